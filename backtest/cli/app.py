@@ -13,14 +13,7 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from backtest.base import (
-    AccountingError,
-    BacktestError,
-    ParameterError,
-    did_you_mean,
-    find_version,
-    recording_command,
-)
+from backtest import base
 from backtest.cli import printing
 from backtest.cli.command import (
     Command,
@@ -79,7 +72,7 @@ class CommandGroup(typer.core.TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and args[0] not in MODULES and not args[0].startswith("-"):
-            ctx.fail(f"No such command {args[0]!r}" + did_you_mean(args[0], MODULES))
+            ctx.fail(f"No such command {args[0]!r}" + base.did_you_mean(args[0], MODULES))
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
@@ -116,8 +109,8 @@ def show_keys(
     if table is None:
         typer.echo("\n".join(known))
     elif table not in known:
-        raise ParameterError(
-            f"an experiment has no table {table!r}{did_you_mean(table, known)}; it has "
+        raise base.ParameterError(
+            f"an experiment has no table {table!r}{base.did_you_mean(table, known)}; it has "
             f"{', '.join(known)}"
         )
     else:
@@ -142,7 +135,7 @@ backtest tune examples/btc-vol-target.toml --constraint 'max_drawdown<=0.4'
 
 def show_version(is_wanted: bool) -> None:
     if is_wanted:
-        typer.echo(f"backtest {find_version('leverage-backtest')}")
+        typer.echo(f"backtest {base.find_version('leverage-backtest')}")
         raise typer.Exit
 
 
@@ -166,9 +159,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.showwarning = make_warning_printer()
         try:
             return call_command(given)
-        except BacktestError as error:
+        except base.BacktestError as error:
             print_message(f"error: {error}")
-            return FAILED if isinstance(error, AccountingError) else REFUSED
+            return FAILED if isinstance(error, base.AccountingError) else REFUSED
         except typer.TyperException as error:
             return report_usage_error(error)
         except OSError as error:
@@ -180,9 +173,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def call_command(given: list[str]) -> int:
     if any(re.search(r"[\0\ud800-\udfff]", word) for word in given):
-        raise ParameterError("arguments must be text in UTF-8 without NUL")
+        raise base.ParameterError("arguments must be text in UTF-8 without NUL")
     output = reserve_stdout() if "--json" in given else nullcontext()
-    with recording_command(["backtest", *given]), output:
+    with base.recording_command(["backtest", *given]), output:
         tree: Any = typer.main.get_command(app)
         code = tree(args=given, prog_name="backtest", standalone_mode=False)
     return code if isinstance(code, int) else printing.DONE
@@ -204,7 +197,7 @@ def report_usage_error(error: typer.TyperException) -> int:
     name = getattr(error, "option_name", None)
     if name is not None and type(error).__name__ == "NoSuchOption" and context is not None:
         known = [flag for each in context.command.params for flag in each.opts]
-        message = f"No such option: {name}" + did_you_mean(str(name), known)
+        message = f"No such option: {name}" + base.did_you_mean(str(name), known)
     path = context.command_path if context is not None else "backtest"
     print_message(f"error: {message.rstrip('.')}; see {path} --help")
     return REFUSED

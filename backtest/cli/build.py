@@ -11,17 +11,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from backtest import base
 from backtest.account import Account
-from backtest.base import (
-    ParameterError,
-    VenueError,
-    did_you_mean,
-    format_time,
-    list_values,
-    pick_value,
-    to_nanoseconds,
-    utc_index,
-)
 from backtest.cli.experiment import DEFAULT_VENUE, SAMPLE, Draft, flatten, overlay
 from backtest.cli.find_policy import read_policy
 from backtest.cli.printing import show_progress
@@ -73,14 +64,14 @@ def build_experiment(draft: Draft, *, warms: bool = True) -> Experiment:
     terms |= {"venue": venue, "account": account, "signal": read_signal(draft, market)}
     if overlaid := draft.table("overlay"):
         if "name" not in overlaid:
-            raise ParameterError(f"overlay.name is needed, got {', '.join(overlaid)} only")
+            raise base.ParameterError(f"overlay.name is needed, got {', '.join(overlaid)} only")
         terms["overlay"] = build_policy(overlaid)
     start = run.get("start")
     if start is not None and warms:
-        if to_nanoseconds(start) < market.start:
-            raise ParameterError(
+        if base.to_nanoseconds(start) < market.start:
+            raise base.ParameterError(
                 "the account must begin inside the data, which begin "
-                f"{format_time(market.start)}, got {start}"
+                f"{base.format_time(market.start)}, got {start}"
             )
         terms["start"] = start
     elif start is not None:
@@ -101,7 +92,7 @@ def load_data(draft: Draft, *, warms: bool = False) -> Market | Markets:
     given = {"data.from": data.pop("from", None), "data.to": data.pop("to", None),
              "run.start": run.get("start"), "run.end": run.get("end")}  # fmt: skip
     flags = {name: f"--{name.partition('.')[2]}" for name in draft.flags if name != "run.end"}
-    times = {x: to_nanoseconds(t, flags.get(x, x)) for x, t in given.items() if t is not None}
+    times = {x: base.to_nanoseconds(t, flags.get(x, x)) for x, t in given.items() if t is not None}
     start = "run.start" if "run.start" in times and not warms else "data.from"
     end = min({"data.to", "run.end"} & times.keys(), key=times.__getitem__, default="run.end")
     span = (given[start], given[end])
@@ -125,7 +116,7 @@ def load_paths(
     if is_several(paths, instruments):
         return Markets.load(*paths, instruments=instruments or None, between=between, **choices)
     if "currency" in choices:
-        raise ParameterError("data.currency is for several instruments, the data are of one")
+        raise base.ParameterError("data.currency is for several instruments, the data are of one")
     files, name = find_in_folders([*map(Path, paths)], instruments[0] if instruments else None)
     return Market.load(*files, between=between, **choices, instrument=name)
 
@@ -134,12 +125,12 @@ def load_samples(paths: list[str], between: Any, given: list[str]) -> Market | M
     seeds = [re.fullmatch(r"sample(?::(\d{1,9}))?", path, re.ASCII) for path in paths]
     numbers = dict.fromkeys(int(each[1] or 0) for each in seeds if each)
     if len(numbers) < len(paths):
-        raise ParameterError(
+        raise base.ParameterError(
             "data.path must be paths, or samples of different seeds, sample:1 and sample:2, "
             f"got {', '.join(paths)}; a folder of that name is ./sample"
         )
     if given:
-        raise ParameterError(f"the sample takes no {', '.join(given)}: its data are known")
+        raise base.ParameterError(f"the sample takes no {', '.join(given)}: its data are known")
     found = {f"{SAMPLE}-{seed}": Market.sample(seed=seed) for seed in numbers}
     market = Markets(found) if len(found) > 1 else next(iter(found.values()))
     return market if between is None else market.between(*between)
@@ -161,10 +152,10 @@ def read_signal(draft: Draft, market: Market | Markets) -> Any:
     markets = as_markets(seen)
     chosen = [name for name in ("signal", "weights", "allocate") if run.get(name) is not None]
     if len(chosen) > 1:
-        raise ParameterError(f"give one of run.{' and run.'.join(chosen)}")
+        raise base.ParameterError(f"give one of run.{' and run.'.join(chosen)}")
     for name, needed in (("carry_weights", "weights"), ("allocate_settings", "allocate")):
         if run.get(name) and needed not in run:
-            raise ParameterError(f"run.{name} needs run.{needed}, got none")
+            raise base.ParameterError(f"run.{name} needs run.{needed}, got none")
     if "allocate" in chosen:
         return allocate(run["allocate"], flatten(run.get("allocate_settings", {})), markets)
     if "weights" in chosen:
@@ -176,7 +167,7 @@ def read_signal(draft: Draft, market: Market | Markets) -> Any:
             signal = float(signal)
     is_rule = isinstance(signal, str) and signal.partition(":")[0] in RULES
     if signal is not None and not is_rule and len(markets) > 1:
-        raise ParameterError(
+        raise base.ParameterError(
             "run.signal of several instruments must be a rule, ma-cross:20:50 for example, or "
             f"weights or allocate in its place, got {signal!r}"
         )
@@ -184,7 +175,7 @@ def read_signal(draft: Draft, market: Market | Markets) -> Any:
         return read_named(signal, seen)
     columns = next(iter(markets.values())).columns
     if not isinstance(signal, str) or signal in columns:
-        raise ParameterError(
+        raise base.ParameterError(
             f"run.signal_settings are of a rule, such as rsi, got {next(iter(settings))} for the "
             f"signal {signal!r}"
         )
@@ -197,12 +188,12 @@ def allocate(rule: str, settings: Mapping[str, Any], markets: Markets) -> pd.Dat
     known = () if rule == "equal" else ("half_life", "window", "every")
     for name in settings:
         if name not in known:
-            raise ParameterError(
+            raise base.ParameterError(
                 f"run.allocate_settings.{name}: {rule} has no such setting"
-                + did_you_mean(name, known)
+                + base.did_you_mean(name, known)
             )
     if len(markets) == 1:
-        raise ParameterError("run.allocate is for several instruments, got one")
+        raise base.ParameterError("run.allocate is for several instruments, got one")
     return equal(markets) if rule == "equal" else inverse_volatility(markets, **settings)
 
 
@@ -224,14 +215,14 @@ def by_instrument(
     }
     for name in single:
         if name not in names:
-            raise ParameterError(
+            raise base.ParameterError(
                 f"{table}.{name} must be of an instrument of the data, {', '.join(names)}"
-                + did_you_mean(name, [*names, *known])
+                + base.did_you_mean(name, [*names, *known])
             )
     shared = {name: each for name, each in entries.items() if name not in single}
     missing = [name for name in names if name not in single]
     if table == "policy" and single and missing and "name" not in shared:
-        raise ParameterError(
+        raise base.ParameterError(
             f"each instrument must have a policy, {missing[0]!r} has none: policy.name is that of "
             "all that have none"
         )
@@ -262,7 +253,7 @@ def build_policy(table: Mapping[str, Any]) -> Policy:
 
 
 def name_policies(policy: Policy | Mapping[str, Policy]) -> str:
-    return ", ".join(dict.fromkeys(type(each).__name__ for each in list_values(policy)))
+    return ", ".join(dict.fromkeys(type(each).__name__ for each in base.list_values(policy)))
 
 
 def build_venues(draft: Draft, markets: Markets) -> Venue | dict[str, Venue]:
@@ -281,7 +272,7 @@ def build_venues(draft: Draft, markets: Markets) -> Venue | dict[str, Venue]:
     )
     is_shared = len(markets) > 1 and isinstance(venue, Venue)
     for name, market in markets.items() if not (is_sample or is_shared) else ():
-        warn_of_other_symbol(pick_value(venue, name), name, market)
+        warn_of_other_symbol(base.pick_value(venue, name), name, market)
     return venue
 
 
@@ -336,7 +327,7 @@ def complete_preset(text: str, name: str, market: Market) -> str:
     alike = [symbol for each in names for symbol in known if names_symbol(symbol, each)]
     found = exact or sorted(alike, key=len, reverse=True)
     if known and not found:
-        raise VenueError(
+        raise base.VenueError(
             f"the venue must have a margin table of each instrument, {venue} has none of "
             f"{names[-1]!r}; an experiment gives one, [venue.{name}] with preset = 'NAME:SYMBOL'"
         )
@@ -353,15 +344,15 @@ def apply_lending(draft: Draft, venue: Any, markets: Markets) -> Any:
     utilization = terms.pop("utilization", None)
     curve = RateCurve.from_dict(terms, where="lending")
     if utilization is None or (len(markets) > 1 and isinstance(utilization, str)):
-        raise ParameterError(
+        raise base.ParameterError(
             "lending.utilization is needed, 0.8 for example, or for one market the name of a "
             f"column of its bars, got {utilization!r}"
         )
     rates = curve.rates(next(iter(markets.values())), utilization)
-    for each in list_values(venue):
+    for each in base.list_values(venue):
         own = [name for name in rates if repr(getattr(each, name)) not in ("0", "0.0")]
         if own or each.interest_on == "balance":
-            raise ParameterError(
+            raise base.ParameterError(
                 "rates must come from [lending] or from the venue, got "
                 f"venue.{own[0] if own else 'interest_on'} too"
             )
@@ -377,7 +368,7 @@ def list_options(draft: Draft, market: Market | Markets, venue: Any) -> Market |
         return market
     contracts = read_contracts(entries.get("contracts", []))
     if not contracts or "chains" not in entries:
-        raise ParameterError(
+        raise base.ParameterError(
             "options need contracts, and chains: a folder of quotes or 'sample'; "
             + ("got no contracts" if not contracts else "got no chains")
         )
@@ -387,11 +378,11 @@ def list_options(draft: Draft, market: Market | Markets, venue: Any) -> Market |
         for name, each in contracts.items()
     }
     for name, each in contracts.items():  # before surfaces are fitted, which takes minutes
-        own = pick_value(venue, owners[name])
+        own = base.pick_value(venue, owners[name])
         require_costs(own.option_costs, owners[name])
         check_settlement(name, each, owners[name], own)
         if quoted not in (None, each.settlement):
-            raise ParameterError(
+            raise base.ParameterError(
                 f"options.settlement must be that of the contracts, {each.settlement!r}, got "
                 f"{quoted!r}"
             )
@@ -439,7 +430,7 @@ def read_chains(
 ) -> dict[str, Chain]:
     """Return the quotes of each underlying up to the end of the data."""
     chain = Chain.load(Path(entries["chains"]), settlement=entries.get("settlement"))
-    end = utc_index(markets.time[-1:] + markets.interval)[0]
+    end = base.utc_index(markets.time[-1:] + markets.interval)[0]
     table = chain.table[chain.table["time"] < end].reset_index(drop=True)
     known = Chain(table, chain.settlement, chain.source)
     several = len(known.underlyings) > 1

@@ -10,25 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from backtest.base import (
-    AccountingError,
-    Choice,
-    FloatArray,
-    Head,
-    Headline,
-    Number,
-    ParameterError,
-    Part,
-    SettingsResult,
-    ShownChart,
-    ShownTable,
-    check_range,
-    checked_only,
-    format_percent,
-    parse_duration,
-    record_making,
-    repr_plain,
-)
+from backtest import base
 from backtest.base.units import MINUTE
 from backtest.crowd.crowd import ARRAYS_OF_CROWD, Crowd, find_price, to_price, to_value
 from backtest.crowd.rounds import (
@@ -57,7 +39,7 @@ PAYERS = {
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Cascade(SettingsResult):
+class Cascade(base.SettingsResult):
     """The outcome of :func:`backtest.cascade`.
 
     Attributes
@@ -123,7 +105,7 @@ class Cascade(SettingsResult):
         return found
 
     @property
-    def haircuts(self) -> FloatArray:
+    def haircuts(self) -> base.FloatArray:
         """What was taken from the profit of each account, in the settlement currency."""
         return self.accounts["haircut"].to_numpy(dtype=np.float64)
 
@@ -133,7 +115,7 @@ class Cascade(SettingsResult):
 
     @property
     def title(self) -> str:
-        shock = format_percent(self.shock, is_signed=True)
+        shock = base.format_percent(self.shock, is_signed=True)
         return f"Cascade of {self.settings['crowd'].get('accounts', 0):,} accounts after {shock}"
 
     @property
@@ -156,8 +138,8 @@ class Cascade(SettingsResult):
     @property
     def verdict(self) -> str:
         return (
-            f"After a shock of {format_percent(self.shock)}, {len(self.rounds) - 1} rounds of "
-            f"liquidations moved the price by {format_percent(self.move)} in all."
+            f"After a shock of {base.format_percent(self.shock)}, {len(self.rounds) - 1} rounds of "
+            f"liquidations moved the price by {base.format_percent(self.move)} in all."
         )
 
     @property
@@ -168,64 +150,64 @@ class Cascade(SettingsResult):
         fate = f"was liquidated in round {me['round']}" if me["liquidated"] else "survived"
         return f"The own account {fate}: {me['equity_before']:,.2f} became {me['equity']:,.2f}."
 
-    def list_numbers(self) -> list[Headline]:
-        shock, n = format_percent(self.shock), f"of {len(self.accounts):,} accounts"
+    def list_numbers(self) -> list[base.Headline]:
+        shock, n = base.format_percent(self.shock), f"of {len(self.accounts):,} accounts"
         beyond = "losses beyond what backed the accounts"
         return [
-            Headline("move", "final move", self.move, "percent", f"shock {shock}"),
-            Headline("multiplier", "multiplier", self.multiplier, "decimals",
+            base.Headline("move", "final move", self.move, "percent", f"shock {shock}"),
+            base.Headline("multiplier", "multiplier", self.multiplier, "decimals",
                      "final move over shock", "less"),
-            Headline("reproduction", "reproduction", self.reproduction, "decimals",
+            base.Headline("reproduction", "reproduction", self.reproduction, "decimals",
                      "unstable from 1 on", "less"),
-            Headline("liquidated", "liquidated", self.liquidated, "count", n, "less"),
-            Headline("deficit", "deficit", self.deficit, "count", beyond, "less"),
+            base.Headline("liquidated", "liquidated", self.liquidated, "count", n, "less"),
+            base.Headline("deficit", "deficit", self.deficit, "count", beyond, "less"),
         ]  # fmt: skip
 
-    def list_parts(self) -> list[Part]:
+    def list_parts(self) -> list[base.Part]:
         ends = "Solid and dashed: before the shock, and where the cascade ended."
         price, fund = self.rounds["price"], self.rounds["insurance"]
         paid = pd.DataFrame({"money": self.payers()}).rename(index=PAYERS)
         paid["share"] = paid["money"] / max(self.deficit, 1e-300)
         return [
-            Part("ladder", "The ladder of liquidations", "What is liquidated at each price, before "
-                 "the shock.", (
-                ShownChart("ladder", "Notional liquidated by price", ends,
+            base.Part("ladder", "The ladder of liquidations", "What is liquidated at each price, "
+                 "before the shock.", (
+                base.ShownChart("ladder", "Notional liquidated by price", ends,
                            self.ladder[["long", "short"]], "bars", {"long": "loss",
                            "short": "accent"}, "price", "notional",
                            marks=(self.price, self.final_price), has_legend=True,
                            height=320),
             )),
-            Part("rounds", "The rounds", "The price, and what each round liquidated.", (
-                ShownChart("rounds", "Price after each round", "Round 0 is the shock alone.",
+            base.Part("rounds", "The rounds", "The price, and what each round liquidated.", (
+                base.ShownChart("rounds", "Price after each round", "Round 0 is the shock alone.",
                            price, "points", x="round", y="price", size="half", height=280),
-                ShownChart("fund", "Insurance fund after each round", "Empty where the fund is "
-                           "infinite.", fund, "steps", x="round", y="money", size="half",
+                base.ShownChart("fund", "Insurance fund after each round", "Empty where the fund "
+                           "is infinite.", fund, "steps", x="round", y="money", size="half",
                            height=280),
                 self._tabulate_rounds(),
             ), shows="both"),
-            Part("payers", "Who paid", "Where the deficit of bankrupt accounts went.",
-                 (ShownTable(paid, "Who paid", labels=Head("payer"),
-                             heads={"money": Head("money", "", "count")}),), shows="both"),
+            base.Part("payers", "Who paid", "Where the deficit of bankrupt accounts went.",
+                 (base.ShownTable(paid, "Who paid", labels=base.Head("payer"),
+                             heads={"money": base.Head("money", "", "count")}),), shows="both"),
         ]  # fmt: skip
 
-    def _tabulate_rounds(self) -> ShownTable:
+    def _tabulate_rounds(self) -> base.ShownTable:
         rounds, half = self.rounds, MOST_ROWS // 2
         titles = {"accounts": "accounts", "long": "longs", "short": "shorts",
                   "adl": "deleveraged", "insurance": "fund", "deficit": "deficit"}  # fmt: skip
-        heads = {name: Head(title, "", "count") for name, title in titles.items()}
+        heads = {name: base.Head(title, "", "count") for name, title in titles.items()}
         note = "Notionals at the price before the shock."
         if len(rounds) > MOST_ROWS:
             note += f" The first and last {half} of {len(rounds) - 1} rounds."
             rounds = pd.concat([rounds.head(half), rounds.tail(half)])
-        return ShownTable(rounds, "Rounds", note, Head("round", "", "count"), heads,
+        return base.ShownTable(rounds, "Rounds", note, base.Head("round", "", "count"), heads,
                           ("price", *titles))  # fmt: skip
 
     def __repr__(self) -> str:
-        return f"<Cascade of {format_percent(self.shock)}, {len(self.rounds) - 1} rounds>"
+        return f"<Cascade of {base.format_percent(self.shock)}, {len(self.rounds) - 1} rounds>"
 
 
-@record_making
-@checked_only("progress", "crowd", "venue", "impact")
+@base.record_making
+@base.checked_only("progress", "crowd", "venue", "impact")
 def cascade(
     crowd: Crowd,
     venue: Venue,
@@ -283,15 +265,15 @@ def cascade(
     So the last price is the clearing price nearest to that before the shock.
     """
     if venue.contract.is_spot:
-        raise ParameterError("venue must have margined positions, got one of kind 'spot'")
+        raise base.ParameterError("venue must have margined positions, got one of kind 'spot'")
     start = find_price(price, None, crowd.price)
     known = crowd.at_venue(venue)
     curve = impact.curve(volume, crowd.market, venue.contract)
-    Number(-1.0, 10.0, open_low=True).check("shock", shock)
-    check_range("insurance", insurance, low=0.0)
+    base.Number(-1.0, 10.0, open_low=True).check("shock", shock)
+    base.check_range("insurance", insurance, low=0.0)
     if adl is not None:
-        Choice("queue", "pro-rata").check("adl", adl)
-    decay = 1.0 if recovery is None else 0.5 ** (MINUTE / parse_duration(recovery, "recovery"))
+        base.Choice("queue", "pro-rata").check("adl", adl)
+    decay = 1.0 if recovery is None else 0.5 ** (MINUTE / base.parse_duration(recovery, "recovery"))
     own = read_own_account(me)
     terms = read_terms(venue, curve, start, float(shock), adl, jump=jump)
     everyone = known if own is None else join(known, own)
@@ -338,7 +320,7 @@ def run_rounds(
     outcomes: list[Round] = []
     while len(failing := find_failing(books, mark)):
         if len(rows) > MOST_ROUNDS:
-            raise AccountingError(
+            raise base.AccountingError(
                 f"a cascade did not end in {MOST_ROUNDS:,} rounds, {len(failing)} still fail"
             )
         value = float(to_value(terms.rules, mark))
@@ -391,9 +373,9 @@ def read_own_account(me: Result | Mapping[str, Any] | None) -> dict[str, float] 
     if isinstance(me, Mapping):
         row = Crowd.from_positions(pd.DataFrame([dict(me)]))
         return {name: float(getattr(row, name)[0]) for name in ARRAYS_OF_CROWD}
-    raise ParameterError(
+    raise base.ParameterError(
         "me must be a Result, or a mapping of side, quantity, entry and collateral, got "
-        f"{repr_plain(me)}"
+        f"{base.repr_plain(me)}"
     )
 
 
@@ -401,7 +383,7 @@ def read_result(result: Result) -> dict[str, float]:
     last = {name: float(values[-1]) for name, values in result.record.of_one().items()}
     quantity, entry = last["quantity"], last["entry"]
     if quantity == 0.0:
-        raise ParameterError("me must be a run that ends with a position, got a flat end")
+        raise base.ParameterError("me must be a run that ends with a position, got a flat end")
     if result.account.margin == "isolated":
         collateral, more = last["margin"], last["cash"] + last["reserve"]
     else:

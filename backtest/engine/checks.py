@@ -10,31 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from backtest import base
 from backtest.account import Account, check_setting
 from backtest.account.account import BY_INSTRUMENT
-from backtest.base import (
-    BandWarning,
-    FloatArray,
-    FrozenTable,
-    InfiniteLeverageWarning,
-    IntArray,
-    LastPriceWarning,
-    NoFillWarning,
-    ParameterError,
-    VenueDateWarning,
-    WeightWarning,
-    did_you_mean,
-    find_coin,
-    find_currency,
-    format_time,
-    name_values,
-    parse_duration,
-    pick_value,
-    repr_given,
-    repr_plain,
-    to_nanoseconds,
-    warn_caller,
-)
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.engine.option_inputs import check_options
 from backtest.market import (
@@ -63,7 +41,9 @@ if TYPE_CHECKING:
 
 def find_misfit(table: Iterable[Any], names: Sequence[str], known: Sequence[str]) -> str:
     given = [*table]
-    unknown = [f"{each!r}{did_you_mean(str(each), known)}" for each in given if each not in known]
+    unknown = [
+        f"{each!r}{base.did_you_mean(str(each), known)}" for each in given if each not in known
+    ]
     if unknown:
         return f"an unknown {', '.join(unknown)}"
     missing = [each for each in names if each not in given]
@@ -73,19 +53,19 @@ def find_misfit(table: Iterable[Any], names: Sequence[str], known: Sequence[str]
 def check_instruments(account: Account, names: Sequence[str]) -> None:
     for field in BY_INSTRUMENT:
         value = getattr(account, field)
-        found = find_misfit(value, names, names) if isinstance(value, FrozenTable) else ""
+        found = find_misfit(value, names, names) if isinstance(value, base.FrozenTable) else ""
         if found:
-            raise ParameterError(
+            raise base.ParameterError(
                 f"{field} must be one value for all, or one for each of {', '.join(names)}, "
                 f"got {found}"
             )
 
 
 def give_each(value: object, markets: Markets, *, one: str) -> dict[str, Any]:
-    given = name_values(value, markets.names)
+    given = base.name_values(value, markets.names)
     found = find_misfit(given, markets.names, markets.names_of_whole)
     if found:
-        raise ParameterError(
+        raise base.ParameterError(
             f"{one} must be one for all, or one for each of {', '.join(markets.names)}, got {found}"
         )
     return {name: given[name] for name in markets.names}
@@ -96,19 +76,19 @@ def read_venues(venue: object, markets: Markets) -> dict[str, Venue]:
     for name, each in venues.items():
         if not isinstance(each, Venue):
             whose = f" of {name}" * (len(venues) > 1)
-            raise ParameterError(f"venue{whose} must be a Venue, got {repr_plain(each)}")
+            raise base.ParameterError(f"venue{whose} must be a Venue, got {base.repr_plain(each)}")
     return venues
 
 
 def check_account_kind(account: object) -> None:
     if not isinstance(account, Account):
-        raise ParameterError(f"account must be an Account, got {repr_plain(account)}")
+        raise base.ParameterError(f"account must be an Account, got {base.repr_plain(account)}")
 
 
 def check_maker_shares(venues: Mapping[str, Venue]) -> None:
     for name, venue in venues.items():
         if venue.fees.maker_share > 0.0:
-            raise ParameterError(
+            raise base.ParameterError(
                 f"maker_share of {name} must be 0 with fill='limit', where each order is all maker "
                 f"or all taker, got {venue.fees.maker_share:g}"
             )
@@ -136,9 +116,9 @@ def check_run(markets: Markets, venues: Mapping[str, Venue], account: Account) -
 
 def check_expiry(market: Market, venue: Venue) -> None:
     text = venue.contract.expires
-    if text is not None and int(market.time[-1]) >= to_nanoseconds(text):
-        last = format_time(int(market.time[-1]))
-        raise ParameterError(
+    if text is not None and int(market.time[-1]) >= base.to_nanoseconds(text):
+        last = base.format_time(int(market.time[-1]))
+        raise base.ParameterError(
             f"the last bar of {market.instrument or 'the market'} must open before its contract "
             f"expires at {text} UTC, got {last}; cut it: market.between(end={text!r})"
         )
@@ -148,7 +128,9 @@ def check_settlement(markets: Markets, venues: Mapping[str, Venue]) -> str:
     """Require one settlement currency of all venues, and of the markets; return it."""
     contracts = {name: venues[name].contract for name in markets.names}
     said = {name: (market.instrument,) for name, market in markets.items()}
-    by_name = {find_currency(m.instrument) or find_currency(name) for name, m in markets.items()}
+    by_name = {
+        base.find_currency(m.instrument) or base.find_currency(name) for name, m in markets.items()
+    }
     is_given = markets.currency and by_name - {""} != {markets.currency}
     if not is_given:  # or given as the names say it
         if len(contracts) > 1:  # the money of one is added to no other
@@ -163,19 +145,19 @@ def check_agreement(names: Sequence[str], venues: Mapping[str, Venue]) -> None:
         for field in (*ACCOUNT_FIELDS, "liquidation.order"):
             mine, theirs = read_field(venues[first], field), read_field(venues[name], field)
             if not is_equal(mine, theirs):
-                raise ParameterError(
+                raise base.ParameterError(
                     f"{field} must be the same for all venues of an account, got "
-                    f"{repr_given(mine)} for {first} and {repr_given(theirs)} for {name}; give "
-                    f"both the same: venue.override({{{field!r}: ...}})"
+                    f"{base.repr_given(mine)} for {first} and {base.repr_given(theirs)} for "
+                    f"{name}; give both the same: venue.override({{{field!r}: ...}})"
                 )
 
 
 def check_order(venue: Venue, markets: Markets) -> None:
     order, known = venue.liquidation.order, markets.names_of_whole
     names = () if order is None or isinstance(order, str) else order
-    unknown = [f"{each!r}{did_you_mean(each, known)}" for each in names if each not in known]
+    unknown = [f"{each!r}{base.did_you_mean(each, known)}" for each in names if each not in known]
     if unknown:
-        raise ParameterError(
+        raise base.ParameterError(
             f"order must name instruments of the markets, {', '.join(known)}, got an unknown "
             f"{', '.join(unknown)}"
         )
@@ -200,7 +182,7 @@ def check_modes(own: Mapping[str, Account], venues: Mapping[str, Venue]) -> None
     for name in cross[1:]:
         mine, theirs = venues[cross[0]].liquidation.mode, venues[name].liquidation.mode
         if mine != theirs:
-            raise ParameterError(
+            raise base.ParameterError(
                 "liquidation.mode of cross positions must be the same, got "
                 f"{mine!r} for {cross[0]} and {theirs!r} for {name}"
             )
@@ -210,7 +192,7 @@ def check_health(names: Sequence[str], venues: Mapping[str, Venue], account: Acc
     for name in names:
         health = venues[name].liquidation.full_below_health
         if health > 0.0 and not isinstance(account.requirement, Brackets):
-            raise ParameterError(
+            raise base.ParameterError(
                 f"full_below_health of {name} must be 0 with {type(account.requirement).__name__}, "
                 f"which asks no margin of each position as bt.Brackets() does, got {health:g}"
             )
@@ -222,19 +204,19 @@ def check_spot_legs(
     legs = [name for name in markets.names if venues[name].contract.is_spot]
     health = next((n for n in venues if venues[n].liquidation.full_below_health > 0.0), None)
     if legs and health is not None:
-        raise ParameterError(
+        raise base.ParameterError(
             f"full_below_health of {health} must be 0 beside the spot leg {legs[0]}, got "
             f"{venues[health].liquidation.full_below_health:g}"
         )
     for name in legs:
         if own[name].margin == "isolated":
-            raise ParameterError(
+            raise base.ParameterError(
                 f"margin of the spot leg {name} must be 'cross': a coin that is paid has no "
                 "margin, got 'isolated'"
             )
         for asset in account.collateral:
             if is_same_coin(asset, name, markets):
-                raise ParameterError(
+                raise base.ParameterError(
                     f"a coin must be a spot leg or collateral, got {asset.name!r} as both; hold "
                     f"the coins as {name} alone, or give {name} a margined contract"
                 )
@@ -243,7 +225,7 @@ def check_spot_legs(
 def is_same_coin(asset: Collateral, name: str, markets: Markets) -> bool:
     market, prices = markets[name], asset.prices
     is_its_market = prices is market or (isinstance(prices, str) and prices == name)
-    coins = {find_coin(name), find_coin(market.instrument)} - {""}
+    coins = {base.find_coin(name), base.find_coin(market.instrument)} - {""}
     return is_its_market or asset.name in coins
 
 
@@ -258,11 +240,11 @@ def warn_of_band(account: Account, markets: Markets, targets: np.ndarray) -> Non
         band = account.for_instrument(name).band
         median = float(np.median(asked)) if len(asked) else np.inf
         if band > 0.5 * median:
-            warn_caller(
+            base.warn_caller(
                 f"the band of {name} is {band:.3g} turns of the account's equity, more than half "
                 f"the median target of {median:.3g}: it keeps most targets from being traded; give "
                 f"a smaller band, such as {0.1 * median:.2g}",
-                BandWarning,
+                base.BandWarning,
             )
 
 
@@ -270,7 +252,7 @@ def warn_of_delisting(markets: Markets, entries: np.ndarray, delisted: int) -> N
     found = np.unique(entries[entries[:, 1] == delisted, 8]).astype(int)
     if len(found):
         names = ", ".join(markets.names[i] for i in found)
-        warn_caller(
+        base.warn_caller(
             f"the history of {names} ends before that of the others: the position was closed in "
             "its last bar at the mark close (event 'delisted')"
         )
@@ -278,12 +260,14 @@ def warn_of_delisting(markets: Markets, entries: np.ndarray, delisted: int) -> N
 
 def check_periods(market: Market | Markets, sampling: str, calendar: str) -> None:
     if not isinstance(calendar, str) or calendar not in ("365", "252"):
-        raise ParameterError(f"calendar must be '365' or '252', got {repr_plain(calendar)}")
+        raise base.ParameterError(
+            f"calendar must be '365' or '252', got {base.repr_plain(calendar)}"
+        )
     if market.sessions and calendar != "252":
-        raise ParameterError("calendar must be '252' for a market with sessions, got '365'")
-    period = parse_duration(sampling, "sampling")
+        raise base.ParameterError("calendar must be '252' for a market with sessions, got '365'")
+    period = base.parse_duration(sampling, "sampling")
     if calendar == "252" and period != DAY:
-        raise ParameterError(
+        raise base.ParameterError(
             f"sampling must be '1d' with calendar='252', which counts sessions, got {sampling!r}"
         )
 
@@ -294,7 +278,7 @@ def count_periods(calendar: str, sampling: str, market: Market | Markets, first:
     Bars longer than a day are sampled per bar. In a market with sessions they count by calendar
     time, not in sessions: by the mean distance of those from ``first`` on.
     """
-    period = max(parse_duration(sampling, "sampling"), market.interval)
+    period = max(base.parse_duration(sampling, "sampling"), market.interval)
     if market.sessions and market.interval > DAY:
         return float(count_by_calendar(market.time[first:], market.interval)[-1])
     days = YEAR_DAYS if period > DAY else float(calendar)
@@ -303,13 +287,19 @@ def count_periods(calendar: str, sampling: str, market: Market | Markets, first:
 
 # ---------------------------------------------------------------------------------------- warnings
 
-OF_EACH_RUN = (LastPriceWarning, NoFillWarning, InfiniteLeverageWarning, BandWarning, WeightWarning)
+OF_EACH_RUN = (
+    base.LastPriceWarning,
+    base.NoFillWarning,
+    base.InfiniteLeverageWarning,
+    base.BandWarning,
+    base.WeightWarning,
+)
 
 
 @contextlib.contextmanager
 def warn_once(*, is_first: bool) -> Iterator[None]:
     with warnings.catch_warnings():
-        for category in () if is_first else (*OF_EACH_RUN, VenueDateWarning):
+        for category in () if is_first else (*OF_EACH_RUN, base.VenueDateWarning):
             warnings.simplefilter("ignore", category)
         yield
 
@@ -326,7 +316,7 @@ def warn_of_thin_bars(markets: Markets) -> None:
         found = describe_clock(markets[name])
         if "thin_bars" in found:
             whose = f" of {label}" if label else ""
-            warn_caller(
+            base.warn_caller(
                 f"{found['thin_bars']:,} bars of {found['decide']}{whose} at whose closes "
                 "policies decide have under 90 % of their shorter bars, the first at "
                 f"{found['first_thin']} UTC"
@@ -349,27 +339,27 @@ def warn_of_missing_rows(frame: pd.DataFrame, markets: Markets) -> None:
     lacking = np.flatnonzero(~has_row & (np.cumsum(has_row) > 0))
     if len(lacking):
         rows = int(has_row.sum())
-        warn_caller(
+        base.warn_caller(
             f"the weights have {rows:,} row{'s' * (rows != 1)}, and the {len(lacking):,} bars "
             f"without one are flat, first at {times[lacking[0]]:%Y-%m-%d %H:%M} UTC; to hold each "
             "row until the next, stamp it with the moment from which it is known and use "
             "bt.signals.from_frame(markets, frame, carry=True), or --carry-weights",
-            WeightWarning,
+            base.WeightWarning,
         )
 
 
 def warn_of_unknown_weights(frame: pd.DataFrame) -> None:
     unknown = [str(name) for name in frame.columns[frame.isna().all()]]
     if unknown and len(frame):
-        warn_caller(
+        base.warn_caller(
             f"the weights of {', '.join(unknown)} are NaN in all {len(frame):,} rows, which "
             "trades nothing; give numbers, 0 for flat, or leave the column out",
-            WeightWarning,
+            base.WeightWarning,
         )
 
 
 def list_spot(markets: Markets, venue: Any) -> list[str]:
-    own = name_values(venue, markets)
+    own = base.name_values(venue, markets)
     return [name for name in markets if own[name].contract.is_spot]
 
 
@@ -381,12 +371,12 @@ def warn_of_last_prices(markets: Markets, spot: Sequence[str] = ()) -> None:
         if not each.has_mark and name not in spot
     ]
     if lacking:
-        warn_caller(
+        base.warn_caller(
             f"{', '.join(lacking)} {'has' if len(lacking) == 1 else 'have'} no mark prices: "
             "liquidations are tested on last prices, which swing "
             "wider than marks; give mark prices: a mark file "
             "in the folder of the data, or bt.Market.from_frames(bars, mark=...)",
-            LastPriceWarning,
+            base.LastPriceWarning,
         )
 
 
@@ -394,43 +384,45 @@ def warn_of_other_days(markets: Markets, venue: Any, first: int) -> None:
     found: dict[str, list[str]] = {}
     start, labels = int(markets.time[first]), label_names(markets)
     for name, each in markets.items():
-        own = pick_value(venue, name)
+        own = base.pick_value(venue, name)
         end = int(each.time[-1]) + each.interval
         misfit = "" if each.synthetic else own.describe_misfit(max(start, int(each.time[0])), end)
         if misfit:
             found.setdefault(misfit, []).append(labels[name])
     for misfit, names in found.items():
         named = f"{', '.join(names)}: " if names != [""] else ""
-        warn_caller(
+        base.warn_caller(
             f"{named}{misfit}; a preset without @DATE uses at each bar the table in force, where "
             "there is one; venue.override(brackets=...) uses your own",
-            VenueDateWarning,
+            base.VenueDateWarning,
         )
 
 
 def warn_of_no_option(policies: Iterable[Policy | None]) -> None:
     for name in dict.fromkeys(type(each).__name__ for each in policies if trades_options(each)):
-        warn_caller(
+        base.warn_caller(
             f"{name} held no option: it ordered none, or none with a quote at the next open; what "
             "has an ask in the chain of a close can be bought",
-            NoFillWarning,
+            base.NoFillWarning,
         )
 
 
-def warn_of_outcome(name: str, no_fill: str, target: FloatArray, closes: IntArray) -> None:
+def warn_of_outcome(
+    name: str, no_fill: str, target: base.FloatArray, closes: base.IntArray
+) -> None:
     """Warn if a policy filled no order, or asked for an infinite leverage.
 
     ``no_fill`` is the reason, empty if there were fills; ``target`` and ``closes`` are the leverage
     and the time (ns) of each decision.
     """
     if no_fill:
-        warn_caller(f"{name} filled no order: {no_fill}", NoFillWarning)
+        base.warn_caller(f"{name} filled no order: {no_fill}", base.NoFillWarning)
     infinite = np.isinf(target)
     if infinite.any():
-        first = format_time(int(closes[int(infinite.argmax())]))
-        warn_caller(
+        first = base.format_time(int(closes[int(infinite.argmax())]))
+        base.warn_caller(
             f"{name} asked for an infinite leverage at {int(infinite.sum()):,} of {len(target):,} "
             f"closes, first at {first} UTC (a division by zero?): it took as much as its limits "
             "allow; return float('nan') there to leave the position, or set max_leverage",
-            InfiniteLeverageWarning,
+            base.InfiniteLeverageWarning,
         )

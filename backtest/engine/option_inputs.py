@@ -8,20 +8,8 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 import pandas as pd
 
+from backtest import base
 from backtest.account import Account, OptionFeed, make_option_feed
-from backtest.base import (
-    DataError,
-    FloatArray,
-    IntArray,
-    ParameterError,
-    compile_module,
-    did_you_mean,
-    format_duration,
-    format_time,
-    parse_duration,
-    repr_plain,
-    warn_caller,
-)
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.engine import quote_kernels
 from backtest.market import Markets, Panel, as_markets, find_clock
@@ -61,7 +49,7 @@ def check_options(
         require_costs(venues[owner].option_costs, owner)
         check_settlement(name, option, owner, venues[owner])
         if own[owner].margin == "isolated":
-            raise ParameterError(
+            raise base.ParameterError(
                 f"margin of {owner}, the underlying of {name!r}, must be 'cross', got 'isolated'"
             )
 
@@ -72,14 +60,14 @@ def check_traders(policies: Mapping[str, object], overlay: object, markets: Mark
             continue
         is_inside = any(trades_options(each.policy) for each in getattr(policy, "parts", ()))
         if is_inside and not isinstance(policy, OptionRule):
-            raise ParameterError(
+            raise base.ParameterError(
                 f"a policy that trades options stands alone, got it inside "
                 f"{type(policy).__name__} of {name}; give it as the overlay, or derive the policy "
                 "around it from bt.OptionRule"
             )
         owners = {*markets.listing.underlyings.values()} if markets.options else set()
         if not owners or (name in policies and name not in owners):
-            raise ParameterError(
+            raise base.ParameterError(
                 f"{type(policy).__name__} of {name} trades options, got none listed on it; "
                 f"{LIST_OPTIONS}"
             )
@@ -95,15 +83,15 @@ def warn_of_options(
     warn_of_dropped_orders(markets, feed)
     for k, (name, option) in enumerate(markets.options.items()):
         if feed.are_inside[k] and option.settlement_price is None:
-            opened = format_time(int(markets.time[feed.expiry_bars[k]]))
-            warn_caller(
+            opened = base.format_time(int(markets.time[feed.expiry_bars[k]]))
+            base.warn_caller(
                 f"{name} expires inside the bar of {opened} UTC and settles at a mark price of its "
                 f"underlying, {feed.expiry_spots[k]:g}; give bt.Option(settlement_price=) if the "
                 "venue's is known"
             )
     names = [name for name in markets.options if is_before_first(markets, name)]
     if names:
-        warn_caller(
+        base.warn_caller(
             f"volatility is flat before the first fitted expiry: {', '.join(names[:5])}"
             f"{f' and {len(names) - 5} more' * (len(names) > 5)} expire before it in some surfaces"
         )
@@ -116,7 +104,7 @@ def warn_of_dropped_orders(markets: Markets, feed: OptionFeed) -> None:
         ordered = frame.index[frame[name].fillna(0.0) != 0.0]
         inside = ordered[(ordered >= markets.times[0]) & (ordered < markets.times[-1])]
         if len(inside) and not np.isfinite(feed.targets[:, k]).any():
-            warn_caller(f"{name} is never traded: its quantities begin after it expired")
+            base.warn_caller(f"{name} is never traded: its quantities begin after it expired")
 
 
 def is_before_first(markets: Markets, name: str) -> bool:
@@ -127,7 +115,7 @@ def is_before_first(markets: Markets, name: str) -> bool:
 
 def check_fills(account: Account) -> None:
     if account.fill != "next_open":
-        raise ParameterError(
+        raise base.ParameterError(
             f"fill must be 'next_open' in an account with options, got {account.fill!r}"
         )
 
@@ -136,7 +124,7 @@ def check_rule(account: Account, markets: Markets) -> None:
     rule = account.requirement
     if not isinstance(rule, Brackets | ScenarioMargin | Standard | Strategy):
         found = "a requirement of your own" if isinstance(rule, OwnMargin) else type(rule).__name__
-        raise ParameterError(
+        raise base.ParameterError(
             "requirement must be a margin rule that knows options, 'deribit-standard', "
             f"'deribit-portfolio' or 'reg-t' for example, got {found}"
         )
@@ -145,13 +133,13 @@ def check_rule(account: Account, markets: Markets) -> None:
     frame = markets.listing.quantities
     if isinstance(rule, Brackets) and frame is not None and bool((frame < 0.0).any(axis=None)):
         name = next(each for each in frame.columns if (frame[each] < 0.0).any())
-        raise ParameterError(
+        raise base.ParameterError(
             f"option_quantities must be at least 0 with brackets, got {frame[name].min():g} of "
             f"{name!r}; {MAY_SELL}"
         )
     coin = next((name for name, each in markets.options.items() if each.is_coin), None)
     if isinstance(rule, Strategy) and coin is not None:
-        raise ParameterError(
+        raise base.ParameterError(
             "requirement must be portfolio margin or bt.Standard for options settled in coins, "
             f"got margin by strategies with {coin!r}"
         )
@@ -161,7 +149,7 @@ def check_settlement(name: str, option: Option, owner: str, venue: Venue) -> Non
     """Require that an option settles in the currency of its underlying's contract."""
     kind = venue.contract.kind
     if option.settlement != SETTLES[kind]:
-        raise ParameterError(
+        raise base.ParameterError(
             f"settlement of {name!r} must be {SETTLES[kind]!r} beside the {kind} contract of "
             f"{owner}, whose money it is paid in, got {option.settlement!r}"
         )
@@ -181,17 +169,17 @@ class Expiry(NamedTuple):
 
 def find_settlement(markets: Markets, venue: Venue, option: Option, owner: str) -> Expiry:
     expiry, time = find_expiry(option), markets.time
-    jitter = parse_duration(venue.funding_jitter)
+    jitter = base.parse_duration(venue.funding_jitter)
     listed, gone = markets.spans[markets.names.index(owner)].tolist()
     bar = int(np.searchsorted(time, expiry - jitter))
     is_at_open = bar < len(time) and int(time[bar]) <= expiry + jitter
     is_inside = not is_at_open and bar > 0 and expiry < int(time[bar - 1]) + markets.interval
     bar = bar - 1 if is_inside else bar
     if gone < len(time) and bar >= gone:
-        raise DataError(
+        raise base.DataError(
             f"an option must expire in the data of its underlying, got {option.name!r}, which "
             f"expires at {option.expiry}, after the last bar of {owner}, "
-            f"{format_time(int(time[gone - 1]))} UTC"
+            f"{base.format_time(int(time[gone - 1]))} UTC"
         )
     if not listed <= bar < gone:
         return Expiry(-1, is_inside=False, price=float("nan"))
@@ -202,10 +190,11 @@ def find_settlement(markets: Markets, venue: Venue, option: Option, owner: str) 
 
 def check_inside(markets: Markets, option: Option, bar: int) -> None:
     if option.settlement_price is None and markets.interval > HOUR:
-        raise DataError(
+        raise base.DataError(
             "an option that expires inside a bar of over an hour needs a settlement_price, got "
             f"none for {option.name!r}, which expires at {option.expiry} in the bar of "
-            f"{format_duration(markets.interval)} from {format_time(int(markets.time[bar]))} UTC"
+            f"{base.format_duration(markets.interval)} from "
+            f"{base.format_time(int(markets.time[bar]))} UTC"
         )
 
 
@@ -215,9 +204,9 @@ def find_price(markets: Markets, venue: Venue, option: Option, owner: str, bar: 
     market, expiry = markets[owner], find_expiry(option)
     window = None if venue.option_costs is None else venue.option_costs.delivery_window
     if window is not None:
-        length = parse_duration(window)
+        length = base.parse_duration(window)
         closes = market.time + market.interval
-        known: FloatArray = market.mark_close[(closes > expiry - length) & (closes <= expiry)]
+        known: base.FloatArray = market.mark_close[(closes > expiry - length) & (closes <= expiry)]
         if market.interval < length and len(known):
             return float(np.mean(known))
     return float(market.mark_open[bar - int(markets.spans[markets.names.index(owner), 0])])
@@ -229,15 +218,15 @@ CACHE = "_implied_rows"
 
 
 class QuoteRows(NamedTuple):
-    stamps: IntArray
-    bid: FloatArray
-    ask: FloatArray
-    mark: FloatArray
-    volatility: FloatArray
-    spreads: tuple[IntArray, FloatArray]
-    price_spreads: tuple[IntArray, FloatArray]
+    stamps: base.IntArray
+    bid: base.FloatArray
+    ask: base.FloatArray
+    mark: base.FloatArray
+    volatility: base.FloatArray
+    spreads: tuple[base.IntArray, base.FloatArray]
+    price_spreads: tuple[base.IntArray, base.FloatArray]
 
-    def find(self, times: IntArray, side: Any, age: int) -> IntArray:
+    def find(self, times: base.IntArray, side: Any, age: int) -> base.IntArray:
         """Return the last row known at each time that is not older than ``age`` ns, else -1."""
         rows = np.searchsorted(self.stamps, times, side=side) - 1
         if not len(self.stamps):
@@ -245,18 +234,20 @@ class QuoteRows(NamedTuple):
         is_young = times - self.stamps[np.maximum(rows, 0)] <= age
         return np.where((rows >= 0) & is_young, rows, -1)
 
-    def pick(self, field: str, rows: IntArray) -> FloatArray:
+    def pick(self, field: str, rows: base.IntArray) -> base.FloatArray:
         values = np.append(getattr(self, field), np.nan)
         return np.asarray(values[rows])
 
-    def find_half_spreads(self, times: IntArray) -> FloatArray:
+    def find_half_spreads(self, times: base.IntArray) -> base.FloatArray:
         return find_last(*self.spreads, times)
 
-    def find_half_prices(self, times: IntArray) -> FloatArray:
+    def find_half_prices(self, times: base.IntArray) -> base.FloatArray:
         return find_last(*self.price_spreads, times)
 
 
-def find_last(stamps: IntArray, values: FloatArray, times: IntArray) -> FloatArray:
+def find_last(
+    stamps: base.IntArray, values: base.FloatArray, times: base.IntArray
+) -> base.FloatArray:
     rows = np.searchsorted(stamps, times, side="right") - 1
     return np.asarray(np.append(values, np.nan)[rows])
 
@@ -297,7 +288,7 @@ def list_implied(chain: Chain) -> pd.DataFrame:
     return found
 
 
-def read_stamps(rows: pd.DataFrame) -> IntArray:
+def read_stamps(rows: pd.DataFrame) -> base.IntArray:
     """Return the times of rows, UTC ns."""
     return np.asarray(pd.DatetimeIndex(rows["time"]).as_unit("ns").asi8)
 
@@ -307,7 +298,9 @@ def select_quoted(rows: pd.DataFrame, name: str) -> tuple[pd.DataFrame, pd.Times
     return known, known["time"].iloc[0] if len(known) else pd.Timestamp.max.tz_localize("UTC")
 
 
-def join_spreads(name: str, own: pd.DataFrame, others: pd.DataFrame) -> tuple[IntArray, FloatArray]:
+def join_spreads(
+    name: str, own: pd.DataFrame, others: pd.DataFrame
+) -> tuple[base.IntArray, base.FloatArray]:
     known, begin = select_quoted(own, name)
     found = pd.concat([others[others["time"] < begin], known])
     return read_stamps(found), found[name].to_numpy(dtype=np.float64)
@@ -330,8 +323,8 @@ YEAR = YEAR_DAYS * DAY
 
 class Instant(NamedTuple):
     name: str
-    time: IntArray
-    marks: FloatArray
+    time: base.IntArray
+    marks: base.FloatArray
     side: Any
 
 
@@ -448,11 +441,11 @@ def check_ages(feed: OptionFeed, k: int, markets: Markets, contract: Contract) -
     old = np.flatnonzero(feed.ages[:, k] > listing.max_age / DAY)
     if len(old):
         t = int(old[0])
-        raise DataError(
+        raise base.DataError(
             f"the last surface of {contract.owner!r} must be at most "
             f"{listing.max_age / DAY:g} days old while {contract.name!r} is listed, got "
-            f"{feed.ages[t, k]:.4g} days at the close of {format_time(int(markets.time[t]))} UTC; "
-            "give later surfaces, end the markets earlier, or give a larger max_age"
+            f"{feed.ages[t, k]:.4g} days at the close of {base.format_time(int(markets.time[t]))} "
+            "UTC; give later surfaces, end the markets earlier, or give a larger max_age"
         )
 
 
@@ -482,7 +475,9 @@ def write_rows(
     feed.half_prices[:, k] = rows.find_half_prices(markets.time)
 
 
-def write_quotes(feed: OptionFeed, k: int, rows: QuoteRows, found: IntArray, is_known: Any) -> None:
+def write_quotes(
+    feed: OptionFeed, k: int, rows: QuoteRows, found: base.IntArray, is_known: Any
+) -> None:
     here = np.flatnonzero(is_known)
     feed.has_quotes[here, k] = 1
     feed.bids[here, k] = rows.bid[found[here]]
@@ -492,11 +487,11 @@ def write_quotes(feed: OptionFeed, k: int, rows: QuoteRows, found: IntArray, is_
 class CloseQuotes(NamedTuple):
     """What is known of the contracts at each close, (n_bars, K)."""
 
-    forwards: FloatArray
-    marks: FloatArray
-    bids: FloatArray
-    asks: FloatArray
-    deltas: FloatArray
+    forwards: base.FloatArray
+    marks: base.FloatArray
+    bids: base.FloatArray
+    asks: base.FloatArray
+    deltas: base.FloatArray
 
 
 def read_close_quotes(markets: Markets, feed: OptionFeed) -> CloseQuotes:
@@ -511,7 +506,7 @@ def read_close_quotes(markets: Markets, feed: OptionFeed) -> CloseQuotes:
         here = np.flatnonzero(np.isfinite(forwards + years + volatilities))
         halves, same = np.nan_to_num(feed.half_spreads[here, k]), np.ones(len(here))
         quotes = np.empty((4, len(here)))
-        compile_module(quote_kernels).fill_quotes(
+        base.compile_module(quote_kernels).fill_quotes(
             option.sign * same, forwards[here], feed.strikes[k] * same, years[here],
             volatilities[here], halves, np.where(halves > 0.0, feed.ticks[k], 0.0),
             option.is_coin, quotes,
@@ -549,9 +544,10 @@ def write_targets(feed: OptionFeed, markets: Markets) -> None:
 
 def check_order(feed: OptionFeed, markets: Markets, k: int, t: int) -> None:
     if feed.are_listed[t, k] and np.isnan(feed.half_spreads[t, k]):
-        raise DataError(
+        raise base.DataError(
             "an option that is traded needs a spread in volatility, got none for "
-            f"{[*markets.options][k]!r} at the open of {format_time(int(markets.time[t]))} UTC; "
+            f"{[*markets.options][k]!r} at the open of {base.format_time(int(markets.time[t]))} "
+            "UTC; "
             "give a spread of 0.02 for two points to bt.OptionCosts or bt.Option, or chains with "
             "quotes"
         )
@@ -566,7 +562,7 @@ def schedule_options(market: Any, given: Any) -> Any:
     if not as_markets(market).options:
         refuse(f"must be of listed options, got none in {market!r}; {LIST_OPTIONS}")
     if not isinstance(given, pd.DataFrame):
-        refuse(f"must be a DataFrame by time and contract, got {repr_plain(given)}")
+        refuse(f"must be a DataFrame by time and contract, got {base.repr_plain(given)}")
     check_columns(given, [*market.options])
     check_times(given.index, market)
     frame = pd.DataFrame(read_values(given), index=given.index, columns=given.columns).sort_index()
@@ -576,7 +572,7 @@ def schedule_options(market: Any, given: Any) -> Any:
 
 
 def refuse(problem: str) -> NoReturn:
-    raise ParameterError(f"option_quantities {problem}")
+    raise base.ParameterError(f"option_quantities {problem}")
 
 
 def check_columns(frame: pd.DataFrame, names: list[str]) -> None:
@@ -584,7 +580,7 @@ def check_columns(frame: pd.DataFrame, names: list[str]) -> None:
         if name not in names:
             refuse(
                 f"must have columns of listed options, {', '.join(names[:5])}, got {name!r}"
-                f"{did_you_mean(str(name), names)}"
+                f"{base.did_you_mean(str(name), names)}"
             )
     if frame.columns.has_duplicates:
         twice = frame.columns[frame.columns.duplicated()][0]
@@ -597,24 +593,24 @@ def check_times(index: pd.Index, markets: Markets) -> None:
         refuse(f"must be indexed by time in UTC, got {found}; frame.tz_localize('UTC')")
     if index.has_duplicates or index.hasnans:
         refuse("must have one row for each time, got duplicates or NaT")
-    stamps: IntArray = np.asarray(index.as_unit("ns").asi8)
+    stamps: base.IntArray = np.asarray(index.as_unit("ns").asi8)
     known = np.asarray(find_clock(markets).seen.time)
     inside = stamps[(stamps >= markets.start) & (stamps < markets.end)]
     if not len(inside):
         refuse(
-            f"must have rows inside the markets, got none from {format_time(markets.start)} to "
-            f"{format_time(markets.end)} UTC"
+            f"must have rows inside the markets, got none from {base.format_time(markets.start)} "
+            f"to {base.format_time(markets.end)} UTC"
         )
     odd = inside[~np.isin(inside, known)]
     if len(odd):
         refuse(
             "must have rows by the opens of the bars at whose closes they are decided, got "
-            f"{format_time(int(odd[0]))} inside that of "
-            f"{format_time(int(known[np.searchsorted(known, odd[0]) - 1]))} UTC"
+            f"{base.format_time(int(odd[0]))} inside that of "
+            f"{base.format_time(int(known[np.searchsorted(known, odd[0]) - 1]))} UTC"
         )
 
 
-def read_values(frame: pd.DataFrame) -> FloatArray:
+def read_values(frame: pd.DataFrame) -> base.FloatArray:
     try:
         values = frame.to_numpy(dtype=np.float64)
     except (TypeError, ValueError) as error:

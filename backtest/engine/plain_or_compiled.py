@@ -10,14 +10,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any, TypeVar
 
-from backtest.base import (
-    PolicyError,
-    find_references,
-    hash_texts,
-    is_plain_sooner,
-    name_types,
-    tell_of_compiling,
-)
+from backtest import base
 from backtest.engine.recipe import find_rules_folder
 from backtest.policy import Policy, formula_for, margin_formula_for
 
@@ -34,13 +27,13 @@ FOLDERS = ("account", "venue", "engine", "base", "measures")
 def hash_sources() -> str:
     package = Path(__file__).parents[1]
     paths = [path for folder in FOLDERS for path in sorted((package / folder).glob("*.py"))]
-    return hash_texts(*(path.read_text(encoding="utf-8") for path in paths))
+    return base.hash_texts(*(path.read_text(encoding="utf-8") for path in paths))
 
 
 def find_mark(arguments: tuple[Any, ...]) -> Path:
     """Return the file that says that the loop is compiled for such arguments."""
-    types = name_types(*arguments)
-    return find_rules_folder() / f"general.{hash_texts(hash_sources(), types)}.ready"
+    types = base.name_types(*arguments)
+    return find_rules_folder() / f"general.{base.hash_texts(hash_sources(), types)}.ready"
 
 
 def estimate_plain(n_policies: int, n_bars: int) -> float:
@@ -59,12 +52,14 @@ def try_plain(
     """
     if mark.exists():
         return None
-    if any(counts_comparisons(*each) for each in policies) or not is_plain_sooner(mark, seconds):
-        tell_of_compiling(GENERAL_LOOP)
+    if any(counts_comparisons(*each) for each in policies) or not base.is_plain_sooner(
+        mark, seconds
+    ):
+        base.tell_of_compiling(GENERAL_LOOP)
         return None
     try:
         return run()
-    except PolicyError as error:
+    except base.PolicyError as error:
         if error.__cause__ is None or isinstance(error.__cause__, (AttributeError, NameError)):
             raise
         return None
@@ -82,7 +77,9 @@ def keeps_comparison(function: Any, seen: set[Any]) -> bool:
     steps = pairwise(each for each in names if each != "EXTENDED_ARG")
     if any(name == "COMPARE_OP" and "JUMP" not in after for name, after in steps):
         return True
-    called = [each for each in find_references(function).values() if type(each) is FunctionType]
+    called = [
+        each for each in base.find_references(function).values() if type(each) is FunctionType
+    ]
     own = [each for each in called if each not in seen and is_users(each)]
     return any(keeps_comparison(each, seen) for each in own)
 

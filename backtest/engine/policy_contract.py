@@ -14,18 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from backtest import base
 from backtest.account import Account
-from backtest.base import (
-    BacktestError,
-    Choice,
-    FloatArray,
-    ParameterError,
-    PolicyError,
-    Range,
-    compiling_first,
-    format_time,
-    repr_plain,
-)
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.engine.lookahead import Causality, make_futures, observe, observe_checked
 from backtest.engine.result import Result
@@ -129,7 +119,7 @@ class Situation(NamedTuple):
     name: str
     venue: Venue
     account: Account
-    signal: FloatArray | None
+    signal: base.FloatArray | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,15 +133,15 @@ class ContractTrial:
         return self.cls()
 
     @cached_property
-    def looked(self) -> tuple[dict[str, FloatArray], Causality | PolicyError]:
+    def looked(self) -> tuple[dict[str, base.FloatArray], Causality | base.PolicyError]:
         """The columns, and how they were checked or why they are refused."""
         try:
             return observe_checked(self.policy, self.market, effort=EFFORT)
-        except PolicyError as error:
+        except base.PolicyError as error:
             return observe(self.policy, self.market), error
 
     @property
-    def columns(self) -> dict[str, FloatArray]:
+    def columns(self) -> dict[str, base.FloatArray]:
         return self.looked[0]
 
     @cached_property
@@ -198,7 +188,7 @@ class ContractTrial:
         return int(is_decided.argmax()) if is_decided.any() else self.market.n_bars
 
     def name_bar(self, t: int) -> str:
-        return f"bar {t}, {format_time(int(self.market.time[t]))}"
+        return f"bar {t}, {base.format_time(int(self.market.time[t]))}"
 
 
 def make_situations(n_bars: int) -> tuple[Situation, ...]:
@@ -269,7 +259,7 @@ def check_columns(trial: ContractTrial) -> str:
 
 def check_causal_columns(trial: ContractTrial) -> str:
     found = trial.looked[1]
-    if isinstance(found, PolicyError):
+    if isinstance(found, base.PolicyError):
         raise found
     rng = np.random.default_rng(0)
     for t in choose_ends(trial):
@@ -284,7 +274,8 @@ def check_causal_columns(trial: ContractTrial) -> str:
                 if bad is not None:
                     raise BrokenContractError(
                         f"looks ahead: column {name!r} at {trial.name_bar(bad)} is "
-                        f"{repr_plain(column[bad])}, but {repr_plain(seen[name][bad])} {what} {t}. "
+                        f"{base.repr_plain(column[bad])}, but "
+                        f"{base.repr_plain(seen[name][bad])} {what} {t}. "
                         "Use only values up to each bar: "
                         "rolling and ewm, not mean() of all, not shift(-1), no centered windows"
                     )
@@ -344,7 +335,7 @@ def check_repeatable(trial: ContractTrial) -> str:
 
 def check_compiled(trial: ContractTrial) -> str:
     for situation in trial.situations:
-        with warnings.catch_warnings(record=True) as caught, compiling_first():
+        with warnings.catch_warnings(record=True) as caught, base.compiling_first():
             warnings.simplefilter("always")
             compiled = trial.run(trial.market, situation, is_compiled=True)
         reason = compiled.manifest["compiled"]
@@ -371,10 +362,10 @@ def compare_runs(
     if bad is not None:
         one, other = ours[bad], theirs[bad]
         raise BrokenContractError(
-            f"{situation.name}: the leverage at {trial.name_bar(bad)} is {repr_plain(one)} "
-            f"compiled, {repr_plain(other)} in plain Python; {advice}"
+            f"{situation.name}: the leverage at {trial.name_bar(bad)} is {base.repr_plain(one)} "
+            f"compiled, {base.repr_plain(other)} in plain Python; {advice}"
         )
-    pairs: dict[str, tuple[FloatArray, FloatArray]] = {
+    pairs: dict[str, tuple[base.FloatArray, base.FloatArray]] = {
         "record": (compiled.record.values, plain.record.values),
         "events": (np.asarray(compiled.entries), np.asarray(plain.entries)),
         "measures": (list_measures(compiled), list_measures(plain)),
@@ -417,11 +408,11 @@ def compare_held(trial: ContractTrial, result: Result, t: int, what: str) -> Non
         raise BrokenContractError(f"looks ahead: the options held up to bar {t} differ {what}")
 
 
-def list_measures(result: Result) -> FloatArray:
+def list_measures(result: Result) -> base.FloatArray:
     return np.array(list(flatten_tally(result.tally).values()), dtype=float)
 
 
-def find_difference(one: FloatArray, other: FloatArray) -> int | None:
+def find_difference(one: base.FloatArray, other: base.FloatArray) -> int | None:
     n = min(len(one), len(other))
     x, y = one[:n], other[:n]
     is_same = (x.view(np.int64) == y.view(np.int64)) | (np.isnan(x) & np.isnan(y))
@@ -444,9 +435,9 @@ class ProbeMemory(NamedTuple):
 
 
 class Probe(Policy):
-    most: Annotated[float, Range(0.1, 10.0, "turns of equity")] = 2.0
+    most: Annotated[float, base.Range(0.1, 10.0, "turns of equity")] = 2.0
 
-    def observe(self, market: Any) -> dict[str, FloatArray]:
+    def observe(self, market: Any) -> dict[str, base.FloatArray]:
         return {"move": np.log(market.high / market.low)}
 
     def start(self) -> ProbeMemory:
@@ -509,7 +500,7 @@ def run_check(check: ContractCheck, trial: ContractTrial) -> Finding:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return Finding(check.name, True, check.test(trial))
-    except (BrokenContractError, BacktestError) as broken:
+    except (BrokenContractError, base.BacktestError) as broken:
         return Finding(check.name, False, str(broken))
     except (Exception, SystemExit) as error:  # a policy may raise anything
         return Finding(check.name, False, f"{type(error).__name__}: {error}")
@@ -584,14 +575,14 @@ def check_ranges(trial: ContractTrial) -> str:
         count += 1
         try:
             trial.cls(**{name: value})
-        except ParameterError as refusal:
+        except base.ParameterError as refusal:
             if name not in str(refusal):
                 raise BrokenContractError(
-                    f"{name}={repr_plain(value)} is refused without naming {name}: {refusal}"
+                    f"{name}={base.repr_plain(value)} is refused without naming {name}: {refusal}"
                 ) from refusal
         else:
             raise BrokenContractError(
-                f"{name}={repr_plain(value)} is accepted; its declaration excludes it"
+                f"{name}={base.repr_plain(value)} is accepted; its declaration excludes it"
             )
     return f"{count} values refused"
 
@@ -616,7 +607,7 @@ def check_settings(trial: ContractTrial) -> str:
 
 
 def describe_parameter(parameter: Parameter) -> str:
-    kind = "one of " if isinstance(parameter.space, Choice) else ""
+    kind = "one of " if isinstance(parameter.space, base.Choice) else ""
     return f"{parameter.name} {kind}{parameter.space or 'True or False'}"
 
 
@@ -626,13 +617,13 @@ def check_memory(trial: ContractTrial) -> str:
     memory: Any = trial.policy.start()
     if not (isinstance(memory, tuple) and hasattr(memory, "_fields")):
         raise BrokenContractError(
-            f"start must return a NamedTuple of floats, returned {repr_plain(memory)}: declare "
-            "class Memory(NamedTuple): peak: float"
+            f"start must return a NamedTuple of floats, returned {base.repr_plain(memory)}: "
+            "declare class Memory(NamedTuple): peak: float"
         )
     for name, value in zip(memory._fields, memory, strict=True):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise BrokenContractError(
-                f"start must return a NamedTuple of floats, its {name} is {repr_plain(value)}"
+                f"start must return a NamedTuple of floats, its {name} is {base.repr_plain(value)}"
             )
     return f"remembers {', '.join(memory._fields)}"
 

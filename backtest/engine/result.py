@@ -12,24 +12,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias, overload
 import numpy as np
 import pandas as pd
 
+from backtest import base
 from backtest.account.ledger import FILL
-from backtest.base import (
-    Choice,
-    DataError,
-    FloatArray,
-    Kind,
-    ParameterError,
-    Reportable,
-    call_later,
-    checked,
-    damage_error,
-    find_coin,
-    format_time,
-    hash_file,
-    read_json_file,
-    reading_folder,
-    utc_index,
-)
 from backtest.base.saved_result import KINDS
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.engine import result_files
@@ -70,11 +54,11 @@ from backtest.measures.measure_table import measure_returns
 
 DECLARED = "backtest.report.run_parts"
 """Where the figures, tables and charts of a run are declared."""
-PERIODS = Choice("instrument", "day", "week", "month", "quarter", "year")
+PERIODS = base.Choice("instrument", "day", "week", "month", "quarter", "year")
 Split: TypeAlias = Period | Literal["instrument"]
 
 
-class Result(RunRecord, Reportable):
+class Result(RunRecord, base.Reportable):
     """Result of a run. Tables are made on first access.
 
     Attributes
@@ -100,14 +84,14 @@ class Result(RunRecord, Reportable):
     """
 
     kind = "run"
-    _draw = call_later("backtest.report", "draw_run")
-    list_numbers = call_later(DECLARED, "list_numbers")
-    list_parts = call_later(DECLARED, "list_parts")
-    list_assumptions = call_later(DECLARED, "list_assumptions")
-    to_dict = call_later(DECLARED, "collect_run")
-    verdict = property(call_later(DECLARED, "write_verdict"))
-    details = property(call_later(DECLARED, "write_details"))
-    notices = property(call_later(DECLARED, "list_notices"))
+    _draw = base.call_later("backtest.report", "draw_run")
+    list_numbers = base.call_later(DECLARED, "list_numbers")
+    list_parts = base.call_later(DECLARED, "list_parts")
+    list_assumptions = base.call_later(DECLARED, "list_assumptions")
+    to_dict = base.call_later(DECLARED, "collect_run")
+    verdict = property(base.call_later(DECLARED, "write_verdict"))
+    details = property(base.call_later(DECLARED, "write_details"))
+    notices = property(base.call_later(DECLARED, "list_notices"))
 
     @property
     def title(self) -> str:
@@ -153,7 +137,7 @@ class Result(RunRecord, Reportable):
         one. Infinite targets are left out.
         """
         if not self.target_cut_rows:
-            raise ParameterError(
+            raise base.ParameterError(
                 "this result was saved without the cuts of its targets; run it again"
             )
         table = pd.DataFrame(list(self.target_cut_rows))
@@ -170,7 +154,7 @@ class Result(RunRecord, Reportable):
         """
         return list_run_trades(self, "trip")
 
-    @checked
+    @base.checked
     def rolls(self, by: RollSplit = "roll") -> pd.DataFrame:
         """Return what the options cost, by ``"roll"`` or by ``"leg"``.
 
@@ -178,7 +162,7 @@ class Result(RunRecord, Reportable):
         """
         return tabulate_rolls(self, self.options, by)
 
-    @checked
+    @base.checked
     def counted_in(self, market: Market) -> CountedResult:
         """Count an account that settles in a coin in the currency of a market, at its marks.
 
@@ -275,7 +259,7 @@ class Result(RunRecord, Reportable):
         """
         return self._draw()
 
-    @checked
+    @base.checked
     def save(self, folder: str | Path = "results") -> Path:
         """Write the result into a folder of its own inside ``folder``; return that folder.
 
@@ -284,7 +268,7 @@ class Result(RunRecord, Reportable):
         return save_result(self, Path(folder))
 
     @classmethod
-    @checked
+    @base.checked
     def load(cls, folder: str | Path) -> Result:
         """Return a saved result; nothing in the folder is executed.
 
@@ -294,7 +278,7 @@ class Result(RunRecord, Reportable):
             If a file is missing, damaged, or not the one that was written.
         """
         path = Path(folder)
-        with reading_folder(path):
+        with base.reading_folder(path):
             return load_result(path, cls)
 
     def to_vectorbt(self) -> Any:
@@ -317,26 +301,30 @@ class CountedResult(NamedTuple):
 
 def count_in(run: RunRecord, market: Market) -> CountedResult:
     coin, ends, closes = (
-        find_coin(market.instrument),
+        base.find_coin(market.instrument),
         market.time + market.interval,
         run.span.closes,
     )
     settled = {each.contract.settles for each in run.list_venues() if is_inverse(each)}
     if not settled:
-        raise ParameterError("counted_in needs an account in coins, got no inverse contract")
+        raise base.ParameterError("counted_in needs an account in coins, got no inverse contract")
     if coin and (others := ", ".join(map(str, sorted(settled - {coin, None}, key=str)))):
-        raise ParameterError(f"market must price the coin of the account, {others}, got {coin!r}")
+        raise base.ParameterError(
+            f"market must price the coin of the account, {others}, got {coin!r}"
+        )
     rows = np.searchsorted(ends, closes, side="right") - 1
     missing = closes[(rows < 0) | (ends[rows] != closes)]
     if len(missing):
-        first = format_time(int(missing[0]))
-        raise DataError(f"market must have a mark at each close of the run, got none at {first}")
+        first = base.format_time(int(missing[0]))
+        raise base.DataError(
+            f"market must have a mark at each close of the run, got none at {first}"
+        )
     before = int(np.searchsorted(ends, run.time[0], side="right")) - 1
     start = before if run.manifest.get("resumed_from") is not None and before >= 0 else rows[0]
     return count_at(run, market.mark_close[rows], float(market.mark_close[start]))
 
 
-def count_at(run: RunRecord, marks: FloatArray, first_mark: float) -> CountedResult:
+def count_at(run: RunRecord, marks: base.FloatArray, first_mark: float) -> CountedResult:
     """Count an account at marks of shape (n_bars,), ``first_mark`` that of its start."""
     unit, first = run.of_account("unit") * marks, run.tally.first_unit * first_mark
     equity = run.of_account("equity") * marks
@@ -360,7 +348,7 @@ def count_at(run: RunRecord, marks: FloatArray, first_mark: float) -> CountedRes
         **measure_returns(Samples(returns, np.zeros(n), held), periods),
         "final_equity": float(equity[-1]),
     }
-    bars = pd.DataFrame({"equity": equity, "drawdown": fall}, index=utc_index(run.time))
+    bars = pd.DataFrame({"equity": equity, "drawdown": fall}, index=base.utc_index(run.time))
     return CountedResult(bars, pd.Series(returns, run.returns.index, name="return"), measures)
 
 
@@ -371,9 +359,9 @@ RUN = "run"
 
 def read_run(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     for name in (result_files.METRICS, result_files.STATE):
-        if hash_file(folder / name) != manifest["files"][name]:
-            raise damage_error(folder / name, "was changed")
-    shown = result_files.describe_run(manifest, read_json_file(folder / result_files.METRICS))
+        if base.hash_file(folder / name) != manifest["files"][name]:
+            raise base.damage_error(folder / name, "was changed")
+    shown = result_files.describe_run(manifest, base.read_json_file(folder / result_files.METRICS))
     metrics = read_metrics(shown["metrics"])
     return {**shown, "title": shown["policy"], "metrics": metrics}
 
@@ -382,7 +370,7 @@ def read_metrics(metrics: Mapping[str, float | None]) -> dict[str, float]:
     return {k: math.nan if v is None else float(v) for k, v in metrics.items()}
 
 
-KINDS[RUN] = Kind(
+KINDS[RUN] = base.Kind(
     plural="runs",
     layout=result_files.FORMAT,
     files=result_files.FILES,
@@ -393,7 +381,7 @@ KINDS[RUN] = Kind(
 )
 
 
-def convert(result: RunRecord, unit: FloatArray) -> Any:
+def convert(result: RunRecord, unit: base.FloatArray) -> Any:
     vectorbt = import_vectorbt()
     change = np.divide(unit[1:], unit[:-1], out=np.ones(len(unit) - 1), where=unit[:-1] > 0.0)
     series = pd.Series(change - 1.0, index=naive_index(result), name="return")
@@ -403,7 +391,7 @@ def convert(result: RunRecord, unit: FloatArray) -> Any:
 
 
 def naive_index(result: RunRecord) -> pd.DatetimeIndex:
-    return utc_index(result.time).tz_localize(None)
+    return base.utc_index(result.time).tz_localize(None)
 
 
 def import_vectorbt() -> Any:

@@ -11,24 +11,9 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
+from backtest import base
 from backtest.account import Account, AccountState
 from backtest.account.records import WIDTH
-from backtest.base import (
-    FloatArray,
-    attach_saved_making,
-    explain_other_metrics,
-    find_making,
-    from_plain,
-    name_folder,
-    read_json_file,
-    read_manifest,
-    save_folder,
-    warn_caller,
-    write_folder_manifest,
-    write_json_file,
-    write_parquet,
-    write_provenance,
-)
 from backtest.base.saved_result import MANIFEST
 from backtest.engine.feed_arrays import read_traded
 from backtest.engine.inputs import no_options
@@ -44,13 +29,13 @@ DTYPES: Mapping[str, Any] = {
 }  # fmt: skip
 
 
-def list_arrays(options: RunOptions) -> dict[str, FloatArray]:
+def list_arrays(options: RunOptions) -> dict[str, base.FloatArray]:
     """Return the arrays of shape (n_bars, K) by name."""
     own = {name: getattr(options, name) for name in BY_BAR}
     return {**options.record._asdict(), **options.quotes._asdict(), **own}
 
 
-def list_option_columns(options: RunOptions | None) -> dict[str, FloatArray]:
+def list_option_columns(options: RunOptions | None) -> dict[str, base.FloatArray]:
     if options is None:
         return {}
     arrays = list_arrays(options)
@@ -93,7 +78,9 @@ def read_options(stored: Mapping[str, Any] | None, wide: pd.DataFrame) -> RunOpt
     )
 
 
-def gather(wide: pd.DataFrame, names: Sequence[str], fields: Sequence[str]) -> list[FloatArray]:
+def gather(
+    wide: pd.DataFrame, names: Sequence[str], fields: Sequence[str]
+) -> list[base.FloatArray]:
     """Return the arrays of some fields, of shape (n_bars, K)."""
     return [wide[[f"{name} {field}" for name in names]].to_numpy() for field in fields]
 
@@ -111,23 +98,23 @@ WHOLE = ("is_pending", "is_halted", "is_called", "is_call_open", "cursor", "refu
 
 
 def name_result(manifest: Mapping[str, Any]) -> str:
-    return name_folder(str(manifest["policy"]["name"]), manifest["id"])
+    return base.name_folder(str(manifest["policy"]["name"]), manifest["id"])
 
 
 def save_result(result: RunRecord, folder: Path) -> Path:
     manifest = result.manifest
     name = name_result(manifest)
     policies = [type(each) for each in (*result.policies.values(), result.overlay) if each]
-    making = find_making(result, policies)
+    making = base.find_making(result, policies)
 
     def write(draft: Path) -> None:
         _write(result, draft)
-        write_provenance(draft, manifest["id"], making)
+        base.write_provenance(draft, manifest["id"], making)
 
-    other = explain_other_metrics(folder / name / METRICS, describe_metrics(result.metrics))
-    target = save_folder(folder, name, write, what=RUN)
+    other = base.explain_other_metrics(folder / name / METRICS, describe_metrics(result.metrics))
+    target = base.save_folder(folder, name, write, what=RUN)
     if other:
-        warn_caller(other)
+        base.warn_caller(other)
     return target
 
 
@@ -149,13 +136,13 @@ def describe_metrics(metrics: Mapping[str, float]) -> dict[str, float | None]:
 
 
 def _write(result: RunRecord, folder: Path) -> None:
-    write_parquet(_list_account(result), folder / BARS)
-    write_parquet(pd.DataFrame(_list_positions(result)), folder / POSITIONS)
+    base.write_parquet(_list_account(result), folder / BARS)
+    base.write_parquet(pd.DataFrame(_list_positions(result)), folder / POSITIONS)
     columns = [f"column_{k}" for k in range(WIDTH)]
-    write_parquet(pd.DataFrame(result.entries, columns=columns), folder / EVENTS)
-    write_json_file(_pack_state(result), folder / STATE)
-    write_json_file(describe_metrics(result.metrics), folder / METRICS)
-    write_folder_manifest(folder, result.manifest, FILES, FORMAT)
+    base.write_parquet(pd.DataFrame(result.entries, columns=columns), folder / EVENTS)
+    base.write_json_file(_pack_state(result), folder / STATE)
+    base.write_json_file(describe_metrics(result.metrics), folder / METRICS)
+    base.write_folder_manifest(folder, result.manifest, FILES, FORMAT)
 
 
 def _list_account(result: RunRecord) -> pd.DataFrame:
@@ -169,10 +156,10 @@ def _list_account(result: RunRecord) -> pd.DataFrame:
     return bars
 
 
-def _list_positions(result: RunRecord) -> dict[str, FloatArray]:
+def _list_positions(result: RunRecord) -> dict[str, base.FloatArray]:
     n = len(result.time)
     fields = {**result.record.held, **list_closes(result, 2)}
-    found: dict[str, FloatArray] = {}
+    found: dict[str, base.FloatArray] = {}
     quotes = {name: each for name, each in result.quotes._asdict().items() if len(each)}
     for i, name in enumerate(result.names):
         found |= {f"{name} {each}": values[:, i] for each, values in fields.items()}
@@ -180,7 +167,7 @@ def _list_positions(result: RunRecord) -> dict[str, FloatArray]:
     return found | list_option_columns(result.options)
 
 
-def list_closes(result: RunRecord, dimensions: int) -> dict[str, FloatArray]:
+def list_closes(result: RunRecord, dimensions: int) -> dict[str, base.FloatArray]:
     return {name: each for name, each in result.closes._asdict().items() if each.ndim == dimensions}
 
 
@@ -214,9 +201,9 @@ def _pack_positions(state: AccountState) -> dict[str, Any]:
 
 
 def load_result(folder: Path, kind: type[Loaded]) -> Loaded:
-    manifest = read_manifest(folder, FILES, FORMAT, what=RUN)
+    manifest = base.read_manifest(folder, FILES, FORMAT, what=RUN)
     account = Account.from_dict(manifest["account"], where=f"{folder / MANIFEST}, account")
-    stored: Any = from_plain(read_json_file(folder / STATE))
+    stored: Any = base.from_plain(base.read_json_file(folder / STATE))
     bars = pq.read_table(folder / BARS).to_pandas()
     time = bars.pop("time").astype("datetime64[ns, UTC]").astype("int64").to_numpy()
     ends = time + stored["interval"]
@@ -234,7 +221,7 @@ def load_result(folder: Path, kind: type[Loaded]) -> Loaded:
         traded=read_traded(stored["traded"]),
         **_read_parts(folder, manifest, stored, bars, account),
     )
-    attach_saved_making(result, folder, manifest["id"])
+    base.attach_saved_making(result, folder, manifest["id"])
     return result
 
 
@@ -248,7 +235,7 @@ def _read_parts(
     names, where = tuple(stored["names"]), str(folder / MANIFEST)
     wide = pq.read_table(folder / POSITIONS).to_pandas()
 
-    def gather(field: str) -> FloatArray:
+    def gather(field: str) -> base.FloatArray:
         columns = [f"{name} {field}" for name in names]
         return wide[columns].to_numpy() if columns[0] in wide else np.empty((0, len(names)))
 

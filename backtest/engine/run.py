@@ -9,18 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 import numpy as np
 import pandas as pd
 
+from backtest import base
 from backtest.account import Account
-from backtest.base import (
-    FloatArray,
-    IntArray,
-    TimeLike,
-    checked_only,
-    format_time,
-    pick_value,
-    record_making,
-    set_single,
-    utc_index,
-)
 from backtest.engine.batch import Switch, run_account
 from backtest.engine.driver import Progress
 from backtest.engine.lookahead import observe_checked
@@ -61,7 +51,7 @@ class Segment(NamedTuple):
     overlay: Policy | None = None
 
     def find_policy(self, name: str) -> Policy:
-        policy: Policy = pick_value(self.policy, name)
+        policy: Policy = base.pick_value(self.policy, name)
         return policy
 
 
@@ -114,7 +104,7 @@ def run_segments(
     **terms: Any,
 ) -> Result:
     weights = [find_weights(markets, each) for each in segments]
-    start: TimeLike = utc_index(markets.time)[segments[0].first]
+    start: base.TimeLike = base.utc_index(markets.time)[segments[0].first]
     setup = set_up_run(
         markets,
         segments[0].policy,
@@ -142,7 +132,7 @@ def run_segments(
     )
 
 
-def find_weights(markets: Markets, segment: Segment) -> FloatArray:
+def find_weights(markets: Markets, segment: Segment) -> base.FloatArray:
     """Return the weights of the rule of a segment, (n_instruments, n_seen); empty if none."""
     if segment.rule is None:
         return np.empty((len(markets), 0))
@@ -150,7 +140,9 @@ def find_weights(markets: Markets, segment: Segment) -> FloatArray:
     return read_weights(segment.rule.weigh(seen, is_checked=False), seen)
 
 
-def join_rules(weights: Sequence[FloatArray], segments: Sequence[Segment], markets: Markets) -> Any:
+def join_rules(
+    weights: Sequence[base.FloatArray], segments: Sequence[Segment], markets: Markets
+) -> Any:
     joined, clock = weights[0].copy(), find_clock(markets)
     for each, segment in zip(weights[1:], segments[1:], strict=True):
         first = clock.count(segment.first)
@@ -164,7 +156,9 @@ def describe_rules(segments: Sequence[Segment]) -> str:
     return texts[0] if different == 1 else f"{texts[0]} (and {different - 1} others)"
 
 
-def observe_segment(setup: Setup, segment: Segment, weights: FloatArray) -> list[ObservedPolicy]:
+def observe_segment(
+    setup: Setup, segment: Segment, weights: base.FloatArray
+) -> list[ObservedPolicy]:
     n, clock = len(setup.markets), find_clock(setup.markets)
     found = []
     for row, (each, span) in enumerate(zip(setup.observed[:n], clock.seen.spans, strict=True)):
@@ -173,7 +167,7 @@ def observe_segment(setup: Setup, segment: Segment, weights: FloatArray) -> list
             each = each._replace(market=each.market.with_signal(own))  # noqa: PLW2901
         stop = min(clock.count(segment.stop) - each.first, each.market.n_bars)
         policy = segment.find_policy(setup.markets.names[row])
-        columns: Mapping[str, FloatArray] = {}
+        columns: Mapping[str, base.FloatArray] = {}
         if stop >= LEAST:
             columns, _ = observe_checked(policy, each.market.prefix(stop))
         padded = {
@@ -188,16 +182,16 @@ def observe_segment(setup: Setup, segment: Segment, weights: FloatArray) -> list
 
 
 def describe_switches(
-    manifest: Mapping[str, Any], time: IntArray, segments: Sequence[Segment]
+    manifest: Mapping[str, Any], time: base.IntArray, segments: Sequence[Segment]
 ) -> dict[str, Any]:
     switches = [describe_segment(each, time) for each in segments]
     text = f"{manifest['policy']['name']}(re-tuned {len(segments) - 1} times)"
     return change_policy(manifest, {"text": text, "switches": switches})
 
 
-def describe_segment(segment: Segment, time: IntArray) -> dict[str, Any]:
+def describe_segment(segment: Segment, time: base.IntArray) -> dict[str, Any]:
     rule = {} if segment.rule is None else {"signal": segment.rule.text()}
-    start = format_time(int(time[segment.first]))
+    start = base.format_time(int(time[segment.first]))
     policy = segment.policy
     if isinstance(policy, Mapping):
         settings: Any = {name: each.settings() for name, each in policy.items()}
@@ -217,13 +211,13 @@ def run(
     *,
     venue: Venue,
     account: Account,
-    signal: pd.Series | FloatArray | float | str | SignalRule | None = None,
+    signal: pd.Series | base.FloatArray | float | str | SignalRule | None = None,
     overlay: Policy | None = None,
     sampling: str = "1d",
     calendar: str = "365",
     compile: bool = True,
     resume: Result | None = None,
-    start: TimeLike | None = None,
+    start: base.TimeLike | None = None,
     progress: Progress | None = None,
     benchmark: BenchmarkLike = None,
     decide: str | None = None,
@@ -244,7 +238,7 @@ def run(
     calendar: str = "365",
     compile: bool = True,
     resume: Result | None = None,
-    start: TimeLike | None = None,
+    start: base.TimeLike | None = None,
     progress: Progress | None = None,
     benchmark: BenchmarkLike = None,
     decide: str | None = None,
@@ -253,8 +247,8 @@ def run(
 ) -> Result: ...
 
 
-@record_making
-@checked_only("calendar", "compile", "progress")
+@base.record_making
+@base.checked_only("calendar", "compile", "progress")
 def run(  # noqa: PLR0913 - the terms of a run, by name
     market: Market | Markets,
     policy: Any,
@@ -267,7 +261,7 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
     calendar: str = "365",
     compile: bool = True,  # noqa: A002 - the word users know
     resume: Result | None = None,
-    start: TimeLike | None = None,
+    start: base.TimeLike | None = None,
     progress: Progress | None = None,
     benchmark: BenchmarkLike = None,
     decide: str | None = None,
@@ -342,7 +336,7 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
     """
     market = with_clock(market, decide, detail)
     market = schedule_options(market, option_quantities)
-    set_single(True)
+    base.set_single(True)
     setup = set_up_run(
         market,
         policy,

@@ -12,17 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 import pandas as pd
 
+from backtest import base
 from backtest.account.ledger import FILL
 from backtest.account.pool_liquidation import CAUSED
-from backtest.base import (
-    FloatArray,
-    IntArray,
-    ParameterError,
-    format_money,
-    parse_duration,
-    repr_plain,
-    utc_index,
-)
 from backtest.engine.feed_arrays import place_funding
 from backtest.engine.record import OptionFields
 from backtest.engine.tables import OWNER, price_of, value_of
@@ -63,14 +55,14 @@ class RunOptions:
 
     contracts: tuple[Option, ...]
     legs: tuple[str, ...]
-    owners: IntArray
+    owners: base.IntArray
     terms: OptionTerms
     quotes: OptionQuotes
     record: OptionFields
-    opened: FloatArray
-    entries: FloatArray
-    settled: FloatArray
-    ages: FloatArray
+    opened: base.FloatArray
+    entries: base.FloatArray
+    settled: base.FloatArray
+    ages: base.FloatArray
     hedged: tuple[int, ...] = ()
 
     @property
@@ -83,27 +75,27 @@ class RunOptions:
         return dict(zip(self.owners.tolist(), self.names, strict=True))
 
     @property
-    def profits(self) -> FloatArray:
+    def profits(self) -> base.FloatArray:
         held = self.record.quantity
         return multiply(held, self.record.value - self.entries)
 
     @property
-    def carried(self) -> FloatArray:
+    def carried(self) -> base.FloatArray:
         held = self.record.quantity
         return np.concatenate((np.zeros_like(held[:1]), held[:-1]))
 
     @cached_property
-    def greeks(self) -> dict[str, FloatArray]:
+    def greeks(self) -> dict[str, base.FloatArray]:
         return measure_greeks(self.terms, self.quotes, self.record.quantity)
 
     @cached_property
-    def parts(self) -> dict[str, FloatArray]:
+    def parts(self) -> dict[str, base.FloatArray]:
         return explain_profit(
             self.terms, self.quotes, self.carried, self.opened, self.record.quantity,
             self.record.price_pnl, self.settled,
         )  # fmt: skip
 
-    def sum_by_underlying(self, values: FloatArray, n: int) -> FloatArray:
+    def sum_by_underlying(self, values: base.FloatArray, n: int) -> base.FloatArray:
         """Return the sums of values over the options of each instrument, of shape (n_bars, n)."""
         found = np.zeros((len(values), n))
         np.add.at(found.T, self.terms.instruments, values.T)
@@ -154,7 +146,7 @@ def read_options(
     )
 
 
-def read_terms(feed: OptionFeed, kept: IntArray, names: tuple[str, ...]) -> OptionTerms:
+def read_terms(feed: OptionFeed, kept: base.IntArray, names: tuple[str, ...]) -> OptionTerms:
     return OptionTerms(
         names=names,
         signs=feed.signs[kept],
@@ -168,8 +160,8 @@ def read_terms(feed: OptionFeed, kept: IntArray, names: tuple[str, ...]) -> Opti
 
 
 def find_expiries(
-    feed: OptionFeed, kept: IntArray, first: int, shape: tuple[int, ...]
-) -> tuple[FloatArray, FloatArray]:
+    feed: OptionFeed, kept: base.IntArray, first: int, shape: tuple[int, ...]
+) -> tuple[base.FloatArray, base.FloatArray]:
     found = np.zeros((2, *shape), dtype=bool)
     for place, k in enumerate(kept):
         bar = int(feed.expiry_bars[k]) - first
@@ -180,11 +172,11 @@ def find_expiries(
 
 def read_quotes(
     feed: OptionFeed,
-    kept: IntArray,
+    kept: base.IntArray,
     terms: OptionTerms,
-    opens: FloatArray,
-    closes: FloatArray,
-    expired: FloatArray,
+    opens: base.FloatArray,
+    closes: base.FloatArray,
+    expired: base.FloatArray,
     first: int,
 ) -> OptionQuotes:
     spots = feed.expiry_spots[kept]
@@ -210,11 +202,11 @@ def read_quotes(
 
 def value_state(
     terms: OptionTerms,
-    forward: FloatArray,
-    volatility: FloatArray,
-    years: FloatArray,
-    marks: FloatArray,
-) -> tuple[FloatArray, FloatArray, FloatArray]:
+    forward: base.FloatArray,
+    volatility: base.FloatArray,
+    years: base.FloatArray,
+    marks: base.FloatArray,
+) -> tuple[base.FloatArray, base.FloatArray, base.FloatArray]:
     bars, options = np.nonzero(years >= 0.0)
     state = np.stack([forward[bars, options], volatility[bars, options], years[bars, options]])
     value, found = np.full(forward.shape, np.nan), volatility.copy()
@@ -228,8 +220,12 @@ def value_state(
 
 
 def find_opened(
-    entries: FloatArray, held: FloatArray, owners: IntArray, first: int, expired: FloatArray
-) -> FloatArray:
+    entries: base.FloatArray,
+    held: base.FloatArray,
+    owners: base.IntArray,
+    first: int,
+    expired: base.FloatArray,
+) -> base.FloatArray:
     """Return the contracts after the fills at the open of each bar, of shape (n_bars, K)."""
     opened = np.where(expired, 0.0, np.concatenate((np.zeros_like(held[:1]), held[:-1])))
     is_fill = (entries[:, 1] == FILL) & np.isin(entries[:, OWNER], owners)
@@ -239,7 +235,9 @@ def find_opened(
     return opened
 
 
-def find_entries(entries: FloatArray, held: FloatArray, owners: IntArray, first: int) -> FloatArray:
+def find_entries(
+    entries: base.FloatArray, held: base.FloatArray, owners: base.IntArray, first: int
+) -> base.FloatArray:
     found = np.full(held.shape, np.nan)
     for place, owner in enumerate(owners.tolist()):
         own = entries[(entries[:, OWNER] == owner) & (entries[:, 3] != 0.0)]
@@ -265,15 +263,15 @@ T = TypeVar("T")
 class Quotes(NamedTuple):
     """Prices, signals and margin multipliers at closes, of shape (n_bars, n)."""
 
-    close: FloatArray
-    mark: FloatArray
-    mark_low: FloatArray
-    mark_high: FloatArray
-    signal: FloatArray
-    multiplier: FloatArray
-    initial_multiplier: FloatArray
-    low: FloatArray
-    high: FloatArray
+    close: base.FloatArray
+    mark: base.FloatArray
+    mark_low: base.FloatArray
+    mark_high: base.FloatArray
+    signal: base.FloatArray
+    multiplier: base.FloatArray
+    initial_multiplier: base.FloatArray
+    low: base.FloatArray
+    high: base.FloatArray
 
 
 class Before(NamedTuple):
@@ -284,11 +282,11 @@ class Before(NamedTuple):
     shape (n, 4) are those of :func:`backtest.features.forecast_volatility`.
     """
 
-    mark: FloatArray
-    signal: FloatArray
-    unrealized: FloatArray
-    stands: FloatArray
-    trails: FloatArray
+    mark: base.FloatArray
+    signal: base.FloatArray
+    unrealized: base.FloatArray
+    stands: base.FloatArray
+    trails: base.FloatArray
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -312,7 +310,7 @@ class RunData:
     manifest: Mapping[str, Any]
     names: tuple[str, ...]
     span: RunSpan
-    spans: IntArray
+    spans: base.IntArray
     interval: int
     is_session: bool
     tally: Tally
@@ -321,12 +319,12 @@ class RunData:
     started: int
     first_peak: float
     record: Record
-    entries: FloatArray
+    entries: base.FloatArray
     quotes: Quotes
-    asset_marks: FloatArray
-    ends_sample: FloatArray
+    asset_marks: base.FloatArray
+    ends_sample: base.FloatArray
     before: Before
-    benchmark: FloatArray | None = None
+    benchmark: base.FloatArray | None = None
     markets: Markets | None = None
     setup: Any = None
     target_cut_rows: Sequence[Mapping[str, Any]] = ()
@@ -348,7 +346,7 @@ class RunData:
         return self.has_one_instrument and is_plain
 
     @property
-    def time(self) -> IntArray:
+    def time(self) -> base.IntArray:
         """Open times of the bars, int64 ns of shape (n_bars,)."""
         return self.span.closes - self.interval
 
@@ -358,7 +356,7 @@ class RunData:
         return int(self.time[-1])
 
     @property
-    def marks(self) -> FloatArray:
+    def marks(self) -> base.FloatArray:
         """Mark closes, of shape (n_bars, n); NaN outside the spans of the instruments."""
         return self.quotes.mark
 
@@ -378,32 +376,32 @@ class RunData:
         return None if self.markets is None else self._only("market", self.markets)
 
     @property
-    def close(self) -> FloatArray:
+    def close(self) -> base.FloatArray:
         """Closes of the only instrument, of shape (n_bars,)."""
         return self._column("close")
 
     @property
-    def mark(self) -> FloatArray:
+    def mark(self) -> base.FloatArray:
         """Mark closes of the only instrument, of shape (n_bars,)."""
         return self._column("mark")
 
     @property
-    def mark_low(self) -> FloatArray:
+    def mark_low(self) -> base.FloatArray:
         """Lowest marks of the bars of the only instrument, of shape (n_bars,)."""
         return self._column("mark_low")
 
     @property
-    def mark_high(self) -> FloatArray:
+    def mark_high(self) -> base.FloatArray:
         """Highest marks of the bars of the only instrument, of shape (n_bars,)."""
         return self._column("mark_high")
 
     @property
-    def signal(self) -> FloatArray:
+    def signal(self) -> base.FloatArray:
         """Signal of the only instrument at closes, of shape (n_bars,) or (1,)."""
         return self._column("signal")
 
     @property
-    def multiplier(self) -> FloatArray:
+    def multiplier(self) -> base.FloatArray:
         """Multiplier of maintenance margin of the only instrument, of shape (n_bars,) or (1,)."""
         return self._column("multiplier")
 
@@ -414,14 +412,14 @@ class RunData:
 
     def _only(self, name: str, values: Mapping[str, T]) -> T:
         if len(values) != 1:
-            raise ParameterError(
+            raise base.ParameterError(
                 f"only a result of one instrument has a single {name}, got {len(values)} "
                 "instruments; read policies, venues, markets, marks and positions"
             )
         return next(iter(values.values()))
 
-    def _column(self, name: str) -> FloatArray:
-        values: FloatArray = getattr(self.quotes, name)
+    def _column(self, name: str) -> base.FloatArray:
+        values: base.FloatArray = getattr(self.quotes, name)
         return self._only(name, dict(zip(self.names, values.T, strict=True)))
 
     def list_venues(self) -> list[Venue]:
@@ -430,18 +428,18 @@ class RunData:
 
     # ------------------------------------------------------------------- fields by name
 
-    def of_account(self, name: str) -> FloatArray:
+    def of_account(self, name: str) -> base.FloatArray:
         """Return a field of the account at each close, of shape (n_bars,)."""
         return read_field(self.record.account._asdict(), name)
 
-    def of_positions(self, name: str) -> FloatArray:
+    def of_positions(self, name: str) -> base.FloatArray:
         """Return a field of the positions at each close, of shape (n_bars, n)."""
         return read_field(self.record.positions._asdict(), name)
 
     # ------------------------------------------------------------------- forecasts
 
     @cached_property
-    def volatilities(self) -> tuple[FloatArray, FloatArray]:
+    def volatilities(self) -> tuple[base.FloatArray, base.FloatArray]:
         """Forecasts of shape (n_bars, n), and their trails after the last bar, of shape (n, 4)."""
         forecasts = np.full((len(self.time), len(self.names)), np.nan)
         trails = np.empty_like(self.before.trails)
@@ -458,13 +456,15 @@ class RunData:
         return forecasts, trails
 
 
-def read_field(fields: Mapping[str, FloatArray], name: object) -> FloatArray:
+def read_field(fields: Mapping[str, base.FloatArray], name: object) -> base.FloatArray:
     if not isinstance(name, str) or name not in fields:
-        raise ParameterError(f"name must be one of {', '.join(fields)}, got {repr_plain(name)}")
+        raise base.ParameterError(
+            f"name must be one of {', '.join(fields)}, got {base.repr_plain(name)}"
+        )
     return fields[name]
 
 
-def forecast_touches(run: RunData, prices: FloatArray) -> FloatArray:
+def forecast_touches(run: RunData, prices: base.FloatArray) -> base.FloatArray:
     """Return the probabilities that the marks of a run touch prices within a day.
 
     ``prices``, and what is returned, are of shape (n_bars, n).
@@ -487,8 +487,8 @@ def explain_idle_options(run: RunData) -> str:
     if worth == 0.0:
         return ""
     return (
-        f"the options held are worth {format_money(worth)}, which back no position before they are "
-        "sold: the requirement counts no option as money"
+        f"the options held are worth {base.format_money(worth)}, which back no position before "
+        "they are sold: the requirement counts no option as money"
     )
 
 
@@ -524,7 +524,7 @@ def tabulate_fills(result: RunData, events: pd.DataFrame) -> pd.DataFrame:
     """
     rows = list(list_fills(result, events))
     table = pd.DataFrame(rows, columns=[*FILL_COLUMNS])
-    table["time"] = utc_index(np.array([row["time"] for row in rows], dtype=np.int64))
+    table["time"] = base.utc_index(np.array([row["time"] for row in rows], dtype=np.int64))
     for name in ("quantity", "price", "reference", "fee"):
         table[name] = table[name].astype(np.float64)
     table["step"] = table["step"].astype(np.int64)
@@ -641,7 +641,7 @@ def find_settlements(result: RunData) -> dict[tuple[str, int], Settled]:
 
 
 def place_stamps(market: Any, venue: Any) -> list[int]:
-    jitter = parse_duration(venue.funding_jitter)
+    jitter = base.parse_duration(venue.funding_jitter)
     time = market.funding_time
     bar, _ = place_on_bars(time, market.time, market.interval, jitter)
     stamps: list[int] = time[(bar >= 0) & (bar < market.n_bars)].tolist()

@@ -9,22 +9,10 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import pandas as pd
 
+from backtest import base
 from backtest.account import Account, list_shared_settings
 from backtest.account.account import BY_INSTRUMENT, GENERAL
 from backtest.account.records import DELISTED
-from backtest.base import (
-    DataError,
-    FloatArray,
-    FrozenTable,
-    ParameterError,
-    TimeLike,
-    format_duration,
-    format_time,
-    list_values,
-    repr_plain,
-    to_nanoseconds,
-    to_plain,
-)
 from backtest.engine.checks import (
     check_account_kind,
     check_periods,
@@ -70,15 +58,17 @@ from backtest.policy import Policy, sets_margin, trades_options
 from backtest.venue import ScenarioMargin, Venue, list_dated
 
 
-def find_start_bar(market: Market | Markets, start: TimeLike | None) -> int:
+def find_start_bar(market: Market | Markets, start: base.TimeLike | None) -> int:
     first = 0
     if start is not None:
-        first = int(np.searchsorted(market.time, to_nanoseconds(start, "start")))
+        first = int(np.searchsorted(market.time, base.to_nanoseconds(start, "start")))
         if first == market.n_bars:
-            last = format_time(int(market.time[-1]))
-            raise ParameterError(f"start must lie before the last bar, {last} UTC, got {start}")
+            last = base.format_time(int(market.time[-1]))
+            raise base.ParameterError(
+                f"start must lie before the last bar, {last} UTC, got {start}"
+            )
     if market.n_bars - first < 2:
-        raise ParameterError(
+        raise base.ParameterError(
             f"a run needs at least 2 bars, for the first never trades, got {market.n_bars - first} "
             + (f"of {market!r}" if start is None else f"from start {start} on")
         )
@@ -91,10 +81,11 @@ def join_resumed(resume: RunRecord, markets: Markets) -> tuple[Markets, int]:
     is_inside = 0 < first < markets.n_bars and int(markets.time[first - 1]) == last
     is_next = is_inside and int(markets.time[first]) == last + markets.interval
     if not (is_next or (is_inside and markets.sessions)):
-        raise DataError(
-            f"the markets of a resumed run must hold the bar of {format_time(last)} UTC, the last "
+        raise base.DataError(
+            f"the markets of a resumed run must hold the bar of {base.format_time(last)} UTC, the "
+            "last "
             "one of the earlier run, the history that the policy's columns need, and bars after "
-            f"it, got {format_time(markets.start)} to {format_time(markets.end)} UTC"
+            f"it, got {base.format_time(markets.start)} to {base.format_time(markets.end)} UTC"
         )
     check_marks(resume, markets, first)
     return close_ended(resume, markets, first), first
@@ -102,7 +93,7 @@ def join_resumed(resume: RunRecord, markets: Markets) -> tuple[Markets, int]:
 
 def put_before(resume: RunRecord, markets: Markets) -> Markets:
     if not is_same_account(markets.names, resume.names):
-        raise ParameterError(
+        raise base.ParameterError(
             f"a resumed run must have the same instruments in the same order, "
             f"{', '.join(resume.names)}, got {', '.join(markets.names)}"
         )
@@ -133,9 +124,9 @@ def check_marks(resume: RunRecord, markets: Markets, first: int) -> None:
             continue
         found = float(market.mark_close[first - 1 - listed])
         if found != mark:
-            raise DataError(
-                f"the mark close of {name} at {format_time(resume.last_time)} UTC must be the one "
-                f"the earlier run ended on, {mark!r}, got {found!r}; resume on the same data"
+            raise base.DataError(
+                f"the mark close of {name} at {base.format_time(resume.last_time)} UTC must be the "
+                f"one the earlier run ended on, {mark!r}, got {found!r}; resume on the same data"
             )
 
 
@@ -154,10 +145,10 @@ def close_ended(resume: RunRecord, markets: Markets, first: int) -> Markets:
 def _concatenate(before: Market, after: Market) -> Market:
     kept = int(np.searchsorted(before.time, after.start))
     if after.interval != before.interval or set(after.columns) != set(before.columns):
-        raise DataError(
+        raise base.DataError(
             "the market of a resumed run must have the interval and columns of the earlier one, "
-            f"{format_duration(before.interval)} and {sorted(before.columns)}, got "
-            f"{format_duration(after.interval)} and {sorted(after.columns)}"
+            f"{base.format_duration(before.interval)} and {sorted(before.columns)}, got "
+            f"{base.format_duration(after.interval)} and {sorted(after.columns)}"
         )
     bars = ("time", "open", "high", "low", "close", "volume")
     marks = ("mark_open", "mark_high", "mark_low", "mark_close")
@@ -212,13 +203,13 @@ def append_last_bar(
     )
 
 
-def read_resume(resume: object, start: TimeLike | None) -> RunRecord | None:
+def read_resume(resume: object, start: base.TimeLike | None) -> RunRecord | None:
     if resume is None:
         return None
     if not isinstance(resume, RunRecord):
-        raise ParameterError(f"resume must be the result of a run, got {resume!r:.60}")
+        raise base.ParameterError(f"resume must be the result of a run, got {resume!r:.60}")
     if start is not None:
-        raise ParameterError(
+        raise base.ParameterError(
             f"start must be left out with resume, which goes on where it ended, got {start}"
         )
     return resume
@@ -234,15 +225,15 @@ def check_rules(
     if resume is None:
         return
     above = None if overlay is None else describe_policy(overlay)
-    present: Any = to_plain({"policy": describe_policies(policies), "overlay": above})
-    past: Any = to_plain(
+    present: Any = base.to_plain({"policy": describe_policies(policies), "overlay": above})
+    past: Any = base.to_plain(
         {"policy": resume.manifest["policy"], "overlay": resume.manifest.get("overlay")}
     )
     present |= list_rules(account, venues, resume.last_time)
     past |= list_rules(resume.account, resume.venues, resume.last_time)
     differing = [name for name in {**past, **present} if past.get(name) != present.get(name)]
     if differing:
-        raise ParameterError(
+        raise base.ParameterError(
             f"a resumed run must keep the same rules, got another {', '.join(differing)}; flows "
             "after the end of the earlier run may be added"
         )
@@ -255,7 +246,7 @@ def list_rules(account: Account, venues: Mapping[str, Venue], until: int) -> dic
         rules |= {f"venue.{name}{of}": x for name, x in venue.to_dict().items()}
         if not has_interest(venue):
             rules.pop(f"venue.interest_on{of}", None)
-    plain: dict[str, Any] = to_plain(rules)
+    plain: dict[str, Any] = base.to_plain(rules)
     return plain
 
 
@@ -289,7 +280,7 @@ def set_up_run(
     overlay: Policy | None,
     sampling: str = "1d",
     calendar: str = "365",
-    start: TimeLike | None = None,
+    start: base.TimeLike | None = None,
     resume: Any = None,
     benchmark: BenchmarkLike = None,
 ) -> Setup:
@@ -324,7 +315,9 @@ def take_markets(market: Any, venue: Any, account: Any) -> Markets:
         return as_markets(market)
     if not isinstance(market, Markets):
         cure = "; pass bt.Markets(market)" * isinstance(market, Mapping)
-        raise ParameterError(f"market must be a Market or Markets, got {repr_plain(market)}{cure}")
+        raise base.ParameterError(
+            f"market must be a Market or Markets, got {base.repr_plain(market)}{cure}"
+        )
     ended: Markets = end_expired(market, venue)
     return ended
 
@@ -333,7 +326,7 @@ def needs_general_loop(policy: object, venue: object, account: object) -> bool:
     return any(
         [
             has_general_account(account),
-            *map(has_general_venue, list_values(venue)),
+            *map(has_general_venue, base.list_values(venue)),
             sets_margin(policy),
             trades_options(policy),
         ]
@@ -379,7 +372,7 @@ class Setup(NamedTuple):
     overlay: Policy | None
     venues: dict[str, Venue]
     account: Account
-    signal: FloatArray
+    signal: base.FloatArray
     observed: list[ObservedPolicy]
     inputs: Any
     first: int
@@ -400,14 +393,16 @@ class Setup(NamedTuple):
         values = find_clock(self.markets).pick(self.signal)
         return describe_weights(self.given, values)
 
-    def quote(self, name: str) -> FloatArray:
+    def quote(self, name: str) -> base.FloatArray:
         """Return a field of the market data, of shape (n_bars, n) or (1, n)."""
         if name == "signal" and self.markets.decide:  # the loop has none between decisions
             return self.signal.T
-        values: FloatArray = getattr(self.inputs.feed, name)
+        values: base.FloatArray = getattr(self.inputs.feed, name)
         return values
 
-    def extend(self, markets: Markets, account: Account, signal: FloatArray, first: int) -> Self:
+    def extend(
+        self, markets: Markets, account: Account, signal: base.FloatArray, first: int
+    ) -> Self:
         given: dict[str, Any] = {"signal": signal, "first": first, "started": self.started}
         inputs = read_inputs(markets, self.venues, account, sampling=self.sampling, **given)
         return self._replace(markets=markets, account=account, inputs=inputs, first=first)
@@ -440,7 +435,7 @@ def set_up(  # noqa: PLR0913 - the terms of a run, by name
     overlay: Policy | None,
     sampling: str,
     calendar: str = "365",
-    start: TimeLike | None,
+    start: base.TimeLike | None,
     observed: list[ObservedPolicy] | None = None,
     resume: RunRecord | None = None,
     benchmark: BenchmarkLike = None,
@@ -490,7 +485,7 @@ def set_up(  # noqa: PLR0913 - the terms of a run, by name
     )
 
 
-def read_signals(signal: Any, seen: Markets, first: int, *, is_alone: bool) -> FloatArray:
+def read_signals(signal: Any, seen: Markets, first: int, *, is_alone: bool) -> base.FloatArray:
     """Return the weights decided at each close, (n, n_bars); one market's signal is a number."""
     if not is_alone or isinstance(signal, pd.DataFrame | Mapping) or np.ndim(signal) == 2:
         return read_weights(signal, seen, first=first)
@@ -500,8 +495,12 @@ def read_signals(signal: Any, seen: Markets, first: int, *, is_alone: bool) -> F
 
 
 def recall_signals(
-    weights: FloatArray, clock: PolicyClock, resume: RunRecord | None, markets: Markets, first: int
-) -> FloatArray:
+    weights: base.FloatArray,
+    clock: PolicyClock,
+    resume: RunRecord | None,
+    markets: Markets,
+    first: int,
+) -> base.FloatArray:
     """Return the weights with those of the bars before ``first`` from an earlier run."""
     if resume is None or resume.setup is None or resume.markets is None:
         return weights
@@ -550,14 +549,14 @@ def check_panel(
 def check_margin_policies(policies: Mapping[str, Policy], account: Account) -> None:
     for name, policy in policies.items():
         if sets_margin(policy) and account.for_instrument(name).margin != "isolated":
-            raise ParameterError(
+            raise base.ParameterError(
                 f"margin of {name} must be 'isolated' under {type(policy).__name__}, which defines "
                 "venue_leverage: in cross margin all money backs the position already, got 'cross'"
             )
 
 
 def set_up_again(
-    setup: Setup, markets: Markets, weights: FloatArray, *, first: int, started: int
+    setup: Setup, markets: Markets, weights: base.FloatArray, *, first: int, started: int
 ) -> Setup:
     """Return the setup of the same account on other markets, from another bar.
 
@@ -592,7 +591,7 @@ def drop_other_instruments(account: Account, markets: Markets) -> Account:
     changes: dict[str, Any] = {}
     for field in BY_INSTRUMENT:
         value = getattr(account, field)
-        if isinstance(value, FrozenTable):
+        if isinstance(value, base.FrozenTable):
             changes[field] = {name: each for name, each in value.items() if name not in gone}
     rule = account.requirement
     if isinstance(rule, ScenarioMargin):
@@ -615,7 +614,7 @@ def end_expired(market: Any, venue: Any) -> Any:
         given = venue.get(name) if isinstance(venue, Mapping) else venue
         expires = given.contract.expires if isinstance(given, Venue) else None
         if expires is not None:
-            found[name] = to_nanoseconds(expires)
+            found[name] = base.to_nanoseconds(expires)
     return market.end_at(found) if found else market
 
 
@@ -638,7 +637,7 @@ def check_one_policy(policy: object) -> None:
         isinstance(policy, type) and issubclass(policy, Policy)
     ):
         found = "a table of policies" if isinstance(policy, Mapping) else f"{policy!r:.60}"
-        raise ParameterError(
+        raise base.ParameterError(
             "policy must be one policy for all instruments, or its class, whose parameters the "
             f"sets vary, got {found}"
         )

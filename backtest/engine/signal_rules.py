@@ -18,20 +18,7 @@ from typing import (
 import numpy as np
 import pandas as pd
 
-from backtest.base import (
-    BacktestError,
-    Choice,
-    FloatArray,
-    IntArray,
-    ParameterError,
-    PolicyError,
-    Range,
-    check_range,
-    checked,
-    did_you_mean,
-    format_time,
-    repr_plain,
-)
+from backtest import base
 from backtest.engine.checks import warn_of_weights
 from backtest.engine.lookahead import TOLERANCE, LookAheadCheck, describe_cuts
 from backtest.market import (
@@ -94,17 +81,17 @@ def join_checks(columns: object, signal: object) -> str:
     return "; ".join(filter(None, (str(columns), describe_signal_check(signal))))
 
 
-def hash_values(values: FloatArray) -> str:
+def hash_values(values: base.FloatArray) -> str:
     return hashlib.sha256((np.asarray(values, dtype=np.float64) + 0.0).tobytes()).hexdigest()
 
 
 Sides: TypeAlias = Literal["both", "long", "short"]
 
 
-def read_series_stamps(series: object) -> IntArray:
+def read_series_stamps(series: object) -> base.IntArray:
     """Return the stamps of a Series as sorted int64 UTC ns."""
     if not isinstance(series, pd.Series) or not isinstance(series.index, pd.DatetimeIndex):
-        raise ParameterError(
+        raise base.ParameterError(
             f"signal must be a Series by time, got a {type(series).__name__}"
             + (f" by {type(series.index).__name__}" if isinstance(series, pd.Series) else "")
             + "; give pd.Series(values, index=market.times)"
@@ -112,55 +99,61 @@ def read_series_stamps(series: object) -> IntArray:
     index = series.index
     check_index(index)
     if not index.is_monotonic_increasing:
-        raise ParameterError("signal must be in order of time, its index goes back; sort_index()")
+        raise base.ParameterError(
+            "signal must be in order of time, its index goes back; sort_index()"
+        )
     return index.tz_convert("UTC").as_unit("ns").asi8
 
 
 def check_index(index: pd.DatetimeIndex) -> None:
     if index.tz is None:
-        raise ParameterError(
+        raise base.ParameterError(
             "the index of a signal must be in UTC, has no time zone; series.tz_localize('UTC')"
         )
     if index.has_duplicates or index.hasnans:
-        raise ParameterError(
+        raise base.ParameterError(
             "signal must have one value per time, its index has duplicates or NaT; "
             "series[~series.index.duplicated() & series.index.notna()]"
         )
 
 
-def read_numbers(values: object, name: str = "signal") -> FloatArray:
+def read_numbers(values: object, name: str = "signal") -> base.FloatArray:
     try:
         return np.array(values, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ParameterError(f"{name} must be numbers: {error}") from error
+        raise base.ParameterError(f"{name} must be numbers: {error}") from error
 
 
-def align_to_opens(market: Market, stamps: IntArray, values: FloatArray) -> FloatArray:
+def align_to_opens(
+    market: Market, stamps: base.IntArray, values: base.FloatArray
+) -> base.FloatArray:
     inside = (stamps >= market.start) & (stamps < market.end)
     bars = np.minimum(np.searchsorted(market.time, stamps[inside]), market.n_bars - 1)
     odd = np.flatnonzero(market.time[bars] != stamps[inside])
     if len(odd):
-        raise ParameterError(
+        raise base.ParameterError(
             f"each stamp of a signal must be the open of a bar, {len(odd)} of {len(bars)} are not, "
-            f"first {format_time(int(stamps[inside][odd[0]]))} UTC; stamp each value with the "
+            f"first {base.format_time(int(stamps[inside][odd[0]]))} UTC; stamp each value with the "
             "moment from which it is known and pass carry=True"
         )
     if not len(bars):
-        raise ParameterError(
+        raise base.ParameterError(
             "signal must have a value inside the market, has none from "
-            f"{format_time(market.start)} to {format_time(market.end)} UTC"
+            f"{base.format_time(market.start)} to {base.format_time(market.end)} UTC"
         )
     raw = np.full(market.n_bars, np.nan)
     raw[bars] = values[inside]
     return raw
 
 
-def make_signal(market: Market, raw: FloatArray, sides: Sides, name: str = "signal") -> pd.Series:
+def make_signal(
+    market: Market, raw: base.FloatArray, sides: Sides, name: str = "signal"
+) -> pd.Series:
     bad = np.flatnonzero(np.abs(raw) > 1.0)
     if len(bad):
-        raise ParameterError(
+        raise base.ParameterError(
             f"{name} must lie in [-1, 1], got {float(raw[bad[0]])!r} in {len(bad)} of "
-            f"{market.n_bars} bars, first at {format_time(int(market.time[bad[0]]))} UTC"
+            f"{market.n_bars} bars, first at {base.format_time(int(market.time[bad[0]]))} UTC"
         )
     values = np.where(np.isnan(raw), 0.0, raw)
     return pd.Series(keep_sides(values, sides), index=market.times, name="signal")
@@ -178,14 +171,14 @@ def compute_signal(
     name = name or getattr(function, "__name__", type(function).__name__)
     title, names = f"the signal {name}", getattr(market, "names", ("",))
 
-    def observe_part(part: Any) -> dict[str, FloatArray] | None:
+    def observe_part(part: Any) -> dict[str, base.FloatArray] | None:
         try:
             answer = function(part)
         except Exception:  # of too few bars; the whole raises it again
             return None
         return read_answer(answer, part, title, names)
 
-    def observe_whole() -> dict[str, FloatArray]:
+    def observe_whole() -> dict[str, base.FloatArray]:
         return read_answer(call_function(function, market, title), market, title, names)
 
     check = LookAheadCheck(title, observe_part, market, find_tolerance(function))
@@ -207,11 +200,11 @@ def find_tolerance(function: Callable[..., Any]) -> float:
 def call_function(function: Callable[[Any], Any], market: Any, title: str) -> Any:
     try:
         return function(lend(market))
-    except BacktestError:
+    except base.BacktestError:
         raise
     except Exception as error:
         also = "; instruments that are not listed yet are missing in them"
-        raise PolicyError(
+        raise base.PolicyError(
             f"{title} raised {type(error).__name__}: {error}, in {locate_in(function, error)}, "
             f"given {market.n_bars} bars; it also receives other parts of the market"
             + also
@@ -221,7 +214,7 @@ def call_function(function: Callable[[Any], Any], market: Any, title: str) -> An
 
 def read_answer(
     answer: Any, market: Any, title: str, names: Sequence[str]
-) -> dict[str, FloatArray]:
+) -> dict[str, base.FloatArray]:
     """Return the answer of a function as arrays of one number per bar, by instrument."""
     if isinstance(market, Markets):
         return read_panel_answer(answer, market, title, names)
@@ -229,7 +222,7 @@ def read_answer(
     values = read_numbers(answer, title)
     if values.shape != (market.n_bars,) or (is_series and not is_by_bars(answer, market)):
         found = "a Series by other times" if is_series else f"shape {values.shape}"
-        raise PolicyError(
+        raise base.PolicyError(
             f"{title} must return one number per bar, {market.n_bars}, as an array or a "
             f"Series by market.times, returned {found}"
         )
@@ -238,12 +231,12 @@ def read_answer(
 
 def read_panel_answer(
     answer: Any, markets: Markets, title: str, names: Sequence[str]
-) -> dict[str, FloatArray]:
+) -> dict[str, base.FloatArray]:
     found = "" if isinstance(answer, pd.DataFrame | np.ndarray | Mapping) else type(answer).__name__
     if isinstance(answer, pd.DataFrame) and not is_by_bars(answer, markets):
         found = f"frame of {len(answer)} by other times"
     if found:
-        raise PolicyError(
+        raise base.PolicyError(
             f"{title} must return a frame by markets.times and name, or an array of shape "
             f"(n_bars, n_instruments), returned a {found}"
         )
@@ -256,7 +249,9 @@ def read_panel_answer(
 
 def locate_in(function: Callable[..., Any], error: BaseException) -> str:
     inner = function.func if isinstance(function, functools.partial) else function
-    return format_location(error, inner) if hasattr(inner, "__code__") else repr_plain(function)
+    return (
+        format_location(error, inner) if hasattr(inner, "__code__") else base.repr_plain(function)
+    )
 
 
 def is_by_bars(answer: pd.Series | pd.DataFrame, market: Market | Markets) -> bool:
@@ -265,30 +260,30 @@ def is_by_bars(answer: pd.Series | pd.DataFrame, market: Market | Markets) -> bo
     return isinstance(answer, pd.Series) and isinstance(answer.index, pd.RangeIndex)
 
 
-def check_density(market: Market, stamps: IntArray) -> None:
+def check_density(market: Market, stamps: base.IntArray) -> None:
     if len(stamps) < 2:
         return
     inside = (market.time >= stamps[0]) & (market.time <= stamps[-1])
     n_bars = int(inside.sum())
     if 2 * len(stamps) < n_bars:
-        raise ParameterError(
+        raise base.ParameterError(
             f"signal must have a value for the bars it spans, got {len(stamps):,} for {n_bars:,}; "
             "values of longer bars: stamp each when it is known, and pass carry=True"
         )
 
 
-def read_signal(signal: object, market: Market, first: int) -> FloatArray:
+def read_signal(signal: object, market: Market, first: int) -> base.FloatArray:
     """Return the signal as an array of shape (n_bars,), or (1,) for a constant, checked."""
     n = market.n_bars
     if signal is None:
         return np.ones(1)
     if isinstance(signal, str):
-        raise ParameterError(
+        raise base.ParameterError(
             f"signal must be a number, an array or a Series here, got {signal!r}; pass "
             "bt.signals.SignalRule's apply(market), or market.columns[name]"
         )
     if np.ndim(signal) == 0:  # type: ignore[arg-type]
-        return np.array([check_range("signal", signal, low=-1.0, high=1.0)])
+        return np.array([base.check_range("signal", signal, low=-1.0, high=1.0)])
     if isinstance(signal, pd.Series) and isinstance(signal.index, pd.DatetimeIndex):
         values = align_signal(signal, market)
     else:
@@ -296,26 +291,26 @@ def read_signal(signal: object, market: Market, first: int) -> FloatArray:
     if len(values) == n - first and first > 0:
         values = np.concatenate([np.full(first, np.nan), values])
     if values.shape != (n,):
-        raise ParameterError(
+        raise base.ParameterError(
             f"signal must have one value per bar, {n}, got {values.shape}; give a Series indexed "
             "as market.times"
         )
     bad = np.flatnonzero(~(np.abs(values[first:]) <= 1.0)) + first
     if len(bad):
-        raise ParameterError(
+        raise base.ParameterError(
             f"signal must lie in [-1, 1], got {float(values[bad[0]])!r} in {len(bad)} of {n} bars, "
-            f"first at {format_time(int(market.time[bad[0]]))} UTC; a slower signal: "
+            f"first at {base.format_time(int(market.time[bad[0]]))} UTC; a slower signal: "
             "signal.reindex(market.times).ffill().fillna(0)"
         )
     return np.ascontiguousarray(values)
 
 
-def align_signal(signal: pd.Series, market: Market) -> FloatArray:
+def align_signal(signal: pd.Series, market: Market) -> base.FloatArray:
     check_index(pd.DatetimeIndex(signal.index))
     return read_numbers(signal.reindex(market.times))
 
 
-def describe_weights(signal: Any, values: FloatArray) -> str:
+def describe_weights(signal: Any, values: base.FloatArray) -> str:
     """Describe a signal, given its values of shape (n_bars,) or (n_instruments, n_bars)."""
     if len(np.atleast_2d(values)) == 1 and (signal is None or np.ndim(signal) == 0):
         return f"constant {values.flat[-1]:g}"
@@ -333,7 +328,7 @@ def read_frame(
 ) -> pd.DataFrame:
     require_panel(markets)
     if not isinstance(frame, pd.DataFrame):
-        raise ParameterError(
+        raise base.ParameterError(
             f"weights must be a frame by time and instrument, were a {type(frame).__name__}; give "
             "pd.DataFrame(values, index=markets.times, columns=markets.names)"
         )
@@ -400,20 +395,20 @@ class SignalRule(Parameterized):
 
     def direction(self, market: Market) -> Any:  # noqa: ARG002 - for subclasses
         """Return one number in [-1, 1] per bar, each known at its bar's close; NaN is flat."""
-        raise ParameterError(
+        raise base.ParameterError(
             f"{type(self).__name__} must define direction(self, market), which returns a number in "
             "[-1, 1] per bar"
         )
 
-    @checked
-    def compute(self, market: Market) -> FloatArray:
+    @base.checked
+    def compute(self, market: Market) -> base.FloatArray:
         """Return the signal of shape (n_bars,), 0 where unknown, without a check for lookahead."""
         signal: pd.Series = compute_signal(
             market, self.direction, name=self.text(), is_checked=False
         )
         return signal.to_numpy(copy=True)
 
-    @checked
+    @base.checked
     def apply(self, market: Market) -> pd.Series:
         """Return the signal by ``market.times``, checked for lookahead as a policy's columns are.
 
@@ -425,7 +420,7 @@ class SignalRule(Parameterized):
         name = self.text()
         return name_signal(compute_signal(market, self.direction, name=name), name)
 
-    @checked
+    @base.checked
     def weigh(self, markets: Markets, *, is_checked: bool = True) -> pd.DataFrame:
         """Return the weights of several instruments by ``markets.times`` and name.
 
@@ -475,7 +470,7 @@ class Directions:
     """
 
     given: Any
-    values: FloatArray
+    values: base.FloatArray
     market: Any
     is_slow: bool = False
 
@@ -513,8 +508,8 @@ def read_directions(signal: Any, market: Market | Markets, *, first: int = 0) ->
 
 # -------------------------------------------------------------------------------------- indicators
 
-Window = Annotated[int, Range(1, 100_000, "bars", log=True)]
-TradedSides = Annotated[str, Choice("both", "long", "short")]
+Window = Annotated[int, base.Range(1, 100_000, "bars", log=True)]
+TradedSides = Annotated[str, base.Choice("both", "long", "short")]
 
 
 class MaCross(SignalRule):
@@ -532,13 +527,13 @@ class MaCross(SignalRule):
     def check(self) -> None:
         """Require that fast lies below slow."""
         if not self.fast < self.slow:
-            raise ParameterError(
+            raise base.ParameterError(
                 f"fast must be below slow {self.slow}, got {self.fast}; for the opposite direction "
                 "take the negative of the signal"
             )
 
-    @checked
-    def direction(self, market: Market) -> FloatArray:
+    @base.checked
+    def direction(self, market: Market) -> base.FloatArray:
         """Return the sign of the difference of the averages."""
         one, two = (average(closes(market), n, ewm=self.ewm) for n in (self.fast, self.slow))
         return keep_sides(np.sign((one - two).to_numpy()), self.sides)
@@ -553,11 +548,11 @@ class Rsi(SignalRule):
     """
 
     window: Window = 14
-    low: Annotated[float, Range(0.0, 50.0)] = 30.0
-    high: Annotated[float, Range(50.0, 100.0)] = 70.0
+    low: Annotated[float, base.Range(0.0, 50.0)] = 30.0
+    high: Annotated[float, base.Range(50.0, 100.0)] = 70.0
     sides: TradedSides = "both"
 
-    def direction(self, market: Market) -> FloatArray:
+    def direction(self, market: Market) -> base.FloatArray:
         """Return what a trader holds who bets on reversal from either end."""
         move = closes(market).diff()
         gains, losses = (
@@ -577,10 +572,10 @@ class Bollinger(SignalRule):
     """
 
     window: Window = 20
-    width: Annotated[float, Range(0.01, 100.0, "deviations", log=True)] = 2.0
+    width: Annotated[float, base.Range(0.01, 100.0, "deviations", log=True)] = 2.0
     sides: TradedSides = "both"
 
-    def direction(self, market: Market) -> FloatArray:
+    def direction(self, market: Market) -> base.FloatArray:
         """Return what a trader holds who bets on reversal from either band."""
         price = closes(market)
         middle = average(price, self.window, ewm=False)
@@ -600,7 +595,7 @@ class Breakout(SignalRule):
     window: Window = 48
     sides: TradedSides = "both"
 
-    def direction(self, market: Market) -> FloatArray:
+    def direction(self, market: Market) -> base.FloatArray:
         """Return the side of the last breakout, 0 before the first."""
         price = closes(market)
         top = pd.Series(market.high).rolling(self.window).max().shift(1)
@@ -624,13 +619,13 @@ def average(values: pd.Series, window: int, *, ewm: bool) -> pd.Series:
     return values.rolling(window).mean()
 
 
-def hold_between(enter: Any, leave: Any) -> FloatArray:
+def hold_between(enter: Any, leave: Any) -> base.FloatArray:
     events = np.where(np.asarray(leave), 0.0, np.where(np.asarray(enter), 1.0, np.nan))
     return np.asarray(pd.Series(events).ffill().fillna(0.0), dtype=np.float64)
 
 
-def keep_sides(values: FloatArray, sides: str, most: float = 1.0) -> FloatArray:
-    Choice("both", "long", "short").check("sides", sides)
+def keep_sides(values: base.FloatArray, sides: str, most: float = 1.0) -> base.FloatArray:
+    base.Choice("both", "long", "short").check("sides", sides)
     low, high = 0.0 if sides == "long" else -most, 0.0 if sides == "short" else most
     return np.clip(values, low, high)
 
@@ -662,21 +657,21 @@ def read_rule(
     name, *words = text.split(":")
     if name not in RULES:
         known = ", ".join(columns or ()) or "none"
-        raise ParameterError(
+        raise base.ParameterError(
             f"signal must be a number from -1 to 1, a further column of the bars ({known}) or a "
             f"rule, {', '.join(RULES)}, as in rsi:14:30:70, got {text!r}"
-            + did_you_mean(name, [*(columns or ()), *RULES])
+            + base.did_you_mean(name, [*(columns or ()), *RULES])
         )
     declared = list(RULES[name].parameters())
     if len(words) > len(declared):
-        raise ParameterError(
+        raise base.ParameterError(
             f"signal must be {':'.join([name, *(each.upper() for each in declared)])}, got {text!r}"
         )
     given: dict[str, object] = dict(zip(declared, words, strict=False))
     try:
         return RULES[name].from_settings({**given, **(settings or {})})
-    except ParameterError as error:
-        raise ParameterError(f"signal {text!r}: {error}") from error
+    except base.ParameterError as error:
+        raise base.ParameterError(f"signal {text!r}: {error}") from error
 
 
 def change_rule(rule: SignalRule, settings: Mapping[str, Any]) -> SignalRule:

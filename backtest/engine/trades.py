@@ -9,17 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
+from backtest import base
 from backtest.account import ledger
 from backtest.account.records import DELISTED, EXPIRED, MONEY_TERMS, SIGNS
-from backtest.base import (
-    Choice,
-    checked,
-    count_nouns,
-    format_percent,
-    list_records,
-    to_nanoseconds,
-    utc_index,
-)
 from backtest.engine.bar_tables import GREEKS, measure_equity
 from backtest.engine.option_trader import SCHEDULED, TOTAL
 from backtest.engine.tables import KINDS, OWNER, find_costs, price_of, value_of
@@ -115,7 +107,7 @@ def count_limit_orders(orders: pd.DataFrame) -> LimitOrders:
 
 def describe_limit_orders(orders: pd.DataFrame) -> str:
     found = count_limit_orders(orders)
-    text = f"{count_nouns(found.placed, 'order')}, {found.filled:,} filled and "
+    text = f"{base.count_nouns(found.placed, 'order')}, {found.filled:,} filled and "
     text += f"{found.placed - found.filled:,} not"
     moves = (
         (found.move_against_filled, "those filled"),
@@ -128,7 +120,7 @@ def describe_limit_orders(orders: pd.DataFrame) -> str:
 
 
 def describe_move(against: float) -> str:
-    size = format_percent(abs(against), 3)
+    size = base.format_percent(abs(against), 3)
     return f"{size} against" if against > 0.0 else f"{size} in favor of"
 
 
@@ -255,7 +247,7 @@ def make_entry(bar: int, kind: int, width: int, value: float, quantity: float) -
 # ------------------------------------------------------------------------------------- round trips
 
 Group: TypeAlias = Literal["day", "week", "month", "quarter", "year", "instrument", "side", "ended"]
-GROUPS = Choice(*CALENDAR_PERIODS, "instrument", "side", "ended")
+GROUPS = base.Choice(*CALENDAR_PERIODS, "instrument", "side", "ended")
 ENDINGS = {kind: name for kind, name in KINDS.items() if kind in ledger.STOP_KINDS} | {
     ledger.FILL: "order", ledger.LIQUIDATED: "liquidation", ledger.RUINED: "ruin",
     DELISTED: "delisting", EXPIRED: "expiry", OPEN: "open",
@@ -288,12 +280,12 @@ class Trades(pd.DataFrame):
     def measures(self) -> pd.Series:
         return pd.Series(self._measure(np.ones(len(self), dtype=bool)), name=self.view)
 
-    @checked
+    @base.checked
     def lots(self, by: TradeView = "fifo") -> Trades:
-        Choice(*VIEWS).check("by", by)
+        base.Choice(*VIEWS).check("by", by)
         return list_run_trades(self._run, by)
 
-    @checked
+    @base.checked
     def measures_by(self, by: Group) -> pd.DataFrame:
         GROUPS.check("by", by)
         group = self._find_groups(by)
@@ -382,8 +374,8 @@ def tabulate_trades(
             "instrument": held.name,
             "side": np.where(rows.side > 0.0, "long", "short"),
             "quantity": rows.quantity,
-            "entry_time": utc_index(run.time[read.bar[rows.entry]]),
-            "exit_time": utc_index(run.time[read.bar[rows.exit]]),
+            "entry_time": base.utc_index(run.time[read.bar[rows.entry]]),
+            "exit_time": base.utc_index(run.time[read.bar[rows.exit]]),
             "entry_price": entry,
             "exit_price": find_price(run, held, rows.exit_value),
             "bars": stop - first,
@@ -416,7 +408,7 @@ def find_endings(
     names = np.array([ENDINGS[each] for each in kind.tolist()], dtype=object)
     if expires is not None:
         end = run.span.closes[read.bar[rows.exit]] + run.interval
-        is_over = end >= to_nanoseconds(expires)
+        is_over = end >= base.to_nanoseconds(expires)
         names[(kind == DELISTED) & is_over] = "expiry"
     return names
 
@@ -485,7 +477,7 @@ def read_extremes(
 # -------------------------------------------------------------------------------- rolls of options
 
 RollSplit: TypeAlias = Literal["roll", "leg"]
-ROLL_SPLITS = Choice("roll", "leg")
+ROLL_SPLITS = base.Choice("roll", "leg")
 COSTS = ("premium", "proceeds", "fees", "spread", "cost")
 ROLL_COLUMNS = ("leg", "contract", "side", "opened", "closed", "ended", "quantity", *COSTS)
 
@@ -523,8 +515,8 @@ def list_rolls(run: RunRecord, options: RunOptions) -> list[pd.DataFrame]:
             "leg": leg or SCHEDULED,
             "contract": contract,
             "side": np.where(rows.side > 0.0, "long", "short"),
-            "opened": utc_index(run.time[read.bar[rows.entry]]),
-            "closed": utc_index(run.time[read.bar[rows.exit]]),
+            "opened": base.utc_index(run.time[read.bar[rows.entry]]),
+            "closed": base.utc_index(run.time[read.bar[rows.exit]]),
             "ended": [ENDINGS[kind] for kind in read.kind[rows.exit].tolist()],
             "quantity": rows.quantity,
             "premium": premium,
@@ -555,7 +547,7 @@ def collect_options(run: RunRecord) -> dict[str, Any]:
     return {
         "options": {
             "explained": run.explained().to_dict("index"),
-            "rolls": list_records(tabulate_rolls(run, run.options, "roll")),
+            "rolls": base.list_records(tabulate_rolls(run, run.options, "roll")),
             "costs": tabulate_rolls(run, run.options, "leg").to_dict("index"),
             "hedging_error": run.hedging_error().to_dict("index"),
             "greeks": {name: float(last[name]) for name in (*GREEKS, "net_delta")},

@@ -16,19 +16,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest.base import (
-    DataError,
-    FloatArray,
-    IntArray,
-    ParameterError,
-    Whole,
-    check_range,
-    checked,
-    compile_module,
-    did_you_mean,
-    format_duration,
-    format_time,
-)
+from backtest import base
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.features import kernels
 from backtest.features.returns import (
@@ -44,13 +32,13 @@ from backtest.market import SESSIONS, Market, bars_per_year
 WEIGHTED_ESTIMATORS = ("ewma", "parkinson", "garman-klass")
 VOLATILITY_ESTIMATORS = (*WEIGHTED_ESTIMATORS, "garch", "har")
 
-Estimator: TypeAlias = Callable[[Market, FloatArray], FloatArray]
+Estimator: TypeAlias = Callable[[Market, base.FloatArray], base.FloatArray]
 
 
-@checked
+@base.checked
 def volatility(
     market: Market, estimator: str | Sequence[str] = "ewma", half_life: OneOrMany = 72.0
-) -> FloatArray:
+) -> base.FloatArray:
     """Return the volatility that an estimator forecasts at each close.
 
     ``estimator``: ``"ewma"``, ``"parkinson"``, ``"garman-klass"``; ``"garch"`` and ``"har"``, which
@@ -85,9 +73,9 @@ def volatility(
 
 def _find_estimator(name: object) -> Estimator:
     if name not in ESTIMATES:
-        raise ParameterError(
+        raise base.ParameterError(
             f"estimator must be one of {', '.join(ESTIMATES)}, got {name!r}"
-            + did_you_mean(str(name), ESTIMATES)
+            + base.did_you_mean(str(name), ESTIMATES)
         )
     return ESTIMATES[str(name)]
 
@@ -95,8 +83,8 @@ def _find_estimator(name: object) -> Estimator:
 # ----- closes -----
 
 
-@checked
-def ewma_volatility(market: Market, half_life: OneOrMany) -> FloatArray:
+@base.checked
+def ewma_volatility(market: Market, half_life: OneOrMany) -> base.FloatArray:
     """Return the exponentially weighted volatility of close-to-close log returns.
 
     Only closes count. ``half_life``: bars after which a return weighs half as much, over 0. Per
@@ -113,7 +101,9 @@ def ewma_volatility(market: Market, half_life: OneOrMany) -> FloatArray:
     return shape_as(columns, half_life)
 
 
-def ewma_deviation(returns: FloatArray, decay: FloatArray, scale: float | FloatArray) -> FloatArray:
+def ewma_deviation(
+    returns: base.FloatArray, decay: base.FloatArray, scale: float | base.FloatArray
+) -> base.FloatArray:
     """Return roots of weighted means of squares, (n_bars, k); the first return does not count."""
     scales = np.array(np.broadcast_to(scale, len(returns)))
     out = np.full((len(returns), len(decay)), np.nan)
@@ -121,16 +111,18 @@ def ewma_deviation(returns: FloatArray, decay: FloatArray, scale: float | FloatA
     return out
 
 
-def weighted_root(squares: FloatArray, decay: FloatArray, scale: FloatArray) -> FloatArray:
+def weighted_root(
+    squares: base.FloatArray, decay: base.FloatArray, scale: base.FloatArray
+) -> base.FloatArray:
     """Return roots of weighted means times ``scale`` (n_bars,), of shape (n_bars, k)."""
     out = np.empty((len(squares), len(decay)))
     state = np.zeros((3, len(decay)))
-    compile_module(kernels).ewma_lanes(squares, decay, scale, state, out)
+    base.compile_module(kernels).ewma_lanes(squares, decay, scale, state, out)
     return np.sqrt(out, out=out)
 
 
-@checked
-def close_to_close_volatility(market: Market, window: OneOrMany) -> FloatArray:
+@base.checked
+def close_to_close_volatility(market: Market, window: OneOrMany) -> base.FloatArray:
     """Return the sample standard deviation of the last ``window`` log returns.
 
     Only closes count. ``window``: returns, at least 2. Per sqrt(year); NaN until
@@ -146,7 +138,9 @@ def close_to_close_volatility(market: Market, window: OneOrMany) -> FloatArray:
     return shape_as(np.asarray(deviation * root), window)
 
 
-def roll_moments(values: FloatArray, windows: IntArray) -> tuple[FloatArray, FloatArray]:
+def roll_moments(
+    values: base.FloatArray, windows: base.IntArray
+) -> tuple[base.FloatArray, base.FloatArray]:
     """Return means and deviations (ddof 1) of the last values, of shape (n_bars, k) each."""
     mean, deviation = np.empty((2, len(values), len(windows)))
     series = pd.Series(values)
@@ -156,8 +150,8 @@ def roll_moments(values: FloatArray, windows: IntArray) -> tuple[FloatArray, Flo
     return mean, deviation
 
 
-@checked
-def implied_volatility(market: Market) -> FloatArray:
+@base.checked
+def implied_volatility(market: Market) -> base.FloatArray:
     """Return the column ``implied_volatility`` of a market.
 
     Returns
@@ -172,17 +166,17 @@ def implied_volatility(market: Market) -> FloatArray:
     """
     name, most = "implied_volatility", 10.0
     if name not in market.columns:
-        raise DataError(
+        raise base.DataError(
             f"market must have a column {name!r}, has {', '.join(market.columns) or 'none'}; "
             f"market.with_columns({name}=dvol.reindex(market.times, method='ffill') / 100) adds it"
         )
     column = market.columns[name]
     wrong = np.flatnonzero((column < 0.0) | (column > most))
     if wrong.size:
-        raise DataError(
+        raise base.DataError(
             f"{name} must be a fraction per sqrt(year), from 0 to {most:g}, got "
-            f"{column[wrong[0]]:g} at {format_time(int(market.time[wrong[0]]))} UTC, {wrong.size} "
-            f"of {market.n_bars} bars; divide per cent by 100"
+            f"{column[wrong[0]]:g} at {base.format_time(int(market.time[wrong[0]]))} UTC, "
+            f"{wrong.size} of {market.n_bars} bars; divide per cent by 100"
         )
     return column
 
@@ -190,11 +184,11 @@ def implied_volatility(market: Market) -> FloatArray:
 # ----- ranges -----
 
 
-def parkinson_variance(market: Market) -> FloatArray:
+def parkinson_variance(market: Market) -> base.FloatArray:
     return np.asarray(np.log(market.high / market.low) ** 2 / (4.0 * math.log(2.0)))
 
 
-def garman_klass_variance(market: Market) -> FloatArray:
+def garman_klass_variance(market: Market) -> base.FloatArray:
     width, move = np.log(market.high / market.low), np.log(market.close / market.open)
     return np.asarray(0.5 * width**2 - (2.0 * math.log(2.0) - 1.0) * move**2)
 
@@ -220,10 +214,10 @@ class GarchFit(NamedTuple):
     beta: float
 
 
-@checked
+@base.checked
 def garch_volatility(
     market: Market, *, first: int = FIRST_RETURNS, growth: float = 0.1
-) -> FloatArray:
+) -> base.FloatArray:
     """Return the volatility that a GARCH(1,1) forecasts for the next bar.
 
     Only closes count. ``first``: returns in the first fit, at least 100. ``growth``: growth of the
@@ -239,8 +233,8 @@ def garch_volatility(
     force. Source: Bollerslev (1986), Generalized Autoregressive Conditional Heteroskedasticity,
     J. Econometrics 31(3).
     """
-    first = Whole(LEAST_RETURNS).check("first", first)
-    check_range("growth", growth, low=0.0, high=10.0, open_low=True)
+    first = base.Whole(LEAST_RETURNS).check("first", first)
+    base.check_range("growth", growth, low=0.0, high=10.0, open_low=True)
     returns = log_returns(market)
     squares, variance = returns**2, np.full(market.n_bars, np.nan)
     bars, backcast = [], find_backcast(squares[1:])
@@ -251,13 +245,13 @@ def garch_volatility(
     for fit, (bar, stop) in zip(_fit_all(returns, bars), spans, strict=True):
         if fit is not None:
             weights = np.array([fit.omega, fit.alpha, fit.beta])
-            compile_module(kernels).filter_variance(
+            base.compile_module(kernels).filter_variance(
                 squares[:stop], weights, backcast, bar, variance[:stop]
             )
     return np.sqrt(variance * bars_per_year(market))
 
 
-def find_backcast(squares: FloatArray) -> float:
+def find_backcast(squares: base.FloatArray) -> float:
     weights = 0.94 ** np.arange(min(BACKCAST, len(squares)))
     return float(np.sum(squares[: len(weights)] * (weights / sum(weights))))
 
@@ -265,7 +259,7 @@ def find_backcast(squares: FloatArray) -> float:
 _kept: dict[bytes, GarchFit | None] = {}
 
 
-def _fit_all(returns: FloatArray, bars: list[int]) -> Iterator[GarchFit | None]:
+def _fit_all(returns: base.FloatArray, bars: list[int]) -> Iterator[GarchFit | None]:
     digest, seen, last = hashlib.blake2b(), 1, None
     for bar in bars:
         digest.update(returns[seen : bar + 1].tobytes())
@@ -279,7 +273,7 @@ def _fit_all(returns: FloatArray, bars: list[int]) -> Iterator[GarchFit | None]:
         yield last
 
 
-def fit_garch(returns: FloatArray) -> GarchFit | None:
+def fit_garch(returns: base.FloatArray) -> GarchFit | None:
     """Fit a GARCH(1,1) to returns of shape (n,) with mean 0; None if it does not converge."""
     from arch import arch_model  # noqa: PLC0415 - takes a second to import
 
@@ -302,8 +296,8 @@ WITHOUT_PAUSE, WITH_SESSIONS = (1, 7, 30), (1, 5, 22)
 """Days in a day, a week, and a month of a market that never closes, and of one with sessions."""
 
 
-@checked
-def har_volatility(market: Market, *, first: int = 100) -> FloatArray:
+@base.checked
+def har_volatility(market: Market, *, first: int = 100) -> base.FloatArray:
     """Return the volatility that the heterogeneous autoregression forecasts for the next day.
 
     Bars must be shorter than a day. ``first``: days in the first fit, at least 10.
@@ -321,11 +315,11 @@ def har_volatility(market: Market, *, first: int = 100) -> FloatArray:
     (2009), A Simple Approximate Long-Memory Model of Realized Volatility, J. Financial Econometrics
     7(2).
     """
-    first = Whole(10).check("first", first)
+    first = base.Whole(10).check("first", first)
     if market.interval >= DAY:
-        raise DataError(
+        raise base.DataError(
             "har_volatility needs bars shorter than a day, got bars of "
-            f"{format_duration(market.interval)}"
+            f"{base.format_duration(market.interval)}"
         )
     variance, known = find_daily_variance(market)
     lengths = WITH_SESSIONS if market.sessions else WITHOUT_PAUSE
@@ -333,7 +327,7 @@ def har_volatility(market: Market, *, first: int = 100) -> FloatArray:
     return np.sqrt(found * (SESSIONS if market.sessions else YEAR_DAYS))
 
 
-def find_daily_variance(market: Market) -> tuple[FloatArray, IntArray]:
+def find_daily_variance(market: Market) -> tuple[base.FloatArray, base.IntArray]:
     """Return realised variances of whole days, and how many are over at each bar's close."""
     day = market.time // DAY
     number = np.cumsum(np.diff(day, prepend=day[0]) != 0)
@@ -346,11 +340,13 @@ def find_daily_variance(market: Market) -> tuple[FloatArray, IntArray]:
 
 
 @functools.lru_cache(maxsize=64)
-def _forecast_once(days: bytes, lengths: tuple[int, ...], first: int) -> FloatArray:
+def _forecast_once(days: bytes, lengths: tuple[int, ...], first: int) -> base.FloatArray:
     return forecast_har(np.frombuffer(days), lengths, first)
 
 
-def forecast_har(variance: FloatArray, lengths: tuple[int, ...], first: int) -> FloatArray:
+def forecast_har(
+    variance: base.FloatArray, lengths: tuple[int, ...], first: int
+) -> base.FloatArray:
     """Return the forecast at the end of each day for the next, of shape (n_days,)."""
     forecasts, month = np.full(len(variance), np.nan), max(lengths)
     start = month - 1 + first
@@ -371,7 +367,7 @@ def forecast_har(variance: FloatArray, lengths: tuple[int, ...], first: int) -> 
     return forecasts
 
 
-def fit_expanding(inputs: FloatArray, outputs: FloatArray, first: int) -> FloatArray:
+def fit_expanding(inputs: base.FloatArray, outputs: base.FloatArray, first: int) -> base.FloatArray:
     """Return the least squares coefficients of the ``first`` rows, of one row more, ... of all.
 
     Of shape (n - first + 1, k) for ``inputs`` (n, k) and ``outputs`` (n,).
@@ -387,15 +383,15 @@ def fit_expanding(inputs: FloatArray, outputs: FloatArray, first: int) -> FloatA
     return np.asarray(fits / scale)
 
 
-def _average(variance: Callable[[Market], FloatArray]) -> Estimator:
-    def estimate(market: Market, half_lives: FloatArray) -> FloatArray:
+def _average(variance: Callable[[Market], base.FloatArray]) -> Estimator:
+    def estimate(market: Market, half_lives: base.FloatArray) -> base.FloatArray:
         scale = np.array(np.broadcast_to(bars_per_year(market), market.n_bars))
         return weighted_root(variance(market), find_decay(half_lives), scale)
 
     return estimate
 
 
-def _repeat(forecast: Callable[[Market], FloatArray]) -> Estimator:
+def _repeat(forecast: Callable[[Market], base.FloatArray]) -> Estimator:
     return lambda market, half_lives: np.repeat(
         forecast(market)[:, np.newaxis], len(half_lives), axis=1
     )

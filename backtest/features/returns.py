@@ -7,21 +7,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from backtest.base import (
-    FloatArray,
-    IntArray,
-    Range,
-    check_broadcast,
-    check_range,
-    check_shape,
-    checked,
-)
+from backtest import base
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.market import Market, place_on_bars
 
 
-@checked
-def log_returns(market: Market) -> FloatArray:
+@base.checked
+def log_returns(market: Market) -> base.FloatArray:
     """Return ln(C_t / C_{t-1}) of the last prices at closes, of shape (n_bars,).
 
     The first is NaN.
@@ -33,8 +25,8 @@ def log_returns(market: Market) -> FloatArray:
     return returns
 
 
-@checked
-def long_returns(market: Market) -> FloatArray:
+@base.checked
+def long_returns(market: Market) -> base.FloatArray:
     """Return the return of a long position of 1x over each bar, net of funding.
 
     Returns
@@ -52,8 +44,8 @@ def long_returns(market: Market) -> FloatArray:
     return returns_of_signal(market, np.ones(market.n_bars))
 
 
-@checked
-def traded_returns(market: Market) -> FloatArray:
+@base.checked
+def traded_returns(market: Market) -> base.FloatArray:
     """Return the return of the traded position over each bar at 1x, net of funding.
 
     Returns
@@ -75,7 +67,7 @@ def traded_returns(market: Market) -> FloatArray:
     return returns_of_signal(market, market.signal)
 
 
-def returns_of_signal(market: Market, signal: FloatArray) -> FloatArray:
+def returns_of_signal(market: Market, signal: base.FloatArray) -> base.FloatArray:
     bar, is_open = place_on_bars(market.funding_time, market.time, market.interval)
     known = find_known_bars(market)
     is_carried = is_open & (bar == known)
@@ -92,8 +84,8 @@ def returns_of_signal(market: Market, signal: FloatArray) -> FloatArray:
     return returns
 
 
-@checked
-def settled_funding(market: Market) -> FloatArray:
+@base.checked
+def settled_funding(market: Market) -> base.FloatArray:
     """Return the sum of the funding rates known at each close and not at the one before.
 
     Of shape (n_bars,), as a fraction of the notional; positive: longs pay. A settlement belongs to
@@ -103,28 +95,28 @@ def settled_funding(market: Market) -> FloatArray:
     return sums.astype(np.float64, copy=False)
 
 
-def find_known_bars(market: Market) -> IntArray:
+def find_known_bars(market: Market) -> base.IntArray:
     return np.searchsorted(market.time + market.interval, market.funding_time, side="right")
 
 
 # ----- parameters -----
 
-OneOrMany: TypeAlias = float | FloatArray
+OneOrMany: TypeAlias = float | base.FloatArray
 """Parameter of an estimator: one value, or an array of shape (k,)."""
 
 MOST_BARS = 2.0**26
 """Longest window, 127 years of minutes."""
 
 
-def broadcast(*values: OneOrMany) -> list[FloatArray]:
+def broadcast(*values: OneOrMany) -> list[base.FloatArray]:
     """Return parameters as arrays of one shape (k,); a single value applies to every lane."""
     named: dict[str, Any] = {f"array_{k}": each for k, each in enumerate(values)}
-    check_broadcast(**named)
+    base.check_broadcast(**named)
     arrays = [np.array(value, dtype=np.float64, ndmin=1) for value in values]
     return [np.array(array) for array in np.broadcast_arrays(*arrays)]
 
 
-def shape_as(columns: FloatArray, *values: Any) -> FloatArray:
+def shape_as(columns: base.FloatArray, *values: Any) -> base.FloatArray:
     """Return columns (n_bars, k), or the only one (n_bars,) if every parameter is one value."""
     return columns if any(np.ndim(value) for value in values) else columns[:, 0]
 
@@ -132,7 +124,7 @@ def shape_as(columns: FloatArray, *values: Any) -> FloatArray:
 def list_lanes(name: str, value: Any) -> list[Any]:
     """Return one value, or an array of shape (k,), as a list of Python objects."""
     if np.ndim(value):
-        check_shape(name, value, (-1,))
+        base.check_shape(name, value, (-1,))
     found: list[Any] = np.atleast_1d(np.asarray(value, dtype=object)).tolist()
     return found
 
@@ -147,28 +139,28 @@ def check_lanes(
     open_high: bool = False,
 ) -> None:
     for each in list_lanes(name, value):
-        check_range(name, each, low=low, high=high, open_low=open_low, open_high=open_high)
+        base.check_range(name, each, low=low, high=high, open_low=open_low, open_high=open_high)
 
 
 def check_bars(name: str, value: OneOrMany, *, low: float = 1.0, or_infinite: bool = False) -> None:
     for each in list_lanes(name, value):
         if not (or_infinite and each == math.inf):
-            Range(low, MOST_BARS, "bars").check(name, each, whole=True)
+            base.Range(low, MOST_BARS, "bars").check(name, each, whole=True)
 
 
-def read_windows(window: OneOrMany) -> IntArray:
+def read_windows(window: OneOrMany) -> base.IntArray:
     check_bars("window", window, low=2.0)
     return np.atleast_1d(window).astype(np.int64)
 
 
-def find_decay(half_life: OneOrMany) -> FloatArray:
+def find_decay(half_life: OneOrMany) -> base.FloatArray:
     """Return the weight of a bar relative to the next one, 2^(-1 / half_life), of shape (k,)."""
     check_lanes("half_life", half_life, low=0.0, open_low=True)
     return np.array([0.5 ** (1.0 / float(bars)) for bars in list_lanes("half_life", half_life)])
 
 
-@checked
-def funding_forecast(market: Market, half_life: OneOrMany) -> FloatArray:
+@base.checked
+def funding_forecast(market: Market, half_life: OneOrMany) -> base.FloatArray:
     """Return the exponentially weighted mean of the funding rates settled so far, per year.
 
     Parameters
@@ -207,8 +199,8 @@ def funding_forecast(market: Market, half_life: OneOrMany) -> FloatArray:
     return shape_as(np.stack(columns, axis=1), half_life)
 
 
-@checked
-def published_funding(market: Market) -> FloatArray:
+@base.checked
+def published_funding(market: Market) -> base.FloatArray:
     """Return the rate of the next settlement as the venue published it, at each close.
 
     Parameters

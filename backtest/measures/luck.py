@@ -16,15 +16,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 import numpy.typing as npt
 
-from backtest.base import (
-    Choice,
-    FloatArray,
-    ParameterError,
-    Whole,
-    check_number,
-    check_range,
-    checked,
-)
+from backtest import base
 from backtest.base.units import TOLERANCE
 from backtest.measures.performance import LEAST_DEVIATION
 
@@ -44,8 +36,8 @@ class SharpeMoments(NamedTuple):
     """Fourth standardized moment: 3 for a normal distribution, not 0."""
 
 
-@checked
-def estimate_moments(returns: FloatArray) -> SharpeMoments:
+@base.checked
+def estimate_moments(returns: base.FloatArray) -> SharpeMoments:
     """Return the Sharpe ratio of finite excess returns (n,), two or more, and their moments.
 
     Examples
@@ -66,7 +58,7 @@ def estimate_moments(returns: FloatArray) -> SharpeMoments:
     return SharpeMoments(float(np.mean(column)) / deviation, n, skew, kurtosis)
 
 
-@checked
+@base.checked
 def probabilistic_sharpe(
     sharpe: float,
     n: int,
@@ -91,7 +83,7 @@ def probabilistic_sharpe(
     >>> round(probabilistic_sharpe(0.036 / 0.079, 24, skew=-2.448, kurtosis=10.164), 3)
     0.913
     """
-    Whole(2).check("n", n)
+    base.Whole(2).check("n", n)
     excess = check_finite("sharpe", sharpe) - check_finite("benchmark", benchmark)
     error = math.sqrt(estimation_variance(sharpe, skew, kurtosis) / (n - 1))
     if error == 0.0:
@@ -99,7 +91,7 @@ def probabilistic_sharpe(
     return 0.5 * math.erfc(-excess / error / math.sqrt(2.0))
 
 
-@checked
+@base.checked
 def expected_max_sharpe(n_trials: float, std: float) -> float:
     """Return the Sharpe ratio expected of the best of several trials without skill.
 
@@ -117,8 +109,8 @@ def expected_max_sharpe(n_trials: float, std: float) -> float:
     >>> round(expected_max_sharpe(100, (0.5 / 250) ** 0.5), 4)
     0.1132
     """
-    check_range("n_trials", n_trials, low=1.0, high=1e300)
-    check_range("std", std, low=0.0, open_high=True)
+    base.check_range("n_trials", n_trials, low=1.0, high=1e300)
+    base.check_range("std", std, low=0.0, open_high=True)
     if n_trials == 1.0:
         return 0.0
     quantile = NormalDist().inv_cdf
@@ -127,7 +119,7 @@ def expected_max_sharpe(n_trials: float, std: float) -> float:
     return max(0.0, std * ((1.0 - EULER_MASCHERONI) * upper + EULER_MASCHERONI * outer))
 
 
-@checked
+@base.checked
 def deflated_sharpe(
     sharpe: float,
     n: int,
@@ -155,8 +147,8 @@ def deflated_sharpe(
     return probabilistic_sharpe(sharpe, n, skew=skew, kurtosis=kurtosis, benchmark=benchmark)
 
 
-@checked
-def deflated_sharpe_of_returns(returns: FloatArray, *, n_trials: float, std: float) -> float:
+@base.checked
+def deflated_sharpe_of_returns(returns: base.FloatArray, *, n_trials: float, std: float) -> float:
     """Return :func:`deflated_sharpe` of a series of returns of shape (n,).
 
     ``std`` is per observation of the same length as these. Constant returns give 1/2 for one trial,
@@ -168,7 +160,7 @@ def deflated_sharpe_of_returns(returns: FloatArray, *, n_trials: float, std: flo
 def estimation_variance(sharpe: float, skew: float, kurtosis: float) -> float:
     least = 1.0 + check_finite("skew", skew) ** 2
     if check_finite("kurtosis", kurtosis) < least * (1.0 - 1e-9):
-        raise ParameterError(
+        raise base.ParameterError(
             f"kurtosis must be at least 1 + skew^2 = {least:g}, got {kurtosis!r}; "
             "add 3 to an excess kurtosis"
         )
@@ -176,28 +168,28 @@ def estimation_variance(sharpe: float, skew: float, kurtosis: float) -> float:
 
 
 def check_finite(name: str, value: float) -> float:
-    return check_range(name, value, open_low=True, open_high=True)
+    return base.check_range(name, value, open_low=True, open_high=True)
 
 
-def check_returns(returns: npt.ArrayLike, *, samples: int, trials: int = 1) -> FloatArray:
+def check_returns(returns: npt.ArrayLike, *, samples: int, trials: int = 1) -> base.FloatArray:
     """Return a table of shape (n_samples, n_trials), checked to be large enough and finite."""
     table = np.asarray(returns, dtype=np.float64)
     if table.ndim != 2 or table.shape[0] < samples or table.shape[1] < trials:
-        raise ParameterError(
+        raise base.ParameterError(
             f"returns must be of shape (n_samples, n_trials) with at least {samples} samples and "
             f"{trials} trials, got shape {table.shape}"
         )
     bad = np.flatnonzero(~np.isfinite(table).all(axis=0))
     if len(bad):
-        raise ParameterError(
+        raise base.ParameterError(
             f"returns must be finite, are not in {len(bad)} of {table.shape[1]} trials, first in "
             f"column {bad[0]}; leave failed trials out"
         )
     return table
 
 
-@checked
-def sharpe_error(excess: FloatArray, periods: float) -> float:
+@base.checked
+def sharpe_error(excess: base.FloatArray, periods: float) -> float:
     """Return the standard error of the annual Sharpe ratio.
 
     ``excess`` (n,) are simple returns per sampling period in excess of the risk-free rate,
@@ -217,7 +209,7 @@ def sharpe_error(excess: FloatArray, periods: float) -> float:
     >>> round(sharpe_error(np.array([0.01, -0.01] * 50), 365.0), 12)
     1.920122049993
     """
-    check_range("periods", periods, low=0.0)
+    base.check_range("periods", periods, low=0.0)
     if not has_spread(excess):
         return math.nan
     found = estimate_moments(excess)
@@ -225,14 +217,14 @@ def sharpe_error(excess: FloatArray, periods: float) -> float:
     return math.sqrt(variance / (found.n - 1) * periods)
 
 
-def probability_of_skill(excess: FloatArray) -> float:
+def probability_of_skill(excess: base.FloatArray) -> float:
     """Return the probability that the true Sharpe ratio of excess returns (n,) is above 0."""
     if not has_spread(excess):
         return math.nan
     return probabilistic_sharpe(**estimate_moments(excess)._asdict())
 
 
-def has_spread(returns: FloatArray) -> bool:
+def has_spread(returns: base.FloatArray) -> bool:
     return len(returns) > 1 and bool(np.std(returns, ddof=1) >= LEAST_DEVIATION)
 
 
@@ -260,8 +252,8 @@ class TrialLuck(NamedTuple):
         return self.deviation * math.sqrt(periods / (n_returns - 1))
 
 
-@checked
-def effective_trials(returns: FloatArray, *, n_trials: int | None = None) -> float:
+@base.checked
+def effective_trials(returns: base.FloatArray, *, n_trials: int | None = None) -> float:
     """Return the number of independent trials equivalent to several correlated trials.
 
     ``returns`` (n_samples, k) are finite simple returns of k trials over the same samples;
@@ -286,11 +278,11 @@ def effective_trials(returns: FloatArray, *, n_trials: int | None = None) -> flo
     return simulate_luck(returns, n_trials=n_trials).n
 
 
-def simulate_luck(returns: FloatArray, *, n_trials: int | None = None) -> TrialLuck:
+def simulate_luck(returns: base.FloatArray, *, n_trials: int | None = None) -> TrialLuck:
     table = check_returns(returns, samples=2)
     k = table.shape[1]
     total = k if n_trials is None else n_trials
-    check_range("n_trials", total, low=k, open_high=True)
+    base.check_range("n_trials", total, low=k, open_high=True)
     rng = np.random.default_rng(0)
     order = rng.permutation(k)[:MOST_TRIALS]
     draws = rng.standard_normal((DRAWS, len(order))) @ find_root(table[:, order])
@@ -305,17 +297,17 @@ def simulate_luck(returns: FloatArray, *, n_trials: int | None = None) -> TrialL
     return TrialLuck(round_figures(grown), round_figures(highest / expected))
 
 
-def find_root(table: FloatArray) -> FloatArray:
+def find_root(table: base.FloatArray) -> base.FloatArray:
     centered = table - np.mean(table, axis=0)
     moves = np.std(table, axis=0) >= LEAST_DEVIATION
     norms = np.sqrt(np.sum(centered**2, axis=0))
     units = np.where(moves, centered / np.where(moves, norms, 1.0), 0.0)
     values, vectors = np.linalg.eigh(units.T @ units + np.outer(~moves, ~moves))
-    root: FloatArray = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+    root: base.FloatArray = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
     return root
 
 
-def match_draws(draws: FloatArray) -> tuple[float, float]:
+def match_draws(draws: base.FloatArray) -> tuple[float, float]:
     highest = float(np.mean(np.max(draws, axis=1) - np.mean(draws, axis=1)))  # copies: exactly 0
     return count_normals(highest, draws.shape[1]), highest
 
@@ -360,7 +352,7 @@ class Overfitting(NamedTuple):
 
     pbo: float
     """Share of halves whose best trial is no better than the median in the other half."""
-    logits: FloatArray
+    logits: base.FloatArray
     """Of shape (C(n_splits, n_splits / 2),): ln(w / (1 - w)), w the relative rank of the best
     trial of a half in the other half."""
     degradation: float
@@ -369,9 +361,9 @@ class Overfitting(NamedTuple):
     """Share of halves whose best trial has a figure below 0 in the other half."""
 
 
-@checked
+@base.checked
 def probability_of_backtest_overfitting(
-    returns: FloatArray, *, n_splits: int = 16, metric: Figure = "sharpe"
+    returns: base.FloatArray, *, n_splits: int = 16, metric: Figure = "sharpe"
 ) -> Overfitting:
     """Return how often the best trial of one half of the samples is no good in the other half.
 
@@ -393,7 +385,7 @@ def probability_of_backtest_overfitting(
     0.0
     """
     splits = check_splits(n_splits)
-    Choice(*get_args(Figure)).check("metric", metric)
+    base.Choice(*get_args(Figure)).check("metric", metric)
     table = check_returns(returns, samples=max(4, splits), trials=2)
     inside, outside, rank = np.hstack(list(compare_halves(table, splits, metric)))
     share = rank / (table.shape[1] + 1)
@@ -402,7 +394,9 @@ def probability_of_backtest_overfitting(
     return Overfitting(float(pbo), logits, fit_slope(inside, outside), float(loss))
 
 
-def compare_halves(table: FloatArray, splits: int, metric: Figure) -> Iterator[FloatArray]:
+def compare_halves(
+    table: base.FloatArray, splits: int, metric: Figure
+) -> Iterator[base.FloatArray]:
     blocks = sum_blocks(table, splits)
     for mask in choose_halves(splits, max(1, CHUNK // table.shape[1])):
         chosen, left = (
@@ -413,7 +407,7 @@ def compare_halves(table: FloatArray, splits: int, metric: Figure) -> Iterator[F
         yield follow_best(left, chosen)
 
 
-def follow_best(inside: FloatArray, outside: FloatArray) -> FloatArray:
+def follow_best(inside: base.FloatArray, outside: base.FloatArray) -> base.FloatArray:
     """Return, of shape (3, m), the best trial's figure in and out of sample, and its rank there.
 
     Figures have shape (m, n_trials). Rank 1 is the worst; trials that differ by less than 1e-12 of
@@ -431,15 +425,15 @@ def follow_best(inside: FloatArray, outside: FloatArray) -> FloatArray:
 class Blocks(NamedTuple):
     """Sums of returns by block of samples, of shape (n_splits, n_trials) unless stated."""
 
-    n: FloatArray
+    n: base.FloatArray
     """Samples, of shape (n_splits,)."""
-    level: FloatArray
+    level: base.FloatArray
     """The mean of all returns of a trial, of shape (n_trials,)."""
-    sums: FloatArray
-    squares: FloatArray
+    sums: base.FloatArray
+    squares: base.FloatArray
 
 
-def sum_blocks(table: FloatArray, splits: int) -> Blocks:
+def sum_blocks(table: base.FloatArray, splits: int) -> Blocks:
     starts = [block[0] for block in np.array_split(np.arange(len(table)), splits)]
     level = np.mean(table, axis=0)
     centered = table - level
@@ -451,7 +445,7 @@ def sum_blocks(table: FloatArray, splits: int) -> Blocks:
     )
 
 
-def choose_halves(splits: int, rows: int) -> Iterator[FloatArray]:
+def choose_halves(splits: int, rows: int) -> Iterator[base.FloatArray]:
     """Yield masks of shape (up to ``rows``, splits): 1 in half the blocks, the first among them."""
     halves = itertools.combinations(range(1, splits), splits // 2 - 1)
     while part := list(itertools.islice(halves, rows)):
@@ -461,7 +455,7 @@ def choose_halves(splits: int, rows: int) -> Iterator[FloatArray]:
         yield mask
 
 
-def compute_figures(mask: FloatArray, blocks: Blocks, metric: Figure) -> FloatArray:
+def compute_figures(mask: base.FloatArray, blocks: Blocks, metric: Figure) -> base.FloatArray:
     """Compute figures of trials over the blocks of a mask (m, n_splits), of shape (m, n_trials)."""
     n = (mask @ blocks.n)[:, None]
     sums, squares = mask @ blocks.sums, mask @ blocks.squares
@@ -474,7 +468,7 @@ def compute_figures(mask: FloatArray, blocks: Blocks, metric: Figure) -> FloatAr
     return np.where(known, (mean + blocks.level) / deviation, 0.0)
 
 
-def fit_slope(x: FloatArray, y: FloatArray) -> float:
+def fit_slope(x: base.FloatArray, y: base.FloatArray) -> float:
     """Return the least-squares slope of y on x, arrays of shape (n,); 0 if x is constant."""
     centered = x - np.mean(x)
     square = float(centered @ centered)
@@ -482,7 +476,9 @@ def fit_slope(x: FloatArray, y: FloatArray) -> float:
 
 
 def check_splits(n_splits: int) -> int:
-    splits = int(check_number("n_splits", n_splits, whole=True))
+    splits = int(base.check_number("n_splits", n_splits, whole=True))
     if splits % 2 or not 2 <= splits <= MOST_SPLITS:
-        raise ParameterError(f"n_splits must be even and from 2 to {MOST_SPLITS}, got {n_splits!r}")
+        raise base.ParameterError(
+            f"n_splits must be even and from 2 to {MOST_SPLITS}, got {n_splits!r}"
+        )
     return splits

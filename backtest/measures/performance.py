@@ -10,16 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from backtest.base import (
-    FloatArray,
-    IntArray,
-    ParameterError,
-    Range,
-    check_lengths,
-    check_shape,
-    checked,
-    utc_index,
-)
+from backtest import base
 from backtest.base.units import DAY, TOLERANCE
 
 LEAST_DEVIATION = 1e-12
@@ -28,7 +19,7 @@ RISK_AVERSION = 3.0
 """Relative risk aversion of the measure ``certainty_equivalent``."""
 
 
-@checked
+@base.checked
 def compound_growth(growth: float, years: float) -> float:
     """Return the annual rate of a total growth factor over some years.
 
@@ -52,8 +43,8 @@ def ratio(mean: float, deviation: float, periods: float) -> float:
     return mean / deviation * math.sqrt(periods) if deviation >= LEAST_DEVIATION else math.nan
 
 
-@checked
-def max_drawdown(equity: FloatArray) -> float:
+@base.checked
+def max_drawdown(equity: base.FloatArray) -> float:
     """Return the deepest fall from a running peak, as a fraction of the peak.
 
     ``equity`` (n_bars,) are positive account values at bar closes; falls inside a bar are missed.
@@ -70,8 +61,8 @@ def max_drawdown(equity: FloatArray) -> float:
     return float(np.max(1.0 - equity / peak))
 
 
-@checked
-def value_at_risk(returns: FloatArray, level: float) -> float:
+@base.checked
+def value_at_risk(returns: base.FloatArray, level: float) -> float:
     """Return the historical value at risk: the loss at a quantile, positive = loss.
 
     ``returns`` (n,) are simple returns, ``level`` is the confidence, for example 0.95. NaN without
@@ -82,14 +73,14 @@ def value_at_risk(returns: FloatArray, level: float) -> float:
     >>> value_at_risk(np.array([-0.04, -0.01, 0.02, 0.03]), 0.75)
     0.04
     """
-    Range(0, 1).check("level", level)
+    base.Range(0, 1).check("level", level)
     if len(returns) == 0:
         return math.nan
     return float(np.quantile(-returns, level, method="higher"))
 
 
-@checked
-def expected_shortfall(returns: FloatArray, level: float) -> float:
+@base.checked
+def expected_shortfall(returns: base.FloatArray, level: float) -> float:
     """Return the mean of the losses at or beyond the value at risk, positive = loss.
 
     Examples
@@ -103,9 +94,9 @@ def expected_shortfall(returns: FloatArray, level: float) -> float:
     return float(np.mean(losses[losses >= value_at_risk(returns, level)]))
 
 
-@checked
+@base.checked
 def certainty_equivalent(
-    returns: FloatArray, periods: float, risk_aversion: float = RISK_AVERSION
+    returns: base.FloatArray, periods: float, risk_aversion: float = RISK_AVERSION
 ) -> float:
     """Return the sure growth per year that an investor would take in exchange for the returns.
 
@@ -136,7 +127,7 @@ def certainty_equivalent(
     return compound_growth(utility ** (1.0 / power), 1.0 / periods) if utility > 0.0 else -1.0
 
 
-def sample_moves(moves: FloatArray, ends_sample: FloatArray) -> FloatArray:
+def sample_moves(moves: base.FloatArray, ends_sample: base.FloatArray) -> base.FloatArray:
     """Return the simple returns per sampling period of those of bars, of shape (n_samples,).
 
     ``ends_sample`` (n_bars,) is 1 at the last bar of each period.
@@ -145,7 +136,9 @@ def sample_moves(moves: FloatArray, ends_sample: FloatArray) -> FloatArray:
     return np.asarray(growth / np.concatenate(([1.0], growth[:-1])) - 1.0)
 
 
-def sampled_returns(unit: FloatArray, ends_sample: FloatArray, first_unit: float) -> FloatArray:
+def sampled_returns(
+    unit: base.FloatArray, ends_sample: base.FloatArray, first_unit: float
+) -> base.FloatArray:
     """Return the simple returns between sample ends, of shape (n_samples,), from the start on.
 
     ``unit`` (n_bars,) is the unit value at closes, ``first_unit`` the one before the first bar.
@@ -168,8 +161,8 @@ class MarketFit(NamedTuple):
     beta_error: float
 
 
-@checked
-def fit_market(excess: FloatArray, market: FloatArray, periods: float) -> MarketFit:
+@base.checked
+def fit_market(excess: base.FloatArray, market: base.FloatArray, periods: float) -> MarketFit:
     """Return alpha and beta of an account against its market at 1x, with HAC standard errors.
 
     ``excess`` and ``market`` (n,) are simple returns over the same sampling periods, in excess of
@@ -190,7 +183,7 @@ def fit_market(excess: FloatArray, market: FloatArray, periods: float) -> Market
     >>> round(fit_market(2.0 * market + 0.001, market, 365.0).beta, 12)
     2.0
     """
-    check_lengths(excess=excess, market=market)
+    base.check_lengths(excess=excess, market=market)
     excess, market = np.asarray(excess), np.asarray(market)
     n = len(market)
     if n < 3 or not np.std(market, ddof=1) >= LEAST_DEVIATION:
@@ -200,7 +193,7 @@ def fit_market(excess: FloatArray, market: FloatArray, periods: float) -> Market
     found = inverse @ (table.T @ excess)
     lags = min(int(4.0 * (n / 100.0) ** (2.0 / 9.0)), n - 1)
     scores = table * (excess - table @ found)[:, None]
-    total: FloatArray = scores.T @ scores
+    total: base.FloatArray = scores.T @ scores
     for k in range(1, lags + 1):
         shifted = scores[k:].T @ scores[:-k]
         total = total + (1.0 - k / (lags + 1.0)) * (shifted + shifted.T)
@@ -238,7 +231,7 @@ class Calibration:
     christoffersen_p: float
 
 
-@checked
+@base.checked
 def calibration(forecast: npt.ArrayLike, outcome: npt.ArrayLike) -> Calibration:
     """Compare probability forecasts with what happened.
 
@@ -285,13 +278,15 @@ def calibration(forecast: npt.ArrayLike, outcome: npt.ArrayLike) -> Calibration:
     )
 
 
-def read_pairs(forecast: npt.ArrayLike, outcome: npt.ArrayLike) -> tuple[FloatArray, IntArray]:
+def read_pairs(
+    forecast: npt.ArrayLike, outcome: npt.ArrayLike
+) -> tuple[base.FloatArray, base.IntArray]:
     p, happened = np.asarray(forecast, np.float64), np.asarray(outcome, np.float64)
-    check_lengths(forecast=p, outcome=happened)
+    base.check_lengths(forecast=p, outcome=happened)
     is_known = ~np.isnan(p) & ~np.isnan(happened)
     p, happened = p[is_known], happened[is_known]
     if len(p) < 2:
-        raise ParameterError(
+        raise base.ParameterError(
             f"calibration needs at least 2 forecasts with a known outcome, got {len(p)}"
         )
     for name, values, is_right, rule in (
@@ -300,7 +295,7 @@ def read_pairs(forecast: npt.ArrayLike, outcome: npt.ArrayLike) -> tuple[FloatAr
     ):
         bad = values[~is_right]
         if len(bad):
-            raise ParameterError(
+            raise base.ParameterError(
                 f"{name} must be {rule}, got {bad[0]:g} in {len(bad)} of {len(values)}; "
                 "NaN where it is not known"
             )
@@ -325,8 +320,8 @@ def find_p_value(log_ratio: float) -> float:
 YEAR = "year"
 
 
-@checked
-def monthly_returns(time: IntArray, unit: FloatArray, first_unit: float) -> pd.DataFrame:
+@base.checked
+def monthly_returns(time: base.IntArray, unit: base.FloatArray, first_unit: float) -> pd.DataFrame:
     """Return the simple return of every calendar month (UTC) and year.
 
     ``time`` (n_bars,) holds open times in ns; a bar belongs to the month in which it opens.
@@ -334,9 +329,9 @@ def monthly_returns(time: IntArray, unit: FloatArray, first_unit: float) -> pd.D
     columns 1 to 12 and ``"year"``; NaN without bars, or if the unit value before was 0. Months
     compound to their year.
     """
-    check_shape("time", time, (-1,))
-    check_lengths(time=time, unit=unit)
-    index = utc_index(time)
+    base.check_shape("time", time, (-1,))
+    base.check_lengths(time=time, unit=unit)
+    index = base.utc_index(time)
     month = np.asarray(index.year * 12 + index.month - 1)
     last = np.append(np.flatnonzero(np.diff(month)), len(month) - 1)
     months, ends = month[last], unit[last]
@@ -351,17 +346,17 @@ def monthly_returns(time: IntArray, unit: FloatArray, first_unit: float) -> pd.D
     return table.rename_axis("year")
 
 
-def change_of(values: FloatArray, first: float) -> FloatArray:
+def change_of(values: base.FloatArray, first: float) -> base.FloatArray:
     before = np.concatenate([[first], values[:-1]])
-    growth: FloatArray = np.divide(
+    growth: base.FloatArray = np.divide(
         values, before, out=np.full(len(values), np.nan), where=before > 0.0
     )
     return growth - 1.0
 
 
-@checked
+@base.checked
 def worst_drawdowns(
-    unit: FloatArray, closes: IntArray, *, start: int, first_peak: float, count: int
+    unit: base.FloatArray, closes: base.IntArray, *, start: int, first_peak: float, count: int
 ) -> pd.DataFrame:
     """Return the deepest drawdowns at bar closes, the deepest first, at most ``count``.
 
@@ -370,7 +365,7 @@ def worst_drawdowns(
     before it. Columns: ``depth``; ``peak``, ``trough`` and ``recovery`` (NaT without one);
     ``days_down`` from peak to trough; ``days_under_water`` from peak to recovery, or to the end.
     """
-    check_lengths(unit=unit, closes=closes)
+    base.check_lengths(unit=unit, closes=closes)
     fall = 1.0 - unit / np.maximum.accumulate(np.maximum(unit, first_peak))
     begins, ends = find_falls(fall)
     if not len(begins):
@@ -382,17 +377,17 @@ def worst_drawdowns(
     return tabulate_falls(fall, begins, np.array(troughs, dtype=np.int64), ends, closes, start)
 
 
-def find_falls(fall: FloatArray) -> tuple[IntArray, IntArray]:
+def find_falls(fall: base.FloatArray) -> tuple[base.IntArray, base.IntArray]:
     steps = np.diff(np.concatenate([[0], (fall > TOLERANCE).astype(np.int8), [0]]))
     return np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
 
 
 def tabulate_falls(
-    fall: FloatArray,
-    begins: IntArray,
-    troughs: IntArray,
-    ends: IntArray,
-    closes: IntArray,
+    fall: base.FloatArray,
+    begins: base.IntArray,
+    troughs: base.IntArray,
+    ends: base.IntArray,
+    closes: base.IntArray,
     start: int,
 ) -> pd.DataFrame:
     times = np.concatenate([[start], closes])
@@ -401,9 +396,9 @@ def tabulate_falls(
     return pd.DataFrame(
         {
             "depth": fall[troughs],
-            "peak": utc_index(peak),
-            "trough": utc_index(trough),
-            "recovery": utc_index(np.where(is_over, end, pd.NaT.value)),
+            "peak": base.utc_index(peak),
+            "trough": base.utc_index(trough),
+            "recovery": base.utc_index(np.where(is_over, end, pd.NaT.value)),
             "days_down": (trough - peak) / DAY,
             "days_under_water": (end - peak) / DAY,
         }
@@ -417,8 +412,8 @@ LEAST_VARIANCE = 1e-24
 
 
 def average_covariances(
-    returns: FloatArray, half_life: float, rows: IntArray | slice = slice(None)
-) -> FloatArray:
+    returns: base.FloatArray, half_life: float, rows: base.IntArray | slice = slice(None)
+) -> base.FloatArray:
     """Return exponentially weighted covariances of returns, of shape (n_rows, n, n).
 
     ``returns`` (n_bars, n) are per bar, NaN counts as 0; ``half_life`` is in bars; ``rows`` are the
@@ -435,7 +430,7 @@ def average_covariances(
     return found
 
 
-def risk_shares(weights: FloatArray, covariance: FloatArray) -> FloatArray:
+def risk_shares(weights: base.FloatArray, covariance: base.FloatArray) -> base.FloatArray:
     """Return the share of each position in the variance of the portfolio, of the weights' shape."""
     marginal = np.einsum("...ij,...j->...i", covariance, weights)
     parts = weights * marginal
@@ -444,7 +439,7 @@ def risk_shares(weights: FloatArray, covariance: FloatArray) -> FloatArray:
         return np.where(total > LEAST_VARIANCE, parts / total, np.nan)
 
 
-def diversification_ratio(weights: FloatArray, covariance: FloatArray) -> FloatArray:
+def diversification_ratio(weights: base.FloatArray, covariance: base.FloatArray) -> base.FloatArray:
     """Return the weighted mean volatility over that of the portfolio.
 
     Source: Choueifaty and Coignard (2008), Toward Maximum Diversification, J. Portfolio Management

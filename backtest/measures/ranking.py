@@ -10,15 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from backtest.base import (
-    BoolArray,
-    FloatArray,
-    IntArray,
-    ParameterError,
-    check_number,
-    did_you_mean,
-    repr_plain,
-)
+from backtest import base
 from backtest.measures.measure_table import (
     ABOUT,
     METRICS,
@@ -30,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-MetricArrays: TypeAlias = Mapping[str, FloatArray]
+MetricArrays: TypeAlias = Mapping[str, base.FloatArray]
 ObjectiveLike: TypeAlias = "str | Mapping[str, float] | Callable[[Mapping[str, float]], float]"
 
 TINY = float(np.finfo(np.float64).tiny)
@@ -48,9 +40,9 @@ class Objective:
     """
 
     name: str
-    function: Callable[[MetricArrays], FloatArray]
+    function: Callable[[MetricArrays], base.FloatArray]
 
-    def score(self, metrics: MetricArrays) -> FloatArray:
+    def score(self, metrics: MetricArrays) -> base.FloatArray:
         """Return the scores of shape (n_sets,); larger is better, NaN means no score."""
         return self.function(metrics)
 
@@ -63,7 +55,7 @@ class Constraint(NamedTuple):
     def __str__(self) -> str:
         return f"{self.name} {self.operator} {self.bound:g}"
 
-    def violation(self, metrics: MetricArrays) -> FloatArray:
+    def violation(self, metrics: MetricArrays) -> base.FloatArray:
         values = select_measure(metrics, self.name)
         if self.name in NEVER:
             has_run = ~np.isnan(metrics.get("ruined", np.zeros(len(values))))
@@ -74,7 +66,7 @@ class Constraint(NamedTuple):
             over = np.abs(over)
         elif len(self.operator) == 1:
             over = np.where(over >= 0.0, np.maximum(over, TINY), over)
-        violation: FloatArray = np.maximum(over, 0.0) / (abs(self.bound) or 1.0)
+        violation: base.FloatArray = np.maximum(over, 0.0) / (abs(self.bound) or 1.0)
         violation[np.isnan(values)] = np.inf
         return violation
 
@@ -82,15 +74,17 @@ class Constraint(NamedTuple):
 RUIN = Constraint("ruined", "==", 0.0)
 
 
-def select_measure(metrics: MetricArrays, name: str) -> FloatArray:
+def select_measure(metrics: MetricArrays, name: str) -> base.FloatArray:
     if name in metrics:
         return metrics[name]
     if read_aversion(name) is not None:
-        raise ParameterError(f"{name} was not measured; only a search with objective={name!r} does")
+        raise base.ParameterError(
+            f"{name} was not measured; only a search with objective={name!r} does"
+        )
     if name not in METRICS:
-        raise ParameterError(f"there is no measure {name!r}{did_you_mean(name, metrics)}")
+        raise base.ParameterError(f"there is no measure {name!r}{base.did_you_mean(name, metrics)}")
     does = "sweep.detail of its rows" if name in PATH else "a sweep with metrics='all'"
-    raise ParameterError(f"{name} was not measured; {does} does")
+    raise base.ParameterError(f"{name} was not measured; {does} does")
 
 
 # --------------------------------------------------------------------------------- reading words
@@ -103,9 +97,9 @@ def read_objective(objective: ObjectiveLike) -> Objective:
         return _read_sum(objective)
     if callable(objective):
         return _read_function(objective)
-    raise ParameterError(
+    raise base.ParameterError(
         f"objective must be a measure, weights of measures or a function, "
-        f"got {repr_plain(objective)}"
+        f"got {base.repr_plain(objective)}"
     )
 
 
@@ -125,16 +119,16 @@ def find_direction(name: str) -> int:
 def _read_sum(weights: Mapping[str, float]) -> Objective:
     for name, weight in weights.items():
         if not isinstance(name, str):
-            raise ParameterError(
-                f"objective must name its measures, got {repr_plain(name)}; "
+            raise base.ParameterError(
+                f"objective must name its measures, got {base.repr_plain(name)}; "
                 "{'sharpe': 1.0, 'max_drawdown': -0.5}, for example"
             )
         check_metric(name)
-        check_number(f"the weight of {name}", weight)
+        base.check_number(f"the weight of {name}", weight)
 
-    def add(metrics: MetricArrays) -> FloatArray:
+    def add(metrics: MetricArrays) -> base.FloatArray:
         terms = [weight * select_measure(metrics, name) for name, weight in weights.items()]
-        total: FloatArray = np.sum(terms, axis=0)
+        total: base.FloatArray = np.sum(terms, axis=0)
         return total
 
     return Objective(write_sum(weights), add)
@@ -151,7 +145,7 @@ def write_sum(weights: Mapping[str, float]) -> str:
 def _read_function(function: Callable[[Mapping[str, float]], float]) -> Objective:
     name = getattr(function, "__name__", type(function).__name__)
 
-    def apply(metrics: MetricArrays) -> FloatArray:
+    def apply(metrics: MetricArrays) -> base.FloatArray:
         columns = [column.tolist() for column in metrics.values()]
         rows = (dict(zip(metrics, row, strict=True)) for row in zip(*columns, strict=True))
         return np.array([_call_objective(function, name, row) for row in rows], dtype=np.float64)
@@ -169,14 +163,14 @@ def _call_objective(
     except ArithmeticError:
         return math.nan
     except Exception as error:  # a user's function may raise anything
-        raise ParameterError(
+        raise base.ParameterError(
             f"objective {name} must return a number, raised {type(error).__name__}: {error}"
         ) from error
 
 
 def read_constraints(constraints: Mapping[str, str] | None = None) -> tuple[Constraint, ...]:
     if constraints is not None and not isinstance(constraints, Mapping):
-        raise ParameterError(
+        raise base.ParameterError(
             f"constraints must map measures to bounds, got {constraints!r}; "
             "{'max_drawdown': '<= 0.4'}, for example"
         )
@@ -193,7 +187,7 @@ def _read_constraint(name: str, text: str) -> Constraint:
     except ValueError:
         bound = math.nan
     if match is None or not math.isfinite(bound):
-        raise ParameterError(
+        raise base.ParameterError(
             f"a constraint must be a number after <=, >=, ==, < or >, got {text!r} for {name}; "
             "'<= 0.4', for example"
         )
@@ -202,25 +196,25 @@ def _read_constraint(name: str, text: str) -> Constraint:
 
 def check_metric(name: str) -> None:
     if name not in METRICS and read_aversion(name) is None:
-        raise ParameterError(f"there is no measure {name!r}{did_you_mean(name, METRICS)}")
+        raise base.ParameterError(f"there is no measure {name!r}{base.did_you_mean(name, METRICS)}")
 
 
 # --------------------------------------------------------------------------------------- ordering
 
 
-def total_violation(constraints: Sequence[Constraint], metrics: MetricArrays) -> FloatArray:
+def total_violation(constraints: Sequence[Constraint], metrics: MetricArrays) -> base.FloatArray:
     """Return the sum of all violations of each set, of shape (n_sets,)."""
-    total: FloatArray = np.sum([each.violation(metrics) for each in constraints], axis=0)
+    total: base.FloatArray = np.sum([each.violation(metrics) for each in constraints], axis=0)
     return total
 
 
 def order_sets(
-    scores: FloatArray,
-    violations: FloatArray,
-    ruined: FloatArray | BoolArray,
-    ruin_time: FloatArray,
-    failed: BoolArray,
-) -> IntArray:
+    scores: base.FloatArray,
+    violations: base.FloatArray,
+    ruined: base.FloatArray | base.BoolArray,
+    ruin_time: base.FloatArray,
+    failed: base.BoolArray,
+) -> base.IntArray:
     """Return the rows of all sets, the best first; equal sets keep their order.
 
     Arrays have shape (n_sets,). Larger ``scores`` are better, a violation of 0 satisfies all
@@ -239,8 +233,8 @@ def rank_by_objective(
     metrics: MetricArrays,
     objective: ObjectiveLike,
     constraints: Mapping[str, str] | None,
-    failed: BoolArray,
-) -> IntArray:
+    failed: base.BoolArray,
+) -> base.IntArray:
     return order_sets(
         read_objective(objective).score(metrics),
         total_violation(read_constraints(constraints), metrics),

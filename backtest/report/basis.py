@@ -6,16 +6,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from backtest import base
 from backtest.account import Account
-from backtest.base import (
-    clip,
-    describe_origin,
-    format_duration,
-    format_setting,
-    format_span,
-    list_changed,
-    to_plain,
-)
 from backtest.engine import read_tables_in_use
 from backtest.market import split_notes
 from backtest.report.page import Block, Code, Column, Paragraph, Section, Table, build_pairs
@@ -49,10 +41,10 @@ NOTHING = Background()
 
 
 def find_background(source: Any) -> Background:
-    manifest = to_plain(dict(source.manifest))
+    manifest = base.to_plain(dict(source.manifest))
     if not manifest.get("data", {}).get("bars"):
         return NOTHING
-    origin = describe_origin(manifest, source._find_making())
+    origin = base.describe_origin(manifest, source._find_making())
     return Background(origin.command, origin.remarks)
 
 
@@ -134,7 +126,7 @@ def list_venues(found: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
         else:
             owner.append(name)
     return {
-        f" of {clip(', '.join(names), 120)}" if any(names) and len(same) > 1 else "": rules
+        f" of {base.clip(', '.join(names), 120)}" if any(names) and len(same) > 1 else "": rules
         for names, rules in same
     }
 
@@ -157,7 +149,7 @@ def describe_venue(
         count = "1 bracket" if len(table.brackets) == 1 else f"{len(table.brackets)} brackets"
         day = "" if table.since is None else f" of {table.since}"
         yield "margin", f"{count}{day} up to {table.brackets[0].max_leverage:g}x"
-    yield from (each for each in list_changed(venue) if not each[0].startswith(APART))
+    yield from (each for each in base.list_changed(venue) if not each[0].startswith(APART))
 
 
 def find_tables(manifest: Mapping[str, Any], venue: Venue) -> list[Any]:
@@ -165,14 +157,14 @@ def find_tables(manifest: Mapping[str, Any], venue: Venue) -> list[Any]:
     return list(read_tables_in_use(manifest, venue)) if has_dates else []
 
 
-DEFAULTS = to_plain(Account().to_dict())
+DEFAULTS = base.to_plain(Account().to_dict())
 ALWAYS = ("capital", "margin")
 
 
 def describe_account(account: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, value in account.items():
         if name in ALWAYS or value != DEFAULTS.get(name):
-            yield name, "no limit" if value == "inf" else format_setting(value)
+            yield name, "no limit" if value == "inf" else base.format_setting(value)
 
 
 def list_rules(manifest: Mapping[str, Any]) -> Iterator[Block]:
@@ -232,7 +224,7 @@ def list_sources(venue: Mapping[str, Any], days: Sequence[str], of: str = "") ->
         return Paragraph(f"The rules are those of {preset}; its file has their dates and sources.")
     name, symbol, _ = preset_files.parse_name(preset)
     since = venue["in_force"].get("since") or None
-    presets = {at: to_plain(Venue.preset(name, symbol, at).to_dict()) for at in (None, since)}
+    presets = {at: base.to_plain(Venue.preset(name, symbol, at).to_dict()) for at in (None, since)}
     kept = {at: [g for g in GROUPS if read_group(venue, g) == read_group(own, g)]
             for at, own in presets.items()}  # fmt: skip
     at = max(kept, key=lambda each: len(kept[each]))
@@ -282,9 +274,9 @@ def flatten(settings: Mapping[str, Any], of: str = "") -> Iterator[tuple[str, st
             yield from flatten(value, "" if name == "arguments" else title)
         elif isinstance(value, list):
             if value and not isinstance(value[0], Mapping | list):
-                yield title, ", ".join(map(format_setting, value))
+                yield title, ", ".join(map(base.format_setting, value))
         elif value not in (None, ""):
-            yield title, format_setting(value)
+            yield title, base.format_setting(value)
 
 
 def list_paths(drawn: Mapping[str, Any]) -> Iterator[Table]:
@@ -299,10 +291,10 @@ def describe_paths(paths: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "model", str(model["name"])
     for name, own in model["instruments"].items():
         words = (f"{key.replace('_', ' ')} "
-                 f"{f'{value:.4g}' if isinstance(value, float) else format_setting(value)}"
+                 f"{f'{value:.4g}' if isinstance(value, float) else base.format_setting(value)}"
                  for key, value in own.items() if key not in ("name", "class"))  # fmt: skip
         yield f"parameters of {name}", ", ".join(words)
-    yield "paths", f"{paths['paths']:,} of {format_duration(paths['horizon'])}"
+    yield "paths", f"{paths['paths']:,} of {base.format_duration(paths['horizon'])}"
     if "drift" in paths:
         yield "drift", describe_drift(paths)
     yield "start", f"{paths['start']} UTC"
@@ -338,7 +330,7 @@ def describe_data(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "source", f"{data.get('source', 'not said')}{made_up}"
     slow = f", policies decide every {data['decide']}" if "decide" in data else ""
     interval = f" of {data['interval']}" if data.get("interval") else ""
-    yield "time", f"{format_span(data)}, {data['bars']:,} bars{interval}{slow}"
+    yield "time", f"{base.format_span(data)}, {data['bars']:,} bars{interval}{slow}"
     if "filled" in data:
         filled, chosen = map(join_notes, split_notes(data["filled"]))
         yield "filled in", filled or "nothing: the data had no gaps"

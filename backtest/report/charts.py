@@ -12,15 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest.base import (
-    FloatArray,
-    IntArray,
-    Panel,
-    ShownChart,
-    clip,
-    escape_directions,
-    format_magnitude,
-)
+from backtest import base
 from backtest.report.page import Chart
 
 ROLES = {
@@ -75,7 +67,7 @@ TEMPLATE: Mapping[str, Any] = {
 
 
 def escape_label(text: object) -> str:
-    return html.escape(clip(str(text), MOST_LETTERS), quote=False)
+    return html.escape(base.clip(str(text), MOST_LETTERS), quote=False)
 
 
 def build_layout(height: int, **more: Any) -> dict[str, Any]:
@@ -97,7 +89,7 @@ def draw_line(x: Any, y: Any, name: str, color: str = "accent", **more: Any) -> 
 
 
 def draw_series(
-    closes: IntArray, values: FloatArray, name: str, color: str = "accent", **more: Any
+    closes: base.IntArray, values: base.FloatArray, name: str, color: str = "accent", **more: Any
 ) -> dict[str, Any]:
     rows = thin_rows(closes, values)
     return draw_line(to_datetimes(closes[rows]), values[rows], name, color, **more)
@@ -144,12 +136,12 @@ def stack_panels(
     return {**layout, "xaxis": bottom, "annotations": notes}
 
 
-def to_datetimes(nanoseconds: IntArray) -> Any:
+def to_datetimes(nanoseconds: base.IntArray) -> Any:
     """Convert times in ns to the milliseconds that Plotly draws."""
     return nanoseconds.view("datetime64[ns]").astype("datetime64[ms]")
 
 
-def scale_log(*series: FloatArray) -> dict[str, Any]:
+def scale_log(*series: base.FloatArray) -> dict[str, Any]:
     known = np.concatenate([values[np.isfinite(values)] for values in series])
     low, high = float(np.min(known)), float(np.max(known))
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
@@ -159,7 +151,7 @@ def scale_log(*series: FloatArray) -> dict[str, Any]:
         ticks = [each for each in ticks if math.log10(each).is_integer()]
     if len(ticks) < 2:
         return {"type": "log"}
-    return {"type": "log", "tickvals": ticks, "ticktext": list(map(format_magnitude, ticks))}
+    return {"type": "log", "tickvals": ticks, "ticktext": list(map(base.format_magnitude, ticks))}
 
 
 # ------------------------------------------------------------------------------------------ JSON
@@ -173,7 +165,7 @@ def encode_figure(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [encode_figure(item) for item in value]
     if isinstance(value, str):
-        return escape_directions(value)
+        return base.escape_directions(value)
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
@@ -204,25 +196,25 @@ DUST = 1e-6
 """An account that stays below this fraction of its maximum to the end is drawn as 0."""
 
 
-def choose_scale(layout: dict[str, Any], *series: FloatArray) -> None:
+def choose_scale(layout: dict[str, Any], *series: base.FloatArray) -> None:
     drawn = [each for each in map(keep_positive, series) if np.isfinite(each).any()]
     if drawn and is_wide(np.concatenate(drawn)):
         layout["yaxis"] |= scale_log(*drawn)
 
 
-def keep_positive(values: FloatArray) -> FloatArray:
+def keep_positive(values: base.FloatArray) -> base.FloatArray:
     known = drop_dust(values)
     return np.where(known > 0.0, known, np.nan)
 
 
-def drop_dust(values: FloatArray) -> FloatArray:
+def drop_dust(values: base.FloatArray) -> base.FloatArray:
     most = float(np.nanmax(values, initial=0.0))
     large = np.flatnonzero(values >= DUST * most)
     is_end = np.arange(len(values)) > (large[-1] if len(large) else -1)
     return np.where(is_end & (values > 0.0), 0.0, values)
 
 
-def is_wide(values: FloatArray) -> bool:
+def is_wide(values: base.FloatArray) -> bool:
     positive = values[values > 0.0]
     return len(positive) > 1 and float(np.max(positive) / np.min(positive)) >= LOG_FROM
 
@@ -232,8 +224,11 @@ BUCKETS = 500
 
 
 def thin_rows(
-    time: IntArray, *series: FloatArray, keep: IntArray | None = None, buckets: int = BUCKETS
-) -> IntArray:
+    time: base.IntArray,
+    *series: base.FloatArray,
+    keep: base.IntArray | None = None,
+    buckets: int = BUCKETS,
+) -> base.IntArray:
     n = len(time)
     if n <= 4 * buckets:
         return np.arange(n, dtype=np.int64)
@@ -252,7 +247,7 @@ def thin_rows(
     return np.unique(np.concatenate(rows)).astype(np.int64)
 
 
-def find_gap_ends(values: FloatArray, buckets: int) -> IntArray:
+def find_gap_ends(values: base.FloatArray, buckets: int) -> base.IntArray:
     steps = np.flatnonzero(np.diff(np.isnan(values)))
     if len(steps) > buckets:
         steps = steps[np.linspace(0, len(steps) - 1, buckets).astype(np.int64)]
@@ -271,7 +266,7 @@ MOST_POINTS = 3_000
 """Most points of a column in a scatter but the last."""
 
 
-def draw_declared(shown: ShownChart) -> Chart | None:
+def draw_declared(shown: base.ShownChart) -> Chart | None:
     """Return the chart, or None where all its values are 0 or unknown."""
     table = pd.DataFrame(shown.table)
     if shown.panels:
@@ -293,19 +288,19 @@ def has_values(table: pd.DataFrame) -> bool:
     return any(np.nan_to_num(table[name].to_numpy(dtype=np.float64)).any() for name in table)
 
 
-def build_chart(shown: ShownChart, traces: list[Any], layout: dict[str, Any]) -> Chart:
+def build_chart(shown: base.ShownChart, traces: list[Any], layout: dict[str, Any]) -> Chart:
     figure = {"data": traces, "layout": layout}
     return Chart(shown.key, shown.title, shown.caption, figure, layout["height"], shown.size)
 
 
-def choose_color(shown: ShownChart, name: object, place: int) -> str:
+def choose_color(shown: base.ShownChart, name: object, place: int) -> str:
     return shown.colors.get(str(name)) or COLORS[place % len(COLORS)]
 
 
 # ----- panels -----
 
 
-def draw_panels(shown: ShownChart, table: pd.DataFrame) -> Chart | None:
+def draw_panels(shown: base.ShownChart, table: pd.DataFrame) -> Chart | None:
     panels = [each for each in shown.panels if has_values(table[list(each.columns)])]
     if not panels:
         return None
@@ -342,7 +337,7 @@ def draw_panels(shown: ShownChart, table: pd.DataFrame) -> Chart | None:
     return build_chart(shown, traces, layout)
 
 
-def name_panel(shown: ShownChart, panel: Panel) -> str:
+def name_panel(shown: base.ShownChart, panel: base.Panel) -> str:
     if len(panel.columns) == 1:
         return panel.title
     keys = (
@@ -353,7 +348,7 @@ def name_panel(shown: ShownChart, panel: Panel) -> str:
     return f"{panel.title} {'  '.join(keys)}"
 
 
-def draw_events(shown: ShownChart) -> Iterator[dict[str, Any]]:
+def draw_events(shown: base.ShownChart) -> Iterator[dict[str, Any]]:
     if shown.events is None:
         return
     for label, rows in shown.events.groupby("label", sort=False):
@@ -369,7 +364,7 @@ def draw_events(shown: ShownChart) -> Iterator[dict[str, Any]]:
 
 
 def draw_lines(
-    shown: ShownChart, table: pd.DataFrame, layout: dict[str, Any]
+    shown: base.ShownChart, table: pd.DataFrame, layout: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
     is_time = isinstance(table.index, pd.DatetimeIndex)
     layout["xaxis"] |= {"type": "date"} if is_time else {}
@@ -389,12 +384,12 @@ def draw_lines(
     yield from draw_marks(shown, table)
 
 
-def mask_infinite(values: FloatArray) -> FloatArray:
+def mask_infinite(values: base.FloatArray) -> base.FloatArray:
     return np.where(np.isfinite(values), values, np.nan)
 
 
 def draw_bars(
-    shown: ShownChart, table: pd.DataFrame, layout: dict[str, Any]
+    shown: base.ShownChart, table: pd.DataFrame, layout: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
     layout |= {"barmode": "overlay", "bargap": 0.05}
     for place, (name, column) in enumerate(table.items()):
@@ -407,7 +402,7 @@ def draw_bars(
 
 
 def draw_heat(
-    shown: ShownChart, table: pd.DataFrame, layout: dict[str, Any]
+    shown: base.ShownChart, table: pd.DataFrame, layout: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
     labels = table.index.get_level_values(0)
     is_sorted = not isinstance(labels[0], str)  # words stay in their own order
@@ -427,7 +422,7 @@ def draw_heat(
 
 
 def draw_tornado(
-    shown: ShownChart,  # noqa: ARG001
+    shown: base.ShownChart,  # noqa: ARG001
     table: pd.DataFrame,
     layout: dict[str, Any],
 ) -> Iterator[dict[str, Any]]:
@@ -442,7 +437,7 @@ def draw_tornado(
         }  # fmt: skip
 
 
-def draw_marks(shown: ShownChart, table: pd.DataFrame) -> list[dict[str, Any]]:
+def draw_marks(shown: base.ShownChart, table: pd.DataFrame) -> list[dict[str, Any]]:
     values = mask_infinite(table.to_numpy(dtype=np.float64)) if shown.marks else np.empty(0)
     ends = [float(np.nanmin(values)), float(np.nanmax(values))] if len(values) else []
     dot = {"color": LIGHT["neutral"], "width": 1.2, "dash": "dot"}
@@ -451,7 +446,7 @@ def draw_marks(shown: ShownChart, table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def draw_scatter(
-    shown: ShownChart, table: pd.DataFrame, layout: dict[str, Any]
+    shown: base.ShownChart, table: pd.DataFrame, layout: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
     layout["xaxis"] |= {"showgrid": True}
     last = table.shape[1] - 1
@@ -470,7 +465,7 @@ def draw_scatter(
 
 
 def draw_intervals(
-    shown: ShownChart, table: pd.DataFrame, layout: dict[str, Any]
+    shown: base.ShownChart, table: pd.DataFrame, layout: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
     value, low, high = (table.iloc[:, k].to_numpy(dtype=np.float64) for k in range(3))
     error = {"type": "data", "symmetric": False, "array": mask_infinite(high - value),
@@ -488,7 +483,7 @@ def draw_intervals(
 
 
 def draw_accounts(
-    shown: ShownChart, table: pd.DataFrame, layout: dict[str, Any]
+    shown: base.ShownChart, table: pd.DataFrame, layout: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
     closes = pd.DatetimeIndex(table.index).as_unit("ns").asi8
     span = (int(closes[0]), int(closes[-1]))
@@ -520,7 +515,7 @@ def draw_edge(time: int) -> dict[str, Any]:
 
 
 def draw_area(
-    shown: ShownChart, table: pd.DataFrame, layout: dict[str, Any]
+    shown: base.ShownChart, table: pd.DataFrame, layout: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
     closes = pd.DatetimeIndex(table.index).as_unit("ns").asi8
     layout["xaxis"] |= {"type": "date"}
@@ -535,7 +530,7 @@ def draw_area(
 
 
 def draw_quotes(
-    shown: ShownChart,  # noqa: ARG001
+    shown: base.ShownChart,  # noqa: ARG001
     table: pd.DataFrame,
     layout: dict[str, Any],  # noqa: ARG001
 ) -> Iterator[dict[str, Any]]:
@@ -550,7 +545,7 @@ def draw_quotes(
 
 
 def draw_matrix(
-    shown: ShownChart,  # noqa: ARG001
+    shown: base.ShownChart,  # noqa: ARG001
     table: pd.DataFrame,
     layout: dict[str, Any],
 ) -> Iterator[dict[str, Any]]:
@@ -567,7 +562,9 @@ def draw_matrix(
     }  # fmt: skip
 
 
-Draw: TypeAlias = Callable[[ShownChart, pd.DataFrame, dict[str, Any]], Iterator[dict[str, Any]]]
+Draw: TypeAlias = Callable[
+    [base.ShownChart, pd.DataFrame, dict[str, Any]], Iterator[dict[str, Any]]
+]
 DRAWN: Mapping[str, Draw] = {
     "line": draw_lines,
     "points": draw_lines,

@@ -12,17 +12,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-from backtest.base import (
-    Head,
-    ShownTable,
-    find_head,
-    format_cell,
-    format_money,
-    format_number,
-    format_percent,
-    format_span,
-    format_time,
-)
+from backtest import base
 from backtest.base.number_text import HEADS, NONE, STYLES
 from backtest.measures import name_measure
 from backtest.measures.measure_table import ABOUT
@@ -109,7 +99,7 @@ class Page:
         data = self.manifest["data"]
         bars = f"{data['bars']:,} bars of {data['interval']}"
         name = data["instrument"] or "unnamed instrument"
-        return f"{name}, {format_span(data)}, {bars}"
+        return f"{name}, {base.format_span(data)}, {bars}"
 
     @cached_property
     def sections(self) -> Sequence[Section]:
@@ -133,7 +123,7 @@ TINTS = (0.0, 0.03, 0.10, 0.25)
 """Sizes of a fraction above which the tint of its cell gets stronger."""
 
 
-def write_table(shown: ShownTable, whole: pd.DataFrame) -> Table:
+def write_table(shown: base.ShownTable, whole: pd.DataFrame) -> Table:
     frame = whole.head(shown.most)
     if frame.index.nlevels > 1:
         lower = [name for name in frame.index.names if name != frame.index.names[0]]
@@ -155,21 +145,21 @@ def write_table(shown: ShownTable, whole: pd.DataFrame) -> Table:
     return Table(shown.caption, columns, texts, note, shown.is_searched)
 
 
-def choose_heads(shown: ShownTable, frame: pd.DataFrame) -> dict[str, Head]:
+def choose_heads(shown: base.ShownTable, frame: pd.DataFrame) -> dict[str, base.Head]:
     names = shown.columns or tuple(map(str, frame))
     heads = {name: shown.heads.get(name) or find_column(name) for name in names}
     ends = {head.until for head in heads.values()}
     return {name: head for name, head in heads.items() if name not in ends}
 
 
-def find_column(name: str) -> Head:
+def find_column(name: str) -> base.Head:
     is_measure = name in ABOUT and name not in HEADS
-    return Head(name_measure(name), "", MEASURE) if is_measure else find_head(name)
+    return base.Head(name_measure(name), "", MEASURE) if is_measure else base.find_head(name)
 
 
-def write_label(label: Any, shown: ShownTable) -> str:
+def write_label(label: Any, shown: base.ShownTable) -> str:
     if isinstance(label, pd.Timestamp):
-        return format_time(label.value)
+        return base.format_time(label.value)
     if isinstance(label, str):
         return name_measure(label) if shown.has_measures else label
     if isinstance(label, tuple):
@@ -178,14 +168,14 @@ def write_label(label: Any, shown: ShownTable) -> str:
 
 
 def write_row(
-    shown: ShownTable, heads: Mapping[str, Head], label: str, row: Mapping[Any, Any]
+    shown: base.ShownTable, heads: Mapping[str, base.Head], label: str, row: Mapping[Any, Any]
 ) -> Iterator[str | Cell]:
     for name, head in heads.items():
         if shown.has_measures or head.style == MEASURE:
             yield format_measure(label if shown.has_measures else name, float(row[name]))
             continue
         ends: Sequence[Any] = [row[name], *([row[head.until]] if head.until else [])]
-        cells = [format_cell(each, STYLES[head.style]) for each in ends]
+        cells = [base.format_cell(each, STYLES[head.style]) for each in ends]
         text = NONE if {*cells} == {NONE} else " to ".join(cells)
         yield Cell(text, find_tint(float(row[name]))) if shown.is_tinted else text
 
@@ -204,10 +194,12 @@ def format_measure(name: str, value: float) -> str:
         return "n/a"
     unit = ABOUT[name].unit
     if unit in IN_PERCENT or name == "volatility":
-        return format_percent(value)
+        return base.format_percent(value)
     if unit in PLAIN:
         return f"{value:,.0f}"
-    return format_money(value) if unit == "money" else format_number(round(value, 2) + 0.0)
+    return (
+        base.format_money(value) if unit == "money" else base.format_number(round(value, 2) + 0.0)
+    )
 
 
 def name_unit(name: str) -> str:

@@ -14,16 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backtest.base import (
-    Choice,
-    DataError,
-    ParameterError,
-    clip,
-    escape_directions,
-    keep_units,
-    replace_file,
-    to_json,
-)
+from backtest import base
 from backtest.base.number_text import HARD_SPACE
 from backtest.report.charts import DARK, LIGHT, TEMPLATE, encode_figure, write_script_data
 from backtest.report.page import Cell, Chart, Code, Column, Page, Paragraph, Section, Table
@@ -48,26 +39,28 @@ def save_text(text: str, path: Path) -> Path:
         if path.exists() and not path.is_file():  # a pipe or a terminal
             path.write_text(text, encoding="utf-8", newline="\n")
         else:
-            with replace_file(path.resolve()) as draft:
+            with base.replace_file(path.resolve()) as draft:
                 draft.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
-        raise DataError(f"{path}: cannot write the report: {error.strerror or error}") from error
+        raise base.DataError(
+            f"{path}: cannot write the report: {error.strerror or error}"
+        ) from error
     return path
 
 
 def choose_format(path: Path, format_: str | None) -> str:
     ending = path.suffix.lstrip(".").lower()
     if (format_ or ending) == "png":
-        raise ParameterError(
+        raise base.ParameterError(
             f"a report cannot be a picture, got {format_ or path.name!r}; each chart of an HTML "
             "report has a button that saves it as a picture"
         )
     if format_ is None and ending and ending not in FORMATS:
         endings = ", ".join(f".{each}" for each in FORMATS)
-        raise ParameterError(f"a report must end in one of {endings}, got {path.name!r}")
+        raise base.ParameterError(f"a report must end in one of {endings}, got {path.name!r}")
     if format_ is None:
         format_ = ending or "html"
-    Choice(*FORMATS).check("format", format_)
+    base.Choice(*FORMATS).check("format", format_)
     return format_
 
 
@@ -91,7 +84,7 @@ def write_terminal(page: Page, sections: Sequence[Section]) -> str:
     from rich.console import Console, Group  # noqa: PLC0415 - loads when used
     from rich.text import Text  # noqa: PLC0415
 
-    parts: list[Any] = [wrap(clip(page.title, LONGEST_TITLE)), wrap(page.subtitle)]
+    parts: list[Any] = [wrap(base.clip(page.title, LONGEST_TITLE)), wrap(page.subtitle)]
     parts += [wrap(f"! {notice}") for notice in page.notices]
     parts += ["", wrap(page.summary)]
     if page.facts:
@@ -101,7 +94,7 @@ def write_terminal(page: Page, sections: Sequence[Section]) -> str:
     stream = io.StringIO()
     console = Console(file=stream, width=WIDTH, color_system=None, force_terminal=False,
                       legacy_windows=False)  # fmt: skip
-    lines = (Text(escape_directions(x)) if isinstance(x, str) else x for x in parts)
+    lines = (Text(base.escape_directions(x)) if isinstance(x, str) else x for x in parts)
     console.print(Group(*lines), markup=False, highlight=False)
     shown = (line.rstrip() for line in stream.getvalue().splitlines())
     return "\n".join(shown).strip("\n").replace(HARD_SPACE, " ")
@@ -112,8 +105,8 @@ FACTS = (Column("", is_number=False), Column(""), Column("", is_number=False))
 
 
 def wrap(text: str, indent: str = "") -> str:
-    return textwrap.fill(keep_units(text), WIDTH, break_on_hyphens=False, subsequent_indent=indent,
-                         break_long_words=False)  # fmt: skip
+    return textwrap.fill(base.keep_units(text), WIDTH, break_on_hyphens=False,
+                         subsequent_indent=indent, break_long_words=False)  # fmt: skip
 
 
 def list_lines(section: Section, block: Any) -> Iterator[Any]:
@@ -141,10 +134,10 @@ def lay_out(table: Table) -> tuple[Any, list[str]]:
     columns = []
     for place, column in enumerate(table.columns):
         rows = (row[place] for row in table.rows[:MOST_SHOWN])
-        cells = [escape_directions(x.text if isinstance(x, Cell) else x) for x in rows]
+        cells = [base.escape_directions(x.text if isinstance(x, Cell) else x) for x in rows]
         head = " ".join(filter(None, (column.title, column.unit)))
         room = max(map(len, [*cells, *head.split()]), default=1)
-        heads = textwrap.wrap(escape_directions(head), room, break_on_hyphens=False)
+        heads = textwrap.wrap(base.escape_directions(head), room, break_on_hyphens=False)
         columns.append((column, "\n".join(heads), cells, max(map(len, heads), default=0)))
     shown: list[tuple[Column, str, list[str]]] = []
     unseen, used = list[str](), 0
@@ -184,7 +177,7 @@ def write_json(page: Page) -> str:
         "headlines": [fact._asdict() for fact in page.facts],
         **page.collect(),
     }
-    return json.dumps(to_json(content), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    return json.dumps(base.to_json(content), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 # --------------------------------------------------------------------------------------- Markdown
@@ -283,13 +276,13 @@ def start_jinja() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["unbroken"] = keep_units
+    environment.filters["unbroken"] = base.keep_units
     return environment
 
 
 def escape_value(value: Any) -> Any:
     is_text = isinstance(value, str) and not hasattr(value, "__html__")
-    return escape_directions(value) if is_text else value
+    return base.escape_directions(value) if is_text else value
 
 
 @functools.cache

@@ -10,24 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from backtest import base
 from backtest.account.records import MONEY_TERMS
-from backtest.base import (
-    FloatArray,
-    Head,
-    Headline,
-    IntArray,
-    Panel,
-    Part,
-    Shown,
-    ShownChart,
-    ShownTable,
-    capitalize,
-    format_money,
-    format_number,
-    format_percent,
-    format_time,
-    utc_index,
-)
 from backtest.base.units import DAY
 from backtest.engine.option_trader import SCHEDULED
 from backtest.engine.run_data import explain_idle_options
@@ -71,7 +55,7 @@ PREMIUMS = "options_cost_annual"
 # ----------------------------------------------------------------------------------------- figures
 
 
-def list_numbers(result: Result) -> list[Headline]:
+def list_numbers(result: Result) -> list[base.Headline]:
     metrics, held = result.metrics, measure_holding(result)
     rates = find_cost_rates(result.tally, result.span)
     year = (
@@ -79,39 +63,39 @@ def list_numbers(result: Result) -> list[Headline]:
     )
     ruined = ", 0 after ruin" if metrics["ruined"] else ""
     numbers = [
-        Headline("total_return", "Return", metrics["total_return"], "percent",
-                 f"{held.name} {format_percent(held.total_return)}", "more"),
-        Headline("cagr", "CAGR", metrics["cagr"], "percent", year, "more"),
-        Headline("sharpe", name_sharpe(metrics), metrics["sharpe"], "decimals",
-                 f"{held.name} {format_number(held.sharpe)}{ruined}", "more"),
-        Headline("volatility", "Volatility", metrics["volatility"], "percent",
-                 f"{held.name} {format_percent(held.volatility)}", "less"),
-        Headline("max_drawdown", "Worst drawdown", metrics["max_drawdown"], "percent",
+        base.Headline("total_return", "Return", metrics["total_return"], "percent",
+                 f"{held.name} {base.format_percent(held.total_return)}", "more"),
+        base.Headline("cagr", "CAGR", metrics["cagr"], "percent", year, "more"),
+        base.Headline("sharpe", name_sharpe(metrics), metrics["sharpe"], "decimals",
+                 f"{held.name} {base.format_number(held.sharpe)}{ruined}", "more"),
+        base.Headline("volatility", "Volatility", metrics["volatility"], "percent",
+                 f"{held.name} {base.format_percent(held.volatility)}", "less"),
+        base.Headline("max_drawdown", "Worst drawdown", metrics["max_drawdown"], "percent",
                  describe_drawdown(result), "less"),
-        Headline("calmar", "Calmar", metrics["calmar"], "decimals", "CAGR over the worst drawdown",
-                 "more"),
-        Headline("es_95", "Expected shortfall", metrics["es_95"], "percent",
+        base.Headline("calmar", "Calmar", metrics["calmar"], "decimals",
+                 "CAGR over the worst drawdown", "more"),
+        base.Headline("es_95", "Expected shortfall", metrics["es_95"], "percent",
                  f"the worst twentieth of {result.manifest['sampling']} returns", "less"),
-        Headline("mean_leverage", "Leverage", metrics["mean_leverage"], "turns",
+        base.Headline("mean_leverage", "Leverage", metrics["mean_leverage"], "turns",
                  describe_leverage(result)),
-        Headline("liquidations", "Liquidations", metrics["liquidations"], "count",
+        base.Headline("liquidations", "Liquidations", metrics["liquidations"], "count",
                  describe_liquidations(result), "less"),
-        Headline("costs", "Costs", sum(rates[name] for name in COSTS), "percent",
+        base.Headline("costs", "Costs", sum(rates[name] for name in COSTS), "percent",
                  "of mean equity a year" + ", without premiums" * (PREMIUMS in metrics), "less"),
-        Headline("turnover", "Turnover", metrics["turnover"], "decimals",
+        base.Headline("turnover", "Turnover", metrics["turnover"], "decimals",
                  "times equity a year", "less"),
         describe_trips(result),
     ]  # fmt: skip
     if PREMIUMS in metrics:
-        peak = format_number(metrics["peak_options_leverage"])
+        peak = base.format_number(metrics["peak_options_leverage"])
         numbers += [
-            Headline("mean_options_leverage", "Options by delta", metrics["mean_options_leverage"],
-                     "turns", f"mean; peak {peak}x"),
-            Headline(PREMIUMS, "Cost of options", metrics[PREMIUMS], "percent",
+            base.Headline("mean_options_leverage", "Options by delta",
+                     metrics["mean_options_leverage"], "turns", f"mean; peak {peak}x"),
+            base.Headline(PREMIUMS, "Cost of options", metrics[PREMIUMS], "percent",
                      "of mean equity a year: premiums less proceeds, with fees", "less"),
         ]  # fmt: skip
     if diversity := result.diversity:
-        numbers.append(Headline("diversification_ratio", "Diversification",
+        numbers.append(base.Headline("diversification_ratio", "Diversification",
                                 diversity["diversification_ratio"], "decimals",
                                 "volatilities over that of the portfolio"))  # fmt: skip
     return numbers
@@ -137,13 +121,15 @@ def describe_leverage(result: Result) -> str:
     kind = f"gross, {diversity['mean_net_leverage']:.2f}x net" if diversity else "mean"
     text = f"{kind}; peak {metrics['peak_leverage']:.2f}x"
     ratio = metrics["peak_margin_ratio"]
-    return f"{text}, margin ratio {format_percent(ratio)}" if ratio > 0.0 else text
+    return f"{text}, margin ratio {base.format_percent(ratio)}" if ratio > 0.0 else text
 
 
 def describe_liquidations(result: Result) -> str:
     metrics = result.metrics
     counts = {
-        "cost": format_money(metrics["liquidation_loss"]) if metrics["liquidation_loss"] else "",
+        "cost": base.format_money(metrics["liquidation_loss"])
+        if metrics["liquidation_loss"]
+        else "",
         "margin calls": count(metrics["margin_calls"]),
         "failed": count(metrics["calls_failed"]),
         "stops": count(metrics["stops"]),
@@ -156,14 +142,14 @@ def count(number: float) -> str:
     return f"{number:,.0f}" if number else ""
 
 
-def describe_trips(result: Result) -> Headline:
+def describe_trips(result: Result) -> base.Headline:
     found = result.trades.measures
     note = "round trips" + f", {found['open']:,.0f} open" * bool(found["open"])
     if found["trades"]:
-        note += f", {format_percent(found['win_rate'])} won; profit factor "
-        note += f"{format_number(found['profit_factor'])}; in the market at "
-        note += f"{format_percent(found['time_in_market'])} of closes"
-    return Headline("trades", "Trades", found["trades"], "count", note)
+        note += f", {base.format_percent(found['win_rate'])} won; profit factor "
+        note += f"{base.format_number(found['profit_factor'])}; in the market at "
+        note += f"{base.format_percent(found['time_in_market'])} of closes"
+    return base.Headline("trades", "Trades", found["trades"], "count", note)
 
 
 # ----------------------------------------------------------------------------------- in sentences
@@ -175,25 +161,28 @@ def write_verdict(result: Result) -> str:
     hits = int(metrics["liquidations"])
     words = {0: "was never liquidated", 1: "was liquidated once"}
     flows = metrics["flows"] - metrics["top_ups"]
-    added = [f"{format_money(flows)} of net deposits"] if flows else []
-    added += [f"{format_money(metrics['top_ups'])} from the reserve"] if metrics["top_ups"] else []
+    added = [f"{base.format_money(flows)} of net deposits"] if flows else []
+    added += (
+        [f"{base.format_money(metrics['top_ups'])} from the reserve"] if metrics["top_ups"] else []
+    )
     victims = int((result.contagion()["profit"] > 0.0).sum())
     pulled = f" with {victims:,} position{'s' * (victims > 1)} in profit closed too"
     return (
-        f"{format_money(find_start(result))} became {format_money(metrics['final_equity'])} in "
+        f"{base.format_money(find_start(result))} became "
+        f"{base.format_money(metrics['final_equity'])} in "
         f"{count_days(result):,.0f} days{', with ' * bool(added)}{' and '.join(added)}: a return "
-        f"of {format_percent(metrics['total_return'])}, against "
-        f"{format_percent(held.total_return)} of {market} at 1x. The account was at worst "
-        f"{format_percent(metrics['max_drawdown'])} below its peak, "
+        f"of {base.format_percent(metrics['total_return'])}, against "
+        f"{base.format_percent(held.total_return)} of {market} at 1x. The account was at worst "
+        f"{base.format_percent(metrics['max_drawdown'])} below its peak, "
         f"{words.get(hits, f'was liquidated {hits:,} times')}"
         f"{pulled * bool(victims)}, and paid "
-        f"{format_money(sum(metrics[name] for name in COSTS))} in fees, slippage, funding and "
+        f"{base.format_money(sum(metrics[name] for name in COSTS))} in fees, slippage, funding and "
         "interest."
     )
 
 
 def list_notices(result: Result) -> tuple[str, ...]:
-    return tuple(f"{capitalize(text)}." for text in find_notices(result))
+    return tuple(f"{base.capitalize(text)}." for text in find_notices(result))
 
 
 def find_notices(result: Result) -> Iterator[str]:
@@ -204,7 +193,7 @@ def find_notices(result: Result) -> Iterator[str]:
         yield (
             f"RUINED {result.span.describe_close(result.tally.ruin)}, after "
             f"{metrics['ruin_time']:,.1f} days: {describe_left(result)}, no trade since. "
-            f"{capitalize(AFTER_RUIN)}"
+            f"{base.capitalize(AFTER_RUIN)}"
         )
     instruments: Mapping[str, Any] = data.get("instruments") or {"": data}
     spot = {name for name, venue in result.venues.items() if venue.contract.is_spot}
@@ -229,8 +218,8 @@ def find_notices(result: Result) -> Iterator[str]:
     first = int(np.argmax(~np.isnan(result.of_positions("target")).all(axis=1)))
     if first > WARM:
         yield (
-            f"no decision before {format_time(int(result.time[first]))} UTC, bar {first:,}: its "
-            "columns were not known yet; earlier data, or bt.run(start=...), warm them up"
+            f"no decision before {base.format_time(int(result.time[first]))} UTC, bar {first:,}: "
+            "its columns were not known yet; earlier data, or bt.run(start=...), warm them up"
         )
     if later := data.get("flows_after_the_end"):
         yield f"flows after the last bar, ignored: {later}"
@@ -267,7 +256,7 @@ def write_details(result: Result) -> str:
         texts.append(f"Yearly figures are extrapolated from {count_days(result):,.1f} days.")
     cap, metrics = result.account.max_gross_leverage, result.metrics
     if math.isfinite(cap) and metrics["gross_over_cap"] > 0.0:
-        share = format_percent(metrics["gross_over_cap"])
+        share = base.format_percent(metrics["gross_over_cap"])
         texts.append(f"Gross leverage was above the cap of {cap:.2f}x at {share} of closes: the "
                      "cap limits targets at fills, not what prices do between them.")  # fmt: skip
     if result.account.fill == "limit":
@@ -282,13 +271,13 @@ def list_doubts(result: Result) -> Iterator[str]:
     firsts = (result.tally.first_ambiguous, result.tally.first_both)
     for (measure, doubt), first in zip(DOUBTS.items(), firsts, strict=True):
         if n := result.metrics[measure]:
-            time = format_time(int(result.time[first - result.span.first]))
+            time = base.format_time(int(result.time[first - result.span.first]))
             bars = f"In {n:,.0f} bar{'s' * (n > 1)}, first {time} UTC,"
             yield f"{bars} {doubt}: {cures[measure]}detail= shortens bars."
 
 
 def list_assumptions(result: Result) -> tuple[str, ...]:
-    return tuple(f"{capitalize(text)}." for text in find_assumptions(result))
+    return tuple(f"{base.capitalize(text)}." for text in find_assumptions(result))
 
 
 def find_assumptions(result: Result) -> Iterator[str]:
@@ -320,34 +309,36 @@ def find_assumptions(result: Result) -> Iterator[str]:
 # ------------------------------------------------------------------------------------------- parts
 
 
-def list_parts(result: Result) -> list[Part]:
+def list_parts(result: Result) -> list[base.Part]:
     cuts = list_large_cuts(result)
     return [
-        Part("story", "The account's story", "The account from the first bar to the last.",
+        base.Part("story", "The account's story", "The account from the first bar to the last.",
              lambda: [draw_story(result)]),
-        Part("costs", "Costs", "From price to profit; the terms add up.",
+        base.Part("costs", "Costs", "From price to profit; the terms add up.",
              lambda: list_costs(result), "both"),
-        Part("drawdowns", "Drawdowns", "At bar closes, free of deposits.",
+        base.Part("drawdowns", "Drawdowns", "At bar closes, free of deposits.",
              lambda: list_falls(result)),
-        Part("risk", "Risk", "How close the account came to liquidation, and what did happen.",
+        base.Part("risk", "Risk", "How close the account came to liquidation, and what did happen.",
              lambda: list_risk(result)),
-        Part("liquidations", "Liquidations", "What was closed by force, and why.",
+        base.Part("liquidations", "Liquidations", "What was closed by force, and why.",
              lambda: list_liquidations(result), "both"),
         *list_option_parts(result),
-        Part("trades", "Trades", "After all costs; a year is that of the exit.",
+        base.Part("trades", "Trades", "After all costs; a year is that of the exit.",
              lambda: list_trades(result)),
-        Part("targets", "Targets", "How far each limit kept the account from the leverage that was "
+        base.Part("targets", "Targets",
+             "How far each limit kept the account from the leverage that was "
              "asked for.", lambda: [tabulate_targets(result)], "both" if cuts else "page",
              is_folded=not cuts),
-        Part("happened", "Other events", "How often what else happened.",
+        base.Part("happened", "Other events", "How often what else happened.",
              lambda: [tabulate_events(result)], "summary"),
-        Part("exposure", "Exposure", "What was held, and which instruments carried the risk.",
+        base.Part("exposure", "Exposure", "What was held, and which instruments carried the risk.",
              lambda: list_exposure(result), is_folded=True),
-        Part("time", "Over time", "Monthly returns.",
+        base.Part("time", "Over time", "Monthly returns.",
              lambda: list_over_time(result), is_folded=True),
-        Part("events", "Event ledger", "All events in order. Search by any word.",
+        base.Part("events", "Event ledger", "All events in order. Search by any word.",
              lambda: [tabulate_ledger(result)], is_folded=True),
-        Part("measures", "All measures", "Money is in the settlement currency. docs/metrics.md "
+        base.Part("measures", "All measures",
+             "Money is in the settlement currency. docs/metrics.md "
              "defines each measure.", lambda: [tabulate_measures(result.metrics)], is_folded=True),
     ]  # fmt: skip
 
@@ -389,11 +380,11 @@ STORY = {
 }  # fmt: skip
 
 
-def draw_story(result: Result) -> ShownChart:
+def draw_story(result: Result) -> base.ShownChart:
     bars = result.bars
     table = pd.DataFrame({"account": bars["equity"].to_numpy(),
                           "drawdown": -bars["drawdown"].to_numpy() + 0.0},
-                         index=utc_index(result.span.named))  # fmt: skip
+                         index=base.utc_index(result.span.named))  # fmt: skip
     caption = "The account at each close."
     if result.has_one_position:
         trading = bars[["fees", "slippage", "impact"]].sum(axis=1).to_numpy()
@@ -403,12 +394,12 @@ def draw_story(result: Result) -> ShownChart:
         table["liquidation price"] = find_near(result)
         table["funding"] = np.cumsum(bars["funding"].to_numpy())
         table["fees, slippage, impact"] = np.cumsum(trading)
-        panels: tuple[Panel, ...] = (
-            Panel("Equity", ("account", "buy and hold 1x"), 2.6, scale="log"),
-            Panel("Drawdown", ("drawdown",), 1.0, percent=True, from_zero=True),
-            Panel("Leverage, turns of equity", ("leverage",), 1.3),
-            Panel("Price", ("mark price", "liquidation price"), 2.1, scale="log"),
-            Panel("Paid so far", ("funding", "fees, slippage, impact"), 1.1),
+        panels: tuple[base.Panel, ...] = (
+            base.Panel("Equity", ("account", "buy and hold 1x"), 2.6, scale="log"),
+            base.Panel("Drawdown", ("drawdown",), 1.0, percent=True, from_zero=True),
+            base.Panel("Leverage, turns of equity", ("leverage",), 1.3),
+            base.Panel("Price", ("mark price", "liquidation price"), 2.1, scale="log"),
+            base.Panel("Paid so far", ("funding", "fees, slippage, impact"), 1.1),
         )
         caption += (
             " Equity beside the same money in the instrument at 1x (price only, no costs). The "
@@ -419,20 +410,20 @@ def draw_story(result: Result) -> ShownChart:
         table["net"] = bars["net_leverage"].to_numpy()
         table["margin ratio"] = np.minimum(bars["margin_ratio"].to_numpy(), 1.5)
         panels = (
-            Panel("Equity", ("account",), 2.2, scale="log"),
-            Panel("Drawdown", ("drawdown",), 1.0, percent=True, from_zero=True),
-            Panel("Leverage, turns of equity", ("gross", "net"), 1.4),
-            Panel("Margin ratio of the cross positions: 100 % is liquidation", ("margin ratio",),
-                  1.2, percent=True, from_zero=True),
+            base.Panel("Equity", ("account",), 2.2, scale="log"),
+            base.Panel("Drawdown", ("drawdown",), 1.0, percent=True, from_zero=True),
+            base.Panel("Leverage, turns of equity", ("gross", "net"), 1.4),
+            base.Panel("Margin ratio of the cross positions: 100 % is liquidation",
+                  ("margin ratio",), 1.2, percent=True, from_zero=True),
         )  # fmt: skip
         caption += " Gross leverage adds all notionals, net their signs too."
     if len(bars) > 4000:
         caption += " Each line keeps the extremes of every pixel."
-    return ShownChart("story", "The account over time", caption, table, colors=STORY, height=860,
-                      panels=panels, events=find_marks(result))  # fmt: skip
+    return base.ShownChart("story", "The account over time", caption, table, colors=STORY,
+                      height=860, panels=panels, events=find_marks(result))  # fmt: skip
 
 
-def find_near(result: Result) -> FloatArray:
+def find_near(result: Result) -> base.FloatArray:
     mark, price = result.mark, result.bars["liquidation_price"].to_numpy()
     lowest, highest = float(np.min(mark)), float(np.max(mark))
     low = 0.6 * lowest if is_wide(mark) or highest < 2.5 * lowest else 0.0
@@ -460,7 +451,7 @@ def find_marks(result: Result) -> pd.DataFrame:
             "row": pd.Index(choose_rows(events)).get_indexer(shown.index),
             "place": [list(MARKS).index(kind) for kind in kinds],
         },
-        index=utc_index(result.span.named[at]),
+        index=base.utc_index(result.span.named[at]),
     )
     return found.sort_values("place", kind="stable")
 
@@ -468,24 +459,24 @@ def find_marks(result: Result) -> pd.DataFrame:
 # ------------------------------------------------------------------------------------------- costs
 
 
-def list_costs(result: Result) -> list[Shown]:
+def list_costs(result: Result) -> list[base.Shown]:
     rows = list(list_statement(result))
     reserve = float(result.of_account("reserve")[-1])
     lines = {
-        "equity at the start": (format_money(find_start(result)), ""),
-        **{words: (format_signed(amount), "" if rate is None else format_percent(rate))
+        "equity at the start": (base.format_money(find_start(result)), ""),
+        **{words: (format_signed(amount), "" if rate is None else base.format_percent(rate))
            for words, amount, rate in rows},
-        "equity at the end": (format_money(result.metrics["final_equity"]), ""),
-        **({"left in the reserve": (format_money(reserve), "")} if reserve > 0.0 else {}),
+        "equity at the end": (base.format_money(result.metrics["final_equity"]), ""),
+        **({"left in the reserve": (base.format_money(reserve), "")} if reserve > 0.0 else {}),
     }  # fmt: skip
     heads = {
-        "amount": Head("amount", "money", "money"),
-        "rate": Head("a year", "of equity", "percent"),
+        "amount": base.Head("amount", "money", "money"),
+        "rate": base.Head("a year", "of equity", "percent"),
     }
     statement = pd.DataFrame.from_dict(lines, orient="index", columns=["amount", "rate"])
     return [
-        ShownTable(statement, "Statement of the account", labels=Head("statement"), heads=heads),
-        tabulate_instruments(result),
+        base.ShownTable(statement, "Statement of the account", labels=base.Head("statement"),
+        heads=heads), tabulate_instruments(result),
     ]  # fmt: skip
 
 
@@ -502,19 +493,19 @@ def list_statement(result: Result) -> Iterator[tuple[str, float, float | None]]:
 
 
 def format_signed(amount: float) -> str:
-    return "0" if amount == 0.0 else f"{'+' if amount > 0.0 else ''}{format_money(amount)}"
+    return "0" if amount == 0.0 else f"{'+' if amount > 0.0 else ''}{base.format_money(amount)}"
 
 
-def tabulate_instruments(result: Result) -> ShownTable:
+def tabulate_instruments(result: Result) -> base.ShownTable:
     if result.has_one_position:
-        return ShownTable(None)
+        return base.ShownTable(None)
     table = result.attribution("instrument")
     dust = 1e-9 * float(np.max(np.abs(table.to_numpy()), initial=0.0))
     shown = table.where(table.abs() > dust, 0.0)
     shown = shown.loc[(shown != 0.0).any(axis=1), (shown != 0.0).any(axis=0)]
-    heads = {str(name): Head(str(name).replace("_", " "), "", "money") for name in shown}
+    heads = {str(name): base.Head(str(name).replace("_", " "), "", "money") for name in shown}
     note = "Costs are positive and subtracted. The row of the account belongs to no instrument."
-    return ShownTable(shown, "Money by instrument", note, Head("instrument"), heads,
+    return base.ShownTable(shown, "Money by instrument", note, base.Head("instrument"), heads,
                       empty="No instrument made or cost anything.")  # fmt: skip
 
 
@@ -534,40 +525,40 @@ def find_drawdowns(result: Result) -> pd.DataFrame:
     return falls
 
 
-def list_falls(result: Result) -> list[Shown]:
+def list_falls(result: Result) -> list[base.Shown]:
     falls = find_drawdowns(result)
     is_daily = result.span.is_daily
     shown = falls.assign(**{name: [format_close(each, is_daily=is_daily) for each in falls[name]]
                             for name in DATED})  # fmt: skip
     shown.index = pd.Index(range(1, len(shown) + 1), name="rank")
     heads = {
-        "depth": Head("depth", "", "percent"), "peak": Head("peak", "UTC"),
-        "trough": Head("trough", "UTC"), "recovery": Head("recovered", "UTC"),
-        "days_down": Head("falling", "days", "days"),
-        "days_under_water": Head("under water", "days", "days"),
+        "depth": base.Head("depth", "", "percent"), "peak": base.Head("peak", "UTC"),
+        "trough": base.Head("trough", "UTC"), "recovery": base.Head("recovered", "UTC"),
+        "days_down": base.Head("falling", "days", "days"),
+        "days_under_water": base.Head("under water", "days", "days"),
     }  # fmt: skip
     note = "One that has not recovered counts to the end."
     empty = "The account never closed below an earlier peak: there is no drawdown."
-    return [ShownTable(shown[[*heads]], "Worst drawdowns", note, Head("rank", "", "count"), heads,
-                       empty=empty)]  # fmt: skip
+    return [base.ShownTable(shown[[*heads]], "Worst drawdowns", note,
+                       base.Head("rank", "", "count"), heads, empty=empty)]  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------- over time
 
 
-def list_over_time(result: Result) -> list[Shown]:
+def list_over_time(result: Result) -> list[base.Shown]:
     months = monthly_returns(result.time, result.of_account("unit"), result.tally.first_unit)
     names = [*calendar.month_abbr[1:], "year"]
-    heads = {name: Head(name, "%", "points") for name in names}
+    heads = {name: base.Head(name, "%", "points") for name in names}
     note = "Simple returns of the unit value by calendar month, UTC, in per cent."
-    return [ShownTable(months.set_axis(names, axis=1), "Monthly returns", note,
-                       Head("year", "", "whole"), heads, is_tinted=True)]  # fmt: skip
+    return [base.ShownTable(months.set_axis(names, axis=1), "Monthly returns", note,
+                       base.Head("year", "", "whole"), heads, is_tinted=True)]  # fmt: skip
 
 
 # -------------------------------------------------------------------------------------------- risk
 
 
-def list_risk(result: Result) -> list[Shown]:
+def list_risk(result: Result) -> list[base.Shown]:
     bars = result.bars
     if "liquidation_price" not in bars:
         return []
@@ -578,12 +569,12 @@ def list_risk(result: Result) -> list[Shown]:
             "distance": np.where(distance <= 1.0, distance, np.nan),
             "forecast": bars["liquidation_probability"].to_numpy(),
         },
-        index=utc_index(result.span.named),
+        index=base.utc_index(result.span.named),
     )
     panels = (
-        Panel("Margin ratio: 100 % is liquidation", ("margin ratio",), 1, True, True),
-        Panel("Distance to liquidation", ("distance",), 1, True, True),
-        Panel("Forecast: touched within a day", ("forecast",), 1, True, True),
+        base.Panel("Margin ratio: 100 % is liquidation", ("margin ratio",), 1, True, True),
+        base.Panel("Distance to liquidation", ("distance",), 1, True, True),
+        base.Panel("Forecast: touched within a day", ("forecast",), 1, True, True),
     )
     caption = (
         "The margin ratio is the maintenance requirement over what backs the position. The "
@@ -591,11 +582,11 @@ def list_risk(result: Result) -> list[Shown]:
         "it is out of reach. The forecast is the probability that it is touched."
     )
     colors = {"margin ratio": "accent", "distance": "accent", "forecast": "loss"}
-    return [ShownChart("closeness", "Closeness to liquidation", caption, table, colors=colors,
+    return [base.ShownChart("closeness", "Closeness to liquidation", caption, table, colors=colors,
                        height=480, panels=panels)]  # fmt: skip
 
 
-def list_liquidations(result: Result) -> list[Shown]:
+def list_liquidations(result: Result) -> list[base.Shown]:
     events = result.events
     is_hit = (events["kind"] == "liquidation").to_numpy()
     if not is_hit.any():
@@ -608,17 +599,17 @@ def list_liquidations(result: Result) -> list[Shown]:
         shown.insert(0, "instrument", events["instrument"][is_hit].astype(str))
     shown.index = pd.DatetimeIndex(events["time"][is_hit])
     heads = {
-        "price": Head("price", "", "price"), "amount": Head("notional", "", "money"),
-        "loss": Head("loss", "", "money"), "equity": Head("equity", "", "money"),
+        "price": base.Head("price", "", "price"), "amount": base.Head("notional", "", "money"),
+        "loss": base.Head("loss", "", "money"), "equity": base.Head("equity", "", "money"),
     }  # fmt: skip
-    table = ShownTable(shown, "Liquidations", labels=Head("bar", "UTC"), heads=heads)
+    table = base.ShownTable(shown, "Liquidations", labels=base.Head("bar", "UTC"), heads=heads)
     return [table, tabulate_contagion(result)]
 
 
-def tabulate_contagion(result: Result) -> ShownTable:
+def tabulate_contagion(result: Result) -> base.ShownTable:
     found = result.contagion()
     if not len(found):
-        return ShownTable(None)
+        return base.ShownTable(None)
     rows = {}
     for _, group in found.groupby("liquidation"):
         causes = group[group["share"] >= 0.005].sort_values("share", ascending=False)
@@ -626,16 +617,17 @@ def tabulate_contagion(result: Result) -> ShownTable:
         pairs = zip(causes["cause"], causes["share"], strict=True)
         won = zip(winners["cause"], winners["profit"], strict=True)
         rows[group["time"].iloc[0]] = {
-            "causes": ", ".join(f"{cause} {format_percent(share)}" for cause, share in pairs),
-            "closed in profit": ", ".join(f"{cause} {format_money(x)}" for cause, x in won)
+            "causes": ", ".join(f"{cause} {base.format_percent(share)}" for cause, share in pairs),
+            "closed in profit": ", ".join(f"{cause} {base.format_money(x)}" for cause, x in won)
             or "none",
         }
     note = (
         "A cause is a share of the fall of what backs the positions over their requirement since "
         "the last high of the account. Profit is since the entry, at the prices of the liquidation."
     )
-    return ShownTable(pd.DataFrame.from_dict(rows, orient="index"), "Causes of the liquidations of "
-                      "cross positions", note, Head("time", "UTC"))  # fmt: skip
+    return base.ShownTable(pd.DataFrame.from_dict(rows, orient="index"),
+                      "Causes of the liquidations of "
+                      "cross positions", note, base.Head("time", "UTC"))  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------ trades
@@ -643,15 +635,15 @@ def tabulate_contagion(result: Result) -> ShownTable:
 FILLS_PER_TRIP = 20
 """Fills per round trip from which the page shows lots: the policy keeps its position adjusted."""
 GROUPED = {
-    "trades": Head("closed", "", "count"), "open": Head("open", "", "count"),
-    "win_rate": Head("win rate", "", "percent"),
-    "profit_factor": Head("profit factor", "", "decimals"),
-    "expectancy": Head("expectancy", "money", "money"),
-    "mean_win": Head("mean win", "money", "money"),
-    "mean_loss": Head("mean loss", "money", "money"),
-    "best": Head("best", "money", "money"), "worst": Head("worst", "money", "money"),
-    "longest_losing_run": Head("losing run", "trades", "count"),
-    "mean_days": Head("held", "days, mean", "decimals"),
+    "trades": base.Head("closed", "", "count"), "open": base.Head("open", "", "count"),
+    "win_rate": base.Head("win rate", "", "percent"),
+    "profit_factor": base.Head("profit factor", "", "decimals"),
+    "expectancy": base.Head("expectancy", "money", "money"),
+    "mean_win": base.Head("mean win", "money", "money"),
+    "mean_loss": base.Head("mean loss", "money", "money"),
+    "best": base.Head("best", "money", "money"), "worst": base.Head("worst", "money", "money"),
+    "longest_losing_run": base.Head("losing run", "trades", "count"),
+    "mean_days": base.Head("held", "days, mean", "decimals"),
 }  # fmt: skip
 VIEWS = {
     "trip": "A trade is a round trip, from flat to flat.",
@@ -668,18 +660,20 @@ def choose_trades(result: Result) -> Trades:
     return trades.lots("fifo") if is_adjusted else trades
 
 
-def list_trades(result: Result) -> list[Shown]:
+def list_trades(result: Result) -> list[base.Shown]:
     trades = choose_trades(result)
     closed = pd.DataFrame(trades)[(trades["ended"] != "open").to_numpy()]
     if closed.empty:
         return []
     missing = trades.unallocated[trades.unallocated != 0.0]
-    left = "; ".join(f"{str(k).replace('_', ' ')} {format_money(x)}" for k, x in missing.items())
+    left = "; ".join(
+        f"{str(k).replace('_', ' ')} {base.format_money(x)}" for k, x in missing.items()
+    )
     note = VIEWS[trades.view] + f" Money of no trade: {left}." * bool(left)
     return [note, group_trades(trades)]
 
 
-def group_trades(trades: Trades) -> ShownTable:
+def group_trades(trades: Trades) -> base.ShownTable:
     several = ["instrument"] if trades["instrument"].nunique() > 1 else []
     rows = {"all": trades.measures.to_dict()}
     for by in ("year", "side", *several, "ended"):
@@ -689,8 +683,8 @@ def group_trades(trades: Trades) -> ShownTable:
     table = pd.DataFrame.from_dict(rows, orient="index")[[*GROUPED]].astype(np.float64)
     shown = table.loc[:, (table.fillna(0.0) != 0.0).any(axis=0)]
     heads = {str(name): GROUPED[str(name)] for name in shown}
-    return ShownTable(shown, "Measures of trades", "Profit factor: what winners made over what "
-                      "losers lost.", Head("trades"), heads)  # fmt: skip
+    return base.ShownTable(shown, "Measures of trades", "Profit factor: what winners made over "
+                      "what losers lost.", base.Head("trades"), heads)  # fmt: skip
 
 
 def name_groups(trades: Trades, by: Any) -> dict[str, Any]:
@@ -711,38 +705,41 @@ def list_large_cuts(result: Result) -> list[Any]:
     return [row for row in rows[1:] if row["cause"] != "all" and is_large(row, total)]
 
 
-def tabulate_targets(result: Result) -> ShownTable:
+def tabulate_targets(result: Result) -> base.ShownTable:
     rows = pd.DataFrame(list(result.target_cut_rows))
     if not len(rows):
-        return ShownTable(rows, empty="The result was saved without how far its targets were cut.")
+        return base.ShownTable(
+            rows, empty="The result was saved without how far its targets were cut."
+        )
     rows.index = pd.Index([WORDS.get(cause, "all decisions") for cause in rows["cause"]])
     means = ("mean_asked", "mean_held", "mean_shortfall", "mean_distance")
-    turns = {name: Head(name.removeprefix("mean_"), "mean", "turns") for name in means}
+    turns = {name: base.Head(name.removeprefix("mean_"), "mean", "turns") for name in means}
     heads = {
-        "instrument": Head("instrument"), "decisions": Head("decisions", "", "count"),
-        "share": Head("share", "", "percent"), **turns, "days": Head("days", "", "count"),
+        "instrument": base.Head("instrument"), "decisions": base.Head("decisions", "", "count"),
+        "share": base.Head("share", "", "percent"), **turns, "days": base.Head("days", "", "count"),
     }  # fmt: skip
     note = (
         "Leverage at the price of the fill, before its costs. Shortfall is what the limit took "
         "away, negative where it left more than was asked; distance is the same without sign."
     )
     shown = rows[[name for name in heads if name in rows]]
-    return ShownTable(shown, "Targets, and what was held", note, Head("limit"), heads)
+    return base.ShownTable(shown, "Targets, and what was held", note, base.Head("limit"), heads)
 
 
-def list_exposure(result: Result) -> list[Shown]:
+def list_exposure(result: Result) -> list[base.Shown]:
     if result.has_one_position:
         return []
-    index, names = utc_index(result.span.named), list(result.names)
+    index, names = base.utc_index(result.span.named), list(result.names)
     risk = result.risk()[[*names, "diversification_ratio"]].set_axis(index)
     ratio = risk.rename(columns={"diversification_ratio": "ratio"})
-    panels = (Panel("Share of the variance", tuple(names), 2.2, percent=True),
-              Panel("Diversification ratio", ("ratio",)))  # fmt: skip
+    panels = (base.Panel("Share of the variance", tuple(names), 2.2, percent=True),
+              base.Panel("Diversification ratio", ("ratio",)))  # fmt: skip
     return [
-        ShownChart("exposure", "Exposure by instrument", "Notional over equity at closes: longs "
+        base.ShownChart("exposure", "Exposure by instrument",
+                   "Notional over equity at closes: longs "
                    "are stacked above 0, shorts below.", result.exposures.set_axis(index), "area",
                    y="turns of equity", has_legend=True, height=340),
-        ShownChart("risk_shares", "Where the risk came from", "From exponentially weighted "
+        base.ShownChart("risk_shares", "Where the risk came from", "From exponentially weighted "
                    "covariances of mark returns with a half-life of 30 days. A share below 0 is a "
                    "hedge.", ratio, height=460, panels=panels),
     ]  # fmt: skip
@@ -756,7 +753,7 @@ RATIOS = ("margin_call", "call_met", "call_partly_met", "call_failed")
 MOST_ROWS = 2000
 
 
-def choose_rows(events: pd.DataFrame, most: int = MOST_ROWS) -> IntArray:
+def choose_rows(events: pd.DataFrame, most: int = MOST_ROWS) -> base.IntArray:
     kind = events["kind"].astype(str)
     rows = events[~kind.isin(PARTS_OF_TRADES)]
     if len(rows) <= most:
@@ -767,7 +764,7 @@ def choose_rows(events: pd.DataFrame, most: int = MOST_ROWS) -> IntArray:
     return np.sort(rows.index.to_numpy(dtype=np.int64)[order[:most]])
 
 
-def add_costs(events: pd.DataFrame) -> FloatArray:
+def add_costs(events: pd.DataFrame) -> base.FloatArray:
     is_cost = events["kind"].isin(PARTS_OF_TRADES).to_numpy()
     owner = np.maximum.accumulate(np.where(is_cost, -1, np.arange(len(events))))
     owner, n = np.maximum(owner, 0), len(events)
@@ -776,7 +773,7 @@ def add_costs(events: pd.DataFrame) -> FloatArray:
     return np.where(has_cost, paid, np.nan)
 
 
-def tabulate_ledger(result: Result) -> ShownTable:
+def tabulate_ledger(result: Result) -> base.ShownTable:
     events = result.events
     rows = choose_rows(events)
     shown = events.loc[rows].assign(cost=add_costs(events)[rows])
@@ -794,9 +791,10 @@ def tabulate_ledger(result: Result) -> ShownTable:
         }
     ).set_axis([f"{each:%Y-%m-%d %H:%M}" for each in shown["time"]])
     heads = {
-        "price": Head("price", "", "price"), "quantity": Head("quantity", "contracts"),
-        "amount": Head("amount", "money", "money"), "cost": Head("cost", "money", "money"),
-        "ratio": Head("margin ratio", "", "percent"),
+        "price": base.Head("price", "", "price"), "quantity": base.Head("quantity", "contracts"),
+        "amount": base.Head("amount", "money", "money"),
+        "cost": base.Head("cost", "money", "money"),
+        "ratio": base.Head("margin ratio", "", "percent"),
     }  # fmt: skip
     note = (
         "The time is the open of the bar in which it happened. The amount of a trade is its "
@@ -808,29 +806,29 @@ def tabulate_ledger(result: Result) -> ShownTable:
             f"{len(rows):,} of {total:,} events: every liquidation, stop, call and flow that "
             f"fits, and the largest fills and payments. All are in result.events. {note}"
         )
-    return ShownTable(table, "Events", note, Head("time", "UTC"), heads, most=MOST_ROWS,
+    return base.ShownTable(table, "Events", note, base.Head("time", "UTC"), heads, most=MOST_ROWS,
                       is_searched=True)  # fmt: skip
 
 
-def tabulate_events(result: Result) -> ShownTable:
+def tabulate_events(result: Result) -> base.ShownTable:
     counts = result.events["kind"].astype(str).value_counts(sort=False)
     told = (*COMMON, *PARTS_OF_TRADES, "liquidation")
     rare = counts[~counts.index.isin(told) & (counts > 0)]
     rare.index = pd.Index([str(name).replace("_", " ") for name in rare.index])
-    return ShownTable(rare.to_frame("times"), labels=Head("other events"), empty="")
+    return base.ShownTable(rare.to_frame("times"), labels=base.Head("other events"), empty="")
 
 
-def tabulate_measures(metrics: Mapping[str, float]) -> ShownTable:
+def tabulate_measures(metrics: Mapping[str, float]) -> base.ShownTable:
     rows = {
         name_measure(name) if name in ABOUT else name.replace("_", " "): {
-            "value": format_measure(name, value) if name in ABOUT else format_number(value),
+            "value": format_measure(name, value) if name in ABOUT else base.format_number(value),
             "unit": name_unit(name) if name in ABOUT else "",
         }
         for name, value in metrics.items()
     }
-    heads = {"value": Head("value", "", "decimals"), "unit": Head("unit")}
-    return ShownTable(pd.DataFrame.from_dict(rows, orient="index"), "All measures", "",
-                      Head("measure"), heads)  # fmt: skip
+    heads = {"value": base.Head("value", "", "decimals"), "unit": base.Head("unit")}
+    return base.ShownTable(pd.DataFrame.from_dict(rows, orient="index"), "All measures", "",
+                      base.Head("measure"), heads)  # fmt: skip
 
 
 # -------------------------------------------------------------------------------------------- JSON
@@ -864,7 +862,7 @@ MONEY = (
 )  # fmt: skip
 
 
-def list_option_parts(result: Result) -> list[Part]:
+def list_option_parts(result: Result) -> list[base.Part]:
     if result.options is None:
         return []
     lead = (
@@ -872,53 +870,56 @@ def list_option_parts(result: Result) -> list[Part]:
         "profit each Greek explains."
     )
     return [
-        Part("costs of options", "Cost of options", "", lambda: list_tables(result), "both"),
-        Part("options", "Options over time", lead, lambda: list_charts(result)),
+        base.Part("costs of options", "Cost of options", "", lambda: list_tables(result), "both"),
+        base.Part("options", "Options over time", lead, lambda: list_charts(result)),
     ]
 
 
-def list_tables(result: Result) -> list[Shown]:
+def list_tables(result: Result) -> list[base.Shown]:
     legs = result.rolls("leg")
     legs = legs.iloc[: -1 if len(legs) == 2 else None]
     money = dict.fromkeys(TRADE_COSTS, "percent")
-    heads = {name: Head(name, "a year", style) for name, style in money.items()}
-    shown: list[Shown] = [
-        ShownTable(legs, "Cost by leg, of the mean equity", "Cost is premium less proceeds, and "
-                   "fees; the spread is what fills were worse than marks.", Head("leg"),
-                   {"rolls": Head("rolls", "", "count"), **heads}),
-        ShownTable(result.explained()[["price_pnl", *EXPLAINED]], "Price profit of each option",
+    heads = {name: base.Head(name, "a year", style) for name, style in money.items()}
+    shown: list[base.Shown] = [
+        base.ShownTable(legs, "Cost by leg, of the mean equity", "Cost is premium less proceeds, "
+                   "and fees; the spread is what fills were worse than marks.", base.Head("leg"),
+                   {"rolls": base.Head("rolls", "", "count"), **heads}),
+        base.ShownTable(result.explained()[["price_pnl", *EXPLAINED]],
+                   "Price profit of each option",
                    "Before fees, slippage and the costs of liquidations. The rests are "
-                   f"{format_percent(result.metrics['unexplained_share'])} of what single options "
-                   "moved in single bars.", Head("option"),
-                   {name: Head("profit" if name == "price_pnl" else name, "money", "money")
+                   f"{base.format_percent(result.metrics['unexplained_share'])} of what single "
+                   "options moved in single bars.", base.Head("option"),
+                   {name: base.Head("profit" if name == "price_pnl" else name, "money", "money")
                     for name in ("price_pnl", *EXPLAINED)}),
     ]  # fmt: skip
     if result.options is not None and result.options.hedged:
-        columns = {name: Head(name.replace("_", " "), "", "money") for name in MONEY}
+        columns = {name: base.Head(name.replace("_", " "), "", "money") for name in MONEY}
         table = result.hedging_error().T
         table = table.loc[[*MONEY, "volatility", "implied_volatility"]]
-        columns = {str(name): Head(str(name), "", "money") for name in table}
-        shown.append(ShownTable(
+        columns = {str(name): base.Head(str(name), "", "money") for name in table}
+        shown.append(base.ShownTable(
             table.set_axis([str(name).replace("_", " ") for name in table.index]),
             "Hedging error of each instrument", "The deviation is the standard deviation of the "
             "error; that expected is of a hedge at each close under normal returns.",
-            Head("money"), columns,
+            base.Head("money"), columns,
         ))  # fmt: skip
     return shown
 
 
-def list_charts(result: Result) -> Iterator[Shown]:
-    index = utc_index(result.span.named)
+def list_charts(result: Result) -> Iterator[base.Shown]:
+    index = base.utc_index(result.span.named)
     table = result.greeks[["options_leverage", "net_delta", "gamma", "vega", "theta"]].set_axis(
         index
     )
     table = table.rename(columns={"options_leverage": "options by delta", "net_delta": "net delta"})
     table["instruments, gross"] = result.bars["gross_leverage"].to_numpy()
     panels = (
-        Panel("Turns of equity:", ("options by delta", "instruments, gross", "net delta"), 1.6),
-        Panel("Gamma: change of delta in money, per 1 % of the price", ("gamma",)),
-        Panel("Vega: money per point of volatility", ("vega",)),
-        Panel("Theta: money per day", ("theta",)),
+        base.Panel(
+            "Turns of equity:", ("options by delta", "instruments, gross", "net delta"), 1.6
+        ),
+        base.Panel("Gamma: change of delta in money, per 1 % of the price", ("gamma",)),
+        base.Panel("Vega: money per point of volatility", ("vega",)),
+        base.Panel("Theta: money per day", ("theta",)),
     )
     caption = (
         "Greeks of all options at each close. Leverage by delta adds the absolute deltas of the "
@@ -926,18 +927,19 @@ def list_charts(result: Result) -> Iterator[Shown]:
         "with their signs."
     )
     colors = {"options by delta": "accent", "instruments, gross": "neutral", "net delta": "loss"}
-    yield ShownChart("greeks", "Greeks through time", caption, table, colors=colors, height=680,
-                     panels=panels)  # fmt: skip
+    yield base.ShownChart("greeks", "Greeks through time", caption, table, colors=colors,
+                     height=680, panels=panels)  # fmt: skip
     yield tabulate_contracts(result)
     parts = result.explained("bar").cumsum().set_axis(index)
     parts = parts.rename(columns={"price_pnl": "price profit"})
-    yield ShownChart("explained", "Profit explained", "The parts add up to the price profit in "
+    yield base.ShownChart("explained", "Profit explained",
+                     "The parts add up to the price profit in "
                      "each bar: each Greek at its start times the move of forward, volatility or "
                      "time, and the rest.", parts[["price profit", *EXPLAINED]], y="money",
                      has_legend=True, height=340)  # fmt: skip
 
 
-def tabulate_contracts(result: Result) -> ShownTable:
+def tabulate_contracts(result: Result) -> base.ShownTable:
     table = result.rolls()
     names = [c if leg == SCHEDULED else f"{leg}:{c}"
              for leg, c in zip(table["leg"], table["contract"], strict=True)]  # fmt: skip
@@ -947,6 +949,6 @@ def tabulate_contracts(result: Result) -> ShownTable:
         "contracts": table["quantity"].where(table["side"] == "long", -table["quantity"]),
         **{name: table[name] for name in TRADE_COSTS},
     }).set_axis(names)  # fmt: skip
-    heads = {name: Head(name, "money", "money") for name in TRADE_COSTS}
+    heads = {name: base.Head(name, "money", "money") for name in TRADE_COSTS}
     note = "Premium and proceeds of what was sold are negative; an open one counts at its mark."
-    return ShownTable(shown, "Cost by roll", note, Head("contract"), heads)
+    return base.ShownTable(shown, "Cost by roll", note, base.Head("contract"), heads)

@@ -10,24 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base import (
-    BoolArray,
-    FloatArray,
-    Head,
-    Headline,
-    IntArray,
-    Part,
-    Shown,
-    ShownChart,
-    ShownTable,
-    capitalize,
-    count_nouns,
-    format_number,
-    format_percent,
-    format_probability,
-    format_span,
-    format_value,
-)
+from backtest import base
 from backtest.engine import count_unfilled
 from backtest.measures import (
     check_metric,
@@ -71,7 +54,7 @@ BINS = 24
 class Axis(NamedTuple):
     """The cell of each set, and the center and the name of each cell."""
 
-    cells: IntArray
+    cells: base.IntArray
     centers: np.ndarray
     words: list[str]
     scale: str
@@ -105,11 +88,11 @@ class Explored(NamedTuple):
     table: pd.DataFrame
     parameters: Mapping[str, Mapping[str, Any]]
     name: str
-    values: FloatArray
+    values: base.FloatArray
     better: int
-    order: IntArray
-    is_ruined: BoolArray
-    is_kept: BoolArray
+    order: base.IntArray
+    is_ruined: base.BoolArray
+    is_kept: base.BoolArray
 
     @property
     def best(self) -> int:
@@ -178,7 +161,7 @@ def find_label(table: pd.DataFrame, name: str) -> str:
     return own if own in table else name
 
 
-def scale_parameter(column: pd.Series, *, log: bool) -> FloatArray:
+def scale_parameter(column: pd.Series, *, log: bool) -> base.FloatArray:
     is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
     if is_number and not column.isna().any():
         numbers = column.to_numpy(dtype=np.float64)
@@ -190,7 +173,7 @@ def scale_parameter(column: pd.Series, *, log: bool) -> FloatArray:
     return np.asarray(codes / max(len(words) - 1, 1), dtype=np.float64)
 
 
-def find_neighbors(explored: Explored) -> BoolArray:
+def find_neighbors(explored: Explored) -> base.BoolArray:
     near = np.ones(len(explored.table), dtype=np.bool_)
     for name in explored.varied:
         column = explored.table[name]
@@ -212,7 +195,7 @@ def find_neighbors(explored: Explored) -> BoolArray:
 def write_sweep_verdict(sweep: Sweep) -> str:
     explored = explore_sweep(sweep)
     near = find_neighbors(explored)
-    values = ", ".join(f"{name} = {format_value(explored.table[name].iloc[explored.best])}"
+    values = ", ".join(f"{name} = {base.format_value(explored.table[name].iloc[explored.best])}"
                        for name in explored.varied)  # fmt: skip
     beside = "No other set is near it."
     if np.isfinite(explored.values[near]).any():
@@ -225,7 +208,7 @@ def write_sweep_verdict(sweep: Sweep) -> str:
     )
 
 
-def list_sweep_numbers(sweep: Sweep) -> list[Headline]:
+def list_sweep_numbers(sweep: Sweep) -> list[base.Headline]:
     explored = explore_sweep(sweep)
     near, known = find_neighbors(explored), explored.values[np.isfinite(explored.values)]
     best, what = float(explored.values[explored.best]), name_measure(explored.name)
@@ -235,13 +218,14 @@ def list_sweep_numbers(sweep: Sweep) -> list[Headline]:
     around = explored.values[near][np.isfinite(explored.values[near])]
     beside = float(np.median(around)) if len(around) else math.nan
     return [
-        Headline(explored.name, f"Best {what}", best, note="by its own score", better=better,
+        base.Headline(explored.name, f"Best {what}", best, note="by its own score", better=better,
                  text=format_explored(explored, best)),
-        Headline("near", "Near it", beside, note=f"median of {near.sum():,}", better=better,
+        base.Headline("near", "Near it", beside, note=f"median of {near.sum():,}", better=better,
                  text=format_explored(explored, beside)),
-        Headline("all", "All sets", median, note=f"median of {len(explored.table):,}",
+        base.Headline("all", "All sets", median, note=f"median of {len(explored.table):,}",
                  better=better, text=format_explored(explored, median)),
-        Headline("ruined", "Ruined", float(explored.is_ruined.mean()), "percent", fates, "less"),
+        base.Headline("ruined", "Ruined", float(explored.is_ruined.mean()), "percent", fates,
+        "less"),
     ]  # fmt: skip
 
 
@@ -255,15 +239,15 @@ def list_sweep_notices(sweep: Sweep) -> tuple[str, ...]:
     if unfilled := count_unfilled(sweep.metrics):
         notices.append(f"{unfilled:,} of {len(sweep.table):,} sets filled no order.")
     if caution := count_cautions(read_rows(explored, TOP)):
-        notices.append(f"{capitalize(caution)}: see their notes.")
+        notices.append(f"{base.capitalize(caution)}: see their notes.")
     return tuple(notices)
 
 
-def list_sweep_parts(sweep: Sweep) -> list[Part]:
+def list_sweep_parts(sweep: Sweep) -> list[base.Part]:
     explored = explore_sweep(sweep)
     lead = f"Ranked by {name_measure(explored.name)}; ruined sets stand last."
     return [
-        Part("best", "The best sets", lead, lambda: [tabulate_sets(explored, TOP)], "both"),
+        base.Part("best", "The best sets", lead, lambda: [tabulate_sets(explored, TOP)], "both"),
         *list_landscape(explored, "sweep.table"),
     ]
 
@@ -277,21 +261,21 @@ def list_sweep_assumptions(sweep: Sweep) -> tuple[str, ...]:
 # --------------------------------------------------------------------------------------- landscape
 
 
-def list_landscape(explored: Explored, whole: str) -> list[Part]:
+def list_landscape(explored: Explored, whole: str) -> list[base.Part]:
     total = len(explored.table)
     note = f"The best {LISTED} of {total:,}: all are in {whole}." if total > LISTED else ""
     return [
-        Part("plateau", "The plateau around the best", "Whether the best set is one of many good "
-             "ones, or alone.", lambda: [tabulate_plateau(explored)], "both"),
-        Part("map", "Where the best lie", "By the first three parameters.",
+        base.Part("plateau", "The plateau around the best", "Whether the best set is one of many "
+             "good ones, or alone.", lambda: [tabulate_plateau(explored)], "both"),
+        base.Part("map", "Where the best lie", "By the first three parameters.",
              lambda: list_maps(explored)),
-        Part("sets", "All sets", "Search by any word or number.",
+        base.Part("sets", "All sets", "Search by any word or number.",
              lambda: [tabulate_sets(explored, LISTED)._replace(is_searched=True, note=note)],
              is_folded=True),
     ]  # fmt: skip
 
 
-def list_maps(explored: Explored) -> list[Shown]:
+def list_maps(explored: Explored) -> list[base.Shown]:
     return [draw_map(explored, x, y) for x, y in itertools.combinations(explored.varied[:3], 2)]
 
 
@@ -299,7 +283,7 @@ def draw_sweep_map(sweep: Sweep, x: str, y: str, metric: str) -> Any:
     return draw_chart(draw_map(explore_sweep(sweep, metric), x, y))
 
 
-def draw_map(explored: Explored, x: str, y: str) -> ShownChart:
+def draw_map(explored: Explored, x: str, y: str) -> base.ShownChart:
     across, along = explored.read_axis(x), explored.read_axis(y)
     width = len(across.words)
     place = along.cells * width + across.cells
@@ -309,7 +293,7 @@ def draw_map(explored: Explored, x: str, y: str) -> ShownChart:
     index = pd.MultiIndex.from_tuples(words, names=[x, y])
     what = name_measure(explored.name)
     table = pd.DataFrame({what: median.reindex(range(len(words))).to_numpy()}, index=index)
-    best = ", ".join(f"{name} = {format_value(explored.table[name].iloc[explored.best])}"
+    best = ", ".join(f"{name} = {base.format_value(explored.table[name].iloc[explored.best])}"
                      for name in (x, y))  # fmt: skip
     caption = (
         f"Median {what} of the sets in each cell, over all other parameters; cells that are mostly "
@@ -317,15 +301,15 @@ def draw_map(explored: Explored, x: str, y: str) -> ShownChart:
         f"speck."
     )
     color = "accent" if explored.better > 0 else "loss"
-    return ShownChart(f"map-{x}-{y}", f"{what} by {x} and {y}", caption, table, "heat",
+    return base.ShownChart(f"map-{x}-{y}", f"{what} by {x} and {y}", caption, table, "heat",
                       colors={what: color}, size="narrow", height=400)  # fmt: skip
 
 
-def tabulate_plateau(explored: Explored) -> ShownTable:
+def tabulate_plateau(explored: Explored) -> base.ShownTable:
     near = find_neighbors(explored)
     empty = "No other set is near the best: whether it is a plateau or a spike cannot be told."
     if not near.any():
-        return ShownTable(pd.DataFrame(), empty=empty)
+        return base.ShownTable(pd.DataFrame(), empty=empty)
     groups = {"its neighbors": near, "all": np.ones(len(near), dtype=np.bool_)}
     rows = {}
     for name, chosen in groups.items():
@@ -336,36 +320,36 @@ def tabulate_plateau(explored: Explored) -> ShownTable:
         rows[name] = {
             "sets": f"{chosen.sum():,}",
             **dict(zip(words, (format_explored(explored, x) for x in levels), strict=True)),
-            "ruined": format_percent(float(explored.is_ruined[chosen].mean())),
+            "ruined": base.format_percent(float(explored.is_ruined[chosen].mean())),
         }
     table = pd.DataFrame.from_dict(rows, orient="index")
     note = (
         "Neighbors differ from the best by at most a tenth of the range covered, or one step of "
         "the grid, in every parameter. A best far above them sits on a spike: it may be chance."
     )
-    heads = {str(name): Head(str(name), "", "decimals") for name in table}
-    return ShownTable(table, f"{name_measure(explored.name)} around the best", note, Head("sets"),
-                      heads)  # fmt: skip
+    heads = {str(name): base.Head(str(name), "", "decimals") for name in table}
+    return base.ShownTable(table, f"{name_measure(explored.name)} around the best", note,
+                      base.Head("sets"), heads)  # fmt: skip
 
 
-def tabulate_sets(explored: Explored, count: int) -> ShownTable:
+def tabulate_sets(explored: Explored, count: int) -> base.ShownTable:
     chosen = explored.table.iloc[explored.order[:count]]
     measures = [name for name in dict.fromkeys((explored.name, *SHOWN)) if name in chosen]
     names = explored.varied or list(explored.parameters)
     table = pd.DataFrame({
-        **{name: list(map(format_value, chosen[name].tolist())) for name in names},
-        **{name: [format_measure(name, float(x)) if name in ABOUT else format_number(float(x))
+        **{name: list(map(base.format_value, chosen[name].tolist())) for name in names},
+        **{name: [format_measure(name, float(x)) if name in ABOUT else base.format_number(float(x))
                   for x in chosen[name].tolist()] for name in measures},
     })  # fmt: skip
     notes = [find_cautions(row) for row in read_rows(explored, count)]
     if any(notes):
         table["note"] = notes
     table.index = pd.Index([f"{place:,}" for place in range(1, len(chosen) + 1)])
-    heads = {name: Head(name, str(explored.parameters[name]["unit"]),
+    heads = {name: base.Head(name, str(explored.parameters[name]["unit"]),
                         "decimals" if explored.table[name].dtype.kind in "fiu" else "number")
              for name in names}  # fmt: skip
-    heads |= {name: Head(name_measure(name), "", "decimals") for name in measures}
-    return ShownTable(table, "Best sets", "", Head("rank"), heads, most=LISTED)
+    heads |= {name: base.Head(name_measure(name), "", "decimals") for name in measures}
+    return base.ShownTable(table, "Best sets", "", base.Head("rank"), heads, most=LISTED)
 
 
 def read_rows(explored: Explored, count: int) -> list[dict[Any, float]]:
@@ -380,7 +364,11 @@ def format_median(explored: Explored, chosen: Any) -> str:
 
 def format_explored(explored: Explored, value: float) -> str:
     is_known = explored.name in ABOUT
-    return format_measure(explored.name, float(value)) if is_known else format_number(float(value))
+    return (
+        format_measure(explored.name, float(value))
+        if is_known
+        else base.format_number(float(value))
+    )
 
 
 # ----------------------------------------------------------------------------------------- studies
@@ -392,7 +380,7 @@ COMPARED = (
 
 
 def write_study_title(study: Study) -> str:
-    sets = count_nouns(study.trials, "set")
+    sets = base.count_nouns(study.trials, "set")
     return f"{study.policy_name}: {sets} searched for the best {study.objective}"
 
 
@@ -400,7 +388,9 @@ def write_study_details(study: Study) -> str:
     if study.best_trial < 0:
         return ""
     explored, verdict = explore_study(study), study.verdict
-    values = ", ".join(f"{name} = {format_value(each)}" for name, each in study.best_values.items())
+    values = ", ".join(
+        f"{name} = {base.format_value(each)}" for name, each in study.best_values.items()
+    )
     found = format_explored(explored, explored.values[study.best_trial])
     text = (
         f"Of {study.trials:,} sets the chosen one is {values}, with a "
@@ -428,35 +418,35 @@ def list_study_notices(study: Study) -> tuple[str, ...]:
     if study.trials and (unfilled := study.count_unfilled()):
         notices.append(f"{unfilled:,} of {study.trials:,} sets filled no order.")
     names = tuple(f"{each['name']} =" for each in study.facts["space"]["dimensions"])
-    said = (text if text.startswith(names) else capitalize(text) for text in study.warnings)
+    said = (text if text.startswith(names) else base.capitalize(text) for text in study.warnings)
     return (*notices, *(f"{text}." for text in said))
 
 
 def list_study_assumptions(study: Study) -> tuple[str, ...]:
     facts = study.facts
     kept = f"the rest ({facts['holdout']}) is the holdout" if facts["holdout"] else "no holdout"
-    searched = format_span({**facts["data"], "end": facts["searched"]})
+    searched = base.format_span({**facts["data"], "end": facts["searched"]})
     return (
         f"Searched on {searched}; {kept}. Sets must keep: {', '.join(facts['constraints'])}.",
         f"Sampler: {describe_budget(facts)}.",
     )
 
 
-def list_study_numbers(study: Study) -> list[Headline]:
+def list_study_numbers(study: Study) -> list[base.Headline]:
     if not study.trials or study.best_trial < 0:
-        return [Headline("sets", "Sets", study.trials, "count", "none keeps the constraints")]
+        return [base.Headline("sets", "Sets", study.trials, "count", "none keeps the constraints")]
     explored, verdict = explore_study(study), study.verdict
     best = float(explored.values[study.best_trial])
-    found = [Headline("best", f"Best {name_measure(explored.name)}", best, note="search",
+    found = [base.Headline("best", f"Best {name_measure(explored.name)}", best, note="search",
                       better="more", text=format_explored(explored, best))]  # fmt: skip
     if verdict is not None:
         looks = {0: "never", 1: "once"}.get(verdict.looks, f"{verdict.looks:,} times")
         found += [
-            Headline("holdout", "On the holdout", verdict.holdout_score, note=f"looked at {looks}",
-                     better="more", text=format_holdout(study)),
-            Headline("deflated_sharpe", "Deflated Sharpe", verdict.deflated_sharpe,
+            base.Headline("holdout", "On the holdout", verdict.holdout_score,
+                     note=f"looked at {looks}", better="more", text=format_holdout(study)),
+            base.Headline("deflated_sharpe", "Deflated Sharpe", verdict.deflated_sharpe,
                      "probability", "probability that it is more than luck", "more"),
-            Headline("overfitting", "Overfitting", verdict.overfitting, "decimals",
+            base.Headline("overfitting", "Overfitting", verdict.overfitting, "decimals",
                      "probability that the best is no better than the median", "less"),
         ]  # fmt: skip
     return found
@@ -466,23 +456,23 @@ def format_holdout(study: Study) -> str:
     name, outcome = study.objective, study.outcome
     if outcome is not None and name in outcome.holdout:
         return format_measure(name, outcome.holdout[name])
-    return format_number(math.nan if study.verdict is None else study.verdict.holdout_score)
+    return base.format_number(math.nan if study.verdict is None else study.verdict.holdout_score)
 
 
-def list_study_parts(study: Study) -> list[Part]:
+def list_study_parts(study: Study) -> list[base.Part]:
     if not study.trials:
         return []
     explored = explore_study(study)
     luck = "What the winner is worth, given the number of trials."
     return [
-        Part("winner", "The winner", "In the search, and where it was not searched.",
+        base.Part("winner", "The winner", "In the search, and where it was not searched.",
              lambda: [tabulate_settings(study), tabulate_winner(study)], "both"),
-        Part("verdict", "How much of it is luck", luck, lambda: list_luck(study), "both"),
+        base.Part("verdict", "How much of it is luck", luck, lambda: list_luck(study), "both"),
         *list_landscape(explored, "study.table"),
     ]  # fmt: skip
 
 
-def list_luck(study: Study) -> list[Shown]:
+def list_luck(study: Study) -> list[base.Shown]:
     verdict = study.verdict
     if verdict is None or study.best_trial < 0:
         return ["The study is not finished, or no set keeps the constraints: there is no verdict."]
@@ -502,7 +492,7 @@ def list_luck(study: Study) -> list[Shown]:
         "median of its neighbors": (verdict.plateau, ".2f", "a plateau is near its own"),
         "highest objective": (verdict.plain_score if candidates > 1 else math.nan, ".2f",
                               f"of {candidates} candidates; the median of the neighbors there is "
-                              f"{format_number(verdict.plain_plateau)}"),
+                              f"{base.format_number(verdict.plain_plateau)}"),
         "neighbors that keep bounds": (verdict.kept, "%", ""),
         "objective on the holdout": (verdict.holdout_score, ".2f", "never searched"),
     }  # fmt: skip
@@ -511,18 +501,18 @@ def list_luck(study: Study) -> list[Shown]:
         for name, (value, style, words) in known.items()
         if math.isfinite(value) and (value or name != "sets tried elsewhere")
     }
-    heads = {"value": Head("value", "", "decimals")}
+    heads = {"value": base.Head("value", "", "decimals")}
     table = pd.DataFrame.from_dict(rows, orient="index")
-    return [ShownTable(table, "How much of it is luck", "", Head(""), heads)]
+    return [base.ShownTable(table, "How much of it is luck", "", base.Head(""), heads)]
 
 
 def write_known(value: float, style: str) -> str:
     if style == "p":
-        return format_probability(value)
-    return format_percent(value) if style == "%" else f"{value:,{style}}"
+        return base.format_probability(value)
+    return base.format_percent(value) if style == "%" else f"{value:,{style}}"
 
 
-def tabulate_winner(study: Study) -> ShownTable:
+def tabulate_winner(study: Study) -> base.ShownTable:
     known: dict[str, Any] = {} if study.best is None else dict(study.best)
     holdout = {} if study.outcome is None else study.outcome.holdout
     every = dict.fromkeys((*COMPARED, *find_measures(study)))
@@ -535,24 +525,24 @@ def tabulate_winner(study: Study) -> ShownTable:
         for name in names
         if name in known
     }
-    heads = {name: Head(name, "", "decimals") for name in ("search", "holdout")}
+    heads = {name: base.Head(name, "", "decimals") for name in ("search", "holdout")}
     note = "The account begins with fresh capital at the first bar of the holdout."
     table = pd.DataFrame.from_dict(rows, orient="index") if rows else None
-    return ShownTable(table, "The winner, searched and held out" if holdout else "The winner",
-                      note if holdout else "", Head("measure"), heads)  # fmt: skip
+    return base.ShownTable(table, "The winner, searched and held out" if holdout else "The winner",
+                      note if holdout else "", base.Head("measure"), heads)  # fmt: skip
 
 
-def tabulate_settings(study: Study) -> ShownTable:
+def tabulate_settings(study: Study) -> base.ShownTable:
     values, rows = study.best_values if study.best is not None else {}, {}
     for each in study.facts["space"]["dimensions"]:
         if each["kind"] in ("float", "int"):
             span = f"{each['low']:g} to {each['high']:g}"
         else:
             span = ", ".join(map(str, each["options"]))
-        rows[each["name"]] = {"value": format_value(values.get(each["name"])),
+        rows[each["name"]] = {"value": base.format_value(values.get(each["name"])),
                               "searched": span + (", log" if each["log"] else "")}  # fmt: skip
     for name, value in study.facts["space"].get("fixed", {}).items():
-        rows[name] = {"value": format_value(value), "searched": "fixed"}
-    heads = {"value": Head("value", "", "decimals")}
-    return ShownTable(pd.DataFrame.from_dict(rows, orient="index") if values else None,
-                      "Parameters of the winner", "", Head("parameter"), heads)  # fmt: skip
+        rows[name] = {"value": base.format_value(value), "searched": "fixed"}
+    heads = {"value": base.Head("value", "", "decimals")}
+    return base.ShownTable(pd.DataFrame.from_dict(rows, orient="index") if values else None,
+                      "Parameters of the winner", "", base.Head("parameter"), heads)  # fmt: skip

@@ -12,19 +12,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from backtest.base import (
-    BacktestError,
-    DataError,
-    FloatArray,
-    Part,
-    Reportable,
-    Shown,
-    ShownChart,
-    capitalize,
-    clip,
-    escape_directions,
-    name_folder,
-)
+from backtest import base
 from backtest.measures import name_measure
 from backtest.report.basis import NOTHING, Background, build_basis, find_background, list_terms
 from backtest.report.charts import LIGHT, TEMPLATE, draw_declared, thin_rows
@@ -62,7 +50,7 @@ def build_head(found: Any, background: Background = NOTHING) -> Page:
     return Page(
         kind=found.called or found.kind,
         manifest={**manifest, "data": data},
-        title=clip(found.heading, LONGEST_TITLE),
+        title=base.clip(found.heading, LONGEST_TITLE),
         notices=[*found.notices, *([SYNTHETIC] if data.get("synthetic") else [])],
         summary=f"{write_sentence(found.verdict_text)} {found.details}".rstrip(),
         facts=[Fact(each.title, str(each), each.note) for each in found.list_numbers()],
@@ -76,28 +64,32 @@ def list_sections(found: Any, background: Background) -> list[Section]:
     shown = [each for each in found.list_parts() if each.shows != "summary"]
     sections = [section for each in shown if (section := write_part(each)).blocks]
     first = [each for each in sections if not each.is_folded]
-    command = ["backtest", "report", name_folder(found.folder_title, str(found.manifest["id"]))]
+    command = [
+        "backtest",
+        "report",
+        base.name_folder(found.folder_title, str(found.manifest["id"])),
+    ]
     basis = build_basis(found, shlex.join(command), background)
     return [*first, *basis, *(each for each in sections if each.is_folded)]
 
 
 def write_sentence(text: str) -> str:
-    return capitalize(text) if text.endswith((".", "?")) else f"{capitalize(text)}."
+    return base.capitalize(text) if text.endswith((".", "?")) else f"{base.capitalize(text)}."
 
 
-def write_part(part: Part) -> Section:
+def write_part(part: base.Part) -> Section:
     blocks = list(write_blocks(part.list_blocks(), part.key))
     return Section(part.key, part.title, part.lead, blocks, part.is_folded)
 
 
-def write_blocks(blocks: Iterable[Shown], key: str) -> Iterator[Block]:
+def write_blocks(blocks: Iterable[base.Shown], key: str) -> Iterator[Block]:
     for shown in blocks:
         if isinstance(shown, str):
             if shown:
                 yield Paragraph(shown, "note")
         elif shown.table is None:
             continue
-        elif isinstance(shown, ShownChart):
+        elif isinstance(shown, base.ShownChart):
             chart = draw_declared(shown)
             if chart is not None:
                 yield chart._replace(key=chart.key or key)
@@ -117,7 +109,7 @@ def write_summary(found: Any) -> str:
     sections = []
     for part in found.list_parts():
         if part.shows != "page":
-            blocks = [each for each in part.list_blocks() if not isinstance(each, ShownChart)]
+            blocks = [each for each in part.list_blocks() if not isinstance(each, base.ShownChart)]
             if written := list(write_blocks(blocks, part.key)):
                 sections.append(Section(part.key, part.title, part.lead, written))
     terms = list_terms(found.manifest)
@@ -134,7 +126,7 @@ LONGEST = 200
 """Longest title in characters."""
 
 
-def write_cell(source: Reportable) -> str:
+def write_cell(source: base.Reportable) -> str:
     if source._is_empty:
         return f"<div><b>{escape_text(repr(source))}</b></div>"
     page = build_head(source)
@@ -142,7 +134,7 @@ def write_cell(source: Reportable) -> str:
     name = "result" if source.kind in DRAWN else page.kind.replace("-", "_").replace(" ", "_")
     more = f'{name}.report("report.html") writes the whole report.'
     return (
-        f"<div><b>{escape_text(clip(page.title, LONGEST))}</b><br>"
+        f"<div><b>{escape_text(base.clip(page.title, LONGEST))}</b><br>"
         f"<small>{escape_text(' '.join([f'{page.subtitle}.', *page.notices]))}</small>"
         f"{chart}{write_facts_table(page.facts)}"
         f"<small>{escape_text(f'{page.summary} {more}')}</small></div>"
@@ -175,7 +167,7 @@ def draw_equity_svg(result: Any) -> str:
     )
 
 
-def rescale(values: FloatArray, low: float, high: float) -> FloatArray:
+def rescale(values: base.FloatArray, low: float, high: float) -> base.FloatArray:
     least, span = float(np.min(values)), float(np.ptp(values))
     if span == 0.0:
         return np.full(len(values), (low + high) / 2.0)
@@ -183,7 +175,7 @@ def rescale(values: FloatArray, low: float, high: float) -> FloatArray:
 
 
 def escape_text(text: str) -> str:
-    return escape(escape_directions(text))
+    return escape(base.escape_directions(text))
 
 
 def draw_run(result: Any) -> Any:
@@ -198,7 +190,7 @@ def draw_surface(surface: Any) -> Any:
     return draw_chart(surface_parts.draw_map(surface))
 
 
-def draw_chart(shown: ShownChart) -> Any:
+def draw_chart(shown: base.ShownChart) -> Any:
     import plotly.graph_objects as go  # type: ignore[import-untyped] # noqa: PLC0415 - a second
 
     chart = draw_declared(shown)
@@ -230,13 +222,13 @@ class Row(NamedTuple):
 
     @property
     def title(self) -> str:
-        return clip(self.entry.title or self.name, LONGEST_NOTE)
+        return base.clip(self.entry.title or self.name, LONGEST_NOTE)
 
     @property
     def note(self) -> str:
         said = f"damaged: {self.trouble}" if self.trouble else describe_note(self.entry)
         name = "" if self.title == self.name else self.name
-        return clip(", ".join(filter(None, (said, name))), LONGEST_NOTE)
+        return base.clip(", ".join(filter(None, (said, name))), LONGEST_NOTE)
 
     @property
     def cells(self) -> list[str]:
@@ -257,7 +249,7 @@ def write_all(
     """Return what the list shows; a result that cannot be read has a trouble and no page."""
     entries = [each for each in list_results(store) if each.kind != LEFTOVER]
     if not entries:
-        raise DataError(f"{store}: the folder of results must hold a result, it holds none")
+        raise base.DataError(f"{store}: the folder of results must hold a result, it holds none")
     entries.sort(key=lambda each: (-each.saved, each.name))
     rows = []
     for k, entry in enumerate(entries):
@@ -273,7 +265,7 @@ def write_one(store: Path, folder: Path, entry: StoreEntry, objective: str) -> R
         return Row(entry, entry.trouble)
     try:
         page = build_page(load_saved(store / entry.name), objective)
-    except (BacktestError, OSError) as error:
+    except (base.BacktestError, OSError) as error:
         return Row(entry, name_fault(error, store / entry.name))
     write_page(page, folder / f"{entry.name}.html", "html")
     return Row(entry)

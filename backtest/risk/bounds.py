@@ -9,15 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from backtest.base import (
-    Head,
-    Headline,
-    ParameterError,
-    Part,
-    SettingsResult,
-    ShownTable,
-    checked_only,
-)
+from backtest import base
 from backtest.engine import Progress, Result, run, warn_once
 from backtest.market import Market, Markets, weights_to_frame
 
@@ -28,7 +20,7 @@ FORCED = ("liquidation", "stop", "trailing_stop", "equity_stop", "take_profit")
 
 
 @dataclass(frozen=True, eq=False)
-class Bounds(SettingsResult):
+class Bounds(base.SettingsResult):
     """A run under ``intrabar="path"`` and under ``"worst"``, and the bars in which they part.
 
     Attributes
@@ -80,36 +72,36 @@ class Bounds(SettingsResult):
     def heading(self) -> str:
         return f"Prices inside bars: {self.title}"
 
-    def list_numbers(self) -> list[Headline]:
+    def list_numbers(self) -> list[base.Headline]:
         of = f"of {self.n_bars:,}"
         return [
-            Headline("parted", "bars that part", len(self.bars), "count", of, "less"),
+            base.Headline("parted", "bars that part", len(self.bars), "count", of, "less"),
             *(
-                Headline(f"final_equity_{way}", "final equity",
+                base.Headline(f"final_equity_{way}", "final equity",
                          float(self.table[way]["final_equity"]), "money", f"under {way}", "more")
                 for way in WAYS
             ),
         ]  # fmt: skip
 
-    def list_parts(self) -> list[Part]:
+    def list_parts(self) -> list[base.Part]:
         lead = (
             "Under worst, each position goes to its own adverse extreme at once, which removes "
             "hedges between markets."
         )
-        heads = {way: Head(f"equity under {way}", "", "money") for way in WAYS}
+        heads = {way: base.Head(f"equity under {way}", "", "money") for way in WAYS}
         return [
-            Part("measures", "Measures", lead,
-                 (ShownTable(self.table, labels=Head("metric"), has_measures=True),),
+            base.Part("measures", "Measures", lead,
+                 (base.ShownTable(self.table, labels=base.Head("metric"), has_measures=True),),
                  shows="both"),
-            Part("bars", "Bars that part", "Equity after the bar.",
-                 (ShownTable(self.bars, labels=Head("bar", "UTC"), heads=heads),)),
+            base.Part("bars", "Bars that part", "Equity after the bar.",
+                 (base.ShownTable(self.bars, labels=base.Head("bar", "UTC"), heads=heads),)),
         ]  # fmt: skip
 
     def __repr__(self) -> str:
         return f"<Bounds: {self.verdict}>"
 
 
-@checked_only("progress", "result")
+@base.checked_only("progress", "result")
 def bounds(result: Result, *, progress: Progress | None = None) -> Bounds:
     """Return a run under ``Account(intrabar="path")`` and under ``"worst"``, and where they part.
 
@@ -137,7 +129,7 @@ def bounds(result: Result, *, progress: Progress | None = None) -> Bounds:
     }  # fmt: skip
     for problem, is_true in problems.items():
         if is_true:
-            raise ParameterError(
+            raise base.ParameterError(
                 f"bounds run one account from its start under both ways, got {problem}"
             )
     with warn_once(is_first=False):

@@ -11,32 +11,8 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from backtest import base
 from backtest.account import Account
-from backtest.base import (
-    FloatArray,
-    Head,
-    Headline,
-    IntArray,
-    NoFillWarning,
-    Number,
-    ParameterError,
-    Part,
-    Range,
-    SettingsResult,
-    ShownChart,
-    ShownTable,
-    Whole,
-    checked,
-    checked_only,
-    count_nouns,
-    format_chance,
-    format_duration,
-    format_percent,
-    list_values,
-    parse_duration,
-    repr_plain,
-    warn_caller,
-)
 from backtest.base.units import DAY
 from backtest.engine import Progress, Result, describe_history, read_venues
 from backtest.market import Market, Markets
@@ -55,29 +31,29 @@ from backtest.risk.paths_runner import (
 from backtest.venue import Venue, find_newest
 
 USUAL = ("1d", "7d", "30d")
-BETWEEN = Number(0.0, 1.0, open_low=True, open_high=True)
+BETWEEN = base.Number(0.0, 1.0, open_low=True, open_high=True)
 SHOWN = 2000
 """Paths whose equity is kept bar by bar, for the fan."""
 
 
 def read_horizons(paths: Paths, horizons: Sequence[str] | None) -> tuple[str, ...]:
     if horizons is None:
-        fit = tuple(x for x in USUAL if parse_duration(x) <= paths.horizon)
+        fit = tuple(x for x in USUAL if base.parse_duration(x) <= paths.horizon)
         usable = tuple(x for x in fit if count_bars(paths, x, is_strict=False) > 0)
-        is_whole = any(parse_duration(x) == paths.horizon for x in usable)
-        return usable if is_whole else (*usable, format_duration(paths.horizon))
+        is_whole = any(base.parse_duration(x) == paths.horizon for x in usable)
+        return usable if is_whole else (*usable, base.format_duration(paths.horizon))
     return (horizons,) if isinstance(horizons, str) else tuple(horizons)
 
 
 def count_bars(paths: Paths, horizon: str, *, is_strict: bool = True) -> int:
     """Return the bars of a path that have closed by a horizon."""
-    span = parse_duration(horizon, "horizons")
+    span = base.parse_duration(horizon, "horizons")
     time = paths.calendar.time
     bars = int(np.sum(time[1:] <= time[0] + span))
     if is_strict and (span > paths.horizon or bars < 1):
-        raise ParameterError(
+        raise base.ParameterError(
             "horizons must lie between a bar and the length of the paths, "
-            f"{format_duration(paths.horizon)}, got {horizon}"
+            f"{base.format_duration(paths.horizon)}, got {horizon}"
         )
     return bars
 
@@ -90,23 +66,25 @@ class PathEvents(NamedTuple):
     2000, n_bars). ``doomed`` (2, n_bars) are mean close (relative) and wealth of liquidated paths.
     """
 
-    firsts: IntArray
-    wealth: FloatArray
-    bad_debt: FloatArray
-    shown: FloatArray
-    doomed: FloatArray | None
+    firsts: base.IntArray
+    wealth: base.FloatArray
+    bad_debt: base.FloatArray
+    shown: base.FloatArray
+    doomed: base.FloatArray | None
 
     @property
-    def liquidated(self) -> IntArray:
+    def liquidated(self) -> base.IntArray:
         return np.asarray(self.firsts[0])
 
 
-def find_first(values: FloatArray) -> IntArray:
+def find_first(values: base.FloatArray) -> base.IntArray:
     is_set = values != 0.0
     return np.asarray(np.where(is_set.any(axis=1), is_set.argmax(axis=1), values.shape[1]))
 
 
-def reduce_lives(lives: Iterable[PathLives], bars: Sequence[int], last: FloatArray) -> PathEvents:
+def reduce_lives(
+    lives: Iterable[PathLives], bars: Sequence[int], last: base.FloatArray
+) -> PathEvents:
     """Return the events of lives, which are dropped one after the other."""
     firsts, ends, shown = [], [], []
     doomed, n_doomed, at = np.zeros((2, 1)), 0, np.array(bars) - 1
@@ -176,7 +154,7 @@ def describe_horizon(
     }
 
 
-def find_days(paths: Paths) -> FloatArray:
+def find_days(paths: Paths) -> base.FloatArray:
     """Return the days from the start to the close of each bar, of shape (n_bars,)."""
     time = paths.calendar.time
     return np.asarray((time[1:] - time[0]) / DAY, dtype=np.float64)
@@ -197,22 +175,22 @@ def tabulate_hazard(paths: Paths, events: PathEvents) -> pd.DataFrame:
 
 MONEY = "settlement currency"
 WEALTH = {
-    "equity_05": Head("5 % quantile", MONEY, "money"),
-    "equity_50": Head("median", MONEY, "money"),
-    "equity_95": Head("95 % quantile", MONEY, "money"),
-    "bad_debt": Head("expected bad debt", MONEY, "money"),
-    "days_to_liquidation": Head("median time to a liquidation", "days"),
+    "equity_05": base.Head("5 % quantile", MONEY, "money"),
+    "equity_50": base.Head("median", MONEY, "money"),
+    "equity_95": base.Head("95 % quantile", MONEY, "money"),
+    "bad_debt": base.Head("expected bad debt", MONEY, "money"),
+    "days_to_liquidation": base.Head("median time to a liquidation", "days"),
 }
 HAZARD = {
-    "at_risk": Head("not liquidated before", "paths", "count"),
-    "liquidated": Head("liquidated in it", "paths", "count"),
-    "hazard": Head("hazard", "share of those", "chance"),
+    "at_risk": base.Head("not liquidated before", "paths", "count"),
+    "liquidated": base.Head("liquidated in it", "paths", "count"),
+    "hazard": base.Head("hazard", "share of those", "chance"),
 }
 DAYS_SHOWN = 60
 
 
 @dataclass(frozen=True, eq=False)
-class LiquidationRisk(SettingsResult):
+class LiquidationRisk(base.SettingsResult):
     """Risk of liquidation on many paths.
 
     Attributes
@@ -254,7 +232,7 @@ class LiquidationRisk(SettingsResult):
         if "no_fill" in self.settings:
             return "no order was filled"
         chance = float(self.table["p_liquidation"].iloc[-1])
-        return f"{format_percent(chance)} liquidated in {self.table.index[-1]}"
+        return f"{base.format_percent(chance)} liquidated in {self.table.index[-1]}"
 
     def path(self) -> pd.DataFrame:
         """Return the mean of the paths that are liquidated, by time.
@@ -262,19 +240,19 @@ class LiquidationRisk(SettingsResult):
         ``price`` is the close over the last one of history, ``equity`` the wealth.
         """
         if self.typical is None:
-            raise ParameterError("there is no typical path: no path was liquidated")
+            raise base.ParameterError("there is no typical path: no path was liquidated")
         return self.typical
 
-    @checked
+    @base.checked
     def run(self, i: int) -> Result:
         """Return the full result of path i, the same bits as in the risk."""
         if self.runner is None:
-            raise ParameterError(
+            raise base.ParameterError(
                 "a risk loaded from files has no paths to run; bt.liquidation_risk makes it again"
             )
         count = self.runner.paths.count
         if not -count <= i < count:
-            raise ParameterError(
+            raise base.ParameterError(
                 f"i must be the number of a path, from {-count} to {count - 1}, got {i}"
             )
         return self.runner.run_path(i)
@@ -289,7 +267,7 @@ class LiquidationRisk(SettingsResult):
         row, horizon = self.table.iloc[-1], self.table.index[-1]
         return (
             f"The account is liquidated within {horizon} with a probability of "
-            f"{format_chance(row['p_liquidation'])} ({self._sure} interval: "
+            f"{base.format_chance(row['p_liquidation'])} ({self._sure} interval: "
             f"{write_interval(row, 'p_liquidation')})."
         )
 
@@ -301,7 +279,7 @@ class LiquidationRisk(SettingsResult):
         if len(unseen):
             text += (
                 f" No path was liquidated within {unseen[-1]}: {drawn['paths']:,} paths show "
-                f"nothing under {format_chance(3.0 / drawn['paths'])}."
+                f"nothing under {base.format_chance(3.0 / drawn['paths'])}."
             )
         return text
 
@@ -318,54 +296,56 @@ class LiquidationRisk(SettingsResult):
         no_fill = self.settings.get("no_fill")
         return (f"No order was filled on any path: {no_fill}.",) if no_fill else ()
 
-    def list_numbers(self) -> list[Headline]:
+    def list_numbers(self) -> list[base.Headline]:
         return [
-            Headline(f"p_liquidation_{name}", f"liquidated within {name}",
+            base.Headline(f"p_liquidation_{name}", f"liquidated within {name}",
                      float(row["p_liquidation"]), "chance", write_interval(row, "p_liquidation"),
                      "less")
             for name, row in self.table.iterrows()
         ]  # fmt: skip
 
-    def list_parts(self) -> list[Part]:
-        heads: dict[str, Head] = {}
+    def list_parts(self) -> list[base.Part]:
+        heads: dict[str, base.Head] = {}
         for kind in (kind for kind in EVENTS if not self.table[kind].isna().all()):
             low, high = f"{kind}_low", f"{kind}_high"
-            heads[kind] = Head(EVENTS[kind], "probability", "chance")
-            heads[low] = Head(f"{self._sure} interval of {EVENTS[kind]}", "", "chance", high)
+            heads[kind] = base.Head(EVENTS[kind], "probability", "chance")
+            heads[low] = base.Head(f"{self._sure} interval of {EVENTS[kind]}", "", "chance", high)
         fan = self.fan.rename(columns=lambda name: f"{str(name).removeprefix('equity_')} %")
         colors = {str(name): "accent" if name == "50 %" else "neutral" for name in fan}
         price = None if self.typical is None else self.typical["price"]
-        labels, fits = Head("horizon"), self.settings["paths"].get("funding_fit", {})
+        labels, fits = base.Head("horizon"), self.settings["paths"].get("funding_fit", {})
         return [
-            Part("horizons", "By horizon", "From the last close of the data on.", (
-                ShownTable(self.table, "Probabilities", labels=labels, heads=heads,
+            base.Part("horizons", "By horizon", "From the last close of the data on.", (
+                base.ShownTable(self.table, "Probabilities", labels=labels, heads=heads,
                            columns=tuple(heads)),
-                ShownTable(self.table, "Wealth at the horizon", labels=labels, heads=WEALTH,
+                base.ShownTable(self.table, "Wealth at the horizon", labels=labels, heads=WEALTH,
                            columns=tuple(WEALTH)),
                 *summarize_funding(fits),
             ), shows="both"),
-            Part("paths", "What happens on the way", "Wealth by time.", (
-                ShownChart("fan", "Wealth", "Quantiles of 5, 25, 50, 75 and 95 % at each close.",
+            base.Part("paths", "What happens on the way", "Wealth by time.", (
+                base.ShownChart("fan", "Wealth",
+                           "Quantiles of 5, 25, 50, 75 and 95 % at each close.",
                            fan, colors=colors, height=320),
-                ShownChart("typical", "The typical path to liquidation",
+                base.ShownChart("typical", "The typical path to liquidation",
                            "Mean price, over the last close, of the liquidated paths.", price,
                            colors={"price": "loss"}, height=260),
             )),
-            Part("hazard", "Hazard by day", "First liquidations, of those not liquidated before.", (
-                ShownChart("hazard", "Hazard", "Share of the accounts not liquidated before that "
-                           "is liquidated in each day.", self.hazard["hazard"], "bars",
+            base.Part("hazard", "Hazard by day",
+                      "First liquidations, of those not liquidated before.", (
+                base.ShownChart("hazard", "Hazard", "Share of the accounts not liquidated before "
+                           "that is liquidated in each day.", self.hazard["hazard"], "bars",
                            {"hazard": "loss"}, x="day", height=240),
-                ShownTable(self.hazard, "By day", labels=Head("day"), heads=HAZARD,
+                base.ShownTable(self.hazard, "By day", labels=base.Head("day"), heads=HAZARD,
                            most=DAYS_SHOWN, columns=tuple(HAZARD)),
             )),
         ]  # fmt: skip
 
 
 def write_interval(row: Any, name: str) -> str:
-    return f"{format_chance(row[f'{name}_low'])} to {format_chance(row[f'{name}_high'])}"
+    return f"{base.format_chance(row[f'{name}_low'])} to {base.format_chance(row[f'{name}_high'])}"
 
 
-@checked_only("paths", "compile", "progress", "overlay")
+@base.checked_only("paths", "compile", "progress", "overlay")
 def liquidation_risk(
     paths: Paths,
     policy: AnyPolicy,
@@ -423,7 +403,7 @@ def liquidation_risk(
     ``risk.paths`` are the paths used.
     """
     sure = BETWEEN.check("confidence", confidence)
-    threads = Whole(1).check("threads", threads)
+    threads = base.Whole(1).check("threads", threads)
     names = read_horizons(paths, horizons)
     bars = [count_bars(paths, name) for name in names]
     runner = make_runner(
@@ -457,10 +437,10 @@ def explain_idle(runner: PathsRunner, events: PathEvents) -> str:
         return ""
     reason = replace(runner, compile=False).run_path(0).no_fill
     if reason:
-        warn_caller(
+        base.warn_caller(
             f"no order was filled on any of {runner.paths.count:,} paths, so nothing can be "
             f"liquidated: {reason}",
-            NoFillWarning,
+            base.NoFillWarning,
         )
     return reason
 
@@ -504,7 +484,7 @@ LARGEST_FACTOR = 20.0
 
 
 class HoldOnce(Policy):
-    size: Annotated[float, Range(0.0, 1000.0, "turns of equity")] = 1.0
+    size: Annotated[float, base.Range(0.0, 1000.0, "turns of equity")] = 1.0
 
     def leverage(self, bar: Any, account: Any) -> float:  # noqa: ARG002 - the signature of a formula
         if account.position != 0.0 or account.bars_since_liquidation < 1e300:
@@ -513,14 +493,14 @@ class HoldOnce(Policy):
 
 
 class Scaled(Combinator):
-    factor: Annotated[float, Range(0.0, 1000.0, "times")] = 1.0
+    factor: Annotated[float, base.Range(0.0, 1000.0, "times")] = 1.0
 
     def combine(self, bar: Any, account: Any, asked: Any) -> Any:  # noqa: ARG002 - as above
         return self.factor * asked[0]
 
 
 @dataclass(frozen=True, eq=False)
-class MaxLeverage(SettingsResult):
+class MaxLeverage(base.SettingsResult):
     """Largest leverage, or factor on a policy, at a probability of liquidation.
 
     Attributes
@@ -558,16 +538,16 @@ class MaxLeverage(SettingsResult):
 
     @property
     def heading(self) -> str:
-        chance = format_chance(self.settings["probability"])
+        chance = base.format_chance(self.settings["probability"])
         return f"Largest {self.grid.index.name} at {chance} in {self.settings['horizon']}"
 
     @property
     def verdict(self) -> str:
-        bound = format_chance(self.settings["probability"])
+        bound = base.format_chance(self.settings["probability"])
         return (
             f"Up to a {self.grid.index.name} of {self.leverage:.3g}, the account is liquidated "
             f"within {self.settings['horizon']} with a probability of at most {bound}, under the "
-            f"worst of {count_nouns(len(self.table) - 1, 'model')}."
+            f"worst of {base.count_nouns(len(self.table) - 1, 'model')}."
         )
 
     @property
@@ -581,35 +561,35 @@ class MaxLeverage(SettingsResult):
     def _drawn(self) -> Any:
         return next(iter(self.settings["paths"].values()))  # all models draw the same funding
 
-    def list_numbers(self) -> list[Headline]:
+    def list_numbers(self) -> list[base.Headline]:
         return [
-            Headline("leverage", f"largest {self.grid.index.name}", self.leverage,
+            base.Headline("leverage", f"largest {self.grid.index.name}", self.leverage,
                      note="worst model", better="more", text=f"{self.leverage:.3g}")
         ]  # fmt: skip
 
-    def list_parts(self) -> list[Part]:
+    def list_parts(self) -> list[base.Part]:
         size = str(self.grid.index.name)
         heads = {
-            "leverage": Head(size),
-            "p_liquidation_low": Head("95 % interval", "", "chance", "p_liquidation_high"),
-            "is_monotone": Head("rises with size throughout", "", "claim"),
-            "is_limited": Head("the largest allowed", "", "claim"),
+            "leverage": base.Head(size),
+            "p_liquidation_low": base.Head("95 % interval", "", "chance", "p_liquidation_high"),
+            "is_monotone": base.Head("rises with size throughout", "", "claim"),
+            "is_limited": base.Head("the largest allowed", "", "claim"),
         }
-        chart = ShownChart(
+        chart = base.ShownChart(
             "grid", "Probability by size", "On the first 2,000 paths of each model.", self.grid,
             x=size, y="probability", has_legend=True, height=320,
         )  # fmt: skip
-        models = ShownTable(self.table, labels=Head("model"), heads=heads)
+        models = base.ShownTable(self.table, labels=base.Head("model"), heads=heads)
         funding = summarize_funding(self._drawn.get("funding_fit", {}))
         lead = "All sizes see the same paths."
-        return [Part("models", "By model", lead, (models, chart, *funding), shows="both")]
+        return [base.Part("models", "By model", lead, (models, chart, *funding), shows="both")]
 
     def __repr__(self) -> str:
         chance = self.settings["probability"]
         return f"<MaxLeverage {self.leverage:.3g} at {chance:g} in {self.settings['horizon']}>"
 
 
-@checked_only("compile", "progress", "overlay", "market")
+@base.checked_only("compile", "progress", "overlay", "market")
 def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
     market: Market | Markets,
     policy: AnyPolicy | None = None,
@@ -660,15 +640,15 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
     """
     chance = BETWEEN.check("probability", probability)
     if isinstance(models, str) or not isinstance(models, Sequence) or not len(models):
-        raise ParameterError(
-            f"models must be a list with at least one model, got {repr_plain(models)}"
+        raise base.ParameterError(
+            f"models must be a list with at least one model, got {base.repr_plain(models)}"
         )
     drawn = [
         simulate_paths(market, each, paths=paths, horizon=horizon, seed=seed, drift=drift)
         for each in models
     ]
     if not chance * paths >= LEAST_HITS:
-        raise ParameterError(
+        raise base.ParameterError(
             f"paths must be at least {math.ceil(LEAST_HITS / chance)} for the probability "
             f"{chance:g}, got {paths}"
         )
@@ -703,7 +683,7 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
 
 def choose_grid(
     policy: AnyPolicy | None, venue: AnyVenue, account: Account, paths: Paths
-) -> FloatArray:
+) -> base.FloatArray:
     """Return the sizes that are scanned: factors, or leverages that venue and account allow."""
     if policy is not None:
         return np.geomspace(0.1, LARGEST_FACTOR, 16)
@@ -714,7 +694,9 @@ def choose_grid(
         first = own.in_use(paths.calendar.time[:1])[0]
         most = min(most, find_most_held(own.with_table(first), account))
     for limit in (account.max_leverage, account.venue_leverage):
-        most = min([most, *(each for each in list_values(limit) if isinstance(each, int | float))])
+        most = min(
+            [most, *(each for each in base.list_values(limit) if isinstance(each, int | float))]
+        )
     return np.geomspace(min(0.5, 0.5 * most), most, 16)
 
 
@@ -753,7 +735,7 @@ class LeverageScan:
         )
         return estimate(hits, count, 0.95)
 
-    def search(self, sizes: FloatArray, chance: float) -> tuple[dict[str, Any], list[float]]:
+    def search(self, sizes: base.FloatArray, chance: float) -> tuple[dict[str, Any], list[float]]:
         of_all = functools.cache(lambda size: self.estimate(size, self.paths.count))
         scanned, grid = min(SCANNED, self.paths.count), [0.0, *map(float, sizes)]
         rough = [self.estimate(size, scanned).value for size in grid[1:]]

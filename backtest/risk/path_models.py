@@ -13,19 +13,7 @@ from typing import Annotated, Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 
-from backtest.base import (
-    DataError,
-    Faults,
-    FloatArray,
-    Number,
-    ParameterError,
-    Value,
-    check_lengths,
-    checked,
-    compile_module,
-    declared,
-    format_percent,
-)
+from backtest import base
 from backtest.base.units import YEAR_DAYS
 from backtest.features import find_backcast, kernels, log_returns
 from backtest.market import SESSIONS, Market, bars_per_year
@@ -67,7 +55,7 @@ Drift = float | str
 
 # --------------------------------------------------------------------------------- random numbers
 
-Moves: TypeAlias = tuple[FloatArray, FloatArray, FloatArray]
+Moves: TypeAlias = tuple[base.FloatArray, base.FloatArray, base.FloatArray]
 """Log moves of bars, and their highest and lowest log price over the open, (bars, paths)."""
 NORMALS, EXTREMES, STUDENT, ROWS, BASIS, FUNDING, JUMPS, _, PARTS = range(9)
 """The kinds of random numbers: each has a generator of its own."""
@@ -92,13 +80,13 @@ class Draws:
         counter = np.array([0, instrument, part, kind], dtype=np.uint64)
         return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
-    def normals(self, kind: int, part: int = 0) -> FloatArray:
+    def normals(self, kind: int, part: int = 0) -> base.FloatArray:
         return self.generator(kind, 0, part).standard_normal(self.shape)
 
-    def uniforms(self, kind: int, part: int = 0) -> FloatArray:
+    def uniforms(self, kind: int, part: int = 0) -> base.FloatArray:
         return self.generator(kind, 0, part).random(self.shape)
 
-    def joint_normals(self) -> FloatArray:
+    def joint_normals(self) -> base.FloatArray:
         """Return the normal numbers of bars, correlated with those of other instruments."""
         total = np.zeros(self.shape)
         for j, load in enumerate(self.loads):
@@ -107,8 +95,8 @@ class Draws:
         return total
 
     def extremes(
-        self, moves: FloatArray, variance: FloatArray | float, part: int = 0
-    ) -> tuple[FloatArray, FloatArray]:
+        self, moves: base.FloatArray, variance: base.FloatArray | float, part: int = 0
+    ) -> tuple[base.FloatArray, base.FloatArray]:
         """Return the highest and lowest points of Brownian bridges from 0 to ``moves``.
 
         P(M >= m) = exp(-2 m (m - x) / v) for m >= max(0, x). A bridge of several steps draws the
@@ -130,7 +118,9 @@ class Draws:
         return high, low
 
 
-def find_top(move: FloatArray, variance: FloatArray | float, wait: FloatArray) -> FloatArray:
+def find_top(
+    move: base.FloatArray, variance: base.FloatArray | float, wait: base.FloatArray
+) -> base.FloatArray:
     """Return the highest point of a Brownian bridge from 0 to ``move``, by an exponential."""
     return np.asarray(0.5 * (move + np.sqrt(move * move + 2.0 * variance * wait)))
 
@@ -138,8 +128,8 @@ def find_top(move: FloatArray, variance: FloatArray | float, wait: FloatArray) -
 # ----------------------------------------------------------------------------------------- models
 
 
-@declared
-class PathModel(Value):
+@base.declared
+class PathModel(base.Value):
     """Base of the models of paths: frozen values whose fields are parameters with units.
 
     ``fit`` estimates the parameters on a market.
@@ -149,7 +139,7 @@ class PathModel(Value):
     """Whether bars repeat rows of history, with their mark prices, volumes and funding."""
 
     @classmethod
-    @checked
+    @base.checked
     def fit(cls, market: Market) -> Self:
         """Return the model with its parameters estimated on a market."""
         raise NotImplementedError
@@ -173,25 +163,27 @@ def read_drift(drift: Drift, market: Market) -> float:
         growth = float(np.mean(np.exp(log_returns(market)[1:])))
         return math.log(growth) * count_per_year(market)
     if isinstance(drift, str):
-        raise ParameterError(f"drift must be a number per year or 'history', got {drift[:60]!r}")
-    return float(Number().check("drift", drift))
+        raise base.ParameterError(
+            f"drift must be a number per year or 'history', got {drift[:60]!r}"
+        )
+    return float(base.Number().check("drift", drift))
 
 
 def describe_drift(paths: Mapping[str, Any]) -> str:
     rates = paths["drift"]
     if not any(rates.values()):
         return "no drift"
-    shown = {name: format_percent(rate, is_signed=True) for name, rate in rates.items()}
+    shown = {name: base.format_percent(rate, is_signed=True) for name, rate in rates.items()}
     each = [f"{name} {rate}" for name, rate in shown.items()]
     text = shown[next(iter(shown))] if len(set(rates.values())) == 1 else ", ".join(each)
     return f"a drift {'of history, ' if paths['drift_of_history'] else 'of '}{text} per year"
 
 
-def read_returns(market: Market, model: str) -> FloatArray:
+def read_returns(market: Market, model: str) -> base.FloatArray:
     returns = log_returns(market)[1:][-MOST_RETURNS:]
     if len(returns) < LEAST_RETURNS or not float(np.std(returns)) > 0.0:
         found = f"{len(returns)}" if len(returns) < LEAST_RETURNS else "prices that do not move"
-        raise DataError(
+        raise base.DataError(
             f"a fit of {model} needs at least {LEAST_RETURNS} returns that vary, got {found} in "
             f"{market!r}; the model can be made from parameters"
         )
@@ -205,7 +197,7 @@ def count_per_year(market: Market) -> float:
     return float(known[-1]) if known.size else math.nan
 
 
-@declared
+@base.declared
 class GBM(PathModel):
     """Geometric Brownian motion.
 
@@ -218,11 +210,11 @@ class GBM(PathModel):
         ``drift - volatility^2 / 2``.
     """
 
-    volatility: Annotated[float, Number(0.0, 100.0, open_low=True)]
-    drift: Annotated[float, Number()] = 0.0
+    volatility: Annotated[float, base.Number(0.0, 100.0, open_low=True)]
+    drift: Annotated[float, base.Number()] = 0.0
 
     @classmethod
-    @checked
+    @base.checked
     def fit(cls, market: Market) -> Self:
         """Return the model of the last 20,000 returns."""
         returns, per_year = read_returns(market, cls.__name__), count_per_year(market)
@@ -236,7 +228,7 @@ class GBM(PathModel):
         return moves, *draws.extremes(moves, variance)
 
 
-@declared
+@base.declared
 class Merton(PathModel):
     """Brownian motion with normal jumps of the log price.
 
@@ -258,14 +250,14 @@ class Merton(PathModel):
     Discontinuous, J. Financial Economics 3.
     """
 
-    volatility: Annotated[float, Number(0.0, 100.0, open_low=True)]
-    jumps: Annotated[float, Number(0.0)]
-    jump_mean: Annotated[float, Number(-5.0, 5.0)]
-    jump_deviation: Annotated[float, Number(0.0, 5.0)]
-    drift: Annotated[float, Number()] = 0.0
+    volatility: Annotated[float, base.Number(0.0, 100.0, open_low=True)]
+    jumps: Annotated[float, base.Number(0.0)]
+    jump_mean: Annotated[float, base.Number(-5.0, 5.0)]
+    jump_deviation: Annotated[float, base.Number(0.0, 5.0)]
+    drift: Annotated[float, base.Number()] = 0.0
 
     @classmethod
-    @checked
+    @base.checked
     def fit(cls, market: Market) -> Self:
         """Return the most likely model of the last 20,000 returns."""
         returns, per_year = read_returns(market, cls.__name__), count_per_year(market)
@@ -299,7 +291,7 @@ class Merton(PathModel):
         return moves + jump, high, low
 
 
-@declared
+@base.declared
 class Garch(PathModel):
     """GARCH(1,1) with Student's t or normal innovations; per bar.
 
@@ -326,17 +318,19 @@ class Garch(PathModel):
     Conditional Heteroskedasticity, J. Econometrics 31(3).
     """
 
-    omega: Annotated[float, Number(0.0, open_low=True)]
-    alpha: Annotated[float, Number(0.0, 1.0)]
-    beta: Annotated[float, Number(0.0, 1.0, open_high=True)]
-    degrees_of_freedom: Annotated[float, Number(2.0, open_low=True, may_be_infinite=True)] = (
+    omega: Annotated[float, base.Number(0.0, open_low=True)]
+    alpha: Annotated[float, base.Number(0.0, 1.0)]
+    beta: Annotated[float, base.Number(0.0, 1.0, open_high=True)]
+    degrees_of_freedom: Annotated[float, base.Number(2.0, open_low=True, may_be_infinite=True)] = (
         math.inf
     )
-    variance_now: Annotated[float | None, Number(0.0, open_low=True)] = None
-    variance_most: Annotated[float, Number(0.0, open_low=True, may_be_infinite=True)] = math.inf
-    drift: Annotated[float, Number()] = 0.0
+    variance_now: Annotated[float | None, base.Number(0.0, open_low=True)] = None
+    variance_most: Annotated[float, base.Number(0.0, open_low=True, may_be_infinite=True)] = (
+        math.inf
+    )
+    drift: Annotated[float, base.Number()] = 0.0
 
-    def faults(self) -> Faults:
+    def faults(self) -> base.Faults:
         """Yield weights under which the variance has no mean."""
         if not self.alpha + self.beta < 1.0:
             yield "beta", f"must leave alpha + beta under 1: it is {self.alpha + self.beta:g}"
@@ -346,7 +340,7 @@ class Garch(PathModel):
             self._set_fields(variance_now=self.omega / (1.0 - self.alpha - self.beta))
 
     @classmethod
-    @checked
+    @base.checked
     def fit(cls, market: Market) -> Self:
         """Return the most likely model with Student's t.
 
@@ -374,24 +368,24 @@ class Garch(PathModel):
         return moves, *draws.extremes(moves, variance)
 
 
-@checked
-def block_length(returns: FloatArray) -> float:
+@base.checked
+def block_length(returns: base.FloatArray) -> float:
     """Return the mean length of blocks for a stationary bootstrap of squared returns, in bars.
 
     ``returns`` have shape (n,); it is at least n^(1/3). Source: Politis and White
     (2004), Automatic Block-Length Selection for the Dependent Bootstrap, Econometric Reviews 23(1),
     with the correction of Patton, Politis and White (2009).
     """
-    check_lengths(returns=returns)
+    base.check_lengths(returns=returns)
     if len(returns) < LEAST_SQUARES:
-        raise ParameterError(
+        raise base.ParameterError(
             f"a block length needs at least {LEAST_SQUARES} returns, got {len(returns)}"
         )
     found = find_block_length(returns**2)
     return max(float(len(returns) ** (1.0 / 3.0)), found)  # it is NaN if the squares do not vary
 
 
-def find_row_scale(model: Filtered, rows: FloatArray, target: float) -> float:
+def find_row_scale(model: Filtered, rows: base.FloatArray, target: float) -> float:
     """Return by what squared rows are multiplied, so that paths have the variance of history.
 
     ``rows`` (n,) are squared returns over their variance.
@@ -405,7 +399,7 @@ def find_row_scale(model: Filtered, rows: FloatArray, target: float) -> float:
     return math.exp(brentq(excess, -14.0, 14.0, xtol=1e-10)) if is_found else 1.0
 
 
-def find_long_run(model: Filtered, rows: FloatArray) -> float:
+def find_long_run(model: Filtered, rows: base.FloatArray) -> float:
     """Return the mean squared return of a long path; infinite if its variance grows forever.
 
     Notes
@@ -427,7 +421,7 @@ def find_long_run(model: Filtered, rows: FloatArray) -> float:
     return model.omega / left * float(np.mean(rows * total)) if left > 0.0 else math.inf
 
 
-@declared
+@base.declared
 class _Resampled(PathModel):
     """Base of the models that repeat rows of history.
 
@@ -437,16 +431,16 @@ class _Resampled(PathModel):
     same factor, so that its close rises by the drift in the mean over rows.
     """
 
-    block: Annotated[float, Number(1.0)]
+    block: Annotated[float, base.Number(1.0)]
 
     is_resampled: ClassVar[bool] = True
 
-    def scale(self, market: Market) -> tuple[FloatArray, FloatArray]:
+    def scale(self, market: Market) -> tuple[base.FloatArray, base.FloatArray]:
         """Return the volatility of each row, (n_bars,), and variance now, omega, alpha, beta."""
         return np.ones(market.n_bars), np.array([1.0, 0.0, 0.0, 1.0])
 
 
-@declared
+@base.declared
 class Stationary(_Resampled):
     """Rows of history in blocks of geometric length.
 
@@ -462,16 +456,16 @@ class Stationary(_Resampled):
     Source: Politis and Romano (1994), The Stationary Bootstrap, JASA 89(428).
     """
 
-    drift: Annotated[float, Number()] = 0.0
+    drift: Annotated[float, base.Number()] = 0.0
 
     @classmethod
-    @checked
+    @base.checked
     def fit(cls, market: Market) -> Self:
         """Return the model with the block length of :func:`block_length`."""
         return cls(block=block_length(read_returns(market, cls.__name__)))
 
 
-@declared
+@base.declared
 class Filtered(_Resampled):
     """Rows of history divided by the volatility of their time, times the volatility of the path.
 
@@ -497,14 +491,14 @@ class Filtered(_Resampled):
     Derivative Securities, J. Futures Markets 19(5).
     """
 
-    omega: Annotated[float, Number(0.0, open_low=True)]
-    alpha: Annotated[float, Number(0.0, 1.0)]
-    beta: Annotated[float, Number(0.0, 1.0, open_high=True)]
-    variance_now: Annotated[float, Number(0.0, open_low=True)]
-    drift: Annotated[float, Number()] = 0.0
+    omega: Annotated[float, base.Number(0.0, open_low=True)]
+    alpha: Annotated[float, base.Number(0.0, 1.0)]
+    beta: Annotated[float, base.Number(0.0, 1.0, open_high=True)]
+    variance_now: Annotated[float, base.Number(0.0, open_low=True)]
+    drift: Annotated[float, base.Number()] = 0.0
 
     @classmethod
-    @checked
+    @base.checked
     def fit(cls, market: Market) -> Self:
         """Return the model with today's variance, and the block length of the divided returns.
 
@@ -532,16 +526,16 @@ class Filtered(_Resampled):
         left = log_returns(market)[1:] / made.scale(market)[0][1:]
         return made.override(block=block_length(left[-len(returns) :]))
 
-    def filter(self, market: Market) -> FloatArray:
+    def filter(self, market: Market) -> base.FloatArray:
         """Return the variance that the model forecasts for the bar after each, (n_bars,)."""
         squares = log_returns(market) ** 2
         ahead = np.full(market.n_bars, find_backcast(squares[1:]))
-        compile_module(kernels).filter_variance(
+        base.compile_module(kernels).filter_variance(
             squares, np.array([self.omega, self.alpha, self.beta]), float(ahead[0]), 1, ahead
         )
         return ahead
 
-    def scale(self, market: Market) -> tuple[FloatArray, FloatArray]:
+    def scale(self, market: Market) -> tuple[base.FloatArray, base.FloatArray]:
         """Return the volatility that the model had for each bar, times a constant, and weights."""
         returns = log_returns(market)
         ahead = self.filter(market)
@@ -552,7 +546,7 @@ class Filtered(_Resampled):
         return np.asarray(found / math.sqrt(find_row_scale(self, rows, target))), weights
 
 
-def fit_merton(returns: FloatArray) -> tuple[float, float, float, float]:
+def fit_merton(returns: base.FloatArray) -> tuple[float, float, float, float]:
     """Return deviation per bar, jumps per bar, and mean and deviation of a jump: most likely."""
     from scipy.optimize import minimize  # noqa: PLC0415 - slow to load
     from scipy.special import expit, logit  # noqa: PLC0415
@@ -562,7 +556,7 @@ def fit_merton(returns: FloatArray) -> tuple[float, float, float, float]:
     far = returns[np.abs(returns) > FAR * deviation]
     share = min(max(len(far) / len(returns), 1.0 / len(returns)), 0.2)
 
-    def log_density(x: FloatArray) -> FloatArray:
+    def log_density(x: base.FloatArray) -> base.FloatArray:
         s, jumps, mean, spread = math.exp(x[0]), expit(x[1]), x[2], math.exp(x[3])
         total = np.zeros(len(returns))
         for k in range(MOST_AT_ONCE):
@@ -571,7 +565,7 @@ def fit_merton(returns: FloatArray) -> tuple[float, float, float, float]:
             total += poisson.pmf(k, jumps) * np.exp(-0.5 * z * z) / width
         return np.asarray(np.log(np.maximum(total, 1e-300)))
 
-    def cost(x: FloatArray) -> float:
+    def cost(x: base.FloatArray) -> float:
         return -float(np.mean(log_density(np.clip(x, -30.0, 30.0))))
 
     spread = float(np.std(far)) if len(far) > 1 else FAR * deviation
@@ -582,7 +576,7 @@ def fit_merton(returns: FloatArray) -> tuple[float, float, float, float]:
     return math.exp(x[0]), float(expit(x[1])), float(x[2]), math.exp(x[3])
 
 
-def fit_student_garch(returns: FloatArray) -> dict[str, float]:
+def fit_student_garch(returns: base.FloatArray) -> dict[str, float]:
     from arch import arch_model  # noqa: PLC0415 - takes a second to import
 
     target = float(np.mean(returns**2))

@@ -11,25 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base import (
-    DataError,
-    FloatArray,
-    IntArray,
-    Number,
-    ParameterError,
-    Range,
-    TimeLike,
-    check_shape,
-    checked,
-    did_you_mean,
-    format_duration,
-    format_time,
-    parse_duration,
-    pick_value,
-    repr_plain,
-    to_nanoseconds,
-    utc_index,
-)
+from backtest import base
 from backtest.base.units import DAY
 from backtest.features import log_returns
 from backtest.market import Market, Markets, as_given, as_markets
@@ -92,10 +74,10 @@ class PathCalendar(NamedTuple):
     no bar may repeat.
     """
 
-    time: IntArray
-    stamps: IntArray
-    phases: IntArray
-    row_phases: IntArray
+    time: base.IntArray
+    stamps: base.IntArray
+    phases: base.IntArray
+    row_phases: base.IntArray
 
 
 def plan_calendar(
@@ -103,14 +85,14 @@ def plan_calendar(
 ) -> PathCalendar:
     """Return the calendar of ``horizon`` ns, with phases that repeat after ``every`` ns."""
     if history.end + horizon > LAST_TIME:
-        raise ParameterError(
-            f"horizon must end before the year 2262, got {format_duration(horizon)}"
+        raise base.ParameterError(
+            f"horizon must end before the year 2262, got {base.format_duration(horizon)}"
         )
     time = plan_bars(history, horizon)
     if len(time) < 2:
-        raise ParameterError(
-            f"horizon must be at least one bar of {format_duration(history.interval)}, "
-            f"got {format_duration(horizon)}"
+        raise base.ParameterError(
+            f"horizon must be at least one bar of {base.format_duration(history.interval)}, "
+            f"got {base.format_duration(horizon)}"
         )
     stamps = np.empty(0, np.int64)
     if grid is not None:
@@ -119,14 +101,14 @@ def plan_calendar(
     row_phases[0] = -1  # its last close is not known
     missing = np.setdiff1d(phases[1:], row_phases)
     if len(missing):
-        raise DataError(
+        raise base.DataError(
             "history must have a bar for each phase of the funding interval or the week, "
             f"{len(missing)} have none in {history!r}"
         )
     return PathCalendar(time, stamps, phases, row_phases)
 
 
-def plan_bars(history: Market, horizon: int) -> IntArray:
+def plan_bars(history: Market, horizon: int) -> base.IntArray:
     last = int(history.time[-1])
     if not history.sessions:
         return last + np.arange(0, horizon + 1, history.interval, dtype=np.int64)
@@ -135,7 +117,7 @@ def plan_bars(history: Market, horizon: int) -> IntArray:
     return np.concatenate([[last], opens[(opens > last) & (opens <= last + horizon)]])
 
 
-def find_week(history: Market) -> IntArray:
+def find_week(history: Market) -> base.IntArray:
     """Return the times of the week at which bars open in at least half of the last weeks, ns."""
     if history.interval > DAY:
         return np.array([int(history.time[-1]) % WEEK], dtype=np.int64)
@@ -145,7 +127,9 @@ def find_week(history: Market) -> IntArray:
     return np.asarray(found[counts >= 0.5 * weeks], dtype=np.int64)
 
 
-def find_phases(history: Market, time: IntArray, every: int) -> tuple[IntArray, IntArray]:
+def find_phases(
+    history: Market, time: base.IntArray, every: int
+) -> tuple[base.IntArray, base.IntArray]:
     if history.sessions and history.interval <= DAY:
         week = find_week(history)
         place = np.searchsorted(week, history.time % WEEK).clip(max=len(week) - 1)
@@ -172,16 +156,16 @@ class RowTable:
 
     block: float
     calendar: PathCalendar
-    moves: FloatArray
-    ratios: FloatArray
-    shares: FloatArray
-    order: IntArray
-    counts: IntArray
-    starts: IntArray
-    variance: FloatArray
-    cumulants: FloatArray
+    moves: base.FloatArray
+    ratios: base.FloatArray
+    shares: base.FloatArray
+    order: base.IntArray
+    counts: base.IntArray
+    starts: base.IntArray
+    variance: base.FloatArray
+    cumulants: base.FloatArray
 
-    def choose(self, uniforms: FloatArray) -> IntArray:
+    def choose(self, uniforms: base.FloatArray) -> base.IntArray:
         """Return which row each bar repeats, (bars, paths), by uniform numbers (..., 2).
 
         Blocks have geometric lengths, as in the stationary bootstrap. A block that runs over the
@@ -198,14 +182,14 @@ class RowTable:
             rows[t] = row = np.where(begins[t], fresh[t], row)
         return rows
 
-    def sum_cumulants(self, size: FloatArray) -> FloatArray:
+    def sum_cumulants(self, size: base.FloatArray) -> base.FloatArray:
         """Return the log of the mean of exp(size x), x the log move of a row drawn by itself."""
         first, second, third, fourth = self.cumulants
         rest = second / 2.0 + size * (third / 6.0 + size * (fourth / 24.0))
         return np.asarray(size * (first + size * rest))
 
     @functools.cached_property
-    def growth(self) -> FloatArray:
+    def growth(self) -> base.FloatArray:
         """The mean of a product is not the product of the means: rows of a block are neighbors.
 
         It follows the share of the paths that are at each row, weighted by price, and their mean
@@ -231,7 +215,7 @@ class RowTable:
             mean = float(mass @ variance)
         return growth
 
-    def lay(self, rows: IntArray, drift: float) -> FloatArray:
+    def lay(self, rows: base.IntArray, drift: float) -> base.FloatArray:
         """Return the logs of open, high, low and close over the last close, (4, bars, paths)."""
         now, omega, alpha, beta = self.variance
         weights = alpha * self.moves[3] ** 2 + beta
@@ -286,11 +270,11 @@ class PathBars(NamedTuple):
     shape (n_paths, width), ``rates`` of funding (n_paths, n_stamps).
     """
 
-    prices: FloatArray
-    marks: FloatArray
-    volume: FloatArray
-    rows: IntArray
-    rates: FloatArray
+    prices: base.FloatArray
+    marks: base.FloatArray
+    volume: base.FloatArray
+    rows: base.IntArray
+    rates: base.FloatArray
 
     def select(self, part: slice) -> PathBars:
         return PathBars(*[each[..., part, :] for each in self])  # type: ignore[arg-type] # by field
@@ -373,14 +357,14 @@ class InstrumentPaths:
             rates=self.draw_rates(draws),
         )
 
-    def put_first(self, names: tuple[str, ...], values: FloatArray) -> FloatArray:
+    def put_first(self, names: tuple[str, ...], values: base.FloatArray) -> base.FloatArray:
         """Return values (k, bars, paths) as (k, paths, width), with the last bar of history."""
         found = np.empty((len(names), values.shape[2], values.shape[1] + 1))
         found[:, :, 0] = np.array([getattr(self.history, name)[-1] for name in names])[:, None]
         found[:, :, 1:] = np.moveaxis(values, 1, 2)
         return found
 
-    def draw_basis(self, draws: Draws) -> FloatArray:
+    def draw_basis(self, draws: Draws) -> base.FloatArray:
         """Return log mark over last at open, high, low and close, (4, bars, paths)."""
         now, mean, keep, spread = self.basis
         z = draws.normals(BASIS)
@@ -390,7 +374,7 @@ class InstrumentPaths:
         middle = 0.5 * (basis[:-1] + basis[1:])
         return np.array([basis[:-1], middle, middle, basis[1:]])
 
-    def draw_rates(self, draws: Draws) -> FloatArray:
+    def draw_rates(self, draws: Draws) -> base.FloatArray:
         process = self.process
         residuals = process.residuals if self.table is not None else np.sort(process.residuals)
         size = len(self.calendar.stamps), draws.shape[1]
@@ -441,7 +425,7 @@ class InstrumentPaths:
 
 
 def append_bars(
-    market: Market, ahead: Mapping[str, FloatArray], source: str, **changes: Any
+    market: Market, ahead: Mapping[str, base.FloatArray], source: str, **changes: Any
 ) -> Market:
     """Return a market that goes on: bars and settlements by field; columns keep their last value.
 
@@ -458,7 +442,7 @@ def append_bars(
     return Market(**fields | changes, source=source)
 
 
-def bound_extremes(prices: FloatArray) -> FloatArray:
+def bound_extremes(prices: base.FloatArray) -> base.FloatArray:
     """Put the highs and lows of bars (4, ...) beyond their opens and closes, in place."""
     first, high, low, close = prices
     np.maximum(high, np.maximum(first, close), out=high)
@@ -512,14 +496,14 @@ class Paths:
                 history=market,
                 model=self.models[name],
                 horizon=self.horizon,
-                funding=pick_value(self.funding, name),
+                funding=base.pick_value(self.funding, name),
                 every=math.lcm(*periods),
             )
             for name, market in self.markets.items()
         }
 
     @functools.cached_property
-    def factor(self) -> FloatArray:
+    def factor(self) -> base.FloatArray:
         """The lower Cholesky factor of the correlation, (n, n)."""
         if self.is_resampled:
             return np.zeros((len(self.names), 1))
@@ -563,7 +547,7 @@ class Paths:
     @property
     def time(self) -> pd.DatetimeIndex:
         """The opens of the bars of every path, UTC."""
-        return utc_index(self.calendar.time)
+        return base.utc_index(self.calendar.time)
 
     @property
     def start(self) -> pd.Timestamp:
@@ -577,7 +561,7 @@ class Paths:
         return (self[i] for i in range(self.count))
 
     def __repr__(self) -> str:
-        begins = format_time(int(self.calendar.time[0]) + self.markets.interval)
+        begins = base.format_time(int(self.calendar.time[0]) + self.markets.interval)
         names = f" of {', '.join(self.names)}" if len(self.names) > 1 else ""
         drawn = self.kinds if names else repr(self.model)
         return (
@@ -585,7 +569,7 @@ class Paths:
             f"seed {self.seed}>"
         )
 
-    @checked
+    @base.checked
     def __getitem__(self, i: int) -> Any:
         if not -self.count <= i < self.count:
             raise IndexError(f"there are {self.count} paths, got {i}")
@@ -611,7 +595,7 @@ class Paths:
             },
             "funding_fit": {name: own.process.describe() for name, own in self.members.items()},
             "correlation": [list(row) for row in self.correlation] if is_joined else None,
-            "start": format_time(int(self.calendar.time[0]) + self.markets.interval),
+            "start": base.format_time(int(self.calendar.time[0]) + self.markets.interval),
             "history": self.markets.content_hash,
         }  # fmt: skip
 
@@ -649,10 +633,10 @@ class Paths:
 
     def closes(
         self, first: int = 0, stop: int | None = None, name: str | None = None
-    ) -> FloatArray:
+    ) -> base.FloatArray:
         """Return last prices of an instrument at closes, of shape (paths, width)."""
         bars = self.draw(first, self.count if stop is None else stop, name)
-        closes: FloatArray = bars.prices[3]
+        closes: base.FloatArray = bars.prices[3]
         return closes
 
     def markets_of(self, bars: Mapping[str, PathBars], k: int, number: int) -> Markets:
@@ -671,12 +655,12 @@ class Paths:
         return as_given(Markets(joined, currency=self.markets.currency or None), path)
 
 
-def factor_correlation(correlation: FloatArray) -> FloatArray:
+def factor_correlation(correlation: base.FloatArray) -> base.FloatArray:
     c = np.asarray(correlation, dtype=np.float64)
     is_matrix = bool(np.isfinite(c).all() and np.allclose(c, c.T, atol=1e-12))
     is_matrix = is_matrix and bool(np.allclose(np.diag(c), 1.0))
     if not is_matrix or float(np.linalg.eigvalsh(c).min()) < -SLACK:
-        raise ParameterError(
+        raise base.ParameterError(
             "correlation must be a symmetric matrix with ones on its diagonal and no negative "
             f"eigenvalue, got {np.round(c, 4).tolist()}"
         )
@@ -695,28 +679,28 @@ def read_correlation(given: Any, history: Markets) -> tuple[tuple[float, ...], .
             found = np.eye(n) if len(returns[0]) < 2 else np.atleast_2d(np.corrcoef(returns))
         found = np.where(np.isfinite(found), found, 0.0)
     elif np.ndim(given) == 0:
-        found = np.full((n, n), Number(-1.0, 1.0).check("correlation", given))
+        found = np.full((n, n), base.Number(-1.0, 1.0).check("correlation", given))
     else:
-        check_shape("correlation", given, (n, n))
+        base.check_shape("correlation", given, (n, n))
         found = np.array(given, dtype=np.float64)
     if np.ndim(given) == 0:
         np.fill_diagonal(found, 1.0)
     return tuple(tuple(map(float, row)) for row in found)
 
 
-@checked
+@base.checked
 def simulate_paths(
     market: Market | Markets,
     model: Any = "filtered",
     *,
     paths: int = 10_000,
     horizon: str = "30d",
-    start: TimeLike = "now",
+    start: base.TimeLike = "now",
     seed: int = 0,
     bridge: int = 1,
     funding: Any = FITTED,
     drift: Drift | None = None,
-    correlation: float | FloatArray | None = None,
+    correlation: float | base.FloatArray | None = None,
 ) -> Paths:
     """Return possible continuations of a market, or of several.
 
@@ -751,13 +735,13 @@ def simulate_paths(
         log returns of history. Jumps are common to all. Resampled rows keep theirs.
     """
     markets = as_markets(market)
-    count = int(Range(1, 10**9).check("paths", paths, whole=True))
-    Range(0, 2**62).check("seed", seed, whole=True)
+    count = int(base.Range(1, 10**9).check("paths", paths, whole=True))
+    base.Range(0, 2**62).check("seed", seed, whole=True)
     if isinstance(bridge, bool) or bridge not in BRIDGES:
-        raise ParameterError(f"bridge must be 1 or 4 steps, got {bridge!r}")
-    span = parse_duration(horizon, "horizon")
+        raise base.ParameterError(f"bridge must be 1 or 4 steps, got {bridge!r}")
+    span = base.parse_duration(horizon, "horizon")
     if markets.options:
-        raise ParameterError(
+        raise base.ParameterError(
             "simulated paths have no prices of options, got "
             f"{next(iter(markets.options))!r}; bt.stress answers for accounts that hold them"
         )
@@ -765,7 +749,7 @@ def simulate_paths(
     models = fit_models(model, history, drift)
     is_resampled = all(each.is_resampled for each in models.values())
     if correlation is not None and (len(history) == 1 or is_resampled):
-        raise ParameterError(
+        raise base.ParameterError(
             "correlation needs several instruments and a parametric model; rows have their own"
         )
     made = Paths(
@@ -785,11 +769,11 @@ def simulate_paths(
     return made
 
 
-def select_history_of_all(markets: Markets, start: TimeLike) -> Markets:
+def select_history_of_all(markets: Markets, start: base.TimeLike) -> Markets:
     spans = zip(markets.names, markets.spans, strict=True)
     ended = [name for name, (_, stop) in spans if stop < markets.n_bars]
     if ended:
-        raise DataError(
+        raise base.DataError(
             f"paths begin at the end of all instruments, {', '.join(ended)} ended earlier; "
             "markets.select(...) leaves them out"
         )
@@ -812,26 +796,26 @@ def read_fundings(funding: Any, history: Markets) -> Any:
     if not isinstance(funding, Mapping):
         return read_funding(funding)
     if set(funding) != set(history.names):
-        raise ParameterError(
+        raise base.ParameterError(
             f"funding must be one for all or one for each of {', '.join(history.names)}, "
             f"got {', '.join(map(str, funding))}"
         )
     return {name: read_funding(each) for name, each in funding.items()}
 
 
-def select_history(market: Market, start: TimeLike) -> Market:
+def select_history(market: Market, start: base.TimeLike) -> Market:
     history = market
     if not (isinstance(start, str) and start == "now"):
-        end = to_nanoseconds(start, "start")
+        end = base.to_nanoseconds(start, "start")
         n = int((market.time + market.interval <= end).sum())
         if n < 2 or end > market.end:
-            raise ParameterError(
-                f"start must lie after two bars of the market, {format_time(market.start)} to "
-                f"{format_time(market.end)}, got {format_time(end)}"
+            raise base.ParameterError(
+                f"start must lie after two bars of the market, {base.format_time(market.start)} to "
+                f"{base.format_time(market.end)}, got {base.format_time(end)}"
             )
         history = market.prefix(n)
     if history.n_bars < 2:
-        raise DataError(f"paths need at least 2 bars of history, got {market!r}")
+        raise base.DataError(f"paths need at least 2 bars of history, got {market!r}")
     return history
 
 
@@ -843,8 +827,8 @@ def choose_model(model: object, history: Market, drift: Drift | None) -> PathMod
     elif isinstance(model, str) and model.lower() in MODELS:
         chosen = MODELS[model.lower()].fit(history)
     else:
-        raise ParameterError(
+        raise base.ParameterError(
             f"model must be a model of bt.paths or one of {', '.join(MODELS)}, "
-            f"got {repr_plain(model):.60}{did_you_mean(model, MODELS)}"
+            f"got {base.repr_plain(model):.60}{base.did_you_mean(model, MODELS)}"
         )
     return chosen if drift is None else chosen.override(drift=read_drift(drift, history))

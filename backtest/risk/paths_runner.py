@@ -13,17 +13,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from backtest import base
 from backtest.account import Account
-from backtest.base import (
-    DataError,
-    FloatArray,
-    Number,
-    ParameterError,
-    Range,
-    format_time,
-    name_values,
-    repr_plain,
-)
 from backtest.engine import (
     BatchLoop,
     Laid,
@@ -72,12 +63,12 @@ class PathLives(NamedTuple):
     """
 
     first: int
-    wealth: FloatArray
-    liquidations: FloatArray
-    bad_debt: FloatArray
-    calls: FloatArray
-    is_ruined: FloatArray
-    closes: FloatArray
+    wealth: base.FloatArray
+    liquidations: base.FloatArray
+    bad_debt: base.FloatArray
+    calls: base.FloatArray
+    is_ruined: base.FloatArray
+    closes: base.FloatArray
 
 
 class Prepared(NamedTuple):
@@ -122,7 +113,7 @@ class PathsRunner:
         return {name: each.with_table(each.in_use(start)[0]) for name, each in found.items()}
 
     @property
-    def last(self) -> FloatArray:
+    def last(self) -> base.FloatArray:
         """The last closes of history, of shape (n,)."""
         return np.array([each.close[-1] for each in self.paths.markets.values()])
 
@@ -130,15 +121,15 @@ class PathsRunner:
         markets = self.paths.markets
         check_run(markets, read_venues(self.venue, markets), self.terms)
         if self.terms.collateral:
-            raise ParameterError(
+            raise base.ParameterError(
                 "simulated paths have no prices of account.collateral; count it as capital"
             )
         if self.resume is not None and (self.overlay is None) != (self.resume.overlay is None):
-            raise ParameterError(
+            raise base.ParameterError(
                 f"overlay must be that of the result, {self.resume.overlay!r}, got {self.overlay!r}"
             )
 
-    def list_weights(self, markets: Markets) -> FloatArray:
+    def list_weights(self, markets: Markets) -> base.FloatArray:
         """Return the signal on the bars of a path, of shape (n, n_bars)."""
         names, chosen = self.paths.names, self.signal
         if chosen is None and self.resume is not None:
@@ -297,7 +288,7 @@ class PathsRunner:
         fields = self.draw_fields(bars, n)
         return lay_alike(prepared.setup, self.loop.deciders, n, columns, **fields)
 
-    def observe(self, own: ObservedPolicy, name: str, bars: PathBars) -> dict[str, FloatArray]:
+    def observe(self, own: ObservedPolicy, name: str, bars: PathBars) -> dict[str, base.FloatArray]:
         """Return the columns of a policy along some paths, end to end."""
         member, width = self.paths.members[name], self.paths.width
         if not own.columns:
@@ -311,7 +302,7 @@ class PathsRunner:
                 rows[k] = columns[column][-width:]
         return {column: rows.ravel() for column, rows in found.items()}
 
-    def draw_fields(self, bars: Mapping[str, PathBars], n: int) -> dict[str, FloatArray]:
+    def draw_fields(self, bars: Mapping[str, PathBars], n: int) -> dict[str, base.FloatArray]:
         """Return prices and volumes of some paths, (bars, n), and their rates of funding."""
         each, feed = [*bars.values()], self.prepared.setup.inputs.feed
         fields = [(*own.prices, *own.marks, own.volume) for own in each]
@@ -380,7 +371,7 @@ def refuse_options(policy: AnyPolicy, overlay: Policy | None, account: AnyAccoun
         last = zip(options.terms.names, options.record.quantity[-1].tolist(), strict=True)
         found = [f"a result that holds {name}" for name, held in last if held != 0.0] + found
     if found:
-        raise ParameterError(
+        raise base.ParameterError(
             "no risk is simulated of accounts that hold or trade options, got "
             f"{found[0]}; bt.stress answers for them"
         )
@@ -395,17 +386,19 @@ def check_start(account: object, paths: Paths) -> None:
     if isinstance(account, Account):
         return
     if not isinstance(account, Result):
-        raise ParameterError(f"account must be an Account or a Result, got {repr_plain(account)}")
+        raise base.ParameterError(
+            f"account must be an Account or a Result, got {base.repr_plain(account)}"
+        )
     if not is_same_account(account.names, paths.names):
-        raise ParameterError(
+        raise base.ParameterError(
             f"paths must be of the instruments of the result, {', '.join(account.names)}, "
             f"got {', '.join(paths.names)}"
         )
     begins = int(paths.calendar.time[0])
     if account.last_time != begins:
-        raise DataError(
-            f"paths must begin where the result ended, {format_time(account.last_time)}, "
-            f"got {format_time(begins)}; start='now' begins at the end of the market"
+        raise base.DataError(
+            f"paths must begin where the result ended, {base.format_time(account.last_time)}, "
+            f"got {base.format_time(begins)}; start='now' begins at the end of the market"
         )
 
 
@@ -413,12 +406,12 @@ def read_constant_signal(signal: Any, paths: Paths) -> float | dict[str, float] 
     is_one = len(paths.names) == 1
     if signal is None:
         return 1.0 if is_one else None
-    given = name_values(signal, paths.names)
+    given = base.name_values(signal, paths.names)
     if set(given) != set(paths.names):
-        raise ParameterError(
+        raise base.ParameterError(
             f"signal must name each of {', '.join(paths.names)}, got {', '.join(map(str, given))}"
         )
-    bound = Range(-1.0, 1.0) if is_one else Number()
+    bound = base.Range(-1.0, 1.0) if is_one else base.Number()
     found = {
         name: float(bound.check("signal" if is_one else f"signal of {name}", given[name]))
         for name in paths.names

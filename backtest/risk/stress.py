@@ -15,24 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from backtest.base import (
-    Choice,
-    FloatArray,
-    Head,
-    Headline,
-    ParameterError,
-    Part,
-    SettingsResult,
-    ShownChart,
-    ShownTable,
-    capitalize,
-    checked_only,
-    did_you_mean,
-    format_money,
-    format_time,
-    repr_plain,
-    to_nanoseconds,
-)
+from backtest import base
 from backtest.base.units import DAY
 from backtest.engine import Progress, Result, explain_idle_options, is_same_account
 from backtest.market import Market, Markets, as_markets
@@ -70,7 +53,7 @@ def crashes() -> tuple[Scenario, ...]:
 
 
 @dataclass(frozen=True, eq=False)
-class Stress(SettingsResult):
+class Stress(base.SettingsResult):
     """Outcome of scenarios.
 
     Attributes
@@ -125,7 +108,7 @@ class Stress(SettingsResult):
     def details(self) -> str:
         if self.lost:
             return ""
-        before = format_money(float(self.table["equity"].iloc[0] + self.table["loss"].iloc[0]))
+        before = base.format_money(float(self.table["equity"].iloc[0] + self.table["loss"].iloc[0]))
         worth = f"The account was worth {before} at the last close of the run."
         return " ".join([worth, *self.settings["tables"]])
 
@@ -133,50 +116,51 @@ class Stress(SettingsResult):
     def notices(self) -> tuple[str, ...]:
         return tuple(self.settings["not_counted"])
 
-    def list_numbers(self) -> list[Headline]:
+    def list_numbers(self) -> list[base.Headline]:
         if self.lost:
             return []
         loss, dead = self.table["loss"], int(self.table["liquidated"].sum())
         of = f"{dead} of {len(self.table)}"
         return [
-            Headline("liquidating", "scenarios that liquidate", dead, better="less", text=of),
-            Headline("worst_loss", "largest loss", float(loss.max()), "money", str(loss.idxmax()),
-                     "less"),
+            base.Headline("liquidating", "scenarios that liquidate", dead, better="less", text=of),
+            base.Headline("worst_loss", "largest loss", float(loss.max()), "money",
+                     str(loss.idxmax()), "less"),
         ]  # fmt: skip
 
-    def list_parts(self) -> list[Part]:
+    def list_parts(self) -> list[base.Part]:
         heads = {
-            **{name: Head(name, "money", "money")
+            **{name: base.Head(name, "money", "money")
                for name in ("loss", "fees", "slippage", "impact", "funding")},
-            "distance": Head("distance of the liquidation", "", "percent"),
-            "lost_to_adl": Head("lost to deleveraging", "money", "money"),
-            "lost_to_default": Head("lost to default", "money", "money"),
-            "margin_calls": Head("margin calls", "", "count"),
-            "break_even": Head("break-even move", "", "percent"),
-            "bars": Head("bars", "", "count"), "from": Head("bars from"),
-            "rules": Head("margin table of"),
+            "distance": base.Head("distance of the liquidation", "", "percent"),
+            "lost_to_adl": base.Head("lost to deleveraging", "money", "money"),
+            "lost_to_default": base.Head("lost to default", "money", "money"),
+            "margin_calls": base.Head("margin calls", "", "count"),
+            "break_even": base.Head("break-even move", "", "percent"),
+            "bars": base.Head("bars", "", "count"), "from": base.Head("bars from"),
+            "rules": base.Head("margin table of"),
         }  # fmt: skip
         front = ["equity", "loss", "liquidated", "break_even", "distance"]
         shown = self.table[[*front, *self.table.columns.difference(front, sort=False)]]
         sources = (f"{each['name']}: {each['source']}." for each in self.settings["scenarios"]
                    if each.get("source"))  # fmt: skip
-        ladder: tuple[ShownChart | ShownTable, ...] = ()
+        ladder: tuple[base.ShownChart | base.ShownTable, ...] = ()
         if self.ladder is not None:
             names = [str(name) for name in self.ladder.index.names[:2]]
             kind = "heat" if len(names) > 1 else "line"
             ladder = (
-                ShownChart("ladder", "Ladder", f"Loss of one-bar shocks, by {' and '.join(names)}.",
+                base.ShownChart("ladder", "Ladder",
+                           f"Loss of one-bar shocks, by {' and '.join(names)}.",
                            self.ladder["loss"], kind, {"loss": "loss"}, x="".join(names),
                            y="money" * (kind == "line"), height=340),
-                ShownTable(self.ladder, "Ladder", labels=Head(names[0]),
+                base.ShownTable(self.ladder, "Ladder", labels=base.Head(names[0]),
                            heads={"loss": heads["loss"]}),
             )  # fmt: skip
         return [
-            Part("scenarios", "Scenarios", "From the last close of the run on.", (
-                ShownTable(shown, "Scenarios", labels=Head("scenario"), heads=heads),
+            base.Part("scenarios", "Scenarios", "From the last close of the run on.", (
+                base.ShownTable(shown, "Scenarios", labels=base.Head("scenario"), heads=heads),
                 self._describe_leads(), *ladder,
             ), shows="page" if self.lost else "both"),
-            Part("sources", "Sources", "Where the figures of scenarios come from.",
+            base.Part("sources", "Sources", "Where the figures of scenarios come from.",
                  tuple(sources) or ("The scenarios are the user's.",)),
         ]  # fmt: skip
 
@@ -275,14 +259,14 @@ def find_edge(is_dead: Callable[[float], bool], tried: Iterable[float]) -> float
 
 # ----------------------------------------------------------------------------------------- stress
 
-RULES = Choice("run", "today", "then")
+RULES = base.Choice("run", "today", "then")
 AXES = (
     "price", "implied_volatility", "volatility", "funding", "spread", "depth", "margin", "adl",
     "basis",
 )  # fmt: skip
 
 
-@checked_only("result", "progress", "data")
+@base.checked_only("result", "progress", "data")
 def stress(
     result: Result,
     scenarios: Sequence[Scenario] | Scenario | None = None,
@@ -387,7 +371,7 @@ def describe_tables(result: Result, times: Mapping[str, int]) -> Iterator[str]:
         for venue in result.venues.values():
             first = venue.days()[0]
             days.add(venue.in_use(np.array([time], dtype=np.int64))[0].since)
-            if first is not None and time < to_nanoseconds(first):
+            if first is not None and time < base.to_nanoseconds(first):
                 early[name] = first
     known = ", ".join(sorted(day for day in days if day))
     if known:
@@ -401,7 +385,7 @@ def describe_tables(result: Result, times: Mapping[str, int]) -> Iterator[str]:
 
 def find_not_counted(result: Result, sources: Sequence[str]) -> Iterator[str]:
     if idle := explain_idle_options(result):
-        yield f"{capitalize(idle)}."
+        yield f"{base.capitalize(idle)}."
     taken = [text for text in dict.fromkeys(sources) if STANDS_IN in text]
     names = dict.fromkeys(text.partition("; ")[2].partition(STANDS_IN)[0] for text in taken)
     if names:
@@ -412,14 +396,14 @@ def find_not_counted(result: Result, sources: Sequence[str]) -> Iterator[str]:
 def find_loss(result: Result) -> str:
     if not result.metrics["ruined"]:
         return ""
-    time = format_time(result.span.start + round(result.metrics["ruin_time"] * DAY))
+    time = base.format_time(result.span.start + round(result.metrics["ruin_time"] * DAY))
     return f"{time} UTC with {result.metrics['final_equity']:,.2f} left"
 
 
 def find_table_time(result: Result, rules: str, scenario: Scenario) -> int:
     """Return the time, in ns, whose margin tables hold in a scenario."""
     if rules == "then" and scenario.date is not None:
-        return to_nanoseconds(scenario.date)
+        return base.to_nanoseconds(scenario.date)
     return int(np.iinfo(np.int64).max) if rules == "today" else result.last_time
 
 
@@ -434,13 +418,13 @@ def read_scenarios(scenarios: Sequence[Scenario] | Scenario | None) -> tuple[Sce
     given = crashes() if scenarios is None else scenarios
     chosen = tuple(given) if isinstance(given, Sequence) else (given,)
     if not chosen or not all(isinstance(each, Scenario) for each in chosen):
-        raise ParameterError(
-            f"scenarios must be a list of bt.Scenario, got {repr_plain(given):.60}"
+        raise base.ParameterError(
+            f"scenarios must be a list of bt.Scenario, got {base.repr_plain(given):.60}"
         )
     names = [each.name for each in chosen]
     doubled = {name for name in names if names.count(name) > 1}
     if doubled:
-        raise ParameterError(
+        raise base.ParameterError(
             f"scenarios must have different names, {sorted(doubled)} occur more than once"
         )
     return chosen
@@ -479,16 +463,16 @@ def slice_replays(account: StressedAccount, scenario: Scenario, data: Any) -> Ba
 def list_shocks(ladder: Mapping[str, Sequence[float]] | None) -> list[dict[str, float]]:
     for name in ladder or ():
         if name not in AXES:
-            raise ParameterError(
+            raise base.ParameterError(
                 f"an axis of ladder must be one of {', '.join(AXES)}, got {name!r}"
-                + did_you_mean(name, AXES)
+                + base.did_you_mean(name, AXES)
             )
     values = [find_values(axis, name) for name, axis in (ladder or {}).items()]
     points = itertools.product(*values) if values else ()
     return [dict(zip(ladder or {}, map(float, point), strict=True)) for point in points]
 
 
-def find_values(axis: Any, name: str) -> FloatArray:
+def find_values(axis: Any, name: str) -> base.FloatArray:
     try:
         given = [float(x) for x in axis]
         is_range = len(given) == 3 and isinstance(axis[2], int) and axis[2] > 2
@@ -496,7 +480,7 @@ def find_values(axis: Any, name: str) -> FloatArray:
         given, is_range = [], False
     values = np.linspace(given[0], given[1], int(given[2])) if is_range else np.array(given)
     if not len(values) or not np.isfinite(values).all():
-        raise ParameterError(
-            f"ladder: {name} must be (low, high, n) or finite values, got {repr_plain(axis)}"
+        raise base.ParameterError(
+            f"ladder: {name} must be (low, high, n) or finite values, got {base.repr_plain(axis)}"
         )
     return values

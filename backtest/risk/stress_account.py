@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from backtest import base
 from backtest.account import (
     Account,
     AccountState,
@@ -31,14 +32,6 @@ from backtest.account import (
     value_at,
 )
 from backtest.account.records import CONVERTED_SO_FAR, EQUITY, RESERVE
-from backtest.base import (
-    Cost,
-    FloatArray,
-    ParameterError,
-    format_duration,
-    parse_duration,
-    to_nanoseconds,
-)
 from backtest.engine import (
     AccountInputs,
     LaterBars,
@@ -106,7 +99,7 @@ class StressedAccount:
     def history(self) -> Markets:
         markets = self.result.markets
         if markets is None or not self.result.policies:
-            raise ParameterError(
+            raise base.ParameterError(
                 "a stress test needs a result of this process, got a loaded one; run it again"
             )
         first = min(markets.n_bars - WARMUP, int(markets.spans[:, 1].min()) - 1)  # none is left out
@@ -158,7 +151,7 @@ class StressedAccount:
         """The markets that go on after the run."""
         found = {name: each for name, each in self.history.items() if self.goes_on(name)}
         if not found:
-            raise ParameterError(
+            raise base.ParameterError(
                 "a scenario begins where an instrument goes on, "
                 f"{', '.join(self.history)} ended with the run"
             )
@@ -166,7 +159,7 @@ class StressedAccount:
 
     def goes_on(self, name: str) -> bool:
         expires, end = self.venues[name].contract.expires, self.history.end
-        if expires is not None and end >= to_nanoseconds(expires):
+        if expires is not None and end >= base.to_nanoseconds(expires):
             return False
         return self.history[name].end == end
 
@@ -280,7 +273,7 @@ class StressedAccount:
         )
         quiet, outage = setup.inputs, 0
         if scenario.outage is not None:
-            outage = -(-parse_duration(scenario.outage) // history.interval)
+            outage = -(-base.parse_duration(scenario.outage) // history.interval)
             account = replace(setup.account, **NO_STOPS)
             quiet = read_inputs(
                 panel, venues, account, signal=setup.signal, sampling="1d", first=setup.first,
@@ -364,7 +357,9 @@ def measure_distance(
     return least
 
 
-def value_all_at(terms: Terms, state: AccountState, values: FloatArray, prices: FloatArray) -> None:
+def value_all_at(
+    terms: Terms, state: AccountState, values: base.FloatArray, prices: base.FloatArray
+) -> None:
     value_at(state, values, prices)
     price_options(terms, state, values)
 
@@ -386,19 +381,19 @@ def move_volatilities(options: OptionFeed, first: int, factor: float) -> None:
     options.marks_open[first:], options.marks_close[first:] = np.nan, np.nan
 
 
-def make_asset(clock: Markets, assets: Mapping[str, FloatArray], c: int) -> Market:
+def make_asset(clock: Markets, assets: Mapping[str, base.FloatArray], c: int) -> Market:
     last, mark = (
         pd.DataFrame({each: assets[f"asset_{kind}{each}"][c] for each in PRICES}, clock.times)
         for kind in ("", "mark_")
     )
-    interval = format_duration(clock.interval)
+    interval = base.format_duration(clock.interval)
     return Market.from_frames(last, mark=mark, interval=interval, sessions=clock.sessions)
 
 
 # ------------------------------------------------------------------------- venue in a scenario
 
 
-def scale(venue: Venue, name: str, factor: float, most: float) -> Cost:
+def scale(venue: Venue, name: str, factor: float, most: float) -> base.Cost:
     return scale_cost(pick_cost(venue, name), factor, most=most, name=f"venue.{name}")
 
 

@@ -11,16 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from backtest.base import (
-    BacktestError,
-    DataError,
-    ParameterError,
-    discard_folder,
-    hash_file,
-    is_lock_held,
-    read_provenance,
-    save_folder,
-)
+from backtest import base
 from backtest.base.atomic_files import LOCK, REPLACED
 from backtest.base.saved_result import DRAFT, KINDS, MANIFEST, PROVENANCE, PRUNED
 from backtest.store import listing as f
@@ -67,14 +58,14 @@ def check_folder(folder: Path) -> FolderCheck:
             f.load_saved(folder)
         if not (folder / PROVENANCE).is_file():
             remarks = [(PROVENANCE, "is missing: the code that made the result is not known")]
-    except BacktestError as error:
+    except base.BacktestError as error:
         faults = [locate_fault(error, folder)]
     except Exception as error:  # a damaged file may raise anything
         faults = [(".", f"cannot be read: {type(error).__name__}: {error}")]
     return FolderCheck(name, kind, files, tuple(faults), tuple(remarks))
 
 
-def locate_fault(error: BacktestError, folder: Path) -> tuple[str, str]:
+def locate_fault(error: base.BacktestError, folder: Path) -> tuple[str, str]:
     text = f.name_fault(error, folder)
     name, colon, what = text.partition(": ")
     is_of_file = bool(colon) and str(error).startswith(f"{folder}{os.sep}")
@@ -89,11 +80,11 @@ def find_faults(folder: Path, kind: str, manifest: Mapping[str, Any]) -> Iterato
     for name, expected in hashes.items():
         if not (folder / name).is_file():
             yield name, "is missing"
-        elif hash_file(folder / name) != expected:
+        elif base.hash_file(folder / name) != expected:
             yield name, "was changed or truncated: its hash is not the manifest's"
     try:
-        read_provenance(folder, str(manifest.get("id")))
-    except BacktestError as error:
+        base.read_provenance(folder, str(manifest.get("id")))
+    except base.BacktestError as error:
         yield locate_fault(error, folder)
     for inner in KINDS[kind].inner:
         for account in sorted((folder / inner).iterdir()):
@@ -146,8 +137,8 @@ def delete_chosen(store: Path, chosen: Sequence[f.StoreEntry]) -> tuple[list[str
     """Return the names of what was deleted, and of what is in use now or cannot be deleted."""
     for entry in chosen:
         folder = store / entry.name
-        if not is_lock_held(folder / LOCK) and not find_reason_to_keep(folder):
-            discard_folder(folder)
+        if not base.is_lock_held(folder / LOCK) and not find_reason_to_keep(folder):
+            base.discard_folder(folder)
     left = [each.name for each in chosen if os.path.lexists(store / each.name)]
     return [each.name for each in chosen if each.name not in left], left
 
@@ -171,7 +162,7 @@ def find_reason_to_keep(folder: Path) -> str:
             return f"its {MANIFEST} does not describe a result"
         foreign = [] if f.is_begun(folder) else list_foreign(folder, kind)
         return f"it holds {foreign[0]!r}, which no result has" if foreign else ""
-    except BacktestError as error:
+    except base.BacktestError as error:
         return f.name_fault(error, folder)
     except (OSError, TypeError) as error:
         return f"it cannot be read: {error}"
@@ -190,14 +181,14 @@ def export_result(folder: Path, out: Path) -> Path:
     check = verify_folder(folder)
     if check.faults or check.kind not in KINDS:
         name, what = (*check.faults, *check.remarks, (".", "is not a result"))[0]
-        raise DataError(f"{folder}: must be undamaged to be exported, {name} {what}")
+        raise base.DataError(f"{folder}: must be undamaged to be exported, {name} {what}")
     title = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip(".-") or "result"
     is_archive = out.suffix.lower() == ".zip"
     target = out if is_archive else out / title
     if target.exists():
-        raise ParameterError(f"{target}: the target of an export must not exist yet")
+        raise base.ParameterError(f"{target}: the target of an export must not exist yet")
     if not is_archive:
-        return save_folder(out, title, lambda draft: copy_files(folder, draft), what="result")
+        return base.save_folder(out, title, lambda draft: copy_files(folder, draft), what="result")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent) as draft:
@@ -205,7 +196,9 @@ def export_result(folder: Path, out: Path) -> Path:
             made = shutil.make_archive(f"{draft}/archive", "zip", Path(draft) / "files")
             Path(made).rename(out)
     except OSError as error:
-        raise DataError(f"{out}: cannot write the archive: {error.strerror or error}") from error
+        raise base.DataError(
+            f"{out}: cannot write the archive: {error.strerror or error}"
+        ) from error
     return out
 
 

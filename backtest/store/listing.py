@@ -14,21 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from backtest.base import (
-    BacktestError,
-    DataError,
-    Making,
-    ParameterError,
-    SavedResult,
-    compute_id,
-    damage_error,
-    did_you_mean,
-    is_lock_held,
-    parse_duration,
-    read_json_file,
-    read_provenance,
-    to_nanoseconds,
-)
+from backtest import base
 from backtest.base.atomic_files import LOCK
 from backtest.base.saved_result import KINDS, LEFTOVERS, MANIFEST, PACKAGE
 from backtest.engine import Result
@@ -42,10 +28,10 @@ SHORTEST = 4
 """The least number of letters that may abbreviate an id."""
 MOST_NAMED = 5
 LEFTOVER, UNKNOWN = "leftover", "unknown"
-Saved: TypeAlias = Result | SavedResult
+Saved: TypeAlias = Result | base.SavedResult
 
 
-def import_kinds() -> Iterator[type[SavedResult]]:
+def import_kinds() -> Iterator[type[base.SavedResult]]:
     for wing in WINGS:
         door = importlib.import_module(f"backtest.{wing}")
         yield from (getattr(door, name) for name in door.RESULTS)
@@ -80,18 +66,18 @@ def is_begun(folder: Path) -> bool:
 def open_folder(folder: Path) -> tuple[str, dict[str, Any]]:
     path = folder / MANIFEST
     if not path.exists():
-        raise DataError(f"{folder}: holds no {MANIFEST}")
-    manifest = read_json_file(path)
+        raise base.DataError(f"{folder}: holds no {MANIFEST}")
+    manifest = base.read_json_file(path)
     if not isinstance(manifest, dict):
-        raise DataError(f"{path}: must hold a JSON object, got a {type(manifest).__name__}")
+        raise base.DataError(f"{path}: must hold a JSON object, got a {type(manifest).__name__}")
     kind = manifest.get("kind", RUN)
     if not isinstance(kind, str) or kind not in KINDS:
-        raise DataError(
+        raise base.DataError(
             f"{path}: must have a known kind, got {kind!r:.40}; read it with the "
             "version that saved it"
         )
     if is_begun(folder) and folder.resolve().name != name_begun(kind, manifest):
-        raise DataError(
+        raise base.DataError(
             f"{folder}: {MANIFEST} must describe the result that the folder is named after"
         )
     return kind, manifest
@@ -106,7 +92,9 @@ def name_begun(kind: str, manifest: Mapping[str, Any]) -> str:
 
 def load_saved(folder: Path) -> Saved:
     if is_begun(folder):
-        raise DataError(f"{folder}: must be finished to be loaded; run it again with resume=True")
+        raise base.DataError(
+            f"{folder}: must be finished to be loaded; run it again with resume=True"
+        )
     kind, _ = open_folder(folder)
     found: Saved = KINDS[kind].load(folder)
     return found
@@ -119,7 +107,7 @@ def name_fault(error: Exception, folder: Path) -> str:
 
 def hash_manifest(manifest: Mapping[str, Any], kind: str) -> str:
     aside = ("format", "files", "id", *KINDS[kind].aside)
-    return compute_id({name: value for name, value in manifest.items() if name not in aside})
+    return base.compute_id({name: value for name, value in manifest.items() if name not in aside})
 
 
 def find_manifest_faults(manifest: Mapping[str, Any], kind: str) -> Iterator[str]:
@@ -143,7 +131,7 @@ def list_folders(store: Path) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise DataError(
+        raise base.DataError(
             f"{store}: cannot read the folder of results: {error.strerror or error}"
         ) from error
     listed = (*LEFTOVERS, UNFINISHED)
@@ -162,11 +150,11 @@ def find_folder(name: str, store: Path) -> Path:
         return store / fits[0]
     if fits:
         shown = ", ".join(fits[:MOST_NAMED]) + (", ..." if len(fits) > MOST_NAMED else "")
-        raise ParameterError(
+        raise base.ParameterError(
             f"a name must match one result in {store}, {name!r:.60} matches {len(fits)}: {shown}"
         )
-    raise DataError(
-        f"no saved result is called {name!r:.60} in {store}{did_you_mean(name, known)}; "
+    raise base.DataError(
+        f"no saved result is called {name!r:.60} in {store}{base.did_you_mean(name, known)}; "
         f"{SHORTEST} or more letters of an id are enough"
     )
 
@@ -246,9 +234,9 @@ def try_entry(folder: Path) -> StoreEntry:
         else:
             check_files(folder, kind, manifest)
             facts |= KINDS[kind].read_line(folder, manifest)
-            facts |= summarize_making(read_provenance(folder, facts["id"]))
+            facts |= summarize_making(base.read_provenance(folder, facts["id"]))
         return StoreEntry(folder.name, kind, **{**disk, **facts})
-    except BacktestError as error:
+    except base.BacktestError as error:
         text = name_fault(error, folder)
     except Exception as error:  # a damaged file may raise anything
         text = f"it cannot be read: {type(error).__name__}: {error}"
@@ -267,7 +255,7 @@ def measure_disk(folder: Path) -> dict[str, Any]:
 
 
 def read_leftover(folder: Path, disk: Mapping[str, Any]) -> StoreEntry:
-    busy = is_lock_held(folder / LOCK)
+    busy = base.is_lock_held(folder / LOCK)
     inner = [each.name for each in folder.glob("*") if each.is_dir()]
     about = f" of {inner[0]}" if len(inner) == 1 else ""
     what = "is being written now" if busy else f"was left by a process that died{about}"
@@ -287,7 +275,7 @@ def describe_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:
 def describe_progress(folder: Path, kind: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
     read = KINDS[kind].read_progress
     note = "" if read is None else read(folder, manifest)
-    return {"note": note, "is_busy": is_lock_held(folder / LOCK), "is_finished": False}
+    return {"note": note, "is_busy": base.is_lock_held(folder / LOCK), "is_finished": False}
 
 
 def describe_note(entry: StoreEntry) -> str:
@@ -301,7 +289,7 @@ def count_kinds(entries: Iterable[StoreEntry]) -> str:
     return ", ".join(f"{n:,} {name_kind(kind, n)}" for kind, n in counts.items()) or "none"
 
 
-def summarize_making(making: Making | None) -> dict[str, Any]:
+def summarize_making(making: base.Making | None) -> dict[str, Any]:
     if making is None:
         return {}
     commits = {name: each.commit for name, each in making.code.items() if each is not None}
@@ -319,14 +307,14 @@ def check_files(folder: Path, kind: str, manifest: Mapping[str, Any]) -> None:
     paths = [folder / name for name in KINDS[kind].files]
     faults += [(path.name, "is missing") for path in paths if not path.is_file()]
     for name, fault in faults:
-        raise damage_error(folder / name, fault)
+        raise base.damage_error(folder / name, fault)
 
 
 def read_usable(name: str, folder: Path) -> tuple[Path, StoreEntry]:
     place = find_folder(name, folder)
     entry = read_entry(place)
     if entry.trouble:
-        raise DataError(
+        raise base.DataError(
             f"{place}: cannot read the result: {entry.trouble}; backtest results verify "
             f"{place.name} shows more"
         )
@@ -388,9 +376,9 @@ def read_kinds(texts: Iterable[str]) -> tuple[str, ...]:
     found = tuple(texts)
     for each in found:
         if each not in list_kinds():
-            raise ParameterError(
+            raise base.ParameterError(
                 f"kind must be one of {', '.join(list_kinds())}, got "
-                f"{each!r}{did_you_mean(each, list_kinds())}"
+                f"{each!r}{base.did_you_mean(each, list_kinds())}"
             )
     return found
 
@@ -400,7 +388,7 @@ def read_bound(text: str) -> Bound:
     with contextlib.suppress(ValueError):
         value = float(match[3]) if match else math.nan
     if match is None or math.isnan(value):
-        raise ParameterError(
+        raise base.ParameterError(
             "a bound must be a measure, a sign and a number, as 'max_drawdown<=0.4', got "
             f"{text!r:.80}"
         )
@@ -411,18 +399,18 @@ def check_measure(name: str, *, where: str, others: Sequence[str] = ()) -> str:
     known = (*others, *ABOUT)
     also = f" or one of {', '.join(others)}" if others else ""
     if name not in known:
-        raise ParameterError(
+        raise base.ParameterError(
             f"{where} must be a measure (docs/metrics.md){also}, got "
-            f"{name!r:.40}{did_you_mean(name, known)}"
+            f"{name!r:.40}{base.did_you_mean(name, known)}"
         )
     return name
 
 
 def read_time_or_age(text: str, now: int, *, where: str) -> int:
     """Return the time of a date, or of an age before ``now`` such as ``"7d"``, in nanoseconds."""
-    with contextlib.suppress(ParameterError):
-        return now - parse_duration(text)
-    return to_nanoseconds(text, where)
+    with contextlib.suppress(base.ParameterError):
+        return now - base.parse_duration(text)
+    return base.to_nanoseconds(text, where)
 
 
 def sort_entries(

@@ -12,23 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest.base import (
-    BoolArray,
-    Choice,
-    FloatArray,
-    IntArray,
-    ParameterError,
-    PolicyError,
-    SavedResult,
-    Whole,
-    call_later,
-    checked,
-    format_value,
-    from_plain,
-    list_records,
-    to_plain,
-    warn_caller,
-)
+from backtest import base
 from backtest.engine import Progress
 from backtest.measures import ObjectiveLike, rank_by_objective, read_aversion, read_constraints
 from backtest.measures.measure_table import DATES, METRICS, OPTION_COSTS
@@ -61,7 +45,7 @@ def build_table(evaluator: Evaluator, sets: Sets, progress: Progress | None) -> 
     return order_columns(table[done], tuple(columns))
 
 
-def find_different(sets: Sets) -> tuple[IntArray, IntArray]:
+def find_different(sets: Sets) -> tuple[base.IntArray, base.IntArray]:
     frame = pd.DataFrame(dict(sets))
     groups = frame.groupby(list(frame.columns), sort=False, dropna=False)
     codes = groups.ngroup().to_numpy().astype(np.int64)
@@ -76,18 +60,18 @@ def check_rows(evaluator: Evaluator, sets: Sets, rows: Rows) -> None:
     errors = np.array(rows.errors, dtype=object)
     if all(errors[rows.done]):
         evaluator.replay(take_sets(sets, first))
-        raise PolicyError(f"every set failed, the first with: {errors[first]}")
+        raise base.PolicyError(f"every set failed, the first with: {errors[first]}")
 
 
-def warn_of_losses(rows: Rows, codes: IntArray) -> None:
+def warn_of_losses(rows: Rows, codes: base.IntArray) -> None:
     errors, n = np.array(rows.errors, dtype=object)[codes], len(codes)
     failed = np.flatnonzero(errors != "")
     if len(failed):
         text = f"{len(failed):,} of {n:,} sets failed, the first (row {failed[0]}) with: "
-        warn_caller(text + errors[failed[0]])
+        base.warn_caller(text + errors[failed[0]])
     left = int((~rows.done[codes]).sum())
     if left:
-        warn_caller(f"interrupted: {left:,} of {n:,} sets were not done")
+        base.warn_caller(f"interrupted: {left:,} of {n:,} sets were not done")
 
 
 def order_columns(table: pd.DataFrame, parameters: tuple[str, ...]) -> pd.DataFrame:
@@ -124,12 +108,12 @@ DECLARED = "backtest.report.set_parts"
 Labels: TypeAlias = "int | Iterable[int] | pd.DataFrame"
 
 
-def find_failed(table: pd.DataFrame) -> BoolArray:
+def find_failed(table: pd.DataFrame) -> base.BoolArray:
     return np.array(table[ERROR] != "" if ERROR in table else [False] * len(table), dtype=np.bool_)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Sweep(SavedResult):
+class Sweep(base.SavedResult):
     """Results of many parameter sets.
 
     Attributes
@@ -150,12 +134,12 @@ class Sweep(SavedResult):
     kind = "sweep"
     table_names = ("table",)
     aside = ("policy_module", "versions", "causality")
-    list_numbers = call_later(DECLARED, "list_sweep_numbers")
-    list_parts = call_later(DECLARED, "list_sweep_parts")
-    list_assumptions = call_later(DECLARED, "list_sweep_assumptions")
-    _draw_map = call_later(DECLARED, "draw_sweep_map")
-    verdict = property(call_later(DECLARED, "write_sweep_verdict"))
-    notices = property(call_later(DECLARED, "list_sweep_notices"))
+    list_numbers = base.call_later(DECLARED, "list_sweep_numbers")
+    list_parts = base.call_later(DECLARED, "list_sweep_parts")
+    list_assumptions = base.call_later(DECLARED, "list_sweep_assumptions")
+    _draw_map = base.call_later(DECLARED, "draw_sweep_map")
+    verdict = property(base.call_later(DECLARED, "write_sweep_verdict"))
+    notices = property(base.call_later(DECLARED, "list_sweep_notices"))
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -168,14 +152,14 @@ class Sweep(SavedResult):
         return len(self.table) == int(self.manifest["sets"]["asked"])
 
     @cached_property
-    def metrics(self) -> dict[str, FloatArray]:
+    def metrics(self) -> dict[str, base.FloatArray]:
         """The measures by name, arrays of shape (n_sets,)."""
         return {name: self.table[name].to_numpy() for name in METRICS if name in self.table}
 
-    @checked
+    @base.checked
     def rank(
         self, objective: ObjectiveLike = "sharpe", constraints: Mapping[str, str] | None = None
-    ) -> IntArray:
+    ) -> base.IntArray:
         """Return the positions of the rows from the best to the worst.
 
         Rows that keep the constraints come first, then those that do not, then the ruined ones by
@@ -184,7 +168,7 @@ class Sweep(SavedResult):
         """
         return rank_by_objective(self.metrics, objective, constraints, find_failed(self.table))
 
-    @checked
+    @base.checked
     def best(
         self, objective: ObjectiveLike = "sharpe", constraints: Mapping[str, str] | None = None
     ) -> pd.Series:
@@ -197,10 +181,10 @@ class Sweep(SavedResult):
         broken = [str(each) for each in read_constraints(constraints) if each.violation(row)[0] > 0]
         if broken:
             text = f"no set keeps all constraints, the best breaks {', '.join(broken)}"
-            warn_caller(text)
+            base.warn_caller(text)
         return self.table.iloc[int(place)]
 
-    @checked
+    @base.checked
     def top(
         self,
         n: int = 10,
@@ -214,24 +198,24 @@ class Sweep(SavedResult):
         ParameterError
             If n is less than 1, a measure is unknown, or a constraint is no bound.
         """
-        Whole(1).check("n", n)
+        base.Whole(1).check("n", n)
         return self.table.iloc[self.rank(objective, constraints)[:n]]
 
-    @checked
+    @base.checked
     def heatmap(self, x: str, y: str, metric: str = "sharpe") -> Any:
         """Return a Plotly figure of the median of a measure over two parameters."""
-        Choice(*self.parameters).check("x", x)
-        Choice(*(name for name in self.parameters if name != x)).check("y", y)
-        Choice(*self.metrics).check("metric", metric)
+        base.Choice(*self.parameters).check("x", x)
+        base.Choice(*(name for name in self.parameters if name != x)).check("y", y)
+        base.Choice(*self.metrics).check("metric", metric)
         return self._draw_map(x, y, metric)
 
-    @checked
+    @base.checked
     def replay(self, row: int) -> Result:
         """Return the run of a row, by its label, as :func:`backtest.run` returns it."""
         evaluator = self._find_evaluator()
         return evaluator.replay(take_sets(self._find_sets(self._select(row)), 0))
 
-    @checked
+    @base.checked
     def detail(self, rows: Labels) -> pd.DataFrame:
         """Return some rows with the measures that need their path, by running them again.
 
@@ -262,7 +246,7 @@ class Sweep(SavedResult):
             raise KeyboardInterrupt
         if done < len(table):
             text = f"interrupted: {len(table) - done:,} of {len(table):,} rows were not run again"
-            warn_caller(text)
+            base.warn_caller(text)
         measured = convert_dates(table.assign(**found.metrics))[found.done]
         return order_columns(measured, self.parameters)
 
@@ -289,8 +273,12 @@ class Sweep(SavedResult):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the sweep as data for JSON; a table of more than 10,000 sets is left out."""
-        data: dict[str, Any] = to_plain(
-            {"sweep": self.manifest, "verdict": self.verdict, "table": list_records(self.table)}
+        data: dict[str, Any] = base.to_plain(
+            {
+                "sweep": self.manifest,
+                "verdict": self.verdict,
+                "table": base.list_records(self.table),
+            }
         )
         return data
 
@@ -322,7 +310,7 @@ class Sweep(SavedResult):
 
     def __repr__(self) -> str:
         best = self.table.iloc[int(self.rank()[0])]
-        values = ", ".join(f"{name}={format_value(best[name])}" for name in self.parameters)
+        values = ", ".join(f"{name}={base.format_value(best[name])}" for name in self.parameters)
         left_out = "" if self.complete else f" of {self.manifest['sets']['asked']:,}"
         return (
             f"<Sweep of {self.manifest['policy']['name']}: {len(self.table):,}{left_out} sets on "
@@ -335,7 +323,7 @@ class Sweep(SavedResult):
         is_known = labels.isin(self.table.index) & (labels.inferred_type != "boolean")
         unknown = labels[~is_known].tolist()
         if unknown or not len(labels):
-            raise ParameterError(
+            raise base.ParameterError(
                 f"rows must be labels of the table, {self.table.index[0]} to "
                 f"{self.table.index[-1]}, got {unknown[0] if unknown else labels!r}"
             )
@@ -350,7 +338,7 @@ class Sweep(SavedResult):
 
     def _find_evaluator(self) -> Evaluator:
         if self.evaluator is None:
-            raise ParameterError(
+            raise base.ParameterError(
                 "a row can be run again only with its market, and a loaded sweep has none; run the "
                 "policy with the parameters of the row"
             )
@@ -361,12 +349,12 @@ def encode_objects(values: np.ndarray) -> np.ndarray:
     """Return values of any kind as JSON, and numbers and claims as they are."""
     if values.dtype != object:
         return values
-    return np.array([json.dumps(to_plain(value)) for value in values], dtype=object)
+    return np.array([json.dumps(base.to_plain(value)) for value in values], dtype=object)
 
 
 def decode_objects(values: np.ndarray) -> np.ndarray:
     if values.dtype.kind in "iufb":
         return values
     objects = np.empty(len(values), dtype=object)
-    objects[:] = [from_plain(json.loads(text)) for text in values]
+    objects[:] = [base.from_plain(json.loads(text)) for text in values]
     return objects

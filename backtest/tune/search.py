@@ -13,17 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.base import (
-    Making,
-    ParameterError,
-    VenueDateWarning,
-    checked_only,
-    discard_folder,
-    format_time,
-    parse_duration,
-    repr_plain,
-    warn_caller,
-)
+from backtest import base
 from backtest.base.saved_result import COMMAND, attach_making
 from backtest.market import as_markets
 from backtest.measures import ObjectiveLike
@@ -61,7 +51,7 @@ TRIALS = 20_000
 """Trials if neither trials nor seconds are given."""
 
 
-@checked_only("resume", "store", "progress")
+@base.checked_only("resume", "store", "progress")
 def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     market: Market | Markets,
     policy: type[Policy] | Policy,
@@ -182,12 +172,12 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         Study.kind,
         seconds=problem.seconds,
         holdout=holdout,
-        searched=format_time(int(market.time[split - 1]) + market.interval),
+        searched=base.format_time(int(market.time[split - 1]) + market.interval),
     )
     place = None if store is None else Path(store)
     finished = find_finished(place, manifest, resume=resume)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", VenueDateWarning)  # given above for the whole market
+        warnings.simplefilter("ignore", base.VenueDateWarning)  # given above for the whole market
         seen = problem.build_evaluator(market.prefix(split))
         bench = Bench(problem.build_evaluator(market), split)
         task = StudyTask(problem, seen, bench, manifest, place)
@@ -243,7 +233,7 @@ def objective(  # noqa: PLR0913 - keywords, each with a default that is said
     problem = read_problem(locals())
     split = find_split(problem.market, holdout)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", VenueDateWarning)  # given above
+        warnings.simplefilter("ignore", base.VenueDateWarning)  # given above
         evaluator = problem.build_evaluator(problem.market.prefix(split))
     goal = problem.goal
     is_checked = False
@@ -251,8 +241,8 @@ def objective(  # noqa: PLR0913 - keywords, each with a default that is said
     def score(values: Mapping[str, Any]) -> float:
         nonlocal is_checked
         if not isinstance(values, Mapping):
-            raise ParameterError(
-                f"values must be a mapping of parameters, got {repr_plain(values):.60}"
+            raise base.ParameterError(
+                f"values must be a mapping of parameters, got {base.repr_plain(values):.60}"
             )
         columns = {name: [value] for name, value in {**(fix or {}), **values}.items()}
         sets = check_sets(evaluator.base, columns)
@@ -280,7 +270,7 @@ def run_study(task: StudyTask, progress: Callable[[Progress], object] | None) ->
             if study.trials:
                 add_note(task.store, TRIED, task.facts, sets=study.trials)
             study.save(task.store)
-            discard_folder(folder)
+            base.discard_folder(folder)
     return study
 
 
@@ -294,9 +284,11 @@ def search_journal(
     with contextlib.suppress(KeyboardInterrupt):
         outcome = search_and_choose(task, examiner)
     study = Study(task.facts, tuple(examiner.batches), outcome, task.store, task.bench)
-    attach_making(study, Making(round(examiner.elapsed, 6), {}, argv=COMMAND.get()))
+    attach_making(study, base.Making(round(examiner.elapsed, 6), {}, argv=COMMAND.get()))
     if not study.complete:
-        warn_caller(f"interrupted: the study is unfinished, {study.trials:,} sets were evaluated")
+        base.warn_caller(
+            f"interrupted: the study is unfinished, {study.trials:,} sets were evaluated"
+        )
     return study
 
 
@@ -333,11 +325,11 @@ def find_split(market: Market | Markets, holdout: str | float | None) -> int:
         share = float(match[1]) / 100.0 if match else float(holdout)
         split = n - round(n * share) if 0.0 <= share < 1.0 else -1
     elif isinstance(holdout, str):
-        with contextlib.suppress(ParameterError):
-            begin = market.end - parse_duration(holdout)
+        with contextlib.suppress(base.ParameterError):
+            begin = market.end - base.parse_duration(holdout)
             split = int(np.searchsorted(market.time, begin))
     if split != n and not LEAST_BARS <= split <= n - LEAST_BARS:
-        raise ParameterError(
+        raise base.ParameterError(
             "holdout must be a share such as '25%', a duration such as '90d' or 0 for none, that "
             f"leaves bars to search on, got {holdout!r} of {n} bars"
         )
@@ -350,7 +342,7 @@ def warn_of_unseen(market: Market | Markets, split: int) -> None:
         name for name, (listed, _) in zip(markets, markets.spans, strict=True) if listed >= split
     ]
     if unseen:
-        warn_caller(
+        base.warn_caller(
             f"{', '.join(unseen)} is first listed in the holdout, so the search does not see it. "
             "Use a shorter holdout or other markets to include it"
         )

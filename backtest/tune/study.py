@@ -12,16 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import pandas as pd
 
-from backtest.base import (
-    ParameterError,
-    SavedResult,
-    call_later,
-    format_probability,
-    from_plain,
-    read_json_file,
-    to_plain,
-    write_json_file,
-)
+from backtest import base
 from backtest.engine import count_unfilled
 from backtest.measures import find_cautions
 from backtest.sweep import Trio, take_sets, to_plain_value
@@ -59,7 +50,7 @@ EVEN = 0.5
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Study(SavedResult):
+class Study(base.SavedResult):
     """Result of a search.
 
     Attributes
@@ -90,12 +81,12 @@ class Study(SavedResult):
     can_be_resumed = True
     aside = ("policy_module", "versions")
 
-    list_numbers = call_later(DECLARED, "list_study_numbers")
-    list_parts = call_later(DECLARED, "list_study_parts")
-    list_assumptions = call_later(DECLARED, "list_study_assumptions")
-    heading = property(call_later(DECLARED, "write_study_title"))
-    details = property(call_later(DECLARED, "write_study_details"))
-    notices = property(call_later(DECLARED, "list_study_notices"))
+    list_numbers = base.call_later(DECLARED, "list_study_numbers")
+    list_parts = base.call_later(DECLARED, "list_study_parts")
+    list_assumptions = base.call_later(DECLARED, "list_study_assumptions")
+    heading = property(base.call_later(DECLARED, "write_study_title"))
+    details = property(base.call_later(DECLARED, "write_study_details"))
+    notices = property(base.call_later(DECLARED, "list_study_notices"))
 
     @property
     def complete(self) -> bool:
@@ -178,7 +169,7 @@ class Study(SavedResult):
             If no set keeps the constraints.
         """
         if self.best_trial < 0:
-            raise ParameterError(
+            raise base.ParameterError(
                 f"a best set must keep the constraints, none of {self.trials:,} does; study.table "
                 "says how far off"
             )
@@ -245,7 +236,7 @@ class Study(SavedResult):
 
     def _find_bench(self, what: str) -> Bench:
         if self.bench is None:
-            raise ParameterError(
+            raise base.ParameterError(
                 f"{what} needs the market, and a loaded study has none; bt.tune of the same "
                 "arguments with resume=True returns the study with it"
             )
@@ -279,7 +270,7 @@ class Study(SavedResult):
         """
         bench = self._find_bench("a look at the holdout")
         if not bench.has_holdout:
-            raise ParameterError("a look needs a holdout, and this study has none")
+            raise base.ParameterError("a look needs a holdout, and this study has none")
         sets = bench.read(values)
         if self.store is not None:
             add_note(self.store, LOOKS, self.manifest, values=dict(values))
@@ -323,7 +314,7 @@ class Study(SavedResult):
         """Return the description and the result of the study for JSON, without the table."""
         best = self.best
         found = None if best is None else {"values": self.best_values, **best.to_dict()}
-        data: dict[str, Any] = to_plain(
+        data: dict[str, Any] = base.to_plain(
             {
                 "study": self.manifest,
                 "complete": self.complete,
@@ -356,12 +347,12 @@ class Study(SavedResult):
 
     def _write_more(self, folder: Path) -> Mapping[str, Any]:
         outcome = None if self.outcome is None else self.outcome.to_dict()
-        write_json_file({"outcome": outcome}, folder / OUTCOME)
+        base.write_json_file({"outcome": outcome}, folder / OUTCOME)
         return {}
 
     @classmethod
     def _read_back(cls, manifest: dict[str, Any], tables: Mapping[str, Any], folder: Path) -> Self:
-        stored = from_plain(read_json_file(folder / OUTCOME))["outcome"]
+        stored = base.from_plain(base.read_json_file(folder / OUTCOME))["outcome"]
         outcome = None if stored is None else StudyOutcome.from_dict(stored)
         return cls(manifest, tuple(read_batches(tables["trials"])), outcome, folder.parent)
 
@@ -395,7 +386,7 @@ def write_verdict(study: Study) -> str:
     deflated = verdict.deflated_sharpe
     if math.isnan(deflated):
         return "it cannot be told whether the winner is more than luck: too few returns or sets"
-    number = f"its deflated Sharpe ratio is {format_probability(deflated)}"
+    number = f"its deflated Sharpe ratio is {base.format_probability(deflated)}"
     if deflated < LIKELY:
         return (
             f"no evidence that the winner is more than luck: {number}, and {LIKELY} or more would "

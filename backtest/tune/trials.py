@@ -14,20 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base import (
-    BoolArray,
-    DataError,
-    FloatArray,
-    IntArray,
-    LockHeldError,
-    ParameterError,
-    PolicyError,
-    discard_folder,
-    hold_lock_file,
-    name_folder,
-    to_plain,
-    write_file,
-)
+from backtest import base
 from backtest.base.atomic_files import DRAFT_FILE, LOCK
 from backtest.base.compile_choice import COMPILING
 from backtest.base.saved_result import MANIFEST
@@ -70,9 +57,9 @@ class Batch(NamedTuple):
     stage: str
     seconds: float
     sets: Sets
-    metrics: dict[str, FloatArray]
-    scores: FloatArray
-    violation: FloatArray
+    metrics: dict[str, base.FloatArray]
+    scores: base.FloatArray
+    violation: base.FloatArray
     errors: list[str]
 
 
@@ -155,7 +142,7 @@ def load_batch(path: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(path)
     except (OSError, ValueError) as error:  # those of Arrow are of these
-        raise DataError(
+        raise base.DataError(
             f"{path}: cannot read trials: {str(error).partition(chr(10))[0]}; delete it and the "
             "files after it, then continue with resume=True: those are evaluated again"
         ) from error
@@ -168,7 +155,7 @@ def count_stored_sets(folder: Path) -> int:
 
 
 def name_result(manifest: Mapping[str, Any]) -> str:
-    return name_folder(f"{manifest['policy']['name']} {manifest['kind']}", manifest["id"])
+    return base.name_folder(f"{manifest['policy']['name']} {manifest['kind']}", manifest["id"])
 
 
 def find_finished(store: Path | None, manifest: Mapping[str, Any], *, resume: bool) -> Path | None:
@@ -176,23 +163,25 @@ def find_finished(store: Path | None, manifest: Mapping[str, Any], *, resume: bo
     kind = manifest["kind"]
     if store is None:
         if resume:
-            raise ParameterError(f"resume needs the store that the {kind} was started in, got None")
+            raise base.ParameterError(
+                f"resume needs the store that the {kind} was started in, got None"
+            )
         return None
     name = name_result(manifest)
     finished, begun = store / name, store / f"{UNFINISHED}{name}"
     is_finished = (finished / MANIFEST).is_file()
     if not resume and (is_finished or (begun / MANIFEST).is_file()):
-        raise ParameterError(
+        raise base.ParameterError(
             f"{finished if is_finished else begun}: this {kind} was already started; resume=True "
             "continues it, or loads it if it is finished; another seed is another one"
         )
     if resume and not (is_finished or begun.is_dir()):
-        raise ParameterError(
+        raise base.ParameterError(
             f"{store}: there is no {kind} of {manifest['policy']['name']} of these data, policy "
             "source and settings to resume"
         )
     if is_finished and begun.is_dir():  # of a process that was killed after it saved the result
-        discard_folder(begun)
+        base.discard_folder(begun)
     return finished if is_finished else None
 
 
@@ -207,12 +196,12 @@ def open_folder(store: Path | None, manifest: Mapping[str, Any]) -> Iterator[Pat
         for path in folder.rglob(f"{DRAFT_FILE}*"):
             path.unlink(missing_ok=True)
         if not (folder / MANIFEST).is_file():
-            text = json.dumps(to_plain({"format": FORMAT, **manifest}), indent=1)
+            text = json.dumps(base.to_plain({"format": FORMAT, **manifest}), indent=1)
             write_study_file(folder / MANIFEST, f"{text}\n".encode())
         try:
             yield folder
-        except (ParameterError, PolicyError):  # a resume would end the same way
-            discard_folder(folder)
+        except (base.ParameterError, base.PolicyError):  # a resume would end the same way
+            base.discard_folder(folder)
             raise
 
 
@@ -220,9 +209,9 @@ def open_folder(store: Path | None, manifest: Mapping[str, Any]) -> Iterator[Pat
 def hold_lock(folder: Path) -> Iterator[None]:
     with ExitStack() as stack:
         try:
-            stack.enter_context(hold_lock_file(folder / LOCK))
-        except LockHeldError as error:
-            raise DataError(
+            stack.enter_context(base.hold_lock_file(folder / LOCK))
+        except base.LockHeldError as error:
+            raise base.DataError(
                 f"{folder}: another process ({error.holder}) is already running this; another "
                 "seed is another folder"
             ) from error
@@ -234,15 +223,15 @@ def hold_lock(folder: Path) -> Iterator[None]:
 def write_study_file(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, content)
+        base.write_file(path, content)
     except OSError as error:
         raise cannot_write(path, error) from error
 
 
-def cannot_write(path: Path, error: OSError) -> DataError:
+def cannot_write(path: Path, error: OSError) -> base.DataError:
     is_blocked = isinstance(error, FileExistsError | NotADirectoryError)
     cure = "a file is in the way" if is_blocked else "resume=True continues with the trials so far"
-    return DataError(f"{path}: cannot write the study: {error.strerror or error}; {cure}")
+    return base.DataError(f"{path}: cannot write the study: {error.strerror or error}; {cure}")
 
 
 # ------------------------------------------------------------------------------ notes of the store
@@ -251,7 +240,7 @@ def cannot_write(path: Path, error: OSError) -> DataError:
 def add_note(store: Path, file: str, facts: Mapping[str, Any], **about: Any) -> None:
     """Note a look at the holdout, or sets tried before it, as a line of JSON, once."""
     note = {"study": facts["id"], "policy": facts["policy"]["name"], **about}
-    text = json.dumps(to_plain({**note, **describe_bars_of(facts, file)}), sort_keys=True)
+    text = json.dumps(base.to_plain({**note, **describe_bars_of(facts, file)}), sort_keys=True)
     path = store / file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -334,8 +323,8 @@ class Goal(NamedTuple):
     constraints: tuple[Constraint, ...]
 
     def score(
-        self, metrics: Mapping[str, FloatArray], failed: BoolArray
-    ) -> tuple[FloatArray, FloatArray]:
+        self, metrics: Mapping[str, base.FloatArray], failed: base.BoolArray
+    ) -> tuple[base.FloatArray, base.FloatArray]:
         """Return scores and violations, of shape (n,) each."""
         scores = np.full(len(failed), np.nan)
         scores[~failed] = self.objective.score(take_sets(metrics, ~failed))
@@ -419,7 +408,7 @@ class Examiner:
     def _read_stored(self, sets: Sets, stage: str) -> Batch:
         batch = self.stored
         if batch is None or batch.stage != stage or not starts_with(sets, batch.sets):
-            raise DataError(
+            raise base.DataError(
                 f"{self.journal.folder}: batch {self.journal.position - 1:06d} does not hold the "
                 "sets that the sampler proposes now; resume with the versions in its manifest"
             )
@@ -513,12 +502,12 @@ def gather(batches: Sequence[Batch]) -> Batch:
     return join_batches(whole, whole[0].sets)
 
 
-def is_feasible(trials: Batch) -> BoolArray:
-    kept: BoolArray = (trials.violation == 0.0) & np.isfinite(trials.scores)
+def is_feasible(trials: Batch) -> base.BoolArray:
+    kept: base.BoolArray = (trials.violation == 0.0) & np.isfinite(trials.scores)
     return kept
 
 
-def find_distinct(sets: Sets) -> IntArray:
+def find_distinct(sets: Sets) -> base.IntArray:
     return find_different(sets)[0] if sets else np.empty(0, dtype=np.int64)
 
 
@@ -536,8 +525,8 @@ def tabulate_trials(batches: Sequence[Batch]) -> pd.DataFrame:
 
 
 def spread_sample(
-    space: Space, sets: Sets, places: IntArray, n: int, rng: np.random.Generator
-) -> IntArray:
+    space: Space, sets: Sets, places: base.IntArray, n: int, rng: np.random.Generator
+) -> base.IntArray:
     if len(places) <= n:
         return places
     from scipy.spatial import KDTree  # noqa: PLC0415 - loads where it is used
@@ -547,7 +536,7 @@ def spread_sample(
     return places[np.unique(nearest)]
 
 
-def worst_where_broken(trials: Batch) -> FloatArray:
+def worst_where_broken(trials: Batch) -> base.FloatArray:
     return np.where(is_feasible(trials), trials.scores, -np.inf)
 
 
@@ -578,7 +567,7 @@ def search(examiner: Examiner, space: Space, name: SamplerName, budget: Budget, 
             return
         batch = examiner.evaluate(space.decode(cube), SEARCH, deadline=budget.deadline)
         if len(batch.errors) >= FAILURES and all(batch.errors):
-            raise PolicyError(
+            raise base.PolicyError(
                 f"all {len(batch.errors)} sets failed, the first with: {batch.errors[0]}"
             )
         n = count_sets(batch.sets)

@@ -10,14 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from backtest.base import (
-    BacktestError,
-    BoolArray,
-    FloatArray,
-    IntArray,
-    PolicyError,
-    to_plain,
-)
+from backtest import base
 from backtest.engine import count_periods
 from backtest.measures import (
     deflated_sharpe,
@@ -79,12 +72,12 @@ class CandidateScores(NamedTuple):
     and are not ruined. Arrays of shape (k,).
     """
 
-    robust: FloatArray
-    plateau: FloatArray
-    kept: FloatArray
+    robust: base.FloatArray
+    plateau: base.FloatArray
+    kept: base.FloatArray
 
 
-def half_widths(space: Space, sets: Sets, width: float) -> tuple[FloatArray, FloatArray]:
+def half_widths(space: Space, sets: Sets, width: float) -> tuple[base.FloatArray, base.FloatArray]:
     """Return the extent of the boxes around sets, down and up, of shape (k, d) each."""
     pairs = [find_extent(each, sets[each.name], width) for each in space.dimensions]
     down, up = (np.stack(side, axis=1) for side in zip(*pairs, strict=True))
@@ -93,7 +86,7 @@ def half_widths(space: Space, sets: Sets, width: float) -> tuple[FloatArray, Flo
 
 def find_extent(
     dimension: Dimension, values: np.ndarray, width: float
-) -> tuple[FloatArray, FloatArray]:
+) -> tuple[base.FloatArray, base.FloatArray]:
     """Return the extent of boxes in one dimension, down and up, of shape (k,) each."""
     if dimension.options:
         return np.zeros(len(values)), np.zeros(len(values))
@@ -119,8 +112,8 @@ def draw_neighbors(
 
 
 def choose_candidates(
-    space: Space, sets: Sets, scores: FloatArray, robustness: Robustness
-) -> IntArray:
+    space: Space, sets: Sets, scores: base.FloatArray, robustness: Robustness
+) -> base.IntArray:
     """Return the rows of the best sets: half whose boxes do not overlap, half just outside them.
 
     The best is the first. ``scores`` has shape (n,); sets without a finite score are no candidates.
@@ -129,11 +122,11 @@ def choose_candidates(
     places = places[np.isfinite(scores[places])]
     cube = space.encode(take_sets(sets, places))
 
-    def is_apart(one: int, reach: float) -> BoolArray:
+    def is_apart(one: int, reach: float) -> base.BoolArray:
         center = take_sets(sets, places[one : one + 1])
         down, up = half_widths(space, center, reach * robustness.width)
         distance = cube - cube[one]
-        found: BoolArray = ~((distance >= -down) & (distance <= up)).all(axis=1)
+        found: base.BoolArray = ~((distance >= -down) & (distance <= up)).all(axis=1)
         return found
 
     chosen: list[int] = []
@@ -151,7 +144,7 @@ def score_candidates(
     examiner: Examiner,
     space: Space,
     sets: Sets,
-    own: FloatArray,
+    own: base.FloatArray,
     robustness: Robustness,
     rng: np.random.Generator,
 ) -> CandidateScores:
@@ -173,12 +166,12 @@ def score_candidates(
     return CandidateScores(average_parts(lows), np.median(scores, axis=1), kept)
 
 
-def worst_unless_known(batch: Batch) -> FloatArray:
+def worst_unless_known(batch: Batch) -> base.FloatArray:
     is_bad = (batch.violation > 0.0) | np.isnan(batch.scores)
     return np.where(is_bad, -np.inf, batch.scores)
 
 
-def average_parts(lows: FloatArray) -> FloatArray:
+def average_parts(lows: base.FloatArray) -> base.FloatArray:
     """Return the mean of the value over the whole time and the mean over its parts.
 
     ``lows`` has shape (1 + n_parts, k), the whole time first; parts that are NaN are left out.
@@ -186,8 +179,8 @@ def average_parts(lows: FloatArray) -> FloatArray:
     parts = lows[1:]
     known = np.count_nonzero(~np.isnan(parts), axis=0)
     total = np.sum(np.where(np.isnan(parts), 0.0, parts), axis=0)
-    mean: FloatArray = np.where(known > 0, total / np.maximum(known, 1), lows[0])
-    both: FloatArray = 0.5 * (lows[0] + mean)
+    mean: base.FloatArray = np.where(known > 0, total / np.maximum(known, 1), lows[0])
+    both: base.FloatArray = 0.5 * (lows[0] + mean)
     return both
 
 
@@ -199,12 +192,12 @@ def split_parts(n_bars: int, parts: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(edges))
 
 
-def low_quantile(samples: FloatArray, quantile: float) -> FloatArray:
+def low_quantile(samples: base.FloatArray, quantile: float) -> base.FloatArray:
     """Return the lower quantile along axis 1 of an array of shape (k, n), ignoring NaN."""
     ordered = np.sort(samples, axis=1)  # NaN comes last
     known = np.count_nonzero(~np.isnan(ordered), axis=1)
     place = np.maximum(np.floor(quantile * (known - 1)), 0).astype(np.int64)
-    found: FloatArray = np.take_along_axis(ordered, place[:, None], axis=1)[:, 0]
+    found: base.FloatArray = np.take_along_axis(ordered, place[:, None], axis=1)[:, 0]
     return found
 
 
@@ -243,7 +236,7 @@ class StudyOutcome(NamedTuple):
     chosen_by: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        data: dict[str, Any] = to_plain({**self._asdict(), "verdict": self.verdict._asdict()})
+        data: dict[str, Any] = base.to_plain({**self._asdict(), "verdict": self.verdict._asdict()})
         return data
 
     @classmethod
@@ -271,7 +264,7 @@ class Bench(NamedTuple):
         if not rows.done.all():
             raise KeyboardInterrupt
         if rows.errors[0]:
-            raise PolicyError(f"the set failed on the holdout: {rows.errors[0]}")
+            raise base.PolicyError(f"the set failed on the holdout: {rows.errors[0]}")
         return {name: float(column[0]) for name, column in rows.metrics.items()}
 
 
@@ -387,14 +380,14 @@ def evaluate_holdout(
     task.bench.whole.copy_fallback(task.seen)  # the warning was already given
     try:
         metrics = task.bench.measure_holdout(task.bench.read(values))
-    except BacktestError as error:
+    except base.BacktestError as error:
         return {}, [f"the best set cannot be run on the holdout: {error}"]
     broken = task.problem.goal.list_broken(metrics)
     return metrics, [f"on the holdout the best set breaks {each}" for each in broken]
 
 
 def choose_winner(
-    candidates: CandidateScores, scores: FloatArray, median: float, *, is_enough: bool
+    candidates: CandidateScores, scores: base.FloatArray, median: float, *, is_enough: bool
 ) -> tuple[int, str]:
     """Return the winner among k candidates, the one with the highest robust score, and by what.
 
@@ -453,7 +446,7 @@ def warn_of_failures(trials: Batch) -> Iterator[str]:
         yield f"{len(errors):,} of {len(trials.errors):,} sets failed, the first with: {errors[0]}"
 
 
-def is_spike(score: float, plateau: float, scores: FloatArray) -> bool:
+def is_spike(score: float, plateau: float, scores: base.FloatArray) -> bool:
     if not len(scores) or math.isnan(score) or math.isnan(plateau):
         return False
     low, high = np.quantile(scores, [0.25, 0.75], method="nearest")
@@ -517,7 +510,7 @@ def measure_luck(
             std=std / scale,
         )
         overfitting = math.nan if is_alone else find_overfitting(rows.returns)
-    except BacktestError:  # returns that are not finite
+    except base.BacktestError:  # returns that are not finite
         return unknown
     return {
         **unknown,
@@ -528,7 +521,7 @@ def measure_luck(
     }
 
 
-def deflate_alone(returns: FloatArray, trials: float) -> tuple[float, float]:
+def deflate_alone(returns: base.FloatArray, trials: float) -> tuple[float, float]:
     """Return the deflated Sharpe ratio of one account after some trials, and the Sharpe of luck.
 
     Without the other trials' returns, their Sharpe ratios scatter as those of noise.
@@ -540,11 +533,11 @@ def deflate_alone(returns: FloatArray, trials: float) -> tuple[float, float]:
     return alone, expected_max_sharpe(trials, std)
 
 
-def find_overfitting(returns: FloatArray) -> float:
+def find_overfitting(returns: base.FloatArray) -> float:
     splits = min(SPLITS, len(returns) // 4 * 2)
     return probability_of_backtest_overfitting(returns, n_splits=splits).pbo
 
 
-def find_sharpe(returns: FloatArray) -> float:
+def find_sharpe(returns: base.FloatArray) -> float:
     deviation = float(returns.std(ddof=1))
     return float(returns.mean()) / deviation if deviation >= LEAST_DEVIATION else 0.0

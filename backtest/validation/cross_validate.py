@@ -12,24 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base import (
-    BoolArray,
-    FloatArray,
-    Head,
-    Headline,
-    IntArray,
-    ParameterError,
-    Part,
-    PolicyError,
-    ShownChart,
-    ShownTable,
-    capitalize,
-    checked_only,
-    format_number,
-    list_records,
-    parse_duration,
-    record_making,
-)
+from backtest import base
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.engine import as_of, count_periods, earn_cash, mark_samples, measure_years
 from backtest.market import Markets
@@ -80,8 +63,8 @@ BARS = {"no better than the median set": "loss", "better": "accent"}
 SPREAD = "the spread of the paths is not an interval"
 
 
-@record_making
-@checked_only("resume", "progress")
+@base.record_making
+@base.checked_only("resume", "progress")
 def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is said
     market: Market | Markets,
     policy: type[Policy] | Policy,
@@ -167,7 +150,7 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     n, k = v.check_counts(groups, test_groups)
     cut = v.split_groups(market, n, sampling)
     bars = v.check_embargo(embargo, cut, market)
-    period = max(parse_duration(sampling, "sampling"), market.interval)
+    period = max(base.parse_duration(sampling, "sampling"), market.interval)
     skipped = min(-(-bars * market.interval // period), int(np.diff(cut.samples).min()) - 2)
     plan = SplitPlan(cut, k, bars, skipped)
     manifest = problem.describe_search(
@@ -180,7 +163,9 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
         evaluator.check_causal(problem.space.list_ends())
         runs = run_groups(evaluator, sets, plan.groups, folder, progress)
         if any(each.failed.all() for each in runs):
-            raise PolicyError("every set failed in a group; run one alone with bt.run to see more")
+            raise base.PolicyError(
+                "every set failed in a group; run one alone with bt.run to see more"
+            )
         return judge_splits(problem, sets, plan, runs, manifest)
 
     return v.make_or_resume(CrossValidation, problem, manifest, arguments, make)
@@ -195,10 +180,10 @@ class SplitPlan(NamedTuple):
 
 
 class SplitWinners(NamedTuple):
-    row: IntArray
-    inside: FloatArray
-    outside: FloatArray
-    rank: FloatArray
+    row: base.IntArray
+    inside: base.FloatArray
+    outside: base.FloatArray
+    rank: base.FloatArray
 
 
 def check_objective(problem: Problem) -> None:
@@ -207,7 +192,7 @@ def check_objective(problem: Problem) -> None:
     names = {name.strip().lstrip("- ") if isinstance(name, str) else "a function" for name in names}
     names |= {each.name for each in problem.goal.constraints}
     if names - KNOWN:
-        raise ParameterError(
+        raise base.ParameterError(
             "objective and constraints of a cross-validation must add up over groups, as sharpe, "
             f"cagr, max_drawdown and fees do, got {', '.join(sorted(names - KNOWN))}; a walk "
             "forward takes any"
@@ -249,7 +234,7 @@ def judge_splits(
     )
 
 
-def find_known(measure: Any, values: FloatArray) -> float:
+def find_known(measure: Any, values: base.FloatArray) -> float:
     known = values[np.isfinite(values)]
     return float(measure(known)) if len(known) else math.nan
 
@@ -273,9 +258,9 @@ def tabulate_splits(
 class GroupRuns(NamedTuple):
     """All sets in one group: measures of shape (n_sets,) and returns (n_samples, n_sets)."""
 
-    metrics: dict[str, FloatArray]
-    returns: FloatArray
-    failed: BoolArray
+    metrics: dict[str, base.FloatArray]
+    returns: base.FloatArray
+    failed: base.BoolArray
 
 
 def run_groups(
@@ -324,17 +309,17 @@ def read_runs(table: pd.DataFrame) -> GroupRuns:
 class Moments(NamedTuple):
     """Sums over sampled returns r and excess returns e, arrays of shape (n,), and their time."""
 
-    n: FloatArray
-    years: FloatArray
-    growth: FloatArray
-    total: FloatArray
-    squares: FloatArray
-    excess: FloatArray
-    excess_squares: FloatArray
-    downside: FloatArray
+    n: base.FloatArray
+    years: base.FloatArray
+    growth: base.FloatArray
+    total: base.FloatArray
+    squares: base.FloatArray
+    excess: base.FloatArray
+    excess_squares: base.FloatArray
+    downside: base.FloatArray
 
 
-def sum_moments(returns: FloatArray, free: FloatArray, years: float) -> Moments:
+def sum_moments(returns: base.FloatArray, free: base.FloatArray, years: float) -> Moments:
     """Compute the moments of returns of shape (n_samples, n) and risk-free ones (n_samples,)."""
     excess = returns - free[:, None]
     with np.errstate(divide="ignore"):
@@ -356,9 +341,9 @@ class GroupPart(NamedTuple):
     """What sets did in one group: moments of their returns, and their measures, of shape (n,)."""
 
     moments: Moments
-    metrics: Mapping[str, FloatArray]
+    metrics: Mapping[str, base.FloatArray]
 
-    def take(self, rows: IntArray, is_alive: BoolArray) -> GroupPart:
+    def take(self, rows: base.IntArray, is_alive: base.BoolArray) -> GroupPart:
         """Return chosen sets, of which those that are not alive earn and cost nothing."""
         moments = Moments(*(np.where(is_alive, each[rows], 0.0) for each in self.moments))
         metrics = {k: np.where(is_alive, each[rows], 0.0) for k, each in self.metrics.items()}
@@ -380,7 +365,7 @@ def build_parts(
     return parts
 
 
-def sample_free(problem: Problem, first: int, stop: int) -> FloatArray:
+def sample_free(problem: Problem, first: int, stop: int) -> base.FloatArray:
     """Return the simple risk-free return of each sampling period of a span, of shape (n,)."""
     market, venue = problem.market.prefix(stop), problem.base.venue
     if not isinstance(venue, Venue):
@@ -393,7 +378,7 @@ def sample_free(problem: Problem, first: int, stop: int) -> FloatArray:
     return np.asarray(np.expm1(np.add.reduceat(np.log1p(free), starts)))
 
 
-def combine_parts(parts: Sequence[GroupPart], periods: float) -> dict[str, FloatArray]:
+def combine_parts(parts: Sequence[GroupPart], periods: float) -> dict[str, base.FloatArray]:
     """Return the measures of sets over several groups, by name, of shape (n,).
 
     ``periods`` is the number of samples per year. A set ruined in any group is ruined.
@@ -401,7 +386,7 @@ def combine_parts(parts: Sequence[GroupPart], periods: float) -> dict[str, Float
     moments = (np.sum(each, axis=0) for each in zip(*(p.moments for p in parts), strict=True))
     whole = Moments(*moments)
     years = np.stack([part.moments.years for part in parts])
-    metrics: dict[str, FloatArray] = {}
+    metrics: dict[str, base.FloatArray] = {}
     with np.errstate(all="ignore"):
         for name in parts[0].metrics:
             rows = np.stack([part.metrics[name] for part in parts])
@@ -428,10 +413,12 @@ def combine_parts(parts: Sequence[GroupPart], periods: float) -> dict[str, Float
         }
 
 
-def find_deviation(squares: FloatArray, total: FloatArray, n: FloatArray) -> FloatArray:
+def find_deviation(
+    squares: base.FloatArray, total: base.FloatArray, n: base.FloatArray
+) -> base.FloatArray:
     spread = squares - total * total / np.maximum(n, 1.0)
     spread = np.where(spread > LEAST_SHARE * squares, spread, 0.0)
-    deviation: FloatArray = np.sqrt(spread / np.where(n > 1.0, n - 1.0, np.nan))
+    deviation: base.FloatArray = np.sqrt(spread / np.where(n > 1.0, n - 1.0, np.nan))
     return deviation
 
 
@@ -442,7 +429,7 @@ def score_splits(
     problem: Problem,
     plain: Sequence[GroupPart],
     late: Sequence[GroupPart],
-    failed: BoolArray,
+    failed: base.BoolArray,
     k: int,
     periods: float,
 ) -> SplitWinners:
@@ -459,8 +446,8 @@ def score_splits(
 
 
 def score_parts(
-    problem: Problem, parts: Sequence[GroupPart], failed: BoolArray, periods: float
-) -> tuple[FloatArray, FloatArray]:
+    problem: Problem, parts: Sequence[GroupPart], failed: base.BoolArray, periods: float
+) -> tuple[base.FloatArray, base.FloatArray]:
     metrics = combine_parts(parts, periods)
     scores, violation = problem.goal.score(metrics, failed)
     return v.order_scores(scores, metrics["ruined"]), violation
@@ -469,7 +456,9 @@ def score_parts(
 # ------------------------------------------------------------------- winners, paths and their luck
 
 
-def choose_winners(inside: Sequence[FloatArray], outside: Sequence[FloatArray]) -> SplitWinners:
+def choose_winners(
+    inside: Sequence[base.FloatArray], outside: Sequence[base.FloatArray]
+) -> SplitWinners:
     """Return the best set of each split in training, of the first of equals.
 
     Objectives of shape (n_sets,) per split; minus infinity for sets that must not win, -1 is the
@@ -485,7 +474,7 @@ def choose_winners(inside: Sequence[FloatArray], outside: Sequence[FloatArray]) 
     return SplitWinners(row, *scores)
 
 
-def estimate_overfitting(ranks: FloatArray, n: int, k: int) -> v.Estimate:
+def estimate_overfitting(ranks: base.FloatArray, n: int, k: int) -> v.Estimate:
     return v.estimate_share(v.share_overfit(ranks), count_independent_splits(n, k))
 
 
@@ -502,7 +491,7 @@ def count_independent_splits(n: int, k: int) -> float:
     return 0.25 / float(np.var(shares, ddof=1))
 
 
-def measure_panel(tested: FloatArray, panel: FloatArray) -> float:
+def measure_panel(tested: base.FloatArray, panel: base.FloatArray) -> float:
     """Return the share of overfit splits on a panel of group means of shape (n, n_sets)."""
     outside = tested @ panel
     best = np.argmax((1.0 - tested) @ panel, axis=1)[:, None]
@@ -527,7 +516,7 @@ def stitch_paths(
         taken.append(parts[group].take(chosen, lives))
         returns.append(runs[group].returns[:, chosen] * lives)
         alive = alive & (taken[-1].metrics["ruined"] == 0.0)
-    curves: FloatArray = np.cumprod(1.0 + np.concatenate(returns), axis=0).T.astype(np.float64)
+    curves: base.FloatArray = np.cumprod(1.0 + np.concatenate(returns), axis=0).T.astype(np.float64)
     measured = combine_parts(taken, periods)
     peaks = np.maximum.accumulate(np.maximum(curves, 1.0), axis=1)
     drawdown = np.maximum(measured["max_drawdown"], np.max(1.0 - curves / peaks, axis=1))
@@ -602,15 +591,16 @@ class CrossValidation(v.Validation):
         """What was searched, and what luck alone would show, in sentences."""
         return (
             f"{self.describe_search()} The mean rank of winners out of sample is "
-            f"{format_number(v.read_figures(self.figures, 'mean_rank'))} (1 best, 0.5 the median)."
+            f"{base.format_number(v.read_figures(self.figures, 'mean_rank'))} (1 best, 0.5 the "
+            "median)."
         )
 
-    def list_parts(self) -> list[Part]:
+    def list_parts(self) -> list[base.Part]:
         """Return the paths out of sample, and what choosing was worth."""
         measures = tuple(name for name in MEASURES if name in self.paths)
         note = (
             "The drawdown is the deepest inside a group, or across groups by sampled returns. "
-            f"{capitalize(SPREAD)}."
+            f"{base.capitalize(SPREAD)}."
         )
         splits = self.splits.assign(
             groups=[" and ".join(map(str, each)) for each in self.splits["groups"]]
@@ -622,19 +612,21 @@ class CrossValidation(v.Validation):
         spread = self.paths.agg(["min", "median", "max"])[list(measures)]
         spread.index = pd.Index(["lowest", "median", "highest"])
         return [
-            Part("paths", "What the procedure would have earned", "Paths through all groups of "
-                 "time, each group under the winner of a split that did not train on it.", (
-                     ShownTable(self.paths, "Paths", note, columns=measures),)),
-            Part("spread", "Paths", "", (ShownTable(spread, "Paths",
-                 f"{capitalize(SPREAD)}: all are made of one history.", Head("of paths")),),
+            base.Part("paths", "What the procedure would have earned", "Paths through all groups "
+                 "of time, each group under the winner of a split that did not train on it.", (
+                     base.ShownTable(self.paths, "Paths", note, columns=measures),)),
+            base.Part("spread", "Paths", "", (base.ShownTable(spread, "Paths",
+                 f"{base.capitalize(SPREAD)}: all are made of one history.",
+                 base.Head("of paths")),),
                  "summary"),
-            Part("choice", "What choosing was worth", "Winners of the train groups, in the test "
-                 "groups.", (
-                     ShownChart("ranks", "Ranks of the winners", "Orange: no better than the "
+            base.Part("choice", "What choosing was worth", "Winners of the train groups, in the "
+                 "test groups.", (
+                     base.ShownChart("ranks", "Ranks of the winners", "Orange: no better than the "
                                 "median set. Skill piles up at 1; noise is even.",
                                 counts, "bars", BARS,
                                 "rank of the winner out of sample", "splits", height=280),
-                     ShownTable(splits, "Splits", heads={"groups": Head("tested on groups")},
+                     base.ShownTable(splits, "Splits",
+                                heads={"groups": base.Head("tested on groups")},
                                 most=len(splits), is_searched=True))),
         ]  # fmt: skip
 
@@ -652,16 +644,16 @@ class CrossValidation(v.Validation):
         """Return the medians over paths."""
         return v.select_metrics(self.paths.median().to_dict())
 
-    def list_numbers(self) -> list[Headline]:
+    def list_numbers(self) -> list[base.Headline]:
         """Return the probability of overfitting, and the objective in and out of sample."""
         pbo, figures = self.pbo, self.figures
         inside, outside = (v.read_figures(figures, f"median_{k}_sample") for k in ("in", "out_of"))
         return [
-            Headline("pbo", "Overfitting", float(pbo), "decimals", "share of winners no better "
-                     f"than the median; {pbo.low:.2f} to {pbo.high:.2f}", "less"),
-            Headline("median_in_sample", "In sample", inside, "decimals",
+            base.Headline("pbo", "Overfitting", float(pbo), "decimals", "share of winners no "
+                     f"better than the median; {pbo.low:.2f} to {pbo.high:.2f}", "less"),
+            base.Headline("median_in_sample", "In sample", inside, "decimals",
                      "median objective of the winners", "more"),
-            Headline("median_out_of_sample", "Out of sample", outside, "decimals",
+            base.Headline("median_out_of_sample", "Out of sample", outside, "decimals",
                      "of the same winners", "more"),
         ]  # fmt: skip
 
@@ -672,7 +664,9 @@ class CrossValidation(v.Validation):
     def to_dict(self) -> dict[str, Any]:
         """Return the cross-validation as data for JSON."""
         return self._write_data(
-            "cross_validation", splits=list_records(self.splits), paths=list_records(self.paths)
+            "cross_validation",
+            splits=base.list_records(self.splits),
+            paths=base.list_records(self.paths),
         )
 
     @staticmethod

@@ -13,31 +13,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 import numpy as np
 import pandas as pd
 
-from backtest.base import (
-    BoolArray,
-    DataError,
-    FloatArray,
-    IntArray,
-    ParameterError,
-    Range,
-    SavedResult,
-    ShownChart,
-    capitalize,
-    checked,
-    discard_folder,
-    format_duration,
-    format_time,
-    from_plain,
-    hash_file,
-    is_path,
-    parse_duration,
-    read_json_file,
-    repr_plain,
-    to_plain,
-    utc_index,
-    warn_caller,
-    write_json_file,
-)
+from backtest import base
 from backtest.base.saved_result import MANIFEST
 from backtest.engine import Result, mark_ends
 from backtest.engine.checks import warn_once
@@ -72,8 +48,8 @@ class Groups(NamedTuple):
     end before them.
     """
 
-    edges: IntArray
-    samples: IntArray
+    edges: base.IntArray
+    samples: base.IntArray
 
     @property
     def n(self) -> int:
@@ -83,7 +59,7 @@ class Groups(NamedTuple):
         return int(self.edges[group]), int(self.edges[group + 1])
 
 
-@checked
+@base.checked
 def folds(
     market: Market | Markets,
     *,
@@ -157,15 +133,15 @@ def plan_spans(
     gap: str = "0d",
 ) -> list[FoldSpan]:
     is_none = re.fullmatch(r"\s*0+\s*[a-zA-Z]*\s*", str(gap)) is not None
-    lengths = [parse_duration(train, "train"), parse_duration(test, "test"),
-               0 if is_none else parse_duration(gap, "gap")]  # fmt: skip
+    lengths = [base.parse_duration(train, "train"), base.parse_duration(test, "test"),
+               0 if is_none else base.parse_duration(gap, "gap")]  # fmt: skip
     if lengths[2] >= min(lengths[:2]):
-        raise ParameterError("gap must be shorter than train and test, '0d' for none")
+        raise base.ParameterError("gap must be shorter than train and test, '0d' for none")
     if market.start + lengths[0] + lengths[2] >= market.end:
         half = (market.end - market.start) // 2
-        raise ParameterError(
-            f"train must leave bars to test on, {format_duration(half)!r} for example: the data "
-            f"end {format_time(market.end)}"
+        raise base.ParameterError(
+            f"train must leave bars to test on, {base.format_duration(half)!r} for example: the "
+            f"data end {base.format_time(market.end)}"
         )
     spans = [*walk_spans(market, *lengths, is_anchored=anchored)]
     check_spans(spans, market)
@@ -195,12 +171,12 @@ def check_spans(spans: Sequence[FoldSpan], market: Market | Markets) -> None:
             ("test", span.test, span.stop, LEAST_TEST),
         ):
             if stop - first < least:
-                raise ParameterError(
+                raise base.ParameterError(
                     f"a {name} span must have {least} bars or more, that of fold {k} from "
                     f"{describe_bar(market, first)} has {max(stop - first, 0)}"
                 )
         if span.train_stop > span.test or span.test < before:
-            raise ParameterError(
+            raise base.ParameterError(
                 f"spans must be in order and must not overlap, fold {k} uses bars of its own or an "
                 f"earlier test span, at {describe_bar(market, span.test)}"
             )
@@ -208,7 +184,7 @@ def check_spans(spans: Sequence[FoldSpan], market: Market | Markets) -> None:
 
 
 def describe_bar(market: Market | Markets, bar: int) -> str:
-    return format_time(int(market.time[bar]) if bar < market.n_bars else market.end)
+    return base.format_time(int(market.time[bar]) if bar < market.n_bars else market.end)
 
 
 def tabulate_spans(market: Market | Markets, spans: Sequence[FoldSpan]) -> pd.DataFrame:
@@ -217,9 +193,9 @@ def tabulate_spans(market: Market | Markets, spans: Sequence[FoldSpan]) -> pd.Da
     return table.rename_axis("fold")
 
 
-def time_bars(market: Market | Markets, bars: IntArray) -> pd.DatetimeIndex:
+def time_bars(market: Market | Markets, bars: base.IntArray) -> pd.DatetimeIndex:
     times = np.append(market.time, market.end)
-    return utc_index(times[bars].astype(np.int64))
+    return base.utc_index(times[bars].astype(np.int64))
 
 
 def warn_of_short(spans: Sequence[FoldSpan]) -> Iterator[str]:
@@ -236,10 +212,10 @@ def warn_of_short(spans: Sequence[FoldSpan]) -> Iterator[str]:
 
 
 def check_counts(groups: int, test_groups: int) -> tuple[int, int]:
-    n = int(Range(2, MOST_GROUPS).check("groups", groups, whole=True))
-    k = int(Range(1, n - 1).check("test_groups", test_groups, whole=True))
+    n = int(base.Range(2, MOST_GROUPS).check("groups", groups, whole=True))
+    k = int(base.Range(1, n - 1).check("test_groups", test_groups, whole=True))
     if math.comb(n, k) > MOST_SPLITS:
-        raise ParameterError(
+        raise base.ParameterError(
             f"groups and test_groups must make at most {MOST_SPLITS:,} splits, {n} and {k} make "
             f"{math.comb(n, k):,}"
         )
@@ -247,14 +223,14 @@ def check_counts(groups: int, test_groups: int) -> tuple[int, int]:
 
 
 def split_groups(market: Market | Markets, n: int, sampling: str) -> Groups:
-    period = parse_duration(sampling, "sampling")
+    period = base.parse_duration(sampling, "sampling")
     closes = np.flatnonzero(mark_ends(market, period)) + 1  # type: ignore[arg-type] # its clock
     parts = np.array_split(np.arange(len(closes)), n)
     samples = np.array([0, *(int(part[-1]) + 1 if len(part) else 0 for part in parts)])
     edges = np.concatenate(([0], closes))[samples]
     least = int(np.diff(edges).min())
     if least < LEAST_TRAIN or int(np.diff(samples).min()) < 2:
-        raise ParameterError(
+        raise base.ParameterError(
             f"groups must each have {LEAST_TRAIN} bars and two sampling periods or more, the "
             f"shortest of {n} has {least} bars"
         )
@@ -276,7 +252,7 @@ def list_paths(n: int, k: int) -> list[list[int]]:
     return [list(path) for path in zip(*tested, strict=True)]
 
 
-def find_embargoed(n: int, tested: Sequence[int]) -> BoolArray:
+def find_embargoed(n: int, tested: Sequence[int]) -> base.BoolArray:
     """Return which train groups follow a test group directly, of shape (n,)."""
     return np.array([g - 1 in tested and g not in tested for g in range(n)])
 
@@ -285,12 +261,12 @@ def check_embargo(embargo: int | str | None, groups: Groups, market: Market | Ma
     if embargo is None:
         return math.ceil(USUAL_EMBARGO * market.n_bars)
     if isinstance(embargo, str):
-        bars = -(-parse_duration(embargo, "embargo") // market.interval)
+        bars = -(-base.parse_duration(embargo, "embargo") // market.interval)
     else:
-        bars = int(Range(0, math.inf, "bars").check("embargo", embargo, whole=True))
+        bars = int(base.Range(0, math.inf, "bars").check("embargo", embargo, whole=True))
     shortest = int(np.diff(groups.edges).min())
     if shortest - bars < LEAST_TRAIN:
-        raise ParameterError(
+        raise base.ParameterError(
             f"embargo must leave {LEAST_TRAIN} bars of each group, got {bars:,} of {shortest:,}"
         )
     return bars
@@ -310,7 +286,7 @@ SCATTER = (
 )
 
 
-class Validation(SavedResult):
+class Validation(base.SavedResult):
     """Base of validations.
 
     Attributes
@@ -351,7 +327,7 @@ class Validation(SavedResult):
     @property
     def notices(self) -> tuple[str, ...]:
         """The warnings."""
-        return tuple(f"{capitalize(text)}." for text in self.warnings)
+        return tuple(f"{base.capitalize(text)}." for text in self.warnings)
 
     @property
     def accounts(self) -> Mapping[str, Result]:
@@ -380,7 +356,7 @@ class Validation(SavedResult):
         return f"Sets of {self.title}{above} were chosen by {self.objective}{rules}."
 
     def _write_data(self, name: str, **more: Any) -> dict[str, Any]:
-        data: dict[str, Any] = to_plain(
+        data: dict[str, Any] = base.to_plain(
             {name: self.manifest, "verdict": self.verdict, "figures": self.figures, **more}
         )
         return data
@@ -390,13 +366,13 @@ class Validation(SavedResult):
         for title, account in self.accounts.items():
             account.save(place / f".{title}").rename(place / title)
             (place / f".{title}").rmdir()
-            seals[title] = hash_file(place / title / MANIFEST)
-        write_json_file({"figures": self.figures, "accounts": seals}, folder / FIGURES)
+            seals[title] = base.hash_file(place / title / MANIFEST)
+        base.write_json_file({"figures": self.figures, "accounts": seals}, folder / FIGURES)
         return {}
 
     @classmethod
     def _read_back(cls, manifest: dict[str, Any], tables: Mapping[str, Any], folder: Path) -> Self:
-        stored = from_plain(read_json_file(folder / FIGURES))
+        stored = base.from_plain(base.read_json_file(folder / FIGURES))
         accounts = {
             title: load_account(folder / ACCOUNTS / title, seal)
             for title, seal in stored["accounts"].items()
@@ -411,8 +387,8 @@ class Validation(SavedResult):
 
 def load_account(folder: Path, seal: str) -> Result:
     path = folder / MANIFEST
-    if not path.is_file() or hash_file(path) != seal:
-        raise DataError(f"{path}: was changed or truncated after saving, or is missing")
+    if not path.is_file() or base.hash_file(path) != seal:
+        raise base.DataError(f"{path}: was changed or truncated after saving, or is missing")
     return Result.load(folder)
 
 
@@ -431,13 +407,13 @@ def select_metrics(row: Mapping[Any, Any]) -> dict[str, float]:
     return {str(name): value for name, value in row.items() if name in METRICS}
 
 
-def show_choice(trials: pd.DataFrame, what: str) -> ShownChart:
+def show_choice(trials: pd.DataFrame, what: str) -> base.ShownChart:
     points = trials.set_index("in_sample")
     drawn = {
         "all sets": points["out_of_sample"].where(~points["is_winner"]),
         "winners": points["out_of_sample"].where(points["is_winner"]),
     }
-    return ShownChart(
+    return base.ShownChart(
         "scatter", f"{what} in and out of sample", SCATTER, pd.DataFrame(drawn), "scatter",
         {"all sets": "neutral", "winners": "accent"}, f"{what} in sample",
         f"{what} out of sample", has_legend=True, height=400,
@@ -449,12 +425,14 @@ def show_choice(trials: pd.DataFrame, what: str) -> ShownChart:
 
 def read_validated(arguments: Mapping[str, Any]) -> Problem:
     store = arguments["store"]
-    if store is not None and not is_path(store):
-        raise ParameterError(f"store must be the path of a folder or None, got {repr_plain(store)}")
+    if store is not None and not base.is_path(store):
+        raise base.ParameterError(
+            f"store must be the path of a folder or None, got {base.repr_plain(store)}"
+        )
     problem = read_problem(arguments)
     dotted = [name for name in problem.names if name.startswith(("account.", "venue."))]
     if dotted:
-        raise ParameterError(
+        raise base.ParameterError(
             "space of a validation must hold parameters of policies, overlay and signal, got "
             f"{', '.join(dotted)}; fix takes one value each"
         )
@@ -478,9 +456,9 @@ def make_or_resume(
             made = make(working, folder)
         if store is not None and folder is not None:
             made.save(store)
-            discard_folder(folder)
+            base.discard_folder(folder)
     for text in made.warnings:
-        warn_caller(text)
+        base.warn_caller(text)
     return made
 
 
@@ -518,15 +496,15 @@ def estimate_share(share: float, n: float) -> Estimate:
     return Estimate(share, max(0.0, middle - half), min(1.0, middle + half))
 
 
-def order_scores(scores: FloatArray, ruined: FloatArray) -> FloatArray:
+def order_scores(scores: base.FloatArray, ruined: base.FloatArray) -> base.FloatArray:
     return np.where(np.isfinite(scores) & (ruined == 0.0), scores, -np.inf)
 
 
-def finite_or_nan(values: FloatArray) -> FloatArray:
+def finite_or_nan(values: base.FloatArray) -> base.FloatArray:
     return np.where(np.isfinite(values), values, np.nan)
 
 
-def find_rank(scores: FloatArray, row: int) -> float:
+def find_rank(scores: base.FloatArray, row: int) -> float:
     n = len(scores)
     if n < 2:
         return math.nan
@@ -535,7 +513,7 @@ def find_rank(scores: FloatArray, row: int) -> float:
     return float((worse + 0.5 * equal) / (n - 1))
 
 
-def share_overfit(ranks: FloatArray) -> float:
+def share_overfit(ranks: base.FloatArray) -> float:
     known = ranks[~np.isnan(ranks)]
     return float(np.mean(known <= 0.5)) if len(known) else math.nan
 
