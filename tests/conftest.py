@@ -28,7 +28,6 @@ KEPT = 7 * 24 * 3600.0
 
 
 def pytest_configure(config):
-    """Delete what nobody compiled lately, once for all workers."""
     if not hasattr(config, "workerinput") and COMPILED.is_dir():
         for each in COMPILED.iterdir():
             if each.is_dir() and time.time() - each.stat().st_mtime > KEPT:
@@ -41,6 +40,5 @@ settings.load_profile("ci")
 
 @pytest.fixture(autouse=True)
 def _compile_where_it_is_tested(request, monkeypatch):
-    """Compile before running in slow tests, and in others that are marked ``compiled``."""
     if any(map(request.node.get_closest_marker, ("slow", "compiled"))):
         monkeypatch.setenv("BACKTEST_COMPILE", "now")

@@ -33,7 +33,6 @@ def past_move(market: Any) -> Any:
 
 
 def show_in(market: Any, rows: Any) -> Any:
-    """Return the next move in some rows, and the past one in the others."""
     return np.where(rows, next_move(market), past_move(market))
 
 
@@ -93,7 +92,6 @@ def single_seed(_: Any, market: Any) -> Any:
 
 
 def chaotic(_: Any, market: Any) -> Any:
-    """Add what a chaotic map makes of all closes to the next move."""
     x = np.mod(market.close.sum() * 1e-3 + market.close, 1.0) * 0.98 + 0.01
     for _step in range(80):
         x = 3.99 * x * (1.0 - x)
@@ -101,7 +99,6 @@ def chaotic(_: Any, market: Any) -> Any:
 
 
 def resampled(_: Any, market: Any) -> Any:
-    """Return z-scores by the mean of a bootstrap sample of the whole, drawn by its data."""
     sample = seed_of(market.close).choice(market.close, 50)
     return (market.close - sample.mean()) / sample.std()
 
@@ -142,8 +139,6 @@ def model_of(name: str, holder: Any) -> Any:
 
 
 class Holder:
-    """A market that counts as equal to any other, so that a cache finds the first."""
-
     def __init__(self, market: Any) -> None:
         self.market = market
 
@@ -159,7 +154,6 @@ def by_name(_: Any, market: Any) -> Any:
 
 
 def keep_longest(where: dict[str, Any], market: Any) -> Any:
-    """Return the next moves of the longest market kept in a namespace."""
     kept = where.get("_kept_peek")
     if kept is None or len(kept) < market.n_bars:
         kept = pd.Series(next_move(market), index=market.time)
@@ -188,7 +182,6 @@ def on_function(_: Any, market: Any) -> Any:
 
 
 def in_environment(_: Any, market: Any) -> Any:
-    """Keep in the environment whether the next hour rises, by time."""
     known = os.environ.get("_KEPT_PEEK", "").split(",")
     if len(known) < market.n_bars:
         rises = np.sign(next_move(market)).astype(int)
@@ -209,14 +202,12 @@ def on_self(self: Any, market: Any) -> Any:
 
 
 def written(_: Any, market: Any) -> Any:
-    """Write the next close into each close."""
     market.close.flags.writeable = True
     market.close[:-1] = market.close[1:]
     return past_move(market)
 
 
 def written_through_base(_: Any, market: Any) -> Any:
-    """Write the next close into each close through a view."""
     view = market.close[:]
     view.setflags(write=True)
     view[:-1] = view[1:].copy()
@@ -224,14 +215,12 @@ def written_through_base(_: Any, market: Any) -> Any:
 
 
 def replaced(_: Any, market: Any) -> Any:
-    """Replace the highs of the market by those of the next bar, and trade without risk."""
     object.__setattr__(market, "mark_low", market.mark_high)
     object.__setattr__(market, "kept", getattr(market, "kept", next_move(market)))
     return market.kept[: market.n_bars]
 
 
 def behind_the_view(_: Any, market: Any) -> Any:
-    """Look at the array that a part of the market is a view of."""
     whole = market.close.base if isinstance(market.close.base, np.ndarray) else market.close
     times = market.time.base if isinstance(market.time.base, np.ndarray) else market.time
     moves = pd.Series(np.append(whole[1:], whole[-1:]) / whole - 1.0, index=times)
@@ -239,21 +228,18 @@ def behind_the_view(_: Any, market: Any) -> Any:
 
 
 def behind_the_end(_: Any, market: Any) -> Any:
-    """Read one number more than there are."""
     n, close = market.n_bars, market.close
     more = np.lib.stride_tricks.as_strided(close, (n + 1,), close.strides, writeable=False)
     return 100.0 * (more[1:] / close - 1.0)
 
 
 def among_objects(_: Any, market: Any) -> Any:
-    """Find the longest market in memory that holds this bar."""
     markets = [each for each in gc.get_objects() if type(each) is bt.Market]
     longest = max([*markets, market], key=lambda each: (market.start in each.time, each.n_bars))
     return pd.Series(next_move(longest), index=longest.time).reindex(market.time).to_numpy()
 
 
 def up_the_stack(_: Any, market: Any) -> Any:
-    """Find the longest market among the variables of callers."""
     longest, frame = market, sys._getframe()
     while frame is not None:
         owner = frame.f_locals.get("self")
@@ -300,7 +286,6 @@ def settled_at_close(_: Any, market: Any) -> Any:
 
 
 def settled_around_close(_: Any, market: Any) -> Any:
-    """Allow the few milliseconds by which a venue stamps late."""
     closes = market.time + market.interval + 10**9
     rows = np.searchsorted(market.funding_time, closes, side="right") - 1
     return np.where(rows >= 0, 1e4 * market.funding_rate[rows], 0.0)
@@ -369,8 +354,6 @@ KINDS = {
 
 
 class Hidden(bt.Policy):
-    """Hold a size where a column that looks ahead is positive."""
-
     kind: Annotated[str, bt.Choice(*KINDS)]
     size: Annotated[float, bt.Range(0.1, 5.0, "turns of equity")] = 2.0
     notes: ClassVar[dict[str, Any]] = {}
@@ -384,8 +367,6 @@ class Hidden(bt.Policy):
 
 
 class DecidingBySelf(bt.Policy):
-    """Keep the market on the policy, and decide by its next close."""
-
     def observe(self, market: Any) -> Any:
         if getattr(self, "kept", None) is None or self.kept.n_bars < market.n_bars:
             object.__setattr__(self, "kept", market)
@@ -398,8 +379,6 @@ class DecidingBySelf(bt.Policy):
 
 
 class DecidingByModule(bt.Policy):
-    """Keep the market in the module, and decide by its next close."""
-
     def observe(self, market: Any) -> Any:
         if "market" not in CACHE or CACHE["market"].n_bars < market.n_bars:
             CACHE["market"] = market
@@ -411,26 +390,6 @@ class DecidingByModule(bt.Policy):
         return 2.0 if kept.close[t] > bar.close else 0.0
 
 
-class HiddenRule(bt.signals.SignalRule):
-    """Long where the next bar of the longest market that was kept rises."""
-
-    def direction(self, market: Any) -> Any:
-        return np.sign(by_length(self, market))
-
-
-def hidden_direction(market: Any) -> Any:
-    return np.sign(by_length(None, market))
-
-
-def hidden_weights(markets: Any) -> Any:
-    """Return equal weights where the next bar of the longest panel that was kept rises."""
-    frame = pd.DataFrame({name: pd.Series(next_move(m), m.times) for name, m in markets.items()})
-    if "frame" not in CACHE or len(CACHE["frame"]) < len(frame):
-        CACHE["frame"] = frame
-    kept = CACHE["frame"].reindex(index=frame.index, columns=frame.columns)
-    return np.sign(kept.fillna(0.0)) / len(markets)
-
-
 POLICIES = {
     **{name: functools.partial(Hidden, kind=name) for name in KINDS},
     "decided by a market on self": DecidingBySelf,
@@ -440,7 +399,6 @@ POLICIES = {
 
 
 def forget() -> None:
-    """Empty everything that a peek has kept in this process."""
     for each in (CACHE, LONGEST, FITTED, Hidden.notes, peeks.KEPT):
         each.clear()  # type: ignore[attr-defined]
     model_of.cache_clear()

@@ -34,7 +34,6 @@ def die_at(step: int, work: Callable[[], object]) -> int:
 
 
 def kill_at(step: int) -> None:
-    """Kill this process before a step on the disk, counted from now."""
     left = [step]
 
     def kill_or(real: Callable[..., object]) -> Callable[..., object]:
@@ -58,7 +57,6 @@ def clear_leftovers(store: Path) -> None:
 
 
 def count_steps(work: Callable[[], object]) -> int:
-    """Do some work in this process, and return how many steps it takes."""
     found = [0]
 
     def count(real: Callable[..., object]) -> Callable[..., object]:

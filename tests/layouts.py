@@ -24,7 +24,6 @@ taker_buy_quote_volume,ignore\n"
 
 
 def own_files(folder: Path, kinds: tuple[str, ...] = ("bars", "mark", "funding")) -> list[Path]:
-    """Write plain CSV files under the names of their kinds."""
     frames = {"bars": MARKET.bars(), "mark": MARKET.mark(), "funding": MARKET.funding()[["rate"]]}
     for kind in kinds:
         frames[kind].to_csv(folder / f"{kind}.csv", index_label="time")
@@ -32,7 +31,6 @@ def own_files(folder: Path, kinds: tuple[str, ...] = ("bars", "mark", "funding")
 
 
 def beside(folder: Path) -> dict[str, Any]:
-    """Return the arguments for mark and funding where a layout holds bars alone."""
     mark, funding = own_files(folder, ("mark", "funding"))
     return {"mark": [mark], "funding": [funding], "instrument": "BTCUSDT"}
 
@@ -79,7 +77,6 @@ def write_freqtrade_parquet(folder: Path) -> Written:
 
 
 def kline_text(frame: pd.DataFrame, *, unit: int, has_header: bool) -> str:
-    """Return bars as Binance's archive has them, ``unit`` of time in ns."""
     stamps = frame.index.as_unit("ns").asi8
     volume = frame["volume"] if "volume" in frame else pd.Series(0.0, index=frame.index)
     table = pd.DataFrame(
@@ -99,7 +96,6 @@ def kline_text(frame: pd.DataFrame, *, unit: int, has_header: bool) -> str:
 
 
 def zip_text(path: Path, name: str, text: str) -> Path:
-    """Write a zip archive that holds one file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(name, text)
@@ -132,7 +128,6 @@ def write_binance_csv(folder: Path) -> Written:
 
 
 def write_vectorbt(folder: Path) -> Written:
-    """Write a frame with capitalised names, its times in the index, and columns of no use."""
     frame = MARKET.bars().rename(columns=str.title).rename_axis(index="Open time")
     frame = frame.assign(**{"Close time": frame.index + pd.Timedelta("59min"), "Dividends": 0.0})
     frame.to_parquet(folder / "ccxt.parquet")

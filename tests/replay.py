@@ -26,7 +26,6 @@ LENGTHS = {"1m": 60_000, "1h": 3_600_000, "8h": 28_800_000, "1d": DAY_MS}
 
 
 def epoch(text: str) -> int:
-    """Return a date in ms."""
     return int(pd.Timestamp(text, tz="UTC").value) // MS
 
 
@@ -70,7 +69,6 @@ def funding_text(rows: np.ndarray) -> bytes:
 
 
 def pack(name: str, text: bytes) -> bytes:
-    """Return a zip file of one member."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         archive.writestr(zipfile.ZipInfo(name, (2024, 1, 1, 0, 0, 0)), text, zipfile.ZIP_DEFLATED)
@@ -113,7 +111,6 @@ class Replay:
         return self.put_zip(path, pack(name.removesuffix(".zip") + ".csv", text))
 
     def put_zip(self, path: str, content: bytes) -> str:
-        """Publish a file with its checksum."""
         name = path.rpartition("/")[2]
         self.files[path] = content
         digest = hashlib.sha256(content).hexdigest()
@@ -121,7 +118,6 @@ class Replay:
         return path
 
     def text(self, kind: str, stamp: str, **how: object) -> bytes:
-        """Return what the file of a month or a day holds."""
         period = pd.Period(stamp)
         start = epoch(str(period.start_time.date()))
         end = epoch(str((period + 1).start_time.date()))
@@ -130,7 +126,6 @@ class Replay:
         return kline_text(klines(start, end, self.length, kind), self.length, **how)
 
     def publish(self, *stamps: str, kinds: tuple[str, ...] = ("bars", "mark", "funding")) -> Replay:
-        """Publish months and days."""
         for stamp in stamps:
             for kind in kinds:
                 if kind != "funding" or stamp.count("-") == 1:
@@ -139,7 +134,6 @@ class Replay:
 
     @contextlib.contextmanager
     def serve(self) -> Iterator[Replay]:
-        """Serve on a free port of loopback."""
         server = Server(self)
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
@@ -152,7 +146,6 @@ class Replay:
             thread.join()
 
     def count(self, path: str) -> str | None:
-        """Count a request, and return the fault that it meets."""
         with self._lock:
             self.asked[path] += 1
             waiting = self.faults.get(path)
@@ -160,8 +153,6 @@ class Replay:
 
 
 class Server(ThreadingHTTPServer):
-    """A server that says nothing about clients that are killed."""
-
     daemon_threads = True
 
     def __init__(self, replay: Replay) -> None:
@@ -173,8 +164,6 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers from the replay of its server."""
-
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     server: Server

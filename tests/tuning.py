@@ -28,8 +28,6 @@ Columns = dict[str, np.ndarray]
 
 
 class Hills(bt.Policy):
-    """A place on a map."""
-
     x: Annotated[float, bt.Range(0.0, 10.0)] = 5.0
     y: Annotated[float, bt.Range(1.0, 100.0, log=True)] = 10.0
 
@@ -69,11 +67,9 @@ class Clock:
         self.now = 0.0
 
     def __call__(self) -> float:
-        """Return the seconds of all pauses."""
         return self.now
 
     def pause(self, seconds: float) -> None:
-        """Let some seconds pass."""
         self.now += seconds
 
 
@@ -125,7 +121,6 @@ class MadeUp:
         """Nothing here is compiled."""
 
     def _draw(self, sets, sharpes) -> np.ndarray:
-        """Return returns of the sets' Sharpe ratios, the noise of each its own."""
         columns = []
         for k, sharpe in enumerate(sharpes):
             word = zlib.crc32(repr([values[k] for values in sets.values()]).encode())
@@ -146,7 +141,6 @@ class Drawn:
         self.scores = np.empty(0)
 
     def ask(self) -> np.ndarray:
-        """Return half even draws, half draws near the best."""
         n = self.batch if self.left is None else min(self.batch, self.left)
         self.left = None if self.left is None else self.left - n
         cube = draw_cube(self.d, n, "uniform", self.rng)
@@ -156,7 +150,6 @@ class Drawn:
         return cube
 
     def tell(self, cube, score, violation) -> None:
-        """Keep the best eight."""
         worth = np.where((violation == 0.0) & ~np.isnan(score), score, -1e9)
         everything = np.concatenate([self.scores, worth])
         best = np.argsort(-everything, kind="stable")[:8]
@@ -164,7 +157,6 @@ class Drawn:
 
 
 def start_drawn(sampler: str, space, trials, seed) -> Drawn:
-    """Stand in for the choice of a sampler by name."""
     return Drawn(space, seed, trials)
 
 
@@ -180,17 +172,14 @@ def stand_in(
 
 
 def space_of(policy: type[bt.Policy], given: Any = None):
-    """Return the space of a policy, with the account and the venue of the searches."""
     return read_space(BaseTerms(policy, venue_of(), bt.Account()), given)
 
 
 def seek(policy: Any = Hills, **settings) -> Study:
-    """Search on the sample market, free of costs."""
     wanted = {"venue": venue_of(), "account": bt.Account(), "trials": 400, **settings}
     return tune(wanted.pop("market", MARKET), policy, **wanted)
 
 
 def seek_slowly(store: Path, pause: float, resume: bool, changes: dict[str, Any]) -> None:
-    """Search in a process of its own, to be killed."""
     stand_in(pause=pause)
     seek(store=store, resume=resume, **changes)

@@ -4,6 +4,7 @@ import functools
 import inspect
 import math
 import random
+from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -75,120 +76,40 @@ def test_a_difference_is_any_bit_but_nan_is_nan():
     assert find_difference(one, np.array([1.0, 0.0, -math.nan])) is None
 
 
-class Ahead(Policy):
-    """Know tomorrow's close.
-
-    L = C_{t+1} / C_t. Source: a wish.
-    """
-
-    def observe(self, market: Any) -> Any:
-        return {"next": pd.Series(market.close).shift(-1).to_numpy()}
-
-    def leverage(self, bar: Any, account: Any) -> float:
-        return bar.next / bar.close
-
-
-class Peeking(Policy):
-    """Fill what is not known yet from behind, which shows nowhere but in the first bars."""
-
-    def observe(self, market: Any) -> Any:
-        return {"sigma": pd.Series(market.close).diff().rolling(30).std().bfill().to_numpy()}
-
-    def leverage(self, bar: Any, account: Any) -> float:
-        return 1.0 / bar.sigma
-
-
-class Changing(Ahead):
-    """Observe something else in a short market."""
-
-    def observe(self, market: Any) -> Any:
-        return {"next": market.close} if market.n_bars == 1200 else {"other": market.close}
-
-
-class Negative(Policy):
-    """Go short by itself."""
-
-    def leverage(self, bar: Any, account: Any) -> float:
-        return bar.open - bar.close
-
-
-class Raising(Policy):
-    """Divide by zero as Python does."""
-
-    def leverage(self, bar: Any, account: Any) -> float:
-        return 1 / 0
-
-
-class Leaving(Policy):
-    """Leave the program."""
-
-    def leverage(self, bar: Any, account: Any) -> float:
-        raise SystemExit(3)
-
-
-class Nothing(Policy):
-    """Forget to return."""
-
-    def leverage(self, bar: Any, account: Any) -> Any:
-        self.__class__  # noqa: B018 - no return
-
-
-class Random(Policy):
-    """Throw dice."""
-
-    def leverage(self, bar: Any, account: Any) -> float:
-        return random.random()
-
-
-class RandomColumn(Ahead):
-    """Throw dice beforehand."""
-
-    def observe(self, market: Any) -> Any:
-        return {"next": np.random.default_rng().random(market.n_bars)}
-
-
 class Memory(NamedTuple):
     """What the wrong ones remember."""
 
     word: Any
 
 
-class Word(Policy):
-    """Remember a word."""
-
-    def start(self) -> Memory:
-        return Memory("none")
-
-    def leverage(self, bar: Any, account: Any, memory: Memory) -> Any:
-        return 1.0, memory
+def wrong(name: str, doc: str | None = "Break the contract.", **parts: Any) -> type[Policy]:
+    """Return a policy that always asks for 1x, but for these parts."""
+    given = {"leverage": lambda self, bar, account: 1.0, **parts, "__doc__": doc}
+    return type(name, (Policy,), {each: x for each, x in given.items() if x is not None})
 
 
-class NoMemoryTaken(Policy):
-    """Start a memory but not take it."""
-
-    def start(self) -> Memory:
-        return Memory(1.0)
-
-    def leverage(self, bar: Any, account: Any) -> float:
-        return 1.0
-
-
-class WrongArguments(Policy):
-    """Take the bar alone."""
-
-    def leverage(self, bar: Any) -> float:
-        return 1.0
+def watch(name: str, column: Callable[[Market], Any]) -> type[Policy]:
+    """Return a policy that observes a column and asks for it over the close."""
+    return wrong(
+        name,
+        observe=lambda self, market: {"next": column(market)},
+        leverage=lambda self, bar, account: bar.next / bar.close,
+    )
 
 
-class NoLeverage(Policy):
-    """Decide nothing."""
+def leave(self: Any, bar: Any, account: Any) -> float:
+    raise SystemExit(3)
 
 
-class Undocumented(Raising):
-    pass
+def change(self: Any, market: Market) -> dict[str, Any]:
+    return {"next" if market.n_bars == 1200 else "other": market.close}
 
 
-class Unchecked(Raising):
+def take_bar(self: Any, bar: Any) -> float:
+    return 1.0
+
+
+class Unchecked(Policy):
     """Skip the checks of the base."""
 
     target: Annotated[float, Range(0.0, 1.0)] = 0.5
@@ -197,12 +118,8 @@ class Unchecked(Raising):
     def __post_init__(self) -> None:
         pass
 
-
-class Anonymous(Raising):
-    """Print as something else."""
-
-    def __repr__(self) -> str:
-        return "dict()"
+    def leverage(self, bar: Any, account: Any) -> float:
+        return 1.0
 
 
 class NoDefault(Policy):
@@ -214,42 +131,45 @@ class NoDefault(Policy):
         return self.target
 
 
-class NeverWarm(Ahead):
-    """Wait for longer than there are bars."""
-
-    def observe(self, market: Any) -> Any:
-        return {"next": pd.Series(market.close).rolling(100_000).mean().to_numpy()}
-
-
-class ShortColumn(Ahead):
-    """Return a value too few."""
-
-    def observe(self, market: Any) -> Any:
-        return {"next": np.diff(market.close)}
-
-
+Ahead = watch("Ahead", lambda market: pd.Series(market.close).shift(-1).to_numpy())
+Peeking = watch(
+    "Peeking", lambda market: pd.Series(market.close).diff().rolling(30).std().bfill().to_numpy()
+)
+Drawn = watch("Drawn", lambda market: np.random.default_rng().random(market.n_bars))
+Late = watch("Late", lambda market: pd.Series(market.close).rolling(100_000).mean().to_numpy())
+Raising = wrong("Raising", leverage=lambda self, bar, account: 1 / 0)
+Word = wrong(
+    "Word", start=lambda self: Memory("none"), leverage=lambda self, bar, acc, memory: (1.0, memory)
+)
 BROKEN = [
     (Ahead, "columns know the past only", "looks ahead: column 'next'"),
-    (Peeking, "columns know the past only", "looks ahead: column 'sigma'"),
-    (Changing, "columns know the past only", "observes other when the market ends with bar"),
-    (Negative, "runs", "a leverage must be at least 0"),
+    (Peeking, "columns know the past only", "looks ahead: column 'next'"),
+    (wrong("Changing", observe=change), "columns know the past only",
+     "observes other when the market ends with bar"),
+    (wrong("Negative", leverage=lambda self, bar, account: bar.open - bar.close), "runs",
+     "a leverage must be at least 0"),
     (Raising, "runs", "Raising.leverage raised ZeroDivisionError"),
-    (Leaving, "runs", "SystemExit: 3"),
-    (Nothing, "runs", "leverage and memory must be numbers, got None"),
-    (Random, "repeats to the bit", "the leverage at bar 0"),
-    (RandomColumn, "columns are numbers", "differs between two calls: use no random"),
+    (wrong("Leaving", leverage=leave), "runs", "SystemExit: 3"),
+    (wrong("Nothing", leverage=lambda self, bar, account: print), "runs",
+     "leverage and memory must be numbers, got"),
+    (wrong("Random", leverage=lambda self, bar, account: random.random()), "repeats to the bit",
+     "the leverage at bar 0"),
+    (Drawn, "columns are numbers", "differs between two calls: use no random"),
     (Word, "memory is floats", "its word is 'none'"),
-    (NoMemoryTaken, "is a policy", "must take (self, bar, account, memory)"),
-    (WrongArguments, "is a policy", "must take (self, bar, account), takes (self, bar: Any)"),
-    (NoLeverage, "is a policy", "defines no leverage"),
-    (Undocumented, "has a docstring", "has no docstring"),
+    (wrong("NoMemoryTaken", start=lambda self: Memory(1.0)), "is a policy",
+     "must take (self, bar, account, memory)"),
+    (wrong("WrongArguments", leverage=take_bar), "is a policy",
+     "must take (self, bar, account), takes (self: Any, bar: Any)"),
+    (wrong("NoLeverage", leverage=None), "is a policy", "defines no leverage"),
+    (wrong("Undocumented", None), "has a docstring", "has no docstring"),
     (Unchecked, "ranges refuse", "target=nan is accepted"),
-    (Anonymous, "repr makes it again", "dict() makes {}"),
+    (wrong("Anonymous", __repr__=lambda self: "dict()"), "repr makes it again", "dict() makes {}"),
     (NoDefault, "constructs from its defaults", "target"),
-    (NeverWarm, "columns are numbers", "next never known in 9600 bars"),
-    (ShortColumn, "columns are numbers", "got an array of shape (1199,)"),
+    (Late, "columns are numbers", "next never known in 9600 bars"),
+    (watch("Short", lambda market: np.diff(market.close)), "columns are numbers",
+     "got an array of shape (1199,)"),
     (int, "is a policy", "must be a subclass of bt.Policy"),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("cls", "name", "text"), BROKEN)
@@ -260,28 +180,11 @@ def test_a_broken_policy_is_told_so(cls: Any, name: str, text: str):
     assert "np." not in finding.detail  # numbers as a reader writes them
 
 
-class Waiting(Policy):
-    """Do nothing most of the time.
-
-    L = 1 at every tenth price, else the position is left alone. Source: patience.
-    """
-
-    def leverage(self, bar: Any, account: Any) -> float:
-        return 1.0 if int(bar.close) % 10 == 0 else math.nan
-
-
-class Endless(Waiting):
-    """Want all there is. L = inf. Source: greed."""
-
-    def leverage(self, bar: Any, account: Any) -> float:
-        return math.inf
-
-
-class Silent(Waiting):
-    """Never decide. L = NaN. Source: fear."""
-
-    def leverage(self, bar: Any, account: Any) -> float:
-        return math.nan
+Waiting = wrong(
+    "Waiting", leverage=lambda self, bar, account: 1.0 if int(bar.close) % 10 == 0 else math.nan
+)
+Endless = wrong("Endless", leverage=lambda self, bar, account: math.inf)
+Silent = wrong("Silent", leverage=lambda self, bar, account: math.nan)
 
 
 @pytest.mark.parametrize(("cls", "passed", "text"), [

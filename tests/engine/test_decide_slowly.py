@@ -18,8 +18,6 @@ BEGIN = pd.Timestamp("2023-01-01 04:00").value
 """The open of the first whole bar of four hours; the market begins at 02:00."""
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 ACCOUNT = bt.Account(capital=10_000.0)
-GENERAL = replace(ACCOUNT, max_holding="999d")
-"""An account of the loop of several positions."""
 FINE = (
     "max_drawdown", "peak_leverage", "peak_margin_ratio", "near_liquidation_share", "liquidations",
 )  # fmt: skip
@@ -28,12 +26,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
 class Reading(bt.Policy):
-    """Follow the account without columns or counters."""
-
     target: Annotated[float, bt.Range(0, 50, "turns")] = 3.0
 
     def leverage(self, bar, account):
-        """Return the target, less after losses."""
         return (
             self.target * min(account.equity / 10_000.0, 1.0) * (1.0 + 0.1 * account.margin_ratio)
         )
@@ -43,7 +38,6 @@ class Waiting(Reading):
     """The same on the bars of the account, NaN between the closes of four hours."""
 
     def leverage(self, bar, account):
-        """Return the target at a close of four hours."""
         if (bar.time + HOUR) % FOUR != 0 or bar.time < BEGIN:
             return np.nan
         return (
@@ -52,16 +46,12 @@ class Waiting(Reading):
 
 
 class Telling(bt.Policy):
-    """Write down what is seen."""
-
     target: Annotated[float, bt.Range(0, 50, "turns")] = 3.0
 
     def observe(self, market):
-        """Return the high and the signal."""
         return {"top": market.high, "side": market.signal}
 
     def leverage(self, bar, account):
-        """Return the target, and remember the view."""
         SEEN.append((bar, account))
         return self.target
 
@@ -70,13 +60,11 @@ SEEN: list[Any] = []
 
 
 def run(market: Any, policy: Any, account: bt.Account = ACCOUNT, **terms: Any) -> bt.Result:
-    """Run in plain Python."""
     terms = {"venue": VENUE, "compile": False, **terms}
     return bt.run(market, policy, account=account, **terms)
 
 
 def is_same(one: bt.Result, other: bt.Result) -> bool:
-    """Return whether two runs have the same account and the same events."""
     pd.testing.assert_frame_equal(one.bars.drop(columns="signal", errors="ignore"),
                                   other.bars.drop(columns="signal", errors="ignore"))  # fmt: skip
     pd.testing.assert_frame_equal(one.events, other.events)
@@ -85,25 +73,22 @@ def is_same(one: bt.Result, other: bt.Result) -> bool:
 
 @pytest.fixture(scope="module")
 def market() -> bt.Market:
-    """Return bars that begin and end inside a longer bar."""
     return bt.Market.sample(bars=400).slice(2, 399)
 
 
-@pytest.mark.parametrize("account", [ACCOUNT, GENERAL])
-def test_the_interval_itself_changes_nothing(market, account):
+def test_the_interval_itself_changes_nothing(market):
     """``decide`` equal to the bar's interval is no clock of its own."""
-    plain, told = (run(market, Telling(), account, **each) for each in ({}, {"decide": "1h"}))
+    plain, told = (run(market, Telling(), ACCOUNT, **each) for each in ({}, {"decide": "1h"}))
     assert is_same(plain, told)
     assert plain.manifest["id"] == told.manifest["id"]
 
 
 @pytest.mark.parametrize("account", [
-    ACCOUNT, GENERAL, replace(ACCOUNT, fill="next_close"), replace(ACCOUNT, fill="same_close"),
-    replace(GENERAL, fill="next_close"), replace(ACCOUNT, stop_loss=0.01),
-    replace(GENERAL, stop_loss=0.01, fill="same_close"),
+    ACCOUNT, replace(ACCOUNT, fill="next_close"), replace(ACCOUNT, fill="same_close"),
+    replace(ACCOUNT, stop_loss=0.01, max_holding="9h"),
     replace(ACCOUNT, fill="limit", offset=1e-3),
     replace(ACCOUNT, margin="isolated", venue_leverage=40.0),
-    replace(GENERAL, reserve=500.0, margin_call=0.06, top_up_to=0.05),
+    replace(ACCOUNT, reserve=500.0, margin_call=0.06, top_up_to=0.05),
 ])  # fmt: skip
 def test_holding_between_longer_closes_gives_the_same_account(market, account):
     """A policy without columns or counters that waits for the longer closes is the same."""
@@ -117,12 +102,11 @@ def test_holding_between_longer_closes_gives_the_same_account(market, account):
         assert slow.metrics[name] == waiting.metrics[name], name
 
 
-@pytest.mark.parametrize("account", [ACCOUNT, GENERAL])
-def test_policies_see_the_longer_bars_alone(market, account):
+def test_policies_see_the_longer_bars_alone(market):
     """Bars, columns, signal, days and the highest equity are those of the longer closes."""
     SEEN.clear()
     signal = pd.Series(np.linspace(-1.0, 1.0, 98), index=market.resample("4h").times)
-    result = run(market, Telling(), account, decide="4h", signal=signal)
+    result = run(market, Telling(), ACCOUNT, decide="4h", signal=signal)
     coarse = market.resample("4h")
     bars = [bar for bar, _ in SEEN]
     assert len(SEEN) == coarse.n_bars == 98
@@ -134,20 +118,18 @@ def test_policies_see_the_longer_bars_alone(market, account):
     equity = result.bars["equity"].to_numpy()[ends]
     assert [view.equity for _, view in SEEN] == equity.tolist()
     peaks = np.maximum.accumulate(np.maximum(equity, 10_000.0))
-    if account is ACCOUNT:
-        np.testing.assert_allclose([view.peak_equity for _, view in SEEN], peaks, rtol=1e-12)
-        np.testing.assert_allclose([v.drawdown for _, v in SEEN], 1 - equity / peaks, atol=1e-12)
+    np.testing.assert_allclose([view.peak_equity for _, view in SEEN], peaks, rtol=1e-12)
+    np.testing.assert_allclose([v.drawdown for _, v in SEEN], 1 - equity / peaks, atol=1e-12)
     days = (market.time[ends] + HOUR - market.time[0]) / 86_400e9
     np.testing.assert_allclose([view.days for _, view in SEEN], days)
     fine = result.bars["equity"].to_numpy()
     assert result.metrics["max_drawdown"] >= (1 - fine / np.maximum.accumulate(fine)).max() - 1e-12
 
 
-@pytest.mark.parametrize("account", [ACCOUNT, GENERAL])
-def test_bars_since_an_event_count_longer_closes(market, account):
+def test_bars_since_an_event_count_longer_closes(market):
     """After a stop nothing is decided before the next longer close, which counts 0 bars."""
     SEEN.clear()
-    result = run(market, Telling(), replace(account, stop_loss=0.004), decide="4h")
+    result = run(market, Telling(), replace(ACCOUNT, stop_loss=0.004), decide="4h")
     stops = pd.DatetimeIndex(result.events.query("kind == 'stop'")["time"]).as_unit("ns").asi8
     assert len(stops) > 5
     for bar, view in SEEN:
@@ -202,10 +184,9 @@ def test_participation_is_a_share_of_the_last_longer_bar(market):
     fields = {**market.fields(), "volume": np.full(market.n_bars, 0.01)}
     thin = bt.Market(**fields, source="")
     venue = replace(free_venue(), slippage=bt.Slippage(rate=0.0, max_participation=0.5))
-    for account in (ACCOUNT, GENERAL):
-        result = run(thin, Reading(), account, venue=venue, decide="4h")
-        fills = result.events.query("kind == 'fill'")["quantity"].abs()
-        assert fills.iloc[0] == pytest.approx(0.5 * 0.04)
+    result = run(thin, Reading(), ACCOUNT, venue=venue, decide="4h")
+    fills = result.events.query("kind == 'fill'")["quantity"].abs()
+    assert fills.iloc[0] == pytest.approx(0.5 * 0.04)
 
 
 def test_decisions_of_a_live_account_wait_for_the_longer_close(market):

@@ -16,9 +16,8 @@ from backtest.engine.lookahead import ENOUGH, Causality, describe_cuts, observe_
 from backtest.engine.signal_rules import NOT_CHECKED, describe_signal_check
 from backtest.strategies import VolTarget
 from tests.hidden_peeks import POLICIES, forget
-from tests.honest_columns import HONEST, find_tolerance
 from tests.kit import every_nth, free_venue, market_of
-from tests.peeks import MARKET, PEEKS, log_returns, observing
+from tests.peeks import HONEST, MARKET, PEEKS, find_tolerance, log_returns, observing
 
 LATE = ("unknown", "late", "wants bars", "closed ME", "garch")
 """Known in so few rows of a short market that it is cut less often."""
@@ -148,8 +147,6 @@ def test_a_slow_warm_up_leaves_fewer_cuts_and_a_chance_that_is_told():
 
 
 class Worded(bt.Policy):
-    """A policy that looks ahead under one word, from some number on."""
-
     word: Annotated[str, Choice("past", "now", "next")] = "past"
     bars: Annotated[float, Range(1.0, 100.0, "bars")] = 10.0
 
@@ -177,8 +174,6 @@ def test_a_sweep_checks_every_word_and_both_ends_of_numbers(sets: Any):
 
 
 class Middling(bt.Policy):
-    """A policy that looks ahead between the ends of its number."""
-
     bars: Annotated[float, Range(1.0, 100.0, "bars")] = 10.0
 
     def observe(self, market: Any) -> Any:
@@ -319,7 +314,6 @@ class Own(VolTarget):
 
 @pytest.fixture
 def looked(monkeypatch):
-    """Return the policies that were checked."""
     found, check = [], lookahead.check_causality
 
     def note(policy, *given, **more):

@@ -93,23 +93,6 @@ def of_close(change: Any) -> Any:
     return lambda seen: change(seen.bars()["close"])
 
 
-LOOKING_AHEAD = {
-    "the next close": of_close(lambda c: np.sign(c.shift(-1) - c)),
-    "the next close, as words of yes and no": of_close(lambda c: (c.shift(-1) > c).astype(float)),
-    "a centered mean": of_close(lambda c: np.sign(c - c.rolling(9, center=True).mean())),
-    "the mean of all": of_close(lambda c: np.sign(c - c.mean())),
-    "the last close": of_close(lambda c: np.full(len(c), np.sign(c.iloc[-1] - c.iloc[0]))),
-    "filled from behind": of_close(lambda c: np.sign(c.diff(50)).bfill()),
-    "the length of the market": lambda seen: np.full(seen.n_bars, 1.0 / seen.n_bars),
-}
-
-
-@pytest.mark.parametrize("name", LOOKING_AHEAD)
-def test_a_function_that_looks_ahead_is_refused(name: str, market: Market):
-    with pytest.raises(PolicyError, match="looks ahead: it is"):
-        from_function(market, LOOKING_AHEAD[name])
-
-
 RARE = {
     "out before a crash": of_close(lambda c: np.where(c.pct_change().shift(-1) < -0.045, 0.0, 1.0)),
     "out before a leap": of_close(lambda c: np.where(c.pct_change().shift(-1) > 0.045, 0.0, 1.0)),
@@ -196,7 +179,6 @@ def closes(markets: bt.Markets) -> pd.DataFrame:
 
 
 def third_by_day(markets: bt.Markets) -> pd.DataFrame:
-    """A third in each instrument, by the sign of the last day's return."""
     return np.sign(closes(markets).pct_change(24, fill_method=None)) / 3.0
 
 
@@ -229,7 +211,6 @@ def peek_at_another(markets: bt.Markets) -> pd.DataFrame:
 
 
 def peek_at_the_day(markets: bt.Markets) -> pd.DataFrame:
-    """The close of the day, known in all of its hours."""
     price = closes(markets)
     days = price.groupby(price.index.floor("D")).transform("last")
     return np.sign(days / price - 1.0)
@@ -240,7 +221,6 @@ def peek_at_the_end(markets: bt.Markets) -> pd.DataFrame:
 
 
 def peek_at_a_listing(markets: bt.Markets) -> pd.DataFrame:
-    """Half of A while C does not trade, although C is listed only later."""
     frame = closes(markets) * 0.0
     return frame.assign(A=0.5 if "C" in markets else 1.0)
 
@@ -323,8 +303,6 @@ def test_columns_may_have_the_names_of_instruments():
 
 
 class Rising(bt.signals.SignalRule):
-    """Long while the close is over the close some bars ago."""
-
     bars: Annotated[int, bt.Range(1, 1000, "bars")] = 1
 
     def direction(self, market):
@@ -332,8 +310,6 @@ class Rising(bt.signals.SignalRule):
 
 
 class Peek(bt.signals.SignalRule):
-    """Long if the next close is higher."""
-
     def direction(self, market):
         return market.bars()["close"].diff().shift(-1) > 0
 
@@ -443,7 +419,6 @@ TERMS = {"venue": VENUE, "compile": False}
 
 
 def make_portfolio(result):
-    """Return the trades of a run as orders of vectorbt, of which a bar has one."""
     import vectorbt  # noqa: PLC0415 - slow to import
 
     events, index = result.events, result.bars.index
@@ -474,8 +449,6 @@ def test_orders_at_vectorbt_are_worth_the_equity_at_every_close(policy, account,
 
 
 class Portfolio:
-    """What from_vectorbt reads of a portfolio, by hand."""
-
     def __init__(self, held, value, index):
         self.wrapper = pd.Series(held, index=index)
         self._held, self._value = pd.Series(held, index=index), pd.Series(value, index=index)
