@@ -486,9 +486,6 @@ def rewrite_after(market: Market, t: int, rng: np.random.Generator) -> Market:
         market,
         funding_rate=rates,
         funding_mark=np.where(follows, np.nan, market.funding_mark),
-        funding_predicted=np.where(
-            follows & ~np.isnan(market.funding_predicted), rates[::-1], market.funding_predicted
-        ),
         columns=columns,
         source=f"{market.source}, made anew after bar {t}",
         **arrays,

@@ -152,7 +152,7 @@ def _concatenate(before: Market, after: Market) -> Market:
         )
     bars = ("time", "open", "high", "low", "close", "volume")
     marks = ("mark_open", "mark_high", "mark_low", "mark_close")
-    events = ("funding_time", "funding_rate", "funding_mark", "funding_predicted")
+    events = ("funding_time", "funding_rate", "funding_mark")
     cuts = dict.fromkeys((*bars, *marks), (kept, 0))
     later = int(np.searchsorted(after.funding_time, after.start - after.interval // 4))
     ours = np.concatenate([after.funding_time[later:], [after.end]])
@@ -187,7 +187,7 @@ def append_last_bar(
     marked = float(market.mark_close[-1]) if mark is None else mark
     rows = {"time": time, **dict.fromkeys(("open", "high", "low", "close"), last), "volume": 0.0}
     rows |= dict.fromkeys(("mark_open", "mark_high", "mark_low", "mark_close"), marked)
-    kept = ("funding_time", "funding_rate", "funding_mark", "funding_predicted")
+    kept = ("funding_time", "funding_rate", "funding_mark")
     return Market(
         **{name: np.append(getattr(market, name), value) for name, value in rows.items()},
         **{name: getattr(market, name) for name in kept},

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from backtest.base import open_door
 
 if TYPE_CHECKING:
-    from backtest.features.returns import funding_forecast, published_funding
+    from backtest.features.returns import funding_forecast
     from backtest.features.liquidation_forecast import NOTHING_SEEN, find_day
     from backtest.features.liquidation_forecast import forecast_liquidation, forecast_volatility
     from backtest.features.trends import Regimes, learned_regimes
@@ -46,7 +46,6 @@ __all__ = [
     "learned_regimes",
     "log_returns",
     "long_returns",
-    "published_funding",
     "rolling_drift",
     "rolling_sharpe",
     "settled_funding",

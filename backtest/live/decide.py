@@ -156,7 +156,6 @@ def extend_market(market: Market, name: str, time: int, stated: Stated) -> Marke
         funding_time=np.append(longer.funding_time, stamps),
         funding_rate=np.append(longer.funding_rate, due["rate"].to_numpy(dtype=float)),
         funding_mark=np.append(longer.funding_mark, due["mark"].to_numpy(dtype=float)),
-        funding_predicted=np.append(longer.funding_predicted, np.full(len(due), np.nan)),
     )
 
 
@@ -486,7 +485,7 @@ def decide(
     if isinstance(state, Result):
         setup = setup.begin_at(state.started)
     elif state.started is not None:
-        setup = setup.begin_at(int(state.started.value))
+        setup = setup.begin_at(base.to_nanoseconds(state.started))
     present = None if now is None else base.to_nanoseconds(now, "now")
     stated = read_stated(setup, at, mark, funding)
     if isinstance(state, Result):
@@ -636,8 +635,9 @@ def find_other_account(setup: Setup, snapshot: AccountSnapshot) -> Iterator[Caut
             text = f"{name} is held in {held.mode} margin, the account says {wanted}"
             yield Caution(text, stops=True)
     end = int(setup.markets.time[-1]) + setup.markets.interval
-    if snapshot.time is not None and snapshot.time.value < end - setup.markets.interval:
-        text = f"the snapshot is of {format_time(snapshot.time.value)}, before the last bar"
+    read = end if snapshot.time is None else base.to_nanoseconds(snapshot.time)
+    if read < end - setup.markets.interval:
+        text = f"the snapshot is of {format_time(read)}, before the last bar"
         yield Caution(text, stops=True)
 
 

@@ -33,13 +33,6 @@ BARS = Number(0.0, may_be_infinite=True)
 MONEY = ("wallet", "equity")
 
 
-class Moment(Declaration):
-    kind = pd.Timestamp
-
-    def read(self, value: Any) -> pd.Timestamp | None:
-        return None if value is None else pd.Timestamp(base.read_time(value), tz="UTC")
-
-
 @dataclass(frozen=True)
 class ByName(Declaration):
     read_one: Callable[[str, Any], Any]
@@ -50,22 +43,14 @@ class ByName(Declaration):
         return FrozenTable({str(name): self.read_one(str(name), x) for name, x in value.items()})
 
 
-class Snapshot(base.Value):
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            name: each.isoformat() if isinstance(each, pd.Timestamp) else each
-            for name, each in super().to_dict().items()
-        }
-
-
 @base.declared(kw_only=True)
-class HeldPosition(Snapshot):
+class HeldPosition(base.Value):
     quantity: Annotated[float, SIGNED]
     entry: Annotated[float | None, NOT_NEGATIVE] = None
     margin: Annotated[float, SIGNED] = 0.0
     mode: Annotated[str | None, Choice("cross", "isolated")] = None
     best_price: Annotated[float | None, NOT_NEGATIVE] = None
-    opened: Annotated[Any, Moment()] = None
+    opened: Annotated[str | None, base.Time()] = None
     bars_since_liquidation: Annotated[float | None, BARS] = None
     bars_since_stop: Annotated[float | None, BARS] = None
     overlay: Annotated[float | None, SIGNED] = None
@@ -90,7 +75,7 @@ def read_amount(name: str, given: Any) -> float:
 
 
 @base.declared(kw_only=True)
-class AccountSnapshot(Snapshot):
+class AccountSnapshot(base.Value):
     """What an account owns at one moment: the state that :func:`backtest.decide` starts from.
 
     Either ``wallet`` or ``equity`` is given. All money is in the settlement currency.
@@ -140,14 +125,14 @@ class AccountSnapshot(Snapshot):
     wallet: Annotated[float | None, SIGNED] = None
     equity: Annotated[float | None, SIGNED] = None
     positions: Annotated[Mapping[str, HeldPosition], ByName(read_position)] = FrozenTable({})
-    time: Annotated[Any, Moment()] = None
+    time: Annotated[str | None, base.Time()] = None
     reserve: Annotated[float | None, NOT_NEGATIVE] = None
     peak_equity: Annotated[float | None, NOT_NEGATIVE] = None
     highest_equity: Annotated[float | None, NOT_NEGATIVE] = None
     paid_in: Annotated[float | None, NOT_NEGATIVE] = None
     bars_since_liquidation: Annotated[float | None, BARS] = None
     bars_since_stop: Annotated[float | None, BARS] = None
-    started: Annotated[Any, Moment()] = None
+    started: Annotated[str | None, base.Time()] = None
     overlay: Annotated[float | None, SIGNED] = None
     collateral: Annotated[Mapping[str, float] | None, ByName(read_amount)] = None
     halted: Annotated[bool, Flag()] = False
@@ -341,7 +326,8 @@ def start_account(setup: Setup, snapshot: AccountSnapshot, terms: Terms) -> Acco
         state.margin[i] = each.margin
         state.best[i] = best * is_open
         state.factor[i] = 1.0 if each.overlay is None else each.overlay
-        state.opened[i] = each.opened.value if is_open and each.opened is not None else math.nan
+        opened = each.opened if is_open else None
+        state.opened[i] = math.nan if opened is None else base.to_nanoseconds(opened)
         for since, name in (
             (state.since, "bars_since_liquidation"), (state.since_stop, "bars_since_stop"),
         ):  # fmt: skip

@@ -873,7 +873,6 @@ def _build_fields(read: Read, options: ReadOptions, filled: dict[str, str]) -> d
         "funding_time": settled.time,
         "funding_rate": settled.columns["rate"],
         "funding_mark": settled.columns.get("mark", unknown),
-        "funding_predicted": settled.columns.get("predicted", unknown),
         "instrument": options.instrument,
         "interval": read.interval,
         "has_mark": mark is not None,

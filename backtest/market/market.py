@@ -156,9 +156,6 @@ class Market(BarClock):
         Fraction per settlement; if positive, longs pay.
     funding_mark : FloatArray of shape (n_events,)
         The price that the venue settled on, NaN if unknown.
-    funding_predicted : FloatArray of shape (n_events,)
-        The rate of the *next* settlement as the venue predicts it at the stamp, NaN if unknown.
-        All values of a row are known from its stamp on.
     columns : mapping of str to FloatArray of shape (n_bars,)
         Further numeric columns of the bars; they may hold NaN.
     synthetic : bool
@@ -197,7 +194,6 @@ class Market(BarClock):
     funding_time: IntArray
     funding_rate: FloatArray
     funding_mark: FloatArray
-    funding_predicted: FloatArray
     columns: Mapping[str, FloatArray]
     synthetic: bool
     sessions: bool
@@ -249,8 +245,7 @@ class Market(BarClock):
             open, high, low, close, volume (optional) and further numeric columns. Indexed by open
             time, or with a column time, date, timestamp, open_time or datetime.
         funding : DataFrame or Series, optional
-            ``rate``, and optionally ``mark`` and ``predicted`` (the next settlement's rate as the
-            venue predicts it at that stamp), by settlement stamp. A Series holds the rates.
+            ``rate``, and optionally ``mark``, by settlement stamp. A Series holds the rates.
         mark : DataFrame, optional
             open, high, low, close of the mark price; other columns are ignored.
         instrument : str
@@ -404,11 +399,7 @@ class Market(BarClock):
         flags += [self.decide] if self.decide else []
         digest = hashlib.sha256(json.dumps([*flags, sorted(self.columns)]).encode())
         columns = [self.columns[name] for name in sorted(self.columns)]
-        arrays = self._arrays()
-        predicted = arrays.pop("funding_predicted")
-        if not np.isnan(predicted).all():
-            columns.append(predicted)
-        for array in (*arrays.values(), *columns):
+        for array in (*self._arrays().values(), *columns):
             digest.update(f"{array.size}:".encode())
             digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).data)
         return digest.hexdigest()
@@ -426,12 +417,10 @@ class Market(BarClock):
         return pd.DataFrame({n: getattr(self, f"mark_{n}") for n in names}, index=self.times)
 
     def funding(self) -> pd.DataFrame | None:
-        """Return rate, mark and, if known, predicted by stamp; None if there is no settlement."""
+        """Return rate and mark by stamp; None if there is no settlement."""
         if not self.funding_time.size:
             return None
         columns = {"rate": self.funding_rate, "mark": self.funding_mark}
-        if not np.isnan(self.funding_predicted).all():
-            columns["predicted"] = self.funding_predicted
         return pd.DataFrame(columns, index=base.utc_index(self.funding_time))
 
     def __repr__(self) -> str:

@@ -152,7 +152,7 @@ def describe_table(subject: Subject) -> dict[str, Any]:
 def inspect_market(market: Market) -> Quality:
     last = {name: getattr(market, name) for name in (*PRICES, "volume")}
     mark = {name: getattr(market, f"mark_{name}") for name in PRICES}
-    rates = {name: getattr(market, f"funding_{name}") for name in ("rate", "mark", "predicted")}
+    rates = {name: getattr(market, f"funding_{name}") for name in ("rate", "mark")}
     tables = {"bars": TimedTable("bars", market.time, last)}
     if market.has_mark:
         tables["mark"] = TimedTable("mark", market.time, mark)

@@ -540,7 +540,6 @@ def find_bad_rates(subject: Subject) -> Iterator[Hit]:
     within = f"must lie within {tables.LARGEST_RATE:+.0%} and {-tables.LARGEST_RATE:+.0%}"
     rules = {
         "rate": f"funding rates {within} per settlement (0.0001 is 0.01 %)",
-        "predicted": f"predicted rates {within} (0.0001 is 0.01 %), or be NaN",
         "mark": "the mark of a settlement must be positive, or NaN if unknown",
     }
     for name, rule in rules.items():

@@ -79,7 +79,6 @@ def generate(*, bars: int, seed: int, interval: int) -> dict[str, Any]:
         "funding_time": funding_time,
         "funding_rate": funding_rate,
         "funding_mark": np.full(funding_time.size, np.nan),
-        "funding_predicted": np.full(funding_time.size, np.nan),
         "columns": {},
         "synthetic": True,
         "sessions": False,

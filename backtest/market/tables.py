@@ -105,7 +105,7 @@ class Schema(NamedTuple):
 SCHEMAS = {
     "bars": Schema((*PRICES, "volume"), 4, "keep"),
     "mark": Schema(PRICES, 4, "ignore"),
-    "funding": Schema(("rate", "mark", "predicted"), 1, "refuse"),
+    "funding": Schema(("rate", "mark"), 1, "refuse"),
 }
 
 

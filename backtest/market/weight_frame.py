@@ -268,7 +268,6 @@ def make_index(markets: Any, weights: FloatArray) -> Market:
     settled = (
         _sum_settlements(panel, held) if panel.funding_time.size else (none.astype(np.int64), none)
     )
-    unknown = np.full(settled[0].size, np.nan)
     return Market(
         instrument=NAME,
         interval=markets.interval,
@@ -278,8 +277,7 @@ def make_index(markets: Any, weights: FloatArray) -> Market:
         has_mark=any(market.has_mark for market in markets.values()),
         funding_time=settled[0],
         funding_rate=settled[1],
-        funding_mark=unknown,
-        funding_predicted=unknown,
+        funding_mark=np.full(settled[0].size, np.nan),
         columns={},
         synthetic=markets.synthetic,
         sessions=markets.sessions,

@@ -431,8 +431,8 @@ def append_bars(
 
     ``changes`` are other fields.
     """
-    unknown, n = np.full(len(ahead["funding_time"]), np.nan), len(ahead["time"])
-    ahead = {**ahead, "funding_mark": unknown, "funding_predicted": unknown}
+    n, unknown = len(ahead["time"]), np.full(len(ahead["funding_time"]), np.nan)
+    ahead = {**ahead, "funding_mark": unknown}
     fields = market.fields() | {"synthetic": True}
     for name, later in ahead.items():
         fields[name] = np.concatenate([fields[name], later])

@@ -67,7 +67,7 @@ BAD = {
     "column": (replace("bars", lambda f: f.rename(columns={"close": "Close"})),
         "a column 'close' is needed, found Close; did you mean 'Close'? (bars)"),
     "unknown column": (replace("funding", lambda f: f.assign(makr=100.0)),
-        "columns must be rate and mark and predicted, found 'makr'; did you mean 'mark'?"),
+        "columns must be rate and mark, found 'makr'; did you mean 'mark'?"),
     "column twice": (replace("bars", lambda f: f.rename(columns={"volume": "close"})), "is twice"),
     "text": (cell("bars", "close", 6, "n/a?"),
         "close must be numbers, got 'n/a?' in 1 of 72 cells (bars, row 6)"),

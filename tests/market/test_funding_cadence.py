@@ -1,6 +1,5 @@
 """Funding of any cadence settles each event once; predictions are known from their stamp on."""
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 import backtest as bt
 from backtest import DataError, Market
 from backtest.base.units import HOUR
-from backtest.features import published_funding
 from backtest.strategies import Constant
 from tests.kit import free_venue
 from tests.layouts import MARKET, write_freqtrade_feather
@@ -104,46 +102,6 @@ def test_a_venues_cap_is_believed_and_more_than_a_tenth_is_not(rate: float, is_t
     else:
         with pytest.raises(bt.DataError, match=r"funding rates must lie within \+10% and -10%"):
             bt.Market.from_frames(flat_bars("1h", days=1), funding=funding)
-
-
-class Careful(bt.Policy):
-    """Hold one, or nothing where the venue says that holding it costs."""
-
-    def observe(self, market: bt.Market) -> bt.Columns:
-        return {"next": published_funding(market)}
-
-    def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
-        return 0.0 if bar.next > 1e-4 else 1.0
-
-
-def predicted_market(hours: int = 96) -> bt.Market:
-    """Return a market whose venue says at each settlement what the next will be, and is right."""
-    stamps = [*range(0, hours, 8)]
-    rates = np.where(np.arange(len(stamps) + 1) % 3 == 2, 5e-4, 1e-5)
-    funding = settled(stamps, rates[:-1].tolist(), predicted=rates[1:])
-    return bt.Market.from_frames(flat_bars("1h", days=hours // 24), funding=funding)
-
-
-def test_a_policy_that_reads_the_prediction_is_out_of_the_market_when_it_is_dear():
-    """At 08:00 the venue says 0.05 % for 16:00: closed at the open of 09:00, opened after 16:00."""
-    market = predicted_market()
-    result = live(market, Careful(), account=bt.Account(capital=10_000.0))
-    position = result.bars["position"]
-    assert position.iloc[8] > 0.0
-    assert not position.iloc[9:17].any()
-    assert position.iloc[17] > 0.0
-    assert (payments(result)["amount"] < 0.2).all()
-    assert live(market).metrics["funding"] > 10 * result.metrics["funding"]
-
-
-def test_predictions_are_known_from_their_stamp_on_and_no_earlier():
-    market = predicted_market()
-    whole = published_funding(market)
-    for n in range(1, len(market) + 1):
-        assert published_funding(market.prefix(n)).tobytes() == whole[:n].tobytes()
-    assert whole[7] == market.funding_predicted[0]  # the close at 08:00 does not know 08:00 yet
-    assert whole[8] == market.funding_predicted[1]
-    assert math.isnan(published_funding(market.between("2024-01-01 01:00", None))[0])
 
 
 LONG = "BTC_USDT_USDT-8h-funding_rate.feather"

@@ -325,7 +325,6 @@ def test_rows_keep_their_phase_of_the_longest_funding_interval():
     fields = other.fields() | {
         "funding_time": stamps, "funding_rate": 1e-5 * np.arange(len(stamps)),
         "funding_mark": np.full(len(stamps), np.nan),
-        "funding_predicted": np.full(len(stamps), np.nan),
     }  # fmt: skip
     history = bt.Markets({"A": one, "B": bt.Market(**fields, source="every 4 hours")})
     paths = bt.simulate_paths(history, models.Stationary(block=5.0), **DAYS)
