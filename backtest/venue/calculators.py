@@ -8,10 +8,11 @@ horizons are in years. Numbers and arrays broadcast as in numpy.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
+import pandas as pd
 
 from backtest.base import Choice, FloatArray, ParameterError, checked, float_if_single
 from backtest.base.fields import POSITIVE
@@ -327,62 +328,24 @@ FARTHEST, SCAN = 0.9, 32
 """The largest move that is searched with options, and the prices that are tested up to it."""
 
 
-class BookPosition(NamedTuple):
-    """One position of a book, in the settlement currency.
-
-    ``notional`` is signed. ``share`` is its Euler share of the requirement,
-    ``quantity * d requirement / d quantity``; NaN for a rule of the user's own and with options.
-    ``down`` and ``up`` are the moves of its price alone, as fractions, that fail the book, NaN if
-    none does; options on it move along. ``liquidation_price`` is that of the nearer.
-    """
-
-    instrument: str
-    quantity: float
-    price: float
-    entry: float
-    notional: float
-    profit: float
-    share: float
-    down: float
-    up: float
-    liquidation_price: float
-
-
-class BookMove(NamedTuple):
-    """A move of several prices by one ratio, and the fractions down and up that fail the book."""
-
-    name: str
-    instruments: tuple[str, ...]
-    down: float
-    up: float
-
-
-class BookOption(NamedTuple):
-    """One option of a book, in the settlement currency."""
-
-    option: str
-    group: str
-    quantity: float
-    price: float
-    days: float
-    mark: float
-    value: float
-    delta: float
-    exposure: float
-
-
 class BookCalculation(NamedTuple):
     """Margins of a book of cross positions and its distance to failure.
 
     ``backing`` is the balance with profits and collateral at its rates, ``equity`` with collateral
     in full. The book fails where the backing is at most ``level`` times ``requirement``:
     ``distance`` is the difference, ``margin_ratio`` their quotient (infinite without backing, 0
-    when flat). ``collateral_share`` is the Euler share of the collateral that cancels risk: under
-    scenarios, it and the shares of the positions add up to the requirement. ``first`` is the
-    instrument whose move alone fails the book soonest, None if no move does. ``moves`` has the
-    groups of portfolio margin with several instruments, the indices of options with what moves with
-    them, and all. ``option_value`` is what options add to the backing, and ``options_leverage``
-    their net exposure in turns of equity.
+    when flat). ``option_value`` is what options add to the backing, and ``options_leverage`` their
+    net exposure in turns of equity. ``first`` is the instrument whose move alone fails the book
+    soonest, None if no move does.
+
+    ``positions`` has a row for each instrument. Its ``share`` is the Euler share of the
+    requirement, ``quantity * d requirement / d quantity``; NaN for a rule of the user's own and
+    with options. Under scenarios the shares and ``collateral_share``, that of collateral that
+    cancels risk, add up to the requirement. ``down`` and ``up`` are the moves of its price alone,
+    as fractions, that fail the book, NaN if none does; options on it move along.
+    ``liquidation_price`` is that of the nearer. ``moves`` has the same for the groups of portfolio
+    margin with several instruments, the indices of options with what moves with them, and all.
+    ``options`` has a row for each option.
     """
 
     balance: float
@@ -398,21 +361,19 @@ class BookCalculation(NamedTuple):
     is_failing: bool
     gross_leverage: float
     net_leverage: float
-    positions: tuple[BookPosition, ...]
-    moves: tuple[BookMove, ...]
+    positions: pd.DataFrame
+    moves: pd.DataFrame
     first: str | None
-    options: tuple[BookOption, ...]
+    options: pd.DataFrame
     option_value: float
     options_leverage: float
 
     def to_dict(self) -> dict[str, Any]:
         """Return the calculation as plain data."""
-        rows = {
-            "positions": [each._asdict() for each in self.positions],
-            "moves": [each._asdict() for each in self.moves],
-            "options": [each._asdict() for each in self.options],
+        tables = {name: getattr(self, name) for name in ("positions", "moves", "options")}
+        return self._asdict() | {
+            name: each.reset_index().to_dict("records") for name, each in tables.items()
         }
-        return self._asdict() | rows
 
 
 def calculate_book(
@@ -465,21 +426,14 @@ def calculate_book(
         found = np.zeros(len(held.quantities) + len(held.amounts))
         fill_shares(book.packed, held, found)
         shares, of_assets = found[: len(shares)], float(found[len(shares) :].sum())
-    rows = tuple(
-        describe_position(book, name, share)
-        for name, share in zip(book.quantities, shares.tolist(), strict=True)
-    )
-    listed = () if account is None else tuple(describe_options(account))
+    positions = tabulate_positions(book, shares)
+    of_options = tabulate_options(account)
     counted = 0.0 if account is None else account.counted_value()
     backed = float(compute_collateral_value(book.packed.collateral, held))
     whole = compute_full_backing(book.packed, held, book.cash())
     equity = float(whole) - backed + compute_full_value(held)
     equity += 0.0 if account is None else account.full_value()
-    exposed: dict[str, float] = {}
-    for each in listed:
-        exposed[each.group] = exposed.get(each.group, 0.0) + each.exposure
-    moves = {row.instrument: abs(choose_nearest(row.down, row.up)) for row in rows}
-    known = {name: move for name, move in moves.items() if not math.isnan(move)}
+    nearest = positions[["down", "up"]].abs().min(axis=1).dropna()
 
     def divide(amount: float) -> float:
         return 0.0 if amount == 0.0 else amount / equity if equity > 0.0 else math.inf
@@ -496,62 +450,68 @@ def calculate_book(
         margin_ratio=0.0 if book.is_flat() else threshold / backing if backing > 0.0 else math.inf,
         distance=backing - threshold,
         is_failing=book.is_failing(),
-        gross_leverage=divide(sum(abs(row.notional) for row in rows)),
-        net_leverage=divide(sum(row.notional for row in rows)),
-        positions=rows,
-        moves=tuple(describe_moves(book)),
-        first=min(known, key=lambda name: known[name], default=None),
-        options=listed,
+        gross_leverage=divide(float(positions["notional"].abs().sum())),
+        net_leverage=divide(float(positions["notional"].sum())),
+        positions=positions,
+        moves=tabulate_moves(book),
+        first=None if nearest.empty else str(nearest.idxmin()),
+        options=of_options,
         option_value=counted,
-        options_leverage=divide(sum(map(abs, exposed.values()))),
+        options_leverage=divide(float(of_options.groupby("group")["exposure"].sum().abs().sum())),
     )
 
 
-def describe_position(book: Book, name: str, share: float) -> BookPosition:
-    down, up = find_moves(book, (name,))
-    price, quantity = book.prices[name], book.quantities[name]
-    return BookPosition(
-        instrument=name,
-        quantity=quantity,
-        price=price,
-        entry=book.entries[name],
-        notional=quantity * abs(book.value_of(name, price)),
-        profit=book.profit_of(name) + 0.0,
-        share=share,
-        down=down,
-        up=up,
-        liquidation_price=price * (1.0 + choose_nearest(down, up)),
-    )
+POSITION = (
+    "instrument", "quantity", "price", "entry", "notional", "profit", "share", "down", "up",
+)  # fmt: skip
+OPTION = (
+    "option", "group", "quantity", "price", "days", "mark", "value", "delta", "exposure",
+)  # fmt: skip
+MOVE = ("name", "instruments", "down", "up")
 
 
-def describe_options(account: OptionAccount) -> Iterator[BookOption]:
-    for k, each in enumerate(account.given):
+def tabulate(rows: Iterable[tuple[Any, ...]], columns: Sequence[str]) -> pd.DataFrame:
+    return pd.DataFrame(list(rows), columns=list(columns)).set_index(columns[0])
+
+
+def tabulate_positions(book: Book, shares: FloatArray) -> pd.DataFrame:
+    rows = []
+    for (name, quantity), share in zip(book.quantities.items(), shares.tolist(), strict=True):
+        price, entry = book.prices[name], book.entries[name]
+        notional, profit = quantity * abs(book.value_of(name, price)), book.profit_of(name) + 0.0
+        moves = find_moves(book, (name,))
+        rows.append((name, quantity, price, entry, notional, profit, share, *moves))
+    table = tabulate(rows, POSITION)
+    is_down = table["up"].isna() | (table["down"].abs() <= table["up"])
+    table["liquidation_price"] = table["price"] * (1.0 + table["down"].where(is_down, table["up"]))
+    return table
+
+
+def tabulate_options(account: OptionAccount | None) -> pd.DataFrame:
+    rows = []
+    for k, each in enumerate(account.given) if account is not None else ():
         index, mark = float(account.options.indices[k]), float(account.options.marks[k])
         delta = each.quantity * compute_option_delta(account.options, k)
-        yield BookOption(
-            option=str(each.option.name),
-            group=account.name_of(k),
-            quantity=each.quantity,
-            price=index,
-            days=365.0 * each.years,
-            mark=mark,
-            value=each.quantity * mark,
-            delta=delta,
-            exposure=delta * (1.0 if each.option.is_coin else index),
-        )
+        exposure = delta * (1.0 if each.option.is_coin else index)
+        name, group, days = str(each.option.name), account.name_of(k), 365.0 * each.years
+        value = each.quantity * mark
+        rows.append((name, group, each.quantity, index, days, mark, value, delta, exposure))
+    return tabulate(rows, OPTION)
 
 
-def describe_moves(book: Book) -> Iterator[BookMove]:
+def tabulate_moves(book: Book) -> pd.DataFrame:
     names, account = tuple(book.quantities), book.options
+    found: dict[str, tuple[tuple[str, ...], tuple[float, float]]] = {}
     moved = () if account is None else account.groups
     for group, members in book.rule.resolve(names).list_groups(names).items():
         if len(members) > 1 and set(members) != set(names) and group not in moved:
-            yield BookMove(f"group {group}", members, *find_moves(book, members))
+            found[f"group {group}"] = members, find_moves(book, members)
     for group in moved:
         linked = () if account is None else tuple(account.list_linked(group, names))
-        yield BookMove(f"index {group}", linked, *find_moves(book, (group, *linked)))
+        found[f"index {group}"] = linked, find_moves(book, (group, *linked))
     if len(names) + len(moved) > 1:
-        yield BookMove("all", names, *find_moves(book, (*names, *moved)))
+        found["all"] = names, find_moves(book, (*names, *moved))
+    return tabulate(((name, with_, *moves) for name, (with_, moves) in found.items()), MOVE)
 
 
 def find_moves(book: Book, moving: Sequence[str]) -> tuple[float, float]:
@@ -578,8 +538,3 @@ def find_moves(book: Book, moving: Sequence[str]) -> tuple[float, float]:
         return down, up
     reach = [FARTHEST * (step / SCAN) ** 2 for step in range(1, SCAN + 1)]
     return search((1.0 - x for x in reach), 1e-12), search((1.0 + x for x in reach), 1e-12)
-
-
-def choose_nearest(down: float, up: float) -> float:
-    moves = [move for move in (down, up) if not math.isnan(move)]
-    return min(moves, key=abs, default=math.nan)

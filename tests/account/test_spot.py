@@ -155,7 +155,7 @@ def test_the_book_calculator_gives_the_liquidation_price_of_a_pair(premium):
     )  # fmt: skip
     assert found.backing == pytest.approx(600.0 - 4000.0 * premium)
     assert found.equity == pytest.approx(1000.0 - 4000.0 * premium)
-    assert found.moves[-1].up == pytest.approx(find_ratio(premium) - 1.0)
+    assert found.moves["up"].iloc[-1] == pytest.approx(find_ratio(premium) - 1.0)
     assert found.initial == pytest.approx(100.0 + 0.05 * 4000.0 * (1.0 + premium))
 
 

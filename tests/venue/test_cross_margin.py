@@ -303,18 +303,18 @@ def test_figures_by_hand():
     assert found.distance == pytest.approx(340)
     assert found.gross_leverage == pytest.approx(2_000 / 480)
     assert found.net_leverage == 0.0
-    assert [row.share for row in found.positions] == pytest.approx([50.0, 50.0])
+    assert found.positions["share"].tolist() == pytest.approx([50.0, 50.0])
     assert not found.is_failing
     # A alone: 440 - 1,000 f = 50 (1 - f) + 50, f = 340 / 950. B alone: 340 = 1,050 f
-    a, b = found.positions
+    a, b = found.positions.itertuples()
     assert a.down == pytest.approx(-340 / 950, rel=1e-12)
     assert math.isnan(a.up)
     assert b.up == pytest.approx(340 / 1050, rel=1e-12)
     assert b.liquidation_price == pytest.approx(50 * (1 + 340 / 1050))
     assert found.first == "B"
     # Together the profits cancel and the requirement moves: 440 = 100 (1 + f)
-    (every,) = found.moves
-    assert every.name == "all"
+    (every,) = found.moves.itertuples()
+    assert every.Index == "all"
     assert every.up == pytest.approx(3.4, rel=1e-12)
     assert math.isnan(every.down)
 
@@ -354,7 +354,7 @@ def test_one_position_has_the_closed_form():
         balance = abs(quantity) * 6_000
         found = bt.calculate_book(venue, quantity, 60_000, balance=balance)
         price = bt.margin.liquidation_price(venue, quantity, 60_000, balance)
-        assert found.positions[0].liquidation_price == pytest.approx(price, rel=1e-11)
+        assert found.positions["liquidation_price"].item() == pytest.approx(price, rel=1e-11)
 
 
 def test_an_inverse_position_has_the_closed_form():
@@ -376,20 +376,20 @@ def test_groups_move_together_and_collateral_follows_its_instrument():
     prices = TWO | {"C": 10.0}
     held = {"A": 10.0, "B": -20.0, "C": 5.0}
     found = bt.calculate_book(PLAIN, held, prices, balance=150, rule=rule, collateral=coin)
-    assert [move.name for move in found.moves] == ["group g", "all"]
+    assert [*found.moves.index] == ["group g", "all"]
     assert found.collateral == 80.0
-    assert found.positions[0].down == pytest.approx(-127.5 / 1_030, rel=1e-10)
+    assert found.positions["down"]["A"] == pytest.approx(-127.5 / 1_030, rel=1e-10)
 
 
 def test_a_failing_and_a_flat_book():
     failing = bt.calculate_book(PLAIN, {"A": 10}, {"A": 100}, balance=50)
     assert failing.is_failing
-    assert (failing.positions[0].down, failing.positions[0].liquidation_price) == (0.0, 100.0)
+    assert failing.positions[["down", "liquidation_price"]].to_numpy().tolist() == [[0.0, 100.0]]
     ruined = bt.calculate_book(PLAIN, {"A": 10}, {"A": 100}, balance=-1)
     assert ruined.margin_ratio == math.inf
     flat = bt.calculate_book(PLAIN, {"A": 0}, {"A": 100}, balance=0)
     assert (flat.is_failing, flat.margin_ratio, flat.first) == (False, 0.0, None)
-    assert (flat.gross_leverage, flat.moves) == (0.0, ())
+    assert (flat.gross_leverage, len(flat.moves)) == (0.0, 0)
 
 
 def test_collateral_that_cancels_risk_has_its_share_of_the_requirement():
@@ -398,7 +398,7 @@ def test_collateral_that_cancels_risk_has_its_share_of_the_requirement():
         PLAIN, {"A": 10.0}, {"A": 100.0}, balance=300.0, rule=bt.ScenarioMargin(moves=[-0.1, 0.1]),
         collateral=bt.Collateral("C", 5.0, prices="A", rate=1.0, cancels_risk="A"),
     )  # fmt: skip
-    assert (found.requirement, found.positions[0].share) == pytest.approx((150.0, 100.0))
+    assert (found.requirement, found.positions["share"]["A"]) == pytest.approx((150.0, 100.0))
     assert found.collateral_share == pytest.approx(50.0)
 
 

@@ -403,7 +403,7 @@ def test_calculate_book_counts_options_in_equity_and_moves_them():
     assert (found.equity, found.backing, found.option_value) == (30_000.0, 30_000.0, 0.0)
     assert found.requirement == pytest.approx(9_000.0)
     assert found.options_leverage == pytest.approx(1.0)  # half a coin of 60,000
-    ((name, _, down, up),) = found.moves
+    ((name, _, down, up),) = found.moves.itertuples()
     # 30,000 - 60,000 m = .15 * 60,000 (1 - m)
     assert (name, down) == ("index BTC", pytest.approx(-21_000 / 51_000))
     assert math.isnan(up)
