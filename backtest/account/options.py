@@ -40,7 +40,7 @@ def has_short_option(state: AccountState) -> bool:
 
 def is_walking(terms: Terms, state: AccountState) -> bool:
     rules, found = terms.options.rules, False
-    sees_longs = rules.counted != NONE or rules.rates.loan_rate > 0.0 or terms.equity_stop > 0.0
+    sees_longs = rules.counted != NONE or rules.rates.loan_value > 0.0 or terms.equity_stop > 0.0
     for k in range(len(state.options.targets)):
         held = state.options.positions.quantities[k]
         found = found or held < 0.0 or (held > 0.0 and sees_longs)

@@ -80,10 +80,8 @@ class ShockTables(NamedTuple):
     ``moves`` (of the index), ``volatilities`` (relative, at ``days``) and ``weights`` have shape
     (G, K), of which row g uses the first ``counts[g]``. ``reliefs`` is what is taken off the loss
     of a row, and ``logs`` and ``roots`` have ln(1 + move) and the root of 1 + move.
-    ``linear_moves`` is what futures are moved by. ``discounts`` has base, multiple of the rate and
-    addition for long expiries, then for short ones. ``skew`` has cap and slope by root of time for
-    the linear and the absolute row, least width, scale, level and slope of the volatility.
-    ``expiry_charge`` has the move, the share of its loss, and the share per year.
+    ``linear_moves`` is what futures are moved by. The others are those of ``OptionShocks``;
+    ``discounts``, ``skew`` and ``expiry_charge`` are empty if there are none.
     """
 
     counts: IntArray
@@ -94,20 +92,14 @@ class ShockTables(NamedTuple):
     volatilities: FloatArray
     weights: FloatArray
     reliefs: FloatArray
-    short_power: float
-    long_power: float
     days: float
     least_days: float
     least_volatility: float
-    short_charge: float
-    initial_short_charge: float
-    delta_charge: float
-    yearly_delta_charge: float
-    has_discounts: bool
+    power: FloatArray
+    short_charge: FloatArray
+    delta_charge: FloatArray
     discounts: FloatArray
-    has_skew: bool
     skew: FloatArray
-    has_expiry_charge: bool
     expiry_charge: FloatArray
 
 
@@ -120,10 +112,10 @@ class OptionRates(NamedTuple):
     naked: float
     least_call: float
     least_put: float
-    has_covered_itm: bool
+    covered_itm: float
     conversion: float
-    loan_rate: float
-    loan_years: float
+    loan_value: float
+    loan_days: float
 
 
 class OptionScratch(NamedTuple):
@@ -227,7 +219,7 @@ def fill_row_values(options: OptionPositions, rules: OptionRules, i: int) -> Non
     discount = options.sizes[i] * math.exp(-options.rates[i] * options.years[i])
     middle = math.sqrt(forward) * math.sqrt(strike)
     days, scale = DAYS_PER_YEAR * options.years[i], 1.0
-    power = shocks.short_power if days <= shocks.days else shocks.long_power
+    power = shocks.power[0 if days <= shocks.days else 1]
     if power != 0.0:
         scale = float((shocks.days / max(days, shocks.least_days)) ** power)
     for k in range(shocks.counts[g]):
@@ -250,11 +242,11 @@ def fill_scenario_values(options: OptionPositions, rules: OptionRules, i: int) -
     after = shocks.moves.shape[1]
     volatility = options.volatilities[i]
     fill_row_values(options, rules, i)
-    if shocks.has_skew:
+    if len(shocks.skew) > 0:
         for row in range(2):
             turned = compute_skewed_volatility(options, i, shocks, row == 1)
             table[i, after + row] = compute_option_value(options, i, 1.0, turned)
-    if shocks.has_expiry_charge:
+    if len(shocks.expiry_charge) > 0:
         move = shocks.expiry_charge[0]
         table[i, after + 2] = compute_option_value(options, i, 1.0 + move, volatility)
         table[i, after + 3] = compute_option_value(options, i, 1.0 - move, volatility)
@@ -267,13 +259,15 @@ def compute_counted_rate(rules: OptionRules, options: OptionPositions, i: int) -
         return 0.0
     if rules.counted == LONG:
         return 1.0
-    if not (rules.rates.loan_rate > 0.0 and options.years[i] > rules.rates.loan_years):
+    if not (
+        rules.rates.loan_value > 0.0 and DAYS_PER_YEAR * options.years[i] > rules.rates.loan_days
+    ):
         return 0.0
     shorts = 0
     for j in range(len(options.signs)):
         is_alike = options.groups[j] == options.groups[i] and options.signs[j] == options.signs[i]
         shorts += is_alike and options.quantities[j] < 0.0
-    return rules.rates.loan_rate if shorts == 0 else 0.0
+    return rules.rates.loan_value if shorts == 0 else 0.0
 
 
 def compute_counted_value(rules: OptionRules, options: OptionPositions) -> float:
@@ -294,7 +288,7 @@ def compute_options_value(options: OptionPositions) -> float:
 
 
 def compute_discount(shocks: ShockTables, value: float, years: float, rate: float) -> float:
-    if not shocks.has_discounts:
+    if len(shocks.discounts) == 0:
         return 1.0
     d = shocks.discounts
     if value >= 0.0:
@@ -365,11 +359,11 @@ def compute_charges_by_expiry(options: OptionPositions, rules: OptionRules, g: i
         if options.groups[i] == g and is_first(options, i):
             e, years, rate = options.expiries[i], options.years[i], options.rates[i]
             now = scratch.totals[e]
-            if shocks.has_skew:
+            if len(shocks.skew) > 0:
                 one, two = scratch.sums[e, after], scratch.sums[e, after + 1]
                 linear += abs(one * compute_discount(shocks, one, years, rate) - now)
                 absolute += abs(two * compute_discount(shocks, two, years, rate) - now)
-            if shocks.has_expiry_charge:
+            if len(shocks.expiry_charge) > 0:
                 least = min(scratch.sums[e, after + 2], scratch.sums[e, after + 3]) - now
                 share = shocks.expiry_charge[1] + shocks.expiry_charge[2] * years
                 forward += share * max(0.0, -least)
@@ -406,7 +400,7 @@ def compute_delta_charge(options: OptionPositions, rules: OptionRules) -> float:
         scratch.totals[options.expiries[i]] += delta * price
     for i in range(len(options.signs)):
         if is_first(options, i):
-            rate = max(shocks.delta_charge, shocks.yearly_delta_charge * options.years[i])
+            rate = max(shocks.delta_charge[0], shocks.delta_charge[1] * options.years[i])
             total += rate * abs(scratch.totals[options.expiries[i]])
     return total
 
@@ -416,7 +410,7 @@ def compute_option_loss(pool: OptionPool) -> float:
     fill_sums(options, rules)
     fill_losses(pool)
     loss = compute_worst_loss(pool.packed, options, rules)
-    if rules.shocks.delta_charge > 0.0 or rules.shocks.yearly_delta_charge > 0.0:
+    if max(rules.shocks.delta_charge[0], rules.shocks.delta_charge[1]) > 0.0:
         loss += compute_delta_charge(options, rules)
     return loss
 
@@ -424,7 +418,7 @@ def compute_option_loss(pool: OptionPool) -> float:
 def compute_short_charge(options: OptionPositions, rules: OptionRules, is_initial: bool) -> float:
     """Return the charge on what is net short by strike and expiry, in the settlement currency."""
     shocks, nets, total = rules.shocks, rules.scratch.nets, 0.0
-    rate = shocks.initial_short_charge if is_initial else shocks.short_charge
+    rate = shocks.short_charge[1 if is_initial else 0]
     if rate > 0.0:
         nets[:] = 0.0
         for i in range(len(options.signs)):
@@ -432,7 +426,7 @@ def compute_short_charge(options: OptionPositions, rules: OptionRules, is_initia
             nets[options.pairs[i]] += options.quantities[i] * options.sizes[i] * price
         for pair in range(len(nets)):
             total += max(0.0, -nets[pair])
-    return rate * total
+    return float(rate * total)
 
 
 def compute_option_scenario_margin(pool: OptionPool, is_initial: bool) -> float:
@@ -498,7 +492,7 @@ def compute_naked(options: OptionPositions, rates: OptionRates, i: int) -> float
 def compute_cover(options: OptionPositions, rates: OptionRates, i: int, j: int) -> float:
     price = options.indices[i]
     if j == len(options.signs):
-        return compute_payoff(options, i, price) if rates.has_covered_itm else 0.0
+        return compute_payoff(options, i, price) if rates.covered_itm > 0.0 else 0.0
     return float(max(0.0, options.signs[i] * (options.strikes[j] - options.strikes[i])))
 
 
@@ -785,7 +779,7 @@ def bound_scenario_slope(
     packed: PortfolioRules, options: OptionPositions, rules: OptionRules, i: int, low: float
 ) -> float:
     shocks, g, years, most = rules.shocks, options.groups[i], options.years[i], 0.0
-    if shocks.has_discounts or shocks.has_skew or shocks.has_expiry_charge:
+    if len(shocks.discounts) + len(shocks.skew) + len(shocks.expiry_charge) > 0:
         return math.inf
     here = bound_value_slope(options, i, low, 1.0)
     for k in range(shocks.counts[g]):
@@ -794,9 +788,9 @@ def bound_scenario_slope(
     s = options.volatilities[i] * math.sqrt(years)
     bend = DENSITY / s if s > 0.0 else math.inf
     turn = bend / low if options.are_coin[i] else 1.0 + bend
-    charge = max(shocks.delta_charge, shocks.yearly_delta_charge * years)
+    charge = max(shocks.delta_charge[0], shocks.delta_charge[1] * years)
     most += charge * options.sizes[i] * turn if charge > 0.0 else 0.0
-    short = 0.0 if options.are_coin[i] else shocks.short_charge * options.sizes[i]
+    short = 0.0 if options.are_coin[i] else shocks.short_charge[0] * options.sizes[i]
     return float(packed.scenarios.factor * most + short)
 
 

@@ -343,16 +343,8 @@ def find_maintenance(tables: BracketTables, i: int, notional: float) -> float:
     return rate * notional - amount
 
 
-def sum_maintenance(rules: PortfolioRules, held: Holdings, first: int, stop: int) -> float:
-    total = 0.0
-    for i in range(first, stop):
-        if is_in_pool(rules, held, i):
-            total += find_own_maintenance(rules, held, i)
-    return total
-
-
 def compute_own_maintenance(rules: PortfolioRules, held: Holdings, i: int) -> float:
-    return sum_maintenance(rules, held, i, i + 1)
+    return find_own_maintenance(rules, held, i) if is_in_pool(rules, held, i) else 0.0
 
 
 def find_own_maintenance(rules: PortfolioRules, held: Holdings, i: int) -> float:
@@ -390,7 +382,10 @@ def compute_portfolio_requirement(rules: PortfolioRules, held: Holdings) -> floa
         return ask_own(rules, held, False)
     if rules.has_scenarios:
         return compute_scenario_margin(rules, held, False)
-    return sum_maintenance(rules, held, 0, len(held.quantities))
+    total = 0.0
+    for i in range(len(held.quantities)):
+        total += compute_own_maintenance(rules, held, i)
+    return total
 
 
 def compute_portfolio_initial(rules: PortfolioRules, held: Holdings) -> float:

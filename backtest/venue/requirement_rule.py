@@ -646,9 +646,6 @@ MarginRule.kinds["maintenance"] = Standard
 MarginRule.kinds["naked"] = Strategy
 
 
-YEAR_DAYS = 365.0
-
-
 def number_groups(
     options: Sequence[OptionPosition], rule: MarginRule, names: Sequence[str]
 ) -> tuple[tuple[str, ...], IntArray]:
@@ -710,6 +707,10 @@ def pack_shocks(rule: ScenarioMargin | None, groups: Sequence[str]) -> ShockTabl
     def pack(column: int) -> FloatArray:
         return pack_rows([[row[column] for row in each] for each in rows])[1]
 
+    numbers = ("days", "least_days", "least_volatility")
+    terms = ("power", "short_charge", "delta_charge", "discounts", "skew", "expiry_charge")
+    packed: dict[str, Any] = {name: getattr(shocks, name) for name in numbers}
+    packed |= {name: np.array(getattr(shocks, name) or (), dtype=np.float64) for name in terms}
     return ShockTables(
         counts=counts,
         moves=moves,
@@ -719,36 +720,13 @@ def pack_shocks(rule: ScenarioMargin | None, groups: Sequence[str]) -> ShockTabl
         volatilities=pack(2),
         weights=pack(1),
         reliefs=pack(3),
-        short_power=shocks.power[0],
-        long_power=shocks.power[1],
-        days=shocks.days,
-        least_days=shocks.least_days,
-        least_volatility=shocks.least_volatility,
-        short_charge=shocks.short_charge[0],
-        initial_short_charge=shocks.short_charge[1],
-        delta_charge=shocks.delta_charge[0],
-        yearly_delta_charge=shocks.delta_charge[1],
-        has_discounts=shocks.discounts is not None,
-        discounts=np.array(shocks.discounts or np.zeros(6)),
-        has_skew=shocks.skew is not None,
-        skew=np.array(shocks.skew or np.zeros(8)),
-        has_expiry_charge=shocks.expiry_charge is not None,
-        expiry_charge=np.array(shocks.expiry_charge or np.zeros(3)),
+        **packed,
     )
 
 
 def pack_rates(rule: MarginRule) -> OptionRates:
-    rates: dict[str, Any] = {**dict.fromkeys(OptionRates._fields, 0.0), "factor": 1.0}
-    rates["has_covered_itm"] = False
-    if isinstance(rule, Standard):
-        names: tuple[str, ...] = ("initial", "least", "maintenance", "of_mark", "factor")
-        rates |= {name: getattr(rule, name) for name in names}
-    if isinstance(rule, Strategy):
-        names = ("naked", "least_call", "least_put", "conversion")
-        rates |= {name: getattr(rule, name) for name in names}
-        rates |= {"has_covered_itm": rule.covered_itm, "loan_rate": rule.loan_value}
-        rates["loan_years"] = rule.loan_days / YEAR_DAYS
-    return OptionRates(**rates)
+    own = rule if isinstance(rule, Standard | Strategy) else None
+    return OptionRates(**{name: float(getattr(own, name, 0.0)) for name in OptionRates._fields})
 
 
 def pack_option_rules(
