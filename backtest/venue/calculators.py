@@ -368,13 +368,6 @@ class BookCalculation(NamedTuple):
     option_value: float
     options_leverage: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the calculation as plain data."""
-        tables = {name: getattr(self, name) for name in ("positions", "moves", "options")}
-        return self._asdict() | {
-            name: each.reset_index().to_dict("records") for name, each in tables.items()
-        }
-
 
 def calculate_book(
     venues: Venues,

@@ -331,7 +331,7 @@ def test_a_book_under_portfolio_margin_by_hand():
     )  # fmt: skip
     assert (found.requirement, found.backing) == pytest.approx((10_080, 12_900))
     assert (found.collateral, found.first) == (pytest.approx(5_700), BTC)
-    assert found.moves[-1].down == pytest.approx(-0.2070, abs=5e-5)
+    assert found.moves["down"].iloc[-1] == pytest.approx(-0.2070, abs=5e-5)
 
 
 def test_a_strangle_under_standard_margin_by_hand():
@@ -344,8 +344,9 @@ def test_a_strangle_under_standard_margin_by_hand():
     found = bt.calculate_book({}, {}, {}, balance=0.3222, rule=rule, options=sold)
     assert (found.backing, found.option_value) == (0.3222, 0.0)
     assert found.requirement == pytest.approx(0.1721994, abs=5e-8)
-    (index,) = (move for move in found.moves if move.name == "index BTC")
-    assert (index.down, index.up) == pytest.approx((-0.2758, 0.4334), abs=5e-5)
+    assert found.moves.loc["index BTC", ["down", "up"]].tolist() == pytest.approx(
+        [-0.2758, 0.4334], abs=5e-5
+    )
 
 
 def test_one_position_has_the_closed_form():
@@ -361,7 +362,7 @@ def test_an_inverse_position_has_the_closed_form():
     venue = bt.Venue.preset("binance-coinm", "BTCUSD_PERP")
     found = bt.calculate_book(venue, -500.0, 50_000, balance=0.3)
     price = bt.margin.liquidation_price(venue, -500.0, 50_000, 0.3)
-    assert found.positions[0].liquidation_price == pytest.approx(price, rel=1e-11)
+    assert found.positions["liquidation_price"].item() == pytest.approx(price, rel=1e-11)
 
 
 def test_groups_move_together_and_collateral_follows_its_instrument():

@@ -407,7 +407,7 @@ def test_calculate_book_counts_options_in_equity_and_moves_them():
     # 30,000 - 60,000 m = .15 * 60,000 (1 - m)
     assert (name, down) == ("index BTC", pytest.approx(-21_000 / 51_000))
     assert math.isnan(up)
-    assert found.to_dict()["options"][0]["delta"] == 0.5
+    assert found.options["delta"].item() == 0.5
 
 
 @pytest.mark.parametrize("name", ["derive", "deribit-portfolio", "reg-t", "deribit-standard"])
