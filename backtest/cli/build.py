@@ -270,9 +270,8 @@ def build_venues(draft: Draft, markets: Markets) -> Venue | dict[str, Venue]:
     venue: Venue | dict[str, Venue] = by_instrument(
         "venue", table, markets.names, [*Venue.__dataclass_fields__], build_venue
     )
-    is_shared = len(markets) > 1 and isinstance(venue, Venue)
-    for name, market in markets.items() if not (is_sample or is_shared) else ():
-        warn_of_other_symbol(base.pick_value(venue, name), name, market)
+    for name, market in markets.items() if not is_sample else ():
+        warn_of_other_symbol(base.pick_value(venue, name), name, market, len(markets))
     return venue
 
 
@@ -295,18 +294,20 @@ def drop_other_least(preset: Mapping[str, Any], changes: object) -> Mapping[str,
     return {**preset, "contract": {x: held[x] for x in held if x != "min_notional"}}
 
 
-def warn_of_other_symbol(venue: Venue, name: str, market: Market) -> None:
+def warn_of_other_symbol(venue: Venue, name: str, market: Market, count: int) -> None:
     if venue.in_force is None or market.synthetic:
         return
     symbol, instrument = venue.in_force.preset.rpartition(":")[2], market.instrument
     if names_symbol(symbol, instrument or name):
         return
+    instrument = instrument or (name if count > 1 else "")
     of = f"the venue's rules (brackets, lot, least notional) are those of {symbol}"
     unnamed = (
         f"the data do not name their instrument; {of}: name it, --instrument {symbol}, or choose "
         "other rules, --venue NAME:SYMBOL"
     )
     text = f"{of}, the prices are those of {instrument}" if instrument else unnamed
+    text += "; --venue NAME without a symbol takes the rules of each" * (count > 1)
     warnings.warn(text, stacklevel=2)
 
 

@@ -113,7 +113,10 @@ def test_a_venue_is_completed_by_the_symbol_of_each():
     )
     fine = build(data=FOLDERS, set=["venue.contract.lot=0.5"]).terms["venue"]  # was: in full
     assert [each.contract.lot for each in fine.values()] == [0.5, 0.5]
-    one = build(data=FOLDERS, venue="binance-usdm:BTCUSDT").terms["venue"]
+    said = "those of BTCUSDT, the prices are those of ETHUSDT; --venue NAME without a symbol"
+    with pytest.warns(UserWarning, match=said) as warned:
+        one = build(data=FOLDERS, venue="binance-usdm:BTCUSDT").terms["venue"]
+    assert len(warned) == 1
     assert one == bt.Venue.preset("binance-usdm", "BTCUSDT")
 
 
