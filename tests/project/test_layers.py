@@ -17,27 +17,9 @@ from tests.kit import run_python
 ROOT = Path(__file__).parents[2]
 
 WINGS = (
-    "base",
-    "market",
-    "venue",
-    "options",
-    "account",
-    "policy",
-    "features",
-    "measures",
-    "engine",
-    "live",
-    "weights",
-    "risk",
-    "sweep",
-    "tune",
-    "compare",
-    "crowd",
-    "validation",
-    "regress",
-    "store",
-    "report",
-    "cli",
+    *("base", "market", "venue", "options", "account", "policy", "features", "measures", "engine"),
+    *("live", "weights", "risk", "sweep", "tune", "compare", "crowd", "validation", "regress"),
+    *("store", "report", "cli"),
 )
 """The folders of the package. Each imports only those before it."""
 
@@ -49,7 +31,6 @@ ORDER = (*(name for name in WINGS if name != "cli"), *OUTSIDE[:-1], "cli", "__ma
 
 
 def find_modules() -> dict[str, Path]:
-    """Return the files of the package by module name."""
     files = [*(ROOT / "backtest").rglob("*.py"), *(ROOT / "backtest" / "strategies").glob("*.py")]
     return {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in files}
 
@@ -83,7 +64,6 @@ def is_ours(module: str) -> bool:
 
 
 def find_wing(module: str) -> str:
-    """Return the folder of the package that a module stands in, or its own name."""
     return [*module.split("."), ""][1]
 
 
@@ -94,7 +74,6 @@ def test_the_package_is_its_wings():
 
 
 def list_imports() -> Iterator[tuple[str, str]]:
-    """Yield every import between our modules, wherever it is written."""
     for module, path in MODULES.items():
         yield from ((module, each) for each, _ in read_imports(path) if is_ours(each))
 
@@ -169,7 +148,6 @@ def test_what_users_import_has_a_docstring_and_so_have_its_methods(module):
 
 
 def is_documented(value: object) -> bool:
-    """A class needs a text of its own, not that of its base or of `dataclass`."""
     if inspect.isclass(value):
         return not (value.__doc__ or f"{value.__name__}(").startswith(f"{value.__name__}(")
     return bool(inspect.getdoc(value))

@@ -1,6 +1,7 @@
 """The metadata of the project, its workflows and its make targets agree."""
 
 import os
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -11,7 +12,6 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 
 def load_jobs(name):
@@ -42,3 +42,19 @@ def test_a_folder_of_the_users_called_strategies_changes_nothing(tmp_path):
         check=True,
     )
     assert "vol-target" in done.stdout
+
+
+# --------------------------------------------------------------------------------------- benchmarks
+
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+SCRIPTS = {path.relative_to(BENCHMARKS).as_posix() for path in BENCHMARKS.rglob("*.py")}
+HELPERS = {"timing.py", "replications/comparison.py", "replications/paths.py"}
+"""What the others import: no commands."""
+
+
+@pytest.mark.parametrize("name", sorted(SCRIPTS - HELPERS))
+def test_it_loads(name, monkeypatch):
+    """A name that the library no longer has is found at once."""
+    monkeypatch.setattr(sys, "path", [str(BENCHMARKS), f"{BENCHMARKS}/replications", *sys.path])
+    assert callable(runpy.run_path(str(BENCHMARKS / name), run_name="loaded")["main"])

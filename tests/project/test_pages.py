@@ -1,0 +1,238 @@
+"""What the pages show is true: code of the README runs, commands and files are there."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from backtest.cli import main
+from docs.ext import blocks, links
+from tests.kit import call, override
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [
+    *(ROOT / name / "README.md" for name in ("", "data", "examples", "results")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    *(ROOT / f"{name}.md" for name in ("ARCHITECTURE", "CONTRIBUTING", "SECURITY")),
+]
+
+GROUPS = ("data", "options", "regress", "results", "validate")
+"""The commands that have commands of their own."""
+
+
+def find_blocks(language, text=README):
+    return re.findall(rf"```(?:{language})\n(.*?)```", text, re.DOTALL)
+
+
+def find_commands(text=README):
+    """Return the lines of the shell blocks, those that go on as one, without their comments."""
+    blocks = [block.replace("\\\n", "") for block in find_blocks("sh|console", text)]
+    lines = [line for block in blocks for line in block.splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if line.strip()]
+
+
+def test_the_policy_of_the_readme_is_that_of_the_tutorial_and_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (policy,) = find_blocks("python")
+    assert policy in find_blocks("python", (ROOT / "docs" / "tutorial.md").read_text("utf-8"))
+    (tmp_path / "steady.py").write_text(policy, encoding="utf-8")
+    flags = ("--no-compile", "--no-save", "--to", "2023-02-01")
+    assert main(["run", "--policy", "steady.py:Steady", "--set", "target=0.4", *flags]) == 0
+    assert "Steady(target=0.4)" in capsys.readouterr().out
+
+
+def test_what_it_prints_is_what_the_command_prints(capsys):
+    (shown,) = find_blocks("text")
+    assert main(["run", "--no-save", "--no-compile"]) == 0
+    printed = capsys.readouterr().out
+    for line in shown.splitlines():
+        assert line.strip() == "..." or line in printed, line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_commands_of_a_page_exist_with_all_their_flags(page, capsys):
+    helps = {}
+    for command in find_commands(page.read_text(encoding="utf-8")):
+        if command[0] != "backtest":
+            continue
+        names = tuple(command[1 : 2 + (command[1] in GROUPS)])
+        if names not in helps:
+            assert main([*names, "--help"]) == 0
+            helps[names] = capsys.readouterr().out
+        for word in command[2:]:
+            if word.startswith("--"):
+                assert word in helps[names], " ".join(command)
+            if word.startswith("examples/"):
+                assert (ROOT / word).is_file()
+
+
+# ----------------------------------------------------------------------------------------- examples
+
+
+EXAMPLES = ROOT / "examples"
+PAGE = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+
+WEEKS = ("--to", "2023-01-15", "--no-compile")
+CUTS = {
+    "sweep": ("--draws", "6", *WEEKS),
+    "tune": ("--trials", "16", "--sampler", "random", *WEEKS),
+    "compare": ("--to", "2023-02-15", "--no-compile"),
+}
+"""The flags that make a command quick: some weeks, few sets, plain Python."""
+COMPILES = "check"
+"""The command that compiles whatever its flags."""
+
+
+def find_words(page):
+    blocks = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines() if line.strip()]
+    words = [shlex.split(line, comments=True) for line in lines]
+    return [each[1:] for each in words if each[0] == "backtest"]
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch):
+    ignored = shutil.ignore_patterns("__pycache__", ".pytest_cache", "results")
+    for folder in (EXAMPLES, EXAMPLES.parent / "data"):
+        shutil.copytree(folder, tmp_path / folder.name, ignore=ignored)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BACKTEST_COMPILE", "no")  # short runs answer in plain Python
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_cut", [True, False])
+def test_every_command_of_the_page_runs(desk, capsys, is_cut):
+    for words in find_words(PAGE):
+        if is_cut and words[0] == COMPILES:
+            continue
+        cut = CUTS.get(words[0], ()) if is_cut else ()
+        code, _, err = call(capsys, *override(words, *cut))
+        assert code == 0, f"backtest {shlex.join(words)}: {err}"
+    assert (desk / "btc" / "bars.parquet").is_file()
+    assert list(desk.glob("sweep-cppi-*.md"))
+
+
+def test_the_gate_of_the_policy_repository_passes_and_notices_a_change(desk, capsys, monkeypatch):
+    monkeypatch.chdir(desk / "examples" / "policy-repo")
+    code, out, _ = call(capsys, "regress", "check", "--json")
+    (found,) = json.loads(out)["baselines"]
+    named = [each["name"] for each in found["changes"] if each["kind"] != "engine"]
+    is_other_python = any(each.startswith("python ") for each in found["platform"])
+    assert code == 0
+    assert named in ([], ["policy.source_hash"] if is_other_python else []), (
+        "the baseline is stale: record it again, in examples/policy-repo, with "
+        "backtest regress check --update"
+    )
+    policy = Path("policies/steady.py")
+    policy.write_text(policy.read_text().replace("1.0 - 2.0 * account", "0.99 - 2.0 * account"))
+    code, out, _ = call(capsys, "regress", "check")
+    assert code == 1
+    assert "source" in out
+
+
+@pytest.mark.slow
+def test_the_tests_of_the_policy_repository_pass(desk):
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=desk / "examples" / "policy-repo",
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout
+
+
+RUNNER = """
+import ast, json, sys
+
+names = {"__name__": "__main__"}
+for number, cell in enumerate(json.loads(open(sys.argv[1], encoding="utf-8").read())["cells"]):
+    if cell["cell_type"] != "code":
+        continue
+    *lines, last = ast.parse("".join(cell["source"])).body
+    if not isinstance(last, ast.Expr):
+        lines, last = [*lines, last], None
+    exec(compile(ast.Module(lines, []), f"cell {number}", "exec"), names)
+    if last is not None:
+        shown = eval(compile(ast.Expression(last.value), f"cell {number}", "eval"), names)
+        display = getattr(shown, "_repr_html_", None)
+        print(number, len(display() if display else repr(shown)))
+"""
+"""Runs the code cells of a notebook in order, and displays the last expression of each."""
+
+
+@pytest.mark.slow
+def test_the_cells_of_the_notebook_run_in_order(desk):
+    done = subprocess.run(
+        [sys.executable, "-c", RUNNER, "examples/notebook.ipynb"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (desk / "steady.html").is_file()
+
+
+# ----------------------------------------------------------------------------------------- the site
+
+
+SITE = sorted((ROOT / "docs").glob("*.md"))
+FAST = ("tutorial",)
+"""The pages of which `make test` runs every block; of the others it runs the first."""
+
+
+def list_blocks():
+    """Yield the Python blocks of each page: the fast ones, and the others marked slow."""
+    for page in SITE:
+        found = [b for b in blocks.find_blocks(page.read_text("utf-8")) if b.language == "python"]
+        for number, block in enumerate(found):
+            is_slow = number > 0 and page.stem not in FAST
+            marks = pytest.mark.slow if is_slow else ()
+            yield pytest.param(page, block, marks=marks, id=f"{page.stem}-{number}")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("blocks")
+    blocks.write_samples(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _answer_in_plain_python(monkeypatch):
+    monkeypatch.setenv("BACKTEST_COMPILE", "no")
+
+
+@pytest.mark.parametrize(("page", "block"), [*list_blocks()])
+def test_a_block_runs_on_its_own(page, block, folder):
+    blocks.run_python(block, folder, page.name)
+
+
+@pytest.mark.parametrize("page", SITE, ids=lambda page: page.name)
+def test_no_line_is_a_comment(page):
+    """A line that begins with a percent sign is left out of the page."""
+    lines = page.read_text("utf-8").splitlines()
+    assert not [line for line in lines if line.lstrip().startswith("%")]
+
+
+def test_a_dead_link_and_a_dead_anchor_are_found(tmp_path):
+    (tmp_path / "a.html").write_text('<a id="x" href="b.html#y">b</a><a href="c.html">c</a>')
+    (tmp_path / "b.html").write_text('<a href="a.html#x">a</a><a href="https://a.b/c#d">d</a>')
+    gone = f"{links.REPOSITORY}gone.py"
+    (tmp_path / "d.html").write_text(
+        f'<a href="{links.REPOSITORY}README.md#use">r</a><a href="{gone}">g'
+    )
+    found = ["a.html: b.html#y", "a.html: c.html", f"d.html: {gone}"]
+    assert links.find_dead(tmp_path) == found
+    assert "docs.ext.links build/docs" in (ROOT / "Makefile").read_text("utf-8")
