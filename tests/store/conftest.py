@@ -6,15 +6,14 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
+from backtest.store import list_results
 from backtest.strategies import Constant, VolTarget
 from tests.kit import compare_policies
-from tests.store.stores import DAYS, VENUE, live
 from tests.tuning import seek, stand_in
 
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory):
-    """Return a store with one result of each kind, made once."""
     store = tmp_path_factory.mktemp("made")
     short = bt.Market.sample(bars=24 * 5)
     terms = {"venue": VENUE, "account": bt.Account(), "compile": False}
@@ -32,5 +31,33 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def store(made, tmp_path):
-    """Return a copy of the store that may be damaged."""
     return Path(shutil.copytree(made, tmp_path / "results"))
+
+
+VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+DAYS = 40
+
+
+def live(policy, venue=VENUE, **settings):
+    market = bt.Market.sample(bars=24 * DAYS)
+    return bt.run(market, policy, venue=venue, account=bt.Account(**settings), compile=False)
+
+
+def folder_of(store: Path, kind: str) -> Path:
+    return next(store / each.name for each in list_results(store) if each.kind == kind)
+
+
+def spoil(path: Path, change: str) -> None:
+    content = path.read_bytes()
+    match change:
+        case "cut":
+            path.write_bytes(content[: len(content) // 2])
+        case "emptied":
+            path.write_bytes(b"")
+        case "deleted":
+            path.unlink()
+        case "flipped":
+            middle = len(content) // 2
+            path.write_bytes(
+                content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+            )

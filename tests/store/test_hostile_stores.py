@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
-from backtest.base import json_values
 from backtest.store import Filter, choose_deletions, delete_chosen, list_results
 from backtest.strategies import Constant
 from tests.kit import call
@@ -19,7 +18,6 @@ DAMAGED = {"wanted": Filter(before=0), "with_damaged": True}
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """Return a store of one run."""
     store = tmp_path_factory.mktemp("saved") / "results"
     market = bt.Market.sample(bars=24 * 20)
     run = bt.run(market, Constant(), venue=VENUE, account=bt.Account(), compile=False)
@@ -28,7 +26,6 @@ def saved(tmp_path_factory):
 
 @pytest.fixture
 def store(saved, tmp_path):
-    """Return a copy of the store, to be spoiled."""
     shutil.copytree(saved.parent, tmp_path / "results")
     return tmp_path / "results"
 
@@ -39,7 +36,6 @@ def run(store, saved):
 
 
 def fill(folder: Path, files: dict[str, str | bytes]) -> Path:
-    """Write files into a new folder."""
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         data = content if isinstance(content, bytes) else content.encode()
@@ -138,7 +134,6 @@ HOSTILE = {
 
 
 def check_all(store: Path, capsys, whole: str) -> None:
-    """List, verify and prune a store in which all but one result are hostile."""
     entries = {each.name: each for each in list_results(store)}
     assert [name for name in entries if not entries[name].trouble] == [whole]
     where = ("--results", str(store))
@@ -160,24 +155,6 @@ def test_hostile_manifests_are_named_and_stop_nothing(store, run, capsys):
         fill(store / f"m{k}-{ID}", {"manifest.json": content})
     check_all(store, capsys, run.name)
     assert len(list(store.glob(f"*-{ID}"))) == len(HOSTILE)
-
-
-def test_manifests_of_five_gib_are_not_read(store, run, capsys, monkeypatch):
-    """Sparse files: before, they were read whole, again by each command."""
-    for file in ("manifest.json", "provenance.json"):
-        shutil.copytree(run, store / f"{file}-{ID}")
-        with (store / f"{file}-{ID}" / file).open("wb") as huge:
-            huge.truncate(5 * 2**30)
-    read = os.read
-
-    def read_little(handle, size):
-        assert size <= json_values.LARGEST + 1
-        return read(handle, size)
-
-    monkeypatch.setattr(os, "read", read_little)
-    troubles = {each.trouble.partition(" must")[2] for each in list_results(store)}
-    assert troubles == {"", " be at most 32 MiB, got 5,120 MiB"}
-    check_all(store, capsys, run.name)
 
 
 def test_what_is_no_plain_file_is_not_waited_for(store, run, capsys):

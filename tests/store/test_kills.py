@@ -13,7 +13,6 @@ import backtest as bt
 from backtest.base.atomic_files import DRAFT_FILE, LOCK, hold_lock_file
 from backtest.base.errors import DataError
 from backtest.base.json_values import to_plain
-from backtest.regress import find_baselines, load_baseline, save_baseline, take_baseline
 from backtest.store import (
     Filter,
     choose_deletions,
@@ -26,7 +25,6 @@ from backtest.store import (
 from backtest.strategies import Constant
 from tests.kills import clear_leftovers, count_steps, die_at
 from tests.kit import every_nth
-from tests.store.stores import live
 from tests.validation.worlds import PLAIN, Lever, make_market, read_all
 
 pytestmark = [
@@ -79,7 +77,6 @@ def read_found(store: Path) -> dict[str, object]:
 def kill_and_do_again(
     work: Callable[[Path], object], folder: Path, kills: int, rng: np.random.Generator
 ) -> None:
-    """Kill work so many times, up to three times in a store, and compare what it ends at."""
     steps = count_steps(lambda: work(folder / "whole"))
     whole, done = read_found(folder / "whole"), 0
     while done < kills:
@@ -102,50 +99,10 @@ def test_killed_twelve_times_it_ends_at_the_same_bytes(tmp_path, work):
     kill_and_do_again(work, tmp_path, KILLS // len(WORKS), np.random.default_rng(5))
 
 
-@pytest.mark.slow
-def test_a_record_that_is_killed_at_any_step_leaves_no_baseline_or_a_whole_one(tmp_path):
-    baseline = take_baseline(live(Constant()), "calm")
-    ends = []
-    while not ends or ends[-1] != 0:
-        folder = tmp_path / f"at-{len(ends)}"
-        ends.append(die_at(len(ends), lambda folder=folder: save_baseline(baseline, folder)))
-        try:
-            assert not load_baseline(find_baselines([folder])[0]).is_other_than(baseline)
-        except DataError as error:
-            assert "there is no baseline" in str(error)  # noqa: PT017 - either is right
-        path = save_baseline(baseline, folder)
-        assert not load_baseline(path).is_other_than(baseline)
-    assert len(ends) > 4
-    assert {*ends[:-1]} == {-9}
-
-
-@pytest.mark.slow
-def test_a_save_and_a_prune_that_are_killed_at_any_step_leave_a_store_that_works(tmp_path):
-    result, store = live(Constant()), tmp_path / "store"
-    source = result.save(tmp_path / "source")
-
-    def prune():
-        delete_chosen(store, choose_deletions(store, Filter())[0])
-
-    for work in (lambda: result.save(store), prune):
-        ends = []
-        while not ends or ends[-1] != 0:
-            shutil.rmtree(store, ignore_errors=True)
-            if work is prune:
-                shutil.copytree(source.parent, store)
-            ends.append(die_at(len(ends), work))
-            found = list_results(store)
-            assert {each.name for each in found if not each.trouble} <= {source.name}
-            assert not verify_folder(result.save(store)).faults
-        assert {*ends[:-1]} == {-9}
-        assert len(ends) > 4
-
-
 # ---------------------------------------------------------------------------- several writers
 
 
 def save_the_same(source: Path, store: Path, times: int) -> None:
-    """Save one result over and over under its own name."""
     found = load_saved(source)
     for _ in range(times):
         found.save(store)
@@ -153,7 +110,6 @@ def save_the_same(source: Path, store: Path, times: int) -> None:
 
 @pytest.fixture(scope="module")
 def processes():
-    """Return a way to start processes that have loaded everything already."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["backtest", "pyarrow.parquet", "backtest.store"])
     return context

@@ -29,7 +29,7 @@ from backtest.store import (
 from backtest.strategies import Constant
 from backtest.tune import Study
 from tests.kit import call, check_refused, every_nth
-from tests.store.stores import folder_of, live, spoil
+from tests.store.conftest import folder_of, live, spoil
 from tests.tuning import seek, stand_in
 from tests.validation.worlds import PLAIN, Lever, make_market
 
