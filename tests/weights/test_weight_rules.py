@@ -20,7 +20,6 @@ MARKETS = bt.Markets({"A": A, "B": B, "C": C.slice(100, 500)})
 
 
 def ewma(names: list[str], first: int, t: int, half_life: float) -> np.ndarray:
-    """The weighted mean squares of the log returns from bar ``first`` to bar t, by pandas."""
     close = np.stack([MARKETS.panel().close[MARKETS.names.index(name)] for name in names], axis=1)
     returns = pd.DataFrame(np.diff(np.log(close), axis=0)).iloc[first - 1 : t]
     return (returns**2).ewm(halflife=half_life).mean().iloc[-1].to_numpy()
@@ -122,8 +121,6 @@ def test_sessions_count_their_bars():
 
 
 class Momentum:
-    """The signs of the means of the returns, in equal parts."""
-
     def fit(self, X: pd.DataFrame) -> Momentum:
         self.weights_ = np.sign(X.mean()) / X.shape[1]
         return self
@@ -182,8 +179,6 @@ def test_skfolios_estimators_fit():
 
 
 class Forgetful:
-    """Weights that another call would not give."""
-
     rng = np.random.default_rng(0)
 
     def fit(self, X: pd.DataFrame) -> Forgetful:
