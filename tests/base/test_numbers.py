@@ -25,7 +25,6 @@ BOTH_SIGNS = np.array([*EDGES, *(-each for each in EDGES)])
 
 
 def make_draws(n: int) -> dict[str, tuple[np.ndarray, ...]]:
-    """Return arguments of every size, and edges: of exp, log, and power."""
     rng = np.random.default_rng(35)
     x, y = (each.ravel() for each in np.meshgrid(BOTH_SIGNS, BOTH_SIGNS))
     bases = [np.exp(rng.uniform(-3, 3, n)), np.exp(rng.uniform(-744, 709, n))]
@@ -47,7 +46,6 @@ def count_ulps(found: float, true: Any) -> float:
 
 
 def largest_error(name: str, n: int) -> float:
-    """Return the largest error of a function over its bound, at n arguments of each kind."""
     mpmath = pytest.importorskip("mpmath")
     arguments = make_draws(n)[name]
     function = getattr(bt.math, name)
@@ -119,7 +117,6 @@ def test_whole_and_half_powers_are_exact():
 
 @functools.cache
 def compile_plainly(name: str) -> Callable[..., Any]:
-    """Return a function compiled over arrays, as compiled formulas contain it."""
     numba = pytest.importorskip("numba")
     compile_core()  # lets compiled code call them
     function = getattr(bt.math, name)

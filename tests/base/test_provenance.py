@@ -56,7 +56,6 @@ def git(folder: Path, *words: str) -> str:
 
 @pytest.fixture
 def project(tmp_path):
-    """Return a repository that holds one committed policy."""
     folder = tmp_path / "project"
     folder.mkdir()
     git(folder, "init", "-q")

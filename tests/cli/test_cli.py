@@ -281,7 +281,6 @@ COMMAND = (sys.executable, "-m", "backtest")
 
 
 def start(*words, **how):
-    """Start the command as a process of its own."""
     return subprocess.run(
         [*COMMAND, *words], cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False, **how
     )

@@ -125,7 +125,6 @@ def test_several_symbols_are_fetched_into_folders_of_their_own(capsys, folder: P
 
 
 def save(name: str, hours: pd.DatetimeIndex, seed: int) -> None:
-    """Write a market of a random walk."""
     moves = np.random.default_rng(seed).normal(0.0, 0.01, len(HOURS))
     close = pd.Series(100.0 * np.exp(np.cumsum(moves)), index=HOURS).loc[hours]
     frame = pd.DataFrame({"open": close, "high": close, "low": close, "close": close})
@@ -148,7 +147,6 @@ BTC = "binance-usdm:BTCUSDT"
 
 
 def manifest(out: str) -> dict[str, Any]:
-    """Return the manifest of the run that was printed."""
     return bt.Result.load(json.loads(out)["path"]).manifest
 
 
@@ -268,7 +266,6 @@ NAME = "SYNTHETIC-PERP-2023-01-08-30000-P"
 
 @pytest.fixture
 def puts(tmp_path, monkeypatch):
-    """Return a folder with an experiment, its quotes and a schedule."""
     monkeypatch.chdir(tmp_path)
     chain = make_chain(["2023-01-01 12:20"])
     kept = ["time", "expiry", "strike", "kind", "bid", "ask", "mark", "iv", "forward", "index"]

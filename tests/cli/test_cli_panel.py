@@ -38,7 +38,6 @@ def folder(stored: Path, tmp_path, monkeypatch):
 
 
 def build(text: str = "", **flags: Any) -> Experiment:
-    """Build an experiment of a file and flags, as the commands read them."""
     file = Path("e.toml") if text else None
     if file is not None:
         file.write_text(text)

@@ -27,7 +27,6 @@ def made(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def results(made, tmp_path, monkeypatch):
-    """Work beside a copy of that store."""
     monkeypatch.chdir(tmp_path)
     return Path(shutil.copytree(made, tmp_path / "results"))
 

@@ -39,7 +39,6 @@ class Fragile(bt.Policy):
 
 
 def ask(capsys, *arguments):
-    """Sweep a week, and return the JSON."""
     code, out, err = call(capsys, "sweep", *SHORT, "--json", "--no-save", *arguments)
     assert code == 0, err
     return json.loads(out)
@@ -129,7 +128,6 @@ FEW = (*SHORT_TUNE, "--trials", "24")
 
 @pytest.fixture
 def studies(monkeypatch):
-    """Return a list that the studies made by the command line are put on."""
     made = []
     make = bt.tune
 
@@ -244,7 +242,6 @@ TWO = ("--policy", "vol-target", "--policy", "constant")
 
 
 def ask_compare(capsys, *arguments):
-    """Compare over five weeks, and return the JSON."""
     code, out, err = call(capsys, "compare", *arguments, *SHORT_COMPARE, "--json", "--no-save")
     assert code == 0, err
     return json.loads(out)
@@ -255,7 +252,6 @@ def texts(found):
 
 
 def write(folder, name, policy="constant", **tables):
-    """Write an experiment of five weeks."""
     lines = [f'[policy]\nname = "{policy}"\n'] if policy else []
     lines += [f"[{table}]\n{content}\n" for table, content in tables.items()]
     (folder / name).write_text("\n".join(lines))

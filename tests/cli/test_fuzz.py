@@ -42,7 +42,6 @@ def dump(value: Any) -> str:
 
 
 def list_places(holder: Any) -> list[tuple[Any, Any]]:
-    """Return each dict or list with each of its keys or positions."""
     if not isinstance(holder, dict | list):
         return []
     keys = list(holder) if isinstance(holder, dict) else list(range(len(holder)))

@@ -41,7 +41,6 @@ def run(policy, market=MARKET, **settings):
 
 
 def pick(rows, policy, measure="log_growth"):
-    """Return the row of one policy and measure."""
     found = rows[(rows["policy"] == policy) & (rows["measure"] == measure)]
     assert len(found) == 1
     return found.iloc[0]
@@ -319,11 +318,9 @@ class SignalVol(bt.Policy):
     """Hold less of an instrument with a larger weight, so that a scaled signal would be undone."""
 
     def observe(self, market):
-        """Return the size of the signal."""
         return {"size": np.abs(np.broadcast_to(market.signal, market.n_bars))}
 
     def leverage(self, bar, account):
-        """Return what makes size times leverage constant."""
         return 1.0 / bar.size
 
 

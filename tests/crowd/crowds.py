@@ -34,12 +34,10 @@ def longs_failing_at(prices: np.ndarray, quantity: float = 1.0) -> bt.Crowd:
 
 
 def uniform_ladder(n: int, fall: float) -> bt.Crowd:
-    """Return n longs that fail at equal distances, at the middles of n steps down to a fall."""
     return longs_failing_at(100.0 * (1.0 - fall * (np.arange(n) + 0.5) / n))
 
 
 def random_crowd(rng: np.random.Generator, n: int) -> bt.Crowd:
-    """Return a wild crowd: sizes over five orders, entries off the price, some failing already."""
     entry = 100.0 * np.exp(0.1 * rng.standard_normal(n))
     quantity = 10.0 ** rng.uniform(-2.0, 3.0, n)
     leverage = np.exp(rng.uniform(0.0, np.log(80.0), n))
@@ -79,7 +77,6 @@ def bracket_venue(mode: str, rng: np.random.Generator) -> bt.Venue:
 
 
 def make_cascade() -> bt.Cascade:
-    """Return a cascade with rounds, a deficit and an own account."""
     me = {"side": "long", "quantity": 1.0, "entry": 100.0, "collateral": 20.0}
     return bt.cascade(
         uniform_ladder(200, 0.2), plain_venue(slippage=0.02), shock=-0.03, insurance=20.0,

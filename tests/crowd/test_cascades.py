@@ -28,7 +28,6 @@ DENSITY = N * 100.0 / FALL  # notional at the price before the shock, per unit o
 
 
 def free_fall(reproduction: float) -> bt.Linear:
-    """Return the linear impact with which a ladder of this density has a reproduction number."""
     return bt.Linear(reproduction / DENSITY)
 
 
@@ -225,7 +224,6 @@ def test_own_account_may_be_a_position():
 
 
 def random_arguments(rng: np.random.Generator) -> dict[str, Any]:
-    """Return a wild shock, impact, fund, mode of deleveraging and recovery."""
     law = (
         bt.SquareRoot(rng.uniform(0.0, 0.5)) if rng.random() < 0.5 else bt.Linear(rng.uniform(0, 1))
     )

@@ -27,14 +27,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
 class Reading(bt.Policy):
-    """Follow the target, less after losses and for some time after a stop."""
-
     def observe(self, market):
-        """Return the column that rides along."""
         return {"target": market.columns["target"]}
 
     def leverage(self, bar, account):
-        """Return the target, scaled by what the account says."""
         scale = 1.0 - 0.5 * account.drawdown
         scale *= 1.0 + 0.01 * min(account.bars_since_stop, account.bars_since_liquidation, 9.0)
         scale *= 1.0 + 0.1 * math.tanh(account.peak_equity / account.equity + 0.01 * account.days)
@@ -57,8 +53,6 @@ def jolt(case: Any) -> Any:
 
 
 class Whole:
-    """A run of a random account, and what it did in each bar."""
-
     def __init__(self, case: Any) -> None:
         given = jolt(case).for_engine(bt)
         self.market, self.signal = given.pop("market"), given.pop("signal")
@@ -78,23 +72,19 @@ class Whole:
         self.names = self.setup.markets.names
 
     def count(self, bar: Any, t: int, equity: float) -> None:
-        """Count the decisions of a bar alone."""
         bar.scratch.cuts[:] = 0.0
         count_decisions(bar, t, equity)
         self.cuts[t] = bar.scratch.cuts.copy()
 
     def rows(self, t: int, i: int, kinds: tuple[int, ...]) -> np.ndarray:
-        """Return the entries of some kinds of an instrument in bar t."""
         entries = self.outcome.entries
         rows = entries[(entries[:, 0] == t) & np.isin(entries[:, 1], kinds)]
         return rows[rows[:, 8] == i]
 
     def order(self, t: int, i: int) -> float:
-        """Return the contracts that the decision traded in bar t."""
         return float(sum(self.rows(t, i, (ledger.FILL,))[:, 3].tolist()))
 
     def list_bars(self) -> list[int]:
-        """Return the closes after which every instrument goes on, and none is closed by force."""
         forced = (*ledger.STOP_KINDS, ledger.LIQUIDATED, ledger.RUINED)
         entries = self.outcome.entries
         bad = {int(t) for t in entries[np.isin(entries[:, 1], forced), 0]}
@@ -132,7 +122,6 @@ class Whole:
         return {"at": at, "mark": mark, "funding": funding}
 
     def prefix(self, t: int) -> dict[str, Any]:
-        """Return market and signal up to the close of bar t."""
         market = self.market.prefix(t + 1)
         signal = self.signal[: t + 1]
         if isinstance(market, bt.Markets):
@@ -141,7 +130,6 @@ class Whole:
 
 
 def describe(whole: Whole, t: int, i: int) -> dict[str, Any]:
-    """Return the cuts of the decision of an instrument that filled in bar t."""
     sums = whole.cuts[t][i] if t in whole.cuts else np.zeros((len(CAUSES), CUT + 1))
     rows = zip(CAUSES[1:], sums[1:], strict=True)
     return {cause: float(each[CUT]) for cause, each in rows if each[COUNT]}
@@ -152,7 +140,6 @@ def same(one: float, other: float) -> bool:
 
 
 def compare(whole: Whole, t: int, decision: Any) -> list[str]:
-    """Return where a decision differs from the run's."""
     wrong = []
     decided = whole.outcome.of_positions("target")[t]
     for name, got in decision.leverage.items():
@@ -170,7 +157,6 @@ def compare(whole: Whole, t: int, decision: Any) -> list[str]:
 
 
 def run_to(whole: Whole, t: int) -> Any:
-    """Return the result of the run up to the close of bar t."""
     given = {"overlay": None, **whole.terms, **whole.prefix(t)}
     market = given.pop("market")
     setup = set_up_run(market, Reading(), **given)
@@ -179,13 +165,11 @@ def run_to(whole: Whole, t: int) -> Any:
 
 
 def decide_like(whole: Whole, t: int) -> Any:
-    """Return the decision at the close of bar t."""
     state = run_to(whole, t)
     return bt.decide(Reading(), **whole.prefix(t), **whole.terms, state=state, **whole.stated(t))
 
 
 def is_gap(whole: Whole, t: int, decision: Any) -> bool:
-    """Return whether every stated price differs from the last close."""
     last = {name: float(m.close[-1]) for name, m in whole.setup.markets.prefix(t + 1).items()}
     return all(decision.price[name] != last[name] for name in decision.price)
 
@@ -199,7 +183,6 @@ class Count:
         self.wrong: list[str] = []
 
     def add(self, case: Any, per_run: int) -> None:
-        """Compare some bars of the run of a case, most of them with an order."""
         whole = Whole(case)
         rng, free = np.random.default_rng([case.seed, 41]), whole.list_bars()
         busy = [t for t in free if any(whole.order(t + 1, i) for i in range(len(whole.names)))]
@@ -379,24 +362,16 @@ SNAPSHOT = bt.AccountSnapshot(equity=1_000.0)
 
 
 class Fearing(bt.Policy):
-    """Hold less after losses."""
-
     def leverage(self, bar, account):
-        """Return what the drawdown leaves."""
         return 1.0 - account.drawdown
 
 
 class Seen(NamedTuple):
-    """The highest equity seen."""
-
     peak: float
 
 
 class Recalling(bt.Policy):
-    """Remember the highest equity."""
-
     def start(self):
-        """Return nothing seen."""
         return Seen(0.0)
 
     def leverage(self, bar, account, memory):
@@ -405,13 +380,11 @@ class Recalling(bt.Policy):
 
 
 def ask(policy: bt.Policy | None = None, market: Any = SAMPLE, **changes: Any) -> Any:
-    """Decide with some terms changed."""
     terms = {"venue": VENUE, "account": ACCOUNT, "state": SNAPSHOT} | changes
     return bt.decide(policy or Follow(), market, **terms)
 
 
 def held(**fields: Any) -> bt.AccountSnapshot:
-    """Return a snapshot with one position."""
     return bt.AccountSnapshot(equity=1_000.0, positions={"market": fields})
 
 
@@ -426,7 +399,6 @@ def replay(market: Any = SAMPLE, **changes: Any) -> Any:
 
 
 def go_on(**changes: Any) -> Any:
-    """Decide from the result of a run under changed terms."""
     result = bt.run(SAMPLE, Follow(), venue=VENUE, account=ACCOUNT, compile=False)
     return ask(state=result, **changes)
 

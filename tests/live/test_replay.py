@@ -24,7 +24,6 @@ TERMS = (
 
 
 def replay_case(case: Any) -> tuple[Any, Any]:
-    """Return the run of a case, and the replay of its fills."""
     given = case.for_engine(bt)
     run = run_engine(case)
     given.pop("signal")
@@ -40,7 +39,6 @@ def read_term(result: Any, name: str) -> np.ndarray:
 
 
 def measure_scale(run: Any) -> np.ndarray:
-    """Return what rounding is measured by: the larger of equity and what was traded and held."""
     equity, gross = run.of_account("equity"), np.abs(run.notionals)
     held = np.nan_to_num(gross).sum(axis=1)
     traded = np.cumsum(np.abs(run.of_account("price_pnl")))
@@ -84,7 +82,6 @@ START = MARKET.times[0]
 
 
 def fills_of(*rows: tuple[float, float, float, float]) -> pd.DataFrame:
-    """Return fills of (hours, quantity, price, fee)."""
     table = pd.DataFrame(rows, columns=["hours", "quantity", "price", "fee"])
     nanoseconds = (table.pop("hours") * 3_600e9).round().astype("int64")
     table["time"] = START + pd.to_timedelta(nanoseconds, unit="ns")
@@ -126,7 +123,6 @@ def test_a_replay_begins_where_a_snapshot_says():
 
 
 def run_sample() -> Any:
-    """Return a run with funding and many fills."""
     market = bt.Market.sample(bars=150)
     venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
     terms = {"venue": venue, "account": bt.Account(capital=10_000)}

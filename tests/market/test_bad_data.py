@@ -210,7 +210,6 @@ SAMPLE = Market.sample(bars=600)
 
 
 def build(mark: float | np.ndarray = 1.0, rate: object = None, market: Market = SAMPLE) -> Market:
-    """Return a market again with marks times a factor and other rates."""
     marks, funding = market.mark(), market.funding()
     assert marks is not None
     assert funding is not None
@@ -263,7 +262,6 @@ def test_rates_of_a_squeeze_are_taken():
 
 
 def write_scaled(folder: Path, *, mark: float, rate: float) -> Path:
-    """Write a market whose marks and rates are times a factor, past the checks."""
     SAMPLE.save(folder)
     marks = pd.read_parquet(folder / "mark.parquet")
     prices = ["open", "high", "low", "close"]

@@ -17,7 +17,6 @@ VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 
 
 def run(market: Any, policy: Any = None, **terms: Any) -> bt.Result:
-    """Run in plain Python."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return bt.run(
@@ -28,7 +27,6 @@ def run(market: Any, policy: Any = None, **terms: Any) -> bt.Result:
 
 @pytest.fixture(scope="module")
 def quarters() -> bt.Market:
-    """Return a market of quarters of an hour."""
     return bt.Market.sample(bars=960, interval="15m")
 
 

@@ -36,7 +36,6 @@ def quarter() -> Replay:
 
 @pytest.fixture
 def server(quarter: Replay) -> Iterator[Replay]:
-    """The quarter, to be changed at will."""
     replay = Replay()
     replay.files = dict(quarter.files)
     with replay.serve():
@@ -45,7 +44,6 @@ def server(quarter: Replay) -> Iterator[Replay]:
 
 @pytest.fixture(scope="module")
 def calm(quarter: Replay, tmp_path_factory) -> dict[str, bytes]:
-    """What a fetch of January and February stores when nothing misbehaves."""
     folder = tmp_path_factory.mktemp("calm") / "btc"
     with quarter.serve():
         fetch(folder, quarter)

@@ -26,7 +26,6 @@ def flat_bars(freq: str, days: int = 4, **columns: object) -> pd.DataFrame:
 
 
 def settled(hours: list[float], rates: list[float] | float, **columns: object) -> pd.DataFrame:
-    """Return settlements so many hours after the start."""
     index = pd.DatetimeIndex([START + pd.Timedelta(hours=hour) for hour in hours])
     return pd.DataFrame({"rate": rates, **columns}, index=index)
 
@@ -109,7 +108,6 @@ SHORT = "BTC_USDT_USDT-1h-funding_rate.feather"
 
 
 def write(folder: Path, rows: slice = slice(0, 8), rate: float | None = None) -> Path:
-    """Write a market, and some of its settlements under another interval as well."""
     folder.mkdir(exist_ok=True)
     write_freqtrade_feather(folder)
     frame = pd.read_feather(folder / LONG).iloc[rows].reset_index(drop=True)

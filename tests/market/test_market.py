@@ -327,7 +327,6 @@ HOLIDAYS = ("2015-01-19", "2015-04-03", "2015-05-25", "2015-09-07", "2016-01-18"
 
 
 def frame_of(index: pd.DatetimeIndex, seed: int = 3) -> pd.DataFrame:
-    """Return bars of a random walk at some opens, with volume and a column of their own."""
     rng = np.random.default_rng(seed)
     close = 100.0 * np.exp(np.cumsum(rng.normal(0.0, 0.01, len(index))))
     opens = np.append(100.0, close[:-1]) * np.exp(rng.normal(0.0, 0.002, len(index)))
@@ -415,7 +414,6 @@ def test_resampling_sessions_refuses_what_cannot_be_whole(frame, interval, rule)
 
 
 def shapes() -> dict[str, tuple[pd.DataFrame, float]]:
-    """Return bars longer than a day, and how many of them a year has."""
     weeks = pd.date_range("2005-01-03", periods=300, freq="7D", tz="UTC")
     shifted = weeks.where(np.arange(300) % 9 != 3, weeks + pd.Timedelta(days=1))
     months = pd.date_range("1995-01-01", periods=240, freq="MS", tz="UTC")

@@ -27,7 +27,6 @@ def make_market(
 
 
 def funded(*hours: float, rate: float = 1e-4, **options: int) -> bt.Market:
-    """Return a market with a settlement at each of the hours."""
     stamps = START + pd.to_timedelta(hours, unit="h")
     return make_market(**options, funding=pd.Series(rate, index=stamps), funding_gaps="zero")
 
@@ -233,7 +232,6 @@ def test_a_span_is_cut_before_the_checks_and_may_reach_beyond_one_instrument(tmp
 
 
 def write_bad(folder: Path) -> dict[str, Path]:
-    """Write folders with bad panels, and return them by name."""
     found = {name: folder / name for name in ("empty", "own", "twins", "coins", "apart")}
     for path in found.values():
         path.mkdir()

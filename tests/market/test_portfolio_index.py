@@ -183,7 +183,6 @@ def walk(markets: bt.Markets, held: dict[str, float], time: pd.Timestamp, kind: 
 
 
 def pay(markets: bt.Markets, held: dict[str, float], time: pd.Timestamp) -> float:
-    """Return the rate of the settlement at an open."""
     total = 0.0
     for name, weight in held.items():
         rates = markets[name].funding()["rate"]
@@ -192,7 +191,6 @@ def pay(markets: bt.Markets, held: dict[str, float], time: pd.Timestamp) -> floa
 
 
 def follow(markets: bt.Markets, weights: pd.DataFrame) -> pd.DataFrame:
-    """Return open, high, low and close of the index, last and mark, and its funding, by bar."""
     value, before, rows = 1.0, dict[str, float](), []
     for t in range(N):
         time = START + pd.Timedelta(hours=t)

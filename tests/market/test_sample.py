@@ -79,8 +79,6 @@ VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 
 
 class OpenedOnce(bt.Policy):
-    """Open at the first close, then leave the position alone."""
-
     turns: Annotated[float, bt.Range(0, 125)] = 1.0
 
     def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:

@@ -50,7 +50,6 @@ PLAIN = Market.from_frames(SAMPLE.bars(), funding=SAMPLE.funding(), mark=SAMPLE.
 
 
 def freqtrade(folder: Path, pair: str = "BTC_USDT_USDT", bars: str = "1h", *, mark: str = "1h"):
-    """Write the sample under freqtrade's names: times in date, the rate in open beside zeros."""
     kinds = {
         f"{bars}-futures": SAMPLE.bars(),
         f"{mark}-mark": SAMPLE.mark().assign(volume=np.nan),

@@ -35,7 +35,6 @@ ACCOUNT = bt.Account(max_leverage=10)
 
 
 def live(policy: bt.Policy, **terms: Any) -> bt.Result:
-    """Run in plain Python."""
     terms = {"venue": VENUE, "account": ACCOUNT, "compile": False, **terms}
     return bt.run(terms.pop("market", MARKET), policy, **terms)
 
@@ -46,8 +45,6 @@ def same(one: bt.Result, other: bt.Result) -> bool:
 
 
 class Asks(bt.Policy):
-    """Ask for the leverages in a column of the market."""
-
     column: Annotated[str, Choice("a", "b")] = "a"
 
     def observe(self, market: Any) -> Any:
@@ -200,8 +197,6 @@ def test_the_code_of_the_policies_is_part_of_the_hash():
 
 
 class Unhappy(bt.Policy):
-    """Fail in observe, or in leverage."""
-
     fails: Annotated[str, Choice("observe", "leverage")] = "observe"
 
     def observe(self, market: Any) -> Any:
@@ -221,8 +216,6 @@ def test_what_a_policy_of_a_combinator_raises_is_named_by_its_own_line(fails):
 
 
 class Trend(bt.Policy):
-    """Have a column whose name, after the policy's, reads like another policy's."""
-
     def observe(self, market: Any) -> Any:
         return {"vol_sigma": np.full(market.n_bars, 9.0)}
 
@@ -239,8 +232,6 @@ def test_a_policy_sees_its_own_columns_and_no_others():
 
 
 class Shadowing(bt.Combinator):
-    """Take the name of a column of the policy for one of its own."""
-
     def observe(self, market: Any) -> Any:
         return {"vol_target__sigma": market.close}
 

@@ -24,7 +24,6 @@ MARKET = bt.Market.sample(bars=300)
 
 
 def live(policy: bt.Policy, **settings: Any) -> bt.Result:
-    """Run on the sample, in plain Python unless told otherwise."""
     settings = {"account": bt.Account(), "compile": False, **settings}
     return bt.run(settings.pop("market", MARKET), policy, venue=VENUE, **settings)
 
@@ -44,21 +43,15 @@ class Mixed(bt.Policy):
 
 
 class Seen(NamedTuple):
-    """What the policy below remembers."""
-
     bars: float
     highest: float
 
 
 class Remembering(bt.Policy):
-    """Count the bars, and keep the highest close."""
-
     def start(self) -> Seen:
-        """Return nothing seen."""
         return Seen(0.0, 0.0)
 
     def leverage(self, bar: bt.Bar, account: bt.AccountView, memory: Seen) -> tuple[float, Seen]:
-        """Return the close over the highest, and more memories."""
         highest = max(memory.highest, bar.close)
         return bar.close / highest, Seen(memory.bars + 1.0, highest)
 
@@ -98,11 +91,7 @@ def one(self: Any, bar: Any, account: Any) -> float:
 
 
 def observing(observe: Callable[[bt.Market], Any], formula: Any = one) -> bt.Policy:
-    """Return a policy that observes what a function makes of the market."""
-
     class Observing(bt.Policy):
-        """Observe."""
-
         def observe(self, market: bt.Market) -> Any:
             return observe(market)
 
@@ -112,12 +101,10 @@ def observing(observe: Callable[[bt.Market], Any], formula: Any = one) -> bt.Pol
 
 
 def make(**body: Any) -> type[bt.Policy]:
-    """Return a policy class of some content."""
     return type("Made", (bt.Policy,), body)
 
 
 def declare(**hints: Any) -> type[bt.Policy]:
-    """Return a policy class with parameters that have a default."""
     return make(leverage=one, __annotations__=hints, **dict.fromkeys(hints, 1.0))
 
 
@@ -169,8 +156,6 @@ def test_an_error_of_a_formula_names_its_line_and_its_bar():
 def make_scaled(
     scale: float = 2.0, half: float = 0.5, low: float = 0.1, high: float = 9.0
 ) -> type[bt.Policy]:
-    """Return a policy of one name with a constant, a property, a class and a static method."""
-
     class Scaled(bt.Policy):
         SCALE = scale
         EDGES = (scale, "both")
@@ -209,12 +194,9 @@ VIEWS: list[tuple[Any, Any]] = []
 
 
 class Watching(bt.Policy):
-    """Keep what is shown (in plain Python), and hold enough to be liquidated."""
-
     target: Annotated[float, Range(0.0, 100.0)] = 3.0
 
     def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
-        """Return the target."""
         VIEWS.append((bar, account))
         return self.target
 
@@ -267,7 +249,6 @@ def test_a_memory_goes_on_where_a_run_is_resumed():
 
 
 def compiled(policy: bt.Policy, **settings: Any) -> bt.Result:
-    """Run compiled, and check that plain Python gives the same bits."""
     result = live(policy, compile=True, **settings)
     plain = live(policy, **settings)
     assert result.manifest["compiled"] == "yes"
@@ -278,20 +259,14 @@ def compiled(policy: bt.Policy, **settings: Any) -> bt.Result:
 
 
 def make_closure(scale: float) -> bt.Policy:
-    """Return a policy of a class made here, whose formula names a local value and function."""
-
     def scaled(value: float) -> float:
         return scale * value
 
     class Closed(bt.Policy):
-        """Name what stands around the class."""
-
         def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
             return scale * bar.low / bar.high
 
     class Called(bt.Policy):
-        """Call what stands around the class."""
-
         def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
             return scaled(bar.low / bar.high)
 
@@ -316,8 +291,6 @@ def test_a_memory_compiles_and_holds_every_bar():
 
 
 class NearLiquidation(bt.Policy):
-    """Hold more the nearer the liquidation price, by the account and by the formula."""
-
     def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
         """Return 1 plus the liquidation price over the close, as the mean of both ways to it."""
         if account.position == 0.0:
@@ -370,8 +343,6 @@ def test_what_does_not_compile_runs_in_plain_python_with_one_warning():
 @pytest.mark.compiled
 def test_a_negative_leverage_is_placed_whether_compiled_or_not():
     class Falling(bt.Policy):
-        """Fall below zero in the tenth hour."""
-
         def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
             return 10.0 - account.days * 24.0 - 0.5
 
@@ -382,7 +353,6 @@ def test_a_negative_leverage_is_placed_whether_compiled_or_not():
 
 
 def write_module(folder, monkeypatch, name, text):
-    """Write a module of the user's and import it anew."""
     (folder / f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(str(folder))
     sys.modules.pop(name, None)
@@ -427,17 +397,13 @@ def test_compiled_code_follows_a_changed_module_and_changed_memory(tmp_path, mon
 
 
 def steepen(value: float, power: float = 1.7) -> float:
-    """Return a power of a value."""
     return value**power
 
 
 class Curved(bt.Policy):
-    """Use every function that is replaced, here and in a helper."""
-
     power: Annotated[float, bt.Range(0.1, 5.0)] = 1.3
 
     def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
-        """Return a sum of powers of the ratio of close and open."""
         ratio = bar.close / bar.open
         total = ratio**self.power + steepen(ratio)
         total **= 0.7

@@ -193,7 +193,6 @@ FAST = ("tutorial",)
 
 
 def list_blocks():
-    """Yield the Python blocks of each page: the fast ones, and the others marked slow."""
     for page in SITE:
         found = [b for b in blocks.find_blocks(page.read_text("utf-8")) if b.language == "python"]
         for number, block in enumerate(found):

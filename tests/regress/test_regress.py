@@ -74,7 +74,6 @@ def disturb(baseline, factor, column="equity"):
 
 @pytest.fixture(scope="module")
 def was():
-    """Return the baseline of the unchanged project."""
     return take()
 
 

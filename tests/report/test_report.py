@@ -177,7 +177,6 @@ def test_the_worst_drawdown_is_that_of_the_metrics(result):
 
 
 def made_up(n=400):
-    """Return a sweep in which one parameter decides the Sharpe ratio and the other is noise."""
     rng = np.random.default_rng(0)
     x, y = rng.uniform(0.0, 1.0, n), rng.uniform(1.0, 100.0, n)
     table = pd.DataFrame({"x": x, "y": y, "sharpe": -((x - 0.7) ** 2) + 0.01 * rng.normal(size=n)})

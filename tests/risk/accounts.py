@@ -9,8 +9,6 @@ import backtest as bt
 
 
 class Hold(bt.Policy):
-    """Open one position at a leverage, and keep it: a constant quantity."""
-
     lever: Annotated[float, bt.Range(0, 200, "turns")] = 10.0
 
     def leverage(self, bar, account):

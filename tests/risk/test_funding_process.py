@@ -34,7 +34,6 @@ def draw_rates(n: int, weights=WEIGHTS, scale: float = 1e-5, seed: int = 0) -> n
 
 
 def settle(rates: np.ndarray, freq: str = "8h", moves: np.ndarray | None = None) -> bt.Market:
-    """Return bars that each begin with a settlement."""
     n = len(rates)
     moves = 0.01 * np.random.default_rng(9).standard_normal(n) if moves is None else moves
     close = 100 * np.exp(np.cumsum(moves))

@@ -22,7 +22,6 @@ TERMS = {"venue": free_venue(), "account": free_account()}
 
 
 def known(lever: float, days: float, *, drift: float = 0.0) -> float:
-    """Return the probability that Brownian motion falls to the liquidation price."""
     return touch_probability(
         liquidation_distance(lever), SIGMA, days / 365, drift=drift - 0.5 * SIGMA**2
     )
@@ -300,7 +299,6 @@ CALM = models.GBM(volatility=0.5)
 
 
 def draw_half_a_day(market=None, count=20):
-    """Return paths of half a day."""
     return bt.simulate_paths(market or still_market(), CALM, paths=count, horizon="12h")
 
 
@@ -385,8 +383,6 @@ def test_a_life_is_that_of_a_run_and_of_one_beside_an_instrument_that_is_not_hel
 
 
 class Short(bt.Policy):
-    """Ask for less than nothing at the last close of the first day."""
-
     def leverage(self, bar, account):
         return -1.0 if account.days > 0.4 else 1.0
 

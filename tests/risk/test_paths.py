@@ -108,7 +108,6 @@ def test_block_length_of_an_autoregression_is_that_of_politis_and_white():
 
 
 def with_returns(returns):
-    """Return a market of hourly closes with these log returns."""
     close = 100 * np.exp(np.cumsum(returns))
     opens = np.concatenate([[100.0], close[:-1]])
     index = pd.date_range("2023", periods=len(close), freq="1h", tz="UTC")
@@ -462,10 +461,7 @@ def test_a_path_is_joined_with_its_history_as_a_run_sees_it(has_mark):
 
 
 class HalfOnPathsThatRise(strategies.VolTarget):
-    """The estimator's own column, or half of it, by the closes of the path."""
-
     def observe(self, market):
-        """Return sigma."""
         columns = super().observe(market)
         columns["sigma"] *= 0.5 if market.close[-1] > market.close[-20] else 1.0
         return columns
@@ -504,7 +500,6 @@ def log_moves(model: PathModel, count: int, horizon: str, freq: str = "1h") -> n
 
 
 def brownian_bars(bridge: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return high, low and close over the open of Brownian bars of unit variance."""
     model = models.GBM(volatility=0.8, drift=0.32)  # no drift of the log price
     drawn = bt.simulate_paths(flat_market(), model, paths=1500, seed=3, bridge=bridge)
     prices = drawn.draw(0, 1500).prices.reshape(4, 1500, -1)[:, :, 1:]

@@ -283,7 +283,6 @@ TWINS = {"A": 0.5, "B": 0.5}
 
 
 def wild(n: int = 60, seed: int = 5) -> bt.Market:
-    """Return hourly bars that move twice as much as steady ones."""
     market = steady(n)
     index = market.times
     close = 50 + 0.2 * 0.5 * np.sin(np.arange(n) + 0.0 * seed)

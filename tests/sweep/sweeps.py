@@ -30,13 +30,11 @@ class Modes(bt.Policy):
     is_on: bool = True
 
     def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
-        """Return a number that depends on all of them."""
         size = self.scale if self.mode == "scaled" else 1.0
         return size * self.count if self.is_on else 0.0
 
 
 def run(policy: Any, sets: Any, **settings: Any) -> bt.Sweep:
-    """Sweep the sample in plain Python, unless told otherwise."""
     given = {"venue": VENUE, "account": ACCOUNT, "compile": False, **settings}
     return bt.sweep(given.pop("market", MARKET), policy, sets, **given)
 

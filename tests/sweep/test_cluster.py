@@ -22,7 +22,6 @@ distributed = pytest.importorskip("distributed")
 
 
 def start_cluster(n_workers: int) -> distributed.LocalCluster:
-    """Return a scheduler and single workers on loopback, each a process."""
     return distributed.LocalCluster(
         n_workers=n_workers,
         threads_per_worker=1,
@@ -38,8 +37,6 @@ MARKET = bt.Market.sample(bars=240)
 
 
 class Slow(bt.Policy):
-    """Takes its time, and refuses some sizes."""
-
     size: Annotated[float, bt.Range(-10.0, 10.0)] = 1.0
     pause: Annotated[float, bt.Range(0.0, 1.0, "s")] = 0.0
 
@@ -52,7 +49,6 @@ class Slow(bt.Policy):
 
 
 def prepare(policy: Any, **settings: Any) -> Evaluator:
-    """Return an evaluator in plain Python, unless told otherwise."""
     given = {"venue": VENUE, "account": bt.Account(), "compile": False, **settings}
     return Evaluator(given.pop("market", MARKET), policy, **given)
 

@@ -42,11 +42,9 @@ class Jumpy(bt.Policy):
     mode: Annotated[str, bt.Choice("noise", "twice")] = "noise"
 
     def start(self):
-        """Return a memory that counts its bars."""
         return Count(0.0)
 
     def observe(self, market):
-        """Return the noise."""
         rng = np.random.default_rng([self.seed, len(market.instrument)])
         noise, draw = rng.uniform(0.5, 1.5, 999), rng.random(999)
         noise[draw < self.wild] = np.nan
@@ -56,7 +54,6 @@ class Jumpy(bt.Policy):
         return {"noise": noise, "spare": noise * 2.0}
 
     def leverage(self, bar, account, memory):
-        """Return scale * noise, less in every third bar."""
         size = self.scale * (bar.spare - bar.noise) if bar.close > 0.0 else 0.0
         size = 2.0 * size if self.mode == "twice" else size
         size *= 1.0 - 0.5 * account.drawdown + 0.01 * account.leverage + 0.1 * account.net_leverage
@@ -67,8 +64,6 @@ class Jumpy(bt.Policy):
 
 
 class Careful(Jumpy):
-    """Ask for less near liquidation."""
-
     def leverage(self, bar, account, memory):
         """Return what :class:`Jumpy` does, times what the margin of the position leaves."""
         size = self.scale * bar.noise / (1.0 + account.margin_ratio)
@@ -109,7 +104,6 @@ def make_markets(rng: np.random.Generator, n_bars: int) -> bt.Markets:
 
 
 def make_collateral(markets: bt.Markets, draws: np.ndarray) -> list[bt.Collateral]:
-    """Return an asset that moves with the first market, with tiers or not, and a loan."""
     rates: dict[str, Any] = {"rate": 0.9}
     if draws[2] < 0.5:
         rates = {"tiers": [(0.0, 4e3, 0.95), (4e3, 1e5, 0.6)]}
@@ -222,7 +216,6 @@ def write_plain_loop(every: list[Any]) -> Any:
 
 
 def score_plainly(monkeypatch: Any, evaluator: Evaluator, sets: dict[str, Any]) -> Any:
-    """Return the measures and returns of sets side by side, in plain Python."""
     n_sets = len(sets["account.band"])
     monkeypatch.setattr(loop, "WATCHED", 10)  # some lanes leave
     monkeypatch.setattr(loop, "OFTEN", 3)

@@ -46,8 +46,6 @@ class Past(NamedTuple):
 
 
 class Remembers(bt.Policy):
-    """Look at most of what a policy may see of its account, and remember."""
-
     scale: Annotated[float, bt.Range(0.0, 50.0)] = 1.0
 
     def observe(self, market):
@@ -89,7 +87,6 @@ def assert_rows_are_runs(evaluator: Evaluator, sets, rows: Rows, every: int = 1,
 
 
 def by_bar(*values: float) -> pd.Series:
-    """Return values that change at even distances over the market."""
     bars = np.linspace(0, BARS, len(values), endpoint=False).astype(int)
     return pd.Series(list(values), index=SAMPLE.times[bars])
 
@@ -322,7 +319,6 @@ def test_compiled_rows_of_random_accounts_are_runs(monkeypatch):
 
 @pytest.fixture(scope="module")
 def lean() -> tuple[Evaluator, dict[str, np.ndarray]]:
-    """Return the simplest kind of account, with more sets than one block takes."""
     rng = np.random.default_rng(0)
     sets = {
         "target": rng.uniform(0.1, 2.0, 150),
@@ -371,8 +367,6 @@ def test_ctrl_c_returns_what_is_done(lean, monkeypatch):
 
 
 class Loud(bt.Policy):
-    """Ask for a negative leverage when a parameter says so, or raise."""
-
     least: Annotated[float, bt.Range(-5.0, 5.0)] = 1.0
 
     def leverage(self, bar, account):
@@ -407,8 +401,6 @@ def test_sets_that_contradict_themselves_are_rows_with_their_cause():
 
 
 class Branching(bt.Policy):
-    """Read one parameter or another, through a property, a helper and a power."""
-
     fast: bool = True
     a: Annotated[float, bt.Range(1.0, 500.0)] = 10.0
     b: Annotated[float, bt.Range(1.0, 500.0)] = 20.0

@@ -31,7 +31,6 @@ class Modes(bt.Policy):
     is_on: bool = True
 
     def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
-        """Return a number that depends on all of them."""
         return self.scale * self.count if self.is_on else 0.0
 
 
@@ -42,7 +41,6 @@ class Bare(bt.Policy):
     window: Annotated[int, Range(2, 100, log=True)] = 10
 
     def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
-        """Return the size."""
         return self.size
 
 
@@ -309,7 +307,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
 def run_set(row: Any, **terms: Any) -> bt.Result:
-    """Return the run of one set by hand: AAA has a level of its own, BBB that of all."""
     policies = {"AAA": Hold(float(row["AAA.level"])), "BBB": Hold(float(row["level"]))}
     overlay = VolTarget(target=float(row["overlay.target"]), half_life=12.0)
     return bt.run(PAIR, policies, overlay=overlay, **OF_PAIR | terms)
@@ -370,7 +367,6 @@ class Peek(bt.signals.SignalRule):
 
 
 def assert_rows_are_runs(sweep: bt.Sweep, market: bt.Market) -> None:
-    """Run each row alone, with the rule as a text."""
     for _, row in sweep.table.iterrows():
         rule = dict(bt.engine.signal_rules.read_rule("rsi:14:30:60").settings())
         rule |= {name[7:]: row[name] for name in sweep.parameters if name.startswith("signal.")}

@@ -22,13 +22,10 @@ from tests.sweep.sweeps import ACCOUNT, CRASH, MARKET, VENUE, Modes, run
 
 
 class Fragile(bt.Policy):
-    """Refuses some sizes."""
-
     size: Annotated[float, Range(-10.0, 10.0)] = 1.0
     volatility: Annotated[float, Range(0.0, 1.0)] = 0.5
 
     def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
-        """Return the size, which may be negative by mistake."""
         return self.size
 
 
@@ -38,7 +35,6 @@ class Tabled(bt.Policy):
     size: Annotated[float, Range(0.0, 10.0)] = 1.0
 
     def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
-        """Return the size through a dict of mixed values."""
         return {"size": self.size, "word": "x"}["size"]  # type: ignore[return-value]
 
 
@@ -47,7 +43,6 @@ def same_bits(one: float, other: float) -> bool:
 
 
 def check_rows(table: Any, policy: Any, *, names: tuple[str, ...], **settings: Any) -> None:
-    """Hold every row to the run of its parameters, bit for bit."""
     given = {"venue": VENUE, "account": ACCOUNT, "compile": False, **settings}
     market = given.pop("market", MARKET)
     base = BaseTerms(policy, given.pop("venue"), given.pop("account"))

@@ -33,7 +33,6 @@ MIXED = space(
 
 
 def search(name, where, judge, *, trials=None, seed=0):
-    """Return all points asked for, their scores and violations."""
     sampler, most = make_sampler(name, where, seed=seed, trials=trials), trials or 10**6
     asked, scores, violations = [np.empty((0, len(where.dimensions)))], [], []
     while (left := most - sum(map(len, asked))) > 0 and len(cube := sampler.ask()[:left]):
@@ -66,7 +65,6 @@ def wall(cube):
 
 
 def rugged(cube):
-    """Spikes of several widths on a slope, a cliff, and a plateau."""
     x, y = cube.T
     height = -((x - 0.6) ** 2) - (y - 0.4) ** 2 + 0.2 * np.sin(37 * x) * np.cos(53 * y)
     height = height + 0.05 * np.round(np.sin(997.0 * x + 499.0 * y))

@@ -31,7 +31,6 @@ PAUSE = 0.01
 
 @pytest.fixture(scope="module")
 def processes():
-    """Return a way to start processes that have loaded everything already."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.tuning", "scipy.stats", "pyarrow.parquet"])
     return context
@@ -49,13 +48,11 @@ def kill(child) -> None:
 
 
 def find_folder(store: Path) -> Path | None:
-    """Return the folder of the one study in a store, once it has begun."""
     found = [*store.glob("*-study-*/manifest.json")]
     return min(found).parent if found else None  # an unfinished one first
 
 
 def wait_for_batches(store: Path, n: int) -> Path:
-    """Return the folder of a study once it holds some batches, or is finished."""
     for _ in range(24_000):
         folder = find_folder(store)
         if folder is not None:
@@ -130,8 +127,6 @@ def test_every_sampler_goes_on_as_if_nothing_had_been(tmp_path, monkeypatch, sam
 
 
 def make_other_hills() -> type[bt.Policy]:
-    """Return the policy of the same name with another formula."""
-
     class Hills(bt.Policy):
         x: Annotated[float, bt.Range(0.0, 10.0)] = 5.0
         y: Annotated[float, bt.Range(1.0, 100.0, log=True)] = 10.0
@@ -175,7 +170,6 @@ def test_two_processes_do_not_work_on_one_study(processes, tmp_path):
 
 
 def cut(store: Path, n: int = 14) -> Path:
-    """Return the folder of a study that was interrupted after some batches."""
     calls = iter(range(1, n + 1))
 
     def interrupt(progress):
@@ -209,7 +203,6 @@ def test_a_sampler_that_has_changed_is_noticed(tmp_path, monkeypatch):
 
 
 def fail_after(monkeypatch, n: int, code: int) -> None:
-    """Let the disk refuse every write from the n-th on."""
     count = iter(range(10**9))
     sync = os.fsync
 

@@ -179,8 +179,6 @@ def test_a_search_whose_scores_are_all_infinite_ends_without_a_winner(on, value)
 
 
 class Weighted:
-    """An objective with a number of its own."""
-
     def __init__(self, weight: float) -> None:
         self.weight = weight
 

@@ -37,7 +37,6 @@ pytestmark = pytest.mark.usefixtures("made_up")
 
 
 def rows(*values: Any) -> dict[str, np.ndarray]:
-    """Return sets of Mixed of some (x, n)."""
     return {
         "x": np.array([float(x) for x, _ in values]),
         "n": np.array([n for _, n in values]),
@@ -283,7 +282,6 @@ def test_every_look_is_counted(tmp_path):
 
 
 def of_instrument(market: bt.Market, name: str) -> bt.Market:
-    """Return a market as if its prices were real."""
     return bt.Market.from_frames(market.bars(), funding=market.funding(), instrument=name)
 
 
@@ -303,7 +301,6 @@ def test_looks_and_trials_on_data_that_have_grown_since_count(tmp_path):
 
 
 def poison(market: bt.Market, split: int) -> bt.Market:
-    """Return a market whose bars from the split on are another path."""
     bars = market.bars()
     after = slice(split, None)
     factor = np.exp(np.cumsum(np.full(len(bars) - split, -0.002)))
@@ -346,5 +343,4 @@ def test_with_the_real_evaluator_a_poisoned_holdout_changes_nothing(monkeypatch)
 
 
 def stand_in_sampler(monkeypatch) -> None:
-    """Put the plain sampler in place of the others, and leave the evaluator."""
     monkeypatch.setattr(trials, "start_sampler", start_drawn)

@@ -117,7 +117,6 @@ def found():
 
 
 def run_group(row, group, **changes):
-    """Run a set in one group with fresh capital."""
     first, stop = split_groups(MARKET, 6, "1d").span(group)
     policy = Lever(size=float(row["size"]), window=int(row["window"]))
     return bt.run(MARKET.prefix(stop), policy, **{**PLAIN, **changes}, start=MARKET.times[first])
@@ -186,7 +185,6 @@ def test_a_path_is_stitched_from_the_winners_of_its_groups(found):
 
 
 def judge_panel(panel: np.ndarray, n: int, k: int):
-    """Return the winners of splits by mean, of a panel of returns of shape (n_samples, n_sets)."""
     sums = np.stack([part.sum(axis=0) for part in np.array_split(panel, n)])
     inside, outside = [], []
     for tested in list_splits(n, k):

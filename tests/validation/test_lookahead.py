@@ -26,8 +26,6 @@ def next_rises(market: bt.Market) -> np.ndarray:
 
 
 class Peeking(bt.Policy):
-    """Knows the next close."""
-
     window: Annotated[int, bt.Range(1, 48)] = 12
     depth: Annotated[int, bt.Range(1, 48)] = 12
 
@@ -42,8 +40,6 @@ class Peeking(bt.Policy):
 
 
 class PeekingFar(Peeking):
-    """Knows the next close only where both numbers are large."""
-
     def looks(self):
         return self.window > 40 and self.depth > 40
 

@@ -107,7 +107,6 @@ def kill_this_process(done, total):
 
 @pytest.fixture
 def begun(tmp_path):
-    """Return the store of a walk that was killed after its first batch."""
     store = tmp_path / "killed"
     assert die_at(NEVER, lambda: walk(store, progress=kill_this_process)) == -signal.SIGKILL
     return store

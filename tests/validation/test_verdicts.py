@@ -21,7 +21,6 @@ FALLEN = 0.3
 
 @pytest.fixture(scope="module")
 def walk():
-    """Return a walk that trains in calm, and is tested on a fall of the price by a half."""
     bars = MARKET.bars()
     bars.loc[bars.index[300:], ["open", "high", "low", "close"]] *= 0.5
     terms = {**PLAIN, "account": bt.Account(capital=10_000.0, max_leverage=1.0)}
@@ -105,8 +104,6 @@ PLANTED = {"trials": 16, "sampler": "sobol", "robust": False}
 
 
 class Lucky(bt.Policy):
-    """Bet on days picked by a pseudo-random function of the parameter."""
-
     phase: Annotated[int, bt.Range(0, 999)] = 0
 
     def observe(self, market):
@@ -119,8 +116,6 @@ class Lucky(bt.Policy):
 
 
 class Good(bt.Policy):
-    """Bet when a column that foretells the next day is over a threshold."""
-
     threshold: Annotated[float, bt.Range(-3.0, 3.0)] = 0.0
 
     def observe(self, market):

@@ -31,8 +31,6 @@ class Held(bt.Policy):
 
 
 class Lever(bt.Policy):
-    """Hold a size after a rise over some bars, and half of it otherwise."""
-
     size: Annotated[float, bt.Range(0.1, 4.0)] = 1.0
     window: Annotated[int, bt.Range(1, 48)] = 12
 
