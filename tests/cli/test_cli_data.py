@@ -14,7 +14,7 @@ import pytest
 import backtest as bt
 from backtest.cli import main
 from backtest.venue import preset_files
-from tests.kit import call
+from tests.kit import call, check_refused
 from tests.layouts import LAYOUTS, MARKET, own_files
 from tests.options.listed_markets import make_chain
 from tests.replay import Replay
@@ -74,8 +74,7 @@ def test_data_that_do_not_load_are_inspected_all_the_same(capsys, folder: Path):
     MARKET.funding()[["rate"]].drop(MARKET.funding().index[4]).to_csv(
         "funding.csv", index_label="time"
     )
-    with pytest.raises(bt.DataError, match="3 defects"):
-        bt.Market.load(folder)
+    check_refused(lambda: bt.Market.load(folder), "3 defects", bt.DataError)
     code, out, _ = call(capsys, "data", "inspect", folder)
     assert code == 0
     assert "what the loader refuses" in out

@@ -16,7 +16,7 @@ from backtest.measures.differences import STATISTICS
 from backtest.report.write import build_head
 from backtest.store import load_saved
 from backtest.strategies import Constant, Cppi, VolTarget
-from tests.kit import bars_market, compare_policies, free_venue
+from tests.kit import bars_market, check_refused, compare_policies, free_venue
 
 MARKET = bt.Market.sample(bars=24 * 60).resample("4h")
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
@@ -202,8 +202,7 @@ def test_of_two_lost_accounts_nothing_is_compared(tmp_path):
     ({"draws": 10}, "draws must be 99"),
 ])  # fmt: skip
 def test_what_is_refused_says_why(settings, words):
-    with pytest.raises(bt.ParameterError, match=words):
-        compare(**settings)
+    check_refused(lambda: compare(**settings), words, bt.ParameterError)
 
 
 def test_policies_are_refused_where_results_are_needed():

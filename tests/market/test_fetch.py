@@ -144,8 +144,7 @@ def test_what_is_missing_or_wrong_is_listed_and_refused_when_loaded(tmp_path, se
         server.put("bars", "2024-02", kline_text(rows, server.length))
         folder = tmp_path / words[:4]
         assert words in " ".join(fetch(folder, server).facts["gaps"])
-    with pytest.raises(DataError, match="high must be at least"):
-        bt.Market.load(tmp_path / "high")
+    check_refused(lambda: bt.Market.load(tmp_path / "high"), "high must be at least", DataError)
 
 
 def test_what_no_venue_has_is_said_so_and_leaves_nothing(tmp_path, server):

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest import DataError, Market
+from backtest import Market
 from backtest.base.units import HOUR
 from backtest.strategies import Constant
-from tests.kit import free_venue
+from tests.kit import check_refused, free_venue
 from tests.layouts import MARKET, write_freqtrade_feather
 
 START = pd.Timestamp("2024-01-01", tz="UTC")
@@ -132,5 +132,4 @@ def test_both_are_one_table_of_the_settlements_that_either_has(tmp_path, long, s
 
 def test_files_that_disagree_are_refused(tmp_path):
     write(tmp_path, rate=0.0123)
-    with pytest.raises(DataError, match="funding stamps must have each time once, 1 of 13"):
-        Market.load(tmp_path)
+    check_refused(lambda: Market.load(tmp_path), "funding stamps must have each time once, 1 of 13")

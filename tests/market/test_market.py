@@ -409,8 +409,7 @@ def test_days_of_hours_are_stamped_at_midnight_also_where_summer_time_begins():
     (days(20).shift(9, freq="h"), "1d", "a bar must not reach from one 1d of UTC time into"),
 ])  # fmt: skip
 def test_resampling_sessions_refuses_what_cannot_be_whole(frame, interval, rule):
-    with pytest.raises(ParameterError, match=rule):
-        Market.from_frames(frame, sessions=True).resample(interval)
+    check_refused(lambda: Market.from_frames(frame, sessions=True).resample(interval), rule)
 
 
 def shapes() -> dict[str, tuple[pd.DataFrame, float]]:

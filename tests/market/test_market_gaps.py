@@ -7,6 +7,7 @@ import pytest
 from backtest.base.errors import DataError
 from backtest.base.units import DAY, HOUR
 from backtest.market.market import Market
+from tests.kit import check_refused
 from tests.market.good_frames import SAMPLE, four_bars
 
 
@@ -55,8 +56,7 @@ def test_a_mark_that_matches_no_bar_is_not_filled():
 def test_missing_settlements_are_accepted_when_asked_and_the_market_says_how_many():
     funding = SAMPLE.funding().drop(SAMPLE.funding().index[[0, 1, 2, 9, 20, 21]])
     bars = SAMPLE.bars()
-    with pytest.raises(DataError, match="2 defects"):
-        Market.from_frames(bars, funding=funding)
+    check_refused(lambda: Market.from_frames(bars, funding=funding), "2 defects", DataError)
     market = Market.from_frames(bars, funding=funding, funding_gaps="zero")
     assert market.funding_time.size == 54
     assert market.filled["funding_gaps"] == (

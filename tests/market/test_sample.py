@@ -11,6 +11,7 @@ import backtest as bt
 from backtest.base.errors import ParameterError
 from backtest.base.units import HOUR
 from backtest.market.market import Market
+from tests.kit import check_refused
 from tests.market.good_frames import ARRAYS
 
 
@@ -70,8 +71,7 @@ def test_the_samples_funding_is_the_venues_formula():
     ({"interval": "1w"}, "interval must be a whole part of 8 hours or of a day"),
 ])  # fmt: skip
 def test_a_sample_that_cannot_be_made_is_refused(arguments, rule):
-    with pytest.raises(ParameterError, match=rule):
-        Market.sample(**arguments)
+    check_refused(lambda: Market.sample(**arguments), rule, ParameterError)
 
 
 FOLDER = Path(__file__).parents[3] / "shared" / "data" / "btc-usdm-1h"

@@ -14,6 +14,7 @@ from backtest.base.errors import DataError
 from backtest.base.units import HOUR
 from backtest.market.market import Market
 from backtest.market.tables import cadence, coverage, missing_settlements, to_utc
+from tests.kit import check_refused
 
 SAMPLE = Market.sample(bars=24 * 10)
 
@@ -147,8 +148,7 @@ def test_a_save_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(DataError, match="No space left"):
-        SAMPLE.save(tmp_path / "market")
+    check_refused(lambda: SAMPLE.save(tmp_path / "market"), "No space left", DataError)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -172,8 +172,7 @@ def test_mark_bars_of_another_length_are_left_out_and_the_market_says_so(tmp_pat
 
 def test_a_file_whose_bars_are_not_as_long_as_its_name_says_is_refused(tmp_path):
     freqtrade(tmp_path, bars="4h", mark="4h")
-    with pytest.raises(DataError, match="bars must open 4h apart"):
-        Market.load(tmp_path)
+    check_refused(lambda: Market.load(tmp_path), "bars must open 4h apart", DataError)
 
 
 # times and settlements as functions

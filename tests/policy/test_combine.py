@@ -25,7 +25,7 @@ from backtest.strategies import (
     TrendVol,
     VolTarget,
 )
-from tests.kit import free_venue
+from tests.kit import check_refused, free_venue
 from tests.scenes import market_of
 
 INF = math.inf
@@ -273,5 +273,4 @@ def test_a_combination_can_be_written_at_the_command_line(text: str, policy: bt.
     "VolTarget(target=0.5, target=0.6)",
 ])  # fmt: skip
 def test_any_other_text_is_refused_and_never_run(text: str):
-    with pytest.raises(ParameterError, match="a policy must be"):
-        read_policy(text, {})
+    check_refused(lambda: read_policy(text, {}), "a policy must be", ParameterError)

@@ -247,8 +247,7 @@ def test_the_last_pattern_that_names_a_measure_holds():
     assert bands["sharpe"] == Band(relative=0.05)
     assert bands["es_95"] == Band(absolute=0.1)
     assert bands["es_99"].is_open
-    with pytest.raises(ParameterError, match="did you mean 'sharpe'"):
-        choose_bands(METRICS, {"sharp": 1}, {})
+    check_refused(lambda: choose_bands(METRICS, {"sharp": 1}, {}), "did you mean 'sharpe'")
 
 
 @pytest.mark.slow
@@ -428,15 +427,12 @@ def test_a_rewritten_baseline_keeps_reason_old_values_tolerances_and_mode():
     assert entry["metrics"]["sharpe"] == held.metrics["sharpe"]
     assert "policy.settings.leverage: 2.0 -> 3.0" in entry["changed"]
     assert len(rewrite_baseline(renewed, held, "back").history) == 2
-    with pytest.raises(ParameterError, match="needs a reason"):
-        rewrite_baseline(held, held, "  ")
+    check_refused(lambda: rewrite_baseline(held, held, "  "), "needs a reason", ParameterError)
 
 
 def test_no_baseline_at_all_is_no_pass(tmp_path):
-    with pytest.raises(DataError, match="no baseline to check"):
-        find_baselines([tmp_path])
-    with pytest.raises(DataError, match="there is no baseline"):
-        find_baselines([tmp_path / "gone.json"])
+    check_refused(lambda: find_baselines([tmp_path]), "no baseline to check", DataError)
+    check_refused(lambda: find_baselines([tmp_path / "gone.json"]), "there is no baseline")
     assert combine_exit_codes([]) == 2
 
 

@@ -14,6 +14,7 @@ from backtest.risk.liquidations import Scaled, estimate
 from backtest.risk.paths_runner import make_runner
 from backtest.strategies import Constant, TailHedge, VolTarget
 from tests import kit
+from tests.kit import check_refused
 from tests.options.listed_markets import make_markets, make_venue
 from tests.risk.accounts import Hold, free_account, free_venue, liquidation_distance, still_market
 
@@ -117,8 +118,7 @@ def test_the_report_of_a_risk_says_what_happened():
     assert 0.0 < path["equity"].iloc[-1] < 1000.0
     assert math.isnan(last.p_margin_call)
     quiet = bt.liquidation_risk(gbm_paths(paths=50, horizon="1d"), Hold(0.0), **TERMS)
-    with pytest.raises(bt.ParameterError, match="no path was liquidated"):
-        quiet.path()
+    check_refused(quiet.path, "no path was liquidated", bt.ParameterError)
     said = " ".join(quiet.summary().split())
     assert "No path was liquidated within 1d: 50 paths show nothing under 6 %." in said
 
@@ -391,8 +391,7 @@ def test_a_negative_leverage_on_a_path_is_the_error_of_its_run():
     runner = make_runner(
         draw(sixty_hours()), Short(), venue=costly(), account=free_account(), compile=False
     )
-    with pytest.raises(bt.PolicyError, match="a leverage must be at least 0"):
-        runner.run_block(0, 4)
+    check_refused(lambda: runner.run_block(0, 4), "a leverage must be at least 0", bt.PolicyError)
 
 
 def tiered() -> bt.Venue:

@@ -15,7 +15,7 @@ from backtest.features import touch_probability
 from backtest.risk.path_models import PathModel, find_long_run, find_row_scale, fit_student_garch
 from backtest.risk.paths import MARKS, PRICES, factor_correlation
 from backtest.risk.paths_runner import make_runner
-from tests.kit import every_nth
+from tests.kit import check_refused, every_nth
 from tests.risk.accounts import free_account, free_venue, still_market
 
 NAMES = ["filtered", "stationary", "gbm", "merton", "garch"]
@@ -187,13 +187,11 @@ def test_sessions_go_on_at_their_times_of_the_week():
 ])  # fmt: skip
 def test_bad_arguments_of_paths_are_refused(market, settings, words):
     given = {"market": market, **settings}
-    with pytest.raises(bt.ParameterError, match=words):
-        bt.simulate_paths(given.pop("market"), **given)
+    check_refused(lambda: bt.simulate_paths(given.pop("market"), **given), words, bt.ParameterError)
 
 
 def test_a_fit_needs_returns_that_vary(market):
-    with pytest.raises(bt.DataError, match="at least 100 returns"):
-        models.GBM.fit(market.prefix(50))
+    check_refused(lambda: models.GBM.fit(market.prefix(50)), "at least 100 returns", bt.DataError)
 
 
 WEEK = 7 / 365
@@ -558,8 +556,7 @@ def test_garch_keeps_its_mean_variance_and_student_tails():
     assert moves.var() == pytest.approx(1e-4, rel=0.03)
     first = moves[:, 0] / 1e-2
     assert np.mean(np.abs(first) > 2.0) == pytest.approx(0.0501, abs=0.011)  # P(|t6| > 2 sqrt(1.5))
-    with pytest.raises(bt.ParameterError, match="under 1"):
-        models.Garch(omega=1e-6, alpha=0.2, beta=0.85)
+    check_refused(lambda: models.Garch(omega=1e-6, alpha=0.2, beta=0.85), "under 1")
 
 
 def test_a_fit_recovers_what_was_simulated():

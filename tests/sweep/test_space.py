@@ -186,8 +186,7 @@ def test_a_condition_may_name_a_later_parameter_but_not_lead_in_a_circle():
         def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
             return 1.0
 
-    with pytest.raises(ParameterError, match="in a circle"):
-        Circle.parameters()
+    check_refused(Circle.parameters, "in a circle", ParameterError)
 
 
 # ------------------------------------------------------------------------------------------ spaces
@@ -347,8 +346,7 @@ def test_a_search_finds_and_returns_them():
     ({"overlay.target": ["x"]}, OVERLAY, "overlay.target must be"),
 ])  # fmt: skip
 def test_unknown_names_are_refused(grid, overlay, message):
-    with pytest.raises(bt.ParameterError, match=message):
-        bt.sweep(PAIR, Hold(1.0), grid, overlay=overlay, **OF_PAIR)
+    check_refused(lambda: bt.sweep(PAIR, Hold(1.0), grid, overlay=overlay, **OF_PAIR), message)
 
 
 # ------------------------------------------------------------------- parameters of a signal's rule

@@ -6,6 +6,7 @@ import pytest
 from backtest.base.errors import ParameterError
 from backtest.sweep.sets import Dimension, Space
 from backtest.tune.samplers import build_grid, grade, make_sampler
+from tests.kit import check_refused
 
 FAST = ("auto", "sobol", "random", "grid")
 
@@ -193,5 +194,4 @@ def test_a_grid_asks_once_for_what_does_not_matter():
 ])  # fmt: skip
 def test_what_cannot_be_is_refused(change, message):
     arguments = {"name": "auto", "space": SQUARE, "seed": 0, **change}
-    with pytest.raises(ParameterError, match=message):
-        make_sampler(**arguments)
+    check_refused(lambda: make_sampler(**arguments), message, ParameterError)

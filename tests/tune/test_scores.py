@@ -9,7 +9,7 @@ import pytest
 import backtest as bt
 from backtest.base.errors import ParameterError
 from backtest.strategies import Constant, VolTarget
-from tests.kit import Hold, make_venue, simulate_pair
+from tests.kit import Hold, check_refused, make_venue, simulate_pair
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -70,8 +70,7 @@ def test_what_is_not_defined_is_nan():
     ({"objective": ["sharpe", "cagr"]}, {}, "objective must be a measure"),
 ])  # fmt: skip
 def test_what_cannot_be_is_refused(given, values, problem):
-    with pytest.raises(bt.ParameterError, match=problem):
-        bt.objective(MARKET, Constant, **TERMS, **given)(values)
+    check_refused(lambda: bt.objective(MARKET, Constant, **TERMS, **given)(values), problem)
 
 
 # ------------------------------------------------------------------------------ several instruments
@@ -107,8 +106,7 @@ def test_the_best_of_a_study_is_its_runs(tmp_path):
     again = seek_pair(overlay=overlay, store=tmp_path, resume=True)
     assert again.look(best)["sharpe"] == study.outcome.holdout["sharpe"]
     assert again.best_venue == VENUES
-    with pytest.raises(ParameterError, match="was already started"):
-        seek_pair(overlay=overlay, store=tmp_path)
+    check_refused(lambda: seek_pair(overlay=overlay, store=tmp_path), "was already started")
     assert again.best_values == best
 
 
@@ -134,5 +132,4 @@ def test_an_instrument_listed_in_the_holdout_is_not_searched():
     ({"venue": {"AAA": make_venue()}}, "none for BBB"),
 ])  # fmt: skip
 def test_what_a_search_of_several_cannot_do_is_refused(settings, message):
-    with pytest.raises(ParameterError, match=message):
-        seek_pair(**settings)
+    check_refused(lambda: seek_pair(**settings), message, ParameterError)

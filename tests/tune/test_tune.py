@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base.errors import ParameterError, PolicyError
+from backtest.base.errors import ParameterError
 from backtest.base.json_values import to_plain
 from backtest.tune import Progress
 from backtest.tune.problem import describe_objective
@@ -159,8 +159,7 @@ def test_failed_sets_are_rows_with_their_cause(on):
 
 def test_where_every_set_fails_the_search_ends_at_once(on):
     on(lambda sets: dome(sets) | {"error": np.full(len(sets["x"]), "KeyError: 'sigma'")})
-    with pytest.raises(PolicyError, match="sets failed, the first with: KeyError: 'sigma'"):
-        seek(trials=10_000)
+    check_refused(lambda: seek(trials=10_000), "sets failed, the first with: KeyError: 'sigma'")
 
 
 def test_sets_without_a_score_do_not_win(on):

@@ -21,6 +21,7 @@ from backtest.tune.winner import (
     is_spike,
     warn_of_edges,
 )
+from tests.kit import check_refused
 from tests.tuning import (
     MARKET,
     Columns,
@@ -258,8 +259,7 @@ def test_the_winners_measures_on_the_holdout_stand_beside_the_others():
     without = seek(holdout=None)
     assert without.outcome.holdout == {}
     assert without.looks == 0
-    with pytest.raises(ParameterError, match="needs a holdout"):
-        without.look(without.best_values)
+    check_refused(lambda: without.look(without.best_values), "needs a holdout", ParameterError)
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ from backtest.sweep import Evaluator, count_sets
 from backtest.tune import UNFINISHED
 from backtest.validation.walk_forward import walk_forward
 from tests.kills import NEVER, die_at
+from tests.kit import check_refused
 from tests.validation.worlds import PLAIN, POLICY, Lever, make_market, read_all
 
 pytestmark = [
@@ -145,8 +146,7 @@ def test_a_cross_validation_killed_after_a_batch_ends_at_the_same_bytes(tmp_path
     entry = next(each for each in list_results(begun) if each.kind == "cross-validation")
     assert (entry.note, entry.is_finished, entry.trouble) == ("3 batches of sets", False, "")
     assert not verify_folder(begun / entry.name).faults
-    with pytest.raises(bt.ParameterError, match="already started"):
-        validate(begun)
+    check_refused(lambda: validate(begun), "already started", bt.ParameterError)
     max((begun / entry.name).rglob("[0-9]*.parquet")).unlink()  # killed between two groups
     monkeypatch.setattr(Evaluator, "evaluate", count)
     assert validate(begun, resume=True).summary() == made.summary()
