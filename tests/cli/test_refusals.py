@@ -120,7 +120,9 @@ REFUSED = [
     ("stress --scenario 2020-03-13", "did you mean '2020-03-12'"),
     ("stress --ladder price=a:b:c", "stress.ladder.price must be LOW:HIGH:COUNT"),
     ("stress --ladder price=-0.5:0.5:0", "stress.ladder.price must count 1 value or more"),
+    ("cascade --open-interest 1e9", "cascade.shock is needed"),
     ("cascade --shock -0.1 --open-interest 1e9 --impact cubic:1", "got 'cubic:1'"),
+    ("cascade --shock -0.1 --open-interest 1e9 --leverage much", "got 'much'"),
     ("replay", "replay.fills is needed"),
     # calculators
     ("liq --side long", "Missing option '--entry'"),
@@ -137,6 +139,15 @@ REFUSED = [
     ("data import bars.csv --out x --resample 5m", "bars must become a multiple of 1h"),
     ("data import bars.csv --out x --from 2022", "must lie inside the bars"),
     ("data fetch A A --from 2024-01-01 --out x", "each symbol is fetched once"),
+    ("data fetch BTCUSDT --from 2024-01-01 --interval 7m --out x", "interval must divide a day"),
+    *((f"data fetch {request} --interval 1h --out x", words) for request, words in [
+        ("BTCUSDT --from 2024-01-01T05:00", "start must be a midnight"),
+        ("BTCUSDT --from 2024-01-01 --to 2023-12-01", "end must be after the start"),
+        ("BTCUSDT --from 2024-01-01 --to 2199-01-01", "stored when it is over"),
+        ("BTCUSDT --from 2024-01-01 --base-url ftp://x", "base_url must begin with http"),
+        *((f"{symbol} --from 2024-01-01", "symbol must have capital letters")
+          for symbol in ("../../etc", "btcusdt", "BTC/USDT", "BTC%2e", "''", "A" * 99)),
+    ]),
     # results
     ("results list --where shrpe>1", "did you mean 'sharpe'"),
     ("results list --kind runs", "did you mean 'run'"),

@@ -1,4 +1,4 @@
-"""Cascades: their books, hand-computed and closed forms, and their results."""
+"""Crowds and cascades: their books, hand-computed and closed forms, and their results."""
 
 import json
 import math
@@ -11,15 +11,86 @@ import pytest
 import backtest as bt
 from backtest.crowd.rounds import ImpactCurve, check_books, open_books
 from backtest.venue.requirement import read_rules
-from tests.crowd.crowds import (
-    bracket_venue,
-    longs_failing_at,
-    make_cascade,
-    plain_venue,
-    random_crowd,
-    uniform_ladder,
-)
-from tests.kit import call, check_refused
+from tests.kit import bars_market, call, check_refused, market_of
+
+RATE = 0.01
+"""The maintenance rate of :func:`plain_venue`."""
+
+
+def plain_venue(mode: str = "close", **costs: float) -> bt.Venue:
+    """Return a venue with one bracket, a maintenance rate of 1 %, and no costs unless given."""
+    terms: dict[str, Any] = {"fee": 0.0, "slippage": 0.0, **costs}
+    return bt.Venue(
+        contract=bt.Contract(lot=0.0, tick=1e-8, min_notional=0.0),
+        brackets=[bt.Bracket(0.0, np.inf, 100.0, RATE)],
+        fees=bt.Fees(taker=0.0, maker=0.0),
+        slippage=bt.Slippage(rate=0.0),
+        liquidation=bt.Liquidation(mode=mode, **terms),
+    )
+
+
+def longs_failing_at(prices: np.ndarray, quantity: float = 1.0) -> bt.Crowd:
+    """Return longs, entered at 100, that :func:`plain_venue` liquidates at these prices.
+
+    c + q (L - 100) = RATE q L, so c = q (100 - (1 - RATE) L).
+    """
+    collateral = quantity * (100.0 - (1.0 - RATE) * np.asarray(prices))
+    frame = {"side": "long", "quantity": quantity, "entry": 100.0, "collateral": collateral}
+    return bt.Crowd.from_positions(pd.DataFrame(frame), price=100.0)
+
+
+def uniform_ladder(n: int, fall: float) -> bt.Crowd:
+    return longs_failing_at(100.0 * (1.0 - fall * (np.arange(n) + 0.5) / n))
+
+
+def random_crowd(rng: np.random.Generator, n: int) -> bt.Crowd:
+    entry = 100.0 * np.exp(0.1 * rng.standard_normal(n))
+    quantity = 10.0 ** rng.uniform(-2.0, 3.0, n)
+    leverage = np.exp(rng.uniform(0.0, np.log(80.0), n))
+    collateral = quantity * entry / leverage
+    frame = pd.DataFrame(
+        {
+            "side": np.where(rng.random(n) < rng.uniform(0.1, 0.9), "long", "short"),
+            "quantity": quantity,
+            "entry": entry,
+            "collateral": collateral,
+            "equity": collateral * (1.0 + (rng.random(n) < 0.3) * rng.random(n)),
+        }
+    )
+    return bt.Crowd.from_positions(frame, price=100.0)
+
+
+def bracket_venue(mode: str, rng: np.random.Generator) -> bt.Venue:
+    """Return a venue with three brackets and random costs."""
+    step: Any = "bracket" if rng.random() < 0.3 else float(rng.uniform(0.1, 0.6))
+    terms = {"step": step, "full_below": 50.0} if mode == "partial" else {}
+    return bt.Venue(
+        contract=bt.Contract(lot=0.0, tick=1e-8, min_notional=0.0),
+        brackets=[
+            bt.Bracket(0.0, 5_000.0, 100.0, 0.005),
+            bt.Bracket(5_000.0, 50_000.0, 50.0, 0.01),
+            bt.Bracket(50_000.0, np.inf, 20.0, 0.025),
+        ],
+        fees=bt.Fees(taker=5e-4, maker=2e-4),
+        slippage=bt.Slippage(rate=1e-4),
+        liquidation=bt.Liquidation(
+            mode=mode,
+            fee=float(rng.uniform(0.0, 0.02)),
+            slippage=float(rng.uniform(0.0, 0.02)),
+            **terms,
+        ),
+    )
+
+
+def make_cascade() -> bt.Cascade:
+    me = {"side": "long", "quantity": 1.0, "entry": 100.0, "collateral": 20.0}
+    return bt.cascade(
+        uniform_ladder(200, 0.2), plain_venue(slippage=0.02), shock=-0.03, insurance=20.0,
+        impact=bt.Linear(5e-5), volume=1.0, me=me,
+    )  # fmt: skip
+
+
+# ----------------------------------------------------------------------------------- cascades
 
 N = 20_000
 FALL = 0.2
@@ -142,27 +213,18 @@ def test_rounds_end_where_the_sweep_of_the_ladder_does():
         assert hit.liquidated == reached.sum()
 
 
+NOBODY = bt.Crowd.from_positions(
+    pd.DataFrame({"side": [], "quantity": [], "entry": [], "collateral": []}), price=100.0
+)
+
+
 def test_an_empty_crowd_changes_nothing():
-    frame = pd.DataFrame({"side": [], "quantity": [], "entry": [], "collateral": []})
-    crowd = bt.Crowd.from_positions(frame, price=100.0)
-    hit = bt.cascade(crowd, plain_venue(), shock=-0.03, impact=bt.SquareRoot(1.0), volume=1.0)
+    hit = bt.cascade(NOBODY, plain_venue(), shock=-0.03, impact=bt.SquareRoot(1.0), volume=1.0)
     assert (hit.final_price, hit.multiplier, len(hit.rounds)) == (97.0, pytest.approx(1.0), 1)
     assert (hit.reproduction, hit.deficit, len(hit.haircuts)) == (0.0, 0.0, 0)
 
 
-def bars_of(prices: list[float]) -> bt.Market:
-    """Return a market of closes, each bar opening at the close before."""
-    opens = [prices[0], *prices[:-1]]
-    bars = pd.DataFrame(
-        {
-            "open": opens,
-            "high": np.maximum(opens, prices),
-            "low": np.minimum(opens, prices),
-            "close": prices,
-        },
-        index=pd.date_range("2024-01-01", periods=len(prices), freq="1h", tz="UTC"),
-    )
-    return bt.Market.from_frames(bars)
+STILL = market_of(np.full(2, 100.0))
 
 
 class OpenOnce(bt.Policy):
@@ -179,11 +241,9 @@ def test_own_account_without_impact_is_a_run_on_the_same_bars(mode, margin, shoc
     venue = plain_venue(mode, fee=0.004, slippage=0.003)
     account = bt.Account(capital=1_000.0, margin=margin, venue_leverage=8.0)
     terms: dict = {"venue": venue, "account": account, "compile": False}
-    held = bt.run(bars_of([100.0, 100.0]), OpenOnce(), **terms)
-    after = bt.run(bars_of([100.0, 100.0, 100.0 * (1.0 + shock)]), OpenOnce(), **terms)
-    empty = pd.DataFrame({"side": [], "quantity": [], "entry": [], "collateral": []})
-    crowd = bt.Crowd.from_positions(empty, price=100.0)
-    hit = bt.cascade(crowd, venue, shock=shock, impact=bt.Linear(0.0), me=held, insurance=math.inf)
+    held = bt.run(STILL, OpenOnce(), **terms)
+    after = bt.run(market_of(np.array([100.0, 100.0, 100.0 * (1.0 + shock)])), OpenOnce(), **terms)
+    hit = bt.cascade(NOBODY, venue, shock=shock, impact=bt.Linear(0.0), me=held, insurance=math.inf)
     assert hit.me is not None
     assert hit.me["liquidated"] is (after.metrics["liquidations"] > 0)
     assert hit.me["equity"] == pytest.approx(after.metrics["final_equity"], rel=1e-9, abs=1e-9)
@@ -194,17 +254,13 @@ def test_own_account_without_impact_is_a_run_on_the_same_bars(mode, margin, shoc
 def test_own_account_in_a_jump_is_a_run_on_bars_with_that_gap(mode, shock):
     venue = plain_venue(mode, fee=0.004, slippage=0.003)
     terms: dict = {"venue": venue, "account": bt.Account(capital=1_000.0), "compile": False}
-    held = bt.run(bars_of([100.0, 100.0]), OpenOnce(), **terms)
-    flat = {
-        name: [100.0, 100.0, 100.0 * (1.0 + shock)] for name in ("open", "high", "low", "close")
-    }
-    index = pd.date_range("2024-01-01", periods=3, freq="1h", tz="UTC")
-    gapped = bt.Market.from_frames(pd.DataFrame(flat, index=index))
+    held = bt.run(STILL, OpenOnce(), **terms)
+    closes = np.array([100.0, 100.0, 100.0 * (1.0 + shock)])
+    gapped = bars_market(closes, closes)
     after = bt.run(gapped, OpenOnce(), **terms)
-    empty = pd.DataFrame({"side": [], "quantity": [], "entry": [], "collateral": []})
     hit = bt.cascade(
-        bt.Crowd.from_positions(empty, price=100.0), venue, shock=shock, jump=True, adl=None,
-        impact=bt.Linear(0.0), me=held, insurance=math.inf,
+        NOBODY, venue, shock=shock, jump=True, adl=None, impact=bt.Linear(0.0), me=held,
+        insurance=math.inf,
     )  # fmt: skip
     assert hit.me is not None
     bad_debt = after.metrics["bad_debt"]
@@ -422,15 +478,121 @@ def test_cascade_gives_json_and_changes_with_its_options(capsys):
     assert run(*bare, "--adl", "none")["rounds"] != run(*bare)["rounds"]
 
 
-@pytest.mark.usefixtures("_plainly")
-@pytest.mark.parametrize("words", [
-    ("cascade", "--open-interest", "1e9"),
-    (*CASCADE, "--impact", "cubic:1"),
-    (*CASCADE, "--leverage", "much"),
-])  # fmt: skip
-def test_bad_flags_exit_with_2_and_save_nothing(capsys, tmp_path, words):
-    code, out, err = call(capsys, *words, "--results", tmp_path)
-    assert code == 2
-    assert err.startswith("error: ")
-    assert out == ""
-    assert not list(tmp_path.iterdir())
+# ------------------------------------------------------------------------------------ crowds
+
+
+def test_liquidation_prices_are_those_of_the_margin_functions():
+    rng = np.random.default_rng(0)
+    crowd = random_crowd(rng, 300)
+    venue = bracket_venue("close", rng)
+    expected = bt.margin.liquidation_price(venue, crowd.quantity, crowd.entry, crowd.collateral)
+    np.testing.assert_allclose(crowd.liquidation_prices(venue), expected, rtol=1e-12)
+
+
+def test_liquidation_prices_of_inverse_contracts():
+    venue = plain_venue().override(
+        contract=bt.Contract(kind="inverse", size=100.0, lot=1.0, tick=0.1)
+    )
+    crowd = bt.Crowd.from_leverage(
+        open_interest=50.0, leverage="uniform:2:20", accounts=200, price=30_000.0,
+        venue=venue,
+    )  # fmt: skip
+    expected = bt.margin.liquidation_price(venue, crowd.quantity, crowd.entry, crowd.collateral)
+    np.testing.assert_allclose(crowd.liquidation_prices(venue), expected, rtol=1e-12)
+    assert crowd.open_interest() == pytest.approx(50.0)  # coins
+    hit = bt.cascade(crowd, venue, shock=-0.1, impact=bt.SquareRoot(0.1), volume=100.0)
+    assert hit.rounds["off"].max() <= 1e-9
+    assert hit.multiplier > 1.0
+    with pytest.raises(bt.ParameterError, match="contract"):
+        bt.cascade(crowd, plain_venue(), shock=-0.1, impact=bt.Linear(0.0))
+
+
+def test_drawn_accounts_have_the_stated_interest_leverage_and_sides():
+    crowd = bt.Crowd.from_leverage(
+        open_interest=1e6, leverage="loguniform:1:50", entries=200.0, long_share=0.7,
+        accounts=20_000, seed=1,
+    )  # fmt: skip
+    notional = crowd.notional()
+    assert len(crowd) == 20_000
+    assert np.abs(notional).sum() == pytest.approx(1e6)
+    assert notional[notional > 0.0].sum() == pytest.approx(0.7e6)
+    ratio = np.abs(crowd.leverage)
+    assert (ratio.min() >= 1.0) & (ratio.max() <= 50.0)
+    assert np.median(ratio) == pytest.approx(math.sqrt(50.0), rel=0.03)
+    assert np.abs(bt.Crowd.from_leverage(
+        open_interest=1e6, leverage=7.0, entries=200.0, accounts=3).leverage
+    ).tolist() == pytest.approx([7.0] * 3)  # fmt: skip
+
+
+def test_entries_from_a_market_are_its_closes_that_the_account_survived():
+    market = bt.Market.sample(bars=2_000)
+    crowd = bt.Crowd.from_leverage(
+        open_interest=1e6, leverage="uniform:2:40", entries=market, accounts=2_000, lookback="20d"
+    )
+    closes = market.close[-480:]
+    assert np.isin(crowd.entry, closes).all()
+    assert crowd.price == market.close[-1]
+    lows = np.minimum.accumulate(market.low[-480:][::-1])[::-1]
+    for entry, ratio in zip(crowd.entry, crowd.leverage, strict=True):
+        rows = np.flatnonzero(closes == entry)
+        if ratio > 0.0:  # a long: at one of these bars or later nothing was under its bankruptcy
+            later = [lows[row + 1] if row + 1 < len(lows) else math.inf for row in rows]
+            assert max(later) > entry * (1.0 - 1.0 / ratio)
+
+
+def test_nobody_fails_before_the_shock_in_a_crowd_drawn_for_a_venue():
+    market, venue = bt.Market.sample(bars=2_000), plain_venue()
+    common = {
+        "open_interest": 1e6,
+        "leverage": "uniform:2:60",
+        "entries": market,
+        "accounts": 3_000,
+    }
+    bare, drawn = bt.Crowd.from_leverage(**common), bt.Crowd.from_leverage(venue=venue, **common)
+
+    def count_failing(crowd: bt.Crowd) -> int:
+        prices = crowd.liquidation_prices(venue)
+        longs, shorts = crowd.quantity > 0.0, crowd.quantity < 0.0
+        now = market.close[-1]
+        return int(((prices >= now) & longs).sum() + ((prices <= now) & shorts).sum())
+
+    assert count_failing(bare) > 0
+    assert count_failing(drawn) == 0
+    assert drawn.contract == venue.contract
+
+
+def test_the_ladder_counts_notional_by_price():
+    crowd = longs_failing_at(np.array([99.2, 97.3, 97.4, 20.0]), quantity=2.0)
+    ladder = crowd.ladder(plain_venue(), bins=20, span=0.1)
+    assert ladder["long"].sum() == pytest.approx(600.0)  # the one at 20 is out of the span
+    level = ladder.iloc[np.abs(ladder.index - 97.5).argmin()]  # from 97 to 98
+    assert level["long"] == pytest.approx(400.0)
+    assert level["cumulative"] == pytest.approx(600.0)
+    assert ladder["short"].sum() == 0.0
+    bare = longs_failing_at(np.array([99.2])).ladder(bins=200)
+    # bankruptcy: 100 - collateral = 0.99 x 99.2 = 98.2
+    assert bare["long"].idxmax() == pytest.approx(98.25)
+
+
+@pytest.mark.parametrize("bad", [
+    {"side": "up"}, {"quantity": math.nan}, {"entry": -1.0}, {"collateral": math.inf},
+    {"equity": 1.0},
+], ids=str)  # fmt: skip
+def test_bad_positions_are_refused_with_their_row(bad):
+    rows = [
+        {"side": "long", "quantity": 1.0, "entry": 100.0, "collateral": 10.0, "equity": 10.0}
+    ] * 2
+    frame = pd.DataFrame([rows[0], {**rows[1], **bad}])
+    check_refused(lambda: bt.Crowd.from_positions(frame), "row 1")
+    check_refused(lambda: bt.Crowd.from_positions(frame.drop(columns="entry")), "no entry")
+
+
+@pytest.mark.parametrize("bad", [
+    {"open_interest": math.nan}, {"leverage": "normal:1:5"}, {"leverage": "uniform:5:1"},
+    {"leverage": "loguniform:1:x"}, {"leverage": [1.0, 2.0]}, {"long_share": 1.5},
+    {"accounts": 2.5}, {"seed": -1}, {"price": None, "entries": None},
+    {"lookback": "long", "entries": bt.Market.sample(bars=10)}, {"venue": "binance"},
+], ids=str)  # fmt: skip
+def test_bad_draws_are_refused(bad):
+    terms = {"open_interest": 1e6, "entries": 100.0, "accounts": 10, **bad}
+    check_refused(lambda: bt.Crowd.from_leverage(**terms), next(iter(bad)), bt.ParameterError)

@@ -14,7 +14,8 @@ from backtest.market.rules import (
     HIGHEST_RATE,
 )
 from tests.kit import check_refused
-from tests.market.good_frames import (
+from tests.market.conftest import (
+    REAL,
     Frames,
     cell,
     coarse_mark,
@@ -205,7 +206,6 @@ def test_a_folder_in_use_is_not_overwritten(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-REAL = Path(__file__).parents[3] / "shared" / "data"
 SAMPLE = Market.sample(bars=600)
 
 
@@ -261,20 +261,14 @@ def test_rates_of_a_squeeze_are_taken():
         assert len(build(rate=rates).funding_rate) == 75
 
 
-def write_scaled(folder: Path, *, mark: float, rate: float) -> Path:
-    SAMPLE.save(folder)
-    marks = pd.read_parquet(folder / "mark.parquet")
-    prices = ["open", "high", "low", "close"]
-    marks[prices] *= mark
-    marks.to_parquet(folder / "mark.parquet")
-    funding = pd.read_parquet(folder / "funding.parquet")
-    funding["rate"] *= rate
-    funding.to_parquet(folder / "funding.parquet")
-    return folder
-
-
 def test_the_report_names_both_and_judges_by_them(tmp_path):
-    folder = write_scaled(tmp_path / "bad", mark=2.0, rate=100.0)
+    folder = SAMPLE.save(tmp_path / "bad")
+    for name, columns, factor in (
+        ("mark", ["open", "high", "low", "close"], 2.0), ("funding", ["rate"], 100.0)
+    ):  # fmt: skip
+        frame = pd.read_parquet(folder / f"{name}.parquet")
+        frame[columns] *= factor
+        frame.to_parquet(folder / f"{name}.parquet")
     report = bt.quality(folder)
     assert all(report.find(each, "on another scale").count for each in ("mark", "funding"))
     marks, rates = report.defects

@@ -14,11 +14,10 @@ import pytest
 import backtest as bt
 from backtest.base.errors import DataError
 from backtest.base.units import HOUR, to_nanoseconds
-from backtest.cli import main
 from backtest.market import fetch as module
 from backtest.market.fetch import OFFERS, fetch_market, read_archive_rows, read_request
 from tests.kills import count_steps, die_at
-from tests.kit import check_refused, override
+from tests.kit import check_refused
 from tests.replay import HEADER, Replay, epoch, kline_text, klines, settlements
 
 pytest.importorskip("httpx", reason="downloads need httpx: pip install 'leverage-backtest[fetch]'")
@@ -58,12 +57,6 @@ def fetch(folder: Path, server: Replay, start="2024-01-01", end="2024-03-01", **
 
 def content(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
-def call(capsys, *arguments) -> tuple[int, str, str]:
-    code = main(["data", "fetch", *map(str, arguments)])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 # the archive
@@ -261,42 +254,6 @@ def zip_of(text: str) -> bytes:
 def test_a_file_that_cannot_be_read_is_refused(text, said):
     with pytest.raises(DataError, match=said):
         read_archive_rows(zip_of(f"{HEADER}\n{text}\n"), "bars", "test")
-
-
-@pytest.mark.slow
-def test_the_command_says_what_it_stored_and_that_it_is_there(
-    tmp_path, server, capsys, monkeypatch
-):
-    monkeypatch.setenv("BACKTEST_FETCH_URL", server.url)
-    flags = ("BTCUSDT", "--from", "2024-01-01", "--to", "2024-02-01", "--interval", "1h")
-    flags += ("--out", tmp_path / "btc")
-    code, out, err = call(capsys, *flags)
-    assert (code, err) == (0, "")
-    assert "93 funding, 744 mark, 744 bars" in out
-    assert f"backtest run --data {tmp_path / 'btc'}" in out
-    assert "all of it was there already" in call(capsys, *flags)[1]
-    assert json.loads(call(capsys, *flags, "--json")[1])["rows"]["bars"] == 744
-    assert main(["run", "--data", str(tmp_path / "btc"), "--no-compile", "--no-save"]) == 0
-
-
-NO_SYMBOLS = ("../../etc", "btcusdt", "BTC/USDT", "BTC%2e", "", "A" * 99)
-
-
-@pytest.mark.parametrize(("change", "said"), [
-    (("--from", "2024-01-01T05:00"), "start must be a midnight"),
-    (("--to", "2023-12-01"), "end must be after the start"),
-    (("--to", "2199-01-01"), "stored when it is over"),
-    (("--interval", "7m"), "interval must divide a day"),
-    (("--base-url", "ftp://x"), "base_url must begin with http"),
-    *(((symbol,), "symbol must have capital letters") for symbol in NO_SYMBOLS),
-])  # fmt: skip
-def test_the_command_refuses_what_cannot_be(tmp_path, capsys, change, said):
-    flags = ["--from", "2024-01-01", "--to", "2024-02-01", "--interval", "1h"]
-    words = override([*["BTCUSDT"] * change[0].startswith("-"), *flags], *change)
-    code, _, err = call(capsys, *words, "--out", tmp_path / "x")
-    assert code == 2
-    assert said in err
-    assert not (tmp_path / "x").exists()
 
 
 # exchanges, page by page

@@ -14,7 +14,7 @@ from backtest.market.rules import MOST_MOVES, measure_outliers
 from backtest.market.tables import TimedTable
 from tests.kit import check_refused
 from tests.layouts import MARKET, own_files
-from tests.market.good_frames import without
+from tests.market.conftest import shifted, without
 
 SAMPLE = bt.Market.sample(bars=24 * 30)
 Change = Callable[[pd.DataFrame], pd.DataFrame]
@@ -38,12 +38,6 @@ def cells(column: str, rows: list[int], value: float) -> Change:
         return changed
 
     return change
-
-
-def late(frame: pd.DataFrame) -> pd.DataFrame:
-    times = frame.index.to_series().reset_index(drop=True)
-    times.iloc[7] += pd.Timedelta("7min")
-    return frame.set_axis(pd.DatetimeIndex(times))
 
 
 def stale(frame: pd.DataFrame) -> pd.DataFrame:
@@ -73,7 +67,7 @@ FOUND = [
     ("bars", without(10, 11, 40), "missing", 3, 2, "2023-01-01 10:00 to 2023-01-01 12:00: 2"),
     ("bars", doubled, "repeated times", 2, 2, "1 of 2 with other values"),
     ("bars", lambda f: f.iloc[[0, 2, 1, *range(3, 96)]], "out of order", 1, 1, ""),
-    ("bars", late, "off the grid", 1, 1, ""),
+    ("bars", shifted(7, "7min"), "off the grid", 1, 1, ""),
     *(("bars", cells("close", [3, 4, 9], value), "impossible prices", 3, 2, "")
       for value in (np.nan, 0.0, -3.0, np.inf)),
     ("bars", cells("low", [3], 1e6), "impossible ranges", 1, 1, ""),

@@ -1,7 +1,6 @@
 """The sample: the stored year bit for bit, its statistics, and its card."""
 
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -11,8 +10,8 @@ import backtest as bt
 from backtest.base.errors import ParameterError
 from backtest.base.units import HOUR
 from backtest.market.market import Market
-from tests.kit import check_refused
-from tests.market.good_frames import ARRAYS
+from tests.kit import Once, check_refused
+from tests.market.conftest import ARRAYS, REAL
 
 
 def test_the_stored_year_equals_the_sample_bit_for_bit():
@@ -74,29 +73,21 @@ def test_a_sample_that_cannot_be_made_is_refused(arguments, rule):
     check_refused(lambda: Market.sample(**arguments), rule, ParameterError)
 
 
-FOLDER = Path(__file__).parents[3] / "shared" / "data" / "btc-usdm-1h"
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
-
-
-class OpenedOnce(bt.Policy):
-    turns: Annotated[float, bt.Range(0, 125)] = 1.0
-
-    def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
-        return self.turns if account.days < 0.05 else float("nan")
 
 
 @pytest.fixture(scope="module")
 def market() -> bt.Market:
-    if not FOLDER.is_dir():
-        pytest.skip(f"no real data at {FOLDER}")
-    return bt.Market.load(FOLDER, between=("2020-01-01", "2024-01-01"))
+    if not REAL.is_dir():
+        pytest.skip(f"no real data at {REAL}")
+    return bt.Market.load(REAL / "btc-usdm-1h", between=("2020-01-01", "2024-01-01"))
 
 
 def live(market, start, end, turns, signal):
     account = bt.Account(margin="isolated", venue_leverage=turns)
     return bt.run(
         market.between(start, end),
-        OpenedOnce(turns=turns),
+        Once(turns),
         venue=VENUE,
         account=account,
         signal=signal,

@@ -85,17 +85,6 @@ def test_files_given_one_by_one_are_told_apart_by_their_names(tmp_path):
     assert not Market.load(paths[0]).has_mark
 
 
-def test_a_csv_of_epochs_in_any_unit_or_of_texts_is_the_same_market(tmp_path):
-    for unit in ("s", "ms", "us", "ns"):
-        frame = SAMPLE.bars().set_axis(SAMPLE.times.as_unit(unit).asi8)
-        frame.to_csv(tmp_path / "bars.csv", index_label="open_time")
-        assert Market.load(tmp_path).content_hash == Market.from_frames(SAMPLE.bars()).content_hash
-    for form in ("%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d %H:%M:%S+00:00"):
-        frame = SAMPLE.bars().set_axis(SAMPLE.times.strftime(form))
-        frame.to_csv(tmp_path / "bars.csv", index_label="date")
-        assert Market.load(tmp_path).content_hash == Market.from_frames(SAMPLE.bars()).content_hash
-
-
 def test_a_column_of_a_csv_that_is_empty_is_nan_and_not_text(tmp_path):
     SAMPLE.bars().assign(iv=np.nan).to_csv(tmp_path / "bars.csv", index_label="time")
     assert np.isnan(Market.load(tmp_path).columns["iv"]).all()

@@ -20,7 +20,7 @@ from backtest.market.rules import KINDS
 from backtest.strategies import Constant
 from tests.kit import check_refused, every_nth
 from tests.layouts import LAYOUTS, MARKET, kline_text, own_files, zip_text
-from tests.market.good_frames import doubled
+from tests.market.conftest import doubled
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 ACCOUNT = bt.Account(capital=10_000.0, band=0.1)

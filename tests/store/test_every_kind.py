@@ -14,7 +14,7 @@ from backtest.report.write import build_page, write_part
 from backtest.store import read_entry
 from backtest.store.listing import SAVED
 from backtest.strategies import Constant
-from tests.crowd.crowds import make_cascade
+from tests.crowd.test_cascades import make_cascade
 from tests.kit import compare_policies, free_venue
 from tests.risk.accounts import Hold, free_account
 from tests.risk.accounts import free_venue as riskless_venue
