@@ -7,7 +7,6 @@ import math
 import time
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -178,8 +177,3 @@ def space_of(policy: type[bt.Policy], given: Any = None):
 def seek(policy: Any = Hills, **settings) -> Study:
     wanted = {"venue": venue_of(), "account": bt.Account(), "trials": 400, **settings}
     return tune(wanted.pop("market", MARKET), policy, **wanted)
-
-
-def seek_slowly(store: Path, pause: float, resume: bool, changes: dict[str, Any]) -> None:
-    stand_in(pause=pause)
-    seek(store=store, resume=resume, **changes)

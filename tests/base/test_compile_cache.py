@@ -1,7 +1,6 @@
 """The files that keep compiled code: written by one process at a time, mended if damaged."""
 
 import importlib.util
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,6 @@ from numba import int64, njit
 from numba.core.errors import NumbaError
 
 from backtest.base import cache_folder, compiler, fast_link
-from backtest.base.atomic_files import write_file
 from backtest.base.cache_folder import find_lasting_folder
 from backtest.base.compiler import jit
 
@@ -69,16 +67,6 @@ def test_what_cannot_be_written_is_compiled_and_not_kept(function, tmp_path, mon
     monkeypatch.setattr(compiler.FileLock, "acquire", refuse)
     assert jit(function, cache=True)(2.0) == 4.0
     assert find_code(tmp_path) == []
-
-
-def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
-    def fail(_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(KeyboardInterrupt):
-        write_file(tmp_path / "a", b"text")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_made_is_none(tmp_path, monkeypatch):

@@ -22,22 +22,15 @@ MARKET = bt.Market.sample(bars=24 * 60).resample("4h")
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 ACCOUNT = bt.Account(capital=10_000.0, max_leverage=10.0)
 POLICIES = {"target": VolTarget(), "cppi": Cppi(), "one": Constant(leverage=1.0)}
-RULES = ("baseline", "equal_risk", "confidence", "draws", "seed", "progress")
-"""Arguments of the comparison; the others are those of the runs."""
+TERMS_OF_ONE = {"venue": VENUE, "account": ACCOUNT, "compile": False}
 
 
 def compare(policies=POLICIES, market=MARKET, **settings):
-    rules = {name: settings.pop(name) for name in RULES if name in settings}
-    results = {
-        name: policy if isinstance(policy, bt.Result) else run(policy, market, **settings)
-        for name, policy in policies.items()
-    }
-    return bt.compare(results, **{"draws": 199, **rules})
+    return compare_policies(market, policies, **{**TERMS_OF_ONE, "draws": 199, **settings})
 
 
 def run(policy, market=MARKET, **settings):
-    terms = {"venue": VENUE, "account": ACCOUNT, "compile": False, **settings}
-    return bt.run(market, policy, **terms)
+    return bt.run(market, policy, **{**TERMS_OF_ONE, **settings})
 
 
 def pick(rows, policy, measure="log_growth"):

@@ -19,34 +19,23 @@ TERMS = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT"), "account": bt.Acco
 SEARCH = {"trials": 6, "sampler": "sobol", "robust": False, "seed": 1}
 
 
-def rescore(score, table, names):
-    return [score({name: row[name] for name in names}) for row in table.to_dict("records")]
+APART = {name: bt.Market.sample(bars=24 * 40, seed=k) for k, name in enumerate("AB")}
 
 
-def test_scores_are_those_of_a_search():
-    given = {**TERMS, "objective": {"cagr": 1.0, "max_drawdown": -0.5}, "holdout": "20d",
-             "fix": {"estimator": "ewma", "power": 1.0}}  # fmt: skip
-    space = {"target": (0.1, 1.0), "half_life": (24, 480)}
-    table = bt.tune(MARKET, VolTarget, **given, **SEARCH, space=space).table
-    score = bt.objective(MARKET, VolTarget, **given)
-    assert rescore(score, table, space) == table["score"].tolist()
-
-
-def test_scores_of_a_varied_rule_are_those_of_a_search():
-    given = {**TERMS, "signal": "breakout", "holdout": None}
-    space = {"leverage": (0.5, 2.0), "signal.window": (10, 90)}
-    table = bt.tune(MARKET, Constant, **given, **SEARCH, space=space).table
-    score = bt.objective(MARKET, Constant, **given)
-    assert rescore(score, table, space) == table["score"].tolist()
-
-
-def test_scores_of_separate_accounts_are_those_of_a_search():
-    markets = {name: bt.Market.sample(bars=24 * 40, seed=k) for k, name in enumerate("AB")}
-    given = {**TERMS, "accounts": "separate", "pool": "worst"}
-    space = {"target": (0.1, 1.0)}
-    table = bt.tune(markets, VolTarget, **given, **SEARCH, space=space).table
-    score = bt.objective(markets, VolTarget, **given)
-    assert rescore(score, table, space) == table["score"].tolist()
+@pytest.mark.parametrize(("market", "policy", "given", "space"), [
+    (MARKET, VolTarget,
+     {"objective": {"cagr": 1.0, "max_drawdown": -0.5}, "holdout": "20d",
+      "fix": {"estimator": "ewma", "power": 1.0}},
+     {"target": (0.1, 1.0), "half_life": (24, 480)}),
+    (MARKET, Constant, {"signal": "breakout", "holdout": None},
+     {"leverage": (0.5, 2.0), "signal.window": (10, 90)}),
+    (APART, VolTarget, {"accounts": "separate", "pool": "worst"}, {"target": (0.1, 1.0)}),
+], ids=["one account", "a varied rule", "separate accounts"])  # fmt: skip
+def test_scores_are_those_of_a_search(market, policy, given, space):
+    table = bt.tune(market, policy, **TERMS, **given, **SEARCH, space=space).table
+    score = bt.objective(market, policy, **TERMS, **given)
+    scores = [score({name: row[name] for name in space}) for row in table.to_dict("records")]
+    assert scores == table["score"].tolist()
 
 
 def test_a_broken_constraint_and_ruin_are_minus_infinity():

@@ -1,11 +1,8 @@
 """A study survives kill -9, full disks and damaged files, and is never mixed up with another."""
 
 import errno
-import multiprocessing
 import os
-import random
 import re
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -13,54 +10,17 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.base import atomic_files
 from backtest.base.atomic_files import DRAFT_FILE
 from backtest.base.errors import DataError, ParameterError
 from backtest.base.json_values import to_plain
 from backtest.tune import Study, trials
-from backtest.tune.trials import UNFINISHED
 from tests.kit import check_refused, every_nth
-from tests.tuning import MARKET, Hills, Mixed, seek, seek_slowly
+from tests.tuning import MARKET, Hills, Mixed, seek
 
 pytestmark = pytest.mark.usefixtures("made_up")
 
 START = trials.start_sampler
-KILLS = 8
-PAUSE = 0.01
-"""Seconds per call of the evaluator in a process that is to be killed."""
-
-
-@pytest.fixture(scope="module")
-def processes():
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.tuning", "scipy.stats", "pyarrow.parquet"])
-    return context
-
-
-def start(processes, store: Path, pause: float = PAUSE, resume: bool = False, **changes):
-    child = processes.Process(target=seek_slowly, args=(store, pause, resume, changes))
-    child.start()
-    return child
-
-
-def kill(child) -> None:
-    child.kill()  # SIGKILL
-    child.join()
-
-
-def find_folder(store: Path) -> Path | None:
-    found = [*store.glob("*-study-*/manifest.json")]
-    return min(found).parent if found else None  # an unfinished one first
-
-
-def wait_for_batches(store: Path, n: int) -> Path:
-    for _ in range(24_000):
-        folder = find_folder(store)
-        if folder is not None:
-            is_finished = not folder.name.startswith(UNFINISHED)
-            if is_finished or len(list((folder / "trials").glob("*.parquet"))) >= n:
-                return folder
-        time.sleep(0.005)
-    raise AssertionError("no batch came")
 
 
 def is_same(one: Study, other: Study) -> bool:
@@ -69,22 +29,6 @@ def is_same(one: Study, other: Study) -> bool:
     assert to_plain(one.outcome.to_dict()) == to_plain(other.outcome.to_dict())
     assert one.manifest == other.manifest
     return True
-
-
-@pytest.mark.slow
-def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(processes, tmp_path):
-    whole = seek(store=tmp_path / "whole")
-    batches = len(whole.batches)
-    moments = random.Random(3)
-    for k in range(KILLS):
-        store = tmp_path / f"{k}"
-        child = start(processes, store)
-        if n := moments.randint(0, batches):
-            wait_for_batches(store, n)
-        time.sleep(moments.uniform(0.0, 2.0 * PAUSE))
-        kill(child)
-        again = seek(store=store, resume=find_folder(store) is not None)
-        assert is_same(whole, again)
 
 
 def test_a_finished_study_is_given_back_at_once(tmp_path):
@@ -160,15 +104,6 @@ def test_going_on_with_anything_else_is_refused(tmp_path, changes):
     check_refused(lambda: seek(policy, store=tmp_path, resume=True, **wanted), words)
 
 
-def test_two_processes_do_not_work_on_one_study(processes, tmp_path):
-    child = start(processes, tmp_path, pause=0.05)
-    wait_for_batches(tmp_path, 2)
-    with pytest.raises(DataError, match=f"another process .{child.pid}. is already running"):
-        seek(store=tmp_path, resume=True)
-    kill(child)
-    assert seek(store=tmp_path, resume=True).complete  # a lock left behind is no obstacle
-
-
 def cut(store: Path, n: int = 14) -> Path:
     calls = iter(range(1, n + 1))
 
@@ -180,6 +115,14 @@ def cut(store: Path, n: int = 14) -> Path:
         folder = seek(store=store, progress=interrupt).folder
     assert len(list((folder / "trials").iterdir())) == n
     return folder
+
+
+def test_two_processes_do_not_work_on_one_study(tmp_path, monkeypatch):
+    monkeypatch.setattr(atomic_files, "PATIENCE", 0.0)
+    words = f"another process ({os.getpid()}) is already running"
+    with trials.hold_lock(cut(tmp_path)):
+        check_refused(lambda: seek(store=tmp_path, resume=True), words, DataError)
+    assert seek(store=tmp_path, resume=True).complete  # a lock left behind is no obstacle
 
 
 def test_a_truncated_batch_is_named_and_costs_only_itself(tmp_path):
@@ -223,9 +166,8 @@ def test_a_full_disk_loses_no_finished_trial(tmp_path, monkeypatch, n):
         fail_after(patch, n, code)
         with pytest.raises(DataError, match=f"{re.escape(os.strerror(code))}; resume=True"):
             seek(store=tmp_path / "full")
-    folder = find_folder(tmp_path / "full")
     assert not list((tmp_path / "full").rglob(f"{DRAFT_FILE}*"))
-    assert is_same(whole, seek(store=tmp_path / "full", resume=folder is not None))
+    assert is_same(whole, seek(store=tmp_path / "full", resume=n > 0))
 
 
 def test_a_store_that_cannot_be_a_folder_is_refused(tmp_path):

@@ -113,16 +113,6 @@ def begun(tmp_path):
     return store
 
 
-@pytest.mark.slow
-def test_a_walk_killed_after_a_batch_ends_at_the_same_bytes(begun, tmp_path):
-    made = walk(tmp_path / "whole")
-    walk(begun, resume=True)
-    assert read_all(begun) == read_all(tmp_path / "whole")
-    given_back = walk(begun, resume=True, progress=kill_this_process)
-    assert given_back.summary() == made.summary()
-    assert read_all(begun) == read_all(tmp_path / "whole")
-
-
 def test_a_cross_validation_killed_after_a_batch_ends_at_the_same_bytes(tmp_path, monkeypatch):
     """Six sets, four at a time in three groups: what is stored is not run again."""
     module = importlib.import_module("backtest.validation.cross_validate")
