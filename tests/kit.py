@@ -40,16 +40,21 @@ def free_venue(**terms: Any) -> bt.Venue:
     )
 
 
-def market_of(close: np.ndarray, freq: str = "1h", **columns: np.ndarray) -> bt.Market:
+def market_of(close: np.ndarray, freq: str = "1h", **more: Any) -> bt.Market:
     """Return a market of closes, each bar opening at the close before."""
     opens = np.concatenate([close[:1], close[:-1]])
-    return bars_market(opens, close, freq, **columns)
+    return bars_market(opens, close, freq, **more)
 
 
 def bars_market(
-    opens: np.ndarray, close: np.ndarray, freq: str = "1h", **columns: np.ndarray
+    opens: np.ndarray,
+    close: np.ndarray,
+    freq: str = "1h",
+    start: str = "2020-01-01",
+    terms: Mapping[str, Any] | None = None,
+    **columns: Any,
 ) -> bt.Market:
-    """Return a market of opens and closes."""
+    """Return a market of opens and closes, and of other columns; terms are those of frames."""
     bars = {
         "open": opens,
         "high": np.maximum(opens, close),
@@ -57,8 +62,8 @@ def bars_market(
         "close": close,
         **columns,
     }
-    index = pd.date_range("2020-01-01", periods=len(close), freq=freq, tz="UTC")
-    return bt.Market.from_frames(pd.DataFrame(bars, index=index))
+    index = pd.date_range(start, periods=len(close), freq=freq, tz="UTC")
+    return bt.Market.from_frames(pd.DataFrame(bars, index=index), **(terms or {}))
 
 
 def walk(n: int, mu: float, sigma: float | np.ndarray, seed: int) -> bt.Market:

@@ -63,26 +63,6 @@ def test_paths_with_jumps_find_the_closed_form():
     assert row.p_liquidation_low <= wanted <= row.p_liquidation_high
 
 
-def test_a_result_goes_on_as_a_resumed_run_does():
-    market = bt.Market.sample(bars=600)
-    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
-    account = bt.Account(capital=10_000)
-    result = bt.run(market, VolTarget(target=1.5), venue=venue, account=account, compile=False)
-    drawn = bt.simulate_paths(market, "stationary", paths=3, horizon="3d", seed=4)
-    risk = bt.liquidation_risk(
-        drawn, VolTarget(target=1.5), venue=venue, account=result, compile=False
-    )
-    runner = risk.runner
-    lives = next(iter(runner.run_chunks()))
-    resumed = bt.run(
-        drawn[2], VolTarget(target=1.5), venue=venue, account=account, resume=result, compile=False
-    )
-    assert np.array_equal(lives.wealth[2], resumed.bars["equity"].to_numpy())
-    other = bt.simulate_paths(market, "stationary", paths=3, start=market.times[500])
-    with pytest.raises(bt.DataError, match="begin where the result ended"):
-        bt.liquidation_risk(other, VolTarget(target=1.5), venue=venue, account=result)
-
-
 @pytest.mark.slow
 def test_compiled_and_plain_are_the_same_bits_in_any_number_of_threads():
     tables = [
@@ -121,17 +101,6 @@ def test_the_report_of_a_risk_says_what_happened():
     check_refused(quiet.path, "no path was liquidated", bt.ParameterError)
     said = " ".join(quiet.summary().split())
     assert "No path was liquidated within 1d: 50 paths show nothing under 6 %." in said
-
-
-@pytest.mark.parametrize(("settings", "words"), [
-    ({"horizons": ("8d",)}, "horizons must lie"),
-    ({"confidence": math.nan}, "confidence must be a number"),
-    ({"policy": Hold}, r"add \(\)"),
-])  # fmt: skip
-def test_bad_arguments_are_refused(settings, words):
-    given = {"paths": gbm_paths(paths=10), "policy": Hold(5.0), **TERMS, **settings}
-    with pytest.raises(bt.ParameterError, match=words):
-        bt.liquidation_risk(given.pop("paths"), given.pop("policy"), **given)
 
 
 def test_accounts_that_trade_options_are_refused():
@@ -211,18 +180,6 @@ def test_a_policy_is_scaled_by_a_factor():
     assert runs[0].metrics["final_equity"] == pytest.approx(runs[1].metrics["final_equity"])
 
 
-@pytest.mark.parametrize(("settings", "words"), [
-    ({"probability": 0.0}, "probability must be"),
-    ({"probability": math.nan}, "probability must be a number"),
-    ({"probability": 0.001, "paths": 1000}, "at least 20"),
-    ({"models": []}, "at least one model"),
-    ({"models": "gbm"}, "list with at least one"),
-])  # fmt: skip
-def test_bad_arguments_of_the_largest_leverage_are_refused(settings, words):
-    with pytest.raises(bt.ParameterError, match=words):
-        bt.max_leverage(still_market(), **TERMS, **{"models": [models.GBM(0.5)], **settings})
-
-
 NAMES = ("A", "B")
 WILD = models.GBM(volatility=1.2)
 
@@ -278,21 +235,37 @@ def ended() -> bt.Result:
     return bt.run(market, Hold(2.0), venue=free_venue(), account=free_account(), compile=False)
 
 
-@pytest.mark.parametrize(("settings", "error", "words"), [
-    ({"signal": {"A": 0.5}}, bt.ParameterError, "signal must name each of A, B"),
-    ({"account": 5}, bt.ParameterError, "account must be"),
-    ({"account": ended()}, bt.DataError, "must begin where the result ended"),
-    ({"policy": {"A": Hold(1.0)}}, bt.ParameterError, "none for B"),
-    ({"venue": {"A": free_venue()}}, bt.ParameterError, "none for B"),
-])  # fmt: skip
-def test_bad_arguments_of_several_are_refused(settings, error, words):
+def risk_of(**given) -> object:
+    given = {"paths": gbm_paths(paths=10), "policy": Hold(5.0), **TERMS, **given}
+    return bt.liquidation_risk(given.pop("paths"), given.pop("policy"), **given, compile=False)
+
+
+def risk_of_two(**given) -> object:
     market = bt.Markets({"A": sample(), "B": sample(1)})
-    given = {
-        "paths": bt.simulate_paths(market, WILD, paths=2, horizon="2h"), "policy": Hold(2.0),
-        "venue": free_venue(), "account": free_account(), "compile": False, **settings,
-    }  # fmt: skip
-    with pytest.raises(error, match=words):
-        bt.liquidation_risk(given.pop("paths"), given.pop("policy"), **given)
+    return risk_of(paths=bt.simulate_paths(market, WILD, paths=2, horizon="2h"), **given)
+
+
+def most(**given) -> object:
+    return bt.max_leverage(still_market(), **TERMS, **{"models": [models.GBM(0.5)], **given})
+
+
+@pytest.mark.parametrize(("call", "error", "words"), [
+    (lambda: risk_of(horizons=("8d",)), bt.ParameterError, "horizons must lie"),
+    (lambda: risk_of(confidence=math.nan), bt.ParameterError, "confidence must be a number"),
+    (lambda: risk_of(policy=Hold), bt.ParameterError, "add ()"),
+    (lambda: most(probability=0.0), bt.ParameterError, "probability must be"),
+    (lambda: most(probability=math.nan), bt.ParameterError, "probability must be a number"),
+    (lambda: most(probability=0.001, paths=1000), bt.ParameterError, "at least 20"),
+    (lambda: most(models=[]), bt.ParameterError, "at least one model"),
+    (lambda: most(models="gbm"), bt.ParameterError, "list with at least one"),
+    (lambda: risk_of_two(signal={"A": 0.5}), bt.ParameterError, "signal must name each of A, B"),
+    (lambda: risk_of_two(account=5), bt.ParameterError, "account must be"),
+    (lambda: risk_of_two(account=ended()), bt.DataError, "must begin where the result ended"),
+    (lambda: risk_of_two(policy={"A": Hold(1.0)}), bt.ParameterError, "none for B"),
+    (lambda: risk_of_two(venue={"A": free_venue()}), bt.ParameterError, "none for B"),
+])  # fmt: skip
+def test_bad_arguments_are_refused(call, error, words):
+    check_refused(call, words, error)
 
 
 CALM = models.GBM(volatility=0.5)

@@ -15,7 +15,7 @@ from backtest.features import touch_probability
 from backtest.risk.path_models import PathModel, find_long_run, find_row_scale, fit_student_garch
 from backtest.risk.paths import MARKS, PRICES, factor_correlation
 from backtest.risk.paths_runner import make_runner
-from tests.kit import check_refused, every_nth
+from tests.kit import check_refused, every_nth, market_of
 from tests.risk.accounts import free_account, free_venue, still_market
 
 NAMES = ["filtered", "stationary", "gbm", "merton", "garch"]
@@ -108,15 +108,7 @@ def test_block_length_of_an_autoregression_is_that_of_politis_and_white():
 
 
 def with_returns(returns):
-    close = 100 * np.exp(np.cumsum(returns))
-    opens = np.concatenate([[100.0], close[:-1]])
-    index = pd.date_range("2023", periods=len(close), freq="1h", tz="UTC")
-    frame = pd.DataFrame(
-        {"open": opens, "high": np.maximum(opens, close), "low": np.minimum(opens, close),
-         "close": close},
-        index=index,
-    )  # fmt: skip
-    return bt.Market.from_frames(frame)
+    return market_of(100 * np.exp(np.cumsum(returns)), start="2023-01-01")
 
 
 def test_the_long_run_variance_of_resampled_rows_by_hand():
@@ -175,19 +167,6 @@ def test_sessions_go_on_at_their_times_of_the_week():
     rows = drawn.draw(0, 5).rows.reshape(5, -1)[:, 1:]
     weekdays = stocks.times.day_of_week.to_numpy()[rows]
     assert np.array_equal(weekdays, np.broadcast_to(drawn.time.day_of_week[1:], weekdays.shape))
-
-
-@pytest.mark.parametrize(("settings", "words"), [
-    ({"model": "gbmm"}, "did you mean 'gbm'"),
-    ({"paths": math.nan}, "paths must be a whole number"),
-    ({"horizon": "30m"}, "horizon must be at least one bar"),
-    ({"start": "2019-01-01"}, "start must lie after two bars"),
-    ({"model": "gbm", "funding": 0.2}, "funding must be"),
-    ({"model": "stationary", "correlation": 0.5}, "correlation needs"),
-])  # fmt: skip
-def test_bad_arguments_of_paths_are_refused(market, settings, words):
-    given = {"market": market, **settings}
-    check_refused(lambda: bt.simulate_paths(given.pop("market"), **given), words, bt.ParameterError)
 
 
 def test_a_fit_needs_returns_that_vary(market):
@@ -414,21 +393,27 @@ def test_paths_begin_where_all_instruments_have_bars():
     assert pd.Timestamp(paths.start) == market.times[-1]
 
 
-def gone() -> bt.Markets:
-    market = bt.Market.sample(bars=300)
-    return bt.Markets({"A": market, "B": market.prefix(200)})
+ONE, TWO = bt.Market.sample(bars=300), two_markets(200)
 
 
-@pytest.mark.parametrize(("settings", "error", "words"), [
-    ({"market": gone()}, bt.DataError, "B ended earlier"),
-    ({"model": "gbm", "correlation": 1.5}, bt.ParameterError, "correlation must be"),
-    ({"model": "gbm", "correlation": [[1, 2], [2, 1]]}, bt.ParameterError, "eigenvalue"),
-    ({"funding": {"BTCUSDT": 0.0}}, bt.ParameterError, "one for each"),
+@pytest.mark.parametrize(("market", "settings", "words"), [
+    (ONE, {"model": "gbmm"}, "did you mean 'gbm'"),
+    (ONE, {"paths": math.nan}, "paths must be a whole number"),
+    (ONE, {"horizon": "30m"}, "horizon must be at least one bar"),
+    (ONE, {"start": "2019-01-01"}, "start must lie after two bars"),
+    (ONE, {"model": "gbm", "funding": 0.2}, "funding must be"),
+    (ONE, {"model": "stationary", "correlation": 0.5}, "correlation needs"),
+    (TWO, {"model": "gbm", "correlation": 1.5}, "correlation must be"),
+    (TWO, {"model": "gbm", "correlation": [[1, 2], [2, 1]]}, "eigenvalue"),
+    (TWO, {"funding": {"BTCUSDT": 0.0}}, "one for each"),
 ])  # fmt: skip
-def test_bad_arguments_of_several_are_refused(settings, error, words):
-    given = {"market": two_markets(200), "paths": 4, "horizon": "1d", **settings}
-    with pytest.raises(error, match=words):
-        bt.simulate_paths(given.pop("market"), **given)
+def test_bad_arguments_are_refused(market, settings, words):
+    check_refused(lambda: bt.simulate_paths(market, **settings), words, bt.ParameterError)
+
+
+def test_an_instrument_that_ended_has_no_paths():
+    gone = bt.Markets({"A": ONE, "B": ONE.prefix(200)})
+    check_refused(lambda: bt.simulate_paths(gone), "B ended earlier", bt.DataError)
 
 
 FIELDS = (*PRICES, *MARKS, "volume", "funding_time", "funding_rate", "funding_mark", "time")
@@ -482,24 +467,16 @@ def test_columns_of_a_policy_of_the_user_are_made_for_each_path(monkeypatch):
 HOURS = 8760.0
 
 
-def flat_market(n: int = 2, freq: str = "1h") -> bt.Market:
-    """Return a market whose price stands at 100."""
-    index = pd.date_range("2023-01-01", periods=n, freq=freq.replace("d", "D"), tz="UTC")
-    return bt.Market.from_frames(
-        pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), 100.0), index=index)
-    )
-
-
 def log_moves(model: PathModel, count: int, horizon: str, freq: str = "1h") -> np.ndarray:
     """Return ln(S_T / S_0) of paths."""
-    drawn = bt.simulate_paths(flat_market(freq=freq), model, paths=count, horizon=horizon, seed=5)
+    drawn = bt.simulate_paths(still_market(freq), model, paths=count, horizon=horizon, seed=5)
     closes = drawn.closes()
     return np.log(closes[:, -1] / closes[:, 0])
 
 
 def brownian_bars(bridge: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     model = models.GBM(volatility=0.8, drift=0.32)  # no drift of the log price
-    drawn = bt.simulate_paths(flat_market(), model, paths=1500, seed=3, bridge=bridge)
+    drawn = bt.simulate_paths(still_market(), model, paths=1500, seed=3, bridge=bridge)
     prices = drawn.draw(0, 1500).prices.reshape(4, 1500, -1)[:, :, 1:]
     start, high, low, close = prices.reshape(4, -1)
     unit = 0.8 / math.sqrt(HOURS)
@@ -528,7 +505,7 @@ def test_merton_has_its_variance_and_kurtosis():
     # a month, s = 0.5, 60 jumps a year of N(-0.02, 0.05): variance (0.25 + 60 (0.0004 + 0.0025))/12
     # = 0.035333; fourth cumulant 60 (m^4 + 6 m^2 d^2 + 3 d^4) / 12
     model = models.Merton(volatility=0.5, jumps=60, jump_mean=-0.02, jump_deviation=0.05)
-    moves = log_moves(model, 40_000, "30d", "1d")
+    moves = log_moves(model, 40_000, "30d", "1D")
     years = 30 / 365
     variance = (0.25 + 60 * (0.02**2 + 0.05**2)) * years
     fourth = 60 * (0.02**4 + 6 * 0.02**2 * 0.05**2 + 3 * 0.05**4) * years
@@ -551,7 +528,7 @@ def test_garch_keeps_its_mean_variance_and_student_tails():
     # v = omega / (1 - alpha - beta) = 1e-4 per bar; one bar of t with 6 degrees: kurtosis 3 + 6 / 2
     model = models.Garch(omega=5e-6, alpha=0.05, beta=0.9, degrees_of_freedom=6.0)
     assert model.variance_now == pytest.approx(1e-4)
-    drawn = bt.simulate_paths(flat_market(), model, paths=4000, horizon="5d", seed=2)
+    drawn = bt.simulate_paths(still_market(), model, paths=4000, horizon="5d", seed=2)
     moves = np.diff(np.log(drawn.closes()), axis=1)
     assert moves.var() == pytest.approx(1e-4, rel=0.03)
     first = moves[:, 0] / 1e-2
@@ -561,7 +538,7 @@ def test_garch_keeps_its_mean_variance_and_student_tails():
 
 def test_a_fit_recovers_what_was_simulated():
     truth = models.Merton(volatility=0.5, jumps=150, jump_mean=-0.01, jump_deviation=0.03)
-    path = bt.simulate_paths(flat_market(), truth, paths=1, horizon="730d", seed=8)[0]
+    path = bt.simulate_paths(still_market(), truth, paths=1, horizon="730d", seed=8)[0]
     found = models.Merton.fit(path)
     assert found.volatility == pytest.approx(0.5, rel=0.03)
     assert found.jumps == pytest.approx(150, rel=0.35)
@@ -573,7 +550,7 @@ def test_watched_at_closes_only_the_barrier_is_shifted():
     # sqrt(dt) further away and watched always
     sigma, days = 0.8, 3
     drawn = bt.simulate_paths(
-        flat_market(), models.GBM(volatility=sigma), paths=40_000, horizon=f"{days}d", seed=9
+        still_market(), models.GBM(volatility=sigma), paths=40_000, horizon=f"{days}d", seed=9
     )
     lowest = np.log(drawn.closes()[:, 1:] / 100.0).min(axis=1)
     for distance in (-0.03, -0.06, -0.1):

@@ -14,31 +14,27 @@ from backtest.risk.paths import PRICES
 from backtest.risk.scenario import read_days, read_hours, replay_crash
 from backtest.risk.stress_account import NO_STOPS
 from backtest.strategies import Constant, VolTarget
+from tests import kit
 from tests.kit import check_refused
 from tests.risk.accounts import Hold, free_account, free_venue
 
 
-def steady(n: int = 60, **columns) -> bt.Market:
-    """Return hourly bars that wiggle a little around 100."""
-    index = pd.date_range("2023-01-01", periods=n, freq="1h", tz="UTC")
-    close = 100 + 0.1 * np.sin(np.arange(n))
-    opens = np.concatenate([[100.0], close[:-1]])
-    frame = {
-        "open": opens, "high": np.maximum(opens, close), "low": np.minimum(opens, close),
-        "close": close, "volume": np.full(n, 1000.0), **columns,
-    }  # fmt: skip
-    return bt.Market.from_frames(pd.DataFrame(frame, index=index))
+def steady(n: int = 60, level: float = 100.0, wave: float = 0.1) -> bt.Market:
+    """Return hourly bars that wiggle a little around a level."""
+    close = level + wave * np.sin(np.arange(n))
+    return kit.market_of(close, start="2023-01-01", volume=1000.0)
 
 
-def held(lever: float = 10.0, signal: float = 1.0, venue=None, **terms) -> bt.Result:
+def wild() -> bt.Market:
+    """Return bars that move twice as much as steady ones."""
+    return steady(level=50.0)
+
+
+def held(lever=10.0, signal=1.0, venue=None, market=None, **terms):
     return bt.run(
-        steady(),
-        Hold(lever),
-        venue=free_venue() if venue is None else venue,
-        account=free_account(**terms),
-        signal=signal,
-        compile=False,
-    )
+        market or steady(), Hold(lever), venue=venue or free_venue(),
+        account=free_account(**terms), signal=signal, compile=False,
+    )  # fmt: skip
 
 
 def test_an_empty_scenario_changes_nothing():
@@ -283,26 +279,9 @@ def test_what_does_not_count_and_the_date_of_the_rules_are_said(tmp_path):
 TWINS = {"A": 0.5, "B": 0.5}
 
 
-def wild(n: int = 60, seed: int = 5) -> bt.Market:
-    market = steady(n)
-    index = market.times
-    close = 50 + 0.2 * 0.5 * np.sin(np.arange(n) + 0.0 * seed)
-    opens = np.concatenate([[50.0], close[:-1]])
-    frame = {"open": opens, "high": np.maximum(opens, close), "low": np.minimum(opens, close),
-             "close": close, "volume": np.full(n, 1000.0)}  # fmt: skip
-    return bt.Market.from_frames(pd.DataFrame(frame, index=index))
-
-
-def held_several(market, lever=10.0, signal=None, policy=None, **terms):
-    return bt.run(
-        market, Hold(lever) if policy is None else policy, venue=free_venue(),
-        account=free_account(**terms), signal=signal, compile=False,
-    )  # fmt: skip
-
-
 @pytest.mark.slow
 def test_shocks_by_instrument_and_correlations_by_hand():
-    result = held_several(bt.Markets({"A": steady(), "B": wild()}), 2.0, {"A": 0.5, "B": -0.5})
+    result = held(2.0, {"A": 0.5, "B": -0.5}, market=bt.Markets({"A": steady(), "B": wild()}))
     quantity, last = result.state.held.quantities, result.marks[-1]
     sigma = [np.std(np.diff(np.log(each.close))) for each in (steady(), wild())]
     follow = math.expm1(0.5 * sigma[1] / sigma[0] * math.log(0.9))
@@ -323,9 +302,8 @@ def test_shocks_by_instrument_and_correlations_by_hand():
 
 
 def test_a_hedge_survives_a_common_move_and_not_one_of_its_legs():
-    result = held_several(
-        bt.Markets(dict.fromkeys(TWINS, steady())), 10.0, {"A": 1.0, "B": -1.0}, max_leverage=20
-    )
+    twins = bt.Markets(dict.fromkeys(TWINS, steady()))
+    result = held(10.0, {"A": 1.0, "B": -1.0}, market=twins, max_leverage=20)
     fall = bt.Scenario("fall", price=-0.3, shape="bar")
     leg = bt.Scenario("leg", prices={"A": -0.3}, shape="bar")
     table = bt.stress(result, [fall, leg]).table
@@ -359,7 +337,7 @@ def test_instruments_that_ended_long_ago_are_left_out(monkeypatch):
     market = bt.Market.sample(bars=100)
     given = {"A": market, "B": market.prefix(60), "C": market}
     with pytest.warns(UserWarning, match="ends before"):
-        result = held_several(bt.Markets(given), 2.0)
+        result = held(2.0, None, market=bt.Markets(given))
     row = bt.stress(result, bt.Scenario("fall", prices={"C": -0.1}, shape="bar")).table.iloc[0]
     quantity, last = result.state.held.quantities[2], market.mark_close[-1]
     assert row["loss"] == pytest.approx(0.1 * quantity * last, rel=1e-9)
@@ -423,7 +401,7 @@ def test_collateral_beside_one_instrument_moves_if_named_and_stays_in_a_replay()
 
 def test_the_distance_is_that_of_all_marks_at_a_waypoint():
     """Of a hedge, the other leg moves too: frozen, each leg would be near its liquidation."""
-    hedge = held_several(bt.Markets(dict.fromkeys(TWINS, steady())), 8.0, {"A": 1.0, "B": -1.0})
+    hedge = held(8.0, {"A": 1.0, "B": -1.0}, market=bt.Markets(dict.fromkeys(TWINS, steady())))
     deep = bt.Scenario("deep", price=-0.3, shape="bar")
     row = bt.stress(hedge, deep).table.iloc[0]
     # nearest at the open: B fails d above P, where E - q d = 0.005 q (2 P + d). With A frozen, B
@@ -438,15 +416,12 @@ CRASHES = {each.name: each for each in bt.crashes()}
 
 def market_of(name: str, freq: str = "1h", n: int = 400, *, sessions: bool = False) -> bt.Market:
     """Return bars of a walk of 60 % a year."""
-    index = pd.date_range("2024-01-01", periods=n, freq=freq, tz="UTC")
-    index = pd.bdate_range("2024-01-01", periods=n, tz="UTC") if sessions else index
-    sigma = 0.6 / np.sqrt(365 * 86_400 / (index[1] - index[0]).total_seconds())
+    freq = "B" if sessions else freq
+    first, second = pd.date_range("2024-01-01", periods=2, freq=freq)
+    sigma = 0.6 / np.sqrt(365 * 86_400 / (second - first).total_seconds())
     close = 100.0 * np.exp(np.cumsum(sigma * np.random.default_rng(1).standard_normal(n)))
-    opens = np.append(close[:1], close[:-1])
-    frame = {"open": opens, "high": np.maximum(opens, close), "low": np.minimum(opens, close),
-             "close": close, "volume": 1000.0}  # fmt: skip
-    bars = pd.DataFrame(frame, index=index)
-    return bt.Market.from_frames(bars, instrument=name, sessions=sessions)
+    terms = {"instrument": name, "sessions": sessions}
+    return kit.market_of(close, freq, start="2024-01-01", terms=terms, volume=1000.0)
 
 
 def replay(name: str, *markets: bt.Market):
