@@ -1,12 +1,10 @@
 """Where a result came from: the commit, whether it was dirty, how long it took; beside all else."""
 
 import importlib.util
-import json
 import shutil
 import subprocess
 import sys
 import time
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -20,7 +18,7 @@ from backtest.base.saved_result import (
     find_checkout,
     read_provenance,
 )
-from backtest.store import export_result, read_entry, verify_folder
+from backtest.store import read_entry, verify_folder
 from backtest.strategies import Constant, VolTarget
 from tests.kit import compare_policies
 
@@ -176,20 +174,3 @@ def test_a_damaged_file_is_named_and_the_result_is_read_without_it(folder, edit)
     assert bt.Result.load(folder).metrics["sharpe"] == run().metrics["sharpe"]
     with pytest.raises(DataError, match=PROVENANCE):
         making_of(folder)
-
-
-def test_a_result_of_before_there_was_provenance_is_listed_and_verify_says_so(folder):
-    (folder / PROVENANCE).unlink()
-    entry = read_entry(folder)
-    assert (entry.trouble, entry.commit, entry.seconds) == ("", "", None)
-    assert entry.metrics["sharpe"] == run().metrics["sharpe"]
-    check = verify_folder(folder)
-    assert not check.faults
-    assert "not known" in check.remarks[0][1]
-
-
-def test_an_archive_holds_the_provenance(folder, tmp_path):
-    with zipfile.ZipFile(export_result(folder, tmp_path / "x.zip")) as archive:
-        content = archive.read(f"{folder.name}/{PROVENANCE}")
-    assert content == (folder / PROVENANCE).read_bytes()
-    assert json.loads(content)["made"]["seconds"] > 0.0

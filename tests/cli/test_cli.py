@@ -267,13 +267,6 @@ def test_help_lists_every_key_of_a_table(capsys):
     assert "did you mean 'account'?" in err
 
 
-def test_only_the_module_of_the_typed_command_is_imported():
-    code = "import sys; from backtest.cli import main; main(['venues']); print(*sys.modules)"
-    loaded = run_python(code).splitlines()[-1].split()
-    assert "backtest.cli.venues" in loaded
-    assert not {"backtest.cli.searches", "backtest.cli.regress"} & {*loaded}
-
-
 # ------------------------------------------------------------------------------------- endings
 
 

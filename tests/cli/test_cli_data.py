@@ -3,11 +3,9 @@
 import json
 import re
 import shutil
-import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -85,9 +83,6 @@ def test_data_that_do_not_load_are_inspected_all_the_same(capsys, folder: Path):
 # ----------------------------------------------------------------------------- several symbols
 
 
-HOURS = pd.date_range("2023-01-01", periods=24 * 30, freq="h", tz="UTC")
-
-
 @pytest.fixture
 def two_symbols():
     pytest.importorskip("httpx", reason="downloads need httpx")
@@ -123,17 +118,9 @@ def test_several_symbols_are_fetched_into_folders_of_their_own(capsys, folder: P
     assert sorted(path.name for path in (folder / "data").iterdir()) == ["BTCUSDT", "ETHUSDT"]
 
 
-def save(name: str, hours: pd.DatetimeIndex, seed: int) -> None:
-    moves = np.random.default_rng(seed).normal(0.0, 0.01, len(HOURS))
-    close = pd.Series(100.0 * np.exp(np.cumsum(moves)), index=HOURS).loc[hours]
-    frame = pd.DataFrame({"open": close, "high": close, "low": close, "close": close})
-    Path(name).mkdir(parents=True)
-    frame.rename_axis("time").to_csv(Path(name) / "bars.csv")
-
-
 def test_one_market_of_a_folder_of_folders_is_inspected_alone(capsys, folder: Path):
-    save("data/A", HOURS[:72], seed=0)
-    save("data/B", HOURS[:48], seed=1)
+    bt.Market.sample(bars=72).save("data/A")
+    bt.Market.sample(bars=48, seed=1).save("data/B")
     code, out, err = call(capsys, "data", "inspect", "data", "--instrument", "B")
     assert (code, err) == (0, "")
     assert out == call(capsys, "data", "inspect", "data/B")[1]
@@ -189,31 +176,6 @@ def test_a_file_of_venues_can_be_named_wherever_a_venue_is(capsys, folder):
     (folder / "sub").mkdir()
     (folder / "sub" / "e.toml").write_text('[venue]\npreset = "../venues/mine.json:ETHUSDT"\n')
     assert call(capsys, "run", "sub/e.toml", *short)[0] == 0
-
-
-@pytest.mark.slow
-def test_a_run_by_the_rules_of_a_day_says_where_that_does_not_fit(capsys, folder, recwarn):
-    index = pd.date_range("2021-05-01", periods=48, freq="h", tz="UTC")
-    bars = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close", "volume"), 100.0), index)
-    bars.rename_axis("time").to_csv("bars.csv")
-    words = ("run", "--data", "bars.csv", "--no-compile", "--json")
-    code, out, err = call(capsys, *words, "--venue", f"{BTC}@2021-05-19")
-    found = manifest(out)
-    assert code == 0
-    assert found["margin_table"] == "in force"
-    assert found["venue"]["in_force"] == {
-        "preset": BTC, "since": "2021-03-18", "until": "2022-12-29"
-    }  # fmt: skip
-    with warnings.catch_warnings():
-        warnings.simplefilter("default", bt.VenueDateWarning)
-        code, out, err = call(capsys, *words, "--venue", f"{BTC}@latest")
-    assert code == 0
-    assert err.count("warning: the margin table of binance-usdm:BTCUSDT is of 2026-09-29") == 1
-    assert "the run uses it from 2021-05-01" in manifest(out)["margin_table"]
-    for preset in ((), ("--venue", f"{BTC}@history")):
-        code, out, err = call(capsys, *words, *preset)
-        assert (code, "margin table" in err) == (0, False)
-        assert [each["of"] for each in manifest(out)["margin_tables"]] == ["2021-03-18"]
 
 
 @pytest.mark.parametrize("preset", ["", f'preset = "{BTC}@history"\n'])

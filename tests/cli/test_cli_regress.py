@@ -1,8 +1,6 @@
 """``backtest regress``: exit codes, what is told where, and what is refused."""
 
 import json
-import re
-import shlex
 import sys
 from pathlib import Path
 
@@ -13,7 +11,6 @@ from backtest.base.errors import DataError
 from backtest.regress import report_failure, write_markdown
 from tests.kit import call, every_nth
 
-ROOT = Path(__file__).parents[2]
 DAYS = 40
 """Of bars of four hours: 240."""
 POLICY = '''
@@ -142,22 +139,3 @@ def test_hostile_names_are_text(name):
     inside = text.partition("<pre>\n")[2]
     assert inside.endswith("\n</pre>\n")
     assert "<" not in inside.removesuffix("</pre>\n")
-
-
-def test_check_says_where_tolerances_are_set(capsys):
-    """Before: nothing said that --tolerance belongs to record."""
-    assert "record --tolerance" in call(capsys, "regress", "check", "--help")[1]
-
-
-DOCS = (ROOT / "docs" / "live.md").read_text(encoding="utf-8")
-
-
-COMMANDS = re.findall(r"^(?: *- run: |)(backtest regress .+)$", DOCS, re.MULTILINE)
-
-
-@pytest.mark.parametrize("line", COMMANDS)
-def test_a_command_of_the_docs_exists_with_all_its_flags(line, capsys):
-    words = shlex.split(line, comments=True)
-    assert call(capsys, *words[1:3], "--help")[0] == 0
-    text = call(capsys, *words[1:3], "--help")[1]
-    assert all(word in text for word in words if word.startswith("--"))

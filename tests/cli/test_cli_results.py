@@ -1,7 +1,6 @@
 """``backtest results``: what it prints, what it refuses, its exit codes."""
 
 import json
-import re
 import shlex
 import shutil
 from pathlib import Path
@@ -57,18 +56,6 @@ def test_a_list_is_filtered_sorted_and_cut(capsys, results):
     assert ask(capsys, "list", "--where", f"sharpe>{sharpes[0]}")["results"] == []
     assert len(ask(capsys, "list", "--since", "1d", "synthetic")["results"]) == 3
     assert ask(capsys, "list", "--since", "2100-01-01")["results"] == []
-
-
-def test_a_list_fits_a_terminal_of_80_columns(capsys, results, monkeypatch):
-    """Before: the policy was cut to four letters, and the data to five."""
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    code, out, _ = call(capsys, "results", "list")
-    assert code == 0
-    out = re.sub(r"\x1b\[[0-9;]*m", "", out)  # where colors are on
-    assert max(map(len, out.splitlines())) <= 80
-    assert out.count("SYNTHETIC-PERP 4h") == 3
-    assert "Constant(leverag" in out
 
 
 def test_what_is_damaged_or_left_is_named_in_every_list(capsys, results):

@@ -7,7 +7,6 @@ import re
 import stat
 import zipfile
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -279,26 +278,3 @@ def test_a_file_larger_than_the_limit_is_refused_packed_or_not(tmp_path: Path, m
 def test_a_pipe_is_refused_instead_of_waited_for(tmp_path: Path):
     os.mkfifo(tmp_path / "x.csv")
     check_refused(lambda: bt.Market.load(tmp_path / "x.csv"), "must be a plain file", bt.DataError)
-
-
-@pytest.mark.parametrize("kind", ["csv", "parquet", "feather", "zip", "csv.gz"])
-def test_files_damaged_at_random_load_or_are_refused_in_words(tmp_path: Path, kind: str):
-    """Twenty of each kind: bytes changed, or the end cut off."""
-    path = tmp_path / f"bars.{kind}"
-    frame = MARKET.bars().reset_index(names="time")
-    if kind in ("parquet", "feather"):
-        getattr(frame, f"to_{kind}")(path)
-    else:
-        path = {"zip": archive(("x.csv", PLAIN))}.get(kind, text(PLAIN, path.name))(tmp_path)
-        if kind == "csv.gz":
-            path.write_bytes(gzip.compress(PLAIN.encode()))
-    whole = path.read_bytes()
-    for seed in range(20):
-        rng = np.random.default_rng(seed)
-        data = bytearray(whole[: int(rng.integers(1, len(whole)))] if seed % 2 else whole)
-        for place in rng.integers(0, len(data), 1 + seed):
-            data[place] = int(rng.integers(256))
-        path.write_bytes(data)
-        with suppress(bt.DataError, bt.ParameterError):
-            assert bt.Market.load(path).n_bars > 0
-        assert isinstance(bt.quality(path).defects, tuple)

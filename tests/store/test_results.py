@@ -214,6 +214,7 @@ def test_an_archive_loads_again(store, tmp_path):
     with zipfile.ZipFile(export_result(folder, tmp_path / "one.zip")) as archive:
         archive.extractall(tmp_path / "out")
     assert not verify_folder(tmp_path / "out" / folder.name).faults
+    assert (tmp_path / "out" / folder.name / "provenance.json").is_file()
     assert (
         bt.Result.load(tmp_path / "out" / folder.name).manifest == bt.Result.load(folder).manifest
     )
