@@ -37,7 +37,7 @@ from backtest.store import load_saved
 from backtest.strategies import Constant
 from backtest.sweep.sweep_table import Sweep
 from tests.agreement import run_engine, scene, tape
-from tests.kit import Hold, check_refused, flat, make_market, make_venue, market_of
+from tests.kit import Hold, call, check_refused, flat, make_market, make_venue, market_of
 from tests.report.conftest import VENUE, live
 from tests.tuning import seek, stand_in
 
@@ -99,6 +99,13 @@ def test_the_command_of_the_report_makes_the_same_result_again(result, tmp_path)
 def test_the_statement_adds_up_to_the_change_of_equity(result):
     change = sum(amount for _, amount, _ in list_statement(result))
     assert 10_000.0 + change == pytest.approx(result.metrics["final_equity"])
+
+
+def test_a_run_without_marks_says_so_once(tmp_path, capsys):
+    market_of(np.linspace(100.0, 110.0, 60)).save(tmp_path / "data")
+    own = ("--instrument", "BTCUSDT", "--no-save", "--no-compile")
+    found = call(capsys, "run", "--data", tmp_path / "data", *own)
+    assert " ".join(found[1:]).lower().count("no mark prices") == 1
 
 
 def test_a_replay_and_a_stress_test_name_what_they_show(result):
