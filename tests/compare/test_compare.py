@@ -203,24 +203,6 @@ def test_policies_are_refused_where_results_are_needed():
         bt.compare({"a": run(Constant()), "b": Constant()})
 
 
-@pytest.mark.slow
-def test_a_comparison_is_saved_and_loaded_whole(plain, tmp_path):
-    folder = plain.save(tmp_path)
-    assert folder.name == f"compare-{plain.manifest['id']}"
-    loaded = bt.Comparison.load(folder)
-    assert json.dumps(loaded.to_dict()) == json.dumps(plain.to_dict())
-    assert str(loaded) == str(plain)
-    assert loaded.results is None
-    pd.testing.assert_frame_equal(loaded.returns, plain.returns)
-    again = compare().save(tmp_path / "again")
-    for file in folder.iterdir():
-        if file.name != "provenance.json":  # the commit, and the seconds it took
-            assert file.read_bytes() == (again / file.name).read_bytes()
-    (folder / "differences.parquet").write_bytes(b"")
-    with pytest.raises(bt.DataError, match=r"differences\.parquet: was changed or truncated"):
-        bt.Comparison.load(folder)
-
-
 class Feeling(bt.Policy):
     """Aims at a volatility of what it trades, as it was over four days."""
 

@@ -417,16 +417,6 @@ def test_bad_arguments_are_refused(bad):
     check_refused(lambda: bt.cascade(**terms), next(iter(bad)), bt.ParameterError)
 
 
-def test_a_loaded_cascade_has_all_but_its_crowd(tmp_path):
-    made = make_cascade()
-    loaded = bt.Cascade.load(made.save(tmp_path))
-    assert loaded.me == pytest.approx(made.me, nan_ok=True)
-    assert loaded.payers() == made.payers()
-    assert (loaded.haircuts == made.haircuts).all()
-    pd.testing.assert_frame_equal(loaded.ladder, made.ladder)
-    assert loaded.crowd is None
-
-
 def test_a_cascade_of_given_positions_has_a_report(tmp_path):
     """Without a market the page has no time, and an infinite fund is no number."""
     hit = bt.cascade(

@@ -2,7 +2,11 @@
 
 import json
 import re
+from collections.abc import Callable
+from functools import cache
 from html import unescape
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -72,41 +76,16 @@ MAKERS = (
 )
 
 
-def list_tables(result: SavedResult) -> dict[str, pd.DataFrame | None]:
-    return {name: getattr(result, name) for name in result.table_names}
-
-
-@pytest.fixture(scope="module", params=MAKERS, ids=lambda make: make.__name__)
-def made(request) -> SavedResult:
-    return request.param()
-
-
-def test_saved_and_loaded_it_is_the_same(made, tmp_path):
-    folder = made.save(tmp_path)
-    assert folder.name == f"{made.kind}-{made.manifest['id']}"
-    loaded = type(made).load(folder)
-    assert loaded.manifest == made.manifest
-    assert loaded.summary() == made.summary()
-    assert repr(loaded) == repr(made)
-    for name, table in list_tables(made).items():
-        again = list_tables(loaded)[name]
-        assert (table is None) == (again is None)
-        if table is not None:
-            pd.testing.assert_frame_equal(
-                again, table, check_freq=False, check_dtype=False, check_index_type=False,
-                check_column_type=False,
-            )  # fmt: skip
-    entry = read_entry(made.save(tmp_path))
-    assert (entry.name, entry.kind, entry.trouble) == (folder.name, made.kind, "")
-    assert loaded.save(tmp_path / "again").name == folder.name
-
-
 def make_run() -> SavedResult:
     return bt.run(MARKET, Constant(leverage=5.0), **PLAIN)
 
 
 def make_sweep() -> SavedResult:
-    return bt.sweep(MARKET, Constant, {"leverage": [1.0, 2.0, 4.0]}, **PLAIN)
+    sets = {
+        "leverage": [1.0, 2.0], "account.stop_loss": [None, 0.1],
+        "account.auto_margin": [True, False], "venue.liquidation.step": [0.5, "bracket"],
+    }  # fmt: skip
+    return bt.sweep(MARKET, Constant, sets, **PLAIN)
 
 
 def make_study() -> SavedResult:
@@ -133,19 +112,63 @@ def make_cross_validation() -> SavedResult:
     return bt.cross_validate(worlds.make_market(110), worlds.Lever, **SEARCH, **groups)
 
 
+OTHERS = (make_run, make_sweep, make_study, make_comparison, make_walk, make_cross_validation)
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+@cache
+def made(make: Callable[[], Reportable]) -> Any:
+    return make()
+
+
+def name_of(make: Callable[[], Reportable]) -> str:
+    return make.__name__
+
+
+def read_files(folder: Path) -> dict[Path, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize("make", [*MAKERS, *OTHERS], ids=name_of)
+def test_saved_and_loaded_it_is_the_same(make, tmp_path):
+    one = made(make)
+    folder = one.save(tmp_path)
+    entry = read_entry(folder)
+    assert (entry.name, entry.kind, entry.trouble) == (folder.name, one.kind, "")
+    assert folder.name.endswith(one.manifest["id"])
+    loaded = type(one).load(folder)
+    assert loaded.manifest == one.manifest
+    assert loaded.summary() == one.summary()
+    assert repr(loaded) == repr(one)
+    assert loaded.verdict == one.verdict
+    for name in getattr(one, "table_names", ()):
+        table, again = getattr(one, name), getattr(loaded, name)
+        if isinstance(table, pd.DataFrame):
+            pd.testing.assert_frame_equal(
+                again, table, check_freq=False, check_dtype=False, check_index_type=False,
+                check_column_type=False,
+            )  # fmt: skip
+        else:
+            assert type(again) is type(table)
+    assert read_files(loaded.save(tmp_path / "again")) == read_files(folder)
+    for path in folder.rglob("*.parquet"):
+        path.write_bytes(b"")
+    with pytest.raises(bt.DataError, match="was changed or truncated"):
+        type(one).load(folder)
+
+
 def make_surface() -> Reportable:
     return bt.Surface.fit(bt.Chain.sample())
 
 
-OTHERS = (make_run, make_sweep, make_study, make_comparison, make_walk, make_cross_validation)
 SPACES = re.compile(r"[\s\u00a0]+")
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("make", [*MAKERS, *OTHERS, make_surface], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [*MAKERS, *OTHERS, make_surface], ids=name_of)
 def test_a_number_is_the_same_text_on_the_page_in_the_terminal_and_in_json(make):
     """Issue 55: of every kind, as all are renderings of one declaration."""
-    found = make()
+    found = made(make)
     page = build_page(found)
     shown = json.loads(write_text(page, "json"))
     plain = {name: SPACES.sub(" ", text) for name, text in {
@@ -177,10 +200,7 @@ def test_a_number_is_the_same_text_on_the_page_in_the_terminal_and_in_json(make)
 
 
 def test_every_kind_is_in_that_test():
-    made = {make.__name__.removeprefix("make_").replace("_", "-") for make in (*MAKERS, *OTHERS)}
+    kinds = {make.__name__.removeprefix("make_").replace("_", "-") for make in (*MAKERS, *OTHERS)}
     own = {"risk": "liquidation-risk", "largest": "max-leverage", "walk": "walk-forward"}
     known = {each.kind for each in SAVED} | {"run"}
-    assert {own.get(name, name) for name in made - {"quiet-risk"}} == known
-
-
-# ------------------------------------------------------------------------------- a kind of its own
+    assert {own.get(name, name) for name in kinds - {"quiet-risk"}} == known

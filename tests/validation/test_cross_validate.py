@@ -10,7 +10,6 @@ import backtest as bt
 from backtest.base.units import DAY
 from backtest.measures.luck import expected_max_sharpe
 from backtest.validation.cross_validate import (
-    CrossValidation,
     GroupPart,
     choose_winners,
     combine_parts,
@@ -254,16 +253,6 @@ def test_an_embargo_leaves_out_the_first_days_of_groups_after_a_test(found):
         late.splits["out_of_sample"].iloc[0] == pytest.approx(found.splits["out_of_sample"].iloc[0])
         or split["size"] != found.splits.iloc[0]["size"]
     )
-
-
-def test_a_saved_cross_validation_is_loaded_whole(tmp_path):
-    some = {"groups": 2, "test_groups": 1, "trials": 6, "embargo": 0, "store": tmp_path}
-    made = cross_validate(make_market(105), Lever, **PLAIN, **some)
-    loaded = CrossValidation.load(next(each for each in tmp_path.iterdir() if each.is_dir()))
-    pd.testing.assert_frame_equal(loaded.splits, made.splits)
-    pd.testing.assert_frame_equal(loaded.paths, made.paths)
-    assert loaded.summary() == made.summary()
-    assert loaded.pbo.low == made.pbo.low
 
 
 @pytest.mark.parametrize(("given", "match"), [

@@ -137,11 +137,10 @@ def test_ranks_and_overfitting_by_hand():
     assert 0.5 * (found.low + found.high) == pytest.approx(0.573, abs=1e-3)
 
 
-def test_a_saved_walk_is_loaded_whole(tmp_path, walk):
+def test_the_accounts_of_a_stored_walk_are_loaded_and_checked(tmp_path, walk):
     made = walk_forward(MARKET, Lever, **PLAIN, **SMALL, store=tmp_path)
     folder = next(path for path in tmp_path.iterdir() if path.is_dir())
     loaded = bt.WalkForward.load(folder)
-    pd.testing.assert_frame_equal(loaded.folds, made.folds)
     assert loaded.summary() == made.summary() == walk.summary()
     assert dict(loaded.result.metrics) == pytest.approx(dict(made.result.metrics), nan_ok=True)
     (folder / "accounts" / "result" / "manifest.json").write_text("{}")
