@@ -3,6 +3,7 @@
 Hand-made accounts are in ``scenes.py``, random ones, which the oracle lives too, in ``cases.py``.
 """
 
+import json
 import math
 import subprocess
 import sys
@@ -182,6 +183,13 @@ def call(capsys, *words: object) -> tuple[int, str, str]:
     code = main(list(map(str, words)))
     captured = capsys.readouterr()
     return code, captured.out, captured.err
+
+
+def ask(capsys, *words: object, code: int = 0) -> Any:
+    """Run a command with ``--json``; return what it printed."""
+    ended, out, err = call(capsys, *words, "--json")
+    assert ended == code, err
+    return json.loads(out)
 
 
 def run_python(code: str) -> str:

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
-from backtest.cli import main, policies, printing
+from backtest.cli import policies, printing
 from backtest.cli.app import MODULES
 from backtest.cli.build import build_experiment
 from backtest.cli.experiment import draft_experiment
 from backtest.engine.policy_contract import Finding
 from backtest.strategies import VolTarget
-from tests.kit import call, run_python
+from tests.kit import ask, call, run_python
 
 ROOT = Path(__file__).parents[2]
 SHORT = ("--to", "2023-01-15", "--no-compile")
@@ -52,9 +52,7 @@ def test_what_a_policy_prints_is_no_part_of_the_json(capsys, folder):
 
 
 def test_json_is_one_object_with_null_for_nan_and_nothing_else(capsys):
-    code, out, _ = call(capsys, "run", *SHORT, "--json", "--results", "there")
-    found = json.loads(out)
-    assert code == 0
+    found = ask(capsys, "run", *SHORT, "--results", "there")
     assert found["metrics"]["ruin_time"] is None
     assert found["data"]["synthetic"] is True
     assert found["path"].startswith("there/")
@@ -148,9 +146,7 @@ def test_check_exits_with_1_where_a_check_fails(capsys, folder, monkeypatch):
     assert "column x looks ahead" in out
     assert seen == [("Mine", None), ("Other", None)]
     assert call(capsys, "check", "mine.py:Mine")[0] == 0
-    code, out, _ = call(capsys, "check", "mine.py:Other", "--json")
-    assert code == 1
-    assert json.loads(out)["Other"][0]["passed"] is False
+    assert ask(capsys, "check", "mine.py:Other", code=1)["Other"][0]["passed"] is False
 
 
 @pytest.mark.slow
@@ -166,15 +162,9 @@ def test_lists_and_help_do_not_load_the_compiler():
 # ---------------------------------------------------------------------- the span of an account
 
 
-PLAIN = ("--no-compile", "--no-save", "--json")
+PLAIN = ("--no-compile", "--no-save")
 SPAN = ("--start", "2023-02-01", "--set", "run.end=2023-02-08")
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
-
-
-def ask(capsys, *words: object):
-    code, out, err = call(capsys, *words)
-    assert code == 0, err
-    return json.loads(out)
 
 
 @pytest.mark.slow
@@ -211,12 +201,7 @@ def test_a_sweep_cuts_the_data_there_and_says_so(capsys, folder):
 # ------------------------------------------------------------------------------------- signals
 
 
-FAST = ("--to", "2023-01-20", "--no-compile", "--no-save", "--json")
-
-
-def run_json(capsys, *words):
-    assert main([*words, *FAST]) == 0
-    return json.loads(capsys.readouterr().out)
+FAST = ("--to", "2023-01-20", "--no-compile", "--no-save")
 
 
 def test_flags_and_files_give_the_run_of_python(tmp_path, capsys):
@@ -226,13 +211,13 @@ def test_flags_and_files_give_the_run_of_python(tmp_path, capsys):
         market, VolTarget(), venue=venue, account=bt.Account(), signal="breakout:24", compile=False
     )
     identity = expected.manifest["id"]
-    assert run_json(capsys, "run", "--signal", "breakout:24")["id"] == identity
-    named = run_json(capsys, "run", "--signal", "breakout", "--set", "signal.window=24")
+    assert ask(capsys, "run", "--signal", "breakout:24", *FAST)["id"] == identity
+    named = ask(capsys, "run", "--signal", "breakout", "--set", "signal.window=24", *FAST)
     assert named["id"] == identity
     file = tmp_path / "breakout.toml"
     file.write_text("[run]\nsignal = 'breakout'\nsignal_settings = {window = 24}\n")
-    assert run_json(capsys, "run", str(file))["id"] == identity
-    other = run_json(capsys, "run", str(file), "--signal", "rsi:30:40:60")
+    assert ask(capsys, "run", file, *FAST)["id"] == identity
+    other = ask(capsys, "run", file, "--signal", "rsi:30:40:60", *FAST)
     assert other["id"] != identity  # the settings of the file belong to its rule
 
 

@@ -10,9 +10,8 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.cli import main
 from backtest.venue import preset_files
-from tests.kit import call, check_refused
+from tests.kit import ask, call, check_refused
 from tests.layouts import LAYOUTS, MARKET, own_files
 from tests.options.listed_markets import make_chain
 from tests.replay import Replay
@@ -26,8 +25,7 @@ def test_an_import_is_a_folder_that_every_command_reads(capsys, folder: Path):
     assert out.startswith("BTCUSDT 1h\n  96 bars, 2023-01-01 to 2023-01-05 UTC; with mark prices")
     assert out.endswith("saved: btc\n")
     assert bt.Market.load("btc") == MARKET
-    assert main(["run", "--data", "btc", "--no-compile", "--no-save", "--json"]) == 0
-    data = json.loads(capsys.readouterr().out)["data"]
+    data = ask(capsys, "run", "--data", "btc", "--no-compile", "--no-save")["data"]
     assert data["content_hash"] == MARKET.content_hash
 
 
@@ -35,14 +33,11 @@ def test_flags_say_roles_columns_zone_span_and_name(capsys, folder: Path):
     mark, funding = own_files(folder, ("mark", "funding"))
     bars = MARKET.bars().tz_localize(None).rename(columns={"close": "last"})
     bars.to_csv("prices.csv", index_label="at")
-    code, out, err = call(
+    found = ask(
         capsys, "data", "import", "prices.csv", "--out", "x", "--mark", mark, "--funding", funding,
         "--columns", "time=at,open=open,high=2,low=low,close=last", "--timezone", "UTC",
         "--instrument", "BTC", "--from", "2023-01-02", "--to", "2023-01-04", "--resample", "4h",
-        "--json",
     )  # fmt: skip
-    assert code == 0, err
-    found = json.loads(out)
     assert (found["instrument"], found["bars"]) == ("BTC", 12)
     assert found["path"] == "x"
     assert bt.Market.load("x").content_hash == found["content_hash"]
@@ -102,8 +97,7 @@ def test_several_symbols_are_fetched_into_folders_of_their_own(capsys, folder: P
     markets = bt.Markets.load("data")
     assert markets.names == ("BTCUSDT", "ETHUSDT")
     assert markets["ETHUSDT"].instrument == "ETHUSDT"
-    code, out, _ = call(capsys, "data", "fetch", "BTCUSDT", "ETHUSDT", *flags, "--json")
-    found = json.loads(out)
+    found = ask(capsys, "data", "fetch", "BTCUSDT", "ETHUSDT", *flags)
     assert found["folder"] == "data"
     assert [each["is_new"] for each in found["markets"]] == [False, False]
     code, _, err = call(capsys, "data", "fetch", "BTCUSDT", "NOPEUSDT", *flags)
@@ -132,8 +126,9 @@ def test_one_market_of_a_folder_of_folders_is_inspected_alone(capsys, folder: Pa
 BTC = "binance-usdm:BTCUSDT"
 
 
-def manifest(out: str) -> dict[str, Any]:
-    return bt.Result.load(json.loads(out)["path"]).manifest
+def read_manifest(capsys, *words: str) -> dict[str, Any]:
+    found = ask(capsys, "run", *words, "--to", "2023-01-03", "--no-compile")
+    return bt.Result.load(found["path"]).manifest
 
 
 def squeeze(text: str) -> str:
@@ -151,9 +146,7 @@ def test_a_day_shows_the_table_the_prices_and_the_sources_of_that_day(capsys, wo
 
 
 def test_a_preset_as_json_is_the_venue_the_funding_and_the_sources(capsys):
-    code, out, _ = call(capsys, "venues", "show", BTC, "--at", "2021-05-19", "--json")
-    found = json.loads(out)
-    assert code == 0
+    found = ask(capsys, "venues", "show", BTC, "--at", "2021-05-19")
     assert bt.Venue.from_dict(found["venue"]) == bt.Venue.preset(
         "binance-usdm", "BTCUSDT", at="2021-05-19"
     )
@@ -169,13 +162,11 @@ def test_a_file_of_venues_can_be_named_wherever_a_venue_is(capsys, folder):
     assert call(capsys, "venues", "show", name)[0] == 0
     assert call(capsys, "liq", "--venue", name, "--side", "long", "--entry", "2000",
                 "--leverage", "10")[0] == 0  # fmt: skip
-    short = ("--to", "2023-01-03", "--no-compile", "--json")
-    code, out, _ = call(capsys, "run", "--venue", name, *short)
-    assert code == 0
-    assert manifest(out)["venue"]["in_force"]["preset"] == "mine:ETHUSDT"
+    found = read_manifest(capsys, "--venue", name)
+    assert found["venue"]["in_force"]["preset"] == "mine:ETHUSDT"
     (folder / "sub").mkdir()
     (folder / "sub" / "e.toml").write_text('[venue]\npreset = "../venues/mine.json:ETHUSDT"\n')
-    assert call(capsys, "run", "sub/e.toml", *short)[0] == 0
+    assert read_manifest(capsys, "sub/e.toml")["venue"] == found["venue"]
 
 
 @pytest.mark.parametrize("preset", ["", f'preset = "{BTC}@history"\n'])
@@ -184,12 +175,10 @@ def test_brackets_of_an_experiment_are_of_no_preset(capsys, folder, preset):
         f"[venue]\n{preset}"
         "brackets = [{floor = 0, cap = inf, max_leverage = 10, maintenance_rate = 0.05}]\n"
     )
-    short = ("--to", "2023-01-03", "--no-compile", "--json")
-    code, out, _ = call(capsys, "run", "e.toml", *short)
-    assert code == 0
-    assert "in_force" not in manifest(out)["venue"]
-    assert manifest(out)["venue"]["earlier"] == []
-    assert manifest(out)["margin_tables"] == [{"of": None, "from": "2023-01-01", "bars": 48}]
+    found = read_manifest(capsys, "e.toml")
+    assert "in_force" not in found["venue"]
+    assert found["venue"]["earlier"] == []
+    assert found["margin_tables"] == [{"of": None, "from": "2023-01-01", "bars": 48}]
 
 
 # -------------------------------------------------------------------- options in an experiment

@@ -13,7 +13,7 @@ from backtest.cli.build import Experiment, build_experiment
 from backtest.cli.experiment import draft_experiment, read_flags
 from backtest.cli.keys import MODEL_KEYS, read_keys
 from backtest.strategies import Constant, VolTarget
-from tests.kit import call, check_refused
+from tests.kit import ask, call, check_refused
 
 HOURS = 24 * 20
 
@@ -181,14 +181,12 @@ RUN = ("run", "--data", "data", "--no-compile", "--policy", "constant", "--set",
 
 def test_a_run_of_several_prints_and_saves_its_account(capsys, folder: Path):
     write_weights("w.csv")
-    code, out, err = call(
+    code, _, err = call(
         capsys, *RUN, "--set", "run.weights=w.csv", "--set", "overlay.name=Constant(leverage=1)"
     )
     assert (code, err) == (0, "")
     (saved,) = Path("results").iterdir()
-    code, out, _ = call(capsys, *RUN, "--set", "run.weights=w.csv", "--json", "--no-save")
-    found = json.loads(out)
-    assert code == 0
+    found = ask(capsys, *RUN, "--set", "run.weights=w.csv", "--no-save")
     assert set(found["attribution"]) >= {"BTCUSDT", "ETHUSDT", "total"}
     assert found["contagion"] == []
     markets = bt.Markets.load("data")

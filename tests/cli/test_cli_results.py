@@ -1,6 +1,5 @@
 """``backtest results``: what it prints, what it refuses, its exit codes."""
 
-import json
 import shlex
 import shutil
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from backtest.cli import main
+from tests import kit
 from tests.kit import call, override
 
 SHORT = ("--to", "2023-02-05", "--set", "data.resample=4h", "--no-compile")
@@ -30,10 +30,8 @@ def results(made, tmp_path, monkeypatch):
     return Path(shutil.copytree(made, tmp_path / "results"))
 
 
-def ask(capsys, *words):
-    code, out, err = call(capsys, "results", *words, "--json")
-    assert code in (0, 1), err
-    return json.loads(out)
+def ask(capsys, *words, code=0):
+    return kit.ask(capsys, "results", *words, code=code)
 
 
 def folder_of(results: Path, start: str) -> Path:
@@ -106,7 +104,7 @@ def test_verify_is_zero_where_all_is_whole_and_one_where_a_file_is_not(capsys, r
     assert "2 whole, 1 damaged" in out
     code, _, _ = call(capsys, "results", "verify", "constant")
     assert code == 0
-    faults = ask(capsys, "verify")["checked"]
+    faults = ask(capsys, "verify", code=1)["checked"]
     assert [each["faults"][0]["file"] for each in faults if each["faults"]] == ["bars.parquet"]
 
 

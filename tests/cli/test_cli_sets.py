@@ -1,7 +1,6 @@
 """The commands sweep, tune, compare, risk and stress: what they run, print and save."""
 
 import functools
-import json
 import math
 import re
 import shlex
@@ -15,7 +14,7 @@ import pytest
 import backtest as bt
 from backtest.cli import main, searches, typed_values
 from backtest.strategies import Constant, Cppi, VolTarget
-from tests.kit import call
+from tests.kit import ask, call
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = str(ROOT / "examples" / "btc-vol-target.toml")
@@ -38,10 +37,8 @@ class Fragile(bt.Policy):
 '''
 
 
-def ask(capsys, *arguments):
-    code, out, err = call(capsys, "sweep", *SHORT, "--json", "--no-save", *arguments)
-    assert code == 0, err
-    return json.loads(out)
+def ask_sweep(capsys, *arguments):
+    return ask(capsys, "sweep", *SHORT, "--no-save", *arguments)
 
 
 @pytest.mark.slow
@@ -51,20 +48,18 @@ def test_the_best_row_is_the_run_of_the_printed_settings(capsys):
     vary = ("target=0.3:0.9:4", "account.band=0,0.1", "account.stop_loss=none,0.1",
             "venue.fees.taker=0.0009")  # fmt: skip
     varied = [word for each in vary for word in ("--vary", each)]
-    best = ask(capsys, *given, *varied)["top"][0]
+    best = ask_sweep(capsys, *given, *varied)["top"][0]
     out = call(capsys, "sweep", *SHORT, "--no-save", *given, *varied)[1]
     words = shlex.split(out.rsplit("other options and\n", 1)[1])
     assert len(words) == 8
-    code, out, err = call(capsys, "run", *SHORT, *given, *words, "--json", "--no-save")
-    assert code == 0, err
-    metrics = json.loads(out)["metrics"]
+    metrics = ask(capsys, "run", *SHORT, *given, *words, "--no-save")["metrics"]
     for name in ("final_equity", "sharpe", "fees", "max_drawdown"):
         assert metrics[name] == pytest.approx(best[name], rel=1e-9)
 
 
 @pytest.mark.slow
 def test_the_command_line_and_python_agree(capsys):
-    found = ask(capsys, "--draws", "8", "--seed", "3", "--method", "lhs", "--metrics", "core")
+    found = ask_sweep(capsys, "--draws", "8", "--seed", "3", "--method", "lhs", "--metrics", "core")
     swept = bt.sweep(
         bt.Market.sample().between(None, "2023-01-08"),
         VolTarget(),
@@ -141,10 +136,7 @@ def studies(monkeypatch):
 
 
 def ask_tune(capsys, *arguments):
-    """Tune on two weeks, and return the JSON."""
-    code, out, err = call(capsys, "tune", *FEW, "--json", "--no-save", *arguments)
-    assert code == 0, err
-    return json.loads(out)
+    return ask(capsys, "tune", *FEW, "--no-save", *arguments)
 
 
 @pytest.mark.slow
@@ -168,9 +160,7 @@ def test_a_search_prints_its_summary_and_the_command_that_runs_the_winner(capsys
     assert Path(out.rsplit("full result: ", 1)[1].strip()) == studies[0].folder
     line = shlex.split(re.search(r"`backtest run`, .* and\n(.*)$", out, re.MULTILINE)[1])
     assert "half_life=48" in line
-    code, out, err = call(capsys, "run", *SHORT_TUNE[:3], *given, *line, "--json", "--no-save")
-    assert code == 0, err
-    again = json.loads(out)["metrics"]
+    again = ask(capsys, "run", *SHORT_TUNE[:3], *given, *line, "--no-save")["metrics"]
     for name, value in studies[0].replay().metrics.items():
         assert again[name] == (None if math.isnan(value) else value)
 
@@ -242,9 +232,7 @@ TWO = ("--policy", "vol-target", "--policy", "constant")
 
 
 def ask_compare(capsys, *arguments):
-    code, out, err = call(capsys, "compare", *arguments, *SHORT_COMPARE, "--json", "--no-save")
-    assert code == 0, err
-    return json.loads(out)
+    return ask(capsys, "compare", *arguments, *SHORT_COMPARE, "--no-save")
 
 
 def texts(found):
@@ -297,10 +285,9 @@ def test_a_table_says_it_all_and_flags_go_over_it(capsys, folder):
         **{"compare.policies.calm": 'name = "constant"',
            "compare.policies.bold": 'name = "constant"\nsettings = {leverage = 2}'},
     )  # fmt: skip
-    flags = ("--to", "2023-02-05", "--set", "data.resample=4h", "--json", "--no-save")
-    code, out, err = call(capsys, "compare", "c.toml", *flags, "--set", "calm.leverage=0.5")
-    assert code == 0, err
-    facts = json.loads(out)["comparison"]
+    flags = ("--to", "2023-02-05", "--set", "data.resample=4h", "--no-save")
+    found = ask(capsys, "compare", "c.toml", *flags, "--set", "calm.leverage=0.5")
+    facts = found["comparison"]
     kept = {name: facts[name] for name in ("baseline", "equal_risk", "seed", "confidence", "draws")}
     assert kept == {
         "baseline": "bold", "equal_risk": True, "seed": 7, "confidence": 0.9, "draws": 150,
@@ -341,8 +328,7 @@ CONSTANT = [*POLICY, "--to", "2023-01-20"]
 
 def test_a_risk_is_estimated_and_repeats(capsys, tmp_path):
     given = ["risk", *CONSTANT, "--paths", "40", "--horizon", "1d"]
-    assert main([*given, "--model", "gbm", "--json"]) == 0
-    first = json.loads(capsys.readouterr().out)["table"][0]
+    first = ask(capsys, *given, "--model", "gbm")["table"][0]
     assert first["horizon"] == "1d"
     assert 0.0 <= first["p_liquidation"] <= 1.0
     assert main([*given, "--model", "gbm", "--report", "risk.html"]) == 0
@@ -353,22 +339,19 @@ def test_a_risk_is_estimated_and_repeats(capsys, tmp_path):
 
 def test_the_most_leverage_is_found(capsys):
     given = ["risk", "--no-compile", "--to", "2023-01-20", "--find-leverage", "0.5"]
-    drawn = ["--paths", "40", "--horizon", "2h", "--model", "gbm", "--json"]
-    assert main([*given, *drawn]) == 0
-    held = json.loads(capsys.readouterr().out)["table"]
+    drawn = ["--paths", "40", "--horizon", "2h", "--model", "gbm"]
+    held = ask(capsys, *given, *drawn)["table"]
     assert [row["model"] for row in held] == ["gbm", "worst"]
     assert held[0]["p_liquidation"] <= 0.5
-    words = [each for each in [*given, *drawn] if each != "--json"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assert main([*words, "--policy", "constant", "--set", "leverage=8"]) == 0
+        assert main([*given, *drawn, "--policy", "constant", "--set", "leverage=8"]) == 0
     assert "largest factor" in capsys.readouterr().out
 
 
 def test_shocks_and_ladders_are_read_from_flags(capsys):
-    given = ["stress", *CONSTANT, "--shock", "price=-0.05", "--shock", "over=2h", "--json"]
-    assert main([*given, "--ladder", "price=-0.1:0.1:3", "--ladder", "margin=1,2"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    given = ["stress", *CONSTANT, "--shock", "price=-0.05", "--shock", "over=2h"]
+    found = ask(capsys, *given, "--ladder", "price=-0.1:0.1:3", "--ladder", "margin=1,2")
     assert [row["scenario"] for row in found["table"]] == ["shock"]
     assert found["table"][0]["loss"] > 0.0
     assert len(found["ladder"]) == 6
@@ -384,12 +367,10 @@ def test_shocks_and_ladders_are_read_from_flags(capsys):
     (["sensitivity", "--factors", "funding"], "sensitivity"),
 ])  # fmt: skip
 def test_results_are_saved_unless_told_otherwise(words, kind, capsys, tmp_path):
-    given = [words[0], *POLICY, *words[1:], "--to", "2023-01-10", "--json"]
-    assert main([*given, "--no-save"]) == 0
-    assert json.loads(capsys.readouterr().out)["path"] is None
+    given = [words[0], *POLICY, *words[1:], "--to", "2023-01-10"]
+    assert ask(capsys, *given, "--no-save")["path"] is None
     assert not (tmp_path / "results").exists()
-    assert main([*given, "--results", "kept"]) == 0
-    folder = json.loads(capsys.readouterr().out)["path"]
+    folder = ask(capsys, *given, "--results", "kept")["path"]
     assert folder.startswith(f"kept/{kind}-")
     assert main(["results", "show", folder]) == 0
     assert f"backtest {words[0]}" in capsys.readouterr().out
@@ -402,7 +383,7 @@ def test_paths_are_shown_and_written(capsys, tmp_path):
     assert (code, err) == (0, "")
     assert out.startswith("50 paths of 48 bars, GBM, seed 0, no drift")
     assert [len(bt.Market.load(written / f"path-{k}").time) for k in (0, 1)] == [49, 49]
-    spread = json.loads(call(capsys, *given, "--json")[1])["spread"]
+    spread = ask(capsys, *given)["spread"]
     (rows,) = spread.values()
     assert [row["days"] for row in rows] == ["1", "2"]
     assert call(capsys, *given, "--number", "51")[0] == 2

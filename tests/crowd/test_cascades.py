@@ -1,6 +1,5 @@
 """Crowds and cascades: their books, hand-computed and closed forms, and their results."""
 
-import json
 import math
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 import backtest as bt
 from backtest.crowd.rounds import ImpactCurve, check_books, open_books
 from backtest.venue.requirement import read_rules
-from tests.kit import bars_market, call, check_refused, market_of
+from tests.kit import ask, bars_market, call, check_refused, market_of
 
 RATE = 0.01
 """The maintenance rate of :func:`plain_venue`."""
@@ -453,10 +452,7 @@ def test_cascade_prints_saves_and_reports(capsys, tmp_path):
 @pytest.mark.usefixtures("_plainly")
 def test_cascade_gives_json_and_changes_with_its_options(capsys):
     def run(*more: str) -> dict[str, Any]:
-        code, out, err = call(capsys, *CASCADE, "--no-save", "--json", *more)
-        assert code == 0, err
-        found: dict[str, Any] = json.loads(out)
-        return found
+        return ask(capsys, *CASCADE, "--no-save", *more)
 
     plain = run()
     assert plain["shock"] == -0.1

@@ -18,6 +18,7 @@ from backtest.engine.run_result import finish
 from backtest.engine.run_setup import set_up_run
 from backtest.live.state import find_account_reads
 from backtest.strategies import Capped, Cppi, VolTarget
+from tests import kit
 from tests.agreement import Swinging, trust_data
 from tests.cases import PRICES, make_exit_case, make_full_case
 from tests.kit import call, check_refused
@@ -343,9 +344,7 @@ def test_the_command_answers_and_its_exit_code_says_whether_to_act(capsys, tmp_p
     account.write_text(json.dumps({"equity": 10_000, "positions": held}), encoding="utf-8")
     file = tmp_path / "live.toml"
     file.write_text(f'[decide]\nsnapshot = "{account.name}"\nnow = 2024-01-01T00:10:00\n', "utf-8")
-    code, out, _ = call(capsys, "decide", file, "--at", 30_000, "--json")
-    found = json.loads(out)
-    assert code == 0
+    found = kit.ask(capsys, "decide", file, "--at", 30_000)
     assert found["price"] == {"SYNTHETIC-PERP": 30_000.0}
     code, out, _ = call(capsys, "decide", file, "--now", "2024-01-02")
     assert code == 1

@@ -13,7 +13,7 @@ import backtest as bt
 from backtest.strategies import VolTarget
 from tests.agreement import run_engine, trust_data
 from tests.cases import make_exit_case, make_full_case, make_limit_case
-from tests.kit import call
+from tests.kit import ask, call
 from tests.scenes import account_of, market_of, venue_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -202,9 +202,7 @@ def test_the_command_replays_an_export_and_names_the_first_difference(capsys, tm
         "2023-01-01T04:00:00Z,fees,-1.9\n", encoding="utf-8",
     )  # fmt: skip
     given = ["replay", "--fills", "examples/fills.csv", "--to", "2023-01-03", "--ledger", ledger]
-    code, out, _ = call(capsys, *given, "--json", "--no-save")
-    found = json.loads(out)
-    assert code == 1  # the books differ
+    found = ask(capsys, *given, "--no-save", code=1)  # the books differ
     first = found["differences"][0]
     assert (pd.Timestamp(first["time"]).hour, first["term"]) == (4, "fees")
     shutil.copy("examples/fills.csv", tmp_path)  # paths of a file are relative to it

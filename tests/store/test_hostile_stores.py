@@ -1,6 +1,5 @@
 """Nothing is deleted that is not the store's own, and nothing in a store hangs or stops a check."""
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 import backtest as bt
 from backtest.store import Filter, choose_deletions, delete_chosen, list_results
 from backtest.strategies import Constant
-from tests.kit import call
+from tests.kit import ask, call
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 DAMAGED = {"wanted": Filter(before=0), "with_damaged": True}
@@ -74,8 +73,8 @@ def test_what_is_no_result_is_named_and_never_deleted(store, capsys, name):
     assert (code, err) == (0, "")
     assert content_of(folder) == before
     assert "left, not known to be a result" in out
-    found = call(capsys, "results", "prune", "--damaged", "--json", "--yes", "--results", store)
-    left = json.loads(found[1])["not_ours"]
+    found = ask(capsys, "results", "prune", "--damaged", "--yes", "--results", store)
+    left = found["not_ours"]
     assert [each["name"] for each in left] == [name]
     assert len(list_results(store)) == 2
 
@@ -137,14 +136,11 @@ def check_all(store: Path, capsys, whole: str) -> None:
     entries = {each.name: each for each in list_results(store)}
     assert [name for name in entries if not entries[name].trouble] == [whole]
     where = ("--results", str(store))
-    code, out, _ = call(capsys, "results", "verify", "--json", *where)
-    checks = {each["name"]: each for each in json.loads(out)["checked"]}
-    assert code == 1
+    found = ask(capsys, "results", "verify", *where, code=1)
+    checks = {each["name"]: each for each in found["checked"]}
     assert [name for name in checks if not checks[name]["faults"]] == [whole]
     assert call(capsys, "results", "list", *where)[0] == 0
-    code, out, _ = call(capsys, "results", "prune", "--damaged", "--yes", "--json", *where)
-    assert code == 0
-    told = json.loads(out)
+    told = ask(capsys, "results", "prune", "--damaged", "--yes", *where)
     assert {*told["deleted"], *(each["name"] for each in told["not_ours"])} | {whole} == {*entries}
     assert (store / whole).is_dir()
 
