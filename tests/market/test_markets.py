@@ -126,15 +126,9 @@ def test_the_currency_is_read_from_the_names():
     assert bt.Markets(both, currency="USD").prefix(2).currency == "USD"
 
 
-def with_hole() -> bt.Market:
-    """Return six daily sessions without the fourth."""
-    days = pd.date_range("2023-01-02", periods=6, freq="D", tz="UTC").delete(3)
-    prices = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), 10.0), index=days)
-    return bt.Market.from_frames(prices, sessions=True)
-
-
-def without_hole() -> bt.Market:
-    days = pd.date_range("2023-01-02", periods=6, freq="D", tz="UTC")
+def sessions(*missing: int) -> bt.Market:
+    """Return six daily sessions without some."""
+    days = pd.date_range("2023-01-02", periods=6, freq="D", tz="UTC").delete([*missing])
     prices = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), 10.0), index=days)
     return bt.Market.from_frames(prices, sessions=True)
 
@@ -152,7 +146,7 @@ BAD = {
         "one calendar, got no sessions for 'A' and sessions for 'B'"),
     "apart": (lambda: bt.Markets({"A": make_market(0, 3), "B": make_market(3, 6)}),
         "'B' begins at 2023-01-01 03:00 UTC, after the last bar of 'A' at 2023-01-01 02:00 UTC"),
-    "hole": (lambda: bt.Markets({"A": without_hole(), "B": with_hole()}), "'B' lacks 1 of 6, the"),
+    "hole": (lambda: bt.Markets({"A": sessions(), "B": sessions(3)}), "'B' lacks 1 of 6, the"),
     "off the grid": (lambda: bt.Markets({"A": make_market(), "B": shifted()}), "'A' lacks 5 of 11"),
 }  # fmt: skip
 

@@ -15,7 +15,7 @@ from backtest.features import touch_probability
 from backtest.risk.path_models import PathModel, find_long_run, find_row_scale, fit_student_garch
 from backtest.risk.paths import MARKS, PRICES, factor_correlation
 from backtest.risk.paths_runner import make_runner
-from tests.kit import check_refused, every_nth, market_of
+from tests.kit import bars_market, check_refused, every_nth
 from tests.risk.accounts import free_account, free_venue, still_market
 
 NAMES = ["filtered", "stationary", "gbm", "merton", "garch"]
@@ -108,7 +108,8 @@ def test_block_length_of_an_autoregression_is_that_of_politis_and_white():
 
 
 def with_returns(returns):
-    return market_of(100 * np.exp(np.cumsum(returns)), start="2023-01-01")
+    close = 100 * np.exp(np.cumsum(returns))
+    return bars_market(np.append(100.0, close[:-1]), close, start="2023-01-01")
 
 
 def test_the_long_run_variance_of_resampled_rows_by_hand():
@@ -157,10 +158,9 @@ def test_a_start_in_the_past_uses_no_later_bar(market):
 
 
 def test_sessions_go_on_at_their_times_of_the_week():
-    days = pd.bdate_range("2020-01-01", periods=700, tz="UTC")
     close = 100 * np.exp(np.cumsum(0.01 * noise(700, 1)))
-    frame = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), close), index=days)
-    stocks = bt.Market.from_frames(frame, sessions=True, interval="1d")
+    terms = {"sessions": True, "interval": "1d"}
+    stocks = bars_market(close, close, "B", "2020-01-01", terms)
     drawn = bt.simulate_paths(stocks, models.Stationary(block=10), paths=5, horizon="28d", seed=1)
     assert drawn.n_bars == 20
     assert set(drawn.time.day_of_week) == {0, 1, 2, 3, 4}

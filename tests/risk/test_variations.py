@@ -18,12 +18,8 @@ from tests.risk.accounts import Hold, free_account, free_venue
 def rising(rate: float = 0.001) -> bt.Market:
     """Return 30 days of a price that rises by 0.1 % a day, with one settlement a day."""
     index = pd.date_range("2023-01-01", periods=31, freq="1D", tz="UTC")
-    close = 100 * 1.001 ** np.arange(31)
-    opens = np.concatenate([[100.0], close[:-1]])
-    frame = pd.DataFrame({"open": opens, "high": close, "low": opens, "close": close}, index=index)
-    frame.loc[index[0], ["high", "low"]] = 100.0
-    funding = pd.DataFrame({"rate": rate}, index=index)
-    return bt.Market.from_frames(frame, funding=funding)
+    terms = {"funding": pd.DataFrame({"rate": rate}, index=index)}
+    return kit.market_of(100 * 1.001 ** np.arange(31), "1D", start="2023-01-01", terms=terms)
 
 
 TERMS = {"account": free_account(), "compile": False}
@@ -176,19 +172,11 @@ def test_a_ruined_account_has_no_half_of_its_sharpe_ratio():
     assert found.table["ruined"].tolist() == [1.0, 1.0]
 
 
-FLAT = (100, 100, 100, 100)
+FLAT = kit.flat(100.0)
 LEGS = {"A": 0.5, "B": -0.5}
-
-
-def bars_of(rows):
-    index = pd.date_range("2023-01-01", periods=len(rows), freq="1h", tz="UTC")
-    frame = pd.DataFrame(rows, columns=["open", "high", "low", "close"], index=index, dtype=float)
-    return bt.Market.from_frames(frame)
-
-
 HEDGED = bt.Markets({
-    "A": bars_of([FLAT, FLAT, (100, 106, 94, 100), FLAT]),
-    "B": bars_of([FLAT, FLAT, (100, 107, 93, 100), FLAT]),
+    "A": kit.make_market([FLAT, FLAT, (100, 106, 94, 100), FLAT], start="2023-01-01"),
+    "B": kit.make_market([FLAT, FLAT, (100, 107, 93, 100), FLAT], start="2023-01-01"),
 })  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import backtest as bt
 from backtest.measures.luck import probability_of_skill
 from backtest.tune import deflate_alone
 from backtest.validation.validation import count_by_chance
+from tests.kit import bars_market
 from tests.validation.worlds import ACCOUNT, PLAIN, VENUE, Lever, make_market
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # test spans under 200 bars
@@ -132,12 +133,7 @@ def plant() -> bt.Market:
     hint = np.append(steps[1:], 0.0) / 0.02 * 0.35 + rng.normal(0.0, 1.0, DAYS)
     close = 100.0 * np.exp(np.cumsum(steps))
     opened = np.concatenate(([100.0], close[:-1]))
-    frame = pd.DataFrame(
-        {"open": opened, "high": np.maximum(opened, close), "low": np.minimum(opened, close),
-         "close": close, "hint": hint},
-        index=pd.date_range("2020-01-01", periods=DAYS, freq="D", tz="UTC"),
-    )  # fmt: skip
-    return bt.Market.from_frames(frame, instrument="PLANTED")
+    return bars_market(opened, close, "D", terms={"instrument": "PLANTED"}, hint=hint)
 
 
 @pytest.mark.slow

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import pandas as pd
 
 import backtest as bt
+from tests.kit import bars_market
 
 VENUE = bt.Venue(
     contract=bt.Contract(lot=0.0, tick=0.01, min_notional=0.0),
@@ -20,6 +20,7 @@ PLAIN: dict[str, Any] = {"venue": VENUE, "account": ACCOUNT, "compile": False}
 POLICY = """
 from typing import Annotated
 import backtest as bt
+from tests.kit import bars_market
 
 class Held(bt.Policy):
     \"\"\"Hold a leverage.\"\"\"
@@ -62,7 +63,6 @@ def make_market(days: int, *, seed: int = 0, drift: float = 0.0, bars: int = 4) 
     steps = rng.normal(drift / bars, 0.01, days * bars)
     close = 100.0 * np.exp(np.cumsum(steps))
     opened = np.concatenate(([100.0], close[:-1]))
-    index = pd.date_range("2024-01-01", periods=len(close), freq=f"{24 // bars}h", tz="UTC")
     high, low = np.maximum(opened, close) * 1.001, np.minimum(opened, close) * 0.999
-    frame = pd.DataFrame({"open": opened, "high": high, "low": low, "close": close}, index=index)
-    return bt.Market.from_frames(frame, instrument="RANDOM")
+    terms = {"instrument": "RANDOM"}
+    return bars_market(opened, close, f"{24 // bars}h", "2024-01-01", terms, high=high, low=low)
