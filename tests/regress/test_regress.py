@@ -22,16 +22,9 @@ from backtest.regress import (
     rewrite_baseline,
     save_baseline,
     take_baseline,
+    trace,
     write_markdown,
     write_text,
-)
-from backtest.regress.trace import (
-    NEITHER,
-    WORSE,
-    Band,
-    choose_bands,
-    compare_returns,
-    read_band,
 )
 from backtest.regress.verdict import list_tables
 from backtest.strategies import Constant
@@ -112,7 +105,7 @@ def test_a_fee_off_by_a_tenth_of_a_basis_point_is_named_with_its_step_and_size(w
     change = now.metrics["final_equity"] - was.metrics["final_equity"]
     assert sum(verdict.bars.terms.values()) == pytest.approx(change, rel=1e-6)
     assert "worse in" in verdict.reason
-    assert {each.name: each.direction for each in verdict.moved}["fees"] == WORSE
+    assert {each.name: each.direction for each in verdict.moved}["fees"] == trace.WORSE
 
 
 def test_funding_shifted_by_one_bar_is_named_at_the_first_settlement_that_moved(was):
@@ -169,7 +162,7 @@ def test_a_measure_that_is_computed_otherwise_moves_though_all_bars_are_the_same
 def test_the_same_platform_means_the_same_bytes(was):
     verdict = compare_baselines(was, disturb(was, 1.0 + 1e-15))
     assert verdict.exit_code == 1
-    assert NEITHER in verdict.reason
+    assert trace.NEITHER in verdict.reason
     assert verdict.bars.is_exact
 
 
@@ -212,42 +205,42 @@ def test_a_fee_of_one_venue_is_named_with_its_instrument():
 
 
 @pytest.mark.parametrize(("given", "band"), [
-    ("5%", Band(relative=0.05)),
-    ("0.05", Band(absolute=0.05)),
-    (0.05, Band(absolute=0.05)),
-    (2, Band(absolute=2.0)),
-    ("any", Band()),
-    ({"relative": 1e-9}, Band(relative=1e-9)),
+    ("5%", trace.Band(relative=0.05)),
+    ("0.05", trace.Band(absolute=0.05)),
+    (0.05, trace.Band(absolute=0.05)),
+    (2, trace.Band(absolute=2.0)),
+    ("any", trace.Band()),
+    ({"relative": 1e-9}, trace.Band(relative=1e-9)),
 ])  # fmt: skip
 def test_a_tolerance_is_read_and_written(given, band):
-    assert read_band(given, "t") == band
-    assert read_band(band.to_data(), "t") == band
+    assert trace.read_band(given, "t") == band
+    assert trace.read_band(band.to_data(), "t") == band
 
 
 @pytest.mark.parametrize(
     "given", ["-1", "x", "nan", "inf", "", None, True, [], {"relative": "y"}, {"rel": 1}, "-5%"]
 )
 def test_a_tolerance_that_is_none_is_refused(given):
-    check_refused(lambda: read_band(given, "t"), "t must be a number from 0")
+    check_refused(lambda: trace.read_band(given, "t"), "t must be a number from 0")
 
 
 def test_a_band_holds_its_ends_and_what_does_not_exist():
-    assert Band(absolute=0.1).holds(0.0, -0.1)
-    assert not Band(absolute=0.1).holds(0.0, 0.11)
-    assert Band(relative=0.0).holds(math.nan, math.nan)
-    assert Band(relative=0.0).holds(math.inf, math.inf)
-    assert not Band(relative=1.0).holds(math.nan, 1.0)
-    assert not Band(relative=1.0).holds(math.inf, 1.0)
-    assert Band().holds(math.nan, 1.0)
-    assert Band(relative=1e-9).holds(0.0, 1e-17)
+    assert trace.Band(absolute=0.1).holds(0.0, -0.1)
+    assert not trace.Band(absolute=0.1).holds(0.0, 0.11)
+    assert trace.Band(relative=0.0).holds(math.nan, math.nan)
+    assert trace.Band(relative=0.0).holds(math.inf, math.inf)
+    assert not trace.Band(relative=1.0).holds(math.nan, 1.0)
+    assert not trace.Band(relative=1.0).holds(math.inf, 1.0)
+    assert trace.Band().holds(math.nan, 1.0)
+    assert trace.Band(relative=1e-9).holds(0.0, 1e-17)
 
 
 def test_the_last_pattern_that_names_a_measure_holds():
-    bands = choose_bands(METRICS, {"*": "5%", "es_*": 0.1, "es_99": "any"}, {})
-    assert bands["sharpe"] == Band(relative=0.05)
-    assert bands["es_95"] == Band(absolute=0.1)
+    bands = trace.choose_bands(METRICS, {"*": "5%", "es_*": 0.1, "es_99": "any"}, {})
+    assert bands["sharpe"] == trace.Band(relative=0.05)
+    assert bands["es_95"] == trace.Band(absolute=0.1)
     assert bands["es_99"].is_open
-    check_refused(lambda: choose_bands(METRICS, {"sharp": 1}, {}), "did you mean 'sharpe'")
+    check_refused(lambda: trace.choose_bands(METRICS, {"sharp": 1}, {}), "did you mean 'sharpe'")
 
 
 @pytest.mark.slow
@@ -284,7 +277,7 @@ def draw_noise():
 
 
 def planted(was, changes):
-    return compare_returns(grow(np.zeros(len(changes)), was), grow(changes, was))
+    return trace.compare_returns(grow(np.zeros(len(changes)), was), grow(changes, was))
 
 
 @pytest.mark.slow
@@ -318,12 +311,12 @@ def test_the_same_returns_rounding_few_returns_and_ruin_need_no_test(was):
     unit[5000:] = 0.0
     ruined = replace(whole, columns={**whole.columns, "unit": unit})
     lost = replace(whole, columns={**whole.columns, "unit": np.where(unit > 0.0, unit, np.nan)})
-    assert compare_returns(whole, lost).verdict == "unknown"
-    assert compare_returns(whole, ruined).verdict == "worse"
-    assert compare_returns(ruined, whole).verdict == "better"
+    assert trace.compare_returns(whole, lost).verdict == "unknown"
+    assert trace.compare_returns(whole, ruined).verdict == "worse"
+    assert trace.compare_returns(ruined, whole).verdict == "better"
     grown = grow(np.full(400, 0.002), was)  # and yet it was closed at its line of ruin
-    assert compare_returns(whole, grown, is_ruined=True).verdict == "worse"
-    assert compare_returns(grown, whole, was_ruined=True).verdict == "better"
+    assert trace.compare_returns(whole, grown, is_ruined=True).verdict == "worse"
+    assert trace.compare_returns(grown, whole, was_ruined=True).verdict == "better"
 
 
 def test_what_moved_within_its_noise_is_in_neither_the_table_nor_the_headline(was):
@@ -341,7 +334,7 @@ def test_what_moved_within_its_noise_is_in_neither_the_table_nor_the_headline(wa
     only = {name: now.metrics[name] if name in hidden else was.metrics[name] for name in METRICS
             if name in was.metrics}  # fmt: skip
     silent = compare_baselines(base, replace(now, metrics=only))
-    assert (silent.exit_code, silent.reason) == (1, f"{NEITHER}: what moved is within noise")
+    assert (silent.exit_code, silent.reason) == (1, f"{trace.NEITHER}: what moved is within noise")
     beyond = compare_baselines(base, replace(now, trace=grow(noise - 0.002, was)))
     assert "cagr" not in {each.name for each in beyond.within_noise}
 
@@ -372,7 +365,7 @@ def test_tolerances_and_mode_may_be_edited_by_hand(was, tmp_path):
     edit(path, lambda data: data["metrics"]["sharpe"].update(tolerance="5%"))
     edit(path, lambda data: data.update(mode="tolerance"))
     back = load_baseline(path)
-    assert back.bands["sharpe"] == Band(relative=0.05)
+    assert back.bands["sharpe"] == trace.Band(relative=0.05)
     assert back.mode == "tolerance"
 
 

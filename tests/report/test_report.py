@@ -18,19 +18,11 @@ from backtest.base.units import DAY
 from backtest.cli import main
 from backtest.measures.measure_table import METRICS
 from backtest.measures.performance import monthly_returns, worst_drawdowns
+from backtest.report import run_parts
 from backtest.report.basis import describe_account
 from backtest.report.charts import draw_declared, drop_dust, thin_rows
 from backtest.report.page import Paragraph, Table
 from backtest.report.render import write_html, write_page, write_text
-from backtest.report.run_parts import (
-    MARKS,
-    choose_rows,
-    list_exposure,
-    list_statement,
-    tabulate_contagion,
-    tabulate_instruments,
-    tabulate_ledger,
-)
 from backtest.report.set_parts import explore_sweep, find_neighbors
 from backtest.report.write import build_page
 from backtest.store import load_saved
@@ -68,7 +60,7 @@ def test_marks_of_events_lie_on_the_equity_and_lead_to_their_rows(page, result):
     for trace in marked:
         for time, value, row in zip(trace["x"], trace["y"], trace["customdata"], strict=True):
             stamp, kind = ledger.rows[row][:2]
-            assert trace["name"].startswith(MARKS[kind.replace(" ", "_")].words)
+            assert trace["name"].startswith(run_parts.MARKS[kind.replace(" ", "_")].words)
             opened = pd.Timestamp(stamp, tz="UTC")
             assert pd.Timestamp(time, tz="UTC") == opened + pd.Timedelta("1h")
             assert result.bars["equity"].loc[opened] == value
@@ -97,7 +89,7 @@ def test_the_command_of_the_report_makes_the_same_result_again(result, tmp_path)
 
 
 def test_the_statement_adds_up_to_the_change_of_equity(result):
-    change = sum(amount for _, amount, _ in list_statement(result))
+    change = sum(amount for _, amount, _ in run_parts.list_statement(result))
     assert 10_000.0 + change == pytest.approx(result.metrics["final_equity"])
 
 
@@ -290,7 +282,7 @@ def test_each_pixel_keeps_its_first_last_lowest_and_highest():
 
 def test_a_ledger_keeps_rare_events_and_says_how_many_it_leaves_out(result):
     events = pd.concat([result.events] * 4, ignore_index=True)
-    rows = choose_rows(events, most=300)
+    rows = run_parts.choose_rows(events, most=300)
     kinds = events["kind"].astype(str)
     assert len(rows) == 300
     rare = np.flatnonzero(kinds.isin(["liquidation", "margin_call", "top_up", "flow"]))
@@ -299,7 +291,7 @@ def test_a_ledger_keeps_rare_events_and_says_how_many_it_leaves_out(result):
     long = dataclasses.replace(result)
     vars(long)["events"] = several
     total = 10 * int((~kinds.isin(["fee", "slippage", "impact", "liquidation_loss"])).sum())
-    assert f"2,000 of {total:,} events" in tabulate_ledger(long).note
+    assert f"2,000 of {total:,} events" in run_parts.tabulate_ledger(long).note
 
 
 def test_dust_is_dropped_at_the_end_only():
@@ -322,14 +314,14 @@ def pulled():
 
 def test_the_page_says_who_pulled_whom_down(pulled):
     """B is the only cause; A closed with a profit of 160 x 500/1423 = 56.22."""
-    table = tabulate_contagion(pulled)
+    table = run_parts.tabulate_contagion(pulled)
     assert table.table.iloc[0].tolist() == ["B 100.00 %", "A 56.22"]
     assert "1 position in profit closed too" in build_page(pulled).summary
 
 
 def test_exposure_stacks_longs_above_and_shorts_below(pulled):
     """4 turns of A above 0, 6 turns of B below."""
-    traces = draw_declared(list_exposure(pulled)[0]).figure["data"]
+    traces = draw_declared(run_parts.list_exposure(pulled)[0]).figure["data"]
     highest = {(each["name"], each["stackgroup"]): np.abs(each["y"]).max() for each in traces}
     assert highest == pytest.approx(
         {("A", "long"): 4.0, ("A", "short"): 0.0, ("B", "long"): 0.0, ("B", "short"): 6.0}
@@ -348,9 +340,9 @@ def test_collateral_is_part_of_what_the_account_began_with():
     )
     page = build_page(result)
     assert page.summary.startswith("2,000.00 became 2,200.00 in 0 days: a return of ")
-    table = tabulate_instruments(result).table
+    table = run_parts.tabulate_instruments(result).table
     assert table.iloc[-1].to_dict() == {"collateral_pnl": 200.0, "net": 200.0}
-    lines = {name: amount for name, amount, _ in list_statement(result)}
+    lines = {name: amount for name, amount, _ in run_parts.list_statement(result)}
     assert lines["profit of collateral"] == 200.0
     account_table = dict(describe_account(result.manifest["account"]))
     assert account_table["collateral"].startswith("(name C, amount 100, ")

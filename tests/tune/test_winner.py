@@ -12,27 +12,10 @@ import backtest as bt
 from backtest.base.errors import ParameterError
 from backtest.strategies import VolTarget
 from backtest.sweep import shared_terms
-from backtest.tune import Robustness, Study, trials, tune
+from backtest.tune import Robustness, Study, trials, tune, winner
 from backtest.tune.search import find_split
-from backtest.tune.winner import (
-    CandidateScores,
-    choose_winner,
-    draw_neighbors,
-    is_spike,
-    warn_of_edges,
-)
+from tests import tuning
 from tests.kit import check_refused
-from tests.tuning import (
-    MARKET,
-    Columns,
-    Hills,
-    MadeUp,
-    Mixed,
-    seek,
-    space_of,
-    spike_and_plateau,
-    start_drawn,
-)
 
 pytestmark = pytest.mark.usefixtures("made_up")
 
@@ -48,8 +31,8 @@ def rows(*values: Any) -> dict[str, np.ndarray]:
 
 
 def test_robust_takes_the_plateau_and_plain_the_spike(on):
-    on(spike_and_plateau)
-    robust, plain = seek(trials=1200, seed=2), seek(trials=1200, seed=2, robust=False)
+    on(tuning.spike_and_plateau)
+    robust, plain = tuning.seek(trials=1200, seed=2), tuning.seek(trials=1200, seed=2, robust=False)
     assert abs(robust.best["x"] - 7.5) < 1.5
     assert plain.best["sharpe"] == 3.0
     assert any("sits on a spike" in text for text in plain.warnings)
@@ -61,7 +44,7 @@ def test_robust_takes_the_plateau_and_plain_the_spike(on):
 
 
 def test_the_winner_has_the_highest_low_quantile():
-    study = seek()
+    study = tuning.seek()
     assert study.table["robust_score"].idxmax() == study.best_trial
     assert study.verdict.robust_score == study.best["robust_score"]
     assert study.best["robust_score"] <= study.best["score"]
@@ -70,7 +53,7 @@ def test_the_winner_has_the_highest_low_quantile():
 
 def test_a_bad_part_of_the_time_counts(monkeypatch):
     """Where x > 5 shines but for one quarter, x < 5 wins."""
-    plain = MadeUp.evaluate
+    plain = tuning.MadeUp.evaluate
 
     def evaluate(self, sets, *, first=0, stop=None, returns=False, progress=None):
         found = plain(self, sets, first=first, stop=stop, returns=returns)
@@ -79,16 +62,16 @@ def test_a_bad_part_of_the_time_counts(monkeypatch):
         found.metrics["sharpe"][:] = np.where(is_high, -5.0 if bad else 2.0, 1.5)
         return found
 
-    monkeypatch.setattr(MadeUp, "evaluate", evaluate)
-    assert seek(trials=2000).best["x"] < 5.0
-    assert seek(trials=2000, robust=False).best["x"] > 5.0
+    monkeypatch.setattr(tuning.MadeUp, "evaluate", evaluate)
+    assert tuning.seek(trials=2000).best["x"] < 5.0
+    assert tuning.seek(trials=2000, robust=False).best["x"] > 5.0
 
 
 def test_neighbours_lie_in_the_box_and_whole_numbers_move_by_one():
-    space = space_of(Mixed)
+    space = tuning.space_of(tuning.Mixed)
     sets = rows((5.0, 3), (0.0, 1), (10.0, 6))
     rule = Robustness(neighbours=64)
-    near = draw_neighbors(space, sets, rule, np.random.default_rng(0))
+    near = winner.draw_neighbors(space, sets, rule, np.random.default_rng(0))
     for k in range(3):
         part = slice(64 * k, 64 * (k + 1))
         assert np.abs(near["x"][part] - sets["x"][k]).max() <= 1.0 + 1e-9
@@ -104,14 +87,14 @@ def test_neighbours_lie_in_the_box_and_whole_numbers_move_by_one():
 def test_where_all_that_leads_stands_at_the_edge_of_a_constraint_the_winner_stands_back(on):
     """A slope that ends in a cliff: 32 leading sets in the order of y, all at the cliff."""
 
-    def surface(sets: Columns) -> Columns:
+    def surface(sets: tuning.Columns) -> tuning.Columns:
         x, y = sets["x"], sets["y"]
         is_over = x > 8.0
         return {"sharpe": x + 0.001 * y, "max_drawdown": np.where(is_over, 0.9, 0.1)}
 
     on(surface)
     for seed in range(3):
-        study = seek(constraints={"max_drawdown": "<= 0.4"}, trials=4000, seed=seed)
+        study = tuning.seek(constraints={"max_drawdown": "<= 0.4"}, trials=4000, seed=seed)
         assert 6.6 < study.best["x"] <= 7.2  # 8, less a tenth of the range and some
         assert study.verdict.kept > 0.94
         assert math.isfinite(study.verdict.robust_score)
@@ -121,17 +104,17 @@ def test_where_all_that_leads_stands_at_the_edge_of_a_constraint_the_winner_stan
 def test_with_many_trials_a_fallback_is_said(on):
     """On stripes no neighborhood keeps the constraint."""
 
-    def stripes(sets: Columns) -> Columns:
+    def stripes(sets: tuning.Columns) -> tuning.Columns:
         is_kept = np.sin(40.0 * sets["x"]) > 0.2
         return {"sharpe": sets["x"] + np.sin(9.0 * sets["x"]), "liquidations": 1.0 - is_kept}
 
     on(stripes)
-    study = seek(constraints={"liquidations": "== 0"}, trials=3000)
+    study = tuning.seek(constraints={"liquidations": "== 0"}, trials=3000)
     assert study.outcome.chosen_by == "kept"
     assert any("candidates is robust" in text for text in study.warnings)
 
 
-JUDGED = CandidateScores(np.array([0.1, 0.5]), np.zeros(2), np.array([0.3, 0.9]))
+JUDGED = winner.CandidateScores(np.array([0.1, 0.5]), np.zeros(2), np.array([0.3, 0.9]))
 LOST = JUDGED._replace(robust=np.full(2, -np.inf))
 SCORES = np.array([3.0, 1.0])
 
@@ -144,14 +127,14 @@ SCORES = np.array([3.0, 1.0])
     (LOST, 0.5, True, (1, "kept")),
 ])  # fmt: skip
 def test_by_what_a_winner_is_chosen(judged, median, is_enough, expected):
-    assert choose_winner(judged, SCORES, median, is_enough=is_enough) == expected
+    assert winner.choose_winner(judged, SCORES, median, is_enough=is_enough) == expected
 
 
 # ------------------------------------------------------------------------------ luck
 
 
 def test_more_trials_ask_for_more(tmp_path):
-    few, many = seek(trials=64), seek(trials=2000)
+    few, many = tuning.seek(trials=64), tuning.seek(trials=2000)
     assert many.verdict.effective_trials > few.verdict.effective_trials
     assert many.verdict.trials == many.trials <= 2000
     assert many.verdict.lucky_sharpe > 0.0
@@ -161,8 +144,8 @@ def test_more_trials_ask_for_more(tmp_path):
 
 @pytest.mark.slow
 def test_trials_of_other_studies_count(tmp_path):
-    first = seek(store=tmp_path)
-    second = seek(store=tmp_path, seed=1)
+    first = tuning.seek(store=tmp_path)
+    second = tuning.seek(store=tmp_path, seed=1)
     assert first.verdict.other_trials == 0
     assert second.verdict.other_trials == first.trials
     assert second.verdict.effective_trials > first.verdict.effective_trials
@@ -171,51 +154,53 @@ def test_trials_of_other_studies_count(tmp_path):
     assert "same bars: Hills" in summary
 
 
-class Valleys(Hills):
+class Valleys(tuning.Hills):
     """Another policy on the same map."""
 
 
 @pytest.mark.slow
 def test_sets_on_other_bars_do_not_count(tmp_path):
-    seek(store=tmp_path, market=MARKET.prefix(400))
-    later = seek(Valleys, store=tmp_path, market=MARKET.slice(500, MARKET.n_bars))
+    tuning.seek(store=tmp_path, market=tuning.MARKET.prefix(400))
+    later = tuning.seek(
+        Valleys, store=tmp_path, market=tuning.MARKET.slice(500, tuning.MARKET.n_bars)
+    )
     assert later.verdict.other_trials == 0
 
 
 def test_noise_is_called_noise_and_skill_is_not(on):
-    def noise(sets: Columns) -> Columns:
+    def noise(sets: tuning.Columns) -> tuning.Columns:
         word = (1e6 * sets["x"]).astype(np.int64)
         return {"sharpe": 4.0 * np.sin(word * 12.9898) * np.cos(word * 78.233)}
 
     on(noise)
-    unlucky = seek(robust=False).verdict
+    unlucky = tuning.seek(robust=False).verdict
     assert unlucky.score > 3.5
     on(lambda sets: {"sharpe": 14.0 - np.abs(sets["x"] - 5.0)})
-    skilled = seek(robust=False).verdict
+    skilled = tuning.seek(robust=False).verdict
     assert skilled.deflated_sharpe > 0.95
     assert unlucky.deflated_sharpe < skilled.deflated_sharpe
 
 
 def test_edges_of_every_kind():
-    space = space_of(Mixed)
+    space = tuning.space_of(tuning.Mixed)
     values = {"x": 0.0, "n": 6, "mode": "a", "depth": 1.0, "fast": True}
-    told = list(warn_of_edges(space, values))
+    told = list(winner.warn_of_edges(space, values))
     assert len(told) == 1  # x = 0 is natural; depth does not matter in mode a
     assert told[0].startswith("n = 6 lies on the upper edge")
-    assert len(list(warn_of_edges(space, {**values, "mode": "b"}))) == 2
+    assert len(list(winner.warn_of_edges(space, {**values, "mode": "b"}))) == 2
 
 
 def test_a_spike_is_what_its_neighbours_are_not():
     scores = np.linspace(-1.0, 1.35, 100)
-    assert is_spike(1.35, 0.97, scores) is True
-    assert is_spike(1.35, 1.15, scores) is False
-    assert is_spike(0.1, 0.0, scores) is False  # little, in all that spread
-    assert is_spike(0.1, 0.0, np.full(100, 0.05)) is True
-    assert is_spike(math.nan, 1.0, scores) is False
+    assert winner.is_spike(1.35, 0.97, scores) is True
+    assert winner.is_spike(1.35, 1.15, scores) is False
+    assert winner.is_spike(0.1, 0.0, scores) is False  # little, in all that spread
+    assert winner.is_spike(0.1, 0.0, np.full(100, 0.05)) is True
+    assert winner.is_spike(math.nan, 1.0, scores) is False
 
 
 def test_one_set_alone_was_not_chosen(tmp_path):
-    study = seek(space={"x": [6.0]}, trials=10)
+    study = tuning.seek(space={"x": [6.0]}, trials=10)
     assert study.trials == 1
     assert study.verdict.effective_trials == 1.0
     assert study.verdict.lucky_sharpe == 0.0
@@ -227,10 +212,10 @@ def test_one_set_alone_was_not_chosen(tmp_path):
 
 
 def test_the_holdout_is_the_last_part():
-    assert find_split(MARKET, "25%") == 720
-    assert find_split(MARKET, 0.25) == 720
-    assert find_split(MARKET, "10d") == 720
-    assert find_split(MARKET, None) == find_split(MARKET, 0) == 960
+    assert find_split(tuning.MARKET, "25%") == 720
+    assert find_split(tuning.MARKET, 0.25) == 720
+    assert find_split(tuning.MARKET, "10d") == 720
+    assert find_split(tuning.MARKET, None) == find_split(tuning.MARKET, 0) == 960
 
 
 def test_the_search_sees_no_bar_of_the_holdout(monkeypatch):
@@ -243,7 +228,7 @@ def test_the_search_sees_no_bar_of_the_holdout(monkeypatch):
         return made[-1]
 
     monkeypatch.setattr(shared_terms, "choose_evaluator", lambda pool, *, is_separate: build)
-    seek()
+    tuning.seek()
     *_, seen, _, whole = made
     assert seen.market.n_bars == 720
     assert whole.market.n_bars == 960
@@ -251,12 +236,12 @@ def test_the_search_sees_no_bar_of_the_holdout(monkeypatch):
 
 
 def test_the_winners_measures_on_the_holdout_stand_beside_the_others():
-    study = seek()
+    study = tuning.seek()
     assert study.outcome.holdout["sharpe"] == study.best["sharpe"]  # the surface is the same there
     assert study.verdict.holdout_score == study.verdict.score
     assert study.verdict.looks == study.looks == 1
     assert "looked at once" in study.summary()
-    without = seek(holdout=None)
+    without = tuning.seek(holdout=None)
     assert without.outcome.holdout == {}
     assert without.looks == 0
     check_refused(lambda: without.look(without.best_values), "needs a holdout", ParameterError)
@@ -264,19 +249,19 @@ def test_the_winners_measures_on_the_holdout_stand_beside_the_others():
 
 @pytest.mark.slow
 def test_every_look_is_counted(tmp_path):
-    first = seek(store=tmp_path)
+    first = tuning.seek(store=tmp_path)
     assert first.looks == 1
-    assert seek(store=tmp_path, resume=True).looks == 1
+    assert tuning.seek(store=tmp_path, resume=True).looks == 1
     first.look(first.best_values)
     assert first.looks == 1  # the same set again tells nothing new
     first.look({"x": 1.0, "y": 2.0})
     assert first.looks == 2
-    second = seek(store=tmp_path, seed=1)
+    second = tuning.seek(store=tmp_path, seed=1)
     assert second.verdict.looks == 3
     assert first.looks == 3
     assert first.verdict.looks == 1  # at its time
     assert "looked at 3 times" in second.summary()
-    elsewhere = seek(store=tmp_path, market=MARKET.prefix(900))
+    elsewhere = tuning.seek(store=tmp_path, market=tuning.MARKET.prefix(900))
     assert elsewhere.looks == 1
     assert Study.load(first.folder).looks == 3
 
@@ -288,14 +273,16 @@ def of_instrument(market: bt.Market, name: str) -> bt.Market:
 @pytest.mark.slow
 def test_looks_and_trials_on_data_that_have_grown_since_count(tmp_path):
     """A market that is a day longer has nearly the same holdout, and the same past."""
-    long = of_instrument(MARKET, "BTC")
-    first = seek(store=tmp_path, market=long.prefix(900))
-    grown = seek(store=tmp_path, market=long)
+    long = of_instrument(tuning.MARKET, "BTC")
+    first = tuning.seek(store=tmp_path, market=long.prefix(900))
+    grown = tuning.seek(store=tmp_path, market=long)
     assert grown.looks == 2
     assert grown.verdict.other_trials == first.trials
-    other = seek(store=tmp_path, market=of_instrument(MARKET, "ETH"))
+    other = tuning.seek(store=tmp_path, market=of_instrument(tuning.MARKET, "ETH"))
     assert (other.looks, other.verdict.other_trials) == (1, 0)
-    early = seek(store=tmp_path, market=long.prefix(400), seed=7)  # its holdout ends before theirs
+    early = tuning.seek(
+        store=tmp_path, market=long.prefix(400), seed=7
+    )  # its holdout ends before theirs
     assert early.looks == 1
     assert early.verdict.other_trials == first.trials + grown.trials
 
@@ -317,7 +304,9 @@ def poison(market: bt.Market, split: int) -> bt.Market:
 def test_with_the_real_evaluator_a_poisoned_holdout_changes_nothing(monkeypatch):
     monkeypatch.undo()
     stand_in_sampler(monkeypatch)
-    clean = bt.Market.from_frames(MARKET.bars(), funding=MARKET.funding(), instrument="POISON")
+    clean = bt.Market.from_frames(
+        tuning.MARKET.bars(), funding=tuning.MARKET.funding(), instrument="POISON"
+    )
     studies = [
         tune(
             market,
@@ -343,4 +332,4 @@ def test_with_the_real_evaluator_a_poisoned_holdout_changes_nothing(monkeypatch)
 
 
 def stand_in_sampler(monkeypatch) -> None:
-    monkeypatch.setattr(trials, "start_sampler", start_drawn)
+    monkeypatch.setattr(trials, "start_sampler", tuning.start_drawn)
