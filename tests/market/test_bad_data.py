@@ -1,6 +1,5 @@
 """Bad market data are refused with the rule, the value and the place; all at once."""
 
-import pickle
 from pathlib import Path
 
 import numpy as np
@@ -173,11 +172,6 @@ def test_a_bad_folder_is_refused(tmp_path, make, words):
     check_refused(lambda: Market.load(tmp_path), words, DataError)
 
 
-def test_a_pickle_is_never_opened(tmp_path):
-    (tmp_path / "bars.pkl").write_bytes(pickle.dumps(good()["bars"]))
-    check_refused(lambda: Market.load(tmp_path / "bars.pkl"), "got .pkl", DataError)
-
-
 def test_a_file_cut_short_is_refused_and_does_not_hide_the_others(tmp_path):
     frames = good()
     frames["funding"].iloc[1, 0] = 0.5
@@ -198,12 +192,6 @@ def test_another_instrument_than_the_folders_is_refused(tmp_path):
     check_refused(
         lambda: Market.load(tmp_path, instrument="ETHUSDT"), "the folder's, got 'ETHUSDT'"
     )
-
-
-def test_a_folder_in_use_is_not_overwritten(tmp_path):
-    (tmp_path / "notes.txt").write_text("mine")
-    check_refused(lambda: load(good()).save(tmp_path), "this one is in use", DataError)
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 SAMPLE = Market.sample(bars=600)

@@ -48,15 +48,12 @@ def test_fields_hold_what_the_frames_hold():
     assert repr(market) == "<Market.from_frames: bars 1h, 4 from 2023-01-01>"
 
 
-def test_without_a_mark_the_mark_is_the_last_price_and_the_market_says_so():
+def test_without_mark_and_funding_the_market_says_so():
+    """The mark is the last price, and nothing is settled."""
     market = Market.from_frames(four_bars())
     assert not market.has_mark
     assert market.mark() is None
     assert market.mark_low is market.low
-
-
-def test_without_funding_nothing_is_settled_and_the_market_says_so():
-    market = Market.from_frames(four_bars())
     assert market.funding() is None
     assert market.funding_time.size == market.funding_rate.size == market.funding_mark.size == 0
     assert market.filled["funding"] == "none given"

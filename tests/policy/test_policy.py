@@ -74,14 +74,11 @@ def test_a_policy_tells_its_parameters_title_and_summary():
     assert SharpeScaling.title() == "sharpe-scaling"
 
 
-def test_numbers_are_kept_as_their_declared_type():
+def test_numbers_are_kept_as_their_declared_type_and_settings_may_be_text():
     policy = Mixed(target=np.float32(0.5), count=np.int64(4), is_on=np.bool_(False))
     assert repr(policy) == "Mixed(target=0.5, count=4, mode='low', is_on=False)"
     assert [type(value) for value in policy.settings().values()] == [float, int, str, bool]
     assert repr(Mixed(target=1, count=2.0)) == "Mixed(target=1.0, count=2, mode='low', is_on=True)"
-
-
-def test_settings_may_be_text():
     given = {"target": "0.5", "count": "4", "mode": "high", "is_on": "false"}
     assert Mixed.from_settings(given) == Mixed(0.5, 4, "high", False)
 

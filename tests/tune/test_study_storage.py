@@ -31,12 +31,14 @@ def is_same(one: Study, other: Study) -> bool:
     return True
 
 
-def test_a_finished_study_is_given_back_at_once(tmp_path):
+def test_a_finished_study_is_given_back_at_once_and_not_begun_again(tmp_path):
     first = seek(store=tmp_path)
     calls = []
     again = seek(store=tmp_path, resume=True, progress=calls.append)
     assert is_same(first, again)
     assert not calls
+    words = f"{first.folder}: this study was already started; resume=True"
+    check_refused(lambda: seek(store=tmp_path), words, ParameterError)
 
 
 @pytest.mark.slow
@@ -175,12 +177,6 @@ def test_a_store_that_cannot_be_a_folder_is_refused(tmp_path):
     for store in (tmp_path / "file", tmp_path / "file" / "store"):
         with pytest.raises(DataError, match=r"cannot write the study: .*; a file is in the way"):
             seek(store=store)
-
-
-def test_what_has_begun_is_not_begun_again(tmp_path):
-    study = seek(store=tmp_path)
-    words = f"{study.folder}: this study was already started; resume=True"
-    check_refused(lambda: seek(store=tmp_path), words, ParameterError)
 
 
 def test_nothing_in_a_folder_is_code(tmp_path):

@@ -96,14 +96,10 @@ def test_weights_of_a_part_are_the_part_of_the_weights(n):
     np.testing.assert_array_equal(part, whole.iloc[:n][part.columns])
 
 
-def test_weights_say_that_they_were_checked():
-    frame = bt.allocate.inverse_volatility(MARKETS, half_life=48.0)
-    assert "signal checked at " in describe_signal_check(frame)
-
-
-def test_one_instrument_has_all():
+def test_one_instrument_has_all_and_weights_say_that_they_were_checked():
     frame = bt.allocate.inverse_volatility(bt.Markets({"A": A}), half_life=24.0)
     assert frame["A"].to_numpy()[24:].tolist() == [1.0] * (24 * 29)
+    assert "signal checked at " in describe_signal_check(frame)
 
 
 def test_an_instrument_takes_part_after_a_half_life_or_a_window():
