@@ -7,11 +7,10 @@ import subprocess
 import sys
 import types
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from numba import int64, njit
-from numba.core.errors import NumbaError
 
 from backtest.base import atomic_files, cache_folder, compiler, fast_link
 from backtest.base.atomic_files import LOCK, LockHeldError, hold_lock_file, is_lock_held
@@ -59,7 +58,7 @@ def raise_interrupt() -> None:
     signal.raise_signal(signal.SIGINT)
 
 
-def test_an_interrupt_waits_for_the_end_of_the_call():
+def test_an_interrupt_waits_for_the_end_of_the_call_and_comes_before_what_it_raises():
     before = signal.getsignal(signal.SIGINT)
     done = []
 
@@ -67,22 +66,13 @@ def test_an_interrupt_waits_for_the_end_of_the_call():
         with hold_signals():
             raise_interrupt()
             done.append("all of it")
-
-    with pytest.raises(KeyboardInterrupt):
-        call()
-    assert done == ["all of it"]
-    assert signal.getsignal(signal.SIGINT) is before
-
-
-def test_an_interrupt_comes_before_what_the_call_raises():
-    def call() -> None:
-        with hold_signals():
-            raise_interrupt()
             raise ValueError("of a policy")
 
     with pytest.raises(KeyboardInterrupt) as caught:
         call()
+    assert done == ["all of it"]
     assert isinstance(caught.value.__context__, ValueError)
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_all_that_is_held_is_answered_and_all_handlers_come_back():
@@ -270,26 +260,6 @@ def test_code_from_the_cache_is_linked_though_its_first_caller_dropped_the_call(
     whole = jit(lambda n: idle(n) + busy(n), cache=False)
     assert whole(3) == 10
     assert sum(kept.stats.cache_hits.values()) == 1
-
-
-class Terms(NamedTuple):
-    """A record as the rules have them: a field is None if an account does not have it."""
-
-    stop: float | None
-    size: float
-
-
-def test_what_an_account_lacks_is_not_compiled():
-    """numba would refuse the line that it has no types for."""
-
-    def compute(terms, x):
-        if terms.stop is not None and x > terms.stop:
-            return no_such_function(x)  # noqa: F821
-        return x * terms.size
-
-    assert jit(compute, cache=False)(Terms(None, 2.0), 3.0) == 6.0
-    with pytest.raises(NumbaError, match="no_such_function"):
-        jit(compute, cache=False)(Terms(1.0, 2.0), 3.0)
 
 
 def test_without_fast_links_numba_compiles_by_itself(monkeypatch):
