@@ -89,9 +89,7 @@ def test_a_committed_source_is_clean_and_any_edit_of_the_project_makes_it_dirty(
     assert find_checkout(project / "mine.py") == Checkout(head, is_dirty=True)
 
 
-def test_a_source_that_is_not_committed_is_dirty_and_one_that_git_ignores_is_in_no_checkout(
-    project,
-):
+def test_uncommitted_sources_are_dirty_and_ignored_ones_in_no_checkout(project):
     head = git(project, "rev-parse", "HEAD")
     (project / "new.py").write_text(SOURCE)
     assert find_checkout(project / "new.py") == Checkout(head, is_dirty=True)

@@ -259,9 +259,7 @@ def test_paths_of_listed_options_are_refused(puts, capsys):
     ('settlement = "cash"', 'settlement = "coin"', "options.settlement must be that of the"),
     ('kind = "put"', 'kind = "put"\nsettlement = "coin"', "'cash' beside the linear contract"),
 ])  # fmt: skip
-def test_a_mixture_of_settlements_is_refused_before_quotes_are_read(
-    puts, capsys, before, after, told
-):
+def test_mixed_settlements_are_refused_before_quotes_are_read(puts, capsys, before, after, told):
     (puts / "puts.toml").write_text(TEXT.replace(before, after))
     (puts / "quotes.csv").unlink()
     code, _, err = call(capsys, "run", "puts.toml", "--no-compile")

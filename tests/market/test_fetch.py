@@ -215,7 +215,7 @@ def test_a_failure_that_passes_changes_nothing(tmp_path, server, calm, fault):
     ("500", "the HTTP status was 500", 6), ("truncated", "RemoteProtocolError", 6),
     ("garbage", "its checksum says", 6), ("403", "got 403", 1),
 ])  # fmt: skip
-def test_a_failure_that_stays_is_told_and_what_has_arrived_is_kept(
+def test_a_lasting_failure_is_told_and_what_came_is_kept(
     tmp_path, server, calm, fault, said, count
 ):
     path = server.path("bars", "2024-02")

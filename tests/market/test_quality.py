@@ -84,9 +84,7 @@ FOUND = [
 
 
 @pytest.mark.parametrize(("kind", "change", "rule", "count", "longest", "place"), FOUND)
-def test_rows_that_break_a_rule_are_counted_and_placed(
-    tmp_path, kind, change, rule, count, longest, place
-):
+def test_broken_rules_are_counted_and_placed(tmp_path, kind, change, rule, count, longest, place):
     report = spoilt(tmp_path, kind, change)
     found = report.find(kind, rule)
     assert (found.count, found.longest) == (count, longest)

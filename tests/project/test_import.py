@@ -153,9 +153,7 @@ REPAIRS = [
 
 
 @pytest.mark.parametrize(("repair", "kind", "change", "key", "note"), every_nth(REPAIRS, 4))
-def test_a_repair_is_done_when_asked_and_recorded_and_never_otherwise(
-    tmp_path: Path, repair, kind, change, key, note
-):
+def test_a_repair_is_done_when_asked_and_recorded(tmp_path: Path, repair, kind, change, key, note):
     paths = spoil(tmp_path, kind, change)
     with pytest.raises(bt.DataError) as first:
         bt.Market.load(*paths)

@@ -117,7 +117,7 @@ def test_a_test_says_name_tolerance_mode_and_what_may_be_better(project, pyteste
 
 
 @pytest.mark.slow
-def test_an_experiment_file_is_run_and_its_baseline_is_checked_by_the_command_too(
+def test_an_experiment_file_is_run_and_checked_by_the_command_too(
     project, pytester, monkeypatch, capsys
 ):
     monkeypatch.chdir(pytester.path)

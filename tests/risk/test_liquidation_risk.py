@@ -333,9 +333,7 @@ def costly() -> bt.Venue:
     (Hold(8.0), {"margin_call": 0.05, "reserve": 200.0, "top_up_to": 0.03}, "calls"),
     (Hold(12.0), {"stop_loss": 0.02, "ruin_at": 0.5}, "is_ruined"),
 ])  # fmt: skip
-def test_a_life_is_that_of_a_run_and_of_one_beside_an_instrument_that_is_not_held(
-    policy, account, happens
-):
+def test_a_life_is_that_of_a_run_also_beside_an_instrument_not_held(policy, account, happens):
     given = {"venue": costly(), "account": free_account(**account), "compile": False}
     runner = make_runner(draw(sixty_hours()), policy, **given)
     lives = runner.run_block(0, 4)

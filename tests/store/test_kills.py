@@ -117,9 +117,7 @@ def processes():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["run", "sweep", "comparison"])
-def test_two_writers_of_one_result_and_a_reader_never_meet_half_of_it(
-    made, processes, tmp_path, kind
-):
+def test_two_writers_and_a_reader_never_meet_half_a_result(made, processes, tmp_path, kind):
     """Between two renames there is a moment without any: the reader then sees none."""
     source = next(made / e.name for e in list_results(made) if e.kind == kind)
     shutil.copytree(source, tmp_path / source.name)
@@ -154,9 +152,7 @@ def test_a_draft_that_is_being_written_is_told_from_one_that_was_left(tmp_path):
     "broken", ["pyarrow.parquet.write_table", "pathlib.Path.write_text", "os.fsync"]
 )
 @pytest.mark.parametrize("is_there", every_nth([True, False], 4))
-def test_a_full_disk_leaves_the_store_as_it_was(
-    made, tmp_path, monkeypatch, kind, broken, is_there
-):
+def test_a_full_disk_leaves_a_store_as_it_was(made, tmp_path, monkeypatch, kind, broken, is_there):
     """Whichever write finds no space: no folder that was not there, and the old one whole."""
     source = next(made / e.name for e in list_results(made) if e.kind == kind)
     found, store = load_saved(source), tmp_path / "store"

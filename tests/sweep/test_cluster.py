@@ -114,9 +114,7 @@ def brake(most, drawdown, limit):
 
 
 @pytest.mark.slow
-def test_a_policy_of_a_file_and_what_lies_beside_it_reach_workers_as_they_are_now(
-    cluster, tmp_path, monkeypatch
-):
+def test_a_policy_of_a_file_reaches_workers_as_it_is_now(cluster, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path])
     # Bytecode is known by second and size, and the two files differ in neither.
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
