@@ -11,13 +11,7 @@ import pytest
 
 import backtest as bt
 from backtest.base.errors import DataError
-from backtest.base.saved_result import (
-    PROVENANCE,
-    Checkout,
-    Making,
-    find_checkout,
-    read_provenance,
-)
+from backtest.base.saved_result import PROVENANCE, Checkout, Making, find_checkout, read_provenance
 from backtest.store import read_entry, verify_folder
 from backtest.strategies import Constant, VolTarget
 from tests.kit import compare_policies

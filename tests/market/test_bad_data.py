@@ -8,10 +8,7 @@ import pytest
 
 import backtest as bt
 from backtest import DataError, Market
-from backtest.market.rules import (
-    FURTHEST_MARK,
-    HIGHEST_RATE,
-)
+from backtest.market.rules import FURTHEST_MARK, HIGHEST_RATE
 from tests.kit import check_refused
 from tests.market.conftest import (
     REAL,
