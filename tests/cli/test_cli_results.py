@@ -92,22 +92,6 @@ def test_show_says_what_it_is_and_its_command_makes_it_again(capsys, results):
     assert ask(capsys, "show", run.name)["manifest"]["id"] == run.name[-16:]
 
 
-def test_verify_is_zero_where_all_is_whole_and_one_where_a_file_is_not(capsys, results):
-    code, out, _ = call(capsys, "results", "verify")
-    assert (code, out) == (0, "3 whole, 0 damaged; 17 files checked\n")
-    run = folder_of(results, "voltarget")
-    content = (run / "bars.parquet").read_bytes()
-    (run / "bars.parquet").write_bytes(content[:100] + b"x" + content[101:])
-    code, out, _ = call(capsys, "results", "verify")
-    assert code == 1
-    assert f"DAMAGED {run.name}: bars.parquet was changed" in out
-    assert "2 whole, 1 damaged" in out
-    code, _, _ = call(capsys, "results", "verify", "constant")
-    assert code == 0
-    faults = ask(capsys, "verify", code=1)["checked"]
-    assert [each["faults"][0]["file"] for each in faults if each["faults"]] == ["bars.parquet"]
-
-
 def test_prune_says_what_goes_asks_and_deletes(capsys, results, monkeypatch):
     code, out, _ = call(capsys, "results", "prune", "--keep", "1", "--dry-run")
     assert code == 0

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base.errors import ParameterError
 from backtest.features import bars_per_year, traded_returns
 from backtest.measures.differences import STATISTICS
 from backtest.report.write import build_head
@@ -74,7 +73,7 @@ def test_a_row_is_the_run_of_its_policy_to_the_bit(plain):
 
 def test_results_of_earlier_runs_are_taken_as_they_are(plain, tmp_path):
     given = {name: run(policy) for name, policy in POLICIES.items()}
-    given["cppi"] = bt.Result.load(given["cppi"].save(tmp_path))
+    given["cppi"] = load_saved(given["cppi"].save(tmp_path))
     found = compare(given)
     assert found.results["one"] is given["one"]
     pd.testing.assert_frame_equal(found.differences, plain.differences)
@@ -87,6 +86,8 @@ def test_results_of_earlier_runs_are_taken_as_they_are(plain, tmp_path):
     ({"signal": -1.0}, "signal"),
     ({"sampling": "12h"}, "sampling"),
     ({"start": "2023-01-05"}, "start"),
+    ({"overlay": Constant(leverage=0.5)}, "overlay"),
+    ({"market": bt.Markets({"A": MARKET})}, "market data"),
 ])  # fmt: skip
 def test_a_result_under_other_terms_is_refused_and_says_which(changes, named):
     other = run(Constant(), **changes)
@@ -317,27 +318,6 @@ def test_equal_risk_scales_the_positions_of_several():
     single = compare_policies(markets["A"], policies, equal_risk=True, **alone)
     many = compare_policies(one, policies, equal_risk=True, **{**alone, "signal": {"A": 0.5}})
     np.testing.assert_array_equal(single.table["scale"], many.table["scale"])
-
-
-@pytest.mark.filterwarnings("ignore:8 returns are too few:UserWarning")
-def test_saved_runs_are_compared_without_running_again(tmp_path):
-    """The numbers are those of bt.compare; another overlay or other data are refused."""
-    markets, half = MARKETS.prefix(96), Constant(leverage=0.5)
-    runs = [bt.run(markets, LEVERS[name], overlay=half, **TERMS) for name in ("one", "two")]
-    loaded = [load_saved(each.save(tmp_path)) for each in runs]
-    named = dict(zip(("one", "two"), loaded, strict=True))
-    done = bt.compare(named, draws=99, confidence=0.9)
-    policies = {name: LEVERS[name] for name in named}
-    whole = compare_policies(markets, policies, overlay=half, draws=99, confidence=0.9, **TERMS)
-    assert done.manifest["id"] == whole.manifest["id"]
-    assert done.table.equals(whole.table)
-    assert done.differences.equals(whole.differences)
-    bare = bt.run(markets, LEVERS["two"], **TERMS)
-    with pytest.raises(ParameterError, match="differs from one in overlay"):
-        bt.compare({"one": loaded[0], "bare": bare})
-    single = bt.run(markets["A"], LEVERS["two"], **TERMS)
-    with pytest.raises(ParameterError, match="differs from one in market data"):
-        bt.compare({"one": loaded[0], "single": single})
 
 
 def test_accounts_are_marked_that_hang_on_the_way_inside_bars():
