@@ -1,11 +1,7 @@
 """Experiments and files that are damaged end in an answer or in one error, never in a traceback."""
 
-import datetime as dt
 import functools
-import json
-import math
 import random
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -21,54 +17,27 @@ from tests.kit import call
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.toml"))
 VALUES = (
-    -1, 0, 1, 2.5, 1e308, 2**62, math.nan, math.inf, True, "", "x", "sample", "1h", "2030-01-01",
-    dt.date(2023, 1, 5), dt.datetime(2030, 1, 1, tzinfo=dt.UTC), [], {}, [1, "x"], [[]], {"a": 1},
-    {"time": ["2023-01-01T00:00:00Z"], "value": [2.0]}, "log:1:2", "Capped(VolTarget(), cap=2)",
+    "-1", "0", "1", "2.5", "1e308", "4611686018427387904", "nan", "inf", "true", '""', '"x"',
+    '"sample"', '"1h"', '"2030-01-01"', "2023-01-05", "2030-01-01T00:00:00Z", "[]", "{}",
+    '[1, "x"]', "[[]]", "{a = 1}", '{time = ["2023-01-01T00:00:00Z"], value = [2.0]}',
+    '"log:1:2"', '"Capped(VolTarget(), cap=2)"',
 )  # fmt: skip
 TYPED = ("[", "]]", "{", "'", "#", ".", "\n", "9" * 400, "é", "\x1b", "\0", "[" * 3_000)
 
 
-def dump(value: Any) -> str:
-    match value:
-        case dict():
-            return f"{{{', '.join(f'{json.dumps(key)} = {dump(value[key])}' for key in value)}}}"
-        case list():
-            return f"[{', '.join(map(dump, value))}]"
-        case dt.date():
-            return value.isoformat()
-        case float() if not math.isfinite(value):
-            return str(value)
-    return json.dumps(value)
-
-
-def list_places(holder: Any) -> list[tuple[Any, Any]]:
-    if not isinstance(holder, dict | list):
-        return []
-    keys = list(holder) if isinstance(holder, dict) else list(range(len(holder)))
-    return [each for key in keys for each in [(holder, key), *list_places(holder[key])]]
-
-
-def mutate(tables: dict[str, Any], chance: random.Random) -> None:
-    holder, key = chance.choice(list_places(tables))
-    value = holder[key]
-    match chance.randrange(8):
-        case 0:
-            del holder[key]
-        case 1 if isinstance(holder, dict):
-            place = chance.randrange(len(key) + 1)
-            holder[key[:place] + key[place + 1 :] + "_" * (len(key) == 1)] = holder.pop(key)
-        case 2:
-            holder[key] = {key if isinstance(key, str) else "a": value}
-        case 3:
-            holder[key] = value[0] if isinstance(value, list) and value else [value]
-        case 4 if isinstance(holder, dict):  # under another table
-            other, place = chance.choice(list_places(tables))
-            if isinstance(other[place], dict):
-                other[place][key] = json.loads(json.dumps(value, default=str))
-        case 5 if isinstance(value, int | float):
-            holder[key] = str(value)
-        case _:
-            holder[key] = chance.choice(VALUES)
+def mutate(lines: list[str], chance: random.Random) -> None:
+    """Delete, double or move a line, or spoil its key or its value."""
+    k = chance.randrange(len(lines))
+    line = lines.pop(k)
+    key, _, value = line.partition(" = ")
+    cut = chance.randrange(len(key) + 1)
+    spoilt = [
+        "", f"{line}\n{line}", f"{key[:cut]}{key[cut + 1 :]}_ = {value}", f"{key} = [{value}]",
+        f"{key} = {{a = {value}}}", line[:cut] + chance.choice(TYPED) + line[cut:],
+        *(f"{key} = {each}" for each in chance.sample(VALUES, 6)),
+    ]  # fmt: skip
+    place = chance.choice([k, k, k, chance.randrange(len(lines) + 1)])
+    lines.insert(place, chance.choice(spoilt) if place == k else line)
 
 
 def stop_at(function: Any) -> Any:
@@ -87,21 +56,16 @@ def test_a_mutated_example_is_read_or_refused(capsys, folder, monkeypatch, seed)
         monkeypatch.setattr(bt, name, stop_at(getattr(bt, name)))
     chance = random.Random(seed)
     file = EXAMPLES[seed % len(EXAMPLES)]
-    tables = tomllib.loads(file.read_text(encoding="utf-8"))
-    words = ["compare"] * ("compare" in tables)
+    lines = [each for each in file.read_text(encoding="utf-8").splitlines() if each.strip()]
+    words = ["compare"] if "[compare" in "\n".join(lines) else ["run", "sweep", "tune"]
     for _ in range(chance.randint(1, 2)):
-        mutate(tables, chance)
+        mutate(lines, chance)
     for name in ("data", "examples"):
         (folder / name).mkdir()
     for name in ("data/sample-1h", "examples/data", "examples/policy-repo"):
         (folder / name).symlink_to(ROOT / name)
-    text = "\n".join(f"{json.dumps(key)} = {dump(tables[key])}" for key in tables)
-    if seed % 10 == 0:  # the text itself is damaged
-        at = chance.randrange(len(text) + 1)
-        text = text[:at] + chance.choice(TYPED) + text[at:]
-    (folder / "examples" / file.name).write_text(text, encoding="utf-8")
-    words = words or [chance.choice(["run", "sweep", "tune"])]
-    check(capsys, *words, f"examples/{file.name}", codes=(0, 2))
+    (folder / "examples" / file.name).write_text("\n".join(lines), encoding="utf-8")
+    check(capsys, chance.choice(words), f"examples/{file.name}", codes=(0, 2))
 
 
 DAMAGE = ("cut", "flip", "double", "void", "zero")
