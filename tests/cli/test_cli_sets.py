@@ -17,7 +17,6 @@ from backtest.strategies import Constant, Cppi, VolTarget
 from tests.kit import ask, call
 
 ROOT = Path(__file__).parents[2]
-EXAMPLE = str(ROOT / "examples" / "btc-vol-target.toml")
 SHORT = ("--to", "2023-01-08", "--no-compile")
 """A week in plain Python: nothing is compiled."""
 

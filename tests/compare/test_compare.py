@@ -87,7 +87,7 @@ def test_results_of_earlier_runs_are_taken_as_they_are(plain, tmp_path):
     ({"sampling": "12h"}, "sampling"),
     ({"start": "2023-01-05"}, "start"),
     ({"overlay": Constant(leverage=0.5)}, "overlay"),
-    ({"market": bt.Markets({"A": MARKET})}, "market data"),
+    ({"market": bt.Markets(dict.fromkeys("AB", MARKET))}, "market data"),
 ])  # fmt: skip
 def test_a_result_under_other_terms_is_refused_and_says_which(changes, named):
     other = run(Constant(), **changes)

@@ -108,7 +108,6 @@ def test_bad_weights_are_refused(case):
 
 
 N = 40
-MINUTE = pd.Timedelta(minutes=1)
 
 
 def draw_market(rng: np.random.Generator, first: int, stop: int) -> bt.Market:
@@ -147,66 +146,44 @@ def draw_panel(seed: int) -> tuple[bt.Markets, pd.DataFrame]:
     return markets, weights.where(rng.uniform(size=weights.shape) < 0.8)
 
 
-def is_held(markets: bt.Markets, name: str, t: int) -> bool:
-    """Whether a weight decided at the close of bar t - 1 is held in bar t."""
-    bars = {int(time): None for time in markets[name].time}
-    hours = [int(START.value) + hour * 3600 * 10**9 for hour in (t - 1, t)]
-    return t > 0 and hours[0] in bars and hours[1] in bars
-
-
-def hold(markets: bt.Markets, weights: pd.DataFrame, t: int) -> dict[str, float]:
-    """Return the weights that bar t holds, without those that are flat."""
-    given = {name: weights[name].iloc[t - 1] for name in markets if is_held(markets, name, t)}
-    return {name: float(weight) for name, weight in given.items() if not np.isnan(weight)}
-
-
-def gain_since(markets: bt.Markets, held: dict[str, float], time: pd.Timestamp) -> float:
-    """Return the gain from the open before to this one, or to the last close."""
-    gain = 0.0
-    for name, weight in held.items():
-        bars = markets[name].bars()
-        was = bars["open"].loc[time - pd.Timedelta(hours=1)]
-        gain += weight * (bars["open"].get(time, bars["close"].iloc[-1]) / was - 1.0)
-    return gain
-
-
-def walk(markets: bt.Markets, held: dict[str, float], time: pd.Timestamp, kind: str) -> list[float]:
-    """Return the value at the four waypoints of a bar, of one unit at its open."""
-    points = [1.0] * 4
-    for name, weight in held.items():
-        last = markets[name].bars().loc[time]
-        table = last if kind == "last" else markets[name].mark().loc[time]
-        middle = ("low", "high") if last["close"] >= last["open"] else ("high", "low")
-        for k, point in enumerate(("open", *middle, "close")):
-            points[k] += weight * (table[point] / last["open"] - 1.0)
-    return points
-
-
-def pay(markets: bt.Markets, held: dict[str, float], time: pd.Timestamp) -> float:
-    total = 0.0
-    for name, weight in held.items():
-        rates = markets[name].funding()["rate"]
-        total += weight * rates[(rates.index >= time) & (rates.index < time + MINUTE)].sum()
-    return total
-
-
 def follow(markets: bt.Markets, weights: pd.DataFrame) -> pd.DataFrame:
-    value, before, rows = 1.0, dict[str, float](), []
-    for t in range(N):
-        time = START + pd.Timedelta(hours=t)
-        value *= 1.0 + gain_since(markets, before, time)
-        row = {"funding": pay(markets, before, time)}
-        before = hold(markets, weights, t)
-        for kind, lead in (("last", ""), ("mark", "mark_")):
-            points = [value * point for point in walk(markets, before, time, kind)]
-            row |= {f"{lead}open": points[0], f"{lead}close": points[3]}
-            row |= {f"{lead}high": max(points), f"{lead}low": min(points)}
-        rows.append(row)
-    return pd.DataFrame(rows)
+    """Return open, high, low and close of the index, last and mark, and its funding, by bar.
+
+    A weight of the close before is held from an open to the next one, or to the last close.
+    """
+    times, rows = markets.times, {}
+    tables = {"": {}, "mark_": {}}
+    for name, market in markets.items():
+        tables[""][name] = market.bars().reindex(times)
+        tables["mark_"][name] = market.mark().reindex(times)
+    panels = {
+        f"{lead}{point}": pd.DataFrame({name: each[point] for name, each in of.items()})
+        for lead, of in tables.items()
+        for point in ("open", "high", "low", "close")
+    }
+    has_bar = panels["open"].notna()
+    held = weights.shift(1).where(has_bar & has_bar.shift(1, fill_value=False)).fillna(0.0)
+    before = held.shift(1, fill_value=0.0)
+    following = panels["open"].fillna(panels["close"].shift(1))
+    gains = before * (following / panels["open"].shift(1) - 1.0)
+    value = (1.0 + gains.sum(axis=1)).cumprod()
+    rises = panels["close"] >= panels["open"]
+    for lead in ("", "mark_"):
+        low, high = panels[f"{lead}low"], panels[f"{lead}high"]
+        way = (panels[f"{lead}open"], low.where(rises, high), high.where(rises, low),
+               panels[f"{lead}close"])  # fmt: skip
+        points = [1.0 + (held * (each / panels["open"] - 1.0)).sum(axis=1) for each in way]
+        together = value.to_numpy() * np.stack(points)
+        rows |= {f"{lead}open": together[0], f"{lead}close": together[3]}
+        rows |= {f"{lead}high": together.max(axis=0), f"{lead}low": together.min(axis=0)}
+    rates = {name: each.funding()["rate"] for name, each in markets.items()}
+    hourly = {name: rate.groupby(rate.index.floor("h")).sum() for name, rate in rates.items()}
+    paid = before * pd.DataFrame(hourly).reindex(times)
+    return pd.DataFrame({**rows, "funding": paid.sum(axis=1).to_numpy()})
 
 
 @pytest.mark.parametrize("seed", every_nth(range(8), 4))
-def test_the_index_is_that_of_a_plain_loop(seed):
+def test_the_index_is_that_of_tables(seed):
     markets, weights = draw_panel(seed)
     index, expected = markets.index(weights), follow(markets, weights)
     names = ("open", "high", "low", "close")

@@ -180,7 +180,6 @@ def test_a_policy_is_scaled_by_a_factor():
     assert runs[0].metrics["final_equity"] == pytest.approx(runs[1].metrics["final_equity"])
 
 
-NAMES = ("A", "B")
 WILD = models.GBM(volatility=1.2)
 
 

@@ -22,6 +22,7 @@ from tests.crowd.test_cascades import make_cascade
 from tests.kit import compare_policies, free_venue
 from tests.risk.accounts import Hold, free_account
 from tests.risk.accounts import free_venue as riskless_venue
+from tests.sweep.sweeps import Modes
 from tests.validation import worlds
 
 MARKET = bt.Market.sample(bars=120)
@@ -82,10 +83,10 @@ def make_run() -> SavedResult:
 
 def make_sweep() -> SavedResult:
     sets = {
-        "leverage": [1.0, 2.0], "account.stop_loss": [None, 0.1],
-        "account.auto_margin": [True, False], "venue.liquidation.step": [0.5, "bracket"],
+        "mode": ["plain", "scaled"], "is_on": [True, False], "account.stop_loss": [None, 0.1],
+        "venue.liquidation.step": [0.5, "bracket"],
     }  # fmt: skip
-    return bt.sweep(MARKET, Constant, sets, **PLAIN)
+    return bt.sweep(MARKET, Modes, sets, **PLAIN)
 
 
 def make_study() -> SavedResult:
