@@ -63,7 +63,7 @@ class Axis(NamedTuple):
 def read_axis(column: pd.Series, is_log: bool) -> Axis:
     is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
     if not is_number or column.isna().any():
-        cells, names = pd.factorize(column.fillna("none").astype(str), sort=True)
+        cells, names = pd.factorize(column.astype(object).fillna("none").astype(str), sort=True)
         return Axis(cells, np.array(names, dtype=object), [*names], "category")
     numbers = column.to_numpy(dtype=np.float64)
     values = np.unique(numbers)
