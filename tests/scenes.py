@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.account import Rules
+from backtest.account import InstrumentRules
 from backtest.account.account_records import Quote
-from backtest.engine.feed_arrays import read_account_rules
+from backtest.engine.inputs import read_instrument_rules
 from backtest.venue.requirement import read_rules
 
 GROUPS: dict[str, dict[str, Any]] = {
@@ -150,9 +150,9 @@ def account_of(**changes: Any) -> bt.Account:
     return bt.Account(**{"capital": 1000.0} | changes)
 
 
-def rules_of(venue: bt.Venue, account: bt.Account) -> Rules:
+def rules_of(venue: bt.Venue, account: bt.Account) -> InstrumentRules:
     margin = read_rules(venue, account.venue_leverage or 0.0, account.margin == "isolated")
-    return read_account_rules(venue, account, margin)
+    return read_instrument_rules(venue, account, margin)
 
 
 def quote_of(start: float, low: float, high: float, close: float) -> Quote:

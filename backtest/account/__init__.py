@@ -7,8 +7,8 @@ from backtest.base import open_door
 if TYPE_CHECKING:
     from backtest.account.account import Account, list_shared_settings, without_flows_before
     from backtest.account.account import check_setting
-    from backtest.account.account_records import AccountRules, Balances, InstrumentRules
-    from backtest.account.account_records import Position, Quote, Rules, Trade, Watch
+    from backtest.account.account_records import Balances, InstrumentRules
+    from backtest.account.account_records import Position, Quote, Trade, Watch
     from backtest.account.liquidation import add_from_wallet
     from backtest.account.position import charge
     from backtest.account.position import compute_root, is_failing, make_balances

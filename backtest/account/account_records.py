@@ -81,18 +81,6 @@ class InstrumentRules(NamedTuple):
     full_below_health: float
 
 
-class AccountRules(NamedTuple):
-    has_interest: bool | None
-    is_loan: bool
-    top_up_to: float
-    ruin_at: float
-
-
-class Rules(NamedTuple):
-    account: AccountRules
-    instrument: InstrumentRules
-
-
 class Position(NamedTuple):
     """The position in one instrument.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, get_args
 
@@ -129,16 +129,6 @@ class Range(Declaration):
         """Return a mask of the numbers that :meth:`check` accepts, whole or not."""
         return (values >= self.low) & (values <= self.high)
 
-    def invalid(self, *, whole: bool = False) -> Iterator[object]:
-        """Yield values that :meth:`check` rejects, for tests of classes that declare this range."""
-        yield from (float("nan"), "1", None)
-        if math.isfinite(self.low):
-            yield math.nextafter(self.low, -math.inf) if not whole else int(self.low) - 1
-        if math.isfinite(self.high):
-            yield math.nextafter(self.high, math.inf) if not whole else int(self.high) + 1
-        if whole:
-            yield self.low + 0.5
-
 
 @dataclass(frozen=True, init=False, repr=False)
 class Choice(Declaration):
@@ -178,10 +168,6 @@ class Choice(Declaration):
             If it is not one of the options.
         """
         return str(super().check(name, value))
-
-    def invalid(self, *, whole: bool = False) -> Iterator[object]:  # noqa: ARG002 - as check
-        """Yield values that :meth:`check` rejects."""
-        yield from ("no such option", None, 1.5)
 
 
 def read_range(name: str, low: float, high: float, *, is_log: bool) -> Range:

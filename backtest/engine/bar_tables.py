@@ -299,7 +299,7 @@ def tabulate_position(run: RunCloses) -> dict[str, FloatArray]:
     fields, initial, equity = run.record.of_one(), run.closes.initial, run.record.account.equity
     quantity, value = fields["quantity"], value_of(run.venue, run.mark)
     is_held, is_isolated = quantity != 0.0, run.modes[0] == "isolated"
-    needed = run.own_margins[0][0] if is_isolated else run.closes.requirement
+    needed = run.closes.own[:, 0] if is_isolated else run.closes.requirement
     with np.errstate(divide="ignore", invalid="ignore"):
         leverage = quantity * np.abs(value) / equity
         turns = np.where(is_held, np.abs(run.notionals[:, 0]) / initial, 0.0)
@@ -318,7 +318,10 @@ def tabulate_position(run: RunCloses) -> dict[str, FloatArray]:
         "position_leverage": turns,
     }
     if is_isolated:
-        columns["margin_ratio"] = run.own_margins[0][1]
+        backing = fields["margin"] + run.unrealized[:, 0]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.where(backing > 0.0, needed / backing, np.inf)
+        columns["margin_ratio"] = np.where(is_held, ratio, 0.0)
     if run.venue.interest_on != "loan":
         return columns
     loan = compute_loan_columns(run.venue, run.record, run.mark, needed, is_isolated=is_isolated)

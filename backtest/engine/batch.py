@@ -29,8 +29,13 @@ from backtest.engine.driver import (
     read_tables,
     run_in_loop,
 )
-from backtest.engine.feed_arrays import TradedDays, start_day
-from backtest.engine.inputs import AccountInputs, resume_options, start_account_state
+from backtest.engine.inputs import (
+    AccountInputs,
+    TradedDays,
+    resume_options,
+    start_account_state,
+    start_day,
+)
 from backtest.engine.loop import BEGIN, DONE, FIRST, STOP, Deciders, begin_lane
 from backtest.engine.option_trader import Legs, OptionTrader, make_trader
 from backtest.engine.plain_or_compiled import estimate_plain, find_mark, try_plain
@@ -286,6 +291,20 @@ def join_deciders(
     )
 
 
+def lay_flat(state: AccountState, deciders: Deciders) -> tuple[FloatArray, AccountState, Deciders]:
+    """Return the numbers of an account, all but its options, and of the memory, as one array.
+
+    The arrays of the state and the memory that are returned are views of it.
+    """
+    arrays = [*flatten([x for x in state if x is not state.options]), deciders.memory]
+    numbers = np.concatenate([each.view(np.float64) for each in arrays])
+    parts = np.split(numbers, np.cumsum([len(each) for each in arrays])[:-1])
+    views = (part.view(each.dtype) for part, each in zip(parts, arrays, strict=True))
+    held = type(state.held)._make(next(views) for _ in state.held)
+    own = {x: next(views) for x in state._fields if x not in ("held", "options")}
+    return numbers, state._replace(held=held, **own), deciders._replace(memory=next(views))
+
+
 def bind_policies(setup: Setup, deciders: Deciders, *, is_compiled: bool) -> BoundLoop:
     has_own = isinstance(setup.account.requirement, OwnMargin)
     asked = [(deciders, list_policies(setup.observed))]
@@ -324,23 +343,22 @@ class BatchLoop:
         LaneFault
             If a policy asked for a negative leverage, or the books did not balance.
         """
-        loop, bound = self.bind_to(laid)
-        inputs, state, n = laid.inputs, copy_state(self.state), len(self.setup.markets)
+        numbers, state, deciders = lay_flat(copy_state(self.state), laid.deciders)
+        loop, bound = self.bind_to(laid._replace(deciders=deciders))
+        inputs, n = laid.inputs, len(self.setup.markets)
         begins = np.arange(laid.lanes) * laid.width
         events = [
             np.searchsorted(x, begins) for x in (inputs.feed.funding_bar, inputs.feed.flow_bar)
         ]
         places = np.stack([begins, begins + first, begins + laid.width, *events], axis=1)
-        numbers = [*flatten([x for x in state if x is not state.options]), laid.deciders.memory]
-        begun = np.concatenate([np.ravel(each).astype(np.float64) for each in numbers])
         lives = np.zeros((len(FIELDS), laid.lanes * laid.width))
         tape = new_tape(n, 0, 0, 0)
         tape.is_on[0] = 0
-        given = (inputs, state, bound)
+        given, lanes = (inputs, state, bound), Lanes(places, lives, numbers.copy(), numbers)
         if inputs.fees is None and not inputs.changes:
-            self.live_all(loop, given, tape._replace(lanes=Lanes(places, lives, begun)))
+            self.live_all(loop, given, tape._replace(lanes=lanes))
         else:
-            tape = tape._replace(lanes=Lanes(places[:0], lives, begun))
+            tape = tape._replace(lanes=lanes._replace(places=places[:0]))
             for k, place in enumerate(places):
                 self.live_one(loop, given, tape, place, k)
         return lives.reshape(len(FIELDS), laid.lanes, laid.width)
@@ -367,7 +385,7 @@ class BatchLoop:
             begin, rest = int(place[BEGIN]), len(inputs.feed.time) - int(place[STOP])
             day = np.pad(inputs.fees.day, (begin, rest), constant_values=(0, FOREVER))
             inputs = inputs._replace(fees=inputs.fees._replace(day=day))
-        begin_lane(tape.lanes._replace(places=place[None]), inputs.feed, bound, state, 0)
+        begin_lane(tape.lanes._replace(places=place[None]), inputs.feed, state, 0)
         traded = None if self.setup.resume is None else self.setup.resume.traded
         first, stop = int(place[FIRST]), int(place[STOP])
         counts = Counts(self.tally.copy(), traded)

@@ -341,6 +341,8 @@ def fill_close(bar: AccountBar, closes: Closes, row: int) -> None:
     n = len(state.margin)
     for i in range(n):
         closes.share[row, i] = scratch.shares[i]
+        if is_isolated(terms, i):
+            closes.own[row, i] = compute_pool_needed(terms, state, bar.quotes, i)
     for c in range(len(state.held.amounts)):
         closes.collateral_share[row] += scratch.shares[n + c]
     closes.requirement[row] = look_at_close(bar, True).needed
@@ -388,13 +390,14 @@ class Lanes(NamedTuple):
 
     ``places`` of shape (lanes, 5) has the first bar of each lane, the first one lived, one past the
     last, and the numbers of its first settlement and flow. ``lives`` of shape (5, bars) are wealth,
-    liquidations, bad debt, margin calls and whether the account is ruined. Each life begins with
-    ``begun``: the numbers of the account and of the memory of its policies.
+    liquidations, bad debt, margin calls and whether the account is ruined. ``numbers`` are those of
+    the account and of the memory of its policies, which begin each life as in ``begun``.
     """
 
     places: IntArray
     lives: FloatArray
     begun: FloatArray
+    numbers: FloatArray
 
 
 class RunTape(NamedTuple):

@@ -29,8 +29,14 @@ from backtest.base import (
 from backtest.engine import closes
 from backtest.engine import loop as loop_steps
 from backtest.engine.closes import Lanes, RunTape
-from backtest.engine.feed_arrays import ASSET, TradedDays, start_day
-from backtest.engine.inputs import AccountInputs, pack_terms, write_table
+from backtest.engine.inputs import (
+    ASSET,
+    AccountInputs,
+    TradedDays,
+    pack_terms,
+    start_day,
+    write_table,
+)
 from backtest.engine.loop import BROKEN, DONE, FULL, NEGATIVE, Deciders
 from backtest.engine.option_trader import OptionTrader
 from backtest.engine.policies import Callbacks, ask_plain
@@ -370,7 +376,7 @@ def new_tape(n: int, n_bars: int, first: int, capacity: int, n_options: int = 0)
         is_on=np.ones(1, np.int64),
         units=np.zeros(0),
         pool=np.zeros(2),
-        lanes=Lanes(np.zeros((0, 5), np.int64), np.zeros((5, 0)), np.zeros(0)),
+        lanes=Lanes(np.zeros((0, 5), np.int64), np.zeros((5, 0)), np.zeros(0), np.zeros(0)),
     )
 
 

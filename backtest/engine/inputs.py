@@ -1,12 +1,16 @@
-"""Markets, venues and account as the terms and the feed of the loop."""
+"""Markets, venues and an account as the terms and the feed of the loop."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
+from backtest import base
+from backtest import venue as v
 from backtest.account import (
     Account,
     AccountState,
@@ -16,47 +20,24 @@ from backtest.account import (
     OptionState,
     OptionTerms,
     Terms,
+    find_column,
+    find_factor,
+    is_price_distance,
     make_option_feed,
+    read_scale,
 )
 from backtest.account import records as r
-from backtest.account.account_records import CLOSE
-from backtest.base import FloatArray, IntArray, ParameterError, parse_duration, pick_value
-from backtest.engine.feed_arrays import (
-    DailyFees,
-    as_of,
-    earn_cash,
-    find_prices,
-    mark_samples,
-    measure_log_returns,
-    place_costs,
-    read_account_rules,
-    read_assets,
-    read_cash,
-    read_daily_fees,
-    read_instrument,
-    read_margin_tables,
-    read_plan,
-    read_whole,
-)
+from backtest.account.account_records import CLOSE, PARTIAL, TAKEOVER
+from backtest.base import DataError, FloatArray, IntArray, ParameterError
+from backtest.base.units import DAY
 from backtest.engine.option_inputs import read_option_feed
-from backtest.market import Markets, find_clock
+from backtest.market import Market, Markets, find_clock, has_gaps
 from backtest.measures import Clock
-from backtest.venue import (
-    Holdings,
-    MarginRule,
-    MarginRules,
-    OptionPositions,
-    ScenarioMargin,
-    Venue,
-    find_newest,
-    index_names,
-    pack_brackets,
-    pack_option_rules,
-    pack_spot,
-)
+from backtest.venue import Collateral, MarginRule, MarginRules, OptionPositions, Venue
+from backtest.venue.venue import DATED, MAKER
 
 if TYPE_CHECKING:
-    from backtest.engine.run_data import RunOptions
+    from backtest.venue import Fees
 
 
 BY_BAR = ("years", "volatilities", "bases", "indices", "values", "marks")
@@ -66,7 +47,7 @@ def name_groups(
     rule: MarginRule, feed: OptionFeed, names: Sequence[str]
 ) -> tuple[tuple[str, ...], list[str]]:
     found = [names[i] for i in feed.instruments]
-    if not isinstance(rule, ScenarioMargin):
+    if not isinstance(rule, v.ScenarioMargin):
         return tuple(dict.fromkeys(found)), found
     groups = rule.list_groups(names)
     of_names = {name: group for group, members in groups.items() for name in members}
@@ -92,9 +73,9 @@ def pack_positions(feed: OptionFeed, groups: Any) -> OptionPositions:
 def pack_option_terms(rule: MarginRule, feed: OptionFeed, names: Sequence[str]) -> OptionTerms:
     groups, found = name_groups(rule, feed, names)
     used = rule if len(feed.signs) else MarginRule()
-    positions = pack_positions(feed, index_names(found, groups))
+    positions = pack_positions(feed, v.index_names(found, groups))
     return OptionTerms(
-        rules=pack_option_rules(used, positions, groups if len(feed.signs) else (), names),
+        rules=v.pack_option_rules(used, positions, groups if len(feed.signs) else (), names),
         instruments=feed.instruments,
         groups=positions.groups,
         fee_rates=feed.fee_rates,
@@ -114,7 +95,7 @@ def start_options(terms: OptionTerms, feed: OptionFeed) -> OptionState:
     return OptionState(**{**empty, **targets, **flags, **positions})
 
 
-def resume_options(inputs: Any, names: Sequence[str], held: RunOptions | None) -> OptionState:
+def resume_options(inputs: Any, names: Sequence[str], held: Any) -> OptionState:
     found = start_options(inputs.terms.options, inputs.feed.options)
     if held is None:
         return found
@@ -137,6 +118,381 @@ def resume_options(inputs: Any, names: Sequence[str], held: RunOptions | None) -
 def no_options() -> OptionState:
     feed = make_option_feed(0, 1)
     return start_options(pack_option_terms(MarginRule(), feed, ()), feed)
+
+
+# ------------------------------------------------------------------------------------ days of fees
+
+WINDOW = 30
+"""Days of the volume that chooses a tier."""
+ROUNDING = 1e-9
+"""Relative rounding of a volume that reaches a tier."""
+
+
+class TradedDays(NamedTuple):
+    """Traded notional by UTC day: ``today``, of day number ``day``, and the 30 days before it.
+
+    ``past`` has shape (30,), the oldest day first.
+    """
+
+    day: int
+    today: float
+    past: FloatArray
+
+    def at(self, day: int) -> TradedDays:
+        passed = min(day - self.day, WINDOW + 1)
+        if passed <= 0:
+            return self
+        rows = np.concatenate([self.past, [self.today], np.zeros(passed - 1)])
+        return TradedDays(day, 0.0, rows[-WINDOW:])
+
+    def add(self, amount: float) -> TradedDays:
+        return self._replace(today=self.today + amount)
+
+    def sum_past(self) -> float:
+        total = 0.0  # not sum(), which rounds in another way from Python 3.12 on
+        for amount in self.past.tolist():
+            total += amount
+        return total
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"day": self.day, "today": self.today, "past": self.past.tolist()}
+
+
+def read_traded(data: Mapping[str, Any] | None) -> TradedDays | None:
+    if data is None:
+        return None
+    return TradedDays(data["day"], data["today"], np.array(data["past"], dtype=np.float64))
+
+
+def start_day(day: IntArray, traded: TradedDays | None, t: int) -> tuple[TradedDays, int]:
+    now, end = int(day[t]), int(np.searchsorted(day, day[t], side="right"))
+    return (TradedDays(now, 0.0, np.zeros(WINDOW)) if traded is None else traded.at(now)), end
+
+
+class DailyFees(NamedTuple):
+    """The fees of the instruments whose tiers change from day to day, None for the others."""
+
+    fees: tuple[Fees | None, ...]
+    day: IntArray
+
+    def write(self, terms: Terms, traded: TradedDays) -> Terms:
+        volume = traded.sum_past() * (1.0 + ROUNDING)
+        for i, fees in enumerate(self.fees):
+            if fees is not None:
+                taker, maker = v.find_newest(fees.taker), v.find_newest(fees.maker)
+                for tier in fees.tiers:
+                    if volume >= tier.volume:
+                        taker, maker = tier.taker, tier.maker
+                terms = write_rates(terms, i, taker, maker, fees.maker_share)
+        return terms
+
+
+def write_rates(terms: Terms, i: int, taker: float, maker: float, maker_share: float) -> Terms:
+    numbers, makers = terms.numbers.copy(), terms.makers.copy()
+    fee = blend(taker, maker, maker_share)
+    numbers[r.NUMBERS.index("fee"), i], numbers[r.NUMBERS.index("taker"), i] = fee, taker
+    makers[i] = maker
+    margin = terms.instruments[i].margin._replace(taker=taker)
+    terms = terms._replace(numbers=numbers, makers=makers)
+    return write_table(terms, i, margin, fee=fee, taker=taker)
+
+
+def blend(taker: Any, maker: Any, maker_share: float) -> Any:
+    return taker * (1.0 - maker_share) + maker * maker_share
+
+
+# ------------------------------------------------------------------------- settings by instrument
+
+MODES = {"close": CLOSE, "takeover": TAKEOVER, "partial": PARTIAL}
+
+
+def read_instrument_rules(venue: Venue, account: Account, margin: MarginRules) -> InstrumentRules:
+    taker, maker, slippage, spread, liquidation_fee, worsening = (
+        v.find_newest(v.pick_cost(venue, name)) for name in DATED
+    )
+    contract, share = venue.contract, venue.profit_share()
+    most, limit = venue.slippage.max_participation, account.max_leverage
+    has_least = (contract.min_notional or 0.0) > 0.0
+    has_limits = isinstance(limit, pd.Series)
+    step, per_order = venue.liquidation.step, venue.fees.per_order
+    return InstrumentRules(
+        is_inverse=True if contract.kind == "inverse" else None,
+        is_isolated=True if account.margin == "isolated" else None,
+        has_stop=True if account.stop_loss is not None else None,
+        has_impact=True if venue.slippage.impact > 0.0 else None,
+        has_rounding=True if contract.lot > 0.0 or has_least or most is not None else None,
+        keeps_entry=True,
+        marks_entry=True,
+        margin=margin,
+        lot=contract.lot,
+        min_notional=contract.min_notional or 0.0,
+        fee=blend(taker, maker, venue.fees.maker_share),
+        taker=taker,
+        slippage=slippage + 0.5 * spread if v.has_spread(venue) else slippage,
+        impact=venue.slippage.impact,
+        participation=float(most or math.inf),
+        liquidation_mode=MODES[venue.liquidation.mode],
+        liquidation_fee=liquidation_fee,
+        liquidation_slippage=worsening,
+        step=0.0 if isinstance(step, str) else step,
+        full_below=venue.liquidation.full_below,
+        is_funded_by_wallet=venue.isolated_funding == "wallet",
+        min_leverage=account.min_leverage,
+        max_leverage=math.inf if isinstance(limit, pd.Series) else limit,
+        band=account.band,
+        stop_loss=find_factor(account.stop_loss),
+        fills_late=True if account.fill == "next_close" else None,
+        fills_early=True if account.fill == "same_close" else None,
+        has_exits=True if account.has_exits else None,
+        take_profit=find_factor(account.take_profit),
+        trailing_stop=find_factor(account.trailing_stop),
+        equity_stop=account.equity_stop or 0.0,
+        is_stop_distance=True if is_price_distance(account.stop_loss) else None,
+        is_profit_distance=True if is_price_distance(account.take_profit) else None,
+        is_trail_distance=True if is_price_distance(account.trailing_stop) else None,
+        has_limits=True if has_limits else None,
+        rounds_price=True if contract.round_to_tick else None,
+        tick=contract.tick,
+        has_auto_margin=True if account.auto_margin else None,
+        has_profit_share=True if share < 1.0 else None,
+        has_order_fee=True if has_order_fee(venue) else None,
+        has_liquidation_impact=True if venue.liquidation.impact > 0.0 else None,
+        profit_share=share,
+        order_fee=0.0 if isinstance(per_order, pd.Series) else per_order,
+        liquidation_impact=venue.liquidation.impact,
+        full_below_health=venue.liquidation.full_below_health,
+    )
+
+
+def has_interest(venue: Venue) -> bool:
+    return bool(v.find_charged(venue.rates()))
+
+
+def has_order_fee(venue: Venue) -> bool:
+    return bool(np.any(np.asarray(venue.fees.per_order) > 0.0))
+
+
+def read_margin_tables(
+    venue: Venue, account: Account, time: IntArray, first: int
+) -> list[tuple[int, MarginRules]]:
+    setting, is_isolated = account.venue_leverage or 0.0, account.margin == "isolated"
+    return [
+        (first + table.first, v.read_rules(venue.with_table(table), setting, is_isolated))
+        for table in venue.in_use(time[first:])
+    ]
+
+
+def read_instrument(market: Market, venue: Venue, account: Account) -> dict[str, Any]:
+    """Return what venue and settings give an instrument by bar, each (n_bars,) or (1,)."""
+    lowest, tick = float(market.low.min()), venue.contract.tick
+    if venue.contract.round_to_tick and not tick <= lowest:
+        raise ParameterError(
+            f"tick must be at most the lowest price, {lowest:g}, with round_to_tick, got {tick:g}"
+        )
+    sigma, adv = measure_impact(market, venue)
+    multipliers = {
+        name: as_of(rate, market.time, f"venue.{name}")
+        for name, rate in v.choose_multipliers(venue).items()
+    }
+    both = multipliers.get("margin_multiplier", np.ones(1))
+    initial = multipliers.get("initial_multiplier", both)
+    per_order = venue.fees.per_order
+    order_fee = per_order if isinstance(per_order, pd.Series) else 0.0
+    scales = {"stop_loss": "stop", "take_profit": "profit", "trailing_stop": "trail"}
+    return {
+        "multiplier": multipliers.get("maintenance_multiplier", both),
+        "initial": initial,
+        "sigma": sigma,
+        "adv": adv,
+        "limit": as_of(account.max_leverage, market.time, "account.max_leverage"),
+        "order_fee": as_of(order_fee, market.time, "venue.fees.per_order"),
+        **{
+            f"{name}_scale": read_scale(getattr(account, key), market, f"account.{key}")
+            for key, name in scales.items()
+        },
+    }
+
+
+def measure_impact(market: Market, venue: Venue) -> tuple[FloatArray, FloatArray]:
+    if venue.slippage.impact == 0.0 and venue.liquidation.impact == 0.0:
+        return np.zeros(1), np.zeros(1)
+    if not market.sessions and has_gaps(market):  # bars of two lengths
+        clock = find_clock(market)
+        longer = measure_impact(clock.seen, venue)
+        rows = np.where(clock.rows >= 0, clock.rows, -clock.rows - 1)
+        rows = np.minimum(rows, clock.seen.n_bars - 1)
+        return longer[0][rows], longer[1][rows]
+    window = base.parse_duration(venue.slippage.impact_window)
+    n = window // market.interval
+    if n < 2:
+        raise ParameterError(
+            f"impact_window must hold two bars of {base.format_duration(market.interval)} or more, "
+            f"got {venue.slippage.impact_window}"
+        )
+    if not np.any(market.volume > 0.0):
+        raise DataError(
+            f"impact needs volumes, {market!r} has none; load bars with a volume column"
+        )
+    per_day = DAY / market.interval
+    size = venue.contract.size
+    unit = size / market.close if venue.contract.kind == "inverse" else size * market.close
+    returns = pd.Series(np.log(market.close)).diff()
+    sigma = returns.rolling(n).std().shift(1) * math.sqrt(per_day)
+    adv = pd.Series(market.volume * unit).rolling(n).mean().shift(1) * per_day
+    # copies, because pandas gives read-only arrays, for which numba would compile another loop
+    return sigma.to_numpy(dtype=np.float64, copy=True), adv.to_numpy(dtype=np.float64, copy=True)
+
+
+def place_costs(market: Market, venue: Venue) -> dict[int, FloatArray]:
+    """Return the costs that change over time by row, each of shape (n_bars,) or (1,)."""
+    if not v.list_dated(venue):
+        return {}
+    taker, maker, rate, spread, fee, worse = (
+        read_cost(v.pick_cost(venue, name), market, f"venue.{name}") for name in DATED
+    )
+    blended = blend(taker, maker, venue.fees.maker_share)
+    rows = (blended, taker, rate + 0.5 * spread, fee, worse, maker)
+    return {row: values for row, values in enumerate(rows) if len(values) > 1}
+
+
+def read_cost(cost: base.Cost, market: Market, key: str) -> FloatArray:
+    """Return a cost by bar, of shape (n_bars,), or (1,) for a constant."""
+    if not isinstance(cost, str):
+        return as_of(cost, market.time, key)
+    values = pd.Series(find_column(market, cost, key)).ffill().to_numpy()
+    low = MAKER.low if key.endswith("maker") else 0.0
+    wrong = np.flatnonzero(~((values >= low) & (values < 1.0)))
+    if len(wrong):
+        at = base.format_time(int(market.time[wrong[0]]))
+        raise DataError(
+            f"{key} must be a fraction of the price from {low:g} up to 1 (1 bp is 0.0001), known "
+            f"from the first bar on, got {cost} {values[wrong[0]]:g} in {len(wrong):,} of "
+            f"{market.n_bars:,} bars, first at {at} UTC"
+        )
+    return np.concatenate([values[:1], values[:-1]])
+
+
+# -------------------------------------------------------------------------- arrays on the clock
+
+
+def measure_years(market: Market | Markets, venue: Venue, first: int, started: int) -> FloatArray:
+    year = venue.day_count * DAY
+    if has_gaps(market):
+        years = np.diff(market.time, prepend=market.time[0]) / year
+    else:
+        years = np.array([market.interval / year])
+    if first == 0 or started != market.time[first]:
+        return years
+    own = np.broadcast_to(years, (market.n_bars,)).copy()
+    own[first] = 0.0
+    return own
+
+
+def earn_cash(cash_rate: FloatArray, years: FloatArray, n_bars: int) -> FloatArray:
+    free = np.zeros(n_bars)
+    if np.any(cash_rate != 0.0):
+        rates, spans = (np.broadcast_to(each, free.shape) for each in (cash_rate, years))
+        free[1:] = rates[:-1] * spans[1:]
+    return free
+
+
+def as_of(rate: float | pd.Series, time: IntArray, key: str) -> FloatArray:
+    """Return the value in force at each time: of shape (n,), or (1,) for a constant."""
+    if not isinstance(rate, pd.Series):
+        return np.array([float(rate)])
+    stamps = pd.DatetimeIndex(rate.index).as_unit("ns").asi8
+    found = np.searchsorted(stamps, time, side="right") - 1
+    if found[0] < 0:
+        raise ParameterError(
+            f"{key}: a series must begin by the first bar, {base.format_time(int(time[0]))} UTC, "
+            f"got one from {base.format_time(int(stamps[0]))} UTC"
+        )
+    return np.asarray(rate.to_numpy(dtype=np.float64)[found])
+
+
+def place_flows(
+    time: IntArray, account: Account, first: int, started: int
+) -> tuple[IntArray, FloatArray]:
+    if account.flows is None:
+        return np.empty(0, np.int64), np.empty(0)
+    stamps = pd.DatetimeIndex(account.flows.index).as_unit("ns").asi8
+    if stamps[0] < started:
+        raise ParameterError(
+            f"flows must not lie before the first bar, {base.format_time(started)} UTC, "
+            f"got {base.format_time(int(stamps[0]))} UTC; add it to capital"
+        )
+    bar = np.searchsorted(time, stamps, side="left")
+    kept = (bar < len(time)) & (bar >= first)
+    amounts = np.asarray(account.flows, dtype=np.float64)
+    return bar[kept].astype(np.int64), amounts[kept]
+
+
+ASSET = (
+    "open", "high", "low", "close", "mark_open", "mark_high", "mark_low", "mark_close",
+)  # fmt: skip
+
+
+def read_assets(markets: Markets, account: Account) -> dict[str, Any]:
+    """Return the prices of the collateral on the clock, each of shape (C, n_bars)."""
+    found = {f"asset_{name}": np.empty((len(account.collateral), markets.n_bars)) for name in ASSET}
+    for c, asset in enumerate(account.collateral):
+        prices: Any = find_prices(asset, markets)
+        is_market = isinstance(prices, Market)
+        rows = find_rows(prices, markets, f"collateral {asset.name!r}") if is_market else None
+        for name in ASSET:
+            found[f"asset_{name}"][c] = prices if rows is None else getattr(prices, name)[rows]
+    return found
+
+
+def find_prices(asset: Collateral, markets: Markets) -> Market | float:
+    prices = asset.prices
+    if isinstance(prices, str) and prices in markets:
+        return markets[prices]
+    if isinstance(prices, Market | float):
+        return prices
+    raise DataError(
+        f"prices of collateral {asset.name!r} must be a Market, a number or one of "
+        f"{', '.join(markets)}, got {prices!r:.60}"
+    )
+
+
+def find_rows(prices: Market, markets: Markets, what: str) -> IntArray:
+    rows = np.searchsorted(prices.time, markets.time)
+    inside = np.minimum(rows, prices.n_bars - 1)
+    missing = np.flatnonzero(prices.time[inside] != markets.time)
+    if len(missing):
+        at = base.format_time(int(markets.time[missing[0]]))
+        raise DataError(
+            f"{what} must have a price in every bar of the markets, got none in {len(missing):,} "
+            f"of {markets.n_bars:,}, first at {at} UTC"
+        )
+    return rows.astype(np.int64)
+
+
+def measure_log_returns(price: FloatArray, *, is_inverse: bool) -> FloatArray:
+    returns = np.full(len(price), np.nan)
+    before, after = price[:-1], price[1:]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        returns[1:] = np.log(2.0 - before / after if is_inverse else after / before)
+    returns[~np.isfinite(returns)] = np.nan
+    return returns
+
+
+def mark_samples(market: Market | Markets, sampling: str) -> FloatArray:
+    return mark_ends(market, max(base.parse_duration(sampling, "sampling"), 1))
+
+
+def mark_ends(market: Market | Markets, period: int) -> FloatArray:
+    ends = np.zeros(market.n_bars)
+    if period % market.interval == 0 and not has_gaps(market):
+        step = period // market.interval
+        passed = (market.start % period) // market.interval
+        ends[step - 1 - passed :: step] = 1.0
+    else:
+        bucket = market.time // period
+        ends[:-1] = bucket[1:] != bucket[:-1]
+    ends[-1] = 1.0
+    return ends
 
 
 # ---------------------------------------------------------------------------------- terms and feed
@@ -182,7 +538,7 @@ def read_inputs(
         read_margin_tables(venues[name], own[name], markets.time, first) for name in markets.names
     ]
     rules = [
-        read_account_rules(venues[name], own[name], table[0][1]).instrument
+        read_instrument_rules(venues[name], own[name], table[0][1])
         for name, table in zip(markets.names, tables, strict=True)
     ]
     width = max(len(margin.floors) for table in tables for _, margin in table)
@@ -195,7 +551,8 @@ def read_inputs(
         (bar, i, margin) for i, table in enumerate(tables) for bar, margin in table[1:]
     )
     clock, log_returns = read_clock(markets, feed, sampling, terms, like)
-    fees = read_daily_fees([venues[name] for name in markets.names], markets.time)
+    tiered = [venues[name].fees if venues[name].fees.tiers else None for name in markets.names]
+    fees = DailyFees(tuple(tiered), markets.time // DAY) if any(tiered) else None
     return AccountInputs(terms, feed, clock, log_returns, tuple(changes), started, fees)
 
 
@@ -214,9 +571,9 @@ def read_terms(
     margins = {name: own.margin for name, own in zip(names, rules, strict=True)}
     packed = account.requirement.pack(margins, account.collateral, width)
     order, ranks = read_order(account, venue, names)
-    whole = read_whole(venue, account)
+    call = account.margin_call or 0.0
     legs = [venues[name].contract.haircut for name in names]
-    packed = packed._replace(spot=pack_spot(legs))
+    packed = packed._replace(spot=v.pack_spot(legs))
     modes = {own.liquidation_mode for own in rules if own.is_isolated is None}
     return Terms(
         instruments=list(rules),
@@ -231,11 +588,15 @@ def read_terms(
         intrabar=r.WORST if account.intrabar == "worst" else r.PATH,
         liquidation_mode=modes.pop() if modes else CLOSE,
         order=order,
-        has_interest=whole.has_interest is not None or pays_for_coins(venues),
-        is_loan=whole.is_loan,
-        top_up_to=whole.top_up_to,
-        ruin_at=whole.ruin_at,
-        **read_plan(venue, account),
+        has_interest=has_interest(venue) or pays_for_coins(venues),
+        is_loan=venue.interest_on == "loan",
+        top_up_to=account.top_up_to or 1.0,
+        ruin_at=account.ruin_at or 0.0,
+        margin_call=call,
+        has_top_up=account.top_up_to is not None,
+        grace=-1.0 if venue.call_grace is None else float(venue.call_grace),
+        grace_ratio=account.top_up_to or call * (1.0 - 1e-11),
+        is_halting=account.after_liquidation == "halt",
         negative_limit=account.negative_limit or 0.0,
         conversion_is_pro_rata=account.conversion == "pro_rata",
         max_gross_leverage=account.max_gross_leverage,
@@ -244,8 +605,8 @@ def read_terms(
         equity_stop=account.equity_stop or 0.0,
         max_holding=(held := read_max_holding(account, names)),
         has_time_stop=bool(np.any(held)),
-        offsets=np.array([pick_value(account.offset, name) or 0.0 for name in names]),
-        makers=np.array([find_newest(venues[name].fees.maker) for name in names]),
+        offsets=np.array([base.pick_value(account.offset, name) or 0.0 for name in names]),
+        makers=np.array([v.find_newest(venues[name].fees.maker) for name in names]),
         rests_closing=account.closing == "limit",
         options=pack_option_terms(account.requirement, options, names),
     )
@@ -253,8 +614,8 @@ def read_terms(
 
 def read_max_holding(account: Account, names: Sequence[str]) -> FloatArray:
     """Return the longest time of a position in each instrument, in ns; 0 for none."""
-    given = [pick_value(account.max_holding, name) for name in names]
-    found = [0 if each is None else parse_duration(each) for each in given]
+    given = [base.pick_value(account.max_holding, name) for name in names]
+    found = [0 if each is None else base.parse_duration(each) for each in given]
     return np.array(found, dtype=np.float64)
 
 
@@ -262,7 +623,7 @@ def read_order(account: Account, venue: Venue, names: Sequence[str]) -> tuple[in
     order = venue.liquidation.order
     ranks = np.arange(len(names), dtype=np.int64)
     if order is None:
-        has_scenarios = isinstance(account.requirement, ScenarioMargin)
+        has_scenarios = isinstance(account.requirement, v.ScenarioMargin)
         return (r.MOST_RELIEF if has_scenarios else r.LARGEST_LOSS), ranks
     if isinstance(order, str):
         return ORDERS[order], ranks
@@ -274,7 +635,7 @@ def read_order(account: Account, venue: Venue, names: Sequence[str]) -> tuple[in
 def number_markets(markets: Markets, account: Account) -> IntArray:
     paths: list[object] = [id(markets[name]) for name in markets.names]
     assets: list[object] = [id(find_prices(each, markets)) for each in account.collateral]
-    if isinstance(account.requirement, ScenarioMargin):
+    if isinstance(account.requirement, v.ScenarioMargin):
         groups = account.requirement.list_groups(list(markets.names))
         group_of = {name: group for group, members in groups.items() for name in members}
         paths = [group_of[name] for name in markets.names]
@@ -297,12 +658,13 @@ def read_feed(
 ) -> MarketFeed:
     """Return the markets as the loop takes them; ``signal`` is (n_bars, n)."""
     venue = venues[markets.names[0]]
-    panel = markets.panel(parse_duration(venue.funding_jitter))
+    panel = markets.panel(base.parse_duration(venue.funding_jitter))
     is_paid = np.array([venues[name].contract.is_spot for name in markets.names])
     kept = (panel.funding_bar >= first) & ~is_paid[panel.funding_instrument]  # coins pay no funding
     ends = (markets.spans[:, 1] < markets.n_bars) | ~markets.tradable()[:, -1]
     bars = {name: np.ascontiguousarray(getattr(panel, name).T) for name in ON_CLOCK}
     clock = find_clock(markets)
+    flow_bar, flow_amount = place_flows(markets.time, account, first, started)
     if not clock.is_every:
         bars["volume"] = clock.place(clock.seen.panel().volume.T, bars["volume"])
     return MarketFeed(
@@ -313,7 +675,10 @@ def read_feed(
         span=markets.spans.astype(np.int64),
         ends=ends.astype(np.int64),
         **read_assets(markets, account),
-        **read_cash(markets, venue, account, first, started),  # type: ignore[arg-type] # the clock
+        years=measure_years(markets, venue, first, started),
+        **{name: as_of(x, markets.time, f"venue.{name}") for name, x in venue.rates().items()},
+        flow_bar=flow_bar,
+        flow_amount=flow_amount,
         coin_rate=read_coin_rates(markets, venues),
         funding_time=panel.funding_time[kept].astype(np.int64),
         funding_bar=panel.funding_bar[kept].astype(np.int64),
@@ -390,7 +755,7 @@ def read_clock(
         returns = np.stack([measure_log_returns(p, is_inverse=bool(i)) for p, i in columns], axis=1)
     if like is not None:
         return Clock(True, like.clock.ends_sample, like.clock.log_return, free), returns
-    ends = mark_samples(markets, sampling)  # type: ignore[arg-type] # their clock
+    ends = mark_samples(markets, sampling)
     return Clock(True, ends, np.ascontiguousarray(returns[:, 0]), free), returns
 
 
@@ -403,7 +768,7 @@ def start_account_state(
     n, feed = inputs.feed.open.shape[1], inputs.feed
     amounts = np.array([each.amount for each in account.collateral], dtype=np.float64)
     prices = feed.asset_open[:, first].copy() if len(amounts) else np.zeros(0)
-    held = Holdings(
+    held = v.Holdings(
         quantities=np.zeros(n),
         entries=np.zeros(n),
         values=np.full(n, np.nan),
@@ -457,9 +822,9 @@ def pack_terms(terms: Terms) -> Terms:
     return terms._replace(instruments=0 if has_options else None)
 
 
-def write_table(terms: Terms, i: int, margin: MarginRules) -> Terms:
+def write_table(terms: Terms, i: int, margin: MarginRules, **changes: Any) -> Terms:
     own = list(terms.instruments)
-    own[i] = own[i]._replace(margin=margin)
+    own[i] = own[i]._replace(margin=margin, **changes)
     width = terms.rules.brackets.floors.shape[1]
-    brackets = pack_brackets([each.margin for each in own], width)
+    brackets = v.pack_brackets([each.margin for each in own], width)
     return terms._replace(instruments=own, rules=terms.rules._replace(brackets=brackets))

@@ -149,7 +149,7 @@ def simulate_batch(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
         first, end = start, stop
         if len(lanes.places) > 0:
             first, end = lanes.places[k, FIRST], lanes.places[k, STOP]
-            begin_lane(lanes, feed, deciders, state, k)
+            begin_lane(lanes, feed, state, k)
         reached, why = simulate_account(
             terms, feed, clock, log_returns, deciders, state, quotes, scratch, ledger, tally, tape,
             first, end,
@@ -163,54 +163,13 @@ def locate(function: Any, arguments: Any) -> int:
     raise NotImplementedError
 
 
-def begin_lane(
-    lanes: Lanes, feed: MarketFeed, deciders: Deciders, state: AccountState, k: int
-) -> None:
-    at = put_back(lanes.begun, state)
-    for j in range(len(deciders.memory)):
-        deciders.memory[j] = lanes.begun[at + j]
+def begin_lane(lanes: Lanes, feed: MarketFeed, state: AccountState, k: int) -> None:
+    for j in range(len(lanes.begun)):
+        lanes.numbers[j] = lanes.begun[j]
     state.cursor[r.FUNDING_NEXT] = lanes.places[k, SETTLED]
     state.cursor[r.FLOW_NEXT] = lanes.places[k, FLOWED]
     for i in range(len(state.margin)):
         feed.span[i, 0], feed.span[i, 1] = lanes.places[k, BEGIN], lanes.places[k, STOP]
-
-
-def put_back(begun: FloatArray, state: AccountState) -> int:
-    """Write the numbers of an account, all but its options, in the order of their fields."""
-    at = copy(begun, 0, state.held.quantities)
-    at = copy(begun, at, state.held.entries)
-    at = copy(begun, at, state.held.values)
-    at = copy(begun, at, state.held.amounts)
-    at = copy(begun, at, state.held.prices)
-    at = copy(begun, at, state.margin)
-    at = copy(begun, at, state.marked)
-    at = copy(begun, at, state.priced)
-    at = copy(begun, at, state.best)
-    at = copy(begun, at, state.leverage)
-    at = copy(begun, at, state.signal)
-    at = copy(begun, at, state.is_pending)
-    at = copy(begun, at, state.is_halted)
-    at = copy(begun, at, state.factor)
-    at = copy(begun, at, state.setting)
-    at = copy(begun, at, state.asked)
-    at = copy(begun, at, state.refused)
-    at = copy(begun, at, state.opened)
-    at = copy(begun, at, state.since)
-    at = copy(begun, at, state.since_stop)
-    at = copy(begun, at, state.last_funding)
-    at = copy(begun, at, state.ratio)
-    at = copy(begun, at, state.is_called)
-    at = copy(begun, at, state.unmet)
-    at = copy(begun, at, state.is_call_open)
-    at = copy(begun, at, state.called_at)
-    at = copy(begun, at, state.wallet)
-    return copy(begun, at, state.cursor)
-
-
-def copy(numbers: FloatArray, at: int, target: Any) -> int:
-    for j in range(len(target)):
-        target[j] = numbers[at + j]
-    return at + len(target)
 
 
 def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of a kernel

@@ -10,7 +10,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from backtest.base import FloatArray
-    from backtest.engine.feed_arrays import TradedDays
+    from backtest.engine.inputs import TradedDays
     from backtest.measures import Tally
 
 
@@ -73,8 +73,9 @@ class Closes(NamedTuple):
     Of shape (n_bars,): the settlement ``balance`` B, and of the cross positions the ``backing`` M
     and the ``requirement`` (times the level); the ``collateral`` in full and at its rate; the
     ``initial`` margin of all positions; the ``distance`` D, and ``collateral_share``, the part of
-    the collateral in the requirement R. Of shape (n_bars, n): ``share``, that of a position, and
-    ``failure``, the u at which its margin fails, the others frozen.
+    the collateral in the requirement R. Of shape (n_bars, n): ``share``, that of a position,
+    ``own``, the requirement of an isolated one, and ``failure``, the u at which its margin fails,
+    the others frozen.
     """
 
     balance: FloatArray
@@ -86,6 +87,7 @@ class Closes(NamedTuple):
     distance: FloatArray
     collateral_share: FloatArray
     share: FloatArray
+    own: FloatArray
     failure: FloatArray
 
 
@@ -147,8 +149,8 @@ def new_record(n_bars: int, n: int, n_options: int = 0) -> Record:
 
 
 def new_closes(n_bars: int, n: int, *, is_whole: bool) -> Closes:
-    own = np.zeros((len(Closes._fields) - 2, n_bars))
-    return Closes(*own, *np.zeros((2, n_bars if is_whole else 0, n)))
+    own = np.zeros((len(Closes._fields) - 3, n_bars))
+    return Closes(*own, *np.zeros((3, n_bars if is_whole else 0, n)))
 
 
 class Outcome(NamedTuple):

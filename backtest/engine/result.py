@@ -34,6 +34,7 @@ from backtest.engine.trades import (
     Trades,
     list_limit_orders,
     list_run_trades,
+    tabulate_fills,
     tabulate_rolls,
 )
 from backtest.market import Market
@@ -153,6 +154,11 @@ class Result(RunRecord, base.Reportable):
         The profits and ``trades.unallocated`` add up to the change of equity without flows.
         """
         return list_run_trades(self, "trip")
+
+    @cached_property
+    def fills(self) -> pd.DataFrame:
+        """The changes of positions, see :func:`backtest.engine.trades.tabulate_fills`."""
+        return tabulate_fills(self)
 
     @base.checked
     def rolls(self, by: RollSplit = "roll") -> pd.DataFrame:

@@ -15,8 +15,7 @@ from backtest import base
 from backtest.account import Account, AccountState
 from backtest.account.records import WIDTH
 from backtest.base.saved_result import MANIFEST
-from backtest.engine.feed_arrays import read_traded
-from backtest.engine.inputs import no_options
+from backtest.engine.inputs import no_options, read_traded
 from backtest.engine.record import AccountFields, Closes, OptionFields, PositionFields, Record
 from backtest.engine.run_data import Before, Quotes, RunOptions
 from backtest.engine.run_record import RunRecord
@@ -253,8 +252,8 @@ def _read_parts(
             AccountFields(**{name: bars[name].to_numpy() for name in AccountFields._fields}),
             PositionFields(**{name: gather(name) for name in PositionFields._fields}),
             Closes(
-                **{name: bars[name].to_numpy() for name in Closes._fields[:-2]},
-                **{name: gather(name) for name in Closes._fields[-2:]},
+                **{name: bars[name].to_numpy() for name in Closes._fields[:-3]},
+                **{name: gather(name) for name in Closes._fields[-3:]},
             ),
         ),
         "entries": pq.read_table(folder / EVENTS).to_pandas().to_numpy(dtype=np.float64),

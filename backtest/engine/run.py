@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -55,35 +55,6 @@ class Segment(NamedTuple):
         return policy
 
 
-def run_switched(
-    market: Market | Markets,
-    segments: Sequence[Segment],
-    *,
-    venue: Any,
-    account: Any,
-    signal: Any = None,
-    overlay: Policy | None = None,
-    sampling: str = "1d",
-    calendar: str = "365",
-    compile: bool = True,  # noqa: A002 - as that of bt.run
-) -> Result:
-    ended = end_expired(market, venue)
-    markets, given = as_markets(ended), resolve_signal(signal, market)
-    if isinstance(market, Market):
-        given = widen_signal(given, markets)
-    return run_segments(
-        markets,
-        merge_segments(segments),
-        venue=venue,
-        account=account,
-        signal=given,
-        overlay=overlay,
-        sampling=sampling,
-        calendar=calendar,
-        compile=compile,
-    )
-
-
 def merge_segments(segments: Sequence[Segment]) -> list[Segment]:
     merged: list[Segment] = []
     for each in segments:
@@ -94,25 +65,30 @@ def merge_segments(segments: Sequence[Segment]) -> list[Segment]:
     return merged
 
 
-def run_segments(
-    markets: Markets,
+def run_switched(
+    market: Market | Markets,
     segments: Sequence[Segment],
     *,
-    signal: Any,
-    calendar: str,
-    compile: bool,  # noqa: A002 - as that of bt.run
+    venue: Any,
+    account: Any,
+    signal: Any = None,
+    calendar: str = "365",
+    compile: bool = True,  # noqa: A002 - as that of bt.run
     **terms: Any,
 ) -> Result:
+    markets, given = as_markets(end_expired(market, venue)), resolve_signal(signal, market)
+    if isinstance(market, Market):
+        given = widen_signal(given, markets)
     weights = [find_weights(markets, each) for each in segments]
     start: base.TimeLike = base.utc_index(markets.time)[segments[0].first]
     setup = set_up_run(
         markets,
         segments[0].policy,
-        signal=signal if segments[0].rule is None else join_rules(weights, segments, markets),
+        venue=venue,
+        account=account,
+        signal=given if segments[0].rule is None else join_rules(weights, segments, markets),
         calendar=calendar,
         start=start,
-        resume=None,
-        benchmark=None,
         **terms,
     )
     parts = [observe_segment(setup, *each) for each in zip(segments, weights, strict=True)]
@@ -204,58 +180,15 @@ def describe_segment(segment: Segment, time: base.IntArray) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------ bt.run
 
 
-@overload
-def run(
-    market: Market,
-    policy: Policy,
-    *,
-    venue: Venue,
-    account: Account,
-    signal: pd.Series | base.FloatArray | float | str | SignalRule | None = None,
-    overlay: Policy | None = None,
-    sampling: str = "1d",
-    calendar: str = "365",
-    compile: bool = True,
-    resume: Result | None = None,
-    start: base.TimeLike | None = None,
-    progress: Progress | None = None,
-    benchmark: BenchmarkLike = None,
-    decide: str | None = None,
-    detail: Any = None,
-) -> Result: ...
-
-
-@overload
-def run(
-    market: Markets,
-    policy: Policy | Mapping[str, Policy],
-    *,
-    venue: Venue | Mapping[str, Venue],
-    account: Account,
-    signal: Weights | str | SignalRule = None,
-    overlay: Policy | None = None,
-    sampling: str = "1d",
-    calendar: str = "365",
-    compile: bool = True,
-    resume: Result | None = None,
-    start: base.TimeLike | None = None,
-    progress: Progress | None = None,
-    benchmark: BenchmarkLike = None,
-    decide: str | None = None,
-    detail: Any = None,
-    option_quantities: pd.DataFrame | None = None,
-) -> Result: ...
-
-
 @base.record_making
 @base.checked_only("calendar", "compile", "progress")
 def run(  # noqa: PLR0913 - the terms of a run, by name
     market: Market | Markets,
-    policy: Any,
+    policy: Policy | Mapping[str, Policy],
     *,
-    venue: Any,
+    venue: Venue | Mapping[str, Venue],
     account: Account,
-    signal: Any = None,
+    signal: Weights | pd.Series | float | str | SignalRule = None,
     overlay: Policy | None = None,
     sampling: str = "1d",
     calendar: str = "365",
@@ -266,7 +199,7 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
     benchmark: BenchmarkLike = None,
     decide: str | None = None,
     detail: Any = None,
-    option_quantities: Any = None,
+    option_quantities: pd.DataFrame | None = None,
 ) -> Result:
     """Run an account through a market, or through several, under a policy.
 
@@ -274,8 +207,6 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
     ----------
     market : Market or Markets
         Bars, mark prices and funding; of several instruments for an account with several positions.
-        One market is the only instrument of such an account where an overlay, collateral, another
-        setting of several, or values by instrument are given.
     policy : Policy, or a mapping of names to policies
         Decides the leverage at each close; filled at the next open. With several instruments, one
         for all or one for each.
@@ -289,10 +220,9 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
         rule for the direction in each times 1/n; default 1/n.
     overlay : Policy, optional
         Scales all targets of several instruments; its market is ``markets.index(signal)``.
-    sampling : str
-        The period over which returns are sampled, ``"1d"`` by default.
-    calendar : str
-        ``"365"`` days a year, or ``"252"`` sessions.
+    sampling, calendar : str
+        The period over which returns are sampled, ``"1d"`` by default; ``"365"`` days a year, or
+        ``"252"`` sessions.
     compile : bool
         False runs the policy in plain Python, for a debugger; the numbers are the same bits.
     resume : Result, optional
@@ -315,15 +245,10 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
         the bars of the market; see docs/accounting.md. Default: policies decide at each close.
     detail : Market, Markets, mapping of str to Market, str or Path, optional
         Shorter bars of the same instruments, or their folder. The account lives them where they
-        are known, and the bars of ``market`` elsewhere; policies see those of ``market``, or of
-        ``decide``.
+        are known, and the bars of ``market`` elsewhere.
     option_quantities : DataFrame, optional
         Signed contracts to hold of listed options, by time and contract: the row of a bar is
         decided at its close and fills at the next open; NaN leaves a contract as it is.
-
-    Returns
-    -------
-    Result
 
     Raises
     ------
@@ -337,18 +262,8 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
     market = with_clock(market, decide, detail)
     market = schedule_options(market, option_quantities)
     base.set_single(True)
-    setup = set_up_run(
-        market,
-        policy,
-        venue=venue,
-        account=account,
-        signal=signal,
-        overlay=overlay,
-        sampling=sampling,
-        calendar=calendar,
-        resume=resume,
-        start=start,
-        benchmark=benchmark,
-    )
+    terms: Any = {"signal": signal, "overlay": overlay, "sampling": sampling, "calendar": calendar}
+    terms |= {"resume": resume, "start": start, "benchmark": benchmark}
+    setup = set_up_run(market, policy, venue=venue, account=account, **terms)
     outcome = run_account(setup, is_compiled=compile, progress=progress)
     return finish(setup, outcome, calendar=calendar)

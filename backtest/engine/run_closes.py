@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -33,12 +33,10 @@ from backtest.engine.tables import (
     sum_positions,
     value_of,
 )
-from backtest.venue import MarginRules, compute_maintenances, read_rules
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from backtest.account import Account
     from backtest.base import FloatArray, IntArray
     from backtest.engine.record import Record
     from backtest.venue import Venue
@@ -88,23 +86,6 @@ class RunCloses(RunData):
         if self.record.closes is not None:
             return self.record.closes
         return measure_closes(self.setup, self, slice(None), is_whole=True)
-
-    @cached_property
-    def own_margins(self) -> tuple[tuple[FloatArray, FloatArray], ...]:
-        """Maintenance margin and margin ratio of each position at each close, if it is isolated."""
-        return tuple(map(self._measure_own, range(len(self.names))))
-
-    def _measure_own(self, i: int) -> tuple[FloatArray, FloatArray]:
-        name, known, shape = self.names[i], self.quotes.multiplier, (self.record.n_bars,)
-        venue, mark, held = self.venues[name], self.marks[:, i], self.record.positions
-        quantity, entry, margin = (each[:, i] for each in (held.quantity, held.entry, held.margin))
-        x = np.broadcast_to(known[:, i], shape)
-        tables = list_tables(venue, self.account.for_instrument(name), self.time)
-        needed = compute_needed(venue, quantity, entry, mark, x, tables)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            backing = margin - quantity * entry + quantity * value_of(venue, mark)
-            ratio = np.where(backing > 0.0, needed / backing, np.inf)
-        return needed, np.where(quantity != 0.0, ratio, 0.0)
 
     @cached_property
     def modes(self) -> tuple[str, ...]:
@@ -253,38 +234,6 @@ def number_liquidations(entries: FloatArray) -> IntArray:
     begins = is_cause & ~np.concatenate(([False], is_cause[:-1]))
     falls = np.concatenate(([False], np.diff(entries[:, 8]) <= 0.0)) & is_cause
     return np.cumsum(begins | falls)
-
-
-class TableSpan(NamedTuple):
-    first: int
-    stop: int
-    rules: MarginRules
-
-
-def list_tables(venue: Venue, account: Account, time: IntArray) -> list[TableSpan]:
-    setting = account.venue_leverage or 0.0
-    return [
-        TableSpan(each.first, each.stop, read_rules(venue.with_table(each), setting))
-        for each in venue.in_use(time)
-    ]
-
-
-def compute_needed(
-    venue: Venue,
-    quantity: FloatArray,
-    entry: FloatArray,
-    mark: FloatArray,
-    x: FloatArray,
-    tables: Sequence[TableSpan],
-) -> FloatArray:
-    tested = np.abs(quantity) * np.abs(value_of(venue, mark))
-    if venue.maintenance_at == "entry":
-        tested = np.abs(quantity * entry)
-    needed = np.zeros(len(mark))
-    for table in tables:
-        rows = slice(table.first, table.stop)
-        needed[rows] = compute_maintenances(table.rules, tested[rows], x[rows])
-    return np.where(quantity != 0.0, needed, 0.0)
 
 
 def divide_by_equity(money: FloatArray, equity: FloatArray) -> FloatArray:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
-import pandas as pd
 
-from backtest import base
 from backtest.account.ledger import FILL
 from backtest.account.pool_liquidation import CAUSED
-from backtest.engine.feed_arrays import place_funding
+from backtest.base import (
+    FloatArray,
+    IntArray,
+    ParameterError,
+    format_money,
+    repr_plain,
+)
 from backtest.engine.record import OptionFields
-from backtest.engine.tables import OWNER, price_of, value_of
+from backtest.engine.tables import OWNER
 from backtest.features import find_day, forecast_liquidation, forecast_volatility
-from backtest.market import place_on_bars
 from backtest.measures import (
     OptionQuotes,
     OptionTerms,
@@ -34,7 +36,7 @@ from backtest.venue import ScenarioMargin
 
 if TYPE_CHECKING:
     from backtest.account import Account, OptionFeed
-    from backtest.engine.feed_arrays import TradedDays
+    from backtest.engine.inputs import TradedDays
     from backtest.engine.record import Record
     from backtest.market import Market, Markets
     from backtest.measures import Tally
@@ -55,14 +57,14 @@ class RunOptions:
 
     contracts: tuple[Option, ...]
     legs: tuple[str, ...]
-    owners: base.IntArray
+    owners: IntArray
     terms: OptionTerms
     quotes: OptionQuotes
     record: OptionFields
-    opened: base.FloatArray
-    entries: base.FloatArray
-    settled: base.FloatArray
-    ages: base.FloatArray
+    opened: FloatArray
+    entries: FloatArray
+    settled: FloatArray
+    ages: FloatArray
     hedged: tuple[int, ...] = ()
 
     @property
@@ -75,27 +77,27 @@ class RunOptions:
         return dict(zip(self.owners.tolist(), self.names, strict=True))
 
     @property
-    def profits(self) -> base.FloatArray:
+    def profits(self) -> FloatArray:
         held = self.record.quantity
         return multiply(held, self.record.value - self.entries)
 
     @property
-    def carried(self) -> base.FloatArray:
+    def carried(self) -> FloatArray:
         held = self.record.quantity
         return np.concatenate((np.zeros_like(held[:1]), held[:-1]))
 
     @cached_property
-    def greeks(self) -> dict[str, base.FloatArray]:
+    def greeks(self) -> dict[str, FloatArray]:
         return measure_greeks(self.terms, self.quotes, self.record.quantity)
 
     @cached_property
-    def parts(self) -> dict[str, base.FloatArray]:
+    def parts(self) -> dict[str, FloatArray]:
         return explain_profit(
             self.terms, self.quotes, self.carried, self.opened, self.record.quantity,
             self.record.price_pnl, self.settled,
         )  # fmt: skip
 
-    def sum_by_underlying(self, values: base.FloatArray, n: int) -> base.FloatArray:
+    def sum_by_underlying(self, values: FloatArray, n: int) -> FloatArray:
         """Return the sums of values over the options of each instrument, of shape (n_bars, n)."""
         found = np.zeros((len(values), n))
         np.add.at(found.T, self.terms.instruments, values.T)
@@ -146,7 +148,7 @@ def read_options(
     )
 
 
-def read_terms(feed: OptionFeed, kept: base.IntArray, names: tuple[str, ...]) -> OptionTerms:
+def read_terms(feed: OptionFeed, kept: IntArray, names: tuple[str, ...]) -> OptionTerms:
     return OptionTerms(
         names=names,
         signs=feed.signs[kept],
@@ -160,8 +162,8 @@ def read_terms(feed: OptionFeed, kept: base.IntArray, names: tuple[str, ...]) ->
 
 
 def find_expiries(
-    feed: OptionFeed, kept: base.IntArray, first: int, shape: tuple[int, ...]
-) -> tuple[base.FloatArray, base.FloatArray]:
+    feed: OptionFeed, kept: IntArray, first: int, shape: tuple[int, ...]
+) -> tuple[FloatArray, FloatArray]:
     found = np.zeros((2, *shape), dtype=bool)
     for place, k in enumerate(kept):
         bar = int(feed.expiry_bars[k]) - first
@@ -172,11 +174,11 @@ def find_expiries(
 
 def read_quotes(
     feed: OptionFeed,
-    kept: base.IntArray,
+    kept: IntArray,
     terms: OptionTerms,
-    opens: base.FloatArray,
-    closes: base.FloatArray,
-    expired: base.FloatArray,
+    opens: FloatArray,
+    closes: FloatArray,
+    expired: FloatArray,
     first: int,
 ) -> OptionQuotes:
     spots = feed.expiry_spots[kept]
@@ -202,11 +204,11 @@ def read_quotes(
 
 def value_state(
     terms: OptionTerms,
-    forward: base.FloatArray,
-    volatility: base.FloatArray,
-    years: base.FloatArray,
-    marks: base.FloatArray,
-) -> tuple[base.FloatArray, base.FloatArray, base.FloatArray]:
+    forward: FloatArray,
+    volatility: FloatArray,
+    years: FloatArray,
+    marks: FloatArray,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     bars, options = np.nonzero(years >= 0.0)
     state = np.stack([forward[bars, options], volatility[bars, options], years[bars, options]])
     value, found = np.full(forward.shape, np.nan), volatility.copy()
@@ -220,12 +222,8 @@ def value_state(
 
 
 def find_opened(
-    entries: base.FloatArray,
-    held: base.FloatArray,
-    owners: base.IntArray,
-    first: int,
-    expired: base.FloatArray,
-) -> base.FloatArray:
+    entries: FloatArray, held: FloatArray, owners: IntArray, first: int, expired: FloatArray
+) -> FloatArray:
     """Return the contracts after the fills at the open of each bar, of shape (n_bars, K)."""
     opened = np.where(expired, 0.0, np.concatenate((np.zeros_like(held[:1]), held[:-1])))
     is_fill = (entries[:, 1] == FILL) & np.isin(entries[:, OWNER], owners)
@@ -235,9 +233,7 @@ def find_opened(
     return opened
 
 
-def find_entries(
-    entries: base.FloatArray, held: base.FloatArray, owners: base.IntArray, first: int
-) -> base.FloatArray:
+def find_entries(entries: FloatArray, held: FloatArray, owners: IntArray, first: int) -> FloatArray:
     found = np.full(held.shape, np.nan)
     for place, owner in enumerate(owners.tolist()):
         own = entries[(entries[:, OWNER] == owner) & (entries[:, 3] != 0.0)]
@@ -263,15 +259,15 @@ T = TypeVar("T")
 class Quotes(NamedTuple):
     """Prices, signals and margin multipliers at closes, of shape (n_bars, n)."""
 
-    close: base.FloatArray
-    mark: base.FloatArray
-    mark_low: base.FloatArray
-    mark_high: base.FloatArray
-    signal: base.FloatArray
-    multiplier: base.FloatArray
-    initial_multiplier: base.FloatArray
-    low: base.FloatArray
-    high: base.FloatArray
+    close: FloatArray
+    mark: FloatArray
+    mark_low: FloatArray
+    mark_high: FloatArray
+    signal: FloatArray
+    multiplier: FloatArray
+    initial_multiplier: FloatArray
+    low: FloatArray
+    high: FloatArray
 
 
 class Before(NamedTuple):
@@ -282,11 +278,11 @@ class Before(NamedTuple):
     shape (n, 4) are those of :func:`backtest.features.forecast_volatility`.
     """
 
-    mark: base.FloatArray
-    signal: base.FloatArray
-    unrealized: base.FloatArray
-    stands: base.FloatArray
-    trails: base.FloatArray
+    mark: FloatArray
+    signal: FloatArray
+    unrealized: FloatArray
+    stands: FloatArray
+    trails: FloatArray
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -310,7 +306,7 @@ class RunData:
     manifest: Mapping[str, Any]
     names: tuple[str, ...]
     span: RunSpan
-    spans: base.IntArray
+    spans: IntArray
     interval: int
     is_session: bool
     tally: Tally
@@ -319,12 +315,12 @@ class RunData:
     started: int
     first_peak: float
     record: Record
-    entries: base.FloatArray
+    entries: FloatArray
     quotes: Quotes
-    asset_marks: base.FloatArray
-    ends_sample: base.FloatArray
+    asset_marks: FloatArray
+    ends_sample: FloatArray
     before: Before
-    benchmark: base.FloatArray | None = None
+    benchmark: FloatArray | None = None
     markets: Markets | None = None
     setup: Any = None
     target_cut_rows: Sequence[Mapping[str, Any]] = ()
@@ -346,7 +342,7 @@ class RunData:
         return self.has_one_instrument and is_plain
 
     @property
-    def time(self) -> base.IntArray:
+    def time(self) -> IntArray:
         """Open times of the bars, int64 ns of shape (n_bars,)."""
         return self.span.closes - self.interval
 
@@ -356,7 +352,7 @@ class RunData:
         return int(self.time[-1])
 
     @property
-    def marks(self) -> base.FloatArray:
+    def marks(self) -> FloatArray:
         """Mark closes, of shape (n_bars, n); NaN outside the spans of the instruments."""
         return self.quotes.mark
 
@@ -376,32 +372,32 @@ class RunData:
         return None if self.markets is None else self._only("market", self.markets)
 
     @property
-    def close(self) -> base.FloatArray:
+    def close(self) -> FloatArray:
         """Closes of the only instrument, of shape (n_bars,)."""
         return self._column("close")
 
     @property
-    def mark(self) -> base.FloatArray:
+    def mark(self) -> FloatArray:
         """Mark closes of the only instrument, of shape (n_bars,)."""
         return self._column("mark")
 
     @property
-    def mark_low(self) -> base.FloatArray:
+    def mark_low(self) -> FloatArray:
         """Lowest marks of the bars of the only instrument, of shape (n_bars,)."""
         return self._column("mark_low")
 
     @property
-    def mark_high(self) -> base.FloatArray:
+    def mark_high(self) -> FloatArray:
         """Highest marks of the bars of the only instrument, of shape (n_bars,)."""
         return self._column("mark_high")
 
     @property
-    def signal(self) -> base.FloatArray:
+    def signal(self) -> FloatArray:
         """Signal of the only instrument at closes, of shape (n_bars,) or (1,)."""
         return self._column("signal")
 
     @property
-    def multiplier(self) -> base.FloatArray:
+    def multiplier(self) -> FloatArray:
         """Multiplier of maintenance margin of the only instrument, of shape (n_bars,) or (1,)."""
         return self._column("multiplier")
 
@@ -412,14 +408,14 @@ class RunData:
 
     def _only(self, name: str, values: Mapping[str, T]) -> T:
         if len(values) != 1:
-            raise base.ParameterError(
+            raise ParameterError(
                 f"only a result of one instrument has a single {name}, got {len(values)} "
                 "instruments; read policies, venues, markets, marks and positions"
             )
         return next(iter(values.values()))
 
-    def _column(self, name: str) -> base.FloatArray:
-        values: base.FloatArray = getattr(self.quotes, name)
+    def _column(self, name: str) -> FloatArray:
+        values: FloatArray = getattr(self.quotes, name)
         return self._only(name, dict(zip(self.names, values.T, strict=True)))
 
     def list_venues(self) -> list[Venue]:
@@ -428,18 +424,18 @@ class RunData:
 
     # ------------------------------------------------------------------- fields by name
 
-    def of_account(self, name: str) -> base.FloatArray:
+    def of_account(self, name: str) -> FloatArray:
         """Return a field of the account at each close, of shape (n_bars,)."""
         return read_field(self.record.account._asdict(), name)
 
-    def of_positions(self, name: str) -> base.FloatArray:
+    def of_positions(self, name: str) -> FloatArray:
         """Return a field of the positions at each close, of shape (n_bars, n)."""
         return read_field(self.record.positions._asdict(), name)
 
     # ------------------------------------------------------------------- forecasts
 
     @cached_property
-    def volatilities(self) -> tuple[base.FloatArray, base.FloatArray]:
+    def volatilities(self) -> tuple[FloatArray, FloatArray]:
         """Forecasts of shape (n_bars, n), and their trails after the last bar, of shape (n, 4)."""
         forecasts = np.full((len(self.time), len(self.names)), np.nan)
         trails = np.empty_like(self.before.trails)
@@ -456,15 +452,13 @@ class RunData:
         return forecasts, trails
 
 
-def read_field(fields: Mapping[str, base.FloatArray], name: object) -> base.FloatArray:
+def read_field(fields: Mapping[str, FloatArray], name: object) -> FloatArray:
     if not isinstance(name, str) or name not in fields:
-        raise base.ParameterError(
-            f"name must be one of {', '.join(fields)}, got {base.repr_plain(name)}"
-        )
+        raise ParameterError(f"name must be one of {', '.join(fields)}, got {repr_plain(name)}")
     return fields[name]
 
 
-def forecast_touches(run: RunData, prices: base.FloatArray) -> base.FloatArray:
+def forecast_touches(run: RunData, prices: FloatArray) -> FloatArray:
     """Return the probabilities that the marks of a run touch prices within a day.
 
     ``prices``, and what is returned, are of shape (n_bars, n).
@@ -487,214 +481,6 @@ def explain_idle_options(run: RunData) -> str:
     if worth == 0.0:
         return ""
     return (
-        f"the options held are worth {base.format_money(worth)}, which back no position before "
-        "they are sold: the requirement counts no option as money"
+        f"the options held are worth {format_money(worth)}, which back no position before they are "
+        "sold: the requirement counts no option as money"
     )
-
-
-# ------------------------------------------------------------------------------------------- fills
-
-FILL_COLUMNS = (
-    "time", "instrument", "quantity", "price", "reference", "fee", "fee_currency", "kind", "step",
-)  # fmt: skip
-STOPS = ("stop", "trailing_stop", "equity_stop", "take_profit", "time_stop")
-CHANGES = (
-    "fill", *STOPS, "liquidation", "delisted", "ruin", "conversion", "bad_debt", "expiry",
-)  # fmt: skip
-WORSENING = ("slippage", "impact")
-CHARGES = ("fee", "liquidation_loss")
-STEPS = {
-    "flow": 1, "withdrawal_refused": 1, "top_up": 1, "interest": 3,
-    "unquoted": 5,
-}  # fmt: skip
-DECIDED = {"same_close": 0, "next_open": 5, "next_close": 8}
-
-
-class Settled(NamedTuple):
-    stamps: list[int]
-    n_open: int
-
-
-def tabulate_fills(result: RunData, events: pd.DataFrame) -> pd.DataFrame:
-    """Return the fills of a run, a row for each change of a position or of the collateral.
-
-    ``time`` is the open for what happens there, one ns before the end of the bar at its close, and
-    two before it for stops and liquidations inside. ``step`` is the step of the bar. ``price`` has
-    slippage and impact, ``reference`` has not. The ``fee`` of a liquidation is all that it cost.
-    """
-    rows = list(list_fills(result, events))
-    table = pd.DataFrame(rows, columns=[*FILL_COLUMNS])
-    table["time"] = base.utc_index(np.array([row["time"] for row in rows], dtype=np.int64))
-    for name in ("quantity", "price", "reference", "fee"):
-        table[name] = table[name].astype(np.float64)
-    table["step"] = table["step"].astype(np.int64)
-    return table
-
-
-def list_fills(result: RunData, events: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    settled, scan = find_settlements(result), Scan(result)
-    row: dict[str, Any] | None = None
-    for event in list_events(result, events):
-        kind = event["kind"]
-        if kind in (*WORSENING, *CHARGES):
-            add_cost(result, row, event)
-            continue
-        if row is not None:
-            yield row
-            row = None
-        scan.read(event, settled)
-        if kind in CHANGES and (event["quantity"] != 0.0 or kind == "bad_debt"):
-            row = make_row(result, event, scan)
-    if row is not None:
-        yield row
-
-
-def list_events(result: RunData, events: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    who = (
-        events["instrument"].astype(str)
-        if "instrument" in events
-        else [result.names[0]] * len(events)
-    )
-    stamps = pd.DatetimeIndex(events["time"]).as_unit("ns").asi8
-    names = ("price", "quantity", "amount")
-    parts = (events[name].to_numpy(dtype=np.float64).tolist() for name in names)
-    kinds = events["kind"].astype(str).tolist()
-    for time, kind, own, *numbers in zip(stamps.tolist(), kinds, who, *parts, strict=True):
-        yield {
-            "time": time,
-            "kind": kind,
-            "instrument": own,
-            **dict(zip(names, numbers, strict=True)),
-        }
-
-
-class Scan:
-    def __init__(self, result: RunData) -> None:
-        self.fill = DECIDED.get(result.account.fill, 5)  # a limit order may fill later
-        self.time, self.step, self.last = -1, 0, ""
-        self.paid: dict[str, int] = {}
-        self.stamp = 0
-        self.expiries = find_option_expiries(result)
-        self.resting: set[str] = set()
-        self.held: dict[str, float] = defaultdict(float)
-
-    def read(self, event: Mapping[str, Any], settled: Mapping[tuple[str, int], Settled]) -> None:
-        kind, name = event["kind"], event["instrument"]
-        if event["time"] != self.time:
-            self.time, self.step, self.last, self.paid = event["time"], 0, "", {}
-            self.resting = set()
-        if kind == "limit_order":
-            self.resting.add(name)
-        if kind == "funding":
-            self._pay(name, settled.get((name, self.time), Settled([], 0)))
-        else:
-            self.step = self._find_step(kind, name)
-        if kind not in ("bad_debt", "margin_added"):
-            self.last = f"funding {name}" if kind == "funding" else kind
-        if kind in CHANGES and kind != "bad_debt":
-            self.held[name] += event["quantity"]
-
-    def _find_step(self, kind: str, name: str) -> int:
-        if kind == "fill":
-            return 7 if name in self.resting else self.fill
-        if kind in ("delisted", "ruin"):
-            return 8
-        if kind == "expiry":
-            self.stamp = self.expiries.get(name, self.time)
-            return 2 if self.stamp <= self.time else 6
-        if kind == "conversion":  # after interest it belongs to a liquidation
-            return 1 if self.step <= 1 else 4 if self.step <= 4 else 7
-        is_by_funding = kind == "liquidation" and self.last == f"funding {name}"
-        if kind in (*STOPS, "liquidation") and not is_by_funding:
-            return 4 if self.step <= 4 else 7
-        return max(self.step, STEPS.get(kind, 0))
-
-    def _pay(self, name: str, settled: Settled) -> None:
-        if name not in self.paid:
-            is_early = self.step < 5 and abs(self.held[name]) > 0.0
-            self.paid[name] = 0 if is_early or not settled.n_open else settled.n_open
-        k = self.paid[name]
-        self.paid[name] = k + 1
-        self.step = 2 if k < settled.n_open else 6
-        self.stamp = settled.stamps[k] if k < len(settled.stamps) else self.time
-
-
-def find_option_expiries(result: RunData) -> dict[str, int]:
-    """Return the times at which the options of a run expire, ns by name."""
-    if result.options is None:
-        return {}
-    return dict(zip(result.options.names, result.options.terms.expiries.tolist(), strict=True))
-
-
-def find_settlements(result: RunData) -> dict[tuple[str, int], Settled]:
-    found: dict[tuple[str, int], Settled] = {}
-    for name, market in (result.markets or {}).items():
-        placed = place_funding(market, result.venues[name], 0)
-        kept = place_stamps(market, result.venues[name])
-        for bar, is_open, stamp in zip(
-            placed["funding_bar"].tolist(), placed["funding_is_open"].tolist(), kept, strict=True
-        ):
-            key = (name, int(market.time[bar]))
-            own = found.get(key, Settled([], 0))
-            found[key] = Settled([*own.stamps, stamp], own.n_open + is_open)
-    return found
-
-
-def place_stamps(market: Any, venue: Any) -> list[int]:
-    jitter = base.parse_duration(venue.funding_jitter)
-    time = market.funding_time
-    bar, _ = place_on_bars(time, market.time, market.interval, jitter)
-    stamps: list[int] = time[(bar >= 0) & (bar < market.n_bars)].tolist()
-    return stamps
-
-
-def make_row(result: RunData, event: Mapping[str, Any], scan: Scan) -> dict[str, Any]:
-    kind, name = event["kind"], event["instrument"]
-    quantity, price, fee, reference = event["quantity"], event["price"], 0.0, event["price"]
-    if kind == "bad_debt":
-        quantity, fee = 0.0, -event["amount"]
-    elif kind == "conversion":
-        asset = next(each for each in result.account.collateral if each.name == name)
-        reference = price / (1.0 - asset.slippage) if asset.slippage < 1.0 else price
-    return {
-        "time": find_stamp(result, scan), "instrument": name, "quantity": quantity,
-        "price": price, "reference": reference, "fee": fee,
-        "fee_currency": result.manifest["data"].get("currency") or "",
-        "kind": name_kind(result, event), "step": scan.step,
-    }  # fmt: skip
-
-
-def find_stamp(result: RunData, scan: Scan) -> int:
-    """Return when a fill happened, ns."""
-    if scan.step < 6:
-        return scan.time
-    if scan.step == 6:
-        return max(scan.stamp, scan.time)
-    return scan.time + result.interval - (2 if scan.step == 7 else 1)
-
-
-def name_kind(result: RunData, event: Mapping[str, Any]) -> str:
-    kind, venue = event["kind"], result.venues.get(event["instrument"])
-    if kind == "fill" or kind in STOPS:
-        return "order" if kind == "fill" else "stop"
-    if kind == "liquidation":
-        modes = {each.liquidation.mode for each in ([venue] if venue else result.list_venues())}
-        return "takeover" if modes == {"takeover"} else "liquidation"
-    if kind == "delisted":
-        return "expiry" if venue is not None and venue.contract.expires is not None else "delisting"
-    return str(kind)
-
-
-def add_cost(result: RunData, row: dict[str, Any] | None, event: Mapping[str, Any]) -> None:
-    if row is None or row["kind"] == "conversion":
-        return
-    if event["kind"] in CHARGES:
-        row["fee"] += event["amount"]
-        return
-    venue = result.venues.get(row["instrument"])
-    if venue is None:  # the price of an option is its value
-        row["reference"] -= event["amount"] / row["quantity"]
-        return
-    value = float(value_of(venue, np.array([row["reference"]]))[0])
-    before = value - event["amount"] / row["quantity"]
-    row["reference"] = float(price_of(venue, np.array([before]))[0])

@@ -38,9 +38,8 @@ from backtest.engine.bar_tables import (
     tabulate_hedging,
     tabulate_options,
 )
-from backtest.engine.feed_arrays import as_of
+from backtest.engine.inputs import as_of
 from backtest.engine.run_closes import RunCloses, contagion_table
-from backtest.engine.run_data import tabulate_fills
 from backtest.engine.tables import (
     count_assets,
     events_table,
@@ -411,11 +410,6 @@ class RunRecord(RunCloses):
             self.span.first,
             None if self.options is None else self.options.named,
         )
-
-    @cached_property
-    def fills(self) -> pd.DataFrame:
-        """The changes of positions, see :func:`backtest.engine.run_data.tabulate_fills`."""
-        return tabulate_fills(self, self.events)
 
     @property
     def transfers(self) -> pd.Series:

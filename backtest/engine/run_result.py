@@ -14,8 +14,7 @@ from backtest.account.order_limits import ALL, ASKED, CAUSES, COUNT, CUT, DAYS, 
 from backtest.account.pool_liquidation import CAUSED
 from backtest.base import FloatArray, IntArray, NoFillWarning, warn_caller
 from backtest.engine.checks import warn_of_no_option, warn_of_outcome
-from backtest.engine.feed_arrays import has_order_fee, read_assets
-from backtest.engine.inputs import start_account_state
+from backtest.engine.inputs import has_order_fee, read_assets, start_account_state
 from backtest.engine.manifest import RunTerms, write_manifest
 from backtest.engine.record import Outcome
 from backtest.engine.result import Result

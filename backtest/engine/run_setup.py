@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from backtest import base
-from backtest.account import Account, list_shared_settings
-from backtest.account.account import BY_INSTRUMENT, GENERAL
+from backtest.account import Account
+from backtest.account.account import BY_INSTRUMENT
 from backtest.account.records import DELISTED
 from backtest.engine.checks import (
     check_account_kind,
@@ -24,8 +24,7 @@ from backtest.engine.checks import (
     warn_of_market,
     warn_of_weights,
 )
-from backtest.engine.feed_arrays import has_interest
-from backtest.engine.inputs import read_inputs
+from backtest.engine.inputs import AccountInputs, has_interest, read_inputs
 from backtest.engine.manifest import describe_policies, describe_policy
 from backtest.engine.option_inputs import check_traders, warn_of_options
 from backtest.engine.policies import ObservedPolicy, assign_policies, observe_policies
@@ -40,7 +39,6 @@ from backtest.engine.run_record import (
 from backtest.engine.signal_rules import (
     SignalRule,
     describe_weights,
-    read_named,
     read_signal,
     resolve_signal,
 )
@@ -54,8 +52,11 @@ from backtest.market import (
     read_weights,
     remake,
 )
-from backtest.policy import Policy, sets_margin, trades_options
-from backtest.venue import ScenarioMargin, Venue, list_dated
+from backtest.policy import Policy, sets_margin
+from backtest.venue import ScenarioMargin, Venue
+
+BARS = ("open", "high", "low", "close", "mark_open", "mark_high", "mark_low", "mark_close")
+SETTLEMENTS = ("funding_time", "funding_rate", "funding_mark", "funding_predicted")
 
 
 def find_start_bar(market: Market | Markets, start: base.TimeLike | None) -> int:
@@ -83,9 +84,9 @@ def join_resumed(resume: RunRecord, markets: Markets) -> tuple[Markets, int]:
     if not (is_next or (is_inside and markets.sessions)):
         raise base.DataError(
             f"the markets of a resumed run must hold the bar of {base.format_time(last)} UTC, the "
-            "last "
-            "one of the earlier run, the history that the policy's columns need, and bars after "
-            f"it, got {base.format_time(markets.start)} to {base.format_time(markets.end)} UTC"
+            "last one of the earlier run, the history that the policy's columns need, and bars "
+            f"after it, got {base.format_time(markets.start)} to "
+            f"{base.format_time(markets.end)} UTC"
         )
     check_marks(resume, markets, first)
     return close_ended(resume, markets, first), first
@@ -150,15 +151,12 @@ def _concatenate(before: Market, after: Market) -> Market:
             f"{base.format_duration(before.interval)} and {sorted(before.columns)}, got "
             f"{base.format_duration(after.interval)} and {sorted(after.columns)}"
         )
-    bars = ("time", "open", "high", "low", "close", "volume")
-    marks = ("mark_open", "mark_high", "mark_low", "mark_close")
-    events = ("funding_time", "funding_rate", "funding_mark")
-    cuts = dict.fromkeys((*bars, *marks), (kept, 0))
     later = int(np.searchsorted(after.funding_time, after.start - after.interval // 4))
     ours = np.concatenate([after.funding_time[later:], [after.end]])
     funded = int(np.searchsorted(before.funding_time, ours[0]))
-    cuts |= dict.fromkeys(events, (funded, later))
-    joined = {
+    cuts = dict.fromkeys(("time", *BARS, "volume"), (kept, 0))
+    cuts |= dict.fromkeys(SETTLEMENTS, (funded, later))
+    joined: dict[str, Any] = {
         name: np.concatenate([getattr(before, name)[:stop], getattr(after, name)[start:]])
         for name, (stop, start) in cuts.items()
     }
@@ -166,15 +164,12 @@ def _concatenate(before: Market, after: Market) -> Market:
         name: np.concatenate([before.columns[name][:kept], after.columns[name]])
         for name in after.columns
     }
-    return Market(
+    return replace(
+        after,
         **joined,
-        instrument=after.instrument,
-        interval=after.interval,
         has_mark=before.has_mark and after.has_mark,
         columns=columns,
         synthetic=before.synthetic or after.synthetic,
-        sessions=after.sessions,
-        decide=after.decide,
         filled={**before.filled, **after.filled},
         source=f"{before.source} then {after.source}",
     )
@@ -185,20 +180,13 @@ def append_last_bar(
 ) -> Market:
     last = float(market.close[-1]) if price is None else price
     marked = float(market.mark_close[-1]) if mark is None else mark
-    rows = {"time": time, **dict.fromkeys(("open", "high", "low", "close"), last), "volume": 0.0}
-    rows |= dict.fromkeys(("mark_open", "mark_high", "mark_low", "mark_close"), marked)
-    kept = ("funding_time", "funding_rate", "funding_mark")
-    return Market(
-        **{name: np.append(getattr(market, name), value) for name, value in rows.items()},
-        **{name: getattr(market, name) for name in kept},
+    rows = {"time": time, "volume": 0.0, **dict.fromkeys(BARS[:4], last)}
+    rows |= dict.fromkeys(BARS[4:], marked)
+    longer: dict[str, Any] = {name: np.append(getattr(market, name), x) for name, x in rows.items()}
+    return replace(
+        market,
+        **longer,
         columns={name: np.append(each, each[-1]) for name, each in market.columns.items()},
-        instrument=market.instrument,
-        interval=market.interval,
-        has_mark=market.has_mark,
-        synthetic=market.synthetic,
-        sessions=market.sessions,
-        decide=market.decide,
-        filled=market.filled,
         source=f"{market.source} and its last prices",
     )
 
@@ -276,32 +264,18 @@ def set_up_run(
     *,
     venue: Any,
     account: Account,
-    signal: Any,
-    overlay: Policy | None,
     sampling: str = "1d",
     calendar: str = "365",
     start: base.TimeLike | None = None,
     resume: Any = None,
-    benchmark: BenchmarkLike = None,
+    **terms: Any,
 ) -> Setup:
-    is_alone = isinstance(market, Market)
     markets = take_markets(market, venue, account)
     earlier = read_resume(resume, start)
     check_periods(markets, sampling, calendar)
-    setup = set_up(
-        markets,
-        policy,
-        venue=venue,
-        account=account,
-        signal=signal,
-        overlay=overlay,
-        sampling=sampling,
-        calendar=calendar,
-        start=start,
-        resume=earlier,
-        benchmark=benchmark,
-        is_alone=is_alone,
-    )
+    terms |= {"sampling": sampling, "calendar": calendar, "start": start, "resume": earlier}
+    is_alone = isinstance(market, Market)
+    setup = set_up(markets, policy, venue=venue, account=account, is_alone=is_alone, **terms)
     check_rules(earlier, setup.policies, setup.overlay, setup.venues, setup.account)
     warn_of_market(setup.markets, setup.venues, setup.first)
     warn_of_weights(setup.given, markets)
@@ -320,41 +294,6 @@ def take_markets(market: Any, venue: Any, account: Any) -> Markets:
         )
     ended: Markets = end_expired(market, venue)
     return ended
-
-
-def needs_general_loop(policy: object, venue: object, account: object) -> bool:
-    return any(
-        [
-            has_general_account(account),
-            *map(has_general_venue, base.list_values(venue)),
-            sets_margin(policy),
-            trades_options(policy),
-        ]
-    )
-
-
-def has_general_account(account: object) -> bool:
-    if not isinstance(account, Account):
-        return False
-    is_general = any(getattr(account, name) != value for name, value in GENERAL.items())
-    return is_general or account.fill == "limit"
-
-
-def has_general_venue(venue: object) -> bool:
-    is_spot = getattr(getattr(venue, "contract", None), "kind", "") == "spot"
-    return is_spot or (isinstance(venue, Venue) and bool(list_dated(venue)))
-
-
-def widen_market(
-    market: Any, signal: Any, *, policy: object, venue: object, account: object, overlay: object
-) -> tuple[Any, Any]:
-    by_name = any(isinstance(each, Mapping | pd.DataFrame) for each in (signal, policy, venue))
-    is_wide = by_name or overlay is not None or needs_general_loop(policy, venue, account)
-    is_wide = is_wide or (isinstance(account, Account) and bool(list_shared_settings(account)))
-    if not is_wide or not isinstance(market, Market):
-        return market, signal
-    markets = as_markets(market)
-    return markets, widen_signal(read_named(signal, market), markets)
 
 
 def widen_signal(signal: Any, markets: Markets) -> Any:
@@ -400,20 +339,26 @@ class Setup(NamedTuple):
         values: base.FloatArray = getattr(self.inputs.feed, name)
         return values
 
-    def extend(
-        self, markets: Markets, account: Account, signal: base.FloatArray, first: int
-    ) -> Self:
-        given: dict[str, Any] = {"signal": signal, "first": first, "started": self.started}
-        inputs = read_inputs(markets, self.venues, account, sampling=self.sampling, **given)
-        return self._replace(markets=markets, account=account, inputs=inputs, first=first)
+    def change(self, *, like: AccountInputs | None = None, **changes: Any) -> Setup:
+        """Return the setup with other fields, and the inputs that follow from them."""
+        own = self._replace(**changes)
+        inputs = read_inputs(
+            own.markets,
+            own.venues,
+            own.account,
+            signal=own.signal,
+            sampling=own.sampling,
+            first=own.first,
+            started=own.started,
+            like=like,
+        )
+        return own._replace(inputs=inputs)
 
-    def scale(self, scale: float) -> Self:
+    def scale(self, scale: float) -> Setup:
         signal = self.signal * scale
-        scaled = self.extend(self.markets, self.account, signal, self.first)
-        given = float(signal[0]) if signal.size == 1 else signal
-        return scaled._replace(signal=signal, given=given)
+        return self.change(signal=signal, given=float(signal[0]) if signal.size == 1 else signal)
 
-    def begin_at(self, started: int) -> Self:
+    def begin_at(self, started: int) -> Setup:
         """Return the setup of an account that began at another time, ns."""
         return self._replace(inputs=self.inputs._replace(started=started), started=started)
 
@@ -431,11 +376,11 @@ def set_up(  # noqa: PLR0913 - the terms of a run, by name
     *,
     venue: Venue | Mapping[str, Venue],
     account: Account,
-    signal: Any,
-    overlay: Policy | None,
-    sampling: str,
+    signal: Any = None,
+    overlay: Policy | None = None,
+    sampling: str = "1d",
     calendar: str = "365",
-    start: base.TimeLike | None,
+    start: base.TimeLike | None = None,
     observed: list[ObservedPolicy] | None = None,
     resume: RunRecord | None = None,
     benchmark: BenchmarkLike = None,
@@ -519,21 +464,9 @@ def set_up_like(
 ) -> Setup:
     venues, account = check_panel(other.markets, account, venue)
     check_margin_policies(other.policies, account)
-    inputs = read_inputs(
-        other.markets,
-        venues,
-        account,
-        signal=other.signal,
-        sampling=other.sampling,
-        first=other.first,
-        started=int(other.markets.time[other.first]),
-        like=other.inputs,
-    )
-    names = other.markets.names
-    policies = {name: each.policy for name, each in zip(names, observed, strict=False)}
-    return other._replace(
-        policies=policies, venues=venues, account=account, observed=observed, inputs=inputs
-    )
+    policies = {x: own.policy for x, own in zip(other.markets.names, observed, strict=False)}
+    changes = {"policies": policies, "venues": venues, "account": account, "observed": observed}
+    return other.change(like=other.inputs, **changes)
 
 
 def check_panel(
@@ -562,24 +495,16 @@ def set_up_again(
 
     ``weights`` (n, n_bars) are the signal. Columns are not checked for looking ahead again.
     """
-    inputs = read_inputs(
-        markets,
-        setup.venues,
-        setup.account,
-        signal=weights,
-        sampling="1d",
-        first=first,
-        started=started,
-    )
     clock = find_clock(markets)
     seen = clock.pick(weights)
     observed = observe_policies(setup.policies, setup.overlay, clock.seen, seen, is_checked=False)
-    return setup._replace(
+    return setup.change(
         markets=markets,
         signal=weights,
         observed=observed,
-        inputs=inputs,
+        sampling="1d",
         first=first,
+        started=started,
         benchmark=None,
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from backtest.account import ledger
@@ -57,6 +58,7 @@ WITHOUT_PRICE = (
     ledger.INTEREST, ledger.FLOW, ledger.TOP_UP, ledger.REFUSED, ledger.CALLED, ledger.CALL_MET,
     ledger.CALL_PARTLY_MET, ledger.CALL_FAILED,
 )  # fmt: skip
+TRADES = (ledger.FILL, *ledger.STOP_KINDS, r.DELISTED, r.EXPIRED)
 FORCED = (*(KINDS[kind] for kind in ledger.STOP_KINDS), "liquidation", "ruin")
 
 
@@ -94,19 +96,27 @@ def events_table(
     who = table.pop("who").to_numpy(dtype=np.int64)
     table = table.drop(columns=["row", "place"])
     table.insert(0, "time", utc_index(time[bar]))
-    named = options or {}
-    unknown = [""] * (max(named, default=-1) + 1 - len(names) - len(assets))
-    labels = np.array([*names, *assets, *unknown, ""], dtype=object)
-    for owner, name in named.items():
-        labels[owner] = name
+    labels = label_owners(names, assets, options)
     table["kind"] = pd.Categorical(table["kind"], categories=[*ORDER])
     of: Any = pd.Categorical(labels[who], categories=[*dict.fromkeys(labels)])
     table.insert(2, "instrument", of)
     return table
 
 
+def label_owners(
+    names: Sequence[str], assets: Sequence[str], options: Mapping[int, str] | None
+) -> npt.NDArray[np.object_]:
+    """Return the names of instruments, collateral and options by owner; the last is no one's."""
+    named = options or {}
+    unknown = [""] * (max(named, default=-1) + 1 - len(names) - len(assets))
+    labels = np.array([*names, *assets, *unknown, ""], dtype=object)
+    for owner, name in named.items():
+        labels[owner] = name
+    return labels
+
+
 def find_costs(kinds: IntArray) -> tuple[tuple[str, BoolArray, int], ...]:
-    trades = np.isin(kinds, (ledger.FILL, *ledger.STOP_KINDS, r.DELISTED, r.EXPIRED))
+    trades = np.isin(kinds, TRADES)
     liquidations = kinds == ledger.LIQUIDATED
     return (
         ("fee", trades, 5),

@@ -1,9 +1,10 @@
-"""Round trips, rolls of options, and limit orders."""
+"""Fills, round trips, rolls of options, and limit orders."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -11,10 +12,29 @@ import pandas as pd
 
 from backtest import base
 from backtest.account import ledger
-from backtest.account.records import DELISTED, EXPIRED, MONEY_TERMS, SIGNS
+from backtest.account.pool_liquidation import CAUSED
+from backtest.account.records import (
+    CONVERTED,
+    DELISTED,
+    EXPIRED,
+    MONEY_TERMS,
+    RESTED,
+    SIGNS,
+    UNQUOTED,
+    WIDTH,
+)
 from backtest.engine.bar_tables import GREEKS, measure_equity
 from backtest.engine.option_trader import SCHEDULED, TOTAL
-from backtest.engine.tables import KINDS, OWNER, find_costs, price_of, value_of
+from backtest.engine.tables import (
+    KINDS,
+    OWNER,
+    TRADES,
+    find_prices,
+    label_owners,
+    price_of,
+    value_of,
+)
+from backtest.market import place_on_bars
 from backtest.measures import (
     Fills,
     TradeRows,
@@ -124,12 +144,159 @@ def describe_move(against: float) -> str:
     return f"{size} against" if against > 0.0 else f"{size} in favor of"
 
 
+# ------------------------------------------------------------------------------------------- fills
+
+DECIDED = {"same_close": 0, "next_open": 5, "next_close": 8}
+STEPS = {
+    ledger.FLOW: 1, ledger.REFUSED: 1, ledger.TOP_UP: 1, ledger.INTEREST: 3, UNQUOTED: 5,
+}  # fmt: skip
+CHANGES = (*TRADES, ledger.LIQUIDATED, ledger.RUINED, CONVERTED)
+
+
+def tabulate_fills(run: RunRecord) -> pd.DataFrame:
+    """Return the fills of a run, a row for each change of a position or of the collateral.
+
+    ``time`` is the open for what happens there, one ns before the end of the bar at its close, and
+    two before it for stops and liquidations inside. ``step`` is the step of the bar. ``price`` has
+    slippage and impact, ``reference`` has not. The ``fee`` of a liquidation is all that it cost.
+    """
+    own = run.entries[run.entries[:, 1] != CAUSED]
+    kinds, quantity, venues = own[:, 1].astype(np.int64), own[:, 3], run.list_venues()
+    assets = [each.name for each in run.account.collateral]
+    labels = label_owners(run.names, assets, run.options.named if run.options else None)
+    names = labels[own[:, OWNER].astype(np.int64)]
+    is_debt, is_trade = kinds == ledger.BAD_DEBT, np.isin(kinds, TRADES)
+    price, unworsened = find_prices(own, venues), own.copy()
+    worsened = np.where(is_trade, own[:, 6] + own[:, 7], 0.0)
+    unworsened[:, 2] -= worsened / np.where(quantity != 0.0, quantity, 1.0)
+    reference = np.where(worsened != 0.0, find_prices(unworsened, venues), price)
+    for asset in run.account.collateral:
+        rows = (kinds == CONVERTED) & (names == asset.name)
+        reference[rows] /= 1.0 - asset.slippage if asset.slippage < 1.0 else 1.0
+    fee = np.where(is_trade | (kinds == ledger.LIQUIDATED), own[:, 5], 0.0)
+    stamps, steps = place_entries(run, own, names)
+    table = pd.DataFrame(
+        {
+            "time": base.utc_index(stamps),
+            "instrument": names,
+            "quantity": np.where(is_debt, 0.0, quantity),
+            "price": price,
+            "reference": reference,
+            "fee": np.where(is_debt, -own[:, 4], fee),
+            "fee_currency": run.manifest["data"].get("currency") or "",
+            "kind": [name_fill(run, *each) for each in zip(kinds.tolist(), names, strict=True)],
+            "step": steps,
+        }
+    )
+    is_fill = is_debt | (np.isin(kinds, CHANGES) & (quantity != 0.0))
+    found: pd.DataFrame = table[is_fill].reset_index(drop=True)
+    return found
+
+
+def place_entries(
+    run: RunRecord, own: FloatArray, names: Sequence[str]
+) -> tuple[IntArray, IntArray]:
+    """Return the times (ns) and the steps of the bar of some entries."""
+    settled, place = find_settlements(run), BarPlace(run)
+    found = np.zeros((2, len(own)), dtype=np.int64)
+    rows = zip(own[:, :4].tolist(), names, strict=True)
+    for k, ((bar, kind, _, quantity), name) in enumerate(rows):
+        found[:, k] = place.read(int(bar) - run.span.first, int(kind), name, quantity, settled)
+    return found[0], found[1]
+
+
+class BarPlace:
+    """Follows the entries of a log in their order through the steps of each bar."""
+
+    def __init__(self, run: RunRecord) -> None:
+        self.opens, self.interval = run.time.tolist(), run.interval
+        self.fill = DECIDED.get(run.account.fill, 5)  # a limit order may fill later
+        self.bar, self.step, self.last, self.stamp = -1, 0, "", 0
+        self.paid: dict[str, int] = {}
+        self.resting: set[str] = set()
+        self.held: dict[str, float] = defaultdict(float)
+        self.expiries: dict[str, int] = {}
+        if run.options is not None:
+            expiries = run.options.terms.expiries.tolist()
+            self.expiries = dict(zip(run.options.names, expiries, strict=True))
+
+    def read(
+        self, bar: int, kind: int, name: str, quantity: float, settled: Settlements
+    ) -> tuple[int, int]:
+        if bar != self.bar:
+            self.bar, self.step, self.last, self.paid, self.resting = bar, 0, "", {}, set()
+        if kind == RESTED:
+            self.resting.add(name)
+        if kind == ledger.FUNDING:
+            self._pay(name, settled.get((name, self.opens[bar]), []))
+        else:
+            self.step = self._find_step(kind, name)
+        if kind not in (ledger.BAD_DEBT, ledger.MARGIN_ADDED):
+            self.last = f"funding {name}" if kind == ledger.FUNDING else ""
+        if kind in CHANGES:
+            self.held[name] += quantity
+        opened = self.opens[bar]
+        late = opened + self.interval - (2 if self.step == 7 else 1)
+        inside = max(self.stamp, opened) if self.step == 6 else late
+        return (opened if self.step < 6 else inside), self.step
+
+    def _find_step(self, kind: int, name: str) -> int:
+        if kind == ledger.FILL:
+            return 7 if name in self.resting else self.fill
+        if kind in (DELISTED, ledger.RUINED):
+            return 8
+        if kind == EXPIRED:
+            self.stamp = self.expiries.get(name, self.opens[self.bar])
+            return 2 if self.stamp <= self.opens[self.bar] else 6
+        if kind == CONVERTED:  # after interest it belongs to a liquidation
+            return 1 if self.step <= 1 else 4 if self.step <= 4 else 7
+        is_by_funding = kind == ledger.LIQUIDATED and self.last == f"funding {name}"
+        if kind in (*ledger.STOP_KINDS, ledger.LIQUIDATED) and not is_by_funding:
+            return 4 if self.step <= 4 else 7
+        return max(self.step, STEPS.get(kind, 0))
+
+    def _pay(self, name: str, settled: list[tuple[int, bool]]) -> None:
+        at_open = sum(is_open for _, is_open in settled)
+        if name not in self.paid:
+            is_early = self.step < 5 and abs(self.held[name]) > 0.0
+            self.paid[name] = 0 if is_early else at_open
+        k = self.paid[name]
+        self.paid[name] = k + 1
+        self.step = 2 if k < at_open else 6
+        self.stamp = settled[k][0] if k < len(settled) else self.opens[self.bar]
+
+
+Settlements: TypeAlias = dict[tuple[str, int], list[tuple[int, bool]]]
+"""By instrument and open of the bar: stamps of settlements (ns), and whether at the open."""
+
+
+def find_settlements(run: RunRecord) -> Settlements:
+    found: Settlements = defaultdict(list)
+    for name, market in (run.markets or {}).items():
+        jitter, stamps = base.parse_duration(run.venues[name].funding_jitter), market.funding_time
+        bars, is_open = place_on_bars(stamps, market.time, market.interval, jitter)
+        for k in np.flatnonzero((bars >= 0) & (bars < market.n_bars)).tolist():
+            found[name, int(market.time[bars[k]])].append((int(stamps[k]), bool(is_open[k])))
+    return found
+
+
+def name_fill(run: RunRecord, kind: int, name: str) -> str:
+    venue = run.venues.get(name)
+    if kind == ledger.LIQUIDATED:
+        modes = {each.liquidation.mode for each in ([venue] if venue else run.list_venues())}
+        return "takeover" if modes == {"takeover"} else "liquidation"
+    if kind == DELISTED:
+        return "expiry" if venue is not None and venue.contract.expires is not None else "delisting"
+    if kind in ledger.STOP_KINDS:
+        return "stop"
+    return "order" if kind == ledger.FILL else KINDS[kind]
+
+
 # ---------------------------------------------------------------------------------- fills by trade
 
 CARRIED, OPEN = -1, -2
 """Kinds of the fills before the first, of what an earlier run held, and after the last."""
-TRADED = (ledger.FILL, *ledger.STOP_KINDS, ledger.LIQUIDATED, ledger.RUINED, DELISTED, EXPIRED)
-NUMBERS = {name: kind for kind, name in KINDS.items()}
+TRADED = (*TRADES, ledger.LIQUIDATED, ledger.RUINED)
 
 
 class Holding(NamedTuple):
@@ -182,45 +349,27 @@ class InstrumentFills(NamedTuple):
 
 
 def read_entries(run: RunRecord) -> FloatArray:
-    """Return the entries of the ledger, of shape (n, 8 or more), with bars counted from 0."""
-    if not isinstance(run.entries, pd.DataFrame):
-        entries = run.entries.copy()
-        entries[:, 0] -= run.span.first
-        return entries
-    events = run.entries
-    kinds = events["kind"].astype(str).map(NUMBERS).to_numpy(dtype=np.float64)
-    is_cost = np.isnan(kinds)
-    row = np.cumsum(~is_cost) - 1
-    entries = np.zeros((int((~is_cost).sum()), OWNER))
-    time = pd.DatetimeIndex(events["time"]).as_unit("ns").asi8[~is_cost]
-    entries[:, 0] = np.searchsorted(run.time, time)
-    entries[:, 1] = kinds[~is_cost]
-    entries[:, 2] = value_of(run.venue, events["price"].to_numpy()[~is_cost])
-    for column, name in ((3, "quantity"), (4, "amount")):
-        entries[:, column] = events[name].to_numpy()[~is_cost]
-    amount = events["amount"].to_numpy()
-    for name, _, column in find_costs(np.zeros(0, dtype=np.int64)):
-        rows = (events["kind"] == name).to_numpy()
-        np.add.at(entries[:, column], row[rows], amount[rows])
+    """Return the entries of the ledger with bars counted from 0."""
+    entries = run.entries.copy()
+    entries[:, 0] -= run.span.first
     return entries
 
 
 def read_fills(run: RunRecord, entries: FloatArray, held: Holding) -> InstrumentFills:
-    has_owner = entries.shape[1] > OWNER
-    own = entries[:, OWNER] == held.owner if has_owner else np.ones(len(entries), dtype=bool)
+    own = entries[:, OWNER] == held.owner
     is_fill = own & np.isin(entries[:, 1], TRADED) & (entries[:, 3] != 0.0)
-    carry = (ledger.FUNDING, ledger.INTEREST) if has_owner else (ledger.FUNDING,)
+    carry = (ledger.FUNDING, ledger.INTEREST)
     rows, paid = np.flatnonzero(is_fill), np.flatnonzero(own & np.isin(entries[:, 1], carry))
-    quantity, last, width = held.quantity, run.record.n_bars - 1, entries.shape[1]
+    quantity, last = held.quantity, run.record.n_bars - 1
     in_first = rows[entries[rows, 0] == 0.0]
     carried = float(quantity[0] - entries[in_first, 3].sum())
     if abs(carried) <= 1e-9 * max(abs(float(quantity[0])), *np.abs(entries[in_first, 3]), 0.0):
         carried = 0.0
     parts = [entries[rows]]
     if carried != 0.0:
-        parts.insert(0, make_entry(0, CARRIED, width, held.before, carried))
+        parts.insert(0, make_entry(0, CARRIED, held.before, carried))
     if quantity[last] != 0.0:
-        parts.append(make_entry(last, OPEN, width, held.value[last], -float(quantity[last])))
+        parts.append(make_entry(last, OPEN, held.value[last], -float(quantity[last])))
     taken = np.concatenate(parts)
     place = np.searchsorted(rows, paid) + (carried != 0.0)
     n, rate = len(taken), entries[paid, 4] / np.abs(entries[paid, 3])
@@ -238,8 +387,8 @@ def read_fills(run: RunRecord, entries: FloatArray, held: Holding) -> Instrument
     return InstrumentFills(taken[:, 0].astype(np.int64), taken[:, 1].astype(np.int64), fills)
 
 
-def make_entry(bar: int, kind: int, width: int, value: float, quantity: float) -> FloatArray:
-    entry = np.zeros((1, width))
+def make_entry(bar: int, kind: int, value: float, quantity: float) -> FloatArray:
+    entry = np.zeros((1, WIDTH))
     entry[0, :4] = bar, kind, value, quantity
     return entry
 
@@ -268,7 +417,9 @@ class Trades(pd.DataFrame):
     def unallocated(self) -> pd.Series:
         account, positions = self._run.record.account, self._run.record.positions
         found = {name: SIGNS[name] * float(getattr(account, name).sum()) for name in UNALLOCATED}
-        found["interest"] += sum_coin_interest(self._run)
+        entries = self._run.entries
+        of_coins = (entries[:, 1] == ledger.INTEREST) & (entries[:, OWNER] >= 0)
+        found["interest"] += float(entries[of_coins, 4].sum())
         lost = account.liquidation_loss.sum() - positions.liquidation_loss.sum()
         if self._run.options is not None:
             lost -= self._run.options.record.liquidation_loss.sum()
@@ -321,14 +472,6 @@ class Trades(pd.DataFrame):
 
 def find_price(run: RunRecord, held: Holding, value: FloatArray) -> FloatArray:
     return value if held.place is None else price_of(run.list_venues()[held.place], value)
-
-
-def sum_coin_interest(run: RunRecord) -> float:
-    entries = read_entries(run)
-    if entries.shape[1] <= OWNER:
-        return 0.0
-    own = entries[(entries[:, 1] == ledger.INTEREST) & (entries[:, OWNER] >= 0)]
-    return float(own[:, 4].sum())
 
 
 def list_run_trades(run: RunRecord, view: TradeView) -> Trades:

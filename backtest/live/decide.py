@@ -184,7 +184,8 @@ def look_ahead(setup: Setup, stated: Stated) -> Setup:
     account = replace(setup.account, collateral=changed) if changed else setup.account
     signal = setup.signal  # one entry is that of all bars
     longer = signal if signal.size == 1 else np.concatenate([signal, signal[..., -1:]], axis=-1)
-    return setup.extend(extended, account, longer, first)._replace(first=first - 1)
+    longer_setup = setup.change(markets=extended, account=account, signal=longer, first=first)
+    return longer_setup._replace(first=first - 1)
 
 
 # ------------------------------------------------------------------ the account in it

@@ -434,7 +434,7 @@ def replay(
     if begin is None and isinstance(start, AccountSnapshot) and start.positions:
         begin = pd.Timestamp(int(markets.time[1]), tz="UTC")
     setup = engine.set_up(
-        markets, Replayed(), venue=venue, account=account, signal=None, overlay=None,
+        markets, Replayed(), venue=venue, account=account,
         sampling=sampling, calendar=calendar, start=begin,
     )  # fmt: skip
     facts = place_fills(setup, fills, range_tolerance)

@@ -19,7 +19,7 @@ from backtest.account import records as r
 from backtest.base import Choice, Declaration, Flag, FrozenTable, Number, ParameterError, checked
 from backtest.base.units import DAY
 from backtest.engine import TradedDays, start_account_state
-from backtest.engine.feed_arrays import WINDOW
+from backtest.engine.inputs import WINDOW
 from backtest.policy import AccountView, Combinator, Policy, may_read_of_account, start_memory
 from backtest.venue import compute_value
 

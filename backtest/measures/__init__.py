@@ -10,40 +10,34 @@ from backtest.base import open_door
 if TYPE_CHECKING:
     from backtest.measures.attribution import AccountHistory, Attribution, Period, attribute
     from backtest.measures.attribution import attribute_by, find_periods, read_account_history
-    from backtest.measures.ranking import count_cautions, find_cautions, is_lost
-    from backtest.measures.ranking import name_sharpe
-    from backtest.measures.differences import STATISTICS, Differences, Sampled
-    from backtest.measures.differences import choose_block, compare_pairs, draw_histories
-    from backtest.measures.differences import find_block_length, holm
+    from backtest.measures.differences import STATISTICS, Differences, Sampled, choose_block
+    from backtest.measures.differences import compare_pairs, draw_histories, find_block_length, holm
     from backtest.measures.differences import pair_differences
-    from backtest.measures.performance import average_covariances, diversification_ratio
-    from backtest.measures.performance import monthly_returns, risk_shares
-    from backtest.measures.performance import worst_drawdowns
     from backtest.measures.luck import Overfitting, SharpeMoments, deflated_sharpe
     from backtest.measures.luck import deflated_sharpe_of_returns, effective_trials
-    from backtest.measures.luck import estimate_moments, expected_max_sharpe
-    from backtest.measures.luck import probabilistic_sharpe
+    from backtest.measures.luck import estimate_moments, expected_max_sharpe, probabilistic_sharpe
     from backtest.measures.luck import probability_of_backtest_overfitting, sharpe_error
     from backtest.measures.luck import simulate_luck
-    from backtest.measures.measure_table import annualize_ratios, find_cost_rates
-    from backtest.measures.measure_table import measure_accounts, measure_run, name_measure
-    from backtest.measures.measure_table import read_aversion
-    from backtest.measures.option_profit import OptionQuotes, OptionTerms
-    from backtest.measures.option_profit import compute_prices, compute_volatilities, explain_profit
-    from backtest.measures.option_profit import measure_greeks, multiply, weigh_gamma
-    from backtest.measures.performance import Calibration, MarketFit, calibration
-    from backtest.measures.performance import certainty_equivalent, compound_growth
-    from backtest.measures.performance import expected_shortfall, fit_market, max_drawdown, ratio
+    from backtest.measures.measure_table import RunSpan, Samples, annualize_ratios, drawdown_dates
+    from backtest.measures.measure_table import find_cost_rates, measure_accounts, measure_run
+    from backtest.measures.measure_table import name_measure, read_aversion
+    from backtest.measures.option_profit import OptionQuotes, OptionTerms, compute_prices
+    from backtest.measures.option_profit import compute_volatilities, explain_profit, measure_greeks
+    from backtest.measures.option_profit import multiply, weigh_gamma
+    from backtest.measures.performance import Calibration, MarketFit, average_covariances
+    from backtest.measures.performance import calibration, certainty_equivalent, compound_growth
+    from backtest.measures.performance import diversification_ratio, expected_shortfall, fit_market
+    from backtest.measures.performance import max_drawdown, monthly_returns, ratio, risk_shares
     from backtest.measures.performance import sample_moves, sampled_returns, value_at_risk
+    from backtest.measures.performance import worst_drawdowns
     from backtest.measures.ranking import Constraint, Objective, ObjectiveLike, check_metric
-    from backtest.measures.ranking import find_direction, order_sets, rank_by_objective
-    from backtest.measures.ranking import read_constraints, read_objective
-    from backtest.measures.ranking import total_violation
-    from backtest.measures.measure_table import RunSpan, Samples, drawdown_dates
-    from backtest.measures.tally import Clock, Tally, add_free, finish_sample
-    from backtest.measures.tally import flatten_tally, fold_product, grow_free, invert, is_deeper
-    from backtest.measures.tally import make_tally, mark_drawdown, name_tally, needs_folding
-    from backtest.measures.tally import raise_ratio, read_tally, start_tally
+    from backtest.measures.ranking import count_cautions, find_cautions, find_direction, is_lost
+    from backtest.measures.ranking import name_sharpe, order_sets, rank_by_objective
+    from backtest.measures.ranking import read_constraints, read_objective, total_violation
+    from backtest.measures.tally import Clock, Tally, add_free, finish_sample, flatten_tally
+    from backtest.measures.tally import fold_product, grow_free, invert, is_deeper, make_tally
+    from backtest.measures.tally import mark_drawdown, name_tally, needs_folding, raise_ratio
+    from backtest.measures.tally import read_tally, start_tally
     from backtest.measures.trades import Fills, TradeRows, TradeView, list_trades, measure_trades
     from backtest.measures.trades import reduce_spans, split_trades
 

@@ -31,7 +31,6 @@ from backtest.engine import (
     lay_alike,
     lay_each,
     observe,
-    read_inputs,
     read_venues,
     run,
     set_up,
@@ -233,16 +232,11 @@ class PathsRunner:
         weights, started = self.list_weights(path), int(path.time[0])
         if setup.resume is not None:
             started = setup.resume.span.start
-        inputs = read_inputs(
-            path, setup.venues, setup.account, signal=weights, sampling="1d", first=first,
-            started=started,
-        )  # fmt: skip
         pairs = zip(setup.observed, path.values(), strict=True)
         observed = [own._replace(market=market) for own, market in pairs]
-        return setup._replace(
-            markets=path, signal=weights, observed=observed, inputs=inputs, first=first,
-            started=started,
-        )  # fmt: skip
+        return setup.change(
+            markets=path, signal=weights, observed=observed, first=first, started=started
+        )
 
     def set_up_on(self, joined: Markets, setup: Setup) -> Setup:
         """Return the setup on a path with history in front of it."""

@@ -42,7 +42,6 @@ from backtest.engine import (
     find_failure_value,
     observe_policies,
     read_assets,
-    read_inputs,
     set_up,
     set_up_again,
 )
@@ -274,11 +273,7 @@ class StressedAccount:
         quiet, outage = setup.inputs, 0
         if scenario.outage is not None:
             outage = -(-base.parse_duration(scenario.outage) // history.interval)
-            account = replace(setup.account, **NO_STOPS)
-            quiet = read_inputs(
-                panel, venues, account, signal=setup.signal, sampling="1d", first=setup.first,
-                started=setup.inputs.started,
-            )  # fmt: skip
+            quiet = setup.change(account=replace(setup.account, **NO_STOPS)).inputs
         for inputs in (setup.inputs, quiet)[: 1 + bool(outage)]:
             move_volatilities(inputs.feed.options, setup.first, 1.0 + scenario.implied_volatility)
         steps = LaterBars(

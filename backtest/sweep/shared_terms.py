@@ -22,7 +22,6 @@ from backtest.engine import (
     resolve_signal,
     warn_of_market,
     warn_of_weights,
-    widen_market,
 )
 from backtest.market import Market, as_given, as_markets, with_clock
 from backtest.sweep.set_evaluator import Evaluator, Pool, PooledEvaluator, pick
@@ -110,10 +109,6 @@ def read_shared(arguments: Mapping[str, Any]) -> SharedTerms:
     policy, venue, account = given.policy, given.venue, given.account
     market, signal = with_clock(given.market, given.decide, given.detail), given.signal
     is_separate, market = read_accounts(given.accounts, market, venue)
-    if not is_separate:
-        market, signal = widen_market(
-            market, signal, policy=policy, venue=venue, account=account, overlay=given.overlay
-        )
     market = end_expired(market, venue)
     if not is_separate:
         check_terms(market, policy, venue, account, given.sampling, given.calendar)

@@ -224,7 +224,7 @@ def check_counts(groups: int, test_groups: int) -> tuple[int, int]:
 
 def split_groups(market: Market | Markets, n: int, sampling: str) -> Groups:
     period = base.parse_duration(sampling, "sampling")
-    closes = np.flatnonzero(mark_ends(market, period)) + 1  # type: ignore[arg-type] # its clock
+    closes = np.flatnonzero(mark_ends(market, period)) + 1
     parts = np.array_split(np.arange(len(closes)), n)
     samples = np.array([0, *(int(part[-1]) + 1 if len(part) else 0 for part in parts)])
     edges = np.concatenate(([0], closes))[samples]

@@ -357,7 +357,8 @@ def run_walk(problem: Problem, found: list[SearchedFold]) -> Result | None:
         own = None if overlay is base.overlay else overlay
         policy, rule = base.build_trio(fold.values).policy, base.build_signal(fold.values)
         segments.append(Segment(fold.span.test, stop, policy, rule, own))
-    if len(merge_segments(segments)) == 1:
+    segments = merge_segments(segments)
+    if len(segments) == 1:
         return None
     with warn_once(is_first=False):
         return run_switched(

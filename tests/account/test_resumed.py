@@ -10,8 +10,7 @@ import pytest
 
 import backtest as bt
 from backtest.engine.policy_contract import Probe
-from backtest.engine.run import Segment, run_segments, run_switched
-from backtest.market import as_markets
+from backtest.engine.run import Segment, merge_segments, run_switched
 from backtest.regress import take_baseline
 from backtest.strategies import Cppi, VolTarget
 from tests.agreement import place_of, run_engine, trust_data
@@ -174,20 +173,20 @@ def test_segments_of_one_policy_are_the_run_bit_for_bit(edges):
     policy = VolTarget(target=0.8, half_life=48.0)
     whole = bt.run(MONTH, policy, **KEPT, start=MONTH.times[edges[0]])
     segments = [Segment(a, b, policy) for a, b in itertools.pairwise(edges)]
-    more = {"signal": None, "overlay": None, "sampling": "1d", "calendar": "365"}
-    found = run_segments(as_markets(MONTH), segments, **KEPT, **more)
+    found = run_switched(MONTH, segments, **KEPT)
     assert dict(found.metrics) == pytest.approx(dict(whole.metrics), abs=0.0, nan_ok=True)
     pd.testing.assert_frame_equal(found.bars, whole.bars, check_exact=True)
     pd.testing.assert_frame_equal(found.events, whole.events, check_exact=True)
     assert repr(found.state) == repr(whole.state)
-    assert run_switched(MONTH, segments, **KEPT).manifest["id"] == whole.manifest["id"]
+    merged = run_switched(MONTH, merge_segments(segments), **KEPT)
+    assert merged.manifest["id"] == whole.manifest["id"]
 
 
 def test_the_memory_of_a_policy_goes_on_within_a_segment_and_begins_anew_after_a_change():
     one, other = Cppi(multiplier=2.0), Cppi(multiplier=3.0)
     whole = bt.run(MONTH, one, **KEPT)
     segments = [Segment(0, 300, one), Segment(300, 500, one), Segment(500, 720, other)]
-    found = run_switched(MONTH, segments, **KEPT)
+    found = run_switched(MONTH, merge_segments(segments), **KEPT)
     assert np.array_equal(found.record.values[:500], whole.record.values[:500], equal_nan=True)
     assert not np.array_equal(found.record.values[501:, 0], whole.record.values[501:, 0])
     switches = found.manifest["policy"]["switches"]

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from backtest import Choice, Market, Policy, Range, strategies
+from backtest import Market, Policy, Range, strategies
 from backtest.engine import policy_contract
 from backtest.engine.lookahead import rewrite_after
 from backtest.engine.policy_contract import ACCOUNTS, CHECKS, Finding, check_policy, find_difference
@@ -82,9 +82,9 @@ class Memory(NamedTuple):
     word: Any
 
 
-def wrong(name: str, doc: str | None = "Break the contract.", **parts: Any) -> type[Policy]:
+def wrong(name: str, **parts: Any) -> type[Policy]:
     """Return a policy that always asks for 1x, but for these parts."""
-    given = {"leverage": lambda self, bar, account: 1.0, **parts, "__doc__": doc}
+    given = {"leverage": lambda self, bar, account: 1.0, **parts}
     return type(name, (Policy,), {each: x for each, x in given.items() if x is not None})
 
 
@@ -107,19 +107,6 @@ def change(self: Any, market: Market) -> dict[str, Any]:
 
 def take_bar(self: Any, bar: Any) -> float:
     return 1.0
-
-
-class Unchecked(Policy):
-    """Skip the checks of the base."""
-
-    target: Annotated[float, Range(0.0, 1.0)] = 0.5
-    mode: Annotated[str, Choice("a", "b")] = "a"
-
-    def __post_init__(self) -> None:
-        pass
-
-    def leverage(self, bar: Any, account: Any) -> float:
-        return 1.0
 
 
 class NoDefault(Policy):
@@ -155,15 +142,14 @@ BROKEN = [
     (wrong("Random", leverage=lambda self, bar, account: random.random()), "repeats to the bit",
      "the leverage at bar 0"),
     (Drawn, "columns are numbers", "differs between two calls: use no random"),
-    (Word, "memory is floats", "its word is 'none'"),
+    (Word, "constructs from its defaults", "start must return a NamedTuple of floats"),
     (wrong("NoMemoryTaken", start=lambda self: Memory(1.0)), "is a policy",
      "must take (self, bar, account, memory)"),
     (wrong("WrongArguments", leverage=take_bar), "is a policy",
      "must take (self, bar, account), takes (self: Any, bar: Any)"),
     (wrong("NoLeverage", leverage=None), "is a policy", "defines no leverage"),
-    (wrong("Undocumented", None), "has a docstring", "has no docstring"),
-    (Unchecked, "ranges refuse", "target=nan is accepted"),
-    (wrong("Anonymous", __repr__=lambda self: "dict()"), "repr makes it again", "dict() makes {}"),
+    (wrong("Anonymous", __repr__=lambda self: "dict()"), "text and settings make it again",
+     "dict() makes {}"),
     (NoDefault, "constructs from its defaults", "target"),
     (Late, "columns are numbers", "next never known in 9600 bars"),
     (watch("Short", lambda market: np.diff(market.close)), "columns are numbers",
