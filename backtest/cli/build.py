@@ -18,7 +18,7 @@ from backtest.cli.find_policy import read_policy
 from backtest.cli.printing import show_progress
 from backtest.engine import check_columns, read_named, read_rule, schedule_options, signals
 from backtest.engine.option_inputs import check_settlement
-from backtest.engine.signal_rules import RULES
+from backtest.engine.signals import RULES
 from backtest.market import (
     Market,
     Markets,

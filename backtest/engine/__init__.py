@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from backtest.engine.run_setup import end_expired, is_same_account, join_resumed, read_resume
     from backtest.engine.run_setup import read_signals, set_up, set_up_again, set_up_like
     from backtest.engine.run_setup import set_up_run, take_markets
-    from backtest.engine.signal_rules import Directions, SignalRule, change_rule, compute_signal
-    from backtest.engine.signal_rules import describe_signal_check, join_checks, read_directions
-    from backtest.engine.signal_rules import read_named, read_rule, resolve_signal
+    from backtest.engine.signals import Directions, SignalRule, change_rule, compute_signal
+    from backtest.engine.signals import describe_signal_check, join_checks, read_directions
+    from backtest.engine.signals import read_named, read_rule, resolve_signal
     from backtest.engine.trades import Trades, collect_limit_orders, collect_options
 
 open_door(__name__)

@@ -112,21 +112,13 @@ class Result(RunRecord, base.Reportable):
     def target_cuts(self) -> pd.DataFrame:
         """Return how often and how far each limit kept the account from its target leverage.
 
-        Returns
-        -------
-        DataFrame
-            A row ``all`` for all decisions that reached an open, then one for each binding limit,
-            in the order in which they apply, indexed by ``cause``. Columns: ``decisions``;
-            ``share`` of all decisions; ``mean_asked`` and ``mean_held`` over these decisions, in
-            turns of the equity before the costs of the fill; ``mean_shortfall``, the amount that
-            this limit took away (the shortfalls of a decision add up to asked less held);
-            ``mean_distance``, the same without sign; ``days``, the UTC days of these decisions.
-            With several positions also indexed by ``instrument`` (``all``, then each).
-
-        Raises
-        ------
-        ParameterError
-            If there is no table.
+        A row ``all`` for all decisions that reached an open, then one for each binding limit, in
+        the order in which they apply, indexed by ``cause``. Columns: ``decisions``; ``share`` of
+        all decisions; ``mean_asked`` and ``mean_held`` over these decisions, in turns of the equity
+        before the costs of the fill; ``mean_shortfall``, the amount that this limit took away (the
+        shortfalls of a decision add up to asked less held); ``mean_distance``, the same without
+        sign; ``days``, the UTC days of these decisions. With several positions also indexed by
+        ``instrument`` (``all``, then each).
 
         Notes
         -----
@@ -218,19 +210,11 @@ class Result(RunRecord, base.Reportable):
     def attribution(self, by: Split | None = None) -> Attribution | pd.DataFrame:
         """Return where the growth of the account came from; the terms add up exactly.
 
-        Parameters
-        ----------
-        by : str, optional
-            ``"instrument"``: a table of the money that each instrument made and cost, which is the
-            default for several positions. ``"day"``, ``"week"``, ``"month"``, ``"quarter"`` or
-            ``"year"``: a row per period; of one position the terms of log growth, of several the
-            money of each instrument in each period. Default for one position: the terms of log
-            growth over the run.
-
-        Raises
-        ------
-        ParameterError
-            If ``by`` is another word.
+        ``by`` is ``"instrument"``: a table of the money that each instrument made and cost, which
+        is the default for several positions; or ``"day"``, ``"week"``, ``"month"``, ``"quarter"``
+        or ``"year"``: a row per period; of one position the terms of log growth, of several the
+        money of each instrument in each period. Default for one position: the terms of log growth
+        over the run.
 
         Notes
         -----
@@ -276,13 +260,7 @@ class Result(RunRecord, base.Reportable):
     @classmethod
     @base.checked
     def load(cls, folder: str | Path) -> Result:
-        """Return a saved result; nothing in the folder is executed.
-
-        Raises
-        ------
-        DataError
-            If a file is missing, damaged, or not the one that was written.
-        """
+        """Return a saved result; nothing in the folder is executed."""
         path = Path(folder)
         with base.reading_folder(path):
             return load_result(path, cls)

@@ -21,7 +21,7 @@ from backtest.engine.result import Result
 from backtest.engine.run_record import BenchmarkLike
 from backtest.engine.run_result import finish
 from backtest.engine.run_setup import end_expired, set_up_run, widen_signal
-from backtest.engine.signal_rules import SignalRule, name_signal, resolve_signal
+from backtest.engine.signals import SignalRule, name_signal, resolve_signal
 from backtest.market import (
     Market,
     Markets,
@@ -215,7 +215,7 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
     signal : float, array of shape (n_bars,), Series by UTC time, str or SignalRule, optional
         Direction and scale in [-1, 1]; default 1. The signal of a bar belongs to the decision at
         its close. A text is a column of the bars, or a rule of
-        :mod:`backtest.engine.signal_rules` with its parameters in order, ``"rsi:14:30:70"``.
+        :mod:`backtest.engine.signals` with its parameters in order, ``"rsi:14:30:70"``.
         With several instruments, a frame by time and instrument of direction times weight, or a
         rule for the direction in each times 1/n; default 1/n.
     overlay : Policy, optional

@@ -334,22 +334,10 @@ class RunRecord(RunCloses):
     def explained(self, by: OptionSplit = "option") -> pd.DataFrame:
         """Return the price profit of the options, explained by their Greeks.
 
-        Parameters
-        ----------
-        by : str
-            ``"option"``: a row for each option that was held, and their ``total``. ``"bar"``,
-            ``"day"``, ``"week"``, ``"month"``, ``"quarter"`` or ``"year"``: of all of them by time.
-
-        Returns
-        -------
-        DataFrame
-            ``delta``, ``gamma``, ``vega``, ``theta``, ``vanna``, ``volga`` and ``rest``, which add
-            up to ``price_pnl``. No rows of an account that held no options.
-
-        Raises
-        ------
-        ParameterError
-            If ``by`` is another word.
+        ``by`` is ``"option"``: a row for each option that was held, and their ``total``; or
+        ``"bar"``, ``"day"``, ``"week"``, ``"month"``, ``"quarter"`` or ``"year"``: of all by time.
+        Columns: ``delta``, ``gamma``, ``vega``, ``theta``, ``vanna``, ``volga`` and ``rest``, which
+        add up to ``price_pnl``. No rows of an account that held no options.
 
         Notes
         -----
@@ -365,28 +353,15 @@ class RunRecord(RunCloses):
     def hedging_error(self, by: HedgeSplit = "instrument") -> pd.DataFrame:
         """Return what options and their delta hedge earned, beside what their gamma predicts.
 
-        Parameters
-        ----------
-        by : str
-            ``"instrument"``: a row for each instrument that a policy ordered in contracts beside
-            its options, as ``DeltaHedge`` does. ``"bar"``: the money of all of them by bar.
-
-        Returns
-        -------
-        DataFrame
-            In the settlement currency: ``options`` and ``hedge``, their price profits, and their
-            sum ``profit``; ``theory``, the sum of G S^2 (s^2 - s_h^2) dt / 2 over bars; ``error``,
-            profit less theory. By instrument also ``deviation``, the standard deviation of the
-            error (that of one bar times the root of the number of bars); ``expected_deviation``,
-            that of hedges at each close under normal returns; ``volatility`` s of the mark closes;
-            ``implied_volatility``, the mean of s_h weighted by gamma; ``costs`` of the hedge (fees,
-            slippage, impact, funding, liquidations), which the profit does not contain; and the
-            number of ``bars``.
-
-        Raises
-        ------
-        ParameterError
-            If ``by`` is another word.
+        ``by`` is ``"instrument"``: a row for each instrument that a policy ordered in contracts
+        beside its options, as ``DeltaHedge`` does; or ``"bar"``: the money of all of them by bar.
+        In the settlement currency: ``options`` and ``hedge``, their price profits, and their sum
+        ``profit``; ``theory``, the sum of G S^2 (s^2 - s_h^2) dt / 2 over bars; ``error``, profit
+        less theory. By instrument also ``deviation``, the standard deviation of the error (that of
+        one bar times the root of the number of bars); ``expected_deviation``, that of hedges at
+        each close under normal returns; ``volatility`` s of the mark closes;
+        ``implied_volatility``, the mean of s_h weighted by gamma; ``costs`` of the hedge, which the
+        profit does not contain; and the number of ``bars``.
 
         Notes
         -----
@@ -430,14 +405,11 @@ class RunRecord(RunCloses):
     def contagion(self) -> pd.DataFrame:
         """Return what brought down the cross pool: a row per cause of each liquidation.
 
-        Returns
-        -------
-        DataFrame
-            ``liquidation`` (its number), ``time``, ``cause`` (an instrument, ``collateral``,
-            ``flows`` or ``rules``), ``share`` of the fall of M - level R since the last high of
-            the unit value (the shares of a liquidation add up to 1), ``quantity`` held, and
-            ``profit``, what a position in profit had gained since its entry, else 0. Empty if the
-            account has one position, which nothing else can bring down.
+        ``liquidation`` (its number), ``time``, ``cause`` (an instrument, ``collateral``, ``flows``
+        or ``rules``), ``share`` of the fall of M - level R since the last high of the unit value
+        (the shares of a liquidation add up to 1), ``quantity`` held, and ``profit``, what a
+        position in profit had gained since its entry, else 0. Empty if the account has one
+        position, which nothing else can bring down.
         """
         entries = np.empty((0, WIDTH)) if self.has_one_position else np.asarray(self.entries)
         return contagion_table(self.time, self.names, entries, self.span.first)
@@ -446,23 +418,10 @@ class RunRecord(RunCloses):
     def risk(self, half_life: float | None = None, *, collateral: bool = False) -> pd.DataFrame:
         """Return the risk of the portfolio at each close.
 
-        Parameters
-        ----------
-        half_life : float, optional
-            Half-life of the covariances of mark returns, in bars. Default: 30 days.
-        collateral : bool
-            Whether the collateral counts as positions too.
-
-        Returns
-        -------
-        DataFrame
-            By bar: ``gross_leverage``, ``net_leverage``, ``diversification_ratio``,
-            and the share of each instrument in the variance, by its name. NaN without a position.
-
-        Raises
-        ------
-        ParameterError
-            If the half-life is not at least 1.
+        ``half_life`` is that of the covariances of mark returns, in bars, at least 1; default: 30
+        days. With ``collateral`` it counts as positions too. By bar: ``gross_leverage``,
+        ``net_leverage``, ``diversification_ratio``, and the share of each instrument in the
+        variance, by its name. NaN without a position.
         """
         bars = max(HALF_LIFE / self.interval, 1.0) if half_life is None else half_life
         Range(1, math.inf).check("half_life", bars)

@@ -22,7 +22,7 @@ from backtest.engine.run_closes import find_stands, share_causes
 from backtest.engine.run_data import Before, Quotes, read_options
 from backtest.engine.run_record import Benchmark, begin_moves
 from backtest.engine.run_setup import Setup
-from backtest.engine.signal_rules import join_checks
+from backtest.engine.signals import join_checks
 from backtest.features import NOTHING_SEEN, forecast_volatility
 from backtest.market import label_names
 from backtest.measures import RunSpan

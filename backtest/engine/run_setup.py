@@ -36,7 +36,7 @@ from backtest.engine.run_record import (
     index_traded,
     read_benchmark,
 )
-from backtest.engine.signal_rules import (
+from backtest.engine.signals import (
     SignalRule,
     describe_weights,
     read_signal,

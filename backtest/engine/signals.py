@@ -10,23 +10,33 @@ searches vary.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal, TypeAlias, overload
+import functools
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, dataclass_transform, overload
 
 import numpy as np
 import pandas as pd
 
-from backtest.base import Choice, ParameterError, checked_only
-from backtest.engine import signal_rules
-from backtest.engine.signal_rules import (
-    Bollinger,
-    Breakout,
-    MaCross,
-    Rsi,
-    Sides,
-    SignalRule,
+from backtest import base
+from backtest.engine.checks import warn_of_weights
+from backtest.engine.lookahead import TOLERANCE, LookAheadCheck, describe_cuts
+from backtest.market import (
+    Market,
+    Markets,
+    check_columns_of_frame,
+    find_clock,
+    lend,
+    name_as_panel,
+    read_raw_weights,
+    read_stamps,
+    read_weights,
+    require_panel,
+    unwrap_market,
+    weights_to_frame,
 )
-from backtest.market import Market, Markets, unwrap_market
+from backtest.policy import Parameterized, format_location, freeze
 
 __all__ = [
     "Bollinger",
@@ -41,11 +51,628 @@ __all__ = [
     "from_vectorbt",
 ]
 
+SignalT = TypeVar("SignalT", pd.Series, pd.DataFrame)
+
+NOTE = "backtest.signal"
+NOT_CHECKED = "signal not checked: it was given as data"
+
+
+def mark_checked(signal: SignalT, cuts: int) -> SignalT:
+    return write_note(signal, cuts=cuts)
+
+
+def name_signal(signal: SignalT, text: str) -> SignalT:
+    return write_note(signal, text=text)
+
+
+def write_note(signal: SignalT, **facts: Any) -> SignalT:
+    """Keep facts in a signal with the hash of its values, after whose change they are void."""
+    known = {**read_note(signal), **facts}
+    signal.attrs[NOTE] = {**known, "sha256": hash_values(signal.to_numpy())}
+    return signal
+
+
+def read_note(signal: object, *, or_negative: bool = False) -> dict[str, Any]:
+    note = signal.attrs.get(NOTE) if isinstance(signal, pd.Series | pd.DataFrame) else None
+    if not isinstance(note, dict):
+        return {}
+    values = np.asarray(signal, dtype=np.float64)
+    hashes = [hash_values(values), *([hash_values(-values)] if or_negative else [])]
+    return note if note.get("sha256") in hashes else {}
+
+
+def describe_signal_check(signal: object) -> str:
+    if signal is None or np.ndim(signal) == 0:  # type: ignore[arg-type]
+        return ""
+    cuts = read_note(signal, or_negative=True).get("cuts")
+    return describe_cuts("signal", int(cuts)) if cuts else NOT_CHECKED
+
+
+def join_checks(columns: object, signal: object) -> str:
+    return "; ".join(filter(None, (str(columns), describe_signal_check(signal))))
+
+
+def hash_values(values: base.FloatArray) -> str:
+    return hashlib.sha256((np.asarray(values, dtype=np.float64) + 0.0).tobytes()).hexdigest()
+
+
+Sides: TypeAlias = Literal["both", "long", "short"]
+
+
+def read_series_stamps(series: object) -> base.IntArray:
+    """Return the stamps of a Series as sorted int64 UTC ns."""
+    if not isinstance(series, pd.Series) or not isinstance(series.index, pd.DatetimeIndex):
+        raise base.ParameterError(
+            f"signal must be a Series by time, got a {type(series).__name__}"
+            + (f" by {type(series.index).__name__}" if isinstance(series, pd.Series) else "")
+            + "; give pd.Series(values, index=market.times)"
+        )
+    index = series.index
+    check_index(index)
+    if not index.is_monotonic_increasing:
+        raise base.ParameterError(
+            "signal must be in order of time, its index goes back; sort_index()"
+        )
+    return index.tz_convert("UTC").as_unit("ns").asi8
+
+
+def check_index(index: pd.DatetimeIndex) -> None:
+    if index.tz is None:
+        raise base.ParameterError(
+            "the index of a signal must be in UTC, has no time zone; series.tz_localize('UTC')"
+        )
+    if index.has_duplicates or index.hasnans:
+        raise base.ParameterError(
+            "signal must have one value per time, its index has duplicates or NaT; "
+            "series[~series.index.duplicated() & series.index.notna()]"
+        )
+
+
+def read_numbers(values: object, name: str = "signal") -> base.FloatArray:
+    try:
+        return np.array(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise base.ParameterError(f"{name} must be numbers: {error}") from error
+
+
+def align_to_opens(
+    market: Market, stamps: base.IntArray, values: base.FloatArray
+) -> base.FloatArray:
+    inside = (stamps >= market.start) & (stamps < market.end)
+    bars = np.minimum(np.searchsorted(market.time, stamps[inside]), market.n_bars - 1)
+    odd = np.flatnonzero(market.time[bars] != stamps[inside])
+    if len(odd):
+        raise base.ParameterError(
+            f"each stamp of a signal must be the open of a bar, {len(odd)} of {len(bars)} are not, "
+            f"first {base.format_time(int(stamps[inside][odd[0]]))} UTC; stamp each value with the "
+            "moment from which it is known and pass carry=True"
+        )
+    if not len(bars):
+        raise base.ParameterError(
+            "signal must have a value inside the market, has none from "
+            f"{base.format_time(market.start)} to {base.format_time(market.end)} UTC"
+        )
+    raw = np.full(market.n_bars, np.nan)
+    raw[bars] = values[inside]
+    return raw
+
+
+def make_signal(
+    market: Market, raw: base.FloatArray, sides: Sides, name: str = "signal"
+) -> pd.Series:
+    bad = np.flatnonzero(np.abs(raw) > 1.0)
+    if len(bad):
+        raise base.ParameterError(
+            f"{name} must lie in [-1, 1], got {float(raw[bad[0]])!r} in {len(bad)} of "
+            f"{market.n_bars} bars, first at {base.format_time(int(market.time[bad[0]]))} UTC"
+        )
+    values = np.where(np.isnan(raw), 0.0, raw)
+    return pd.Series(keep_sides(values, sides), index=market.times, name="signal")
+
+
+def compute_signal(
+    market: Any,
+    function: Callable[[Any], Any],
+    sides: Sides = "both",
+    *,
+    name: str = "",
+    is_checked: bool = True,
+) -> Any:
+    """Return the Series that a function finds for a market, or the frame it finds for a panel."""
+    name = name or getattr(function, "__name__", type(function).__name__)
+    title, names = f"the signal {name}", getattr(market, "names", ("",))
+
+    def observe_part(part: Any) -> dict[str, base.FloatArray] | None:
+        try:
+            answer = function(part)
+        except Exception:  # of too few bars; the whole raises it again
+            return None
+        return read_answer(answer, part, title, names)
+
+    def observe_whole() -> dict[str, base.FloatArray]:
+        return read_answer(call_function(function, market, title), market, title, names)
+
+    check = LookAheadCheck(title, observe_part, market, find_tolerance(function))
+    columns = check.run(observe_whole) if is_checked else observe_whole()
+    if isinstance(market, Markets):
+        weights = read_weights(pd.DataFrame(columns, index=market.times), market)
+        signal: Any = weights_to_frame(keep_sides(weights, sides, np.inf), market)
+    else:
+        signal = make_signal(market, columns[""], sides, title)
+    return mark_checked(signal, check.causality.cuts) if is_checked else signal
+
+
+def find_tolerance(function: Callable[..., Any]) -> float:
+    """Return the tolerance that a function, or the rule that it is a method of, declares."""
+    owner = getattr(function, "__self__", function)
+    return float(getattr(owner, "tolerance", TOLERANCE))
+
+
+def call_function(function: Callable[[Any], Any], market: Any, title: str) -> Any:
+    try:
+        return function(lend(market))
+    except base.BacktestError:
+        raise
+    except Exception as error:
+        also = "; instruments that are not listed yet are missing in them"
+        raise base.PolicyError(
+            f"{title} raised {type(error).__name__}: {error}, in {locate_in(function, error)}, "
+            f"given {market.n_bars} bars; it also receives other parts of the market"
+            + also
+            * isinstance(market, Markets)
+        ) from error
+
+
+def read_answer(
+    answer: Any, market: Any, title: str, names: Sequence[str]
+) -> dict[str, base.FloatArray]:
+    """Return the answer of a function as arrays of one number per bar, by instrument."""
+    if isinstance(market, Markets):
+        return read_panel_answer(answer, market, title, names)
+    is_series = isinstance(answer, pd.Series)
+    values = read_numbers(answer, title)
+    if values.shape != (market.n_bars,) or (is_series and not is_by_bars(answer, market)):
+        found = "a Series by other times" if is_series else f"shape {values.shape}"
+        raise base.PolicyError(
+            f"{title} must return one number per bar, {market.n_bars}, as an array or a "
+            f"Series by market.times, returned {found}"
+        )
+    return {"": values}
+
+
+def read_panel_answer(
+    answer: Any, markets: Markets, title: str, names: Sequence[str]
+) -> dict[str, base.FloatArray]:
+    found = "" if isinstance(answer, pd.DataFrame | np.ndarray | Mapping) else type(answer).__name__
+    if isinstance(answer, pd.DataFrame) and not is_by_bars(answer, markets):
+        found = f"frame of {len(answer)} by other times"
+    if found:
+        raise base.PolicyError(
+            f"{title} must return a frame by markets.times and name, or an array of shape "
+            f"(n_bars, n_instruments), returned a {found}"
+        )
+    columns = {name: np.zeros(markets.n_bars) for name in names}
+    raw = read_raw_weights(answer, markets, argument=title)
+    for name, values, (first, stop) in zip(markets.names, raw, markets.spans, strict=True):
+        columns[name][first:stop] = values[first:stop]
+    return columns
+
+
+def locate_in(function: Callable[..., Any], error: BaseException) -> str:
+    inner = function.func if isinstance(function, functools.partial) else function
+    return (
+        format_location(error, inner) if hasattr(inner, "__code__") else base.repr_plain(function)
+    )
+
+
+def is_by_bars(answer: pd.Series | pd.DataFrame, market: Market | Markets) -> bool:
+    if isinstance(answer.index, pd.DatetimeIndex):
+        return answer.index.equals(market.times)
+    return isinstance(answer, pd.Series) and isinstance(answer.index, pd.RangeIndex)
+
+
+def check_density(market: Market, stamps: base.IntArray) -> None:
+    if len(stamps) < 2:
+        return
+    inside = (market.time >= stamps[0]) & (market.time <= stamps[-1])
+    n_bars = int(inside.sum())
+    if 2 * len(stamps) < n_bars:
+        raise base.ParameterError(
+            f"signal must have a value for the bars it spans, got {len(stamps):,} for {n_bars:,}; "
+            "values of longer bars: stamp each when it is known, and pass carry=True"
+        )
+
+
+def read_signal(signal: object, market: Market, first: int) -> base.FloatArray:
+    """Return the signal as an array of shape (n_bars,), or (1,) for a constant, checked."""
+    n = market.n_bars
+    if signal is None:
+        return np.ones(1)
+    if isinstance(signal, str):
+        raise base.ParameterError(
+            f"signal must be a number, an array or a Series here, got {signal!r}; pass "
+            "bt.signals.SignalRule's apply(market), or market.columns[name]"
+        )
+    if np.ndim(signal) == 0:  # type: ignore[arg-type]
+        return np.array([base.check_range("signal", signal, low=-1.0, high=1.0)])
+    if isinstance(signal, pd.Series) and isinstance(signal.index, pd.DatetimeIndex):
+        values = align_signal(signal, market)
+    else:
+        values = read_numbers(signal)
+    if len(values) == n - first and first > 0:
+        values = np.concatenate([np.full(first, np.nan), values])
+    if values.shape != (n,):
+        raise base.ParameterError(
+            f"signal must have one value per bar, {n}, got {values.shape}; give a Series indexed "
+            "as market.times"
+        )
+    bad = np.flatnonzero(~(np.abs(values[first:]) <= 1.0)) + first
+    if len(bad):
+        raise base.ParameterError(
+            f"signal must lie in [-1, 1], got {float(values[bad[0]])!r} in {len(bad)} of {n} bars, "
+            f"first at {base.format_time(int(market.time[bad[0]]))} UTC; a slower signal: "
+            "signal.reindex(market.times).ffill().fillna(0)"
+        )
+    return np.ascontiguousarray(values)
+
+
+def align_signal(signal: pd.Series, market: Market) -> base.FloatArray:
+    check_index(pd.DatetimeIndex(signal.index))
+    return read_numbers(signal.reindex(market.times))
+
+
+def describe_weights(signal: Any, values: base.FloatArray) -> str:
+    """Describe a signal, given its values of shape (n_bars,) or (n_instruments, n_bars)."""
+    if len(np.atleast_2d(values)) == 1 and (signal is None or np.ndim(signal) == 0):
+        return f"constant {values.flat[-1]:g}"
+    if signal is None:
+        return "equal weights"
+    name = read_note(signal).get("text") or (
+        "series" if values.ndim == 1 or np.ndim(signal) == 1 else "frame"
+    )
+    return f"{name} sha256:{hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()}"
+
+
+# ------------------------------------------------------------------------------------------- rules
+
+
+@dataclass_transform(frozen_default=True)
+class SignalRule(Parameterized):
+    """The base of all signal rules; a subclass becomes a frozen dataclass of its parameters.
+
+    Declare parameters as those of a policy, ``window: Annotated[int, Range(1, 1000, "bars")] = 9``,
+    and define ``direction(self, market)``, which returns one number in [-1, 1] per bar, known at
+    the bar's close: 1 long, -1 short, NaN or 0 flat. Rules between parameters go into ``check``.
+
+    Raises
+    ------
+    ParameterError
+        If a parameter is unknown, out of range or of the wrong type.
+
+    Examples
+    --------
+    >>> from backtest.engine.signals import Rsi
+    >>> Rsi(low=25).text()
+    'rsi:14:25:70'
+    """
+
+    def __init_subclass__(cls) -> None:
+        freeze(cls)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check()
+
+    def text(self) -> str:
+        """Return the rule as a text, ``rsi:14:30:70``: its parameters in order.
+
+        Words and flags at the end are left out while they are at their defaults.
+        """
+        values = self.settings()
+        for parameter in reversed(list(self.parameters().values())):
+            is_plain = parameter.kind in (bool, str) and values[parameter.name] == parameter.default
+            if not is_plain:
+                break
+            del values[parameter.name]
+        return ":".join([self.title(), *map(write_word, values.values())])
+
+    def check(self) -> None:
+        """Raise a ParameterError if parameters contradict each other."""
+
+    def direction(self, market: Market) -> Any:  # noqa: ARG002 - for subclasses
+        """Return one number in [-1, 1] per bar, each known at its bar's close; NaN is flat."""
+        raise base.ParameterError(
+            f"{type(self).__name__} must define direction(self, market), which returns a number in "
+            "[-1, 1] per bar"
+        )
+
+    @base.checked
+    def compute(self, market: Market) -> base.FloatArray:
+        """Return the signal of shape (n_bars,), 0 where unknown, without a check for lookahead."""
+        signal: pd.Series = compute_signal(
+            market, self.direction, name=self.text(), is_checked=False
+        )
+        return signal.to_numpy(copy=True)
+
+    @base.checked
+    def apply(self, market: Market) -> pd.Series:
+        """Return the signal by ``market.times``, checked for lookahead as columns are."""
+        name = self.text()
+        return name_signal(compute_signal(market, self.direction, name=name), name)
+
+    @base.checked
+    def weigh(self, markets: Markets, *, is_checked: bool = True) -> pd.DataFrame:
+        """Return the weights of several instruments by ``markets.times`` and name.
+
+        The weight of an instrument is its direction times 1/n, n of them that can be traded.
+        Without ``is_checked`` there is no check for lookahead. Raises as :meth:`apply` does.
+        """
+        name = self.text()
+        found: pd.DataFrame = compute_signal(
+            markets, self._find_weights, name=name, is_checked=is_checked
+        )
+        return name_signal(found, name)
+
+    def _find_weights(self, markets: Markets) -> Any:
+        count = np.maximum(markets.tradable().sum(axis=0), 1)
+        found = {
+            name: pd.Series(self.compute(market), index=market.times).reindex(markets.times)
+            for name, market in markets.items()
+        }
+        return pd.DataFrame(found).fillna(0.0).div(count, axis=0)
+
+
+def write_word(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    return str(value)
+
+
+# -------------------------------------------------------------------------------------- directions
+
+
+@dataclass(frozen=True, eq=False)
+class Directions:
+    """A signal as it was given, and its values at the bars of a market.
+
+    Attributes
+    ----------
+    given : Any
+        The signal as the caller gave it.
+    values : FloatArray of shape (n_bars,), (1,) or (n_instruments, n_bars)
+        The direction decided at each close; one for a constant; weights of a panel.
+    market : Market or Markets
+        The market whose bars they are of: the one that policies see.
+    is_slow : bool
+        Whether the bars of the account are shorter.
+    """
+
+    given: Any
+    values: base.FloatArray
+    market: Any
+    is_slow: bool = False
+
+    def describe(self) -> str:
+        return describe_weights(self.given, self.values)
+
+    def keep_times(self) -> Any:
+        if self.values.ndim == 2:
+            is_given = self.given is not None
+            return self._note(weights_to_frame(self.values, self.market)) if is_given else None
+        if len(self.values) == 1:
+            return float(self.values[0])
+        return self._note(pd.Series(self.values, index=self.market.times))
+
+    def take_first(self, stop: int) -> Any:
+        is_whole = self.is_slow or self.values.ndim == 2 or len(self.values) == 1
+        return self.keep_times() if is_whole else self.values[:stop]
+
+    def _note(self, copy: Any) -> Any:
+        if isinstance(self.given, pd.Series | pd.DataFrame) and NOTE in self.given.attrs:
+            copy.attrs[NOTE] = self.given.attrs[NOTE]
+        return copy
+
+
+def read_directions(signal: Any, market: Market | Markets, *, first: int = 0) -> Directions:
+    clock = find_clock(market)
+    seen, begin = clock.seen, clock.at(first)
+    is_panel = isinstance(seen, Markets)
+    values = (
+        read_weights(signal, seen, first=begin) if is_panel else read_signal(signal, seen, begin)
+    )
+    return Directions(signal, values, seen, not clock.is_every)
+
+
+# -------------------------------------------------------------------------------------- indicators
+
+Window = Annotated[int, base.Range(1, 100_000, "bars", log=True)]
+TradedSides = Annotated[str, base.Choice("both", "long", "short")]
+
+
+class MaCross(SignalRule):
+    """Long while the fast moving average of closes is over the slow one, short under it.
+
+    sign(MA_fast - MA_slow); flat until the slow average is known. With ``ewm`` the averages are
+    exponentially weighted with these spans, by recursion.
+    """
+
+    fast: Window = 24
+    slow: Window = 168
+    sides: TradedSides = "both"
+    ewm: bool = False
+
+    def check(self) -> None:
+        """Require that fast lies below slow."""
+        if not self.fast < self.slow:
+            raise base.ParameterError(
+                f"fast must be below slow {self.slow}, got {self.fast}; for the opposite direction "
+                "take the negative of the signal"
+            )
+
+    @base.checked
+    def direction(self, market: Market) -> base.FloatArray:
+        """Return the sign of the difference of the averages."""
+        one, two = (average(closes(market), n, ewm=self.ewm) for n in (self.fast, self.slow))
+        return keep_sides(np.sign((one - two).to_numpy()), self.sides)
+
+
+class Rsi(SignalRule):
+    """Long after the relative strength index was under ``low``, until it is over 50.
+
+    Short after it was over ``high``, until it is under 50: a bet on reversal. The index is
+    100 - 100 / (1 + gains / losses), with plain means over the window. Source: Wilder (1978), New
+    Concepts in Technical Trading Systems.
+    """
+
+    window: Window = 14
+    low: Annotated[float, base.Range(0.0, 50.0)] = 30.0
+    high: Annotated[float, base.Range(50.0, 100.0)] = 70.0
+    sides: TradedSides = "both"
+
+    def direction(self, market: Market) -> base.FloatArray:
+        """Return what a trader holds who bets on reversal from either end."""
+        move = closes(market).diff()
+        gains, losses = (
+            average(each.clip(lower=0.0), self.window, ewm=False) for each in (move, -move)
+        )
+        index = 100.0 - 100.0 / (1.0 + gains / losses)
+        long = hold_between(index < self.low, index > 50.0)
+        return keep_sides(long - hold_between(index > self.high, index < 50.0), self.sides)
+
+
+class Bollinger(SignalRule):
+    """Long after a close under the lower Bollinger band, until one over the middle.
+
+    Short after a close over the upper band, until one under the middle: a bet on reversal. The
+    bands are ``width`` standard deviations (of the whole window, ddof 0) around the mean. Source:
+    Bollinger (2001), Bollinger on Bollinger Bands.
+    """
+
+    window: Window = 20
+    width: Annotated[float, base.Range(0.01, 100.0, "deviations", log=True)] = 2.0
+    sides: TradedSides = "both"
+
+    def direction(self, market: Market) -> base.FloatArray:
+        """Return what a trader holds who bets on reversal from either band."""
+        price = closes(market)
+        middle = average(price, self.window, ewm=False)
+        reach = self.width * price.rolling(self.window).std(ddof=0)
+        long = hold_between(price < middle - reach, price > middle)
+        short = hold_between(price > middle + reach, price < middle)
+        return keep_sides(long - short, self.sides)
+
+
+class Breakout(SignalRule):
+    """Long from a close over the highest high of a channel, short from one under its lowest low.
+
+    The direction holds until the opposite breakout. The channel is that of the ``window`` bars
+    before the bar. Source: Donchian (1960), High Finance in Copper.
+    """
+
+    window: Window = 48
+    sides: TradedSides = "both"
+
+    def direction(self, market: Market) -> base.FloatArray:
+        """Return the side of the last breakout, 0 before the first."""
+        price = closes(market)
+        top = pd.Series(market.high).rolling(self.window).max().shift(1)
+        bottom = pd.Series(market.low).rolling(self.window).min().shift(1)
+        long = hold_between(price > top, price < bottom)
+        return keep_sides(long - hold_between(price < bottom, price > top), self.sides)
+
+
+RULES: dict[str, type[SignalRule]] = {
+    each.title(): each for each in (MaCross, Rsi, Bollinger, Breakout)
+}
+
+
+def closes(market: Market) -> pd.Series:
+    return pd.Series(market.close)
+
+
+def average(values: pd.Series, window: int, *, ewm: bool) -> pd.Series:
+    if ewm:
+        return values.ewm(span=window, adjust=False, min_periods=window).mean()
+    return values.rolling(window).mean()
+
+
+def hold_between(enter: Any, leave: Any) -> base.FloatArray:
+    events = np.where(np.asarray(leave), 0.0, np.where(np.asarray(enter), 1.0, np.nan))
+    return np.asarray(pd.Series(events).ffill().fillna(0.0), dtype=np.float64)
+
+
+def keep_sides(values: base.FloatArray, sides: str, most: float = 1.0) -> base.FloatArray:
+    base.Choice("both", "long", "short").check("sides", sides)
+    low, high = 0.0 if sides == "long" else -most, 0.0 if sides == "short" else most
+    return np.clip(values, low, high)
+
+
+def resolve_signal(signal: Any, market: Market | Markets) -> Any:
+    named, seen = read_named(signal, market), find_clock(market).seen
+    if not isinstance(named, SignalRule):
+        return named
+    return named.weigh(seen) if isinstance(seen, Markets) else named.apply(seen)
+
+
+def read_named(signal: Any, market: Market | Markets) -> Any:
+    if not isinstance(signal, str):
+        return signal
+    seen = find_clock(market).seen
+    columns = {} if isinstance(seen, Markets) else seen.columns
+    if signal in columns:
+        values = pd.Series(columns[signal], index=seen.times, name="signal")
+        return name_signal(values, f"column {signal}")
+    return read_rule(signal, columns=columns)
+
+
+def read_rule(
+    text: str,
+    settings: Mapping[str, object] | None = None,
+    *,
+    columns: Mapping[str, object] | None = None,
+) -> SignalRule:
+    name, *words = text.split(":")
+    if name not in RULES:
+        known = ", ".join(columns or ()) or "none"
+        raise base.ParameterError(
+            f"signal must be a number from -1 to 1, a further column of the bars ({known}) or a "
+            f"rule, {', '.join(RULES)}, as in rsi:14:30:70, got {text!r}"
+            + base.did_you_mean(name, [*(columns or ()), *RULES])
+        )
+    declared = list(RULES[name].parameters())
+    if len(words) > len(declared):
+        raise base.ParameterError(
+            f"signal must be {':'.join([name, *(each.upper() for each in declared)])}, got {text!r}"
+        )
+    given: dict[str, object] = dict(zip(declared, words, strict=False))
+    try:
+        return RULES[name].from_settings({**given, **(settings or {})})
+    except base.ParameterError as error:
+        raise base.ParameterError(f"signal {text!r}: {error}") from error
+
+
+def change_rule(rule: SignalRule, settings: Mapping[str, Any]) -> SignalRule:
+    return type(rule)(**{**rule.settings(), **settings})
+
+
+# ------------------------------------------------------------------------------- signals from data
+
+
+def carry_rows(markets: Markets, frame: pd.DataFrame) -> pd.DataFrame:
+    frame = name_as_panel(frame, markets)
+    check_columns_of_frame(frame, markets, "signal")
+    order = np.argsort(stamps := read_stamps(frame.index, "signal"), kind="stable")
+    last = np.searchsorted(stamps[order], markets.time + markets.interval, side="left") - 1
+    found = frame.iloc[order[np.maximum(last, 0)]].set_axis(markets.times)
+    return found.where(pd.Series(last >= 0, index=markets.times), np.nan)
+
 
 Fills: TypeAlias = Literal["close", "open"]
 
 
-@checked_only("carry")
+@base.checked_only("carry")
 def from_series(
     market: Market, series: pd.Series, sides: Sides = "both", *, carry: bool = False
 ) -> pd.Series:
@@ -69,11 +696,6 @@ def from_series(
     -------
     Series of shape (n_bars,)
 
-    Raises
-    ------
-    ParameterError
-        If the index is not one of UTC times, each once, that fit; or a value is out of range.
-
     Notes
     -----
     With ``carry`` a bar takes the last value stamped before its close, never at it. Without it,
@@ -85,17 +707,17 @@ def from_series(
         "a signal of this kind is of one market (call it for each, markets[name], or use "
         "from_frame or from_function)",
     )
-    stamps, values = signal_rules.read_series_stamps(series), signal_rules.read_numbers(series)
+    stamps, values = read_series_stamps(series), read_numbers(series)
     if carry:
         last = np.searchsorted(stamps, market.time + market.interval, side="left") - 1
         raw = np.where(last >= 0, values[np.maximum(last, 0)], np.nan)
     else:
-        raw = signal_rules.align_to_opens(market, stamps, values)
-        signal_rules.check_density(market, stamps)
-    return signal_rules.make_signal(market, raw, sides)
+        raw = align_to_opens(market, stamps, values)
+        check_density(market, stamps)
+    return make_signal(market, raw, sides)
 
 
-@checked_only("carry")
+@base.checked_only("carry")
 def from_frame(
     markets: Markets, frame: pd.DataFrame, sides: Sides = "both", *, carry: bool = False
 ) -> pd.DataFrame:
@@ -116,14 +738,17 @@ def from_frame(
     -------
     DataFrame of shape (n_bars, n_instruments)
         0 where flat, and where an instrument cannot be traded.
-
-    Raises
-    ------
-    ParameterError
-        If a name is unknown, the index is not one of UTC times, each once, that fit, or a value is
-        not finite.
     """
-    return signal_rules.read_frame(markets, frame, sides, carry=carry)
+    require_panel(markets)
+    if not isinstance(frame, pd.DataFrame):
+        raise base.ParameterError(
+            f"weights must be a frame by time and instrument, were a {type(frame).__name__}; give "
+            "pd.DataFrame(values, index=markets.times, columns=markets.names)"
+        )
+    given = carry_rows(markets, frame) if carry else frame
+    weights = read_weights(given, markets)
+    warn_of_weights(given, markets)
+    return weights_to_frame(keep_sides(weights, sides, np.inf), markets)
 
 
 @overload
@@ -138,7 +763,7 @@ def from_function(
 ) -> pd.DataFrame: ...
 
 
-@checked_only("market")
+@base.checked_only("market")
 def from_function(
     market: Market | Markets, function: Callable[[Any], Any], sides: Sides = "both"
 ) -> pd.Series | pd.DataFrame:
@@ -165,8 +790,6 @@ def from_function(
     ------
     PolicyError
         If it raises, looks ahead, or returns something else.
-    ParameterError
-        If a value is out of range.
 
     Notes
     -----
@@ -182,11 +805,11 @@ def from_function(
     >>> int(rising.sum())
     25
     """
-    signal: pd.Series | pd.DataFrame = signal_rules.compute_signal(market, function, sides)
+    signal: pd.Series | pd.DataFrame = compute_signal(market, function, sides)
     return signal
 
 
-@checked_only("sized")
+@base.checked_only("sized")
 def from_vectorbt(portfolio: Any, fills: Fills = "close", *, sized: bool = False) -> pd.Series:
     """Return what a portfolio of vectorbt held as a signal.
 
@@ -206,24 +829,15 @@ def from_vectorbt(portfolio: Any, fills: Fills = "close", *, sized: bool = False
     -------
     Series of shape (n_bars,)
         By UTC time. It is data: a run says that it was not checked for lookahead.
-
-    Raises
-    ------
-    ParameterError
-        If it is no portfolio, or has several columns.
     """
-    return read_portfolio(portfolio, fills, sized=sized)
-
-
-def read_portfolio(portfolio: Any, fills: Fills, *, sized: bool) -> pd.Series:
-    Choice("close", "open").check("fills", fills)
+    base.Choice("close", "open").check("fills", fills)
     if not (hasattr(portfolio, "asset_value") and hasattr(portfolio, "wrapper")):
-        raise ParameterError(
+        raise base.ParameterError(
             f"portfolio must be a vectorbt.Portfolio, got a {type(portfolio).__name__}"
         )
     held, worth = portfolio.asset_value(), portfolio.value()
     if np.ndim(held) != 1 or np.ndim(worth) != 1:
-        raise ParameterError(
+        raise base.ParameterError(
             f"portfolio must have one column, portfolio['name'], got {np.shape(held)[1:]}"
         )
     index = pd.DatetimeIndex(portfolio.wrapper.index)

@@ -626,16 +626,11 @@ ROLL_COLUMNS = ("leg", "contract", "side", "opened", "closed", "ended", "quantit
 
 
 def tabulate_rolls(run: RunRecord, options: RunOptions | None, by: RollSplit) -> pd.DataFrame:
-    """Return what options cost, by roll or by leg.
+    """Return what options cost.
 
-    Parameters
-    ----------
-    run, options
-        The run, and the options that it held.
-    by : str
-        ``"roll"``: a row for each contract from its first fill to its last, in the settlement
-        currency. ``"leg"``: a row for each leg and their ``total``, with the number of ``rolls``,
-        as fractions of the mean equity per year.
+    By ``"roll"`` a row for each contract from its first fill to its last, in the settlement
+    currency; by ``"leg"`` a row for each leg and their ``total``, with the number of ``rolls``, as
+    fractions of the mean equity per year.
     """
     ROLL_SPLITS.check("by", by)
     parts = [] if options is None else list_rolls(run, options)

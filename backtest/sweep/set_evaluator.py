@@ -43,7 +43,7 @@ from backtest.engine import (
     run,
 )
 from backtest.engine.checks import OF_EACH_RUN
-from backtest.engine.signal_rules import NOT_CHECKED
+from backtest.engine.signals import NOT_CHECKED
 from backtest.market import Market, Markets, as_markets
 from backtest.measures import certainty_equivalent, drawdown_dates, find_direction
 from backtest.measures.measure_table import CORE, DATES, OPTION_COSTS, PATH, STREAMED

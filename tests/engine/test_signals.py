@@ -12,14 +12,18 @@ import pytest
 
 import backtest as bt
 from backtest import Market, PolicyError
-from backtest.engine.signal_rules import (
+from backtest.engine.signals import (
     RULES,
+    Bollinger,
+    MaCross,
+    Rsi,
     describe_signal_check,
     describe_weights,
+    from_function,
+    from_series,
     read_rule,
     resolve_signal,
 )
-from backtest.engine.signals import Bollinger, MaCross, Rsi, from_function, from_series
 from backtest.engine.tables import FORCED
 from backtest.strategies import Constant, VolTarget
 from tests.kit import check_refused, every_nth, live, market_of

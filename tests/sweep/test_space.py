@@ -366,7 +366,7 @@ class Peek(bt.signals.SignalRule):
 
 def assert_rows_are_runs(sweep: bt.Sweep, market: bt.Market) -> None:
     for _, row in sweep.table.iterrows():
-        rule = dict(bt.engine.signal_rules.read_rule("rsi:14:30:60").settings())
+        rule = dict(bt.engine.signals.read_rule("rsi:14:30:60").settings())
         rule |= {name[7:]: row[name] for name in sweep.parameters if name.startswith("signal.")}
         own = bt.signals.Rsi(**rule | {"window": int(rule["window"])})
         alone = bt.run(

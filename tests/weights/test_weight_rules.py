@@ -9,7 +9,7 @@ from sklearn.covariance import ledoit_wolf
 
 import backtest as bt
 from backtest.base.errors import PolicyError
-from backtest.engine.signal_rules import describe_signal_check
+from backtest.engine.signals import describe_signal_check
 from backtest.weights import by_volatility
 from backtest.weights.by_volatility import Memory
 from tests.kit import check_refused
