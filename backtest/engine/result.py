@@ -185,7 +185,7 @@ class Result(RunRecord, base.Reportable):
     def _life(self) -> AccountHistory:
         n = len(self.time)
         ruin = n if self.tally.ruin < 0 else self.tally.ruin - self.span.first
-        first = value_of(self.venue, np.array([self.first_mark]))
+        first = value_of(self.venue, self.before.mark[:1])
         late = None
         if self.account.fill == "next_close":
             late = sum_contracts(self.entries, (FILL,), self.span.first, len(self.time))

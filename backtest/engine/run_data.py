@@ -382,29 +382,9 @@ class RunData:
         return self._column("mark")
 
     @property
-    def mark_low(self) -> FloatArray:
-        """Lowest marks of the bars of the only instrument, of shape (n_bars,)."""
-        return self._column("mark_low")
-
-    @property
-    def mark_high(self) -> FloatArray:
-        """Highest marks of the bars of the only instrument, of shape (n_bars,)."""
-        return self._column("mark_high")
-
-    @property
     def signal(self) -> FloatArray:
         """Signal of the only instrument at closes, of shape (n_bars,) or (1,)."""
         return self._column("signal")
-
-    @property
-    def multiplier(self) -> FloatArray:
-        """Multiplier of maintenance margin of the only instrument, of shape (n_bars,) or (1,)."""
-        return self._column("multiplier")
-
-    @property
-    def first_mark(self) -> float:
-        """Mark close before the first bar of a resumed run of the only instrument, else NaN."""
-        return float(self.before.mark[0])
 
     def _only(self, name: str, values: Mapping[str, T]) -> T:
         if len(values) != 1:

@@ -470,8 +470,9 @@ def sample_market(result: RunRecord) -> FloatArray:
     They are those of the value of one contract at mark closes, in the settlement currency. A market
     without a close before its first bar begins at the first close.
     """
-    first = result.mark[0] if np.isnan(result.first_mark) else result.first_mark
-    marks = np.concatenate(([first], result.mark[result.ends_sample != 0.0]))
+    before = result.before.mark[:1]
+    first = np.where(np.isnan(before), result.mark[:1], before)
+    marks = np.concatenate((first, result.mark[result.ends_sample != 0.0]))
     value = value_of(result.venue, marks)
     return np.diff(value) / np.abs(value[:-1])
 

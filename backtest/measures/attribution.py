@@ -61,34 +61,16 @@ class AccountHistory(NamedTuple):
 
 @dataclass(frozen=True)
 class Attribution:
-    """Log growth split into terms, which add up to ``growth``. Costs are negative.
+    """Log growth split into the terms of ``MEANINGS``, which add up to ``growth``; costs negative.
 
-    Attributes
-    ----------
-    growth : float
-        Log of the unit value at the end over that at the start; minus infinity after ruin.
-    price_1x : float
-        Log growth of 1x held in the direction of the signal, rebalanced at every bar, no costs.
-    average_leverage : float
-        Effect of the average leverage: (mean leverage - 1) times the sum of 1x returns.
-    leverage_timing : float
-        The covariance of leverage with the return it met, times the number of bars.
-    volatility_drag : float
-        Logarithmic less arithmetic growth of the account, beyond that of 1x.
-    fills, forced_exits : float
-        Price moves that leverage times the bar's return does not contain: from trades at the open
-        or the last close instead of the mark close, and from stops and liquidations before the
-        close.
-    fees, slippage, impact, funding, interest, liquidation_loss, bad_debt : float
-        Money as a fraction of wealth before the bar. Bad debt, borne by the venue, is a gain.
-    ruin : float
-        Minus infinity if all wealth was lost, else 0; the other terms stay finite.
-    timing_error : float
-        Standard error of ``leverage_timing`` if returns were independent of leverage.
-    leverage_held : float
-        The mean leverage, along the signal, over bars that had a direction.
-    years : float
-        Time covered.
+    ``growth`` is the log of the unit value at the end over that at the start, minus infinity after
+    ruin, where the other terms stay finite. ``price_1x`` is that of 1x held in the direction of the
+    signal, rebalanced at every bar without costs; ``average_leverage`` (mean leverage - 1) times
+    the sum of its returns; ``leverage_timing`` the covariance of leverage with the return it met,
+    times the number of bars, and ``timing_error`` its standard error if the two were independent;
+    ``volatility_drag`` the logarithmic less the arithmetic growth, beyond that of 1x. Money is a
+    fraction of the wealth before the bar; bad debt, borne by the venue, is a gain.
+    ``leverage_held`` is the mean leverage along the signal over bars with a direction.
     """
 
     growth: float
