@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import dis
+import functools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from types import FunctionType
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from backtest import base
 from backtest.account import AccountState
 from backtest.account.records import EQUITY, UNIT
-from backtest.base import BacktestError, FloatArray, IntArray, write_mark
+from backtest.base import BacktestError, FloatArray, IntArray
 from backtest.engine.closes import Lanes, RunTape
 from backtest.engine.driver import (
     BoundLoop,
@@ -38,12 +44,12 @@ from backtest.engine.inputs import (
 )
 from backtest.engine.loop import BEGIN, DONE, FIRST, STOP, Deciders, begin_lane
 from backtest.engine.option_trader import Legs, OptionTrader, make_trader
-from backtest.engine.plain_or_compiled import estimate_plain, find_mark, try_plain
 from backtest.engine.policies import ObservedPolicy, bind, flatten_columns, make_deciders
+from backtest.engine.recipe import find_rules_folder
 from backtest.engine.record import Outcome
 from backtest.engine.run_setup import Setup
 from backtest.measures import Tally, read_tally, start_tally
-from backtest.policy import Policy, start_memory
+from backtest.policy import Policy, formula_for, margin_formula_for, start_memory
 from backtest.venue import Brackets, OwnMargin
 
 
@@ -69,7 +75,7 @@ def run_account(
     if (found := try_plain(plain, mark, seconds, policies)) is not None:
         return found._replace(plain_because="")
     outcome = take(setup, is_compiled=True, progress=progress, switches=switches)
-    write_mark(mark)
+    base.write_mark(mark)
     return outcome
 
 
@@ -153,6 +159,80 @@ def find_trader(setup: Setup, observed: list[ObservedPolicy], legs: Legs) -> Opt
         legs=legs,
         resume=None if setup.resume is None else setup.resume.options,
     )
+
+
+# ------------------------------------------------------------------------------- plain or compiled
+
+PER_GENERAL_BAR, PER_INSTRUMENT = 200e-6, 150e-6
+"""Seconds of plain Python per bar, and for each instrument."""
+GENERAL_LOOP = 60
+"""Seconds to compile the loop."""
+FOLDERS = ("account", "venue", "engine", "base", "measures")
+
+
+@functools.cache
+def hash_sources() -> str:
+    package = Path(__file__).parents[1]
+    paths = [path for folder in FOLDERS for path in sorted((package / folder).glob("*.py"))]
+    return base.hash_texts(*(path.read_text(encoding="utf-8") for path in paths))
+
+
+def find_mark(arguments: tuple[Any, ...]) -> Path:
+    """Return the file that says that the loop is compiled for such arguments."""
+    types = base.name_types(*arguments)
+    return find_rules_folder() / f"general.{base.hash_texts(hash_sources(), types)}.ready"
+
+
+def estimate_plain(n_policies: int, n_bars: int) -> float:
+    return n_bars * (PER_GENERAL_BAR + PER_INSTRUMENT * n_policies)
+
+
+def try_plain(
+    run: Callable[[], Outcome],
+    mark: Path,
+    seconds: float,
+    policies: Sequence[tuple[Policy, tuple[str, ...]]],
+) -> Outcome | None:
+    """Run in plain Python if that is sooner and gives the same numbers; None says to compile.
+
+    Plain Python raises where compiled code may go on, as at the root of a negative number.
+    """
+    if mark.exists():
+        return None
+    if any(counts_comparisons(*each) for each in policies) or not base.is_plain_sooner(
+        mark, seconds
+    ):
+        base.tell_of_compiling(GENERAL_LOOP)
+        return None
+    try:
+        return run()
+    except base.PolicyError as error:
+        if error.__cause__ is None or isinstance(error.__cause__, (AttributeError, NameError)):
+            raise
+        return None
+
+
+def counts_comparisons(policy: Policy, columns: tuple[str, ...]) -> bool:
+    """Return whether a rule uses comparisons as numbers, which NumPy's scalars add up to 1."""
+    rules = (formula_for(policy, columns), margin_formula_for(policy, columns))
+    return any(keeps_comparison(rule, set()) for rule in rules if rule is not None)
+
+
+def keeps_comparison(function: Any, seen: set[Any]) -> bool:
+    seen.add(function)
+    names = [each.opname for each in dis.get_instructions(function)]
+    steps = pairwise(each for each in names if each != "EXTENDED_ARG")
+    if any(name == "COMPARE_OP" and "JUMP" not in after for name, after in steps):
+        return True
+    called = [
+        each for each in base.find_references(function).values() if type(each) is FunctionType
+    ]
+    own = [each for each in called if each not in seen and is_users(each)]
+    return any(keeps_comparison(each, seen) for each in own)
+
+
+def is_users(function: FunctionType) -> bool:
+    return not function.__module__.startswith("backtest.base")
 
 
 # ----------------------------------------------------------------------------------- many accounts

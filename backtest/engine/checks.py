@@ -308,7 +308,8 @@ def warn_of_market(market: Market | Markets, venue: Any, first: int = 0) -> None
     markets = as_markets(market)
     warn_of_other_days(markets, venue, first)
     warn_of_thin_bars(markets)
-    warn_of_last_prices(markets, list_spot(markets, venue))
+    own = base.name_values(venue, markets)
+    warn_of_last_prices(markets, [name for name in markets if own[name].contract.is_spot])
 
 
 def warn_of_thin_bars(markets: Markets) -> None:
@@ -356,11 +357,6 @@ def warn_of_unknown_weights(frame: pd.DataFrame) -> None:
             "trades nothing; give numbers, 0 for flat, or leave the column out",
             base.WeightWarning,
         )
-
-
-def list_spot(markets: Markets, venue: Any) -> list[str]:
-    own = base.name_values(venue, markets)
-    return [name for name in markets if own[name].contract.is_spot]
 
 
 def warn_of_last_prices(markets: Markets, spot: Sequence[str] = ()) -> None:

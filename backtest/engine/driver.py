@@ -226,7 +226,7 @@ def drive(
             if trader is not None:
                 trader.put_back(ordered)
         if why == FULL:  # again, with room
-            tape = widen_log(tape)
+            tape = tape._replace(log=new_event_log(2 * len(tape.log.entries)))
             continue
         if why in (BROKEN, NEGATIVE):
             with np.errstate(all="ignore"):
@@ -238,17 +238,13 @@ def drive(
                 raise find_bad_decision(plain, inputs, reached, is_compiled=pack is not None)
             change = float(after - state.wallet[EQUITY])
             raise report_imbalance(change, entered, inputs, reached)
-        traded = add_traded(traded, tally[TRADED] - before)
+        traded = None if traded is None else traded.add(tally[TRADED] - before)
         t = reached
         kept.append(tape.log.entries[: tape.log.written[0]].copy())
         tape.log.written[0] = 0
         if progress is not None:
             progress(t - first, total - first)
     return Counts(tally, traded, cuts), np.concatenate(kept)
-
-
-def widen_log(tape: RunTape) -> RunTape:
-    return tape._replace(log=new_event_log(2 * len(tape.log.entries)))
 
 
 def renew_targets(inputs: AccountInputs) -> AccountInputs:
@@ -433,7 +429,3 @@ def explain_refusal(refusal: Exception, policy: Policy) -> str:
     reason = explain_compile_error(refusal, policy)
     place = locate_numba_error(str(refusal), type(policy)) if isinstance(policy, Combinator) else ""
     return f"{place}: {reason.partition(': ')[2]}" if place else reason
-
-
-def add_traded(traded: TradedDays | None, amount: float) -> TradedDays | None:
-    return None if traded is None else traded.add(amount)

@@ -347,13 +347,17 @@ def read_option_feed(markets: Markets, venues: Mapping[str, Venue], panel: Panel
     for k, each in enumerate(list_contracts(markets, venues)):
         settled = find_settlement(markets, venues[each.owner], each.option, each.owner)
         write_terms(feed, k, each)
-        write_expiry(feed, k, settled)
+        feed.expiry_bars[k] = settled.bar
+        feed.are_inside[k] = 1 if settled.is_inside else 0
+        feed.expiry_spots[k] = settled.price
         for instant in instants:
             write_values(feed, k, each, instant)
         write_rows(feed, k, markets, each, instants)
         check_ages(feed, k, markets, each)
         feed.are_listed[:, k] = np.isfinite(feed.volatilities_open[:, k])
-    number_contracts(feed)
+    keys = list(zip(feed.instruments.tolist(), feed.expiry_times.tolist(), strict=True))
+    feed.expiries[:] = number_each(keys)
+    feed.pairs[:] = number_each(list(zip(keys, feed.strikes.tolist(), strict=True)))
     write_targets(feed, markets)
     return feed
 
@@ -403,18 +407,6 @@ def write_terms(feed: OptionFeed, k: int, contract: Contract) -> None:
         getattr(feed, name)[k] = value
     spread = option.spread if option.spread is not None else costs.spread
     feed.half_spreads[:, k] = np.nan if spread is None else 0.5 * spread
-
-
-def write_expiry(feed: OptionFeed, k: int, expiry: Expiry) -> None:
-    feed.expiry_bars[k] = expiry.bar
-    feed.are_inside[k] = 1 if expiry.is_inside else 0
-    feed.expiry_spots[k] = expiry.price
-
-
-def number_contracts(feed: OptionFeed) -> None:
-    keys = list(zip(feed.instruments.tolist(), feed.expiry_times.tolist(), strict=True))
-    feed.expiries[:] = number_each(keys)
-    feed.pairs[:] = number_each(list(zip(keys, feed.strikes.tolist(), strict=True)))
 
 
 # ------------------------------------------------------------------------- values by surface
@@ -469,19 +461,13 @@ def write_rows(
         own = np.flatnonzero(is_known & np.isfinite(rows.pick("volatility", found)))
         getattr(feed, f"volatilities_{at.name}")[own, k] = rows.volatility[found[own]]
         if at.name == "open":
-            write_quotes(feed, k, rows, found, is_known)
+            here = np.flatnonzero(is_known)
+            feed.has_quotes[here, k] = 1
+            feed.bids[here, k] = rows.bid[found[here]]
+            feed.asks[here, k] = rows.ask[found[here]]
     halves = rows.find_half_spreads(markets.time)
     feed.half_spreads[:, k] = np.where(np.isfinite(halves), halves, feed.half_spreads[:, k])
     feed.half_prices[:, k] = rows.find_half_prices(markets.time)
-
-
-def write_quotes(
-    feed: OptionFeed, k: int, rows: QuoteRows, found: base.IntArray, is_known: Any
-) -> None:
-    here = np.flatnonzero(is_known)
-    feed.has_quotes[here, k] = 1
-    feed.bids[here, k] = rows.bid[found[here]]
-    feed.asks[here, k] = rows.ask[found[here]]
 
 
 class CloseQuotes(NamedTuple):

@@ -113,18 +113,11 @@ def observe_overlay(
         return []
     index = markets.index(signal.T)
     look = observe_checked if is_checked else observe_again
-    begin = find_first_weight(signal)
+    begin = int(np.argmax(np.any(signal != 0.0, axis=0)))
     columns, causality = look(overlay, index.slice(begin, index.n_bars) if begin else index)
-    columns = {name: pad(values, begin) for name, values in columns.items()}
+    unknown = np.full(begin, np.nan)
+    columns = {name: np.concatenate([unknown, values]) for name, values in columns.items()}
     return [ObservedPolicy(overlay, index, columns, 0, str(causality))]
-
-
-def find_first_weight(signal: FloatArray) -> int:
-    return int(np.argmax(np.any(signal != 0.0, axis=0)))
-
-
-def pad(values: FloatArray, count: int) -> FloatArray:
-    return np.concatenate([np.full(count, np.nan), values]) if count else values
 
 
 def observe_again(policy: Policy, market: Market) -> tuple[dict[str, FloatArray], str]:

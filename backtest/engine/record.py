@@ -129,11 +129,10 @@ class Record(NamedTuple):
         return {**own, **self.account._asdict()}
 
     def take(self, rows: slice) -> Record:
-        return Record(*(take_rows(each, rows) for each in self))
+        def take(fields: Any) -> Any:
+            return None if fields is None else type(fields)._make(each[rows] for each in fields)
 
-
-def take_rows(fields: Any, rows: slice) -> Any:
-    return None if fields is None else type(fields)._make(each[rows] for each in fields)
+        return Record(*map(take, self))
 
 
 def new_record(n_bars: int, n: int, n_options: int = 0) -> Record:

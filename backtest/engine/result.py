@@ -346,12 +346,8 @@ def read_run(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         if base.hash_file(folder / name) != manifest["files"][name]:
             raise base.damage_error(folder / name, "was changed")
     shown = result_files.describe_run(manifest, base.read_json_file(folder / result_files.METRICS))
-    metrics = read_metrics(shown["metrics"])
+    metrics = {k: math.nan if v is None else float(v) for k, v in shown["metrics"].items()}
     return {**shown, "title": shown["policy"], "metrics": metrics}
-
-
-def read_metrics(metrics: Mapping[str, float | None]) -> dict[str, float]:
-    return {k: math.nan if v is None else float(v) for k, v in metrics.items()}
 
 
 KINDS[RUN] = base.Kind(
@@ -366,20 +362,13 @@ KINDS[RUN] = base.Kind(
 
 
 def convert(result: RunRecord, unit: base.FloatArray) -> Any:
-    vectorbt = import_vectorbt()
-    change = np.divide(unit[1:], unit[:-1], out=np.ones(len(unit) - 1), where=unit[:-1] > 0.0)
-    series = pd.Series(change - 1.0, index=naive_index(result), name="return")
-    return vectorbt.returns.accessors.ReturnsSRAccessor(
-        series, freq=pd.Timedelta(result.interval, unit="ns")
-    )
-
-
-def naive_index(result: RunRecord) -> pd.DatetimeIndex:
-    return base.utc_index(result.time).tz_localize(None)
-
-
-def import_vectorbt() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import vectorbt  # noqa: PLC0415 - only where asked for
-    return vectorbt
+    change = np.divide(unit[1:], unit[:-1], out=np.ones(len(unit) - 1), where=unit[:-1] > 0.0)
+    series = pd.Series(
+        change - 1.0, index=base.utc_index(result.time).tz_localize(None), name="return"
+    )
+    return vectorbt.returns.accessors.ReturnsSRAccessor(
+        series, freq=pd.Timedelta(result.interval, unit="ns")
+    )

@@ -255,7 +255,10 @@ class RunRecord(RunCloses):
         )
         return {
             "mean_net_leverage": float(pd.Series(self.net_leverage).mean()),
-            **{name: add_up(self.of_account(name)) for name in ("collateral_pnl", "conversion")},
+            **{
+                name: float(np.add.accumulate(self.of_account(name))[-1])
+                for name in ("collateral_pnl", "conversion")
+            },
             **({} if self.options is None else measure_options(self, self.options)),
             "diversification_ratio": mean_of(diversification_ratio(weights, covariance)),
         }
@@ -475,10 +478,6 @@ def sample_market(result: RunRecord) -> FloatArray:
     marks = np.concatenate((first, result.mark[result.ends_sample != 0.0]))
     value = value_of(result.venue, marks)
     return np.diff(value) / np.abs(value[:-1])
-
-
-def add_up(values: FloatArray) -> float:
-    return float(np.add.accumulate(values)[-1])
 
 
 def find_start(result: RunRecord) -> float:

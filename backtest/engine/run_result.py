@@ -29,7 +29,6 @@ from backtest.measures import RunSpan
 from backtest.venue import compute_collateral_value
 
 if TYPE_CHECKING:
-    from backtest.engine.run_record import RunRecord
     from backtest.market import Markets
 
 
@@ -92,10 +91,6 @@ def average_rows(sums: FloatArray) -> list[dict[str, Any]]:
 def is_filled(outcome: Outcome) -> bool:
     has_fill = outcome.tally.money.traded > 0.0 or (outcome.entries[:, 1] == FILL).any()
     return bool(has_fill or (outcome.of_positions("quantity") != 0.0).any())
-
-
-def is_cash(columns: Mapping[str, FloatArray], target: FloatArray) -> bool:
-    return not columns and not target.any()
 
 
 def find_columns(setup: Setup) -> dict[str, FloatArray]:
@@ -275,7 +270,8 @@ def explain(
         no_fill = explain_no_fill(setup, outcome, rows)
     infinite = np.isinf(level)
     highest = np.where(infinite.any(axis=1), np.inf, 0.0) if infinite.any() else np.zeros(1)
-    said = "" if is_cash(find_columns(setup), level) else no_fill
+    is_cash = not find_columns(setup) and not level.any()
+    said = "" if is_cash else no_fill
     warn_of_outcome(name_boundless(setup, level), said, highest, closes)
     return no_fill
 
@@ -315,7 +311,7 @@ def find_before(setup: Setup) -> Before:
         return Before(np.full(n, np.nan), np.zeros(n), np.zeros(n), start_stands(setup), trails)
     return Before(
         mark=resume.marks[-1],
-        signal=find_signals(resume),
+        signal=np.array(resume.state.signal, dtype=np.float64),
         unrealized=resume.last_unrealized,
         stands=np.zeros(n + 3)
         if resume.has_one_position
@@ -331,11 +327,6 @@ def start_stands(setup: Setup) -> FloatArray:
     collateral = setup.inputs.terms.rules.collateral
     stands[-1] = setup.account.capital + compute_collateral_value(collateral, held)
     return stands
-
-
-def find_signals(result: RunRecord) -> FloatArray:
-    """Return the signals at the last close of a run, of shape (n,)."""
-    return np.atleast_1d(np.array(result.state.signal, dtype=np.float64))
 
 
 def start_trail(markets: Markets, i: int, first: int) -> FloatArray:

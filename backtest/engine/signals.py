@@ -57,10 +57,6 @@ NOTE = "backtest.signal"
 NOT_CHECKED = "signal not checked: it was given as data"
 
 
-def mark_checked(signal: SignalT, cuts: int) -> SignalT:
-    return write_note(signal, cuts=cuts)
-
-
 def name_signal(signal: SignalT, text: str) -> SignalT:
     return write_note(signal, text=text)
 
@@ -199,7 +195,7 @@ def compute_signal(
         signal: Any = weights_to_frame(keep_sides(weights, sides, np.inf), market)
     else:
         signal = make_signal(market, columns[""], sides, title)
-    return mark_checked(signal, check.causality.cuts) if is_checked else signal
+    return write_note(signal, cuts=check.causality.cuts) if is_checked else signal
 
 
 def find_tolerance(function: Callable[..., Any]) -> float:
@@ -296,7 +292,8 @@ def read_signal(signal: object, market: Market, first: int) -> base.FloatArray:
     if np.ndim(signal) == 0:  # type: ignore[arg-type]
         return np.array([base.check_range("signal", signal, low=-1.0, high=1.0)])
     if isinstance(signal, pd.Series) and isinstance(signal.index, pd.DatetimeIndex):
-        values = align_signal(signal, market)
+        check_index(signal.index)
+        values = read_numbers(signal.reindex(market.times))
     else:
         values = read_numbers(signal)
     if len(values) == n - first and first > 0:
@@ -314,11 +311,6 @@ def read_signal(signal: object, market: Market, first: int) -> base.FloatArray:
             "signal.reindex(market.times).ffill().fillna(0)"
         )
     return np.ascontiguousarray(values)
-
-
-def align_signal(signal: pd.Series, market: Market) -> base.FloatArray:
-    check_index(pd.DatetimeIndex(signal.index))
-    return read_numbers(signal.reindex(market.times))
 
 
 def describe_weights(signal: Any, values: base.FloatArray) -> str:

@@ -508,7 +508,8 @@ def tabulate_trades(
     costs = rows.fees + rows.slippage + rows.impact + rows.loss + rows.funding
     price_pnl = rows.gain + rows.slippage + rows.impact
     profit, entry = price_pnl - costs, find_price(run, held, rows.entry_value)
-    ended, first, stop = find_endings(run, held, read, rows), *find_held(read, rows)
+    ended, first = find_endings(run, held, read, rows), read.bar[rows.entry]
+    stop = read.bar[rows.exit] + (read.kind[rows.exit] == OPEN)
     size = rows.quantity * np.abs(rows.entry_value)
     with np.errstate(divide="ignore", invalid="ignore"):
         on_size = profit / size
@@ -536,11 +537,6 @@ def tabulate_trades(
             "ended": ended,
         }
     )
-
-
-def find_held(read: InstrumentFills, rows: TradeRows) -> tuple[IntArray, IntArray]:
-    first, last = read.bar[rows.entry], read.bar[rows.exit]
-    return first, last + (read.kind[rows.exit] == OPEN)
 
 
 def find_endings(

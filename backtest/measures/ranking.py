@@ -267,12 +267,9 @@ def find_cautions(metrics: Mapping[Any, float] | pd.Series) -> str:
         day = metrics.get("ruin_time", math.nan)
         return "ruined" if math.isnan(day) else f"ruined, day {day:.0f}"
     found = ["negative growth"] if metrics.get("cagr", 0.0) < 0.0 else []
-    found += [f"drawdown over {DEEP:.0%}".replace("%", " %")] if _is_deep(metrics) else []
+    is_deep = metrics.get("max_drawdown", 0.0) > DEEP
+    found += [f"drawdown over {DEEP:.0%}".replace("%", " %")] if is_deep else []
     return ", ".join(found)
-
-
-def _is_deep(metrics: Mapping[Any, float] | pd.Series) -> bool:
-    return metrics.get("max_drawdown", 0.0) > DEEP
 
 
 def name_sharpe(metrics: Mapping[Any, float]) -> str:

@@ -14,7 +14,7 @@ import backtest as bt
 from backtest.account.records import EQUITY
 from backtest.base import compile_choice, find_own_functions, kernels, make_twin
 from backtest.base.compile_choice import MOST_PLAIN, is_plain_sooner, set_single
-from backtest.engine import driver, loop, plain_or_compiled
+from backtest.engine import batch, driver, loop
 from backtest.engine.compiler import MODULES, WITHOUT_OPTIONS, return_always
 from backtest.engine.policies import ask_plain
 from backtest.policy.formulas import find_fields
@@ -274,7 +274,7 @@ def cold(monkeypatch, tmp_path):
 
     monkeypatch.setenv("BACKTEST_COMPILE", "auto")
     monkeypatch.setattr(compile_choice, "find_lasting_folder", lambda: tmp_path)
-    monkeypatch.setattr(plain_or_compiled, "find_rules_folder", lambda: tmp_path)
+    monkeypatch.setattr(batch, "find_rules_folder", lambda: tmp_path)
     monkeypatch.setattr(kernels, "write_copy", lambda module: tmp_path / module.__name__)
     kernels.compile_module.cache_clear()  # kernels of other tests are compiled already
     monkeypatch.setattr(kernels.Kernel, "compiled", property(refuse))
@@ -298,7 +298,7 @@ def test_a_first_run_compiles_nothing_and_does_not_tell(cold, monkeypatch, n):
 @pytest.mark.parametrize("n", [1, 2])
 def test_what_is_compiled_is_used(cold, monkeypatch, n):
     marks = []
-    find = plain_or_compiled.find_mark
+    find = batch.find_mark
     monkeypatch.setattr(
         "backtest.engine.batch.find_mark",
         lambda *given: marks.append(find(*given)) or marks[-1],
