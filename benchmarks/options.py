@@ -24,8 +24,8 @@ import backtest as bt
 from backtest.base import black_kernels, compile_module
 from backtest.base.kernels import compile_kernels
 from backtest.options import implied_kernels
-from backtest.venue import option_kernels, pack_holdings
-from backtest.venue.requirement_rule import make_option_account
+from backtest.venue import option_kernels
+from backtest.venue.margin import read_book
 
 os.environ["BACKTEST_COMPILE"] = "now"  # compiled code is timed
 REPEAT = 9
@@ -67,7 +67,7 @@ def time_margin(n: int) -> dict[str, float]:
     ``table_us`` computes the prices and the requirement, ``reused_us`` the requirement alone.
     """
     rng = np.random.default_rng(0)
-    rows = bt.margin.scenario_grid([k / 25 for k in range(-4, 5)], [0.0, 0.5, -0.25])
+    rows = [(k / 25, 1.0, move) for k in range(-4, 5) for move in (0.0, 0.5, -0.25)]
     rule = bt.ScenarioMargin(moves=rows, options=bt.OptionShocks(power=(0.3, 0.13)))
     held = [
         bt.OptionPosition(
@@ -79,24 +79,24 @@ def time_margin(n: int) -> dict[str, float]:
         )
         for k, strike in enumerate(np.linspace(30_000.0, 120_000.0, n))
     ]  # fmt: skip
-    account = make_option_account(held, rule, {})
-    book, none = rule.pack({}, underlyings=account.names), pack_holdings([], [])
+    book = read_book({}, {}, {}, rule, options=held)
+    options, rules = book.options, book.option_rules
     kernels = compile_kernels(option_kernels)
 
     def reuse() -> None:
         for _ in range(LOOPS):
             for is_initial in (False, True):
                 kernels.compute_option_requirement(
-                    book, none, account.options, account.rules, is_initial
+                    book.packed, book.held, options, rules, is_initial
                 )
 
     def fill() -> None:
         for _ in range(LOOPS):
-            kernels.fill_options(account.options, account.rules)
+            kernels.fill_options(options, rules)
 
     reused = time_each(reuse, LOOPS) / 2_000.0
     return {
-        "rows": float(account.rules.shocks.counts[0]),
+        "rows": float(rules.shocks.moves.shape[1]),
         "table_us": round(time_each(fill, LOOPS) / 1_000.0 + reused, 1),
         "reused_us": round(reused, 1),
         "load": os.getloadavg()[0],
@@ -122,7 +122,7 @@ def make_account(n_bars: int, n: int) -> dict[str, Any]:
         fee=0.0003, fee_cap=0.125, delivery_fee=0.00015, delivery_cap=0.125, tick=0.1, spread=0.02
     )
     venue = bt.Venue.preset("binance-usdm", "BTCUSDT").override(option_costs=costs)
-    rows = bt.margin.scenario_grid([k / 25 for k in range(-4, 5)], [0.0, 0.5, -0.25])
+    rows = [(k / 25, 1.0, move) for k in range(-4, 5) for move in (0.0, 0.5, -0.25)]
     rule = bt.ScenarioMargin(moves=rows, options=bt.OptionShocks(power=(0.3, 0.13)))
     held = {name: (-0.2, 0.1)[k % 2] for k, name in enumerate(options)}
     return {

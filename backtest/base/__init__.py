@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from backtest.base.compile_choice import is_plain_sooner, name_types, set_single
     from backtest.base.compile_choice import tell_of_compiling, write_mark
     from backtest.base.compiler import cfunc, jit
-    from backtest.base.compiled_twins import bind_functions, count_all_brackets, describe_target
+    from backtest.base.compiled_twins import bind_functions, choose_number, describe_target
     from backtest.base.compiled_twins import find_own_functions, make_twin
     from backtest.base.errors import AccountingError, BacktestError, BandWarning, DataError, Fault
     from backtest.base.errors import InfiniteLeverageWarning, LastPriceWarning

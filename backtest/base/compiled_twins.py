@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 
-def count_all_brackets(rules: Any, notional: Any) -> int:  # noqa: ARG001 - as the scalar one
-    return len(rules.floors)
+def choose_number(condition: Any, yes: Any, no: Any) -> Any:
+    return yes if condition else no
 
 
 def make_twin(

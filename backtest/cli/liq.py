@@ -50,7 +50,7 @@ def liq(
     Fees for opening are not subtracted. In Python, bt.calculate_book takes several positions.
     """
     preset = preset_files.parse_name(venue)
-    if preset_files.is_history(preset.at):
+    if preset.at is None:
         preset = preset._replace(at=preset_files.LATEST)
     rules = Venue.preset(*preset)
     found = calculate_liquidation(

@@ -31,9 +31,9 @@ from backtest.venue import (
     Contract,
     MarginRules,
     Venue,
-    compute_liquidation_values,
-    compute_maintenances,
-    compute_prices,
+    compute_liquidation_value,
+    compute_maintenance,
+    compute_price,
     compute_value,
     read_rules,
 )
@@ -50,16 +50,14 @@ def to_value(rules: MarginRules, price: Any) -> Any:
 
 
 def to_price(rules: MarginRules, value: Any) -> Any:
-    return compute_prices(rules.size, rules.is_inverse, value)
+    return compute_price(rules.size, rules.is_inverse, value)
 
 
-def find_liquidation_prices(
-    rules: MarginRules, quantity: FloatArray, entry: FloatArray, base: FloatArray
-) -> FloatArray:
+def find_liquidation_prices(rules: MarginRules, quantity: Any, entry: Any, base: Any) -> FloatArray:
     """Return the prices that liquidate positions entered at values ``entry``; NaN where none."""
-    root = compute_liquidation_values(rules, quantity, entry, base, 1.0)
+    root = compute_liquidation_value(rules, quantity, entry, base, 1.0)
     price = np.where(np.isnan(root), np.nan, to_price(rules, root))
-    needed = compute_maintenances(rules, np.abs(quantity * entry), 1.0)
+    needed = compute_maintenance(rules, np.abs(quantity * entry), 1.0)
     is_failing = base + quantity * entry <= needed * (1.0 + TOLERANCE)
     price = np.where(np.isnan(price) & is_failing, to_price(rules, entry), price)
     return np.asarray(np.where(quantity == 0.0, np.nan, price))

@@ -42,8 +42,8 @@ from backtest.base import (
     black_kernels,
     cache_folder,
     cfunc,
+    choose_number,
     compile_helpers,
-    count_all_brackets,
     elementary,
     find_own_functions,
     find_references,
@@ -142,7 +142,7 @@ def compile_core() -> dict[str, Any]:
     options = {**OPTIONS, "cache": False, "forceinline": True}
     names["as_index"] = jit(as_unsigned, **options)
     names["floor"] = jit(floor_as_number, **options)
-    names["count_brackets"] = jit(count_all_brackets, **options)
+    names["choose"] = jit(choose_number, **options)
     found = names | compile_helpers(implied_kernels)
     for public, scalar in (*PUBLIC, *OPTION_FUNCTIONS):
         register_overload(public, found[scalar])
@@ -440,7 +440,7 @@ def compile_general_rules(*, has_parts: bool) -> dict[str, Any]:
     names |= {"MarginRules": MarginRules, "InstrumentRules": InstrumentRules}
     inner: dict[str, Any] = {**OPTIONS, "cache": False}
     twins[id(orders.floor)] = jit(floor_as_number, **inner, forceinline=True)
-    twins[id(requirement.count_brackets)] = jit(count_all_brackets, **inner, forceinline=True)
+    twins[id(requirement.choose)] = jit(choose_number, **inner, forceinline=True)
     twins[id(records.pick_instrument)] = jit(write_pick(names), **inner, forceinline=True)
     names["pick_instrument"] = twins[id(records.pick_instrument)]
     inner_text = jit(write_tuples(names), **inner, forceinline=True)

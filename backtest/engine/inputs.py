@@ -43,17 +43,6 @@ if TYPE_CHECKING:
 BY_BAR = ("years", "volatilities", "bases", "indices", "values", "marks")
 
 
-def name_groups(
-    rule: MarginRule, feed: OptionFeed, names: Sequence[str]
-) -> tuple[tuple[str, ...], list[str]]:
-    found = [names[i] for i in feed.instruments]
-    if not isinstance(rule, v.ScenarioMargin):
-        return tuple(dict.fromkeys(found)), found
-    groups = rule.list_groups(names)
-    of_names = {name: group for group, members in groups.items() for name in members}
-    return tuple(groups), [of_names[name] for name in found]
-
-
 def pack_positions(feed: OptionFeed, groups: Any) -> OptionPositions:
     n = len(feed.signs)
     return OptionPositions(
@@ -71,9 +60,9 @@ def pack_positions(feed: OptionFeed, groups: Any) -> OptionPositions:
 
 
 def pack_option_terms(rule: MarginRule, feed: OptionFeed, names: Sequence[str]) -> OptionTerms:
-    groups, found = name_groups(rule, feed, names)
+    groups, numbers = v.number_groups(rule, [names[i] for i in feed.instruments], names)
     used = rule if len(feed.signs) else MarginRule()
-    positions = pack_positions(feed, v.index_names(found, groups))
+    positions = pack_positions(feed, numbers)
     return OptionTerms(
         rules=v.pack_option_rules(used, positions, groups if len(feed.signs) else (), names),
         instruments=feed.instruments,

@@ -186,7 +186,7 @@ def describe_bars(market: Market | Markets, start: int, closes: IntArray) -> dic
 
 
 def describe_margin_tables(market: Market, venue: Venue, start: int, end: int) -> str:
-    changes = venue.describe_changes(start, end)
+    changes = ", ".join(each.until for each in venue.earlier if start < each.end < end)
     changed = f"the margin table changed on {changes}" if changes else ""
     misfit = "" if market.synthetic else venue.describe_misfit(start, end)
     if misfit or changed:

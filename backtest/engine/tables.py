@@ -14,7 +14,7 @@ from backtest.account import records as r
 from backtest.account.pool_liquidation import CAUSED
 from backtest.base import BoolArray, FloatArray, IntArray, utc_index
 from backtest.engine.record import PositionFields
-from backtest.venue import Venue, compute_prices, compute_value
+from backtest.venue import Venue, compute_price, compute_value
 
 KINDS = {
     ledger.FILL: "fill",
@@ -62,8 +62,8 @@ TRADES = (ledger.FILL, *ledger.STOP_KINDS, r.DELISTED, r.EXPIRED)
 FORCED = (*(KINDS[kind] for kind in ledger.STOP_KINDS), "liquidation", "ruin")
 
 
-def price_of(venue: Venue, value: FloatArray) -> FloatArray:
-    return compute_prices(venue.contract.size, is_inverse(venue), value)
+def price_of(venue: Venue, value: Any) -> FloatArray:
+    return np.asarray(compute_price(venue.contract.size, is_inverse(venue), value))
 
 
 def value_of(venue: Venue, price: Any) -> FloatArray:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from backtest.venue.collateral import Collateral, Prices, StoredMarket, check_collateral
     from backtest.venue.portfolio_kernels import compute_collateral_value, compute_full_value
     from backtest.venue.portfolio_kernels import compute_value_at_rate
-    from backtest.venue.requirement import compute_payment, compute_price, compute_prices
+    from backtest.venue.requirement import compute_payment, compute_price
     from backtest.venue.requirement import compute_value
     from backtest.venue.venue import check_no_column, find_newest, has_spread, list_dated
     from backtest.venue.venue import list_numbers, pick_cost, read_newest, scale_cost
@@ -23,11 +23,9 @@ if TYPE_CHECKING:
     from backtest.venue.calculators import find_touch_factor, touch_distance
     from backtest.venue.calculators import touch_probability
     from backtest.venue.requirement import compute_liquidation_value
-    from backtest.venue.requirement import compute_liquidation_values
     from backtest.venue.margin_presets import MarginPreset, PresetMargin, list_presets
     from backtest.venue.margin_presets import margin_preset
     from backtest.venue.venue import choose_multipliers, is_one
-    from backtest.venue.requirement_rule import OptionAccount
     from backtest.venue.option_kernels import bound_asset_slope, bound_linear_slope
     from backtest.venue.option_kernels import bound_option_slope, bound_relief_slope
     from backtest.venue.option_contract import Option, OptionPosition
@@ -36,7 +34,7 @@ if TYPE_CHECKING:
     from backtest.venue.option_kernels import compute_option_requirement, fill_option
     from backtest.venue.requirement_rule import Standard, Strategy
     from backtest.venue.requirement_rule import OptionShocks
-    from backtest.venue.requirement_rule import check_moves, index_names, number_each
+    from backtest.venue.requirement_rule import check_moves, number_each, number_groups
     from backtest.venue.requirement_rule import pack_option_rules
     from backtest.venue.option_kernels import compute_counted_rate, compute_counted_value
     from backtest.venue.option_kernels import compute_option_delta, compute_option_value
@@ -56,7 +54,7 @@ if TYPE_CHECKING:
     from backtest.venue.requirement import LEVELS, MarginRules, compute_affordable
     from backtest.venue.requirement import compute_best_leverage
     from backtest.venue.requirement import compute_initial, compute_largest_notional
-    from backtest.venue.requirement import compute_maintenance, compute_maintenances
+    from backtest.venue.requirement import compute_maintenance
     from backtest.venue.requirement import compute_setting, compute_step_floor
     from backtest.venue.requirement import read_rules
     from backtest.venue.requirement_rule import Brackets, MarginRule, RequirementRule

@@ -19,7 +19,7 @@ from backtest.base.fields import POSITIVE
 from backtest.base.units import TOLERANCE, YEAR_DAYS
 from backtest.venue import margin as margin_functions
 from backtest.venue.margin import DEFAULT, Book, read_book
-from backtest.venue.option_kernels import compute_option_delta
+from backtest.venue.option_kernels import compute_option_delta, compute_options_value
 from backtest.venue.portfolio_kernels import (
     compute_collateral_value,
     compute_full_backing,
@@ -27,12 +27,7 @@ from backtest.venue.portfolio_kernels import (
     fill_shares,
 )
 from backtest.venue.requirement import compute_value
-from backtest.venue.requirement_rule import (
-    MarginRule,
-    OptionAccount,
-    OwnMargin,
-    RequirementRule,
-)
+from backtest.venue.requirement_rule import MarginRule, OwnMargin, RequirementRule
 from backtest.venue.venue import Venue
 
 if TYPE_CHECKING:
@@ -77,12 +72,11 @@ def touch_probability(
     Notes
     -----
     With a = abs(distance), s = sigma sqrt(horizon) and v the drift over the horizon away from the
-    level: ``Phi((-a - v) / s) + exp(-2 v a / s^2) Phi((-a + v) / s)``. Without drift that is ``2
-    Phi(-a / s)``, with Student's t in place of Phi for fat tails. Source: Harrison (1985), Brownian
-    Motion and Stochastic Flow Systems, section 1.8. A price that is observed only m times touches
-    less often, as if the level were farther away by ``0.5826 sigma sqrt(horizon / m)``. Source:
-    Broadie, Glasserman and Kou (1997), A continuity correction for discrete barrier options,
-    Mathematical Finance 7(4).
+    level: ``Phi((-a - v) / s) + exp(-2 v a / s^2) Phi((-a + v) / s)``; with Student's t and no
+    drift ``2 t(-a / s)``. Source: Harrison (1985), Brownian Motion and Stochastic Flow Systems,
+    section 1.8. A price that is observed only m times touches less often, as if the level were
+    farther away by ``0.5826 sigma sqrt(horizon / m)``. Source: Broadie, Glasserman and Kou (1997),
+    A continuity correction for discrete barrier options, Mathematical Finance 7(4).
     """
     from scipy.special import erfc, erfcx, stdtr  # noqa: PLC0415 - slow to load, seldom needed
 
@@ -116,14 +110,10 @@ def touch_distance(
     *,
     degrees_of_freedom: OneOrMany = math.inf,
 ) -> Any:
-    """Return the distance of a level that is touched with a given probability, without drift.
+    """Return abs(ln(level / price)) of a level that is touched with a given probability.
 
-    It is abs(ln(level / price)), the same above and below; ``probability`` is in [0, 1], the rest
-    as in :func:`touch_probability`.
-
-    Notes
-    -----
-    -s Phi^-1(probability / 2) with s = sigma sqrt(horizon), the inverse of ``2 Phi(-a / s)``.
+    The same above and below, without drift: the inverse of :func:`touch_probability`, whose
+    arguments these are; ``probability`` is in [0, 1].
 
     Examples
     --------
@@ -181,11 +171,10 @@ DAYS = (1.0, 7.0, 30.0)
 class Calculation(NamedTuple):
     """Margins of a position and its distance to liquidation; money in the settlement currency.
 
-    ``quantity`` is in contracts, negative for a short. ``collateral`` backs the position.
-    ``distance`` is the move of the price from the entry to the liquidation price, a fraction,
-    negative for a long. ``daily_sigmas`` is the logarithm of that move in standard deviations of a
-    day. ``probabilities`` maps days to the probability of a liquidation within them. Prices and
-    distances are NaN if no price liquidates. Fields that need a volatility are NaN without one.
+    ``quantity`` is in contracts, negative for a short. ``distance`` is the move from the entry to
+    the liquidation price, a fraction, and ``daily_sigmas`` its logarithm in standard deviations of
+    a day. ``probabilities`` maps days to the probability of a liquidation within them. NaN: no
+    price liquidates, or there is no volatility.
     """
 
     side: str
@@ -239,20 +228,14 @@ def calculate_liquidation(
     capital : float, optional
         The account, in the settlement currency. Default: the initial margin.
     quantity : float, optional
-        Contracts, positive. Default: the quantity that ``capital`` opens at the leverage, or one
-        coin without it.
+        Contracts, positive, not rounded to lots. Default: what ``capital`` opens at the leverage,
+        or one coin without it.
     volatility : float, optional
-        Volatility of the price, per sqrt(year).
+        Volatility of the price, per sqrt(year), of a geometric Brownian motion without drift.
     multiplier : float
         Multiplier of dynamic margin: scales maintenance rates and divides the allowed leverages.
     days : sequence of float
         The horizons of the probabilities.
-
-    Notes
-    -----
-    The probability that the price touches the liquidation price within T is that of a geometric
-    Brownian motion without drift, ``2 Phi(-abs(ln(P / entry)) / (sigma sqrt(T)))``. Quantities are
-    not rounded to lots.
 
     Examples
     --------
@@ -333,19 +316,16 @@ class BookCalculation(NamedTuple):
 
     ``backing`` is the balance with profits and collateral at its rates, ``equity`` with collateral
     in full. The book fails where the backing is at most ``level`` times ``requirement``:
-    ``distance`` is the difference, ``margin_ratio`` their quotient (infinite without backing, 0
-    when flat). ``option_value`` is what options add to the backing, and ``options_leverage`` their
-    net exposure in turns of equity. ``first`` is the instrument whose move alone fails the book
-    soonest, None if no move does.
+    ``distance`` is the difference, ``margin_ratio`` their quotient. ``option_value`` is what
+    options add to the backing, and ``options_leverage`` their net exposure in turns of equity.
+    ``first`` is the instrument whose move alone fails the book soonest, None if no move does.
 
-    ``positions`` has a row for each instrument. Its ``share`` is the Euler share of the
-    requirement, ``quantity * d requirement / d quantity``; NaN for a rule of the user's own and
-    with options. Under scenarios the shares and ``collateral_share``, that of collateral that
-    cancels risk, add up to the requirement. ``down`` and ``up`` are the moves of its price alone,
-    as fractions, that fail the book, NaN if none does; options on it move along.
-    ``liquidation_price`` is that of the nearer. ``moves`` has the same for the groups of portfolio
-    margin with several instruments, the indices of options with what moves with them, and all.
-    ``options`` has a row for each option.
+    Of ``positions``, ``share`` is the Euler share of the requirement, ``quantity * d requirement /
+    d quantity``: under scenarios the shares and ``collateral_share`` add up to the requirement; NaN
+    for a rule of the user's own and with options. ``down`` and ``up`` are the moves of the price
+    alone, as fractions, that fail the book, NaN if none does; options on it move along.
+    ``liquidation_price`` is that of the nearer. ``moves`` has the same for groups, indices of
+    options with what moves with them, and all.
     """
 
     balance: float
@@ -383,20 +363,16 @@ def calculate_book(
 ) -> BookCalculation:
     """Return requirement, margin ratio and distance to failure of a book of cross positions.
 
-    Raises ParameterError if names do not fit, or a number is out of its range.
-
     Parameters
     ----------
-    venues, quantities, prices, rule, collateral, collateral_prices
+    venues, quantities, prices, rule, collateral, collateral_prices, entries
         As in :func:`backtest.margin.requirement`. Collateral whose ``prices`` name an instrument
         has its price and moves with it.
     balance : float
         The settlement balance: realized money, without unrealized profit, collateral and the
-        value of spot legs.
-    entries : float or Mapping
-        Average entry prices; default: the prices, without unrealized profit.
+        value of spot legs; what was paid for options has left it.
     options : OptionPosition or sequence of them
-        Options of the account. Their premiums are in the balance: what was paid has left it.
+        Options of the account.
 
     Examples
     --------
@@ -411,21 +387,17 @@ def calculate_book(
         venues, quantities, prices, rule, balance=balance, entries=entries, collateral=collateral,
         collateral_prices=collateral_prices, options=options,
     )  # fmt: skip
-    needed, account = book.requirement(), book.value_options()
-    backing, threshold = book.backing(), book.packed.level * needed
-    held, of_assets = book.hold(), 0.0
-    shares = np.full(len(held.quantities), math.nan)
-    if account is None and not isinstance(book.rule, OwnMargin):
-        found = np.zeros(len(held.quantities) + len(held.amounts))
+    needed, backing = book.requirement(), book.backing()
+    threshold, held, of_assets = book.packed.level * needed, book.held, 0.0
+    shares = np.full(len(book.names), math.nan)
+    if not book.given and not isinstance(book.rule, OwnMargin):
+        found = np.zeros(len(book.names) + len(held.amounts))
         fill_shares(book.packed, held, found)
         shares, of_assets = found[: len(shares)], float(found[len(shares) :].sum())
-    positions = tabulate_positions(book, shares)
-    of_options = tabulate_options(account)
-    counted = 0.0 if account is None else account.counted_value()
     backed = float(compute_collateral_value(book.packed.collateral, held))
-    whole = compute_full_backing(book.packed, held, book.cash())
-    equity = float(whole) - backed + compute_full_value(held)
-    equity += 0.0 if account is None else account.full_value()
+    equity = float(compute_full_backing(book.packed, held, book.cash)) - backed
+    equity += compute_full_value(held) + compute_options_value(book.options)
+    positions, of_options = tabulate_positions(book, shares), tabulate_options(book)
     nearest = positions[["down", "up"]].abs().min(axis=1).dropna()
 
     def divide(amount: float) -> float:
@@ -449,14 +421,29 @@ def calculate_book(
         moves=tabulate_moves(book),
         first=None if nearest.empty else str(nearest.idxmin()),
         options=of_options,
-        option_value=counted,
+        option_value=book.option_value(),
         options_leverage=divide(float(of_options.groupby("group")["exposure"].sum().abs().sum())),
     )
 
 
-POSITION = (
-    "instrument", "quantity", "price", "entry", "notional", "profit", "share", "down", "up",
-)  # fmt: skip
+def tabulate_positions(book: Book, shares: FloatArray) -> pd.DataFrame:
+    held, moves = book.held, [find_moves(book, (name,)) for name in book.names]
+    columns = {
+        "quantity": held.quantities,
+        "price": book.prices,
+        "entry": book.entries,
+        "notional": held.quantities * np.abs(held.values),
+        "profit": held.quantities * (held.values - held.entries) + 0.0,
+        "share": shares,
+        "down": [down for down, _ in moves],
+        "up": [up for _, up in moves],
+    }
+    table = pd.DataFrame(columns, pd.Index(book.names, name="instrument"), dtype=np.float64)
+    is_down = table["up"].isna() | (table["down"].abs() <= table["up"])
+    table["liquidation_price"] = table["price"] * (1.0 + table["down"].where(is_down, table["up"]))
+    return table
+
+
 OPTION = (
     "option", "group", "quantity", "price", "days", "mark", "value", "delta", "exposure",
 )  # fmt: skip
@@ -467,40 +454,27 @@ def tabulate(rows: Iterable[tuple[Any, ...]], columns: Sequence[str]) -> pd.Data
     return pd.DataFrame(list(rows), columns=list(columns)).set_index(columns[0])
 
 
-def tabulate_positions(book: Book, shares: FloatArray) -> pd.DataFrame:
+def tabulate_options(book: Book) -> pd.DataFrame:
     rows = []
-    for (name, quantity), share in zip(book.quantities.items(), shares.tolist(), strict=True):
-        price, entry = book.prices[name], book.entries[name]
-        notional, profit = quantity * abs(book.value_of(name, price)), book.profit_of(name) + 0.0
-        moves = find_moves(book, (name,))
-        rows.append((name, quantity, price, entry, notional, profit, share, *moves))
-    table = tabulate(rows, POSITION)
-    is_down = table["up"].isna() | (table["down"].abs() <= table["up"])
-    table["liquidation_price"] = table["price"] * (1.0 + table["down"].where(is_down, table["up"]))
-    return table
-
-
-def tabulate_options(account: OptionAccount | None) -> pd.DataFrame:
-    rows = []
-    for k, each in enumerate(account.given) if account is not None else ():
-        index, mark = float(account.options.indices[k]), float(account.options.marks[k])
-        delta = each.quantity * compute_option_delta(account.options, k)
+    for k, each in enumerate(book.given):
+        index, mark = float(book.options.indices[k]), float(book.options.marks[k])
+        delta = each.quantity * compute_option_delta(book.options, k)
         exposure = delta * (1.0 if each.option.is_coin else index)
-        name, group, days = str(each.option.name), account.name_of(k), 365.0 * each.years
+        name, group, days = str(each.option.name), book.name_group(k), 365.0 * each.years
         value = each.quantity * mark
         rows.append((name, group, each.quantity, index, days, mark, value, delta, exposure))
     return tabulate(rows, OPTION)
 
 
 def tabulate_moves(book: Book) -> pd.DataFrame:
-    names, account = tuple(book.quantities), book.options
+    names = book.names
+    moved = tuple(dict.fromkeys(book.name_group(k) for k in range(len(book.given))))
     found: dict[str, tuple[tuple[str, ...], tuple[float, float]]] = {}
-    moved = () if account is None else account.groups
-    for group, members in book.rule.resolve(names).list_groups(names).items():
+    for group, members in book.rule.list_groups(names).items():
         if len(members) > 1 and set(members) != set(names) and group not in moved:
             found[f"group {group}"] = members, find_moves(book, members)
     for group in moved:
-        linked = () if account is None else tuple(account.list_linked(group, names))
+        linked = tuple(book.list_linked(group))
         found[f"index {group}"] = linked, find_moves(book, (group, *linked))
     if len(names) + len(moved) > 1:
         found["all"] = names, find_moves(book, (*names, *moved))
@@ -516,7 +490,7 @@ def find_moves(book: Book, moving: Sequence[str]) -> tuple[float, float]:
     from scipy.optimize import brentq  # noqa: PLC0415 - slow to import, and only needed here
 
     def left(ratio: float) -> float:
-        return book.move(dict.fromkeys(moving, ratio)).distance()
+        return book.move(moving, ratio).distance()
 
     def search(ratios: Iterable[float], rtol: float) -> float:
         sound = 1.0
@@ -526,7 +500,7 @@ def find_moves(book: Book, moving: Sequence[str]) -> tuple[float, float]:
             sound = ratio
         return math.nan
 
-    if book.options is None:
+    if not book.given:
         down, up = (search((x**2**k for k in range(SQUARINGS)), 1e-14) for x in (0.5, 2.0))
         return down, up
     reach = [FARTHEST * (step / SCAN) ** 2 for step in range(1, SCAN + 1)]

@@ -96,11 +96,6 @@ class Collateral(Value):
         How much under the open a conversion sells it, as a fraction of the price.
     cancels_risk : str, optional
         The group of a :class:`ScenarioMargin` whose losses its changes of value offset.
-
-    Examples
-    --------
-    >>> Collateral("USDC", amount=1000.0, prices=1.0, rate=0.99).value_at(1.0)
-    990.0
     """
 
     name: Annotated[str, Text()]
@@ -134,10 +129,7 @@ class Collateral(Value):
         return float(compute_value_at_rate(pack_collateral([self]), 0, self.amount * price))
 
     def last_price(self) -> float:
-        """Return its constant price, or the last mark close of its market.
-
-        Raises ParameterError if ``prices`` only names them.
-        """
+        """Return its constant price, or the last mark close of its market."""
         if isinstance(self.prices, Market):
             return float(self.prices.mark_close[-1])
         if isinstance(self.prices, float):
@@ -160,10 +152,6 @@ class Collateral(Value):
 def check_collateral(
     collateral: Sequence[Collateral], instruments: Sequence[str], currency: str
 ) -> None:
-    """Require prices of the instruments of a run, and no collateral in the account's own money.
-
-    ``currency`` is the settlement currency, empty if it is not known.
-    """
     for each in collateral:
         if currency and each.name == currency:
             raise ParameterError(
@@ -210,6 +198,12 @@ SLOPE = Number(0, 100)
 class RateCurve(Value):
     """Rates per year of borrowing and supplying, by the utilization of a lending market.
 
+    With U the utilization, borrowed over supplied, ``R = base + slope1 U / U_opt`` up to U_opt,
+    then ``R = base + slope1 + slope2 (U - U_opt) / (1 - U_opt)``; suppliers earn ``R U (1 -
+    reserve_factor)``. Rates are without compounding, charged for the time of each bar. Source: Aave
+    (2022), Aave V3 Technical Paper, and ``DefaultReserveInterestRateStrategy`` in
+    github.com/aave/aave-v3-core.
+
     Parameters
     ----------
     base : float
@@ -220,15 +214,6 @@ class RateCurve(Value):
         The utilization at the kink, over 0 and under 1.
     reserve_factor : float
         The share of the interest that the protocol keeps, from 0 to 1.
-
-    Notes
-    -----
-    With U the utilization, borrowed over supplied,
-    ``R = base + slope1 U / U_opt`` up to U_opt, then
-    ``R = base + slope1 + slope2 (U - U_opt) / (1 - U_opt)``; suppliers earn
-    ``R U (1 - reserve_factor)``. Rates are per year without compounding: the engine charges them
-    for the time of each bar, on what is owed then. Source: Aave (2022), Aave V3 Technical Paper,
-    and ``DefaultReserveInterestRateStrategy`` in github.com/aave/aave-v3-core.
 
     Examples
     --------
@@ -244,10 +229,7 @@ class RateCurve(Value):
     reserve_factor: Annotated[float, Number(0, 1)] = 0.0
 
     def borrow(self, utilization: Any) -> Any:
-        """Return the borrow rate per year at a utilization, or at each of an array or Series.
-
-        Raises ParameterError if a utilization is not from 0 to 1.
-        """
+        """Return the borrow rate per year at a utilization, or at each of an array or Series."""
         used = np.asarray(utilization, dtype=np.float64)
         bad = used[~((used >= 0.0) & (used <= 1.0))]
         if bad.size:
@@ -276,7 +258,6 @@ class RateCurve(Value):
 
 
 def read_column(market: Market, column: str) -> FloatArray:
-    """Return a column of the market, which must have one of that name."""
     if column not in market.columns:
         raise DataError(
             f"market must have a column {column!r}, has {', '.join(market.columns) or 'none'}"

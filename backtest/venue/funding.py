@@ -122,8 +122,6 @@ class FundingTerms(base.Value):
 def terms(venue: str, symbol: str, at: base.TimeLike | None = None) -> FundingTerms | None:
     """Return how a preset's venue computes its funding rate at a day; None if it is unknown.
 
-    Raises VenueError if there is no such venue or symbol.
-
     Examples
     --------
     >>> found = terms("binance-usdm", "BTCUSDT")
@@ -140,9 +138,7 @@ def terms(venue: str, symbol: str, at: base.TimeLike | None = None) -> FundingTe
 def rate_of(terms: FundingTerms, premium: Numbers) -> Any:
     """Return the rate of one settlement at a venue from the average premium of its period.
 
-    Notes
-    -----
-    :func:`rate` of the venue's period times interval / period, then clamped to the cap.
+    It is :func:`rate` of the venue's period times interval / period, then clamped to the cap.
 
     Examples
     --------

@@ -1,26 +1,33 @@
 """Maintenance margin, initial margin and liquidation price of positions.
 
 The functions of one position take a venue, and scalars or arrays; inside compiled policies they
-take ``account.venue``. Each one broadcasts the scalar function of the same name, which also
-compiles. The formulas and symbols are explained in :mod:`backtest.venue.requirement`.
+take ``account.venue``. Each broadcasts the scalar function of its name, which also compiles. The
+formulas are explained in :mod:`backtest.venue.requirement`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from backtest.base import FloatArray, Number, ParameterError, check_range, did_you_mean, repr_plain
 from backtest.base.units import TOLERANCE
-from backtest.venue import option_kernels, requirement_rule
+from backtest.venue import option_kernels
 from backtest.venue import portfolio_kernels as kernels
 from backtest.venue.collateral import Collateral
 from backtest.venue.option_contract import OptionPosition
-from backtest.venue.option_kernels import OptionPool, compute_option_loss, compute_premiums
+from backtest.venue.option_kernels import (
+    OptionPool,
+    OptionPositions,
+    OptionRules,
+    compute_option_loss,
+    compute_option_requirement,
+    compute_premiums,
+)
 from backtest.venue.portfolio_kernels import Holdings, PortfolioRules, combine_scenarios
 from backtest.venue.requirement import (
     MarginRules,
@@ -33,11 +40,19 @@ from backtest.venue.requirement import (
     read_rules,
 )
 from backtest.venue.requirement_rule import (
+    Brackets,
     MarginRule,
     Requirement,
     RequirementRule,
     Strategy,
-    scenario_grid,
+    check_options,
+    find_asset,
+    list_given,
+    number_groups,
+    pack_holdings,
+    pack_option_rules,
+    pack_options,
+    pack_spot,
 )
 from backtest.venue.venue import agree_settlement
 
@@ -62,7 +77,6 @@ __all__ = [
     "maintenance",
     "option_value",
     "requirement",
-    "scenario_grid",
     "strategy_deposit",
     "survivable_notional",
 ]
@@ -182,7 +196,7 @@ def largest_notional(
         In the settlement currency.
     leverage : float or array
         The leverage set at the venue, positive: the largest cap whose bracket still allows it, and
-        at most ``equity leverage``. Infinite (default): the best setting for the order,
+        at most ``equity leverage``. Infinite: the best setting for the order,
         ``max_k min(C_k, equity X_k)``.
     """
     _check_positive("leverage", leverage)
@@ -206,10 +220,8 @@ def liquidation_price(
     ----------
     venue : Venue
         The rules; inside a policy ``account.venue``.
-    quantity : float or array
-        Signed contracts.
-    entry : float or array
-        Average entry price, positive.
+    quantity, entry : float or array
+        Signed contracts and their average entry price.
     collateral : float or array
         What backs the position, in the settlement currency: the posted margin, or the wallet
         balance in cross margin.
@@ -218,14 +230,6 @@ def liquidation_price(
     other_backing, other_maintenance : float or array
         Of the other cross positions on the same collateral, at prices that stay where they are:
         their unrealized profit with collateral at its rates, and their maintenance margin.
-
-    Examples
-    --------
-    >>> from backtest import Venue
-    >>> venue = Venue.simple(taker=0.0005, slippage=0.0, maintenance_rate=0.004, max_leverage=100,
-    ...                      liquidation_fee=0.0)
-    >>> round(liquidation_price(venue, 1.0, 100.0, 5.0, other_maintenance=4.0), 4)
-    99.3976
     """
     _check_positive("entry", entry)
     x = _read(multiplier, venue)
@@ -236,11 +240,9 @@ def liquidation_price(
 def survivable_notional(venue: Venue | MarginRules, equity: Numeric, ratio: Numeric) -> Any:
     """Return the largest notional, before a move of the price, that the move does not liquidate.
 
-    It is the inverse of :func:`liquidation_price`. With u the value of a contract after the move
-    over that before, it is the largest N with ``N |1 - u| + MM(u N) <= equity``: the left side is
-    convex, and straight within a bracket. In isolated margin it is at most the equity times the
-    leverage set at the venue, and 0 where that setting alone brings the liquidation price nearer
-    than the move.
+    With u the value of a contract after the move over that before, it is the largest N with ``N |1
+    - u| + MM(u N) <= equity``. In isolated margin it is at most the equity times the leverage set
+    at the venue, and 0 where that setting alone brings the liquidation price nearer than the move.
 
     Parameters
     ----------
@@ -268,10 +270,7 @@ def survivable_notional(venue: Venue | MarginRules, equity: Numeric, ratio: Nume
 def bankruptcy_price(
     venue: Venue | MarginRules, quantity: Numeric, entry: Numeric, collateral: Numeric
 ) -> Any:
-    """Return the price at which the position has lost all that backs it; NaN where no price does.
-
-    Parameters and errors are those of :func:`liquidation_price`.
-    """
+    """Return the price at which a position has lost all that backs it; NaN where none does."""
     _check_positive("entry", entry)
     return _broadcast(scalar_bankruptcy_price, venue, quantity, entry, collateral)
 
@@ -316,102 +315,85 @@ def _check_positive(name: str, values: Numeric, *, is_nan_allowed: bool = False)
 
 
 PRICE = Number(0, open_low=True)
-DEFAULT = requirement_rule.Brackets()
+DEFAULT = Brackets()
 
 
-class Book(NamedTuple):
-    rules: Mapping[str, MarginRules]
-    packed: PortfolioRules
-    quantities: Mapping[str, float]
-    prices: Mapping[str, float]
-    entries: Mapping[str, float]
-    balance: float
+@dataclass(frozen=True)
+class Book:
+    """Cross positions on one collateral, by arrays in the order of ``names``, and options.
+
+    ``cash`` is the balance less margined positions at their entries. ``followed`` is the instrument
+    whose price each collateral has, empty if none. ``offsets`` is mark less value of each option.
+    """
+
+    names: tuple[str, ...]
     rule: MarginRule
-    collateral: tuple[Collateral, ...]
-    collateral_prices: tuple[float, ...]
-    linked: Mapping[str, str]
-    options: requirement_rule.OptionAccount | None = None
-    ratios: Mapping[str, float] = MappingProxyType({})
+    packed: PortfolioRules
+    held: Holdings
+    prices: FloatArray
+    entries: FloatArray
+    balance: float
+    cash: float
+    followed: tuple[str, ...]
+    given: tuple[OptionPosition, ...]
+    groups: tuple[str, ...]
+    options: OptionPositions
+    option_rules: OptionRules
+    offsets: FloatArray
 
-    def value_of(self, name: str, price: float) -> float:
-        return compute_value(self.rules[name].size, self.rules[name].is_inverse, price)
+    def name_group(self, k: int) -> str:
+        return self.groups[int(self.options.groups[k])]
 
-    def move(self, ratios: Mapping[str, float]) -> Book:
-        prices = {name: price * ratios.get(name, 1.0) for name, price in self.prices.items()}
-        collateral = tuple(
-            price * ratios.get(self.linked.get(each.name, ""), 1.0)
-            for each, price in zip(self.collateral, self.collateral_prices, strict=True)
+    def list_linked(self, group: str) -> list[str]:
+        """Return the instruments that move with a group of options."""
+        labels = {each.label for k, each in enumerate(self.given) if self.name_group(k) == group}
+        assets = {*map(find_asset, (group, *labels))}
+        return [each for each in self.names if each in labels or find_asset(each) in assets]
+
+    def move(self, moving: Collection[str], ratio: float) -> Book:
+        """Return the book with the prices of instruments, and groups of options, times a ratio."""
+        factors = np.array([ratio if name in moving else 1.0 for name in self.names])
+        of_assets = [ratio if name in moving else 1.0 for name in self.followed]
+        powers = np.where(self.packed.brackets.are_inverse, -1.0, 1.0)
+        held = self.held._replace(
+            values=self.held.values * factors**powers, prices=self.held.prices * of_assets
         )
-        of_groups, account = {}, self.options
-        if account is not None:
-            for group in account.groups:
-                linked = (group, *account.list_linked(group, list(self.rules)))
-                of_groups[group] = next((ratios[each] for each in linked if each in ratios), 1.0)
-        return self._replace(prices=prices, collateral_prices=collateral, ratios=of_groups)
+        moved = {
+            group: any(each in moving for each in (group, *self.list_linked(group)))
+            for group in {*map(self.name_group, range(len(self.given)))}
+        }
+        of_options = [ratio if moved[self.name_group(k)] else 1.0 for k in range(len(self.given))]
+        indices = self.options.indices * of_options
+        options = self.options._replace(indices=indices, values=self.options.values.copy())
+        option_kernels.fill_options(options, self.option_rules)
+        marks = np.maximum(0.0, options.values + self.offsets)
+        return replace(self, held=held, options=options._replace(marks=marks))
 
-    def value_options(self) -> requirement_rule.OptionAccount | None:
-        if self.options is not None:
-            self.options.move(self.ratios)
-        return self.options
-
-    def hold(self) -> Holdings:
-        return requirement_rule.pack_holdings(
-            quantities=list(self.quantities.values()),
-            values=[self.value_of(name, price) for name, price in self.prices.items()],
-            entries=[self.value_of(name, price) for name, price in self.entries.items()],
-            amounts=[each.amount for each in self.collateral],
-            prices=self.collateral_prices,
-        )
-
-    def held(self) -> dict[str, float]:
-        return {name: quantity for name, quantity in self.quantities.items() if quantity != 0.0}
-
-    def profit_of(self, name: str) -> float:
-        gained = self.value_of(name, self.prices[name]) - self.value_of(name, self.entries[name])
-        return self.quantities[name] * gained
-
-    def cash(self) -> float:
-        """Return the balance less the margined positions at their entries."""
-        entered = (
-            self.quantities[name] * self.value_of(name, self.entries[name])
-            for i, name in enumerate(self.rules)
-            if not kernels.is_spot_leg(self.packed, i)
-        )
-        return self.balance - sum(entered)
+    def option_value(self) -> float:
+        """Return what options add to the backing."""
+        return float(option_kernels.compute_counted_value(self.option_rules, self.options))
 
     def backing(self) -> float:
-        options, held = self.value_options(), self.hold()
-        counted = 0.0 if options is None else options.counted_value()
-        return float(kernels.compute_portfolio_backing(self.packed, held, self.cash())) + counted
+        held = kernels.compute_portfolio_backing(self.packed, self.held, self.cash)
+        return float(held) + self.option_value()
 
-    def requirement(self, *, is_initial: bool = False) -> float:
-        held, options = self.hold(), self.value_options()
-        if options is not None:
-            return options.requirement(self.packed, held, is_initial=is_initial)
-        if is_initial:
-            return float(kernels.compute_portfolio_initial(self.packed, held))
-        return float(kernels.compute_portfolio_requirement(self.packed, held))
-
-    def requirement_at(self, index: Numbers | None, *, is_initial: bool) -> float:
-        if index is None or not self.packed.has_scenarios or self.packed.own > 0:
-            return self.requirement(is_initial=is_initial)
-        prices = read_numbers("index", index, self.rules)
-        held, account, charges = self.hold(), self.value_options(), 0.0
-        values = [self.value_of(name, price) for name, price in prices.items()]
-        at_index = held._replace(values=np.array(values, dtype=np.float64))
-        if account is None:
-            loss = kernels.compute_scenario_loss(self.packed, held)
+    def requirement(self, at: FloatArray | None = None, *, is_initial: bool = False) -> float:
+        """Return R; ``at`` has the values at which scenarios count gross notional."""
+        packed, options, rules = self.packed, self.options, self.option_rules
+        option_kernels.fill_options(options, rules)
+        if not packed.has_scenarios or packed.own > 0:
+            return float(compute_option_requirement(packed, self.held, options, rules, is_initial))
+        counted = self.held if at is None else self.held._replace(values=at)
+        if self.given:
+            loss = compute_option_loss(OptionPool(packed, self.held, options, rules))
         else:
-            pool = OptionPool(self.packed, held, account.options, account.rules)
-            loss = compute_option_loss(pool)
-            charges = option_kernels.compute_short_charge(
-                account.options, account.rules, is_initial
-            )
+            loss = kernels.compute_scenario_loss(packed, self.held)
         gross, offset = (
-            kernels.compute_gross(self.packed, at_index),
-            kernels.compute_offset(self.packed, at_index),
+            kernels.compute_gross(packed, counted),
+            kernels.compute_offset(packed, counted),
         )
-        return float(combine_scenarios(self.packed, loss, gross, offset, is_initial) + charges)
+        charge = option_kernels.compute_short_charge(options, rules, is_initial)
+        return float(combine_scenarios(packed, loss, gross, offset, is_initial) + charge)
 
     def distance(self) -> float:
         return self.backing() - self.packed.level * self.requirement()
@@ -421,8 +403,7 @@ class Book(NamedTuple):
         return not self.is_flat() and self.backing() <= needed * (1.0 + TOLERANCE)
 
     def is_flat(self) -> bool:
-        options = () if self.options is None else self.options.given
-        return not self.held() and all(each.quantity == 0.0 for each in options)
+        return not (self.held.quantities.any() or self.options.quantities.any())
 
 
 def requirement(
@@ -440,9 +421,6 @@ def requirement(
     """Return R, the maintenance requirement of some positions on one collateral.
 
     The positions fail where what backs them is at most ``rule.level`` times R.
-
-    Raises ParameterError if names do not fit, a number is NaN or infinite, or a price is not
-    positive.
 
     Parameters
     ----------
@@ -462,8 +440,8 @@ def requirement(
     entries : float or Mapping
         Average entry prices, for venues that value maintenance at entry; default: the prices.
     index : float or Mapping
-        The prices at which gross notional is valued for ``minimum`` and the contingencies, where a
-        venue values them at an index instead of the mark; default: the prices.
+        The prices at which ``minimum`` and the contingencies value gross notional, if at an index;
+        default: the prices.
     options : OptionPosition or sequence of them
         Options of the same account, whose margin the rule knows: :class:`ScenarioMargin`,
         :class:`Standard`, :class:`Strategy`, or a preset with options.
@@ -473,18 +451,24 @@ def requirement(
     >>> import backtest as bt
     >>> venues = bt.Venue.preset("binance-usdm", ["BTCUSDT", "ETHUSDT"])
     >>> held, prices = {"BTCUSDT": 1.0, "ETHUSDT": -20.0}, {"BTCUSDT": 60_000, "ETHUSDT": 3_000}
-    >>> bt.margin.requirement(venues, held, prices)
-    480.0
     >>> hedged = bt.ScenarioMargin(moves=[-0.1, 0.1], groups={"coins": ["BTCUSDT", "ETHUSDT"]},
     ...                            minimum=0.005)
-    >>> bt.margin.requirement(venues, held, prices, hedged)
-    600.0
+    >>> [bt.margin.requirement(venues, held, prices, rule) for rule in (bt.Brackets(), hedged)]
+    [480.0, 600.0]
     """
     book = read_book(
         venues, quantities, prices, rule, entries=entries, collateral=collateral,
         collateral_prices=collateral_prices, options=options,
     )  # fmt: skip
-    return book.requirement_at(index, is_initial=False)
+    return book.requirement(read_index(book, index))
+
+
+def read_index(book: Book, index: Numbers | None) -> FloatArray | None:
+    if index is None:
+        return None
+    prices, brackets = read_numbers("index", index, book.names), book.packed.brackets
+    rows = zip(brackets.sizes, brackets.are_inverse, prices.values(), strict=True)
+    return np.array([compute_value(*row) for row in rows])
 
 
 def initial(
@@ -499,51 +483,28 @@ def initial(
     venue_leverage: Numbers | None = None,
     options: Options = (),
 ) -> float:
-    """Return the initial margin of some positions on one collateral.
+    """Return the initial margin of some positions on one collateral; see :func:`requirement`.
 
-    Parameters and errors are those of :func:`requirement`. Under brackets it is the sum of each
-    notional over the largest leverage of the bracket that holds it, or over ``venue_leverage``, the
-    leverage set at the venue, which scenarios do not use. That of a long spot leg is without its
-    haircut, which what backs the positions does not contain.
+    Under brackets it is the sum of each notional over the largest leverage of the bracket that
+    holds it, or over ``venue_leverage``, the leverage set at the venue, which scenarios do not use.
+    That of a long spot leg is without its haircut, which what backs the positions does not contain.
     """
     book = read_book(
         venues, quantities, prices, rule, collateral=collateral,
         collateral_prices=collateral_prices, options=options, venue_leverage=venue_leverage,
     )  # fmt: skip
-    return book.requirement_at(index, is_initial=True)
+    return book.requirement(read_index(book, index), is_initial=True)
 
 
 def collateral_value(collateral: Assets, prices: Numbers | None = None) -> float:
-    """Return what some collateral counts for: its value at its rates, debts in full.
+    """Return what collateral counts for at prices: its value at its rates, debts in full.
 
-    Raises ParameterError if a price is missing, not positive, or not finite.
-
-    Parameters
-    ----------
-    collateral : Collateral or sequence of them
-        The assets.
-    prices : float, or Mapping by name
-        The price of each, in the settlement currency; default: its constant price, or the last
-        mark close of its market.
-
-    Returns
-    -------
-    float
-        In the settlement currency.
-
-    Examples
-    --------
-    >>> import backtest as bt
-    >>> tiers = [(0, 100e6, 1.0), (100e6, 120e6, 0.975)]
-    >>> bt.margin.collateral_value(bt.Collateral("BTC", 5500, prices=20_000, tiers=tiers))
-    109750000.0
+    ``prices`` are by name, in the settlement currency; default: constant prices, or the last mark
+    close of each market.
     """
-    assets = requirement_rule.list_given("collateral", collateral, Collateral)
-    if prices is None:
-        found = [each.last_price() for each in assets]
-    else:
-        found = [*read_numbers("prices", prices, [each.name for each in assets]).values()]
-    return float(sum(each.value_at(price) for each, price in zip(assets, found, strict=True)))
+    assets = list_given("collateral", collateral, Collateral)
+    worth = list_worth(assets, prices, {})
+    return float(sum(each.value_at(price) for each, price in zip(assets, worth, strict=True)))
 
 
 # ------------------------------------------------------------------------------ the arguments
@@ -572,7 +533,7 @@ def read_book(
             f"for {', '.join(missing)}"
         )
     chosen = {name: given[name] for name in names}
-    held = read_numbers("quantities", quantities, names, Number(), missing=0.0)
+    holds = read_numbers("quantities", quantities, names, Number(), missing=0.0)
     priced = read_numbers("prices", prices, names)
     rules = {name: read_rules(venue) for name, venue in chosen.items()}
     agree_settlement({name: venue.contract for name, venue in chosen.items()})
@@ -581,40 +542,64 @@ def read_book(
         every = venue_leverage if is_table else dict.fromkeys(names, venue_leverage)
         settings = read_numbers("venue_leverage", every, names)
         rules = {name: rule._replace(setting=settings[name]) for name, rule in rules.items()}
-    assets = requirement_rule.list_given("collateral", collateral, Collateral)
-    linked = {each.name: each.prices for each in assets if isinstance(each.prices, str)}
-    unknown = [name for name, instrument in linked.items() if instrument not in names]
-    if unknown:
-        raise ParameterError(
-            f"prices of collateral {unknown[0]!r} must be a number or an instrument of the book, "
-            f"{', '.join(names)}, got {linked[unknown[0]]!r}"
-        )
-    if collateral_prices is None:
-        worth = {
-            each.name: priced[linked[each.name]] if each.name in linked else each.last_price()
-            for each in assets
-        }
-    else:
-        worth = read_numbers("prices", collateral_prices, [each.name for each in assets])
+    assets = list_given("collateral", collateral, Collateral)
+    followed = tuple(each.prices if isinstance(each.prices, str) else "" for each in assets)
+    for each, instrument in zip(assets, followed, strict=True):
+        if instrument and instrument not in names:
+            raise ParameterError(
+                f"prices of collateral {each.name!r} must be a number or an instrument of the "
+                f"book, {', '.join(names)}, got {instrument!r}"
+            )
+    worth = list_worth(assets, collateral_prices, priced)
+    listed = list_given("options", options, OptionPosition)
+    labels = [each.label for each in listed]
     checked: MarginRule = Requirement().check("rule", rule)
-    listed = requirement_rule.list_given("options", options, OptionPosition)
-    account = requirement_rule.make_option_account(listed, checked, rules) if listed else None
-    known, groups = (checked, ()) if account is None else (account.rule, account.names)
+    known = checked.resolve(names, labels)
+    if listed:
+        check_options(listed, known, rules)
+    groups, numbers = number_groups(known, labels, names)
     packed = known.pack(rules, assets, underlyings=groups)
-    haircuts = [venue.contract.haircut for venue in chosen.values()]
-    return Book(
-        rules=rules,
-        packed=packed._replace(spot=requirement_rule.pack_spot(haircuts)),
-        quantities=held,
-        prices=priced,
-        entries=priced if entries is None else read_numbers("entries", entries, names),
-        balance=Number().check("balance", balance),
-        rule=known,
-        collateral=assets,
-        collateral_prices=tuple(worth[each.name] for each in assets),
-        linked=linked,
-        options=account,
+    packed = packed._replace(spot=pack_spot([each.contract.haircut for each in chosen.values()]))
+    of_options = pack_options(listed, numbers)
+    option_rules = pack_option_rules(known, of_options, groups if listed else (), names)
+    quoted = of_options.marks.copy()
+    option_kernels.fill_options(of_options, option_rules)
+    of_options.marks[:] = np.where(np.isnan(quoted), of_options.values, quoted)
+    entered = priced if entries is None else read_numbers("entries", entries, names)
+    at_entry, now = (
+        [compute_value(rules[name].size, rules[name].is_inverse, each[name]) for name in names]
+        for each in (entered, priced)
     )
+    held = pack_holdings([*holds.values()], now, at_entry, [each.amount for each in assets], worth)
+    money = Number().check("balance", balance)
+    is_margined = ~packed.spot.are_spot
+    return Book(
+        names=names,
+        rule=known,
+        packed=packed,
+        held=held,
+        prices=np.array([*priced.values()]),
+        entries=np.array([*entered.values()]),
+        balance=money,
+        cash=money - float(np.sum(held.quantities * held.entries * is_margined)),
+        followed=followed,
+        given=listed,
+        groups=groups,
+        options=of_options,
+        option_rules=option_rules,
+        offsets=of_options.marks - of_options.values,
+    )
+
+
+def list_worth(
+    assets: Sequence[Collateral], prices: Numbers | None, priced: Mapping[str, float]
+) -> list[float]:
+    if prices is not None:
+        given = read_numbers("prices", prices, [each.name for each in assets])
+        return [given[each.name] for each in assets]
+    followed = [each.prices if isinstance(each.prices, str) else "" for each in assets]
+    pairs = zip(assets, followed, strict=True)
+    return [priced[name] if name in priced else each.last_price() for each, name in pairs]
 
 
 def read_numbers(
@@ -680,37 +665,20 @@ def strategy_deposit(
     680.0
     """
     book = read_book(venues, quantities, prices, rule, options=options)
-    account = book.options
-    if account is None or not isinstance(account.rule, Strategy):
-        got = "no options" if account is None else type(book.rule).__name__
+    if not book.given or not isinstance(book.rule, Strategy):
+        got = type(book.rule).__name__ if book.given else "no options"
         raise ParameterError(f"a deposit is of options under a bt.Strategy, got {got}")
     needed = book.requirement(is_initial=True)
     if not proceeds:
         return needed
-    pool = OptionPool(book.packed, book.hold(), account.options, account.rules)
-    premiums = compute_premiums(pool)
-    return float(needed + premiums - account.counted_value())
+    pool = OptionPool(book.packed, book.held, book.options, book.option_rules)
+    return float(needed + compute_premiums(pool) - book.option_value())
 
 
 def option_value(options: Options, rule: MarginRule | str) -> float:
     """Return what options add to the backing of an account under a rule, at their marks.
 
-    Under portfolio margin that is the value of all options, of shorts negative. :class:`Standard`
-    counts what its ``option_value`` says, :class:`Strategy` the loan value of longs. ``rule`` may
-    be the name of a preset.
-
-    Examples
-    --------
-    >>> import backtest as bt
-    >>> put = bt.OptionPosition("BTC-26JUN26-50000-P", 2, 60_000, "2026-05-27", mark=0.01)
-    >>> rule = bt.Standard(initial=0.15, least=0.1, maintenance=0.075)
-    >>> bt.margin.option_value(put, rule)
-    0.0
-    >>> bt.margin.option_value(put, rule.override(option_value="long"))
-    0.02
+    Under portfolio margin the value of all options, of shorts negative; under :class:`Standard`
+    what its ``option_value`` says; under :class:`Strategy` the loan value of longs.
     """
-    listed = requirement_rule.list_given("options", options, OptionPosition)
-    if not listed:
-        return 0.0
-    checked: MarginRule = Requirement().check("rule", rule)
-    return requirement_rule.make_option_account(listed, checked, {}).counted_value()
+    return read_book({}, {}, {}, rule, options=options).option_value()

@@ -110,8 +110,6 @@ def margin_preset(
     >>> preset = margin_preset("binance-multi-assets", at="2022-07-06")
     >>> preset.negative_limit, preset.rates["ADA"], preset.requirement
     (10000.0, 0.9, PresetMargin(preset='binance-multi-assets', at='2022-07-06'))
-    >>> margin_preset("binance-portfolio", ["BTCUSDT"]).requirement
-    Brackets(level=1.05)
     """
     content = find_content(name)
     table, day = content.choose(at), read_choice(at)

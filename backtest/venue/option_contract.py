@@ -103,12 +103,6 @@ class Option(Value):
             ``"call"``, ``"put"`` or both.
         **terms
             Further fields of an option, such as ``settlement`` and ``lot``.
-
-        Examples
-        --------
-        >>> [*Option.grid("BTC", strikes=[50_000], start="2026-06-20", end="2026-07-04",
-        ...               kinds=["put"], settlement="coin")]
-        ['BTC-26JUN26-50000-P', 'BTC-3JUL26-50000-P']
         """
         first, last = format_day(start), format_day(end)
         days = pd.date_range(pd.Timestamp(first).normalize(), last, freq="W-FRI")
@@ -251,9 +245,7 @@ CAP = Number(0, 1, open_low=True)
 
 @declared(kw_only=True)
 class OptionCosts(Value):
-    """Fees, ticks and spread of the options on an instrument.
-
-    Nothing is free, so fees and tick have no default.
+    """Fees, ticks and spread of the options on an instrument; what is not free has no default.
 
     Parameters
     ----------
@@ -273,12 +265,6 @@ class OptionCosts(Value):
     delivery_window : str, optional
         The time before an expiry whose mark closes are averaged for the settlement price, where
         bars are shorter. Default: the mark price at the expiry.
-
-    Examples
-    --------
-    >>> OptionCosts(fee=0.0003, fee_cap=0.125, delivery_fee=0.00015, delivery_cap=0.125,
-    ...             tick=0.0001, delivery_window="30m").fee_cap
-    0.125
     """
 
     fee: Annotated[float, COST]

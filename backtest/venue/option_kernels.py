@@ -36,8 +36,9 @@ from backtest.venue.portfolio_kernels import (
     compute_own_maintenance,
     compute_portfolio_initial,
     compute_portfolio_requirement,
-    count_gain,
+    compute_product_loss,
     fill_nets,
+    find_product_row,
     is_in_pool,
     scale_rate,
 )
@@ -75,22 +76,18 @@ class OptionPositions(NamedTuple):
 
 
 class ShockTables(NamedTuple):
-    """Scenarios of price and volatility of G groups with up to K rows each.
+    """What scenarios are for options; arrays of shape (G, K) as those of ``ScenarioTables``.
 
-    ``moves`` (of the index), ``volatilities`` (relative, at ``days``) and ``weights`` have shape
-    (G, K), of which row g uses the first ``counts[g]``. ``reliefs`` is what is taken off the loss
-    of a row, and ``logs`` and ``roots`` have ln(1 + move) and the root of 1 + move.
-    ``linear_moves`` is what futures are moved by. The others are those of ``OptionShocks``;
-    ``discounts``, ``skew`` and ``expiry_charge`` are empty if there are none.
+    ``moves`` (of the index), ``volatilities`` (relative, at ``days``), ``reliefs`` (taken off the
+    loss of a row), ``logs`` (ln(1 + move)) and ``roots`` (the root of 1 + move). The others are
+    those of ``OptionShocks``; ``discounts``, ``skew`` and ``expiry_charge`` are empty if there are
+    none.
     """
 
-    counts: IntArray
     moves: FloatArray
     logs: FloatArray
     roots: FloatArray
-    linear_moves: FloatArray
     volatilities: FloatArray
-    weights: FloatArray
     reliefs: FloatArray
     days: float
     least_days: float
@@ -123,13 +120,12 @@ class OptionScratch(NamedTuple):
 
     ``table`` (n, K + 4) has the value of each option in each row, then in the two rows of the skew
     and the two of the charge by expiry. It stays right until an index, a volatility or the time
-    changes. ``sums`` has shape (E, K + 4), ``losses`` (G, K), ``totals`` (E,), ``nets`` (P,),
-    ``matches`` (n, n + 1), ``rows`` (6, n + 1) and ``paths`` (2, n + 1).
+    changes. ``sums`` has shape (E, K + 4), ``totals`` (E,), ``nets`` (P,), ``matches`` (n, n + 1),
+    ``rows`` (5, n + 1) and ``paths`` (2, n + 1).
     """
 
     table: FloatArray
     sums: FloatArray
-    losses: FloatArray
     totals: FloatArray
     nets: FloatArray
     matches: FloatArray
@@ -222,7 +218,7 @@ def fill_row_values(options: OptionPositions, rules: OptionRules, i: int) -> Non
     power = shocks.power[0 if days <= shocks.days else 1]
     if power != 0.0:
         scale = float((shocks.days / max(days, shocks.least_days)) ** power)
-    for k in range(shocks.counts[g]):
+    for k in range(shocks.moves.shape[1]):
         volatility, shock = options.volatilities[i], shocks.volatilities[g, k]
         if shock != 0.0:
             volatility *= max(0.0, 1.0 + shock * scale)
@@ -299,42 +295,38 @@ def compute_discount(shocks: ShockTables, value: float, years: float, rate: floa
 
 
 def fill_sums(options: OptionPositions, rules: OptionRules) -> None:
-    scratch, shocks = rules.scratch, rules.shocks
+    scratch = rules.scratch
     scratch.sums[:] = 0.0
     scratch.totals[:] = 0.0
-    last = scratch.table.shape[1]
-    after = last - 4
     for i in range(len(options.signs)):
         quantity, e = options.quantities[i], options.expiries[i]
         if quantity != 0.0:
             scratch.totals[e] += quantity * options.values[i]
-            for k in range(shocks.counts[options.groups[i]]):
-                scratch.sums[e, k] += quantity * scratch.table[i, k]
-            for k in range(after, last):
+            for k in range(scratch.table.shape[1]):
                 scratch.sums[e, k] += quantity * scratch.table[i, k]
 
 
 def fill_losses(pool: OptionPool) -> None:
-    options, rules = pool.options, pool.rules
-    scratch, shocks, tables = rules.scratch, rules.shocks, pool.packed.scenarios
+    options, rules, tables = pool.options, pool.rules, pool.packed.scenarios
+    shocks, losses = rules.shocks, tables.losses
     fill_nets(pool.packed, pool.held)
     for g in range(len(tables.products)):
-        for k in range(shocks.counts[g]):
-            scratch.losses[g, k] = compute_move_loss(
-                tables.nets[g, 0], tables.nets[g, 1], shocks.linear_moves[g, k], 1.0
+        for k in range(losses.shape[1]):
+            losses[g, k] = compute_move_loss(
+                tables.nets[g, 0], tables.nets[g, 1], tables.moves[g, k], 1.0
             )
     for i in range(len(options.signs)):
         if is_first(options, i):
             g, e = options.groups[i], options.expiries[i]
-            for k in range(shocks.counts[g]):
-                value = scratch.sums[e, k]
+            for k in range(losses.shape[1]):
+                value = rules.scratch.sums[e, k]
                 discount = compute_discount(shocks, value, options.years[i], options.rates[i])
-                scratch.losses[g, k] -= value * discount - scratch.totals[e]
+                losses[g, k] -= value * discount - rules.scratch.totals[e]
     for g in range(len(tables.products)):
-        for k in range(shocks.counts[g]):
-            loss = shocks.weights[g, k] * scratch.losses[g, k]
+        for k in range(losses.shape[1]):
+            loss = tables.weights[g, k] * losses[g, k]
             relief = shocks.reliefs[g, k] / find_unit(options, g)
-            scratch.losses[g, k] = max(0.0, loss - relief) if loss > 0.0 else loss
+            losses[g, k] = max(0.0, loss - relief) if loss > 0.0 else loss
 
 
 def find_unit(options: OptionPositions, g: int) -> float:
@@ -375,14 +367,8 @@ def compute_worst_loss(
 ) -> float:
     tables, total = packed.scenarios, 0.0
     for product in range(tables.n_products):
-        worst, charged = 0.0, 0.0
-        for k in range(rules.shocks.moves.shape[1]):
-            loss = 0.0
-            for g in range(len(tables.products)):
-                if tables.products[g] == product and k < rules.shocks.counts[g]:
-                    of_group = rules.scratch.losses[g, k]
-                    loss += count_gain(tables.offset, of_group) * of_group
-            worst = max(worst, loss)
+        k, charged = find_product_row(tables, product), 0.0
+        worst = compute_product_loss(tables, product, k) if k >= 0 else 0.0
         for g in range(len(tables.products)):
             if tables.products[g] == product:
                 charged += compute_charges_by_expiry(options, rules, g)
@@ -782,9 +768,9 @@ def bound_scenario_slope(
     if len(shocks.discounts) + len(shocks.skew) + len(shocks.expiry_charge) > 0:
         return math.inf
     here = bound_value_slope(options, i, low, 1.0)
-    for k in range(shocks.counts[g]):
+    for k in range(shocks.moves.shape[1]):
         moved = bound_value_slope(options, i, low, 1.0 + shocks.moves[g, k])
-        most = max(most, shocks.weights[g, k] * (moved + here))
+        most = max(most, packed.scenarios.weights[g, k] * (moved + here))
     s = options.volatilities[i] * math.sqrt(years)
     bend = DENSITY / s if s > 0.0 else math.inf
     turn = bend / low if options.are_coin[i] else 1.0 + bend
@@ -800,7 +786,7 @@ def bound_relief_slope(
     """Return the most that what is taken off the losses of a group changes, in coins."""
     shocks, g, most = rules.shocks, options.groups[i], 0.0
     if rules.kind == BY_SCENARIOS and options.are_coin[i]:
-        for k in range(shocks.counts[g]):
+        for k in range(shocks.reliefs.shape[1]):
             most = max(most, shocks.reliefs[g, k])
     return float(packed.level * packed.scenarios.factor * most / (low * low))
 
@@ -838,7 +824,7 @@ def bound_linear_slope(packed: PortfolioRules, held: Holdings, i: int) -> float:
 def bound_scenario_rate(packed: PortfolioRules, is_inverse: bool) -> float:
     tables, most = packed.scenarios, 0.0
     for g in range(len(tables.products)):
-        for k in range(tables.counts[g]):
+        for k in range(tables.moves.shape[1]):
             rate = compute_gain_rate(is_inverse, tables.moves[g, k])
             most = max(most, tables.weights[g, k] * abs(rate))
     found = tables.factor * most + tables.minimum + tables.contingency

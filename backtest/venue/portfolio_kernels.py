@@ -56,24 +56,20 @@ class BracketTables(NamedTuple):
 class ScenarioTables(NamedTuple):
     """The scenarios of G groups of instruments, and what is added to their worst loss.
 
-    ``moves`` and ``weights`` have shape (G, K), of which row g uses the first ``counts[g]``.
+    ``moves`` and ``weights`` have shape (G, K); a group with fewer rows repeats its last one.
     ``members`` has the instruments sorted by group, those of group g from ``starts[g]`` up to
-    ``starts[g + 1]``. ``products`` is the product of each group, of ``n_products``; the groups of
-    one product have as many rows each. If ``is_same_row``, a product's loss is that of its worst
-    row; otherwise each group has its own worst row. ``initial_factor`` and
-    ``initial_contingency`` take the place of ``factor`` and ``contingency`` in initial margin.
-    ``nets``, of shape (G, 2), is room in which the net notionals are written: like the multipliers,
-    it belongs to one run.
+    ``starts[g + 1]``. ``products`` is the product of each group, of ``n_products``: its loss is
+    that of its worst row. ``initial_factor`` and ``initial_contingency`` take the place of
+    ``factor`` and ``contingency`` in initial margin. ``nets``, of shape (G, 2), and ``losses``, of
+    shape (G, K), are room for one evaluation: like the multipliers, they belong to one run.
     """
 
-    counts: IntArray
     moves: FloatArray
     weights: FloatArray
     members: IntArray
     starts: IntArray
     products: IntArray
     n_products: int
-    is_same_row: bool
     offset: float
     factor: float
     minimum: float
@@ -82,6 +78,7 @@ class ScenarioTables(NamedTuple):
     initial_factor: float
     initial_contingency: float
     nets: FloatArray
+    losses: FloatArray
 
 
 class CollateralTables(NamedTuple):
@@ -237,19 +234,14 @@ def fill_nets(rules: PortfolioRules, held: Holdings) -> None:
             tables.nets[rules.collateral.groups[c], 0] += held.amounts[c] * held.prices[c]
 
 
-def compute_group_loss(tables: ScenarioTables, g: int, k: int) -> float:
-    return compute_move_loss(
-        tables.nets[g, 0], tables.nets[g, 1], tables.moves[g, k], tables.weights[g, k]
-    )
-
-
-def find_group_row(tables: ScenarioTables, g: int) -> int:
-    worst, found = 0.0, -1
-    for k in range(tables.counts[g]):
-        loss = compute_group_loss(tables, g, k)
-        if loss > worst:
-            worst, found = loss, k
-    return found
+def fill_group_losses(rules: PortfolioRules, held: Holdings) -> None:
+    fill_nets(rules, held)
+    tables = rules.scenarios
+    for g in range(len(tables.products)):
+        for k in range(tables.moves.shape[1]):
+            tables.losses[g, k] = compute_move_loss(
+                tables.nets[g, 0], tables.nets[g, 1], tables.moves[g, k], tables.weights[g, k]
+            )
 
 
 def count_gain(offset: float, loss: float) -> float:
@@ -260,16 +252,13 @@ def compute_product_loss(tables: ScenarioTables, product: int, k: int) -> float:
     total = 0.0
     for g in range(len(tables.products)):
         if tables.products[g] == product:
-            loss = compute_group_loss(tables, g, k)
-            total += count_gain(tables.offset, loss) * loss
+            total += count_gain(tables.offset, tables.losses[g, k]) * tables.losses[g, k]
     return total
 
 
 def find_product_row(tables: ScenarioTables, product: int) -> int:
-    worst, found, rows = 0.0, -1, 0
-    for g in range(len(tables.products)):
-        rows = tables.counts[g] if tables.products[g] == product else rows
-    for k in range(rows):
+    worst, found = 0.0, -1
+    for k in range(tables.moves.shape[1]):
         loss = compute_product_loss(tables, product, k)
         if loss > worst:
             worst, found = loss, k
@@ -277,16 +266,11 @@ def find_product_row(tables: ScenarioTables, product: int) -> int:
 
 
 def compute_scenario_loss(rules: PortfolioRules, held: Holdings) -> float:
-    fill_nets(rules, held)
+    fill_group_losses(rules, held)
     tables, total = rules.scenarios, 0.0
-    if tables.is_same_row:
-        for product in range(tables.n_products):
-            k = find_product_row(tables, product)
-            total += compute_product_loss(tables, product, k) if k >= 0 else 0.0
-        return total
-    for g in range(len(tables.products)):
-        k = find_group_row(tables, g)
-        total += compute_group_loss(tables, g, k) if k >= 0 else 0.0
+    for product in range(tables.n_products):
+        k = find_product_row(tables, product)
+        total += compute_product_loss(tables, product, k) if k >= 0 else 0.0
     return total
 
 
@@ -497,14 +481,9 @@ def fill_scenario_shares(rules: PortfolioRules, held: Holdings, shares: FloatArr
 def add_loss_shares(rules: PortfolioRules, held: Holdings, shares: FloatArray) -> None:
     tables = rules.scenarios
     for g in range(len(tables.products)):
-        counted = 1.0
-        if tables.is_same_row:
-            k = find_product_row(tables, tables.products[g])
-            if k >= 0:
-                counted = count_gain(tables.offset, compute_group_loss(tables, g, k))
-        else:
-            k = find_group_row(tables, g)
+        k = find_product_row(tables, tables.products[g])
         if k >= 0:
+            counted = count_gain(tables.offset, tables.losses[g, k])
             add_row_shares(
                 rules, held, g, k, -tables.factor * counted * tables.weights[g, k], shares
             )

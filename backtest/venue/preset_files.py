@@ -28,8 +28,8 @@ FOLDER = Path(__file__).with_name("presets")
 SUFFIXES = (".toml", ".json")
 COMMON = "common"
 MOST_NAMED = 12
-HISTORY, LATEST = "history", "latest"
-"""Choices other than a day: the margin tables of all days, or only the newest of each group."""
+LATEST = "latest"
+"""In place of a day: only the newest table of each group."""
 GROUPS = ("contract", "fees", "slippage", "liquidation", "brackets", "rules", "funding")
 
 Group = dict[str, Any]
@@ -39,7 +39,6 @@ class Tables(Declaration):
     """A list of tables with a date and a source, oldest first, or one of them."""
 
     def read(self, value: Any) -> tuple[Group, ...]:
-        """Return the tables, each with its day as ``2021-05-19``."""
         tables = [value] if isinstance(value, Mapping) else value
         if not isinstance(tables, list | tuple) or not all(isinstance(t, Mapping) for t in tables):
             raise Fault("must be a table with a date and a source, or a list of them")
@@ -74,10 +73,7 @@ class VenueTables(Value):
 
 
 class Preset(NamedTuple):
-    """One symbol of one venue, with the date and source of its newest margin table.
-
-    ``dates`` lists the days of all its margin tables, oldest first.
-    """
+    """One symbol of one venue; date and source are those of its newest margin table."""
 
     venue: str
     symbol: str
@@ -99,14 +95,11 @@ class PresetName(NamedTuple):
     at: str | None
 
     def is_before(self, date: str) -> bool:
-        return self.at not in (None, HISTORY, LATEST) and str(self.at) < date
+        return self.at not in (None, LATEST) and str(self.at) < date
 
 
 class GroupSource(NamedTuple):
-    """The source of one group of a preset, and the day it came into force (or was read).
-
-    ``until`` is the day of the next table of that group, None for the newest.
-    """
+    """The source of a group of a preset, in force from ``date`` up to ``until``."""
 
     group: str
     date: str
@@ -118,13 +111,7 @@ class GroupSource(NamedTuple):
 
 
 def available() -> list[Preset]:
-    """Return every preset of the package, by venue and symbol.
-
-    Examples
-    --------
-    >>> "binance-usdm:BTCUSDT" in [preset.name for preset in available()]
-    True
-    """
+    """Return every preset of the package, by venue and symbol."""
     return [each for venue in _find_files() for each in in_file(venue)]
 
 
@@ -136,7 +123,6 @@ def in_file(venue: str) -> list[Preset]:
 
 
 def group_alike(presets: Sequence[Preset]) -> list[list[Preset]]:
-    """Return presets in groups of the same venue, days and source, in their order."""
     groups: dict[tuple[object, ...], list[Preset]] = {}
     for each in presets:
         groups.setdefault((each.venue, each.dates, each.source), []).append(each)
@@ -144,15 +130,7 @@ def group_alike(presets: Sequence[Preset]) -> list[list[Preset]]:
 
 
 def parse_name(text: str) -> PresetName:
-    """Parse ``venue:SYMBOL`` or ``venue:SYMBOL@2021-05-19``.
-
-    Raises VenueError if it is not a venue and a symbol, or the date is invalid.
-
-    Examples
-    --------
-    >>> parse_name("binance-usdm:BTCUSDT@2021-05-19")
-    PresetName(venue='binance-usdm', symbol='BTCUSDT', at='2021-05-19')
-    """
+    """Parse ``venue:SYMBOL`` or ``venue:SYMBOL@2021-05-19``."""
     pair, at_sign, date = str(text).rpartition("@")
     if not at_sign or any(each in date for each in SUFFIXES):  # the sign is part of a path
         pair, at_sign, date = str(text), "", ""
@@ -169,14 +147,10 @@ def parse_name(text: str) -> PresetName:
 
 
 def read_at(text: str) -> str:
-    return text if text in (HISTORY, LATEST) else read_day(text)
+    return text if text == LATEST else read_day(text)
 
 
 def split_day(symbol: str, at: TimeLike | None) -> tuple[str, TimeLike | None]:
-    """Return the symbol and the choice of ``SYMBOL@DATE``; ``at`` is the one of a plain symbol.
-
-    Raises VenueError if both are given.
-    """
     name, sign, date = symbol.partition("@")
     if not sign:
         return symbol, at
@@ -202,10 +176,7 @@ def is_day(text: object) -> bool:
 
 
 def origins(venue: str, symbol: str, at: TimeLike | None = None) -> list[GroupSource]:
-    """Return the source of each group of a preset that is in force at a day.
-
-    Raises VenueError if there is no such venue or symbol.
-    """
+    """Return the source of each group of a preset that is in force at a day."""
     found = find_preset(venue, symbol).choose(read_choice(at)).items()
     return [
         GroupSource(group, table["date"], table["source"], end) for group, (table, end) in found
@@ -213,12 +184,7 @@ def origins(venue: str, symbol: str, at: TimeLike | None = None) -> list[GroupSo
 
 
 def read_preset(venue: str, symbol: str, at: TimeLike | None = None) -> dict[str, Any]:
-    """Return one preset as plain data for ``Venue.from_dict``.
-
-    ``venue`` and ``at`` are those of :meth:`backtest.Venue.preset`.
-
-    Raises VenueError if there is no such venue or symbol.
-    """
+    """Return one preset as plain data for ``Venue.from_dict``."""
     tables = find_preset(venue, symbol)
     chosen = tables.choose(read_choice(at))
     data: dict[str, Any] = {
@@ -229,7 +195,7 @@ def read_preset(venue: str, symbol: str, at: TimeLike | None = None) -> dict[str
     table, until = chosen["brackets"]
     in_force = {"preset": f"{Path(venue).stem}:{symbol}", "since": table["date"], "until": until}
     data |= {**data.pop("rules", {}), "brackets": table["brackets"], "in_force": in_force}
-    if is_history(at) and len(tables.brackets) > 1:
+    if at is None and len(tables.brackets) > 1:
         in_force["since"] = tables.dates[0]
         data["earlier"] = [
             {"until": after["date"], "brackets": before["brackets"]}
@@ -248,12 +214,8 @@ def check_list(symbols: object) -> list[str]:
     return names
 
 
-def is_history(at: TimeLike | None) -> bool:
-    return at is None or (isinstance(at, str) and at == HISTORY)
-
-
 def read_choice(at: TimeLike | None) -> str | None:
-    return None if is_history(at) or (isinstance(at, str) and at == LATEST) else read_day(at)  # type: ignore[arg-type] # not None
+    return None if at is None or (isinstance(at, str) and at == LATEST) else read_day(at)
 
 
 def choose_table(tables: Sequence[Group], day: str | None) -> tuple[Group, str | None]:

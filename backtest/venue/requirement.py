@@ -8,13 +8,12 @@ leverage ``X_k``. The maintenance margin ``MM(N) = max_k (r_k N - c_k)`` with ``
 ``c_k = c_{k-1} + f_k (r_k - r_{k-1})`` is continuous and convex in the notional ``N``. A
 multiplier ``x`` scales the rates (capped at 1; the amounts follow) and divides the leverages. The
 functions of maintenance margin take the maintenance multiplier, those of initial margin the
-initial one.
+initial one. Maintenance margin and the liquidation value are also those of arrays of shape (n,).
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -25,7 +24,6 @@ from backtest.venue.venue import find_newest
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from backtest.base import FloatArray
     from backtest.venue.venue import Venue
 
 LEVELS = ("floors", "caps", "rates", "amounts", "leverages")
@@ -79,7 +77,10 @@ def read_rules(venue: Venue, setting: float = 0.0, is_isolated: bool = False) ->
 # --------------------------------------------------------------------- the value of a contract
 
 
-def choose(condition: bool, yes: float, no: float) -> float:
+def choose(condition: Any, yes: float, no: float) -> float:
+    """Return one of two numbers, or of arrays; compiled code, which has numbers, replaces this."""
+    if isinstance(condition, np.ndarray):
+        return np.where(condition, yes, no)  # type: ignore[return-value] # arrays for arrays
     return yes if condition else no
 
 
@@ -94,12 +95,6 @@ def compute_price(size: float, is_inverse: bool, value: float) -> float:
     return -size / known if is_inverse else known / size
 
 
-def compute_prices(size: float, is_inverse: bool, value: FloatArray) -> FloatArray:
-    """Return what :func:`compute_price` does, for an array."""
-    known = np.where(value != 0.0, value, math.nan)
-    return np.asarray(-size / known if is_inverse else known / size)
-
-
 def compute_payment(quantity: float, value: float, rate: float) -> float:
     """Return the payment of a position at a funding event: ``q |u| r``, negative if received."""
     return quantity * (abs(value) * rate)
@@ -109,33 +104,19 @@ def compute_payment(quantity: float, value: float, rate: float) -> float:
 
 
 def compute_rate(rules: MarginRules, k: int, multiplier: float) -> float:
-    return min(1.0, multiplier * rules.rates[k] + rules.close_fee)
-
-
-def count_brackets(rules: MarginRules, notional: float) -> int:
-    return bisect_left(rules.floors, notional)
+    rate = multiplier * rules.rates[k] + rules.close_fee
+    return choose(rate < 1.0, rate, 1.0)
 
 
 def compute_maintenance(rules: MarginRules, notional: float, multiplier: float) -> float:
     rate = compute_rate(rules, 0, multiplier)
-    amount = 0.0
-    for k in range(1, count_brackets(rules, notional)):
-        if notional > rules.floors[k]:
-            after = compute_rate(rules, k, multiplier)
-            amount += rules.floors[k] * (after - compute_rate(rules, k - 1, multiplier))
-            rate = after
+    amount, last = 0.0, rate
+    for k in range(1, len(rules.floors)):
+        after, is_over = compute_rate(rules, k, multiplier), notional > rules.floors[k]
+        amount = choose(is_over, amount + rules.floors[k] * (after - last), amount)
+        rate = choose(is_over, after, rate)
+        last = after
     return rate * notional - amount
-
-
-def compute_maintenances(rules: MarginRules, notional: FloatArray, multiplier: Any) -> FloatArray:
-    """Return what :func:`compute_maintenance` does, for arrays of notionals and multipliers."""
-    rates = [np.minimum(1.0, multiplier * each + rules.close_fee) for each in rules.rates]
-    rate, amount = rates[0], np.zeros(np.shape(notional))
-    for k in range(1, len(rates)):
-        is_over = notional > rules.floors[k]
-        amount = amount + np.where(is_over, rules.floors[k] * (rates[k] - rates[k - 1]), 0.0)
-        rate = np.where(is_over, rates[k], rate)
-    return np.asarray(rate * notional - amount)
 
 
 # ------------------------------------------------------------------------------ initial margin
@@ -240,28 +221,4 @@ def compute_liquidation_value(
         is_nearer = (slope > 0.0) & (root * sign > 0.0) & (side * root > highest)
         best = choose(is_nearer, root, best)
         highest = choose(is_nearer, side * root, highest)
-    return best
-
-
-def compute_liquidation_values(
-    rules: MarginRules, quantity: FloatArray, entry: FloatArray, base: FloatArray, multiplier: Any
-) -> FloatArray:
-    """Return what :func:`compute_liquidation_value` does, for arrays."""
-    size, side = np.abs(quantity), np.where(quantity > 0.0, 1.0, -1.0)
-    sign = -1.0 if rules.is_inverse else 1.0
-    if rules.is_valued_at_entry:
-        needed = compute_maintenances(rules, size * np.abs(entry), multiplier)
-        root = side * (needed - base) / np.where(size > 0.0, size, 1.0)
-        return np.where((size > 0.0) & (root * sign > 0.0), root, math.nan)
-    best, highest = np.full(np.shape(quantity), math.nan), np.full(np.shape(quantity), -math.inf)
-    amount, last = 0.0, 0.0
-    for k in range(len(rules.floors)):
-        rate = np.minimum(1.0, multiplier * rules.rates[k] + rules.close_fee)
-        if k > 0:
-            amount = amount + rules.floors[k] * (rate - last)
-        last = rate
-        slope = size * (1.0 - side * sign * rate)
-        root = -side * (base + amount) / np.where(slope > 0.0, slope, 1.0)
-        is_nearer = (slope > 0.0) & (root * sign > 0.0) & (side * root > highest)
-        best, highest = np.where(is_nearer, root, best), np.where(is_nearer, side * root, highest)
     return best

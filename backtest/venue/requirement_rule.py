@@ -6,21 +6,11 @@ Portfolio margin is the worst loss of the whole portfolio in scenarios of the pr
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import (
-    Annotated,
-    Any,
-    ClassVar,
-    Protocol,
-    Self,
-    TypeAlias,
-    TypeVar,
-    runtime_checkable,
-)
+from typing import Annotated, Any, ClassVar, Protocol, Self, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -56,14 +46,6 @@ def pack_brackets(rules: Sequence[MarginRules], width: int = 1) -> portfolio_ker
     return portfolio_kernels.BracketTables(counts=rows["floors"][0], **packed, **flags, **numbers)
 
 
-def pack_no_scenarios() -> ScenarioTables:
-    none, empty = dict.fromkeys(ScenarioTables._fields, 0.0), np.zeros(0, dtype=np.int64)
-    rows = {"moves": np.zeros((0, 1)), "weights": np.zeros((0, 1)), "nets": np.zeros((0, 2))}
-    counts = {"counts": empty, "members": empty, "products": empty, "n_products": 0}
-    terms = {"starts": np.zeros(1, dtype=np.int64), "factor": 1.0, "initial_factor": 1.0}
-    return ScenarioTables(**{**none, **rows, **counts, **terms, "is_same_row": False})  # type: ignore[arg-type]
-
-
 def pack_spot(haircuts: Sequence[float | None] = ()) -> SpotTables:
     are_spot = np.array([each is not None for each in haircuts], dtype=np.bool_)
     if not are_spot.any():
@@ -78,21 +60,16 @@ def pack_holdings(
     amounts: Sequence[float] = (),
     prices: Sequence[float] = (),
 ) -> Holdings:
-    return Holdings(
-        quantities=np.array(quantities, dtype=np.float64),
-        entries=np.array(values if entries is None else entries, dtype=np.float64),
-        values=np.array(values, dtype=np.float64),
-        amounts=np.array(amounts, dtype=np.float64),
-        prices=np.array(prices, dtype=np.float64),
-    )
+    rows = (quantities, values if entries is None else entries, values, amounts, prices)
+    return Holdings(*(np.array(each, dtype=np.float64) for each in rows))
 
 
 @runtime_checkable
 class RequirementRule(Protocol):
     """What a requirement of one's own has: two methods, and ``level`` if it is not 1.
 
-    ``positions`` has the signed quantity of each cross position by instrument, and ``prices`` the
-    mark prices. Both methods return an amount of the settlement currency, at least 0. The cross
+    ``positions`` has the signed quantity of each cross position by instrument, ``prices`` the mark
+    prices. Both methods return an amount of the settlement currency, at least 0. The cross
     positions are liquidated where what backs them is at most ``level`` times ``requirement``; an
     order passes if what backs them afterwards is at least ``initial``.
     """
@@ -106,13 +83,7 @@ class RequirementRule(Protocol):
 
 @declared(kw_only=True)
 class MarginRule(base.Value):
-    """Base class of the rules that compile: :class:`Brackets` and :class:`ScenarioMargin`.
-
-    Parameters
-    ----------
-    level : float
-        The cross positions fail where what backs them is at most ``level`` times the requirement.
-    """
+    """Base class of the rules that compile; ``level`` is that of :class:`Brackets`."""
 
     level: Annotated[float, POSITIVE] = 1.0
 
@@ -137,7 +108,6 @@ class MarginRule(base.Value):
         collateral: Sequence[Collateral],
         underlyings: Sequence[str] = (),  # noqa: ARG002 - of scenarios
     ) -> None:
-        """Check that the rule, and what collateral cancels, fit the instruments of an account."""
         for each in collateral:
             if each.cancels_risk is not None:
                 raise ParameterError(
@@ -146,16 +116,7 @@ class MarginRule(base.Value):
                 )
 
     def list_groups(self, names: Sequence[str]) -> dict[str, tuple[str, ...]]:  # noqa: ARG002 - of scenarios
-        """Return the instruments of each group, in order; brackets have none."""
         return {}
-
-    def pack_scenarios(
-        self,
-        names: Sequence[str],  # noqa: ARG002
-        underlyings: Sequence[str] = (),  # noqa: ARG002
-    ) -> ScenarioTables | None:
-        """Return the scenarios as arrays; brackets have none."""
-        return None
 
     def pack(
         self,
@@ -169,24 +130,25 @@ class MarginRule(base.Value):
         if rule is not self:
             return rule.pack(rules, collateral, width, underlyings)
         self.check_names(names, collateral, underlyings)
-        scenarios = self.pack_scenarios(names, underlyings)
+        scenarios, groups = None, self.list_groups(names)
+        if isinstance(self, ScenarioMargin):
+            scenarios = self
+            groups |= {each: () for each in underlyings if each not in groups}
         packed = PortfolioRules(
             brackets=pack_brackets(list(rules.values()), width),
-            scenarios=pack_no_scenarios() if scenarios is None else scenarios,
-            collateral=pack_collateral(collateral, tuple(self.list_groups(names))),
+            scenarios=pack_scenarios(scenarios, groups, names),
+            collateral=pack_collateral(collateral, tuple(groups)),
             has_scenarios=scenarios is not None,
             level=self.level,
             spot=pack_spot(),
         )
-        tables = packed.scenarios
-        for g in range(len(tables.products)):
-            lowest = float(tables.moves[g, : tables.counts[g]].min())
-            for i in tables.members[tables.starts[g] : tables.starts[g + 1]]:
-                if lowest <= -1.0 and packed.brackets.are_inverse[i]:
-                    raise ParameterError(
-                        f"moves of a group with an inverse contract must be over -1, got "
-                        f"{lowest:g} for {names[i]}"
-                    )
+        for members, moves in zip(groups.values(), packed.scenarios.moves, strict=True):
+            coins = [name for name in members if rules[name].is_inverse]
+            if coins and moves.min() <= -1.0:
+                raise ParameterError(
+                    f"moves of a group with an inverse contract must be over -1, got "
+                    f"{moves.min():g} for {coins[0]}"
+                )
         return packed
 
 
@@ -299,7 +261,7 @@ class OptionShocks(base.Value):
         Maintenance and initial charge per unit of notional that is net short by strike and expiry.
     delta_charge : (float, float)
         What is added to the worst loss per unit of the absolute delta of the options of each
-        expiry: the least, and that per year to expiry; the larger counts.
+        expiry: the larger of a constant and a rate per year to expiry.
     futures_range : float
         The largest move of futures; rows beyond it move options only.
     discounts : six numbers, optional
@@ -331,38 +293,6 @@ class OptionShocks(base.Value):
             yield "short_charge", "must have an initial charge of at least that of maintenance"
         if self.expiry_charge is not None and not 0.0 < self.expiry_charge[0] < 1.0:
             yield "expiry_charge", "must have a move between 0 and 1, (0.045, 0.5, 2.0) for example"
-
-
-def scenario_grid(
-    moves: Sequence[float],
-    volatilities: Sequence[float] = (0.0,),
-    tails: Sequence[Sequence[float]] = (),
-) -> list[Row]:
-    """Return the scenarios of each move of the price with each move of volatility.
-
-    Parameters
-    ----------
-    moves : sequence of float
-        Relative moves of the price.
-    volatilities : sequence of float
-        Relative moves of volatility.
-    tails : sequence of rows
-        Further rows of (move, weight, move of volatility, relief), the relief in quote currency.
-
-    Examples
-    --------
-    >>> scenario_grid([-0.15, 0.15], [0.5, 0.0], [(1.0, 0.16, 0.5)])
-    [(-0.15, 1.0, 0.5), (-0.15, 1.0), (0.15, 1.0, 0.5), (0.15, 1.0), (1.0, 0.16, 0.5)]
-    """
-    for name, given in (("moves", moves), ("volatilities", volatilities), ("tails", tails)):
-        if not is_list(given):
-            raise ParameterError(f"{name} must be a list, got {repr_plain(given)}")
-    rows = itertools.product(moves, volatilities)
-    table = [(move, 1.0, volatility) for move, volatility in rows] + [*tails]
-    try:
-        return [*map(read_row, table)]
-    except Fault as fault:
-        raise ParameterError(f"tails: {fault}, got {fault.found}") from None
 
 
 NO_SHOCKS = OptionShocks()
@@ -446,28 +376,16 @@ class ScenarioMargin(MarginRule):
                 rule = "must have as many scenarios for each group of a product with across='same "
                 yield "moves", f"{rule}row': {listed}"
 
-    # ------------------------------------------------------------------- groups of an account
-
     def list_groups(self, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
         """Return the instruments of each group: the given ones, then the rest one by one."""
         given = {group: tuple(members) for group, members in (self.groups or {}).items()}
         grouped = {each for members in given.values() for each in members}
         return given | {name: (name,) for name in names if name not in grouped}
 
-    def rows_of(self, group: str) -> tuple[Row, ...]:
-        """Return the scenarios of a group."""
+    def rows_of(self, group: str) -> list[Row]:
+        """Return the scenarios of a group: move, weight, move of volatility and relief."""
         moves: Any = self.moves
-        rows: tuple[Row, ...] = moves[group if group in moves else EVERY]
-        return rows
-
-    def number_products(self, groups: Sequence[str]) -> list[int]:
-        """Return the number of each group's product; groups in none are one each."""
-        if self.products is None:
-            return [0] * len(groups) if self.across == "same row" else list(range(len(groups)))
-        table = {each: p for p, each_of in enumerate(self.products.values()) for each in each_of}
-        free = [group for group in groups if group not in table]
-        table |= {group: len(self.products) + k for k, group in enumerate(free)}
-        return [table[group] for group in groups]
+        return [(*row, 0.0, 0.0)[:4] for row in moves[group if group in moves else EVERY]]
 
     def initial_terms(self) -> tuple[float, float]:
         """Return the factor and the contingency of initial margin."""
@@ -477,55 +395,11 @@ class ScenarioMargin(MarginRule):
 
     def without(self, gone: Collection[str]) -> ScenarioMargin:
         """Return the rule without some instruments, and without groups that have no others."""
-        whole = self.groups or {}
-        left = {
-            group: tuple(each for each in members if each not in gone)
-            for group, members in whole.items()
-        }
-        groups = {group: members for group, members in left.items() if members}
-        lost = {*gone, *whole} - {*groups}
-        whole_moves: Any = self.moves
-        moves = {group: rows for group, rows in whole_moves.items() if group not in lost}
-        products = {
-            product: tuple(each for each in members if each not in lost)
-            for product, members in (self.products or {}).items()
-        }
-        kept = {product: members for product, members in products.items() if members}
-        return replace(self, moves=moves, groups=groups or None, products=kept or None)
-
-    def pack_scenarios(
-        self, names: Sequence[str], underlyings: Sequence[str] = ()
-    ) -> ScenarioTables:
-        """Return the scenarios of these instruments, and of underlyings of options, as arrays."""
-        groups = self.list_groups(names)
-        groups |= {each: () for each in underlyings if each not in groups}
-        limit = self.options.futures_range
-        rows = [self.rows_of(group) for group in groups]
-        counts, moves = pack_rows(
-            [[min(limit, max(-limit, row[0])) for row in each] for each in rows]
-        )
-        places = {name: i for i, name in enumerate(names)}
-        members = [places[name] for group in groups.values() for name in group]
-        products = self.number_products(list(groups))
-        factor, contingency = self.initial_terms()
-        return ScenarioTables(
-            counts=counts,
-            moves=moves,
-            weights=pack_rows([[row[1] for row in each] for each in rows])[1],
-            members=np.array(members, dtype=np.int64),
-            starts=np.cumsum([0, *map(len, groups.values())], dtype=np.int64),
-            products=np.array(products, dtype=np.int64),
-            n_products=max(products, default=-1) + 1,
-            is_same_row=self.across == "same row",
-            offset=self.offset,
-            factor=self.factor,
-            minimum=self.minimum,
-            contingency=self.contingency,
-            pair_contingency=self.pair_contingency,
-            initial_factor=factor,
-            initial_contingency=contingency,
-            nets=np.zeros((len(groups), 2)),
-        )
+        groups, moves = drop_names(self.groups, gone), dict[str, Any](self.moves)
+        lost = {*gone, *(self.groups or ())} - {*groups}
+        kept = {group: rows for group, rows in moves.items() if group not in lost}
+        products = drop_names(self.products, lost)
+        return replace(self, moves=kept, groups=groups or None, products=products or None)
 
     def check_names(
         self,
@@ -535,27 +409,72 @@ class ScenarioMargin(MarginRule):
     ) -> None:
         """Check that the groups of moves, groups, products and collateral are there."""
         groups = [*self.list_groups(names), *underlyings]
-        known = list(names)
         for group, members in (self.groups or {}).items():
-            _check_known(f"groups.{group}", members, known, noun="instrument")
+            _check_known(f"groups.{group}", members, names, noun="instrument")
         _check_known("moves", [each for each in self.moves if each != EVERY], groups)
         for product, members in (self.products or {}).items():
             _check_known(f"products.{product}", members, groups)
         for each in collateral:
             if each.cancels_risk is not None:
-                _check_known(
-                    f"cancels_risk of collateral {each.name!r}", [each.cancels_risk], groups
-                )
-        self.check_rows(groups)
-
-    def check_rows(self, groups: Sequence[str]) -> None:
-        """Check that each group has scenarios, as many as the others of its product."""
+                owner = f"cancels_risk of collateral {each.name!r}"
+                _check_known(owner, [each.cancels_risk], groups)
         missing = [each for each in groups if each not in self.moves and EVERY not in self.moves]
         if missing:
             raise ParameterError(
                 f"moves must have scenarios for every group, or for all others under {EVERY!r}, "
                 f"got none for {', '.join(missing)}"
             )
+
+
+def drop_names(
+    table: Mapping[str, Sequence[str]] | None, gone: Collection[str]
+) -> dict[str, tuple[str, ...]]:
+    kept = {
+        name: tuple(each for each in members if each not in gone)
+        for name, members in (table or {}).items()
+    }
+    return {name: members for name, members in kept.items() if members}
+
+
+def number_products(rule: ScenarioMargin, groups: Sequence[str]) -> list[int]:
+    if rule.products is None:
+        return [0] * len(groups) if rule.across == "same row" else list(range(len(groups)))
+    table = {each: p for p, each_of in enumerate(rule.products.values()) for each in each_of}
+    free = [group for group in groups if group not in table]
+    table |= {group: len(rule.products) + k for k, group in enumerate(free)}
+    return [table[group] for group in groups]
+
+
+def pack_moves(rule: ScenarioMargin | None, groups: Iterable[str]) -> list[FloatArray]:
+    """Return moves, weights, moves of volatility and reliefs, each of shape (G, K)."""
+    rows = [] if rule is None else [rule.rows_of(group) for group in groups]
+    return [
+        pack_rows([[row[column] for row in each] for each in rows])[1]
+        for column in range(MOST_NUMBERS)
+    ]
+
+
+def pack_scenarios(
+    rule: ScenarioMargin | None, groups: Mapping[str, Sequence[str]], names: Sequence[str]
+) -> ScenarioTables:
+    moves, weights, *_ = pack_moves(rule, groups)
+    limit = math.inf if rule is None else rule.options.futures_range
+    products = [] if rule is None else number_products(rule, list(groups))
+    initial = (0.0, 0.0) if rule is None else rule.initial_terms()
+    terms = ("offset", "factor", "minimum", "contingency", "pair_contingency")
+    return ScenarioTables(
+        moves=np.clip(moves, -limit, limit),
+        weights=weights,
+        members=index_names([name for each in groups.values() for name in each], names),
+        starts=np.cumsum([0, *map(len, groups.values())], dtype=np.int64),
+        products=np.array(products, dtype=np.int64),
+        n_products=max(products, default=-1) + 1,
+        initial_factor=initial[0],
+        initial_contingency=initial[1],
+        nets=np.zeros((len(moves), 2)),
+        losses=np.zeros(moves.shape),
+        **{name: float(getattr(rule, name, 0.0)) for name in terms},
+    )
 
 
 def _check_known(
@@ -647,16 +566,12 @@ MarginRule.kinds["naked"] = Strategy
 
 
 def number_groups(
-    options: Sequence[OptionPosition], rule: MarginRule, names: Sequence[str]
+    rule: MarginRule, labels: Sequence[str], names: Sequence[str]
 ) -> tuple[tuple[str, ...], IntArray]:
-    labels = tuple(dict.fromkeys(each.label for each in options))
-    if not isinstance(rule, ScenarioMargin):
-        return labels, index_names([each.label for each in options], labels)
     groups = rule.list_groups(names)
     of_names = {name: group for group, members in groups.items() for name in members}
-    found = [of_names.get(each.label, each.label) for each in options]
-    order = (*groups, *(each for each in dict.fromkeys(found) if each not in groups))
-    rule.check_rows([each for each in order if each in found])
+    found = [of_names.get(each, each) for each in labels]
+    order = tuple(dict.fromkeys([*groups, *found]))
     return order, index_names(found, order)
 
 
@@ -669,57 +584,45 @@ def number_each(keys: Sequence[object]) -> IntArray:
     return index_names(keys, list(dict.fromkeys(keys)))
 
 
-def pack_options(options: Sequence[OptionPosition], groups: IntArray) -> OptionPositions:
-    def read(numbers: Sequence[float]) -> FloatArray:
-        return np.array(numbers, dtype=np.float64)
-
-    years = [each.years for each in options]
+def pack_options(given: Sequence[OptionPosition], groups: IntArray) -> OptionPositions:
+    options, years = [each.option for each in given], [each.years for each in given]
+    strikes = [float(each.strike) for each in options]
     expiries = list(zip(groups.tolist(), years, strict=True))
-    strikes = [float(each.option.strike) for each in options]
-    sizes = [each.option.size for each in options]
+    numbers: dict[str, Any] = {
+        "signs": [each.sign for each in options],
+        "strikes": strikes,
+        "sizes": [each.size for each in options],
+        "years": years,
+        "rates": [each.rate for each in given],
+        "volatilities": [each.volatility for each in given],
+        "bases": [(each.forward or each.index) / each.index for each in given],
+        "indices": [each.index for each in given],
+        "quantities": [each.quantity for each in given],
+        "values": [math.nan] * len(given),
+        "marks": [None if each.mark is None else each.mark * each.option.size for each in given],
+    }
     return OptionPositions(
-        signs=read([each.option.sign for each in options]),
-        strikes=read(strikes),
-        sizes=read(sizes),
-        are_coin=np.array([each.option.is_coin for each in options], dtype=np.bool_),
+        are_coin=np.array([each.is_coin for each in options], dtype=np.bool_),
         groups=groups,
         expiries=number_each(expiries),
         pairs=number_each(list(zip(expiries, strikes, strict=True))),
-        years=read(years),
-        rates=read([each.rate for each in options]),
-        volatilities=read(
-            [math.nan if each.volatility is None else each.volatility for each in options]
-        ),
-        bases=read([(each.forward or each.index) / each.index for each in options]),
-        indices=read([each.index for each in options]),
-        quantities=read([each.quantity for each in options]),
-        values=np.full(len(options), math.nan),
-        marks=read([math.nan if each.mark is None else each.mark for each in options])
-        * read(sizes),
+        **{name: np.array(each, dtype=np.float64) for name, each in numbers.items()},
     )
 
 
 def pack_shocks(rule: ScenarioMargin | None, groups: Sequence[str]) -> ShockTables:
-    rows = [[(*row, 0.0, 0.0)[:4] for row in rule.rows_of(each)] for each in groups] if rule else []
-    shocks = OptionShocks() if rule is None else rule.options
-    counts, moves = pack_rows([[row[0] for row in each] for each in rows])
-
-    def pack(column: int) -> FloatArray:
-        return pack_rows([[row[column] for row in each] for each in rows])[1]
-
+    shocks = NO_SHOCKS if rule is None else rule.options
+    moves, _, volatilities, reliefs = pack_moves(rule, groups)
     numbers = ("days", "least_days", "least_volatility")
     terms = ("power", "short_charge", "delta_charge", "discounts", "skew", "expiry_charge")
     packed: dict[str, Any] = {name: getattr(shocks, name) for name in numbers}
     packed |= {name: np.array(getattr(shocks, name) or (), dtype=np.float64) for name in terms}
     return ShockTables(
-        counts=counts,
         moves=moves,
         logs=np.log1p(moves),
         roots=np.sqrt(1.0 + moves),
-        linear_moves=np.clip(moves, -shocks.futures_range, shocks.futures_range),
-        volatilities=pack(2),
-        weights=pack(1),
-        reliefs=pack(3),
+        volatilities=volatilities,
+        reliefs=reliefs,
         **packed,
     )
 
@@ -740,7 +643,7 @@ def pack_option_rules(
     }
     counts = {"none": option_kernels.NONE, "long": option_kernels.LONG}
     shocks, order = pack_shocks(scenarios, groups), list(names)
-    n, (n_groups, rows) = len(options.signs), shocks.moves.shape
+    n, rows = len(options.signs), shocks.moves.shape[1]
     n_expiries = int(options.expiries.max(initial=-1)) + 1
     return OptionRules(
         kind=kinds.get(type(rule), option_kernels.BY_BRACKETS),
@@ -753,7 +656,6 @@ def pack_option_rules(
         scratch=option_kernels.OptionScratch(
             table=np.zeros((n, rows + 4)),
             sums=np.zeros((n_expiries, rows + 4)),
-            losses=np.zeros((n_groups, rows)),
             totals=np.zeros(n_expiries),
             nets=np.zeros(int(options.pairs.max(initial=-1)) + 1),
             matches=np.zeros((n, n + 1)),
@@ -763,7 +665,9 @@ def pack_option_rules(
     )
 
 
-def check_options(options: Sequence[OptionPosition], rule: MarginRule) -> None:
+def check_options(
+    options: Sequence[OptionPosition], rule: MarginRule, rules: Mapping[str, MarginRules]
+) -> None:
     if not isinstance(rule, ScenarioMargin | Standard | Strategy):
         raise ParameterError(
             f"options need portfolio margin, bt.Standard or bt.Strategy, got {type(rule).__name__}"
@@ -776,6 +680,13 @@ def check_options(options: Sequence[OptionPosition], rule: MarginRule) -> None:
         raise ParameterError(f"options of one balance must settle in one currency, got {found}")
     if coin and isinstance(rule, Strategy):
         raise ParameterError(f"margin by strategies is of options settled in cash, got {coin[0]}")
+    for name, own in rules.items():
+        if own.is_inverse != bool(coin):
+            kinds = "in coins beside a linear" if coin else "in cash beside an inverse"
+            raise ParameterError(
+                "options and contracts of one balance must settle in one currency, got "
+                f"{options[0].option.name} {kinds} contract, {name}"
+            )
     first: dict[str, OptionPosition] = {}
     for each in options:
         other = first.setdefault(each.label, each)
@@ -814,54 +725,6 @@ def find_asset(instrument: str) -> str:
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class OptionAccount:
-    rule: MarginRule
-    given: tuple[OptionPosition, ...]
-    names: tuple[str, ...]
-    options: OptionPositions
-    rules: OptionRules
-    quoted: FloatArray
-    offsets: FloatArray
-
-    @property
-    def groups(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(self.names[g] for g in self.options.groups))
-
-    def move(self, ratios: Mapping[str, float]) -> None:
-        options, first = self.options, np.array([each.index for each in self.given])
-        factors = np.array([ratios.get(self.names[g], 1.0) for g in options.groups])
-        if self.offsets.any() or not np.array_equal(options.indices, first * factors):
-            options.indices[:] = first * factors
-            option_kernels.fill_options(options, self.rules)
-            options.marks[:] = np.maximum(0.0, options.values + self.offsets)
-        if (factors == 1.0).all():
-            options.marks[:] = np.where(np.isnan(self.quoted), options.values, self.quoted)
-
-    def list_linked(self, group: str, instruments: Sequence[str]) -> list[str]:
-        labels = {each.label for k, each in enumerate(self.given) if self.name_of(k) == group}
-        assets = {*map(find_asset, (group, *labels))}
-        return [each for each in instruments if each in labels or find_asset(each) in assets]
-
-    def name_of(self, k: int) -> str:
-        return str(self.names[self.options.groups[k]])
-
-    def requirement(
-        self, packed: PortfolioRules, held: Holdings, *, is_initial: bool = False
-    ) -> float:
-        return float(
-            option_kernels.compute_option_requirement(
-                packed, held, self.options, self.rules, is_initial
-            )
-        )
-
-    def counted_value(self) -> float:
-        return float(option_kernels.compute_counted_value(self.rules, self.options))
-
-    def full_value(self) -> float:
-        return float(option_kernels.compute_options_value(self.options))
-
-
 def list_given(noun: str, given: Any, kind: type[T]) -> tuple[T, ...]:
     listed = (given,) if isinstance(given, kind) else given
     is_list = isinstance(listed, list | tuple)
@@ -870,33 +733,6 @@ def list_given(noun: str, given: Any, kind: type[T]) -> tuple[T, ...]:
             f"{noun} must be bt.{kind.__name__} or a list of them, got {repr_plain(given):.80}"
         )
     return tuple(listed)
-
-
-def make_option_account(
-    options: Sequence[OptionPosition],
-    rule: MarginRule,
-    rules: Mapping[str, MarginRules],
-) -> OptionAccount:
-    names = list(rules)
-    resolved = rule.resolve(names, [each.label for each in options])
-    check_options(options, resolved)
-    is_coin = options[0].option.is_coin
-    for name, each in rules.items():
-        if each.is_inverse != is_coin:
-            kinds = "in coins beside a linear" if is_coin else "in cash beside an inverse"
-            raise ParameterError(
-                "options and contracts of one balance must settle in one currency, got "
-                f"{options[0].option.name} {kinds} contract, {name}"
-            )
-    groups, numbers = number_groups(options, resolved, names)
-    packed = pack_options(options, numbers)
-    packed_rules = pack_option_rules(resolved, packed, groups, names)
-    quoted, offsets = packed.marks.copy(), np.zeros(len(options))
-    found = OptionAccount(resolved, tuple(options), groups, packed, packed_rules, quoted, offsets)
-    option_kernels.fill_options(packed, packed_rules)
-    offsets[:] = np.where(np.isnan(quoted), 0.0, quoted - packed.values)
-    found.move({})
-    return found
 
 
 # ----------------------------------------------------------------- a requirement of the user's own
@@ -922,12 +758,6 @@ class OwnMargin(MarginRule):
     def _settle(self) -> None:
         self._set_fields(level=float(getattr(self.rule, "level", 1.0)))
 
-    def pack_scenarios(
-        self, names: Sequence[str], underlyings: Sequence[str] = ()
-    ) -> ScenarioTables:
-        """Return scenarios of each instrument alone in which nothing is lost."""
-        return ScenarioMargin(moves=[0.0]).pack_scenarios(names, underlyings)
-
     def pack(
         self,
         rules: Mapping[str, MarginRules],
@@ -935,11 +765,16 @@ class OwnMargin(MarginRule):
         width: int = 1,
         underlyings: Sequence[str] = (),
     ) -> PortfolioRules:
-        given, asked = (self.rule, tuple(rules)), OWN_RULES
+        names, asked = tuple(rules), OWN_RULES
+        given = (self.rule, names)
         found = next((k for k, each in enumerate(asked) if each.args == given), len(asked))
         if found == len(asked):
             asked.append(functools.partial(ask_rule, *given))
-        return super().pack(rules, collateral, width, underlyings)._replace(own=found + 1)
+        alone = pack_scenarios(
+            ScenarioMargin(moves=[0.0]), {each: (each,) for each in names}, names
+        )
+        packed = super().pack(rules, collateral, width, underlyings)
+        return packed._replace(own=found + 1, has_scenarios=True, scenarios=alone)
 
     def to_dict(self) -> dict[str, Any]:
         own = self.rule.name if isinstance(self.rule, StoredRule) else type(self.rule).__name__

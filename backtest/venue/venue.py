@@ -35,10 +35,9 @@ class FeeTier(Value):
     Parameters
     ----------
     volume : float
-        Notional that the account has traded in the last 30 UTC days without the current one, in the
-        settlement currency, from which the tier holds.
+        Notional of the last 30 UTC days without the current one, in the settlement currency.
     taker, maker : float
-        Its fee rates, per unit of notional; a negative maker rate is a rebate.
+        Fee rates per unit of notional; a negative maker rate is a rebate.
     """
 
     volume: Annotated[float, POSITIVE]
@@ -102,21 +101,20 @@ class Contract(Value):
         Step of price, in price also for inverse contracts.
     min_notional : float
         Smallest order that does not close a position, in the settlement currency. Default: 5 in
-        the quote currency, none if inverse (5 coins would be a fortune).
+        the quote currency, none if inverse.
     round_to_tick : bool
         Whether the prices of fills and stops are rounded to the tick, against the trader.
     expires : str, optional
         When it expires, in UTC. A run of several instruments closes the position at the mark close
         of the last bar that opens before; the market of one instrument must end there.
     settles : str, optional
-        The currency in which it settles, ``"BTC"``. All positions of one balance must settle in one
-        currency. Default: unknown; the name of a linear contract may say it (``"BTCUSDT"``).
+        The currency in which it settles, ``"BTC"``. Default: what the name of a linear contract
+        says (``"BTCUSDT"``), else unknown.
     haircut : float, optional
         Of a spot contract, which needs it: the share of a long's value that does not back
         positions, from 0 to under 1.
     borrow_rate : float or Series by UTC time, optional
-        Of a spot contract, which needs it: what a short pays per year on the value of the coins
-        that it borrowed.
+        Of a spot contract, which needs it: what a short pays per year on the coins it borrowed.
     """
 
     _omitted = frozenset({"round_to_tick", "expires", "settles", "haircut", "borrow_rate"})
@@ -165,15 +163,14 @@ class Fees(Value):
 
     Parameters
     ----------
-    taker, maker : float, Series by UTC time, or str
-        Fee rates; a negative maker rate is a rebate. A text names a column of the market.
+    taker, maker : float, Series by UTC time, or name of a column of the market
+        Fee rates; a negative maker rate is a rebate.
     maker_share : float
         The share of every trade that pays the maker rate, from 0 to 1.
     tiers : sequence of FeeTier
-        Other rates from volumes of the last 30 days on, the lowest volume first; stored as a tuple.
+        Other rates from volumes of the last 30 days on, the lowest volume first.
     per_order : float or Series by UTC time
-        A fixed amount for every fill, stop and forced reduction, in the settlement currency: gas,
-        or a broker's ticket fee.
+        For every fill, stop and forced reduction, in the settlement currency: gas, or a ticket fee.
     """
 
     _omitted = frozenset({"tiers"})
@@ -196,17 +193,16 @@ class Slippage(Value):
 
     Parameters
     ----------
-    rate : float, Series by UTC time, or str
-        Worsening of every fill, as a fraction of the price. A text names a column of the market.
+    rate : float, Series by UTC time, or name of a column of the market
+        Worsening of every fill, as a fraction of the price.
     impact : float
         Y in ``Y sigma sqrt(notional / daily volume)``; 0 means no impact.
     impact_window : str
         The time over which sigma and volume are measured, for example ``"1d"``.
     max_participation : float or None
         Largest share of the previous bar's volume that may be traded in one bar.
-    spread : float, Series by UTC time, or str
-        The distance from bid to ask, as a fraction of the price: every fill pays half of it, on top
-        of ``rate``. A text names a column of the market.
+    spread : float, Series by UTC time, or name of a column of the market
+        From bid to ask, as a fraction of the price: every fill pays half of it besides ``rate``.
     """
 
     _omitted = frozenset({"spread"})
@@ -227,10 +223,9 @@ class Liquidation(Value):
     mode : str
         ``"close"``, ``"takeover"`` (all margin is lost; fee and slippage do not apply) or
         ``"partial"``.
-    fee : float, Series by UTC time, or str
-        Liquidation fee per unit of notional closed, paid from what is left. A text names a column
-        of the market.
-    slippage : float, Series by UTC time, or str
+    fee : float, Series by UTC time, or name of a column of the market
+        Per unit of notional closed, paid from what is left.
+    slippage : float, Series by UTC time, or name of a column of the market
         How much worse than the liquidation price the position is closed, a fraction of the price.
     step : float or str
         In a partial liquidation, the fraction of the position closed at a time, or ``"bracket"``
@@ -241,8 +236,7 @@ class Liquidation(Value):
         In a partial liquidation, a step at a health factor up to this one repays the whole debt:
         it closes a short, and of a long as much as pays the debt and the fee. Of one position.
     impact : float
-        Y in ``Y sigma sqrt(notional / daily volume)``, which worsens the price of a liquidation
-        further, with the window of :class:`Slippage`; 0 means no impact.
+        Y of :class:`Slippage`, with its window, which worsens the price of a liquidation further.
     order : str or sequence of str
         Which of several cross positions a partial liquidation reduces first: ``"most_relief"``,
         ``"largest_loss"``, ``"largest_requirement"``, ``"largest_notional"``,
@@ -328,9 +322,8 @@ def agree_settlement(
 ) -> str:
     """Return the currency in which all contracts settle, empty if it is unknown.
 
-    ``said`` has other names of each instrument, which are read before its key. ``given`` is the
-    currency that the caller gives for all: it takes the place of what names of linear contracts
-    say, and must be what the contracts declare, or what the names of inverse ones say.
+    ``said`` has other names of each instrument, read before its key. ``given`` is the caller's for
+    all: it replaces what names of linear contracts say, and must agree with all others.
     """
     found = {}
     for name, each in contracts.items():
@@ -407,8 +400,8 @@ class Bracket(Value):
     maintenance_rate : float
         Maintenance margin per unit of notional, between 0 and 1; 0 only of spot contracts.
     amount : float or None
-        Cumulative amount: MM(N) = maintenance_rate N - amount. A venue derives it; if it is given,
-        the venue checks it.
+        Cumulative amount: MM(N) = maintenance_rate N - amount. Derived; one that is given is
+        checked.
     """
 
     floor: Annotated[float, NOT_NEGATIVE]
@@ -432,10 +425,9 @@ class Bracket(Value):
 
 
 def derive_amounts(brackets: Sequence[Bracket]) -> list[float]:
-    """Return the cumulative amount of each bracket, in the settlement currency.
+    """Return c_k = c_{k-1} + f_k (r_k - r_{k-1}) of each bracket, in the settlement currency.
 
-    c_0 = 0, c_k = c_{k-1} + f_k (r_k - r_{k-1}), in exact fractions of the written decimals, so
-    that a table gives the amounts that its venue publishes, to the last digit.
+    In exact fractions of the written decimals: the amounts that venues publish, to the last digit.
     """
     rates = [Fraction(repr(row.maintenance_rate)) for row in brackets]
     amounts = [Fraction(0)]
@@ -524,7 +516,7 @@ class Earlier(Value):
     Parameters
     ----------
     until : str
-        The day, or time, in UTC from which the next table applies: to bars that open then or later.
+        The time in UTC from which the next table applies: to bars that open then or later.
     brackets : sequence of Bracket
         The margin table.
     """
@@ -628,7 +620,7 @@ class Venue(Value):
     contract, fees, slippage, liquidation
         See :class:`Contract`, :class:`Fees`, :class:`Slippage`, :class:`Liquidation`.
     brackets : sequence of Bracket
-        The margin table, from the lowest notional up; stored as a tuple, with every amount.
+        The margin table, from the lowest notional up; stored with every amount.
     interest_on : str or None
         What the rates are charged on: ``"balance"`` (derivatives: the wallet without the profit
         of the position) or ``"loan"`` (spot margin, Reg-T, lending: the cash after paying for the
@@ -652,12 +644,13 @@ class Venue(Value):
         Bars that a margin call may stay unmet before the position is reduced; None: any number.
     profit_counts : str or float
         The share of an unrealized profit that backs new orders and withdrawals: ``"all"`` (1),
-        ``"losses"`` (0: only losses count), or a number from 0 to 1. Maintenance counts all of it.
+        ``"losses"`` (0), or a number from 0 to 1. Maintenance counts all of it.
     in_force : InForce or None
         The preset and the days of the brackets and of ``earlier``; None if they are of no preset.
     earlier : sequence of Earlier
         The margin tables before ``brackets``, the oldest first. A run uses the table in force at
-        each bar, the calculators use the newest. Default: one table for all times.
+        each bar, the calculators the newest. ``override`` with new brackets drops them, and
+        ``in_force``, unless they are given too.
     initial_multiplier : float, Series by UTC time, or None
         Divides the allowed leverages: the initial margin of orders and withdrawals.
     maintenance_multiplier : float, Series by UTC time, or None
@@ -743,22 +736,6 @@ class Venue(Value):
         parts = (self.contract, self.fees, self.slippage, self.liquidation)
         return "\n ".join([f"<Venue of {name}: {table}, {interest}", *map(repr, parts)]) + ">"
 
-    @checked
-    def override(self, changes: Mapping[str, object] | None = None, /, **groups: object) -> Self:
-        """Return the venue with some of its rules changed; see :meth:`Value.override`.
-
-        Changes apply at all times, under every margin table. New brackets replace the tables of all
-        days unless ``earlier`` is given with them, and belong to no preset unless ``in_force`` is.
-
-        Examples
-        --------
-        >>> venue = Venue.preset("binance-usdm", "BTCUSDT")
-        >>> cheap = venue.override({"fees.taker": 0.0004}, liquidation={"fee": 0.01})
-        >>> cheap.fees.taker, cheap.fees.maker, cheap.liquidation.fee
-        (0.0004, 0.0002, 0.01)
-        """
-        return super().override(changes, **groups)
-
     @overload
     @classmethod
     def preset(cls, venue: str, symbol: str, at: base.TimeLike | None = None) -> Self: ...
@@ -780,24 +757,20 @@ class Venue(Value):
         Parameters
         ----------
         venue : str
-            One of :func:`backtest.venue.preset_files.available`, or the path of a file of such
-            tables, TOML or JSON.
+            A preset that ``backtest venues`` lists, or the path of a file of such tables.
         symbol : str or list of str
-            The venue's name of the instrument, which may end with ``@`` and a day as at the command
-            line, ``"BTCUSDT@2021-05-19"``; a list gives a table of venues by name.
+            The venue's name of the instrument, which may end with ``@`` and a day,
+            ``"BTCUSDT@2021-05-19"``; a list gives a table of venues by name.
         at : str or Timestamp, optional
-            By default, or with ``"history"``: the margin tables of all days (a run uses the one in
-            force at each bar) and the newest table of the other groups. With a day in UTC: the last
-            table of each group dated on or before it, or the oldest if all are later. With
-            ``"latest"``: the newest table of each group. With a day or ``"latest"`` there is one
-            margin table for all bars.
+            By default the margin tables of all days (a run uses the one in force at each bar) and
+            the newest table of the other groups. With a day in UTC: the last table of each group
+            dated on or before it, or the oldest if all are later. With ``"latest"``: the newest
+            table of each group. With a day or ``"latest"`` there is one margin table for all bars.
 
         Examples
         --------
         >>> Venue.preset("binance-usdm", "BTCUSDT@2024-10-24").brackets[1].amount
         50.0
-        >>> Venue.preset("binance-usdm", "BTCUSDT", at="2021-05-19").brackets[1].cap
-        250000.0
         >>> Venue.preset("binance-usdm", "BTCUSDT").days()
         ('2021-03-18', '2022-12-29', '2024-10-24', '2026-09-29')
         """
@@ -827,32 +800,19 @@ class Venue(Value):
     ) -> Venue:
         """Return a plain linear venue: one bracket of any size, one unit per contract.
 
-        Parameters
-        ----------
-        taker, slippage, liquidation_fee : float, Series by UTC time, or str
-            Costs per unit of notional; they have no default because nothing is free. A text names a
-            column of the market.
+        Parameters ---------- taker, slippage, liquidation_fee : float, Series by UTC time, or name
+        of a column of the market
+            Costs per unit of notional; they have no default because nothing is free.
         maintenance_rate, max_leverage : float
             The one bracket, with unlimited notional.
-        maker : float, Series by UTC time, or str, optional
-            The maker fee; by default the taker fee.
-        liquidation_slippage : float, Series by UTC time, or str, optional
-            Slippage of a liquidation; by default ``slippage``.
+        maker, liquidation_slippage : float, Series by UTC time, or name of a column, optional
+            By default the taker fee, and ``slippage``.
         mode : str
             What a liquidation does: ``"close"``, ``"takeover"`` or ``"partial"``.
         lot : float
             Step of quantity; 0 means any quantity. There is no smallest notional.
-        interest_on : str, optional
-            What the rates are charged on, ``"balance"`` or ``"loan"``; required with them.
-        borrow_rate, cash_rate : float or Series by UTC time
-            Interest per year: paid on what is borrowed, earned on cash.
-
-        Examples
-        --------
-        >>> venue = Venue.simple(taker=5e-4, slippage=1e-4, maintenance_rate=0.005,
-        ...                      max_leverage=100, liquidation_fee=0.0125)
-        >>> venue.brackets
-        (Bracket(floor=0.0, cap=inf, max_leverage=100.0, maintenance_rate=0.005, amount=0.0),)
+        interest_on, borrow_rate, cash_rate
+            As those of the venue.
         """
         worse = slippage if liquidation_slippage is None else liquidation_slippage
         return cls(
@@ -904,11 +864,9 @@ class Venue(Value):
 
         Examples
         --------
-        >>> perpetual = Venue.preset("binance-usdm", "BTCUSDT")
-        >>> spot = Venue.spot(taker=0.001, slippage=1e-4, haircut=0.05, borrow_rate=0.04,
-        ...                   like=perpetual)
-        >>> spot.contract.haircut, spot.brackets[0].max_leverage, spot.liquidation.mode
-        (0.05, 10.0, 'close')
+        >>> spot = Venue.spot(taker=0.001, slippage=1e-4, haircut=0.05, borrow_rate=0.04)
+        >>> spot.contract.haircut, spot.brackets[0].max_leverage
+        (0.05, 10.0)
         """
         if max_leverage is None and not haircut > 0.0:
             raise base.VenueError("max_leverage is needed with a haircut of 0, 10 for example")
@@ -948,10 +906,7 @@ class Venue(Value):
         return (*(each.brackets for each in self.earlier), self.brackets)
 
     def days(self) -> tuple[str | None, ...]:
-        """Return the day from which each margin table applies, the oldest first.
-
-        The first is None if it is unknown: if the tables are of no preset.
-        """
+        """Return the day from which each margin table applies, the oldest first; None: unknown."""
         first = None if self.in_force is None else self.in_force.since
         return (first, *(each.until for each in self.earlier))
 
@@ -977,8 +932,3 @@ class Venue(Value):
         own = object.__new__(type(self))  # checked already; a run repeats this for each table
         vars(own).update(vars(self), brackets=table.brackets, earlier=())
         return own
-
-    @checked
-    def describe_changes(self, start: int, end: int) -> str:
-        """List the days within a span, in ns, on which a margin table came into force."""
-        return ", ".join(each.until for each in self.earlier if start < each.end < end)

@@ -72,7 +72,7 @@ PAID = {
 }
 STANDARD = bt.Standard(initial=0.15, least=0.1, maintenance=0.075)
 NET = bt.ScenarioMargin(
-    moves=bt.margin.scenario_grid([-0.15, -0.075, 0, 0.075, 0.15], [0.3, 0.0, -0.3]),
+    moves=[(m, 1.0, v) for m in (-0.15, -0.075, 0, 0.075, 0.15) for v in (0.3, 0.0, -0.3)],
     options=bt.OptionShocks(),
 )
 
