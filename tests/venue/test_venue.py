@@ -1,26 +1,34 @@
-"""Venues: derived amounts, equality, what is stored, and the presets."""
+"""Venues: derived amounts, equality, what is stored, and the presets by day."""
 
 import copy
+import itertools
+import json
+import math
 import pickle
 import tomllib
 from dataclasses import replace
+from fractions import Fraction
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.base.errors import BacktestError, VenueDateWarning
+from backtest.venue import preset_files
 from backtest.venue.venue import (
     Bracket,
     Contract,
     Fees,
+    InForce,
     Liquidation,
     Slippage,
     Venue,
     derive_amounts,
 )
+from tests.kit import check_refused, every_nth, market_of
 
 # Binance USD-M BTCUSDT as of 2024-10-24: floor, cap, leverage, rate, cumulative amount.
 BTCUSDT = [
@@ -185,3 +193,558 @@ def test_a_bracket_holds_a_notional_up_to_its_cap():
     assert [bt.margin.initial(venue, n, 100.0) for n in (500.0, 501.0)] == [500.0, 1002.0]
     assert [bt.margin.requirement(venue, n, 100.0) for n in (500.0, 501.0)] == [250.0, 251.0]
     assert bt.margin.largest_notional(venue, 500.0) == 50_000.0
+
+
+# -------------------- presets
+
+BTC = ("binance-usdm", "BTCUSDT")
+PUBLISHED = ("binance-usdm", "BTCUSDT", "2024-10-24")
+"""The table of the day to which the published cases belong."""
+ALL = preset_files.available()
+LISTED = [each for each in ALL if each.source.startswith("freqtrade ")]
+SOME = [*(each for each in ALL if each not in LISTED), *every_nth(LISTED, 12)]
+"""Every preset; of those whose tables are listed together, the fast tests take some."""
+
+
+@pytest.mark.parametrize("preset", SOME, ids=lambda each: each.name)
+def test_every_table_of_a_preset_builds_and_says_when_and_where_from(preset):
+    for date in preset.dates:
+        venue = Venue.preset(preset.venue, preset.symbol, at=date)
+        assert venue.in_force.since == date
+        assert Venue.from_dict(json.loads(json.dumps(venue.to_dict()))) == venue
+        found = preset_files.origins(preset.venue, preset.symbol, date)
+        assert {each.group for each in found} >= {*preset_files.GROUPS} - {"rules", "funding"}
+        for origin in found:
+            assert pd.Timestamp(origin.date) <= pd.Timestamp("2026-11-20")
+            assert len(origin.source) > 20
+
+
+@pytest.mark.parametrize("preset", SOME, ids=lambda each: each.name)
+def test_every_preset_carries_an_account_through_a_market(preset):
+    venue = Venue.preset(preset.venue, preset.symbol)
+    price = 10_000.0 * np.array([1.0, 1.0, 1.001, 0.999, 0.5, 0.5])
+    capital = 1e-2 * min(venue.brackets[0].cap, 1e6)
+    account = bt.Account(capital=capital)
+    market = market_of(price, "1D")
+
+    class Most(bt.Policy):
+        def leverage(self, bar, account):
+            return 0.9 * venue.brackets[0].max_leverage
+
+    result = bt.run(market, Most(), venue=venue, account=account, compile=False)
+    # The books balance at every bar, or run would have raised; half the price kills each of them.
+    assert (result.events.kind == "liquidation").any()
+    assert result.manifest["venue"]["in_force"]["preset"] == preset.name
+
+
+def test_an_old_day_has_the_table_of_that_day():
+    venue = Venue.preset(*BTC, at="2021-05-19")
+    assert [row.cap for row in venue.brackets[:3]] == [50_000.0, 250_000.0, 1_000_000.0]
+    assert venue.in_force == InForce(
+        preset="binance-usdm:BTCUSDT", since="2021-03-18", until="2022-12-29"
+    )
+    assert bt.margin.maintenance(venue, 3_500_032.458) == pytest.approx(71_200.81145, abs=1e-5)
+
+
+@pytest.mark.parametrize(("at", "since"), [
+    ("2019-01-01", "2021-03-18"), ("2021-03-17T23:59", "2021-03-18"), ("2021-03-18", "2021-03-18"),
+    ("2022-12-28T23:59:59", "2021-03-18"), ("2024-10-23T23:59:59", "2022-12-29"),
+    ("2024-10-24", "2024-10-24"),
+    (pd.Timestamp("2024-10-24 23:00", tz="America/New_York"), "2024-10-24"),
+    ("latest", "2026-09-29"), (pd.Timestamp("2021-05-19"), "2021-03-18"),
+])  # fmt: skip
+def test_the_table_in_force_is_the_last_that_began_by_the_day(at, since):
+    venue = Venue.preset(*BTC, at=at)
+    assert venue.in_force.since == since
+    assert venue.earlier == ()
+
+
+def test_a_symbol_may_end_with_its_day():
+    venue, symbol = BTC
+    for at in ("2021-05-19", "latest"):
+        assert Venue.preset(venue, f"{symbol}@{at}") == Venue.preset(venue, symbol, at=at)
+    each = Venue.preset(venue, ["BTCUSDT@2021-05-19", "ETHUSDT"], at=None)
+    assert {name: one.days()[0] for name, one in each.items()} == {
+        "BTCUSDT": "2021-03-18", "ETHUSDT": "2022-12-29"
+    }  # fmt: skip
+
+
+def test_an_override_changes_what_it_names_and_nothing_else():
+    venue = Venue.preset(*BTC)
+    changed = venue.override({"fees.taker": 4e-4, "margin_multiplier": 2.0}, slippage={"rate": 0.0})
+    back = changed.override(
+        {"fees.taker": venue.fees.taker, "slippage.rate": 1e-4}, margin_multiplier=1.0
+    )
+    assert (changed.fees.taker, changed.fees.maker, changed.slippage.rate) == (4e-4, 2e-4, 0.0)
+    assert changed.in_force == venue.in_force
+    assert back == venue
+
+
+def test_a_least_notional_does_not_follow_a_contract_into_another_currency():
+    """5 USDT are not 5 coins: an inverse contract of a USDT preset has no least notional."""
+    venue = Venue.preset("binance-usdm", "BTCUSDT")
+    assert venue.override(contract={"kind": "inverse"}).contract.min_notional == 0.0
+    assert venue.override({"contract.kind": "spot", "contract.haircut": 0.05,
+        "contract.borrow_rate": 0.04, "brackets": [bt.Bracket(0.0, math.inf, 10.0, 0.0)],
+    }).contract.min_notional == venue.contract.min_notional  # fmt: skip
+    given = venue.override(contract={"kind": "inverse", "min_notional": 0.1})
+    assert given.contract.min_notional == 0.1
+
+
+GOOD = """
+[BTCUSDT]
+title = "mine"
+[BTCUSDT.contract]
+date = "2024-01-01"
+source = "a"
+[BTCUSDT.fees]
+date = "2024-01-01"
+source = "a"
+taker = 0.001
+maker = 0.0
+[BTCUSDT.slippage]
+date = "2024-01-01"
+source = "a"
+rate = 0.0
+[BTCUSDT.liquidation]
+date = "2024-01-01"
+source = "a"
+fee = 0.0
+slippage = 0.0
+[[BTCUSDT.brackets]]
+date = "2024-01-01"
+source = "a"
+brackets = [{floor = 0, cap = inf, max_leverage = 20, maintenance_rate = 0.01}]
+"""
+
+
+def test_a_file_of_the_user_is_a_venue_too(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text(GOOD)
+    venue = Venue.preset(str(file), "BTCUSDT")
+    assert venue.fees.taker == 0.001
+    assert venue.in_force.preset == "mine:BTCUSDT"
+    file.write_text(GOOD.replace("taker = 0.001", "taker = 0.003"))
+    assert Venue.preset(str(file), "BTCUSDT").fees.taker == 0.003
+
+
+BAD = {
+    "no fees": (GOOD.replace("BTCUSDT.fees", "BTCUSDT.fee"), "BTCUSDT.fees: is needed"),
+    "no date": (GOOD.replace('date = "2024-01-01"\nsource = "a"\ntaker', 'source = "a"\ntaker'),
+                "fees: must have a date"),
+    "no source": (GOOD.replace('source = "a"\ntaker', "taker"), "fees: must have a source"),
+    "tables out of order": (GOOD + GOOD[GOOD.index("[[BTC"):], "rising dates"),
+    "a bracket without a rate": (GOOD.replace(", maintenance_rate = 0.01", ""),
+                                 "brackets.0.maintenance_rate: is needed"),
+    "no TOML": ("[BTCUSDT", "mine.toml must be TOML"),
+    "no symbol": ("", "at least one symbol"),
+    "a common entry that is no table": ("common = 5\n" + GOOD, "'common' must be a table"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_file_is_refused_with_its_name_and_the_rule(tmp_path, name):
+    text, words = BAD[name]
+    file = tmp_path / "mine.toml"
+    file.write_text(text)
+    with pytest.raises(BacktestError) as caught:
+        Venue.preset(str(file), "BTCUSDT")
+    assert words in str(caught.value)
+    assert "mine" in str(caught.value)
+
+
+def change(changes=None, **groups):
+    return Venue.preset(*BTC).override(changes, **groups)
+
+
+PAIR, TWICE = "a preset is a venue, a colon and a symbol", "must be changed once, was given twice"
+REFUSED = {
+    "no date": (lambda: Venue.preset("binance-usdm", "BTCUSDT@"), "must be given once"),
+    "two days": (lambda: Venue.preset("binance-usdm", "BTCUSDT@2021-05-19", "2022-01-01"),
+        "must be given once"),
+    "a day that is none": (lambda: Venue.preset("binance-usdm", "BTCUSDT@soon"), "must be a time"),
+    "a number as a name": (lambda: Venue.preset("binance-usdm", ["BTCUSDT", 3]),
+        "a list of different names"),
+    "no file": (lambda: Venue.preset("nowhere/mine.toml", "BTCUSDT"), "does not exist"),
+    "a venue alone": (lambda: preset_files.parse_name("binance"), PAIR),
+    "a change given twice": (lambda: change({"fees.taker": 1e-4}, fees={"taker": 2e-4}), TWICE),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_bad_input_is_refused(name):
+    check_refused(*REFUSED[name])
+
+
+@pytest.mark.parametrize(("text", "name"), [
+    ("a@b/mine.toml:BTCUSDT", ("a@b/mine.toml", "BTCUSDT", None)),
+    ("a@b/mine.toml:BTCUSDT@2021-05-19", ("a@b/mine.toml", "BTCUSDT", "2021-05-19")),
+    ("okx:BTC-USDT-SWAP@2021-05-19T12:00", ("okx", "BTC-USDT-SWAP", "2021-05-19")),
+    ("binance-usdm:BTCUSDT@latest", (*BTC, "latest")),
+    ("binance-usdm:BTCUSDT", (*BTC, None)),
+])  # fmt: skip
+def test_a_name_may_have_a_path_and_a_day(text, name):
+    assert preset_files.parse_name(text) == name
+
+
+def test_rules_that_tell_venues_apart_stand_in_their_presets():
+    assert Venue.preset("bybit-linear", "BTCUSDT").maintenance_at == "entry"
+    assert Venue.preset("bybit-inverse", "BTCUSD").maintenance_at == "entry"
+    assert Venue.preset("okx", "BTC-USDT-SWAP").includes_close_fee
+    assert Venue.preset("reg-t", "STOCK").interest_on == "loan"
+    assert Venue.preset("reg-t", "STOCK").day_count == 360.0
+    hyperliquid = Venue.preset("hyperliquid", "BTC").liquidation
+    # hl_partial_liq_20pct: of 250,000 USDC 50,000 are sold; up to 100,000 all of it
+    assert hyperliquid.step * 250_000 == pytest.approx(50_000)
+    assert hyperliquid.full_below == 100_000
+
+
+@pytest.mark.parametrize(("symbol", "coins", "index", "initial", "needed"), [
+    # Deribit, Linear Perpetual: its examples of initial and maintenance margin
+    ("BTC_USDC-PERPETUAL", 25, 100_000, 53_125.0, 28_125.0),
+    ("BTC_USDC-PERPETUAL", 350, 100_000, 1_312_500.0, 35e6 * (0.01 + 350 * 5e-5)),
+    ("SOL_USDC-PERPETUAL", 25, 200, 200.625, 100.625),
+    ("SOL_USDC-PERPETUAL", 6000, 200, 84_000.0, 1.2e6 * (0.02 + 6000 * 5e-6)),
+])  # fmt: skip
+def test_deribit_asks_for_what_its_examples_ask(symbol, coins, index, initial, needed):
+    venue = Venue.preset("deribit", symbol)
+    notional = float(coins * index)
+    assert bt.margin.maintenance(venue, notional) == pytest.approx(needed, rel=1e-9)
+    assert bt.margin.largest_notional(venue, initial) == pytest.approx(notional, rel=1e-9)
+
+
+def test_deribit_is_never_asked_for_less_than_its_formula_asks():
+    venue = Venue.preset("deribit", "BTC_USDC-PERPETUAL")
+    coins = np.linspace(0.1, 350.0, 701)
+    asked = coins * 1e5 * (0.01 + 5e-5 * coins)
+    assert (bt.margin.maintenance(venue, coins * 1e5) >= asked * (1 - 1e-12)).all()
+
+
+def test_coin_margined_tables_give_the_amounts_of_the_venues_examples():
+    old, new = (Venue.preset("binance-coinm", "BTCUSD_PERP", at=d) for d in ("2020-06-11", None))
+    assert old.brackets[4].amount == pytest.approx(1.81, abs=1e-12)  # bin_coinm_cum_level5
+    assert old.brackets[6].amount == pytest.approx(11.81, abs=1e-12)
+    assert new.brackets[6].amount == pytest.approx(11.605, abs=1e-12)
+    # bin_coinm_liq_forum, at the table of the day
+    price = bt.margin.liquidation_price(new, 100_000.0, 45_000.0, 101.0)
+    assert price == pytest.approx(33_599.4, abs=0.05)
+
+
+def test_the_health_factor_is_one_where_the_lending_market_liquidates():
+    # 10,000 of collateral at a threshold of 82.5 % carry a debt of 8,250: the equity is 1,750.
+    venue = Venue.preset("lending", "WETH")
+    assert bt.margin.maintenance(venue, 10_000.0) == pytest.approx(1_750.0)
+    # 5 coins at 2,000 on 2,500 of one's own: a debt of 7,500, liquidated at 7500 / (5 x 0.825)
+    price = bt.margin.liquidation_price(venue, 5.0, 2_000.0, 2_500.0)
+    assert price == pytest.approx(7_500.0 / (5.0 * 0.825))
+    # of each unit of collateral sold 1 / 1.05 repays debt
+    assert venue.liquidation.fee == pytest.approx(1.0 - 1.0 / 1.05, abs=1e-10)
+
+
+def test_a_preset_has_the_tables_of_all_days_unless_one_is_asked_for():
+    venue = Venue.preset(*BTC)
+    assert venue.days() == ("2021-03-18", "2022-12-29", "2024-10-24", "2026-09-29")
+    days = ("2021-05-19", "2023-01-01", "2024-10-24", "latest")
+    assert venue.tables() == tuple(Venue.preset(*BTC, at=day).brackets for day in days)
+    assert venue.in_force == InForce(preset="binance-usdm:BTCUSDT", since="2021-03-18")
+
+
+@pytest.mark.parametrize("preset", preset_files.available(), ids=lambda each: each.name)
+def test_a_preset_of_one_table_is_that_of_its_day(preset):
+    pair = (preset.venue, preset.symbol)
+    newest = Venue.preset(*pair, at="latest")
+    assert (Venue.preset(*pair) == newest) == (len(preset.dates) == 1)
+    day = Venue.preset(*pair, at=preset.date)
+    assert (newest.tables(), newest.in_force) == (day.tables(), day.in_force)
+    assert Venue.preset(*pair).days() == preset.dates
+
+
+def fall(start: str, bars: int = 5) -> bt.Market:
+    """Return a market of days from a day on."""
+    index = pd.date_range(start, periods=bars, freq="D", tz="UTC")
+    return bt.Market.from_frames(
+        pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), 100.0), index=index)
+    )
+
+
+class Half(bt.Policy):
+    def leverage(self, bar, account):
+        return 0.5
+
+
+def live(market: bt.Market, venue: Venue) -> bt.Result:
+    return bt.run(market, Half(), venue=venue, account=bt.Account(), compile=False)
+
+
+@pytest.mark.parametrize(("start", "at", "words"), [
+    ("2021-01-01", None, ["the oldest", "is of 2021-03-18", "the run uses it from 2021-01-01"]),
+    ("2021-01-01", "latest", ["is of 2026-09-29", "the run uses it from 2021-01-01"]),
+    ("2021-01-01", "2021-01-01", ["is of 2021-03-18", "the run uses it from 2021-01-01"]),
+    ("2024-10-22", "2024-10-22", ["is of 2022-12-29", "replaced on 2024-10-24"]),
+])  # fmt: skip
+def test_a_run_outside_the_days_of_its_table_says_so_once_and_in_the_manifest(start, at, words):
+    venue = Venue.preset(*BTC, at=at)
+    with pytest.warns(VenueDateWarning) as caught:
+        result = live(fall(start), venue)
+    of_days = [each for each in caught if issubclass(each.category, VenueDateWarning)]
+    assert [each.filename for each in of_days] == [__file__]
+    said = str(of_days[0].message)
+    assert all(word in said for word in words)
+    assert "@DATE" in said
+    assert result.manifest["margin_table"] in said
+    assert result.manifest["margin_table"].lower() in " ".join(result.summary().split()).lower()
+
+
+@pytest.mark.parametrize(("start", "at", "used"), [
+    ("2021-05-19", None, [("2021-03-18", "2021-05-19", 5)]),
+    ("2021-05-19", "latest", [("2026-09-29", "2021-05-19", 5)]),
+    ("2020-01-01", None, [("2021-03-18", "2020-01-01", 5)]),
+    ("2025-01-01", None, [("2024-10-24", "2025-01-01", 5)]),
+    ("2024-10-22", None, [("2022-12-29", "2024-10-22", 2), ("2024-10-24", "2024-10-24", 3)]),
+])  # fmt: skip
+@pytest.mark.filterwarnings("ignore::backtest.VenueDateWarning")
+def test_a_manifest_says_which_table_was_used_at_which_bars(tmp_path, start, at, used):
+    result = live(fall(start), Venue.preset(*BTC, at=at))
+    rows = [{"of": of, "from": first, "bars": bars} for of, first, bars in used]
+    assert result.manifest["margin_tables"] == rows
+    kept = bt.Result.load(result.save(tmp_path))
+    assert kept.manifest["margin_tables"] == rows
+
+
+@pytest.mark.filterwarnings("ignore::backtest.VenueDateWarning")
+@pytest.mark.parametrize("start", ["2020-01-01", "2024-10-22", "2025-01-01"])
+def test_other_brackets_take_the_place_of_the_tables_of_all_days(start):
+    rows = [bt.Bracket(0.0, math.inf, 10.0, 0.05)]
+    all_days, one = (Venue.preset(*BTC, at=at).override(brackets=rows) for at in (None, "latest"))
+    assert all_days == one
+    ratio = live(fall(start), all_days).bars.margin_ratio
+    assert ratio.iloc[-1] == pytest.approx(0.05 * 0.5, rel=1e-3)
+
+
+def terms(venue: str, symbol: str) -> bt.funding.FundingTerms:
+    found = bt.funding.terms(venue, symbol)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(("premium", "rate"), [
+    (0.0006, 1e-4), (-0.0004, 1e-4), (0.0012, 7e-4), (-0.0010, -5e-4)
+])  # fmt: skip
+def test_binance_funding_is_premium_and_clamp(premium, rate):
+    """bin_funding_clamp_5 and _6: within the clamp the rate is the interest."""
+    found = bt.funding.rate_of(terms(*BTC), premium)
+    assert found == pytest.approx(rate, abs=1e-15)
+    assert bt.funding.rate(premium) == found
+
+
+@pytest.mark.parametrize(("size", "premium", "hour", "paid"), [
+    (-10, -0.0008, -3.75e-5, 3.75), (5, 0.01, 0.0011875, 59.375), (1, 0.0, 1.25e-5, 0.125),
+])  # fmt: skip
+def test_hyperliquid_funding_of_an_hour(size, premium, hour, paid):
+    """hl_funding_3 to _5: an eighth of the rate of 8 hours, on the oracle's price of 10,000."""
+    rate = bt.funding.rate_of(terms("hyperliquid", "BTC"), premium)
+    assert rate == pytest.approx(hour, abs=1e-12)
+    contract = Venue.preset("hyperliquid", "BTC").contract
+    assert bt.funding.payment(contract, size, 10_000, rate) == pytest.approx(paid, abs=1e-9)
+
+
+def test_the_cap_of_hyperliquid_binds_per_hour():
+    assert bt.funding.rate_of(terms("hyperliquid", "BTC"), 1.0) == 0.04
+
+
+@pytest.mark.parametrize(("mark", "damper", "hours", "usd", "rate", "paid"), [
+    (9990, None, 4.0, 50_000, -0.00075, -0.001875), (10_010, 0.0005, 1 / 60, 10_000, 0.0005,
+                                                    1.0416666666666667e-06),
+])  # fmt: skip
+def test_deribit_funding_is_damped_and_paid_by_time(mark, damper, hours, usd, rate, paid):
+    """deribit_funding_3 and _4: the second by the damper of older documents; in the coin."""
+    its = terms("deribit", "BTC_USDC-PERPETUAL")
+    its = its if damper is None else its.override(clamp=damper)
+    premium = (mark - 10_000) / 10_000
+    found = bt.funding.rate(premium, its.interest, its.clamp, its.cap)
+    assert found == pytest.approx(rate, abs=1e-14)
+    assert bt.funding.rate_of(its, premium) == pytest.approx(rate / 8, abs=1e-14)
+    coin = bt.Contract(kind="inverse", size=1.0)
+    assert bt.funding.payment(coin, usd, 10_000, found * hours / 8) == pytest.approx(
+        paid, abs=1e-14
+    )
+
+
+def test_kraken_pays_a_24th_of_the_premium_each_hour_up_to_a_quarter_percent():
+    its = terms("kraken-futures", "PF_XBTUSD")
+    assert bt.funding.rate_of(its, 0.0012) == pytest.approx(0.0012 / 24, rel=1e-12)
+    assert bt.funding.rate_of(its, 0.5) == 0.0025
+    # kraken_funding_abs_rate: per contract of 1 USD, in the coin
+    coin = bt.Contract(kind="inverse", size=1.0)
+    assert bt.funding.payment(coin, 1.0, 7_000, 0.0005) == pytest.approx(7.142e-8, rel=1e-3)
+
+
+def test_the_costs_of_a_day():
+    contract = Venue.preset(*BTC).contract
+    paid = bt.funding.payment(contract, 1.0, 20_000.0, np.full(3, 1e-4))
+    assert paid.sum() == pytest.approx(6.0, abs=1e-9)  # bin_funding_day_cost
+    # thalex_funding: a premium of 0.2 % in a day, 4 coins for 3 hours, no damper
+    rate = bt.funding.rate(100 / 50_000, 0.0, 0.0) * 3 / 24
+    assert bt.funding.payment(contract, 4.0, 50_000.0, rate) == pytest.approx(50.0, abs=1e-9)
+
+
+def test_venues_without_known_terms_have_none():
+    assert bt.funding.terms("reg-t", "STOCK") is None
+
+
+def test_an_unknown_venue_is_refused():
+    with pytest.raises(BacktestError, match="known preset"):
+        bt.funding.terms("binance", "BTCUSDT")
+
+
+class Case(NamedTuple):
+    """A published price.
+
+    ``rate`` is the maintenance rate of the page, ``backing`` what stands behind the position at its
+    entry, ``digits`` how many decimals the page prints.
+    """
+
+    name: str
+    preset: tuple[str, str]
+    rate: float
+    quantity: float
+    entry: float
+    backing: float
+    price: float
+    digits: int
+    source: str
+    fee: float | None = None
+
+
+FREQTRADE = "freqtrade/freqtrade, tests/freqtradebot/test_freqtradebot.py, test_execute_entry"
+DYDX = (
+    "dydxprotocol/v4-documentation, docs/pages/concepts/trading/liquidations.mdx at "
+    "df2cc995218196355dacc139d6695536947c0e7e"
+)
+
+CASES = [
+    Case("dydx, isolated short of 3 ETH", ("dydx", "BTC-USD"), 0.05, -3.0, 3_000.0, 1_000.0,
+         3_174.60, 2, DYDX),
+    # the requirement of the other position, 175, backs nothing
+    Case("dydx, short of 1.5 ETH beside another position", ("dydx", "BTC-USD"), 0.05, -1.5, 3_000.0,
+         1_000.0 - 175.0, 3_380.95, 2, DYDX),
+    Case("okx, long at 5x", ("okx", "BTC-USDT-SWAP"), 0.01, 1.0, 10.0, 2.0,
+         8.085708510208207, 12, FREQTRADE, fee=0.0006),
+    Case("bybit, long at 5x", ("bybit-linear", "BTCUSDT"), 0.01, 1.0, 10.0, 2.0, 8.1, 9, FREQTRADE),
+    Case("bybit, short at 5x", ("bybit-linear", "BTCUSDT"), 0.01, -1.0, 10.0, 2.0, 11.9, 9,
+         FREQTRADE),
+    Case("broker, long of 20 at 40 %", ("reg-t", "STOCK"), 0.25, 1.0, 20.0, 8.0, 16.0, 9,
+         "analystforum.com/t/margin-call/96666"),
+    Case("broker, long of 40 at 60 %", ("reg-t", "STOCK"), 0.25, 1.0, 40.0, 24.0, 21.33, 2,
+         "sapling.com/6522069/calculate-maintenance-margin"),
+    Case("broker, long of 20 at 60 %", ("reg-t", "STOCK"), 0.20, 1.0, 20.0, 12.0, 10.0, 9,
+         "gradestack.com, Review CFA Level 1, Margin Calls"),
+    Case("broker, short of 40 at 50 %", ("reg-t", "STOCK"), 0.30, -1.0, 40.0, 20.0, 46.15, 2,
+         "analystforum.com/t/margin-call-price-for-short-sales/25013"),
+    Case("broker, short of 50 at 40 %", ("reg-t", "STOCK"), 0.30, -1.0, 50.0, 20.0, 53.8462, 4,
+         "analystforum.com/t/margin-call-for-short-position/12606"),
+    # collateral at a threshold of 80 % and 85 %: the rate is what the threshold leaves
+    Case("loan of 2,250 against 1 ETH at 3,000", ("lending", "WETH"), 0.20, 1.0, 3_000.0, 750.0,
+         2_812.5, 1,
+         "lemonwheel.com/defi/help-understanding-liquidation-treshold-with-actual-numbers"),
+    # the page has no price at which the loan was sound: it is that of the debt, whatever was paid
+    Case("loan of 10,000 against 5 ETH", ("lending", "WETH"), 0.20, 5.0, 2_600.0, 3_000.0,
+         2_500.0, 6, "cryptomaa.com/how-to-calculate-aave-liquidation-price"),
+]  # fmt: skip
+
+
+def build(case: Case) -> bt.Venue:
+    """Return the preset with the page's rate; with its taker fee where the price includes one."""
+    venue = bt.Venue.preset(*case.preset)
+    brackets = [bt.Bracket(0.0, math.inf, 0.9 / case.rate, case.rate)]
+    fees = venue.fees if case.fee is None else bt.Fees(taker=case.fee, maker=case.fee)
+    return venue.override(brackets=brackets, fees=fees, contract=bt.Contract(lot=0.0))
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+def test_a_published_price_is_that_of_the_preset(case: Case):
+    venue = build(case)
+    found = bt.margin.liquidation_price(venue, case.quantity, case.entry, case.backing)
+    assert found == pytest.approx(case.price, abs=0.51 * 10.0**-case.digits)
+    gain = case.quantity * (found - case.entry)
+    at = case.entry if venue.maintenance_at == "entry" else found
+    needed = bt.margin.maintenance(venue, abs(case.quantity) * at)
+    assert case.backing + gain == pytest.approx(needed, rel=1e-9)
+
+
+@pytest.mark.parametrize(("rate", "coins", "price", "debt", "factor", "digits", "source"), [
+    (0.20, 1.0, 10_000.0, 6_000.0, 1.333, 3, "aave.com/help/borrowing/liquidations"),
+    (0.15, 0.5, 600.0, 200.0, 1.275, 3,
+     "lemonwheel.com/defi/help-understanding-aaves-automatic-liquidation-threshold"),
+])  # fmt: skip
+def test_a_published_health_factor_is_the_price_over_that_of_liquidation(
+    rate, coins, price, debt, factor, digits, source
+):
+    assert source
+    venue = bt.Venue.preset("lending", "WETH").override(
+        brackets=[bt.Bracket(0.0, math.inf, 1.0 / rate, rate)]
+    )
+    found = bt.margin.liquidation_price(venue, coins, price, coins * price - debt)
+    assert price / found == pytest.approx(factor, abs=0.51 * 10.0**-digits)
+
+
+VENUE = "binance-usdm"
+TABLES = preset_files.read_tables(VENUE)
+COLUMNS = ("floor", "cap", "max_leverage", "maintenance_rate", "amount")
+
+
+@pytest.mark.parametrize(("symbol", "day", "rows"), [
+    ("ADAUSDT", "2026-09-29", [
+        (10_000, 75, 0.005, 0), (50_000, 50, 0.01, 50), (200_000, 40, 0.015, 300),
+        (1_000_000, 25, 0.02, 1_300), (2_000_000, 20, 0.025, 6_300),
+        (10_000_000, 10, 0.05, 56_300), (20_000_000, 5, 0.1, 556_300),
+        (25_000_000, 4, 0.125, 1_056_300), (50_000_000, 2, 0.25, 4_181_300),
+        (100_000_000, 1, 0.5, 16_681_300)]),
+    ("SOLUSDT", "2024-10-31", [
+        (20_000, 100, 0.005, 0), (100_000, 75, 0.0065, 30), (800_000, 50, 0.01, 380),
+        (4_000_000, 25, 0.02, 8_380), (8_000_000, 20, 0.025, 28_380),
+        (40_000_000, 10, 0.05, 228_380), (80_000_000, 5, 0.1, 2_228_380),
+        (100_000_000, 4, 0.125, 4_228_380), (200_000_000, 2, 0.25, 16_728_380),
+        (400_000_000, 1, 0.5, 66_728_380)]),
+    ("MATICUSDT", "2022-12-29", [
+        (50_000, 25, 0.01, 0), (150_000, 20, 0.025, 750), (250_000, 10, 0.05, 4_500),
+        (500_000, 5, 0.1, 17_000), (750_000, 4, 0.125, 29_500), (1_000_000, 2, 0.25, 123_250),
+        (8_000_000, 1, 0.5, 373_250)]),
+])  # fmt: skip
+def test_a_table_has_the_figures_of_its_source(symbol, day, rows):
+    found = bt.Venue.preset(VENUE, f"{symbol}@{day}").brackets
+    assert [(r.cap, r.max_leverage, r.maintenance_rate, r.amount) for r in found] == rows
+
+
+@pytest.mark.parametrize("symbol", TABLES)
+def test_the_requirement_of_each_table_has_no_jump_and_rises(symbol):
+    """At every cap r_k N - c_k = r_{k+1} N - c_{k+1}, with the amounts as published, exactly."""
+    for table in TABLES[symbol].brackets:
+        rows = [[Fraction(repr(row[name])) for name in COLUMNS] for row in table["brackets"]]
+        assert rows[0][0] == rows[0][4] == 0
+        for (_, cap, most, rate, amount), (floor, _, least, higher, more) in itertools.pairwise(
+            rows
+        ):
+            assert floor == cap
+            assert higher > rate
+            assert least <= most
+            assert rate * cap - amount == higher * cap - more
+        assert bt.Venue.preset(VENUE, symbol, at=table["date"]).in_force.since == table["date"]
+
+
+def test_a_position_in_ada_is_liquidated_where_the_table_says():
+    # 500,000 coins at 0.60 are 300,000: 2 % of it less 1,300. On 30,000 the long falls to
+    # (300,000 - 30,000 - 1,300) / (500,000 x 0.98)
+    venue = bt.Venue.preset(VENUE, "ADAUSDT@2026-09-29")
+    assert bt.margin.maintenance(venue, 300_000.0) == pytest.approx(4_700.0, rel=1e-12)
+    price = bt.margin.liquidation_price(venue, 500_000.0, 0.60, 30_000.0)
+    assert price == pytest.approx((270_000.0 - 1_300.0) / (500_000.0 * 0.98), rel=1e-12)
+    assert math.isclose(bt.margin.largest_notional(venue, 12_000.0), 300_000.0)
+
+
+def test_a_run_takes_the_table_of_each_day():
+    time = np.array(["2022-12-28", "2024-10-30", "2024-10-31", "2026-09-29"], dtype="M8[ns]")
+    used = bt.Venue.preset(VENUE, "XRPUSDT").in_use(time.view("i8"))
+    assert [(each.since, each.first, each.stop) for each in used] == [
+        ("2022-12-29", 0, 2), ("2024-10-31", 2, 3), ("2026-09-29", 3, 4)
+    ]  # fmt: skip

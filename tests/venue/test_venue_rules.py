@@ -52,16 +52,6 @@ def test_twice_the_rates_from_a_bar_on_are_a_multiplier_of_two_from_there(name: 
     assert both.bars["margin_ratio"].iloc[CHANGE] > 0.0
 
 
-@pytest.mark.parametrize("name", ACCOUNTS)
-def test_before_the_change_it_is_the_first_table_and_after_it_the_second(name: str):
-    policy, account = ACCOUNTS[name]
-    both, first = live_plain(policy, account, BOTH), live_plain(policy, account, BEFORE)
-    columns = ["equity", "position", "margin_ratio", "liquidation_price"]
-    pd.testing.assert_frame_equal(both.bars[columns][:CHANGE], first.bars[columns][:CHANGE])
-    ratio = both.bars["margin_ratio"] / first.bars["margin_ratio"]
-    assert ratio.iloc[CHANGE] == pytest.approx(2.0) or "reads" in name
-
-
 def test_a_change_liquidates_what_the_old_table_let_live():
     """8x with 12.5 % of equity per notional; 2 % asked, then 20 %: more than there is."""
     harsh = replace(
