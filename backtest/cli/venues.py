@@ -101,7 +101,7 @@ app.callback(invoke_without_command=True, help=format_help(venues, EXAMPLES))(ve
 def show(
     venue: Annotated[
         str,
-        typer.Argument(help="NAME:SYMBOL[@DATE], or FILE.json:SYMBOL; @history for all tables."),
+        typer.Argument(help="NAME:SYMBOL[@DATE], or FILE.json:SYMBOL."),
     ],
     *,
     at: Annotated[str | None, flag("The day whose tables are shown (default: the newest).")] = None,

@@ -169,7 +169,7 @@ def test_a_file_of_venues_can_be_named_wherever_a_venue_is(capsys, folder):
     assert read_manifest(capsys, "sub/e.toml")["venue"] == found["venue"]
 
 
-@pytest.mark.parametrize("preset", ["", f'preset = "{BTC}@history"\n'])
+@pytest.mark.parametrize("preset", ["", f'preset = "{BTC}"\n'])
 def test_brackets_of_an_experiment_are_of_no_preset(capsys, folder, preset):
     (folder / "e.toml").write_text(
         f"[venue]\n{preset}"
