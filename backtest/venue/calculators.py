@@ -45,9 +45,9 @@ def touch_probability(
     *,
     degrees_of_freedom: OneOrMany = math.inf,
 ) -> Any:
-    """Return the probability that a price touches a level within a horizon.
+    """Return the probability, in [0, 1], that a price touches a level within a horizon.
 
-    Raises ParameterError if an argument is out of range, or fat tails have a drift.
+    Raises ParameterError if an argument is out of range, or fat tails have a drift. NaN gives NaN.
 
     Parameters
     ----------
@@ -63,11 +63,6 @@ def touch_probability(
         Of Student's t, over 2; infinite for the normal distribution, which a drift needs. They
         depend on the horizon: hourly prices of BTC, ETH and LTC in 2020 and 2021 are fit by 4 for a
         day, 8 for 7 days and 12 for 30. With 4, forecasts of 7 days are too low.
-
-    Returns
-    -------
-    float or array
-        In [0, 1]; 1 at distance 0, NaN if an argument is NaN.
 
     Notes
     -----

@@ -25,26 +25,10 @@ def payment(
     price: float | FloatArray,
     rate: float | FloatArray,
 ) -> Any:
-    """Return what a position pays at one funding settlement: ``q |u(P)| r``.
+    """Return what positions pay at one settlement, ``q |u(P)| r``, in the settlement currency.
 
-    Raises ParameterError if a price is not positive.
-
-    Parameters
-    ----------
-    contract : Contract
-        Linear or inverse, with its size.
-    quantity : float or array
-        Signed contracts held at the stamp.
-    price : float or array
-        The price that the venue settles on, usually the mark price at the stamp.
-    rate : float or array
-        Fraction of the notional for this settlement.
-
-    Returns
-    -------
-    float or array
-        In the settlement currency; positive is paid, negative received. With a positive rate
-        longs pay and shorts receive.
+    Positive is paid, negative received. ``quantity`` is in signed contracts, ``price`` what the
+    venue settles on, usually the mark price at the stamp, ``rate`` a fraction of the notional.
 
     Examples
     --------
@@ -90,7 +74,7 @@ def rate(
 
 @base.declared(kw_only=True)
 class FundingTerms(base.Value):
-    """How a venue computes its funding rate; see :func:`rate`.
+    """How a venue computes its funding rate; ``interest`` and ``clamp`` are those of :func:`rate`.
 
     Parameters
     ----------
@@ -98,8 +82,6 @@ class FundingTerms(base.Value):
         The time between settlements.
     period : str, optional
         What ``interest``, ``clamp`` and the rate are for. Default: the interval.
-    interest, clamp : float
-        As in :func:`rate`.
     cap : float
         The largest payment of one interval, of either sign.
     date, source : str

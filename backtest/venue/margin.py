@@ -162,15 +162,9 @@ def maintenance(
 ) -> Any:
     """Return the maintenance margin MM(N), in the settlement currency, of the broadcast shape.
 
-    Parameters
-    ----------
-    venue : Venue
-        The rules; inside a policy ``account.venue``.
-    notional : float or array
-        In the settlement currency; the sign is ignored.
-    multiplier : float or array, optional
-        Of maintenance margin, positive. Default: 1 for a venue, whose own multipliers belong to
-        times; this bar's for ``account.venue``.
+    ``venue`` is ``account.venue`` inside a policy. The sign of ``notional`` is ignored. Default of
+    ``multiplier``: 1 for a venue, whose own multipliers belong to times; this bar's for
+    ``account.venue``.
 
     Examples
     --------
@@ -187,17 +181,9 @@ def largest_notional(
     """Return the largest notional that initial margin allows, before costs; 0 where it allows none.
 
     It is under the multiplier of initial margin: this bar's for ``account.venue``, 1 for a venue.
-
-    Parameters
-    ----------
-    venue : Venue
-        The rules; inside a policy ``account.venue``.
-    equity : float or array
-        In the settlement currency.
-    leverage : float or array
-        The leverage set at the venue, positive: the largest cap whose bracket still allows it, and
-        at most ``equity leverage``. Infinite: the best setting for the order,
-        ``max_k min(C_k, equity X_k)``.
+    ``equity`` is in the settlement currency. ``leverage`` is set at the venue: the largest cap
+    whose bracket still allows it, and at most ``equity leverage``. Infinite: the best setting for
+    the order, ``max_k min(C_k, equity X_k)``.
     """
     _check_positive("leverage", leverage)
     return _broadcast(scalar_largest_notional, venue, equity, leverage)
@@ -226,10 +212,10 @@ def liquidation_price(
         What backs the position, in the settlement currency: the posted margin, or the wallet
         balance in cross margin.
     multiplier : float or array, optional
-        The multiplier of maintenance margin, as in :func:`maintenance`.
+        Of maintenance margin, as in :func:`maintenance`.
     other_backing, other_maintenance : float or array
-        Of the other cross positions on the same collateral, at prices that stay where they are:
-        their unrealized profit with collateral at its rates, and their maintenance margin.
+        Of other cross positions, at prices that stay where they are: unrealized profit with
+        collateral at its rates, and maintenance margin.
     """
     _check_positive("entry", entry)
     x = _read(multiplier, venue)
@@ -241,19 +227,10 @@ def survivable_notional(venue: Venue | MarginRules, equity: Numeric, ratio: Nume
     """Return the largest notional, before a move of the price, that the move does not liquidate.
 
     With u the value of a contract after the move over that before, it is the largest N with ``N |1
-    - u| + MM(u N) <= equity``. In isolated margin it is at most the equity times the leverage set
-    at the venue, and 0 where that setting alone brings the liquidation price nearer than the move.
-
-    Parameters
-    ----------
-    venue : Venue
-        The rules; inside a policy ``account.venue``, which also says what backs a position.
-    equity : float or array
-        In the settlement currency. In cross margin all of it backs the position; in isolated
-        margin (inside a policy) the margin that is posted for it, a fixed share of the notional.
-    ratio : float or array
-        The price after the move over that before, positive: under 1 for a long, over 1 for a short.
-        NaN gives NaN.
+    - u| + MM(u N) <= equity``. ``ratio`` is the price after the move over that before: under 1 for
+    a long, over 1 for a short. In isolated margin (inside a policy) the margin that is posted backs
+    the position: at most the equity times the leverage set at the venue, and 0 where that setting
+    alone brings the liquidation price nearer than the move.
 
     Examples
     --------
@@ -639,19 +616,8 @@ def strategy_deposit(
     It is the initial margin and, with ``proceeds``, what longs cost at their marks, less what the
     shorts that they cover bring and the loan value of longs. Naked shorts, and those that shares
     cover, are without their proceeds. Cboe's manual counts so; LEAN publishes the initial margin
-    alone. The account itself uses the requirement.
-
-    Parameters
-    ----------
-    venues, quantities, prices
-        Shares, as in :func:`requirement`; ``{}`` without any. Those of the options' group cover
-        shorts.
-    rule : Strategy or str
-        The rule, or the name of a preset of strategies.
-    options : OptionPosition or sequence of them
-        The options, settled in cash.
-    proceeds : bool
-        As above.
+    alone. The account itself uses the requirement. Shares are given as in :func:`requirement`,
+    ``{}`` without any; the options are settled in cash.
 
     Examples
     --------

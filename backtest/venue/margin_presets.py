@@ -42,30 +42,12 @@ class MarginTables(Value):
 class MarginPreset(Value):
     """The margin rules of an account at a venue, from a day on.
 
-    Parameters
-    ----------
-    name, title : str
-        What it is called.
-    date, source : str
-        The day from which this table holds (or on which it was read), and its source.
-    dates : tuple of str
-        The days of all tables, the oldest first.
-    exact, leaves_out : str
-        What a run reproduces, and what it does not.
-    figures : tuple of Figure
-        Every figure with its status and source.
-    requirement : MarginRule
-        The rule for the instruments that were asked for, or a :class:`PresetMargin` for any.
-    rates : Mapping
-        The rate of each collateral asset.
-    slippage : float
-        The slippage of an exchange of collateral.
-    negative_limit : float or None
-        ``Account(negative_limit=...)``.
-    conversion : str or None
-        ``Account(conversion=...)``.
-    call_grace_days : int or None
-        Days to meet a margin call: ``Venue.call_grace`` counts them in bars.
+    ``date`` is the day from which the table holds (or on which it was read), ``dates`` those of all
+    tables, the oldest first. ``exact`` and ``leaves_out`` say what a run reproduces and what not;
+    ``figures`` have a status and a source each. ``requirement`` is the rule for the instruments
+    that were asked for, or a :class:`PresetMargin` for any; ``rates`` are those of collateral by
+    asset, ``slippage`` that of its exchange. ``negative_limit`` and ``conversion`` are for the
+    :class:`Account`, ``call_grace_days`` for ``Venue.call_grace``, which counts bars.
     """
 
     name: str

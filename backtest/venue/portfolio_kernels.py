@@ -31,9 +31,8 @@ from backtest.venue.requirement import MarginRules, compute_initial
 class BracketTables(NamedTuple):
     """The bracket rules of n instruments: :class:`MarginRules` with one row for each.
 
-    ``floors``, ``caps``, ``rates``, ``amounts`` and ``leverages`` have shape (n, K), of which row i
-    uses the first ``counts[i]``; all others have shape (n,). A run writes the multipliers of its
-    bar into ``multipliers`` and ``initial_multipliers``.
+    The first five have shape (n, K), of which row i uses the first ``counts[i]``. A run writes the
+    multipliers of its bar into ``multipliers`` and ``initial_multipliers``.
     """
 
     counts: IntArray
@@ -82,11 +81,10 @@ class ScenarioTables(NamedTuple):
 
 
 class CollateralTables(NamedTuple):
-    """The rates of C collateral assets, in marginal tiers of their value.
+    """The rates of C collateral assets, in marginal tiers of their value, of shape (C, T).
 
-    ``floors``, ``caps`` and ``rates`` have shape (C, T), of which row c uses the first
-    ``counts[c]``. ``groups`` is the group whose risk the asset cancels, -1 for none. ``slippages``
-    is how much under the open a conversion sells, as a fraction of the price.
+    Row c uses the first ``counts[c]``. ``groups`` is the group whose risk the asset cancels, -1 for
+    none, ``slippages`` how much under the open a conversion sells, as a fraction of the price.
     """
 
     counts: IntArray
@@ -120,9 +118,9 @@ class PortfolioRules(NamedTuple):
 class Holdings(NamedTuple):
     """What an account holds, and the prices at which it is valued.
 
-    ``quantities`` (signed contracts), ``entries`` and ``values`` (u at the entry and now) have
-    shape (n,); ``amounts`` (a debt is negative) and ``prices`` of collateral have shape (C,). The
-    value of an instrument that is not held is not read, so that it may be NaN.
+    ``quantities`` (signed contracts), ``entries`` and ``values`` (u at the entry and now, NaN where
+    nothing is held) have shape (n,); ``amounts`` (a debt is negative) and ``prices`` of collateral
+    (C,).
     """
 
     quantities: FloatArray
@@ -185,7 +183,6 @@ def compute_value_at_rate(tables: CollateralTables, c: int, value: float) -> flo
 
 
 def compute_collateral_value(tables: CollateralTables, held: Holdings) -> float:
-    """Return the value of all collateral at its rates, in the settlement currency."""
     total = 0.0
     for c in range(len(held.amounts)):
         if held.amounts[c] != 0.0:
@@ -361,7 +358,6 @@ def compute_scenario_margin(rules: PortfolioRules, held: Holdings, is_initial: b
 
 
 def compute_portfolio_requirement(rules: PortfolioRules, held: Holdings) -> float:
-    """Return R, the maintenance requirement of all cross positions, in the settlement currency."""
     if rules.own > 0:
         return ask_own(rules, held, False)
     if rules.has_scenarios:
@@ -373,7 +369,6 @@ def compute_portfolio_requirement(rules: PortfolioRules, held: Holdings) -> floa
 
 
 def compute_portfolio_initial(rules: PortfolioRules, held: Holdings) -> float:
-    """Return the initial margin of all cross positions, in the settlement currency."""
     if rules.own > 0:
         return ask_own(rules, held, True)
     if rules.has_scenarios:
@@ -541,7 +536,6 @@ def move_holdings(held: Holdings, start: Waypoint, end: Waypoint, place: float) 
 
 
 def compute_distance_left(rules: PortfolioRules, held: Holdings, cash: float) -> float:
-    """Return D = M - level R, negative where the cross positions fail."""
     backing = compute_portfolio_backing(rules, held, cash)
     return backing - rules.level * compute_portfolio_requirement(rules, held)
 

@@ -30,14 +30,10 @@ MAKER = Number(-1, 1, open_low=True, open_high=True)
 
 @declared
 class FeeTier(Value):
-    """The fees from a traded volume on.
+    """The fees per unit of notional from a traded volume on; a negative maker rate is a rebate.
 
-    Parameters
-    ----------
-    volume : float
-        Notional of the last 30 UTC days without the current one, in the settlement currency.
-    taker, maker : float
-        Fee rates per unit of notional; a negative maker rate is a rebate.
+    ``volume`` is the notional of the last 30 UTC days without the current one, in the settlement
+    currency.
     """
 
     volume: Annotated[float, POSITIVE]
@@ -484,14 +480,8 @@ class Day(base.Declaration):
 class InForce(Value):
     """The preset and the days that the brackets of a venue come from.
 
-    Parameters
-    ----------
-    preset : str
-        The venue and the symbol, ``"binance-usdm:BTCUSDT"``.
-    since : str
-        The day on which the oldest table came into force or, if no source says that, was read.
-    until : str or None
-        The day of the preset's next table; None if the newest is included.
+    ``preset`` is ``"binance-usdm:BTCUSDT"``, ``since`` the day on which the oldest table came into
+    force or, if no source says that, was read, ``until`` that of the preset's next table, if any.
     """
 
     preset: Annotated[str, base.Text()]
@@ -511,14 +501,9 @@ class InForce(Value):
 
 @declared(kw_only=True)
 class Earlier(Value):
-    """A margin table that was replaced by a later one.
+    """A margin table that was replaced by a later one: from ``until`` on, a time in UTC.
 
-    Parameters
-    ----------
-    until : str
-        The time in UTC from which the next table applies: to bars that open then or later.
-    brackets : sequence of Bracket
-        The margin table.
+    Bars that open then or later have the next table.
     """
 
     until: Annotated[str, base.Time()]
