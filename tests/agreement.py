@@ -420,6 +420,15 @@ def scene(
     )
 
 
+def make_scene(
+    *legs: tuple[Any, ...], signal: Sequence[Any] = (1.0, 1.0, 1.0), **terms: Any
+) -> PortfolioCase:
+    """Return a scene of A, B and C: bars and targets of each; a tuple has a term of each."""
+    tapes = {name: tape(*leg) for name, leg in zip("ABC", legs, strict=False)}
+    own = {k: dict(zip(tapes, x, strict=True)) if type(x) is tuple else x for k, x in terms.items()}
+    return scene(tapes, dict(zip(tapes, signal, strict=False)), **own)
+
+
 def venue_of(*changes: Mapping[str, Any]) -> dict[str, Any]:
     venue: dict[str, Any] = {name: dict(group) for name, group in FREE.items()}
     venue["brackets"] = [bracket()]
@@ -457,3 +466,7 @@ def near(value: Any, expected: float | Fraction) -> bool:
 
 def play_case(case: PortfolioCase) -> Outcome:
     return assert_agrees(case, "by hand")
+
+
+def play_legs(*legs: tuple[Any, ...], **terms: Any) -> Outcome:
+    return play_case(make_scene(*legs, **terms))

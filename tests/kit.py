@@ -231,12 +231,6 @@ def every_nth(cases: Iterable[Any], n: int) -> list[Any]:
     ]
 
 
-def first_only(cases: Iterable[Any]) -> list[Any]:
-    """Return the cases of a parametrized test, all but the first marked slow."""
-    listed = list(cases)
-    return every_nth(listed, len(listed))
-
-
 # -------------------------------------------------------------------------------------- estimators
 
 

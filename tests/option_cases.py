@@ -119,7 +119,6 @@ class OptionCase(PortfolioCase):
     options: tuple[OptionTape, ...] = ()
 
     def for_oracle(self) -> tuple[Any, ...]:
-        """Return what ``oracle.simulate`` takes; the account has the options."""
         *first, account, overlay = super().for_oracle()
         account.options = self.options
         return (*first, account, overlay)

@@ -5,19 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 
 import backtest as bt
-from backtest.venue import (
-    portfolio_kernels,
-    requirement,
-)
 from backtest.venue.portfolio_kernels import Holdings, PortfolioRules
 from backtest.venue.requirement import read_rules
 from backtest.venue.requirement_rule import pack_holdings
 from tests.scenes import venue_of
-
-MODULES = (
-    requirement, portfolio_kernels,
-)  # fmt: skip
-"""In this order, as the kernel of a portfolio compiles them."""
 
 
 def make_portfolios(

@@ -146,7 +146,6 @@ def venue_of(**changes: Any) -> bt.Venue:
 
 
 def account_of(**changes: Any) -> bt.Account:
-    """Return a cross account of 1,000 without any rule of its own."""
     return bt.Account(**{"capital": 1000.0} | changes)
 
 
@@ -164,7 +163,6 @@ def quote_of(start: float, low: float, high: float, close: float) -> Quote:
 
 
 def isolated(leverage: float = 10.0, **changes: Any) -> bt.Account:
-    """Return an isolated account of 1,000 at a leverage setting."""
     return account_of(margin="isolated", venue_leverage=leverage, **changes)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import Constant
-from tests.agreement import Scripted, flat, run_engine, scene, tape
+from tests.agreement import Scripted, flat, make_scene, run_engine, scene, tape
 from tests.scenes import (
     NAN,
     ONCE,
@@ -196,7 +196,6 @@ def test_an_account_emptied_by_its_owner_is_not_ruined_and_trades_again():
 
 
 def quiet_run(*given: Any, **terms: Any) -> Any:
-    """Run in plain Python without warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return bt.run(*given, **terms)
@@ -218,7 +217,6 @@ def volatile(bars: int = 120, seed: int = 0) -> bt.Market:
 
 
 def simple(mode: str = "close") -> bt.Venue:
-    """Return one flat bracket, a taker fee, no lots and no impact."""
     venue = bt.Venue.simple(
         taker=5e-4, slippage=2e-4, maintenance_rate=0.01, max_leverage=50, liquidation_fee=0.002
     )
@@ -248,8 +246,15 @@ def test_two_halves_of_a_market_are_the_whole(mode):
 def hedge(requirement: dict[str, Any] | None, **account: Any) -> Any:
     """Long 4x and short 4x of one market that falls by 20 % and rises by 30 % inside a bar."""
     bars = [flat(100), flat(100), (100, 130, 80, 110)]
-    tapes = {"A": tape(bars, (4.0, NAN)), "B": tape(bars, (4.0, NAN))}
-    return run_engine(scene(tapes, {"A": 1.0, "B": -1.0}, requirement=requirement, **account))
+    return run_engine(
+        make_scene(
+            (bars, (4.0, NAN)),
+            (bars, (4.0, NAN)),
+            signal=(1.0, -1.0),
+            requirement=requirement,
+            **account,
+        )
+    )
 
 
 def scenario(**terms: Any) -> dict[str, Any]:
@@ -295,7 +300,6 @@ def test_a_hedge_is_not_liquidated_while_the_margin_holds_at_every_price(require
 
 
 def three(order: tuple[str, ...]) -> Any:
-    """Run three volatile markets in an order."""
     markets = {name: volatile(seed=k) for k, name in enumerate("ABC")}
     signal = {"A": 0.4, "B": -0.35, "C": 0.25}
     return quiet_run(
@@ -335,45 +339,6 @@ def test_an_instrument_that_is_never_held_changes_nothing():
         assert np.array_equal(kept[name], plain.positions[name], equal_nan=True)
 
 
-def contagion(venues: Any = None, **account: Any) -> Any:
-    """BTC: 4x long at 100, up 4 %; XRP: 6x short at 1, up 25 %, along one bar."""
-    tapes = {
-        "BTC": tape([flat(100), flat(100), (100, 104, 100, 104)], (4.0, NAN)),
-        "XRP": tape([flat(1), flat(1), (1, 1.25, 1, 1.25)], (6.0, NAN)),
-    }
-    return run_engine(scene(tapes, {"BTC": 1.0, "XRP": -1.0}, venues=venues, **account))
-
-
-def test_contagion_a_winner_closes_because_a_short_ran():
-    """M = 1000 + 160 x - 1500 x meets R = 500 + 83 x at x = 500/1423.
-
-    There BTC has gained 160 x and its share of R has grown by 8 x; XRP has lost 1500 x and its
-    share has grown by 75 x. So M - R, 500 at the last close, fell by XRP alone.
-    """
-    result = contagion()
-    x = 500 / 1423
-    assert result.bars["equity"].iloc[-1] == pytest.approx(1000 - 1340 * x, rel=1e-12)
-    dead = result.events[result.events["kind"] == "liquidation"]
-    assert list(dead["instrument"]) == ["BTC", "XRP"]
-    assert dead["price"].iloc[0] == pytest.approx(100 + 4 * x, rel=1e-12)
-    table = result.contagion().set_index("cause")
-    assert table["share"].sum() == pytest.approx(1.0, rel=1e-12)
-    assert table.loc["XRP", "share"] == pytest.approx(1.0, rel=1e-12)
-    assert table.loc["BTC", "profit"] == pytest.approx(160 * x, rel=1e-12)
-    assert table["profit"].drop("BTC").eq(0.0).all()
-
-
-def test_contagion_in_steps_names_no_winner_that_stays():
-    """The position with the largest loss is reduced: XRP. BTC stays, and is not pulled down."""
-    steps = {"*": {"liquidation": {"mode": "partial", "step": 0.5, "order": "largest_loss"}}}
-    result = contagion(steps)
-    dead = result.events[result.events["kind"] == "liquidation"]
-    assert set(dead["instrument"]) == {"XRP"}
-    table = result.contagion()
-    assert list(table["cause"].unique()) == ["XRP"]
-    assert table["profit"].eq(0.0).all()
-
-
 @pytest.mark.parametrize(
     ("move", "first", "left"), [(0.05, 0.475, 500.0), (0.08, 0.16, 600 - 80 / 0.95)]
 )
@@ -383,42 +348,14 @@ def test_two_causes_share_a_fall(move, first, left):
     Then A falls by x and the account fails: 1000 - 5000 m - 5000 x = 250 (1 + m) + 250 (1 - x). Of
     a fall of D by 500, A's loss less the fall of its requirement is 4750 x = 500 - 5250 m.
     """
-    tapes = {
-        "A": tape([flat(100), flat(100), (100, 100, 100 * (1 - move), 100 * (1 - move))], (5, NAN)),
-        "B": tape([flat(100), flat(100), (100, 100 * (1 + move), 100, 100 * (1 + move))], (5, NAN)),
-    }
-    result = run_engine(scene(tapes, {"A": 1.0, "B": -1.0}))
+    result = run_engine(
+        make_scene(
+            ([flat(100), flat(100), (100, 100, 100 * (1 - move), 100 * (1 - move))], (5, NAN)),
+            ([flat(100), flat(100), (100, 100 * (1 + move), 100, 100 * (1 + move))], (5, NAN)),
+            signal=(1.0, -1.0),
+        )
+    )
     table = result.contagion().set_index("cause")
     assert table.loc["A", "share"] == pytest.approx(first, rel=1e-9)
     assert table.loc["B", "share"] == pytest.approx(1 - first, rel=1e-9)
     assert result.bars["equity"].iloc[-1] == pytest.approx(left, rel=1e-9)
-
-
-def one_bar(seed: int) -> dict[str, Any]:
-    """Return a state at an open, without stops, and one random bar."""
-    rng = np.random.default_rng(seed)
-    tapes, signal = {}, {}
-    for name in ("A", "B", "C")[: rng.integers(2, 4)]:
-        low, high = np.exp(-rng.exponential(0.06)), np.exp(rng.exponential(0.06))
-        close = rng.uniform(low, high)
-        bar = (100.0, 100 * high, 100 * low, 100 * close)
-        tapes[name] = tape([flat(100), flat(100), bar], (float(rng.uniform(1, 6)), NAN))
-        signal[name] = float(rng.choice([-1.0, 1.0]))
-    return {"tapes": tapes, "signal": signal}
-
-
-@pytest.mark.slow
-def test_where_the_path_fails_the_worst_fails_too():
-    """From one state at the open of a bar, without stops, with slopes under 1."""
-    failed = {"path": 0, "worst": 0}
-    for seed in range(30):
-        given = one_bar(seed)
-        hits = {
-            mode: run_engine(scene(given["tapes"], given["signal"], intrabar=mode)).metrics[
-                "liquidations"
-            ]
-            for mode in failed
-        }
-        assert not (hits["path"] and not hits["worst"]), f"seed {seed}"
-        failed = {mode: failed[mode] + bool(hits[mode]) for mode in failed}
-    assert 2 < failed["path"] < failed["worst"]

@@ -20,7 +20,6 @@ NAN = math.nan
 
 
 def exits(out) -> list[tuple[int, str, float]]:
-    """Return bar, kind and price of every stop."""
     kinds = ("stop", "trailing_stop", "equity_stop", "take_profit")
     return [(e.bar, e.kind, round(float(e.price), 9)) for e in out.events if e.kind in kinds]
 

@@ -165,7 +165,6 @@ def test_the_result_tells_what_filled_and_where_the_price_went():
 
 
 def run_with(venue=VENUE, **account):
-    """Run limit orders on two markets."""
     markets = bt.Markets({"A": MARKET, "B": MARKET})
     return bt.run(markets, Constant(), venue=venue, account=bt.Account(fill="limit", **account))
 

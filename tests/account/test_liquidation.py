@@ -367,7 +367,6 @@ def called(*bars, **more):
 
 
 def ends(made, met, failed, dead):
-    """Return the measures of calls."""
     names = ("margin_calls", "calls_met", "calls_failed", "liquidated_after_call")
     return {f"metrics.{name}": n for name, n in zip(names, (made, met, failed, dead), strict=True)}
 
@@ -503,6 +502,3 @@ def test_a_withdrawal_leaves_the_initial_margin():
     assert equities(result)[-1] == is_(312.5)
     assert total(result, "flow") == is_(-687.5)
     assert abs(total(result, "withdrawal_refused")) == is_(112.5)
-
-
-# ------------------------------ how calls end: 10x from 100 with 1,000, 100 contracts, cash -9,000

@@ -32,7 +32,6 @@ from tests.scenes import (
 
 
 def fixed(fee, **more):
-    """Return a venue whose orders cost a fixed fee."""
     return venue_of(fees={"taker": 0.0, "maker": 0.0, "per_order": fee}, **more)
 
 

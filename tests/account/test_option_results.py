@@ -25,7 +25,6 @@ pytestmark = pytest.mark.slow
 
 
 def make_market(prices):
-    """Return hourly bars from one price to the next."""
     time = pd.date_range("2023-01-01 12:00", periods=len(prices) - 1, freq="1h", tz="UTC")
     bars = pd.DataFrame({"open": prices[:-1], "close": prices[1:], "volume": 0.0}, index=time)
     ends = bars[["open", "close"]]
@@ -33,8 +32,6 @@ def make_market(prices):
 
 
 class Buy(bt.Policy):
-    """Buy a leverage of futures at the first close, and leave it alone."""
-
     level: Annotated[float, bt.Range(0, 20, "turns")] = 0.0
 
     def leverage(self, bar, account):
@@ -42,7 +39,6 @@ class Buy(bt.Policy):
 
 
 def live(prices, options, contracts, level, capital, rule, maintenance, **costs):
-    """Return the run of an account that trades options after the first bar."""
     market, surfaces = make_market(prices), bt.Surfaces.fit(bt.Chain.sample())
     markets = bt.Markets({"BTC": market, **options}, surfaces={"BTC": surfaces}, currency="USDT")
     venue = bt.Venue.simple(
@@ -101,7 +97,6 @@ RUNS = {
 
 @functools.cache
 def example(name):
-    """Return the run of an account, in plain Python."""
     *given, costs = RUNS[name]
     return live(*given, **costs)
 
@@ -134,7 +129,6 @@ def test_a_strangle_fails_where_marks_and_margin_take_the_balance():
 
 
 def read_premium(result):
-    """Return the price of the first fill of an option."""
     return result.fills.loc[result.fills["instrument"] != "BTC", "price"].iloc[0]
 
 

@@ -183,7 +183,6 @@ def test_a_liquidation_pays_the_fee_of_its_day():
 
 
 def make_market() -> bt.Market:
-    """Return a market of 300 hours with columns of costs."""
     market = bt.Market.sample(bars=300)
     wide = 1e-4 * (1.0 + np.arange(300) % 7)
     return market.with_columns(wide=wide, late=np.where(np.arange(300) < 3, np.nan, wide),
@@ -196,7 +195,6 @@ def make_venue(**changes: object) -> bt.Venue:
 
 
 def run_with(**changes: object) -> bt.Result:
-    """Run a position of 1x with some costs."""
     venue = make_venue(**changes)
     return bt.run(make_market(), Constant(), venue=venue, account=bt.Account(), compile=False)
 

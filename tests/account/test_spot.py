@@ -21,7 +21,6 @@ CASH = {"venue": {"cash_rate": 0.0001 * YEAR}}
 
 
 def coin(haircut: float = 0.1, leverage: float = 8.0, rate: float = 0.0) -> dict[str, Any]:
-    """Return the venue of a spot leg as a scene takes it."""
     terms = {"kind": "spot", "haircut": haircut, "borrow_rate": rate}
     return {"contract": terms, "brackets": [bracket(0.0, leverage)]}
 
@@ -177,7 +176,6 @@ def test_in_parts_the_step_that_relieves_more_comes_first():
 
 
 def make_coins(n: int = 300, seed: int = 0, **more: Any) -> bt.Market:
-    """Return wild hours."""
     rng = np.random.default_rng(seed)
     prices = 100.0 * np.exp(np.cumsum(rng.normal(0.0, 0.01, 2 * n))).reshape(-1, 2)
     high, low = prices.max(axis=1), prices.min(axis=1)
@@ -189,7 +187,6 @@ SPOT = bt.Venue.spot(taker=1e-3, slippage=1e-4, haircut=0.1, borrow_rate=0.2, li
 
 
 def run_pair(policy: Any = None, **more: Any) -> bt.Result:
-    """Run a pair on two markets."""
     markets = bt.Markets({"S": make_coins(), "P": make_coins(seed=1)}, currency="USDT")
     given = {
         "venue": {"S": SPOT, "P": PERP},
@@ -273,7 +270,6 @@ def test_the_carry_is_funding_less_interest_and_costs():
 
 
 def spot(**changes: Any) -> bt.Venue:
-    """Return the venue of a spot leg with something changed."""
     return SPOT.override(changes)
 
 
