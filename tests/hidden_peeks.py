@@ -6,7 +6,6 @@ that it names, and :class:`Deciding` decides by what it keeps. A fresh process i
 
 import builtins
 import functools
-import gc
 import hashlib
 import os
 import sys
@@ -106,9 +105,7 @@ def resampled(_: Any, market: Any) -> Any:
 # ---------------------------------------------------------------------- memory between two calls
 
 
-CACHE: dict[Any, Any] = {}
 LONGEST: list[Any] = []
-FITTED: list[float] = []
 LOCAL = threading.local()
 
 
@@ -117,40 +114,6 @@ def by_length(_: Any, market: Any) -> Any:
     if not LONGEST or len(LONGEST[0]) < market.n_bars:
         LONGEST[:] = [pd.Series(next_move(market), index=market.time)]
     return LONGEST[0].reindex(market.time).to_numpy()
-
-
-def by_time(_: Any, market: Any) -> Any:
-    fresh = dict(zip(market.time.tolist(), next_move(market).tolist(), strict=True))
-    known = CACHE.setdefault("time", {})
-    known.update({t: x for t, x in fresh.items() if t not in known})
-    return np.array([known[t] for t in market.time.tolist()])
-
-
-def fitted_once(_: Any, market: Any) -> Any:
-    """Scale by mean and deviation of the first market seen: an honest mistake."""
-    if not FITTED:
-        FITTED[:] = [market.close.mean(), market.close.std()]
-    return (market.close - FITTED[0]) / FITTED[1]
-
-
-@functools.lru_cache
-def model_of(name: str, holder: Any) -> Any:
-    return pd.Series(next_move(holder.market), index=holder.market.time)
-
-
-class Holder:
-    def __init__(self, market: Any) -> None:
-        self.market = market
-
-    def __hash__(self) -> int:
-        return 1
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Holder)
-
-
-def by_name(_: Any, market: Any) -> Any:
-    return model_of(market.instrument, Holder(market)).reindex(market.time).to_numpy()
 
 
 def keep_longest(where: dict[str, Any], market: Any) -> Any:
@@ -233,23 +196,6 @@ def behind_the_end(_: Any, market: Any) -> Any:
     return 100.0 * (more[1:] / close - 1.0)
 
 
-def among_objects(_: Any, market: Any) -> Any:
-    markets = [each for each in gc.get_objects() if type(each) is bt.Market]
-    longest = max([*markets, market], key=lambda each: (market.start in each.time, each.n_bars))
-    return pd.Series(next_move(longest), index=longest.time).reindex(market.time).to_numpy()
-
-
-def up_the_stack(_: Any, market: Any) -> Any:
-    longest, frame = market, sys._getframe()
-    while frame is not None:
-        owner = frame.f_locals.get("self")
-        for each in [*frame.f_locals.values(), getattr(owner, "market", None)]:
-            if type(each) is bt.Market and each.n_bars > longest.n_bars:
-                longest = each
-        frame = frame.f_back  # type: ignore[assignment]
-    return pd.Series(next_move(longest), index=longest.time).reindex(market.time).to_numpy()
-
-
 # ------------------------------------------------------------------------------- in a few rows
 
 
@@ -312,9 +258,6 @@ KINDS = {
     "chaos": chaotic,
     "bootstrap": resampled,
     "memo by length": by_length,
-    "memo by time": by_time,
-    "fitted once": fitted_once,
-    "lru_cache": by_name,
     "memo on the class": on_class,
     "memo in a default": in_default,
     "memo in a closure": make_closure(),
@@ -332,12 +275,8 @@ KINDS = {
     "market replaced": replaced,
     "base of a view": behind_the_view,
     "past the end": behind_the_end,
-    "objects in memory": among_objects,
-    "frames of callers": up_the_stack,
     "1 row in 20": every(20, 7),
     "1 row in 50": every(50, 31),
-    "1 row in 200": every(200, 123),
-    "1 row in 200, first": every(200),
     "one hour of the day": lambda _, market: show_in(market, market.times.hour == 7),
     "one day of the week": lambda _, market: show_in(market, market.times.day_of_week == 6),
     "1 time in 50": one_time_in_fifty,
@@ -378,30 +317,16 @@ class DecidingBySelf(bt.Policy):
         return 2.0 if kept.close[t] > bar.close else 0.0
 
 
-class DecidingByModule(bt.Policy):
-    def observe(self, market: Any) -> Any:
-        if "market" not in CACHE or CACHE["market"].n_bars < market.n_bars:
-            CACHE["market"] = market
-        return {"x": past_move(market)}
-
-    def leverage(self, bar: Any, account: Any) -> float:
-        kept = CACHE["market"]
-        t = min(int(np.searchsorted(kept.time, bar.time)) + 1, kept.n_bars - 1)
-        return 2.0 if kept.close[t] > bar.close else 0.0
-
-
 POLICIES = {
     **{name: functools.partial(Hidden, kind=name) for name in KINDS},
     "decided by a market on self": DecidingBySelf,
-    "decided by a market in the module": DecidingByModule,
 }
 """The policies by the names of their kinds."""
 
 
 def forget() -> None:
-    for each in (CACHE, LONGEST, FITTED, Hidden.notes, peeks.KEPT):
+    for each in (LONGEST, Hidden.notes, peeks.KEPT):
         each.clear()  # type: ignore[attr-defined]
-    model_of.cache_clear()
     for place in (vars(builtins), vars(np.random), sys.modules, vars(LOCAL), vars(on_function)):
         place.pop("_kept_peek", None)  # type: ignore[attr-defined]
     in_default.__defaults__[0].clear()  # type: ignore[index]

@@ -396,64 +396,6 @@ def single_deviation_by_fft(market: Any) -> Any:
     return filters.fftconvolve(close, np.full(20, 0.05, np.float32))[: market.n_bars] - close
 
 
-def garch_by_search(market: Any) -> Any:
-    """Forecast by the likeliest of 200 drawn GARCH models, chosen anew every 500 bars."""
-    moves, found = log_returns(market), np.full(market.n_bars, np.nan)
-    drawn = np.random.default_rng(7).dirichlet((1.0, 3.0, 20.0), 200)
-    for k in range(500, market.n_bars, 500):
-        best = min(drawn.tolist(), key=lambda each: garch_cost(moves[1:k], each))
-        found[k : k + 500] = np.sqrt(garch_variance(moves[1:], best))[k - 1 : k + 499]
-    return found
-
-
-def garch_variance(moves: Any, weights: Any) -> Any:
-    usual = np.mean(moves[:75] ** 2)
-    long, shock, memory = weights
-    drive = long * usual + shock * moves**2
-    return filters.lfilter([1.0], [1.0, -memory], drive, zi=[memory * usual])[0]
-
-
-def garch_cost(moves: Any, weights: Any) -> float:
-    variance = garch_variance(moves, weights)[:-1]
-    return float(np.sum(np.log(variance) + moves[1:] ** 2 / variance))
-
-
-def hidden_markov(market: Any, moves: Any = None) -> Any:
-    """Return filtered probabilities of a two-state model, fitted by EM every 500 bars."""
-    moves = log_returns(market) if moves is None else moves
-    found = np.full(market.n_bars, np.nan)
-    for k in range(500, market.n_bars, 500):
-        sigmas = fit_states(moves[:k])
-        found[k : k + 500] = filter_states(moves[: k + 500], sigmas)[k:]
-    return found
-
-
-def fit_states(moves: Any) -> Any:
-    """Return the deviations of two states by 15 steps of EM from drawn starting values."""
-    sigmas = np.std(moves) * np.random.default_rng(3).uniform(0.3, 2.0, 2)
-    for _ in range(15):
-        high = filter_states(moves, sigmas)
-        shares = np.stack([1.0 - high, high]) + 1e-9
-        sigmas = np.sqrt((shares * moves**2).sum(axis=1) / shares.sum(axis=1))
-    return sigmas
-
-
-def filter_states(moves: Any, sigmas: Any) -> Any:
-    """Return by bar the probability of the second state, which lasts with 98 %."""
-    odds = np.log(sigmas[0] / sigmas[1]) + 0.5 * moves**2 * (sigmas[0] ** -2 - sigmas[1] ** -2)
-    found, chance = np.empty(len(moves)), 0.5
-    for t, each in enumerate(np.exp(np.clip(odds, -50.0, 50.0)).tolist()):
-        before = 0.02 + 0.96 * chance
-        chance = before * each / (before * each + 1.0 - before)
-        found[t] = chance
-    return found
-
-
-def hidden_markov_of_fft(market: Any) -> Any:
-    smooth = filters.fftconvolve(log_returns(market), np.ones(3))[: market.n_bars]
-    return hidden_markov(market, smooth)
-
-
 def chaos_of_first_bars(market: Any) -> Any:
     """A chaotic map started by the first closes: redrawn by any noise, but the same in parts."""
     x, found = float(np.mod(1e3 * market.close[0], 0.98)) + 0.01, []
@@ -495,9 +437,6 @@ OLD = {
     "years": lambda market: (market.time - market.time[0]) / 3.15e16,
     "ewma": lambda market: ewma_volatility(market, 50.0),
     "garch": garch_volatility,
-    "garch by search": garch_by_search,
-    "hidden markov": hidden_markov,
-    "hidden markov of fft": hidden_markov_of_fft,
     "chaos of first bars": chaos_of_first_bars,
 }
 

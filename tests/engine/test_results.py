@@ -428,7 +428,6 @@ def wild():
 
 
 def make_days(steps):
-    """Return daily bars whose closes move by these fractions."""
     close = 100.0 * np.cumprod(1.0 + np.asarray(steps))
     return bars_market(np.concatenate(([100.0], close[:-1])), close, "1D", volume=1.0)
 
