@@ -14,7 +14,6 @@ from backtest.base.kernels import compile_module
 from backtest.features import (
     WEIGHTED_ESTIMATORS,
     estimators,
-    ewma_volatility,
     garch_volatility,
     har_volatility,
     implied_volatility,
@@ -34,7 +33,7 @@ from tests.features.test_features import market_of, sessions_market
 from tests.kit import check_knows_the_past_only, check_lanes_are_each_alone
 
 YEAR = 8760.0
-HALF_LIVES = np.array([0.5, 2.0, 24.0, 72.0, 300.0, 1e9])
+HALF_LIVES = np.array([0.3, 0.5, 2.0, 24.0, 72.0, 300.0, 3000.0, 1e9])
 
 MANY = {
     f"weighted {name}": (lambda market, h, name=name: volatility(market, name, h), HALF_LIVES)
@@ -50,6 +49,7 @@ def market() -> Market:
 
 
 @pytest.mark.parametrize(("name", "variance"), [
+    ("ewma", lambda market: log_returns(market) ** 2),
     ("parkinson", parkinson_variance),
     ("garman-klass", garman_klass_variance),
 ])  # fmt: skip
@@ -298,18 +298,10 @@ def test_a_session_is_over_with_the_first_bar_of_the_next():
         assert found[t] == pytest.approx(slow_har(sessions, t, 10), rel=1e-9)
 
 
-LANES = np.geomspace(0.3, 3000.0, 67)
-
-
-@pytest.fixture(scope="module")
-def short_market() -> Market:
-    return Market.sample(bars=1500)
-
-
-def test_compiled_kernels_have_the_bits_of_plain_python(short_market: Market):
+def test_compiled_kernels_have_the_bits_of_plain_python(long_market: Market):
     """Fused or reordered arithmetic would show."""
     n, decay = 200, 0.5 ** (1.0 / np.array([0.5, 3.0, 64.0]))
-    returns = np.where(np.arange(n) % 7 < 3, 0.0, log_returns(short_market)[:n])
+    returns = np.where(np.arange(n) % 7 < 3, 0.0, log_returns(long_market)[:n])
     leave = np.array([[0.01, 0.5, 0.1], [0.05, 0.9, 0.1]])
     found = []
     for each in (kernels, compile_module(kernels)):
@@ -321,17 +313,10 @@ def test_compiled_kernels_have_the_bits_of_plain_python(short_market: Market):
     assert found[0] == found[1]
 
 
-def test_ewma_is_that_of_pandas(short_market: Market):
-    squares = pd.Series(log_returns(short_market) ** 2)
-    expected = [squares.ewm(halflife=h, min_periods=2).mean() for h in LANES]
-    found = ewma_volatility(short_market, LANES)
-    np.testing.assert_allclose(found, np.sqrt(np.transpose(expected) * YEAR), rtol=1e-12)
-
-
 def test_equal_funding_on_a_price_that_stands_still_has_no_sharpe_ratio():
     """Each bar earns -0.0003, which no binary number is: the deviation is 0 all the same."""
     index = pd.date_range("2024-01-01 00:30", periods=300, freq="1h", tz="UTC")
-    short_market = market_of([7.0] * 300, funding=pd.Series(0.0003, index=index))
-    earned = long_returns(short_market)
+    market = market_of([7.0] * 300, funding=pd.Series(0.0003, index=index))
+    earned = long_returns(market)
     assert len(set(earned[10:])) == 1
-    assert np.isnan(rolling_sharpe(short_market, np.array([2, 7, 100])).ratio).all()
+    assert np.isnan(rolling_sharpe(market, np.array([2, 7, 100])).ratio).all()

@@ -16,7 +16,6 @@ PUT = bt.Option(kind="put", strike=30_000, expiry="2023-01-08 12:00", underlying
 
 
 def make_venue(**more: Any) -> bt.Venue:
-    """Return a venue with the costs of options."""
     given = {"taker": 5e-4, "slippage": 1e-4, "maintenance_rate": 0.005, "max_leverage": 50.0}
     venue = bt.Venue.simple(**{**given, "liquidation_fee": 0.01})
     return venue.override({"option_costs": COSTS, **more})

@@ -25,14 +25,12 @@ class Buys(Hold):
 
 
 def run_plain(markets, policy, **more):
-    """Run an account in plain Python."""
     account = bt.Account(capital=30_000.0)
     return bt.run(markets, policy, **{"venue": make_venue(), "account": account, **more},
                   compile=False)  # fmt: skip
 
 
 def make_pair(*, has_options: bool):
-    """Return two instruments, the first with a listed option and surfaces or without."""
     given = {name: bt.Market.sample(bars=120, seed=seed) for name, seed in (("BTC", 0), ("B", 3))}
     surfaces = {"surfaces": {"BTC": make_surfaces(["2023-01-01 06:30"])}}
     listed = {"PUT": PUT} if has_options else {}
@@ -61,20 +59,24 @@ def test_options_that_are_never_held_change_no_byte(name):
     np.testing.assert_equal(shared, dict(without.metrics))
 
 
+def make_snapshots(shift: float, changed: int, row: int, bars: int = 240) -> bt.Markets:
+    """Return a put with own rows, beside chains and surfaces of which one is shifted."""
+    chain = make_chain(STAMPS, shift, changed)
+    rows = chain.table[(chain.table.expiry == "2023-01-08 12:00") & (chain.table.kind == "put")]
+    return make_markets(
+        bars=bars, options={"PUT": PUT.override(strike=float(rows["strike"].iloc[row]))},
+        chains={"BTC": chain}, surfaces={"BTC": make_surfaces(STAMPS, shift=shift, at=changed)},
+    )  # fmt: skip
+
+
 @pytest.mark.filterwarnings("ignore:volatility is flat before the first fitted expiry")
 @pytest.mark.parametrize("changed", range(len(STAMPS)))
 def test_a_later_snapshot_changes_no_earlier_bar(changed):
     """Truth 8: bars, positions and events before a snapshot that changed are equal."""
-
-    def build(shift: float) -> bt.Result:
-        chain = make_chain(STAMPS, shift, changed)
-        rows = chain.table[(chain.table.expiry == "2023-01-08 12:00") & (chain.table.kind == "put")]
-        put = PUT.override(strike=float(rows["strike"].iloc[5]))
-        given = {"chains": {"BTC": chain}}
-        given["surfaces"] = {"BTC": make_surfaces(STAMPS, shift=shift, at=changed)}
-        return run_plain(make_markets(bars=120, options={"PUT": put}, **given), Buys(level=1.0))
-
-    before, after = build(0.0), build(0.05)
+    before, after = (
+        run_plain(make_snapshots(shift, changed, row=5, bars=120), Buys(level=1.0))
+        for shift in (0.0, 0.05)
+    )
     stamp = pd.Timestamp(STAMPS[changed], tz="UTC")
     bars = before.bars.index + pd.Timedelta(hours=1) <= stamp
     assert before.bars[bars].equals(after.bars[bars])
@@ -99,8 +101,6 @@ def test_orders_of_a_policy_equal_a_schedule():
 
 
 class Insists(Hold):
-    """Order the put at each close, listed or not."""
-
     def option_orders(self, bar, account, chain):
         return {"put": ("PUT", 1.0)}
 
@@ -209,7 +209,6 @@ YEAR = 365.0 * 24.0
 
 
 def read(markets: bt.Markets, venue: bt.Venue | None = None) -> OptionFeed:
-    """Return the feed of one instrument's options."""
     return read_option_feed(markets, {"BTC": venue or make_venue()}, markets.panel())
 
 
@@ -278,16 +277,7 @@ def test_schedules_fill_at_the_next_open_and_end_with_the_contract():
 @pytest.mark.parametrize("changed", range(len(STAMPS)))
 def test_a_later_snapshot_changes_nothing_before_it(changed):
     """Truth 8: every array of the feed is equal bit for bit up to the snapshot that changed."""
-
-    def build(shift: float) -> OptionFeed:
-        chain = make_chain(STAMPS, shift, changed)
-        rows = chain.table[(chain.table.expiry == "2023-01-08 12:00") & (chain.table.kind == "put")]
-        put = PUT.override(strike=float(rows["strike"].iloc[10]))
-        surfaces = make_surfaces(STAMPS, shift=shift, at=changed)
-        given = {"chains": {"BTC": chain}, "surfaces": {"BTC": surfaces}}
-        return read(make_markets(options={"PUT": put}, **given))
-
-    before, after = build(0.0), build(0.05)
+    before, after = (read(make_snapshots(shift, changed, row=10)) for shift in (0.0, 0.05))
     opens = pd.date_range("2023-01-01", periods=240, freq="1h", tz="UTC")
     stamp, differs = pd.Timestamp(STAMPS[changed], tz="UTC"), False
     for name in OptionFeed._fields[OptionFeed._fields.index("years_open") :]:
@@ -399,8 +389,6 @@ def test_a_comparison_has_the_cost_of_protection():
 
 
 class EachClose(TailHedge):
-    """The same rule, asked at each close."""
-
     only_rolls = False
 
 
@@ -433,7 +421,6 @@ COIN = bt.Option("BTC-27JAN23-30000-P")
 
 
 def run_small(markets=None, *, policy=None, venue=None, quantities=None, **account):
-    """Run a small account with options in plain Python."""
     return bt.run(
         make_markets() if markets is None else markets,
         policy or Hold(level=0.0),
@@ -445,17 +432,12 @@ def run_small(markets=None, *, policy=None, venue=None, quantities=None, **accou
 
 
 def schedule(value=1.0, columns=("PUT",)):
-    """Return a frame of quantities at two opens."""
     index = pd.date_range("2023-01-01 20:00", periods=2, freq="1h", tz="UTC")
     return pd.DataFrame(value, index=index, columns=[*columns])
 
 
 def trading(orders):
-    """Return a policy that orders the same options at each close."""
-
     class Trading(bt.Policy):
-        """Order options."""
-
         def leverage(self, bar, account):
             return 0.0
 

@@ -72,12 +72,10 @@ def venue_at(rate: float, amount: float = 0.0, **changes: Any) -> bt.Venue:
 
 
 def coin(size: float = 1.0) -> dict[str, Any]:
-    """Return an inverse contract of so many dollars."""
     return {"kind": "inverse", "size": size}
 
 
 def read_bracket(venue: bt.Venue, notional: float) -> dict[str, float]:
-    """Return what the bracket at a notional says, as the margin functions show it."""
     step = 1e-3 * notional
     needed = bt.margin.maintenance(venue, notional)
     rate = (needed - bt.margin.maintenance(venue, notional - step)) / step
@@ -141,7 +139,6 @@ def binance_coinm_brackets(case: dict[str, Any]) -> dict[str, float]:
 
 
 def mm(venue: bt.Venue, notional: float) -> float:
-    """Return the maintenance margin."""
     return bt.margin.maintenance(venue, notional)
 
 

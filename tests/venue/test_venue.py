@@ -60,7 +60,6 @@ def make_brackets(*changes: tuple[int, str, object]) -> list[Bracket]:
 
 
 def make_venue(**changes: Any) -> Venue:
-    """Return a sound venue with some fields changed."""
     rules: dict[str, Any] = {
         "contract": Contract(),
         "brackets": make_brackets(),
@@ -72,12 +71,10 @@ def make_venue(**changes: Any) -> Venue:
 
 
 def by_day(*values: object, start: str = "2021-01-01", tz: str | None = "UTC") -> pd.Series:
-    """Return values one day apart."""
     return pd.Series(list(values), index=pd.date_range(start, periods=len(values), tz=tz))
 
 
 def liquidation(**changes: Any) -> Liquidation:
-    """Return a liquidation rule with some fields changed."""
     return Liquidation(**{"fee": 0.0125, "slippage": 0.002, **changes})
 
 

@@ -34,7 +34,6 @@ ACCOUNTS = {
 
 
 def live_plain(policy: bt.Policy, account: bt.Account, venue: bt.Venue, **terms: Any) -> bt.Result:
-    """Run in plain Python, which has nothing to compile."""
     terms = {"compile": False, **terms}
     return bt.run(terms.pop("market", SAMPLE), policy, venue=venue, account=account, **terms)
 
@@ -366,8 +365,6 @@ def test_names_that_say_nothing_do_not_hide_two_currencies(venues, words):
 
 
 class Early(bt.Policy):
-    """A policy that must not be asked."""
-
     share: Annotated[float, bt.Range(0.1, 1.0)] = 0.5
 
     def observe(self, market):
