@@ -89,11 +89,15 @@ COMPILES = "check"
 """The command that compiles whatever its flags."""
 
 
-def find_words(page):
-    blocks = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
-    lines = [line for block in blocks for line in block.splitlines() if line.strip()]
-    words = [shlex.split(line, comments=True) for line in lines]
-    return [each[1:] for each in words if each[0] == "backtest"]
+def start(*words, folder):
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
 
 
 @pytest.fixture
@@ -109,7 +113,7 @@ def desk(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("is_cut", [True, False])
 def test_every_command_of_the_page_runs(desk, capsys, is_cut):
-    for words in find_words(PAGE):
+    for _, *words in find_commands(PAGE):
         if is_cut and words[0] == COMPILES:
             continue
         cut = CUTS.get(words[0], ()) if is_cut else ()
@@ -137,14 +141,8 @@ def test_the_gate_of_the_policy_repository_passes_and_notices_a_change(desk, cap
 
 @pytest.mark.slow
 def test_the_tests_of_the_policy_repository_pass(desk):
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
-        cwd=desk / "examples" / "policy-repo",
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    words = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
+    done = start(*words, folder=desk / "examples" / "policy-repo")
     assert done.returncode == 0, done.stdout
     assert "1 passed" in done.stdout
 
@@ -170,13 +168,7 @@ for number, cell in enumerate(json.loads(open(sys.argv[1], encoding="utf-8").rea
 
 @pytest.mark.slow
 def test_the_cells_of_the_notebook_run_in_order(desk):
-    done = subprocess.run(
-        [sys.executable, "-c", RUNNER, "examples/notebook.ipynb"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    done = start("-c", RUNNER, "examples/notebook.ipynb", folder=desk)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (desk / "steady.html").is_file()
 
@@ -184,7 +176,7 @@ def test_the_cells_of_the_notebook_run_in_order(desk):
 # ----------------------------------------------------------------------------------------- the site
 
 
-SITE = sorted((ROOT / "docs").glob("*.md"))
+SITE = [page for page in PAGES if page.parent.name == "docs"]
 FAST = ("tutorial",)
 """The pages of which `make test` runs every block; of the others it runs the first."""
 
