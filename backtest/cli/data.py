@@ -63,18 +63,12 @@ def fetch(
     source: Annotated[
         str,
         typer.Option(
-            help="binance-archive; or through ccxt: binance, binance-coinm, bybit, okx, "
-            "hyperliquid, bitmex, deribit."
+            help="binance-archive or binance-archive-coinm; or through ccxt: binance, "
+            "binance-coinm, bybit, okx, hyperliquid, bitmex, deribit."
         ),
     ] = "binance-archive",
     interval: Annotated[str, typer.Option(help="Length of a bar.")] = "1m",
     without: Annotated[list[str] | None, flag("What to leave out: mark, funding.")] = None,
-    market: Annotated[
-        str,
-        typer.Option(
-            help="Market of the archive: um (settled in a stablecoin) or cm (settled in the coin)."
-        ),
-    ] = "um",
     base_url: Annotated[
         str | None, flag("Address of a mirror of the archive.", envvar=BASE_URL)
     ] = None,
@@ -94,7 +88,6 @@ def fetch(
             source=source,
             interval=interval,
             without=without or (),
-            market=market,
         )
         for symbol, folder in zip(symbols, choose_folders(symbols, out), strict=True)
     }

@@ -11,7 +11,7 @@ import pandas as pd
 import typer
 
 import backtest
-from backtest.base import ParameterError, format_time, list_records
+from backtest.base import ParameterError, list_records
 from backtest.cli.build import build_experiment, load_data, name_policies
 from backtest.cli.command import (
     AsJson,
@@ -33,12 +33,11 @@ from backtest.cli.printing import (
 )
 from backtest.cli.typed_values import format_typed, parse_entries, read_bounds, read_values
 from backtest.measures import (
-    find_cautions,
     read_constraints,
     read_objective,
     total_violation,
 )
-from backtest.measures.measure_table import CORE, DATES, STREAMED
+from backtest.measures.measure_table import CORE, STREAMED
 from backtest.sweep import ERROR, Sweep, name_parameter, to_plain_value
 from backtest.tune import name_result
 
@@ -69,7 +68,10 @@ def sweep(draft: Draft, *, output: Output) -> None:
                 f"sweep.{name} is only for sets that are drawn, but values are given"
             )
     objective, constraints = table.pop("objective", "sharpe"), table.pop("constraints", {})
-    check_ranking(objective, constraints, table)
+    measured = CORE if table.get("metrics") == "core" else STREAMED
+    nothing = {name: np.zeros(1) for name in measured}
+    read_objective(objective).score(nothing)  # an unknown measure is an error before the sweep
+    total_violation(read_constraints(constraints), nothing)
     table["space"] = draft.read_entries("sweep", "space", read_bounds) or None
     market, policy, terms = build_experiment(draft, warms=False)
     with show_progress(name_policies(policy), "sets") as progress:
@@ -79,13 +81,6 @@ def sweep(draft: Draft, *, output: Output) -> None:
     output.give_out(done, lambda path: {"path": path, **list_sweep(done)}, list_settings(best))
     if not done.complete:
         raise typer.Exit(INTERRUPTED)
-
-
-def check_ranking(objective: Any, constraints: Mapping[str, str], table: Mapping[str, Any]) -> None:
-    measured = CORE if table.get("metrics") == "core" else STREAMED
-    nothing = {name: np.zeros(1) for name in measured}
-    read_objective(objective).score(nothing)
-    total_violation(read_constraints(constraints), nothing)
 
 
 def find_best(sweep: Sweep, best: int) -> dict[str, Any]:
@@ -111,15 +106,7 @@ def list_sweep(sweep: Sweep) -> dict[str, Any]:
     """Return what JSON says of a sweep: its best sets, and how many fared ill."""
     manifest, rules = sweep.manifest, read_constraints(sweep.ranked_where)
     failed = (sweep.table.get(ERROR, pd.Series("", sweep.table.index)) != "").to_numpy()
-    ruined = ~failed & (sweep.metrics["ruined"] > 0.0)
-    over = total_violation(rules, sweep.metrics)
-    top = []
-    for place in sweep.rank(sweep.ranked_by, sweep.ranked_where)[:TOP].tolist():
-        row = sweep.table.iloc[place].to_dict()
-        dates = {name: row[name] for name in DATES if name in row}
-        row |= {x: None if pd.isna(at) else format_time(at.value) for x, at in dates.items()}
-        note = find_cautions({name: float(x[place]) for name, x in sweep.metrics.items()})
-        top.append({"row": int(sweep.table.index[place]), **row, "note": note})
+    best = sweep.rank(sweep.ranked_by, sweep.ranked_where)[:TOP]
     return {
         "id": manifest["id"],
         "policy": manifest["policy"],
@@ -131,11 +118,10 @@ def list_sweep(sweep: Sweep) -> dict[str, Any]:
         "sets": {
             "asked": int(manifest["sets"]["asked"]),
             "done": len(failed),
-            "ruined": int(ruined.sum()),
+            "ruined": int((~failed & (sweep.metrics["ruined"] > 0.0)).sum()),
             "failed": int(failed.sum()),
-            "breaking": int((~failed & ~ruined & ~(over == 0.0)).sum()),
         },
-        "top": top,
+        "top": list_records(sweep.table.iloc[best].rename_axis("row")),
     }
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from backtest.base import BacktestError, FloatArray, IntArray, PolicyError, format_time
 from backtest.base.units import DAY
-from backtest.market import Market, Markets, detach, lend
+from backtest.market import Market, Markets, detach
 from backtest.policy import Columns, Policy, check_columns, copy_policy, format_location, renew
 
 KNOWN = 32
@@ -85,10 +85,10 @@ def describe_cuts(what: str, cuts: int) -> str:
 # ---------------------------------------------------------------------------- columns of a policy
 
 
-def observe(policy: Policy, market: Market, *, is_lent: bool = True) -> dict[str, FloatArray]:
-    """Return the policy's columns, each of one number per bar; a market made for it is not lent."""
+def observe(policy: Policy, market: Market) -> dict[str, FloatArray]:
+    """Return the policy's columns, each of one number per bar."""
     try:
-        columns = policy.observe(lend(market) if is_lent else market)
+        columns = policy.observe(market)
     except BacktestError:
         raise
     except Exception as error:

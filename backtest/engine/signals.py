@@ -27,7 +27,6 @@ from backtest.market import (
     Markets,
     check_columns_of_frame,
     find_clock,
-    lend,
     name_as_panel,
     read_raw_weights,
     read_stamps,
@@ -206,7 +205,7 @@ def find_tolerance(function: Callable[..., Any]) -> float:
 
 def call_function(function: Callable[[Any], Any], market: Any, title: str) -> Any:
     try:
-        return function(lend(market))
+        return function(market)
     except base.BacktestError:
         raise
     except Exception as error:

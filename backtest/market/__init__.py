@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from backtest.market.clock import count_by_calendar
     from backtest.market.market import Market
     from backtest.market.markets import Markets, Panel, as_given, as_markets, detach, label_names
-    from backtest.market.markets import lend, remake, require_panel, unwrap_market
+    from backtest.market.markets import remake, require_panel, unwrap_market
     from backtest.market.clock import PolicyClock, decide_every, describe_clock, find_clock
     from backtest.market.clock import has_gaps, show_signal
     from backtest.market.quality import Finding, Quality, quality

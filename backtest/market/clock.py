@@ -17,7 +17,13 @@ from backtest.market.files import is_panel
 from backtest.market.market import Market, compute_once
 from backtest.market.markets import Markets, as_given, as_markets, rebuild
 from backtest.market.reshape import MARK_PRICES as MARKS
-from backtest.market.reshape import grid_origin, group_bars, group_stretches, resample_fields
+from backtest.market.reshape import (
+    BarGroups,
+    grid_origin,
+    group_bars,
+    group_stretches,
+    resample_fields,
+)
 from backtest.market.tables import PRICES
 
 SESSIONS = 252.0
@@ -374,7 +380,6 @@ def join(market: Market, part: Part, chosen: base.BoolArray) -> Market:
     detail, opens, rows = part.detail, part.opens[chosen], part.rows[chosen]
     has_mark = market.has_mark and detail.has_mark
     fields = (*PRICES, *MARKS) if has_mark else PRICES
-    told = compare(market, detail, opens, rows, fields)
     is_own = ~np.isin(market.time, opens)
     taken = np.concatenate([np.arange(a, b) for a, b in rows] or [np.zeros(0, np.int64)])
     time = np.concatenate([market.time[is_own], detail.time[taken]])
@@ -387,6 +392,9 @@ def join(market: Market, part: Part, chosen: base.BoolArray) -> Market:
         joined |= {mark: joined[name] for mark, name in zip(MARKS, PRICES, strict=True)}
     time = time[order]
     columns = {name: spread(values, market, time) for name, values in market.columns.items()}
+    sizes = rows[:, 1] - rows[:, 0]
+    made = {name: getattr(detail, name)[taken] for name in fields}
+    notes = compare(market, made, BarGroups(opens, np.cumsum(sizes) - sizes))
     return Market(
         **{
             **market.fields(),
@@ -396,7 +404,7 @@ def join(market: Market, part: Part, chosen: base.BoolArray) -> Market:
             "interval": detail.interval,
             "has_mark": has_mark,
             "synthetic": market.synthetic or detail.synthetic,
-            "filled": {**market.filled, "detail": describe(market, detail, opens), **told},
+            "filled": {**market.filled, "detail": describe(market, detail, opens), **notes},
         },
         source=f"{market.source} with detail {detail.source}",
     )
@@ -408,22 +416,15 @@ def spread(values: FloatArray, market: Market, time: IntArray) -> FloatArray:
     return np.where(known >= 0, values[np.maximum(known, 0)], np.nan)
 
 
-def compare(
-    market: Market, detail: Market, opens: IntArray, rows: IntArray, fields: tuple[str, ...]
-) -> dict[str, str]:
+def compare(market: Market, detail: Mapping[str, FloatArray], groups: BarGroups) -> dict[str, str]:
+    """Return a note on how the bars that detail makes differ from those of a market."""
+    opens = groups.time
     if not len(opens):
         return {}
     at, worst = np.searchsorted(market.time, opens), np.zeros(len(opens))
-    low = np.minimum.reduceat
-    for name in fields:
-        values, kind = getattr(detail, name), name.removeprefix("mark_")
-        made = {"open": values[rows[:, 0]], "close": values[rows[:, 1] - 1]}.get(kind)
-        if made is None:
-            edges = np.minimum(rows.ravel(), len(values) - 1)
-            made = (np.maximum.reduceat if kind == "high" else low)(values, edges)[::2]
-            last = values[rows[:, 1] - 1]
-            made = np.maximum(made, last) if kind == "high" else np.minimum(made, last)
-        worst = np.maximum(worst, np.abs(made / getattr(market, name)[at] - 1.0))
+    for names in (PRICES, MARKS) if MARKS[0] in detail else (PRICES,):
+        for name, made in zip(names, groups.ohlc(*(detail[x] for x in names)), strict=True):
+            worst = np.maximum(worst, np.abs(made / getattr(market, name)[at] - 1.0))
     k, count = int(np.argmax(worst)), int(np.sum(worst > SAME))
     if worst[k] > MOST:
         raise base.DataError(

@@ -40,9 +40,9 @@ from backtest.market import files as f
 from backtest.market.quality import quality
 from backtest.market.tables import SCHEMAS, SourceFrame, read_table, refuse, require, unreadable
 
-ARCHIVE, ARCHIVE_URL = "binance-archive", "https://data.binance.vision"
+ARCHIVES = {"binance-archive": "um", "binance-archive-coinm": "cm"}
+ARCHIVE_URL = "https://data.binance.vision"
 """Source: github.com/binance/binance-public-data, README, "Where do I access it"."""
-MARKETS = ("um", "cm")
 COLUMNS = {
     "funding": ("rate", "mark"),
     "mark": ("open", "high", "low", "close"),
@@ -89,8 +89,6 @@ OFFERS: Mapping[str, Offer] = {
 """Sources: ccxt 4.5.64, the methods ``fetch_ohlcv`` and ``fetch_funding_rate_history`` of each
 exchange and their limits (read 2026-11-20); tests compare ``kinds`` with its ``has``.
 """
-SOURCES = (ARCHIVE, *OFFERS)
-_SYMBOL = re.compile(r"[A-Z0-9_]{2,40}")
 _FOLDERS = {"bars": "klines", "mark": "markPriceKlines", "funding": "fundingRate"}
 
 Page = tuple[pd.DataFrame, int]
@@ -102,8 +100,7 @@ class Request(NamedTuple):
 
     ``interval`` is the length of a bar in ns, a whole part of a day; ``start`` is the first open,
     ``end`` the midnight before which the last bar opens, both UTC ns; None: as far as the source
-    has data. ``kinds`` are some of ``KINDS``, bars always. ``market`` is that of the archive:
-    ``"um"`` (quoted in a stablecoin) or ``"cm"`` (in the coin).
+    has data. ``kinds`` are some of ``KINDS``, bars always.
     """
 
     source: str
@@ -112,16 +109,13 @@ class Request(NamedTuple):
     start: int
     end: int | None
     kinds: tuple[str, ...] = KINDS
-    market: str = "um"
 
     @property
     def length(self) -> str:
         return format_duration(self.interval)
 
     def identity(self) -> dict[str, Any]:
-        found = {"source": self.source, "symbol": self.symbol}
-        found |= {"market": self.market} if self.source == ARCHIVE else {}
-        return found | {"interval": self.length}
+        return {"source": self.source, "symbol": self.symbol, "interval": self.length}
 
 
 def read_request(
@@ -129,13 +123,11 @@ def read_request(
     *,
     start: TimeLike,
     end: TimeLike | None = None,
-    source: str = ARCHIVE,
+    source: str = "binance-archive",
     interval: str = "1m",
     without: Sequence[str] = (),
-    market: str = "um",
 ) -> Request:
-    base.Choice(*SOURCES).check("source", source)
-    base.Choice(*MARKETS).check("market", market)
+    base.Choice(*ARCHIVES, *OFFERS).check("source", source)
     for kind in without:
         base.Choice(*KINDS[:2]).check("without", kind)
     kinds = tuple(kind for kind in KINDS if kind not in without)
@@ -145,29 +137,24 @@ def read_request(
     for name, stamp in (("start", first), ("end", last)):
         if stamp is not None and stamp % DAY:
             raise ParameterError(f"{name} must be a midnight of UTC, got {format_time(stamp)}")
+    if last is not None and last <= first:
+        raise ParameterError(f"end must be after the start, got {format_time(last)}")
     if DAY % length:
         raise ParameterError(
             f"interval must divide a day, got {format_duration(length)}; resample shorter bars"
         )
-    if source == ARCHIVE:
-        if not _SYMBOL.fullmatch(symbol):
-            raise ParameterError(
-                "symbol must have capital letters, digits and _ only (BTCUSDT, or BTCUSD_PERP with "
-                f"market='cm'), got {symbol!r}"
-            )
-    elif market != MARKETS[0]:
+    if source in ARCHIVES and not re.fullmatch(r"[A-Z0-9_]{2,40}", symbol):
         raise ParameterError(
-            f"market may only be chosen for {ARCHIVE}, got {market!r} for {source}: "
-            "binance-coinm is a source of its own"
+            "symbol must have capital letters, digits and _ only (BTCUSDT, or BTCUSD_PERP of "
+            f"binance-archive-coinm), got {symbol!r}"
         )
-    elif lacking := [kind for kind in kinds if kind not in OFFERS[source].kinds]:
+    lacking = [kind for kind in kinds if source in OFFERS and kind not in OFFERS[source].kinds]
+    if lacking:
         raise ParameterError(
             f"{source} has no history of {' and '.join(lacking)}; without={lacking}, and "
             "liquidations are tested on last prices"
         )
-    if last is not None and last <= first:
-        raise ParameterError(f"end must be after the start, got {format_time(last)}")
-    return Request(source, symbol, length, first, last, kinds, market)
+    return Request(source, symbol, length, first, last, kinds)
 
 
 # ------------------------------------------------------------------------------ Binance's archive
@@ -203,11 +190,17 @@ class Archive(NamedTuple):
         return [rows for rows in found if rows is not None]
 
     def _get(self, kind: str, start: int, end: int) -> pd.DataFrame | None:
-        path = file_path(self.request, kind, start, end)
-        content = self._download(f"{self.address}/{path}")
+        request = self.request
+        period, stamp = ("daily", "%Y-%m-%d") if end - start == DAY else ("monthly", "%Y-%m")
+        what = "fundingRate" if kind == "funding" else request.length
+        folder = f"{ARCHIVES[request.source]}/{period}/{_FOLDERS[kind]}/{request.symbol}"
+        folder += "" if kind == "funding" else f"/{request.length}"
+        file = f"{request.symbol}-{what}-{pd.Timestamp(start).strftime(stamp)}.zip"
+        url = f"{self.address}/data/futures/{folder}/{file}"
+        content = self._download(url)
         if content is None:
             return None
-        rows = read_archive_rows(content, kind, f"{self.address}/{path}")
+        rows = read_archive_rows(content, kind, url)
         lead = HOUR if kind == "funding" else 0  # some settlements are stamped before the month
         return rows[(rows["time"] >= start - lead) & (rows["time"] < end)]
 
@@ -253,15 +246,6 @@ def import_or_refuse(module: str) -> Any:
             f"this fetch needs {module}, which is not installed; "
             "pip install 'leverage-backtest[fetch]'"
         ) from error
-
-
-def file_path(request: Request, kind: str, start: int, end: int) -> str:
-    period, stamp = ("daily", "%Y-%m-%d") if end - start == DAY else ("monthly", "%Y-%m")
-    day = pd.Timestamp(start).strftime(stamp)
-    folder = f"data/futures/{request.market}/{period}/{_FOLDERS[kind]}/{request.symbol}"
-    if kind == "funding":
-        return f"{folder}/{request.symbol}-fundingRate-{day}.zip"
-    return f"{folder}/{request.length}/{request.symbol}-{request.length}-{day}.zip"
 
 
 def read_archive_rows(content: bytes, kind: str, where: str) -> pd.DataFrame:
@@ -360,6 +344,7 @@ def connect_exchange(request: Request) -> Any:
 
 
 def find_symbol(client: Any, request: Request) -> tuple[str, str]:
+    """Return the symbol of ccxt and the venue's own."""
     wanted, source = request.symbol, request.source
     with reading(f"{source}, the list of markets"):
         markets = [*client.load_markets().values()]
@@ -390,7 +375,7 @@ class Fetched(NamedTuple):
 
 def read_facts(folder: Path, request: Request) -> dict[str, Any]:
     """Return what an earlier fetch noted, nothing in a new folder."""
-    path, identity = folder / FACTS, request.identity()
+    path = folder / FACTS
     if not path.exists():
         data = sorted(p.name for p in folder.glob("*") if f.suffix_of(p) in f.SUFFIXES)
         if data:
@@ -400,16 +385,15 @@ def read_facts(folder: Path, request: Request) -> dict[str, Any]:
             )
         return {}
     facts = base.parse_json(base.read_small(path), path)
-    if not isinstance(facts, dict) or not isinstance(facts.get("from"), str):
-        raise DataError(f"{FACTS} is not that of a fetch ({path}); use a new folder")
-    other = [key for key, value in identity.items() if facts.get(key) != value]
+    known = facts if isinstance(facts, dict) and isinstance(facts.get("from"), str) else {}
+    other = [(k, known.get(k), x) for k, x in request.identity().items() if known.get(k) != x]
     if other:
-        found, wanted = (", ".join(f"{k} {each.get(k)}" for k in other)
-                         for each in (facts, identity))  # fmt: skip
+        found = ", ".join(f"{name} {held}" for name, held, _ in other)
+        wanted = ", ".join(f"{name} {asked}" for name, _, asked in other)
         raise DataError(
             f"a folder must hold one instrument: this one holds {found}, not {wanted} ({path})"
         )
-    return facts
+    return known
 
 
 def read_rows(folder: Path, kind: str) -> pd.DataFrame:
@@ -419,14 +403,6 @@ def read_rows(folder: Path, kind: str) -> pd.DataFrame:
         return make_frame(kind, stamps, frame[[*COLUMNS[kind]]].to_numpy())
     except (OSError, ValueError, KeyError):  # not there, or damaged: fetched again
         return make_frame(kind, [], [])
-
-
-def write_rows(folder: Path, kind: str, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    rows = pd.concat(parts, ignore_index=True).drop_duplicates().sort_values("time", kind="stable")
-    frame = rows.set_index(base.utc_index(rows["time"].to_numpy())).drop(columns="time")
-    with base.replace_file(folder / f"{kind}.parquet") as draft:
-        f.write_table(frame, draft)
-    return rows
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -451,18 +427,16 @@ def fetch_market(
     ``report`` gets the days done and in all, once per kind of data, ``notice`` a text before a
     retry. ``client`` stands in for one of ccxt.
     """
-    today = now // DAY * DAY
+    today, is_archive = now // DAY * DAY, request.source in ARCHIVES
     if max(request.start + DAY, request.end or 0) > today:
         raise ParameterError(
             f"a day is stored when it is over, the last whole one ends at {format_time(today)} UTC"
         )
-    if base_url and request.source != ARCHIVE:
-        raise ParameterError(f"base_url is of the archive's mirrors, got it for {request.source}")
-    address = (base_url or ARCHIVE_URL).rstrip("/")
-    if not address.startswith(("http://", "https://")):
-        raise ParameterError(f"base_url must begin with http:// or https://, got {address!r}")
-    facts = read_facts(folder, request)
-    start = request.start
+    if base_url and not (is_archive and base_url.startswith(("http://", "https://"))):
+        raise ParameterError(
+            f"base_url must begin with http:// or https://, and is of the archive, got {base_url!r}"
+        )
+    facts, start = read_facts(folder, request), request.start
     if facts:
         start = to_nanoseconds(facts["from"], FACTS)
         if request.start < start:
@@ -475,11 +449,12 @@ def fetch_market(
         if is_whole and request.end and format_time(request.end) <= facts["to"]:
             return Fetched(folder, facts, is_new=False)
     with contextlib.ExitStack() as stack:
-        if request.source == ARCHIVE:
+        instrument = request.symbol
+        if is_archive:
             httpx = import_or_refuse("httpx")
             web = stack.enter_context(httpx.Client(timeout=20.0))
+            address = (base_url or ARCHIVE_URL).rstrip("/")
             pages: Any = Archive(web, address, request, now, first_wait, notice).pages
-            instrument = request.symbol
         else:
             client = client or connect_exchange(request)
             symbol, instrument = find_symbol(client, request)
@@ -507,11 +482,11 @@ def fetch_kinds(
                 if report is not None:
                     report(number * days + (end - start) // DAY, len(request.kinds) * days)
                 if time.monotonic() - stored >= STORE_EVERY:
-                    parts, stored = [store(folder, kind, parts, facts, request)], time.monotonic()
+                    parts, stored = [store(folder, kind, parts, facts)], time.monotonic()
         finally:  # also of what is stopped
             rows = parts[0]
             if any(map(len, parts[1:])):
-                rows = store(folder, kind, parts, facts, request)
+                rows = store(folder, kind, parts, facts)
         counts[kind] = len(rows)
         if request.end is None and counts[kind]:  # as far as all kinds reach
             until = min(until, max(reached, begin) // DAY * DAY)
@@ -532,16 +507,19 @@ def fetch_kinds(
 
 
 def store(
-    folder: Path, kind: str, parts: Sequence[pd.DataFrame], facts: Mapping[str, Any],
-    request: Request,
-) -> pd.DataFrame:  # fmt: skip
+    folder: Path, kind: str, parts: Sequence[pd.DataFrame], facts: Mapping[str, Any]
+) -> pd.DataFrame:
+    rows = pd.concat(parts, ignore_index=True).drop_duplicates().sort_values("time", kind="stable")
+    frame = rows.set_index(base.utc_index(rows["time"].to_numpy())).drop(columns="time")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        market = {"instrument": facts["instrument"], "interval": request.length}
+        market = {name: facts[name] for name in ("instrument", "interval")}
         write_json(folder / "market.json", market)
         write_json(folder / FACTS, facts)
-        return write_rows(folder, kind, parts)
+        with base.replace_file(folder / f"{kind}.parquet") as draft:
+            f.write_table(frame, draft)
     except OSError as error:
         raise DataError(
-            f"cannot write to the folder of the fetch, {folder}: {error.strerror or error}"
+            f"cannot write to the folder of the fetch, {folder}: {base.describe_fault(error)}"
         ) from error
+    return rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -141,43 +141,31 @@ def check_known(name: str, names: Collection[str]) -> None:
         )
 
 
-def check_replacement(name: str, market: Market, markets: Mapping[str, Market]) -> None:
-    check_known(name, markets)
-    _check_entry(name, market)
-    if not np.array_equal(market.time, markets[name].time):
-        raise DataError(
-            f"a market must have the bars of the one that it replaces, {name!r} has other times"
-        )
-
-
 def check_same_terms(markets: Mapping[str, Market]) -> None:
-    facts: tuple[tuple[str, str, Callable[[Market], str]], ...] = (
-        ("interval", "market.resample makes longer bars",
-         lambda m: base.format_duration(m.interval)),
-        ("clock of policies", "give the markets as they are, and decide= to the run",
-         lambda m: base.format_duration(m.decide or m.interval)),
-        ("calendar", "load all with sessions=True, or run those that close in an account of "
-         "their own", lambda m: "sessions" if m.sessions else "no sessions"),
-    )  # fmt: skip
-    for what, cure, read in facts:
-        found = {name: read(market) for name, market in markets.items()}
-        first, one = next(iter(found.items()))
-        for name, other in found.items():
-            if other != one:
+    first, one = next(iter(markets.items()))
+    for name, other in markets.items():
+        for what, cure, held, found in (
+            ("interval", "market.resample makes longer bars",
+             *(base.format_duration(m.interval) for m in (one, other))),
+            ("clock of policies", "give the markets as they are, and decide= to the run",
+             *(base.format_duration(m.decide or m.interval) for m in (one, other))),
+            ("calendar", "load all with sessions=True, or run those that close in an account of "
+             "their own", *("sessions" if m.sessions else "no sessions" for m in (one, other))),
+        ):  # fmt: skip
+            if held != found:
                 raise DataError(
-                    f"markets must have one {what}, got {one} for {first!r} "
-                    f"and {other} for {name!r}; {cure}"
+                    f"markets must have one {what}, got {held} for {first!r} "
+                    f"and {found} for {name!r}; {cure}"
                 )
 
 
 def agree_currency(markets: Mapping[str, Market], said: Mapping[str, str]) -> str:
     """Return the settlement currency of markets, empty if unknown or if there are several."""
     found = {
-        name: said.get(name) or base.find_currency(market.instrument) or base.find_currency(name)
+        said.get(name) or base.find_currency(market.instrument) or base.find_currency(name)
         for name, market in markets.items()
-    }
-    known = {name: currency for name, currency in found.items() if currency}
-    return next(iter(known.values()), "") if len({*known.values()}) == 1 else ""
+    } - {"", None}
+    return str(found.pop()) if len(found) == 1 else ""
 
 
 def make_clock(markets: Mapping[str, Market]) -> tuple[IntArray, IntArray]:
@@ -522,7 +510,13 @@ class Markets(BarClock, Mapping[str, Market]):
         market has other bars than the one it replaces.
         """
         for name, market in markets.items():
-            check_replacement(name, market, self)
+            check_known(name, self)
+            _check_entry(name, market)
+            if not np.array_equal(market.time, self[name].time):
+                raise DataError(
+                    f"a market must have the bars of the one that it replaces, {name!r} has other "
+                    "times"
+                )
         found = {**self, **markets}
         return rebuild(found, self.currency, self.source, self._lasts, self.listing)
 
@@ -653,28 +647,14 @@ def _check_between(markets: Markets, between: tuple[int | None, int | None]) -> 
         )
 
 
-def lend(market: Market | Markets) -> Any:
-    return _copy_each(market, lambda array: array)
-
-
 def detach(market: Market | Markets) -> Any:
-    return _copy_each(market, base.copy_frozen)
-
-
-def _copy_each(market: Market | Markets, copy: Callable[[Any], Any]) -> Any:
+    """Return a market of copied arrays."""
     if isinstance(market, Markets):
-        return market.with_markets({name: _copy_each(each, copy) for name, each in market.items()})
-    copies: dict[int, Any] = {}  # without mark prices, two fields share one array
-
-    def copy_once(value: Any) -> Any:
-        if not isinstance(value, np.ndarray):
-            return value
-        if id(value) not in copies:
-            copies[id(value)] = copy(value)
-        return copies[id(value)]
-
-    lent = object.__new__(type(market))
-    fields = {name: copy_once(value) for name, value in vars(market).items()}
-    columns = {name: copy_once(values) for name, values in market.columns.items()}
-    vars(lent).update({**fields, "columns": MappingProxyType(columns)})
-    return lent
+        return market.with_markets({name: detach(each) for name, each in market.items()})
+    own = vars(market)
+    copies = {id(x): base.copy_frozen(x) for x in own.values() if isinstance(x, np.ndarray)}
+    found = object.__new__(Market)
+    vars(found).update({name: copies.get(id(each), each) for name, each in own.items()})
+    columns = {name: base.copy_frozen(values) for name, values in market.columns.items()}
+    vars(found)["columns"] = MappingProxyType(columns)
+    return found

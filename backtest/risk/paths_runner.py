@@ -291,7 +291,7 @@ class PathsRunner:
         signal = self.list_weights(self.prepared.seen)[self.paths.names.index(name)]
         pattern = self.prepared.seen[name].with_signal(np.clip(signal, -1.0, 1.0))
         for k, path in enumerate(member.put_at_end(pattern, bars)):
-            columns = observe(own.policy, path, is_lent=False)
+            columns = observe(own.policy, path)
             for column, rows in found.items():
                 rows[k] = columns[column][-width:]
         return {column: rows.ravel() for column, rows in found.items()}

@@ -256,6 +256,12 @@ def test_a_file_that_cannot_be_read_is_refused(text, said):
         read_archive_rows(zip_of(f"{HEADER}\n{text}\n"), "bars", "test")
 
 
+def test_contracts_settled_in_coins_have_an_archive_of_their_own(tmp_path, server):
+    with pytest.raises(DataError, match="has no funding and no mark and no bars there"):
+        fetch(tmp_path / "btc", server, symbol="BTCUSD_PERP", source="binance-archive-coinm")
+    assert all("/futures/cm/" in path for path in server.asked)
+
+
 # exchanges, page by page
 
 START, END = "2024-01-01", "2024-01-21"
