@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from backtest.market.files import read_file, suffix_of
     from backtest.market.rules import Repair, split_notes
     from backtest.market.tables import cadence, nearest_minute, place_on_bars
-    from backtest.market.tables import Defect, refuse, require, to_floats, to_utc
+    from backtest.market.tables import Defects, to_floats, to_utc
     from backtest.market.weight_frame import Weights, check_columns_of_frame, name_as_panel
     from backtest.market.weight_frame import read_raw_weights, read_stamps, read_weight_file
     from backtest.market.weight_frame import read_weights

@@ -38,7 +38,7 @@ from backtest.base import (
 from backtest.base.units import DAY, HOUR
 from backtest.market import files as f
 from backtest.market.quality import quality
-from backtest.market.tables import SCHEMAS, SourceFrame, read_table, refuse, require, unreadable
+from backtest.market.tables import SCHEMAS, Defects, SourceFrame, read_table
 
 ARCHIVES = {"binance-archive": "um", "binance-archive-coinm": "cm"}
 ARCHIVE_URL = "https://data.binance.vision"
@@ -250,15 +250,14 @@ def import_or_refuse(module: str) -> Any:
 
 def read_archive_rows(content: bytes, kind: str, where: str) -> pd.DataFrame:
     """Return the rows of a zip file of the archive, ``time`` in UTC ns."""
-    try:
-        text = require(f.unpack(io.BytesIO(content), ".zip", where, LARGEST_TEXT))
+    with f.reading(where):
+        text = f.unpack(io.BytesIO(content), ".zip", where, LARGEST_TEXT)
         if not re.search(rb"^\d", text, re.MULTILINE):  # empty, or a header alone
             return make_frame(kind, [], [])
         frame = f.rename_columns(f.parse_csv(text, ()), kind, {}, where)
-    except f.BROKEN as error:
-        raise DataError(str(unreadable(error, where))) from error
-    table, defects = read_table([SourceFrame(where, frame)], SCHEMAS[kind], None)
-    refuse(defects, where=where)
+    defects = Defects()
+    table = read_table([SourceFrame(where, frame)], SCHEMAS[kind], None, defects)
+    defects.refuse(where)
     if table is None:
         raise AssertionError("no table and no defects")
     unknown = np.full(table.time.size, np.nan)

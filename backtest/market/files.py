@@ -11,7 +11,8 @@ import json
 import re
 import zipfile
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any, NamedTuple
@@ -38,11 +39,10 @@ from backtest.market.tables import (
     PRICES,
     SCHEMAS,
     TIME_NAMES,
-    Defect,
+    Defects,
     SourceFrame,
     Span,
     TimedTable,
-    unreadable,
 )
 
 SUFFIXES = (".parquet", ".feather", ".csv", ".csv.gz", ".zip")
@@ -65,39 +65,45 @@ def stem_of(path: Path) -> str:
     return path.name[: len(path.name) - len(suffix_of(path))]
 
 
-def read_file(path: Path, times: Collection[str] = ()) -> pd.DataFrame | Defect:
+def read_file(path: Path, times: Collection[str] = ()) -> pd.DataFrame:
     from pyarrow import ipc, parquet  # noqa: PLC0415 - 20 ms, only when needed
 
     kind = suffix_of(path)
     if kind not in SUFFIXES:
         found = kind or "without a suffix"
-        return Defect(f"a file must end in {', '.join(SUFFIXES)}, got {found} ({path})")
+        raise DataError(f"a file must end in {', '.join(SUFFIXES)}, got {found} ({path})")
     if not path.is_file():  # a pipe would never end
-        return Defect(f"a table must be a plain file, got a folder, a pipe or a device ({path})")
-    try:
-        with path.open("rb") as file:
-            if kind not in (".parquet", ".feather"):
-                data = unpack(file, path.suffix.lower(), str(path))
-                return data if isinstance(data, Defect) else parse_csv(data, times)
-            is_parquet = kind == ".parquet"
-            table = (
-                parquet.ParquetFile(file).read() if is_parquet else ipc.open_file(file).read_all()
-            )
+        raise DataError(f"a table must be a plain file, got a folder, a pipe or a device ({path})")
+    with reading(str(path)), path.open("rb") as file:
+        if kind not in (".parquet", ".feather"):
+            return parse_csv(unpack(file, path.suffix.lower(), str(path)), times)
+        is_parquet = kind == ".parquet"
+        table = parquet.ParquetFile(file).read() if is_parquet else ipc.open_file(file).read_all()
         table.validate(full=True)  # texts that are no UTF-8 raise here, not where they are used
         frame: pd.DataFrame = table.to_pandas()
-    except BROKEN as error:
-        return unreadable(error, str(path))
     return frame
 
 
-def unpack(file: IO[bytes], kind: str, where: str, largest: int | None = None) -> bytes | Defect:
+@contextmanager
+def reading(where: str) -> Iterator[None]:
+    """Say of whatever a reader raises which file it was."""
+    try:
+        yield
+    except BROKEN as error:
+        short = str(error).strip().split("\n")[0][:160] or type(error).__name__
+        raise DataError(
+            f"a file must be whole and readable, got one that is not: {short} ({where})"
+        ) from error
+
+
+def unpack(file: IO[bytes], kind: str, where: str, largest: int | None = None) -> bytes:
     most = LARGEST if largest is None else largest
     if kind == ".zip":
         with zipfile.ZipFile(file) as archive:
             names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
             if len(names) != 1 or not names[0].lower().endswith(".csv"):
                 found = ", ".join(name[:40] for name in names[:4]) or "nothing"
-                return Defect(
+                raise DataError(
                     f"an archive must hold one .csv, found {len(names)}: {found} ({where})"
                 )
             with archive.open(names[0]) as stream:
@@ -105,7 +111,7 @@ def unpack(file: IO[bytes], kind: str, where: str, largest: int | None = None) -
     else:
         data = (gzip.GzipFile(fileobj=file) if kind == ".gz" else file).read(most + 1)
     if len(data) > most:
-        return Defect(f"a file must hold at most {most:,} bytes, got more ({where})")
+        raise DataError(f"a file must hold at most {most:,} bytes, got more ({where})")
     return data
 
 
@@ -175,14 +181,14 @@ _EXTRAS = {"dividends", "stock_splits", "capital_gains"}
 
 def rename_columns(
     frame: pd.DataFrame, role: str, chosen: Mapping[str, str], where: str
-) -> pd.DataFrame | Defect:
+) -> pd.DataFrame:
     """Return a frame with our names: those chosen, or as freqtrade and Binance's files say."""
     if chosen:
         return _take_columns(frame, chosen, where)
     if frame.columns.tolist() == [str(number) for number in range(frame.shape[1])]:
         names = _HEADLESS.get((role, frame.shape[1]))
         if names is None:
-            return Defect(
+            raise DataError(
                 f"a table of {role} without a header must have a known number of columns, found "
                 f"{frame.shape[1]} ({where}); write a header, or give columns="
                 "{'time': 0, 'open': 1, ...}"
@@ -207,9 +213,7 @@ def rename_columns(
     return named[[name for name in plain.columns if name not in left_out]]
 
 
-def _take_columns(
-    frame: pd.DataFrame, chosen: Mapping[str, str], where: str
-) -> pd.DataFrame | Defect:
+def _take_columns(frame: pd.DataFrame, chosen: Mapping[str, str], where: str) -> pd.DataFrame:
     known = list(map(str, frame.columns))
     taken = {}
     for name, theirs in chosen.items():
@@ -219,7 +223,7 @@ def _take_columns(
         elif frame.index.name == theirs:
             taken[name] = frame.index.to_series()
         else:
-            return Defect(
+            raise DataError(
                 f"the column for {name!r} must be in the file, {theirs!r} is "
                 f"not{did_you_mean(theirs, known)} ({where}); choose among "
                 f"{', '.join(known[:12])}, or a position from 0"
@@ -666,8 +670,8 @@ class Read(NamedTuple):
 
     subjects: Mapping[str, Subject]
     interval: int | None
-    defects: Sequence[Defect] = ()
-    notes: Mapping[str, str] = MappingProxyType({})
+    defects: Defects
+    notes: dict[str, str]
 
 
 def load_fields(
@@ -717,11 +721,13 @@ def _read_part(path: Path, role: str, options: ReadOptions) -> SourceFrame:
         for name, theirs in options.columns.items()
         if (name.startswith(lead) if lead else "." not in name)
     }
-    frame = read_file(path, [chosen["time"]] if "time" in chosen else ())
-    if not isinstance(frame, Defect) and len(frame):
-        frame = rename_columns(frame, role, chosen, str(path))
+    try:
+        frame = read_file(path, [chosen["time"]] if "time" in chosen else ())
+        frame = rename_columns(frame, role, chosen, str(path)) if len(frame) else frame
+    except DataError as error:
+        return SourceFrame(path.name, error)
     named = parse_name(path) if role == "funding" else None
-    if not isinstance(frame, Defect) and named and not named.is_archive:  # freqtrade's rates
+    if named and not named.is_archive:  # freqtrade's rates
         zeros = ["high", "low", "close", "volume"]
         frame = frame.drop(columns=zeros, errors="ignore").rename(columns={"open": "rate"})
     return SourceFrame(path.name, frame, is_file=True)
@@ -729,21 +735,19 @@ def _read_part(path: Path, role: str, options: ReadOptions) -> SourceFrame:
 
 def read_frames(frames: Frames, options: ReadOptions) -> Read:
     tables: dict[str, TimedTable] = {}
-    defects: list[Defect] = []
-    notes: dict[str, str] = {}
+    defects, notes = Defects(), dict[str, str]()
     interval: int | None = None
     for role in ROLES:
-        table, found = timed.read_table(frames.get(role, ()), SCHEMAS[role], options.timezone)
-        defects += found
+        parts = frames.get(role, ())
+        table = timed.read_table(parts, SCHEMAS[role], options.timezone, defects)
         if table is None:
             continue
-        if role == "funding" and len(frames[role]) > 1:
+        if role == "funding" and len(parts) > 1:
             # two files may hold the same settlements
             table = table.rows(np.argsort(table.time, kind="stable"))
             table = drop_duplicates(table, "", None)[0]
         if role == "bars":
-            interval, found = find_interval(table, options)
-            defects += found
+            interval = find_interval(table, options, defects)
         tables[role] = apply_repairs(table, role, options.repairs, interval, notes)
     bars = tables.get("bars")
     if bars is not None and options.between != (None, None):
@@ -752,7 +756,7 @@ def read_frames(frames: Frames, options: ReadOptions) -> Read:
     return Read(subjects, interval, defects, notes)
 
 
-def find_interval(bars: TimedTable, options: ReadOptions) -> tuple[int | None, list[Defect]]:
+def find_interval(bars: TimedTable, options: ReadOptions, defects: Defects) -> int | None:
     time = bars.ordered.time
     given, found = options.interval, timed.spacing(time)
     if options.sessions and found is not None:
@@ -760,19 +764,18 @@ def find_interval(bars: TimedTable, options: ReadOptions) -> tuple[int | None, l
     length = given or found
     if length is None or length % SECOND:
         apart = f"are {format_duration(length)} apart" if length else "all open at one time"
-        return None, [
-            Defect(
-                "the length of a bar must be known, in whole seconds: bars "
-                f"{apart} ({bars.name}); interval='1h', or more bars"
-            )
-        ]
+        defects.append(
+            f"the length of a bar must be known, in whole seconds: bars {apart} ({bars.name}); "
+            "interval='1h', or more bars"
+        )
+        return None
     if options.sessions or found is None or found == length:
-        return length, []
-    wrong = (
+        return length
+    defects.append(
         f"bars must open {format_duration(length)} apart, as given, they open "
         f"{format_duration(found)} apart ({bars.name})"
     )
-    return found, [Defect(wrong)]
+    return found
 
 
 def select_bars(bars: TimedTable, options: ReadOptions, interval: int) -> TimedTable:
@@ -810,11 +813,11 @@ def load_frames(frames: Frames, options: ReadOptions, *, where: str) -> dict[str
     """Return the fields of a market, but for its source; raise all that is wrong at once."""
     read = read_frames(frames, options)
     filled = dict(read.notes)
-    timed.refuse(find_defects(read, options, filled), where=where)
+    find_defects(read, options, filled).refuse(where)
     return _build_fields(read, options, filled)
 
 
-def find_defects(read: Read, options: ReadOptions, filled: dict[str, str]) -> list[Defect]:
+def find_defects(read: Read, options: ReadOptions, filled: dict[str, str]) -> Defects:
     """Return what is wrong with tables; if nothing is, note in ``filled`` what gaps are filled."""
     bars, mark, funding = (read.subjects.get(role) for role in ROLES)
     interval = read.interval
@@ -831,7 +834,7 @@ def find_defects(read: Read, options: ReadOptions, filled: dict[str, str]) -> li
     cure = "no bar has all of them: load files that overlap, or leave one out"
     if cut is not None:
         cure = f"cut the bars to what is covered, {rules.name_span(*cut)}"
-    defects = [*read.defects]
+    defects = Defects(read.defects)
     for subject in read.subjects.values():
         defects += rules.list_defects(subject, cure, repairs)
     if defects or bars is None:
@@ -849,7 +852,7 @@ def find_defects(read: Read, options: ReadOptions, filled: dict[str, str]) -> li
         )
         if missing:
             filled["funding_gaps"] = f"zero: {missing} settlements missing in {funding.span}"
-    return []
+    return defects
 
 
 def _build_fields(read: Read, options: ReadOptions, filled: dict[str, str]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from backtest.base import DataError, FloatArray, IntArray, ParameterError, Range
 from backtest.market.files import load_fields, load_frames, read_options, time_text, write_folder
 from backtest.market.reshape import resample_fields, slice_fields
 from backtest.market.synthetic import START, generate_sample
-from backtest.market.tables import SCHEMAS, TIME_NAMES, SourceFrame, require, to_floats
+from backtest.market.tables import SCHEMAS, TIME_NAMES, SourceFrame, to_floats
 
 MarkGaps = Literal["last"] | None
 FundingGaps = Literal["zero"] | None
@@ -543,7 +543,7 @@ def _read_column(name: str, values: object, time: IntArray) -> FloatArray:
             f"{name}: must have {time.size} values, one per bar, got shape {found.shape}"
         )
     numbers = pd.Series(found.tolist() if found.dtype == object else found)  # None becomes NaN
-    column = require(to_floats(numbers, column=name, name="with_columns"))
+    column = to_floats(numbers, column=name, name="with_columns")
     infinite = np.flatnonzero(np.isinf(column))
     if infinite.size:
         first = base.format_time(int(time[infinite[0]]))

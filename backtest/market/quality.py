@@ -28,7 +28,7 @@ from backtest.market.files import (
 from backtest.market.market import Market
 from backtest.market.markets import Markets
 from backtest.market.rules import LISTED, RULES, Rule, Subject
-from backtest.market.tables import PRICES, Defect, TimedTable, spacing
+from backtest.market.tables import PRICES, TimedTable, spacing
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Quality:
     instrument: str
     facts: Mapping[str, Mapping[str, Any]]
     findings: tuple[Finding, ...] = ()
-    defects: tuple[Defect, ...] = ()
+    defects: tuple[str, ...] = ()
     filled: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -170,9 +170,9 @@ def inspect_files(paths: Sequence[Path], options: ReadOptions) -> Quality:
     layout, frames, options = open_files(paths, options, needs_bars=False)
     source = ", ".join(map(str, paths))
     read = read_frames(frames, options)
-    defects = find_defects(read, options, {})
+    defects: list[str] = find_defects(read, options, {})
     if not layout.bars:
-        defects = [Defect(f"a market needs bars, found none ({source})")]
+        defects = [f"a market needs bars, found none ({source})"]
     return build_quality(
         {name: each for name, each in read.subjects.items() if each.table.columns},
         layout.filled,

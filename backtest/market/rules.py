@@ -151,11 +151,11 @@ class Rule(NamedTuple):
     cure: str = ""
     repair: str = ""
 
-    def defects(self, subject: Subject, span: str) -> Iterator[tables.Defect]:
+    def defects(self, subject: Subject, span: str) -> Iterator[str]:
         for hit in self.find(subject):
             place = hit.place or f"{subject.table.name}, {locate_rows(hit.time)} UTC"
             cure = (hit.cure or self.cure).format(span=span)
-            yield tables.Defect(f"{hit.text} ({place})" + (f"; {cure}" if cure else ""))
+            yield f"{hit.text} ({place})" + (f"; {cure}" if cure else "")
 
 
 def locate_rows(time: IntArray) -> str:
@@ -362,20 +362,16 @@ def _log_of(prices: FloatArray) -> FloatArray:
 
 
 def _from_neighbors(x: FloatArray) -> FloatArray:
-    sides = np.lib.stride_tricks.sliding_window_view(x, 3)
-    middles = np.sort(sides, axis=1)[:, 1]
-    middles = np.where(np.isnan(sides).any(axis=1), np.nan, middles)
-    since, until = x[3:-3] - middles[:-4], x[3:-3] - middles[4:]
-    is_nearer = (np.abs(since) <= np.abs(until)) | np.isnan(since)  # NaN where either is
-    far = np.full(x.size, np.nan)
-    far[3:-3] = np.where(is_nearer, since, until)
-    return far
+    values = pd.Series(x)
+    since = values - values.rolling(3).median().shift()
+    until = values - values[::-1].rolling(3).median().shift()[::-1]
+    near = since.where(since.abs() <= until.abs(), until)
+    return near.where(since.notna() & until.notna()).to_numpy()
 
 
 def _neighbor(x: FloatArray, choose: np.ufunc) -> FloatArray:
-    sides = np.full(x.size, np.nan)
-    sides[1:-1] = choose(x[:-2], x[2:])
-    return sides
+    values = pd.Series(x)
+    return np.asarray(choose(values.shift(), values.shift(-1)))
 
 
 def find_outliers(subject: Subject) -> Iterator[Hit]:
@@ -651,9 +647,7 @@ RULES = (
 """Every rule. Errors are those that the loader raises."""
 
 
-def list_defects(
-    subject: Subject, span: str = "", repairs: Sequence[str] = ()
-) -> list[tables.Defect]:
+def list_defects(subject: Subject, span: str = "", repairs: Sequence[str] = ()) -> list[str]:
     return [
         defect
         for rule in RULES

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
@@ -22,32 +23,26 @@ Stamps: TypeAlias = "pd.Index | pd.Series"
 _ZONE = re.compile(r"(?:Z|[+-]\d\d:?\d\d)$")
 _SMALLEST_EPOCH = 100_000_000  # 1973 in seconds; smaller integers are row numbers or yyyymmdd
 _EPOCHS = ((10**11, 10**9), (10**14, 10**6), (10**17, 10**3), (2**63 - 1, 1))
-_T = TypeVar("_T")
 
 # ------------------------------------------------------------------------------------- defects
 
 
-class Defect(str):
+class Defects(list[str]):
     """What is wrong with data, where, and how to mend it: ``rule, value (place); cure``."""
 
+    @contextmanager
+    def catch(self) -> Iterator[None]:
+        try:
+            yield
+        except DataError as error:
+            self.append(str(error))
 
-def unreadable(reason: object, where: str) -> Defect:
-    short = str(reason).strip().split("\n")[0][:160] or type(reason).__name__
-    return Defect(f"a file must be whole and readable, got one that is not: {short} ({where})")
-
-
-def require(found: _T | Defect) -> _T:
-    if isinstance(found, Defect):
-        raise DataError(str(found))
-    return found
-
-
-def refuse(defects: Sequence[Defect], *, where: str) -> None:
-    if len(defects) == 1:
-        raise DataError(str(defects[0]))
-    if defects:
-        listed = "".join(f"\n{n:>3}. {each}" for n, each in enumerate(defects, start=1))
-        raise DataError(f"market data has {len(defects)} defects ({where}){listed}")
+    def refuse(self, where: str) -> None:
+        if len(self) == 1:
+            raise DataError(self[0])
+        if self:
+            listed = "".join(f"\n{n:>3}. {each}" for n, each in enumerate(self, start=1))
+            raise DataError(f"market data has {len(self)} defects ({where}){listed}")
 
 
 # -------------------------------------------------------------------------------------- tables
@@ -110,54 +105,39 @@ SCHEMAS = {
 
 
 def read_frame(
-    frame: pd.DataFrame, schema: Schema, *, name: str, timezone: str | None
-) -> tuple[TimedTable | None, list[Defect]]:
+    frame: pd.DataFrame, schema: Schema, defects: Defects, *, name: str, timezone: str | None
+) -> TimedTable:
+    """Return a table; columns that cannot be read are left out, and are among the defects."""
     if not len(frame):
-        return None, [Defect(f"data must have rows, found none ({name})")]
+        raise DataError(f"data must have rows, found none ({name})")
     if not frame.columns.is_unique:
         twice = frame.columns[frame.columns.duplicated()][0]
-        return None, [Defect(f"column names must be unique, {twice!r} is twice ({name})")]
-    found = find_stamps(frame, name=name)
-    if isinstance(found, Defect):
-        return None, [found]
-    stamps, time_column = found
-    columns, defects = _read_columns(frame, schema, name=name, skip=time_column)
-    time = to_utc(stamps, name=name, timezone=timezone)
-    if isinstance(time, Defect):
-        return None, [time, *defects]
-    return TimedTable(name, time, columns), defects
-
-
-def _read_columns(
-    frame: pd.DataFrame, schema: Schema, *, name: str, skip: str | None
-) -> tuple[dict[str, FloatArray], list[Defect]]:
-    known, found = schema.known, [column for column in frame.columns if column != skip]
+        raise DataError(f"column names must be unique, {twice!r} is twice ({name})")
+    stamps, time_column = find_stamps(frame, name=name)
+    known, found = schema.known, [column for column in frame.columns if column != time_column]
     others = [column for column in found if column not in known]
     shown = ", ".join(map(str, others)) or "no other"
-    defects = [
-        Defect(f"a column {x!r} is needed, found {shown}{base.did_you_mean(x, others)} ({name})")
-        for x in known[: schema.n_required]
-        if x not in found
-    ]
+    missing = [x for x in known[: schema.n_required] if x not in found]
+    for x in missing:
+        near = base.did_you_mean(x, others)
+        defects.append(f"a column {x!r} is needed, found {shown}{near} ({name})")
     if schema.others == "keep":
         known += tuple(each for each in others if isinstance(each, str))
-        defects += [
-            Defect(f"column names must be text, found {each!r} ({name})")
-            for each in others
-            if not isinstance(each, str)
-        ]
-    elif schema.others == "refuse" and not defects:
-        defects += [
-            Defect(f"columns must be {' and '.join(known)}, found {each!r}"
-                   f"{base.did_you_mean(str(each), known)} ({name})")
-            for each in others
-        ]  # fmt: skip
-    read = {x: to_floats(frame[x], column=x, name=name) for x in known if x in found}
-    defects += [each for each in read.values() if isinstance(each, Defect)]
-    return {x: each for x, each in read.items() if not isinstance(each, Defect)}, defects
+    for each in others:
+        if schema.others == "keep" and not isinstance(each, str):
+            defects.append(f"column names must be text, found {each!r} ({name})")
+        elif schema.others == "refuse" and not missing:
+            near = base.did_you_mean(str(each), known)
+            defects.append(f"columns must be {' and '.join(known)}, found {each!r}{near} ({name})")
+    columns = {}
+    for x in known:
+        with defects.catch():
+            if x in found:
+                columns[x] = to_floats(frame[x], column=x, name=name)
+    return TimedTable(name, to_utc(stamps, name=name, timezone=timezone), columns)
 
 
-def to_floats(values: pd.Series, *, column: str, name: str) -> FloatArray | Defect:
+def to_floats(values: pd.Series, *, column: str, name: str) -> FloatArray:
     """Return a column as a new float64 array of shape (n,), or its first non-numeric cell."""
     if values.dtype.kind in "iufb" or values.isna().all():
         given = values.to_numpy(dtype=np.float64, na_value=np.nan)
@@ -166,15 +146,15 @@ def to_floats(values: pd.Series, *, column: str, name: str) -> FloatArray | Defe
         return floats
     rule = f"{column} must be numbers"
     if values.dtype.kind in "Mm":
-        return Defect(f"{rule}, found {values.dtype} ({name}, row 0); drop the column")
+        raise DataError(f"{rule}, found {values.dtype} ({name}, row 0); drop the column")
     texts = values.astype(str)
     bad = np.flatnonzero(pd.to_numeric(texts, errors="coerce").isna() & values.notna())
     if not bad.size:
-        return Defect(
+        raise DataError(
             f"{rule}, got {texts.iloc[0]!r}, numbers written as text ({name}, row 0); "
             f"frame[{column!r}].astype(float)"
         )
-    return Defect(
+    raise DataError(
         f"{rule}, got {texts.iloc[bad[0]]!r} in {bad.size} of {len(values)} cells "
         f"({name}, row {bad[0]}); correct the cell, or drop the column"
     )
@@ -183,7 +163,7 @@ def to_floats(values: pd.Series, *, column: str, name: str) -> FloatArray | Defe
 # --------------------------------------------------------------------------------------- times
 
 
-def find_stamps(frame: pd.DataFrame, *, name: str) -> tuple[Stamps, str | None] | Defect:
+def find_stamps(frame: pd.DataFrame, *, name: str) -> tuple[Stamps, str | None]:
     index = frame.index
     if isinstance(index, pd.DatetimeIndex) or index.name in TIME_NAMES:
         return index, None
@@ -191,9 +171,9 @@ def find_stamps(frame: pd.DataFrame, *, name: str) -> tuple[Stamps, str | None] 
     if len(found) == 1:
         return frame[found[0]], found[0]
     if found:
-        return Defect(f"one column of times is needed, found {' and '.join(found)} ({name})")
+        raise DataError(f"one column of times is needed, found {' and '.join(found)} ({name})")
     columns = ", ".join(map(str, frame.columns)) or "none"
-    return Defect(
+    raise DataError(
         f"one column of times is needed, found none among the columns {columns} ({name}); index "
         f"the frame by time, name a column one of {', '.join(TIME_NAMES)} (to_csv writes an index "
         "without a name: give it index_label='time'), or give columns={'time': 'NAME', 'open': "
@@ -201,7 +181,7 @@ def find_stamps(frame: pd.DataFrame, *, name: str) -> tuple[Stamps, str | None] 
     )
 
 
-def to_utc(stamps: Stamps, *, name: str, timezone: str | None) -> IntArray | Defect:
+def to_utc(stamps: Stamps, *, name: str, timezone: str | None) -> IntArray:
     """Return stamps as int64 UTC nanoseconds of shape (n,).
 
     Stamps are times of any resolution, ISO 8601 texts, or whole epochs in s, ms, us or ns.
@@ -219,16 +199,16 @@ def to_utc(stamps: Stamps, *, name: str, timezone: str | None) -> IntArray | Def
         is_naive = ~texts.where(given.notna(), "Z").str.contains(_ZONE)
         if is_naive.any() and not is_naive.all():
             row = int(np.flatnonzero(is_naive != is_naive.iloc[0])[0])
-            return Defect(
+            raise DataError(
                 f"stamps must all have a zone or none, were {texts.iloc[0]!r} and "
                 f"{texts.iloc[row]!r} ({name}, row {row}); write them all in UTC, ending in Z"
             )
         given = given.dt.tz_localize(None) if is_naive.any() else given
     index = pd.DatetimeIndex(given)
     if index.hasnans:
-        return _unreadable(texts, np.asarray(index.isna()), name)
+        raise _unreadable(texts, np.asarray(index.isna()), name)
     if index.tz is None and timezone is None:
-        return Defect(
+        raise DataError(
             f"stamps must have a time zone, got {index[0] if len(index) else 'none'} ({name}, row "
             "0); timezone='UTC', or the zone they were written in"
         )
@@ -236,10 +216,10 @@ def to_utc(stamps: Stamps, *, name: str, timezone: str | None) -> IntArray | Def
         aware = index.tz_localize(timezone) if index.tz is None else index
         return np.asarray(aware.as_unit("ns").asi8, dtype=np.int64).copy()
     except (ValueError, OverflowError) as error:  # a clock change, or outside 1678 to 2261
-        return Defect(
+        raise DataError(
             f"stamps must be moments that UTC nanoseconds can hold, got "
             f"{' '.join(str(error).split())[:120]} ({name}); write the stamps in UTC"
-        )
+        ) from error
 
 
 def check_timezone(timezone: str | None) -> None:
@@ -252,30 +232,30 @@ def check_timezone(timezone: str | None) -> None:
         ) from error
 
 
-def _from_epochs(given: pd.Series, name: str) -> IntArray | Defect:
+def _from_epochs(given: pd.Series, name: str) -> IntArray:
     floats = given.to_numpy(dtype=np.float64, na_value=np.nan)
     is_float = given.dtype.kind == "f"
     is_whole = (floats == np.trunc(floats)) & (floats < (2**53 if is_float else 2.0**63))
     is_bad = ~((floats >= _SMALLEST_EPOCH) & is_whole)
     if is_bad.any():
-        return _unreadable(given, is_bad, name)
+        raise _unreadable(given, is_bad, name)
     epochs = given.to_numpy(dtype=np.int64)
     bounds, known = np.array(_EPOCHS).T
     factors = known[np.searchsorted(bounds, epochs)]
     if (factors != factors[:1]).any():
         row = int(np.argmax(factors != factors[0]))
-        return Defect(
+        raise DataError(
             f"epochs must all be in one unit, were {int(epochs[0])} and {int(epochs[row])} "
             f"({name}, row {row}); some venues went from ms to us within a file"
         )
     return np.asarray(epochs * factors)
 
 
-def _unreadable(given: pd.Series, is_bad: BoolArray, name: str) -> Defect:
+def _unreadable(given: pd.Series, is_bad: BoolArray, name: str) -> DataError:
     count, row = int(is_bad.sum()), int(np.argmax(is_bad))
     value = given.iloc[row]
     shown = repr(value) if isinstance(value, str) else value
-    return Defect(
+    return DataError(
         f"every row needs a readable time, got {shown} in {count} "
         f"row{'s' * (count > 1)} ({name}, row {row}); write it as 2021-05-19T12:00Z, whole numbers "
         "as epochs in s, ms, us or ns, or drop the row"
@@ -287,36 +267,35 @@ def _unreadable(given: pd.Series, is_bad: BoolArray, name: str) -> Defect:
 
 class SourceFrame(NamedTuple):
     name: str
-    content: pd.DataFrame | Defect
+    content: pd.DataFrame | DataError
     is_file: bool = False
 
 
 def read_table(
-    parts: Sequence[SourceFrame], schema: Schema, timezone: str | None
-) -> tuple[TimedTable | None, list[Defect]]:
-    tables, defects = [], []
+    parts: Sequence[SourceFrame], schema: Schema, timezone: str | None, defects: Defects
+) -> TimedTable | None:
+    tables = []
     for part in parts:
-        if isinstance(part.content, Defect):
-            defects.append(part.content)
-            continue
-        table, found = read_frame(part.content, schema, name=part.name, timezone=timezone)
-        defects += found
-        if table is not None:
+        with defects.catch():
+            if isinstance(part.content, DataError):
+                raise part.content
+            table = read_frame(part.content, schema, defects, name=part.name, timezone=timezone)
             is_back = part.is_file and is_increasing(-table.time)  # newest first
             tables.append(table.rows(slice(None, None, -1)) if is_back else table)
     if len(tables) < len(parts) or not tables:
-        return None, defects
+        return None
     tables.sort(key=lambda table: int(table.time[0]))
     first = tables[0]
     for other in tables[1:]:
         if differ := ", ".join(sorted({*first.columns} ^ {*other.columns})):
             wrong = f"files of one table must have the same columns, {first.name} and {other.name}"
-            return None, defects or [Defect(f"{wrong} differ in {differ}")]
+            defects += [] if defects else [f"{wrong} differ in {differ}"]
+            return None
     if len(tables) == 1:
-        return first, defects
+        return first
     columns = {name: np.concatenate([t.columns[name] for t in tables]) for name in first.columns}
     time = np.concatenate([table.time for table in tables])
-    return TimedTable(f"{first.name} and {len(tables) - 1} more", time, columns), defects
+    return TimedTable(f"{first.name} and {len(tables) - 1} more", time, columns)
 
 
 JITTER = MINUTE

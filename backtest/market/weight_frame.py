@@ -13,7 +13,7 @@ from backtest import base
 from backtest.base import DataError, FloatArray, IntArray, ParameterError, check_number, format_time
 from backtest.market.files import read_file
 from backtest.market.market import Market
-from backtest.market.tables import find_stamps, nearest_minute, require, to_floats, to_utc
+from backtest.market.tables import find_stamps, nearest_minute, to_floats, to_utc
 
 Weights: TypeAlias = "pd.DataFrame | FloatArray | Mapping[str, float] | None"
 CARRY = "bt.signals.from_frame(markets, frame, carry=True)"
@@ -96,13 +96,9 @@ def weights_to_frame(weights: FloatArray, markets: Any) -> pd.DataFrame:
 def _read_frame(frame: pd.DataFrame, markets: Any, argument: str) -> FloatArray:
     check_columns_of_frame(frame, markets, argument)
     stamps = read_stamps(frame.index, argument)
-    kept = _find_bars(stamps, markets, argument)
-    values = np.full((len(markets), markets.n_bars), np.nan)
-    numbers = _read_numbers(frame, argument)
-    for column, name in enumerate(frame.columns):
-        if name in markets:
-            values[markets.names.index(name), kept[kept >= 0]] = numbers[kept >= 0, column]
-    return values
+    _check_bars(stamps, markets, argument)
+    read = pd.DataFrame(_read_numbers(frame, argument), stamps, frame.columns)
+    return read.reindex(index=markets.time, columns=[*markets.names]).to_numpy().T.copy()
 
 
 def check_columns_of_frame(frame: pd.DataFrame, markets: Any, argument: str) -> None:
@@ -142,30 +138,25 @@ def read_stamps(index: pd.Index, argument: str) -> IntArray:
     return np.asarray(index.as_unit("ns").asi8)
 
 
-def _find_bars(stamps: Any, markets: Any, argument: str) -> Any:
-    inside = (stamps >= markets.start) & (stamps < markets.end)
-    if not inside.any():
+def _check_bars(stamps: IntArray, markets: Any, argument: str) -> None:
+    inside = np.sort(stamps[(stamps >= markets.start) & (stamps < markets.end)])
+    if not inside.size:
         raise ParameterError(
             f"{argument} must have a row inside the panel, has none from "
             f"{format_time(markets.start)} to {format_time(markets.end)}"
         )
-    bars = np.minimum(np.searchsorted(markets.time, stamps), markets.n_bars - 1)
-    odd = np.flatnonzero(inside & (markets.time[bars] != stamps))
-    if len(odd):
+    odd = inside[~np.isin(inside, markets.time)]
+    if odd.size:
         raise ParameterError(
-            f"{argument}: each row must be stamped with the open of a bar, {len(odd)} of "
-            f"{inside.sum()} are not, the first at {format_time(int(stamps[odd[0]]))}; stamp each "
+            f"{argument}: each row must be stamped with the open of a bar, {odd.size} of "
+            f"{inside.size} are not, the first at {format_time(int(odd[0]))}; stamp each "
             f"with the moment from which it is known, and use {CARRY}"
         )
-    _check_density(bars[inside], argument)
-    return np.where(inside, bars, -1)
-
-
-def _check_density(bars: Any, argument: str) -> None:
-    spanned = int(bars.max() - bars.min()) + 1
-    if 2 * len(bars) < spanned:
+    first, last = np.searchsorted(markets.time, inside[[0, -1]])
+    spanned = int(last - first) + 1
+    if 2 * inside.size < spanned:
         raise ParameterError(
-            f"{argument} must have a row for the bars that it spans, has {len(bars):,} for "
+            f"{argument} must have a row for the bars that it spans, has {inside.size:,} for "
             f"{spanned:,}; bars without one would be flat: stamp each row with the moment from "
             f"which it is known (for daily bars the next midnight), and use {CARRY}"
         )
@@ -173,12 +164,9 @@ def _check_density(bars: Any, argument: str) -> None:
 
 def _read_constants(given: Mapping[str, float], markets: Any, argument: str) -> FloatArray:
     check_names(given, markets, argument)
-    values = np.full((len(markets), markets.n_bars), np.nan)
-    for name, value in given.items():
-        number = check_number(f"{argument}: the weight of {name!r}", value)
-        if name in markets:
-            values[markets.names.index(name)] = number
-    return values
+    told = {x: check_number(f"{argument}: the weight of {x!r}", each) for x, each in given.items()}
+    held = np.array([told.get(name, np.nan) for name in markets.names])
+    return np.repeat(held[:, None], markets.n_bars, axis=1)
 
 
 def _read_array(given: Any, markets: Any, argument: str, first: int) -> FloatArray:
@@ -226,9 +214,9 @@ def read_weight_file(path: Path, timezone: str | None = None) -> pd.DataFrame:
         raise DataError(
             f"a file of weights must exist, {str(path)!r} does not; searched from {Path.cwd()}"
         )
-    frame = require(read_file(path))
-    stamps, column = require(find_stamps(frame, name=path.name))
-    times = require(to_utc(stamps, name=path.name, timezone=timezone))
+    frame = read_file(path)
+    stamps, column = find_stamps(frame, name=path.name)
+    times = to_utc(stamps, name=path.name, timezone=timezone)
     names = [name for name in frame.columns if name != column]
     doubled = next((name for name in names if names.count(name) > 1), None)
     if doubled is not None:
@@ -236,10 +224,7 @@ def read_weight_file(path: Path, timezone: str | None = None) -> pd.DataFrame:
             f"each instrument must have one column, {str(doubled)!r} has {names.count(doubled)} "
             f"({path.name})"
         )
-    values = {
-        str(name): require(to_floats(frame[name], column=str(name), name=path.name))
-        for name in names
-    }
+    values = {str(name): to_floats(frame[name], column=str(name), name=path.name) for name in names}
     return pd.DataFrame(values, index=base.utc_index(times))
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 from backtest import base
 from backtest.base import DataError, ParameterError, checked, count_nouns, did_you_mean, repr_given
 from backtest.base.units import YEAR_DAYS
-from backtest.market import Defect, read_file, refuse, require, suffix_of, to_floats, to_utc
+from backtest.market import Defects, read_file, suffix_of, to_floats, to_utc
 from backtest.market.files import SUFFIXES
 from backtest.options.pricing import Settlement, implied_volatility, price, volatility_reason
 
@@ -60,43 +60,39 @@ def read_table(frame: pd.DataFrame, *, where: str) -> tuple[pd.DataFrame, str]:
         )
     if not len(frame):
         raise DataError(f"a chain needs at least one row, got none ({where})")
-    columns, defects = read_columns(renamed, where)
-    refuse(defects, where=where)
-    table = pd.DataFrame(columns)
-    refuse(find_impossible(table, where), where=where)
+    table = pd.DataFrame(read_columns(renamed, where))
+    refuse_impossible(table, where)
     return complete(table), "coin" if is_deribit else ""
 
 
-def read_columns(frame: pd.DataFrame, where: str) -> tuple[dict[str, object], list[Defect]]:
-    read: dict[str, object | Defect] = {}
+def read_columns(frame: pd.DataFrame, where: str) -> dict[str, object]:
+    read, defects = dict[str, object](), Defects()
     for name in ("time", "expiry", "quoted"):
         given = frame[name] if name in frame else frame["time"]
-        stamps = to_utc(given, name=f"{where}, {name}", timezone="UTC")
-        read[name] = stamps if isinstance(stamps, Defect) else pd.DatetimeIndex(stamps, tz="UTC")
+        with defects.catch():
+            stamps = to_utc(given, name=f"{where}, {name}", timezone="UTC")
+            read[name] = pd.DatetimeIndex(stamps, tz="UTC")
     for name in ("strike", *NUMBERS):
         given = frame[name] if name in frame else pd.Series(np.nan, frame.index)
-        read[name] = to_floats(given, column=name, name=where)
-    read["kind"] = read_kinds(frame["kind"], where)
+        with defects.catch():
+            read[name] = to_floats(given, column=name, name=where)
+    kinds = frame["kind"].astype(str).str.lower().map(KINDS)
+    if kinds.isna().any():
+        first = frame["kind"][kinds.isna()].iloc[0]
+        found = f"got {first!r} in {int(kinds.isna().sum())} of {len(frame)} rows"
+        defects.append(f"kind must be call or put, {found} ({where})")
+    read["kind"] = kinds.to_numpy(dtype=str)
     for name in ("underlying", "name"):
         read[name] = frame[name].astype(str) if name in frame else ""
     future = frame.get("future")
     read["forward_source"] = "" if future is None else future.astype(object)
     if "forward_source" in frame:
         read["forward_source"] = frame["forward_source"].astype(str)
-    defects = [each for each in read.values() if isinstance(each, Defect)]
-    return dict(read), defects
+    defects.refuse(where)
+    return read
 
 
-def read_kinds(values: pd.Series, where: str) -> np.ndarray | Defect:
-    kinds = values.astype(str).str.lower().map(KINDS)
-    if kinds.isna().any():
-        first = values[kinds.isna()].iloc[0]
-        found = f"got {first!r} in {int(kinds.isna().sum())} of {len(values)} rows"
-        return Defect(f"kind must be call or put, {found} ({where})")
-    return kinds.to_numpy(dtype=str)
-
-
-def find_impossible(table: pd.DataFrame, where: str) -> list[Defect]:
+def refuse_impossible(table: pd.DataFrame, where: str) -> None:
     rules = {
         "strike must be positive": ~(table["strike"] > 0.0),
         "a forward must be positive": table["forward"] <= 0.0,
@@ -105,15 +101,13 @@ def find_impossible(table: pd.DataFrame, where: str) -> list[Defect]:
         "volatility must be finite and not negative": (table["iv"] < 0.0) | np.isinf(table["iv"]),
         "prices must be finite": np.isinf(table[["bid", "ask", "mark", "forward"]]).any(axis=1),
     }
-    return [
-        Defect(
-            f"{rule}, got {table.loc[bad].iloc[0][['strike', *NUMBERS]].to_dict()} in "
-            f"{int(bad.sum())} of {len(table)} rows "
-            f"({where}, row {int(np.flatnonzero(bad)[0]) + 1})"
-        )
+    Defects(
+        f"{rule}, got {table.loc[bad].iloc[0][['strike', *NUMBERS]].to_dict()} in "
+        f"{int(bad.sum())} of {len(table)} rows "
+        f"({where}, row {int(np.flatnonzero(bad)[0]) + 1})"
         for rule, bad in rules.items()
         if bad.any()
-    ]
+    ).refuse(where)
 
 
 def complete(table: pd.DataFrame) -> pd.DataFrame:
@@ -352,9 +346,7 @@ class Chain:
                 f"a folder of chains needs files that end in {', '.join(SUFFIXES)}, got none in "
                 f"{path}"
             )
-        chains = [
-            cls._build(require(read_file(each)), settlement, str(each)) for each in files or [given]
-        ]
+        chains = [cls._build(read_file(each), settlement, str(each)) for each in files or [given]]
         if not given.is_dir():
             return chains[0]
         if len({each.settlement for each in chains}) > 1:
