@@ -27,14 +27,7 @@ import numpy as np
 import pandas as pd
 
 from backtest import base
-from backtest.base import (
-    DataError,
-    ParameterError,
-    TimeLike,
-    format_duration,
-    format_time,
-    to_nanoseconds,
-)
+from backtest.base import DataError, ParameterError, format_time
 from backtest.base.units import DAY, HOUR
 from backtest.market import files as f
 from backtest.market.quality import quality
@@ -43,12 +36,12 @@ from backtest.market.tables import SCHEMAS, Defects, SourceFrame, read_table
 ARCHIVES = {"binance-archive": "um", "binance-archive-coinm": "cm"}
 ARCHIVE_URL = "https://data.binance.vision"
 """Source: github.com/binance/binance-public-data, README, "Where do I access it"."""
+FOLDERS = {"funding": "fundingRate", "mark": "markPriceKlines", "bars": "klines"}
 COLUMNS = {
     "funding": ("rate", "mark"),
     "mark": ("open", "high", "low", "close"),
     "bars": ("open", "high", "low", "close", "volume"),
 }
-KINDS = tuple(COLUMNS)
 FACTS = "fetch.json"
 
 LARGEST_TEXT = 64 << 20
@@ -63,6 +56,8 @@ MILLISECOND = 1_000_000
 
 
 class Offer(NamedTuple):
+    """The class of ccxt, the most rows of a page by kind, and how the exchange names things."""
+
     client: str
     limits: Mapping[str, int]
     until: str = "until"
@@ -70,29 +65,24 @@ class Offer(NamedTuple):
     rate: str | None = None
     mark: str | None = None
 
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        return tuple(self.limits)
 
-
-_THOUSAND = dict.fromkeys(KINDS, 1000)
+_THOUSAND = dict.fromkeys(COLUMNS, 1000)
 OFFERS: Mapping[str, Offer] = {
     "binance": Offer("binanceusdm", _THOUSAND, mark="markPrice"),
     "binance-coinm": Offer("binancecoinm", _THOUSAND, mark="markPrice"),
     "bybit": Offer("bybit", {"bars": 1000, "mark": 1000, "funding": 200}),
-    "okx": Offer("okx", dict.fromkeys(KINDS, 100), until="after"),
+    "okx": Offer("okx", dict.fromkeys(COLUMNS, 100), until="after"),
     "hyperliquid": Offer("hyperliquid", {"bars": 5000, "funding": 500}, ends_bars=True),
     "bitmex": Offer("bitmex", {"bars": 500, "funding": 500}),
     # An hour's payment: ccxt's own fundingRate is the sum of eight, at every hour.
     "deribit": Offer("deribit", {"bars": 1000, "funding": 700}, rate="interest_1h"),
 }
 """Sources: ccxt 4.5.64, the methods ``fetch_ohlcv`` and ``fetch_funding_rate_history`` of each
-exchange and their limits (read 2026-11-20); tests compare ``kinds`` with its ``has``.
+exchange and their limits (read 2026-11-20); tests compare the kinds with its ``has``.
 """
-_FOLDERS = {"bars": "klines", "mark": "markPriceKlines", "funding": "fundingRate"}
 
-Page = tuple[pd.DataFrame, int]
-"""Rows, and the time up to which they are complete (ns)."""
+Pages = Callable[[str, int, int], Iterator[tuple[pd.DataFrame, int]]]
+"""Of a kind over a span: rows, and the time up to which they are complete (ns)."""
 
 
 class Request(NamedTuple):
@@ -100,7 +90,7 @@ class Request(NamedTuple):
 
     ``interval`` is the length of a bar in ns, a whole part of a day; ``start`` is the first open,
     ``end`` the midnight before which the last bar opens, both UTC ns; None: as far as the source
-    has data. ``kinds`` are some of ``KINDS``, bars always.
+    has data. ``kinds`` are some of those of ``COLUMNS``, bars always.
     """
 
     source: str
@@ -108,53 +98,67 @@ class Request(NamedTuple):
     interval: int
     start: int
     end: int | None
-    kinds: tuple[str, ...] = KINDS
+    kinds: tuple[str, ...]
 
     @property
     def length(self) -> str:
-        return format_duration(self.interval)
-
-    def identity(self) -> dict[str, Any]:
-        return {"source": self.source, "symbol": self.symbol, "interval": self.length}
+        return base.format_duration(self.interval)
 
 
 def read_request(
     symbol: str,
     *,
-    start: TimeLike,
-    end: TimeLike | None = None,
+    start: base.TimeLike,
+    end: base.TimeLike | None = None,
     source: str = "binance-archive",
     interval: str = "1m",
     without: Sequence[str] = (),
 ) -> Request:
     base.Choice(*ARCHIVES, *OFFERS).check("source", source)
     for kind in without:
-        base.Choice(*KINDS[:2]).check("without", kind)
-    kinds = tuple(kind for kind in KINDS if kind not in without)
+        base.Choice("funding", "mark").check("without", kind)
+    kinds = tuple(kind for kind in COLUMNS if kind not in without)
     length = base.parse_duration(interval, "interval")
-    first = to_nanoseconds(start, "start")
-    last = None if end is None else to_nanoseconds(end, "end")
+    first = base.to_nanoseconds(start, "start")
+    last = None if end is None else base.to_nanoseconds(end, "end")
     for name, stamp in (("start", first), ("end", last)):
         if stamp is not None and stamp % DAY:
             raise ParameterError(f"{name} must be a midnight of UTC, got {format_time(stamp)}")
-    if last is not None and last <= first:
-        raise ParameterError(f"end must be after the start, got {format_time(last)}")
     if DAY % length:
         raise ParameterError(
-            f"interval must divide a day, got {format_duration(length)}; resample shorter bars"
+            f"interval must divide a day, got {base.format_duration(length)}; resample shorter bars"
         )
     if source in ARCHIVES and not re.fullmatch(r"[A-Z0-9_]{2,40}", symbol):
         raise ParameterError(
             "symbol must have capital letters, digits and _ only (BTCUSDT, or BTCUSD_PERP of "
             f"binance-archive-coinm), got {symbol!r}"
         )
-    lacking = [kind for kind in kinds if source in OFFERS and kind not in OFFERS[source].kinds]
-    if lacking:
+    offered = COLUMNS if source in ARCHIVES else OFFERS[source].limits
+    if lacking := [kind for kind in kinds if kind not in offered]:
         raise ParameterError(
             f"{source} has no history of {' and '.join(lacking)}; without={lacking}, and "
             "liquidations are tested on last prices"
         )
+    if last is not None and last <= first:
+        raise ParameterError(f"end must be after the start, got {format_time(last)}")
     return Request(source, symbol, length, first, last, kinds)
+
+
+def import_or_refuse(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ParameterError(
+            f"this fetch needs {module}, which is not installed; "
+            "pip install 'leverage-backtest[fetch]'"
+        ) from error
+
+
+def make_frame(kind: str, stamps: Any, values: Any) -> pd.DataFrame:
+    numbers = np.array(values, dtype=np.float64).reshape(-1, len(COLUMNS[kind]))
+    frame = pd.DataFrame(numbers, columns=[*COLUMNS[kind]])
+    frame.insert(0, "time", np.asarray(stamps, dtype=np.int64))
+    return frame
 
 
 # ------------------------------------------------------------------------------ Binance's archive
@@ -168,35 +172,31 @@ class Archive(NamedTuple):
     first_wait: float
     notice: Callable[[str], None]
 
-    def pages(self, kind: str, start: int, end: int) -> Iterator[Page]:
+    def pages(self, kind: str, start: int, end: int) -> Iterator[tuple[pd.DataFrame, int]]:
         for month in pd.period_range(pd.Timestamp(start), pd.Timestamp(end - 1), freq="M"):
             first, last = (int(each.start_time.as_unit("ns").value) for each in (month, month + 1))
             whole = self._get(kind, first, last) if last <= self.now else None
             parts = [] if whole is None else [whole]
-            is_by_day = whole is not None or last + RECENT >= self.now
-            if kind != "funding" and is_by_day:
-                parts += self._get_days(kind, whole, max(first, start), min(last, end))
+            if kind != "funding" and (whole is not None or last + RECENT >= self.now):
+                held = np.empty(0, np.int64) if whole is None else whole["time"].to_numpy() // DAY
+                days, counts = np.unique(held, return_counts=True)
+                there = days[counts >= DAY // self.request.interval] * DAY
+                wanted = np.arange(max(first, start) // DAY * DAY, min(last, end), DAY)
+                found = (self._get(kind, day, day + DAY)
+                         for day in np.setdiff1d(wanted, there).tolist())  # fmt: skip
+                parts += [rows for rows in found if rows is not None]
             if parts:
                 yield pd.concat(parts), min(last, end)
 
-    def _get_days(
-        self, kind: str, whole: pd.DataFrame | None, start: int, end: int
-    ) -> list[pd.DataFrame]:
-        held = np.empty(0, np.int64) if whole is None else whole["time"].to_numpy() // DAY * DAY
-        days, counts = np.unique(held, return_counts=True)
-        there = {*days[counts >= DAY // self.request.interval].tolist()}
-        lacking = (day for day in range(start // DAY * DAY, end, DAY) if day not in there)
-        found = (self._get(kind, day, day + DAY) for day in lacking)
-        return [rows for rows in found if rows is not None]
-
     def _get(self, kind: str, start: int, end: int) -> pd.DataFrame | None:
-        request = self.request
-        period, stamp = ("daily", "%Y-%m-%d") if end - start == DAY else ("monthly", "%Y-%m")
-        what = "fundingRate" if kind == "funding" else request.length
-        folder = f"{ARCHIVES[request.source]}/{period}/{_FOLDERS[kind]}/{request.symbol}"
-        folder += "" if kind == "funding" else f"/{request.length}"
-        file = f"{request.symbol}-{what}-{pd.Timestamp(start).strftime(stamp)}.zip"
-        url = f"{self.address}/data/futures/{folder}/{file}"
+        """Return the rows of a month or a day, None if there is no such file."""
+        symbol, length = self.request.symbol, self.request.length
+        period, form = ("daily", "%Y-%m-%d") if end - start == DAY else ("monthly", "%Y-%m")
+        what, folder = (FOLDERS[kind], "") if kind == "funding" else (length, f"{length}/")
+        url = (
+            f"{self.address}/data/futures/{ARCHIVES[self.request.source]}/{period}/{FOLDERS[kind]}/"
+            f"{symbol}/{folder}{symbol}-{what}-{pd.Timestamp(start).strftime(form)}.zip"
+        )
         content = self._download(url)
         if content is None:
             return None
@@ -206,8 +206,7 @@ class Archive(NamedTuple):
 
     def _download(self, url: str) -> bytes | None:
         """Return a file that has its checksum, None if there is none."""
-        import httpx  # noqa: PLC0415 - only where something is fetched
-
+        httpx = import_or_refuse("httpx")
         for attempt in range(ATTEMPTS):
             try:
                 answer = self.client.get(url)
@@ -238,16 +237,6 @@ class Archive(NamedTuple):
         )
 
 
-def import_or_refuse(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise ParameterError(
-            f"this fetch needs {module}, which is not installed; "
-            "pip install 'leverage-backtest[fetch]'"
-        ) from error
-
-
 def read_archive_rows(content: bytes, kind: str, where: str) -> pd.DataFrame:
     """Return the rows of a zip file of the archive, ``time`` in UTC ns."""
     with f.reading(where):
@@ -265,13 +254,6 @@ def read_archive_rows(content: bytes, kind: str, where: str) -> pd.DataFrame:
     return make_frame(kind, table.time, np.stack(columns, axis=1))
 
 
-def make_frame(kind: str, stamps: Any, values: Any) -> pd.DataFrame:
-    numbers = np.array(values, dtype=np.float64).reshape(-1, len(COLUMNS[kind]))
-    frame = pd.DataFrame(numbers, columns=[*COLUMNS[kind]])
-    frame.insert(0, "time", np.asarray(stamps, dtype=np.int64))
-    return frame
-
-
 # ---------------------------------------------------------------------------------------- exchanges
 
 
@@ -280,7 +262,7 @@ class Exchange(NamedTuple):
     request: Request
     symbol: str
 
-    def pages(self, kind: str, start: int, end: int) -> Iterator[Page]:
+    def pages(self, kind: str, start: int, end: int) -> Iterator[tuple[pd.DataFrame, int]]:
         ask = self._ask_funding if kind == "funding" else self._ask_bars
         while start < end:
             where = f"{self.request.source}, {kind} from {format_time(start)}"
@@ -294,7 +276,7 @@ class Exchange(NamedTuple):
             yield rows[(rows["time"] >= start) & (rows["time"] < end)], min(reached, end)
             start = reached
 
-    def _ask_bars(self, kind: str, start: int, end: int) -> Page:
+    def _ask_bars(self, kind: str, start: int, end: int) -> tuple[pd.DataFrame, int]:
         offer, interval = OFFERS[self.request.source], self.request.interval
         params: dict[str, Any] = {"price": "mark"} if kind == "mark" else {}
         window = start + offer.limits[kind] * interval
@@ -307,13 +289,13 @@ class Exchange(NamedTuple):
         rows = make_frame(kind, stamps, [row[1 : 1 + len(COLUMNS[kind])] for row in answer])
         return rows, int(rows["time"].max()) + interval if len(rows) else min(window, end)
 
-    def _ask_funding(self, kind: str, start: int, end: int) -> Page:
+    def _ask_funding(self, kind: str, start: int, end: int) -> tuple[pd.DataFrame, int]:
         offer = OFFERS[self.request.source]
         until = min(end, start + (offer.limits[kind] - 1) * HOUR)
+        params = {offer.until: until // MILLISECOND}
         answer = self.client.fetch_funding_rate_history(
-            self.symbol, start // MILLISECOND, offer.limits[kind],
-            {offer.until: until // MILLISECOND},
-        )  # fmt: skip
+            self.symbol, start // MILLISECOND, offer.limits[kind], params
+        )
         values = []
         for entry in answer:
             price = entry.get("info", {}).get(offer.mark) if offer.mark else None
@@ -336,20 +318,13 @@ def reading(where: str) -> Iterator[None]:
         ) from error
 
 
-def connect_exchange(request: Request) -> Any:
-    retries = {"maxRetriesOnFailure": ATTEMPTS - 1, "maxRetriesOnFailureDelay": 1000}
-    settings = {"enableRateLimit": True, "timeout": 20_000, "options": retries}
-    return getattr(import_or_refuse("ccxt"), OFFERS[request.source].client)(settings)
-
-
 def find_symbol(client: Any, request: Request) -> tuple[str, str]:
     """Return the symbol of ccxt and the venue's own."""
     wanted, source = request.symbol, request.source
     with reading(f"{source}, the list of markets"):
         markets = [*client.load_markets().values()]
     found = [each for each in markets if wanted in (each["symbol"], each["id"])]
-    contracts = [each for each in found if each.get("contract") or each.get("swap")] or found
-    if not contracts:
+    if not found:
         known = [name for each in markets for name in (each["symbol"], each["id"])]
         raise ParameterError(
             f"symbol must be listed at {source}, as the venue or ccxt writes it "
@@ -360,7 +335,8 @@ def find_symbol(client: Any, request: Request) -> tuple[str, str]:
             f"interval must be a length of bars that {source} offers, "
             f"{', '.join(client.timeframes)}, got {request.length}"
         )
-    return str(contracts[0]["symbol"]), str(contracts[0]["id"])
+    chosen = max(found, key=lambda each: bool(each.get("contract") or each.get("swap")))
+    return str(chosen["symbol"]), str(chosen["id"])
 
 
 # --------------------------------------------------------------------------------- into the folder
@@ -372,12 +348,11 @@ class Fetched(NamedTuple):
     is_new: bool
 
 
-def read_facts(folder: Path, request: Request) -> dict[str, Any]:
-    """Return what an earlier fetch noted, nothing in a new folder."""
+def read_facts(folder: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an earlier fetch of the same noted, nothing in a new folder."""
     path = folder / FACTS
     if not path.exists():
-        data = sorted(p.name for p in folder.glob("*") if f.suffix_of(p) in f.SUFFIXES)
-        if data:
+        if data := sorted(p.name for p in folder.glob("*") if f.suffix_of(p) in f.SUFFIXES):
             raise DataError(
                 f"a fetch needs a folder of its own, this one holds {', '.join(data[:4])} "
                 f"({folder})"
@@ -385,27 +360,13 @@ def read_facts(folder: Path, request: Request) -> dict[str, Any]:
         return {}
     facts = base.parse_json(base.read_small(path), path)
     known = facts if isinstance(facts, dict) and isinstance(facts.get("from"), str) else {}
-    other = [(k, known.get(k), x) for k, x in request.identity().items() if known.get(k) != x]
-    if other:
-        found = ", ".join(f"{name} {held}" for name, held, _ in other)
-        wanted = ", ".join(f"{name} {asked}" for name, _, asked in other)
+    if other := [name for name, value in wanted.items() if known.get(name) != value]:
+        held = ", ".join(f"{name} {known.get(name)}" for name in other)
+        asked = ", ".join(f"{name} {wanted[name]}" for name in other)
         raise DataError(
-            f"a folder must hold one instrument: this one holds {found}, not {wanted} ({path})"
+            f"a folder must hold one instrument: this one holds {held}, not {asked} ({path})"
         )
     return known
-
-
-def read_rows(folder: Path, kind: str) -> pd.DataFrame:
-    try:
-        frame = pd.read_parquet(folder / f"{kind}.parquet")
-        stamps = pd.DatetimeIndex(frame.pop("time")).as_unit("ns").asi8
-        return make_frame(kind, stamps, frame[[*COLUMNS[kind]]].to_numpy())
-    except (OSError, ValueError, KeyError):  # not there, or damaged: fetched again
-        return make_frame(kind, [], [])
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    base.write_file(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def fetch_market(
@@ -435,9 +396,10 @@ def fetch_market(
         raise ParameterError(
             f"base_url must begin with http:// or https://, and is of the archive, got {base_url!r}"
         )
-    facts, start = read_facts(folder, request), request.start
-    if facts:
-        start = to_nanoseconds(facts["from"], FACTS)
+    start = request.start
+    identity = {"source": request.source, "symbol": request.symbol, "interval": request.length}
+    if facts := read_facts(folder, identity):
+        start = base.to_nanoseconds(facts["from"], FACTS)
         if request.start < start:
             raise ParameterError(
                 f"start must be {facts['from']} or later in a folder that begins there, got "
@@ -447,26 +409,31 @@ def fetch_market(
         is_whole &= all((folder / f"{kind}.parquet").exists() for kind in request.kinds)
         if is_whole and request.end and format_time(request.end) <= facts["to"]:
             return Fetched(folder, facts, is_new=False)
-    with contextlib.ExitStack() as stack:
-        instrument = request.symbol
-        if is_archive:
-            httpx = import_or_refuse("httpx")
-            web = stack.enter_context(httpx.Client(timeout=20.0))
-            address = (base_url or ARCHIVE_URL).rstrip("/")
-            pages: Any = Archive(web, address, request, now, first_wait, notice).pages
-        else:
-            client = client or connect_exchange(request)
-            symbol, instrument = find_symbol(client, request)
-            pages = Exchange(client, request, symbol).pages
-        facts = {**request.identity(), "instrument": instrument, "from": format_time(start)}
-        return fetch_kinds(folder, request, facts, pages, start, request.end or today, report)
+    facts = {**identity, "instrument": request.symbol, "from": format_time(start)}
+    until = request.end or today
+    if is_archive:
+        address = (base_url or ARCHIVE_URL).rstrip("/")
+        with import_or_refuse("httpx").Client(timeout=20.0) as web:
+            pages = Archive(web, address, request, now, first_wait, notice).pages
+            return fetch_kinds(folder, request, facts, pages, start, until, report)
+    if client is None:
+        retries = {"maxRetriesOnFailure": ATTEMPTS - 1, "maxRetriesOnFailureDelay": 1000}
+        settings = {"enableRateLimit": True, "timeout": 20_000, "options": retries}
+        client = getattr(import_or_refuse("ccxt"), OFFERS[request.source].client)(settings)
+    symbol, facts["instrument"] = find_symbol(client, request)
+    pages = Exchange(client, request, symbol).pages
+    return fetch_kinds(folder, request, facts, pages, start, until, report)
 
 
 def fetch_kinds(
-    folder: Path, request: Request, facts: dict[str, Any],
-    pages: Callable[[str, int, int], Iterator[Page]], start: int, until: int,
+    folder: Path,
+    request: Request,
+    facts: dict[str, Any],
+    pages: Pages,
+    start: int,
+    until: int,
     report: Callable[[int, int], None] | None,
-) -> Fetched:  # fmt: skip
+) -> Fetched:
     days = max((until - start) // DAY, 1)
     counts: dict[str, int] = {}
     rows = make_frame("bars", [], [])
@@ -499,10 +466,19 @@ def fetch_kinds(
     gaps = [f"{request.source} has no {kind} there" for kind in lacking]
     if first > start or last < until:
         gaps.append(f"bars run from {format_time(first)} to {format_time(last)}")
-    gaps += map(str, quality(folder, interval=request.length).defects)
+    gaps += quality(folder, interval=request.length).defects
     facts |= {"to": format_time(last), "rows": counts, "gaps": gaps}
     write_json(folder / FACTS, facts)
     return Fetched(folder, facts, is_new=True)
+
+
+def read_rows(folder: Path, kind: str) -> pd.DataFrame:
+    try:
+        frame = pd.read_parquet(folder / f"{kind}.parquet")
+        stamps = pd.DatetimeIndex(frame.pop("time")).as_unit("ns").asi8
+        return make_frame(kind, stamps, frame[[*COLUMNS[kind]]].to_numpy())
+    except (OSError, ValueError, KeyError):  # not there, or damaged: fetched again
+        return make_frame(kind, [], [])
 
 
 def store(
@@ -522,3 +498,7 @@ def store(
             f"cannot write to the folder of the fetch, {folder}: {base.describe_fault(error)}"
         ) from error
     return rows
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    base.write_file(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())

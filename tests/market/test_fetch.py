@@ -325,7 +325,7 @@ def ask(folder: Path, fake: Any, end: str | None = END, **how):
 @pytest.mark.parametrize("source", OFFERS)
 def test_every_offer_is_fetched_as_its_venue_gives_it(tmp_path, source):
     offer = OFFERS[source]
-    lacking = [kind for kind in ("mark", "funding") if kind not in offer.kinds]
+    lacking = [kind for kind in ("mark", "funding") if kind not in offer.limits]
     assert ask(tmp_path / "btc", Fake(), source=source, without=lacking).facts["to"] == END
     market = bt.Market.load(tmp_path / "btc")
     rows = klines(epoch(START), epoch(END), 3_600_000)
@@ -375,7 +375,7 @@ def test_offers_are_what_ccxt_says(source):
     ccxt = pytest.importorskip("ccxt", reason=NO_CCXT)
     has = getattr(ccxt, OFFERS[source].client)().has
     kinds = {"bars": "OHLCV", "mark": "MarkOHLCV", "funding": "FundingRateHistory"}
-    assert {*OFFERS[source].kinds} == {k for k, name in kinds.items() if has[f"fetch{name}"]}
+    assert {*OFFERS[source].limits} == {k for k, name in kinds.items() if has[f"fetch{name}"]}
 
 
 BINANCE_MARKET = {
