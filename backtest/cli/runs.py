@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,6 @@ from backtest.cli.experiment import Draft, Entry, overlay, read_entry, read_flag
 from backtest.cli.keys import MODELS, RULE_TABLES, TABLES, Key
 from backtest.cli.printing import print_json, show_progress
 from backtest.cli.typed_values import split_pair
-from backtest.engine import Result, collect_limit_orders, collect_options, count_boundless
 from backtest.market import as_markets
 from backtest.policy import format_title
 
@@ -46,7 +44,7 @@ def run(draft: Draft, *, output: Output) -> None:
     if not output.as_json:
         warnings.simplefilter("ignore", backtest.LastPriceWarning)  # the summary says it
     result = run_with_progress(build_experiment(draft))
-    output.give_out(result, partial(result_to_dict, result))
+    output.give_out(result)
 
 
 def run_with_progress(experiment: Experiment) -> Any:
@@ -54,28 +52,6 @@ def run_with_progress(experiment: Experiment) -> Any:
         return backtest.run(
             experiment.market, experiment.policy, **experiment.terms, progress=progress
         )
-
-
-def result_to_dict(result: Result, path: str | None) -> dict[str, Any]:
-    manifest, trades = result.manifest, result.trades
-    counts = result.events["kind"].value_counts(sort=False)
-    measures = {**trades.measures.to_dict(), "unallocated": trades.unallocated.to_dict()}
-    return {
-        "id": manifest["id"],
-        "path": path,
-        "policy": manifest["policy"]["text"],
-        "data": manifest["data"],
-        "metrics": dict(result.metrics),
-        "attribution": result.attribution("instrument").to_dict(orient="index"),
-        "contagion": list_records(result.contagion()),
-        "events": {str(kind): int(count) for kind, count in counts.items() if count},
-        "target_cuts": list(result.target_cut_rows),
-        "no_fill": result.no_fill or None,
-        "infinite_leverage": count_boundless(result),
-        **collect_limit_orders(result),
-        **collect_options(result),
-        "trades": {"by": trades.view, **measures},
-    }
 
 
 # ----------------------------------------------------------------------------------------- compare
@@ -233,7 +209,7 @@ def replay(draft: Draft, *, output: Output) -> None:
     def list_replay(path: str | None) -> dict[str, Any]:
         differences = list_records(compared.reset_index()) if len(compared) else []
         own = {} if ledger is None else {"differences": differences}
-        return {**result_to_dict(found, path), **own}
+        return {"path": path, **found.to_dict(), **own}
 
     output.give_out(found, list_replay, more)
     if len(compared):

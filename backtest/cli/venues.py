@@ -2,49 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
-from backtest.base import ParameterError
-from backtest.cli.command import (
-    AsJson,
-    add_command,
-    flag,
-    format_help,
-)
-from backtest.cli.printing import (
-    print_json,
-    print_paragraph,
-    print_title,
-    render,
-)
+from backtest.cli.command import AsJson, Command, flag
+from backtest.cli.printing import print_json, print_paragraph, print_title, render
 from backtest.venue import Venue, list_presets, preset_files
 from backtest.venue import terms as funding_terms
 
 EXAMPLES = """
-backtest venues binance-usdm:BTCUSDT
+backtest venues binance-usdm:BTCUSDT --at 2021-05-19 --json
 backtest venues --margins
 """
-SHOW_EXAMPLES = """
-backtest venues show binance-usdm:BTCUSDT
-backtest venues show binance-usdm:BTCUSDT --at 2021-05-19 --json
-"""
-
-
-class ShowsByDefault(TyperGroup):
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        known = args and (args[0] in self.commands or args[0].startswith("-"))
-        return super().resolve_command(ctx, args if known else ["show", *args])
-
-
-app = typer.Typer(cls=ShowsByDefault, rich_markup_mode="rich")
 
 
 def venues(
-    context: typer.Context,
+    venue: Annotated[
+        str | None,
+        typer.Argument(
+            help="Show one: NAME:SYMBOL[@DATE], or FILE.json:SYMBOL; @history for all tables.",
+            show_default=False,
+        ),
+    ] = None,
     *,
+    at: Annotated[str | None, flag("The day whose tables are shown (default: the newest).")] = None,
     margins: Annotated[
         bool,
         flag(
@@ -54,16 +36,13 @@ def venues(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the venue presets, with the days of their margin tables and their sources.
+    """List the venue presets, with the days of their margin tables and their sources, or show one.
 
-    Add the name of a preset to see its brackets, fees and sources.
+    A run uses at each bar the table in force, so the venue of --json has all tables. `backtest liq`
+    calculates liquidation prices by its rules.
     """
-    if context.invoked_subcommand is not None:
-        if as_json:
-            raise ParameterError(
-                "--json goes after the command it is for: backtest venues "
-                f"{context.invoked_subcommand} ... --json"
-            )
+    if venue is not None:
+        show(venue, at, as_json=as_json)
         return
     if margins:
         list_margins(as_json=as_json)
@@ -95,23 +74,7 @@ def list_margins(*, as_json: bool) -> None:
             print_paragraph(f"{figure.status}: {figure.figure}{source}")
 
 
-app.callback(invoke_without_command=True, help=format_help(venues, EXAMPLES))(venues)
-
-
-def show(
-    venue: Annotated[
-        str,
-        typer.Argument(help="NAME:SYMBOL[@DATE], or FILE.json:SYMBOL."),
-    ],
-    *,
-    at: Annotated[str | None, flag("The day whose tables are shown (default: the newest).")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show one preset on a day: rules, brackets, sources.
-
-    Without a day it shows the newest table. A run uses at each bar the table in force, so the venue
-    of --json has all tables. `backtest liq` calculates liquidation prices by its rules.
-    """
+def show(venue: str, at: str | None, *, as_json: bool) -> None:
     name = preset_files.parse_name(venue)
     day = name.at if at is None else preset_files.read_at(at)
     name = name._replace(at=day or preset_files.LATEST)
@@ -145,5 +108,4 @@ def show(
         print_paragraph(f"{each.group}, {each.date}{late}: {each.source}")
 
 
-add_command(app, "show", show, SHOW_EXAMPLES)
-COMMANDS = {"venues": app}
+COMMANDS = {"venues": Command(venues, EXAMPLES)}

@@ -837,8 +837,11 @@ def tabulate_measures(metrics: Mapping[str, float]) -> base.ShownTable:
 def collect_run(result: Result) -> dict[str, Any]:
     """Return measures, attribution, drawdowns, trades, counts of events and manifest for JSON."""
     trades, split = choose_trades(result), result.attribution()
-    counts = result.events["kind"].value_counts()
+    counts, manifest = result.events["kind"].value_counts(), result.manifest
     return {
+        "id": manifest["id"],
+        "policy": manifest["policy"]["text"],
+        "data": manifest["data"],
         "metrics": dict(result.metrics),
         "attribution": {**split.terms.to_dict(), "growth": split.growth}
         if result.has_one_position
@@ -853,7 +856,10 @@ def collect_run(result: Result) -> dict[str, Any]:
         **collect_limit_orders(result),
         **collect_options(result),
         "events": {str(kind): int(n) for kind, n in counts.items() if n},
-        "manifest": result.manifest,
+        "target_cuts": list(result.target_cut_rows),
+        "no_fill": result.no_fill or None,
+        "infinite_leverage": count_boundless(result),
+        "manifest": manifest,
     }
 
 

@@ -135,7 +135,7 @@ def squeeze(text: str) -> str:
     return " ".join(text.split())
 
 
-@pytest.mark.parametrize("words", [(BTC + "@2021-05-19",), ("show", BTC, "--at", "2021-05-19")])
+@pytest.mark.parametrize("words", [(BTC + "@2021-05-19",), (BTC, "--at", "2021-05-19")])
 def test_a_day_shows_the_table_the_prices_and_the_sources_of_that_day(capsys, words):
     code, out, _ = call(capsys, "venues", *words)
     text = squeeze(out)
@@ -146,7 +146,7 @@ def test_a_day_shows_the_table_the_prices_and_the_sources_of_that_day(capsys, wo
 
 
 def test_a_preset_as_json_is_the_venue_the_funding_and_the_sources(capsys):
-    found = ask(capsys, "venues", "show", BTC, "--at", "2021-05-19")
+    found = ask(capsys, "venues", BTC, "--at", "2021-05-19")
     assert bt.Venue.from_dict(found["venue"]) == bt.Venue.preset(
         "binance-usdm", "BTCUSDT", at="2021-05-19"
     )
@@ -159,7 +159,7 @@ def test_a_file_of_venues_can_be_named_wherever_a_venue_is(capsys, folder):
     (folder / "venues").mkdir()
     shutil.copy(preset_files.FOLDER / "binance-usdm.json", folder / "venues" / "mine.json")
     name = "venues/mine.json:ETHUSDT"
-    assert call(capsys, "venues", "show", name)[0] == 0
+    assert call(capsys, "venues", name)[0] == 0
     assert call(capsys, "liq", "--venue", name, "--side", "long", "--entry", "2000",
                 "--leverage", "10")[0] == 0  # fmt: skip
     found = read_manifest(capsys, "--venue", name)

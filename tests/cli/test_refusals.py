@@ -119,9 +119,8 @@ REFUSED = [
     ("liq --side long", "Missing option '--entry'"),
     # venues
     ("venues x:Y", "known preset, got 'x'"),
-    ("venues show binance-usdm:BTCUSD", "'BTCUSD'; did you mean 'BTCUSDT'?"),
-    ("venues show binance-usdm:BTCUSDT --at maybe", "'maybe'"),
-    ("venues --json show okx:X", "--json goes after the command it is for: backtest venues show"),
+    ("venues binance-usdm:BTCUSD", "'BTCUSD'; did you mean 'BTCUSDT'?"),
+    ("venues binance-usdm:BTCUSDT --at maybe", "'maybe'"),
     ("venues okx:BTC", "that okx has a table for"),
     # data
     ("data import absent.csv --out x", "a path must exist"),
