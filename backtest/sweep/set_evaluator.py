@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
@@ -12,36 +13,9 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
+from backtest import base, engine
 from backtest.account import Account, list_shared_settings, without_flows_before
 from backtest.account.account import WHOLE
-from backtest.base import (
-    BoolArray,
-    Flag,
-    FloatArray,
-    IntArray,
-    ParameterError,
-    Whole,
-    parse_duration,
-    parse_size,
-    set_single,
-    warn_caller,
-)
-from backtest.engine import (
-    Directions,
-    Progress,
-    Result,
-    SignalRule,
-    check_overlay,
-    check_terms,
-    count_periods,
-    describe_signal_check,
-    end_expired,
-    join_checks,
-    mark_samples,
-    read_directions,
-    resolve_signal,
-    run,
-)
 from backtest.engine.checks import OF_EACH_RUN
 from backtest.engine.signals import NOT_CHECKED
 from backtest.market import Market, Markets, as_markets
@@ -49,19 +23,21 @@ from backtest.measures import certainty_equivalent, drawdown_dates, find_directi
 from backtest.measures.measure_table import CORE, DATES, OPTION_COSTS, PATH, STREAMED
 from backtest.measures.ranking import NEVER
 from backtest.policy import Policy
-from backtest.sweep.columns import RuleChecker, check_markets
-from backtest.sweep.lanes.outcomes import NotCompiled, Scored
+from backtest.sweep.panel import NotCompiled, Panel, Scored, list_ends
 from backtest.sweep.sets import (
+    SIGNAL,
     BaseTerms,
     Sets,
     Venues,
     count_sets,
-    find_contradictions,
     list_names,
+    take_part,
     take_sets,
 )
 from backtest.venue import OwnMargin
 
+PANELS = 6
+"""Spans and signals whose columns are kept, because a search uses them repeatedly."""
 NO_OPTIONS = dict.fromkeys(OPTION_COSTS, 0.0)
 
 
@@ -74,10 +50,10 @@ class Rows(NamedTuple):
     run because of Ctrl-C.
     """
 
-    metrics: dict[str, FloatArray]
-    returns: FloatArray | None
+    metrics: dict[str, base.FloatArray]
+    returns: base.FloatArray | None
     errors: list[str]
-    done: BoolArray
+    done: base.BoolArray
 
 
 def start_rows(sets: Sets, names: tuple[str, ...]) -> Rows:
@@ -86,7 +62,9 @@ def start_rows(sets: Sets, names: tuple[str, ...]) -> Rows:
     return Rows(metrics, None, [""] * n, np.zeros(n, dtype=np.bool_))
 
 
-def put_rows(rows: Rows, places: IntArray, part: Rows, sampled: dict[int, FloatArray]) -> None:
+def put_rows(
+    rows: Rows, places: base.IntArray, part: Rows, sampled: dict[int, base.FloatArray]
+) -> None:
     for name, column in rows.metrics.items():
         column[places] = part.metrics[name]
     for k, place in enumerate(places.tolist()):
@@ -97,15 +75,15 @@ def put_rows(rows: Rows, places: IntArray, part: Rows, sampled: dict[int, FloatA
 
 
 def run_one_by_one(
-    replay: Callable[[Mapping[str, object]], Result],
+    replay: Callable[[Mapping[str, object]], engine.Result],
     sets: Sets,
     names: tuple[str, ...],
     returns: bool,
-    progress: Progress | None,
+    progress: engine.Progress | None,
 ) -> Rows:
     rows = start_rows(sets, names)
     metrics, n = rows.metrics, len(rows.done)
-    sampled: dict[int, FloatArray] = {}
+    sampled: dict[int, base.FloatArray] = {}
     with warnings.catch_warnings(record=True) as caught:
         for category in OF_EACH_RUN:
             warnings.simplefilter("ignore", category)
@@ -127,11 +105,11 @@ def run_one_by_one(
             for column in metrics.values():
                 column[~rows.done] = np.nan
     for text, kind in dict.fromkeys((str(each.message), each.category) for each in caught):
-        warn_caller(text, kind)
+        base.warn_caller(text, kind)
     return rows._replace(returns=stack_returns(sampled, rows)) if returns else rows
 
 
-def stack_returns(sampled: Mapping[int, FloatArray], rows: Rows) -> FloatArray:
+def stack_returns(sampled: Mapping[int, base.FloatArray], rows: Rows) -> base.FloatArray:
     length = max((len(values) for values in sampled.values()), default=0)
     table = np.full((length, len(rows.done)), np.nan)
     for k, values in sampled.items():
@@ -152,7 +130,7 @@ def add_equivalents(rows: Rows, names: Sequence[str], periods: float) -> None:
         rows.metrics[name] = found
 
 
-Signal: TypeAlias = "pd.Series | FloatArray | float | SignalRule | None"
+Signal: TypeAlias = "pd.Series | base.FloatArray | float | engine.SignalRule | None"
 Metrics = Literal["all", "core"] | tuple[str, ...]
 
 OF_PATH = (*PATH, *DATES)
@@ -168,7 +146,7 @@ class EvaluatedBars(NamedTuple):
 class Evaluator:
     is_pooled = False  # whether accounts of several markets are
 
-    def __init__(  # noqa: PLR0913 - keywords, most with a default
+    def __init__(
         self,
         market: Any,
         policy: type[Policy] | Policy,
@@ -183,15 +161,13 @@ class Evaluator:
         threads: int | None = None,
         memory: str = "1GiB",
         compile: bool = True,  # noqa: A002 - the word users know
-        are_checked: bool = False,
     ) -> None:
-        """Make an evaluator; ``are_checked`` says that no set breaks a rule of account or venue."""
         self.is_alone = isinstance(market, Market)
-        self.market = market = end_expired(market, venue)
+        self.market = market = engine.end_expired(market, venue)
         self.markets = as_markets(market)
-        rule = signal if isinstance(signal, SignalRule) else None
+        rule = signal if isinstance(signal, engine.SignalRule) else None
         self.base = BaseTerms(
-            policy, venue, account, rule, list_names(market), check_overlay(overlay)
+            policy, venue, account, rule, list_names(market), engine.check_overlay(overlay)
         )
         self.signal = signal
         self.overlay = self.base.overlay
@@ -199,13 +175,16 @@ class Evaluator:
         self.calendar = calendar
         self.equivalents = metrics if isinstance(metrics, tuple) else ()
         self.metrics = CORE if metrics == "core" else STREAMED
-        self.threads = None if threads is None else Whole(1).check("threads", threads)
+        self.threads = None if threads is None else base.Whole(1).check("threads", threads)
         self.memory = memory
-        self.compile = Flag().check("compile", compile)
-        self.are_checked = are_checked
+        self.compile = base.Flag().check("compile", compile)
         self.plain_because = "" if self.compile else "compile=False"
-        self._lanes: Any = None  # a runner of lanes or of portfolios
-        check_terms(market, policy, venue, account, sampling, calendar)
+        self.checked: engine.Causality | None = None
+        self.has_checked = False
+        self._room = base.parse_size(memory, "memory") / 2 / PANELS
+        self._panels: dict[tuple[Any, ...], Panel] = {}
+        self._lock = threading.Lock()
+        engine.check_terms(market, policy, venue, account, sampling, calendar)
 
     @property
     def measured(self) -> tuple[str, ...]:
@@ -218,64 +197,78 @@ class Evaluator:
         first: int = 0,
         stop: int | None = None,
         returns: bool = False,
-        progress: Progress | None = None,
+        progress: engine.Progress | None = None,
     ) -> Rows:
         wanted = EvaluatedBars(first, stop, returns or bool(self.equivalents))
         rows = self._evaluate(sets, wanted, progress)
         if not self.equivalents:
             return rows
         add_equivalents(
-            rows, self.equivalents, count_periods(self.calendar, self.sampling, self.market)
+            rows, self.equivalents, engine.count_periods(self.calendar, self.sampling, self.market)
         )
         return rows if returns else rows._replace(returns=None)
 
-    def _evaluate(self, sets: Sets, wanted: EvaluatedBars, progress: Progress | None) -> Rows:
-        set_single(False)  # many runs: compiled code is faster
-        if not self._is_swept():
-            return self._evaluate_plainly(sets, wanted, progress)
-        if not self.plain_because:
+    def _evaluate(
+        self, sets: Sets, wanted: EvaluatedBars, progress: engine.Progress | None
+    ) -> Rows:
+        base.set_single(False)  # many runs: compiled code is faster
+        if self._is_swept():
             try:
                 return self._evaluate_lanes(sets, wanted, progress)
             except NotCompiled as reason:
-                self.plain_because = str(reason)
-                self.compile = False
-            warn_caller(
+                self.plain_because, self.compile = str(reason), False
+            base.warn_caller(
                 f"{self.base.policy_class.__name__} is swept in plain Python, some thousand times "
                 f"slower: {self.plain_because}"
             )
         return self._evaluate_plainly(sets, wanted, progress)
 
-    def check_causal(self, sets: Sets) -> None:
-        if self._is_swept():
-            self._runner().check_causal(sets)
+    def check_causal(self, sets: Sets, first: int = 0, stop: int | None = None) -> None:
+        """Check signal, columns and overlay of the first sets at the ends of their parameters."""
+        if self.has_checked or count_sets(sets) == 0:
             return
-        RuleChecker(self.base, self.market).check(sets)
-        check_markets(
-            self.markets,
-            self.base,
-            sets,
-            signal=resolve_signal(self.signal, self.market),
-            memory=parse_size(self.memory, "memory"),
-            is_alone=self.is_alone,
-        )
+        self.has_checked = True
+        if self.base.signal is not None:
+            for own in list_ends(take_part(sets, SIGNAL)):
+                self._check_rule({f"{SIGNAL}{name}": value for name, value in own.items()})
+        found = self._find_panel({}, first, stop).check_ends(sets)
+        self.checked = min(found, key=lambda each: each.cuts, default=None)
 
     def check_set(self, values: Mapping[str, Any]) -> None:
-        if self._is_swept():
-            self._runner().check_set(values)
+        if self._is_swept() and self._check_rule(values):
+            self._find_panel(values, 0, None).check_set(values)
+
+    def _check_rule(self, values: Mapping[str, Any]) -> bool:
+        try:
+            rule = self.base.build_signal(values)
+            if rule is not None:
+                engine.resolve_signal(rule, self.market)
+        except base.ParameterError:  # the run of the set gives the reason
+            return False
+        return True
+
+    def _find_panel(self, values: Mapping[str, Any], first: int, stop: int | None) -> Panel:
+        key = self.base.build_signal(values), first, stop
+        with self._lock:
+            if key not in self._panels:
+                self._panels[key] = Panel(self, *key, self._room)
+                while len(self._panels) > PANELS:
+                    self._panels.pop(next(iter(self._panels)))
+            return self._panels[key]
 
     @property
     def causality(self) -> str:
-        found = None if self._lanes is None else self._lanes.causality
-        columns = found or "columns checked in every run"
+        columns = self.checked if self._is_swept() else None
+        columns = columns or "columns checked in every run"
         if self.base.signal is not None:
             return f"{columns}; signal checked at both ends of its parameters, and in the best set"
-        return join_checks(columns, self.signal)
+        return engine.join_checks(columns, self.signal)
 
     @property
     def doubts(self) -> list[str]:
-        found = None if self._lanes is None else self._lanes.causality
+        found = self.checked if self._is_swept() else None
         few = [str(found)] if found is not None and (found.is_weak or found.given) else []
-        signal = describe_signal_check(self.signal)
+        signal = engine.describe_signal_check(self.signal)
         return few + ([signal] if signal == NOT_CHECKED else [])
 
     def map_members(self, change: Callable[[Evaluator], Evaluator]) -> Evaluator:
@@ -290,60 +283,48 @@ class Evaluator:
     def describe_pool(self) -> dict[str, str]:
         return {}
 
-    def _read_directions(self) -> Directions:
-        return read_directions(resolve_signal(self.signal, self.market), self.market)
+    def _read_directions(self) -> engine.Directions:
+        return engine.read_directions(engine.resolve_signal(self.signal, self.market), self.market)
 
     def copy_fallback(self, other: Evaluator) -> None:
         self.plain_because, self.compile = other.plain_because, other.compile
 
-    def _evaluate_lanes(self, sets: Sets, wanted: EvaluatedBars, progress: Progress | None) -> Rows:
+    def _evaluate_lanes(
+        self, sets: Sets, wanted: EvaluatedBars, progress: engine.Progress | None
+    ) -> Rows:
+        from backtest.sweep.lanes.runner import score_sets  # noqa: PLC0415 - numba loads with it
+
         rows = start_rows(sets, self.metrics)
-        sampled: dict[int, FloatArray] = {}
-        broken = self._find_broken(sets)
-        kept = np.flatnonzero(~broken)
-        faulty = [np.flatnonzero(broken)]  # the run of each set gives the reason
+        sampled: dict[int, base.FloatArray] = {}
+        faulty = []  # the run of each set gives the reason
+        first, stop, returns = wanted
+        self.check_causal(sets, first, stop)
+        scored = score_sets(
+            self.metrics, sets, lambda own: self._find_panel(own, first, stop),
+            self.threads or base.count_cores(), self._room, returns=returns,
+        )  # fmt: skip
         try:
-            for part, found in self._runner().score(take_sets(sets, kept), **wanted._asdict()):
-                places = kept[part]
+            for places, found in scored:
                 if isinstance(found, Scored):
-                    whole = start_rows({"": places}, ())
-                    scored = whole._replace(**found._asdict(), done=~whole.done)
-                    put_rows(rows, places, scored, sampled)
+                    errors, done = [""] * len(places), np.ones(len(places), dtype=np.bool_)
+                    put_rows(rows, places, Rows(*found, errors, done), sampled)
                 elif found is not None:
                     faulty.append(places)
                 if progress is not None:
                     progress(int(rows.done.sum()), len(rows.done))
             for places in faulty:
-                if len(places):
-                    plain = self._evaluate_plainly(take_sets(sets, places), wanted, None)
-                    put_rows(rows, places, plain, sampled)
+                plain = self._evaluate_plainly(take_sets(sets, places), wanted, None)
+                put_rows(rows, places, plain, sampled)
         except KeyboardInterrupt:
             pass
         return rows._replace(returns=stack_returns(sampled, rows)) if wanted.returns else rows
-
-    def _find_broken(self, sets: Sets) -> BoolArray:
-        broken = np.zeros(count_sets(sets), dtype=np.bool_)
-        if self.is_alone and not self.are_checked:
-            for rows, _ in find_contradictions(self.base, sets):
-                broken[rows] = True
-        return broken
-
-    def _runner(self) -> Any:
-        if self._lanes is None:
-            # numba loads with these
-            from backtest.sweep.lanes.rule_lanes import RuleLanes  # noqa: PLC0415
-            from backtest.sweep.lanes.runner import LaneRunner  # noqa: PLC0415
-
-            own = LaneRunner if self.base.signal is None else RuleLanes
-            self._lanes = own(self)
-        return self._lanes
 
     def _is_swept(self) -> bool:
         is_own = isinstance(self.base.account.requirement, OwnMargin)
         return not (is_own or self.plain_because or self.markets.options)
 
     def _evaluate_plainly(
-        self, sets: Sets, wanted: EvaluatedBars, progress: Progress | None
+        self, sets: Sets, wanted: EvaluatedBars, progress: engine.Progress | None
     ) -> Rows:
         replay = partial(self.replay, first=wanted.first, stop=wanted.stop)
         return run_one_by_one(replay, sets, self.measured, wanted.returns, progress)
@@ -353,7 +334,7 @@ class Evaluator:
 
     def replay(
         self, values: Mapping[str, object], *, first: int = 0, stop: int | None = None
-    ) -> Result:
+    ) -> engine.Result:
         policy, venue, account = self.base.build_trio(values)
         market = self.market if stop is None else self.market.prefix(stop)
         if first > 0:
@@ -361,7 +342,7 @@ class Evaluator:
         begin: dict[str, Any] = {} if first == 0 else {"start": market.times[first]}
         if self.overlay is not None:
             begin["overlay"] = self.base.build_overlay(values)
-        result: Result = run(
+        result: engine.Result = engine.run(
             market,
             policy,
             venue=venue,
@@ -379,7 +360,7 @@ Pool = Literal["mean", "median", "worst"]
 """How measures of several markets become one."""
 
 
-def pool_measure(name: str, values: FloatArray, pool: Pool) -> FloatArray:
+def pool_measure(name: str, values: base.FloatArray, pool: Pool) -> base.FloatArray:
     """Return one measure of all sets from that of each market, of shape (n_markets, n_sets)."""
     if name == "ruined":
         return np.asarray(values.sum(axis=0))
@@ -421,9 +402,9 @@ class PooledEvaluator(Evaluator):
     ) -> None:
         shared = [each for each in list_shared_settings(account) if each in WHOLE]
         if shared:
-            raise ParameterError(f"account.{shared[0]} needs accounts='shared'")
+            raise base.ParameterError(f"account.{shared[0]} needs accounts='shared'")
         if terms.pop("overlay", None) is not None:
-            raise ParameterError("overlay needs accounts='shared': it scales a portfolio")
+            raise base.ParameterError("overlay needs accounts='shared': it scales a portfolio")
         self.pool = pool
         self.members = {
             name: Evaluator(
@@ -442,7 +423,9 @@ class PooledEvaluator(Evaluator):
         self.equivalents = ()  # the members add theirs
         self.base = BaseTerms(policy, venue, account, first.base.signal)
 
-    def _evaluate(self, sets: Sets, wanted: EvaluatedBars, progress: Progress | None) -> Rows:
+    def _evaluate(
+        self, sets: Sets, wanted: EvaluatedBars, progress: engine.Progress | None
+    ) -> Rows:
         stop = self.market.n_bars if wanted.stop is None else wanted.stop
         spans = self.find_spans(wanted.first, stop)
         parts, n = {}, len(spans)
@@ -462,7 +445,7 @@ class PooledEvaluator(Evaluator):
 
     def replay(  # type: ignore[override] # one run of each market
         self, values: Mapping[str, object], *, first: int = 0, stop: int | None = None
-    ) -> dict[str, Result]:
+    ) -> dict[str, engine.Result]:
         spans = self.find_spans(first, self.market.n_bars if stop is None else stop)
         return {
             name: self.members[name].replay(values, first=a, stop=b)
@@ -504,7 +487,7 @@ class PooledEvaluator(Evaluator):
     def describe_signals(self) -> str:
         if self.base.signal is not None:
             return repr(self.base.signal)
-        found = (read_directions(each.signal, each.market) for each in self.members.values())
+        found = (engine.read_directions(each.signal, each.market) for each in self.members.values())
         return "; ".join(dict.fromkeys(each.describe() for each in found))
 
     def find_spans(self, first: int, stop: int) -> dict[str, tuple[int, int]]:
@@ -512,7 +495,7 @@ class PooledEvaluator(Evaluator):
 
     def _align_returns(
         self, parts: Mapping[str, Rows], spans: Mapping[str, tuple[int, int]]
-    ) -> FloatArray:
+    ) -> base.FloatArray:
         periods = {name: self._list_periods(name, span) for name, span in spans.items()}
         common = functools.reduce(np.intersect1d, periods.values())
         found = []
@@ -521,13 +504,13 @@ class PooledEvaluator(Evaluator):
             found.append(sampled[np.isin(periods[name], common)])
         return np.array(found)
 
-    def _list_periods(self, name: str, span: tuple[int, int]) -> IntArray:
+    def _list_periods(self, name: str, span: tuple[int, int]) -> base.IntArray:
         part = self.members[name].market.slice(*span)
-        period = max(parse_duration(self.sampling, "sampling"), part.interval)
-        return np.asarray(part.time[mark_samples(part, self.sampling) != 0.0] // period)
+        period = max(base.parse_duration(self.sampling, "sampling"), part.interval)
+        return np.asarray(part.time[engine.mark_samples(part, self.sampling) != 0.0] // period)
 
 
-def _report(progress: Progress, k: int, n: int, done: int, total: int) -> None:
+def _report(progress: engine.Progress, k: int, n: int, done: int, total: int) -> None:
     progress((k * total + done) // n, total)
 
 
@@ -563,7 +546,7 @@ def pool_rows(parts: Mapping[str, Rows], pool: Pool) -> Rows:
 def pick(given: Any, name: str) -> Any:
     if isinstance(given, Mapping):
         if name not in given:
-            raise ParameterError(
+            raise base.ParameterError(
                 f"venue and signal must be one for all markets, or one for each; {name} has none"
             )
         return given[name]
@@ -571,6 +554,6 @@ def pick(given: Any, name: str) -> Any:
 
 
 def read_own_signal(signal: Any, market: Market) -> Any:
-    if isinstance(signal, SignalRule):
+    if isinstance(signal, engine.SignalRule):
         return signal
-    return read_directions(signal, market).keep_times()
+    return engine.read_directions(signal, market).keep_times()

@@ -13,26 +13,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 import numpy as np
 import pandas as pd
 
+from backtest import base
 from backtest.account import Account, Multiple, check_setting
-from backtest.base import (
-    BacktestError,
-    BoolArray,
-    Choice,
-    Condition,
-    Flag,
-    FloatArray,
-    FrozenTable,
-    IntArray,
-    ParameterError,
-    Range,
-    Value,
-    check_number,
-    did_you_mean,
-    find_declarations,
-    pick_value,
-    repr_plain,
-    to_plain,
-)
 from backtest.engine import SignalRule, change_rule
 from backtest.market import Market, Markets
 from backtest.policy import Policy
@@ -78,8 +60,8 @@ class Setting(NamedTuple):
         return getattr(self.space, "unit", "")
 
     @property
-    def condition(self) -> Condition:
-        when: Condition = getattr(self.space, "when", None)
+    def condition(self) -> base.Condition:
+        when: base.Condition = getattr(self.space, "when", None)
         head, dot, _ = self.name.rpartition(".")
         return when if when is None else (f"{head}{dot}{when[0]}", when[1])
 
@@ -175,7 +157,7 @@ def list_parameters(
     owner: type[Policy] | Policy | SignalRule, prefix: str = ""
 ) -> Iterator[Setting]:
     for each in owner.parameters().values():
-        space: Any = Flag() if each.space is None else each.space
+        space: Any = base.Flag() if each.space is None else each.space
         check = partial(space.check, whole=True) if each.kind is int else space.check
         default = dataclasses.MISSING if each.default is None else each.default
         value = default if isinstance(owner, type) else getattr(owner, each.name)
@@ -191,25 +173,25 @@ def list_venues(venue: Venues) -> Iterator[Setting]:
         if all(name in each for each in found):
             values = {key: each[name].value for key, each in zip(venue, found, strict=True)}
             is_same = len({repr(value) for value in values.values()}) == 1
-            yield setting if is_same else setting._replace(value=FrozenTable(values))
+            yield setting if is_same else setting._replace(value=base.FrozenTable(values))
 
 
-def list_fields(value: Value, prefix: str) -> Iterator[Setting]:
-    declarations = find_declarations(type(value))  # type: ignore[arg-type] # classes do hash
+def list_fields(value: base.Value, prefix: str) -> Iterator[Setting]:
+    declarations = base.find_declarations(type(value))  # type: ignore[arg-type] # classes do hash
     for each in dataclasses.fields(value):  # type: ignore[arg-type] # every class is declared
         space = declarations.get(each.name)
         name, content = f"{prefix}.{each.name}", getattr(value, each.name)
-        if space is None and isinstance(content, Value) and each.default is not None:
+        if space is None and isinstance(content, base.Value) and each.default is not None:
             yield from list_fields(content, name)
         elif space is not None and getattr(space, "constant", True) and not name.endswith(_FIXED):
             yield Setting(name, space.kind, space, space.check, content, each.default is None)
-            if isinstance(content, Value):
+            if isinstance(content, base.Value):
                 yield from list_fields(content, name)
 
 
 def suggest_name(name: str, known: Mapping[str, object]) -> str:
     same = [each for each in known if each.rpartition(".")[2] == name.rpartition(".")[2]]
-    return did_you_mean(name, same) or did_you_mean(name, known)
+    return base.did_you_mean(name, same) or base.did_you_mean(name, known)
 
 
 def find_own(values: Mapping[str, _T], owner: str) -> dict[str, _T]:
@@ -250,15 +232,15 @@ def take_sets(sets: Sets, rows: int | slice | np.ndarray) -> dict[str, Any]:
     return {name: values[rows] for name, values in sets.items()}
 
 
-def find_codes(values: np.ndarray) -> IntArray:
+def find_codes(values: np.ndarray) -> base.IntArray:
     if values.dtype == object:
         places: dict[str, int] = {}
         return np.array([places.setdefault(repr(value), len(places)) for value in values.tolist()])
-    found: IntArray = np.unique(values, return_inverse=True)[1]
+    found: base.IntArray = np.unique(values, return_inverse=True)[1]
     return found
 
 
-def number_rows(columns: Iterable[np.ndarray], n: int) -> IntArray:
+def number_rows(columns: Iterable[np.ndarray], n: int) -> base.IntArray:
     """Return numbers of shape (n,), the same for rows that are equal in all columns."""
     codes = np.zeros(n, dtype=np.int64)
     for column in columns:
@@ -267,7 +249,7 @@ def number_rows(columns: Iterable[np.ndarray], n: int) -> IntArray:
     return codes
 
 
-def group_rows(codes: IntArray) -> list[IntArray]:
+def group_rows(codes: base.IntArray) -> list[base.IntArray]:
     """Return the rows of each number, in the order of the numbers."""
     order = np.argsort(codes, kind="stable")
     ends = np.flatnonzero(np.diff(codes[order], append=-1)) + 1
@@ -282,7 +264,7 @@ def grid(values: Mapping[str, Any]) -> Sets:
     n_sets = math.prod(len(axis) for axis in axes.values())
     if not axes or not 0 < n_sets * len(axes) <= MOST_CELLS:
         sizes = " x ".join(f"{name} {len(axis)}" for name, axis in axes.items()) or "nothing"
-        raise ParameterError(
+        raise base.ParameterError(
             f"a grid must have values for every name, {MOST_CELLS:,} in all at most, got {sizes}; "
             "sets=100000 draws from a large space"
         )
@@ -294,7 +276,7 @@ def grid(values: Mapping[str, Any]) -> Sets:
 def from_frame(frame: pd.DataFrame) -> Sets:
     if frame.empty or not frame.columns.is_unique:
         repeated = [str(name) for name in frame.columns[frame.columns.duplicated()]]
-        raise ParameterError(
+        raise base.ParameterError(
             "a table of sets must have rows, and one column per name, got "
             + (f"one with {', '.join(repeated)} twice" if repeated else f"of shape {frame.shape}")
         )
@@ -309,7 +291,7 @@ def as_column(name: str, values: Any) -> np.ndarray:
     else:
         column = np.atleast_1d(np.asarray(values))
     if column.ndim != 1:
-        raise ParameterError(f"values of {name} must be a list, got shape {column.shape}")
+        raise base.ParameterError(f"values of {name} must be a list, got shape {column.shape}")
     return column.astype(object) if column.dtype.kind in "UST" else column
 
 
@@ -323,30 +305,22 @@ def _from_list(values: list[object]) -> np.ndarray:
     return column
 
 
-class CheckedColumn(NamedTuple):
-    values: np.ndarray
-    refused: BoolArray
-
-
-def check_sets(base: BaseTerms, sets: Mapping[str, Any]) -> Sets:
-    settings = base.settings
+def check_sets(terms: BaseTerms, sets: Mapping[str, Any]) -> Sets:
+    settings = terms.settings
     given = {str(name): as_column(str(name), values) for name, values in sets.items()}
     faults = [*find_unknown(settings, given), *find_uneven(given), *find_missing(settings, given)]
-    columns = {
-        name: convert_column(settings[name], values)
+    converted = {
+        name: convert_column(settings[name], values, faults)
         for name, values in given.items()
         if name in settings
     }
-    for name, column in columns.items():
-        faults += find_refused(settings[name], given[name], column.refused)
-    converted = {name: column.values for name, column in columns.items()}
-    raise_faults(faults or list_contradictions(base, converted))
+    raise_faults(faults or list_contradictions(terms, converted))
     return reset_inactive(settings, converted)
 
 
 def raise_faults(faults: list[str]) -> None:
     if faults:
-        raise ParameterError("\n".join(faults))
+        raise base.ParameterError("\n".join(faults))
 
 
 # ---------------------------------------------------------------------------- names and lengths
@@ -379,48 +353,37 @@ def find_missing(settings: Mapping[str, Setting], given: Mapping[str, object]) -
 # -------------------------------------------------------------------------------- types and ranges
 
 
-def convert_column(setting: Setting, values: np.ndarray) -> CheckedColumn:
-    is_number = values.dtype.kind in "iuf"
-    if is_number and setting.kind in (float, int) and hasattr(setting.space, "admits"):
-        return _convert_numbers(setting, values)
-    if values.dtype.kind == "b" and setting.kind is bool:
-        return CheckedColumn(values, np.zeros(len(values), dtype=np.bool_))
-    return _convert_objects(setting, values.astype(object))
-
-
-def _convert_numbers(setting: Setting, values: np.ndarray) -> CheckedColumn:
-    # Adding 0.0 turns -0.0 into 0.0, so that equal sets have equal bits.
-    numbers: FloatArray = values.astype(np.float64) + 0.0
-    admitted: BoolArray = setting.space.admits(numbers)
-    if setting.kind is int:
-        admitted = admitted & (numbers == np.rint(numbers))
-    if setting.may_be_none:
-        admitted = admitted | np.isnan(numbers)
-    converted = np.where(admitted, numbers, 0.0) if setting.dtype is np.int64 else numbers
-    return CheckedColumn(converted.astype(setting.dtype), ~admitted)
-
-
-def _convert_objects(setting: Setting, values: np.ndarray) -> CheckedColumn:
-    codes, different = _find_different(values)
-    converted = np.empty(len(different), dtype=object)
-    refused = np.zeros(len(different), dtype=np.bool_)
-    for k, value in enumerate(different):
+def convert_column(setting: Setting, given: np.ndarray, faults: list[str]) -> np.ndarray:
+    """Return values in the type of a setting; a fault says which it refuses."""
+    converted: Any
+    is_number = given.dtype.kind in "iuf" and setting.kind in (float, int)
+    if is_number and hasattr(setting.space, "admits"):
+        # Adding 0.0 turns -0.0 into 0.0, so that equal sets have equal bits.
+        numbers = given.astype(np.float64) + 0.0
+        admitted = setting.space.admits(numbers)
+        if setting.kind is int:
+            admitted = admitted & (numbers == np.rint(numbers))
+        if setting.may_be_none:
+            admitted = admitted | np.isnan(numbers)
+        converted, refused = np.where(admitted, numbers, 0.0), ~admitted
+    else:
+        codes = find_codes(given.astype(object))
+        different = given[np.unique(codes, return_index=True)[1]]
+        converted, refused = np.empty(len(different), object), np.zeros(len(different), np.bool_)
+        for k, value in enumerate(different):
+            try:
+                converted[k] = convert_value(setting, value)
+            except base.BacktestError:
+                converted[k], refused[k] = setting.dtype(), True
+        converted, refused = converted[codes], refused[codes]
+    places = np.flatnonzero(refused)
+    if len(places):
         try:
-            converted[k] = convert_value(setting, value)
-        except BacktestError:
-            converted[k], refused[k] = setting.dtype(), True
-    return CheckedColumn(converted.astype(setting.dtype)[codes], refused[codes])
-
-
-def _find_different(values: np.ndarray) -> tuple[np.ndarray, list[object]]:
-    if pd.api.types.infer_dtype(values, skipna=False) == "string":
-        codes, words = pd.factorize(values)
-        return codes, list(words)
-    keys = [(type(value), repr(value)) for value in values]
-    places = {key: k for k, key in enumerate(dict.fromkeys(keys))}
-    codes = np.fromiter((places[key] for key in keys), dtype=np.int64, count=len(keys))
-    firsts = dict(zip(reversed(keys), reversed(values), strict=True))
-    return codes, [firsts[key] for key in places]
+            convert_value(setting, given[places[0]])
+        except base.BacktestError as error:
+            faults.append(f"{error}{name_sets(places, len(given))}")
+    found: np.ndarray = converted.astype(setting.dtype)
+    return found
 
 
 def convert_value(setting: Setting, value: object) -> object:
@@ -434,68 +397,48 @@ def convert_value(setting: Setting, value: object) -> object:
             if isinstance(checked, Multiple)
             else "compare two venues, one with each"
         )
-        raise ParameterError(f"{setting.name} must be a number to vary, got {value!r:.80}; {cure}")
+        raise base.ParameterError(
+            f"{setting.name} must be a number to vary, got {value!r:.80}; {cure}"
+        )
     return checked
 
 
-def find_refused(setting: Setting, values: np.ndarray, refused: BoolArray) -> Iterator[str]:
-    places = np.flatnonzero(refused)
-    if not len(places):
-        return
-    try:
-        convert_value(setting, values[places[0]])
-    except BacktestError as error:
-        yield f"{error}{name_sets(places, len(values))}"
-
-
-def name_sets(places: IntArray, n: int) -> str:
+def name_sets(places: base.IntArray, n: int) -> str:
     return f", in {len(places)} of {n} sets, first in set {places[0]}" if n > 1 else ""
 
 
 # ------------------------------------------------------------------------ what must go together
 
 
-def list_contradictions(base: BaseTerms, sets: Sets) -> list[str]:
-    found: dict[str, tuple[str, list[IntArray]]] = {}
-    for rows, error in find_contradictions(base, sets):
-        for line in str(error).splitlines():
-            _, places = found.setdefault(line.split()[0], (line, []))  # one for each field
-            places.append(rows)
-    n = count_sets(sets)
-    return [line + name_sets(np.unique(np.concatenate(rows)), n) for line, rows in found.values()]
-
-
-def find_contradictions(base: BaseTerms, sets: Sets) -> Iterator[tuple[IntArray, BacktestError]]:
-    """Yield the rows of sets whose account and venue break a rule, and the rule.
-
-    Each different account and venue is built once.
-    """
-    of_account, of_venue = (
+def list_contradictions(terms: BaseTerms, sets: Sets) -> list[str]:
+    """Return the rules of accounts and venues that sets break; each different one is built once."""
+    parts = [
         {name: values for name, values in sets.items() if name.startswith(part)}
         for part in ("account.", "venue.")
-    )
-    if not (of_account or of_venue):
-        return
+    ]
+    if not any(parts):
+        return []
     accounts: dict[int, Account] = {}
     venues: dict[int, Any] = {}
+    found: dict[str, tuple[str, list[base.IntArray]]] = {}
     n = count_sets(sets)
-    codes = [number_rows(part.values(), n) for part in (of_account, of_venue)]
+    codes = [number_rows(part.values(), n) for part in parts]
     for rows in group_rows(number_rows(codes, n)):
-        values = take_sets({**of_account, **of_venue}, rows[0])
+        values = take_sets({**parts[0], **parts[1]}, rows[0])
         one, other = (int(code[rows[0]]) for code in codes)
         try:
-            if one not in accounts:
-                accounts[one] = base.build_account(values)
-            if other not in venues:
-                venues[other] = base.build_venue(values)
+            accounts[one] = accounts.get(one) or terms.build_account(values)
+            venues[other] = venues.get(other) or terms.build_venue(values)
             check_together(accounts[one], venues[other])
-        except BacktestError as error:
-            yield rows, error
+        except base.BacktestError as error:
+            for line in str(error).splitlines():
+                found.setdefault(line.split()[0], (line, []))[1].append(rows)  # one for each field
+    return [line + name_sets(np.unique(np.concatenate(rows)), n) for line, rows in found.values()]
 
 
 def check_together(account: Account, venue: Any) -> None:
     tables: list[Mapping[str, Any]] = [
-        each for each in vars(account).values() if isinstance(each, FrozenTable)
+        each for each in vars(account).values() if isinstance(each, base.FrozenTable)
     ]
     tables += [] if isinstance(venue, Venue) else [venue]
     if not tables:
@@ -503,7 +446,7 @@ def check_together(account: Account, venue: Any) -> None:
         return
     for name in tables[0]:
         if all(name in each for each in tables):
-            check_setting(account.for_instrument(name), pick_value(venue, name), name)
+            check_setting(account.for_instrument(name), base.pick_value(venue, name), name)
 
 
 # ------------------------------------------------------------------------------ unused parameters
@@ -519,7 +462,7 @@ def reset_inactive(settings: Mapping[str, Setting], sets: Sets) -> Sets:
     return reset
 
 
-def find_active(settings: Mapping[str, Setting], sets: Sets, name: str) -> BoolArray:
+def find_active(settings: Mapping[str, Setting], sets: Sets, name: str) -> base.BoolArray:
     is_active = np.ones(count_sets(sets), dtype=np.bool_)
     condition = settings[name].condition
     while condition is not None:
@@ -541,7 +484,7 @@ class Dimension(NamedTuple):
     high: float
     log: bool
     options: tuple[Any, ...]
-    when: Condition
+    when: base.Condition
     default: Any
 
     @property
@@ -553,7 +496,7 @@ class Dimension(NamedTuple):
             return np.int64 if kinds == {int} else np.float64
         return object
 
-    def decode(self, part: FloatArray) -> np.ndarray:
+    def decode(self, part: base.FloatArray) -> np.ndarray:
         """Return the values at numbers in [0, 1], of shape (n,)."""
         if self.options:
             places = np.minimum((part * len(self.options)).astype(np.int64), len(self.options) - 1)
@@ -565,7 +508,7 @@ class Dimension(NamedTuple):
         values = np.where(part <= 0.0, self.low, np.where(part >= 1.0, self.high, values))
         return np.clip(values, self.low, self.high).astype(self.dtype)
 
-    def encode(self, values: np.ndarray) -> FloatArray:
+    def encode(self, values: np.ndarray) -> base.FloatArray:
         """Return the numbers in [0, 1] that are decoded to these values, of shape (n,)."""
         if self.options:
             places = {repr(option): k for k, option in enumerate(self._list_options().tolist())}
@@ -576,7 +519,7 @@ class Dimension(NamedTuple):
         numbers = np.log(numbers) if self.log else numbers
         if not high > low:
             return np.full(numbers.shape, 0.5)
-        part: FloatArray = np.clip((numbers - low) / (high - low), 0.0, 1.0)
+        part: base.FloatArray = np.clip((numbers - low) / (high - low), 0.0, 1.0)
         return part
 
     def _list_options(self) -> np.ndarray:
@@ -589,33 +532,28 @@ class Dimension(NamedTuple):
 
 
 def read_dimension(setting: Setting, want: object) -> Dimension:
-    condition = getattr(want, "when", None) or setting.condition
     is_range = isinstance(want, tuple) and setting.kind not in (str, bool)
-    has_bounds = isinstance(want, Range) or is_range
-    dimension = _read_bounds(setting, want) if has_bounds else _read_options(setting, want)
-    if condition is None:
-        return dimension
-    name, values = condition
-    return dimension._replace(when=(name, values if isinstance(values, tuple) else (values,)))
+    has_bounds = isinstance(want, base.Range) or is_range
+    return _read_bounds(setting, want) if has_bounds else _read_options(setting, want)
 
 
 def _read_bounds(setting: Setting, want: Any) -> Dimension:
     name = setting.name
     if isinstance(want, tuple):
         if len(want) != 2:
-            raise ParameterError(
+            raise base.ParameterError(
                 f"bounds of {name} must be (low, high), got {want!r}; options stand in [...]"
             )
-        low, high = (check_number(name, bound) for bound in want)
+        low, high = (base.check_number(name, bound) for bound in want)
         is_log = getattr(setting.space, "log", False)
         if not low <= high or (is_log and not low > 0.0):
-            raise ParameterError(
+            raise base.ParameterError(
                 f"bounds of {name} must be low <= high{', over 0' * is_log}, got {want!r}"
             )
-        want = Range(low, high, log=is_log)
+        want = base.Range(low, high, log=is_log)
     low, high = want.low, want.high
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise ParameterError(
+        raise base.ParameterError(
             f"a range must be finite to be drawn from, {name} has {low:g} to {high:g}; give its "
             "bounds, or fix it"
         )
@@ -629,10 +567,10 @@ def _read_bounds(setting: Setting, want: Any) -> Dimension:
 
 def _read_options(setting: Setting, want: Any) -> Dimension:
     name = setting.name
-    if isinstance(want, Choice):
+    if isinstance(want, base.Choice):
         want = want.options
     elif not isinstance(want, (list, np.ndarray, range)) or len(want) == 0:
-        raise ParameterError(
+        raise base.ParameterError(
             f"{name} must be given as bounds or as a list of options, got {want!r}; one value "
             "belongs in fix"
         )
@@ -644,7 +582,7 @@ def _read_options(setting: Setting, want: Any) -> Dimension:
 
 
 def _default(setting: Setting, otherwise: object) -> object:
-    if setting.value is dataclasses.MISSING or isinstance(setting.value, FrozenTable):
+    if setting.value is dataclasses.MISSING or isinstance(setting.value, base.FrozenTable):
         return otherwise
     return math.nan if setting.value is None else setting.value
 
@@ -661,7 +599,7 @@ class Space:
     dimensions: tuple[Dimension, ...]
     fixed: dict[str, Any]
 
-    def decode(self, cube: FloatArray) -> Sets:
+    def decode(self, cube: base.FloatArray) -> Sets:
         """Return the sets at points of shape (n_sets, n_dimensions) in [0, 1]."""
         n = len(cube)
         sets = {each.name: each.decode(cube[:, k]) for k, each in enumerate(self.dimensions)}
@@ -673,7 +611,7 @@ class Space:
                 sets[each.name] = np.where(is_active, sets[each.name], each.default)
         return sets
 
-    def encode(self, sets: Sets) -> FloatArray:
+    def encode(self, sets: Sets) -> base.FloatArray:
         """Return points of shape (n_sets, n_dimensions) that decode to these sets."""
         return np.column_stack([each.encode(sets[each.name]) for each in self.dimensions])
 
@@ -689,7 +627,7 @@ class Space:
 
     def describe(self) -> dict[str, Any]:
         rows = [each._asdict() for each in self.dimensions]
-        plain: dict[str, Any] = to_plain({"dimensions": rows, "fixed": self.fixed})
+        plain: dict[str, Any] = base.to_plain({"dimensions": rows, "fixed": self.fixed})
         return plain
 
     def find_active(self, sets: Sets, dimension: Dimension) -> np.ndarray:
@@ -703,36 +641,36 @@ class Space:
         return is_active
 
 
-def read_space(base: BaseTerms, given: Given | None = None, *, fix: Given | None = None) -> Space:
+def read_space(terms: BaseTerms, given: Given | None = None, *, fix: Given | None = None) -> Space:
     for name, value in (("space", given), ("fix", fix)):
         if value is not None and not isinstance(value, Mapping):
             example = "(0.1, 1.0)" if name == "space" else "0.4"
-            raise ParameterError(
+            raise base.ParameterError(
                 f"{name} must be a mapping by the names of parameters, {{'target': {example}}} for "
-                f"example, got {repr_plain(value)}"
+                f"example, got {base.repr_plain(value)}"
             )
-    settings = base.settings
+    settings = terms.settings
     fixed = dict(fix or {})
-    wanted = dict(given) if given is not None else _declared(base, fixed)
+    wanted = dict(given) if given is not None else _declared(terms, fixed)
     faults = [*find_unknown(settings, {**wanted, **fixed}), *_find_doubles(wanted, fixed)]
     faults += find_missing(settings, {**wanted, **fixed})
     dimensions = []
     for name in (name for name in wanted if name in settings):
         try:
             dimensions.append(read_dimension(settings[name], wanted[name]))
-        except BacktestError as error:
+        except base.BacktestError as error:
             faults.append(str(error))
     for name in (name for name in fixed if name in settings):
         try:
             fixed[name] = convert_value(settings[name], fixed[name])
-        except BacktestError as error:
+        except base.BacktestError as error:
             faults.append(str(error))
     raise_faults(faults)
     return Space(_keep_active(dimensions, settings, fixed, is_given=given is not None), fixed)
 
 
-def _declared(base: BaseTerms, fixed: Given) -> dict[str, Any]:
-    parameters = base.policy_class.parameters().values()
+def _declared(terms: BaseTerms, fixed: Given) -> dict[str, Any]:
+    parameters = terms.policy_class.parameters().values()
     return {
         each.name: [False, True] if each.space is None else each.space
         for each in parameters
@@ -757,11 +695,11 @@ def _keep_active(
     while n_before != len(varying):  # without one, others may not be used either
         n_before, kept = len(varying), {}
         for each in list(varying.values()):
-            when, never = _reduce(each, varying, settings, fixed)
+            when, never = find_condition(each.name, varying, settings, fixed)
             if not never:
                 kept[each.name] = each._replace(when=when)
             elif is_given:
-                raise ParameterError(
+                raise base.ParameterError(
                     f"{each.name} has no effect in any set: it is used only where {never}"
                 )
             else:
@@ -769,48 +707,36 @@ def _keep_active(
     return tuple(kept.values())
 
 
-def _reduce(
-    dimension: Dimension,
-    varying: Mapping[str, Dimension],
-    settings: Mapping[str, Setting],
-    fixed: Given,
-) -> tuple[Condition, str]:
-    when: Any = dimension.when
-    seen = [dimension.name]
-    found = None
+def find_condition(
+    name: str, varying: Given, settings: Mapping[str, Setting], fixed: Given
+) -> tuple[base.Condition, str]:
+    """Return on what varying parameter it depends whether one is used, and why if it never is."""
+    when, found = settings[name].condition, None
     while when is not None:
-        name, options = when
-        if name in seen or name not in settings:
-            raise ParameterError(
-                f"when must name another parameter, and not in a circle, {dimension.name} has "
-                f"{name!r}{suggest_name(name, settings)}"
-            )
-        seen.append(name)
-        options = options if isinstance(options, tuple) else (options,)
-        if name in varying:
-            found = found or (name, options)
-            when = varying[name].when
-            continue
-        if fixed.get(name, settings[name].value) not in options:
-            return None, f"{name} is {' or '.join(map(repr, options))}"
-        when = settings[name].condition
+        other, wanted = when
+        options = wanted if isinstance(wanted, tuple) else (wanted,)
+        if other in varying:
+            found = found or (other, options)
+        elif fixed.get(other, settings[other].value) not in options:
+            return None, f"{other} is {' or '.join(map(repr, options))}"
+        when = settings[other].condition
     return found, ""
 
 
 def draw_sets(space: Space, n: int, *, method: Method = "sobol", seed: int = 0) -> Sets:
-    Choice(*get_args(Method)).check("method", method)
-    n = int(Range(1, MOST_CELLS).check("the number of sets", n, whole=True))
+    base.Choice(*get_args(Method)).check("method", method)
+    n = int(base.Range(1, MOST_CELLS).check("the number of sets", n, whole=True))
     return space.decode(draw_cube(len(space.dimensions), n, method, np.random.default_rng(seed)))
 
 
-def draw_cube(d: int, n: int, method: Method, rng: np.random.Generator) -> FloatArray:
+def draw_cube(d: int, n: int, method: Method, rng: np.random.Generator) -> base.FloatArray:
     """Return points of shape (n, d) in [0, 1]."""
     if method == "uniform":
         return rng.random((n, d))
     from scipy.stats import qmc  # noqa: PLC0415 - takes half a second to import
 
     if method == "lhs":
-        cube: FloatArray = qmc.LatinHypercube(d, rng=rng).random(n)
+        cube: base.FloatArray = qmc.LatinHypercube(d, rng=rng).random(n)
         return cube
     # The sequence is balanced for powers of two; points beyond n are dropped.
     cube = qmc.Sobol(d, rng=rng).random_base2(max(n - 1, 0).bit_length())

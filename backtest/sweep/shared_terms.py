@@ -9,20 +9,8 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Literal, Self, get_args
 
+from backtest import engine
 from backtest.base import Choice, ParameterError, compute_id, find_versions, repr_plain, to_plain
-from backtest.engine import (
-    SignalRule,
-    check_overlay,
-    check_terms,
-    describe_data,
-    describe_venue,
-    end_expired,
-    hash_source,
-    read_named,
-    resolve_signal,
-    warn_of_market,
-    warn_of_weights,
-)
 from backtest.market import Market, as_given, as_markets, with_clock
 from backtest.sweep.set_evaluator import Evaluator, Pool, PooledEvaluator, pick
 from backtest.sweep.sets import BaseTerms, list_names, names_signal
@@ -40,7 +28,7 @@ class SharedTerms:
 
     market: Any
     base: BaseTerms
-    rule: SignalRule | None
+    rule: engine.SignalRule | None
     signal: Any
     is_separate: bool
     pool: Pool
@@ -81,15 +69,15 @@ class SharedTerms:
         manifest: dict[str, Any] = to_plain(
             {
                 "kind": kind,
-                "data": describe_data(
+                "data": engine.describe_data(
                     market, base.account, market.start, market.time + market.interval
                 ),
                 "policy": {
                     "name": cls.__name__,
-                    "source_hash": hash_source(cls),
+                    "source_hash": engine.hash_source(cls),
                     "settings": held,
                 },
-                "venue": describe_venue(base.venue),
+                "venue": engine.describe_venue(base.venue),
                 "account": base.account.to_dict(),
                 "signal": whole.describe_signals(),
                 **({} if base.overlay is None else {"overlay": repr(base.overlay)}),
@@ -109,22 +97,24 @@ def read_shared(arguments: Mapping[str, Any]) -> SharedTerms:
     policy, venue, account = given.policy, given.venue, given.account
     market, signal = with_clock(given.market, given.decide, given.detail), given.signal
     is_separate, market = read_accounts(given.accounts, market, venue)
-    market = end_expired(market, venue)
+    market = engine.end_expired(market, venue)
     if not is_separate:
-        check_terms(market, policy, venue, account, given.sampling, given.calendar)
-    warn_of_market(market, venue)
-    named = read_named(signal, market)
-    rule = named if isinstance(named, SignalRule) else None
+        engine.check_terms(market, policy, venue, account, given.sampling, given.calendar)
+    engine.warn_of_market(market, venue)
+    named = engine.read_named(signal, market)
+    rule = named if isinstance(named, engine.SignalRule) else None
     names = () if is_separate else list_names(market)
     if is_separate:
-        signal = {name: resolve_signal(pick(named, name), one) for name, one in market.items()}
+        signal = {
+            name: engine.resolve_signal(pick(named, name), one) for name, one in market.items()
+        }
     else:
-        signal = resolve_signal(named, market)
-        warn_of_weights(signal, as_markets(market))
+        signal = engine.resolve_signal(named, market)
+        engine.warn_of_weights(signal, as_markets(market))
     same = ("pool", "sampling", "calendar", "compile", "threads", "memory")
     return SharedTerms(
         market=market,
-        base=BaseTerms(policy, venue, account, rule, names, check_overlay(given.overlay)),
+        base=BaseTerms(policy, venue, account, rule, names, engine.check_overlay(given.overlay)),
         rule=rule,
         signal=signal,
         is_separate=is_separate,

@@ -139,7 +139,6 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
         metrics=metrics,
         threads=threads,
         memory=memory,
-        are_checked=True,
         **shared.terms,
     )
     evaluator.check_causal(chosen)

@@ -9,7 +9,7 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import Constant, LiquidationDistance, VolTarget
-from backtest.sweep.lanes.runner import LaneRunner
+from backtest.sweep.lanes import runner
 from backtest.sweep.set_evaluator import Evaluator, Rows
 from backtest.sweep.sets import grid
 from tests.agreement import Scripted, Swinging, trust_data
@@ -333,10 +333,10 @@ def lean() -> tuple[Evaluator, dict[str, np.ndarray]]:
 def test_rows_do_not_depend_on_threads_order_or_neighbours(lean):
     evaluator, sets = lean
     rows = evaluator.evaluate(sets)
-    evaluator._runner().threads = 3
+    evaluator.threads = 3
     order = np.random.default_rng(1).permutation(150)
     other = evaluator.evaluate({name: column[order] for name, column in sets.items()})
-    evaluator._runner().threads = 1
+    evaluator.threads = 1
     for name, column in rows.metrics.items():
         np.testing.assert_array_equal(other.metrics[name], column[order])
 
@@ -352,15 +352,15 @@ def test_an_account_may_begin_and_end_inside_the_market(lean):
 @pytest.mark.slow
 def test_ctrl_c_returns_what_is_done(lean, monkeypatch):
     evaluator, sets = lean
-    score = LaneRunner.score
+    score = runner.score_sets
 
-    def interrupted(self, *args, **kwargs):
-        blocks = score(self, *args, **kwargs)
+    def interrupted(*args, **kwargs):
+        blocks = score(*args, **kwargs)
         yield next(blocks)
         blocks.close()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(LaneRunner, "score", interrupted)
+    monkeypatch.setattr(runner, "score_sets", interrupted)
     rows = evaluator.evaluate(sets)
     assert 0 < rows.done.sum() < 150
     assert np.isnan(rows.metrics["sharpe"][~rows.done]).all()

@@ -12,7 +12,7 @@ import backtest as bt
 from backtest import Choice, ParameterError, Range
 from backtest.features import VOLATILITY_ESTIMATORS, WEIGHTED_ESTIMATORS
 from backtest.strategies import Constant, SharpeScaling, VolTarget
-from backtest.sweep.columns import check_markets
+from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.sets import BaseTerms, check_sets, draw_sets, grid, read_space
 from tests.kit import Hold, check_refused, make_venue, simulate_pair
 from tests.sweep.sweeps import are_equal
@@ -235,7 +235,6 @@ def test_all_defects_of_a_space_are_listed_at_once():
         assert text in str(caught.value)
 
 
-CIRCLE = {"mode": ["plain", "both"], "scale": Range(0.5, 1, when=("scale", 1))}
 ALL_FIXED = {"target": 0.1, "half_life": 5, "power": 1, "estimator": "ewma"}
 
 
@@ -246,7 +245,6 @@ ALL_FIXED = {"target": 0.1, "half_life": 5, "power": 1, "estimator": "ewma"}
     (lambda: space_of(Bare, {"window": (2, 3)}), "size has no default"),
     (lambda: space_of(VolTarget, **ALL_FIXED), "space must have something to vary"),
     (lambda: space_of(Modes, {"scale": (0.5, 1.0)}), "no effect in any set: it is used only where"),
-    (lambda: space_of(Modes, CIRCLE), "when must name another parameter"),
     (lambda: draw_sets(space_of(VolTarget), 4, method="sobl"), "method must be one of sobol"),
     (lambda: draw_sets(space_of(VolTarget), 0), "the number of sets must be"),
     (lambda: space_of(VolTarget, ["target"]), "space must be a mapping"),
@@ -433,6 +431,7 @@ def test_an_overlay_is_checked_from_the_first_weight_on_as_in_a_run():
     pair = simulate_pair(30)
     flat = pd.DataFrame(0.0, index=pair.times[:10], columns=pair.names)
     held = pd.DataFrame(0.5, index=pair.times[10:], columns=pair.names)
-    sets = {"leverage": np.array([1.0])}
-    base = BaseTerms(Constant, TERMS["venue"], TERMS["account"], None, pair.names, Awake())
-    check_markets(pair, base, sets, signal=pd.concat([flat, held]), memory=1e6)
+    evaluator = Evaluator(
+        pair, Constant, **TERMS, signal=pd.concat([flat, held]), overlay=Awake(), compile=False
+    )
+    evaluator.check_causal({"leverage": np.array([1.0])})

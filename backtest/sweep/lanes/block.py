@@ -8,75 +8,29 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.account import AccountState, Terms, find_line
-from backtest.account.records import (
-    ASSETS_SO_FAR,
-    CONVERTED_SO_FAR,
-    EQUITY,
-    FLAGS,
-    HAS_EXITS,
-    HAS_STOP,
-    NUMBERS,
-    PAID_IN,
-    RESERVE,
-    SINCE_POOL,
-    UNIT,
-)
-from backtest.base import FloatArray, IntArray, hold_signals
-from backtest.engine import (
-    Counts,
-    Deciders,
-    ObservedPolicy,
-    Setup,
-    drive,
-    find_simulate,
-    flatten_settings,
-    new_ledger_array,
-    new_quotes,
-    new_scratch,
-    new_tape,
-    pack_terms,
-    start_account_state,
-    write_table,
-)
+from backtest import engine
+from backtest.account import AccountState, Terms, find_line, records
+from backtest.base import FloatArray, hold_signals
 from backtest.engine.driver import CHUNK
 from backtest.engine.loop import DONE, N_SHOWN
-from backtest.measures import (
-    RunSpan,
-    measure_accounts,
-    name_tally,
-    sampled_returns,
-    start_tally,
-)
+from backtest.measures import RunSpan, measure_accounts, sampled_returns, start_tally
 from backtest.measures.tally import N_TALLY
 from backtest.policy import start_memory
 from backtest.sweep.lanes import rows as r
 from backtest.sweep.lanes.fit import find_all_read, find_kinds
-from backtest.sweep.lanes.outcomes import BlockFault, Scored
-from backtest.sweep.lanes.rows import (
-    LANES,
-    LanePolicies,
-    Lanes,
-    cell,
-    empty,
-    make_aligned,
-    take_out,
-    take_tally,
-)
-from backtest.sweep.lanes.view import MARGINS
-from backtest.venue import compute_value
+from backtest.sweep.lanes.rows import LANES, LanePolicies, Lanes, empty, make_aligned
+from backtest.sweep.panel import BlockFault, Scored
 
 LEAST_LANES = 4
 """Fewer sets are faster one by one."""
-HAS_ROUNDING = FLAGS.index("has_rounding")
+HAS_ROUNDING = records.FLAGS.index("has_rounding")
 GAINS = ("flows", "top_up", "bad_debt")
 LOSSES = ("fees", "slippage", "impact", "funding", "interest", "liquidation_loss")
 
 
 class Block(NamedTuple):
-    setups: Sequence[Setup]
-    find_deciders: Callable[[int], Deciders]
-    deciders: Deciders
+    setups: Sequence[engine.Setup]
+    deciders: engine.Deciders
     addresses: Sequence[int]
     columns: Sequence[Sequence[FloatArray]]
     span: RunSpan
@@ -84,7 +38,7 @@ class Block(NamedTuple):
     is_full: bool
 
 
-def join_columns(setups: Sequence[Setup]) -> list[list[FloatArray]]:
+def join_columns(setups: Sequence[engine.Setup]) -> list[list[FloatArray]]:
     joined: dict[int, FloatArray] = {}
     for setup in setups:
         for each in setup.observed:
@@ -112,7 +66,7 @@ class BlockState(NamedTuple):
     terms: Terms
     lanes: Lanes
     policies: LanePolicies
-    deciders: Deciders
+    deciders: engine.Deciders
     account: AccountState
     began: FloatArray
 
@@ -130,10 +84,6 @@ def start_state(block: Block) -> BlockState:
         numbers=make_aligned(n * r.N_NUMBERS * LANES),
         kept_account=np.zeros(r.N_ACCOUNT * LANES),
         kept_position=np.zeros(n * r.N_POSITION * LANES),
-        left_account=np.zeros(r.N_ACCOUNT * LANES),
-        left_position=np.zeros(n * r.N_POSITION * LANES),
-        left_memory=np.zeros_like(policies.memory),
-        left_at=np.full(LANES, -1, np.int64),
         prices=np.zeros((r.N_PRICES, n)),
         most=np.zeros(n),
         signal=np.ones(n),
@@ -143,22 +93,21 @@ def start_state(block: Block) -> BlockState:
         is_known=np.zeros((2, n), np.int64),
         is_full=block.is_full,
         has_isolated=bool(np.any(brackets.are_isolated)),
-        has_exits=bool(np.any(inputs.terms.flags[[HAS_STOP, HAS_EXITS]])),
+        has_exits=bool(np.any(inputs.terms.flags[[records.HAS_STOP, records.HAS_EXITS]])),
         moves_stops=moves_stops(inputs),
-        is_crossed=not np.all(brackets.are_isolated),
         has_lots=bool(np.any(inputs.terms.flags[HAS_ROUNDING])),
         has_rest=bool(np.any(find_kinds(inputs.terms) != r.PLAIN)),
         last_funding=np.full(n, np.nan),
-        cursor=np.zeros(4, np.int64),
+        cursor=np.zeros(5, np.int64),
         units=np.zeros((int(ends.sum()) if block.has_returns else 0, LANES)),
-        free=np.zeros(1 + LANES),
+        free=np.zeros(1),
         tally=np.zeros(N_TALLY),
     )
     begin_lanes(lanes, block.setups, n)
     for lane in range(len(block.setups), LANES):
         empty(lanes, n, lane)
     none = np.zeros(n + 1, np.int64)
-    account = start_account_state(inputs, first.account, first.first, has_overlay=False)
+    account = engine.start_account_state(inputs, first.account, first.first, has_overlay=False)
     silent: dict[str, Any] = {
         "asks": none,
         "wants_price": none[:n].copy(),
@@ -171,17 +120,17 @@ def start_state(block: Block) -> BlockState:
         policies=policies,
         deciders=block.deciders._replace(**silent),
         account=account,
-        began=lanes.account.reshape(-1, LANES)[EQUITY].copy(),
+        began=lanes.account.reshape(-1, LANES)[records.EQUITY].copy(),
     )
 
 
 def moves_stops(inputs: Any) -> bool:
-    feed, trails = inputs.feed, inputs.terms.numbers[NUMBERS.index("trailing_stop")]
+    feed, trails = inputs.feed, inputs.terms.numbers[records.NUMBERS.index("trailing_stop")]
     scales = (feed.stop_scale, feed.profit_scale, feed.trail_scale)
     return bool(np.any(trails > 0.0)) or any(len(each) > 1 for each in scales)
 
 
-def begin_lanes(lanes: Lanes, setups: Sequence[Setup], n: int) -> None:
+def begin_lanes(lanes: Lanes, setups: Sequence[engine.Setup], n: int) -> None:
     account, position = lanes.account.reshape(-1, LANES), lanes.position.reshape(n, -1, LANES)
     numbers = lanes.numbers.reshape(n, -1, LANES)
     position[:, r.TARGET] = math.nan
@@ -192,16 +141,16 @@ def begin_lanes(lanes: Lanes, setups: Sequence[Setup], n: int) -> None:
     for places in groups.values():
         setup = setups[places[0]]
         terms = setup.inputs.terms
-        wallet = start_account_state(
+        wallet = engine.start_account_state(
             setup.inputs, setup.account, setup.first, has_overlay=False
         ).wallet
         one = np.zeros(r.N_ACCOUNT)
         one[r.TALLY : r.STATE_ROWS] = start_tally(
-            float(wallet[UNIT]), float(wallet[EQUITY]), setup.first
+            float(wallet[records.UNIT]), float(wallet[records.EQUITY]), setup.first
         )
         one[: r.WALLET_ROWS] = wallet
-        one[SINCE_POOL] = setup.first - 1.0 - wallet[SINCE_POOL]
-        one[r.LINE] = find_line(terms.ruin_at, wallet[RESERVE], wallet[PAID_IN])
+        one[records.SINCE_POOL] = setup.first - 1.0 - wallet[records.SINCE_POOL]
+        one[r.LINE] = find_line(terms.ruin_at, wallet[records.RESERVE], wallet[records.PAID_IN])
         one[r.KEEP], one[r.IS_LIVE] = 1.0, 1.0
         account[:, places] = one[:, None]
         numbers[:, :, places] = terms.numbers.T[:, :, None]
@@ -231,7 +180,7 @@ def gather_policies(block: Block, n: int) -> LanePolicies:
     n_columns = np.array([len(each.columns) for each in policies], np.int64)
     return LanePolicies(
         addresses=np.array(block.addresses, np.int64),
-        params=stack_lanes([flatten_settings(list(panel))[0] for panel in panels]),
+        params=stack_lanes([engine.flatten_settings(list(panel))[0] for panel in panels]),
         params_at=deciders.params_at,
         memory=stack_lanes(memories),
         memory_at=np.cumsum([0, *widths]).astype(np.int64),
@@ -246,13 +195,13 @@ def gather_policies(block: Block, n: int) -> LanePolicies:
         shown=make_aligned(N_SHOWN * LANES),
         wants_account=bool(np.any(deciders.wants_account)),
         wants_bar=bool(np.any(deciders.wants_bar)),
-        wants_margins=bool(find_all_read(panels[0]) & MARGINS),
+        wants_maintenance="maintenance" in find_all_read(panels[0]),
         interval=deciders.interval,
         start=deciders.start,
     )
 
 
-def join_memories(panel: Sequence[ObservedPolicy]) -> FloatArray:
+def join_memories(panel: Sequence[engine.ObservedPolicy]) -> FloatArray:
     memories = [np.array(start_memory(each.policy) or (), np.float64) for each in panel]
     return np.concatenate(memories)
 
@@ -269,24 +218,28 @@ def run_state(block: Block, state: BlockState, is_stopped: Callable[[], bool]) -
     first = block.setups[0]
     inputs, total = first.inputs, len(first.inputs.feed.time)
     n = inputs.feed.open.shape[1]
-    quotes, scratch, ledger = new_quotes(n, 0), new_scratch(n, 0), new_ledger_array(n)
-    tape = new_tape(n, 0, first.first, 0)
+    quotes, scratch, ledger = (
+        engine.new_quotes(n, 0),
+        engine.new_scratch(n, 0),
+        engine.new_ledger_array(n),
+    )
+    tape = engine.new_tape(n, 0, first.first, 0)
     tape.is_on[0] = 0
     records = (quotes, scratch, ledger)
     shared = (inputs.feed, inputs.clock, inputs.log_returns)
     run_of = (state.deciders, state.account, *records, state.lanes.tally, tape, 0, 1)
-    loop, address = find_lane_loop((pack_terms(state.terms), *shared, *run_of))
+    loop, address = find_lane_loop((engine.pack_terms(state.terms), *shared, *run_of))
     terms, t = state.terms, first.first
     for bar, i, margin in inputs.changes:
-        terms = write_table(terms, i, margin) if bar < t else terms
+        terms = engine.write_table(terms, i, margin) if bar < t else terms
     while t < total:
         if is_stopped():
             return False
         for bar, i, margin in inputs.changes:
-            terms = write_table(terms, i, margin) if bar == t else terms
+            terms = engine.write_table(terms, i, margin) if bar == t else terms
         stop = min(t + CHUNK, total, *(bar for bar, _, _ in inputs.changes if bar > t))
         given = (
-            pack_terms(terms),
+            engine.pack_terms(terms),
             *shared,
             state.policies,
             state.lanes,
@@ -311,11 +264,6 @@ def read_scores(names: tuple[str, ...], block: Block, state: BlockState) -> Scor
     flat = {name: account[row].copy() for name, row in r.TALLY_ROWS.items()}
     flat["bars"] = np.full(count, float(total - first.first))
     wallets, units = account[: r.WALLET_ROWS].T.copy(), state.lanes.units[:, :count].copy()
-    for lane in np.flatnonzero(state.lanes.left_at[:count] >= 0).tolist():
-        tally, wallets[lane], rest = finish_lane(block, state, lane)
-        units[len(units) - len(rest) :, lane] = rest
-        for name, value in name_tally(tally).items():
-            flat[name][lane] = value
     metrics = measure_wallets(names, block.span, flat, wallets, state.began[:count])
     returns = [
         sampled_returns(units[:, lane], np.ones(int(ends.sum())), float(flat["first_unit"][lane]))
@@ -335,77 +283,13 @@ def measure_wallets(
 
     The profit of prices is what else explains the change from the equities ``began``.
     """
-    earned = wallets[:, EQUITY] - began - sum(numbers[name] for name in GAINS)
+    earned = wallets[:, records.EQUITY] - began - sum(numbers[name] for name in GAINS)
     numbers["price_pnl"] = earned + sum(numbers[name] for name in LOSSES)
-    found = measure_accounts(numbers, span, wallets[:, UNIT], wallets[:, EQUITY])
+    found = measure_accounts(numbers, span, wallets[:, records.UNIT], wallets[:, records.EQUITY])
     measured = {name: np.asarray(found[name], dtype=np.float64) for name in names}
-    for name, row in (("price_pnl", ASSETS_SO_FAR), ("slippage", CONVERTED_SO_FAR)):
+    for name, row in (("price_pnl", records.ASSETS_SO_FAR), ("slippage", records.CONVERTED_SO_FAR)):
         if name in measured:
             measured[name] = measured[name] - wallets[:, row]
     if "price_pnl" in measured:  # nothing was ever held, and what is left is rounding
         measured["price_pnl"] = np.where(numbers["traded"] == 0.0, 0.0, measured["price_pnl"])
     return measured
-
-
-def finish_lane(
-    block: Block, state: BlockState, lane: int
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    lanes, setup, deciders = state.lanes, block.setups[lane], block.find_deciders(lane)
-    inputs, start = setup.inputs, int(lanes.left_at[lane])
-    account = read_left(setup, lanes, deciders.tradable, start, lane)
-    read_memories(state, deciders, lane)
-    free = float(lanes.free[1 + lane])
-    take_tally(lanes, lanes.left_account, free, start - setup.first, lane)
-    tally = lanes.tally.copy()
-    total = len(inputs.feed.time)
-    tape = new_tape(len(account.margin), 0, start, 0)
-    tape.is_on[0] = 0
-    tape = tape._replace(units=np.zeros(total - start))
-    counts = Counts(tally, None)
-    given = (
-        inputs,
-        account,
-        deciders,
-        deciders,
-        counts,
-        start,
-        total,
-        tape,
-        CHUNK,
-        None,
-    )
-    if start < total:
-        counts, _ = drive(find_simulate(is_compiled=True), pack_terms, *given)
-    rest = tape.units[inputs.clock.ends_sample[start:] != 0.0] if block.has_returns else np.zeros(0)
-    return counts.tally, account.wallet, rest
-
-
-def read_left(
-    setup: Setup, lanes: Lanes, tradable: IntArray, start: int, lane: int
-) -> AccountState:
-    feed, terms = setup.inputs.feed, copy_terms(setup.inputs.terms)
-    account = start_account_state(setup.inputs, setup.account, setup.first, has_overlay=False)
-    left = lanes._replace(kept_account=lanes.left_account, kept_position=lanes.left_position)
-    take_out(left, terms, account, start, lane)
-    last, brackets = max(start - 1, 0), terms.rules.brackets
-    for i in range(len(account.margin)):  # what lanes share is that of their last bar
-        price = feed.mark_close[last, i]
-        if account.held.quantities[i] != 0.0:
-            account.marked[i] = compute_value(brackets.sizes[i], brackets.are_inverse[i], price)
-        account.signal[i] = feed.signal[min(last, len(feed.signal) - 1), i]
-        account.is_pending[i] = tradable[min(last, len(tradable) - 1), i]
-    account.last_funding[:] = np.nan
-    account.cursor[0] = np.searchsorted(feed.funding_bar, start)
-    account.cursor[1] = np.searchsorted(feed.flow_bar, start)
-    for event in range(account.cursor[0]):
-        account.last_funding[feed.funding_instrument[event]] = feed.funding_rate[event]
-    return account
-
-
-def read_memories(state: BlockState, deciders: Deciders, lane: int) -> None:
-    at = state.policies.memory_at
-    for i in range(len(at) - 1):
-        for k in range(at[i + 1] - at[i]):
-            deciders.memory[deciders.memory_at[i] + k] = state.lanes.left_memory[
-                cell(at[i] + k, lane)
-            ]

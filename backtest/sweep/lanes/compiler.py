@@ -34,7 +34,7 @@ INLINED = frozenset(
     {
         "spot", "term", "read_rules", "make_kind", "quote_open", "size_lane", "bound_cost", "plan",
         "fill_lanes", "round_as_isolated", "trade_lane", "widen", "pick", "look_at_one",
-        "close_one", "count_close", "expose_one", "count_lane",
+        "close_one", "count_close", "count_lane",
     }
 )  # fmt: skip
 

@@ -13,7 +13,7 @@ from backtest.base import IntArray
 from backtest.engine import Deciders, ObservedPolicy, Setup
 from backtest.sweep.lanes import rows as r
 from backtest.sweep.lanes.formula import find_read
-from backtest.sweep.lanes.view import SHOWN
+from backtest.sweep.lanes.view import NAMES
 
 REFUSED = ("has_limits", "rounds_price", "has_auto_margin", "has_profit_share", "has_order_fee")
 
@@ -27,10 +27,11 @@ def fits_lanes(setup: Setup, deciders: Deciders) -> bool:
     is_plain &= terms.fill == AT_OPEN and not terms.rules.spot.has_any
     is_plain &= not terms.has_time_stop and len(deciders.rows) == 1
     is_plain &= not np.any(brackets.are_valued_at_entry)
+    is_plain &= len(brackets.sizes) == 1 or not np.any(brackets.are_isolated)
     is_plain &= not np.any(terms.flags[FLAGS.index("is_funded_by_wallet")] & brackets.are_isolated)
     is_plain &= len(feed.multiplier) == 1 and len(feed.initial) == 1 and len(feed.costs) == 1
     is_plain &= terms.rules.level == 1.0 and len(setup.account.collateral) == 0
-    is_plain &= find_all_read(setup.observed) <= SHOWN
+    is_plain &= find_all_read(setup.observed) <= {*NAMES}
     return bool(is_plain and not np.any(deciders.asks[-1:]) and not np.any(deciders.sets_margin))
 
 

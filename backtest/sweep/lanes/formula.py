@@ -15,16 +15,8 @@ import numpy as np
 from llvmlite import ir
 from numba.extending import intrinsic
 
+from backtest import engine
 from backtest.base import CodeText
-from backtest.engine import (
-    Place,
-    build_call,
-    compile_at_address,
-    find_general_folder,
-    make_recipe,
-    read_parameter,
-    write_decide,
-)
 from backtest.engine.compiler import MARGIN_NUMBERS, POINTER
 from backtest.policy import AccountView, Combinator, Policy, combinator_of, find_fields, formula_for
 from backtest.policy.policy import BAR_FIELDS
@@ -53,12 +45,12 @@ def compile_lane_formula(
     def write(memory: type | None, _: CodeText) -> list[str]:
         return write_lane_formula(policy.settings(), columns, memory, shape)
 
-    recipe = make_recipe(policy, columns, write, "lanes")
+    recipe = engine.make_recipe(policy, columns, write, "lanes")
     records = {"MarginRules": MarginRules, "AccountView": AccountView, "np": np}
     whole = numba.int64
     signature = whole(*[POINTER] * 6, whole, whole)
-    folder = find_general_folder()
-    function = compile_at_address(recipe, folder, signature, records, has_counts=False)
+    folder = engine.find_general_folder()
+    function = engine.compile_at_address(recipe, folder, signature, records, has_counts=False)
     return int(function.address)
 
 
@@ -81,7 +73,9 @@ def write_lane_formula(
     inside = "seen[{}]".format if shape.has_own_columns else "seen_{}".format
     prices = range(len(BAR_FIELDS) - 1)
     given = [
-        repr(each) if name in shape.constants else read_parameter(f"params[{k * LANES}]", each)
+        repr(each)
+        if name in shape.constants
+        else engine.read_parameter(f"params[{k * LANES}]", each)
         for k, (name, each) in enumerate(settings.items())
     ]
     hoisted = [f"    shared_{name} = {each}" for name, each in zip(settings, given, strict=True)]
@@ -94,7 +88,7 @@ def write_lane_formula(
     shown = AccountView._fields[:-1]
     view = [f"shown[{at_row(k)}]" if each in shape.read else "0.0" for k, each in enumerate(shown)]
     own = [inside(at_row(k) if shape.has_own_columns else k) for k in range(len(columns))]
-    place = Place(
+    place = engine.Place(
         head=[
             "def decide(target, params, seen, memory, shown, bar_numbers, count, time):",
             f"    venue = MarginRules({venue})",
@@ -102,7 +96,7 @@ def write_lane_formula(
             "    for lane in range(count):",
         ],
         settings=[
-            read_parameter(f"params[{at_row(k)}]", each)
+            engine.read_parameter(f"params[{at_row(k)}]", each)
             if name in shape.varied
             else f"shared_{name}"
             for k, (name, each) in enumerate(settings.items())
@@ -113,7 +107,7 @@ def write_lane_formula(
         slot=lambda k: f"memory[{at_row(k)}]",
         depth=2,
     )
-    return write_decide(memory, place)
+    return engine.write_decide(memory, place)
 
 
 def at_row(k: int) -> str:
@@ -154,7 +148,7 @@ def call_lanes(
     )  # fmt: skip
 
     arrays = ((1, 2), (3, 4), (5, None), (6, 7), (8, None), (9, None))
-    return numba.int64(*given), build_call(ir.IntType(64), arrays, n_numbers=2)
+    return numba.int64(*given), engine.build_call(ir.IntType(64), arrays, n_numbers=2)
 
 
 def ask_through_addresses(policies: Any, lanes: Any, i: int, time: int, local: int) -> bool:

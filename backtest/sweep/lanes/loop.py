@@ -6,17 +6,13 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from backtest.account import AccountState, MarketBar, MarketFeed, Scratch, Terms, find_line, share
-from backtest.account.records import IS_OVER, IS_RUINED, PAID_IN, RESERVE
+from backtest.account.records import CASH, IS_OVER, IS_RUINED, PAID_IN, RESERVE
 from backtest.engine import Deciders, RunTape
 from backtest.engine.loop import DONE, NEGATIVE
 from backtest.measures import Clock, grow_free
 from backtest.sweep.lanes import rows as r
 from backtest.sweep.lanes.closes import close_lanes, end_samples, keep_units, tighten
-from backtest.sweep.lanes.prices import (
-    begin_prices,
-    write_bar_prices,
-    write_rest_of_prices,
-)
+from backtest.sweep.lanes.prices import begin_prices, write_bar_prices, write_rest_of_prices
 from backtest.sweep.lanes.quiet import (
     begin_payments,
     bound_payments,
@@ -31,7 +27,6 @@ from backtest.sweep.lanes.rows import (
     Lanes,
     cell,
     keep_rare,
-    leave,
     lowest,
     put_back,
     spot,
@@ -49,9 +44,6 @@ from backtest.sweep.lanes.view import show_accounts, show_positions
 
 if TYPE_CHECKING:
     from backtest.base import FloatArray
-
-WATCHED, OFTEN = 1024, 400
-"""A lane that passes more than so many of so many bars alone leaves the block."""
 
 
 def pass_alone(  # noqa: PLR0913, PLR0917 - the arguments of the loop of a run
@@ -113,7 +105,7 @@ def take_block(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
             lane = lowest(alone)
             alone &= alone - 1
             take_out(block, rules, own, t, lane)
-            take_tally(block, block.kept_account, block.free[0], t - first, lane)
+            take_tally(block, t - first, lane)
             _, why = pass_alone(
                 address, rules, markets, times, log_returns, shown, own, quotes, scratch, ledger,
                 block.tally, tape, t, t + 1,
@@ -124,11 +116,9 @@ def take_block(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
             put_back(block, own, line, t, lane)
         end_bar(markets, clock, block, free, t)
         if rare != 0:
-            end_lanes(rules, block, asked.memory, n, t + 1)
+            end_lanes(rules, block, n)
         if not ask_all(rules, markets, asked, block, t):
             return t, NEGATIVE
-        if t % WATCHED == 0:
-            let_frequent_leave(block, asked.memory, n, t + 1)
     return stop, DONE
 
 
@@ -150,8 +140,9 @@ def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> i
     is_trading, rare = decide_trades(terms, feed, lanes, n, t)
     if lanes.has_lots and is_paying and not is_trading:
         rare |= find_poor(lanes, n)
+    rare |= lanes.cursor[r.CLOSING]
     if rare != 0:
-        rare &= find_lanes(lanes, r.LIVE)
+        rare &= find_lanes(lanes, r.LIVE) | lanes.cursor[r.CLOSING]
         keep_rare(lanes, rare, n, is_paying)
     if is_trading:
         fill_trades(terms, lanes, n)
@@ -223,28 +214,20 @@ def end_bar(feed: MarketFeed, clock: Clock, lanes: Lanes, free: float, t: int) -
     lanes.cursor[r.EVENT], lanes.cursor[r.FLOW] = event, flow
 
 
-def end_lanes(terms: Terms, lanes: Lanes, memory: FloatArray, n: int, t: int) -> None:
-    """Let lanes that are ruined or over rest; those with something left to close or earn leave."""
-    account, position = lanes.account, lanes.position
+def end_lanes(terms: Terms, lanes: Lanes, n: int) -> None:
+    """Let lanes that are ruined or over rest, unless something is left to close or to earn."""
+    account, position, closing = lanes.account, lanes.position, 0
     for lane in range(LANES):
         is_over = account[cell(IS_RUINED, lane)] + account[cell(IS_OVER, lane)] != 0.0
-        if not is_over or account[cell(r.IS_LIVE, lane)] != r.LIVE:
+        if not is_over or account[cell(r.IS_LIVE, lane)] == 0.0:
             continue
-        account[cell(r.IS_LIVE, lane)], is_flat = r.ENDED, True
+        account[cell(r.IS_LIVE, lane)] = r.ENDED
+        is_busy = bool(terms.has_interest) and account[cell(CASH, lane)] != 0.0
         for i in range(n):
             position[spot(i, r.TARGET, lane)] = math.nan
-            is_flat = is_flat and position[spot(i, r.QUANTITY, lane)] == 0.0
-        if terms.has_interest or not is_flat:
-            leave(lanes, memory, n, t, lane)
-
-
-def let_frequent_leave(lanes: Lanes, memory: FloatArray, n: int, t: int) -> None:
-    account = lanes.account
-    for lane in range(LANES):
-        is_often = account[cell(r.RARE_BARS, lane)] > OFTEN
-        account[cell(r.RARE_BARS, lane)] = 0.0
-        if is_often and account[cell(r.IS_LIVE, lane)] == r.LIVE:
-            leave(lanes, memory, n, t, lane)
+            is_busy = is_busy or position[spot(i, r.QUANTITY, lane)] != 0.0
+        closing |= is_busy << lane
+    lanes.cursor[r.CLOSING] = closing
 
 
 # ------------------------------------------------------------------------------- decisions

@@ -74,12 +74,12 @@ def charge_lanes(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int) -> None:
     lent_at = feed.cash_rate[min(before, len(feed.cash_rate) - 1)]
     short = feed.short_rate[min(before, len(feed.short_rate) - 1)]
     for lane in range(LANES):
-        account[cell(r.BALANCE, lane)] = account[cell(CASH, lane)]
+        account[cell(r.BASE, lane)] = account[cell(CASH, lane)]
         account[cell(r.LENT, lane)] = 0.0
     for i in range(len(lanes.signal)):
         add_base(lanes, is_loan, terms.rules.brackets.are_isolated[i] != 0, i)
     for lane in range(LANES):
-        base, lent = account[cell(r.BALANCE, lane)], account[cell(r.LENT, lane)]
+        base, lent = account[cell(r.BASE, lane)], account[cell(r.LENT, lane)]
         interest = -base * (lent_at if base > 0.0 else borrow) * years
         if is_loan:
             interest += lent * short * years
@@ -93,10 +93,10 @@ def add_base(lanes: Lanes, is_loan: bool, is_isolated: bool, i: int) -> None:
         quantity = position[spot(i, r.QUANTITY, lane)]
         entered = quantity * position[spot(i, r.ENTRY, lane)]
         if is_isolated:
-            account[cell(r.BALANCE, lane)] += position[spot(i, r.MARGIN, lane)]
-            account[cell(r.BALANCE, lane)] -= entered if is_loan else 0.0
+            account[cell(r.BASE, lane)] += position[spot(i, r.MARGIN, lane)]
+            account[cell(r.BASE, lane)] -= entered if is_loan else 0.0
         elif not is_loan:
-            account[cell(r.BALANCE, lane)] += entered
+            account[cell(r.BASE, lane)] += entered
         if is_loan:
             is_short = quantity < 0.0
             account[cell(r.LENT, lane)] += abs(quantity * value) if is_short else 0.0
@@ -108,7 +108,7 @@ def add_base(lanes: Lanes, is_loan: bool, is_isolated: bool, i: int) -> None:
 def look(terms: Terms, lanes: Lanes, n: int) -> tuple[bool, int]:
     """Value all lanes at the open; return whether any may trade, and as bits who may fail."""
     if n > 1:
-        rare = value_lanes(terms, lanes, n)
+        rare = value_lanes(lanes, n)
         return find_asking(lanes, n), rare
     if terms.rules.brackets.are_isolated[0]:
         is_asking, rare = look_at_one(lanes, make_kind(None, None, None, True))
@@ -148,22 +148,20 @@ def look_at_one(lanes: Lanes, kind: FillKind) -> tuple[bool, int]:
     return found, rare
 
 
-def value_lanes(terms: Terms, lanes: Lanes, n: int) -> int:
+def value_lanes(lanes: Lanes, n: int) -> int:
     account = lanes.account
     for lane in range(LANES):
         account[cell(r.WORTH, lane)] = account[cell(CASH, lane)]
         account[cell(r.LOST, lane)] = 0.0
     for i in range(n):
-        if lanes.prices[r.IS_LISTED, i] != 0.0 and not terms.rules.brackets.are_isolated[i]:
+        if lanes.prices[r.IS_LISTED, i] != 0.0:
             add_worth(lanes, i)
-    for lane in range(LANES):
-        account[cell(r.POOL, lane)] = account[cell(r.WORTH, lane)]
-        account[cell(r.LOST_OF_ALL, lane)] = account[cell(r.LOST, lane)]
     rare = 0
-    for i in range(n if lanes.has_isolated else 0):
-        if lanes.prices[r.IS_LISTED, i] != 0.0 and terms.rules.brackets.are_isolated[i]:
-            rare |= add_isolated_worth(lanes, i)
-    return rare | find_endangered(lanes)
+    for lane in range(LANES):
+        lost, worth = account[cell(r.LOST, lane)], account[cell(r.WORTH, lane)]
+        is_safe = (lost <= worth) & (lost < worth - account[cell(r.LINE, lane)])
+        rare |= (not is_safe) << lane
+    return rare
 
 
 def add_worth(lanes: Lanes, i: int) -> None:
@@ -173,30 +171,6 @@ def add_worth(lanes: Lanes, i: int) -> None:
         quantity = position[spot(i, r.QUANTITY, lane)]
         account[cell(r.WORTH, lane)] += quantity * value
         account[cell(r.LOST, lane)] += abs(quantity) * reach
-
-
-def add_isolated_worth(lanes: Lanes, i: int) -> int:
-    account, position, rare = lanes.account, lanes.position, 0
-    value, reach = lanes.prices[r.OPEN, i], lanes.prices[r.REACH, i]
-    for lane in range(LANES):
-        quantity = position[spot(i, r.QUANTITY, lane)]
-        profit = quantity * (value - position[spot(i, r.ENTRY, lane)])
-        backing, lost = position[spot(i, r.MARGIN, lane)] + profit, abs(quantity) * reach
-        account[cell(r.WORTH, lane)] += backing
-        account[cell(r.LOST_OF_ALL, lane)] += lost
-        is_rare = (not lost < backing) & (quantity != 0.0)
-        rare |= is_rare << lane
-    return rare
-
-
-def find_endangered(lanes: Lanes) -> int:
-    account, rare = lanes.account, 0
-    for lane in range(LANES):
-        is_safe = account[cell(r.LOST, lane)] <= account[cell(r.POOL, lane)]
-        left = account[cell(r.WORTH, lane)] - account[cell(r.LINE, lane)]
-        is_safe &= account[cell(r.LOST_OF_ALL, lane)] < left
-        rare |= (not is_safe) << lane
-    return rare
 
 
 def find_poor(lanes: Lanes, n: int) -> int:

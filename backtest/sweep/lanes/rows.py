@@ -31,7 +31,7 @@ WALLET_ROWS = 16
 
 In row ``SINCE_POOL`` stands the bar of the pool's last liquidation.
 """
-LINE, IS_LIVE, RARE_BARS, KEEP, TALLY = range(WALLET_ROWS, WALLET_ROWS + 5)
+LINE, IS_LIVE, KEEP, TALLY = range(WALLET_ROWS, WALLET_ROWS + 4)
 STATE_ROWS = TALLY + N_TALLY
 TALLY_ROWS = {name: TALLY + k for k, name in enumerate(y.FIELDS)}
 """Where the numbers of a tally are; lanes leave its bars, and its highest unit is the wallet's."""
@@ -47,10 +47,10 @@ TALLY_ROWS = {name: TALLY + k for k, name in enumerate(y.FIELDS)}
         "equity", "inverse", "fees", "slippage", "impact", "funding", "interest", "traded",
     )
 )  # fmt: skip
-N_ACCOUNT = STATE_ROWS + 19
+N_ACCOUNT = STATE_ROWS + 17
 (
-    CASH_BEFORE, WORTH, POOL, LOST, LOST_OF_ALL, COSTS, INITIAL, TAKEN, BALANCE, WANTED,
-    FUNDED, CHARGED, PAID, GROSS, NEEDED, MOVED, DRIFT, GROWN, LENT,
+    CASH_BEFORE, WORTH, LOST, COSTS, INITIAL, BASE, WANTED, FUNDED, CHARGED, PAID, GROSS, NEEDED,
+    POOL, MOVED, DRIFT, GROWN, LENT,
 ) = range(STATE_ROWS, N_ACCOUNT)  # fmt: skip
 
 N_POSITION = 13
@@ -70,10 +70,11 @@ N_PRICES = 32
 ) = range(N_PRICES)  # fmt: skip
 
 LIVE, ENDED = 1.0, 2.0
-"""What ``IS_LIVE`` says: an ended account stays, holds nothing and never trades again; 0: left."""
+"""What ``IS_LIVE`` says: an ended account stays, and never trades again; 0: there is none."""
 
-EVENT, FLOW, SAMPLE, IS_BOUND = range(4)
-"""Entries of ``Lanes.cursor``: the next settlement, flow and sample; whether bounds hold."""
+EVENT, FLOW, SAMPLE, IS_BOUND, CLOSING = range(5)
+"""Entries of ``Lanes.cursor``: the next settlement, flow and sample; whether bounds hold; as bits
+the ended lanes with something left to close or to earn, which pass every bar alone."""
 
 PLAIN, LOTS, LINEAR, INVERTED, ISOLATED, ISOLATED_INVERSE = range(6)
 
@@ -89,10 +90,9 @@ class Lanes(NamedTuple):
     this bar, ``kinds`` how they fill. ``is_known[0]`` of shape (n,) are, as bits,
     the lanes whose row ``FAILURE`` holds (the u at which a position that stands alone is
     liquidated), ``is_known[1]`` whether the rows ``STOP_*`` do (the u between which no stop acts).
-    ``left_*`` are the lanes that go on alone from bar ``left_at`` of shape (n_lanes,) on, -1 for
-    none. ``units`` of shape (n_samples, LANES) are unit
-    values at the ends of samples. ``free[0]`` is the risk-free return of the sample in progress,
-    ``free[1:]`` that of lanes that go on alone. ``tally`` is that of the lane being taken out.
+    ``units`` of shape (n_samples, LANES) are unit values at the ends of samples. ``free`` of shape
+    (1,) is the risk-free return of the sample in progress. ``tally`` is that of the lane being
+    taken out.
     """
 
     account: FloatArray
@@ -100,10 +100,6 @@ class Lanes(NamedTuple):
     numbers: FloatArray
     kept_account: FloatArray
     kept_position: FloatArray
-    left_account: FloatArray
-    left_position: FloatArray
-    left_memory: FloatArray
-    left_at: IntArray
     prices: FloatArray
     most: FloatArray
     signal: FloatArray
@@ -115,7 +111,6 @@ class Lanes(NamedTuple):
     has_isolated: bool
     has_exits: bool
     moves_stops: bool
-    is_crossed: bool
     has_lots: bool
     has_rest: bool
     last_funding: FloatArray
@@ -133,7 +128,7 @@ class LanePolicies(NamedTuple):
     the addresses of the columns, one after another, each ``lengths[i]`` long. ``seen`` is room for
     the numbers of one bar, a row for each of the ``n_columns``; without ``has_own_columns`` all
     lanes have those of the first. ``shown`` has a row for each field of the account that policies
-    see, written if ``wants_account``, and ``wants_margins`` if any sees the margin of its position.
+    see, written if ``wants_account``, and ``wants_maintenance``.
     ``firsts`` and ``tradable`` are those of a
     :class:`backtest.engine.loop.Deciders`, as are ``interval`` and ``start``.
     """
@@ -153,7 +148,7 @@ class LanePolicies(NamedTuple):
     bar: FloatArray
     shown: FloatArray
     wants_account: bool
-    wants_margins: bool
+    wants_maintenance: bool
     wants_bar: bool
     interval: int
     start: int
@@ -235,7 +230,6 @@ def put_back(lanes: Lanes, state: AccountState, line: float, t: int, lane: int) 
         account[cell(row, lane)] = state.wallet[row]
     account[cell(SINCE_POOL, lane)] = t - state.wallet[SINCE_POOL]
     account[cell(LINE, lane)] = line
-    account[cell(RARE_BARS, lane)] = lanes.kept_account[cell(RARE_BARS, lane)] + 1.0
     put_tally(lanes, account, lane)
     for i in range(len(state.margin)):
         size = abs(state.held.quantities[i])
@@ -251,21 +245,6 @@ def put_back(lanes: Lanes, state: AccountState, line: float, t: int, lane: int) 
         if size > lanes.most[i]:
             lanes.most[i] = size
             lanes.cursor[IS_BOUND] = 0
-
-
-def leave(lanes: Lanes, memory: FloatArray, n: int, t: int, lane: int) -> None:
-    """Let a lane go on alone from bar t on; what stays in its place holds nothing."""
-    account, position = lanes.account, lanes.position
-    lanes.left_at[lane] = t
-    lanes.free[1 + lane] = lanes.free[0]
-    for row in range(len(memory) // LANES):
-        lanes.left_memory[cell(row, lane)] = memory[cell(row, lane)]
-    for row in range(STATE_ROWS):
-        lanes.left_account[cell(row, lane)] = account[cell(row, lane)]
-    for i in range(n):
-        for row in range(HELD_ROWS):
-            lanes.left_position[spot(i, row, lane)] = position[spot(i, row, lane)]
-    empty(lanes, n, lane)
 
 
 def empty(lanes: Lanes, n: int, lane: int) -> None:
@@ -286,11 +265,12 @@ def empty(lanes: Lanes, n: int, lane: int) -> None:
 # ----------------------------------------------------------------------------------- the tally
 
 
-def take_tally(lanes: Lanes, account: FloatArray, free: float, bars: int, lane: int) -> None:
+def take_tally(lanes: Lanes, bars: int, lane: int) -> None:
+    account = lanes.kept_account
     for row in range(N_TALLY):
         lanes.tally[row] = account[cell(TALLY + row, lane)]
     lanes.tally[y.PEAK_UNIT] = account[cell(PEAK, lane)]
-    lanes.tally[y.SAMPLE_FREE], lanes.tally[y.BARS] = free, bars
+    lanes.tally[y.SAMPLE_FREE], lanes.tally[y.BARS] = lanes.free[0], bars
 
 
 def put_tally(lanes: Lanes, account: FloatArray, lane: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,26 +10,12 @@ import numpy as np
 
 from backtest.account import AccountState
 from backtest.account.records import EQUITY
-from backtest.base import (
-    BacktestError,
-    FloatArray,
-    IntArray,
-    count_cores,
-    parse_size,
-    run_in_threads,
-)
-from backtest.engine import (
-    Causality,
-    Deciders,
-    Setup,
-    explain_refusal,
-    summarize_account,
-)
+from backtest.base import BacktestError, FloatArray, IntArray, run_in_threads
+from backtest.engine import Deciders, Setup, explain_refusal, summarize_account
 from backtest.engine.compiler import LOCK
 from backtest.measures import name_tally, sampled_returns
 from backtest.measures.measure_table import CORE, STREAMED
 from backtest.measures.tally import FIRST_UNIT
-from backtest.sweep.columns import EndsChecker
 from backtest.sweep.lanes.block import (
     LEAST_LANES,
     Block,
@@ -41,10 +26,18 @@ from backtest.sweep.lanes.block import (
 )
 from backtest.sweep.lanes.fit import fits_lanes, have_same_terms
 from backtest.sweep.lanes.formula import compile_lane_formula
-from backtest.sweep.lanes.outcomes import BlockFault, BlockOutcome, NotCompiled, Scored
-from backtest.sweep.lanes.panel import Panel
 from backtest.sweep.lanes.rows import LANES
-from backtest.sweep.sets import Sets, count_sets, find_codes, find_values, take_sets
+from backtest.sweep.panel import BlockFault, NotCompiled, Panel, Scored
+from backtest.sweep.sets import (
+    SIGNAL,
+    Sets,
+    count_sets,
+    find_codes,
+    group_rows,
+    number_rows,
+    take_part,
+    take_sets,
+)
 
 OWN_TERMS = frozenset(
     {
@@ -59,8 +52,6 @@ OWN_TERMS = frozenset(
 
 EXPOSED = frozenset(STREAMED) - frozenset(CORE)
 """Measures for which each close is looked at."""
-PANELS = 6
-"""Number of market parts whose columns are kept, because a search uses them repeatedly."""
 
 
 class Stopped(Exception):  # noqa: N818 - no error
@@ -68,6 +59,8 @@ class Stopped(Exception):  # noqa: N818 - no error
 
 
 class SetTask(NamedTuple):
+    """Sets to be scored; ``setup`` is that of the first if they make a block."""
+
     rows: IntArray
     sets: Sets
     panel: Panel
@@ -75,80 +68,66 @@ class SetTask(NamedTuple):
     setup: Setup | None = None
 
 
-class LaneRunner:
-    def __init__(self, evaluator: Any) -> None:
-        self.evaluator = evaluator
-        self.metrics: tuple[str, ...] = evaluator.metrics
-        self.threads: int = evaluator.threads or count_cores()
-        self.memory = parse_size(evaluator.memory, "memory") / 2 / PANELS
-        self._panels: dict[tuple[int, int | None], Panel] = {}
-        self._lock = threading.Lock()
-        self._checkers = {name: EndsChecker() for name in evaluator.markets.names}
+class BlockOutcome(NamedTuple):
+    places: IntArray
+    found: Scored | BlockFault | None
 
-    def score(
-        self, sets: Sets, *, first: int, stop: int | None, returns: bool
-    ) -> Iterator[BlockOutcome]:
-        if count_sets(sets) == 0:
-            return
-        self.check_causal(sets, first, stop)
-        panel = self._find_panel(first, stop)
-        tasks = self._split(sets, panel, returns)
-        threads = max(1, min(self.threads, count_sets(sets)))
-        for _, found in run_in_threads(partial(score_task, self.metrics), tasks, threads):
-            if isinstance(found, BaseException):
-                raise found
-            yield from found
 
-    def _split(self, sets: Sets, panel: Panel, has_returns: bool) -> Iterator[SetTask]:
-        reads = panel.list_reads()
-        texts = [name for name in sets if sets[name].dtype == object]
-        terms = [name for name in sets if "." in name and name not in OWN_TERMS]
-        apart = [sets[name] for name in dict.fromkeys([*texts, *terms])]
-        shared = [sets[name] for name in sets if name in OWN_TERMS and sets[name].dtype != object]
-        apart += [each > 0.0 for each in shared]
-        keys = [*(sets[name] for name in reversed(reads) if name in sets), *apart]
-        order = np.lexsort([*map(find_codes, keys)]) if keys else np.arange(count_sets(sets))
-        fits = not panel.base.has_own(sets)  # lanes share policies and overlay
-        for rows in split_where(order, apart):
-            setup = None
-            if fits and len(rows) >= LEAST_LANES:
-                setup = find_setup(panel, take_sets(sets, int(rows[0])))
-            limit = count_distinct(setup, self.memory) if setup is not None else 0
-            own = [sets[name] for name in reads if name in sets]
-            for part in split_rows(rows, own, limit, min(LANES, -(-len(rows) // self.threads))):
-                is_block = setup is not None and len(part) >= LEAST_LANES
-                for some in [part] if is_block else part[:, None]:
-                    yield SetTask(
-                        some, take_sets(sets, some), panel, has_returns,
-                        setup if is_block else None,
-                    )  # fmt: skip
+def score_sets(
+    names: tuple[str, ...],
+    sets: Sets,
+    find_panel: Callable[[Mapping[str, Any]], Panel],
+    threads: int,
+    memory: float,
+    *,
+    returns: bool,
+) -> Iterator[BlockOutcome]:
+    """Yield what is found of some of the sets; a fault of those whose own runs give the reason."""
 
-    def check_causal(self, sets: Sets, first: int = 0, stop: int | None = None) -> None:
-        if count_sets(sets) == 0:
-            return
-        panel = self._find_panel(first, stop)
-        panel.check_overlays(sets)
-        for name, columns in zip(panel.seen.names, panel.columns, strict=True):
-            self._checkers[name].check(columns, find_values(sets, name))
+    def list_tasks() -> Iterator[SetTask | IntArray]:
+        codes = number_rows(take_part(sets, SIGNAL).values(), count_sets(sets))
+        parts = sorted(group_rows(codes), key=lambda rows: int(rows[0]))
+        most = -(-count_sets(sets) // threads) if len(parts) == 1 else LANES
+        for rows in parts:
+            some = take_sets(sets, rows)
+            try:
+                panel = find_panel(take_sets(some, 0))
+            except BacktestError:
+                yield rows
+                continue
+            for task in split(some, panel, returns, min(LANES, most), memory):
+                yield task._replace(rows=rows[task.rows])
 
-    def check_set(self, values: Mapping[str, Any]) -> None:
-        panel = self._find_panel(0, None)
-        for name, columns in zip(panel.seen.names, panel.columns, strict=True):
-            self._checkers[name].check_set(columns, find_values(values, name))
+    n_threads = max(1, min(threads, count_sets(sets)))
+    for _, found in run_in_threads(partial(score_task, names), list_tasks(), n_threads):
+        if isinstance(found, BaseException):
+            raise found
+        yield from found
 
-    @property
-    def causality(self) -> Causality | None:
-        found = [each.causality for each in self._checkers.values()]
-        known = [each for each in found if each is not None]
-        return min(known, key=lambda each: each.cuts, default=None)
 
-    def _find_panel(self, first: int, stop: int | None) -> Panel:
-        with self._lock:
-            if (first, stop) not in self._panels:
-                self._panels[first, stop] = Panel(self.evaluator, first, stop, self.memory)
-                while len(self._panels) > PANELS:
-                    self._panels.pop(next(iter(self._panels)))
-            return self._panels[first, stop]
+def split(
+    sets: Sets, panel: Panel, has_returns: bool, most: int, memory: float
+) -> Iterator[SetTask]:
+    reads = panel.list_reads()
+    texts = [name for name in sets if sets[name].dtype == object]
+    terms = [name for name in sets if "." in name and name not in OWN_TERMS]
+    apart = [sets[name] for name in dict.fromkeys([*texts, *terms])]
+    shared = [sets[name] for name in sets if name in OWN_TERMS and sets[name].dtype != object]
+    apart += [each > 0.0 for each in shared]
+    own = [sets[name] for name in reads if name in sets]
+    keys = [*reversed(own), *apart]
+    order = np.lexsort([*map(find_codes, keys)]) if keys else np.arange(count_sets(sets))
+    fits = not panel.base.has_own(sets)  # lanes share policies and overlay
+    for rows in split_where(order, apart):
+        setup = None
+        if fits and len(rows) >= LEAST_LANES:
+            setup = find_setup(panel, take_sets(sets, int(rows[0])))
+        limit = count_distinct(setup, memory) if setup is not None else 0
+        for part in split_rows(rows, own, limit, max(most, LEAST_LANES)):
+            is_block = setup is not None and len(part) >= LEAST_LANES
+            like = setup if is_block else None
+            for some in [part] if is_block else part[:, None]:
+                yield SetTask(some, take_sets(sets, some), panel, has_returns, like)
 
 
 def split_where(rows: IntArray, columns: list[np.ndarray]) -> list[IntArray]:
@@ -160,7 +139,6 @@ def split_where(rows: IntArray, columns: list[np.ndarray]) -> list[IntArray]:
 def split_rows(
     rows: IntArray, columns: list[np.ndarray], limit: int, most: int
 ) -> Iterator[IntArray]:
-    most = max(most, LEAST_LANES)
     pieces = [piece for piece in split_where(rows, columns) if len(piece)]
     part: list[IntArray] = []
     for piece in pieces if limit > 0 else [rows]:
@@ -187,8 +165,7 @@ def find_setup(panel: Panel, values: Mapping[str, Any]) -> Setup | None:
 
 def count_distinct(setup: Setup, memory: float) -> int:
     columns = [each for policy in setup.observed for each in policy.columns.values()]
-    size = sum(each.nbytes for each in columns)
-    return max(1, int(memory // max(size, 1)))
+    return max(1, int(memory // max(sum(each.nbytes for each in columns), 1)))
 
 
 def begin_or_explain(setup: Setup, panel: Panel) -> tuple[AccountState, Deciders, FloatArray]:
@@ -201,8 +178,10 @@ def begin_or_explain(setup: Setup, panel: Panel) -> tuple[AccountState, Deciders
 
 
 def score_task(
-    names: tuple[str, ...], task: SetTask, is_stopped: Callable[[], bool]
+    names: tuple[str, ...], task: SetTask | IntArray, is_stopped: Callable[[], bool]
 ) -> list[BlockOutcome]:
+    if not isinstance(task, SetTask):
+        return [BlockOutcome(task, BlockFault())]
     if task.setup is not None:
         try:
             return [BlockOutcome(task.rows, score_lanes(names, task, task.setup, is_stopped))]
@@ -218,11 +197,9 @@ def score_task(
 def score_lanes(
     names: tuple[str, ...], task: SetTask, like: Setup, is_stopped: Callable[[], bool]
 ) -> Scored | None:
-    panel, known = task.panel, {}
+    panel = task.panel
     setups = [panel.set_up_lane(like, take_sets(task.sets, k)) for k in range(len(task.rows))]
-    for setup in setups:
-        known[id(setup.inputs)] = setup
-    first, *others = known.values()
+    first, *others = {id(each.inputs): each for each in setups}.values()
     if not all(have_same_terms(first, each) for each in others):
         raise BlockFault
     _, deciders, _ = begin_or_explain(setups[0], panel)
@@ -236,13 +213,8 @@ def score_lanes(
             )
             for each in setups[0].observed
         ]
-
-    def find_deciders(lane: int) -> Deciders:
-        return panel.begin(setups[lane])[1]
-
     block = Block(
         setups=setups,
-        find_deciders=find_deciders,
         deciders=deciders,
         addresses=formulas,
         columns=columns,
@@ -260,25 +232,19 @@ def score_set(
         if is_stopped():
             raise Stopped
 
+    panel = task.panel
     try:
-        return measure_set(names, task, go_on)
+        setup = panel.set_up(task.sets)
+        state, deciders, tally = begin_or_explain(setup, panel)
+        began = state.wallet[[EQUITY]].copy()
+        done = summarize_account(
+            setup.inputs, state, deciders, tally, panel.first,
+            has_units=task.has_returns, is_compiled=True, progress=go_on,
+        )  # fmt: skip
     except BacktestError:
         return BlockFault()
     except Stopped:
         return None
-
-
-def measure_set(
-    names: tuple[str, ...], task: SetTask, progress: Callable[[int, int], None]
-) -> Scored:
-    panel = task.panel
-    setup = panel.set_up(task.sets)
-    state, deciders, tally = begin_or_explain(setup, panel)
-    began = state.wallet[[EQUITY]].copy()
-    done = summarize_account(
-        setup.inputs, state, deciders, tally, panel.first,
-        has_units=task.has_returns, is_compiled=True, progress=progress,
-    )  # fmt: skip
     flat = {name: np.array([value]) for name, value in name_tally(done.tally).items()}
     metrics = measure_wallets(names, panel.span, flat, done.state.wallet[None], began)
     returns = np.zeros(0)

@@ -55,11 +55,9 @@ class LaneOrder(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """What a plan adds to: whether it is the first, and of a single instrument."""
+    """What a plan adds to: whether it is the first, the smallest position, who adds already."""
 
     is_first: bool
-    is_single: bool
-    is_crossed: bool
     least: float
     adding: int
 
@@ -77,25 +75,20 @@ def plan_trades(terms: Terms, lanes: Lanes, n: int) -> tuple[bool, int]:
 
 
 def plan_once(terms: Terms, lanes: Lanes, n: int) -> tuple[bool, bool, int]:
-    """Plan trades after what is kept, and those on isolated margin last: each tests the sums."""
+    """Plan trades after what is kept: each tests the sums."""
     is_trading, is_over, rare, adding, least, is_first = False, False, 0, 0, math.inf, True
     for i in range(n):
         if lanes.prices[r.IS_LISTED, i] != 0.0:
             least = min(least, lanes.prices[r.SMALLEST, i])
-    if lanes.has_isolated:
-        begin_isolated(terms, lanes, n)
-    for phase in range(3):
-        for i in range(n):
-            is_isolated = terms.rules.brackets.are_isolated[i] != 0
-            own = (2 if is_isolated else 1) if lanes.is_asking[i] != 0 else 0
-            if lanes.prices[r.IS_LISTED, i] == 0.0 or own != phase:
-                continue
-            if phase == 0:
-                add_held(lanes, is_isolated, is_first, i)
-            else:
-                sums = Sums(is_first, n == 1, lanes.is_crossed, least, adding)
-                some, more, found, adding = plan_by_kind(lanes, make_table(terms, i), sums, i)
-                is_trading, is_over, rare = is_trading or some, is_over or more, rare | found
+    for i in range(n):
+        if lanes.prices[r.IS_LISTED, i] != 0.0 and lanes.is_asking[i] == 0:
+            add_held(lanes, is_first, i)
+            is_first = False
+    for i in range(n):
+        if lanes.prices[r.IS_LISTED, i] != 0.0 and lanes.is_asking[i] != 0:
+            sums = Sums(is_first, least, adding)
+            some, more, found, adding = plan_by_kind(lanes, make_table(terms, i), sums, i)
+            is_trading, is_over, rare = is_trading or some, is_over or more, rare | found
             is_first = False
     return is_trading, is_over, rare
 
@@ -120,7 +113,7 @@ def plan_by_kind(lanes: Lanes, table: Table, sums: Sums, i: int) -> tuple[bool, 
     return plan(lanes, make_kind(True, True, True, True), table, sums, i)
 
 
-def plan(  # noqa: PLR0915 - one pass over the lanes
+def plan(
     lanes: Lanes, kind: FillKind, table: Table, sums: Sums, i: int
 ) -> tuple[bool, bool, int, int]:
     """Write what lanes will hold; find those that may lack margin for what they add, or may fail.
@@ -143,40 +136,33 @@ def plan(  # noqa: PLR0915 - one pass over the lanes
             abs(order.size - order.held) if order.is_adding else 0.0, abs(after - quantity) * unit
         )
         lost, is_rare = abs(after) * reach_of_one, order.is_asking & (order.reach == math.inf)
-        lost_of_all, costs = account[cell(r.LOST_OF_ALL, lane)], account[cell(r.COSTS, lane)]
-        lost_of_all = lost + (0.0 if is_first else lost_of_all)
-        costs = cost + (0.0 if is_first else costs)
-        account[cell(r.LOST_OF_ALL, lane)], account[cell(r.COSTS, lane)] = lost_of_all, costs
-        lost_before, initial = account[cell(r.LOST, lane)], account[cell(r.INITIAL, lane)]
-        pool, taken = account[cell(r.POOL, lane)], 0.0
+        lost_before, costs = account[cell(r.LOST, lane)], account[cell(r.COSTS, lane)]
+        initial = account[cell(r.INITIAL, lane)]
         is_adding = order.is_adding | ((sums.adding >> lane) & 1 == 1)
         if kind.is_isolated is None:
             lost += 0.0 if is_first else lost_before
+            costs = cost + (0.0 if is_first else costs)
             initial = reached * rate + (0.0 if is_first else initial)
-            account[cell(r.LOST, lane)], account[cell(r.INITIAL, lane)] = lost, initial
-            pool = worth if sums.is_single else pool
+            is_enough = worth - costs - initial > CAUTION * abs(worth)
+            is_rare |= (not lost + costs <= worth) | (is_adding & (not is_enough))
         else:
-            own = Position(
-                quantity, position[spot(i, r.ENTRY, lane)], position[spot(i, r.MARGIN, lane)], 0.0
-            )
-            done = trade_lane(rules, make_balances(math.inf, own), quote, after)
-            held = done.balances.positions[0]
+            costs = cost
+            entry, margin = position[spot(i, r.ENTRY, lane)], position[spot(i, r.MARGIN, lane)]
+            own = make_balances(math.inf, Position(quantity, entry, margin, 0.0))
+            held = trade_lane(rules, own, quote, after).balances.positions[0]
             backing = held.margin + held.quantity * (quote.fill - held.entry)
             is_rare |= (not lost < backing) & (held.quantity != 0.0)
             posted = 1.0 / compute_setting(rules.margin, quote.initial)
             taken = SLACK * (1.0 + rules.slippage) * (posted + rules.fee) * order.added + cost
-            taken = account[cell(r.TAKEN, lane)] + (taken if order.is_adding else 0.0)
-            account[cell(r.TAKEN, lane)] = taken
-            is_rare |= not taken + costs <= account[cell(r.BALANCE, lane)] * (1.0 - CAUTION)
-            needed = order.size * rate + cost
-            is_cut = (order.reach > limit * (1.0 - CAUTION)) | (needed > worth * (1.0 - CAUTION))
+            taken = (taken if order.is_adding else 0.0) + cost
+            is_rare |= not taken <= account[cell(CASH, lane)] * (1.0 - CAUTION)
+            is_cut = order.reach > limit * (1.0 - CAUTION)
+            is_cut |= order.size * rate + cost > worth * (1.0 - CAUTION)
             is_rare |= order.is_adding & (is_cut | (order.held < 0.0))
-            lost = lost_before
-        is_enough = pool - costs - initial - taken > CAUTION * abs(pool)
-        is_short = (not lost + costs <= pool) | (is_adding & (not is_enough))
-        is_rare |= is_short & sums.is_crossed
+        account[cell(r.LOST, lane)], account[cell(r.COSTS, lane)] = lost, costs
+        account[cell(r.INITIAL, lane)] = initial
         line, reserve = account[cell(r.LINE, lane)], account[cell(RESERVE, lane)]
-        is_rare |= not lost_of_all + costs < worth - line
+        is_rare |= not lost + costs < worth - line
         is_rare |= worth - costs + reserve < sums.least
         account[cell(r.WANTED, lane)] = reached
         position[spot(i, r.WANT, lane)] = after
@@ -250,18 +236,16 @@ def bound_cost(rules: InstrumentRules, quote: Quote, order: LaneOrder) -> float:
     return (worsening * ratio + rules.fee * ratio) * SLACK
 
 
-def add_held(lanes: Lanes, is_isolated: bool, is_first: bool, i: int) -> None:
+def add_held(lanes: Lanes, is_first: bool, i: int) -> None:
     account, position, prices = lanes.account, lanes.position, lanes.prices
     reach, rate = prices[r.REACH, i], prices[r.INITIAL_RATE, i] * prices[r.AT_OPEN, i]
-    kept = 0.0 if is_isolated else 1.0
     for lane in range(LANES):
         size = abs(position[spot(i, r.QUANTITY, lane)])
-        lost_of_all, costs = account[cell(r.LOST_OF_ALL, lane)], account[cell(r.COSTS, lane)]
-        lost, initial = account[cell(r.LOST, lane)], account[cell(r.INITIAL, lane)]
-        account[cell(r.LOST_OF_ALL, lane)] = size * reach + (0.0 if is_first else lost_of_all)
+        costs, lost = account[cell(r.COSTS, lane)], account[cell(r.LOST, lane)]
+        initial = account[cell(r.INITIAL, lane)]
         account[cell(r.COSTS, lane)] = 0.0 if is_first else costs
-        account[cell(r.LOST, lane)] = kept * size * reach + (0.0 if is_first else lost)
-        account[cell(r.INITIAL, lane)] = kept * size * rate + (0.0 if is_first else initial)
+        account[cell(r.LOST, lane)] = size * reach + (0.0 if is_first else lost)
+        account[cell(r.INITIAL, lane)] = size * rate + (0.0 if is_first else initial)
 
 
 def find_capped(terms: Terms, lanes: Lanes, n: int) -> int:
@@ -290,20 +274,6 @@ def add_wanted(lanes: Lanes, i: int) -> None:
         equity, target = account[cell(r.WORTH, lane)], position[spot(i, r.TARGET, lane)]
         reach = compute_target(rules, quote, equity, target, signal)
         account[cell(r.WANTED, lane)] += reach if is_open & (reach > held) else held
-
-
-def begin_isolated(terms: Terms, lanes: Lanes, n: int) -> None:
-    account, position = lanes.account, lanes.position
-    for lane in range(LANES):
-        account[cell(r.BALANCE, lane)] = account[cell(CASH, lane)]
-        account[cell(r.LOST, lane)] = 0.0
-        account[cell(r.INITIAL, lane)] = 0.0
-        account[cell(r.TAKEN, lane)] = 0.0
-    for i in range(n):
-        if terms.rules.brackets.are_isolated[i] == 0:
-            for lane in range(LANES):
-                entered = position[spot(i, r.QUANTITY, lane)] * position[spot(i, r.ENTRY, lane)]
-                account[cell(r.BALANCE, lane)] += entered
 
 
 # ----------------------------------------------------------------------------------- the fills

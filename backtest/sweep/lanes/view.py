@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-import math
-
-from backtest.account import Terms, pick_margin
+from backtest.account import Terms
 from backtest.account.records import CASH, EQUITY, PEAK, RESERVE, SINCE_POOL, UNIT
 from backtest.engine.loop import DAY_NS
 from backtest.policy import AccountView
 from backtest.sweep.lanes import rows as r
 from backtest.sweep.lanes.rows import LANES, LanePolicies, Lanes, cell, spot
-from backtest.venue import (
-    compute_liquidation_value,
-    compute_price,
-    find_maintenance,
-)
+from backtest.venue import find_maintenance
 
-MARGINS = frozenset({"entry", "maintenance", "margin_ratio", "liquidation_price"})
-SHOWN = MARGINS | {
+NAMES = (
     "equity", "peak_equity", "drawdown", "leverage", "position", "wallet", "reserve",
     "bars_since_liquidation", "bars_since_stop", "days", "gross_leverage", "net_leverage",
-}  # fmt: skip
+    "maintenance",
+)  # fmt: skip
+"""What lanes show: not the entry of a position, its margin ratio or its liquidation price."""
 (
     SEEN_EQUITY, SEEN_PEAK, SEEN_DRAWDOWN, SEEN_LEVERAGE, SEEN_POSITION, SEEN_WALLET, SEEN_RESERVE,
-    SINCE_LIQUIDATION, SINCE_STOP, SEEN_DAYS, SEEN_GROSS, SEEN_NET, SEEN_ENTRY, SEEN_MAINTENANCE,
-    SEEN_RATIO, SEEN_PRICE,
-) = (
-    AccountView._fields.index(name)
-    for name in (
-        "equity", "peak_equity", "drawdown", "leverage", "position", "wallet", "reserve",
-        "bars_since_liquidation", "bars_since_stop", "days", "gross_leverage", "net_leverage",
-        "entry", "maintenance", "margin_ratio", "liquidation_price",
-    )
-)  # fmt: skip
+    SINCE_LIQUIDATION, SINCE_STOP, SEEN_DAYS, SEEN_GROSS, SEEN_NET, SEEN_MAINTENANCE,
+) = (AccountView._fields.index(name) for name in NAMES)  # fmt: skip
 
 
 def show_accounts(terms: Terms, policies: LanePolicies, lanes: Lanes, time: int) -> None:
@@ -57,8 +44,6 @@ def show_accounts(terms: Terms, policies: LanePolicies, lanes: Lanes, time: int)
         gross, net = shown[cell(SEEN_GROSS, lane)], shown[cell(SEEN_NET, lane)]
         shown[cell(SEEN_GROSS, lane)] = gross / equity if equity > 0.0 else 0.0
         shown[cell(SEEN_NET, lane)] = net / equity if equity > 0.0 else 0.0
-        if policies.wants_margins:
-            write_pool(terms, lanes, lane)
 
 
 def add_position(terms: Terms, policies: LanePolicies, lanes: Lanes, i: int) -> None:
@@ -87,40 +72,7 @@ def show_positions(terms: Terms, policies: LanePolicies, lanes: Lanes, i: int, t
     else:
         for lane in range(LANES):
             shown[cell(SINCE_LIQUIDATION, lane)] = t - account[cell(SINCE_POOL, lane)]
-    if policies.wants_margins:
-        for lane in range(LANES):
-            show_margins(terms, policies, lanes, i, lane)
-
-
-def write_pool(terms: Terms, lanes: Lanes, lane: int) -> None:
-    account, position, brackets = lanes.account, lanes.position, terms.rules.brackets
-    pool, needed = account[cell(CASH, lane)], 0.0
-    for i in range(len(lanes.signal)):
-        quantity = position[spot(i, r.QUANTITY, lane)]
-        if quantity != 0.0 and not brackets.are_isolated[i]:
-            pool += quantity * lanes.prices[r.CLOSE, i]
-            needed += find_maintenance(brackets, i, abs(quantity) * abs(lanes.prices[r.CLOSE, i]))
-    account[cell(r.POOL, lane)] = pool
-    account[cell(r.NEEDED, lane)] = needed
-
-
-def show_margins(terms: Terms, policies: LanePolicies, lanes: Lanes, i: int, lane: int) -> None:
-    account, position, shown = lanes.account, lanes.position, policies.shown
-    brackets, close = terms.rules.brackets, lanes.prices[r.CLOSE, i]
-    quantity, entry = position[spot(i, r.QUANTITY, lane)], position[spot(i, r.ENTRY, lane)]
-    own = find_maintenance(brackets, i, abs(quantity) * abs(close)) if quantity != 0.0 else 0.0
-    needed, backing = account[cell(r.NEEDED, lane)], account[cell(r.POOL, lane)]
-    base = backing - needed + own - quantity * close
-    if brackets.are_isolated[i]:
-        base = position[spot(i, r.MARGIN, lane)] - quantity * entry
-        backing = position[spot(i, r.MARGIN, lane)] + quantity * (close - entry)
-        needed = own
-    ratio = needed / backing if backing > 0.0 else math.inf
-    shown[cell(SEEN_RATIO, lane)] = ratio if needed > 0.0 else 0.0
-    shown[cell(SEEN_MAINTENANCE, lane)] = own
-    shown[cell(SEEN_ENTRY, lane)], shown[cell(SEEN_PRICE, lane)] = math.nan, math.nan
-    if quantity != 0.0:
-        size, is_inverse, x = brackets.sizes[i], brackets.are_inverse[i], brackets.multipliers[i]
-        value = compute_liquidation_value(pick_margin(terms, i), quantity, entry, base, x)
-        shown[cell(SEEN_ENTRY, lane)] = compute_price(size, is_inverse, entry)
-        shown[cell(SEEN_PRICE, lane)] = compute_price(size, is_inverse, value)
+    for lane in range(LANES if policies.wants_maintenance else 0):
+        notional = abs(position[spot(i, r.QUANTITY, lane)]) * unit
+        own = find_maintenance(terms.rules.brackets, i, notional) if notional != 0.0 else 0.0
+        shown[cell(SEEN_MAINTENANCE, lane)] = own

@@ -1,0 +1,318 @@
+"""What sets share of a market and a signal: columns of policies, checked, and inputs of runs."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from backtest import base, engine
+from backtest.account import AccountState, without_flows_before
+from backtest.account.records import EQUITY, UNIT
+from backtest.market import Market, find_clock, read_weights, show_signal
+from backtest.measures import RunSpan, start_tally
+from backtest.policy import Policy
+from backtest.sweep.lanes.rows import LANES
+from backtest.sweep.sets import OVERLAY, Sets, find_codes, find_own, find_values, take_sets
+
+KEPT = 4
+"""Flat arrays of columns and overlays that are kept; neighbors in the order of scoring share."""
+MOST_SETS = 32
+"""Most sets that are checked for look-ahead."""
+
+_T = TypeVar("_T")
+
+
+class Scored(NamedTuple):
+    """Measures of shape (n_sets,) by name, and sampled returns of shape (n_samples, n_sets)."""
+
+    metrics: dict[str, base.FloatArray]
+    returns: base.FloatArray
+
+
+class NotCompiled(Exception):  # noqa: N818 - a reason to sweep in plain Python
+    """The policy cannot be compiled."""
+
+
+class BlockFault(Exception):  # noqa: N818 - a reason to run the sets one by one
+    """A lane of a block cannot go on."""
+
+
+class Watched:
+    def __init__(self, policy: Policy, values: Mapping[str, Any]) -> None:
+        self._policy = policy
+        self._values = values
+        self._read: dict[str, None] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self._values:
+            self._read[name] = None
+            return self._values[name]
+        if name == "settings":
+            self._read.update(dict.fromkeys(self._values))
+            return lambda: dict(self._values)
+        found = inspect.getattr_static(type(self._policy), name)
+        return found.__get__(self, type(self._policy)) if hasattr(found, "__get__") else found
+
+    def __repr__(self) -> str:
+        self._read.update(dict.fromkeys(self._values))
+        return repr(self._policy)
+
+    def reads(self) -> tuple[str, ...]:
+        return tuple(name for name in self._values if name in self._read)
+
+
+class Columns:
+    """Columns of a policy on one market, once for equal values of what they depend on."""
+
+    def __init__(
+        self, market: Market, build: Callable[[Mapping[str, Any]], Policy], memory: float
+    ) -> None:
+        self.market = show_signal(market, find_clock(market))
+        self.build = build
+        self.memory = memory
+        self.reads: tuple[str, ...] = ()
+        self._kept: OrderedDict[tuple[object, ...], dict[str, base.FloatArray]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of_one(self, values: Mapping[str, Any]) -> dict[str, base.FloatArray]:
+        """Return the columns of one set of values, each of shape (n_bars,)."""
+        with self._lock:
+            key = self._find_key(values)
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        return self._keep(values, self._observe_alone(values))
+
+    def _find_key(self, values: Mapping[str, Any]) -> tuple[object, ...]:
+        return tuple((name, values.get(name)) for name in self.reads)
+
+    def _keep(
+        self, values: Mapping[str, Any], seen: dict[str, base.FloatArray]
+    ) -> dict[str, base.FloatArray]:
+        size = sum(column.nbytes for column in seen.values())
+        with self._lock:
+            self._kept[self._find_key(values)] = seen
+            while len(self._kept) > 1 and size * len(self._kept) > self.memory:
+                self._kept.popitem(last=False)
+        return seen
+
+    def check_ends(self, sets: Sets) -> Iterator[engine.Causality]:
+        """Check the sets at the ends of what the policy reads."""
+        done: list[Mapping[str, Any]] = []
+        for values in list_ends(sets):
+            if all(self._find_key(each) != self._find_key(values) for each in done):
+                done.append(values)
+                found = self.check_causal(values)
+                if found is not None:
+                    yield found
+
+    def check_causal(self, values: Mapping[str, Any]) -> engine.Causality | None:
+        """Check the columns of one set for look-ahead; return None if they cannot be observed."""
+        failed: list[base.BacktestError] = []
+
+        def observe_whole() -> dict[str, base.FloatArray]:
+            try:
+                return self._observe_alone(values)
+            except base.BacktestError as error:  # the run of the set gives the reason
+                failed.append(error)
+                return {}
+
+        try:
+            policy = self.build(values)
+        except base.BacktestError:
+            return None
+        check = engine.start_check(policy, self.market)
+        seen = check.run(observe_whole)
+        if failed:
+            return None
+        self._keep(values, dict(seen))
+        return check.causality
+
+    def _observe_alone(self, values: Mapping[str, Any]) -> dict[str, base.FloatArray]:
+        policy = self.build(values)
+        watched: Any = Watched(policy, policy.settings())
+        try:
+            seen = engine.observe(watched, self.market)
+            reads = watched.reads()
+        except Exception:  # the wrapper may lack something that the policy uses
+            seen = engine.observe(policy, self.market)
+            reads = tuple(policy.settings())
+        with self._lock:
+            missing = [name for name in reads if name not in self.reads]
+            if missing:
+                self.reads = (*self.reads, *missing)
+                self._kept.clear()
+        return seen
+
+
+def list_ends(sets: Sets) -> list[dict[str, Any]]:
+    """Return sets in which numbers are highest or lowest, many at once, and one for each word."""
+    numbers = [values for values in sets.values() if values.dtype.kind not in "Ob"]
+    rows: dict[int, None] = {} if sets else {0: None}
+    for find_end in (np.max, np.min) if numbers else ():
+        is_end = np.array([values == find_end(values) for values in numbers])
+        votes = np.where(is_end, is_end.sum(axis=0), -1)
+        rows |= dict.fromkeys(votes.argmax(axis=1).tolist())
+    for values in (each for each in sets.values() if each.dtype.kind in "Ob"):
+        rows |= dict.fromkeys(np.unique(find_codes(values), return_index=True)[1].tolist())
+    return [take_sets(sets, row) for row in list(rows)[:MOST_SETS]]
+
+
+class Panel:
+    """Data that sets share which have the same signal and the same bars."""
+
+    def __init__(
+        self,
+        evaluator: Any,
+        rule: engine.SignalRule | None,
+        first: int,
+        stop: int | None,
+        memory: float,
+    ) -> None:
+        self.base = evaluator.base
+        self.sampling, self.calendar = evaluator.sampling, evaluator.calendar
+        whole = evaluator.markets
+        markets = whole if stop is None else whole.prefix(stop)
+        self.markets, self.first = markets, first
+        closes = markets.time[first:] + markets.interval
+        periods = engine.count_periods(self.calendar, self.sampling, markets)
+        self.span = RunSpan(int(markets.time[first]), closes, first, periods)
+        clock, known = find_clock(markets), find_clock(whole).seen
+        self.seen, signal = clock.seen, evaluator.signal
+        if rule is not None:
+            signal = rule.weigh(known, is_checked=False)
+        if evaluator.is_alone and rule is None:
+            given = engine.resolve_signal(signal, evaluator.market)
+            weights = engine.read_signals(given, known, 0, is_alone=True)[:, : self.seen.n_bars]
+            self.weights = np.ascontiguousarray(weights)
+        else:
+            self.weights = read_weights(signal, self.seen, first=clock.at(first))
+        self.columns = []
+        for row, name, span in zip(self.weights, self.seen.names, self.seen.spans, strict=True):
+            own = self.seen[name].with_signal(np.clip(row[span[0] : span[1]], -1.0, 1.0))
+            self.columns.append(Columns(own, self.base.build_policy, memory / len(markets)))
+        self._lock = threading.RLock()
+        self._pattern: engine.Setup | None = None
+        self._terms: OrderedDict[Hashable, engine.Setup] = OrderedDict()
+        self._above: OrderedDict[Hashable, list[engine.ObservedPolicy]] = OrderedDict()
+        self._deciders: OrderedDict[Hashable, engine.Deciders] = OrderedDict()
+        self._flat: OrderedDict[Hashable, tuple[list[engine.ObservedPolicy], base.FloatArray]] = (
+            OrderedDict()
+        )
+
+    def _find(
+        self, kept: OrderedDict[Hashable, _T], key: Hashable, make: Callable[[], _T], most: int
+    ) -> _T:
+        with self._lock:
+            if key not in kept:
+                kept[key] = make()
+                while len(kept) > most:
+                    kept.popitem(last=False)
+            kept.move_to_end(key)
+            return kept[key]
+
+    # ------------------------------------------------------------------------------ look-ahead
+
+    def check_ends(self, sets: Sets) -> Iterator[engine.Causality]:
+        """Check columns and overlays of the sets at the ends of their parameters."""
+        for overlay in list_ends(find_own(sets, OVERLAY)):
+            named = {f"{OVERLAY}.{name}": value for name, value in overlay.items()}
+            self._observe_overlay(self.base.build_overlay(named))
+        for name, columns in zip(self.seen.names, self.columns, strict=True):
+            own = {k: each for k, each in find_values(sets, name).items() if "." not in k}
+            yield from columns.check_ends(own)
+
+    def check_set(self, values: Mapping[str, Any]) -> None:
+        for name, columns in zip(self.seen.names, self.columns, strict=True):
+            columns.check_causal(find_values(values, name))
+
+    def list_reads(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for each in self.columns for name in each.reads))
+
+    def _observe_overlay(self, overlay: Policy | None) -> list[engine.ObservedPolicy]:
+        def observe_it() -> list[engine.ObservedPolicy]:
+            return engine.observe_overlay(overlay, self.seen, self.weights)
+
+        return self._find(self._above, overlay, observe_it, KEPT)
+
+    # ----------------------------------------------------------------------------- inputs of runs
+
+    def set_up(self, values: Mapping[str, Any]) -> engine.Setup:
+        policy, venue, account = self.base.build_trio(values)
+        if self.first > 0:
+            account = without_flows_before(account, int(self.markets.time[self.first]))
+        observed = self._observe(policy, values)
+        with self._lock:
+            if self._pattern is None:
+                start = base.utc_index(self.markets.time)[self.first] if self.first > 0 else None
+                above = self.base.build_overlay(values)
+                given: dict[str, Any] = {"signal": self.weights.T, "overlay": above, "start": start}
+                given |= {"sampling": self.sampling, "calendar": self.calendar}
+                self._pattern = engine.set_up(
+                    self.markets, policy, venue=venue, account=account, observed=observed, **given
+                )
+                return self._pattern
+        return engine.set_up_like(self._pattern, venue, account, observed)
+
+    def set_up_lane(self, like: engine.Setup, values: Mapping[str, Any]) -> engine.Setup:
+        """Set up a set that shares all but its policies with an earlier one of the same terms."""
+        policy = self.base.build_policy(values)
+        observed = self._observe(policy, values)
+        terms = tuple((name, value) for name, value in values.items() if "." in name)
+        if terms:
+            like = self._find(self._terms, terms, lambda: self.set_up(values), LANES)
+        return like._replace(policies=dict.fromkeys(self.markets.names, policy), observed=observed)
+
+    def _observe(
+        self, policy: Policy | Mapping[str, Policy], values: Mapping[str, Any]
+    ) -> list[engine.ObservedPolicy]:
+        found = []
+        for each, name, span in zip(self.columns, self.seen.names, self.seen.spans, strict=True):
+            own = {k: v for k, v in find_values(values, name).items() if "." not in k}
+            one = base.pick_value(policy, name)
+            found.append(
+                engine.ObservedPolicy(one, each.market, each.of_one(own), int(span[0]), "")
+            )
+        return [*found, *self._observe_overlay(self.base.build_overlay(values))]
+
+    def begin(
+        self, setup: engine.Setup, *, is_compiled: bool = True
+    ) -> tuple[AccountState, engine.Deciders, base.FloatArray]:
+        has_overlay = self.base.overlay is not None
+        state = engine.start_account_state(
+            setup.inputs, setup.account, self.first, has_overlay=has_overlay
+        )
+        tally = start_tally(float(state.wallet[UNIT]), float(state.wallet[EQUITY]), self.first)
+        width = setup.inputs.terms.rules.brackets.floors.shape[1]
+        deciders: Callable[[], engine.Deciders] = lambda: engine.make_deciders(  # noqa: E731 - at two places
+            setup.observed, self.markets, started=setup.inputs.started, width=width
+        )
+        if not is_compiled:
+            return state, deciders(), tally
+        n = len(self.markets)
+        is_same = len({id(each.policy) for each in setup.observed[:n]}) == 1
+        shown = setup.observed[:1] + setup.observed[n:] if is_same else setup.observed
+        settings = [each.policy.settings().items() for each in shown]
+        kinds = ((k, type(v), v if isinstance(v, str) else "") for own in settings for k, v in own)
+
+        def bind() -> engine.Deciders:
+            from backtest.engine import bind_compiled  # noqa: PLC0415 - numba
+
+            policies = [(each.policy, tuple(each.columns)) for each in setup.observed]
+            return bind_compiled(deciders(), policies)
+
+        pattern = self._find(self._deciders, (width, is_same, *kinds), bind, LANES)
+        return state, engine.replace_policies(pattern, setup.observed, self._flatten(setup)), tally
+
+    def _flatten(self, setup: engine.Setup) -> base.FloatArray:
+        def flatten() -> tuple[list[engine.ObservedPolicy], base.FloatArray]:
+            # the policies stay with it, so that no id is used again
+            return setup.observed, engine.flatten_columns(setup.observed)[0]
+
+        key = tuple(id(each.columns) for each in setup.observed)
+        return self._find(self._flat, key, flatten, KEPT)[1]
