@@ -7,24 +7,19 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from backtest import base
+from backtest.base.result_parts import Head, Headline, Part, ShownChart, ShownTable
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.engine import as_of, count_periods, earn_cash, mark_samples, measure_years
 from backtest.market import Markets
 from backtest.measures import annualize_ratios
 from backtest.measures.measure_table import COSTS
-from backtest.sweep import (
-    count_sets,
-    draw_sets,
-    name_column,
-    take_sets,
-    to_plain_value,
-)
+from backtest.sweep import count_sets, draw_sets, name_column, take_sets, to_plain_value
 from backtest.tune import Journal, Problem, find_distinct
 from backtest.validation import validation as v
 from backtest.venue import Venue
@@ -306,49 +301,24 @@ def read_runs(table: pd.DataFrame) -> GroupRuns:
 # ------------------------------------------------------------ several fresh accounts, one by one
 
 
-class Moments(NamedTuple):
-    """Sums over sampled returns r and excess returns e, arrays of shape (n,), and their time."""
-
-    n: base.FloatArray
-    years: base.FloatArray
-    growth: base.FloatArray
-    total: base.FloatArray
-    squares: base.FloatArray
-    excess: base.FloatArray
-    excess_squares: base.FloatArray
-    downside: base.FloatArray
+TIME = ("n", "years")
+MOMENTS = (*TIME, "growth", "total", "squares", "excess", "excess_squares", "downside")
+"""Numbers of samples and years, and sums over sampled returns r and excess returns e: of
+log(1 + r), r, r^2, e, e^2 and min(e, 0)^2."""
+GroupPart: TypeAlias = Mapping[str, base.FloatArray]
+"""What sets did in one group: moments of their returns and their measures, of shape (n,)."""
 
 
-def sum_moments(returns: base.FloatArray, free: base.FloatArray, years: float) -> Moments:
+def sum_moments(
+    returns: base.FloatArray, free: base.FloatArray, years: float
+) -> dict[str, base.FloatArray]:
     """Compute the moments of returns of shape (n_samples, n) and risk-free ones (n_samples,)."""
-    excess = returns - free[:, None]
+    excess, whole = returns - free[:, None], np.ones(returns.shape[1])
     with np.errstate(divide="ignore"):
-        growth = np.sum(np.log1p(returns), axis=0)
-    n = returns.shape[1]
-    return Moments(
-        n=np.full(n, float(len(returns))),
-        years=np.full(n, years),
-        growth=growth,
-        total=np.sum(returns, axis=0),
-        squares=np.sum(returns**2, axis=0),
-        excess=np.sum(excess, axis=0),
-        excess_squares=np.sum(excess**2, axis=0),
-        downside=np.sum(np.minimum(excess, 0.0) ** 2, axis=0),
-    )
-
-
-class GroupPart(NamedTuple):
-    """What sets did in one group: moments of their returns, and their measures, of shape (n,)."""
-
-    moments: Moments
-    metrics: Mapping[str, base.FloatArray]
-
-    def take(self, rows: base.IntArray, is_alive: base.BoolArray) -> GroupPart:
-        """Return chosen sets, of which those that are not alive earn and cost nothing."""
-        moments = Moments(*(np.where(is_alive, each[rows], 0.0) for each in self.moments))
-        metrics = {k: np.where(is_alive, each[rows], 0.0) for k, each in self.metrics.items()}
-        time = {"n": self.moments.n[rows], "years": self.moments.years[rows]}
-        return GroupPart(moments._replace(**time), metrics)
+        growth = np.log1p(returns)
+    summed = (growth, returns, returns**2, excess, excess**2, np.minimum(excess, 0.0) ** 2)
+    sums = (len(returns) * whole, years * whole, *(np.sum(each, axis=0) for each in summed))
+    return dict(zip(MOMENTS, sums, strict=True))
 
 
 def build_parts(
@@ -361,7 +331,7 @@ def build_parts(
         span = int(market.time[stop - 1]) + market.interval - int(market.time[first])
         years = span / (YEAR_DAYS * DAY) * len(free) / len(each.returns)
         metrics = {name: each.metrics[name] for name in each.metrics if name in KNOWN}
-        parts.append(GroupPart(sum_moments(each.returns[skipped:], free, years), metrics))
+        parts.append({**metrics, **sum_moments(each.returns[skipped:], free, years)})
     return parts
 
 
@@ -383,32 +353,31 @@ def combine_parts(parts: Sequence[GroupPart], periods: float) -> dict[str, base.
 
     ``periods`` is the number of samples per year. A set ruined in any group is ruined.
     """
-    moments = (np.sum(each, axis=0) for each in zip(*(p.moments for p in parts), strict=True))
-    whole = Moments(*moments)
-    years = np.stack([part.moments.years for part in parts])
-    metrics: dict[str, base.FloatArray] = {}
+    years = np.stack([part["years"] for part in parts])
+    found: dict[str, base.FloatArray] = {}
     with np.errstate(all="ignore"):
-        for name in parts[0].metrics:
-            rows = np.stack([part.metrics[name] for part in parts])
-            if name in SUMS:
-                metrics[name] = np.sum(rows, axis=0)
+        for name in parts[0]:
+            rows = np.stack([part[name] for part in parts])
+            if name in MOMENTS or name in SUMS:
+                found[name] = np.sum(rows, axis=0)
             elif name in MAXIMA:
-                metrics[name] = np.max(rows, axis=0)
+                found[name] = np.max(rows, axis=0)
             elif name in MEANS:
-                metrics[name] = np.sum(rows * years, axis=0) / np.sum(years, axis=0)
-        ruined, drawdown = metrics["ruined"] != 0.0, metrics["max_drawdown"]
-        rate = np.expm1(np.minimum(whole.growth / whole.years, 700.0))
-        cagr = np.where(ruined | ~(whole.growth > -np.inf), -1.0, rate)
-        mean = whole.excess / whole.n
-        deviation = find_deviation(whole.squares, whole.total, whole.n)
-        of_excess = find_deviation(whole.excess_squares, whole.excess, whole.n)
+                found[name] = np.sum(rows * years, axis=0) / np.sum(years, axis=0)
+        n, growth, total, squares, excess, of_excess, downside = (
+            found.pop(name) for name in MOMENTS if name != "years"
+        )
+        ruined, drawdown = found["ruined"] != 0.0, found["max_drawdown"]
+        rate = np.expm1(np.minimum(growth / found.pop("years"), 700.0))
+        cagr = np.where(ruined | ~(growth > -np.inf), -1.0, rate)
+        mean, deviation = excess / n, find_deviation(of_excess, excess, n)
         return {
-            **metrics,
-            "total_return": np.expm1(whole.growth),
+            **found,
+            "total_return": np.expm1(growth),
             "cagr": cagr,
-            "volatility": deviation * math.sqrt(periods),
-            "sharpe": annualize_ratios(mean, of_excess, periods),
-            "sortino": annualize_ratios(mean, np.sqrt(whole.downside / whole.n), periods),
+            "volatility": find_deviation(squares, total, n) * math.sqrt(periods),
+            "sharpe": annualize_ratios(mean, deviation, periods),
+            "sortino": annualize_ratios(mean, np.sqrt(downside / n), periods),
             "calmar": np.where(drawdown > 0.0, cagr / drawdown, np.nan),
         }
 
@@ -513,9 +482,14 @@ def stitch_paths(
     for group in range(plan.groups.n):
         chosen = np.maximum(rows[:, group], 0)
         lives = alive & (rows[:, group] >= 0)
-        taken.append(parts[group].take(chosen, lives))
+        taken.append(
+            {  # who does not live earns and costs nothing
+                name: each[chosen] if name in TIME else np.where(lives, each[chosen], 0.0)
+                for name, each in parts[group].items()
+            }
+        )
         returns.append(runs[group].returns[:, chosen] * lives)
-        alive = alive & (taken[-1].metrics["ruined"] == 0.0)
+        alive = alive & (taken[-1]["ruined"] == 0.0)
     curves: base.FloatArray = np.cumprod(1.0 + np.concatenate(returns), axis=0).T.astype(np.float64)
     measured = combine_parts(taken, periods)
     peaks = np.maximum.accumulate(np.maximum(curves, 1.0), axis=1)
@@ -589,13 +563,13 @@ class CrossValidation(v.Validation):
     @property
     def details(self) -> str:
         """What was searched, and what luck alone would show, in sentences."""
+        rank = base.format_number(v.read_figures(self.figures, "mean_rank"))
         return (
-            f"{self.describe_search()} The mean rank of winners out of sample is "
-            f"{base.format_number(v.read_figures(self.figures, 'mean_rank'))} (1 best, 0.5 the "
-            "median)."
+            f"{self.describe_search()} The mean rank of winners out of sample is {rank} (1 best, "
+            "0.5 the median)."
         )
 
-    def list_parts(self) -> list[base.Part]:
+    def list_parts(self) -> list[Part]:
         """Return the paths out of sample, and what choosing was worth."""
         measures = tuple(name for name in MEASURES if name in self.paths)
         note = (
@@ -612,21 +586,19 @@ class CrossValidation(v.Validation):
         spread = self.paths.agg(["min", "median", "max"])[list(measures)]
         spread.index = pd.Index(["lowest", "median", "highest"])
         return [
-            base.Part("paths", "What the procedure would have earned", "Paths through all groups "
-                 "of time, each group under the winner of a split that did not train on it.", (
-                     base.ShownTable(self.paths, "Paths", note, columns=measures),)),
-            base.Part("spread", "Paths", "", (base.ShownTable(spread, "Paths",
-                 f"{base.capitalize(SPREAD)}: all are made of one history.",
-                 base.Head("of paths")),),
+            Part("paths", "What the procedure would have earned", "Paths through all groups of "
+                 "time, each group under the winner of a split that did not train on it.", (
+                     ShownTable(self.paths, "Paths", note, columns=measures),)),
+            Part("spread", "Paths", "", (ShownTable(spread, "Paths",
+                 f"{base.capitalize(SPREAD)}: all are made of one history.", Head("of paths")),),
                  "summary"),
-            base.Part("choice", "What choosing was worth", "Winners of the train groups, in the "
-                 "test groups.", (
-                     base.ShownChart("ranks", "Ranks of the winners", "Orange: no better than the "
+            Part("choice", "What choosing was worth", "Winners of the train groups, in the test "
+                 "groups.", (
+                     ShownChart("ranks", "Ranks of the winners", "Orange: no better than the "
                                 "median set. Skill piles up at 1; noise is even.",
                                 counts, "bars", BARS,
                                 "rank of the winner out of sample", "splits", height=280),
-                     base.ShownTable(splits, "Splits",
-                                heads={"groups": base.Head("tested on groups")},
+                     ShownTable(splits, "Splits", heads={"groups": Head("tested on groups")},
                                 most=len(splits), is_searched=True))),
         ]  # fmt: skip
 
@@ -644,16 +616,16 @@ class CrossValidation(v.Validation):
         """Return the medians over paths."""
         return v.select_metrics(self.paths.median().to_dict())
 
-    def list_numbers(self) -> list[base.Headline]:
+    def list_numbers(self) -> list[Headline]:
         """Return the probability of overfitting, and the objective in and out of sample."""
         pbo, figures = self.pbo, self.figures
         inside, outside = (v.read_figures(figures, f"median_{k}_sample") for k in ("in", "out_of"))
         return [
-            base.Headline("pbo", "Overfitting", float(pbo), "decimals", "share of winners no "
-                     f"better than the median; {pbo.low:.2f} to {pbo.high:.2f}", "less"),
-            base.Headline("median_in_sample", "In sample", inside, "decimals",
+            Headline("pbo", "Overfitting", float(pbo), "decimals", "share of winners no better "
+                     f"than the median; {pbo.low:.2f} to {pbo.high:.2f}", "less"),
+            Headline("median_in_sample", "In sample", inside, "decimals",
                      "median objective of the winners", "more"),
-            base.Headline("median_out_of_sample", "Out of sample", outside, "decimals",
+            Headline("median_out_of_sample", "Out of sample", outside, "decimals",
                      "of the same winners", "more"),
         ]  # fmt: skip
 

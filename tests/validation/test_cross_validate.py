@@ -10,7 +10,6 @@ import backtest as bt
 from backtest.base.units import DAY
 from backtest.measures.luck import expected_max_sharpe
 from backtest.validation.cross_validate import (
-    GroupPart,
     choose_winners,
     combine_parts,
     cross_validate,
@@ -152,7 +151,7 @@ def test_measures_of_groups_add_up_as_one_series():
          "turnover": np.array([8.0, 0.0])},
     ]  # fmt: skip
     parts = [
-        GroupPart(sum_moments(cut, np.zeros(len(cut)), len(cut) / 365), each)
+        {**each, **sum_moments(cut, np.zeros(len(cut)), len(cut) / 365)}
         for cut, each in zip(cuts, metrics, strict=True)
     ]
     found = combine_parts(parts, 365.0)
