@@ -11,21 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base import (
-    FloatArray,
-    ParameterError,
-    Range,
-    check_range,
-    checked_only,
-    compute_id,
-    did_you_mean,
-    find_version,
-    find_versions,
-    record_making,
-    repr_plain,
-    to_plain,
-    warn_caller,
-)
+from backtest import base
 from backtest.base.units import DAY
 from backtest.compare.comparison import (
     LEAST_SAMPLES,
@@ -52,8 +38,8 @@ ELASTICITY = (0.25, 4.0)
 """Bounds on the elasticity of volatility to scale, for the next step of the search."""
 
 
-@record_making
-@checked_only("progress")
+@base.record_making
+@base.checked_only("progress")
 def compare(
     results: Mapping[str, Result],
     *,
@@ -100,7 +86,7 @@ def compare(
     information, and resampling one history cannot estimate how likely ruin was.
     """
     check_results(results)
-    base = check_baseline(baseline, results)
+    against = check_baseline(baseline, results)
     rules = check_rules(confidence, draws, seed)
     check_alike(results)
     scaled = equalize_risk(results, progress) if equal_risk else None
@@ -116,11 +102,11 @@ def compare(
     rest = [1.0 if scaled is None else scaled[name].rest for name in results]
     tested = sampled._replace(returns=sampled.returns * np.array(rest)[:, None])
     differences, blocks = tabulate_differences(
-        tested, tuple(results), base, ruined, lost, rules, progress
+        tested, tuple(results), against, ruined, lost, rules, progress
     )
     cautions = list(list_cautions(len(sampled.free), scaled))
     facts = {
-        "baseline": base,
+        "baseline": against,
         "equal_risk": equal_risk,
         **rules._asdict(),
         "blocks": blocks,
@@ -131,7 +117,7 @@ def compare(
     returns = pd.DataFrame(dict(zip(results, sampled.returns, strict=True)), index=index)
     free = pd.Series(sampled.free, index=index, name="risk_free")
     for caution in cautions:
-        warn_caller(caution)
+        base.warn_caller(caution)
     return Comparison(table, differences, returns, free, manifest, results)
 
 
@@ -143,7 +129,7 @@ def build_manifest(
 ) -> dict[str, Any]:
     first = next(iter(results.values())).manifest
     overlay = find_overlay(first)
-    manifest: dict[str, Any] = to_plain(
+    manifest: dict[str, Any] = base.to_plain(
         {
             "kind": "comparison",
             "data": first["data"],
@@ -165,10 +151,10 @@ def build_manifest(
                 "periods": sampled.periods,
             },
             **facts,
-            "versions": {**find_versions(), "arch": find_version("arch")},
+            "versions": {**base.find_versions(), "arch": base.find_version("arch")},
         }
     )
-    return {"id": compute_id(manifest), **manifest}
+    return {"id": base.compute_id(manifest), **manifest}
 
 
 # ------------------------------------------------------------------------------------- arguments
@@ -177,12 +163,12 @@ def build_manifest(
 def check_results(results: Mapping[str, Result]) -> None:
     for name, result in results.items() if isinstance(results, Mapping) else ():
         if not isinstance(result, Result):
-            raise ParameterError(
-                f"results[{name!r}] must be a result, got {repr_plain(result)}; run its policy: "
-                "bt.run(market, policy, ...)"
+            raise base.ParameterError(
+                f"results[{name!r}] must be a result, got {base.repr_plain(result)}; run its "
+                "policy: bt.run(market, policy, ...)"
             )
     if not isinstance(results, Mapping) or len(results) < 2:
-        raise ParameterError(
+        raise base.ParameterError(
             "results must be two or more, each with a name of its own, {'calm': bt.run(...), "
             f"'bold': bt.run(...)}} for example, got {len(results)}"
         )
@@ -192,30 +178,30 @@ def check_baseline(baseline: str | None, names: Mapping[str, Any]) -> str:
     if baseline is None:
         return next(iter(names))
     if baseline not in names:
-        raise ParameterError(
+        raise base.ParameterError(
             f"baseline must be one of {', '.join(names)}, got {baseline!r}"
-            f"{did_you_mean(baseline, [*names])}"
+            f"{base.did_you_mean(baseline, [*names])}"
         )
     return baseline
 
 
 def check_rules(confidence: float, draws: int, seed: int) -> BootstrapRules:
-    level = check_range("confidence", confidence, low=0.5, high=1.0, open_high=True)
-    n = int(Range(99, MOST_DRAWS).check("draws", draws, whole=True))
+    level = base.check_range("confidence", confidence, low=0.5, high=1.0, open_high=True)
+    n = int(base.Range(99, MOST_DRAWS).check("draws", draws, whole=True))
     if (n + 1) * (1.0 - level) < 1.0 - 1e-9:
-        raise ParameterError(
+        raise base.ParameterError(
             f"draws must be {1.0 / (1.0 - level) - 1.0:,.0f} or more for a confidence of {level:g},"
             f" got {n}"
         )
-    start = Range(0, 2**63 - 1).check("seed", seed, whole=True)
+    start = base.Range(0, 2**63 - 1).check("seed", seed, whole=True)
     return BootstrapRules(level, n, int(start))
 
 
 def check_alike(results: Mapping[str, Result]) -> None:
     name, first = next(iter(results.items()))
-    terms = to_plain(describe_terms(first))
+    terms = base.to_plain(describe_terms(first))
     for other, result in results.items():
-        found = list_differences(terms, to_plain(describe_terms(result)))
+        found = list_differences(terms, base.to_plain(describe_terms(result)))
         if result.manifest["resumed_from"] is not None:
             what = "begins in the middle: it was resumed from another run"
         elif found:
@@ -223,7 +209,7 @@ def check_alike(results: Mapping[str, Result]) -> None:
             what = f"differs from {name} in {', '.join(found[:LISTED])}{more}"
         else:
             continue
-        raise ParameterError(
+        raise base.ParameterError(
             "results must share market data, time, signal, venue and account to be compared, "
             f"{other!r} {what}"
         )
@@ -298,7 +284,7 @@ def sample_returns(results: Mapping[str, Result]) -> Sampled:
     return Sampled(rows, sample_free(first), per_year, first.span.periods)
 
 
-def sample_free(result: Result) -> FloatArray:
+def sample_free(result: Result) -> base.FloatArray:
     """Return the simple risk-free return of each sampling period, of shape (n,)."""
     venue, time = result.venues[result.names[0]], result.time
     years = np.diff(time, prepend=time[:1]) / (venue.day_count * DAY)
@@ -334,11 +320,13 @@ def equalize_risk(
         is_retuned = "switches" in result.manifest["policy"]
         if is_retuned or not result.policies:
             what = "changed its parameters on the way" if is_retuned else "was loaded"
-            raise ParameterError(f"equal_risk runs every policy again, {name!r} {what}")
+            raise base.ParameterError(f"equal_risk runs every policy again, {name!r} {what}")
     known = {name: result.metrics["volatility"] for name, result in results.items()}
     moving = [each for each in known.values() if each > LEAST_DEVIATION]
     if not moving:
-        raise ParameterError("equal_risk needs an account that moves, all have a volatility of 0")
+        raise base.ParameterError(
+            "equal_risk needs an account that moves, all have a volatility of 0"
+        )
     found = {}
     for done, (name, result) in enumerate(results.items()):
         rerun = functools.partial(run_scaled, result)

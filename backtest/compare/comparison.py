@@ -12,24 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 import pandas as pd
 
-from backtest.base import (
-    BoolArray,
-    FloatArray,
-    Head,
-    Headline,
-    IntArray,
-    Part,
-    SavedResult,
-    Shown,
-    ShownChart,
-    ShownTable,
-    capitalize,
-    clip,
-    format_number,
-    format_percent,
-    to_plain,
-)
-from backtest.base.result_parts import NOTHING
+from backtest import base
+from backtest.base.result_parts import NOTHING, Head, Headline, Part, Shown, ShownChart, ShownTable
 from backtest.measures import Sampled, compare_pairs, holm, is_lost, pair_differences
 from backtest.measures.differences import STATISTICS
 from backtest.measures.ranking import AFTER_RUIN, DOUBTS
@@ -57,7 +41,7 @@ LEAST_MEASURED = 500
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Comparison(SavedResult):
+class Comparison(base.SavedResult):
     """Several policies on the same market and terms.
 
     Attributes
@@ -149,8 +133,8 @@ class Comparison(SavedResult):
         return (
             f"intervals by the stationary bootstrap: {self.manifest['draws']:,} histories, seed "
             f"{self.manifest['seed']}, of all accounts together, in blocks of a mean length of "
-            f"{blocks or 'no'} periods; decisions allow for the number of comparisons of a "
-            f"measure (Holm). {capitalize(COVERAGE)}{few * (len(self.returns) < LEAST_MEASURED)}"
+            f"{blocks or 'no'} periods; decisions allow for the number of comparisons of a measure "
+            f"(Holm). {base.capitalize(COVERAGE)}{few * (len(self.returns) < LEAST_MEASURED)}"
         )
 
     @property
@@ -166,7 +150,7 @@ class Comparison(SavedResult):
         start = f"Against {self.baseline}, with {self.confidence:.0%} confidence,"
         if not parts:
             return f"{start} nothing differs by more than noise."
-        return f"{start} these differ by more than noise. {capitalize('; '.join(parts))}."
+        return f"{start} these differ by more than noise. {base.capitalize('; '.join(parts))}."
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -179,7 +163,9 @@ class Comparison(SavedResult):
         for name in self.lost:
             if name not in self.ruined:
                 left = 1.0 + float(self.table["total_return"][name])
-                found.append(f"{name} was LOST: {format_percent(left, 4)} of its money is left.")
+                found.append(
+                    f"{name} was LOST: {base.format_percent(left, 4)} of its money is left."
+                )
         if len(self.lost) > 1:
             found.append(f"Nothing is compared between lost accounts: {', '.join(self.lost)}.")
         if self.manifest["equal_risk"]:
@@ -200,7 +186,7 @@ class Comparison(SavedResult):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the comparison as data for JSON."""
-        data: dict[str, Any] = to_plain(
+        data: dict[str, Any] = base.to_plain(
             {
                 "comparison": self.manifest,
                 "table": self.table.reset_index().to_dict("records"),
@@ -236,14 +222,14 @@ class Comparison(SavedResult):
     @property
     def heading(self) -> str:
         """The title of the page."""
-        return clip(self.title, 200)
+        return base.clip(self.title, 200)
 
     def list_numbers(self) -> list[Headline]:
         """Return the CAGR and the Sharpe ratio of each account, the highest growth first."""
         rows = self.table[["cagr", "sharpe"]].to_dict("index")
         return [
-            Headline(f"cagr {name}", clip(name, 60), rows[name]["cagr"], "percent",
-                     f"per year; Sharpe {format_number(rows[name]['sharpe'])}", "more")
+            Headline(f"cagr {name}", base.clip(name, 60), rows[name]["cagr"], "percent",
+                     f"per year; Sharpe {base.format_number(rows[name]['sharpe'])}", "more")
             for name in self.order[:8]
         ]  # fmt: skip
 
@@ -272,7 +258,7 @@ class Comparison(SavedResult):
 
     def list_assumptions(self) -> tuple[str, ...]:
         """Return how the intervals were computed."""
-        return (f"{capitalize(self._describe_intervals())}.",)
+        return (f"{base.capitalize(self._describe_intervals())}.",)
 
     def list_measures(self) -> Mapping[str, float]:
         """Return the measures of the policy with the highest log growth."""
@@ -358,13 +344,13 @@ def tabulate_differences(
     sampled: Sampled,
     names: Sequence[str],
     baseline: str,
-    ruined: BoolArray,
-    lost: BoolArray,
+    ruined: base.BoolArray,
+    lost: base.BoolArray,
     rules: BootstrapRules,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[pd.DataFrame, dict[str, int]]:
-    base = names.index(baseline)
-    pairs = np.array([(k, base) for k in range(len(names)) if k != base], dtype=np.int64)
+    origin = names.index(baseline)
+    pairs = np.array([(k, origin) for k in range(len(names)) if k != origin], dtype=np.int64)
     bases = np.array([find_basis(sampled.returns, pair, ruined) for pair in pairs], dtype=object)
     bases[lost[pairs].all(axis=1)] = LOST
     living = sampled._replace(returns=np.where(ruined[:, None], 0.0, sampled.returns))
@@ -398,7 +384,7 @@ def _report(progress: Callable[[int, int], None], done: int, total: int, more: i
     progress(done + more, total)
 
 
-def find_basis(returns: FloatArray, pair: IntArray, ruined: BoolArray) -> str:
+def find_basis(returns: base.FloatArray, pair: base.IntArray, ruined: base.BoolArray) -> str:
     if ruined[pair].any():
         return RUIN
     one, other = returns[pair]
@@ -411,12 +397,12 @@ def find_basis(returns: FloatArray, pair: IntArray, ruined: BoolArray) -> str:
 
 def estimate_pairs(
     sampled: Sampled,
-    pairs: IntArray,
+    pairs: base.IntArray,
     bases: Any,
     measure: str,
     rules: BootstrapRules,
     on_draw: Callable[[int], None] | None,
-) -> tuple[dict[str, FloatArray], int]:
+) -> tuple[dict[str, base.FloatArray], int]:
     statistic = STATISTICS[measure]
     value = statistic.scale(sampled) * statistic.estimate(statistic.read(sampled)).value
     gap = pair_differences(value, pairs)
@@ -439,7 +425,9 @@ def estimate_pairs(
     return found, drawn.block
 
 
-def set_ruined_growth(found: dict[str, FloatArray], ruined: BoolArray, pairs: IntArray) -> None:
+def set_ruined_growth(
+    found: dict[str, base.FloatArray], ruined: base.BoolArray, pairs: base.IntArray
+) -> None:
     growth = np.where(ruined, -np.inf, 0.0)
     with np.errstate(invalid="ignore"):
         gap = pair_differences(growth, pairs)

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from backtest import base
+from backtest.base.result_parts import ShownChart
 from backtest.base.saved_result import MANIFEST
 from backtest.engine import Result, mark_ends
 from backtest.engine.checks import warn_once
@@ -407,13 +408,13 @@ def select_metrics(row: Mapping[Any, Any]) -> dict[str, float]:
     return {str(name): value for name, value in row.items() if name in METRICS}
 
 
-def show_choice(trials: pd.DataFrame, what: str) -> base.ShownChart:
+def show_choice(trials: pd.DataFrame, what: str) -> ShownChart:
     points = trials.set_index("in_sample")
     drawn = {
         "all sets": points["out_of_sample"].where(~points["is_winner"]),
         "winners": points["out_of_sample"].where(points["is_winner"]),
     }
-    return base.ShownChart(
+    return ShownChart(
         "scatter", f"{what} in and out of sample", SCATTER, pd.DataFrame(drawn), "scatter",
         {"all sets": "neutral", "winners": "accent"}, f"{what} in sample",
         f"{what} out of sample", has_legend=True, height=400,

@@ -14,29 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest.base import (
-    FloatArray,
-    Head,
-    Headline,
-    ParameterError,
-    Part,
-    Range,
-    Shown,
-    ShownTable,
-    checked_only,
-    format_percent,
-    format_probability,
-    list_records,
-    record_making,
-    utc_index,
-)
+from backtest import base
+from backtest.base.result_parts import Head, Headline, Part, Shown, ShownTable
 from backtest.base.units import DAY, YEAR_DAYS
-from backtest.compare import (
-    find_growth,
-    sample_returns,
-    search_scale,
-    show_accounts,
-)
+from backtest.compare import find_growth, sample_returns, search_scale, show_accounts
 from backtest.engine import Result, Segment, merge_segments, run_switched
 from backtest.engine.checks import warn_once
 from backtest.engine.run_record import measure_holding
@@ -84,7 +65,10 @@ MOST_NOTES = 5
 """Most kinds of warnings of folds that a walk repeats."""
 MEASURES = ("cagr", "volatility", "sharpe", "max_drawdown", "total_return", "turnover", "fees",
             "funding", "liquidations")  # fmt: skip
-OF_SPANS = {"train_start": Head("trained from", "UTC"), "test_start": Head("tested from", "UTC")}
+OF_SPANS = {
+    "train_start": Head("trained from", "UTC"),
+    "test_start": Head("tested from", "UTC"),
+}
 STABILITY = (
     "Range: of the winners between quartiles, as a share of the declared range, on its scale. "
     "Plateau held: share of folds whose winner lies in the box of the last one. Correlation: of "
@@ -97,8 +81,8 @@ BESIDE = (
 )
 
 
-@record_making
-@checked_only("resume", "progress", "anchored")
+@base.record_making
+@base.checked_only("resume", "progress", "anchored")
 def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     market: Market | Markets,
     policy: type[Policy] | Policy,
@@ -209,8 +193,8 @@ class SearchedFold(NamedTuple):
     sets: Sets
     winner: int
     values: dict[str, Any]
-    inside: FloatArray
-    outside: FloatArray
+    inside: base.FloatArray
+    outside: base.FloatArray
     growth: float
     verdict: Verdict
     warnings: tuple[str, ...]
@@ -236,7 +220,7 @@ def search_folds(
         own = None if folder is None else folder / f"fold-{k:05d}"
         fold = search_fold(problem, evaluator, span, own, on_batch)
         if fold.winner < 0 and not found:
-            raise ParameterError(
+            raise base.ParameterError(
                 "the first train span must have a set that keeps all constraints, none of "
                 f"{len(fold.inside):,} does from {v.describe_bar(evaluator.market, span.train)}"
             )
@@ -325,7 +309,7 @@ class SpanEvaluator:
 class ConstantLeverage(Policy):
     """Hold the same leverage at all times."""
 
-    turns: Annotated[float, Range(0.0, math.inf)] = 1.0
+    turns: Annotated[float, base.Range(0.0, math.inf)] = 1.0
 
     def leverage(self, bar: Any, account: Any) -> float:  # noqa: ARG002 - it knows nothing
         return self.turns
@@ -350,12 +334,12 @@ def build_walk(
 
 def run_walk(problem: Problem, found: list[SearchedFold]) -> Result | None:
     """Run one account through all test spans; None if its parameters never change."""
-    end, base = found[-1].span.stop, problem.base
+    end, terms = found[-1].span.stop, problem.base
     segments = []
     for fold, stop in zip(found, [*(fold.span.test for fold in found[1:]), end], strict=True):
-        overlay = base.build_overlay(fold.values)
-        own = None if overlay is base.overlay else overlay
-        policy, rule = base.build_trio(fold.values).policy, base.build_signal(fold.values)
+        overlay = terms.build_overlay(fold.values)
+        own = None if overlay is terms.overlay else overlay
+        policy, rule = terms.build_trio(fold.values).policy, terms.build_signal(fold.values)
         segments.append(Segment(fold.span.test, stop, policy, rule, own))
     segments = merge_segments(segments)
     if len(segments) == 1:
@@ -364,10 +348,10 @@ def run_walk(problem: Problem, found: list[SearchedFold]) -> Result | None:
         return run_switched(
             problem.market.prefix(end),
             segments,
-            venue=base.venue,
-            account=base.account,
+            venue=terms.venue,
+            account=terms.account,
             signal=problem.slice_signal(end),
-            overlay=segments[0].overlay or base.overlay,
+            overlay=segments[0].overlay or terms.overlay,
             **problem.terms,
         )
 
@@ -431,7 +415,7 @@ def tabulate_trials(problem: Problem, found: Sequence[SearchedFold]) -> pd.DataF
 def judge_walk(
     problem: Problem,
     found: Sequence[SearchedFold],
-    ranks: FloatArray,
+    ranks: base.FloatArray,
     result: Result,
     fixed: Result,
 ) -> dict[str, Any]:
@@ -527,7 +511,7 @@ def find_held_share(dimension: Dimension, values: np.ndarray, width: float) -> f
     if dimension.options:
         return float(np.mean(values[1:] == values[:-1]))
     down, up = find_extent(dimension, values[:-1], width)
-    move: FloatArray = np.diff(dimension.encode(values))
+    move: base.FloatArray = np.diff(dimension.encode(values))
     return float(np.mean((move >= -down - 1e-12) & (move <= up + 1e-12)))
 
 
@@ -628,7 +612,7 @@ class WalkForward(v.Validation):
     def details(self) -> str:
         """What was searched, and what it gained in and out of sample, in sentences."""
         found = (v.read_figures(self.figures, f"growth_{k}_sample") for k in ("in", "out_of"))
-        inside, outside = map(format_percent, found)
+        inside, outside = map(base.format_percent, found)
         return (
             f"{self.describe_search()} Log growth per year was {inside} in sample and {outside} "
             "out of sample."
@@ -652,7 +636,7 @@ class WalkForward(v.Validation):
         kept = {"re-tuned": self.result, "tuned once": self.fixed}
         units = {
             name: pd.Series(
-                each.of_account("unit") / each.tally.first_unit, utc_index(each.span.named)
+                each.of_account("unit") / each.tally.first_unit, base.utc_index(each.span.named)
             )
             for name, each in kept.items()
         }
@@ -708,8 +692,8 @@ class WalkForward(v.Validation):
         return self._write_data(
             "walk",
             chance=self.chance._asdict(),
-            folds=list_records(self.folds),
-            stability=list_records(self.stability),
+            folds=base.list_records(self.folds),
+            stability=base.list_records(self.stability),
             metrics=dict(self.result.metrics),
             metrics_fixed=dict(self.fixed.metrics),
         )
@@ -742,7 +726,7 @@ def write_verdict(walk: WalkForward) -> str:
 
 def write_evidence(walk: WalkForward) -> str:
     pbo, sets = walk.pbo, int(walk.folds["trials"].sum())
-    number = f"deflated Sharpe ratio {format_probability(walk.deflated_sharpe)} out of sample"
+    number = f"deflated Sharpe ratio {base.format_probability(walk.deflated_sharpe)} out of sample"
     number += f" after {sets:,} sets in {len(walk.folds)} folds" if sets > len(walk.folds) else ""
     count = walk.chance
     words = f"winners were {{}} the median set, where chance alone gives {count.expected:g}"
@@ -764,6 +748,6 @@ def write_evidence(walk: WalkForward) -> str:
         return (
             f"the policy gains out of sample, and it is not clear that choosing its parameters "
             f"adds anything: {number}; {won}, and as many or more with probability "
-            f"{format_probability(count.p_value)}"
+            f"{base.format_probability(count.p_value)}"
         )
     return f"evidence that it lasts: {number}, and {won}"
