@@ -220,7 +220,7 @@ def score_plainly(monkeypatch: Any, evaluator: Evaluator, sets: dict[str, Any]) 
     every = [panel.begin(each, is_compiled=False)[1] for each in setups]
     plain = write_plain_loop(every)
     monkeypatch.setattr(compiler, "find_lane_loop", lambda _: (plain, 0))
-    monkeypatch.setattr(lane_block, "pack_terms", lambda terms: terms)
+    monkeypatch.setattr(lane_block.engine, "pack_terms", lambda terms: terms)
     block = Block(
         setups=setups,
         deciders=every[0],
