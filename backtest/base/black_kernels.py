@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from backtest.base.normal import ROOT_TWO_PI, mills_ratio, normal_cdf, normal_density
+from backtest.base.elementary import ROOT_TWO_PI, mills_ratio, normal_cdf, normal_density
 from backtest.base.units import FloatArray
 
 KERNELS = ("fill_prices", "fill_greeks")
@@ -120,9 +120,7 @@ def scalar_greeks(
     """Return the Greeks of the discounted Black-76 price, in cash or in coins."""
     if not is_possible(forward, strike, years, volatility, rate):
         nan = math.nan
-        return Greeks(
-            delta=nan, gamma=nan, vega=nan, theta=nan, rho=nan, vanna=nan, volga=nan
-        )  # fmt: skip
+        return Greeks(nan, nan, nan, nan, nan, nan, nan)
     value = scalar_price(sign, forward, strike, years, volatility, rate, False)
     found = cash_greeks(sign, forward, strike, years, volatility, rate, value)
     if not is_coin:

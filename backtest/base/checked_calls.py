@@ -24,43 +24,37 @@ from backtest.base import units
 from backtest.base.errors import BacktestError, DataError, ParameterError
 from backtest.base.json_values import repr_plain
 
-P = ParamSpec("P")
-T = TypeVar("T")
-C = TypeVar("C")
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_C = TypeVar("_C")
 
 REFUSED: Any = object()
-LONGEST_NAME, LONGEST_PATH = 255, 4096
-"""Bytes that file systems allow in the name of a file, and in a path."""
 BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
-class Kind(NamedTuple):
+class Admitted(NamedTuple):
+    """What an argument may be; ``read`` returns it as the function takes it, or REFUSED."""
+
     noun: str
     read: Callable[[Any], Any]
-    """The value as the function takes it, or REFUSED."""
     error: type[BacktestError] = ParameterError
 
 
-def checked(function: Callable[P, T]) -> Callable[P, T]:
+def checked(function: Callable[_P, _T]) -> Callable[_P, _T]:
     """Wrap a function so that its arguments are checked against its annotations."""
     return checked_only(*inspect.signature(function).parameters)(function)
 
 
-def checked_only(*names: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    def wrap(function: Callable[P, T]) -> Callable[P, T]:
+def checked_only(*names: str) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
+    def wrap(function: Callable[_P, _T]) -> Callable[_P, _T]:
         parameters = inspect.signature(function).parameters.values()
         order = [each.name for each in parameters if each.kind in BY_PLACE]
         order += [each.name for each in parameters if each.kind is each.VAR_POSITIONAL]
-
-        @functools.cache
-        def find_asked() -> dict[
-            str, Kind
-        ]:  # at the first call: annotations may name later modules
-            return {k: kind for k, kind in find_kinds(function).items() if k in names}
+        find_asked = functools.cache(lambda: find_admitted(function, names))
 
         @functools.wraps(function)
-        def call(*args: P.args, **kwargs: P.kwargs) -> T:
-            asked = find_asked()
+        def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+            asked = find_asked()  # at the first call: annotations may name later modules
             places = itertools.chain(order, itertools.repeat(order[-1] if order else ""))
             read: Any = [read_one(function, asked, *each) for each in zip(places, args)]  # noqa: B905 - places go on
             named: Any = {name: read_one(function, asked, name, kwargs[name]) for name in kwargs}
@@ -71,19 +65,22 @@ def checked_only(*names: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
     return wrap
 
 
-def checked_fields(cls: type[C]) -> type[C]:
+def checked_fields(cls: type[_C]) -> type[_C]:
     cls.__init__ = checked(cls.__init__)  # type: ignore[method-assign]
     return cls
 
 
-def read_one(function: Callable[..., Any], asked: Mapping[str, Kind], name: str, value: Any) -> Any:
-    if (kind := asked.get(name)) is None:
+def read_one(
+    function: Callable[..., Any], asked: Mapping[str, Admitted], name: str, value: Any
+) -> Any:
+    if (admitted := asked.get(name)) is None:
         return value
-    found = kind.read(value)
+    found = admitted.read(value)
     if found is REFUSED:
         call = function.__qualname__.removesuffix(".__init__")
         call = f"bt.{call}" if hasattr(sys.modules["backtest"], call.partition(".")[0]) else call
-        raise kind.error(f"{call}: {name} must be {kind.noun}, got {repr_plain(value)}")
+        rule = f"{call}: {name} must be {admitted.noun}"
+        raise admitted.error(f"{rule}, got {repr_plain(value)}")
     return found
 
 
@@ -98,16 +95,16 @@ class Names(dict[str, Any]):
         return next((scope[name] for scope in self.scopes if name in scope), Any)
 
 
-def find_kinds(function: Callable[..., Any]) -> dict[str, Kind]:
+def find_admitted(function: Callable[..., Any], asked: Sequence[str]) -> dict[str, Admitted]:
     names = Names(function.__globals__)
     found = {}
     for name, each in inspect.signature(function).parameters.items():
-        if each.kind is each.VAR_KEYWORD or each.annotation is each.empty:
+        if name not in asked or each.kind is each.VAR_KEYWORD or each.annotation is each.empty:
             continue
-        kind = read_kind(resolve(each.annotation, names))
-        if kind is not None:
-            may_be_left_out = each.default is None and kind.read(None) is REFUSED
-            found[name] = join_kinds([kind, NOTHING]) if may_be_left_out else kind
+        admitted = read_hint(resolve(each.annotation, names))
+        if admitted is not None:
+            may_be_left_out = each.default is None and admitted.read(None) is REFUSED
+            found[name] = join_admitted([admitted, ABSENT]) if may_be_left_out else admitted
     return found
 
 
@@ -117,6 +114,142 @@ def resolve(annotation: Any, names: Names) -> Any:
         return typing.get_type_hints(holder, {}, names, include_extras=True)["it"]
     except (AttributeError, TypeError):
         return Any
+
+
+# ----------------------------------------------------------------------------------- from a hint
+
+
+def read_hint(hint: Any) -> Admitted | None:
+    """Return what a type admits, None where that is not checked."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if hint in PLAIN or origin in PLAIN:
+        return PLAIN[hint if hint in PLAIN else origin]
+    if origin in (typing.Union, types.UnionType):
+        all_parts = [read_hint(each) for each in parts if not (each is str and Path in parts)]
+        return None if None in all_parts else join_admitted([each for each in all_parts if each])
+    if origin is Literal:
+        named = ", ".join(map(str, parts))
+        return keep_if(f"one of {named}", lambda it: type(it) is str and it in parts)
+    if origin is np.ndarray:
+        return FLOATS if np.dtype[np.float64] in parts else ARRAY
+    if origin in (Sequence, list, tuple):
+        return read_items(*parts, is_fixed=origin is tuple and Ellipsis not in parts)
+    if origin in (Mapping, dict):
+        item = read_hint(parts[1]) if parts else None
+        noun = "a mapping" + (f" to {item.noun} each" if item else "")
+        return keep_if(noun, lambda it: isinstance(it, Mapping) and fits([item], it.values()))
+    return read_class(parts[0] if origin is type else hint, is_class=origin is type)
+
+
+def read_class(base: Any, *, is_class: bool) -> Admitted | None:
+    if not isinstance(base, type) or base is object or getattr(base, "_is_protocol", False):
+        return None
+    if is_class:
+        noun = f"a class of {base.__name__}"
+        return keep_if(noun, lambda it: isinstance(it, type) and issubclass(it, base))
+    article = "an" if base.__name__[0] in "AEIO" else "a"
+    return keep_if(f"{article} {base.__name__}", lambda it: isinstance(it, base))
+
+
+def keep_if(noun: str, admits: Callable[[Any], bool]) -> Admitted:
+    return Admitted(noun, lambda value: value if admits(value) else REFUSED)
+
+
+def join_admitted(kinds: Sequence[Admitted]) -> Admitted:
+    def read(value: Any) -> Any:
+        found = (kind.read(value) for kind in kinds)
+        return next((each for each in found if each is not REFUSED), REFUSED)
+
+    is_file = any(kind.error is DataError for kind in kinds)
+    nouns = dict.fromkeys(kind.noun for kind in kinds)
+    return Admitted(" or ".join(nouns), read, DataError if is_file else ParameterError)
+
+
+def fits(kinds: Sequence[Admitted | None], items: Iterable[Any]) -> bool:
+    pairs = zip(itertools.cycle(kinds), items)
+    return all(kind is None or kind.read(each) is not REFUSED for kind, each in pairs)
+
+
+def read_items(*parts: Any, is_fixed: bool) -> Admitted:
+    kinds = [read_hint(each) for each in parts if each is not Ellipsis] or [None]
+    nouns = [kind.noun if kind else "any" for kind in kinds]
+
+    def read(value: Any) -> Any:
+        is_flat = getattr(value, "ndim", 1) == 1 and isinstance(value, Iterable)
+        if not is_flat or isinstance(value, str | bytes | Mapping):
+            return REFUSED
+        is_kept = isinstance(value, Sequence | np.ndarray | pd.Series | pd.Index)
+        items: Any = value if is_kept else tuple(value)
+        is_long = not is_fixed or len(items) == len(kinds)
+        return items if is_long and fits(kinds, items) else REFUSED
+
+    named = f"a tuple ({', '.join(nouns)})" if is_fixed else f"a sequence ({nouns[0]} each)"
+    return Admitted(named if any(kinds) else "a sequence", read)
+
+
+def admit_number(value: Any) -> Any:
+    number = value[()] if isinstance(value, np.ndarray) and not value.ndim else value
+    if isinstance(number, bool) or not isinstance(number, numbers.Real):
+        return REFUSED
+    try:
+        plain = float(number)
+    except OverflowError:
+        return REFUSED
+    is_plain_int = isinstance(number, int) and not isinstance(number, np.generic)
+    return number if is_plain_int else plain
+
+
+def admit_whole(value: Any) -> Any:
+    is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    return int(value) if is_whole and -(2**63) <= int(value) < 2**63 else REFUSED
+
+
+def admit_array(value: Any) -> Any:
+    if isinstance(value, np.ndarray | pd.Series | pd.Index):
+        is_numeric = isinstance(value.dtype, np.dtype) and value.dtype.kind in "biuf"
+        return value if is_numeric and value.ndim else REFUSED
+    try:
+        is_table = isinstance(value, pd.DataFrame | list | tuple)
+        return np.asarray(value, dtype=np.float64) if is_table else REFUSED
+    except (TypeError, ValueError, OverflowError):
+        return REFUSED
+
+
+def admit_floats(value: Any) -> Any:
+    values = admit_array(value)
+    is_plain = values is REFUSED or values.dtype.kind not in "bu"
+    return values if is_plain else values.astype(np.float64)
+
+
+def is_path(value: Any) -> bool:
+    """Return whether a value can be the path of a file: 255 bytes a name, 4,096 in all."""
+    if type(value) is not str and not isinstance(value, Path):
+        return False
+    try:
+        name = os.fsencode(value)
+    except (UnicodeEncodeError, TypeError):
+        return False
+    return b"\0" not in name and len(name) < 4096 and max(map(len, name.split(b"/"))) <= 255
+
+
+ARRAY = Admitted("an array of numbers", admit_array)
+FLOATS = ARRAY._replace(read=admit_floats)
+ABSENT = keep_if("None", lambda value: value is None)
+TIME = keep_if("a time", lambda value: isinstance(value, units.TIMES))
+PLAIN: dict[Any, Admitted | None] = {
+    Any: None,
+    float: Admitted("a number", admit_number),
+    int: Admitted("a whole number", admit_whole),
+    bool: keep_if("True or False", lambda value: isinstance(value, bool | np.bool_)),
+    str: keep_if("text", lambda value: isinstance(value, str)),
+    type(None): ABSENT,
+    npt.ArrayLike: ARRAY,
+    Callable: keep_if("a function", callable),
+    **dict.fromkeys((dt.datetime, np.datetime64, pd.Timestamp), TIME),
+    Path: keep_if("the path of a file or folder", is_path)._replace(error=DataError),
+}
+
+# ---------------------------------------------------------------------------------------- shapes
 
 
 def check_shape(name: str, values: Any, shape: tuple[int, ...]) -> None:
@@ -144,157 +277,3 @@ def check_broadcast(**arrays: Any) -> None:
     except ValueError as error:
         found = ", ".join(f"{name} of {shape}" for name, shape in shapes.items())
         raise ParameterError(f"arrays must be of shapes that fit, got {found}") from error
-
-
-# ------------------------------------------------------------------------------------------ kinds
-
-
-def read_kind(hint: Any) -> Kind | None:
-    origin, parts = typing.get_origin(hint), typing.get_args(hint)
-    if hint in PLAIN or origin in PLAIN:
-        return PLAIN[hint if hint in PLAIN else origin]
-    if origin in (typing.Union, types.UnionType):
-        kinds = [read_kind(each) for each in parts if not (each is str and Path in parts)]
-        return None if None in kinds else join_kinds([each for each in kinds if each])
-    if origin is Literal:
-        named = ", ".join(map(str, parts))
-        return keep_if(f"one of {named}", lambda it: type(it) is str and it in parts)
-    if origin is np.ndarray:
-        return FLOATS if np.dtype[np.float64] in parts else ARRAY
-    if origin in (Sequence, list, tuple):
-        return make_sequence_kind(*parts, is_fixed=origin is tuple and Ellipsis not in parts)
-    if origin in (Mapping, dict):
-        return make_mapping_kind(*parts)
-    return make_class_kind(parts[0] if origin is type else hint, is_class=origin is type)
-
-
-def make_class_kind(base: Any, *, is_class: bool) -> Kind | None:
-    if not isinstance(base, type) or base is object or getattr(base, "_is_protocol", False):
-        return None
-    if is_class:
-        noun = f"a class of {base.__name__}"
-        return keep_if(noun, lambda it: isinstance(it, type) and issubclass(it, base))
-    article = "an" if base.__name__[0] in "AEIO" else "a"
-    return keep_if(f"{article} {base.__name__}", lambda it: isinstance(it, base))
-
-
-def keep_if(noun: str, admits: Callable[[Any], bool]) -> Kind:
-    return Kind(noun, lambda value: value if admits(value) else REFUSED)
-
-
-def join_kinds(kinds: Sequence[Kind]) -> Kind:
-    def read(value: Any) -> Any:
-        found = (kind.read(value) for kind in kinds)
-        return next((each for each in found if each is not REFUSED), REFUSED)
-
-    is_file = any(kind.error is DataError for kind in kinds)
-    nouns = dict.fromkeys(kind.noun for kind in kinds)
-    return Kind(" or ".join(nouns), read, DataError if is_file else ParameterError)
-
-
-def read_number(value: Any) -> Any:
-    if type(value) is float:
-        return value
-    if isinstance(value, np.ndarray):
-        return value if not value.ndim and is_numeric(value.dtype) else REFUSED
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        return REFUSED
-    try:
-        plain = float(value)
-    except OverflowError:
-        return REFUSED
-    return value if isinstance(value, int) and not isinstance(value, np.generic) else plain
-
-
-def read_whole(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        return REFUSED
-    whole = int(value)
-    return whole if -(2**63) <= whole < 2**63 else REFUSED
-
-
-def read_array(value: Any) -> Any:
-    if isinstance(value, pd.DataFrame):
-        is_table = value.shape[1] > 0 and all(map(is_numeric, value.dtypes))
-        return value.to_numpy(dtype=np.float64) if is_table else REFUSED
-    if isinstance(value, np.ndarray | pd.Series | pd.Index):
-        return value if is_numeric(value.dtype) and value.ndim else REFUSED
-    try:
-        is_list = isinstance(value, list | tuple)
-        return np.asarray(value, dtype=np.float64) if is_list else REFUSED
-    except (TypeError, ValueError, OverflowError):
-        return REFUSED
-
-
-def read_floats(value: Any) -> Any:
-    values = read_array(value)
-    is_plain = values is REFUSED or values.dtype.kind not in "bu"
-    return values if is_plain else values.astype(np.float64)
-
-
-def is_numeric(dtype: Any) -> bool:
-    return isinstance(dtype, np.dtype) and dtype.kind in "biuf"
-
-
-def make_sequence_kind(*parts: Any, is_fixed: bool) -> Kind:
-    kinds = [read_kind(each) for each in parts if each is not Ellipsis]
-    nouns = [kind.noun if kind else "any" for kind in kinds]
-
-    def read(value: Any) -> Any:
-        if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
-            return REFUSED
-        if isinstance(value, np.ndarray | pd.DataFrame) and value.ndim != 1:
-            return REFUSED
-        is_kept = isinstance(value, Sequence | np.ndarray | pd.Series | pd.Index)
-        items: Any = value if is_kept else tuple(value)
-        if is_fixed and len(items) != len(kinds):
-            return REFUSED
-        pairs = zip(itertools.cycle(kinds), items)
-        is_fit = all(kind is None or kind.read(each) is not REFUSED for kind, each in pairs)
-        return items if is_fit else REFUSED
-
-    named = f"a tuple ({', '.join(nouns)})" if is_fixed else f"a sequence ({nouns[0]} each)"
-    return Kind(named if parts and any(kinds) else "a sequence", read)
-
-
-def make_mapping_kind(*parts: Any) -> Kind:
-    key, item = map(read_kind, parts) if parts else (None, None)
-
-    def admits(value: Any) -> bool:
-        return (
-            isinstance(value, Mapping)
-            and (key is None or all(key.read(each) is not REFUSED for each in value))
-            and (item is None or all(item.read(each) is not REFUSED for each in value.values()))
-        )
-
-    return keep_if("a mapping" + (f" to {item.noun} each" if item else ""), admits)
-
-
-def is_path(value: Any) -> bool:
-    """Return whether a value can be the path of a file."""
-    if type(value) is not str and not isinstance(value, Path):
-        return False
-    try:
-        name = os.fsencode(value)
-    except (UnicodeEncodeError, TypeError):
-        return False
-    is_short = len(name) < LONGEST_PATH
-    return b"\0" not in name and is_short and max(map(len, name.split(b"/"))) <= LONGEST_NAME
-
-
-ARRAY = Kind("an array of numbers", read_array)
-FLOATS = ARRAY._replace(read=read_floats)
-NOTHING = keep_if("None", lambda value: value is None)
-TIME = keep_if("a time", lambda value: isinstance(value, units.TIMES))
-PLAIN: dict[Any, Kind | None] = {
-    Any: None,
-    float: Kind("a number", read_number),
-    int: Kind("a whole number", read_whole),
-    bool: keep_if("True or False", lambda value: isinstance(value, bool | np.bool_)),
-    str: keep_if("text", lambda value: isinstance(value, str)),
-    type(None): NOTHING,
-    npt.ArrayLike: ARRAY,
-    Callable: keep_if("a function", callable),
-    **dict.fromkeys((dt.datetime, np.datetime64, pd.Timestamp), TIME),
-    Path: keep_if("the path of a file or folder", is_path)._replace(error=DataError),
-}

@@ -5,37 +5,32 @@ from __future__ import annotations
 import builtins
 import functools
 import hashlib
+import importlib.metadata
 import inspect
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 KNOWN_MODULES = frozenset({"math", "numpy", "backtest"})
-
 OWN_VERSION = frozenset(
-    {
-        "backtest.venue.margin",
-        "backtest.base.elementary",
-        "backtest.base.formula_functions",
-        "backtest.base.normal",
-        "backtest.options.pricing",
-    }
+    {"backtest.venue.margin", "backtest.base.elementary", "backtest.options.pricing"}
 )
+CONSTANTS = (bool, int, float, str, type(None), types.BuiltinFunctionType, np.ufunc, np.generic)
 
 
 class CodeText(NamedTuple):
     text: str
-    names: frozenset[str]
-    is_complete: bool
+    names: frozenset[str] = frozenset()
+    is_complete: bool = True
 
 
 def describe_function(function: Any, seen: dict[int, int]) -> CodeText:
     if function.__globals__.get("__name__") == "backtest.base.checked_calls":
         function = inspect.unwrap(function)  # how arguments are checked changes no result
     if id(function) in seen:
-        return CodeText(f"again {seen[id(function)]}", frozenset(), True)
+        return CodeText(f"again {seen[id(function)]}")
     seen[id(function)] = len(seen)
     texts, names, is_complete = [], set(find_code_names(function.__code__)), True
     texts += [str(function.__module__), describe_bytecode(function.__code__)]
@@ -54,36 +49,41 @@ def join_texts(one: CodeText, other: CodeText) -> CodeText:
 
 
 def describe_value(value: Any, seen: dict[int, int]) -> CodeText:
-    nothing: frozenset[str] = frozenset()
-    constants = (bool, int, float, str, type(None), types.BuiltinFunctionType, np.ufunc)
     is_plain = isinstance(value, tuple) and all(isinstance(x, (int, float, str)) for x in value)
-    if is_plain or isinstance(value, constants):
-        return CodeText(repr(value), nothing, True)
+    if is_plain or isinstance(value, CONSTANTS):
+        return CodeText(repr(value))
     if isinstance(value, types.ModuleType):
         is_known = value.__name__.partition(".")[0] in KNOWN_MODULES
-        return CodeText(f"{value.__name__} {getattr(value, '__version__', '')}", nothing, is_known)
+        text = f"{value.__name__} {getattr(value, '__version__', '')}"
+        return CodeText(text, is_complete=is_known)
     if isinstance(value, types.FunctionType):
         if value.__module__ in OWN_VERSION:
-            return CodeText(f"{value.__module__}.{value.__qualname__}", nothing, True)
+            return CodeText(f"{value.__module__}.{value.__qualname__}")
         return describe_function(value, seen)
     if isinstance(value, type) and hasattr(value, "_fields"):
         place = f"{value.__module__}.{value.__qualname__}"  # compiled code refers to it there
-        return CodeText(f"{place}{value._fields}", nothing, True)
-    return CodeText(repr(type(value)), nothing, False)
+        return CodeText(f"{place}{value._fields}")
+    return CodeText(write_table(value), is_complete=False)
+
+
+def write_table(value: Any) -> str:
+    if isinstance(value, dict):
+        pairs = (f"{key!r}: {write_table(each)}" for key, each in value.items())
+        return f"{{{', '.join(pairs)}}}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(write_table, value))}]"
+    return repr(value if isinstance(value, CONSTANTS) else type(value))
 
 
 def describe_bytecode(code: types.CodeType) -> str:
-    constants = [
-        describe_bytecode(item) if isinstance(item, types.CodeType) else describe_constant(item)
-        for item in code.co_consts
-    ]
+    constants = list(map(describe_constant, code.co_consts))
     return repr((code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars))
 
 
 def describe_constant(value: Any) -> str:
-    if isinstance(value, frozenset):
-        return f"frozenset({sorted(map(repr, value))})"
-    return repr(value)
+    if isinstance(value, types.CodeType):
+        return describe_bytecode(value)
+    return f"frozenset({sorted(map(repr, value))})" if isinstance(value, frozenset) else repr(value)
 
 
 def find_code_names(code: types.CodeType) -> Iterator[str]:
@@ -117,7 +117,7 @@ def name_callable(function: Any) -> str:
 
 def describe_callable(function: Any) -> str:
     if isinstance(function, types.FunctionType):
-        return "\n".join([describe_function(function, {}).text, *describe_tables(function, set())])
+        return describe_function(function, {}).text
     if isinstance(function, functools.partial):
         bound = sorted(function.keywords.items())
         return f"{describe_callable(function.func)} {function.args!r} {bound!r}"
@@ -127,20 +127,9 @@ def describe_callable(function: Any) -> str:
     return f"{describe_callable(rule)} {kept!r}" if is_plain else repr(type(function))
 
 
-def describe_tables(function: types.FunctionType, seen: set[int]) -> Iterator[str]:
-    seen.add(id(function))
-    for name, value in sorted(find_references(function).items()):
-        if isinstance(value, (dict, list)):
-            yield f"{name}={write_table(value)}"
-        if isinstance(value, types.FunctionType) and id(value) not in seen:
-            yield from describe_tables(value, seen)
-
-
-def write_table(value: Any) -> str:
-    if isinstance(value, Mapping):
-        pairs = (f"{key!r}: {write_table(each)}" for key, each in value.items())
-        return f"{{{', '.join(pairs)}}}"
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(write_table(each) for each in value)}]"
-    is_plain = isinstance(value, (bool, int, float, str, type(None), np.generic))
-    return repr(value if is_plain else type(value))
+@functools.cache
+def find_version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

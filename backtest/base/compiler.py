@@ -5,31 +5,31 @@ from __future__ import annotations
 import contextlib
 import gc
 import hashlib
+import operator
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from backtest.base import fast_link  # before numba, which it imports with less
-
-# isort: split
 import numba
 from filelock import FileLock
-from llvmlite import ir
-from numba.core import cgutils, event, types
+from llvmlite import ir as llvm
+from numba.core import cgutils, consts, ir, types
 from numba.core.caching import FunctionCache
 from numba.core.ccallback import CFunc
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.compiler_machinery import FunctionPass, register_pass
 from numba.core.datamodel import models
 from numba.core.imputils import impl_ret_borrowed, lower_getattr_generic
+from numba.core.ir_utils import get_definition, guard
 from numba.core.sigutils import normalize_signature
 from numba.core.types import unliteral
 from numba.core.typing.templates import AttributeTemplate
+from numba.core.untyped_passes import RewriteSemanticConstants
 from numba.extending import infer_getattr, intrinsic, register_model
 
-from backtest.base.cache_folder import warn_of_damage
-from backtest.base.compile_choice import COMPILING, count_as_compiling
-from backtest.base.rule_passes import RuleCompiler
+from backtest.base import fast_link
+from backtest.base.thread_pool import COMPILING
 
 
 class KeptCode(FunctionCache):
@@ -45,7 +45,6 @@ class KeptCode(FunctionCache):
         try:
             found = super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
         except Exception:  # damaged bytes may raise any error
-            warn_of_damage(self.place)
             for path in self.place.parent.glob(f"{self.place.name}.*nb?"):
                 path.unlink(missing_ok=True)
         if found is None:
@@ -56,41 +55,32 @@ class KeptCode(FunctionCache):
         with contextlib.suppress(OSError):
             super().save_overload(sig, data)  # type: ignore[no-untyped-call]
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Let no other process look for this function, or compile it, at the same time."""
-        lock = FileLock(f"{self.place}.lock")
-        with global_compiler_lock, contextlib.ExitStack() as stack:
-            with contextlib.suppress(OSError, NotImplementedError):  # it cannot be written there
-                stack.enter_context(lock)
-            yield
 
+@contextlib.contextmanager
+def compiling(kept: KeptCode | None) -> Iterator[None]:
+    """Compile as the only thread, and what is kept as the only process; count the seconds.
 
-@contextmanager
-def collecting_later() -> Iterator[None]:
-    """Look for no garbage: numba keeps what it makes, and looking takes an eighth of the time."""
+    No garbage is looked for: numba keeps what it makes, and looking takes an eighth of the time.
+    """
     was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
-def widen(kind: Any) -> Any:
-    return unliteral(kind)  # type: ignore[no-untyped-call] # numba's
-
-
-def do_nothing() -> None:
-    pass
+    with global_compiler_lock, contextlib.ExitStack() as stack:
+        if kept is not None:
+            with contextlib.suppress(OSError, NotImplementedError):  # it cannot be written there
+                stack.enter_context(FileLock(f"{kept.place}.lock"))
+        stack.enter_context(COMPILING.running())
+        gc.disable()
+        try:
+            yield
+        finally:
+            if was_on:
+                gc.enable()
 
 
 def jit(
     function: Callable[..., Any],
     *,
     cache: bool,
-    prepare: Callable[[], Any] = do_nothing,
+    prepare: Callable[[], Any] = lambda: None,
     **options: Any,
 ) -> Any:
     """Return a function compiled by numba; ``prepare`` gives it its globals if it is not kept."""
@@ -99,14 +89,14 @@ def jit(
     if kept is not None:
         compiled._cache = kept
     find, compile_for = compiled.get_call_template, compiled.compile
+    widen: Callable[[Any], Any] = unliteral
     compiled.get_call_template = lambda args, kws: find(  # no version for each constant
         [widen(each) for each in args], {name: widen(each) for name, each in kws.items()}
     )
     is_linked = bool(options.get("no_cpython_wrapper"))
 
     def compile_one(kinds: Any) -> Any:
-        held = kept.held() if kept else contextlib.nullcontext()
-        with held, fast_link.compiling(is_linked=is_linked), collecting_later():
+        with compiling(kept), fast_link.linking(is_linked=is_linked):
             return compile_for(kinds)
 
     compiled.compile = compile_one
@@ -118,7 +108,7 @@ def cfunc(
     function: Callable[..., Any],
     *,
     cache: bool,
-    prepare: Callable[[], Any] = do_nothing,
+    prepare: Callable[[], Any] = lambda: None,
     **options: Any,
 ) -> Any:
     kinds = normalize_signature(signature)  # type: ignore[no-untyped-call] # numba's
@@ -129,20 +119,75 @@ def cfunc(
         compiled._cache = kept
     else:
         prepare()
-    with count_as_compiling(), kept.held() if kept else contextlib.nullcontext():
+    with compiling(kept):
         compiled.compile()
     return compiled
 
 
-class CountingListener(event.Listener):
-    def on_start(self, event: Any) -> None:  # noqa: ARG002 - numba's signature
-        COMPILING.begin()
+# ------------------------------------------------------------------ what an account does not have
 
-    def on_end(self, event: Any) -> None:  # noqa: ARG002
-        COMPILING.end()
+COMPARED = {operator.is_: True, operator.is_not: False}
 
 
-event.register("numba:compile", CountingListener())  # type: ignore[no-untyped-call] # numba's
+@register_pass(mutates_CFG=False, analysis_only=False)  # type: ignore[no-untyped-call] # numba's
+class CompareTypes(FunctionPass):
+    _name = "compare_types"
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def run_pass(self, state: Any) -> bool:
+        is_changed = False
+        for block in state.func_ir.blocks.values():
+            for line in block.body:
+                outcome = compare(line.value, state) if isinstance(line, ir.Assign) else None
+                if outcome is not None:
+                    replace_value(state.func_ir, line, outcome)
+                    is_changed = True
+        if is_changed:
+            state.func_ir._consts = consts.ConstantInference(state.func_ir)  # type: ignore[no-untyped-call]
+        return is_changed
+
+
+def compare(value: Any, state: Any) -> bool | None:
+    is_comparison = isinstance(value, ir.Expr) and value.op == "binop" and value.fn in COMPARED
+    if not is_comparison or find_type(value.rhs, state) is not types.none:
+        return None
+    kind = find_type(value.lhs, state)
+    if kind is None or isinstance(kind, (types.Optional, types.Omitted)):
+        return None
+    return bool(COMPARED[value.fn] == isinstance(kind, types.NoneType))
+
+
+def find_type(value: Any, state: Any) -> Any:
+    if isinstance(value, ir.Var):
+        value = guard(get_definition, state.func_ir, value)  # type: ignore[no-untyped-call]
+    if isinstance(value, ir.Arg):
+        return state.args[value.index]
+    if isinstance(value, (ir.Const, ir.Global, ir.FreeVar)) and value.value is None:
+        return types.none
+    if isinstance(value, ir.Expr) and value.op == "getattr":
+        record = find_type(value.value, state)
+        record = getattr(record, "inner", record)  # of a shared record
+        has_fields = isinstance(record, types.BaseNamedTuple)
+        if has_fields and value.attr in record.fields:
+            return record.types[record.fields.index(value.attr)]
+    return None
+
+
+def replace_value(func_ir: Any, line: Any, outcome: bool) -> None:
+    constant = ir.Const(outcome, loc=line.loc)  # type: ignore[no-untyped-call]
+    before, line.value = line.value, constant
+    known = func_ir._definitions[line.target.name]
+    known[known.index(before)] = line.value
+
+
+class RuleCompiler(CompilerBase):
+    def define_pipelines(self) -> list[Any]:
+        passes = DefaultPassBuilder.define_nopython_pipeline(self.state)  # type: ignore[no-untyped-call]
+        passes.add_pass_after(CompareTypes, RewriteSemanticConstants)
+        passes.finalize()
+        return [passes]
 
 
 # ---------------------------------------------------------------------------- shared records
@@ -185,7 +230,7 @@ class SharedFields(AttributeTemplate):
 @lower_getattr_generic(Shared)  # type: ignore[no-untyped-call, untyped-decorator]
 def read_field(context: Any, builder: Any, kind: Shared, pointer: Any, name: str) -> Any:
     at, found = find_field(kind, name)
-    zero, position = ir.Constant(ir.IntType(32), 0), ir.Constant(ir.IntType(32), at)
+    zero, position = llvm.Constant(llvm.IntType(32), 0), llvm.Constant(llvm.IntType(32), at)
     place = builder.gep(pointer, [zero, position], inbounds=True)
     if isinstance(found, types.BaseNamedTuple):
         return place

@@ -8,36 +8,14 @@ as it was lowered; the one that Python calls links all that it reaches, and is o
 
 from __future__ import annotations
 
-import importlib
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import ModuleType
 from typing import Any
 
-from llvmlite.binding import Linkage, parse_bitcode
-
-BLAS, ASKS = "scipy.linalg.cython_blas", "numba.np.arraymath"
-
-
-def import_without_blas() -> None:
-    """Import what asks whether there is linear algebra, which takes .16 s to load, without it."""
-    if BLAS in sys.modules or ASKS in sys.modules:
-        return
-    empty = sys.modules[BLAS] = ModuleType(BLAS)
-    try:
-        importlib.import_module(ASKS)
-    finally:
-        if sys.modules.get(BLAS) is empty:
-            del sys.modules[BLAS]
-
-
-import_without_blas()
-
-from numba.core.codegen import JITCodeLibrary  # noqa: E402
-from numba.core.compiler_lock import global_compiler_lock  # noqa: E402
-from numba.core.registry import cpu_target  # noqa: E402
+from llvmlite.binding import Linkage
+from numba.core.codegen import JITCodeLibrary
+from numba.core.registry import cpu_target
 
 CODEGEN: Any = cpu_target.target_context.codegen()
 SET_ENVIRONMENT = getattr(CODEGEN, "set_env", None)
@@ -83,31 +61,6 @@ class LinkedLibrary(JITCodeLibrary):
 
 
 class WholeLibrary(JITCodeLibrary):
-    kept = b""
-
-    @classmethod
-    def _unserialize(cls, codegen: Any, state: Any) -> Any:
-        name, kind, data = state
-        if kind != "object":
-            return super()._unserialize(codegen, state)  # type: ignore[no-untyped-call]
-        self = codegen.create_library(name)
-        compiled, self.kept = data
-        self.enable_object_caching()
-        self._set_compiled_object(compiled)
-        self._finalize_final_module()
-        return self
-
-    def get_pointer_to_function(self, name: str) -> int:
-        engine: Any = self._codegen._engine
-        if self.kept and not engine.is_symbol_defined(name):  # numba has no list of kept names
-            return int(engine.get_function_address(name))
-        return super().get_pointer_to_function(name)  # type: ignore[no-any-return, no-untyped-call]
-
-    def _get_module_for_linking(self) -> Any:
-        if self._shared_module is None and self.kept:
-            self._shared_module = parse_bitcode(self.kept)  # takes .05 s, and few ask for it
-        return super()._get_module_for_linking()  # type: ignore[no-untyped-call]
-
     def finalize(self) -> None:
         functions = self._final_module.functions
         own = {each.name for each in functions if not each.is_declaration}
@@ -152,18 +105,18 @@ def share(module: Any, kept: set[str]) -> None:
 
 
 @contextmanager
-def compiling(*, is_linked: bool) -> Iterator[None]:
+def linking(*, is_linked: bool) -> Iterator[None]:
+    """Make the libraries of what is compiled inside, by the thread that holds numba's lock."""
     if not CAN_LINK:
         yield
         return
-    with global_compiler_lock:
-        before = CODEGEN._library_class, CODEGEN.set_env
-        CODEGEN._library_class = LinkedLibrary if is_linked else WholeLibrary
-        CODEGEN.set_env = ignore_environment if is_linked else SET_ENVIRONMENT
-        try:
-            yield
-        finally:
-            CODEGEN._library_class, CODEGEN.set_env = before
+    before = CODEGEN._library_class, CODEGEN.set_env
+    CODEGEN._library_class = LinkedLibrary if is_linked else WholeLibrary
+    CODEGEN.set_env = ignore_environment if is_linked else SET_ENVIRONMENT
+    try:
+        yield
+    finally:
+        CODEGEN._library_class, CODEGEN.set_env = before
 
 
 def ignore_environment(*_: Any) -> None:

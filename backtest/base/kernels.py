@@ -1,22 +1,208 @@
 """Kernels: functions of arrays, compiled once per machine, or in plain Python where it is sooner.
 
-``KERNELS`` of a module names them, ``PLAIN_SECONDS`` their cost in plain Python per item.
+``KERNELS`` of a module names them, ``PLAIN_SECONDS`` their cost in plain Python per item. The cache
+folder keeps compiled code between processes. A twin is a copy of a function with other globals.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
 import sys
+import tempfile
+import threading
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from backtest.base import cache_folder
-from backtest.base.code_identity import hash_texts
-from backtest.base.compile_choice import describe_type, is_plain_sooner, write_mark
-from backtest.base.compiled_twins import describe_target, find_own_functions, make_twin
+from backtest.base.atomic_files import write_file
+from backtest.base.code_identity import find_version, hash_texts
+from backtest.base.errors import ParameterError, did_you_mean
+
+# ------------------------------------------------------------------------------- the cache folder
+
+
+def find_cache_folder() -> Path:
+    lasting = find_lasting_folder()
+    return Path(tempfile.mkdtemp(prefix="leverage-backtest-")) if lasting is None else lasting
+
+
+def find_lasting_folder() -> Path | None:
+    given = os.environ.get("BACKTEST_CACHE_DIR")
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
+    candidates = [Path(given)] if given else [Path(home) / "leverage-backtest"]
+    user = os.getuid() if hasattr(os, "getuid") else 0  # as st_uid is on Windows
+    candidates.append(Path(tempfile.gettempdir()) / f"leverage-backtest-{user}")
+    for folder in candidates:
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if os.access(folder, os.W_OK) and folder.stat().st_uid == user:
+                return folder
+    return None
+
+
+def write_once(path: Path, text: str) -> Path:
+    content = text.encode()
+    if read_bytes(path) != content:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, content)
+    return path
+
+
+def read_bytes(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+# ------------------------------------------------------------------------------ plain or compiled
+
+MODE = "BACKTEST_COMPILE"
+MODES = ("auto", "no", "now")
+MOST_SECONDS = 10.0
+"""Seconds of plain Python on this machine after which a run compiles first."""
+SPENT = "plain-seconds"
+
+
+class ThreadRequests(threading.local):
+    is_single = False
+    must_compile = False
+
+
+REQUESTS = ThreadRequests()
+
+
+def read_mode() -> str:
+    mode = os.environ.get(MODE, "").lower() or "auto"
+    if mode not in MODES:
+        raise ParameterError(
+            f"the environment variable {MODE} must be one of {', '.join(MODES)} or unset, "
+            f"got {mode!r}{did_you_mean(mode, MODES)}"
+        )
+    return mode
+
+
+def set_single(is_single: bool) -> None:
+    """Say whether one account is evaluated: what evaluates several compiles first."""
+    REQUESTS.is_single = is_single and read_mode() != "now"
+
+
+@contextlib.contextmanager
+def compiling_first() -> Iterator[None]:
+    before, REQUESTS.must_compile = REQUESTS.must_compile, True
+    try:
+        yield
+    finally:
+        REQUESTS.must_compile = before
+
+
+def is_plain_sooner(mark: Path, seconds: float) -> bool:
+    """Return whether code that is not compiled yet should run in plain Python.
+
+    It should while that takes less than ``MOST_SECONDS``, with what earlier runs of this machine
+    took. The mode ``no`` counts no earlier runs.
+    """
+    if not REQUESTS.is_single or REQUESTS.must_compile or mark.exists():
+        return False
+    folder = find_lasting_folder() if read_mode() == "auto" else None
+    if folder:
+        with contextlib.suppress(ValueError):
+            seconds += float(read_bytes(folder / SPENT) or 0.0)
+        if seconds < MOST_SECONDS:
+            with contextlib.suppress(OSError):
+                write_file(folder / SPENT, f"{seconds:.3f}".encode())
+    return seconds < MOST_SECONDS
+
+
+def write_mark(mark: Path) -> None:
+    with contextlib.suppress(OSError):
+        if not mark.exists():
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+
+
+def tell_of_compiling(seconds: int) -> None:
+    """Say on stderr that a run waits for the compiler, unless compiling is what was asked for."""
+    if REQUESTS.must_compile:
+        return
+    text = (
+        f"compiling the engine once on this machine, about {seconds} s; later runs take 2 s "
+        "(backtest compile does it beforehand)"
+    )
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # there may be no stderr
+        print(text, file=sys.stderr, flush=True)  # noqa: T201 - the one line there is
+
+
+def name_types(*values: Any) -> str:
+    """Return a hash of the types that numba compiles arguments for."""
+    return hash_texts(*map(describe_type, values))
+
+
+def describe_type(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        flags = value.flags
+        layout = "C" if flags.c_contiguous else "F" if flags.f_contiguous else "A"
+        return f"{value.dtype.str}{value.ndim}{layout}{flags.writeable}"
+    if isinstance(value, tuple):
+        inner = ", ".join(map(describe_type, value))
+        return f"{type(value).__name__}({inner})"
+    return NAMES.get(type(value)) or type(value).__name__
+
+
+NAMES: dict[type, str] = {np.bool_: "bool", np.int64: "int", np.float64: "float"}
+
+
+# ------------------------------------------------------------------------------------------ twins
+
+
+def choose_number(condition: Any, yes: Any, no: Any) -> Any:
+    return yes if condition else no
+
+
+def make_twin(function: FunctionType, names: dict[str, Any], path: Path) -> FunctionType:
+    code = function.__code__.replace(co_filename=str(path))
+    copy = FunctionType(code, names, function.__name__, function.__defaults__, function.__closure__)
+    copy.__qualname__ = function.__qualname__
+    copy.__module__ = names["__name__"]
+    return copy
+
+
+def find_own_functions(
+    module: ModuleType, left_out: Collection[str] = ()
+) -> Iterator[tuple[str, FunctionType]]:
+    for name, value in vars(module).items():
+        is_own = isinstance(value, FunctionType) and value.__module__ == module.__name__
+        if is_own and name not in left_out and not name.startswith("_"):
+            yield name, value
+
+
+def bind_functions(module: ModuleType, **names: Any) -> dict[str, Any]:
+    bound = {**vars(module), **names}
+    for name, function in find_own_functions(module, names):
+        bound[name] = make_twin(function, bound, Path(function.__code__.co_filename))
+    return bound
+
+
+@functools.cache
+def describe_target() -> tuple[str, ...]:
+    from llvmlite import binding  # noqa: PLC0415 - only needed where code runs
+
+    versions = [find_version(name) for name in ("numba", "llvmlite", "numpy")]
+    names = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "BACKTEST_FAST_LINK")
+    chosen = [os.environ.get(name, "") for name in names]
+    features = binding.get_host_cpu_features().flatten()
+    host = (binding.get_process_triple(), binding.get_host_cpu_name(), features)
+    here = Path(__file__)
+    own = [here.with_name(f"{name}.py").read_text("utf-8") for name in ("compiler", "fast_link")]
+    return (*versions, *chosen, *map(str, host), *own)
+
+
+# ---------------------------------------------------------------------------------------- kernels
 
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True, "_nrt": False}
 
@@ -96,9 +282,7 @@ def write_copy(module: ModuleType) -> Path:
     texts = [Path(str(each.__file__)).read_text(encoding="utf-8") for each in sources]
     mark = hash_texts(*texts, *describe_target())
     name = Path(str(module.__file__)).name
-    return cache_folder.write_once(
-        cache_folder.find_cache_folder() / f"kernels-{mark}" / name, texts[0]
-    )
+    return write_once(find_cache_folder() / f"kernels-{mark}" / name, texts[0])
 
 
 def list_sources(module: ModuleType) -> list[ModuleType]:

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, ParamSpec, Self, TypeVar
 
@@ -28,6 +27,7 @@ import pyarrow.parquet as pq
 
 from backtest.base.atomic_files import held_folder, replace_folder, temporary_folder
 from backtest.base.checked_calls import checked
+from backtest.base.code_identity import find_version
 from backtest.base.errors import DataError
 from backtest.base.json_values import from_plain, parse_json, read_small, to_json, to_plain
 from backtest.base.later_import import call_later
@@ -161,8 +161,8 @@ PROVENANCE = "provenance.json"
 PACKAGE, PACKAGE_FILE = "backtest", Path(__file__)
 KEPT = "_making"
 
-P = ParamSpec("P")
-T = TypeVar("T")
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 GIT_TIMEOUT = 2.0
@@ -223,9 +223,9 @@ class Making(NamedTuple):
 COMMAND: ContextVar[tuple[str, ...]] = ContextVar("COMMAND", default=())
 
 
-def record_making(function: Callable[P, T]) -> Callable[P, T]:
+def record_making(function: Callable[_P, _T]) -> Callable[_P, _T]:
     @functools.wraps(function)
-    def clock(*args: P.args, **kwargs: P.kwargs) -> T:
+    def clock(*args: _P.args, **kwargs: _P.kwargs) -> _T:
         began = time.perf_counter()
         made = function(*args, **kwargs)
         seconds = round(time.perf_counter() - began, 6)
@@ -725,11 +725,3 @@ def compute_id(manifest: Mapping[str, Any]) -> str:
 
 def find_versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: find_version(name) for name in LIBRARIES}}
-
-
-@functools.cache
-def find_version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"

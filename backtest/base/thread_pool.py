@@ -1,4 +1,4 @@
-"""Work in threads, and signals that wait until compiled code has returned."""
+"""Work in threads, signals that wait for compiled code, and the seconds that compiling takes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -136,3 +137,27 @@ def is_compiling(frame: FrameType | None) -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+class Stopwatch:
+    """The seconds that compiling takes; only one thread compiles at a time."""
+
+    depth, began, spent = 0, 0.0, 0.0
+
+    @property
+    def seconds(self) -> float:
+        return self.spent + (time.perf_counter() - self.began if self.depth else 0.0)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        self.began = self.began if self.depth else time.perf_counter()
+        self.depth += 1
+        try:
+            yield
+        finally:
+            self.depth -= 1
+            if self.depth == 0:
+                self.spent += time.perf_counter() - self.began
+
+
+COMPILING = Stopwatch()

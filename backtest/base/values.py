@@ -7,10 +7,10 @@ All faults of a value come as one ParameterError with a line each, ``account.ban
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, fields
 from functools import cache, partial, wraps
 from typing import (
     Annotated,
@@ -80,7 +80,7 @@ def declared(cls: type[V] | None = None, /, *, kw_only: bool = False) -> Any:
 
 
 def _declare(cls: type[V], *, kw_only: bool) -> type[V]:
-    made: Any = dataclass(frozen=True, eq=False, repr=False, kw_only=kw_only)(cls)
+    made: Any = dataclasses.dataclass(frozen=True, eq=False, repr=False, kw_only=kw_only)(cls)
     order = made.__init__
 
     @wraps(order)
@@ -265,8 +265,8 @@ def _merge(held: Value, changes: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _fields(value: object) -> tuple[Field[Any], ...]:
-    return fields(value)  # type: ignore[arg-type] # every class of values is declared
+def _fields(value: object) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(value)  # type: ignore[arg-type] # every class of values is declared
 
 
 def _content(value: Value) -> dict[str, Any]:
@@ -392,8 +392,8 @@ def _is_same(one: object, other: object) -> bool:
     return type(one) is type(other) and bool(_hashable(one) == _hashable(other))
 
 
-def _is_default(each: Field[Any], value: object) -> bool:
-    return each.default is not MISSING and _is_same(each.default, value)
+def _is_default(each: dataclasses.Field[Any], value: object) -> bool:
+    return each.default is not dataclasses.MISSING and _is_same(each.default, value)
 
 
 def _hashable(value: object) -> object:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import typer
 
 from backtest.base import escape_directions, format_percent, format_rate, format_value, to_json
-from backtest.base.compile_choice import COMPILING
+from backtest.base.thread_pool import COMPILING
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -192,7 +192,7 @@ class Meter:
             text = f"{text}: {self.done:,} {self.unit}".rstrip()
             text += f" of {self.total:,}" if self.total else ""
             text += f", {format_rate(speed)} per second" if speed and self.unit else ""
-        text += " (waiting for the compiler)" if COMPILING.is_running else ""
+        text += " (waiting for the compiler)" if COMPILING.depth else ""
         return f"{text}, {self.note}" if self.note else text
 
 

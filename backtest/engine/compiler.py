@@ -40,22 +40,18 @@ from backtest.account.records import FLAGS, NUMBERS
 from backtest.base import (
     CodeText,
     black_kernels,
-    cache_folder,
-    cfunc,
     choose_number,
     compile_helpers,
     elementary,
     find_own_functions,
     find_references,
-    formula_functions,
     hash_texts,
     hold_signals,
-    jit,
     make_twin,
-    normal,
-    share_record,
+    write_once,
 )
 from backtest.base.code_identity import OWN_VERSION
+from backtest.base.compiler import cfunc, jit, share_record
 from backtest.engine import closes, loop
 from backtest.engine.inputs import pack_terms
 from backtest.engine.loop import N_SHOWN, PART, SETTING, WHOLE, Deciders
@@ -109,9 +105,9 @@ MATH: tuple[Any, ...] = (
     elementary.exp,
     elementary.log,
     elementary.power,
-    normal.mills_ratio,
-    normal.normal_density,
-    normal.normal_cdf,
+    elementary.mills_ratio,
+    elementary.normal_density,
+    elementary.normal_cdf,
 )
 PUBLIC_NAMES = frozenset(function.__name__ for function, _ in PUBLIC)
 OPTIONS: dict[str, Any] = {"cache": True, "error_model": "numpy", "_nrt": False}
@@ -148,8 +144,8 @@ def compile_core() -> dict[str, Any]:
         register_overload(public, found[scalar])
     for public in MATH:
         register_overload(public, found[public.__name__], is_inlined=True)
-    register_overload(formula_functions.natural_exp, found["exp"], is_inlined=True)
-    register_overload(formula_functions.natural_log, found["log"], is_inlined=True)
+    register_overload(elementary.natural_exp, found["exp"], is_inlined=True)
+    register_overload(elementary.natural_log, found["log"], is_inlined=True)
     register_power(found["power"])
     return names
 
@@ -168,7 +164,7 @@ def jit_modules(
     names["__name__"] = modules[-1].__name__
     for module in modules:
         text = Path(str(module.__file__)).read_text(encoding="utf-8")
-        paths[module] = path = cache_folder.write_once(place / f"{module.__name__}{mark}.py", text)
+        paths[module] = path = write_once(place / f"{module.__name__}{mark}.py", text)
         for name, own in find_own_functions(module, PUBLIC_NAMES):
             names[name] = jit(make_twin(own, names, path), **choose(name))
     return paths
@@ -211,7 +207,7 @@ def register_overload(public: Callable[..., Any], scalar: Any, *, is_inlined: bo
 def register_power(power: Any) -> None:
     options: Any = {"forceinline": True}
 
-    @overload(formula_functions.raise_to, jit_options=options)
+    @overload(elementary.raise_to, jit_options=options)
     def choose(x, y):  # type: ignore[no-untyped-def] # numba compares the signatures
         are_whole = isinstance(x, numba.types.Integer) and isinstance(y, numba.types.Integer)
         if are_whole:
@@ -266,7 +262,7 @@ def import_part(recipe: Recipe, folder: Path, names: Mapping[str, Any]) -> types
 
 
 def import_source(path: Path, text: str, names: Mapping[str, Any]) -> types.ModuleType:
-    cache_folder.write_once(path, text)
+    write_once(path, text)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise ImportError(path)
@@ -312,7 +308,7 @@ def explain_compile_error(error: BaseException, policy: Policy) -> str:
 # ---------------------------------------------------------------------------------------- the loop
 
 MODULES = (
-    portfolio_kernels, elementary, normal, black_kernels, option_kernels, records, options,
+    portfolio_kernels, elementary, black_kernels, option_kernels, records, options,
     balance, option_liquidation, pool_liquidation, order_limits, fills, payments, price_walk,
     calls, bar, closes, loop,
 )  # fmt: skip
@@ -409,7 +405,7 @@ def find_space(module: types.ModuleType, has_parts: bool) -> dict[str, Any]:
 def write_module(module: types.ModuleType, has_parts: bool) -> Path:
     folder = find_general_folder() / ("all" if has_parts else "usual")
     text = Path(str(module.__file__)).read_text()
-    return cache_folder.write_once(folder / f"{module.__name__}.py", text)
+    return write_once(folder / f"{module.__name__}.py", text)
 
 
 @functools.cache

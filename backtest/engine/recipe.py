@@ -13,15 +13,15 @@ from typing import Any, NamedTuple
 from backtest.account import account_records, ledger, liquidation, orders, position
 from backtest.base import (
     CodeText,
-    cache_folder,
-    compiled_twins,
     describe_function,
     describe_target,
     describe_value,
+    elementary,
+    find_cache_folder,
     find_references,
-    formula_functions,
     hash_texts,
     join_texts,
+    kernels,
     list_sources,
     units,
 )
@@ -150,8 +150,8 @@ def read_parameter(text: str, value: object) -> str:
 
 @functools.cache
 def find_rules_folder() -> Path:
-    modules = (*CORE, units, compiled_twins, formula_functions, *list_sources(implied_kernels))
+    modules = (*CORE, units, kernels, elementary, *list_sources(implied_kernels))
     texts = [Path(str(each.__file__)).read_text() for each in modules]
     here = Path(__file__)
     texts += [path.read_text() for path in (here, here.with_name("compiler.py"))]
-    return cache_folder.find_cache_folder() / f"rules-{hash_texts(*texts, *describe_target())}"
+    return find_cache_folder() / f"rules-{hash_texts(*texts, *describe_target())}"

@@ -15,7 +15,7 @@ import math
 
 from backtest.base import FloatArray, is_possible, log_ratio, price_and_slope, scalar_price
 from backtest.base.black_kernels import MOST_CARRY
-from backtest.base.normal import ROOT_TWO_PI
+from backtest.base.elementary import ROOT_TWO_PI
 
 KERNELS = ("fill_volatilities",)
 PLAIN_SECONDS = {"fill_volatilities": 6e-5}

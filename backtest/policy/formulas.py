@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from backtest.base import describe_bytecode, find_references, raise_to
-from backtest.base.formula_functions import REPLACEMENTS
+from backtest.base.elementary import REPLACEMENTS
 
 PREFIX = "_backtest_"
 

@@ -12,8 +12,8 @@ import pytest
 
 import backtest as bt
 from backtest.account.records import EQUITY
-from backtest.base import compile_choice, find_own_functions, kernels, make_twin
-from backtest.base.compile_choice import MOST_PLAIN, is_plain_sooner, set_single
+from backtest.base import find_own_functions, kernels, make_twin
+from backtest.base.kernels import MOST_SECONDS, is_plain_sooner, set_single
 from backtest.engine import batch, driver, loop
 from backtest.engine.compiler import MODULES, WITHOUT_OPTIONS, return_always
 from backtest.engine.policies import ask_plain
@@ -273,7 +273,7 @@ def cold(monkeypatch, tmp_path):
         return find(is_compiled=False, **rest)
 
     monkeypatch.setenv("BACKTEST_COMPILE", "auto")
-    monkeypatch.setattr(compile_choice, "find_lasting_folder", lambda: tmp_path)
+    monkeypatch.setattr(kernels, "find_lasting_folder", lambda: tmp_path)
     monkeypatch.setattr(batch, "find_rules_folder", lambda: tmp_path)
     monkeypatch.setattr(kernels, "write_copy", lambda module: tmp_path / module.__name__)
     kernels.compile_module.cache_clear()  # kernels of other tests are compiled already
@@ -304,7 +304,7 @@ def test_what_is_compiled_is_used(cold, monkeypatch, n):
         lambda *given: marks.append(find(*given)) or marks[-1],
     )
     run_cold(VolTarget(), n)
-    compile_choice.write_mark(marks[-1])
+    kernels.write_mark(marks[-1])
     with pytest.raises(AssertionError, match="compiled"):
         run_cold(VolTarget(), n)
 
@@ -312,8 +312,8 @@ def test_what_is_compiled_is_used(cold, monkeypatch, n):
 def test_what_takes_long_or_has_taken_long_compiles_first(cold):
     set_single(True)
     mark = cold / "none.ready"
-    assert not is_plain_sooner(mark, 1.01 * MOST_PLAIN)
-    answers = [is_plain_sooner(mark, 0.3 * MOST_PLAIN) for _ in range(5)]
+    assert not is_plain_sooner(mark, 1.01 * MOST_SECONDS)
+    answers = [is_plain_sooner(mark, 0.3 * MOST_SECONDS) for _ in range(5)]
     assert answers == [True, True, True, False, False]
 
 
@@ -322,7 +322,7 @@ def test_sweeps_and_checks_compile_first(cold, monkeypatch):
     set_single(False)
     assert not is_plain_sooner(mark, 1.0)
     set_single(True)
-    with compile_choice.compiling_first():
+    with kernels.compiling_first():
         assert not is_plain_sooner(mark, 1.0)
     assert is_plain_sooner(mark, 1.0)
     monkeypatch.setenv("BACKTEST_COMPILE", "now")

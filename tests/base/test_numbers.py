@@ -11,7 +11,7 @@ import pytest
 
 import backtest as bt
 from backtest.base import number_text as text
-from backtest.base.formula_functions import SHORT, raise_to
+from backtest.base.elementary import SHORT, raise_to
 from backtest.base.units import HOUR
 from backtest.engine.compiler import compile_core
 

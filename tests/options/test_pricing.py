@@ -11,7 +11,7 @@ import pytest
 import backtest as bt
 from backtest import options
 from backtest.base import black_kernels
-from backtest.base.normal import normal_cdf
+from backtest.base.elementary import normal_cdf
 from backtest.options import implied_kernels
 from tests.kit import check_refused
 

@@ -10,7 +10,7 @@ import pytest
 
 import backtest as bt
 from backtest.account.records import NUMBERS
-from backtest.base.compiled_twins import find_own_functions, make_twin
+from backtest.base.kernels import find_own_functions, make_twin
 from backtest.engine.driver import find_simulate
 from backtest.engine.loop import N_SHOWN
 from backtest.strategies import Capped

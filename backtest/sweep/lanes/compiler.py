@@ -13,8 +13,7 @@ from numba.core import cgutils
 from numba.core.types import BaseNamedTuple, UniTuple
 from numba.extending import intrinsic
 
-from backtest.base import jit, share_record
-from backtest.base.compiler import Shared
+from backtest.base.compiler import Shared, jit, share_record
 from backtest.engine import (
     compile_core,
     compile_general_rules,
