@@ -21,7 +21,7 @@ def venues(
     venue: Annotated[
         str | None,
         typer.Argument(
-            help="Show one: NAME:SYMBOL[@DATE], or FILE.json:SYMBOL; @history for all tables.",
+            help="Show one: NAME:SYMBOL[@DATE], or FILE.json:SYMBOL.",
             show_default=False,
         ),
     ] = None,
