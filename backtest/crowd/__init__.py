@@ -7,7 +7,7 @@ from backtest.base import open_door
 if TYPE_CHECKING:
     from backtest.crowd.cascade import Cascade, cascade
     from backtest.crowd.crowd import Crowd
-    from backtest.crowd.rounds import Linear, SquareRoot
+    from backtest.crowd.cascade import Linear, SquareRoot
 
 RESULTS = ("Cascade",)
 

@@ -1,31 +1,516 @@
-"""cascade(): a shock, the liquidations it causes, and those that they cause."""
+"""cascade(): a shock, the liquidations it causes, and those that they cause.
+
+Arrays have one entry per account. Money is in the settlement currency, values are u. The sum of all
+equities, the fund, the fees and what the venue owes never changes: :func:`check_books` verifies it
+after every round.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from backtest import base
-from backtest.base.units import MINUTE
-from backtest.crowd.crowd import ARRAYS_OF_CROWD, Crowd, find_price, to_price, to_value
-from backtest.crowd.rounds import (
-    Books,
-    Impact,
-    Round,
-    Terms,
-    check_books,
-    do_round,
-    find_failing,
-    open_books,
-    read_terms,
+from backtest.base.fields import NOT_NEGATIVE, POSITIVE
+from backtest.base.units import DAY, MINUTE, TOLERANCE
+from backtest.crowd.crowd import (
+    ARRAYS_OF_CROWD,
+    Crowd,
+    find_liquidation_prices,
+    find_price,
+    to_price,
+    to_value,
 )
 from backtest.engine import Result, describe_history
-from backtest.venue import Venue, read_rules
+from backtest.market import Market
+from backtest.venue import Contract, Venue, read_newest
+
+# ----- price impact -----
+#
+# The square-root law and the linear law are powers of the flow as a share of a daily volume:
+# fall = factor (Q / V)^exponent. The flow Q is a notional at the price before the shock, positive
+# if it is sold. The fall is a fraction of that price.
+
+WINDOW_DAYS = 30.0
+"""The days at the end of a market from which volume and volatility are measured."""
+
+
+class ImpactCurve(NamedTuple):
+    factor: float
+    exponent: float
+    volume: float
+
+    def fall(self, flow: float) -> float:
+        """Return the fall of a cumulative flow, a fraction; negative if it was bought."""
+        return math.copysign(self.factor * (abs(flow) / self.volume) ** self.exponent, flow)
+
+    def flow_of(self, fall: float) -> float:
+        if self.factor == 0.0:
+            return 0.0
+        share = (abs(fall) / self.factor) ** (1.0 / self.exponent)
+        return math.copysign(share * self.volume, fall)
+
+    def mean_fall(self, start: float, flow: float) -> float:
+        """Return the mean fall while a flow is added to one that was there."""
+        if abs(flow) <= 1e-9 * abs(start):  # else the difference is rounding
+            return self.fall(start + 0.5 * flow)
+        power = self.exponent + 1.0
+        before, after = (
+            (abs(each) / self.volume) ** power * self.volume / power
+            for each in (start, start + flow)
+        )
+        return self.factor * (after - before) / flow if flow else self.fall(start)
+
+
+@base.declared
+class SquareRoot(base.Value):
+    """Impact by the square-root law: ``fall = coefficient volatility sqrt(Q / V)``.
+
+    Parameters
+    ----------
+    coefficient : float
+        Y of the law, about 1 in measurements of large orders.
+    volatility : float or None
+        The daily volatility, a fraction. None: that of the last 30 days of the market where there
+        is one, else 1, so that the coefficient is the fall at one day's volume.
+
+    Notes
+    -----
+    Source: Toth et al. (2011), Anomalous Price Impact and the Critical Nature of Liquidity in
+    Financial Markets, Physical Review X 1.
+    """
+
+    coefficient: Annotated[float, NOT_NEGATIVE] = 1.0
+    volatility: Annotated[float | None, POSITIVE] = None
+
+    def curve(self, volume: float | None, market: Market | None, contract: Contract) -> ImpactCurve:
+        """Return the law as numbers, for a daily volume in money or that of a market."""
+        volatility = self.volatility
+        if volatility is None:
+            volatility = 1.0 if market is None else measure_volatility(market)
+        factor = self.coefficient * volatility
+        return ImpactCurve(factor, 0.5, find_volume(volume, market, contract))
+
+
+@base.declared
+class Linear(base.Value):
+    """Impact in proportion to the flow: ``fall = coefficient Q / V``.
+
+    Parameters
+    ----------
+    coefficient : float
+        The fall at a flow of one daily volume; without a volume, per unit of money.
+    """
+
+    coefficient: Annotated[float, NOT_NEGATIVE]
+
+    def curve(self, volume: float | None, market: Market | None, contract: Contract) -> ImpactCurve:
+        """Return the law as numbers; without a volume and a market with one, the volume is 1."""
+        if volume is None and (market is None or not np.any(market.volume > 0.0)):
+            return ImpactCurve(self.coefficient, 1.0, 1.0)
+        return ImpactCurve(self.coefficient, 1.0, find_volume(volume, market, contract))
+
+
+Impact = SquareRoot | Linear
+
+
+def find_volume(volume: float | None, market: Market | None, contract: Contract) -> float:
+    """Return the volume per day, by default of a market's last 30 days, in money."""
+    if volume is not None:
+        return base.check_range("volume", volume, low=0.0, open_low=True)
+    if market is None or not np.any(market.volume > 0.0):
+        raise base.ParameterError(
+            "a square-root impact needs a daily volume, the market has none; volume= is the money "
+            "traded per day"
+        )
+    rows = find_window(market)
+    money = market.volume[rows] * np.abs(to_value(contract, market.close[rows]))
+    return float(np.sum(money)) / (len(money) * market.interval / DAY)
+
+
+def measure_volatility(market: Market) -> float:
+    steps = np.diff(np.log(market.close[find_window(market)]))
+    if len(steps) < 2:
+        raise base.ParameterError(
+            f"a volatility needs 3 bars or more, got {len(steps) + 1} in {market!r}; "
+            "bt.SquareRoot(1.0, volatility=0.03) has its own"
+        )
+    return float(np.std(steps, ddof=1)) * math.sqrt(DAY / market.interval)
+
+
+def find_window(market: Market) -> slice:
+    bars = max(int(WINDOW_DAYS * DAY / market.interval), int(WINDOW_DAYS))
+    return slice(max(0, market.n_bars - bars), None)
+
+
+# ----- accounts and money -----
+
+SLACK = 1e-9
+"""How far the books may be from balance, as a share of all money and notional in them."""
+LEAST_PRICE = 1e-6
+"""The lowest price, as a share of that before the shock, to which impact can carry it."""
+
+
+class Terms(NamedTuple):
+    """Rules of a cascade: the venue's, and what moves the price. ``unit`` is |u| at the start."""
+
+    venue: Venue
+    fee: float
+    slippage: float
+    curve: ImpactCurve
+    start: float
+    shocked: float
+    unit: float
+    adl: str | None
+    is_jump: bool
+
+    @property
+    def mode(self) -> str:
+        return self.venue.liquidation.mode
+
+    @property
+    def losing_side(self) -> float:
+        return 1.0 if self.shocked <= self.start else -1.0
+
+    def to_value(self, price: Any) -> Any:
+        return to_value(self.venue.contract, price)
+
+    def find_price(self, fall: float) -> float:
+        """Return the price under a fall by impact, a fraction of the start price."""
+        return max(self.shocked - self.start * fall, self.start * LEAST_PRICE)
+
+
+def read_terms(
+    venue: Venue, curve: ImpactCurve, start: float, shock: float, adl: str | None, *, jump: bool
+) -> Terms:
+    forced = venue.liquidation
+    if forced.full_below_health > 0.0:
+        raise base.ParameterError(
+            "liquidation.full_below_health must be left out for a crowd, "
+            f"got {forced.full_below_health:g}"
+        )
+    fee, slippage = (
+        0.0
+        if forced.mode == "takeover"
+        else read_newest(getattr(forced, name), f"venue.liquidation.{name}", "in a crowd")
+        for name in ("fee", "slippage")
+    )
+    unit = abs(float(to_value(venue.contract, start)))
+    return Terms(venue, fee, slippage, curve, start, start * (1.0 + shock), unit, adl, jump)
+
+
+class Books:
+    """Every account, the liquidity account, the insurance fund and the venue.
+
+    ``base`` is what an account has beside its position, ``safe`` what no liquidation touches.
+    """
+
+    def __init__(self, crowd: Crowd, venue: Venue, insurance: float, start: float) -> None:
+        self.venue, self.insurance = venue, insurance
+        self.quantity, self.first_quantity = crowd.quantity.copy(), crowd.quantity
+        self.entry = np.asarray(to_value(venue.contract, crowd.entry))
+        self.base = crowd.collateral - crowd.quantity * self.entry
+        self.safe, self.first_equity = crowd.equity - crowd.collateral, crowd.equity
+        self.haircut, self.deleveraged, self.closed, self.closed_money = np.zeros((4, len(crowd)))
+        self.first_round = np.zeros(len(crowd), dtype=np.int64)
+        self.last = np.full(len(crowd), start)
+        self.liquidity_quantity, self.liquidity_base = -float(np.sum(crowd.quantity)), 0.0
+        self.fund_paid, self.fees, self.unpaid = 0.0, 0.0, 0.0
+        self.liquidation = np.full(len(crowd), np.nan)
+        self.recompute(slice(None))
+
+    @property
+    def fund(self) -> float:
+        return self.insurance - self.fund_paid
+
+    def equity(self, value: float) -> base.FloatArray:
+        return np.asarray(self.base + self.quantity * value + self.safe)
+
+    def recompute(self, rows: base.IntArray | base.BoolArray | slice) -> None:
+        self.liquidation[rows] = find_liquidation_prices(
+            self.venue, self.quantity[rows], self.entry[rows], self.base[rows]
+        )
+
+    def close(
+        self, rows: base.IntArray, size: base.FloatArray, value: base.FloatArray | float
+    ) -> None:
+        """Trade signed contracts out of positions at values."""
+        self.base[rows] += size * value
+        self.quantity[rows] -= size
+        self.closed[rows] += np.abs(size)
+        self.closed_money[rows] += np.abs(size) * value
+
+    def sum_money(self, value: float) -> float:
+        liquidity = self.liquidity_base + self.liquidity_quantity * value
+        accounts = float(np.sum(self.equity(value)))
+        return accounts + liquidity - self.fund_paid + self.fees - self.unpaid
+
+
+def check_books(books: Books, value: float, before: float, number: int) -> float:
+    """Return by which share the books are off; raise if that is more than rounding."""
+    size = float(np.sum(np.abs(books.first_quantity)))
+    gap = abs(float(np.sum(books.quantity)) + books.liquidity_quantity) / max(size, 1.0)
+    money = max(float(np.sum(np.abs(books.first_equity))), size * abs(value), 1.0)
+    after = books.sum_money(value)
+    off = max(abs(after - before) / money, gap)
+    if not off <= SLACK:
+        raise base.AccountingError(
+            f"the books of the crowd must balance to {SLACK:g}, were off by {off:.3g} in round "
+            f"{number}: {before!r} before and {after!r} after"
+        )
+    return off
+
+
+# ----- a round -----
+
+
+class Round(NamedTuple):
+    """Forced flow, the level that the shock reached, what failed first, and a row of the table.
+
+    Notionals are at the price before the shock, the rest is money.
+    """
+
+    flow: float
+    level: float
+    fresh: float
+    row: dict[str, float]
+
+
+def find_failing(books: Books, price: float) -> base.IntArray:
+    is_long = (books.quantity > 0.0) & (books.liquidation * (1.0 + TOLERANCE) >= price)
+    is_short = (books.quantity < 0.0) & (books.liquidation * (1.0 - TOLERANCE) <= price)
+    return np.flatnonzero(is_long | is_short)
+
+
+def do_round(
+    books: Books,
+    terms: Terms,
+    rows: base.IntArray,
+    mark: float,
+    flow: float,
+    level: float,
+    number: int,
+) -> Round:
+    """Close the accounts that fail at a mark, after a flow that brought the shock to a level."""
+    value = float(terms.to_value(mark))
+    is_other = np.sign(books.quantity[rows]) != terms.losing_side
+    distance = -terms.losing_side * books.liquidation[rows]
+    rows = rows[np.lexsort((np.where(is_other, 0.0, distance), is_other))]
+    is_new = books.first_round[rows] == 0
+    books.first_round[rows[is_new]] = number
+    fresh = float(np.sum(np.abs(books.quantity[rows[is_new]]))) * terms.unit
+    triggers = find_triggers(books, terms, rows, mark)
+    sizes = choose_sizes(books, terms, rows, np.asarray(terms.to_value(triggers)))
+    prices, lacks, reached = sell_in_turn(books, terms, rows, triggers, sizes, flow, level)
+    is_sold = lacks == 0.0
+    sold, bankrupt, sizes = rows[is_sold], rows[~is_sold], sizes[is_sold]
+    books.last[sold] = triggers[is_sold]
+    fees, gaps = close_in_market(books, terms, sold, sizes, prices[is_sold], triggers[is_sold])
+    adl, adl_lack, missing = deleverage(books, bankrupt, lacks[~is_sold], value, terms.adl)
+    paid, haircuts, unpaid = cover_shortfall(books, gaps + missing, value)
+    books.recompute(rows)
+    row = {
+        "long": float(np.sum(sizes[sizes > 0.0])) * terms.unit,
+        "short": float(np.sum(-sizes[sizes < 0.0])) * terms.unit,
+        "adl": adl * terms.unit,
+        "fees": fees,
+        "deficit": gaps + adl_lack,
+        "fund_paid": paid,
+        "adl_paid": adl_lack - missing,
+        "haircuts": haircuts,
+        "unpaid": unpaid,
+    }
+    level = level if terms.mode == "partial" else reached
+    return Round(float(np.sum(sizes)) * terms.unit, level, fresh, row)
+
+
+def find_triggers(books: Books, terms: Terms, rows: base.IntArray, mark: float) -> base.FloatArray:
+    if terms.is_jump:
+        return np.full(len(rows), mark)
+    found = np.clip(books.liquidation[rows], min(terms.start, mark), max(terms.start, mark))
+    is_losing = np.sign(books.quantity[rows]) == terms.losing_side
+    found = np.where(is_losing, found, terms.start)
+    farther = np.minimum if terms.losing_side > 0.0 else np.maximum
+    return np.asarray(farther(found, books.last[rows]))
+
+
+def choose_sizes(
+    books: Books, terms: Terms, rows: base.IntArray, value: base.FloatArray
+) -> base.FloatArray:
+    """Return the signed contracts that the venue closes, at the values of the triggers."""
+    quantity, forced = books.quantity[rows], terms.venue.liquidation
+    if terms.mode != "partial":
+        return quantity
+    notional = np.abs(quantity * value)
+    is_whole = notional <= forced.full_below * (1.0 + TOLERANCE)
+    is_whole |= np.abs(quantity) <= 1e-9 * np.abs(books.first_quantity[rows])
+    is_whole |= books.base[rows] + quantity * value <= TOLERANCE * notional
+    if not isinstance(forced.step, str):
+        return np.where(is_whole, quantity, quantity * forced.step)
+    floors = np.array([each.floor for each in terms.venue.brackets])
+    row = np.searchsorted(floors, notional * (1.0 - 1e-9), side="left") - 1
+    floor = floors[np.maximum(row, 0)]
+    is_whole |= floor == 0.0
+    return np.where(is_whole, quantity, quantity - np.sign(quantity) * floor / np.abs(value))
+
+
+def sell_in_turn(
+    books: Books,
+    terms: Terms,
+    rows: base.IntArray,
+    triggers: base.FloatArray,
+    sizes: base.FloatArray,
+    flow: float,
+    level: float,
+) -> tuple[base.FloatArray, base.FloatArray, float]:
+    """Return the mean prices at which accounts trade, what they lack, and the level then.
+
+    One after the other along the way of the price: at its trigger, or where the ones before have
+    carried the price. Where deleveraging is on, an account whose loss the fund cannot cover does
+    not trade: it lacks more than 0.
+    """
+    least, fund = terms.start * LEAST_PRICE, books.fund
+    prices, lacks = np.full(len(rows), np.nan), np.zeros(len(rows))
+    columns = (triggers, sizes * terms.unit, books.quantity[rows], books.base[rows])
+    for k, (trigger, size, quantity, beside) in enumerate(
+        zip(*(each.tolist() for each in columns), strict=True)
+    ):
+        fall = terms.start * terms.curve.fall(flow)
+        reached = find_level(terms, trigger + fall, level)
+        if terms.adl is not None:
+            price = max(reached - fall, least) * (1.0 - math.copysign(terms.slippage, quantity))
+            left = beside + quantity * terms.to_value(price)
+            if -left > max(fund, 0.0):
+                lacks[k] = -left
+                continue
+            fund += left if terms.mode == "takeover" else min(left, 0.0)
+        prices[k] = max(reached - terms.start * terms.curve.mean_fall(flow, size), least)
+        flow, level = flow + size, reached
+    return prices, lacks, level
+
+
+def find_level(terms: Terms, own: float, level: float) -> float:
+    """Return how far the shock has gone where an account trades, at the price before impact."""
+    if terms.is_jump:
+        return terms.shocked
+    if terms.losing_side > 0.0:
+        return min(max(own, terms.shocked), terms.start, level)
+    return max(min(own, terms.shocked), terms.start, level)
+
+
+def close_in_market(
+    books: Books,
+    terms: Terms,
+    rows: base.IntArray,
+    sizes: base.FloatArray,
+    prices: base.FloatArray,
+    triggers: base.FloatArray,
+) -> tuple[float, float]:
+    """Sell positions; return the fees, and what those that are closed lack."""
+    filled = np.asarray(terms.to_value(prices * (1.0 - np.sign(sizes) * terms.slippage)))
+    books.close(rows, sizes, filled)
+    books.liquidity_base -= float(np.sum(sizes * filled))
+    books.liquidity_quantity += float(np.sum(sizes))
+    value = np.asarray(terms.to_value(triggers))
+    left = np.maximum(books.base[rows] + books.quantity[rows] * value, 0.0)
+    asked = terms.fee * np.abs(sizes * filled)
+    fee = np.where(asked * (1.0 + TOLERANCE) >= left, left, asked)
+    books.base[rows] -= fee
+    books.fees += float(np.sum(fee))
+    flat = rows[books.quantity[rows] == 0.0]
+    gaps = float(np.sum(np.maximum(-books.base[flat], 0.0)))
+    if terms.mode == "takeover":
+        books.fund_paid -= float(np.sum(np.maximum(books.base[flat], 0.0)))
+        books.base[flat] = 0.0
+    books.base[flat] = np.maximum(books.base[flat], 0.0)
+    return float(np.sum(fee)), gaps
+
+
+def cover_shortfall(books: Books, missing: float, value: float) -> tuple[float, float, float]:
+    """Return what the fund pays, what is cut from profits, and what the venue owes."""
+    paid = min(missing, max(books.fund, 0.0))
+    books.fund_paid += paid
+    rest = missing - paid
+    if rest <= 0.0:
+        return paid, 0.0, 0.0
+    profit = np.maximum(books.equity(value) - books.first_equity, 0.0)
+    total = float(np.sum(profit))
+    share = min(1.0, rest / total) if total > 0.0 else 0.0
+    cut = profit * share
+    books.base -= cut
+    books.haircut += cut
+    books.recompute(cut > 0.0)
+    haircuts = float(np.sum(cut))
+    owed = rest - haircuts if share == 1.0 or total == 0.0 else 0.0
+    books.unpaid += owed
+    return paid, haircuts, owed
+
+
+# ----- auto-deleveraging -----
+
+
+def deleverage(
+    books: Books, rows: base.IntArray, lacks: base.FloatArray, value: float, adl: str | None
+) -> tuple[float, float, float]:
+    """Close bankrupt positions against the other side, at their bankruptcy price.
+
+    Returns the contracts, what the accounts lacked, and what of it is still missing.
+    """
+    contracts, missing = 0.0, 0.0
+    for side in (1.0, -1.0):
+        bankrupt = rows[side * books.quantity[rows] > 0.0]
+        if len(bankrupt):
+            contracts += abs(float(np.sum(books.quantity[bankrupt])))
+            missing += close_side(books, bankrupt, rows, value, adl)
+    return contracts, float(np.sum(lacks)), missing
+
+
+def close_side(
+    books: Books, bankrupt: base.IntArray, left_out: base.IntArray, value: float, adl: str | None
+) -> float:
+    quantity = books.quantity[bankrupt]
+    total, side = abs(float(np.sum(quantity))), float(np.sign(quantity[0]))
+    price = -side * float(np.sum(books.base[bankrupt])) / total
+    books.closed[bankrupt] += np.abs(quantity)
+    books.closed_money[bankrupt] -= side * books.base[bankrupt]
+    books.base[bankrupt], books.quantity[bankrupt] = 0.0, 0.0
+    others = np.setdiff1d(np.flatnonzero(side * books.quantity < 0.0), left_out, assume_unique=True)
+    size = np.abs(books.quantity[others])
+    if adl == "queue":
+        order = rank_winners(books, others, value)
+        taken = np.empty(len(others))
+        taken[order] = np.clip(total - (np.cumsum(size[order]) - size[order]), 0.0, size[order])
+    else:  # pro rata, with the liquidity account if it is on the other side
+        everyone = float(np.sum(size)) + max(-side * books.liquidity_quantity, 0.0)
+        taken = size * min(1.0, total / everyone) if everyone > 0.0 else size
+    books.close(others, taken * -side, price)
+    books.deleveraged[others] += taken
+    flat = others[books.quantity[others] == 0.0]
+    missing = float(np.sum(np.maximum(-books.base[flat], 0.0)))
+    books.base[flat] = np.maximum(books.base[flat], 0.0)
+    books.recompute(others[taken > 0.0])
+    rest = side * (total - float(np.sum(taken)))
+    books.liquidity_quantity += rest
+    books.liquidity_base -= rest * price
+    return missing
+
+
+def rank_winners(books: Books, rows: base.IntArray, value: float) -> base.IntArray:
+    """Return the order of the queue: the highest return x leverage first."""
+    quantity, entry = books.quantity[rows], books.entry[rows]
+    notional = np.abs(quantity * entry)
+    gain = quantity * (value - entry) / notional
+    equity = np.maximum(books.base[rows] + quantity * value, 1e-12 * notional)
+    leverage = np.abs(quantity * value) / equity
+    return np.argsort(-np.where(gain > 0.0, gain * leverage, gain / leverage), kind="stable")
+
+
+# ----- the result -----
 
 MOST_ROUNDS = 200_000
 MOST_ROWS = 60
@@ -36,6 +521,10 @@ PAYERS = {
     "haircuts": "haircuts on profits",
     "unpaid": "unpaid: the venue owes it",
 }
+COLUMNS = (
+    "mark", "price", "accounts", "long", "short", "insurance", "adl", "fees", "deficit", *PAYERS,
+    "off",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -74,7 +563,7 @@ class Cascade(base.SettingsResult):
         ``close_price``, ``equity_before`` the shock and ``equity`` now, their difference ``loss``,
         contracts ``deleveraged``, the ``haircut``, and the ``liquidation_price`` of what is left.
     crowd : Crowd or None
-        The crowd, at the venue of the cascade; None for a loaded one.
+        The crowd; None for a loaded one.
     """
 
     rounds: pd.DataFrame
@@ -202,12 +691,9 @@ class Cascade(base.SettingsResult):
         return base.ShownTable(rounds, "Rounds", note, base.Head("round", "", "count"), heads,
                           ("price", *titles))  # fmt: skip
 
-    def __repr__(self) -> str:
-        return f"<Cascade of {base.format_percent(self.shock)}, {len(self.rounds) - 1} rounds>"
-
 
 @base.record_making
-@base.checked_only("progress", "crowd", "venue", "impact")
+@base.checked_only("crowd", "venue", "impact")
 def cascade(
     crowd: Crowd,
     venue: Venue,
@@ -221,7 +707,6 @@ def cascade(
     recovery: str | None = None,
     jump: bool = False,
     me: Result | Mapping[str, Any] | None = None,
-    progress: Callable[[int, int], None] | None = None,
 ) -> Cascade:
     """Shock a crowd of accounts, and follow its liquidations until no account fails.
 
@@ -255,8 +740,6 @@ def cascade(
     me : Result or mapping, optional
         One's own account in the crowd: the state of a run at its end, or side, quantity, entry and
         collateral.
-    progress : callable, optional
-        Called with rounds done, and 0 as their number in all is not known.
 
     Notes
     -----
@@ -267,7 +750,7 @@ def cascade(
     if venue.contract.is_spot:
         raise base.ParameterError("venue must have margined positions, got one of kind 'spot'")
     start = find_price(price, None, crowd.price)
-    known = crowd.at_venue(venue)
+    known = use_contract(crowd, venue)
     curve = impact.curve(volume, crowd.market, venue.contract)
     base.Number(-1.0, 10.0, open_low=True).check("shock", shock)
     base.check_range("insurance", insurance, low=0.0)
@@ -277,9 +760,10 @@ def cascade(
     own = read_own_account(me)
     terms = read_terms(venue, curve, start, float(shock), adl, jump=jump)
     everyone = known if own is None else join(known, own)
-    books = open_books(everyone, terms.rules, insurance, start)
-    rows, outcomes, final = run_rounds(books, terms, decay, progress)
-    rounds = pd.DataFrame(rows)
+    books = Books(everyone, venue, insurance, start)
+    begun = {"mark": start, "price": terms.shocked, "accounts": 0, "insurance": insurance}
+    rows, outcomes, final = run_rounds(books, terms, decay)
+    rounds = pd.DataFrame([dict.fromkeys(COLUMNS, 0.0) | begun, *rows])[list(COLUMNS)]
     rounds.index.name = "round"
     first = outcomes[0].flow if outcomes else 0.0
     settings = {
@@ -296,7 +780,7 @@ def cascade(
     return Cascade(
         rounds=rounds,
         accounts=tabulate_outcomes(books, len(known)),
-        ladder=replace(known, price=start).ladder(),
+        ladder=known.ladder(venue, price=start),
         settings=settings,
         price=start,
         shock=float(shock),
@@ -310,35 +794,41 @@ def cascade(
     )
 
 
+def use_contract(crowd: Crowd, venue: Venue) -> Crowd:
+    """Return a crowd whose quantities are contracts of a venue."""
+    mine, theirs = crowd.contract, venue.contract
+    is_drawn = crowd.origin.get("made_from") == "leverage"
+    if is_drawn and (mine.kind, mine.size) != (theirs.kind, theirs.size):
+        raise base.ParameterError(
+            f"contract must be that of the venue, {theirs.kind} of {theirs.size:g}, the crowd "
+            f"has {mine.kind} of {mine.size:g}"
+        )
+    return replace(crowd, contract=theirs)
+
+
 def run_rounds(
-    books: Books, terms: Terms, decay: float, progress: Callable[[int, int], None] | None
+    books: Books, terms: Terms, decay: float
 ) -> tuple[list[dict[str, float]], list[Round], float]:
-    mark, flow, level = terms.shocked, 0.0, terms.start
-    names = ("accounts", "long", "short", "insurance", "adl", "fees", "deficit", *PAYERS, "off")
-    rows = [{"mark": terms.start, "price": mark} | dict.fromkeys(names, 0.0)]
-    rows[0] |= {"accounts": 0, "insurance": books.fund}
+    mark, flow, level, rows = terms.shocked, 0.0, terms.start, list[dict[str, float]]()
     outcomes: list[Round] = []
     while len(failing := find_failing(books, mark)):
-        if len(rows) > MOST_ROUNDS:
+        if len(rows) >= MOST_ROUNDS:
             raise base.AccountingError(
                 f"a cascade did not end in {MOST_ROUNDS:,} rounds, {len(failing)} still fail"
             )
-        value = float(to_value(terms.rules, mark))
+        value = float(terms.to_value(mark))
         before = books.sum_money(value)
-        done = do_round(books, terms, failing, mark, flow, level, len(rows))
-        off = check_books(books, value, before, len(rows))
+        done = do_round(books, terms, failing, mark, flow, level, len(rows) + 1)
+        off = check_books(books, value, before, len(rows) + 1)
         flow, level = flow + done.flow, done.level
-        fall = float(terms.curve.fall(flow))
+        fall = terms.curve.fall(flow)
         found = {"mark": mark, "price": terms.find_price(fall), "accounts": len(failing)}
-        found |= {"insurance": books.fund, "off": off}
-        rows.append({name: found.get(name, getattr(done, name, 0.0)) for name in rows[0]})
+        rows.append({**found, **done.row, "insurance": books.fund, "off": off})
         outcomes.append(done)
         if decay < 1.0:
             fall *= decay
             flow = terms.curve.flow_of(fall)
         mark = terms.find_price(fall)
-        if progress is not None:
-            progress(len(rows) - 1, 0)
     return rows, outcomes, mark
 
 
@@ -350,7 +840,7 @@ def tabulate_outcomes(books: Books, n: int) -> pd.DataFrame:
         {
             "quantity": books.quantity[:n],
             "round": books.first_round[:n],
-            "close_price": np.where(closed > 0.0, to_price(books.rules, value), np.nan),
+            "close_price": np.where(closed > 0.0, to_price(books.venue.contract, value), np.nan),
             "deleveraged": books.deleveraged[:n],
             "haircut": books.haircut[:n],
         }
@@ -388,24 +878,21 @@ def read_result(result: Result) -> dict[str, float]:
         collateral, more = last["margin"], last["cash"] + last["reserve"]
     else:
         collateral, more = last["cash"] + quantity * entry, last["reserve"]
-    price = float(to_price(read_rules(result.venue), np.asarray(entry)))
+    price = float(to_price(result.venue.contract, np.asarray(entry)))
     return dict(zip(ARRAYS_OF_CROWD, (quantity, price, collateral, collateral + more), strict=True))
 
 
 def describe_own_account(books: Books, start: float, final: float) -> dict[str, Any]:
-    moved = float(to_value(books.rules, start)) - books.entry[-1]
+    moved = float(to_value(books.venue.contract, start)) - books.entry[-1]
     before = float(books.first_equity[-1] + books.first_quantity[-1] * moved)
-    after = float(books.equity(float(to_value(books.rules, final)))[-1])
-    row = tabulate_outcomes(books, len(books.quantity)).iloc[-1]
+    after = float(books.equity(float(to_value(books.venue.contract, final)))[-1])
+    row: dict[Any, Any] = tabulate_outcomes(books, len(books.quantity)).iloc[-1].to_dict()
     return {
         "liquidated": bool(row["round"] > 0),
+        **row,
         "round": int(row["round"]),
-        "quantity": float(row["quantity"]),
-        "close_price": float(row["close_price"]),
         "equity_before": before,
         "equity": after,
         "loss": before - after,
-        "deleveraged": float(row["deleveraged"]),
-        "haircut": float(row["haircut"]),
         "liquidation_price": float(books.liquidation[-1]),
     }

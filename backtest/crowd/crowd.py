@@ -1,35 +1,24 @@
 """Crowd: the leveraged accounts of one market, as arrays; their liquidation prices and ladder.
 
 The formulas of margin are those of :mod:`backtest.venue`, on arrays. An account's money is kept as
-``base``, its equity without the position: ``equity(P) = base + q u(P)``.
+``beside``, its equity without the position: ``equity(P) = beside + q u(P)``.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from backtest.base import (
-    BoolArray,
-    FloatArray,
-    ParameterError,
-    Range,
-    check_range,
-    checked,
-    checked_fields,
-    parse_duration,
-    repr_plain,
-)
+from backtest import base
 from backtest.base.units import TOLERANCE
 from backtest.market import Market, Markets, unwrap_market
 from backtest.venue import (
     Contract,
-    MarginRules,
     Venue,
     compute_liquidation_value,
     compute_maintenance,
@@ -45,25 +34,15 @@ ROUNDS = 64
 """How often an entry is drawn again if the account would not have survived since."""
 
 
-def to_value(rules: MarginRules, price: Any) -> Any:
-    return compute_value(rules.size, rules.is_inverse, price)
+def to_value(contract: Contract, price: Any) -> Any:
+    return compute_value(contract.size, contract.kind == "inverse", price)
 
 
-def to_price(rules: MarginRules, value: Any) -> Any:
-    return compute_price(rules.size, rules.is_inverse, value)
+def to_price(contract: Contract, value: Any) -> Any:
+    return compute_price(contract.size, contract.kind == "inverse", value)
 
 
-def find_liquidation_prices(rules: MarginRules, quantity: Any, entry: Any, base: Any) -> FloatArray:
-    """Return the prices that liquidate positions entered at values ``entry``; NaN where none."""
-    root = compute_liquidation_value(rules, quantity, entry, base, 1.0)
-    price = np.where(np.isnan(root), np.nan, to_price(rules, root))
-    needed = compute_maintenance(rules, np.abs(quantity * entry), 1.0)
-    is_failing = base + quantity * entry <= needed * (1.0 + TOLERANCE)
-    price = np.where(np.isnan(price) & is_failing, to_price(rules, entry), price)
-    return np.asarray(np.where(quantity == 0.0, np.nan, price))
-
-
-@checked_fields
+@base.checked_fields
 @dataclass(frozen=True, eq=False, repr=False)
 class Crowd:
     """The accounts that trade one contract with leverage; one row each.
@@ -80,21 +59,18 @@ class Crowd:
         The price at which the crowd was made.
     market : Market or None
         The market that the entries come from.
-    venue : Venue or None
-        The venue of a cascade, for :meth:`ladder`.
     contract : Contract
         The contract that quantities count.
     origin : mapping
         How the crowd was made, for manifests.
     """
 
-    quantity: FloatArray
-    entry: FloatArray
-    collateral: FloatArray
-    equity: FloatArray
+    quantity: base.FloatArray
+    entry: base.FloatArray
+    collateral: base.FloatArray
+    equity: base.FloatArray
     price: float | None = None
     market: Market | None = None
-    venue: Venue | None = None
     contract: Contract = field(default_factory=Contract)
     origin: Mapping[str, Any] = field(default_factory=dict)
 
@@ -108,11 +84,10 @@ class Crowd:
         return len(self.quantity)
 
     def __repr__(self) -> str:
-        n = len(self)
-        return f"<Crowd of {n:,} account{'' if n == 1 else 's'}, {self.content_hash}>"
+        return f"<Crowd of {base.count_nouns(len(self), 'account')}, {self.content_hash}>"
 
     @classmethod
-    @checked
+    @base.checked
     def from_positions(cls, frame: pd.DataFrame, *, price: float | None = None) -> Crowd:
         """Return a crowd of given positions.
 
@@ -126,18 +101,18 @@ class Crowd:
             The price now; a cascade starts from it.
         """
         if missing := [name for name in COLUMNS if name not in frame]:
-            raise ParameterError(
+            raise base.ParameterError(
                 f"frame must have the columns {', '.join(COLUMNS)}, it has no {', '.join(missing)}"
             )
         values = {name: read_column(frame, name) for name in COLUMNS[1:]}
         equity = read_column(frame, "equity") if "equity" in frame else values["collateral"]
         if np.any(equity < values["collateral"] * (1.0 - 1e-12)):
-            raise ParameterError(
+            raise base.ParameterError(
                 "equity must be at least the collateral, got less in row "
                 f"{int(np.argmax(equity < values['collateral']))}"
             )
         if price is not None:
-            check_range("price", price, low=0.0, open_low=True)
+            base.check_range("price", price, low=0.0, open_low=True)
         return cls(
             quantity=read_sides(frame["side"]) * values["quantity"],
             entry=values["entry"],
@@ -148,7 +123,7 @@ class Crowd:
         )
 
     @classmethod
-    @checked
+    @base.checked
     def from_leverage(
         cls,
         *,
@@ -188,10 +163,10 @@ class Crowd:
         lookback : str
             How far back entries go, such as ``"30d"``.
         """
-        check_range("open_interest", open_interest, low=0.0, high=1e300, open_low=True)
-        check_range("long_share", long_share, low=0.0, high=1.0)
-        n = int(Range(1, MOST_ACCOUNTS).check("accounts", accounts, whole=True))
-        start = int(Range(0, 2**63 - 1).check("seed", seed, whole=True))
+        base.check_range("open_interest", open_interest, low=0.0, high=1e300, open_low=True)
+        base.check_range("long_share", long_share, low=0.0, high=1.0)
+        n = int(base.Range(1, MOST_ACCOUNTS).check("accounts", accounts, whole=True))
+        start = int(base.Range(0, 2**63 - 1).check("seed", seed, whole=True))
         rng = np.random.default_rng(start)
         ratio = draw_leverage(leverage, n, rng)
         is_long = np.arange(n) < round(long_share * n)
@@ -199,7 +174,6 @@ class Crowd:
         market = unwrap_market(entries) if isinstance(entries, Market | Markets) else None
         now = find_price(price, market, entries)
         contract = Contract() if venue is None else venue.contract
-        rules = read_contract(contract)
         margin = 0.0 if venue is None else read_rules(venue).rates[0]
         if market is None:
             entry = np.full(n, now if entries is None else find_price(entries, None, None))
@@ -209,8 +183,8 @@ class Crowd:
         notional = open_interest * np.where(
             is_long, long_share / max(longs, 1), (1.0 - long_share) / max(n - longs, 1)
         )
-        size = notional / abs(to_value(rules, now))
-        collateral = size * np.abs(to_value(rules, entry)) / ratio
+        size = notional / abs(to_value(contract, now))
+        collateral = size * np.abs(to_value(contract, entry)) / ratio
         origin = {
             "made_from": "leverage",
             "open_interest": float(open_interest),
@@ -241,50 +215,49 @@ class Crowd:
         return digest.hexdigest()[:16]
 
     @property
-    def leverage(self) -> FloatArray:
+    def leverage(self) -> base.FloatArray:
         """Notional at entry over collateral, signed."""
-        value = to_value(read_contract(self.contract), self.entry)
+        value = to_value(self.contract, self.entry)
         return np.asarray(self.quantity * np.abs(value) / self.collateral)
 
-    @checked
-    def notional(self, price: float | None = None) -> FloatArray:
+    @base.checked
+    def notional(self, price: float | None = None) -> base.FloatArray:
         """Return the signed notional of each account at a price, by default that of the crowd."""
         at = find_price(price, None, self.price)
-        return np.asarray(self.quantity * abs(to_value(read_contract(self.contract), at)))
+        return np.asarray(self.quantity * abs(to_value(self.contract, at)))
 
-    @checked
+    @base.checked
     def open_interest(self, price: float | None = None) -> float:
         """Return the notional of all accounts, longs and shorts together."""
         return float(np.sum(np.abs(self.notional(price))))
 
-    @checked
-    def liquidation_prices(self, venue: Venue) -> FloatArray:
+    @base.checked
+    def liquidation_prices(self, venue: Venue) -> base.FloatArray:
         """Return the price at which a venue liquidates each account, NaN where none does."""
-        return self._find_prices(read_rules(venue))
+        value = np.asarray(to_value(self.contract, self.entry))
+        beside = self.collateral - self.quantity * value
+        return find_liquidation_prices(venue, self.quantity, value, beside)
 
-    def _find_prices(self, rules: MarginRules) -> FloatArray:
-        value = np.asarray(to_value(rules, self.entry))
-        base = self.collateral - self.quantity * value
-        return find_liquidation_prices(rules, self.quantity, value, base)
-
-    @checked
+    @base.checked
     def ladder(self, venue: Venue | None = None, *, price: float | None = None, bins: int = 100,
                span: float = 0.5) -> pd.DataFrame:  # fmt: skip
-        """Return the notional that is liquidated at each price.
+        """Return the notional that is liquidated at each price; bankruptcy prices without a venue.
 
-        Without a venue, by default that of the cascade, prices are bankruptcy prices. ``bins``
-        price levels reach to both sides by ``span``, a fraction of the price now.
+        ``bins`` price levels reach to both sides by ``span``, a fraction of the price now.
         The index is the middle of each level; ``long``, ``short``, and what is liquidated between
         the price now and the level, ``cumulative``, are notionals at the price now.
         """
         now = find_price(price, None, self.price)
-        n = int(Range(2, 100_000).check("bins", bins, whole=True))
-        check_range("span", span, low=0.0, high=10.0, open_low=True)
-        known = self.venue if venue is None else venue
-        rules = read_contract(self.contract) if known is None else read_rules(known)
-        prices, notional = self._find_prices(rules), self.notional(now)
+        n = int(base.Range(2, 100_000).check("bins", bins, whole=True))
+        base.check_range("span", span, low=0.0, high=10.0, open_low=True)
+        if venue is None:
+            with np.errstate(divide="ignore"):
+                value = to_value(self.contract, self.entry) - self.collateral / self.quantity
+            prices = to_price(self.contract, value)
+        else:
+            prices = self.liquidation_prices(venue)
+        notional, found = self.notional(now), {}
         edges = now * np.linspace(max(1.0 - span, 0.0), 1.0 + span, n + 1)
-        found = {}
         for name, side in (("long", 1.0), ("short", -1.0)):
             rows = ~np.isnan(prices) & (side * notional > 0.0)
             weights = np.abs(notional[rows])
@@ -295,43 +268,42 @@ class Crowd:
         cumulative = np.where(middle < now, falling, rising)
         return pd.DataFrame({**found, "cumulative": cumulative}, pd.Index(middle, name="price"))
 
-    @checked
-    def at_venue(self, venue: Venue) -> Crowd:
-        """Return the crowd on a venue; quantities are contracts of that venue."""
-        mine, theirs = self.contract, venue.contract
-        if self.origin.get("made_from") == "positions":
-            return replace(self, venue=venue, contract=theirs)
-        if (mine.kind, mine.size) != (theirs.kind, theirs.size):
-            raise ParameterError(
-                f"contract must be that of the venue, {theirs.kind} of {theirs.size:g}, the crowd "
-                f"has {mine.kind} of {mine.size:g}"
-            )
-        return replace(self, venue=venue)
+
+def find_liquidation_prices(
+    venue: Venue, quantity: base.FloatArray, entry: base.FloatArray, beside: base.FloatArray
+) -> base.FloatArray:
+    """Return the prices that liquidate positions entered at values ``entry``; NaN where none."""
+    rules = read_rules(venue)
+    root = compute_liquidation_value(rules, quantity, entry, beside, 1.0)
+    needed = compute_maintenance(rules, np.abs(quantity * entry), 1.0)
+    is_failing = beside + quantity * entry <= needed * (1.0 + TOLERANCE)
+    root = np.where(np.isnan(root) & is_failing, entry, root)
+    return np.asarray(np.where(quantity == 0.0, np.nan, to_price(venue.contract, root)))
 
 
 # ----- what a crowd is made of -----
 
 
-def read_sides(sides: pd.Series[Any]) -> FloatArray:
+def read_sides(sides: pd.Series[Any]) -> base.FloatArray:
     words = {"long": 1.0, "short": -1.0, 1: 1.0, -1: -1.0}
     found = [words.get(each) for each in sides.tolist()]
     if None in found:
         row = found.index(None)
-        raise ParameterError(
+        raise base.ParameterError(
             f"side must be 'long' or 'short', or 1 or -1, got {sides.iloc[row]!r} in row {row}"
         )
     return np.array(found, dtype=np.float64)
 
 
-def read_column(frame: pd.DataFrame, name: str) -> FloatArray:
+def read_column(frame: pd.DataFrame, name: str) -> base.FloatArray:
     try:
         values = frame[name].to_numpy(dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise ParameterError(f"{name} must be numbers: {error}") from error
+        raise base.ParameterError(f"{name} must be numbers: {error}") from error
     is_bad = ~((values > 0.0) & np.isfinite(values))
     if is_bad.any():
         row = int(np.argmax(is_bad))
-        raise ParameterError(
+        raise base.ParameterError(
             f"{name} must be positive and finite, got {values[row]} in row {row}"
             + "; the side gives the direction" * (name == "quantity")
         )
@@ -343,13 +315,13 @@ def find_price(price: float | None, market: Market | None, entries: object) -> f
         return float(market.close[-1])
     known = entries if price is None and isinstance(entries, int | float) else price
     if known is None:
-        raise ParameterError(
+        raise base.ParameterError(
             "price must be given, got None; price=, or entries=market to use its last close"
         )
-    return check_range("price", known, low=0.0, high=1e300, open_low=True)
+    return base.check_range("price", known, low=0.0, high=1e300, open_low=True)
 
 
-def draw_leverage(leverage: Any, n: int, rng: np.random.Generator) -> FloatArray:
+def draw_leverage(leverage: Any, n: int, rng: np.random.Generator) -> base.FloatArray:
     name, *parts = (leverage if isinstance(leverage, str) else f"constant:{leverage}").split(":")
     try:
         low, high = (float(each) for each in (parts * 2 if len(parts) == 1 else parts))
@@ -357,9 +329,9 @@ def draw_leverage(leverage: Any, n: int, rng: np.random.Generator) -> FloatArray
         low = high = 0.0
     is_known = (name, len(parts)) in (("constant", 1), ("uniform", 2), ("loguniform", 2))
     if not is_known or not 0.0 < low <= high < np.inf:
-        raise ParameterError(
+        raise base.ParameterError(
             "leverage must be 'loguniform:LOW:HIGH', 'uniform:LOW:HIGH', 'constant:X' or a "
-            f"positive number, got {repr_plain(leverage)}"
+            f"positive number, got {base.repr_plain(leverage)}"
         )
     share = rng.random(n)
     if name == "loguniform":
@@ -369,22 +341,20 @@ def draw_leverage(leverage: Any, n: int, rng: np.random.Generator) -> FloatArray
 
 def draw_entries(
     market: Market,
-    leverage: FloatArray,
-    is_long: BoolArray,
+    leverage: base.FloatArray,
+    is_long: base.BoolArray,
     lookback: str,
     rng: np.random.Generator,
     margin: float,
-) -> FloatArray:
+) -> base.FloatArray:
     """Draw closes in proportion to volume; again where an account would not have survived since."""
-    length = parse_duration(lookback, "lookback")
+    length = base.parse_duration(lookback, "lookback")
     rows = slice(max(0, market.n_bars - max(1, length // market.interval)), None)
     close, weight = market.close[rows], market.volume[rows].astype(np.float64)
     weight = weight if weight.sum() > 0.0 else np.ones(len(close))
     edges = np.cumsum(weight) / np.sum(weight)
-    later_low = np.append(market.low[rows][1:], np.inf)[::-1]
-    later_high = np.append(market.high[rows][1:], -np.inf)[::-1]
-    worst_low = np.minimum.accumulate(later_low)[::-1]
-    worst_high = np.maximum.accumulate(later_high)[::-1]
+    lowest = np.minimum.accumulate(np.append(market.low[rows][1:], np.inf)[::-1])[::-1]
+    highest = np.maximum.accumulate(np.append(market.high[rows][1:], -np.inf)[::-1])[::-1]
     row = np.full(len(leverage), len(close) - 1)
     left = np.arange(len(leverage))
     for _ in range(ROUNDS):
@@ -393,31 +363,11 @@ def draw_entries(
         share = 1.0 / leverage[left]
         survives = np.where(
             is_long[left],
-            worst_low[drawn] > close[drawn] * (1.0 - share) / (1.0 - margin),
-            worst_high[drawn] < close[drawn] * (1.0 + share) / (1.0 + margin),
+            lowest[drawn] > close[drawn] * (1.0 - share) / (1.0 - margin),
+            highest[drawn] < close[drawn] * (1.0 + share) / (1.0 + margin),
         )
         row[left[survives]] = drawn[survives]
         left = left[~survives]
         if not len(left):
             break
     return np.asarray(close[row])
-
-
-def read_contract(contract: Contract) -> MarginRules:
-    """Return rules without a requirement."""
-    return MarginRules(
-        floors=(0.0,),
-        caps=(np.inf,),
-        rates=(0.0,),
-        amounts=(0.0,),
-        leverages=(np.inf,),
-        close_fee=0.0,
-        taker=0.0,
-        size=contract.size,
-        setting=0.0,
-        is_inverse=contract.kind == "inverse",
-        is_isolated=False,
-        is_valued_at_entry=False,
-        multiplier=1.0,
-        initial_multiplier=1.0,
-    )

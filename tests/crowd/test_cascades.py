@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.crowd.rounds import ImpactCurve, check_books, open_books
-from backtest.venue.requirement import read_rules
+from backtest.crowd.cascade import Books, ImpactCurve, check_books
 from tests.kit import ask, bars_market, call, check_refused, market_of
 
 RATE = 0.01
@@ -318,8 +317,7 @@ def test_the_books_balance_in_every_round_of_random_crowds(crowds):
 
 
 def test_books_that_do_not_balance_are_an_error():
-    rules = read_rules(plain_venue())
-    books = open_books(longs_failing_at(np.array([99.0])), rules, 0.0, 100.0)
+    books = Books(longs_failing_at(np.array([99.0])), plain_venue(), 0.0, 100.0)
     before = books.sum_money(100.0)
     books.base[0] += 1.0
     check_refused(lambda: check_books(books, 100.0, before, 1), "must balance", bt.AccountingError)
