@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,42 +31,19 @@ from backtest.base import (
     repr_plain,
 )
 from backtest.engine import Progress, read_named, read_venues, resolve_signal, run, warn_once
-from backtest.market import Market, Markets, as_markets, read_weights
+from backtest.market import Market, Markets, as_markets
 from backtest.measures import find_cost_rates
 from backtest.policy import Policy
-from backtest.risk.liquidations import describe_each, liquidation_risk, name_policies
-from backtest.risk.paths import Paths
+from backtest.risk.liquidations import describe_each, name_policies
+from backtest.risk.paths import MARKS, PRICES
 from backtest.risk.paths_runner import AnyPolicy, AnyVenue
 from backtest.risk.stress_account import MULTIPLIERS, list_worsenings, scale
 from backtest.venue import Venue
 
 # ------------------------------------------------------------------------------------ sensitivity
 
-PRICES = ("open", "high", "low", "close")
 LEAST_CHANGE = 0.00005
 """Change of growth that is not 0.00 %."""
-
-
-class VariedTerms(NamedTuple):
-    market: Markets
-    venue: Mapping[str, Venue]
-
-
-class Factor(NamedTuple):
-    """What a step changes: new fields of a venue, or a market."""
-
-    venue: Callable[[Venue, float], Mapping[str, Any]] | None = None
-    market: Callable[[Market, float], Market] | None = None
-    steps: tuple[float, ...] = (0.5, 2.0)
-
-    def change(self, terms: VariedTerms, step: float) -> VariedTerms:
-        markets, venues = terms
-        if self.market is not None:
-            changed = {name: self.market(each, step) for name, each in markets.items()}
-            markets = markets.with_markets(changed)
-        if self.venue is not None:
-            venues = {name: own.override(self.venue(own, step)) for name, own in venues.items()}
-        return VariedTerms(markets, venues)
 
 
 def shift_rates(venue: Venue, shift: float) -> dict[str, Any]:
@@ -100,25 +78,33 @@ def scale_moves(market: Market, factor: float) -> Market:
     before = np.concatenate([[logs[0]], logs[:-1]])
     base = np.concatenate([[close[0]], close[:-1]])
     fields = market.fields()
-    for name in (*PRICES, *(f"mark_{each}" for each in PRICES)):
+    for name in (*PRICES, *MARKS):
         away = np.log(getattr(market, name)) - before
         away[1:] = factor * away[1:] + (1.0 - factor) * mean
         fields[name] = np.exp(base + away)
     return Market(**fields, source=f"{market.source}, volatility")
 
 
-FACTORS: dict[str, Factor] = {
-    "rates": Factor(shift_rates, steps=(-0.01, 0.01)),
-    "funding": Factor(market=lambda own, x: change_funding(own, own.funding_rate * x)),
-    "funding shift": Factor(
-        market=lambda own, x: change_funding(own, own.funding_rate + x),
-        steps=(-1e-4, 1e-4),
-    ),
-    "fees": Factor(scale_fees),
-    "slippage": Factor(scale_slippage),
-    "margin": Factor(scale_margin),
-    "volatility": Factor(market=scale_moves, steps=(0.75, 1.25)),
+OF_VENUE: dict[str, Callable[[Venue, float], Mapping[str, Any]]] = {
+    "rates": shift_rates, "fees": scale_fees, "slippage": scale_slippage, "margin": scale_margin,
+}  # fmt: skip
+OF_MARKET: dict[str, Callable[[Market, float], Market]] = {
+    "funding": lambda own, x: change_funding(own, own.funding_rate * x),
+    "funding shift": lambda own, x: change_funding(own, own.funding_rate + x),
+    "volatility": scale_moves,
 }
+FACTORS = ("rates", "funding", "funding shift", "fees", "slippage", "margin", "volatility")
+STEPS = {"rates": (-0.01, 0.01), "funding shift": (-1e-4, 1e-4), "volatility": (0.75, 1.25)}
+"""Of the other factors, half and double."""
+
+
+def change_terms(
+    name: str, step: float, markets: Markets, venues: Mapping[str, Venue]
+) -> tuple[Markets, Mapping[str, Venue]]:
+    if name in OF_MARKET:
+        changed = {k: OF_MARKET[name](each, step) for k, each in markets.items()}
+        return markets.with_markets(changed), venues
+    return markets, {k: own.override(OF_VENUE[name](own, step)) for k, own in venues.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,8 +114,8 @@ class Sensitivity(SettingsResult):
     Attributes
     ----------
     table : DataFrame
-        A row per ``factor`` and ``step``: ``growth`` (the CAGR), ``p_ruin`` (NaN without paths),
-        and ``change_of_growth`` against the unchanged run.
+        A row per ``factor`` and ``step``: ``growth`` (the CAGR), and ``change_of_growth`` against
+        the unchanged run.
     base : float
         The growth of the unchanged run.
     settings : dict
@@ -178,7 +164,7 @@ class Sensitivity(SettingsResult):
         return f"<Sensitivity: growth {self.base:.4g} a year, {len(self.table)} changes>"
 
 
-@checked_only("progress", "market", "overlay", "paths", "venue")
+@checked_only("progress", "market", "overlay", "venue")
 def sensitivity(
     market: Market | Markets,
     policy: AnyPolicy,
@@ -188,12 +174,11 @@ def sensitivity(
     signal: Any = None,
     overlay: Policy | None = None,
     factors: Sequence[str] | None = None,
-    paths: Paths | None = None,
     compile: bool = True,  # noqa: A002 - the word of bt.run
     progress: Progress | None = None,
     **settings: Any,
 ) -> Sensitivity:
-    """Return how growth and ruin change with one assumption at a time.
+    """Return how growth changes with one assumption at a time.
 
     Parameters
     ----------
@@ -204,74 +189,42 @@ def sensitivity(
         (halved and doubled), ``"funding shift"`` (by 1 bp per settlement), ``"fees"``,
         ``"slippage"`` (with impact), ``"margin"``, ``"volatility"`` (three and five quarters); by
         default all that apply.
-    paths : Paths, optional
-        For the probability of ruin over their horizon, on plain paths of the same seed: those of
-        a changed market continue it, and their model is fitted to it.
     progress : callable, optional
         Called with factors done and factors in all.
     **settings
         ``sampling``, ``calendar`` and ``start`` of :func:`backtest.run`.
     """
     markets = as_markets(market)
-    base = VariedTerms(markets, read_venues(venue, markets))
-    chosen = choose_factors(factors, base)
+    venues = read_venues(venue, markets)
+    chosen = choose_factors(factors, markets, venues)
     signal = resolve_signal(read_named(signal, market), markets)
     more: dict[str, Any] = {"signal": signal, "overlay": overlay, "compile": compile, **settings}
 
-    def grow(terms: VariedTerms) -> float:
-        with warn_once(is_first=terms is base):
-            result = run(terms.market, policy, venue=terms.venue, account=account, **more)
+    def grow(changed: Markets, theirs: Mapping[str, Venue]) -> float:
+        with warn_once(is_first=changed is markets and theirs is venues):
+            result = run(changed, policy, venue=theirs, account=account, **more)
         return float(result.metrics["cagr"])
 
-    def ruin(terms: VariedTerms) -> float:
-        if paths is None:
-            return math.nan
-        found = liquidation_risk(
-            paths if terms.market is markets else continue_changed(paths, terms.market), policy,
-            venue=terms.venue, account=account, signal=find_last_signal(signal, markets),
-            overlay=overlay, compile=compile,
-        )  # fmt: skip
-        return float(found.table["p_ruin"].iloc[-1])
-
-    first = grow(base)
-    rows: list[dict[str, Any]] = []
+    first, rows = grow(markets, venues), []
     for done, name in enumerate(chosen, 1):
-        factor = FACTORS[name]
-        for step in factor.steps:
-            changed = factor.change(base, step)
-            growth = grow(changed)
-            rows.append({"factor": name, "step": step, "growth": growth, "p_ruin": ruin(changed),
-                         "change_of_growth": growth - first})  # fmt: skip
+        for step in STEPS.get(name, (0.5, 2.0)):
+            growth = grow(*change_terms(name, step, markets, venues))
+            rows.append((name, step, growth, growth - first))
         if progress is not None:
             progress(done, len(chosen))
     described = {
-        "policy": name_policies(policy),
-        "venue": describe_each(venue, lambda each: each.to_dict()), "account": account.to_dict(),
-        "factors": list(chosen), "paths": None if paths is None else paths.describe(),
+        "policy": name_policies(policy), "account": account.to_dict(), "factors": list(chosen),
+        "venue": describe_each(venue, lambda each: each.to_dict()),
     }  # fmt: skip
-    return Sensitivity(pd.DataFrame(rows).set_index(["factor", "step"]), first, described, market)
+    table = pd.DataFrame(rows, columns=["factor", "step", "growth", "change_of_growth"])
+    return Sensitivity(table.set_index(["factor", "step"]), first, described, market)
 
 
-def continue_changed(paths: Paths, changed: Markets) -> Paths:
-    first, stop = np.searchsorted(changed.time, paths.markets.time[[0, -1]])
-    history = changed.slice(int(first), int(stop) + 1)
-    models: Any = {name: type(paths.models[name]).fit(each) for name, each in history.items()}
-    if paths.is_resampled and len(models) > 1:
-        blocks: Any = paths.models
-        models = {name: each.override(block=blocks[name].block) for name, each in models.items()}
-    return paths.with_settings(history=history, models=models)
-
-
-def find_last_signal(signal: Any, markets: Markets) -> Any:
-    if signal is None or (np.ndim(signal) < 2 and not isinstance(signal, Mapping)):
-        return None if signal is None else float(np.atleast_1d(np.asarray(signal))[-1])
-    weights = read_weights(signal, markets)
-    return dict(zip(markets.names, map(float, weights[:, -1]), strict=True))
-
-
-def choose_factors(factors: Sequence[str] | None, terms: VariedTerms) -> tuple[str, ...]:
-    idle = set() if any(each.interest_on for each in terms.venue.values()) else {"rates"}
-    if not any(each.funding_time.size for each in terms.market.values()):
+def choose_factors(
+    factors: Sequence[str] | None, markets: Markets, venues: Mapping[str, Venue]
+) -> tuple[str, ...]:
+    idle = set() if any(each.interest_on for each in venues.values()) else {"rates"}
+    if not any(each.funding_time.size for each in markets.values()):
         idle |= {"funding", "funding shift"}
     known = [name for name in FACTORS if name not in idle]
     if factors is None:
@@ -411,31 +364,29 @@ def capacity(
             "slippage.max_participation is None"
         )
     grid = read_capitals(capitals, account)
-    done: dict[float, dict[str, float]] = {}
 
+    @functools.cache
     def measure(capital: float) -> dict[str, float]:
-        if capital not in done:
+        with warn_once(is_first=capital == grid[0]):
             own = account.override({"capital": capital})
-            with warn_once(is_first=not done):
-                result = run(markets, policy, venue=venue, account=own, **settings)
-            metrics, rates = result.metrics, find_cost_rates(result.tally, result.span)
-            done[capital] = {
-                "growth": float(metrics["cagr"]),
-                "sharpe": float(metrics["sharpe"]),
-                "mean_leverage": float(metrics["mean_leverage"]),
-                "impact": rates["impact"],
-                "costs": rates["fees"] + rates["slippage"] + rates["impact"],
-                "final_equity": float(metrics["final_equity"]) / capital,
-                "ruined": float(metrics["ruined"]),
-            }
-        return done[capital]
+            result = run(markets, policy, venue=venue, account=own, **settings)
+        metrics, rates = result.metrics, find_cost_rates(result.tally, result.span)
+        return {
+            "growth": float(metrics["cagr"]),
+            "sharpe": float(metrics["sharpe"]),
+            "mean_leverage": float(metrics["mean_leverage"]),
+            "impact": rates["impact"],
+            "costs": rates["fees"] + rates["slippage"] + rates["impact"],
+            "final_equity": float(metrics["final_equity"]) / capital,
+            "ruined": float(metrics["ruined"]),
+        }
 
     for k, capital in enumerate(grid):
         measure(capital)
         if progress is not None:
             progress(k + 1, len(grid))
     growth, sharpe = (find_half(name, grid, measure) for name in HALVED)
-    table = pd.DataFrame([done[capital] for capital in grid], index=pd.Index(grid, name="capital"))
+    table = pd.DataFrame(map(measure, grid), index=pd.Index(grid, name="capital"))
     described = {
         "policy": name_policies(policy), "account": account.to_dict(),
         "venue": describe_each(venue, lambda each: each.to_dict()),

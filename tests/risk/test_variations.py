@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest import paths as models
 from backtest.risk.variations import find_half, scale_moves
 from backtest.strategies import Constant
 from tests import kit
@@ -35,7 +34,6 @@ def test_twice_the_funding_eats_the_rise():
     assert found.base > 0.0
     assert table.loc[0.5, "change_of_growth"] > 0.0 > table.loc[2.0, "change_of_growth"]
     assert table.loc[2.0, "growth"] == pytest.approx(0.0, abs=0.1 * found.base)
-    assert table["p_ruin"].isna().all()
 
 
 def test_costs_that_are_0_change_nothing():
@@ -63,18 +61,6 @@ def test_volatility_scales_moves_and_keeps_their_mean():
     assert after.mean() == pytest.approx(before.mean(), abs=1e-12)
     assert np.all(wild.low <= np.minimum(wild.open, wild.close) * (1 + 1e-12))
     assert np.all(wild.high >= np.maximum(wild.open, wild.close) * (1 - 1e-12))
-
-
-def test_ruin_is_that_of_paths():
-    market = bt.Market.sample(bars=300)
-    drawn = bt.simulate_paths(market, models.GBM, paths=60, horizon="1d")
-    found = bt.sensitivity(
-        market, Hold(50.0), venue=free_venue(), paths=drawn, factors=["volatility"],
-        account=free_account(ruin_at=0.5), compile=False,
-    )  # fmt: skip
-    ruin = found.table["p_ruin"]
-    assert ((ruin >= 0.0) & (ruin <= 1.0)).all()
-    assert ruin.iloc[1] >= ruin.iloc[0]
 
 
 @pytest.mark.parametrize(
