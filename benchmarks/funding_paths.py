@@ -48,7 +48,7 @@ def forecast(
             continue
         given = {"paths": count, "horizon": f"{AHEAD}d", "start": month, "seed": 1}
         drawn = bt.simulate_paths(market, GBM, **given)
-        rates, base = drawn.draw(0, count).rates, drawn.leader.process.base
+        rates, base = drawn.draw(0, count).rates, drawn.leader.process.usual
         came = market.funding_rate[(market.funding_time >= start) & (market.funding_time < end)]
         low, high = np.quantile(rates.mean(axis=1), (0.05, 0.95))
         rows.append({

@@ -19,7 +19,7 @@ import pandas as pd
 
 import backtest as bt
 from backtest import paths as models
-from backtest.risk.paths_runner import make_runner
+from backtest.risk.liquidations import make_runner
 
 HOURS = 720
 

@@ -646,6 +646,9 @@ class SettingsResult(SavedResult):
     settings: dict[str, Any]
     market: Any
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.note}>"
+
     def describe_data(self) -> Mapping[str, Any]:
         """Return the data of the market, as the manifest of a run describes them."""
         found: Mapping[str, Any] = describe_history(self.market)

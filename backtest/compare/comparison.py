@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from backtest import base
-from backtest.base.result_parts import NOTHING, Head, Headline, Part, Shown, ShownChart, ShownTable
+from backtest.base.result_parts import NOTHING, Headline, Part, Shown, ShownChart, ShownTable
 from backtest.measures import Sampled, compare_pairs, holm, is_lost, pair_differences
 from backtest.measures.differences import STATISTICS
 from backtest.measures.ranking import AFTER_RUIN, DOUBTS
@@ -122,10 +122,10 @@ class Comparison(base.SavedResult):
             cells.setdefault(str(row["policy"]), {})[TITLES[row["measure"]]] = write_gap(row)
         others = [name for name in self.order if name != self.baseline]
         table = pd.DataFrame.from_dict(cells, orient="index").loc[others]
-        heads = {title: Head(title, "", "decimals") for title in TITLES.values()}
+        heads = {title: base.Head(title, "", "decimals") for title in TITLES.values()}
         note = f"Intervals of {100.0 * self.confidence:.6g} %; * is more than noise."
         caption = f"Difference from {self.baseline}"
-        return ShownTable(table, caption, note, Head("policy"), heads)
+        return ShownTable(table, caption, note, base.Head("policy"), heads)
 
     def _describe_intervals(self) -> str:
         blocks = ", ".join(f"{n} for {TITLES[name]}" for name, n in self.manifest["blocks"].items())
@@ -237,7 +237,7 @@ class Comparison(base.SavedResult):
         """Return the accounts, and their differences from the baseline."""
         others = [name for name in self.names if name != self.baseline]
         units = (1.0 + self.returns[[self.baseline, *others]]).cumprod()
-        ordered, label = self.table.loc[list(self.order)], Head("policy")
+        ordered, label = self.table.loc[list(self.order)], base.Head("policy")
         names = tuple(name for name in MEASURED[1:] if name in self.table)
         accounts: list[Shown] = [
             show_accounts(units),

@@ -270,15 +270,15 @@ class Crowd:
 
 
 def find_liquidation_prices(
-    venue: Venue, quantity: base.FloatArray, entry: base.FloatArray, beside: base.FloatArray
+    venue: Venue, quantity: Any, entry: Any, beside: Any
 ) -> base.FloatArray:
     """Return the prices that liquidate positions entered at values ``entry``; NaN where none."""
     rules = read_rules(venue)
     root = compute_liquidation_value(rules, quantity, entry, beside, 1.0)
     needed = compute_maintenance(rules, np.abs(quantity * entry), 1.0)
     is_failing = beside + quantity * entry <= needed * (1.0 + TOLERANCE)
-    root = np.where(np.isnan(root) & is_failing, entry, root)
-    return np.asarray(np.where(quantity == 0.0, np.nan, to_price(venue.contract, root)))
+    price = to_price(venue.contract, np.where(np.isnan(root) & is_failing, entry, root))
+    return np.asarray(np.where(quantity == 0.0, np.nan, price))
 
 
 # ----- what a crowd is made of -----

@@ -5,17 +5,15 @@ from typing import TYPE_CHECKING
 from backtest.base import open_door
 
 if TYPE_CHECKING:
-    from backtest.risk.bounds import Bounds, bounds
-    from backtest.risk.liquidations import LeverageScan, LiquidationRisk, MaxLeverage
-    from backtest.risk.liquidations import count_bars, find_first, liquidation_risk, max_leverage
-    from backtest.risk.path_funding import summarize_funding
+    from backtest.risk.liquidations import LiquidationRisk, MaxLeverage
+    from backtest.risk.liquidations import liquidation_risk, make_runner, max_leverage
     from backtest.risk.path_models import GBM, Filtered, Garch, Merton, PathModel, Stationary
-    from backtest.risk.path_models import block_length, describe_drift
+    from backtest.risk.path_models import block_length, describe_drift, summarize_funding
     from backtest.risk.paths import Paths, simulate_paths
-    from backtest.risk.paths_runner import make_runner
     from backtest.risk.scenario import Scenario
     from backtest.risk.stress import Stress, crashes, stress
-    from backtest.risk.variations import Capacity, Sensitivity, capacity, sensitivity
+    from backtest.risk.variations import Bounds, Capacity, Sensitivity
+    from backtest.risk.variations import bounds, capacity, sensitivity
 
 RESULTS = ("LiquidationRisk", "MaxLeverage", "Bounds", "Capacity", "Sensitivity", "Stress")
 

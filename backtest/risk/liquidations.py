@@ -1,12 +1,16 @@
-"""liquidation_risk() and max_leverage(): how likely a liquidation is, and how much it allows."""
+"""Lives of an account on paths; liquidation_risk() and max_leverage()."""
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, NamedTuple
+from itertools import starmap
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -14,21 +18,405 @@ import pandas as pd
 from backtest import base
 from backtest.account import Account
 from backtest.base.units import DAY
-from backtest.engine import Progress, Result, describe_history, read_venues
-from backtest.market import Market, Markets
-from backtest.policy import Combinator, Policy
-from backtest.risk.path_funding import summarize_funding
-from backtest.risk.path_models import Drift, PathModel, describe_drift
-from backtest.risk.paths import Paths, simulate_paths
-from backtest.risk.paths_runner import (
-    AnyAccount,
-    AnyPolicy,
-    AnyVenue,
-    PathLives,
-    PathsRunner,
-    make_runner,
+from backtest.engine import (
+    BatchLoop,
+    Laid,
+    LaneFault,
+    ObservedPolicy,
+    Progress,
+    Result,
+    Setup,
+    assign_policies,
+    check_run,
+    describe_history,
+    describe_venue,
+    is_same_account,
+    join_resumed,
+    lay_alike,
+    lay_each,
+    observe,
+    read_venues,
+    run,
+    set_up,
+    set_up_again,
 )
-from backtest.venue import Venue, find_newest
+from backtest.market import Market, Markets, as_given, find_clock, read_weights, weights_to_frame
+from backtest.policy import Combinator, Policy, trades_options
+from backtest.risk.path_models import Drift, PathModel, describe_drift, summarize_funding
+from backtest.risk.paths import MARKS, PRICES, PathBars, Paths, simulate_paths
+from backtest.venue import Venue, check_no_column, find_newest, list_dated, pick_cost
+
+AnyPolicy: TypeAlias = Policy | Mapping[str, Policy]
+AnyVenue: TypeAlias = Venue | Mapping[str, Venue]
+AnyAccount: TypeAlias = Account | Result
+
+OWN_BLOCK = 16
+"""Paths lived at once where each is prepared by itself."""
+WARMUP = 2000
+"""Bars of history in front of a path, for the columns of a policy."""
+DEPENDENT = ("multiplier", "initial", "sigma", "adv", "stop_scale", "profit_scale", "trail_scale")
+"""Fields of a feed that have a row for each bar where they depend on its prices."""
+
+
+class PathLives(NamedTuple):
+    """Outcomes of an account on some paths, for the bars after history.
+
+    All have shape (n_paths, n_bars): wealth at closes, counts of liquidations and margin calls, bad
+    debt, and whether the account is ruined. ``first`` is the number of the first path. ``closes``
+    (n, n_paths, n_bars) are last prices by instrument.
+    """
+
+    first: int
+    wealth: base.FloatArray
+    liquidations: base.FloatArray
+    bad_debt: base.FloatArray
+    calls: base.FloatArray
+    is_ruined: base.FloatArray
+    closes: base.FloatArray
+
+
+class Prepared(NamedTuple):
+    """The account at the start of each path.
+
+    ``seen`` are the markets that policies see on the first path, ``first`` its bar from which the
+    account lives. Where paths differ in more than prices, funding and columns, ``is_own``, each is
+    set up by itself, with history in front.
+    """
+
+    setup: Setup
+    seen: Markets
+    first: int
+    is_own: bool
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PathsRunner:
+    paths: Paths
+    policy: AnyPolicy
+    venue: AnyVenue
+    account: AnyAccount
+    signal: float | Mapping[str, float] | None = None
+    overlay: Policy | None = None
+    compile: bool = True
+
+    @property
+    def resume(self) -> Result | None:
+        return None if isinstance(self.account, Account) else self.account
+
+    @property
+    def terms(self) -> Account:
+        return self.account if isinstance(self.account, Account) else self.account.account
+
+    @functools.cached_property
+    def venues(self) -> dict[str, Venue]:
+        start = self.paths.calendar.time[:1]
+        found = read_venues(self.venue, self.paths.markets)
+        for venue in found.values():
+            for name in list_dated(venue):
+                check_no_column(pick_cost(venue, name), f"venue.{name}", "on simulated paths")
+        return {name: each.with_table(each.in_use(start)[0]) for name, each in found.items()}
+
+    @property
+    def last(self) -> base.FloatArray:
+        """The last closes of history, of shape (n,)."""
+        return np.array([each.close[-1] for each in self.paths.markets.values()])
+
+    def check(self) -> None:
+        markets = self.paths.markets
+        check_run(markets, read_venues(self.venue, markets), self.terms)
+        if self.terms.collateral:
+            raise base.ParameterError(
+                "simulated paths have no prices of account.collateral; count it as capital"
+            )
+        if self.resume is not None and (self.overlay is None) != (self.resume.overlay is None):
+            raise base.ParameterError(
+                f"overlay must be that of the result, {self.resume.overlay!r}, got {self.overlay!r}"
+            )
+
+    def list_weights(self, markets: Markets) -> base.FloatArray:
+        """Return the signal on the bars of a path, of shape (n, n_bars)."""
+        names, chosen = self.paths.names, self.signal
+        if chosen is None and self.resume is not None:
+            last = self.resume.state.signal
+            chosen = dict(zip(names, map(float, last), strict=True))
+        elif isinstance(chosen, float):
+            chosen = dict.fromkeys(names, chosen)
+        return read_weights(chosen, markets, first=0)
+
+    # --------------------------------------------------------------------------- one path
+
+    def run_path(self, i: int) -> Result:
+        paths = self.paths
+        number = i % paths.count
+        path = paths.markets_of(paths.draw_all(number, number + 1), 0, number)
+        joined = paths.join_history(path, WARMUP)
+        start = np.datetime64(int(joined.time[joined.n_bars - paths.width]), "ns")
+        given: dict[str, Any] = {"policy": self.policy, "venue": self.venues, "signal": self.signal}
+        if isinstance(paths.history, Market):
+            (given["venue"],) = self.venues.values()
+        else:
+            seen = find_clock(joined).seen
+            given["signal"] = weights_to_frame(self.list_weights(seen), seen)
+        began: dict[str, Any] = {"start": start}
+        if self.resume is not None:
+            venues = dict(zip(self.resume.names, self.venues.values(), strict=True))
+            manifest = {**self.resume.manifest, "venue": describe_venue(venues)}
+            began = {"resume": replace(self.resume, venues=venues, manifest=manifest)}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found: Result = run(
+                as_given(joined, paths.history),
+                account=self.terms,
+                overlay=self.overlay,
+                calendar="252" if joined.sessions else "365",
+                compile=self.compile,
+                **given,
+                **began,
+            )
+        return found
+
+    # --------------------------------------------------------------------------- all paths
+
+    def run_chunks(
+        self, *, count: int | None = None, threads: int = 1, progress: Progress | None = None
+    ) -> Iterator[PathLives]:
+        self.prepare()  # compiled before threads start
+        total, size = self.paths.count if count is None else count, self.paths.block
+        blocks = [(k, min(k + size, total)) for k in range(0, total, size)]
+        for lives in map_in_order(self.run_block, blocks, threads):
+            if progress is not None:
+                progress(lives.first + len(lives.wealth), total)
+            yield lives
+
+    def prepare(self) -> None:
+        self.loop  # noqa: B018 - it is kept
+
+    @functools.cached_property
+    def loop(self) -> BatchLoop:
+        return BatchLoop(self.prepared.setup, is_compiled=self.compile)
+
+    @property
+    def has_columns(self) -> bool:
+        return any(each.columns for each in self.prepared.setup.observed)
+
+    @functools.cached_property
+    def prepared(self) -> Prepared:
+        paths = self.paths
+        path = paths.markets_of(paths.draw_all(0, 1), 0, 0)
+        seen = self.join(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            setup = set_up(
+                seen,
+                self.policy,
+                venue=self.venues,
+                account=replace(self.terms, flows=None),
+                signal=self.list_weights(find_clock(seen).seen).T,
+                overlay=self.overlay,
+                sampling="1d",
+                start=None,
+            )
+        account = replace(setup.account, flows=self.terms.flows)
+        resume = self.resume
+        setup = setup._replace(account=account, resume=resume)
+        first = 0 if resume is None else 1
+        is_own = self.overlay is not None or seen.decide > 0
+        is_own |= any(getattr(setup.inputs.feed, name).shape[0] > 1 for name in DEPENDENT)
+        if not is_own:
+            begun = self.begin_on(path, setup, first)
+            if self.has_all_stamps(begun):
+                return Prepared(begun, seen, first, is_own=False)
+        return Prepared(self.set_up_on(seen, setup), seen, seen.n_bars - paths.width + first, True)
+
+    def join(self, path: Markets) -> Markets:
+        joined: Markets = self.paths.join_history(path, WARMUP)
+        return joined if self.resume is None else join_resumed(self.resume, joined)[0]
+
+    def begin_on(self, path: Markets, setup: Setup, first: int) -> Setup:
+        """Return the setup on a path alone, whose policies have seen history in front of it."""
+        weights, started = self.list_weights(path), int(path.time[0])
+        if setup.resume is not None:
+            started = setup.resume.span.start
+        pairs = zip(setup.observed, path.values(), strict=True)
+        observed = [own._replace(market=market) for own, market in pairs]
+        return setup.change(
+            markets=path, signal=weights, observed=observed, first=first, started=started
+        )
+
+    def set_up_on(self, joined: Markets, setup: Setup) -> Setup:
+        """Return the setup on a path with history in front of it."""
+        first = joined.n_bars - self.paths.width
+        started, weights = int(joined.time[first]), self.list_weights(joined)
+        if setup.resume is not None:
+            first, started = first + 1, setup.resume.span.start
+        return set_up_again(setup, joined, weights, first=first, started=started)
+
+    def has_all_stamps(self, setup: Setup) -> bool:
+        feed = setup.inputs.feed
+        drawn = feed.funding_instrument[feed.funding_bar > 0]
+        return all(
+            int(np.sum(drawn == i)) == len(each.calendar.stamps)
+            for i, (name, each) in enumerate(self.paths.members.items())
+            if not setup.venues[name].contract.is_spot
+        )
+
+    def run_block(self, first: int, stop: int) -> PathLives:
+        paths, prepared = self.paths, self.prepared
+        bars, n = paths.draw_all(first, stop), stop - first
+        size, parts = OWN_BLOCK if prepared.is_own else n, []
+        for k in range(0, n, size):
+            part = {name: own.select(slice(k, k + size)) for name, own in bars.items()}
+            laid = self.lay(part, min(size, n - k), first + k)
+            try:
+                parts.append(self.loop.live(laid, prepared.first)[:, :, -paths.n_bars :])
+            except LaneFault as fault:
+                replace(self, compile=False).run_path(first + k + fault.lane)  # it says what
+                raise
+        closes = np.array([each.prices[3, :, 1:] for each in bars.values()])
+        return PathLives(first, *np.concatenate(parts, axis=1), closes=closes)  # type: ignore[misc] # its fields
+
+    def lay(self, bars: Mapping[str, PathBars], n: int, first: int) -> Laid:
+        paths, prepared = self.paths, self.prepared
+        if prepared.is_own:
+            markets = [paths.markets_of(bars, k, first + k) for k in range(n)]
+            return lay_each([self.set_up_on(self.join(each), prepared.setup) for each in markets])
+        columns = [
+            self.observe(own, name, bars[name])
+            for name, own in zip(paths.names, prepared.setup.observed, strict=True)
+        ]
+        fields = self.draw_fields(bars, n)
+        return lay_alike(prepared.setup, self.loop.deciders, n, columns, **fields)
+
+    def observe(self, own: ObservedPolicy, name: str, bars: PathBars) -> dict[str, base.FloatArray]:
+        """Return the columns of a policy along some paths, end to end."""
+        member, width = self.paths.members[name], self.paths.width
+        if not own.columns:
+            return {}
+        found = {column: np.empty((len(bars.volume), width)) for column in own.columns}
+        signal = self.list_weights(self.prepared.seen)[self.paths.names.index(name)]
+        pattern = self.prepared.seen[name].with_signal(np.clip(signal, -1.0, 1.0))
+        for k, path in enumerate(member.put_at_end(pattern, bars)):
+            columns = observe(own.policy, path)
+            for column, rows in found.items():
+                rows[k] = columns[column][-width:]
+        return {column: rows.ravel() for column, rows in found.items()}
+
+    def draw_fields(self, bars: Mapping[str, PathBars], n: int) -> dict[str, base.FloatArray]:
+        """Return prices and volumes of some paths, (bars, n), and their rates of funding."""
+        each, feed = [*bars.values()], self.prepared.setup.inputs.feed
+        fields = [(*own.prices, *own.marks, own.volume) for own in each]
+        found = {
+            name: np.stack([values.ravel() for values in columns], axis=1)
+            for name, columns in zip(
+                (*PRICES, *MARKS, "volume"), zip(*fields, strict=True), strict=True
+            )
+        }
+        rates = np.tile(feed.funding_rate, (n, 1))
+        for i, own in enumerate(each):
+            paid = np.flatnonzero(feed.funding_instrument == i)
+            if own.rates.shape[1] and len(paid):  # a spot leg pays none
+                rates[:, paid[-own.rates.shape[1] :]] = own.rates
+        return found | {"funding_rate": rates.ravel()}
+
+
+def map_in_order(
+    work: Callable[[int, int], PathLives], blocks: list[tuple[int, int]], threads: int
+) -> Iterator[PathLives]:
+    if threads == 1:
+        yield from starmap(work, blocks)
+        return
+    with ThreadPoolExecutor(threads, thread_name_prefix="paths") as pool:
+        waiting: deque[Future[PathLives]] = deque()
+        for block in blocks:
+            waiting.append(pool.submit(work, *block))
+            if len(waiting) > threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def make_runner(
+    paths: Paths,
+    policy: AnyPolicy,
+    *,
+    venue: AnyVenue,
+    account: AnyAccount,
+    signal: Any = None,
+    overlay: Policy | None = None,
+    compile: bool = True,  # noqa: A002 - the word of bt.run
+) -> PathsRunner:
+    check_start(account, paths)
+    names = paths.names
+    refuse_options(policy, overlay, account)
+    assign_policies(policy, paths.markets, overlay)
+    read_venues(venue, paths.markets)
+    runner = PathsRunner(
+        paths=paths,
+        policy=unwrap_only(policy, names),
+        venue=unwrap_only(venue, names),
+        account=account,
+        signal=read_constant_signal(signal, paths),
+        overlay=overlay,
+        compile=compile,
+    )
+    runner.check()
+    return runner
+
+
+def refuse_options(policy: AnyPolicy, overlay: Policy | None, account: AnyAccount) -> None:
+    found = [repr(each) for each in (policy, overlay) if trades_options(each)]
+    options = None if isinstance(account, Account) else account.options
+    if options is not None:
+        last = zip(options.terms.names, options.record.quantity[-1].tolist(), strict=True)
+        found = [f"a result that holds {name}" for name, held in last if held != 0.0] + found
+    if found:
+        raise base.ParameterError(
+            "no risk is simulated of accounts that hold or trade options, got "
+            f"{found[0]}; bt.stress answers for them"
+        )
+
+
+def unwrap_only(given: Any, names: tuple[str, ...]) -> Any:
+    is_only = isinstance(given, Mapping) and names == tuple(given) and len(names) == 1
+    return given[names[0]] if is_only else given
+
+
+def check_start(account: object, paths: Paths) -> None:
+    if isinstance(account, Account):
+        return
+    if not isinstance(account, Result):
+        raise base.ParameterError(
+            f"account must be an Account or a Result, got {base.repr_plain(account)}"
+        )
+    if not is_same_account(account.names, paths.names):
+        raise base.ParameterError(
+            f"paths must be of the instruments of the result, {', '.join(account.names)}, "
+            f"got {', '.join(paths.names)}"
+        )
+    begins = int(paths.calendar.time[0])
+    if account.last_time != begins:
+        raise base.DataError(
+            f"paths must begin where the result ended, {base.format_time(account.last_time)}, "
+            f"got {base.format_time(begins)}; start='now' begins at the end of the market"
+        )
+
+
+def read_constant_signal(signal: Any, paths: Paths) -> float | dict[str, float] | None:
+    is_one = len(paths.names) == 1
+    if signal is None:
+        return 1.0 if is_one else None
+    given = base.name_values(signal, paths.names)
+    if set(given) != set(paths.names):
+        raise base.ParameterError(
+            f"signal must name each of {', '.join(paths.names)}, got {', '.join(map(str, given))}"
+        )
+    bound = base.Range(-1.0, 1.0) if is_one else base.Number()
+    found = {
+        name: float(bound.check("signal" if is_one else f"signal of {name}", given[name]))
+        for name in paths.names
+    }
+    return found[paths.names[0]] if is_one else found
+
 
 USUAL = ("1d", "7d", "30d")
 BETWEEN = base.Number(0.0, 1.0, open_low=True, open_high=True)
@@ -71,10 +459,6 @@ class PathEvents(NamedTuple):
     bad_debt: base.FloatArray
     shown: base.FloatArray
     doomed: base.FloatArray | None
-
-    @property
-    def liquidated(self) -> base.IntArray:
-        return np.asarray(self.firsts[0])
 
 
 def find_first(values: base.FloatArray) -> base.IntArray:
@@ -145,7 +529,7 @@ def describe_horizon(
         if kind == "p_margin_call" and runner.terms.margin_call is None:
             found = RiskEstimate(math.nan, math.nan, math.nan)
         row |= {kind: found.value, f"{kind}_low": found.low, f"{kind}_high": found.high}
-    died = events.liquidated[events.liquidated < bars]
+    died = events.firsts[0][events.firsts[0] < bars]
     return {
         **row,
         "bad_debt": float(np.mean(events.bad_debt[k])),
@@ -163,9 +547,9 @@ def find_days(paths: Paths) -> base.FloatArray:
 def tabulate_hazard(paths: Paths, events: PathEvents) -> pd.DataFrame:
     day = np.ceil(find_days(paths) - 1e-9).astype(np.int64)
     n_days = int(day[-1])
-    died = events.liquidated[events.liquidated < paths.n_bars]
+    died = events.firsts[0][events.firsts[0] < paths.n_bars]
     counts = np.bincount(day[died] - 1, minlength=n_days)
-    at_risk = len(events.liquidated) - np.concatenate([[0], np.cumsum(counts)[:-1]])
+    at_risk = len(events.firsts[0]) - np.concatenate([[0], np.cumsum(counts)[:-1]])
     share = counts / np.maximum(at_risk, 1)
     columns = {"at_risk": at_risk, "liquidated": counts, "hazard": share}
     return pd.DataFrame(columns, index=pd.RangeIndex(1, n_days + 1, name="day"))
@@ -189,7 +573,7 @@ HAZARD = {
 DAYS_SHOWN = 60
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LiquidationRisk(base.SettingsResult):
     """Risk of liquidation on many paths.
 
@@ -257,11 +641,6 @@ class LiquidationRisk(base.SettingsResult):
             )
         return self.runner.run_path(i)
 
-    def __repr__(self) -> str:
-        chance, horizon = self.table["p_liquidation"].iloc[-1], self.table.index[-1]
-        policy = self.settings["policy"]
-        return f"<LiquidationRisk of {policy}: p_liquidation {chance:.3g} in {horizon}>"
-
     @property
     def verdict(self) -> str:
         row, horizon = self.table.iloc[-1], self.table.index[-1]
@@ -323,15 +702,14 @@ class LiquidationRisk(base.SettingsResult):
                 *summarize_funding(fits),
             ), shows="both"),
             base.Part("paths", "What happens on the way", "Wealth by time.", (
-                base.ShownChart("fan", "Wealth",
-                           "Quantiles of 5, 25, 50, 75 and 95 % at each close.",
-                           fan, colors=colors, height=320),
+                base.ShownChart("fan", "Wealth", "Quantiles of 5, 25, 50, 75 and 95 % at each "
+                           "close.", fan, colors=colors, height=320),
                 base.ShownChart("typical", "The typical path to liquidation",
                            "Mean price, over the last close, of the liquidated paths.", price,
                            colors={"price": "loss"}, height=260),
             )),
-            base.Part("hazard", "Hazard by day",
-                      "First liquidations, of those not liquidated before.", (
+            base.Part("hazard", "Hazard by day", "First liquidations, of those not liquidated "
+                 "before.", (
                 base.ShownChart("hazard", "Hazard", "Share of the accounts not liquidated before "
                            "that is liquidated in each day.", self.hazard["hazard"], "bars",
                            {"hazard": "loss"}, x="day", height=240),
@@ -499,7 +877,7 @@ class Scaled(Combinator):
         return self.factor * asked[0]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MaxLeverage(base.SettingsResult):
     """Largest leverage, or factor on a policy, at a probability of liquidation.
 
@@ -584,10 +962,6 @@ class MaxLeverage(base.SettingsResult):
         lead = "All sizes see the same paths."
         return [base.Part("models", "By model", lead, (models, chart, *funding), shows="both")]
 
-    def __repr__(self) -> str:
-        chance = self.settings["probability"]
-        return f"<MaxLeverage {self.leverage:.3g} at {chance:g} in {self.settings['horizon']}>"
-
 
 @base.checked_only("compile", "progress", "overlay", "market")
 def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
@@ -658,10 +1032,18 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
     rows: dict[str, dict[str, Any]] = {}
     columns: dict[str, list[float]] = {}
     for done, each in enumerate(drawn, 1):
-        scan = LeverageScan(each, policy, horizon, threads, terms)
+        bars = count_bars(each, horizon)
+
+        @functools.cache
+        def measure(size: float, count: int, each: Paths = each, bars: int = bars) -> RiskEstimate:
+            runner = make_runner(each, scale_policy(policy, size), **terms)
+            lives = runner.run_chunks(count=count, threads=threads)
+            hits = (np.sum(find_first(own.liquidations[:, :bars]) < bars) for own in lives)
+            return estimate(int(sum(hits)), count, 0.95)
+
         name = type(each.model).__name__.lower()
         name = f"{name} {len(rows) + 1}" if name in rows else name
-        rows[name], columns[name] = scan.search(sizes, chance)
+        rows[name], columns[name] = search_leverage(measure, each.count, sizes, chance)
         if progress is not None:
             progress(done, len(drawn))
     table = pd.DataFrame(rows.values(), index=pd.Index(rows, name="model"))
@@ -708,52 +1090,42 @@ def find_most_held(venue: Venue, account: Account) -> float:
     )
 
 
-@dataclass(frozen=True)
-class LeverageScan:
-    """The probability of a liquidation by size, on the same paths; ``terms`` are of a runner."""
+def scale_policy(policy: AnyPolicy | None, size: float) -> AnyPolicy:
+    scaled: Any = Scaled  # a combinator takes its policies first
+    if isinstance(policy, Mapping):
+        return {name: scaled(each, factor=size) for name, each in policy.items()}
+    return HoldOnce(size=size) if policy is None else scaled(policy, factor=size)
 
-    paths: Paths
-    policy: AnyPolicy | None
-    horizon: str
-    threads: int
-    terms: Mapping[str, Any]
 
-    def make_runner(self, size: float) -> PathsRunner:
-        scaled: Any = Scaled  # a combinator takes its policies first
-        held: AnyPolicy = HoldOnce(size=size)
-        if isinstance(self.policy, Mapping):
-            held = {name: scaled(each, factor=size) for name, each in self.policy.items()}
-        elif self.policy is not None:
-            held = scaled(self.policy, factor=size)
-        return make_runner(self.paths, held, **self.terms)
+def search_leverage(
+    measure: Callable[[float, int], RiskEstimate], count: int, sizes: base.FloatArray, chance: float
+) -> tuple[dict[str, Any], list[float]]:
+    """Return a row, and the probability by size on the first paths.
 
-    def estimate(self, size: float, count: int) -> RiskEstimate:
-        bars = count_bars(self.paths, self.horizon)
-        hits = sum(
-            int(np.sum(find_first(lives.liquidations[:, :bars]) < bars))
-            for lives in self.make_runner(size).run_chunks(count=count, threads=self.threads)
-        )
-        return estimate(hits, count, 0.95)
+    ``measure`` estimates the probability of a size on a number of paths, the same ones.
+    """
+    grid = [0.0, *map(float, sizes)]
+    rough = [measure(size, min(SCANNED, count)).value for size in grid[1:]]
 
-    def search(self, sizes: base.FloatArray, chance: float) -> tuple[dict[str, Any], list[float]]:
-        of_all = functools.cache(lambda size: self.estimate(size, self.paths.count))
-        scanned, grid = min(SCANNED, self.paths.count), [0.0, *map(float, sizes)]
-        rough = [self.estimate(size, scanned).value for size in grid[1:]]
-        at = next((k for k, p in enumerate(rough, 1) if p > chance), len(grid) - 1)
-        while at < len(grid) and of_all(grid[at]).value <= chance:
-            at += 1
-        while 1 < at < len(grid) and of_all(grid[at - 1]).value > chance:
-            at -= 1
-        best, high = grid[at - 1], grid[min(at, len(grid) - 1)]
-        for _ in range(STEPS if at < len(grid) else 0):
-            middle = math.sqrt(best * high) if best > 0.0 else 0.5 * high
-            best, high = (middle, high) if of_all(middle).value <= chance else (best, middle)
-        row = {
-            "leverage": best,
-            "p_liquidation": of_all(best).value,
-            "p_liquidation_low": of_all(best).low,
-            "p_liquidation_high": of_all(best).high,
-            "is_monotone": bool(np.all(np.diff(rough) >= 0.0)),
-            "is_limited": best == sizes[-1],
-        }
-        return row, rough
+    def is_over(size: float) -> bool:
+        return measure(size, count).value > chance
+
+    at = next((k for k, p in enumerate(rough, 1) if p > chance), len(grid) - 1)
+    while at < len(grid) and not is_over(grid[at]):
+        at += 1
+    while 1 < at < len(grid) and is_over(grid[at - 1]):
+        at -= 1
+    best, high = grid[at - 1], grid[min(at, len(grid) - 1)]
+    for _ in range(STEPS if at < len(grid) else 0):
+        middle = math.sqrt(best * high) if best > 0.0 else 0.5 * high
+        best, high = (best, middle) if is_over(middle) else (middle, high)
+    found = measure(best, count)
+    row = {
+        "leverage": best,
+        "p_liquidation": found.value,
+        "p_liquidation_low": found.low,
+        "p_liquidation_high": found.high,
+        "is_monotone": bool(np.all(np.diff(rough) >= 0.0)),
+        "is_limited": best == sizes[-1],
+    }
+    return row, rough

@@ -15,19 +15,9 @@ from backtest import base
 from backtest.base.units import DAY
 from backtest.features import log_returns
 from backtest.market import Market, Markets, as_given, as_markets
-from backtest.risk.path_funding import (
-    FITTED,
-    FundingChoice,
-    FundingGrid,
-    FundingProcess,
-    find_grid,
-    find_path_grid,
-    find_period,
-    make_process,
-    read_funding,
-)
 from backtest.risk.path_models import (
     BASIS,
+    FITTED,
     FUNDING,
     GBM,
     HISTORY,
@@ -36,12 +26,20 @@ from backtest.risk.path_models import (
     Draws,
     Drift,
     Filtered,
+    FundingChoice,
+    FundingGrid,
+    FundingProcess,
     Garch,
     Merton,
     PathModel,
     Stationary,
     count_per_year,
+    find_grid,
+    find_path_grid,
+    find_period,
+    make_process,
     read_drift,
+    read_funding,
 )
 from backtest.venue import FundingTerms
 
@@ -636,8 +634,7 @@ class Paths:
     ) -> base.FloatArray:
         """Return last prices of an instrument at closes, of shape (paths, width)."""
         bars = self.draw(first, self.count if stop is None else stop, name)
-        closes: base.FloatArray = bars.prices[3]
-        return closes
+        return np.asarray(bars.prices[3])
 
     def markets_of(self, bars: Mapping[str, PathBars], k: int, number: int) -> Markets:
         """Return path k of some bars by instrument; ``number`` names it."""

@@ -15,37 +15,17 @@ from typing import Annotated, NamedTuple
 import numpy as np
 import pandas as pd
 
+from backtest import base
 from backtest.account import ByInstrument
-from backtest.base import (
-    Choice,
-    DataError,
-    Duration,
-    Faults,
-    FloatArray,
-    Number,
-    ParameterError,
-    Text,
-    Time,
-    Value,
-    Whole,
-    declared,
-    did_you_mean,
-    find_coin,
-    format_duration,
-    format_time,
-    parse_duration,
-    read_time,
-    to_nanoseconds,
-)
 from backtest.base.units import DAY, HOUR
 from backtest.market import Market
 from backtest.risk.paths import MARKS, MONTH, PRICES, append_bars, bound_extremes
 
-SCALE = Number(0.0)
+SCALE = base.Number(0.0)
 
 
-@declared
-class Scenario(Value):
+@base.declared
+class Scenario(base.Value):
     """A shock. The defaults change nothing.
 
     Parameters
@@ -107,30 +87,32 @@ class Scenario(Value):
         Of the random walk of ``"bridge"``.
     """
 
-    name: Annotated[str, Text()]
-    price: Annotated[float, Number(-1.0, open_low=True)] = 0.0
-    over: Annotated[str | None, Duration()] = None
-    shape: Annotated[str, Choice("bridge", "line", "bar")] = "bridge"
+    name: Annotated[str, base.Text()]
+    price: Annotated[float, base.Number(-1.0, open_low=True)] = 0.0
+    over: Annotated[str | None, base.Duration()] = None
+    shape: Annotated[str, base.Choice("bridge", "line", "bar")] = "bridge"
     volatility: Annotated[float, SCALE] = 1.0
-    funding: Annotated[float | None, Number(-1.0, 1.0)] = None
+    funding: Annotated[float | None, base.Number(-1.0, 1.0)] = None
     spread: Annotated[float, SCALE] = 1.0
-    depth: Annotated[float, Number(0.0, 1e6, open_low=True)] = 1.0
-    margin: Annotated[float, Number(0.0, open_low=True)] = 1.0
-    outage: Annotated[str | None, Duration()] = None
-    adl: Annotated[float, Number(0.0, 1.0)] = 0.0
-    adl_leverage: Annotated[float, Number(1.0)] = 20.0
-    venue_default: Annotated[float, Number(0.0, 1.0)] = 0.0
-    basis: Annotated[float, Number(-1.0, open_low=True)] = 0.0
-    implied_volatility: Annotated[float, Number(-1.0, open_low=True)] = 0.0
-    prices: Annotated[Mapping[str, float] | None, ByInstrument(Number(-1.0, open_low=True))] = None
-    correlation: Annotated[float | None, Number(-1.0, 1.0)] = None
-    date: Annotated[str | None, Time()] = None
-    until: Annotated[str | None, Time()] = None
-    asset: Annotated[str, Choice("any", "crypto", "stocks")] = "any"
+    depth: Annotated[float, base.Number(0.0, 1e6, open_low=True)] = 1.0
+    margin: Annotated[float, base.Number(0.0, open_low=True)] = 1.0
+    outage: Annotated[str | None, base.Duration()] = None
+    adl: Annotated[float, base.Number(0.0, 1.0)] = 0.0
+    adl_leverage: Annotated[float, base.Number(1.0)] = 20.0
+    venue_default: Annotated[float, base.Number(0.0, 1.0)] = 0.0
+    basis: Annotated[float, base.Number(-1.0, open_low=True)] = 0.0
+    implied_volatility: Annotated[float, base.Number(-1.0, open_low=True)] = 0.0
+    prices: Annotated[
+        Mapping[str, float] | None, ByInstrument(base.Number(-1.0, open_low=True))
+    ] = None
+    correlation: Annotated[float | None, base.Number(-1.0, 1.0)] = None
+    date: Annotated[str | None, base.Time()] = None
+    until: Annotated[str | None, base.Time()] = None
+    asset: Annotated[str, base.Choice("any", "crypto", "stocks")] = "any"
     source: str = ""
-    seed: Annotated[int, Whole(0)] = 0
+    seed: Annotated[int, base.Whole(0)] = 0
 
-    def faults(self) -> Faults:
+    def faults(self) -> base.Faults:
         """Yield what contradicts itself."""
         if self.shape == "bar" and self.over is not None:
             yield "over", "must be left out with shape 'bar', which takes one bar"
@@ -140,7 +122,7 @@ class Scenario(Value):
             yield "price", "must be left out: prices with a correlation move all instruments"
         if (self.date is None) != (self.until is None):
             yield "until", "must be given with date, and only with it"
-        elif self.date is not None and read_time(self.until) <= read_time(self.date):
+        elif self.date is not None and base.read_time(self.until) <= base.read_time(self.date):
             yield "until", f"must be after date {self.date}"
 
     @property
@@ -165,11 +147,11 @@ class ShockBars(NamedTuple):
     ``stamps`` are ns after the open of the first bar.
     """
 
-    last: FloatArray
-    mark: FloatArray
-    volume: FloatArray
-    stamps: FloatArray
-    rates: FloatArray
+    last: base.FloatArray
+    mark: base.FloatArray
+    volume: base.FloatArray
+    stamps: base.FloatArray
+    rates: base.FloatArray
 
 
 def make_flat_bars(n: int) -> ShockBars:
@@ -187,16 +169,16 @@ def find_moves(
     own = {} if scenario.prices is None else dict(scenario.prices)
     for name in own:
         if name not in markets:
-            raise ParameterError(
+            raise base.ParameterError(
                 f"prices of scenario {scenario.name!r} must be of {', '.join(markets)}, "
-                f"got {name!r}{did_you_mean(name, list(markets))}"
+                f"got {name!r}{base.did_you_mean(name, list(markets))}"
             )
     free = {name: market for name, market in markets.items() if name not in resting}
     rest = {name: own.get(name, 0.0) for name in markets if name in resting}
     if scenario.correlation is None:
         return {name: own.get(name, scenario.price) for name in free} | rest
     if len(free) < 2:
-        raise ParameterError(
+        raise base.ParameterError(
             f"correlation of scenario {scenario.name!r} needs several instruments that move, "
             f"got {', '.join(free)}"
         )
@@ -245,12 +227,12 @@ def make_all_bars(
 def count_scenario_bars(scenario: Scenario, interval: int) -> int:
     if scenario.is_empty or scenario.over is None:
         return int(not scenario.is_empty)
-    return max(-(-parse_duration(scenario.over) // interval), 1)
+    return max(-(-base.parse_duration(scenario.over) // interval), 1)
 
 
 def make_prices(
-    scenario: Scenario, market: Market, n: int, move: float, noise: FloatArray
-) -> FloatArray:
+    scenario: Scenario, market: Market, n: int, move: float, noise: base.FloatArray
+) -> base.FloatArray:
     sigma = scenario.volatility * measure_recent(market) / 4.0
     walk = np.cumsum(noise) * (sigma if scenario.shape == "bridge" and n > 1 else 0.0)
     way = walk + np.arange(1, 16 * n + 1) / (16 * n) * (math.log1p(move) - walk[-1])
@@ -261,7 +243,7 @@ def make_prices(
     return bound_extremes(last)
 
 
-def make_marks(market: Market, last: FloatArray, basis: float) -> FloatArray:
+def make_marks(market: Market, last: base.FloatArray, basis: float) -> base.FloatArray:
     n = last.shape[1]
     before = math.log(market.mark_close[-1] / market.close[-1])
     after = math.log1p(basis) if basis != 0.0 else before
@@ -270,7 +252,7 @@ def make_marks(market: Market, last: FloatArray, basis: float) -> FloatArray:
 
 
 def complete_bars(
-    market: Market, last: FloatArray, mark: FloatArray, funding: float | None
+    market: Market, last: base.FloatArray, mark: base.FloatArray, funding: float | None
 ) -> ShockBars:
     """Return bars with the mean volume of a month, and funding at the open of the last one."""
     n, recent = last.shape[1], market.volume[market.time > market.time[-1] - MONTH]
@@ -294,24 +276,24 @@ def slice_replay(scenario: Scenario, data: Market | None, interval: int) -> Shoc
         return None
     if scenario.asset != "any" and (scenario.asset == "stocks") != data.sessions:
         return None
-    start = to_nanoseconds(scenario.date)
-    stop = to_nanoseconds(scenario.until)
+    start = base.to_nanoseconds(scenario.date)
+    stop = base.to_nanoseconds(scenario.until)
     first = int(np.searchsorted(data.time, start))
     last = int(np.searchsorted(data.time, stop))
     if first < 1 or stop > data.end or first >= last:
         return None
     if data.interval != interval:
-        raise DataError(
+        raise base.DataError(
             f"data must have the bars of the run for a replay of {scenario.name!r}, "
-            f"{format_duration(interval)}, got {format_duration(data.interval)}"
+            f"{base.format_duration(interval)}, got {base.format_duration(data.interval)}"
         )
-    base = data.close[first - 1]
+    start_price = data.close[first - 1]
     part = slice(first, last)
     lead = data.time[first] - data.interval // 4
     events = (data.funding_time >= lead) & (data.funding_time < data.time[last - 1] + data.interval)
     return ShockBars(
-        last=np.array([getattr(data, name)[part] / base for name in PRICES]),
-        mark=np.array([getattr(data, name)[part] / base for name in MARKS]),
+        last=np.array([getattr(data, name)[part] / start_price for name in PRICES]),
+        mark=np.array([getattr(data, name)[part] / start_price for name in MARKS]),
         volume=data.volume[part],
         stamps=data.funding_time[events] - data.time[first],
         rates=data.funding_rate[events],
@@ -327,7 +309,7 @@ def go_on(market: Market, bars: ShockBars) -> Market:
     ahead["time"] = start + market.interval * np.arange(len(bars.volume), dtype=np.int64)
     ahead["volume"], ahead["funding_rate"] = bars.volume, bars.rates
     ahead["funding_time"] = np.asarray(start + bars.stamps, dtype=np.int64)
-    source = f"{market.source} and {len(bars.volume)} bars after {format_time(start)}"
+    source = f"{market.source} and {len(bars.volume)} bars after {base.format_time(start)}"
     has_mark = market.has_mark or not np.array_equal(bars.mark, bars.last)
     return append_bars(market, ahead, source, has_mark=has_mark)
 
@@ -365,7 +347,7 @@ def replay_crash(
     paths = read_days(scenario) if is_stocks else read_hours(scenario)
     if is_stocks != market.sessions or not fits or not paths:
         return None
-    coins = {name: find_coin(each.instrument) or name for name, each in markets.items()}
+    coins = {name: base.find_coin(each.instrument) or name for name, each in markets.items()}
     found = {}
     for name, each in markets.items():
         last, mark = fit_bars(paths.get(coins[name], paths[""]), market.interval / step)
@@ -379,7 +361,7 @@ def replay_crash(
     return found, f"history; {', '.join(strange)}{STANDS_IN}{', '.join(OTHERS)}"
 
 
-def read_hours(scenario: Scenario) -> dict[str, FloatArray]:
+def read_hours(scenario: Scenario) -> dict[str, base.FloatArray]:
     """Return bars of last prices and of marks, (2, 4, n), by coin; "" is the median of some."""
     rows = read_table("crash_hours.csv")
     rows = rows[rows["episode"] == scenario.name]
@@ -392,7 +374,7 @@ def read_hours(scenario: Scenario) -> dict[str, FloatArray]:
     return found
 
 
-def read_days(scenario: Scenario) -> dict[str, FloatArray]:
+def read_days(scenario: Scenario) -> dict[str, base.FloatArray]:
     """Return daily bars, (2, 4, n); marks are last prices."""
     rows = read_table("crash_days.csv")
     inside = (rows["date"] >= str(scenario.date)) & (rows["date"] < str(scenario.until))
@@ -400,7 +382,7 @@ def read_days(scenario: Scenario) -> dict[str, FloatArray]:
     return {"": np.stack([days, days])} if days.size else {}
 
 
-def fit_bars(path: FloatArray, ratio: float) -> FloatArray:
+def fit_bars(path: base.FloatArray, ratio: float) -> base.FloatArray:
     """Return bars (2, 4, n) of ``ratio`` times their length.
 
     Of several shorter ones, the first goes all the way, and the others stay at its close.

@@ -258,8 +258,8 @@ class Evaluator:
 
     @property
     def causality(self) -> str:
-        columns = self.checked if self._is_swept() else None
-        columns = columns or "columns checked in every run"
+        found = self.checked if self._is_swept() else None
+        columns = found or "columns checked in every run"
         if self.base.signal is not None:
             return f"{columns}; signal checked at both ends of its parameters, and in the best set"
         return engine.join_checks(columns, self.signal)
@@ -452,9 +452,9 @@ class PooledEvaluator(Evaluator):
             for name, (a, b) in spans.items()
         }
 
-    def check_causal(self, sets: Sets) -> None:
+    def check_causal(self, sets: Sets, first: int = 0, stop: int | None = None) -> None:
         for each in self.members.values():
-            each.check_causal(sets)
+            each.check_causal(sets, first, stop)
 
     def check_set(self, values: Mapping[str, Any]) -> None:
         for each in self.members.values():

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from backtest import base
-from backtest.base.result_parts import Head, Headline, Part, ShownChart, ShownTable
+from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.engine import as_of, count_periods, earn_cash, mark_samples, measure_years
 from backtest.market import Markets
@@ -324,7 +324,8 @@ def sum_moments(
 def build_parts(
     problem: Problem, groups: v.Groups, runs: Sequence[GroupRuns], skipped: int
 ) -> list[GroupPart]:
-    market, parts = problem.market, []
+    market = problem.market
+    parts: list[GroupPart] = []
     for group, each in enumerate(runs):
         first, stop = groups.span(group)
         free = sample_free(problem, first, stop)[skipped:]
@@ -590,7 +591,8 @@ class CrossValidation(v.Validation):
                  "time, each group under the winner of a split that did not train on it.", (
                      ShownTable(self.paths, "Paths", note, columns=measures),)),
             Part("spread", "Paths", "", (ShownTable(spread, "Paths",
-                 f"{base.capitalize(SPREAD)}: all are made of one history.", Head("of paths")),),
+                 f"{base.capitalize(SPREAD)}: all are made of one history.",
+                 base.Head("of paths")),),
                  "summary"),
             Part("choice", "What choosing was worth", "Winners of the train groups, in the test "
                  "groups.", (
@@ -598,7 +600,7 @@ class CrossValidation(v.Validation):
                                 "median set. Skill piles up at 1; noise is even.",
                                 counts, "bars", BARS,
                                 "rank of the winner out of sample", "splits", height=280),
-                     ShownTable(splits, "Splits", heads={"groups": Head("tested on groups")},
+                     ShownTable(splits, "Splits", heads={"groups": base.Head("tested on groups")},
                                 most=len(splits), is_searched=True))),
         ]  # fmt: skip
 

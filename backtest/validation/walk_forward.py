@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from backtest import base
-from backtest.base.result_parts import Head, Headline, Part, Shown, ShownTable
+from backtest.base.result_parts import Headline, Part, Shown, ShownTable
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.compare import find_growth, sample_returns, search_scale, show_accounts
 from backtest.engine import Result, Segment, merge_segments, run_switched
@@ -66,8 +66,8 @@ MOST_NOTES = 5
 MEASURES = ("cagr", "volatility", "sharpe", "max_drawdown", "total_return", "turnover", "fees",
             "funding", "liquidations")  # fmt: skip
 OF_SPANS = {
-    "train_start": Head("trained from", "UTC"),
-    "test_start": Head("tested from", "UTC"),
+    "train_start": base.Head("trained from", "UTC"),
+    "test_start": base.Head("tested from", "UTC"),
 }
 STABILITY = (
     "Range: of the winners between quartiles, as a share of the declared range, on its scale. "
@@ -649,7 +649,7 @@ class WalkForward(v.Validation):
             show_accounts(pd.DataFrame(units), {"re-tuned": "accent", "tuned once": "neutral"},
                           tuple(map(float, edges)), "Thin lines: parameters may change."),
             ShownTable(table, "Measures over all test spans", BESIDE,
-                       labels=Head("account"), columns=MEASURES),
+                       labels=base.Head("account"), columns=MEASURES),
         )  # fmt: skip
 
     def list_assumptions(self) -> tuple[str, ...]:

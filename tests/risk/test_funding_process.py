@@ -8,7 +8,7 @@ import pytest
 
 import backtest as bt
 from backtest import paths as models
-from backtest.risk.path_funding import FundingGrid, fit_process, regress, summarize_funding
+from backtest.risk.path_models import FundingGrid, fit_process, regress, summarize_funding
 from tests.risk.accounts import Hold, free_account, free_venue
 
 GBM = models.GBM(volatility=0.8)

@@ -10,8 +10,7 @@ from scipy.stats import beta
 import backtest as bt
 from backtest import paths as models
 from backtest.features import touch_distance, touch_probability
-from backtest.risk.liquidations import Scaled, estimate
-from backtest.risk.paths_runner import make_runner
+from backtest.risk.liquidations import Scaled, estimate, make_runner
 from backtest.strategies import Constant, TailHedge, VolTarget
 from tests import kit
 from tests.kit import check_refused

@@ -12,9 +12,9 @@ import backtest as bt
 from backtest import features, strategies
 from backtest import paths as models
 from backtest.features import touch_probability
+from backtest.risk.liquidations import make_runner
 from backtest.risk.path_models import PathModel, find_long_run, find_row_scale, fit_student_garch
 from backtest.risk.paths import MARKS, PRICES, factor_correlation
-from backtest.risk.paths_runner import make_runner
 from tests.kit import bars_market, check_refused, every_nth
 from tests.risk.accounts import free_account, free_venue, still_market
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 
 import numpy as np
 import pandas as pd
@@ -9,10 +10,9 @@ import pytest
 
 import backtest as bt
 from backtest.account.records import CASH
-from backtest.risk import stress_account
 from backtest.risk.paths import PRICES
 from backtest.risk.scenario import read_days, read_hours, replay_crash
-from backtest.risk.stress_account import NO_STOPS
+from backtest.risk.stress import NO_STOPS
 from backtest.strategies import Constant, VolTarget
 from tests import kit
 from tests.kit import check_refused
@@ -333,7 +333,7 @@ def test_scenarios_are_the_same_compiled_and_plain(monkeypatch):
 
 
 def test_instruments_that_ended_long_ago_are_left_out(monkeypatch):
-    monkeypatch.setattr(stress_account, "WARMUP", 20)
+    monkeypatch.setattr(sys.modules["backtest.risk.stress"], "WARMUP", 20)
     market = bt.Market.sample(bars=100)
     given = {"A": market, "B": market.prefix(60), "C": market}
     with pytest.warns(UserWarning, match="ends before"):

@@ -125,7 +125,7 @@ def take_block(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
 def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> int:
     """Pay and trade; return the lanes that pass this bar alone, and are kept as they were."""
     if is_whole(feed, lanes, t):
-        rare = find_lanes(lanes, r.LIVE) | find_lanes(lanes, r.ENDED)
+        rare: int = find_lanes(lanes, r.LIVE) | find_lanes(lanes, r.ENDED)
         keep_rare(lanes, rare, n, False)
         return rare
     event = lanes.cursor[r.EVENT]
