@@ -289,11 +289,13 @@ class Panel:
         )
         tally = start_tally(float(state.wallet[UNIT]), float(state.wallet[EQUITY]), self.first)
         width = setup.inputs.terms.rules.brackets.floors.shape[1]
-        deciders: Callable[[], engine.Deciders] = lambda: engine.make_deciders(  # noqa: E731 - at two places
-            setup.observed, self.markets, started=setup.inputs.started, width=width
-        )
+
+        def make_plain() -> engine.Deciders:
+            started = setup.inputs.started
+            return engine.make_deciders(setup.observed, self.markets, started=started, width=width)
+
         if not is_compiled:
-            return state, deciders(), tally
+            return state, make_plain(), tally
         n = len(self.markets)
         is_same = len({id(each.policy) for each in setup.observed[:n]}) == 1
         shown = setup.observed[:1] + setup.observed[n:] if is_same else setup.observed
@@ -304,7 +306,7 @@ class Panel:
             from backtest.engine import bind_compiled  # noqa: PLC0415 - numba
 
             policies = [(each.policy, tuple(each.columns)) for each in setup.observed]
-            return bind_compiled(deciders(), policies)
+            return bind_compiled(make_plain(), policies)
 
         pattern = self._find(self._deciders, (width, is_same, *kinds), bind, LANES)
         return state, engine.replace_policies(pattern, setup.observed, self._flatten(setup)), tally
