@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from llvmlite.binding import Linkage
+from llvmlite.binding import Linkage, parse_bitcode
 from numba.core.codegen import JITCodeLibrary
 from numba.core.registry import cpu_target
 
@@ -61,6 +61,31 @@ class LinkedLibrary(JITCodeLibrary):
 
 
 class WholeLibrary(JITCodeLibrary):
+    kept = b""
+
+    @classmethod
+    def _unserialize(cls, codegen: Any, state: Any) -> Any:
+        name, kind, data = state
+        if kind != "object":
+            return super()._unserialize(codegen, state)  # type: ignore[no-untyped-call]
+        self = codegen.create_library(name)
+        compiled, self.kept = data
+        self.enable_object_caching()
+        self._set_compiled_object(compiled)
+        self._finalize_final_module()
+        return self
+
+    def get_pointer_to_function(self, name: str) -> int:
+        engine: Any = self._codegen._engine
+        if self.kept and not engine.is_symbol_defined(name):  # numba has no list of kept names
+            return int(engine.get_function_address(name))
+        return super().get_pointer_to_function(name)  # type: ignore[no-any-return, no-untyped-call]
+
+    def _get_module_for_linking(self) -> Any:
+        if self._shared_module is None and self.kept:
+            self._shared_module = parse_bitcode(self.kept)  # few ask for it, and it takes long
+        return super()._get_module_for_linking()  # type: ignore[no-untyped-call]
+
     def finalize(self) -> None:
         functions = self._final_module.functions
         own = {each.name for each in functions if not each.is_declaration}
