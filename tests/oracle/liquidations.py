@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Any
 
 from tests.oracle.numbers import DAY, ONE, REMAINDER, TIE, ZERO, exact
 from tests.oracle.outcome import Event
@@ -290,30 +289,23 @@ class Liquidations(State):
 
     def next_step(
         self, point: Point, initial: Mapping[str, Decimal], *, is_alone: bool
-    ) -> tuple[Any, Decimal] | None:
+    ) -> tuple[Position, Decimal] | None:
         """The first step in the venue's order that raises M - level·R; alone, the step."""
-        weights, found = self.weigh(point), []
-        least = TIE * self.required(point)
+        weights = self.weigh(point)
+        steps = []
         for each in self.cross:
             value = point.marks[each.rank]
-            part = self.part_to_close(each, value, initial[each.name], weights)
-            if is_alone:
-                return each, part
-            gain = self.gain(each, part, point)
-            if gain > least:
-                found.append((self.rank_of(each, part, gain, point), each, part))
-        if len(found) < len(self.cross):
+            steps.append((each, self.part_to_close(each, value, initial[each.name], weights)))
+        if is_alone:
+            return steps[0]
+        gains = {each.name: self.gain(each, part, point) for each, part in steps}
+        passing = [step for step in steps if gains[step[0].name] > TIE * self.required(point)]
+        if len(passing) < len(steps):
             self.note("a step passed over")
-        found += self.steps_of_options(found, least, point)
-        if not found:
+        if not passing:
             self.note("no step raises the surplus")
-        return min(found, key=lambda step: step[0])[1:] if found else None
-
-    def steps_of_options(
-        self, found: Sequence[Any], least: Decimal, point: Point
-    ) -> list[tuple[tuple[Decimal, int], Any, Decimal]]:
-        """The steps of options that raise it, with their ranks."""
-        return []
+            return None
+        return min(passing, key=lambda step: self.rank_of(*step, gains, point))
 
     def weigh(self, point: Point) -> tuple[Decimal, Decimal, Decimal]:
         """Assets at their thresholds, debts at theirs, and the cash owed: the health of the pool.
@@ -347,12 +339,12 @@ class Liquidations(State):
         return self.required(point) - after + freed - loss - fee
 
     def rank_of(
-        self, position: Position, part: Decimal, gain: Decimal, point: Point
+        self, position: Position, part: Decimal, gains: Mapping[str, Decimal], point: Point
     ) -> tuple[Decimal, int]:
         """Where a position stands in the venue's order; ties in the order given."""
         leg = position.leg(point.marks[position.rank])
         by_kind = {
-            "most_relief": -gain / abs(part * leg.value),
+            "most_relief": -gains[position.name] / abs(part * leg.value),
             "largest_loss": position.profit(leg.value),
             "largest_requirement": -self.rule.requirement([leg], []),
             "largest_notional": -leg.notional,

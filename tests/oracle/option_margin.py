@@ -104,7 +104,7 @@ class OptionRule(Standard):
     def needed(
         self, legs: Sequence[Leg], assets: Sequence[Asset], held: Sequence[Holding], initial: bool
     ) -> Decimal:
-        found = super().needed(legs, assets, held, initial)
+        found = self.initial(legs, assets) if initial else self.requirement(legs, assets)
         return found + self.of_options(legs, [o for o in held if o.quantity != 0], initial)
 
     def of_options(self, legs: Sequence[Leg], held: Sequence[Holding], initial: bool) -> Decimal:
@@ -206,7 +206,11 @@ class OptionScenarios(Scenarios):
     counts = "net"
 
     def __init__(self, rule: Any) -> None:
-        super().__init__(rule)
+        self.rows = {
+            group: [tuple((*row, 0.0, 0.0)[:4]) for row in rows]
+            for group, rows in rule.moves.items()
+        }
+        super().__init__(rule_without_volatility(rule))
         self.shocks = rule.options
 
     def counted(self, held: Sequence[Holding]) -> Decimal:
@@ -216,38 +220,59 @@ class OptionScenarios(Scenarios):
         """B6: a scenario rule that holds one."""
         return any(o.quantity != 0 for o in held)
 
-    def shocked(self, held: Holding, move: Decimal) -> float | None:
+    def rows_of(self, group: str) -> list[tuple[float, ...]]:
+        return self.rows.get(group, self.rows.get("*"))
+
+    def shocked(self, held: Holding, move: float) -> float | None:
         """The volatility of a row: relative, by tenor, with a floor where it rises."""
-        if move == 0:
+        if move == 0.0:
             return None
         shocks, days = self.shocks, held.years * DAYS
         power = shocks.power[0] if days <= shocks.days else shocks.power[1]
         scale = (shocks.days / max(days, shocks.least_days)) ** power if power else 1.0
-        moved = held.option.volatility(held.moment) * max(0.0, 1.0 + float(move) * scale)
-        return max(moved, shocks.least_volatility) if move > 0 else moved
+        moved = held.option.volatility(held.moment) * max(0.0, 1.0 + move * scale)
+        return max(moved, shocks.least_volatility) if move > 0.0 else moved
 
-    def loss(self, group: str, legs: Sequence[Leg], cancelling: Decimal, *row: Decimal) -> Decimal:
-        move, weight, of_volatility, relief = (*row, ZERO, ZERO)[:4]
-        most = exact(self.shocks.futures_range)
-        linear = max(-most, min(most, move))
-        gain = sum((leg.change(linear) for leg in legs), linear * cancelling)
-        options = [o for o in self.held if self.group(o.name) == group]
-        for o in options:
-            gain += o.quantity * (o.value(move, self.shocked(o, of_volatility)) - o.value())
-        unit = options[0].index if options and options[0].option.is_coin else ONE
-        loss = -weight * gain
-        return max(ZERO, loss - relief / unit) if loss > 0 else loss
-
-    def worst(self, legs: Sequence[Leg], assets: Sequence[Asset]) -> Decimal:
-        return super().worst(legs, assets) + self.delta_charge(self.held)
+    def losses_with(
+        self, legs: Sequence[Leg], assets: Sequence[Asset], held: Sequence[Holding]
+    ) -> dict[str, list[Decimal]]:
+        groups = dict.fromkeys(self.group(leg.name) for leg in legs if leg.quantity != 0)
+        groups |= dict.fromkeys(asset.group for asset in assets)
+        groups |= dict.fromkeys(self.group(o.name) for o in held)
+        result, most = {}, exact(self.shocks.futures_range)
+        for group in groups:
+            inside = [leg for leg in legs if self.group(leg.name) == group]
+            options = [o for o in held if self.group(o.name) == group]
+            cancelling = sum((asset.value for asset in assets if asset.group == group), ZERO)
+            unit = options[0].index if options and options[0].option.is_coin else ONE
+            result[group] = []
+            for move, weight, of_volatility, relief in self.rows_of(group):
+                m = exact(move)
+                linear = max(-most, min(most, m))
+                gain = sum((leg.change(linear) for leg in inside), linear * cancelling)
+                for o in options:
+                    moved = o.value(m, self.shocked(o, of_volatility))
+                    gain += o.quantity * (moved - o.value())
+                loss = -exact(weight) * gain
+                if loss > 0:
+                    loss = max(ZERO, loss - exact(relief) / unit)
+                result[group].append(loss)
+        return result
 
     def needed(
         self, legs: Sequence[Leg], assets: Sequence[Asset], held: Sequence[Holding], initial: bool
     ) -> Decimal:
         """Factor, minimum, contingencies, and the charges on deltas and on shorts."""
-        self.held = [o for o in held if o.quantity != 0]
-        charge = exact(self.shocks.short_charge[initial]) * self.net_short(self.held)
-        return super().needed(legs, assets, held, initial) + charge
+        held = [o for o in held if o.quantity != 0]
+        losses = self.losses_with(legs, assets, held)
+        self.losses = lambda *_: losses
+        scanned = self.worst(legs, assets) + self.delta_charge(held)
+        del self.losses
+        factor, contingency = self.of_initial if initial else self.of_maintenance
+        gross = sum((leg.notional for leg in legs), ZERO)
+        total = max(factor * scanned, self.minimum * gross) + contingency * gross
+        total += self.pair_contingency * self.offsetting(legs)
+        return total + exact(self.shocks.short_charge[initial]) * self.net_short(held)
 
     def delta_charge(self, held: Sequence[Holding]) -> Decimal:
         least, yearly = self.shocks.delta_charge
@@ -266,6 +291,12 @@ class OptionScenarios(Scenarios):
             key = (self.group(o.name), o.years, o.option.strike)
             sums[key] = sums.get(key, ZERO) + o.units * o.unit_price()
         return sum((max(ZERO, -x) for x in sums.values()), ZERO)
+
+
+def rule_without_volatility(rule: Any) -> Any:
+    plain = {name: value for name, value in vars(rule).items() if name != "moves"}
+    moves = {group: [tuple(row[:2]) for row in rows] for group, rows in rule.moves.items()}
+    return type(rule)(**plain, moves=moves)
 
 
 def option_rule(rule: Any) -> Any:

@@ -20,8 +20,11 @@ from tests.oracle.numbers import (
     TIE,
     ZERO,
     exact,
+    find_signs,
+    largest_passing,
 )
 from tests.oracle.option_margin import Holding, Moment, OptionOrder, OptionState, option_rule
+from tests.oracle.orders import Order
 from tests.oracle.outcome import Event, Settlement
 from tests.oracle.position import Position
 from tests.oracle.state import Point
@@ -188,6 +191,34 @@ class OptionTrades(Account):
         ]
         return self.rule.matters(held)
 
+    def equity(self, point: Point) -> Decimal:
+        """B1: with all options at their marks."""
+        return super().equity(point) + self.worth_of_options(point)
+
+    def backing(self, point: Point) -> Decimal:
+        """B2: with the options that count."""
+        return super().backing(point) + self.rule.counted(self.holdings(point))
+
+    def required(
+        self,
+        point: Point,
+        sizes: Mapping[str, Decimal] | None = None,
+        amounts: Mapping[str, Decimal] | None = None,
+    ) -> Decimal:
+        """level·R."""
+        legs, held = self.legs(point, sizes or {}), self.holdings(point, amounts)
+        return self.level * self.rule.needed(legs, self.cancelling(point), held, False)
+
+    def initial(
+        self,
+        point: Point,
+        sizes: Mapping[str, Decimal] | None = None,
+        amounts: Mapping[str, Decimal] | None = None,
+    ) -> Decimal:
+        legs, held = self.legs(point, sizes or {}), self.holdings(point, amounts)
+        whole = self.rule.needed(legs, self.cancelling(point), held, True)
+        return whole if self.rule.has_scenarios else whole - self.withheld(point, sizes)
+
     def cross_fails(self, point: Point) -> bool:
         """The pool fails where M ≤ level·R; where all it has are longs, which are paid: under."""
         if self.cross or any(each.quantity < 0 for each in self.options):
@@ -288,9 +319,21 @@ class OptionTrades(Account):
             found.append((each, change, price))
         return found
 
-    def trade_options(self) -> list[OptionOrder]:
-        """Fill the reductions; what adds to an option waits for the common factor."""
-        orders, point = [], self.at_fills()
+    def fill_pending(self) -> None:
+        point = self.at_fills()
+        equity = self.equity(point)
+        replaced = self.force_reductions(point)
+        if equity <= 0:
+            return
+        deciding = [
+            each for each in self.present if each.name not in replaced and each.pending is not None
+        ]
+        increases, orders = [], []
+        for position, target, held in self.choose_orders(deciding, equity, point):
+            if target == 0 or (target * held > 0 and abs(target) <= abs(held)):
+                self.fill_to(position, target / abs(position.value("fill")))
+            else:
+                increases.append((position, target, held))
         for option, change, price in self.option_orders():
             held, after = option.quantity, option.quantity + change
             if after == 0 or (after * held > 0 and abs(after) <= abs(held)):
@@ -299,13 +342,95 @@ class OptionTrades(Account):
                 closing = -held if held * after < 0 else ZERO
                 fee = option.fee(price, self.index_of(option, point))
                 orders.append(OptionOrder(option, closing, change - closing, price, fee))
-        return orders
+        if increases or orders:
+            self.fill_all(increases, orders, equity, point)
 
-    def add_options(self, bought: Sequence[OptionOrder], factor: Decimal) -> None:
+    def fill_all(
+        self,
+        increases: Sequence[tuple[Position, Decimal, Decimal]],
+        bought: list[OptionOrder],
+        equity: Decimal,
+        point: Point,
+    ) -> None:
+        """Own limits, the balance, the common factor; then fills in order."""
+        orders = [self.cut_alone(*each, equity) for each in increases]
+        orders, bought = self.cut_both(orders, bought)
+        factor = self.factor_of_all(orders, bought, point)
+        if factor < 1:
+            self.note("shrunk by initial margin")
+        self.posts_in_full = True
+        for order in orders:
+            self.fill_to(order.position, order.quantity(factor))
+        self.posts_in_full = False
         for each in bought:
             change = each.quantity(factor) - each.option.quantity
             if abs(change) > TIE * abs(each.option.quantity):
                 self.trade_option(each.option, change, each.price)
+        self.lift_balance([order.position for order in orders])
+
+    def cut_both(
+        self, orders: list[Order], bought: list[OptionOrder]
+    ) -> tuple[list[Order], list[OptionOrder]]:
+        """Isolated margins and premiums take at most B less the fees of the cross increases."""
+        isolated = [order for order in orders if order.position.is_isolated]
+        fees = ZERO
+        for order in orders:
+            each = order.position
+            if not each.is_isolated and order.trades:
+                fees += order.rate * order.traded(ONE) * abs(order.filled) + each.order_fee
+                if each.is_spot and order.closing + order.adding > 0:
+                    fees += order.traded(ONE) * order.filled
+        paying = [each for each in bought if each.adding > 0]
+        fees += sum((abs(o.closing + o.adding) * o.fee for o in bought if o.adding < 0), ZERO)
+        taken = sum((order.opens_with() for order in isolated), ZERO)
+        taken += sum((o.adding * (o.price + o.fee) for o in paying), ZERO)
+        returned = sum(
+            (o.returns() if o.adding != 0 else max(o.returns(), ZERO) for o in isolated), ZERO
+        )
+        fees += sum((o.closing * o.price + abs(o.closing) * o.fee for o in paying), ZERO)
+        most = max(max(self.balance() - fees, ZERO) + returned, ZERO)
+        if taken <= most:
+            return orders, bought
+        self.note("cut by the balance")
+        if paying:
+            self.note("premiums cut by the balance")
+        share = most / taken
+        return (
+            [o._replace(adding=o.adding * share) if o in isolated else o for o in orders],
+            [o._replace(adding=o.adding * share) if o.adding > 0 else o for o in bought],
+        )
+
+    def factor_of_all(
+        self, orders: list[Order], bought: list[OptionOrder], point: Point
+    ) -> Decimal:
+        """The largest share of all increases with M ≥ initial(cross) after costs; else 0."""
+        orders = [order for order in orders if order.trades]
+        isolated = [order for order in orders if order.position.is_isolated]
+        cross = [order for order in orders if not order.position.is_isolated]
+        flips = [order.position.name for order in orders if order.closing != 0]
+        free = super().backing(point) - self.uncounted(point, flips)
+        free -= sum((order.position.order_fee for order in cross), ZERO)
+        at = point if self.rule.has_scenarios else self.at_limits(point, cross)
+
+        def sizes(factor: Decimal) -> dict[str, Decimal]:
+            return {order.position.name: order.quantity(factor) for order in cross}
+
+        def room(factor: Decimal) -> Decimal:
+            costs = (o.kappa * o.traded(factor) * abs(o.position.value("fill")) for o in cross)
+            taken = (factor * order.opens_with() - order.returns() for order in isolated)
+            left = free - sum(costs, ZERO) - sum(taken, ZERO)
+            left -= sum((each.paid(factor) for each in bought), ZERO)
+            amounts = {each.option.name: each.quantity(factor) for each in bought}
+            counted = self.rule.counted(self.holdings(point, amounts))
+            withheld = self.withheld(at, sizes(factor)) - self.withheld(point)
+            return left + counted - withheld - self.initial(at, sizes(factor), amounts)
+
+        signs = find_signs(lambda factor: self.rule.nets(self.legs(point, sizes(factor))))
+        edges = [] if self.rule.has_scenarios else self.edges_of(cross)
+        found = largest_passing(room, [*signs, *edges])
+        if found is None:
+            self.note("no increase passes")
+        return found or ZERO
 
 
 # ------------------------------------------------ walked through a bar, and liquidated (B6 and B7)
@@ -454,18 +579,30 @@ class OptionAccount(OptionTrades):
         self.started = {each.name: abs(each.quantity) for each in self.options}
         super().pool_steps(point, is_alone=is_alone and not self.has_options)
 
-    def steps_of_options(
-        self, found: Sequence[Any], least: Decimal, point: Point
-    ) -> list[tuple[tuple[Decimal, int], OptionState, Decimal]]:
-        is_last, steps = self.order == "futures_then_options" and bool(found), []
+    def next_step(
+        self, point: Point, initial: Mapping[str, Decimal], *, is_alone: bool
+    ) -> tuple[Any, Decimal] | None:
+        """The first step in the order that raises M - level·R, of positions and options."""
+        if not self.has_options:
+            return super().next_step(point, initial, is_alone=is_alone)
+        weights = self.weigh(point)
+        least = TIE * self.required(point)
+        found: list[tuple[tuple[Any, int], Any, Decimal]] = []
+        for each in self.cross:
+            value = point.marks[each.rank]
+            part = self.part_to_close(each, value, initial[each.name], weights)
+            gain = self.gain(each, part, point)
+            if gain > least:
+                found.append((self.rank_of(each, part, {each.name: gain}, point), each, part))
+        is_last = self.order == "futures_then_options" and bool(found)
         for option in () if is_last else self.options:
             if self.may_step(option):
                 part = self.part_of_option(option, point)
                 gain = self.gain_of_option(option, part, point)
                 if gain > least:
-                    steps.append((self.rank_of_option(option, part, gain, point), option, part))
+                    found.append((self.rank_of_option(option, part, gain, point), option, part))
                     self.note("an option may be stepped")
-        return steps
+        return min(found, key=lambda step: step[0])[1:] if found else None
 
     def may_step(self, option: OptionState) -> bool:
         """A short; a long if selling it raises M, or where neither position nor short is left."""
@@ -508,12 +645,12 @@ class OptionAccount(OptionTrades):
         return after - before
 
     def rank_of(
-        self, position: Position, part: Decimal, gain: Decimal, point: Point
+        self, position: Position, part: Decimal, gains: Mapping[str, Decimal], point: Point
     ) -> tuple[Decimal, int]:
         """Futures before options: those with the largest delta first, which is their notional."""
         if self.order == "futures_then_options":
             return -position.leg(point.marks[position.rank]).notional, position.rank
-        return super().rank_of(position, part, gain, point)
+        return super().rank_of(position, part, gains, point)
 
     def rank_of_option(
         self, option: OptionState, part: Decimal, gain: Decimal, point: Point

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tests.oracle.numbers import DUST, INFINITY, ONE, TIE, ZERO, exact, find_signs, largest_passing
 from tests.oracle.payments import Margins
@@ -96,16 +96,8 @@ class Orders(Margins):
                 self.fill_to(position, target / abs(position.value("fill")))
             else:
                 increases.append((position, target, held))
-        bought = self.trade_options()
-        if increases or bought:
-            self.fill_increases(increases, bought, equity, point)
-
-    def trade_options(self) -> list[Any]:
-        """What adds to options, as orders; what reduces them is filled."""
-        return []
-
-    def add_options(self, bought: Sequence[Any], factor: Decimal) -> None:
-        """Fill a part of what adds to options."""
+        if increases:
+            self.fill_increases(increases, equity, point)
 
     # ----- targets -----
 
@@ -254,23 +246,18 @@ class Orders(Margins):
     # ----- increases -----
 
     def fill_increases(
-        self,
-        increases: Sequence[tuple[Position, Decimal, Decimal]],
-        bought: list[Any],
-        equity: Decimal,
-        point: Point,
+        self, increases: Sequence[tuple[Position, Decimal, Decimal]], equity: Decimal, point: Point
     ) -> None:
         """Own limits, the balance, the common factor; then lots and fills in order."""
         orders = [self.cut_alone(*each, equity) for each in increases]
-        orders, bought = self.cut_to_balance(orders, bought)
-        factor = self.common_factor(orders, bought, point)
+        orders = self.cut_to_balance(orders)
+        factor = self.common_factor(orders, point)
         if factor < 1:
             self.note("shrunk by initial margin")
         self.posts_in_full = True
         for order in orders:
             self.fill_to(order.position, order.quantity(factor))
         self.posts_in_full = False
-        self.add_options(bought, factor)
         self.lift_balance([order.position for order in orders])
 
     def cut_alone(
@@ -320,13 +307,8 @@ class Orders(Margins):
             wallet -= position.fee * abs(position.quantity * filled)
         return wallet
 
-    def cut_to_balance(
-        self, orders: list[Order], bought: list[Any]
-    ) -> tuple[list[Order], list[Any]]:
-        """Isolated margins and premiums take at most B less the fees of the others, by one factor.
-
-        Those are the cross increases, and the options that are sold.
-        """
+    def cut_to_balance(self, orders: list[Order]) -> list[Order]:
+        """All isolated increases take at most B less the fees of the cross ones, by one factor."""
         isolated = [order for order in orders if order.position.is_isolated]
         fees = ZERO
         for order in orders:
@@ -335,31 +317,26 @@ class Orders(Margins):
                 fees += order.rate * order.traded(ONE) * abs(order.filled) + each.order_fee
                 if each.is_spot and order.closing + order.adding > 0:  # paid out of B
                     fees += order.traded(ONE) * order.filled
-        paying = [each for each in bought if each.adding > 0]
-        fees += sum((abs(o.closing + o.adding) * o.fee for o in bought if o.adding < 0), ZERO)
-        fees += sum((o.closing * o.price + abs(o.closing) * o.fee for o in paying), ZERO)
         taken = sum((order.opens_with() for order in isolated), ZERO)
-        taken += sum((o.adding * (o.price + o.fee) for o in paying), ZERO)
         returned = sum(  # what is cut to 0 binds nobody
             (o.returns() if o.adding != 0 else max(o.returns(), ZERO) for o in isolated), ZERO
         )
         most = max(max(self.balance() - fees, ZERO) + returned, ZERO)
         if taken <= most:
-            return orders, bought
-        self.note("premiums cut by the balance" if paying else "cut by the balance")
-        share = most / taken
-        return (
-            [o._replace(adding=o.adding * share) if o in isolated else o for o in orders],
-            [o._replace(adding=o.adding * share) if o in paying else o for o in bought],
-        )
+            return orders
+        self.note("cut by the balance")
+        return [
+            order._replace(adding=order.adding * most / taken) if order in isolated else order
+            for order in orders
+        ]
 
-    def common_factor(self, orders: list[Order], bought: list[Any], point: Point) -> Decimal:
+    def common_factor(self, orders: list[Order], point: Point) -> Decimal:
         """The largest share of all increases with M ≥ initial(cross) after costs; else 0."""
         orders = [order for order in orders if order.trades]
         isolated = [order for order in orders if order.position.is_isolated]
         cross = [order for order in orders if not order.position.is_isolated]
         flips = [order.position.name for order in orders if order.closing != 0]
-        free = self.backing_without(point) - self.uncounted(point, flips)
+        free = self.backing(point) - self.uncounted(point, flips)
         free -= sum((order.position.order_fee for order in cross), ZERO)
 
         at = point if self.rule.has_scenarios else self.at_limits(point, cross)
@@ -371,11 +348,8 @@ class Orders(Margins):
             costs = (o.kappa * o.traded(factor) * abs(o.position.value("fill")) for o in cross)
             taken = (factor * order.opens_with() - order.returns() for order in isolated)
             left = free - sum(costs, ZERO) - sum(taken, ZERO)
-            left -= sum((each.paid(factor) for each in bought), ZERO)
-            amounts = {each.option.name: each.quantity(factor) for each in bought}
-            counted = self.rule.counted(self.holdings(point, amounts))
             withheld = self.withheld(at, sizes(factor)) - self.withheld(point)
-            return left + counted - withheld - self.initial(at, sizes(factor), amounts)
+            return left - withheld - self.initial(at, sizes(factor))
 
         signs = find_signs(lambda factor: self.rule.nets(self.legs(point, sizes(factor))))
         edges = [] if self.rule.has_scenarios else self.edges_of(cross)
@@ -548,8 +522,8 @@ class RestingOrders(Orders):
         """All increases have their margin reserved together, or a common part of them."""
         if not orders:
             return
-        orders, _ = self.cut_to_balance(orders, [])
-        factor = self.common_factor(orders, [], point)
+        orders = self.cut_to_balance(orders)
+        factor = self.common_factor(orders, point)
         if factor < 1:
             self.note("resting orders shrunk together")
         for order in orders:

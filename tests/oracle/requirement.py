@@ -135,20 +135,7 @@ class Asset(NamedTuple):
     value: Decimal
 
 
-class Rule:
-    """A requirement: maintenance and initial margin of legs, assets and options."""
-
-    def counted(self, held: Sequence[Any]) -> Decimal:
-        """B2: what of the marks of options backs the account."""
-        return ZERO
-
-    def needed(
-        self, legs: Sequence[Leg], assets: Sequence[Asset], held: Sequence[Any], initial: bool
-    ) -> Decimal:
-        return self.initial(legs, assets) if initial else self.requirement(legs, assets)
-
-
-class Standard(Rule):
+class Standard:
     """``Brackets``: each position for itself."""
 
     has_scenarios = False
@@ -164,15 +151,15 @@ class Standard(Rule):
         return sum((leg.initial for leg in legs), ZERO)
 
 
-class Scenarios(Rule):
+class Scenarios:
     """``ScenarioMargin``: losses under moves of each group, row by row."""
 
     has_scenarios = True
-    held: Sequence[Any] = ()  # options
 
     def __init__(self, rule: Any) -> None:
         self.moves = {
-            group: [tuple(map(exact, row)) for row in rows] for group, rows in rule.moves.items()
+            group: [(exact(move), exact(weight)) for move, weight in rows]
+            for group, rows in rule.moves.items()
         }
         groups, products = rule.groups or {}, rule.products or {}
         self.group_of = {name: group for group, names in groups.items() for name in names}
@@ -189,19 +176,17 @@ class Scenarios(Rule):
 
     def losses(self, legs: Sequence[Leg], assets: Sequence[Asset]) -> dict[str, list[Decimal]]:
         """Losses by row of each group that holds something, be it collateral alone."""
-        names = [leg.name for leg in legs if leg.quantity != 0] + [o.name for o in self.held]
-        found = dict.fromkeys([*map(self.group, names), *(asset.group for asset in assets)])
-        for group in found:
+        held = dict.fromkeys(self.group(leg.name) for leg in legs if leg.quantity != 0)
+        held |= dict.fromkeys(asset.group for asset in assets)
+        result = {}
+        for group in held:
             inside = [leg for leg in legs if self.group(leg.name) == group]
             cancelling = sum((asset.value for asset in assets if asset.group == group), ZERO)
-            rows = self.moves.get(group, self.moves.get("*"))
-            found[group] = [self.loss(group, inside, cancelling, *row) for row in rows]
-        return found
-
-    def loss(
-        self, group: str, legs: Sequence[Leg], cancelling: Decimal, move: Decimal, weight: Decimal
-    ) -> Decimal:
-        return -weight * sum((leg.change(move) for leg in legs), move * cancelling)
+            result[group] = [
+                -weight * sum((leg.change(move) for leg in inside), move * cancelling)
+                for move, weight in self.moves.get(group, self.moves.get("*"))
+            ]
+        return result
 
     def worst(self, legs: Sequence[Leg], assets: Sequence[Asset]) -> Decimal:
         losses = self.losses(legs, assets)

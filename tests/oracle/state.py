@@ -191,16 +191,9 @@ class State:
         margined = (each for each in self.cross if not each.is_spot)
         return self.cash + sum((each.quantity * each.entry for each in margined), ZERO)
 
-    def holdings(self, point: Point, amounts: Mapping[str, Decimal] | None = None) -> list[Any]:
-        """The options that are held, or other amounts of them, for the requirement."""
-        return []
-
-    def worth_of_options(self, point: Point) -> Decimal:
-        return ZERO
-
     def equity(self, point: Point) -> Decimal:
-        """E: cash, cross positions, collateral in full, isolated backing, options (B1)."""
-        total = self.cash + self.in_full(point.assets) + self.worth_of_options(point)
+        """E: cash, cross positions, collateral in full, isolated backing."""
+        total = self.cash + self.in_full(point.assets)
         for each in self.held:
             value = point.marks[each.rank]
             total += each.backing(value) if each.is_isolated else each.quantity * value
@@ -214,14 +207,7 @@ class State:
         return sum((a.amount * p for a, p in zip(self.assets, prices, strict=True)), ZERO)
 
     def backing(self, point: Point) -> Decimal:
-        """M: cash, cross positions, collateral at its rate; long spot legs less their haircut.
-
-        With the options that count (B2).
-        """
-        return self.backing_without(point) + self.rule.counted(self.holdings(point))
-
-    def backing_without(self, point: Point) -> Decimal:
-        """M without options."""
+        """M: cash, cross positions, collateral at its rate; long spot legs less their haircut."""
         total = sum((each.quantity * point.marks[each.rank] for each in self.cross), self.cash)
         pairs = zip(self.assets, point.assets, strict=True)
         return sum((asset.counted(price) for asset, price in pairs), total) - self.withheld(point)
@@ -247,25 +233,14 @@ class State:
         pairs = zip(self.assets, point.assets, strict=True)
         return [Asset(a.group, a.amount * p) for a, p in pairs if a.group is not None]
 
-    def required(
-        self,
-        point: Point,
-        sizes: Mapping[str, Decimal] | None = None,
-        amounts: Mapping[str, Decimal] | None = None,
-    ) -> Decimal:
-        """level·R; with other sizes of positions, and other amounts of options."""
-        legs, held = self.legs(point, sizes or {}), self.holdings(point, amounts)
-        return self.level * self.rule.needed(legs, self.cancelling(point), held, False)
+    def required(self, point: Point, sizes: Mapping[str, Decimal] | None = None) -> Decimal:
+        """level·R."""
+        legs = self.legs(point, sizes or {})
+        return self.level * self.rule.requirement(legs, self.cancelling(point))
 
-    def initial(
-        self,
-        point: Point,
-        sizes: Mapping[str, Decimal] | None = None,
-        amounts: Mapping[str, Decimal] | None = None,
-    ) -> Decimal:
+    def initial(self, point: Point, sizes: Mapping[str, Decimal] | None = None) -> Decimal:
         """initial(cross): by brackets that of a long spot leg contains its haircut."""
-        legs, held = self.legs(point, sizes or {}), self.holdings(point, amounts)
-        whole = self.rule.needed(legs, self.cancelling(point), held, True)
+        whole = self.rule.initial(self.legs(point, sizes or {}), self.cancelling(point))
         return whole if self.rule.has_scenarios else whole - self.withheld(point, sizes)
 
     def surplus(self, point: Point) -> Decimal:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.account.test_options import BY_SCENARIOS, PER_OPTION, option
-from tests.agreement import Bar, asset, bracket, flat, make_scene, near, scene, tape
+from tests.agreement import Bar, asset, bracket, flat, near, scene, tape
 from tests.cases import PortfolioCase, Tape
 from tests.option_cases import OptionCase
 from tests.oracle import Event, Outcome, simulate
@@ -357,11 +357,13 @@ def test_the_best_price_of_what_an_order_increased_is_that_of_any_position():
 
 def test_a_take_profit_comes_before_a_fill_and_cancels_it():
     """A hedge of a short goes to the highs first: the long sells at 105 and buys nothing at 98."""
-    case = make_scene(
-        ([flat(100), (100, 100, 97, 100), (100, 106, 97, 98)], (1.0, 1.5, NAN)),
-        ([flat(100), (100, 103, 100, 100), (100, 110, 99, 100)], (3.0, NAN)),
-        signal=(1.0, -1.0),
-        take_profit=(0.05, None),
+    case = scene(
+        {
+            "A": tape([flat(100), (100, 100, 97, 100), (100, 106, 97, 98)], (1.0, 1.5, NAN)),
+            "B": tape([flat(100), (100, 103, 100, 100), (100, 110, 99, 100)], (3.0, NAN)),
+        },
+        {"A": 1.0, "B": -1.0},
+        take_profit={"A": 0.05, "B": None},
         venues=COARSE,
         **REST,
     )
@@ -447,8 +449,11 @@ def is_mirrored(event: Event, other: Event) -> bool:
 def both_ways(intrabar: str, bars: Sequence[Bar] = WIDE, **changes: Any) -> Outcome:
     """A 2x long and B 1x short of the same bars."""
     return walk(
-        make_scene(
-            (bars, (2.0, NAN)), (bars, (1.0, NAN)), signal=(1.0, -1.0), intrabar=intrabar, **changes
+        scene(
+            {"A": tape(bars, (2.0, NAN)), "B": tape(bars, (1.0, NAN))},
+            {"A": 1.0, "B": -1.0},
+            intrabar=intrabar,
+            **changes,
         )
     )
 
@@ -517,7 +522,8 @@ def test_a_hedge_is_ambiguous_where_each_at_its_worst_would_fail(stop, is_ambigu
 
 def test_a_bar_with_a_liquidation_of_the_pool_is_not_ambiguous():
     """10x long, 1x short: it fails along the path too."""
-    out = walk(make_scene((WIDE, (10.0, NAN)), (WIDE, (1.0, NAN)), signal=(1.0, -1.0)))
+    tapes = {"A": tape(WIDE, (10.0, NAN)), "B": tape(WIDE, (1.0, NAN))}
+    out = walk(scene(tapes, {"A": 1.0, "B": -1.0}))
     assert out.of_kind("liquidation")
     assert not any(out.ambiguous)
 
@@ -527,9 +533,9 @@ def test_accounts_that_are_long_throughout_are_never_ambiguous(low):
     """4x and 4x, and coins: the lows are where the path goes first."""
     bars = [flat(100), flat(100), (100, 110, low, 100)]
     coin = tape([flat(50), flat(50), (50, 60, 45, 50)])
-    case = make_scene(
-        (bars, (4.0, NAN)),
-        (bars, (4.0, NAN)),
+    case = scene(
+        {"A": tape(bars, (4.0, NAN)), "B": tape(bars, (4.0, NAN))},
+        {"A": 1.0, "B": 1.0},
         collateral=[(asset("COIN", 4.0, rate=0.9), coin)],
         negative_limit=0.0,
     )
