@@ -63,16 +63,7 @@ def describe_value(value: Any, seen: dict[int, int]) -> CodeText:
     if isinstance(value, type) and hasattr(value, "_fields"):
         place = f"{value.__module__}.{value.__qualname__}"  # compiled code refers to it there
         return CodeText(f"{place}{value._fields}")
-    return CodeText(write_table(value), is_complete=False)
-
-
-def write_table(value: Any) -> str:
-    if isinstance(value, dict):
-        pairs = (f"{key!r}: {write_table(each)}" for key, each in value.items())
-        return f"{{{', '.join(pairs)}}}"
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(write_table, value))}]"
-    return repr(value if isinstance(value, CONSTANTS) else type(value))
+    return CodeText(repr(type(value)), is_complete=False)
 
 
 def describe_bytecode(code: types.CodeType) -> str:
@@ -117,7 +108,7 @@ def name_callable(function: Any) -> str:
 
 def describe_callable(function: Any) -> str:
     if isinstance(function, types.FunctionType):
-        return describe_function(function, {}).text
+        return "\n".join([describe_function(function, {}).text, *describe_tables(function, set())])
     if isinstance(function, functools.partial):
         bound = sorted(function.keywords.items())
         return f"{describe_callable(function.func)} {function.args!r} {bound!r}"
@@ -125,6 +116,24 @@ def describe_callable(function: Any) -> str:
     kept = sorted(getattr(function, "__dict__", {}).items())
     is_plain = isinstance(rule, types.FunctionType)
     return f"{describe_callable(rule)} {kept!r}" if is_plain else repr(type(function))
+
+
+def describe_tables(function: types.FunctionType, seen: set[int]) -> Iterator[str]:
+    seen.add(id(function))
+    for name, value in sorted(find_references(function).items()):
+        if isinstance(value, (dict, list)):
+            yield f"{name}={write_table(value)}"
+        if isinstance(value, types.FunctionType) and id(value) not in seen:
+            yield from describe_tables(value, seen)
+
+
+def write_table(value: Any) -> str:
+    if isinstance(value, dict):
+        pairs = (f"{key!r}: {write_table(each)}" for key, each in value.items())
+        return f"{{{', '.join(pairs)}}}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(write_table, value))}]"
+    return repr(value if isinstance(value, CONSTANTS) else type(value))
 
 
 @functools.cache

@@ -56,7 +56,7 @@ from backtest.policy import Policy, sets_margin
 from backtest.venue import ScenarioMargin, Venue
 
 BARS = ("open", "high", "low", "close", "mark_open", "mark_high", "mark_low", "mark_close")
-SETTLEMENTS = ("funding_time", "funding_rate", "funding_mark", "funding_predicted")
+SETTLEMENTS = ("funding_time", "funding_rate", "funding_mark")
 
 
 def find_start_bar(market: Market | Markets, start: base.TimeLike | None) -> int:
