@@ -134,12 +134,6 @@ def format_hours(nanoseconds: float) -> str:
     return f"{hours:.3g} h" if hours < 48.0 else f"{hours / 24.0:.4g} d"
 
 
-def format_clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
 def format_pair(one: float, other: float) -> tuple[str, str]:
     for digits in DIGITS:
         texts = f"{one:,.{digits}g}", f"{other:,.{digits}g}"
@@ -253,16 +247,6 @@ HEADS: Mapping[str, Head] = {
     "p_failure_low": Head("interval", "", "chance", "p_failure_high"),
     "p_failure_high": Head("interval to", "", "chance"),
 }
-
-
-def format_table(table: pd.DataFrame, **styles: str) -> str:
-    shown = {}
-    for name, column in table.items():
-        head = find_head(str(name))
-        write = STYLES[styles.get(str(name), head.style)]
-        label = f"{name} a year" if head.unit == "per year" else name
-        shown[label] = [format_cell(value, write) for value in column]
-    return pd.DataFrame(shown, index=table.index).to_string()
 
 
 def find_head(name: str) -> Head:
