@@ -17,6 +17,8 @@ import pandas as pd
 
 from backtest import base
 from backtest.base.fields import NOT_NEGATIVE, POSITIVE
+from backtest.base.number_text import Head
+from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.base.units import DAY, MINUTE, TOLERANCE
 from backtest.crowd.crowd import (
     ARRAYS_OF_CROWD,
@@ -639,56 +641,56 @@ class Cascade(base.SettingsResult):
         fate = f"was liquidated in round {me['round']}" if me["liquidated"] else "survived"
         return f"The own account {fate}: {me['equity_before']:,.2f} became {me['equity']:,.2f}."
 
-    def list_numbers(self) -> list[base.Headline]:
+    def list_numbers(self) -> list[Headline]:
         shock, n = base.format_percent(self.shock), f"of {len(self.accounts):,} accounts"
         beyond = "losses beyond what backed the accounts"
         return [
-            base.Headline("move", "final move", self.move, "percent", f"shock {shock}"),
-            base.Headline("multiplier", "multiplier", self.multiplier, "decimals",
+            Headline("move", "final move", self.move, "percent", f"shock {shock}"),
+            Headline("multiplier", "multiplier", self.multiplier, "decimals",
                      "final move over shock", "less"),
-            base.Headline("reproduction", "reproduction", self.reproduction, "decimals",
+            Headline("reproduction", "reproduction", self.reproduction, "decimals",
                      "unstable from 1 on", "less"),
-            base.Headline("liquidated", "liquidated", self.liquidated, "count", n, "less"),
-            base.Headline("deficit", "deficit", self.deficit, "count", beyond, "less"),
+            Headline("liquidated", "liquidated", self.liquidated, "count", n, "less"),
+            Headline("deficit", "deficit", self.deficit, "count", beyond, "less"),
         ]  # fmt: skip
 
-    def list_parts(self) -> list[base.Part]:
+    def list_parts(self) -> list[Part]:
         ends = "Solid and dashed: before the shock, and where the cascade ended."
         price, fund = self.rounds["price"], self.rounds["insurance"]
         paid = pd.DataFrame({"money": self.payers()}).rename(index=PAYERS)
         paid["share"] = paid["money"] / max(self.deficit, 1e-300)
         return [
-            base.Part("ladder", "The ladder of liquidations", "What is liquidated at each price, "
+            Part("ladder", "The ladder of liquidations", "What is liquidated at each price, "
                  "before the shock.", (
-                base.ShownChart("ladder", "Notional liquidated by price", ends,
+                ShownChart("ladder", "Notional liquidated by price", ends,
                            self.ladder[["long", "short"]], "bars", {"long": "loss",
                            "short": "accent"}, "price", "notional",
                            marks=(self.price, self.final_price), has_legend=True,
                            height=320),
             )),
-            base.Part("rounds", "The rounds", "The price, and what each round liquidated.", (
-                base.ShownChart("rounds", "Price after each round", "Round 0 is the shock alone.",
+            Part("rounds", "The rounds", "The price, and what each round liquidated.", (
+                ShownChart("rounds", "Price after each round", "Round 0 is the shock alone.",
                            price, "points", x="round", y="price", size="half", height=280),
-                base.ShownChart("fund", "Insurance fund after each round", "Empty where the fund "
+                ShownChart("fund", "Insurance fund after each round", "Empty where the fund "
                            "is infinite.", fund, "steps", x="round", y="money", size="half",
                            height=280),
                 self._tabulate_rounds(),
             ), shows="both"),
-            base.Part("payers", "Who paid", "Where the deficit of bankrupt accounts went.",
-                 (base.ShownTable(paid, "Who paid", labels=base.Head("payer"),
-                             heads={"money": base.Head("money", "", "count")}),), shows="both"),
+            Part("payers", "Who paid", "Where the deficit of bankrupt accounts went.",
+                 (ShownTable(paid, "Who paid", labels=Head("payer"),
+                             heads={"money": Head("money", "", "count")}),), shows="both"),
         ]  # fmt: skip
 
-    def _tabulate_rounds(self) -> base.ShownTable:
+    def _tabulate_rounds(self) -> ShownTable:
         rounds, half = self.rounds, MOST_ROWS // 2
         titles = {"accounts": "accounts", "long": "longs", "short": "shorts",
                   "adl": "deleveraged", "insurance": "fund", "deficit": "deficit"}  # fmt: skip
-        heads = {name: base.Head(title, "", "count") for name, title in titles.items()}
+        heads = {name: Head(title, "", "count") for name, title in titles.items()}
         note = "Notionals at the price before the shock."
         if len(rounds) > MOST_ROWS:
             note += f" The first and last {half} of {len(rounds) - 1} rounds."
             rounds = pd.concat([rounds.head(half), rounds.tail(half)])
-        return base.ShownTable(rounds, "Rounds", note, base.Head("round", "", "count"), heads,
+        return ShownTable(rounds, "Rounds", note, Head("round", "", "count"), heads,
                           ("price", *titles))  # fmt: skip
 
 

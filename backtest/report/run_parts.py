@@ -12,6 +12,8 @@ import pandas as pd
 
 from backtest import base
 from backtest.account.records import MONEY_TERMS
+from backtest.base.number_text import Head
+from backtest.base.result_parts import Headline, Panel, Part, Shown, ShownChart, ShownTable
 from backtest.base.units import DAY
 from backtest.engine.option_trader import SCHEDULED
 from backtest.engine.run_data import explain_idle_options
@@ -55,7 +57,7 @@ PREMIUMS = "options_cost_annual"
 # ----------------------------------------------------------------------------------------- figures
 
 
-def list_numbers(result: Result) -> list[base.Headline]:
+def list_numbers(result: Result) -> list[Headline]:
     metrics, held = result.metrics, measure_holding(result)
     rates = find_cost_rates(result.tally, result.span)
     year = (
@@ -63,39 +65,39 @@ def list_numbers(result: Result) -> list[base.Headline]:
     )
     ruined = ", 0 after ruin" if metrics["ruined"] else ""
     numbers = [
-        base.Headline("total_return", "Return", metrics["total_return"], "percent",
+        Headline("total_return", "Return", metrics["total_return"], "percent",
                  f"{held.name} {base.format_percent(held.total_return)}", "more"),
-        base.Headline("cagr", "CAGR", metrics["cagr"], "percent", year, "more"),
-        base.Headline("sharpe", name_sharpe(metrics), metrics["sharpe"], "decimals",
+        Headline("cagr", "CAGR", metrics["cagr"], "percent", year, "more"),
+        Headline("sharpe", name_sharpe(metrics), metrics["sharpe"], "decimals",
                  f"{held.name} {base.format_number(held.sharpe)}{ruined}", "more"),
-        base.Headline("volatility", "Volatility", metrics["volatility"], "percent",
+        Headline("volatility", "Volatility", metrics["volatility"], "percent",
                  f"{held.name} {base.format_percent(held.volatility)}", "less"),
-        base.Headline("max_drawdown", "Worst drawdown", metrics["max_drawdown"], "percent",
+        Headline("max_drawdown", "Worst drawdown", metrics["max_drawdown"], "percent",
                  describe_drawdown(result), "less"),
-        base.Headline("calmar", "Calmar", metrics["calmar"], "decimals",
+        Headline("calmar", "Calmar", metrics["calmar"], "decimals",
                  "CAGR over the worst drawdown", "more"),
-        base.Headline("es_95", "Expected shortfall", metrics["es_95"], "percent",
+        Headline("es_95", "Expected shortfall", metrics["es_95"], "percent",
                  f"the worst twentieth of {result.manifest['sampling']} returns", "less"),
-        base.Headline("mean_leverage", "Leverage", metrics["mean_leverage"], "turns",
+        Headline("mean_leverage", "Leverage", metrics["mean_leverage"], "turns",
                  describe_leverage(result)),
-        base.Headline("liquidations", "Liquidations", metrics["liquidations"], "count",
+        Headline("liquidations", "Liquidations", metrics["liquidations"], "count",
                  describe_liquidations(result), "less"),
-        base.Headline("costs", "Costs", sum(rates[name] for name in COSTS), "percent",
+        Headline("costs", "Costs", sum(rates[name] for name in COSTS), "percent",
                  "of mean equity a year" + ", without premiums" * (PREMIUMS in metrics), "less"),
-        base.Headline("turnover", "Turnover", metrics["turnover"], "decimals",
+        Headline("turnover", "Turnover", metrics["turnover"], "decimals",
                  "times equity a year", "less"),
         describe_trips(result),
     ]  # fmt: skip
     if PREMIUMS in metrics:
         peak = base.format_number(metrics["peak_options_leverage"])
         numbers += [
-            base.Headline("mean_options_leverage", "Options by delta",
+            Headline("mean_options_leverage", "Options by delta",
                      metrics["mean_options_leverage"], "turns", f"mean; peak {peak}x"),
-            base.Headline(PREMIUMS, "Cost of options", metrics[PREMIUMS], "percent",
+            Headline(PREMIUMS, "Cost of options", metrics[PREMIUMS], "percent",
                      "of mean equity a year: premiums less proceeds, with fees", "less"),
         ]  # fmt: skip
     if diversity := result.diversity:
-        numbers.append(base.Headline("diversification_ratio", "Diversification",
+        numbers.append(Headline("diversification_ratio", "Diversification",
                                 diversity["diversification_ratio"], "decimals",
                                 "volatilities over that of the portfolio"))  # fmt: skip
     return numbers
@@ -142,14 +144,14 @@ def count(number: float) -> str:
     return f"{number:,.0f}" if number else ""
 
 
-def describe_trips(result: Result) -> base.Headline:
+def describe_trips(result: Result) -> Headline:
     found = result.trades.measures
     note = "round trips" + f", {found['open']:,.0f} open" * bool(found["open"])
     if found["trades"]:
         note += f", {base.format_percent(found['win_rate'])} won; profit factor "
         note += f"{base.format_number(found['profit_factor'])}; in the market at "
         note += f"{base.format_percent(found['time_in_market'])} of closes"
-    return base.Headline("trades", "Trades", found["trades"], "count", note)
+    return Headline("trades", "Trades", found["trades"], "count", note)
 
 
 # ----------------------------------------------------------------------------------- in sentences
@@ -309,35 +311,35 @@ def find_assumptions(result: Result) -> Iterator[str]:
 # ------------------------------------------------------------------------------------------- parts
 
 
-def list_parts(result: Result) -> list[base.Part]:
+def list_parts(result: Result) -> list[Part]:
     cuts = list_large_cuts(result)
     return [
-        base.Part("story", "The account's story", "The account from the first bar to the last.",
+        Part("story", "The account's story", "The account from the first bar to the last.",
              lambda: [draw_story(result)]),
-        base.Part("costs", "Costs", "From price to profit; the terms add up.",
+        Part("costs", "Costs", "From price to profit; the terms add up.",
              lambda: list_costs(result), "both"),
-        base.Part("drawdowns", "Drawdowns", "At bar closes, free of deposits.",
+        Part("drawdowns", "Drawdowns", "At bar closes, free of deposits.",
              lambda: list_falls(result)),
-        base.Part("risk", "Risk", "How close the account came to liquidation, and what did happen.",
+        Part("risk", "Risk", "How close the account came to liquidation, and what did happen.",
              lambda: list_risk(result)),
-        base.Part("liquidations", "Liquidations", "What was closed by force, and why.",
+        Part("liquidations", "Liquidations", "What was closed by force, and why.",
              lambda: list_liquidations(result), "both"),
         *list_option_parts(result),
-        base.Part("trades", "Trades", "After all costs; a year is that of the exit.",
+        Part("trades", "Trades", "After all costs; a year is that of the exit.",
              lambda: list_trades(result)),
-        base.Part("targets", "Targets",
+        Part("targets", "Targets",
              "How far each limit kept the account from the leverage that was "
              "asked for.", lambda: [tabulate_targets(result)], "both" if cuts else "page",
              is_folded=not cuts),
-        base.Part("happened", "Other events", "How often what else happened.",
+        Part("happened", "Other events", "How often what else happened.",
              lambda: [tabulate_events(result)], "summary"),
-        base.Part("exposure", "Exposure", "What was held, and which instruments carried the risk.",
+        Part("exposure", "Exposure", "What was held, and which instruments carried the risk.",
              lambda: list_exposure(result), is_folded=True),
-        base.Part("time", "Over time", "Monthly returns.",
+        Part("time", "Over time", "Monthly returns.",
              lambda: list_over_time(result), is_folded=True),
-        base.Part("events", "Event ledger", "All events in order. Search by any word.",
+        Part("events", "Event ledger", "All events in order. Search by any word.",
              lambda: [tabulate_ledger(result)], is_folded=True),
-        base.Part("measures", "All measures",
+        Part("measures", "All measures",
              "Money is in the settlement currency. docs/metrics.md "
              "defines each measure.", lambda: [tabulate_measures(result.metrics)], is_folded=True),
     ]  # fmt: skip
@@ -380,7 +382,7 @@ STORY = {
 }  # fmt: skip
 
 
-def draw_story(result: Result) -> base.ShownChart:
+def draw_story(result: Result) -> ShownChart:
     bars = result.bars
     table = pd.DataFrame({"account": bars["equity"].to_numpy(),
                           "drawdown": -bars["drawdown"].to_numpy() + 0.0},
@@ -394,12 +396,12 @@ def draw_story(result: Result) -> base.ShownChart:
         table["liquidation price"] = find_near(result)
         table["funding"] = np.cumsum(bars["funding"].to_numpy())
         table["fees, slippage, impact"] = np.cumsum(trading)
-        panels: tuple[base.Panel, ...] = (
-            base.Panel("Equity", ("account", "buy and hold 1x"), 2.6, scale="log"),
-            base.Panel("Drawdown", ("drawdown",), 1.0, percent=True, from_zero=True),
-            base.Panel("Leverage, turns of equity", ("leverage",), 1.3),
-            base.Panel("Price", ("mark price", "liquidation price"), 2.1, scale="log"),
-            base.Panel("Paid so far", ("funding", "fees, slippage, impact"), 1.1),
+        panels: tuple[Panel, ...] = (
+            Panel("Equity", ("account", "buy and hold 1x"), 2.6, scale="log"),
+            Panel("Drawdown", ("drawdown",), 1.0, percent=True, from_zero=True),
+            Panel("Leverage, turns of equity", ("leverage",), 1.3),
+            Panel("Price", ("mark price", "liquidation price"), 2.1, scale="log"),
+            Panel("Paid so far", ("funding", "fees, slippage, impact"), 1.1),
         )
         caption += (
             " Equity beside the same money in the instrument at 1x (price only, no costs). The "
@@ -410,16 +412,16 @@ def draw_story(result: Result) -> base.ShownChart:
         table["net"] = bars["net_leverage"].to_numpy()
         table["margin ratio"] = np.minimum(bars["margin_ratio"].to_numpy(), 1.5)
         panels = (
-            base.Panel("Equity", ("account",), 2.2, scale="log"),
-            base.Panel("Drawdown", ("drawdown",), 1.0, percent=True, from_zero=True),
-            base.Panel("Leverage, turns of equity", ("gross", "net"), 1.4),
-            base.Panel("Margin ratio of the cross positions: 100 % is liquidation",
+            Panel("Equity", ("account",), 2.2, scale="log"),
+            Panel("Drawdown", ("drawdown",), 1.0, percent=True, from_zero=True),
+            Panel("Leverage, turns of equity", ("gross", "net"), 1.4),
+            Panel("Margin ratio of the cross positions: 100 % is liquidation",
                   ("margin ratio",), 1.2, percent=True, from_zero=True),
         )  # fmt: skip
         caption += " Gross leverage adds all notionals, net their signs too."
     if len(bars) > 4000:
         caption += " Each line keeps the extremes of every pixel."
-    return base.ShownChart("story", "The account over time", caption, table, colors=STORY,
+    return ShownChart("story", "The account over time", caption, table, colors=STORY,
                       height=860, panels=panels, events=find_marks(result))  # fmt: skip
 
 
@@ -459,7 +461,7 @@ def find_marks(result: Result) -> pd.DataFrame:
 # ------------------------------------------------------------------------------------------- costs
 
 
-def list_costs(result: Result) -> list[base.Shown]:
+def list_costs(result: Result) -> list[Shown]:
     rows = list(list_statement(result))
     reserve = float(result.of_account("reserve")[-1])
     lines = {
@@ -470,12 +472,12 @@ def list_costs(result: Result) -> list[base.Shown]:
         **({"left in the reserve": (base.format_money(reserve), "")} if reserve > 0.0 else {}),
     }  # fmt: skip
     heads = {
-        "amount": base.Head("amount", "money", "money"),
-        "rate": base.Head("a year", "of equity", "percent"),
+        "amount": Head("amount", "money", "money"),
+        "rate": Head("a year", "of equity", "percent"),
     }
     statement = pd.DataFrame.from_dict(lines, orient="index", columns=["amount", "rate"])
     return [
-        base.ShownTable(statement, "Statement of the account", labels=base.Head("statement"),
+        ShownTable(statement, "Statement of the account", labels=Head("statement"),
         heads=heads), tabulate_instruments(result),
     ]  # fmt: skip
 
@@ -496,16 +498,16 @@ def format_signed(amount: float) -> str:
     return "0" if amount == 0.0 else f"{'+' if amount > 0.0 else ''}{base.format_money(amount)}"
 
 
-def tabulate_instruments(result: Result) -> base.ShownTable:
+def tabulate_instruments(result: Result) -> ShownTable:
     if result.has_one_position:
-        return base.ShownTable(None)
+        return ShownTable(None)
     table = result.attribution("instrument")
     dust = 1e-9 * float(np.max(np.abs(table.to_numpy()), initial=0.0))
     shown = table.where(table.abs() > dust, 0.0)
     shown = shown.loc[(shown != 0.0).any(axis=1), (shown != 0.0).any(axis=0)]
-    heads = {str(name): base.Head(str(name).replace("_", " "), "", "money") for name in shown}
+    heads = {str(name): Head(str(name).replace("_", " "), "", "money") for name in shown}
     note = "Costs are positive and subtracted. The row of the account belongs to no instrument."
-    return base.ShownTable(shown, "Money by instrument", note, base.Head("instrument"), heads,
+    return ShownTable(shown, "Money by instrument", note, Head("instrument"), heads,
                       empty="No instrument made or cost anything.")  # fmt: skip
 
 
@@ -525,40 +527,40 @@ def find_drawdowns(result: Result) -> pd.DataFrame:
     return falls
 
 
-def list_falls(result: Result) -> list[base.Shown]:
+def list_falls(result: Result) -> list[Shown]:
     falls = find_drawdowns(result)
     is_daily = result.span.is_daily
     shown = falls.assign(**{name: [format_close(each, is_daily=is_daily) for each in falls[name]]
                             for name in DATED})  # fmt: skip
     shown.index = pd.Index(range(1, len(shown) + 1), name="rank")
     heads = {
-        "depth": base.Head("depth", "", "percent"), "peak": base.Head("peak", "UTC"),
-        "trough": base.Head("trough", "UTC"), "recovery": base.Head("recovered", "UTC"),
-        "days_down": base.Head("falling", "days", "days"),
-        "days_under_water": base.Head("under water", "days", "days"),
+        "depth": Head("depth", "", "percent"), "peak": Head("peak", "UTC"),
+        "trough": Head("trough", "UTC"), "recovery": Head("recovered", "UTC"),
+        "days_down": Head("falling", "days", "days"),
+        "days_under_water": Head("under water", "days", "days"),
     }  # fmt: skip
     note = "One that has not recovered counts to the end."
     empty = "The account never closed below an earlier peak: there is no drawdown."
-    return [base.ShownTable(shown[[*heads]], "Worst drawdowns", note,
-                       base.Head("rank", "", "count"), heads, empty=empty)]  # fmt: skip
+    return [ShownTable(shown[[*heads]], "Worst drawdowns", note,
+                       Head("rank", "", "count"), heads, empty=empty)]  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------- over time
 
 
-def list_over_time(result: Result) -> list[base.Shown]:
+def list_over_time(result: Result) -> list[Shown]:
     months = monthly_returns(result.time, result.of_account("unit"), result.tally.first_unit)
     names = [*calendar.month_abbr[1:], "year"]
-    heads = {name: base.Head(name, "%", "points") for name in names}
+    heads = {name: Head(name, "%", "points") for name in names}
     note = "Simple returns of the unit value by calendar month, UTC, in per cent."
-    return [base.ShownTable(months.set_axis(names, axis=1), "Monthly returns", note,
-                       base.Head("year", "", "whole"), heads, is_tinted=True)]  # fmt: skip
+    return [ShownTable(months.set_axis(names, axis=1), "Monthly returns", note,
+                       Head("year", "", "whole"), heads, is_tinted=True)]  # fmt: skip
 
 
 # -------------------------------------------------------------------------------------------- risk
 
 
-def list_risk(result: Result) -> list[base.Shown]:
+def list_risk(result: Result) -> list[Shown]:
     bars = result.bars
     if "liquidation_price" not in bars:
         return []
@@ -572,9 +574,9 @@ def list_risk(result: Result) -> list[base.Shown]:
         index=base.utc_index(result.span.named),
     )
     panels = (
-        base.Panel("Margin ratio: 100 % is liquidation", ("margin ratio",), 1, True, True),
-        base.Panel("Distance to liquidation", ("distance",), 1, True, True),
-        base.Panel("Forecast: touched within a day", ("forecast",), 1, True, True),
+        Panel("Margin ratio: 100 % is liquidation", ("margin ratio",), 1, True, True),
+        Panel("Distance to liquidation", ("distance",), 1, True, True),
+        Panel("Forecast: touched within a day", ("forecast",), 1, True, True),
     )
     caption = (
         "The margin ratio is the maintenance requirement over what backs the position. The "
@@ -582,11 +584,11 @@ def list_risk(result: Result) -> list[base.Shown]:
         "it is out of reach. The forecast is the probability that it is touched."
     )
     colors = {"margin ratio": "accent", "distance": "accent", "forecast": "loss"}
-    return [base.ShownChart("closeness", "Closeness to liquidation", caption, table, colors=colors,
+    return [ShownChart("closeness", "Closeness to liquidation", caption, table, colors=colors,
                        height=480, panels=panels)]  # fmt: skip
 
 
-def list_liquidations(result: Result) -> list[base.Shown]:
+def list_liquidations(result: Result) -> list[Shown]:
     events = result.events
     is_hit = (events["kind"] == "liquidation").to_numpy()
     if not is_hit.any():
@@ -599,17 +601,17 @@ def list_liquidations(result: Result) -> list[base.Shown]:
         shown.insert(0, "instrument", events["instrument"][is_hit].astype(str))
     shown.index = pd.DatetimeIndex(events["time"][is_hit])
     heads = {
-        "price": base.Head("price", "", "price"), "amount": base.Head("notional", "", "money"),
-        "loss": base.Head("loss", "", "money"), "equity": base.Head("equity", "", "money"),
+        "price": Head("price", "", "price"), "amount": Head("notional", "", "money"),
+        "loss": Head("loss", "", "money"), "equity": Head("equity", "", "money"),
     }  # fmt: skip
-    table = base.ShownTable(shown, "Liquidations", labels=base.Head("bar", "UTC"), heads=heads)
+    table = ShownTable(shown, "Liquidations", labels=Head("bar", "UTC"), heads=heads)
     return [table, tabulate_contagion(result)]
 
 
-def tabulate_contagion(result: Result) -> base.ShownTable:
+def tabulate_contagion(result: Result) -> ShownTable:
     found = result.contagion()
     if not len(found):
-        return base.ShownTable(None)
+        return ShownTable(None)
     rows = {}
     for _, group in found.groupby("liquidation"):
         causes = group[group["share"] >= 0.005].sort_values("share", ascending=False)
@@ -625,9 +627,9 @@ def tabulate_contagion(result: Result) -> base.ShownTable:
         "A cause is a share of the fall of what backs the positions over their requirement since "
         "the last high of the account. Profit is since the entry, at the prices of the liquidation."
     )
-    return base.ShownTable(pd.DataFrame.from_dict(rows, orient="index"),
+    return ShownTable(pd.DataFrame.from_dict(rows, orient="index"),
                       "Causes of the liquidations of "
-                      "cross positions", note, base.Head("time", "UTC"))  # fmt: skip
+                      "cross positions", note, Head("time", "UTC"))  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------ trades
@@ -635,15 +637,15 @@ def tabulate_contagion(result: Result) -> base.ShownTable:
 FILLS_PER_TRIP = 20
 """Fills per round trip from which the page shows lots: the policy keeps its position adjusted."""
 GROUPED = {
-    "trades": base.Head("closed", "", "count"), "open": base.Head("open", "", "count"),
-    "win_rate": base.Head("win rate", "", "percent"),
-    "profit_factor": base.Head("profit factor", "", "decimals"),
-    "expectancy": base.Head("expectancy", "money", "money"),
-    "mean_win": base.Head("mean win", "money", "money"),
-    "mean_loss": base.Head("mean loss", "money", "money"),
-    "best": base.Head("best", "money", "money"), "worst": base.Head("worst", "money", "money"),
-    "longest_losing_run": base.Head("losing run", "trades", "count"),
-    "mean_days": base.Head("held", "days, mean", "decimals"),
+    "trades": Head("closed", "", "count"), "open": Head("open", "", "count"),
+    "win_rate": Head("win rate", "", "percent"),
+    "profit_factor": Head("profit factor", "", "decimals"),
+    "expectancy": Head("expectancy", "money", "money"),
+    "mean_win": Head("mean win", "money", "money"),
+    "mean_loss": Head("mean loss", "money", "money"),
+    "best": Head("best", "money", "money"), "worst": Head("worst", "money", "money"),
+    "longest_losing_run": Head("losing run", "trades", "count"),
+    "mean_days": Head("held", "days, mean", "decimals"),
 }  # fmt: skip
 VIEWS = {
     "trip": "A trade is a round trip, from flat to flat.",
@@ -660,7 +662,7 @@ def choose_trades(result: Result) -> Trades:
     return trades.lots("fifo") if is_adjusted else trades
 
 
-def list_trades(result: Result) -> list[base.Shown]:
+def list_trades(result: Result) -> list[Shown]:
     trades = choose_trades(result)
     closed = pd.DataFrame(trades)[(trades["ended"] != "open").to_numpy()]
     if closed.empty:
@@ -673,7 +675,7 @@ def list_trades(result: Result) -> list[base.Shown]:
     return [note, group_trades(trades)]
 
 
-def group_trades(trades: Trades) -> base.ShownTable:
+def group_trades(trades: Trades) -> ShownTable:
     several = ["instrument"] if trades["instrument"].nunique() > 1 else []
     rows = {"all": trades.measures.to_dict()}
     for by in ("year", "side", *several, "ended"):
@@ -683,8 +685,8 @@ def group_trades(trades: Trades) -> base.ShownTable:
     table = pd.DataFrame.from_dict(rows, orient="index")[[*GROUPED]].astype(np.float64)
     shown = table.loc[:, (table.fillna(0.0) != 0.0).any(axis=0)]
     heads = {str(name): GROUPED[str(name)] for name in shown}
-    return base.ShownTable(shown, "Measures of trades", "Profit factor: what winners made over "
-                      "what losers lost.", base.Head("trades"), heads)  # fmt: skip
+    return ShownTable(shown, "Measures of trades", "Profit factor: what winners made over "
+                      "what losers lost.", Head("trades"), heads)  # fmt: skip
 
 
 def name_groups(trades: Trades, by: Any) -> dict[str, Any]:
@@ -705,41 +707,39 @@ def list_large_cuts(result: Result) -> list[Any]:
     return [row for row in rows[1:] if row["cause"] != "all" and is_large(row, total)]
 
 
-def tabulate_targets(result: Result) -> base.ShownTable:
+def tabulate_targets(result: Result) -> ShownTable:
     rows = pd.DataFrame(list(result.target_cut_rows))
     if not len(rows):
-        return base.ShownTable(
-            rows, empty="The result was saved without how far its targets were cut."
-        )
+        return ShownTable(rows, empty="The result was saved without how far its targets were cut.")
     rows.index = pd.Index([WORDS.get(cause, "all decisions") for cause in rows["cause"]])
     means = ("mean_asked", "mean_held", "mean_shortfall", "mean_distance")
-    turns = {name: base.Head(name.removeprefix("mean_"), "mean", "turns") for name in means}
+    turns = {name: Head(name.removeprefix("mean_"), "mean", "turns") for name in means}
     heads = {
-        "instrument": base.Head("instrument"), "decisions": base.Head("decisions", "", "count"),
-        "share": base.Head("share", "", "percent"), **turns, "days": base.Head("days", "", "count"),
+        "instrument": Head("instrument"), "decisions": Head("decisions", "", "count"),
+        "share": Head("share", "", "percent"), **turns, "days": Head("days", "", "count"),
     }  # fmt: skip
     note = (
         "Leverage at the price of the fill, before its costs. Shortfall is what the limit took "
         "away, negative where it left more than was asked; distance is the same without sign."
     )
     shown = rows[[name for name in heads if name in rows]]
-    return base.ShownTable(shown, "Targets, and what was held", note, base.Head("limit"), heads)
+    return ShownTable(shown, "Targets, and what was held", note, Head("limit"), heads)
 
 
-def list_exposure(result: Result) -> list[base.Shown]:
+def list_exposure(result: Result) -> list[Shown]:
     if result.has_one_position:
         return []
     index, names = base.utc_index(result.span.named), list(result.names)
     risk = result.risk()[[*names, "diversification_ratio"]].set_axis(index)
     ratio = risk.rename(columns={"diversification_ratio": "ratio"})
-    panels = (base.Panel("Share of the variance", tuple(names), 2.2, percent=True),
-              base.Panel("Diversification ratio", ("ratio",)))  # fmt: skip
+    panels = (Panel("Share of the variance", tuple(names), 2.2, percent=True),
+              Panel("Diversification ratio", ("ratio",)))  # fmt: skip
     return [
-        base.ShownChart("exposure", "Exposure by instrument",
+        ShownChart("exposure", "Exposure by instrument",
                    "Notional over equity at closes: longs "
                    "are stacked above 0, shorts below.", result.exposures.set_axis(index), "area",
                    y="turns of equity", has_legend=True, height=340),
-        base.ShownChart("risk_shares", "Where the risk came from", "From exponentially weighted "
+        ShownChart("risk_shares", "Where the risk came from", "From exponentially weighted "
                    "covariances of mark returns with a half-life of 30 days. A share below 0 is a "
                    "hedge.", ratio, height=460, panels=panels),
     ]  # fmt: skip
@@ -773,7 +773,7 @@ def add_costs(events: pd.DataFrame) -> base.FloatArray:
     return np.where(has_cost, paid, np.nan)
 
 
-def tabulate_ledger(result: Result) -> base.ShownTable:
+def tabulate_ledger(result: Result) -> ShownTable:
     events = result.events
     rows = choose_rows(events)
     shown = events.loc[rows].assign(cost=add_costs(events)[rows])
@@ -791,10 +791,10 @@ def tabulate_ledger(result: Result) -> base.ShownTable:
         }
     ).set_axis([f"{each:%Y-%m-%d %H:%M}" for each in shown["time"]])
     heads = {
-        "price": base.Head("price", "", "price"), "quantity": base.Head("quantity", "contracts"),
-        "amount": base.Head("amount", "money", "money"),
-        "cost": base.Head("cost", "money", "money"),
-        "ratio": base.Head("margin ratio", "", "percent"),
+        "price": Head("price", "", "price"), "quantity": Head("quantity", "contracts"),
+        "amount": Head("amount", "money", "money"),
+        "cost": Head("cost", "money", "money"),
+        "ratio": Head("margin ratio", "", "percent"),
     }  # fmt: skip
     note = (
         "The time is the open of the bar in which it happened. The amount of a trade is its "
@@ -806,19 +806,19 @@ def tabulate_ledger(result: Result) -> base.ShownTable:
             f"{len(rows):,} of {total:,} events: every liquidation, stop, call and flow that "
             f"fits, and the largest fills and payments. All are in result.events. {note}"
         )
-    return base.ShownTable(table, "Events", note, base.Head("time", "UTC"), heads, most=MOST_ROWS,
+    return ShownTable(table, "Events", note, Head("time", "UTC"), heads, most=MOST_ROWS,
                       is_searched=True)  # fmt: skip
 
 
-def tabulate_events(result: Result) -> base.ShownTable:
+def tabulate_events(result: Result) -> ShownTable:
     counts = result.events["kind"].astype(str).value_counts(sort=False)
     told = (*COMMON, *PARTS_OF_TRADES, "liquidation")
     rare = counts[~counts.index.isin(told) & (counts > 0)]
     rare.index = pd.Index([str(name).replace("_", " ") for name in rare.index])
-    return base.ShownTable(rare.to_frame("times"), labels=base.Head("other events"), empty="")
+    return ShownTable(rare.to_frame("times"), labels=Head("other events"), empty="")
 
 
-def tabulate_measures(metrics: Mapping[str, float]) -> base.ShownTable:
+def tabulate_measures(metrics: Mapping[str, float]) -> ShownTable:
     rows = {
         name_measure(name) if name in ABOUT else name.replace("_", " "): {
             "value": format_measure(name, value) if name in ABOUT else base.format_number(value),
@@ -826,9 +826,9 @@ def tabulate_measures(metrics: Mapping[str, float]) -> base.ShownTable:
         }
         for name, value in metrics.items()
     }
-    heads = {"value": base.Head("value", "", "decimals"), "unit": base.Head("unit")}
-    return base.ShownTable(pd.DataFrame.from_dict(rows, orient="index"), "All measures", "",
-                      base.Head("measure"), heads)  # fmt: skip
+    heads = {"value": Head("value", "", "decimals"), "unit": Head("unit")}
+    return ShownTable(pd.DataFrame.from_dict(rows, orient="index"), "All measures", "",
+                      Head("measure"), heads)  # fmt: skip
 
 
 # -------------------------------------------------------------------------------------------- JSON
@@ -868,7 +868,7 @@ MONEY = (
 )  # fmt: skip
 
 
-def list_option_parts(result: Result) -> list[base.Part]:
+def list_option_parts(result: Result) -> list[Part]:
     if result.options is None:
         return []
     lead = (
@@ -876,43 +876,43 @@ def list_option_parts(result: Result) -> list[base.Part]:
         "profit each Greek explains."
     )
     return [
-        base.Part("costs of options", "Cost of options", "", lambda: list_tables(result), "both"),
-        base.Part("options", "Options over time", lead, lambda: list_charts(result)),
+        Part("costs of options", "Cost of options", "", lambda: list_tables(result), "both"),
+        Part("options", "Options over time", lead, lambda: list_charts(result)),
     ]
 
 
-def list_tables(result: Result) -> list[base.Shown]:
+def list_tables(result: Result) -> list[Shown]:
     legs = result.rolls("leg")
     legs = legs.iloc[: -1 if len(legs) == 2 else None]
     money = dict.fromkeys(TRADE_COSTS, "percent")
-    heads = {name: base.Head(name, "a year", style) for name, style in money.items()}
-    shown: list[base.Shown] = [
-        base.ShownTable(legs, "Cost by leg, of the mean equity", "Cost is premium less proceeds, "
-                   "and fees; the spread is what fills were worse than marks.", base.Head("leg"),
-                   {"rolls": base.Head("rolls", "", "count"), **heads}),
-        base.ShownTable(result.explained()[["price_pnl", *EXPLAINED]],
+    heads = {name: Head(name, "a year", style) for name, style in money.items()}
+    shown: list[Shown] = [
+        ShownTable(legs, "Cost by leg, of the mean equity", "Cost is premium less proceeds, "
+                   "and fees; the spread is what fills were worse than marks.", Head("leg"),
+                   {"rolls": Head("rolls", "", "count"), **heads}),
+        ShownTable(result.explained()[["price_pnl", *EXPLAINED]],
                    "Price profit of each option",
                    "Before fees, slippage and the costs of liquidations. The rests are "
                    f"{base.format_percent(result.metrics['unexplained_share'])} of what single "
-                   "options moved in single bars.", base.Head("option"),
-                   {name: base.Head("profit" if name == "price_pnl" else name, "money", "money")
+                   "options moved in single bars.", Head("option"),
+                   {name: Head("profit" if name == "price_pnl" else name, "money", "money")
                     for name in ("price_pnl", *EXPLAINED)}),
     ]  # fmt: skip
     if result.options is not None and result.options.hedged:
-        columns = {name: base.Head(name.replace("_", " "), "", "money") for name in MONEY}
+        columns = {name: Head(name.replace("_", " "), "", "money") for name in MONEY}
         table = result.hedging_error().T
         table = table.loc[[*MONEY, "volatility", "implied_volatility"]]
-        columns = {str(name): base.Head(str(name), "", "money") for name in table}
-        shown.append(base.ShownTable(
+        columns = {str(name): Head(str(name), "", "money") for name in table}
+        shown.append(ShownTable(
             table.set_axis([str(name).replace("_", " ") for name in table.index]),
             "Hedging error of each instrument", "The deviation is the standard deviation of the "
             "error; that expected is of a hedge at each close under normal returns.",
-            base.Head("money"), columns,
+            Head("money"), columns,
         ))  # fmt: skip
     return shown
 
 
-def list_charts(result: Result) -> Iterator[base.Shown]:
+def list_charts(result: Result) -> Iterator[Shown]:
     index = base.utc_index(result.span.named)
     table = result.greeks[["options_leverage", "net_delta", "gamma", "vega", "theta"]].set_axis(
         index
@@ -920,12 +920,10 @@ def list_charts(result: Result) -> Iterator[base.Shown]:
     table = table.rename(columns={"options_leverage": "options by delta", "net_delta": "net delta"})
     table["instruments, gross"] = result.bars["gross_leverage"].to_numpy()
     panels = (
-        base.Panel(
-            "Turns of equity:", ("options by delta", "instruments, gross", "net delta"), 1.6
-        ),
-        base.Panel("Gamma: change of delta in money, per 1 % of the price", ("gamma",)),
-        base.Panel("Vega: money per point of volatility", ("vega",)),
-        base.Panel("Theta: money per day", ("theta",)),
+        Panel("Turns of equity:", ("options by delta", "instruments, gross", "net delta"), 1.6),
+        Panel("Gamma: change of delta in money, per 1 % of the price", ("gamma",)),
+        Panel("Vega: money per point of volatility", ("vega",)),
+        Panel("Theta: money per day", ("theta",)),
     )
     caption = (
         "Greeks of all options at each close. Leverage by delta adds the absolute deltas of the "
@@ -933,19 +931,19 @@ def list_charts(result: Result) -> Iterator[base.Shown]:
         "with their signs."
     )
     colors = {"options by delta": "accent", "instruments, gross": "neutral", "net delta": "loss"}
-    yield base.ShownChart("greeks", "Greeks through time", caption, table, colors=colors,
+    yield ShownChart("greeks", "Greeks through time", caption, table, colors=colors,
                      height=680, panels=panels)  # fmt: skip
     yield tabulate_contracts(result)
     parts = result.explained("bar").cumsum().set_axis(index)
     parts = parts.rename(columns={"price_pnl": "price profit"})
-    yield base.ShownChart("explained", "Profit explained",
+    yield ShownChart("explained", "Profit explained",
                      "The parts add up to the price profit in "
                      "each bar: each Greek at its start times the move of forward, volatility or "
                      "time, and the rest.", parts[["price profit", *EXPLAINED]], y="money",
                      has_legend=True, height=340)  # fmt: skip
 
 
-def tabulate_contracts(result: Result) -> base.ShownTable:
+def tabulate_contracts(result: Result) -> ShownTable:
     table = result.rolls()
     names = [c if leg == SCHEDULED else f"{leg}:{c}"
              for leg, c in zip(table["leg"], table["contract"], strict=True)]  # fmt: skip
@@ -955,6 +953,6 @@ def tabulate_contracts(result: Result) -> base.ShownTable:
         "contracts": table["quantity"].where(table["side"] == "long", -table["quantity"]),
         **{name: table[name] for name in TRADE_COSTS},
     }).set_axis(names)  # fmt: skip
-    heads = {name: base.Head(name, "money", "money") for name in TRADE_COSTS}
+    heads = {name: Head(name, "money", "money") for name in TRADE_COSTS}
     note = "Premium and proceeds of what was sold are negative; an open one counts at its mark."
-    return base.ShownTable(shown, "Cost by roll", note, base.Head("contract"), heads)
+    return ShownTable(shown, "Cost by roll", note, Head("contract"), heads)

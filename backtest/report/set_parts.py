@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 
 from backtest import base
+from backtest.base.number_text import Head
+from backtest.base.result_parts import Headline, Part, Shown, ShownChart, ShownTable
 from backtest.engine import count_unfilled
 from backtest.measures import (
     check_metric,
@@ -208,7 +210,7 @@ def write_sweep_verdict(sweep: Sweep) -> str:
     )
 
 
-def list_sweep_numbers(sweep: Sweep) -> list[base.Headline]:
+def list_sweep_numbers(sweep: Sweep) -> list[Headline]:
     explored = explore_sweep(sweep)
     near, known = find_neighbors(explored), explored.values[np.isfinite(explored.values)]
     best, what = float(explored.values[explored.best]), name_measure(explored.name)
@@ -218,13 +220,13 @@ def list_sweep_numbers(sweep: Sweep) -> list[base.Headline]:
     around = explored.values[near][np.isfinite(explored.values[near])]
     beside = float(np.median(around)) if len(around) else math.nan
     return [
-        base.Headline(explored.name, f"Best {what}", best, note="by its own score", better=better,
+        Headline(explored.name, f"Best {what}", best, note="by its own score", better=better,
                  text=format_explored(explored, best)),
-        base.Headline("near", "Near it", beside, note=f"median of {near.sum():,}", better=better,
+        Headline("near", "Near it", beside, note=f"median of {near.sum():,}", better=better,
                  text=format_explored(explored, beside)),
-        base.Headline("all", "All sets", median, note=f"median of {len(explored.table):,}",
+        Headline("all", "All sets", median, note=f"median of {len(explored.table):,}",
                  better=better, text=format_explored(explored, median)),
-        base.Headline("ruined", "Ruined", float(explored.is_ruined.mean()), "percent", fates,
+        Headline("ruined", "Ruined", float(explored.is_ruined.mean()), "percent", fates,
         "less"),
     ]  # fmt: skip
 
@@ -243,11 +245,11 @@ def list_sweep_notices(sweep: Sweep) -> tuple[str, ...]:
     return tuple(notices)
 
 
-def list_sweep_parts(sweep: Sweep) -> list[base.Part]:
+def list_sweep_parts(sweep: Sweep) -> list[Part]:
     explored = explore_sweep(sweep)
     lead = f"Ranked by {name_measure(explored.name)}; ruined sets stand last."
     return [
-        base.Part("best", "The best sets", lead, lambda: [tabulate_sets(explored, TOP)], "both"),
+        Part("best", "The best sets", lead, lambda: [tabulate_sets(explored, TOP)], "both"),
         *list_landscape(explored, "sweep.table"),
     ]
 
@@ -261,21 +263,21 @@ def list_sweep_assumptions(sweep: Sweep) -> tuple[str, ...]:
 # --------------------------------------------------------------------------------------- landscape
 
 
-def list_landscape(explored: Explored, whole: str) -> list[base.Part]:
+def list_landscape(explored: Explored, whole: str) -> list[Part]:
     total = len(explored.table)
     note = f"The best {LISTED} of {total:,}: all are in {whole}." if total > LISTED else ""
     return [
-        base.Part("plateau", "The plateau around the best", "Whether the best set is one of many "
+        Part("plateau", "The plateau around the best", "Whether the best set is one of many "
              "good ones, or alone.", lambda: [tabulate_plateau(explored)], "both"),
-        base.Part("map", "Where the best lie", "By the first three parameters.",
+        Part("map", "Where the best lie", "By the first three parameters.",
              lambda: list_maps(explored)),
-        base.Part("sets", "All sets", "Search by any word or number.",
+        Part("sets", "All sets", "Search by any word or number.",
              lambda: [tabulate_sets(explored, LISTED)._replace(is_searched=True, note=note)],
              is_folded=True),
     ]  # fmt: skip
 
 
-def list_maps(explored: Explored) -> list[base.Shown]:
+def list_maps(explored: Explored) -> list[Shown]:
     return [draw_map(explored, x, y) for x, y in itertools.combinations(explored.varied[:3], 2)]
 
 
@@ -283,7 +285,7 @@ def draw_sweep_map(sweep: Sweep, x: str, y: str, metric: str) -> Any:
     return draw_chart(draw_map(explore_sweep(sweep, metric), x, y))
 
 
-def draw_map(explored: Explored, x: str, y: str) -> base.ShownChart:
+def draw_map(explored: Explored, x: str, y: str) -> ShownChart:
     across, along = explored.read_axis(x), explored.read_axis(y)
     width = len(across.words)
     place = along.cells * width + across.cells
@@ -301,15 +303,15 @@ def draw_map(explored: Explored, x: str, y: str) -> base.ShownChart:
         f"speck."
     )
     color = "accent" if explored.better > 0 else "loss"
-    return base.ShownChart(f"map-{x}-{y}", f"{what} by {x} and {y}", caption, table, "heat",
+    return ShownChart(f"map-{x}-{y}", f"{what} by {x} and {y}", caption, table, "heat",
                       colors={what: color}, size="narrow", height=400)  # fmt: skip
 
 
-def tabulate_plateau(explored: Explored) -> base.ShownTable:
+def tabulate_plateau(explored: Explored) -> ShownTable:
     near = find_neighbors(explored)
     empty = "No other set is near the best: whether it is a plateau or a spike cannot be told."
     if not near.any():
-        return base.ShownTable(pd.DataFrame(), empty=empty)
+        return ShownTable(pd.DataFrame(), empty=empty)
     groups = {"its neighbors": near, "all": np.ones(len(near), dtype=np.bool_)}
     rows = {}
     for name, chosen in groups.items():
@@ -327,12 +329,12 @@ def tabulate_plateau(explored: Explored) -> base.ShownTable:
         "Neighbors differ from the best by at most a tenth of the range covered, or one step of "
         "the grid, in every parameter. A best far above them sits on a spike: it may be chance."
     )
-    heads = {str(name): base.Head(str(name), "", "decimals") for name in table}
-    return base.ShownTable(table, f"{name_measure(explored.name)} around the best", note,
-                      base.Head("sets"), heads)  # fmt: skip
+    heads = {str(name): Head(str(name), "", "decimals") for name in table}
+    return ShownTable(table, f"{name_measure(explored.name)} around the best", note,
+                      Head("sets"), heads)  # fmt: skip
 
 
-def tabulate_sets(explored: Explored, count: int) -> base.ShownTable:
+def tabulate_sets(explored: Explored, count: int) -> ShownTable:
     chosen = explored.table.iloc[explored.order[:count]]
     measures = [name for name in dict.fromkeys((explored.name, *SHOWN)) if name in chosen]
     names = explored.varied or list(explored.parameters)
@@ -345,11 +347,11 @@ def tabulate_sets(explored: Explored, count: int) -> base.ShownTable:
     if any(notes):
         table["note"] = notes
     table.index = pd.Index([f"{place:,}" for place in range(1, len(chosen) + 1)])
-    heads = {name: base.Head(name, str(explored.parameters[name]["unit"]),
+    heads = {name: Head(name, str(explored.parameters[name]["unit"]),
                         "decimals" if explored.table[name].dtype.kind in "fiu" else "number")
              for name in names}  # fmt: skip
-    heads |= {name: base.Head(name_measure(name), "", "decimals") for name in measures}
-    return base.ShownTable(table, "Best sets", "", base.Head("rank"), heads, most=LISTED)
+    heads |= {name: Head(name_measure(name), "", "decimals") for name in measures}
+    return ShownTable(table, "Best sets", "", Head("rank"), heads, most=LISTED)
 
 
 def read_rows(explored: Explored, count: int) -> list[dict[Any, float]]:
@@ -432,21 +434,21 @@ def list_study_assumptions(study: Study) -> tuple[str, ...]:
     )
 
 
-def list_study_numbers(study: Study) -> list[base.Headline]:
+def list_study_numbers(study: Study) -> list[Headline]:
     if not study.trials or study.best_trial < 0:
-        return [base.Headline("sets", "Sets", study.trials, "count", "none keeps the constraints")]
+        return [Headline("sets", "Sets", study.trials, "count", "none keeps the constraints")]
     explored, verdict = explore_study(study), study.verdict
     best = float(explored.values[study.best_trial])
-    found = [base.Headline("best", f"Best {name_measure(explored.name)}", best, note="search",
+    found = [Headline("best", f"Best {name_measure(explored.name)}", best, note="search",
                       better="more", text=format_explored(explored, best))]  # fmt: skip
     if verdict is not None:
         looks = {0: "never", 1: "once"}.get(verdict.looks, f"{verdict.looks:,} times")
         found += [
-            base.Headline("holdout", "On the holdout", verdict.holdout_score,
+            Headline("holdout", "On the holdout", verdict.holdout_score,
                      note=f"looked at {looks}", better="more", text=format_holdout(study)),
-            base.Headline("deflated_sharpe", "Deflated Sharpe", verdict.deflated_sharpe,
+            Headline("deflated_sharpe", "Deflated Sharpe", verdict.deflated_sharpe,
                      "probability", "probability that it is more than luck", "more"),
-            base.Headline("overfitting", "Overfitting", verdict.overfitting, "decimals",
+            Headline("overfitting", "Overfitting", verdict.overfitting, "decimals",
                      "probability that the best is no better than the median", "less"),
         ]  # fmt: skip
     return found
@@ -459,20 +461,20 @@ def format_holdout(study: Study) -> str:
     return base.format_number(math.nan if study.verdict is None else study.verdict.holdout_score)
 
 
-def list_study_parts(study: Study) -> list[base.Part]:
+def list_study_parts(study: Study) -> list[Part]:
     if not study.trials:
         return []
     explored = explore_study(study)
     luck = "What the winner is worth, given the number of trials."
     return [
-        base.Part("winner", "The winner", "In the search, and where it was not searched.",
+        Part("winner", "The winner", "In the search, and where it was not searched.",
              lambda: [tabulate_settings(study), tabulate_winner(study)], "both"),
-        base.Part("verdict", "How much of it is luck", luck, lambda: list_luck(study), "both"),
+        Part("verdict", "How much of it is luck", luck, lambda: list_luck(study), "both"),
         *list_landscape(explored, "study.table"),
     ]  # fmt: skip
 
 
-def list_luck(study: Study) -> list[base.Shown]:
+def list_luck(study: Study) -> list[Shown]:
     verdict = study.verdict
     if verdict is None or study.best_trial < 0:
         return ["The study is not finished, or no set keeps the constraints: there is no verdict."]
@@ -501,9 +503,9 @@ def list_luck(study: Study) -> list[base.Shown]:
         for name, (value, style, words) in known.items()
         if math.isfinite(value) and (value or name != "sets tried elsewhere")
     }
-    heads = {"value": base.Head("value", "", "decimals")}
+    heads = {"value": Head("value", "", "decimals")}
     table = pd.DataFrame.from_dict(rows, orient="index")
-    return [base.ShownTable(table, "How much of it is luck", "", base.Head(""), heads)]
+    return [ShownTable(table, "How much of it is luck", "", Head(""), heads)]
 
 
 def write_known(value: float, style: str) -> str:
@@ -512,7 +514,7 @@ def write_known(value: float, style: str) -> str:
     return base.format_percent(value) if style == "%" else f"{value:,{style}}"
 
 
-def tabulate_winner(study: Study) -> base.ShownTable:
+def tabulate_winner(study: Study) -> ShownTable:
     known: dict[str, Any] = {} if study.best is None else dict(study.best)
     holdout = {} if study.outcome is None else study.outcome.holdout
     every = dict.fromkeys((*COMPARED, *find_measures(study)))
@@ -525,14 +527,14 @@ def tabulate_winner(study: Study) -> base.ShownTable:
         for name in names
         if name in known
     }
-    heads = {name: base.Head(name, "", "decimals") for name in ("search", "holdout")}
+    heads = {name: Head(name, "", "decimals") for name in ("search", "holdout")}
     note = "The account begins with fresh capital at the first bar of the holdout."
     table = pd.DataFrame.from_dict(rows, orient="index") if rows else None
-    return base.ShownTable(table, "The winner, searched and held out" if holdout else "The winner",
-                      note if holdout else "", base.Head("measure"), heads)  # fmt: skip
+    return ShownTable(table, "The winner, searched and held out" if holdout else "The winner",
+                      note if holdout else "", Head("measure"), heads)  # fmt: skip
 
 
-def tabulate_settings(study: Study) -> base.ShownTable:
+def tabulate_settings(study: Study) -> ShownTable:
     values, rows = study.best_values if study.best is not None else {}, {}
     for each in study.facts["space"]["dimensions"]:
         if each["kind"] in ("float", "int"):
@@ -543,6 +545,6 @@ def tabulate_settings(study: Study) -> base.ShownTable:
                               "searched": span + (", log" if each["log"] else "")}  # fmt: skip
     for name, value in study.facts["space"].get("fixed", {}).items():
         rows[name] = {"value": base.format_value(value), "searched": "fixed"}
-    heads = {"value": base.Head("value", "", "decimals")}
-    return base.ShownTable(pd.DataFrame.from_dict(rows, orient="index") if values else None,
-                      "Parameters of the winner", "", base.Head("parameter"), heads)  # fmt: skip
+    heads = {"value": Head("value", "", "decimals")}
+    return ShownTable(pd.DataFrame.from_dict(rows, orient="index") if values else None,
+                      "Parameters of the winner", "", Head("parameter"), heads)  # fmt: skip

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 
 from backtest import base
+from backtest.base.number_text import Head
+from backtest.base.result_parts import Headline, Part, Shown, ShownChart, ShownTable
 from backtest.base.units import YEAR_DAYS
 from backtest.options import is_out_of_the_money
 from backtest.options.chain import CHECKS
@@ -21,38 +23,38 @@ REACH = 3.0
 """Standard deviations of log-moneyness that the charts show."""
 
 
-def list_numbers(found: Surface) -> list[base.Headline]:
+def list_numbers(found: Surface) -> list[Headline]:
     tenor = found.headline_tenor
     days = f"{YEAR_DAYS * tenor:.3g} days"
     skew = found.skew(tenor)
     return [
-        base.Headline("atm", f"at the money, {days}", found.atm(tenor), "percent", "a year"),
-        base.Headline("skew", "skew, 25 delta", skew, note=f"put less call, {days}",
+        Headline("atm", f"at the money, {days}", found.atm(tenor), "percent", "a year"),
+        Headline("skew", "skew, 25 delta", skew, note=f"put less call, {days}",
                  text=f"{100 * skew:+.1f} points"),
-        base.Headline("vix", f"model-free, {days}", found.vix(tenor), "percent", "a year"),
-        base.Headline("inside", "quotes that contain the fit", found.inside, "percent",
+        Headline("vix", f"model-free, {days}", found.vix(tenor), "percent", "a year"),
+        Headline("inside", "quotes that contain the fit", found.inside, "percent",
                  "widened by half a point"),
     ]  # fmt: skip
 
 
-def list_parts(found: Surface) -> list[base.Part]:
+def list_parts(found: Surface) -> list[Part]:
     several = len(found.years) > 1
     parts = [
-        base.Part("quality", "Quality of the fit", "By expiry.",
+        Part("quality", "Quality of the fit", "By expiry.",
              lambda: [tabulate_fits(found), describe_arbitrage(found)], "both"),
-        base.Part("smiles", "Smiles", "Lines: the fit. Bars: bid to ask.",
+        Part("smiles", "Smiles", "Lines: the fit. Bars: bid to ask.",
              lambda: [draw_smile(found, place) for place in range(len(found.years))]),
-        base.Part("defects", "Data", "What the inspection of the quotes found.",
+        Part("defects", "Data", "What the inspection of the quotes found.",
              lambda: tabulate_defects(found)),
     ]  # fmt: skip
     if several:
-        parts.insert(1, base.Part("surface", "Surface",
+        parts.insert(1, Part("surface", "Surface",
                              "Volatility by moneyness and time to expiry.",
                              lambda: [draw_map(found)]))  # fmt: skip
     return parts
 
 
-def draw_smile(found: Surface, place: int) -> base.ShownChart:
+def draw_smile(found: Surface, place: int) -> ShownChart:
     row, smile = found.fits.iloc[place], found.smiles[place]
     part = found.quotes[found.quotes["expiry"] == row["expiry"]]
     money = float(np.sqrt(smile.total_variance(0.0)))
@@ -66,11 +68,11 @@ def draw_smile(found: Surface, place: int) -> base.ShownChart:
     table = pd.concat([fitted, quoted]).sort_index(kind="stable")
     title = f"{row['expiry']:%Y-%m-%d %H:%M}, {YEAR_DAYS * row['years']:.1f} days"
     caption = f"{100 * row['inside']:.0f} % of {row['quotes']} quotes contain the fit."
-    return base.ShownChart(f"smile-{place}", title, caption, table, "quotes", x="strike",
+    return ShownChart(f"smile-{place}", title, caption, table, "quotes", x="strike",
                       percent="y", y="a year", size="half", height=240)  # fmt: skip
 
 
-def draw_map(found: Surface) -> base.ShownChart:
+def draw_map(found: Surface) -> ShownChart:
     years = np.geomspace(found.years[0], found.years[-1], 24)
     steps = np.linspace(-2.5, 2.5, 41)
     rows: dict[Any, Any] = {}
@@ -83,11 +85,11 @@ def draw_map(found: Surface) -> base.ShownChart:
     index = pd.MultiIndex.from_tuples(list(rows), names=names)
     table = pd.DataFrame({"volatility": list(rows.values())}, index=index)
     caption = "% a year. Moneyness is ln(K / F) over the volatility at the money times root time."
-    return base.ShownChart("map", "Map of volatility", caption, table, "heat",
+    return ShownChart("map", "Map of volatility", caption, table, "heat",
                       colors={"volatility": "accent"}, height=380)  # fmt: skip
 
 
-def tabulate_fits(found: Surface) -> base.ShownTable:
+def tabulate_fits(found: Surface) -> ShownTable:
     fits = found.fits
     table = pd.DataFrame({
         "days": YEAR_DAYS * fits["years"], "forward": fits["forward"],
@@ -96,13 +98,13 @@ def tabulate_fits(found: Surface) -> base.ShownTable:
         "worst_error": fits["worst_error"], "least_density": fits["least_density"],
     }).set_axis([f"{each:%Y-%m-%d %H:%M}" for each in fits["expiry"]])  # fmt: skip
     heads = {
-        "days": base.Head("days", "", "days"), "forward": base.Head("forward", "", "price"),
-        "quotes": base.Head("quotes", "", "count"), "inside": base.Head("inside", "", "percent"),
-        "median_error": base.Head("median error", "", "percent"),
-        "worst_error": base.Head("worst error", "", "percent"),
+        "days": Head("days", "", "days"), "forward": Head("forward", "", "price"),
+        "quotes": Head("quotes", "", "count"), "inside": Head("inside", "", "percent"),
+        "median_error": Head("median error", "", "percent"),
+        "worst_error": Head("worst error", "", "percent"),
     }  # fmt: skip
     note = "Errors against the venue's marks, of two-sided quotes within 2.5 standard deviations."
-    return base.ShownTable(table, "Fits", note, base.Head("expiry"), heads)
+    return ShownTable(table, "Fits", note, Head("expiry"), heads)
 
 
 def describe_arbitrage(found: Surface) -> str:
@@ -111,16 +113,16 @@ def describe_arbitrage(found: Surface) -> str:
     return f"{text}{base.capitalize(describe_crossings(table))}."
 
 
-def tabulate_defects(found: Surface) -> Iterator[base.Shown]:
+def tabulate_defects(found: Surface) -> Iterator[Shown]:
     totals = found.inspection.total
     rows = pd.DataFrame({"rows": [totals[name] for name in CHECKS]},
                         index=[CHECKS[name].text for name in CHECKS])  # fmt: skip
-    count = {"rows": base.Head("rows", "", "count"), "count": base.Head("quotes", "", "count")}
-    yield base.ShownTable(rows[rows["rows"] > 0], "Inspection", "", base.Head("check"), count,
+    count = {"rows": Head("rows", "", "count"), "count": Head("quotes", "", "count")}
+    yield ShownTable(rows[rows["rows"] > 0], "Inspection", "", Head("check"), count,
                      empty="The inspection found nothing.")  # fmt: skip
     left = found.left_out["reason"].value_counts()
-    yield base.ShownTable(left.to_frame() if len(left) else None, "Left out of the fit", "",
-                     base.Head("reason"), count)  # fmt: skip
+    yield ShownTable(left.to_frame() if len(left) else None, "Left out of the fit", "",
+                     Head("reason"), count)  # fmt: skip
 
 
 def describe_quotes(found: Surface) -> str:

@@ -17,6 +17,8 @@ import pandas as pd
 
 from backtest import base
 from backtest.account import Account
+from backtest.base.number_text import Head
+from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.base.units import DAY
 from backtest.engine import (
     BatchLoop,
@@ -559,16 +561,16 @@ def tabulate_hazard(paths: Paths, events: PathEvents) -> pd.DataFrame:
 
 MONEY = "settlement currency"
 WEALTH = {
-    "equity_05": base.Head("5 % quantile", MONEY, "money"),
-    "equity_50": base.Head("median", MONEY, "money"),
-    "equity_95": base.Head("95 % quantile", MONEY, "money"),
-    "bad_debt": base.Head("expected bad debt", MONEY, "money"),
-    "days_to_liquidation": base.Head("median time to a liquidation", "days"),
+    "equity_05": Head("5 % quantile", MONEY, "money"),
+    "equity_50": Head("median", MONEY, "money"),
+    "equity_95": Head("95 % quantile", MONEY, "money"),
+    "bad_debt": Head("expected bad debt", MONEY, "money"),
+    "days_to_liquidation": Head("median time to a liquidation", "days"),
 }
 HAZARD = {
-    "at_risk": base.Head("not liquidated before", "paths", "count"),
-    "liquidated": base.Head("liquidated in it", "paths", "count"),
-    "hazard": base.Head("hazard", "share of those", "chance"),
+    "at_risk": Head("not liquidated before", "paths", "count"),
+    "liquidated": Head("liquidated in it", "paths", "count"),
+    "hazard": Head("hazard", "share of those", "chance"),
 }
 DAYS_SHOWN = 60
 
@@ -675,45 +677,45 @@ class LiquidationRisk(base.SettingsResult):
         no_fill = self.settings.get("no_fill")
         return (f"No order was filled on any path: {no_fill}.",) if no_fill else ()
 
-    def list_numbers(self) -> list[base.Headline]:
+    def list_numbers(self) -> list[Headline]:
         return [
-            base.Headline(f"p_liquidation_{name}", f"liquidated within {name}",
+            Headline(f"p_liquidation_{name}", f"liquidated within {name}",
                      float(row["p_liquidation"]), "chance", write_interval(row, "p_liquidation"),
                      "less")
             for name, row in self.table.iterrows()
         ]  # fmt: skip
 
-    def list_parts(self) -> list[base.Part]:
-        heads: dict[str, base.Head] = {}
+    def list_parts(self) -> list[Part]:
+        heads: dict[str, Head] = {}
         for kind in (kind for kind in EVENTS if not self.table[kind].isna().all()):
             low, high = f"{kind}_low", f"{kind}_high"
-            heads[kind] = base.Head(EVENTS[kind], "probability", "chance")
-            heads[low] = base.Head(f"{self._sure} interval of {EVENTS[kind]}", "", "chance", high)
+            heads[kind] = Head(EVENTS[kind], "probability", "chance")
+            heads[low] = Head(f"{self._sure} interval of {EVENTS[kind]}", "", "chance", high)
         fan = self.fan.rename(columns=lambda name: f"{str(name).removeprefix('equity_')} %")
         colors = {str(name): "accent" if name == "50 %" else "neutral" for name in fan}
         price = None if self.typical is None else self.typical["price"]
-        labels, fits = base.Head("horizon"), self.settings["paths"].get("funding_fit", {})
+        labels, fits = Head("horizon"), self.settings["paths"].get("funding_fit", {})
         return [
-            base.Part("horizons", "By horizon", "From the last close of the data on.", (
-                base.ShownTable(self.table, "Probabilities", labels=labels, heads=heads,
+            Part("horizons", "By horizon", "From the last close of the data on.", (
+                ShownTable(self.table, "Probabilities", labels=labels, heads=heads,
                            columns=tuple(heads)),
-                base.ShownTable(self.table, "Wealth at the horizon", labels=labels, heads=WEALTH,
+                ShownTable(self.table, "Wealth at the horizon", labels=labels, heads=WEALTH,
                            columns=tuple(WEALTH)),
                 *summarize_funding(fits),
             ), shows="both"),
-            base.Part("paths", "What happens on the way", "Wealth by time.", (
-                base.ShownChart("fan", "Wealth", "Quantiles of 5, 25, 50, 75 and 95 % at each "
+            Part("paths", "What happens on the way", "Wealth by time.", (
+                ShownChart("fan", "Wealth", "Quantiles of 5, 25, 50, 75 and 95 % at each "
                            "close.", fan, colors=colors, height=320),
-                base.ShownChart("typical", "The typical path to liquidation",
+                ShownChart("typical", "The typical path to liquidation",
                            "Mean price, over the last close, of the liquidated paths.", price,
                            colors={"price": "loss"}, height=260),
             )),
-            base.Part("hazard", "Hazard by day", "First liquidations, of those not liquidated "
+            Part("hazard", "Hazard by day", "First liquidations, of those not liquidated "
                  "before.", (
-                base.ShownChart("hazard", "Hazard", "Share of the accounts not liquidated before "
+                ShownChart("hazard", "Hazard", "Share of the accounts not liquidated before "
                            "that is liquidated in each day.", self.hazard["hazard"], "bars",
                            {"hazard": "loss"}, x="day", height=240),
-                base.ShownTable(self.hazard, "By day", labels=base.Head("day"), heads=HAZARD,
+                ShownTable(self.hazard, "By day", labels=Head("day"), heads=HAZARD,
                            most=DAYS_SHOWN, columns=tuple(HAZARD)),
             )),
         ]  # fmt: skip
@@ -939,28 +941,28 @@ class MaxLeverage(base.SettingsResult):
     def _drawn(self) -> Any:
         return next(iter(self.settings["paths"].values()))  # all models draw the same funding
 
-    def list_numbers(self) -> list[base.Headline]:
+    def list_numbers(self) -> list[Headline]:
         return [
-            base.Headline("leverage", f"largest {self.grid.index.name}", self.leverage,
+            Headline("leverage", f"largest {self.grid.index.name}", self.leverage,
                      note="worst model", better="more", text=f"{self.leverage:.3g}")
         ]  # fmt: skip
 
-    def list_parts(self) -> list[base.Part]:
+    def list_parts(self) -> list[Part]:
         size = str(self.grid.index.name)
         heads = {
-            "leverage": base.Head(size),
-            "p_liquidation_low": base.Head("95 % interval", "", "chance", "p_liquidation_high"),
-            "is_monotone": base.Head("rises with size throughout", "", "claim"),
-            "is_limited": base.Head("the largest allowed", "", "claim"),
+            "leverage": Head(size),
+            "p_liquidation_low": Head("95 % interval", "", "chance", "p_liquidation_high"),
+            "is_monotone": Head("rises with size throughout", "", "claim"),
+            "is_limited": Head("the largest allowed", "", "claim"),
         }
-        chart = base.ShownChart(
+        chart = ShownChart(
             "grid", "Probability by size", "On the first 2,000 paths of each model.", self.grid,
             x=size, y="probability", has_legend=True, height=320,
         )  # fmt: skip
-        models = base.ShownTable(self.table, labels=base.Head("model"), heads=heads)
+        models = ShownTable(self.table, labels=Head("model"), heads=heads)
         funding = summarize_funding(self._drawn.get("funding_fit", {}))
         lead = "All sizes see the same paths."
-        return [base.Part("models", "By model", lead, (models, chart, *funding), shows="both")]
+        return [Part("models", "By model", lead, (models, chart, *funding), shows="both")]
 
 
 @base.checked_only("compile", "progress", "overlay", "market")

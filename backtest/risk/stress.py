@@ -35,6 +35,8 @@ from backtest.account import (
     value_at,
 )
 from backtest.account.records import CONVERTED_SO_FAR, EQUITY, RESERVE
+from backtest.base.number_text import Head
+from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.base.units import DAY
 from backtest.engine import (
     AccountInputs,
@@ -514,51 +516,51 @@ class Stress(base.SettingsResult):
     def notices(self) -> tuple[str, ...]:
         return tuple(self.settings["not_counted"])
 
-    def list_numbers(self) -> list[base.Headline]:
+    def list_numbers(self) -> list[Headline]:
         if self.lost:
             return []
         loss, dead = self.table["loss"], int(self.table["liquidated"].sum())
         of = f"{dead} of {len(self.table)}"
         return [
-            base.Headline("liquidating", "scenarios that liquidate", dead, better="less", text=of),
-            base.Headline("worst_loss", "largest loss", float(loss.max()), "money",
+            Headline("liquidating", "scenarios that liquidate", dead, better="less", text=of),
+            Headline("worst_loss", "largest loss", float(loss.max()), "money",
                      str(loss.idxmax()), "less"),
         ]  # fmt: skip
 
-    def list_parts(self) -> list[base.Part]:
+    def list_parts(self) -> list[Part]:
         heads = {
-            **{name: base.Head(name, "money", "money")
+            **{name: Head(name, "money", "money")
                for name in ("loss", "fees", "slippage", "impact", "funding")},
-            "distance": base.Head("distance of the liquidation", "", "percent"),
-            "lost_to_adl": base.Head("lost to deleveraging", "money", "money"),
-            "lost_to_default": base.Head("lost to default", "money", "money"),
-            "margin_calls": base.Head("margin calls", "", "count"),
-            "break_even": base.Head("break-even move", "", "percent"),
-            "bars": base.Head("bars", "", "count"), "from": base.Head("bars from"),
-            "rules": base.Head("margin table of"),
+            "distance": Head("distance of the liquidation", "", "percent"),
+            "lost_to_adl": Head("lost to deleveraging", "money", "money"),
+            "lost_to_default": Head("lost to default", "money", "money"),
+            "margin_calls": Head("margin calls", "", "count"),
+            "break_even": Head("break-even move", "", "percent"),
+            "bars": Head("bars", "", "count"), "from": Head("bars from"),
+            "rules": Head("margin table of"),
         }  # fmt: skip
         front = ["equity", "loss", "liquidated", "break_even", "distance"]
         shown = self.table[[*front, *self.table.columns.difference(front, sort=False)]]
         sources = (f"{each['name']}: {each['source']}." for each in self.settings["scenarios"]
                    if each.get("source"))  # fmt: skip
-        ladder: tuple[base.ShownChart | base.ShownTable, ...] = ()
+        ladder: tuple[ShownChart | ShownTable, ...] = ()
         if self.ladder is not None:
             names = [str(name) for name in self.ladder.index.names[:2]]
             kind = "heat" if len(names) > 1 else "line"
             ladder = (
-                base.ShownChart("ladder", "Ladder",
+                ShownChart("ladder", "Ladder",
                            f"Loss of one-bar shocks, by {' and '.join(names)}.",
                            self.ladder["loss"], kind, {"loss": "loss"}, x="".join(names),
                            y="money" * (kind == "line"), height=340),
-                base.ShownTable(self.ladder, "Ladder", labels=base.Head(names[0]),
+                ShownTable(self.ladder, "Ladder", labels=Head(names[0]),
                            heads={"loss": heads["loss"]}),
             )  # fmt: skip
         return [
-            base.Part("scenarios", "Scenarios", "From the last close of the run on.", (
-                base.ShownTable(shown, "Scenarios", labels=base.Head("scenario"), heads=heads),
+            Part("scenarios", "Scenarios", "From the last close of the run on.", (
+                ShownTable(shown, "Scenarios", labels=Head("scenario"), heads=heads),
                 self._describe_leads(), *ladder,
             ), shows="page" if self.lost else "both"),
-            base.Part("sources", "Sources", "Where the figures of scenarios come from.",
+            Part("sources", "Sources", "Where the figures of scenarios come from.",
                  tuple(sources) or ("The scenarios are the user's.",)),
         ]  # fmt: skip
 
