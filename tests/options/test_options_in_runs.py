@@ -60,7 +60,7 @@ def test_options_that_are_never_held_change_no_byte(name):
 
 
 def make_snapshots(shift: float, changed: int, row: int, bars: int = 240) -> bt.Markets:
-    """Return a put with own rows, beside chains and surfaces of which one is shifted."""
+    """Return a put with rows of its own, and chains and surfaces, one of them shifted."""
     chain = make_chain(STAMPS, shift, changed)
     rows = chain.table[(chain.table.expiry == "2023-01-08 12:00") & (chain.table.kind == "put")]
     return make_markets(

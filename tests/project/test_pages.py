@@ -178,7 +178,7 @@ def test_the_cells_of_the_notebook_run_in_order(desk):
 
 SITE = [page for page in PAGES if page.parent.name == "docs"]
 FAST = ("tutorial",)
-"""The pages of which `make test` runs every block; of the others it runs the first."""
+"""`make test` runs every block of these pages, and the first of each other page."""
 
 
 def list_blocks():
