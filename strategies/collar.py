@@ -21,8 +21,6 @@ class Collar(OptionRule):
     fails_when: ClassVar[str] = (
         "A strong rise: the calls that paid for the puts take the gain above their strike."
     )
-    only_rolls: ClassVar[bool] = True
-    factors: ClassVar[tuple[str, ...]] = ("cover",)
     put_delta: Annotated[float, Range(0.01, 0.6, "absolute Black delta")] = 0.25
     call_delta: Annotated[float, Range(0.01, 0.6, "Black delta")] = 0.25
     tenor: Annotated[float, Range(1.0, 730.0, "days", log=True)] = 30.0

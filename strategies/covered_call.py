@@ -21,8 +21,6 @@ class CoveredCall(OptionRule):
     fails_when: ClassVar[str] = (
         "A fall and the rise after it: the loss is kept, and the gain above the strike is sold."
     )
-    only_rolls: ClassVar[bool] = True
-    factors: ClassVar[tuple[str, ...]] = ("cover",)
     delta: Annotated[float, Range(0.01, 0.6, "Black delta")] = 0.25
     tenor: Annotated[float, Range(1.0, 730.0, "days", log=True)] = 30.0
     roll: Annotated[float, Range(0.0, 365.0, "days")] = 1.0

@@ -19,8 +19,6 @@ class LongVolatility(OptionRule):
         "A market that moves less than implied volatility says, which is the usual one: both "
         "premiums decay."
     )
-    only_rolls: ClassVar[bool] = True
-    factors: ClassVar[tuple[str, ...]] = ("budget",)
     delta: Annotated[float, Range(0.01, 0.6, "absolute Black delta")] = 0.5
     tenor: Annotated[float, Range(1.0, 730.0, "days", log=True)] = 30.0
     roll: Annotated[float, Range(0.0, 365.0, "days")] = 7.0

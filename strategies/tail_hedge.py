@@ -25,8 +25,6 @@ class TailHedge(OptionRule):
         "A market that is calm, or falls slowly: each option expires worthless, and the budget of "
         "each roll is lost."
     )
-    only_rolls: ClassVar[bool] = True
-    factors: ClassVar[tuple[str, ...]] = ("budget", "cover")
     delta: Annotated[float, Range(-0.5, 0.5, "Black delta")] = -0.1
     tenor: Annotated[float, Range(1.0, 730.0, "days", log=True)] = 30.0
     roll: Annotated[float, Range(0.0, 365.0, "days")] = 7.0

@@ -19,7 +19,7 @@ from backtest.engine.option_inputs import MAY_SELL, CloseQuotes, check_order, re
 from backtest.engine.policies import ObservedPolicy
 from backtest.engine.run_data import RunOptions
 from backtest.market import Markets
-from backtest.policy import AccountView, Policy, orders_at_rolls, trades_nothing
+from backtest.policy import AccountView, Policy
 from backtest.venue import Option
 
 SCHEDULED, TOTAL = "schedule", "total"
@@ -120,7 +120,6 @@ class OptionChain(Mapping[str, ListedOption]):
         self._listed, self._quantities, self._policy, self._t = listed, quantities, policy, t
         self._contracts = {name: k for name, k in contracts.items() if alive[k]}
         self.instrument = instrument
-        self.rolled: dict[str, float] = {}
 
     def __getitem__(self, name: str) -> ListedOption:
         k, t, feed, seen = self._contracts[name], self._t, self._listed.feed, self._listed.seen
@@ -167,9 +166,6 @@ class OptionChain(Mapping[str, ListedOption]):
         is_held = name in self._contracts and self._quantities[k] != 0.0
         return self[name] if is_held else None
 
-    def quantity_of(self, k: int) -> float:
-        return float(self._quantities[k])
-
     def positions(self) -> list[ListedOption]:
         return [self[name] for name, k in self._contracts.items() if self._quantities[k] != 0.0]
 
@@ -199,7 +195,6 @@ class OptionChain(Mapping[str, ListedOption]):
     def roll(
         self, legs: Mapping[str, tuple[str, float, float]], tenor: float, roll: float
     ) -> dict[str, ListedOption]:
-        self.rolled |= dict.fromkeys(legs, roll)
         if not self.is_quoted:
             return {}
         held = [self.held(leg) for leg in legs]
@@ -207,40 +202,6 @@ class OptionChain(Mapping[str, ListedOption]):
             return {}
         found = {leg: self.choose(*spec, tenor, roll) for leg, spec in legs.items()}
         return {leg: each for leg, each in found.items() if each} if all(found.values()) else {}
-
-
-# ------------------------------------------------------------------------------ waiting for quotes
-
-
-class Wait(NamedTuple):
-    """A policy is not asked before bar ``bar``, unless one of its contracts is gone."""
-
-    bar: int
-    contracts: tuple[int, ...]
-
-
-def find_wait(
-    trader: OptionTrader, trade: Trade, chain: OptionChain, t: int, *, has_ordered: bool
-) -> Wait:
-    now, due = Wait(t, ()), len(trader.markets.time)
-    if not chain.rolled or not orders_at_rolls(trade.policy):
-        return now
-    feed, names = trader.listed.feed, trader.listed.names
-    owners = trader.listed.legs.owners
-    own = [k for k, (i, _) in owners.items() if i == trade.i and chain.quantity_of(k) != 0.0]
-    if not own and trades_nothing(trade.policy):
-        now = Wait(due, ())
-    held = [chain.held(leg) for leg in chain.rolled]
-    if has_ordered or not all(held) or trader.markets.listing.chains:
-        return now
-    numbers = [trade.contracts[each.name] for each in held if each is not None]
-    if {k for k in own if names[k] in chain} != {*numbers}:
-        return now  # what is left over is ordered to end
-    for k, roll in zip(numbers, chain.rolled.values(), strict=True):
-        days = np.round(YEAR_DAYS * feed.years_close[t + 1 :, k], 9)
-        ends = np.flatnonzero(~(days > roll) | np.isnan(feed.volatilities_close[t + 1 :, k]))
-        due = min(due, t + 1 + int(ends[0])) if len(ends) else due
-    return Wait(due, tuple(numbers))
 
 
 # -------------------------------------------------------------------------------------- the trader
@@ -268,16 +229,15 @@ class OptionTrader:
     ) -> None:
         self.markets, self.listed, self.trades = markets, listed, trades
         self.may_sell = may_sell
-        self.waits: dict[int, Wait] = {}
 
     def begin(self, feed: OptionFeed, state: AccountState, scratch: Scratch, tape: RunTape) -> None:
         self.feed, self.state, self.scratch, self.cursor = feed, state, scratch, tape.cursor
 
     def keep(self) -> list[Any]:
-        return [copy(each) for each in (*self.listed.legs, self.waits)]
+        return [copy(each) for each in self.listed.legs]
 
     def put_back(self, kept: list[Any]) -> None:
-        mine: list[Any] = [*self.listed.legs, self.waits]
+        mine: tuple[Any, ...] = self.listed.legs
         for each, before in zip(mine, kept, strict=True):
             each.clear()
             each.update(before)
@@ -293,18 +253,13 @@ class OptionTrader:
             leverage, t = decide(deciders, venue, i, time, local), int(self.cursor[0])
             if i < len(self.scratch.ordered):
                 self.scratch.ordered[i] = np.nan
-            if self.is_due(trade, t) and t + 1 < len(self.markets.time):
+            if t + 1 < len(self.markets.time):
                 rules = venue(min(i, len(self.state.margin) - 1)) if callable(venue) else venue
                 account = AccountView._make((*deciders.shown[:N_SHOWN], rules))
                 self.order(trade, read_bar(deciders, trade, time, local), account, t)
             return leverage
 
         return answer
-
-    def is_due(self, trade: Trade, t: int) -> bool:
-        wait = self.waits.get(trade.i)
-        held = self.state.options.positions.quantities
-        return wait is None or t >= wait.bar or any(held[k] == 0.0 for k in wait.contracts)
 
     def order(self, trade: Trade, bar: SeenBar, account: AccountView, t: int) -> None:
         state, listed = self.state, self.listed
@@ -324,7 +279,6 @@ class OptionTrader:
                 f"{format_time(int(self.markets.time[t]))} UTC: {wrong}"
             ) from None
         sell_leftovers(self, trade, chain, t)
-        self.waits[trade.i] = find_wait(self, trade, chain, t, has_ordered=bool(orders))
 
     def name_legs(self) -> list[tuple[int, str]]:
         return [(k, leg) for k, (_, leg) in self.listed.legs.owners.items()]

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from backtest.policy.error_location import bind_formula, explain_numba
     from backtest.policy.error_location import format_location, locate_numba_error
     from backtest.policy.formulas import find_fields, may_read_of_account
-    from backtest.policy.combinators import OptionRule, orders_at_rolls, trades_nothing
+    from backtest.policy.combinators import OptionRule
     from backtest.policy.policy import Bar, Columns, Parameter, Parameterized, Policy
     from backtest.policy.policy import check_columns, check_settings, copy_policy, find_policies
     from backtest.policy.policy import format_title, formula_for, formula_of, freeze

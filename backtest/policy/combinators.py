@@ -462,21 +462,7 @@ class OptionRule(Combinator):
 
     A subclass defines ``orders(self, bar, account, chain)``, which returns what ``option_orders``
     of a policy does. Orders of the policy inside are kept, so that rules can be stacked.
-
-    Attributes
-    ----------
-    only_rolls : bool
-        Whether ``orders`` is empty where ``chain.roll`` returns nothing. Such a rule is asked only
-        at the closes at which a roll may be due, which is faster. It does not hold for a subclass
-        that defines ``orders`` anew, unless that says so too.
-    factors : tuple of str
-        Names of parameters that multiply the quantities, such as a budget: if one of them is 0,
-        the rule orders nothing. With ``only_rolls`` it is then asked only until it holds nothing.
-        A subclass that defines ``orders`` anew says this anew, as it does ``only_rolls``.
     """
-
-    only_rolls: ClassVar[bool] = False
-    factors: ClassVar[tuple[str, ...]] = ()
 
     def combine(self, bar: Any, account: Any, asked: tuple[float, ...]) -> float:  # noqa: ARG002 - the signature of a formula
         """Return what the policy asks."""
@@ -519,25 +505,3 @@ class PartBar:
     def __getattr__(self, name: str) -> Any:
         own = f"{self.part}__{name}"
         return getattr(self.bar, own if hasattr(self.bar, own) else name)
-
-
-def orders_at_rolls(policy: Any) -> bool:
-    cls = policy if isinstance(policy, type) else type(policy)
-    inner = [part.policy for part in getattr(cls, "parts", ()) if trades_options(part.policy)]
-    return bool(find_stated(cls, "only_rolls")) and all(map(orders_at_rolls, inner))
-
-
-def trades_nothing(policy: Any) -> bool:
-    inner = [each for each in getattr(policy, "policies", ()) if trades_options(each)]
-    is_zero = any(getattr(policy, name) == 0.0 for name in find_stated(type(policy), "factors"))
-    return is_zero and all(map(trades_nothing, inner))
-
-
-def find_stated(cls: type, name: str) -> Any:
-    for base in cls.__mro__:
-        own = vars(base)
-        if name in own:
-            return own[name]
-        if "orders" in own or "option_orders" in own:
-            break
-    return getattr(OptionRule, name)

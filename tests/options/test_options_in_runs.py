@@ -388,35 +388,6 @@ def test_a_comparison_has_the_cost_of_protection():
     assert np.isnan(done.table["options_cost_annual"]["bare"])
 
 
-class EachClose(TailHedge):
-    only_rolls = False
-
-
-@pytest.mark.filterwarnings("ignore:volatility is flat")
-def test_a_rule_that_only_rolls_is_asked_only_where_a_roll_may_be_due():
-    """Also where the account is liquidated in between, and its put is sold."""
-    terms = {"delta": -0.3, "tenor": 5.0, "roll": 2.0, "budget": 0.05}
-    strikes = [27_000.0, 28_000.0, 29_000.0, 30_000.0]
-    options = bt.Option.grid(
-        "BTC", strikes=strikes, start="2023-01-03", end="2023-02-01", kinds=["put"]
-    )
-    account = bt.Account(capital=100_000.0, requirement="deribit-standard", band=0.05)
-    for leverage in (1.0, 30.0):
-        runs = [
-            bt.run(
-                make_markets(bars=240, options=options),
-                rule(Constant(leverage), **terms),
-                venue=make_venue(),
-                account=account,
-                compile=False,
-            )
-            for rule in (TailHedge, EachClose)
-        ]
-        first, second = (each.bars["equity"].to_numpy() for each in runs)
-        assert np.array_equal(first, second)
-        assert runs[0].events.equals(runs[1].events)
-
-
 COIN = bt.Option("BTC-27JAN23-30000-P")
 
 
