@@ -12,7 +12,7 @@ from backtest import base
 from backtest.account import Account, OptionFeed, make_option_feed
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.engine import quote_kernels
-from backtest.market import Markets, Panel, as_markets, find_clock
+from backtest.market import Markets, Panel, as_markets, find_clock, read_stamps
 from backtest.options import Chain, Surfaces, find_expiry
 from backtest.policy import OptionRule, trades_options
 from backtest.venue import (
@@ -267,7 +267,7 @@ def read_quote_rows(chain: Chain, option: Option) -> QuoteRows:
     _, begin = select_quoted(own, "half_spread")
     others = find_nearest(rows[rows["time"] < begin], option, expiry)
     return QuoteRows(
-        stamps=read_stamps(own),
+        stamps=list_times(own),
         bid=own["bid"].to_numpy(dtype=np.float64),
         ask=own["ask"].to_numpy(dtype=np.float64),
         mark=own["mark"].to_numpy(dtype=np.float64),
@@ -288,7 +288,7 @@ def list_implied(chain: Chain) -> pd.DataFrame:
     return found
 
 
-def read_stamps(rows: pd.DataFrame) -> base.IntArray:
+def list_times(rows: pd.DataFrame) -> base.IntArray:
     """Return the times of rows, UTC ns."""
     return np.asarray(pd.DatetimeIndex(rows["time"]).as_unit("ns").asi8)
 
@@ -303,7 +303,7 @@ def join_spreads(
 ) -> tuple[base.IntArray, base.FloatArray]:
     known, begin = select_quoted(own, name)
     found = pd.concat([others[others["time"] < begin], known])
-    return read_stamps(found), found[name].to_numpy(dtype=np.float64)
+    return list_times(found), found[name].to_numpy(dtype=np.float64)
 
 
 def find_nearest(rows: pd.DataFrame, option: Option, expiry: pd.Timestamp) -> pd.DataFrame:
@@ -550,7 +550,7 @@ def schedule_options(market: Any, given: Any) -> Any:
     if not isinstance(given, pd.DataFrame):
         refuse(f"must be a DataFrame by time and contract, got {base.repr_plain(given)}")
     check_columns(given, [*market.options])
-    check_times(given.index, market)
+    check_times(read_stamps(given.index, "option_quantities"), market)
     frame = pd.DataFrame(read_values(given), index=given.index, columns=given.columns).sort_index()
     found = market.with_markets({})
     found.listing = market.listing._replace(quantities=frame)
@@ -573,13 +573,7 @@ def check_columns(frame: pd.DataFrame, names: list[str]) -> None:
         refuse(f"must have one column for each option, got {twice!r} twice")
 
 
-def check_times(index: pd.Index, markets: Markets) -> None:
-    if not isinstance(index, pd.DatetimeIndex) or index.tz is None:
-        found = "no time zone" if isinstance(index, pd.DatetimeIndex) else type(index).__name__
-        refuse(f"must be indexed by time in UTC, got {found}; frame.tz_localize('UTC')")
-    if index.has_duplicates or index.hasnans:
-        refuse("must have one row for each time, got duplicates or NaT")
-    stamps: base.IntArray = np.asarray(index.as_unit("ns").asi8)
+def check_times(stamps: base.IntArray, markets: Markets) -> None:
     known = np.asarray(find_clock(markets).seen.time)
     inside = stamps[(stamps >= markets.start) & (stamps < markets.end)]
     if not len(inside):
