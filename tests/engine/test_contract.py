@@ -132,7 +132,7 @@ BROKEN = [
     (Ahead, "columns know the past only", "looks ahead: column 'next'"),
     (Peeking, "columns know the past only", "looks ahead: column 'next'"),
     (wrong("Changing", observe=change), "columns know the past only",
-     "observes other when the market ends with bar"),
+     "looks ahead: column 'next' at bar 0, 2023-01-01 differs when the market ends with bar"),
     (wrong("Negative", leverage=lambda self, bar, account: bar.open - bar.close), "runs",
      "a leverage must be at least 0"),
     (Raising, "runs", "Raising.leverage raised ZeroDivisionError"),
