@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from backtest.base import (
     to_plain,
     utc_index,
 )
+from backtest.engine.signals import join_checks
 from backtest.market import Market, describe_clock
 from backtest.policy import formula_of
 
@@ -39,62 +40,56 @@ NOT_IN_ID = (
 )  # fmt: skip
 
 
-class RunTerms(NamedTuple):
-    markets: Markets
-    policies: Mapping[str, Policy]
-    overlay: Policy | None
-    venues: Mapping[str, Venue]
-    account: Account
-    signal: str
-    sampling: str
-    calendar: str
-
-
 def write_manifest(
-    terms: RunTerms,
-    span: RunSpan,
-    *,
-    plain_because: str,
-    causality: str,
-    resumed: str | None,
-    benchmark: str | None,
-    compared_with: str,
+    setup: Any, span: RunSpan, *, calendar: str, plain_because: str, compared_with: str
 ) -> dict[str, Any]:
-    markets, venues, account = terms.markets, terms.venues, terms.account
-    is_panel = len(markets) > 1
-    market: Market | Markets = markets if is_panel else next(iter(markets.values()))
-    above = None if terms.overlay is None else describe_policy(terms.overlay)
-    facts = {
-        "data": {
-            **describe_data(market, account, span.start, span.closes),
-            **({} if is_panel or not markets.options else {"options": markets.listing.describe()}),
-        },
-        "policy": describe_policies(terms.policies),
-        **({} if above is None else {"overlay": above}),
-        "venue": describe_venue(venues if is_panel else next(iter(venues.values()))),
-        "account": account.to_dict(),
-        "signal": terms.signal,
-        "sampling": terms.sampling,
-        "calendar": terms.calendar,
-        "seed": None,
-        "resumed_from": resumed,
-        "versions": find_versions(),
-        **({} if benchmark is None else {"benchmark": benchmark}),
-    }
-    manifest: dict[str, Any] = to_plain(facts)
+    markets, venues, resume = setup.markets, setup.venues, setup.resume
+    is_panel, policies = len(markets) > 1, setup.policies
+    (name, venue), market = next(iter(venues.items())), next(iter(markets.values()))
     end = int(span.closes[-1])
+    has_options = bool(markets.options) and not is_panel
+    listed = {"options": markets.listing.describe()} if has_options else {}
+    manifest: dict[str, Any] = to_plain(
+        {
+            "data": describe_data(
+                markets if is_panel else market, setup.account, span.start, span.closes
+            )
+            | listed,
+            "policy": describe_policies(policies),
+            **({} if setup.overlay is None else {"overlay": describe_policy(setup.overlay)}),
+            "venue": describe_venue(venues if is_panel else venue),
+            "account": setup.account.to_dict(),
+            "signal": setup.describe_signal(),
+            "sampling": setup.sampling,
+            "calendar": calendar,
+            "seed": None,
+            "resumed_from": None if resume is None else resume.manifest["id"],
+            "versions": find_versions(),
+            **({} if setup.benchmark is None else {"benchmark": compared_with}),
+        }
+    )
     tables = {
-        name: describe_margin_tables(markets[name], venue, span.start, end)
-        for name, venue in venues.items()
+        each: describe_margin_tables(markets[each], own, span.start, end)
+        for each, own in venues.items()
     }
-    checked = {"compiled": plain_because or "yes", "causality": causality}
-    module = {"policy_module": type(next(iter(terms.policies.values()))).__module__}
-    aside: dict[str, Any] = {**module, "compared_with": compared_with, **checked}
-    if is_panel:
-        return {"id": compute_id(manifest), **manifest, **aside, "margin_table": tables}
-    (name,) = venues
-    used = list_tables(venues[name], market.time[market.time >= span.start])
-    aside |= {"margin_table": tables[name], "margin_tables": used}
+    checks = "; ".join(dict.fromkeys(each.causality for each in setup.observed))
+    aside: dict[str, Any] = {
+        "policy_module": type(next(iter(policies.values()))).__module__,
+        "compared_with": compared_with,
+        "compiled": plain_because or "yes",
+        "causality": join_checks(checks, setup.given),
+        "margin_table": tables if is_panel else tables[name],
+    }
+    if not is_panel:
+        time = market.time[market.time >= span.start]
+        aside["margin_tables"] = [
+            {
+                "of": table.since,
+                "from": format_time(int(time[table.first])),
+                "bars": table.stop - table.first,
+            }
+            for table in venue.in_use(time)
+        ]
     return {"id": compute_id(manifest), **manifest, **aside}
 
 
@@ -124,13 +119,14 @@ def describe_data(
 def describe_instrument(
     market: Market, account: Account, start: int, closes: IntArray
 ) -> dict[str, Any]:
+    last, flows = utc_index(market.time[-1:])[0], account.flows
     return {
         **describe_bars(market, start, closes),
         **describe_clock(market),
         "filled": dict(market.filled),
         "liquidations_tested_on": "mark prices" if market.has_mark else "last prices",
         "funding_events": len(market.funding_time),
-        "flows_after_the_end": count_later_flows(market, account),
+        "flows_after_the_end": 0 if flows is None else int((flows.index > last).sum()),
     }
 
 
@@ -196,17 +192,6 @@ def describe_margin_tables(market: Market, venue: Venue, start: int, end: int) -
     return "prices are synthetic" if market.synthetic else "in force"
 
 
-def list_tables(venue: Venue, time: IntArray) -> list[dict[str, object]]:
-    return [
-        {
-            "of": table.since,
-            "from": format_time(int(time[table.first])),
-            "bars": table.stop - table.first,
-        }
-        for table in venue.in_use(time)
-    ]
-
-
 def read_tables_in_use(manifest: Mapping[str, Any], venue: Venue) -> list[InUse]:
     if "margin_tables" in manifest:
         stamps = [to_nanoseconds(each["from"]) for each in manifest["margin_tables"]]
@@ -214,13 +199,6 @@ def read_tables_in_use(manifest: Mapping[str, Any], venue: Venue) -> list[InUse]
         start, end = (to_nanoseconds(manifest["data"][k]) for k in ("start", "end"))
         stamps = [start, *(each.end for each in venue.earlier if start < each.end < end)]
     return venue.in_use(np.array(stamps, dtype=np.int64))
-
-
-def count_later_flows(market: Market, account: Account) -> int:
-    if account.flows is None:
-        return 0
-    last = utc_index(market.time[-1:])[0]
-    return int((account.flows.index > last).sum())
 
 
 def hash_source(cls: type[Policy]) -> str:

@@ -12,17 +12,16 @@ import numpy as np
 from backtest.account.ledger import FILL
 from backtest.account.order_limits import ALL, ASKED, CAUSES, COUNT, CUT, DAYS, DISTANCE, HELD
 from backtest.account.pool_liquidation import CAUSED
-from backtest.base import FloatArray, IntArray, NoFillWarning, warn_caller
+from backtest.base import BoolArray, FloatArray, IntArray, NoFillWarning, warn_caller
 from backtest.engine.checks import warn_of_no_option, warn_of_outcome
 from backtest.engine.inputs import has_order_fee, read_assets, start_account_state
-from backtest.engine.manifest import RunTerms, write_manifest
+from backtest.engine.manifest import write_manifest
 from backtest.engine.record import Outcome
 from backtest.engine.result import Result
 from backtest.engine.run_closes import find_stands, share_causes
 from backtest.engine.run_data import Before, Quotes, read_options
-from backtest.engine.run_record import Benchmark, begin_moves
+from backtest.engine.run_record import begin_moves
 from backtest.engine.run_setup import Setup
-from backtest.engine.signals import join_checks
 from backtest.features import NOTHING_SEEN, forecast_volatility
 from backtest.market import label_names
 from backtest.measures import RunSpan
@@ -86,11 +85,6 @@ def average_rows(sums: FloatArray) -> list[dict[str, Any]]:
             }
         )
     return found
-
-
-def is_filled(outcome: Outcome) -> bool:
-    has_fill = outcome.tally.money.traded > 0.0 or (outcome.entries[:, 1] == FILL).any()
-    return bool(has_fill or (outcome.of_positions("quantity") != 0.0).any())
 
 
 def find_columns(setup: Setup) -> dict[str, FloatArray]:
@@ -203,7 +197,13 @@ def finish(setup: Setup, outcome: Any, *, calendar: str) -> Result:
         overlay=setup.overlay,
         venues=setup.venues,
         account=setup.account,
-        manifest=describe_run(setup, outcome, span, benchmark, calendar),
+        manifest=write_manifest(
+            setup,
+            span,
+            calendar=calendar,
+            plain_because=outcome.plain_because,
+            compared_with="" if benchmark is None else benchmark.text,
+        ),
         names=markets.names,
         span=span,
         spans=np.clip(markets.spans - first, 0, None),
@@ -216,7 +216,7 @@ def finish(setup: Setup, outcome: Any, *, calendar: str) -> Result:
         first_peak=find_peak(setup, assets["asset_open"][:, first]),
         record=outcome.record,
         entries=outcome.entries,
-        quotes=read_quotes(setup),
+        quotes=Quotes(*(x if len(x) == 1 else x[first:] for x in map(setup.quote, QUOTES))),
         asset_marks=np.ascontiguousarray(assets["asset_mark_close"][:, first:].T),
         ends_sample=setup.inputs.clock.ends_sample[first:],
         before=find_before(setup),
@@ -235,57 +235,27 @@ def finish(setup: Setup, outcome: Any, *, calendar: str) -> Result:
     return dataclasses.replace(result, entries=share_causes(result))
 
 
-def describe_run(
-    setup: Setup, outcome: Any, span: RunSpan, benchmark: Benchmark | None, calendar: str
-) -> dict[str, Any]:
-    compared = "" if benchmark is None else benchmark.text
-    checks = "; ".join(dict.fromkeys(each.causality for each in setup.observed))
-    terms = RunTerms(
-        markets=setup.markets,
-        policies=setup.policies,
-        overlay=setup.overlay,
-        venues=setup.venues,
-        account=setup.account,
-        signal=setup.describe_signal(),
-        sampling=setup.sampling,
-        calendar=calendar,
-    )
-    return write_manifest(
-        terms,
-        span,
-        plain_because=outcome.plain_because,
-        causality=join_checks(checks, setup.given),
-        resumed=None if setup.resume is None else setup.resume.manifest["id"],
-        benchmark=None if setup.benchmark is None else compared,
-        compared_with=compared,
-    )
-
-
 def explain(
     setup: Setup, outcome: Outcome, closes: IntArray, rows: Sequence[Mapping[str, Any]]
 ) -> str:
     level, no_fill = outcome.of_positions("target"), ""
     setup.warn(outcome)
-    if not is_filled(outcome):
+    has_fill = outcome.tally.money.traded > 0.0 or (outcome.entries[:, 1] == FILL).any()
+    if not (has_fill or outcome.of_positions("quantity").any()):
         no_fill = explain_no_fill(setup, outcome, rows)
     infinite = np.isinf(level)
+    is_boundless: BoolArray = np.asarray(infinite.any(axis=0))
     highest = np.where(infinite.any(axis=1), np.inf, 0.0) if infinite.any() else np.zeros(1)
-    is_cash = not find_columns(setup) and not level.any()
-    said = "" if is_cash else no_fill
-    warn_of_outcome(name_boundless(setup, level), said, highest, closes)
-    return no_fill
-
-
-def name_boundless(setup: Setup, level: FloatArray) -> str:
-    is_boundless = np.atleast_1d(np.isinf(level).any(axis=0))
     chosen = [
-        (name, type(setup.policies[name]).__name__)
+        name
         for name, boundless in zip(setup.markets.names, is_boundless, strict=True)
         if boundless or not is_boundless.any()
     ]
-    kinds = ", ".join(dict.fromkeys(kind for _, kind in chosen))
-    whose = ", ".join(name for name, _ in chosen)
-    return f"{kinds} of {whose}" if is_boundless.any() else kinds
+    kinds = ", ".join(dict.fromkeys(type(setup.policies[name]).__name__ for name in chosen))
+    whose = f"{kinds} of {', '.join(chosen)}" if is_boundless.any() else kinds
+    is_cash = not find_columns(setup) and not level.any()
+    warn_of_outcome(whose, "" if is_cash else no_fill, highest, closes)
+    return no_fill
 
 
 def find_peak(setup: Setup, prices: FloatArray) -> float:
@@ -298,17 +268,14 @@ def find_peak(setup: Setup, prices: FloatArray) -> float:
     return account.capital + account.reserve + backing
 
 
-def read_quotes(setup: Setup) -> Quotes:
-    """Return prices, signals and multipliers of the bars of a run, of shape (n_bars, n)."""
-    arrays = map(setup.quote, QUOTES)
-    return Quotes(*(each if len(each) == 1 else each[setup.first :] for each in arrays))
-
-
 def find_before(setup: Setup) -> Before:
     resume, markets, n = setup.resume, setup.markets, len(setup.markets)
     if resume is None:
         trails = np.array([start_trail(markets, i, setup.first) for i in range(n)])
-        return Before(np.full(n, np.nan), np.zeros(n), np.zeros(n), start_stands(setup), trails)
+        state = start_account_state(setup.inputs, setup.account, setup.first, has_overlay=False)
+        backing = compute_collateral_value(setup.inputs.terms.rules.collateral, state.held)
+        stands = np.append(np.zeros(n + 2), setup.account.capital + backing)
+        return Before(np.full(n, np.nan), np.zeros(n), np.zeros(n), stands, trails)
     return Before(
         mark=resume.marks[-1],
         signal=np.array(resume.state.signal, dtype=np.float64),
@@ -318,15 +285,6 @@ def find_before(setup: Setup) -> Before:
         else find_stands(resume, resume.record.n_bars),
         trails=resume.volatilities[1],
     )
-
-
-def start_stands(setup: Setup) -> FloatArray:
-    stands = np.zeros(len(setup.markets) + 3)
-    given = (setup.inputs, setup.account, setup.first)
-    held = start_account_state(*given, has_overlay=False).held
-    collateral = setup.inputs.terms.rules.collateral
-    stands[-1] = setup.account.capital + compute_collateral_value(collateral, held)
-    return stands
 
 
 def start_trail(markets: Markets, i: int, first: int) -> FloatArray:
