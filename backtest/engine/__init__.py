@@ -43,6 +43,6 @@ if TYPE_CHECKING:
     from backtest.engine.signals import Directions, SignalRule, change_rule, compute_signal
     from backtest.engine.signals import describe_signal_check, join_checks, read_directions
     from backtest.engine.signals import read_named, read_rule, resolve_signal
-    from backtest.engine.trades import Trades, collect_limit_orders, collect_options
+    from backtest.engine.trades import Trades, collect_options
 
 open_door(__name__)

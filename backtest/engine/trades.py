@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -49,7 +49,6 @@ from backtest.measures.trades import VIEWS
 
 if TYPE_CHECKING:
     from backtest.base import BoolArray, FloatArray, IntArray
-    from backtest.engine.run_closes import RunCloses
     from backtest.engine.run_data import RunOptions
     from backtest.engine.run_record import RunRecord
 
@@ -57,29 +56,20 @@ if TYPE_CHECKING:
 ORDER_COLUMNS = ("time", "instrument", "side", "price", "quantity", "is_filled", "next_move")
 
 
-class LimitOrders(NamedTuple):
-    """Counts of limit orders, and mean moves of the mark against them in the bar after theirs.
-
-    A move is from close to close, as a fraction: down for a buy, up for a sale. NaN without any.
-    """
-
-    placed: int
-    filled: int
-    move_against_filled: float
-    move_against_unfilled: float
-
-
 def list_limit_orders(run: RunRecord) -> pd.DataFrame:
-    events = run.events
+    events, marks = run.events, run.marks
     kinds = events["kind"].astype(str).to_numpy()
-    if "limit_order" not in kinds:
-        return pd.DataFrame(columns=list(ORDER_COLUMNS))
     placed = np.flatnonzero(kinds == "limit_order")
+    if not len(placed):
+        return pd.DataFrame(columns=list(ORDER_COLUMNS))
     who = events["instrument"].cat.codes.to_numpy().astype(np.int64)
     bar = np.searchsorted(run.time, pd.DatetimeIndex(events["time"]).as_unit("ns").asi8)
-    keys = bar * (len(run.names) + 1) + who
-    is_filled = match_fills(keys, placed, np.flatnonzero(kinds == "fill"))
-    quantity = events["quantity"].to_numpy()[placed]
+    keys, fills = bar * (len(run.names) + 1) + who, np.flatnonzero(kinds == "fill")
+    last = dict(zip(keys[fills].tolist(), fills.tolist(), strict=True))
+    rows = zip(keys[placed].tolist(), placed.tolist(), strict=True)
+    quantity, bar, who = events["quantity"].to_numpy()[placed], bar[placed], who[placed]
+    after = np.minimum(bar + 1, len(marks) - 1)
+    against = -np.sign(quantity) * (marks[after, who] / marks[bar, who] - 1.0)
     return pd.DataFrame(
         {
             "time": events["time"].to_numpy()[placed],
@@ -87,61 +77,41 @@ def list_limit_orders(run: RunRecord) -> pd.DataFrame:
             "side": np.where(quantity > 0.0, "buy", "sell"),
             "price": events["price"].to_numpy()[placed],
             "quantity": np.abs(quantity),
-            "is_filled": is_filled,
-            "next_move": find_next_moves(run, bar[placed], who[placed], quantity),
+            "is_filled": np.array([last.get(key, -1) > row for key, row in rows], dtype=np.bool_),
+            "next_move": np.where(after > bar, against, np.nan) + 0.0,
         }
     )
 
 
-def match_fills(keys: IntArray, placed: IntArray, fills: IntArray) -> BoolArray:
-    last = dict(zip(keys[fills].tolist(), fills.tolist(), strict=True))
-    rows = zip(keys[placed].tolist(), placed.tolist(), strict=True)
-    return np.array([last.get(key, -1) > row for key, row in rows], dtype=np.bool_)
+def count_limit_orders(orders: pd.DataFrame) -> dict[str, float]:
+    """Return counts, and mean moves of the mark against the orders in the bar after theirs.
 
-
-def find_next_moves(
-    run: RunRecord, bar: IntArray, who: IntArray, quantity: FloatArray
-) -> FloatArray:
-    marks = run.marks
-    after = np.minimum(bar + 1, len(marks) - 1)
-    move = marks[after, who] / marks[bar, who] - 1.0
-    return np.where(after > bar, -np.sign(quantity) * move, np.nan) + 0.0
-
-
-def collect_limit_orders(run: RunRecord) -> dict[str, dict[str, float]]:
-    if run.account.fill != "limit":
-        return {}
-    return {"limit_orders": count_limit_orders(list_limit_orders(run))._asdict()}
-
-
-def count_limit_orders(orders: pd.DataFrame) -> LimitOrders:
+    A move is from close to close, as a fraction: down for a buy, up for a sale. NaN without any.
+    """
     is_filled = orders["is_filled"].to_numpy(dtype=np.bool_)
     moves = orders["next_move"].to_numpy(dtype=np.float64)
-    known = ~np.isnan(moves)
-    means = [
-        float(np.mean(moves[known & chosen])) if (known & chosen).any() else float("nan")
-        for chosen in (is_filled, ~is_filled)
-    ]
-    return LimitOrders(len(orders), int(is_filled.sum()), *means)
+    filled, others = (moves[~np.isnan(moves) & rows] for rows in (is_filled, ~is_filled))
+    return {
+        "placed": len(orders),
+        "filled": int(is_filled.sum()),
+        "move_against_filled": float(np.mean(filled)) if len(filled) else math.nan,
+        "move_against_unfilled": float(np.mean(others)) if len(others) else math.nan,
+    }
 
 
 def describe_limit_orders(orders: pd.DataFrame) -> str:
-    found = count_limit_orders(orders)
-    text = f"{base.count_nouns(found.placed, 'order')}, {found.filled:,} filled and "
-    text += f"{found.placed - found.filled:,} not"
-    moves = (
-        (found.move_against_filled, "those filled"),
-        (found.move_against_unfilled, "the others"),
+    placed, filled, *moves = count_limit_orders(orders).values()
+    text = (
+        f"{base.count_nouns(int(placed), 'order')}, {filled:,} filled and {placed - filled:,} not"
     )
-    told = [f"{describe_move(move)} {whom}" for move, whom in moves if not math.isnan(move)]
+    told = [
+        f"{base.format_percent(abs(move), 3)} {'against' if move > 0.0 else 'in favor of'} {whom}"
+        for move, whom in zip(moves, ("those filled", "the others"), strict=True)
+        if not math.isnan(move)
+    ]
     if not told:
         return text
     return f"{text}; in the next bar the mark moved {' and '.join(told)}, on average"
-
-
-def describe_move(against: float) -> str:
-    size = base.format_percent(abs(against), 3)
-    return f"{size} against" if against > 0.0 else f"{size} in favor of"
 
 
 # ------------------------------------------------------------------------------------------- fills
@@ -174,7 +144,10 @@ def tabulate_fills(run: RunRecord) -> pd.DataFrame:
         rows = (kinds == CONVERTED) & (names == asset.name)
         reference[rows] /= 1.0 - asset.slippage if asset.slippage < 1.0 else 1.0
     fee = np.where(is_trade | (kinds == ledger.LIQUIDATED), own[:, 5], 0.0)
-    stamps, steps = place_entries(run, own, names)
+    place, placed = BarPlace(run), []
+    for (bar, kind, _, held), name in zip(own[:, :4].tolist(), names, strict=True):
+        placed.append(place.read(int(bar) - run.span.first, int(kind), name, held))
+    stamps, steps = np.array(placed, dtype=np.int64).reshape(-1, 2).T
     table = pd.DataFrame(
         {
             "time": base.utc_index(stamps),
@@ -193,23 +166,15 @@ def tabulate_fills(run: RunRecord) -> pd.DataFrame:
     return found
 
 
-def place_entries(
-    run: RunRecord, own: FloatArray, names: Sequence[str]
-) -> tuple[IntArray, IntArray]:
-    """Return the times (ns) and the steps of the bar of some entries."""
-    settled, place = find_settlements(run), BarPlace(run)
-    found = np.zeros((2, len(own)), dtype=np.int64)
-    rows = zip(own[:, :4].tolist(), names, strict=True)
-    for k, ((bar, kind, _, quantity), name) in enumerate(rows):
-        found[:, k] = place.read(int(bar) - run.span.first, int(kind), name, quantity, settled)
-    return found[0], found[1]
-
-
 class BarPlace:
     """Follows the entries of a log in their order through the steps of each bar."""
 
     def __init__(self, run: RunRecord) -> None:
-        self.opens, self.interval = run.time.tolist(), run.interval
+        self.opens, self.interval, self.settled = (
+            run.time.tolist(),
+            run.interval,
+            find_settlements(run),
+        )
         self.fill = DECIDED.get(run.account.fill, 5)  # a limit order may fill later
         self.bar, self.step, self.last, self.stamp = -1, 0, "", 0
         self.paid: dict[str, int] = {}
@@ -220,15 +185,14 @@ class BarPlace:
             expiries = run.options.terms.expiries.tolist()
             self.expiries = dict(zip(run.options.names, expiries, strict=True))
 
-    def read(
-        self, bar: int, kind: int, name: str, quantity: float, settled: Settlements
-    ) -> tuple[int, int]:
+    def read(self, bar: int, kind: int, name: str, quantity: float) -> tuple[int, int]:
+        """Return the time (ns) and the step of the bar of an entry."""
         if bar != self.bar:
             self.bar, self.step, self.last, self.paid, self.resting = bar, 0, "", {}, set()
         if kind == RESTED:
             self.resting.add(name)
         if kind == ledger.FUNDING:
-            self._pay(name, settled.get((name, self.opens[bar]), []))
+            self._pay(name, self.settled.get((name, self.opens[bar]), []))
         else:
             self.step = self._find_step(kind, name)
         if kind not in (ledger.BAD_DEBT, ledger.MARGIN_ADDED):
@@ -504,26 +468,36 @@ def list_run_trades(run: RunRecord, view: TradeView) -> Trades:
 def tabulate_trades(
     run: RunRecord, held: Holding, read: InstrumentFills, view: TradeView
 ) -> pd.DataFrame:
-    rows = list_trades(read.fills, view)
+    fills, equity = read.fills, run.of_account("equity")
+    rows = list_trades(fills, view)
     costs = rows.fees + rows.slippage + rows.impact + rows.loss + rows.funding
     price_pnl = rows.gain + rows.slippage + rows.impact
     profit, entry = price_pnl - costs, find_price(run, held, rows.entry_value)
-    ended, first = find_endings(run, held, read, rows), read.bar[rows.entry]
-    stop = read.bar[rows.exit] + (read.kind[rows.exit] == OPEN)
-    size = rows.quantity * np.abs(rows.entry_value)
+    first, last, kind = read.bar[rows.entry], read.bar[rows.exit], read.kind[rows.exit]
+    stop = last + (kind == OPEN)
+    ended = np.array([ENDINGS[each] for each in kind.tolist()], dtype=object)
+    expires = None if held.place is None else run.venues[held.name].contract.expires
+    if expires is not None:
+        is_over = run.span.closes[last] + run.interval >= base.to_nanoseconds(expires)
+        ended[(kind == DELISTED) & is_over] = "expiry"
+    before = np.concatenate(([run.account.capital], equity[:-1]))[first]
+    size = np.abs(fills.turns.after[rows.entry] * fills.value[rows.entry])
     with np.errstate(divide="ignore", invalid="ignore"):
-        on_size = profit / size
+        on_size = profit / (rows.quantity * np.abs(rows.entry_value))
+        turns = np.where(equity > 0.0, held.notional / equity, 0.0)
+        at_fill = np.where(before > 0.0, size / before, 0.0)
+    peaks = reduce_spans(turns, first, stop, np.fmax)
     return pd.DataFrame(
         {
             "instrument": held.name,
             "side": np.where(rows.side > 0.0, "long", "short"),
             "quantity": rows.quantity,
-            "entry_time": base.utc_index(run.time[read.bar[rows.entry]]),
-            "exit_time": base.utc_index(run.time[read.bar[rows.exit]]),
+            "entry_time": base.utc_index(run.time[first]),
+            "exit_time": base.utc_index(run.time[last]),
             "entry_price": entry,
             "exit_price": find_price(run, held, rows.exit_value),
             "bars": stop - first,
-            "peak_leverage": find_peaks(run, held, read, rows, first, stop),
+            "peak_leverage": np.where(np.isnan(peaks), at_fill, peaks),
             "price_pnl": price_pnl,
             "fees": rows.fees,
             "slippage": rows.slippage,
@@ -539,78 +513,31 @@ def tabulate_trades(
     )
 
 
-def find_endings(
-    run: RunRecord, held: Holding, read: InstrumentFills, rows: TradeRows
-) -> FloatArray:
-    kind = read.kind[rows.exit]
-    expires = None if held.place is None else run.venues[held.name].contract.expires
-    names = np.array([ENDINGS[each] for each in kind.tolist()], dtype=object)
-    if expires is not None:
-        end = run.span.closes[read.bar[rows.exit]] + run.interval
-        is_over = end >= base.to_nanoseconds(expires)
-        names[(kind == DELISTED) & is_over] = "expiry"
-    return names
-
-
-def find_peaks(
-    run: RunRecord,
-    held: Holding,
-    read: InstrumentFills,
-    rows: TradeRows,
-    first: IntArray,
-    stop: IntArray,
-) -> FloatArray:
-    equity = run.of_account("equity")
-    before = np.concatenate(([run.account.capital], equity[:-1]))[read.bar[rows.entry]]
-    fills = read.fills
-    size = np.abs(fills.turns.after[rows.entry] * fills.value[rows.entry])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        turns = np.where(equity > 0.0, held.notional / equity, 0.0)
-        at_fill = np.where(before > 0.0, size / before, 0.0)
-    seen = reduce_spans(turns, first, stop, np.fmax)
-    return np.where(np.isnan(seen), at_fill, seen)
-
-
 def measure_excursions(
     run: RunRecord, held: Holding, read: InstrumentFills, rows: TradeRows, entry: FloatArray
 ) -> dict[str, FloatArray]:
-    first, stop = find_whole_bars(run, read, rows)
-    end = read.fills.value[rows.exit]
-    if held.place is not None:
-        end = price_of(run.list_venues()[held.place], end)
-    found = {}
-    for name, columns in (("mark", ("mark_low", "mark_high")), ("last", ("low", "high"))):
-        low, high = read_extremes(run, held, *columns)
+    """Return the furthest moves of the price over the whole bars of each trade, and at its end."""
+    at_close = np.isin(read.kind, (ledger.RUINED, DELISTED, OPEN))
+    late = (read.kind == ledger.FILL) & (run.account.fill == "next_close")
+    first = read.bar[rows.entry] + late[rows.entry]
+    stop = np.maximum(first, read.bar[rows.exit] + (at_close | late)[rows.exit])
+    end, is_long = find_price(run, held, read.fills.value[rows.exit]), rows.side > 0.0
+    unknown, found = np.full(run.record.n_bars, np.nan), {}
+    for name, lead in (("mark", "mark_"), ("last", "")):
+        low = high = held.value if lead else unknown
+        if held.place is not None:
+            low, high = (
+                np.broadcast_to(each[:, held.place], unknown.shape) if len(each) else unknown
+                for each in (getattr(run.quotes, f"{lead}{side}") for side in ("low", "high"))
+            )
         least = np.fmin(reduce_spans(low, first, stop, np.fmin), end)
         most = np.fmax(reduce_spans(high, first, stop, np.fmax), end)
         down, up = np.minimum(least / entry - 1.0, 0.0), np.maximum(most / entry - 1.0, 0.0)
         if np.isnan(low).all():
             down, up = np.full((2, len(end)), np.nan)
-        is_long = rows.side > 0.0
         found[f"mae_{name}"] = np.where(is_long, down, -up)
         found[f"mfe_{name}"] = np.where(is_long, up, -down) + 0.0
     return found
-
-
-def find_whole_bars(
-    run: RunRecord, read: InstrumentFills, rows: TradeRows
-) -> tuple[IntArray, IntArray]:
-    at_close = np.isin(read.kind, (ledger.RUINED, DELISTED, OPEN))
-    late = (read.kind == ledger.FILL) & (run.account.fill == "next_close")
-    first = read.bar[rows.entry] + late[rows.entry]
-    return first, np.maximum(first, read.bar[rows.exit] + (at_close | late)[rows.exit])
-
-
-def read_extremes(
-    run: RunRecord, held: Holding, low: str, high: str
-) -> tuple[FloatArray, FloatArray]:
-    shape, i = (run.record.n_bars,), held.place
-    if i is None:
-        seen = held.value if low == "mark_low" else np.full(shape, np.nan)
-        return seen, seen
-    found = [getattr(run.quotes, name) for name in (low, high)]
-    arrays = [each[:, i] if len(each) else np.full(shape, np.nan) for each in found]
-    return np.broadcast_to(arrays[0], shape), np.broadcast_to(arrays[1], shape)
 
 
 # -------------------------------------------------------------------------------- rolls of options
@@ -633,7 +560,14 @@ def tabulate_rolls(run: RunRecord, options: RunOptions | None, by: RollSplit) ->
     nothing = pd.DataFrame(columns=ROLL_COLUMNS).astype(dict.fromkeys(COSTS, np.float64))
     table = pd.concat(parts) if parts else nothing
     table = table.sort_values(["opened", "contract"], kind="stable", ignore_index=True)
-    return table if by == "roll" else share_costs(run, table)
+    if by == "roll":
+        return table
+    legs = table.groupby("leg", sort=False)
+    sums, counts = legs[list(COSTS)].sum(), legs[list(COSTS)].count()
+    shares = sums.where(counts.eq(legs.size(), axis=0)) / measure_equity(run)
+    shares.insert(0, "rolls", legs["contract"].count())
+    shares.loc[TOTAL] = shares.sum(skipna=False)
+    return shares.astype({"rolls": np.int64})
 
 
 def list_rolls(run: RunRecord, options: RunOptions) -> list[pd.DataFrame]:
@@ -661,17 +595,6 @@ def list_rolls(run: RunRecord, options: RunOptions) -> list[pd.DataFrame]:
         }
         parts.append(pd.DataFrame(own))
     return parts
-
-
-def share_costs(run: RunCloses, rolls: pd.DataFrame) -> pd.DataFrame:
-    """Return what each leg cost, and all of them, as fractions of the mean equity per year."""
-    legs = rolls.groupby("leg", sort=False)[list(COSTS)]
-    sums = legs.sum().where(legs.count().eq(legs.size(), axis=0))
-    counts = rolls.groupby("leg", sort=False)["contract"].count()
-    table = sums / measure_equity(run)
-    table.insert(0, "rolls", counts)
-    table.loc[TOTAL] = table.sum(skipna=False)
-    return table.astype({"rolls": np.int64})
 
 
 def collect_options(run: RunRecord) -> dict[str, Any]:

@@ -27,8 +27,8 @@ from backtest.engine.run_record import (
 from backtest.engine.run_result import WORDS, is_large
 from backtest.engine.trades import COSTS as TRADE_COSTS
 from backtest.engine.trades import (
-    collect_limit_orders,
     collect_options,
+    count_limit_orders,
     describe_limit_orders,
     list_limit_orders,
 )
@@ -853,7 +853,11 @@ def collect_run(result: Result) -> dict[str, Any]:
             "measures": trades.measures.to_dict(),
             "unallocated": trades.unallocated.to_dict(),
         },
-        **collect_limit_orders(result),
+        **(
+            {"limit_orders": count_limit_orders(list_limit_orders(result))}
+            if result.account.fill == "limit"
+            else {}
+        ),
         **collect_options(result),
         "events": {str(kind): int(n) for kind, n in counts.items() if n},
         "target_cuts": list(result.target_cut_rows),
