@@ -21,7 +21,7 @@ from backtest.engine.result import Result
 from backtest.engine.run_record import BenchmarkLike
 from backtest.engine.run_result import finish
 from backtest.engine.run_setup import end_expired, set_up_run, widen_signal
-from backtest.engine.signals import SignalRule, name_signal, resolve_signal
+from backtest.engine.signals import SignalRule, resolve_signal, write_note
 from backtest.market import (
     Market,
     Markets,
@@ -123,7 +123,7 @@ def join_rules(
     for each, segment in zip(weights[1:], segments[1:], strict=True):
         first = clock.count(segment.first)
         joined[:, first:] = each[:, first:]
-    return name_signal(weights_to_frame(joined, clock.seen), describe_rules(segments))
+    return write_note(weights_to_frame(joined, clock.seen), text=describe_rules(segments))
 
 
 def describe_rules(segments: Sequence[Segment]) -> str:

@@ -13,8 +13,16 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar, dataclass_transform, overload
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    TypeAlias,
+    TypeVar,
+    dataclass_transform,
+    overload,
+)
 
 import numpy as np
 import pandas as pd
@@ -56,10 +64,6 @@ NOTE = "backtest.signal"
 NOT_CHECKED = "signal not checked: it was given as data"
 
 
-def name_signal(signal: SignalT, text: str) -> SignalT:
-    return write_note(signal, text=text)
-
-
 def write_note(signal: SignalT, **facts: Any) -> SignalT:
     """Keep facts in a signal with the hash of its values, after whose change they are void."""
     known = {**read_note(signal), **facts}
@@ -94,62 +98,11 @@ def hash_values(values: base.FloatArray) -> str:
 Sides: TypeAlias = Literal["both", "long", "short"]
 
 
-def read_series_stamps(series: object) -> base.IntArray:
-    """Return the stamps of a Series as sorted int64 UTC ns."""
-    if not isinstance(series, pd.Series) or not isinstance(series.index, pd.DatetimeIndex):
-        raise base.ParameterError(
-            f"signal must be a Series by time, got a {type(series).__name__}"
-            + (f" by {type(series.index).__name__}" if isinstance(series, pd.Series) else "")
-            + "; give pd.Series(values, index=market.times)"
-        )
-    index = series.index
-    check_index(index)
-    if not index.is_monotonic_increasing:
-        raise base.ParameterError(
-            "signal must be in order of time, its index goes back; sort_index()"
-        )
-    return index.tz_convert("UTC").as_unit("ns").asi8
-
-
-def check_index(index: pd.DatetimeIndex) -> None:
-    if index.tz is None:
-        raise base.ParameterError(
-            "the index of a signal must be in UTC, has no time zone; series.tz_localize('UTC')"
-        )
-    if index.has_duplicates or index.hasnans:
-        raise base.ParameterError(
-            "signal must have one value per time, its index has duplicates or NaT; "
-            "series[~series.index.duplicated() & series.index.notna()]"
-        )
-
-
 def read_numbers(values: object, name: str = "signal") -> base.FloatArray:
     try:
         return np.array(values, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         raise base.ParameterError(f"{name} must be numbers: {error}") from error
-
-
-def align_to_opens(
-    market: Market, stamps: base.IntArray, values: base.FloatArray
-) -> base.FloatArray:
-    inside = (stamps >= market.start) & (stamps < market.end)
-    bars = np.minimum(np.searchsorted(market.time, stamps[inside]), market.n_bars - 1)
-    odd = np.flatnonzero(market.time[bars] != stamps[inside])
-    if len(odd):
-        raise base.ParameterError(
-            f"each stamp of a signal must be the open of a bar, {len(odd)} of {len(bars)} are not, "
-            f"first {base.format_time(int(stamps[inside][odd[0]]))} UTC; stamp each value with the "
-            "moment from which it is known and pass carry=True"
-        )
-    if not len(bars):
-        raise base.ParameterError(
-            "signal must have a value inside the market, has none from "
-            f"{base.format_time(market.start)} to {base.format_time(market.end)} UTC"
-        )
-    raw = np.full(market.n_bars, np.nan)
-    raw[bars] = values[inside]
-    return raw
 
 
 def make_signal(
@@ -187,7 +140,9 @@ def compute_signal(
     def observe_whole() -> dict[str, base.FloatArray]:
         return read_answer(call_function(function, market, title), market, title, names)
 
-    check = LookAheadCheck(title, observe_part, market, find_tolerance(function))
+    # of a function, or of the rule that it is a method of
+    tolerance = float(getattr(getattr(function, "__self__", function), "tolerance", TOLERANCE))
+    check = LookAheadCheck(title, observe_part, market, tolerance)
     columns = check.run(observe_whole) if is_checked else observe_whole()
     if isinstance(market, Markets):
         weights = read_weights(pd.DataFrame(columns, index=market.times), market)
@@ -197,12 +152,6 @@ def compute_signal(
     return write_note(signal, cuts=check.causality.cuts) if is_checked else signal
 
 
-def find_tolerance(function: Callable[..., Any]) -> float:
-    """Return the tolerance that a function, or the rule that it is a method of, declares."""
-    owner = getattr(function, "__self__", function)
-    return float(getattr(owner, "tolerance", TOLERANCE))
-
-
 def call_function(function: Callable[[Any], Any], market: Any, title: str) -> Any:
     try:
         return function(market)
@@ -210,11 +159,12 @@ def call_function(function: Callable[[Any], Any], market: Any, title: str) -> An
         raise
     except Exception as error:
         also = "; instruments that are not listed yet are missing in them"
+        inner = function.func if isinstance(function, functools.partial) else function
+        is_code = hasattr(inner, "__code__")
+        place = format_location(error, inner) if is_code else base.repr_plain(function)
         raise base.PolicyError(
-            f"{title} raised {type(error).__name__}: {error}, in {locate_in(function, error)}, "
-            f"given {market.n_bars} bars; it also receives other parts of the market"
-            + also
-            * isinstance(market, Markets)
+            f"{title} raised {type(error).__name__}: {error}, in {place}, given {market.n_bars} "
+            "bars; it also receives other parts of the market" + also * isinstance(market, Markets)
         ) from error
 
 
@@ -223,7 +173,20 @@ def read_answer(
 ) -> dict[str, base.FloatArray]:
     """Return the answer of a function as arrays of one number per bar, by instrument."""
     if isinstance(market, Markets):
-        return read_panel_answer(answer, market, title, names)
+        found = type(answer).__name__
+        if isinstance(answer, pd.DataFrame | np.ndarray | Mapping):
+            is_odd = isinstance(answer, pd.DataFrame) and not is_by_bars(answer, market)
+            found = f"frame of {len(answer)} by other times" if is_odd else ""
+        if found:
+            raise base.PolicyError(
+                f"{title} must return a frame by markets.times and name, or an array of shape "
+                f"(n_bars, n_instruments), returned a {found}"
+            )
+        columns = {name: np.zeros(market.n_bars) for name in names}
+        raw = read_raw_weights(answer, market, argument=title)
+        for name, own, (first, stop) in zip(market.names, raw, market.spans, strict=True):
+            columns[name][first:stop] = own[first:stop]
+        return columns
     is_series = isinstance(answer, pd.Series)
     values = read_numbers(answer, title)
     if values.shape != (market.n_bars,) or (is_series and not is_by_bars(answer, market)):
@@ -235,50 +198,13 @@ def read_answer(
     return {"": values}
 
 
-def read_panel_answer(
-    answer: Any, markets: Markets, title: str, names: Sequence[str]
-) -> dict[str, base.FloatArray]:
-    found = "" if isinstance(answer, pd.DataFrame | np.ndarray | Mapping) else type(answer).__name__
-    if isinstance(answer, pd.DataFrame) and not is_by_bars(answer, markets):
-        found = f"frame of {len(answer)} by other times"
-    if found:
-        raise base.PolicyError(
-            f"{title} must return a frame by markets.times and name, or an array of shape "
-            f"(n_bars, n_instruments), returned a {found}"
-        )
-    columns = {name: np.zeros(markets.n_bars) for name in names}
-    raw = read_raw_weights(answer, markets, argument=title)
-    for name, values, (first, stop) in zip(markets.names, raw, markets.spans, strict=True):
-        columns[name][first:stop] = values[first:stop]
-    return columns
-
-
-def locate_in(function: Callable[..., Any], error: BaseException) -> str:
-    inner = function.func if isinstance(function, functools.partial) else function
-    return (
-        format_location(error, inner) if hasattr(inner, "__code__") else base.repr_plain(function)
-    )
-
-
 def is_by_bars(answer: pd.Series | pd.DataFrame, market: Market | Markets) -> bool:
     if isinstance(answer.index, pd.DatetimeIndex):
         return answer.index.equals(market.times)
     return isinstance(answer, pd.Series) and isinstance(answer.index, pd.RangeIndex)
 
 
-def check_density(market: Market, stamps: base.IntArray) -> None:
-    if len(stamps) < 2:
-        return
-    inside = (market.time >= stamps[0]) & (market.time <= stamps[-1])
-    n_bars = int(inside.sum())
-    if 2 * len(stamps) < n_bars:
-        raise base.ParameterError(
-            f"signal must have a value for the bars it spans, got {len(stamps):,} for {n_bars:,}; "
-            "values of longer bars: stamp each when it is known, and pass carry=True"
-        )
-
-
-def read_signal(signal: object, market: Market, first: int) -> base.FloatArray:
+def read_signal(signal: object, market: Market, first: int = 0) -> base.FloatArray:
     """Return the signal as an array of shape (n_bars,), or (1,) for a constant, checked."""
     n = market.n_bars
     if signal is None:
@@ -291,7 +217,7 @@ def read_signal(signal: object, market: Market, first: int) -> base.FloatArray:
     if np.ndim(signal) == 0:  # type: ignore[arg-type]
         return np.array([base.check_range("signal", signal, low=-1.0, high=1.0)])
     if isinstance(signal, pd.Series) and isinstance(signal.index, pd.DatetimeIndex):
-        check_index(signal.index)
+        read_stamps(signal.index, "signal")
         values = read_numbers(signal.reindex(market.times))
     else:
         values = read_numbers(signal)
@@ -389,7 +315,7 @@ class SignalRule(Parameterized):
     def apply(self, market: Market) -> pd.Series:
         """Return the signal by ``market.times``, checked for lookahead as columns are."""
         name = self.text()
-        return name_signal(compute_signal(market, self.direction, name=name), name)
+        return write_note(compute_signal(market, self.direction, name=name), text=name)
 
     @base.checked
     def weigh(self, markets: Markets, *, is_checked: bool = True) -> pd.DataFrame:
@@ -402,7 +328,7 @@ class SignalRule(Parameterized):
         found: pd.DataFrame = compute_signal(
             markets, self._find_weights, name=name, is_checked=is_checked
         )
-        return name_signal(found, name)
+        return write_note(found, text=name)
 
     def _find_weights(self, markets: Markets) -> Any:
         count = np.maximum(markets.tradable().sum(axis=0), 1)
@@ -424,56 +350,36 @@ def write_word(value: object) -> str:
 # -------------------------------------------------------------------------------------- directions
 
 
-@dataclass(frozen=True, eq=False)
-class Directions:
-    """A signal as it was given, and its values at the bars of a market.
+class Directions(NamedTuple):
+    """A signal as it was given, and its values at the bars that policies see of a market.
 
-    Attributes
-    ----------
-    given : Any
-        The signal as the caller gave it.
-    values : FloatArray of shape (n_bars,), (1,) or (n_instruments, n_bars)
-        The direction decided at each close; one for a constant; weights of a panel.
-    market : Market or Markets
-        The market whose bars they are of: the one that policies see.
-    is_slow : bool
-        Whether the bars of the account are shorter.
+    ``values`` are of shape (n_bars,), (1,) for a constant, or (n_instruments, n_bars).
     """
 
     given: Any
     values: base.FloatArray
     market: Any
-    is_slow: bool = False
 
     def describe(self) -> str:
         return describe_weights(self.given, self.values)
 
     def keep_times(self) -> Any:
+        copy: Any
         if self.values.ndim == 2:
-            is_given = self.given is not None
-            return self._note(weights_to_frame(self.values, self.market)) if is_given else None
-        if len(self.values) == 1:
-            return float(self.values[0])
-        return self._note(pd.Series(self.values, index=self.market.times))
-
-    def take_first(self, stop: int) -> Any:
-        is_whole = self.is_slow or self.values.ndim == 2 or len(self.values) == 1
-        return self.keep_times() if is_whole else self.values[:stop]
-
-    def _note(self, copy: Any) -> Any:
+            copy = None if self.given is None else weights_to_frame(self.values, self.market)
+        elif len(self.values) == 1:
+            copy = float(self.values[0])
+        else:
+            copy = pd.Series(self.values, index=self.market.times)
         if isinstance(self.given, pd.Series | pd.DataFrame) and NOTE in self.given.attrs:
             copy.attrs[NOTE] = self.given.attrs[NOTE]
         return copy
 
 
-def read_directions(signal: Any, market: Market | Markets, *, first: int = 0) -> Directions:
-    clock = find_clock(market)
-    seen, begin = clock.seen, clock.at(first)
-    is_panel = isinstance(seen, Markets)
-    values = (
-        read_weights(signal, seen, first=begin) if is_panel else read_signal(signal, seen, begin)
-    )
-    return Directions(signal, values, seen, not clock.is_every)
+def read_directions(signal: Any, market: Market | Markets) -> Directions:
+    seen = find_clock(market).seen
+    read = read_weights if isinstance(seen, Markets) else read_signal
+    return Directions(signal, read(signal, seen), seen)
 
 
 # -------------------------------------------------------------------------------------- indicators
@@ -614,7 +520,7 @@ def read_named(signal: Any, market: Market | Markets) -> Any:
     columns = {} if isinstance(seen, Markets) else seen.columns
     if signal in columns:
         values = pd.Series(columns[signal], index=seen.times, name="signal")
-        return name_signal(values, f"column {signal}")
+        return write_note(values, text=f"column {signal}")
     return read_rule(signal, columns=columns)
 
 
@@ -698,13 +604,43 @@ def from_series(
         "a signal of this kind is of one market (call it for each, markets[name], or use "
         "from_frame or from_function)",
     )
-    stamps, values = read_series_stamps(series), read_numbers(series)
+    if not isinstance(series, pd.Series):
+        raise base.ParameterError(
+            f"signal must be a Series by time, got a {type(series).__name__}; give "
+            "pd.Series(values, index=market.times)"
+        )
+    stamps, values = read_stamps(series.index, "signal"), read_numbers(series)
+    if not series.index.is_monotonic_increasing:
+        raise base.ParameterError(
+            "signal must be in order of time, its index goes back; sort_index()"
+        )
     if carry:
         last = np.searchsorted(stamps, market.time + market.interval, side="left") - 1
         raw = np.where(last >= 0, values[np.maximum(last, 0)], np.nan)
-    else:
-        raw = align_to_opens(market, stamps, values)
-        check_density(market, stamps)
+        return make_signal(market, raw, sides)
+    is_inside = (stamps >= market.start) & (stamps < market.end)
+    inside = stamps[is_inside]
+    bars = np.minimum(np.searchsorted(market.time, inside), market.n_bars - 1)
+    odd = np.flatnonzero(market.time[bars] != inside)
+    if len(odd):
+        raise base.ParameterError(
+            f"each stamp of a signal must be the open of a bar, {len(odd)} of {len(bars)} are not, "
+            f"first {base.format_time(int(inside[odd[0]]))} UTC; stamp each value with the moment "
+            "from which it is known and pass carry=True"
+        )
+    if not len(bars):
+        raise base.ParameterError(
+            "signal must have a value inside the market, has none from "
+            f"{base.format_time(market.start)} to {base.format_time(market.end)} UTC"
+        )
+    spanned = int(((market.time >= stamps[0]) & (market.time <= stamps[-1])).sum())
+    if 2 * len(stamps) < spanned:
+        raise base.ParameterError(
+            f"signal must have a value for the bars it spans, got {len(stamps):,} for "
+            f"{spanned:,}; values of longer bars: stamp each when it is known, and pass carry=True"
+        )
+    raw = np.full(market.n_bars, np.nan)
+    raw[bars] = values[is_inside]
     return make_signal(market, raw, sides)
 
 

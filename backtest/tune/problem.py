@@ -118,7 +118,7 @@ class Problem(SharedTerms):
     def slice_signal(self, stop: int) -> Any:
         if stop == self.market.n_bars:
             return self.signal
-        return read_directions(self.signal, self.market).take_first(stop)
+        return read_directions(self.signal, self.market).keep_times()
 
     def describe_search(self, kind: str, **settings: Any) -> dict[str, Any]:
         """Return the manifest of a result of the search, with more settings."""

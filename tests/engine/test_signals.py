@@ -125,8 +125,8 @@ def broken(seen: Market) -> np.ndarray:
 
 LINE = broken.__code__.co_firstlineno + 1
 SERIES = [
-    (pd.Series([1.0] * 6), "got a Series by RangeIndex"),
-    (by_hours({0: 1.0}).tz_localize(None), "has no time zone"),
+    (pd.Series([1.0] * 6), "must be indexed by time, was by RangeIndex"),
+    (by_hours({0: 1.0}).tz_localize(None), "in UTC, have no time zone"),
     (by_hours({2: 1.0, 1: 0.0}), "its index goes back"),
     (by_hours({0: 1.0, 1.5: 0.0}), "must be the open of a bar, 1 of 2 are not"),
     (by_hours({0: 1.5}), "must lie in [-1, 1], got 1.5 in 1 of 6 bars"),
