@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from backtest.engine.record import AccountFields, Outcome, PositionFields
     from backtest.engine.result import Result
     from backtest.engine.run import Segment, merge_segments, run, run_switched
-    from backtest.engine.run_data import explain_idle_options
+    from backtest.engine.run_options import explain_idle_options
     from backtest.engine.run_record import count_boundless
     from backtest.engine.run_result import count_unfilled, finish, warn_of_unfilled
     from backtest.engine.run_setup import Setup, append_last_bar, check_rules, check_terms

@@ -17,7 +17,7 @@ from backtest.engine.closes import RunTape
 from backtest.engine.loop import N_SHOWN, Deciders
 from backtest.engine.option_inputs import MAY_SELL, CloseQuotes, check_order, read_close_quotes
 from backtest.engine.policies import ObservedPolicy
-from backtest.engine.run_data import RunOptions
+from backtest.engine.run_options import RunOptions
 from backtest.market import Markets
 from backtest.policy import AccountView, Policy
 from backtest.venue import Option

@@ -147,9 +147,9 @@ def new_record(n_bars: int, n: int, n_options: int = 0) -> Record:
     return Record(account, positions, options=options)
 
 
-def new_closes(n_bars: int, n: int, *, is_whole: bool) -> Closes:
+def new_closes(n_bars: int, n: int) -> Closes:
     own = np.zeros((len(Closes._fields) - 3, n_bars))
-    return Closes(*own, *np.zeros((3, n_bars if is_whole else 0, n)))
+    return Closes(*own, *np.zeros((3, n_bars, n)))
 
 
 class Outcome(NamedTuple):

@@ -17,9 +17,9 @@ from backtest.account.ledger import FILL
 from backtest.base.saved_result import KINDS
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.engine import result_files
-from backtest.engine.bar_tables import list_held
 from backtest.engine.manifest import NOT_IN_ID
 from backtest.engine.result_files import load_result, name_result, save_result
+from backtest.engine.run_options import list_held
 from backtest.engine.run_record import RunRecord
 from backtest.engine.tables import (
     attribute_money,
@@ -69,7 +69,7 @@ class Result(RunRecord, base.Reportable):
         times in days. Of several positions also those of the portfolio.
     bars : DataFrame
         One row per bar of the account, of one position with its columns; see
-        :func:`backtest.engine.bar_tables.bars_table`.
+        :func:`backtest.engine.run_record.bars_table`.
     positions : DataFrame
         One row per bar and instrument.
     events : DataFrame

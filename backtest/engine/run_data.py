@@ -1,257 +1,50 @@
-"""What a run keeps: its record, its options, its events and its fills."""
+"""What a run keeps, and what follows from it at each close."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from types import MappingProxyType
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
+import pandas as pd
 
-from backtest.account.ledger import FILL
-from backtest.account.pool_liquidation import CAUSED
-from backtest.base import (
-    FloatArray,
-    IntArray,
-    ParameterError,
-    format_money,
-    repr_plain,
+from backtest.account import AccountBar, ledger
+from backtest.account.pool_liquidation import CAUSED, OF_COLLATERAL, OF_FLOWS, OF_RULES
+from backtest.base import BoolArray, FloatArray, IntArray, ParameterError, repr_plain, utc_index
+from backtest.engine.driver import (
+    find_fill,
+    new_event_log,
+    new_ledger_array,
+    new_quotes,
+    new_scratch,
+    read_tables,
 )
-from backtest.engine.record import OptionFields
-from backtest.engine.tables import OWNER
-from backtest.features import find_day, forecast_liquidation, forecast_volatility
-from backtest.measures import (
-    OptionQuotes,
-    OptionTerms,
-    RunSpan,
-    compute_prices,
-    compute_volatilities,
-    explain_profit,
-    measure_greeks,
-    multiply,
+from backtest.engine.inputs import start_account_state
+from backtest.engine.record import Closes, HeldAtCloses, new_closes
+from backtest.engine.tables import (
+    compute_notionals,
+    count_assets,
+    divide_by_equity,
+    measure_profits,
+    price_of,
+    sum_positions,
+    value_of,
 )
-from backtest.venue import ScenarioMargin
+from backtest.features import forecast_volatility
+from backtest.measures import RunSpan
 
 if TYPE_CHECKING:
-    from backtest.account import Account, OptionFeed
+    from backtest.account import Account
     from backtest.engine.inputs import TradedDays
     from backtest.engine.record import Record
+    from backtest.engine.run_options import RunOptions
     from backtest.market import Market, Markets
     from backtest.measures import Tally
     from backtest.policy import Policy
-    from backtest.venue import Option, Venue
-
-
-@dataclass(frozen=True, eq=False)
-class RunOptions:
-    """The options that a run held, in the order of the markets; arrays of shape (n_bars, K).
-
-    ``legs`` name the leg of a policy that ordered each first, empty for one held by a schedule.
-    ``owners`` (K,) are their numbers in the log. ``opened`` are signed contracts after the fills at
-    the open, ``entries`` the average prices of what is held, ``settled`` the prices of the
-    underlying at which contracts expired inside a bar, and ``ages`` the days since the surface.
-    ``hedged`` are the places of the instruments that policies ordered in contracts beside options.
-    """
-
-    contracts: tuple[Option, ...]
-    legs: tuple[str, ...]
-    owners: IntArray
-    terms: OptionTerms
-    quotes: OptionQuotes
-    record: OptionFields
-    opened: FloatArray
-    entries: FloatArray
-    settled: FloatArray
-    ages: FloatArray
-    hedged: tuple[int, ...] = ()
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        pairs = zip(self.legs, self.terms.names, strict=True)
-        return tuple(f"{leg}:{name}" if leg else name for leg, name in pairs)
-
-    @property
-    def named(self) -> dict[int, str]:
-        return dict(zip(self.owners.tolist(), self.names, strict=True))
-
-    @property
-    def profits(self) -> FloatArray:
-        held = self.record.quantity
-        return multiply(held, self.record.value - self.entries)
-
-    @property
-    def carried(self) -> FloatArray:
-        held = self.record.quantity
-        return np.concatenate((np.zeros_like(held[:1]), held[:-1]))
-
-    @cached_property
-    def greeks(self) -> dict[str, FloatArray]:
-        return measure_greeks(self.terms, self.quotes, self.record.quantity)
-
-    @cached_property
-    def parts(self) -> dict[str, FloatArray]:
-        return explain_profit(
-            self.terms, self.quotes, self.carried, self.opened, self.record.quantity,
-            self.record.price_pnl, self.settled,
-        )  # fmt: skip
-
-    def sum_by_underlying(self, values: FloatArray, n: int) -> FloatArray:
-        """Return the sums of values over the options of each instrument, of shape (n_bars, n)."""
-        found = np.zeros((len(values), n))
-        np.add.at(found.T, self.terms.instruments, values.T)
-        return found
-
-
-def read_options(
-    setup: Any,
-    outcome: Any,
-    legs: Mapping[int, str] = MappingProxyType({}),
-    hedged: Iterable[int] = (),
-) -> RunOptions | None:
-    record: Any = outcome.record.options
-    listed: Any = getattr(setup.markets, "options", {})
-    if not listed or record is None:
-        return None
-    after = len(setup.markets.names) + len(setup.account.collateral)
-    entries, first = outcome.entries, setup.first
-    is_own = (entries[:, OWNER] >= after) & (entries[:, 1] != CAUSED)  # causes have numbers too
-    kept = np.unique(entries[is_own, OWNER].astype(np.int64)) - after
-    kept = np.union1d(kept, np.flatnonzero(record.quantity.any(axis=0)))
-    if not len(kept):
-        return None
-    feed = setup.inputs.feed.options
-    names = tuple(listed)
-    terms = read_terms(feed, kept, tuple(names[k] for k in kept))
-    held = OptionFields(*(each[:, kept] for each in record))
-    opens, closes = (
-        np.broadcast_to(
-            getattr(setup.inputs.feed, name), (len(setup.markets.time), len(setup.markets.names))
-        )
-        for name in ("mark_open", "mark_close")
-    )
-    spots = feed.expiry_spots[kept]
-    places = find_expiries(feed, kept, first, held.quantity.shape)
-    return RunOptions(
-        contracts=tuple(listed[name] for name in terms.names),
-        legs=tuple(legs.get(k, "") for k in kept.tolist()),
-        owners=kept + after,
-        terms=terms,
-        quotes=read_quotes(feed, kept, terms, opens[first:], closes[first:], places[0], first),
-        record=held,
-        opened=find_opened(entries, held.quantity, kept + after, first, places[0]),
-        entries=find_entries(entries, held.quantity, kept + after, first),
-        settled=np.where(places[1], spots, np.nan),
-        ages=feed.ages[first:, kept],
-        hedged=tuple(sorted(hedged)),
-    )
-
-
-def read_terms(feed: OptionFeed, kept: IntArray, names: tuple[str, ...]) -> OptionTerms:
-    return OptionTerms(
-        names=names,
-        signs=feed.signs[kept],
-        strikes=feed.strikes[kept],
-        sizes=feed.sizes[kept],
-        are_coin=feed.are_coin[kept],
-        instruments=feed.instruments[kept],
-        expiries=feed.expiry_times[kept],
-        rates=feed.rates[kept],
-    )
-
-
-def find_expiries(
-    feed: OptionFeed, kept: IntArray, first: int, shape: tuple[int, ...]
-) -> tuple[FloatArray, FloatArray]:
-    found = np.zeros((2, *shape), dtype=bool)
-    for place, k in enumerate(kept):
-        bar = int(feed.expiry_bars[k]) - first
-        if 0 <= bar < shape[0]:
-            found[int(feed.are_inside[k]), bar, place] = True
-    return found[0], found[1]
-
-
-def read_quotes(
-    feed: OptionFeed,
-    kept: IntArray,
-    terms: OptionTerms,
-    opens: FloatArray,
-    closes: FloatArray,
-    expired: FloatArray,
-    first: int,
-) -> OptionQuotes:
-    spots = feed.expiry_spots[kept]
-    index = np.where(expired, spots, opens[:, terms.instruments])
-    bases = np.where(expired, 1.0, feed.bases_open[first:, kept])
-    years = np.where(expired, 0.0, feed.years_open[first:, kept])
-    marks = np.where(expired, np.nan, feed.marks_open[first:, kept])
-    volatilities = np.where(expired, 0.0, feed.volatilities_open[first:, kept])
-    at_open = value_state(terms, index * bases, volatilities, years, marks)
-    index_close = closes[:, terms.instruments]
-    forward = index_close * feed.bases_close[first:, kept]
-    years, volatilities = feed.years_close[first:, kept], feed.volatilities_close[first:, kept]
-    marks = feed.marks_close[first:, kept]
-    return OptionQuotes(
-        index,
-        index * bases,
-        *at_open,
-        index_close,
-        forward,
-        *value_state(terms, forward, volatilities, years, marks),
-    )
-
-
-def value_state(
-    terms: OptionTerms,
-    forward: FloatArray,
-    volatility: FloatArray,
-    years: FloatArray,
-    marks: FloatArray,
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    bars, options = np.nonzero(years >= 0.0)
-    state = np.stack([forward[bars, options], volatility[bars, options], years[bars, options]])
-    value, found = np.full(forward.shape, np.nan), volatility.copy()
-    value[bars, options] = compute_prices(terms, options, state)
-    rows = np.flatnonzero(~np.isnan(marks[bars, options]))
-    if len(rows):
-        own, at = (bars[rows], options[rows]), state[:, rows]
-        value[own] = marks[own]
-        found[own] = compute_volatilities(terms, options[rows], at[0], marks[own], at[2])
-    return found, years, value * terms.sizes
-
-
-def find_opened(
-    entries: FloatArray, held: FloatArray, owners: IntArray, first: int, expired: FloatArray
-) -> FloatArray:
-    """Return the contracts after the fills at the open of each bar, of shape (n_bars, K)."""
-    opened = np.where(expired, 0.0, np.concatenate((np.zeros_like(held[:1]), held[:-1])))
-    is_fill = (entries[:, 1] == FILL) & np.isin(entries[:, OWNER], owners)
-    own = entries[is_fill]
-    places = np.searchsorted(owners, own[:, OWNER].astype(np.int64))
-    np.add.at(opened, (own[:, 0].astype(np.int64) - first, places), own[:, 3])
-    return opened
-
-
-def find_entries(entries: FloatArray, held: FloatArray, owners: IntArray, first: int) -> FloatArray:
-    found = np.full(held.shape, np.nan)
-    for place, owner in enumerate(owners.tolist()):
-        own = entries[(entries[:, OWNER] == owner) & (entries[:, 3] != 0.0)]
-        quantity, average = 0.0, np.nan
-        for entry in own:
-            quantity, average = enter(quantity, average, entry[3], entry[2])
-            found[int(entry[0]) - first :, place] = average
-    return np.where(held != 0.0, found, np.nan)
-
-
-def enter(quantity: float, average: float, added: float, price: float) -> tuple[float, float]:
-    after = quantity + added
-    if quantity * added > 0.0:
-        return after, (quantity * average + added * price) / after
-    return after, price if quantity * after <= 0.0 else average
-
-
-# ------------------------------------------------------------------------------------- the account
+    from backtest.venue import Venue
 
 T = TypeVar("T")
 
@@ -274,7 +67,7 @@ class Before(NamedTuple):
     """What a run knew at the close before its first bar, by instrument, of shape (n,).
 
     ``stands`` of shape (n + 3,) are where the causes of a liquidation stood at the last high of the
-    unit value, with what each has gained since (:mod:`backtest.engine.run_closes`). ``trails`` of
+    unit value, with what each has gained since (:func:`find_stands`). ``trails`` of
     shape (n, 4) are those of :func:`backtest.features.forecast_volatility`.
     """
 
@@ -431,6 +224,68 @@ class RunData:
             )
         return forecasts, trails
 
+    # ------------------------------------------------------------------- closes
+
+    @cached_property
+    def closes(self) -> Closes:
+        """What follows from account and market at each close."""
+        return self.record.closes or measure_closes(self.setup, self, slice(None))
+
+    def read_closes(self, rows: slice) -> Closes:
+        """Return what follows at some closes, of which no others are looked at."""
+        if self.record.closes is None and "closes" not in vars(self):
+            return measure_closes(self.setup, self, rows)
+        return Closes(*(each[rows] for each in self.closes))
+
+    @property
+    def market_returns(self) -> FloatArray:
+        """Returns of the benchmark by bar, of shape (n_bars,)."""
+        if self.benchmark is not None:
+            return self.benchmark
+        value = value_of(self.venue, np.concatenate((self.before.mark, self.mark)))
+        return np.asarray(np.diff(value) / np.abs(value[:-1]))
+
+    @cached_property
+    def notionals(self) -> FloatArray:
+        """Signed notionals of the positions at each close, of shape (n_bars, n)."""
+        return compute_notionals(self.record.held, self.marks, self.list_venues())
+
+    @property
+    def net_leverage(self) -> FloatArray:
+        """Sum of the signed notionals over equity at each close, of shape (n_bars,)."""
+        return divide_by_equity(sum_positions(self.notionals), self.of_account("equity"))
+
+    @cached_property
+    def are_isolated(self) -> BoolArray:
+        """Whether each position has a margin of its own, of shape (n,)."""
+        modes = (self.account.for_instrument(name).margin for name in self.names)
+        return np.array([mode == "isolated" for mode in modes])
+
+    @property
+    def first_unit(self) -> float:
+        """The unit value that tables show as 1: that of the start of the account."""
+        is_resumed = self.manifest.get("resumed_from") is not None and not self.account.collateral
+        return self.account.capital + self.account.reserve if is_resumed else self.first_peak
+
+    @property
+    def liquidation_prices(self) -> FloatArray:
+        """Marks at which the positions fail, the others frozen, of shape (n_bars, n)."""
+        venues, failure = self.list_venues(), self.closes.failure
+        return np.stack([price_of(each, failure[:, i]) for i, each in enumerate(venues)], axis=1)
+
+    @property
+    def last_unrealized(self) -> FloatArray:
+        """The unrealized profit of each position at the last close."""
+        return np.asarray(self.unrealized[-1])
+
+    @property
+    def unrealized(self) -> FloatArray:
+        """The unrealized profits at each close by position; last of all options, if any."""
+        found = measure_profits(self.record.held, self.marks, self.list_venues())
+        if self.options is None:
+            return found
+        return np.column_stack((found, self.options.profits.sum(axis=1)))
+
 
 def read_field(fields: Mapping[str, FloatArray], name: object) -> FloatArray:
     if not isinstance(name, str) or name not in fields:
@@ -438,29 +293,113 @@ def read_field(fields: Mapping[str, FloatArray], name: object) -> FloatArray:
     return fields[name]
 
 
-def forecast_touches(run: RunData, prices: FloatArray) -> FloatArray:
-    """Return the probabilities that the marks of a run touch prices within a day.
-
-    ``prices``, and what is returned, are of shape (n_bars, n).
-    """
-    years = find_day(run.interval, is_session=run.is_session)
-    columns = zip(
-        run.of_positions("quantity").T, run.marks.T, prices.T, run.volatilities[0].T, strict=True
+def measure_closes(setup: Any, run: Any, rows: slice) -> Closes:
+    """Compute closes from the record of a run or outcome."""
+    record, names, inputs = run.record, setup.markets.names, setup.inputs
+    n, first, (begin, stop, _) = len(names), setup.first, rows.indices(record.n_bars)
+    fill = find_fill(is_compiled=setup.is_compiled)
+    state = start_account_state(inputs, setup.account, first, has_overlay=False)
+    assets = len(state.priced)
+    room = (new_quotes(n, assets), new_scratch(n, assets), new_ledger_array(n))
+    held = HeldAtCloses(
+        cash=record.account.cash,
+        quantity=record.positions.quantity,
+        entry=record.positions.entry,
+        margin=record.positions.margin,
+        amounts=count_assets(run.state.held.amounts, run.entries, n, first, record.n_bars),
+        options=record.options.quantity,
     )
-    return np.stack([forecast_liquidation(*each, years) for each in columns], axis=1)
+    closes = new_closes(stop - begin, n)
+    changed = (bar - first for bar, *_ in inputs.changes)
+    edges = sorted({begin, stop, *(row for row in changed if begin < row < stop)})
+    for row, end in pairwise(edges):
+        terms = read_tables(inputs, first + row + 1)
+        bar = AccountBar(terms, inputs.feed, state, *room, new_event_log(1))
+        part = HeldAtCloses(*(each[row:end] for each in held))
+        found = Closes(*(each[row - begin : end - begin] for each in closes))
+        with np.errstate(all="ignore"):
+            fill(bar, part, found, first + row, True)
+    return closes
 
 
-def explain_idle_options(run: RunData) -> str:
-    """Say what the long options at the last close are worth if that backs no position."""
-    rule = run.account.requirement
-    is_counted = isinstance(rule, ScenarioMargin) or getattr(rule, "option_value", "") == "long"
-    if run.options is None or is_counted or getattr(rule, "loan_value", 0.0) > 0.0:
-        return ""
-    held, value = run.options.record.quantity[-1], run.options.record.value[-1]
-    worth = float(np.nansum(np.where(held > 0.0, held * value, 0.0)))
-    if worth == 0.0:
-        return ""
-    return (
-        f"the options held are worth {format_money(worth)}, which back no position before they are "
-        "sold: the requirement counts no option as money"
+# --------------------------------------------------------------------------------------- contagion
+
+ROUNDING = 1e-9
+"""Share of a fall that is rounding, and counts as none."""
+
+
+def share_causes(run: RunData) -> FloatArray:
+    """Return the entries of a run with the share of each cause in place of where it stands.
+
+    Those that have none and gained nothing are left out.
+    """
+    entries, size = np.array(run.entries), len(run.names) + 3
+    rows = np.flatnonzero(entries[:, 1] == CAUSED).reshape(-1, size)
+    for own in rows:
+        stood = find_stands(run, int(entries[own[0], 0]) - run.span.first)
+        falls = entries[own, 2] - stood
+        falls[-1] = -falls[-1] - falls[:-1].sum()  # D falls, and rules take what is left over
+        falls = np.maximum(falls, 0.0)
+        shares = falls / falls.sum() if falls.sum() > 0.0 else np.eye(size)[-1]
+        entries[own, 2] = np.where(shares > ROUNDING, shares, 0.0)
+    is_none = (entries[:, 1] == CAUSED) & (entries[:, 2] == 0.0) & ~(entries[:, 4] > 0.0)
+    return np.asarray(entries[~is_none])
+
+
+def find_stands(run: RunData, stop: int) -> FloatArray:
+    """Return where the causes stood at the last high before a bar, and their gains since."""
+    unit = run.of_account("unit")[:stop]
+    highs = np.maximum.accumulate(np.concatenate(([run.first_peak], unit)))
+    rows = np.flatnonzero(unit >= highs[:-1])
+    if not len(rows):
+        return run.before.stands + sum_gains(run, slice(0, stop))
+    high = int(rows[-1])
+    closes, n = run.read_closes(slice(high, high + 1)), len(run.names)
+    stands = np.zeros(n + 3)
+    shares = np.append(closes.share[0], closes.collateral_share)
+    stands[: n + 1] = run.account.requirement.level * shares
+    stands[np.flatnonzero(run.are_isolated)] = 0.0
+    stands[n + OF_RULES] = closes.distance[0]
+    return stands + sum_gains(run, slice(high + 1, stop))
+
+
+def sum_gains(run: RunData, rows: slice) -> FloatArray:
+    """Return what each cause gained in some bars, of shape (n + 3,); of rules it is not known."""
+    n, found = len(run.names), np.zeros(len(run.names) + 3)
+    held, account = run.record.take(rows).positions, run.record.take(rows).account
+    costs = held.fees + held.slippage + held.impact + held.funding + held.liquidation_loss
+    gains = held.price_pnl - costs
+    if run.options is not None:
+        own = run.options.record
+        net = own.price_pnl - own.fees - own.slippage - own.liquidation_loss
+        gains = gains + run.options.sum_by_underlying(net[rows], n)
+    found[:n] = np.where(run.are_isolated, 0.0, gains.sum(axis=0))
+    found[n + OF_COLLATERAL] = (account.collateral_pnl - account.conversion).sum()
+    found[n + OF_FLOWS] = (account.flows - account.interest).sum()
+    return found
+
+
+def contagion_table(
+    time: IntArray, names: Sequence[str], entries: FloatArray, first: int
+) -> pd.DataFrame:
+    labels = np.array([*names, "collateral", "flows", "rules"], dtype=object)
+    is_cause = entries[:, 1] == CAUSED
+    begins = is_cause & ~np.concatenate(([False], is_cause[:-1]))
+    falls = np.concatenate(([False], np.diff(entries[:, 8]) <= 0.0)) & is_cause
+    numbers = np.cumsum(begins | falls)
+    pairs = numbers * len(labels) + entries[:, 8]
+    is_closed = np.isin(pairs, pairs[entries[:, 1] == ledger.LIQUIDATED])
+    gained = np.where(is_closed, np.maximum(entries[:, 4], 0.0), 0.0)
+    is_shown = is_cause & ((entries[:, 2] > 0.0) | (gained > 0.0))
+    chosen, hits = entries[is_shown], numbers[is_shown]
+    bar = chosen[:, 0].astype(np.int64) - first
+    return pd.DataFrame(
+        {
+            "liquidation": hits,
+            "time": utc_index(time[bar]),
+            "cause": labels[chosen[:, 8].astype(np.int64)],
+            "share": chosen[:, 2],
+            "quantity": chosen[:, 3],
+            "profit": gained[is_shown],
+        }
     )

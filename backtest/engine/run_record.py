@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest.account.records import SIGNS, WIDTH
+from backtest.account.records import SIGNS, TERMS, WIDTH
 from backtest.base import (
     FloatArray,
     IntArray,
@@ -25,29 +25,33 @@ from backtest.base import (
     format_time,
     utc_index,
 )
-from backtest.base.units import DAY
-from backtest.engine.bar_tables import (
+from backtest.base.units import DAY, TOLERANCE
+from backtest.engine.inputs import as_of
+from backtest.engine.run_data import RunData, contagion_table
+from backtest.engine.run_options import (
     HEDGE_SPLITS,
     SPLITS,
     HedgeSplit,
     OptionSplit,
-    bars_table,
     explain_options,
     measure_options,
+    sum_greeks,
     tabulate_greeks,
     tabulate_hedging,
     tabulate_options,
 )
-from backtest.engine.inputs import as_of
-from backtest.engine.run_closes import RunCloses, contagion_table
 from backtest.engine.tables import (
     count_assets,
+    divide_by_equity,
     events_table,
     is_inverse,
-    mean_of,
+    measure_profits,
     positions_table,
+    price_of,
+    sum_positions,
     value_of,
 )
+from backtest.features import find_day, forecast_liquidation
 from backtest.market import Markets, read_stamps, read_weights
 from backtest.measures import (
     Samples,
@@ -222,7 +226,7 @@ HALF_LIFE = 30 * DAY
 """The half-life of the covariances behind risk shares, in ns."""
 
 
-class RunRecord(RunCloses):
+class RunRecord(RunData):
     """Measures and tables of a run, made on first access; files and texts are made of them."""
 
     # ------------------------------------------------------------------- measures
@@ -253,6 +257,8 @@ class RunRecord(RunCloses):
         weights, covariance = self._compute_weights(
             HALF_LIFE / self.interval, ends, collateral=False
         )
+        spread = diversification_ratio(weights, covariance)
+        known = bool(np.any(np.isfinite(spread)))
         return {
             "mean_net_leverage": float(pd.Series(self.net_leverage).mean()),
             **{
@@ -260,7 +266,7 @@ class RunRecord(RunCloses):
                 for name in ("collateral_pnl", "conversion")
             },
             **({} if self.options is None else measure_options(self, self.options)),
-            "diversification_ratio": mean_of(diversification_ratio(weights, covariance)),
+            "diversification_ratio": float(np.nanmean(spread)) if known else math.nan,
         }
 
     @property
@@ -310,7 +316,9 @@ class RunRecord(RunCloses):
     @cached_property
     def bars(self) -> pd.DataFrame:
         """One row per bar of the account; of one instrument with the columns of its position."""
-        return bars_table(self)
+        found = {} if self.options is None else sum_greeks(self, self.options)
+        names = ("options_value", "options_leverage", "net_delta") if found else ()
+        return bars_table(self, {name: found[name] for name in names})
 
     @cached_property
     def positions(self) -> pd.DataFrame:
@@ -330,7 +338,7 @@ class RunRecord(RunCloses):
 
     @cached_property
     def greeks(self) -> pd.DataFrame:
-        """The Greeks of the options, see :func:`backtest.engine.bar_tables.tabulate_greeks`."""
+        """The Greeks of the options, see :func:`backtest.engine.run_options.tabulate_greeks`."""
         return tabulate_greeks(self, self.options)
 
     @checked
@@ -532,3 +540,98 @@ def follow_market(result: RunRecord) -> tuple[str, str, FloatArray]:
     priced = "in the quote currency, " if is_inverse else ""
     text = f"buy and hold: the mark price from the first close on; {priced}price only, no costs"
     return "1x", text, result.mark / result.mark[0]
+
+
+# -------------------------------------------------------------------------------------------- bars
+
+
+def bars_table(run: RunData, options: Mapping[str, FloatArray]) -> pd.DataFrame:
+    account = tabulate_account(run, options)
+    own = tabulate_position(run) if run.has_one_instrument else {}
+    return pd.DataFrame(account | own, index=utc_index(run.time), copy=False)
+
+
+def tabulate_account(run: RunData, options: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+    account, closes, equity = run.record.account, run.closes, run.record.account.equity
+    needed, backing, initial = closes.requirement, closes.backing, closes.initial
+    venues = run.list_venues()
+    gross, profits = np.abs(run.notionals).sum(axis=1), run.unrealized
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(backing > 0.0, needed / backing, np.inf)
+    peak = np.maximum.accumulate(np.maximum(account.unit, run.first_peak))
+    counted, kept = backing, np.array([1.0 - venue.profit_share() for venue in venues])
+    if (kept[~run.are_isolated] > 0.0).any():  # profits count in part
+        gains = kept * np.maximum(measure_profits(run.record.held, run.marks, venues), 0.0)
+        counted = backing - sum_positions(np.where(run.are_isolated, 0.0, gains))
+    tied = initial
+    if run.are_isolated.any():
+        tied = initial - sum_positions(run.record.held["margin"][:, run.are_isolated])
+    unrealized = profits.sum(axis=1)
+    change = np.diff(unrealized, prepend=float(np.sum(run.before.unrealized)))
+    realized = account.price_pnl - account.slippage - account.impact - change
+    is_rounding = np.abs(realized) <= TOLERANCE * (gross + np.abs(account.price_pnl))
+    is_broke = (initial > 0.0) & ~(equity > 0.0)
+    return {
+        "equity": equity,
+        "gross_leverage": divide_by_equity(gross, equity),
+        "net_leverage": run.net_leverage,
+        "backing": backing,
+        "requirement": needed,
+        "margin_ratio": np.where(needed > 0.0, ratio, 0.0),
+        "balance": closes.balance,
+        "collateral": closes.collateral,
+        "collateral_at_rate": closes.collateral_at_rate,
+        **{name: getattr(account, name) for name in (*TERMS, "top_up", "cash", "reserve")},
+        **options,
+        "overlay": account.overlay,
+        "unit": account.unit / run.first_unit,
+        "drawdown": 1.0 - account.unit / peak,
+        "initial_margin": initial,
+        "available": np.maximum(counted - tied, 0.0),
+        "margin_used": np.where(is_broke, np.inf, divide_by_equity(initial, equity)),
+        "realized_pnl": np.where(is_rounding, 0.0, realized),
+        "unrealized_pnl": unrealized,
+    }
+
+
+def tabulate_position(run: RunData) -> dict[str, FloatArray]:
+    fields, venue, equity = run.record.of_one(), run.venue, run.record.account.equity
+    quantity, value, cash = fields["quantity"], value_of(venue, run.mark), fields["cash"]
+    is_held, is_isolated = quantity != 0.0, bool(run.are_isolated[0])
+    needed = run.closes.own[:, 0] if is_isolated else run.closes.requirement
+    with np.errstate(divide="ignore", invalid="ignore"):
+        leverage = quantity * np.abs(value) / equity
+        turns = np.where(is_held, np.abs(run.notionals[:, 0]) / run.closes.initial, 0.0)
+    price = run.liquidation_prices[:, 0]
+    day = find_day(run.interval, is_session=run.is_session)
+    columns = {
+        "close": run.close,
+        "mark": run.mark,
+        "position": quantity,
+        "leverage": np.where(is_held, leverage, 0.0),
+        "maintenance": needed,
+        "liquidation_price": price,
+        "liquidation_probability": forecast_liquidation(
+            quantity, run.mark, price, run.volatilities[0][:, 0], day
+        ),
+        "entry": price_of(venue, fields["entry"]),
+        "margin": fields["margin"],
+        "target": fields["target"],
+        "position_leverage": turns,
+    }
+    if is_isolated:
+        backing = fields["margin"] + run.unrealized[:, 0]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.where(backing > 0.0, needed / backing, np.inf)
+        columns["margin_ratio"] = np.where(is_held, ratio, 0.0)
+        cash = fields["margin"] - quantity * fields["entry"]
+    if venue.interest_on != "loan":
+        return columns
+    owned = np.where(is_held, quantity * value, 0.0)
+    collateral = np.maximum(cash, 0.0) + np.maximum(owned, 0.0)
+    debt = np.maximum(-cash, 0.0) + np.maximum(-owned, 0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        of_long, of_short = (collateral - needed) / debt, collateral / (debt + needed)
+        ltv = np.where(debt > 0.0, debt / collateral, 0.0)
+    health = np.where(debt > 0.0, np.where(owned < 0.0, of_short, of_long), np.inf)
+    return {**columns, "health_factor": health, "ltv": ltv}

@@ -18,8 +18,8 @@ from backtest.engine.inputs import has_order_fee, read_assets, start_account_sta
 from backtest.engine.manifest import write_manifest
 from backtest.engine.record import Outcome
 from backtest.engine.result import Result
-from backtest.engine.run_closes import find_stands, share_causes
-from backtest.engine.run_data import Before, Quotes, read_options
+from backtest.engine.run_data import Before, Quotes, find_stands, share_causes
+from backtest.engine.run_options import read_options
 from backtest.engine.run_record import begin_moves
 from backtest.engine.run_setup import Setup
 from backtest.features import NOTHING_SEEN, forecast_volatility
@@ -188,7 +188,7 @@ def finish(setup: Setup, outcome: Any, *, calendar: str) -> Result:
     benchmark, assets = setup.find_benchmark(), read_assets(markets, setup.account)
     is_resumed = setup.resume is not None
     kept = setup._replace(resume=None, is_compiled=outcome.is_compiled)
-    options = read_options(setup, outcome, outcome.legs, outcome.hedged)
+    options = read_options(setup, outcome)
     if options is None:
         warn_of_no_option([*setup.policies.values(), setup.overlay])
     rows = list_cut_rows(markets.names, outcome.cuts)

@@ -197,6 +197,12 @@ def measure_profits(held: Fields, marks: FloatArray, venues: Sequence[Venue]) ->
     return np.where(quantity != 0.0, quantity * (value_marks(marks, venues) - held["entry"]), 0.0)
 
 
+def divide_by_equity(money: FloatArray, equity: FloatArray) -> FloatArray:
+    if np.min(equity, initial=np.inf) > 0.0:  # usual, and faster
+        return money / equity
+    return np.divide(money, equity, out=np.zeros(len(equity)), where=equity > 0.0)
+
+
 def sum_positions(values: FloatArray) -> FloatArray:
     return values[:, 0] if values.shape[1] == 1 else values.sum(axis=1)
 
@@ -309,7 +315,3 @@ def attribute_money(
             {name: each[own] for name, each in held.items()},
         )
     return pd.concat(found, names=[starts.name])
-
-
-def mean_of(values: FloatArray) -> float:
-    return float(np.nanmean(values)) if np.any(np.isfinite(values)) else float("nan")

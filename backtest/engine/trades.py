@@ -23,8 +23,8 @@ from backtest.account.records import (
     UNQUOTED,
     WIDTH,
 )
-from backtest.engine.bar_tables import GREEKS, measure_equity
 from backtest.engine.option_trader import SCHEDULED, TOTAL
+from backtest.engine.run_options import GREEKS, measure_equity
 from backtest.engine.tables import (
     KINDS,
     OWNER,
@@ -49,7 +49,7 @@ from backtest.measures.trades import VIEWS
 
 if TYPE_CHECKING:
     from backtest.base import BoolArray, FloatArray, IntArray
-    from backtest.engine.run_data import RunOptions
+    from backtest.engine.run_options import RunOptions
     from backtest.engine.run_record import RunRecord
 
 

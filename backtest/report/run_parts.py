@@ -16,7 +16,7 @@ from backtest.base.number_text import Head
 from backtest.base.result_parts import Headline, Panel, Part, Shown, ShownChart, ShownTable
 from backtest.base.units import DAY
 from backtest.engine.option_trader import SCHEDULED
-from backtest.engine.run_data import explain_idle_options
+from backtest.engine.run_options import explain_idle_options
 from backtest.engine.run_record import (
     SHORT,
     count_boundless,

@@ -13,7 +13,7 @@ import backtest as bt
 from backtest.account.ledger import EQUITY_STOPPED, LIQUIDATED
 from backtest.account.records import UNQUOTED, OptionFeed, make_option_feed
 from backtest.engine import batch, inputs
-from backtest.engine.run_closes import measure_closes
+from backtest.engine.run_data import measure_closes
 from backtest.engine.run_setup import set_up
 from tests.agreement import assert_agrees, bracket, near, scene, tape
 from tests.draws import DAY, HOUR, START
@@ -98,7 +98,7 @@ def run_options(
             start=None,
         )
         out = batch.run_account(setup, is_compiled=compiled, progress=None)
-        closes = measure_closes(setup, out, slice(None), is_whole=True)
+        closes = measure_closes(setup, out, slice(None))
         return out._replace(record=out.record._replace(closes=closes))
     finally:
         inputs.read_option_feed = kept
