@@ -43,14 +43,14 @@ from backtest.engine.inputs import (
     start_day,
 )
 from backtest.engine.loop import BEGIN, DONE, FIRST, STOP, Deciders, begin_lane
-from backtest.engine.option_trader import Legs, OptionTrader, make_trader
+from backtest.engine.option_trader import Legs, make_trader
 from backtest.engine.policies import ObservedPolicy, bind, flatten_columns, make_deciders
 from backtest.engine.recipe import find_rules_folder
 from backtest.engine.record import Outcome
 from backtest.engine.run_setup import Setup
 from backtest.measures import Tally, read_tally, start_tally
 from backtest.policy import Policy, formula_for, margin_formula_for, start_memory
-from backtest.venue import Brackets, OwnMargin
+from backtest.venue import OwnMargin
 
 
 class Switch(NamedTuple):
@@ -144,21 +144,9 @@ def take(
 
 
 def start_policies(setup: Setup, switch: Switch, deciders: Deciders, legs: Legs) -> PolicySwitch:
-    trader = find_trader(setup, switch.observed, legs)
+    trader = make_trader(setup, switch.observed, legs)
     deciders = deciders if trader is None else trader.bind(deciders)
     return PolicySwitch(switch.bar, deciders, list_policies(switch.observed), trader)
-
-
-def find_trader(setup: Setup, observed: list[ObservedPolicy], legs: Legs) -> OptionTrader | None:
-    may_sell = not isinstance(setup.account.requirement, Brackets)
-    return make_trader(
-        setup.markets,
-        setup.inputs.feed.options,
-        observed,
-        may_sell=may_sell,
-        legs=legs,
-        resume=None if setup.resume is None else setup.resume.options,
-    )
 
 
 # ------------------------------------------------------------------------------- plain or compiled

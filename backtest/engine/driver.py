@@ -153,6 +153,7 @@ def run_in_loop(
         given = (state, deciders, bound, counts, part.bar, stop, tape, chunk, progress)
         counts, entries = drive(loop.simulate, loop.pack, own_inputs, *given)
         kept.append(entries)
+    legs = [each.trader.listed.legs for each in parts if each.trader]
     return Outcome(
         state=state,
         tally=read_tally(counts.tally),
@@ -163,8 +164,8 @@ def run_in_loop(
         plain_because=loop.plain_because,
         cuts=counts.cuts,
         is_compiled=loop.pack is not None,
-        legs={k: leg for part in parts if part.trader for k, leg in part.trader.name_legs()},
-        hedged=frozenset().union(*(x.trader.listed.legs.hedged for x in parts if x.trader)),
+        legs={k: leg for each in legs for k, (_, leg) in each.owners.items()},
+        hedged=frozenset().union(*(each.hedged for each in legs)),
     )
 
 

@@ -42,7 +42,10 @@ def check_options(
 ) -> None:
     if not markets.options:
         return
-    check_fills(account)
+    if account.fill != "next_open":
+        raise base.ParameterError(
+            f"fill must be 'next_open' in an account with options, got {account.fill!r}"
+        )
     check_rule(account, markets)
     for name, option in markets.options.items():
         owner = markets.listing.underlyings[name]
@@ -80,7 +83,13 @@ def warn_of_options(
     is_traded = trades_options(policies) or trades_options(overlay)
     if not markets.options or not (is_traded or listing.quantities is not None):
         return
-    warn_of_dropped_orders(markets, feed)
+    frame = listing.quantities
+    for name in () if frame is None else frame.columns:
+        ordered = frame.index[frame[name].fillna(0.0) != 0.0]
+        inside = ordered[(ordered >= markets.times[0]) & (ordered < markets.times[-1])]
+        if len(inside) and not np.isfinite(feed.targets[:, [*markets.options].index(name)]).any():
+            base.warn_caller(f"{name} is never traded: its quantities begin after it expired")
+    names, end = [], int(markets.time[-1])
     for k, (name, option) in enumerate(markets.options.items()):
         if feed.are_inside[k] and option.settlement_price is None:
             opened = base.format_time(int(markets.time[feed.expiry_bars[k]]))
@@ -89,34 +98,13 @@ def warn_of_options(
                 f"underlying, {feed.expiry_spots[k]:g}; give bt.Option(settlement_price=) if the "
                 "venue's is known"
             )
-    names = [name for name in markets.options if is_before_first(markets, name)]
+        surfaces = listing.surfaces[listing.underlyings[name]]
+        if surfaces.is_flat_before(find_expiry(option), end):
+            names.append(name)
     if names:
         base.warn_caller(
             f"volatility is flat before the first fitted expiry: {', '.join(names[:5])}"
             f"{f' and {len(names) - 5} more' * (len(names) > 5)} expire before it in some surfaces"
-        )
-
-
-def warn_of_dropped_orders(markets: Markets, feed: OptionFeed) -> None:
-    frame = markets.listing.quantities
-    for name in () if frame is None else frame.columns:
-        k = [*markets.options].index(name)
-        ordered = frame.index[frame[name].fillna(0.0) != 0.0]
-        inside = ordered[(ordered >= markets.times[0]) & (ordered < markets.times[-1])]
-        if len(inside) and not np.isfinite(feed.targets[:, k]).any():
-            base.warn_caller(f"{name} is never traded: its quantities begin after it expired")
-
-
-def is_before_first(markets: Markets, name: str) -> bool:
-    surfaces = markets.listing.surfaces[markets.listing.underlyings[name]]
-    end = int(markets.time[-1])
-    return bool(surfaces.is_flat_before(find_expiry(markets.options[name]), end))
-
-
-def check_fills(account: Account) -> None:
-    if account.fill != "next_open":
-        raise base.ParameterError(
-            f"fill must be 'next_open' in an account with options, got {account.fill!r}"
         )
 
 
@@ -183,19 +171,13 @@ def find_settlement(markets: Markets, venue: Venue, option: Option, owner: str) 
         )
     if not listed <= bar < gone:
         return Expiry(-1, is_inside=False, price=float("nan"))
-    if is_inside:
-        check_inside(markets, option, bar)
-    return Expiry(bar, is_inside, find_price(markets, venue, option, owner, bar))
-
-
-def check_inside(markets: Markets, option: Option, bar: int) -> None:
-    if option.settlement_price is None and markets.interval > HOUR:
+    if is_inside and option.settlement_price is None and markets.interval > HOUR:
         raise base.DataError(
             "an option that expires inside a bar of over an hour needs a settlement_price, got "
             f"none for {option.name!r}, which expires at {option.expiry} in the bar of "
-            f"{base.format_duration(markets.interval)} from "
-            f"{base.format_time(int(markets.time[bar]))} UTC"
+            f"{base.format_duration(markets.interval)} from {base.format_time(int(time[bar]))} UTC"
         )
+    return Expiry(bar, is_inside, find_price(markets, venue, option, owner, bar))
 
 
 def find_price(markets: Markets, venue: Venue, option: Option, owner: str, bar: int) -> float:
@@ -237,12 +219,6 @@ class QuoteRows(NamedTuple):
     def pick(self, field: str, rows: base.IntArray) -> base.FloatArray:
         values = np.append(getattr(self, field), np.nan)
         return np.asarray(values[rows])
-
-    def find_half_spreads(self, times: base.IntArray) -> base.FloatArray:
-        return find_last(*self.spreads, times)
-
-    def find_half_prices(self, times: base.IntArray) -> base.FloatArray:
-        return find_last(*self.price_spreads, times)
 
 
 def find_last(
@@ -322,6 +298,8 @@ YEAR = YEAR_DAYS * DAY
 
 
 class Instant(NamedTuple):
+    """Opens or closes of all bars, with the mark prices (n, n_bars) there."""
+
     name: str
     time: base.IntArray
     marks: base.FloatArray
@@ -343,7 +321,10 @@ def read_option_feed(markets: Markets, venues: Mapping[str, Venue], panel: Panel
     if listing is None or not listing.options:
         return make_option_feed(0, 1)
     feed = make_option_feed(len(listing.options), markets.n_bars)
-    instants = list_instants(markets, panel)
+    instants = (
+        Instant("open", markets.time, panel.mark_open, "right"),
+        Instant("close", markets.time + markets.interval, panel.mark_close, "left"),
+    )
     for k, each in enumerate(list_contracts(markets, venues)):
         settled = find_settlement(markets, venues[each.owner], each.option, each.owner)
         write_terms(feed, k, each)
@@ -353,21 +334,21 @@ def read_option_feed(markets: Markets, venues: Mapping[str, Venue], panel: Panel
         for instant in instants:
             write_values(feed, k, each, instant)
         write_rows(feed, k, markets, each, instants)
-        check_ages(feed, k, markets, each)
+        old = np.flatnonzero(feed.ages[:, k] > listing.max_age / DAY)
+        if len(old):
+            t = int(old[0])
+            raise base.DataError(
+                f"the last surface of {each.owner!r} must be at most {listing.max_age / DAY:g} "
+                f"days old while {each.name!r} is listed, got {feed.ages[t, k]:.4g} days at the "
+                f"close of {base.format_time(int(markets.time[t]))} UTC; give later surfaces, end "
+                "the markets earlier, or give a larger max_age"
+            )
         feed.are_listed[:, k] = np.isfinite(feed.volatilities_open[:, k])
     keys = list(zip(feed.instruments.tolist(), feed.expiry_times.tolist(), strict=True))
     feed.expiries[:] = number_each(keys)
     feed.pairs[:] = number_each(list(zip(keys, feed.strikes.tolist(), strict=True)))
     write_targets(feed, markets)
     return feed
-
-
-def list_instants(markets: Markets, panel: Panel) -> tuple[Instant, Instant]:
-    """Return opens and closes of all bars, with the mark prices (n, n_bars) there."""
-    return (
-        Instant("open", markets.time, panel.mark_open, "right"),
-        Instant("close", markets.time + markets.interval, panel.mark_close, "left"),
-    )
 
 
 def list_contracts(markets: Markets, venues: Mapping[str, Venue]) -> list[Contract]:
@@ -428,19 +409,6 @@ def write_values(feed: OptionFeed, k: int, contract: Contract, at: Instant) -> N
         feed.ages[here, k] = contract.surfaces.find_ages(at.time[here], rows[here])
 
 
-def check_ages(feed: OptionFeed, k: int, markets: Markets, contract: Contract) -> None:
-    listing: Any = markets.listing
-    old = np.flatnonzero(feed.ages[:, k] > listing.max_age / DAY)
-    if len(old):
-        t = int(old[0])
-        raise base.DataError(
-            f"the last surface of {contract.owner!r} must be at most "
-            f"{listing.max_age / DAY:g} days old while {contract.name!r} is listed, got "
-            f"{feed.ages[t, k]:.4g} days at the close of {base.format_time(int(markets.time[t]))} "
-            "UTC; give later surfaces, end the markets earlier, or give a larger max_age"
-        )
-
-
 # ---------------------------------------------------------------------------- values by quotes
 
 
@@ -465,9 +433,9 @@ def write_rows(
             feed.has_quotes[here, k] = 1
             feed.bids[here, k] = rows.bid[found[here]]
             feed.asks[here, k] = rows.ask[found[here]]
-    halves = rows.find_half_spreads(markets.time)
+    halves = find_last(*rows.spreads, markets.time)
     feed.half_spreads[:, k] = np.where(np.isfinite(halves), halves, feed.half_spreads[:, k])
-    feed.half_prices[:, k] = rows.find_half_prices(markets.time)
+    feed.half_prices[:, k] = find_last(*rows.price_spreads, markets.time)
 
 
 class CloseQuotes(NamedTuple):

@@ -20,7 +20,7 @@ from backtest.engine.policies import ObservedPolicy
 from backtest.engine.run_options import RunOptions
 from backtest.market import Markets
 from backtest.policy import AccountView, Policy
-from backtest.venue import Option
+from backtest.venue import Brackets, Option
 
 SCHEDULED, TOTAL = "schedule", "total"
 
@@ -266,7 +266,16 @@ class OptionTrader:
         is_own, quantities = trade.i < len(state.margin), state.options.positions.quantities
         name = self.markets.names[trade.i] if is_own else ""
         chain = OptionChain(listed, trade.contracts, quantities, trade.i, name, t)
-        orders = ask(trade, bar, account, chain)
+        policy: Any = trade.policy
+        try:
+            orders = policy.option_orders(bar, account, chain)
+        except BacktestError:
+            raise
+        except Exception as error:
+            raise PolicyError(
+                f"{type(policy).__name__}.option_orders raised {type(error).__name__}: {error}, "
+                f"at the close of the bar of {format_time(int(bar.time))} UTC"  # type: ignore[attr-defined] # a field
+            ) from error
         try:
             legs = read_orders(orders)
             if is_own:
@@ -275,31 +284,16 @@ class OptionTrader:
             write_orders(self, trade, legs, chain, t)
         except WrongOrderError as wrong:
             raise PolicyError(
-                f"{type(trade.policy).__name__}.option_orders at the close of bar {t}, "
+                f"{type(policy).__name__}.option_orders at the close of bar {t}, "
                 f"{format_time(int(self.markets.time[t]))} UTC: {wrong}"
             ) from None
         sell_leftovers(self, trade, chain, t)
 
-    def name_legs(self) -> list[tuple[int, str]]:
-        return [(k, leg) for k, (_, leg) in self.listed.legs.owners.items()]
 
-
-def make_trader(
-    markets: Markets,
-    feed: OptionFeed,
-    observed: Sequence[ObservedPolicy],
-    *,
-    may_sell: bool,
-    legs: Legs,
-    resume: RunOptions | None = None,
-) -> OptionTrader | None:
+def make_trader(setup: Any, observed: Sequence[ObservedPolicy], legs: Legs) -> OptionTrader | None:
+    markets, feed, resume = setup.markets, setup.inputs.feed.options, setup.resume
     trades = [
-        Trade(
-            i,
-            each.policy,
-            tuple(each.columns),
-            list_contracts(markets, i),
-        )
+        Trade(i, each.policy, tuple(each.columns), list_contracts(markets, i))
         for i, each in enumerate(observed)
         if hasattr(type(each.policy), "option_orders")
     ]
@@ -314,24 +308,22 @@ def make_trader(
         seen=read_close_quotes(markets, feed),
         legs=legs,
     )
-    if resume is not None and not legs.owners:
-        resume_legs(legs, trades, resume)
-        legs.hedged.update(resume.hedged)
+    before: RunOptions | None = None if resume is None else resume.options
+    if before is not None and not legs.owners:
+        held = before.record.quantity
+        changed = np.diff(held != 0.0, axis=0, prepend=False)
+        opened = [np.flatnonzero(each)[-1] if each.any() else -1 for each in changed.T]
+        for j in np.argsort(opened, kind="stable"):
+            name, leg = before.terms.names[j], before.legs[j]
+            owner = next((each for each in trades if name in each.contracts), None)
+            if leg and owner is not None:
+                k = owner.contracts[name]
+                legs.owners[k] = (owner.i, leg)
+                if held[-1, j] != 0.0:
+                    legs.held[owner.i, leg] = k
+        legs.hedged.update(before.hedged)
+    may_sell = not isinstance(setup.account.requirement, Brackets)
     return OptionTrader(markets, listed, trades, may_sell=may_sell)
-
-
-def resume_legs(legs: Legs, trades: Sequence[Trade], before: RunOptions) -> None:
-    held = before.record.quantity
-    changed = np.diff(held != 0.0, axis=0, prepend=False)
-    opened = [np.flatnonzero(each)[-1] if each.any() else -1 for each in changed.T]
-    for j in np.argsort(opened, kind="stable"):
-        name, leg = before.terms.names[j], before.legs[j]
-        owner = next((each for each in trades if name in each.contracts), None)
-        if leg and owner is not None:
-            k = owner.contracts[name]
-            legs.owners[k] = (owner.i, leg)
-            if held[-1, j] != 0.0:
-                legs.held[owner.i, leg] = k
 
 
 def list_contracts(markets: Markets, i: int) -> dict[str, int]:
@@ -356,19 +348,6 @@ def read_bar(deciders: Deciders, trade: Trade, time: int, local: int) -> SeenBar
 # ---------------------------------------------------------------------------------- the orders
 
 
-def ask(trade: Trade, bar: SeenBar, account: AccountView, chain: OptionChain) -> Any:
-    policy: Any = trade.policy
-    try:
-        return policy.option_orders(bar, account, chain)
-    except BacktestError:
-        raise
-    except Exception as error:
-        raise PolicyError(
-            f"{type(policy).__name__}.option_orders raised {type(error).__name__}: {error}, at the "
-            f"close of the bar of {format_time(int(bar.time))} UTC"  # type: ignore[attr-defined] # a field
-        ) from error
-
-
 def write_orders(
     trader: OptionTrader,
     trade: Trade,
@@ -376,13 +355,24 @@ def write_orders(
     chain: OptionChain,
     t: int,
 ) -> None:
-    feed = trader.feed
+    feed, listed = trader.feed, trader.listed
     for leg, order in orders:
-        name, quantity = read_order(leg, order, trader, trade)
+        if not isinstance(order, tuple | list) or len(order) != 2:
+            raise WrongOrderError(
+                "the order of a leg must be (contract, quantity), got "
+                f"{repr_plain(order)} for {leg!r}"
+            )
+        name, quantity = find_name(order[0], trader, trade), read_quantity(leg, order[1])
         if math.isnan(quantity):
             continue
         k = trade.contracts[name]
-        enter_leg(trader.listed, trade, leg, k)
+        owner = listed.legs.owners.setdefault(k, (trade.i, leg))
+        if owner != (trade.i, leg):
+            raise WrongOrderError(
+                f"a contract is ordered by one leg, got {name!r} from {owner[1]!r} and {leg!r}; "
+                "order the sum in one of them"
+            )
+        listed.legs.held[owner] = k
         if quantity < 0.0 and not trader.may_sell:
             raise WrongOrderError(
                 f"a quantity must be at least 0 with brackets, got {quantity:g} of {name!r}; "
@@ -391,7 +381,11 @@ def write_orders(
         if name in chain:
             check_order(feed, trader.markets, k, t + 1)
         if trader.markets.time[t + 1] < feed.expiry_times[k]:
-            feed.targets[t + 1, k] = truncate(quantity, trader.listed.options[k].lot)
+            lot = listed.options[k].lot
+            if lot > 0.0:
+                lots = math.floor(abs(quantity) / lot * (1.0 + TOLERANCE))
+                quantity = math.copysign(lots * lot, quantity)
+            feed.targets[t + 1, k] = quantity
 
 
 def order_instrument(
@@ -430,14 +424,6 @@ def read_orders(orders: Any) -> list[tuple[str, Any]]:
     return list(orders.items())
 
 
-def read_order(leg: str, order: Any, trader: OptionTrader, trade: Trade) -> tuple[str, float]:
-    if not isinstance(order, tuple | list) or len(order) != 2:
-        raise WrongOrderError(
-            f"the order of a leg must be (contract, quantity), got {repr_plain(order)} for {leg!r}"
-        )
-    return find_name(order[0], trader, trade), read_quantity(leg, order[1])
-
-
 def read_quantity(leg: str, quantity: Any) -> float:
     is_number = isinstance(quantity, int | float | np.number) and not isinstance(quantity, bool)
     if not is_number or math.isinf(quantity):
@@ -461,22 +447,6 @@ def find_name(contract: Any, trader: OptionTrader, trade: Trade) -> str:
             f"{repr_plain(contract)}"
         )
     return found
-
-
-def truncate(quantity: float, lot: float) -> float:
-    if lot == 0.0:
-        return quantity
-    return math.copysign(math.floor(abs(quantity) / lot * (1.0 + TOLERANCE)) * lot, quantity)
-
-
-def enter_leg(listed: ListedContracts, trade: Trade, leg: str, k: int) -> None:
-    owner = listed.legs.owners.setdefault(k, (trade.i, leg))
-    if owner != (trade.i, leg):
-        raise WrongOrderError(
-            f"a contract is ordered by one leg, got {listed.names[k]!r} from {owner[1]!r} and "
-            f"{leg!r}; order the sum in one of them"
-        )
-    listed.legs.held[owner] = k
 
 
 def sell_leftovers(trader: OptionTrader, trade: Trade, chain: OptionChain, t: int) -> None:
