@@ -20,20 +20,21 @@ from backtest.account.records import EQUITY, UNIT
 from backtest.base import BacktestError, FloatArray, IntArray
 from backtest.engine.closes import Lanes, RunTape
 from backtest.engine.driver import (
+    CHUNK,
+    LOGGED,
+    PLAIN_CHUNK,
     BoundLoop,
     Counts,
-    PolicySwitch,
     Progress,
     bind_loop,
     drive,
     flatten,
-    list_kernel_arguments,
+    new_cuts,
     new_ledger_array,
     new_quotes,
     new_scratch,
     new_tape,
     read_tables,
-    run_in_loop,
 )
 from backtest.engine.inputs import (
     AccountInputs,
@@ -44,12 +45,18 @@ from backtest.engine.inputs import (
 )
 from backtest.engine.loop import BEGIN, DONE, FIRST, STOP, Deciders, begin_lane
 from backtest.engine.option_trader import Legs, make_trader
-from backtest.engine.policies import ObservedPolicy, bind, flatten_columns, make_deciders
+from backtest.engine.policies import (
+    ObservedPolicy,
+    bind,
+    flatten_columns,
+    list_rules,
+    make_deciders,
+)
 from backtest.engine.recipe import find_rules_folder
 from backtest.engine.record import Outcome
 from backtest.engine.run_setup import Setup
 from backtest.measures import Tally, read_tally, start_tally
-from backtest.policy import Policy, formula_for, margin_formula_for, start_memory
+from backtest.policy import Policy, start_memory
 from backtest.venue import OwnMargin
 
 
@@ -65,16 +72,26 @@ def run_account(
     progress: Progress | None,
     switches: Sequence[Switch] = (),
 ) -> Outcome:
+    run = partial(take, setup, progress=progress, switches=switches)
     if not is_compiled or isinstance(setup.account.requirement, OwnMargin):
-        return take(setup, is_compiled=False, progress=progress, switches=switches)
-    mark = find_mark(list_kernel_arguments(*begin(setup)))
-    n_bars = len(setup.inputs.feed.time) - setup.first
-    seconds = estimate_plain(len(setup.observed), n_bars)
-    plain = partial(take, setup, is_compiled=False, progress=progress, switches=switches)
-    policies = list_policies(setup.observed)
-    if (found := try_plain(plain, mark, seconds, policies)) is not None:
-        return found._replace(plain_because="")
-    outcome = take(setup, is_compiled=True, progress=progress, switches=switches)
+        return run(is_compiled=False)
+    mark = find_mark(has_options=bool(setup.markets.options))
+    if not mark.exists():
+        n_bars = len(setup.inputs.feed.time) - setup.first
+        seconds = n_bars * (PER_GENERAL_BAR + PER_INSTRUMENT * len(setup.observed))
+        rules = [x for own in setup.observed for x in list_rules(own.policy, tuple(own.columns))]
+        if not any(keeps_comparison(each, set()) for each in rules) and base.is_plain_sooner(
+            mark, seconds
+        ):
+            try:
+                return run(is_compiled=False)._replace(plain_because="")
+            except base.PolicyError as error:  # compiled code may go on, as at a negative root
+                cause = error.__cause__
+                if cause is None or isinstance(cause, (AttributeError, NameError)):
+                    raise
+        else:
+            base.tell_of_compiling(GENERAL_LOOP)
+    outcome = run(is_compiled=True)
     base.write_mark(mark)
     return outcome
 
@@ -123,30 +140,51 @@ def take(
     progress: Progress | None,
     switches: Sequence[Switch] = (),
 ) -> Outcome:
-    account = setup.account
     inputs, state, deciders, tally = begin(setup)
-    legs = Legs({}, {}, set())
-    first = start_policies(setup, Switch(setup.first, setup.observed), deciders, legs)
-    later = [
-        start_policies(setup, each, gather_deciders(setup, each.observed), legs)
-        for each in switches
-    ]
-    return run_in_loop(
-        inputs,
-        state,
-        tally,
-        [first, *later],
-        is_compiled=is_compiled,
-        progress=progress,
-        has_own=isinstance(account.requirement, OwnMargin),
-        traded=None if setup.resume is None else setup.resume.traded,
+    parts, legs = [Switch(setup.first, setup.observed), *switches], Legs({}, {}, set())
+    traders = [make_trader(setup, each.observed, legs) for each in parts]
+    asked = []
+    for k, (part, trader) in enumerate(zip(parts, traders, strict=True)):
+        own = gather_deciders(setup, part.observed) if k else deciders
+        own = own if trader is None else trader.bind(own)
+        asked.append((own, list_policies(part.observed)))
+    has_orders = any(traders)
+    if has_orders:  # which policies write
+        options = inputs.feed.options
+        options = options._replace(targets=options.targets.copy())
+        inputs = inputs._replace(feed=inputs.feed._replace(options=options))
+    has_own = isinstance(setup.account.requirement, OwnMargin)
+    loop = bind_loop(asked, is_compiled=is_compiled, has_own=has_own, has_orders=has_orders)
+    n, total, first = len(state.margin), len(inputs.feed.time), setup.first
+    chunk, k = PLAIN_CHUNK if loop.plain_because else CHUNK, len(state.options.targets)
+    tape = new_tape(n, total - first, first, 4 * n * min(chunk, total) + LOGGED + 4 * k, k)
+    traded = None if setup.resume is None else setup.resume.traded
+    counts, kept = Counts(tally, traded, new_cuts(n)), []
+    stops = [*(each.bar for each in switches), total]
+    for (own, _), bound, part, trader, stop in zip(
+        asked, loop.deciders, parts, traders, stops, strict=True
+    ):
+        if len(own.rows) > 1:
+            own.memory[-1] = deciders.memory[-1]
+        if own.asks[n]:  # the overlay goes on
+            own.memory[own.memory_at[n] :] = deciders.memory[deciders.memory_at[n] :]
+        deciders = own
+        given = (state, own, bound, counts, part.bar, stop, tape, chunk, progress)
+        counts, entries = drive(loop.simulate, loop.pack, inputs._replace(trader=trader), *given)
+        kept.append(entries)
+    return Outcome(
+        state=state,
+        tally=read_tally(counts.tally),
+        traded=counts.traded,
+        record=tape.record,
+        entries=np.concatenate(kept),
+        memory=deciders.memory,
+        plain_because=loop.plain_because,
+        cuts=counts.cuts,
+        is_compiled=loop.pack is not None,
+        legs={number: leg for number, (_, leg) in legs.owners.items()},
+        hedged=frozenset(legs.hedged),
     )
-
-
-def start_policies(setup: Setup, switch: Switch, deciders: Deciders, legs: Legs) -> PolicySwitch:
-    trader = make_trader(setup, switch.observed, legs)
-    deciders = deciders if trader is None else trader.bind(deciders)
-    return PolicySwitch(switch.bar, deciders, list_policies(switch.observed), trader)
 
 
 # ------------------------------------------------------------------------------- plain or compiled
@@ -165,48 +203,14 @@ def hash_sources() -> str:
     return base.hash_texts(*(path.read_text(encoding="utf-8") for path in paths))
 
 
-def find_mark(arguments: tuple[Any, ...]) -> Path:
-    """Return the file that says that the loop is compiled for such arguments."""
-    types = base.name_types(*arguments)
-    return find_rules_folder() / f"general.{base.hash_texts(hash_sources(), types)}.ready"
-
-
-def estimate_plain(n_policies: int, n_bars: int) -> float:
-    return n_bars * (PER_GENERAL_BAR + PER_INSTRUMENT * n_policies)
-
-
-def try_plain(
-    run: Callable[[], Outcome],
-    mark: Path,
-    seconds: float,
-    policies: Sequence[tuple[Policy, tuple[str, ...]]],
-) -> Outcome | None:
-    """Run in plain Python if that is sooner and gives the same numbers; None says to compile.
-
-    Plain Python raises where compiled code may go on, as at the root of a negative number.
-    """
-    if mark.exists():
-        return None
-    if any(counts_comparisons(*each) for each in policies) or not base.is_plain_sooner(
-        mark, seconds
-    ):
-        base.tell_of_compiling(GENERAL_LOOP)
-        return None
-    try:
-        return run()
-    except base.PolicyError as error:
-        if error.__cause__ is None or isinstance(error.__cause__, (AttributeError, NameError)):
-            raise
-        return None
-
-
-def counts_comparisons(policy: Policy, columns: tuple[str, ...]) -> bool:
-    """Return whether a rule uses comparisons as numbers, which NumPy's scalars add up to 1."""
-    rules = (formula_for(policy, columns), margin_formula_for(policy, columns))
-    return any(keeps_comparison(rule, set()) for rule in rules if rule is not None)
+def find_mark(*, has_options: bool) -> Path:
+    """Return the file that says that the loop is compiled."""
+    kind = "options" if has_options else "usual"
+    return find_rules_folder() / f"general.{hash_sources()}.{kind}.ready"
 
 
 def keeps_comparison(function: Any, seen: set[Any]) -> bool:
+    """Return whether a rule uses comparisons as numbers, which NumPy's scalars add up to 1."""
     seen.add(function)
     names = [each.opname for each in dis.get_instructions(function)]
     steps = pairwise(each for each in names if each != "EXTENDED_ARG")
@@ -215,12 +219,8 @@ def keeps_comparison(function: Any, seen: set[Any]) -> bool:
     called = [
         each for each in base.find_references(function).values() if type(each) is FunctionType
     ]
-    own = [each for each in called if each not in seen and is_users(each)]
+    own = [x for x in called if x not in seen and not x.__module__.startswith("backtest.base")]
     return any(keeps_comparison(each, seen) for each in own)
-
-
-def is_users(function: FunctionType) -> bool:
-    return not function.__module__.startswith("backtest.base")
 
 
 # ----------------------------------------------------------------------------------- many accounts

@@ -38,10 +38,8 @@ from backtest.engine.inputs import (
     write_table,
 )
 from backtest.engine.loop import BROKEN, DONE, FULL, NEGATIVE, Deciders
-from backtest.engine.option_trader import OptionTrader
 from backtest.engine.policies import Callbacks, ask_plain
-from backtest.engine.record import Outcome, new_record
-from backtest.measures import read_tally
+from backtest.engine.record import new_record
 from backtest.measures.tally import TRADED
 from backtest.policy import Combinator, Policy, locate_numba_error
 
@@ -96,13 +94,6 @@ Progress = Callable[[int, int], None]
 Formulas = list[tuple[Policy, tuple[str, ...]]]
 
 
-class PolicySwitch(NamedTuple):
-    bar: int
-    deciders: Deciders
-    policies: Formulas
-    trader: OptionTrader | None = None
-
-
 def find_simulate(*, is_compiled: bool) -> Callable[..., Any]:
     if is_compiled:
         from backtest.engine.compiler import simulate_held  # noqa: PLC0415 - numba
@@ -120,53 +111,6 @@ def find_fill(*, is_compiled: bool) -> Callable[..., Any]:
 
         found = fill_compiled
     return found
-
-
-def run_in_loop(
-    inputs: AccountInputs,
-    state: AccountState,
-    tally: FloatArray,
-    parts: Sequence[PolicySwitch],
-    *,
-    is_compiled: bool,
-    progress: Progress | None,
-    has_own: bool = False,
-    traded: TradedDays | None = None,
-) -> Outcome:
-    has_orders = any(each.trader is not None for each in parts)
-    inputs = renew_targets(inputs) if has_orders else inputs
-    first, deciders = parts[0].bar, parts[0].deciders
-    asked = [(each.deciders, each.policies) for each in parts]
-    loop = bind_loop(asked, is_compiled=is_compiled, has_own=has_own, has_orders=has_orders)
-    n, total = len(state.margin), len(inputs.feed.time)
-    chunk = PLAIN_CHUNK if loop.plain_because else CHUNK
-    capacity = 4 * n * min(chunk, total) + LOGGED
-    k = len(state.options.targets)
-    tape = new_tape(n, total - first, first, capacity + 4 * k, k)
-    kept = []
-    counts = Counts(tally, traded, new_cuts(n))
-    stops = [*(each.bar for each in parts[1:]), total]
-    for part, bound, stop in zip(parts, loop.deciders, stops, strict=True):
-        keep_overlay(deciders, part.deciders)
-        deciders = part.deciders
-        own_inputs = inputs._replace(trader=part.trader)
-        given = (state, deciders, bound, counts, part.bar, stop, tape, chunk, progress)
-        counts, entries = drive(loop.simulate, loop.pack, own_inputs, *given)
-        kept.append(entries)
-    legs = [each.trader.listed.legs for each in parts if each.trader]
-    return Outcome(
-        state=state,
-        tally=read_tally(counts.tally),
-        traded=counts.traded,
-        record=tape.record,
-        entries=np.concatenate(kept),
-        memory=deciders.memory,
-        plain_because=loop.plain_because,
-        cuts=counts.cuts,
-        is_compiled=loop.pack is not None,
-        legs={k: leg for each in legs for k, (_, leg) in each.owners.items()},
-        hedged=frozenset().union(*(each.hedged for each in legs)),
-    )
 
 
 class Counts(NamedTuple):
@@ -194,7 +138,7 @@ def drive(
     scratch = new_scratch(n, assets, cuts)
     ledger, quotes = new_ledger_array(n), new_quotes(n, assets)
     kept: list[FloatArray] = []
-    arrays = [*list_arrays(state, deciders), scratch.ordered, scratch.cuts, tally]
+    arrays = [*flatten(state), deciders.memory, scratch.ordered, scratch.cuts, tally]
     terms, t, trader = read_tables(inputs, first), first, inputs.trader
     if trader is not None:
         trader.begin(inputs.feed.options, state, scratch, tape)
@@ -246,12 +190,6 @@ def drive(
         if progress is not None:
             progress(t - first, total - first)
     return Counts(tally, traded, cuts), np.concatenate(kept)
-
-
-def renew_targets(inputs: AccountInputs) -> AccountInputs:
-    options = inputs.feed.options
-    options = options._replace(targets=options.targets.copy())
-    return inputs._replace(feed=inputs.feed._replace(options=options))
 
 
 def read_tables(inputs: AccountInputs, first: int) -> Terms:
@@ -335,35 +273,6 @@ def bind_loop(
     return BoundLoop(simulate, None, bound, because)
 
 
-def keep_overlay(before: Deciders, deciders: Deciders) -> None:
-    n = len(deciders.asks) - 1
-    if len(deciders.rows) > 1:
-        deciders.memory[-1] = before.memory[-1]
-    if deciders.asks[n]:
-        deciders.memory[deciders.memory_at[n] :] = before.memory[before.memory_at[n] :]
-
-
-def list_kernel_arguments(
-    inputs: AccountInputs, state: AccountState, deciders: Deciders, tally: FloatArray
-) -> Any:
-    n, assets = len(state.margin), len(state.priced)
-    return (
-        pack_terms(inputs.terms),
-        inputs.feed,
-        inputs.clock,
-        inputs.log_returns,
-        deciders._replace(methods=0),
-        state,
-        new_quotes(n, assets),
-        new_scratch(n, assets),
-        new_ledger_array(n),
-        tally,
-        new_tape(n, 1, 0, 1),
-        0,
-        0,
-    )
-
-
 def new_tape(n: int, n_bars: int, first: int, capacity: int, n_options: int = 0) -> RunTape:
     return RunTape(
         log=new_event_log(capacity),
@@ -375,10 +284,6 @@ def new_tape(n: int, n_bars: int, first: int, capacity: int, n_options: int = 0)
         pool=np.zeros(2),
         lanes=Lanes(np.zeros((0, 5), np.int64), np.zeros((5, 0)), np.zeros(0), np.zeros(0)),
     )
-
-
-def list_arrays(state: AccountState, deciders: Deciders) -> list[Any]:
-    return [*flatten(state), deciders.memory]
 
 
 def flatten(record: Any) -> list[Any]:

@@ -301,7 +301,7 @@ def test_what_is_compiled_is_used(cold, monkeypatch, n):
     find = batch.find_mark
     monkeypatch.setattr(
         "backtest.engine.batch.find_mark",
-        lambda *given: marks.append(find(*given)) or marks[-1],
+        lambda **given: marks.append(find(**given)) or marks[-1],
     )
     run_cold(VolTarget(), n)
     kernels.write_mark(marks[-1])
