@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +28,6 @@ from backtest.market import (
 from backtest.policy import trades_options
 from backtest.venue import (
     Brackets,
-    Collateral,
     Venue,
     agree_settlement,
     check_collateral,
@@ -48,17 +48,6 @@ def find_misfit(table: Iterable[Any], names: Sequence[str], known: Sequence[str]
         return f"an unknown {', '.join(unknown)}"
     missing = [each for each in names if each not in given]
     return f"none for {', '.join(missing)}" if missing else ""
-
-
-def check_instruments(account: Account, names: Sequence[str]) -> None:
-    for field in BY_INSTRUMENT:
-        value = getattr(account, field)
-        found = find_misfit(value, names, names) if isinstance(value, base.FrozenTable) else ""
-        if found:
-            raise base.ParameterError(
-                f"{field} must be one value for all, or one for each of {', '.join(names)}, "
-                f"got {found}"
-            )
 
 
 def give_each(value: object, markets: Markets, *, one: str) -> dict[str, Any]:
@@ -85,43 +74,105 @@ def check_account_kind(account: object) -> None:
         raise base.ParameterError(f"account must be an Account, got {base.repr_plain(account)}")
 
 
-def check_maker_shares(venues: Mapping[str, Venue]) -> None:
-    for name, venue in venues.items():
-        if venue.fees.maker_share > 0.0:
-            raise base.ParameterError(
-                f"maker_share of {name} must be 0 with fill='limit', where each order is all maker "
-                f"or all taker, got {venue.fees.maker_share:g}"
-            )
-
-
 def check_run(markets: Markets, venues: Mapping[str, Venue], account: Account) -> None:
-    settled = check_settlement(markets, venues)
+    settled, names = check_settlement(markets, venues), [*markets.names]
     check_collateral(account.collateral, markets.names, settled)
-    check_agreement(markets.names, venues)
-    check_order(venues[markets.names[0]], markets)
-    check_instruments(account, markets.names)
-    own = {name: account.for_instrument(name) for name in markets.names}
-    if account.fill == "limit":
-        check_maker_shares(venues)
-    for name in markets.names:
-        check_expiry(markets[name], venues[name])
+    for fault in find_faults_of_venues(markets, venues, account):
+        raise base.ParameterError(fault)
+    own = {name: account.for_instrument(name) for name in names}
+    for name in names:
         check_setting(own[name], venues[name], name)
-    check_modes(own, venues)
-    check_health(markets.names, venues, account)
-    check_spot_legs(markets, venues, own, account)
+    for fault in find_faults_of_margin(markets, venues, own, account):
+        raise base.ParameterError(fault)
     check_options(markets, venues, own, account)
-    names = list(markets.names)
     account.requirement.resolve(names).check_names(names, account.collateral)
 
 
-def check_expiry(market: Market, venue: Venue) -> None:
-    text = venue.contract.expires
-    if text is not None and int(market.time[-1]) >= base.to_nanoseconds(text):
-        last = base.format_time(int(market.time[-1]))
-        raise base.ParameterError(
-            f"the last bar of {market.instrument or 'the market'} must open before its contract "
-            f"expires at {text} UTC, got {last}; cut it: market.between(end={text!r})"
-        )
+def find_faults_of_venues(
+    markets: Markets, venues: Mapping[str, Venue], account: Account
+) -> Iterator[str]:
+    names, first, known = markets.names, markets.names[0], markets.names_of_whole
+    for name in names[1:]:
+        for field in (*ACCOUNT_FIELDS, "liquidation.order"):
+            path = field.split(".")
+            mine, theirs = (reduce(getattr, path, venues[each]) for each in (first, name))
+            if not is_equal(mine, theirs):
+                yield (
+                    f"{field} must be the same for all venues of an account, got "
+                    f"{base.repr_given(mine)} for {first} and {base.repr_given(theirs)} for "
+                    f"{name}; give both the same: venue.override({{{field!r}: ...}})"
+                )
+    order = venues[first].liquidation.order
+    ordered = () if order is None or isinstance(order, str) else order
+    if found := find_misfit(ordered, (), known):
+        yield f"order must name instruments of the markets, {', '.join(known)}, got {found}"
+    for field in BY_INSTRUMENT:
+        value = getattr(account, field)
+        found = find_misfit(value, names, names) if isinstance(value, base.FrozenTable) else ""
+        if found:
+            listed = ", ".join(names)
+            yield f"{field} must be one value for all, or one for each of {listed}, got {found}"
+    for name, venue in venues.items():
+        if account.fill == "limit" and venue.fees.maker_share > 0.0:
+            yield (
+                f"maker_share of {name} must be 0 with fill='limit', where each order is all maker "
+                f"or all taker, got {venue.fees.maker_share:g}"
+            )
+        text, last = venue.contract.expires, int(markets[name].time[-1])
+        if text is not None and last >= base.to_nanoseconds(text):
+            yield (
+                f"the last bar of {markets[name].instrument or 'the market'} must open before its "
+                f"contract expires at {text} UTC, got {base.format_time(last)}; cut it: "
+                f"market.between(end={text!r})"
+            )
+
+
+def find_faults_of_margin(
+    markets: Markets, venues: Mapping[str, Venue], own: Mapping[str, Account], account: Account
+) -> Iterator[str]:
+    cross = [name for name, each in own.items() if each.margin == "cross"]
+    for name in cross[1:]:
+        mine, theirs = (venues[each].liquidation.mode for each in (cross[0], name))
+        if mine != theirs:
+            yield (
+                f"liquidation.mode of cross positions must be the same, got {mine!r} for "
+                f"{cross[0]} and {theirs!r} for {name}"
+            )
+    legs = [name for name in markets.names if venues[name].contract.is_spot]
+    for name, venue in venues.items():
+        health = venue.liquidation.full_below_health
+        if health > 0.0 and not isinstance(account.requirement, Brackets):
+            yield (
+                f"full_below_health of {name} must be 0 with {type(account.requirement).__name__}, "
+                f"which asks no margin of each position as bt.Brackets() does, got {health:g}"
+            )
+        if health > 0.0 and legs:
+            yield (
+                f"full_below_health of {name} must be 0 beside the spot leg {legs[0]}, got "
+                f"{health:g}"
+            )
+    for name in legs:
+        if own[name].margin == "isolated":
+            yield (
+                f"margin of the spot leg {name} must be 'cross': a coin that is paid has no "
+                "margin, got 'isolated'"
+            )
+        for asset in account.collateral:
+            market, prices = markets[name], asset.prices
+            is_its_market = prices is market or (isinstance(prices, str) and prices == name)
+            coins = {base.find_coin(name), base.find_coin(market.instrument)} - {""}
+            if is_its_market or asset.name in coins:
+                yield (
+                    f"a coin must be a spot leg or collateral, got {asset.name!r} as both; hold "
+                    f"the coins as {name} alone, or give {name} a margined contract"
+                )
+
+
+def is_equal(mine: object, theirs: object) -> bool:
+    if isinstance(mine, pd.Series) and isinstance(theirs, pd.Series):
+        return mine.equals(theirs)
+    is_mixed = isinstance(mine, pd.Series) or isinstance(theirs, pd.Series)
+    return not is_mixed and mine == theirs
 
 
 def check_settlement(markets: Markets, venues: Mapping[str, Venue]) -> str:
@@ -137,96 +188,6 @@ def check_settlement(markets: Markets, venues: Mapping[str, Venue]) -> str:
             check_names_agree(contracts, said)
         return agree_settlement(contracts, said=said)
     return agree_settlement(contracts, said=said, given=markets.currency)
-
-
-def check_agreement(names: Sequence[str], venues: Mapping[str, Venue]) -> None:
-    first = names[0]
-    for name in names[1:]:
-        for field in (*ACCOUNT_FIELDS, "liquidation.order"):
-            mine, theirs = read_field(venues[first], field), read_field(venues[name], field)
-            if not is_equal(mine, theirs):
-                raise base.ParameterError(
-                    f"{field} must be the same for all venues of an account, got "
-                    f"{base.repr_given(mine)} for {first} and {base.repr_given(theirs)} for "
-                    f"{name}; give both the same: venue.override({{{field!r}: ...}})"
-                )
-
-
-def check_order(venue: Venue, markets: Markets) -> None:
-    order, known = venue.liquidation.order, markets.names_of_whole
-    names = () if order is None or isinstance(order, str) else order
-    unknown = [f"{each!r}{base.did_you_mean(each, known)}" for each in names if each not in known]
-    if unknown:
-        raise base.ParameterError(
-            f"order must name instruments of the markets, {', '.join(known)}, got an unknown "
-            f"{', '.join(unknown)}"
-        )
-
-
-def read_field(venue: Venue, field: str) -> Any:
-    value: Any = venue
-    for part in field.split("."):
-        value = getattr(value, part)
-    return value
-
-
-def is_equal(mine: object, theirs: object) -> bool:
-    if isinstance(mine, pd.Series) and isinstance(theirs, pd.Series):
-        return mine.equals(theirs)
-    is_mixed = isinstance(mine, pd.Series) or isinstance(theirs, pd.Series)
-    return not is_mixed and mine == theirs
-
-
-def check_modes(own: Mapping[str, Account], venues: Mapping[str, Venue]) -> None:
-    cross = [name for name, account in own.items() if account.margin == "cross"]
-    for name in cross[1:]:
-        mine, theirs = venues[cross[0]].liquidation.mode, venues[name].liquidation.mode
-        if mine != theirs:
-            raise base.ParameterError(
-                "liquidation.mode of cross positions must be the same, got "
-                f"{mine!r} for {cross[0]} and {theirs!r} for {name}"
-            )
-
-
-def check_health(names: Sequence[str], venues: Mapping[str, Venue], account: Account) -> None:
-    for name in names:
-        health = venues[name].liquidation.full_below_health
-        if health > 0.0 and not isinstance(account.requirement, Brackets):
-            raise base.ParameterError(
-                f"full_below_health of {name} must be 0 with {type(account.requirement).__name__}, "
-                f"which asks no margin of each position as bt.Brackets() does, got {health:g}"
-            )
-
-
-def check_spot_legs(
-    markets: Markets, venues: Mapping[str, Venue], own: Mapping[str, Account], account: Account
-) -> None:
-    legs = [name for name in markets.names if venues[name].contract.is_spot]
-    health = next((n for n in venues if venues[n].liquidation.full_below_health > 0.0), None)
-    if legs and health is not None:
-        raise base.ParameterError(
-            f"full_below_health of {health} must be 0 beside the spot leg {legs[0]}, got "
-            f"{venues[health].liquidation.full_below_health:g}"
-        )
-    for name in legs:
-        if own[name].margin == "isolated":
-            raise base.ParameterError(
-                f"margin of the spot leg {name} must be 'cross': a coin that is paid has no "
-                "margin, got 'isolated'"
-            )
-        for asset in account.collateral:
-            if is_same_coin(asset, name, markets):
-                raise base.ParameterError(
-                    f"a coin must be a spot leg or collateral, got {asset.name!r} as both; hold "
-                    f"the coins as {name} alone, or give {name} a margined contract"
-                )
-
-
-def is_same_coin(asset: Collateral, name: str, markets: Markets) -> bool:
-    market, prices = markets[name], asset.prices
-    is_its_market = prices is market or (isinstance(prices, str) and prices == name)
-    coins = {base.find_coin(name), base.find_coin(market.instrument)} - {""}
-    return is_its_market or asset.name in coins
 
 
 def warn_of_band(account: Account, markets: Markets, targets: np.ndarray) -> None:

@@ -137,12 +137,6 @@ class TradedDays(NamedTuple):
     def add(self, amount: float) -> TradedDays:
         return self._replace(today=self.today + amount)
 
-    def sum_past(self) -> float:
-        total = 0.0  # not sum(), which rounds in another way from Python 3.12 on
-        for amount in self.past.tolist():
-            total += amount
-        return total
-
     def to_dict(self) -> dict[str, Any]:
         return {"day": self.day, "today": self.today, "past": self.past.tolist()}
 
@@ -165,25 +159,24 @@ class DailyFees(NamedTuple):
     day: IntArray
 
     def write(self, terms: Terms, traded: TradedDays) -> Terms:
-        volume = traded.sum_past() * (1.0 + ROUNDING)
+        volume = 0.0  # not sum(), which rounds in another way from Python 3.12 on
+        for amount in traded.past.tolist():
+            volume += amount
+        volume *= 1.0 + ROUNDING
         for i, fees in enumerate(self.fees):
             if fees is not None:
                 taker, maker = v.find_newest(fees.taker), v.find_newest(fees.maker)
                 for tier in fees.tiers:
                     if volume >= tier.volume:
                         taker, maker = tier.taker, tier.maker
-                terms = write_rates(terms, i, taker, maker, fees.maker_share)
+                numbers, makers = terms.numbers.copy(), terms.makers.copy()
+                fee = blend(taker, maker, fees.maker_share)
+                numbers[r.NUMBERS.index("fee"), i] = fee
+                numbers[r.NUMBERS.index("taker"), i], makers[i] = taker, maker
+                margin = terms.instruments[i].margin._replace(taker=taker)
+                terms = terms._replace(numbers=numbers, makers=makers)
+                terms = write_table(terms, i, margin, fee=fee, taker=taker)
         return terms
-
-
-def write_rates(terms: Terms, i: int, taker: float, maker: float, maker_share: float) -> Terms:
-    numbers, makers = terms.numbers.copy(), terms.makers.copy()
-    fee = blend(taker, maker, maker_share)
-    numbers[r.NUMBERS.index("fee"), i], numbers[r.NUMBERS.index("taker"), i] = fee, taker
-    makers[i] = maker
-    margin = terms.instruments[i].margin._replace(taker=taker)
-    terms = terms._replace(numbers=numbers, makers=makers)
-    return write_table(terms, i, margin, fee=fee, taker=taker)
 
 
 def blend(taker: Any, maker: Any, maker_share: float) -> Any:
@@ -261,16 +254,6 @@ def has_order_fee(venue: Venue) -> bool:
     return bool(np.any(np.asarray(venue.fees.per_order) > 0.0))
 
 
-def read_margin_tables(
-    venue: Venue, account: Account, time: IntArray, first: int
-) -> list[tuple[int, MarginRules]]:
-    setting, is_isolated = account.venue_leverage or 0.0, account.margin == "isolated"
-    return [
-        (first + table.first, v.read_rules(venue.with_table(table), setting, is_isolated))
-        for table in venue.in_use(time[first:])
-    ]
-
-
 def read_instrument(market: Market, venue: Venue, account: Account) -> dict[str, Any]:
     """Return what venue and settings give an instrument by bar, each (n_bars,) or (1,)."""
     lowest, tick = float(market.low.min()), venue.contract.tick
@@ -330,18 +313,6 @@ def measure_impact(market: Market, venue: Venue) -> tuple[FloatArray, FloatArray
     adv = pd.Series(market.volume * unit).rolling(n).mean().shift(1) * per_day
     # copies, because pandas gives read-only arrays, for which numba would compile another loop
     return sigma.to_numpy(dtype=np.float64, copy=True), adv.to_numpy(dtype=np.float64, copy=True)
-
-
-def place_costs(market: Market, venue: Venue) -> dict[int, FloatArray]:
-    """Return the costs that change over time by row, each of shape (n_bars,) or (1,)."""
-    if not v.list_dated(venue):
-        return {}
-    taker, maker, rate, spread, fee, worse = (
-        read_cost(v.pick_cost(venue, name), market, f"venue.{name}") for name in DATED
-    )
-    blended = blend(taker, maker, venue.fees.maker_share)
-    rows = (blended, taker, rate + 0.5 * spread, fee, worse, maker)
-    return {row: values for row, values in enumerate(rows) if len(values) > 1}
 
 
 def read_cost(cost: base.Cost, market: Market, key: str) -> FloatArray:
@@ -426,8 +397,17 @@ def read_assets(markets: Markets, account: Account) -> dict[str, Any]:
     found = {f"asset_{name}": np.empty((len(account.collateral), markets.n_bars)) for name in ASSET}
     for c, asset in enumerate(account.collateral):
         prices: Any = find_prices(asset, markets)
-        is_market = isinstance(prices, Market)
-        rows = find_rows(prices, markets, f"collateral {asset.name!r}") if is_market else None
+        rows = None
+        if isinstance(prices, Market):
+            rows = np.searchsorted(prices.time, markets.time)
+            inside = np.minimum(rows, prices.n_bars - 1)
+            missing = np.flatnonzero(prices.time[inside] != markets.time)
+            if len(missing):
+                at = base.format_time(int(markets.time[missing[0]]))
+                raise DataError(
+                    f"collateral {asset.name!r} must have a price in every bar of the markets, got "
+                    f"none in {len(missing):,} of {markets.n_bars:,}, first at {at} UTC"
+                )
         for name in ASSET:
             found[f"asset_{name}"][c] = prices if rows is None else getattr(prices, name)[rows]
     return found
@@ -443,28 +423,6 @@ def find_prices(asset: Collateral, markets: Markets) -> Market | float:
         f"prices of collateral {asset.name!r} must be a Market, a number or one of "
         f"{', '.join(markets)}, got {prices!r:.60}"
     )
-
-
-def find_rows(prices: Market, markets: Markets, what: str) -> IntArray:
-    rows = np.searchsorted(prices.time, markets.time)
-    inside = np.minimum(rows, prices.n_bars - 1)
-    missing = np.flatnonzero(prices.time[inside] != markets.time)
-    if len(missing):
-        at = base.format_time(int(markets.time[missing[0]]))
-        raise DataError(
-            f"{what} must have a price in every bar of the markets, got none in {len(missing):,} "
-            f"of {markets.n_bars:,}, first at {at} UTC"
-        )
-    return rows.astype(np.int64)
-
-
-def measure_log_returns(price: FloatArray, *, is_inverse: bool) -> FloatArray:
-    returns = np.full(len(price), np.nan)
-    before, after = price[:-1], price[1:]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        returns[1:] = np.log(2.0 - before / after if is_inverse else after / before)
-    returns[~np.isfinite(returns)] = np.nan
-    return returns
 
 
 def mark_samples(market: Market | Markets, sampling: str) -> FloatArray:
@@ -523,9 +481,16 @@ def read_inputs(
 ) -> AccountInputs:
     """Return the records and arrays of a run from bar ``first``; ``signal`` is (n, n_bars)."""
     own = {name: account.for_instrument(name) for name in markets.names}
-    tables = [
-        read_margin_tables(venues[name], own[name], markets.time, first) for name in markets.names
-    ]
+    tables: list[list[tuple[int, MarginRules]]] = []
+    for name, each in own.items():
+        setting, is_isolated = each.venue_leverage or 0.0, each.margin == "isolated"
+        used, venue = venues[name].in_use(markets.time[first:]), venues[name]
+        tables.append(
+            [
+                (first + table.first, v.read_rules(venue.with_table(table), setting, is_isolated))
+                for table in used
+            ]
+        )
     rules = [
         read_instrument_rules(venues[name], own[name], table[0][1])
         for name, table in zip(markets.names, tables, strict=True)
@@ -539,7 +504,22 @@ def read_inputs(
     changes = sorted(
         (bar, i, margin) for i, table in enumerate(tables) for bar, margin in table[1:]
     )
-    clock, log_returns = read_clock(markets, feed, sampling, terms, like)
+    inverse = terms.rules.brackets.are_inverse
+    free = earn_cash(feed.cash_rate, feed.years, markets.n_bars)
+    if like is not None and np.array_equal(like.terms.rules.brackets.are_inverse, inverse):
+        log_returns = like.log_returns
+    else:
+        log_returns = np.full(feed.mark_close.shape, np.nan)
+        before, after = feed.mark_close[:-1], feed.mark_close[1:]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            growth = np.where(inverse, 2.0 - before / after, after / before)
+            log_returns[1:] = np.log(growth)
+        log_returns[~np.isfinite(log_returns)] = np.nan
+    if like is not None:
+        clock = Clock(True, like.clock.ends_sample, like.clock.log_return, free)
+    else:
+        ends = mark_samples(markets, sampling)
+        clock = Clock(True, ends, np.ascontiguousarray(log_returns[:, 0]), free)
     tiered = [venues[name].fees if venues[name].fees.tiers else None for name in markets.names]
     fees = DailyFees(tuple(tiered), markets.time // DAY) if any(tiered) else None
     return AccountInputs(terms, feed, clock, log_returns, tuple(changes), started, fees)
@@ -563,6 +543,8 @@ def read_terms(
     call = account.margin_call or 0.0
     legs = [venues[name].contract.haircut for name in names]
     packed = packed._replace(spot=v.pack_spot(legs))
+    given = [base.pick_value(account.max_holding, name) for name in names]
+    held = np.array([0 if x is None else base.parse_duration(x) for x in given], dtype=np.float64)
     modes = {own.liquidation_mode for own in rules if own.is_isolated is None}
     return Terms(
         instruments=list(rules),
@@ -592,20 +574,13 @@ def read_terms(
         max_overlay=account.max_overlay,
         fill=FILLS[account.fill],
         equity_stop=account.equity_stop or 0.0,
-        max_holding=(held := read_max_holding(account, names)),
+        max_holding=held,
         has_time_stop=bool(np.any(held)),
         offsets=np.array([base.pick_value(account.offset, name) or 0.0 for name in names]),
         makers=np.array([v.find_newest(venues[name].fees.maker) for name in names]),
         rests_closing=account.closing == "limit",
         options=pack_option_terms(account.requirement, options, names),
     )
-
-
-def read_max_holding(account: Account, names: Sequence[str]) -> FloatArray:
-    """Return the longest time of a position in each instrument, in ns; 0 for none."""
-    given = [base.pick_value(account.max_holding, name) for name in names]
-    found = [0 if each is None else base.parse_duration(each) for each in given]
-    return np.array(found, dtype=np.float64)
 
 
 def read_order(account: Account, venue: Venue, names: Sequence[str]) -> tuple[int, IntArray]:
@@ -653,12 +628,16 @@ def read_feed(
     ends = (markets.spans[:, 1] < markets.n_bars) | ~markets.tradable()[:, -1]
     bars = {name: np.ascontiguousarray(getattr(panel, name).T) for name in ON_CLOCK}
     clock = find_clock(markets)
+    by_bar: dict[str, list[FloatArray]] = {}
+    for name in markets.names:
+        for field, values in read_instrument(markets[name], venues[name], own[name]).items():
+            by_bar.setdefault(field, []).append(values)
     flow_bar, flow_amount = place_flows(markets.time, account, first, started)
     if not clock.is_every:
         bars["volume"] = clock.place(clock.seen.panel().volume.T, bars["volume"])
     return MarketFeed(
         **bars,
-        **read_by_instrument(markets, venues, own),
+        **{field: stack(values, markets) for field, values in by_bar.items()},
         costs=read_costs(markets, venues),
         signal=signal,
         span=markets.spans.astype(np.int64),
@@ -680,21 +659,18 @@ def read_feed(
     )
 
 
-def read_by_instrument(
-    markets: Markets, venues: Mapping[str, Venue], own: Mapping[str, Account]
-) -> dict[str, Any]:
-    """Return the inputs from venues and settings by bar, of shape (n_bars or 1, n)."""
-    found: dict[str, list[FloatArray]] = {}
-    for name in markets.names:
-        each = read_instrument(markets[name], venues[name], own[name])
-        for field, values in each.items():
-            found.setdefault(field, []).append(values)
-    return {field: stack(values, markets) for field, values in found.items()}
-
-
 def read_costs(markets: Markets, venues: Mapping[str, Venue]) -> FloatArray:
     """Return the costs that change over time by bar, of shape (n_bars or 1, 6, n)."""
-    placed = [place_costs(markets[name], venues[name]) for name in markets.names]
+    placed: list[dict[int, FloatArray]] = [{} for _ in markets]
+    for (name, market), rows in zip(markets.items(), placed, strict=True):
+        if v.list_dated(venues[name]):
+            taker, maker, rate, spread, fee, worse = (
+                read_cost(v.pick_cost(venues[name], each), market, f"venue.{each}")
+                for each in DATED
+            )
+            blended = blend(taker, maker, venues[name].fees.maker_share)
+            costs = (blended, taker, rate + 0.5 * spread, fee, worse, maker)
+            rows.update({row: values for row, values in enumerate(costs) if len(values) > 1})
     n_bars = markets.n_bars if any(placed) else 1
     found = np.full((n_bars, r.MAKER_ROW + 1, len(placed)), np.nan)
     for i, (rows, (first, stop)) in enumerate(zip(placed, markets.spans, strict=True)):
@@ -726,26 +702,6 @@ def stack(values: Sequence[FloatArray], markets: Markets) -> FloatArray:
     for row, each, (first, stop) in zip(found.T, values, markets.spans, strict=True):
         row[first:stop] = each
     return found
-
-
-def read_clock(
-    markets: Markets,
-    feed: MarketFeed,
-    sampling: str,
-    terms: Terms,
-    like: AccountInputs | None,
-) -> tuple[Clock, FloatArray]:
-    free = earn_cash(feed.cash_rate, feed.years, markets.n_bars)
-    inverse = terms.rules.brackets.are_inverse
-    if like is not None and np.array_equal(like.terms.rules.brackets.are_inverse, inverse):
-        returns = like.log_returns
-    else:
-        columns = zip(feed.mark_close.T, inverse, strict=True)
-        returns = np.stack([measure_log_returns(p, is_inverse=bool(i)) for p, i in columns], axis=1)
-    if like is not None:
-        return Clock(True, like.clock.ends_sample, like.clock.log_return, free), returns
-    ends = mark_samples(markets, sampling)
-    return Clock(True, ends, np.ascontiguousarray(returns[:, 0]), free), returns
 
 
 # ------------------------------------------------------------------------------ state and scratch
