@@ -22,13 +22,14 @@ from backtest.engine.result_files import load_result, name_result, save_result
 from backtest.engine.run_options import list_held
 from backtest.engine.run_record import RunRecord
 from backtest.engine.tables import (
+    FORCED,
     attribute_money,
     attribution_table,
-    forced_changes,
     is_inverse,
     sum_contracts,
     value_of,
 )
+from backtest.engine.tables import KINDS as KINDS_OF_EVENTS
 from backtest.engine.trades import (
     RollSplit,
     Trades,
@@ -73,7 +74,7 @@ class Result(RunRecord, base.Reportable):
     positions : DataFrame
         One row per bar and instrument.
     events : DataFrame
-        The ledger; see :func:`backtest.engine.tables.events_table`.
+        The ledger; see :func:`backtest.engine.tables.KINDS`.
     returns : Series
         Simple returns of the unit value per sampling period.
     manifest : mapping
@@ -189,12 +190,13 @@ class Result(RunRecord, base.Reportable):
         late = None
         if self.account.fill == "next_close":
             late = sum_contracts(self.entries, (FILL,), self.span.first, len(self.time))
+        forced = tuple(kind for kind, name in KINDS_OF_EVENTS.items() if name in FORCED)
         own = self.record.of_one()
         return read_account_history(
             own,
             value_of(self.venue, self.mark),
             self.signal,
-            forced_changes(self.entries, self.span.first, len(self.time)),
+            sum_contracts(self.entries, forced, self.span.first, len(self.time)),
             first_value=float(first[0]),
             first_signal=float(self.before.signal[0]),
             ruin=ruin,

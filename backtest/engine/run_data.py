@@ -25,12 +25,11 @@ from backtest.engine.driver import (
 from backtest.engine.inputs import start_account_state
 from backtest.engine.record import Closes, HeldAtCloses, new_closes
 from backtest.engine.tables import (
-    compute_notionals,
     count_assets,
     divide_by_equity,
-    measure_profits,
     price_of,
     sum_positions,
+    value_marks,
     value_of,
 )
 from backtest.features import forecast_volatility
@@ -248,7 +247,20 @@ class RunData:
     @cached_property
     def notionals(self) -> FloatArray:
         """Signed notionals of the positions at each close, of shape (n_bars, n)."""
-        return compute_notionals(self.record.held, self.marks, self.list_venues())
+        quantity, values = self.record.held["quantity"], self._values
+        return np.where(quantity != 0.0, quantity * np.abs(values), 0.0)
+
+    @property
+    def _values(self) -> FloatArray:
+        """The values u of the marks, of shape (n_bars, n)."""
+        return value_marks(self.marks, self.list_venues())
+
+    @cached_property
+    def profits(self) -> FloatArray:
+        """The unrealized profits at each close, of shape (n_bars, n)."""
+        held = self.record.held
+        quantity, gains = held["quantity"], self._values - held["entry"]
+        return np.where(quantity != 0.0, quantity * gains, 0.0)
 
     @property
     def net_leverage(self) -> FloatArray:
@@ -281,10 +293,9 @@ class RunData:
     @property
     def unrealized(self) -> FloatArray:
         """The unrealized profits at each close by position; last of all options, if any."""
-        found = measure_profits(self.record.held, self.marks, self.list_venues())
         if self.options is None:
-            return found
-        return np.column_stack((found, self.options.profits.sum(axis=1)))
+            return self.profits
+        return np.column_stack((self.profits, self.options.profits.sum(axis=1)))
 
 
 def read_field(fields: Mapping[str, FloatArray], name: object) -> FloatArray:

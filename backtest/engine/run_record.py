@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
+from backtest.account import ledger
+from backtest.account.pool_liquidation import CAUSED
 from backtest.account.records import SIGNS, TERMS, WIDTH
 from backtest.base import (
     FloatArray,
@@ -41,12 +43,16 @@ from backtest.engine.run_options import (
     tabulate_options,
 )
 from backtest.engine.tables import (
+    KINDS,
+    ORDER,
+    OWNER,
+    SHOWN,
+    TRADES,
     count_assets,
     divide_by_equity,
-    events_table,
+    find_prices,
     is_inverse,
-    measure_profits,
-    positions_table,
+    label_owners,
     price_of,
     sum_positions,
     value_of,
@@ -322,19 +328,21 @@ class RunRecord(RunData):
 
     @cached_property
     def positions(self) -> pd.DataFrame:
-        """One row per bar and instrument, see ``position_tables.positions_table``."""
-        return positions_table(
-            self.time,
-            self.names,
-            self.list_venues(),
-            self.spans,
-            self.of_account("equity"),
-            self.record.held,
-            self.marks,
-            self.liquidation_prices,
-            self.closes.share,
-            [] if self.options is None else tabulate_options(self, self.options),
-        )
+        """One row per bar and instrument that has it, and per bar and option that is held.
+
+        Columns: ``time``, ``instrument``, ``quantity`` in contracts, ``entry`` and ``mark`` as
+        prices, signed ``notional`` and ``leverage``, ``profit`` (unrealized), ``price_pnl``,
+        ``fees``, ``slippage``, ``impact``, ``funding``, ``liquidation_loss`` of the bar, ``margin``
+        (isolated), ``liquidation_price`` (the others frozen), ``requirement_share`` (its Euler
+        share; the whole maintenance of the only position), ``target``.
+
+        Prices of an option are those of one contract in the settlement currency, its notional is
+        its delta in money, the ``liquidation_price`` is that of its underlying, and it has no share
+        and no target. Options have columns of their own, of instruments NaN but for ``delta``:
+        ``value`` of the position, the Greeks in money (docs/options.md), implied ``volatility``,
+        ``days`` to expiry and ``surface_age`` in days.
+        """
+        return tabulate_positions(self)
 
     @cached_property
     def greeks(self) -> pd.DataFrame:
@@ -386,16 +394,7 @@ class RunRecord(RunData):
     @cached_property
     def events(self) -> pd.DataFrame:
         """One row per event."""
-        assets = [each.name for each in self.account.collateral]
-        return events_table(
-            self.names,
-            assets,
-            self.list_venues(),
-            self.time,
-            self.entries,
-            self.span.first,
-            None if self.options is None else self.options.named,
-        )
+        return tabulate_events(self)
 
     @property
     def transfers(self) -> pd.Series:
@@ -542,6 +541,73 @@ def follow_market(result: RunRecord) -> tuple[str, str, FloatArray]:
     return "1x", text, result.mark / result.mark[0]
 
 
+# ----------------------------------------------------------------------------- events and positions
+
+
+def tabulate_events(run: RunData) -> pd.DataFrame:
+    entries = run.entries[run.entries[:, 1] != CAUSED]
+    kinds = entries[:, 1].astype(np.int64)
+    is_trade, is_loss = np.isin(kinds, TRADES), kinds == ledger.LIQUIDATED
+    parts = [(np.arange(len(entries)), np.array([KINDS[each] for each in kinds], object), 4)]
+    for name, chosen, column in (
+        ("fee", is_trade, 5),
+        ("slippage", is_trade, 6),
+        ("impact", is_trade, 7),
+        ("liquidation_loss", is_loss, 5),
+    ):
+        own = np.flatnonzero(chosen & (entries[:, column] != 0.0))
+        parts.append((own, np.full(len(own), name, dtype=object), column))
+    rows = np.concatenate([own for own, _, _ in parts])
+    order = np.argsort(rows, kind="stable")
+    rows, amounts = rows[order], np.concatenate([entries[own, k] for own, _, k in parts])
+    assets = [each.name for each in run.account.collateral]
+    labels = label_owners(run.names, assets, run.options.named if run.options else None)
+    who: Any = labels[entries[rows, OWNER].astype(np.int64)]
+    names: Any = np.concatenate([name for _, name, _ in parts])[order]
+    return pd.DataFrame(
+        {
+            "time": utc_index(run.time[entries[rows, 0].astype(np.int64) - run.span.first]),
+            "kind": pd.Categorical(names, categories=[*ORDER]),
+            "instrument": pd.Categorical(who, categories=[*dict.fromkeys(labels)]),
+            "price": find_prices(entries, run.list_venues())[rows],
+            "quantity": entries[rows, 3],
+            "amount": amounts[order],
+        }
+    )
+
+
+def tabulate_positions(run: RunData) -> pd.DataFrame:
+    held, equity, marks = run.record.held, run.of_account("equity"), run.marks
+    notionals, profits, prices = run.notionals, run.profits, run.liquidation_prices
+    options = [] if run.options is None else tabulate_options(run, run.options)
+    parts = []
+    for i, (name, venue) in enumerate(zip(run.names, run.list_venues(), strict=True)):
+        rows = slice(*(int(each) for each in run.spans[i]))
+        is_held = held["quantity"][rows, i] != 0.0
+        is_shown = is_held | bool(options)  # options fail with it where it is not held
+        own = {
+            "time": utc_index(run.time[rows]),
+            "instrument": name,
+            "quantity": held["quantity"][rows, i],
+            "entry": np.where(is_held, price_of(venue, held["entry"][rows, i]), np.nan),
+            "mark": marks[rows, i],
+            "notional": notionals[rows, i],
+            "leverage": divide_by_equity(notionals[rows, i], equity[rows]),
+            "profit": profits[rows, i],
+            **{each: held[each][rows, i] for each in SHOWN},
+            "liquidation_price": np.where(is_shown, prices[rows, i], np.nan),
+            "requirement_share": run.closes.share[rows, i],
+            "target": held["target"][rows, i],
+        }
+        parts.append(pd.DataFrame(own | ({"delta": notionals[rows, i]} if options else {})))
+    parts.extend(options)
+    table = pd.concat(parts, ignore_index=True)
+    held_options = (each["instrument"].iloc[0] for each in options if len(each))  # any may be empty
+    known = list(dict.fromkeys([*run.names, *held_options]))
+    table["instrument"] = pd.Categorical(table["instrument"], categories=known)
+    return table.sort_values(["time", "instrument"], kind="stable", ignore_index=True)
+
+
 # -------------------------------------------------------------------------------------------- bars
 
 
@@ -561,7 +627,7 @@ def tabulate_account(run: RunData, options: Mapping[str, FloatArray]) -> dict[st
     peak = np.maximum.accumulate(np.maximum(account.unit, run.first_peak))
     counted, kept = backing, np.array([1.0 - venue.profit_share() for venue in venues])
     if (kept[~run.are_isolated] > 0.0).any():  # profits count in part
-        gains = kept * np.maximum(measure_profits(run.record.held, run.marks, venues), 0.0)
+        gains = kept * np.maximum(run.profits, 0.0)
         counted = backing - sum_positions(np.where(run.are_isolated, 0.0, gains))
     tied = initial
     if run.are_isolated.any():

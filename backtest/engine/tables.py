@@ -12,7 +12,7 @@ import pandas as pd
 from backtest.account import ledger
 from backtest.account import records as r
 from backtest.account.pool_liquidation import CAUSED
-from backtest.base import BoolArray, FloatArray, IntArray, utc_index
+from backtest.base import FloatArray
 from backtest.engine.record import PositionFields
 from backtest.venue import Venue, compute_price, compute_value
 
@@ -74,35 +74,6 @@ def is_inverse(venue: Venue) -> bool:
     return venue.contract.kind == "inverse"
 
 
-def events_table(
-    names: Sequence[str],
-    assets: Sequence[str],
-    venues: Sequence[Venue],
-    time: IntArray,
-    entries: FloatArray,
-    first: int,
-    options: Mapping[int, str] | None = None,
-) -> pd.DataFrame:
-    shown = entries[entries[:, 1] != CAUSED]
-    price = find_prices(shown, venues)
-    kinds = shown[:, 1].astype(np.int64)
-    parts = [_rows(shown, price, np.arange(len(shown)), "")]
-    parts[0]["kind"] = [KINDS[kind] for kind in kinds]
-    for place, (name, chosen, column) in enumerate(find_costs(kinds), start=1):
-        rows = np.flatnonzero(chosen & (shown[:, column] != 0.0))
-        parts.append(_rows(shown, price, rows, name, amount=column, place=place))
-    table = pd.concat(parts).sort_values(["row", "place"], kind="stable", ignore_index=True)
-    bar = table.pop("bar").to_numpy(dtype=np.int64) - first
-    who = table.pop("who").to_numpy(dtype=np.int64)
-    table = table.drop(columns=["row", "place"])
-    table.insert(0, "time", utc_index(time[bar]))
-    labels = label_owners(names, assets, options)
-    table["kind"] = pd.Categorical(table["kind"], categories=[*ORDER])
-    of: Any = pd.Categorical(labels[who], categories=[*dict.fromkeys(labels)])
-    table.insert(2, "instrument", of)
-    return table
-
-
 def label_owners(
     names: Sequence[str], assets: Sequence[str], options: Mapping[int, str] | None
 ) -> npt.NDArray[np.object_]:
@@ -113,17 +84,6 @@ def label_owners(
     for owner, name in named.items():
         labels[owner] = name
     return labels
-
-
-def find_costs(kinds: IntArray) -> tuple[tuple[str, BoolArray, int], ...]:
-    trades = np.isin(kinds, TRADES)
-    liquidations = kinds == ledger.LIQUIDATED
-    return (
-        ("fee", trades, 5),
-        ("slippage", trades, 6),
-        ("impact", trades, 7),
-        ("liquidation_loss", liquidations, 5),
-    )
 
 
 def find_prices(entries: FloatArray, venues: Sequence[Venue]) -> FloatArray:
@@ -138,11 +98,6 @@ def find_prices(entries: FloatArray, venues: Sequence[Venue]) -> FloatArray:
     return price
 
 
-def forced_changes(entries: FloatArray, first: int, n_bars: int) -> FloatArray:
-    forced = tuple(kind for kind, name in KINDS.items() if name in FORCED)
-    return sum_contracts(entries, forced, first, n_bars)
-
-
 def sum_contracts(
     entries: FloatArray, kinds: tuple[float, ...], first: int, n_bars: int
 ) -> FloatArray:
@@ -152,30 +107,6 @@ def sum_contracts(
     return np.bincount(bars, weights=chosen[:, 3], minlength=n_bars).astype(np.float64)
 
 
-def _rows(
-    entries: FloatArray,
-    price: FloatArray,
-    rows: IntArray,
-    kind: str,
-    *,
-    amount: int = 4,
-    place: int = 0,
-) -> pd.DataFrame:
-    who = entries[rows, OWNER]
-    return pd.DataFrame(
-        {
-            "bar": entries[rows, 0],
-            "who": who,
-            "kind": np.full(len(rows), kind, dtype=object),
-            "price": price[rows],
-            "quantity": entries[rows, 3],
-            "amount": entries[rows, amount],
-            "row": rows,
-            "place": np.full(len(rows), place),
-        }
-    )
-
-
 # --------------------------------------------------------------------------------------- positions
 
 Fields = Mapping[str, FloatArray]
@@ -183,18 +114,6 @@ SHOWN = (
     "price_pnl", "fees", "slippage", "impact", "funding", "liquidation_loss", "margin",
 )  # fmt: skip
 OWN = tuple(name for name in r.TERMS if name in PositionFields._fields)
-
-
-def compute_notionals(held: Fields, marks: FloatArray, venues: Sequence[Venue]) -> FloatArray:
-    """Return the signed notionals at each close, of shape (n_bars, n); ``marks`` are prices."""
-    quantity = held["quantity"]
-    return np.where(quantity != 0.0, quantity * np.abs(value_marks(marks, venues)), 0.0)
-
-
-def measure_profits(held: Fields, marks: FloatArray, venues: Sequence[Venue]) -> FloatArray:
-    """Return the unrealized profits at each close, of shape (n_bars, n); ``marks`` are prices."""
-    quantity = held["quantity"]
-    return np.where(quantity != 0.0, quantity * (value_marks(marks, venues) - held["entry"]), 0.0)
 
 
 def divide_by_equity(money: FloatArray, equity: FloatArray) -> FloatArray:
@@ -212,64 +131,6 @@ def value_marks(marks: FloatArray, venues: Sequence[Venue]) -> FloatArray:
     if len(venues) == 1:
         return value_of(venues[0], marks)
     return np.stack([value_of(venue, marks[:, i]) for i, venue in enumerate(venues)], axis=1)
-
-
-def positions_table(
-    time: IntArray,
-    names: Sequence[str],
-    venues: Sequence[Venue],
-    spans: IntArray,
-    equity: FloatArray,
-    held: Fields,
-    marks: FloatArray,
-    liquidation_prices: FloatArray,
-    shares: FloatArray,
-    options: Sequence[pd.DataFrame] = (),
-) -> pd.DataFrame:
-    """Return a row per bar and instrument that has it, and per bar and option that is held.
-
-    Columns: ``time``, ``instrument``, ``quantity`` in contracts, ``entry`` and ``mark`` as prices,
-    signed ``notional`` and ``leverage``, ``profit`` (unrealized), ``price_pnl``, ``fees``,
-    ``slippage``, ``impact``, ``funding``, ``liquidation_loss`` of the bar, ``margin`` (isolated),
-    ``liquidation_price`` (the others frozen), ``requirement_share`` (its Euler share; the whole
-    maintenance of the only position), ``target``.
-
-    ``options`` are the rows of each option. Prices of an option are those of one contract in the
-    settlement currency, its notional is its delta in money, the ``liquidation_price`` is that of
-    its underlying, and it has no share and no target. They have columns of their own, of
-    instruments NaN but for ``delta``: ``value`` of the position, the Greeks in money
-    (docs/options.md), implied ``volatility``, ``days`` to expiry and ``surface_age`` in days.
-    """
-    notionals = compute_notionals(held, marks, venues)
-    profits = measure_profits(held, marks, venues)
-    parts = []
-    for i, name in enumerate(names):
-        rows = slice(*(int(each) for each in spans[i]))
-        is_held = held["quantity"][rows, i] != 0.0
-        is_shown = is_held | bool(options)  # options fail with it where it is not held
-        with np.errstate(divide="ignore", invalid="ignore"):
-            leverage = np.where(equity[rows] > 0.0, notionals[rows, i] / equity[rows], 0.0)
-        own = {
-            "time": utc_index(time[rows]),
-            "instrument": name,
-            "quantity": held["quantity"][rows, i],
-            "entry": np.where(is_held, price_of(venues[i], held["entry"][rows, i]), np.nan),
-            "mark": marks[rows, i],
-            "notional": notionals[rows, i],
-            "leverage": leverage,
-            "profit": profits[rows, i],
-            **{each: held[each][rows, i] for each in SHOWN},
-            "liquidation_price": np.where(is_shown, liquidation_prices[rows, i], np.nan),
-            "requirement_share": shares[rows, i],
-            "target": held["target"][rows, i],
-        }
-        parts.append(pd.DataFrame(own | ({"delta": notionals[rows, i]} if options else {})))
-    parts.extend(options)
-    table = pd.concat(parts, ignore_index=True)
-    held_options = (each["instrument"].iloc[0] for each in options if len(each))  # any may be empty
-    known = list(dict.fromkeys([*names, *held_options]))
-    table["instrument"] = pd.Categorical(table["instrument"], categories=known)
-    return table.sort_values(["time", "instrument"], kind="stable", ignore_index=True)
 
 
 def count_assets(
