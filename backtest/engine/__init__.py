@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from backtest.engine.recipe import Place, make_recipe, read_parameter, write_decide
     from backtest.engine.record import AccountFields, Outcome, PositionFields
     from backtest.engine.result import Result
-    from backtest.engine.run import Segment, merge_segments, run, run_switched
+    from backtest.engine.run import Segment, count_unfilled, finish, merge_segments, run
+    from backtest.engine.run import run_switched, warn_of_unfilled
     from backtest.engine.run_options import explain_idle_options
     from backtest.engine.run_record import count_boundless
-    from backtest.engine.run_result import count_unfilled, finish, warn_of_unfilled
     from backtest.engine.run_setup import Setup, append_last_bar, check_rules, check_terms
     from backtest.engine.run_setup import end_expired, is_same_account, join_resumed, read_resume
     from backtest.engine.run_setup import read_signals, set_up, set_up_again, set_up_like

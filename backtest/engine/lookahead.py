@@ -65,15 +65,13 @@ class Causality(NamedTuple):
 
     def __str__(self) -> str:
         names = f"; not checked, as data of the market: {', '.join(self.given)}"
-        return self._describe_columns() + names * bool(self.given)
-
-    def _describe_columns(self) -> str:
-        if not self.has_columns:
-            return "no columns to check"
-        if self.cuts == 0:
-            names = f": {', '.join(self.unseen)} known in too few bars" if self.unseen else ""
-            return f"columns not checked{names}"
-        return describe_cuts("columns", self.cuts)
+        text = "no columns to check"
+        if self.has_columns and self.cuts > 0:
+            text = describe_cuts("columns", self.cuts)
+        elif self.has_columns:
+            unseen = f": {', '.join(self.unseen)} known in too few bars" if self.unseen else ""
+            text = f"columns not checked{unseen}"
+        return text + names * bool(self.given)
 
 
 def describe_cuts(what: str, cuts: int) -> str:
@@ -220,7 +218,7 @@ class LookAheadCheck:
         """Return parts that begin with the market, up to one in which every column is known."""
         n, parts = self.market.n_bars, list[Part]()
         length = min(SHORTEST, max(2, n // 4))
-        while length < n and self._can_afford(length):
+        while length < n and length <= self._room:
             part = self._observe(0, length)
             if part is not None:
                 if parts:
@@ -321,9 +319,6 @@ class LookAheadCheck:
         ends.update(near[market.time[near] // DAY != market.time[near - 1] // DAY][:1].tolist())
         ends.update(self._rng.integers(stop, last + 1, max(1, LINKS - len(ends))).tolist())
         return sorted(ends)
-
-    def _can_afford(self, length: int) -> bool:
-        return length <= self._room
 
     def take(self, first: int, stop: int) -> Any:
         return detach(self.market.slice(first, stop))

@@ -239,7 +239,10 @@ def bind(policy: ObservedPolicy, n_memory: int) -> Callable[..., float]:
     bar_type, decide = bind_formula(policy.policy, names)
     rules = list_rules(policy.policy, names)
     is_kept = any("*" in find_fields(rule, place) for rule in rules for place in (1, 2))
-    bar, view = make_bar(policy.columns), make_account()
+    shown_fields: dict[str, Any] = {
+        name: lambda own, k=k: own.shown[k] for k, name in enumerate(AccountView._fields[:N_SHOWN])
+    }
+    bar, view = make_bar(policy.columns), make_view("AccountView", shown_fields)
 
     def answer(deciders: Deciders, venue: Any, i: int, time: int, local: int) -> float:
         value: float
@@ -270,34 +273,15 @@ def list_rules(policy: Policy, columns: tuple[str, ...]) -> list[Callable[..., A
 
 def make_bar(columns: Mapping[str, FloatArray]) -> Any:
     """Return a bar that reads a number when it is asked for it, for rules that keep no bar."""
-    fields: dict[str, Callable[[Any], Any]] = {"time": lambda own: np.int64(own.opened)}
+    fields: dict[str, Any] = {"time": lambda own: np.int64(own.opened)}
     for k, name in enumerate(BAR_NUMBERS):
-        fields[name] = read_quote(k)
+        fields[name] = lambda own, k=k: own.seen[k]
     for name, values in columns.items():
-        fields[name] = read_column(values)
+        fields[name] = lambda own, values=values: values[own.local]
     return make_view("Bar", fields)
 
 
-def make_account() -> Any:
-    fields: dict[str, Callable[[Any], Any]] = {}
-    for k, name in enumerate(AccountView._fields[:N_SHOWN]):
-        fields[name] = read_shown(k)
-    return make_view("AccountView", fields)
-
-
-def read_quote(k: int) -> Callable[[Any], Any]:
-    return lambda own: own.seen[k]
-
-
-def read_shown(k: int) -> Callable[[Any], Any]:
-    return lambda own: own.shown[k]
-
-
-def read_column(values: FloatArray) -> Callable[[Any], Any]:
-    return lambda own: values[own.local]
-
-
-def make_view(name: str, fields: Mapping[str, Callable[[Any], Any]]) -> Any:
+def make_view(name: str, fields: Mapping[str, Any]) -> Any:
     properties = {each: property(read) for each, read in fields.items()}
     return type(name, (), {"_fields": (*fields,), **properties})()
 

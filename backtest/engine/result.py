@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias, overload
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from backtest import base
+from backtest.account import Account, AccountState
 from backtest.account.ledger import FILL
-from backtest.base.saved_result import KINDS
+from backtest.account.records import WIDTH
+from backtest.base.saved_result import KINDS, MANIFEST
 from backtest.base.units import DAY, YEAR_DAYS
-from backtest.engine import result_files
+from backtest.engine.inputs import no_options, read_traded
 from backtest.engine.manifest import NOT_IN_ID
-from backtest.engine.result_files import load_result, name_result, save_result
-from backtest.engine.run_options import list_held
+from backtest.engine.record import AccountFields, Closes, OptionFields, PositionFields, Record
+from backtest.engine.run_data import Before, Quotes
+from backtest.engine.run_options import RunOptions, list_held
 from backtest.engine.run_record import RunRecord
 from backtest.engine.tables import (
     FORCED,
@@ -42,17 +46,23 @@ from backtest.market import Market
 from backtest.measures import (
     AccountHistory,
     Attribution,
+    OptionQuotes,
+    OptionTerms,
     Period,
+    RunSpan,
     Samples,
     attribute,
     attribute_by,
     compound_growth,
     find_periods,
+    flatten_tally,
+    make_tally,
     ratio,
     read_account_history,
     sampled_returns,
 )
 from backtest.measures.measure_table import measure_returns
+from backtest.venue import Holdings, Option, Venue
 
 DECLARED = "backtest.report.run_parts"
 """Where the figures, tables and charts of a run are declared."""
@@ -108,7 +118,7 @@ class Result(RunRecord, base.Reportable):
     @property
     def folder_title(self) -> str:
         """What the name of the folder begins with."""
-        return name_result(self.manifest).removesuffix(f"-{self.manifest['id']}")
+        return str(self.manifest["policy"]["name"])
 
     def target_cuts(self) -> pd.DataFrame:
         """Return how often and how far each limit kept the account from its target leverage.
@@ -257,7 +267,27 @@ class Result(RunRecord, base.Reportable):
 
         The same experiment makes the same folder, with the same bytes.
         """
-        return save_result(self, Path(folder))
+        target, identity = Path(folder), self.manifest["id"]
+        policies = [type(each) for each in (*self.policies.values(), self.overlay) if each]
+        making = base.find_making(self, policies)
+        metrics = {k: x if math.isfinite(x) else None for k, x in self.metrics.items()}
+
+        def write(draft: Path) -> None:
+            base.write_parquet(list_account(self), draft / BARS)
+            base.write_parquet(pd.DataFrame(list_positions(self)), draft / POSITIONS)
+            columns = [f"column_{k}" for k in range(WIDTH)]
+            base.write_parquet(pd.DataFrame(self.entries, columns=columns), draft / EVENTS)
+            base.write_json_file(pack_state(self), draft / STATE)
+            base.write_json_file(metrics, draft / METRICS)
+            base.write_folder_manifest(draft, self.manifest, FILES, FORMAT)
+            base.write_provenance(draft, identity, making)
+
+        name = base.name_folder(self.folder_title, identity)
+        other = base.explain_other_metrics(target / name / METRICS, metrics)
+        saved = base.save_folder(target, name, write, what="result")
+        if other:
+            base.warn_caller(other)
+        return saved
 
     @classmethod
     @base.checked
@@ -265,7 +295,7 @@ class Result(RunRecord, base.Reportable):
         """Return a saved result; nothing in the folder is executed."""
         path = Path(folder)
         with base.reading_folder(path):
-            return load_result(path, cls)
+            return load_result(path)
 
     def to_vectorbt(self) -> Any:
         """Return vectorbt's returns accessor on the account's returns: ``.stats()``, ``.total()``.
@@ -274,7 +304,15 @@ class Result(RunRecord, base.Reportable):
         returns per sampling period. The index is UTC without a zone.
         """
         unit = np.concatenate(([self.tally.first_unit], self.of_account("unit")))
-        return convert(self, unit)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import vectorbt  # noqa: PLC0415 - only where asked for
+        change = np.divide(unit[1:], unit[:-1], out=np.ones(len(unit) - 1), where=unit[:-1] > 0.0)
+        index = base.utc_index(self.time).tz_localize(None)
+        return vectorbt.returns.accessors.ReturnsSRAccessor(
+            pd.Series(change - 1.0, index=index, name="return"),
+            freq=pd.Timedelta(self.interval, unit="ns"),
+        )
 
 
 class CountedResult(NamedTuple):
@@ -307,18 +345,14 @@ def count_in(run: RunRecord, market: Market) -> CountedResult:
         )
     before = int(np.searchsorted(ends, run.time[0], side="right")) - 1
     start = before if run.manifest.get("resumed_from") is not None and before >= 0 else rows[0]
-    return count_at(run, market.mark_close[rows], float(market.mark_close[start]))
-
-
-def count_at(run: RunRecord, marks: base.FloatArray, first_mark: float) -> CountedResult:
-    """Count an account at marks of shape (n_bars,), ``first_mark`` that of its start."""
-    unit, first = run.of_account("unit") * marks, run.tally.first_unit * first_mark
+    marks, first_mark = market.mark_close[rows], float(market.mark_close[start])
+    unit, begun = run.of_account("unit") * marks, run.tally.first_unit * first_mark
     equity = run.of_account("equity") * marks
-    fall = 1.0 - unit / np.maximum.accumulate(np.maximum(unit, first))
-    returns = sampled_returns(unit, run.ends_sample, first)
+    fall = 1.0 - unit / np.maximum.accumulate(np.maximum(unit, begun))
+    returns = sampled_returns(unit, run.ends_sample, begun)
     held = sampled_returns(marks, run.ends_sample, first_mark)
     n, periods, deepest = len(returns), run.span.periods, float(fall.max())
-    growth = float(unit[-1]) / first
+    growth = float(unit[-1]) / begun
     rate = -1.0 if run.tally.ruin >= 0 else compound_growth(growth, run.span.years)
     mean = float(returns.mean()) if n > 0 else math.nan
     deviation = float(returns.std(ddof=1)) if n > 1 else math.nan
@@ -338,39 +372,201 @@ def count_at(run: RunRecord, marks: base.FloatArray, first_mark: float) -> Count
     return CountedResult(bars, pd.Series(returns, run.returns.index, name="return"), measures)
 
 
+# ------------------------------------------------------------------------------------------- files
+
+FORMAT = 5
+FILES = ("bars.parquet", "positions.parquet", "events.parquet", "state.json", "metrics.json")
+BARS, POSITIONS, EVENTS, STATE, METRICS = FILES
+KEPT = ("interval", "is_session", "first_peak", "started")
+WHOLE = (
+    "is_pending", "is_halted", "is_called", "is_call_open", "cursor", "refused", "instruments",
+    "expiries", "owners",
+)  # fmt: skip
+"""Arrays of integers among those of the state and of the options."""
+BY_BAR = ("opened", "entries", "settled", "ages")
+BY_POSITION = Closes._fields[-3:]
+
+
+def list_account(result: RunRecord) -> pd.DataFrame:
+    closes = {k: x for k, x in result.closes._asdict().items() if k not in BY_POSITION}
+    time = pd.DatetimeIndex(result.time, tz="UTC")
+    bars = pd.DataFrame({"time": time, **result.record.account._asdict(), **closes})
+    bars = bars.assign(ends_sample=result.ends_sample)
+    if result.benchmark is not None:
+        bars["market_return"] = result.benchmark
+    for c, asset in enumerate(result.account.collateral):
+        bars[f"price of {asset.name}"] = result.asset_marks[:, c]
+    return bars
+
+
+def list_positions(result: RunRecord) -> dict[str, base.FloatArray]:
+    shape, options = (len(result.time), len(result.names)), result.options
+    quotes = {k: x for k, x in result.quotes._asdict().items() if len(x)}
+    own = {k: np.broadcast_to(x, shape) for k, x in quotes.items()}
+    closes = {name: getattr(result.closes, name) for name in BY_POSITION}
+    found = widen(result.names, {**result.record.held, **closes, **own})
+    if options is None:
+        return found
+    own = {name: getattr(options, name) for name in BY_BAR}
+    fields = {**options.record._asdict(), **options.quotes._asdict(), **own}
+    return found | widen(options.terms.names, fields)
+
+
+def widen(
+    names: Sequence[str], fields: Mapping[str, base.FloatArray]
+) -> dict[str, base.FloatArray]:
+    return {f"{name} {k}": x[:, i] for i, name in enumerate(names) for k, x in fields.items()}
+
+
+def pack_state(result: RunRecord) -> dict[str, Any]:
+    traded, options, state = result.traded, result.options, result.state
+    packed = {
+        "book": {**list_plain(state, "held", "options"), "held": list_plain(state.held)},
+        "tally": flatten_tally(result.tally),
+        **{name: getattr(result, name) for name in KEPT},
+        "memory": np.asarray(result.memory, dtype=np.float64).tolist(),
+        "start": result.span.start,
+        "first": result.span.first,
+        "periods": result.span.periods,
+        "target_cuts": list(result.target_cut_rows),
+        "no_fill": result.no_fill,
+        "traded": None if traded is None else traded.to_dict(),
+        "names": list(result.names),
+        "spans": result.spans.tolist(),
+        "before": list_plain(result.before),
+    }
+    if options is None:
+        return packed
+    return {
+        **packed,
+        "options": {
+            "names": options.terms.names,
+            "terms": list_plain(options.terms, "names"),
+            "legs": options.legs,
+            "hedged": options.hedged,
+            "owners": options.owners.tolist(),
+            "contracts": [each.to_dict() for each in options.contracts],
+        },
+    }
+
+
+def list_plain(record: Any, *without: str) -> dict[str, Any]:
+    return {k: x.tolist() for k, x in record._asdict().items() if k not in without}
+
+
+# ----------------------------------------------------------------------------------------- loading
+
+
+def load_result(folder: Path) -> Result:
+    manifest, where = (
+        base.read_manifest(folder, FILES, FORMAT, what="result"),
+        f"{folder / MANIFEST}",
+    )
+    account = Account.from_dict(manifest["account"], where=f"{where}, account")
+    stored: Any = base.from_plain(base.read_json_file(folder / STATE))
+    bars, wide = (pq.read_table(folder / name).to_pandas() for name in (BARS, POSITIONS))
+    time = bars.pop("time").astype("datetime64[ns, UTC]").astype("int64").to_numpy()
+    names, book = tuple(stored["names"]), stored["book"]
+    held = Holdings(**{name: np.array(x, dtype=np.float64) for name, x in book["held"].items()})
+    state = {name: read_array(name, x) for name, x in book.items() if name != "held"}
+    venues = manifest["venue"] if len(names) > 1 else {names[0]: manifest["venue"]}
+    quotes = [
+        gather(wide, names, [k])[0] if f"{names[0]} {k}" in wide else np.empty((0, len(names)))
+        for k in Quotes._fields
+    ]
+    closes = [bars[name].to_numpy() for name in Closes._fields if name not in BY_POSITION]
+    result = Result(
+        policies={},
+        overlay=None,
+        venues={
+            name: Venue.from_dict(each, where=f"{where}, venue of {name}")
+            for name, each in venues.items()
+        },
+        account=account,
+        manifest={k: v for k, v in manifest.items() if k not in ("format", "files")},
+        names=names,
+        span=RunSpan(
+            stored["start"], time + stored["interval"], stored["first"], stored["periods"]
+        ),
+        spans=np.array(stored["spans"], dtype=np.int64),
+        tally=make_tally(stored["tally"]),
+        state=AccountState(held=held, options=no_options(), **state),
+        memory=np.array(stored["memory"], dtype=np.float64),
+        **{name: stored[name] for name in KEPT},
+        record=Record(
+            AccountFields(*(bars[name].to_numpy() for name in AccountFields._fields)),
+            PositionFields(*gather(wide, names, PositionFields._fields)),
+            Closes(*closes, *gather(wide, names, BY_POSITION)),
+        ),
+        entries=pq.read_table(folder / EVENTS).to_pandas().to_numpy(dtype=np.float64),
+        quotes=Quotes(*quotes),
+        asset_marks=bars[[f"price of {x.name}" for x in account.collateral]].to_numpy(np.float64),
+        ends_sample=bars["ends_sample"].to_numpy(dtype=np.float64),
+        before=Before(*(np.array(stored["before"][k], np.float64) for k in Before._fields)),
+        benchmark=bars["market_return"].to_numpy() if "market_return" in bars else None,
+        target_cut_rows=list(stored["target_cuts"]),
+        no_fill=stored["no_fill"],
+        traded=read_traded(stored["traded"]),
+        options=read_options(stored["options"], wide) if "options" in stored else None,
+    )
+    base.attach_saved_making(result, folder, manifest["id"])
+    return result
+
+
+def read_options(stored: Mapping[str, Any], wide: pd.DataFrame) -> RunOptions:
+    names = tuple(stored["names"])
+    own = {name: read_array(name, each) for name, each in stored["terms"].items()}
+    return RunOptions(
+        contracts=tuple(Option.from_dict(each) for each in stored["contracts"]),
+        legs=tuple(stored["legs"]),
+        owners=read_array("owners", stored["owners"]),
+        hedged=tuple(stored["hedged"]),
+        terms=OptionTerms(names=names, **own),
+        record=OptionFields(*gather(wide, names, OptionFields._fields)),
+        quotes=OptionQuotes(*gather(wide, names, OptionQuotes._fields)),
+        **dict(zip(BY_BAR, gather(wide, names, BY_BAR), strict=True)),
+    )
+
+
+def read_array(name: str, values: Any) -> Any:
+    kind: Any = np.bool_ if name == "are_coin" else np.int64 if name in WHOLE else np.float64
+    return np.array(values, dtype=kind)
+
+
+def gather(
+    wide: pd.DataFrame, names: Sequence[str], fields: Sequence[str]
+) -> list[base.FloatArray]:
+    """Return the arrays of some fields, of shape (n_bars, names)."""
+    return [wide[[f"{name} {field}" for name in names]].to_numpy() for field in fields]
+
+
 # -------------------------------------------------------------------------------------- saved runs
 
 RUN = "run"
 
 
 def read_run(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    for name in (result_files.METRICS, result_files.STATE):
+    for name in (METRICS, STATE):
         if base.hash_file(folder / name) != manifest["files"][name]:
             raise base.damage_error(folder / name, "was changed")
-    shown = result_files.describe_run(manifest, base.read_json_file(folder / result_files.METRICS))
-    metrics = {k: math.nan if v is None else float(v) for k, v in shown["metrics"].items()}
-    return {**shown, "title": shown["policy"], "metrics": metrics}
+    stored, data = base.read_json_file(folder / METRICS), manifest["data"]
+    policy = str(manifest["policy"]["text"])
+    return {
+        "policy": policy,
+        "title": policy,
+        "source": str(data.get("source", "")),
+        **{name: str(data[name] or "") for name in ("instrument", "interval", "start", "end")},
+        "is_synthetic": bool(data.get("synthetic")),
+        "metrics": {k: math.nan if x is None else float(x) for k, x in stored.items()},
+    }
 
 
 KINDS[RUN] = base.Kind(
     plural="runs",
-    layout=result_files.FORMAT,
-    files=result_files.FILES,
+    layout=FORMAT,
+    files=FILES,
     aside=NOT_IN_ID[1:],
     load=Result.load,
     read_line=read_run,
     call="bt.run",
 )
-
-
-def convert(result: RunRecord, unit: base.FloatArray) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import vectorbt  # noqa: PLC0415 - only where asked for
-    change = np.divide(unit[1:], unit[:-1], out=np.ones(len(unit) - 1), where=unit[:-1] > 0.0)
-    series = pd.Series(
-        change - 1.0, index=base.utc_index(result.time).tz_localize(None), name="return"
-    )
-    return vectorbt.returns.accessors.ReturnsSRAccessor(
-        series, freq=pd.Timedelta(result.interval, unit="ns")
-    )

@@ -16,6 +16,7 @@ from backtest.base.number_text import Head
 from backtest.base.result_parts import Headline, Panel, Part, Shown, ShownChart, ShownTable
 from backtest.base.units import DAY
 from backtest.engine.option_trader import SCHEDULED
+from backtest.engine.run import WORDS, is_large
 from backtest.engine.run_options import explain_idle_options
 from backtest.engine.run_record import (
     SHORT,
@@ -24,7 +25,6 @@ from backtest.engine.run_record import (
     find_start,
     measure_holding,
 )
-from backtest.engine.run_result import WORDS, is_large
 from backtest.engine.trades import COSTS as TRADE_COSTS
 from backtest.engine.trades import (
     collect_options,

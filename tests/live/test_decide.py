@@ -14,7 +14,7 @@ from backtest.account import bar as bar_steps
 from backtest.account import fills, ledger
 from backtest.account.order_limits import CAUSES, COUNT, CUT, count_decisions
 from backtest.engine.batch import run_account
-from backtest.engine.run_result import finish
+from backtest.engine.run import finish
 from backtest.engine.run_setup import set_up_run
 from backtest.live.state import find_account_reads
 from backtest.strategies import Capped, Cppi, VolTarget
