@@ -86,12 +86,6 @@ def list_options(market: Market, end: int, *, is_coin: bool) -> Markets:
     return Markets({"X": market, **listed}, surfaces={"X": surfaces}, max_age="10000d")
 
 
-def hold_options(venue: Venue, account: Account) -> tuple[Venue, Account]:
-    rule: Any = "deribit-standard"
-    own = replace(account, margin="cross", venue_leverage=None, requirement=rule)
-    return venue.override({"option_costs": COSTS}), own
-
-
 # ------------------------------------------------------------------------------------------ trials
 
 EFFORT = 8
@@ -141,8 +135,18 @@ class ContractTrial:
         chosen = tuple(each for each in every if each.name.split()[0] in self.accounts)
         if not trades_options(self.cls):
             return chosen
-        held = ((each, *hold_options(each.venue, each.account)) for each in chosen)
-        return tuple(each._replace(venue=venue, account=own) for each, venue, own in held)
+        rule: dict[str, Any] = {
+            "margin": "cross",
+            "venue_leverage": None,
+            "requirement": "deribit-standard",
+        }
+        return tuple(
+            each._replace(
+                venue=each.venue.override({"option_costs": COSTS}),
+                account=replace(each.account, **rule),
+            )
+            for each in chosen
+        )
 
     @cached_property
     def plain(self) -> Result:
@@ -164,11 +168,6 @@ class ContractTrial:
             calendar="252" if market.sessions else "365",
             compile=is_compiled,
         )
-
-    def find_first_decision(self) -> int:
-        """Return the first bar with a leverage, after the last if there is none."""
-        is_decided = self.is_warm & ~np.isnan(self.target)
-        return int(is_decided.argmax()) if is_decided.any() else self.market.n_bars
 
     def name_bar(self, t: int) -> str:
         return f"bar {t}, {base.format_time(int(self.market.time[t]))}"
@@ -200,21 +199,21 @@ def choose_trial(
         most = market.prefix(min(market.n_bars, SAMPLES[-1]))
         return ContractTrial(policy_class, most, accounts)
     for bars in SAMPLES:
-        trial = ContractTrial(policy_class, make_sample(bars), accounts)
+        sample = Market.sample(bars=bars)
+        sample = sample.with_columns(
+            implied_volatility=0.5 + 10.0 * np.log(sample.high / sample.low)
+        )
+        trial = ContractTrial(policy_class, sample, accounts)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                is_long = trial.find_first_decision() <= bars // 2 or trades_options(policy_class)
+                is_decided = (trial.is_warm & ~np.isnan(trial.target))[: bars // 2 + 1]
+                is_long = is_decided.any() or trades_options(policy_class)
         except (Exception, SystemExit):  # the checks report it
             break
         if is_long:
             break
     return trial
-
-
-def make_sample(bars: int) -> Market:
-    market = Market.sample(bars=bars)
-    return market.with_columns(implied_volatility=0.5 + 10.0 * np.log(market.high / market.low))
 
 
 # ---------------------------------------------------------------------------------- the checks
