@@ -13,10 +13,9 @@ if TYPE_CHECKING:
     from backtest.engine.compiler import bind_compiled, build_call, compile_at_address, compile_core
     from backtest.engine.compiler import compile_general_rules, find_general_folder
     from backtest.engine.compiler import find_general_loop, jit_modules, mark_sources
-    from backtest.engine.driver import Counts, Progress, bind_loop, drive, explain_refusal
-    from backtest.engine.driver import find_simulate, new_cuts, new_event_log, new_ledger_array
-    from backtest.engine.driver import new_quotes, new_scratch, new_tape, read_tables
-    from backtest.engine.driver import report_bad_decision, summarize_account
+    from backtest.engine.driver import Counts, Progress, bind_loop, drive, explain_refusal, new_cuts
+    from backtest.engine.driver import new_event_log, new_ledger_array, new_quotes, new_scratch
+    from backtest.engine.driver import new_tape, read_tables, report_bad_decision, summarize_account
     from backtest.engine.inputs import AccountInputs, TradedDays, as_of, earn_cash, mark_ends
     from backtest.engine.inputs import mark_samples, measure_years, pack_terms, read_assets
     from backtest.engine.inputs import start_account_state, start_day, write_table
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from backtest.engine.run import Segment, count_unfilled, finish, merge_segments, run
     from backtest.engine.run import run_switched, warn_of_unfilled
     from backtest.engine.run_options import explain_idle_options
-    from backtest.engine.run_record import count_boundless
     from backtest.engine.run_setup import Setup, append_last_bar, check_rules, check_terms
     from backtest.engine.run_setup import end_expired, is_same_account, join_resumed, read_resume
     from backtest.engine.run_setup import read_signals, set_up, set_up_again, set_up_like
@@ -43,6 +41,6 @@ if TYPE_CHECKING:
     from backtest.engine.signals import Directions, SignalRule, change_rule, compute_signal
     from backtest.engine.signals import describe_signal_check, join_checks, read_directions
     from backtest.engine.signals import read_named, read_rule, resolve_signal
-    from backtest.engine.trades import Trades, collect_options
+    from backtest.engine.trades import Trades
 
 open_door(__name__)
