@@ -16,9 +16,6 @@ from backtest.base import (
 )
 from backtest.measures.performance import LEAST_DEVIATION
 
-TAIL = 0.95
-"""The level of the expected shortfall."""
-
 
 class Sampled(NamedTuple):
     """Returns of k accounts over the same n sampling periods."""
@@ -33,60 +30,28 @@ class Sampled(NamedTuple):
     """Samples per calendar year, whose root annualizes a deviation."""
 
 
-class StatisticInfluence(NamedTuple):
-    value: FloatArray
-    """Of shape (k,)."""
-    influence: FloatArray
-    """Of shape (k, n), with mean 0."""
-
-
 class Statistic(NamedTuple):
-    """Measure as a statistic of a series, with the factor that annualizes it."""
+    """Measure as a statistic of series of shape (k, n), with the factor that annualizes it.
+
+    ``estimate`` returns values of shape (k,), and their influence of shape (k, n), with mean 0.
+    """
 
     read: Callable[[Sampled], FloatArray]
-    estimate: Callable[[FloatArray], StatisticInfluence]
+    estimate: Callable[[FloatArray], tuple[FloatArray, FloatArray]]
     scale: Callable[[Sampled], float]
-    is_tested: bool = True
-    """Not volatility and shortfall: volatility persists for longer than blocks can be, and 95 %
-    intervals held the true difference of 8 in 10 pairs under GARCH."""
 
 
-def estimate_mean(x: FloatArray) -> StatisticInfluence:
-    """Return the means of series of shape (k, n)."""
+def estimate_mean(x: FloatArray) -> tuple[FloatArray, FloatArray]:
     value = np.mean(x, axis=1)
-    return StatisticInfluence(value, x - value[:, None])
+    return value, x - value[:, None]
 
 
-def estimate_sharpe(x: FloatArray) -> StatisticInfluence:
-    deviation = np.std(x, axis=1, ddof=1)
+def estimate_sharpe(x: FloatArray) -> tuple[FloatArray, FloatArray]:
+    mean, deviation = np.mean(x, axis=1), np.std(x, axis=1, ddof=1)
     known = np.where(deviation >= LEAST_DEVIATION, deviation, np.nan)
-    ratio = np.mean(x, axis=1) / known
-    z = standardise(x, known)
-    return StatisticInfluence(ratio, z - 0.5 * ratio[:, None] * (z * z - 1.0))
-
-
-def estimate_deviation(x: FloatArray) -> StatisticInfluence:
-    deviation = np.std(x, axis=1, ddof=1)
-    z = standardise(x, np.maximum(deviation, LEAST_DEVIATION))
-    return StatisticInfluence(deviation, 0.5 * deviation[:, None] * (z * z - 1.0))
-
-
-def estimate_shortfall(x: FloatArray) -> StatisticInfluence:
-    """Return the mean of the losses at or beyond their quantile, positive = loss."""
-    losses, n = -x, x.shape[1]
-    place = math.ceil(TAIL * (n - 1))
-    quantile = np.partition(losses, place, axis=1)[:, place, None]
-    beyond = losses >= quantile
-    m = np.sum(beyond, axis=1)
-    value = np.sum(np.where(beyond, losses, 0.0), axis=1) / m
-    over = np.maximum(losses - quantile, 0.0) * (n / m)[:, None]
-    return StatisticInfluence(value, quantile + over - value[:, None])
-
-
-def standardise(x: FloatArray, deviation: FloatArray) -> FloatArray:
-    n = x.shape[1]
-    whole = deviation * math.sqrt((n - 1) / n)
-    return np.asarray((x - np.mean(x, axis=1)[:, None]) / whole[:, None])
+    n, ratio = x.shape[1], mean / known
+    z = np.asarray((x - mean[:, None]) / (known * math.sqrt((n - 1) / n))[:, None])
+    return ratio, z - 0.5 * ratio[:, None] * (z * z - 1.0)
 
 
 STATISTICS = {
@@ -98,16 +63,9 @@ STATISTICS = {
         estimate_sharpe,
         lambda sampled: math.sqrt(sampled.periods),
     ),
-    "volatility": Statistic(
-        lambda sampled: sampled.returns,
-        estimate_deviation,
-        lambda sampled: math.sqrt(sampled.periods),
-        is_tested=False,
-    ),
-    "es_95": Statistic(
-        lambda sampled: sampled.returns, estimate_shortfall, lambda _: 1.0, is_tested=False
-    ),
 }
+"""Not volatility and shortfall: volatility persists for longer than blocks can be, and 95 %
+intervals held the true difference of 8 in 10 pairs under GARCH."""
 
 
 # ----- differences of pairs -----
@@ -144,8 +102,7 @@ def compare_pairs(
     """Return the differences of a measure between pairs of accounts, with intervals and p-values.
 
     ``sampled`` are returns of accounts that were not ruined, ``pairs`` (p, 2) two accounts each:
-    the difference is the first less the second. ``measure`` is one of :data:`STATISTICS` that is
-    tested;
+    the difference is the first less the second. ``measure`` is one of :data:`STATISTICS`;
     ``confidence`` is at most 1 - 1 / (draws + 1); ``draws`` are resampled histories; ``block`` is
     their mean length of blocks in samples, :func:`choose_block` by default. NaN if the measure of
     one account does not exist; the interval is infinite if too few histories have a difference.
@@ -161,19 +118,17 @@ def compare_pairs(
     """
     statistic, scale = STATISTICS[measure], STATISTICS[measure].scale(sampled)
     series = statistic.read(sampled)
-    whole = statistic.estimate(series)
-    gap = pair_differences(whole.value, pairs)
-    influence = pair_differences(whole.influence, pairs)
+    gap, influence = (pair_differences(each, pairs) for each in statistic.estimate(series))
     length = choose_block(influence) if block is None else block
     error = resampling_error(influence, length)
     rounding = ROUNDING * np.max(np.abs(influence), axis=1)
     ratios = np.empty((draws, len(pairs)))
     for row, (chosen, starts) in enumerate(draw_histories(series.shape[1], length, draws, rng)):
-        drawn = statistic.estimate(np.take(series, chosen, axis=1))
-        sums = pair_differences(np.add.reduceat(drawn.influence, starts, axis=1), pairs)
+        value, own = statistic.estimate(np.take(series, chosen, axis=1))
+        sums = pair_differences(np.add.reduceat(own, starts, axis=1), pairs)
         spread = np.sqrt(np.sum(sums**2, axis=1)) / series.shape[1]
         spread[spread <= rounding] = 0.0  # a history of equal differences has no error
-        ratios[row] = studentize(pair_differences(drawn.value, pairs) - gap, spread)
+        ratios[row] = studentize(pair_differences(value, pairs) - gap, spread)
         if progress is not None:
             progress(row + 1)
     count = np.sum(ratios >= studentize(gap, error), axis=0)

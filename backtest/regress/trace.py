@@ -16,7 +16,7 @@ import pandas as pd
 from backtest.account.records import SIGNS
 from backtest.base import BoolArray, FloatArray, IntArray, ParameterError, did_you_mean, format_time
 from backtest.base.units import DAY, TOLERANCE, YEAR_DAYS
-from backtest.compare.comparison import LEAST_SAMPLES
+from backtest.compare import LEAST_SAMPLES
 from backtest.engine import AccountFields, PositionFields
 from backtest.measures import Sampled, compare_pairs, sampled_returns
 from backtest.measures.measure_table import ABOUT

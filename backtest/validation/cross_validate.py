@@ -547,23 +547,19 @@ class CrossValidation(v.Validation):
 
     @property
     def verdict(self) -> str:
-        """Whether the best set in one time is good in another, in one sentence."""
         return write_verdict(self)
 
     @property
     def note(self) -> str:
-        """The numbers of splits and paths."""
         return f"{len(self.splits):,} splits, {len(self.paths)} paths"
 
     @property
     def heading(self) -> str:
-        """The title of the page."""
         sets = f"{self.figures['sets']:,} sets"
         return f"{self.policy_name}: {sets} over {len(self.splits)} splits of time"
 
     @property
     def details(self) -> str:
-        """What was searched, and what luck alone would show, in sentences."""
         rank = base.format_number(v.read_figures(self.figures, "mean_rank"))
         return (
             f"{self.describe_search()} The mean rank of winners out of sample is {rank} (1 best, "
@@ -571,7 +567,6 @@ class CrossValidation(v.Validation):
         )
 
     def list_parts(self) -> list[Part]:
-        """Return the paths out of sample, and what choosing was worth."""
         measures = tuple(name for name in MEASURES if name in self.paths)
         note = (
             "The drawdown is the deepest inside a group, or across groups by sampled returns. "
@@ -605,7 +600,6 @@ class CrossValidation(v.Validation):
         ]  # fmt: skip
 
     def list_assumptions(self) -> tuple[str, ...]:
-        """Return how splits were scored."""
         return (
             "Splits are scored from the fresh accounts of their groups, one after another. "
             f"{self.figures['embargo_bars']:,} bars after a test "
@@ -615,11 +609,9 @@ class CrossValidation(v.Validation):
         )
 
     def list_measures(self) -> Mapping[str, float]:
-        """Return the medians over paths."""
         return v.select_metrics(self.paths.median().to_dict())
 
     def list_numbers(self) -> list[Headline]:
-        """Return the probability of overfitting, and the objective in and out of sample."""
         pbo, figures = self.pbo, self.figures
         inside, outside = (v.read_figures(figures, f"median_{k}_sample") for k in ("in", "out_of"))
         return [
@@ -636,7 +628,6 @@ class CrossValidation(v.Validation):
         return f"<CrossValidation of {name}: {len(self.splits)} splits, PBO {self.pbo:.2f}>"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the cross-validation as data for JSON."""
         return self._write_data(
             "cross_validation",
             splits=base.list_records(self.splits),

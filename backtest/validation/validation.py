@@ -302,17 +302,14 @@ class Validation(base.SavedResult):
 
     @property
     def folder_title(self) -> str:
-        """What the name of the folder begins with."""
         return f"{self.policy_name} {self.manifest['kind']}"
 
     @property
     def policy_name(self) -> str:
-        """The policy whose parameters are chosen."""
         return str(self.manifest["policy"]["name"])
 
     @property
     def title(self) -> str:
-        """The policy, and the parameters that are chosen."""
         return describe_search(self.manifest)["title"]
 
     @property
@@ -327,7 +324,6 @@ class Validation(base.SavedResult):
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """The warnings."""
         return tuple(f"{base.capitalize(text)}." for text in self.warnings)
 
     @property
@@ -344,7 +340,6 @@ class Validation(base.SavedResult):
         return name_measure(str(given).partition(" sha256:")[0].removeprefix("-"))
 
     def list_policies(self) -> Iterable[type]:
-        """Return the classes of the policies of the accounts; none of loaded ones."""
         for each in self.accounts.values():
             policies = [*each.policies.values(), *([each.overlay] if each.overlay else [])]
             yield from map(type, policies)

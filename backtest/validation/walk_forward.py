@@ -595,22 +595,18 @@ class WalkForward(v.Validation):
 
     @property
     def verdict(self) -> str:
-        """Whether the procedure found anything that lasted, in one sentence."""
         return write_verdict(self)
 
     @property
     def note(self) -> str:
-        """The number of folds."""
         return f"{len(self.folds):,} folds"
 
     @property
     def heading(self) -> str:
-        """The policy, and the number of folds."""
         return f"{self.policy_name} walked forward over {len(self.folds)} folds"
 
     @property
     def details(self) -> str:
-        """What was searched, and what it gained in and out of sample, in sentences."""
         found = (v.read_figures(self.figures, f"growth_{k}_sample") for k in ("in", "out_of"))
         inside, outside = map(base.format_percent, found)
         return (
@@ -619,7 +615,6 @@ class WalkForward(v.Validation):
         )
 
     def list_parts(self) -> list[Part]:
-        """Return the accounts, what choosing was worth, and the parameters through time."""
         folds = self.folds.drop(columns=["train_end", "test_end", "shrinkage"])
         return [
             Part("account", "The account over time", "One account through all test spans: it "
@@ -653,7 +648,6 @@ class WalkForward(v.Validation):
         )  # fmt: skip
 
     def list_assumptions(self) -> tuple[str, ...]:
-        """Return how the walk was made."""
         facts = self.manifest
         return (
             f"Each fold was searched with {facts['trials']:,} trials at most, seed "
@@ -662,11 +656,9 @@ class WalkForward(v.Validation):
         )
 
     def list_measures(self) -> Mapping[str, float]:
-        """Return the measures of the re-tuned account."""
         return v.select_metrics(self.result.metrics)
 
     def list_numbers(self) -> list[Headline]:
-        """Return the Sharpe ratios of both accounts, and what says whether the choice lasts."""
         pbo, figures = self.pbo, self.figures
         tried, known = int(self.folds["trials"].sum()), v.read_figures(figures, "effective_trials")
         of_sets = f"that it is more than the luck of {tried:,} sets ({known:,.0f} independent)"
@@ -688,7 +680,6 @@ class WalkForward(v.Validation):
         return f"<WalkForward of {name}: {len(self.folds)} folds, efficiency {self.efficiency:.2f}>"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the walk as data for JSON."""
         return self._write_data(
             "walk",
             chance=self.chance._asdict(),
@@ -700,7 +691,6 @@ class WalkForward(v.Validation):
 
     @property
     def accounts(self) -> Mapping[str, Result]:
-        """The account tuned once, and the re-tuned one."""
         return {"fixed": self.fixed, "result": self.result}
 
     @staticmethod

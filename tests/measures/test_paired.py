@@ -50,27 +50,22 @@ def ladder(k):
 
 def test_estimates_are_those_of_numpy():
     x = 0.01 * noise(3, 200, seed=1) + 0.001
-    found = {name: each.estimate(x).value for name, each in STATISTICS.items()}
+    found = {name: each.estimate(x)[0] for name, each in STATISTICS.items()}
     deviation = np.std(x, axis=1, ddof=1)
-    losses = np.sort(-x, axis=1)
     np.testing.assert_allclose(found["log_growth"], np.mean(x, axis=1))
     np.testing.assert_allclose(found["sharpe"], np.mean(x, axis=1) / deviation)
-    np.testing.assert_allclose(found["volatility"], deviation)
-    quantile = np.quantile(-x, 0.95, axis=1, method="higher")
-    tail = [row[row >= level].mean() for row, level in zip(losses, quantile, strict=True)]
-    np.testing.assert_allclose(found["es_95"], tail)
 
 
-@pytest.mark.parametrize("measure", ["log_growth", "sharpe", "volatility"])
+@pytest.mark.parametrize("measure", ["log_growth", "sharpe"])
 def test_an_influence_is_what_a_little_more_weight_on_a_return_does(measure):
     """Weight is added by repeating all returns 400 times, and one of them once more."""
     x = 0.01 * noise(1, 60, seed=2) + 0.002
     estimate = STATISTICS[measure].estimate
     base = np.repeat(x, 400, axis=1)
-    value, influence = estimate(base).value[0], estimate(x).influence[0]
+    value, influence = estimate(base)[0][0], estimate(x)[1][0]
     assert abs(influence.mean()) < 1e-12
     for t in range(0, 60, 7):
-        more = estimate(np.append(base, x[:, t : t + 1], axis=1)).value[0]
+        more = estimate(np.append(base, x[:, t : t + 1], axis=1))[0][0]
         change = (more - value) * (base.shape[1] + 1)
         assert change == pytest.approx(influence[t], abs=2e-3 * np.abs(influence).max())
 
