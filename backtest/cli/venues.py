@@ -62,7 +62,9 @@ def venues(
 def list_margins(*, as_json: bool) -> None:
     found = list_presets()
     if as_json:
-        print_json([each.to_dict() for each in found])
+        print_json(
+            [{**each._asdict(), "requirement": each.requirement.to_dict()} for each in found]
+        )
         return
     for each in found:
         print_title(each.name)
@@ -70,8 +72,8 @@ def list_margins(*, as_json: bool) -> None:
         print_paragraph(f"Exact: {each.exact}")
         print_paragraph(f"Left out: {each.leaves_out}")
         for figure in each.figures:
-            source = f": {figure.source}" if figure.source else ""
-            print_paragraph(f"{figure.status}: {figure.figure}{source}")
+            source = f": {figure['source']}" if figure["source"] else ""
+            print_paragraph(f"{figure['status']}: {figure['figure']}{source}")
 
 
 def show(venue: str, at: str | None, *, as_json: bool) -> None:

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from backtest.venue.collateral import check_collateral, Collateral, Prices, RateCurve
     from backtest.venue.collateral import read_column, StoredMarket
     from backtest.venue.funding import FundingTerms, terms
-    from backtest.venue.margin_presets import list_presets, margin_preset, MarginPreset
-    from backtest.venue.margin_presets import PresetMargin
+    from backtest.venue.requirement_rule import list_presets, margin_preset, MarginPreset
+    from backtest.venue.requirement_rule import PresetMargin
     from backtest.venue.option_contract import Option, OptionCosts, OptionPosition, require_costs
     from backtest.venue.option_kernels import bound_asset_slope, bound_linear_slope
     from backtest.venue.option_kernels import bound_option_slope, bound_relief_slope

@@ -8,16 +8,28 @@ from __future__ import annotations
 import functools
 import math
 import re
+import tomllib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Protocol, Self, TypeAlias, TypeVar, runtime_checkable
+from pathlib import Path
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    NamedTuple,
+    Protocol,
+    Self,
+    TypeAlias,
+    TypeVar,
+    runtime_checkable,
+)
 
 import numpy as np
 
 from backtest import base
 from backtest.base import Fault, Faults, FloatArray, IntArray, ParameterError, declared, repr_plain
 from backtest.base.fields import NOT_NEGATIVE, POSITIVE, SHARE
-from backtest.venue import option_kernels, portfolio_kernels
+from backtest.venue import option_kernels, portfolio_kernels, preset_files
 from backtest.venue.collateral import Collateral, pack_collateral, pack_rows
 from backtest.venue.option_contract import OptionPosition
 from backtest.venue.option_kernels import OptionPositions, OptionRates, OptionRules, ShockTables
@@ -28,7 +40,9 @@ from backtest.venue.portfolio_kernels import (
     SpotTables,
     is_in_pool,
 )
+from backtest.venue.preset_files import Group, choose_table
 from backtest.venue.requirement import LEVELS, MarginRules, compute_price
+from backtest.venue.venue import Day
 
 OWN_RULES: Any = portfolio_kernels.OWN_RULES
 FLAGS = ("inverse", "isolated", "valued_at_entry")
@@ -87,15 +101,12 @@ class MarginRule(base.Value):
 
     level: Annotated[float, POSITIVE] = 1.0
 
-    kinds: ClassVar[dict[str, type[MarginRule]]] = {}
-    """The rules by the field that tells them apart from others in stored data."""
-
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], *, where: str = "") -> Self:
         if cls is not MarginRule:
             return super().from_dict(data, where=where)
         given = data if isinstance(data, Mapping) else {}
-        kind = next((kind for field, kind in cls.kinds.items() if field in given), Brackets)
+        kind = next((kind for field, kind in KINDS.items() if field in given), Brackets)
         found: Any = kind.from_dict(data, where=where)
         return found  # type: ignore[no-any-return]
 
@@ -488,9 +499,6 @@ def _check_known(
         )
 
 
-MarginRule.kinds["moves"] = ScenarioMargin
-
-
 @declared(kw_only=True)
 class Standard(MarginRule):
     """Margin of each option by itself, as Deribit's and OKX's standard accounts.
@@ -559,10 +567,6 @@ class Strategy(MarginRule):
     conversion: Annotated[float, NOT_NEGATIVE] = 0.1
     loan_value: Annotated[float, SHARE] = 0.25
     loan_days: Annotated[float, NOT_NEGATIVE] = 273.0
-
-
-MarginRule.kinds["maintenance"] = Standard
-MarginRule.kinds["naked"] = Strategy
 
 
 def number_groups(
@@ -798,9 +802,6 @@ class StoredRule:
     initial = requirement
 
 
-MarginRule.kinds["own"] = OwnMargin
-
-
 class Requirement(base.Declaration):
     def read(self, value: Any) -> MarginRule:
         if isinstance(value, MarginRule):
@@ -839,3 +840,172 @@ def ask_rule(
             f"it raised {type(error).__name__}: {error}"
         ) from error
     return float(base.Number(0, may_be_infinite=True).check(noun, base.check_number(noun, answer)))
+
+
+# ------------------------------------------------------------------- rules of venues, by date
+
+
+class MarginPreset(NamedTuple):
+    """The margin rules of an account at a venue, from a day on.
+
+    ``date`` is the day from which the table holds (or on which it was read), ``dates`` those of all
+    tables, the oldest first. ``exact`` and ``leaves_out`` say what a run reproduces and what not;
+    each of ``figures`` has ``figure``, ``status`` and ``source``. ``requirement`` is the rule for
+    the instruments that were asked for, or a :class:`PresetMargin` for any; ``rates`` are those of
+    collateral by asset, ``slippage`` that of its exchange. ``negative_limit`` and ``conversion``
+    are for the :class:`Account`, ``call_grace_days`` for ``Venue.call_grace``, which counts bars.
+    """
+
+    name: str
+    date: str
+    source: str
+    dates: tuple[str, ...]
+    requirement: MarginRule
+    title: str
+    exact: str
+    leaves_out: str
+    figures: Sequence[Mapping[str, str]]
+    rates: Mapping[str, float]
+    slippage: float = 0.0
+    negative_limit: float | None = None
+    conversion: str | None = None
+    call_grace_days: int | None = None
+
+
+@base.checked_only("name", "at")
+def margin_preset(
+    name: str,
+    instruments: Sequence[str] | Mapping[str, Sequence[str]] = (),
+    at: base.TimeLike | None = None,
+) -> MarginPreset:
+    """Return the margin rules of an account at a venue or clearing house.
+
+    Raises VenueError if there is no such preset, or it has no moves for a group.
+
+    Parameters
+    ----------
+    name : str
+        A preset: ``backtest venues --margins`` lists them with their figures and sources.
+    instruments : sequence of str, or Mapping
+        The instruments of the account. Those of one coin form a group: ``"BTCUSDT"``,
+        ``"BTC-PERPETUAL"`` and ``"btc"`` that of ``"BTC"``. A mapping gives those of each group.
+        Default: the requirement finds those of its account itself.
+    at : str or Timestamp, optional
+        The day in UTC. Default: the newest table. A day before the first gives the first.
+
+    Examples
+    --------
+    >>> preset = margin_preset("binance-multi-assets", at="2022-07-06")
+    >>> preset.negative_limit, preset.rates["ADA"], preset.requirement
+    (10000.0, 0.9, PresetMargin(preset='binance-multi-assets', at='2022-07-06'))
+    """
+    content, table = find_margins(name, at)
+    is_any = isinstance(instruments, Sequence | Mapping) and not instruments
+    found: dict[str, Any] = {"rates": {}}
+    found |= {each: content[each] for each in MarginPreset._fields if each in content}
+    found |= {each: table[each] for each in MarginPreset._fields if each in table}
+    found["requirement"] = (
+        PresetMargin(preset=name, at=preset_files.read_choice(at))
+        if is_any
+        else make_rule(name, table, group_by_asset(instruments))
+    )
+    return MarginPreset(name=name, dates=tuple(each["date"] for each in content["tables"]), **found)
+
+
+def find_margins(name: str, at: base.TimeLike | None) -> tuple[Group, Group]:
+    presets = load_margins()
+    if name not in presets:
+        raise base.VenueError(
+            f"there are no margin rules {repr_plain(name)}{base.did_you_mean(str(name), presets)}; "
+            f"known are {', '.join(presets)}"
+        )
+    content = presets[name]
+    return content, choose_table(content["tables"], preset_files.read_choice(at))[0]
+
+
+@functools.cache
+def load_margins() -> dict[str, Group]:
+    return tomllib.loads(Path(__file__).with_name("margin_presets.toml").read_text("utf-8"))
+
+
+def list_presets() -> list[MarginPreset]:
+    return [margin_preset(name) for name in load_margins()]
+
+
+def make_rule(
+    name: str, table: Group, groups: Mapping[str, Sequence[str]], underlyings: Sequence[str] = ()
+) -> MarginRule:
+    given = table["requirement"]
+    if "moves" not in given:
+        return MarginRule.from_dict(given)
+    moves, known = given["moves"], table.get("underlyings", [])
+    for noun, asked, listed in (
+        ("moves for", (*groups, *underlyings), moves),
+        ("figures for options on", underlyings, known),
+    ):
+        missing = [each for each in asked if each not in listed and EVERY not in listed]
+        if missing:
+            raise base.VenueError(
+                f"{name} has {noun} {', '.join(listed) or 'nothing'}, got {missing[0]!r}; "
+                "groups of instruments may be named, {'BTC': ['BTCUSDT']}, and "
+                "bt.ScenarioMargin(...) has moves of your own"
+            )
+    found = {each: moves.get(each, moves.get(EVERY)) for each in (*groups, *underlyings)}
+    return MarginRule.from_dict({**given, "moves": found, "groups": groups or None})
+
+
+def group_by_asset(
+    instruments: Sequence[str] | Mapping[str, Sequence[str]],
+) -> dict[str, tuple[str, ...]]:
+    if isinstance(instruments, Mapping):
+        return {str(group): tuple(names) for group, names in instruments.items()}
+    if isinstance(instruments, str) or not isinstance(instruments, Sequence):
+        raise ParameterError(f"instruments must be a list of names, got {repr_plain(instruments)}")
+    groups: dict[str, tuple[str, ...]] = {}
+    for each in instruments:
+        name = base.Text().check("instruments", each)
+        asset = find_asset(name)
+        groups[asset] = (*groups.get(asset, ()), name)
+    return groups
+
+
+@declared(kw_only=True)
+class PresetMargin(MarginRule):
+    """The requirement of a preset, for the instruments of whatever account it is given to.
+
+    Parameters
+    ----------
+    preset : str
+        The name, as in :func:`margin_preset`.
+    at : str, optional
+        The day whose table holds for the whole run; default: the newest.
+    """
+
+    preset: Annotated[str, base.Text()]
+    at: Annotated[str | None, Day()] = None
+
+    def faults(self) -> base.Faults:
+        level = self._find_level()
+        if self.level not in (1.0, level):
+            yield "level", f"must be that of the preset, {level:g}"
+
+    def _settle(self) -> None:
+        self._set_fields(level=self._find_level())
+
+    def _find_level(self) -> float:
+        return float(find_margins(self.preset, self.at)[1]["requirement"].get("level", 1.0))
+
+    def resolve(self, names: Sequence[str], underlyings: Sequence[str] = ()) -> MarginRule:
+        """Return the rule for some instruments and underlyings of options."""
+        table, assets = find_margins(self.preset, self.at)[1], [*map(find_asset, underlyings)]
+        return make_rule(self.preset, table, group_by_asset(names), assets)
+
+
+KINDS: dict[str, type[MarginRule]] = {
+    "moves": ScenarioMargin,
+    "maintenance": Standard,
+    "naked": Strategy,
+    "own": OwnMargin,
+    "preset": PresetMargin,
+}
+"""The rules by the field that tells them apart in stored data."""

@@ -48,7 +48,7 @@ def write_margins() -> str:
 
     parts = ["# Margin rules of whole accounts\n\nPresets of `bt.margin_preset`.\n"]
     for each in list_presets():
-        rows = [[f.status, escape(f.figure), escape(f.source or "")] for f in each.figures]
+        rows = [[f["status"], escape(f["figure"]), escape(f["source"])] for f in each.figures]
         parts.append(
             f"## {each.name}\n\n{escape(each.title)}, tables of {', '.join(each.dates)}.\n\n"
             f"Exact: {escape(each.exact)}\n\nLeft out: {escape(each.leaves_out)}\n\n"

@@ -12,9 +12,8 @@ import backtest as bt
 from backtest.base.errors import BacktestError
 from backtest.strategies import Constant
 from backtest.venue.collateral import StoredMarket
-from backtest.venue.margin_presets import list_presets
 from backtest.venue.requirement import read_rules
-from backtest.venue.requirement_rule import MarginRule
+from backtest.venue.requirement_rule import MarginRule, list_presets
 from tests.kit import check_refused
 from tests.option_books import FREE, NOW, SHARES, hold, stock_option
 from tests.scenes import market_of, venue_of
