@@ -14,16 +14,14 @@ if TYPE_CHECKING:
     from backtest.account.balance import is_under_limit, mark_to_ledger, pick_balances, put_balances
     from backtest.account.balance import value_at
     from backtest.account.bar import live_bar, may_use_fast_path, set_quotes, take_fast_path
-    from backtest.account.calls import compute_pool_backing, compute_pool_needed, compute_pool_ratio
-    from backtest.account.calls import write_settings
     from backtest.account.ledger import Ledger, write_event
-    from backtest.account.option_liquidation import find_value_with_options, is_far_with_options
-    from backtest.account.option_liquidation import is_moved_by
     from backtest.account.options import close_options, is_walking, open_options, price_options
     from backtest.account.orders import compute_square_root_impact, compute_target, fill, is_outside
     from backtest.account.orders import move_margin, split_margin
-    from backtest.account.payments import charge_interest
-    from backtest.account.pool_liquidation import measure_shares
+    from backtest.account.payments import charge_interest, compute_pool_backing, compute_pool_needed
+    from backtest.account.payments import compute_pool_ratio, write_settings
+    from backtest.account.pool_liquidation import find_value_with_options, is_far_with_options
+    from backtest.account.pool_liquidation import is_moved_by, measure_shares
     from backtest.account.position import charge, compute_entry, compute_root, find_line
     from backtest.account.position import follow_prices, follow_trade, make_balances
     from backtest.account.price_walk import aim_at_leg, choose_turns

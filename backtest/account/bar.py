@@ -16,7 +16,6 @@ from backtest.account.balance import (
     pick_balances,
     value_at,
 )
-from backtest.account.calls import answer_calls, change_settings, close_calls, force_reductions
 from backtest.account.fills import (
     choose_orders,
     fill_decisions,
@@ -35,9 +34,13 @@ from backtest.account.options import (
 from backtest.account.order_limits import count_decisions
 from backtest.account.orders import is_outside, trade
 from backtest.account.payments import (
+    answer_calls,
+    change_settings,
     charge_interest,
+    close_calls,
     convert_collateral,
     end_account,
+    force_reductions,
     is_account_ruined,
     settle_debt,
     settle_funding,

@@ -1,4 +1,4 @@
-"""The liquidation of the cross positions, whole or in steps, and what caused it."""
+"""The liquidation of the cross positions and of options, whole or in steps, and what caused it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from backtest.account import records as r
 from backtest.account.account_records import (
     CLOSE,
+    PARTIAL,
     TAKEOVER,
     Balances,
     InstrumentRules,
@@ -16,10 +17,12 @@ from backtest.account.account_records import (
 )
 from backtest.account.balance import (
     compute_balance,
+    compute_caution,
     compute_excess,
     compute_needed,
     compute_pool,
     compute_proceeds,
+    compute_with_options,
     count_cross,
     has_collateral_to_sell,
     is_pool_short,
@@ -36,18 +39,17 @@ from backtest.account.liquidation import (
     is_step_whole,
     repay_all,
 )
-from backtest.account.option_liquidation import (
-    begin_forced,
-    cap_fee,
-    choose_option_step,
-    close_options_of_pool,
-    compute_option_notional,
-    end_close,
-    end_forfeit,
-    forfeit_options,
-    take_option_step,
+from backtest.account.options import (
+    book_profits,
+    compute_option_fee,
+    find_index,
+    holds_options,
+    name_option,
+    price_by_volatility,
+    price_options,
+    release,
+    trade_option,
 )
-from backtest.account.options import book_profits, holds_options, price_options
 from backtest.account.order_limits import hide_others, show_others
 from backtest.account.orders import LARGEST_WORSENING, compute_square_root_impact
 from backtest.account.payments import drop_after_pool_failure
@@ -60,6 +62,7 @@ from backtest.account.records import (
     Terms,
     is_held,
     is_isolated,
+    is_spot,
     note,
     pick_instrument,
     pick_position,
@@ -70,15 +73,454 @@ from backtest.account.records import (
 )
 from backtest.base.units import TOLERANCE
 from backtest.venue import (
+    Waypoint,
+    aim,
+    bound_asset_slope,
+    bound_linear_slope,
+    bound_option_slope,
+    bound_relief_slope,
     compute_collateral_value,
     compute_counted_rate,
+    compute_option_delta,
     compute_own_maintenance,
     compute_portfolio_requirement,
     fill_shares,
+    move_holdings,
 )
 
 if TYPE_CHECKING:
     from backtest.base import FloatArray
+
+
+SLIPPAGE, STEP, FULL_BELOW = (
+    r.NUMBERS.index(name) for name in ("liquidation_slippage", "step", "full_below")
+)
+
+
+def begin_forced(state: AccountState) -> None:
+    own = state.options
+    for k in range(len(own.targets)):
+        own.started[k] = own.positions.quantities[k]
+
+
+def price_forced(terms: Terms, state: AccountState, k: int, side: float) -> float:
+    own, worsening = state.options, 0.0
+    if side > 0.0:
+        worsening = terms.numbers[SLIPPAGE, terms.options.instruments[k]]
+    elif own.has_quotes[k] == 1 and math.isnan(own.bids[k]):
+        return 0.0
+    if not math.isnan(own.half_spreads[k]):
+        worsening += own.half_spreads[k]
+    return price_by_volatility(terms, state, k, side, worsening)
+
+
+def force_option(
+    terms: Terms, state: AccountState, ledger: FloatArray, k: int, traded: float
+) -> tuple[float, float]:
+    price = price_forced(terms, state, k, 1.0 if traded > 0.0 else -1.0)
+    held, mark = state.options.positions.quantities[k], state.options.positions.marks[k]
+    trade_option(state, ledger, k, held + traded, price)
+    return traded * (price - mark), abs(traded) * compute_option_fee(terms, state, k, price)
+
+
+def book_forced(
+    state: AccountState,
+    ledger: FloatArray,
+    log: EventLog,
+    t: int,
+    k: int,
+    traded: float,
+    loss: float,
+) -> None:
+    mark = state.options.positions.marks[k]
+    state.options.losses[k] += loss
+    ledger[r.LOSS, ledger.shape[1] - 1] += loss
+    note(log, t, name_option(state, k), LIQUIDATED, mark, traded, abs(traded) * mark, loss)
+
+
+# ---------------------------------------------------------------------- options, all at once
+
+
+def close_options_of_pool(
+    terms: Terms, state: AccountState, ledger: FloatArray
+) -> tuple[float, float]:
+    own, asked, gross = state.options, 0.0, 0.0
+    for k in range(len(own.targets)):
+        own.added[k], own.prices[k], own.kept[k] = 0.0, 0.0, 0.0
+    for side in (1.0, -1.0):
+        for k in range(len(own.targets)):
+            traded = size_close(terms, state, k, side)
+            if traded != 0.0:
+                before = own.traded[k]
+                own.added[k] = traded
+                own.prices[k], own.kept[k] = force_option(terms, state, ledger, k, traded)
+                asked += own.kept[k]
+                gross += own.traded[k] - before if own.kept[k] > 0.0 else 0.0
+    return asked, gross
+
+
+def size_close(terms: Terms, state: AccountState, k: int, side: float) -> float:
+    held = state.options.positions.quantities[k]
+    if side > 0.0:
+        return -held if held < 0.0 else 0.0
+    missing = -compute_balance(terms, state)
+    if not (held > 0.0 and missing > 0.0):
+        return 0.0
+    price = price_forced(terms, state, k, side)
+    return float(-missing / price if price * held > missing else -held)
+
+
+def end_close(
+    state: AccountState, ledger: FloatArray, log: EventLog, t: int, asked: float, paid: float
+) -> None:
+    own = state.options
+    share = 1.0 if asked == paid else paid / asked
+    for k in range(len(own.targets)):
+        if own.added[k] != 0.0:
+            fee = own.kept[k] * share
+            state.wallet[r.CASH] -= fee
+            book_forced(state, ledger, log, t, k, own.added[k], own.prices[k] + fee)
+            own.added[k] = 0.0
+
+
+def forfeit_options(state: AccountState) -> tuple[float, float]:
+    lost, gross = 0.0, 0.0
+    for k in range(len(state.options.targets)):
+        value = state.options.positions.quantities[k] * state.options.positions.marks[k]
+        if value != 0.0:
+            lost += value
+            gross += abs(value)
+    return lost, gross
+
+
+def end_forfeit(
+    state: AccountState, ledger: FloatArray, log: EventLog, t: int, rate: float
+) -> None:
+    own = state.options
+    for k in range(len(own.targets)):
+        held, mark = own.positions.quantities[k], own.positions.marks[k]
+        if held != 0.0:
+            own.traded[k] += abs(held * mark)
+            book_forced(state, ledger, log, t, k, -held, rate * abs(held * mark))
+            release(state, k)
+
+
+# --------------------------------------------------------------------- options, step by step
+
+
+def compute_option_notional(state: AccountState, k: int) -> float:
+    positions = state.options.positions
+    unit = 1.0 if positions.are_coin[k] else positions.indices[k]
+    return float(abs(positions.quantities[k]) * positions.sizes[k] * unit)
+
+
+def size_option_step(terms: Terms, state: AccountState, k: int) -> float:
+    i, held = terms.options.instruments[k], state.options.positions.quantities[k]
+    notional, share = compute_option_notional(state, k), terms.numbers[STEP, i]
+    is_whole = (
+        terms.modes[i] != PARTIAL
+        or not share > 0.0
+        or notional <= terms.numbers[FULL_BELOW, i] * (1.0 + TOLERANCE)
+        or abs(held) <= 1e-9 * abs(state.options.started[k])
+        or compute_pool(terms, state) <= TOLERANCE * notional
+    )
+    return float(-held if is_whole else -held * share)
+
+
+def may_step(terms: Terms, state: AccountState, k: int) -> bool:
+    positions = state.options.positions
+    held = positions.quantities[k]
+    if held <= 0.0 or compute_counted_rate(terms.options.rules, positions, k) < 1.0:
+        return bool(held != 0.0)
+    for i in range(len(state.margin)):
+        if is_held(state, i) and not is_isolated(terms, i):
+            return False
+    count = 0
+    for j in range(len(state.options.targets)):
+        count += 1 if positions.quantities[j] < 0.0 else 0
+    return count == 0
+
+
+def cap_fee(asked: float, left: float) -> float:
+    most = max(left, 0.0)
+    return most if asked * (1.0 + TOLERANCE) >= most else asked
+
+
+def try_option_step(terms: Terms, state: AccountState, k: int) -> tuple[float, float]:
+    own = state.options
+    held, cash = own.positions.quantities[k], state.wallet[r.CASH]
+    before, traded = compute_excess(terms, state), size_option_step(terms, state, k)
+    price = price_forced(terms, state, k, 1.0 if traded > 0.0 else -1.0)
+    notional = compute_option_notional(state, k) * abs(traded / held)
+    state.wallet[r.CASH] -= traded * price
+    own.positions.quantities[k] = held + traded
+    asked = abs(traded) * compute_option_fee(terms, state, k, price)
+    fee = cap_fee(asked, compute_pool(terms, state))
+    gain = compute_excess(terms, state) - fee - before
+    own.positions.quantities[k], state.wallet[r.CASH] = held, cash
+    return gain, notional
+
+
+def take_option_step(bar: AccountBar, t: int, k: int) -> None:
+    terms, state, ledger = bar.terms, bar.state, bar.ledger
+    traded = size_option_step(terms, state, k)
+    cost, asked = force_option(terms, state, ledger, k, traded)
+    fee = cap_fee(asked, compute_pool(terms, state))
+    state.wallet[r.CASH] -= fee
+    book_forced(state, ledger, bar.log, t, k, traded, cost + fee)
+
+
+def choose_option_step(
+    terms: Terms, state: AccountState, scratch: Scratch, least: float, best: float
+) -> int:
+    chosen = -1
+    for k in range(len(state.options.targets)):
+        if may_step(terms, state, k):
+            gain, notional = try_option_step(terms, state, k)
+            if gain > least:
+                score = rank_option(terms, state, scratch, k, gain, notional)
+                if score > best:
+                    chosen, best = k, score
+    return chosen
+
+
+def rank_option(
+    terms: Terms, state: AccountState, scratch: Scratch, k: int, gain: float, notional: float
+) -> float:
+    positions = state.options.positions
+    held = positions.quantities[k]
+    if terms.order == r.LARGEST_LOSS:
+        return float(-held * (positions.marks[k] - state.options.paid[k]))
+    if terms.order == r.LARGEST_REQUIREMENT:
+        return compute_requirement_of_option(terms, state, scratch, k)
+    if terms.order == r.LARGEST_NOTIONAL:
+        return compute_option_notional(state, k)
+    if terms.order == r.BY_NAME:
+        return -1.0 * (len(state.margin) + k)
+    if terms.order == r.OPTIONS_LAST:
+        return float(abs(held * compute_option_delta(positions, k)) * positions.indices[k])
+    return gain / notional
+
+
+def compute_requirement_of_option(
+    terms: Terms, state: AccountState, scratch: Scratch, k: int
+) -> float:
+    own = state.options
+    for i in range(len(state.margin)):
+        scratch.hidden[i], state.held.quantities[i] = state.held.quantities[i], 0.0
+    for j in range(len(own.targets)):
+        own.before[j] = own.positions.quantities[j]
+        own.positions.quantities[j] = own.before[j] if j == k else 0.0
+    found = compute_with_options(terms, state, False)
+    for i in range(len(state.margin)):
+        state.held.quantities[i] = scratch.hidden[i]
+    for j in range(len(own.targets)):
+        own.positions.quantities[j] = own.before[j]
+    return found
+
+
+# ----------------------------------------------------------------- where the pool fails on the way
+
+PARTS = 16
+"""Places at which a segment is tested."""
+HALVINGS = 60
+"""Steps of bisection: beyond the last digit."""
+DOWN, UP = (1.0, 0.88, 0.7, 0.5, 0.3, 0.1), (1.0, 1.12, 1.3, 1.5, 1.7, 1.9)
+"""Ratios of the price between which a liquidation price is searched."""
+
+
+def value_on_segment(terms: Terms, state: AccountState, scratch: Scratch, place: float) -> None:
+    start = Waypoint(scratch.mark, scratch.price)
+    end = Waypoint(scratch.mark_end, scratch.price_end)
+    move_holdings(state.held, start, end, place)
+    price_options(terms, state, state.held.values)
+
+
+def compute_left(terms: Terms, state: AccountState, scratch: Scratch, place: float) -> float:
+    """Return D = M - level R less rounding at a place; the pool fails at 0."""
+    value_on_segment(terms, state, scratch, place)
+    return compute_caution(terms, state)
+
+
+def find_place_with_options(terms: Terms, state: AccountState, scratch: Scratch) -> float:
+    left = compute_left(terms, state, scratch, 0.0)
+    if left <= 0.0:
+        return 0.0
+    return follow_segment(terms, state, scratch, left)[0]
+
+
+def follow_segment(
+    terms: Terms, state: AccountState, scratch: Scratch, left: float
+) -> tuple[float, float]:
+    bound, sound = bound_fall(terms, state, scratch), 0.0
+    for part in range(1, PARTS + 1):
+        place = part / PARTS
+        strike = find_strike(terms, state, scratch, sound, place)
+        while strike < place:
+            strike_left = compute_left(terms, state, scratch, strike)
+            if strike_left <= 0.0:
+                return bisect_place(terms, state, scratch, sound, strike), 0.0
+            sound, left = strike, strike_left
+            strike = find_strike(terms, state, scratch, sound, place)
+        if left > bound * (place - sound):
+            continue
+        tested = compute_left(terms, state, scratch, place)
+        if tested <= 0.0:
+            return bisect_place(terms, state, scratch, max(sound, (part - 1) / PARTS), place), 0.0
+        sound, left = place, tested
+    return 2.0, left - bound * (1.0 - sound)
+
+
+def bisect_place(
+    terms: Terms, state: AccountState, scratch: Scratch, sound: float, failing: float
+) -> float:
+    for _ in range(HALVINGS):
+        middle = 0.5 * (sound + failing)
+        if compute_left(terms, state, scratch, middle) <= 0.0:
+            failing = middle
+        else:
+            sound = middle
+    return failing
+
+
+def find_strike(
+    terms: Terms, state: AccountState, scratch: Scratch, after: float, before: float
+) -> float:
+    found = before
+    if terms.intrabar != r.WORST:
+        return found
+    brackets, positions = terms.rules.brackets, state.options.positions
+    for k in range(len(state.options.targets)):
+        i = terms.options.instruments[k]
+        size, step = brackets.sizes[i], scratch.mark_end[i] - scratch.mark[i]
+        if positions.quantities[k] == 0.0 or step == 0.0:
+            continue
+        value = size * positions.strikes[k]
+        if brackets.are_inverse[i]:
+            value = -size / positions.strikes[k]
+        place = (value - scratch.mark[i]) / step
+        if after * (1.0 + TOLERANCE) < place < found:
+            found = place
+    return found
+
+
+def bound_fall(terms: Terms, state: AccountState, scratch: Scratch) -> float:
+    found, packed = 0.0, terms.rules
+    for i in range(len(state.margin)):
+        if is_held(state, i) and not is_isolated(terms, i):
+            found += bound_position(terms, state, scratch, i)
+    for c in range(len(state.held.amounts)):
+        if state.held.amounts[c] != 0.0:
+            step = abs(scratch.price_end[c] - scratch.price[c])
+            found += step * bound_asset_slope(packed, state.held, c)
+    rules, positions = terms.options.rules, state.options.positions
+    for k in range(len(state.options.targets)):
+        if positions.quantities[k] != 0.0:
+            start, end = (
+                find_index(terms, k, scratch.mark),
+                find_index(terms, k, scratch.mark_end),
+            )
+            low, step = min(start, end), abs(end - start)
+            if terms.rules.brackets.are_inverse[terms.options.instruments[k]]:
+                step *= max(start, end) / low  # prices move fastest at the higher end
+            gains = positions.quantities[k] * positions.signs[k] * (end - start) > 0.0
+            slope = bound_option_slope(packed, positions, rules, k, low, gains)
+            slope += bound_relief_slope(packed, positions, rules, k, low)
+            found += step * slope if step > 0.0 else 0.0
+    return found + TOLERANCE * abs(found)
+
+
+def bound_position(terms: Terms, state: AccountState, scratch: Scratch, i: int) -> float:
+    change = scratch.mark_end[i] - scratch.mark[i]
+    gain = 0.0 if is_spot(terms, i) else max(state.held.quantities[i] * change, 0.0)
+    return float(abs(change) * bound_linear_slope(terms.rules, state.held, i) - 2.0 * gain)
+
+
+def sum_options_on(terms: Terms, state: AccountState, i: int, values: FloatArray) -> float:
+    found, is_priced, positions = 0.0, False, state.options.positions
+    for k in range(len(state.options.targets)):
+        if positions.quantities[k] != 0.0 and terms.options.instruments[k] == i:
+            if not is_priced:
+                price_options(terms, state, values)
+                is_priced = True
+            found += positions.quantities[k] * positions.marks[k]
+    return found
+
+
+def sum_notionals_on(terms: Terms, state: AccountState, i: int, values: FloatArray) -> float:
+    found, is_priced, own = 0.0, False, state.options
+    for k in range(len(own.targets)):
+        if own.positions.quantities[k] != 0.0 and terms.options.instruments[k] == i:
+            if not is_priced:
+                price_options(terms, state, values)
+                is_priced = True
+            found += compute_option_notional(state, k)
+    return found
+
+
+# ---------------------------------------------------------------------------- liquidation prices
+
+
+def is_moved_by(terms: Terms, state: AccountState, i: int) -> bool:
+    found = is_held(state, i)
+    for k in range(len(state.options.targets)):
+        is_on = terms.options.instruments[k] == i
+        found = found or (is_on and state.options.positions.quantities[k] != 0.0)
+    return bool(found)
+
+
+def aim_at_ratios(terms: Terms, scratch: Scratch, i: int, step: int) -> None:
+    first, second = DOWN[max(step, 0)], DOWN[max(step, 0) + 1]
+    if step < 0:
+        first, second = UP[-step - 1], UP[-step]
+    base = Waypoint(scratch.last, scratch.kept_assets)
+    aim(terms.rules, base, i, first, Waypoint(scratch.mark, scratch.price))
+    aim(terms.rules, base, i, second, Waypoint(scratch.mark_end, scratch.price_end))
+
+
+def begin_search(state: AccountState, scratch: Scratch) -> None:
+    for i in range(len(state.margin)):
+        scratch.last[i] = state.held.values[i]
+    for c in range(len(state.held.prices)):
+        scratch.kept_assets[c] = state.held.prices[c]
+
+
+def end_search(terms: Terms, state: AccountState, scratch: Scratch) -> None:
+    for i in range(len(state.margin)):
+        state.held.values[i] = scratch.last[i]
+    for c in range(len(state.held.prices)):
+        state.held.prices[c] = scratch.kept_assets[c]
+    price_options(terms, state, state.held.values)
+
+
+def is_far_with_options(
+    terms: Terms, state: AccountState, scratch: Scratch, i: int, excess: float
+) -> bool:
+    begin_search(state, scratch)
+    aim_at_ratios(terms, scratch, i, 0)
+    fall = bound_fall(terms, state, scratch)
+    aim_at_ratios(terms, scratch, i, -1)
+    return excess > max(fall, bound_fall(terms, state, scratch))
+
+
+def find_value_with_options(
+    terms: Terms, state: AccountState, scratch: Scratch, i: int, is_up: bool, left: float
+) -> float:
+    begin_search(state, scratch)
+    found = math.nan
+    for k in range(len(DOWN) - 1):
+        aim_at_ratios(terms, scratch, i, -1 - k if is_up else k)
+        if not left > 0.0:
+            left = compute_left(terms, state, scratch, 0.0)
+        place, left = follow_segment(terms, state, scratch, left) if left > 0.0 else (0.0, left)
+        if place <= 1.0:
+            found = scratch.mark[i] + place * (scratch.mark_end[i] - scratch.mark[i])
+            break
+    end_search(terms, state, scratch)
+    return float(found)
+
+
+# --------------------------------------------------------------------------------------- the pool
 
 
 CAUSED = 20

@@ -28,17 +28,6 @@ from backtest.account.ledger import (
     log_trade,
 )
 from backtest.account.liquidation import add_from_wallet, can_add, liquidate
-from backtest.account.option_liquidation import (
-    HALVINGS,
-    PARTS,
-    bound_fall,
-    compute_left,
-    find_place_with_options,
-    is_moved_by,
-    sum_notionals_on,
-    sum_options_on,
-    value_on_segment,
-)
 from backtest.account.options import (
     book_options,
     holds_options,
@@ -48,7 +37,18 @@ from backtest.account.options import (
 )
 from backtest.account.orders import stop_out
 from backtest.account.payments import drop_after_liquidation, liquidate_isolated
-from backtest.account.pool_liquidation import liquidate_pool
+from backtest.account.pool_liquidation import (
+    HALVINGS,
+    PARTS,
+    bound_fall,
+    compute_left,
+    find_place_with_options,
+    is_moved_by,
+    liquidate_pool,
+    sum_notionals_on,
+    sum_options_on,
+    value_on_segment,
+)
 from backtest.account.position import (
     DRAW,
     NOTHING,

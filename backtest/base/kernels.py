@@ -138,11 +138,6 @@ def tell_of_compiling(seconds: int) -> None:
         print(text, file=sys.stderr, flush=True)  # noqa: T201 - the one line there is
 
 
-def name_types(*values: Any) -> str:
-    """Return a hash of the types that numba compiles arguments for."""
-    return hash_texts(*map(describe_type, values))
-
-
 def describe_type(value: Any) -> str:
     if isinstance(value, np.ndarray):
         flags = value.flags

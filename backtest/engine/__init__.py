@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from backtest.engine.batch import gather_deciders, lay_alike, lay_each, run_account
     from backtest.engine.checks import check_periods, check_run, count_periods, read_venues
     from backtest.engine.checks import warn_of_market, warn_of_weights, warn_once
-    from backtest.engine.closes import RunTape, find_failure_value, is_over_cap, look_at_close
     from backtest.engine.compiler import bind_compiled, build_call, compile_at_address, compile_core
     from backtest.engine.compiler import compile_general_rules, find_general_folder
     from backtest.engine.compiler import find_general_loop, jit_modules, mark_sources
@@ -20,7 +19,8 @@ if TYPE_CHECKING:
     from backtest.engine.inputs import mark_samples, measure_years, pack_terms, read_assets
     from backtest.engine.inputs import start_account_state, start_day, write_table
     from backtest.engine.lookahead import Causality, observe, start_check
-    from backtest.engine.loop import Deciders
+    from backtest.engine.loop import Deciders, RunTape, find_failure_value, is_over_cap
+    from backtest.engine.loop import look_at_close
     from backtest.engine.manifest import describe_data, describe_history, describe_venue
     from backtest.engine.manifest import hash_source, read_tables_in_use
     from backtest.engine.option_inputs import check_columns, schedule_options

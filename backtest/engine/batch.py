@@ -18,7 +18,6 @@ from backtest import base
 from backtest.account import AccountState
 from backtest.account.records import EQUITY, UNIT
 from backtest.base import BacktestError, FloatArray, IntArray
-from backtest.engine.closes import Lanes, RunTape
 from backtest.engine.driver import (
     CHUNK,
     LOGGED,
@@ -43,7 +42,7 @@ from backtest.engine.inputs import (
     start_account_state,
     start_day,
 )
-from backtest.engine.loop import BEGIN, DONE, FIRST, STOP, Deciders, begin_lane
+from backtest.engine.loop import BEGIN, DONE, FIRST, STOP, Deciders, Lanes, RunTape, begin_lane
 from backtest.engine.option_trader import Legs, make_trader
 from backtest.engine.policies import (
     ObservedPolicy,

@@ -25,9 +25,7 @@ from backtest.account import (
     Terms,
     balance,
     bar,
-    calls,
     fills,
-    option_liquidation,
     options,
     order_limits,
     orders,
@@ -52,7 +50,7 @@ from backtest.base import (
 )
 from backtest.base.code_identity import OWN_VERSION
 from backtest.base.compiler import cfunc, jit, share_record
-from backtest.engine import closes, loop
+from backtest.engine import loop
 from backtest.engine.inputs import pack_terms
 from backtest.engine.loop import N_SHOWN, PART, SETTING, WHOLE, Deciders
 from backtest.engine.recipe import (
@@ -309,8 +307,8 @@ def explain_compile_error(error: BaseException, policy: Policy) -> str:
 
 MODULES = (
     portfolio_kernels, elementary, black_kernels, option_kernels, records, options,
-    balance, option_liquidation, pool_liquidation, order_limits, fills, payments, price_walk,
-    calls, bar, closes, loop,
+    balance, pool_liquidation, order_limits, fills, payments, price_walk,
+    bar, loop,
 )  # fmt: skip
 
 INLINED = frozenset(
@@ -386,10 +384,8 @@ def find_entry(name: str, *, has_parts: bool) -> Any:
     """Return a kernel that is called from Python; what it calls is made if it is not kept."""
     for write in (write_pick, write_tuples, write_ask):
         write({})  # kept code names the modules that are written for it
-    module = next(each for each in (loop, closes) if hasattr(each, name))
-    space = find_space(module, has_parts)
-    path = write_module(module, has_parts)
-    twin = make_twin(getattr(module, name), space, path)
+    path = write_module(loop, has_parts)
+    twin = make_twin(getattr(loop, name), find_space(loop, has_parts), path)
     options = {**OPTIONS, "nogil": True}
     return jit(twin, prepare=lambda: compile_general_rules(has_parts=has_parts), **options)
 

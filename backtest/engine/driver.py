@@ -26,9 +26,7 @@ from backtest.base import (
     format_time,
     warn_caller,
 )
-from backtest.engine import closes
 from backtest.engine import loop as loop_steps
-from backtest.engine.closes import Lanes, RunTape
 from backtest.engine.inputs import (
     ASSET,
     AccountInputs,
@@ -37,7 +35,7 @@ from backtest.engine.inputs import (
     start_day,
     write_table,
 )
-from backtest.engine.loop import BROKEN, DONE, FULL, NEGATIVE, Deciders
+from backtest.engine.loop import BROKEN, DONE, FULL, NEGATIVE, Deciders, Lanes, RunTape
 from backtest.engine.policies import Callbacks, ask_plain
 from backtest.engine.record import new_record
 from backtest.measures.tally import TRADED
@@ -104,8 +102,7 @@ def find_simulate(*, is_compiled: bool) -> Callable[..., Any]:
 
 
 def find_fill(*, is_compiled: bool) -> Callable[..., Any]:
-    """Return :func:`backtest.engine.closes.fill_closes` as an account needs it."""
-    found: Callable[..., Any] = closes.fill_closes
+    found: Callable[..., Any] = loop_steps.fill_closes
     if is_compiled:
         from backtest.engine.compiler import fill_compiled  # noqa: PLC0415 - numba
 

@@ -13,8 +13,7 @@ import pandas as pd
 from backtest.account import AccountState, OptionFeed, Scratch
 from backtest.base import BacktestError, FloatArray, IntArray, PolicyError, format_time, repr_plain
 from backtest.base.units import TOLERANCE, YEAR_DAYS
-from backtest.engine.closes import RunTape
-from backtest.engine.loop import N_SHOWN, Deciders
+from backtest.engine.loop import N_SHOWN, Deciders, RunTape
 from backtest.engine.option_inputs import MAY_SELL, CloseQuotes, check_order, read_close_quotes
 from backtest.engine.policies import ObservedPolicy
 from backtest.engine.run_options import RunOptions

@@ -329,7 +329,7 @@ def measure_closes(setup: Any, run: Any, rows: slice) -> Closes:
         part = HeldAtCloses(*(each[row:end] for each in held))
         found = Closes(*(each[row - begin : end - begin] for each in closes))
         with np.errstate(all="ignore"):
-            fill(bar, part, found, first + row, True)
+            fill(bar, part, found, first + row)
     return closes
 
 
