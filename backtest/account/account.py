@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from math import inf
 from types import MappingProxyType
@@ -45,14 +45,6 @@ if TYPE_CHECKING:
     from backtest.market import Market
 
 
-def read_keyed(read: Callable[[Any], object], key: str, value: Any) -> object:
-    """Return an entry of a table as it is held; a fault names the key."""
-    try:
-        return read(value)
-    except Fault as fault:
-        raise Fault(str(fault), f"{fault.found or repr_given(value)} for {key}") from None
-
-
 @dataclass(frozen=True)
 class ByInstrument(Declaration):
     each: Any
@@ -68,13 +60,13 @@ class ByInstrument(Declaration):
             return self.each.read(value)
         if not value:
             raise Fault("must name at least one instrument, {'BTCUSDT': 1} for example")
-        entries = {str(key): entry for key, entry in value.items()}
-        return FrozenTable(
-            {
-                key: None if entry is None else read_keyed(self.each.read, key, entry)
-                for key, entry in entries.items()
-            }
-        )
+        entries: dict[str, object] = {}
+        for key, entry in value.items():
+            try:
+                entries[str(key)] = None if entry is None else self.each.read(entry)
+            except Fault as fault:
+                raise Fault(str(fault), f"{fault.found or repr_given(entry)} for {key}") from None
+        return FrozenTable(entries)
 
     def admits(self, values: FloatArray) -> BoolArray:
         found: BoolArray = self.each.admits(values)
@@ -166,24 +158,20 @@ class StopDistance(Declaration):
             return value
         if isinstance(value, Mapping):
             return Multiple.from_dict(value)
-        if isinstance(value, str):
-            return parse_multiple(value)
-        return self.number.read(value)
+        if not isinstance(value, str):
+            return self.number.read(value)
+        factor, star, column = value.partition("*")
+        try:
+            multiple = float(factor)
+        except ValueError:
+            star, multiple = "", 0.0
+        if not star or not column.strip():
+            raise Fault("must be a fraction, or a multiple of a column such as '2*atr'")
+        return Multiple(multiple, column.strip())
 
     def admits(self, values: FloatArray) -> BoolArray:
         """Return a mask of the fractions that :meth:`check` accepts."""
         return self.number.admits(values)
-
-
-def parse_multiple(text: str) -> Multiple:
-    factor, star, column = text.partition("*")
-    try:
-        multiple = float(factor)
-    except ValueError:
-        star, multiple = "", 0.0
-    if not star or not column.strip():
-        raise Fault("must be a fraction, or a multiple of a column such as '2*atr'")
-    return Multiple(multiple, column.strip())
 
 
 def find_factor(stop: Distance) -> float:
@@ -391,10 +379,6 @@ class Account(Value):
         given |= {each: WHOLE[each] for each in WHOLE}
         return replace(self, **given)
 
-    def has_tables(self) -> bool:
-        """Return whether any setting is a table by instrument."""
-        return any(isinstance(getattr(self, name), FrozenTable) for name in BY_INSTRUMENT)
-
     @property
     def has_exits(self) -> bool:
         """Whether there is a stop besides a stop-loss that is a fraction of the entry price."""
@@ -403,9 +387,8 @@ class Account(Value):
 
     def faults(self) -> Faults:
         """Yield what contradicts itself."""
-        yield from find_limit_faults(self)
-        yield from find_collateral_faults(self)
-        if not self.has_tables():
+        yield from self._find_faults_of_fills_and_collateral()
+        if not any(isinstance(getattr(self, name), FrozenTable) for name in BY_INSTRUMENT):
             yield from self._find_margin_faults()  # else of each instrument: for_instrument
         yield from self._find_reserve_faults()
 
@@ -435,30 +418,26 @@ class Account(Value):
                 f"must be below margin_call {self.margin_call:g}, or it does not end the call",
             )
 
-
-def find_limit_faults(account: Account) -> Faults:
-    is_limit = account.fill == "limit"
-    if is_limit and account.offset is None:
-        yield "offset", "is needed with fill='limit', 0.001 of the close for example"
-    for name, default in (("offset", None), ("closing", "market")):
-        if not is_limit and getattr(account, name) != default:
-            yield name, f"is used only with fill='limit', the fill is {account.fill!r}"
-    if is_limit and account.intrabar == "worst":
-        yield "intrabar", "must be 'path' with fill='limit': worst extremes have no path of prices"
-
-
-def find_collateral_faults(account: Account) -> Faults:
-    names = [each.name for each in account.collateral]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        yield "collateral", f"must have different names, {', '.join(twice)} occurs twice"
-    if names and account.negative_limit is None:
-        yield (
-            "negative_limit",
-            "is needed with collateral, which is sold where the balance falls below it",
-        )
-    if not names and account.negative_limit is not None:
-        yield "negative_limit", "is used only with collateral"
+    def _find_faults_of_fills_and_collateral(self) -> Faults:
+        is_limit, names = self.fill == "limit", [each.name for each in self.collateral]
+        if is_limit and self.offset is None:
+            yield "offset", "is needed with fill='limit', 0.001 of the close for example"
+        for name, default in (("offset", None), ("closing", "market")):
+            if not is_limit and getattr(self, name) != default:
+                yield name, f"is used only with fill='limit', the fill is {self.fill!r}"
+        if is_limit and self.intrabar == "worst":
+            rule = "must be 'path' with fill='limit': worst extremes have no path of prices"
+            yield "intrabar", rule
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            yield "collateral", f"must have different names, {', '.join(twice)} occurs twice"
+        if names and self.negative_limit is None:
+            yield (
+                "negative_limit",
+                "is needed with collateral, which is sold where the balance falls below it",
+            )
+        if not names and self.negative_limit is not None:
+            yield "negative_limit", "is used only with collateral"
 
 
 def list_shared_settings(account: Account) -> list[str]:

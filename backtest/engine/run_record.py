@@ -399,14 +399,7 @@ class RunRecord(RunData):
     @property
     def transfers(self) -> pd.Series:
         """Money that came in (positive) and went out, by the open of the bar: flows and top-ups."""
-        return self._list_moved(self.of_account("flows"))
-
-    @property
-    def top_ups(self) -> pd.Series:
-        """Money that came from the reserve, by the open of the bar."""
-        return self._list_moved(self.of_account("top_up"))
-
-    def _list_moved(self, moved: FloatArray) -> pd.Series:
+        moved = self.of_account("flows")
         rows = np.flatnonzero(moved)
         return pd.Series(moved[rows], index=utc_index(self.time[rows]), name="amount")
 

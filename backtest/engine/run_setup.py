@@ -91,38 +91,25 @@ def join_resumed(resume: RunRecord, markets: Markets) -> tuple[Markets, int]:
             f"after it, got {base.format_time(markets.start)} to "
             f"{base.format_time(markets.end)} UTC"
         )
-    check_marks(resume, markets, first)
-    return close_ended(resume, markets, first), first
-
-
-def is_same_account(names: tuple[str, ...], others: tuple[str, ...]) -> bool:
-    return names == others or len(names) == len(others) == 1
-
-
-def check_marks(resume: RunRecord, markets: Markets, first: int) -> None:
-    for mark, (name, market), (listed, gone) in zip(
-        resume.marks[-1].tolist(), markets.items(), markets.spans.tolist(), strict=True
+    held, ended = resume.of_positions("quantity")[-1].tolist(), {}
+    for mark, quantity, (name, market), (listed, gone) in zip(
+        resume.marks[-1].tolist(), held, markets.items(), markets.spans.tolist(), strict=True
     ):
+        if gone == first and quantity != 0.0:
+            ended[name] = append_last_bar(market, int(markets.time[first]))
         if not listed < first <= gone:
             continue
         found = float(market.mark_close[first - 1 - listed])
         if found != mark:
             raise base.DataError(
-                f"the mark close of {name} at {base.format_time(resume.last_time)} UTC must be the "
-                f"one the earlier run ended on, {mark!r}, got {found!r}; resume on the same data"
+                f"the mark close of {name} at {base.format_time(last)} UTC must be the one the "
+                f"earlier run ended on, {mark!r}, got {found!r}; resume on the same data"
             )
+    return (remake(markets, {**markets, **ended}) if ended else markets), first
 
 
-def close_ended(resume: RunRecord, markets: Markets, first: int) -> Markets:
-    held = resume.of_positions("quantity")[-1].tolist()
-    ended = {
-        name: append_last_bar(market, int(markets.time[first]))
-        for (name, market), gone, quantity in zip(
-            markets.items(), markets.spans[:, 1].tolist(), held, strict=True
-        )
-        if gone == first and quantity != 0.0
-    }
-    return remake(markets, {**markets, **ended}) if ended else markets
+def is_same_account(names: tuple[str, ...], others: tuple[str, ...]) -> bool:
+    return names == others or len(names) == len(others) == 1
 
 
 def append_last_bar(
@@ -178,7 +165,16 @@ def check_rules(
 
 
 def list_rules(account: Account, venues: Mapping[str, Venue], until: int) -> dict[str, Any]:
-    rules = {f"account.{name}": x for name, x in describe_account(account, until).items()}
+    own = replace(account, flows=None).to_dict()
+    for each in own.get("collateral", ()):
+        if isinstance(each["prices"], Mapping):
+            each["prices"] = each["prices"]["instrument"]
+    flows: list[tuple[int, float]] = []  # up to a time, ns
+    if account.flows is not None:
+        stamps = pd.DatetimeIndex(account.flows.index).as_unit("ns").asi8.tolist()
+        pairs = zip(stamps, account.flows.tolist(), strict=True)
+        flows = [(stamp, amount) for stamp, amount in pairs if stamp <= until]
+    rules = {f"account.{name}": x for name, x in {**own, "flows": flows}.items()}
     for instrument, label in label_names(venues).items():
         venue, of = venues[instrument], f" of {label}" * bool(label)
         rules |= {f"venue.{name}{of}": x for name, x in venue.to_dict().items()}
@@ -186,23 +182,6 @@ def list_rules(account: Account, venues: Mapping[str, Venue], until: int) -> dic
             rules.pop(f"venue.interest_on{of}", None)
     plain: dict[str, Any] = base.to_plain(rules)
     return plain
-
-
-def describe_account(account: Account, until: int) -> dict[str, Any]:
-    found = replace(account, flows=None).to_dict()
-    for each in found.get("collateral", ()):
-        if isinstance(each["prices"], Mapping):
-            each["prices"] = each["prices"]["instrument"]
-    return {**found, "flows": list_flows(account, until)}
-
-
-def list_flows(account: Account, until: int) -> list[tuple[int, float]]:
-    """Return the flows of an account up to a time, as (ns, amount)."""
-    if account.flows is None:
-        return []
-    stamps = pd.DatetimeIndex(account.flows.index).as_unit("ns").asi8.tolist()
-    pairs = zip(stamps, account.flows.tolist(), strict=True)
-    return [(stamp, amount) for stamp, amount in pairs if stamp <= until]
 
 
 # ------------------------------------------------------------------------------------------ set up
