@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from backtest import base
 from backtest.account import (
     AccountState,
     EventLog,
@@ -18,14 +19,6 @@ from backtest.account import (
 )
 from backtest.account.order_limits import CAUSES, N_STEPS, N_SUMS
 from backtest.account.records import EQUITY, MARKET_BAR, N_TERMS, WIDTH
-from backtest.base import (
-    AccountingError,
-    FloatArray,
-    PolicyError,
-    bind_functions,
-    format_time,
-    warn_caller,
-)
 from backtest.engine import loop as loop_steps
 from backtest.engine.inputs import (
     ASSET,
@@ -53,7 +46,7 @@ NO_CUTS = np.zeros((0, len(CAUSES), N_SUMS))
 """In a loop that does not count what limits take."""
 
 
-def new_scratch(n: int, assets: int, cuts: FloatArray = NO_CUTS) -> Scratch:
+def new_scratch(n: int, assets: int, cuts: base.FloatArray = NO_CUTS) -> Scratch:
     sizes = {
         "price": assets,
         "price_end": assets,
@@ -72,11 +65,11 @@ def new_scratch(n: int, assets: int, cuts: FloatArray = NO_CUTS) -> Scratch:
     return Scratch(**{**found, **orders})
 
 
-def new_cuts(n: int) -> FloatArray:
+def new_cuts(n: int) -> base.FloatArray:
     return np.zeros((n + 1, len(CAUSES), N_SUMS))
 
 
-def new_ledger_array(n: int) -> FloatArray:
+def new_ledger_array(n: int) -> base.FloatArray:
     return np.zeros((N_TERMS, n + 1))
 
 
@@ -97,7 +90,7 @@ def find_simulate(*, is_compiled: bool) -> Callable[..., Any]:
         from backtest.engine.compiler import simulate_held  # noqa: PLC0415 - numba
 
         return simulate_held
-    found: Callable[..., Any] = bind_functions(loop_steps, ask=ask_plain)["simulate_batch"]
+    found: Callable[..., Any] = base.bind_functions(loop_steps, ask=ask_plain)["simulate_batch"]
     return found
 
 
@@ -111,9 +104,9 @@ def find_fill(*, is_compiled: bool) -> Callable[..., Any]:
 
 
 class Counts(NamedTuple):
-    tally: FloatArray
+    tally: base.FloatArray
     traded: TradedDays | None
-    cuts: FloatArray = NO_CUTS
+    cuts: base.FloatArray = NO_CUTS
 
 
 def drive(
@@ -129,12 +122,12 @@ def drive(
     tape: RunTape,
     chunk: int,
     progress: Progress | None,
-) -> tuple[Counts, FloatArray]:
+) -> tuple[Counts, base.FloatArray]:
     n, assets = len(state.margin), len(state.priced)
     tally, traded, cuts = counts
     scratch = new_scratch(n, assets, cuts)
     ledger, quotes = new_ledger_array(n), new_quotes(n, assets)
-    kept: list[FloatArray] = []
+    kept: list[base.FloatArray] = []
     arrays = [*flatten(state), deciders.memory, scratch.ordered, scratch.cuts, tally]
     terms, t, trader = read_tables(inputs, first), first, inputs.trader
     if trader is not None:
@@ -198,15 +191,15 @@ def read_tables(inputs: AccountInputs, first: int) -> Terms:
 
 class AccountSummary(NamedTuple):
     state: AccountState
-    tally: FloatArray
-    units: FloatArray
+    tally: base.FloatArray
+    units: base.FloatArray
 
 
 def summarize_account(
     inputs: AccountInputs,
     state: AccountState,
     deciders: Deciders,
-    tally: FloatArray,
+    tally: base.FloatArray,
     first: int,
     *,
     has_units: bool,
@@ -264,7 +257,7 @@ def bind_loop(
             simulate = callbacks.guard(simulate_compiled)  # which lets signals in, bar by bar
         if reasons:
             told = [f"{name} runs in plain Python: {reason}" for name, reason in reasons.items()]
-            warn_caller("; ".join(told))
+            base.warn_caller("; ".join(told))
         return BoundLoop(simulate, pack, bound, "; ".join(reasons.values()))
     simulate = find_simulate(is_compiled=False)
     return BoundLoop(simulate, None, bound, because)
@@ -294,35 +287,36 @@ def restore_arrays(saved: list[Any], arrays: list[Any]) -> None:
 
 
 def report_imbalance(
-    change: float, ledger: FloatArray, inputs: AccountInputs, t: int
-) -> AccountingError:
+    change: float, ledger: base.FloatArray, inputs: AccountInputs, t: int
+) -> base.AccountingError:
     money = np.zeros(N_TERMS)
     sum_ledger(ledger, money)
     terms = sum_changes(money)
-    return AccountingError(
-        f"equity changed by {change!r} in bar {t}, {format_time(int(inputs.feed.time[t]))} UTC, "
-        f"its terms add up to {terms!r}, a difference of {change - terms!r}; ledger "
-        f"{ledger.tolist()}; this is a defect of the engine: please report it with this text"
+    return base.AccountingError(
+        f"equity changed by {change!r} in bar {t}, "
+        f"{base.format_time(int(inputs.feed.time[t]))} UTC, its terms add up to {terms!r}, a "
+        f"difference of {change - terms!r}; ledger {ledger.tolist()}; this is a defect of the "
+        "engine: please report it with this text"
     )
 
 
 def find_bad_decision(
     given: tuple[Any, ...], inputs: AccountInputs, t: int, *, is_compiled: bool
-) -> PolicyError:
+) -> base.PolicyError:
     try:
         if is_compiled:
             with np.errstate(all="ignore"):
                 find_simulate(is_compiled=False)(*given, t, t + 1)
-    except PolicyError as found:
+    except base.PolicyError as found:
         return found
     return report_bad_decision(inputs, t)
 
 
-def report_bad_decision(inputs: AccountInputs, t: int) -> PolicyError:
-    return PolicyError(
+def report_bad_decision(inputs: AccountInputs, t: int) -> base.PolicyError:
+    return base.PolicyError(
         "a leverage must be at least 0 or NaN, which leaves the position, and that of an overlay "
-        f"finite, at the close of bar {t}, {format_time(int(inputs.feed.time[t]))} UTC; return "
-        "max(0.0, ...): the signal sets the direction"
+        f"finite, at the close of bar {t}, {base.format_time(int(inputs.feed.time[t]))} UTC; "
+        "return max(0.0, ...): the signal sets the direction"
     )
 
 

@@ -27,7 +27,7 @@ from backtest.engine.record import Outcome
 from backtest.engine.result import Result
 from backtest.engine.run_data import Before, Quotes, find_stands, share_causes
 from backtest.engine.run_options import read_options
-from backtest.engine.run_record import BenchmarkLike, begin_moves
+from backtest.engine.run_record import BenchmarkLike
 from backtest.engine.run_setup import Setup, end_expired, set_up_run, widen_signal
 from backtest.engine.signals import SignalRule, resolve_signal, write_note
 from backtest.features import NOTHING_SEEN, forecast_volatility
@@ -336,7 +336,9 @@ def finish(setup: Setup, outcome: Any, *, calendar: str) -> Result:
     closes = markets.time[first:] + markets.interval
     span = RunSpan(int(markets.time[first]), closes, first, setup.periods)
     benchmark, assets = setup.find_benchmark(), read_assets(markets, setup.account)
-    is_resumed = setup.resume is not None
+    moves = None if benchmark is None else benchmark.moves[first:].copy()
+    if moves is not None and setup.resume is None:
+        moves[0] = 0.0
     kept = setup._replace(resume=None, is_compiled=outcome.is_compiled)
     options = read_options(setup, outcome)
     if options is None:
@@ -370,9 +372,7 @@ def finish(setup: Setup, outcome: Any, *, calendar: str) -> Result:
         asset_marks=np.ascontiguousarray(assets["asset_mark_close"][:, first:].T),
         ends_sample=setup.inputs.clock.ends_sample[first:],
         before=find_before(setup),
-        benchmark=None
-        if benchmark is None
-        else begin_moves(benchmark.moves, first, is_resumed=is_resumed),
+        benchmark=moves,
         markets=markets,
         setup=kept,
         target_cut_rows=rows,

@@ -12,21 +12,10 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
+from backtest import base
 from backtest.account import ledger
 from backtest.account.pool_liquidation import CAUSED
 from backtest.account.records import SIGNS, TERMS, WIDTH
-from backtest.base import (
-    FloatArray,
-    IntArray,
-    ParameterError,
-    Range,
-    checked,
-    did_you_mean,
-    format_number,
-    format_percent,
-    format_time,
-    utc_index,
-)
 from backtest.base.units import DAY, TOLERANCE
 from backtest.engine.inputs import as_of
 from backtest.engine.run_data import RunData, contagion_table
@@ -79,7 +68,7 @@ class Benchmark(NamedTuple):
     """What it is, and its simple returns by bar of the market, of shape (n_bars,)."""
 
     text: str
-    moves: FloatArray
+    moves: base.FloatArray
 
 
 def read_benchmark(
@@ -94,7 +83,7 @@ def read_benchmark(
         name = check_name(given, markets)
         return Benchmark(name, follow_instrument(markets, venues, name))
     if not isinstance(given, pd.DataFrame | Mapping):
-        raise ParameterError(
+        raise base.ParameterError(
             "benchmark must be the name of an instrument, weights by time and instrument or a "
             f"Series of prices by the opens of the bars, got {type(given).__name__}"
         )
@@ -104,7 +93,7 @@ def read_benchmark(
 
 
 def index_traded(
-    markets: Markets, venues: Mapping[str, Venue], signal: FloatArray, first: int
+    markets: Markets, venues: Mapping[str, Venue], signal: base.FloatArray, first: int
 ) -> Benchmark:
     weights = spread_weights(signal, markets)
     own = weights[:, first:]
@@ -115,7 +104,7 @@ def index_traded(
     return Benchmark(text, measure_moves(markets, venues, weights))
 
 
-def spread_weights(signal: FloatArray, markets: Markets) -> FloatArray:
+def spread_weights(signal: base.FloatArray, markets: Markets) -> base.FloatArray:
     """Return the weights of the index of what is traded, of shape (n_instruments, n_bars)."""
     size = np.abs(signal)
     total = size.sum(axis=0)
@@ -125,11 +114,13 @@ def spread_weights(signal: FloatArray, markets: Markets) -> FloatArray:
     last = np.searchsorted(has_any, np.arange(len(total)), side="right") - 1
     kept = np.where(markets.tradable(), size[:, has_any[np.maximum(last, 0)]], 0.0)
     sums = kept.sum(axis=0)
-    weights: FloatArray = kept / np.where(sums > 0.0, sums, 1.0)
+    weights: base.FloatArray = kept / np.where(sums > 0.0, sums, 1.0)
     return weights
 
 
-def measure_moves(markets: Markets, venues: Mapping[str, Venue], weights: FloatArray) -> FloatArray:
+def measure_moves(
+    markets: Markets, venues: Mapping[str, Venue], weights: base.FloatArray
+) -> base.FloatArray:
     """Return the simple returns of the index's mark from close to close, of shape (n_bars,).
 
     Bar t holds the weights of bar t - 1, rebalanced at its open without costs; the first bar has no
@@ -144,49 +135,36 @@ def measure_moves(markets: Markets, venues: Mapping[str, Venue], weights: FloatA
     opens = np.concatenate(([1.0], np.cumprod(growth[:-1])))
     close = opens * (1.0 + add_gains(held, panel.mark_close, panel.open, inverse))
     before = np.concatenate((close[:1], close[:-1]))
-    moves: FloatArray = (close - before) / before
+    moves: base.FloatArray = (close - before) / before
     return moves
 
 
-def sample_benchmark(
-    moves: FloatArray, ends_sample: FloatArray, name: str, venues: Mapping[str, Venue]
-) -> FloatArray:
-    side = -1.0 if name in venues and is_inverse(venues[name]) else 1.0
-    return side * sample_moves(side * moves, ends_sample)
-
-
-def begin_moves(moves: FloatArray, first: int, *, is_resumed: bool) -> FloatArray:
-    own = moves[first:].copy()
-    own[0] = own[0] if is_resumed else 0.0
-    return own
-
-
-def follow_instrument(markets: Markets, venues: Mapping[str, Venue], name: str) -> FloatArray:
+def follow_instrument(markets: Markets, venues: Mapping[str, Venue], name: str) -> base.FloatArray:
     value = value_of(venues[name], markets.panel().mark_close[markets.names.index(name)])
     before = np.concatenate((value[:1], value[:-1]))
     return np.nan_to_num((value - before) / np.abs(before))
 
 
 def add_gains(
-    held: FloatArray, price: FloatArray, base: FloatArray, inverse: Sequence[bool]
-) -> FloatArray:
+    held: base.FloatArray, price: base.FloatArray, begun: base.FloatArray, inverse: Sequence[bool]
+) -> base.FloatArray:
     total = np.zeros(held.shape[1])
-    for weight, one, other, is_coin in zip(held, price, base, inverse, strict=True):
+    for weight, one, other, is_coin in zip(held, price, begun, inverse, strict=True):
         gain = 1.0 - other / one if is_coin else one / other - 1.0
         total += np.where(weight != 0.0, weight * gain, 0.0)
     return total
 
 
-def read_prices(prices: pd.Series, markets: Markets, first: int) -> FloatArray:
+def read_prices(prices: pd.Series, markets: Markets, first: int) -> base.FloatArray:
     stamps = read_stamps(prices.index, "benchmark")
     values = pd.Series(prices.to_numpy(dtype=np.float64), index=stamps).reindex(markets.time)
     own = values.to_numpy()[first:]
     bad = np.flatnonzero(~((own > 0.0) & np.isfinite(own)))
     if len(bad):
-        raise ParameterError(
+        raise base.ParameterError(
             f"benchmark must have a positive price at each bar, {len(bad):,} of {len(own):,} have "
-            f"none, the first at {format_time(int(markets.time[first + bad[0]]))} UTC; fill it: "
-            "prices.reindex(markets.times, method='ffill')"
+            f"none, the first at {base.format_time(int(markets.time[first + bad[0]]))} UTC; fill "
+            "it: prices.reindex(markets.times, method='ffill')"
         )
     moves = values.to_numpy() / values.shift().to_numpy() - 1.0
     return np.where(np.isnan(moves), 0.0, moves)
@@ -195,9 +173,9 @@ def read_prices(prices: pd.Series, markets: Markets, first: int) -> FloatArray:
 def describe_benchmark(manifest: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
     beta, alpha = metrics["beta"], metrics["alpha"]
     return (
-        f"{name_benchmark(manifest)}; beta {format_number(beta)} ± "
-        f"{format_number(metrics['beta_error'])}, alpha {format_percent(alpha)} ± "
-        f"{format_percent(metrics['alpha_error'])} per year (standard errors)"
+        f"{name_benchmark(manifest)}; beta {base.format_number(beta)} ± "
+        f"{base.format_number(metrics['beta_error'])}, alpha {base.format_percent(alpha)} ± "
+        f"{base.format_percent(metrics['alpha_error'])} per year (standard errors)"
     )
 
 
@@ -212,14 +190,14 @@ def find_benchmark(manifest: Mapping[str, Any]) -> str:
 
 def check_name(name: str, markets: Markets) -> str:
     if name not in markets:
-        raise ParameterError(
+        raise base.ParameterError(
             f"benchmark must be an instrument of the run, one of {', '.join(markets.names)}, or a "
-            f"Series of prices, got {name!r}{did_you_mean(name, markets.names)}"
+            f"Series of prices, got {name!r}{base.did_you_mean(name, markets.names)}"
         )
     return name
 
 
-def hash_values(values: FloatArray) -> str:
+def hash_values(values: base.FloatArray) -> str:
     return f"sha256:{hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()}"
 
 
@@ -282,22 +260,23 @@ class RunRecord(RunData):
             market = sample_market(self)
         else:
             name = find_benchmark(self.manifest)
-            market = sample_benchmark(self.benchmark, self.ends_sample, name, self.venues)
+            side = -1.0 if name in self.venues and is_inverse(self.venues[name]) else 1.0
+            market = side * sample_moves(side * self.benchmark, self.ends_sample)
         return Samples(self._sampled, sample_risk_free(self), market)
 
     @cached_property
-    def _sampled(self) -> FloatArray:
+    def _sampled(self) -> base.FloatArray:
         return sampled_returns(self.of_account("unit"), self.ends_sample, self.tally.first_unit)
 
     @cached_property
     def returns(self) -> pd.Series:
         """Simple returns per sampling period, indexed by the open of its last bar."""
         ends = self.time[self.ends_sample != 0.0]
-        return pd.Series(self._sampled, index=utc_index(ends), name="return")
+        return pd.Series(self._sampled, index=base.utc_index(ends), name="return")
 
     def _compute_weights(
-        self, half_life: float, rows: IntArray | slice, *, collateral: bool
-    ) -> tuple[FloatArray, FloatArray]:
+        self, half_life: float, rows: base.IntArray | slice, *, collateral: bool
+    ) -> tuple[base.FloatArray, base.FloatArray]:
         marks, notionals = self.marks, self.notionals
         if collateral:
             marks = np.concatenate((marks, self.asset_marks), axis=1)
@@ -310,7 +289,7 @@ class RunRecord(RunData):
         return weights, average_covariances(returns, max(half_life, 1.0), rows)
 
     @property
-    def _amounts(self) -> FloatArray:
+    def _amounts(self) -> base.FloatArray:
         """Amounts of collateral at each close, of shape (n_bars, C)."""
         if not self.account.collateral:
             return np.empty((self.record.n_bars, 0))
@@ -349,7 +328,7 @@ class RunRecord(RunData):
         """The Greeks of the options, see :func:`backtest.engine.run_options.tabulate_greeks`."""
         return tabulate_greeks(self, self.options)
 
-    @checked
+    @base.checked
     def explained(self, by: OptionSplit = "option") -> pd.DataFrame:
         """Return the price profit of the options, explained by their Greeks.
 
@@ -368,7 +347,7 @@ class RunRecord(RunData):
         SPLITS.check("by", by)
         return explain_options(self, self.options, by)
 
-    @checked
+    @base.checked
     def hedging_error(self, by: HedgeSplit = "instrument") -> pd.DataFrame:
         """Return what options and their delta hedge earned, beside what their gamma predicts.
 
@@ -401,7 +380,7 @@ class RunRecord(RunData):
         """Money that came in (positive) and went out, by the open of the bar: flows and top-ups."""
         moved = self.of_account("flows")
         rows = np.flatnonzero(moved)
-        return pd.Series(moved[rows], index=utc_index(self.time[rows]), name="amount")
+        return pd.Series(moved[rows], index=base.utc_index(self.time[rows]), name="amount")
 
     # ------------------------------------------------------------------- positions together
 
@@ -417,7 +396,7 @@ class RunRecord(RunData):
         entries = np.empty((0, WIDTH)) if self.has_one_position else np.asarray(self.entries)
         return contagion_table(self.time, self.names, entries, self.span.first)
 
-    @checked
+    @base.checked
     def risk(self, half_life: float | None = None, *, collateral: bool = False) -> pd.DataFrame:
         """Return the risk of the portfolio at each close.
 
@@ -427,7 +406,7 @@ class RunRecord(RunData):
         variance, by its name. NaN without a position.
         """
         bars = max(HALF_LIFE / self.interval, 1.0) if half_life is None else half_life
-        Range(1, math.inf).check("half_life", bars)
+        base.Range(1, math.inf).check("half_life", bars)
         names = list(self.names)
         if collateral:
             names += [each.name for each in self.account.collateral]
@@ -439,7 +418,7 @@ class RunRecord(RunData):
             "diversification_ratio": diversification_ratio(weights, covariance),
             **{name: shares[:, i] for i, name in enumerate(names)},
         }
-        return pd.DataFrame(table, index=utc_index(self.time))
+        return pd.DataFrame(table, index=base.utc_index(self.time))
 
     @property
     def exposures(self) -> pd.DataFrame:
@@ -447,16 +426,16 @@ class RunRecord(RunData):
         equity = self.of_account("equity")[:, None]
         with np.errstate(divide="ignore", invalid="ignore"):
             weights = np.where(equity > 0.0, self.notionals / equity, 0.0)
-        return pd.DataFrame(weights, index=utc_index(self.time), columns=list(self.names))
+        return pd.DataFrame(weights, index=base.utc_index(self.time), columns=list(self.names))
 
     @property
     def quantities(self) -> pd.DataFrame:
         """Signed contracts of each instrument at each close, by name."""
         held = self.of_positions("quantity")
-        return pd.DataFrame(held, index=utc_index(self.time), columns=list(self.names))
+        return pd.DataFrame(held, index=base.utc_index(self.time), columns=list(self.names))
 
 
-def sample_risk_free(result: RunRecord) -> FloatArray:
+def sample_risk_free(result: RunRecord) -> base.FloatArray:
     """Return the simple risk-free rate over each sampling period, of shape (n_samples,)."""
     venue, time = result.venues[result.names[0]], result.time
     rate, year = as_of(venue.cash_rate, time, "Venue.cash_rate"), venue.day_count * DAY
@@ -467,7 +446,7 @@ def sample_risk_free(result: RunRecord) -> FloatArray:
     return np.diff(total[result.ends_sample != 0.0], prepend=0.0)
 
 
-def sample_market(result: RunRecord) -> FloatArray:
+def sample_market(result: RunRecord) -> base.FloatArray:
     """Return the simple returns of the market at 1x per sampling period, of shape (n_samples,).
 
     They are those of the value of one contract at mark closes, in the settlement currency. A market
@@ -522,7 +501,7 @@ def measure_holding(result: RunRecord) -> Held:
     )
 
 
-def follow_market(result: RunRecord) -> tuple[str, str, FloatArray]:
+def follow_market(result: RunRecord) -> tuple[str, str, base.FloatArray]:
     is_alone = result.has_one_instrument and result.benchmark is None
     if not (is_alone or result.has_one_position):
         unit = np.cumprod(1.0 + result.market_returns)
@@ -559,7 +538,7 @@ def tabulate_events(run: RunData) -> pd.DataFrame:
     names: Any = np.concatenate([name for _, name, _ in parts])[order]
     return pd.DataFrame(
         {
-            "time": utc_index(run.time[entries[rows, 0].astype(np.int64) - run.span.first]),
+            "time": base.utc_index(run.time[entries[rows, 0].astype(np.int64) - run.span.first]),
             "kind": pd.Categorical(names, categories=[*ORDER]),
             "instrument": pd.Categorical(who, categories=[*dict.fromkeys(labels)]),
             "price": find_prices(entries, run.list_venues())[rows],
@@ -579,7 +558,7 @@ def tabulate_positions(run: RunData) -> pd.DataFrame:
         is_held = held["quantity"][rows, i] != 0.0
         is_shown = is_held | bool(options)  # options fail with it where it is not held
         own = {
-            "time": utc_index(run.time[rows]),
+            "time": base.utc_index(run.time[rows]),
             "instrument": name,
             "quantity": held["quantity"][rows, i],
             "entry": np.where(is_held, price_of(venue, held["entry"][rows, i]), np.nan),
@@ -604,13 +583,15 @@ def tabulate_positions(run: RunData) -> pd.DataFrame:
 # -------------------------------------------------------------------------------------------- bars
 
 
-def bars_table(run: RunData, options: Mapping[str, FloatArray]) -> pd.DataFrame:
+def bars_table(run: RunData, options: Mapping[str, base.FloatArray]) -> pd.DataFrame:
     account = tabulate_account(run, options)
     own = tabulate_position(run) if run.has_one_instrument else {}
-    return pd.DataFrame(account | own, index=utc_index(run.time), copy=False)
+    return pd.DataFrame(account | own, index=base.utc_index(run.time), copy=False)
 
 
-def tabulate_account(run: RunData, options: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+def tabulate_account(
+    run: RunData, options: Mapping[str, base.FloatArray]
+) -> dict[str, base.FloatArray]:
     account, closes, equity = run.record.account, run.closes, run.record.account.equity
     needed, backing, initial = closes.requirement, closes.backing, closes.initial
     venues = run.list_venues()
@@ -653,7 +634,7 @@ def tabulate_account(run: RunData, options: Mapping[str, FloatArray]) -> dict[st
     }
 
 
-def tabulate_position(run: RunData) -> dict[str, FloatArray]:
+def tabulate_position(run: RunData) -> dict[str, base.FloatArray]:
     fields, venue, equity = run.record.of_one(), run.venue, run.record.account.equity
     quantity, value, cash = fields["quantity"], value_of(venue, run.mark), fields["cash"]
     is_held, is_isolated = quantity != 0.0, bool(run.are_isolated[0])
