@@ -19,6 +19,7 @@ from numba import carray  # type: ignore[attr-defined]
 from numba.core.errors import TypingError
 from numba.extending import intrinsic, overload
 
+from backtest import base
 from backtest.account import (
     AccountBar,
     InstrumentRules,
@@ -35,19 +36,6 @@ from backtest.account import (
     records,
 )
 from backtest.account.records import FLAGS, NUMBERS
-from backtest.base import (
-    CodeText,
-    black_kernels,
-    choose_number,
-    compile_helpers,
-    elementary,
-    find_own_functions,
-    find_references,
-    hash_texts,
-    hold_signals,
-    make_twin,
-    write_once,
-)
 from backtest.base.code_identity import OWN_VERSION
 from backtest.base.compiler import cfunc, jit, share_record
 from backtest.engine import loop
@@ -100,12 +88,12 @@ OPTION_FUNCTIONS: tuple[tuple[Any, str], ...] = (
     (pricing.bs, "scalar_bs"),
 )
 MATH: tuple[Any, ...] = (
-    elementary.exp,
-    elementary.log,
-    elementary.power,
-    elementary.mills_ratio,
-    elementary.normal_density,
-    elementary.normal_cdf,
+    base.elementary.exp,
+    base.elementary.log,
+    base.elementary.power,
+    base.elementary.mills_ratio,
+    base.elementary.normal_density,
+    base.elementary.normal_cdf,
 )
 PUBLIC_NAMES = frozenset(function.__name__ for function, _ in PUBLIC)
 OPTIONS: dict[str, Any] = {"cache": True, "error_model": "numpy", "_nrt": False}
@@ -136,14 +124,14 @@ def compile_core() -> dict[str, Any]:
     options = {**OPTIONS, "cache": False, "forceinline": True}
     names["as_index"] = jit(as_unsigned, **options)
     names["floor"] = jit(floor_as_number, **options)
-    names["choose"] = jit(choose_number, **options)
-    found = names | compile_helpers(implied_kernels)
+    names["choose"] = jit(base.choose_number, **options)
+    found = names | base.compile_helpers(implied_kernels)
     for public, scalar in (*PUBLIC, *OPTION_FUNCTIONS):
         register_overload(public, found[scalar])
     for public in MATH:
         register_overload(public, found[public.__name__], is_inlined=True)
-    register_overload(elementary.natural_exp, found["exp"], is_inlined=True)
-    register_overload(elementary.natural_log, found["log"], is_inlined=True)
+    register_overload(base.elementary.natural_exp, found["exp"], is_inlined=True)
+    register_overload(base.elementary.natural_log, found["log"], is_inlined=True)
     register_power(found["power"])
     return names
 
@@ -162,15 +150,15 @@ def jit_modules(
     names["__name__"] = modules[-1].__name__
     for module in modules:
         text = Path(str(module.__file__)).read_text(encoding="utf-8")
-        paths[module] = path = write_once(place / f"{module.__name__}{mark}.py", text)
-        for name, own in find_own_functions(module, PUBLIC_NAMES):
-            names[name] = jit(make_twin(own, names, path), **choose(name))
+        paths[module] = path = base.write_once(place / f"{module.__name__}{mark}.py", text)
+        for name, own in base.find_own_functions(module, PUBLIC_NAMES):
+            names[name] = jit(base.make_twin(own, names, path), **choose(name))
     return paths
 
 
 def mark_sources(*modules: types.ModuleType, compiler: str) -> str:
     paths = [*(str(each.__file__) for each in modules), compiler]
-    return f"-{hash_texts(*(Path(each).read_text(encoding='utf-8') for each in paths))}"
+    return f"-{base.hash_texts(*(Path(each).read_text(encoding='utf-8') for each in paths))}"
 
 
 def floor_as_number(size: float) -> Any:
@@ -205,7 +193,7 @@ def register_overload(public: Callable[..., Any], scalar: Any, *, is_inlined: bo
 def register_power(power: Any) -> None:
     options: Any = {"forceinline": True}
 
-    @overload(elementary.raise_to, jit_options=options)
+    @overload(base.elementary.raise_to, jit_options=options)
     def choose(x, y):  # type: ignore[no-untyped-def] # numba compares the signatures
         are_whole = isinstance(x, numba.types.Integer) and isinstance(y, numba.types.Integer)
         if are_whole:
@@ -260,7 +248,7 @@ def import_part(recipe: Recipe, folder: Path, names: Mapping[str, Any]) -> types
 
 
 def import_source(path: Path, text: str, names: Mapping[str, Any]) -> types.ModuleType:
-    write_once(path, text)
+    base.write_once(path, text)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise ImportError(path)
@@ -282,7 +270,7 @@ def jit_tree(function: Any, done: dict[int, Any]) -> Any:
         function.__code__, scope, function.__name__, function.__defaults__, closure
     )
     done[id(function)] = numba.njit(error_model="numpy", forceinline=True)(copy)
-    for name, value in find_references(function).items():
+    for name, value in base.find_references(function).items():
         if not isinstance(value, types.FunctionType) or value.__module__ in OWN_VERSION:
             continue
         if name in names:
@@ -306,7 +294,7 @@ def explain_compile_error(error: BaseException, policy: Policy) -> str:
 # ---------------------------------------------------------------------------------------- the loop
 
 MODULES = (
-    portfolio_kernels, elementary, black_kernels, option_kernels, records, options,
+    portfolio_kernels, base.elementary, base.black_kernels, option_kernels, records, options,
     balance, pool_liquidation, order_limits, fills, payments, price_walk,
     bar, loop,
 )  # fmt: skip
@@ -371,7 +359,7 @@ LOCK = threading.RLock()
 @functools.cache
 def find_general_folder() -> Path:
     texts = [Path(str(each.__file__)).read_text() for each in MODULES]
-    mark = hash_texts(*texts, Path(__file__).read_text())
+    mark = base.hash_texts(*texts, Path(__file__).read_text())
     return find_rules_folder() / f"general-{mark}"
 
 
@@ -385,7 +373,7 @@ def find_entry(name: str, *, has_parts: bool) -> Any:
     for write in (write_pick, write_tuples, write_ask):
         write({})  # kept code names the modules that are written for it
     path = write_module(loop, has_parts)
-    twin = make_twin(getattr(loop, name), find_space(loop, has_parts), path)
+    twin = base.make_twin(getattr(loop, name), find_space(loop, has_parts), path)
     options = {**OPTIONS, "nogil": True}
     return jit(twin, prepare=lambda: compile_general_rules(has_parts=has_parts), **options)
 
@@ -401,7 +389,7 @@ def find_space(module: types.ModuleType, has_parts: bool) -> dict[str, Any]:
 def write_module(module: types.ModuleType, has_parts: bool) -> Path:
     folder = find_general_folder() / ("all" if has_parts else "usual")
     text = Path(str(module.__file__)).read_text()
-    return write_once(folder / f"{module.__name__}.py", text)
+    return base.write_once(folder / f"{module.__name__}.py", text)
 
 
 @functools.cache
@@ -414,25 +402,25 @@ def compile_general_rules(*, has_parts: bool) -> dict[str, Any]:
         space |= vars(module)
         spaces[module.__name__] = space
         path = write_module(module, has_parts)
-        for name, own in find_own_functions(module, PUBLIC_NAMES):
+        for name, own in base.find_own_functions(module, PUBLIC_NAMES):
             options = {**INNER, "cache": False, "forceinline": name in INLINED}
             if name in ENTRIES:
                 twins[id(own)] = find_entry(name, has_parts=has_parts)
                 continue
-            twin: Any = make_twin(own, spaces[module.__name__], path)
+            twin: Any = base.make_twin(own, spaces[module.__name__], path)
             if not has_parts and name in WITHOUT_OPTIONS:
                 twin, options["forceinline"] = return_always(WITHOUT_OPTIONS[name]), True
             twins[id(own)] = jit(twin, **options)
     names = {
         name: twins[id(own)]
         for module in modules
-        for name, own in find_own_functions(module)
+        for name, own in base.find_own_functions(module)
         if id(own) in twins
     }
     names |= {"MarginRules": MarginRules, "InstrumentRules": InstrumentRules}
     inner: dict[str, Any] = {**OPTIONS, "cache": False}
     twins[id(orders.floor)] = jit(floor_as_number, **inner, forceinline=True)
-    twins[id(requirement.choose)] = jit(choose_number, **inner, forceinline=True)
+    twins[id(requirement.choose)] = jit(base.choose_number, **inner, forceinline=True)
     twins[id(records.pick_instrument)] = jit(write_pick(names), **inner, forceinline=True)
     names["pick_instrument"] = twins[id(records.pick_instrument)]
     inner_text = jit(write_tuples(names), **inner, forceinline=True)
@@ -458,7 +446,7 @@ def simulate_compiled(terms: Terms, *given: Any) -> Any:
 def simulate_held(terms: Terms, *given: Any) -> Any:
     """Do what :func:`simulate_compiled` does; signals wait until it has returned."""
     loop = find_general_loop(terms)
-    with hold_signals():
+    with base.hold_signals():
         return loop(terms, *given)
 
 
@@ -466,7 +454,7 @@ def fill_compiled(bar: AccountBar, *given: Any) -> Any:
     bar = bar._replace(terms=pack_terms(bar.terms))
     with LOCK:
         fill = find_entry("fill_closes", has_parts=bar.terms.instruments is not None)
-    with hold_signals():
+    with base.hold_signals():
         return fill(bar, *given)
 
 
@@ -501,7 +489,7 @@ def write_tuples(names: Mapping[str, Any]) -> Callable[..., Any]:
 
 
 def load_function(text: str, name: str, names: Mapping[str, Any]) -> Callable[..., Any]:
-    path = find_general_folder() / f"{name}_{hash_texts(text)}.py"
+    path = find_general_folder() / f"{name}_{base.hash_texts(text)}.py"
     found: Callable[..., Any] = vars(import_source(path, text, names))[name]
     return found
 
@@ -605,7 +593,7 @@ class Formula(NamedTuple):
 
 
 def compile_formula(policy: Policy, columns: tuple[str, ...], width: int) -> Formula:
-    def write(memory: type | None, code: CodeText) -> list[str]:
+    def write(memory: type | None, code: base.CodeText) -> list[str]:
         seen = width if may_refer_to(code, TABLE) else 0
         return write_formula_part(policy, columns, memory, seen)
 

@@ -723,41 +723,31 @@ def start_account_state(
     equity = account.capital + float(np.sum(amounts * prices))
     wealth = equity + account.reserve
     wallet = np.zeros(r.N_WALLET)
-    wallet[[r.CASH, r.RESERVE, r.EQUITY, r.HIGHEST]] = (
-        account.capital,
-        account.reserve,
-        equity,
-        equity,
-    )
+    wallet[[r.CASH, r.RESERVE]] = account.capital, account.reserve
+    wallet[[r.EQUITY, r.HIGHEST]] = equity
     wallet[[r.UNIT, r.PEAK, r.SCALE, r.PAID_IN]] = wealth, wealth, 1.0, wealth
     wallet[r.OVERLAY] = np.nan if has_overlay else 1.0
     wallet[r.SINCE_POOL] = np.inf
+    flags, unknown = ("is_pending", "is_halted", "refused"), ("leverage", "asked", "opened")
+    by_instrument: dict[str, Any] = {
+        **{name: np.zeros(n) for name in ("margin", "marked", "best")},
+        **{name: np.ones(n) for name in ("signal", "factor")},
+        **{name: np.zeros(n, np.int64) for name in flags},
+        **{name: np.full(n, np.nan) for name in (*unknown, "last_funding")},
+        **{name: np.full(n, np.inf) for name in ("since", "since_stop")},
+        **{name: np.zeros(n + 1, np.int64) for name in ("is_called", "is_call_open")},
+    }
     return AccountState(
         held=held,
-        margin=np.zeros(n),
-        marked=np.zeros(n),
         priced=prices,
-        best=np.zeros(n),
-        leverage=np.full(n, np.nan),
-        signal=np.ones(n),
-        is_pending=np.zeros(n, np.int64),
-        is_halted=np.zeros(n, np.int64),
-        factor=np.ones(n),
         setting=np.array([each.margin.setting for each in inputs.terms.instruments]),
-        asked=np.full(n, np.nan),
-        refused=np.zeros(n, np.int64),
-        opened=np.full(n, np.nan),
-        since=np.full(n, np.inf),
-        since_stop=np.full(n, np.inf),
-        last_funding=np.full(n, np.nan),
         ratio=np.zeros(n + 1),
-        is_called=np.zeros(n + 1, np.int64),
         unmet=np.full(n + 1, -1.0),
-        is_call_open=np.zeros(n + 1, np.int64),
         called_at=np.full(n + 1, np.nan),
         wallet=wallet,
         cursor=np.zeros(2, np.int64),
         options=start_options(inputs.terms.options, feed.options),
+        **by_instrument,
     )
 
 

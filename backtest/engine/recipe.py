@@ -10,29 +10,13 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any, NamedTuple
 
+from backtest import base
 from backtest.account import account_records, ledger, liquidation, orders, position
-from backtest.base import (
-    CodeText,
-    describe_function,
-    describe_target,
-    describe_value,
-    elementary,
-    find_cache_folder,
-    find_references,
-    hash_texts,
-    join_texts,
-    kernels,
-    list_sources,
-    units,
-)
 from backtest.measures import tally
 from backtest.options import implied_kernels
 from backtest.policy import Policy, formula_for, margin_formula_for, start_memory, view
 from backtest.policy.policy import BAR_FIELDS
-from backtest.venue import (
-    margin,
-    requirement,
-)
+from backtest.venue import margin, requirement
 
 CORE = (
     requirement, margin, account_records, position, orders,
@@ -53,29 +37,29 @@ class Recipe(NamedTuple):
 def make_recipe(
     policy: Policy,
     columns: tuple[str, ...],
-    write: Callable[[type | None, CodeText], list[str]],
+    write: Callable[[type | None, base.CodeText], list[str]],
     prefix: str,
     *marks: str,
 ) -> Recipe:
     rule, margin_rule = formula_for(policy, columns), margin_formula_for(policy, columns)
     start = start_memory(policy)
     memory = None if start is None else type(start)
-    code = describe_function(rule, {})
+    code = base.describe_function(rule, {})
     if margin_rule is not None:
-        code = join_texts(code, describe_function(margin_rule, {}))
+        code = base.join_texts(code, base.describe_function(margin_rule, {}))
     fields = [f"    {name}: float" for name in policy.settings()] or ["    nothing: float"]
     lines = ["class Bar(NamedTuple):", *(f"    {name}: float" for name in (*BAR_FIELDS, *columns))]
     lines += ["", "class Params(NamedTuple):", *fields, "", *write(memory, code)]
     text = "\n".join(lines) + "\n"
-    slots = describe_value(memory, {}).text
+    slots = base.describe_value(memory, {}).text
     if type(policy).__module__ not in sys.modules:  # pickled by value: of no use to others
         marks = (*marks, "by value")
-    identity = hash_texts(text, slots, code.text, *marks, type(policy).__qualname__)
+    identity = base.hash_texts(text, slots, code.text, *marks, type(policy).__qualname__)
     name = f"{prefix}_{identity}"
     return Recipe(name, text, rule, margin_rule, memory, code.names, code.is_complete)
 
 
-def may_refer_to(code: CodeText | Recipe, names: frozenset[str]) -> bool:
+def may_refer_to(code: base.CodeText | Recipe, names: frozenset[str]) -> bool:
     return bool(code.names & names) or not code.is_complete
 
 
@@ -84,7 +68,9 @@ def may_raise(function: Any, seen: set[Any]) -> bool:
     seen.add(function)
     if any(each.opname == "RAISE_VARARGS" for each in dis.get_instructions(function)):
         return True
-    called = [each for each in find_references(function).values() if type(each) is FunctionType]
+    called = [
+        each for each in base.find_references(function).values() if type(each) is FunctionType
+    ]
     return any(may_raise(each, seen) for each in called if each not in seen)
 
 
@@ -150,8 +136,14 @@ def read_parameter(text: str, value: object) -> str:
 
 @functools.cache
 def find_rules_folder() -> Path:
-    modules = (*CORE, units, kernels, elementary, *list_sources(implied_kernels))
+    modules = (
+        *CORE,
+        base.units,
+        base.kernels,
+        base.elementary,
+        *base.list_sources(implied_kernels),
+    )
     texts = [Path(str(each.__file__)).read_text() for each in modules]
     here = Path(__file__)
     texts += [path.read_text() for path in (here, here.with_name("compiler.py"))]
-    return find_cache_folder() / f"rules-{hash_texts(*texts, *describe_target())}"
+    return base.find_cache_folder() / f"rules-{base.hash_texts(*texts, *base.describe_target())}"
