@@ -415,14 +415,6 @@ def compute_short_charge(options: OptionPositions, rules: OptionRules, is_initia
     return float(rate * total)
 
 
-def compute_option_scenario_margin(pool: OptionPool, is_initial: bool) -> float:
-    packed, held = pool.packed, pool.held
-    loss, gross = compute_option_loss(pool), compute_gross(packed, held)
-    offset = compute_offset(packed, held) if packed.scenarios.pair_contingency > 0.0 else 0.0
-    margin = combine_scenarios(packed, loss, gross, offset, is_initial)
-    return margin + compute_short_charge(pool.options, pool.rules, is_initial)
-
-
 LEFT, SPARE, OF_SHORT, OF_LONG, NAKED = 0, 1, 2, 3, 4
 """Rows of the room: what a short has uncovered, a long to spare, distances, naked amounts."""
 FAR = 1e4
@@ -440,39 +432,23 @@ def compute_payoff(options: OptionPositions, i: int, price: float) -> float:
 # ------------------------------------------------------------------------------ per option
 
 
-def compute_standard_margin(
-    options: OptionPositions, rates: OptionRates, i: int, is_initial: bool
-) -> float:
-    """Return the margin of one contract sold, its mark included, in the settlement currency."""
-    unit = 1.0 if options.are_coin[i] else options.indices[i]
-    forward = options.indices[i] * options.bases[i]
-    mark = options.marks[i] / options.sizes[i]
-    of_mark = rates.of_mark * mark if options.signs[i] < 0.0 else 0.0
-    needed = max(rates.maintenance * unit, of_mark) * rates.factor
-    if is_initial:
-        out = compute_otm(options, i, forward) / forward
-        needed = max(needed, max(rates.least, rates.initial - out) * rates.factor * unit)
-    return float(options.sizes[i] * (needed + mark))
-
-
 def compute_standard(options: OptionPositions, rules: OptionRules, is_initial: bool) -> float:
-    total = 0.0
+    rates, total = rules.rates, 0.0
     for i in range(len(options.signs)):
         if options.quantities[i] < 0.0:
-            needed = compute_standard_margin(options, rules.rates, i, is_initial)
-            total -= options.quantities[i] * needed
+            unit = 1.0 if options.are_coin[i] else options.indices[i]
+            forward = options.indices[i] * options.bases[i]
+            mark = options.marks[i] / options.sizes[i]
+            of_mark = rates.of_mark * mark if options.signs[i] < 0.0 else 0.0
+            needed = max(rates.maintenance * unit, of_mark) * rates.factor
+            if is_initial:
+                out = compute_otm(options, i, forward) / forward
+                needed = max(needed, max(rates.least, rates.initial - out) * rates.factor * unit)
+            total -= options.quantities[i] * (options.sizes[i] * (needed + mark))
     return total
 
 
 # ------------------------------------------------------------------------------- the pairing
-
-
-def compute_naked(options: OptionPositions, rates: OptionRates, i: int) -> float:
-    price = options.indices[i]
-    of_strike = rates.least_put * options.strikes[i]
-    least = rates.least_call * price if options.signs[i] > 0.0 else of_strike
-    mark = options.marks[i] / options.sizes[i]
-    return float(mark + max(rates.naked * price - compute_otm(options, i, price), least))
 
 
 def compute_cover(options: OptionPositions, rates: OptionRates, i: int, j: int) -> float:
@@ -480,13 +456,6 @@ def compute_cover(options: OptionPositions, rates: OptionRates, i: int, j: int) 
     if j == len(options.signs):
         return compute_payoff(options, i, price) if rates.covered_itm > 0.0 else 0.0
     return float(max(0.0, options.signs[i] * (options.strikes[j] - options.strikes[i])))
-
-
-def is_cover(options: OptionPositions, i: int, j: int) -> bool:
-    if j == len(options.signs):
-        return True
-    is_alike = options.groups[j] == options.groups[i] and options.signs[j] == options.signs[i]
-    return bool(is_alike and options.quantities[j] > 0.0 and options.years[j] >= options.years[i])
 
 
 def is_sold(options: OptionPositions, i: int, g: int, sign: float) -> bool:
@@ -499,17 +468,6 @@ def find_shares(pool: OptionPool, g: int) -> float:
     if s < 0 or brackets.are_inverse[s] or not is_in_pool(pool.packed, pool.held, s):
         return 0.0
     return float(pool.held.quantities[s] * brackets.sizes[s])
-
-
-def reset(options: OptionPositions, rules: OptionRules, g: int, shares: float, sign: float) -> None:
-    rows, n = rules.scratch.rows, len(options.signs)
-    rows[SPARE, n] = max(0.0, sign * shares)
-    for i in range(n):
-        if options.groups[i] == g and options.signs[i] == sign:
-            units = options.quantities[i] * options.sizes[i]
-            rows[LEFT, i], rows[SPARE, i] = max(0.0, -units), max(0.0, units)
-            rows[NAKED, i] = compute_naked(options, rules.rates, i)
-            rules.scratch.matches[i, :] = 0.0
 
 
 def find_distances(
@@ -540,7 +498,12 @@ def improve_ways(options: OptionPositions, rules: OptionRules, i: int) -> bool:
                 rows[OF_SHORT, i], paths[0, i] = back, j
                 count += 1
     for j in range(len(options.signs) + 1):
-        if is_cover(options, i, j):
+        is_cover = j == len(options.signs)
+        if not is_cover and options.quantities[j] > 0.0 and options.years[j] >= options.years[i]:
+            is_cover = (
+                options.groups[j] == options.groups[i] and options.signs[j] == options.signs[i]
+            )
+        if is_cover:
             there = rows[OF_SHORT, i] + compute_cover(options, rules.rates, i, j)
             if there < rows[OF_LONG, j] - slack:
                 rows[OF_LONG, j], paths[1, j] = there, i
@@ -551,7 +514,8 @@ def improve_ways(options: OptionPositions, rules: OptionRules, i: int) -> bool:
 def pair_shorts(
     options: OptionPositions, rules: OptionRules, g: int, sign: float, bonus: float
 ) -> None:
-    n, rows = len(options.signs), rules.scratch.rows
+    n, rows, paths = len(options.signs), rules.scratch.rows, rules.scratch.paths
+    matches = rules.scratch.matches
     for _ in range(4 * n * (n + 1)):
         find_distances(options, rules, g, sign, bonus)
         last, best = -1, 0.0
@@ -560,26 +524,21 @@ def pair_shorts(
                 last, best = j, rows[OF_LONG, j]
         if last < 0:
             break
-        pair_along(rules, last)
-
-
-def pair_along(rules: OptionRules, last: int) -> None:
-    scratch, paths = rules.scratch, rules.scratch.paths
-    units, j = scratch.rows[SPARE, last], last
-    while j >= 0:
-        i = paths[1, j]
-        j = paths[0, i]
-        units = min(units, scratch.rows[LEFT, i] if j < 0 else scratch.matches[i, j])
-    scratch.rows[SPARE, last] -= units
-    j = last
-    while j >= 0:
-        i = paths[1, j]
-        scratch.matches[i, j] += units
-        j = paths[0, i]
-        if j < 0:
-            scratch.rows[LEFT, i] -= units
-        else:
-            scratch.matches[i, j] -= units
+        units, j = rows[SPARE, last], last
+        while j >= 0:
+            i = paths[1, j]
+            j = paths[0, i]
+            units = min(units, rows[LEFT, i] if j < 0 else matches[i, j])
+        rows[SPARE, last] -= units
+        j = last
+        while j >= 0:
+            i = paths[1, j]
+            matches[i, j] += units
+            j = paths[0, i]
+            if j < 0:
+                rows[LEFT, i] -= units
+            else:
+                matches[i, j] -= units
 
 
 # ----------------------------------------------------------------------------- what it needs
@@ -648,24 +607,33 @@ def sum_covered(pool: OptionPool, g: int, is_initial: bool) -> float:
             if not is_initial and rules.rates.conversion > 0.0:
                 of_shares = compute_own_maintenance(pool.packed, pool.held, rules.underlyings[g])
                 of_shares /= abs(find_shares(pool, g))
-                spared = of_shares - rules.rates.conversion * options.strikes[i]
-                total -= max(0.0, spared) * min(units, find_other_side(options, rules, i))
+                spared, locked = of_shares - rules.rates.conversion * options.strikes[i], 0.0
+                for j in range(n):
+                    if (
+                        options.pairs[j] == options.pairs[i]
+                        and options.signs[j] != options.signs[i]
+                    ):
+                        locked += rules.scratch.rows[SPARE, j]
+                total -= max(0.0, spared) * min(units, locked)
     return total
-
-
-def find_other_side(options: OptionPositions, rules: OptionRules, i: int) -> float:
-    units = 0.0
-    for j in range(len(options.signs)):
-        if options.pairs[j] == options.pairs[i] and options.signs[j] != options.signs[i]:
-            units += rules.scratch.rows[SPARE, j]
-    return units
 
 
 def pair_group(pool: OptionPool, g: int, way: int) -> None:
     options, rules, shares = pool.options, pool.rules, find_shares(pool, g)
+    rates, rows, n = rules.rates, rules.scratch.rows, len(options.signs)
     bonus = FAR * find_index(options, g) if way == 2 else 0.0
     for sign in (1.0, -1.0):
-        reset(options, rules, g, shares, sign)
+        rows[SPARE, n] = max(0.0, sign * shares)
+        for i in range(n):
+            if options.groups[i] == g and options.signs[i] == sign:
+                units = options.quantities[i] * options.sizes[i]
+                rows[LEFT, i], rows[SPARE, i] = max(0.0, -units), max(0.0, units)
+                rules.scratch.matches[i, :] = 0.0
+                price = options.indices[i]
+                of_strike = rates.least_put * options.strikes[i]
+                least = rates.least_call * price if sign > 0.0 else of_strike
+                naked = max(rates.naked * price - compute_otm(options, i, price), least)
+                rows[NAKED, i] = options.marks[i] / options.sizes[i] + naked
         if way > 0:
             pair_shorts(options, rules, g, sign, bonus)
 
@@ -687,13 +655,6 @@ def find_index(options: OptionPositions, g: int) -> float:
         if options.groups[i] == g:
             return float(options.indices[i])
     return 0.0
-
-
-def compute_strategies(pool: OptionPool, is_initial: bool) -> float:
-    total = 0.0
-    for g in range(len(pool.rules.underlyings)):
-        total += find_way(pool, g, is_initial)[1]
-    return total
 
 
 def compute_premiums(pool: OptionPool) -> float:
@@ -735,15 +696,21 @@ def compute_option_requirement(
 ) -> float:
     pool = OptionPool(packed, held, options, rules)
     if rules.kind == BY_SCENARIOS:
-        return compute_option_scenario_margin(pool, is_initial)
+        loss, gross = compute_option_loss(pool), compute_gross(packed, held)
+        offset = compute_offset(packed, held) if packed.scenarios.pair_contingency > 0.0 else 0.0
+        margin = combine_scenarios(packed, loss, gross, offset, is_initial)
+        return margin + compute_short_charge(options, rules, is_initial)
     total = (
         compute_portfolio_initial(packed, held)
         if is_initial
         else compute_portfolio_requirement(packed, held)
     )
-    if rules.kind == BY_STRATEGIES:
-        return total + compute_strategies(pool, is_initial)
-    return total + compute_standard(options, rules, is_initial)
+    if rules.kind != BY_STRATEGIES:
+        return total + compute_standard(options, rules, is_initial)
+    of_strategies = 0.0
+    for g in range(len(rules.underlyings)):
+        of_strategies += find_way(pool, g, is_initial)[1]
+    return total + of_strategies
 
 
 # ------------------------------------------------- bounds of what changes with the price

@@ -231,16 +231,6 @@ def fill_nets(rules: PortfolioRules, held: Holdings) -> None:
             tables.nets[rules.collateral.groups[c], 0] += held.amounts[c] * held.prices[c]
 
 
-def fill_group_losses(rules: PortfolioRules, held: Holdings) -> None:
-    fill_nets(rules, held)
-    tables = rules.scenarios
-    for g in range(len(tables.products)):
-        for k in range(tables.moves.shape[1]):
-            tables.losses[g, k] = compute_move_loss(
-                tables.nets[g, 0], tables.nets[g, 1], tables.moves[g, k], tables.weights[g, k]
-            )
-
-
 def count_gain(offset: float, loss: float) -> float:
     return 1.0 if loss > 0.0 else offset
 
@@ -263,8 +253,13 @@ def find_product_row(tables: ScenarioTables, product: int) -> int:
 
 
 def compute_scenario_loss(rules: PortfolioRules, held: Holdings) -> float:
-    fill_group_losses(rules, held)
+    fill_nets(rules, held)
     tables, total = rules.scenarios, 0.0
+    for g in range(len(tables.products)):
+        for k in range(tables.moves.shape[1]):
+            tables.losses[g, k] = compute_move_loss(
+                tables.nets[g, 0], tables.nets[g, 1], tables.moves[g, k], tables.weights[g, k]
+            )
     for product in range(tables.n_products):
         k = find_product_row(tables, product)
         total += compute_product_loss(tables, product, k) if k >= 0 else 0.0
@@ -332,15 +327,6 @@ def find_own_maintenance(rules: PortfolioRules, held: Holdings, i: int) -> float
     return find_maintenance(rules.brackets, i, compute_tested_notional(rules, held, i))
 
 
-def sum_initial(rules: PortfolioRules, held: Holdings) -> float:
-    tables, total = rules.brackets, 0.0
-    for i in range(len(held.quantities)):
-        if is_in_pool(rules, held, i):
-            notional = abs(held.quantities[i] * abs(held.values[i]))
-            total += compute_initial(pick_rules(tables, i), notional, tables.initial_multipliers[i])
-    return total
-
-
 def combine_scenarios(
     rules: PortfolioRules, loss: float, gross: float, offset: float, is_initial: bool
 ) -> float:
@@ -373,7 +359,11 @@ def compute_portfolio_initial(rules: PortfolioRules, held: Holdings) -> float:
         return ask_own(rules, held, True)
     if rules.has_scenarios:
         return compute_scenario_margin(rules, held, True)
-    total = sum_initial(rules, held)
+    tables, total = rules.brackets, 0.0
+    for i in range(len(held.quantities)):
+        if is_in_pool(rules, held, i):
+            notional = abs(held.quantities[i] * abs(held.values[i]))
+            total += compute_initial(pick_rules(tables, i), notional, tables.initial_multipliers[i])
     return total - compute_haircuts(rules, held) if rules.spot.has_any else total
 
 
@@ -431,7 +421,15 @@ def fill_shares(rules: PortfolioRules, held: Holdings, shares: FloatArray) -> No
     """
     shares[:] = 0.0
     if rules.own > 0:
-        fill_own_shares(rules, held, shares)
+        for i in range(len(held.quantities)):
+            if is_in_pool(rules, held, i):
+                quantity = held.quantities[i]
+                held.quantities[i] = quantity * (1.0 + OWN_STEP)
+                more = compute_portfolio_requirement(rules, held)
+                held.quantities[i] = quantity * (1.0 - OWN_STEP)
+                less = compute_portfolio_requirement(rules, held)
+                shares[i] = (more - less) / (2.0 * OWN_STEP)
+                held.quantities[i] = quantity
     elif rules.has_scenarios:
         fill_scenario_shares(rules, held, shares)
     else:
@@ -446,57 +444,28 @@ def fill_shares(rules: PortfolioRules, held: Holdings, shares: FloatArray) -> No
             shares[i] += compute_haircut(rules, held, i) / rules.level
 
 
-def fill_own_shares(rules: PortfolioRules, held: Holdings, shares: FloatArray) -> None:
-    for i in range(len(held.quantities)):
-        if is_in_pool(rules, held, i):
-            quantity = held.quantities[i]
-            held.quantities[i] = quantity * (1.0 + OWN_STEP)
-            more = compute_portfolio_requirement(rules, held)
-            held.quantities[i] = quantity * (1.0 - OWN_STEP)
-            less = compute_portfolio_requirement(rules, held)
-            shares[i] = (more - less) / (2.0 * OWN_STEP)
-            held.quantities[i] = quantity
-
-
 def fill_scenario_shares(rules: PortfolioRules, held: Holdings, shares: FloatArray) -> None:
     tables = rules.scenarios
     loss, gross = compute_scenario_loss(rules, held), compute_gross(rules, held)
     is_least = tables.minimum * gross > tables.factor * loss
-    if not is_least:
-        add_loss_shares(rules, held, shares)
     rate = tables.contingency + (tables.minimum if is_least else 0.0)
-    for i in range(len(held.quantities)):
-        if is_in_pool(rules, held, i):
-            shares[i] += rate * abs(compute_exposure(held, i))
-    if tables.pair_contingency > 0.0:
-        for g in range(len(tables.products)):
-            add_offset_shares(rules, held, g, shares)
-
-
-def add_loss_shares(rules: PortfolioRules, held: Holdings, shares: FloatArray) -> None:
-    tables = rules.scenarios
     for g in range(len(tables.products)):
-        k = find_product_row(tables, tables.products[g])
-        if k >= 0:
+        k, scale, move = find_product_row(tables, tables.products[g]), 0.0, 0.0
+        if k >= 0 and not is_least:
             counted = count_gain(tables.offset, tables.losses[g, k])
-            add_row_shares(
-                rules, held, g, k, -tables.factor * counted * tables.weights[g, k], shares
-            )
-
-
-def add_row_shares(
-    rules: PortfolioRules, held: Holdings, g: int, k: int, scale: float, shares: FloatArray
-) -> None:
-    tables = rules.scenarios
-    move = tables.moves[g, k]
-    for place in range(tables.starts[g], tables.starts[g + 1]):
-        i = tables.members[place]
-        if is_in_pool(rules, held, i):
-            rate = compute_gain_rate(rules.brackets.are_inverse[i], move)
-            shares[i] += scale * (compute_exposure(held, i) * rate)
-    for c in range(len(held.amounts)):
-        if rules.collateral.groups[c] == g and held.amounts[c] != 0.0:
-            shares[len(held.quantities) + c] += scale * (held.amounts[c] * held.prices[c] * move)
+            scale, move = -tables.factor * counted * tables.weights[g, k], tables.moves[g, k]
+        for place in range(tables.starts[g], tables.starts[g + 1]):
+            i = tables.members[place]
+            if is_in_pool(rules, held, i):
+                exposure = compute_exposure(held, i)
+                gained = compute_gain_rate(rules.brackets.are_inverse[i], move)
+                shares[i] += scale * (exposure * gained) + rate * abs(exposure)
+        for c in range(len(held.amounts)):
+            if rules.collateral.groups[c] == g and held.amounts[c] != 0.0:
+                lost = scale * (held.amounts[c] * held.prices[c] * move)
+                shares[len(held.quantities) + c] += lost
+        if tables.pair_contingency > 0.0:
+            add_offset_shares(rules, held, g, shares)
 
 
 def add_offset_shares(rules: PortfolioRules, held: Holdings, g: int, shares: FloatArray) -> None:
@@ -646,17 +615,13 @@ def find_group(packed: PortfolioRules, i: int) -> int:
     return -2
 
 
-def is_moving(packed: PortfolioRules, i: int, j: int) -> bool:
-    return j == i or (packed.has_scenarios and find_group(packed, i) == find_group(packed, j))
-
-
 def aim(packed: PortfolioRules, start: Waypoint, i: int, ratio: float, end: Waypoint) -> None:
+    group = find_group(packed, i)
     for j in range(len(start.values)):
         factor = 1.0
-        if is_moving(packed, i, j):
+        if j == i or (packed.has_scenarios and find_group(packed, j) == group):
             factor = 1.0 / ratio if packed.brackets.are_inverse[j] else ratio
         end.values[j] = start.values[j] * factor
-    group = find_group(packed, i)
     for c in range(len(start.prices)):
         factor = ratio if packed.collateral.groups[c] == group else 1.0
         end.prices[c] = start.prices[c] * factor
