@@ -401,7 +401,8 @@ def describe_orders(decision: Decision) -> str:
         for name, size in decision.order.items()
         if size != 0.0
     ]
-    return ", ".join(words) or "no order"
+    orders = ", ".join(words) or "no order"
+    return orders if decision.may_act else f"do not act before the warnings are cleared ({orders})"
 
 
 def write_decision(decision: Decision) -> Iterator[str]:
@@ -425,8 +426,6 @@ def write_decision(decision: Decision) -> Iterator[str]:
     )
     for title, texts in (("cut", decision.cuts), ("warning", decision.warnings)):
         yield from (f"  {title}: {each}" for each in texts)
-    if not decision.may_act:
-        yield "  do not act on this order before the warnings are cleared"
     yield "  no order was sent"
 
 

@@ -176,8 +176,8 @@ def find_stamps(frame: pd.DataFrame, *, name: str) -> tuple[Stamps, str | None]:
     raise DataError(
         f"one column of times is needed, found none among the columns {columns} ({name}); index "
         f"the frame by time, name a column one of {', '.join(TIME_NAMES)} (to_csv writes an index "
-        "without a name: give it index_label='time'), or give columns={'time': 'NAME', 'open': "
-        "...}"
+        "without a name: give it index_label='time'), or name them by columns (backtest data "
+        "import --columns time=NAME,open=...)"
     )
 
 
@@ -210,7 +210,7 @@ def to_utc(stamps: Stamps, *, name: str, timezone: str | None) -> IntArray:
     if index.tz is None and timezone is None:
         raise DataError(
             f"stamps must have a time zone, got {index[0] if len(index) else 'none'} ({name}, row "
-            "0); timezone='UTC', or the zone they were written in"
+            "0); timezone says in which they were written, UTC for example"
         )
     try:
         aware = index.tz_localize(timezone) if index.tz is None else index
