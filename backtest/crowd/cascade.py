@@ -1,8 +1,8 @@
 """cascade(): a shock, the liquidations it causes, and those that they cause.
 
 Arrays have one entry per account. Money is in the settlement currency, values are u. The sum of all
-equities, the fund, the fees and what the venue owes never changes: :func:`check_books` verifies it
-after every round.
+equities, the fund, the fees and what the venue owes never changes, which is verified after
+every round.
 """
 
 from __future__ import annotations
@@ -156,367 +156,7 @@ SLACK = 1e-9
 """How far the books may be from balance, as a share of all money and notional in them."""
 LEAST_PRICE = 1e-6
 """The lowest price, as a share of that before the shock, to which impact can carry it."""
-
-
-class Terms(NamedTuple):
-    """Rules of a cascade: the venue's, and what moves the price. ``unit`` is |u| at the start."""
-
-    venue: Venue
-    fee: float
-    slippage: float
-    curve: ImpactCurve
-    start: float
-    shocked: float
-    unit: float
-    adl: str | None
-    is_jump: bool
-
-    @property
-    def mode(self) -> str:
-        return self.venue.liquidation.mode
-
-    @property
-    def losing_side(self) -> float:
-        return 1.0 if self.shocked <= self.start else -1.0
-
-    def to_value(self, price: Any) -> Any:
-        return to_value(self.venue.contract, price)
-
-    def find_price(self, fall: float) -> float:
-        """Return the price under a fall by impact, a fraction of the start price."""
-        return max(self.shocked - self.start * fall, self.start * LEAST_PRICE)
-
-
-def read_terms(
-    venue: Venue, curve: ImpactCurve, start: float, shock: float, adl: str | None, *, jump: bool
-) -> Terms:
-    forced = venue.liquidation
-    if forced.full_below_health > 0.0:
-        raise base.ParameterError(
-            "liquidation.full_below_health must be left out for a crowd, "
-            f"got {forced.full_below_health:g}"
-        )
-    fee, slippage = (
-        0.0
-        if forced.mode == "takeover"
-        else read_newest(getattr(forced, name), f"venue.liquidation.{name}", "in a crowd")
-        for name in ("fee", "slippage")
-    )
-    unit = abs(float(to_value(venue.contract, start)))
-    return Terms(venue, fee, slippage, curve, start, start * (1.0 + shock), unit, adl, jump)
-
-
-class Books:
-    """Every account, the liquidity account, the insurance fund and the venue.
-
-    ``base`` is what an account has beside its position, ``safe`` what no liquidation touches.
-    """
-
-    def __init__(self, crowd: Crowd, venue: Venue, insurance: float, start: float) -> None:
-        self.venue, self.insurance = venue, insurance
-        self.quantity, self.first_quantity = crowd.quantity.copy(), crowd.quantity
-        self.entry = np.asarray(to_value(venue.contract, crowd.entry))
-        self.base = crowd.collateral - crowd.quantity * self.entry
-        self.safe, self.first_equity = crowd.equity - crowd.collateral, crowd.equity
-        self.haircut, self.deleveraged, self.closed, self.closed_money = np.zeros((4, len(crowd)))
-        self.first_round = np.zeros(len(crowd), dtype=np.int64)
-        self.last = np.full(len(crowd), start)
-        self.liquidity_quantity, self.liquidity_base = -float(np.sum(crowd.quantity)), 0.0
-        self.fund_paid, self.fees, self.unpaid = 0.0, 0.0, 0.0
-        self.liquidation = np.full(len(crowd), np.nan)
-        self.recompute(slice(None))
-
-    @property
-    def fund(self) -> float:
-        return self.insurance - self.fund_paid
-
-    def equity(self, value: float) -> base.FloatArray:
-        return np.asarray(self.base + self.quantity * value + self.safe)
-
-    def recompute(self, rows: base.IntArray | base.BoolArray | slice) -> None:
-        self.liquidation[rows] = find_liquidation_prices(
-            self.venue, self.quantity[rows], self.entry[rows], self.base[rows]
-        )
-
-    def close(
-        self, rows: base.IntArray, size: base.FloatArray, value: base.FloatArray | float
-    ) -> None:
-        """Trade signed contracts out of positions at values."""
-        self.base[rows] += size * value
-        self.quantity[rows] -= size
-        self.closed[rows] += np.abs(size)
-        self.closed_money[rows] += np.abs(size) * value
-
-    def sum_money(self, value: float) -> float:
-        liquidity = self.liquidity_base + self.liquidity_quantity * value
-        accounts = float(np.sum(self.equity(value)))
-        return accounts + liquidity - self.fund_paid + self.fees - self.unpaid
-
-
-def check_books(books: Books, value: float, before: float, number: int) -> float:
-    """Return by which share the books are off; raise if that is more than rounding."""
-    size = float(np.sum(np.abs(books.first_quantity)))
-    gap = abs(float(np.sum(books.quantity)) + books.liquidity_quantity) / max(size, 1.0)
-    money = max(float(np.sum(np.abs(books.first_equity))), size * abs(value), 1.0)
-    after = books.sum_money(value)
-    off = max(abs(after - before) / money, gap)
-    if not off <= SLACK:
-        raise base.AccountingError(
-            f"the books of the crowd must balance to {SLACK:g}, were off by {off:.3g} in round "
-            f"{number}: {before!r} before and {after!r} after"
-        )
-    return off
-
-
-# ----- a round -----
-
-
-class Round(NamedTuple):
-    """Forced flow, the level that the shock reached, what failed first, and a row of the table.
-
-    Notionals are at the price before the shock, the rest is money.
-    """
-
-    flow: float
-    level: float
-    fresh: float
-    row: dict[str, float]
-
-
-def find_failing(books: Books, price: float) -> base.IntArray:
-    is_long = (books.quantity > 0.0) & (books.liquidation * (1.0 + TOLERANCE) >= price)
-    is_short = (books.quantity < 0.0) & (books.liquidation * (1.0 - TOLERANCE) <= price)
-    return np.flatnonzero(is_long | is_short)
-
-
-def do_round(
-    books: Books,
-    terms: Terms,
-    rows: base.IntArray,
-    mark: float,
-    flow: float,
-    level: float,
-    number: int,
-) -> Round:
-    """Close the accounts that fail at a mark, after a flow that brought the shock to a level."""
-    value = float(terms.to_value(mark))
-    is_other = np.sign(books.quantity[rows]) != terms.losing_side
-    distance = -terms.losing_side * books.liquidation[rows]
-    rows = rows[np.lexsort((np.where(is_other, 0.0, distance), is_other))]
-    is_new = books.first_round[rows] == 0
-    books.first_round[rows[is_new]] = number
-    fresh = float(np.sum(np.abs(books.quantity[rows[is_new]]))) * terms.unit
-    triggers = find_triggers(books, terms, rows, mark)
-    sizes = choose_sizes(books, terms, rows, np.asarray(terms.to_value(triggers)))
-    prices, lacks, reached = sell_in_turn(books, terms, rows, triggers, sizes, flow, level)
-    is_sold = lacks == 0.0
-    sold, bankrupt, sizes = rows[is_sold], rows[~is_sold], sizes[is_sold]
-    books.last[sold] = triggers[is_sold]
-    fees, gaps = close_in_market(books, terms, sold, sizes, prices[is_sold], triggers[is_sold])
-    adl, adl_lack, missing = deleverage(books, bankrupt, lacks[~is_sold], value, terms.adl)
-    paid, haircuts, unpaid = cover_shortfall(books, gaps + missing, value)
-    books.recompute(rows)
-    row = {
-        "long": float(np.sum(sizes[sizes > 0.0])) * terms.unit,
-        "short": float(np.sum(-sizes[sizes < 0.0])) * terms.unit,
-        "adl": adl * terms.unit,
-        "fees": fees,
-        "deficit": gaps + adl_lack,
-        "fund_paid": paid,
-        "adl_paid": adl_lack - missing,
-        "haircuts": haircuts,
-        "unpaid": unpaid,
-    }
-    level = level if terms.mode == "partial" else reached
-    return Round(float(np.sum(sizes)) * terms.unit, level, fresh, row)
-
-
-def find_triggers(books: Books, terms: Terms, rows: base.IntArray, mark: float) -> base.FloatArray:
-    if terms.is_jump:
-        return np.full(len(rows), mark)
-    found = np.clip(books.liquidation[rows], min(terms.start, mark), max(terms.start, mark))
-    is_losing = np.sign(books.quantity[rows]) == terms.losing_side
-    found = np.where(is_losing, found, terms.start)
-    farther = np.minimum if terms.losing_side > 0.0 else np.maximum
-    return np.asarray(farther(found, books.last[rows]))
-
-
-def choose_sizes(
-    books: Books, terms: Terms, rows: base.IntArray, value: base.FloatArray
-) -> base.FloatArray:
-    """Return the signed contracts that the venue closes, at the values of the triggers."""
-    quantity, forced = books.quantity[rows], terms.venue.liquidation
-    if terms.mode != "partial":
-        return quantity
-    notional = np.abs(quantity * value)
-    is_whole = notional <= forced.full_below * (1.0 + TOLERANCE)
-    is_whole |= np.abs(quantity) <= 1e-9 * np.abs(books.first_quantity[rows])
-    is_whole |= books.base[rows] + quantity * value <= TOLERANCE * notional
-    if not isinstance(forced.step, str):
-        return np.where(is_whole, quantity, quantity * forced.step)
-    floors = np.array([each.floor for each in terms.venue.brackets])
-    row = np.searchsorted(floors, notional * (1.0 - 1e-9), side="left") - 1
-    floor = floors[np.maximum(row, 0)]
-    is_whole |= floor == 0.0
-    return np.where(is_whole, quantity, quantity - np.sign(quantity) * floor / np.abs(value))
-
-
-def sell_in_turn(
-    books: Books,
-    terms: Terms,
-    rows: base.IntArray,
-    triggers: base.FloatArray,
-    sizes: base.FloatArray,
-    flow: float,
-    level: float,
-) -> tuple[base.FloatArray, base.FloatArray, float]:
-    """Return the mean prices at which accounts trade, what they lack, and the level then.
-
-    One after the other along the way of the price: at its trigger, or where the ones before have
-    carried the price. Where deleveraging is on, an account whose loss the fund cannot cover does
-    not trade: it lacks more than 0.
-    """
-    least, fund = terms.start * LEAST_PRICE, books.fund
-    prices, lacks = np.full(len(rows), np.nan), np.zeros(len(rows))
-    columns = (triggers, sizes * terms.unit, books.quantity[rows], books.base[rows])
-    for k, (trigger, size, quantity, beside) in enumerate(
-        zip(*(each.tolist() for each in columns), strict=True)
-    ):
-        fall = terms.start * terms.curve.fall(flow)
-        reached = find_level(terms, trigger + fall, level)
-        if terms.adl is not None:
-            price = max(reached - fall, least) * (1.0 - math.copysign(terms.slippage, quantity))
-            left = beside + quantity * terms.to_value(price)
-            if -left > max(fund, 0.0):
-                lacks[k] = -left
-                continue
-            fund += left if terms.mode == "takeover" else min(left, 0.0)
-        prices[k] = max(reached - terms.start * terms.curve.mean_fall(flow, size), least)
-        flow, level = flow + size, reached
-    return prices, lacks, level
-
-
-def find_level(terms: Terms, own: float, level: float) -> float:
-    """Return how far the shock has gone where an account trades, at the price before impact."""
-    if terms.is_jump:
-        return terms.shocked
-    if terms.losing_side > 0.0:
-        return min(max(own, terms.shocked), terms.start, level)
-    return max(min(own, terms.shocked), terms.start, level)
-
-
-def close_in_market(
-    books: Books,
-    terms: Terms,
-    rows: base.IntArray,
-    sizes: base.FloatArray,
-    prices: base.FloatArray,
-    triggers: base.FloatArray,
-) -> tuple[float, float]:
-    """Sell positions; return the fees, and what those that are closed lack."""
-    filled = np.asarray(terms.to_value(prices * (1.0 - np.sign(sizes) * terms.slippage)))
-    books.close(rows, sizes, filled)
-    books.liquidity_base -= float(np.sum(sizes * filled))
-    books.liquidity_quantity += float(np.sum(sizes))
-    value = np.asarray(terms.to_value(triggers))
-    left = np.maximum(books.base[rows] + books.quantity[rows] * value, 0.0)
-    asked = terms.fee * np.abs(sizes * filled)
-    fee = np.where(asked * (1.0 + TOLERANCE) >= left, left, asked)
-    books.base[rows] -= fee
-    books.fees += float(np.sum(fee))
-    flat = rows[books.quantity[rows] == 0.0]
-    gaps = float(np.sum(np.maximum(-books.base[flat], 0.0)))
-    if terms.mode == "takeover":
-        books.fund_paid -= float(np.sum(np.maximum(books.base[flat], 0.0)))
-        books.base[flat] = 0.0
-    books.base[flat] = np.maximum(books.base[flat], 0.0)
-    return float(np.sum(fee)), gaps
-
-
-def cover_shortfall(books: Books, missing: float, value: float) -> tuple[float, float, float]:
-    """Return what the fund pays, what is cut from profits, and what the venue owes."""
-    paid = min(missing, max(books.fund, 0.0))
-    books.fund_paid += paid
-    rest = missing - paid
-    if rest <= 0.0:
-        return paid, 0.0, 0.0
-    profit = np.maximum(books.equity(value) - books.first_equity, 0.0)
-    total = float(np.sum(profit))
-    share = min(1.0, rest / total) if total > 0.0 else 0.0
-    cut = profit * share
-    books.base -= cut
-    books.haircut += cut
-    books.recompute(cut > 0.0)
-    haircuts = float(np.sum(cut))
-    owed = rest - haircuts if share == 1.0 or total == 0.0 else 0.0
-    books.unpaid += owed
-    return paid, haircuts, owed
-
-
-# ----- auto-deleveraging -----
-
-
-def deleverage(
-    books: Books, rows: base.IntArray, lacks: base.FloatArray, value: float, adl: str | None
-) -> tuple[float, float, float]:
-    """Close bankrupt positions against the other side, at their bankruptcy price.
-
-    Returns the contracts, what the accounts lacked, and what of it is still missing.
-    """
-    contracts, missing = 0.0, 0.0
-    for side in (1.0, -1.0):
-        bankrupt = rows[side * books.quantity[rows] > 0.0]
-        if len(bankrupt):
-            contracts += abs(float(np.sum(books.quantity[bankrupt])))
-            missing += close_side(books, bankrupt, rows, value, adl)
-    return contracts, float(np.sum(lacks)), missing
-
-
-def close_side(
-    books: Books, bankrupt: base.IntArray, left_out: base.IntArray, value: float, adl: str | None
-) -> float:
-    quantity = books.quantity[bankrupt]
-    total, side = abs(float(np.sum(quantity))), float(np.sign(quantity[0]))
-    price = -side * float(np.sum(books.base[bankrupt])) / total
-    books.closed[bankrupt] += np.abs(quantity)
-    books.closed_money[bankrupt] -= side * books.base[bankrupt]
-    books.base[bankrupt], books.quantity[bankrupt] = 0.0, 0.0
-    others = np.setdiff1d(np.flatnonzero(side * books.quantity < 0.0), left_out, assume_unique=True)
-    size = np.abs(books.quantity[others])
-    if adl == "queue":
-        order = rank_winners(books, others, value)
-        taken = np.empty(len(others))
-        taken[order] = np.clip(total - (np.cumsum(size[order]) - size[order]), 0.0, size[order])
-    else:  # pro rata, with the liquidity account if it is on the other side
-        everyone = float(np.sum(size)) + max(-side * books.liquidity_quantity, 0.0)
-        taken = size * min(1.0, total / everyone) if everyone > 0.0 else size
-    books.close(others, taken * -side, price)
-    books.deleveraged[others] += taken
-    flat = others[books.quantity[others] == 0.0]
-    missing = float(np.sum(np.maximum(-books.base[flat], 0.0)))
-    books.base[flat] = np.maximum(books.base[flat], 0.0)
-    books.recompute(others[taken > 0.0])
-    rest = side * (total - float(np.sum(taken)))
-    books.liquidity_quantity += rest
-    books.liquidity_base -= rest * price
-    return missing
-
-
-def rank_winners(books: Books, rows: base.IntArray, value: float) -> base.IntArray:
-    """Return the order of the queue: the highest return x leverage first."""
-    quantity, entry = books.quantity[rows], books.entry[rows]
-    notional = np.abs(quantity * entry)
-    gain = quantity * (value - entry) / notional
-    equity = np.maximum(books.base[rows] + quantity * value, 1e-12 * notional)
-    leverage = np.abs(quantity * value) / equity
-    return np.argsort(-np.where(gain > 0.0, gain * leverage, gain / leverage), kind="stable")
-
-
-# ----- the result -----
-
 MOST_ROUNDS = 200_000
-MOST_ROWS = 60
-"""The rounds that a page shows."""
 PAYERS = {
     "fund_paid": "insurance fund",
     "adl_paid": "deleveraged winners",
@@ -527,6 +167,359 @@ COLUMNS = (
     "mark", "price", "accounts", "long", "short", "insurance", "adl", "fees", "deficit", *PAYERS,
     "off",
 )  # fmt: skip
+
+
+class Books:
+    """Every account, the liquidity account, the insurance fund and the venue, round after round.
+
+    ``beside`` is what an account has beside its position, ``safe`` what no liquidation touches.
+    ``flow`` was forced so far, ``level`` is how far the shock has gone, a price before impact.
+    ``side`` is that of the positions that lose, ``unit`` the value of a contract at the start.
+    """
+
+    def __init__(
+        self,
+        crowd: Crowd,
+        venue: Venue,
+        curve: ImpactCurve,
+        *,
+        start: float,
+        shock: float = 0.0,
+        insurance: float = 0.0,
+        adl: str | None = "queue",
+        is_jump: bool = False,
+    ) -> None:
+        forced = venue.liquidation
+        if forced.full_below_health > 0.0:
+            raise base.ParameterError(
+                "liquidation.full_below_health must be left out for a crowd, "
+                f"got {forced.full_below_health:g}"
+            )
+        self.venue, self.mode, self.curve, self.adl = venue, forced.mode, curve, adl
+        self.fee, self.slippage = (
+            0.0
+            if self.mode == "takeover"
+            else read_newest(getattr(forced, name), f"venue.liquidation.{name}", "in a crowd")
+            for name in ("fee", "slippage")
+        )
+        self.start, self.shocked, self.is_jump = start, start * (1.0 + shock), is_jump
+        self.side = 1.0 if self.shocked <= start else -1.0
+        self.unit = abs(float(self.to_value(start)))
+        self.flow, self.level, self.rows = 0.0, start, list[dict[str, float]]()
+        self.quantity, self.first_quantity = crowd.quantity.copy(), crowd.quantity
+        self.entry = np.asarray(self.to_value(crowd.entry))
+        self.beside = crowd.collateral - crowd.quantity * self.entry
+        self.safe, self.first_equity = crowd.equity - crowd.collateral, crowd.equity
+        self.haircut, self.deleveraged, self.closed, self.closed_money = np.zeros((4, len(crowd)))
+        self.first_round = np.zeros(len(crowd), dtype=np.int64)
+        self.last = np.full(len(crowd), start)
+        self.liquidity_quantity, self.liquidity_money = -float(np.sum(crowd.quantity)), 0.0
+        self.insurance, self.fund_paid, self.fees, self.unpaid = insurance, 0.0, 0.0, 0.0
+        self.liquidation = np.full(len(crowd), np.nan)
+        self.recompute(slice(None))
+
+    def to_value(self, price: Any) -> Any:
+        return to_value(self.venue.contract, price)
+
+    @property
+    def fund(self) -> float:
+        return self.insurance - self.fund_paid
+
+    def equity(self, value: float) -> base.FloatArray:
+        return np.asarray(self.beside + self.quantity * value + self.safe)
+
+    def recompute(self, rows: base.IntArray | base.BoolArray | slice) -> None:
+        self.liquidation[rows] = find_liquidation_prices(
+            self.venue, self.quantity[rows], self.entry[rows], self.beside[rows]
+        )
+
+    def close(self, rows: base.IntArray, size: base.FloatArray, value: Any) -> None:
+        """Trade signed contracts out of positions at values."""
+        self.beside[rows] += size * value
+        self.quantity[rows] -= size
+        self.closed[rows] += np.abs(size)
+        self.closed_money[rows] += np.abs(size) * value
+
+    def drop_losses(self, rows: base.IntArray) -> float:
+        """Return what closed accounts lack, of which they are relieved."""
+        flat = rows[self.quantity[rows] == 0.0]
+        lack = float(np.sum(np.maximum(-self.beside[flat], 0.0)))
+        self.beside[flat] = np.maximum(self.beside[flat], 0.0)
+        return lack
+
+    def sum_money(self, value: float) -> float:
+        liquidity = self.liquidity_money + self.liquidity_quantity * value
+        accounts = float(np.sum(self.equity(value)))
+        return accounts + liquidity - self.fund_paid + self.fees - self.unpaid
+
+    def check(self, value: float, before: float) -> float:
+        """Return by which share the books are off; raise if that is more than rounding."""
+        size = float(np.sum(np.abs(self.first_quantity)))
+        gap = abs(float(np.sum(self.quantity)) + self.liquidity_quantity) / max(size, 1.0)
+        money = max(float(np.sum(np.abs(self.first_equity))), size * abs(value), 1.0)
+        after = self.sum_money(value)
+        off = max(abs(after - before) / money, gap)
+        if not off <= SLACK:
+            raise base.AccountingError(
+                f"the books of the crowd must balance to {SLACK:g}, were off by {off:.3g} in round "
+                f"{len(self.rows) + 1}: {before!r} before and {after!r} after"
+            )
+        return off
+
+    # ----- rounds -----
+
+    def run(self, decay: float) -> float:
+        """Liquidate until no account fails, and return the price then; ``rows`` are the rounds.
+
+        From round to round, ``decay`` of the fall by impact is left.
+        """
+        mark = self.shocked
+        while len(failing := self.find_failing(mark)):
+            if len(self.rows) >= MOST_ROUNDS:
+                raise base.AccountingError(
+                    f"a cascade did not end in {MOST_ROUNDS:,} rounds, {len(failing)} still fail"
+                )
+            value = float(self.to_value(mark))
+            before = self.sum_money(value)
+            row = self.do_round(failing, mark, value)
+            off, fall = self.check(value, before), self.curve.fall(self.flow)
+            row |= {"mark": mark, "price": self.find_price(fall), "accounts": len(failing)}
+            self.rows.append({**row, "insurance": self.fund, "off": off})
+            if decay < 1.0:
+                fall *= decay
+                self.flow = self.curve.flow_of(fall)
+            mark = self.find_price(fall)
+        return mark
+
+    def find_price(self, fall: float) -> float:
+        """Return the price under a fall by impact, a fraction of the start price."""
+        return max(self.shocked - self.start * fall, self.start * LEAST_PRICE)
+
+    def find_failing(self, price: float) -> base.IntArray:
+        is_long = (self.quantity > 0.0) & (self.liquidation * (1.0 + TOLERANCE) >= price)
+        is_short = (self.quantity < 0.0) & (self.liquidation * (1.0 - TOLERANCE) <= price)
+        return np.flatnonzero(is_long | is_short)
+
+    def do_round(self, rows: base.IntArray, mark: float, value: float) -> dict[str, float]:
+        """Close the accounts that fail at a mark; notionals are at the price before the shock."""
+        is_other = np.sign(self.quantity[rows]) != self.side
+        distance = -self.side * self.liquidation[rows]
+        rows = rows[np.lexsort((np.where(is_other, 0.0, distance), is_other))]
+        is_new = self.first_round[rows] == 0
+        self.first_round[rows[is_new]] = len(self.rows) + 1
+        fresh = float(np.sum(np.abs(self.quantity[rows[is_new]]))) * self.unit
+        triggers, level = self.find_triggers(rows, mark), self.level
+        sizes = self.choose_sizes(rows, np.asarray(self.to_value(triggers)))
+        prices, lacks = self.sell_in_turn(rows, triggers, sizes)
+        if self.mode == "partial":
+            self.level = level
+        is_sold = lacks == 0.0
+        sold, bankrupt, sizes = rows[is_sold], rows[~is_sold], sizes[is_sold]
+        self.last[sold] = triggers[is_sold]
+        fees, gaps = self.close_in_market(sold, sizes, prices[is_sold], triggers[is_sold])
+        adl, missing, lack = 0.0, 0.0, float(np.sum(lacks))
+        for side in (1.0, -1.0):
+            closed = bankrupt[side * self.quantity[bankrupt] > 0.0]
+            if len(closed):
+                adl += float(np.sum(np.abs(self.quantity[closed])))
+                missing += self.deleverage(closed, side, bankrupt, value)
+        paid, haircuts, unpaid = self.cover_shortfall(gaps + missing, value)
+        self.recompute(rows)
+        flow = float(np.sum(sizes)) * self.unit
+        self.flow += flow
+        return {
+            "flow": flow,
+            "fresh": fresh,
+            "long": float(np.sum(sizes[sizes > 0.0])) * self.unit,
+            "short": float(np.sum(-sizes[sizes < 0.0])) * self.unit,
+            "adl": adl * self.unit,
+            "fees": fees,
+            "deficit": gaps + lack,
+            "fund_paid": paid,
+            "adl_paid": lack - missing,
+            "haircuts": haircuts,
+            "unpaid": unpaid,
+        }
+
+    def find_triggers(self, rows: base.IntArray, mark: float) -> base.FloatArray:
+        if self.is_jump:
+            return np.full(len(rows), mark)
+        found = np.clip(self.liquidation[rows], min(self.start, mark), max(self.start, mark))
+        found = np.where(np.sign(self.quantity[rows]) == self.side, found, self.start)
+        farther = np.minimum if self.side > 0.0 else np.maximum
+        return np.asarray(farther(found, self.last[rows]))
+
+    def choose_sizes(self, rows: base.IntArray, value: base.FloatArray) -> base.FloatArray:
+        """Return the signed contracts that the venue closes, at the values of the triggers."""
+        quantity, forced = self.quantity[rows], self.venue.liquidation
+        if self.mode != "partial":
+            return quantity
+        notional = np.abs(quantity * value)
+        is_whole = notional <= forced.full_below * (1.0 + TOLERANCE)
+        is_whole |= np.abs(quantity) <= 1e-9 * np.abs(self.first_quantity[rows])
+        is_whole |= self.beside[rows] + quantity * value <= TOLERANCE * notional
+        if not isinstance(forced.step, str):
+            return np.where(is_whole, quantity, quantity * forced.step)
+        floors = np.array([each.floor for each in self.venue.brackets])
+        row = np.searchsorted(floors, notional * (1.0 - 1e-9), side="left") - 1
+        floor = floors[np.maximum(row, 0)]
+        is_whole |= floor == 0.0
+        return np.where(is_whole, quantity, quantity - np.sign(quantity) * floor / np.abs(value))
+
+    def sell_in_turn(
+        self, rows: base.IntArray, triggers: base.FloatArray, sizes: base.FloatArray
+    ) -> tuple[base.FloatArray, base.FloatArray]:
+        """Return the mean prices at which accounts trade, and what they lack.
+
+        One after the other along the way of the price: at its trigger, or where the ones before
+        have carried the price. Where deleveraging is on, an account whose loss the fund cannot
+        cover does not trade: it lacks more than 0.
+        """
+        least, fund, flow = self.start * LEAST_PRICE, self.fund, self.flow
+        prices, lacks = np.full(len(rows), np.nan), np.zeros(len(rows))
+        columns = (triggers, sizes * self.unit, self.quantity[rows], self.beside[rows])
+        for k, (trigger, size, quantity, beside) in enumerate(
+            zip(*(each.tolist() for each in columns), strict=True)
+        ):
+            fall = self.start * self.curve.fall(flow)
+            reached = self.find_level(trigger + fall)
+            if self.adl is not None:
+                price = max(reached - fall, least) * (1.0 - math.copysign(self.slippage, quantity))
+                left = beside + quantity * self.to_value(price)
+                if -left > max(fund, 0.0):
+                    lacks[k] = -left
+                    continue
+                fund += left if self.mode == "takeover" else min(left, 0.0)
+            prices[k] = max(reached - self.start * self.curve.mean_fall(flow, size), least)
+            flow, self.level = flow + size, reached
+        return prices, lacks
+
+    def find_level(self, own: float) -> float:
+        """Return how far the shock has gone where an account trades, at the price before impact."""
+        if self.is_jump:
+            return self.shocked
+        if self.side > 0.0:
+            return min(max(own, self.shocked), self.start, self.level)
+        return max(min(own, self.shocked), self.start, self.level)
+
+    def close_in_market(
+        self,
+        rows: base.IntArray,
+        sizes: base.FloatArray,
+        prices: base.FloatArray,
+        triggers: base.FloatArray,
+    ) -> tuple[float, float]:
+        """Sell positions; return the fees, and what those that are closed lack."""
+        filled = np.asarray(self.to_value(prices * (1.0 - np.sign(sizes) * self.slippage)))
+        self.close(rows, sizes, filled)
+        self.liquidity_money -= float(np.sum(sizes * filled))
+        self.liquidity_quantity += float(np.sum(sizes))
+        value = np.asarray(self.to_value(triggers))
+        left = np.maximum(self.beside[rows] + self.quantity[rows] * value, 0.0)
+        asked = self.fee * np.abs(sizes * filled)
+        fee = np.where(asked * (1.0 + TOLERANCE) >= left, left, asked)
+        self.beside[rows] -= fee
+        self.fees += float(np.sum(fee))
+        gaps = self.drop_losses(rows)
+        if self.mode == "takeover":
+            flat = rows[self.quantity[rows] == 0.0]
+            self.fund_paid -= float(np.sum(self.beside[flat]))
+            self.beside[flat] = 0.0
+        return float(np.sum(fee)), gaps
+
+    def deleverage(
+        self, bankrupt: base.IntArray, side: float, left_out: base.IntArray, value: float
+    ) -> float:
+        """Close positions of one side against the other, at the price at which they have nothing.
+
+        Returns what winners who are closed then lack.
+        """
+        total = float(np.sum(np.abs(self.quantity[bankrupt])))
+        price = -side * float(np.sum(self.beside[bankrupt])) / total
+        self.closed[bankrupt] += np.abs(self.quantity[bankrupt])
+        self.closed_money[bankrupt] -= side * self.beside[bankrupt]
+        self.beside[bankrupt], self.quantity[bankrupt] = 0.0, 0.0
+        others = np.flatnonzero(side * self.quantity < 0.0)
+        others = np.setdiff1d(others, left_out, assume_unique=True)
+        size = np.abs(self.quantity[others])
+        if self.adl == "queue":
+            order, taken = self.rank_winners(others, value), np.empty(len(others))
+            taken[order] = np.clip(total - (np.cumsum(size[order]) - size[order]), 0.0, size[order])
+        else:  # pro rata, with the liquidity account if it is on the other side
+            everyone = float(np.sum(size)) + max(-side * self.liquidity_quantity, 0.0)
+            taken = size * min(1.0, total / everyone) if everyone > 0.0 else size
+        self.close(others, taken * -side, price)
+        self.deleveraged[others] += taken
+        missing = self.drop_losses(others)
+        self.recompute(others[taken > 0.0])
+        rest = side * (total - float(np.sum(taken)))
+        self.liquidity_quantity += rest
+        self.liquidity_money -= rest * price
+        return missing
+
+    def rank_winners(self, rows: base.IntArray, value: float) -> base.IntArray:
+        """Return the order of the queue: the highest return x leverage first."""
+        quantity, entry = self.quantity[rows], self.entry[rows]
+        notional = np.abs(quantity * entry)
+        gain = quantity * (value - entry) / notional
+        equity = np.maximum(self.beside[rows] + quantity * value, 1e-12 * notional)
+        leverage = np.abs(quantity * value) / equity
+        return np.argsort(-np.where(gain > 0.0, gain * leverage, gain / leverage), kind="stable")
+
+    def cover_shortfall(self, missing: float, value: float) -> tuple[float, float, float]:
+        """Return what the fund pays, what is cut from profits, and what the venue owes."""
+        paid = min(missing, max(self.fund, 0.0))
+        self.fund_paid += paid
+        rest = missing - paid
+        if rest <= 0.0:
+            return paid, 0.0, 0.0
+        profit = np.maximum(self.equity(value) - self.first_equity, 0.0)
+        total = float(np.sum(profit))
+        cut = profit * min(1.0, rest / total) if total > 0.0 else profit
+        self.beside -= cut
+        self.haircut += cut
+        self.recompute(cut > 0.0)
+        haircuts = float(np.sum(cut))
+        owed = rest - haircuts if rest >= total else 0.0
+        self.unpaid += owed
+        return paid, haircuts, owed
+
+    # ----- outcomes -----
+
+    def tabulate(self) -> pd.DataFrame:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            price = to_price(self.venue.contract, self.closed_money / self.closed)
+        return pd.DataFrame(
+            {
+                "quantity": self.quantity,
+                "round": self.first_round,
+                "close_price": np.where(self.closed > 0.0, price, np.nan),
+                "deleveraged": self.deleveraged,
+                "haircut": self.haircut,
+            }
+        )
+
+    def describe_last(self, final: float) -> dict[str, Any]:
+        """Return what became of the last account, one's own."""
+        moved = float(self.to_value(self.start)) - self.entry[-1]
+        before = float(self.first_equity[-1] + self.first_quantity[-1] * moved)
+        after = float(self.equity(float(self.to_value(final)))[-1])
+        row: dict[Any, Any] = self.tabulate().iloc[-1].to_dict()
+        return {
+            "liquidated": bool(row["round"] > 0),
+            **row,
+            "round": int(row["round"]),
+            "equity_before": before,
+            "equity": after,
+            "loss": before - after,
+            "liquidation_price": float(self.liquidation[-1]),
+        }
+
+
+# ----- the result -----
+
+MOST_ROWS = 60
+"""The rounds that a page shows."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -760,14 +753,14 @@ def cascade(
         base.Choice("queue", "pro-rata").check("adl", adl)
     decay = 1.0 if recovery is None else 0.5 ** (MINUTE / base.parse_duration(recovery, "recovery"))
     own = read_own_account(me)
-    terms = read_terms(venue, curve, start, float(shock), adl, jump=jump)
     everyone = known if own is None else join(known, own)
-    books = Books(everyone, venue, insurance, start)
-    begun = {"mark": start, "price": terms.shocked, "accounts": 0, "insurance": insurance}
-    rows, outcomes, final = run_rounds(books, terms, decay)
+    terms: dict[str, Any] = {"insurance": insurance, "adl": adl, "is_jump": jump}
+    books = Books(everyone, venue, curve, start=start, shock=float(shock), **terms)
+    final, rows = books.run(decay), books.rows
+    begun = {"mark": start, "price": books.shocked, "accounts": 0, "insurance": insurance}
     rounds = pd.DataFrame([dict.fromkeys(COLUMNS, 0.0) | begun, *rows])[list(COLUMNS)]
     rounds.index.name = "round"
-    first = outcomes[0].flow if outcomes else 0.0
+    is_followed = len(rows) > 1 and rows[0]["flow"] != 0.0
     settings = {
         "crowd": {**known.origin, "content_hash": known.content_hash},
         "venue": venue.to_dict(),
@@ -781,17 +774,17 @@ def cascade(
     }
     return Cascade(
         rounds=rounds,
-        accounts=tabulate_outcomes(books, len(known)),
+        accounts=books.tabulate().head(len(known)),
         ladder=known.ladder(venue, price=start),
         settings=settings,
         price=start,
         shock=float(shock),
         final_price=final,
         multiplier=(final / start - 1.0) / shock if shock != 0.0 else math.nan,
-        reproduction=outcomes[1].fresh / abs(first) if len(outcomes) > 1 and first else 0.0,
+        reproduction=rows[1]["fresh"] / abs(rows[0]["flow"]) if is_followed else 0.0,
         deficit=float(rounds["deficit"].sum()),
         liquidated=int(np.sum(books.first_round[: len(known)] > 0)),
-        me=None if own is None else describe_own_account(books, start, final),
+        me=None if own is None else books.describe_last(final),
         crowd=known,
     )
 
@@ -806,47 +799,6 @@ def use_contract(crowd: Crowd, venue: Venue) -> Crowd:
             f"has {mine.kind} of {mine.size:g}"
         )
     return replace(crowd, contract=theirs)
-
-
-def run_rounds(
-    books: Books, terms: Terms, decay: float
-) -> tuple[list[dict[str, float]], list[Round], float]:
-    mark, flow, level, rows = terms.shocked, 0.0, terms.start, list[dict[str, float]]()
-    outcomes: list[Round] = []
-    while len(failing := find_failing(books, mark)):
-        if len(rows) >= MOST_ROUNDS:
-            raise base.AccountingError(
-                f"a cascade did not end in {MOST_ROUNDS:,} rounds, {len(failing)} still fail"
-            )
-        value = float(terms.to_value(mark))
-        before = books.sum_money(value)
-        done = do_round(books, terms, failing, mark, flow, level, len(rows) + 1)
-        off = check_books(books, value, before, len(rows) + 1)
-        flow, level = flow + done.flow, done.level
-        fall = terms.curve.fall(flow)
-        found = {"mark": mark, "price": terms.find_price(fall), "accounts": len(failing)}
-        rows.append({**found, **done.row, "insurance": books.fund, "off": off})
-        outcomes.append(done)
-        if decay < 1.0:
-            fall *= decay
-            flow = terms.curve.flow_of(fall)
-        mark = terms.find_price(fall)
-    return rows, outcomes, mark
-
-
-def tabulate_outcomes(books: Books, n: int) -> pd.DataFrame:
-    closed = books.closed[:n]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        value = books.closed_money[:n] / closed
-    return pd.DataFrame(
-        {
-            "quantity": books.quantity[:n],
-            "round": books.first_round[:n],
-            "close_price": np.where(closed > 0.0, to_price(books.venue.contract, value), np.nan),
-            "deleveraged": books.deleveraged[:n],
-            "haircut": books.haircut[:n],
-        }
-    )
 
 
 # ----- one's own account -----
@@ -882,19 +834,3 @@ def read_result(result: Result) -> dict[str, float]:
         collateral, more = last["cash"] + quantity * entry, last["reserve"]
     price = float(to_price(result.venue.contract, np.asarray(entry)))
     return dict(zip(ARRAYS_OF_CROWD, (quantity, price, collateral, collateral + more), strict=True))
-
-
-def describe_own_account(books: Books, start: float, final: float) -> dict[str, Any]:
-    moved = float(to_value(books.venue.contract, start)) - books.entry[-1]
-    before = float(books.first_equity[-1] + books.first_quantity[-1] * moved)
-    after = float(books.equity(float(to_value(books.venue.contract, final)))[-1])
-    row: dict[Any, Any] = tabulate_outcomes(books, len(books.quantity)).iloc[-1].to_dict()
-    return {
-        "liquidated": bool(row["round"] > 0),
-        **row,
-        "round": int(row["round"]),
-        "equity_before": before,
-        "equity": after,
-        "loss": before - after,
-        "liquidation_price": float(books.liquidation[-1]),
-    }

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.crowd.cascade import Books, ImpactCurve, check_books
+from backtest.crowd.cascade import Books, ImpactCurve
 from tests.kit import ask, bars_market, call, check_refused, market_of
 
 RATE = 0.01
@@ -317,10 +317,11 @@ def test_the_books_balance_in_every_round_of_random_crowds(crowds):
 
 
 def test_books_that_do_not_balance_are_an_error():
-    books = Books(longs_failing_at(np.array([99.0])), plain_venue(), 0.0, 100.0)
+    curve = ImpactCurve(0.0, 1.0, 1.0)
+    books = Books(longs_failing_at(np.array([99.0])), plain_venue(), curve, start=100.0)
     before = books.sum_money(100.0)
-    books.base[0] += 1.0
-    check_refused(lambda: check_books(books, 100.0, before, 1), "must balance", bt.AccountingError)
+    books.beside[0] += 1.0
+    check_refused(lambda: books.check(100.0, before), "must balance", bt.AccountingError)
 
 
 def two_sides(short_collateral: tuple[float, float] = (50.0, 10.0)) -> bt.Crowd:
