@@ -28,7 +28,7 @@ from sweep import Case, make_cases, time_case, time_limit
 from timing import best_of, timed, timed_process
 
 import backtest as bt
-from backtest.risk import make_runner
+from backtest.risk import PathsRunner
 from backtest.strategies import Constant, VolTarget
 
 SETS = 512
@@ -87,7 +87,7 @@ RATIOS = {
 def time_risk(market: bt.Market, policy: bt.Policy) -> Callable[[], float]:
     """Return a function that takes an account through paths and says ns per bar of a path."""
     paths = bt.simulate_paths(market, "filtered", paths=PATHS, horizon=f"{PATH_BARS}h", seed=1)
-    runner = make_runner(paths, policy, venue=VENUE, account=bt.Account())
+    runner = PathsRunner(paths, policy, venue=VENUE, account=bt.Account())
     return timed(lambda: [None for _ in runner.run_chunks()], PATHS * PATH_BARS / 1e9)
 
 

@@ -19,7 +19,7 @@ import pandas as pd
 
 import backtest as bt
 from backtest import paths as models
-from backtest.risk.liquidations import make_runner
+from backtest.risk.liquidations import PathsRunner
 
 HOURS = 720
 
@@ -40,7 +40,7 @@ def time_paths(market: Any, model: Any, bridge: int, count: int) -> float:
         market, model, paths=count, horizon=f"{HOURS}h", bridge=bridge, seed=1
     )
     venue = bt.Venue.preset("binance-usdm", "BTCUSDT", at="latest")
-    runner = make_runner(paths, Hold(), venue=venue, account=bt.Account(capital=10_000))
+    runner = PathsRunner(paths, Hold(), venue=venue, account=bt.Account(capital=10_000))
     for _ in runner.run_chunks(count=64):
         pass
     start = time.process_time()

@@ -5,11 +5,9 @@ from __future__ import annotations
 import functools
 import math
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from itertools import starmap
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -51,6 +49,8 @@ from backtest.venue import Venue, check_no_column, find_newest, list_dated, pick
 AnyPolicy: TypeAlias = Policy | Mapping[str, Policy]
 AnyVenue: TypeAlias = Venue | Mapping[str, Venue]
 AnyAccount: TypeAlias = Account | Result
+Estimate: TypeAlias = tuple[float, float, float]
+"""A probability, and the ends of its interval."""
 
 OWN_BLOCK = 16
 """Paths lived at once where each is prepared by itself."""
@@ -64,8 +64,7 @@ class PathLives(NamedTuple):
     """Outcomes of an account on some paths, for the bars after history.
 
     All have shape (n_paths, n_bars): wealth at closes, counts of liquidations and margin calls, bad
-    debt, and whether the account is ruined. ``first`` is the number of the first path. ``closes``
-    (n, n_paths, n_bars) are last prices by instrument.
+    debt, and whether the account is ruined. ``first`` is the number of the first path.
     """
 
     first: int
@@ -74,7 +73,6 @@ class PathLives(NamedTuple):
     bad_debt: base.FloatArray
     calls: base.FloatArray
     is_ruined: base.FloatArray
-    closes: base.FloatArray
 
 
 class Prepared(NamedTuple):
@@ -91,15 +89,38 @@ class Prepared(NamedTuple):
     is_own: bool
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(eq=False)
 class PathsRunner:
     paths: Paths
     policy: AnyPolicy
+    _: KW_ONLY
     venue: AnyVenue
     account: AnyAccount
-    signal: float | Mapping[str, float] | None = None
+    signal: Any = None
     overlay: Policy | None = None
     compile: bool = True
+
+    def __post_init__(self) -> None:
+        names, markets = self.paths.names, self.paths.markets
+        check_start(self.account, self.paths)
+        refuse_options(self.policy, self.overlay, self.account)
+        assign_policies(self.policy, markets, self.overlay)
+        read_venues(self.venue, markets)
+        if len(names) == 1:  # given by name, or for all
+            self.policy, self.venue = (
+                own[names[0]] if isinstance(own, Mapping) and [*own] == [*names] else own
+                for own in (self.policy, self.venue)
+            )
+        self.signal = read_constant_signal(self.signal, self.paths)
+        check_run(markets, read_venues(self.venue, markets), self.terms)
+        if self.terms.collateral:
+            raise base.ParameterError(
+                "simulated paths have no prices of account.collateral; count it as capital"
+            )
+        if self.resume is not None and (self.overlay is None) != (self.resume.overlay is None):
+            raise base.ParameterError(
+                f"overlay must be that of the result, {self.resume.overlay!r}, got {self.overlay!r}"
+            )
 
     @property
     def resume(self) -> Result | None:
@@ -117,23 +138,6 @@ class PathsRunner:
             for name in list_dated(venue):
                 check_no_column(pick_cost(venue, name), f"venue.{name}", "on simulated paths")
         return {name: each.with_table(each.in_use(start)[0]) for name, each in found.items()}
-
-    @property
-    def last(self) -> base.FloatArray:
-        """The last closes of history, of shape (n,)."""
-        return np.array([each.close[-1] for each in self.paths.markets.values()])
-
-    def check(self) -> None:
-        markets = self.paths.markets
-        check_run(markets, read_venues(self.venue, markets), self.terms)
-        if self.terms.collateral:
-            raise base.ParameterError(
-                "simulated paths have no prices of account.collateral; count it as capital"
-            )
-        if self.resume is not None and (self.overlay is None) != (self.resume.overlay is None):
-            raise base.ParameterError(
-                f"overlay must be that of the result, {self.resume.overlay!r}, got {self.overlay!r}"
-            )
 
     def list_weights(self, markets: Markets) -> base.FloatArray:
         """Return the signal on the bars of a path, of shape (n, n_bars)."""
@@ -182,16 +186,15 @@ class PathsRunner:
     def run_chunks(
         self, *, count: int | None = None, threads: int = 1, progress: Progress | None = None
     ) -> Iterator[PathLives]:
-        self.prepare()  # compiled before threads start
+        _ = self.loop  # compiled before threads start
         total, size = self.paths.count if count is None else count, self.paths.block
-        blocks = [(k, min(k + size, total)) for k in range(0, total, size)]
-        for lives in map_in_order(self.run_block, blocks, threads):
-            if progress is not None:
-                progress(lives.first + len(lives.wealth), total)
-            yield lives
-
-    def prepare(self) -> None:
-        self.loop  # noqa: B018 - it is kept
+        firsts = range(0, total, size)
+        with ThreadPoolExecutor(threads, thread_name_prefix="paths") as pool:
+            live = map if threads == 1 else pool.map
+            for lives in live(self.run_block, firsts, [min(k + size, total) for k in firsts]):
+                if progress is not None:
+                    progress(lives.first + len(lives.wealth), total)
+                yield lives
 
     @functools.cached_property
     def loop(self) -> BatchLoop:
@@ -274,8 +277,7 @@ class PathsRunner:
             except LaneFault as fault:
                 replace(self, compile=False).run_path(first + k + fault.lane)  # it says what
                 raise
-        closes = np.array([each.prices[3, :, 1:] for each in bars.values()])
-        return PathLives(first, *np.concatenate(parts, axis=1), closes=closes)  # type: ignore[misc] # its fields
+        return PathLives(first, *np.concatenate(parts, axis=1))
 
     def lay(self, bars: Mapping[str, PathBars], n: int, first: int) -> Laid:
         paths, prepared = self.paths, self.prepared
@@ -321,50 +323,6 @@ class PathsRunner:
         return found | {"funding_rate": rates.ravel()}
 
 
-def map_in_order(
-    work: Callable[[int, int], PathLives], blocks: list[tuple[int, int]], threads: int
-) -> Iterator[PathLives]:
-    if threads == 1:
-        yield from starmap(work, blocks)
-        return
-    with ThreadPoolExecutor(threads, thread_name_prefix="paths") as pool:
-        waiting: deque[Future[PathLives]] = deque()
-        for block in blocks:
-            waiting.append(pool.submit(work, *block))
-            if len(waiting) > threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-
-def make_runner(
-    paths: Paths,
-    policy: AnyPolicy,
-    *,
-    venue: AnyVenue,
-    account: AnyAccount,
-    signal: Any = None,
-    overlay: Policy | None = None,
-    compile: bool = True,  # noqa: A002 - the word of bt.run
-) -> PathsRunner:
-    check_start(account, paths)
-    names = paths.names
-    refuse_options(policy, overlay, account)
-    assign_policies(policy, paths.markets, overlay)
-    read_venues(venue, paths.markets)
-    runner = PathsRunner(
-        paths=paths,
-        policy=unwrap_only(policy, names),
-        venue=unwrap_only(venue, names),
-        account=account,
-        signal=read_constant_signal(signal, paths),
-        overlay=overlay,
-        compile=compile,
-    )
-    runner.check()
-    return runner
-
-
 def refuse_options(policy: AnyPolicy, overlay: Policy | None, account: AnyAccount) -> None:
     found = [repr(each) for each in (policy, overlay) if trades_options(each)]
     options = None if isinstance(account, Account) else account.options
@@ -376,11 +334,6 @@ def refuse_options(policy: AnyPolicy, overlay: Policy | None, account: AnyAccoun
             "no risk is simulated of accounts that hold or trade options, got "
             f"{found[0]}; bt.stress answers for them"
         )
-
-
-def unwrap_only(given: Any, names: tuple[str, ...]) -> Any:
-    is_only = isinstance(given, Mapping) and names == tuple(given) and len(names) == 1
-    return given[names[0]] if is_only else given
 
 
 def check_start(account: object, paths: Paths) -> None:
@@ -453,14 +406,13 @@ class PathEvents(NamedTuple):
 
     ``firsts`` (3, n_paths) are the bars of the first liquidation, ruin and margin call, or the
     number of bars; ``wealth`` and ``bad_debt`` have shape (n_horizons, n_paths), ``shown`` (up to
-    2000, n_bars). ``doomed`` (2, n_bars) are mean close (relative) and wealth of liquidated paths.
+    2000, n_bars).
     """
 
     firsts: base.IntArray
     wealth: base.FloatArray
     bad_debt: base.FloatArray
     shown: base.FloatArray
-    doomed: base.FloatArray | None
 
 
 def find_first(values: base.FloatArray) -> base.IntArray:
@@ -468,43 +420,21 @@ def find_first(values: base.FloatArray) -> base.IntArray:
     return np.asarray(np.where(is_set.any(axis=1), is_set.argmax(axis=1), values.shape[1]))
 
 
-def reduce_lives(
-    lives: Iterable[PathLives], bars: Sequence[int], last: base.FloatArray
-) -> PathEvents:
-    """Return the events of lives, which are dropped one after the other."""
-    firsts, ends, shown = [], [], []
-    doomed, n_doomed, at = np.zeros((2, 1)), 0, np.array(bars) - 1
-    for each in lives:
-        found = np.array([find_first(x) for x in (each.liquidations, each.is_ruined, each.calls)])
-        firsts.append(found)
-        debt = np.cumsum(each.bad_debt, axis=1)
-        ends.append(np.array([each.wealth[:, at].T, debt[:, at].T]))
+def reduce_lives(lives: Iterable[PathLives], bars: Sequence[int]) -> PathEvents:
+    firsts, ends, shown, at = [], [], [], np.array(bars) - 1
+    for each in lives:  # dropped one after the other
+        firsts.append([find_first(x) for x in (each.liquidations, each.is_ruined, each.calls)])
+        ends.append([each.wealth[:, at].T, np.cumsum(each.bad_debt, axis=1)[:, at].T])
         if each.first < SHOWN:
             shown.append(each.wealth[: SHOWN - each.first])
-        hit = found[0] < each.wealth.shape[1]
-        price = np.mean(each.closes[:, hit] / last[:, None, None], axis=0)
-        doomed = doomed + np.array([np.sum(price, axis=0), np.sum(each.wealth[hit], axis=0)])
-        n_doomed += int(np.sum(hit))
     wealth, debt = np.concatenate(ends, axis=2)
-    return PathEvents(
-        firsts=np.concatenate(firsts, axis=1),
-        wealth=wealth,
-        bad_debt=debt,
-        shown=np.concatenate(shown),
-        doomed=doomed / n_doomed if n_doomed else None,
-    )
+    return PathEvents(np.concatenate(firsts, axis=1), wealth, debt, np.concatenate(shown))
 
 
 # -------------------------------------------------------------------------------------- estimates
 
 
-class RiskEstimate(NamedTuple):
-    value: float
-    low: float
-    high: float
-
-
-def estimate(hits: int, n: int, confidence: float) -> RiskEstimate:
+def estimate(hits: int, n: int, confidence: float) -> Estimate:
     """Return the share of n paths that were hit, and its interval by Clopper and Pearson.
 
     Source: Clopper and Pearson (1934), Biometrika 26(4).
@@ -514,7 +444,7 @@ def estimate(hits: int, n: int, confidence: float) -> RiskEstimate:
     side = 0.5 * (1.0 - confidence)
     low = float(betaincinv(hits, n - hits + 1, side)) if hits else 0.0
     high = float(betaincinv(hits + 1, n - hits, 1.0 - side)) if hits < n else 1.0
-    return RiskEstimate(hits / n, low, high)
+    return hits / n, low, high
 
 
 EVENTS = {"p_liquidation": "liquidation", "p_ruin": "ruin", "p_margin_call": "margin call"}
@@ -529,8 +459,8 @@ def describe_horizon(
     for kind, first in zip(EVENTS, events.firsts, strict=True):
         found = estimate(int(np.sum(first < bars)), paths.count, confidence)
         if kind == "p_margin_call" and runner.terms.margin_call is None:
-            found = RiskEstimate(math.nan, math.nan, math.nan)
-        row |= {kind: found.value, f"{kind}_low": found.low, f"{kind}_high": found.high}
+            found = (math.nan, math.nan, math.nan)
+        row |= zip((kind, f"{kind}_low", f"{kind}_high"), found, strict=True)
     died = events.firsts[0][events.firsts[0] < bars]
     return {
         **row,
@@ -600,15 +530,14 @@ class LiquidationRisk(base.SettingsResult):
     table: pd.DataFrame
     fan: pd.DataFrame
     hazard: pd.DataFrame
-    typical: pd.DataFrame | None
     settings: dict[str, Any]
     paths: Paths | None = None
     runner: PathsRunner | None = None
 
     kind = "liquidation-risk"
     called = "risk"
-    table_names = ("table", "fan", "hazard", "typical")
-    long_tables = ("fan", "hazard", "typical")
+    table_names = ("table", "fan", "hazard")
+    long_tables = ("fan", "hazard")
 
     def describe_data(self) -> Mapping[str, Any]:
         return describe_history(None if self.paths is None else self.paths.history)
@@ -619,15 +548,6 @@ class LiquidationRisk(base.SettingsResult):
             return "no order was filled"
         chance = float(self.table["p_liquidation"].iloc[-1])
         return f"{base.format_percent(chance)} liquidated in {self.table.index[-1]}"
-
-    def path(self) -> pd.DataFrame:
-        """Return the mean of the paths that are liquidated, by time.
-
-        ``price`` is the close over the last one of history, ``equity`` the wealth.
-        """
-        if self.typical is None:
-            raise base.ParameterError("there is no typical path: no path was liquidated")
-        return self.typical
 
     @base.checked
     def run(self, i: int) -> Result:
@@ -693,7 +613,6 @@ class LiquidationRisk(base.SettingsResult):
             heads[low] = Head(f"{self._sure} interval of {EVENTS[kind]}", "", "chance", high)
         fan = self.fan.rename(columns=lambda name: f"{str(name).removeprefix('equity_')} %")
         colors = {str(name): "accent" if name == "50 %" else "neutral" for name in fan}
-        price = None if self.typical is None else self.typical["price"]
         labels, fits = Head("horizon"), self.settings["paths"].get("funding_fit", {})
         return [
             Part("horizons", "By horizon", "From the last close of the data on.", (
@@ -706,9 +625,6 @@ class LiquidationRisk(base.SettingsResult):
             Part("paths", "What happens on the way", "Wealth by time.", (
                 ShownChart("fan", "Wealth", "Quantiles of 5, 25, 50, 75 and 95 % at each "
                            "close.", fan, colors=colors, height=320),
-                ShownChart("typical", "The typical path to liquidation",
-                           "Mean price, over the last close, of the liquidated paths.", price,
-                           colors={"price": "loss"}, height=260),
             )),
             Part("hazard", "Hazard by day", "First liquidations, of those not liquidated "
                  "before.", (
@@ -786,25 +702,21 @@ def liquidation_risk(
     threads = base.Whole(1).check("threads", threads)
     names = read_horizons(paths, horizons)
     bars = [count_bars(paths, name) for name in names]
-    runner = make_runner(
-        paths, policy, venue=venue, account=account, signal=signal, overlay=overlay,
-        compile=compile,
-    )  # fmt: skip
+    terms: dict[str, Any] = {"venue": venue, "account": account, "signal": signal,
+                             "overlay": overlay, "compile": compile}  # fmt: skip
+    runner = PathsRunner(paths, policy, **terms)
     if paths.bridge == 1 and not paths.is_resampled and runner.has_columns:
         runner = replace(runner, paths=paths.with_settings(bridge=4))
     lives = runner.run_chunks(threads=threads, progress=progress)
-    events = reduce_lives(lives, bars, runner.last)
+    events = reduce_lives(lives, bars)
     no_fill = explain_idle(runner, events)
     rows = [describe_horizon(runner, events, k, n, sure) for k, n in enumerate(bars)]
     settings = describe_settings(runner, sure) | ({"no_fill": no_fill} if no_fill else {})
-    typical, drawn, later = None, runner.paths, runner.paths.time[1:]
-    if events.doomed is not None:
-        typical = pd.DataFrame(events.doomed.T, later, ["price", "equity"])
+    drawn, later = runner.paths, runner.paths.time[1:]
     return LiquidationRisk(
         table=pd.DataFrame(rows, index=pd.Index(names, name="horizon")),
         fan=pd.DataFrame(np.quantile(events.shown, [*FAN.values()], axis=0).T, later, [*FAN]),
         hazard=tabulate_hazard(drawn, events),
-        typical=typical,
         settings=settings,
         paths=drawn,
         runner=runner,
@@ -1037,8 +949,8 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
         bars = count_bars(each, horizon)
 
         @functools.cache
-        def measure(size: float, count: int, each: Paths = each, bars: int = bars) -> RiskEstimate:
-            runner = make_runner(each, scale_policy(policy, size), **terms)
+        def measure(size: float, count: int, each: Paths = each, bars: int = bars) -> Estimate:
+            runner = PathsRunner(each, scale_policy(policy, size), **terms)
             lives = runner.run_chunks(count=count, threads=threads)
             hits = (np.sum(find_first(own.liquidations[:, :bars]) < bars) for own in lives)
             return estimate(int(sum(hits)), count, 0.95)
@@ -1100,17 +1012,17 @@ def scale_policy(policy: AnyPolicy | None, size: float) -> AnyPolicy:
 
 
 def search_leverage(
-    measure: Callable[[float, int], RiskEstimate], count: int, sizes: base.FloatArray, chance: float
+    measure: Callable[[float, int], Estimate], count: int, sizes: base.FloatArray, chance: float
 ) -> tuple[dict[str, Any], list[float]]:
     """Return a row, and the probability by size on the first paths.
 
     ``measure`` estimates the probability of a size on a number of paths, the same ones.
     """
     grid = [0.0, *map(float, sizes)]
-    rough = [measure(size, min(SCANNED, count)).value for size in grid[1:]]
+    rough = [measure(size, min(SCANNED, count))[0] for size in grid[1:]]
 
     def is_over(size: float) -> bool:
-        return measure(size, count).value > chance
+        return measure(size, count)[0] > chance
 
     at = next((k for k, p in enumerate(rough, 1) if p > chance), len(grid) - 1)
     while at < len(grid) and not is_over(grid[at]):
@@ -1121,12 +1033,12 @@ def search_leverage(
     for _ in range(STEPS if at < len(grid) else 0):
         middle = math.sqrt(best * high) if best > 0.0 else 0.5 * high
         best, high = (best, middle) if is_over(middle) else (middle, high)
-    found = measure(best, count)
+    value, low, above = measure(best, count)
     row = {
         "leverage": best,
-        "p_liquidation": found.value,
-        "p_liquidation_low": found.low,
-        "p_liquidation_high": found.high,
+        "p_liquidation": value,
+        "p_liquidation_low": low,
+        "p_liquidation_high": above,
         "is_monotone": bool(np.all(np.diff(rough) >= 0.0)),
         "is_limited": best == sizes[-1],
     }

@@ -12,7 +12,7 @@ import backtest as bt
 from backtest import features, strategies
 from backtest import paths as models
 from backtest.features import touch_probability
-from backtest.risk.liquidations import make_runner
+from backtest.risk.liquidations import PathsRunner
 from backtest.risk.path_models import PathModel, find_long_run, find_row_scale, fit_student_garch
 from backtest.risk.paths import MARKS, PRICES, factor_correlation
 from tests.kit import bars_market, check_refused, every_nth
@@ -453,7 +453,7 @@ class HalfOnPathsThatRise(strategies.VolTarget):
 @pytest.mark.filterwarnings("ignore:.*looks ahead")
 def test_columns_of_a_policy_of_the_user_are_made_for_each_path(monkeypatch):
     paths = bt.simulate_paths(bt.Market.sample(bars=700), horizon="1d", paths=3, seed=3)
-    runner = make_runner(
+    runner = PathsRunner(
         paths, strategies.VolTarget(), venue=free_venue(), account=free_account(), compile=False
     )
     (own,) = runner.prepared.setup.observed
