@@ -106,11 +106,10 @@ class PathsRunner:
         refuse_options(self.policy, self.overlay, self.account)
         assign_policies(self.policy, markets, self.overlay)
         read_venues(self.venue, markets)
-        if len(names) == 1:  # given by name, or for all
-            self.policy, self.venue = (
-                own[names[0]] if isinstance(own, Mapping) and [*own] == [*names] else own
-                for own in (self.policy, self.venue)
-            )
+        for field in ("policy", "venue"):  # that of the only instrument may be given by its name
+            given = getattr(self, field)
+            if isinstance(given, Mapping) and len(names) == 1 and [*given] == [*names]:
+                setattr(self, field, given[names[0]])
         self.signal = read_constant_signal(self.signal, self.paths)
         check_run(markets, read_venues(self.venue, markets), self.terms)
         if self.terms.collateral:
@@ -154,8 +153,7 @@ class PathsRunner:
     def run_path(self, i: int) -> Result:
         paths = self.paths
         number = i % paths.count
-        path = paths.markets_of(paths.draw_all(number, number + 1), 0, number)
-        joined = paths.join_history(path, WARMUP)
+        joined = paths.markets_of(paths.draw_all(number, number + 1), 0, number, WARMUP)
         start = np.datetime64(int(joined.time[joined.n_bars - paths.width]), "ns")
         given: dict[str, Any] = {"policy": self.policy, "venue": self.venues, "signal": self.signal}
         if isinstance(paths.history, Market):
@@ -207,8 +205,8 @@ class PathsRunner:
     @functools.cached_property
     def prepared(self) -> Prepared:
         paths = self.paths
-        path = paths.markets_of(paths.draw_all(0, 1), 0, 0)
-        seen = self.join(path)
+        bars = paths.draw_all(0, 1)
+        seen = self.join(bars, 0, 0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             setup = set_up(
@@ -228,13 +226,13 @@ class PathsRunner:
         is_own = self.overlay is not None or seen.decide > 0
         is_own |= any(getattr(setup.inputs.feed, name).shape[0] > 1 for name in DEPENDENT)
         if not is_own:
-            begun = self.begin_on(path, setup, first)
+            begun = self.begin_on(paths.markets_of(bars, 0, 0), setup, first)
             if self.has_all_stamps(begun):
                 return Prepared(begun, seen, first, is_own=False)
         return Prepared(self.set_up_on(seen, setup), seen, seen.n_bars - paths.width + first, True)
 
-    def join(self, path: Markets) -> Markets:
-        joined: Markets = self.paths.join_history(path, WARMUP)
+    def join(self, bars: Mapping[str, PathBars], k: int, number: int) -> Markets:
+        joined = self.paths.markets_of(bars, k, number, WARMUP)
         return joined if self.resume is None else join_resumed(self.resume, joined)[0]
 
     def begin_on(self, path: Markets, setup: Setup, first: int) -> Setup:
@@ -282,8 +280,8 @@ class PathsRunner:
     def lay(self, bars: Mapping[str, PathBars], n: int, first: int) -> Laid:
         paths, prepared = self.paths, self.prepared
         if prepared.is_own:
-            markets = [paths.markets_of(bars, k, first + k) for k in range(n)]
-            return lay_each([self.set_up_on(self.join(each), prepared.setup) for each in markets])
+            markets = [self.join(bars, k, first + k) for k in range(n)]
+            return lay_each([self.set_up_on(each, prepared.setup) for each in markets])
         columns = [
             self.observe(own, name, bars[name])
             for name, own in zip(paths.names, prepared.setup.observed, strict=True)
@@ -711,8 +709,14 @@ def liquidation_risk(
     events = reduce_lives(lives, bars)
     no_fill = explain_idle(runner, events)
     rows = [describe_horizon(runner, events, k, n, sure) for k, n in enumerate(bars)]
-    settings = describe_settings(runner, sure) | ({"no_fill": no_fill} if no_fill else {})
-    drawn, later = runner.paths, runner.paths.time[1:]
+    drawn, later, resume = runner.paths, runner.paths.time[1:], runner.resume
+    settings = describe_terms(runner.policy, runner.venue, runner.terms, overlay) | {
+        "resumed": None if resume is None else resume.manifest["id"],
+        "signal": runner.signal,
+        "confidence": sure,
+        "paths": drawn.describe(),
+    }
+    settings |= {"no_fill": no_fill} if no_fill else {}
     return LiquidationRisk(
         table=pd.DataFrame(rows, index=pd.Index(names, name="horizon")),
         fan=pd.DataFrame(np.quantile(events.shown, [*FAN.values()], axis=0).T, later, [*FAN]),
@@ -737,30 +741,19 @@ def explain_idle(runner: PathsRunner, events: PathEvents) -> str:
     return reason
 
 
-def describe_settings(runner: PathsRunner, confidence: float) -> dict[str, Any]:
-    resume, overlay = runner.resume, runner.overlay
-    return {
-        "policy": name_policies(runner.policy),
-        "venue": describe_each(runner.venue, lambda each: each.to_dict()),
-        "account": runner.terms.to_dict(),
-        "overlay": None if overlay is None else repr(overlay),
-        "resumed": None if resume is None else resume.manifest["id"],
-        "signal": runner.signal,
-        "confidence": confidence,
-        "paths": runner.paths.describe(),
-    }
-
-
-def name_policies(policy: AnyPolicy) -> str:
+def describe_terms(
+    policy: object, venue: Any, account: Account, overlay: Policy | None = None
+) -> dict[str, Any]:
+    text = repr(policy)
     if isinstance(policy, Mapping):
-        return ", ".join(f"{name}: {each!r}" for name, each in policy.items())
-    return repr(policy)
-
-
-def describe_each(given: Any, describe: Callable[[Any], Any]) -> Any:
-    if isinstance(given, Mapping):
-        return {name: describe(each) for name, each in given.items()}
-    return describe(given)
+        text = ", ".join(f"{name}: {each!r}" for name, each in policy.items())
+    by_name = isinstance(venue, Mapping)
+    return {
+        "policy": text,
+        "venue": {k: x.to_dict() for k, x in venue.items()} if by_name else venue.to_dict(),
+        "account": account.to_dict(),
+        "overlay": None if overlay is None else repr(overlay),
+    }
 
 
 # ------------------------------------------------------------------------------- largest leverage
@@ -963,16 +956,17 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
     table = pd.DataFrame(rows.values(), index=pd.Index(rows, name="model"))
     table.loc["worst"] = table.iloc[int(np.argmin(table["leverage"].to_numpy()))]
     label = "leverage" if policy is None else "factor"
-    settings = {
-        "policy": name_policies(policy) if policy is not None else "one position, held",
-        "venue": describe_each(venue, lambda each: each.to_dict()),
-        "overlay": None if overlay is None else repr(overlay),
-        "account": account.to_dict(),
-        "probability": chance,
-        "horizon": horizon,
-        "signal": signal,
-        "paths": {name: each.describe() for name, each in zip(rows, drawn, strict=True)},
-    }
+    held = {} if policy is not None else {"policy": "one position, held"}
+    settings = (
+        describe_terms(policy, venue, account, overlay)
+        | held
+        | {
+            "probability": chance,
+            "horizon": horizon,
+            "signal": signal,
+            "paths": {name: each.describe() for name, each in zip(rows, drawn, strict=True)},
+        }
+    )
     grid = pd.DataFrame(columns, index=pd.Index(sizes, name=label))
     return MaxLeverage(table, grid, settings, market)
 

@@ -712,18 +712,20 @@ class FundingProcess:
         paid = rates[lags:]
         return np.where(np.abs(paid - self.usual) < self.clamp, self.usual, paid)
 
-    def describe(self) -> dict[str, Any]:
-        """Return the fit as plain data: rates are fractions per settlement."""
-        is_drawn = self.residuals.size > 0
-        rates, left = self.rates, 1.0 - sum(self.weights)
-        return {
-            "process": self.kind,
-            "every": None if self.grid is None else base.format_duration(self.grid.every),
-            "settlements": len(rates),
-            "last_rate": float(rates[-1]) if len(rates) else None,
-            "long_run_rate": self.constant / left if is_drawn or self.constant else None,
-            "residual": float(np.std(self.residuals)) if is_drawn else None,
-        }
+    def __str__(self) -> str:
+        if self.grid is None:
+            return "none"
+        last = self.rates[-1] if len(self.rates) else 0.0
+        spread = np.std(self.residuals) if len(self.residuals) else 0.0
+        shown = (last, self.constant / (1.0 - sum(self.weights)), spread)
+        last, mean, residual = (base.format_bps(float(f"{each:.3g}")) for each in shown)
+        if self.kind == "constant":
+            return f"constant at {mean}"
+        return (
+            f"{self.kind} of {len(self.rates):,} settlements every "
+            f"{base.format_duration(self.grid.every)}; starts at {last}, long-run mean {mean}, "
+            f"residuals {residual}"
+        )
 
 
 def read_funding(funding: object) -> FundingChoice:
@@ -813,24 +815,5 @@ def regress(
     return constant, tuple(map(float, weights)), target - constant - means @ weights
 
 
-def summarize_funding(fits: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    several = len(fits) > 1
-    return [
-        f"funding{f' of {name}' if several else ''}: {summarize_fit(fit)}"
-        for name, fit in fits.items()
-    ]
-
-
-def summarize_fit(fit: Mapping[str, Any]) -> str:
-    if fit["process"] == "none":
-        return "none"
-    last, mean, residual = (  # to three significant digits
-        base.format_bps(float(f"{fit[name] or 0.0:.3g}"))
-        for name in ("last_rate", "long_run_rate", "residual")
-    )
-    if fit["process"] == "constant":
-        return f"constant at {mean}"
-    return (
-        f"{fit['process']} of {fit['settlements']:,} settlements every {fit['every']}; starts at "
-        f"{last}, long-run mean {mean}, residuals {residual}"
-    )
+def summarize_funding(fits: Mapping[str, str]) -> list[str]:
+    return [f"funding{f' of {name}' * (len(fits) > 1)}: {fit}" for name, fit in fits.items()]

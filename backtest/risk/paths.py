@@ -380,25 +380,15 @@ class InstrumentPaths:
 
     # --------------------------------------------------------------------------- markets
 
-    @functools.cached_property
-    def begun(self) -> Market:
-        """The first bar of paths."""
-        return self.history.slice(self.history.n_bars - 1, self.history.n_bars)
-
-    def market_of(self, bars: PathBars, k: int, source: str) -> Market:
-        """Return path k of some bars, with the settlements of its first bar."""
+    def market_of(self, bars: PathBars, k: int, source: str, behind: int) -> Market:
+        """Return path k of some bars, behind so many bars of history and the last one."""
+        n = self.history.n_bars
         ahead = dict(zip(PRICES, bars.prices[:, k, 1:], strict=True))
         ahead |= dict(zip(MARKS, bars.marks[:, k, 1:], strict=True))
         ahead |= {"volume": bars.volume[k, 1:], "time": self.calendar.time[1:]}
         ahead |= {"funding_time": self.calendar.stamps, "funding_rate": bars.rates[k]}
-        return append_bars(self.begun, ahead, source, columns={}, filled={})
-
-    def join_history(self, path: Market, bars: int) -> Market:
-        n, settled = self.history.n_bars, len(self.begun.funding_time)
-        before = self.history.slice(max(n - 1 - bars, 0), n)
-        ahead = {name: getattr(path, name)[1:] for name in (*PRICES, *MARKS, "volume", "time")}
-        ahead |= {name: getattr(path, name)[settled:] for name in ("funding_time", "funding_rate")}
-        source = f"{self.history.source} then {path.source}"
+        before = self.history.slice(max(n - 1 - behind, 0), n)
+        source = f"{self.history.source} then {source}" if behind else source
         return append_bars(before, ahead, source, columns={}, filled={})
 
     def put_at_end(self, joined: Market, bars: PathBars) -> Iterator[Market]:
@@ -571,9 +561,7 @@ class Paths:
     def __getitem__(self, i: int) -> Any:
         if not -self.count <= i < self.count:
             raise IndexError(f"there are {self.count} paths, got {i}")
-        number = i % self.count
-        path = self.markets_of(self.draw_all(number, number + 1), 0, number)
-        return as_given(path, self.history)
+        return self.join_history(i % self.count, 0)
 
     def describe(self) -> dict[str, Any]:
         """Return what draws the paths, as plain data for a manifest."""
@@ -591,7 +579,7 @@ class Paths:
                 name: each.to_dict() if isinstance(each, FundingTerms) else each
                 for name, each in ((name, own.funding) for name, own in self.members.items())
             },
-            "funding_fit": {name: own.process.describe() for name, own in self.members.items()},
+            "funding_fit": {name: str(own.process) for name, own in self.members.items()},
             "correlation": [list(row) for row in self.correlation] if is_joined else None,
             "start": base.format_time(int(self.calendar.time[0]) + self.markets.interval),
             "history": self.markets.content_hash,
@@ -636,20 +624,23 @@ class Paths:
         bars = self.draw(first, self.count if stop is None else stop, name)
         return np.asarray(bars.prices[3])
 
-    def markets_of(self, bars: Mapping[str, PathBars], k: int, number: int) -> Markets:
-        """Return path k of some bars by instrument; ``number`` names it."""
+    def markets_of(
+        self, bars: Mapping[str, PathBars], k: int, number: int, behind: int = 0
+    ) -> Markets:
+        """Return path k of some bars, which is path ``number``, and up to ``behind`` before it."""
         source = f"{self!r}[{number}]"
-        found = {name: each.market_of(bars[name], k, source) for name, each in self.members.items()}
+        found = {
+            name: each.market_of(bars[name], k, source, behind)
+            for name, each in self.members.items()
+        }
         return Markets(found, currency=self.markets.currency or None)
 
-    def join_history(self, path: Any, bars: int) -> Any:
-        """Return a path with up to ``bars`` bars of history in front of its first one.
+    def join_history(self, i: int, bars: int) -> Any:
+        """Return path i with up to ``bars`` bars of history in front of its first one.
 
-        Policies with columns need them to begin warm. The path may be a Market or Markets.
+        Policies with columns need them to begin warm.
         """
-        pairs = zip(self.members.items(), as_markets(path).values(), strict=True)
-        joined = {name: each.join_history(market, bars) for (name, each), market in pairs}
-        return as_given(Markets(joined, currency=self.markets.currency or None), path)
+        return as_given(self.markets_of(self.draw_all(i, i + 1), 0, i, bars), self.history)
 
 
 def factor_correlation(correlation: base.FloatArray) -> base.FloatArray:

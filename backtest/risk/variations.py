@@ -41,8 +41,7 @@ from backtest.engine import (
 )
 from backtest.market import Market, Markets, as_markets, weights_to_frame
 from backtest.measures import find_cost_rates
-from backtest.policy import Policy
-from backtest.risk.liquidations import AnyPolicy, AnyVenue, describe_each, name_policies
+from backtest.risk.liquidations import AnyPolicy, AnyVenue, describe_terms
 from backtest.risk.paths import MARKS, PRICES
 from backtest.risk.stress import MULTIPLIERS, list_worsenings, scale
 from backtest.venue import Venue
@@ -168,17 +167,14 @@ class Sensitivity(SettingsResult):
         ]  # fmt: skip
 
 
-@checked_only("progress", "market", "overlay", "venue")
+@checked_only("progress", "market", "venue")
 def sensitivity(
     market: Market | Markets,
     policy: AnyPolicy,
     *,
     venue: AnyVenue,
     account: Account,
-    signal: Any = None,
-    overlay: Policy | None = None,
     factors: Sequence[str] | None = None,
-    compile: bool = True,  # noqa: A002 - the word of bt.run
     progress: Progress | None = None,
     **settings: Any,
 ) -> Sensitivity:
@@ -186,7 +182,7 @@ def sensitivity(
 
     Parameters
     ----------
-    market, policy, venue, account, signal, overlay, compile
+    market, policy, venue, account
         As in :func:`backtest.run`; several instruments are changed together.
     factors : sequence of str, optional
         Some of ``"rates"`` (shifted by 100 bp; only where interest is charged), ``"funding"``
@@ -196,17 +192,18 @@ def sensitivity(
     progress : callable, optional
         Called with factors done and factors in all.
     **settings
-        ``sampling``, ``calendar`` and ``start`` of :func:`backtest.run`.
+        ``signal``, ``overlay``, ``sampling``, ``calendar``, ``start`` and ``compile`` of
+        :func:`backtest.run`.
     """
     markets = as_markets(market)
     venues = read_venues(venue, markets)
     chosen = choose_factors(factors, markets, venues)
-    signal = resolve_signal(read_named(signal, market), markets)
-    more: dict[str, Any] = {"signal": signal, "overlay": overlay, "compile": compile, **settings}
+    signal = read_named(settings.get("signal"), market)
+    settings["signal"] = resolve_signal(signal, markets)  # of the market as it is
 
     def grow(changed: Markets, theirs: Mapping[str, Venue]) -> float:
         with warn_once(is_first=changed is markets and theirs is venues):
-            result = run(changed, policy, venue=theirs, account=account, **more)
+            result = run(changed, policy, venue=theirs, account=account, **settings)
         return float(result.metrics["cagr"])
 
     first, rows = grow(markets, venues), []
@@ -216,10 +213,7 @@ def sensitivity(
             rows.append((name, step, growth, growth - first))
         if progress is not None:
             progress(done, len(chosen))
-    described = {
-        "policy": name_policies(policy), "account": account.to_dict(), "factors": list(chosen),
-        "venue": describe_each(venue, lambda each: each.to_dict()),
-    }  # fmt: skip
+    described = describe_terms(policy, venue, account) | {"factors": list(chosen)}
     table = pd.DataFrame(rows, columns=["factor", "step", "growth", "change_of_growth"])
     return Sensitivity(table.set_index(["factor", "step"]), first, described, market)
 
@@ -388,11 +382,7 @@ def capacity(
             progress(k + 1, len(grid))
     growth, sharpe = (find_half(name, grid, measure) for name in HALVED)
     table = pd.DataFrame(map(measure, grid), index=pd.Index(grid, name="capital"))
-    described = {
-        "policy": name_policies(policy), "account": account.to_dict(),
-        "venue": describe_each(venue, lambda each: each.to_dict()),
-    }  # fmt: skip
-    return Capacity(table, growth, sharpe, described, market)
+    return Capacity(table, growth, sharpe, describe_terms(policy, venue, account), market)
 
 
 def read_capitals(capitals: Sequence[float] | None, account: Account) -> list[float]:

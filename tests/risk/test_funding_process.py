@@ -134,9 +134,7 @@ def test_several_instruments_have_processes_of_their_own(market):
         deviations = [np.std(each.process.residuals) for each in paths.members.values()]
         assert deviations[1] == pytest.approx(4 * deviations[0], rel=0.1)
     mixed = bt.simulate_paths(both, GBM, **given, funding={"A": 2e-4, "B": None})
-    assert [row["process"] for row in mixed.describe()["funding_fit"].values()] == [
-        "constant", "none",
-    ]  # fmt: skip
+    assert [*mixed.describe()["funding_fit"].values()] == ["constant at 2 bp", "none"]
 
 
 def test_the_weights_of_funding_leave_no_shock_that_grows():

@@ -387,7 +387,7 @@ def test_paths_begin_where_all_instruments_have_bars():
         bt.Markets({"A": market, "B": late}), models.Stationary(block=5.0), **DAYS
     )
     assert paths.history.n_bars == 200
-    joined = paths.join_history(paths[0], 50)
+    joined = paths.join_history(0, 50)
     assert joined.n_bars == 50 + paths.width
     assert joined["B"].time[50] == market.time[-1]
     assert pd.Timestamp(paths.start) == market.times[-1]
@@ -431,9 +431,9 @@ def test_a_path_is_joined_with_its_history_as_a_run_sees_it(has_mark):
     if not has_mark:
         market = bt.Market.from_frames(market.bars(), funding=market.funding())
     paths = bt.simulate_paths(market, horizon="1d", paths=3, seed=3)
-    pattern, bars = paths.join_history(paths[0], 500), paths.draw(0, 3)
+    pattern, bars = paths.join_history(0, 500), paths.draw(0, 3)
     for k, found in enumerate(paths.leader.put_at_end(pattern, bars)):
-        wanted = paths.join_history(paths[k], 500)
+        wanted = paths.join_history(k, 500)
         for name in FIELDS:
             np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
         assert found.content_hash == wanted.content_hash
@@ -460,7 +460,7 @@ def test_columns_of_a_policy_of_the_user_are_made_for_each_path(monkeypatch):
     own = own._replace(policy=HalfOnPathsThatRise())
     found = runner.observe(own, paths.names[0], paths.draw(0, 3))["sigma"].reshape(3, -1)
     for k in range(3):
-        column = own.policy.observe(paths.join_history(paths[k], 2000))["sigma"]
+        column = own.policy.observe(paths.join_history(k, 2000))["sigma"]
         np.testing.assert_array_equal(found[k], column[-paths.width :])
 
 
