@@ -43,7 +43,6 @@ MODULES = {
     "data": "data",
     "venues": "venues",
     "liq": "liq",
-    "options": "options",
     "decide": "runs",
     "report": "results",
     "results": "results",
@@ -51,14 +50,13 @@ MODULES = {
     "capacity": "risks",
     "sensitivity": "risks",
     "cascade": "risks",
-    "paths": "risks",
     "replay": "runs",
     "policies": "policies",
     "compile": "policies",
     "help": "app",
 }
 """The module of each command, in the order of the first screen."""
-RARE = ("capacity", "sensitivity", "cascade", "paths", "replay", "policies", "compile", "help")
+RARE = ("capacity", "sensitivity", "cascade", "replay", "policies", "compile", "help")
 
 
 class CommandGroup(typer.core.TyperGroup):
