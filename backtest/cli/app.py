@@ -101,7 +101,7 @@ def show_keys(
     ] = None,
 ) -> None:
     """List the tables of an experiment, or every key of one: what --set TABLE.KEY=VALUE takes."""
-    from backtest.cli.keys import MODELS, TABLES, describe_keys  # noqa: PLC0415 - loads the package
+    from backtest.cli.experiment import MODELS, TABLES, describe_keys  # noqa: PLC0415 - loads the package
 
     known = (*TABLES, *MODELS)
     if table is None:

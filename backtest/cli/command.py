@@ -11,8 +11,7 @@ from typing import Annotated, Any, NamedTuple, get_origin
 import typer
 
 from backtest.base import BacktestError, from_plain
-from backtest.cli.experiment import Entry, draft_experiment, read_flags
-from backtest.cli.keys import Key, find_key
+from backtest.cli.experiment import Entry, Key, draft_experiment, find_key, read_flags
 from backtest.cli.printing import print_json
 
 OUTPUT = "Output"

@@ -18,6 +18,7 @@ from backtest.cli.command import (
     flag,
     format_help,
 )
+from backtest.cli.experiment import split_pair
 from backtest.cli.printing import (
     Meter,
     draw,
@@ -28,7 +29,6 @@ from backtest.cli.printing import (
     render,
     show_progress,
 )
-from backtest.cli.typed_values import split_pair
 from backtest.market import Market, Quality, Repair, quality
 from backtest.market.rules import KINDS
 

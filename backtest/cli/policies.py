@@ -13,10 +13,9 @@ import typer
 
 import backtest
 from backtest.base import ParameterError, compiling_first, pick_value
-from backtest.cli.build import build_experiment, load_data
+from backtest.cli.build import build_experiment, built_in_policies, load_data, load_policies
 from backtest.cli.command import AsJson, Command
 from backtest.cli.experiment import draft_experiment
-from backtest.cli.find_policy import built_in_policies, load_policies
 from backtest.cli.printing import print_json, print_paragraph, print_title, render, show_progress
 from backtest.engine import Finding, check_policy, resolve_signal
 from backtest.market import Market, Markets, as_markets, label_names

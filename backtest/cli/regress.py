@@ -20,14 +20,13 @@ from backtest.cli.command import (
     flag,
     format_help,
 )
-from backtest.cli.experiment import draft_experiment
+from backtest.cli.experiment import draft_experiment, split_pair
 from backtest.cli.printing import (
     clean,
     print_json,
 )
 from backtest.cli.runs import run_with_progress
 from backtest.cli.searches import run_validation
-from backtest.cli.typed_values import split_pair
 from backtest.engine import Result
 from backtest.measures.measure_table import METRICS
 from backtest.regress import Baseline, RegressVerdict

@@ -13,10 +13,9 @@ import backtest
 from backtest.base import ParameterError, count_cores, did_you_mean
 from backtest.cli.build import Experiment, build_experiment
 from backtest.cli.command import Command, Output, option
-from backtest.cli.experiment import Draft
+from backtest.cli.experiment import Draft, parse_entries, read_list, read_numbers
 from backtest.cli.printing import show_progress
 from backtest.cli.runs import run_with_progress
-from backtest.cli.typed_values import parse_entries, read_list, read_numbers
 from backtest.crowd import Linear, SquareRoot
 from backtest.market import Market, Markets, unwrap_market
 from backtest.risk import Paths, Scenario

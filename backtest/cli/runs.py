@@ -26,10 +26,19 @@ from backtest.cli.build import (
     name_policies,
 )
 from backtest.cli.command import AsJson, Command, Output
-from backtest.cli.experiment import Draft, Entry, overlay, read_entry, read_flags
-from backtest.cli.keys import MODELS, RULE_TABLES, TABLES, Key
+from backtest.cli.experiment import (
+    MODELS,
+    RULE_TABLES,
+    TABLES,
+    Draft,
+    Entry,
+    Key,
+    overlay,
+    read_entry,
+    read_flags,
+    split_pair,
+)
 from backtest.cli.printing import print_json, show_progress
-from backtest.cli.typed_values import split_pair
 from backtest.market import as_markets
 from backtest.policy import format_title
 

@@ -20,7 +20,14 @@ from backtest.cli.command import (
     add_command,
     take_experiment,
 )
-from backtest.cli.experiment import Draft, flatten
+from backtest.cli.experiment import (
+    Draft,
+    flatten,
+    format_typed,
+    parse_entries,
+    read_bounds,
+    read_values,
+)
 from backtest.cli.printing import (
     FAILED,
     INTERRUPTED,
@@ -31,7 +38,6 @@ from backtest.cli.printing import (
     render,
     show_progress,
 )
-from backtest.cli.typed_values import format_typed, parse_entries, read_bounds, read_values
 from backtest.measures import (
     read_constraints,
     read_objective,

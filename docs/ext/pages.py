@@ -13,7 +13,7 @@ NOTEBOOK = Path(__file__).parents[2] / "examples" / "notebook.ipynb"
 
 
 def list_keys() -> dict[str, str]:
-    from backtest.cli.keys import TABLES, describe_keys
+    from backtest.cli.experiment import TABLES, describe_keys
 
     parts = []
     for table in TABLES:

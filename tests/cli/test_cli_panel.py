@@ -10,8 +10,7 @@ import pytest
 
 import backtest as bt
 from backtest.cli.build import Experiment, build_experiment
-from backtest.cli.experiment import draft_experiment, read_flags
-from backtest.cli.keys import MODEL_KEYS, read_keys
+from backtest.cli.experiment import MODEL_KEYS, draft_experiment, read_flags, read_keys
 from backtest.strategies import Constant, VolTarget
 from tests.kit import ask, call, check_refused
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 import backtest as bt
-from backtest.cli import main, searches, typed_values
+from backtest.cli import experiment, main, searches
 from backtest.strategies import Constant, Cppi, VolTarget
 from tests.kit import ask, call
 
@@ -219,7 +219,7 @@ def without_places(out):
 
 @pytest.mark.parametrize("value", [0.1 + 0.2, 1e-17, 3, True, None, "isolated", float("inf")])
 def test_a_value_is_written_as_it_is_read_again(value):
-    assert typed_values.parse_typed(typed_values.format_typed(value)) == value
+    assert experiment.parse_typed(experiment.format_typed(value)) == value
 
 
 # ------------------------------------------------------------------------------------- compare

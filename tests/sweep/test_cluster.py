@@ -11,7 +11,7 @@ import pytest
 
 import backtest as bt
 from backtest.base.errors import BacktestError
-from backtest.cli.find_policy import load_policy
+from backtest.cli.build import load_policy
 from backtest.strategies import Cppi, VolTarget
 from backtest.sweep import cluster as clustering
 from backtest.sweep.cluster import on_cluster
