@@ -42,7 +42,7 @@ MODULES = {
     "check": "policies",
     "data": "data",
     "venues": "venues",
-    "liq": "liq",
+    "liq": "venues",
     "decide": "runs",
     "report": "results",
     "results": "results",
