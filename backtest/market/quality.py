@@ -101,7 +101,7 @@ def build_quality(
 
 
 def count_hits(rule: Rule, subject: Subject) -> Finding:
-    hits = [*rule.find(subject)]
+    hits = rule.find(subject)
     finding = Finding(subject.role, rule.name, rule.level)
     if not hits:
         return finding

@@ -147,59 +147,56 @@ class Rule(NamedTuple):
     name: str
     roles: tuple[str, ...]
     level: str
-    find: Callable[[Subject], Iterator[Hit]]
+    find: Callable[[Subject], list[Hit]]
     cure: str = ""
     repair: str = ""
 
     def defects(self, subject: Subject, span: str) -> Iterator[str]:
         for hit in self.find(subject):
-            place = hit.place or f"{subject.table.name}, {locate_rows(hit.time)} UTC"
+            last = f", last at {format_time(int(hit.time[-1]))}" if len(hit.time) > 1 else ""
+            rows = f"first at {format_time(int(hit.time[0]))}{last} UTC"
             cure = (hit.cure or self.cure).format(span=span)
-            yield f"{hit.text} ({place})" + (f"; {cure}" if cure else "")
+            yield f"{hit.text} ({hit.place or f'{subject.table.name}, {rows}'})" + (
+                f"; {cure}" if cure else ""
+            )
 
 
-def locate_rows(time: IntArray) -> str:
-    last = f", last at {format_time(int(time[-1]))}" if len(time) > 1 else ""
-    return f"first at {format_time(int(time[0]))}{last}"
+def find_rows(
+    time: IntArray,
+    is_bad: BoolArray,
+    text: str = "",
+    got: Callable[[int], object] = str,
+    places: tuple[str, ...] = (),
+) -> list[Hit]:
+    """Return the bad rows, if any; ``text`` may hold ``{n}``, ``{of}`` and ``{got}``, the first."""
+    rows = np.flatnonzero(is_bad)
+    if not rows.size:
+        return []
+    found = text.format(n=rows.size, of=is_bad.size, got=got(int(rows[0])))
+    return [Hit(time[rows], found, places=places)]
 
 
 # ------------------------------------------------------------------------------------ any table
 
 
-def find_disorder(subject: Subject) -> Iterator[Hit]:
-    time = subject.table.time
-    back = np.flatnonzero(np.diff(time) < 0) + 1
-    if back.size:
-        text = f"{NOUNS[subject.role]} must be in order of time, {back.size} of {time.size} came"
-        yield Hit(time[back], f"{text} before the one above")
+def find_disorder(subject: Subject) -> list[Hit]:
+    time, noun = subject.table.time, NOUNS[subject.role]
+    text = f"{noun} must be in order of time, {{n}} of {{of}} came before the one above"
+    return find_rows(time, np.diff(time, prepend=time[:1]) < 0, text)
 
 
-def find_repeats(subject: Subject) -> Iterator[Hit]:
+def find_repeats(subject: Subject) -> list[Hit]:
     table = subject.table
     if is_increasing(table.time):
-        return
+        return []
     order = np.argsort(table.time, kind="stable")
-    again = np.flatnonzero(np.diff(table.time[order]) == 0) + 1
-    if not again.size:
-        return
-    cells = np.array([*table.columns.values()])
-    one, other = cells[:, order[again]], cells[:, order[again - 1]]
+    time, cells = table.time[order], np.array([*table.columns.values()])[:, order]
+    is_again = np.diff(time, prepend=time[0] - 1) == 0
+    one, other = cells[:, is_again], cells[:, np.flatnonzero(is_again) - 1]
     differs = ~((one == other) | (np.isnan(one) & np.isnan(other))).all(axis=0)
-    text = f"{NOUNS[subject.role]} must have each time once, {again.size} of {table.time.size}"
-    yield Hit(
-        table.time[order[again]],
-        f"{text} are duplicates",
-        places=(f"{differs.sum()} of {again.size} with other values",),
-    )
-
-
-def find_values(
-    table: TimedTable, values: FloatArray, is_bad: BoolArray, rule: str, noun: str = "bars"
-) -> Iterator[Hit]:
-    rows = np.flatnonzero(is_bad)
-    if rows.size:
-        text = f"{rule}, got {values[rows[0]]} in {rows.size} of {values.size} {noun}"
-        yield Hit(table.time[rows], text)
+    text = f"{NOUNS[subject.role]} must have each time once, {{n}} of {{of}} are duplicates"
+    places = (f"{differs.sum()} of {differs.size} with other values",)
+    return find_rows(time, is_again, text, places=places)
 
 
 # -------------------------------------------------------------------------------- bars and marks
@@ -214,35 +211,31 @@ def is_off_grid(time: IntArray, interval: int, *, sessions: bool) -> BoolArray:
     return np.asarray(time % interval != phases[counts.argmax()])
 
 
-def find_off_grid(subject: Subject) -> Iterator[Hit]:
-    time, interval = subject.time, subject.interval
-    if not interval:
-        return
-    is_odd = is_off_grid(time, interval, sessions=subject.sessions)
-    if is_odd.any():
-        least = "at least " * subject.sessions
-        text = f"bars must open {least}{format_duration(interval)} apart, {is_odd.sum()} of"
-        yield Hit(time[is_odd], f"{text} {time.size} open at other times")
+def find_off_grid(subject: Subject) -> list[Hit]:
+    if not subject.interval:
+        return []
+    is_odd = is_off_grid(subject.time, subject.interval, sessions=subject.sessions)
+    least = "at least " * subject.sessions + format_duration(subject.interval)
+    text = f"bars must open {least} apart, {{n}} of {{of}} open at other times"
+    return find_rows(subject.time, is_odd, text)
 
 
-def find_bar_gaps(subject: Subject) -> Iterator[Hit]:
+def find_bar_gaps(subject: Subject) -> list[Hit]:
     time, interval = subject.time, subject.interval
     if not interval or subject.sessions:
-        return
+        return []
     time = time[~is_off_grid(time, interval, sessions=False)]
     holes = np.flatnonzero(np.diff(time) > interval)
     if not holes.size:
-        return
-    missing = np.diff(time)[holes] // interval - 1
-    starts, ends = time[holes] + interval, time[holes + 1]
+        return []
     whole = max(np.split(time, holes + 1), key=len)
     span = name_span(int(whole[0]), int(whole[-1]) + interval)
-    yield hit_of_gaps(
+    return hits_of_gaps(
         subject.table,
         f"bars must follow each other every {format_duration(interval)}",
-        starts,
-        ends,
-        missing,
+        time[holes] + interval,
+        time[holes + 1],
+        np.diff(time)[holes] // interval - 1,
         f"download them, or take the longest whole stretch, {span}, or give sessions=True if the "
         "market was closed then",
     )
@@ -252,68 +245,60 @@ def name_span(start: int, end: int) -> str:
     return f"between={(format_time(start), format_time(end))}"
 
 
-def hit_of_gaps(
+def hits_of_gaps(
     table: TimedTable, text: str, starts: IntArray, ends: IntArray, missing: IntArray, cure: str
-) -> Hit:
+) -> list[Hit]:
     spans = [f"{format_time(start)} to {format_time(end)}"
              for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]  # fmt: skip
     more = f", last from {spans[-1]}" if len(spans) > 1 else ""
-    return Hit(
-        starts,
-        f"{text}, {missing.sum()} missing in {base.count_nouns(len(spans), 'gap')}",
-        missing,
-        f"{table.name}, first gap from {spans[0]}{more} UTC",
-        cure,
-        tuple(f"{span}: {n:,}" for span, n in zip(spans[:LISTED], missing, strict=False)),
-    )
+    text = f"{text}, {missing.sum()} missing in {base.count_nouns(len(spans), 'gap')}"
+    place = f"{table.name}, first gap from {spans[0]}{more} UTC"
+    places = (f"{span}: {n:,}" for span, n in zip(spans[:LISTED], missing, strict=False))
+    return [Hit(starts, text, missing, place, cure, tuple(places))]
 
 
-def find_bad_prices(subject: Subject) -> Iterator[Hit]:
+def find_bad_prices(subject: Subject) -> list[Hit]:
     table, noun = subject.table, "mark " * (subject.role == "mark")
-    for name in PRICES:
-        if name in table.columns:
-            values = table.columns[name]
-            rule = f"{noun}{name} must be positive and finite"
-            yield from find_values(table, values, ~is_price(values), rule)
+    found = []
+    for name in (name for name in PRICES if name in table.columns):
+        values = table.columns[name]
+        text = f"{noun}{name} must be positive and finite, got {{got}} in {{n}} of {{of}} bars"
+        found += find_rows(table.time, ~is_price(values), text, values.__getitem__)
+    return found
 
 
-def find_bad_ranges(subject: Subject) -> Iterator[Hit]:
+def find_bad_ranges(subject: Subject) -> list[Hit]:
     table, noun = subject.table, "mark " * (subject.role == "mark")
     if not table.has_prices:
-        return
-    prices = [table.columns[name] for name in PRICES]
+        return []
+    opens, highs, lows, closes = prices = [table.columns[name] for name in PRICES]
     is_sound = np.logical_and.reduce([is_price(values) for values in prices])
-    opens, highs, lows, closes = prices
     top, bottom = np.maximum(opens, closes), np.minimum(opens, closes)
-    for name, least, values, bound, is_out, side in (
-        ("high", "least", highs, top, highs < top, "under"),
-        ("low", "most", lows, bottom, lows > bottom, "over"),
-    ):
-        rows = np.flatnonzero(is_sound & is_out)
-        if rows.size:
-            text = f"{noun}{name} must be at {least} open and close, got {values[rows[0]]} {side}"
-            found = f"{bound[rows[0]]} in {rows.size} of {values.size} bars"
-            yield Hit(table.time[rows], f"{text} {found}")
+    text = f"{noun}%s must be at %s open and close, got {{got}} in {{n}} of {{of}} bars"
+    return [
+        *find_rows(table.time, is_sound & (highs < top), text % ("high", "least"),
+                   lambda row: f"{highs[row]} under {top[row]}"),
+        *find_rows(table.time, is_sound & (lows > bottom), text % ("low", "most"),
+                   lambda row: f"{lows[row]} over {bottom[row]}"),
+    ]  # fmt: skip
 
 
-def find_bad_volume(subject: Subject) -> Iterator[Hit]:
-    volume = subject.table.columns.get("volume")
-    if volume is not None:
-        is_bad = ~((volume >= 0) & (volume < np.inf))
-        yield from find_values(subject.table, volume, is_bad, "volume must not be negative or NaN")
+def find_bad_volume(subject: Subject) -> list[Hit]:
+    volume = subject.table.columns.get("volume", np.zeros(0))
+    text = "volume must not be negative or NaN, got {got} in {n} of {of} bars"
+    is_bad = ~((volume >= 0) & (volume < np.inf))
+    return find_rows(subject.table.time, is_bad, text, volume.__getitem__)
 
 
-def find_quiet(subject: Subject) -> Iterator[Hit]:
-    volume = subject.table.ordered.columns.get("volume")
-    if volume is not None and not (volume > 0.0).all():
-        yield Hit(subject.time[~(volume > 0.0)])
+def find_quiet(subject: Subject) -> list[Hit]:
+    volume = subject.table.ordered.columns.get("volume", np.zeros(0))
+    return find_rows(subject.time, ~(volume > 0.0))
 
 
-def find_flat(subject: Subject) -> Iterator[Hit]:
+def find_flat(subject: Subject) -> list[Hit]:
     columns = subject.table.ordered.columns
-    high, low = columns.get("high"), columns.get("low")
-    if high is not None and low is not None and (high == low).any():
-        yield Hit(subject.time[high == low])
+    is_known = "high" in columns and "low" in columns
+    return find_rows(subject.time, columns["high"] == columns["low"]) if is_known else []
 
 
 class Outlier(NamedTuple):
@@ -338,15 +323,19 @@ def measure_outliers(table: TimedTable) -> list[Outlier]:
     """
     if not table.has_prices or table.time.size < 7:
         return []
-    opens, highs, lows, closes = (_log_of(table.columns[name]) for name in PRICES)
-    moves = pd.Series(np.abs(np.diff(closes, prepend=np.nan)))
-    rolled = moves.rolling(WINDOW, center=True, min_periods=1).median()
+    opens, highs, lows, closes = (pd.Series(_log_of(table.columns[name])) for name in PRICES)
+    rolled = closes.diff().abs().rolling(WINDOW, center=True, min_periods=1).median()
     typical = np.maximum(rolled.to_numpy(dtype=np.float64), SMALLEST_MOVE)
     top, bottom = np.maximum(opens, closes), np.minimum(opens, closes)
+    since = closes - closes.rolling(3).median().shift()
+    until = closes - closes[::-1].rolling(3).median().shift()[::-1]
+    nearer = since.where(since.abs() <= until.abs(), until).where(since.notna() & until.notna())
+    highest = np.maximum(highs.shift(), highs.shift(-1))
+    lowest = np.minimum(lows.shift(), lows.shift(-1))
     offsets = {
-        "close": _from_neighbors(closes),
-        "high": np.fmax(highs - np.maximum(top, _neighbor(highs, np.maximum)), 0.0),
-        "low": np.fmin(lows - np.minimum(bottom, _neighbor(lows, np.minimum)), 0.0),
+        "close": nearer,
+        "high": np.fmax(highs - np.maximum(top, highest), 0.0),
+        "low": np.fmin(lows - np.minimum(bottom, lowest), 0.0),
     }
     found = [
         Outlier(abs(offset[row]) / typical[row], name, int(table.time[row]),
@@ -361,215 +350,161 @@ def _log_of(prices: FloatArray) -> FloatArray:
     return np.asarray(np.log(np.where(is_price(prices), prices, np.nan)))
 
 
-def _from_neighbors(x: FloatArray) -> FloatArray:
-    values = pd.Series(x)
-    since = values - values.rolling(3).median().shift()
-    until = values - values[::-1].rolling(3).median().shift()[::-1]
-    near = since.where(since.abs() <= until.abs(), until)
-    return near.where(since.notna() & until.notna()).to_numpy()
-
-
-def _neighbor(x: FloatArray, choose: np.ufunc) -> FloatArray:
-    values = pd.Series(x)
-    return np.asarray(choose(values.shift(), values.shift(-1)))
-
-
-def find_outliers(subject: Subject) -> Iterator[Hit]:
+def find_outliers(subject: Subject) -> list[Hit]:
     found = measure_outliers(subject.table.ordered)
-    if found:
-        time = np.unique([each.time for each in found])
-        yield Hit(time, places=tuple(map(str, found[:LISTED])))
+    time = np.unique([each.time for each in found])
+    return [Hit(time, places=tuple(map(str, found[:LISTED])))] if found else []
 
 
 # ------------------------------------------------------------------- marks beside last prices
 
 
-def find_other_length(subject: Subject) -> Iterator[Hit]:
+def find_other_length(subject: Subject) -> list[Hit]:
     if not subject.odd.size or subject.bars is None:
-        return
+        return []
     found, usual = spacing(subject.time), spacing(subject.bars.time) or subject.interval or 0
     length = format_duration(found) if found else "unknown"
     text = f"mark bars must open with the bars and be as long, mark bars are {length} apart, bars"
-    yield Hit(subject.odd, f"{text} {format_duration(usual)}")
+    return [Hit(subject.odd, f"{text} {format_duration(usual)}")]
 
 
-def find_unmarked(subject: Subject) -> Iterator[Hit]:
+def find_unmarked(subject: Subject) -> list[Hit]:
     if subject.odd.size or subject.bars is None or subject.is_marked.all():
-        return
-    time, size = subject.bars.time, subject.bars.time.size
+        return []
+    time, size, found = subject.bars.time, subject.bars.time.size, []
     rows, absent = np.flatnonzero(subject.is_marked), np.flatnonzero(~subject.is_marked)
     is_edge = (absent < rows[0]) | (absent > rows[-1]) if rows.size else absent >= 0
     if is_edge.any():
         text = f"mark bars must cover the bars, {is_edge.sum()} of {size} bars lie outside them"
-        whole = Span(
-            int(subject.whole.time[0]), int(subject.whole.time[-1]) + (subject.interval or 0)
-        )
+        marks = subject.whole.time
+        whole = Span(int(marks[0]), int(marks[-1]) + (subject.interval or 0))
         place = f"{subject.table.name}, {whole}; bars {subject.span}"
-        yield Hit(time[absent[is_edge]], text, place=place)
+        found.append(Hit(time[absent[is_edge]], text, place=place))
     if not is_edge.all():
         inside = absent[~is_edge]
         text = f"every bar must have a mark bar, {inside.size} of {size} bars have none"
-        yield Hit(time[inside], text, cure="mark_gaps='last' takes last prices")
+        found.append(Hit(time[inside], text, cure="mark_gaps='last' takes last prices"))
+    return found
 
 
-class Scale(NamedTuple):
-    """The median furthest from 0 of stretches of a series, and where that stretch is."""
-
-    value: float
-    first: int
-    rows: int
-    is_long: bool
-
-
-def find_furthest(values: FloatArray, stretch: IntArray, last: int, *, least: float) -> Scale:
-    """Return the scale; the rows after stretch ``last`` belong to it.
+def find_furthest(
+    values: FloatArray, stretch: IntArray, least: float = 0.0
+) -> tuple[float, int, int]:
+    """Return the median furthest from 0 of stretches, where that stretch begins, and its rows.
 
     A median counts as 0 if fewer than ``least`` of its stretch have its sign.
     """
-    groups = pd.Series(values).groupby(np.minimum(stretch, last))
+    groups = pd.Series(values).groupby(stretch)
     medians = groups.transform("median")
-    share = (values * medians > 0.0).groupby(np.minimum(stretch, last)).transform("mean")
+    share = (values * medians > 0.0).groupby(stretch).transform("mean")
     size = np.where(share >= least, np.abs(medians), 0.0)
     first = int(size.argmax())
-    rows = int(groups.transform("size").iloc[first])
-    return Scale(float(medians.iloc[first]) if size[first] else 0.0, first, rows, is_long=True)
+    value = float(medians.iloc[first]) if size[first] else 0.0
+    return value, first, int(groups.transform("size").iloc[first])
 
 
-def compare_prices(last: FloatArray, other: FloatArray) -> Scale | None:
-    rows = np.flatnonzero(is_price(last) & is_price(other))
-    if not rows.size:
-        return None
-    ratio = np.log(other[rows]) - np.log(last[rows])
-    stretch = np.arange(rows.size) // STRETCH
-    found = find_furthest(ratio, stretch, max(rows.size // STRETCH, 1) - 1, least=0.0)
-    is_long = rows.size >= FEWEST
-    return Scale(math.exp(found.value), int(rows[found.first]), found.rows, is_long)
+def is_of_level(size: float, most: float, doubtful: float, *, is_long: bool, doubts: bool) -> bool:
+    is_error = is_long and size >= most
+    return not is_error and size >= doubtful if doubts else is_error
 
 
-def measure_rates(time: IntArray, rate: FloatArray) -> Scale | None:
-    """Return the size of the median rate per 8 hours, in the 20 days in which it is largest.
-
-    ``time`` holds increasing stamps (UTC ns), ``rate`` fractions per settlement; rates that are not
-    finite are left out. None if there is no rate; not long enough if the rates span less than 20
-    days.
-    """
-    rows = np.flatnonzero(np.isfinite(rate))
-    if not rows.size:
-        return None
-    every = tables.cadence(time)
-    since = time[rows] - time[rows[0]]
-    periods = int((since[-1] + every) // PERIOD)
-    scaled = rate[rows] * (USUAL / every)
-    found = find_furthest(scaled, since // PERIOD, max(periods, 1) - 1, least=ONE_SIDED)
-    return found._replace(value=abs(found.value), first=int(rows[found.first]), is_long=periods > 0)
-
-
-def measure_mark(subject: Subject) -> Scale | None:
+def find_other_scale(subject: Subject, *, doubts: bool = False) -> list[Hit]:
     bars, mark = subject.marked
     if subject.odd.size or not ("close" in bars.columns and "close" in mark.columns):
-        return None
-    return compare_prices(bars.columns["close"], mark.columns["close"])
+        return []
+    last, other = bars.columns["close"], mark.columns["close"]
+    rows = np.flatnonzero(is_price(last) & is_price(other))
+    if not rows.size:
+        return []
+    stretch = np.minimum(np.arange(rows.size), rows.size // STRETCH * STRETCH - 1) // STRETCH
+    ratio, start, n = find_furthest(np.log(other[rows]) - np.log(last[rows]), stretch)
+    distance, is_long = math.expm1(abs(ratio)), rows.size >= FEWEST
+    if not is_of_level(distance, FURTHEST_MARK, DOUBTFUL_MARK, is_long=is_long, doubts=doubts):
+        return []
+    time = mark.time[rows[start] : rows[start] + n]
+    text = f"{math.exp(ratio):.4g} times the last price at the median of {n} bars"
+    rule = f"mark prices must stay within {FURTHEST_MARK:.0%} of last prices, were {text}"
+    place = f"{mark.name}, from {format_time(int(time[0]))} UTC"
+    return [Hit(time, rule, place=place, places=(text,))]
 
 
-def find_other_scale(subject: Subject, *, doubts: bool = False) -> Iterator[Hit]:
-    found = measure_mark(subject)
-    if found is None:
-        return
-    distance = max(found.value, 1.0 / found.value) - 1.0
-    is_error = found.is_long and distance > FURTHEST_MARK
-    if is_error if not doubts else not is_error and distance > DOUBTFUL_MARK:
-        _, mark = subject.marked
-        text = f"{found.value:.4g} times the last price at the median of {found.rows} bars"
-        yield Hit(
-            mark.time[found.first : found.first + found.rows],
-            f"mark prices must stay within {FURTHEST_MARK:.0%} of last prices, were {text}",
-            place=f"{mark.name}, from {format_time(int(mark.time[found.first]))} UTC",
-            places=(text,),
-        )
-
-
-def measure_wicks(subject: Subject) -> FloatArray:
-    """Return how far each bar's range exceeds its mark bar's, as a fraction, at least 0."""
+def find_wicks(subject: Subject) -> list[Hit]:
     bars, mark = subject.marked
-    if not (bars.has_prices and mark.has_prices):
-        return np.zeros(mark.time.size)
+    if not (bars.has_prices and mark.has_prices and mark.time.size):
+        return []
     above = _log_of(bars.columns["high"]) - _log_of(mark.columns["high"])
     below = _log_of(mark.columns["low"]) - _log_of(bars.columns["low"])
-    return np.fmax(np.fmax(np.expm1(above), -np.expm1(-below)), 0.0)
+    wicks = np.fmax(np.fmax(np.expm1(above), -np.expm1(-below)), 0.0)
+    longest = f"the longest {wicks.max():.2%} beyond the mark"
+    return find_rows(mark.time, wicks > WICK, places=(longest,))
 
 
-def find_wicks(subject: Subject) -> Iterator[Hit]:
-    wicks = measure_wicks(subject)
-    if (wicks > WICK).any():
-        longest = f"the longest {wicks.max():.2%} beyond the mark"
-        yield Hit(subject.marked[1].time[wicks > WICK], places=(longest,))
-
-
-def find_stale(subject: Subject) -> Iterator[Hit]:
+def find_stale(subject: Subject) -> list[Hit]:
     bars, mark = subject.marked
     if not (mark.has_prices and "close" in bars.columns and mark.time.size):
-        return
+        return []
     before = np.concatenate([[np.nan], mark.columns["close"][:-1]])
     is_same = np.logical_and.reduce([mark.columns[name] == before for name in PRICES])
     closes = bars.columns["close"]
-    is_stale = is_same & (closes != np.concatenate([closes[:1], closes[:-1]]))
-    if is_stale.any():
-        yield Hit(mark.time[is_stale])
+    return find_rows(mark.time, is_same & (closes != np.concatenate([closes[:1], closes[:-1]])))
 
 
 # ------------------------------------------------------------------------------------- funding
 
 
-def find_settled_twice(subject: Subject) -> Iterator[Hit]:
-    time = subject.time
-    near = np.flatnonzero(np.diff(time) < tables.JITTER)
-    if near.size:
-        pairs = "1 pair is" if near.size == 1 else f"{near.size} pairs are"
-        text = (
-            f"each settlement must occur once, {pairs} under {format_duration(tables.JITTER)} apart"
-        )
-        first = (time[near[0] + 1] - time[near[0]]) / 1e6
-        yield Hit(time[near], f"{text}, the first by {first:g} ms")
+def find_settled_twice(subject: Subject) -> list[Hit]:
+    time, least = subject.time, format_duration(tables.JITTER)
+    gaps = np.diff(time)
+    count = int((gaps < tables.JITTER).sum())
+    pairs = "1 pair is" if count == 1 else f"{count} pairs are"
+    text = f"each settlement must occur once, {pairs} under {least} apart, the first by {{got}} ms"
+    return find_rows(time[:-1], gaps < tables.JITTER, text, lambda row: f"{gaps[row] / 1e6:g}")
 
 
-def find_bad_rates(subject: Subject) -> Iterator[Hit]:
-    within = f"must lie within {tables.LARGEST_RATE:+.0%} and {-tables.LARGEST_RATE:+.0%}"
-    rules = {
-        "rate": f"funding rates {within} per settlement (0.0001 is 0.01 %)",
-        "mark": "the mark of a settlement must be positive, or NaN if unknown",
-    }
-    for name, rule in rules.items():
-        values = subject.table.columns.get(name)
-        if values is not None:
-            is_valid = is_price(values) if name == "mark" else np.abs(values) <= tables.LARGEST_RATE
-            is_bad = ~(is_valid | (np.isnan(values) & (name != "rate")))
-            yield from find_values(subject.table, values, is_bad, rule, "settlements")
+def find_bad_rates(subject: Subject) -> list[Hit]:
+    columns, most, time = subject.table.columns, tables.LARGEST_RATE, subject.table.time
+    got, found = ", got {got} in {n} of {of} settlements", []
+    if (rate := columns.get("rate")) is not None:
+        text = f"funding rates must lie within {most:+.0%} and {-most:+.0%} per settlement"
+        text += f" (0.0001 is 0.01 %){got}"
+        found += find_rows(time, ~(np.abs(rate) <= most), text, rate.__getitem__)
+    if (mark := columns.get("mark")) is not None:
+        text = f"the mark of a settlement must be positive, or NaN if unknown{got}"
+        found += find_rows(time, ~(is_price(mark) | np.isnan(mark)), text, mark.__getitem__)
+    return found
 
 
-def find_high_rates(subject: Subject, *, doubts: bool = False) -> Iterator[Hit]:
-    rate, time = subject.whole.columns.get("rate"), subject.whole.time
-    found = None if rate is None else measure_rates(time, rate)
-    if found is None:
-        return
-    is_error = found.is_long and found.value >= HIGHEST_RATE
-    if is_error if not doubts else not is_error and found.value >= DOUBTFUL_RATE:
-        size = f"{found.value:.3g} in size per 8 hours"
-        yield Hit(
-            time[found.first : found.first + found.rows],
-            "funding rates must be fractions per settlement, 0.0001 is 0.01 %: their median was "
-            f"{size} in {found.rows} settlements, {found.value * 365 * DAY / USUAL:.0%} a year",
-            place=f"{subject.table.name}, from {format_time(int(time[found.first]))} UTC",
-            places=(f"{size}: in per cent?",),
-        )
+def find_high_rates(subject: Subject, *, doubts: bool = False) -> list[Hit]:
+    """Judge the median rate per 8 hours in the 20 days in which it is largest."""
+    time, rate = subject.whole.time, subject.whole.columns.get("rate", np.zeros(0))
+    rows = np.flatnonzero(np.isfinite(rate))
+    if not rows.size:
+        return []
+    every = tables.cadence(time)
+    since = time[rows] - time[rows[0]]
+    periods = int((since[-1] + every) // PERIOD)
+    stretch = np.minimum(since // PERIOD, max(periods, 1) - 1)
+    value, start, n = find_furthest(rate[rows] * (USUAL / every), stretch, ONE_SIDED)
+    is_long, rate_size = periods > 0, abs(value)
+    if not is_of_level(rate_size, HIGHEST_RATE, DOUBTFUL_RATE, is_long=is_long, doubts=doubts):
+        return []
+    found = time[rows[start] : rows[start] + n]
+    size = f"{rate_size:.3g} in size per 8 hours"
+    text = (
+        "funding rates must be fractions per settlement, 0.0001 is 0.01 %: their median was "
+        f"{size} in {n} settlements, {rate_size * 365 * DAY / USUAL:.0%} a year"
+    )
+    place = f"{subject.table.name}, from {format_time(int(found[0]))} UTC"
+    return [Hit(found, text, place=place, places=(f"{size}: in per cent?",))]
 
 
-def find_settlement_gaps(subject: Subject) -> Iterator[Hit]:
+def find_settlement_gaps(subject: Subject) -> list[Hit]:
     holes = tables.missing_settlements(subject.once, *subject.span)
     if not holes:
-        return
+        return []
     starts, ends, missing, every = np.array(holes).T
     text = f"settlements must follow each other every {format_duration(int(every[0]))}"
-    yield hit_of_gaps(subject.table, text, starts, ends, missing, "")
+    return hits_of_gaps(subject.table, text, starts, ends, missing, "")
 
 
 def count_uncovered(span: Span, covered: Span, step: int) -> IntArray:
@@ -577,27 +512,22 @@ def count_uncovered(span: Span, covered: Span, step: int) -> IntArray:
     return np.where(lacks > 0, np.minimum(lacks, span.end - span.start) // step + 1, 0)
 
 
-def find_uncovered(subject: Subject) -> Iterator[Hit]:
+def find_uncovered(subject: Subject) -> list[Hit]:
     span, covered, time = subject.span, subject.covered, subject.once
     if subject.bars is None or covered is None or covered == span:
-        return
+        return []
     step = tables.cadence(time)
     missing = count_uncovered(span, covered, step)
     text = f"funding must cover the bars, one settlement each {format_duration(step)}, settlements"
-    yield Hit(
-        np.array([span.start, covered.end])[missing > 0],
-        f"{text} run from {Span(int(time[0]), int(time[-1]))}",
-        missing[missing > 0],
-        f"{subject.table.name}; bars {span}",
-    )
+    text = f"{text} run from {Span(int(time[0]), int(time[-1]))}"
+    starts = np.array([span.start, covered.end])[missing > 0]
+    return [Hit(starts, text, missing[missing > 0], f"{subject.table.name}; bars {span}")]
 
 
-def find_off_hour(subject: Subject) -> Iterator[Hit]:
+def find_off_hour(subject: Subject) -> list[Hit]:
     time = subject.time
     step = min(tables.cadence(time), HOUR)
-    is_off = np.abs((time + step // 2) % step - step // 2) > tables.JITTER
-    if is_off.any():
-        yield Hit(time[is_off])
+    return find_rows(time, np.abs((time + step // 2) % step - step // 2) > tables.JITTER)
 
 
 ERROR, DOUBT = "error", "doubt"
@@ -713,40 +643,39 @@ def apply_repairs(
         apply = _REPAIRS.get(repair.name)
         if apply is None or (repair.name == "bar-gaps" and role != "bars"):
             continue
-        before = table
-        table, rows, times = apply(table, repair.way, interval)
-        if rows:
-            first = format_time(int(times[0]))
-            note = f"{rows} of {before.time.size} in {role}, first at {first} UTC"
+        n = table.time.size
+        table, changed = apply(table, repair.way, interval)
+        if changed.size:
+            first = format_time(int(changed[0]))
+            note = f"{changed.size} of {n} in {role}, first at {first} UTC"
             key = repair.name.replace("-", "_")
             note = f"{repair.way}: {note}" if repair.way else note
             notes[key] = f"{notes[key]}; {note}" if key in notes else note
     return table
 
 
-Repaired: TypeAlias = tuple[TimedTable, int, IntArray]
+Repaired: TypeAlias = tuple[TimedTable, IntArray]
+"""The table, and the times of the rows that changed."""
 
 
 def _sort(table: TimedTable, _way: str, _interval: int | None) -> Repaired:
     moved = np.flatnonzero(np.diff(table.time) < 0)
-    if not moved.size:
-        return table, 0, table.time
-    return table.rows(np.argsort(table.time, kind="stable")), moved.size, table.time[moved + 1]
+    return table.rows(np.argsort(table.time, kind="stable")), table.time[moved + 1]
 
 
 def drop_duplicates(table: TimedTable, way: str, _interval: int | None) -> Repaired:
     frame = pd.DataFrame({"": table.time, **table.columns})
     dropped = frame.duplicated("" if way else None, keep="last" if way == "last" else "first")
     is_dropped = dropped.to_numpy()
-    return table.rows(~is_dropped), int(is_dropped.sum()), np.sort(table.time[is_dropped])
+    return table.rows(~is_dropped), np.sort(table.time[is_dropped])
 
 
 def _fill_bars(table: TimedTable, _way: str, interval: int | None) -> Repaired:
     if interval is None or "close" not in table.columns or not is_increasing(table.time):
-        return table, 0, table.time
+        return table, table.time[:0]
     gaps = np.diff(table.time)
     if (gaps % interval).any() or int((gaps // interval - 1).sum()) > MOST_FLAT:
-        return table, 0, table.time
+        return table, table.time[:0]
     time = np.arange(table.time[0], table.time[-1] + interval, interval)
     row = np.searchsorted(table.time, time, side="right") - 1
     is_new = table.time[row] != time
@@ -757,7 +686,7 @@ def _fill_bars(table: TimedTable, _way: str, interval: int | None) -> Repaired:
     }
     if "volume" in columns:
         columns["volume"] = np.where(is_new, 0.0, columns["volume"])
-    return TimedTable(table.name, time, columns), int(is_new.sum()), time[is_new]
+    return TimedTable(table.name, time, columns), time[is_new]
 
 
 _REPAIRS: Mapping[str, Callable[[TimedTable, str, int | None], Repaired]] = {
