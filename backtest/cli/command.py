@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, get_origin
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -86,19 +86,18 @@ class Output:
 class Command(NamedTuple):
     """A command of the first screen; ``keys`` are the flags that it has beside :data:`USUAL`.
 
-    None of a command that takes no experiment. With ``several`` it takes any number.
+    None of a command that takes no experiment.
     """
 
     function: Callable[..., None]
     examples: str
     keys: str | None = None
-    several: bool = False
     read: Reader = read_flags
 
     def build(self) -> Callable[..., None]:
         if self.keys is None:
             return self.function
-        return take_experiment(self.function, self.keys, several=self.several, read=self.read)
+        return take_experiment(self.function, self.keys, self.read)
 
 
 def format_help(function: Callable[..., None], examples: str) -> str:
@@ -152,13 +151,11 @@ def take_parameters(
 def take_experiment(
     command: Callable[..., None],
     own: str = "",
-    *,
-    several: bool = False,
     read: Reader = read_flags,
 ) -> Callable[..., None]:
     """Return a command whose first argument is made of a file and flags.
 
-    ``read`` reads what a flag says. With ``several`` the argument is a list, one per file.
+    ``read`` reads what a flag says.
     """
     spread = spread_groups(command)
     first, *rest = inspect.signature(spread, eval_str=True).parameters.values()
@@ -173,20 +170,18 @@ def take_experiment(
                 entries.append((key.place, value != bool(key.default)))
             elif value:
                 entries += read(key, value if isinstance(value, list) else [value])
-        files = experiment if several else [experiment]
-        drafts = [draft_experiment(file, entries) for file in files or [None]]
-        spread(**{first.name: drafts if several else drafts[0]}, **given)
+        spread(**{first.name: draft_experiment(experiment, entries)}, **given)
 
     file = inspect.Parameter(
         "experiment",
         inspect.Parameter.KEYWORD_ONLY,
         default=None,
         annotation=Annotated[
-            list[Path] | None if several else Path | None,
+            Path | None,
             typer.Argument(metavar="[EXPERIMENT.toml]", hidden=True),
         ],
     )
-    parameters = [file, *(make_option(each, several=several) for each in keys), *rest]
+    parameters = [file, *map(make_option, keys), *rest]
     return take_parameters(read_and_call, parameters, command.__doc__)
 
 
@@ -194,19 +189,13 @@ def name_parameter(key: Key) -> str:
     return f"{key.table}_{key.name}"
 
 
-def make_option(key: Key, *, several: bool) -> inspect.Parameter:
+def make_option(key: Key) -> inspect.Parameter:
     kind: Any = list[str] | None  # also of what may be given once, to refuse a second
-    flag, more = key.flag, {"metavar": "TEXT"}
+    flag, more = key.flag, {"metavar": {int: "N", float: "X"}.get(key.kind, "TEXT")}
     is_switch = key.kind is bool or isinstance(key.default, bool)
     if is_switch:
         flag = f"--no-{flag.removeprefix('--')}" if key.default else flag
         kind, more = bool | None, {}
-    elif not (
-        get_origin(key.kind) is dict
-        or key.name in ("path", "instrument")
-        or (several and key.place == "policy.name")
-    ):
-        more = {"metavar": {int: "N", float: "X"}.get(key.kind, "TEXT")}
     is_told = is_switch or key.default is None or str(key.default) in key.text
     text = key.text if is_told else f"{key.text.removesuffix('.')} ({key.default})."
     return inspect.Parameter(

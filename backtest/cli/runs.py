@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,26 +67,24 @@ def run_with_progress(experiment: Experiment) -> Any:
 
 COMPARE_EXAMPLES = """
 backtest compare --policy calm=vol-target --policy bold=vol-target --set bold.target=0.8
-backtest compare calm.toml bold.toml       [dim]# experiments that differ in their policy[/dim]
+backtest compare calm.toml --policy cppi --set cppi.multiplier=5
 """
 RESERVED = (*TABLES, *MODELS, *RULE_TABLES)
 """Names that ``--set`` reads as tables, and not as labels of policies."""
 
 
-def compare(drafts: list[Draft], *, output: Output) -> None:
+def compare(draft: Draft, *, output: Output) -> None:
     """Compare policies on the same market and terms, and say which differences are beyond noise.
 
-    Policies come from experiments, from compare.policies, and from --policy NAME or LABEL=NAME,
-    and --set LABEL.NAME=VALUE sets a parameter of one.
+    Policies are that of the experiment, those of compare.policies, and from --policy NAME or
+    LABEL=NAME, and --set LABEL.NAME=VALUE sets a parameter of one.
     """
-    tables = collect_policies(drafts)
-    experiments = {id(each): build_experiment(each) for each, _ in tables.values()}
-    settings = {x: each for x, each in drafts[0].table("compare").items() if x != "policies"}
-    found = {}
+    tables = collect_policies(draft)
+    market, _, terms = build_experiment(draft)
+    settings = {name: x for name, x in draft.table("compare").items() if name != "policies"}
+    names, found = as_markets(market).names, {}
     with show_progress("running", "policies") as progress:
-        for done, (label, (draft, table)) in enumerate(tables.items(), start=1):
-            market, _, terms = experiments[id(draft)]
-            names = as_markets(market).names
+        for done, (label, table) in enumerate(tables.items(), start=1):
             policy = by_instrument("policy", table, names, ("name", "settings"), build_policy)
             found[label] = backtest.run(market, policy, **terms)
             if progress is not None:
@@ -96,26 +94,19 @@ def compare(drafts: list[Draft], *, output: Output) -> None:
     output.give_out(compared)
 
 
-def collect_policies(drafts: Sequence[Draft]) -> dict[str, tuple[Draft, dict[str, Any]]]:
-    """Return the table of each policy by label, and the draft whose market and terms it runs on."""
-    first, found = drafts[0], {}
-    named = first.table("compare").get("policies", {})
-    typed = {each.split(".")[2] for each in first.flags if each.startswith("compare.policies.")}
-    is_whole = len(drafts) == 1 and any(label not in typed for label in named)
-    stems = [draft.file.stem for draft in drafts if draft.file is not None]
-    for draft in drafts:
-        if draft.file is not None and not is_whole:
-            is_alone = stems.count(draft.file.stem) == 1
-            parent = "" if is_alone else f"{draft.file.parent.name}/"
-            found[f"{parent}{draft.file.stem}"] = (draft, draft.table("policy"))
+def collect_policies(draft: Draft) -> dict[str, dict[str, Any]]:
+    """Return the table of each policy by label; a file that lists all leaves out its own."""
+    named, found = draft.table("compare").get("policies", {}), {}
+    typed = {each.split(".")[2] for each in draft.flags if each.startswith("compare.policies.")}
+    if draft.file is not None and typed.issuperset(named):
+        found[draft.file.stem] = draft.table("policy")
     for label, table in named.items():
         if "name" not in table and label not in found:
             raise ParameterError(
                 f"compare.policies.{label} must have a name or be of a policy that is compared, "
                 f"{', '.join(found) or 'got none'}{did_you_mean(label, found)}"
             )
-        draft, under = found.get(label, (first, {}))
-        found[label] = (draft, overlay(under, table))
+        found[label] = overlay(found.get(label, {}), table)
     if len(found) < 2:
         raise ParameterError(
             f"a comparison needs two policies or more, got {', '.join(found) or 'none'}; "
@@ -241,7 +232,6 @@ COMMANDS = {
         compare,
         COMPARE_EXAMPLES,
         "compare.baseline compare.equal_risk compare.confidence compare.draws compare.seed",
-        several=True,
         read=read_compared,
     ),
     "decide": Command(

@@ -297,27 +297,6 @@ def test_a_table_says_it_all_and_flags_go_over_it(capsys, folder):
     }
 
 
-@pytest.mark.slow
-def test_files_that_differ_in_more_than_their_policy_are_refused(capsys, folder):
-    write(folder, "a.toml", account="capital = 700", data='to = "2023-02-05"')
-    write(folder, "b.toml", "cppi", account="band = 0.1", run="signal = -1",
-          data='to = "2023-02-06"', venue="fees = {taker = 0.001, maker = 0.0}")  # fmt: skip
-    code, _, err = call(capsys, "compare", "a.toml", "b.toml", "--no-compile", "--draws", "99")
-    assert code == 2
-    assert "differs from" in err
-    shared = (
-        "--capital",
-        "700",
-        "--set",
-        "account.band=0",
-        "--signal",
-        "1",
-        "--venue",
-        "binance-usdm:BTCUSDT",
-    )
-    assert texts(ask_compare(capsys, "a.toml", "b.toml", *shared))["b"].startswith("Cppi(")
-
-
 # ----------------------------------------------------------------------------- risk and stress
 
 
