@@ -421,5 +421,6 @@ def test_a_snapshot_of_an_underlying_is_fitted(tmp_path: Path):
         both = pd.concat([rows, rows.assign(underlying="ETH")])
         both.to_parquet(tmp_path / f"{k}.parquet")
     chain = bt.Chain.load(tmp_path, settlement="coin").select("ETH")
-    assert "104 quotes in 2 snapshots" in repr(chain)
+    assert "104 quotes, 4 expiries" in repr(chain)
+    assert "2 snapshots" in repr(chain)
     assert len(bt.Surface.fit(chain.select(None, str(NOW))).fits) == 2
