@@ -39,7 +39,7 @@ from backtest.engine import (
     run,
     warn_once,
 )
-from backtest.market import Market, Markets, as_markets, weights_to_frame
+from backtest.market import Market, Markets, as_given, as_markets, weights_to_frame
 from backtest.measures import find_cost_rates
 from backtest.risk.liquidations import AnyPolicy, AnyVenue, describe_terms
 from backtest.risk.paths import MARKS, PRICES
@@ -199,11 +199,13 @@ def sensitivity(
     venues = read_venues(venue, markets)
     chosen = choose_factors(factors, markets, venues)
     signal = read_named(settings.get("signal"), market)
-    settings["signal"] = resolve_signal(signal, markets)  # of the market as it is
+    settings["signal"] = resolve_signal(signal, market)  # of the market as it is
 
     def grow(changed: Markets, theirs: Mapping[str, Venue]) -> float:
         with warn_once(is_first=changed is markets and theirs is venues):
-            result = run(changed, policy, venue=theirs, account=account, **settings)
+            terms = theirs if isinstance(market, Markets) else next(iter(theirs.values()))
+            given = as_given(changed, market)
+            result = run(given, policy, venue=terms, account=account, **settings)
         return float(result.metrics["cagr"])
 
     first, rows = grow(markets, venues), []
@@ -351,8 +353,7 @@ def capacity(
     """
     if account.flows is not None:
         raise ParameterError("account.flows must be left out: the capital varies")
-    markets = as_markets(market)
-    slips = [each.slippage for each in read_venues(venue, markets).values()]
+    slips = [each.slippage for each in read_venues(venue, as_markets(market)).values()]
     if not any(each.impact > 0.0 or each.max_participation is not None for each in slips):
         raise ParameterError(
             "capacity needs costs or limits that depend on size, slippage.impact is 0 and "
@@ -364,7 +365,7 @@ def capacity(
     def measure(capital: float) -> dict[str, float]:
         with warn_once(is_first=capital == grid[0]):
             own = account.override({"capital": capital})
-            result = run(markets, policy, venue=venue, account=own, **settings)
+            result = run(market, policy, venue=venue, account=own, **settings)
         metrics, rates = result.metrics, find_cost_rates(result.tally, result.span)
         return {
             "growth": float(metrics["cagr"]),

@@ -36,6 +36,15 @@ def test_twice_the_funding_eats_the_rise():
     assert table.loc[2.0, "growth"] == pytest.approx(0.0, abs=0.1 * found.base)
 
 
+def test_a_number_is_a_signal_as_in_a_run():
+    """It was refused: a market alone was run as several instruments."""
+    given = {"venue": costly(), "signal": 0.5, **TERMS}
+    growth = bt.run(RISING, Constant(2.0), **given).metrics["cagr"]
+    assert bt.sensitivity(RISING, Constant(2.0), **given, factors=["fees"]).base == growth
+    table = bt.capacity(RISING, Constant(2.0), **given, capitals=[1e3, 1e4]).table
+    assert table.loc[1e3, "growth"] == growth
+
+
 def test_costs_that_are_0_change_nothing():
     found = bt.sensitivity(
         rising(), Hold(2.0), venue=free_venue(), **TERMS, factors=["fees", "slippage"]
