@@ -484,20 +484,11 @@ class Stress(base.SettingsResult):
     table_names = ("table", "ladder")
 
     @property
-    def lost(self) -> str:
-        """When the account was ruined in the run; empty if it was not."""
-        return str(self.settings.get("lost", ""))
-
-    @property
     def note(self) -> str:
-        if self.lost:
-            return "account lost before"
         return f"{int(self.table['liquidated'].sum())} of {len(self.table)} liquidate"
 
     @property
     def verdict(self) -> str:
-        if self.lost:
-            return f"The account was ruined in the run, at {self.lost}: no scenario can change it."
         dead, total = int(self.table["liquidated"].sum()), len(self.table)
         return (
             f"{dead} of {total} scenarios liquidate the account. The worst, "
@@ -506,8 +497,6 @@ class Stress(base.SettingsResult):
 
     @property
     def details(self) -> str:
-        if self.lost:
-            return ""
         before = base.format_money(float(self.table["equity"].iloc[0] + self.table["loss"].iloc[0]))
         worth = f"The account was worth {before} at the last close of the run."
         return " ".join([worth, *self.settings["tables"]])
@@ -517,8 +506,6 @@ class Stress(base.SettingsResult):
         return tuple(self.settings["not_counted"])
 
     def list_numbers(self) -> list[Headline]:
-        if self.lost:
-            return []
         loss, dead = self.table["loss"], int(self.table["liquidated"].sum())
         of = f"{dead} of {len(self.table)}"
         return [
@@ -559,7 +546,7 @@ class Stress(base.SettingsResult):
             Part("scenarios", "Scenarios", "From the last close of the run on.", (
                 ShownTable(shown, "Scenarios", labels=Head("scenario"), heads=heads),
                 self._describe_leads(), *ladder,
-            ), shows="page" if self.lost else "both"),
+            ), shows="both"),
             Part("sources", "Sources", "Where the figures of scenarios come from.",
                  tuple(sources) or ("The scenarios are the user's.",)),
         ]  # fmt: skip
@@ -571,7 +558,7 @@ class Stress(base.SettingsResult):
         if names:
             of = ", ".join(f"{v} in {k}" for k, v in leads.items()) if names[1:] else names[0]
             told = [f"Break-even: the move of {of}; the others move as the scenario says."]
-        if not self.lost and self.table["break_even"].isna().any():
+        if self.table["break_even"].isna().any():
             told.append(
                 "Where it is -, no move of the price was found that liquidates the account."
             )
@@ -713,6 +700,12 @@ def stress(
     during a scenario is closed at its mark price then. Collateral moves as the instrument whose
     prices it has, else under its own name; one with a constant price only where ``prices`` name it.
     """
+    if result.metrics["ruined"]:
+        time = base.format_time(result.span.start + round(result.metrics["ruin_time"] * DAY))
+        raise base.ParameterError(
+            f"the account was ruined in the run, at {time} UTC with "
+            f"{result.metrics['final_equity']:,.2f} left: no scenario can change it"
+        )
     chosen = read_scenarios(scenarios)
     how = RULES.check("rules", rules)
     grid = list_shocks(ladder)
@@ -742,7 +735,6 @@ def stress(
         shocks = pd.DataFrame(climbed, index=points)[["equity", "loss", "liquidated"]]
         shocks = shocks.astype({"liquidated": np.bool_})
     settings = {
-        "lost": find_loss(result),
         "policy": result.manifest["policy"]["text"],
         "data": result.manifest["data"]["source"],
         "run": result.manifest["id"],
@@ -788,13 +780,6 @@ def find_not_counted(result: Result, sources: Sequence[str]) -> Iterator[str]:
     if names:
         coins = f"the median of {', '.join(OTHERS)}"
         yield f"{', '.join(names)}: no hours of their own in crashes, so {coins} stands in."
-
-
-def find_loss(result: Result) -> str:
-    if not result.metrics["ruined"]:
-        return ""
-    time = base.format_time(result.span.start + round(result.metrics["ruin_time"] * DAY))
-    return f"{time} UTC with {result.metrics['final_equity']:,.2f} left"
 
 
 def find_table_time(result: Result, rules: str, scenario: Scenario) -> int:

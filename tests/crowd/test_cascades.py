@@ -430,29 +430,16 @@ CASCADE = ("cascade", "--shock", "-0.1", "--open-interest", "3e9",
            "--set", "cascade.accounts=2000", "--from", "2023-11-01")  # fmt: skip
 
 
-@pytest.fixture
-def _plainly(monkeypatch):
+def test_a_cascade_prints_gives_json_and_changes_with_its_options(capsys, monkeypatch):
     monkeypatch.setenv("BACKTEST_COMPILE", "no")
 
-
-@pytest.mark.usefixtures("_plainly")
-def test_cascade_prints_saves_and_reports(capsys, tmp_path):
-    code, out, err = call(capsys, *CASCADE, "--results", tmp_path, "--policy", "constant")
-    assert code == 0, err
-    assert "multiplier" in out
-    assert "own account" in out
-    (folder,) = tmp_path.iterdir()
-    code, _, err = call(
-        capsys, "report", folder.name, "--results", tmp_path, "--out", tmp_path / "page.html"
-    )
-    assert code == 0, err
-
-
-@pytest.mark.usefixtures("_plainly")
-def test_cascade_gives_json_and_changes_with_its_options(capsys):
     def run(*more: str) -> dict[str, Any]:
         return ask(capsys, *CASCADE, "--no-save", *more)
 
+    code, out, err = call(capsys, *CASCADE, "--no-save", "--policy", "constant")
+    assert code == 0, err
+    assert "multiplier" in out
+    assert "own account" in out
     plain = run()
     assert plain["shock"] == -0.1
     assert plain == run()
