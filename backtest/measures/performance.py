@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -317,9 +317,6 @@ def find_p_value(log_ratio: float) -> float:
     return math.erfc(math.sqrt(max(log_ratio, 0.0)))
 
 
-YEAR = "year"
-
-
 @base.checked
 def monthly_returns(time: base.IntArray, unit: base.FloatArray, first_unit: float) -> pd.DataFrame:
     """Return the simple return of every calendar month (UTC) and year.
@@ -331,27 +328,17 @@ def monthly_returns(time: base.IntArray, unit: base.FloatArray, first_unit: floa
     """
     base.check_shape("time", time, (-1,))
     base.check_lengths(time=time, unit=unit)
-    index = base.utc_index(time)
-    month = np.asarray(index.year * 12 + index.month - 1)
-    last = np.append(np.flatnonzero(np.diff(month)), len(month) - 1)
-    months, ends = month[last], unit[last]
-    years = months // 12
-    table = pd.DataFrame(
-        np.nan, index=pd.RangeIndex(years[0], years[-1] + 1), columns=[*range(1, 13), YEAR]
-    )
-    for year, name, change in zip(years, months % 12 + 1, change_of(ends, first_unit), strict=True):
-        table.loc[year, name] = change
-    closing = np.append(np.flatnonzero(np.diff(years)), len(years) - 1)
-    table.loc[years[closing], YEAR] = change_of(ends[closing], first_unit)
-    return table.rename_axis("year")
+    index, values = base.utc_index(time), pd.Series(unit)
+    year = index.year.astype(np.int64)
 
+    def change(periods: Any) -> pd.Series:
+        ends = values.groupby(periods).last()
+        before = ends.shift(fill_value=first_unit)
+        return ends / before.where(before > 0.0) - 1.0
 
-def change_of(values: base.FloatArray, first: float) -> base.FloatArray:
-    before = np.concatenate([[first], values[:-1]])
-    growth: base.FloatArray = np.divide(
-        values, before, out=np.full(len(values), np.nan), where=before > 0.0
-    )
-    return growth - 1.0
+    years = pd.RangeIndex(year[0], year[-1] + 1, name="year")
+    months = change([year, index.month]).unstack().reindex(years, columns=range(1, 13))
+    return months.rename_axis(columns=None).assign(year=change(year))
 
 
 @base.checked
@@ -367,38 +354,19 @@ def worst_drawdowns(
     """
     base.check_lengths(unit=unit, closes=closes)
     fall = 1.0 - unit / np.maximum.accumulate(np.maximum(unit, first_peak))
-    begins, ends = find_falls(fall)
-    if not len(begins):
-        return tabulate_falls(fall, begins, begins, begins, closes, start)
-    depth = np.maximum.reduceat(np.append(fall, 0.0), np.ravel([begins, ends], order="F"))[::2]
-    chosen = np.argsort(-depth, kind="stable")[:count]
-    begins, ends = begins[chosen], ends[chosen]
-    troughs = [int(b + np.argmax(fall[b:e])) for b, e in zip(begins, ends, strict=True)]
-    return tabulate_falls(fall, begins, np.array(troughs, dtype=np.int64), ends, closes, start)
-
-
-def find_falls(fall: base.FloatArray) -> tuple[base.IntArray, base.IntArray]:
-    steps = np.diff(np.concatenate([[0], (fall > TOLERANCE).astype(np.int8), [0]]))
-    return np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
-
-
-def tabulate_falls(
-    fall: base.FloatArray,
-    begins: base.IntArray,
-    troughs: base.IntArray,
-    ends: base.IntArray,
-    closes: base.IntArray,
-    start: int,
-) -> pd.DataFrame:
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], fall > TOLERANCE, [0]])))
+    depth = np.maximum.reduceat(np.append(fall, 0.0), edges)[::2]
+    begins, ends = edges.reshape(-1, 2)[np.argsort(-depth, kind="stable")[:count]].T
+    lows = [b + np.argmax(fall[b:e]) for b, e in zip(begins, ends, strict=True)]
+    troughs = np.array(lows, dtype=np.int64)
     times = np.concatenate([[start], closes])
     peak, trough, end = times[begins], times[troughs + 1], times[np.minimum(ends + 1, len(closes))]
-    is_over = ends < len(closes)
     return pd.DataFrame(
         {
             "depth": fall[troughs],
             "peak": base.utc_index(peak),
             "trough": base.utc_index(trough),
-            "recovery": base.utc_index(np.where(is_over, end, pd.NaT.value)),
+            "recovery": base.utc_index(np.where(ends < len(closes), end, pd.NaT.value)),
             "days_down": (trough - peak) / DAY,
             "days_under_water": (end - peak) / DAY,
         }

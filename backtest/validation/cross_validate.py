@@ -210,8 +210,17 @@ def judge_splits(
     objective, empty = problem.goal.objective, int(np.sum(winners.row < 0))
     text = f"{empty} of {len(winners.row)} splits have no set that keeps all constraints"
     matrix = np.stack([objective.score(each.metrics) for each in runs], axis=1)
+    splits = pd.DataFrame({"groups": v.list_splits(plan.groups.n, plan.k)})
+    splits = splits.assign(
+        in_sample=winners.inside, out_of_sample=winners.outside, rank=winners.rank
+    )
+    for name in problem.names:
+        setting = problem.base.settings[name]
+        values = [None if row < 0 else to_plain_value(setting, sets[name][row])
+                  for row in winners.row.tolist()]  # fmt: skip
+        splits[name_column(name)] = pd.Series(values)
     return CrossValidation(
-        splits=tabulate_splits(problem, sets, plan, winners),
+        splits=splits.rename_axis("split"),
         paths=stitch_paths(plan, winners, plain, runs, periods),
         matrix=pd.DataFrame(matrix).rename_axis("set"),
         sets=pd.DataFrame({name_column(name): sets[name] for name in problem.names}),
@@ -232,19 +241,6 @@ def judge_splits(
 def find_known(measure: Any, values: base.FloatArray) -> float:
     known = values[np.isfinite(values)]
     return float(measure(known)) if len(known) else math.nan
-
-
-def tabulate_splits(
-    problem: Problem, sets: Sets, plan: SplitPlan, winners: SplitWinners
-) -> pd.DataFrame:
-    table = pd.DataFrame({"groups": v.list_splits(plan.groups.n, plan.k)})
-    table = table.assign(in_sample=winners.inside, out_of_sample=winners.outside, rank=winners.rank)
-    for name in problem.names:
-        setting = problem.base.settings[name]
-        values = [None if row < 0 else to_plain_value(setting, sets[name][row])
-                  for row in winners.row.tolist()]  # fmt: skip
-        table[name_column(name)] = pd.Series(values)
-    return table.rename_axis("split")
 
 
 # ------------------------------------------------------------------------- all sets in each group
@@ -456,17 +452,14 @@ def count_independent_splits(n: int, k: int) -> float:
     tested = np.zeros((len(chosen), n))
     for row, place in enumerate(chosen.tolist()):
         tested[row, list(splits[place])] = 1.0
-    rng = np.random.default_rng(0)
-    shares = [measure_panel(tested, rng.standard_normal((n, PANEL_SETS))) for _ in range(PANELS)]
+    rng, shares = np.random.default_rng(0), []
+    for _ in range(PANELS):
+        panel = rng.standard_normal((n, PANEL_SETS))
+        outside = tested @ panel
+        best = np.argmax((1.0 - tested) @ panel, axis=1)[:, None]
+        rank = np.mean(outside < np.take_along_axis(outside, best, axis=1), axis=1)
+        shares.append(np.mean(rank * PANEL_SETS / (PANEL_SETS - 1) <= 0.5))
     return 0.25 / float(np.var(shares, ddof=1))
-
-
-def measure_panel(tested: base.FloatArray, panel: base.FloatArray) -> float:
-    """Return the share of overfit splits on a panel of group means of shape (n, n_sets)."""
-    outside = tested @ panel
-    best = np.argmax((1.0 - tested) @ panel, axis=1)[:, None]
-    rank = np.mean(outside < np.take_along_axis(outside, best, axis=1), axis=1)
-    return float(np.mean(rank * PANEL_SETS / (PANEL_SETS - 1) <= 0.5))
 
 
 def stitch_paths(
@@ -547,7 +540,18 @@ class CrossValidation(v.Validation):
 
     @property
     def verdict(self) -> str:
-        return write_verdict(self)
+        pbo = self.pbo
+        if math.isnan(pbo):
+            return "no verdict: there is nothing to choose among"
+        lost = (
+            f"in {float(pbo):.0%} of {len(self.splits)} splits the winner was no better than the "
+            "median set, where chance alone gives half"
+        )
+        if pbo > v.EVEN:
+            return f"choosing the best set adds nothing: {lost}"
+        if pbo.high >= v.EVEN:
+            return f"it is not clear that choosing the best set adds anything: {lost}"
+        return f"evidence that the choice lasts: only {lost}"
 
     @property
     def note(self) -> str:
@@ -643,18 +647,3 @@ class CrossValidation(v.Validation):
     def _read_tables(cls, tables: Mapping[str, Any]) -> Mapping[str, Any]:
         groups = [tuple(map(int, each)) for each in tables["splits"]["groups"]]
         return {**tables, "splits": tables["splits"].assign(groups=groups)}
-
-
-def write_verdict(found: CrossValidation) -> str:
-    pbo = found.pbo
-    if math.isnan(pbo):
-        return "no verdict: there is nothing to choose among"
-    lost = (
-        f"in {float(pbo):.0%} of {len(found.splits)} splits the winner was no better than the "
-        "median set, where chance alone gives half"
-    )
-    if pbo > v.EVEN:
-        return f"choosing the best set adds nothing: {lost}"
-    if pbo.high >= v.EVEN:
-        return f"it is not clear that choosing the best set adds anything: {lost}"
-    return f"evidence that the choice lasts: only {lost}"

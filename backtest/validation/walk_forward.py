@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -172,7 +171,17 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
 
     def make(evaluator: Evaluator, folder: Path | None) -> WalkForward:
         found = search_folds(problem, evaluator, spans, folder, progress)
-        return build_walk(problem, found, manifest)
+        fixed = problem.run(found[0].values, spans[0].test, spans[-1].stop)
+        result, table = run_walk(problem, found) or fixed, tabulate_folds(problem, found)
+        return WalkForward(
+            folds=table,
+            result=result,
+            fixed=fixed,
+            stability=measure_stability(problem, found),
+            trials=tabulate_trials(problem, found),
+            figures=judge_walk(problem, found, table["rank"].to_numpy(), result, fixed),
+            manifest=manifest,
+        )
 
     return v.make_or_resume(WalkForward, problem, manifest, arguments, make)
 
@@ -183,10 +192,9 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
 class SearchedFold(NamedTuple):
     """A fold after its search and its test.
 
-    ``sets`` are the distinct sets tried, ``winner`` the row of the best of them (-1 if none keeps
-    the constraints), ``values`` its parameters. ``inside`` and ``outside`` of shape (n,) are their
-    objectives on both spans, minus infinity after ruin or without a score. ``growth`` is the
-    winner's log growth per year on the train span.
+    ``winner`` is the row of the best of the distinct ``sets`` (-1 if none keeps the constraints),
+    ``values`` its parameters, ``growth`` its log growth per year on the train span. ``inside`` and
+    ``outside`` of shape (n,) are objectives, minus infinity after ruin or without a score.
     """
 
     span: v.FoldSpan
@@ -199,10 +207,6 @@ class SearchedFold(NamedTuple):
     verdict: Verdict
     warnings: tuple[str, ...]
 
-    @property
-    def rank(self) -> float:
-        return v.find_rank(self.outside, self.winner) if self.winner >= 0 else math.nan
-
 
 def search_folds(
     problem: Problem,
@@ -214,11 +218,13 @@ def search_folds(
     found: list[SearchedFold] = []
     trials = problem.trials or 0
     for k, span in enumerate(spans):
-        on_batch = None
-        if progress is not None:
-            on_batch = partial(_report_sets, progress, k * trials, trials, len(spans) * trials)
+
+        def report(now: SearchProgress, before: int = k * trials) -> None:
+            if progress is not None:
+                progress(before + min(now.trials, trials), len(spans) * trials)
+
         own = None if folder is None else folder / f"fold-{k:05d}"
-        fold = search_fold(problem, evaluator, span, own, on_batch)
+        fold = search_fold(problem, evaluator, span, own, report)
         if fold.winner < 0 and not found:
             raise base.ParameterError(
                 "the first train span must have a set that keeps all constraints, none of "
@@ -230,18 +236,12 @@ def search_folds(
     return found
 
 
-def _report_sets(
-    progress: Progress, before: int, trials: int, total: int, now: SearchProgress
-) -> None:
-    progress(before + min(now.trials, trials), total)
-
-
 def search_fold(
     problem: Problem,
     whole: Evaluator,
     span: v.FoldSpan,
     folder: Path | None,
-    on_batch: Callable[[SearchProgress], object] | None,
+    on_batch: Callable[[SearchProgress], object],
 ) -> SearchedFold:
     seen: Any = SpanEvaluator(whole, span.train, span.train_stop)
     held_out: Any = SpanEvaluator(whole, 0, span.stop)
@@ -315,23 +315,6 @@ class ConstantLeverage(Policy):
         return self.turns
 
 
-def build_walk(
-    problem: Problem, found: list[SearchedFold], manifest: dict[str, Any]
-) -> WalkForward:
-    fixed = problem.run(found[0].values, found[0].span.test, found[-1].span.stop)
-    result = run_walk(problem, found) or fixed
-    table = tabulate_folds(problem, found)
-    return WalkForward(
-        folds=table,
-        result=result,
-        fixed=fixed,
-        stability=measure_stability(problem, found),
-        trials=tabulate_trials(problem, found),
-        figures=judge_walk(problem, found, table["rank"].to_numpy(), result, fixed),
-        manifest=manifest,
-    )
-
-
 def run_walk(problem: Problem, found: list[SearchedFold]) -> Result | None:
     """Run one account through all test spans; None if its parameters never change."""
     end, terms = found[-1].span.stop, problem.base
@@ -388,7 +371,10 @@ def tabulate_folds(problem: Problem, found: Sequence[SearchedFold]) -> pd.DataFr
     return table.assign(
         in_sample=inside,
         out_of_sample=outside,
-        rank=[fold.rank for fold in found],
+        rank=[
+            v.find_rank(fold.outside, fold.winner) if fold.winner >= 0 else math.nan
+            for fold in found
+        ],
         shrinkage=np.where(is_positive, outside / np.where(is_positive, inside, 1.0), np.nan),
         difference=outside - inside,
         trials=[fold.verdict.trials for fold in found],
@@ -421,10 +407,25 @@ def judge_walk(
 ) -> dict[str, Any]:
     inside, outside = float(np.nanmean([fold.growth for fold in found])), find_growth(result)
     known = int(np.count_nonzero(~np.isnan(ranks)))
-    tried, trades = count_trials(found), count_trades(problem, result, found)
+    counts = [(len(fold.inside), fold.verdict.effective_trials) for fold in found]
+    # the independent sets of all folds; those of a fold with one set chose nothing
+    tried = max(1.0, sum(n if math.isnan(own) else own for n, own in counts if n > 1))
+    fills = result.events.loc[result.events["kind"] == "fill", "time"]
+    rows = np.searchsorted(problem.market.time, pd.DatetimeIndex(fills).as_unit("ns").asi8)
+    trades = [int(np.sum((rows >= fold.span.test) & (rows < fold.span.stop))) for fold in found]
     sampled = sample_returns({"re-tuned": result})
     deflated, _ = deflate_alone(sampled.returns[0] - sampled.free, tried)
+    market, years = measure_holding(fixed), fixed.span.years
+    names = ("total_return", "volatility", "sharpe", "max_drawdown")
+    beside = {
+        "the market": {
+            **{name: float(getattr(market, name)) for name in names},
+            "cagr": float(compound_growth(1.0 + market.total_return, years)),
+        }
+    }
     held = hold_at_equal_risk(problem, found[0], found[-1].span.stop, result)
+    if held is not None:
+        beside["constant leverage at equal risk"] = held
     broken = problem.goal.list_broken(result.metrics)
     return {
         "growth_in_sample": inside,
@@ -437,38 +438,10 @@ def judge_walk(
         "effective_trials": tried,
         "deflated_sharpe": 0.0 if result.metrics["ruined"] else deflated,
         "broken": {str(each): float(result.metrics[each.name]) for each in broken},
-        "beside": {
-            "the market": follow_market(fixed),
-            **({} if held is None else {"constant leverage at equal risk": held}),
-        },
+        "beside": beside,
         "trades": trades,
         "warnings": list(list_warnings(found, trades)),
     }
-
-
-def count_trials(found: Sequence[SearchedFold]) -> float:
-    """Return the independent sets of all folds; those of a fold with one set chose nothing."""
-    counts = [
-        len(fold.inside) if math.isnan(known) else known
-        for fold in found
-        if len(fold.inside) > 1
-        for known in [fold.verdict.effective_trials]
-    ]
-    return max(1.0, sum(counts))
-
-
-def follow_market(account: Result) -> dict[str, float]:
-    """Return the measures of holding the market over the same bars, without costs."""
-    held = measure_holding(account)
-    names = ("total_return", "volatility", "sharpe", "max_drawdown")
-    row = {name: float(getattr(held, name)) for name in names}
-    return {**row, "cagr": float(compound_growth(1.0 + held.total_return, account.span.years))}
-
-
-def count_trades(problem: Problem, result: Result, found: Sequence[SearchedFold]) -> list[int]:
-    fills = result.events.loc[result.events["kind"] == "fill", "time"]
-    rows = np.searchsorted(problem.market.time, pd.DatetimeIndex(fills).as_unit("ns").asi8)
-    return [int(np.sum((rows >= fold.span.test) & (rows < fold.span.stop))) for fold in found]
 
 
 def list_warnings(found: Sequence[SearchedFold], trades: Sequence[int]) -> Iterator[str]:
@@ -595,7 +568,46 @@ class WalkForward(v.Validation):
 
     @property
     def verdict(self) -> str:
-        return write_verdict(self)
+        if self.result.metrics["ruined"]:
+            return "do not trust it: the re-tuned account was ruined out of sample"
+        pbo, count, sets = self.pbo, self.chance, int(self.folds["trials"].sum())
+        number = base.format_probability(self.deflated_sharpe)
+        number = f"deflated Sharpe ratio {number} out of sample"
+        if sets > len(self.folds):
+            number += f" after {sets:,} sets in {len(self.folds)} folds"
+        words = f"winners were {{}} the median set, where chance alone gives {count.expected:g}"
+        lost = f"{count.n - count.found} of {count.n} {words.format('no better than')}"
+        won = f"{count.found} of {count.n} {words.format('better than')}"
+        gains, single = "the policy gains out of sample", "a single set leaves nothing to choose"
+        if self.deflated_sharpe < v.EVIDENCE:
+            text = (
+                f"no evidence that re-tuning finds what lasts: {number}, and {v.EVIDENCE} or more "
+                f"would be evidence; {lost if count.n else single}"
+            )
+        elif math.isnan(pbo):
+            text = f"evidence of a gain out of sample, {number}; {single}"
+        elif pbo > v.EVEN:
+            text = f"{gains}, but choosing its parameters adds nothing: {number}, yet {lost}"
+        elif pbo.high >= v.EVEN:
+            text = (
+                f"{gains}, and it is not clear that choosing its parameters adds anything: "
+                f"{number}; {won}, and as many or more with probability "
+                f"{base.format_probability(count.p_value)}"
+            )
+        else:
+            text = f"evidence that it lasts: {number}, and {won}"
+        broken = [
+            f"{rule} (it came to {value:.4g})" for rule, value in self.figures["broken"].items()
+        ]
+        if broken:
+            text += (
+                f"; out of sample the account broke a constraint of the search: {', '.join(broken)}"
+            )
+        if pbo > v.EVEN:
+            text += (
+                f"; the choice is no better than chance: the overfitting probability is {pbo:.2f}"
+            )
+        return text
 
     @property
     def note(self) -> str:
@@ -697,47 +709,3 @@ class WalkForward(v.Validation):
     def _read_progress(folder: Path, manifest: Mapping[str, Any]) -> str:
         done = len(list(folder.glob("fold-*")))
         return f"in fold {done:,} of {len(manifest['spans']['rows']):,}" if done else "no set yet"
-
-
-def write_verdict(walk: WalkForward) -> str:
-    if walk.result.metrics["ruined"]:
-        return "do not trust it: the re-tuned account was ruined out of sample"
-    clauses = [write_evidence(walk)]
-    broken = walk.figures["broken"]
-    if broken:
-        told = ", ".join(f"{rule} (it came to {value:.4g})" for rule, value in broken.items())
-        clauses.append(f"out of sample the account broke a constraint of the search: {told}")
-    if walk.pbo > v.EVEN:
-        clauses.append(
-            f"the choice is no better than chance: the overfitting probability is {walk.pbo:.2f}"
-        )
-    return "; ".join(clauses)
-
-
-def write_evidence(walk: WalkForward) -> str:
-    pbo, sets = walk.pbo, int(walk.folds["trials"].sum())
-    number = f"deflated Sharpe ratio {base.format_probability(walk.deflated_sharpe)} out of sample"
-    number += f" after {sets:,} sets in {len(walk.folds)} folds" if sets > len(walk.folds) else ""
-    count = walk.chance
-    words = f"winners were {{}} the median set, where chance alone gives {count.expected:g}"
-    lost = f"{count.n - count.found} of {count.n} {words.format('no better than')}"
-    won = f"{count.found} of {count.n} {words.format('better than')}"
-    if walk.deflated_sharpe < v.EVIDENCE:
-        return (
-            f"no evidence that re-tuning finds what lasts: {number}, and {v.EVIDENCE} or more "
-            f"would be evidence; {lost if count.n else 'a single set leaves nothing to choose'}"
-        )
-    if math.isnan(pbo):
-        return f"evidence of a gain out of sample, {number}; a single set leaves nothing to choose"
-    if pbo > v.EVEN:
-        return (
-            f"the policy gains out of sample, but choosing its parameters adds nothing: {number}, "
-            f"yet {lost}"
-        )
-    if pbo.high >= v.EVEN:
-        return (
-            f"the policy gains out of sample, and it is not clear that choosing its parameters "
-            f"adds anything: {number}; {won}, and as many or more with probability "
-            f"{base.format_probability(count.p_value)}"
-        )
-    return f"evidence that it lasts: {number}, and {won}"
