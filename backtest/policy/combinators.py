@@ -107,55 +107,53 @@ def name_tuple(name: str, fields: tuple[str, ...]) -> Any:
 
 
 def write_formula(whole: Any, start: Any, columns: tuple[str, ...]) -> Callable[..., Any]:
-    scope: dict[str, Any] = {
-        "__name__": type(whole).__module__,
-        "combine": rewrite_formula(type(whole).combine),
-    }
+    scope: dict[str, Any] = {"combine": rewrite_formula(type(whole).combine)}
     lines: list[str] = []
     slots: dict[str, str] = {}
     for k, (part, policy) in enumerate(zip(whole.parts, whole.policies, strict=True)):
-        lines += write_part(scope, k, part, policy, columns)
-        memory = getattr(start_memory(policy), "_fields", ())
-        slots |= {f"{part.prefix}{name}": f"after_{k}[{i}]" for i, name in enumerate(memory)}
+        seen = find_own_columns(part, columns)
+        rule, memory = formula_for(policy, seen), start_memory(policy)
+        if rule is return_parameter:
+            lines.append(f"asked_{k} = 1.0 * self.{part.name}_leverage")
+            continue
+        scope[f"rule_{k}"] = rule
+        given = write_arguments(scope, k, part, seen)
+        if memory is None:
+            lines.append(f"asked_{k} = 1.0 * rule_{k}({given})")
+            continue
+        scope[f"Memory_{k}"] = type(memory)
+        before = ", ".join(f"memory.{part.prefix}{name}" for name in memory._fields)
+        lines += [
+            f"answer_{k}, after_{k} = rule_{k}({given}, Memory_{k}({before}))",
+            f"asked_{k} = 1.0 * answer_{k}",
+        ]
+        slots |= {
+            f"{part.prefix}{name}": f"after_{k}[{i}]" for i, name in enumerate(memory._fields)
+        }
     asked = f"self, bar, account, ({', '.join(f'asked_{k}' for k in range(len(whole.parts)))},)"
     if start is None:
-        lines += [f"leverage = combine({asked})"]
+        lines.append(f"leverage = combine({asked})")
     else:
         own = start(whole)._fields
         scope["Own"] = name_tuple("Own", own)
         kept = ", ".join(f"memory.{name}" for name in own)
-        lines += [f"leverage, after = combine({asked}, Own({kept}))"]
+        lines.append(f"leverage, after = combine({asked}, Own({kept}))")
         slots = {**{name: f"after[{i}]" for i, name in enumerate(own)}, **slots}
-    if slots:
-        scope["Memory"] = name_tuple("Memory", tuple(slots))
-        lines += [f"return leverage, Memory({', '.join(slots.values())})"]
-    else:
-        lines += ["return leverage"]
-    head = f"def leverage(self, bar, account{', memory' if slots else ''}):"
-    text = "\n".join([head, *(f"    {line}" for line in lines)])
+    if not slots:
+        return build(whole, "leverage", "", [*lines, "return leverage"], scope)
+    scope["Memory"] = name_tuple("Memory", tuple(slots))
+    lines.append(f"return leverage, Memory({', '.join(slots.values())})")
+    return build(whole, "leverage", ", memory", lines, scope)
+
+
+def build(
+    whole: Any, name: str, more: str, lines: list[str], scope: dict[str, Any]
+) -> Callable[..., Any]:
+    text = "\n    ".join([f"def {name}(self, bar, account{more}):", *lines])
+    scope["__name__"] = type(whole).__module__
     exec(compile(text, f"<{type(whole).__name__}>", "exec"), scope)  # our own text
-    formula: Callable[..., Any] = scope["leverage"]
+    formula: Callable[..., Any] = scope[name]
     return formula
-
-
-def write_part(
-    scope: dict[str, Any], k: int, part: CombinedPart, policy: Policy, columns: tuple[str, ...]
-) -> list[str]:
-    seen = find_own_columns(part, columns)
-    rule = formula_for(policy, seen)
-    if rule is return_parameter:
-        return [f"asked_{k} = 1.0 * self.{part.name}_leverage"]
-    scope[f"rule_{k}"] = rule
-    given = write_arguments(scope, k, part, seen)
-    memory = start_memory(policy)
-    if memory is None:
-        return [f"asked_{k} = 1.0 * rule_{k}({given})"]
-    scope[f"Memory_{k}"] = type(memory)
-    before = ", ".join(f"memory.{part.prefix}{name}" for name in memory._fields)
-    return [
-        f"answer_{k}, after_{k} = rule_{k}({given}, Memory_{k}({before}))",
-        f"asked_{k} = 1.0 * answer_{k}",
-    ]
 
 
 def find_own_columns(part: CombinedPart, columns: tuple[str, ...]) -> tuple[str, ...]:
@@ -174,7 +172,7 @@ def write_arguments(
 
 
 def write_margin_formula(whole: Any, columns: tuple[str, ...]) -> Callable[..., Any] | None:
-    scope: dict[str, Any] = {"__name__": type(whole).__module__, "choose_lower": choose_lower}
+    scope: dict[str, Any] = {"choose_lower": choose_lower}
     lines: list[str] = []
     for k, (part, policy) in enumerate(zip(whole.parts, whole.policies, strict=True)):
         seen = find_own_columns(part, columns)
@@ -183,12 +181,7 @@ def write_margin_formula(whole: Any, columns: tuple[str, ...]) -> Callable[..., 
             scope[f"rule_{k}"] = rule
             found = f"1.0 * rule_{k}({write_arguments(scope, k, part, seen)})"
             lines.append(f"asked = choose_lower(asked, {found})" if lines else f"asked = {found}")
-    if not lines:
-        return None
-    text = "\n    ".join(["def venue_leverage(self, bar, account):", *lines, "return asked"])
-    exec(compile(text, f"<{type(whole).__name__}>", "exec"), scope)  # our own text
-    formula: Callable[..., Any] = scope["venue_leverage"]
-    return formula
+    return build(whole, "venue_leverage", "", [*lines, "return asked"], scope) if lines else None
 
 
 def choose_lower(one: float, other: float) -> float:

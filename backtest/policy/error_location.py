@@ -46,11 +46,11 @@ def bind_formula(policy: Policy, columns: tuple[str, ...]) -> tuple[Any, Callabl
             if memory_type is None:
                 value, after = as_number(formula(own, bar, view)), memory
             else:
-                before = memory_type(*map(np.float64, memory))
-                decided, kept = formula(own, bar, view, before)
+                decided, kept = formula(own, bar, view, memory_type(*map(np.float64, memory)))
                 value, after = as_number(decided), as_memory(kept, len(memory))
-            answer = "venue_leverage"
-            setting = write_setting(margin_formula, own, bar, view, also)
+            answer, setting = "venue_leverage", math.nan
+            if margin_formula is not None:
+                also[-1] = setting = as_number(margin_formula(own, bar, view))
         except Exception as error:
             raise make_policy_error(policy, bar, view, t, error, answer) from error
         if value < 0.0:
@@ -60,13 +60,6 @@ def bind_formula(policy: Policy, columns: tuple[str, ...]) -> tuple[Any, Callabl
         return value, after
 
     return name_tuple("Bar", (*BAR_FIELDS, *columns)), decide
-
-
-def write_setting(rule: Any, own: Policy, bar: Any, view: AccountView, also: Any) -> float:
-    if rule is None:
-        return math.nan
-    also[-1] = as_number(rule(own, bar, view))
-    return float(also[-1])
 
 
 def as_number(value: object) -> float:

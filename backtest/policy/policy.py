@@ -8,7 +8,7 @@ import inspect
 import keyword
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import FunctionType, MappingProxyType
 from typing import (
     Annotated,
@@ -265,20 +265,15 @@ def start_memory(policy: Policy) -> Any:
     return memory
 
 
-@functools.cache
-def find_parameters(cls: type[Parameterized]) -> Mapping[str, Parameter]:
-    return MappingProxyType({parameter.name: parameter for parameter in read_parameters(cls)})
-
-
 def list_fields(cls: type[Parameterized]) -> tuple[dataclasses.Field[Any], ...]:
     if not dataclasses.is_dataclass(cls):
         raise ParameterError(f"{cls.__name__} is a base class: derive a class from it")
     return dataclasses.fields(cls)
 
 
-def read_parameters(cls: type[Parameterized]) -> Iterator[Parameter]:
-    declared = list_fields(cls)
-    hints = get_type_hints(cls, include_extras=True)
+@functools.cache
+def find_parameters(cls: type[Parameterized]) -> Mapping[str, Parameter]:
+    declared, hints = list_fields(cls), get_type_hints(cls, include_extras=True)
     found: dict[str, Parameter] = {}
     for field in declared:
         if field.name in TAKEN or field.name.startswith("_"):
@@ -286,7 +281,9 @@ def read_parameters(cls: type[Parameterized]) -> Iterator[Parameter]:
                 f"the name of a parameter must not be reserved or start with _, got "
                 f"{cls.__name__}.{field.name}"
             )
-        kind, space = split_hint(hints[field.name])
+        hint = hints[field.name]
+        kind, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        space = next((note for note in notes if isinstance(note, (Range, Choice))), None)
         if kind not in (float, int, str, bool) or (space is None and kind is not bool):
             raise ParameterError(
                 f"a parameter needs a type and a range, {cls.__name__}.{field.name} has "
@@ -296,7 +293,7 @@ def read_parameters(cls: type[Parameterized]) -> Iterator[Parameter]:
         found[field.name] = Parameter(field.name, kind, space, default)
     for parameter in found.values():
         check_condition(cls, parameter, found)
-    yield from found.values()
+    return MappingProxyType(found)
 
 
 def check_condition(
@@ -315,14 +312,6 @@ def check_condition(
             check_value(cls, found[name], value)
         parameter = found[name]
         seen.append(name)
-
-
-def split_hint(hint: Any) -> tuple[type, Range | Choice | None]:
-    if get_origin(hint) is not Annotated:
-        return hint, None
-    kind, *notes = get_args(hint)
-    spaces = [note for note in notes if isinstance(note, (Range, Choice))]
-    return kind, spaces[0] if spaces else None
 
 
 def check_settings(
@@ -370,21 +359,17 @@ def check_columns(policy: Policy, columns: object, n_bars: int) -> dict[str, Flo
                 f"a column of {own} must be named by an identifier other than "
                 f"{', '.join(BAR_FIELDS)}, got {name!r}"
             )
-        array = as_float_array(column)
-        if array is None or array.shape != (n_bars,):
-            found = type(column).__name__ if array is None else f"an array of shape {array.shape}"
+        try:
+            array = np.ascontiguousarray(np.asarray(column, dtype=np.float64))
+            found = f"an array of shape {array.shape}"
+        except (TypeError, ValueError):
+            array, found = np.empty(0), type(column).__name__
+        if array.shape != (n_bars,):
             raise PolicyError(
                 f"column {name!r} of {own} must be {n_bars} numbers, one per bar, got {found}"
             )
         checked[str(name)] = array
     return checked
-
-
-def as_float_array(column: object) -> FloatArray | None:
-    try:
-        return np.ascontiguousarray(np.asarray(column, dtype=np.float64))
-    except (TypeError, ValueError):
-        return None
 
 
 def renew(policy: Policy) -> Policy:
