@@ -355,10 +355,6 @@ class Overfitting(NamedTuple):
     logits: base.FloatArray
     """Of shape (C(n_splits, n_splits / 2),): ln(w / (1 - w)), w the relative rank of the best
     trial of a half in the other half."""
-    degradation: float
-    """Slope of the best trial's figure out of sample on that in sample; 0 if all are equal."""
-    loss: float
-    """Share of halves whose best trial has a figure below 0 in the other half."""
 
 
 @base.checked
@@ -387,92 +383,46 @@ def probability_of_backtest_overfitting(
     splits = check_splits(n_splits)
     base.Choice(*get_args(Figure)).check("metric", metric)
     table = check_returns(returns, samples=max(4, splits), trials=2)
-    inside, outside, rank = np.hstack(list(compare_halves(table, splits, metric)))
+    rank = np.concatenate([*rank_winners(table, splits, metric)])
     share = rank / (table.shape[1] + 1)
     logits = np.log(share / (1.0 - share))
-    pbo, loss = np.mean(logits <= 0.0), np.mean(outside < 0.0)
-    return Overfitting(float(pbo), logits, fit_slope(inside, outside), float(loss))
+    return Overfitting(float(np.mean(logits <= 0.0)), logits)
 
 
-def compare_halves(
-    table: base.FloatArray, splits: int, metric: Figure
-) -> Iterator[base.FloatArray]:
-    blocks = sum_blocks(table, splits)
-    for mask in choose_halves(splits, max(1, CHUNK // table.shape[1])):
-        chosen, left = (
-            compute_figures(mask, blocks, metric),
-            compute_figures(1.0 - mask, blocks, metric),
-        )
-        yield follow_best(chosen, left)
-        yield follow_best(left, chosen)
+def rank_winners(table: base.FloatArray, splits: int, metric: Figure) -> Iterator[base.FloatArray]:
+    """Yield the ranks of the best trials of some halves in the other half, of shape (m,).
 
-
-def follow_best(inside: base.FloatArray, outside: base.FloatArray) -> base.FloatArray:
-    """Return, of shape (3, m), the best trial's figure in and out of sample, and its rank there.
-
-    Figures have shape (m, n_trials). Rank 1 is the worst; trials that differ by less than 1e-12 of
-    the figure share a rank. Of equals in sample the first is the best.
+    Rank 1 is the worst; trials that differ by less than 1e-12 of the figure share a rank. Of equals
+    in sample the first is the best.
     """
-    best = np.argmax(inside, axis=1)[:, None]
-    figure = np.take_along_axis(outside, best, axis=1)
-    margin = TOLERANCE * np.abs(figure)
-    worse = np.count_nonzero(outside < figure - margin, axis=1)
-    better = np.count_nonzero(outside > figure + margin, axis=1)
-    rank = 0.5 * (outside.shape[1] + 1 + worse - better)
-    return np.stack([np.take_along_axis(inside, best, axis=1)[:, 0], figure[:, 0], rank])
-
-
-class Blocks(NamedTuple):
-    """Sums of returns by block of samples, of shape (n_splits, n_trials) unless stated."""
-
-    n: base.FloatArray
-    """Samples, of shape (n_splits,)."""
-    level: base.FloatArray
-    """The mean of all returns of a trial, of shape (n_trials,)."""
-    sums: base.FloatArray
-    squares: base.FloatArray
-
-
-def sum_blocks(table: base.FloatArray, splits: int) -> Blocks:
     starts = [block[0] for block in np.array_split(np.arange(len(table)), splits)]
-    level = np.mean(table, axis=0)
-    centered = table - level
-    return Blocks(
-        np.diff(starts, append=len(table)).astype(np.float64),
-        level,
-        np.add.reduceat(centered, starts),
-        np.add.reduceat(centered**2, starts),
-    )
+    sizes, level = np.diff(starts, append=len(table)).astype(np.float64), np.mean(table, axis=0)
+    sums = np.add.reduceat(table - level, starts)
+    squares = np.add.reduceat((table - level) ** 2, starts)
 
+    def judge(mask: base.FloatArray) -> base.FloatArray:
+        n, gained, squared = (mask @ sizes)[:, None], mask @ sums, mask @ squares
+        mean = gained / n
+        if metric == "mean":
+            return np.asarray(mean + level)
+        spread = squared - mean * gained
+        known = spread > np.maximum(LEAST_VARIANCE * squared, LEAST_DEVIATION**2 * (n - 1.0))
+        deviation = np.sqrt(np.where(known, spread, 1.0) / (n - 1.0))
+        return np.where(known, (mean + level) / deviation, 0.0)
 
-def choose_halves(splits: int, rows: int) -> Iterator[base.FloatArray]:
-    """Yield masks of shape (up to ``rows``, splits): 1 in half the blocks, the first among them."""
     halves = itertools.combinations(range(1, splits), splits // 2 - 1)
-    while part := list(itertools.islice(halves, rows)):
-        mask = np.zeros((len(part), splits))
+    while part := list(itertools.islice(halves, max(1, CHUNK // table.shape[1]))):
+        mask = np.zeros((len(part), splits))  # 1 in half the blocks, the first among them
         mask[:, 0] = 1.0
         np.put_along_axis(mask, np.array(part, dtype=np.int64), 1.0, axis=1)
-        yield mask
-
-
-def compute_figures(mask: base.FloatArray, blocks: Blocks, metric: Figure) -> base.FloatArray:
-    """Compute figures of trials over the blocks of a mask (m, n_splits), of shape (m, n_trials)."""
-    n = (mask @ blocks.n)[:, None]
-    sums, squares = mask @ blocks.sums, mask @ blocks.squares
-    mean = sums / n
-    if metric == "mean":
-        return np.asarray(mean + blocks.level)
-    spread = squares - mean * sums
-    known = spread > np.maximum(LEAST_VARIANCE * squares, LEAST_DEVIATION**2 * (n - 1.0))
-    deviation = np.sqrt(np.where(known, spread, 1.0) / (n - 1.0))
-    return np.where(known, (mean + blocks.level) / deviation, 0.0)
-
-
-def fit_slope(x: base.FloatArray, y: base.FloatArray) -> float:
-    """Return the least-squares slope of y on x, arrays of shape (n,); 0 if x is constant."""
-    centered = x - np.mean(x)
-    square = float(centered @ centered)
-    return float(centered @ (y - np.mean(y))) / square if square >= LEAST_DEVIATION**2 else 0.0
+        both = judge(mask), judge(1.0 - mask)
+        for inside, outside in (both, both[::-1]):
+            best = np.argmax(inside, axis=1)[:, None]
+            figure = np.take_along_axis(outside, best, axis=1)
+            margin = TOLERANCE * np.abs(figure)
+            worse = np.count_nonzero(outside < figure - margin, axis=1)
+            better = np.count_nonzero(outside > figure + margin, axis=1)
+            yield 0.5 * (table.shape[1] + 1 + worse - better)
 
 
 def check_splits(n_splits: int) -> int:

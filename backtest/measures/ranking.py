@@ -92,24 +92,41 @@ def select_measure(metrics: MetricArrays, name: str) -> base.FloatArray:
 
 def read_objective(objective: ObjectiveLike) -> Objective:
     if isinstance(objective, str):
-        return _read_name(objective)
+        measure = objective.strip().removeprefix("-").strip()
+        check_metric(measure)
+        is_turned = objective.strip().startswith("-") or find_direction(measure) < 0
+        sign = -1.0 if is_turned else 1.0
+        return Objective(
+            f"-{measure}" if is_turned else measure,
+            lambda metrics: sign * select_measure(metrics, measure),
+        )
     if isinstance(objective, Mapping) and objective:
         return _read_sum(objective)
-    if callable(objective):
-        return _read_function(objective)
-    raise base.ParameterError(
-        f"objective must be a measure, weights of measures or a function, "
-        f"got {base.repr_plain(objective)}"
-    )
+    if not callable(objective):
+        raise base.ParameterError(
+            f"objective must be a measure, weights of measures or a function, "
+            f"got {base.repr_plain(objective)}"
+        )
+    name = getattr(objective, "__name__", type(objective).__name__)
 
+    def call(row: Mapping[str, float]) -> float:
+        if math.isnan(row.get("ruined", 0.0)):  # the set failed
+            return math.nan
+        try:
+            return float(objective(row))
+        except ArithmeticError:
+            return math.nan
+        except Exception as error:  # a user's function may raise anything
+            raise base.ParameterError(
+                f"objective {name} must return a number, raised {type(error).__name__}: {error}"
+            ) from error
 
-def _read_name(text: str) -> Objective:
-    name = text.strip().removeprefix("-").strip()
-    check_metric(name)
-    is_turned = text.strip().startswith("-") or find_direction(name) < 0
-    if is_turned:
-        return Objective(f"-{name}", lambda metrics: -select_measure(metrics, name))
-    return Objective(name, lambda metrics: select_measure(metrics, name))
+    def apply(metrics: MetricArrays) -> base.FloatArray:
+        columns = [column.tolist() for column in metrics.values()]
+        rows = (dict(zip(metrics, row, strict=True)) for row in zip(*columns, strict=True))
+        return np.array([call(row) for row in rows], dtype=np.float64)
+
+    return Objective(name, apply)
 
 
 def find_direction(name: str) -> int:
@@ -117,6 +134,7 @@ def find_direction(name: str) -> int:
 
 
 def _read_sum(weights: Mapping[str, float]) -> Objective:
+    terms = []
     for name, weight in weights.items():
         if not isinstance(name, str):
             raise base.ParameterError(
@@ -125,47 +143,15 @@ def _read_sum(weights: Mapping[str, float]) -> Objective:
             )
         check_metric(name)
         base.check_number(f"the weight of {name}", weight)
-
-    def add(metrics: MetricArrays) -> base.FloatArray:
-        terms = [weight * select_measure(metrics, name) for name, weight in weights.items()]
-        total: base.FloatArray = np.sum(terms, axis=0)
-        return total
-
-    return Objective(write_sum(weights), add)
-
-
-def write_sum(weights: Mapping[str, float]) -> str:
-    terms = []
-    for name, weight in weights.items():
         size = "" if abs(weight) == 1.0 else f"{abs(weight):g} * "
         terms.append(f"{'-' if weight < 0.0 else '+'} {size}{name}")
-    return " ".join(terms).removeprefix("+ ")
 
+    def add(metrics: MetricArrays) -> base.FloatArray:
+        found = [weight * select_measure(metrics, name) for name, weight in weights.items()]
+        total: base.FloatArray = np.sum(found, axis=0)
+        return total
 
-def _read_function(function: Callable[[Mapping[str, float]], float]) -> Objective:
-    name = getattr(function, "__name__", type(function).__name__)
-
-    def apply(metrics: MetricArrays) -> base.FloatArray:
-        columns = [column.tolist() for column in metrics.values()]
-        rows = (dict(zip(metrics, row, strict=True)) for row in zip(*columns, strict=True))
-        return np.array([_call_objective(function, name, row) for row in rows], dtype=np.float64)
-
-    return Objective(name, apply)
-
-
-def _call_objective(
-    function: Callable[[Mapping[str, float]], float], name: str, row: Mapping[str, float]
-) -> float:
-    if math.isnan(row.get("ruined", 0.0)):  # the set failed
-        return math.nan
-    try:
-        return float(function(row))
-    except ArithmeticError:
-        return math.nan
-    except Exception as error:  # a user's function may raise anything
-        raise base.ParameterError(
-            f"objective {name} must return a number, raised {type(error).__name__}: {error}"
-        ) from error
+    return Objective(" ".join(terms).removeprefix("+ "), add)
 
 
 def read_constraints(constraints: Mapping[str, str] | None = None) -> tuple[Constraint, ...]:
