@@ -10,9 +10,8 @@ from backtest.base import open_door
 if TYPE_CHECKING:
     from backtest.measures.attribution import AccountHistory, Attribution, Period, attribute
     from backtest.measures.attribution import attribute_by, find_periods, read_account_history
-    from backtest.measures.differences import STATISTICS, Differences, Sampled, choose_block
-    from backtest.measures.differences import compare_pairs, draw_histories, find_block_length, holm
-    from backtest.measures.differences import pair_differences
+    from backtest.measures.differences import STATISTICS, Differences, Sampled, compare_pairs
+    from backtest.measures.differences import find_block_length, holm, pair_differences
     from backtest.measures.luck import Overfitting, SharpeMoments, deflated_sharpe
     from backtest.measures.luck import deflated_sharpe_of_returns, effective_trials
     from backtest.measures.luck import estimate_moments, expected_max_sharpe, probabilistic_sharpe

@@ -93,8 +93,8 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
 
     Parameters
     ----------
-    market, venue, account, signal, overlay, sampling, calendar, compile, decide, detail
-        As in :func:`backtest.walk_forward`.
+    market, venue, account, signal, overlay, sampling, calendar, compile, decide, detail, store
+        As in :func:`backtest.walk_forward`, also ``resume``.
     policy, space, fix, objective, constraints, seed, threads, memory, cluster
         As in :func:`backtest.tune`. One objective; it and the constraints are measures that add
         up over groups, as returns, costs, counts and the deepest drawdown do. The space holds
@@ -108,12 +108,6 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
         It should be as long as the policy's columns remember: their longest window.
     trials : int, optional
         Sets, drawn evenly from the space (scrambled Sobol points).
-    store : str or Path, optional
-        Folder in which the result is saved. It keeps every batch until then, so that a killed
-        cross-validation can be resumed.
-    resume : bool
-        Continue the cross-validation of the same arguments in the store. It ends at the same bytes.
-        A finished one is loaded from the store.
     progress : callable, optional
         Called with the sets run in a group, and all there will be.
 
@@ -401,22 +395,20 @@ def score_splits(
 ) -> SplitWinners:
     insides, outsides = [], []
     n = len(plain)
+
+    def score(parts: Sequence[GroupPart]) -> tuple[base.FloatArray, base.FloatArray]:
+        metrics = combine_parts(parts, periods)
+        scores, violation = problem.goal.score(metrics, failed)
+        return v.order_scores(scores, metrics["ruined"]), violation
+
     for tested in v.list_splits(n, k):
         embargoed = v.find_embargoed(n, tested)
-        train = [late[g] if embargoed[g] else plain[g] for g in range(n) if g not in tested]
-        inside, violation = score_parts(problem, train, failed, periods)
+        inside, violation = score(
+            [late[g] if embargoed[g] else plain[g] for g in range(n) if g not in tested]
+        )
         insides.append(np.where(violation == 0.0, inside, -np.inf))
-        outside, _ = score_parts(problem, [plain[g] for g in tested], failed, periods)
-        outsides.append(outside)
+        outsides.append(score([plain[g] for g in tested])[0])
     return choose_winners(insides, outsides)
-
-
-def score_parts(
-    problem: Problem, parts: Sequence[GroupPart], failed: base.BoolArray, periods: float
-) -> tuple[base.FloatArray, base.FloatArray]:
-    metrics = combine_parts(parts, periods)
-    scores, violation = problem.goal.score(metrics, failed)
-    return v.order_scores(scores, metrics["ruined"]), violation
 
 
 # ------------------------------------------------------------------- winners, paths and their luck

@@ -275,7 +275,6 @@ def check_embargo(embargo: int | str | None, groups: Groups, market: Market | Ma
 
 V = TypeVar("V", bound="Validation")
 FIGURES, ACCOUNTS = "figures.json", "accounts"
-TITLE = re.compile(r"result|fixed")
 EVIDENCE, EVEN = 0.95, 0.5
 """Least deflated Sharpe ratio that is evidence (without skill it has 1 in 20 chances), and the
 probability of overfitting above which a choice is no better than chance."""
