@@ -1,25 +1,39 @@
-"""Estimators: against their formulas by hand, against known truth, and what they refuse."""
+"""Estimators against their formulas by hand, against known truth, and what they refuse."""
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
+from statsmodels.tsa.regime_switching.markov_regression import MarkovRegression
 
 from backtest import Market, features, funding
 from backtest.base.units import parse_duration
 from backtest.features import (
+    TAIL_MODELS,
+    Tail,
     bars_per_year,
     close_to_close_volatility,
     ewma_volatility,
     funding_forecast,
+    learned_regimes,
+    log_returns,
     long_returns,
     rolling_sharpe,
     settled_funding,
+    tail_losses,
     traded_returns,
+    trend_sign,
+    trend_strength,
 )
+from backtest.features.tails import held_returns
+from backtest.features.trends import find_moves
+from backtest.measures import calibration
 from backtest.strategies import Constant
-from tests.kit import check_refused, live
+from tests.kit import YEAR, check_refused, live, walk
+from tests.kit import market_of as held_market
 
 
 def market_of(
@@ -344,3 +358,310 @@ def test_deribits_maximum_and_minimum_are_the_same_formula():
     np.testing.assert_allclose(found, expected, atol=1e-18)
     both = funding.rate(premium, np.zeros(41), np.full((3, 1), damper))
     assert both.shape == (3, 41)
+
+
+Phi = NormalDist().cdf
+
+
+def test_momentum_is_the_log_return_net_of_funding():
+    """ln 1.1, ln 1.2, ln(1.2 / 1.1) less the 0.01 settled in the third bar, with its stamp."""
+    stamp = pd.DatetimeIndex(["2024-01-01 02:00"], tz="UTC")
+    market = market_of([1.0, 1.1, 1.2], funding=pd.Series([0.01], index=stamp))
+    found = find_moves(market, np.array([1, 2, 3]))
+    expected = [[math.nan] * 3, [math.log(1.1), *[math.nan] * 2]]
+    expected += [[math.log(1.2 / 1.1) - 0.01, math.log(1.2) - 0.01, math.nan]]
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_strength_is_the_move_in_deviations_clipped():
+    """Moves of 1 %, 1 %, 2 %: sigma^2 = 0.0001 (4 + 1/2 + 1/4) / 1.75 with half-life 1."""
+    market = held_market(np.exp([0.0, 0.01, 0.02, 0.04]))
+    sigma = 0.01 * math.sqrt(4.75 / 1.75)
+    z = 0.04 / (sigma * math.sqrt(3.0))
+    assert trend_strength(market, 3, 1.0, full=5.0)[3] == pytest.approx(z / 5.0, rel=1e-12)
+    assert trend_strength(market, 3, 1.0, full=1.0)[3] == 1.0
+    falling = held_market(np.exp([0.0, -0.01, -0.02, -0.04]))
+    assert trend_strength(falling, 3, 1.0, full=1.0)[3] == -1.0
+    assert np.isnan(trend_strength(market, 3, 1.0)[:3]).all()
+
+
+def test_a_price_that_stands_still_has_no_trend():
+    market = held_market(np.full(20, 100.0))
+    assert (trend_sign(market, 5)[5:] == 0.0).all()
+    assert (trend_strength(market, 5, 10.0)[5:] == 0.0).all()
+
+
+@pytest.mark.parametrize(("drift", "sigma", "lookback"), [(1.0, 0.5, 720), (-0.6, 0.8, 2160)])
+def test_the_sign_is_right_as_often_as_the_normal_law_has_it(drift, sigma, lookback):
+    """P = Phi(|m| sqrt(T) / sigma), m the drift of log prices; windows apart are independent.
+
+    Standard error sqrt(P (1 - P) / windows); over 400 windows that is 2.5 % at most.
+    """
+    n = 400 * lookback
+    market = walk(n + 1, drift + 0.5 * sigma**2, sigma, seed=lookback)
+    signs = trend_sign(market, lookback)[lookback::lookback]
+    chance = Phi(abs(drift) * math.sqrt(lookback / YEAR) / sigma)
+    found = np.mean(signs == np.sign(drift))
+    assert len(signs) == 400
+    assert found == pytest.approx(chance, abs=3 * math.sqrt(chance * (1 - chance) / 400))
+
+
+def test_the_strategy_of_the_paper_earns_what_the_sign_is_right():
+    """sign(r_{t-n,t}) 40 % / sigma r_{t,t+1}: mean 0.4 SR (2 Phi(SR sqrt T) - 1) per year.
+
+    SR = m / sigma, with a drift of log prices whose sign changes every year; the first lookback of
+    each year is left out. 40 years of hours at a volatility of 40 % have an error of 0.4 / sqrt 40.
+    """
+    drift, sigma, lookback, years = 2.0, 0.5, 720, 40
+    rng = np.random.default_rng(5)
+    sides = np.repeat(np.tile([1.0, -1.0], years // 2), YEAR)
+    noise = sigma / math.sqrt(YEAR) * rng.standard_normal(years * YEAR)
+    steps = sides * drift / YEAR + noise
+    market = held_market(100.0 * np.exp(np.cumsum(steps)))
+    weight = trend_sign(market, lookback) * 0.4 / ewma_volatility(market, 2000.0)
+    earned = (weight[:-1] * steps[1:]).reshape(-1)
+    settled = (np.arange(1, years * YEAR) % YEAR > lookback) & np.isfinite(earned)
+    ratio = drift / sigma
+    expected = 0.4 * ratio * (2 * Phi(ratio * math.sqrt(lookback / YEAR)) - 1)
+    error = 0.4 / math.sqrt(settled.sum() / YEAR)
+    assert earned[settled].mean() * YEAR == pytest.approx(expected, abs=3 * error)
+
+
+def filter_known(market: Market, volatility, bars) -> np.ndarray:
+    """Return the probabilities of stress by statsmodels, at the parameters of a simulation."""
+    returns = log_returns(market)[1:]
+    model = MarkovRegression(returns, k_regimes=2, trend="n", switching_variance=True)
+    found = model.filter([1 - 1 / bars[0], 1 / bars[1], *(np.square(volatility) / YEAR)])
+    return np.append(np.nan, found.filtered_marginal_probabilities[:, 1])
+
+
+def simulate(
+    n: int, volatility: tuple[float, float], bars: tuple[float, float], seed: int
+) -> tuple[Market, np.ndarray]:
+    """Return an hourly market whose volatility jumps between two values, and which it has."""
+    rng = np.random.default_rng(seed)
+    moves, state = rng.random(n), np.zeros(n, dtype=int)
+    for t in range(1, n):
+        is_leaving = moves[t] < 1.0 / bars[state[t - 1]]
+        state[t] = 1 - state[t - 1] if is_leaving else state[t - 1]
+    steps = np.array(volatility)[state] / math.sqrt(YEAR) * rng.standard_normal(n)
+    return held_market(100.0 * np.exp(np.cumsum(steps))), state
+
+
+@pytest.mark.parametrize(
+    ("volatility", "bars"), [((0.4, 1.2), (200.0, 50.0)), ((0.4, 0.8), (200.0, 100.0))]
+)
+def test_learning_recovers_the_states_nearly_as_well_as_knowing(volatility, bars):
+    """The best filter knows the volatilities; learning with 0.4 and 1.2 loses hardly anything.
+
+    Bars told right differ between both only where they disagree, a share d of the bars; if one is
+    right as often as the other there, by sqrt(d / n_eff), n_eff = n / 50.
+    """
+    market, state = simulate(30_000, volatility, bars, seed=3)
+    best = filter_known(market, volatility, bars)
+    found = learned_regimes(market, 2000, *bars)
+    later = slice(2000, None)
+    right = ((found.filtered > 0.5) == state)[later].mean()
+    most = ((best > 0.5) == state)[later].mean()
+    differ = ((found.filtered > 0.5) != (best > 0.5))[later].mean()
+    assert right >= most - 3 * math.sqrt(differ / (28_000 / 50))
+    assert differ < 0.01
+
+
+def test_what_is_learned_follows_a_market_that_grows_calm():
+    """Volatilities fall from 0.8 and 2.4 to a quarter: some half-lives later both are found."""
+    wild, _ = simulate(8000, (0.8, 2.4), (200.0, 50.0), seed=4)
+    calm, state = simulate(12_000, (0.2, 0.6), (200.0, 50.0), seed=5)
+    market = held_market(np.concatenate([wild.close, wild.close[-1] / 100.0 * calm.close]))
+    found = learned_regimes(market, 500, 200, 50)
+    later = slice(14_000, None)
+    right = ((found.filtered[later] > 0.5) == state[6000:]).mean()
+    assert right > 0.95
+
+
+def test_a_market_of_one_regime_is_called_calm_and_can_still_part_in_two():
+    """One regime first: stress keeps its distance, and is found when it comes."""
+    one, _ = simulate(8000, (0.5, 0.5), (200.0, 50.0), seed=6)
+    two, state = simulate(12_000, (0.5, 1.5), (200.0, 50.0), seed=7)
+    market = held_market(np.concatenate([one.close, one.close[-1] / 100.0 * two.close]))
+    found = learned_regimes(market, 500, 200, 50)
+    assert np.mean(found.filtered[2000:8000]) < 0.2
+    assert ((found.filtered[12_000:] > 0.5) == state[4000:]).mean() > 0.95
+
+
+def test_a_price_that_stands_still_is_calm():
+    market = held_market(np.full(400, 100.0))
+    found = learned_regimes(market, 50, 200, 20)
+    assert np.isfinite(found.filtered[100:]).all()
+    assert (found.filtered[100:] < 0.1).all()
+
+
+def test_nothing_is_said_before_a_hundred_returns_are_known():
+    market = Market.sample(bars=150)
+    for column in learned_regimes(market, 50, 200, 20):
+        assert np.isnan(column[:100]).all()
+        assert np.isfinite(column[100:]).all()
+
+
+FILTERED = "filtered-historical"
+
+
+@pytest.fixture(scope="module")
+def sided() -> Market:
+    """Return a market whose signal changes sides."""
+    flips = np.array([1.0, 0.5, -1.0, 0.0, -0.3])
+    return Market.sample(bars=1200).with_signal(flips[np.arange(1200) // 89 % 5])
+
+
+@pytest.mark.parametrize("level", [0.95, 0.99, 0.999])
+@pytest.mark.parametrize("horizon", [1, 24])
+def test_the_normal_model_is_its_closed_form(sided: Market, level: float, horizon: int):
+    squares = pd.Series(long_returns(sided) ** 2)
+    sigma = np.sqrt(squares.ewm(halflife=24.0, min_periods=2).mean().to_numpy() * horizon)
+    z = stats.norm.ppf(level)
+    found = tail_losses(sided, "normal", half_life=24.0, level=level, horizon=horizon)
+    np.testing.assert_allclose(found.value_at_risk, z * sigma, rtol=1e-12)
+    shortfall = stats.norm.pdf(z) / (1.0 - level) * sigma
+    np.testing.assert_allclose(found.expected_shortfall, shortfall, rtol=1e-12)
+
+
+def sorted_tail(losses: np.ndarray, level: float) -> tuple[float, float]:
+    """Return quantile and tail mean, the latter with a fraction of the last loss."""
+    worst = np.sort(losses)[::-1]
+    size = len(losses) * (1.0 - level)
+    whole = int(size)
+    total = worst[:whole].sum() + (size - whole) * worst[whole]
+    return float(np.quantile(losses, level, method="weibull")), total / size
+
+
+@pytest.mark.parametrize(("window", "level"), [(25, 0.95), (137, 0.975), (500, 0.99), (9, 0.9)])
+@pytest.mark.parametrize("horizon", [1, 6])
+def test_the_historical_model_is_the_quantile_of_its_window(
+    sided: Market, window: int, level: float, horizon: int
+):
+    found = tail_losses(sided, "historical", window=window, level=level, horizon=horizon)
+    earned = held_returns(sided, horizon)
+    for t in range(window + horizon - 1, sided.n_bars):
+        side = -1.0 if sided.signal[t] < 0 else 1.0
+        value, shortfall = sorted_tail(-side * earned[t - window + 1 : t + 1], level)
+        assert found.value_at_risk[t] == pytest.approx(value, rel=1e-12, abs=1e-16)
+        assert found.expected_shortfall[t] == pytest.approx(shortfall, rel=1e-11, abs=1e-16)
+    assert np.isnan(found.value_at_risk[: window + horizon - 1]).all()
+
+
+def test_what_is_held_over_a_horizon_pays_the_funding_settled_in_it(sided: Market):
+    """Over 3 bars: the price relative less the rates stamped before the close and not before."""
+    closes = sided.time + sided.interval
+    earned = held_returns(sided, 3)
+    for t in range(3, 200):
+        inside = (sided.funding_time < closes[t]) & (sided.funding_time >= closes[t - 3])
+        paid = sided.funding_rate[inside].sum()
+        expected = sided.close[t] / sided.close[t - 3] - 1.0 - paid
+        assert earned[t] == pytest.approx(expected, abs=1e-14)
+    np.testing.assert_allclose(held_returns(sided, 1), long_returns(sided), atol=1e-15)
+
+
+@pytest.mark.parametrize("horizon", [1, 6])
+def test_filtered_losses_are_scaled_from_the_forecast_they_met_to_that_of_now(
+    sided: Market, horizon: int
+):
+    squares = pd.Series(long_returns(sided) ** 2)
+    sigma = np.sqrt(squares.ewm(halflife=24.0, min_periods=2).mean().to_numpy() * horizon)
+    earned = held_returns(sided, horizon)
+    found = tail_losses(sided, FILTERED, window=100, half_life=24.0, level=0.95, horizon=horizon)
+    known = 2 + horizon
+    for t in range(known + 99, sided.n_bars, 7):
+        side = -1.0 if sided.signal[t] < 0 else 1.0
+        ends = np.arange(t - 99, t + 1)
+        value, shortfall = sorted_tail(-side * earned[ends] / sigma[ends - horizon], 0.95)
+        assert found.value_at_risk[t] == pytest.approx(value * sigma[t], rel=1e-11)
+        assert found.expected_shortfall[t] == pytest.approx(shortfall * sigma[t], rel=1e-11)
+    assert np.isnan(found.value_at_risk[: known + 99]).all()
+    assert not np.isnan(found.value_at_risk[known + 99])
+
+
+@pytest.mark.parametrize("model", TAIL_MODELS)
+def test_a_short_position_is_a_long_one_on_the_opposite_returns(model: str):
+    """Simple returns of the opposite sign, without funding."""
+    moves = 0.01 * np.random.default_rng(6).standard_t(4, 800)
+    up, down = (held_market(100.0 * np.cumprod(1.0 + sign * moves)) for sign in (1.0, -1.0))
+    settings = {"level": 0.95, "horizon": 1, "window": 200, "half_life": 30.0}
+    short = tail_losses(up.with_signal(-np.ones(1)), model, **settings)
+    long = tail_losses(down, model, **settings)
+    for part in (0, 1):
+        np.testing.assert_allclose(short[part][1:], long[part][1:], rtol=1e-9)
+
+
+def test_a_price_that_stands_still_has_no_tail():
+    sided = held_market(np.full(300, 7.0))
+    for model in ("normal", "historical"):
+        tail = tail_losses(sided, model, window=100, half_life=10.0, level=0.99)
+        assert (tail.value_at_risk[101:] == 0.0).all()
+        assert (tail.expected_shortfall[101:] == 0.0).all()
+    assert np.isnan(
+        tail_losses(sided, FILTERED, window=100, half_life=10.0, level=0.99).value_at_risk
+    ).all()
+
+
+def walk_of(noise: np.ndarray) -> Market:
+    return held_market(100.0 * np.exp(np.cumsum(0.7 / math.sqrt(YEAR) * noise)))
+
+
+def clustered(n: int, seed: int) -> np.ndarray:
+    """Return noise of variance 1 from a GARCH(1,1) of 0.09 and 0.9, with a half-life of 69 bars."""
+    shocks = np.random.default_rng(seed).standard_normal(n)
+    noise, variance = np.empty(n), 1.0
+    for t in range(n):
+        noise[t] = math.sqrt(variance) * shocks[t]
+        variance = 0.01 + 0.09 * noise[t] ** 2 + 0.9 * variance
+    return noise
+
+
+def fat(n: int, seed: int, degrees: int) -> np.ndarray:
+    """Return noise of variance 1 from Student's t."""
+    return np.random.default_rng(seed).standard_t(degrees, n) * math.sqrt((degrees - 2) / degrees)
+
+
+def violations(sided: Market, tail: Tail, horizon: int = 1) -> np.ndarray:
+    """Return whether losses, which do not overlap, were over what was forecast for them."""
+    losses = -held_returns(sided, horizon)[horizon:]
+    forecast = tail.value_at_risk[:-horizon]
+    known = ~np.isnan(forecast)
+    return (losses > forecast)[known][::horizon]
+
+
+def judge(sided: Market, tail: Tail, level: float, horizon: int = 1) -> tuple[float, float, float]:
+    """Return the p-values of the number of violations, their independence, and both at once."""
+    hits = violations(sided, tail, horizon)
+    found = calibration(np.full(len(hits), 1.0 - level), hits)
+    both = stats.chi2.sf(found.kupiec + found.christoffersen, 2)
+    return found.kupiec_p, found.christoffersen_p, float(both)
+
+
+ALPHA = 0.01
+"""Level of the tests below: a right model fails each in one of a hundred seeds."""
+
+
+def test_the_normal_model_fails_where_tails_are_fat_and_the_historical_ones_do_not():
+    """Student's t with 4 degrees of freedom: beyond 2.33 deviations lie 1.5 %, not 1 %."""
+    sided = walk_of(fat(20_000, seed=12, degrees=4))
+    settings = {"level": 0.99, "horizon": 1, "window": 1000, "half_life": 200.0}
+    assert judge(sided, tail_losses(sided, "normal", **settings), 0.99)[0] < 1e-6
+    for model in ("historical", "filtered-historical"):
+        for p_value in judge(sided, tail_losses(sided, model, **settings), 0.99):
+            assert p_value > ALPHA
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_filtering_takes_out_the_clusters_that_plain_history_has(seed: int):
+    """GARCH returns at 95 %: the count is right for both; the plain model's violations follow one
+    another, the filtered one's do not."""
+    sided = walk_of(clustered(20_000, seed))
+    plain = tail_losses(sided, "historical", window=1000, level=0.95)
+    count, apart, both = judge(sided, plain, 0.95)
+    assert count > ALPHA
+    assert apart < 1e-10
+    assert both < 1e-10
+    filtered = tail_losses(sided, FILTERED, window=1000, half_life=12.0, level=0.95)
+    for p_value in judge(sided, filtered, 0.95):
+        assert p_value > ALPHA

@@ -1,4 +1,4 @@
-"""Luck among trials: published figures, hand-computed cases, and noise that must look like noise.
+"""Luck among trials and differences of pairs: published figures, hand-computed cases, and noise.
 
 The published figures are those of ``stats.*`` in the project's collection of vectors, each with its
 source.
@@ -12,6 +12,15 @@ import numpy as np
 import pytest
 
 from backtest import ParameterError
+from backtest.measures.differences import (
+    STATISTICS,
+    Sampled,
+    choose_block,
+    compare_pairs,
+    draw_histories,
+    holm,
+    resampling_error,
+)
 from backtest.measures.luck import (
     deflated_sharpe,
     deflated_sharpe_of_returns,
@@ -24,7 +33,7 @@ from backtest.measures.luck import (
 )
 
 
-def noise(seed: int, samples: int = 1000, trials: int = 100) -> np.ndarray:
+def noise_of(seed: int, samples: int = 1000, trials: int = 100) -> np.ndarray:
     return np.random.default_rng(seed).normal(0.0, 0.01, (samples, trials))
 
 
@@ -123,7 +132,7 @@ def plain_cscv(returns: np.ndarray, splits: int, metric: str) -> list[float]:
 @pytest.mark.parametrize("metric", ["sharpe", "mean"])
 @pytest.mark.parametrize(("samples", "splits"), [(60, 6), (61, 6), (65, 8), (4, 2), (6, 6)])
 def test_cscv_is_the_plain_one(metric: str, samples: int, splits: int):
-    returns = noise(samples, samples, 7) + 0.001
+    returns = noise_of(samples, samples, 7) + 0.001
     returns[:, 5] = 0.0  # never traded
     returns[samples // 2 :, 6] = 0.0  # ruined
     logits = plain_cscv(returns, splits, metric)
@@ -143,7 +152,7 @@ def test_the_best_everywhere_is_not_overfit():
 
 def test_trials_that_are_all_alike_share_the_median():
     """Nothing is gained by choosing: logit 0, which counts as overfit."""
-    same = np.repeat(noise(0, 100, 1), 9, axis=1)
+    same = np.repeat(noise_of(0, 100, 1), 9, axis=1)
     for returns in (same, np.zeros((100, 9)), np.full((100, 9), 0.1)):
         found = probability_of_backtest_overfitting(returns, n_splits=10)
         assert (found.logits == 0.0).all()
@@ -151,26 +160,26 @@ def test_trials_that_are_all_alike_share_the_median():
 
 
 def test_noise_is_overfit_half_of_the_time():
-    found = [probability_of_backtest_overfitting(noise(s), n_splits=10).pbo for s in range(100)]
+    found = [probability_of_backtest_overfitting(noise_of(s), n_splits=10).pbo for s in range(100)]
     assert np.mean(found) == pytest.approx(0.5, abs=0.05)
 
 
 def test_planted_skill_is_found():
     found = []
     for seed in range(20):
-        returns = noise(seed)
+        returns = noise_of(seed)
         returns[:, seed] += 0.002  # 0.2 deviations a sample
         found.append(probability_of_backtest_overfitting(returns, n_splits=10).pbo)
     assert np.mean(found) < 0.1
 
 
 def test_copies_of_a_trial_are_one_trial():
-    one = noise(0, trials=1)
+    one = noise_of(0, trials=1)
     for returns in (one, np.repeat(one, 30, axis=1), np.zeros((9, 4)), np.full((9, 4), 0.1)):
         assert effective_trials(returns) == pytest.approx(1.0, rel=1e-9)
     scaled = one * np.array([1.0, 2.0, 5.0])
     assert effective_trials(scaled) == pytest.approx(1.0, rel=1e-9)
-    nearly = one * np.linspace(0.2, 1.5, 12) + 0.02 * noise(1, trials=12)
+    nearly = one * np.linspace(0.2, 1.5, 12) + 0.02 * noise_of(1, trials=12)
     assert effective_trials(nearly) < 1.2  # 12 of 12 were said
 
 
@@ -182,9 +191,9 @@ def luck_of(returns, **given):
 
 def test_copies_add_no_luck_and_new_trials_add_theirs():
     """Ten trials have an expected maximum of 1.539, 128 of 2.59 and 2,000 of 3.44 (exact)."""
-    ten = np.repeat(noise(3, 500, 10), 12, axis=1)
+    ten = np.repeat(noise_of(3, 500, 10), 12, axis=1)
     assert luck_of(ten, n_trials=2_000) == pytest.approx(1.539, rel=0.02)
-    many = noise(4, 1_000, 128)
+    many = noise_of(4, 1_000, 128)
     assert luck_of(many) == pytest.approx(2.59, rel=0.03)
     assert luck_of(many, n_trials=2_000) == pytest.approx(3.44, rel=0.03)
 
@@ -198,7 +207,7 @@ def test_trials_with_a_common_part_expect_the_best_that_is_seen():
     assert effective_trials(returns) == pytest.approx(5.6, rel=0.03)  # 200 were said
 
 
-FAILED = np.where(np.arange(400).reshape(50, 8) == 59, math.nan, noise(0, 50, 8))
+FAILED = np.where(np.arange(400).reshape(50, 8) == 59, math.nan, noise_of(0, 50, 8))
 
 
 @pytest.mark.parametrize(("call", "match"), [
@@ -207,12 +216,157 @@ FAILED = np.where(np.arange(400).reshape(50, 8) == 59, math.nan, noise(0, 50, 8)
     (lambda: probabilistic_sharpe(0.1, 10, kurtosis=0.0), "kurtosis must be at least"),
     (lambda: expected_max_sharpe(0, 1.0), "n_trials"),
     (lambda: estimate_moments(np.array([0.1, math.nan])), "finite"),
-    (lambda: probability_of_backtest_overfitting(noise(0), n_splits=5), "even"),
-    (lambda: probability_of_backtest_overfitting(noise(0, 9), n_splits=10), "10 samples"),
-    (lambda: probability_of_backtest_overfitting(noise(0)[:, 0]), "shape"),
+    (lambda: probability_of_backtest_overfitting(noise_of(0), n_splits=5), "even"),
+    (lambda: probability_of_backtest_overfitting(noise_of(0, 9), n_splits=10), "10 samples"),
+    (lambda: probability_of_backtest_overfitting(noise_of(0)[:, 0]), "shape"),
     (lambda: probability_of_backtest_overfitting(FAILED, n_splits=4),
         "not in 1 of 8 trials, first in column 3"),
 ])  # fmt: skip
 def test_bad_input_is_refused(call, match: str):
     with pytest.raises(ParameterError, match=match):
         call()
+
+
+ONE = np.array([[0, 1]])
+
+
+def sample(returns, free=0.0):
+    """Return accounts of a market that never closes, sampled by day."""
+    n = returns.shape[1]
+    return Sampled(returns, np.full(n, free), per_year=365.0, periods=365.0)
+
+
+def compute_intervals(returns, measure="log_growth", pairs=ONE, seed=0, **settings):
+    settings = {"confidence": 0.95, "draws": 199, **settings}
+    rng = np.random.default_rng(seed)
+    return compare_pairs(sample(returns), pairs, measure, rng=rng, **settings)
+
+
+def noise(k, n, seed, *, persistence=0.0, common=0.0):
+    """Return standard normal series of shape (k, n), with an AR(1) and a common part."""
+    rng = np.random.default_rng(seed)
+    steps = math.sqrt(common) * rng.standard_normal(n + 100) + math.sqrt(1.0 - common) * (
+        rng.standard_normal((k, n + 100))
+    )
+    series = np.empty_like(steps)
+    series[:, 0] = steps[:, 0]
+    for t in range(1, n + 100):
+        series[:, t] = persistence * series[:, t - 1] + steps[:, t]
+    return series[:, 100:] * math.sqrt(1.0 - persistence**2)
+
+
+def ladder(k):
+    """Return the pairs (0, 1), (2, 3), ..."""
+    return np.arange(k).reshape(-1, 2)
+
+
+def test_estimates_are_those_of_numpy():
+    x = 0.01 * noise(3, 200, seed=1) + 0.001
+    found = {name: each.estimate(x)[0] for name, each in STATISTICS.items()}
+    deviation = np.std(x, axis=1, ddof=1)
+    np.testing.assert_allclose(found["log_growth"], np.mean(x, axis=1))
+    np.testing.assert_allclose(found["sharpe"], np.mean(x, axis=1) / deviation)
+
+
+@pytest.mark.parametrize("measure", ["log_growth", "sharpe"])
+def test_an_influence_is_what_a_little_more_weight_on_a_return_does(measure):
+    """Weight is added by repeating all returns 400 times, and one of them once more."""
+    x = 0.01 * noise(1, 60, seed=2) + 0.002
+    estimate = STATISTICS[measure].estimate
+    base = np.repeat(x, 400, axis=1)
+    value, influence = estimate(base)[0][0], estimate(x)[1][0]
+    assert abs(influence.mean()) < 1e-12
+    for t in range(0, 60, 7):
+        more = estimate(np.append(base, x[:, t : t + 1], axis=1))[0][0]
+        change = (more - value) * (base.shape[1] + 1)
+        assert change == pytest.approx(influence[t], abs=2e-3 * np.abs(influence).max())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("measure", "persistence", "block"),
+    [("log_growth", 0.0, 5), ("sharpe", 0.0, 5), ("log_growth", 0.4, 10)],
+)
+def test_an_interval_of_95_percent_holds_the_true_difference_that_often(
+    measure, persistence, block
+):
+    """200 pairs of 250 returns correlated by a half; the first of each earns and moves more.
+
+    3 standard errors: of 200 replications sqrt(0.05 x 0.95 / 200) = 0.0154, and of a quantile of
+    499 draws that all share 0.0098, together 0.018.
+    """
+    z = noise(400, 250, seed=3, persistence=persistence, common=0.5)
+    mean, deviation = np.array([[0.002], [0.0]]), np.array([[0.02], [0.015]])
+    z = z.reshape(200, 2, 250)
+    returns = mean + deviation * z
+    if measure == "log_growth":
+        returns = np.expm1(returns)  # so that its mean is known
+    scale = {"log_growth": 365.0}.get(measure, math.sqrt(365.0))
+    true = {"log_growth": 0.002, "sharpe": 0.1}[measure] * scale
+    rows = returns.reshape(400, 250)
+    found = compute_intervals(rows, measure, pairs=ladder(400), draws=499, block=block)
+    covered = np.mean((found.low <= true) & (true <= found.high))
+    assert abs(covered - 0.95) <= 3 * 0.018
+
+
+@pytest.mark.parametrize("measure", ["log_growth", "sharpe"])
+def test_the_interval_leaves_out_no_difference_exactly_where_p_is_small(measure):
+    rows = 0.01 * noise(120, 80, seed=5)
+    rows[::2] += 0.002 * np.linspace(0.0, 2.0, 60)[:, None]
+    rows[::2] *= np.linspace(1.0, 3.0, 60)[:, None]
+    found = compute_intervals(rows, measure, pairs=ladder(120), confidence=0.9, draws=99)
+    outside = (found.low > 0.0) | (found.high < 0.0)
+    assert 0 < outside.sum() < 60
+    np.testing.assert_array_equal(outside, found.p_value <= 0.1 + 1e-12)
+
+
+@pytest.mark.parametrize("measure", ["log_growth", "sharpe"])
+def test_an_account_does_not_differ_from_itself(measure):
+    rows = np.tile(0.01 * noise(1, 100, seed=7), (2, 1))
+    found = compute_intervals(rows, measure)
+    assert (found.difference[0], found.low[0], found.high[0]) == (0.0, 0.0, 0.0)
+    assert found.p_value[0] == 1.0
+
+
+def test_what_was_planted_is_found_though_each_account_alone_is_uncertain():
+    """Both earn 0 ± 2 % a day; the second pays 0.05 % more, known to ± 0.02 %."""
+    first = 0.02 * noise(1, 400, seed=8)[0]
+    second = first - 5e-4 + 2e-4 * noise(1, 400, seed=9)[0]
+    found = compute_intervals(np.array([first, second]))
+    assert found.low[0] > 0.0
+    assert found.p_value[0] == pytest.approx(1 / 200)
+    error = 2e-4 * math.sqrt(1 / 400) * 365
+    assert found.difference[0] == pytest.approx(5e-4 * 365, abs=5 * error)
+
+
+def test_a_difference_that_lies_in_one_day_cannot_be_told():
+    """A third of all histories lack that day: no bound can be given with 95 %."""
+    first = 0.01 * noise(1, 100, seed=10)[0]
+    second = first.copy()
+    second[50] -= 0.3
+    found = compute_intervals(np.array([first, second]))
+    assert math.isinf(found.high[0])
+    assert found.p_value[0] > 0.2
+
+
+def test_the_error_is_the_spread_of_means_over_histories():
+    """The standard error of a deviation of 2,000 draws is 1 / sqrt(4,000) = 1.6 % of it."""
+    series = noise(1, 150, seed=14, persistence=0.5)
+    histories = draw_histories(150, 8, 2_000, np.random.default_rng(0))
+    means = [series[0, chosen].mean() for chosen, _ in histories]
+    assert resampling_error(series, 8)[0] == pytest.approx(np.std(means), rel=3 * 0.016)
+
+
+def test_blocks_are_long_where_returns_follow_each_other():
+    calm, persistent = noise(1, 500, seed=15), noise(1, 500, seed=15, persistence=0.8)
+    least = math.ceil(500 ** (1 / 3))
+    assert choose_block(calm) == least
+    assert choose_block(persistent) > 2 * least
+    assert choose_block(np.vstack([calm, persistent, persistent])) == choose_block(persistent)
+    assert choose_block(np.zeros((1, 500))) == least
+
+
+def test_holm_multiplies_by_what_is_left():
+    p_values = np.array([0.04, 0.01, math.nan, 0.02, 0.5])
+    np.testing.assert_allclose(holm(p_values), [0.08, 0.04, math.nan, 0.06, 0.5])
+    assert holm(np.array([math.nan])).tolist() == pytest.approx([math.nan], nan_ok=True)
