@@ -190,7 +190,7 @@ def read_signal(draft: Draft, market: Market | Markets) -> Any:
 def allocate(rule: str, settings: Mapping[str, Any], markets: Markets) -> pd.DataFrame:
     from backtest.weights import equal, inverse_volatility  # noqa: PLC0415 - seldom used
 
-    known = () if rule == "equal" else ("half_life", "window", "every")
+    known = () if rule == "equal" else ("half_life", "every")
     for name in settings:
         if name not in known:
             raise base.ParameterError(

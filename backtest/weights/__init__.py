@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from backtest.base import open_door
 
 if TYPE_CHECKING:
-    from backtest.weights.by_estimator import fitted
-    from backtest.weights.by_volatility import equal, inverse_volatility
+    from backtest.weights.weights import equal, fitted, inverse_volatility
 
 open_door(__name__)

@@ -207,9 +207,9 @@ def test_weights_by_a_rule():
     ):
         _, _, terms = build(text, **flags)
         assert terms["signal"].equals(bt.allocate.inverse_volatility(markets))
-    rule, more = "run.allocate = 'inverse-volatility'", "run.allocate_settings.window = 48"
+    rule, more = "run.allocate = 'inverse-volatility'", "run.allocate_settings.half_life = 48"
     _, _, terms = build(f"{DATA}{rule}\n{more}", set=["allocate.every=6"])
-    assert terms["signal"].equals(bt.allocate.inverse_volatility(markets, window=48, every=6))
+    assert terms["signal"].equals(bt.allocate.inverse_volatility(markets, half_life=48, every=6))
     _, _, terms = build(f"{DATA}{rule}\nrun.decide = '4h'")
     seen = markets.resample("4h")
     assert terms["signal"].equals(bt.allocate.inverse_volatility(seen))

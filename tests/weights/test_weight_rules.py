@@ -5,13 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.covariance import ledoit_wolf
 
 import backtest as bt
 from backtest.base.errors import PolicyError
 from backtest.engine.signals import describe_signal_check
-from backtest.weights import by_volatility
-from backtest.weights.by_volatility import Memory
+from backtest.weights import weights
 from tests.kit import check_refused
 
 A, B, C = (bt.Market.sample(bars=24 * 30, seed=seed) for seed in range(3))
@@ -73,18 +71,11 @@ def test_weights_are_those_of_the_variances_at_the_last_fit():
     assert (frame.to_numpy()[:48] == 0.0).all()
 
 
-def test_a_window_takes_the_shrunk_variances_of_ledoit_and_wolf():
-    frame = bt.allocate.inverse_volatility(MARKETS, window=60, every=24)
-    returns = np.diff(np.log(MARKETS.panel().close), axis=1).T
-    shrunk = ledoit_wolf(returns[95 - 60 : 95, :2], assume_centered=True)[0]  # up to bar 95
-    np.testing.assert_allclose(frame.iloc[95, :2], weigh(np.diagonal(shrunk)), rtol=1e-9)
-
-
 def test_the_estimate_forgets_what_is_sixty_half_lives_old():
-    variances = by_volatility.estimate(
-        by_volatility.find_returns(MARKETS)[:, :2],
-        by_volatility.Segment(np.array([0, 1]), 1, np.array([700, 719])),
-        by_volatility.Memory(5.0, None),
+    variances = weights.estimate(
+        weights.find_returns(MARKETS)[:, :2],
+        weights.Segment(np.array([0, 1]), 1, np.array([700, 719])),
+        5.0,
     )
     np.testing.assert_allclose(variances[1], ewma(["A", "B"], 1, 719, 5.0), rtol=1e-12)
 
@@ -102,10 +93,10 @@ def test_one_instrument_has_all_and_weights_say_that_they_were_checked():
     assert "signal checked at " in describe_signal_check(frame)
 
 
-def test_an_instrument_takes_part_after_a_half_life_or_a_window():
-    assert Memory(half_life=2.5, window=None).known == 3
-    assert Memory(half_life=1.0, window=None).known == 2
-    assert Memory(half_life=None, window=7).known == 7
+@pytest.mark.parametrize(("half_life", "known"), [(2.5, 3), (1.0, 2)])
+def test_an_instrument_takes_part_after_a_half_life(half_life, known):
+    frame = bt.allocate.inverse_volatility(bt.Markets({"A": A}), half_life=half_life, every=1)
+    assert frame["A"].tolist()[:5] == [0.0] * known + [1.0] * (5 - known)
 
 
 def test_sessions_count_their_bars():
@@ -215,12 +206,12 @@ def test_bad_allocations_are_refused(case):
 
 
 def test_planted_peeks_into_the_returns_are_found(monkeypatch):
-    honest = by_volatility.find_returns
+    honest = weights.find_returns
 
     def peek(markets: bt.Markets) -> np.ndarray:
         returns = honest(markets)
         return np.concatenate([returns[1:], returns[-1:]])
 
-    monkeypatch.setattr(by_volatility, "find_returns", peek)
+    monkeypatch.setattr(weights, "find_returns", peek)
     with pytest.raises(PolicyError, match="looks ahead"):
         bt.allocate.inverse_volatility(MARKETS, half_life=48.0, every=1)
