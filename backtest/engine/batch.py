@@ -421,27 +421,23 @@ class BatchLoop:
         lives = np.zeros((len(FIELDS), laid.lanes * laid.width))
         tape = new_tape(n, 0, 0, 0)
         tape.is_on[0] = 0
-        given, lanes = (inputs, state, bound), Lanes(places, lives, numbers.copy(), numbers)
+        lanes = Lanes(places, lives, numbers.copy(), numbers)
         if inputs.fees is None and not inputs.changes:
-            self.live_all(loop, given, tape._replace(lanes=lanes))
+            assets, tape = len(state.priced), tape._replace(lanes=lanes)
+            records = (new_quotes(n, assets), new_scratch(n, assets), new_ledger_array(n))
+            terms = inputs.terms if loop.pack is None else loop.pack(inputs.terms)
+            market = (inputs.feed, inputs.clock, inputs.log_returns)
+            with np.errstate(all="ignore"):
+                reached, why = loop.simulate(
+                    terms, *market, bound, state, *records, self.tally, tape, 0, 0
+                )
+            if why != DONE:
+                raise LaneFault(int(np.searchsorted(places[:, STOP], reached, side="right")))
         else:
             tape = tape._replace(lanes=lanes._replace(places=places[:0]))
             for k, place in enumerate(places):
-                self.live_one(loop, given, tape, place, k)
+                self.live_one(loop, (inputs, state, bound), tape, place, k)
         return lives.reshape(len(FIELDS), laid.lanes, laid.width)
-
-    def live_all(self, loop: BoundLoop, given: Given, tape: RunTape) -> None:
-        inputs, state, bound = given
-        n, assets = len(state.margin), len(state.priced)
-        records = (new_quotes(n, assets), new_scratch(n, assets), new_ledger_array(n))
-        terms = inputs.terms if loop.pack is None else loop.pack(inputs.terms)
-        market = (inputs.feed, inputs.clock, inputs.log_returns)
-        with np.errstate(all="ignore"):
-            reached, why = loop.simulate(
-                terms, *market, bound, state, *records, self.tally, tape, 0, 0
-            )
-        if why != DONE:
-            raise LaneFault(int(np.searchsorted(tape.lanes.places[:, STOP], reached, side="right")))
 
     def live_one(
         self, loop: BoundLoop, given: Given, tape: RunTape, place: IntArray, k: int

@@ -370,23 +370,6 @@ def as_of(rate: float | pd.Series, time: IntArray, key: str) -> FloatArray:
     return np.asarray(rate.to_numpy(dtype=np.float64)[found])
 
 
-def place_flows(
-    time: IntArray, account: Account, first: int, started: int
-) -> tuple[IntArray, FloatArray]:
-    if account.flows is None:
-        return np.empty(0, np.int64), np.empty(0)
-    stamps = pd.DatetimeIndex(account.flows.index).as_unit("ns").asi8
-    if stamps[0] < started:
-        raise ParameterError(
-            f"flows must not lie before the first bar, {base.format_time(started)} UTC, "
-            f"got {base.format_time(int(stamps[0]))} UTC; add it to capital"
-        )
-    bar = np.searchsorted(time, stamps, side="left")
-    kept = (bar < len(time)) & (bar >= first)
-    amounts = np.asarray(account.flows, dtype=np.float64)
-    return bar[kept].astype(np.int64), amounts[kept]
-
-
 ASSET = (
     "open", "high", "low", "close", "mark_open", "mark_high", "mark_low", "mark_close",
 )  # fmt: skip
@@ -632,7 +615,18 @@ def read_feed(
     for name in markets.names:
         for field, values in read_instrument(markets[name], venues[name], own[name]).items():
             by_bar.setdefault(field, []).append(values)
-    flow_bar, flow_amount = place_flows(markets.time, account, first, started)
+    flow_bar, flow_amount = np.empty(0, np.int64), np.empty(0)
+    if account.flows is not None:
+        stamps = pd.DatetimeIndex(account.flows.index).as_unit("ns").asi8
+        if stamps[0] < started:
+            raise ParameterError(
+                f"flows must not lie before the first bar, {base.format_time(started)} UTC, "
+                f"got {base.format_time(int(stamps[0]))} UTC; add it to capital"
+            )
+        bar = np.searchsorted(markets.time, stamps, side="left")
+        is_in = (bar < markets.n_bars) & (bar >= first)
+        flow_bar = bar[is_in].astype(np.int64)
+        flow_amount = np.asarray(account.flows, dtype=np.float64)[is_in]
     if not clock.is_every:
         bars["volume"] = clock.place(clock.seen.panel().volume.T, bars["volume"])
     return MarketFeed(

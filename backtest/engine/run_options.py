@@ -35,7 +35,6 @@ from backtest.measures.option_profit import EXPLAINED
 from backtest.venue import ScenarioMargin
 
 if TYPE_CHECKING:
-    from backtest.account import OptionFeed
     from backtest.engine.record import Outcome
     from backtest.venue import Option
 
@@ -134,49 +133,36 @@ def read_options(setup: Any, outcome: Outcome) -> RunOptions | None:
         bar = int(feed.expiry_bars[k]) - first
         if 0 <= bar < len(held.quantity):
             expired[int(feed.are_inside[k]), bar, place] = True
-    legs = outcome.legs
+    at, legs = (slice(first, None), kept), outcome.legs
+    gone, spots = expired[0], feed.expiry_spots[kept]
+    index = np.where(gone, spots, opens[:, terms.instruments])
+    bases = np.where(gone, 1.0, feed.bases_open[at])
+    years = np.where(gone, 0.0, feed.years_open[at])
+    marks = np.where(gone, np.nan, feed.marks_open[at])
+    volatilities = np.where(gone, 0.0, feed.volatilities_open[at])
+    index_close = closes[:, terms.instruments]
+    forward = index_close * feed.bases_close[at]
+    at_close = (feed.volatilities_close[at], feed.years_close[at], feed.marks_close[at])
+    quotes = OptionQuotes(
+        index,
+        index * bases,
+        *value_state(terms, index * bases, volatilities, years, marks),
+        index_close,
+        forward,
+        *value_state(terms, forward, *at_close),
+    )
     return RunOptions(
         contracts=tuple(listed[name] for name in terms.names),
         legs=tuple(legs.get(k, "") for k in kept.tolist()),
         owners=kept + after,
         terms=terms,
-        quotes=read_quotes(feed, kept, terms, opens, closes, expired[0], first),
+        quotes=quotes,
         record=held,
-        opened=find_opened(entries, held.quantity, kept + after, first, expired[0]),
+        opened=find_opened(entries, held.quantity, kept + after, first, gone),
         entries=find_entries(entries, held.quantity, kept + after, first),
-        settled=np.where(expired[1], feed.expiry_spots[kept], np.nan),
-        ages=feed.ages[first:, kept],
+        settled=np.where(expired[1], spots, np.nan),
+        ages=feed.ages[at],
         hedged=tuple(sorted(outcome.hedged)),
-    )
-
-
-def read_quotes(
-    feed: OptionFeed,
-    kept: IntArray,
-    terms: OptionTerms,
-    opens: FloatArray,
-    closes: FloatArray,
-    expired: FloatArray,
-    first: int,
-) -> OptionQuotes:
-    spots = feed.expiry_spots[kept]
-    index = np.where(expired, spots, opens[:, terms.instruments])
-    bases = np.where(expired, 1.0, feed.bases_open[first:, kept])
-    years = np.where(expired, 0.0, feed.years_open[first:, kept])
-    marks = np.where(expired, np.nan, feed.marks_open[first:, kept])
-    volatilities = np.where(expired, 0.0, feed.volatilities_open[first:, kept])
-    at_open = value_state(terms, index * bases, volatilities, years, marks)
-    index_close = closes[:, terms.instruments]
-    forward = index_close * feed.bases_close[first:, kept]
-    years, volatilities = feed.years_close[first:, kept], feed.volatilities_close[first:, kept]
-    marks = feed.marks_close[first:, kept]
-    return OptionQuotes(
-        index,
-        index * bases,
-        *at_open,
-        index_close,
-        forward,
-        *value_state(terms, forward, volatilities, years, marks),
     )
 
 
