@@ -395,7 +395,6 @@ class Books:
         return prices, lacks
 
     def find_level(self, own: float) -> float:
-        """Return how far the shock has gone where an account trades, at the price before impact."""
         if self.is_jump:
             return self.shocked
         if self.side > 0.0:
@@ -500,7 +499,6 @@ class Books:
         )
 
     def describe_last(self, final: float) -> dict[str, Any]:
-        """Return what became of the last account, one's own."""
         moved = float(self.to_value(self.start)) - self.entry[-1]
         before = float(self.first_equity[-1] + self.first_quantity[-1] * moved)
         after = float(self.equity(float(self.to_value(final)))[-1])
@@ -790,7 +788,6 @@ def cascade(
 
 
 def use_contract(crowd: Crowd, venue: Venue) -> Crowd:
-    """Return a crowd whose quantities are contracts of a venue."""
     mine, theirs = crowd.contract, venue.contract
     is_drawn = crowd.origin.get("made_from") == "leverage"
     if is_drawn and (mine.kind, mine.size) != (theirs.kind, theirs.size):

@@ -236,7 +236,6 @@ class PathsRunner:
         return joined if self.resume is None else join_resumed(self.resume, joined)[0]
 
     def begin_on(self, path: Markets, setup: Setup, first: int) -> Setup:
-        """Return the setup on a path alone, whose policies have seen history in front of it."""
         weights, started = self.list_weights(path), int(path.time[0])
         if setup.resume is not None:
             started = setup.resume.span.start
@@ -247,7 +246,6 @@ class PathsRunner:
         )
 
     def set_up_on(self, joined: Markets, setup: Setup) -> Setup:
-        """Return the setup on a path with history in front of it."""
         first = joined.n_bars - self.paths.width
         started, weights = int(joined.time[first]), self.list_weights(joined)
         if setup.resume is not None:
@@ -728,7 +726,6 @@ def liquidation_risk(
 
 
 def explain_idle(runner: PathsRunner, events: PathEvents) -> str:
-    """Warn if no path filled an order, and return why."""
     if any((each != each[:, :1]).any() for each in (events.wealth, events.shown.T)):
         return ""
     reason = replace(runner, compile=False).run_path(0).no_fill
@@ -974,7 +971,6 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
 def choose_grid(
     policy: AnyPolicy | None, venue: AnyVenue, account: Account, paths: Paths
 ) -> base.FloatArray:
-    """Return the sizes that are scanned: factors, or leverages that venue and account allow."""
     if policy is not None:
         return np.geomspace(0.1, LARGEST_FACTOR, 16)
     venues = [*read_venues(venue, paths.markets).values()]

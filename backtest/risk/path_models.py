@@ -89,7 +89,6 @@ class Draws:
         return self.generator(kind, 0, part).random(self.shape)
 
     def joint_normals(self) -> base.FloatArray:
-        """Return the normal numbers of bars, correlated with those of other instruments."""
         total = np.zeros(self.shape)
         for j, load in enumerate(self.loads):
             if load != 0.0:
@@ -193,7 +192,6 @@ def read_returns(market: Market, model: str) -> base.FloatArray:
 
 
 def count_per_year(market: Market) -> float:
-    """Return the bars per year of a market, the latest figure where it changes."""
     found = np.atleast_1d(bars_per_year(market))
     known = found[~np.isnan(found)]
     return float(known[-1]) if known.size else math.nan

@@ -324,7 +324,6 @@ class InstrumentPaths:
         return float(basis[-1]), mean, keep, spread
 
     def prepare(self) -> None:
-        """Fit what paths are drawn from: errors of its fit belong here."""
         _ = self.calendar, self.process, self.table
 
     # --------------------------------------------------------------------------- drawing

@@ -195,12 +195,10 @@ def find_moves(
 
 
 def shrink(log_move: float) -> float:
-    """Return a log move as a fraction, over -1."""
     return max(math.expm1(log_move), math.nextafter(-1.0, 0.0))
 
 
 def move_all(scenario: Scenario, logs: Mapping[str, float]) -> Scenario:
-    """Return a scenario with other log moves, by market."""
     moves = {name: shrink(log) for name, log in logs.items()}
     return scenario.override(price=0.0, prices=moves, correlation=None)
 
