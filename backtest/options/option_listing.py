@@ -16,8 +16,6 @@ from backtest.options.chain import Chain
 from backtest.options.surfaces import Surfaces
 from backtest.venue import Option
 
-EXAMPLE = "bt.Surfaces.load('chains/', underlying='BTC')"
-
 
 class OptionListing(NamedTuple):
     """The listed contracts of a panel by name, and what values them by instrument.
@@ -88,7 +86,16 @@ def read_listing(
         quote_age=0 if quote_age is None else parse_duration(quote_age, "quote_age"),
         max_age=parse_duration(max_age, "max_age"),
     )
-    check_listing(listing, is_age_given=quote_age is not None)
+    for name, owner in underlyings.items():
+        if owner not in listing.surfaces:
+            raise ParameterError(
+                f"surfaces must have those of {owner!r}, the underlying of {name!r}, got none; "
+                f"give surfaces={{{owner!r}: bt.Surfaces.load('chains/', underlying='BTC')}}"
+            )
+    if quote_age is not None and not listing.chains:
+        raise ParameterError("quote_age is of quotes, got no chains")
+    for owner, chain in listing.chains.items():
+        check_chain(listing, owner, chain)
     return markets, listing
 
 
@@ -171,22 +178,10 @@ def read_by_underlying(
     return found
 
 
-def check_listing(listing: OptionListing, *, is_age_given: bool) -> None:
-    for name, owner in listing.underlyings.items():
-        if owner not in listing.surfaces:
-            raise ParameterError(
-                f"surfaces must have those of {owner!r}, the underlying of {name!r}, got none; "
-                f"give surfaces={{{owner!r}: {EXAMPLE}}}"
-            )
-    if is_age_given and not listing.chains:
-        raise ParameterError("quote_age is of quotes, got no chains")
-    for owner, chain in listing.chains.items():
-        check_chain(listing, owner, chain)
-
-
 def check_chain(listing: OptionListing, owner: str, chain: Chain) -> None:
-    mine = {k: each for k, each in listing.options.items() if listing.underlyings[k] == owner}
-    for name, each in mine.items():
+    for name, each in listing.options.items():
+        if listing.underlyings[name] != owner:
+            continue
         if each.settlement != chain.settlement:
             raise DataError(
                 f"a chain must settle as its options, in {each.settlement}, got prices in "

@@ -49,11 +49,25 @@ def read_terms(kind: Kind, numbers: Mapping[str, Number], settlement: object = N
     for name, array in arrays.items():
         if name not in RATES:
             check_positive(name, array, is_zero_allowed=name not in POSITIVE)
-    found = broadcast(read_signs(kind), *arrays.values())
+    kinds = np.asarray(kind)
+    wrong = sorted({*map(str, kinds.ravel().tolist())} - {*SIGNS})
+    if wrong:
+        raise ParameterError(
+            f"kind must be 'call' or 'put', got {repr_given(wrong[0])}"
+            f"{base.did_you_mean(wrong[0], SIGNS)}"
+        )
+    found = broadcast(np.where(kinds == "call", 1.0, -1.0), *arrays.values())
     named = dict(zip(arrays, found[1:], strict=True))
-    for name in RATES:
-        if name in named:
-            check_carry(name, named[name], named["years"])
+    for name in [each for each in RATES if each in named]:
+        rate, years = named[name], named["years"]
+        with np.errstate(over="ignore"):
+            bad = np.abs(rate * years) > MOST_CARRY
+        if bad.any():
+            raise ParameterError(
+                f"{name} times years must be at most {MOST_CARRY:g} in size, got a {name} of "
+                f"{float(rate[bad].flat[0]):g} over {float(years[bad].flat[0]):g} years; "
+                "rates are fractions per year: 0.05 is 5 %"
+            )
     flags = () if settlement is None else (is_coin(settlement),)
     return Terms(found if found[0].shape else tuple(float(each) for each in found), flags)
 
@@ -87,18 +101,6 @@ def broadcast(*arrays: FloatArray) -> tuple[FloatArray, ...]:
         raise ParameterError(f"arguments must have shapes that broadcast, got {shapes}") from error
 
 
-def read_signs(kind: Kind) -> FloatArray:
-    kinds = np.asarray(kind)
-    names = sorted(map(str, set(kinds.ravel().tolist())))
-    wrong = [each for each in names if each not in SIGNS]
-    if wrong:
-        raise ParameterError(
-            f"kind must be 'call' or 'put', got {repr_given(wrong[0])}"
-            f"{base.did_you_mean(wrong[0], SIGNS)}"
-        )
-    return np.where(kinds == "call", 1.0, -1.0)
-
-
 def read_numbers(name: str, value: object) -> FloatArray:
     try:
         given = np.asarray(value)
@@ -119,17 +121,6 @@ def check_positive(name: str, array: FloatArray, *, is_zero_allowed: bool = Fals
         rule = "at least 0" if is_zero_allowed else "positive"
         count = f" in {int(bad.sum())} of {array.size} places" if array.size > 1 else ""
         raise ParameterError(f"{name} must be {rule}, got {float(array[bad].flat[0]):g}{count}")
-
-
-def check_carry(name: str, rate: FloatArray, years: FloatArray) -> None:
-    with np.errstate(over="ignore"):
-        bad = np.abs(rate * years) > MOST_CARRY
-    if bad.any():
-        raise ParameterError(
-            f"{name} times years must be at most {MOST_CARRY:g} in size, got a {name} of "
-            f"{float(rate[bad].flat[0]):g} over {float(years[bad].flat[0]):g} years; "
-            "rates are fractions per year: 0.05 is 5 %"
-        )
 
 
 def is_coin(settlement: object) -> bool:

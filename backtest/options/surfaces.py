@@ -508,29 +508,25 @@ class Surface(base.Reportable):
         ln(F / index) is linear in time from 0 over the expiries, and in proportion to it after.
         Raises ParameterError if years are negative or no numbers.
         """
-        return base.float_if_single(self._find_forward(read_years(years)))
-
-    def _find_forward(self, wanted: FloatArray) -> FloatArray:
-        times, forwards = self.years, self.fits["forward"].to_numpy(dtype=np.float64)
+        wanted, times = read_years(years), self.years
+        forwards = self.fits["forward"].to_numpy(dtype=np.float64)
         spot = self.index if self.index > 0.0 else forwards[0]
         carry = np.log(forwards / spot)
         inner = np.interp(wanted, np.append(0.0, times), np.append(0.0, carry))
         after = carry[-1] * wanted / times[-1]
-        return np.asarray(spot * np.exp(np.where(wanted > times[-1], after, inner)))
+        found = spot * np.exp(np.where(wanted > times[-1], after, inner))
+        return base.float_if_single(np.asarray(found))
 
     def total_variance(self, k: Number, years: Number) -> Any:
         """Return volatility^2 years at log-moneyness ``k = ln(K / F)``, both broadcast.
 
         Raises ParameterError if a number is not finite, or years are negative.
         """
-        given = broadcast(read_numbers("k", k), read_years(years))
-        return base.float_if_single(self._find_total(*given))
-
-    def _find_total(self, ks: FloatArray, wanted: FloatArray) -> FloatArray:
+        ks, wanted = broadcast(read_numbers("k", k), read_years(years))
         times = self.years
         totals = np.stack([smile.total_variance(ks) for smile in self.smiles])
         if len(times) == 1:
-            return np.asarray(totals[0] * wanted / times[0])
+            return base.float_if_single(np.asarray(totals[0] * wanted / times[0]))
         after = np.clip(np.searchsorted(times, wanted), 1, len(times) - 1)
         low = np.take_along_axis(totals, (after - 1)[None], axis=0)[0]
         high = np.take_along_axis(totals, after[None], axis=0)[0]
@@ -539,7 +535,7 @@ class Surface(base.Reportable):
         first, last = totals[0] * wanted / times[0], totals[-1] * wanted / times[-1]
         outside = np.where(wanted < times[0], first, last)
         is_inner = (wanted >= times[0]) & (wanted <= times[-1])
-        return np.asarray(np.where(is_inner, inner, outside), dtype=np.float64)
+        return base.float_if_single(np.where(is_inner, inner, outside))
 
     def volatility(self, strike: Number, years: Number) -> Any:
         """Return the implied volatility, per sqrt(year), of strikes and times to expiry.
@@ -550,8 +546,8 @@ class Surface(base.Reportable):
         check_positive("strike", strikes)
         wanted = read_years(years, is_zero_allowed=False)
         strikes, wanted = broadcast(strikes, wanted)
-        k = np.log(strikes / self._find_forward(wanted))
-        return base.float_if_single(np.sqrt(self._find_total(k, wanted) / wanted))
+        total = self.total_variance(np.log(strikes / self.forward(wanted)), wanted)
+        return base.float_if_single(np.asarray(np.sqrt(total / wanted)))
 
     def atm(self, tenor: str | float) -> float:
         """Return the volatility at the forward for a tenor such as ``"30d"``, or in years.
@@ -905,7 +901,7 @@ class Surfaces:
                 f"{base.format_time(int(closes[-1]))} for {self!r}"
             )
         columns = {
-            f"{name}_{tenor}": self._align(key, tenor, row)
+            f"{name}_{tenor}": np.append(self._series(key, tenor), np.nan)[row]  # row -1: NaN
             for tenor in tenors
             for name, key in COLUMNS.items()
         }
@@ -913,12 +909,6 @@ class Surfaces:
         columns["implied_volatility"] = columns[f"vix_{tenors[0]}"]
         self._warn_of_long_tenors(tenors, row)
         return market.with_columns(**columns)
-
-    def _align(self, key: Measure, tenor: str, row: IntArray) -> FloatArray:
-        values = np.full(len(self.surfaces) + 1, np.nan)  # the last is for row -1
-        for k in np.unique(row[row >= 0]):
-            values[k] = getattr(self.surfaces[k], key)(tenor)
-        return values[row]
 
     def _warn_of_long_tenors(self, tenors: Sequence[str], row: IntArray) -> None:
         used = np.unique(row[row >= 0])
