@@ -108,7 +108,8 @@ def show(venue: str, at: str | None, *, as_json: bool) -> None:
         render(rows, fields, shares=("maintenance_rate",))
     print_paragraph(f"All margin tables: {', '.join(dates)}.")
     for each in origins:
-        late = f"; nothing is known for {name.at}" if name.is_before(each.date) else ""
+        is_late = day not in (None, preset_files.LATEST) and day < each.date
+        late = f"; nothing is known for {day}" if is_late else ""
         print_paragraph(f"{each.group}, {each.date}{late}: {each.source}")
 
 

@@ -8,14 +8,14 @@ horizons are in years. Numbers and arrays broadcast as in numpy.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
 
-from backtest.base import Choice, FloatArray, ParameterError, checked, float_if_single
-from backtest.base.fields import POSITIVE
+from backtest.base import Choice, FloatArray, Number, ParameterError, checked, float_if_single
+from backtest.base.fields import NOT_NEGATIVE, POSITIVE, SHARE
 from backtest.base.units import TOLERANCE, YEAR_DAYS
 from backtest.venue import margin as margin_functions
 from backtest.venue.margin import DEFAULT, Book, read_book
@@ -75,9 +75,10 @@ def touch_probability(
     """
     from scipy.special import erfc, erfcx, stdtr  # noqa: PLC0415 - slow to load, seldom needed
 
-    _check_each("distance", distance, lambda _: False, "a number")
-    _check_each("drift", drift, np.isinf, "finite")
-    spread, freedom = _find_spread(sigma, horizon), _check_degrees(degrees_of_freedom)
+    _check_each("distance", distance, Number(may_be_infinite=True))
+    _check_each("drift", drift, Number())
+    spread = _find_spread(sigma, horizon)
+    freedom = _check_each("degrees_of_freedom", degrees_of_freedom, DEGREES, is_nan_allowed=False)
     moved = np.asarray(drift) * np.asarray(horizon)
     far, away, s, freedom = np.broadcast_arrays(distance, moved, spread, freedom)
     if np.any((away != 0.0) & np.isfinite(freedom)):
@@ -124,38 +125,33 @@ def touch_distance(
 def find_touch_factor(probability: OneOrMany, degrees: OneOrMany) -> FloatArray:
     from scipy.special import ndtri, stdtrit  # noqa: PLC0415 - slow to load, seldom needed
 
-    rule = "at least 0 and at most 1"
-    _check_each("probability", probability, lambda chance: ~((chance >= 0) & (chance <= 1)), rule)
-    freedom, half = _check_degrees(degrees), 0.5 * np.asarray(probability)
+    half = 0.5 * _check_each("probability", probability, SHARE, is_nan_allowed=False)
+    freedom = _check_each("degrees_of_freedom", degrees, DEGREES, is_nan_allowed=False)
     with np.errstate(invalid="ignore"):
         fat = stdtrit(freedom, half) * np.sqrt((freedom - 2.0) / freedom)
     found = np.where(np.isinf(freedom), ndtri(half), fat)
     return np.asarray(np.where(half == 0.0, math.inf, 0.0 - found))
 
 
+DEGREES = Number(2, open_low=True, may_be_infinite=True)
+
+
 def _find_spread(sigma: OneOrMany, horizon: OneOrMany) -> FloatArray:
-    for name, value in (("sigma", sigma), ("horizon", horizon)):
-        _check_each(
-            name, value, lambda each: (each < 0.0) | np.isinf(each), "at least 0 and finite"
-        )
-    return np.asarray(np.asarray(sigma) * np.sqrt(horizon))
-
-
-def _check_degrees(degrees: OneOrMany) -> FloatArray:
-    _check_each("degrees_of_freedom", degrees, lambda each: ~(each > 2.0), "over 2")
-    return np.asarray(degrees, dtype=np.float64)
+    deviation = _check_each("sigma", sigma, NOT_NEGATIVE)
+    return np.asarray(deviation * np.sqrt(_check_each("horizon", horizon, NOT_NEGATIVE)))
 
 
 def _check_each(
-    name: str, value: OneOrMany, is_bad: Callable[[FloatArray], Any], rule: str
-) -> None:
+    name: str, value: OneOrMany, number: Number, *, is_nan_allowed: bool = True
+) -> FloatArray:
     given = np.asarray(value)
     if given.dtype.kind not in "iuf":
         raise ParameterError(f"{name} must be numbers, got {value!r}")
-    numbers = np.atleast_1d(given.astype(np.float64))
-    bad = numbers[np.broadcast_to(is_bad(numbers), numbers.shape)]
+    numbers = given.astype(np.float64)
+    bad = numbers[~(number.admits(numbers) | (is_nan_allowed & np.isnan(numbers)))]
     if bad.size:
-        raise ParameterError(f"{name} must be {rule}, got {float(bad[0])!r}")
+        raise ParameterError(f"{name} must be {number}, got {float(bad.flat[0])!r}")
+    return numbers
 
 
 # ----- the calculator -----
@@ -439,41 +435,37 @@ def tabulate_positions(book: Book, shares: FloatArray) -> pd.DataFrame:
     return table
 
 
-OPTION = (
-    "option", "group", "quantity", "price", "days", "mark", "value", "delta", "exposure",
-)  # fmt: skip
-MOVE = ("name", "instruments", "down", "up")
-
-
-def tabulate(rows: Iterable[tuple[Any, ...]], columns: Sequence[str]) -> pd.DataFrame:
-    return pd.DataFrame(list(rows), columns=list(columns)).set_index(columns[0])
-
-
 def tabulate_options(book: Book) -> pd.DataFrame:
-    rows = []
-    for k, each in enumerate(book.given):
-        index, mark = float(book.options.indices[k]), float(book.options.marks[k])
-        delta = each.quantity * compute_option_delta(book.options, k)
-        exposure = delta * (1.0 if each.option.is_coin else index)
-        name, group, days = str(each.option.name), book.name_group(k), 365.0 * each.years
-        value = each.quantity * mark
-        rows.append((name, group, each.quantity, index, days, mark, value, delta, exposure))
-    return tabulate(rows, OPTION)
+    held, count = book.options, range(len(book.given))
+    delta = held.quantities * [compute_option_delta(held, k) for k in count]
+    columns = {
+        "group": [book.name_group(k) for k in count],
+        "quantity": held.quantities,
+        "price": held.indices,
+        "days": 365.0 * held.years,
+        "mark": held.marks,
+        "value": held.quantities * held.marks,
+        "delta": delta,
+        "exposure": delta * np.where(held.are_coin, 1.0, held.indices),
+    }
+    names = [str(each.option.name) for each in book.given]
+    return pd.DataFrame(columns, pd.Index(names, name="option", dtype=object))
 
 
 def tabulate_moves(book: Book) -> pd.DataFrame:
     names = book.names
     moved = tuple(dict.fromkeys(book.name_group(k) for k in range(len(book.given))))
-    found: dict[str, tuple[tuple[str, ...], tuple[float, float]]] = {}
+    found: dict[str, tuple[Any, ...]] = {}
     for group, members in book.rule.list_groups(names).items():
         if len(members) > 1 and set(members) != set(names) and group not in moved:
-            found[f"group {group}"] = members, find_moves(book, members)
+            found[f"group {group}"] = members, *find_moves(book, members)
     for group in moved:
         linked = tuple(book.list_linked(group))
-        found[f"index {group}"] = linked, find_moves(book, (group, *linked))
+        found[f"index {group}"] = linked, *find_moves(book, (group, *linked))
     if len(names) + len(moved) > 1:
-        found["all"] = names, find_moves(book, (*names, *moved))
-    return tabulate(((name, with_, *moves) for name, (with_, moves) in found.items()), MOVE)
+        found["all"] = names, *find_moves(book, (*names, *moved))
+    index = pd.Index([*found], name="name", dtype=object)
+    return pd.DataFrame([*found.values()], index, ["instruments", "down", "up"])
 
 
 def find_moves(book: Book, moving: Sequence[str]) -> tuple[float, float]:

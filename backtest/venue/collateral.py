@@ -118,12 +118,6 @@ class Collateral(Value):
                 yield f"tiers.{k}", "must end over its floor, and rates must fall"
             before = row
 
-    def list_tiers(self) -> tuple[Tier, ...]:
-        """Return the tiers as (floor, cap, rate); a rate is one tier of any value."""
-        if self.tiers is None:
-            return ((0.0, math.inf, float(self.rate or 0.0)),)
-        return tuple((row[0], row[1], row[2]) for row in self.tiers)
-
     def value_at(self, price: float) -> float:
         """Return what it counts for at a price, in the settlement currency."""
         return float(compute_value_at_rate(pack_collateral([self]), 0, self.amount * price))
@@ -175,7 +169,7 @@ def pack_rows(rows: Sequence[Sequence[float]], width: int = 1) -> tuple[base.Int
 def pack_collateral(
     collateral: Sequence[Collateral], groups: Sequence[str] = ()
 ) -> CollateralTables:
-    tiers = [each.list_tiers() for each in collateral]
+    tiers = [each.tiers or [(0.0, math.inf, float(each.rate or 0.0))] for each in collateral]
     counts, floors = pack_rows([[row[0] for row in rows] for rows in tiers])
     cancelled = [each.cancels_risk or "" for each in collateral]
     return CollateralTables(

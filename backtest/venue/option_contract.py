@@ -74,8 +74,12 @@ class Option(Value):
         said = read_name(self.name) or {"settlement": self.settlement or "cash"}
         self._set_fields(**said)
         self._set_fields(expiry=format_day(self.expiry))
-        if self.name is None:
-            self._set_fields(name=self.make_name())
+        if self.name is None:  # as Deribit's if it says the rest, else with the day as 2026-06-26
+            day, kind = pd.Timestamp(str(self.expiry)), "C" if self.sign > 0 else "P"
+            short = day.strftime("%d%b%y").upper().lstrip("0")
+            head, end = f"{self.underlying}-", f"-{self.strike:g}-{kind}"
+            is_said = {x: getattr(self, x) for x in SAID} == read_name(f"{head}{short}{end}")
+            self._set_fields(name=f"{head}{short if is_said else f'{day:%Y-%m-%d}'}{end}")
 
     @classmethod
     @base.checked
@@ -125,17 +129,6 @@ class Option(Value):
     def is_coin(self) -> bool:
         """Whether it settles in the underlying."""
         return self.settlement == "coin"
-
-    def make_name(self) -> str:
-        """Return a name as Deribit's if it says the rest, else one with the day as 2026-06-26."""
-        day, end = (
-            pd.Timestamp(str(self.expiry)),
-            f"{self.strike:g}-{'C' if self.sign > 0 else 'P'}",
-        )
-        short = day.strftime("%d%b%y").upper().lstrip("0")
-        name = f"{self.underlying}-{short}-{end}"
-        is_said = {field: getattr(self, field) for field in SAID} == read_name(name)
-        return name if is_said else f"{self.underlying}-{day:%Y-%m-%d}-{end}"
 
     def years_from(self, at: Any) -> float:
         """Return the time to expiry in years of 365 days, negative if it has expired."""

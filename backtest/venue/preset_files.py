@@ -27,7 +27,6 @@ from backtest.base import Declaration, Fault, Text, TimeLike, Value, VenueError,
 FOLDER = Path(__file__).with_name("presets")
 SUFFIXES = (".toml", ".json")
 COMMON = "common"
-MOST_NAMED = 12
 LATEST = "latest"
 """In place of a day: only the newest table of each group."""
 GROUPS = ("contract", "fees", "slippage", "liquidation", "brackets", "rules", "funding")
@@ -42,14 +41,15 @@ class Tables(Declaration):
         tables = [value] if isinstance(value, Mapping) else value
         if not isinstance(tables, list | tuple) or not all(isinstance(t, Mapping) for t in tables):
             raise Fault("must be a table with a date and a source, or a list of them")
-        if not all(is_day(table.get("date")) for table in tables):
-            raise Fault("must have a date such as '2021-05-19' in each table")
+        try:
+            dates = [dt.date.fromisoformat(table.get("date")).isoformat() for table in tables]
+        except (TypeError, ValueError):
+            raise Fault("must have a date such as '2021-05-19' in each table") from None
         if not all(str(table.get("source", "")).strip() for table in tables):
             raise Fault("must have a source in each table")
-        dates = [table["date"] for table in tables]
         if dates != sorted(set(dates)):
             raise Fault("must have tables of rising dates", ", ".join(dates))
-        return tuple(map(dict, tables))
+        return tuple({**table, "date": date} for table, date in zip(tables, dates, strict=True))
 
 
 @base.declared(kw_only=True)
@@ -94,9 +94,6 @@ class PresetName(NamedTuple):
     symbol: str
     at: str | None
 
-    def is_before(self, date: str) -> bool:
-        return self.at not in (None, LATEST) and str(self.at) < date
-
 
 class GroupSource(NamedTuple):
     """The source of a group of a preset, in force from ``date`` up to ``until``."""
@@ -129,14 +126,20 @@ def group_alike(presets: Sequence[Preset]) -> list[list[Preset]]:
     return [*groups.values()]
 
 
+def split_day(text: str) -> tuple[str, str | None]:
+    """Return a name and the day after its ``@``, None without one."""
+    name, sign, date = text.rpartition("@")
+    if not sign or any(each in date for each in SUFFIXES):  # the sign is part of a path
+        return text, None
+    return name, date and read_at(date)
+
+
 def parse_name(text: str) -> PresetName:
     """Parse ``venue:SYMBOL`` or ``venue:SYMBOL@2021-05-19``."""
-    pair, at_sign, date = str(text).rpartition("@")
-    if not at_sign or any(each in date for each in SUFFIXES):  # the sign is part of a path
-        pair, at_sign, date = str(text), "", ""
+    pair, date = split_day(str(text))
     venue, colon, symbol = pair.rpartition(":")
-    if venue and colon and symbol and (date or not at_sign):
-        return PresetName(venue, symbol, read_at(date) if date else None)
+    if venue and colon and symbol and date != "":
+        return PresetName(venue, symbol, date)
     known = [each.name for each in available()]
     own = [each for each in known if text and each.startswith(text)]
     near = f"; did you mean {own[0]!r}?" if own else did_you_mean(text, known)
@@ -150,26 +153,10 @@ def read_at(text: str) -> str:
     return text if text == LATEST else read_day(text)
 
 
-def split_day(symbol: str, at: TimeLike | None) -> tuple[str, TimeLike | None]:
-    name, sign, date = symbol.partition("@")
-    if not sign:
-        return symbol, at
-    if at is not None or not date:
-        raise VenueError(f"the day of a preset must be given once, got {symbol!r} and at={at!r}")
-    return name, read_at(date)
-
-
 def read_day(at: TimeLike | dt.date) -> str:
     """Return the day of a time in UTC, as ``2021-05-19``."""
     time = str(at) if isinstance(at, dt.date) and not isinstance(at, dt.datetime) else at
     return base.format_time(base.to_nanoseconds(time, "the day of a preset"))[:10]
-
-
-def is_day(text: object) -> bool:
-    try:
-        return isinstance(text, str) and dt.date.fromisoformat(text).isoformat() == text
-    except ValueError:
-        return False
 
 
 # ------------------------------------------------------------------------------------ one of them
@@ -204,16 +191,6 @@ def read_preset(venue: str, symbol: str, at: TimeLike | None = None) -> dict[str
     return data
 
 
-def check_list(symbols: object) -> list[str]:
-    names = list(symbols) if isinstance(symbols, list | tuple) else []
-    plain = {each.partition("@")[0] for each in names if isinstance(each, str)}
-    if not names or len(plain) < len(names):
-        raise VenueError(
-            f"symbol must be a name, or a list of different names, got {base.repr_plain(symbols)}"
-        )
-    return names
-
-
 def read_choice(at: TimeLike | None) -> str | None:
     return None if at is None or (isinstance(at, str) and at == LATEST) else read_day(at)
 
@@ -228,11 +205,9 @@ def find_preset(venue: str, symbol: str) -> VenueTables:
     symbols = read_tables(venue)
     if symbol not in symbols:
         near = did_you_mean(str(symbol).upper(), symbols)
-        is_short = len(symbols) <= MOST_NAMED
-        known = f"it has {', '.join(symbols)}" if is_short else "'backtest venues' lists them"
         raise VenueError(
-            f"symbol must be one that {venue} has a table for, got {symbol!r}{near}; "
-            f"{known}, venue.override(brackets=...) gives others"
+            f"symbol must be one that {venue} has a table for, got {symbol!r}{near}; 'backtest "
+            "venues' lists them, venue.override(brackets=...) gives others"
         )
     return symbols[symbol]
 

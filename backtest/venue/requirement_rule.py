@@ -447,15 +447,6 @@ def drop_names(
     return {name: members for name, members in kept.items() if members}
 
 
-def number_products(rule: ScenarioMargin, groups: Sequence[str]) -> list[int]:
-    if rule.products is None:
-        return [0] * len(groups) if rule.across == "same row" else list(range(len(groups)))
-    table = {each: p for p, each_of in enumerate(rule.products.values()) for each in each_of}
-    free = [group for group in groups if group not in table]
-    table |= {group: len(rule.products) + k for k, group in enumerate(free)}
-    return [table[group] for group in groups]
-
-
 def pack_moves(rule: ScenarioMargin | None, groups: Iterable[str]) -> list[FloatArray]:
     """Return moves, weights, moves of volatility and reliefs, each of shape (G, K)."""
     rows = [] if rule is None else [rule.rows_of(group) for group in groups]
@@ -470,7 +461,14 @@ def pack_scenarios(
 ) -> ScenarioTables:
     moves, weights, *_ = pack_moves(rule, groups)
     limit = math.inf if rule is None else rule.options.futures_range
-    products = [] if rule is None else number_products(rule, list(groups))
+    products: list[int] = []
+    if rule is not None and not rule.products:
+        products = [0] * len(groups) if rule.across == "same row" else list(range(len(groups)))
+    elif rule is not None and rule.products:
+        numbers = {each: p for p, some in enumerate(rule.products.values()) for each in some}
+        free = [group for group in groups if group not in numbers]
+        numbers |= {group: len(rule.products) + k for k, group in enumerate(free)}
+        products = [numbers[group] for group in groups]
     initial = (0.0, 0.0) if rule is None else rule.initial_terms()
     terms = ("offset", "factor", "minimum", "contingency", "pair_contingency")
     return ScenarioTables(
@@ -614,28 +612,6 @@ def pack_options(given: Sequence[OptionPosition], groups: IntArray) -> OptionPos
     )
 
 
-def pack_shocks(rule: ScenarioMargin | None, groups: Sequence[str]) -> ShockTables:
-    shocks = NO_SHOCKS if rule is None else rule.options
-    moves, _, volatilities, reliefs = pack_moves(rule, groups)
-    numbers = ("days", "least_days", "least_volatility")
-    terms = ("power", "short_charge", "delta_charge", "discounts", "skew", "expiry_charge")
-    packed: dict[str, Any] = {name: getattr(shocks, name) for name in numbers}
-    packed |= {name: np.array(getattr(shocks, name) or (), dtype=np.float64) for name in terms}
-    return ShockTables(
-        moves=moves,
-        logs=np.log1p(moves),
-        roots=np.sqrt(1.0 + moves),
-        volatilities=volatilities,
-        reliefs=reliefs,
-        **packed,
-    )
-
-
-def pack_rates(rule: MarginRule) -> OptionRates:
-    own = rule if isinstance(rule, Standard | Strategy) else None
-    return OptionRates(**{name: float(getattr(own, name, 0.0)) for name in OptionRates._fields})
-
-
 def pack_option_rules(
     rule: MarginRule, options: OptionPositions, groups: Sequence[str], names: Sequence[str]
 ) -> OptionRules:
@@ -646,8 +622,14 @@ def pack_option_rules(
         Strategy: option_kernels.BY_STRATEGIES,
     }
     counts = {"none": option_kernels.NONE, "long": option_kernels.LONG}
-    shocks, order = pack_shocks(scenarios, groups), list(names)
-    n, rows = len(options.signs), shocks.moves.shape[1]
+    shocks, order = NO_SHOCKS if scenarios is None else scenarios.options, list(names)
+    moves, _, volatilities, reliefs = pack_moves(scenarios, groups)
+    n, rows = len(options.signs), moves.shape[1]
+    numbers = ("days", "least_days", "least_volatility")
+    terms = ("power", "short_charge", "delta_charge", "discounts", "skew", "expiry_charge")
+    packed: dict[str, Any] = {name: getattr(shocks, name) for name in numbers}
+    packed |= {name: np.array(getattr(shocks, name) or (), dtype=np.float64) for name in terms}
+    own = rule if isinstance(rule, Standard | Strategy) else None
     n_expiries = int(options.expiries.max(initial=-1)) + 1
     return OptionRules(
         kind=kinds.get(type(rule), option_kernels.BY_BRACKETS),
@@ -655,8 +637,15 @@ def pack_option_rules(
         underlyings=np.array(
             [order.index(each) if each in order else -1 for each in groups], dtype=np.int64
         ),
-        shocks=shocks,
-        rates=pack_rates(rule),
+        shocks=ShockTables(
+            moves=moves,
+            logs=np.log1p(moves),
+            roots=np.sqrt(1.0 + moves),
+            volatilities=volatilities,
+            reliefs=reliefs,
+            **packed,
+        ),
+        rates=OptionRates(**{x: float(getattr(own, x, 0.0)) for x in OptionRates._fields}),
         scratch=option_kernels.OptionScratch(
             table=np.zeros((n, rows + 4)),
             sums=np.zeros((n_expiries, rows + 4)),

@@ -760,10 +760,21 @@ class Venue(Value):
         ('2021-03-18', '2022-12-29', '2024-10-24', '2026-09-29')
         """
         if not isinstance(symbol, str):
-            names = preset_files.check_list(symbol)
+            names = list(symbol) if isinstance(symbol, list | tuple) else []
+            plain = {each.partition("@")[0] for each in names if isinstance(each, str)}
+            if not names or len(plain) < len(names):
+                raise base.VenueError(
+                    "symbol must be a name, or a list of different names, got "
+                    f"{base.repr_plain(symbol)}"
+                )
             return {each.partition("@")[0]: cls.preset(venue, each, at) for each in names}
-        name, day = preset_files.split_day(symbol, at)
-        return cls.from_dict(preset_files.read_preset(venue, name, day), where=f"{venue}:{symbol}")
+        name, day = preset_files.split_day(symbol)
+        if day is not None and (at is not None or not day):
+            raise base.VenueError(
+                f"the day of a preset must be given once, got {symbol!r} and at={at!r}"
+            )
+        at = at if day is None else day
+        return cls.from_dict(preset_files.read_preset(venue, name, at), where=f"{venue}:{symbol}")
 
     @classmethod
     @checked
@@ -785,8 +796,9 @@ class Venue(Value):
     ) -> Venue:
         """Return a plain linear venue: one bracket of any size, one unit per contract.
 
-        Parameters ---------- taker, slippage, liquidation_fee : float, Series by UTC time, or name
-        of a column of the market
+        Parameters
+        ----------
+        taker, slippage, liquidation_fee : float, Series by UTC time, or name of a column
             Costs per unit of notional; they have no default because nothing is free.
         maintenance_rate, max_leverage : float
             The one bracket, with unlimited notional.

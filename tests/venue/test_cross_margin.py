@@ -10,7 +10,7 @@ from scipy.special import log_ndtr, stdtr
 import backtest as bt
 from backtest import features
 from backtest.features import touch_distance, touch_probability
-from backtest.venue import portfolio_kernels
+from backtest.venue import portfolio_kernels as kernels
 from backtest.venue.portfolio_kernels import pick_rules
 from backtest.venue.requirement import (
     compute_initial,
@@ -63,13 +63,13 @@ def test_one_position_has_the_bits_of_the_functions_of_one_position():
             notional, cash = abs(quantity) * abs(value), rng.uniform(-1, 1) * 1e6
             packed = bt.Brackets().pack({"A": rules, "never held": rules})
             held = pack_holdings([quantity, 0.0], [value, math.nan])
-            assert portfolio_kernels.compute_portfolio_requirement(
-                packed, held
-            ) == compute_maintenance(rules, notional, x)
-            assert portfolio_kernels.compute_portfolio_initial(packed, held) == compute_initial(
+            assert kernels.compute_portfolio_requirement(packed, held) == compute_maintenance(
+                rules, notional, x
+            )
+            assert kernels.compute_portfolio_initial(packed, held) == compute_initial(
                 rules, notional, y
             )
-            backing = portfolio_kernels.compute_portfolio_backing(packed, held, cash)
+            backing = kernels.compute_portfolio_backing(packed, held, cash)
             assert backing == cash + quantity * value
 
 
@@ -166,8 +166,8 @@ def test_span_worked_by_hand():
 def test_shares_add_up_under_scenarios():
     for packed, held, _, _ in make_portfolios():
         shares = np.zeros(len(held.quantities) + len(held.amounts))
-        portfolio_kernels.fill_shares(packed, held, shares)
-        found = portfolio_kernels.compute_portfolio_requirement(packed, held)
+        kernels.fill_shares(packed, held, shares)
+        found = kernels.compute_portfolio_requirement(packed, held)
         if packed.has_scenarios:
             assert shares.sum() == pytest.approx(found, abs=1e-9 * max(found, 1.0))
         else:
@@ -178,13 +178,13 @@ def test_a_share_is_the_derivative_in_the_quantity():
     """Against a central difference; kinks are met with probability 0."""
     for packed, held, _, _ in make_portfolios():
         shares = np.zeros(len(held.quantities) + len(held.amounts))
-        portfolio_kernels.fill_shares(packed, held, shares)
+        kernels.fill_shares(packed, held, shares)
         for i, quantity in enumerate(held.quantities.tolist()):
             step = 1e-6 * quantity
             ends = []
             for side in (1.0, -1.0):
                 held.quantities[i] = quantity + side * step
-                ends.append(portfolio_kernels.compute_portfolio_requirement(packed, held))
+                ends.append(kernels.compute_portfolio_requirement(packed, held))
             held.quantities[i] = quantity
             if quantity != 0.0:
                 slope = (ends[0] - ends[1]) / (2.0 * step)
@@ -195,8 +195,8 @@ def bisect_place(packed, held, cash, start, end):
     """Return the first failing place by trying 4,096 places and halving the first failing one."""
 
     def fails(place):
-        portfolio_kernels.move_holdings(held, start, end, place)
-        return portfolio_kernels.is_pool_failing(packed, held, cash)
+        kernels.move_holdings(held, start, end, place)
+        return kernels.is_pool_failing(packed, held, cash)
 
     places = np.linspace(0.0, 1.0, 257)
     k = next((k for k, place in enumerate(places.tolist()) if fails(place)), None)
@@ -214,10 +214,10 @@ def test_the_place_of_failure_is_the_first_one():
     for k, (packed, held, cash, rng) in enumerate(make_portfolios()):
         if k % 3:
             continue
-        start = portfolio_kernels.Waypoint(held.values.copy(), held.prices.copy())
+        start = kernels.Waypoint(held.values.copy(), held.prices.copy())
         ends = held.values * np.exp(0.25 * rng.normal(size=3))
-        end = portfolio_kernels.Waypoint(ends, held.prices * math.exp(0.2 * rng.normal()))
-        found = portfolio_kernels.find_failure(packed, held, cash, start, end)
+        end = kernels.Waypoint(ends, held.prices * math.exp(0.2 * rng.normal()))
+        found = kernels.find_failure(packed, held, cash, start, end)
         expected = bisect_place(packed, held, cash, start, end)
         assert found == pytest.approx(expected, abs=1e-11, nan_ok=True)
         failures += 0.0 < expected < 1.0
@@ -230,13 +230,13 @@ def test_the_price_of_failure_with_the_others_frozen():
     for packed, held, cash, _ in make_portfolios():
         if packed.has_scenarios or packed.level != 1.0 or held.quantities[0] == 0.0:
             continue
-        start = portfolio_kernels.Waypoint(held.values.copy(), held.prices.copy())
-        end = portfolio_kernels.Waypoint(held.values.copy(), held.prices.copy())
-        ratio = portfolio_kernels.find_failure_ratio(packed, held, cash, 0, start, end)
+        start = kernels.Waypoint(held.values.copy(), held.prices.copy())
+        end = kernels.Waypoint(held.values.copy(), held.prices.copy())
+        ratio = kernels.find_failure_ratio(packed, held, cash, 0, start, end)
         rules = pick_rules(packed.brackets, 0)
-        others = portfolio_kernels.compute_portfolio_requirement(packed, held)
-        others -= portfolio_kernels.compute_own_maintenance(packed, held, 0)
-        base = portfolio_kernels.compute_portfolio_backing(packed, held, cash) - others
+        others = kernels.compute_portfolio_requirement(packed, held)
+        others -= kernels.compute_own_maintenance(packed, held, 0)
+        base = kernels.compute_portfolio_backing(packed, held, cash) - others
         base -= held.quantities[0] * held.values[0]
         given = (held.quantities[0], held.entries[0], base, rules.multiplier)
         value = compute_liquidation_value(rules, *given)
@@ -257,11 +257,11 @@ def test_a_group_moves_along_to_its_price_of_failure():
     rule = bt.ScenarioMargin(moves=[-0.1, 0.1], groups={"coins": [BTC, ETH]})
     packed = rule.pack({name: read_rules(venue) for name, venue in BINANCE.items()})
     held = pack_holdings([1.0, -10.0], [60_000.0, 3_000.0])
-    start = portfolio_kernels.Waypoint(held.values.copy(), held.prices.copy())
-    end = portfolio_kernels.Waypoint(held.values.copy(), held.prices.copy())
+    start = kernels.Waypoint(held.values.copy(), held.prices.copy())
+    end = kernels.Waypoint(held.values.copy(), held.prices.copy())
     cash = 6_000.0 - 60_000.0 + 30_000.0
     for i in (0, 1):
-        ratio = portfolio_kernels.find_failure_ratio(packed, held, cash, i, start, end)
+        ratio = kernels.find_failure_ratio(packed, held, cash, i, start, end)
         assert ratio == pytest.approx(1.0 - 3_000.0 / 27_000.0, rel=1e-12)
     assert held.values.tolist() == [60_000.0, 3_000.0]
 
@@ -273,14 +273,14 @@ def test_a_mixed_group_fails_where_both_sides_stand():
     gold = bt.Collateral("GOLD", 1.0, prices=0.1, rate=1.0, cancels_risk="coin")
     packed = rule.pack({"A": read_rules(venue)}, [gold])
     held = pack_holdings([-1e3], [-100.0 / 50_000.0], None, [1.0], [0.1])
-    start = portfolio_kernels.Waypoint(held.values.copy(), held.prices.copy())
-    end = portfolio_kernels.Waypoint(held.values.copy(), held.prices.copy())
-    ratio = portfolio_kernels.find_failure_ratio(packed, held, -1.7, 0, start, end)
+    start = kernels.Waypoint(held.values.copy(), held.prices.copy())
+    end = kernels.Waypoint(held.values.copy(), held.prices.copy())
+    ratio = kernels.find_failure_ratio(packed, held, -1.7, 0, start, end)
     assert 1.1 < ratio < 1.2
-    portfolio_kernels.move_holdings(held, start, end, 0.0)
-    portfolio_kernels.aim(packed, start, 0, ratio, end)
-    portfolio_kernels.move_holdings(held, start, end, 1.0)
-    assert abs(portfolio_kernels.compute_distance_left(packed, held, -1.7)) < 1e-12
+    kernels.move_holdings(held, start, end, 0.0)
+    kernels.aim(packed, start, 0, ratio, end)
+    kernels.move_holdings(held, start, end, 1.0)
+    assert abs(kernels.compute_distance_left(packed, held, -1.7)) < 1e-12
 
 
 def test_maintenance_at_entry():
@@ -430,14 +430,10 @@ class Mirror:
         return pack_holdings(quantities, [prices[name] for name in NAMES])
 
     def requirement(self, positions, prices):
-        return portfolio_kernels.compute_portfolio_requirement(
-            self.packed, self.hold(positions, prices)
-        )
+        return kernels.compute_portfolio_requirement(self.packed, self.hold(positions, prices))
 
     def initial(self, positions, prices):
-        return portfolio_kernels.compute_portfolio_initial(
-            self.packed, self.hold(positions, prices)
-        )
+        return kernels.compute_portfolio_initial(self.packed, self.hold(positions, prices))
 
 
 def test_a_field_takes_rules_presets_and_objects():
@@ -475,26 +471,22 @@ def test_the_kernels_ask_the_rule():
         if len(held.amounts) or packed.level != 1.0:
             continue  # collateral is not told to a rule
         own = OwnMargin(rule=Mirror(packed)).pack({name: read_rules(venue_of()) for name in NAMES})
-        assert portfolio_kernels.compute_portfolio_requirement(own, held) == pytest.approx(
-            portfolio_kernels.compute_portfolio_requirement(packed, held), rel=1e-14
+        assert kernels.compute_portfolio_requirement(own, held) == pytest.approx(
+            kernels.compute_portfolio_requirement(packed, held), rel=1e-14
         )
         shares = np.zeros((2, 3))
-        portfolio_kernels.fill_shares(own, held, shares[0])
-        portfolio_kernels.fill_shares(packed, held, shares[1])
+        kernels.fill_shares(own, held, shares[0])
+        kernels.fill_shares(packed, held, shares[1])
         assert shares[0] == pytest.approx(shares[1], rel=1e-6, abs=1e-6)
-        start = portfolio_kernels.Waypoint(held.values.copy(), held.prices.copy())
-        end = portfolio_kernels.Waypoint(
-            held.values * np.exp(0.25 * rng.normal(size=3)), held.prices
-        )
+        start = kernels.Waypoint(held.values.copy(), held.prices.copy())
+        end = kernels.Waypoint(held.values * np.exp(0.25 * rng.normal(size=3)), held.prices)
         path = (held, cash, start, end)
-        expected = portfolio_kernels.find_failure(packed, *path)
-        assert portfolio_kernels.find_failure(own, *path) == pytest.approx(
-            expected, abs=1e-12, nan_ok=True
-        )
+        expected = kernels.find_failure(packed, *path)
+        assert kernels.find_failure(own, *path) == pytest.approx(expected, abs=1e-12, nan_ok=True)
         failures += 0.0 < expected < 1.0
         room = (held, cash, 0, start, end)
-        assert portfolio_kernels.find_failure_ratio(own, *room) == pytest.approx(
-            portfolio_kernels.find_failure_ratio(packed, *room), rel=1e-11, nan_ok=True
+        assert kernels.find_failure_ratio(own, *room) == pytest.approx(
+            kernels.find_failure_ratio(packed, *room), rel=1e-11, nan_ok=True
         )
     assert failures
 
@@ -510,14 +502,10 @@ def test_bad_rules_and_answers_are_errors():
     rule.requirement = lambda positions, prices: math.nan
     own = OwnMargin(rule=rule).pack({name: read_rules(venue_of()) for name in NAMES})
     with pytest.raises(bt.ParameterError, match=r"Fifth\.requirement"):
-        portfolio_kernels.compute_portfolio_requirement(
-            own, pack_holdings([1.0, 0.0, 0.0], [1.0, 1.0, 1.0])
-        )
+        kernels.compute_portfolio_requirement(own, pack_holdings([1.0, 0.0, 0.0], [1.0, 1.0, 1.0]))
     rule.requirement = lambda positions, prices: max(positions.values())
     with pytest.raises(bt.ParameterError, match=r"Fifth.requirement must.*given {} it raised Val"):
-        portfolio_kernels.compute_portfolio_requirement(
-            own, pack_holdings([0.0, 0.0, 0.0], [1.0, 1.0, 1.0])
-        )
+        kernels.compute_portfolio_requirement(own, pack_holdings([0.0, 0.0, 0.0], [1.0, 1.0, 1.0]))
 
 
 # -------------------- liquidation_calculator
