@@ -1,4 +1,4 @@
-"""Funding: what a settlement costs a position, and how venues compute their funding rates."""
+"""Funding: what a settlement costs a position, and the terms of venues' funding rates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from backtest.venue import preset_files
 from backtest.venue.requirement import compute_payment, compute_value
 
 if TYPE_CHECKING:
-    from backtest.base import FloatArray, Numbers
+    from backtest.base import FloatArray
     from backtest.venue.venue import Contract
 
 
@@ -45,43 +45,22 @@ def payment(
     return float_if_single(paid)
 
 
-@checked
-def rate(
-    premium: Numbers, interest: Numbers = 1e-4, clamp: Numbers = 5e-4, cap: Numbers = math.inf
-) -> Any:
-    """Return the funding rate of a period from its average premium, a fraction of the notional.
-
-    ``premium`` is that of the perpetual future over its index, ``interest`` that of the period
-    (0.01 % for 8 hours at most venues), ``clamp`` the largest distance of the rate from the
-    premium, ``cap`` the largest rate of either sign. If the rate is positive, longs pay.
-
-    Notes
-    -----
-    F = P + clamp(I - P, -c, c), then clamped to the cap. Where |I - P| <= c it is the interest.
-    Source: Binance, Introduction to Binance Futures Funding Rates; BitMEX, Perpetual Contracts
-    Guide; Hyperliquid, Funding (its hour pays an eighth). Deribit's damper is I = 0.
-
-    Examples
-    --------
-    >>> round(rate(0.0012), 6), round(rate(0.0003), 6)
-    (0.0007, 0.0001)
-    """
-    check_broadcast(premium=premium, interest=interest, clamp=clamp, cap=cap)
-    p = np.asarray(premium, dtype=np.float64)
-    pull = np.clip(np.asarray(interest, dtype=np.float64) - p, np.negative(clamp), clamp)
-    return float_if_single(np.clip(p + pull, np.negative(cap), cap))
-
-
 @base.declared(kw_only=True)
 class FundingTerms(base.Value):
-    """How a venue computes its funding rate; ``interest`` and ``clamp`` are those of :func:`rate`.
+    """How a venue computes its funding rate F from the average premium P of a period.
+
+    ``F = P + clamp(interest - P, -clamp, clamp)``, times interval / period, then at most the cap of
+    either sign. Source: Binance, Introduction to Binance Futures Funding Rates; BitMEX, Perpetual
+    Contracts Guide; Hyperliquid, Funding (an hour pays an eighth). Deribit's damper has interest 0.
 
     Parameters
     ----------
     interval : str
         The time between settlements.
+    interest, clamp : float
+        Of the period, as fractions of the notional.
     period : str, optional
-        What ``interest``, ``clamp`` and the rate are for. Default: the interval.
+        Default: the interval.
     cap : float
         The largest payment of one interval, of either sign.
     date, source : str
@@ -114,19 +93,3 @@ def terms(venue: str, symbol: str, at: base.TimeLike | None = None) -> FundingTe
     if "funding" not in found:
         return None
     return FundingTerms.from_dict(found["funding"][0], where=f"{venue}:{symbol}.funding")
-
-
-@checked
-def rate_of(terms: FundingTerms, premium: Numbers) -> Any:
-    """Return the rate of one settlement at a venue from the average premium of its period.
-
-    It is :func:`rate` of the venue's period times interval / period, then clamped to the cap.
-
-    Examples
-    --------
-    >>> round(rate_of(terms("hyperliquid", "BTC"), 0.01), 7)
-    0.0011875
-    """
-    share = base.parse_duration(terms.interval) / base.parse_duration(str(terms.period))
-    found = np.clip(rate(premium, terms.interest, terms.clamp) * share, -terms.cap, terms.cap)
-    return float_if_single(found)

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from statsmodels.tsa.regime_switching.markov_regression import MarkovRegression
 
-from backtest import Market, features, funding
+from backtest import Market, features
 from backtest.base.units import parse_duration
 from backtest.features import (
     TAIL_MODELS,
@@ -333,31 +333,6 @@ def test_long_silence_leaves_the_last_rate_and_the_next_one_counts():
 
 def test_a_market_without_funding_has_no_forecast():
     assert np.isnan(funding_forecast(market_of(np.full(10, 1.0)), 24.0)).all()
-
-
-@pytest.mark.parametrize(("premium", "terms", "rate"), [
-    (0.0006, {}, 0.0001),  # Binance, Bybit, Gate: inside the band the interest
-    (-0.0004, {}, 0.0001),
-    (-0.0008, {}, -0.0003),  # Hyperliquid: outside it, the premium less 0.05 %
-    (0.01, {}, 0.0095),
-    (0.0, {}, 0.0001),
-    (-0.001, {"interest": 0.0, "clamp": 0.00025}, -0.00075),  # Deribit's damper
-    (0.001, {"interest": 0.0, "clamp": 0.0005}, 0.0005),
-    (1.0, {"cap": 0.32}, 0.32),  # Hyperliquid's 4 % an hour, 8 of them
-    (-1.0, {"cap": 0.32}, -0.32),
-])  # fmt: skip
-def test_the_premium_formula_gives_the_published_cases(premium, terms, rate):
-    assert funding.rate(premium, **terms) == pytest.approx(rate, abs=1e-15)
-
-
-def test_deribits_maximum_and_minimum_are_the_same_formula():
-    """max(d, p) + min(-d, p), d the damper."""
-    premium, damper = np.linspace(-2e-3, 2e-3, 41), 2.5e-4
-    expected = np.maximum(damper, premium) + np.minimum(-damper, premium)
-    found = funding.rate(premium, 0.0, damper)
-    np.testing.assert_allclose(found, expected, atol=1e-18)
-    both = funding.rate(premium, np.zeros(41), np.full((3, 1), damper))
-    assert both.shape == (3, 41)
 
 
 Phi = NormalDist().cdf
