@@ -13,8 +13,53 @@ from backtest import options
 from backtest.options import SVI
 from backtest.options.surfaces import build_ssvi
 from tests.kit import check_refused
-from tests.options.quotes import NOW, ROWS, hours, make_chain, make_rows, make_surfaces
 from tests.options.test_pricing import VECTORS
+
+NOW = pd.Timestamp("2026-01-01 12:00", tz="UTC")
+
+
+def make_rows(
+    days: tuple[float, ...] = (7.0, 30.0, 90.0),
+    spot: float = 100.0,
+    time: pd.Timestamp = NOW,
+    settlement: str = "coin",
+    spread: float = 0.01,
+    volatility=lambda k: 0.6 + 0.2 * k * k - 0.1 * k,
+) -> pd.DataFrame:
+    """Return quotes around a volatility by ln(K / F), with forwards of spot (1 + T / 20)."""
+    parts = []
+    for each in days:
+        years = each / 365.0
+        forward = spot * (1.0 + years / 20.0)
+        k = np.linspace(-2.5, 2.5, 13) * 0.6 * math.sqrt(years)
+        strike = np.round(forward * np.exp(k), 6)
+        known = volatility(np.log(strike / forward)) + 0.0 * strike
+        rows = pd.DataFrame({"strike": strike, "iv": known}).assign(
+            time=time, expiry=time + pd.Timedelta(days=each), forward=forward, index=spot,
+            underlying="BTC",
+        )  # fmt: skip
+        for kind in ("call", "put"):
+            bid, mark, ask = (
+                options.price(kind, forward, strike, years, known + shift, 0.0, settlement)
+                for shift in (-spread, 0.0, spread)
+            )
+            parts.append(rows.assign(kind=kind, bid=bid, ask=ask, mark=mark))
+    return pd.concat(parts, ignore_index=True)
+
+
+def make_chain(settlement: str = "coin", **given: object) -> bt.Chain:
+    rows = make_rows(settlement=settlement, **given)  # type: ignore[arg-type]
+    return bt.Chain.from_frame(rows, settlement=settlement)
+
+
+def hours(n: int, start: str = "2026-01-01") -> bt.Market:
+    index = pd.date_range(start, periods=n, freq="h", tz="UTC")
+    prices = 100.0 + np.sin(np.arange(n))
+    frame = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), prices), index=index)
+    return bt.Market.from_frames(frame, instrument="BTCUSD")
+
+
+ROWS = make_rows(days=(30.0,))
 
 
 def test_a_sound_chain_has_no_defects():
@@ -201,12 +246,11 @@ def test_a_fit_has_no_butterflies_and_lies_inside_the_quotes():
 
 def test_a_fit_is_sound_between_the_points_of_its_grid():
     """Quotes on Vogt's smile have arbitrage; the density is examined at 100 points for each."""
-    rows = make_rows(days=(365.0,))
-    place = (rows["kind"].to_numpy(dtype=str), rows["forward"], rows["strike"], 1.0)
-    volatility = np.sqrt(VOGT.total_variance(np.log(rows["strike"] / rows["forward"]).to_numpy()))
-    for side, shift in (("bid", -0.002), ("ask", 0.002), ("mark", 0.0)):
-        rows[side] = options.price(*place, volatility + shift, 0.0, "coin")
-    fitted = bt.Surface.fit(bt.Chain.from_frame(rows, settlement="coin"))
+    fitted = bt.Surface.fit(
+        make_chain(
+            days=(365.0,), spread=0.002, volatility=lambda k: np.sqrt(VOGT.total_variance(k))
+        )
+    )
     fine = np.linspace(-1.5, 1.5, 120_001)
     assert fitted.smiles[0].density(fine).min() >= -1e-9
     assert fitted.fits["least_density"].iloc[0] <= fitted.smiles[0].density(fine).min() + 1e-9
@@ -263,12 +307,8 @@ def test_the_published_vix_interpolates_total_variance(minutes, variances, expec
 
 def test_a_crossing_between_strikes_quoted_in_both_expiries_is_named_with_its_depth():
     """At 30 days 60 %, at 60 days 40 %: w falls from .36 / 12 to .16 / 6, .6 sqrt(.5) - .4."""
-    near, far = make_rows(days=(30.0,), spread=0.02), make_rows(days=(60.0,), spread=0.02)
-    for rows, level in ((near, 0.6), (far, 0.4)):
-        years = 30.0 / 365.0 if level == 0.6 else 60.0 / 365.0
-        place = (rows["kind"].to_numpy(dtype=str), rows["forward"], rows["strike"], years)
-        for side, shift in (("bid", -0.005), ("ask", 0.005), ("mark", 0.0)):
-            rows[side] = options.price(*place, level + shift, 0.0, "coin")
+    near = make_rows(days=(30.0,), spread=0.005, volatility=lambda k: 0.6)
+    far = make_rows(days=(60.0,), spread=0.005, volatility=lambda k: 0.4)
     fitted = bt.Surface.fit(bt.Chain.from_frame(pd.concat([near, far]), settlement="coin"))
     crossing = fitted.arbitrage().iloc[1]
     assert crossing["quoted_crossings"] == 1.0
@@ -291,7 +331,9 @@ def test_what_a_fit_leaves_out_is_listed():
 
 @pytest.fixture(scope="module")
 def surfaces() -> bt.Surfaces:
-    return make_surfaces()
+    """Three days at 12:00, whose volatility rises with the spot price."""
+    days = [make_rows(spot=100.0 + 10.0 * k, time=NOW + pd.Timedelta(days=k)) for k in range(3)]
+    return bt.Surfaces.fit(bt.Chain.from_frame(pd.concat(days), settlement="coin"))
 
 
 def test_columns_come_from_the_last_surface_before_the_close(surfaces: bt.Surfaces):
@@ -329,19 +371,12 @@ class Foresight(bt.Policy):
 
 
 def test_the_check_catches_interpolation_towards_a_later_snapshot(surfaces: bt.Surfaces):
-    days = [
-        make_rows(days=(30.0,), time=NOW + pd.Timedelta(days=k), settlement="coin")
+    days = [  # a volatility that moves, so that interpolating shows
+        make_rows(
+            (30.0,), time=NOW + pd.Timedelta(days=k), volatility=lambda _, k=k: [0.5, 0.7, 0.5][k]
+        )
         for k in range(3)
     ]
-    for k, rows in enumerate(days):  # a volatility that moves, so that interpolating shows
-        level = 0.5 + 0.2 * (k == 1)
-        years = 30.0 / 365.0
-        for side, shift in (("bid", -0.01), ("ask", 0.01), ("mark", 0.0)):
-            rows[side] = options.price(
-                rows["kind"].to_numpy(dtype=str), rows["forward"], rows["strike"], years,
-                level + shift, 0.0, "coin",
-            )  # fmt: skip
-        rows["iv"] = level
     moving = bt.Surfaces.fit(bt.Chain.from_frame(pd.concat(days), settlement="coin"))
     venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
     account = bt.Account(capital=10_000.0)
