@@ -7,8 +7,7 @@ from backtest.base import open_door
 if TYPE_CHECKING:
     from backtest.base import Greeks
     from backtest.options.pricing import bs, bs_greeks
-    from backtest.options.chain import Chain, name_underlying
-    from backtest.options.chain import Inspection
+    from backtest.options.chain import Chain, Inspection
     from backtest.options.option_listing import find_expiry, find_underlying, refuse_options
     from backtest.options.pricing import greeks, implied_volatility, price, volatility_reason
     from backtest.options.surfaces import is_out_of_the_money

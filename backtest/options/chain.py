@@ -61,7 +61,21 @@ def read_table(frame: pd.DataFrame, *, where: str) -> tuple[pd.DataFrame, str]:
     if not len(frame):
         raise DataError(f"a chain needs at least one row, got none ({where})")
     table = pd.DataFrame(read_columns(renamed, where))
-    refuse_impossible(table, where)
+    rules = {
+        "strike must be positive": ~(table["strike"] > 0.0),
+        "a forward must be positive": table["forward"] <= 0.0,
+        "an index must be positive": table["index"] <= 0.0,
+        "prices must not be negative": (table[["bid", "ask", "mark"]] < 0.0).any(axis=1),
+        "volatility must be finite and not negative": (table["iv"] < 0.0) | np.isinf(table["iv"]),
+        "prices must be finite": np.isinf(table[["bid", "ask", "mark", "forward"]]).any(axis=1),
+    }
+    Defects(
+        f"{rule}, got {table.loc[bad].iloc[0][['strike', *NUMBERS]].to_dict()} in "
+        f"{int(bad.sum())} of {len(table)} rows "
+        f"({where}, row {int(np.flatnonzero(bad)[0]) + 1})"
+        for rule, bad in rules.items()
+        if bad.any()
+    ).refuse(where)
     return complete(table), "coin" if is_deribit else ""
 
 
@@ -90,24 +104,6 @@ def read_columns(frame: pd.DataFrame, where: str) -> dict[str, object]:
         read["forward_source"] = frame["forward_source"].astype(str)
     defects.refuse(where)
     return read
-
-
-def refuse_impossible(table: pd.DataFrame, where: str) -> None:
-    rules = {
-        "strike must be positive": ~(table["strike"] > 0.0),
-        "a forward must be positive": table["forward"] <= 0.0,
-        "an index must be positive": table["index"] <= 0.0,
-        "prices must not be negative": (table[["bid", "ask", "mark"]] < 0.0).any(axis=1),
-        "volatility must be finite and not negative": (table["iv"] < 0.0) | np.isinf(table["iv"]),
-        "prices must be finite": np.isinf(table[["bid", "ask", "mark", "forward"]]).any(axis=1),
-    }
-    Defects(
-        f"{rule}, got {table.loc[bad].iloc[0][['strike', *NUMBERS]].to_dict()} in "
-        f"{int(bad.sum())} of {len(table)} rows "
-        f"({where}, row {int(np.flatnonzero(bad)[0]) + 1})"
-        for rule, bad in rules.items()
-        if bad.any()
-    ).refuse(where)
 
 
 def complete(table: pd.DataFrame) -> pd.DataFrame:

@@ -167,22 +167,19 @@ def is_out_of_the_money(rows: pd.DataFrame) -> pd.Series:
 
 def choose_rows(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     rows = rows.assign(k=np.log(rows["strike"] / rows["forward"]))
-    keys = ["expiry", "strike", "kind"]
-    reasons = pd.Series("", rows.index)
-    for reason, bad in (
-        ("expired", ~(rows["years"] > 0.0)),
-        ("no forward", rows["forward"].isna()),
-        ("duplicated", rows.duplicated(keys)),
-        ("no bid", rows["bid"].isna()),
-        ("no ask", rows["ask"].isna()),
-        ("crossed", rows["bid"] > rows["ask"]),
-        ("ask without a volatility", rows["ask_iv"].isna()),
-    ):
-        reasons = reasons.where((reasons != "") | ~bad, reason)
-    inverted = (reasons == "") & rows["bid_iv"].notna()
-    strikes = rows[inverted].groupby("expiry")["strike"].nunique()
+    tests = {
+        "expired": ~(rows["years"] > 0.0),
+        "no forward": rows["forward"].isna(),
+        "duplicated": rows.duplicated(["expiry", "strike", "kind"]),
+        "no bid": rows["bid"].isna(),
+        "no ask": rows["ask"].isna(),
+        "crossed": rows["bid"] > rows["ask"],
+        "ask without a volatility": rows["ask_iv"].isna(),
+    }
+    reasons = np.select([*tests.values()], [*tests], "").astype(object)
+    strikes = rows[(reasons == "") & rows["bid_iv"].notna()].groupby("expiry")["strike"].nunique()
     few = rows["expiry"].map(strikes).fillna(0) < FEWEST
-    reasons = reasons.where((reasons != "") | ~few, f"fewer than {FEWEST} two-sided strikes")
+    reasons[(reasons == "") & few] = f"fewer than {FEWEST} two-sided strikes"
     used = reasons == ""
     columns = ["expiry", "strike", "kind", "name"]
     left = rows.loc[~used, columns].assign(reason=reasons[~used])

@@ -6,13 +6,9 @@ from backtest.base import open_door
 
 if TYPE_CHECKING:
     from backtest.venue.calculators import BookCalculation, calculate_book, calculate_liquidation
-    from backtest.venue.calculators import Calculation, find_touch_factor, touch_distance
-    from backtest.venue.calculators import touch_probability
-    from backtest.venue.collateral import check_collateral, Collateral, Prices, RateCurve
-    from backtest.venue.collateral import read_column, StoredMarket
+    from backtest.venue.calculators import Calculation, find_touch_factor, touch_probability
+    from backtest.venue.collateral import check_collateral, Collateral, RateCurve
     from backtest.venue.funding import FundingTerms, terms
-    from backtest.venue.requirement_rule import list_presets, margin_preset, MarginPreset
-    from backtest.venue.requirement_rule import PresetMargin
     from backtest.venue.option_contract import Option, OptionCosts, OptionPosition, require_costs
     from backtest.venue.option_kernels import bound_asset_slope, bound_linear_slope
     from backtest.venue.option_kernels import bound_option_slope, bound_relief_slope
@@ -38,15 +34,16 @@ if TYPE_CHECKING:
     from backtest.venue.requirement import compute_payment, compute_price, compute_setting
     from backtest.venue.requirement import compute_step_floor, compute_value, LEVELS, MarginRules
     from backtest.venue.requirement import read_rules
-    from backtest.venue.requirement_rule import Brackets, check_moves, MarginRule, number_each
-    from backtest.venue.requirement_rule import number_groups, OptionShocks, OwnMargin
-    from backtest.venue.requirement_rule import pack_brackets, pack_holdings, pack_option_rules
-    from backtest.venue.requirement_rule import pack_spot, Requirement, RequirementRule
-    from backtest.venue.requirement_rule import ScenarioMargin, Standard, Strategy
+    from backtest.venue.requirement_rule import Brackets, check_moves, list_presets, margin_preset
+    from backtest.venue.requirement_rule import MarginPreset, MarginRule, number_each, number_groups
+    from backtest.venue.requirement_rule import OptionShocks, OwnMargin, pack_brackets
+    from backtest.venue.requirement_rule import pack_option_rules, pack_spot, PresetMargin
+    from backtest.venue.requirement_rule import Requirement, RequirementRule, ScenarioMargin
+    from backtest.venue.requirement_rule import Standard, Strategy
     from backtest.venue.venue import agree_settlement, Bracket, check_names_agree, check_no_column
     from backtest.venue.venue import choose_multipliers, Contract, Earlier, Fees, FeeTier
     from backtest.venue.venue import find_charged, find_newest, has_other_unit, has_spread, InForce
-    from backtest.venue.venue import InUse, is_one, Liquidation, list_dated, list_numbers, pick_cost
-    from backtest.venue.venue import read_newest, scale_cost, Slippage, Venue
+    from backtest.venue.venue import InUse, Liquidation, list_dated, pick_cost, read_newest
+    from backtest.venue.venue import scale_cost, Slippage, Venue
 
 open_door(__name__)

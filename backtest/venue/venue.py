@@ -321,14 +321,13 @@ def agree_settlement(
     ``said`` has other names of each instrument, read before its key. ``given`` is the caller's for
     all: it replaces what names of linear contracts say, and must agree with all others.
     """
-    found = {}
+    known, inverse = dict[str, str](), ""
     for name, each in contracts.items():
         is_inverse = each.kind == "inverse"
+        inverse = inverse or name * is_inverse
         by_name = _read_names((*(said or {}).get(name, ()), name), is_inverse=is_inverse)
-        of_all = by_name or given if is_inverse else given or by_name
-        found[name] = each.settles or of_all
-    known = {name: currency for name, currency in found.items() if currency}
-    inverse = next((name for name, each in contracts.items() if each.kind == "inverse"), None)
+        currency = each.settles or (by_name or given if is_inverse else given or by_name)
+        known |= {name: currency} if currency else {}
     first = next(iter(known), "")
     for name, currency in known.items():
         if currency != known[first]:
@@ -339,14 +338,14 @@ def agree_settlement(
                 f"{known[first]} for {first!r} and {currency} for {name!r}; give each currency an "
                 f"account of its own{cure}"
             )
-    unknown = next((name for name in contracts if name not in known), None)
-    if len(contracts) > 1 and inverse is not None and unknown is not None:
+    if inverse and len(known) < len(contracts) > 1:
+        unknown = next(name for name in contracts if name not in known)
         raise base.ParameterError(
             "venue: positions beside an inverse contract must have a known settlement currency, "
             f"got none for {unknown!r} beside {inverse!r}; "
             "venue.override({'contract.settles': 'BTC'}) gives it"
         )
-    if given and known and given != known[first]:
+    if given and known.get(first, given) != given:
         raise base.ParameterError(
             f"currency of the markets must be that in which their venues settle, got {given!r} and "
             f"{known[first]!r} for {first!r}"
@@ -487,16 +486,6 @@ class InForce(Value):
     preset: Annotated[str, base.Text()]
     since: Annotated[str, Day()]
     until: Annotated[str | None, Day()] = None
-
-    def describe_misfit(self, start: int, end: int) -> str:
-        """Describe the part of a span, in ns, outside of these days; empty if there is none."""
-        parts = []
-        if start < base.to_nanoseconds(self.since):
-            parts.append(f"but the run uses it from {base.format_time(start)[:10]} on")
-        if self.until is not None and end > base.to_nanoseconds(self.until):
-            parts.append(f"it was replaced on {self.until}, before the run ends")
-        table = f"the margin table of {self.preset} is of {self.since}, "
-        return table + " and ".join(parts) if parts else ""
 
 
 @declared(kw_only=True)
@@ -893,10 +882,15 @@ class Venue(Value):
 
         Empty if all of it is covered, or if the brackets are of no preset.
         """
-        if self.in_force is None:
+        table, parts = self.in_force, []
+        if table is not None and start < base.to_nanoseconds(table.since):
+            parts.append(f"but the run uses it from {base.format_time(start)[:10]} on")
+        if table is not None and table.until and end > base.to_nanoseconds(table.until):
+            parts.append(f"it was replaced on {table.until}, before the run ends")
+        if table is None or not parts:
             return ""
-        said = self.in_force.describe_misfit(start, end)
-        return said.replace("the margin", "the oldest margin", 1) if self.earlier else said
+        name = f"the {'oldest ' if self.earlier else ''}margin table of {table.preset}"
+        return f"{name} is of {table.since}, {' and '.join(parts)}"
 
     def tables(self) -> tuple[Sequence[Bracket], ...]:
         """Return all margin tables, the oldest first."""

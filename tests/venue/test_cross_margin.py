@@ -29,6 +29,10 @@ PLAIN = venue_of(brackets=[bracket(leverage=10.0, rate=0.05)])
 PRICES = {BTC: 60_000.0, ETH: 3_000.0}
 
 
+def stand(held):
+    return kernels.Waypoint(held.values.copy(), held.prices.copy())
+
+
 def needed(quantities, prices, rule, venues=PLAIN, **terms):
     return bt.margin.requirement(venues, quantities, prices, rule, **terms)
 
@@ -214,7 +218,7 @@ def test_the_place_of_failure_is_the_first_one():
     for k, (packed, held, cash, rng) in enumerate(make_portfolios()):
         if k % 3:
             continue
-        start = kernels.Waypoint(held.values.copy(), held.prices.copy())
+        start = stand(held)
         ends = held.values * np.exp(0.25 * rng.normal(size=3))
         end = kernels.Waypoint(ends, held.prices * math.exp(0.2 * rng.normal()))
         found = kernels.find_failure(packed, held, cash, start, end)
@@ -230,8 +234,7 @@ def test_the_price_of_failure_with_the_others_frozen():
     for packed, held, cash, _ in make_portfolios():
         if packed.has_scenarios or packed.level != 1.0 or held.quantities[0] == 0.0:
             continue
-        start = kernels.Waypoint(held.values.copy(), held.prices.copy())
-        end = kernels.Waypoint(held.values.copy(), held.prices.copy())
+        start, end = stand(held), stand(held)
         ratio = kernels.find_failure_ratio(packed, held, cash, 0, start, end)
         rules = pick_rules(packed.brackets, 0)
         others = kernels.compute_portfolio_requirement(packed, held)
@@ -257,8 +260,7 @@ def test_a_group_moves_along_to_its_price_of_failure():
     rule = bt.ScenarioMargin(moves=[-0.1, 0.1], groups={"coins": [BTC, ETH]})
     packed = rule.pack({name: read_rules(venue) for name, venue in BINANCE.items()})
     held = pack_holdings([1.0, -10.0], [60_000.0, 3_000.0])
-    start = kernels.Waypoint(held.values.copy(), held.prices.copy())
-    end = kernels.Waypoint(held.values.copy(), held.prices.copy())
+    start, end = stand(held), stand(held)
     cash = 6_000.0 - 60_000.0 + 30_000.0
     for i in (0, 1):
         ratio = kernels.find_failure_ratio(packed, held, cash, i, start, end)
@@ -273,8 +275,7 @@ def test_a_mixed_group_fails_where_both_sides_stand():
     gold = bt.Collateral("GOLD", 1.0, prices=0.1, rate=1.0, cancels_risk="coin")
     packed = rule.pack({"A": read_rules(venue)}, [gold])
     held = pack_holdings([-1e3], [-100.0 / 50_000.0], None, [1.0], [0.1])
-    start = kernels.Waypoint(held.values.copy(), held.prices.copy())
-    end = kernels.Waypoint(held.values.copy(), held.prices.copy())
+    start, end = stand(held), stand(held)
     ratio = kernels.find_failure_ratio(packed, held, -1.7, 0, start, end)
     assert 1.1 < ratio < 1.2
     kernels.move_holdings(held, start, end, 0.0)
@@ -478,7 +479,7 @@ def test_the_kernels_ask_the_rule():
         kernels.fill_shares(own, held, shares[0])
         kernels.fill_shares(packed, held, shares[1])
         assert shares[0] == pytest.approx(shares[1], rel=1e-6, abs=1e-6)
-        start = kernels.Waypoint(held.values.copy(), held.prices.copy())
+        start = stand(held)
         end = kernels.Waypoint(held.values * np.exp(0.25 * rng.normal(size=3)), held.prices)
         path = (held, cash, start, end)
         expected = kernels.find_failure(packed, *path)

@@ -441,7 +441,7 @@ def naked(given):
     option = stock_option(
         given["type"], given["strike"], given["contracts"], given["price"], given["underlying"]
     )
-    found = bt.margin.requirement({}, {}, {}, "reg-t", options=option)
+    found = ask("reg-t", option)
     return {"maintenance": found, "broker_observed": found}
 
 
@@ -467,7 +467,7 @@ def standard(given):
     names = {None: "deribit-standard", 0.03: "okx-standard-btc", 0.05: "okx-standard-eth"}
     rule = names[given.get("c")]
     initial = bt.margin.initial({}, {}, {}, rule, options=option)
-    found = bt.margin.requirement({}, {}, {}, rule, options=option)
+    found = ask(rule, option)
     return {"IM": initial, "IMR": initial, "MM": found, "MMR": found}
 
 
@@ -502,10 +502,10 @@ def test_all_published_cases_are_there():
     assert len(DERIVE["cases"]) == 34
 
 
-def free_margin(rule, options, cash):
+def free_margin(rule, option, cash):
     """M - R of money and options alone."""
-    backing = cash + bt.margin.option_value(options, rule)
-    return backing - bt.margin.requirement({}, {}, {}, rule, options=options)
+    backing = cash + bt.margin.option_value(option, rule)
+    return backing - ask(rule, option)
 
 
 ITM = {"kind": "call", "strike": 50_000.0, "days": 0.0}  # 10,000 in the money at expiry
@@ -558,7 +558,7 @@ def test_every_preset_with_options_is_traded_by_hand():
     with_options = set()
     for each in list_presets():
         try:
-            bt.margin.requirement({}, {}, {}, each.name, options=hold(1.0))
+            ask(each.name, hold(1.0))
         except BacktestError as error:
             if "coins" in str(error):
                 with_options.add(each.name)
@@ -572,10 +572,10 @@ def test_longs_that_count_are_in_the_backing_once():
     rule = bt.Standard(initial=0.15, least=0.1, maintenance=0.075, option_value="long")
     long = hold(2.0, mark=0.03, settlement="coin")
     assert bt.margin.option_value(long, rule) == 0.06
-    assert bt.margin.requirement({}, {}, {}, rule, options=long) == 0.0
+    assert ask(rule, long) == 0.0
     short = hold(-2.0, mark=0.03, settlement="coin")
     assert bt.margin.option_value(short, rule) == 0.0
-    assert bt.margin.requirement({}, {}, {}, rule, options=short) == pytest.approx(0.21)
+    assert ask(rule, short) == pytest.approx(0.21)
 
 
 def test_moves_of_volatility_have_the_tenor_of_the_published_rule():
@@ -587,10 +587,10 @@ def test_moves_of_volatility_have_the_tenor_of_the_published_rule():
 
     for days, scale in ((30.0, 1.0), (15.0, 2.0**0.3), (0.5, 30.0**0.3), (60.0, 0.5**0.13)):
         rule = bt.ScenarioMargin(moves=[(0.0, 1.0, 0.38)], options=shocks)
-        needed = bt.margin.requirement({}, {}, {}, rule, options=hold(-1.0, days=days))
+        needed = ask(rule, hold(-1.0, days=days))
         moved = 0.6 * (1.0 + 0.38 * scale)
         assert needed == pytest.approx(value(moved, days) - value(0.6, days), rel=1e-9)
-        low = bt.margin.requirement({}, {}, {}, rule, options=hold(-1.0, days=days, volatility=0.1))
+        low = ask(rule, hold(-1.0, days=days, volatility=0.1))
         floor = max(0.5, 0.1 * (1.0 + 0.38 * scale))
         assert low == pytest.approx(value(floor, days) - value(0.1, days), rel=1e-9)
 
@@ -604,15 +604,15 @@ def test_span_like_scenarios_by_hand():
     rule = bt.ScenarioMargin(moves=rows, options=bt.OptionShocks(short_charge=(0.01, 0.01)))
     short = hold(-1.0, "call", 60_000.0, days=0.0)
     # 6,000 at +10 %, 12,000 * .33 at +20 %; 1 % of 60,000
-    assert bt.margin.requirement({}, {}, {}, rule, options=short) == pytest.approx(6_600.0)
+    assert ask(rule, short) == pytest.approx(6_600.0)
 
 
 def test_futures_hedge_options_of_their_group():
     """A short call at expiry and a future: the loss of one is the gain of the other."""
     rule = bt.ScenarioMargin(moves=[-0.1, 0.1], groups={"BTC": ["F"]})
     short = hold(-1.0, **ITM)
-    alone = bt.margin.requirement({}, {}, {}, rule.override(groups={"BTC": ["F"]}).override(
-        {"groups": None}), options=short)  # fmt: skip
+    alone = ask(rule.override(groups={"BTC": ["F"]}).override(
+        {"groups": None}), short)  # fmt: skip
     assert alone == pytest.approx(6_000.0)
     hedged = bt.margin.requirement(FREE, {"F": 1.0}, {"F": 60_000.0}, rule, options=short)
     assert hedged == pytest.approx(0.0)
