@@ -150,7 +150,7 @@ def _check_each(
     numbers = given.astype(np.float64)
     bad = numbers[~(number.admits(numbers) | (is_nan_allowed & np.isnan(numbers)))]
     if bad.size:
-        raise ParameterError(f"{name} must be {number}, got {float(bad.flat[0])!r}")
+        number.check(name, float(bad.flat[0]))
     return numbers
 
 

@@ -247,7 +247,7 @@ BAD = [
     (tail(window=98), "window must hold at least 99 losses for the level 0.99, got 98"),
     (reach(horizon=0.0), "horizon must be over 0"),
     (reach(degrees_of_freedom=2.0), "degrees_of_freedom must be over 2"),
-    (lambda: features.touch_probability(0.1, -0.5, DAY), "sigma must be at least 0 and finite"),
+    (lambda: features.touch_probability(0.1, -0.5, DAY), "sigma must be at least 0, got"),
     (lambda: features.touch_probability(0.1, 0.5, DAY, -math.inf), "drift must be finite"),
     (lambda: features.touch_distance(1.5, 0.5, DAY), "probability must be at least 0 and at most"),
     (lambda: features.touch_probability(0.1, 0.5, DAY, 0.1, degrees_of_freedom=4), "drift must"),
