@@ -116,7 +116,12 @@ def compare(
     information, and resampling one history cannot estimate how likely ruin was.
     """
     check_results(results)
-    against = check_baseline(baseline, results)
+    against = next(iter(results)) if baseline is None else baseline
+    if against not in results:
+        raise base.ParameterError(
+            f"baseline must be one of {', '.join(results)}, got {baseline!r}"
+            f"{base.did_you_mean(against, [*results])}"
+        )
     rules = check_rules(confidence, draws, seed)
     check_alike(results)
     scaled = equalize_risk(results, progress) if equal_risk else None
@@ -197,17 +202,6 @@ def check_results(results: Mapping[str, Result]) -> None:
             "results must be two or more, each with a name of its own, {'calm': bt.run(...), "
             f"'bold': bt.run(...)}} for example, got {len(results)}"
         )
-
-
-def check_baseline(baseline: str | None, names: Mapping[str, Any]) -> str:
-    if baseline is None:
-        return next(iter(names))
-    if baseline not in names:
-        raise base.ParameterError(
-            f"baseline must be one of {', '.join(names)}, got {baseline!r}"
-            f"{base.did_you_mean(baseline, [*names])}"
-        )
-    return baseline
 
 
 def check_rules(confidence: float, draws: int, seed: int) -> BootstrapRules:

@@ -124,8 +124,7 @@ def measure_greeks(
 ) -> dict[str, FloatArray]:
     """Return the Greeks in money of what is held at each close, of shape (n_bars, K) by name."""
     bars, options = np.nonzero(quantities)
-    state = np.stack([each[bars, options] for each in pick_close(quotes)])
-    found = compute_greeks(terms, options, state)
+    found = compute_greeks(terms, options, pick(quotes, "close", bars, options))
     amount = quantities[bars, options] * terms.sizes[options]
     index = quotes.index_close[bars, options]
     table = {name: np.zeros(quantities.shape) for name in Greeks._fields}
@@ -134,12 +133,10 @@ def measure_greeks(
     return table
 
 
-def pick_close(quotes: OptionQuotes) -> tuple[FloatArray, ...]:
-    return quotes.forward_close, quotes.volatility_close, quotes.years_close
-
-
-def pick_open(quotes: OptionQuotes) -> tuple[FloatArray, ...]:
-    return quotes.forward_open, quotes.volatility_open, quotes.years_open
+def pick(quotes: OptionQuotes, when: str, bars: IntArray, options: IntArray) -> FloatArray:
+    """Return forward, volatility and years at the open or the close of bars, of shape (3, m)."""
+    names = ("forward", "volatility", "years")
+    return np.stack([getattr(quotes, f"{name}_{when}")[bars, options] for name in names])
 
 
 def explain_profit(
@@ -193,15 +190,13 @@ def expand(terms: OptionTerms, moves: Moves) -> FloatArray:
 
 def follow_gap(quotes: OptionQuotes, carried: FloatArray) -> Moves:
     bars, options = np.nonzero(carried[1:])
-    start = np.stack([each[bars, options] for each in pick_close(quotes)])
-    end = np.stack([each[bars + 1, options] for each in pick_open(quotes)])
+    start, end = pick(quotes, "close", bars, options), pick(quotes, "open", bars + 1, options)
     return Moves(bars + 1, options, carried[bars + 1, options], start, end)
 
 
 def follow_bar(quotes: OptionQuotes, held: FloatArray) -> Moves:
     bars, options = np.nonzero(held)
-    start = np.stack([each[bars, options] for each in pick_open(quotes)])
-    end = np.stack([each[bars, options] for each in pick_close(quotes)])
+    start, end = pick(quotes, "open", bars, options), pick(quotes, "close", bars, options)
     return Moves(bars, options, held[bars, options], start, end)
 
 
@@ -213,7 +208,7 @@ def follow_endings(
     settled: FloatArray,
 ) -> Moves:
     bars, options = np.nonzero(quantities)
-    start = np.stack([each[bars, options] for each in pick_open(quotes)])
+    start = pick(quotes, "open", bars, options)
     held, at = quantities[bars, options], settled[bars, options]
     value = quotes.value_open[bars, options] + made[bars, options] / held
     forward = find_forwards(terms, options, start, value / terms.sizes[options])
