@@ -43,6 +43,7 @@ MODULES = {
     "data": "data",
     "venues": "venues",
     "liq": "venues",
+    "options": "options",
     "decide": "runs",
     "report": "results",
     "results": "results",
@@ -50,13 +51,14 @@ MODULES = {
     "capacity": "risks",
     "sensitivity": "risks",
     "cascade": "risks",
+    "paths": "risks",
     "replay": "runs",
     "policies": "policies",
     "compile": "policies",
     "help": "app",
 }
 """The module of each command, in the order of the first screen."""
-RARE = ("capacity", "sensitivity", "cascade", "replay", "policies", "compile", "help")
+RARE = ("capacity", "sensitivity", "cascade", "paths", "replay", "policies", "compile", "help")
 
 
 class CommandGroup(typer.core.TyperGroup):

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import pandas as pd
 import typer
 
 import backtest
 from backtest.base import ParameterError, count_cores, did_you_mean
 from backtest.cli.build import Experiment, build_experiment
-from backtest.cli.command import Command, Output, option
+from backtest.cli.command import AsJson, Command, Output, option
 from backtest.cli.experiment import Draft, parse_entries, read_list, read_numbers
-from backtest.cli.printing import show_progress
+from backtest.cli.printing import print_json, print_title, render, show_progress
 from backtest.cli.runs import run_with_progress
 from backtest.crowd import Linear, SquareRoot
-from backtest.market import Market, Markets, unwrap_market
-from backtest.risk import Paths, Scenario
+from backtest.market import Market, Markets, as_markets, label_names, unwrap_market
+from backtest.risk import Paths, Scenario, describe_drift
 from backtest.venue import FundingTerms, Venue
 
 RISK_EXAMPLES = """
@@ -217,6 +220,61 @@ def find_capped_funding(venue: Any) -> FundingTerms | str:
     return "fitted" if terms is None or math.isinf(terms.cap) else terms
 
 
+PATHS_EXAMPLES = """
+backtest paths --model gbm --horizon 7d --paths 1000
+backtest paths --data btc/ --write paths/ --number 3      [dim]# three paths as data[/dim]
+"""
+QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+
+
+def paths(
+    draft: Draft,
+    *,
+    write: Annotated[
+        Path | None, option("Write paths as data into this new folder.", "--write")
+    ] = None,
+    number: Annotated[int, option("How many to write (1).", "--number")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Simulate possible continuations of the data, and show how far they spread."""
+    experiment = build_experiment(draft)
+    drawn = draw_paths(draft, experiment.market, experiment.terms["venue"])
+    if not 1 <= number <= len(drawn):
+        raise ParameterError(f"number must be from 1 to {len(drawn)}, the paths, got {number}")
+    for i in range(number if write is not None else 0):
+        parts = as_markets(drawn[i])
+        for name, label in label_names(parts).items():
+            parts[name].save(Path(str(write)) / f"path-{i}" / label)
+    tables, told = {name: tabulate_spread(drawn, name) for name in drawn.names}, drawn.describe()
+    if as_json:
+        rows = {name: each.reset_index().to_dict("records") for name, each in tables.items()}
+        print_json({"paths": told, "spread": rows})
+        return
+    print_title(
+        f"{len(drawn):,} paths of {drawn.n_bars:,} bars, {told['model']['name']}, "
+        f"seed {drawn.seed}, {describe_drift(told)}"
+    )
+    typer.echo("Returns from the last close, by day: quantiles.")
+    for name, label in label_names(tables).items():
+        typer.echo(f"\n{label}".rstrip())
+        render(tables[name].reset_index(), shares=list(tables[name].columns))
+    if write is not None:
+        typer.echo(f"\nwritten: {write}")
+
+
+def tabulate_spread(drawn: Paths, name: str) -> pd.DataFrame:
+    days = np.asarray(drawn.calendar.time[1:] - drawn.calendar.time[0]) / 86_400e9
+    marks = [*(k for k in (1.0, 7.0, 30.0) if k < days[-1]), float(days[-1])]
+    places = [0, *(np.searchsorted(days, marks) + 1)]
+    edges = [*range(0, len(drawn), 1_024), len(drawn)]
+    closes = np.concatenate([drawn.closes(*each, name)[:, places] for each in pairwise(edges)])
+    moves = closes[:, 1:] / closes[:, :1] - 1.0
+    table = pd.DataFrame(np.quantile(moves, QUANTILES, axis=0).T)
+    return table.set_axis([f"{100 * q:g} %" for q in QUANTILES], axis=1).set_axis(
+        pd.Index([f"{day:g}" for day in marks], name="days")
+    )
+
+
 # ---------------------------------------------------------------------------------------- cascade
 
 CASCADE_EXAMPLES = """
@@ -284,6 +342,7 @@ COMMANDS = {
     "bounds": Command(bounds, BOUNDS_EXAMPLES, ""),
     "capacity": Command(capacity, CAPACITY_EXAMPLES, "capacity.capitals"),
     "sensitivity": Command(sensitivity, SENSITIVITY_EXAMPLES, "sensitivity.factors"),
+    "paths": Command(paths, PATHS_EXAMPLES, PATHS),
     "cascade": Command(
         cascade,
         CASCADE_EXAMPLES,

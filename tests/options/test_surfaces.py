@@ -10,6 +10,7 @@ import pytest
 
 import backtest as bt
 from backtest import options
+from backtest.cli import main
 from backtest.options import SVI
 from backtest.options.surfaces import build_ssvi
 from tests.kit import check_refused
@@ -439,23 +440,39 @@ def test_every_real_snapshot_agrees_and_fits():
     assert judged["median_error"].median() < 0.003
 
 
-def test_a_file_of_quotes_is_inspected_and_fitted(tmp_path: Path):
+def call(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    code = main(["options", *words])
+    return code, *capsys.readouterr()
+
+
+def test_chains_and_surfaces_at_the_command_line(capsys, tmp_path: Path):
+    file = str(tmp_path / "chain.parquet")
     rows = make_rows()
     rows.loc[0, "bid"] = 1.0
-    rows.to_parquet(tmp_path / "chain.parquet")
-    chain = bt.Chain.load(tmp_path / "chain.parquet", settlement="coin")
-    found = chain.inspect()
-    assert "1 (1.3%): the bid is above the ask" in repr(found)
-    assert found.rows["check"].iloc[0] == "crossed"
-    assert len(bt.Surface.fit(chain).fits) == 3
+    rows.to_parquet(file)
+    code, text, _ = call(capsys, "chain", file, "--settlement", "coin")
+    assert code == 0
+    assert "1 (1.3%): the bid is above the ask" in text
+    code, text, _ = call(capsys, "chain", file, "--settlement", "coin", "--json")
+    assert json.loads(text)["defects"][0]["check"] == "crossed"
+    code, text, _ = call(capsys, "surface", file, "--settlement", "coin", "--json")
+    assert len(json.loads(text)["fits"]) == 3
 
 
-def test_a_snapshot_of_an_underlying_is_fitted(tmp_path: Path):
+def test_a_surface_is_of_one_snapshot_of_many(capsys, tmp_path: Path):
     for k in range(2):
         rows = make_rows(time=NOW + pd.Timedelta(days=k), days=(7.0, 30.0))
         both = pd.concat([rows, rows.assign(underlying="ETH")])
         both.to_parquet(tmp_path / f"{k}.parquet")
-    chain = bt.Chain.load(tmp_path, settlement="coin").select("ETH")
-    assert "104 quotes, 4 expiries" in repr(chain)
-    assert "2 snapshots" in repr(chain)
-    assert len(bt.Surface.fit(chain.select(None, str(NOW))).fits) == 2
+    given = (str(tmp_path), "--settlement", "coin", "--underlying", "ETH")
+    assert "104 quotes in 2 snapshots" in call(capsys, "chain", *given)[1]
+    code, text, error = call(capsys, "surface", *given)
+    assert (code, text) == (2, "")
+    assert "a surface is of one snapshot, got 2: choose one with --at" in error
+    text = call(capsys, "surface", *given, "--at", str(NOW), "--json")[1]
+    assert len(json.loads(text)["fits"]) == 2
+
+
+def test_bad_words_end_with_exit_code_2(capsys):
+    code, _, error = call(capsys, "chain", "nowhere.parquet")
+    assert (code, "error: " in error, "'nowhere.parquet' does not" in error) == (2, True, True)

@@ -22,7 +22,7 @@ PAGES = [
     *(ROOT / f"{name}.md" for name in ("ARCHITECTURE", "CONTRIBUTING", "SECURITY")),
 ]
 
-GROUPS = ("data", "regress", "results", "validate")
+GROUPS = ("data", "options", "regress", "results", "validate")
 """The commands that have commands of their own."""
 
 

@@ -1,0 +1,130 @@
+"""``backtest options``: chains of quotes, and surfaces fitted to them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+
+from backtest.base import ParameterError
+from backtest.cli.command import (
+    AsJson,
+    add_command,
+    flag,
+    format_help,
+    option,
+)
+from backtest.cli.printing import (
+    print_json,
+    print_paragraph,
+    render,
+    show_progress,
+)
+from backtest.options import Chain, Surface
+from backtest.options.chain import CHECKS
+
+EXAMPLES = """
+backtest options chain deribit.parquet          [dim]# which quotes are defective[/dim]
+backtest options surface deribit.parquet --underlying BTC --report surface.html
+"""
+CHAIN_EXAMPLES = """
+backtest options chain                          [dim]# the sample[/dim]
+backtest options chain quotes.csv --settlement cash --json
+"""
+SURFACE_EXAMPLES = """
+backtest options surface deribit.parquet --underlying ETH --report surface.html
+backtest options surface chains --underlying BTC --at 2026-01-05
+"""
+
+
+File = Annotated[
+    Path | None,
+    typer.Argument(
+        help="A Parquet, Feather, CSV or JSON file, or a folder of them; without one, a synthetic "
+        "chain.",
+        metavar="FILE",
+        show_default=False,
+    ),
+]
+FileSettlement = Annotated[
+    str | None, flag("'cash' or 'coin'; needed unless the file is Deribit's.", "--settlement")
+]
+Underlying = Annotated[str | None, flag("Name of the underlying, if there are several.")]
+
+app = typer.Typer(rich_markup_mode="rich")
+
+
+def options() -> None:
+    """Inspect chains of quotes of options, and fit surfaces to them."""
+
+
+def show_chain(
+    file: File = None,
+    *,
+    settlement: FileSettlement = None,
+    underlying: Underlying = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count the defects of a chain's quotes, by snapshot."""
+    with show_progress("reading the chain"):
+        chain = read_chain(file, settlement).select(underlying)
+        found = chain.inspect()
+    if as_json:
+        print_json({"snapshots": to_rows(found.table), "defects": to_rows(found.rows)})
+        return
+    print_paragraph(repr(chain), indent="")
+    typer.echo(repr(found))
+    kept = [name for name in CHECKS if found.total[name]]
+    render(found.table[["time", "underlying", "quotes", "two_sided", *kept]])
+
+
+def show_surface(
+    file: File = None,
+    *,
+    settlement: FileSettlement = None,
+    underlying: Underlying = None,
+    time: Annotated[
+        str | None, flag("The last snapshot at or before this time, if there are several.", "--at")
+    ] = None,
+    report: Annotated[
+        Path | None, option("Write a report: .html, .md or .json.", "--report")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fit a surface of implied volatility to bids and asks, and say how well it fits."""
+    with show_progress("reading the chain"):
+        chain = read_chain(file, settlement).select(underlying, time)
+    if len(chain.times) > 1:
+        raise ParameterError(
+            f"a surface is of one snapshot, got {len(chain.times)}: choose one with --at"
+        )
+    with show_progress("fitting the surface"):
+        surface = Surface.fit(chain)
+    if report is not None:
+        surface.report(report)
+    fits = surface.fits.assign(crossings=surface.arbitrage()["crossings"])
+    if as_json:
+        print_json({"summary": surface.verdict, "fits": to_rows(fits),
+                    "left_out": to_rows(surface.left_out)})  # fmt: skip
+        return
+    typer.echo(surface.summary())
+    if report is not None:
+        typer.echo(f"\nreport: {report}")
+
+
+def read_chain(file: Path | None, settlement: str | None) -> Chain:
+    return Chain.sample() if file is None else Chain.load(file, settlement=settlement)
+
+
+def to_rows(frame: pd.DataFrame) -> list[Any]:
+    times = frame.select_dtypes(["datetimetz", "datetime"]).columns
+    text = {name: frame[name].dt.strftime("%Y-%m-%dT%H:%M:%SZ") for name in times}
+    return list(frame.assign(**text).to_dict("records"))
+
+
+app.callback(help=format_help(options, EXAMPLES))(options)
+add_command(app, "chain", show_chain, CHAIN_EXAMPLES)
+add_command(app, "surface", show_surface, SURFACE_EXAMPLES)
+COMMANDS = {"options": app}
