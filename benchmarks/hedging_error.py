@@ -63,7 +63,7 @@ def make_flat(volatility: float) -> Surfaces:
     fits = pd.DataFrame({"expiry": expiries, "years": years, "forward": SPOT})
     smiles = tuple(SVI(volatility**2 * t, 0.0, 0.0, 0.0, 0.1) for t in years)
     none = pd.DataFrame()
-    surface = Surface(time, "A", smiles, fits, none, SPOT, "cash", none, None)
+    surface = Surface(time, "A", "svi", smiles, fits, none, SPOT, "cash", none, None)
     return Surfaces((surface,), pd.DataFrame(columns=["time", "reason"]))
 
 

@@ -24,6 +24,7 @@ from backtest.cli.printing import (
 )
 from backtest.options import Chain, Surface
 from backtest.options.chain import CHECKS
+from backtest.options.surfaces import MODELS
 
 EXAMPLES = """
 backtest options chain deribit.parquet          [dim]# which quotes are defective[/dim]
@@ -34,7 +35,7 @@ backtest options chain                          [dim]# the sample[/dim]
 backtest options chain quotes.csv --settlement cash --json
 """
 SURFACE_EXAMPLES = """
-backtest options surface deribit.parquet --underlying ETH --report surface.html
+backtest options surface deribit.parquet --underlying ETH --model ssvi --report surface.html
 backtest options surface chains --underlying BTC --at 2026-01-05
 """
 
@@ -88,6 +89,7 @@ def show_surface(
     time: Annotated[
         str | None, flag("The last snapshot at or before this time, if there are several.", "--at")
     ] = None,
+    model: Annotated[str, typer.Option(help=f"One of {', '.join(MODELS)}.")] = "svi",
     report: Annotated[
         Path | None, option("Write a report: .html, .md or .json.", "--report")
     ] = None,
@@ -101,7 +103,7 @@ def show_surface(
             f"a surface is of one snapshot, got {len(chain.times)}: choose one with --at"
         )
     with show_progress("fitting the surface"):
-        surface = Surface.fit(chain)
+        surface = Surface.fit(chain, model)  # type: ignore[arg-type] # checked there
     if report is not None:
         surface.report(report)
     fits = surface.fits.assign(crossings=surface.arbitrage()["crossings"])

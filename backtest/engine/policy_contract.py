@@ -80,7 +80,7 @@ def list_options(market: Market, end: int, *, is_coin: bool) -> Markets:
     fits = pd.DataFrame({"expiry": stamp + ends, "years": years, "forward": price})
     smiles = tuple(SVI(VOLATILITY**2 * each, 0.0, 0.0, 0.0, 0.1) for each in years)
     unread: Any = None  # it was fitted to no chain
-    surface = Surface(stamp, "X", smiles, fits, nothing, price, settlement, nothing, unread)
+    surface = Surface(stamp, "X", "svi", smiles, fits, nothing, price, settlement, nothing, unread)
     surfaces = Surfaces((surface,), pd.DataFrame(columns=["time", "reason"]))
     listed = {str(each.name): each for each in options}
     return Markets({"X": market, **listed}, surfaces={"X": surfaces}, max_age="10000d")

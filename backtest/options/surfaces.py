@@ -1,4 +1,4 @@
-"""Smiles by SVI, and surfaces of implied volatility by strike and expiry, through time.
+"""Smiles by SVI and SSVI, and surfaces of implied volatility by strike and expiry, through time.
 
 ``w(k) = a + b (rho (k - m) + sqrt((k - m)^2 + sigma^2))`` with ``k = ln(K / F)`` and
 ``w = volatility^2 years``. Sources: Gatheral (2004); Gatheral and Jacquier (2014), Arbitrage-free
@@ -255,7 +255,7 @@ def fit_svi(quotes: Quotes) -> SVI:
         smile = build(found)
         if smile.least_density >= LEAST_DENSITY:
             return smile
-    return fit_ssvi(quotes)
+    return fit_ssvi([quotes])[0]
 
 
 def build(x: FloatArray) -> SVI:
@@ -301,35 +301,49 @@ def solve_linear(
     return np.array([least, b, rho, m, sigma])
 
 
-def fit_ssvi(quotes: Quotes) -> SVI:
-    """Return the SSVI smile nearest to some quotes, in raw parameters.
+def fit_ssvi(expiries: list[Quotes]) -> list[SVI]:
+    """Return one SSVI smile for each expiry, of the same rho, eta and gamma, in raw parameters.
 
     ``w(k) = theta/2 (1 + rho phi k + sqrt((phi k + rho)^2 + 1 - rho^2))`` with
-    ``phi = eta / (theta^gamma (1 + theta)^(1 - gamma))``. There is no butterfly arbitrage for
-    ``eta (1 + |rho|) <= 2`` and ``gamma <= 1/2`` (Gatheral and Jacquier 2014, section 4).
+    ``phi = eta / (theta^gamma (1 + theta)^(1 - gamma))``. There is no arbitrage for
+    ``eta (1 + |rho|) <= 2``, ``gamma <= 1/2`` and theta that rises with the time to expiry
+    (Gatheral and Jacquier 2014, section 4).
     """
     from scipy.optimize import least_squares  # noqa: PLC0415 - as above
 
-    def misfit(x: FloatArray) -> FloatArray:
-        total = build_ssvi(x).total_variance(quotes.k)
-        return (np.sqrt(total / quotes.years) - quotes.mid) / quotes.tolerance
+    atm = [each.money**2 * each.years for each in expiries]
+    rises = np.maximum(np.diff([0.0, *atm]), 1e-8)
+    start = np.array([-0.1, 0.5, 0.4, *np.log(rises)])
+    low = [-0.99, 1e-3, 1e-3, *[-25.0] * len(rises)]
+    high = [0.99, 1.0, 0.5, *[3.0] * len(rises)]
+    solved = least_squares(ssvi_residuals, start, bounds=(low, high), args=(expiries,))
+    return build_ssvi(solved.x)
 
-    theta = math.log(max(quotes.money**2 * quotes.years, 1e-8))
-    bounds = ([-0.99, 1e-3, 1e-3, -25.0], [0.99, 1.0, 0.5, 3.0])
-    return build_ssvi(least_squares(misfit, [-0.1, 0.5, 0.4, theta], bounds=bounds).x)
 
-
-def build_ssvi(x: FloatArray) -> SVI:
-    rho, share, gamma, theta = (*map(float, x[:3]), math.exp(x[3]))
+def build_ssvi(x: FloatArray) -> list[SVI]:
+    rho, share, gamma = (float(each) for each in x[:3])
     eta, root = 2.0 * share / (1.0 + abs(rho)), math.sqrt(1.0 - rho**2)
-    phi = eta / (theta**gamma * (1.0 + theta) ** (1.0 - gamma))
-    a, b = 0.5 * theta * (1.0 - rho**2), 0.5 * theta * phi
-    return SVI(a, b, rho, -rho / phi, root / phi)
+    smiles = []
+    for theta in np.cumsum(np.exp(x[3:])).tolist():
+        phi = eta / (theta**gamma * (1.0 + theta) ** (1.0 - gamma))
+        a, b = 0.5 * theta * (1.0 - rho**2), 0.5 * theta * phi
+        smiles.append(SVI(a, b, rho, -rho / phi, root / phi))
+    return smiles
+
+
+def ssvi_residuals(x: FloatArray, expiries: list[Quotes]) -> FloatArray:
+    parts = []
+    for smile, quotes in zip(build_ssvi(x), expiries, strict=True):
+        total = smile.total_variance(quotes.k)
+        parts.append((np.sqrt(total / quotes.years) - quotes.mid) / quotes.tolerance)
+    return np.concatenate(parts)
 
 
 DECLARED = "backtest.report.surface_parts"
 """Where the figures, tables and charts are declared."""
+Model = Literal["svi", "ssvi"]
 Measure = Literal["atm", "skew", "vix"]
+MODELS = ("svi", "ssvi")
 FARTHEST = 2.0
 """Times to the last expiry up to which a smile is extrapolated in time."""
 USUAL = 30.0 / YEAR_DAYS
@@ -361,6 +375,8 @@ class Surface(base.Reportable):
         The instant, UTC.
     underlying : str
         Its name in the chain.
+    model : "svi" or "ssvi"
+        Raw SVI by expiry, or SSVI across them.
     smiles : tuple of SVI
         Raw parameters, by expiry.
     fits : DataFrame
@@ -382,6 +398,7 @@ class Surface(base.Reportable):
 
     time: pd.Timestamp
     underlying: str
+    model: str
     smiles: tuple[SVI, ...]
     fits: pd.DataFrame
     left_out: pd.DataFrame
@@ -399,16 +416,19 @@ class Surface(base.Reportable):
 
     @classmethod
     @base.checked
-    def fit(cls, chain: Chain, *, underlying: str | None = None) -> Surface:
-        """Fit raw SVI without butterfly arbitrage to the bids and asks of each expiry.
+    def fit(cls, chain: Chain, model: Model = "svi", *, underlying: str | None = None) -> Surface:
+        """Fit a surface to bids and asks.
 
-        Raises ParameterError if the chain has several underlyings or snapshots; DataError if no
-        expiry has enough quotes.
+        Raises ParameterError if the model is unknown, or the chain has several underlyings or
+        snapshots; DataError if no expiry has enough quotes.
 
         Parameters
         ----------
         chain : Chain
             Quotes of one snapshot.
+        model : "svi" or "ssvi"
+            "svi": each expiry on its own, five parameters, no butterfly arbitrage. "ssvi": three
+            parameters for all and one per expiry, no arbitrage of either kind.
         underlying : str, optional
             Needed if the chain has several.
         """
@@ -420,19 +440,24 @@ class Surface(base.Reportable):
                 f"an expiry needs {FEWEST} strikes with bid and ask, got none that has in the "
                 f"{len(one)} quotes of {one.source}; chain.inspect() shows why"
             )
-        smiles = tuple(fit_svi(collect_quotes(part)) for _, part in expiries)
+        quotes = [collect_quotes(part) for _, part in expiries]
+        if model == "svi":
+            smiles = tuple(fit_svi(each) for each in quotes)
+        else:
+            smiles = tuple(fit_ssvi(quotes))
         fits = pd.DataFrame(
             [describe_fit(part, smile) for (_, part), smile in zip(expiries, smiles, strict=True)]
         )
         return cls(
-            one.times[0], one.underlyings[0], smiles, fits, left_out,
-            float(one.table["index"].median()), one.settlement, rows, one.inspect(),
+            one.times[0], one.underlyings[0], model, smiles, fits, left_out,
+            float(one.table["index"].median()), one.settlement, rows,
+            one.inspect(),
         )  # fmt: skip
 
     def __repr__(self) -> str:
         name = f"{self.underlying} " if self.underlying else ""
         return (
-            f"Surface({name}{self.time:%Y-%m-%d %H:%M}, {len(self.fits)} expiries, "
+            f"Surface({name}{self.time:%Y-%m-%d %H:%M}, {self.model}, {len(self.fits)} expiries, "
             f"{self.inside:.1%} of quotes inside)"
         )
 
@@ -489,10 +514,10 @@ class Surface(base.Reportable):
 
     @property
     def identity(self) -> str:
-        """A hash of the quotes."""
+        """A hash of the quotes and the model."""
         columns = ["expiry", "strike", "kind", "bid", "ask", "forward"]
         rows = pd.util.hash_pandas_object(self.quotes[columns], index=False).to_numpy().tobytes()
-        return hashlib.sha256(rows + str(self.time).encode()).hexdigest()[:16]
+        return hashlib.sha256(rows + f"{self.time} {self.model}".encode()).hexdigest()[:16]
 
     @property
     def years(self) -> FloatArray:
@@ -716,6 +741,7 @@ class Surfaces:
         path: str | Path,
         *,
         underlying: str | None = None,
+        model: Model = "svi",
         settlement: str | None = None,
         progress: Progress | None = None,
     ) -> Surfaces:
@@ -730,19 +756,20 @@ class Surfaces:
             A file that :meth:`Chain.load` reads, or a folder of them.
         underlying : str, optional
             Needed if the chains have several.
-        settlement
-            As in :meth:`Chain.load`.
+        model, settlement
+            As in :meth:`Surface.fit` and :meth:`Chain.load`.
         progress : callable, optional
             Called with the number of snapshots done and their total.
         """
         chain = Chain.load(path, settlement=settlement)
-        return cls.fit(chain, underlying=underlying, progress=progress)
+        return cls.fit(chain, model, underlying=underlying, progress=progress)
 
     @classmethod
     @base.checked
     def fit(
         cls,
         chain: Chain,
+        model: Model = "svi",
         *,
         underlying: str | None = None,
         progress: Progress | None = None,
@@ -751,7 +778,7 @@ class Surfaces:
         chosen, surfaces, skipped = chain.select(underlying), [], []
         for k, time in enumerate(chosen.times):
             try:
-                surfaces.append(Surface.fit(chosen.select(time=time)))
+                surfaces.append(Surface.fit(chosen.select(time=time), model))
             except DataError as error:
                 skipped.append((time, str(error)))
             if progress is not None:

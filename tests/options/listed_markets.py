@@ -41,7 +41,9 @@ def make_surfaces(
         )
         smiles = tuple(SVI(level**2 * t, 0.0, 0.0, 0.0, 0.1) for t in years)
         empty = pd.DataFrame()
-        found.append(Surface(time, "BTC", smiles, fits, empty, 20_000.0, "cash", empty, None))
+        found.append(
+            Surface(time, "BTC", "svi", smiles, fits, empty, 20_000.0, "cash", empty, None)
+        )
     return Surfaces(tuple(found), pd.DataFrame(columns=["time", "reason"]))
 
 

@@ -226,7 +226,7 @@ def test_vectors_of_smiles():
 
 def test_ssvi_is_raw_svi():
     """theta .04, rho -.4, eta 1.2 of at most 2 / 1.4, gamma .4."""
-    smile = build_ssvi(np.array([-0.4, 1.2 * 1.4 / 2.0, 0.4, math.log(0.04)]))
+    (smile,) = build_ssvi(np.array([-0.4, 1.2 * 1.4 / 2.0, 0.4, math.log(0.04)]))
     phi = 1.2 / (0.04**0.4 * 1.04**0.6)
     expected = 0.02 * (1.0 - 0.4 * phi * K + np.sqrt((phi * K - 0.4) ** 2 + 1.0 - 0.16))
     np.testing.assert_allclose(smile.total_variance(K), expected, rtol=1e-12)
@@ -238,11 +238,17 @@ def surface() -> bt.Surface:
     return bt.Surface.fit(make_chain())
 
 
-def test_a_fit_has_no_butterflies_and_lies_inside_the_quotes():
-    fitted = bt.Surface.fit(make_chain(spread=0.02))
-    assert not fitted.arbitrage()["butterfly"].any()
-    assert (fitted.fits["inside"] == 1.0).all()
-    assert (fitted.fits["median_error"] < 0.003).all()
+@pytest.mark.parametrize("model", ["svi", "ssvi"])
+def test_a_fit_has_no_arbitrage_and_lies_inside_the_quotes(model: str):
+    fitted = bt.Surface.fit(make_chain(spread=0.02), model)
+    arbitrage = fitted.arbitrage()
+    assert not arbitrage["butterfly"].any()
+    if model == "ssvi":
+        assert (arbitrage["crossings"] == 0.0).all()
+        assert (arbitrage["quoted_crossings"][1:] == 0.0).all()
+    else:
+        assert (fitted.fits["inside"] == 1.0).all()
+        assert (fitted.fits["median_error"] < 0.003).all()
 
 
 def test_a_fit_is_sound_between_the_points_of_its_grid():
@@ -284,7 +290,7 @@ def make_surface(smiles: tuple[SVI, ...], years: object) -> bt.Surface:
     """Return a surface of given smiles, at a forward of 100."""
     fits = pd.DataFrame({"years": years, "forward": 100.0})
     none = make_chain().inspect()
-    return bt.Surface(NOW, "", smiles, fits, fits, 100.0, "cash", fits, none)
+    return bt.Surface(NOW, "", "svi", smiles, fits, fits, 100.0, "cash", fits, none)
 
 
 def test_money_skew_and_model_free_volatility(surface: bt.Surface):
