@@ -180,7 +180,8 @@ def test_the_floor_of_cppi_refers_to_the_start_also_after_a_pause():
     policy = Cppi(multiplier=4.0, floor=0.9, growth=0.2)
     whole = live(market, policy, compile=False)
     first = live(market.prefix(120), policy, compile=False)
-    second = live(market, policy, resume=first, compile=False)
+    rest = market.between(pd.Timestamp(int(market.time[120]), tz="UTC"))
+    second = live(rest, policy, resume=first, compile=False)
     assert first.memory.tolist() == second.memory.tolist() == [10_000.0, 0.0]
     np.testing.assert_array_equal(whole.bars["target"].to_numpy()[120:], second.bars["target"])
 
