@@ -12,8 +12,9 @@ import typer
 
 import backtest
 from backtest.base import ParameterError, list_records
-from backtest.cli.build import build_experiment, name_policies
+from backtest.cli.build import build_experiment, load_data, name_policies
 from backtest.cli.command import (
+    AsJson,
     Command,
     Output,
     add_command,
@@ -32,7 +33,9 @@ from backtest.cli.printing import (
     INTERRUPTED,
     Meter,
     draw,
+    print_json,
     print_message,
+    render,
     show_progress,
 )
 from backtest.measures import (
@@ -193,6 +196,20 @@ def cross_validate(draft: Draft, *, output: Output) -> None:
     give_out_validation(draft, backtest.cross_validate, WALK, output)
 
 
+def folds(draft: Draft, *, as_json: AsJson = False) -> None:
+    """Print the spans of a walk, or with --groups those of a cross-validation."""
+    table = draft.table("validate")
+    spans = {name: table[name] for name in (*CROSS, *WALK[:4]) if name in table}
+    if "embargo" in spans:
+        spans["embargo"] = parse_entries(spans["embargo"])
+    sampling = draft.table("run").get("sampling", "1d")
+    found = backtest.folds(load_data(draft), **spans, sampling=sampling)
+    if as_json:
+        print_json(list_records(found))
+    else:
+        render(found.reset_index())
+
+
 def give_out_validation(
     draft: Draft, validate: Any, others: tuple[str, ...], output: Output
 ) -> None:
@@ -232,6 +249,7 @@ def build_validate() -> typer.Typer:
     for name, function, keys, examples in (
         ("walk-forward", walk_forward, f"{spans} {shared} sampler", VALIDATE_EXAMPLES),
         ("cross-validate", cross_validate, f"{cross} {shared}", VALIDATE_EXAMPLES),
+        ("folds", folds, f"{spans} {cross}", "backtest validate folds --train 180d"),
     ):
         command = take_experiment(function, list_flags("validate", keys))
         add_command(app, name, command, examples)
