@@ -64,7 +64,8 @@ class PathLives(NamedTuple):
     """Outcomes of an account on some paths, for the bars after history.
 
     All have shape (n_paths, n_bars): wealth at closes, counts of liquidations and margin calls, bad
-    debt, and whether the account is ruined. ``first`` is the number of the first path.
+    debt, and whether the account is ruined. ``first`` is the number of the first path. ``closes``
+    (n, n_paths, n_bars) are last prices by instrument.
     """
 
     first: int
@@ -73,6 +74,7 @@ class PathLives(NamedTuple):
     bad_debt: base.FloatArray
     calls: base.FloatArray
     is_ruined: base.FloatArray
+    closes: base.FloatArray
 
 
 class Prepared(NamedTuple):
@@ -273,7 +275,8 @@ class PathsRunner:
             except LaneFault as fault:
                 replace(self, compile=False).run_path(first + k + fault.lane)  # it says what
                 raise
-        return PathLives(first, *np.concatenate(parts, axis=1))
+        closes = np.array([each.prices[3, :, 1:] for each in bars.values()])
+        return PathLives(first, *np.concatenate(parts, axis=1), closes=closes)  # type: ignore[misc] # its fields
 
     def lay(self, bars: Mapping[str, PathBars], n: int, first: int) -> Laid:
         paths, prepared = self.paths, self.prepared
@@ -402,13 +405,14 @@ class PathEvents(NamedTuple):
 
     ``firsts`` (3, n_paths) are the bars of the first liquidation, ruin and margin call, or the
     number of bars; ``wealth`` and ``bad_debt`` have shape (n_horizons, n_paths), ``shown`` (up to
-    2000, n_bars).
+    2000, n_bars). ``doomed`` (2, n_bars) are mean close (relative) and wealth of liquidated paths.
     """
 
     firsts: base.IntArray
     wealth: base.FloatArray
     bad_debt: base.FloatArray
     shown: base.FloatArray
+    doomed: base.FloatArray | None
 
 
 def find_first(values: base.FloatArray) -> base.IntArray:
@@ -416,15 +420,25 @@ def find_first(values: base.FloatArray) -> base.IntArray:
     return np.asarray(np.where(is_set.any(axis=1), is_set.argmax(axis=1), values.shape[1]))
 
 
-def reduce_lives(lives: Iterable[PathLives], bars: Sequence[int]) -> PathEvents:
+def reduce_lives(
+    lives: Iterable[PathLives], bars: Sequence[int], last: base.FloatArray
+) -> PathEvents:
     firsts, ends, shown, at = [], [], [], np.array(bars) - 1
+    doomed, n_doomed = np.zeros((2, 1)), 0
     for each in lives:  # dropped one after the other
         firsts.append([find_first(x) for x in (each.liquidations, each.is_ruined, each.calls)])
         ends.append([each.wealth[:, at].T, np.cumsum(each.bad_debt, axis=1)[:, at].T])
         if each.first < SHOWN:
             shown.append(each.wealth[: SHOWN - each.first])
+        hit = firsts[-1][0] < each.wealth.shape[1]
+        price = np.mean(each.closes[:, hit] / last[:, None, None], axis=0)
+        doomed = doomed + np.array([np.sum(price, axis=0), np.sum(each.wealth[hit], axis=0)])
+        n_doomed += int(np.sum(hit))
     wealth, debt = np.concatenate(ends, axis=2)
-    return PathEvents(np.concatenate(firsts, axis=1), wealth, debt, np.concatenate(shown))
+    return PathEvents(
+        np.concatenate(firsts, axis=1), wealth, debt, np.concatenate(shown),
+        doomed / n_doomed if n_doomed else None,
+    )  # fmt: skip
 
 
 # -------------------------------------------------------------------------------------- estimates
@@ -526,14 +540,15 @@ class LiquidationRisk(base.SettingsResult):
     table: pd.DataFrame
     fan: pd.DataFrame
     hazard: pd.DataFrame
+    typical: pd.DataFrame | None
     settings: dict[str, Any]
     paths: Paths | None = None
     runner: PathsRunner | None = None
 
     kind = "liquidation-risk"
     called = "risk"
-    table_names = ("table", "fan", "hazard")
-    long_tables = ("fan", "hazard")
+    table_names = ("table", "fan", "hazard", "typical")
+    long_tables = ("fan", "hazard", "typical")
 
     def describe_data(self) -> Mapping[str, Any]:
         return describe_history(None if self.paths is None else self.paths.history)
@@ -544,6 +559,15 @@ class LiquidationRisk(base.SettingsResult):
             return "no order was filled"
         chance = float(self.table["p_liquidation"].iloc[-1])
         return f"{base.format_percent(chance)} liquidated in {self.table.index[-1]}"
+
+    def path(self) -> pd.DataFrame:
+        """Return the mean of the paths that are liquidated, by time.
+
+        ``price`` is the close over the last one of history, ``equity`` the wealth.
+        """
+        if self.typical is None:
+            raise base.ParameterError("there is no typical path: no path was liquidated")
+        return self.typical
 
     @base.checked
     def run(self, i: int) -> Result:
@@ -621,6 +645,10 @@ class LiquidationRisk(base.SettingsResult):
             Part("paths", "What happens on the way", "Wealth by time.", (
                 ShownChart("fan", "Wealth", "Quantiles of 5, 25, 50, 75 and 95 % at each "
                            "close.", fan, colors=colors, height=320),
+                ShownChart("typical", "The typical path to liquidation",
+                           "Mean price, over the last close, of the liquidated paths.",
+                           None if self.typical is None else self.typical["price"],
+                           colors={"price": "loss"}, height=260),
             )),
             Part("hazard", "Hazard by day", "First liquidations, of those not liquidated "
                  "before.", (
@@ -704,10 +732,14 @@ def liquidation_risk(
     if paths.bridge == 1 and not paths.is_resampled and runner.has_columns:
         runner = replace(runner, paths=paths.with_settings(bridge=4))
     lives = runner.run_chunks(threads=threads, progress=progress)
-    events = reduce_lives(lives, bars)
+    last = np.array([each.close[-1] for each in paths.markets.values()])
+    events = reduce_lives(lives, bars, last)
     no_fill = explain_idle(runner, events)
     rows = [describe_horizon(runner, events, k, n, sure) for k, n in enumerate(bars)]
     drawn, later, resume = runner.paths, runner.paths.time[1:], runner.resume
+    typical = None
+    if events.doomed is not None:
+        typical = pd.DataFrame(events.doomed.T, later, ["price", "equity"])
     settings = describe_terms(runner.policy, runner.venue, runner.terms, overlay) | {
         "resumed": None if resume is None else resume.manifest["id"],
         "signal": runner.signal,
@@ -719,6 +751,7 @@ def liquidation_risk(
         table=pd.DataFrame(rows, index=pd.Index(names, name="horizon")),
         fan=pd.DataFrame(np.quantile(events.shown, [*FAN.values()], axis=0).T, later, [*FAN]),
         hazard=tabulate_hazard(drawn, events),
+        typical=typical,
         settings=settings,
         paths=drawn,
         runner=runner,

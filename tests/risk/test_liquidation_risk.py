@@ -92,8 +92,12 @@ def test_the_report_of_a_risk_says_what_happened():
     assert hazard["liquidated"].sum() == round(last.p_liquidation * 2000)
     assert 1 - np.prod(1 - hazard["hazard"]) == pytest.approx(last.p_liquidation)
     assert list(risk.fan.iloc[-1]) == sorted(risk.fan.iloc[-1])
+    path = risk.path()
+    assert path["price"].iloc[-1] < 1.0
+    assert 0.0 < path["equity"].iloc[-1] < 1000.0
     assert math.isnan(last.p_margin_call)
     quiet = bt.liquidation_risk(gbm_paths(paths=50, horizon="1d"), Hold(0.0), **TERMS)
+    check_refused(quiet.path, "no path was liquidated", bt.ParameterError)
     said = " ".join(quiet.summary().split())
     assert "No path was liquidated within 1d: 50 paths show nothing under 6 %." in said
 
@@ -342,8 +346,9 @@ def test_a_life_is_that_of_a_run_also_beside_an_instrument_not_held(policy, acco
         assert lives.bad_debt[i].sum() == pytest.approx(whole.metrics["bad_debt"])
     both = draw(bt.Markets({"A": sixty_hours(), "B": sixty_hours(1)}))
     two = PathsRunner(both, policy, signal={"A": 1.0, "B": 0.0}, **given).run_block(0, 4)
-    for mine, theirs in zip(lives[1:], two[1:], strict=True):
+    for mine, theirs in zip(lives[1:6], two[1:6], strict=True):
         assert np.allclose(mine, theirs, **SAME)
+    assert np.array_equal(lives.closes[0], two.closes[0])
 
 
 class Short(bt.Policy):

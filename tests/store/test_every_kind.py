@@ -35,8 +35,13 @@ def draw(**settings) -> bt.Paths:
     return bt.simulate_paths(MARKET, model, **{"paths": 20, "horizon": "6h", **settings})
 
 
-def make_risk() -> SavedResult:
-    return bt.liquidation_risk(draw(), Hold(40.0), **TERMS, compile=False)
+def make_risk(lever: float = 40.0) -> SavedResult:
+    return bt.liquidation_risk(draw(), Hold(lever), **TERMS, compile=False)
+
+
+def make_quiet_risk() -> SavedResult:
+    """Return a risk without a typical path: nothing is liquidated."""
+    return make_risk(0.0)
 
 
 def make_largest() -> SavedResult:
@@ -67,7 +72,7 @@ def make_capacity() -> SavedResult:
 
 
 MAKERS = (
-    *(make_risk, make_largest, make_stress, make_bounds, make_sensitivity),
+    *(make_risk, make_quiet_risk, make_largest, make_stress, make_bounds, make_sensitivity),
     *(make_capacity, make_cascade),
 )
 
