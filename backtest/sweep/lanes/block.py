@@ -1,4 +1,4 @@
-"""Take a block of up to 64 sets through the markets side by side."""
+"""Blocks of up to 64 sets that pass the markets side by side: who fits, and what is measured."""
 
 from __future__ import annotations
 
@@ -9,23 +9,111 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest import engine
-from backtest.account import AccountState, Terms, find_line, records
-from backtest.base import FloatArray, hold_signals
+from backtest.account import Terms, find_line, pick_margin, records
+from backtest.base import FloatArray, IntArray, hold_signals
 from backtest.engine.driver import CHUNK
 from backtest.engine.loop import DONE, N_SHOWN
 from backtest.measures import RunSpan, measure_accounts, sampled_returns, start_tally
 from backtest.measures.tally import N_TALLY
-from backtest.policy import start_memory
+from backtest.policy import (
+    Combinator,
+    Policy,
+    combinator_of,
+    find_fields,
+    formula_for,
+    start_memory,
+)
 from backtest.sweep.lanes import rows as r
-from backtest.sweep.lanes.fit import find_all_read, find_kinds
-from backtest.sweep.lanes.rows import LANES, LanePolicies, Lanes, empty, make_aligned
+from backtest.sweep.lanes.loop import NAMES
+from backtest.sweep.lanes.rows import LANES, LanePolicies, Lanes, make_aligned
 from backtest.sweep.panel import BlockFault, Scored
+from backtest.venue import compute_best_leverage, compute_value
 
 LEAST_LANES = 4
 """Fewer sets are faster one by one."""
+MORE = 1.0 + 1e-6
+"""Factor on the equity that the smallest position needs."""
 HAS_ROUNDING = records.FLAGS.index("has_rounding")
 GAINS = ("flows", "top_up", "bad_debt")
 LOSSES = ("fees", "slippage", "impact", "funding", "interest", "liquidation_loss")
+REFUSED = ("has_limits", "rounds_price", "has_auto_margin", "has_profit_share", "has_order_fee")
+
+
+def fits_lanes(setup: engine.Setup, deciders: engine.Deciders) -> bool:
+    inputs, terms = setup.inputs, setup.inputs.terms
+    brackets, feed = terms.rules.brackets, inputs.feed
+    flags = [terms.flags[records.FLAGS.index(name)] for name in REFUSED]
+    is_plain = not (terms.rules.has_scenarios or np.any(flags)) and terms.equity_stop == 0.0
+    is_plain &= terms.margin_call == 0.0 and terms.grace < 0.0 and inputs.fees is None
+    is_plain &= terms.fill == records.AT_OPEN and not terms.rules.spot.has_any
+    is_plain &= not terms.has_time_stop and len(deciders.rows) == 1
+    is_plain &= not np.any(brackets.are_valued_at_entry)
+    is_plain &= len(brackets.sizes) == 1 or not np.any(brackets.are_isolated)
+    is_plain &= not np.any(
+        terms.flags[records.FLAGS.index("is_funded_by_wallet")] & brackets.are_isolated
+    )
+    is_plain &= len(feed.multiplier) == 1 and len(feed.initial) == 1 and len(feed.costs) == 1
+    is_plain &= terms.rules.level == 1.0 and len(setup.account.collateral) == 0
+    is_plain &= find_all_read(setup.observed) <= {*NAMES}
+    return bool(is_plain and not np.any(deciders.asks[-1:]) and not np.any(deciders.sets_margin))
+
+
+def find_all_read(observed: Sequence[engine.ObservedPolicy]) -> frozenset[str]:
+    return frozenset().union(*(find_read(p.policy, tuple(p.columns)) for p in observed))
+
+
+def have_same_terms(one: engine.Setup, other: engine.Setup) -> bool:
+    """Compare all that lanes share of the terms and the feed."""
+    return is_same(list_shared(one), list_shared(other))
+
+
+def list_shared(setup: engine.Setup) -> tuple[Any, ...]:
+    inputs, feed = setup.inputs, setup.inputs.feed
+    terms = inputs.terms._replace(instruments=0, numbers=0)
+    return (
+        feed.flow_bar, feed.flow_amount, feed.multiplier, feed.initial, feed.years, feed.sigma,
+        feed.adv, feed.borrow_rate, feed.cash_rate, feed.short_rate, feed.stop_scale,
+        feed.profit_scale, feed.trail_scale, inputs.clock.risk_free, inputs.changes, terms,
+    )  # fmt: skip
+
+
+def is_same(one: Any, other: Any) -> bool:
+    if one is other:
+        return True
+    if isinstance(one, tuple):
+        return len(one) == len(other) and all(map(is_same, one, other))
+    if isinstance(one, np.ndarray):
+        return bool(one.shape == other.shape and one.tobytes() == other.tobytes())
+    return bool(one == other)
+
+
+def find_kinds(terms: Terms) -> IntArray:
+    """Return how lanes fill the orders of each instrument, of shape (n,)."""
+    brackets, kinds = terms.rules.brackets, []
+    has_lots = terms.flags[records.FLAGS.index("has_rounding")]
+    has_impact = terms.flags[records.FLAGS.index("has_impact")]
+    for i in range(len(has_lots)):
+        is_inverse = bool(brackets.are_inverse[i])
+        if brackets.are_isolated[i]:
+            kinds.append(r.ISOLATED_INVERSE if is_inverse else r.ISOLATED)
+        elif is_inverse or has_impact[i]:
+            kinds.append(r.INVERTED if is_inverse else r.LINEAR)
+        else:
+            kinds.append(r.LOTS if has_lots[i] else r.PLAIN)
+    return np.array(kinds, np.int64)
+
+
+def find_read(policy: Policy, columns: tuple[str, ...]) -> frozenset[str]:
+    if not isinstance(policy, Combinator):
+        return find_fields(formula_for(policy, columns), 2)
+    found = find_fields(combinator_of(type(policy)).combine, 2)
+    for part, asked in zip(policy.parts, policy.policies, strict=True):
+        own = (each for each in columns if each.startswith(part.prefix))
+        found |= find_read(asked, tuple(each.removeprefix(part.prefix) for each in own))
+    return found
+
+
+# ------------------------------------------------------------------------------------- the block
 
 
 class Block(NamedTuple):
@@ -56,28 +144,27 @@ def has_own_columns(columns: Sequence[Sequence[FloatArray]]) -> bool:
 def score_block(
     names: tuple[str, ...], block: Block, is_stopped: Callable[[], bool]
 ) -> Scored | None:
-    state = start_state(block)
-    if not run_state(block, state, is_stopped):
+    setup, count = block.setups[0], len(block.setups)
+    ends = setup.inputs.clock.ends_sample[setup.first :]
+    lanes = start_lanes(block, int(ends.sum()))
+    account = lanes.account.reshape(-1, LANES)[:, :count]
+    began = account[records.EQUITY].copy()
+    if not run_block(block, lanes, is_stopped):
         return None
-    return read_scores(names, block, state)
+    flat = {name: account[row].copy() for name, row in r.TALLY_ROWS.items()}
+    flat["bars"] = np.full(count, float(len(ends)))
+    wallets, units = account[: r.WALLET_ROWS].T.copy(), lanes.units[:, :count].copy()
+    metrics = measure_wallets(names, block.span, flat, wallets, began)
+    returns = [
+        sampled_returns(units[:, lane], np.ones(len(units)), float(flat["first_unit"][lane]))
+        for lane in range(count if block.has_returns else 0)
+    ]
+    return Scored(metrics, np.stack(returns, axis=1) if returns else np.zeros((0, count)))
 
 
-class BlockState(NamedTuple):
-    terms: Terms
-    lanes: Lanes
-    policies: LanePolicies
-    deciders: engine.Deciders
-    account: AccountState
-    began: FloatArray
-
-
-def start_state(block: Block) -> BlockState:
-    first = block.setups[0]
-    inputs = first.inputs
-    n = inputs.feed.open.shape[1]
-    ends = inputs.clock.ends_sample[first.first :]
-    policies = gather_policies(block, n)
-    brackets = inputs.terms.rules.brackets
+def start_lanes(block: Block, n_samples: int) -> Lanes:
+    inputs = block.setups[0].inputs
+    n, terms, kinds = inputs.feed.open.shape[1], inputs.terms, find_kinds(inputs.terms)
     lanes = Lanes(
         account=make_aligned(r.N_ACCOUNT * LANES),
         position=make_aligned(n * r.N_POSITION * LANES),
@@ -89,39 +176,33 @@ def start_state(block: Block) -> BlockState:
         signal=np.ones(n),
         is_pending=np.zeros(n, np.int64),
         is_asking=np.zeros(n, np.int64),
-        kinds=find_kinds(inputs.terms),
-        is_known=np.zeros((2, n), np.int64),
+        kinds=kinds,
+        is_known=np.zeros(n, np.int64),
         is_full=block.is_full,
-        has_isolated=bool(np.any(brackets.are_isolated)),
-        has_exits=bool(np.any(inputs.terms.flags[[records.HAS_STOP, records.HAS_EXITS]])),
+        has_isolated=bool(np.any(terms.rules.brackets.are_isolated)),
+        has_exits=bool(np.any(terms.flags[[records.HAS_STOP, records.HAS_EXITS]])),
         moves_stops=moves_stops(inputs),
-        has_lots=bool(np.any(inputs.terms.flags[HAS_ROUNDING])),
-        has_rest=bool(np.any(find_kinds(inputs.terms) != r.PLAIN)),
+        has_rest=bool(np.any(kinds != r.PLAIN)),
         last_funding=np.full(n, np.nan),
         cursor=np.zeros(5, np.int64),
-        units=np.zeros((int(ends.sum()) if block.has_returns else 0, LANES)),
+        units=np.zeros((n_samples if block.has_returns else 0, LANES)),
         free=np.zeros(1),
         tally=np.zeros(N_TALLY),
     )
-    begin_lanes(lanes, block.setups, n)
-    for lane in range(len(block.setups), LANES):
-        empty(lanes, n, lane)
-    none = np.zeros(n + 1, np.int64)
-    account = engine.start_account_state(inputs, first.account, first.first, has_overlay=False)
-    silent: dict[str, Any] = {
-        "asks": none,
-        "wants_price": none[:n].copy(),
-        "wants_account": none.copy(),
-    }
-    silent |= {"wants_bar": none.copy(), "tradable": np.zeros((1, n), np.int64)}
-    return BlockState(
-        terms=copy_terms(inputs.terms),
-        lanes=lanes,
-        policies=policies,
-        deciders=block.deciders._replace(**silent),
-        account=account,
-        began=lanes.account.reshape(-1, LANES)[records.EQUITY].copy(),
-    )
+    account, position = lanes.account.reshape(-1, LANES), lanes.position.reshape(n, -1, LANES)
+    numbers, widest = lanes.numbers.reshape(n, -1, LANES), find_widest(inputs)
+    position[:, r.TARGET] = math.nan
+    position[:, [r.LAST_STOP, r.LAST_HIT]] = -math.inf
+    groups: dict[int, list[int]] = {}
+    for lane, setup in enumerate(block.setups):
+        groups.setdefault(id(setup.inputs), []).append(lane)
+    groups[id(inputs)] += range(len(block.setups), LANES)  # lanes without a set, which never trade
+    for places in groups.values():
+        one, terms = begin_account(block.setups[places[0]], widest)
+        account[:, places] = one[:, None]
+        numbers[:, :, places] = terms.numbers.T[:, :, None]
+    account[r.IS_LIVE, len(block.setups) :] = 0.0
+    return lanes
 
 
 def moves_stops(inputs: Any) -> bool:
@@ -130,41 +211,44 @@ def moves_stops(inputs: Any) -> bool:
     return bool(np.any(trails > 0.0)) or any(len(each) > 1 for each in scales)
 
 
-def begin_lanes(lanes: Lanes, setups: Sequence[engine.Setup], n: int) -> None:
-    account, position = lanes.account.reshape(-1, LANES), lanes.position.reshape(n, -1, LANES)
-    numbers = lanes.numbers.reshape(n, -1, LANES)
-    position[:, r.TARGET] = math.nan
-    position[:, [r.LAST_STOP, r.LAST_HIT]] = -math.inf
-    groups: dict[int, list[int]] = {}
-    for lane, setup in enumerate(setups):
-        groups.setdefault(id(setup.inputs), []).append(lane)
-    for places in groups.values():
-        setup = setups[places[0]]
-        terms = setup.inputs.terms
-        wallet = engine.start_account_state(
-            setup.inputs, setup.account, setup.first, has_overlay=False
-        ).wallet
-        one = np.zeros(r.N_ACCOUNT)
-        one[r.TALLY : r.STATE_ROWS] = start_tally(
-            float(wallet[records.UNIT]), float(wallet[records.EQUITY]), setup.first
-        )
-        one[: r.WALLET_ROWS] = wallet
-        one[records.SINCE_POOL] = setup.first - 1.0 - wallet[records.SINCE_POOL]
-        one[r.LINE] = find_line(terms.ruin_at, wallet[records.RESERVE], wallet[records.PAID_IN])
-        one[r.KEEP], one[r.IS_LIVE] = 1.0, 1.0
-        account[:, places] = one[:, None]
-        numbers[:, :, places] = terms.numbers.T[:, :, None]
+def find_widest(inputs: Any) -> list[float]:
+    """Return the largest u of each instrument with lots, 0 for others."""
+    feed, brackets, found = inputs.feed, inputs.terms.rules.brackets, []
+    for i, has_rounding in enumerate(inputs.terms.flags[HAS_ROUNDING]):
+        columns = (feed.open, feed.mark_open, feed.mark_low, feed.mark_high) if has_rounding else ()
+        ends = [end(each[:, i]) for each in columns for end in (np.nanmin, np.nanmax)]
+        size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
+        values = [abs(compute_value(size, is_inverse, float(price))) for price in ends]
+        found.append(max(values, default=0.0))
+    return found
 
 
-def copy_terms(terms: Terms) -> Terms:
-    brackets = terms.rules.brackets
-    rules = terms.rules._replace(
-        brackets=brackets._replace(
-            multipliers=brackets.multipliers.copy(),
-            initial_multipliers=brackets.initial_multipliers.copy(),
-        ),
+def begin_account(setup: engine.Setup, widest: Sequence[float]) -> tuple[FloatArray, Terms]:
+    terms, one = setup.inputs.terms, np.zeros(r.N_ACCOUNT)
+    state = engine.start_account_state(setup.inputs, setup.account, setup.first, has_overlay=False)
+    wallet = state.wallet
+    one[r.TALLY : r.STATE_ROWS] = start_tally(
+        float(wallet[records.UNIT]), float(wallet[records.EQUITY]), setup.first
     )
-    return terms._replace(numbers=terms.numbers.copy(), rules=rules)
+    one[: r.WALLET_ROWS] = wallet
+    one[records.SINCE_POOL] = setup.first - 1.0 - wallet[records.SINCE_POOL]
+    line = find_line(terms.ruin_at, wallet[records.RESERVE], wallet[records.PAID_IN])
+    one[r.LEAST] = find_least(setup.inputs, widest)
+    one[r.LINE] = max(line, one[r.LEAST] - wallet[records.RESERVE])
+    one[r.KEEP], one[r.IS_LIVE] = 1.0, 1.0
+    return one, terms
+
+
+def find_least(inputs: Any, widest: Sequence[float]) -> float:
+    """Bound the equity that the smallest position of any instrument needs, at any bar."""
+    terms, least = inputs.terms, 0.0
+    for i in np.flatnonzero(terms.flags[HAS_ROUNDING]).tolist():
+        tables = [pick_margin(terms, i), *(margin for _, k, margin in inputs.changes if k == i)]
+        best = min(compute_best_leverage(each, inputs.feed.initial[0, i]) for each in tables)
+        most = min(best, terms.numbers[r.MAX_LEVERAGE, i])
+        need = max(terms.numbers[r.MIN_NOTIONAL, i], terms.numbers[r.LOT, i] * widest[i])
+        least = max(least, need / most * MORE if most > 0.0 else 0.0)
+    return least
 
 
 def gather_policies(block: Block, n: int) -> LanePolicies:
@@ -212,24 +296,35 @@ def stack_lanes(columns: Sequence[FloatArray]) -> FloatArray:
     return rows
 
 
-def run_state(block: Block, state: BlockState, is_stopped: Callable[[], bool]) -> bool:
+def run_block(block: Block, lanes: Lanes, is_stopped: Callable[[], bool]) -> bool:
     from backtest.sweep.lanes.compiler import find_lane_loop  # noqa: PLC0415 - numba
 
-    first = block.setups[0]
-    inputs, total = first.inputs, len(first.inputs.feed.time)
-    n = inputs.feed.open.shape[1]
-    quotes, scratch, ledger = (
-        engine.new_quotes(n, 0),
-        engine.new_scratch(n, 0),
-        engine.new_ledger_array(n),
+    setup = block.setups[0]
+    inputs, total = setup.inputs, len(setup.inputs.feed.time)
+    n, brackets = inputs.feed.open.shape[1], inputs.terms.rules.brackets
+    own = brackets._replace(
+        multipliers=brackets.multipliers.copy(),
+        initial_multipliers=brackets.initial_multipliers.copy(),
     )
-    tape = engine.new_tape(n, 0, first.first, 0)
+    terms = inputs.terms._replace(
+        numbers=inputs.terms.numbers.copy(), rules=inputs.terms.rules._replace(brackets=own)
+    )
+    policies, none = gather_policies(block, n), np.zeros(n + 1, np.int64)
+    silent = block.deciders._replace(  # whoever passes a bar alone asks nobody
+        asks=none,
+        wants_price=none[:n].copy(),
+        wants_account=none.copy(),
+        wants_bar=none.copy(),
+        tradable=np.zeros((1, n), np.int64),
+    )
+    state = engine.start_account_state(inputs, setup.account, setup.first, has_overlay=False)
+    tape = engine.new_tape(n, 0, setup.first, 0)
     tape.is_on[0] = 0
-    records = (quotes, scratch, ledger)
+    room = (engine.new_quotes(n, 0), engine.new_scratch(n, 0), engine.new_ledger_array(n))
     shared = (inputs.feed, inputs.clock, inputs.log_returns)
-    run_of = (state.deciders, state.account, *records, state.lanes.tally, tape, 0, 1)
-    loop, address = find_lane_loop((engine.pack_terms(state.terms), *shared, *run_of))
-    terms, t = state.terms, first.first
+    run_of = (silent, state, *room, lanes.tally, tape, 0, 1)
+    loop, address = find_lane_loop((engine.pack_terms(terms), *shared, *run_of))
+    t = setup.first
     for bar, i, margin in inputs.changes:
         terms = engine.write_table(terms, i, margin) if bar < t else terms
     while t < total:
@@ -238,38 +333,12 @@ def run_state(block: Block, state: BlockState, is_stopped: Callable[[], bool]) -
         for bar, i, margin in inputs.changes:
             terms = engine.write_table(terms, i, margin) if bar == t else terms
         stop = min(t + CHUNK, total, *(bar for bar, _, _ in inputs.changes if bar > t))
-        given = (
-            engine.pack_terms(terms),
-            *shared,
-            state.policies,
-            state.lanes,
-            state.deciders,
-            state.account,
-        )
+        given = (engine.pack_terms(terms), *shared, policies, lanes, silent, state, *room, tape)
         with hold_signals():
-            t, why = loop(*given, *records, tape, address, first.first, t, stop)
+            t, why = loop(*given, address, setup.first, t, stop)
         if why != DONE:
             raise BlockFault
     return True
-
-
-# -------------------------------------------------------------------------------- its measures
-
-
-def read_scores(names: tuple[str, ...], block: Block, state: BlockState) -> Scored:
-    first, count = block.setups[0], len(block.setups)
-    total = len(first.inputs.feed.time)
-    ends = first.inputs.clock.ends_sample[first.first :]
-    account = state.lanes.account.reshape(-1, LANES)[:, :count]
-    flat = {name: account[row].copy() for name, row in r.TALLY_ROWS.items()}
-    flat["bars"] = np.full(count, float(total - first.first))
-    wallets, units = account[: r.WALLET_ROWS].T.copy(), state.lanes.units[:, :count].copy()
-    metrics = measure_wallets(names, block.span, flat, wallets, state.began[:count])
-    returns = [
-        sampled_returns(units[:, lane], np.ones(int(ends.sum())), float(flat["first_unit"][lane]))
-        for lane in range(count if block.has_returns else 0)
-    ]
-    return Scored(metrics, np.stack(returns, axis=1) if returns else np.zeros((0, count)))
 
 
 def measure_wallets(

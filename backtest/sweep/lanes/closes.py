@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
-from backtest.account import Terms, pick_margin
+from backtest.account import Terms
 from backtest.account.records import CASH, EQUITY, PEAK, RESERVE, SCALE, UNIT
 from backtest.engine import is_over_cap
-from backtest.measures import (
-    finish_sample,
-    fold_product,
-    invert,
-    is_deeper,
-    needs_folding,
-    raise_ratio,
-)
+from backtest.measures import finish_sample, invert, is_deeper, raise_ratio
 from backtest.measures import tally as y
 from backtest.sweep.lanes import rows as r
-from backtest.sweep.lanes.prices import write_near_moves
 from backtest.sweep.lanes.rows import LANES, Lanes, cell, lowest, spot
-from backtest.venue import compute_liquidation_value, find_maintenance
+from backtest.venue import find_maintenance
 
 if TYPE_CHECKING:
     from backtest.base import FloatArray
 
 
-def close_lanes(terms: Terms, lanes: Lanes, log_returns: FloatArray, n: int, t: int) -> None:
+def close_lanes(terms: Terms, lanes: Lanes, n: int) -> None:
     if n == 1:
         if terms.rules.brackets.are_isolated[0]:
             is_deeper = close_one(lanes, True)
@@ -37,7 +28,7 @@ def close_lanes(terms: Terms, lanes: Lanes, log_returns: FloatArray, n: int, t: 
     if is_deeper:
         deepen(lanes)
     if lanes.is_full:
-        expose_lanes(terms, lanes, log_returns, n, t)
+        expose_lanes(terms, lanes, n)
 
 
 def close_several(lanes: Lanes, n: int) -> bool:
@@ -96,52 +87,28 @@ def deepen(lanes: Lanes) -> None:
 # --------------------------------------------------------------------------- what is exposed
 
 
-def expose_lanes(terms: Terms, lanes: Lanes, log_returns: FloatArray, n: int, t: int) -> None:
-    account, has_folds, near, peaks = lanes.account, False, 0, 0
+def expose_lanes(terms: Terms, lanes: Lanes, n: int) -> None:
+    account, cap, peaks = lanes.account, terms.max_gross_leverage, 0
     for lane in range(LANES):
         account[cell(r.POOL, lane)] = account[cell(EQUITY, lane)]
         account[cell(r.GROSS, lane)] = 0.0
         account[cell(r.NEEDED, lane)] = 0.0
-        account[cell(r.MOVED, lane)] = 0.0
-        account[cell(r.DRIFT, lane)] = 0.0
-        account[cell(r.GROWN, lane)] = 1.0
     for i in range(n):
         if lanes.prices[r.IS_LISTED, i] != 0.0:
-            write_near_moves(terms, lanes, i)
             expose_position(lanes, i)
             if terms.rules.brackets.are_isolated[i]:
                 write_backing(lanes, i)
-            if not math.isnan(log_returns[t, i]):
-                drift_lanes(lanes, log_returns[t, i], i)
     for lane in range(LANES):
-        has_folds |= count_lane(account, lane)
+        leverage = account[cell(r.GROSS, lane)] * invert(account[cell(EQUITY, lane)])
+        highest = account[cell(r.PEAK_LEVERAGE, lane)]
+        account[cell(r.LEVERAGE, lane)] += leverage
+        account[cell(r.PEAK_LEVERAGE, lane)] = leverage if leverage > highest else highest
+        account[cell(r.OVER_CAP, lane)] += 1.0 if is_over_cap(leverage, cap) else 0.0
         pool, needed = account[cell(r.POOL, lane)], account[cell(r.NEEDED, lane)]
         peak_needed = account[cell(r.PEAK_NEEDED, lane)]
-        is_near = (pool - needed <= account[cell(r.MOVED, lane)]) & (needed != 0.0)
-        near |= is_near << lane
         peaks |= (needed * account[cell(r.PEAK_BACKING, lane)] > peak_needed * pool) << lane
-    if terms.max_gross_leverage < math.inf:
-        count_over_cap(lanes, terms.max_gross_leverage)
-    if has_folds:
-        fold_lanes(lanes)
-    if near != 0:
-        count_near(terms, lanes, n, near)
     if peaks != 0:
         raise_peaks(terms, lanes, n, peaks)
-
-
-def count_lane(account: FloatArray, lane: int) -> bool:
-    inverse = invert(account[cell(EQUITY, lane)])
-    leverage = account[cell(r.GROSS, lane)] * inverse
-    highest, grown = account[cell(r.PEAK_LEVERAGE, lane)], account[cell(r.GROWN, lane)]
-    account[cell(r.INVERSE, lane)] = inverse
-    account[cell(r.LEVERAGE, lane)] += leverage
-    account[cell(r.PEAK_LEVERAGE, lane)] = leverage if leverage > highest else highest
-    product, is_grown = account[cell(r.DECAY_PRODUCT, lane)], grown > 0.0
-    product = product * grown if is_grown else product
-    account[cell(r.DECAY_HELD, lane)] += account[cell(r.DRIFT, lane)] if is_grown else 0.0
-    account[cell(r.DECAY_PRODUCT, lane)] = product
-    return needs_folding(product)
 
 
 def write_backing(lanes: Lanes, i: int) -> None:
@@ -154,39 +121,12 @@ def write_backing(lanes: Lanes, i: int) -> None:
 
 
 def expose_position(lanes: Lanes, i: int) -> None:
-    account, position, prices = lanes.account, lanes.position, lanes.prices
-    unit, rate = abs(prices[r.CLOSE, i]), prices[r.RATE, i]
-    fall, rise = prices[r.FALL, i], -prices[r.RISE, i]
+    account, position = lanes.account, lanes.position
+    unit, rate = abs(lanes.prices[r.CLOSE, i]), lanes.prices[r.RATE, i]
     for lane in range(LANES):
-        quantity, found = position[spot(i, r.QUANTITY, lane)], account[cell(r.MOVED, lane)]
-        notional, moved = abs(quantity) * unit, max(quantity * fall, quantity * rise)
+        notional = abs(position[spot(i, r.QUANTITY, lane)]) * unit
         account[cell(r.GROSS, lane)] += notional
         account[cell(r.NEEDED, lane)] += notional * rate
-        account[cell(r.MOVED, lane)] = max(moved, found)
-
-
-def drift_lanes(lanes: Lanes, move: float, i: int) -> None:
-    account, position, before = lanes.account, lanes.position, lanes.prices[r.BEFORE, i]
-    drift, rise = abs(before) * move, lanes.prices[r.CLOSE, i] - before
-    for lane in range(LANES):
-        scale = position[spot(i, r.QUANTITY, lane)] * account[cell(r.INVERSE, lane)]
-        account[cell(r.DRIFT, lane)] += scale * drift
-        account[cell(r.GROWN, lane)] += scale * rise
-
-
-def count_over_cap(lanes: Lanes, cap: float) -> None:
-    account = lanes.account
-    for lane in range(LANES):
-        leverage = account[cell(r.GROSS, lane)] * account[cell(r.INVERSE, lane)]
-        account[cell(r.OVER_CAP, lane)] += 1.0 if is_over_cap(leverage, cap) else 0.0
-
-
-def fold_lanes(lanes: Lanes) -> None:
-    account = lanes.account
-    for lane in range(LANES):
-        log, product = account[cell(r.DECAY_LOG, lane)], account[cell(r.DECAY_PRODUCT, lane)]
-        log, product = fold_product(log, product)
-        account[cell(r.DECAY_LOG, lane)], account[cell(r.DECAY_PRODUCT, lane)] = log, product
 
 
 def raise_peaks(terms: Terms, lanes: Lanes, n: int, found: int) -> None:
@@ -213,51 +153,6 @@ def find_needed(terms: Terms, lanes: Lanes, n: int, lane: int) -> float:
             notional = abs(quantity) * abs(lanes.prices[r.CLOSE, i])
             total += find_maintenance(terms.rules.brackets, i, notional)
     return total
-
-
-def count_near(terms: Terms, lanes: Lanes, n: int, found: int) -> None:
-    """Count the lanes with a position whose liquidation price is near the close.
-
-    That of a single instrument stays until it trades or pays, and is kept.
-    """
-    account, near = lanes.account, 0
-    for i in range(n):
-        missing = found & ~lanes.is_known[0, i] if n == 1 else found
-        while missing != 0:
-            lane = lowest(missing)
-            missing &= missing - 1
-            lanes.position[spot(i, r.FAILURE, lane)] = find_failure(terms, lanes, n, i, lane)
-        lanes.is_known[0, i] |= found if n == 1 else 0
-        near |= find_near(lanes, i)
-    near &= found
-    for lane in range(LANES):
-        account[cell(r.NEAR, lane)] += 1.0 * ((near >> lane) & 1)
-
-
-def find_near(lanes: Lanes, i: int) -> int:
-    position, near = lanes.position, 0
-    low, high = lanes.prices[r.NEAR_LOW, i], lanes.prices[r.NEAR_HIGH, i]
-    for lane in range(LANES):
-        value = position[spot(i, r.FAILURE, lane)]
-        near |= ((low <= value) & (value <= high)) << lane
-    return near
-
-
-def find_failure(terms: Terms, lanes: Lanes, n: int, i: int, lane: int) -> float:
-    """Return the u at which a position of a lane is liquidated, others fixed; NaN if none."""
-    position, brackets = lanes.position, terms.rules.brackets
-    quantity, close = position[spot(i, r.QUANTITY, lane)], lanes.prices[r.CLOSE, i]
-    entry = position[spot(i, r.ENTRY, lane)]
-    if quantity == 0.0:
-        return math.nan
-    if brackets.are_isolated[i]:
-        base = position[spot(i, r.MARGIN, lane)] - quantity * entry
-    else:
-        own = find_maintenance(brackets, i, abs(quantity) * abs(close))
-        excess = lanes.account[cell(EQUITY, lane)] - find_needed(terms, lanes, n, lane)
-        base = excess + own - quantity * close
-    x = brackets.multipliers[i]
-    return float(compute_liquidation_value(pick_margin(terms, i), quantity, entry, base, x))
 
 
 # ----------------------------------------------------------------------------- the end of a sample

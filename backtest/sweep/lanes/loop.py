@@ -5,21 +5,32 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from backtest.account import AccountState, MarketBar, MarketFeed, Scratch, Terms, find_line, share
-from backtest.account.records import CASH, IS_OVER, IS_RUINED, PAID_IN, RESERVE
+from backtest.account import AccountState, MarketBar, MarketFeed, Scratch, Terms, share
+from backtest.account.records import (
+    CASH,
+    EQUITY,
+    IS_OVER,
+    IS_RUINED,
+    PEAK,
+    RESERVE,
+    SINCE_POOL,
+    UNIT,
+)
 from backtest.engine import Deciders, RunTape
-from backtest.engine.loop import DONE, NEGATIVE
+from backtest.engine.loop import DAY_NS, DONE, NEGATIVE
 from backtest.measures import Clock, grow_free
+from backtest.policy import AccountView
 from backtest.sweep.lanes import rows as r
 from backtest.sweep.lanes.closes import close_lanes, end_samples, keep_units, tighten
-from backtest.sweep.lanes.prices import begin_prices, write_bar_prices, write_rest_of_prices
 from backtest.sweep.lanes.quiet import (
     begin_payments,
+    begin_prices,
     bound_payments,
     charge_lanes,
-    find_poor,
     look,
     pay_lanes,
+    write_bar_prices,
+    write_rest_of_prices,
 )
 from backtest.sweep.lanes.rows import (
     LANES,
@@ -33,35 +44,14 @@ from backtest.sweep.lanes.rows import (
     take_out,
     take_tally,
 )
-from backtest.sweep.lanes.trades import (
-    count_fees,
-    fill_trades,
-    find_exits,
-    follow_bests,
-    plan_trades,
-)
-from backtest.sweep.lanes.view import show_accounts, show_positions
+from backtest.sweep.lanes.trades import fill_trades, find_exits, follow_bests, plan_trades
+from backtest.venue import find_maintenance
 
 if TYPE_CHECKING:
     from backtest.base import FloatArray
 
 
-def pass_alone(  # noqa: PLR0913, PLR0917 - the arguments of the loop of a run
-    address: Any,
-    terms: Terms,
-    feed: MarketFeed,
-    clock: Clock,
-    log_returns: FloatArray,
-    deciders: Deciders,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    tally: FloatArray,
-    tape: RunTape,
-    start: int,
-    stop: int,
-) -> tuple[int, int]:
+def pass_alone(address: Any, *arguments: Any) -> tuple[int, int]:
     raise NotImplementedError
 
 
@@ -96,7 +86,7 @@ def take_block(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
     for t in range(start, stop):
         write_bar_prices(rules, markets, block, t)
         rare = pass_open(rules, markets, block, n, t)
-        close_lanes(rules, block, log_returns, n, t)
+        close_lanes(rules, block, n)
         free = grow_free(block.free[0], clock.risk_free[t])
         if clock.ends_sample[t] != 0.0:
             end_samples(block, free)
@@ -112,8 +102,7 @@ def take_block(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
             )  # fmt: skip
             if why != DONE:
                 return t, why
-            line = find_line(rules.ruin_at, own.wallet[RESERVE], own.wallet[PAID_IN])
-            put_back(block, own, line, t, lane)
+            put_back(block, rules, own, t, lane)
         end_bar(markets, clock, block, free, t)
         if rare != 0:
             end_lanes(rules, block, n)
@@ -138,8 +127,6 @@ def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> i
         if terms.has_interest and t > 0:
             charge_lanes(terms, feed, lanes, t)
     is_trading, rare = decide_trades(terms, feed, lanes, n, t)
-    if lanes.has_lots and is_paying and not is_trading:
-        rare |= find_poor(lanes, n)
     rare |= lanes.cursor[r.CLOSING]
     if rare != 0:
         rare &= find_lanes(lanes, r.LIVE) | lanes.cursor[r.CLOSING]
@@ -149,8 +136,6 @@ def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> i
     if is_paying:
         pay_lanes(terms, feed, lanes, t, 0)
         count_paid(lanes)
-    if is_trading:
-        count_fees(lanes)
     if lanes.moves_stops:
         follow_bests(lanes, n)
     return rare
@@ -175,11 +160,8 @@ def decide_trades(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) 
 def count_paid(lanes: Lanes) -> None:
     account = lanes.account
     for lane in range(LANES):
-        funded, charged = account[cell(r.FUNDED, lane)], account[cell(r.CHARGED, lane)]
-        account[cell(r.OF_FUNDING, lane)] += funded
-        account[cell(r.OF_INTEREST, lane)] += charged
-        carry = account[cell(r.CARRY, lane)] + funded * account[cell(r.INVERSE, lane)]
-        account[cell(r.CARRY, lane)] = carry + charged * account[cell(r.INVERSE, lane)]
+        account[cell(r.OF_FUNDING, lane)] += account[cell(r.FUNDED, lane)]
+        account[cell(r.OF_INTEREST, lane)] += account[cell(r.CHARGED, lane)]
 
 
 def is_whole(feed: MarketFeed, lanes: Lanes, t: int) -> bool:
@@ -268,3 +250,73 @@ def show_bar_of(policies: LanePolicies, feed: MarketFeed, lanes: Lanes, i: int, 
     bar[0], bar[1], bar[2] = feed.open[t, i], feed.high[t, i], feed.low[t, i]
     bar[3], bar[4], bar[5] = feed.close[t, i], feed.mark_close[t, i], feed.volume[t, i]
     bar[6] = lanes.last_funding[i]
+
+
+# ------------------------------------------------------------------ what policies see of accounts
+
+NAMES = (
+    "equity", "peak_equity", "drawdown", "leverage", "position", "wallet", "reserve",
+    "bars_since_liquidation", "bars_since_stop", "days", "gross_leverage", "net_leverage",
+    "maintenance",
+)  # fmt: skip
+"""What lanes show: not the entry of a position, its margin ratio or its liquidation price."""
+(
+    SEEN_EQUITY, SEEN_PEAK, SEEN_DRAWDOWN, SEEN_LEVERAGE, SEEN_POSITION, SEEN_WALLET, SEEN_RESERVE,
+    SINCE_LIQUIDATION, SINCE_STOP, SEEN_DAYS, SEEN_GROSS, SEEN_NET, SEEN_MAINTENANCE,
+) = (AccountView._fields.index(name) for name in NAMES)  # fmt: skip
+
+
+def show_accounts(terms: Terms, policies: LanePolicies, lanes: Lanes, time: int) -> None:
+    account, shown = lanes.account, policies.shown
+    days = (time + policies.interval - policies.start) / DAY_NS
+    for lane in range(LANES):
+        equity, unit = account[cell(EQUITY, lane)], account[cell(UNIT, lane)]
+        peak = account[cell(PEAK, lane)]
+        shown[cell(SEEN_EQUITY, lane)] = equity
+        shown[cell(SEEN_PEAK, lane)] = equity * (peak / unit)
+        shown[cell(SEEN_DRAWDOWN, lane)] = 1.0 - unit / peak
+        shown[cell(SEEN_WALLET, lane)] = account[cell(CASH, lane)]
+        shown[cell(SEEN_RESERVE, lane)] = account[cell(RESERVE, lane)]
+        shown[cell(SEEN_DAYS, lane)] = days
+        shown[cell(SEEN_GROSS, lane)] = 0.0
+        shown[cell(SEEN_NET, lane)] = 0.0
+    for i in range(len(lanes.signal)):
+        if lanes.prices[r.IS_LISTED, i] != 0.0:
+            add_position(terms, policies, lanes, i)
+    for lane in range(LANES):
+        equity = account[cell(EQUITY, lane)]
+        gross, net = shown[cell(SEEN_GROSS, lane)], shown[cell(SEEN_NET, lane)]
+        shown[cell(SEEN_GROSS, lane)] = gross / equity if equity > 0.0 else 0.0
+        shown[cell(SEEN_NET, lane)] = net / equity if equity > 0.0 else 0.0
+
+
+def add_position(terms: Terms, policies: LanePolicies, lanes: Lanes, i: int) -> None:
+    position, shown = lanes.position, policies.shown
+    unit, is_crossed = abs(lanes.prices[r.CLOSE, i]), not terms.rules.brackets.are_isolated[i]
+    for lane in range(LANES):
+        quantity = position[spot(i, r.QUANTITY, lane)]
+        if is_crossed:
+            shown[cell(SEEN_WALLET, lane)] += quantity * position[spot(i, r.ENTRY, lane)]
+        shown[cell(SEEN_GROSS, lane)] += abs(quantity) * unit
+        shown[cell(SEEN_NET, lane)] += quantity * unit
+
+
+def show_positions(terms: Terms, policies: LanePolicies, lanes: Lanes, i: int, t: int) -> None:
+    position, shown = lanes.position, policies.shown
+    account, unit = lanes.account, abs(lanes.prices[r.CLOSE, i])
+    for lane in range(LANES):
+        quantity, equity = position[spot(i, r.QUANTITY, lane)], account[cell(EQUITY, lane)]
+        is_shown = (quantity != 0.0) & (equity > 0.0)
+        shown[cell(SEEN_LEVERAGE, lane)] = quantity * unit / equity if is_shown else 0.0
+        shown[cell(SEEN_POSITION, lane)] = quantity
+        shown[cell(SINCE_STOP, lane)] = t - position[spot(i, r.LAST_STOP, lane)]
+    if terms.rules.brackets.are_isolated[i]:
+        for lane in range(LANES):
+            shown[cell(SINCE_LIQUIDATION, lane)] = t - position[spot(i, r.LAST_HIT, lane)]
+    else:
+        for lane in range(LANES):
+            shown[cell(SINCE_LIQUIDATION, lane)] = t - account[cell(SINCE_POOL, lane)]
+    for lane in range(LANES if policies.wants_maintenance else 0):
+        notional = abs(position[spot(i, r.QUANTITY, lane)]) * unit
+        own = find_maintenance(terms.rules.brackets, i, notional) if notional != 0.0 else 0.0
+        shown[cell(SEEN_MAINTENANCE, lane)] = own

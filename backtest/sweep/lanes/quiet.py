@@ -4,13 +4,112 @@ from __future__ import annotations
 
 import math
 
-from backtest.account import MarketFeed, Terms, compute_target, is_outside
-from backtest.account.records import CASH, RESERVE
+from backtest.account import MarketFeed, Terms, compute_target, is_outside, pick_margin
+from backtest.account.records import CASH
 from backtest.sweep.lanes import rows as r
-from backtest.sweep.lanes.lane_rules import FillKind, Table, make_kind, quote_open, read_rules
-from backtest.sweep.lanes.prices import bound_moves
-from backtest.sweep.lanes.rows import LANES, Lanes, cell, spot
-from backtest.venue import compute_payment, compute_value
+from backtest.sweep.lanes.rows import (
+    LANES,
+    FillKind,
+    Lanes,
+    Table,
+    cell,
+    make_kind,
+    quote_open,
+    read_rules,
+    spot,
+)
+from backtest.venue import compute_largest_notional, compute_payment, compute_value, scale_rate
+
+# --------------------------------------------- prices, and bounds of what lanes can lose and need
+
+
+def begin_prices(terms: Terms, feed: MarketFeed, lanes: Lanes) -> None:
+    prices, brackets = lanes.prices, terms.rules.brackets
+    for i in range(len(lanes.signal)):
+        brackets.multipliers[i] = feed.multiplier[0, i]
+        brackets.initial_multipliers[i] = feed.initial[0, i]
+        prices[r.LIMIT, i] = compute_largest_notional(
+            pick_margin(terms, i), math.inf, 0.0, 0.0, feed.initial[0, i]
+        )
+        prices[r.INITIAL_X, i] = feed.initial[0, i]
+        lanes.is_known[i] = 0
+    lanes.cursor[r.IS_BOUND] = 0
+
+
+def write_bar_prices(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int) -> None:
+    prices, brackets, last = lanes.prices, terms.rules.brackets, max(t - 1, 0)
+    is_bound = lanes.cursor[r.IS_BOUND] == 1
+    for i in range(len(lanes.signal)):
+        is_listed = feed.span[i, 0] <= t < feed.span[i, 1]
+        prices[r.IS_LISTED, i] = 1.0 if is_listed else 0.0
+        if not is_listed:
+            continue
+        size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
+        value = compute_value(size, is_inverse, feed.open[t, i])
+        opened = compute_value(size, is_inverse, feed.mark_open[t, i])
+        low = compute_value(size, is_inverse, feed.mark_low[t, i])
+        high = compute_value(size, is_inverse, feed.mark_high[t, i])
+        close = compute_value(size, is_inverse, feed.mark_close[t, i])
+        before = compute_value(size, is_inverse, feed.mark_close[last, i])
+        low, high = min(opened, low, close), max(opened, high, close)
+        prices[r.OPEN, i], prices[r.CLOSE, i] = value, close
+        prices[r.BEFORE, i] = value if math.isnan(before) else before
+        prices[r.AT_OPEN, i], prices[r.MARK_OPEN, i] = abs(value), opened
+        widest = max(abs(low), abs(high), abs(value))
+        prices[r.WIDEST, i], prices[r.FAR, i] = widest, max(value - low, high - value)
+        if not is_bound or lanes.most[i] * widest > prices[r.TOP, i]:
+            bound_rates(terms, lanes, i)
+        prices[r.DUE, i] = 0.0
+        bound_moves(lanes, i)
+    lanes.cursor[r.IS_BOUND] = 1
+
+
+def write_rest_of_prices(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int) -> None:
+    prices, brackets, last = lanes.prices, terms.rules.brackets, max(t - 1, 0)
+    for i in range(len(lanes.signal)):
+        size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
+        prices[r.LAST_LOW, i] = compute_value(size, is_inverse, feed.low[t, i])
+        prices[r.LAST_HIGH, i] = compute_value(size, is_inverse, feed.high[t, i])
+        prices[r.VOLUME, i] = feed.volume[last, i]
+        prices[r.SIGMA, i] = feed.sigma[min(t, len(feed.sigma) - 1), i]
+        prices[r.ADV, i] = feed.adv[min(t, len(feed.adv) - 1), i]
+        prices[r.STOP_SCALE, i] = feed.stop_scale[min(t, len(feed.stop_scale) - 1), i]
+        prices[r.PROFIT_SCALE, i] = feed.profit_scale[min(t, len(feed.profit_scale) - 1), i]
+        prices[r.TRAIL_SCALE, i] = feed.trail_scale[min(t, len(feed.trail_scale) - 1), i]
+
+
+def bound_moves(lanes: Lanes, i: int) -> None:
+    """Bound what a contract can lose and need in the bar, and pay of funding after the open."""
+    prices = lanes.prices
+    spare = (prices[r.RATE, i] + 1e-9) * prices[r.WIDEST, i]
+    prices[r.REACH, i] = prices[r.FAR, i] + spare + prices[r.DUE, i]
+
+
+def bound_rates(terms: Terms, lanes: Lanes, i: int) -> None:
+    """Bound the margin rates of all notionals up to ``TOP``, which that of no lane exceeds."""
+    prices, tables = lanes.prices, terms.rules.brackets
+    most = lanes.most[i] * prices[r.WIDEST, i] * r.SLACK
+    x, fee = tables.multipliers[i], tables.close_fees[i]
+    rate, k, top = scale_rate(tables.rates[i, 0], x, fee), 1, math.inf
+    while k < tables.counts[i] and most > tables.floors[i, k]:
+        rate = max(rate, scale_rate(tables.rates[i, k], x, fee))
+        k += 1
+    if k < tables.counts[i]:
+        top = tables.floors[i, k]
+    x = tables.initial_multipliers[i]
+    if tables.settings[i] > 0.0:
+        initial = 1.0 / min(tables.settings[i], tables.leverages[i, 0] / x)
+    else:
+        initial, k = x / tables.leverages[i, 0], 1
+        while k < tables.counts[i] and most > tables.caps[i, k - 1]:
+            initial = max(initial, x / tables.leverages[i, k])
+            k += 1
+        if k < tables.counts[i]:
+            top = min(top, tables.caps[i, k - 1])
+    prices[r.TOP, i] = top / r.SLACK
+    prices[r.RATE, i] = rate * r.SLACK
+    prices[r.INITIAL_RATE, i] = initial * r.SLACK
+
 
 # ------------------------------------------------------------------------------- what is paid
 
@@ -30,7 +129,6 @@ def begin_payments(lanes: Lanes, n: int) -> None:
 def pay_lanes(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int, is_open: int) -> None:
     """Pay the settlements at the open of bar t, or those after it."""
     event, brackets = lanes.cursor[r.EVENT], terms.rules.brackets
-    lanes.is_known[0] = 0
     while event < len(feed.funding_bar) and feed.funding_bar[event] == t:
         i, rate = feed.funding_instrument[event], feed.funding_rate[event]
         if feed.funding_is_open[event] == is_open and lanes.prices[r.IS_LISTED, i] != 0.0:
@@ -171,18 +269,6 @@ def add_worth(lanes: Lanes, i: int) -> None:
         quantity = position[spot(i, r.QUANTITY, lane)]
         account[cell(r.WORTH, lane)] += quantity * value
         account[cell(r.LOST, lane)] += abs(quantity) * reach
-
-
-def find_poor(lanes: Lanes, n: int) -> int:
-    """Return lanes that may be unable to buy the smallest position."""
-    account, rare, least = lanes.account, 0, math.inf
-    for i in range(n):
-        if lanes.prices[r.IS_LISTED, i] != 0.0:
-            least = min(least, lanes.prices[r.SMALLEST, i])
-    for lane in range(LANES):
-        wealth = account[cell(r.WORTH, lane)] + account[cell(RESERVE, lane)]
-        rare |= (wealth < least) << lane
-    return rare
 
 
 def find_asking(lanes: Lanes, n: int) -> bool:

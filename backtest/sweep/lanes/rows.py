@@ -7,14 +7,16 @@ account, ``position[spot(i, ROW, lane)]`` one of its position in instrument i,
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from backtest.account import AccountState, Terms
-from backtest.account.records import NUMBERS, PEAK, SINCE_POOL
+from backtest.account import AccountState, InstrumentRules, Quote, Terms, find_line
+from backtest.account.records import NUMBERS, PAID_IN, PEAK, RESERVE, SINCE_POOL
 from backtest.measures import tally as y
 from backtest.measures.tally import N_TALLY
+from backtest.venue import MarginRules
 
 if TYPE_CHECKING:
     from backtest.base import FloatArray, IntArray
@@ -31,42 +33,39 @@ WALLET_ROWS = 16
 
 In row ``SINCE_POOL`` stands the bar of the pool's last liquidation.
 """
-LINE, IS_LIVE, KEEP, TALLY = range(WALLET_ROWS, WALLET_ROWS + 4)
+LINE, IS_LIVE, KEEP, LEAST, TALLY = range(WALLET_ROWS, WALLET_ROWS + 5)
 STATE_ROWS = TALLY + N_TALLY
 TALLY_ROWS = {name: TALLY + k for k, name in enumerate(y.FIELDS)}
 """Where the numbers of a tally are; lanes leave its bars, and its highest unit is the wallet's."""
 (
-    LOW, LOW_PEAK, SAMPLE_UNIT, NEAR, OVER_CAP, LEVERAGE, PEAK_LEVERAGE, PEAK_NEEDED, PEAK_BACKING,
-    DECAY_HELD, DECAY_LOG, DECAY_PRODUCT, CARRY, EQUITY_SUM, INVERSE,
+    LOW, LOW_PEAK, OVER_CAP, LEVERAGE, PEAK_LEVERAGE, PEAK_NEEDED, PEAK_BACKING, EQUITY_SUM,
     OF_FEES, OF_SLIPPAGE, OF_IMPACT, OF_FUNDING, OF_INTEREST, OF_TRADED,
 ) = (
     TALLY_ROWS[name]
     for name in (
-        "low", "low_peak", "sample_unit", "near", "over_cap", "leverage", "peak_leverage",
-        "peak_needed", "peak_backing", "decay_held", "decay_log", "decay_product", "carry",
-        "equity", "inverse", "fees", "slippage", "impact", "funding", "interest", "traded",
+        "low", "low_peak", "over_cap", "leverage", "peak_leverage", "peak_needed", "peak_backing",
+        "equity", "fees", "slippage", "impact", "funding", "interest", "traded",
     )
 )  # fmt: skip
-N_ACCOUNT = STATE_ROWS + 17
+N_ACCOUNT = STATE_ROWS + 13
 (
-    CASH_BEFORE, WORTH, LOST, COSTS, INITIAL, BASE, WANTED, FUNDED, CHARGED, PAID, GROSS, NEEDED,
-    POOL, MOVED, DRIFT, GROWN, LENT,
+    CASH_BEFORE, WORTH, LOST, COSTS, INITIAL, BASE, WANTED, FUNDED, CHARGED, GROSS, NEEDED, POOL,
+    LENT,
 ) = range(STATE_ROWS, N_ACCOUNT)  # fmt: skip
 
-N_POSITION = 13
+N_POSITION = 12
 HELD_ROWS = 8
 (
     QUANTITY, ENTRY, MARGIN, TARGET, BEST, LAST_STOP, LAST_HIT, IS_HALTED, MARGIN_BEFORE, WANT,
-    FAILURE, STOP_LOW, STOP_HIGH,
+    STOP_LOW, STOP_HIGH,
 ) = range(N_POSITION)  # fmt: skip
 N_NUMBERS = len(NUMBERS)
 
-N_PRICES = 32
+N_PRICES = 23
 (
-    OPEN, BEFORE, CLOSE, AT_OPEN, WIDEST, FAR, REACH, TOP, RATE, LEAST_RATE, INITIAL_RATE, LIMIT,
-    MOVE, IS_LISTED, INITIAL_X, MARK_OPEN, LAST_LOW, LAST_HIGH, VOLUME, SIGMA, ADV,
-    STOP_SCALE, PROFIT_SCALE, TRAIL_SCALE, FALL, RISE, NEAR_LOW, NEAR_HIGH, DUE,
-    SMALLEST, LEAST_VALUE, LEAST_QUANTITY,
+    OPEN, BEFORE, CLOSE, AT_OPEN, WIDEST, FAR, REACH, TOP, RATE, INITIAL_RATE, LIMIT, IS_LISTED,
+    INITIAL_X, MARK_OPEN, LAST_LOW, LAST_HIGH, VOLUME, SIGMA, ADV, STOP_SCALE, PROFIT_SCALE,
+    TRAIL_SCALE, DUE,
 ) = range(N_PRICES)  # fmt: skip
 
 LIVE, ENDED = 1.0, 2.0
@@ -111,7 +110,6 @@ class Lanes(NamedTuple):
     has_isolated: bool
     has_exits: bool
     moves_stops: bool
-    has_lots: bool
     has_rest: bool
     last_funding: FloatArray
     cursor: IntArray
@@ -224,12 +222,14 @@ def take_out(lanes: Lanes, terms: Terms, state: AccountState, t: int, lane: int)
     state.cursor[0], state.cursor[1] = lanes.cursor[EVENT], lanes.cursor[FLOW]
 
 
-def put_back(lanes: Lanes, state: AccountState, line: float, t: int, lane: int) -> None:
+def put_back(lanes: Lanes, terms: Terms, state: AccountState, t: int, lane: int) -> None:
     account, position = lanes.account, lanes.position
     for row in range(WALLET_ROWS):
         account[cell(row, lane)] = state.wallet[row]
     account[cell(SINCE_POOL, lane)] = t - state.wallet[SINCE_POOL]
-    account[cell(LINE, lane)] = line
+    reserve, least = state.wallet[RESERVE], account[cell(LEAST, lane)]
+    line = find_line(terms.ruin_at, reserve, state.wallet[PAID_IN])
+    account[cell(LINE, lane)] = max(line, least - reserve)
     put_tally(lanes, account, lane)
     for i in range(len(state.margin)):
         size = abs(state.held.quantities[i])
@@ -240,26 +240,10 @@ def put_back(lanes: Lanes, state: AccountState, line: float, t: int, lane: int) 
         position[spot(i, LAST_STOP, lane)] = t - state.since_stop[i]
         position[spot(i, LAST_HIT, lane)] = t - state.since[i]
         position[spot(i, IS_HALTED, lane)] = state.is_halted[i]
-        lanes.is_known[0, i] &= ~(1 << lane)
-        lanes.is_known[1, i] = 0
+        lanes.is_known[i] = 0
         if size > lanes.most[i]:
             lanes.most[i] = size
             lanes.cursor[IS_BOUND] = 0
-
-
-def empty(lanes: Lanes, n: int, lane: int) -> None:
-    account, position = lanes.account, lanes.position
-    for row in range(STATE_ROWS):
-        account[cell(row, lane)] = 0.0
-    for row in (0, 2, 3, 4, 5):  # cash, equity, unit, peak, scale
-        account[cell(row, lane)] = 1.0
-    account[cell(LINE, lane)], account[cell(DECAY_PRODUCT, lane)] = -1.0, 1.0
-    account[cell(LOW, lane)], account[cell(LOW_PEAK, lane)] = 1.0, 1.0
-    account[cell(SAMPLE_UNIT, lane)], account[cell(INVERSE, lane)] = 1.0, 1.0
-    account[cell(PEAK_BACKING, lane)] = 1.0
-    for i in range(n):
-        for row in range(N_POSITION):
-            position[spot(i, row, lane)] = 0.0
 
 
 # ----------------------------------------------------------------------------------- the tally
@@ -278,3 +262,135 @@ def put_tally(lanes: Lanes, account: FloatArray, lane: int) -> None:
         account[cell(TALLY + row, lane)] = lanes.tally[row]
     low, low_peak = lanes.tally[y.LOW], lanes.tally[y.LOW_PEAK]
     account[cell(KEEP, lane)] = low / low_peak if low_peak > 0.0 else 0.0
+
+
+# ----------------------------------------------- rules and quotes, as scalar rules read them
+
+(
+    LOT, MIN_NOTIONAL, FEE, TAKER, SLIPPAGE, IMPACT, PARTICIPATION, MIN_LEVERAGE, MAX_LEVERAGE,
+    BAND, STOP_LOSS, TAKE_PROFIT, TRAILING_STOP,
+) = (
+    NUMBERS.index(name)
+    for name in (
+        "lot", "min_notional", "fee", "taker", "slippage", "impact", "participation",
+        "min_leverage", "max_leverage", "band", "stop_loss", "take_profit", "trailing_stop",
+    )
+)  # fmt: skip
+
+
+class FillKind(NamedTuple):
+    has_rounding: bool | None
+    has_impact: bool | None
+    is_inverse: bool | None
+    is_isolated: bool | None
+    is_stop_distance: bool | None
+    is_profit_distance: bool | None
+    is_trail_distance: bool | None
+
+
+def make_kind(
+    has_rounding: bool | None,
+    has_impact: bool | None,
+    is_inverse: bool | None,
+    is_isolated: bool | None,
+) -> FillKind:
+    return FillKind(has_rounding, has_impact, is_inverse, is_isolated, None, None, None)
+
+
+class Table(NamedTuple):
+    """The size of a contract, the venue leverage chosen, and the first bracket's."""
+
+    size: float
+    setting: float
+    first_leverage: float
+
+
+def read_rules(
+    numbers: FloatArray, kind: FillKind, table: Table, i: int, lane: int
+) -> InstrumentRules:
+    return InstrumentRules(
+        is_inverse=kind.is_inverse,
+        is_isolated=kind.is_isolated,
+        has_stop=None,
+        has_impact=kind.has_impact,
+        has_rounding=kind.has_rounding,
+        keeps_entry=True,
+        marks_entry=None,
+        margin=MarginRules(
+            floors=(0.0,),
+            caps=(math.inf,),
+            rates=(0.0,),
+            amounts=(0.0,),
+            leverages=(table.first_leverage,),
+            close_fee=0.0,
+            taker=0.0,
+            size=table.size,
+            setting=table.setting,
+            is_inverse=False,
+            is_isolated=False,
+            is_valued_at_entry=False,
+            multiplier=1.0,
+            initial_multiplier=1.0,
+        ),
+        lot=numbers[term(i, LOT, lane)],
+        min_notional=numbers[term(i, MIN_NOTIONAL, lane)],
+        fee=numbers[term(i, FEE, lane)],
+        taker=numbers[term(i, TAKER, lane)],
+        slippage=numbers[term(i, SLIPPAGE, lane)],
+        impact=numbers[term(i, IMPACT, lane)],
+        participation=numbers[term(i, PARTICIPATION, lane)],
+        liquidation_mode=0,
+        liquidation_fee=0.0,
+        liquidation_slippage=0.0,
+        step=0.0,
+        full_below=0.0,
+        is_funded_by_wallet=False,
+        min_leverage=numbers[term(i, MIN_LEVERAGE, lane)],
+        max_leverage=numbers[term(i, MAX_LEVERAGE, lane)],
+        band=numbers[term(i, BAND, lane)],
+        stop_loss=numbers[term(i, STOP_LOSS, lane)],
+        has_limits=None,
+        rounds_price=None,
+        tick=0.0,
+        has_auto_margin=None,
+        has_profit_share=None,
+        has_order_fee=None,
+        has_liquidation_impact=None,
+        profit_share=1.0,
+        order_fee=0.0,
+        liquidation_impact=0.0,
+        fills_late=None,
+        fills_early=None,
+        has_exits=None,
+        take_profit=numbers[term(i, TAKE_PROFIT, lane)],
+        trailing_stop=numbers[term(i, TRAILING_STOP, lane)],
+        equity_stop=0.0,
+        is_stop_distance=kind.is_stop_distance,
+        is_profit_distance=kind.is_profit_distance,
+        is_trail_distance=kind.is_trail_distance,
+        full_below_health=0.0,
+    )
+
+
+def quote_open(prices: FloatArray, i: int) -> Quote:
+    value = prices[OPEN, i]
+    return Quote(
+        open=value,
+        low=prices[LAST_LOW, i],
+        high=prices[LAST_HIGH, i],
+        mark_open=value,
+        mark_low=value,
+        mark_high=value,
+        mark_close=value,
+        multiplier=1.0,
+        volume=prices[VOLUME, i],
+        sigma=prices[SIGMA, i],
+        adv=prices[ADV, i],
+        initial=prices[INITIAL_X, i],
+        limit=math.inf,
+        order_fee=0.0,
+        fill=value,
+        stop_scale=prices[STOP_SCALE, i],
+        profit_scale=prices[PROFIT_SCALE, i],
+        trail_scale=prices[TRAIL_SCALE, i],
+    )

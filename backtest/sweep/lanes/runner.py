@@ -19,13 +19,14 @@ from backtest.measures.tally import FIRST_UNIT
 from backtest.sweep.lanes.block import (
     LEAST_LANES,
     Block,
+    fits_lanes,
     has_own_columns,
+    have_same_terms,
     join_columns,
     measure_wallets,
     score_block,
 )
-from backtest.sweep.lanes.fit import fits_lanes, have_same_terms
-from backtest.sweep.lanes.formula import compile_lane_formula
+from backtest.sweep.lanes.compiler import compile_lane_formula
 from backtest.sweep.lanes.rows import LANES
 from backtest.sweep.panel import BlockFault, NotCompiled, Panel, Scored
 from backtest.sweep.sets import (
@@ -139,19 +140,14 @@ def split_where(rows: IntArray, columns: list[np.ndarray]) -> list[IntArray]:
 def split_rows(
     rows: IntArray, columns: list[np.ndarray], limit: int, most: int
 ) -> Iterator[IntArray]:
-    pieces = [piece for piece in split_where(rows, columns) if len(piece)]
-    part: list[IntArray] = []
-    for piece in pieces if limit > 0 else [rows]:
-        rest = piece
-        while len(rest):
-            scratch = most - sum(map(len, part))
-            if part and (scratch == 0 or len(part) >= limit > 0):
-                yield np.concatenate(part)
-                part, scratch = [], most
-            part.append(rest[:scratch])
-            rest = rest[scratch:]
-    if part:
-        yield np.concatenate(part)
+    """Split ordered rows into parts of ``most`` at most, whose columns are ``limit`` at most."""
+    groups = [rows]
+    if 0 < limit < most:
+        pieces = split_where(rows, columns)
+        starts = range(0, len(pieces), limit)
+        groups = [np.concatenate(pieces[k : k + limit]) for k in starts]
+    for group in groups:
+        yield from (group[k : k + most] for k in range(0, len(group), most))
 
 
 def find_setup(panel: Panel, values: Mapping[str, Any]) -> Setup | None:

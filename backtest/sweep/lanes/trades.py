@@ -26,12 +26,22 @@ from backtest.account.position import (
     compute_trail,
     find_side,
 )
-from backtest.account.records import CASH, FLAGS, RESERVE
+from backtest.account.records import CASH, FLAGS
 from backtest.base.units import TOLERANCE
 from backtest.sweep.lanes import rows as r
-from backtest.sweep.lanes.lane_rules import FillKind, Table, make_kind, quote_open, read_rules
-from backtest.sweep.lanes.prices import bound_moves, bound_rates
-from backtest.sweep.lanes.rows import LANES, SLACK, Lanes, cell, spot
+from backtest.sweep.lanes.quiet import bound_moves, bound_rates
+from backtest.sweep.lanes.rows import (
+    LANES,
+    SLACK,
+    FillKind,
+    Lanes,
+    Table,
+    cell,
+    make_kind,
+    quote_open,
+    read_rules,
+    spot,
+)
 from backtest.venue import compute_setting
 
 CAUTION = 1e-9
@@ -54,14 +64,6 @@ class LaneOrder(NamedTuple):
     is_adding: bool
 
 
-class Sums(NamedTuple):
-    """What a plan adds to: whether it is the first, the smallest position, who adds already."""
-
-    is_first: bool
-    least: float
-    adding: int
-
-
 def plan_trades(terms: Terms, lanes: Lanes, n: int) -> tuple[bool, int]:
     """Write what each lane will hold; return whether any trades, and rare lanes as bits."""
     rare = find_capped(terms, lanes, n)
@@ -76,18 +78,14 @@ def plan_trades(terms: Terms, lanes: Lanes, n: int) -> tuple[bool, int]:
 
 def plan_once(terms: Terms, lanes: Lanes, n: int) -> tuple[bool, bool, int]:
     """Plan trades after what is kept: each tests the sums."""
-    is_trading, is_over, rare, adding, least, is_first = False, False, 0, 0, math.inf, True
-    for i in range(n):
-        if lanes.prices[r.IS_LISTED, i] != 0.0:
-            least = min(least, lanes.prices[r.SMALLEST, i])
+    is_trading, is_over, rare, adding, is_first = False, False, 0, 0, True
     for i in range(n):
         if lanes.prices[r.IS_LISTED, i] != 0.0 and lanes.is_asking[i] == 0:
             add_held(lanes, is_first, i)
             is_first = False
     for i in range(n):
         if lanes.prices[r.IS_LISTED, i] != 0.0 and lanes.is_asking[i] != 0:
-            sums = Sums(is_first, least, adding)
-            some, more, found, adding = plan_by_kind(lanes, make_table(terms, i), sums, i)
+            some, more, found, adding = plan_by_kind(terms, lanes, is_first, adding, i)
             is_trading, is_over, rare = is_trading or some, is_over or more, rare | found
             is_first = False
     return is_trading, is_over, rare
@@ -98,31 +96,30 @@ def make_table(terms: Terms, i: int) -> Table:
     return Table(1.0, tables.settings[i], tables.leverages[i, 0])
 
 
-def plan_by_kind(lanes: Lanes, table: Table, sums: Sums, i: int) -> tuple[bool, bool, int, int]:
-    kind = lanes.kinds[i]
+def plan_by_kind(
+    terms: Terms, lanes: Lanes, is_first: bool, adding: int, i: int
+) -> tuple[bool, bool, int, int]:
+    kind, table = lanes.kinds[i], make_table(terms, i)
     if kind == r.PLAIN:
-        return plan(lanes, make_kind(None, None, None, None), table, sums, i)
+        return plan(lanes, make_kind(None, None, None, None), table, is_first, adding, i)
     if kind == r.LOTS:
-        return plan(lanes, make_kind(True, None, None, None), table, sums, i)
+        return plan(lanes, make_kind(True, None, None, None), table, is_first, adding, i)
     if kind == r.LINEAR:
-        return plan(lanes, make_kind(True, True, None, None), table, sums, i)
+        return plan(lanes, make_kind(True, True, None, None), table, is_first, adding, i)
     if kind == r.INVERTED:
-        return plan(lanes, make_kind(True, True, True, None), table, sums, i)
+        return plan(lanes, make_kind(True, True, True, None), table, is_first, adding, i)
     if kind == r.ISOLATED:
-        return plan(lanes, make_kind(True, True, None, True), table, sums, i)
-    return plan(lanes, make_kind(True, True, True, True), table, sums, i)
+        return plan(lanes, make_kind(True, True, None, True), table, is_first, adding, i)
+    return plan(lanes, make_kind(True, True, True, True), table, is_first, adding, i)
 
 
 def plan(
-    lanes: Lanes, kind: FillKind, table: Table, sums: Sums, i: int
+    lanes: Lanes, kind: FillKind, table: Table, is_first: bool, before: int, i: int
 ) -> tuple[bool, bool, int, int]:
-    """Write what lanes will hold; find those that may lack margin for what they add, or may fail.
-
-    Those that may be unable to buy the smallest position are among them.
-    """
+    """Write what lanes will hold; find those that may fail, or lack margin for what they add."""
     account, position, numbers = lanes.account, lanes.position, lanes.numbers
     quote, signal, limit = quote_open(lanes.prices, i), lanes.signal[i], lanes.prices[r.LIMIT, i]
-    unit, reach_of_one, is_first = abs(quote.fill), lanes.prices[r.REACH, i], sums.is_first
+    unit, reach_of_one = abs(quote.fill), lanes.prices[r.REACH, i]
     rate, most = lanes.prices[r.INITIAL_RATE, i], lanes.most[i] * unit
     is_trading, is_over, rare, adding = False, False, 0, 0
     for lane in range(LANES):
@@ -138,7 +135,7 @@ def plan(
         lost, is_rare = abs(after) * reach_of_one, order.is_asking & (order.reach == math.inf)
         lost_before, costs = account[cell(r.LOST, lane)], account[cell(r.COSTS, lane)]
         initial = account[cell(r.INITIAL, lane)]
-        is_adding = order.is_adding | ((sums.adding >> lane) & 1 == 1)
+        is_adding = order.is_adding | ((before >> lane) & 1 == 1)
         if kind.is_isolated is None:
             lost += 0.0 if is_first else lost_before
             costs = cost + (0.0 if is_first else costs)
@@ -161,9 +158,7 @@ def plan(
             is_rare |= order.is_adding & (is_cut | (order.held < 0.0))
         account[cell(r.LOST, lane)], account[cell(r.COSTS, lane)] = lost, costs
         account[cell(r.INITIAL, lane)] = initial
-        line, reserve = account[cell(r.LINE, lane)], account[cell(RESERVE, lane)]
-        is_rare |= not lost + costs < worth - line
-        is_rare |= worth - costs + reserve < sums.least
+        is_rare |= not lost + costs < worth - account[cell(r.LINE, lane)]
         account[cell(r.WANTED, lane)] = reached
         position[spot(i, r.WANT, lane)] = after
         is_trading |= after != quantity
@@ -280,38 +275,28 @@ def add_wanted(lanes: Lanes, i: int) -> None:
 
 
 def fill_trades(terms: Terms, lanes: Lanes, n: int) -> None:
-    is_more = False
     for i in range(n):
         if lanes.is_asking[i] != 0:
-            fill_by_kind(lanes, make_table(terms, i), is_more, i)
-            is_more = True
+            fill_by_kind(lanes, make_table(terms, i), i)
 
 
-def count_fees(lanes: Lanes) -> None:
-    account = lanes.account
-    for lane in range(LANES):
-        paid, inverse = account[cell(r.PAID, lane)], account[cell(r.INVERSE, lane)]
-        account[cell(r.OF_FEES, lane)] += paid
-        account[cell(r.CARRY, lane)] += paid * inverse
-
-
-def fill_by_kind(lanes: Lanes, table: Table, is_more: bool, i: int) -> None:
+def fill_by_kind(lanes: Lanes, table: Table, i: int) -> None:
     kind = lanes.kinds[i]
     if kind <= r.LOTS:
-        fill_lanes(lanes, make_kind(None, None, None, None), table, is_more, i)
+        fill_lanes(lanes, make_kind(None, None, None, None), table, i)
     elif kind == r.LINEAR:
-        fill_lanes(lanes, make_kind(None, True, None, None), table, is_more, i)
+        fill_lanes(lanes, make_kind(None, True, None, None), table, i)
     elif kind == r.INVERTED:
-        fill_lanes(lanes, make_kind(None, True, True, None), table, is_more, i)
+        fill_lanes(lanes, make_kind(None, True, True, None), table, i)
     elif kind == r.ISOLATED:
-        fill_lanes(lanes, make_kind(None, True, None, True), table, is_more, i)
+        fill_lanes(lanes, make_kind(None, True, None, True), table, i)
     else:
-        fill_lanes(lanes, make_kind(None, True, True, True), table, is_more, i)
+        fill_lanes(lanes, make_kind(None, True, True, True), table, i)
 
 
-def fill_lanes(lanes: Lanes, kind: FillKind, table: Table, is_more: bool, i: int) -> None:
+def fill_lanes(lanes: Lanes, kind: FillKind, table: Table, i: int) -> None:
     account, position, numbers = lanes.account, lanes.position, lanes.numbers
-    quote, moved = quote_open(lanes.prices, i), 0
+    quote = quote_open(lanes.prices, i)
     for lane in range(LANES):
         rules = read_rules(numbers, kind, table, i, lane)
         quantity, entry = position[spot(i, r.QUANTITY, lane)], position[spot(i, r.ENTRY, lane)]
@@ -330,8 +315,7 @@ def fill_lanes(lanes: Lanes, kind: FillKind, table: Table, is_more: bool, i: int
             change = (returned - posted) - done.fee
             account[cell(CASH, lane)] += change if done.quantity != 0.0 else 0.0
             position[spot(i, r.MARGIN, lane)] = after.margin
-        paid = account[cell(r.PAID, lane)]
-        account[cell(r.PAID, lane)] = (paid if is_more else 0.0) + done.fee
+        account[cell(r.OF_FEES, lane)] += done.fee
         account[cell(r.OF_SLIPPAGE, lane)] += done.slippage
         if kind.has_impact is not None:
             account[cell(r.OF_IMPACT, lane)] += done.impact
@@ -341,8 +325,6 @@ def fill_lanes(lanes: Lanes, kind: FillKind, table: Table, is_more: bool, i: int
         position[spot(i, r.BEST, lane)] = after.entry if is_new else best
         position[spot(i, r.QUANTITY, lane)] = after.quantity
         position[spot(i, r.ENTRY, lane)] = after.entry
-        moved |= (done.quantity != 0.0) << lane
-    lanes.is_known[0, i] &= ~moved
 
 
 # ----------------------------------------------------------------------------------- the stops
@@ -372,7 +354,7 @@ def find_exits(terms: Terms, lanes: Lanes, n: int, is_planned: bool) -> int:
     for i in range(n):
         if prices[r.IS_LISTED, i] == 0.0 or (is_planned and lanes.is_asking[i] == 0):
             continue
-        if is_planned or lanes.moves_stops or lanes.is_known[1, i] == 0:
+        if is_planned or lanes.moves_stops or lanes.is_known[i] == 0:
             write_stops(terms, lanes, is_planned, i)
         low = min(prices[r.OPEN, i], prices[r.LAST_LOW, i])
         high = max(prices[r.OPEN, i], prices[r.LAST_HIGH, i])
@@ -413,7 +395,7 @@ def write_stops(terms: Terms, lanes: Lanes, is_planned: bool, i: int) -> None:
         low, high = max(low, pick(is_short, aim, low)), min(high, pick(is_long, aim, high))
         position[spot(i, r.STOP_LOW, lane)] = low
         position[spot(i, r.STOP_HIGH, lane)] = high
-    lanes.is_known[1, i] = 1
+    lanes.is_known[i] = 1
 
 
 def widen(stop: float, side: float) -> float:
