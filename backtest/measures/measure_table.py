@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -143,22 +142,10 @@ class Measure(NamedTuple):
         return source.read(name) if self.of is None else self.of(source)
 
 
-class MeasureTable(dict[str, Measure]):
-    def __missing__(self, name: str) -> Measure:
-        if read_aversion(name) is None:
-            raise KeyError(name)
-        return self["certainty_equivalent"]
-
-
-def read_aversion(name: str) -> float | None:
-    found = re.fullmatch(r"certainty_equivalent_(\d+(?:\.\d+)?)", name)
-    return None if found is None else float(found[1])
-
-
 FRACTION, ROOT, MONEY, COUNT, DAYS = "fraction", "per sqrt(year)", "money", "count", "days"
 A_YEAR, TURNS, LOSS, FLAG = "fraction per year", "turns of equity", "log growth per year", "0 or 1"
 
-ABOUT = MeasureTable({
+ABOUT: dict[str, Measure] = {
     "total_return": Measure(
         FRACTION, 1, "growth from start to end, free of deposits", "core", lambda a: a.growth - 1.0,
     ),
@@ -302,7 +289,7 @@ ABOUT = MeasureTable({
         MONEY, 1, "equity at the last close, without the reserve", "core",
         lambda a: np.array(a.equity, dtype=np.float64),
     ),
-})  # fmt: skip
+}  # fmt: skip
 
 
 def list_parts(*parts: str) -> tuple[str, ...]:

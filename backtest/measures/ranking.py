@@ -11,12 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 
 from backtest import base
-from backtest.measures.measure_table import (
-    ABOUT,
-    METRICS,
-    PATH,
-    read_aversion,
-)
+from backtest.measures.measure_table import ABOUT, METRICS, PATH
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,10 +72,6 @@ RUIN = Constraint("ruined", "==", 0.0)
 def select_measure(metrics: MetricArrays, name: str) -> base.FloatArray:
     if name in metrics:
         return metrics[name]
-    if read_aversion(name) is not None:
-        raise base.ParameterError(
-            f"{name} was not measured; only a search with objective={name!r} does"
-        )
     if name not in METRICS:
         raise base.ParameterError(f"there is no measure {name!r}{base.did_you_mean(name, metrics)}")
     does = "sweep.detail of its rows" if name in PATH else "a sweep with metrics='all'"
@@ -181,7 +172,7 @@ def _read_constraint(name: str, text: str) -> Constraint:
 
 
 def check_metric(name: str) -> None:
-    if name not in METRICS and read_aversion(name) is None:
+    if name not in METRICS:
         raise base.ParameterError(f"there is no measure {name!r}{base.did_you_mean(name, METRICS)}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from copy import copy
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -19,7 +19,7 @@ from backtest.account.account import WHOLE
 from backtest.engine.checks import OF_EACH_RUN
 from backtest.engine.signals import NOT_CHECKED
 from backtest.market import Market, Markets, as_markets
-from backtest.measures import certainty_equivalent, drawdown_dates, find_direction
+from backtest.measures import drawdown_dates, find_direction
 from backtest.measures.measure_table import CORE, DATES, OPTION_COSTS, PATH, STREAMED
 from backtest.measures.ranking import NEVER
 from backtest.policy import Policy
@@ -121,17 +121,8 @@ def describe_error(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def add_equivalents(rows: Rows, names: Sequence[str], periods: float) -> None:
-    sampled: Any = rows.returns
-    for name in names:
-        aversion, found = float(name.rpartition("_")[2]), np.full(len(rows.done), np.nan)
-        for k in np.flatnonzero(rows.done & np.array([not each for each in rows.errors])):
-            found[k] = certainty_equivalent(sampled[:, k], periods, aversion)
-        rows.metrics[name] = found
-
-
 Signal: TypeAlias = "pd.Series | base.FloatArray | float | engine.SignalRule | None"
-Metrics = Literal["all", "core"] | tuple[str, ...]
+Metrics = Literal["all", "core"]
 
 OF_PATH = (*PATH, *DATES)
 """Measures that need the path of an account; dates are UTC nanoseconds."""
@@ -173,7 +164,6 @@ class Evaluator:
         self.overlay = self.base.overlay
         self.sampling = sampling
         self.calendar = calendar
-        self.equivalents = metrics if isinstance(metrics, tuple) else ()
         self.metrics = CORE if metrics == "core" else STREAMED
         self.threads = None if threads is None else base.Whole(1).check("threads", threads)
         self.memory = memory
@@ -199,14 +189,7 @@ class Evaluator:
         returns: bool = False,
         progress: engine.Progress | None = None,
     ) -> Rows:
-        wanted = EvaluatedBars(first, stop, returns or bool(self.equivalents))
-        rows = self._evaluate(sets, wanted, progress)
-        if not self.equivalents:
-            return rows
-        add_equivalents(
-            rows, self.equivalents, engine.count_periods(self.calendar, self.sampling, self.market)
-        )
-        return rows if returns else rows._replace(returns=None)
+        return self._evaluate(sets, EvaluatedBars(first, stop, returns), progress)
 
     def _evaluate(
         self, sets: Sets, wanted: EvaluatedBars, progress: engine.Progress | None
@@ -420,7 +403,6 @@ class PooledEvaluator(Evaluator):
         first = next(iter(self.members.values()))
         vars(self).update(vars(first))
         self.is_alone, self.market, self.markets, self.signal = False, market, market, signal
-        self.equivalents = ()  # the members add theirs
         self.base = BaseTerms(policy, venue, account, first.base.signal)
 
     def _evaluate(

@@ -14,7 +14,7 @@ import pandas as pd
 
 from backtest import base
 from backtest.engine import Progress
-from backtest.measures import ObjectiveLike, rank_by_objective, read_aversion, read_constraints
+from backtest.measures import ObjectiveLike, rank_by_objective, read_constraints
 from backtest.measures.measure_table import DATES, METRICS, OPTION_COSTS
 from backtest.sweep.set_evaluator import Evaluator, Rows
 from backtest.sweep.sets import Sets, from_frame, take_sets
@@ -77,12 +77,8 @@ def warn_of_losses(rows: Rows, codes: base.IntArray) -> None:
 def order_columns(table: pd.DataFrame, parameters: tuple[str, ...]) -> pd.DataFrame:
     names = [*parameters, *(name for name in (*METRICS, *OPTION_COSTS, *DATES) if name in table)]
     others = [name for name in map(str, table) if name not in names]
-    names += [name for name in others if is_measure(name.partition(" ")[0])]
+    names += [name for name in others if name.partition(" ")[0] in METRICS]
     return table[names + [ERROR] * (ERROR in table)]
-
-
-def is_measure(name: str) -> bool:
-    return name in METRICS or read_aversion(name) is not None
 
 
 def convert_dates(table: pd.DataFrame) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 from backtest.base import Choice, Number, ParameterError, Value, Whole, declared, name_callable
 from backtest.engine import Result, read_directions, run
 from backtest.engine.checks import warn_once
-from backtest.measures import ObjectiveLike, read_aversion, read_constraints, read_objective
+from backtest.measures import ObjectiveLike, read_constraints, read_objective
 from backtest.measures.measure_table import CORE, PATH
 from backtest.sweep import Evaluator, SharedTerms, read_shared, read_space
 from backtest.tune.trials import Goal
@@ -184,16 +184,12 @@ def choose_metrics(objective: ObjectiveLike, goal: Goal) -> Metrics:
         return "all"
     names = {*objective} if isinstance(objective, Mapping) else {objective.strip().lstrip("- ")}
     names |= {each.name for each in goal.constraints}
-    by_aversion = tuple(sorted(name for name in names if read_aversion(name) is not None))
-    names -= {*by_aversion}
     slow = sorted(names & set(PATH))
     if slow:
         raise ParameterError(
             "objective and constraints must be measures that need no path of an account, got "
             f"{', '.join(slow)}; study.replay().metrics has all"
         )
-    if by_aversion:
-        return by_aversion
     return "core" if names <= set(CORE) else "all"
 
 

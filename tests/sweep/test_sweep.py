@@ -235,32 +235,11 @@ def test_a_folder_of_another_kind_is_refused(tmp_path):
     check_refused(lambda: loaded.replay(0), "a loaded sweep has none", ParameterError)
 
 
-# -------------------------------------------------- measures of the path and certainty equivalents
 @pytest.mark.parametrize("name", PATH)
 def test_a_search_refuses_measures_of_the_path(name):
     goal = Goal((read_objective("sharpe"),), read_constraints({name: "<= 1"}))
     with pytest.raises(bt.ParameterError, match=name):
         choose_metrics("sharpe", goal)
-
-
-@pytest.mark.parametrize("accounts", ["shared", "separate"])
-def test_a_search_has_the_certainty_equivalent_of_any_risk_aversion(accounts):
-    """Of aversion 10: that of the returns of each run; of several accounts, the mean of theirs."""
-    market = bt.Market.sample(bars=24 * 20)
-    several = bt.Markets({"A": market, "B": market.slice(0, 400)})
-    name = "certainty_equivalent_10"
-    study = bt.tune(several if accounts == "separate" else market, Constant, objective=name,
-                    space={"leverage": (0.1, 1.5)}, venue=VENUE, account=bt.Account(),
-                    trials=4, holdout=None, seed=0, compile=False, accounts=accounts)  # fmt: skip
-    row = study.table[study.table["stage"] == "search"].iloc[0]
-    markets = [market] if accounts == "shared" else several.values()
-    policy = Constant(leverage=row["leverage"])
-    runs = [
-        bt.run(each, policy, venue=VENUE, account=bt.Account(), compile=False) for each in markets
-    ]
-    wanted = [bt.measures.certainty_equivalent(run.returns.to_numpy(), 365.0, 10.0) for run in runs]
-    assert row["score"] == pytest.approx(np.mean(wanted), rel=1e-12)
-    assert row["score"] < row["certainty_equivalent"]
 
 
 LEVERED = {"leverage": [0.5, 2.0, 60.0]}
