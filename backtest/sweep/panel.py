@@ -280,23 +280,13 @@ class Panel:
             )
         return [*found, *self._observe_overlay(self.base.build_overlay(values))]
 
-    def begin(
-        self, setup: engine.Setup, *, is_compiled: bool = True
-    ) -> tuple[AccountState, engine.Deciders, base.FloatArray]:
+    def begin(self, setup: engine.Setup) -> tuple[AccountState, engine.Deciders, base.FloatArray]:
         has_overlay = self.base.overlay is not None
         state = engine.start_account_state(
             setup.inputs, setup.account, self.first, has_overlay=has_overlay
         )
         tally = start_tally(float(state.wallet[UNIT]), float(state.wallet[EQUITY]), self.first)
-        width = setup.inputs.terms.rules.brackets.floors.shape[1]
-
-        def make_plain() -> engine.Deciders:
-            started = setup.inputs.started
-            return engine.make_deciders(setup.observed, self.markets, started=started, width=width)
-
-        if not is_compiled:
-            return state, make_plain(), tally
-        n = len(self.markets)
+        n, width = len(self.markets), setup.inputs.terms.rules.brackets.floors.shape[1]
         is_same = len({id(each.policy) for each in setup.observed[:n]}) == 1
         shown = setup.observed[:1] + setup.observed[n:] if is_same else setup.observed
         settings = [each.policy.settings().items() for each in shown]
@@ -306,10 +296,20 @@ class Panel:
             from backtest.engine import bind_compiled  # noqa: PLC0415 - numba
 
             policies = [(each.policy, tuple(each.columns)) for each in setup.observed]
-            return bind_compiled(make_plain(), policies)
+            return bind_compiled(self.make_deciders(setup), policies)
 
-        pattern = self._find(self._deciders, (width, is_same, *kinds), bind, LANES)
+        try:
+            pattern = self._find(self._deciders, (width, is_same, *kinds), bind, LANES)
+        except base.BacktestError:
+            raise
+        except Exception as refusal:  # numba may raise anything; the policy does not run here
+            text = engine.explain_refusal(refusal, setup.observed[0].policy)
+            raise NotCompiled(text) from refusal
         return state, engine.replace_policies(pattern, setup.observed, self._flatten(setup)), tally
+
+    def make_deciders(self, setup: engine.Setup) -> engine.Deciders:
+        started, width = setup.inputs.started, setup.inputs.terms.rules.brackets.floors.shape[1]
+        return engine.make_deciders(setup.observed, self.markets, started=started, width=width)
 
     def _flatten(self, setup: engine.Setup) -> base.FloatArray:
         def flatten() -> tuple[list[engine.ObservedPolicy], base.FloatArray]:

@@ -56,19 +56,11 @@ class Jumpy(bt.Policy):
     def leverage(self, bar, account, memory):
         size = self.scale * (bar.spare - bar.noise) if bar.close > 0.0 else 0.0
         size = 2.0 * size if self.mode == "twice" else size
-        size *= 1.0 - 0.5 * account.drawdown + 0.01 * account.leverage + 0.1 * account.net_leverage
-        size *= account.peak_equity / (account.equity + abs(account.wallet))
+        size *= 1.0 - 0.5 * account.drawdown + 0.01 * account.leverage
+        size *= account.peak_equity / (2.0 * account.equity + 1e-3 * abs(account.position))
         size *= 0.3 if account.bars_since_liquidation < 9.0 else account.days / (1.0 + account.days)
         size = abs(size)
         return (0.5 * size if memory.bars % 3.0 == 2.0 else size), Count(memory.bars + 1.0)
-
-
-class Careful(Jumpy):
-    def leverage(self, bar, account, memory):
-        """Return what :class:`Jumpy` does, times what the margin of the position leaves."""
-        size = self.scale * bar.noise
-        size *= 1.0 - account.maintenance / account.equity if account.equity > 0.0 else 0.0
-        return abs(size), Count(memory.bars + 1.0)
 
 
 def make_markets(rng: np.random.Generator, n_bars: int) -> bt.Markets:
@@ -114,8 +106,6 @@ def make_case(seed: int, n_bars: int, n_sets: int) -> tuple[Evaluator, dict[str,
     rng = np.random.default_rng([seed, 17])
     markets = make_markets(rng, n_bars)
     pick, more, third = rng.random(12), rng.random(12), rng.random(4)
-    is_careful = bool(more[7] < 0.3)
-    kind = Careful if is_careful else Jumpy
     caps = np.array([2e4, 1e5, np.inf]) * rng.uniform(0.2, 5.0)
     lots = {"lot": 0.01, "min_notional": 5.0} if pick[0] < 0.5 else {"lot": 0.0}
     venue = bt.Venue(
@@ -150,7 +140,7 @@ def make_case(seed: int, n_bars: int, n_sets: int) -> tuple[Evaluator, dict[str,
         after_liquidation="halt" if pick[7] < 0.3 else "continue",
         flows=flows if pick[8] < 0.3 else None,
         ruin_at=0.3 if pick[9] < 0.4 else None,
-        requirement=bt.Brackets(level=1.05 if pick[10] < 0.1 and not is_careful else 1.0),
+        requirement=bt.Brackets(level=1.05 if pick[10] < 0.1 else 1.0),
         intrabar="worst" if pick[11] < 0.3 else "path",
         max_gross_leverage=(4.0, 15.0, np.inf)[seed % 3],
         margin="isolated" if more[3] < 0.25 else margins if more[3] < 0.5 else "cross",
@@ -165,7 +155,7 @@ def make_case(seed: int, n_bars: int, n_sets: int) -> tuple[Evaluator, dict[str,
     signal = pd.DataFrame(
         weights.repeat(20, axis=0)[:n_bars], index=markets.times, columns=list(markets.names)
     )
-    policy = Capped.over(kind) if more[8] < 0.2 else kind
+    policy = Capped.over(Jumpy) if more[8] < 0.2 else Jumpy
     evaluator = Evaluator(
         markets, policy, venue=venue, account=account, sampling="4h",
         signal=signal if rng.random() < 0.6 else None,
@@ -180,7 +170,7 @@ def make_case(seed: int, n_bars: int, n_sets: int) -> tuple[Evaluator, dict[str,
     }
     if more[8] < 0.2:
         own = {"scale", "seed", "wild", "mode"}
-        sets = {f"{kind.title()}_{k}" if k in own else k: each for k, each in sets.items()}
+        sets = {f"{Jumpy.title()}_{k}" if k in own else k: each for k, each in sets.items()}
     return evaluator, sets
 
 
@@ -217,7 +207,7 @@ def score_plainly(monkeypatch: Any, evaluator: Evaluator, sets: dict[str, Any]) 
     n_sets = len(sets["account.band"])
     panel = evaluator._find_panel({}, 0, None)
     setups = [panel.set_up(take_sets(sets, k)) for k in range(n_sets)]
-    every = [panel.begin(each, is_compiled=False)[1] for each in setups]
+    every = [panel.make_deciders(each) for each in setups]
     plain = write_plain_loop(every)
     monkeypatch.setattr(compiler, "find_lane_loop", lambda _: (plain, 0))
     monkeypatch.setattr(lane_block.engine, "pack_terms", lambda terms: terms)

@@ -12,7 +12,6 @@ from backtest.account.records import (
     IS_OVER,
     IS_RUINED,
     PEAK,
-    RESERVE,
     SINCE_POOL,
     UNIT,
 )
@@ -45,7 +44,6 @@ from backtest.sweep.lanes.rows import (
     take_tally,
 )
 from backtest.sweep.lanes.trades import fill_trades, find_exits, follow_bests, plan_trades
-from backtest.venue import find_maintenance
 
 if TYPE_CHECKING:
     from backtest.base import FloatArray
@@ -218,7 +216,7 @@ def end_lanes(terms: Terms, lanes: Lanes, n: int) -> None:
 def ask_all(terms: Terms, feed: MarketFeed, policies: LanePolicies, lanes: Lanes, t: int) -> bool:
     is_sound, n = True, len(lanes.signal)
     if policies.wants_account:
-        show_accounts(terms, policies, lanes, feed.time[t])
+        show_accounts(policies, lanes, feed.time[t])
     for i in range(n):
         lanes.signal[i] = feed.signal[min(t, len(feed.signal) - 1), i]
         lanes.is_pending[i] = policies.tradable[min(t, len(policies.tradable) - 1), i]
@@ -255,18 +253,17 @@ def show_bar_of(policies: LanePolicies, feed: MarketFeed, lanes: Lanes, i: int, 
 # ------------------------------------------------------------------ what policies see of accounts
 
 NAMES = (
-    "equity", "peak_equity", "drawdown", "leverage", "position", "wallet", "reserve",
-    "bars_since_liquidation", "bars_since_stop", "days", "gross_leverage", "net_leverage",
-    "maintenance",
+    "equity", "peak_equity", "drawdown", "leverage", "position", "bars_since_liquidation",
+    "bars_since_stop", "days",
 )  # fmt: skip
-"""What lanes show: not the entry of a position, its margin ratio or its liquidation price."""
+"""What lanes show of an account."""
 (
-    SEEN_EQUITY, SEEN_PEAK, SEEN_DRAWDOWN, SEEN_LEVERAGE, SEEN_POSITION, SEEN_WALLET, SEEN_RESERVE,
-    SINCE_LIQUIDATION, SINCE_STOP, SEEN_DAYS, SEEN_GROSS, SEEN_NET, SEEN_MAINTENANCE,
+    SEEN_EQUITY, SEEN_PEAK, SEEN_DRAWDOWN, SEEN_LEVERAGE, SEEN_POSITION, SINCE_LIQUIDATION,
+    SINCE_STOP, SEEN_DAYS,
 ) = (AccountView._fields.index(name) for name in NAMES)  # fmt: skip
 
 
-def show_accounts(terms: Terms, policies: LanePolicies, lanes: Lanes, time: int) -> None:
+def show_accounts(policies: LanePolicies, lanes: Lanes, time: int) -> None:
     account, shown = lanes.account, policies.shown
     days = (time + policies.interval - policies.start) / DAY_NS
     for lane in range(LANES):
@@ -275,48 +272,17 @@ def show_accounts(terms: Terms, policies: LanePolicies, lanes: Lanes, time: int)
         shown[cell(SEEN_EQUITY, lane)] = equity
         shown[cell(SEEN_PEAK, lane)] = equity * (peak / unit)
         shown[cell(SEEN_DRAWDOWN, lane)] = 1.0 - unit / peak
-        shown[cell(SEEN_WALLET, lane)] = account[cell(CASH, lane)]
-        shown[cell(SEEN_RESERVE, lane)] = account[cell(RESERVE, lane)]
         shown[cell(SEEN_DAYS, lane)] = days
-        shown[cell(SEEN_GROSS, lane)] = 0.0
-        shown[cell(SEEN_NET, lane)] = 0.0
-    for i in range(len(lanes.signal)):
-        if lanes.prices[r.IS_LISTED, i] != 0.0:
-            add_position(terms, policies, lanes, i)
-    for lane in range(LANES):
-        equity = account[cell(EQUITY, lane)]
-        gross, net = shown[cell(SEEN_GROSS, lane)], shown[cell(SEEN_NET, lane)]
-        shown[cell(SEEN_GROSS, lane)] = gross / equity if equity > 0.0 else 0.0
-        shown[cell(SEEN_NET, lane)] = net / equity if equity > 0.0 else 0.0
-
-
-def add_position(terms: Terms, policies: LanePolicies, lanes: Lanes, i: int) -> None:
-    position, shown = lanes.position, policies.shown
-    unit, is_crossed = abs(lanes.prices[r.CLOSE, i]), not terms.rules.brackets.are_isolated[i]
-    for lane in range(LANES):
-        quantity = position[spot(i, r.QUANTITY, lane)]
-        if is_crossed:
-            shown[cell(SEEN_WALLET, lane)] += quantity * position[spot(i, r.ENTRY, lane)]
-        shown[cell(SEEN_GROSS, lane)] += abs(quantity) * unit
-        shown[cell(SEEN_NET, lane)] += quantity * unit
 
 
 def show_positions(terms: Terms, policies: LanePolicies, lanes: Lanes, i: int, t: int) -> None:
-    position, shown = lanes.position, policies.shown
-    account, unit = lanes.account, abs(lanes.prices[r.CLOSE, i])
+    account, position, shown = lanes.account, lanes.position, policies.shown
+    unit, is_isolated = abs(lanes.prices[r.CLOSE, i]), terms.rules.brackets.are_isolated[i] != 0
     for lane in range(LANES):
         quantity, equity = position[spot(i, r.QUANTITY, lane)], account[cell(EQUITY, lane)]
         is_shown = (quantity != 0.0) & (equity > 0.0)
+        of_pool, of_its_own = account[cell(SINCE_POOL, lane)], position[spot(i, r.LAST_HIT, lane)]
         shown[cell(SEEN_LEVERAGE, lane)] = quantity * unit / equity if is_shown else 0.0
         shown[cell(SEEN_POSITION, lane)] = quantity
         shown[cell(SINCE_STOP, lane)] = t - position[spot(i, r.LAST_STOP, lane)]
-    if terms.rules.brackets.are_isolated[i]:
-        for lane in range(LANES):
-            shown[cell(SINCE_LIQUIDATION, lane)] = t - position[spot(i, r.LAST_HIT, lane)]
-    else:
-        for lane in range(LANES):
-            shown[cell(SINCE_LIQUIDATION, lane)] = t - account[cell(SINCE_POOL, lane)]
-    for lane in range(LANES if policies.wants_maintenance else 0):
-        notional = abs(position[spot(i, r.QUANTITY, lane)]) * unit
-        own = find_maintenance(terms.rules.brackets, i, notional) if notional != 0.0 else 0.0
-        shown[cell(SEEN_MAINTENANCE, lane)] = own
+        shown[cell(SINCE_LIQUIDATION, lane)] = t - (of_its_own if is_isolated else of_pool)

@@ -54,7 +54,7 @@ def write_bar_prices(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int) -> No
         low, high = min(opened, low, close), max(opened, high, close)
         prices[r.OPEN, i], prices[r.CLOSE, i] = value, close
         prices[r.BEFORE, i] = value if math.isnan(before) else before
-        prices[r.AT_OPEN, i], prices[r.MARK_OPEN, i] = abs(value), opened
+        prices[r.AT_OPEN, i] = abs(value)
         widest = max(abs(low), abs(high), abs(value))
         prices[r.WIDEST, i], prices[r.FAR, i] = widest, max(value - low, high - value)
         if not is_bound or lanes.most[i] * widest > prices[r.TOP, i]:
@@ -166,38 +166,23 @@ def pay_event(lanes: Lanes, is_isolated: bool, value: float, rate: float, i: int
 
 
 def charge_lanes(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int) -> None:
-    account, is_loan, before = lanes.account, terms.is_loan, max(t - 1, 0)
+    account, position, before = lanes.account, lanes.position, max(t - 1, 0)
     years = feed.years[min(t, len(feed.years) - 1)]
     borrow = feed.borrow_rate[min(before, len(feed.borrow_rate) - 1)]
     lent_at = feed.cash_rate[min(before, len(feed.cash_rate) - 1)]
-    short = feed.short_rate[min(before, len(feed.short_rate) - 1)]
     for lane in range(LANES):
         account[cell(r.BASE, lane)] = account[cell(CASH, lane)]
-        account[cell(r.LENT, lane)] = 0.0
     for i in range(len(lanes.signal)):
-        add_base(lanes, is_loan, terms.rules.brackets.are_isolated[i] != 0, i)
+        is_isolated = terms.rules.brackets.are_isolated[i] != 0
+        for lane in range(LANES):
+            margin = position[spot(i, r.MARGIN, lane)]
+            entered = position[spot(i, r.QUANTITY, lane)] * position[spot(i, r.ENTRY, lane)]
+            account[cell(r.BASE, lane)] += margin if is_isolated else entered
     for lane in range(LANES):
-        base, lent = account[cell(r.BASE, lane)], account[cell(r.LENT, lane)]
+        base = account[cell(r.BASE, lane)]
         interest = -base * (lent_at if base > 0.0 else borrow) * years
-        if is_loan:
-            interest += lent * short * years
         account[cell(r.CHARGED, lane)] = interest
         account[cell(CASH, lane)] -= interest
-
-
-def add_base(lanes: Lanes, is_loan: bool, is_isolated: bool, i: int) -> None:
-    account, position, value = lanes.account, lanes.position, lanes.prices[r.MARK_OPEN, i]
-    for lane in range(LANES):
-        quantity = position[spot(i, r.QUANTITY, lane)]
-        entered = quantity * position[spot(i, r.ENTRY, lane)]
-        if is_isolated:
-            account[cell(r.BASE, lane)] += position[spot(i, r.MARGIN, lane)]
-            account[cell(r.BASE, lane)] -= entered if is_loan else 0.0
-        elif not is_loan:
-            account[cell(r.BASE, lane)] += entered
-        if is_loan:
-            is_short = quantity < 0.0
-            account[cell(r.LENT, lane)] += abs(quantity * value) if is_short else 0.0
 
 
 # --------------------------------------------------------------------------- what is worth a look

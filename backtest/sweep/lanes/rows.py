@@ -47,10 +47,9 @@ TALLY_ROWS = {name: TALLY + k for k, name in enumerate(y.FIELDS)}
         "equity", "fees", "slippage", "impact", "funding", "interest", "traded",
     )
 )  # fmt: skip
-N_ACCOUNT = STATE_ROWS + 13
+N_ACCOUNT = STATE_ROWS + 12
 (
     CASH_BEFORE, WORTH, LOST, COSTS, INITIAL, BASE, WANTED, FUNDED, CHARGED, GROSS, NEEDED, POOL,
-    LENT,
 ) = range(STATE_ROWS, N_ACCOUNT)  # fmt: skip
 
 N_POSITION = 12
@@ -61,10 +60,10 @@ HELD_ROWS = 8
 ) = range(N_POSITION)  # fmt: skip
 N_NUMBERS = len(NUMBERS)
 
-N_PRICES = 23
+N_PRICES = 22
 (
     OPEN, BEFORE, CLOSE, AT_OPEN, WIDEST, FAR, REACH, TOP, RATE, INITIAL_RATE, LIMIT, IS_LISTED,
-    INITIAL_X, MARK_OPEN, LAST_LOW, LAST_HIGH, VOLUME, SIGMA, ADV, STOP_SCALE, PROFIT_SCALE,
+    INITIAL_X, LAST_LOW, LAST_HIGH, VOLUME, SIGMA, ADV, STOP_SCALE, PROFIT_SCALE,
     TRAIL_SCALE, DUE,
 ) = range(N_PRICES)  # fmt: skip
 
@@ -126,7 +125,7 @@ class LanePolicies(NamedTuple):
     the addresses of the columns, one after another, each ``lengths[i]`` long. ``seen`` is room for
     the numbers of one bar, a row for each of the ``n_columns``; without ``has_own_columns`` all
     lanes have those of the first. ``shown`` has a row for each field of the account that policies
-    see, written if ``wants_account``, and ``wants_maintenance``.
+    see, written if ``wants_account``.
     ``firsts`` and ``tradable`` are those of a
     :class:`backtest.engine.loop.Deciders`, as are ``interval`` and ``start``.
     """
@@ -146,7 +145,6 @@ class LanePolicies(NamedTuple):
     bar: FloatArray
     shown: FloatArray
     wants_account: bool
-    wants_maintenance: bool
     wants_bar: bool
     interval: int
     start: int

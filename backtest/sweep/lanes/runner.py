@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.account import AccountState
 from backtest.account.records import EQUITY
-from backtest.base import BacktestError, FloatArray, IntArray, run_in_threads
-from backtest.engine import Deciders, Setup, explain_refusal, summarize_account
+from backtest.base import BacktestError, IntArray, run_in_threads
+from backtest.engine import Setup, summarize_account
 from backtest.engine.compiler import LOCK
 from backtest.measures import name_tally, sampled_returns
 from backtest.measures.measure_table import CORE, STREAMED
@@ -28,7 +27,7 @@ from backtest.sweep.lanes.block import (
 )
 from backtest.sweep.lanes.compiler import compile_lane_formula
 from backtest.sweep.lanes.rows import LANES
-from backtest.sweep.panel import BlockFault, NotCompiled, Panel, Scored
+from backtest.sweep.panel import BlockFault, Panel, Scored
 from backtest.sweep.sets import (
     SIGNAL,
     Sets,
@@ -69,9 +68,8 @@ class SetTask(NamedTuple):
     setup: Setup | None = None
 
 
-class BlockOutcome(NamedTuple):
-    places: IntArray
-    found: Scored | BlockFault | None
+Found = tuple[IntArray, Scored | BlockFault | None]
+"""Places of sets, and what is found of them: a fault if their own runs give the reason."""
 
 
 def score_sets(
@@ -82,9 +80,7 @@ def score_sets(
     memory: float,
     *,
     returns: bool,
-) -> Iterator[BlockOutcome]:
-    """Yield what is found of some of the sets; a fault of those whose own runs give the reason."""
-
+) -> Iterator[Found]:
     def list_tasks() -> Iterator[SetTask | IntArray]:
         codes = number_rows(take_part(sets, SIGNAL).values(), count_sets(sets))
         parts = sorted(group_rows(codes), key=lambda rows: int(rows[0]))
@@ -155,7 +151,7 @@ def find_setup(panel: Panel, values: Mapping[str, Any]) -> Setup | None:
         setup = panel.set_up(values)
     except BacktestError:  # the run of this set gives the reason
         return None
-    _, deciders, _ = begin_or_explain(setup, panel)
+    _, deciders, _ = panel.begin(setup)
     return setup if fits_lanes(setup, deciders) else None
 
 
@@ -164,29 +160,20 @@ def count_distinct(setup: Setup, memory: float) -> int:
     return max(1, int(memory // max(sum(each.nbytes for each in columns), 1)))
 
 
-def begin_or_explain(setup: Setup, panel: Panel) -> tuple[AccountState, Deciders, FloatArray]:
-    try:
-        return panel.begin(setup)
-    except BacktestError:
-        raise
-    except Exception as refusal:  # numba may raise anything; the policy does not run here
-        raise NotCompiled(explain_refusal(refusal, setup.observed[0].policy)) from refusal
-
-
 def score_task(
     names: tuple[str, ...], task: SetTask | IntArray, is_stopped: Callable[[], bool]
-) -> list[BlockOutcome]:
+) -> list[Found]:
     if not isinstance(task, SetTask):
-        return [BlockOutcome(task, BlockFault())]
+        return [(task, BlockFault())]
     if task.setup is not None:
         try:
-            return [BlockOutcome(task.rows, score_lanes(names, task, task.setup, is_stopped))]
+            return [(task.rows, score_lanes(names, task, task.setup, is_stopped))]
         except (BacktestError, BlockFault):
             pass
-    found = []
+    found: list[Found] = []
     for k in range(len(task.rows)):
         one = task._replace(rows=task.rows[k : k + 1], sets=take_sets(task.sets, k))
-        found.append(BlockOutcome(one.rows, score_set(names, one, is_stopped)))
+        found.append((one.rows, score_set(names, one, is_stopped)))
     return found
 
 
@@ -198,7 +185,7 @@ def score_lanes(
     first, *others = {id(each.inputs): each for each in setups}.values()
     if not all(have_same_terms(first, each) for each in others):
         raise BlockFault
-    _, deciders, _ = begin_or_explain(setups[0], panel)
+    _, deciders, _ = panel.begin(setups[0])
     columns = join_columns(setups)
     varied = frozenset(name for name, each in task.sets.items() if len(set(each.tolist())) > 1)
     own, asked = has_own_columns(columns), frozenset(task.sets)
@@ -231,7 +218,7 @@ def score_set(
     panel = task.panel
     try:
         setup = panel.set_up(task.sets)
-        state, deciders, tally = begin_or_explain(setup, panel)
+        state, deciders, tally = panel.begin(setup)
         began = state.wallet[[EQUITY]].copy()
         done = summarize_account(
             setup.inputs, state, deciders, tally, panel.first,
