@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from backtest.measures.luck import estimate_moments, expected_max_sharpe, probabilistic_sharpe
     from backtest.measures.luck import probability_of_backtest_overfitting, sharpe_error
     from backtest.measures.luck import simulate_luck
-    from backtest.measures.measure_table import RunSpan, Samples, annualize_ratios, drawdown_dates
+    from backtest.measures.measure_table import RunSpan, Samples, annualize_ratios
     from backtest.measures.measure_table import find_cost_rates, measure_accounts, measure_run
     from backtest.measures.measure_table import name_measure
     from backtest.measures.option_profit import OptionQuotes, OptionTerms, compute_prices

@@ -354,9 +354,6 @@ def name_measure(name: str) -> str:
     return known.get(name, name.replace("_", " "))
 
 
-DATES = ("drawdown_peak", "drawdown_trough", "drawdown_recovery")
-
-
 class RunSpan(NamedTuple):
     """Time that a run covers: its start and the closes of its bars in ns, and samples per year."""
 
@@ -406,12 +403,3 @@ class Samples(NamedTuple):
     returns: FloatArray
     risk_free: FloatArray
     market: FloatArray
-
-
-def drawdown_dates(fall: Tally, span: RunSpan) -> dict[str, float]:
-    """Return the peak, trough, and recovery of the deepest drawdown, in UTC nanoseconds."""
-    if fall.low == fall.low_peak:
-        return dict.fromkeys(DATES, math.nan)
-    over = span.name_of(fall.recovered) if fall.recovered >= 0 else math.nan
-    times = (span.name_of(fall.drawdown_peak), span.name_of(fall.drawdown_trough), over)
-    return dict(zip(DATES, map(float, times), strict=True))

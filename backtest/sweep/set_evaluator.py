@@ -19,8 +19,8 @@ from backtest.account.account import WHOLE
 from backtest.engine.checks import OF_EACH_RUN
 from backtest.engine.signals import NOT_CHECKED
 from backtest.market import Market, Markets, as_markets
-from backtest.measures import drawdown_dates, find_direction
-from backtest.measures.measure_table import CORE, DATES, OPTION_COSTS, PATH, STREAMED
+from backtest.measures import find_direction
+from backtest.measures.measure_table import CORE, OPTION_COSTS, PATH, STREAMED
 from backtest.measures.ranking import NEVER
 from backtest.policy import Policy
 from backtest.sweep.panel import NotCompiled, Panel, Scored, list_ends
@@ -91,8 +91,7 @@ def run_one_by_one(
             for k in range(n):
                 try:
                     result = replay(take_sets(sets, k))
-                    dates = drawdown_dates(result.tally, result.span)
-                    measured = {**NO_OPTIONS, **dates, **result.metrics}
+                    measured = {**NO_OPTIONS, **result.metrics}
                     for name in names:
                         metrics[name][k] = measured[name]
                     sampled[k] = result.returns.to_numpy() if returns else np.empty(0)
@@ -123,9 +122,6 @@ def describe_error(error: Exception) -> str:
 
 Signal: TypeAlias = "pd.Series | base.FloatArray | float | engine.SignalRule | None"
 Metrics = Literal["all", "core"]
-
-OF_PATH = (*PATH, *DATES)
-"""Measures that need the path of an account; dates are UTC nanoseconds."""
 
 
 class EvaluatedBars(NamedTuple):
@@ -313,7 +309,7 @@ class Evaluator:
         return run_one_by_one(replay, sets, self.measured, wanted.returns, progress)
 
     def evaluate_path(self, sets: Sets) -> Rows:
-        return run_one_by_one(self.replay, sets, OF_PATH, False, None)
+        return run_one_by_one(self.replay, sets, PATH, False, None)
 
     def replay(
         self, values: Mapping[str, object], *, first: int = 0, stop: int | None = None
@@ -516,9 +512,7 @@ def pool_rows(parts: Mapping[str, Rows], pool: Pool) -> Rows:
     metrics = {}
     for name in first.metrics:
         values = np.array([rows.metrics[name] for rows in parts.values()])
-        is_date = name in DATES  # those of one market are none of several
-        pooled = np.nan if is_date else pool_measure(name, values, pool)
-        metrics[name] = np.where(is_kept, pooled, np.nan)
+        metrics[name] = np.where(is_kept, pool_measure(name, values, pool), np.nan)
     for name in OF_MARKETS:
         if name in first.metrics:
             metrics |= {f"{name} {one}": rows.metrics[name] for one, rows in parts.items()}

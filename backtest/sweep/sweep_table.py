@@ -15,7 +15,7 @@ import pandas as pd
 from backtest import base
 from backtest.engine import Progress
 from backtest.measures import ObjectiveLike, rank_by_objective, read_constraints
-from backtest.measures.measure_table import DATES, METRICS, OPTION_COSTS
+from backtest.measures.measure_table import METRICS, OPTION_COSTS
 from backtest.sweep.set_evaluator import Evaluator, Rows
 from backtest.sweep.sets import Sets, from_frame, take_sets
 
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 ERROR = "error"
 SCORE, VIOLATION, STAGE = "score", "violation", "stage"
 ROBUST, PLATEAU = "robust_score", "plateau"
-TAKEN = frozenset(
-    {*METRICS, *OPTION_COSTS, *DATES, ERROR, SCORE, VIOLATION, STAGE, ROBUST, PLATEAU}
-)
+TAKEN = frozenset({*METRICS, *OPTION_COSTS, ERROR, SCORE, VIOLATION, STAGE, ROBUST, PLATEAU})
 
 
 def build_table(evaluator: Evaluator, sets: Sets, progress: Progress | None) -> pd.DataFrame:
@@ -75,20 +73,10 @@ def warn_of_losses(rows: Rows, codes: base.IntArray) -> None:
 
 
 def order_columns(table: pd.DataFrame, parameters: tuple[str, ...]) -> pd.DataFrame:
-    names = [*parameters, *(name for name in (*METRICS, *OPTION_COSTS, *DATES) if name in table)]
+    names = [*parameters, *(name for name in (*METRICS, *OPTION_COSTS) if name in table)]
     others = [name for name in map(str, table) if name not in names]
     names += [name for name in others if name.partition(" ")[0] in METRICS]
     return table[names + [ERROR] * (ERROR in table)]
-
-
-def convert_dates(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table with times in place of UTC nanoseconds, NaT in place of NaN."""
-    times = {
-        name: pd.to_datetime(table[name], utc=True).dt.as_unit("ns")
-        for name in DATES
-        if name in table
-    }
-    return table.assign(**times)
 
 
 def name_column(name: str) -> str:
@@ -215,10 +203,6 @@ class Sweep(base.SavedResult):
     def detail(self, rows: Labels) -> pd.DataFrame:
         """Return some rows with the measures that need their path, by running them again.
 
-        They include ``drawdown_peak``, ``drawdown_trough`` and ``drawdown_recovery``: when the
-        deepest drawdown began, was deepest and ended (UTC; NaT if there was none, or if it had not
-        ended).
-
         Parameters
         ----------
         rows : int, several, or DataFrame
@@ -243,8 +227,7 @@ class Sweep(base.SavedResult):
         if done < len(table):
             text = f"interrupted: {len(table) - done:,} of {len(table):,} rows were not run again"
             base.warn_caller(text)
-        measured = convert_dates(table.assign(**found.metrics))[found.done]
-        return order_columns(measured, self.parameters)
+        return order_columns(table.assign(**found.metrics)[found.done], self.parameters)
 
     @property
     def folder_title(self) -> str:

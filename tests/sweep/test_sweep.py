@@ -10,7 +10,7 @@ import pytest
 
 import backtest as bt
 from backtest import DataError, ParameterError, Range
-from backtest.measures.measure_table import DATES, METRICS, PATH
+from backtest.measures.measure_table import METRICS, PATH
 from backtest.measures.ranking import read_constraints, read_objective
 from backtest.strategies import Constant, VolTarget
 from backtest.sweep.set_evaluator import PooledEvaluator
@@ -96,29 +96,12 @@ def test_measures_of_the_path_come_by_replay():
     sets = {"target": [0.2, 0.8], "half_life": [24.0, 72.0]}
     sweep = run(VolTarget, sets)
     full = sweep.detail(sweep.table)
-    assert list(full) == [*sets, *METRICS, *DATES]
+    assert list(full) == [*sets, *METRICS]
     check_rows(full, VolTarget, names=METRICS)
     pd.testing.assert_frame_equal(sweep.detail([3, 0]), full.loc[[3, 0]])
     pd.testing.assert_frame_equal(sweep.detail(sweep.top(2)), full.loc[sweep.top(2).index])
     assert sweep.detail(1).index.tolist() == [1]
     check_refused(lambda: sweep.detail([1, 9]), "rows must be labels of the table, 0 to 3, got 9")
-
-
-@pytest.mark.slow
-def test_details_say_when_the_deepest_drawdown_was():
-    sweep = run(Constant, {"leverage": [0.0, 0.5, 2.0]})
-    table = sweep.detail(sweep.table)
-    hour = pd.Timedelta(MARKET.interval, "ns")
-    assert table.loc[0, list(DATES)].isna().all()  # it never held anything
-    for row in (1, 2):
-        bars = sweep.replay(row).bars
-        deepest = bars["drawdown"].idxmax()
-        assert table["drawdown_trough"][row] == deepest + hour  # bars go by the time they open
-        assert table["drawdown_peak"][row] == bars["equity"][:deepest].idxmax() + hour
-        after = bars["equity"][deepest:] >= bars["equity"][:deepest].max()
-        over = after.idxmax() + hour if after.any() else pd.NaT
-        assert table["drawdown_recovery"][row] is over or table["drawdown_recovery"][row] == over
-        assert bool(table["recovered"][row]) == after.any()
 
 
 def test_a_ruined_set_is_a_row_below_all_others():
