@@ -15,7 +15,7 @@ import backtest as bt
 from backtest.measures.measure_table import CORE
 from backtest.sweep import shared_terms
 from backtest.sweep.set_evaluator import Evaluator, Rows
-from backtest.sweep.sets import BaseTerms, count_sets, draw_cube, read_space
+from backtest.sweep.sets import BaseTerms, count_sets, read_space
 from backtest.tune import Study, trials, tune
 from tests.scenes import venue_of
 
@@ -142,7 +142,7 @@ class Drawn:
     def ask(self) -> np.ndarray:
         n = self.batch if self.left is None else min(self.batch, self.left)
         self.left = None if self.left is None else self.left - n
-        cube = draw_cube(self.d, n, "uniform", self.rng)
+        cube = self.rng.random((n, self.d))
         if len(self.kept):
             near = self.kept[self.rng.integers(0, len(self.kept), n // 2)]
             cube[: n // 2] = np.clip(near + 0.05 * self.rng.standard_normal(near.shape), 0.0, 1.0)

@@ -199,7 +199,6 @@ TEXTS = {
     "horizons": "Horizons (1d,7d,30d).",
     "capitals": "Capitals to try: 1e4,1e6,1e8.",
     "metrics": "'all', or 'core', which is faster.",
-    "method": "How to draw: sobol, lhs or uniform.",
     "rules": "Margin tables: 'run', 'today' or 'then'.",
     "groups": "Number of groups of time.",
     "test_groups": "Number of groups in each test.",
@@ -517,7 +516,7 @@ def drop_replaced(tables: Tables, name: str, value: object) -> None:
     if table == "run" and key in RULE_TABLES:
         tables.get(table, {}).pop(f"{key}_settings", None)
     if table == "sweep" and key.partition(".")[0] in ("values", "draws"):
-        for other in ("values",) if key == "draws" else ("draws", "method", "seed"):
+        for other in ("values",) if key == "draws" else ("draws", "seed"):
             tables.get(table, {}).pop(other, None)
 
 

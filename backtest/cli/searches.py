@@ -68,11 +68,8 @@ def sweep(draft: Draft, *, output: Output) -> None:
     table.pop("values", None)
     if values and "draws" in draft.table("sweep"):
         raise ParameterError("a sweep takes values or draws, got both")
-    for name in ("method", "seed"):
-        if values and name in table:
-            raise ParameterError(
-                f"sweep.{name} is only for sets that are drawn, but values are given"
-            )
+    if values and "seed" in table:
+        raise ParameterError("sweep.seed is only for sets that are drawn, but values are given")
     objective, constraints = table.pop("objective", "sharpe"), table.pop("constraints", {})
     measured = CORE if table.get("metrics") == "core" else STREAMED
     nothing = {name: np.zeros(1) for name in measured}
@@ -256,7 +253,7 @@ def build_validate() -> typer.Typer:
     return app
 
 
-SWEPT = "values draws space method seed objective constraints metrics threads cluster"
+SWEPT = "values draws space seed objective constraints metrics threads cluster"
 TUNED = (
     "objective constraints space fix trials seconds sampler robust holdout seed threads cluster "
     "resume"

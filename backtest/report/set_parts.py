@@ -256,7 +256,7 @@ def list_sweep_parts(sweep: Sweep) -> list[Part]:
 
 def list_sweep_assumptions(sweep: Sweep) -> tuple[str, ...]:
     drawn, asked = sweep.manifest["drawn"], sweep.manifest["sets"]["asked"]
-    how = f"drawn by {drawn['method']}, seed {drawn['seed']}" if drawn else "given"
+    how = f"drawn by Sobol's sequence, seed {drawn['seed']}" if drawn else "given"
     return f"{asked:,} sets were {how}; {len(sweep.table):,} were run.", NO_HOLDOUT
 
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, get_args
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -587,7 +587,6 @@ def _default(setting: Setting, otherwise: object) -> object:
     return math.nan if setting.value is None else setting.value
 
 
-Method = Literal["sobol", "lhs", "uniform"]
 Given = Mapping[str, Any]
 
 MOST_COMBINED = 32
@@ -723,21 +722,15 @@ def find_condition(
     return found, ""
 
 
-def draw_sets(space: Space, n: int, *, method: Method = "sobol", seed: int = 0) -> Sets:
-    base.Choice(*get_args(Method)).check("method", method)
+def draw_sets(space: Space, n: int, *, seed: int = 0) -> Sets:
     n = int(base.Range(1, MOST_CELLS).check("the number of sets", n, whole=True))
-    return space.decode(draw_cube(len(space.dimensions), n, method, np.random.default_rng(seed)))
+    return space.decode(draw_cube(len(space.dimensions), n, np.random.default_rng(seed)))
 
 
-def draw_cube(d: int, n: int, method: Method, rng: np.random.Generator) -> base.FloatArray:
-    """Return points of shape (n, d) in [0, 1]."""
-    if method == "uniform":
-        return rng.random((n, d))
+def draw_cube(d: int, n: int, rng: np.random.Generator) -> base.FloatArray:
+    """Return scrambled Sobol points of shape (n, d) in [0, 1]."""
     from scipy.stats import qmc  # noqa: PLC0415 - takes half a second to import
 
-    if method == "lhs":
-        cube: base.FloatArray = qmc.LatinHypercube(d, rng=rng).random(n)
-        return cube
     # The sequence is balanced for powers of two; points beyond n are dropped.
     cube = qmc.Sobol(d, rng=rng).random_base2(max(n - 1, 0).bit_length())
     return cube[:n]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, TypeAlias, TypeGuard, get_args
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,6 @@ from backtest.sweep.cluster import on_cluster
 from backtest.sweep.set_evaluator import Evaluator, Metrics, Pool
 from backtest.sweep.sets import (
     BaseTerms,
-    Method,
     Sets,
     check_sets,
     count_sets,
@@ -62,7 +61,6 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     calendar: str = "365",
     metrics: Metrics = "all",
     space: Mapping[str, Any] | None = None,
-    method: Method = "sobol",
     seed: int = 0,
     threads: int | None = None,
     memory: str = "1GiB",
@@ -103,8 +101,8 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     space : mapping, optional
         What to draw from instead of all declared ranges, as in
         :func:`backtest.sweep.sets.read_space`.
-    method, seed : str, int
-        How to draw: ``"sobol"``, ``"lhs"`` or ``"uniform"``, and the seed.
+    seed : int
+        Seed of the draws, which are points of a scrambled Sobol sequence.
     threads : int, optional
         Number of threads; default all cores. The numbers do not depend on it.
     memory : str
@@ -130,7 +128,7 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     """
     shared = read_shared(locals())
     Choice("all", "core").check("metrics", metrics)
-    given = build_sets(sets, shared.base, space=space, method=method, seed=seed)
+    given = build_sets(sets, shared.base, space=space, seed=seed)
     chosen = check_sets(shared.base, given)
     shared = shared.fit_to(chosen)
     evaluator = shared.make(
@@ -155,7 +153,7 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
             for name, each in settings.items()
         },
         metrics=metrics,
-        drawn={"method": method, "seed": seed} if is_count(sets) else None,
+        drawn={"seed": seed} if is_count(sets) else None,
         sets={"asked": count_sets(chosen), "hash": hash_sets(chosen)},
         done=len(table),
     )
@@ -169,13 +167,12 @@ def check_winner(evaluator: Evaluator, sets: Sets, table: pd.DataFrame) -> None:
 
 
 def build_sets(
-    sets: SetsLike, base: BaseTerms, *, space: Mapping[str, Any] | None, method: Method, seed: int
+    sets: SetsLike, base: BaseTerms, *, space: Mapping[str, Any] | None, seed: int
 ) -> Sets:
-    Choice(*get_args(Method)).check("method", method)
     Whole(0).check("seed", seed)
     if is_count(sets):
         found = read_space(base, space)
-        return draw_sets(found, int(sets), method=method, seed=seed)
+        return draw_sets(found, int(sets), seed=seed)
     if space is not None:
         raise ParameterError(
             "space needs a number of sets to draw from it, sets=1000 for example, "

@@ -532,7 +532,7 @@ def spread_sample(
     from scipy.spatial import KDTree  # noqa: PLC0415 - loads where it is used
 
     cube = space.encode(take_sets(sets, places))
-    nearest = KDTree(cube).query(draw_cube(cube.shape[1], n, "sobol", rng))[1]
+    nearest = KDTree(cube).query(draw_cube(cube.shape[1], n, rng))[1]
     return places[np.unique(nearest)]
 
 

@@ -103,7 +103,7 @@ def draw_neighbors(
 ) -> Sets:
     centers = space.encode(sets)
     down, up = half_widths(space, sets, robustness.width)
-    drawn = draw_cube(centers.shape[1], robustness.neighbours, "sobol", rng)
+    drawn = draw_cube(centers.shape[1], robustness.neighbours, rng)
     offsets = (2.0 * drawn - 1.0)[None, :, :]
     steps = np.where(offsets < 0.0, down[:, None, :], up[:, None, :])
     points = np.abs(centers[:, None, :] + offsets * steps)

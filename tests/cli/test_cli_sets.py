@@ -58,14 +58,13 @@ def test_the_best_row_is_the_run_of_the_printed_settings(capsys):
 
 @pytest.mark.slow
 def test_the_command_line_and_python_agree(capsys):
-    found = ask_sweep(capsys, "--draws", "8", "--seed", "3", "--method", "lhs", "--metrics", "core")
+    found = ask_sweep(capsys, "--draws", "8", "--seed", "3", "--metrics", "core")
     swept = bt.sweep(
         bt.Market.sample().between(None, "2023-01-08"),
         VolTarget(),
         8,
         venue=bt.Venue.preset("binance-usdm", "BTCUSDT"),
         account=bt.Account(),
-        method="lhs",
         seed=3,
         metrics="core",
         compile=False,

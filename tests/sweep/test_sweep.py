@@ -65,7 +65,7 @@ def test_sets_may_be_a_table_or_a_number_of_draws():
     drawn = run(VolTarget, 5, seed=3)
     assert drawn.parameters == ("target", "half_life", "power", "estimator")
     pd.testing.assert_frame_equal(drawn.table, run(VolTarget, 5, seed=3).table)
-    narrow = run(VolTarget, 5, space={"account.band": (0.0, 0.1)}, method="lhs")
+    narrow = run(VolTarget, 5, space={"account.band": (0.0, 0.1)})
     assert narrow.parameters == ("account.band",)
     again = run(VolTarget, drawn.table[list(drawn.parameters)])
     pd.testing.assert_frame_equal(again.table, drawn.table)
@@ -168,7 +168,6 @@ def test_a_policy_that_does_not_compile_is_swept_with_one_warning():
 @pytest.mark.parametrize(("change", "problem"), [
     ({"sets": {"targt": [1.0]}}, "nothing named 'targt' to vary; did you mean 'target'"),
     ({"sets": pd.DataFrame({"target": [1.0], "sharpe": [2.0]})}, "got the measure sharpe"),
-    ({"method": "best"}, "method must be one of sobol, lhs, uniform, got 'best'"),
     ({"metrics": "some"}, "metrics must be one of all, core"),
     ({"signal": 2.0}, "signal must be at least -1 and at most 1"),
     ({"account": bt.Account(venue_leverage=500.0)}, "venue_leverage must be at most 125"),
