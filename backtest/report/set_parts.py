@@ -145,7 +145,7 @@ def explore_study(study: Study) -> Explored:
     order = order_sets(scores, violations, ruins, metrics["ruin_time"], failed)
     if study.best_trial >= 0:
         order = np.concatenate([[study.best_trial], order[order != study.best_trial]])
-    dimensions = study.facts["space"]["dimensions"]
+    dimensions = study.manifest["space"]["dimensions"]
     return Explored(
         table=table,
         parameters={find_label(table, each["name"]): {"unit": "", **each} for each in dimensions},
@@ -400,7 +400,7 @@ def write_study_details(study: Study) -> str:
     )
     if verdict is not None and not math.isnan(verdict.holdout_score):
         text += f" On the holdout, which the search never saw, it is {format_holdout(study)}."
-    if kept := ", ".join(study.facts["constraints"]):
+    if kept := ", ".join(study.manifest["constraints"]):
         text += f" Sets had to keep {kept}."
     if pool := study.manifest.get("pool"):
         count = len(study.manifest["data"]["instruments"])
@@ -419,13 +419,13 @@ def list_study_notices(study: Study) -> tuple[str, ...]:
         notices.append(f"The chosen set has {cautions} in the search.")
     if study.trials and (unfilled := study.count_unfilled()):
         notices.append(f"{unfilled:,} of {study.trials:,} sets filled no order.")
-    names = tuple(f"{each['name']} =" for each in study.facts["space"]["dimensions"])
+    names = tuple(f"{each['name']} =" for each in study.manifest["space"]["dimensions"])
     said = (text if text.startswith(names) else base.capitalize(text) for text in study.warnings)
     return (*notices, *(f"{text}." for text in said))
 
 
 def list_study_assumptions(study: Study) -> tuple[str, ...]:
-    facts = study.facts
+    facts = study.manifest
     kept = f"the rest ({facts['holdout']}) is the holdout" if facts["holdout"] else "no holdout"
     searched = base.format_span({**facts["data"], "end": facts["searched"]})
     return (
@@ -536,14 +536,14 @@ def tabulate_winner(study: Study) -> ShownTable:
 
 def tabulate_settings(study: Study) -> ShownTable:
     values, rows = study.best_values if study.best is not None else {}, {}
-    for each in study.facts["space"]["dimensions"]:
+    for each in study.manifest["space"]["dimensions"]:
         if each["kind"] in ("float", "int"):
             span = f"{each['low']:g} to {each['high']:g}"
         else:
             span = ", ".join(map(str, each["options"]))
         rows[each["name"]] = {"value": base.format_value(values.get(each["name"])),
                               "searched": span + (", log" if each["log"] else "")}  # fmt: skip
-    for name, value in study.facts["space"].get("fixed", {}).items():
+    for name, value in study.manifest["space"].get("fixed", {}).items():
         rows[name] = {"value": base.format_value(value), "searched": "fixed"}
     heads = {"value": Head("value", "", "decimals")}
     return ShownTable(pd.DataFrame.from_dict(rows, orient="index") if values else None,

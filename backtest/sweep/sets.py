@@ -314,7 +314,8 @@ def check_sets(terms: BaseTerms, sets: Mapping[str, Any]) -> Sets:
         for name, values in given.items()
         if name in settings
     }
-    raise_faults(faults or list_contradictions(terms, converted))
+    raise_faults(faults)
+    check_terms(terms, converted)
     return reset_inactive(settings, converted)
 
 
@@ -410,30 +411,16 @@ def name_sets(places: base.IntArray, n: int) -> str:
 # ------------------------------------------------------------------------ what must go together
 
 
-def list_contradictions(terms: BaseTerms, sets: Sets) -> list[str]:
-    """Return the rules of accounts and venues that sets break; each different one is built once."""
-    parts = [
-        {name: values for name, values in sets.items() if name.startswith(part)}
-        for part in ("account.", "venue.")
-    ]
-    if not any(parts):
-        return []
-    accounts: dict[int, Account] = {}
-    venues: dict[int, Any] = {}
-    found: dict[str, tuple[str, list[base.IntArray]]] = {}
+def check_terms(terms: BaseTerms, sets: Sets) -> None:
+    """Build each different account and venue, and check them together."""
     n = count_sets(sets)
-    codes = [number_rows(part.values(), n) for part in parts]
-    for rows in group_rows(number_rows(codes, n)):
-        values = take_sets({**parts[0], **parts[1]}, rows[0])
-        one, other = (int(code[rows[0]]) for code in codes)
+    own = {k: each for k, each in sets.items() if k.startswith(("account.", "venue."))}
+    for rows in group_rows(number_rows(own.values(), n)) if own else ():
+        values = take_sets(own, rows[0])
         try:
-            accounts[one] = accounts.get(one) or terms.build_account(values)
-            venues[other] = venues.get(other) or terms.build_venue(values)
-            check_together(accounts[one], venues[other])
+            check_together(terms.build_account(values), terms.build_venue(values))
         except base.BacktestError as error:
-            for line in str(error).splitlines():
-                found.setdefault(line.split()[0], (line, []))[1].append(rows)  # one for each field
-    return [line + name_sets(np.unique(np.concatenate(rows)), n) for line, rows in found.values()]
+            raise base.ParameterError(f"{error}{name_sets(rows, n)}") from None
 
 
 def check_together(account: Account, venue: Any) -> None:

@@ -186,11 +186,6 @@ class Study(base.SavedResult):
         return [] if self.outcome is None else list(self.outcome.warnings)
 
     @property
-    def facts(self) -> Mapping[str, Any]:
-        """The manifest."""
-        return self.manifest
-
-    @property
     def verdict(self) -> Verdict | None:  # type: ignore[override] # a sentence in other results
         """How much of the best is luck, in numbers; None of an unfinished study."""
         return None if self.outcome is None else self.outcome.verdict
@@ -370,7 +365,7 @@ def describe_budget(facts: Mapping[str, Any]) -> str:
 
 
 def find_measures(study: Study) -> list[str]:
-    words = [study.objective, *study.facts["constraints"]]
+    words = [study.objective, *study.manifest["constraints"]]
     return [word.removeprefix("-").partition(" ")[0] for word in words]
 
 
