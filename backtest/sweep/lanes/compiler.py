@@ -23,7 +23,6 @@ from backtest.engine.compiler import INNER, LOCK, MARGIN_NUMBERS, OPTIONS, POINT
 from backtest.policy import AccountView, Policy
 from backtest.policy.policy import BAR_FIELDS
 from backtest.sweep.lanes import closes, loop, quiet, rows, trades
-from backtest.sweep.lanes.block import find_read
 from backtest.sweep.lanes.rows import LANES, N_POSITION, TARGET
 from backtest.venue import LEVELS, MarginRules
 
@@ -140,11 +139,12 @@ def compile_lane_formula(
     columns: tuple[str, ...],
     varied: frozenset[str],
     asked: frozenset[str],
+    read: frozenset[str],
     *,
     has_own_columns: bool,
 ) -> int:
     constants = {name for name, each in policy.settings().items() if each in (0, 1)} - asked
-    shape = LaneShape(varied, frozenset(constants), has_own_columns, find_read(policy, columns))
+    shape = LaneShape(varied, frozenset(constants), has_own_columns, read)
 
     def write(memory: type | None, _: CodeText) -> list[str]:
         return write_lane_formula(policy.settings(), columns, memory, shape)

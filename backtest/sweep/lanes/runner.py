@@ -18,6 +18,7 @@ from backtest.measures.tally import FIRST_UNIT
 from backtest.sweep.lanes.block import (
     LEAST_LANES,
     Block,
+    find_read,
     fits_lanes,
     has_own_columns,
     have_same_terms,
@@ -192,7 +193,12 @@ def score_lanes(
     with LOCK:
         formulas = [
             compile_lane_formula(
-                each.policy, tuple(each.columns), varied, asked, has_own_columns=own
+                each.policy,
+                tuple(each.columns),
+                varied,
+                asked,
+                find_read(each.policy, tuple(each.columns)),
+                has_own_columns=own,
             )
             for each in setups[0].observed
         ]
