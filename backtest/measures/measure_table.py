@@ -63,11 +63,6 @@ class Accounts:
     def leverage(self) -> FloatArray:
         return np.asarray(self.tally["leverage"] / self.tally["bars"])
 
-    def find_decay(self) -> FloatArray:
-        logs = np.array([math.log(each) for each in self.tally["decay_product"].tolist()])
-        drag = (self.tally["decay_held"] - (self.tally["decay_log"] + logs)) / self.years
-        return np.where(self.is_ruined, np.nan, drag + self.tally["carry"] / self.years)
-
     def find_deviation(self, name: str) -> FloatArray:
         n = self.tally["samples"]
         return np.asarray(np.sqrt(self.tally[name] / np.where(n > 1, n - 1.0, np.nan)))
@@ -97,7 +92,7 @@ class Accounts:
 
 
 class Path:
-    """Sampled returns of one account, and its deepest drawdown."""
+    """Sampled returns of one account, and its tally."""
 
     def __init__(self, samples: Samples, periods: float, fall: Tally, span: RunSpan) -> None:
         self.samples, self.periods = samples, periods
@@ -123,6 +118,12 @@ class Path:
 
     def is_recovered(self) -> bool:
         return self.fall.low == self.fall.low_peak or self.fall.recovered >= 0
+
+    def find_decay(self) -> float:
+        if self.fall.ruin >= 0:
+            return math.nan
+        drag = self.fall.decay_held - (self.fall.decay_log + math.log(self.fall.decay_product))
+        return drag / self.span.years + self.fall.carry / self.span.years
 
 
 class Measure(NamedTuple):
@@ -237,8 +238,8 @@ ABOUT: dict[str, Measure] = {
         lambda a: a.find_days("first_liquidation"),
     ),
     "near_liquidation_share": Measure(
-        FRACTION, -1, "closes within 10 % of the liquidation price", "all",
-        lambda a: a.tally["near"] / a.tally["bars"],
+        FRACTION, -1, "closes within 10 % of the liquidation price", "path",
+        lambda p: p.fall.near / p.fall.bars,
     ),
     "stops": Measure(COUNT, -1, "stops of any kind that closed the position at a loss limit"),
     "take_profits": Measure(COUNT, 0, "take-profits that closed the position"),
@@ -274,8 +275,7 @@ ABOUT: dict[str, Measure] = {
         Accounts.find_peak_ratio,
     ),
     "leverage_decay": Measure(
-        LOSS, -1, "growth lost to volatility, funding, interest and fees", "all",
-        Accounts.find_decay,
+        LOSS, -1, "growth lost to volatility, funding, interest and fees", "path", Path.find_decay,
     ),
     "flows": Measure(
         MONEY, 0, "deposits less withdrawals, and top-ups", "all",

@@ -47,7 +47,7 @@ SUMS = (
     "margin_calls", "calls_met", "calls_failed", "liquidated_after_call", "flows", "top_ups",
 )  # fmt: skip
 MAXIMA = ("max_drawdown", "ruined", "peak_leverage", "peak_margin_ratio")
-MEANS = ("turnover", "mean_leverage", "near_liquidation_share", "gross_over_cap")
+MEANS = ("turnover", "mean_leverage", "gross_over_cap")
 OF_RETURNS = ("total_return", "cagr", "volatility", "sharpe", "sortino")
 KNOWN = frozenset({*SUMS, *MAXIMA, *MEANS, *OF_RETURNS, "calmar"})
 """Measures of consecutive fresh accounts that follow from those of each."""
