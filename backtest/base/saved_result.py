@@ -165,56 +165,37 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-GIT_TIMEOUT = 2.0
-"""Seconds to wait for git."""
-GIT = ("git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-c", "core.quotepath=false")
-BRANCH = "# branch.oid "
+GIT = ("git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-C")
+DIRTY = "-dirty"
+"""Ends a commit whose tracked files were changed."""
 
 
-class Checkout(NamedTuple):
-    commit: str
-    is_dirty: bool
-
-
-def find_checkout(source: Path) -> Checkout | None:
-    """Return what git says of a file; None if it is in no checkout, or git does not answer."""
-    status = run_git(source.parent, "status", "--porcelain=v2", "--branch", "--untracked-files=no")
-    if status is None:
-        return None
-    lines = status.splitlines()
-    oid = next((each.removeprefix(BRANCH) for each in lines if each.startswith(BRANCH)), "")
-    commit = "" if oid == "(initial)" else oid
-    if run_git(source.parent, "ls-files", "--error-unmatch", "--", source.name) is None:
-        is_ignored = run_git(source.parent, "check-ignore", "-q", "--", source.name) is not None
-        return None if is_ignored else Checkout(commit, is_dirty=True)
-    return Checkout(commit, is_dirty=any(not each.startswith("#") for each in lines))
-
-
-def run_git(folder: Path, *words: str) -> str | None:
+def find_commit(source: Path) -> str | None:
+    """Return the commit of a file, and whether it was dirty; None if git does not know the file."""
+    describe = ("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    found = ""
     try:
-        done = subprocess.run(
-            [*GIT, "-C", str(folder), *words],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=GIT_TIMEOUT,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        for words in (("ls-files", "--error-unmatch", "--", source.name), describe):
+            command = [*GIT, str(source.parent), *words]
+            found = subprocess.check_output(
+                command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True, timeout=2
+            )
+    except (OSError, ValueError, subprocess.SubprocessError):
         return None
-    return done.stdout.decode(errors="replace") if done.returncode == 0 else None
+    return found.strip()
 
 
 class Making(NamedTuple):
-    """What made a result: seconds, checkouts by the name of their code, and the command line."""
+    """What made a result: seconds, commits by the name of their code, and the command line."""
 
     seconds: float | None
-    code: Mapping[str, Checkout | None]
+    code: Mapping[str, str | None]
     argv: tuple[str, ...] = ()
 
     @property
     def is_dirty(self) -> bool | None:
         known = [each for each in self.code.values() if each]
-        if any(each.is_dirty for each in known):
+        if any(each.endswith(DIRTY) for each in known):
             return True
         is_loose = self.code.get(PACKAGE) and None in self.code.values()
         return None if is_loose or not known else False
@@ -260,40 +241,20 @@ def find_making(made: object, policies: Iterable[type]) -> Making:
     return kept if kept.code or is_loaded else kept._replace(code=find_code(policies))
 
 
-def find_code(policies: Iterable[type]) -> dict[str, Checkout | None]:
-    found: dict[str, Checkout | None] = {PACKAGE: find_checkout(PACKAGE_FILE)}
-    return found | {
-        each.__name__: find_source_checkout(each) for each in find_policy_classes(policies)
-    }
-
-
-def find_policy_classes(policies: Iterable[type]) -> Iterator[type]:
-    for cls in policies:
-        yield cls
-        yield from find_policy_classes(part.policy for part in getattr(cls, "parts", ()))
-
-
-def find_source_checkout(cls: type) -> Checkout | None:
-    try:
-        path = Path(inspect.getfile(cls))
-    except (TypeError, OSError):
-        return None
-    return find_checkout(path.absolute()) if path.is_file() else None
-
-
-# -------------------------------------------------------------------------------------- in a folder
+def find_code(policies: Iterable[type]) -> dict[str, str | None]:
+    found = {PACKAGE: find_commit(PACKAGE_FILE)}
+    waiting = list(policies)
+    for cls in waiting:
+        waiting += [part.policy for part in getattr(cls, "parts", ())]
+        try:
+            found[cls.__name__] = find_commit(Path(inspect.getfile(cls)).absolute())
+        except (TypeError, OSError):  # of no file
+            found[cls.__name__] = None
+    return found
 
 
 def write_provenance(folder: Path, identity: str, making: Making) -> None:
-    write_json_file({"id": identity, "made": making_to_json(making)}, folder / PROVENANCE)
-
-
-def making_to_json(making: Making) -> dict[str, Any]:
-    code = {
-        name: None if each is None else {"commit": each.commit, "dirty": each.is_dirty}
-        for name, each in making.code.items()
-    }
-    return {"seconds": making.seconds, "code": code, "argv": list(making.argv)}
+    write_json_file({"id": identity, "made": making._asdict()}, folder / PROVENANCE)
 
 
 def read_provenance(folder: Path, identity: str) -> Making | None:
@@ -303,10 +264,7 @@ def read_provenance(folder: Path, identity: str) -> Making | None:
     data = read_json_file(path)
     try:
         found, made = data["id"], data["made"]
-        code = {
-            name: None if each is None else Checkout(each["commit"], is_dirty=each["dirty"])
-            for name, each in made["code"].items()
-        }
+        code = {name: each and str(each) for name, each in made["code"].items()}
         making = Making(made["seconds"], code, tuple(map(str, made["argv"])))
     except (TypeError, KeyError, AttributeError) as error:
         raise DataError(
@@ -329,19 +287,8 @@ MOST_ROWS = 10_000
 """The rows of the largest table that is written as JSON."""
 
 
-class Kind(NamedTuple):
-    plural: str
-    layout: int
-    files: tuple[str, ...]
-    aside: tuple[str, ...]
-    load: Callable[[Path], Any]
-    read_line: Callable[[Path, Mapping[str, Any]], dict[str, Any]]
-    call: str
-    inner: tuple[str, ...] = ()
-    read_progress: Callable[[Path, Mapping[str, Any]], str] | None = None
-
-
-KINDS: dict[str, Kind] = {}
+KINDS: dict[str, Any] = {}
+"""The classes of results that are saved, by their kinds."""
 
 
 class Reportable:
@@ -461,8 +408,8 @@ class SavedResult(Reportable):
     depend on its entries ``aside``.
     """
 
-    plural: ClassVar[str] = ""
-    call: ClassVar[str] = ""
+    plural: ClassVar[str]
+    call: ClassVar[str]
     layout: ClassVar[int] = 1
     table_names: ClassVar[tuple[str, ...]]
     long_tables: ClassVar[tuple[str, ...]] = ()
@@ -475,17 +422,9 @@ class SavedResult(Reportable):
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if "kind" in vars(cls):
-            KINDS[cls.kind] = Kind(
-                plural=cls.plural or f"{cls.kind}s",
-                layout=cls.layout,
-                files=cls.files(),
-                aside=cls.aside,
-                load=cls.load,
-                read_line=cls._read_line,
-                call=cls.call or f"bt.{cls.kind.replace('-', '_')}",
-                inner=cls.inner,
-                read_progress=cls._read_progress if cls.can_be_resumed else None,
-            )
+            cls.plural = vars(cls).get("plural", f"{cls.kind}s")
+            cls.call = vars(cls).get("call", f"bt.{cls.kind.replace('-', '_')}")
+            KINDS[cls.kind] = cls
 
     @property
     def note(self) -> str:

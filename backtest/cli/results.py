@@ -196,7 +196,7 @@ def show(name: Name, *, as_json: AsJson = False, results: Results = RESULTS) -> 
     origin = base.describe_origin(facts, making)
     if as_json:
         again = {"command": origin.command or None, "remarks": list(origin.remarks)}
-        made = None if making is None else base.making_to_json(making)
+        made = None if making is None else making._asdict()
         shown = {"path": str(folder), **entry.to_dict(), "again": again, "made": made}
         print_json({**shown, "manifest": facts})
         return

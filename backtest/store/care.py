@@ -75,7 +75,7 @@ def locate_fault(error: base.BacktestError, folder: Path) -> tuple[str, str]:
 def find_faults(folder: Path, kind: str, manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from ((MANIFEST, each) for each in f.find_manifest_faults(manifest, kind))
     hashes = manifest.get("files")
-    if not isinstance(hashes, Mapping) or {*hashes} != {*KINDS[kind].files}:
+    if not isinstance(hashes, Mapping) or {*hashes} != {*KINDS[kind].files()}:
         return
     for name, expected in hashes.items():
         if not (folder / name).is_file():
@@ -94,7 +94,7 @@ def find_faults(folder: Path, kind: str, manifest: Mapping[str, Any]) -> Iterato
 
 
 def list_foreign(folder: Path, kind: str) -> list[str]:
-    own = (*KINDS[kind].files, *KINDS[kind].inner, MANIFEST, PROVENANCE, LOCK)
+    own = (*KINDS[kind].files(), *KINDS[kind].inner, MANIFEST, PROVENANCE, LOCK)
     return sorted(each.name for each in folder.iterdir() if each.name not in own)
 
 
@@ -157,7 +157,7 @@ def find_reason_to_keep(folder: Path) -> str:
         if f.is_begun(folder) and not any(folder.iterdir()):
             return ""
         kind, manifest = f.open_folder(folder)
-        is_known = f.is_begun(folder) or {*manifest.get("files", ())} == {*KINDS[kind].files}
+        is_known = f.is_begun(folder) or {*manifest.get("files", ())} == {*KINDS[kind].files()}
         if not is_known or not ID.fullmatch(str(manifest.get("id"))):
             return f"its {MANIFEST} does not describe a result"
         foreign = [] if f.is_begun(folder) else list_foreign(folder, kind)

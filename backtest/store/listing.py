@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from backtest import base
 from backtest.base.atomic_files import LOCK
-from backtest.base.saved_result import KINDS, LEFTOVERS, MANIFEST, PACKAGE
+from backtest.base.saved_result import DIRTY, KINDS, LEFTOVERS, MANIFEST, PACKAGE
 from backtest.engine import Result
 from backtest.engine.result import RUN
 from backtest.measures.measure_table import ABOUT
@@ -48,7 +48,7 @@ def name_kind(kind: str, n: int) -> str:
     if n == 1:
         return kind
     if kind in KINDS:
-        return KINDS[kind].plural
+        return str(KINDS[kind].plural)
     return f"{LEFTOVER}s" if kind == LEFTOVER else kind
 
 
@@ -85,7 +85,7 @@ def open_folder(folder: Path) -> tuple[str, dict[str, Any]]:
 
 def name_begun(kind: str, manifest: Mapping[str, Any]) -> str:
     try:
-        return f"{UNFINISHED}{name_result(manifest)}" if KINDS[kind].read_progress else ""
+        return f"{UNFINISHED}{name_result(manifest)}" if KINDS[kind].can_be_resumed else ""
     except (KeyError, TypeError, AttributeError):
         return ""
 
@@ -111,7 +111,7 @@ def hash_manifest(manifest: Mapping[str, Any], kind: str) -> str:
 
 
 def find_manifest_faults(manifest: Mapping[str, Any], kind: str) -> Iterator[str]:
-    layout, files = KINDS[kind].layout, KINDS[kind].files
+    layout, files = KINDS[kind].layout, KINDS[kind].files()
     if manifest.get("format") != layout:
         yield f"is of format {manifest.get('format')!r:.40}, not {layout}"
         return
@@ -233,7 +233,7 @@ def try_entry(folder: Path) -> StoreEntry:
             facts |= {**describe_search(manifest), **describe_progress(folder, kind, manifest)}
         else:
             check_files(folder, kind, manifest)
-            facts |= KINDS[kind].read_line(folder, manifest)
+            facts |= KINDS[kind]._read_line(folder, manifest)
             facts |= summarize_making(base.read_provenance(folder, facts["id"]))
         return StoreEntry(folder.name, kind, **{**disk, **facts})
     except base.BacktestError as error:
@@ -273,8 +273,7 @@ def describe_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def describe_progress(folder: Path, kind: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    read = KINDS[kind].read_progress
-    note = "" if read is None else read(folder, manifest)
+    note = KINDS[kind]._read_progress(folder, manifest)
     return {"note": note, "is_busy": base.is_lock_held(folder / LOCK), "is_finished": False}
 
 
@@ -292,7 +291,7 @@ def count_kinds(entries: Iterable[StoreEntry]) -> str:
 def summarize_making(making: base.Making | None) -> dict[str, Any]:
     if making is None:
         return {}
-    commits = {name: each.commit for name, each in making.code.items() if each is not None}
+    commits = {name: each.removesuffix(DIRTY) for name, each in making.code.items() if each}
     own = commits.pop(PACKAGE, "")
     return {
         "seconds": making.seconds,
@@ -304,7 +303,7 @@ def summarize_making(making: base.Making | None) -> dict[str, Any]:
 
 def check_files(folder: Path, kind: str, manifest: Mapping[str, Any]) -> None:
     faults = [(MANIFEST, fault) for fault in find_manifest_faults(manifest, kind)]
-    paths = [folder / name for name in KINDS[kind].files]
+    paths = [folder / name for name in KINDS[kind].files()]
     faults += [(path.name, "is missing") for path in paths if not path.is_file()]
     for name, fault in faults:
         raise base.damage_error(folder / name, fault)

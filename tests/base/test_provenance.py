@@ -11,7 +11,7 @@ import pytest
 
 import backtest as bt
 from backtest.base.errors import DataError
-from backtest.base.saved_result import PROVENANCE, Checkout, Making, find_checkout, read_provenance
+from backtest.base.saved_result import PROVENANCE, Making, find_commit, read_provenance
 from backtest.store import read_entry, verify_folder
 from backtest.strategies import Constant, VolTarget
 from tests.kit import compare_policies
@@ -73,33 +73,20 @@ def making_of(folder: Path) -> Making:
     return read_provenance(folder, folder.name.rpartition("-")[2])
 
 
-def test_a_committed_source_is_clean_and_any_edit_of_the_project_makes_it_dirty(project):
+def test_a_commit_is_dirty_after_any_edit_and_unknown_of_a_file_that_git_does_not_know(
+    project, tmp_path, monkeypatch
+):
     head = git(project, "rev-parse", "HEAD")
-    assert find_checkout(project / "mine.py") == Checkout(head, is_dirty=False)
-    (project / "results").mkdir()
-    (project / "results" / "x.json").write_text("{}")  # not git's, and no source
-    assert find_checkout(project / "mine.py") == Checkout(head, is_dirty=False)
+    (project / "new.py").write_text(SOURCE)  # not git's
+    assert find_commit(project / "mine.py") == head
+    assert find_commit(project / "new.py") is None
     (project / "mine.py").write_text(SOURCE + "\n")
-    assert find_checkout(project / "mine.py") == Checkout(head, is_dirty=True)
-
-
-def test_uncommitted_sources_are_dirty_and_ignored_ones_in_no_checkout(project):
-    head = git(project, "rev-parse", "HEAD")
-    (project / "new.py").write_text(SOURCE)
-    assert find_checkout(project / "new.py") == Checkout(head, is_dirty=True)
-    (project / ".gitignore").write_text(".venv/\n")
-    installed = project / ".venv" / "lib"
-    installed.mkdir(parents=True)
-    (installed / "new.py").write_text(SOURCE)
-    assert find_checkout(installed / "new.py") is None
-
-
-def test_outside_of_a_checkout_and_without_git_nothing_is_said(project, tmp_path, monkeypatch):
+    assert find_commit(project / "mine.py") == f"{head}-dirty"
     (tmp_path / "alone.py").write_text(SOURCE)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert find_checkout(tmp_path / "alone.py") is None
+    assert find_commit(tmp_path / "alone.py") is None
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert find_checkout(project / "mine.py") is None
+    assert find_commit(project / "mine.py") is None
     folder = run().save(tmp_path / "results")
     assert making_of(folder).code == {"backtest": None, "Constant": None}
     assert read_entry(folder).is_dirty is None
@@ -115,7 +102,7 @@ def test_a_run_says_its_time_and_the_commits_of_package_and_policy(project, tmp_
     assert 0.0 < making.seconds <= spent
     assert list(making.code) == ["backtest", "Mine"]
     head = git(project, "rev-parse", "HEAD")
-    assert making.code["Mine"] == Checkout(head, is_dirty=False)
+    assert making.code["Mine"] == head
     entry = read_entry(folder)
     assert (entry.commit, entry.seconds) == (head, making.seconds)
 
