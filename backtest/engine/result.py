@@ -64,9 +64,6 @@ from backtest.measures import (
 from backtest.measures.measure_table import measure_returns
 from backtest.venue import Holdings, Option, Venue
 
-RUN = "run"
-FORMAT = 5
-FILES = ("bars.parquet", "positions.parquet", "events.parquet", "state.json", "metrics.json")
 DECLARED = "backtest.report.run_parts"
 """Where the figures, tables and charts of a run are declared."""
 PERIODS = base.Choice("instrument", "day", "week", "month", "quarter", "year")
@@ -98,11 +95,7 @@ class Result(RunRecord, base.Reportable):
         State of the account at the last close, to resume from.
     """
 
-    kind = RUN
-    plural, call, layout = "runs", "bt.run", FORMAT
-    files = staticmethod(lambda: FILES)
-    aside, inner = NOT_IN_ID[1:], ()
-    can_be_resumed = False
+    kind = "run"
     _draw = base.call_later("backtest.report", "draw_run")
     list_numbers = base.call_later(DECLARED, "list_numbers")
     list_parts = base.call_later(DECLARED, "list_parts")
@@ -304,22 +297,6 @@ class Result(RunRecord, base.Reportable):
         with base.reading_folder(path):
             return load_result(path)
 
-    @staticmethod
-    def _read_line(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
-        for name in (METRICS, STATE):
-            if base.hash_file(folder / name) != manifest["files"][name]:
-                raise base.damage_error(folder / name, "was changed")
-        stored, data = base.read_json_file(folder / METRICS), manifest["data"]
-        policy = str(manifest["policy"]["text"])
-        return {
-            "policy": policy,
-            "title": policy,
-            "source": str(data.get("source", "")),
-            **{name: str(data[name] or "") for name in ("instrument", "interval", "start", "end")},
-            "is_synthetic": bool(data.get("synthetic")),
-            "metrics": {k: math.nan if x is None else float(x) for k, x in stored.items()},
-        }
-
     def to_vectorbt(self) -> Any:
         """Return vectorbt's returns accessor on the account's returns: ``.stats()``, ``.total()``.
 
@@ -397,6 +374,8 @@ def count_in(run: RunRecord, market: Market) -> CountedResult:
 
 # ------------------------------------------------------------------------------------------- files
 
+FORMAT = 5
+FILES = ("bars.parquet", "positions.parquet", "events.parquet", "state.json", "metrics.json")
 BARS, POSITIONS, EVENTS, STATE, METRICS = FILES
 KEPT = ("interval", "is_session", "first_peak", "started")
 WHOLE = (
@@ -561,4 +540,32 @@ def gather(
     return [wide[[f"{name} {field}" for name in names]].to_numpy() for field in fields]
 
 
-KINDS[RUN] = Result
+RUN = "run"
+
+
+class SavedRun:
+    """How the store reads runs, as it reads other results by their class."""
+
+    plural, call, layout = "runs", "bt.run", FORMAT
+    files = staticmethod(lambda: FILES)
+    aside, inner, can_be_resumed = NOT_IN_ID[1:], (), False
+    load = Result.load
+
+    @staticmethod
+    def _read_line(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        for name in (METRICS, STATE):
+            if base.hash_file(folder / name) != manifest["files"][name]:
+                raise base.damage_error(folder / name, "was changed")
+        stored, data = base.read_json_file(folder / METRICS), manifest["data"]
+        policy = str(manifest["policy"]["text"])
+        return {
+            "policy": policy,
+            "title": policy,
+            "source": str(data.get("source", "")),
+            **{name: str(data[name] or "") for name in ("instrument", "interval", "start", "end")},
+            "is_synthetic": bool(data.get("synthetic")),
+            "metrics": {k: math.nan if x is None else float(x) for k, x in stored.items()},
+        }
+
+
+KINDS[RUN] = SavedRun
