@@ -16,7 +16,8 @@ from backtest.base.units import TOLERANCE, YEAR_DAYS
 from backtest.engine.loop import N_SHOWN, Deciders, RunTape
 from backtest.engine.option_inputs import MAY_SELL, CloseQuotes, check_order, read_close_quotes
 from backtest.engine.policies import ObservedPolicy
-from backtest.engine.run_options import RunOptions
+from backtest.engine.run_data import RunOptions
+from backtest.engine.run_setup import Setup
 from backtest.market import Markets
 from backtest.policy import AccountView, Policy
 from backtest.venue import Brackets, Option
@@ -289,7 +290,9 @@ class OptionTrader:
         sell_leftovers(self, trade, chain, t)
 
 
-def make_trader(setup: Any, observed: Sequence[ObservedPolicy], legs: Legs) -> OptionTrader | None:
+def make_trader(
+    setup: Setup, observed: Sequence[ObservedPolicy], legs: Legs
+) -> OptionTrader | None:
     markets, feed, resume = setup.markets, setup.inputs.feed.options, setup.resume
     trades = [
         Trade(i, each.policy, tuple(each.columns), list_contracts(markets, i))

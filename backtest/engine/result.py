@@ -22,8 +22,8 @@ from backtest.base.units import DAY, YEAR_DAYS
 from backtest.engine.inputs import no_options, read_traded
 from backtest.engine.manifest import NOT_IN_ID
 from backtest.engine.record import AccountFields, Closes, OptionFields, PositionFields, Record
-from backtest.engine.run_data import Before, Quotes
-from backtest.engine.run_options import RunOptions, list_held
+from backtest.engine.run_data import Before, Quotes, RunOptions
+from backtest.engine.run_options import list_held
 from backtest.engine.run_record import RunRecord
 from backtest.engine.tables import (
     FORCED,

@@ -23,13 +23,13 @@ from backtest.engine.lookahead import observe_checked
 from backtest.engine.manifest import change_policy, write_manifest
 from backtest.engine.option_inputs import schedule_options
 from backtest.engine.policies import ObservedPolicy, observe_overlay
-from backtest.engine.record import Outcome
+from backtest.engine.record import OptionFields, Outcome
 from backtest.engine.result import Result
-from backtest.engine.run_data import Before, Quotes, find_stands, share_causes
-from backtest.engine.run_options import read_options
+from backtest.engine.run_data import Before, Quotes, RunOptions, find_stands, share_causes
 from backtest.engine.run_record import BenchmarkLike
 from backtest.engine.run_setup import Setup, end_expired, set_up_run, widen_signal
 from backtest.engine.signals import SignalRule, resolve_signal, write_note
+from backtest.engine.tables import OWNER
 from backtest.features import NOTHING_SEEN, forecast_volatility
 from backtest.market import (
     Market,
@@ -42,7 +42,13 @@ from backtest.market import (
     weights_to_frame,
     with_clock,
 )
-from backtest.measures import RunSpan
+from backtest.measures import (
+    OptionQuotes,
+    OptionTerms,
+    RunSpan,
+    compute_prices,
+    compute_volatilities,
+)
 from backtest.policy import Policy
 from backtest.venue import Venue, compute_collateral_value
 
@@ -539,3 +545,126 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
     setup = set_up_run(market, policy, venue=venue, account=account, **terms)
     outcome = run_account(setup, is_compiled=compile, progress=progress)
     return finish(setup, outcome, calendar=calendar)
+
+
+# ---------------------------------------------------------------------------------------- options
+
+
+def read_options(setup: Setup, outcome: Outcome) -> RunOptions | None:
+    record: Any = outcome.record.options
+    listed = setup.markets.options
+    if not listed or record is None:
+        return None
+    after = len(setup.markets.names) + len(setup.account.collateral)
+    entries, first = outcome.entries, setup.first
+    is_own = (entries[:, OWNER] >= after) & (entries[:, 1] != CAUSED)  # causes have numbers too
+    kept = np.unique(entries[is_own, OWNER].astype(np.int64)) - after
+    kept = np.union1d(kept, np.flatnonzero(record.quantity.any(axis=0)))
+    if not len(kept):
+        return None
+    feed, names = setup.inputs.feed.options, tuple(listed)
+    terms = OptionTerms(
+        names=tuple(names[k] for k in kept),
+        signs=feed.signs[kept],
+        strikes=feed.strikes[kept],
+        sizes=feed.sizes[kept],
+        are_coin=feed.are_coin[kept],
+        instruments=feed.instruments[kept],
+        expiries=feed.expiry_times[kept],
+        rates=feed.rates[kept],
+    )
+    held = OptionFields(*(each[:, kept] for each in record))
+    shape = (len(setup.markets.time), len(setup.markets.names))
+    opens, closes = (
+        np.broadcast_to(getattr(setup.inputs.feed, name), shape)[first:]
+        for name in ("mark_open", "mark_close")
+    )
+    expired = np.zeros((2, *held.quantity.shape), dtype=bool)  # at the open, or inside the bar
+    for place, k in enumerate(kept):
+        bar = int(feed.expiry_bars[k]) - first
+        if 0 <= bar < len(held.quantity):
+            expired[int(feed.are_inside[k]), bar, place] = True
+    at, legs = (slice(first, None), kept), outcome.legs
+    gone, spots = expired[0], feed.expiry_spots[kept]
+    index = np.where(gone, spots, opens[:, terms.instruments])
+    bases = np.where(gone, 1.0, feed.bases_open[at])
+    years = np.where(gone, 0.0, feed.years_open[at])
+    marks = np.where(gone, np.nan, feed.marks_open[at])
+    volatilities = np.where(gone, 0.0, feed.volatilities_open[at])
+    index_close = closes[:, terms.instruments]
+    forward = index_close * feed.bases_close[at]
+    at_close = (feed.volatilities_close[at], feed.years_close[at], feed.marks_close[at])
+    quotes = OptionQuotes(
+        index,
+        index * bases,
+        *value_state(terms, index * bases, volatilities, years, marks),
+        index_close,
+        forward,
+        *value_state(terms, forward, *at_close),
+    )
+    return RunOptions(
+        contracts=tuple(listed[name] for name in terms.names),
+        legs=tuple(legs.get(k, "") for k in kept.tolist()),
+        owners=kept + after,
+        terms=terms,
+        quotes=quotes,
+        record=held,
+        opened=find_opened(entries, held.quantity, kept + after, first, gone),
+        entries=find_entries(entries, held.quantity, kept + after, first),
+        settled=np.where(expired[1], spots, np.nan),
+        ages=feed.ages[at],
+        hedged=tuple(sorted(outcome.hedged)),
+    )
+
+
+def value_state(
+    terms: OptionTerms,
+    forward: base.FloatArray,
+    volatility: base.FloatArray,
+    years: base.FloatArray,
+    marks: base.FloatArray,
+) -> tuple[base.FloatArray, base.FloatArray, base.FloatArray]:
+    bars, options = np.nonzero(years >= 0.0)
+    state = np.stack([forward[bars, options], volatility[bars, options], years[bars, options]])
+    value, found = np.full(forward.shape, np.nan), volatility.copy()
+    value[bars, options] = compute_prices(terms, options, state)
+    rows = np.flatnonzero(~np.isnan(marks[bars, options]))
+    if len(rows):
+        own, at = (bars[rows], options[rows]), state[:, rows]
+        value[own] = marks[own]
+        found[own] = compute_volatilities(terms, options[rows], at[0], marks[own], at[2])
+    return found, years, value * terms.sizes
+
+
+def find_opened(
+    entries: base.FloatArray,
+    held: base.FloatArray,
+    owners: base.IntArray,
+    first: int,
+    expired: base.FloatArray,
+) -> base.FloatArray:
+    """Return the contracts after the fills at the open of each bar, of shape (n_bars, K)."""
+    opened = np.where(expired, 0.0, np.concatenate((np.zeros_like(held[:1]), held[:-1])))
+    is_fill = (entries[:, 1] == FILL) & np.isin(entries[:, OWNER], owners)
+    own = entries[is_fill]
+    places = np.searchsorted(owners, own[:, OWNER].astype(np.int64))
+    np.add.at(opened, (own[:, 0].astype(np.int64) - first, places), own[:, 3])
+    return opened
+
+
+def find_entries(
+    entries: base.FloatArray, held: base.FloatArray, owners: base.IntArray, first: int
+) -> base.FloatArray:
+    """Return the average prices of what is held at each close, of shape (n_bars, K)."""
+    found = np.full(held.shape, np.nan)
+    for place, owner in enumerate(owners.tolist()):
+        quantity, average = 0.0, np.nan
+        for entry in entries[(entries[:, OWNER] == owner) & (entries[:, 3] != 0.0)]:
+            after = quantity + entry[3]
+            if quantity * entry[3] > 0.0:
+                average = (quantity * average + entry[3] * entry[2]) / after
+            elif quantity * after <= 0.0:
+                average = entry[2]
+            quantity = after
+            found[int(entry[0]) - first :, place] = average
+    return np.where(held != 0.0, found, np.nan)

@@ -33,17 +33,23 @@ from backtest.engine.tables import (
     value_of,
 )
 from backtest.features import forecast_volatility
-from backtest.measures import RunSpan
+from backtest.measures import (
+    OptionQuotes,
+    OptionTerms,
+    RunSpan,
+    explain_profit,
+    measure_greeks,
+    multiply,
+)
 
 if TYPE_CHECKING:
     from backtest.account import Account
     from backtest.engine.inputs import TradedDays
-    from backtest.engine.record import Record
-    from backtest.engine.run_options import RunOptions
+    from backtest.engine.record import OptionFields, Record
     from backtest.market import Market, Markets
     from backtest.measures import Tally
     from backtest.policy import Policy
-    from backtest.venue import Venue
+    from backtest.venue import Option, Venue
 
 T = TypeVar("T")
 
@@ -75,6 +81,66 @@ class Before(NamedTuple):
     unrealized: FloatArray
     stands: FloatArray
     trails: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class RunOptions:
+    """The options that a run held, in the order of the markets; arrays of shape (n_bars, K).
+
+    ``legs`` name the leg of a policy that ordered each first, empty for one held by a schedule.
+    ``owners`` (K,) are their numbers in the log. ``opened`` are signed contracts after the fills at
+    the open, ``entries`` the average prices of what is held, ``settled`` the prices of the
+    underlying at which contracts expired inside a bar, and ``ages`` the days since the surface.
+    ``hedged`` are the places of the instruments that policies ordered in contracts beside options.
+    """
+
+    contracts: tuple[Option, ...]
+    legs: tuple[str, ...]
+    owners: IntArray
+    terms: OptionTerms
+    quotes: OptionQuotes
+    record: OptionFields
+    opened: FloatArray
+    entries: FloatArray
+    settled: FloatArray
+    ages: FloatArray
+    hedged: tuple[int, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        pairs = zip(self.legs, self.terms.names, strict=True)
+        return tuple(f"{leg}:{name}" if leg else name for leg, name in pairs)
+
+    @property
+    def named(self) -> dict[int, str]:
+        return dict(zip(self.owners.tolist(), self.names, strict=True))
+
+    @property
+    def profits(self) -> FloatArray:
+        held = self.record.quantity
+        return multiply(held, self.record.value - self.entries)
+
+    @property
+    def carried(self) -> FloatArray:
+        held = self.record.quantity
+        return np.concatenate((np.zeros_like(held[:1]), held[:-1]))
+
+    @cached_property
+    def greeks(self) -> dict[str, FloatArray]:
+        return measure_greeks(self.terms, self.quotes, self.record.quantity)
+
+    @cached_property
+    def parts(self) -> dict[str, FloatArray]:
+        return explain_profit(
+            self.terms, self.quotes, self.carried, self.opened, self.record.quantity,
+            self.record.price_pnl, self.settled,
+        )  # fmt: skip
+
+    def sum_by_underlying(self, values: FloatArray, n: int) -> FloatArray:
+        """Return the sums of values over the options of each instrument, of shape (n_bars, n)."""
+        found = np.zeros((len(values), n))
+        np.add.at(found.T, self.terms.instruments, values.T)
+        return found
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -231,7 +297,7 @@ class RunData:
         return self.record.closes or measure_closes(self.setup, self, slice(None))
 
     def read_closes(self, rows: slice) -> Closes:
-        """Return what follows at some closes, of which no others are looked at."""
+        """Return what follows at some closes, without a look at the others."""
         if self.record.closes is None and "closes" not in vars(self):
             return measure_closes(self.setup, self, rows)
         return Closes(*(each[rows] for each in self.closes))
@@ -304,8 +370,8 @@ def read_field(fields: Mapping[str, FloatArray], name: object) -> FloatArray:
     return fields[name]
 
 
-def measure_closes(setup: Any, run: Any, rows: slice) -> Closes:
-    """Compute closes from the record of a run or outcome."""
+def measure_closes(setup: Any, run: RunData, rows: slice) -> Closes:
+    """Compute what follows at some closes from the record of a run."""
     record, names, inputs = run.record, setup.markets.names, setup.inputs
     n, first, (begin, stop, _) = len(names), setup.first, rows.indices(record.n_bars)
     fill = find_fill(is_compiled=setup.is_compiled)
@@ -318,7 +384,7 @@ def measure_closes(setup: Any, run: Any, rows: slice) -> Closes:
         entry=record.positions.entry,
         margin=record.positions.margin,
         amounts=count_assets(run.state.held.amounts, run.entries, n, first, record.n_bars),
-        options=record.options.quantity,
+        options=record.options.quantity,  # type: ignore[union-attr] # a loaded record has closes
     )
     closes = new_closes(stop - begin, n)
     changed = (bar - first for bar, *_ in inputs.changes)

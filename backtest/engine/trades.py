@@ -49,7 +49,7 @@ from backtest.measures.trades import VIEWS
 
 if TYPE_CHECKING:
     from backtest.base import BoolArray, FloatArray, IntArray
-    from backtest.engine.run_options import RunOptions
+    from backtest.engine.run_data import RunOptions
     from backtest.engine.run_record import RunRecord
 
 
