@@ -321,13 +321,14 @@ def agree_settlement(
     ``said`` has other names of each instrument, read before its key. ``given`` is the caller's for
     all: it replaces what names of linear contracts say, and must agree with all others.
     """
-    known, inverse = dict[str, str](), ""
+    inverse = next((name for name, each in contracts.items() if each.kind == "inverse"), "")
+    known: dict[str, str] = {}
     for name, each in contracts.items():
         is_inverse = each.kind == "inverse"
-        inverse = inverse or name * is_inverse
         by_name = _read_names((*(said or {}).get(name, ()), name), is_inverse=is_inverse)
         currency = each.settles or (by_name or given if is_inverse else given or by_name)
-        known |= {name: currency} if currency else {}
+        if currency:
+            known[name] = currency
     first = next(iter(known), "")
     for name, currency in known.items():
         if currency != known[first]:
