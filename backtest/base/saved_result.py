@@ -171,7 +171,10 @@ DIRTY = "-dirty"
 
 
 def find_commit(source: Path) -> str | None:
-    """Return the commit of a file, and whether it was dirty; None if git does not know the file."""
+    """Return the commit of a file, ending in ``-dirty`` if tracked files of it were changed.
+
+    None if git does not know the file.
+    """
     describe = ("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     found = ""
     try:

@@ -241,7 +241,7 @@ class Books:
         self.closed_money[rows] += np.abs(size) * value
 
     def drop_losses(self, rows: base.IntArray) -> float:
-        """Return what closed accounts lack, of which they are relieved."""
+        """Forgive closed accounts what they lack, and return the sum."""
         flat = rows[self.quantity[rows] == 0.0]
         lack = float(np.sum(np.maximum(-self.beside[flat], 0.0)))
         self.beside[flat] = np.maximum(self.beside[flat], 0.0)
