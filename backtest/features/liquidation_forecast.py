@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
 from backtest.base import (
     FloatArray,
@@ -34,15 +35,13 @@ def forecast_volatility(
     sqrt(year), NaN until two returns are known. ``trail`` is what the bars before left, as
     :data:`NOTHING_SEEN`; its bars per year stand in until the first session of these is over.
     """
-    from scipy.signal import lfilter  # noqa: PLC0415 - takes a while to load
-
     if not len(close):
         return np.empty(0), trail
     decay = 0.5 ** (1.0 / max(parse_duration(HALF_LIFE) / interval, 1.0))
     returns = np.diff(np.log(np.append(trail[2], close)))
     parts = np.nan_to_num(returns) ** 2, (~np.isnan(returns)).astype(np.float64)
     weighted, weight = (
-        lfilter([1.0], [1.0, -decay], part, zi=[decay * before])[0]
+        pd.Series(np.append(before, part)).ewm(alpha=1.0 - decay).sum().to_numpy()[1:]
         for part, before in zip(parts, trail, strict=False)
     )
     counted = np.broadcast_to(count_bars_per_year(time, interval, is_session), len(close))

@@ -6,6 +6,7 @@ import math
 from typing import Any, TypeAlias
 
 import numpy as np
+import pandas as pd
 
 from backtest import base
 from backtest.base.units import DAY, YEAR_DAYS
@@ -184,8 +185,6 @@ def funding_forecast(market: Market, half_life: OneOrMany) -> base.FloatArray:
     length, and the first settlement only starts the clock. This is the estimator of the rate of a
     renewal-reward process, reward per time, with exponential weights.
     """
-    from scipy.signal import lfilter  # noqa: PLC0415 - takes a while to load
-
     known, n = find_known_bars(market)[1:], market.n_bars
     years = np.diff(market.funding_time) / (YEAR_DAYS * DAY)
     sums = [np.bincount(known, each, minlength=n)[:n] for each in (market.funding_rate[1:], years)]
@@ -193,7 +192,7 @@ def funding_forecast(market: Market, half_life: OneOrMany) -> base.FloatArray:
     last = np.maximum.accumulate(np.where(np.isin(rows, known), rows, -1))
     columns = []
     for decay in find_decay(half_life).tolist():
-        paid, time = (lfilter([1.0], [1.0, -decay], each) for each in sums)
+        paid, time = (pd.Series(each).ewm(alpha=1.0 - decay).sum().to_numpy() for each in sums)
         with np.errstate(invalid="ignore", divide="ignore"):
             columns.append(np.append(paid / time, np.nan)[last])
     return shape_as(np.stack(columns, axis=1), half_life)

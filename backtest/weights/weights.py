@@ -99,14 +99,10 @@ def find_returns(markets: Markets) -> base.FloatArray:
 
 def estimate(returns: base.FloatArray, segment: Segment, half_life: float) -> base.FloatArray:
     """Return the variances at each fit of a segment, of shape (n_fits, n)."""
-    from scipy.signal import lfilter  # noqa: PLC0415 - takes a while to load
-
     first = max(segment.first, int(segment.bars[0]) - math.ceil(_FAR * half_life))
     squares = returns[first : segment.bars[-1] + 1] ** 2
-    recursion = [1.0], [1.0, -(2.0 ** (-1.0 / half_life))]
-    sums = lfilter(*recursion, squares, axis=0)
-    weights = lfilter(*recursion, np.ones((len(squares), 1)), axis=0)
-    return np.asarray((sums / weights)[segment.bars - first])
+    means = pd.DataFrame(squares).ewm(halflife=half_life).mean().to_numpy()
+    return np.asarray(means[segment.bars - first])
 
 
 def _check_moves(variances: base.FloatArray, segment: Segment, markets: Markets) -> None:
