@@ -22,16 +22,16 @@ CRASH = bt.Venue.simple(
 
 
 class Modes(bt.Policy):
-    """Parameters of every kind; the scale matters in one mode only."""
+    """Parameters of every kind; the scale matters in two modes, its power with one kind."""
 
-    mode: Annotated[str, Choice("plain", "scaled")] = "plain"
-    scale: Annotated[float, Range(0.5, 2.0, "turns", when=("mode", "scaled"))] = 1.0
-    count: Annotated[int, Range(1, 4)] = 2
+    mode: Annotated[str, Choice("plain", "scaled", "both")] = "plain"
+    scale: Annotated[float, Range(0.5, 2.0, log=True, when=("mode", ("scaled", "both")))] = 1.0
+    kind: Annotated[str, Choice("x", "y", when=("mode", "both"))] = "x"
+    count: Annotated[int, Range(1, 4, "turns", when=("kind", "y"))] = 2
     is_on: bool = True
 
     def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
-        size = self.scale if self.mode == "scaled" else 1.0
-        return size * self.count if self.is_on else 0.0
+        return self.scale * self.count if self.is_on else 0.0
 
 
 def run(policy: Any, sets: Any, **settings: Any) -> bt.Sweep:

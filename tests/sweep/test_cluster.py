@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.base.errors import BacktestError
 from backtest.cli.build import load_policy
 from backtest.strategies import Cppi, VolTarget
 from backtest.sweep import cluster as clustering
 from backtest.sweep.cluster import on_cluster
 from backtest.sweep.set_evaluator import Evaluator, Rows
 from backtest.sweep.sets import grid
+from tests.kit import check_refused
 
 distributed = pytest.importorskip("distributed")
 
@@ -55,14 +55,12 @@ def prepare(policy: Any, **settings: Any) -> Evaluator:
 
 def check_same(one: Rows, other: Rows) -> None:
     """Hold two answers to the same bits."""
-    assert list(one.metrics) == list(other.metrics)
-    for name, values in one.metrics.items():
-        assert values.tobytes() == other.metrics[name].tobytes(), name
-    assert one.errors == other.errors
-    assert one.done.tobytes() == other.done.tobytes()
-    assert (one.returns is None) == (other.returns is None)
-    if one.returns is not None and other.returns is not None:
-        assert one.returns.tobytes() == other.returns.tobytes()
+
+    def read(rows: Rows) -> Any:
+        columns = {**rows.metrics, "done": rows.done, "returns": np.asarray(rows.returns, float)}
+        return rows.errors, {name: values.tobytes() for name, values in columns.items()}
+
+    assert read(one) == read(other)
 
 
 @pytest.fixture(scope="module")
@@ -82,31 +80,19 @@ def test_rows_are_those_of_one_machine_bit_for_bit(cluster):
         )
 
 
-MINE = '''
-from typing import Annotated, NamedTuple
+MINE = """
+from typing import Annotated
 
 import backtest as bt
 from beside_mine import brake
 
 
-class Memory(NamedTuple):
-    peak: float
-
-
 class Mine(bt.Policy):
-    """Follow the peak."""
-
     most: Annotated[float, bt.Range(0.5, 10.0)]
-    limit: Annotated[float, bt.Range(0.05, 0.9)] = 0.3
 
-    def start(self):
-        return Memory(0.0)
-
-    def leverage(self, bar, account, memory):
-        return brake(self.most, account.drawdown, self.limit), Memory(bar.close)
-'''
-
-
+    def leverage(self, bar, account):
+        return brake(self.most, account.drawdown, 0.3)
+"""
 BESIDE = """
 def brake(most, drawdown, limit):
     return {factor} * most * max(0.0, 1.0 - drawdown / limit)
@@ -159,39 +145,27 @@ def test_ctrl_c_returns_what_is_done_and_leaves_the_cluster_free(cluster):
         assert working.evaluate({"size": np.array([1.0])}).done.all()
 
 
+def enter(cluster: Any) -> Any:
+    return lambda: on_cluster(prepare(Cppi), cluster).__enter__()
+
+
 @pytest.mark.parametrize("text", ["local", "local:0", "local:x", "10.0.0.1:8786", "tcp://x", 3])
 def test_a_cluster_is_an_address_or_a_number_of_processes(text):
-    with (
-        pytest.raises(bt.ParameterError, match="cluster must be the address"),
-        on_cluster(prepare(Cppi), text),
-    ):
-        pass
+    check_refused(enter(text), "cluster must be the address", bt.ParameterError)
 
 
-def test_dask_that_is_not_installed_is_named_with_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "distributed", None)
-    with (
-        pytest.raises(bt.ParameterError, match=r"pip install 'leverage-backtest\[cluster\]'"),
-        on_cluster(prepare(Cppi), "local:2"),
-    ):
-        pass
-
-
-def test_no_scheduler_and_no_worker_are_told(monkeypatch):
+def test_what_is_missing_is_told(monkeypatch):
+    """Dask, the scheduler, or every worker."""
     monkeypatch.setattr(clustering, "WAIT", 0.5)
-    with (
-        pytest.raises(BacktestError, match="cannot use the cluster"),
-        on_cluster(prepare(Cppi), "tcp://127.0.0.1:1"),
-    ):
-        pass
+    check_refused(enter("tcp://127.0.0.1:1"), "cannot use the cluster")
     wait = distributed.Client.wait_for_workers
     monkeypatch.setattr(clustering, "WAIT", 60.0)
     monkeypatch.setattr(
         distributed.Client, "wait_for_workers", lambda self, n, timeout: wait(self, n, timeout=0.5)
     )
-    with (
-        start_cluster(0) as empty,
-        pytest.raises(BacktestError, match=f"cannot use the cluster {empty.scheduler_address}"),
-        on_cluster(prepare(Cppi), empty.scheduler_address),
-    ):
-        pass
+    with start_cluster(0) as empty:
+        address = empty.scheduler_address
+        check_refused(enter(address), f"cannot use the cluster {address}")
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    words = "pip install 'leverage-backtest[cluster]'"
+    check_refused(enter("local:2"), words, bt.ParameterError)

@@ -62,6 +62,27 @@ class Remembers(bt.Policy):
         return asked, Past(memory.n + 1.0, max(memory.peak, account.equity))
 
 
+class Branching(bt.Policy):
+    """Every branch of ``observe`` is watched: what one set reads another may not."""
+
+    fast: bool = True
+    a: Annotated[float, bt.Range(1.0, 500.0)] = 10.0
+    b: Annotated[float, bt.Range(1.0, 500.0)] = 20.0
+
+    @property
+    def is_slow(self):
+        return not self.fast
+
+    def choose(self):
+        return (self.b if self.is_slow else self.a) ** 0.9
+
+    def observe(self, market):
+        return {"sigma": bt.features.ewma_volatility(market, self.choose())}
+
+    def leverage(self, bar, account):
+        return 0.3 / bar.sigma
+
+
 def assert_rows_are_runs(evaluator: Evaluator, sets, rows: Rows, every: int = 1, **span) -> None:
     """Compare every set with its single run; a set that fails must fail alone too.
 
@@ -183,8 +204,8 @@ ROWS: dict[str, tuple[Any, bt.Venue, dict[str, Any], dict[str, Any]]] = {
     ),
     "words, numbers and flags": (
         Modes, BINANCE, {},
-        grid({"mode": ["plain", "scaled"], "scale": [0.5, 2.0], "count": [1, 3],
-              "is_on": [True, False]}),
+        grid({"mode": ["plain", "both"], "kind": ["x", "y"], "scale": [0.5, 2.0],
+              "count": [1, 3], "is_on": [True, False]}),
     ),
     "deposits and withdrawals": (
         Remembers, BINANCE, {"flows": FLOWS_OF_ONE}, draw(4, scale=(0.2, 1.5)),
@@ -200,6 +221,18 @@ ROWS: dict[str, tuple[Any, bt.Venue, dict[str, Any], dict[str, Any]]] = {
         LiquidationDistance, BINANCE, {"margin": "isolated", "venue_leverage": 10.0},
         draw(4, distance=(0.05, 0.3)),
     ),
+    "a signal's rule": (
+        VolTarget, BINANCE, {"signal": "rsi:14:30:60", "band": 0.02},
+        grid({"target": [0.3, 0.9], "signal.window": [5, 14], "signal.low": [25.0, 40.0]}),
+    ),
+    "columns that other sets do not share": (
+        Branching, LEAN, {},
+        {
+            "fast": np.array([True, False] * 6),
+            "a": np.repeat([5.0, 50.0], 6),
+            "b": np.tile([7.0, 70.0, 200.0], 4),
+        },
+    ),
 }  # fmt: skip
 
 
@@ -207,8 +240,8 @@ ROWS: dict[str, tuple[Any, bt.Venue, dict[str, Any], dict[str, Any]]] = {
 @pytest.mark.parametrize("kind", ROWS)
 def test_a_row_is_its_run(kind):
     policy, venue, terms, sets = ROWS[kind]
-    signal = np.where(np.arange(BARS) // 170 % 2 == 0, 1.0, -0.7)
-    account = bt.Account(**terms)
+    given = {"signal": np.where(np.arange(BARS) // 170 % 2 == 0, 1.0, -0.7), **terms}
+    signal, account = given.pop("signal"), bt.Account(**given)
     evaluator = Evaluator(MARKET, policy, venue=venue, account=account, signal=signal)
     rows = evaluator.evaluate(sets, returns=True)
     assert rows.done.all()
@@ -398,34 +431,3 @@ def test_sets_that_contradict_themselves_are_rows_with_their_cause():
     assert rows.done.all()
     assert np.isnan(rows.returns[:, [0, 2]]).all()
     assert_rows_are_runs(evaluator, sets, rows._replace(returns=None))
-
-
-class Branching(bt.Policy):
-    fast: bool = True
-    a: Annotated[float, bt.Range(1.0, 500.0)] = 10.0
-    b: Annotated[float, bt.Range(1.0, 500.0)] = 20.0
-
-    @property
-    def is_slow(self):
-        return not self.fast
-
-    def choose(self):
-        return (self.b if self.is_slow else self.a) ** 0.9
-
-    def observe(self, market):
-        return {"sigma": bt.features.ewma_volatility(market, self.choose())}
-
-    def leverage(self, bar, account):
-        return 0.3 / bar.sigma
-
-
-@pytest.mark.slow
-def test_columns_are_shared_only_by_sets_that_read_the_same():
-    """Every branch of ``observe`` is watched: what one set reads another may not."""
-    sets = {
-        "fast": np.array([True, False] * 6),
-        "a": np.repeat([5.0, 50.0], 6),
-        "b": np.tile([7.0, 70.0, 200.0], 4),
-    }
-    evaluator = Evaluator(SAMPLE.prefix(400), Branching, venue=LEAN, account=bt.Account())
-    assert_rows_are_runs(evaluator, sets, evaluator.evaluate(sets))

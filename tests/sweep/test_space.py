@@ -15,23 +15,7 @@ from backtest.strategies import Constant, SharpeScaling, VolTarget
 from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.sets import BaseTerms, check_sets, draw_sets, grid, read_space
 from tests.kit import Hold, check_refused, make_venue, simulate_pair
-from tests.sweep.sweeps import are_equal
-
-VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
-ACCOUNT = bt.Account()
-
-
-class Modes(bt.Policy):
-    """Parameters of every kind; the scale matters in one mode, its power with one scale."""
-
-    mode: Annotated[str, Choice("plain", "scaled", "both")] = "plain"
-    scale: Annotated[float, Range(0.5, 2.0, log=True, when=("mode", ("scaled", "both")))] = 1.0
-    kind: Annotated[str, Choice("x", "y", when=("mode", "both"))] = "x"
-    count: Annotated[int, Range(1, 4, "turns", when=("kind", "y"))] = 2
-    is_on: bool = True
-
-    def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
-        return self.scale * self.count if self.is_on else 0.0
+from tests.sweep.sweeps import ACCOUNT, MARKET, VENUE, Modes
 
 
 class Bare(bt.Policy):
@@ -44,8 +28,8 @@ class Bare(bt.Policy):
         return self.size
 
 
-def check(policy: Any, sets: Any, account: bt.Account = ACCOUNT) -> Any:
-    return check_sets(BaseTerms(policy, VENUE, account), sets)
+def check(policy: Any, sets: Any) -> Any:
+    return check_sets(BaseTerms(policy, VENUE, ACCOUNT), sets)
 
 
 def space_of(policy: Any, given: Any = None, **fix: Any) -> Any:
@@ -119,23 +103,6 @@ def test_what_does_not_matter_is_set_to_its_default():
     assert sets["count"].tolist() == [3, 2]
 
 
-BAD_SETS: dict[str, tuple[Any, Any]] = {
-    "count must be a whole number, got 1.5": (Modes, {"count": [1.5]}),
-    "scale must be 0.5 to 2, got inf": (Modes, {"scale": [math.inf]}),
-    "mode must be one of plain, scaled, both, got 3": (Modes, {"mode": [3]}),
-    "account.capital must be over 0, got 0": (Modes, {"account.capital": [0]}),
-    "nothing named 'venue.contract.kind'": (Modes, {"venue.contract.kind": ["inverse"]}),
-    "one length, at least 1, got size 2, window 1": (Bare, {"size": [1.0, 2.0], "window": [3]}),
-    "size has no default and must be given": (Bare, {"window": [3]}),
-}
-
-
-@pytest.mark.parametrize("words", BAD_SETS)
-def test_bad_sets_are_refused(words):
-    policy, sets = BAD_SETS[words]
-    check_refused(lambda: check(policy, sets), words, ParameterError)
-
-
 @pytest.mark.parametrize(("sets", "words"), [
     ({"account.min_leverage": [1, 5], "account.max_leverage": [3, 3]}, "account.min_leverage"),
     ({"account.margin": ["cross", "isolated"]}, "venue_leverage: is needed with isolated margin"),
@@ -148,11 +115,9 @@ def test_what_must_go_together_is_checked_for_all_sets(sets, words):
     check_refused(lambda: check(VolTarget, sets), "in 1 of 2 sets, first in set 1")
 
 
-@pytest.mark.parametrize(("when", "words"), [
-    (("mod", "b"), "another parameter, "),
-    (("mode", ("a", "c")), "mode must be one of a, b, got 'c'"),
-])  # fmt: skip
-def test_a_condition_must_name_another_parameter_and_its_values(when, words):
+def conditioned(*when: Any) -> Any:
+    """Return what reads the parameters of a policy of which one depends on another in some way."""
+
     class Wrong(bt.Policy):
         mode: Annotated[str, Choice("a", "b")] = "a"
         size: Annotated[float, Range(0.0, 1.0, when=when)] = 0.5
@@ -160,7 +125,7 @@ def test_a_condition_must_name_another_parameter_and_its_values(when, words):
         def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
             return self.size
 
-    check_refused(Wrong.parameters, words, ParameterError)
+    return Wrong.parameters
 
 
 def test_a_condition_may_name_a_later_parameter_but_not_lead_in_a_circle():
@@ -235,23 +200,6 @@ def test_all_defects_of_a_space_are_listed_at_once():
         assert text in str(caught.value)
 
 
-ALL_FIXED = {"target": 0.1, "half_life": 5, "power": 1, "estimator": "ewma"}
-
-
-@pytest.mark.parametrize(("make", "words"), [
-    (lambda: space_of(SharpeScaling, {"window": (10, 100)}), "window must be 24 to 20000"),
-    (lambda: space_of(VolTarget, {"target": (1.0, 0.1)}), "bounds of target must be low <= high"),
-    (lambda: space_of(Bare), "must be finite to be drawn from, size has 0 to inf"),
-    (lambda: space_of(Bare, {"window": (2, 3)}), "size has no default"),
-    (lambda: space_of(VolTarget, **ALL_FIXED), "space must have something to vary"),
-    (lambda: space_of(Modes, {"scale": (0.5, 1.0)}), "no effect in any set: it is used only where"),
-    (lambda: draw_sets(space_of(VolTarget), 0), "the number of sets must be"),
-    (lambda: space_of(VolTarget, ["target"]), "space must be a mapping"),
-])  # fmt: skip
-def test_bad_spaces_are_refused(make, words):
-    check_refused(make, words, ParameterError)
-
-
 def test_points_become_sets_and_sets_become_points():
     space = space_of(
         Modes, {"mode": ["plain", "both"], "scale": (0.5, 2), "count": (1, 4)}, kind="y"
@@ -301,19 +249,16 @@ OVERLAY = VolTarget(target=0.4, half_life=12.0)
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
-def run_set(row: Any, **terms: Any) -> bt.Result:
-    policies = {"AAA": Hold(float(row["AAA.level"])), "BBB": Hold(float(row["level"]))}
-    overlay = VolTarget(target=float(row["overlay.target"]), half_life=12.0)
-    return bt.run(PAIR, policies, overlay=overlay, **OF_PAIR | terms)
-
-
 @pytest.mark.slow
 def test_a_sweep_varies_one_instrument_and_the_overlay():
     sweep = bt.sweep(PAIR, Hold, GRID, overlay=OVERLAY, **OF_PAIR)
     assert len(sweep.table) == 8
     for _, row in sweep.table.iloc[::3].iterrows():
+        policies = {"AAA": Hold(float(row["AAA.level"])), "BBB": Hold(float(row["level"]))}
+        overlay = VolTarget(target=float(row["overlay.target"]), half_life=12.0)
+        result = bt.run(PAIR, policies, overlay=overlay, **OF_PAIR)
         for name in ("total_return", "sharpe", "fees", "turnover"):
-            assert row[name] == run_set(row).metrics[name], name
+            assert row[name] == result.metrics[name], name
     assert sweep.table["total_return"].nunique() == 8
 
 
@@ -333,20 +278,7 @@ def test_a_search_finds_and_returns_them():
     assert study.replay().metrics["total_return"] == again.metrics["total_return"]
 
 
-@pytest.mark.parametrize(("grid", "overlay", "message"), [
-    ({"CCC.level": [0.2]}, None, "there is nothing named 'CCC.level' to vary"),
-    ({"AAA.size": [0.2]}, None, "there is nothing named 'AAA.size' to vary"),
-    ({"AAA.level": [-1.0]}, None, "AAA.level must be"),
-    ({"overlay.target": [0.2]}, None, "there is nothing named 'overlay.target' to vary"),
-    ({"overlay.level": [0.2]}, OVERLAY, "there is nothing named 'overlay.level' to vary"),
-    ({"overlay.target": ["x"]}, OVERLAY, "overlay.target must be"),
-])  # fmt: skip
-def test_unknown_names_are_refused(grid, overlay, message):
-    check_refused(lambda: bt.sweep(PAIR, Hold(1.0), grid, overlay=overlay, **OF_PAIR), message)
-
-
 # ------------------------------------------------------------------- parameters of a signal's rule
-MARKET = bt.Market.sample(bars=400)
 TERMS = {"venue": VENUE, "account": bt.Account(band=0.02)}
 
 
@@ -358,31 +290,6 @@ class Peek(bt.signals.SignalRule):
     def direction(self, market):
         close = market.bars()["close"]
         return close.shift(-self.bars) > close.shift(1)
-
-
-def assert_rows_are_runs(sweep: bt.Sweep, market: bt.Market) -> None:
-    for _, row in sweep.table.iterrows():
-        rule = dict(bt.engine.signals.read_rule("rsi:14:30:60").settings())
-        rule |= {name[7:]: row[name] for name in sweep.parameters if name.startswith("signal.")}
-        own = bt.signals.Rsi(**rule | {"window": int(rule["window"])})
-        alone = bt.run(
-            market, VolTarget(target=row["target"]), signal=own.text(), compile=False, **TERMS
-        )
-        for name, value in alone.metrics.items():
-            if name in sweep.table:
-                assert are_equal(name, row[name], value, 10_000.0), name
-
-
-SETS = {"target": [0.3, 0.9], "signal.window": [5, 14], "signal.low": [25.0, 40.0]}
-
-
-@pytest.mark.slow
-def test_rows_of_lanes_are_runs():
-    found = bt.sweep(MARKET, VolTarget, SETS, signal="rsi:14:30:60", **TERMS)
-    assert len(found.table) == 8
-    assert found.manifest["signal"].startswith("rsi:14:30:60 sha256:")
-    assert "signal checked" in found.manifest["causality"]
-    assert_rows_are_runs(found, MARKET)
 
 
 @pytest.mark.slow
@@ -402,14 +309,47 @@ def test_a_rule_that_looks_ahead_with_some_parameters_is_refused():
         bt.sweep(MARKET, policy, {"signal.bars": [0, 3]}, signal=Peek(), **TERMS)
 
 
-@pytest.mark.parametrize(("signal", "name", "message"), [
-    (None, "signal.window", "needs a signal rule"),
-    ("rsi", "signal.windw", "did you mean 'signal.window'"),
-    ("breakout", "signal.window", "window must be 1 to 100000 bars"),
+ALL_FIXED = {"target": 0.1, "half_life": 5, "power": 1, "estimator": "ewma"}
+
+
+def sweep_pair(sets: Any, overlay: Any = None) -> bt.Sweep:
+    return bt.sweep(PAIR, Hold(1.0), sets, overlay=overlay, **OF_PAIR)
+
+
+def sweep_rule(signal: Any, name: str) -> bt.Sweep:
+    return bt.sweep(MARKET, VolTarget, {name: [0, 5]}, signal=signal, **TERMS)
+
+
+@pytest.mark.parametrize(("make", "words"), [
+    (lambda: check(Modes, {"count": [1.5]}), "count must be a whole number, got 1.5"),
+    (lambda: check(Modes, {"scale": [math.inf]}), "scale must be 0.5 to 2, got inf"),
+    (lambda: check(Modes, {"mode": [3]}), "mode must be one of plain, scaled, both, got 3"),
+    (lambda: check(Modes, {"account.capital": [0]}), "account.capital must be over 0, got 0"),
+    (lambda: check(Modes, {"venue.contract.kind": ["inverse"]}), "named 'venue.contract.kind'"),
+    (lambda: check(Bare, {"size": [1.0, 2.0], "window": [3]}), "got size 2, window 1"),
+    (lambda: check(Bare, {"window": [3]}), "size has no default and must be given"),
+    (conditioned("mod", "b"), "another parameter, "),
+    (conditioned("mode", ("a", "c")), "mode must be one of a, b, got 'c'"),
+    (lambda: space_of(SharpeScaling, {"window": (10, 100)}), "window must be 24 to 20000"),
+    (lambda: space_of(VolTarget, {"target": (1.0, 0.1)}), "bounds of target must be low <= high"),
+    (lambda: space_of(Bare), "must be finite to be drawn from, size has 0 to inf"),
+    (lambda: space_of(Bare, {"window": (2, 3)}), "size has no default"),
+    (lambda: space_of(VolTarget, **ALL_FIXED), "space must have something to vary"),
+    (lambda: space_of(Modes, {"scale": (0.5, 1.0)}), "no effect in any set: it is used only where"),
+    (lambda: draw_sets(space_of(VolTarget), 0), "the number of sets must be"),
+    (lambda: space_of(VolTarget, ["target"]), "space must be a mapping"),
+    (lambda: sweep_pair({"CCC.level": [0.2]}), "there is nothing named 'CCC.level' to vary"),
+    (lambda: sweep_pair({"AAA.size": [0.2]}), "there is nothing named 'AAA.size' to vary"),
+    (lambda: sweep_pair({"AAA.level": [-1.0]}), "AAA.level must be"),
+    (lambda: sweep_pair({"overlay.target": [0.2]}), "nothing named 'overlay.target' to vary"),
+    (lambda: sweep_pair({"overlay.level": [0.2]}, OVERLAY), "nothing named 'overlay.level'"),
+    (lambda: sweep_pair({"overlay.target": ["x"]}, OVERLAY), "overlay.target must be"),
+    (lambda: sweep_rule(None, "signal.window"), "needs a signal rule"),
+    (lambda: sweep_rule("rsi", "signal.windw"), "did you mean 'signal.window'"),
+    (lambda: sweep_rule("breakout", "signal.window"), "window must be 1 to 100000 bars"),
 ])  # fmt: skip
-def test_a_wrong_name_or_value_is_one_clear_error(signal, name, message):
-    with pytest.raises(bt.ParameterError, match=message):
-        bt.sweep(MARKET, VolTarget, {name: [0, 5]}, signal=signal, **TERMS)
+def test_bad_sets_and_spaces_are_refused(make, words):
+    check_refused(make, words, ParameterError)
 
 
 def test_an_overlay_is_checked_from_the_first_weight_on_as_in_a_run():
