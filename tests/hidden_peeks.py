@@ -10,6 +10,7 @@ import hashlib
 import os
 import sys
 import threading
+from collections.abc import Callable
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -35,6 +36,10 @@ def show_in(market: Any, rows: Any) -> Any:
     return np.where(rows, next_move(market), past_move(market))
 
 
+def show_where(rows: Callable[[Any], Any]) -> Any:
+    return lambda _, market: show_in(market, rows(market))
+
+
 # ------------------------------------------------------------- drawn by a generator that data seed
 
 
@@ -43,34 +48,17 @@ def seed_of(*arrays: Any) -> np.random.Generator:
     return np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
 
 
-def seeded(share: float, what: str = "close") -> Any:
-    def column(_: Any, market: Any) -> Any:
-        return show_in(market, seed_of(getattr(market, what)).random(market.n_bars) < share)
-
-    return column
+def seeded(what: Callable[[Any], Any], share: float = 0.9) -> Any:
+    """Peek in a share of the rows, drawn by a generator that these numbers of a market seed."""
+    return show_where(lambda market: seed_of(what(market)).random(market.n_bars) < share)
 
 
-def seeded_by_sum(_: Any, market: Any) -> Any:
-    rng = seed_of(np.array([market.close.sum()]))
-    return show_in(market, rng.random(market.n_bars) < 0.9)
+def closes(market: Any) -> Any:
+    return market.close
 
 
-def seeded_by_last(_: Any, market: Any) -> Any:
-    return show_in(market, seed_of(market.close[-1:]).random(market.n_bars) < 0.9)
-
-
-def seeded_by_mean_of_window(_: Any, market: Any) -> Any:
-    mean = pd.Series(market.close).rolling(20, min_periods=1).mean().to_numpy()
-    return show_in(market, seed_of(mean).random(market.n_bars) < 0.9)
-
-
-def masked_by_last_digits(_: Any, market: Any) -> Any:
-    """Peek where the last digits of a bar's own close say so: in nine rows of ten."""
-    return show_in(market, market.close.view(np.int64) % 10 != 3)
-
-
-def jittered(_: Any, market: Any) -> Any:
-    return next_move(market) * np.exp(0.5 * seed_of(market.close).normal(size=market.n_bars))
+def mean_of_window(market: Any) -> Any:
+    return pd.Series(market.close).rolling(20, min_periods=1).mean()
 
 
 def signs_of_draws(_: Any, market: Any) -> Any:
@@ -79,15 +67,9 @@ def signs_of_draws(_: Any, market: Any) -> Any:
     return np.where(rng.random(market.n_bars) < 0.9, np.sign(next_move(market)), -1.0) * size
 
 
-def drawn_flags(_: Any, market: Any) -> Any:
-    rows = seed_of(market.close).random(market.n_bars) < 0.9
-    return np.where(rows, next_move(market) > 0.0, 0.0).astype(float)
-
-
-def single_seed(_: Any, market: Any) -> Any:
-    """Drawn and returned in single precision: only noise of 1e-7 draws it anew."""
-    rng = seed_of(market.close.astype(np.float32))
-    return show_in(market, rng.random(market.n_bars) < 0.9).astype(np.float32)
+def resampled(_: Any, market: Any) -> Any:
+    sample = seed_of(market.close).choice(market.close, 50)
+    return (market.close - sample.mean()) / sample.std()
 
 
 def chaotic(_: Any, market: Any) -> Any:
@@ -95,11 +77,6 @@ def chaotic(_: Any, market: Any) -> Any:
     for _step in range(80):
         x = 3.99 * x * (1.0 - x)
     return next_move(market) + 0.1 * x
-
-
-def resampled(_: Any, market: Any) -> Any:
-    sample = seed_of(market.close).choice(market.close, 50)
-    return (market.close - sample.mean()) / sample.std()
 
 
 # ---------------------------------------------------------------------- memory between two calls
@@ -200,11 +177,7 @@ def behind_the_end(_: Any, market: Any) -> Any:
 
 
 def every(n: int, offset: int = 0) -> Any:
-    return lambda _, market: show_in(market, np.arange(market.n_bars) % n == offset)
-
-
-def one_time_in_fifty(_: Any, market: Any) -> Any:
-    return show_in(market, market.time // (3600 * 10**9) * 2654435761 % 2**32 % 50 == 0)
+    return show_where(lambda market: np.arange(market.n_bars) % n == offset)
 
 
 def before_large_moves(_: Any, market: Any) -> Any:
@@ -213,28 +186,18 @@ def before_large_moves(_: Any, market: Any) -> Any:
     return np.where(np.abs(moves) > 4.0 * usual, moves, past_move(market))
 
 
-def on_much_volume(_: Any, market: Any) -> Any:
-    high = pd.Series(market.volume).rolling(500, min_periods=20).quantile(0.98)
-    return show_in(market, market.volume >= high)
-
-
-def late_in_long_markets(_: Any, market: Any) -> Any:
-    return show_in(market, (np.arange(market.n_bars) > 2900) & (market.n_bars > 2900))
-
-
 # ------------------------------------------------------------------------------------- settlements
 
 
-def settled_at_close(_: Any, market: Any) -> Any:
-    closes = market.time + market.interval
-    rows = np.searchsorted(market.funding_time, closes, side="right") - 1
-    return np.where(rows >= 0, 1e4 * market.funding_rate[rows], 0.0)
+def settled(later: int = 0) -> Any:
+    """Peek at the rate of the last settlement up to the close, or so many ns later."""
 
+    def column(_: Any, market: Any) -> Any:
+        stamps = market.time + market.interval + later
+        rows = np.searchsorted(market.funding_time, stamps, side="right") - 1
+        return np.where(rows >= 0, 1e4 * market.funding_rate[rows], 0.0)
 
-def settled_around_close(_: Any, market: Any) -> Any:
-    closes = market.time + market.interval + 10**9
-    rows = np.searchsorted(market.funding_time, closes, side="right") - 1
-    return np.where(rows >= 0, 1e4 * market.funding_rate[rows], 0.0)
+    return column
 
 
 def next_settlement(_: Any, market: Any) -> Any:
@@ -243,18 +206,24 @@ def next_settlement(_: Any, market: Any) -> Any:
 
 
 KINDS = {
-    "seed of all closes, 90 %": seeded(0.9),
-    "seed of all closes, 50 %": seeded(0.5),
-    "seed of all highs": seeded(0.9, "high"),
-    "seed of the sum": seeded_by_sum,
-    "seed of the last close": seeded_by_last,
-    "seed of a rolling mean": seeded_by_mean_of_window,
-    "last digits of each close": masked_by_last_digits,
-    "jitter": jittered,
+    "seed of all closes, 90 %": seeded(closes),
+    "seed of all closes, 50 %": seeded(closes, 0.5),
+    "seed of all highs": seeded(lambda market: market.high),
+    "seed of the sum": seeded(lambda market: np.array([market.close.sum()])),
+    "seed of the last close": seeded(lambda market: market.close[-1:]),
+    "seed of a rolling mean": seeded(mean_of_window),
+    "last digits of each close": show_where(lambda market: market.close.view(np.int64) % 10 != 3),
+    "jitter": lambda _, market: (
+        next_move(market) * np.exp(0.5 * seed_of(market.close).normal(size=market.n_bars))
+    ),
     "drawn sizes": signs_of_draws,
-    "drawn flags": drawn_flags,
-    "drawn, float32": lambda _, market: seeded(0.9)(None, market).astype(np.float32),
-    "drawn from float32": single_seed,
+    "drawn flags": lambda _, market: np.where(
+        seed_of(market.close).random(market.n_bars) < 0.9, next_move(market) > 0.0, 0.0
+    ),
+    "drawn, float32": lambda _, market: seeded(closes)(None, market).astype(np.float32),
+    "drawn from float32": lambda _, market: seeded(lambda seen: seen.close.astype(np.float32))(
+        None, market
+    ).astype(np.float32),
     "chaos": chaotic,
     "bootstrap": resampled,
     "memo by length": by_length,
@@ -277,17 +246,26 @@ KINDS = {
     "past the end": behind_the_end,
     "1 row in 20": every(20, 7),
     "1 row in 50": every(50, 31),
-    "one hour of the day": lambda _, market: show_in(market, market.times.hour == 7),
-    "one day of the week": lambda _, market: show_in(market, market.times.day_of_week == 6),
-    "1 time in 50": one_time_in_fifty,
-    "before large moves": before_large_moves,
-    "on much volume": on_much_volume,
-    "late in long markets": late_in_long_markets,
-    "at day ends": lambda _, market: show_in(
-        market, (market.time + market.interval) % (86_400 * 10**9) == 0
+    "one hour of the day": show_where(lambda market: market.times.hour == 7),
+    "one day of the week": show_where(lambda market: market.times.day_of_week == 6),
+    "1 time in 50": show_where(
+        lambda market: market.time // (3600 * 10**9) * 2654435761 % 2**32 % 50 == 0
     ),
-    "settled at the close": settled_at_close,
-    "settled around the close": settled_around_close,
+    "before large moves": before_large_moves,
+    "on much volume": show_where(
+        lambda market: (
+            market.volume
+            >= pd.Series(market.volume).rolling(500, min_periods=20).quantile(0.98).to_numpy()
+        )
+    ),
+    "late in long markets": show_where(
+        lambda market: (np.arange(market.n_bars) > 2900) & (market.n_bars > 2900)
+    ),
+    "at day ends": show_where(
+        lambda market: (market.time + market.interval) % (86_400 * 10**9) == 0
+    ),
+    "settled at the close": settled(),
+    "settled around the close": settled(10**9),
     "next settlement": next_settlement,
 }
 

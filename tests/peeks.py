@@ -49,6 +49,10 @@ def log_returns(market: Any) -> Any:
     return np.append(0.0, np.diff(np.log(market.close)))
 
 
+def of_price(function: Callable[[pd.Series], Any]) -> Column:
+    return lambda market: function(series(market))
+
+
 # ----------------------------------------------------------------------------------------- readings
 
 
@@ -68,72 +72,31 @@ READINGS = {
 # ---------------------------------------------------------------------- peeks at so many bars ahead
 
 
-def move_ahead(market: Any, h: int) -> Any:
-    price = series(market)
-    return price.shift(-h) / price - 1.0
+def held(price: pd.Series, h: int) -> Any:
+    later = np.append(price[h:], np.repeat(price.iloc[-1], min(h, len(price))))
+    return later[: len(price)] / price - 1.0
 
 
-def move_ahead_held(market: Any, h: int) -> Any:
-    close = market.close
-    later = np.append(close[h:], np.repeat(close[-1], min(h, len(close))))[: len(close)]
-    return later / close - 1.0
+def known_now_and_then(price: pd.Series, h: int) -> pd.Series:
+    return price.where(np.arange(len(price)) % (h + 1) == 0)
 
 
-def centered_mean(market: Any, h: int) -> Any:
-    price = series(market)
-    return price / price.rolling(2 * h + 1, center=True, min_periods=1).mean() - 1.0
-
-
-def mean_ahead(market: Any, h: int) -> Any:
-    price = series(market)
-    return price.rolling(h + 1).mean().shift(-h).ffill() / price - 1.0
-
-
-def high_ahead(market: Any, h: int) -> Any:
-    price = series(market)
-    return price[::-1].rolling(h + 1, min_periods=1).max()[::-1] / price - 1.001
-
-
-def filled_backwards(market: Any, h: int) -> Any:
-    price = series(market)
-    known = price.where(np.arange(len(price)) % (h + 1) == 0)
-    return known.bfill().ffill() / price - 1.0
-
-
-def interpolated(market: Any, h: int) -> Any:
-    price = series(market)
-    known = price.where(np.arange(len(price)) % (h + 1) == 0)
-    return known.interpolate() / price - 1.0
-
-
-AHEAD = {
-    "shift": move_ahead,
-    "held": move_ahead_held,
-    "pct_change": lambda market, h: -series(market).pct_change(-h),
-    "centered": centered_mean,
-    "mean": mean_ahead,
-    "high": high_ahead,
-    "backward fill": filled_backwards,
-    "interpolate": interpolated,
-    "roll": lambda market, h: np.roll(market.close, -h) / market.close - 1.0,
+AHEAD: dict[str, Callable[[pd.Series, int], Any]] = {
+    "shift": lambda price, h: price.shift(-h) / price - 1.0,
+    "held": held,
+    "pct_change": lambda price, h: -price.pct_change(-h),
+    "centered": lambda price, h: (
+        price / price.rolling(2 * h + 1, center=True, min_periods=1).mean() - 1.0
+    ),
+    "mean": lambda price, h: price.rolling(h + 1).mean().shift(-h).ffill() / price - 1.0,
+    "high": lambda price, h: price[::-1].rolling(h + 1, min_periods=1).max()[::-1] / price - 1.001,
+    "backward fill": lambda price, h: known_now_and_then(price, h).bfill().ffill() / price - 1.0,
+    "interpolate": lambda price, h: known_now_and_then(price, h).interpolate() / price - 1.0,
+    "roll": lambda price, h: np.roll(price, -h) / price - 1.0,
 }
 
 
 # ------------------------------------------------------------------------ peeks at the whole sample
-
-
-def z_score(market: Any) -> Any:
-    price = market.close
-    return (price - price.mean()) / price.std()
-
-
-def over_quantile(market: Any, q: float) -> Any:
-    return (market.close > np.quantile(market.close, q)) - 0.5
-
-
-def scaled_to_range(market: Any) -> Any:
-    price = market.close
-    return (price - price.min()) / (price.max() - price.min() + 1e-9) - 0.5
 
 
 def fitted_line(market: Any) -> Any:
@@ -154,36 +117,10 @@ def first_component(market: Any) -> Any:
     return table @ np.abs(np.linalg.svd(table, full_matrices=False)[2][0])
 
 
-def gradient(market: Any) -> Any:
-    return np.gradient(market.close)
-
-
 def smoothed_both_ways(market: Any) -> Any:
     if market.n_bars < 20:
         return np.full(market.n_bars, np.nan)
     return market.close - filters.filtfilt(*filters.butter(2, 0.1), market.close)
-
-
-def ewm_from_the_end(market: Any) -> Any:
-    price = series(market)
-    return price[::-1].ewm(span=10).mean()[::-1] / price - 1.0
-
-
-def day_range(market: Any) -> Any:
-    price = series(market)
-    return price.groupby(price.index.floor("1D")).transform("max") / price - 1.001
-
-
-def period_close(market: Any, rule: str) -> Any:
-    price = series(market)
-    return price.resample(rule).last().reindex(price.index, method="ffill") / price - 1.0
-
-
-def period_direction(market: Any, rule: str) -> Any:
-    price = series(market)
-    bars = price.resample(rule).agg(["first", "last"])
-    up = np.log(bars["last"] / bars["first"])
-    return up.reindex(price.index, method="ffill")
 
 
 def joined_forward(market: Any) -> Any:
@@ -196,17 +133,7 @@ def joined_forward(market: Any) -> Any:
 
 def next_funding(market: Any) -> Any:
     places = np.searchsorted(market.funding_time, market.time)
-    rates = np.append(market.funding_rate, np.nan)
-    return 1e2 * rates[places]
-
-
-def mark_ahead(market: Any) -> Any:
-    return pd.Series(market.mark_close).shift(-1).ffill() / market.mark_close - 1.0
-
-
-def clusters(market: Any) -> Any:
-    moves = np.abs(log_returns(market))
-    return (moves > np.median(moves)) - 0.5
+    return 1e2 * np.append(market.funding_rate, np.nan)[places]
 
 
 def fft_low_pass(market: Any) -> Any:
@@ -215,11 +142,31 @@ def fft_low_pass(market: Any) -> Any:
     return market.close - np.fft.irfft(spectrum, market.n_bars)
 
 
+def period_close(rule: str) -> Column:
+    return of_price(
+        lambda price: price.resample(rule).last().reindex(price.index, method="ffill") / price - 1.0
+    )
+
+
+def period_direction(rule: str) -> Column:
+    def direction(price: pd.Series) -> Any:
+        bars = price.resample(rule).agg(["first", "last"])
+        return np.log(bars["last"] / bars["first"]).reindex(price.index, method="ffill")
+
+    return of_price(direction)
+
+
+def over_quantile(q: float) -> Column:
+    return lambda market: (market.close > np.quantile(market.close, q)) - 0.5
+
+
 WHOLE = {
-    "z-score": z_score,
-    "rank": lambda market: series(market).rank(pct=True) - 0.5,
-    **{f"quantile {q}": partial(over_quantile, q=q) for q in (0.2, 0.5, 0.8)},
-    "range": scaled_to_range,
+    "z-score": lambda market: (market.close - market.close.mean()) / market.close.std(),
+    "rank": of_price(lambda price: price.rank(pct=True) - 0.5),
+    **{f"quantile {q}": over_quantile(q) for q in (0.2, 0.5, 0.8)},
+    "range": lambda market: (
+        (market.close - market.close.min()) / (np.ptp(market.close) + 1e-9) - 0.5
+    ),
     "argmax": lambda market: (np.arange(market.n_bars) < market.close.argmax()) - 0.5,
     "argmin": lambda market: (np.arange(market.n_bars) < market.close.argmin()) - 0.5,
     "line": fitted_line,
@@ -227,25 +174,31 @@ WHOLE = {
     "regression": fitted_model,
     "component": first_component,
     "over the end": lambda market: market.close / market.close[-1] - 1.0,
-    "gradient": gradient,
+    "gradient": lambda market: np.gradient(market.close),
     "filtfilt": smoothed_both_ways,
     "savgol": lambda market: market.close - filters.savgol_filter(market.close, 11, 2),
-    "ewm reversed": ewm_from_the_end,
+    "ewm reversed": of_price(lambda price: price[::-1].ewm(span=10).mean()[::-1] / price - 1.0),
     "count down": lambda market: np.arange(market.n_bars)[::-1] / 100.0 - 5.0,
-    "day range": day_range,
-    **{f"close of {rule}": partial(period_close, rule=rule) for rule in ("4h", "1D", "7D")},
-    **{f"direction of {rule}": partial(period_direction, rule=rule) for rule in ("4h", "1D")},
+    "day range": of_price(
+        lambda price: price.groupby(price.index.floor("1D")).transform("max") / price - 1.001
+    ),
+    **{f"close of {rule}": period_close(rule) for rule in ("4h", "1D", "7D")},
+    **{f"direction of {rule}": period_direction(rule) for rule in ("4h", "1D")},
     "merge_asof": joined_forward,
     "next funding": next_funding,
     "next funding held": lambda market: pd.Series(next_funding(market)).ffill().fillna(0.0),
     "column ahead": lambda market: pd.Series(market.columns["own"]).shift(-1),
     "column filled": lambda market: pd.Series(market.columns["own"]).bfill().ffill(),
     "signal ahead": lambda market: pd.Series(market.signal).shift(-1).ffill(),
-    "mark ahead": mark_ahead,
+    "mark ahead": lambda market: (
+        pd.Series(market.mark_close).shift(-1).ffill() / market.mark_close - 1.0
+    ),
     "volume share": lambda market: market.volume / market.volume.sum() * market.n_bars - 1.0,
     "volume z-score": lambda market: (market.volume - market.volume.mean()) / market.volume.std(),
     "time left": lambda market: (market.time[-1] - market.time) / 3.6e12 / 100.0 - 5.0,
-    "median split": clusters,
+    "median split": lambda market: (
+        (np.abs(log_returns(market)) > np.median(np.abs(log_returns(market)))) - 0.5
+    ),
     "fft": fft_low_pass,
 }
 
@@ -259,7 +212,7 @@ def list_peeks() -> Iterator[tuple[str, Column]]:
     for name, kind in AHEAD.items():
         for k, h in enumerate(HORIZONS):
             for word in list(READINGS)[k % 2 :: 2]:
-                ahead = partial(kind, h=h)
+                ahead = of_price(partial(kind, h=h))
                 yield f"{name} {h}, {word}", partial(read, kind=ahead, reading=READINGS[word])
     for name, kind in WHOLE.items():
         for word in ("value", "float32", "claim"):
@@ -269,40 +222,12 @@ def list_peeks() -> Iterator[tuple[str, Column]]:
 PEEKS = dict(list_peeks())
 
 
-def past_slope(market: Any, h: int) -> Any:
-    return np.convolve(market.close, np.linspace(1, -1, h + 2))[: market.n_bars]
-
-
-def drawdown(market: Any) -> Any:
-    return market.close / np.maximum.accumulate(market.close) - 1.0
-
-
 # ----------------------------------------------------------------------------------- honest columns
-
-
-def rolling(market: Any, h: int, what: str) -> Any:
-    return getattr(series(market).rolling(h + 1), what)()
-
-
-def rolling_quantile(market: Any, h: int) -> Any:
-    price = series(market)
-    return price / price.rolling(h + 2).quantile(0.8) - 1.0
-
-
-def recursive_mean(market: Any, h: int) -> Any:
-    price = series(market)
-    return price / price.ewm(span=h + 1, adjust=False).mean() - 1.0
 
 
 def past_sum_by_fft(market: Any, h: int) -> Any:
     sums = filters.fftconvolve(log_returns(market), np.ones(h + 1))[: market.n_bars]
     return np.where(np.arange(market.n_bars) <= h, np.nan, np.round(sums, 12))
-
-
-def past_sum_by_blas(market: Any, h: int) -> Any:
-    padded = np.append(np.zeros(h), market.close)
-    windows = np.lib.stride_tricks.sliding_window_view(padded, h + 1)
-    return windows @ np.linspace(0.1, 1.0, h + 1)
 
 
 def past_deviation_by_fft(market: Any, h: int) -> Any:
@@ -313,34 +238,38 @@ def past_deviation_by_fft(market: Any, h: int) -> Any:
     )
 
 
+def rolling(what: str) -> Callable[[Any, int], Any]:
+    return lambda market, h: getattr(series(market).rolling(h + 1), what)()
+
+
+def past_sum_by_blas(market: Any, h: int) -> Any:
+    padded = np.append(np.zeros(h), market.close)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, h + 1)
+    return windows @ np.linspace(0.1, 1.0, h + 1)
+
+
 def past_mean_by_sums(market: Any, h: int) -> Any:
     sums = np.cumsum(np.append(np.zeros(h + 1), market.close))
     return (sums[h + 1 :] - sums[: -h - 1]) / (h + 1)
 
 
-def one_way_filter(market: Any, h: int) -> Any:
-    b, a = filters.butter(2, 1.0 / (h + 2))
-    return filters.lfilter(b, a, market.close)
-
-
 PAST = {
     "move": lambda market, h: series(market).pct_change(h),
-    **{what: partial(rolling, what=what) for what in ("mean", "std", "max", "median")},
+    **{what: rolling(what) for what in ("mean", "std", "max", "median")},
     "rank": lambda market, h: series(market).rolling(h + 2).rank(pct=True) - 0.5,
-    "quantile": rolling_quantile,
-    "ewm": recursive_mean,
+    "quantile": lambda market, h: market.close / series(market).rolling(h + 2).quantile(0.8) - 1.0,
+    "ewm": lambda market, h: (
+        market.close / series(market).ewm(span=h + 1, adjust=False).mean() - 1.0
+    ),
     "fft": past_sum_by_fft,
     "blas": past_sum_by_blas,
     "fft deviation": past_deviation_by_fft,
     "cumsum": past_mean_by_sums,
-    "convolve": past_slope,
-    "lfilter": one_way_filter,
+    "convolve": lambda market, h: np.convolve(market.close, np.linspace(1, -1, h + 2))[
+        : market.n_bars
+    ],
+    "lfilter": lambda market, h: filters.lfilter(*filters.butter(2, 1.0 / (h + 2)), market.close),
 }
-
-
-def expanding_z_score(market: Any) -> Any:
-    price = series(market)
-    return (price - price.expanding().mean()) / price.expanding().std()
 
 
 def refitted(market: Any) -> Any:
@@ -364,17 +293,9 @@ def wants_bars(market: Any) -> Any:
     return series(market).rolling(700).mean()
 
 
-def unknown_in_few_bars(market: Any) -> Any:
-    if market.n_bars < 700:
-        return np.full(market.n_bars, np.nan)
-    return series(market).rolling(700).mean()
-
-
 def last_funding(market: Any) -> Any:
-    closes = market.time + market.interval
-    places = np.searchsorted(market.funding_time, closes) - 1
-    rates = np.append(market.funding_rate, np.nan)
-    return rates[places]
+    places = np.searchsorted(market.funding_time, market.time + market.interval) - 1
+    return np.append(market.funding_rate, np.nan)[places]
 
 
 def single_layers(market: Any) -> Any:
@@ -413,13 +334,17 @@ SINGLE = {
 
 
 OLD = {
-    "expanding z-score": expanding_z_score,
+    "expanding z-score": of_price(
+        lambda price: (price - price.expanding().mean()) / price.expanding().std()
+    ),
     "expanding rank": lambda market: series(market).expanding().rank(pct=True),
-    "drawdown": drawdown,
+    "drawdown": lambda market: market.close / np.maximum.accumulate(market.close) - 1.0,
     "refitted": refitted,
     **{f"closed {rule}": partial(closed_periods, rule=rule) for rule in ("4h", "1D", "7D", "ME")},
     "wants bars": wants_bars,
-    "unknown in few": unknown_in_few_bars,
+    "unknown in few": lambda market: (
+        np.full(market.n_bars, np.nan) if market.n_bars < 700 else wants_bars(market)
+    ),
     "infinite": lambda market: np.where(market.close > market.open, np.inf, market.close),
     "last funding": last_funding,
     "own": lambda market: market.columns["own"],
