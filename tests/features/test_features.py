@@ -2,6 +2,7 @@
 
 import math
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,25 +37,14 @@ from tests.kit import YEAR, check_refused, live, walk
 from tests.kit import market_of as held_market
 
 
-def market_of(
-    close: list[float] | np.ndarray,
-    freq: str = "1h",
-    funding: pd.Series | None = None,
-    index: pd.DatetimeIndex | None = None,
-) -> Market:
-    """Return a market of closes, each bar opening at the close before."""
-    close = np.asarray(close, dtype=float)
-    opens = np.concatenate([close[:1], close[:-1]])
-    bars = {
-        "open": opens,
-        "high": np.maximum(opens, close),
-        "low": np.minimum(opens, close),
-        "close": close,
-    }
-    if index is None:
-        index = pd.date_range("2024-01-01", periods=len(close), freq=freq, tz="UTC")
-        return Market.from_frames(pd.DataFrame(bars, index=index), funding=funding)
-    return Market.from_frames(pd.DataFrame(bars, index=index), sessions=True)
+def market_of(close: Any, funding: pd.Series | None = None) -> Market:
+    """Return hours of 2024 of closes, each opening at the close before."""
+    terms = {"funding": funding, "funding_gaps": None if funding is None else "zero"}
+    return held_market(np.asarray(close, dtype=float), start="2024-01-01", terms=terms)
+
+
+def session_market(close: Any, index: pd.DatetimeIndex) -> Market:
+    return Market.from_frames(market_of(close).bars().set_axis(index), sessions=True)
 
 
 def sessions_market(days: int = 5, per_day: int = 7) -> Market:
@@ -65,7 +55,18 @@ def sessions_market(days: int = 5, per_day: int = 7) -> Market:
         for k in range(per_day)
     ]
     path = 100.0 * np.exp(np.cumsum(np.random.default_rng(0).normal(0, 0.01, len(opens))))
-    return market_of(path, index=pd.DatetimeIndex(opens))
+    return session_market(path, pd.DatetimeIndex(opens))
+
+
+def funded(hours: list[float], rates: list[float], n: int = 100) -> Market:
+    """Return hours of a price that stands still, and settlements so many hours after the first."""
+    start = pd.Timestamp("2024-01-01", tz="UTC")
+    stamps = pd.DatetimeIndex([start + pd.Timedelta(hours=hour) for hour in hours])
+    return market_of(np.full(n, 5.0), pd.Series(rates, index=stamps))
+
+
+MS = 1e-3 / 3600.0
+"""Hours of a millisecond."""
 
 
 def test_ewma_by_hand():
@@ -100,21 +101,9 @@ def test_sharpe_by_hand():
 
 def test_long_returns_pay_the_funding_known_since_the_last_close():
     """A stamp a few ms before an open is known at the close before; one at a close is not."""
-    times = ["2024-01-01 00:00", "2024-01-01 01:59:59.995", "2024-01-01 03:00", "2024-01-01 03:30"]
-    funding = pd.Series([0.1, 0.02, 0.003, 0.0004], index=pd.DatetimeIndex(times, tz="UTC"))
-    index = pd.date_range("2024-01-01", periods=5, freq="1h", tz="UTC")
-    bars = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), 5.0), index=index)
-    market = Market.from_frames(bars, funding=funding, funding_gaps="zero")
+    market = funded([0, 2 - 5 * MS, 3, 3.5], [0.1, 0.02, 0.003, 0.0004], n=5)
     np.testing.assert_allclose(settled_funding(market), [0.1, 0.02, 0.0, 0.0034, 0.0])
     np.testing.assert_allclose(long_returns(market), [np.nan, -0.02, 0.0, -0.0034, 0.0])
-
-
-def hourly(stamps: list[str], rates: list[float], n: int) -> Market:
-    """Return hours of a price that stands still, and settlements at these times of 2024-01-01."""
-    index = pd.date_range("2024-01-01", periods=n, freq="1h", tz="UTC")
-    bars = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), 5.0), index=index)
-    times = pd.DatetimeIndex([f"2024-01-01 {stamp}" for stamp in stamps], tz="UTC")
-    return Market.from_frames(bars, funding=pd.Series(rates, index=times), funding_gaps="zero")
 
 
 def test_funding_at_an_open_is_charged_to_the_position_carried_into_it():
@@ -125,11 +114,8 @@ def test_funding_at_an_open_is_charged_to_the_position_carried_into_it():
     short. At the open of bar 5 bar 4's position: short. At that of bar 7 bar 6's: none.
     """
     signal = np.array([1.0, 1.0, 0.0, -1.0, -0.5, 0.0, 1.0, 1.0])
-    market = hourly(
-        ["03:00:00.007", "03:59:59.995", "04:30", "05:00", "07:00"],
-        [0.1, 0.02, 0.003, 0.0004, 0.05],
-        8,
-    ).with_signal(signal)
+    hours = [3 + 7 * MS, 4 - 5 * MS, 4.5, 5, 7]
+    market = funded(hours, [0.1, 0.02, 0.003, 0.0004, 0.05], n=8).with_signal(signal)
     expected = [np.nan, 0.0, 0.0, -0.1, 0.003, 0.0004, 0.0, 0.0]
     np.testing.assert_allclose(traded_returns(market), expected, atol=1e-15)
     settled = [np.nan, 0.0, 0.0, 0.12, 0.003, 0.0004, 0.0, 0.05]
@@ -155,11 +141,8 @@ def test_a_signal_that_times_funding_earns_what_its_run_earns(avoids: bool):
     n = 200
     hours = np.arange(8, n - 8, 8)
     late = np.array([0.0, 0.007, -0.005, 59.0, -59.0, 1800.0])[np.arange(len(hours)) % 6]
-    index = pd.date_range("2024-01-01", periods=n, freq="1h", tz="UTC")
-    bars = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), 5.0), index=index)
-    stamps = index[hours] + pd.to_timedelta(late, unit="s")
-    rates = pd.Series(1e-6 * np.arange(1.0, len(hours) + 1), index=stamps)
-    market = Market.from_frames(bars, funding=rates, funding_gaps="zero")
+    rates = 1e-6 * np.arange(1.0, len(hours) + 1)
+    market = funded([*hours + late / 3600.0], [*rates], n)
     signal = np.ones(n)
     signal[hours - 2] = 0.0
     signal = signal if avoids else 1.0 - signal
@@ -170,13 +153,6 @@ def test_a_signal_that_times_funding_earns_what_its_run_earns(avoids: bool):
     assert paid == pytest.approx(rates[at_open != avoids].sum(), rel=3e-4)
 
 
-def test_a_price_that_stands_still_has_no_volatility_and_no_sharpe_ratio():
-    market = market_of([7.0] * 10)
-    assert (ewma_volatility(market, 3.0)[2:] == 0.0).all()
-    assert (close_to_close_volatility(market, 3)[3:] == 0.0).all()
-    assert np.isnan(rolling_sharpe(market, 3).ratio).all()
-
-
 @pytest.mark.parametrize(("interval", "expected"), [("1m", 525_600.0), ("8h", 1095.0)])
 def test_a_market_that_never_closes_has_365_days(interval: str, expected: float):
     assert bars_per_year(Market.sample(bars=3, interval=interval)) == expected
@@ -184,18 +160,18 @@ def test_a_market_that_never_closes_has_365_days(interval: str, expected: float)
 
 def test_sessions_of_a_day_count_252():
     days = pd.bdate_range("2024-01-01", periods=10, tz="UTC")
-    assert bars_per_year(market_of(np.arange(1.0, 11.0), index=days)) == 252.0
+    assert bars_per_year(session_market(np.arange(1.0, 11.0), days)) == 252.0
 
 
 def test_bars_longer_than_a_day_count_by_calendar_time_in_a_market_with_sessions():
     """Months of 28 to 31 days are 12 a year; a week that begins on Tuesday is still a week."""
     months = pd.date_range("2015-01-01", periods=120, freq="MS", tz="UTC")
-    assert bars_per_year(market_of(np.arange(1.0, 121.0), index=months))[12:] == pytest.approx(
+    assert bars_per_year(session_market(np.arange(1.0, 121.0), months))[12:] == pytest.approx(
         12.0, rel=3e-3
     )
     weeks = pd.date_range("2024-01-01", periods=60, freq="7D", tz="UTC")
     shifted = weeks.where(np.arange(60) % 9 != 3, weeks + pd.Timedelta(days=1))
-    market = market_of(np.arange(1.0, 61.0), index=shifted)
+    market = session_market(np.arange(1.0, 61.0), shifted)
     assert market.interval == parse_duration("6d")
     assert bars_per_year(market)[-1] == pytest.approx(365 / 7, rel=1e-12)
 
@@ -264,18 +240,6 @@ EIGHTS = 3 * 365.0
 """Settlements a year, every 8 hours."""
 
 
-def funded(hours: list[float], rates: list[float], n: int = 100, **columns: object) -> Market:
-    """Return hourly bars with settlements at these hours."""
-    start = pd.Timestamp("2024-01-01", tz="UTC")
-    stamps = pd.DatetimeIndex([start + pd.Timedelta(hours=hour) for hour in hours])
-    index = pd.date_range(start, periods=n, freq="1h")
-    price = np.full(n, 100.0)
-    bars = pd.DataFrame({"open": price, "high": price, "low": price, "close": price}, index=index)
-    return Market.from_frames(
-        bars.assign(**columns), funding=pd.Series(rates, index=stamps), funding_gaps="zero"
-    )
-
-
 def test_settlements_every_8_hours_give_the_weighted_mean_of_pandas():
     """A half-life of 24 bars is one of 3 settlements; a year has 1095 of them."""
     market = Market.sample(bars=2000)
@@ -331,8 +295,25 @@ def test_long_silence_leaves_the_last_rate_and_the_next_one_counts():
     assert found[5000] == pytest.approx(3e-4 / 4992 * 8760, rel=1e-12)
 
 
-def test_a_market_without_funding_has_no_forecast():
-    assert np.isnan(funding_forecast(market_of(np.full(10, 1.0)), 24.0)).all()
+STILL = {
+    "ewma": (lambda market: ewma_volatility(market, 3.0)[2:], 0.0),
+    "close to close": (lambda market: close_to_close_volatility(market, 3)[3:], 0.0),
+    "sharpe": (lambda market: rolling_sharpe(market, 3).ratio, math.nan),
+    "funding": (lambda market: funding_forecast(market, 24.0), math.nan),
+    "trend": (lambda market: trend_sign(market, 5)[5:], 0.0),
+    "strength": (lambda market: trend_strength(market, 5, 10.0)[5:], 0.0),
+    "stress is far": (lambda m: learned_regimes(m, 50, 200, 20).filtered[100:] < 0.1, True),
+    **{f"{name}, {part}": (lambda market, name=name, part=part: tail_losses(
+        market, name, window=100, half_life=10.0, level=0.99)[part][101:], value)
+       for name, value in (("normal", 0.0), ("historical", 0.0), ("filtered-historical", math.nan))
+       for part in (0, 1)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STILL)
+def test_of_a_price_that_stands_still_without_funding(name):
+    estimate, expected = STILL[name]
+    np.testing.assert_array_equal(estimate(held_market(np.full(400, 7.0))), expected)
 
 
 Phi = NormalDist().cdf
@@ -358,12 +339,6 @@ def test_strength_is_the_move_in_deviations_clipped():
     falling = held_market(np.exp([0.0, -0.01, -0.02, -0.04]))
     assert trend_strength(falling, 3, 1.0, full=1.0)[3] == -1.0
     assert np.isnan(trend_strength(market, 3, 1.0)[:3]).all()
-
-
-def test_a_price_that_stands_still_has_no_trend():
-    market = held_market(np.full(20, 100.0))
-    assert (trend_sign(market, 5)[5:] == 0.0).all()
-    assert (trend_strength(market, 5, 10.0)[5:] == 0.0).all()
 
 
 @pytest.mark.parametrize(("drift", "sigma", "lookback"), [(1.0, 0.5, 720), (-0.6, 0.8, 2160)])
@@ -464,13 +439,6 @@ def test_a_market_of_one_regime_is_called_calm_and_can_still_part_in_two():
     assert ((found.filtered[12_000:] > 0.5) == state[4000:]).mean() > 0.95
 
 
-def test_a_price_that_stands_still_is_calm():
-    market = held_market(np.full(400, 100.0))
-    found = learned_regimes(market, 50, 200, 20)
-    assert np.isfinite(found.filtered[100:]).all()
-    assert (found.filtered[100:] < 0.1).all()
-
-
 def test_nothing_is_said_before_a_hundred_returns_are_known():
     market = Market.sample(bars=150)
     for column in learned_regimes(market, 50, 200, 20):
@@ -565,17 +533,6 @@ def test_a_short_position_is_a_long_one_on_the_opposite_returns(model: str):
     long = tail_losses(down, model, **settings)
     for part in (0, 1):
         np.testing.assert_allclose(short[part][1:], long[part][1:], rtol=1e-9)
-
-
-def test_a_price_that_stands_still_has_no_tail():
-    sided = held_market(np.full(300, 7.0))
-    for model in ("normal", "historical"):
-        tail = tail_losses(sided, model, window=100, half_life=10.0, level=0.99)
-        assert (tail.value_at_risk[101:] == 0.0).all()
-        assert (tail.expected_shortfall[101:] == 0.0).all()
-    assert np.isnan(
-        tail_losses(sided, FILTERED, window=100, half_life=10.0, level=0.99).value_at_risk
-    ).all()
 
 
 def walk_of(noise: np.ndarray) -> Market:

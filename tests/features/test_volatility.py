@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,15 +12,24 @@ from arch import arch_model
 from backtest import Market
 from backtest.base.kernels import compile_module
 from backtest.features import (
+    TAIL_MODELS,
     WEIGHTED_ESTIMATORS,
+    close_to_close_volatility,
     estimators,
+    ewma_volatility,
+    forecast_reach,
+    funding_forecast,
     garch_volatility,
     har_volatility,
     implied_volatility,
     kernels,
+    learned_regimes,
     log_returns,
     long_returns,
     rolling_sharpe,
+    tail_losses,
+    trend_sign,
+    trend_strength,
     volatility,
 )
 from backtest.features.estimators import (
@@ -30,7 +39,7 @@ from backtest.features.estimators import (
     parkinson_variance,
 )
 from tests.features.test_features import market_of, sessions_market
-from tests.kit import check_knows_the_past_only, check_lanes_are_each_alone
+from tests.kit import Estimate, check_knows_the_past_only, check_lanes_are_each_alone, make_market
 
 YEAR = 8760.0
 HALF_LIVES = np.array([0.3, 0.5, 2.0, 24.0, 72.0, 300.0, 3000.0, 1e9])
@@ -62,12 +71,7 @@ def test_weighted_means_are_those_of_pandas(market: Market, name: str, variance:
 
 def test_a_single_bar_by_hand():
     """ln(H/L) = 0.3, ln(C/O) = 0.1, H 0.2 over O and 0.1 over C, L 0.1 under O and 0.2 under C."""
-    bars = pd.DataFrame(
-        np.exp([[0.0, 0.2, -0.1, 0.1]] * 2),
-        columns=["open", "high", "low", "close"],
-        index=pd.date_range("2024-01-01", periods=2, freq="1h", tz="UTC"),
-    )
-    market = Market.from_frames(bars)
+    market = make_market(np.exp([[0.0, 0.2, -0.1, 0.1]] * 2))
     expected = {
         "parkinson": 0.09 / (4 * math.log(2)),
         "garman-klass": 0.045 - (2 * math.log(2) - 1) * 0.01,
@@ -75,15 +79,6 @@ def test_a_single_bar_by_hand():
     for name, variance in expected.items():
         found = volatility(market, name, 24.0)
         np.testing.assert_allclose(found, [np.nan, math.sqrt(YEAR * variance)], rtol=1e-12)
-
-
-def test_a_price_that_stands_still_has_no_volatility():
-    index = pd.date_range("2024-01-01", periods=50, freq="1h", tz="UTC")
-    bars = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), 7.0), index=index)
-    market = Market.from_frames(bars)
-    for name, (estimate, values) in MANY.items():
-        found = estimate(market, values)
-        assert (found[~np.isnan(found)] == 0.0).all(), name
 
 
 N, FINE = 40_000, 32
@@ -231,8 +226,11 @@ def test_where_a_fit_fails_the_one_before_stays(
     assert found[1331:].tobytes() == whole[1331:].tobytes()
 
 
-def test_a_price_that_stands_still_has_no_model():
-    assert np.isnan(garch_volatility(market_of(np.full(300, 7.0)), first=100)).all()
+def test_a_price_that_stands_still_has_no_volatility_and_no_model():
+    market = market_of(np.full(300, 7.0))
+    for name, (estimate, values) in MANY.items():
+        assert (np.nan_to_num(estimate(market, values)) == 0.0).all(), name
+    assert np.isnan(garch_volatility(market, first=100)).all()
 
 
 @pytest.fixture(scope="module")
@@ -320,3 +318,106 @@ def test_equal_funding_on_a_price_that_stands_still_has_no_sharpe_ratio():
     earned = long_returns(market)
     assert len(set(earned[10:])) == 1
     assert np.isnan(rolling_sharpe(market, np.array([2, 7, 100])).ratio).all()
+
+
+# ----------------------------------- one value among many, a prefix, another future: the same bits
+
+
+class Family(NamedTuple):
+    """Estimators of many values, and where their columns are cut, beside the last bar."""
+
+    values: Any
+    cuts: tuple[int, ...]
+    estimates: dict[str, Estimate]
+    make: Callable[[], Market] = lambda: Market.sample(bars=500)
+
+
+FLIPS = np.array([1.0, 0.5, -1.0, 0.0, -0.3])
+TAILS = np.array(["historical", "normal", "historical", "filtered-historical", "normal"])
+TAIL = {
+    "level": np.array([0.9, 0.95, 0.975, 0.99, 0.995]),
+    "horizon": np.array([1, 2, 24, 7, 1]),
+    "window": np.array([25, 100, 101, 300, 640]),
+    "half_life": np.array([2.0, 10.0, 72.0, 0.5, 300.0]),
+}
+REACH = {
+    "probability": np.geomspace(1e-6, 0.5, 9),
+    "horizon": np.geomspace(1.0, 2000.0, 9),
+    "half_life": np.geomspace(2.0, 900.0, 9),
+    "degrees_of_freedom": np.append(np.linspace(2.1, 9.0, 8), math.inf),
+    "estimator": np.array(["ewma", "parkinson", "garman-klass"] * 3),
+}
+ONE = {"probability": 0.01, "horizon": 24.0}
+
+
+def tail_of(model: str, part: int) -> Estimate:
+    """Return value at risk (0) or expected shortfall (1) of a model, or of several by name."""
+
+    def estimate(market: Market, at: Any) -> np.ndarray:
+        given = {name: values[at] for name, values in TAIL.items()}
+        return tail_losses(market, TAILS[at] if model == "by name" else model, **given)[part]
+
+    return estimate
+
+
+def reach_of(*names: str) -> Estimate:
+    return lambda m, at: forecast_reach(m, **{**ONE, **{each: REACH[each][at] for each in names}})
+
+
+def flipping() -> Market:
+    """Return a market whose signal changes sides."""
+    return Market.sample(bars=1200).with_signal(FLIPS[np.arange(1200) // 89 % 5])
+
+
+FAMILIES = {
+    "half-lives": Family(
+        np.geomspace(0.3, 3000.0, 67), (1, 2, 3, 63, 64, 65, 129, 1201), {"ewma": ewma_volatility},
+        lambda: Market.sample(bars=1500),
+    ),
+    "windows": Family(
+        np.unique(np.geomspace(2, 1200, 80).astype(int)), (1, 2, 3, 63, 64, 65, 127, 128, 1201),
+        {"close to close": close_to_close_volatility,
+         "sharpe": lambda m, n: rolling_sharpe(m, n).ratio,
+         "sharpe error": lambda m, n: rolling_sharpe(m, n).error},
+        lambda: Market.sample(bars=1500),
+    ),
+    **{name: Family(values, (1, 2, 3, 64, 65, 251), {"range": estimate},
+                    lambda: Market.sample(bars=400))
+       for name, (estimate, values) in MANY.items()},
+    "tail": Family(
+        np.arange(5), (1, 2, 24, 25, 26, 63, 64, 65, 128, 700),
+        {f"{name}, {part}": tail_of(name, part)
+         for name in (*TAIL_MODELS, "by name") for part in (0, 1)}, flipping,
+    ),
+    "reach": Family(
+        np.arange(9), (1, 2, 3, 63, 64, 65),
+        {"all": reach_of(*REACH)} | {name: reach_of(name) for name in REACH},
+    ),
+    "funding": Family(
+        np.array([24.0, 1.0, 0.1, 3000.0, 168.0]), (1, 2, 8, 9, 10, 16, 17, 200),
+        {"forecast": funding_forecast},
+    ),
+    "trend": Family(
+        np.array([1, 24, 2, 300, 168, 5000]), (1, 2, 3, 24, 25, 168, 301),
+        {"sign": trend_sign,
+         "strength by lookback": lambda m, bars: trend_strength(m, bars, 36.0),
+         "strength by half-life": lambda m, bars: trend_strength(m, 48, bars, 1.5),
+         "strength by both": lambda m, bars: trend_strength(m, bars, bars, bars / 50.0)},
+    ),
+    "regimes": Family(
+        np.array([200.0, 30.0, 1.5, 2000.0, 77.0]), (1, 2, 19, 20, 21, 22, 99, 100, 101, 102, 300),
+        {"learned, filtered": lambda m, bars: learned_regimes(m, 200, bars, 30).filtered,
+         "learned, predicted": lambda m, bars: learned_regimes(m, bars, 200, bars).predicted},
+    ),
+}  # fmt: skip
+CASES = [(family, name) for family, each in FAMILIES.items() for name in each.estimates]
+
+
+@pytest.mark.parametrize("make", [None, lambda: sessions_market(40, 13)], ids=["24/7", "sessions"])
+@pytest.mark.parametrize(("family", "name"), CASES)
+def test_the_bits_do_not_depend_on_other_values_nor_on_the_future(family: str, name: str, make):
+    values, cuts, estimates, own = FAMILIES[family]
+    market = (make or own)()
+    check_lanes_are_each_alone(estimates[name], market, values)
+    cuts = tuple(n for n in cuts if n < market.n_bars)
+    check_knows_the_past_only(estimates[name], market, values, (*cuts, market.n_bars - 1))
