@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+from pyarrow import parquet
 
 import backtest as bt
 
@@ -53,6 +55,15 @@ def write_packed_csv(folder: Path) -> Written:
     return paths, {"instrument": "BTCUSDT"}
 
 
+def write_own_parquet(folder: Path) -> Written:
+    """Write what knows nothing of pandas, with times in a column."""
+    for name in ("bars", "mark", "funding"):
+        frame = getattr(MARKET, name)().reset_index(names="time")
+        table = pa.Table.from_pandas(frame).replace_schema_metadata(None)
+        parquet.write_table(table, folder / f"{name}.parquet")
+    return [folder], {"instrument": "BTCUSDT"}
+
+
 def freqtrade_frames() -> dict[str, pd.DataFrame]:
     """Return frames by freqtrade's names: times in ``date``, the rate in ``open`` beside zeros."""
     rates = MARKET.funding()[["rate"]].rename(columns={"rate": "open"})
@@ -64,16 +75,14 @@ def freqtrade_frames() -> dict[str, pd.DataFrame]:
     return {f"BTC_USDT_USDT-{kind}": frame for kind, frame in kinds.items()}
 
 
-def write_freqtrade_feather(folder: Path) -> Written:
+def write_freqtrade_feather(folder: Path, ending: str = "feather") -> Written:
     for name, frame in freqtrade_frames().items():
-        frame.reset_index(names="date").to_feather(folder / f"{name}.feather")
+        getattr(frame.reset_index(names="date"), f"to_{ending}")(folder / f"{name}.{ending}")
     return [folder], {}
 
 
 def write_freqtrade_parquet(folder: Path) -> Written:
-    for name, frame in freqtrade_frames().items():
-        frame.reset_index(names="date").to_parquet(folder / f"{name}.parquet")
-    return [folder], {}
+    return write_freqtrade_feather(folder, "parquet")
 
 
 def kline_text(frame: pd.DataFrame, *, unit: int, has_header: bool) -> str:

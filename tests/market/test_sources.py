@@ -1,7 +1,6 @@
 """Files and folders of every supported layout give the same market; real data load as they are."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from backtest.base.units import HOUR
 from backtest.market.market import Market
 from backtest.market.tables import cadence, coverage, missing_settlements, to_utc
 from tests.kit import check_refused
+from tests.layouts import write_freqtrade_feather
 
 SAMPLE = Market.sample(bars=24 * 10)
 
@@ -23,61 +23,16 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
     frame.to_csv(path.with_suffix(".csv"), index_label="time")
 
 
-def write_parquet(frame: pd.DataFrame, path: Path) -> None:
-    frame.to_parquet(path.with_suffix(".parquet"))
-
-
-def write_parquet_without_pandas_notes(frame: pd.DataFrame, path: Path) -> None:
-    import pyarrow as pa  # noqa: PLC0415 - the one test that needs them
-    from pyarrow import parquet  # noqa: PLC0415 - as above
-
-    table = pa.Table.from_pandas(frame.reset_index(names="time")).replace_schema_metadata(None)
-    parquet.write_table(table, path.with_suffix(".parquet"))
-
-
-def write_feather(frame: pd.DataFrame, path: Path) -> None:
-    frame.reset_index(names="time").to_feather(path.with_suffix(".feather"))
-
-
-WRITERS = [write_csv, write_parquet, write_parquet_without_pandas_notes, write_feather]
-
-
-def frames_of(market: Market) -> dict[str, pd.DataFrame]:
-    frames = {"bars": market.bars(), "mark": market.mark(), "funding": market.funding()}
-    return {name: frame for name, frame in frames.items() if frame is not None}
-
-
 PLAIN = Market.from_frames(SAMPLE.bars(), funding=SAMPLE.funding(), mark=SAMPLE.mark())
-
-
-def freqtrade(folder: Path, pair: str = "BTC_USDT_USDT", bars: str = "1h", *, mark: str = "1h"):
-    kinds = {
-        f"{bars}-futures": SAMPLE.bars(),
-        f"{mark}-mark": SAMPLE.mark().assign(volume=np.nan),
-        "8h-funding_rate": SAMPLE.funding()[["rate"]]
-        .rename(columns={"rate": "open"})
-        .assign(high=0.0, low=0.0, close=0.0, volume=0.0),
-    }
-    for kind, frame in kinds.items():
-        frame.reset_index(names="date").to_feather(folder / f"{pair}-{kind}.feather")
-    return folder
 
 
 # the project's own layout
 
 
-@pytest.mark.parametrize("write", WRITERS)
-def test_a_folder_of_named_files_is_the_market_of_its_frames(tmp_path: Path, write: Callable):
-    for name, frame in frames_of(SAMPLE).items():
-        write(frame, tmp_path / name)
-    market = Market.load(tmp_path)
-    assert market.content_hash == PLAIN.content_hash
-    assert repr(market) == f"Market.load({str(tmp_path)!r})"
-
-
 def test_files_given_one_by_one_are_told_apart_by_their_names(tmp_path):
     names = {"bars": "prices-2023", "mark": "btc_mark_1h", "funding": "Funding.history"}
-    for name, frame in frames_of(SAMPLE).items():
+    frames = {"bars": SAMPLE.bars(), "mark": SAMPLE.mark(), "funding": SAMPLE.funding()}
+    for name, frame in frames.items():
         frame.to_csv(tmp_path / f"{names[name]}.csv", index_label="time")
     paths = [tmp_path / f"{name}.csv" for name in names.values()]
     assert Market.load(*paths) == PLAIN
@@ -104,20 +59,6 @@ def test_a_folder_says_what_its_market_is(tmp_path):
 # save and load
 
 
-def test_saving_and_loading_keeps_the_market(tmp_path):
-    market = SAMPLE.between("2023-01-03", "2023-01-05")
-    folder = market.save(tmp_path / "new" / "market")
-    again = Market.load(folder)
-    assert again.content_hash == market.content_hash
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "bars.parquet",
-        "funding.parquet",
-        "mark.parquet",
-        "market.json",
-    ]
-    assert [path.name for path in folder.parent.iterdir()] == ["market"]
-
-
 def test_what_was_filled_is_still_said_after_saving_and_loading(tmp_path):
     market = Market.from_frames(
         SAMPLE.bars(),
@@ -126,8 +67,12 @@ def test_what_was_filled_is_still_said_after_saving_and_loading(tmp_path):
         mark_gaps="last",
         funding_gaps="zero",
     )
-    again = Market.load(market.save(tmp_path / "market"))
+    folder = market.save(tmp_path / "new" / "market")
+    again = Market.load(folder)
     assert again == market
+    names = ["bars.parquet", "funding.parquet", "mark.parquet", "market.json"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    assert [path.name for path in folder.parent.iterdir()] == ["market"]
     assert dict(again.filled) == dict(market.filled)
     assert set(again.filled) == {"mark_gaps", "funding_gaps"}
 
@@ -144,23 +89,14 @@ def test_a_save_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
 # freqtrade's layout
 
 
-def test_freqtrades_files_are_recognised(tmp_path):
-    market = Market.load(freqtrade(tmp_path))
-    assert market.instrument == "BTCUSDT"
-    assert market.interval == HOUR
-    for name in ("time", "close", "mark_low", "funding_time", "funding_rate"):
-        assert getattr(market, name).tolist() == getattr(SAMPLE, name).tolist()
-    assert dict(market.filled) == {}
-
-
-def test_mark_bars_of_another_length_are_left_out_and_the_market_says_so(tmp_path):
-    market = Market.load(freqtrade(tmp_path, mark="8h"))
+def test_the_lengths_in_the_names_of_freqtrades_files_count(tmp_path):
+    write_freqtrade_feather(tmp_path)
+    pair = tmp_path / "BTC_USDT_USDT"
+    Path(f"{pair}-1h-mark.feather").rename(f"{pair}-8h-mark.feather")
+    market = Market.load(tmp_path)
     assert not market.has_mark
     assert market.filled["mark"] == "not used: mark bars are 8h, bars 1h"
-
-
-def test_a_file_whose_bars_are_not_as_long_as_its_name_says_is_refused(tmp_path):
-    freqtrade(tmp_path, bars="4h", mark="4h")
+    Path(f"{pair}-1h-futures.feather").rename(f"{pair}-4h-futures.feather")
     check_refused(lambda: Market.load(tmp_path), "bars must open 4h apart", DataError)
 
 

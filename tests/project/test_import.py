@@ -52,33 +52,6 @@ def test_a_run_on_what_a_layout_holds_has_the_same_bytes(tmp_path: Path, layout:
     assert bytes_of(run(again)) == bytes_of(expected)
 
 
-def test_a_folder_of_binance_files_needs_no_list(tmp_path: Path):
-    LAYOUTS["binance_zip"](tmp_path)
-    market = bt.Market.load(
-        tmp_path / "klines" / "BTCUSDT" / "1h",
-        mark=[tmp_path / "markPriceKlines" / "BTCUSDT" / "1h"],
-        funding=[tmp_path / "fundingRate" / "BTCUSDT"],
-    )
-    assert market == MARKET
-
-
-def test_months_in_ms_and_us_are_one_market_but_one_file_of_both_is_refused(tmp_path: Path):
-    bars = MARKET.bars()
-    parts = (
-        kline_text(bars[:48], unit=1_000_000, has_header=False),
-        kline_text(bars[48:], unit=1_000, has_header=False),
-    )
-    (tmp_path / "BTCUSDT-1h-2023-01.csv").write_text("".join(parts))
-    check_refused(lambda: bt.Market.load(tmp_path), "epochs must all be in one unit", bt.DataError)
-
-
-def test_a_month_that_is_there_twice_is_refused(tmp_path: Path):
-    text = kline_text(MARKET.bars(), unit=1_000_000, has_header=True)
-    (tmp_path / "BTCUSDT-1h-2023-01.csv").write_text(text)
-    zip_text(tmp_path / "BTCUSDT-1h-2023-01.zip", "BTCUSDT-1h-2023-01.csv", text)
-    check_refused(lambda: bt.Market.load(tmp_path), "bars must have each time once", bt.DataError)
-
-
 def test_columns_may_be_named_by_position_and_others_are_left_out(tmp_path: Path):
     path = tmp_path / "x.csv"
     path.write_text(kline_text(MARKET.bars(), unit=1_000_000, has_header=False))
@@ -187,7 +160,12 @@ def test_a_repair_that_is_not_known_is_refused(tmp_path: Path, repair):
 
 
 GOOD = kline_text(MARKET.bars(), unit=1_000_000, has_header=True)
+IN_MS, IN_US = (
+    kline_text(part, unit=unit, has_header=False)
+    for part, unit in ((MARKET.bars()[:48], 1_000_000), (MARKET.bars()[48:], 1_000))
+)
 PLAIN = MARKET.bars().to_csv(index_label="time")
+LARGE = "0" * 100_001
 
 
 def text(content: str | bytes, name: str = "x.csv") -> Callable[[Path], Path]:
@@ -199,20 +177,16 @@ def text(content: str | bytes, name: str = "x.csv") -> Callable[[Path], Path]:
     return write
 
 
-def archive(*entries: tuple[str, str], **settings: int) -> Callable[[Path], Path]:
-    """Return a writer of a zip with these entries; settings of the first one's header."""
+def archive(*entries: tuple[str, str], mode: int = 0) -> Callable[[Path], Path]:
+    """Return a writer of a zip with these entries; the first may have another file mode."""
 
     def write(folder: Path) -> Path:
-        path = folder / "x.zip"
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        with zipfile.ZipFile(folder / "x.zip", "w", zipfile.ZIP_DEFLATED) as file:
             for number, (name, content) in enumerate(entries):
                 info = zipfile.ZipInfo(name)
-                info.compress_type = zipfile.ZIP_DEFLATED
-                if number == 0:
-                    for key, value in settings.items():
-                        setattr(info, key, value)
+                info.external_attr = 0 if number else mode << 16
                 file.writestr(info, content)
-        return path
+        return folder / "x.zip"
 
     return write
 
@@ -226,6 +200,17 @@ def locked(folder: Path) -> Path:
     return path
 
 
+def pipe(folder: Path) -> Path:
+    os.mkfifo(folder / "x.csv")
+    return folder / "x.csv"
+
+
+def twice(folder: Path) -> Path:
+    (folder / "BTCUSDT-1h-2023-01.csv").write_text(GOOD)
+    zip_text(folder / "BTCUSDT-1h-2023-01.zip", "BTCUSDT-1h-2023-01.csv", GOOD)
+    return folder
+
+
 def changed(cell: str, column: int = 4, row: int = 3) -> str:
     lines = PLAIN.splitlines()
     cells = lines[row].split(",")
@@ -236,8 +221,8 @@ def changed(cell: str, column: int = 4, row: int = 3) -> str:
 HOSTILE: list[tuple[str, Callable[[Path], Path], str]] = [
     ("zip-slip", archive(("../../evil.csv", "x")), "must have rows, found none"),
     ("zip-slip beside a good file", archive(("x.csv", GOOD), ("../e.csv", "")), "found 2"),
-    ("zip with a link", archive(("x.csv", "/etc/passwd"),
-     external_attr=(stat.S_IFLNK | 0o777) << 16), "must have rows, found none"),
+    ("zip with a link", archive(("x.csv", "/etc/passwd"), mode=stat.S_IFLNK | 0o777),
+     "must have rows, found none"),
     ("zip in a zip", archive(("x.zip", "PK")), "must hold one .csv"),
     ("zip with a password", locked, "must be whole and readable.*password"),
     ("zip of a thousand", archive(*((f"{n}.csv", "") for n in range(1001))), "found 1001"),
@@ -247,11 +232,19 @@ HOSTILE: list[tuple[str, Callable[[Path], Path], str]] = [
     ("formula in a price", text(changed("=1+2")), "must be numbers, got '=1"),
     ("huge field", text(changed("9" * 5_000_000)), "got inf"),
     ("zero bytes", text(PLAIN[:200].encode() + b"\0" * 5000), "must be|is needed"),
+    ("months in ms and us", text(IN_MS + IN_US), "epochs must all be in one unit"),
+    ("a month twice", twice, "bars must have each time once"),
+    ("a pipe, which is not waited for", pipe, "must be a plain file"),
+    ("large", text(LARGE), "a file must hold at most"),
+    ("large in a zip", archive(("x.csv", LARGE)), "a file must hold at most"),
+    ("large in a gzip", text(gzip.compress(LARGE.encode()), "x.csv.gz"), "a file must hold at"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "write", "rule"), HOSTILE, ids=[each[0] for each in HOSTILE])
-def test_a_hostile_file_is_refused_and_leaves_nothing(tmp_path: Path, name, write, rule):
+def test_a_hostile_file_is_refused_and_leaves_nothing(tmp_path, monkeypatch, name, write, rule):
+    if name.startswith("large"):
+        monkeypatch.setattr(files, "LARGEST", 100_000)
     inside = tmp_path / "in"
     inside.mkdir()
     path = write(inside)
@@ -260,19 +253,3 @@ def test_a_hostile_file_is_refused_and_leaves_nothing(tmp_path: Path, name, writ
         bt.Market.load(path).save(tmp_path / "out")
     assert len(str(refused.value)) < 5000
     assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_a_file_larger_than_the_limit_is_refused_packed_or_not(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(files, "LARGEST", 5_000)
-    for write in (
-        text(GOOD),
-        archive(("x.csv", GOOD)),
-        text(gzip.compress(GOOD.encode()), "x.csv.gz"),
-    ):
-        with pytest.raises(bt.DataError, match="a file must hold at most"):
-            bt.Market.load(write(tmp_path))
-
-
-def test_a_pipe_is_refused_instead_of_waited_for(tmp_path: Path):
-    os.mkfifo(tmp_path / "x.csv")
-    check_refused(lambda: bt.Market.load(tmp_path / "x.csv"), "must be a plain file", bt.DataError)
