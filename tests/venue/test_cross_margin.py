@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy.special import log_ndtr, stdtr
 
@@ -19,6 +18,7 @@ from backtest.venue.requirement import (
     read_rules,
 )
 from backtest.venue.requirement_rule import MarginRule, OwnMargin, Requirement, pack_holdings
+from tests.kit import Hold, market_of
 from tests.portfolios import make_portfolios
 from tests.scenes import bracket, venue_of
 from tests.venue import test_vectors as vectors
@@ -77,43 +77,73 @@ def test_one_position_has_the_bits_of_the_functions_of_one_position():
             assert backing == cash + quantity * value
 
 
-def test_independent_groups_by_hand():
-    """A: 2 * 100 long, worst at -20 %: 40. B: 50 short, worst at +30 % with weight .5: 7.5."""
-    moves = {"A": [(-0.1, 1), (-0.2, 1), (0.2, 1)], "B": [(0.1, 1), (0.3, 0.5), (-0.3, 1)]}
-    rule = bt.ScenarioMargin(moves=moves)
-    assert needed({"A": 2.0, "B": -1.0}, {"A": 100.0, "B": 50.0}, rule) == pytest.approx(47.5)
-    more = rule.override(factor=0.5, minimum=0.2, contingency=0.01)
+GROUPS = bt.ScenarioMargin(
+    moves={"A": [(-0.1, 1), (-0.2, 1), (0.2, 1)], "B": [(0.1, 1), (0.3, 0.5), (-0.3, 1)]}
+)
+TENTH = bt.ScenarioMargin(moves=[-0.1, 0.1])
+FIFTH = bt.ScenarioMargin(moves=[-0.2, 0.2])
+ROW = TENTH.override(across="same row", offset=0.5)
+NETTED = bt.ScenarioMargin(
+    moves=[-0.15, 0.15], groups={"g": ["A", "B"]}, pair_contingency=0.01, contingency=0.001
+)
+# Ten points from -15 % to +15 % per class, gains offset by 90 % within a product group.
+TIMS = bt.ScenarioMargin(
+    moves=[step * 0.03 for step in range(-5, 6) if step], across="same row", offset=0.9,
+    products={"AB": ["A", "B"], "C": ["C"]},
+)  # fmt: skip
+# Sixteen scenarios without volatility: thirds of a scan range of 6 %, and thrice at 33 %.
+THIRDS = [(sign * k / 3 * 0.06, 1.0) for k in (0, 1, 2, 3) for sign in (1, -1)]
+SPAN = bt.ScenarioMargin(
+    moves=[*THIRDS, (0.18, 0.33), (-0.18, 0.33)], groups={"crude": ["A", "B"]},
+    pair_contingency=0.005,
+)  # fmt: skip
+COIN = venue_of(contract={"kind": "inverse", "size": 100.0})
+EQUAL = (100.0, 100.0)
+
+
+@pytest.mark.parametrize(("rule", "held", "prices", "expected", "venue"), [
+    # A: 2 * 100 long, worst at -20 %: 40. B: 50 short, worst at +30 % with weight .5: 7.5
+    (GROUPS, (2.0, -1.0), (100.0, 50.0), 47.5, PLAIN),
     # half of 47.5 is 23.75, under the minimum of .2 * 250 = 50; and .01 * 250
-    assert needed({"A": 2.0, "B": -1.0}, {"A": 100.0, "B": 50.0}, more) == pytest.approx(52.5)
+    (GROUPS.override(factor=0.5, minimum=0.2, contingency=0.01), (2.0, -1.0), (100.0, 50.0), 52.5,
+     PLAIN),
+    # -10 %, +10 %: A long 300 loses 30 or gains 30, B short 200 gains 20 or loses 20
+    (ROW, (3.0, -2.0), EQUAL, 30 - 0.5 * 20, PLAIN),
+    (ROW.override(offset=0.0), (3.0, -2.0), EQUAL, 30, PLAIN),
+    (ROW.override(offset=1.0), (3.0, -2.0), EQUAL, 10, PLAIN),
+    (ROW.override(products={"x": ["A"], "y": ["B"]}), (3.0, -2.0), EQUAL, 30 + 20, PLAIN),
+    # 400 long against 300 short in one group: 100 net, of which 15 %, and 1 % on 300
+    (NETTED, (4.0, -3.0), EQUAL, 15.0 + 3.0 + 0.7, PLAIN),
+    # 100 contracts of 100 USD at 50,000: .2 coins. A fall of 20 % loses .2 * (1/.8 - 1) = .05
+    (FIFTH, (100.0,), (50_000.0,), 0.05, COIN),
+    # a short of the same size loses .2 * (1 - 1/1.2) at +20 %
+    (FIFTH, (-100.0,), (50_000.0,), 0.2 * (1 - 1 / 1.2), COIN),
+    # 200 of A at 100 and -150 of B at 120: A loses 3,000 at -15 %, where B gains 2,700, of which
+    # 2,430 count. At +15 %: B loses 2,700, A's 3,000 count as 2,700: 0. So 570. C stands alone in
+    # its product: 50 at 40 lose 300. The figures are ours, not a clearing house's.
+    (TIMS, (200.0, -150.0, 50.0), (100.0, 120.0, 40.0), 570.0 + 300.0, PLAIN),
+    # 10,000 with a scan range of 6 %: 600 at the whole range, 594 at three times the range
+    (SPAN, (100.0, 0.0), EQUAL, 600.0, PLAIN),
+    # 10,000 against 8,000 is 2,000 net: 120, and .5 % on the 8,000 that offset: 40. Ours too.
+    (SPAN, (100.0, -80.0), EQUAL, 120.0 + 40.0, PLAIN),
+])  # fmt: skip
+def test_a_scenario_requirement_by_hand(rule, held, prices, expected, venue):
+    """The initial margin is the same, as these rules have none of their own."""
+    given = (dict(zip("ABC", held, strict=False)), dict(zip("ABC", prices, strict=False)), rule)
+    assert needed(*given, venue) == pytest.approx(expected)
+    assert bt.margin.initial(venue, *given) == pytest.approx(expected)
 
 
-def test_same_row_by_hand():
-    """Rows (-10 %, +10 %): A long 300 loses 30 or gains 30, B short 200 gains 20 or loses 20."""
-    held, prices = {"A": 3.0, "B": -2.0}, {"A": 100.0, "B": 100.0}
-    rule = bt.ScenarioMargin(moves=[-0.1, 0.1], across="same row", offset=0.5)
-    assert needed(held, prices, rule) == pytest.approx(30 - 0.5 * 20)
-    assert needed(held, prices, rule.override(offset=0.0)) == pytest.approx(30)
-    assert needed(held, prices, rule.override(offset=1.0)) == pytest.approx(10)
-    apart = rule.override(products={"x": ["A"], "y": ["B"]})
-    assert needed(held, prices, apart) == pytest.approx(30 + 20)
+def test_initial_has_a_factor_and_a_contingency_of_its_own():
+    rule = TENTH.override(contingency=0.01, initial=(1.5, 0.02))
+    assert needed(10.0, 100.0, rule) == pytest.approx(100 + 10)
+    assert bt.margin.initial(PLAIN, 10.0, 100.0, rule) == pytest.approx(150 + 20)
 
 
-def test_a_group_nets_and_its_pairs_are_charged():
-    """400 long against 300 short in one group: 100 net, of which 15 %, and 1 % on 300."""
-    rule = bt.ScenarioMargin(
-        moves=[-0.15, 0.15], groups={"g": ["A", "B"]}, pair_contingency=0.01, contingency=0.001
-    )
-    found = needed({"A": 4.0, "B": -3.0}, {"A": 100.0, "B": 100.0}, rule)
-    assert found == pytest.approx(15.0 + 3.0 + 0.7)
-
-
-def test_an_inverse_contract_in_a_scenario():
-    """100 contracts of 100 USD at 50,000: .2 coins. A fall of 20 % loses .2 * (1/.8 - 1) = .05."""
-    venue = venue_of(contract={"kind": "inverse", "size": 100.0})
-    rule = bt.ScenarioMargin(moves=[-0.2, 0.2])
-    assert needed(100.0, 50_000.0, rule, venue) == pytest.approx(0.05)
-    # A short of the same size loses .2 * (1 - 1/1.2) at +20 %
-    assert needed(-100.0, 50_000.0, rule, venue) == pytest.approx(0.2 * (1 - 1 / 1.2))
+def test_maintenance_at_entry():
+    venue = venue_of(brackets=[bracket(rate=0.05)], maintenance_at="entry")
+    assert needed(2.0, 100.0, bt.Brackets(), venue, entries=80.0) == pytest.approx(8.0)
+    assert needed(2.0, 100.0, bt.Brackets(), venue) == pytest.approx(10.0)
 
 
 def test_risk_cancelling_collateral_by_hand():
@@ -125,46 +155,6 @@ def test_risk_cancelling_collateral_by_hand():
     assert needed({BTC: -1.0}, PRICES, rule, BINANCE) == pytest.approx(6_000.0)
     # Held without a position it is a risk of its own: it falls by 10 % of its full value
     assert needed({BTC: 0.0}, PRICES, rule, BINANCE, **terms) == pytest.approx(2_400.0)
-
-
-def test_initial_has_a_factor_and_a_contingency_of_its_own():
-    rule = bt.ScenarioMargin(moves=[-0.1, 0.1], contingency=0.01, initial=(1.5, 0.02))
-    assert needed(10.0, 100.0, rule) == pytest.approx(100 + 10)
-    assert bt.margin.initial(PLAIN, 10.0, 100.0, rule) == pytest.approx(150 + 20)
-    alike = bt.ScenarioMargin(moves=[-0.1, 0.1], contingency=0.01)
-    assert bt.margin.initial(PLAIN, 10.0, 100.0, alike) == needed(10.0, 100.0, alike)
-
-
-def test_tims_worked_by_hand():
-    """Ten points from -15 % to +15 % per class, gains offset by 90 % within a product group.
-
-    200 shares of A at 100 and -150 of B at 120: A loses 3,000 at -15 %, where B gains 2,700, of
-    which 2,430 count. At +15 %: B loses 2,700, A's 3,000 count as 2,700: 0. So 570. C stands
-    alone in its product: 50 shares at 40 lose 300. The figures are ours, not a clearing house's.
-    """
-    points = [step * 0.03 for step in range(-5, 6) if step]
-    rule = bt.ScenarioMargin(
-        moves=points, across="same row", offset=0.9, products={"AB": ["A", "B"], "C": ["C"]}
-    )
-    held, prices = {"A": 200.0, "B": -150.0, "C": 50.0}, {"A": 100.0, "B": 120.0, "C": 40.0}
-    assert needed(held, prices, rule) == pytest.approx(570.0 + 300.0)
-    assert bt.margin.initial(PLAIN, held, prices, rule) == pytest.approx(870.0)
-
-
-def test_span_worked_by_hand():
-    """Sixteen scenarios without volatility: thirds of the scan range, and thrice at 33 %.
-
-    A futures position of 10,000 with a scan range of 6 %: 600 at the whole range, 594 at three
-    times the range. A calendar spread of 10,000 against 8,000 is 2,000 net: 120, and a charge of
-    .5 % on the 8,000 that offset: 40. The figures are ours, not a clearing house's.
-    """
-    scan = 0.06
-    thirds = [(sign * k / 3 * scan, 1.0) for k in (0, 1, 2, 3) for sign in (1, -1)]
-    rows = [*thirds, (3 * scan, 0.33), (-3 * scan, 0.33)]
-    rule = bt.ScenarioMargin(moves=rows, groups={"crude": ["near", "far"]}, pair_contingency=0.005)
-    prices = {"near": 100.0, "far": 100.0}
-    assert needed({"near": 100.0, "far": 0.0}, prices, rule) == pytest.approx(600.0)
-    assert needed({"near": 100.0, "far": -80.0}, prices, rule) == pytest.approx(120.0 + 40.0)
 
 
 def test_shares_add_up_under_scenarios():
@@ -282,12 +272,6 @@ def test_a_mixed_group_fails_where_both_sides_stand():
     kernels.aim(packed, start, 0, ratio, end)
     kernels.move_holdings(held, start, end, 1.0)
     assert abs(kernels.compute_distance_left(packed, held, -1.7)) < 1e-12
-
-
-def test_maintenance_at_entry():
-    venue = venue_of(brackets=[bracket(rate=0.05)], maintenance_at="entry")
-    assert needed(2.0, 100.0, bt.Brackets(), venue, entries=80.0) == pytest.approx(8.0)
-    assert needed(2.0, 100.0, bt.Brackets(), venue) == pytest.approx(10.0)
 
 
 TWO = {"A": 100.0, "B": 50.0}
@@ -419,24 +403,6 @@ class Fifth:
         return 1.25 * self.requirement(positions, prices)
 
 
-class Mirror:
-    """The requirement of a book of the package."""
-
-    def __init__(self, packed):
-        self.packed = packed
-        self.level = packed.level
-
-    def hold(self, positions, prices):
-        quantities = [positions.get(name, 0.0) for name in NAMES]
-        return pack_holdings(quantities, [prices[name] for name in NAMES])
-
-    def requirement(self, positions, prices):
-        return kernels.compute_portfolio_requirement(self.packed, self.hold(positions, prices))
-
-    def initial(self, positions, prices):
-        return kernels.compute_portfolio_initial(self.packed, self.hold(positions, prices))
-
-
 def test_a_field_takes_rules_presets_and_objects():
     field = Requirement()
     rule = bt.Brackets(level=1.2)
@@ -463,33 +429,6 @@ def test_an_instrument_that_is_not_held_needs_nothing():
     given = ({"A": venue_of(), "B": venue_of()}, {"A": 2.0}, {"A": 100.0, "B": 1000.0})
     assert bt.margin.requirement(*given) == pytest.approx(10.0)  # 5 % of 200
     assert bt.margin.initial(*given) == pytest.approx(12.5)  # a 16th
-
-
-def test_the_kernels_ask_the_rule():
-    """A rule that answers as the package's rules do fails where they do, to the last digits."""
-    failures = 0
-    for packed, held, cash, rng in make_portfolios(4):
-        if len(held.amounts) or packed.level != 1.0:
-            continue  # collateral is not told to a rule
-        own = OwnMargin(rule=Mirror(packed)).pack({name: read_rules(venue_of()) for name in NAMES})
-        assert kernels.compute_portfolio_requirement(own, held) == pytest.approx(
-            kernels.compute_portfolio_requirement(packed, held), rel=1e-14
-        )
-        shares = np.zeros((2, 3))
-        kernels.fill_shares(own, held, shares[0])
-        kernels.fill_shares(packed, held, shares[1])
-        assert shares[0] == pytest.approx(shares[1], rel=1e-6, abs=1e-6)
-        start = stand(held)
-        end = kernels.Waypoint(held.values * np.exp(0.25 * rng.normal(size=3)), held.prices)
-        path = (held, cash, start, end)
-        expected = kernels.find_failure(packed, *path)
-        assert kernels.find_failure(own, *path) == pytest.approx(expected, abs=1e-12, nan_ok=True)
-        failures += 0.0 < expected < 1.0
-        room = (held, cash, 0, start, end)
-        assert kernels.find_failure_ratio(own, *room) == pytest.approx(
-            kernels.find_failure_ratio(packed, *room), rel=1e-11, nan_ok=True
-        )
-    assert failures
 
 
 def test_bad_rules_and_answers_are_errors():
@@ -575,22 +514,12 @@ def test_every_figure_of_a_long_by_hand():
 
 
 def test_a_leverage_agrees_with_what_a_run_shows():
-    index = ["2025-01-01", "2025-01-02", "2025-01-03"]
-    bars = pd.DataFrame(
-        dict.fromkeys(("open", "high", "low", "close"), 30_000.0),
-        index=pd.DatetimeIndex(index, tz="UTC"),
-    )
-
-    class Five(bt.Policy):
-        def leverage(self, bar, account):
-            return 5.0
-
     free = BITCOIN.override(
         {"contract.lot": 0.0}, fees={"taker": 0.0, "maker": 0.0}, slippage={"rate": 0.0}
     )
     account = bt.Account(capital=6_000.0, margin="isolated", venue_leverage=5.0)
-    market = bt.Market.from_frames(bars)
-    last = bt.run(market, Five(), venue=free, account=account, compile=False).bars.iloc[-1]
+    market = market_of(np.full(3, 30_000.0), "1D", start="2025-01-01")
+    last = bt.run(market, Hold(5.0), venue=free, account=account, compile=False).bars.iloc[-1]
     found = bt.calculate_liquidation(free, side="long", entry=30_000, leverage=5, capital=6_000)
     assert last["position"] == pytest.approx(found.quantity)
     assert last["liquidation_price"] == pytest.approx(found.liquidation_price, rel=1e-12)

@@ -5,6 +5,7 @@ import math
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -69,6 +70,11 @@ BAD = {
     "a negative answer": (lambda: bt.margin.requirement(PLAIN, 1.0, 1.0, Negative()),
         "Negative.requirement must be at least 0, got -1"),
     "no answer": (lambda: bt.margin.initial(PLAIN, 1.0, 1.0, Negative()), "Negative.initial"),
+    "an unknown preset": (lambda: bt.margin_preset("okx-portfolios"), "mean 'okx-portfolio'?"),
+    "a coin without moves": (lambda: bt.margin_preset("derive", ["XRPUSDT"]), "got 'XRP'"),
+    "a text of instruments": (lambda: bt.margin_preset("derive", "BTC"), "must be a list of names"),
+    "no day": (lambda: bt.margin_preset("derive", at="soon"), "time"),
+    "an unknown rule": (lambda: bt.PresetMargin(preset="none"), "there are no margin rules"),
 }  # fmt: skip
 
 
@@ -97,10 +103,17 @@ VALUES = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("value", VALUES, ids=repr)
+STORED = (
+    *VALUES, hold(-1.0, mark=0.1),
+    *(bt.margin_preset(name, ["BTC-PERPETUAL"]).requirement
+      for name in ("derive", "deribit-portfolio", "reg-t", "deribit-standard")),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("value", STORED, ids=repr)
 def test_values_are_stored_and_read_without_loss(value):
     kind = MarginRule if isinstance(value, MarginRule) else type(value)
-    assert kind.from_dict(value.to_dict()) == value
+    assert kind.from_dict(json.loads(json.dumps(value.to_dict()))) == value
     assert pickle.loads(pickle.dumps(value)) == value
     names = {name: getattr(bt, name) for name in bt.__all__} | {"inf": INF}
     assert eval(repr(value), names) == value
@@ -142,21 +155,14 @@ ONE_BRACKET = bt.Venue.simple(
 
 @pytest.mark.parametrize("preset", list_presets(), ids=lambda each: each.name)
 def test_a_rule_of_a_preset_fits_any_account_and_is_stored(preset):
-    rule = preset.requirement
+    held = dict.fromkeys(COINS, 1.0)
     for day in preset.dates:
         dated = bt.margin_preset(preset.name, COINS, at=day)
         assert dated.date == day
-        needed = bt.margin.requirement(
-            ONE_BRACKET, dict.fromkeys(COINS, 1.0), PRICES, dated.requirement
-        )
-        same = bt.margin_preset(preset.name, at=day).requirement
-        assert (
-            bt.margin.requirement(ONE_BRACKET, dict.fromkeys(COINS, 1.0), PRICES, same)
-            == needed
-            > 0
-        )
-    assert MarginRule.from_dict(rule.to_dict()) == rule
-    assert eval(repr(rule), {name: getattr(bt, name) for name in bt.__all__}) == rule
+        rules = (dated.requirement, bt.margin_preset(preset.name, at=day).requirement)
+        one, same = (bt.margin.requirement(ONE_BRACKET, held, PRICES, rule) for rule in rules)
+        assert one == same > 0
+    test_values_are_stored_and_read_without_loss(preset.requirement)
 
 
 def needed(name, at=None, **quantities):
@@ -179,10 +185,9 @@ def test_okx_before_and_after_its_change():
     assert needed("okx-portfolio", "2019-06-01", BTCUSDT=1) == pytest.approx((7_500, 9_750))
     assert needed("okx-portfolio", "2025-06-01", BTCUSDT=1) == pytest.approx((6_000, 7_800))
     # SOL: 25 % under the spot shock, more than half of 36 %
-    rule = bt.margin_preset("okx-portfolio", ["SOL-USDT-SWAP"]).requirement
-    assert bt.margin.requirement(
-        ONE_BRACKET, {"SOL-USDT-SWAP": 10.0}, 100.0, rule
-    ) == pytest.approx(250)
+    sol = bt.margin_preset("okx-portfolio", ["SOL-USDT-SWAP"]).requirement
+    found = bt.margin.requirement(ONE_BRACKET, {"SOL-USDT-SWAP": 10.0}, 100.0, sol)
+    assert found == pytest.approx(250)
 
 
 def test_deribit_charges_futures_that_offset():
@@ -220,32 +225,9 @@ def test_binance_levels_and_rates():
 
 
 def test_the_coin_of_an_instrument_is_read_from_its_name():
-    names = [
-        "BTCUSDT",
-        "BTC-PERPETUAL",
-        "BTC-USDT-SWAP",
-        "BTCUSD_PERP",
-        "XBTUSD",
-        "ETH/USDT",
-        "SPY",
-    ]
-    groups = dict(bt.margin_preset("okx-portfolio", names).requirement.groups)
-    assert groups == {"BTC": tuple(names[:5]), "ETH": ("ETH/USDT",), "SPY": ("SPY",)}
-
-
-UNKNOWN = {
-    "an unknown preset": (lambda: bt.margin_preset("okx-portfolios"),
-        "did you mean 'okx-portfolio'?"),
-    "a coin without moves": (lambda: bt.margin_preset("derive", ["XRPUSDT"]), "got 'XRP'"),
-    "a text of instruments": (lambda: bt.margin_preset("derive", "BTC"), "must be a list of names"),
-    "no day": (lambda: bt.margin_preset("derive", at="soon"), "time"),
-    "an unknown rule": (lambda: bt.PresetMargin(preset="none"), "there are no margin rules"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", UNKNOWN)
-def test_unknown_rules_get_one_clear_error(name):
-    check_refused(*UNKNOWN[name])
+    coins = ["BTCUSDT", "BTC-PERPETUAL", "BTC-USDT-SWAP", "BTCUSD_PERP", "XBTUSD"]
+    groups = dict(bt.margin_preset("okx-portfolio", [*coins, "ETH/USDT", "SPY"]).requirement.groups)
+    assert groups == {"BTC": tuple(coins), "ETH": ("ETH/USDT",), "SPY": ("SPY",)}
 
 
 # -------------------- option_margin
@@ -268,23 +250,18 @@ def derive_rule(given):
         if way in VOLATILITY
     ]
     turned = {way: weight for _, way, weight in given["Scenarios"]}["LINEAR"] > 0.0
-    long_and_short = [
-        [
-            margin[f"BASE_STATIC_DISCOUNT{end}"],
-            margin[f"{side}_MULTSCALE"],
-            margin[f"{side}_ADDSCALE"],
-        ]
+    discounts = [
+        margin[name]
         for end, side in (("", "LONG_RATE"), ("_NEG", "SHORT_RATE"))
+        for name in (f"BASE_STATIC_DISCOUNT{end}", f"{side}_MULTSCALE", f"{side}_ADDSCALE")
     ]
+    share = other["MM_OPTION_PERCENT"]
     shocks = bt.OptionShocks(
         power=(vol["SHORTTERMPOWER"], vol["LONGTERMPOWER"]),
         least_days=vol["DTE_FLOOR"],
         least_volatility=vol["MIN_VOL_EVAL_SHOCKED"],
-        short_charge=(
-            other["MM_OPTION_PERCENT"],
-            other["MM_OPTION_PERCENT"] + other["IM_OPTION_PERCENT"],
-        ),
-        discounts=[*long_and_short[0], *long_and_short[1]],
+        short_charge=(share, share + other["IM_OPTION_PERCENT"]),
+        discounts=discounts,
         skew=list(skew.values()) if turned else None,
         expiry_charge=(
             round(basis["SCENARIO_SPOT_UP"] - 1.0, 12),
@@ -389,51 +366,46 @@ def test_the_derive_preset_is_that_of_its_cases():
 CASES = json.loads((DATA / "option_margins.json").read_text())
 
 
+def shares_of(legs):
+    """Return venues, quantities and prices of rows (price, quantity) of shares of one stock."""
+    names = ["XYZ"] * bool(legs)
+    price, quantity = np.sum(legs, axis=0) if legs else (0.0, 0.0)
+    given = (SHARES, float(quantity), float(price))
+    return tuple(dict.fromkeys(names, value) for value in given)
+
+
 def cboe(given):
     """The deposit of a strategy of Cboe's manual."""
     stock = given["underlying"]
     rate = {"broad": 0.15}.get(stock.get("etf_type"), 0.2)
     leverage = stock.get("leverage_factor", 1.0)
-    rule = bt.Strategy(
-        naked=rate * leverage,
-        least_call=0.1 * leverage,
-        least_put=0.1 * leverage,
-        covered_itm=False,
-    )
+    least = 0.1 * leverage
+    rule = bt.Strategy(naked=rate * leverage, least_call=least, least_put=least, covered_itm=False)
+    names = ("type", "strike", "quantity", "price")
     options = [
-        stock_option(
-            leg["type"], leg["strike"], leg["quantity"], leg["price"], stock["price"], leg["days"]
-        )
+        stock_option(*(leg[name] for name in names), stock["price"], leg["days"])
         for leg in given["legs"]
         if leg["kind"] == "option"
     ]
-    shares = [leg for leg in given["legs"] if leg["kind"] == "shares"]
-    held = dict.fromkeys(["XYZ"] * len(shares), sum(leg["quantity"] for leg in shares))
-    prices = dict.fromkeys(held, sum(leg["price"] for leg in shares))
-    venues = dict.fromkeys(held, SHARES)
-    found = bt.margin.strategy_deposit(venues, held, prices, rule, options=options)
+    shares = [(leg["price"], leg["quantity"]) for leg in given["legs"] if leg["kind"] == "shares"]
+    found = bt.margin.strategy_deposit(*shares_of(shares), rule, options=options)
     return {"margin_requirement": found}
 
 
 def lean(given):
     """Initial and maintenance margin of a strategy of LEAN's."""
-    stock = given["underlying"]
     options = [
         stock_option(
-            kind, strike, quantity, mark, stock, {"far": 60}.get(*rest, 30) if rest else 30
+            kind, strike, quantity, mark, given["underlying"], 60 if rest == ["far"] else 30
         )
         for kind, strike, mark, quantity, *rest in given["legs"]
         if kind != "stock"
     ]
-    shares = [leg for leg in given["legs"] if leg[0] == "stock"]
-    held = dict.fromkeys(["XYZ"] * len(shares), sum(leg[3] for leg in shares))
-    prices = dict.fromkeys(held, sum(leg[2] for leg in shares))
-    venues = dict.fromkeys(held, SHARES)
+    shares = shares_of([leg[2:4] for leg in given["legs"] if leg[0] == "stock"])
+    terms = {"rule": "reg-t", "options": options}
     return {
-        "initial": bt.margin.strategy_deposit(
-            venues, held, prices, "reg-t", options=options, proceeds=False
-        ),
-        "maintenance": bt.margin.requirement(venues, held, prices, "reg-t", options=options),
+        "initial": bt.margin.strategy_deposit(*shares, **terms, proceeds=False),
+        "maintenance": bt.margin.requirement(*shares, **terms),
     }
 
 
@@ -656,12 +628,3 @@ def test_a_search_for_moves_leaves_options_at_their_marks():
     )
     assert found.options[["price", "mark"]].to_numpy().tolist() == [[60_000.0, 100.0]]
     assert (found.equity, found.option_value) == (1e9 - 100.0, -100.0)
-
-
-@pytest.mark.parametrize("name", ["derive", "deribit-portfolio", "reg-t", "deribit-standard"])
-def test_rules_and_options_are_stored_and_read(name):
-    rule = bt.margin_preset(name, ["BTC-PERPETUAL"]).requirement
-    stored = json.loads(json.dumps(rule.to_dict()))
-    assert MarginRule.from_dict(stored) == rule
-    option = hold(-1.0, mark=0.1)
-    assert bt.OptionPosition.from_dict(json.loads(json.dumps(option.to_dict()))) == option

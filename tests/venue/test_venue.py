@@ -6,6 +6,7 @@ import json
 import math
 import pickle
 import tomllib
+import warnings
 from dataclasses import replace
 from fractions import Fraction
 from math import inf
@@ -16,7 +17,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base.errors import BacktestError, VenueDateWarning
+from backtest.base.errors import VenueDateWarning
 from backtest.venue import preset_files
 from backtest.venue.venue import (
     Bracket,
@@ -28,7 +29,7 @@ from backtest.venue.venue import (
     Venue,
     derive_amounts,
 )
-from tests.kit import check_refused, every_nth, market_of
+from tests.kit import Hold, check_refused, every_nth, market_of
 
 # Binance USD-M BTCUSDT as of 2024-10-24: floor, cap, leverage, rate, cumulative amount.
 BTCUSDT = [
@@ -74,10 +75,6 @@ def by_day(*values: object, start: str = "2021-01-01", tz: str | None = "UTC") -
     return pd.Series(list(values), index=pd.date_range(start, periods=len(values), tz=tz))
 
 
-def liquidation(**changes: Any) -> Liquidation:
-    return Liquidation(**{"fee": 0.0125, "slippage": 0.002, **changes})
-
-
 # Bybit BTCUSDT, the first six of its risk limits and their published deductions.
 BYBIT = [
     (0, 2_000_000, 100, 0.005, 0),
@@ -98,14 +95,6 @@ def test_published_amounts_are_derived_to_the_last_digit() -> None:
     for table in (BTCUSDT, BYBIT):
         rows = [Bracket(*row[:4]) for row in table]
         assert derive_amounts(rows) == [row[4] for row in table]
-
-
-def test_whole_numbers_and_numpy_numbers_settle_as_floats() -> None:
-    contract = Contract(size=np.float32(2), lot=1, min_notional=np.int64(5))  # type: ignore[arg-type]
-    assert [type(each) for each in (contract.size, contract.lot, contract.min_notional)] == [
-        float
-    ] * 3
-    assert contract == Contract(size=2.0, lot=1.0, min_notional=5.0)
 
 
 def test_a_series_is_copied_held_in_utc_and_read_only() -> None:
@@ -160,11 +149,8 @@ def test_a_simple_venue_has_one_bracket_no_lot_and_the_costs_that_were_said() ->
     assert venue.fees == Fees(taker=6e-4, maker=6e-4)
     assert venue.slippage == Slippage(rate=3e-4)
     assert venue.liquidation == Liquidation(fee=0.01, slippage=3e-4)
-    assert (venue.contract.kind, venue.contract.lot, venue.contract.min_notional) == (
-        "linear",
-        0,
-        0,
-    )
+    contract = venue.contract
+    assert (contract.kind, contract.lot, contract.min_notional) == ("linear", 0, 0)
 
 
 def test_the_binance_preset_is_the_published_table() -> None:
@@ -204,6 +190,19 @@ SOME = [*(each for each in ALL if each not in LISTED), *every_nth(LISTED, 12)]
 
 
 @pytest.mark.parametrize("preset", SOME, ids=lambda each: each.name)
+def test_every_preset_carries_an_account_through_a_market(preset):
+    """The books balance at every bar, or run would have raised; half the price kills each."""
+    venue = Venue.preset(preset.venue, preset.symbol)
+    bracket = venue.brackets[0]
+    account = bt.Account(capital=1e-2 * min(bracket.cap, 1e6))
+    market = market_of(10_000.0 * np.array([1.0, 1.0, 1.001, 0.999, 0.5, 0.5]), "1D")
+    policy = Hold(0.9 * bracket.max_leverage)
+    result = bt.run(market, policy, venue=venue, account=account, compile=False)
+    assert (result.events.kind == "liquidation").any()
+    assert result.manifest["venue"]["in_force"]["preset"] == preset.name
+
+
+@pytest.mark.parametrize("preset", SOME, ids=lambda each: each.name)
 def test_every_table_of_a_preset_builds_and_says_when_and_where_from(preset):
     for date in preset.dates:
         venue = Venue.preset(preset.venue, preset.symbol, at=date)
@@ -214,24 +213,6 @@ def test_every_table_of_a_preset_builds_and_says_when_and_where_from(preset):
         for origin in found:
             assert pd.Timestamp(origin.date) <= pd.Timestamp("2026-11-20")
             assert len(origin.source) > 20
-
-
-@pytest.mark.parametrize("preset", SOME, ids=lambda each: each.name)
-def test_every_preset_carries_an_account_through_a_market(preset):
-    venue = Venue.preset(preset.venue, preset.symbol)
-    price = 10_000.0 * np.array([1.0, 1.0, 1.001, 0.999, 0.5, 0.5])
-    capital = 1e-2 * min(venue.brackets[0].cap, 1e6)
-    account = bt.Account(capital=capital)
-    market = market_of(price, "1D")
-
-    class Most(bt.Policy):
-        def leverage(self, bar, account):
-            return 0.9 * venue.brackets[0].max_leverage
-
-    result = bt.run(market, Most(), venue=venue, account=account, compile=False)
-    # The books balance at every bar, or run would have raised; half the price kills each of them.
-    assert (result.events.kind == "liquidation").any()
-    assert result.manifest["venue"]["in_force"]["preset"] == preset.name
 
 
 def test_an_old_day_has_the_table_of_that_day():
@@ -325,6 +306,10 @@ def test_a_file_of_the_user_is_a_venue_too(tmp_path):
     assert Venue.preset(str(file), "BTCUSDT").fees.taker == 0.003
 
 
+def change(changes=None, **groups):
+    return Venue.preset(*BTC).override(changes, **groups)
+
+
 BAD = {
     "no fees": (GOOD.replace("BTCUSDT.fees", "BTCUSDT.fee"), "BTCUSDT.fees: is needed"),
     "no date": (GOOD.replace('date = "2024-01-01"\nsource = "a"\ntaker', 'source = "a"\ntaker'),
@@ -342,16 +327,9 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_file_is_refused_with_its_name_and_the_rule(tmp_path, name):
     text, words = BAD[name]
-    file = tmp_path / "mine.toml"
-    file.write_text(text)
-    with pytest.raises(BacktestError) as caught:
-        Venue.preset(str(file), "BTCUSDT")
-    assert words in str(caught.value)
-    assert "mine" in str(caught.value)
-
-
-def change(changes=None, **groups):
-    return Venue.preset(*BTC).override(changes, **groups)
+    (tmp_path / "mine.toml").write_text(text)
+    for part in (words, "mine"):
+        check_refused(lambda: Venue.preset(str(tmp_path / "mine.toml"), "BTCUSDT"), part)
 
 
 PAIR, TWICE = "a preset is a venue, a colon and a symbol", "must be changed once, was given twice"
@@ -364,6 +342,7 @@ REFUSED = {
         "a list of different names"),
     "no file": (lambda: Venue.preset("nowhere/mine.toml", "BTCUSDT"), "does not exist"),
     "a venue alone": (lambda: preset_files.parse_name("binance"), PAIR),
+    "terms of an unknown venue": (lambda: bt.funding.terms("binance", "BTCUSDT"), "known preset"),
     "a change given twice": (lambda: change({"fees.taker": 1e-4}, fees={"taker": 2e-4}), TWICE),
 }  # fmt: skip
 
@@ -456,56 +435,40 @@ def test_a_preset_of_one_table_is_that_of_its_day(preset):
     assert Venue.preset(*pair).days() == preset.dates
 
 
-def fall(start: str, bars: int = 5) -> bt.Market:
-    """Return a market of days from a day on."""
-    index = pd.date_range(start, periods=bars, freq="D", tz="UTC")
-    return bt.Market.from_frames(
-        pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), 100.0), index=index)
-    )
+def live(start: str, venue: Venue, leverage: float = 0.5) -> bt.Result:
+    """Run five days at a price of 100 from a day on."""
+    market = market_of(np.full(5, 100.0), "1D", start=start)
+    return bt.run(market, Hold(leverage), venue=venue, account=bt.Account(), compile=False)
 
 
-class Half(bt.Policy):
-    def leverage(self, bar, account):
-        return 0.5
+OLDEST = ["the oldest", "is of 2021-03-18", "the run uses it from 2021-01-01"]
 
 
-def live(market: bt.Market, venue: Venue) -> bt.Result:
-    return bt.run(market, Half(), venue=venue, account=bt.Account(), compile=False)
-
-
-@pytest.mark.parametrize(("start", "at", "words"), [
-    ("2021-01-01", None, ["the oldest", "is of 2021-03-18", "the run uses it from 2021-01-01"]),
-    ("2021-01-01", "latest", ["is of 2026-09-29", "the run uses it from 2021-01-01"]),
-    ("2021-01-01", "2021-01-01", ["is of 2021-03-18", "the run uses it from 2021-01-01"]),
-    ("2024-10-22", "2024-10-22", ["is of 2022-12-29", "replaced on 2024-10-24"]),
+@pytest.mark.parametrize(("start", "at", "used", "words"), [
+    ("2021-01-01", None, [("2021-03-18", "2021-01-01", 5)], OLDEST),
+    ("2021-01-01", "2021-01-01", [("2021-03-18", "2021-01-01", 5)], OLDEST[1:]),
+    ("2021-01-01", "latest", [("2026-09-29", "2021-01-01", 5)], ["is of 2026-09-29", *OLDEST[2:]]),
+    ("2024-10-22", "2024-10-22", [("2022-12-29", "2024-10-22", 5)],
+     ["is of 2022-12-29", "replaced on 2024-10-24"]),
+    ("2021-05-19", None, [("2021-03-18", "2021-05-19", 5)], []),
+    ("2025-01-01", None, [("2024-10-24", "2025-01-01", 5)], []),
+    ("2024-10-22", None, [("2022-12-29", "2024-10-22", 2), ("2024-10-24", "2024-10-24", 3)], []),
 ])  # fmt: skip
-def test_a_run_outside_the_days_of_its_table_says_so_once_and_in_the_manifest(start, at, words):
-    venue = Venue.preset(*BTC, at=at)
-    with pytest.warns(VenueDateWarning) as caught:
-        result = live(fall(start), venue)
-    of_days = [each for each in caught if issubclass(each.category, VenueDateWarning)]
-    assert [each.filename for each in of_days] == [__file__]
-    said = str(of_days[0].message)
-    assert all(word in said for word in words)
-    assert "@DATE" in said
-    assert result.manifest["margin_table"] in said
-    assert result.manifest["margin_table"].lower() in " ".join(result.summary().split()).lower()
-
-
-@pytest.mark.parametrize(("start", "at", "used"), [
-    ("2021-05-19", None, [("2021-03-18", "2021-05-19", 5)]),
-    ("2021-05-19", "latest", [("2026-09-29", "2021-05-19", 5)]),
-    ("2020-01-01", None, [("2021-03-18", "2020-01-01", 5)]),
-    ("2025-01-01", None, [("2024-10-24", "2025-01-01", 5)]),
-    ("2024-10-22", None, [("2022-12-29", "2024-10-22", 2), ("2024-10-24", "2024-10-24", 3)]),
-])  # fmt: skip
-@pytest.mark.filterwarnings("ignore::backtest.VenueDateWarning")
-def test_a_manifest_says_which_table_was_used_at_which_bars(tmp_path, start, at, used):
-    result = live(fall(start), Venue.preset(*BTC, at=at))
+def test_a_run_says_once_which_table_was_used_at_which_bars(tmp_path, start, at, used, words):
+    """In the manifest, and with a warning outside the days of the table."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = live(start, Venue.preset(*BTC, at=at))
+    told = [each for each in caught if issubclass(each.category, VenueDateWarning)]
+    assert [each.filename for each in told] == [__file__] * bool(words)
+    for each in told:
+        said = str(each.message)
+        assert all(word in said for word in (*words, "@DATE", result.manifest["margin_table"]))
+        summary = " ".join(result.summary().split()).lower()
+        assert result.manifest["margin_table"].lower() in summary
     rows = [{"of": of, "from": first, "bars": bars} for of, first, bars in used]
-    assert result.manifest["margin_tables"] == rows
     kept = bt.Result.load(result.save(tmp_path))
-    assert kept.manifest["margin_tables"] == rows
+    assert kept.manifest["margin_tables"] == result.manifest["margin_tables"] == rows
 
 
 @pytest.mark.filterwarnings("ignore::backtest.VenueDateWarning")
@@ -514,7 +477,7 @@ def test_other_brackets_take_the_place_of_the_tables_of_all_days(start):
     rows = [bt.Bracket(0.0, math.inf, 10.0, 0.05)]
     all_days, one = (Venue.preset(*BTC, at=at).override(brackets=rows) for at in (None, "latest"))
     assert all_days == one
-    ratio = live(fall(start), all_days).bars.margin_ratio
+    ratio = live(start, all_days).bars.margin_ratio
     assert ratio.iloc[-1] == pytest.approx(0.05 * 0.5, rel=1e-3)
 
 
@@ -550,13 +513,14 @@ def test_hyperliquid_funding_of_an_hour(size, premium, hour, paid):
     assert bt.funding.payment(contract, size, 10_000, rate) == pytest.approx(paid, abs=1e-9)
 
 
-def test_the_cap_of_hyperliquid_binds_per_hour():
+def test_the_cap_of_hyperliquid_binds_per_hour_and_a_broker_has_no_terms():
     assert rate_of(terms("hyperliquid", "BTC"), 1.0) == 0.04
+    assert bt.funding.terms("reg-t", "STOCK") is None
 
 
 @pytest.mark.parametrize(("mark", "damper", "hours", "usd", "rate", "paid"), [
-    (9990, None, 4.0, 50_000, -0.00075, -0.001875), (10_010, 0.0005, 1 / 60, 10_000, 0.0005,
-                                                    1.0416666666666667e-06),
+    (9990, None, 4.0, 50_000, -0.00075, -0.001875),
+    (10_010, 0.0005, 1 / 60, 10_000, 0.0005, 1.0416666666666667e-06),
 ])  # fmt: skip
 def test_deribit_funding_is_damped_and_paid_by_time(mark, damper, hours, usd, rate, paid):
     """deribit_funding_3 and _4: the second by the damper of older documents; in the coin."""
@@ -566,9 +530,8 @@ def test_deribit_funding_is_damped_and_paid_by_time(mark, damper, hours, usd, ra
     found = 8.0 * rate_of(its, premium)
     assert found == pytest.approx(rate, abs=1e-14)
     coin = bt.Contract(kind="inverse", size=1.0)
-    assert bt.funding.payment(coin, usd, 10_000, found * hours / 8) == pytest.approx(
-        paid, abs=1e-14
-    )
+    payment = bt.funding.payment(coin, usd, 10_000, found * hours / 8)
+    assert payment == pytest.approx(paid, abs=1e-14)
 
 
 def test_kraken_pays_a_24th_of_the_premium_each_hour_up_to_a_quarter_percent():
@@ -587,15 +550,6 @@ def test_the_costs_of_a_day():
     # thalex_funding: a premium of 0.2 % in a day, 4 coins for 3 hours, no damper
     rate = 100 / 50_000 * 3 / 24
     assert bt.funding.payment(contract, 4.0, 50_000.0, rate) == pytest.approx(50.0, abs=1e-9)
-
-
-def test_venues_without_known_terms_have_none():
-    assert bt.funding.terms("reg-t", "STOCK") is None
-
-
-def test_an_unknown_venue_is_refused():
-    with pytest.raises(BacktestError, match="known preset"):
-        bt.funding.terms("binance", "BTCUSDT")
 
 
 class Case(NamedTuple):

@@ -12,7 +12,7 @@ import backtest as bt
 from backtest import Bracket, Earlier
 from backtest.strategies import Constant, HealthTarget, LeverageLoop, MarginBuffer, VolTarget
 from tests import scenes
-from tests.kit import free_venue, live
+from tests.kit import free_venue, live, market_of
 from tests.scenes import INF, NAN, account_of, happened, is_, isolated, play, series, venue_of
 from tests.strategies.test_strategies_liquidation import PENALTY, THRESHOLD, debt, lending_market
 
@@ -21,7 +21,6 @@ SAMPLE = bt.Market.sample(bars=600)
 DAY = str(SAMPLE.times[CHANGE])
 LOOSE = [Bracket(0.0, 50_000.0, 50.0, 0.01), Bracket(50_000.0, 1e9, 20.0, 0.02)]
 STRICT = [Bracket(0.0, 50_000.0, 25.0, 0.02), Bracket(50_000.0, 1e9, 10.0, 0.04)]
-THREE = [*LOOSE[:1], Bracket(50_000.0, 1e6, 20.0, 0.02), Bracket(1e6, 1e9, 10.0, 0.05)]
 BEFORE = replace(free_venue(), brackets=LOOSE)
 AFTER = replace(free_venue(), brackets=STRICT)
 BOTH = replace(AFTER, earlier=[Earlier(until=DAY, brackets=LOOSE)])
@@ -42,9 +41,8 @@ def live_plain(policy: bt.Policy, account: bt.Account, venue: bt.Venue, **terms:
 def test_twice_the_rates_from_a_bar_on_are_a_multiplier_of_two_from_there(name: str):
     """Rates and amounts of the second table are twice the first's, and leverages half: the same."""
     policy, account = ACCOUNTS[name]
-    stamps = [SAMPLE.times[0], SAMPLE.times[CHANGE]]
-    series = pd.Series([1.0, 2.0], index=pd.DatetimeIndex(stamps))
-    moved = live_plain(policy, account, replace(BEFORE, margin_multiplier=series))
+    twice = pd.Series([1.0, 2.0], index=SAMPLE.times[[0, CHANGE]])
+    moved = live_plain(policy, account, replace(BEFORE, margin_multiplier=twice))
     both = live_plain(policy, account, BOTH)
     assert np.array_equal(both.record.values, moved.record.values, equal_nan=True)
     pd.testing.assert_frame_equal(both.bars, moved.bars)
@@ -58,13 +56,11 @@ def test_a_change_liquidates_what_the_old_table_let_live():
         brackets=[Bracket(0.0, 1e9, 5.0, 0.2)],
         earlier=[Earlier(until=DAY, brackets=[Bracket(0.0, 1e9, 50.0, 0.02)])],
     )
-    index = SAMPLE.times
-    still = {name: np.full(600, 100.0) for name in ("open", "high", "low", "close")}
-    market = bt.Market.from_frames(pd.DataFrame(still, index=index))
+    market = market_of(np.full(600, 100.0), start="2023-01-01")
     account = bt.Account(capital=10_000.0)
     result = live_plain(Constant(8.0), account, harsh, market=market)
     dead = result.events[result.events["kind"] == "liquidation"]
-    assert dead["time"].iloc[0] == index[CHANGE]
+    assert dead["time"].iloc[0] == SAMPLE.times[CHANGE]
     assert len(live_plain(Constant(8.0), account, BEFORE, market=market).events) == 1
 
 
@@ -150,18 +146,12 @@ def full_below(health: float = 0.95, **terms) -> bt.Venue:
     return lending_market(**terms).override({"liquidation.full_below_health": health})
 
 
-@pytest.mark.parametrize(
-    ("used", "rate"), [(0.0, 0.0), (0.45, 0.02), (0.9, 0.04), (0.95, 0.34), (1.0, 0.64)]
-)
-def test_the_borrow_rate_has_a_kink_and_suppliers_earn_their_part(used, rate):
-    assert AAVE.borrow(used) == pytest.approx(rate, abs=1e-12)
-    assert AAVE.supply(used) == pytest.approx(rate * used * 0.9, abs=1e-12)
-
-
-def test_arrays_and_series_keep_their_shape_and_a_bad_utilization_is_refused():
-    used = pd.Series([0.45, 0.9], index=pd.date_range("2024-01-01", periods=2, tz="UTC"))
-    assert AAVE.borrow(used).index.equals(used.index)
-    np.testing.assert_allclose(AAVE.borrow(used.to_numpy()), [0.02, 0.04])
+def test_the_borrow_rate_has_a_kink_and_suppliers_earn_their_part():
+    used, rates = np.array([0.0, 0.45, 0.9, 0.95, 1.0]), np.array([0.0, 0.02, 0.04, 0.34, 0.64])
+    np.testing.assert_allclose(AAVE.borrow(used), rates, atol=1e-12)
+    np.testing.assert_allclose(AAVE.supply(used), rates * used * 0.9, atol=1e-12)
+    series = pd.Series(used, index=pd.date_range("2024-01-01", periods=5, tz="UTC"))
+    assert AAVE.borrow(series).index.equals(series.index)
     for bad in (-0.1, 1.1, math.nan):
         with pytest.raises(bt.ParameterError, match="utilization must be from 0 to 1"):
             AAVE.borrow(np.array([0.5, bad]))
@@ -386,17 +376,17 @@ def test_two_currencies_are_refused_before_a_policy_is_asked(call):
         call(panel("A", "B"), venue=venues, account=bt.Account())
 
 
-@pytest.mark.parametrize(("venues", "names", "currency"), [
-    ((OWN, OWN), ("A", "B"), None),  # linear, and nothing is known
-    ((OWN, TETHER), ("A", "B"), None),
-    ((COIN, COIN), ("A", "B"), None),
-    ((OWN_COIN.override({"contract.settles": "BTC"}), COIN), ("A", "B"), None),
-    ((OWN_COIN, COIN), ("BTCUSD_PERP", "B"), None),  # the name says it
-    ((OWN_COIN, OWN_COIN), ("A", "B"), "BTC"),
-    ((BYBIT, BYBIT), ("BTCUSD", "B"), None),  # the name says the quote of an inverse contract
-])  # fmt: skip
-def test_one_currency_is_run(venues, names, currency):
-    run(panel(*names, currency=currency), *venues)
+def test_one_currency_is_run():
+    for venues, names, currency in (
+        ((OWN, OWN), "AB", None),  # linear, and nothing is known
+        ((OWN, TETHER), "AB", None),
+        ((COIN, COIN), "AB", None),
+        ((OWN_COIN.override({"contract.settles": "BTC"}), COIN), "AB", None),
+        ((OWN_COIN, COIN), ("BTCUSD_PERP", "B"), None),  # the name says it
+        ((OWN_COIN, OWN_COIN), "AB", "BTC"),
+        ((BYBIT, BYBIT), ("BTCUSD", "B"), None),  # the name says the quote of an inverse contract
+    ):
+        run(panel(*names, currency=currency), *venues)
 
 
 @pytest.mark.parametrize(("names", "currency", "venue", "words"), [
