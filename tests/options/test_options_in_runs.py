@@ -10,7 +10,7 @@ import backtest as bt
 from backtest.account.records import OptionFeed
 from backtest.engine.option_inputs import read_option_feed
 from backtest.strategies import Collar, Constant, CoveredCall, TailHedge, VolTarget
-from tests.kit import Hold, check_refused, compare_policies
+from tests.kit import Hold, check_refused, compare_policies, market_of
 from tests.options.listed_markets import PUT, make_chain, make_markets, make_surfaces, make_venue
 from tests.strategies.test_strategies_options import find_fills, run
 
@@ -69,23 +69,6 @@ def make_snapshots(shift: float, changed: int, row: int, bars: int = 240) -> bt.
     )  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore:volatility is flat before the first fitted expiry")
-@pytest.mark.parametrize("changed", range(len(STAMPS)))
-def test_a_later_snapshot_changes_no_earlier_bar(changed):
-    """Truth 8: bars, positions and events before a snapshot that changed are equal."""
-    before, after = (
-        run_plain(make_snapshots(shift, changed, row=5, bars=120), Buys(level=1.0))
-        for shift in (0.0, 0.05)
-    )
-    stamp = pd.Timestamp(STAMPS[changed], tz="UTC")
-    bars = before.bars.index + pd.Timedelta(hours=1) <= stamp
-    assert before.bars[bars].equals(after.bars[bars])
-    for one, two in ((before.positions, after.positions), (before.events, after.events)):
-        known = [each[each["time"] + pd.Timedelta(hours=1) <= stamp] for each in (one, two)]
-        assert known[0].reset_index(drop=True).equals(known[1].reset_index(drop=True))
-    assert not before.bars[~bars].equals(after.bars[~bars])
-
-
 def test_orders_of_a_policy_equal_a_schedule():
     markets = make_markets(bars=120)
     ordered = run_plain(markets, Buys(level=1.0))
@@ -94,10 +77,8 @@ def test_orders_of_a_policy_equal_a_schedule():
     assert ordered.bars.equals(scheduled.bars)
     assert ordered.manifest["id"] != scheduled.manifest["id"]
     assert (ordered.events["kind"] == "fill").any()
-    assert (
-        ordered.bars["equity"].iloc[-1]
-        != run_plain(markets, Hold(level=1.0)).bars["equity"].iloc[-1]
-    )
+    bare = run_plain(markets, Hold(level=1.0))
+    assert ordered.bars["equity"].iloc[-1] != bare.bars["equity"].iloc[-1]
 
 
 class Insists(Hold):
@@ -117,11 +98,9 @@ def test_a_contract_is_not_traded_before_its_first_surface_nor_after_its_expiry(
 
 def test_expiries_and_funding_inside_a_bar_come_by_stamp():
     """Funding at 12:00 and 12:20, an expiry at 12:20, funding at 12:40."""
-    index = pd.date_range("2023-01-01", periods=240, freq="1h", tz="UTC")
-    bars = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), 29_500.0), index=index)
     stamps = pd.date_range("2023-01-01", periods=720, freq="20min", tz="UTC")
-    funding = pd.DataFrame({"rate": 1e-5}, index=stamps)
-    funded = bt.Market.from_frames(bars.assign(volume=1e6), funding=funding)
+    terms = {"funding": pd.DataFrame({"rate": 1e-5}, index=stamps)}
+    funded = market_of(np.full(240, 29_500.0), start="2023-01-01", terms=terms, volume=1e6)
     option = PUT.override(expiry="2023-01-08 12:20", settlement_price=29_000.0)
     surfaces = {"BTC": make_surfaces(["2023-01-01 06:30"])}
     markets = bt.Markets({"BTC": funded, "PUT": option}, surfaces=surfaces)
@@ -140,6 +119,9 @@ def test_a_run_goes_on_with_the_options_that_a_result_holds(is_saved, tmp_path):
     first = run_plain(half, Hold(level=1.0), option_quantities=given["option_quantities"][:1])
     if is_saved:
         first = bt.Result.load(first.save(tmp_path))
+    listed = first.manifest["data"]["options"]
+    assert listed["underlyings"] == {"PUT": "BTC"}
+    assert listed["quantities"]
     rest = run_plain(whole, Hold(level=1.0), resume=first, **given)
     known = run_plain(whole, Hold(level=1.0), **given).bars["equity"]
     assert rest.bars["equity"].equals(known[rest.bars.index])
@@ -157,21 +139,6 @@ def test_compiled_orders_equal_plain_ones():
     assert plain.manifest["id"] == compiled.manifest["id"]
 
 
-def test_results_keep_what_options_were_given(tmp_path):
-    """Saved results, run_plain again or compared with a baseline, are those of the same options."""
-    markets = make_markets(bars=120)
-    frame = pd.DataFrame({"PUT": 1.0}, index=markets.times[6:7])
-    result = run_plain(markets, Hold(level=1.0), option_quantities=frame)
-    listed = result.manifest["data"]["options"]
-    assert listed["underlyings"] == {"PUT": "BTC"}
-    assert listed["quantities"]
-    other = run_plain(markets, Hold(level=1.0), option_quantities=2.0 * frame)
-    assert other.manifest["id"] != result.manifest["id"]
-    loaded = bt.Result.load(result.save(tmp_path))
-    assert loaded.bars.equals(result.bars)
-    assert loaded.manifest == result.manifest
-
-
 def test_greeks_explain_the_profit_on_simulated_bars():
     """Over a week to go, sold and bought in and out of the money: all but 0.03 % is explained."""
     rng = np.random.default_rng(0)
@@ -180,9 +147,7 @@ def test_greeks_explain_the_profit_on_simulated_bars():
     bars["high"], bars["low"] = bars.max(axis=1), bars[["open", "close"]].min(axis=1)
     bars.index = pd.date_range("2023-01-01", periods=240, freq="1h", tz="UTC")
     contracts = {
-        f"{kind}{strike}": bt.Option(
-            kind=kind, strike=strike, expiry="2023-01-18 08:00", underlying="BTC"
-        )
+        f"{kind}{strike}": PUT.override(kind=kind, strike=strike, expiry="2023-01-18 08:00")
         for kind in ("put", "call")
         for strike in (17_000, 20_000, 23_000)
     }
@@ -191,12 +156,8 @@ def test_greeks_explain_the_profit_on_simulated_bars():
         {"BTC": bt.Market.from_frames(bars), **contracts}, surfaces={"BTC": make_surfaces(stamps)}
     )
     frame = pd.DataFrame([[2.0, -3.0] * 3], markets.times[:1], [*contracts])
-    result = run_plain(
-        markets,
-        Hold(level=0.0),
-        option_quantities=frame,
-        account=bt.Account(capital=1e6, requirement="deribit-standard"),
-    )
+    account = bt.Account(capital=1e6, requirement="deribit-standard")
+    result = run_plain(markets, Hold(level=0.0), option_quantities=frame, account=account)
     table = result.explained("bar")
     rest = result.options.parts["rest"]
     shares = np.abs(rest).sum(axis=0) / np.abs(result.options.record.price_pnl).sum(axis=0)
@@ -392,14 +353,10 @@ COIN = bt.Option("BTC-27JAN23-30000-P")
 
 
 def run_small(markets=None, *, policy=None, venue=None, quantities=None, **account):
-    return bt.run(
-        make_markets() if markets is None else markets,
-        policy or Hold(level=0.0),
-        venue=venue or make_venue(),
-        account=bt.Account(**{"capital": 10_000.0, **account}),
-        option_quantities=quantities,
-        compile=False,
-    )
+    given = {"account": bt.Account(capital=10_000.0, **account), "option_quantities": quantities}
+    if venue is not None:
+        given["venue"] = venue
+    return run_plain(markets or make_markets(), policy or Hold(level=0.0), **given)
 
 
 def schedule(value=1.0, columns=("PUT",)):

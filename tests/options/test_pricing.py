@@ -213,9 +213,8 @@ def test_greeks_are_central_differences(kind: str, settlement: str):
 def test_greeks_in_money_by_hand():
     """-2 contracts of 0.1 coin: delta x 0.5 x S x size x quantity, as the table of units says."""
     unit = options.greeks("call", 100.0, 110.0, 0.5, 0.4)
-    money = options.greeks(
-        "call", 100.0, 110.0, 0.5, 0.4, in_money=True, quantity=-2.0, size=0.1, spot=90.0
-    )
+    held = {"in_money": True, "quantity": -2.0, "size": 0.1, "spot": 90.0}
+    money = options.greeks("call", 100.0, 110.0, 0.5, 0.4, **held)
     assert money.delta == pytest.approx(unit.delta * 90.0 * -0.2, rel=1e-14)
     assert money.gamma == pytest.approx(unit.gamma * 90.0**2 / 100.0 * -0.2, rel=1e-14)
     assert money.vega == pytest.approx(unit.vega / 100.0 * -0.2, rel=1e-14)
@@ -233,13 +232,8 @@ def test_at_expiry_and_without_volatility(kind: str, forward: float, delta: floa
 
 
 def test_reasons_without_a_volatility():
-    reasons = options.volatility_reason(
-        ["call", "call", "call", "put", "call", "call"],
-        [9.0, 10.0, 100.0, 90.0, 12.0, np.nan],
-        100.0,
-        90.0,
-        [1.0, 1.0, 1.0, 1.0, 0.0, 1.0],
-    )
+    kinds, prices = ["call", "call", "call", "put", "call", "call"], [9, 10, 100, 90, 12, np.nan]
+    reasons = options.volatility_reason(kinds, prices, 100.0, 90.0, [1.0, 1.0, 1.0, 1.0, 0.0, 1.0])
     words = ["below", "at the intrinsic", "at or above", "at or above", "no time", "missing"]
     assert all(word in reason for word, reason in zip(words, reasons, strict=True))
 

@@ -10,10 +10,9 @@ import pytest
 
 import backtest as bt
 from backtest import options
-from backtest.cli import main
 from backtest.options import SVI
 from backtest.options.surfaces import build_ssvi
-from tests.kit import check_refused
+from tests.kit import ask, call, check_refused, market_of
 from tests.options.test_pricing import VECTORS
 
 NOW = pd.Timestamp("2026-01-01 12:00", tz="UTC")
@@ -54,10 +53,8 @@ def make_chain(settlement: str = "coin", **given: object) -> bt.Chain:
 
 
 def hours(n: int, start: str = "2026-01-01") -> bt.Market:
-    index = pd.date_range(start, periods=n, freq="h", tz="UTC")
-    prices = 100.0 + np.sin(np.arange(n))
-    frame = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), prices), index=index)
-    return bt.Market.from_frames(frame, instrument="BTCUSD")
+    terms = {"instrument": "BTCUSD"}
+    return market_of(100.0 + np.sin(np.arange(n)), start=start, terms=terms)
 
 
 ROWS = make_rows(days=(30.0,))
@@ -112,9 +109,7 @@ def test_forwards_by_parity_and_by_the_index(settlement: str):
 def test_files_of_both_layouts(tmp_path: Path):
     rows = make_rows()
     rows.to_parquet(tmp_path / "plain.parquet")
-    rows.assign(time=rows["time"].astype(str), expiry=rows["expiry"].astype(str)).to_csv(
-        tmp_path / "plain.csv", index=False
-    )
+    rows.astype({"time": str, "expiry": str}).to_csv(tmp_path / "plain.csv", index=False)
     deribit = rows.rename(
         columns={
             "time": "timestamp", "expiry": "expiry_datetime", "kind": "option_type",
@@ -133,11 +128,9 @@ def test_files_of_both_layouts(tmp_path: Path):
     deribit["futures_instrument_name"] = ["SYN.BTC-F", *["BTC-F"] * (len(deribit) - 1)]
     sources = bt.Chain.from_frame(deribit).table["forward_source"]
     assert sources.value_counts().to_dict() == {"future": len(deribit) - 1, "synthetic": 1}
+    names = ["strike", "kind", "bid", "ask"]
     for other in (venue, text):
-        pd.testing.assert_frame_equal(
-            plain.table[["strike", "kind", "bid", "ask"]],
-            other.table[["strike", "kind", "bid", "ask"]],
-        )
+        pd.testing.assert_frame_equal(plain.table[names], other.table[names])
 
 
 def test_a_folder_is_one_chain_of_all_snapshots(tmp_path: Path):
@@ -149,21 +142,6 @@ def test_a_folder_is_one_chain_of_all_snapshots(tmp_path: Path):
     assert "156 quotes in 2 snapshots" in repr(chain.inspect())
     with pytest.raises(bt.DataError, match="needs files that end in"):
         bt.Chain.load(tmp_path.joinpath("none").mkdir() or tmp_path / "none")
-
-
-BAD_CHAINS = [
-    (ROWS.drop(columns="strike"), "coin", "needs the columns strike"),
-    (ROWS.iloc[:0], "coin", "at least one row"),
-    (ROWS, None, "settlement must be"),
-    (ROWS.assign(strike=-1.0), "coin", "strike must be positive"),
-    (ROWS.assign(expiry=pd.NaT), "coin", "expiry"),
-    (ROWS.assign(ask=np.inf), "coin", "must be finite"),
-]
-
-
-@pytest.mark.parametrize(("frame", "settlement", "words"), BAD_CHAINS)
-def test_bad_chains_get_one_clear_error(frame, settlement, words):
-    check_refused(lambda: bt.Chain.from_frame(frame, settlement=settlement), words)
 
 
 CHAINS = Path(__file__).parents[3] / "shared" / "data" / "deribit-chains"
@@ -253,11 +231,11 @@ def test_a_fit_has_no_arbitrage_and_lies_inside_the_quotes(model: str):
 
 def test_a_fit_is_sound_between_the_points_of_its_grid():
     """Quotes on Vogt's smile have arbitrage; the density is examined at 100 points for each."""
-    fitted = bt.Surface.fit(
-        make_chain(
-            days=(365.0,), spread=0.002, volatility=lambda k: np.sqrt(VOGT.total_variance(k))
-        )
-    )
+
+    def volatility(k):
+        return np.sqrt(VOGT.total_variance(k))
+
+    fitted = bt.Surface.fit(make_chain(days=(365.0,), spread=0.002, volatility=volatility))
     fine = np.linspace(-1.5, 1.5, 120_001)
     assert fitted.smiles[0].density(fine).min() >= -1e-9
     assert fitted.fits["least_density"].iloc[0] <= fitted.smiles[0].density(fine).min() + 1e-9
@@ -398,26 +376,28 @@ def test_the_check_catches_interpolation_towards_a_later_snapshot(surfaces: bt.S
     )
 
 
-CALLS = [
-    (
-        lambda s, c, p: bt.Surface.fit(
-            bt.Chain.from_frame(ROWS.assign(bid=np.nan), settlement="coin")
-        ),
-        "5 strikes with bid and ask",
-    ),
+def refuse_chain(frame: pd.DataFrame, settlement: str | None = "coin") -> object:
+    return lambda *_: bt.Chain.from_frame(frame, settlement=settlement)
+
+
+@pytest.mark.parametrize(("make", "words"), [
+    (refuse_chain(ROWS.drop(columns="strike")), "needs the columns strike"),
+    (refuse_chain(ROWS.iloc[:0]), "at least one row"),
+    (refuse_chain(ROWS, None), "settlement must be"),
+    (refuse_chain(ROWS.assign(strike=-1.0)), "strike must be positive"),
+    (refuse_chain(ROWS.assign(expiry=pd.NaT)), "expiry"),
+    (refuse_chain(ROWS.assign(ask=np.inf)), "must be finite"),
+    (lambda *_: bt.Surface.fit(refuse_chain(ROWS.assign(bid=np.nan))()), "5 strikes with bid and"),
     (lambda s, c, p: s.volatility(100.0, -1.0), "years must be"),
     (lambda s, c, p: p.attach(hours(5)), "bars must close after a surface"),
     (lambda s, c, p: p.attach(hours(5, "2026-01-18")), "at most 14 days after the last"),
     (lambda s, c, p: s.skew("30d", delta=0.7), "delta must be"),
     (lambda s, c, p: c.select(time="2020-01-01"), "no snapshot"),
-    (lambda s, c, p: SVI(-1.0, 0.1, 0.0, 0.0, 0.1), "must not be negative"),
-    (lambda s, c, p: SVI(math.nan, 0.1, 0.0, 0.0, 0.1), "a must be"),
-]
-
-
-@pytest.mark.parametrize(("call", "words"), CALLS)
-def test_bad_calls_get_one_clear_error(surface, surfaces, call, words):
-    check_refused(lambda: call(surface, make_chain(), surfaces), words)
+    (lambda *_: SVI(-1.0, 0.1, 0.0, 0.0, 0.1), "must not be negative"),
+    (lambda *_: SVI(math.nan, 0.1, 0.0, 0.0, 0.1), "a must be"),
+])  # fmt: skip
+def test_bad_chains_and_calls_get_one_clear_error(surface, surfaces, make, words):
+    check_refused(lambda: make(surface, make_chain(), surfaces), words)
 
 
 @needs_chains
@@ -446,39 +426,22 @@ def test_every_real_snapshot_agrees_and_fits():
     assert judged["median_error"].median() < 0.003
 
 
-def call(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    code = main(["options", *words])
-    return code, *capsys.readouterr()
-
-
 def test_chains_and_surfaces_at_the_command_line(capsys, tmp_path: Path):
-    file = str(tmp_path / "chain.parquet")
-    rows = make_rows()
-    rows.loc[0, "bid"] = 1.0
-    rows.to_parquet(file)
-    code, text, _ = call(capsys, "chain", file, "--settlement", "coin")
-    assert code == 0
-    assert "1 (1.3%): the bid is above the ask" in text
-    code, text, _ = call(capsys, "chain", file, "--settlement", "coin", "--json")
-    assert json.loads(text)["defects"][0]["check"] == "crossed"
-    code, text, _ = call(capsys, "surface", file, "--settlement", "coin", "--json")
-    assert len(json.loads(text)["fits"]) == 3
-
-
-def test_a_surface_is_of_one_snapshot_of_many(capsys, tmp_path: Path):
+    """Of two snapshots of two underlyings, one quote is crossed."""
     for k in range(2):
         rows = make_rows(time=NOW + pd.Timedelta(days=k), days=(7.0, 30.0))
+        rows.loc[0, "bid"] = 1.0 if k == 0 else rows.loc[0, "bid"]
         both = pd.concat([rows, rows.assign(underlying="ETH")])
         both.to_parquet(tmp_path / f"{k}.parquet")
-    given = (str(tmp_path), "--settlement", "coin", "--underlying", "ETH")
-    assert "104 quotes in 2 snapshots" in call(capsys, "chain", *given)[1]
-    code, text, error = call(capsys, "surface", *given)
+    given = (tmp_path, "--settlement", "coin", "--underlying", "ETH")
+    code, text, _ = call(capsys, "options", "chain", *given)
+    assert code == 0
+    assert "104 quotes in 2 snapshots" in text
+    assert "1 (1.0%): the bid is above the ask" in text
+    assert ask(capsys, "options", "chain", *given)["defects"][0]["check"] == "crossed"
+    code, text, error = call(capsys, "options", "surface", *given)
     assert (code, text) == (2, "")
     assert "a surface is of one snapshot, got 2: choose one with --at" in error
-    text = call(capsys, "surface", *given, "--at", str(NOW), "--json")[1]
-    assert len(json.loads(text)["fits"]) == 2
-
-
-def test_bad_words_end_with_exit_code_2(capsys):
-    code, _, error = call(capsys, "chain", "nowhere.parquet")
+    assert len(ask(capsys, "options", "surface", *given, "--at", NOW)["fits"]) == 2
+    code, _, error = call(capsys, "options", "chain", "nowhere.parquet")
     assert (code, "error: " in error, "'nowhere.parquet' does not" in error) == (2, True, True)
