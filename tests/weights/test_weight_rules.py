@@ -10,7 +10,7 @@ import backtest as bt
 from backtest.base.errors import PolicyError
 from backtest.engine.signals import describe_signal_check
 from backtest.weights import weights
-from tests.kit import check_refused
+from tests.kit import check_refused, market_of
 
 A, B, C = (bt.Market.sample(bars=24 * 30, seed=seed) for seed in range(3))
 # ruff: noqa: N803 - X is what fit calls its argument
@@ -30,27 +30,17 @@ def weigh(variances: np.ndarray) -> np.ndarray:
 
 def test_equal_weights_are_those_of_a_run_without_a_signal():
     frame = bt.allocate.equal(MARKETS)
-    assert frame.iloc[[0, 99, 100, 498, 499, 719]].to_numpy().tolist() == [
-        [0.5, 0.5, 0.0],
-        [0.5, 0.5, 0.0],
-        [1 / 3, 1 / 3, 1 / 3],
-        [1 / 3, 1 / 3, 1 / 3],
-        [0.5, 0.5, 0.0],
-        [0.5, 0.5, 0.0],
-    ]
+    two, three = [0.5, 0.5, 0.0], [1 / 3, 1 / 3, 1 / 3]
+    rows = frame.iloc[[0, 99, 100, 498, 499, 719]].to_numpy().tolist()
+    assert rows == [two, two, three, three, two, two]
     np.testing.assert_array_equal(MARKETS.index(frame).close, MARKETS.index().close)
 
 
 def test_inverse_volatility_of_two_by_hand():
     """Moves of 2 % and of 6 % at each bar: volatilities of 1 to 3, weights of 3/4 and 1/4."""
     moves = np.where(np.arange(20) % 2 == 0, 1.0, -1.0)
-    times = pd.date_range("2024-01-01", periods=20, freq="h", tz="UTC")
-    market = {
-        name: bt.Market.from_frames(pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"),
-                                                 np.exp(size * moves / 2)), index=times))
-        for name, size in (("A", 0.02), ("B", 0.06))
-    }  # fmt: skip
-    frame = bt.allocate.inverse_volatility(bt.Markets(market), half_life=3.0)
+    markets = {name: market_of(np.exp(k * moves / 2)) for name, k in (("A", 0.02), ("B", 0.06))}
+    frame = bt.allocate.inverse_volatility(bt.Markets(markets), half_life=3.0)
     np.testing.assert_allclose(frame.iloc[-1], [0.75, 0.25], rtol=1e-12)
 
 
@@ -72,11 +62,8 @@ def test_weights_are_those_of_the_variances_at_the_last_fit():
 
 
 def test_the_estimate_forgets_what_is_sixty_half_lives_old():
-    variances = weights.estimate(
-        weights.find_returns(MARKETS)[:, :2],
-        weights.Segment(np.array([0, 1]), 1, np.array([700, 719])),
-        5.0,
-    )
+    segment = weights.Segment(np.array([0, 1]), 1, np.array([700, 719]))
+    variances = weights.estimate(weights.find_returns(MARKETS)[:, :2], segment, 5.0)
     np.testing.assert_allclose(variances[1], ewma(["A", "B"], 1, 719, 5.0), rtol=1e-12)
 
 
@@ -87,24 +74,18 @@ def test_weights_of_a_part_are_the_part_of_the_weights(n):
     np.testing.assert_array_equal(part, whole.iloc[:n][part.columns])
 
 
-def test_one_instrument_has_all_and_weights_say_that_they_were_checked():
-    frame = bt.allocate.inverse_volatility(bt.Markets({"A": A}), half_life=24.0)
-    assert frame["A"].to_numpy()[24:].tolist() == [1.0] * (24 * 29)
+DAYS = A.resample("1d").bars()
+SESSIONS = bt.Market.from_frames(DAYS[DAYS.index.day_of_week < 5], sessions=True)
+
+
+@pytest.mark.parametrize(("market", "half_life", "every", "known"), [
+    (A, 24.0, 24, 24), (A, 2.5, 1, 3), (A, 1.0, 1, 2), (SESSIONS, 2.0, 5, 2)
+])  # fmt: skip
+def test_an_instrument_takes_part_after_a_half_life(market, half_life, every, known):
+    markets = bt.Markets({"A": market})
+    frame = bt.allocate.inverse_volatility(markets, half_life=half_life, every=every)
+    assert frame["A"].tolist() == [0.0] * known + [1.0] * (len(market) - known)
     assert "signal checked at " in describe_signal_check(frame)
-
-
-@pytest.mark.parametrize(("half_life", "known"), [(2.5, 3), (1.0, 2)])
-def test_an_instrument_takes_part_after_a_half_life(half_life, known):
-    frame = bt.allocate.inverse_volatility(bt.Markets({"A": A}), half_life=half_life, every=1)
-    assert frame["A"].tolist()[:5] == [0.0] * known + [1.0] * (5 - known)
-
-
-def test_sessions_count_their_bars():
-    days = A.resample("1d").bars()
-    days = days[days.index.day_of_week < 5]
-    market = bt.Market.from_frames(days, sessions=True)
-    frame = bt.allocate.inverse_volatility(bt.Markets({"A": market}), half_life=2.0, every=5)
-    assert frame["A"].to_numpy()[2:].tolist() == [1.0] * (len(market) - 2)
 
 
 class Momentum:
@@ -138,21 +119,12 @@ def test_an_estimator_receives_times_and_names_and_keeps_nothing():
             self.weights_ = [self.fits, *[0.0] * (X.shape[1] - 1)]
             return self
 
-    estimator = Curious()
-    frame = bt.allocate.fitted(MARKETS, estimator, window=100, every=48)
+    estimator, seen = Curious(), []
+    note = {"progress": lambda done, total: seen.append((done, total))}
+    frame = bt.allocate.fitted(MARKETS, estimator, window=100, every=48, **note)
     assert estimator.fits == 0
+    assert seen == [(k + 1, len(seen)) for k in range(len(seen))]
     assert frame["A"].iloc[-1] == 1.0
-
-
-def test_fits_are_reported():
-    seen: list[tuple[int, int]] = []
-    bt.allocate.fitted(
-        MARKETS.slice(0, 100),
-        Momentum(),
-        24,
-        progress=lambda done, total: seen.append((done, total)),
-    )
-    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]  # at bars 24, 47, 71 and 95
 
 
 @pytest.mark.slow
