@@ -10,6 +10,7 @@ from backtest.store import list_results
 from backtest.strategies import Constant, VolTarget
 from tests.kit import compare_policies
 from tests.tuning import seek, stand_in
+from tests.validation.worlds import PLAIN
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +37,8 @@ def store(made, tmp_path):
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 DAYS = 40
+SEARCH = {**PLAIN, "space": {"size": (0.5, 2.0)}, "fix": {"window": 5}, "trials": 4}
+SPANS = {"train": "50d", "test": "20d", "sampler": "sobol", "robust": False}
 
 
 def live(policy, venue=VENUE, **settings):
@@ -57,7 +60,6 @@ def spoil(path: Path, change: str) -> None:
         case "deleted":
             path.unlink()
         case "flipped":
-            middle = len(content) // 2
-            path.write_bytes(
-                content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
-            )
+            data = bytearray(content)
+            data[len(data) // 2] ^= 1
+            path.write_bytes(data)

@@ -10,23 +10,19 @@ import backtest as bt
 from backtest.store import Filter, choose_deletions, delete_chosen, list_results
 from backtest.strategies import Constant
 from tests.kit import ask, call
+from tests.store.conftest import live
 
-VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 DAMAGED = {"wanted": Filter(before=0), "with_damaged": True}
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    store = tmp_path_factory.mktemp("saved") / "results"
-    market = bt.Market.sample(bars=24 * 20)
-    run = bt.run(market, Constant(), venue=VENUE, account=bt.Account(), compile=False)
-    return run.save(store)
+    return live(Constant()).save(tmp_path_factory.mktemp("saved") / "results")
 
 
 @pytest.fixture
 def store(saved, tmp_path):
-    shutil.copytree(saved.parent, tmp_path / "results")
-    return tmp_path / "results"
+    return Path(shutil.copytree(saved.parent, tmp_path / "results"))
 
 
 @pytest.fixture
@@ -159,10 +155,10 @@ def test_what_is_no_plain_file_is_not_waited_for(store, run, capsys):
             copy = store / f"{what}-{file}-{ID}"
             shutil.copytree(run, copy)
             (copy / file).unlink()
-            if what == "pipe":
-                os.mkfifo(copy / file)
-            elif what == "folder":
-                (copy / file).mkdir()
+            make = {"pipe": os.mkfifo, "folder": Path.mkdir}.get(what)
+            target = file if what == "itself" else "/dev/zero"
+            if make is None:
+                (copy / file).symlink_to(target)
             else:
-                (copy / file).symlink_to(file if what == "itself" else "/dev/zero")
+                make(copy / file)
     check_all(store, capsys, run.name)

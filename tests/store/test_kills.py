@@ -25,14 +25,13 @@ from backtest.store import (
 from backtest.strategies import Constant
 from tests.kills import clear_leftovers, count_steps, die_at
 from tests.kit import every_nth
+from tests.store.conftest import SEARCH, SPANS
 from tests.validation.worlds import PLAIN, Lever, make_market, read_all
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
     pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
 ]
-SEARCH = {**PLAIN, "space": {"size": (0.5, 2.0)}, "fix": {"window": 5}, "trials": 4}
-SPANS = {"train": "50d", "test": "20d", "sampler": "sobol", "robust": False}
 KILLS = 60
 
 

@@ -28,9 +28,9 @@ from backtest.store import (
 from backtest.strategies import Constant
 from backtest.tune import Study
 from tests.kit import call, check_refused, every_nth
-from tests.store.conftest import folder_of, live, spoil
+from tests.store.conftest import SEARCH, SPANS, folder_of, live, spoil
 from tests.tuning import seek, stand_in
-from tests.validation.worlds import PLAIN, Lever, make_market
+from tests.validation.worlds import Lever, make_market
 
 
 @pytest.mark.slow
@@ -45,20 +45,13 @@ def test_measures_are_those_of_the_run_and_of_the_best_set_and_policy(store):
     assert read_entry(folder_of(store, "comparison")).metrics["sharpe"] == best
 
 
-def entry(name="a", **facts) -> StoreEntry:
-    return StoreEntry(name, **{"kind": "run", **facts})
-
-
 def test_a_ruined_account_is_never_among_the_best():
     """Its Sharpe ratio is of the returns before: one that doubled and was lost stood on top."""
+    measures = ("sharpe", "max_drawdown", "mean_leverage", "ruined")
+    values = {"lost": (9.0, 0.1, 1, 1), "poor": (-1.0, 0.9, 2), "good": (2.0, 0.2, 3, 0)}
     entries = [
-        entry(
-            "lost", metrics={"sharpe": 9.0, "max_drawdown": 0.1, "mean_leverage": 1, "ruined": 1}
-        ),
-        entry("poor", metrics={"sharpe": -1.0, "max_drawdown": 0.9, "mean_leverage": 2}),
-        entry(
-            "good", metrics={"sharpe": 2.0, "max_drawdown": 0.2, "mean_leverage": 3, "ruined": 0}
-        ),
+        StoreEntry(name, kind="run", metrics=dict(zip(measures, each, strict=False)))
+        for name, each in values.items()
     ]
 
     def names(by, **order):
@@ -153,9 +146,7 @@ def test_a_manifest_edited_by_hand_is_not_believed(store, kind):
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_damage_to_the_provenance_of_the_accounts_of_a_walk_is_found(tmp_path, capsys):
     """Before: verify overlooked it."""
-    terms = {**PLAIN, "space": {"size": (0.5, 2.0)}, "fix": {"window": 5}, "trials": 4}
-    spans = {"train": "50d", "test": "20d", "sampler": "sobol", "robust": False}
-    bt.walk_forward(make_market(90), Lever, **terms, **spans, store=tmp_path)
+    bt.walk_forward(make_market(90), Lever, **SEARCH, **SPANS, store=tmp_path)
     assert call(capsys, "results", "verify", "--results", tmp_path)[0] == 0
     names = ("*/accounts/result/provenance.json", "*/provenance.json")
     paths = [next(tmp_path.glob(name)) for name in names]
@@ -209,23 +200,16 @@ def test_prune_leaves_unfinished_studies_unless_told(tmp_path, monkeypatch):
 # ------------------------------------------------------------------------------------- export
 
 
-def test_an_archive_loads_again(store, tmp_path):
-    folder = folder_of(store, "run")
-    with zipfile.ZipFile(export_result(folder, tmp_path / "one.zip")) as archive:
-        archive.extractall(tmp_path / "out")
-    assert not verify_folder(tmp_path / "out" / folder.name).faults
-    assert (tmp_path / "out" / folder.name / "provenance.json").is_file()
-    assert (
-        bt.Result.load(tmp_path / "out" / folder.name).manifest == bt.Result.load(folder).manifest
-    )
-
-
 @pytest.mark.parametrize("kind", ["run", "sweep", "comparison", "study"])
 def test_an_exported_folder_verifies_and_has_the_files_of_the_result_only(store, tmp_path, kind):
     folder = folder_of(store, kind)
     out = export_result(folder, tmp_path / "shared")
-    assert not verify_folder(out).faults
-    assert repr(read_entry(out).metrics) == repr(read_entry(folder).metrics)
+    with zipfile.ZipFile(export_result(folder, tmp_path / "one.zip")) as archive:
+        archive.extractall(tmp_path / "out")
+    for each in (out, tmp_path / "out" / folder.name):
+        assert not verify_folder(each).faults
+        assert repr(read_entry(each).metrics) == repr(read_entry(folder).metrics)
+        assert (each / "provenance.json").is_file()
     check_refused(lambda: export_result(folder, tmp_path / "shared"), "must not exist yet")
 
 
