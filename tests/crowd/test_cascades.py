@@ -9,7 +9,7 @@ import pytest
 
 import backtest as bt
 from backtest.crowd.cascade import Books, ImpactCurve
-from tests.kit import ask, bars_market, call, check_refused, market_of
+from tests.kit import ask, bars_market, call, check_refused, free_venue, market_of
 
 RATE = 0.01
 """The maintenance rate of :func:`plain_venue`."""
@@ -17,67 +17,63 @@ RATE = 0.01
 
 def plain_venue(mode: str = "close", **costs: float) -> bt.Venue:
     """Return a venue with one bracket, a maintenance rate of 1 %, and no costs unless given."""
-    terms: dict[str, Any] = {"fee": 0.0, "slippage": 0.0, **costs}
-    return bt.Venue(
-        contract=bt.Contract(lot=0.0, tick=1e-8, min_notional=0.0),
-        brackets=[bt.Bracket(0.0, np.inf, 100.0, RATE)],
-        fees=bt.Fees(taker=0.0, maker=0.0),
-        slippage=bt.Slippage(rate=0.0),
-        liquidation=bt.Liquidation(mode=mode, **terms),
+    return free_venue().override(
+        brackets=[bt.Bracket(0.0, np.inf, 100.0, RATE)], liquidation={"mode": mode, **costs}
     )
-
-
-def longs_failing_at(prices: np.ndarray, quantity: float = 1.0) -> bt.Crowd:
-    """Return longs, entered at 100, that :func:`plain_venue` liquidates at these prices.
-
-    c + q (L - 100) = RATE q L, so c = q (100 - (1 - RATE) L).
-    """
-    collateral = quantity * (100.0 - (1.0 - RATE) * np.asarray(prices))
-    frame = {"side": "long", "quantity": quantity, "entry": 100.0, "collateral": collateral}
-    return bt.Crowd.from_positions(pd.DataFrame(frame), price=100.0)
-
-
-def uniform_ladder(n: int, fall: float) -> bt.Crowd:
-    return longs_failing_at(100.0 * (1.0 - fall * (np.arange(n) + 0.5) / n))
-
-
-def random_crowd(rng: np.random.Generator, n: int) -> bt.Crowd:
-    entry = 100.0 * np.exp(0.1 * rng.standard_normal(n))
-    quantity = 10.0 ** rng.uniform(-2.0, 3.0, n)
-    leverage = np.exp(rng.uniform(0.0, np.log(80.0), n))
-    collateral = quantity * entry / leverage
-    frame = pd.DataFrame(
-        {
-            "side": np.where(rng.random(n) < rng.uniform(0.1, 0.9), "long", "short"),
-            "quantity": quantity,
-            "entry": entry,
-            "collateral": collateral,
-            "equity": collateral * (1.0 + (rng.random(n) < 0.3) * rng.random(n)),
-        }
-    )
-    return bt.Crowd.from_positions(frame, price=100.0)
 
 
 def bracket_venue(mode: str, rng: np.random.Generator) -> bt.Venue:
     """Return a venue with three brackets and random costs."""
     step: Any = "bracket" if rng.random() < 0.3 else float(rng.uniform(0.1, 0.6))
     terms = {"step": step, "full_below": 50.0} if mode == "partial" else {}
-    return bt.Venue(
-        contract=bt.Contract(lot=0.0, tick=1e-8, min_notional=0.0),
-        brackets=[
-            bt.Bracket(0.0, 5_000.0, 100.0, 0.005),
-            bt.Bracket(5_000.0, 50_000.0, 50.0, 0.01),
-            bt.Bracket(50_000.0, np.inf, 20.0, 0.025),
-        ],
-        fees=bt.Fees(taker=5e-4, maker=2e-4),
-        slippage=bt.Slippage(rate=1e-4),
-        liquidation=bt.Liquidation(
-            mode=mode,
-            fee=float(rng.uniform(0.0, 0.02)),
-            slippage=float(rng.uniform(0.0, 0.02)),
-            **terms,
-        ),
+    fee, slippage = rng.uniform(0.0, 0.02, 2)
+    brackets = [
+        bt.Bracket(0.0, 5_000.0, 100.0, 0.005),
+        bt.Bracket(5_000.0, 50_000.0, 50.0, 0.01),
+        bt.Bracket(50_000.0, np.inf, 20.0, 0.025),
+    ]
+    return plain_venue(mode, fee=float(fee), slippage=float(slippage), **terms).override(
+        {"fees.taker": 5e-4, "slippage.rate": 1e-4}, brackets=brackets
     )
+
+
+def crowd_of(side: Any, quantity: Any, entry: Any, collateral: Any, **more: Any) -> bt.Crowd:
+    """Return positions at a price of 100."""
+    frame = {"side": side, "quantity": quantity, "entry": entry, "collateral": collateral, **more}
+    return bt.Crowd.from_positions(pd.DataFrame(frame), price=100.0)
+
+
+def longs_failing_at(prices: Any, quantity: float = 1.0) -> bt.Crowd:
+    """Return longs, entered at 100, that :func:`plain_venue` liquidates at these prices.
+
+    c + q (L - 100) = RATE q L, so c = q (100 - (1 - RATE) L).
+    """
+    collateral = quantity * (100.0 - (1.0 - RATE) * np.asarray(prices))
+    return crowd_of("long", quantity, 100.0, collateral)
+
+
+def random_crowd(rng: np.random.Generator, n: int) -> bt.Crowd:
+    entry = 100.0 * np.exp(0.1 * rng.standard_normal(n))
+    quantity = 10.0 ** rng.uniform(-2.0, 3.0, n)
+    collateral = quantity * entry / np.exp(rng.uniform(0.0, np.log(80.0), n))
+    side = np.where(rng.random(n) < rng.uniform(0.1, 0.9), "long", "short")
+    equity = collateral * (1.0 + (rng.random(n) < 0.3) * rng.random(n))
+    return crowd_of(side, quantity, entry, collateral, equity=equity)
+
+
+def two_sides() -> bt.Crowd:
+    """Return a long that is bankrupt under 90, and two shorts of 1 contract from 100."""
+    return crowd_of(["long", "short", "short"], 1.0, 100.0, [10.0, 50.0, 10.0])
+
+
+def jump(crowd: bt.Crowd, mode: str = "close", **terms: Any) -> bt.Cascade:
+    """Let the price fall from 100 to 80 at once, without impact."""
+    given = {"shock": -0.2, "jump": True, "impact": bt.Linear(0.0), **terms}
+    return bt.cascade(crowd, plain_venue(mode), **given)
+
+
+def uniform_ladder(n: int, fall: float) -> bt.Crowd:
+    return longs_failing_at(100.0 * (1.0 - fall * (np.arange(n) + 0.5) / n))
 
 
 def make_cascade() -> bt.Cascade:
@@ -96,17 +92,16 @@ SHOCK = 0.01
 DENSITY = N * 100.0 / FALL  # notional at the price before the shock, per unit of fall
 
 
-def free_fall(reproduction: float) -> bt.Linear:
-    return bt.Linear(reproduction / DENSITY)
+def fall(reproduction: float, crowd: bt.Crowd | None = None, shock: float = -SHOCK) -> bt.Cascade:
+    impact = bt.Linear(reproduction / DENSITY)
+    ladder = uniform_ladder(N, FALL) if crowd is None else crowd
+    return bt.cascade(ladder, plain_venue(), shock=shock, impact=impact, volume=1.0)
 
 
 @pytest.mark.parametrize("reproduction", [0.0, 0.3, 0.7, 0.9])
 def test_the_fall_with_linear_impact_is_the_shock_over_one_less_reproduction(reproduction):
     # x + R fall = fall, so fall = x / (1 - R): 0.01 / 0.1 = 0.1 with R = 0.9
-    hit = bt.cascade(
-        uniform_ladder(N, FALL), plain_venue(), shock=-SHOCK, impact=free_fall(reproduction),
-        volume=1.0,
-    )  # fmt: skip
+    hit = fall(reproduction)
     step = FALL / N
     assert 1.0 - hit.final_price / 100.0 == pytest.approx(
         SHOCK / (1.0 - reproduction), abs=step / (1.0 - reproduction)
@@ -118,10 +113,7 @@ def test_the_fall_with_linear_impact_is_the_shock_over_one_less_reproduction(rep
 @pytest.mark.parametrize(("reproduction", "runs_away"), [(0.94, False), (1.001, True)])
 def test_it_runs_away_from_a_reproduction_number_of_one(reproduction, runs_away):
     # under 1 the fall is 0.01 / 0.06 = 0.167 < 0.2; from 1 on every rung is reached
-    hit = bt.cascade(
-        uniform_ladder(N, FALL), plain_venue(), shock=-SHOCK, impact=free_fall(reproduction),
-        volume=1.0,
-    )  # fmt: skip
+    hit = fall(reproduction)
     assert (hit.liquidated == N) is runs_away
 
 
@@ -140,11 +132,7 @@ def test_the_fall_with_square_root_impact_is_the_root_of_its_quadratic(coefficie
 
 def test_a_rise_squeezes_shorts_as_a_fall_does_longs():
     prices = 100.0 * (1.0 + FALL * (np.arange(N) + 0.5) / N)
-    frame = pd.DataFrame(
-        {"side": "short", "quantity": 1.0, "entry": 100.0, "collateral": 1.01 * prices - 100.0}
-    )
-    crowd = bt.Crowd.from_positions(frame, price=100.0)
-    hit = bt.cascade(crowd, plain_venue(), shock=SHOCK, impact=free_fall(0.5), volume=1.0)
+    hit = fall(0.5, crowd_of("short", 1.0, 100.0, 1.01 * prices - 100.0), SHOCK)
     assert hit.final_price / 100.0 - 1.0 == pytest.approx(2.0 * SHOCK, abs=2.0 * FALL / N)
     assert hit.rounds["short"].sum() > 0.0
     assert hit.rounds["long"].sum() == 0.0
@@ -154,7 +142,7 @@ def test_rungs_sell_at_their_own_price_less_half_their_impact():
     # Two longs fail at 99 and 98. Each sale of 1 contract (notional 100) makes a fall of 0.2 %, so
     # 0.2 in price. The first sells from 99 to 98.8, at 98.9; the second from 98 to 97.8, at 97.9.
     hit = bt.cascade(
-        longs_failing_at(np.array([99.0, 98.0])), plain_venue(), shock=-0.02,
+        longs_failing_at([99.0, 98.0]), plain_venue(), shock=-0.02,
         impact=bt.Linear(0.002 / 100.0), volume=1.0, insurance=math.inf,
     )  # fmt: skip
     assert hit.accounts["close_price"].tolist() == pytest.approx([98.9, 97.9])
@@ -165,7 +153,7 @@ def test_a_rung_that_is_passed_sells_where_the_one_before_it_left_the_price():
     # The first sale takes the price from 99 to 97 (2 %), past the second rung at 98, which sells
     # from 97 to 95, at 96.
     hit = bt.cascade(
-        longs_failing_at(np.array([99.0, 98.0])), plain_venue(), shock=-0.011,
+        longs_failing_at([99.0, 98.0]), plain_venue(), shock=-0.011,
         impact=bt.Linear(0.02 / 100.0), volume=1.0, insurance=math.inf,
     )  # fmt: skip
     assert hit.accounts["close_price"].tolist() == pytest.approx([98.0, 96.0])
@@ -173,7 +161,7 @@ def test_a_rung_that_is_passed_sells_where_the_one_before_it_left_the_price():
 
 def test_of_several_clearing_prices_the_nearest_is_taken():
     # shock 1 % fails nobody (first rung at 98); if both rungs were sold, a fall of 2 x 2 % holds
-    crowd = longs_failing_at(np.array([98.0, 97.0]))
+    crowd = longs_failing_at([98.0, 97.0])
     impact = bt.Linear(0.02 / 100.0)
     hit = bt.cascade(crowd, plain_venue(), shock=-0.01, impact=impact, volume=1.0)
     assert hit.final_price == pytest.approx(99.0)
@@ -211,9 +199,7 @@ def test_rounds_end_where_the_sweep_of_the_ladder_does():
         assert hit.liquidated == reached.sum()
 
 
-NOBODY = bt.Crowd.from_positions(
-    pd.DataFrame({"side": [], "quantity": [], "entry": [], "collateral": []}), price=100.0
-)
+NOBODY = crowd_of([], [], [], [])
 
 
 def test_an_empty_crowd_changes_nothing():
@@ -233,41 +219,32 @@ class OpenOnce(bt.Policy):
 
 
 @pytest.mark.parametrize("mode", ["close", "takeover", "partial"])
-@pytest.mark.parametrize("margin", ["cross", "isolated"])
-@pytest.mark.parametrize("shock", [-0.03, -0.12, -0.2, 0.1])
-def test_own_account_without_impact_is_a_run_on_the_same_bars(mode, margin, shock):
+@pytest.mark.parametrize(("margin", "shock", "is_jump"), [
+    *((margin, shock, False) for margin in ("cross", "isolated")
+      for shock in (-0.03, -0.12, -0.2, 0.1)),
+    *(("cross", shock, True) for shock in (-0.12, -0.16, 0.1)),
+])  # fmt: skip
+def test_own_account_without_impact_is_a_run_on_the_same_bars(mode, margin, shock, is_jump):
+    """A jump is a gap before the bar."""
     venue = plain_venue(mode, fee=0.004, slippage=0.003)
     account = bt.Account(capital=1_000.0, margin=margin, venue_leverage=8.0)
     terms: dict = {"venue": venue, "account": account, "compile": False}
     held = bt.run(STILL, OpenOnce(), **terms)
-    after = bt.run(market_of(np.array([100.0, 100.0, 100.0 * (1.0 + shock)])), OpenOnce(), **terms)
-    hit = bt.cascade(NOBODY, venue, shock=shock, impact=bt.Linear(0.0), me=held, insurance=math.inf)
+    closes = np.array([100.0, 100.0, 100.0 * (1.0 + shock)])
+    bars = bars_market(closes, closes) if is_jump else market_of(closes)
+    after = bt.run(bars, OpenOnce(), **terms)
+    more: dict = {"jump": True, "adl": None} if is_jump else {}
+    hit = bt.cascade(
+        NOBODY, venue, shock=shock, impact=bt.Linear(0.0), me=held, insurance=math.inf, **more
+    )
     assert hit.me is not None
     assert hit.me["liquidated"] is (after.metrics["liquidations"] > 0)
-    assert hit.me["equity"] == pytest.approx(after.metrics["final_equity"], rel=1e-9, abs=1e-9)
-
-
-@pytest.mark.parametrize("mode", ["close", "takeover", "partial"])
-@pytest.mark.parametrize("shock", [-0.12, -0.16, 0.1])
-def test_own_account_in_a_jump_is_a_run_on_bars_with_that_gap(mode, shock):
-    venue = plain_venue(mode, fee=0.004, slippage=0.003)
-    terms: dict = {"venue": venue, "account": bt.Account(capital=1_000.0), "compile": False}
-    held = bt.run(STILL, OpenOnce(), **terms)
-    closes = np.array([100.0, 100.0, 100.0 * (1.0 + shock)])
-    gapped = bars_market(closes, closes)
-    after = bt.run(gapped, OpenOnce(), **terms)
-    hit = bt.cascade(
-        NOBODY, venue, shock=shock, jump=True, adl=None, impact=bt.Linear(0.0), me=held,
-        insurance=math.inf,
-    )  # fmt: skip
-    assert hit.me is not None
-    bad_debt = after.metrics["bad_debt"]
-    assert hit.deficit == pytest.approx(bad_debt, rel=1e-9, abs=1e-9)
+    assert hit.deficit == pytest.approx(after.metrics["bad_debt"], rel=1e-9, abs=1e-9)
     assert hit.me["equity"] == pytest.approx(after.metrics["final_equity"], rel=1e-9, abs=1e-9)
 
 
 def test_own_account_may_be_a_position():
-    crowd = longs_failing_at(np.array([99.0]))
+    crowd = longs_failing_at([99.0])
     position = {"side": "long", "quantity": 1.0, "entry": 100.0, "collateral": 50.0}
     by_position = bt.cascade(
         crowd, plain_venue(), me=position, shock=-0.3, impact=bt.Linear(0.0)
@@ -278,9 +255,8 @@ def test_own_account_may_be_a_position():
 
 
 def random_arguments(rng: np.random.Generator) -> dict[str, Any]:
-    law = (
-        bt.SquareRoot(rng.uniform(0.0, 0.5)) if rng.random() < 0.5 else bt.Linear(rng.uniform(0, 1))
-    )
+    is_root, size = rng.random() < 0.5, rng.uniform(0.0, 1.0)
+    law = bt.SquareRoot(0.5 * size) if is_root else bt.Linear(size)
     return {
         "shock": float(rng.choice([-1.0, 1.0]) * rng.uniform(0.0, 0.2)),
         "impact": law,
@@ -318,29 +294,16 @@ def test_the_books_balance_in_every_round_of_random_crowds(crowds):
 
 def test_books_that_do_not_balance_are_an_error():
     curve = ImpactCurve(0.0, 1.0, 1.0)
-    books = Books(longs_failing_at(np.array([99.0])), plain_venue(), curve, start=100.0)
+    books = Books(longs_failing_at([99.0]), plain_venue(), curve, start=100.0)
     before = books.sum_money(100.0)
     books.beside[0] += 1.0
     check_refused(lambda: books.check(100.0, before), "must balance", bt.AccountingError)
 
 
-def two_sides(short_collateral: tuple[float, float] = (50.0, 10.0)) -> bt.Crowd:
-    """Return a long that is bankrupt under 90, and two shorts of 1 contract from 100."""
-    frame = pd.DataFrame(
-        {
-            "side": ["long", "short", "short"],
-            "quantity": [1.0, 1.0, 1.0],
-            "entry": 100.0,
-            "collateral": [10.0, *short_collateral],
-        }
-    )
-    return bt.Crowd.from_positions(frame, price=100.0)
-
-
 def test_deleveraging_takes_the_highest_return_times_leverage_first():
     # A jump to 80: the long has 10 - 20 = -10. Both shorts gained 20 %; their leverage is 80 / 70
     # and 80 / 30. So the second closes at 90, where the long has nothing left, and gets 10 + 10.
-    hit = bt.cascade(two_sides(), plain_venue(), shock=-0.2, jump=True, impact=bt.Linear(0.0))
+    hit = jump(two_sides())
     assert hit.accounts["deleveraged"].tolist() == [0.0, 0.0, 1.0]
     assert hit.accounts["close_price"].tolist()[::2] == pytest.approx([90.0, 90.0])
     assert hit.payers() == pytest.approx(
@@ -351,19 +314,14 @@ def test_deleveraging_takes_the_highest_return_times_leverage_first():
 
 def test_pro_rata_deleveraging_takes_the_same_share_of_all():
     # 1 contract of 2, the liquidity account is long 1 and does not share
-    hit = bt.cascade(
-        two_sides(), plain_venue(), shock=-0.2, jump=True, impact=bt.Linear(0.0), adl="pro-rata"
-    )
+    hit = jump(two_sides(), adl="pro-rata")
     assert hit.accounts["deleveraged"].tolist() == pytest.approx([0.0, 0.5, 0.5])
 
 
 def test_the_fund_pays_first_and_profits_pay_what_it_lacks():
     # Without deleveraging the long is sold at 80 and lacks 10. The fund has 4. The shorts gained 20
     # each, so each gives 3.
-    hit = bt.cascade(
-        two_sides(), plain_venue(), shock=-0.2, jump=True, impact=bt.Linear(0.0), adl=None,
-        insurance=4.0,
-    )  # fmt: skip
+    hit = jump(two_sides(), adl=None, insurance=4.0)
     assert hit.payers() == pytest.approx(
         {"fund_paid": 4.0, "adl_paid": 0.0, "haircuts": 6.0, "unpaid": 0.0}
     )
@@ -372,17 +330,13 @@ def test_the_fund_pays_first_and_profits_pay_what_it_lacks():
 
 
 def test_without_profits_the_venue_owes_the_rest():
-    frame = pd.DataFrame({"side": ["long"], "quantity": 1.0, "entry": 100.0, "collateral": 10.0})
-    crowd = bt.Crowd.from_positions(frame, price=100.0)
-    hit = bt.cascade(crowd, plain_venue(), shock=-0.2, jump=True, impact=bt.Linear(0.0), adl=None)
+    hit = jump(crowd_of(["long"], 1.0, 100.0, 10.0), adl=None)
     assert hit.payers()["unpaid"] == pytest.approx(10.0)
 
 
 def test_a_takeover_leaves_what_is_left_to_the_fund():
     # The long fails at 90 / 0.99 = 90.909 with 0.909 left, which the fund keeps.
-    hit = bt.cascade(
-        two_sides(), plain_venue("takeover"), shock=-0.2, impact=bt.Linear(0.0), insurance=5.0
-    )
+    hit = jump(two_sides(), "takeover", jump=False, insurance=5.0)
     assert hit.rounds["insurance"].iloc[-1] == pytest.approx(5.0 + 90.0 / 0.99 - 90.0)
 
 
@@ -401,18 +355,27 @@ def test_impact_that_recovers_between_rounds_liquidates_less():
 BAD: tuple[dict[str, Any], ...] = (
     {"crowd": None}, {"venue": "binance"}, {"shock": math.nan}, {"shock": -1.0}, {"impact": 0.1},
     {"volume": math.nan}, {"volume": None}, {"insurance": -1.0}, {"adl": "que"},
-    {"recovery": "soon"}, {"price": -1.0}, {"me": 3},
-    {"me": bt.Account()},
+    {"recovery": "soon"}, {"price": -1.0}, {"me": 3}, {"me": bt.Account()},
+)  # fmt: skip
+BAD_DRAWS: tuple[dict[str, Any], ...] = (
+    {"open_interest": math.nan}, {"leverage": "normal:1:5"}, {"leverage": "uniform:5:1"},
+    {"leverage": "loguniform:1:x"}, {"leverage": [1.0, 2.0]}, {"long_share": 1.5},
+    {"accounts": 2.5}, {"seed": -1}, {"price": None, "entries": None},
+    {"lookback": "long", "entries": bt.Market.sample(bars=10)}, {"venue": "binance"},
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("bad", BAD, ids=str)
-def test_bad_arguments_are_refused(bad):
-    terms: dict[str, Any] = {
-        "crowd": longs_failing_at(np.array([99.0])), "venue": plain_venue(), "shock": -0.1,
-        "impact": bt.SquareRoot(1.0), "volume": 1.0, **bad,
+@pytest.mark.parametrize(
+    ("bad", "is_draw"), [*((each, False) for each in BAD), *((each, True) for each in BAD_DRAWS)]
+)
+def test_bad_arguments_are_refused(bad, is_draw):
+    drawn = {"open_interest": 1e6, "entries": 100.0, "accounts": 10}
+    terms: dict[str, Any] = drawn if is_draw else {
+        "crowd": longs_failing_at([99.0]), "venue": plain_venue(), "shock": -0.1,
+        "impact": bt.SquareRoot(1.0), "volume": 1.0,
     }  # fmt: skip
-    check_refused(lambda: bt.cascade(**terms), next(iter(bad)), bt.ParameterError)
+    call: Any = bt.Crowd.from_leverage if is_draw else bt.cascade
+    check_refused(lambda: call(**terms | bad), next(iter(bad)), bt.ParameterError)
 
 
 def test_a_cascade_of_given_positions_has_a_report(tmp_path):
@@ -514,12 +477,8 @@ def test_entries_from_a_market_are_its_closes_that_the_account_survived():
 
 def test_nobody_fails_before_the_shock_in_a_crowd_drawn_for_a_venue():
     market, venue = bt.Market.sample(bars=2_000), plain_venue()
-    common = {
-        "open_interest": 1e6,
-        "leverage": "uniform:2:60",
-        "entries": market,
-        "accounts": 3_000,
-    }
+    common = {"open_interest": 1e6, "leverage": "uniform:2:60", "entries": market}
+    common |= {"accounts": 3_000}
     bare, drawn = bt.Crowd.from_leverage(**common), bt.Crowd.from_leverage(venue=venue, **common)
 
     def count_failing(crowd: bt.Crowd) -> int:
@@ -557,14 +516,3 @@ def test_bad_positions_are_refused_with_their_row(bad):
     frame = pd.DataFrame([rows[0], {**rows[1], **bad}])
     check_refused(lambda: bt.Crowd.from_positions(frame), "row 1")
     check_refused(lambda: bt.Crowd.from_positions(frame.drop(columns="entry")), "no entry")
-
-
-@pytest.mark.parametrize("bad", [
-    {"open_interest": math.nan}, {"leverage": "normal:1:5"}, {"leverage": "uniform:5:1"},
-    {"leverage": "loguniform:1:x"}, {"leverage": [1.0, 2.0]}, {"long_share": 1.5},
-    {"accounts": 2.5}, {"seed": -1}, {"price": None, "entries": None},
-    {"lookback": "long", "entries": bt.Market.sample(bars=10)}, {"venue": "binance"},
-], ids=str)  # fmt: skip
-def test_bad_draws_are_refused(bad):
-    terms = {"open_interest": 1e6, "entries": 100.0, "accounts": 10, **bad}
-    check_refused(lambda: bt.Crowd.from_leverage(**terms), next(iter(bad)), bt.ParameterError)
