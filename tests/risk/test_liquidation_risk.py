@@ -169,13 +169,8 @@ def test_the_worst_model_decides():
 
 
 def test_a_policy_is_scaled_by_a_factor():
-    doubled = Scaled(VolTarget(target=0.3), factor=2.0)
-    market = bt.Market.sample(bars=300)
-    venue, account = free_venue(), free_account()
-    runs = [
-        bt.run(market, policy, venue=venue, account=account, compile=False)
-        for policy in (doubled, VolTarget(target=0.6))
-    ]
+    policies = (Scaled(VolTarget(target=0.3), factor=2.0), VolTarget(target=0.6))
+    runs = [bt.run(bt.Market.sample(bars=300), each, **TERMS, compile=False) for each in policies]
     assert runs[0].metrics["final_equity"] == pytest.approx(runs[1].metrics["final_equity"])
 
 
@@ -269,10 +264,6 @@ def test_bad_arguments_are_refused(call, error, words):
 CALM = models.GBM(volatility=0.5)
 
 
-def draw_half_a_day(market=None, count=20):
-    return bt.simulate_paths(market or still_market(), CALM, paths=count, horizon="12h")
-
-
 @pytest.mark.parametrize("names", [(), ("A", "B")])
 def test_a_risk_without_a_fill_says_so(names):
     """A band of 100 turns around no position: the probability of 0 means nothing."""
@@ -280,8 +271,9 @@ def test_a_risk_without_a_fill_says_so(names):
     market = bt.Markets(sample) if names else still_market()
     terms = {"venue": kit.make_venue(), "account": free_account(max_leverage=20.0, band=100.0)}
     policy = Constant(leverage=5.0)
+    paths = bt.simulate_paths(market, CALM, paths=20, horizon="12h")
     with pytest.warns(bt.NoFillWarning, match="on any of 20 paths, so nothing can be liquidated"):
-        risk = bt.liquidation_risk(draw_half_a_day(market), policy, **terms, compile=False)
+        risk = bt.liquidation_risk(paths, policy, **terms, compile=False)
     assert "band" in risk.settings["no_fill"]
     assert "! No order was filled on any path: " in risk.summary()
 
@@ -313,10 +305,6 @@ SAME = {"rtol": 1e-12, "atol": 1e-9}
 """Of a capital of 1,000."""
 
 
-def sixty_hours(seed: int = 0) -> bt.Market:
-    return bt.Market.sample(bars=60, seed=seed)
-
-
 def draw(market: bt.Market | bt.Markets, **terms) -> bt.Paths:
     return bt.simulate_paths(market, GBM, **{"paths": 4, "horizon": "12h", "seed": 2, **terms})
 
@@ -333,7 +321,7 @@ def costly() -> bt.Venue:
 ])  # fmt: skip
 def test_a_life_is_that_of_a_run_also_beside_an_instrument_not_held(policy, account, happens):
     given = {"venue": costly(), "account": free_account(**account), "compile": False}
-    runner = PathsRunner(draw(sixty_hours()), policy, **given)
+    runner = PathsRunner(draw(sample()), policy, **given)
     lives = runner.run_block(0, 4)
     assert getattr(lives, happens).any()
     for i in range(4):
@@ -344,7 +332,7 @@ def test_a_life_is_that_of_a_run_also_beside_an_instrument_not_held(policy, acco
         assert lives.calls[i].sum() == whole.metrics["margin_calls"]
         assert lives.is_ruined[i].any() == bool(whole.metrics["ruined"])
         assert lives.bad_debt[i].sum() == pytest.approx(whole.metrics["bad_debt"])
-    both = draw(bt.Markets({"A": sixty_hours(), "B": sixty_hours(1)}))
+    both = draw(bt.Markets({"A": sample(), "B": sample(1)}))
     two = PathsRunner(both, policy, signal={"A": 1.0, "B": 0.0}, **given).run_block(0, 4)
     for mine, theirs in zip(lives[1:6], two[1:6], strict=True):
         assert np.allclose(mine, theirs, **SAME)
@@ -358,7 +346,7 @@ class Short(bt.Policy):
 
 def test_a_negative_leverage_on_a_path_is_the_error_of_its_run():
     runner = PathsRunner(
-        draw(sixty_hours()), Short(), venue=costly(), account=free_account(), compile=False
+        draw(sample()), Short(), venue=costly(), account=free_account(), compile=False
     )
     check_refused(lambda: runner.run_block(0, 4), "a leverage must be at least 0", bt.PolicyError)
 
@@ -370,10 +358,10 @@ def tiered() -> bt.Venue:
 
 
 def test_a_result_of_one_goes_on_at_fee_tiers_and_with_no_other_overlay():
-    """60 hours of the run leave the first tier, so its volume must go on along the paths."""
+    """The hours of the run leave the first tier, so its volume must go on along the paths."""
     given = {"venue": tiered(), "account": free_account(), "compile": False}
-    before = bt.run(sixty_hours(), Flip(), **given)
-    paths = draw(sixty_hours(), horizon="1d", paths=2)
+    before = bt.run(sample(), Flip(), **given)
+    paths = draw(sample(), horizon="1d", paths=2)
     given |= {"account": before}
     risk = bt.liquidation_risk(paths, Flip(), **given)
     lives = next(risk.runner.run_chunks())
@@ -393,7 +381,7 @@ class Flip(bt.Policy):
 def test_an_overlay_scales_the_only_position_too():
     given = {"venue": free_venue(), "account": free_account(), "compile": False}
     half = bt.liquidation_risk(
-        draw(sixty_hours()), Constant(leverage=4.0), overlay=Constant(leverage=0.5), **given
+        draw(sample()), Constant(leverage=4.0), overlay=Constant(leverage=0.5), **given
     )
-    two = bt.liquidation_risk(draw(sixty_hours()), Constant(leverage=2.0), **given)
+    two = bt.liquidation_risk(draw(sample()), Constant(leverage=2.0), **given)
     assert np.allclose(half.fan, two.fan, **SAME)

@@ -30,16 +30,20 @@ def wild() -> bt.Market:
     return steady(level=50.0)
 
 
-def held(lever=10.0, signal=1.0, venue=None, market=None, **terms):
+def held(lever=10.0, signal=1.0, venue=None, market=None, policy=None, **terms):
     return bt.run(
-        market or steady(), Hold(lever), venue=venue or free_venue(),
+        market or steady(), policy or Hold(lever), venue=venue or free_venue(),
         account=free_account(**terms), signal=signal, compile=False,
     )  # fmt: skip
 
 
+def stress_one(result, **scenario):
+    return bt.stress(result, bt.Scenario("one", **scenario)).table.iloc[0]
+
+
 def test_an_empty_scenario_changes_nothing():
     result = held()
-    row = bt.stress(result, bt.Scenario("nothing")).table.loc["nothing"]
+    row = stress_one(result)
     assert row["equity"] == result.metrics["final_equity"]
     assert row["loss"] == 0.0
     assert not row["liquidated"]
@@ -51,22 +55,17 @@ def test_an_empty_scenario_changes_nothing():
 def test_the_break_even_of_a_bar_is_the_liquidation_price(signal, margin):
     terms = {"margin": margin} | ({"venue_leverage": 10.0} if margin == "isolated" else {})
     result = held(8.0, signal, **terms)
-    table = bt.stress(result, bt.Scenario("fall", price=-0.01, shape="bar")).table
-    wanted = result.bars["liquidation_price"].iloc[-1]
-    even = result.market.close[-1] * (1.0 + table["break_even"].iloc[0])
-    assert even == pytest.approx(wanted, rel=1e-11)
-    assert table["distance"].iloc[0] > 0.0
+    row = stress_one(result, price=-0.01, shape="bar")
+    even = result.market.close[-1] * (1.0 + row["break_even"])
+    assert even == pytest.approx(result.bars["liquidation_price"].iloc[-1], rel=1e-11)
+    assert row["distance"] > 0.0
 
 
 def test_an_account_lost_before_is_refused():
     """It printed an account worth 0.00, and "liquidated no" for every scenario."""
-    market = steady()
-    bars = market.bars()
+    bars = steady().bars()
     bars.loc[bars.index[30:], ["open", "high", "low", "close"]] *= 0.5
-    result = bt.run(
-        bt.Market.from_frames(bars), Hold(10.0), venue=free_venue(), account=free_account(),
-        compile=False,
-    )  # fmt: skip
+    result = held(market=bt.Market.from_frames(bars))
     assert result.metrics["ruined"]
     told = "ruined in the run, at 2023-01-02 07:00 UTC with 0.00 left: no scenario can change it"
     check_refused(lambda: bt.stress(result, bt.Scenario("fall", price=-0.3)), told)
@@ -77,7 +76,7 @@ def test_a_fall_by_hand():
     result = held()
     state = result.state
     quantity, last = state.held.quantities[0], result.market.close[-1]
-    row = bt.stress(result, bt.Scenario("fall", price=-0.05, shape="bar")).table.iloc[0]
+    row = stress_one(result, price=-0.05, shape="bar")
     assert row["loss"] == pytest.approx(0.05 * last * quantity, rel=1e-12)
     # the distance from the low, 0.95 last, to the liquidation price
     price = result.bars["liquidation_price"].iloc[-1]
@@ -102,26 +101,16 @@ def test_funding_basis_and_margin_by_hand():
 
 
 def test_spread_and_depth_scale_the_costs_of_a_liquidation():
-    venue = bt.Venue(
-        contract=bt.Contract(lot=0.0, tick=1e-8, min_notional=0.0),
-        brackets=[bt.Bracket(0.0, np.inf, 200, 0.005)],
-        fees=bt.Fees(taker=0.0, maker=0.0),
-        slippage=bt.Slippage(rate=0.0001, impact=0.5),
-        liquidation=bt.Liquidation(mode="close", fee=0.0, slippage=0.001, impact=0.5),
+    venue = free_venue().override(
+        slippage={"rate": 0.0001, "impact": 0.5}, liquidation={"slippage": 0.001, "impact": 0.5}
     )
-    result = bt.run(
-        steady(), VolTarget(target=0.5), venue=venue, account=free_account(), compile=False
-    )
+    result = held(venue=venue, policy=VolTarget(target=0.5))
     calm, thin = (
-        bt.Scenario("calm", over="3h"),
-        bt.Scenario("thin", over="3h", depth=0.25, spread=3),
+        stress_one(result, over="3h", **more) for more in ({}, {"depth": 0.25, "spread": 3})
     )
-    table = bt.stress(result, [calm, thin]).table
-    assert table.loc["thin", "slippage"] == pytest.approx(
-        3 * table.loc["calm", "slippage"], rel=0.02
-    )
-    assert table.loc["thin", "impact"] == pytest.approx(2 * table.loc["calm", "impact"], rel=0.02)
-    assert table.loc["calm", "impact"] > 0.0
+    assert thin["slippage"] == pytest.approx(3 * calm["slippage"], rel=0.02)
+    assert thin["impact"] == pytest.approx(2 * calm["impact"], rel=0.02)
+    assert calm["impact"] > 0.0
 
 
 def test_in_an_outage_stops_and_decisions_do_not_act_and_liquidations_do():
@@ -315,28 +304,13 @@ def test_a_hedge_survives_a_common_move_and_not_one_of_its_legs():
     assert table.loc["leg", "break_even"] == pytest.approx(price / last - 1.0, rel=1e-6)
 
 
-@pytest.mark.slow
-def test_scenarios_are_the_same_compiled_and_plain(monkeypatch):
-    monkeypatch.setenv("BACKTEST_COMPILE", "now")
-    market = bt.Markets({"A": steady(), "B": wild()})
-    fall = bt.Scenario("fall", price=-0.05, over="4h", outage="1h")
-    tables = []
-    for is_compiled in (True, False):
-        result = bt.run(
-            market, Hold(8.0), venue=free_venue(), account=free_account(stop_loss=0.02),
-            signal=TWINS, compile=is_compiled,
-        )  # fmt: skip
-        tables.append(bt.stress(result, fall).table)
-    assert tables[0].equals(tables[1])
-
-
 def test_instruments_that_ended_long_ago_are_left_out(monkeypatch):
     monkeypatch.setattr(sys.modules["backtest.risk.stress"], "WARMUP", 20)
     market = bt.Market.sample(bars=100)
     given = {"A": market, "B": market.prefix(60), "C": market}
     with pytest.warns(UserWarning, match="ends before"):
         result = held(2.0, None, market=bt.Markets(given))
-    row = bt.stress(result, bt.Scenario("fall", prices={"C": -0.1}, shape="bar")).table.iloc[0]
+    row = stress_one(result, prices={"C": -0.1}, shape="bar")
     quantity, last = result.state.held.quantities[2], market.mark_close[-1]
     assert row["loss"] == pytest.approx(0.1 * quantity * last, rel=1e-9)
     check_refused(lambda: bt.stress(result, bt.Scenario("fall", prices={"B": -0.1})), "got 'B'")
@@ -346,12 +320,9 @@ def test_a_contract_that_expires_in_a_scenario_is_closed_at_its_mark():
     market = steady()
     ends = str(market.times[-1] + pd.Timedelta("2h"))[:16]
     future = free_venue().override({"contract.expires": ends})
-    result = bt.run(
-        bt.Markets({"A": market, "B": market}), Hold(4.0), account=free_account(), compile=False,
-        venue={"A": free_venue(), "B": future},
-    )  # fmt: skip
-    fall = bt.Scenario("fall", price=-0.1, over="4h", shape="line")
-    row = bt.stress(result, fall).table.iloc[0]
+    venues = {"A": free_venue(), "B": future}
+    result = held(4.0, None, venues, bt.Markets({"A": market, "B": market}))
+    row = stress_one(result, price=-0.1, over="4h", shape="line")
     # B is closed after one of four bars, at 0.9 ** 0.25 of the last close
     quantities, last = result.state.held.quantities, market.close[-1]
     wanted = last * (0.1 * quantities[0] + (1.0 - 0.9**0.25) * quantities[1])
@@ -365,9 +336,8 @@ def test_collateral_moves_by_its_own_prices_and_a_constant_one_where_it_is_named
         bt.Collateral("GOLD", 3.0, prices=wild(), rate=0.5),
         bt.Collateral("USDC", 50.0, prices=1.0, rate=1.0),
     ]
-    account = free_account(collateral=assets, negative_limit=1e6)
     market = bt.Markets({"A": steady(), "B": wild()})
-    result = bt.run(market, Hold(3.0), venue=free_venue(), account=account, compile=False)
+    result = held(3.0, None, market=market, collateral=assets, negative_limit=1e6)
     quantities, last = result.state.held.quantities, result.marks[-1]
     given = {
         "all": (bt.Scenario("all", price=-0.1, shape="bar"), (-0.1, -0.1, -0.1, 0.0)),
@@ -386,22 +356,21 @@ def test_collateral_moves_by_its_own_prices_and_a_constant_one_where_it_is_named
 def test_collateral_beside_one_instrument_moves_if_named_and_stays_in_a_replay():
     market = bt.Markets({"A": steady()})
     assets = [bt.Collateral("USDC", 50.0, prices=1.0, rate=1.0)]
-    account = free_account(collateral=assets, negative_limit=1e6)
-    head = bt.run(market.prefix(40), Hold(3.0), venue=free_venue(), account=account, compile=False)
+    terms = {"collateral": assets, "negative_limit": 1e6}
+    head = held(3.0, None, market=market.prefix(40), **terms)
     peg = bt.Scenario("peg", prices={"USDC": -0.2}, shape="bar")
     assert bt.stress(head, peg).table.loc["peg", "loss"] == pytest.approx(10.0, rel=1e-9)
     days = bt.Scenario("then", date=str(market.times[40]), until=str(market.times[50]))
     row = bt.stress(head, days, data=market).table.iloc[0]
     assert row["from"] == "data"
-    whole = bt.run(market.prefix(50), Hold(3.0), venue=free_venue(), account=account, compile=False)
+    whole = held(3.0, None, market=market.prefix(50), **terms)
     assert row["equity"] == pytest.approx(whole.metrics["final_equity"], rel=1e-9)
 
 
 def test_the_distance_is_that_of_all_marks_at_a_waypoint():
     """Of a hedge, the other leg moves too: frozen, each leg would be near its liquidation."""
     hedge = held(8.0, {"A": 1.0, "B": -1.0}, market=bt.Markets(dict.fromkeys(TWINS, steady())))
-    deep = bt.Scenario("deep", price=-0.3, shape="bar")
-    row = bt.stress(hedge, deep).table.iloc[0]
+    row = stress_one(hedge, price=-0.3, shape="bar")
     # nearest at the open: B fails d above P, where E - q d = 0.005 q (2 P + d). With A frozen, B
     # would be liquidated by the fall, and with B frozen A.
     quantity, last = hedge.state.held.quantities[0], hedge.marks[-1, 0]
@@ -435,9 +404,8 @@ def test_each_coin_has_its_own_hours_and_the_others_the_median_of_three():
     hours = read_hours(CRASHES["2025-10-10"])
     assert source == "history; SOLUSDT: median of ADA, LTC, XRP"
     assert (bars["ADAUSDT"].mark == hours["ADA"][1]).all()
-    assert bars["BTCUSDT"].mark[2].min() / bars["BTCUSDT"].mark[1].max() - 1 == pytest.approx(
-        -0.165, abs=0.01
-    )
+    _, high, low, _ = bars["BTCUSDT"].mark
+    assert low.min() / high.max() - 1 == pytest.approx(-0.165, abs=0.01)
     median = np.median([hours[coin][0] for coin in ("ADA", "LTC", "XRP")], axis=0)
     assert (bars["SOLUSDT"].last == median).all()
 
@@ -495,10 +463,7 @@ def test_a_book_of_three_coins_at_four_turns_does_not_survive_october_2025():
 
 
 def test_a_crash_that_is_moved_is_made_of_its_figures():
-    run = bt.run(
-        market_of("BTCUSDT"), Constant(leverage=1.0), venue=free_venue(), account=free_account(),
-        compile=False,
-    )  # fmt: skip
+    run = held(1.0, None, market=market_of("BTCUSDT"), policy=Constant(leverage=1.0))
     crash = CRASHES["2024-08-05"]
     given = [crash, crash.override(name="mine"), crash.override(price=-0.3)]
     found = [bt.stress(run, each).table["from"].iloc[0] for each in given]

@@ -72,17 +72,6 @@ def test_volatility_scales_moves_and_keeps_their_mean():
     assert np.all(wild.high >= np.maximum(wild.open, wild.close) * (1 - 1e-12))
 
 
-@pytest.mark.parametrize(
-    ("factors", "words"),
-    [(["feees"], "did you mean 'fees'"), ([], "list of names"), ("fees", "list of names"),
-     (["rates"], "factors with an effect .* got 'rates'"),
-     (["correlation"], "got 'correlation'")],
-)  # fmt: skip
-def test_bad_factors_are_refused(factors, words):
-    with pytest.raises(bt.ParameterError, match=words):
-        bt.sensitivity(rising(), Hold(2.0), venue=free_venue(), **TERMS, factors=factors)
-
-
 N = 24 * 12
 RISING = kit.market_of(
     100.0 * np.exp(0.00004 * np.arange(N) + 0.004 * np.cos(np.arange(N))), volume=np.full(N, 1e4)
@@ -139,16 +128,6 @@ def test_participation_alone_holds_a_large_account_back():
     assert large < 0.5 * small
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"venue": kit.free_venue()}, "costs or limits that depend on size"),
-    ({"capitals": [1e4, 1e3]}, "two or more increasing numbers"),
-    ({"capitals": "1e4"}, "capitals must be two or more"),
-])  # fmt: skip
-def test_a_wrong_argument_is_one_clear_error(change, message):
-    with pytest.raises(bt.ParameterError, match=message):
-        bt.capacity(RISING, Constant(2.0), **{"venue": costly(), **OF_1000, **change})
-
-
 def test_a_ruined_account_has_no_half_of_its_sharpe_ratio():
     """Its ratio is that of the time before; a line said that it is not halved at any capital."""
     grid = [1e3, 1e4, 1e5]
@@ -159,9 +138,7 @@ def test_a_ruined_account_has_no_half_of_its_sharpe_ratio():
 
     assert find_half("sharpe", grid, dying) == pytest.approx(3e4, rel=1e-2)
     market = bt.Market.sample(bars=200, seed=1)
-    venue = bt.Venue.simple(
-        taker=0.05, slippage=0.0, maintenance_rate=0.005, max_leverage=100.0, liquidation_fee=0.0
-    ).override({"slippage.impact": 1.0})
+    venue = free_venue().override({"fees.taker": 0.05, "slippage.impact": 1.0})
     given = {"capitals": [1e3, 1e4], "account": bt.Account(), "compile": False}
     found = bt.capacity(market, Constant(leverage=50.0), venue=venue, **given)
     assert found.table["ruined"].tolist() == [1.0, 1.0]
@@ -225,11 +202,30 @@ def test_the_terms_of_the_run_are_kept():
     pd.testing.assert_frame_equal(other.bars, result.bars)
 
 
+def sensitivity_to(factors):
+    return lambda: bt.sensitivity(rising(), Hold(2.0), venue=free_venue(), **TERMS, factors=factors)
+
+
+def capacity_of(**terms):
+    return lambda: bt.capacity(RISING, Constant(2.0), **{"venue": costly(), **OF_1000, **terms})
+
+
+@pytest.mark.parametrize(("call", "words"), [
+    (sensitivity_to(["feees"]), "did you mean 'fees'"),
+    (sensitivity_to([]), "list of names"),
+    (sensitivity_to("fees"), "list of names"),
+    (sensitivity_to(["rates"]), "got 'rates'"),
+    (sensitivity_to(["correlation"]), "got 'correlation'"),
+    (capacity_of(venue=kit.free_venue()), "costs or limits that depend on size"),
+    (capacity_of(capitals=[1e4, 1e3]), "two or more increasing numbers"),
+    (capacity_of(capitals="1e4"), "capitals must be two or more"),
+])  # fmt: skip
+def test_a_wrong_argument_is_one_clear_error(call, words):
+    check_refused(call, words, bt.ParameterError)
+
+
 def test_what_has_no_two_ways_is_refused(tmp_path):
-    limit = bt.run(
-        HEDGED, Hold(2.0), venue=free_venue(), compile=False,
-        account=free_account(fill="limit", offset=0.01),
-    )  # fmt: skip
+    limit = live(HEDGED, 2.0, fill="limit", offset=0.01)
     check_refused(lambda: bt.bounds(limit), "an account with limit orders: detail=")
     loaded = bt.Result.load(live(HEDGED, 2.0).save(tmp_path))
     check_refused(lambda: bt.bounds(loaded), "a loaded result", bt.ParameterError)
