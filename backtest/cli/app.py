@@ -15,11 +15,7 @@ import typer.core
 
 from backtest import base
 from backtest.cli import printing
-from backtest.cli.command import (
-    Command,
-    add_command,
-    format_help,
-)
+from backtest.cli.command import COMMANDS, build_function, command, format_help
 from backtest.cli.printing import (
     FAILED,
     INTERRUPTED,
@@ -58,6 +54,30 @@ MODULES = {
     "help": "app",
 }
 """The module of each command, in the order of the first screen."""
+GROUPS = {
+    "validate": "Test a way of choosing parameters on the data after each choice.",
+    "data": """Fetch, import and inspect market data, in the layout that commands read with --data.
+
+    backtest data fetch BTCUSDT --from 2023-01-01 --to 2024-01-01 --out btc
+    backtest data inspect btc
+    """,
+    "options": """Inspect chains of quotes of options, and fit surfaces to them.
+
+    backtest options chain deribit.parquet          [dim]# which quotes are defective[/dim]
+    backtest options surface deribit.parquet --underlying BTC --report surface.html
+    """,
+    "results": """List, show, verify, prune and export saved results.
+
+    backtest results list --sort sharpe
+    backtest results prune --keep 100 --dry-run
+    """,
+    "regress": """Record the results of experiments, and check that they have not changed.
+
+    backtest regress record examples/btc-vol-target.toml
+    backtest regress check
+    """,
+}
+"""What the commands are that have subcommands."""
 RARE = ("capacity", "sensitivity", "cascade", "paths", "replay", "policies", "compile", "help")
 
 
@@ -84,25 +104,34 @@ class CommandGroup(typer.core.TyperGroup):
 
 
 def build_command(name: str) -> Any:
-    found = import_module(f"backtest.cli.{MODULES[name]}").COMMANDS[name]
+    import_module(f"backtest.cli.{MODULES[name]}")
     panel = MORE if name in RARE else None
-    alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
-    if not isinstance(found, Command):
-        group_of = found if isinstance(found, typer.Typer) else found()
-        alone.add_typer(group_of, name=name, rich_help_panel=panel)
-        group: Any = typer.main.get_command(alone)
-        return group.commands[name]
-    add_command(alone, name, found.build(), found.examples, panel)
-    command: Any = typer.main.get_command(alone)
-    return command
+    made = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    for full, declared in COMMANDS.items():
+        first, _, rest = full.partition(" ")
+        if first == name:
+            text = format_help(str(declared.function.__doc__))
+            function = build_function(declared)
+            made.command(rest or name, help=text, rich_help_panel=panel)(function)
+    if name in GROUPS:
+        text, group = format_help(GROUPS[name]), made
+        group.callback(help=text)(lambda: None)
+        made = typer.Typer(add_completion=False, rich_markup_mode="rich")
+        made.add_typer(group, name=name)
+    built: Any = typer.main.get_command(made)
+    return built.commands[name] if name in GROUPS else built
 
 
+@command("help")
 def show_keys(
     table: Annotated[
         str | None, typer.Argument(help="A table of an experiment, such as account or venue.")
     ] = None,
 ) -> None:
-    """List the tables of an experiment, or every key of one: what --set TABLE.KEY=VALUE takes."""
+    """List the tables of an experiment, or every key of one: what --set TABLE.KEY=VALUE takes.
+
+    backtest help account
+    """
     from backtest.cli.experiment import MODELS, TABLES, describe_keys  # noqa: PLC0415 - loads the package
 
     known = (*TABLES, *MODELS)
@@ -117,9 +146,6 @@ def show_keys(
         render(list(describe_keys(table)), ("key", "default or type", "meaning"))
 
 
-COMMANDS = {"help": Command(show_keys, "backtest help account")}
-
-
 app = typer.Typer(
     name="backtest",
     cls=CommandGroup,
@@ -127,10 +153,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-EXAMPLES = """
-backtest run --policy cppi --set multiplier=4 --data btc/
-backtest tune examples/btc-vol-target.toml --constraint 'max_drawdown<=0.4'
-"""
 
 
 def show_version(is_wanted: bool) -> None:
@@ -145,10 +167,14 @@ def backtest(
         typer.Option("--version", callback=show_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
-    """Backtest leverage policies: fees, funding, margin and liquidation at every bar."""
+    """Backtest leverage policies: fees, funding, margin and liquidation at every bar.
+
+    backtest run --policy cppi --set multiplier=4 --data btc/
+    backtest tune examples/btc-vol-target.toml --constraint 'max_drawdown<=0.4'
+    """
 
 
-app.callback(help=format_help(backtest, EXAMPLES))(backtest)
+app.callback(help=format_help(str(backtest.__doc__)))(backtest)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

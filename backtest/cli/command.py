@@ -1,4 +1,4 @@
-"""Make a command that takes an experiment: a file, and flags that override it."""
+"""Make commands of functions: options are their parameters, fields of groups, and keys."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from backtest.base import BacktestError, from_plain
-from backtest.cli.experiment import Entry, Key, draft_experiment, find_key, read_flags
+from backtest.cli.experiment import Draft, Entry, Key, draft_experiment, find_key, read_flags
 from backtest.cli.printing import print_json
 
 OUTPUT = "Output"
@@ -35,15 +35,14 @@ def flag(text: str, *names: str, **more: Any) -> Any:
 
 
 AsJson = Annotated[bool, option("Print one JSON object only.", "--json")]
+Report = Annotated[Path | None, option("Write a report: .html, .md or .json.", "--report")]
 Save = Annotated[bool, option("Save the result (default).", "--save/--no-save")]
 Results = Annotated[Path, option("The folder of saved results.", "--results")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    report: Annotated[Path | None, option("Write a report: .html, .md or .json.", "--report")] = (
-        None
-    )
+    report: Report = None
     as_json: AsJson = False
     save: Save = True
     results: Results = RESULTS
@@ -84,109 +83,81 @@ class Output:
 
 
 class Command(NamedTuple):
-    """A command of the first screen; ``keys`` are the flags that it has beside :data:`USUAL`.
+    function: Callable[..., None]
+    keys: str | None
+    read: Reader
 
-    None of a command that takes no experiment.
+
+COMMANDS: dict[str, Command] = {}
+"""Those of the modules that are loaded, by name: ``run``, ``data fetch``."""
+
+
+def command(
+    name: str, keys: str | None = None, read: Reader = read_flags
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Declare a command; its help is the docstring, whose last lines are examples.
+
+    ``keys`` are the flags that it has beside :data:`USUAL`, None if it takes no experiment;
+    ``read`` reads what a flag says.
     """
 
-    function: Callable[..., None]
-    examples: str
-    keys: str | None = None
-    read: Reader = read_flags
-
-    def build(self) -> Callable[..., None]:
-        if self.keys is None:
-            return self.function
-        return take_experiment(self.function, self.keys, self.read)
-
-
-def format_help(function: Callable[..., None], examples: str) -> str:
-    text = "\n\n".join(
-        " ".join(each.split()) for each in str(inspect.getdoc(function)).split("\n\n")
-    )
-    return f"{text}\n\n\b\n[bold]Examples[/bold]\n{examples.strip()}"
-
-
-def add_command(
-    app: typer.Typer,
-    name: str,
-    function: Callable[..., None],
-    examples: str,
-    panel: str | None = None,
-) -> None:
-    """Add a command to a group, with examples in its help, in a panel of the group's help."""
-    help_text = format_help(function, examples)
-    app.command(name, help=help_text, rich_help_panel=panel)(spread_groups(function))
-
-
-def spread_groups(function: Callable[..., None]) -> Callable[..., None]:
-    """Return a command that takes the fields of its dataclasses one by one."""
-    known = inspect.signature(function, eval_str=True).parameters
-    kinds: dict[str, Any] = {name: each.annotation for name, each in known.items()}
-    groups: dict[str, Any] = {name: kind for name, kind in kinds.items() if is_dataclass(kind)}
-    if not groups:
+    def declare(function: Callable[..., None]) -> Callable[..., None]:
+        COMMANDS[name] = Command(function, keys, read)
         return function
 
-    def gather_and_call(**given: Any) -> None:
+    return declare
+
+
+def format_help(text: str) -> str:
+    parts = inspect.cleandoc(text).split("\n\n")
+    told = [" ".join(each.split()) for each in parts if not each.startswith("backtest ")]
+    examples = [each for each in parts if each.startswith("backtest ")]
+    shown = [f"\b\n[bold]Examples[/bold]\n{each.strip()}" for each in examples]
+    return "\n\n".join([*told, *shown])
+
+
+def build_function(declared: Command) -> Callable[..., None]:
+    """Return a function of plain options: the keys of an experiment, and fields of dataclasses."""
+    function, own, read = declared
+    known = inspect.signature(function, eval_str=True).parameters
+    groups: dict[str, Any] = {
+        x: p.annotation for x, p in known.items() if is_dataclass(p.annotation)
+    }
+    keys = [] if own is None else [find_key(name) for name in (*USUAL, *own.split())]
+
+    def call(**given: Any) -> None:
+        entries: list[Entry] = []
+        # --set names one entry in full, so it overrides a flag for the same entry
+        for key in sorted(keys, key=lambda each: each.flag == "--set"):
+            value = given.pop(key.parameter)
+            if isinstance(value, bool):
+                entries.append((key.place, value != bool(key.default)))
+            elif value:
+                entries += read(key, value if isinstance(value, list) else [value])
+        if keys:
+            given["draft"] = draft_experiment(given.pop("experiment"), entries)
         for name, group in groups.items():
             given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
         function(**given)
 
     parameters = []
     for name, each in known.items():
-        own = inspect.signature(groups[name], eval_str=True).parameters if name in groups else {}
-        parameters += [*own.values()] if own else [each.replace(kind=each.KEYWORD_ONLY)]
-    return take_parameters(gather_and_call, parameters, function.__doc__)
+        if each.annotation is Draft:
+            file = typer.Argument(metavar="[EXPERIMENT.toml]", hidden=True)
+            parameters.append(make_parameter("experiment", Annotated[Path | None, file]))
+            parameters += map(make_option, keys)
+        elif name in groups:
+            parameters += inspect.signature(each.annotation, eval_str=True).parameters.values()
+        else:
+            parameters.append(each.replace(kind=each.KEYWORD_ONLY))
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {each.name: each.annotation for each in parameters}
+    return call
 
 
-def take_parameters(
-    function: Callable[..., None], parameters: Sequence[inspect.Parameter], text: str | None
-) -> Callable[..., None]:
-    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    function.__annotations__ = {each.name: each.annotation for each in parameters}
-    function.__doc__ = text
-    return function
-
-
-def take_experiment(
-    command: Callable[..., None],
-    own: str = "",
-    read: Reader = read_flags,
-) -> Callable[..., None]:
-    """Return a command whose first argument is made of a file and flags.
-
-    ``read`` reads what a flag says.
-    """
-    spread = spread_groups(command)
-    first, *rest = inspect.signature(spread, eval_str=True).parameters.values()
-    keys = [find_key(name) for name in (*USUAL, *own.split())]
-
-    def read_and_call(experiment: Any = None, **given: Any) -> None:
-        entries: list[Entry] = []
-        # --set names one entry in full, so it overrides a flag for the same entry
-        for key in sorted(keys, key=lambda each: each.flag == "--set"):
-            value = given.pop(name_parameter(key))
-            if isinstance(value, bool):
-                entries.append((key.place, value != bool(key.default)))
-            elif value:
-                entries += read(key, value if isinstance(value, list) else [value])
-        spread(**{first.name: draft_experiment(experiment, entries)}, **given)
-
-    file = inspect.Parameter(
-        "experiment",
-        inspect.Parameter.KEYWORD_ONLY,
-        default=None,
-        annotation=Annotated[
-            Path | None,
-            typer.Argument(metavar="[EXPERIMENT.toml]", hidden=True),
-        ],
-    )
-    parameters = [file, *map(make_option, keys), *rest]
-    return take_parameters(read_and_call, parameters, command.__doc__)
-
-
-def name_parameter(key: Key) -> str:
-    return f"{key.table}_{key.name}"
+def make_parameter(name: str, annotation: Any) -> inspect.Parameter:
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, default=None, annotation=annotation)
 
 
 def make_option(key: Key) -> inspect.Parameter:
@@ -198,9 +169,4 @@ def make_option(key: Key) -> inspect.Parameter:
         kind, more = bool | None, {}
     is_told = is_switch or key.default is None or str(key.default) in key.text
     text = key.text if is_told else f"{key.text.removesuffix('.')} ({key.default})."
-    return inspect.Parameter(
-        name_parameter(key),
-        inspect.Parameter.KEYWORD_ONLY,
-        default=None,
-        annotation=Annotated[kind, option(text, flag, panel=None, **more)],
-    )
+    return make_parameter(key.parameter, Annotated[kind, option(text, flag, panel=None, **more)])

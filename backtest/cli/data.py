@@ -12,12 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from backtest.base import DataError, ParameterError, format_duration, format_time
-from backtest.cli.command import (
-    AsJson,
-    add_command,
-    flag,
-    format_help,
-)
+from backtest.cli.command import AsJson, command, flag
 from backtest.cli.experiment import split_pair
 from backtest.cli.printing import (
     Meter,
@@ -39,12 +34,8 @@ BASE_URL = "BACKTEST_FETCH_URL"
 
 # ------------------------------------------------------------------------------------------ fetch
 
-FETCH_EXAMPLES = """
-backtest data fetch BTCUSDT --from 2023-01-01 --to 2024-01-01 --out btc
-backtest data fetch BTC/USDC:USDC --source hyperliquid --without mark --from 2026-11-18 --out hl
-"""
 
-
+@command("data fetch")
 def fetch(
     symbols: Annotated[
         list[str],
@@ -77,6 +68,9 @@ def fetch(
     """Fetch bars, mark prices and funding of one or several instruments, for whole days of UTC.
 
     If stopped, the same command continues. Gaps at the venue are listed, never filled.
+
+    backtest data fetch BTCUSDT --from 2023-01-01 --to 2024-01-01 --out btc
+    backtest data fetch BTC/USDC:USDC --source hyperliquid --without mark --from 2026-11-18 --out hl
     """
     from backtest.market import fetch_market, read_request  # noqa: PLC0415 - help needs neither
 
@@ -143,10 +137,6 @@ def print_fetched(fetched: Fetched) -> None:
 
 # ----------------------------------------------------------------------------------------- import
 
-IMPORT_EXAMPLES = """
-backtest data import user_data/data/binance/futures --instrument BTCUSDT --interval 1h --out btc
-backtest data import btc.csv --columns time=ts,close=c --repair funding-gaps=zero --out btc
-"""
 
 REPAIR_HELP = "; ".join(
     f"{'|'.join(str(Repair(name, way)) for way in ways)}: {text}"
@@ -162,6 +152,7 @@ Timezone = Annotated[str | None, flag("Time zone of stamps that have none, such 
 Sessions = Annotated[bool, flag("The market closes: bars may be missing.", "--sessions")]
 
 
+@command("data import")
 def import_files(  # noqa: PLR0913 - one for each flag
     files: Annotated[
         list[Path],
@@ -192,6 +183,9 @@ def import_files(  # noqa: PLR0913 - one for each flag
 
     Reads what freqtrade and Binance's archive write, and plain CSV with --columns. Every defect is
     an error, unless a --repair for it is given; what the repair did is recorded with the data.
+
+    backtest data import user_data/data/binance/futures --instrument BTCUSDT --interval 1h --out btc
+    backtest data import btc.csv --columns time=ts,close=c --repair funding-gaps=zero --out btc
     """
     with show_progress("importing"):
         market = Market.load(
@@ -236,16 +230,13 @@ def read_columns(text: str | None) -> dict[str, str | int]:
 
 # ---------------------------------------------------------------------------------------- inspect
 
-INSPECT_EXAMPLES = """
-backtest data inspect bars.csv funding.csv --json
-backtest data inspect btc eth
-"""
 
 Instruments = Annotated[
     list[str] | None, flag("Name of the instrument; repeat for more.", "--instrument")
 ]
 
 
+@command("data inspect")
 def inspect(
     paths: Annotated[
         list[Path],
@@ -266,6 +257,9 @@ def inspect(
     """Report every defect of data, even if they do not load.
 
     Nothing is repaired. Of several markets, each is reported.
+
+    backtest data inspect bars.csv funding.csv --json
+    backtest data inspect btc eth
     """
     with show_progress("inspecting"):
         found = quality(
@@ -308,24 +302,3 @@ def print_quality(report: Quality) -> None:
         if rows:
             typer.echo()
             render(rows, names, shares=("share",))
-
-
-# ------------------------------------------------------------------------------------ the commands
-
-EXAMPLES = """
-backtest data fetch BTCUSDT --from 2023-01-01 --to 2024-01-01 --out btc
-backtest data inspect btc
-"""
-
-app = typer.Typer(rich_markup_mode="rich")
-
-
-def data() -> None:
-    """Fetch, import and inspect market data, in the layout that every command reads with --data."""
-
-
-app.callback(help=format_help(data, EXAMPLES))(data)
-add_command(app, "fetch", fetch, FETCH_EXAMPLES)
-add_command(app, "import", import_files, IMPORT_EXAMPLES)
-add_command(app, "inspect", inspect, INSPECT_EXAMPLES)
-COMMANDS = {"data": app}

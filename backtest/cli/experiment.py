@@ -53,6 +53,10 @@ class Key(NamedTuple):
         return FLAGS.get(self.place, f"--{self.name.replace('_', '-')}")
 
     @property
+    def parameter(self) -> str:
+        return f"{self.table}_{self.name}"
+
+    @property
     def example(self) -> str:
         examples = {"shocks": "price=-0.3", "ladder": "price=-0.5:0.5:41"}
         return examples.get(self.name, "target=0.1:1")

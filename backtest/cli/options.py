@@ -9,13 +9,7 @@ import pandas as pd
 import typer
 
 from backtest.base import ParameterError
-from backtest.cli.command import (
-    AsJson,
-    add_command,
-    flag,
-    format_help,
-    option,
-)
+from backtest.cli.command import AsJson, Report, command, flag
 from backtest.cli.printing import (
     print_json,
     print_paragraph,
@@ -25,20 +19,6 @@ from backtest.cli.printing import (
 from backtest.options import Chain, Surface
 from backtest.options.chain import CHECKS
 from backtest.options.surfaces import MODELS
-
-EXAMPLES = """
-backtest options chain deribit.parquet          [dim]# which quotes are defective[/dim]
-backtest options surface deribit.parquet --underlying BTC --report surface.html
-"""
-CHAIN_EXAMPLES = """
-backtest options chain                          [dim]# the sample[/dim]
-backtest options chain quotes.csv --settlement cash --json
-"""
-SURFACE_EXAMPLES = """
-backtest options surface deribit.parquet --underlying ETH --model ssvi --report surface.html
-backtest options surface chains --underlying BTC --at 2026-01-05
-"""
-
 
 File = Annotated[
     Path | None,
@@ -54,13 +34,8 @@ FileSettlement = Annotated[
 ]
 Underlying = Annotated[str | None, flag("Name of the underlying, if there are several.")]
 
-app = typer.Typer(rich_markup_mode="rich")
 
-
-def options() -> None:
-    """Inspect chains of quotes of options, and fit surfaces to them."""
-
-
+@command("options chain")
 def show_chain(
     file: File = None,
     *,
@@ -68,7 +43,11 @@ def show_chain(
     underlying: Underlying = None,
     as_json: AsJson = False,
 ) -> None:
-    """Count the defects of a chain's quotes, by snapshot."""
+    """Count the defects of a chain's quotes, by snapshot.
+
+    backtest options chain                          [dim]# the sample[/dim]
+    backtest options chain quotes.csv --settlement cash --json
+    """
     with show_progress("reading the chain"):
         chain = read_chain(file, settlement).select(underlying)
         found = chain.inspect()
@@ -81,6 +60,7 @@ def show_chain(
     render(found.table[["time", "underlying", "quotes", "two_sided", *kept]])
 
 
+@command("options surface")
 def show_surface(
     file: File = None,
     *,
@@ -90,12 +70,14 @@ def show_surface(
         str | None, flag("The last snapshot at or before this time, if there are several.", "--at")
     ] = None,
     model: Annotated[str, typer.Option(help=f"One of {', '.join(MODELS)}.")] = "svi",
-    report: Annotated[
-        Path | None, option("Write a report: .html, .md or .json.", "--report")
-    ] = None,
+    report: Report = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fit a surface of implied volatility to bids and asks, and say how well it fits."""
+    """Fit a surface of implied volatility to bids and asks, and say how well it fits.
+
+    backtest options surface deribit.parquet --underlying ETH --model ssvi --report surface.html
+    backtest options surface chains --underlying BTC --at 2026-01-05
+    """
     with show_progress("reading the chain"):
         chain = read_chain(file, settlement).select(underlying, time)
     if len(chain.times) > 1:
@@ -124,9 +106,3 @@ def to_rows(frame: pd.DataFrame) -> list[Any]:
     times = frame.select_dtypes(["datetimetz", "datetime"]).columns
     text = {name: frame[name].dt.strftime("%Y-%m-%dT%H:%M:%SZ") for name in times}
     return list(frame.assign(**text).to_dict("records"))
-
-
-app.callback(help=format_help(options, EXAMPLES))(options)
-add_command(app, "chain", show_chain, CHAIN_EXAMPLES)
-add_command(app, "surface", show_surface, SURFACE_EXAMPLES)
-COMMANDS = {"options": app}

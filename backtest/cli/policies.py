@@ -14,19 +14,15 @@ import typer
 import backtest
 from backtest.base import ParameterError, compiling_first, pick_value
 from backtest.cli.build import build_experiment, built_in_policies, load_data, load_policies
-from backtest.cli.command import AsJson, Command
+from backtest.cli.command import AsJson, command
 from backtest.cli.experiment import draft_experiment
 from backtest.cli.printing import print_json, print_paragraph, print_title, render, show_progress
 from backtest.engine import Finding, check_policy, resolve_signal
 from backtest.market import Market, Markets, as_markets, label_names
 from backtest.policy import Parameter, Policy
 
-POLICIES_EXAMPLES = """
-backtest policies vol-target           [dim]# its formula and its source[/dim]
-backtest policies my_policy.py --json
-"""
 
-
+@command("policies")
 def policies(
     policy: Annotated[
         str | None, typer.Argument(help="Show one policy, or those of a file, in full.")
@@ -34,7 +30,11 @@ def policies(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """List the policies: name, one line, and parameters with default, range and unit."""
+    """List the policies: name, one line, and parameters with default, range and unit.
+
+    backtest policies vol-target           [dim]# its formula and its source[/dim]
+    backtest policies my_policy.py --json
+    """
     found = load_policies(policy) if policy else built_in_policies()
     if as_json:
         print_json([policy_to_dict(each) for each in found])
@@ -82,12 +82,8 @@ def policy_to_dict(policy: type[Policy]) -> dict[str, Any]:
 
 # ------------------------------------------------------------------------------------------ check
 
-CHECK_EXAMPLES = """
-backtest check my_policy.py:MyPolicy --data btc/
-backtest check examples/btc-vol-target.toml
-"""
 
-
+@command("check")
 def check(
     policy: Annotated[
         str,
@@ -108,6 +104,9 @@ def check(
     """Check that a policy keeps the contract: above all, that it does not look ahead.
 
     Without data it is checked on a synthetic market. The exit code is 1 if a check fails.
+
+    backtest check my_policy.py:MyPolicy --data btc/
+    backtest check examples/btc-vol-target.toml
     """
     given = {"data.path": data, "data.instrument": instrument}
     entries = [(name, texts) for name, texts in given.items() if texts]
@@ -166,13 +165,13 @@ def print_findings(name: str, findings: list[Finding]) -> None:
 
 # ---------------------------------------------------------------------------------------- compile
 
-COMPILE_EXAMPLES = """
-backtest compile                       [dim]# once on a machine, or in a build[/dim]
-"""
 
-
+@command("compile")
 def compile_engine() -> None:
-    """Compile the engine for this machine, so that no run waits for it."""
+    """Compile the engine for this machine, so that no run waits for it.
+
+    backtest compile                       [dim]# once on a machine, or in a build[/dim]
+    """
     from backtest.strategies import VolTarget  # noqa: PLC0415 - loads much
 
     began = time.perf_counter()
@@ -183,10 +182,3 @@ def compile_engine() -> None:
             found = backtest.run(each, VolTarget(), venue=venue, account=backtest.Account())
             dict(found.metrics)  # the pass over closes compiles too
     typer.echo(f"The engine is compiled, after {time.perf_counter() - began:.0f} s.")
-
-
-COMMANDS = {
-    "policies": Command(policies, POLICIES_EXAMPLES),
-    "check": Command(check, CHECK_EXAMPLES),
-    "compile": Command(compile_engine, COMPILE_EXAMPLES),
-}

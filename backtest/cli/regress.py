@@ -14,12 +14,7 @@ import typer
 from backtest import regress as gate
 from backtest.base import BacktestError, DataError, ParameterError
 from backtest.cli.build import build_experiment
-from backtest.cli.command import (
-    AsJson,
-    add_command,
-    flag,
-    format_help,
-)
+from backtest.cli.command import AsJson, command, flag
 from backtest.cli.experiment import draft_experiment, split_pair
 from backtest.cli.printing import (
     clean,
@@ -35,33 +30,13 @@ from backtest.regress.trace import BETTER_IF
 
 FOLDER = Path("baselines")
 SUMMARY = "GITHUB_STEP_SUMMARY"
-EXAMPLES = """
-backtest regress record examples/btc-vol-target.toml
-backtest regress check
-"""
-RECORD_EXAMPLES = """
-backtest regress record calm.toml --mode tolerance --tolerance '*=5%' --tolerance sharpe=0.05
-backtest regress record calm.toml --walk      [dim]# re-tuned again and again[/dim]
-"""
-CHECK_EXAMPLES = """
-backtest regress check baselines/calm.json --allow-better sharpe
-backtest regress check --update --reason 'funding was charged twice'
-"""
-
-app = typer.Typer(rich_markup_mode="rich")
 
 Mode = Annotated[
     str | None, flag("What must match: exact (bars and measures) or tolerance (measures).")
 ]
 
 
-def regress() -> None:
-    """Record the results of experiments, and check that they have not changed."""
-
-
-app.callback(help=format_help(regress, EXAMPLES))(regress)
-
-
+@command("regress record")
 def record(
     experiments: Annotated[list[Path], typer.Argument(help="Experiment files (TOML).")],
     *,
@@ -79,7 +54,11 @@ def record(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run experiments and write a baseline for each; none is written if one cannot run."""
+    """Run experiments and write a baseline for each; none is written if one cannot run.
+
+    backtest regress record calm.toml --mode tolerance --tolerance '*=5%' --tolerance sharpe=0.05
+    backtest regress record calm.toml --walk      [dim]# re-tuned again and again[/dim]
+    """
     checked_mode = gate.check_mode(mode or EXACT)
     bands = dict(split_pair("--tolerance", text, "sharpe=0.05") for text in tolerance or ())
     gate.choose_bands((*METRICS, *BETTER_IF) if walk else METRICS, bands, {})
@@ -116,6 +95,7 @@ def run_experiment(file: Path) -> Result:
     return result
 
 
+@command("regress check")
 def check(
     baselines: Annotated[
         list[Path] | None,
@@ -143,6 +123,9 @@ def check(
 
     Exit code: 0 same, 1 moved beyond tolerance in either direction, 2 not measured. Baselines of
     tests in a folder are reported as skipped: pytest checks them.
+
+    backtest regress check baselines/calm.json --allow-better sharpe
+    backtest regress check --update --reason 'funding was charged twice'
     """
     terms: dict[str, Any] = {"allow_better": allow_better or ()}
     terms["mode"] = None if mode is None else gate.check_mode(mode)
@@ -216,8 +199,3 @@ def write_summary(verdicts: Sequence[RegressVerdict], file: Path | None) -> None
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("a" if str(target) == step else "w", encoding="utf-8") as output:
             output.write(gate.write_markdown(verdicts))
-
-
-add_command(app, "record", record, RECORD_EXAMPLES)
-add_command(app, "check", check, CHECK_EXAMPLES)
-COMMANDS = {"regress": app}

@@ -16,7 +16,7 @@ import typer
 from backtest import base, measures, store
 from backtest import report as reports
 from backtest.base import ParameterError, format_time
-from backtest.cli.command import RESULTS, AsJson, Command, Results, add_command, format_help, option
+from backtest.cli.command import RESULTS, AsJson, Results, command, option
 from backtest.cli.printing import clean, print_json, print_paragraph, render, show_progress
 from backtest.measures.measure_table import ABOUT
 
@@ -24,36 +24,6 @@ SHOWN_ID, SHOWN_COMMIT, MOST_NAMED = 8, 12, 20
 MEASURES = ("sharpe", "max_drawdown", "cagr")
 NARROW = 100
 """Columns of a terminal under which a list has fewer columns."""
-EXAMPLES = """
-backtest results list --sort sharpe
-backtest results prune --keep 100 --dry-run
-"""
-LIST_EXAMPLES = """
-backtest results list btc --where 'sharpe>1' --where 'max_drawdown<=0.4' --since 7d
-backtest results list --sort max_drawdown --top 20
-"""
-SHOW_EXAMPLES = """
-backtest results show voltarget-0a1b2c3d4e5f6071
-backtest results show 0a1b --json              [dim]# how the id begins[/dim]
-"""
-VERIFY_EXAMPLES = """
-backtest results verify                        [dim]# all of results/[/dim]
-backtest results verify 0a1b2c3d --json
-"""
-EXPORT_EXAMPLES = """
-backtest results export 0a1b2c3d --out run.zip
-backtest results export 0a1b2c3d --out shared/
-"""
-PRUNE_EXAMPLES = """
-backtest results prune --older-than 30d --kind run --where 'sharpe<0.5' --dry-run
-backtest results prune --damaged --yes         [dim]# only unreadable ones[/dim]
-"""
-REPORT_EXAMPLES = """
-backtest report 0a1b2c3d --format md    [dim]# by its id, or how that begins[/dim]
-backtest report --all --out pages       [dim]# every result, and pages/index.html[/dim]
-"""
-
-app = typer.Typer(rich_markup_mode="rich")
 
 Name = Annotated[
     str,
@@ -61,13 +31,6 @@ Name = Annotated[
         metavar="RESULT", help="The result: the beginning of its name or id, or its folder."
     ),
 ]
-
-
-def results() -> None:
-    """List, show, verify, prune and export saved results."""
-
-
-app.callback(help=format_help(results, EXAMPLES))(results)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +53,7 @@ class Wanted:
         return store.Filter(kinds, self.policy, self.text, bounds, **read)
 
 
+@command("results list")
 def list_(
     wanted: Wanted,
     *,
@@ -108,6 +72,9 @@ def list_(
 
     A sweep shows the measures of its set with the highest Sharpe ratio, a study those of the set
     it chose, a comparison those of its policy with the highest log growth.
+
+    backtest results list btc --where 'sharpe>1' --where 'max_drawdown<=0.4' --since 7d
+    backtest results list --sort max_drawdown --top 20
     """
     chosen = wanted.build(since=since)
     store.sort_entries((), sort)  # an unknown word is an error before anything is read
@@ -188,8 +155,13 @@ def print_named(lines: Sequence[str]) -> None:
         typer.echo(f"  and {len(lines) - MOST_NAMED:,} more: --json names all")
 
 
+@command("results show")
 def show(name: Name, *, as_json: AsJson = False, results: Results = RESULTS) -> None:
-    """Show one result: its facts, its measures, and the command that makes it again."""
+    """Show one result: its facts, its measures, and the command that makes it again.
+
+    backtest results show voltarget-0a1b2c3d4e5f6071
+    backtest results show 0a1b --json              [dim]# how the id begins[/dim]
+    """
     folder, entry = store.read_usable(name, results)
     _, facts = store.open_folder(folder)
     making = base.read_provenance(folder, entry.id)
@@ -214,6 +186,7 @@ def show(name: Name, *, as_json: AsJson = False, results: Results = RESULTS) -> 
         print_paragraph(remark, indent="")
 
 
+@command("results verify")
 def verify(
     names: Annotated[
         list[str] | None,
@@ -225,7 +198,11 @@ def verify(
     as_json: AsJson = False,
     results: Results = RESULTS,
 ) -> None:
-    """Check every file of saved results against its hash; the exit code is 1 if one differs."""
+    """Check every file of saved results against its hash; the exit code is 1 if one differs.
+
+    backtest results verify                        [dim]# all of results/[/dim]
+    backtest results verify 0a1b2c3d --json
+    """
     folders = [results / name for name in store.list_folders(results)]
     if names:
         folders = [store.find_folder(name, results) for name in names]
@@ -247,16 +224,22 @@ def verify(
         raise typer.Exit(1)
 
 
+@command("results export")
 def export(
     name: Name,
     *,
     out: Annotated[Path, option("FILE.zip, or a folder to put it in.", "--out")],
     results: Results = RESULTS,
 ) -> None:
-    """Verify a result, and export it as an archive or a folder."""
+    """Verify a result, and export it as an archive or a folder.
+
+    backtest results export 0a1b2c3d --out run.zip
+    backtest results export 0a1b2c3d --out shared/
+    """
     typer.echo(str(store.export_result(store.find_folder(name, results), out)))
 
 
+@command("results prune")
 def prune(
     wanted: Wanted,
     *,
@@ -280,6 +263,9 @@ def prune(
     What a killed process left half written or half deleted always goes.
 
     Only folders with a readable manifest or study and its id are deleted; others are listed.
+
+    backtest results prune --older-than 30d --kind run --where 'sharpe<0.5' --dry-run
+    backtest results prune --damaged --yes         [dim]# only unreadable ones[/dim]
     """
     chosen_by = wanted.build(before=older_than)
     is_only_marked = keep is None and chosen_by == store.Filter()
@@ -333,6 +319,7 @@ def confirm_deletion(n: int) -> bool:
 # ----------------------------------------------------------------------------------------- report
 
 
+@command("report")
 def report(
     names: Annotated[
         list[str] | None,
@@ -359,7 +346,11 @@ def report(
     ] = "sharpe",
     results: Results = RESULTS,
 ) -> None:
-    """Write a report: one file that works offline, with charts, tables and assumptions."""
+    """Write a report: one file that works offline, with charts, tables and assumptions.
+
+    backtest report 0a1b2c3d --format md    [dim]# by its id, or how that begins[/dim]
+    backtest report --all --out pages       [dim]# every result, and pages/index.html[/dim]
+    """
     if everything:
         if names or format_ not in (None, "html"):
             raise ParameterError(
@@ -386,11 +377,3 @@ def report(
         target = target / f"{place.resolve().name}.{chosen}" if is_folder else target
         page = reports.build_page(store.load_saved(place), objective)
         typer.echo(str(reports.write_page(page, target, chosen)))
-
-
-add_command(app, "list", list_, LIST_EXAMPLES)
-add_command(app, "show", show, SHOW_EXAMPLES)
-add_command(app, "verify", verify, VERIFY_EXAMPLES)
-add_command(app, "prune", prune, PRUNE_EXAMPLES)
-add_command(app, "export", export, EXPORT_EXAMPLES)
-COMMANDS = {"results": app, "report": Command(report, REPORT_EXAMPLES)}

@@ -15,7 +15,7 @@ import typer
 import backtest
 from backtest.base import ParameterError, count_cores, did_you_mean
 from backtest.cli.build import Experiment, build_experiment
-from backtest.cli.command import AsJson, Command, Output, option
+from backtest.cli.command import AsJson, Output, command, option
 from backtest.cli.experiment import Draft, parse_entries, read_list, read_numbers
 from backtest.cli.printing import print_json, print_title, render, show_progress
 from backtest.cli.runs import run_with_progress
@@ -24,17 +24,21 @@ from backtest.market import Market, Markets, as_markets, label_names, unwrap_mar
 from backtest.risk import Paths, Scenario, describe_drift
 from backtest.venue import FundingTerms, Venue
 
-RISK_EXAMPLES = """
-backtest risk --policy constant --set leverage=5 --model gbm
-backtest risk examples/btc-vol-target.toml --from-run --report risk.html
-"""
+PATHS = (
+    "paths.model paths.paths paths.horizon paths.seed paths.drift paths.funding paths.correlation"
+)
 FromRun = Annotated[
     bool, option("Run the experiment, and continue from its last close.", "--from-run")
 ]
 
 
+@command("risk", f"{PATHS} risk.horizons risk.find_leverage risk.threads")
 def risk(draft: Draft, *, from_run: FromRun = False, output: Output) -> None:
-    """Estimate the probability that the account is liquidated after the end of the data."""
+    """Estimate the probability that the account is liquidated after the end of the data.
+
+    backtest risk --policy constant --set leverage=5 --model gbm
+    backtest risk examples/btc-vol-target.toml --from-run --report risk.html
+    """
     settings = {"threads": count_cores(), **draft.table("risk")}
     probability = settings.pop("find_leverage", None)
     if probability is not None:
@@ -101,14 +105,14 @@ def read_direction(signal: Any) -> float | dict[str, float] | None:
 
 # ----------------------------------------------------------------------------------------- stress
 
-STRESS_EXAMPLES = """
-backtest stress --shock price=-0.3 --shock over=2h --shock outage=1h
-backtest stress --scenario 2020-03-12 --ladder price=-0.5:0.5:41 --report stress.html
-"""
 
-
+@command("stress", "stress.scenarios stress.shocks stress.ladder stress.rules")
 def stress(draft: Draft, *, output: Output) -> None:
-    """Run an experiment, and show what shocks after the last close would do to its account."""
+    """Run an experiment, and show what shocks after the last close would do to its account.
+
+    backtest stress --shock price=-0.3 --shock over=2h --shock outage=1h
+    backtest stress --scenario 2020-03-12 --ladder price=-0.5:0.5:41 --report stress.html
+    """
     experiment = build_experiment(draft)
     table = draft.table("stress")
     chosen = list_scenarios(table)
@@ -151,35 +155,37 @@ def read_axis(name: str, axis: Any) -> Any:
 
 # --------------------------------------------------- bounds, capacity and sensitivity of a run
 
-BOUNDS_EXAMPLES = """
-backtest bounds --data btc/ --data eth/ --policy constant --set leverage=5
-backtest bounds --set account.stop_loss=0.05 --report bounds.html
-"""
-CAPACITY_EXAMPLES = """
-backtest capacity --set venue.slippage.impact=1.0 --capitals 1e4,1e6,1e8
-backtest capacity --set venue.slippage.max_participation=0.05 --report capacity.html
-"""
-SENSITIVITY_EXAMPLES = """
-backtest sensitivity --factors fees,funding --report tornado.html
-backtest sensitivity --data btc/ --data eth/ --factors volatility
-"""
 
-
+@command("bounds", "")
 def bounds(draft: Draft, *, output: Output) -> None:
-    """Run an account under both ways of prices inside a bar, and show where they part."""
+    """Run an account under both ways of prices inside a bar, and show where they part.
+
+    backtest bounds --data btc/ --data eth/ --policy constant --set leverage=5
+    backtest bounds --set account.stop_loss=0.05 --report bounds.html
+    """
     result = run_with_progress(build_experiment(draft))
     with show_progress("bars", "bars") as progress:
         found = backtest.bounds(result, progress=progress)
     output.give_out(found)
 
 
+@command("capacity", "capacity.capitals")
 def capacity(draft: Draft, *, output: Output) -> None:
-    """Show growth and Sharpe ratio by capital, and the capital at which each is halved."""
+    """Show growth and Sharpe ratio by capital, and the capital at which each is halved.
+
+    backtest capacity --set venue.slippage.impact=1.0 --capitals 1e4,1e6,1e8
+    backtest capacity --set venue.slippage.max_participation=0.05 --report capacity.html
+    """
     output.give_out(run_variations(draft, backtest.capacity, "capitals"))
 
 
+@command("sensitivity", "sensitivity.factors")
 def sensitivity(draft: Draft, *, output: Output) -> None:
-    """Show how growth changes with one assumption at a time."""
+    """Show how growth changes with one assumption at a time.
+
+    backtest sensitivity --factors fees,funding --report tornado.html
+    backtest sensitivity --data btc/ --data eth/ --factors volatility
+    """
     output.give_out(run_variations(draft, backtest.sensitivity, "factors"))
 
 
@@ -220,13 +226,10 @@ def find_capped_funding(venue: Any) -> FundingTerms | str:
     return "fitted" if terms is None or math.isinf(terms.cap) else terms
 
 
-PATHS_EXAMPLES = """
-backtest paths --model gbm --horizon 7d --paths 1000
-backtest paths --data btc/ --write paths/ --number 3      [dim]# three paths as data[/dim]
-"""
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 
+@command("paths", PATHS)
 def paths(
     draft: Draft,
     *,
@@ -236,7 +239,11 @@ def paths(
     number: Annotated[int, option("How many to write (1).", "--number")] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Simulate possible continuations of the data, and show how far they spread."""
+    """Simulate possible continuations of the data, and show how far they spread.
+
+    backtest paths --model gbm --horizon 7d --paths 1000
+    backtest paths --data btc/ --write paths/ --number 3      [dim]# three paths as data[/dim]
+    """
     experiment = build_experiment(draft)
     drawn = draw_paths(draft, experiment.market, experiment.terms["venue"])
     if not 1 <= number <= len(drawn):
@@ -277,18 +284,22 @@ def tabulate_spread(drawn: Paths, name: str) -> pd.DataFrame:
 
 # ---------------------------------------------------------------------------------------- cascade
 
-CASCADE_EXAMPLES = """
-backtest cascade --shock -0.05 --open-interest 5e9 --leverage loguniform:1:100
-backtest cascade --shock 0.1 --open-interest 3e9 --impact linear:0.2 --recovery 2h --json
-"""
+CASCADE = (
+    "cascade.shock cascade.open_interest cascade.leverage cascade.impact cascade.insurance "
+    "cascade.adl cascade.recovery cascade.jump"
+)
 CROWD = ("open_interest", "leverage", "long_share", "accounts", "seed", "lookback")
 
 
+@command("cascade", CASCADE)
 def cascade(draft: Draft, *, output: Output) -> None:
     """Shock a crowd of leveraged accounts at the end of a market, and follow the liquidations.
 
     The policy's account runs through the market first, and stands in the crowd with what it holds
     at the end.
+
+    backtest cascade --shock -0.05 --open-interest 5e9 --leverage loguniform:1:100
+    backtest cascade --shock 0.1 --open-interest 3e9 --impact linear:0.2 --recovery 2h --json
     """
     table = {"impact": "sqrt:1", **draft.table("cascade")}
     for name in ("shock", "open_interest"):
@@ -329,24 +340,3 @@ def read_impact(text: str) -> SquareRoot | Linear:
             f"impact must be sqrt:COEFFICIENT[:VOLATILITY] or linear:COEFFICIENT, got {text!r}"
         )
     return law(*numbers)
-
-
-PATHS = (
-    "paths.model paths.paths paths.horizon paths.seed paths.drift paths.funding paths.correlation"
-)
-COMMANDS = {
-    "risk": Command(risk, RISK_EXAMPLES, f"{PATHS} risk.horizons risk.find_leverage risk.threads"),
-    "stress": Command(
-        stress, STRESS_EXAMPLES, "stress.scenarios stress.shocks stress.ladder stress.rules"
-    ),
-    "bounds": Command(bounds, BOUNDS_EXAMPLES, ""),
-    "capacity": Command(capacity, CAPACITY_EXAMPLES, "capacity.capitals"),
-    "sensitivity": Command(sensitivity, SENSITIVITY_EXAMPLES, "sensitivity.factors"),
-    "paths": Command(paths, PATHS_EXAMPLES, PATHS),
-    "cascade": Command(
-        cascade,
-        CASCADE_EXAMPLES,
-        "cascade.shock cascade.open_interest cascade.leverage cascade.impact "
-        "cascade.insurance cascade.adl cascade.recovery cascade.jump",
-    ),
-}

@@ -25,7 +25,7 @@ from backtest.cli.build import (
     by_instrument,
     name_policies,
 )
-from backtest.cli.command import AsJson, Command, Output
+from backtest.cli.command import AsJson, Output, command
 from backtest.cli.experiment import (
     MODELS,
     RULE_TABLES,
@@ -42,14 +42,14 @@ from backtest.cli.printing import print_json, show_progress
 from backtest.market import as_markets
 from backtest.policy import format_title
 
-RUN_EXAMPLES = """
-backtest run --policy cppi --set multiplier=4 --data btc/
-backtest run examples/btc-vol-target.toml --set account.band=0.1 --json
-"""
 
-
+@command("run", "")
 def run(draft: Draft, *, output: Output) -> None:
-    """Run an account through a market under a policy, and summarize the result."""
+    """Run an account through a market under a policy, and summarize the result.
+
+    backtest run --policy cppi --set multiplier=4 --data btc/
+    backtest run examples/btc-vol-target.toml --set account.band=0.1 --json
+    """
     if not output.as_json:
         warnings.simplefilter("ignore", backtest.LastPriceWarning)  # the summary says it
     result = run_with_progress(build_experiment(draft))
@@ -65,19 +65,51 @@ def run_with_progress(experiment: Experiment) -> Any:
 
 # ----------------------------------------------------------------------------------------- compare
 
-COMPARE_EXAMPLES = """
-backtest compare --policy calm=vol-target --policy bold=vol-target --set bold.target=0.8
-backtest compare calm.toml --policy cppi --set cppi.multiplier=5
-"""
 RESERVED = (*TABLES, *MODELS, *RULE_TABLES)
 """Names that ``--set`` reads as tables, and not as labels of policies."""
 
 
+def read_compared(key: Key, texts: list[str]) -> Iterator[Entry]:
+    if key.place not in ("policy.name", "policy.settings"):
+        yield from read_flags(key, texts)
+        return
+    for text in texts:
+        if key.name == "name":
+            label, equals, policy = text.partition("=")
+            if "(" in label or not equals:
+                label, policy = make_label(text), text
+            yield f"compare.policies.{label.strip()}.name", policy.strip()
+            continue
+        name, value = split_pair(key.flag, text, "cppi.multiplier=5")
+        whose, dot, setting = name.partition(".")
+        if not dot:
+            raise ParameterError(
+                f"a setting must name its policy, as vol-target.{text}, got {text!r}"
+            )
+        if whose in RESERVED:
+            yield read_entry(name, value)
+        else:
+            yield f"compare.policies.{whose}.settings.{setting}", value
+
+
+def make_label(text: str) -> str:
+    path, _, name = text.strip().partition(".py:")
+    return format_title(name.partition("(")[0]) if name else Path(path).name.removesuffix(".py")
+
+
+@command(
+    "compare",
+    "compare.baseline compare.equal_risk compare.confidence compare.draws compare.seed",
+    read_compared,
+)
 def compare(draft: Draft, *, output: Output) -> None:
     """Compare policies on the same market and terms, and say which differences are beyond noise.
 
     Policies are that of the experiment, those of compare.policies, and from --policy NAME or
     LABEL=NAME, and --set LABEL.NAME=VALUE sets a parameter of one.
+
+    backtest compare --policy calm=vol-target --policy bold=vol-target --set bold.target=0.8
+    backtest compare calm.toml --policy cppi --set cppi.multiplier=5
     """
     tables = collect_policies(draft)
     market, _, terms = build_experiment(draft)
@@ -115,47 +147,19 @@ def collect_policies(draft: Draft) -> dict[str, dict[str, Any]]:
     return found
 
 
-def read_compared(key: Key, texts: list[str]) -> Iterator[Entry]:
-    if key.place not in ("policy.name", "policy.settings"):
-        yield from read_flags(key, texts)
-        return
-    for text in texts:
-        if key.name == "name":
-            label, equals, policy = text.partition("=")
-            if "(" in label or not equals:
-                label, policy = make_label(text), text
-            yield f"compare.policies.{label.strip()}.name", policy.strip()
-            continue
-        name, value = split_pair(key.flag, text, "cppi.multiplier=5")
-        whose, dot, setting = name.partition(".")
-        if not dot:
-            raise ParameterError(
-                f"a setting must name its policy, as vol-target.{text}, got {text!r}"
-            )
-        if whose in RESERVED:
-            yield read_entry(name, value)
-        else:
-            yield f"compare.policies.{whose}.settings.{setting}", value
-
-
-def make_label(text: str) -> str:
-    path, _, name = text.strip().partition(".py:")
-    return format_title(name.partition("(")[0]) if name else Path(path).name.removesuffix(".py")
-
-
 # ------------------------------------------------------------------------------------ live accounts
 
-DECIDE_EXAMPLES = """
-backtest decide --data btc/ --policy vol-target --snapshot account.json --at 30250
-backtest decide live.toml --snapshot account.json --json
-"""
 LEFT_OUT = ("compile", "sampling", "calendar", "start")
 
 
+@command("decide", "decide.snapshot decide.at decide.mark decide.funding decide.now")
 def decide(draft: Draft, *, as_json: AsJson = False) -> None:
     """Show what a policy decides at the last close, and the order that it leads to.
 
     Sends no orders and holds no keys. Exit code 1 means: do not act on the order.
+
+    backtest decide --data btc/ --policy vol-target --snapshot account.json --at 30250
+    backtest decide live.toml --snapshot account.json --json
     """
     table = {"now": pd.Timestamp.now(tz="UTC"), **draft.table("decide")}
     if "snapshot" not in table:
@@ -174,18 +178,18 @@ def decide(draft: Draft, *, as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-REPLAY_EXAMPLES = """
-backtest replay --data btc/ --fills trades.csv --begin account.json
-backtest replay live.toml --fills trades.csv --ledger income.csv --json --no-save
-"""
 REPLAYED = ("venue", "account", "sampling", "calendar", "start")
 
 
+@command("replay", "replay.fills replay.begin replay.ledger replay.range_tolerance")
 def replay(draft: Draft, *, output: Output) -> None:
     """Take an account through fills that were really made, and summarize the result.
 
     With --ledger, also show the differences from what the venue says; the exit code is 1 if there
     are any. The policy of the experiment plays no part.
+
+    backtest replay --data btc/ --fills trades.csv --begin account.json
+    backtest replay live.toml --fills trades.csv --ledger income.csv --json --no-save
     """
     table = dict(draft.table("replay"))
     if "fills" not in table:
@@ -224,24 +228,3 @@ def read_ledger(path: str) -> pd.DataFrame:
             f"a ledger must be a CSV file of time, term and amount, or time and equity, {path}: "
             f"{describe_fault(error)}"
         ) from error
-
-
-COMMANDS = {
-    "run": Command(run, RUN_EXAMPLES, ""),
-    "compare": Command(
-        compare,
-        COMPARE_EXAMPLES,
-        "compare.baseline compare.equal_risk compare.confidence compare.draws compare.seed",
-        read=read_compared,
-    ),
-    "decide": Command(
-        decide,
-        DECIDE_EXAMPLES,
-        "decide.snapshot decide.at decide.mark decide.funding decide.now",
-    ),
-    "replay": Command(
-        replay,
-        REPLAY_EXAMPLES,
-        "replay.fills replay.begin replay.ledger replay.range_tolerance",
-    ),
-}

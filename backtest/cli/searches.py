@@ -13,13 +13,7 @@ import typer
 import backtest
 from backtest.base import ParameterError, list_records
 from backtest.cli.build import build_experiment, load_data, name_policies
-from backtest.cli.command import (
-    AsJson,
-    Command,
-    Output,
-    add_command,
-    take_experiment,
-)
+from backtest.cli.command import AsJson, Output, command
 from backtest.cli.experiment import (
     Draft,
     flatten,
@@ -47,21 +41,30 @@ from backtest.measures.measure_table import CORE, STREAMED
 from backtest.sweep import ERROR, Sweep, name_parameter, to_plain_value
 from backtest.tune import name_result
 
+
+def list_flags(table: str, names: str) -> str:
+    return " ".join(f"{table}.{name}" for name in names.split())
+
+
+SWEPT = "values draws space seed objective constraints metrics threads cluster"
+TUNED = "objective constraints space fix trials seconds sampler robust holdout seed threads cluster"
+SHARED = "objective constraints trials space fix seed threads cluster resume"
+SPANS, GROUPS = "train test anchored gap", "groups test_groups embargo"
 DRAWS = 1_024
 """Default number of sets to draw."""
 TOP = 10
 """The best sets that JSON lists."""
-SWEEP_EXAMPLES = """
-backtest sweep --vary target=0.1:1:64 --vary half_life=log:10:1000:32
-backtest sweep --draws 100000 --objective calmar --constraint 'max_drawdown<=0.4'
-"""
 
 
+@command("sweep", list_flags("sweep", SWEPT))
 def sweep(draft: Draft, *, output: Output) -> None:
     """Run many sets of parameters on one market, and rank them.
 
     Parameters of the policy may vary, fields such as account.band and venue.fees.taker, and
     parameters of a signal's rule such as signal.window.
+
+    backtest sweep --vary target=0.1:1:64 --vary half_life=log:10:1000:32
+    backtest sweep --draws 100000 --objective calmar --constraint 'max_drawdown<=0.4'
     """
     table = dict(draft.table("sweep"))
     values, draws = draft.read_entries("sweep", "values", read_values), table.pop("draws", DRAWS)
@@ -130,18 +133,17 @@ def list_sweep(sweep: Sweep) -> dict[str, Any]:
 
 # ------------------------------------------------------------------------------------------- tune
 
-TUNE_EXAMPLES = """
-backtest tune --space target=0.1:1 --space half_life=log:10:500 --seconds 60
-backtest tune btc.toml --constraint 'max_drawdown<=0.4' --resume
-"""
 
-
+@command("tune", list_flags("tune", f"{TUNED} resume"))
 def tune(draft: Draft, *, output: Output) -> None:
     """Search for good parameters, and estimate how much of the result is luck.
 
     Parameters of the policy may vary, fields such as account.band and venue.fees.taker, and
     parameters of a signal's rule such as signal.window. Exit code 1 if no set meets the
     constraints.
+
+    backtest tune --space target=0.1:1 --space half_life=log:10:500 --seconds 60
+    backtest tune btc.toml --constraint 'max_drawdown<=0.4' --resume
     """
     search = {"objective": "sharpe", **read_search(draft, "tune")}
     search["holdout"] = parse_entries(search.get("holdout", "25%")) or None
@@ -177,24 +179,32 @@ def read_search(draft: Draft, table: str) -> dict[str, Any]:
 CROSS = ("groups", "test_groups", "embargo")
 WALK = ("train", "test", "anchored", "gap", "sampler", "robust")
 """Keys of ``[validate]`` that only one of its functions takes."""
-VALIDATE_EXAMPLES = """
-backtest validate walk-forward --train 180d --test 30d
-backtest validate cross-validate --groups 8 --trials 500
-"""
 
 
+@command("validate walk-forward", list_flags("validate", f"{SPANS} {SHARED} sampler"))
 def walk_forward(draft: Draft, *, output: Output) -> None:
-    """Tune on each train span, trade the test span after it, and judge the procedure."""
+    """Tune on each train span, trade the test span after it, and judge the procedure.
+
+    backtest validate walk-forward --train 180d --test 30d
+    """
     give_out_validation(draft, backtest.walk_forward, CROSS, output)
 
 
+@command("validate cross-validate", list_flags("validate", f"{GROUPS} {SHARED}"))
 def cross_validate(draft: Draft, *, output: Output) -> None:
-    """Choose the best set on each choice of groups of time, and test it on the others."""
+    """Choose the best set on each choice of groups of time, and test it on the others.
+
+    backtest validate cross-validate --groups 8 --trials 500
+    """
     give_out_validation(draft, backtest.cross_validate, WALK, output)
 
 
+@command("validate folds", list_flags("validate", f"{SPANS} {GROUPS}"))
 def folds(draft: Draft, *, as_json: AsJson = False) -> None:
-    """Print the spans of a walk, or with --groups those of a cross-validation."""
+    """Print the spans of a walk, or with --groups those of a cross-validation.
+
+    backtest validate folds --train 180d
+    """
     table = draft.table("validate")
     spans = {name: table[name] for name in (*CROSS, *WALK[:4]) if name in table}
     if "embargo" in spans:
@@ -233,33 +243,3 @@ def run_validation(
         return (validate or backtest.walk_forward)(
             market, policy, **terms, **given, **more, progress=progress
         )
-
-
-def list_flags(table: str, names: str) -> str:
-    return " ".join(f"{table}.{name}" for name in names.split())
-
-
-def build_validate() -> typer.Typer:
-    app = typer.Typer(help="Test a way of choosing parameters on the data after each choice.")
-    shared = "objective constraints trials space fix seed threads cluster resume"
-    spans, cross = "train test anchored gap", "groups test_groups embargo"
-    for name, function, keys, examples in (
-        ("walk-forward", walk_forward, f"{spans} {shared} sampler", VALIDATE_EXAMPLES),
-        ("cross-validate", cross_validate, f"{cross} {shared}", VALIDATE_EXAMPLES),
-        ("folds", folds, f"{spans} {cross}", "backtest validate folds --train 180d"),
-    ):
-        command = take_experiment(function, list_flags("validate", keys))
-        add_command(app, name, command, examples)
-    return app
-
-
-SWEPT = "values draws space seed objective constraints metrics threads cluster"
-TUNED = (
-    "objective constraints space fix trials seconds sampler robust holdout seed threads cluster "
-    "resume"
-)
-COMMANDS = {
-    "sweep": Command(sweep, SWEEP_EXAMPLES, list_flags("sweep", SWEPT)),
-    "tune": Command(tune, TUNE_EXAMPLES, list_flags("tune", TUNED)),
-    "validate": build_validate,
-}

@@ -7,18 +7,14 @@ from typing import Annotated
 import typer
 
 from backtest.base import format_price_at_tick
-from backtest.cli.command import AsJson, Command, flag
+from backtest.cli.command import AsJson, command, flag
 from backtest.cli.experiment import DEFAULT_VENUE
 from backtest.cli.printing import print_json, print_paragraph, print_title, render
 from backtest.venue import Venue, calculate_liquidation, list_presets, preset_files
 from backtest.venue import terms as funding_terms
 
-EXAMPLES = """
-backtest venues binance-usdm:BTCUSDT --at 2021-05-19 --json
-backtest venues --margins
-"""
 
-
+@command("venues")
 def venues(
     venue: Annotated[
         str | None,
@@ -42,6 +38,9 @@ def venues(
 
     A run uses at each bar the table in force, so the venue of --json has all tables. `backtest liq`
     calculates liquidation prices by its rules.
+
+    backtest venues binance-usdm:BTCUSDT --at 2021-05-19 --json
+    backtest venues --margins
     """
     if venue is not None:
         show(venue, at, as_json=as_json)
@@ -115,12 +114,8 @@ def show(venue: str, at: str | None, *, as_json: bool) -> None:
 
 # -------------------------------------------------------------------------------------------- liq
 
-LIQ_EXAMPLES = """
-backtest liq --side long --entry 30000 --leverage 10 --volatility 0.6
-backtest liq --side short --entry 30000 --leverage 5 --margin cross --capital 10000
-"""
 
-
+@command("liq")
 def liq(
     *,
     side: Annotated[str, flag("'long' or 'short'.")],
@@ -151,6 +146,9 @@ def liq(
 
     With --volatility, also the probability of liquidation. Money is in the settlement currency.
     Fees for opening are not subtracted. In Python, bt.calculate_book takes several positions.
+
+    backtest liq --side long --entry 30000 --leverage 10 --volatility 0.6
+    backtest liq --side short --entry 30000 --leverage 5 --margin cross --capital 10000
     """
     preset = preset_files.parse_name(venue)
     if preset.at is None:
@@ -179,6 +177,3 @@ def liq(
         numbers[name] = format_price_at_tick(numbers[name], rules.contract.tick)
     numbers |= {f"liquidated in {days}": chance for days, chance in odds.items()}
     render([(name.replace("_", " "), numbers[name]) for name in numbers], ("of the position", ""))
-
-
-COMMANDS = {"venues": Command(venues, EXAMPLES), "liq": Command(liq, LIQ_EXAMPLES)}
