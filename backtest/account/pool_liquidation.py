@@ -78,7 +78,6 @@ from backtest.venue import (
     bound_asset_slope,
     bound_linear_slope,
     bound_option_slope,
-    bound_relief_slope,
     compute_collateral_value,
     compute_counted_rate,
     compute_option_delta,
@@ -425,7 +424,6 @@ def bound_fall(terms: Terms, state: AccountState, scratch: Scratch) -> float:
                 step *= max(start, end) / low  # prices move fastest at the higher end
             gains = positions.quantities[k] * positions.signs[k] * (end - start) > 0.0
             slope = bound_option_slope(packed, positions, rules, k, low, gains)
-            slope += bound_relief_slope(packed, positions, rules, k, low)
             found += step * slope if step > 0.0 else 0.0
     return found + TOLERANCE * abs(found)
 

@@ -82,7 +82,7 @@ def show(venue: str, at: str | None, *, as_json: bool) -> None:
     day = name.at if at is None else preset_files.read_at(at)
     name = name._replace(at=day or preset_files.LATEST)
     rules, funding = Venue.preset(*name), funding_terms(*name)
-    dates = next(p.dates for p in preset_files.in_file(name.venue) if p.symbol == name.symbol)
+    dates = preset_files.find_preset(name.venue, name.symbol).dates
     origins = preset_files.origins(*name)
     if as_json:
         print_json({

@@ -341,8 +341,8 @@ WITHOUT_OPTIONS: dict[str, Any] = {
         None,
     ),
     **dict.fromkeys(
-        ("bound_option_slope", "bound_relief_slope", "compute_counted_value",
-         "compute_options_value", "compute_with_options", "find_index", "find_place_with_options",
+        ("bound_option_slope", "compute_counted_value", "compute_options_value",
+         "compute_with_options", "find_index", "find_place_with_options",
          "find_stop_with_options", "find_value_with_options", "sum_option_gains",
          "sum_notionals_on", "sum_options_on", "try_options"),
         0.0,

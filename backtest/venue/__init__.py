@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from backtest.venue.funding import FundingTerms, terms
     from backtest.venue.option_contract import Option, OptionCosts, OptionPosition, require_costs
     from backtest.venue.option_kernels import bound_asset_slope, bound_linear_slope
-    from backtest.venue.option_kernels import bound_option_slope, bound_relief_slope
+    from backtest.venue.option_kernels import bound_option_slope
     from backtest.venue.option_kernels import compute_counted_rate, compute_counted_value
     from backtest.venue.option_kernels import compute_option_delta, compute_option_requirement
     from backtest.venue.option_kernels import compute_option_value, compute_options_value

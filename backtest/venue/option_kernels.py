@@ -15,14 +15,16 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
+
 from backtest.base import (
     BoolArray,
     FloatArray,
+    Greeks,
     IntArray,
     log_ratio,
-    normal_cdf,
-    normal_density,
     normalized_price,
+    scalar_greeks,
     scalar_price,
 )
 from backtest.venue.portfolio_kernels import (
@@ -120,8 +122,8 @@ class OptionScratch(NamedTuple):
 
     ``table`` (n, K + 4) has the value of each option in each row, then in the two rows of the skew
     and the two of the charge by expiry. It stays right until an index, a volatility or the time
-    changes. ``sums`` has shape (E, K + 4), ``totals`` (E,), ``nets`` (P,), ``matches`` (n, n + 1),
-    ``rows`` (5, n + 1) and ``paths`` (2, n + 1).
+    changes. ``sums`` is (E, K + 4), ``totals`` (E,), ``nets`` (P,), ``matches`` (n, n + 1), and
+    ``rows`` (3, n + 1).
     """
 
     table: FloatArray
@@ -130,7 +132,6 @@ class OptionScratch(NamedTuple):
     nets: FloatArray
     matches: FloatArray
     rows: FloatArray
-    paths: IntArray
 
 
 class OptionRules(NamedTuple):
@@ -173,24 +174,18 @@ def compute_option_value(
 
 
 def compute_option_delta(options: OptionPositions, i: int) -> float:
-    sign, forward = options.signs[i], options.indices[i] * options.bases[i]
-    s = options.volatilities[i] * math.sqrt(options.years[i])
-    if not s > 0.0:
-        above = sign * (forward - options.strikes[i])
-        step = 0.5 if above == 0.0 else (1.0 if above > 0.0 else 0.0)
-        return float(options.sizes[i] * sign * step)
-    d1 = log_ratio(forward, options.strikes[i]) / s + 0.5 * s
-    return float(options.sizes[i] * sign * normal_cdf(sign * d1))
+    return float(options.sizes[i] * compute_greeks(options, i, 0.0).delta)
 
 
 def is_vega_small(options: OptionPositions, i: int) -> bool:
-    root = math.sqrt(options.years[i])
-    s = options.volatilities[i] * root
-    if not s > 0.0:
-        return True
-    d1 = log_ratio(options.indices[i] * options.bases[i], options.strikes[i]) / s + 0.5 * s
-    discount = math.exp(-options.rates[i] * options.years[i])
-    return bool(discount * normal_density(d1) * root < SMALL_VEGA)
+    forward = options.indices[i] * options.bases[i]
+    return bool(compute_greeks(options, i, options.rates[i]).vega < SMALL_VEGA * forward)
+
+
+def compute_greeks(options: OptionPositions, i: int, rate: float) -> Greeks:
+    forward, strike = options.indices[i] * options.bases[i], options.strikes[i]
+    years, volatility = options.years[i], options.volatilities[i]
+    return scalar_greeks(options.signs[i], forward, strike, years, volatility, rate, False)
 
 
 def compute_skewed_volatility(
@@ -362,10 +357,10 @@ def compute_charges_by_expiry(options: OptionPositions, rules: OptionRules, g: i
     return max(linear, absolute, forward)
 
 
-def compute_worst_loss(
-    packed: PortfolioRules, options: OptionPositions, rules: OptionRules
-) -> float:
-    tables, total = packed.scenarios, 0.0
+def compute_option_loss(pool: OptionPool) -> float:
+    options, rules, tables, total = pool.options, pool.rules, pool.packed.scenarios, 0.0
+    fill_sums(options, rules)
+    fill_losses(pool)
     for product in range(tables.n_products):
         k, charged = find_product_row(tables, product), 0.0
         worst = compute_product_loss(tables, product, k) if k >= 0 else 0.0
@@ -373,6 +368,8 @@ def compute_worst_loss(
             if tables.products[g] == product:
                 charged += compute_charges_by_expiry(options, rules, g)
         total += max(worst, charged)
+    if max(rules.shocks.delta_charge[0], rules.shocks.delta_charge[1]) > 0.0:
+        total += compute_delta_charge(options, rules)
     return total
 
 
@@ -391,16 +388,6 @@ def compute_delta_charge(options: OptionPositions, rules: OptionRules) -> float:
     return total
 
 
-def compute_option_loss(pool: OptionPool) -> float:
-    options, rules = pool.options, pool.rules
-    fill_sums(options, rules)
-    fill_losses(pool)
-    loss = compute_worst_loss(pool.packed, options, rules)
-    if max(rules.shocks.delta_charge[0], rules.shocks.delta_charge[1]) > 0.0:
-        loss += compute_delta_charge(options, rules)
-    return loss
-
-
 def compute_short_charge(options: OptionPositions, rules: OptionRules, is_initial: bool) -> float:
     """Return the charge on what is net short by strike and expiry, in the settlement currency."""
     shocks, nets, total = rules.shocks, rules.scratch.nets, 0.0
@@ -415,8 +402,8 @@ def compute_short_charge(options: OptionPositions, rules: OptionRules, is_initia
     return float(rate * total)
 
 
-LEFT, SPARE, OF_SHORT, OF_LONG, NAKED = 0, 1, 2, 3, 4
-"""Rows of the room: what a short has uncovered, a long to spare, distances, naked amounts."""
+LEFT, SPARE, NAKED = 0, 1, 2
+"""Rows of the room: what a short has uncovered, a long to spare, and naked amounts."""
 FAR = 1e4
 """The saving, in prices of the underlying, by which a short is covered wherever it can be."""
 
@@ -427,9 +414,6 @@ def compute_otm(options: OptionPositions, i: int, price: float) -> float:
 
 def compute_payoff(options: OptionPositions, i: int, price: float) -> float:
     return float(max(0.0, options.signs[i] * (price - options.strikes[i])))
-
-
-# ------------------------------------------------------------------------------ per option
 
 
 def compute_standard(options: OptionPositions, rules: OptionRules, is_initial: bool) -> float:
@@ -448,13 +432,14 @@ def compute_standard(options: OptionPositions, rules: OptionRules, is_initial: b
     return total
 
 
-# ------------------------------------------------------------------------------- the pairing
-
-
 def compute_cover(options: OptionPositions, rates: OptionRates, i: int, j: int) -> float:
+    """Return what a unit of short i needs under a long, or under shares; infinite if uncovered."""
     price = options.indices[i]
     if j == len(options.signs):
         return compute_payoff(options, i, price) if rates.covered_itm > 0.0 else 0.0
+    is_alike = options.groups[j] == options.groups[i] and options.signs[j] == options.signs[i]
+    if not is_alike or options.years[j] < options.years[i]:
+        return math.inf
     return float(max(0.0, options.signs[i] * (options.strikes[j] - options.strikes[i])))
 
 
@@ -470,78 +455,27 @@ def find_shares(pool: OptionPool, g: int) -> float:
     return float(pool.held.quantities[s] * brackets.sizes[s])
 
 
-def find_distances(
-    options: OptionPositions, rules: OptionRules, g: int, sign: float, bonus: float
-) -> None:
-    rows, paths, n = rules.scratch.rows, rules.scratch.paths, len(options.signs)
-    rows[OF_SHORT, :] = math.inf
-    rows[OF_LONG, :] = math.inf
-    for i in range(n):
-        if is_sold(options, i, g, sign) and rows[LEFT, i] > 0.0:
-            rows[OF_SHORT, i] = -(rows[NAKED, i] + bonus)
-            paths[0, i] = -1
-    is_changed, rounds = True, 0
-    while is_changed and rounds <= 2 * n:
-        is_changed, rounds = False, rounds + 1
-        for i in range(n):
-            if is_sold(options, i, g, sign):
-                is_changed = improve_ways(options, rules, i) or is_changed
-
-
-def improve_ways(options: OptionPositions, rules: OptionRules, i: int) -> bool:
-    rows, paths, matches = rules.scratch.rows, rules.scratch.paths, rules.scratch.matches
-    count, slack = 0, 1e-12 * options.indices[i]
-    for j in range(len(options.signs) + 1):
-        if matches[i, j] > 0.0:
-            back = rows[OF_LONG, j] - compute_cover(options, rules.rates, i, j)
-            if back < rows[OF_SHORT, i] - slack:
-                rows[OF_SHORT, i], paths[0, i] = back, j
-                count += 1
-    for j in range(len(options.signs) + 1):
-        is_cover = j == len(options.signs)
-        if not is_cover and options.quantities[j] > 0.0 and options.years[j] >= options.years[i]:
-            is_cover = (
-                options.groups[j] == options.groups[i] and options.signs[j] == options.signs[i]
-            )
-        if is_cover:
-            there = rows[OF_SHORT, i] + compute_cover(options, rules.rates, i, j)
-            if there < rows[OF_LONG, j] - slack:
-                rows[OF_LONG, j], paths[1, j] = there, i
-                count += 1
-    return count > 0
-
-
 def pair_shorts(
     options: OptionPositions, rules: OptionRules, g: int, sign: float, bonus: float
 ) -> None:
-    n, rows, paths = len(options.signs), rules.scratch.rows, rules.scratch.paths
-    matches = rules.scratch.matches
-    for _ in range(4 * n * (n + 1)):
-        find_distances(options, rules, g, sign, bonus)
-        last, best = -1, 0.0
-        for j in range(n + 1):
-            if rows[SPARE, j] > 0.0 and rows[OF_LONG, j] < best:
-                last, best = j, rows[OF_LONG, j]
-        if last < 0:
+    """Cover shorts by longs and shares: again and again the pair that spares most per unit."""
+    n, rows, matches = len(options.signs), rules.scratch.rows, rules.scratch.matches
+    for _ in range(n * (n + 1)):
+        most, short, long = 0.0, -1, -1
+        for i in range(n):
+            if is_sold(options, i, g, sign) and rows[LEFT, i] > 0.0:
+                for j in range(n + 1):
+                    if rows[SPARE, j] > 0.0:
+                        saved = rows[NAKED, i] + bonus * options.indices[i]
+                        saved -= compute_cover(options, rules.rates, i, j)
+                        if saved > most:
+                            most, short, long = saved, i, j
+        if short < 0:
             break
-        units, j = rows[SPARE, last], last
-        while j >= 0:
-            i = paths[1, j]
-            j = paths[0, i]
-            units = min(units, rows[LEFT, i] if j < 0 else matches[i, j])
-        rows[SPARE, last] -= units
-        j = last
-        while j >= 0:
-            i = paths[1, j]
-            matches[i, j] += units
-            j = paths[0, i]
-            if j < 0:
-                rows[LEFT, i] -= units
-            else:
-                matches[i, j] -= units
-
-
-# ----------------------------------------------------------------------------- what it needs
+        units = min(rows[LEFT, short], rows[SPARE, long])
+        matches[short, long] += units
+        rows[LEFT, short] -= units
+        rows[SPARE, long] -= units
 
 
 def find_loss(options: OptionPositions, rules: OptionRules, e: int, price: float) -> float:
@@ -621,7 +555,6 @@ def sum_covered(pool: OptionPool, g: int, is_initial: bool) -> float:
 def pair_group(pool: OptionPool, g: int, way: int) -> None:
     options, rules, shares = pool.options, pool.rules, find_shares(pool, g)
     rates, rows, n = rules.rates, rules.scratch.rows, len(options.signs)
-    bonus = FAR * find_index(options, g) if way == 2 else 0.0
     for sign in (1.0, -1.0):
         rows[SPARE, n] = max(0.0, sign * shares)
         for i in range(n):
@@ -635,7 +568,7 @@ def pair_group(pool: OptionPool, g: int, way: int) -> None:
                 naked = max(rates.naked * price - compute_otm(options, i, price), least)
                 rows[NAKED, i] = options.marks[i] / options.sizes[i] + naked
         if way > 0:
-            pair_shorts(options, rules, g, sign, bonus)
+            pair_shorts(options, rules, g, sign, FAR if way == 2 else 0.0)
 
 
 def find_way(pool: OptionPool, g: int, is_initial: bool) -> tuple[int, float]:
@@ -648,13 +581,6 @@ def find_way(pool: OptionPool, g: int, is_initial: bool) -> tuple[int, float]:
         if needed < least:
             found, least = way, needed
     return found, least
-
-
-def find_index(options: OptionPositions, g: int) -> float:
-    for i in range(len(options.signs)):
-        if options.groups[i] == g:
-            return float(options.indices[i])
-    return 0.0
 
 
 def compute_premiums(pool: OptionPool) -> float:
@@ -672,6 +598,7 @@ def compute_premiums(pool: OptionPool) -> float:
 
 
 # ------------------------------------------------------------------------------ what is needed
+
 
 KERNELS = ("fill_options", "compute_option_requirement")
 
@@ -747,17 +674,6 @@ def bound_scenario_slope(
     return float(packed.scenarios.factor * most + short)
 
 
-def bound_relief_slope(
-    packed: PortfolioRules, options: OptionPositions, rules: OptionRules, i: int, low: float
-) -> float:
-    """Return the most that what is taken off the losses of a group changes, in coins."""
-    shocks, g, most = rules.shocks, options.groups[i], 0.0
-    if rules.kind == BY_SCENARIOS and options.are_coin[i]:
-        for k in range(shocks.reliefs.shape[1]):
-            most = max(most, shocks.reliefs[g, k])
-    return float(packed.level * packed.scenarios.factor * most / (low * low))
-
-
 def bound_option_slope(
     packed: PortfolioRules,
     options: OptionPositions,
@@ -767,15 +683,17 @@ def bound_option_slope(
     gains: bool,
 ) -> float:
     here, rates, size = bound_value_slope(options, i, low, 1.0), rules.rates, options.sizes[i]
+    unit, relief = 0.0 if options.are_coin[i] else size, 0.0
     if rules.kind == BY_SCENARIOS:
         needed = bound_scenario_slope(packed, options, rules, i, low)
+        if options.are_coin[i]:  # what reliefs, in quotes, are worth in coins
+            relief = packed.scenarios.factor * np.max(rules.shocks.reliefs[options.groups[i]])
     elif rules.kind == BY_STRATEGIES:
         needed = here + size * (2.0 + rates.naked + rates.least_call)
     else:
-        unit = 0.0 if options.are_coin[i] else size
         needed = here + rates.factor * (rates.maintenance * unit + rates.of_mark * here)
-    lost = 0.0 if gains else here
-    return float(abs(options.quantities[i]) * (lost + packed.level * needed))
+    lost = (0.0 if gains else here) + packed.level * needed
+    return float(abs(options.quantities[i]) * lost + packed.level * relief / (low * low))
 
 
 def bound_linear_slope(packed: PortfolioRules, held: Holdings, i: int) -> float:

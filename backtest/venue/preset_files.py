@@ -73,7 +73,7 @@ class VenueTables(Value):
 
 
 class Preset(NamedTuple):
-    """One symbol of one venue; date and source are those of its newest margin table."""
+    """A symbol of a venue; date and source are those of its newest margin table."""
 
     venue: str
     symbol: str
@@ -96,25 +96,17 @@ class PresetName(NamedTuple):
 
 
 class GroupSource(NamedTuple):
-    """The source of a group of a preset, in force from ``date`` up to ``until``."""
-
     group: str
     date: str
     source: str
     until: str | None
 
 
-# ------------------------------------------------------------------------------------ what there is
-
-
 def available() -> list[Preset]:
     """Return every preset of the package, by venue and symbol."""
-    return [each for venue in _find_files() for each in in_file(venue)]
-
-
-def in_file(venue: str) -> list[Preset]:
     return [
         Preset(venue, symbol, each.title, each.dates[-1], each.brackets[-1]["source"], each.dates)
+        for venue in find_files()
         for symbol, each in read_tables(venue).items()
     ]
 
@@ -127,7 +119,6 @@ def group_alike(presets: Sequence[Preset]) -> list[list[Preset]]:
 
 
 def split_day(text: str) -> tuple[str, str | None]:
-    """Return a name and the day after its ``@``, None without one."""
     name, sign, date = text.rpartition("@")
     if not sign or any(each in date for each in SUFFIXES):  # the sign is part of a path
         return text, None
@@ -135,7 +126,6 @@ def split_day(text: str) -> tuple[str, str | None]:
 
 
 def parse_name(text: str) -> PresetName:
-    """Parse ``venue:SYMBOL`` or ``venue:SYMBOL@2021-05-19``."""
     pair, date = split_day(str(text))
     venue, colon, symbol = pair.rpartition(":")
     if venue and colon and symbol and date != "":
@@ -159,19 +149,12 @@ def read_day(at: TimeLike | dt.date) -> str:
     return base.format_time(base.to_nanoseconds(time, "the day of a preset"))[:10]
 
 
-# ------------------------------------------------------------------------------------ one of them
-
-
 def origins(venue: str, symbol: str, at: TimeLike | None = None) -> list[GroupSource]:
-    """Return the source of each group of a preset that is in force at a day."""
     found = find_preset(venue, symbol).choose(read_choice(at)).items()
-    return [
-        GroupSource(group, table["date"], table["source"], end) for group, (table, end) in found
-    ]
+    return [GroupSource(x, table["date"], table["source"], end) for x, (table, end) in found]
 
 
 def read_preset(venue: str, symbol: str, at: TimeLike | None = None) -> dict[str, Any]:
-    """Return one preset as plain data for ``Venue.from_dict``."""
     tables = find_preset(venue, symbol)
     chosen = tables.choose(read_choice(at))
     data: dict[str, Any] = {
@@ -212,10 +195,7 @@ def find_preset(venue: str, symbol: str) -> VenueTables:
     return symbols[symbol]
 
 
-# --------------------------------------------------------------------------------- reading a file
-
-
-def _find_files() -> dict[str, Path]:
+def find_files() -> dict[str, Path]:
     return {path.stem: path for path in sorted(FOLDER.iterdir()) if path.suffix in SUFFIXES}
 
 
@@ -225,18 +205,18 @@ def read_tables(venue: str) -> dict[str, VenueTables]:
         if not base.is_path(path) or not path.is_file():
             raise VenueError(f"venue file {str(venue)!r} does not exist in {Path.cwd()}")
     else:
-        files = _find_files()
+        files = find_files()
         if venue not in files:
             near = did_you_mean(str(venue).lower(), files)
             raise VenueError(
                 f"venue must be a known preset, got {venue!r}{near}; known are {', '.join(files)}"
             )
         path = files[venue]
-    return read_file(path, path.stat().st_mtime_ns, VenueTables)
+    return read_file(path, path.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=64)
-def read_file(path: Path, changed: int, kind: type[Value]) -> dict[str, Any]:  # noqa: ARG001 - part of the key
+def read_file(path: Path, changed: int) -> dict[str, VenueTables]:  # noqa: ARG001 - part of the key
     try:
         text = path.read_text(encoding="utf-8")
         content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
@@ -249,7 +229,7 @@ def read_file(path: Path, changed: int, kind: type[Value]) -> dict[str, Any]:  #
             f"{path} must have a table for at least one symbol, and {COMMON!r} must be a table"
         )
     return {
-        name: kind.from_dict(
+        name: VenueTables.from_dict(
             {**common, **table} if isinstance(table, Mapping) else table,
             where=f"{path.name}: {name}",
         )

@@ -652,8 +652,7 @@ def pack_option_rules(
             totals=np.zeros(n_expiries),
             nets=np.zeros(int(options.pairs.max(initial=-1)) + 1),
             matches=np.zeros((n, n + 1)),
-            rows=np.zeros((5, n + 1)),
-            paths=np.zeros((2, n + 1), dtype=np.int64),
+            rows=np.zeros((3, n + 1)),
         ),
     )
 
