@@ -18,7 +18,7 @@ from backtest.base import Choice, FloatArray, Number, ParameterError, checked, f
 from backtest.base.fields import NOT_NEGATIVE, POSITIVE, SHARE
 from backtest.base.units import TOLERANCE, YEAR_DAYS
 from backtest.venue import margin as margin_functions
-from backtest.venue.margin import DEFAULT, Book, read_book
+from backtest.venue.margin import DEFAULT, Book, check_each, read_book
 from backtest.venue.option_kernels import compute_option_delta, compute_options_value
 from backtest.venue.portfolio_kernels import (
     compute_collateral_value,
@@ -75,10 +75,10 @@ def touch_probability(
     """
     from scipy.special import erfc, erfcx, stdtr  # noqa: PLC0415 - slow to load, seldom needed
 
-    _check_each("distance", distance, Number(may_be_infinite=True))
-    _check_each("drift", drift, Number())
+    check_each("distance", distance, Number(may_be_infinite=True))
+    check_each("drift", drift, Number())
     spread = _find_spread(sigma, horizon)
-    freedom = _check_each("degrees_of_freedom", degrees_of_freedom, DEGREES, is_nan_allowed=False)
+    freedom = check_each("degrees_of_freedom", degrees_of_freedom, DEGREES, is_nan_allowed=False)
     moved = np.asarray(drift) * np.asarray(horizon)
     far, away, s, freedom = np.broadcast_arrays(distance, moved, spread, freedom)
     if np.any((away != 0.0) & np.isfinite(freedom)):
@@ -125,8 +125,8 @@ def touch_distance(
 def find_touch_factor(probability: OneOrMany, degrees: OneOrMany) -> FloatArray:
     from scipy.special import ndtri, stdtrit  # noqa: PLC0415 - slow to load, seldom needed
 
-    half = 0.5 * _check_each("probability", probability, SHARE, is_nan_allowed=False)
-    freedom = _check_each("degrees_of_freedom", degrees, DEGREES, is_nan_allowed=False)
+    half = 0.5 * check_each("probability", probability, SHARE, is_nan_allowed=False)
+    freedom = check_each("degrees_of_freedom", degrees, DEGREES, is_nan_allowed=False)
     with np.errstate(invalid="ignore"):
         fat = stdtrit(freedom, half) * np.sqrt((freedom - 2.0) / freedom)
     found = np.where(np.isinf(freedom), ndtri(half), fat)
@@ -137,21 +137,8 @@ DEGREES = Number(2, open_low=True, may_be_infinite=True)
 
 
 def _find_spread(sigma: OneOrMany, horizon: OneOrMany) -> FloatArray:
-    deviation = _check_each("sigma", sigma, NOT_NEGATIVE)
-    return np.asarray(deviation * np.sqrt(_check_each("horizon", horizon, NOT_NEGATIVE)))
-
-
-def _check_each(
-    name: str, value: OneOrMany, number: Number, *, is_nan_allowed: bool = True
-) -> FloatArray:
-    given = np.asarray(value)
-    if given.dtype.kind not in "iuf":
-        raise ParameterError(f"{name} must be numbers, got {value!r}")
-    numbers = given.astype(np.float64)
-    bad = numbers[~(number.admits(numbers) | (is_nan_allowed & np.isnan(numbers)))]
-    if bad.size:
-        number.check(name, float(bad.flat[0]))
-    return numbers
+    deviation = check_each("sigma", sigma, NOT_NEGATIVE)
+    return np.asarray(deviation * np.sqrt(check_each("horizon", horizon, NOT_NEGATIVE)))
 
 
 # ----- the calculator -----

@@ -14,21 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.base import FloatArray, Number, ParameterError, check_range, did_you_mean, repr_plain
+from backtest.base import FloatArray, Number, ParameterError, did_you_mean, repr_plain
 from backtest.base.units import TOLERANCE
 from backtest.venue import option_kernels
 from backtest.venue import portfolio_kernels as kernels
+from backtest.venue import requirement_rule as r
 from backtest.venue.collateral import Collateral
 from backtest.venue.option_contract import OptionPosition
-from backtest.venue.option_kernels import (
-    OptionPool,
-    OptionPositions,
-    OptionRules,
-    compute_option_loss,
-    compute_option_requirement,
-    compute_premiums,
-)
-from backtest.venue.portfolio_kernels import Holdings, PortfolioRules, combine_scenarios
+from backtest.venue.option_kernels import OptionPool, OptionPositions, OptionRules
+from backtest.venue.portfolio_kernels import Holdings, PortfolioRules
 from backtest.venue.requirement import (
     MarginRules,
     compute_liquidation_value,
@@ -39,21 +33,7 @@ from backtest.venue.requirement import (
     compute_value,
     read_rules,
 )
-from backtest.venue.requirement_rule import (
-    Brackets,
-    MarginRule,
-    Requirement,
-    RequirementRule,
-    Strategy,
-    check_options,
-    find_asset,
-    list_given,
-    number_groups,
-    pack_holdings,
-    pack_option_rules,
-    pack_options,
-    pack_spot,
-)
+from backtest.venue.requirement_rule import MarginRule, RequirementRule
 from backtest.venue.venue import agree_settlement
 
 if TYPE_CHECKING:
@@ -155,6 +135,9 @@ def scalar_bankruptcy_price(
 
 OF_PRICES = (scalar_survivable_notional, scalar_liquidation_price, scalar_bankruptcy_price)
 """What a spot leg has only together with its account."""
+PRICE = Number(0, open_low=True)
+OVER_ZERO = Number(0, open_low=True, may_be_infinite=True)
+DEFAULT, REG_T = r.Brackets(), r.Strategy()
 
 
 def maintenance(
@@ -185,7 +168,7 @@ def largest_notional(
     whose bracket still allows it, and at most ``equity leverage``. Infinite: the best setting for
     the order, ``max_k min(C_k, equity X_k)``.
     """
-    _check_positive("leverage", leverage)
+    check_each("leverage", leverage, OVER_ZERO, is_nan_allowed=False)
     return _broadcast(scalar_largest_notional, venue, equity, leverage)
 
 
@@ -217,7 +200,7 @@ def liquidation_price(
         Of other cross positions, at prices that stay where they are: unrealized profit with
         collateral at its rates, and maintenance margin.
     """
-    _check_positive("entry", entry)
+    check_each("entry", entry, OVER_ZERO, is_nan_allowed=False)
     x = _read(multiplier, venue)
     others = (other_backing, other_maintenance)
     return _broadcast(scalar_liquidation_price, venue, quantity, entry, collateral, x, *others)
@@ -240,7 +223,7 @@ def survivable_notional(venue: Venue | MarginRules, equity: Numeric, ratio: Nume
     >>> round(liquidation_price(venue, notional / 100.0, 100.0, 10_000), 9)
     90.0
     """
-    _check_positive("ratio", ratio, is_nan_allowed=True)
+    check_each("ratio", ratio, OVER_ZERO)
     return _broadcast(scalar_survivable_notional, venue, equity, ratio)
 
 
@@ -248,14 +231,14 @@ def bankruptcy_price(
     venue: Venue | MarginRules, quantity: Numeric, entry: Numeric, collateral: Numeric
 ) -> Any:
     """Return the price at which a position has lost all that backs it; NaN where none does."""
-    _check_positive("entry", entry)
+    check_each("entry", entry, OVER_ZERO, is_nan_allowed=False)
     return _broadcast(scalar_bankruptcy_price, venue, quantity, entry, collateral)
 
 
 def _read(multiplier: Numeric | None, venue: Venue | MarginRules) -> Numeric:
     if multiplier is None:
         return venue.multiplier if isinstance(venue, MarginRules) else 1.0
-    _check_positive("multiplier", multiplier)
+    check_each("multiplier", multiplier, OVER_ZERO, is_nan_allowed=False)
     return multiplier
 
 
@@ -281,18 +264,17 @@ def _broadcast(
     return float(values[0]) if not flat[0].shape else values.reshape(flat[0].shape)
 
 
-def _check_positive(name: str, values: Numeric, *, is_nan_allowed: bool = False) -> None:
-    try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ParameterError(f"{name} must be numbers: {error}") from error
-    array = array[~np.isnan(array)] if is_nan_allowed else array
-    smallest = float(np.min(array)) if array.size else 1.0
-    check_range(name, smallest, low=0.0, open_low=True)
-
-
-PRICE = Number(0, open_low=True)
-DEFAULT = Brackets()
+def check_each(
+    name: str, value: Numeric, number: Number, *, is_nan_allowed: bool = True
+) -> FloatArray:
+    given = np.asarray(value)
+    if given.dtype.kind not in "iuf":
+        raise ParameterError(f"{name} must be numbers, got {repr_plain(value)}")
+    numbers = given.astype(np.float64)
+    bad = numbers[~(number.admits(numbers) | (is_nan_allowed & np.isnan(numbers)))]
+    if bad.size:
+        number.check(name, float(bad.flat[0]))
+    return numbers
 
 
 @dataclass(frozen=True)
@@ -324,8 +306,8 @@ class Book:
     def list_linked(self, group: str) -> list[str]:
         """Return the instruments that move with a group of options."""
         labels = {each.label for k, each in enumerate(self.given) if self.name_group(k) == group}
-        assets = {*map(find_asset, (group, *labels))}
-        return [each for each in self.names if each in labels or find_asset(each) in assets]
+        assets = {*map(r.find_asset, (group, *labels))}
+        return [each for each in self.names if each in labels or r.find_asset(each) in assets]
 
     def move(self, moving: Collection[str], ratio: float) -> Book:
         """Return the book with the prices of instruments, and groups of options, times a ratio."""
@@ -347,7 +329,6 @@ class Book:
         return replace(self, held=held, options=options._replace(marks=marks))
 
     def option_value(self) -> float:
-        """Return what options add to the backing."""
         return float(option_kernels.compute_counted_value(self.option_rules, self.options))
 
     def backing(self) -> float:
@@ -356,21 +337,19 @@ class Book:
 
     def requirement(self, at: FloatArray | None = None, *, is_initial: bool = False) -> float:
         """Return R; ``at`` has the values at which scenarios count gross notional."""
-        packed, options, rules = self.packed, self.options, self.option_rules
-        option_kernels.fill_options(options, rules)
-        if not packed.has_scenarios or packed.own > 0:
-            return float(compute_option_requirement(packed, self.held, options, rules, is_initial))
-        counted = self.held if at is None else self.held._replace(values=at)
-        if self.given:
-            loss = compute_option_loss(OptionPool(packed, self.held, options, rules))
-        else:
-            loss = kernels.compute_scenario_loss(packed, self.held)
-        gross, offset = (
-            kernels.compute_gross(packed, counted),
-            kernels.compute_offset(packed, counted),
-        )
-        charge = option_kernels.compute_short_charge(options, rules, is_initial)
-        return float(combine_scenarios(packed, loss, gross, offset, is_initial) + charge)
+        pool = self.pool()
+        option_kernels.fill_options(self.options, self.option_rules)
+        if at is None or not self.packed.has_scenarios or self.packed.own > 0:
+            return float(option_kernels.compute_option_requirement(*pool, is_initial))
+        counted = self.held._replace(values=at)
+        terms = (kernels.compute_gross, kernels.compute_offset)
+        gross, offset = (compute(self.packed, counted) for compute in terms)
+        loss = option_kernels.compute_option_loss(pool)
+        charge = option_kernels.compute_short_charge(self.options, self.option_rules, is_initial)
+        return charge + kernels.combine_scenarios(self.packed, loss, gross, offset, is_initial)
+
+    def pool(self) -> OptionPool:
+        return OptionPool(self.packed, self.held, self.options, self.option_rules)
 
     def distance(self) -> float:
         return self.backing() - self.packed.level * self.requirement()
@@ -479,7 +458,7 @@ def collateral_value(collateral: Assets, prices: Numbers | None = None) -> float
     ``prices`` are by name, in the settlement currency; default: constant prices, or the last mark
     close of each market.
     """
-    assets = list_given("collateral", collateral, Collateral)
+    assets = r.list_given("collateral", collateral, Collateral)
     worth = list_worth(assets, prices, {})
     return float(sum(each.value_at(price) for each, price in zip(assets, worth, strict=True)))
 
@@ -519,7 +498,7 @@ def read_book(
         every = venue_leverage if is_table else dict.fromkeys(names, venue_leverage)
         settings = read_numbers("venue_leverage", every, names)
         rules = {name: rule._replace(setting=settings[name]) for name, rule in rules.items()}
-    assets = list_given("collateral", collateral, Collateral)
+    assets = r.list_given("collateral", collateral, Collateral)
     followed = tuple(each.prices if isinstance(each.prices, str) else "" for each in assets)
     for each, instrument in zip(assets, followed, strict=True):
         if instrument and instrument not in names:
@@ -528,17 +507,17 @@ def read_book(
                 f"book, {', '.join(names)}, got {instrument!r}"
             )
     worth = list_worth(assets, collateral_prices, priced)
-    listed = list_given("options", options, OptionPosition)
+    listed = r.list_given("options", options, OptionPosition)
     labels = [each.label for each in listed]
-    checked: MarginRule = Requirement().check("rule", rule)
+    checked: MarginRule = r.Requirement().check("rule", rule)
     known = checked.resolve(names, labels)
     if listed:
-        check_options(listed, known, rules)
-    groups, numbers = number_groups(known, labels, names)
+        r.check_options(listed, known, rules)
+    groups, numbers = r.number_groups(known, labels, names)
     packed = known.pack(rules, assets, underlyings=groups)
-    packed = packed._replace(spot=pack_spot([each.contract.haircut for each in chosen.values()]))
-    of_options = pack_options(listed, numbers)
-    option_rules = pack_option_rules(known, of_options, groups if listed else (), names)
+    packed = packed._replace(spot=r.pack_spot([each.contract.haircut for each in chosen.values()]))
+    of_options = r.pack_options(listed, numbers)
+    option_rules = r.pack_option_rules(known, of_options, groups, names)
     quoted = of_options.marks.copy()
     option_kernels.fill_options(of_options, option_rules)
     of_options.marks[:] = np.where(np.isnan(quoted), of_options.values, quoted)
@@ -547,7 +526,9 @@ def read_book(
         [compute_value(rules[name].size, rules[name].is_inverse, each[name]) for name in names]
         for each in (entered, priced)
     )
-    held = pack_holdings([*holds.values()], now, at_entry, [each.amount for each in assets], worth)
+    held = r.pack_holdings(
+        [*holds.values()], now, at_entry, [each.amount for each in assets], worth
+    )
     money = Number().check("balance", balance)
     is_margined = ~packed.spot.are_spot
     return Book(
@@ -599,9 +580,6 @@ def read_numbers(
     return {name: float(number.check(f"{noun}.{name}", found.get(name, missing))) for name in order}
 
 
-REG_T = Strategy()
-
-
 def strategy_deposit(
     venues: Venues,
     quantities: Numbers,
@@ -631,14 +609,13 @@ def strategy_deposit(
     680.0
     """
     book = read_book(venues, quantities, prices, rule, options=options)
-    if not book.given or not isinstance(book.rule, Strategy):
+    if not book.given or not isinstance(book.rule, r.Strategy):
         got = type(book.rule).__name__ if book.given else "no options"
         raise ParameterError(f"a deposit is of options under a bt.Strategy, got {got}")
     needed = book.requirement(is_initial=True)
     if not proceeds:
         return needed
-    pool = OptionPool(book.packed, book.held, book.options, book.option_rules)
-    return float(needed + compute_premiums(pool) - book.option_value())
+    return float(needed + option_kernels.compute_premiums(book.pool()) - book.option_value())
 
 
 def option_value(options: Options, rule: MarginRule | str) -> float:
