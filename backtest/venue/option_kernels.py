@@ -15,8 +15,6 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numpy as np
-
 from backtest.base import (
     BoolArray,
     FloatArray,
@@ -686,14 +684,17 @@ def bound_option_slope(
     unit, relief = 0.0 if options.are_coin[i] else size, 0.0
     if rules.kind == BY_SCENARIOS:
         needed = bound_scenario_slope(packed, options, rules, i, low)
-        if options.are_coin[i]:  # what reliefs, in quotes, are worth in coins
-            relief = packed.scenarios.factor * np.max(rules.shocks.reliefs[options.groups[i]])
+        for k in range(rules.shocks.reliefs.shape[1]):
+            relief = max(relief, rules.shocks.reliefs[options.groups[i], k])
     elif rules.kind == BY_STRATEGIES:
         needed = here + size * (2.0 + rates.naked + rates.least_call)
     else:
         needed = here + rates.factor * (rates.maintenance * unit + rates.of_mark * here)
     lost = (0.0 if gains else here) + packed.level * needed
-    return float(abs(options.quantities[i]) * lost + packed.level * relief / (low * low))
+    if options.are_coin[i]:  # in coins, what is taken off losses changes too
+        lost_relief = packed.level * packed.scenarios.factor * relief / (low * low)
+        return float(abs(options.quantities[i]) * lost + lost_relief)
+    return float(abs(options.quantities[i]) * lost)
 
 
 def bound_linear_slope(packed: PortfolioRules, held: Holdings, i: int) -> float:
