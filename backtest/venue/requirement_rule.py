@@ -33,13 +33,7 @@ from backtest.venue import option_kernels, portfolio_kernels, preset_files
 from backtest.venue.collateral import Collateral, pack_collateral, pack_rows
 from backtest.venue.option_contract import OptionPosition
 from backtest.venue.option_kernels import OptionPositions, OptionRates, OptionRules, ShockTables
-from backtest.venue.portfolio_kernels import (
-    Holdings,
-    PortfolioRules,
-    ScenarioTables,
-    SpotTables,
-    is_in_pool,
-)
+from backtest.venue.portfolio_kernels import Holdings, PortfolioRules, ScenarioTables, SpotTables
 from backtest.venue.preset_files import Group, choose_table
 from backtest.venue.requirement import LEVELS, MarginRules, compute_price
 from backtest.venue.venue import Day
@@ -177,7 +171,9 @@ class Brackets(MarginRule):
 
 EVERY = "*"
 EXAMPLE = "[(-0.15, 1), (0.15, 1)]"
-MOST_NUMBERS = 4
+FROM_ALL = base.Number(-1)
+NUMBERS_OF_ROW = (FROM_ALL, NOT_NEGATIVE, FROM_ALL, NOT_NEGATIVE)
+"""Move, weight, and for options move of volatility and relief."""
 Row: TypeAlias = tuple[float, ...]
 
 
@@ -192,34 +188,26 @@ class Moves(base.Declaration):
         table = value if isinstance(value, Mapping) else {EVERY: value}
         if not table:
             raise Fault(f"must have scenarios for at least one group, {{'BTC': {EXAMPLE}}}")
-        return base.FrozenTable({str(group): read_rows(rows) for group, rows in table.items()})
-
-
-def read_rows(rows: Any) -> tuple[Row, ...]:
-    if not is_list(rows) or not rows:
-        raise Fault(f"must be lists of at least one (move, weight), {EXAMPLE}", repr_plain(rows))
-    return tuple(map(read_row, rows))
+        for rows in table.values():
+            if not is_list(rows) or not rows:
+                rule = f"must be lists of at least one (move, weight), {EXAMPLE}"
+                raise Fault(rule, repr_plain(rows))
+        return base.FrozenTable({str(x): tuple(map(read_row, rows)) for x, rows in table.items()})
 
 
 def read_row(row: Any) -> Row:
-    """Return move, weight, and for options move of volatility and relief, without zeros at its end.
-
-    A move alone has the weight 1.
-    """
     given = tuple(row) if is_list(row) else (row, 1.0)
-    if not 2 <= len(given) <= MOST_NUMBERS:
+    if not 2 <= len(given) <= len(NUMBERS_OF_ROW):
         rule = "must be rows of (move, weight), and for options a move of volatility and a relief"
         raise Fault(rule, repr_plain(row))
     try:
-        found = [float(base.read_number(each)) for each in given]
-    except Fault as fault:
-        raise Fault(str(fault), repr_plain(row)) from None
-    move, weight, volatility, relief = (*found, 0.0, 0.0)[:4]
-    is_low = move < -1.0 or volatility < -1.0 or weight < 0.0 or relief < 0.0
-    if is_low or not math.isfinite(sum(found)):
+        found = [number.read(each) for number, each in zip(NUMBERS_OF_ROW, given, strict=False)]
+    except Fault:
         rule = "must be moves of at least -1, weights and reliefs of at least 0, all finite"
-        raise Fault(rule, repr_plain(row))
-    return (*found[:2], *((volatility, relief) if relief else (volatility,) if volatility else ()))
+        raise Fault(rule, repr_plain(row)) from None
+    while len(found) > 2 and found[-1] == 0.0:
+        found.pop()
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -230,18 +218,15 @@ class NameGroups(base.Declaration):
     def read(self, value: Any) -> base.FrozenTable:
         if not isinstance(value, Mapping) or not value:
             raise Fault(f"must be a table of lists of names, {{'first': ['{self.member} 1']}}")
-        table = {str(group): self._read_names(names) for group, names in value.items()}
-        flat = [each for names in table.values() for each in names]
+        for names in value.values():
+            if not is_list(names) or not names or not all(isinstance(each, str) for each in names):
+                rule = f"must list the names of at least one {self.member} each"
+                raise Fault(rule, repr_plain(names))
+        flat = [each for names in value.values() for each in names]
         twice = sorted({each for each in flat if flat.count(each) > 1})
         if twice:
             raise Fault(f"must name each {self.member} once", f"{', '.join(twice)} twice")
-        return base.FrozenTable(table)
-
-    def _read_names(self, names: Any) -> tuple[str, ...]:
-        if not is_list(names) or not names or not all(isinstance(each, str) for each in names):
-            rule = f"must list the names of at least one {self.member} each"
-            raise Fault(rule, repr_plain(names))
-        return tuple(names)
+        return base.FrozenTable({str(group): tuple(names) for group, names in value.items()})
 
 
 @dataclass(frozen=True)
@@ -388,21 +373,17 @@ class ScenarioMargin(MarginRule):
                 yield "moves", f"{rule}row': {listed}"
 
     def list_groups(self, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-        """Return the instruments of each group: the given ones, then the rest one by one."""
         given = {group: tuple(members) for group, members in (self.groups or {}).items()}
         grouped = {each for members in given.values() for each in members}
         return given | {name: (name,) for name in names if name not in grouped}
 
     def rows_of(self, group: str) -> list[Row]:
-        """Return the scenarios of a group: move, weight, move of volatility and relief."""
         moves: Any = self.moves
         return [(*row, 0.0, 0.0)[:4] for row in moves[group if group in moves else EVERY]]
 
     def initial_terms(self) -> tuple[float, float]:
-        """Return the factor and the contingency of initial margin."""
-        if self.initial is None:
-            return self.factor, self.contingency
-        return self.initial[0], self.initial[1]
+        factor, contingency = self.initial or (self.factor, self.contingency)
+        return factor, contingency
 
     def without(self, gone: Collection[str]) -> ScenarioMargin:
         """Return the rule without some instruments, and without groups that have no others."""
@@ -418,7 +399,6 @@ class ScenarioMargin(MarginRule):
         collateral: Sequence[Collateral],
         underlyings: Sequence[str] = (),
     ) -> None:
-        """Check that the groups of moves, groups, products and collateral are there."""
         groups = [*self.list_groups(names), *underlyings]
         for group, members in (self.groups or {}).items():
             _check_known(f"groups.{group}", members, names, noun="instrument")
@@ -448,11 +428,10 @@ def drop_names(
 
 
 def pack_moves(rule: ScenarioMargin | None, groups: Iterable[str]) -> list[FloatArray]:
-    """Return moves, weights, moves of volatility and reliefs, each of shape (G, K)."""
     rows = [] if rule is None else [rule.rows_of(group) for group in groups]
     return [
         pack_rows([[row[column] for row in each] for each in rows])[1]
-        for column in range(MOST_NUMBERS)
+        for column in range(len(NUMBERS_OF_ROW))
     ]
 
 
@@ -462,13 +441,12 @@ def pack_scenarios(
     moves, weights, *_ = pack_moves(rule, groups)
     limit = math.inf if rule is None else rule.options.futures_range
     products: list[int] = []
-    if rule is not None and not rule.products:
-        products = [0] * len(groups) if rule.across == "same row" else list(range(len(groups)))
-    elif rule is not None and rule.products:
-        numbers = {each: p for p, some in enumerate(rule.products.values()) for each in some}
-        free = [group for group in groups if group not in numbers]
-        numbers |= {group: len(rule.products) + k for k, group in enumerate(free)}
-        products = [numbers[group] for group in groups]
+    if rule is not None and rule.across == "same row" and not rule.products:
+        products = [0] * len(groups)
+    elif rule is not None:  # a group in no product is one of its own
+        named = (rule.products or {}).items()
+        owners = {each: (product,) for product, some in named for each in some}
+        products = number_each([owners.get(group, group) for group in groups]).tolist()
     initial = (0.0, 0.0) if rule is None else rule.initial_terms()
     terms = ("offset", "factor", "minimum", "contingency", "pair_contingency")
     return ScenarioTables(
@@ -814,7 +792,7 @@ def ask_rule(
         if not math.isnan(value):
             is_inverse = bool(brackets.are_inverse[i])
             prices[name] = compute_price(float(brackets.sizes[i]), is_inverse, value)
-        if is_in_pool(rules, held, i):
+        if portfolio_kernels.is_in_pool(rules, held, i):
             positions[name] = float(held.quantities[i])
     method = "initial" if is_initial else "requirement"
     noun = f"{type(rule).__name__}.{method}"
@@ -984,7 +962,6 @@ class PresetMargin(MarginRule):
         return float(find_margins(self.preset, self.at)[1]["requirement"].get("level", 1.0))
 
     def resolve(self, names: Sequence[str], underlyings: Sequence[str] = ()) -> MarginRule:
-        """Return the rule for some instruments and underlyings of options."""
         table, assets = find_margins(self.preset, self.at)[1], [*map(find_asset, underlyings)]
         return make_rule(self.preset, table, group_by_asset(names), assets)
 

@@ -43,8 +43,6 @@ class FeeTier(Value):
 
 LEAST_STEP = 0.001
 """The smallest step of a partial liquidation: smaller ones would need thousands in one bar."""
-
-
 WHOLE_SHARES = {"all": 1.0, "losses": 0.0}
 
 
@@ -128,11 +126,9 @@ class Contract(Value):
 
     @property
     def is_spot(self) -> bool:
-        """Whether it is paid when it is bought, and needs no margin by brackets."""
         return self.kind == "spot"
 
     def _complete_changes(self, changes: dict[str, Any]) -> dict[str, Any]:
-        """Reset a least notional that a change of kind leaves in another currency."""
         is_other = has_other_unit(self.kind, changes.get("kind", self.kind))
         return {"min_notional": None, **changes} if is_other else changes
 
@@ -306,7 +302,6 @@ def check_no_column(cost: Cost, name: str, place: str = "to be varied") -> None:
 
 
 def list_numbers(cost: Cost) -> Any:
-    """Return the numbers of a cost, an array of shape (n,); empty for a column."""
     return np.empty(0) if isinstance(cost, str) else np.atleast_1d(np.asarray(cost, dtype=float))
 
 
@@ -357,7 +352,6 @@ def agree_settlement(
 def check_names_agree(
     contracts: Mapping[str, Contract], said: Mapping[str, Collection[str]]
 ) -> None:
-    """Refuse a contract that declares another currency than the names of its market say."""
     for name, contract in contracts.items():
         is_inverse = contract.kind == "inverse"
         names = (*said.get(name, ()), name)
@@ -412,7 +406,6 @@ class Bracket(Value):
         yield from self.find_demand_faults(0.0)
 
     def find_demand_faults(self, close_fee: float) -> Faults:
-        """Yield a demand over 1 at the largest leverage: rates of maintenance and of closing."""
         demand = (self.maintenance_rate + close_fee) * self.max_leverage
         if demand > 1 + TOLERANCE:
             rate = "(maintenance_rate + closing fee)" if close_fee else "maintenance_rate"
@@ -425,12 +418,13 @@ def derive_amounts(brackets: Sequence[Bracket]) -> list[float]:
 
     In exact fractions of the written decimals: the amounts that venues publish, to the last digit.
     """
-    rates = [Fraction(repr(row.maintenance_rate)) for row in brackets]
-    amounts = [Fraction(0)]
-    for k in range(1, len(rates)):
-        floor = Fraction(repr(brackets[k].floor))
-        amounts.append(amounts[k - 1] + floor * (rates[k] - rates[k - 1]))
-    return [float(amount) for amount in amounts]
+    amount, last, amounts = Fraction(0), Fraction(0), list[float]()
+    for row in brackets:
+        rate = Fraction(repr(row.maintenance_rate))
+        amount += Fraction(repr(row.floor)) * (rate - last)
+        last = rate
+        amounts.append(float(amount))
+    return amounts
 
 
 def find_table_faults(
@@ -507,7 +501,6 @@ class Earlier(Value):
 
     @property
     def end(self) -> int:
-        """``until`` in ns."""
         return base.to_nanoseconds(self.until)
 
 
@@ -569,18 +562,6 @@ def find_spot_faults(venue: Any) -> Faults:
     if venue.interest_on == "loan":
         yield "interest_on", "must be 'balance' for a spot contract: what is borrowed is a balance"
 
-
-__all__ = [
-    "Bracket",
-    "Contract",
-    "Earlier",
-    "FeeTier",
-    "Fees",
-    "InForce",
-    "Liquidation",
-    "Slippage",
-    "Venue",
-]
 
 _ANNUAL = Timed(Number(-1, 10))
 _OF_NO_PRESET: Mapping[str, object] = {"in_force": None, "earlier": ()}
@@ -694,19 +675,16 @@ class Venue(Value):
 
     def profit_share(self) -> float:
         """Return the share of an unrealized profit that backs orders and withdrawals."""
-        if isinstance(self.profit_counts, str):
-            return WHOLE_SHARES[self.profit_counts]
-        return self.profit_counts
+        given = self.profit_counts
+        return WHOLE_SHARES[given] if isinstance(given, str) else given
 
     def rates(self) -> dict[str, Rate]:
-        """Return the rates of interest by name."""
         return {name: getattr(self, name) for name in RATES}
 
     def __repr__(self) -> str:
         name = self.in_force.preset if self.in_force else "no preset"
-        table = (
-            f"{base.count_nouns(len(self.brackets), 'bracket')}, {self.brackets[0].max_leverage:g}x"
-        )
+        count = base.count_nouns(len(self.brackets), "bracket")
+        table = f"{count}, {self.brackets[0].max_leverage:g}x"
         interest = ", ".join(find_charged(self.rates())) or "no interest"
         parts = (self.contract, self.fees, self.slippage, self.liquidation)
         return "\n ".join([f"<Venue of {name}: {table}, {interest}", *map(repr, parts)]) + ">"
