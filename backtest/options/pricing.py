@@ -18,16 +18,21 @@ import numpy.typing as npt
 from backtest import base
 from backtest.base import FloatArray, Greeks, ParameterError, black_kernels, repr_given
 from backtest.base.black_kernels import MOST_CARRY
+from backtest.base.fields import NOT_NEGATIVE, POSITIVE
 from backtest.options import implied_kernels
 from backtest.options.implied_kernels import scalar_growth, scalar_implied
+from backtest.venue.margin import check_each
 
 Number = float | FloatArray
 Kind = str | npt.NDArray[np.str_]
 Settlement = Literal["cash", "coin"]
 
 SIGNS = {"call": 1.0, "put": -1.0}
-POSITIVE = ("forward", "spot", "strike")
 RATES = ("rate", "dividend")
+RANGES = dict.fromkeys(RATES, base.Number()) | dict.fromkeys(
+    ("forward", "spot", "strike"), POSITIVE
+)
+"""What numbers may be; all others are at least 0."""
 
 
 class Formula(NamedTuple):
@@ -38,17 +43,15 @@ class Formula(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """Arguments of a formula: sign and numbers, all floats or all of one shape, and flags."""
-
     numbers: tuple[Any, ...]
     flags: tuple[bool, ...] = ()
 
 
 def read_terms(kind: Kind, numbers: Mapping[str, Number], settlement: object = None) -> Terms:
-    arrays = {name: read_numbers(name, value) for name, value in numbers.items()}
-    for name, array in arrays.items():
-        if name not in RATES:
-            check_positive(name, array, is_zero_allowed=name not in POSITIVE)
+    arrays = {
+        name: check_each(name, value, RANGES.get(name, NOT_NEGATIVE))
+        for name, value in numbers.items()
+    }
     kinds = np.asarray(kind)
     wrong = sorted({*map(str, kinds.ravel().tolist())} - {*SIGNS})
     if wrong:
@@ -73,7 +76,6 @@ def read_terms(kind: Kind, numbers: Mapping[str, Number], settlement: object = N
 
 
 def evaluate(formula: Formula, terms: Terms) -> Any:
-    """Return the values of a formula: floats, or arrays of the shape of its arguments."""
     first, width = terms.numbers[0], formula.width
     if not np.ndim(first):
         if any(math.isnan(number) for number in terms.numbers):
@@ -93,7 +95,6 @@ def evaluate(formula: Formula, terms: Terms) -> Any:
 
 
 def broadcast(*arrays: FloatArray) -> tuple[FloatArray, ...]:
-    """Return arrays of one shape; raise a ParameterError if theirs do not fit."""
     try:
         return tuple(np.broadcast_arrays(*arrays))
     except ValueError as error:
@@ -101,30 +102,7 @@ def broadcast(*arrays: FloatArray) -> tuple[FloatArray, ...]:
         raise ParameterError(f"arguments must have shapes that broadcast, got {shapes}") from error
 
 
-def read_numbers(name: str, value: object) -> FloatArray:
-    try:
-        given = np.asarray(value)
-        array = None if given.dtype.kind in "USc" or value is None else given.astype(np.float64)
-    except (TypeError, ValueError, OverflowError):
-        array = None
-    if array is None:
-        raise ParameterError(f"{name} must be numbers, got {repr_given(value)}")
-    if np.isinf(array).any():
-        raise ParameterError(f"{name} must be finite, got {float(array[np.isinf(array)].flat[0])}")
-    return array
-
-
-def check_positive(name: str, array: FloatArray, *, is_zero_allowed: bool = False) -> None:
-    with np.errstate(invalid="ignore"):
-        bad = array < 0.0 if is_zero_allowed else array <= 0.0
-    if bad.any():
-        rule = "at least 0" if is_zero_allowed else "positive"
-        count = f" in {int(bad.sum())} of {array.size} places" if array.size > 1 else ""
-        raise ParameterError(f"{name} must be {rule}, got {float(array[bad].flat[0]):g}{count}")
-
-
 def is_coin(settlement: object) -> bool:
-    """Return whether values are in coins rather than in the quote currency."""
     if settlement not in ("cash", "coin"):
         raise ParameterError(
             f"settlement must be 'cash' or 'coin', got {repr_given(settlement)}"
@@ -257,12 +235,14 @@ def greeks(
                     f"{name} needs in_money=True, got {name}={repr_given(value)} without it"
                 )
         return found
-    defaults = {"quantity": 1.0, "size": 1.0, "spot": np.asarray(terms.numbers[1])}
     held = {
-        name: read_numbers(name, defaults[name] if value is None else value)
-        for name, value in position.items()
+        name: check_each(name, default if position[name] is None else position[name], number)
+        for name, default, number in (
+            ("quantity", 1.0, base.Number()),
+            ("size", 1.0, base.Number()),
+            ("spot", np.asarray(terms.numbers[1]), POSITIVE),
+        )
     }
-    check_positive("spot", held["spot"])
     contracts, size_, place, _ = broadcast(*held.values(), np.asarray(terms.numbers[1]))
     amount = contracts * size_
     scaled = [

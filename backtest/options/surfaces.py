@@ -20,10 +20,12 @@ import pandas as pd
 
 from backtest import base
 from backtest.base import DataError, FloatArray, IntArray, ParameterError, call_later, check_range
+from backtest.base.fields import NOT_NEGATIVE, POSITIVE
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.market import Market
 from backtest.options.chain import Chain, Inspection
-from backtest.options.pricing import broadcast, check_positive, price, read_numbers
+from backtest.options.pricing import broadcast, price
+from backtest.venue.margin import check_each
 
 Number = float | FloatArray
 GRID = np.unique(
@@ -530,7 +532,7 @@ class Surface(base.Reportable):
         ln(F / index) is linear in time from 0 over the expiries, and in proportion to it after.
         Raises ParameterError if years are negative or no numbers.
         """
-        wanted, times = read_years(years), self.years
+        wanted, times = check_each("years", years, NOT_NEGATIVE), self.years
         forwards = self.fits["forward"].to_numpy(dtype=np.float64)
         spot = self.index if self.index > 0.0 else forwards[0]
         carry = np.log(forwards / spot)
@@ -544,7 +546,9 @@ class Surface(base.Reportable):
 
         Raises ParameterError if a number is not finite, or years are negative.
         """
-        ks, wanted = broadcast(read_numbers("k", k), read_years(years))
+        ks, wanted = broadcast(
+            check_each("k", k, base.Number()), check_each("years", years, NOT_NEGATIVE)
+        )
         times = self.years
         totals = np.stack([smile.total_variance(ks) for smile in self.smiles])
         if len(times) == 1:
@@ -564,9 +568,8 @@ class Surface(base.Reportable):
 
         Raises ParameterError if a strike or a time is not positive.
         """
-        strikes = read_numbers("strike", strike)
-        check_positive("strike", strikes)
-        wanted = read_years(years, is_zero_allowed=False)
+        strikes = check_each("strike", strike, POSITIVE)
+        wanted = check_each("years", years, POSITIVE)
         strikes, wanted = broadcast(strikes, wanted)
         total = self.total_variance(np.log(strikes / self.forward(wanted)), wanted)
         return base.float_if_single(np.asarray(np.sqrt(total / wanted)))
@@ -696,17 +699,11 @@ def describe_crossings(arbitrage: pd.DataFrame) -> str:
     )
 
 
-def read_years(years: object, *, is_zero_allowed: bool = True) -> FloatArray:
-    wanted = read_numbers("years", years)
-    check_positive("years", wanted, is_zero_allowed=is_zero_allowed)
-    return wanted
-
-
-def read_tenor(tenor: object) -> float:
+def read_tenor(tenor: str | float) -> float:
     if isinstance(tenor, str):
         years = base.parse_duration(tenor, "tenor") / (DAY * YEAR_DAYS)
     else:
-        years = float(read_numbers("tenor", tenor))
+        years = float(check_each("tenor", tenor, base.Number()))
     if not years > 0.0:
         raise ParameterError(f"tenor must be positive, got {tenor!r}")
     return years

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.base import FloatArray, Number, ParameterError, did_you_mean, repr_plain
+from backtest.base import Fault, FloatArray, Number, ParameterError, did_you_mean, repr_plain
 from backtest.base.units import TOLERANCE
 from backtest.venue import option_kernels
 from backtest.venue import portfolio_kernels as kernels
@@ -265,7 +265,7 @@ def _broadcast(
 
 
 def check_each(
-    name: str, value: Numeric, number: Number, *, is_nan_allowed: bool = True
+    name: str, value: object, number: Number, *, is_nan_allowed: bool = True
 ) -> FloatArray:
     given = np.asarray(value)
     if given.dtype.kind not in "iuf":
@@ -273,7 +273,11 @@ def check_each(
     numbers = given.astype(np.float64)
     bad = numbers[~(number.admits(numbers) | (is_nan_allowed & np.isnan(numbers)))]
     if bad.size:
-        number.check(name, float(bad.flat[0]))
+        try:
+            number.read(float(bad.flat[0]))
+        except Fault as fault:
+            count = f" in {bad.size} of {numbers.size} places" if numbers.size > 1 else ""
+            raise ParameterError(f"{name} {fault}, got {bad.flat[0]:g}{count}") from None
     return numbers
 
 
@@ -304,7 +308,6 @@ class Book:
         return self.groups[int(self.options.groups[k])]
 
     def list_linked(self, group: str) -> list[str]:
-        """Return the instruments that move with a group of options."""
         labels = {each.label for k, each in enumerate(self.given) if self.name_group(k) == group}
         assets = {*map(r.find_asset, (group, *labels))}
         return [each for each in self.names if each in labels or r.find_asset(each) in assets]

@@ -403,7 +403,7 @@ def compute_short_charge(options: OptionPositions, rules: OptionRules, is_initia
 LEFT, SPARE, NAKED = 0, 1, 2
 """Rows of the room: what a short has uncovered, a long to spare, and naked amounts."""
 FAR = 1e4
-"""The saving, in prices of the underlying, by which a short is covered wherever it can be."""
+"""What covering a unit saves in way 2, in prices of the underlying: more than any cover needs."""
 
 
 def compute_otm(options: OptionPositions, i: int, price: float) -> float:
@@ -454,9 +454,12 @@ def find_shares(pool: OptionPool, g: int) -> float:
 
 
 def pair_shorts(
-    options: OptionPositions, rules: OptionRules, g: int, sign: float, bonus: float
+    options: OptionPositions, rules: OptionRules, g: int, sign: float, way: int
 ) -> None:
-    """Cover shorts by longs and shares: again and again the pair that spares most per unit."""
+    """Cover shorts by longs and shares: again and again the pair that spares most per unit.
+
+    In way 2 the pair that needs least, as long as there is any.
+    """
     n, rows, matches = len(options.signs), rules.scratch.rows, rules.scratch.matches
     for _ in range(n * (n + 1)):
         most, short, long = 0.0, -1, -1
@@ -464,7 +467,7 @@ def pair_shorts(
             if is_sold(options, i, g, sign) and rows[LEFT, i] > 0.0:
                 for j in range(n + 1):
                     if rows[SPARE, j] > 0.0:
-                        saved = rows[NAKED, i] + bonus * options.indices[i]
+                        saved = rows[NAKED, i] if way == 1 else FAR * options.indices[i]
                         saved -= compute_cover(options, rules.rates, i, j)
                         if saved > most:
                             most, short, long = saved, i, j
@@ -566,7 +569,7 @@ def pair_group(pool: OptionPool, g: int, way: int) -> None:
                 naked = max(rates.naked * price - compute_otm(options, i, price), least)
                 rows[NAKED, i] = options.marks[i] / options.sizes[i] + naked
         if way > 0:
-            pair_shorts(options, rules, g, sign, FAR if way == 2 else 0.0)
+            pair_shorts(options, rules, g, sign, way)
 
 
 def find_way(pool: OptionPool, g: int, is_initial: bool) -> tuple[int, float]:

@@ -296,7 +296,7 @@ def test_compiled_formulas_have_the_bits_of_plain_ones():
 GOOD = ("call", 100.0, 100.0, 1.0, 0.2)
 BAD = [
     (("cal", *GOOD[1:]), "did you mean 'call'"),
-    (("call", 0.0, *GOOD[2:]), "forward must be positive, got 0"),
+    (("call", 0.0, *GOOD[2:]), "forward must be over 0, got 0"),
     (("call", math.inf, *GOOD[2:]), "forward must be finite"),
     (("call", 100.0, [1.0, -2.0, -3.0], 1.0, 0.2), "got -2 in 2 of 3 places"),
     (("call", 100.0, 100.0, 1.0, -0.2), "volatility must be at least 0"),

@@ -105,8 +105,8 @@ def by_package(drawn: Drawn) -> list[float]:
 def test_margin_of_random_books(first):
     """Maintenance, initial margin and what counts, to 1e-11 of the notional.
 
-    By strategies the package tries three pairings. They are the cheapest of all in 98 of 100 books,
-    and never less than that.
+    By strategies the package tries three pairings. The best of them needs the least that any does
+    in 98 of 100 books, and never less than that.
     """
     count, dearer = 1000 if first else 40, 0
     for seed in range(first, first + count):
@@ -121,4 +121,4 @@ def test_margin_of_random_books(first):
         is_dearer = max(off) > 1e-11 * scale
         assert not is_dearer or hasattr(drawn.rule, "naked"), seed
         dearer += is_dearer
-    assert dearer <= 1 + count // 100
+    assert dearer <= 1 + count // 50
