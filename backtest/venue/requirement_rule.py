@@ -373,15 +373,18 @@ class ScenarioMargin(MarginRule):
                 yield "moves", f"{rule}row': {listed}"
 
     def list_groups(self, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """Return the instruments of each group: the given ones, then the rest one by one."""
         given = {group: tuple(members) for group, members in (self.groups or {}).items()}
         grouped = {each for members in given.values() for each in members}
         return given | {name: (name,) for name in names if name not in grouped}
 
     def rows_of(self, group: str) -> list[Row]:
+        """Return the scenarios of a group: move, weight, move of volatility and relief."""
         moves: Any = self.moves
         return [(*row, 0.0, 0.0)[:4] for row in moves[group if group in moves else EVERY]]
 
     def initial_terms(self) -> tuple[float, float]:
+        """Return the factor and the contingency of initial margin."""
         factor, contingency = self.initial or (self.factor, self.contingency)
         return factor, contingency
 
@@ -399,6 +402,7 @@ class ScenarioMargin(MarginRule):
         collateral: Sequence[Collateral],
         underlyings: Sequence[str] = (),
     ) -> None:
+        """Check that the groups of moves, groups, products and collateral are there."""
         groups = [*self.list_groups(names), *underlyings]
         for group, members in (self.groups or {}).items():
             _check_known(f"groups.{group}", members, names, noun="instrument")
@@ -962,6 +966,7 @@ class PresetMargin(MarginRule):
         return float(find_margins(self.preset, self.at)[1]["requirement"].get("level", 1.0))
 
     def resolve(self, names: Sequence[str], underlyings: Sequence[str] = ()) -> MarginRule:
+        """Return the rule for some instruments and underlyings of options."""
         table, assets = find_margins(self.preset, self.at)[1], [*map(find_asset, underlyings)]
         return make_rule(self.preset, table, group_by_asset(names), assets)
 

@@ -126,6 +126,7 @@ class Contract(Value):
 
     @property
     def is_spot(self) -> bool:
+        """Whether it is paid when it is bought, and needs no margin by brackets."""
         return self.kind == "spot"
 
     def _complete_changes(self, changes: dict[str, Any]) -> dict[str, Any]:
@@ -406,6 +407,7 @@ class Bracket(Value):
         yield from self.find_demand_faults(0.0)
 
     def find_demand_faults(self, close_fee: float) -> Faults:
+        """Yield a demand over 1 at the largest leverage: rates of maintenance and of closing."""
         demand = (self.maintenance_rate + close_fee) * self.max_leverage
         if demand > 1 + TOLERANCE:
             rate = "(maintenance_rate + closing fee)" if close_fee else "maintenance_rate"
@@ -501,6 +503,7 @@ class Earlier(Value):
 
     @property
     def end(self) -> int:
+        """``until`` in ns."""
         return base.to_nanoseconds(self.until)
 
 
@@ -679,6 +682,7 @@ class Venue(Value):
         return WHOLE_SHARES[given] if isinstance(given, str) else given
 
     def rates(self) -> dict[str, Rate]:
+        """Return the rates of interest by name."""
         return {name: getattr(self, name) for name in RATES}
 
     def __repr__(self) -> str:
