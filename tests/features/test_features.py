@@ -14,7 +14,6 @@ from backtest import Market, features
 from backtest.base.units import parse_duration
 from backtest.features import (
     TAIL_MODELS,
-    Tail,
     bars_per_year,
     close_to_close_volatility,
     ewma_volatility,
@@ -31,7 +30,6 @@ from backtest.features import (
 )
 from backtest.features.tails import held_returns
 from backtest.features.trends import find_moves
-from backtest.measures import calibration
 from backtest.strategies import Constant
 from tests.kit import YEAR, check_refused, live, walk
 from tests.kit import market_of as held_market
@@ -418,17 +416,6 @@ def test_learning_recovers_the_states_nearly_as_well_as_knowing(volatility, bars
     assert differ < 0.01
 
 
-def test_what_is_learned_follows_a_market_that_grows_calm():
-    """Volatilities fall from 0.8 and 2.4 to a quarter: some half-lives later both are found."""
-    wild, _ = simulate(8000, (0.8, 2.4), (200.0, 50.0), seed=4)
-    calm, state = simulate(12_000, (0.2, 0.6), (200.0, 50.0), seed=5)
-    market = held_market(np.concatenate([wild.close, wild.close[-1] / 100.0 * calm.close]))
-    found = learned_regimes(market, 500, 200, 50)
-    later = slice(14_000, None)
-    right = ((found.filtered[later] > 0.5) == state[6000:]).mean()
-    assert right > 0.95
-
-
 def test_a_market_of_one_regime_is_called_calm_and_can_still_part_in_two():
     """One regime first: stress keeps its distance, and is found when it comes."""
     one, _ = simulate(8000, (0.5, 0.5), (200.0, 50.0), seed=6)
@@ -533,67 +520,3 @@ def test_a_short_position_is_a_long_one_on_the_opposite_returns(model: str):
     long = tail_losses(down, model, **settings)
     for part in (0, 1):
         np.testing.assert_allclose(short[part][1:], long[part][1:], rtol=1e-9)
-
-
-def walk_of(noise: np.ndarray) -> Market:
-    return held_market(100.0 * np.exp(np.cumsum(0.7 / math.sqrt(YEAR) * noise)))
-
-
-def clustered(n: int, seed: int) -> np.ndarray:
-    """Return noise of variance 1 from a GARCH(1,1) of 0.09 and 0.9, with a half-life of 69 bars."""
-    shocks = np.random.default_rng(seed).standard_normal(n)
-    noise, variance = np.empty(n), 1.0
-    for t in range(n):
-        noise[t] = math.sqrt(variance) * shocks[t]
-        variance = 0.01 + 0.09 * noise[t] ** 2 + 0.9 * variance
-    return noise
-
-
-def fat(n: int, seed: int, degrees: int) -> np.ndarray:
-    """Return noise of variance 1 from Student's t."""
-    return np.random.default_rng(seed).standard_t(degrees, n) * math.sqrt((degrees - 2) / degrees)
-
-
-def violations(sided: Market, tail: Tail, horizon: int = 1) -> np.ndarray:
-    """Return whether losses, which do not overlap, were over what was forecast for them."""
-    losses = -held_returns(sided, horizon)[horizon:]
-    forecast = tail.value_at_risk[:-horizon]
-    known = ~np.isnan(forecast)
-    return (losses > forecast)[known][::horizon]
-
-
-def judge(sided: Market, tail: Tail, level: float, horizon: int = 1) -> tuple[float, float, float]:
-    """Return the p-values of the number of violations, their independence, and both at once."""
-    hits = violations(sided, tail, horizon)
-    found = calibration(np.full(len(hits), 1.0 - level), hits)
-    both = stats.chi2.sf(found.kupiec + found.christoffersen, 2)
-    return found.kupiec_p, found.christoffersen_p, float(both)
-
-
-ALPHA = 0.01
-"""Level of the tests below: a right model fails each in one of a hundred seeds."""
-
-
-def test_the_normal_model_fails_where_tails_are_fat_and_the_historical_ones_do_not():
-    """Student's t with 4 degrees of freedom: beyond 2.33 deviations lie 1.5 %, not 1 %."""
-    sided = walk_of(fat(20_000, seed=12, degrees=4))
-    settings = {"level": 0.99, "horizon": 1, "window": 1000, "half_life": 200.0}
-    assert judge(sided, tail_losses(sided, "normal", **settings), 0.99)[0] < 1e-6
-    for model in ("historical", "filtered-historical"):
-        for p_value in judge(sided, tail_losses(sided, model, **settings), 0.99):
-            assert p_value > ALPHA
-
-
-@pytest.mark.parametrize("seed", [1, 2])
-def test_filtering_takes_out_the_clusters_that_plain_history_has(seed: int):
-    """GARCH returns at 95 %: the count is right for both; the plain model's violations follow one
-    another, the filtered one's do not."""
-    sided = walk_of(clustered(20_000, seed))
-    plain = tail_losses(sided, "historical", window=1000, level=0.95)
-    count, apart, both = judge(sided, plain, 0.95)
-    assert count > ALPHA
-    assert apart < 1e-10
-    assert both < 1e-10
-    filtered = tail_losses(sided, FILTERED, window=1000, half_life=12.0, level=0.95)
-    for p_value in judge(sided, filtered, 0.95):
-        assert p_value > ALPHA

@@ -166,6 +166,7 @@ def test_implied_volatility_of_a_price_is_its_volatility(n: int, settlement: str
     assert ((reasons != "") == is_lost).all()
     # only where the price, rounded, no longer tells the volatility, or underflows
     assert (is_lost <= ((bound > 1e-3 * volatility) | (prices < 1e-300))).all()
+    assert any(reason.startswith("vega is too small") for reason in reasons)  # it was up to 1.4 off
     seen = ~is_lost & (prices > 1e-300)
     assert seen.mean() > 0.8
     assert (np.abs(found - volatility)[seen] <= bound[seen]).all()
@@ -307,22 +308,3 @@ BAD = [
 @pytest.mark.parametrize(("given", "words"), BAD)
 def test_bad_input_gets_one_clear_error(given, words):
     check_refused(lambda: options.price(*given), words, kind=bt.ParameterError)
-
-
-def test_a_volatility_that_the_price_cannot_tell_is_nan_with_its_reason():
-    """Before: 22 of 2,000 deep prices came back up to 1.4 off."""
-    rng = np.random.default_rng(5)
-    strikes = 100.0 * np.exp(rng.uniform(-2.0, 2.0, 2000))
-    kinds = np.where(rng.random(2000) < 0.5, "call", "put")
-    given = np.exp(rng.uniform(np.log(0.02), np.log(3.0), 2000))
-    years = rng.uniform(0.01, 2.0, 2000)
-    place = (100.0, strikes, years)
-    prices = options.price(kinds, *place, given)
-    found = options.implied_volatility(kinds, prices, *place)
-    is_known = ~np.isnan(found)
-    assert is_known.sum() > 1500
-    np.testing.assert_allclose(found[is_known], given[is_known], rtol=1e-3)
-    reasons = options.volatility_reason(kinds, prices, *place)
-    assert (reasons[is_known] == "").all()
-    assert (reasons[~is_known] != "").all()
-    assert any(reason.startswith("vega is too small") for reason in reasons)
