@@ -8,10 +8,8 @@ import pytest
 
 import backtest as bt
 from backtest import DataError, Market
-from backtest.market.rules import FURTHEST_MARK, HIGHEST_RATE
 from tests.kit import check_refused
 from tests.market.conftest import (
-    REAL,
     Frames,
     cell,
     coarse_mark,
@@ -268,20 +266,3 @@ def test_a_short_file_and_a_small_distance_are_doubts(tmp_path):
         bt.quality(build(rate=0.01, market=Market.sample(bars=168))).find("funding", "high").places
     )
     assert high.endswith("in per cent?")
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not REAL.is_dir(), reason="needs ../shared/data")
-@pytest.mark.parametrize(
-    ("folder", "name"), [("btc-usdm-1h", "BTC"), ("perps-1h", "ETH"), ("perps-1h", "LTC")]
-)
-def test_no_stretch_of_real_data_comes_near_the_limits(folder, name):
-    """Every day of marks, and every 20 days of rates, is a tenth and a third of what is refused."""
-    market = Market.load(
-        REAL / folder, instrument=f"{name}USDT", interval="1h", mark_gaps="last",
-        funding_gaps="zero",
-    )  # fmt: skip
-    away = pd.Series(np.abs(np.log(market.mark_close / market.close))).rolling(24).median()
-    assert away.max() < FURTHEST_MARK / 10
-    size = pd.Series(np.abs(market.funding_rate)).rolling(60).median()
-    assert size.max() < HIGHEST_RATE / 3

@@ -116,15 +116,10 @@ def draw_market(rng: np.random.Generator, first: int, stop: int) -> bt.Market:
     last = 100.0 * np.exp(np.cumsum(rng.normal(0.0, 0.02, n)))
     opens = last * np.exp(rng.normal(0.0, 0.01, n))
     wick = np.exp(np.abs(rng.normal(0.0, 0.01, (2, n))))
-    bars = pd.DataFrame(
-        {
-            "open": opens,
-            "high": np.maximum(opens, last) * wick[0],
-            "low": np.minimum(opens, last) / wick[1],
-            "close": last,
-        },
-        index=START + pd.to_timedelta(np.arange(first, stop), unit="h"),
-    )
+    high, low = np.maximum(opens, last) * wick[0], np.minimum(opens, last) / wick[1]
+    index = START + pd.to_timedelta(np.arange(first, stop), unit="h")
+    columns = ["open", "high", "low", "close"]
+    bars = pd.DataFrame(np.transpose([opens, high, low, last]), index, columns)
     hours = [hour for hour in range(first, stop) if hour % 4 == 0]
     jitter = pd.to_timedelta(rng.integers(0, 20, len(hours)), unit="ms")
     stamps = START + pd.to_timedelta(hours, unit="h") + jitter

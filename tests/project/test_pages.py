@@ -2,13 +2,16 @@
 
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from backtest.cli import main
 from docs.ext import blocks, links
@@ -207,13 +210,6 @@ def test_a_block_runs_on_its_own(page, block, folder):
     blocks.run_python(block, folder, page.name)
 
 
-@pytest.mark.parametrize("page", SITE, ids=lambda page: page.name)
-def test_no_line_is_a_comment(page):
-    """A line that begins with a percent sign is left out of the page."""
-    lines = page.read_text("utf-8").splitlines()
-    assert not [line for line in lines if line.lstrip().startswith("%")]
-
-
 def test_a_dead_link_and_a_dead_anchor_are_found(tmp_path):
     (tmp_path / "a.html").write_text('<a id="x" href="b.html#y">b</a><a href="c.html">c</a>')
     (tmp_path / "b.html").write_text('<a href="a.html#x">a</a><a href="https://a.b/c#d">d</a>')
@@ -224,3 +220,47 @@ def test_a_dead_link_and_a_dead_anchor_are_found(tmp_path):
     found = ["a.html: b.html#y", "a.html: c.html", f"d.html: {gone}"]
     assert links.find_dead(tmp_path) == found
     assert "docs.ext.links build/docs" in (ROOT / "Makefile").read_text("utf-8")
+
+
+# ------------------------------------------------------------- metadata, workflows, benchmarks
+
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def load_jobs(name):
+    text = (ROOT / ".github" / "workflows" / name).read_text(encoding="utf-8")
+    return yaml.safe_load(text)["jobs"]
+
+
+@pytest.mark.parametrize("name", ["test.yml", "newest.yml"])
+def test_the_matrix_covers_every_supported_python_on_linux_and_macos(name):
+    (job,) = load_jobs(name).values()
+    matrix = job["strategy"]["matrix"]
+    classifier = "Programming Language :: Python :: 3."
+    supported = [each.rpartition(" ")[2] for each in PROJECT["classifiers"] if classifier in each]
+    assert matrix["python"] == supported
+    assert {each.partition("-")[0] for each in matrix["os"]} == {"ubuntu", "macos"}
+
+
+@pytest.mark.slow
+def test_a_folder_of_the_users_called_strategies_changes_nothing(tmp_path):
+    (tmp_path / "strategies").mkdir()
+    (tmp_path / "strategies" / "__init__.py").write_text("raise ImportError('not ours')\n")
+    done = start("-m", "backtest", "policies", "--json", folder=tmp_path)
+    assert "vol-target" in done.stdout
+
+
+# --------------------------------------------------------------------------------------- benchmarks
+
+
+BENCHMARKS = ROOT / "benchmarks"
+SCRIPTS = {path.relative_to(BENCHMARKS).as_posix() for path in BENCHMARKS.rglob("*.py")}
+HELPERS = {"timing.py", "replications/comparison.py", "replications/paths.py"}
+"""What the others import: no commands."""
+
+
+@pytest.mark.parametrize("name", sorted(SCRIPTS - HELPERS))
+def test_a_benchmark_loads(name, monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(BENCHMARKS), f"{BENCHMARKS}/replications", *sys.path])
+    assert callable(runpy.run_path(str(BENCHMARKS / name), run_name="loaded")["main"])
