@@ -30,8 +30,7 @@ from backtest.features import (
 )
 from backtest.features.tails import held_returns
 from backtest.features.trends import find_moves
-from backtest.strategies import Constant
-from tests.kit import YEAR, check_refused, live, walk
+from tests.kit import YEAR, check_refused, walk
 from tests.kit import market_of as held_market
 
 
@@ -127,28 +126,6 @@ def test_with_a_signal_of_one_what_is_traded_is_the_long_position():
     assert traded_returns(market).tobytes() == long_returns(market).tobytes()
     short = traded_returns(market.with_signal(-np.ones(300)))
     assert short[1:].tobytes() == (-long_returns(market)[1:]).tobytes()
-
-
-@pytest.mark.parametrize("avoids", [True, False])
-def test_a_signal_that_times_funding_earns_what_its_run_earns(avoids: bool):
-    """At 1x, without costs; all rates add up to 3e-4: what is paid on what was paid is less.
-
-    Out for the bar before each settlement at an open, or in for that bar only; stamps some ms
-    before and after their open, and some inside a bar.
-    """
-    n = 200
-    hours = np.arange(8, n - 8, 8)
-    late = np.array([0.0, 0.007, -0.005, 59.0, -59.0, 1800.0])[np.arange(len(hours)) % 6]
-    rates = 1e-6 * np.arange(1.0, len(hours) + 1)
-    market = funded([*hours + late / 3600.0], [*rates], n)
-    signal = np.ones(n)
-    signal[hours - 2] = 0.0
-    signal = signal if avoids else 1.0 - signal
-    result = live(market, Constant(leverage=1.0), signal=signal, compile=False)
-    paid = result.bars["funding"].sum() / 1e4
-    assert -np.nansum(traded_returns(market.with_signal(signal))) == pytest.approx(paid, rel=3e-4)
-    at_open = late < 60.0
-    assert paid == pytest.approx(rates[at_open != avoids].sum(), rel=3e-4)
 
 
 @pytest.mark.parametrize(("interval", "expected"), [("1m", 525_600.0), ("8h", 1095.0)])

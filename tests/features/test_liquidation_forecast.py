@@ -18,7 +18,7 @@ from backtest.features.liquidation_forecast import (
     forecast_volatility,
 )
 from backtest.strategies import Constant
-from tests.features.test_features import sessions_market
+from tests.features.test_features import session_market, sessions_market
 from tests.kit import find_touches, live, walk
 from tests.scenes import NAN
 
@@ -64,9 +64,8 @@ def test_the_forecast_is_the_first_passage_of_the_mark_within_a_day(result: bt.R
     assert (found[~held] == 0.0).all()
     assert (~held).sum() > 100
     assert np.flatnonzero(np.isnan(found)).tolist() == [1]
-    assert list(bars.columns).index("liquidation_probability") == 1 + list(bars.columns).index(
-        "liquidation_price"
-    )
+    names = [*bars.columns]
+    assert names[names.index("liquidation_price") + 1] == "liquidation_probability"
 
 
 def test_a_position_that_no_price_liquidates_is_never_forecast_to_be():
@@ -84,10 +83,17 @@ def test_a_position_whose_requirement_fails_already_is_certain_to_be_liquidated(
     np.testing.assert_array_equal(found, [1.0, NAN, 1.0, NAN, 0.0])
 
 
+def often(freq: str) -> bt.Market:
+    """Return forty bars of a market that closes, so often."""
+    index = pd.date_range("1995-01-02", periods=40, freq=freq, tz="UTC")
+    noise = np.random.default_rng(5).normal(0.0, 0.02, 40)
+    return session_market(100.0 * np.exp(np.cumsum(noise)), index)
+
+
 def test_the_volatility_is_that_of_the_estimator_in_every_market():
     sample = bt.Market.sample(bars=500)
     daily = bt.Market.sample(bars=2400).resample("1d")
-    shut = ((sessions_market(40, 7), 144.0), (weeks(40), 1.0), (months(40), 1.0))
+    shut = ((sessions_market(40, 7), 144.0), (often("7D"), 1.0), (often("MS"), 1.0))
     for market, half_life in ((sample, 72.0), (daily, 3.0), *shut):
         found, _ = forecast_volatility(
             NOTHING_SEEN, market.time, market.close, market.interval, is_session=market.sessions
@@ -123,30 +129,10 @@ def test_in_a_market_with_sessions_a_day_is_a_session():
     assert np.isnan(found[1:7]).all()  # how long a session is, is known after the first
 
 
-def weeks(n: int, freq: str = "7D") -> bt.Market:
-    """Return weekly bars of a market that closes."""
-    index = pd.date_range("1995-01-02", periods=n, freq=freq, tz="UTC")
-    close = 100.0 * np.exp(np.cumsum(np.random.default_rng(5).normal(0.0, 0.02, n)))
-    opens = np.concatenate([[100.0], close[:-1]])
-    bars = {"open": opens, "high": np.maximum(opens, close), "low": np.minimum(opens, close)}
-    return bt.Market.from_frames(pd.DataFrame({**bars, "close": close}, index), sessions=True)
-
-
-def months(n: int) -> bt.Market:
-    """Return monthly bars of a market that closes."""
-    return weeks(n, "MS")
-
-
-@pytest.mark.parametrize(("days", "is_session", "years"), [
-    (1 / 24, False, 1 / 365),
-    (7, False, 1 / 365),
-    (1 / 24, True, 1 / 252),
-    (1, True, 1 / 252),
-    (2, True, 1 / 365),
-    (7, True, 1 / 365),
-])  # fmt: skip
-def test_a_day_is_as_much_of_a_year_as_its_bars(days: float, is_session: bool, years: float):
-    assert find_day(round(days * DAY), is_session=is_session) == years
+def test_a_day_is_as_much_of_a_year_as_its_bars():
+    for days, in_sessions in ((1 / 24, 252), (1, 252), (2, 365), (7, 365)):
+        assert find_day(round(days * DAY), is_session=False) == 1 / 365
+        assert find_day(round(days * DAY), is_session=True) == 1 / in_sessions
 
 
 @pytest.mark.skipif(not FOLDER.is_dir(), reason="needs ../shared/data/btc-usdm-1h")

@@ -10,7 +10,7 @@ import backtest as bt
 from backtest.account.records import OptionFeed
 from backtest.engine.option_inputs import read_option_feed
 from backtest.strategies import Collar, Constant, CoveredCall, TailHedge, VolTarget
-from tests.kit import Hold, check_refused, compare_policies, market_of
+from tests.kit import Hold, check_refused, market_of
 from tests.options.listed_markets import PUT, make_chain, make_markets, make_surfaces, make_venue
 from tests.strategies.test_strategies_options import find_fills, run
 
@@ -125,18 +125,6 @@ def test_a_run_goes_on_with_the_options_that_a_result_holds(is_saved, tmp_path):
     rest = run_plain(whole, Hold(level=1.0), resume=first, **given)
     known = run_plain(whole, Hold(level=1.0), **given).bars["equity"]
     assert rest.bars["equity"].equals(known[rest.bars.index])
-
-
-@pytest.mark.slow
-def test_compiled_orders_equal_plain_ones():
-    """The compiled loop, which stops at each close for the orders, gives the same bits."""
-    markets = make_markets(bars=240)
-    given = {"venue": make_venue(), "account": bt.Account(capital=30_000.0)}
-    plain = bt.run(markets, Buys(level=1.0), **given, compile=False)
-    compiled = bt.run(markets, Buys(level=1.0), **given)
-    assert plain.bars.equals(compiled.bars)
-    assert plain.positions.equals(compiled.positions)
-    assert plain.manifest["id"] == compiled.manifest["id"]
 
 
 def test_greeks_explain_the_profit_on_simulated_bars():
@@ -325,28 +313,6 @@ def test_without_options_there_are_no_rolls_and_a_saved_run_keeps_them(
     assert hedged.hedging_error("bar").empty
     with pytest.raises(bt.ParameterError, match="by must be"):
         hedged.rolls("day")  # type: ignore[arg-type]
-
-
-def test_a_comparison_has_the_cost_of_protection():
-    market = bt.Market.sample(bars=72)
-    put = bt.Option(
-        kind="put", strike=26_000, expiry="2023-01-20 08:00", underlying="BTC", settlement="coin"
-    )
-    markets = bt.Markets(
-        {"BTC": market, "PUT": put},
-        surfaces={"BTC": make_surfaces(["2022-12-31 12:00"])}, currency="BTC",
-    )  # fmt: skip
-    inverse = bt.Contract(kind="inverse", size=1.0, lot=1.0)
-    terms = {
-        "venue": make_venue(contract=inverse), "compile": False, "sampling": "1h",
-        "account": bt.Account(capital=10.0, requirement="deribit-standard"),
-    }  # fmt: skip
-    hedged = bt.run(markets, TailHedge(Constant(1.0), tenor=18.0, budget=0.01), **terms)
-    arms = {"bare": Constant(1.0), "hedged": hedged}
-    done = compare_policies(markets, arms, **terms, draws=99, confidence=0.9)
-    row = done.table.loc["hedged"]
-    assert row["options_cost_annual"] == hedged.metrics["options_cost_annual"]
-    assert np.isnan(done.table["options_cost_annual"]["bare"])
 
 
 COIN = bt.Option("BTC-27JAN23-30000-P")

@@ -1,7 +1,5 @@
 """Funding on simulated paths: the autoregression, what it goes on from, and how it is drawn."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,12 +7,12 @@ import pytest
 import backtest as bt
 from backtest import paths as models
 from backtest.risk.path_models import FundingGrid, fit_process, regress, summarize_funding
+from tests.kit import bars_market
 from tests.risk.accounts import Hold, free_account, free_venue
 
 GBM = models.GBM(volatility=0.8)
 ROWS = models.Stationary(block=30.0)
 WEIGHTS = (0.4, 0.3, 0.15, 0.05)
-DATA = Path(__file__).parents[3] / "shared" / "data"
 SPANS = (7, 30, 180)
 
 
@@ -33,8 +31,8 @@ def settle(rates: np.ndarray, freq: str = "8h", moves: np.ndarray | None = None)
     moves = 0.01 * np.random.default_rng(9).standard_normal(n) if moves is None else moves
     close = 100 * np.exp(np.cumsum(moves))
     index = pd.date_range("2021-01-01", periods=n, freq=freq, tz="UTC")
-    frame = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), close), index=index)
-    return bt.Market.from_frames(frame, funding=pd.Series(rates, index=index))
+    funding = {"funding": pd.Series(rates, index=index)}
+    return bars_market(close, close, freq, "2021-01-01", funding)
 
 
 @pytest.fixture(scope="module")
@@ -157,25 +155,3 @@ def test_a_repeated_rate_is_as_frequent_on_paths_as_it_was():
     found = drawn.draw(0, 100).rates
     assert 0.2 < share < 0.6
     assert np.mean(found == 1e-4) == pytest.approx(share, abs=0.05)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")
-def test_the_band_of_monthly_forecasts_holds_what_came():
-    """90 % of the months within the 90 % band of paths; 94 % with the residuals of all history.
-
-    The mean rate of 30 days from each month on, from July 2020 to November 2023.
-    """
-    held = {}
-    for folder, coin in (("btc-usdm-1h", "BTC"), ("perps-1h", "ETH"), ("perps-1h", "LTC")):
-        whole = bt.Market.load(
-            DATA / folder, instrument=f"{coin}USDT", between=("2020-01-10", "2024-01-01")
-        )
-        for month in pd.date_range("2020-08-01", "2023-11-01", freq="MS", tz="UTC"):
-            given = {"paths": 400, "horizon": "30d", "start": month, "seed": 1}
-            means = bt.simulate_paths(whole, GBM, **given).draw(0, 400).rates.mean(axis=1)
-            came = whole.funding_rate[(whole.funding_time >= month.value)][:90].mean()
-            low, high = np.quantile(means, (0.05, 0.95))
-            held.setdefault(coin, []).append(low <= came <= high)
-    assert 0.85 <= np.mean([*held.values()]) <= 0.95
-    assert all(0.85 <= np.mean(each) <= 0.95 for each in held.values()), held

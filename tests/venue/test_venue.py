@@ -5,7 +5,6 @@ import itertools
 import json
 import math
 import pickle
-import tomllib
 import warnings
 from dataclasses import replace
 from fractions import Fraction
@@ -121,24 +120,6 @@ def test_venues_are_equal_and_hash_alike_by_content() -> None:
     assert series == same
     assert hash(series) == hash(same)
     assert len({make_venue(), make_venue(), series, same, later}) == 3
-
-
-def test_stored_data_can_be_read_from_toml_with_its_own_times_and_infinity() -> None:
-    text = """
-    contract = {}
-    fees = {taker = 5e-4, maker = 2e-4}
-    slippage = {rate = 1e-4}
-    liquidation = {fee = 0.0125, slippage = 0.002}
-    interest_on = "balance"
-    cash_rate = {time = [2021-01-01T00:00:00Z, 2021-01-02T00:00:00Z], value = [0.01, 0.02]}
-    brackets = [
-      {floor = 0, cap = 50_000, max_leverage = 100, maintenance_rate = 0.005},
-      {floor = 50_000, cap = 250_000, max_leverage = 50, maintenance_rate = 0.01},
-      {floor = 250_000, cap = inf, max_leverage = 20, maintenance_rate = 0.025},
-    ]
-    """
-    venue = Venue.from_dict(tomllib.loads(text.replace("      {", "{").replace("\n    ", "\n")))
-    assert venue == make_venue(interest_on="balance", cash_rate=by_day(0.01, 0.02))
 
 
 def test_a_simple_venue_has_one_bracket_no_lot_and_the_costs_that_were_said() -> None:
