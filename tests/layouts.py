@@ -11,6 +11,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 import backtest as bt
+from tests.replay import HEADER
 
 SAMPLE = bt.Market.sample(bars=24 * 4)
 MARKET = bt.Market.from_frames(
@@ -20,9 +21,6 @@ MARKET = bt.Market.from_frames(
 
 Written = tuple[list[Path], dict[str, Any]]
 """The paths to import, and further arguments."""
-
-KLINES = "open_time,open,high,low,close,volume,close_time,quote_volume,count,taker_buy_volume,\
-taker_buy_quote_volume,ignore\n"
 
 
 def own_files(folder: Path, kinds: tuple[str, ...] = ("bars", "mark", "funding")) -> list[Path]:
@@ -87,21 +85,11 @@ def write_freqtrade_parquet(folder: Path) -> Written:
 
 def kline_text(frame: pd.DataFrame, *, unit: int, has_header: bool) -> str:
     stamps = frame.index.as_unit("ns").asi8
-    volume = frame["volume"] if "volume" in frame else pd.Series(0.0, index=frame.index)
-    table = pd.DataFrame(
-        {
-            "open_time": stamps // unit,
-            **{name: frame[name].to_numpy() for name in ("open", "high", "low", "close")},
-            "volume": volume.to_numpy(),
-            "close_time": (stamps + 3_599_999_000_000) // unit,
-            "quote_volume": 1.5,
-            "count": 7,
-            "taker_buy_volume": 0.5,
-            "taker_buy_quote_volume": 0.25,
-            "ignore": 0,
-        }
-    )
-    return KLINES * has_header + table.to_csv(index=False, header=False)
+    table = frame.reindex(columns=["open", "high", "low", "close", "volume"], fill_value=0.0)
+    table.insert(0, "open_time", stamps // unit)
+    table["close_time"] = (stamps + 3_599_999_000_000) // unit
+    table[[*["quote", "count", "bought", "paid", "ignored"]]] = [1.5, 7, 0.5, 0.25, 0]
+    return f"{HEADER}\n" * has_header + table.to_csv(index=False, header=False)
 
 
 def zip_text(path: Path, name: str, text: str) -> Path:

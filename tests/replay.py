@@ -21,8 +21,6 @@ HEADER = (
     "open_time,open,high,low,close,volume,close_time,quote_volume,count,"
     "taker_buy_volume,taker_buy_quote_volume,ignore"
 )
-FUNDING_HEADER = "calc_time,funding_interval_hours,last_funding_rate"
-LENGTHS = {"1m": 60_000, "1h": 3_600_000, "8h": 28_800_000, "1d": DAY_MS}
 
 
 def epoch(text: str) -> int:
@@ -63,11 +61,6 @@ def settlements(start: int, end: int, hours: int = 8) -> np.ndarray:
     return np.column_stack([stamps + stamps // step % 7, rates])
 
 
-def funding_text(rows: np.ndarray) -> bytes:
-    lines = [f"{int(stamp)},8,{rate:.8f}" for stamp, rate in rows.tolist()]
-    return "\n".join([FUNDING_HEADER, *lines, ""]).encode()
-
-
 def pack(name: str, text: bytes) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
@@ -76,18 +69,12 @@ def pack(name: str, text: bytes) -> bytes:
 
 
 class Replay:
-    """The files of an archive and how they are handed out.
+    """The files of an archive of hours of one symbol, and how they are handed out."""
 
-    Parameters
-    ----------
-    symbol, interval : str
-        The one instrument that there is.
-    """
+    length = 3_600_000
 
-    def __init__(self, symbol: str = "BTCUSDT", interval: str = "1h") -> None:
+    def __init__(self, symbol: str = "BTCUSDT") -> None:
         self.symbol = symbol
-        self.interval = interval
-        self.length = LENGTHS[interval]
         self.files: dict[str, bytes] = {}
         self.faults: dict[str, list[str]] = defaultdict(list)
         self.asked: Counter[str] = Counter()
@@ -97,21 +84,19 @@ class Replay:
 
     def path(self, kind: str, stamp: str) -> str:
         """Return where a month ("2024-01") or a day ("2024-01-05") is."""
-        folder = {"bars": "klines", "mark": "markPriceKlines", "funding": "fundingRate"}[kind]
         period = "daily" if stamp.count("-") == 2 else "monthly"
-        middle = "fundingRate" if kind == "funding" else self.interval
-        place = "" if kind == "funding" else f"/{self.interval}"
-        base = f"data/futures/um/{period}/{folder}/{self.symbol}{place}"
-        return f"{base}/{self.symbol}-{middle}-{stamp}.zip"
+        place = {
+            "bars": f"klines/{self.symbol}/1h/{self.symbol}-1h",
+            "mark": f"markPriceKlines/{self.symbol}/1h/{self.symbol}-1h",
+            "funding": f"fundingRate/{self.symbol}/{self.symbol}-fundingRate",
+        }[kind]
+        return f"data/futures/um/{period}/{place}-{stamp}.zip"
 
     def put(self, kind: str, stamp: str, text: bytes) -> str:
         """Publish a text as a file with its checksum; return its path."""
         path = self.path(kind, stamp)
         name = path.rpartition("/")[2]
-        return self.put_zip(path, pack(name.removesuffix(".zip") + ".csv", text))
-
-    def put_zip(self, path: str, content: bytes) -> str:
-        name = path.rpartition("/")[2]
+        content = pack(name.removesuffix(".zip") + ".csv", text)
         self.files[path] = content
         digest = hashlib.sha256(content).hexdigest()
         self.files[f"{path}.CHECKSUM"] = f"{digest}  {name}\n".encode()
@@ -122,7 +107,10 @@ class Replay:
         start = epoch(str(period.start_time.date()))
         end = epoch(str((period + 1).start_time.date()))
         if kind == "funding":
-            return funding_text(settlements(start, end))
+            rows = settlements(start, end).tolist()
+            lines = [f"{int(stamp)},8,{rate:.8f}" for stamp, rate in rows]
+            header = "calc_time,funding_interval_hours,last_funding_rate"
+            return "\n".join([header, *lines, ""]).encode()
         return kline_text(klines(start, end, self.length, kind), self.length, **how)
 
     def publish(self, *stamps: str, kinds: tuple[str, ...] = ("bars", "mark", "funding")) -> Replay:
@@ -202,11 +190,8 @@ class Handler(BaseHTTPRequestHandler):
     def head(self, status: int, size: int, more: dict[str, str] | None = None) -> None:
         self.send_response(status)
         kind = "text/plain" if self.server.replay.answer is None else "application/json"
-        for name, value in {
-            "Content-Length": str(size),
-            "Content-Type": kind,
-            **(more or {}),
-        }.items():
+        headers = {"Content-Length": str(size), "Content-Type": kind, **(more or {})}
+        for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
 
