@@ -15,8 +15,6 @@ from backtest.base import DataError, ParameterError, format_duration, format_tim
 from backtest.cli.command import AsJson, command, flag
 from backtest.cli.experiment import split_pair
 from backtest.cli.printing import (
-    Meter,
-    draw,
     print_json,
     print_message,
     print_paragraph,
@@ -88,13 +86,13 @@ def fetch(
     now = time.time_ns()
     done = []
     for symbol, (folder, request) in zip(symbols, requests.items(), strict=True):
-        with draw(Meter(f"fetching {symbol}", "days")) as meter:
+        with show_progress(f"fetching {symbol}", "days") as meter:
             fetched = fetch_market(
                 folder,
                 request,
                 now=now,
                 base_url=base_url,
-                report=meter.report if meter else None,
+                report=meter,
                 notice=partial(setattr, meter, "note") if meter else print_message,
             )
         done.append(fetched)

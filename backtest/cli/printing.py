@@ -8,10 +8,9 @@ import os
 import shutil
 import sys
 import textwrap
-import threading
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -21,8 +20,6 @@ from backtest.base import escape_directions, format_percent, format_rate, format
 from backtest.base.thread_pool import COMPILING
 
 if TYPE_CHECKING:
-    from rich.live import Live
-
     from backtest.tune import Progress
 
 
@@ -161,8 +158,6 @@ def flush_output(code: int) -> int:
     return code
 
 
-PATIENCE = 1.0
-"""Seconds before anything appears."""
 STAGES = {
     "search": "searching",
     "neighbour": "looking around the best",
@@ -171,16 +166,16 @@ STAGES = {
 
 
 class Meter:
-    def __init__(self, what: str, unit: str = "") -> None:
+    def __init__(self, what: str, unit: str) -> None:
         self.what, self.unit, self.note = what, unit, ""
         self.done, self.total = 0, 0
 
-    def report(self, done: int, total: int) -> None:
+    def __call__(self, done: int, total: int) -> None:
         self.note = "" if done > self.done else self.note
         self.done, self.total = done, total
 
     def report_search(self, now: Progress, objective: str) -> None:
-        self.report(now.trials, now.total or 0)
+        self(now.trials, now.total or 0)
         self.note = STAGES.get(now.stage, now.stage)
         if now.best_values:
             values = ", ".join(f"{k} {format_value(v)}" for k, v in now.best_values.items())
@@ -197,40 +192,23 @@ class Meter:
 
 
 @contextmanager
-def show_progress(what: str, unit: str = "") -> Iterator[Callable[[int, int], None] | None]:
-    with draw(Meter(what, unit)) as meter:
-        yield meter.report if meter else None
-
-
-@contextmanager
-def draw(meter: Meter) -> Iterator[Meter | None]:
-    """Yield the meter if somebody watches it."""
+def show_progress(what: str, unit: str = "") -> Iterator[Meter | None]:
+    """Yield what is told of progress, if somebody watches."""
     if not sys.stderr.isatty():
         yield None
         return
-    with ExitStack() as shown:
-        timer = threading.Timer(PATIENCE, lambda: shown.enter_context(build_live(meter)))
-        timer.daemon = True
-        timer.start()
-        try:
-            yield meter
-        finally:
-            timer.cancel()
-            timer.join()
-
-
-def build_live(meter: Meter) -> Live:
-    from rich.console import Console, Group  # noqa: PLC0415 - most runs are over before
+    from rich.console import Console, Group  # noqa: PLC0415 - only where somebody watches
     from rich.live import Live  # noqa: PLC0415
     from rich.progress import BarColumn, Progress, TimeRemainingColumn  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    console = Console(stderr=True)
+    meter, console = Meter(what, unit), Console(stderr=True)
     bar = Progress(BarColumn(60), TimeRemainingColumn(compact=True), console=console)
     task = bar.add_task("", total=None)
 
-    def render() -> Group:
+    def draw() -> Group:
         bar.update(task, completed=meter.done, total=(meter.done and meter.total) or None)
         return Group(Text(meter.describe(bar.tasks[0].speed)), bar)
 
-    return Live(get_renderable=render, console=console, transient=True, refresh_per_second=5)
+    with Live(get_renderable=draw, console=console, transient=True, refresh_per_second=5):
+        yield meter

@@ -25,8 +25,6 @@ from backtest.cli.experiment import (
 from backtest.cli.printing import (
     FAILED,
     INTERRUPTED,
-    Meter,
-    draw,
     print_json,
     print_message,
     render,
@@ -149,7 +147,7 @@ def tune(draft: Draft, *, output: Output) -> None:
     search["holdout"] = parse_entries(search.get("holdout", "25%")) or None
     market, policy, terms = build_experiment(draft, warms=False)
     title = search["objective"] if isinstance(search["objective"], str) else "score"
-    with draw(Meter(name_policies(policy), "sets")) as meter:
+    with show_progress(name_policies(policy), "sets") as meter:
         report = partial(meter.report_search, objective=title) if meter else None
         study = backtest.tune(
             market, policy, **terms, **search, store=output.store, progress=report
