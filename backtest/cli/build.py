@@ -96,8 +96,7 @@ def load_data(draft: Draft, *, warms: bool = False) -> Market | Markets:
     data, run = dict(draft.table("data")), draft.table("run")
     given = {"data.from": data.pop("from", None), "data.to": data.pop("to", None),
              "run.start": run.get("start"), "run.end": run.get("end")}  # fmt: skip
-    flags = {name: f"--{name.partition('.')[2]}" for name in draft.flags if name != "run.end"}
-    times = {x: base.to_nanoseconds(t, flags.get(x, x)) for x, t in given.items() if t is not None}
+    times = {x: base.to_nanoseconds(t, x) for x, t in given.items() if t is not None}
     start = "run.start" if "run.start" in times and not warms else "data.from"
     end = min({"data.to", "run.end"} & times.keys(), key=times.__getitem__, default="run.end")
     span = (given[start], given[end])
@@ -190,6 +189,7 @@ def read_signal(draft: Draft, market: Market | Markets) -> Any:
 def allocate(rule: str, settings: Mapping[str, Any], markets: Markets) -> pd.DataFrame:
     from backtest.weights import equal, inverse_volatility  # noqa: PLC0415 - seldom used
 
+    base.Choice("equal", "inverse-volatility").check("run.allocate", rule)
     known = () if rule == "equal" else ("half_life", "every")
     for name in settings:
         if name not in known:
@@ -558,7 +558,7 @@ def parse_policy(text: str) -> Policy:
         "a policy must be written as calls of policies with numbers, "
         f"{EXAMPLE} for example, got {text!r:.200}"
     )
-    classes: dict[str, type[Policy]] = {each.__name__: each for each in built_in_policies()}
+    classes: dict[str, type[Policy]] = {}  # those of files, by the word that stands for them
 
     def name_class(found: re.Match[str]) -> str:
         classes[f"_{len(classes)}"] = load_policy(found[0])
@@ -584,7 +584,7 @@ def build_node(node: ast.AST, classes: Mapping[str, type[Policy]]) -> Any:
             return float(number)
         case ast.Call(func=ast.Name(id=name)):
             named = {str(each.arg): build_node(each.value, classes) for each in node.keywords}
-            cls = find_class(name, classes)
+            cls = classes.get(name) or find_built_in(name)
             if len(named) < len(node.keywords):
                 raise ValueError(node)
             check_settings(cls, named)
@@ -592,18 +592,9 @@ def build_node(node: ast.AST, classes: Mapping[str, type[Policy]]) -> Any:
         case ast.Name(id="inf"):
             return math.inf
         case ast.Name(id=name):
-            return find_class(name, classes)()
+            return (classes.get(name) or find_built_in(name))()
         case ast.Constant(value=bool() | int() | float() | str() as value):
             return value
         case ast.UnaryOp(op=ast.USub()):
             return -build_node(node.operand, classes)
     raise ValueError(node)
-
-
-def find_class(name: str, classes: Mapping[str, type[Policy]]) -> type[Policy]:
-    if name not in classes:
-        named = [each for each in classes if not each.startswith("_")]
-        raise base.ParameterError(
-            f"a policy must be known by its class, {name!r} is not{base.did_you_mean(name, named)}"
-        )
-    return classes[name]

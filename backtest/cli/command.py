@@ -162,8 +162,9 @@ def make_parameter(name: str, annotation: Any) -> inspect.Parameter:
 
 def make_option(key: Key) -> inspect.Parameter:
     kind: Any = list[str] | None  # also of what may be given once, to refuse a second
-    flag, more = key.flag, {"metavar": {int: "N", float: "X"}.get(key.kind, "TEXT")}
-    is_switch = key.kind is bool or isinstance(key.default, bool)
+    metavar = "N" if key.kinds == (int,) else "X" if key.kinds == (float,) else "TEXT"
+    flag, more = key.flag, {"metavar": metavar}
+    is_switch = key.kinds == (bool,) or isinstance(key.default, bool)
     if is_switch:
         flag = f"--no-{flag.removeprefix('--')}" if key.default else flag
         kind, more = bool | None, {}

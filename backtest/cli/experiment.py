@@ -14,14 +14,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from types import UnionType
-from typing import Any, NamedTuple, Union, get_args, get_origin
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import backtest
 from backtest.base import (
-    Choice,
     ParameterError,
     Value,
     did_you_mean,
@@ -31,16 +29,16 @@ from backtest.base import (
 )
 from backtest.venue import RateCurve
 
-Time = dt.datetime | dt.date | str
-Entries = dict[str, float | str | bool]
+TIME = (str, dt.date)
 RULE_TABLES = ("signal", "allocate")
-ALLOCATIONS = ("equal", "inverse-volatility")
 
 
 class Key(NamedTuple):
+    """A key of a table; ``kinds`` are the types of its value in a file, none if any will do."""
+
     table: str
     name: str
-    kind: Any
+    kinds: tuple[type, ...]
     text: str
     default: Any = None
 
@@ -56,16 +54,8 @@ class Key(NamedTuple):
     def parameter(self) -> str:
         return f"{self.table}_{self.name}"
 
-    @property
-    def example(self) -> str:
-        examples = {"shocks": "price=-0.3", "ladder": "price=-0.5:0.5:41"}
-        return examples.get(self.name, "target=0.1:1")
 
-    @property
-    def is_table(self) -> bool:
-        return get_origin(self.kind) is dict
-
-
+EXAMPLES = {"shocks": "price=-0.3", "ladder": "price=-0.5:0.5:41"}
 FLAGS = {
     "data.path": "--data",
     "policy.name": "--policy",
@@ -78,62 +68,69 @@ FLAGS = {
 }
 """Flags that are called otherwise than their key."""
 
-OWN: dict[str, dict[str, tuple[Any, str]]] = {
+OWN: dict[str, dict[str, tuple[Any, ...]]] = {
     "data": {
-        "path": (str | list[str], "Folder or file ('sample'); may be repeated."),
-        "from": (Time, "First bar to read, UTC."),
-        "to": (Time, "End of the last bar, UTC."),
+        "path": ((str, list), "Folder or file ('sample'); may be repeated."),
+        "from": (TIME, "First bar to read, UTC."),
+        "to": (TIME, "End of the last bar, UTC."),
         "resample": (str, "Combine bars into longer ones, e.g. 1d."),
-        "instrument": (str | list[str], "Instrument of a folder of several."),
+        "instrument": ((str, list), "Instrument of a folder of several."),
     },
     "policy": {
         "name": (str, "A policy (vol-target), or FILE.py:ClassName."),
-        "settings": (Entries, "NAME=VALUE of the policy, or TABLE.KEY=VALUE "
+        "settings": (dict, "NAME=VALUE of the policy, or TABLE.KEY=VALUE "
                      "(see `backtest help`); repeatable."),
+    },
+    "venue": {"preset": (str, "NAME:SYMBOL, such as binance-usdm:BTCUSDT.")},
+    "lending": {"utilization": ((), "Share of deposits lent out, or a column of the bars.")},
+    "account": {
+        "capital": (float, "Money at the start (10000)."),
+        "margin": (str, "'cross' (default) or 'isolated'."),
+        "max_leverage": ((), "Highest leverage the policy may ask for."),
     },
     "overlay": {
         "name": (str, "A policy that scales all positions of several markets together."),
-        "settings": (Entries, "Parameters of the overlay."),
+        "settings": (dict, "Parameters of the overlay."),
     },
     "run": {
-        "start": (Time, "Start of the account; earlier bars warm up."),
-        "end": (Time, "When the account ends, UTC, exclusive."),
-        "signal": (float | str, "From -1 to 1 (1), a column, or rsi:14:30:70."),
-        "signal_settings": (Entries, "Parameters of the signal's rule, also signal.NAME."),
+        "start": (TIME, "Start of the account; earlier bars warm up."),
+        "end": (TIME, "When the account ends, UTC, exclusive."),
+        "signal": ((float, str), "From -1 to 1 (1), a column, or rsi:14:30:70."),
+        "signal_settings": (dict, "Parameters of the signal's rule, also signal.NAME."),
         "weights": (str, "Several markets: a file of weights by time and instrument (1/n)."),
         "carry_weights": (bool, "Each row of weights holds from its time until the next."),
-        "allocate": (Choice(*ALLOCATIONS), "Several markets: weights computed from returns."),
-        "allocate_settings": (Entries, "Parameters of the weights' rule, also allocate.NAME."),
+        "allocate": (str, "Several markets: weights computed from returns."),
+        "allocate_settings": (dict, "Parameters of the weights' rule, also allocate.NAME."),
         "decide": (str, "Length of the bars at whose closes policies decide: 1h, 4h, 1d."),
         "detail": (str, "Folder of shorter bars, which the account lives where they are known."),
         "sampling": (str, "Period of returns (1d)."),
         "calendar": (str, "Days a year: 365 (default) or 252."),
-        "compile": (bool, "Whether to compile; off for a debugger."),
+        "compile": (bool, "Whether to compile; off for a debugger.", True),
     },
     "options": {
-        "contracts": (str | list[str] | list[dict[str, Any]],
+        "contracts": ((str, list, dict),
                       "Listed options, such as BTC-26JUN26-60000-P."),
         "chains": (str, "A file or folder of quotes, to which surfaces are fitted, or 'sample'."),
         "quantities": (str, "A file of signed contracts to hold, by time and option."),
-        "settlement": (Choice("cash", "coin"), "Settlement of the quotes; Deribit's say it."),
+        "settlement": (str, "Settlement of the quotes; Deribit's say it."),
         "quote_age": (str, "How long a quote is the mark of its option (one bar)."),
         "max_age": (str, "Largest age of the last surface (14d)."),
     },
     "sweep": {
-        "values": (dict[str, Any], "NAME=24,72 or NAME=0.1:1:64 or NAME=log:10:500:16; repeat."),
+        "values": (dict, "NAME=24,72 or NAME=0.1:1:64 or NAME=log:10:500:16; repeat."),
         "draws": (int, "Draw this many sets instead (1024, if nothing varies)."),
-        "objective": (Any, "A measure (sharpe) or sharpe=1,turnover=-0.1."),
-        "constraints": (dict[str, str], "A bound: 'max_drawdown<=0.4'; repeatable."),
+        "objective": ((), "A measure (sharpe) or sharpe=1,turnover=-0.1."),
+        "constraints": (dict, "A bound: 'max_drawdown<=0.4'; repeatable."),
     },
-    "compare": {"policies": (dict[str, Any], "Policies by label, each as [policy].")},
-    "paths": {"funding": (float | str, "'fitted' to the data (default), a rate per settlement, or "
+    "compare": {"policies": (dict, "Policies by label, each as [policy].")},
+    "paths": {"funding": ((float, str), "'fitted' to the data (default), a rate per settlement, or "
                           "'none'.")},
     "risk": {"find_leverage": (float, "Find the highest leverage (with --policy: factor) of at "
                                "most this risk.")},
     "stress": {
-        "scenarios": (list[str], "Historical episodes, such as 2020-03-12,2021-05-19 (all)."),
-        "shocks": (dict[str, Any], "A shock by field: price=-0.3, over=2h, spread=20; repeat."),
-        "ladder": (dict[str, Any], "Axis of a grid of shocks: price=-0.5:0.5:41; repeat."),
+        "scenarios": (list, "Historical episodes, such as 2020-03-12,2021-05-19 (all)."),
+        "shocks": (dict, "A shock by field: price=-0.3, over=2h, spread=20; repeat."),
+        "ladder": (dict, "Axis of a grid of shocks: price=-0.5:0.5:41; repeat."),
     },
     "cascade": {
         "impact": (str, "Impact of sales: sqrt:COEFFICIENT[:VOLATILITY] or linear:COEFFICIENT."),
@@ -172,22 +169,13 @@ TAKEN = {
 """Arguments that the other tables give, or that are objects."""
 KEPT = {("stress", "rules"), ("cascade", "price")}
 
-TABLES = tuple(dict.fromkeys([*OWN, *FUNCTIONS]))
 MODELS: dict[str, Any] = {
     "venue": backtest.Venue,
     "account": backtest.Account,
     "lending": RateCurve,
 }
 """Tables of a model, which checks its own fields."""
-
-MODEL_KEYS = (
-    Key("venue", "preset", str, "NAME:SYMBOL, such as binance-usdm:BTCUSDT."),
-    Key("lending", "utilization", Any, "Share of deposits lent out, or a column of the bars."),
-    Key("account", "capital", float, "Money at the start (10000)."),
-    Key("account", "margin", str, "'cross' (default) or 'isolated'."),
-    Key("account", "max_leverage", Any, "Highest leverage the policy may ask for."),
-)
-"""Keys of models that are flags, or no fields."""
+TABLES = tuple(each for each in dict.fromkeys([*OWN, *FUNCTIONS]) if each not in MODELS)
 
 TEXTS = {
     "currency": "Settlement currency of several markets, if their names differ in it.",
@@ -238,20 +226,22 @@ TEXTS = {
 }
 """Texts of arguments that the command line writes otherwise than Python."""
 
-PLAIN: dict[str, Any] = {
-    "str": str, "int": int, "float": float, "bool": bool, "Sequence[str]": list[str],
-    "Sequence[float]": list[float], "TimeLike": Time,
+PLAIN: dict[str, tuple[type, ...]] = {
+    "str": (str,), "int": (int,), "float": (float,), "bool": (bool,), "Sequence[str]": (list,),
+    "Sequence[float]": (list,), "TimeLike": TIME,
 }  # fmt: skip
 
 
 @cache
 def read_keys(table: str) -> dict[str, Key]:
-    found = {name: Key(table, name, *own) for name, own in OWN.get(table, {}).items()}
-    if table == "run":
-        found["compile"] = found["compile"]._replace(default=True)
+    found = {}
+    for name, (kinds, *told) in OWN.get(table, {}).items():
+        found[name] = Key(table, name, kinds if isinstance(kinds, tuple) else (kinds,), *told)
     for function in FUNCTIONS.get(table, ()):
         for key in list_arguments(table, function):
             found.setdefault(key.name, key)
+    for key in list_fields(MODELS[table], table, "") if table in MODELS else ():
+        found.setdefault(key.name, key)
     return found
 
 
@@ -265,19 +255,18 @@ def list_arguments(table: str, function: str) -> Iterator[Key]:
         if not taken or (table, each.name) in KEPT:
             text = TEXTS.get(f"{table}.{each.name}") or TEXTS.get(each.name, texts.get(each.name))
             default = None if each.default is each.empty else each.default
-            yield Key(table, each.name, read_kind(str(each.annotation)), text or "", default)
+            yield Key(table, each.name, read_kinds(str(each.annotation)), text or "", default)
 
 
-def read_kind(annotation: str) -> Any:
-    """Return the type of a value in a file, as far as the annotation of an argument says it."""
-    kinds: list[Any] = []
+def read_kinds(annotation: str) -> tuple[type, ...]:
+    """Return the types of a value in a file, as far as the annotation of an argument says them."""
+    found: tuple[type, ...] = ()
     for each in annotation.split(" | "):
-        inner = re.fullmatch(r"Mapping\[str, (\w+)\]", each)
-        if inner is not None:
-            kinds.append(dict[str, str] if inner[1] == "str" else dict[str, Any])
-        elif each != "None":
-            kinds.append(PLAIN.get(each, Any))
-    return Union[tuple(kinds)] if kinds and Any not in kinds else Any  # noqa: UP007 - at run time
+        kinds = (dict,) if each.startswith("Mapping[str, ") else PLAIN.get(each, ())
+        if not kinds and each != "None":
+            return ()
+        found += kinds
+    return found
 
 
 def read_parameters(text: str) -> dict[str, str]:
@@ -292,16 +281,12 @@ def read_parameters(text: str) -> dict[str, str]:
 
 
 def describe_keys(table: str) -> Iterator[tuple[str, str, str]]:
-    for key in list_model_keys(table) if table in MODELS else read_keys(table).values():
-        kind = "" if key.kind is Any else describe_kind(key.kind)
-        yield key.name, kind if key.default is None else str(key.default), key.text
-
-
-def list_model_keys(table: str) -> Iterator[Key]:
-    fields = list(list_fields(MODELS[table], table, ""))
-    known = {each.name for each in fields}
-    yield from (key for key in MODEL_KEYS if key.table == table and key.name not in known)
-    yield from fields
+    for key in read_keys(table).values():
+        yield (
+            key.name,
+            describe_kinds(key.kinds) if key.default is None else str(key.default),
+            key.text,
+        )
 
 
 def list_fields(model: Any, table: str, prefix: str) -> Iterator[Key]:
@@ -312,51 +297,29 @@ def list_fields(model: Any, table: str, prefix: str) -> Iterator[Key]:
             yield from list_fields(part, table, f"{prefix}{name}.")
         else:
             default = field.default if isinstance(field.default, (int, float, str)) else None
-            yield Key(table, f"{prefix}{name}", Any, texts.get(name, ""), default)
+            yield Key(table, f"{prefix}{name}", (), texts.get(name, ""), default)
 
 
 def find_key(name: str) -> Key:
     table, _, key = name.partition(".")
-    models = {f"{each.table}.{each.name}": each for each in MODEL_KEYS}
-    return models[name] if name in models else read_keys(table)[key]
+    return read_keys(table)[key]
 
 
 KIND_TEXTS = {str: "text", int: "a whole number", float: "a number", bool: "true or false",
               list: "a list", dict: "a table", dt.date: "a time"}  # fmt: skip
 
 
-def find_faults(name: str, value: object, kind: Any) -> Iterator[str]:
-    """Yield what is wrong with a value of a file."""
-    if get_origin(kind) is dict and isinstance(value, dict):
-        for key, each in value.items():
-            inner = kind if kind == Entries and isinstance(each, dict) else get_args(kind)[1]
-            yield from find_faults(f"{name}.{key}", each, inner)
-    elif not has_kind(value, kind):
-        yield f"{name}: must be {describe_kind(kind)}, got {value!r:.60}"
+def has_kind(value: object, kinds: tuple[type, ...]) -> bool:
+    if isinstance(value, list) and list in kinds:
+        inner = tuple(each for each in kinds if each is not list)
+        return all(has_kind(each, inner) for each in value)
+    if not kinds or isinstance(value, bool):
+        return not kinds or bool in kinds
+    return isinstance(value, (*kinds, int) if float in kinds else kinds)
 
 
-def has_kind(value: object, kind: Any) -> bool:
-    if isinstance(kind, Choice):
-        return value in kind.options
-    if get_origin(kind) in (UnionType, Union):
-        return any(has_kind(value, each) for each in get_args(kind))
-    if get_origin(kind) is list:
-        return isinstance(value, list) and all(has_kind(each, get_args(kind)[0]) for each in value)
-    if get_origin(kind) is dict:
-        return isinstance(value, dict)
-    if kind is Any or isinstance(value, bool):
-        return kind in (Any, bool)
-    return isinstance(value, int | float if kind is float else kind)
-
-
-def describe_kind(kind: Any) -> str:
-    if isinstance(kind, Choice):
-        return " or ".join(map(repr, kind.options))
-    if get_origin(kind) in (UnionType, Union):
-        return " or ".join(
-            dict.fromkeys(describe_kind(each) for each in get_args(kind) if each is not dt.datetime)
-        )
-    return KIND_TEXTS.get(get_origin(kind) or kind, "a value")
+def describe_kinds(kinds: tuple[type, ...]) -> str:
+    return " or ".join(KIND_TEXTS[each] for each in kinds)
 
 
 # ------------------------------------------------------------------------------------ typed values
@@ -398,9 +361,7 @@ def format_typed(value: object) -> str:
 
 def read_values(given: Any, *, name: str) -> list[Any]:
     """Read values: a list, ``24,72``, ``LOW:HIGH:COUNT`` or ``log:LOW:HIGH:COUNT``."""
-    if not isinstance(given, str):
-        return list(given) if isinstance(given, list) else [given]
-    if ":" not in given:
+    if not isinstance(given, str) or ":" not in given:
         return read_list(given, name=name)
     low, high, count, is_log = read_numbers(given, 3, name=name)
     if count != round(count) or not 1 <= count <= MOST_VALUES or (is_log and min(low, high) <= 0):
@@ -412,19 +373,19 @@ def read_values(given: Any, *, name: str) -> list[Any]:
 
 def read_bounds(given: Any, *, name: str) -> Any:
     """Read what a search may choose from: a list, ``LOW:HIGH`` or ``log:LOW:HIGH``."""
-    if not isinstance(given, str):
-        return given if isinstance(given, list) else [given]
-    if ":" not in given:
+    if not isinstance(given, str) or ":" not in given:
         return read_list(given, name=name)
     low, high, is_log = read_numbers(given, 2, name=name)
     between = read_range(name, low, high, is_log=bool(is_log))
     return between if is_log else (low, high)
 
 
-def read_list(text: str, *, name: str) -> list[Any]:
-    words = text.split(",")
+def read_list(given: Any, *, name: str) -> list[Any]:
+    if not isinstance(given, str):
+        return given if isinstance(given, list) else [given]
+    words = given.split(",")
     if not all(word.strip() for word in words):
-        raise ParameterError(f"{name} must be values between commas, got {text!r}")
+        raise ParameterError(f"{name} must be values between commas, got {given!r}")
     return [parse_typed(word) for word in words]
 
 
@@ -565,7 +526,7 @@ def read_flags(key: Key, texts: list[str]) -> Iterator[Entry]:
 
 def list_entries(key: Key, texts: list[str]) -> Iterator[Entry]:
     if key.name in ("path", "instrument") and len(texts) > 1:
-        yield key.place, [read_entry(key.place, text)[1] for text in texts]
+        yield key.place, [read_text(key, text) for text in texts]
         return
     for text in texts:
         if key.place == "policy.settings":
@@ -573,8 +534,8 @@ def list_entries(key: Key, texts: list[str]) -> Iterator[Entry]:
         elif key.name == "constraints":
             measure, bound = read_bound(text)
             yield f"{key.place}.{measure}", bound
-        elif key.is_table:
-            name, value = split_pair(key.flag, text, key.example)
+        elif key.kinds == (dict,):
+            name, value = split_pair(key.flag, text, EXAMPLES.get(key.name, "target=0.1:1"))
             yield read_entry(f"{key.place}.{name}", value)
         else:
             yield read_entry(key.place, text)
@@ -598,25 +559,23 @@ def read_entry(name: str, text: str) -> Entry:
     if known is None:
         is_policy = table in ("policy", "overlay")
         return (f"{table}.settings.{key}" if is_policy else name), text
-    if first == "objective":
-        return name, read_objective(text)
     if dot:
         return name, text if first in RAW else parse_typed(text)
-    return name, read_text(name, text, known.kind)
+    return name, read_text(known, text)
 
 
-def read_text(name: str, text: str, kind: Any) -> Any:
-    several = get_args(kind) if get_origin(kind) is Union else (kind,)
-    if kind in (list[str], list[float]):
-        words = [each.strip() for each in text.split(",")]
-        return words if kind == list[str] else [*map(parse_typed, words)]
-    if "=" in text and any(get_origin(each) is dict for each in several):
-        pairs = (split_pair(name, pair, "BTCUSDT=30000") for pair in text.split(","))
+def read_text(key: Key, text: str) -> Any:
+    if key.name == "objective":
+        return read_objective(text)
+    if key.kinds == (list,):
+        return read_list(text, name=key.place)
+    if "=" in text and dict in key.kinds:
+        pairs = (split_pair(key.place, pair, "BTCUSDT=30000") for pair in text.split(","))
         return {entry: parse_typed(number) for entry, number in pairs}
-    if str in several and float not in several and int not in several:
+    if str in key.kinds and not {int, float} & {*key.kinds}:
         return text
     value = parse_typed(text)
-    return text if value is None and str in several else value
+    return text if value is None and str in key.kinds else value
 
 
 # ------------------------------------------------------------------------------- what a file says
@@ -629,7 +588,7 @@ def read_experiment(file: Path) -> Tables:
     refuse_faults(tables)
     for name in ("policy", "overlay"):
         table = tables.get(name, {"name": ""})
-        if "name" not in table and not find_single(table):
+        if "name" not in table and not any(map(is_policy, table.values())):
             raise ParameterError(f"{name}.name: is needed")
     venue = tables.get("venue", {})
     for each in [venue, *venue.values()]:  # a venue given whole has no preset under it
@@ -681,41 +640,34 @@ def list_faults(tables: Mapping[str, Any]) -> Iterator[str]:
             yield from list_table_faults(name, table, read_keys(name))
         elif not isinstance(table.get("preset", ""), str):
             yield f"{name}.preset: must be text, got {table['preset']!r:.60}"
-    compared = tables.get("compare")
-    policies = compared.get("policies") if isinstance(compared, dict) else None
-    for label, policy in policies.items() if isinstance(policies, dict) else ():
-        title = f"compare.policies.{label}"
-        if isinstance(policy, dict):
-            yield from list_table_faults(title, policy, read_keys("policy"))
-        else:
-            yield f"{title}: must be a table, got {policy!r:.60}"
 
 
 def list_table_faults(
     title: str, table: Mapping[str, Any], keys: Mapping[str, Key]
 ) -> Iterator[str]:
-    single = find_single(table) if title == "policy" else {}
     for name, value in table.items():
-        if name in single:
-            yield from list_table_faults(f"{title}.{name}", value, keys)
+        place = f"{title}.{name}"
+        if title == "policy" and name not in keys and is_policy(value):
+            yield from list_table_faults(place, value, keys)
         elif name not in keys:
             own = f"; parameters stand in {title}.settings" if "settings" in keys else ""
-            yield f"{title}.{name}: no such key{suggest(name, keys)}{own}"
-        else:
-            yield from find_faults(f"{title}.{name}", value, keys[name].kind)
+            yield f"{place}: no such key{suggest(name, keys)}{own}"
+        elif not has_kind(value, keys[name].kinds):
+            yield f"{place}: must be {describe_kinds(keys[name].kinds)}, got {value!r:.60}"
+        elif place == "compare.policies":
+            for label, each in value.items():
+                if isinstance(each, dict):
+                    yield from list_table_faults(f"{place}.{label}", each, read_keys("policy"))
+                else:
+                    yield f"{place}.{label}: must be a table, got {each!r:.60}"
 
 
 def suggest(name: str, known: Collection[str]) -> str:
     return did_you_mean(name, known) or f"; known are {', '.join(known)}"
 
 
-def find_single(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the tables of instruments in that of the policy."""
-    return {
-        name: value
-        for name, value in table.items()
-        if name not in ("name", "settings") and isinstance(value, dict) and "name" in value
-    }
+def is_policy(entry: object) -> bool:
+    return isinstance(entry, dict) and "name" in entry
 
 
 def read_toml(file: Path) -> dict[str, Any]:

@@ -143,9 +143,7 @@ def list_scenarios(table: Mapping[str, Any]) -> list[Scenario]:
 
 def read_axis(name: str, axis: Any) -> Any:
     """Return an axis of a ladder: values, or the ends and the number of values between them."""
-    if not isinstance(axis, str):
-        return axis if isinstance(axis, list) else [axis]
-    if ":" not in axis:
+    if not isinstance(axis, str) or ":" not in axis:
         return read_list(axis, name=f"stress.ladder.{name}")
     low, high, n, _ = read_numbers(axis, 3, name=f"stress.ladder.{name}")
     if n < 1 or n != int(n):

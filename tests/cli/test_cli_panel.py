@@ -10,7 +10,7 @@ import pytest
 
 import backtest as bt
 from backtest.cli.build import Experiment, build_experiment
-from backtest.cli.experiment import MODEL_KEYS, draft_experiment, read_flags, read_keys
+from backtest.cli.experiment import draft_experiment, read_flags, read_keys
 from backtest.strategies import Constant, VolTarget
 from tests.kit import ask, call, check_refused
 
@@ -41,8 +41,11 @@ def build(text: str = "", **flags: Any) -> Experiment:
     if file is not None:
         file.write_text(text)
     known = [
-        *MODEL_KEYS,
-        *(x for table in ("run", "data", "policy") for x in read_keys(table).values()),
+        *(
+            x
+            for table in ("run", "data", "policy", "venue", "account")
+            for x in read_keys(table).values()
+        ),
     ]
     keys = {each.flag.strip("-"): each for each in known}
     typed = {x: each if isinstance(each, list) else [each] for x, each in flags.items()}
@@ -242,7 +245,7 @@ REFUSED = [
      "each instrument must have a policy, 'ETHUSDT' has none"),
     (lambda: build(f"{DATA}venue.XRPUSDT = {{preset = 'bybit-linear:XRPUSDT'}}"),
      "venue.XRPUSDT must be of an instrument of the data, BTCUSDT, ETHUSDT"),
-    (lambda: build(f"{DATA}run.allocate = 'equl'"), "run.allocate: must be 'equal' or 'inverse-"),
+    (lambda: build(f"{DATA}run.allocate = 'equl'"), "run.allocate must be one of equal, inverse-"),
     (lambda: build(f"{DATA}run.allocate = 'equal'\nrun.weights = 'w.csv'"), "run.weights and "),
     (lambda: build(f"{DATA}run.allocate = 'equal'\nrun.allocate_settings.window = 3"),
      "run.allocate_settings.window: equal has no such setting"),
