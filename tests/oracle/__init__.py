@@ -24,7 +24,6 @@ from typing import Any
 
 from tests.oracle.account import Account
 from tests.oracle.numbers import DIGITS
-from tests.oracle.options import OptionAccount
 from tests.oracle.outcome import COSTS, GAINS, KIND_OF_COLUMN, Event, Outcome
 from tests.oracle.requirement import Brackets
 
@@ -62,6 +61,5 @@ def simulate(
     overlay
         The overlay's leverage at the close of each bar of the clock; None without one.
     """
-    kind = OptionAccount if getattr(account, "options", None) else Account
     with localcontext(Context(prec=DIGITS)):
-        return kind(markets, targets, signals, venues, account, overlay).run()
+        return Account(markets, targets, signals, venues, account, overlay).run()

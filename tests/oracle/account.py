@@ -3,6 +3,7 @@
 from decimal import Decimal
 
 from tests.oracle.numbers import EXACT, NOTHING_LEFT, ONE, REMAINDER, TIE, ZERO
+from tests.oracle.option_margin import Moment
 from tests.oracle.outcome import COSTS, GAINS, Outcome
 from tests.oracle.position import Position
 from tests.oracle.state import Point
@@ -22,7 +23,7 @@ class Account(Walk):
             self.step_4_gap_check()
             if self.fills in ("next_open", "limit"):
                 self.fill_pending()  # 5
-            self.pay_funding(self.inside[t])  # 6
+            self.step_6_inside()
             self.step_7_walk()
             self.fill_late()
             self.step_8_close()
@@ -32,12 +33,15 @@ class Account(Walk):
 
     def step_8_close(self) -> None:
         """Mark to market, delistings, bad debt, ruin, calls, the record."""
+        self.moment = Moment(self.t, is_close=True)
         point = self.at("close")
         self.mark_close(point)
         self.test_ruin(point)
         self.finish_close(point)
 
     def mark_close(self, point: Point) -> None:
+        for option in self.held_options:
+            self.revalue_option(option, self.mark(option, point))
         for each in self.held:
             self.revalue(each, point.marks[each.rank])
             if self.is_delisted(each):
@@ -91,6 +95,13 @@ class Account(Walk):
         self.is_ruined = True  # it never trades again
         if not self.held:
             self.log("ruin", None, ZERO, ZERO)
+        for option in self.held_options:
+            mark = self.mark(option, point)
+            worth = option.quantity * mark
+            self.log_option("ruin", option, -option.quantity, abs(worth))
+            self.cash += worth
+            self.row["traded"] += abs(worth)
+            option.hold(ZERO, mark)
         for each in self.held:
             value = point.marks[each.rank]
             self.log_forced("ruin", each, -each.quantity, value)
@@ -101,7 +112,7 @@ class Account(Walk):
 
     def is_poor(self, wealth: Decimal) -> bool:
         """Flat, and unable to afford the least order of any instrument."""
-        if self.held or not self.present:
+        if self.held or self.has_options or not self.present:
             return False
         return all(self.is_too_poor_for(each, wealth) for each in self.present)
 
@@ -140,9 +151,9 @@ class Account(Walk):
             "both_reached": self.is_both_reached,
             "available": max(self.backing(point) - self.uncounted(point) - initial, ZERO),
         }
-        for name in ("quantity", "margin", "realized"):
+        for name in ("quantity", "margin"):
             row[name] = tuple(getattr(each, name) for each in self.positions)
-        row["realized_pnl"] = row.pop("realized")
+        row["realized_pnl"] = tuple(each.realized for each in (*self.positions, *self.options))
         row["table"] = tuple(getattr(each, "table", None) for each in self.positions)
         row["entry"] = tuple(
             each.contract.price(each.entry) if each.quantity else None for each in self.positions
@@ -151,6 +162,14 @@ class Account(Walk):
             each.profit(value) if each.quantity else ZERO
             for each, value in zip(self.positions, point.marks, strict=True)
         )
+        if self.options:
+            marks = [ZERO if each.is_gone else self.mark(each, point) for each in self.options]
+            row["option_quantity"] = tuple(each.quantity for each in self.options)
+            row["option_mark"] = tuple(marks)
+            row["unrealized_pnl"] += tuple(
+                each.quantity * (mark - each.paid)
+                for each, mark in zip(self.options, marks, strict=True)
+            )
         row["leverage"] = tuple(
             each.quantity * abs(value) / equity if each.quantity else ZERO
             for each, value in zip(self.positions, point.marks, strict=True)
@@ -164,8 +183,8 @@ class Account(Walk):
     @property
     def owner(self) -> Position | None:
         """Whose margin is shown: the pool's, or that of the only position, isolated."""
-        only = self.positions[0]
-        return only if len(self.positions) == 1 and only.is_isolated else None
+        only, is_one = self.positions[0], len(self.positions) == 1 and not self.options
+        return only if is_one and only.is_isolated else None
 
     def liquidation_price(self, position: Position, point: Point) -> Decimal | None:
         """§3, of a position by itself: where the requirement starts to fail; None if nowhere."""

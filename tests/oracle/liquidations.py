@@ -4,13 +4,15 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from tests.oracle.numbers import DAY, ONE, REMAINDER, TIE, ZERO, exact
+from tests.oracle.option_margin import OptionState
+from tests.oracle.options import Options
 from tests.oracle.outcome import Event
 from tests.oracle.position import Call, Position
 from tests.oracle.requirement import Collateral
-from tests.oracle.state import Point, State
+from tests.oracle.state import Point
 
 
-class Liquidations(State):
+class Liquidations(Options):
     """What happens at the price of a stop or of a liquidation."""
 
     # ----- stops -----
@@ -132,11 +134,6 @@ class Liquidations(State):
         self.charge("liquidation_loss", max(backing, ZERO), position, value)
         self.charge("bad_debt", max(-backing, ZERO))
 
-    @staticmethod
-    def forced_fee(asked: Decimal, left: Decimal) -> Decimal:
-        """At most what is left, with the tolerance of §4.7."""
-        return max(left, ZERO) if asked * (ONE + TIE) >= left else asked
-
     def part_to_close(
         self,
         position: Position,
@@ -172,6 +169,11 @@ class Liquidations(State):
     # ----- the cross positions -----
 
     def liquidate_cross(self, point: Point) -> None:
+        for option in self.options:
+            option.pending = None
+        for option in self.held_options:
+            self.note("liquidated with options")
+            self.revalue_option(option, self.mark(option, point))
         for each in self.cross:
             self.revalue(each, point.marks[each.rank])
         self.note_liquidation(self.pool)
@@ -205,17 +207,6 @@ class Liquidations(State):
             lost = ZERO
         self.charge("liquidation_loss", max(lost, ZERO))
         self.charge("bad_debt", max(-lost, ZERO))
-
-    def lose_options(self, point: Point) -> Decimal:
-        return ZERO
-
-    def close_options(self, point: Point) -> tuple[Decimal, Decimal]:
-        """Close options; return what that lost against the marks, and the fees asked."""
-        return ZERO, ZERO
-
-    @property
-    def has_options(self) -> bool:
-        return False
 
     def close_pool(self, point: Point) -> None:
         """All positions at their worsened prices, then collateral, then the fees."""
@@ -271,7 +262,9 @@ class Liquidations(State):
             self.charge("bad_debt", debt)
 
     def pool_steps(self, point: Point, *, is_alone: bool) -> None:
-        """``partial``: one position at a time, found anew, until the requirement holds here."""
+        """``partial``: one position or option at a time, until the requirement holds here."""
+        is_alone = is_alone and not self.has_options
+        self.started = {each.name: abs(each.quantity) for each in self.options}
         initial = {each.name: abs(each.quantity) for each in self.cross}
         while True:
             gross = (abs(each.quantity * point.marks[each.rank]) for each in self.cross)
@@ -289,23 +282,26 @@ class Liquidations(State):
 
     def next_step(
         self, point: Point, initial: Mapping[str, Decimal], *, is_alone: bool
-    ) -> tuple[Position, Decimal] | None:
+    ) -> tuple[Position | OptionState, Decimal] | None:
         """The first step in the venue's order that raises M - level·R; alone, the step."""
-        weights = self.weigh(point)
-        steps = []
+        weights, least = self.weigh(point), TIE * self.required(point)
+        found: list[tuple[tuple[Decimal, int], Position | OptionState, Decimal]] = []
         for each in self.cross:
-            value = point.marks[each.rank]
-            steps.append((each, self.part_to_close(each, value, initial[each.name], weights)))
-        if is_alone:
-            return steps[0]
-        gains = {each.name: self.gain(each, part, point) for each, part in steps}
-        passing = [step for step in steps if gains[step[0].name] > TIE * self.required(point)]
-        if len(passing) < len(steps):
-            self.note("a step passed over")
-        if not passing:
-            self.note("no step raises the surplus")
-            return None
-        return min(passing, key=lambda step: self.rank_of(*step, gains, point))
+            part = self.part_to_close(each, point.marks[each.rank], initial[each.name], weights)
+            if is_alone:
+                return each, part
+            gain = self.gain(each, part, point)
+            if gain > least:
+                found.append((self.rank_of(each, part, gain, point), each, part))
+            else:
+                self.note("a step passed over")
+        is_last = self.order == "futures_then_options" and bool(found)
+        for option in () if is_last else filter(self.may_step, self.options):
+            part = self.part_of_option(option, point)
+            gain = self.gain_of_option(option, part, point)
+            if gain > least:
+                found.append((self.rank_of_option(option, part, gain, point), option, part))
+        return min(found, key=lambda step: step[0])[1:] if found else None
 
     def weigh(self, point: Point) -> tuple[Decimal, Decimal, Decimal]:
         """Assets at their thresholds, debts at theirs, and the cash owed: the health of the pool.
@@ -339,15 +335,19 @@ class Liquidations(State):
         return self.required(point) - after + freed - loss - fee
 
     def rank_of(
-        self, position: Position, part: Decimal, gains: Mapping[str, Decimal], point: Point
+        self, position: Position, part: Decimal, gain: Decimal, point: Point
     ) -> tuple[Decimal, int]:
-        """Where a position stands in the venue's order; ties in the order given."""
+        """Where a position stands in the venue's order; ties in the order given.
+
+        Futures before options: those with the largest delta first, which is their notional.
+        """
         leg = position.leg(point.marks[position.rank])
         by_kind = {
-            "most_relief": -gains[position.name] / abs(part * leg.value),
+            "most_relief": -gain / abs(part * leg.value),
             "largest_loss": position.profit(leg.value),
-            "largest_requirement": -self.rule.requirement([leg], []),
+            "largest_requirement": -self.rule.needed([leg], [], [], False),
             "largest_notional": -leg.notional,
+            "futures_then_options": -leg.notional,
         }
         if isinstance(self.order, str):
             return by_kind[self.order], position.rank
@@ -355,8 +355,14 @@ class Liquidations(State):
         place = names.index(position.name) if position.name in names else len(names)
         return Decimal(place), position.rank
 
-    def force_step(self, position: Position, part: Decimal, point: Point) -> None:
+    def force_step(self, position: Position | OptionState, part: Decimal, point: Point) -> None:
         """One step: worsened, with a fee of at most what backs the pool after it."""
+        if isinstance(position, OptionState):
+            lost, asked = self.close_option(position, -part, point)
+            fee = self.forced_fee(asked, self.backing(point))
+            self.cash -= fee
+            self.charge_option("liquidation_loss", position, lost + fee)
+            return
         value = point.marks[position.rank]
         worsened = self.force(position, part, value)
         self.cash += part * worsened

@@ -1,16 +1,17 @@
-"""Margin of options: per option, by strategies, in scenarios (docs/options.md).
+"""Margin of positions and options: each, by strategies, in scenarios (docs/options.md).
 
 The cheapest pairing is the optimum of a linear program, whose first basis has every short naked.
 Values of options come from the case: a function of the price
 of the underlying, of the moment and of a move of volatility.
 """
 
+import math
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from tests.oracle.numbers import ONE, ZERO, Program, exact
-from tests.oracle.requirement import Asset, Leg, Scenarios, Standard
+from tests.oracle.numbers import INFINITY, ONE, ZERO, Program, exact
+from tests.oracle.requirement import Asset, Leg
 
 DAYS = 365
 
@@ -84,27 +85,29 @@ def counted_value(kind: str, held: Sequence[Holding], rule: Any) -> Decimal:
     return total
 
 
-class OptionRule(Standard):
-    """Brackets, and options that hold nothing together: longs alone."""
+class Standard:
+    """``Brackets``: each position for itself; options hold nothing together: longs alone."""
 
+    has_scenarios = False
     counts = "none"
 
     def __init__(self, rule: Any = None) -> None:
         self.rule = rule
+
+    def nets(self, legs: Sequence[Leg]) -> dict[str, Decimal]:
+        return {}
 
     def counted(self, held: Sequence[Holding]) -> Decimal:
         return counted_value(self.counts, held, self.rule)
 
     def matters(self, held: Sequence[Holding]) -> bool:
         """B6: whether an option is sold or counts."""
-        return any(o.quantity < 0 for o in held) or (
-            self.counts != "none" and any(o.quantity != 0 for o in held)
-        )
+        return any(o.quantity < 0 or (self.counts != "none" and o.quantity != 0) for o in held)
 
     def needed(
         self, legs: Sequence[Leg], assets: Sequence[Asset], held: Sequence[Holding], initial: bool
     ) -> Decimal:
-        found = self.initial(legs, assets) if initial else self.requirement(legs, assets)
+        found = sum((leg.initial if initial else leg.maintenance for leg in legs), ZERO)
         return found + self.of_options(legs, [o for o in held if o.quantity != 0], initial)
 
     def of_options(self, legs: Sequence[Leg], held: Sequence[Holding], initial: bool) -> Decimal:
@@ -112,7 +115,7 @@ class OptionRule(Standard):
         return ZERO
 
 
-class PerOption(OptionRule):
+class PerOption(Standard):
     """``bt.Standard``."""
 
     def __init__(self, rule: Any) -> None:
@@ -135,7 +138,7 @@ class PerOption(OptionRule):
         return needed + mark
 
 
-class Strategies(OptionRule):
+class Strategies(Standard):
     """``bt.Strategy``: the cheapest pairing of shorts with longs and shares."""
 
     def __init__(self, rule: Any) -> None:
@@ -200,28 +203,32 @@ class Strategies(OptionRule):
                     program.add({("short", i): ONE, ("short", k): ONE}, both)
 
 
-class OptionScenarios(Scenarios):
-    """``bt.ScenarioMargin`` with options: rows of (move, weight, move of volatility, relief)."""
+class Scenarios(Standard):
+    """``ScenarioMargin``: losses under moves of each group, row by row.
 
+    Rows are (move, weight, move of volatility, relief), the last two of options.
+    """
+
+    has_scenarios = True
     counts = "net"
 
     def __init__(self, rule: Any) -> None:
+        super().__init__(rule)
         self.rows = {
             group: [tuple((*row, 0.0, 0.0)[:4]) for row in rows]
             for group, rows in rule.moves.items()
         }
-        super().__init__(rule_without_volatility(rule))
-        self.shocks = rule.options
+        groups, products = rule.groups or {}, rule.products or {}
+        self.group_of = {name: group for group, names in groups.items() for name in names}
+        self.product_of = {group: name for name, owned in products.items() for group in owned}
+        self.of_maintenance = (exact(rule.factor), exact(rule.contingency))
+        self.of_initial = tuple(map(exact, rule.initial or (rule.factor, rule.contingency)))
+        self.pair_contingency = exact(rule.pair_contingency)
+        self.shocks = getattr(rule, "options", None)
 
-    def counted(self, held: Sequence[Holding]) -> Decimal:
-        return counted_value("net", held, None)
-
-    def matters(self, held: Sequence[Holding]) -> bool:
-        """B6: a scenario rule that holds one."""
-        return any(o.quantity != 0 for o in held)
-
-    def rows_of(self, group: str) -> list[tuple[float, ...]]:
-        return self.rows.get(group, self.rows.get("*"))
+    def group(self, name: str) -> str:
+        """The group of an instrument: its own, where none is named."""
+        return self.group_of.get(name, name)
 
     def shocked(self, held: Holding, move: float) -> float | None:
         """The volatility of a row: relative, by tenor, with a floor where it rises."""
@@ -233,20 +240,22 @@ class OptionScenarios(Scenarios):
         moved = held.option.volatility(held.moment) * max(0.0, 1.0 + move * scale)
         return max(moved, shocks.least_volatility) if move > 0.0 else moved
 
-    def losses_with(
+    def losses(
         self, legs: Sequence[Leg], assets: Sequence[Asset], held: Sequence[Holding]
     ) -> dict[str, list[Decimal]]:
+        """Losses by row of each group that holds something, be it collateral alone."""
         groups = dict.fromkeys(self.group(leg.name) for leg in legs if leg.quantity != 0)
         groups |= dict.fromkeys(asset.group for asset in assets)
         groups |= dict.fromkeys(self.group(o.name) for o in held)
-        result, most = {}, exact(self.shocks.futures_range)
+        most = exact(self.shocks.futures_range) if self.shocks else INFINITY
+        result = {}
         for group in groups:
             inside = [leg for leg in legs if self.group(leg.name) == group]
             options = [o for o in held if self.group(o.name) == group]
             cancelling = sum((asset.value for asset in assets if asset.group == group), ZERO)
             unit = options[0].index if options and options[0].option.is_coin else ONE
             result[group] = []
-            for move, weight, of_volatility, relief in self.rows_of(group):
+            for move, weight, of_volatility, relief in self.rows.get(group, self.rows.get("*")):
                 m = exact(move)
                 linear = max(-most, min(most, m))
                 gain = sum((leg.change(linear) for leg in inside), linear * cancelling)
@@ -259,23 +268,50 @@ class OptionScenarios(Scenarios):
                 result[group].append(loss)
         return result
 
+    def worst(self, losses: dict[str, list[Decimal]]) -> Decimal:
+        if self.rule.across != "same row":
+            return sum((max(ZERO, *rows) for rows in losses.values()), ZERO)
+        products: dict[str, list[list[Decimal]]] = {}
+        for group, rows in losses.items():
+            own = group if self.product_of else ""
+            products.setdefault(self.product_of.get(group, own), []).append(rows)
+        total, offset = ZERO, exact(self.rule.offset)
+        for groups in products.values():
+            rows = zip(*groups, strict=True)
+            total += max(ZERO, *(sum(x if x > 0 else offset * x for x in row) for row in rows))
+        return total
+
+    def nets(self, legs: Sequence[Leg]) -> dict[str, Decimal]:
+        """Long less short notional of each group; where it changes sign, R is not convex."""
+        nets: dict[str, Decimal] = {}
+        for leg in legs if self.pair_contingency > 0 else ():
+            group = self.group(leg.name)
+            nets[group] = nets.get(group, ZERO) + leg.notional.copy_sign(leg.quantity)
+        return nets
+
+    def offsetting(self, legs: Sequence[Leg]) -> Decimal:
+        """What offsets within each group: the smaller of its long and its short notional."""
+        sides: dict[str, list[Decimal]] = {}
+        for leg in legs:
+            both = sides.setdefault(self.group(leg.name), [ZERO, ZERO])
+            both[leg.quantity > 0] += leg.notional
+        return sum((min(both) for both in sides.values()), ZERO)
+
     def needed(
         self, legs: Sequence[Leg], assets: Sequence[Asset], held: Sequence[Holding], initial: bool
     ) -> Decimal:
         """Factor, minimum, contingencies, and the charges on deltas and on shorts."""
         held = [o for o in held if o.quantity != 0]
-        losses = self.losses_with(legs, assets, held)
-        self.losses = lambda *_: losses
-        scanned = self.worst(legs, assets) + self.delta_charge(held)
-        del self.losses
         factor, contingency = self.of_initial if initial else self.of_maintenance
         gross = sum((leg.notional for leg in legs), ZERO)
-        total = max(factor * scanned, self.minimum * gross) + contingency * gross
+        scanned = self.worst(self.losses(legs, assets, held)) + self.delta_charge(held)
+        total = max(factor * scanned, exact(self.rule.minimum) * gross) + contingency * gross
         total += self.pair_contingency * self.offsetting(legs)
-        return total + exact(self.shocks.short_charge[initial]) * self.net_short(held)
+        charge = exact(self.shocks.short_charge[initial]) if held else ZERO
+        return total + charge * self.net_short(held)
 
     def delta_charge(self, held: Sequence[Holding]) -> Decimal:
-        least, yearly = self.shocks.delta_charge
+        least, yearly = self.shocks.delta_charge if held else (0.0, 0.0)
         sums: dict[Any, Decimal] = {}
         for o in held:
             delta = (
@@ -293,18 +329,12 @@ class OptionScenarios(Scenarios):
         return sum((max(ZERO, -x) for x in sums.values()), ZERO)
 
 
-def rule_without_volatility(rule: Any) -> Any:
-    plain = {name: value for name, value in vars(rule).items() if name != "moves"}
-    moves = {group: [tuple(row[:2]) for row in rows] for group, rows in rule.moves.items()}
-    return type(rule)(**plain, moves=moves)
-
-
-def option_rule(rule: Any) -> Any:
+def margin_rule(rule: Any) -> Standard:
     if hasattr(rule, "moves"):
-        return OptionScenarios(rule)
+        return Scenarios(rule)
     if hasattr(rule, "naked"):
         return Strategies(rule)
-    return PerOption(rule) if hasattr(rule, "maintenance") else OptionRule(rule)
+    return PerOption(rule) if hasattr(rule, "maintenance") else Standard(rule)
 
 
 # ----------------------------------------------------------------------- one option of the account
@@ -322,18 +352,21 @@ class OptionState:
         self.is_gone = False
         self.size = exact(given.size)
         self.tick = exact(given.tick) * self.size
-        self.fee_rate, self.fee_cap = exact(given.fee_rate), exact(given.fee_cap)
-        self.delivery_rate, self.delivery_cap = (
-            exact(given.delivery_rate),
-            exact(given.delivery_cap),
-        )
 
-    def fee(self, price: Decimal, index: Decimal) -> Decimal:
+    def begin(self, t: int, *, is_ruined: bool) -> None:
+        """What was decided at the close before bar t."""
+        wanted = float(self.given.targets[t])
+        is_left = is_ruined or math.isnan(wanted) or self.is_gone
+        self.realized, self.pending = ZERO, None if is_left else exact(wanted)
+
+    def expires_in(self, t: int, *, is_inside: bool) -> bool:
+        return self.given.expiry_bar == t and self.given.is_inside == is_inside
+
+    def fee(self, price: Decimal, index: Decimal, kind: str = "fee") -> Decimal:
         """Of one contract: a rate of the index, or of a coin, at most a share of the price."""
-        return capped(self, self.fee_rate, self.fee_cap, price, index)
-
-    def delivery_fee(self, payoff: Decimal, index: Decimal) -> Decimal:
-        return capped(self, self.delivery_rate, self.delivery_cap, payoff, index)
+        rate, cap = (exact(getattr(self.given, f"{kind}_{name}")) for name in ("rate", "cap"))
+        unit = ONE if self.given.is_coin else index
+        return min(rate * unit * self.size, cap * price)
 
     def hold(self, quantity: Decimal, price: Decimal, value: Decimal | None = None) -> None:
         """Hold another quantity, traded at a price; the premium is averaged as an entry is.
@@ -354,13 +387,6 @@ class OptionState:
     def payoff(self, price: Decimal) -> Decimal:
         units = max(ZERO, self.given.sign * (price - exact(self.given.strike)))
         return self.size * (units / price if self.given.is_coin else units)
-
-
-def capped(
-    option: OptionState, rate: Decimal, cap: Decimal, price: Decimal, index: Decimal
-) -> Decimal:
-    unit = ONE if option.given.is_coin else index
-    return min(rate * unit * option.size, cap * price)
 
 
 class OptionOrder(NamedTuple):

@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from tests.oracle.numbers import DUST, INFINITY, ONE, TIE, ZERO, exact, find_signs, largest_passing
+from tests.oracle.option_margin import OptionOrder
 from tests.oracle.payments import Margins
 from tests.oracle.position import Position, Resting, reaches
 from tests.oracle.state import Point
@@ -92,12 +93,13 @@ class Orders(Margins):
             return
         increases: list[tuple[Position, Decimal, Decimal]] = []
         for position, target, held in self.choose_orders(deciding, equity, point):
-            if target == 0 or (target * held > 0 and abs(target) <= abs(held)):
+            if is_reduction(target, held):
                 self.fill_to(position, target / abs(position.value("fill")))
             else:
                 increases.append((position, target, held))
-        if increases:
-            self.fill_increases(increases, equity, point)
+        bought = self.order_options(point)
+        if increases or bought:
+            self.fill_increases(increases, bought, equity, point)
 
     # ----- targets -----
 
@@ -184,7 +186,7 @@ class Orders(Margins):
         if position.is_isolated or not self.rule.has_scenarios:
             return max(min(cap, most * free) for cap, most in position.limits())
         unit = (ONE if signal > 0 else -ONE) / abs(value)
-        each = self.rule.initial([position.leg(value, unit)], [])
+        each = self.rule.needed([position.leg(value, unit)], [], [], True)
         each += position.withheld(value, unit)
         cap = max(cap for cap, _ in position.limits())
         return min(cap, free / each) if each > 0 else cap
@@ -246,18 +248,26 @@ class Orders(Margins):
     # ----- increases -----
 
     def fill_increases(
-        self, increases: Sequence[tuple[Position, Decimal, Decimal]], equity: Decimal, point: Point
+        self,
+        increases: Sequence[tuple[Position, Decimal, Decimal]],
+        bought: list[OptionOrder],
+        equity: Decimal,
+        point: Point,
     ) -> None:
         """Own limits, the balance, the common factor; then lots and fills in order."""
         orders = [self.cut_alone(*each, equity) for each in increases]
-        orders = self.cut_to_balance(orders)
-        factor = self.common_factor(orders, point)
+        orders, bought = self.cut_to_balance(orders, bought)
+        factor = self.common_factor(orders, bought, point)
         if factor < 1:
             self.note("shrunk by initial margin")
         self.posts_in_full = True
         for order in orders:
             self.fill_to(order.position, order.quantity(factor))
         self.posts_in_full = False
+        for each in bought:
+            change = each.quantity(factor) - each.option.quantity
+            if abs(change) > TIE * abs(each.option.quantity):
+                self.trade_option(each.option, change, each.price)
         self.lift_balance([order.position for order in orders])
 
     def cut_alone(
@@ -307,8 +317,10 @@ class Orders(Margins):
             wallet -= position.fee * abs(position.quantity * filled)
         return wallet
 
-    def cut_to_balance(self, orders: list[Order]) -> list[Order]:
-        """All isolated increases take at most B less the fees of the cross ones, by one factor."""
+    def cut_to_balance(
+        self, orders: list[Order], bought: list[OptionOrder]
+    ) -> tuple[list[Order], list[OptionOrder]]:
+        """Isolated margins and premiums take at most B less the fees of the cross increases."""
         isolated = [order for order in orders if order.position.is_isolated]
         fees = ZERO
         for order in orders:
@@ -317,28 +329,36 @@ class Orders(Margins):
                 fees += order.rate * order.traded(ONE) * abs(order.filled) + each.order_fee
                 if each.is_spot and order.closing + order.adding > 0:  # paid out of B
                     fees += order.traded(ONE) * order.filled
+        paying = [each for each in bought if each.adding > 0]
+        fees += sum((abs(o.closing + o.adding) * o.fee for o in bought if o.adding < 0), ZERO)
+        fees += sum((o.closing * o.price + abs(o.closing) * o.fee for o in paying), ZERO)
         taken = sum((order.opens_with() for order in isolated), ZERO)
+        taken += sum((o.adding * (o.price + o.fee) for o in paying), ZERO)
         returned = sum(  # what is cut to 0 binds nobody
             (o.returns() if o.adding != 0 else max(o.returns(), ZERO) for o in isolated), ZERO
         )
         most = max(max(self.balance() - fees, ZERO) + returned, ZERO)
         if taken <= most:
-            return orders
+            return orders, bought
         self.note("cut by the balance")
-        return [
-            order._replace(adding=order.adding * most / taken) if order in isolated else order
-            for order in orders
-        ]
+        if paying:
+            self.note("premiums cut by the balance")
+        share = most / taken
+        return (
+            [o._replace(adding=o.adding * share) if o in isolated else o for o in orders],
+            [o._replace(adding=o.adding * share) if o.adding > 0 else o for o in bought],
+        )
 
-    def common_factor(self, orders: list[Order], point: Point) -> Decimal:
+    def common_factor(
+        self, orders: list[Order], bought: list[OptionOrder], point: Point
+    ) -> Decimal:
         """The largest share of all increases with M ≥ initial(cross) after costs; else 0."""
         orders = [order for order in orders if order.trades]
         isolated = [order for order in orders if order.position.is_isolated]
         cross = [order for order in orders if not order.position.is_isolated]
         flips = [order.position.name for order in orders if order.closing != 0]
-        free = self.backing(point) - self.uncounted(point, flips)
+        free = self.backing(point, []) - self.uncounted(point, flips)
         free -= sum((order.position.order_fee for order in cross), ZERO)
-
         at = point if self.rule.has_scenarios else self.at_limits(point, cross)
 
         def sizes(factor: Decimal) -> dict[str, Decimal]:
@@ -348,8 +368,11 @@ class Orders(Margins):
             costs = (o.kappa * o.traded(factor) * abs(o.position.value("fill")) for o in cross)
             taken = (factor * order.opens_with() - order.returns() for order in isolated)
             left = free - sum(costs, ZERO) - sum(taken, ZERO)
+            left -= sum((each.paid(factor) for each in bought), ZERO)
+            amounts = {each.option.name: each.quantity(factor) for each in bought}
+            counted = self.rule.counted(self.holdings(point, amounts))
             withheld = self.withheld(at, sizes(factor)) - self.withheld(point)
-            return left - withheld - self.initial(at, sizes(factor))
+            return left + counted - withheld - self.initial(at, sizes(factor), amounts)
 
         signs = find_signs(lambda factor: self.rule.nets(self.legs(point, sizes(factor))))
         edges = [] if self.rule.has_scenarios else self.edges_of(cross)
@@ -522,8 +545,8 @@ class RestingOrders(Orders):
         """All increases have their margin reserved together, or a common part of them."""
         if not orders:
             return
-        orders = self.cut_to_balance(orders)
-        factor = self.common_factor(orders, point)
+        orders, _ = self.cut_to_balance(orders, [])
+        factor = self.common_factor(orders, [], point)
         if factor < 1:
             self.note("resting orders shrunk together")
         for order in orders:

@@ -180,10 +180,26 @@ class Payments(Liquidations):
                 self.note("liquidated after funding")
                 self.liquidate_isolated(position, mark)
 
+    def step_6_inside(self) -> None:
+        """Funding and what expires inside the bar, by stamp; funding first at equal stamps."""
+        events = self.inside[self.t]
+        expiring = [each for each in self.options if each.expires_in(self.t, is_inside=True)]
+        for each in sorted(expiring, key=lambda option: option.given.expiry_time):
+            self.pay_funding([e for e in events if e.time <= each.given.expiry_time])
+            events = [event for event in events if event.time > each.given.expiry_time]
+            self.expire(each)
+        self.pay_funding(events)
+
     # ----- step 3: interest -----
 
     def step_3_interest(self) -> None:
-        """Simple interest since the previous open, at the rates known there, on all bases."""
+        """Simple interest since the previous open, at the rates known there, on all bases.
+
+        Before it, what expires at the open.
+        """
+        for option in self.options:
+            if option.expires_in(self.t, is_inside=False):
+                self.expire(option)
         if self.t == 0:
             return
         since = self.clock[self.t - 1]

@@ -1,11 +1,11 @@
-"""Margin: the bracket table of one bar, the requirement of an account, and what collateral counts.
+"""The bracket table of one bar, a position as the requirement sees it, and what collateral counts.
 
 A position here is a *leg*: a signed number of contracts at a value ``u`` of one contract, so that
 linear and inverse contracts are one formula: the move of ``u`` under a relative move m of the
 price is ``u·m`` (linear) or ``u·(1/(1 + m) - 1)`` (inverse).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -133,103 +133,6 @@ class Asset(NamedTuple):
 
     group: str | None
     value: Decimal
-
-
-class Standard:
-    """``Brackets``: each position for itself."""
-
-    has_scenarios = False
-
-    def nets(self, legs: Sequence[Leg]) -> dict[str, Decimal]:
-        return {}
-
-    def requirement(self, legs: Sequence[Leg], assets: Sequence[Asset]) -> Decimal:
-        return sum((leg.maintenance for leg in legs), ZERO)
-
-    def initial(self, legs: Sequence[Leg], assets: Sequence[Asset]) -> Decimal:
-        """Σ of the positions' initial margins."""
-        return sum((leg.initial for leg in legs), ZERO)
-
-
-class Scenarios:
-    """``ScenarioMargin``: losses under moves of each group, row by row."""
-
-    has_scenarios = True
-
-    def __init__(self, rule: Any) -> None:
-        self.moves = {
-            group: [(exact(move), exact(weight)) for move, weight in rows]
-            for group, rows in rule.moves.items()
-        }
-        groups, products = rule.groups or {}, rule.products or {}
-        self.group_of = {name: group for group, names in groups.items() for name in names}
-        self.product_of = {group: name for name, owned in products.items() for group in owned}
-        self.is_same_row = rule.across == "same row"
-        self.offset, self.minimum = exact(rule.offset), exact(rule.minimum)
-        self.of_maintenance = (exact(rule.factor), exact(rule.contingency))
-        self.of_initial = tuple(map(exact, rule.initial or (rule.factor, rule.contingency)))
-        self.pair_contingency = exact(rule.pair_contingency)
-
-    def group(self, name: str) -> str:
-        """The group of an instrument: its own, where none is named."""
-        return self.group_of.get(name, name)
-
-    def losses(self, legs: Sequence[Leg], assets: Sequence[Asset]) -> dict[str, list[Decimal]]:
-        """Losses by row of each group that holds something, be it collateral alone."""
-        held = dict.fromkeys(self.group(leg.name) for leg in legs if leg.quantity != 0)
-        held |= dict.fromkeys(asset.group for asset in assets)
-        result = {}
-        for group in held:
-            inside = [leg for leg in legs if self.group(leg.name) == group]
-            cancelling = sum((asset.value for asset in assets if asset.group == group), ZERO)
-            result[group] = [
-                -weight * sum((leg.change(move) for leg in inside), move * cancelling)
-                for move, weight in self.moves.get(group, self.moves.get("*"))
-            ]
-        return result
-
-    def worst(self, legs: Sequence[Leg], assets: Sequence[Asset]) -> Decimal:
-        losses = self.losses(legs, assets)
-        if not self.is_same_row:
-            return sum((max(ZERO, *rows) for rows in losses.values()), ZERO)
-        products: dict[str, list[list[Decimal]]] = {}
-        for group, rows in losses.items():
-            own = group if self.product_of else ""
-            products.setdefault(self.product_of.get(group, own), []).append(rows)
-        total = ZERO
-        for groups in products.values():
-            rows = zip(*groups, strict=True)
-            total += max(ZERO, *(sum(x if x > 0 else self.offset * x for x in row) for row in rows))
-        return total
-
-    def nets(self, legs: Sequence[Leg]) -> dict[str, Decimal]:
-        """Long less short notional of each group; where it changes sign, R is not convex."""
-        nets: dict[str, Decimal] = {}
-        for leg in legs if self.pair_contingency > 0 else ():
-            group = self.group(leg.name)
-            nets[group] = nets.get(group, ZERO) + leg.notional.copy_sign(leg.quantity)
-        return nets
-
-    def offsetting(self, legs: Sequence[Leg]) -> Decimal:
-        """What offsets within each group: the smaller of its long and its short notional."""
-        sides: dict[str, list[Decimal]] = {}
-        for leg in legs:
-            both = sides.setdefault(self.group(leg.name), [ZERO, ZERO])
-            both[leg.quantity > 0] += leg.notional
-        return sum((min(both) for both in sides.values()), ZERO)
-
-    def total(
-        self, legs: Sequence[Leg], assets: Sequence[Asset], factor: Decimal, contingency: Decimal
-    ) -> Decimal:
-        gross = sum((leg.notional for leg in legs), ZERO)
-        scanned = max(factor * self.worst(legs, assets), self.minimum * gross)
-        return scanned + contingency * gross + self.pair_contingency * self.offsetting(legs)
-
-    def requirement(self, legs: Sequence[Leg], assets: Sequence[Asset]) -> Decimal:
-        return self.total(legs, assets, *self.of_maintenance)
-
-    def initial(self, legs: Sequence[Leg], assets: Sequence[Asset]) -> Decimal:
-        return self.total(legs, assets, *self.of_initial)
 
 
 class Collateral:

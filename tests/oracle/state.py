@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from tests.oracle.numbers import DAY, INFINITY, ONE, TIE, ZERO, AsOf, decimals, exact, nanoseconds
+from tests.oracle.option_margin import Holding, Moment, OptionState, margin_rule
 from tests.oracle.outcome import (
     COSTS,
     GAINS,
@@ -18,7 +19,9 @@ from tests.oracle.outcome import (
     settlements_of,
 )
 from tests.oracle.position import PRICES, Call, Position, traded_before
-from tests.oracle.requirement import Asset, Collateral, Leg, Scenarios, Standard
+from tests.oracle.requirement import Asset, Collateral, Leg
+
+Sizes = Mapping[str, Decimal]  # contracts by name
 
 
 class Point(NamedTuple):
@@ -54,6 +57,11 @@ class State:
             Position(name, rank, markets[name], venues[name], account, self.clock)
             for rank, name in enumerate(markets)
         ]
+        self.options = [
+            OptionState(each, k) for k, each in enumerate(getattr(account, "options", ()))
+        ]
+        self.places = {each.name: each.rank for each in self.positions}
+        self.moment = Moment(0, is_close=False)
         self.read_account()
         self.read_collateral()
         self.external = flows_by_bar(self.clock, account.flows)
@@ -68,7 +76,7 @@ class State:
         account, venue = self.account, self.venue
         rule = getattr(account, "requirement", None)
         self.level = exact(getattr(rule, "level", 1.0))
-        self.rule = self.read_rule(rule)
+        self.rule = margin_rule(rule)
         limit = getattr(account, "negative_limit", None)
         self.negative_limit = ZERO if limit is None else exact(limit)
         self.max_gross = getattr(account, "max_gross_leverage", math.inf)
@@ -89,9 +97,6 @@ class State:
         self.pool = Call()
         self.is_ruined = self.is_halted = self.must_convert = self.posts_in_full = False
         self.factor = math.nan if self.overlay is not None else 1.0
-
-    def read_rule(self, rule: Any) -> Any:
-        return Scenarios(rule) if hasattr(rule, "moves") else Standard()
 
     def read_collateral(self) -> None:
         """Assets, and their prices on the clock, which their markets must cover."""
@@ -127,6 +132,9 @@ class State:
         for each in self.positions:
             each.begin(t, self.stamp, volume)
             each.pending = self.decision_of(each)
+        self.moment = Moment(t, is_close=False)
+        for option in self.options:
+            option.begin(t, is_ruined=self.is_ruined)
         self.present = [each for each in self.positions if each.here is not None]
         if self.overlay is not None and t > 0 and not math.isnan(self.overlay[t - 1]):
             most = getattr(self.account, "max_overlay", math.inf)
@@ -156,7 +164,8 @@ class State:
         name = "open" if self.fills in ("next_open", "limit") else "close"
         t = max(self.t - 1, 0) if self.fills == "same_close" else self.t
         values = tuple(each.value("fill") for each in self.positions)
-        return Point(values, values, tuple(prices[name][t] for prices in self.asset_prices))
+        assets = tuple(prices[name][t] for prices in self.asset_prices)
+        return Point(values, values, assets, self.at("open").marks)
 
     # ----- what is held -----
 
@@ -176,15 +185,23 @@ class State:
     def has_collateral(self) -> bool:
         return any(asset.amount != 0 for asset in self.assets)
 
+    @property
+    def held_options(self) -> list[OptionState]:
+        return [each for each in self.options if each.quantity != 0]
+
+    @property
+    def has_options(self) -> bool:
+        return bool(self.held_options)
+
     def is_alone(self) -> bool:
         is_one = len(self.held) == 1 and not self.held[0].is_spot
-        return is_one and not self.has_collateral
+        return is_one and not (self.has_collateral or self.options_matter)
 
     @property
     def is_plain(self) -> bool:
         has_rule = self.rule.has_scenarios or self.level != 1
-        has_rule = has_rule or self.positions[0].is_spot
-        return len(self.positions) == 1 and not self.assets and not has_rule
+        has_more = has_rule or self.positions[0].is_spot or self.assets or self.options
+        return len(self.positions) == 1 and not has_more
 
     def balance(self) -> Decimal:
         """B = w + Σ_cross q·u(entry), but for spot legs: what is paid has left it."""
@@ -192,8 +209,8 @@ class State:
         return self.cash + sum((each.quantity * each.entry for each in margined), ZERO)
 
     def equity(self, point: Point) -> Decimal:
-        """E: cash, cross positions, collateral in full, isolated backing."""
-        total = self.cash + self.in_full(point.assets)
+        """E: cash, cross positions, collateral in full, isolated backing, options at marks (B1)."""
+        total = self.cash + self.in_full(point.assets) + self.worth_of_options(point)
         for each in self.held:
             value = point.marks[each.rank]
             total += each.backing(value) if each.is_isolated else each.quantity * value
@@ -206,21 +223,74 @@ class State:
     def in_full(self, prices: Sequence[Decimal]) -> Decimal:
         return sum((a.amount * p for a, p in zip(self.assets, prices, strict=True)), ZERO)
 
-    def backing(self, point: Point) -> Decimal:
-        """M: cash, cross positions, collateral at its rate; long spot legs less their haircut."""
-        total = sum((each.quantity * point.marks[each.rank] for each in self.cross), self.cash)
+    def backing(self, point: Point, options: Sequence[Holding] | None = None) -> Decimal:
+        """M: cash, cross positions, collateral at its rate; long spot legs less their haircut.
+
+        B2: with the options that count, of those that are held or of others.
+        """
+        total = self.rule.counted(self.holdings(point) if options is None else options)
+        total += sum((each.quantity * point.marks[each.rank] for each in self.cross), self.cash)
         pairs = zip(self.assets, point.assets, strict=True)
         return sum((asset.counted(price) for asset, price in pairs), total) - self.withheld(point)
 
-    def withheld(self, point: Point, sizes: Mapping[str, Decimal] | None = None) -> Decimal:
+    def withheld(self, point: Point, sizes: Sizes | None = None) -> Decimal:
         legs = [each for each in self.positions if each.is_spot]
         held = [(sizes or {}).get(each.name, each.quantity) for each in legs]
         pairs = [pair for pair in zip(legs, held, strict=True) if pair[1] > 0]
         return sum((each.withheld(point.marks[each.rank], size) for each, size in pairs), ZERO)
 
+    # ----- what options are worth (B1, B2, B4) -----
+
+    def position_of(self, option: OptionState) -> Position:
+        return self.positions[self.places[option.given.underlying]]
+
+    def index_of(self, option: OptionState, point: Point) -> Decimal:
+        """The price of the underlying at a point; at expiry the price at which it settles."""
+        if self.expires_now(option):
+            return exact(option.given.expiry_spot)
+        position = self.position_of(option)
+        return position.contract.price((point.indices or point.marks)[position.rank])
+
+    def expires_now(self, option: OptionState) -> bool:
+        """Whether it expires at the open of this bar: until it does it is worth what it pays."""
+        return option.expires_in(self.t, is_inside=False) and not option.is_gone
+
+    def mark(self, option: OptionState, point: Point) -> Decimal:
+        """B4: the value of the model; a mark that was quoted keeps its distance from it."""
+        index = self.index_of(option, point)
+        if self.expires_now(option):
+            return option.payoff(index)
+        value = exact(option.given.value(self.moment, float(index), None))
+        quoted = option.given.quoted_mark(self.moment)
+        if math.isnan(quoted):
+            return value
+        here = option.given.index(self.moment)
+        at_quote = exact(option.given.value(self.moment, here, None))
+        return max(ZERO, value + exact(quoted) * option.size - at_quote)
+
+    def holdings(self, point: Point, amounts: Sizes | None = None) -> list[Holding]:
+        found = []
+        for each in self.options:
+            quantity = (amounts or {}).get(each.name, each.quantity)
+            if quantity != 0 and not each.is_gone:
+                index, mark = self.index_of(each, point), self.mark(each, point)
+                found.append(Holding(each.given, quantity, index, mark, self.moment))
+        return found
+
+    def worth_of_options(self, point: Point) -> Decimal:
+        return sum((each.quantity * self.mark(each, point) for each in self.held_options), ZERO)
+
+    def unpriced(self, options: Sequence[OptionState]) -> list[Holding]:
+        return [Holding(each.given, each.quantity, ONE, ONE, self.moment) for each in options]
+
+    @property
+    def options_matter(self) -> bool:
+        """B6: an option is sold or counts."""
+        return self.rule.matters(self.unpriced(self.held_options))
+
     # ----- what is required -----
 
-    def legs(self, point: Point, sizes: Mapping[str, Decimal]) -> list[Leg]:
+    def legs(self, point: Point, sizes: Sizes) -> list[Leg]:
         """The cross positions, or other sizes of them, for the requirement."""
         found = []
         for each in self.positions:
@@ -233,14 +303,17 @@ class State:
         pairs = zip(self.assets, point.assets, strict=True)
         return [Asset(a.group, a.amount * p) for a, p in pairs if a.group is not None]
 
-    def required(self, point: Point, sizes: Mapping[str, Decimal] | None = None) -> Decimal:
+    def required(self, point: Point, sizes: Sizes | None = None) -> Decimal:
         """level·R."""
-        legs = self.legs(point, sizes or {})
-        return self.level * self.rule.requirement(legs, self.cancelling(point))
+        legs, held = self.legs(point, sizes or {}), self.holdings(point)
+        return self.level * self.rule.needed(legs, self.cancelling(point), held, False)
 
-    def initial(self, point: Point, sizes: Mapping[str, Decimal] | None = None) -> Decimal:
+    def initial(
+        self, point: Point, sizes: Sizes | None = None, amounts: Sizes | None = None
+    ) -> Decimal:
         """initial(cross): by brackets that of a long spot leg contains its haircut."""
-        whole = self.rule.initial(self.legs(point, sizes or {}), self.cancelling(point))
+        legs, held = self.legs(point, sizes or {}), self.holdings(point, amounts)
+        whole = self.rule.needed(legs, self.cancelling(point), held, True)
         return whole if self.rule.has_scenarios else whole - self.withheld(point, sizes)
 
     def surplus(self, point: Point) -> Decimal:
@@ -248,8 +321,11 @@ class State:
         return self.backing(point) - self.required(point)
 
     def cross_fails(self, point: Point) -> bool:
-        """The cross positions fail where M ≤ level·R."""
-        return bool(self.cross) and self.backing(point) <= self.required(point) * (ONE + TIE)
+        """The pool fails where M ≤ level·R; where all it has are longs, which are paid: under."""
+        if self.cross or any(each.quantity < 0 for each in self.options):
+            return self.backing(point) <= self.required(point) * (ONE + TIE)
+        least = self.required(point) * (ONE - TIE) - TIE * self.worth_of_options(point)
+        return self.has_options and self.backing(point) < least
 
     def uncounted(self, point: Point, without: Sequence[str] = ()) -> Decimal:
         """Unrealized profits of cross positions that back no order and no withdrawal."""
@@ -267,11 +343,14 @@ class State:
         return self.backing(point) if owner is None else owner.backing(point.marks[owner.rank])
 
     def margin_ratio(self, owner: Position | None, point: Point) -> Decimal:
-        """level·R / M: infinite for M ≤ 0, 0 when flat."""
-        if not (self.cross if owner is None else owner.quantity):
+        """level·R / M: infinite for M ≤ 0, 0 when flat, and of options where nothing is needed."""
+        needed = self.needed_by(owner, point)
+        if not (self.cross or self.has_options if owner is None else owner.quantity):
+            return ZERO
+        if owner is None and self.has_options and needed == 0:
             return ZERO
         backing = self.behind(owner, point)
-        return self.needed_by(owner, point) / backing if backing > 0 else INFINITY
+        return needed / backing if backing > 0 else INFINITY
 
     # ----- booking -----
 

@@ -13,7 +13,7 @@ import backtest as bt
 from tests.draws import START
 from tests.option_cases import OptionTape, draw_options, make_contract, make_option_case, marks_of
 from tests.oracle.numbers import ONE, exact
-from tests.oracle.option_margin import Holding, Moment, option_rule
+from tests.oracle.option_margin import Holding, Moment, margin_rule
 from tests.oracle.requirement import Brackets, Leg
 
 VENUE = bt.Venue.simple(
@@ -73,7 +73,7 @@ def by_oracle(drawn: Drawn) -> list[float]:
             index = drawn.indices[each.underlying]
             mark = exact(each.value(NOW, index, None))
             held.append(Holding(each, exact(quantity), exact(index), mark, NOW))
-        rule = option_rule(drawn.rule)
+        rule = margin_rule(drawn.rule)
         margins = [float(rule.needed(legs, [], held, initial)) for initial in (False, True)]
         return [*margins, float(rule.counted(held) * ONE)]
 

@@ -7,13 +7,14 @@ from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from tests.oracle.numbers import ONE, TIE, ZERO, find_fall, find_signs
+from tests.oracle.numbers import ONE, TIE, ZERO, exact, find_fall, find_signs
 from tests.oracle.orders import RestingOrders
 from tests.oracle.position import Position, reaches
 from tests.oracle.requirement import Collateral
 from tests.oracle.state import Point
 
 NEAR = Decimal("1e-9")  # of a notional: two extremes that are as bad as each other
+PARTS = 16
 Happening = tuple[Decimal | None, int, Callable[[Point], None]]  # place, rank at it, what it does
 
 
@@ -101,7 +102,7 @@ class Walk(RestingOrders):
     @property
     def is_exposed(self) -> bool:
         """Whether prices inside the bar can do anything to what is held."""
-        return bool(self.held)
+        return bool(self.held) or self.options_matter
 
     def waypoints(self) -> list[Point]:
         """``path``: all at their lows, then at their highs, or the other way round.
@@ -135,6 +136,10 @@ class Walk(RestingOrders):
             change = asset.amount * (low.assets[k] - high.assets[k])
             notional = abs(asset.amount * opened.assets[k])
             found.append(Exposure(self.key_of_asset(asset), change, notional))
+        for option in self.held_options if self.options_matter else ():
+            key, notional = self.key_of(self.position_of(option)), self.notional_of(option, opened)
+            change = option.quantity * (self.mark(option, low) - self.mark(option, high))
+            found.append(Exposure(key, change, notional))
         return found
 
     def key_of(self, position: Position) -> Any:
@@ -171,6 +176,13 @@ class Walk(RestingOrders):
             a if asset.amount > 0 else b
             for asset, a, b in zip(self.assets, low.assets, high.assets, strict=True)
         )
+        changes: dict[int, Decimal] = defaultdict(Decimal)
+        for option in self.held_options:
+            worth = option.quantity * (self.mark(option, low) - self.mark(option, high))
+            if self.position_of(option) not in self.cross:
+                changes[self.position_of(option).rank] += worth
+        for rank, change in changes.items():
+            marks[rank] = (low if change <= 0 else high).marks[rank]
         return opened._replace(marks=tuple(marks), assets=assets)
 
     def reaches_both(self, position: Position) -> bool:
@@ -245,10 +257,12 @@ class Walk(RestingOrders):
         return (each for each in happenings if each[0] is not None)
 
     def next_failure(self, start: Point, end: Point, place: Decimal) -> Decimal | None:
-        if not self.cross:
+        if not (self.cross or self.options_matter):
             return None
         if self.cross_fails(between(start, end, place)):
             return place
+        if self.options_matter:
+            return self.next_failure_in_parts(start, end, place)
         signs = find_signs(lambda at: self.rule.nets(self.legs(between(start, end, at), {})))
         for stage in sorted({ONE, *(sign for sign in signs if place < sign < 1)}):
             if self.cross_fails(between(start, end, stage)):
@@ -256,6 +270,29 @@ class Walk(RestingOrders):
                     return stage
                 return find_fall(lambda at: self.surplus(between(start, end, at)), place, stage)
             place = stage
+        return None
+
+    def next_failure_in_parts(self, start: Point, end: Point, low: Decimal) -> Decimal | None:
+        """With options: at 16 parts of a segment, bisected in the first that fails (B6).
+
+        Under ``worst`` at the strikes too. Halves, as values are floats.
+        """
+        stages = [low + (ONE - low) * k / PARTS for k in range(1, PARTS + 1)]
+        for each in self.held_options if self.intrabar == "worst" else ():
+            position = self.position_of(each)
+            opened, ended = start.marks[position.rank], end.marks[position.rank]
+            if opened != ended:
+                at = position.contract.value(exact(each.given.strike))
+                stages.append((at - opened) / (ended - opened))
+        for stage in sorted(stage for stage in stages if low < stage <= 1):
+            if self.cross_fails(between(start, end, stage)):
+                high = stage
+                for _ in range(60 if self.surplus(between(start, end, stage)) <= 0 else 0):
+                    middle = (low + high) / 2
+                    is_under = self.surplus(between(start, end, middle)) <= 0
+                    low, high = (low, middle) if is_under else (middle, high)
+                return high
+            low = stage
         return None
 
     @staticmethod
