@@ -480,6 +480,9 @@ def list_luck(study: Study) -> list[Shown]:
         return ["The study is not finished, or no set keeps the constraints: there is no verdict."]
     policies = ", ".join(verdict.other_policies)
     candidates = 0 if study.outcome is None else len(study.outcome.candidates)
+    median = verdict.plain_plateau
+    around = f"; the median of the neighbors there is {base.format_number(median)}"
+    around *= math.isfinite(median)
     known = {
         "sets tried": (verdict.trials, "", "in this study"),
         "sets tried elsewhere": (verdict.other_trials, "", "in other searches of the store on some "
@@ -493,8 +496,7 @@ def list_luck(study: Study) -> list[Shown]:
         "objective of the best": (verdict.score, ".2f", "its own"),
         "median of its neighbors": (verdict.plateau, ".2f", "a plateau is near its own"),
         "highest objective": (verdict.plain_score if candidates > 1 else math.nan, ".2f",
-                              f"of {candidates} candidates; the median of the neighbors there is "
-                              f"{base.format_number(verdict.plain_plateau)}"),
+                              f"of {candidates} candidates{around}"),
         "neighbors that keep bounds": (verdict.kept, "%", ""),
         "objective on the holdout": (verdict.holdout_score, ".2f", "never searched"),
     }  # fmt: skip

@@ -431,10 +431,10 @@ def list_warnings(task: StudyTask, trials: Batch, best: int, verdict: Verdict) -
     scores = trials.scores[is_feasible(trials)]
     name = task.problem.goal.objective.name
     if is_spike(verdict.score, verdict.plateau, scores):
-        yield (
-            f"the best sits on a spike: its own {name} is {verdict.score:.4g}, the median of its "
-            f"neighbors {verdict.plateau:.4g}"
-        )
+        found = f"the median of its neighbors {verdict.plateau:.4g}"
+        if math.isinf(verdict.plateau):
+            found = "and half of its neighbors or more are ruined or break a constraint"
+        yield f"the best sits on a spike: its own {name} is {verdict.score:.4g}, {found}"
     if trials.metrics["turnover"][best] == 0.0:
         yield "the best set filled no order: bt.run of it says why"
     yield from warn_of_failures(trials)

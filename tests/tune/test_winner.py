@@ -190,6 +190,16 @@ def test_edges_of_every_kind():
     assert len(list(winner.warn_of_edges(space, {**values, "mode": "b"}))) == 2
 
 
+def test_a_best_among_ruined_neighbors_says_so(on):
+    on(lambda sets: {"sharpe": np.where(sets["x"] > 9.9, 3.0, 1.0), "ruined": sets["x"] <= 9.9})
+    study = tuning.seek(trials=400, robust=False)
+    (told,) = (text for text in study.warnings if "spike" in text)
+    assert told.endswith(
+        "sharpe is 3, and half of its neighbors or more are ruined or break a constraint"
+    )
+    assert "inf" not in study.summary()
+
+
 def test_a_spike_is_what_its_neighbours_are_not():
     scores = np.linspace(-1.0, 1.35, 100)
     assert winner.is_spike(1.35, 0.97, scores) is True
