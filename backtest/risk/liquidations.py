@@ -13,33 +13,12 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest import base
+from backtest import base, engine
 from backtest.account import Account
 from backtest.base.number_text import Head
 from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.base.units import DAY
-from backtest.engine import (
-    BatchLoop,
-    Laid,
-    LaneFault,
-    ObservedPolicy,
-    Progress,
-    Result,
-    Setup,
-    assign_policies,
-    check_run,
-    describe_history,
-    describe_venue,
-    is_same_account,
-    join_resumed,
-    lay_alike,
-    lay_each,
-    observe,
-    read_venues,
-    run,
-    set_up,
-    set_up_again,
-)
+from backtest.engine import Progress, Result
 from backtest.market import Market, Markets, as_given, find_clock, read_weights, weights_to_frame
 from backtest.policy import Combinator, Policy, trades_options
 from backtest.risk.path_models import Drift, PathModel, describe_drift, summarize_funding
@@ -61,12 +40,7 @@ DEPENDENT = ("multiplier", "initial", "sigma", "adv", "stop_scale", "profit_scal
 
 
 class PathLives(NamedTuple):
-    """Outcomes of an account on some paths, for the bars after history.
-
-    All have shape (n_paths, n_bars): wealth at closes, counts of liquidations and margin calls, bad
-    debt, and whether the account is ruined. ``first`` is the number of the first path. ``closes``
-    (n, n_paths, n_bars) are last prices by instrument.
-    """
+    """Outcomes on paths from ``first`` on, (n_paths, n_bars); ``closes`` (n, n_paths, n_bars)."""
 
     first: int
     wealth: base.FloatArray
@@ -78,14 +52,13 @@ class PathLives(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """The account at the start of each path.
+    """The account at the start of each path, and what policies see on the first one.
 
-    ``seen`` are the markets that policies see on the first path, ``first`` its bar from which the
-    account lives. Where paths differ in more than prices, funding and columns, ``is_own``, each is
-    set up by itself, with history in front.
+    It lives from bar ``first`` on. Where paths differ in more than prices, funding and columns,
+    ``is_own``, each is set up by itself, with history in front.
     """
 
-    setup: Setup
+    setup: engine.Setup
     seen: Markets
     first: int
     is_own: bool
@@ -106,14 +79,13 @@ class PathsRunner:
         names, markets = self.paths.names, self.paths.markets
         check_start(self.account, self.paths)
         refuse_options(self.policy, self.overlay, self.account)
-        assign_policies(self.policy, markets, self.overlay)
-        read_venues(self.venue, markets)
+        engine.assign_policies(self.policy, markets, self.overlay)
         for field in ("policy", "venue"):  # that of the only instrument may be given by its name
             given = getattr(self, field)
             if isinstance(given, Mapping) and len(names) == 1 and [*given] == [*names]:
                 setattr(self, field, given[names[0]])
         self.signal = read_constant_signal(self.signal, self.paths)
-        check_run(markets, read_venues(self.venue, markets), self.terms)
+        engine.check_run(markets, engine.read_venues(self.venue, markets), self.terms)
         if self.terms.collateral:
             raise base.ParameterError(
                 "simulated paths have no prices of account.collateral; count it as capital"
@@ -134,7 +106,7 @@ class PathsRunner:
     @functools.cached_property
     def venues(self) -> dict[str, Venue]:
         start = self.paths.calendar.time[:1]
-        found = read_venues(self.venue, self.paths.markets)
+        found = engine.read_venues(self.venue, self.paths.markets)
         for venue in found.values():
             for name in list_dated(venue):
                 check_no_column(pick_cost(venue, name), f"venue.{name}", "on simulated paths")
@@ -150,8 +122,6 @@ class PathsRunner:
             chosen = dict.fromkeys(names, chosen)
         return read_weights(chosen, markets, first=0)
 
-    # --------------------------------------------------------------------------- one path
-
     def run_path(self, i: int) -> Result:
         paths = self.paths
         number = i % paths.count
@@ -166,11 +136,11 @@ class PathsRunner:
         began: dict[str, Any] = {"start": start}
         if self.resume is not None:
             venues = dict(zip(self.resume.names, self.venues.values(), strict=True))
-            manifest = {**self.resume.manifest, "venue": describe_venue(venues)}
+            manifest = {**self.resume.manifest, "venue": engine.describe_venue(venues)}
             began = {"resume": replace(self.resume, venues=venues, manifest=manifest)}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found: Result = run(
+            found: Result = engine.run(
                 as_given(joined, paths.history),
                 account=self.terms,
                 overlay=self.overlay,
@@ -180,8 +150,6 @@ class PathsRunner:
                 **began,
             )
         return found
-
-    # --------------------------------------------------------------------------- all paths
 
     def run_chunks(
         self, *, count: int | None = None, threads: int = 1, progress: Progress | None = None
@@ -197,12 +165,8 @@ class PathsRunner:
                 yield lives
 
     @functools.cached_property
-    def loop(self) -> BatchLoop:
-        return BatchLoop(self.prepared.setup, is_compiled=self.compile)
-
-    @property
-    def has_columns(self) -> bool:
-        return any(each.columns for each in self.prepared.setup.observed)
+    def loop(self) -> engine.BatchLoop:
+        return engine.BatchLoop(self.prepared.setup, is_compiled=self.compile)
 
     @functools.cached_property
     def prepared(self) -> Prepared:
@@ -211,7 +175,7 @@ class PathsRunner:
         seen = self.join(bars, 0, 0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            setup = set_up(
+            setup = engine.set_up(
                 seen,
                 self.policy,
                 venue=self.venues,
@@ -228,40 +192,38 @@ class PathsRunner:
         is_own = self.overlay is not None or seen.decide > 0
         is_own |= any(getattr(setup.inputs.feed, name).shape[0] > 1 for name in DEPENDENT)
         if not is_own:
-            begun = self.begin_on(paths.markets_of(bars, 0, 0), setup, first)
-            if self.has_all_stamps(begun):
+            path = paths.markets_of(bars, 0, 0)
+            observed = [
+                own._replace(market=market)
+                for own, market in zip(setup.observed, path.values(), strict=True)
+            ]
+            begun = setup.change(
+                markets=path,
+                signal=self.list_weights(path),
+                observed=observed,
+                first=first,
+                started=int(path.time[0]) if resume is None else resume.span.start,
+            )
+            feed = begun.inputs.feed
+            drawn = feed.funding_instrument[feed.funding_bar > 0]
+            if all(
+                int(np.sum(drawn == i)) == len(each.calendar.stamps)
+                for i, (name, each) in enumerate(paths.members.items())
+                if not begun.venues[name].contract.is_spot
+            ):
                 return Prepared(begun, seen, first, is_own=False)
         return Prepared(self.set_up_on(seen, setup), seen, seen.n_bars - paths.width + first, True)
 
     def join(self, bars: Mapping[str, PathBars], k: int, number: int) -> Markets:
         joined = self.paths.markets_of(bars, k, number, WARMUP)
-        return joined if self.resume is None else join_resumed(self.resume, joined)[0]
+        return joined if self.resume is None else engine.join_resumed(self.resume, joined)[0]
 
-    def begin_on(self, path: Markets, setup: Setup, first: int) -> Setup:
-        weights, started = self.list_weights(path), int(path.time[0])
-        if setup.resume is not None:
-            started = setup.resume.span.start
-        pairs = zip(setup.observed, path.values(), strict=True)
-        observed = [own._replace(market=market) for own, market in pairs]
-        return setup.change(
-            markets=path, signal=weights, observed=observed, first=first, started=started
-        )
-
-    def set_up_on(self, joined: Markets, setup: Setup) -> Setup:
+    def set_up_on(self, joined: Markets, setup: engine.Setup) -> engine.Setup:
         first = joined.n_bars - self.paths.width
         started, weights = int(joined.time[first]), self.list_weights(joined)
         if setup.resume is not None:
             first, started = first + 1, setup.resume.span.start
-        return set_up_again(setup, joined, weights, first=first, started=started)
-
-    def has_all_stamps(self, setup: Setup) -> bool:
-        feed = setup.inputs.feed
-        drawn = feed.funding_instrument[feed.funding_bar > 0]
-        return all(
-            int(np.sum(drawn == i)) == len(each.calendar.stamps)
-            for i, (name, each) in enumerate(self.paths.members.items())
-            if not setup.venues[name].contract.is_spot
-        )
+        return engine.set_up_again(setup, joined, weights, first=first, started=started)
 
     def run_block(self, first: int, stop: int) -> PathLives:
         paths, prepared = self.paths, self.prepared
@@ -272,25 +234,27 @@ class PathsRunner:
             laid = self.lay(part, min(size, n - k), first + k)
             try:
                 parts.append(self.loop.live(laid, prepared.first)[:, :, -paths.n_bars :])
-            except LaneFault as fault:
+            except engine.LaneFault as fault:
                 replace(self, compile=False).run_path(first + k + fault.lane)  # it says what
                 raise
         closes = np.array([each.prices[3, :, 1:] for each in bars.values()])
         return PathLives(first, *np.concatenate(parts, axis=1), closes=closes)  # type: ignore[misc] # its fields
 
-    def lay(self, bars: Mapping[str, PathBars], n: int, first: int) -> Laid:
+    def lay(self, bars: Mapping[str, PathBars], n: int, first: int) -> engine.Laid:
         paths, prepared = self.paths, self.prepared
         if prepared.is_own:
             markets = [self.join(bars, k, first + k) for k in range(n)]
-            return lay_each([self.set_up_on(each, prepared.setup) for each in markets])
+            return engine.lay_each([self.set_up_on(each, prepared.setup) for each in markets])
         columns = [
             self.observe(own, name, bars[name])
             for name, own in zip(paths.names, prepared.setup.observed, strict=True)
         ]
         fields = self.draw_fields(bars, n)
-        return lay_alike(prepared.setup, self.loop.deciders, n, columns, **fields)
+        return engine.lay_alike(prepared.setup, self.loop.deciders, n, columns, **fields)
 
-    def observe(self, own: ObservedPolicy, name: str, bars: PathBars) -> dict[str, base.FloatArray]:
+    def observe(
+        self, own: engine.ObservedPolicy, name: str, bars: PathBars
+    ) -> dict[str, base.FloatArray]:
         """Return the columns of a policy along some paths, end to end."""
         member, width = self.paths.members[name], self.paths.width
         if not own.columns:
@@ -299,7 +263,7 @@ class PathsRunner:
         signal = self.list_weights(self.prepared.seen)[self.paths.names.index(name)]
         pattern = self.prepared.seen[name].with_signal(np.clip(signal, -1.0, 1.0))
         for k, path in enumerate(member.put_at_end(pattern, bars)):
-            columns = observe(own.policy, path)
+            columns = engine.observe(own.policy, path)
             for column, rows in found.items():
                 rows[k] = columns[column][-width:]
         return {column: rows.ravel() for column, rows in found.items()}
@@ -342,7 +306,7 @@ def check_start(account: object, paths: Paths) -> None:
         raise base.ParameterError(
             f"account must be an Account or a Result, got {base.repr_plain(account)}"
         )
-    if not is_same_account(account.names, paths.names):
+    if not engine.is_same_account(account.names, paths.names):
         raise base.ParameterError(
             f"paths must be of the instruments of the result, {', '.join(account.names)}, "
             f"got {', '.join(paths.names)}"
@@ -403,9 +367,9 @@ def count_bars(paths: Paths, horizon: str, *, is_strict: bool = True) -> int:
 class PathEvents(NamedTuple):
     """Events of paths, and what is left at the horizons.
 
-    ``firsts`` (3, n_paths) are the bars of the first liquidation, ruin and margin call, or the
-    number of bars; ``wealth`` and ``bad_debt`` have shape (n_horizons, n_paths), ``shown`` (up to
-    2000, n_bars). ``doomed`` (2, n_bars) are mean close (relative) and wealth of liquidated paths.
+    ``firsts`` (3, n_paths) are the bars of the first liquidation, ruin and call, or the number of
+    bars; ``wealth`` and ``bad_debt`` are (n_horizons, n_paths), ``shown`` (up to 2000, n_bars), and
+    ``doomed`` (2, n_bars) mean close (relative) and wealth of liquidated paths.
     """
 
     firsts: base.IntArray
@@ -463,38 +427,28 @@ FAN = {f"equity_{each:02d}": each / 100 for each in (5, 25, 50, 75, 95)}
 
 
 def describe_horizon(
-    runner: PathsRunner, events: PathEvents, k: int, bars: int, confidence: float
+    events: PathEvents, k: int, bars: int, days: base.FloatArray, confidence: float
 ) -> dict[str, Any]:
-    paths, row = runner.paths, dict[str, float]()
+    """Return the row of horizon k; ``days`` (n_bars,) are those from the start to each close."""
+    row = dict[str, float]()
     for kind, first in zip(EVENTS, events.firsts, strict=True):
-        found = estimate(int(np.sum(first < bars)), paths.count, confidence)
-        if kind == "p_margin_call" and runner.terms.margin_call is None:
-            found = (math.nan, math.nan, math.nan)
+        found = estimate(int(np.sum(first < bars)), len(first), confidence)
         row |= zip((kind, f"{kind}_low", f"{kind}_high"), found, strict=True)
     died = events.firsts[0][events.firsts[0] < bars]
     return {
         **row,
         "bad_debt": float(np.mean(events.bad_debt[k])),
         **{name: float(np.quantile(events.wealth[k], q)) for name, q in QUANTILES.items()},
-        "days_to_liquidation": float(np.median(find_days(paths)[died])) if died.size else math.nan,
+        "days_to_liquidation": float(np.median(days[died])) if died.size else math.nan,
     }
 
 
-def find_days(paths: Paths) -> base.FloatArray:
-    """Return the days from the start to the close of each bar, of shape (n_bars,)."""
-    time = paths.calendar.time
-    return np.asarray((time[1:] - time[0]) / DAY, dtype=np.float64)
-
-
-def tabulate_hazard(paths: Paths, events: PathEvents) -> pd.DataFrame:
-    day = np.ceil(find_days(paths) - 1e-9).astype(np.int64)
-    n_days = int(day[-1])
-    died = events.firsts[0][events.firsts[0] < paths.n_bars]
-    counts = np.bincount(day[died] - 1, minlength=n_days)
-    at_risk = len(events.firsts[0]) - np.concatenate([[0], np.cumsum(counts)[:-1]])
-    share = counts / np.maximum(at_risk, 1)
-    columns = {"at_risk": at_risk, "liquidated": counts, "hazard": share}
-    return pd.DataFrame(columns, index=pd.RangeIndex(1, n_days + 1, name="day"))
+def tabulate_hazard(days: base.FloatArray, firsts: base.IntArray) -> pd.DataFrame:
+    day = np.ceil(days - 1e-9).astype(np.int64)
+    counts = np.bincount(day[firsts[firsts < len(day)]] - 1, minlength=int(day[-1]))
+    at_risk = len(firsts) - np.concatenate([[0], np.cumsum(counts)[:-1]])
+    columns = {"at_risk": at_risk, "liquidated": counts, "hazard": counts / np.maximum(at_risk, 1)}
+    return pd.DataFrame(columns, index=pd.RangeIndex(1, len(counts) + 1, name="day"))
 
 
 # ------------------------------------------------------------------------------------- the result
@@ -525,14 +479,12 @@ class LiquidationRisk(base.SettingsResult):
         A row per horizon: ``p_liquidation``, ``p_ruin``, ``p_margin_call`` (NaN without margin
         calls), each with ``_low`` and ``_high``, the ends of its interval; ``bad_debt``, the
         expected loss of the venue; ``equity_05``, ``equity_50``, ``equity_95``, quantiles of wealth
-        at the horizon; ``days_to_liquidation``, the median over the paths that are liquidated (NaN
-        without any).
-    fan : DataFrame
-        Quantiles of wealth by time, of the first 2,000 paths.
-    hazard : DataFrame
-        By day: paths liquidated in it for the first time, over those not liquidated before.
+        at the horizon; ``days_to_liquidation``, the median over the liquidated paths.
+    fan, hazard : DataFrame
+        Quantiles of wealth by time, of the first 2,000 paths; and by day the paths liquidated in it
+        for the first time, over those not liquidated before.
     settings : dict
-        What the numbers come from: model, seed, policy, venue, account, confidence.
+        What the numbers come from.
     paths : Paths
         The paths that the account was taken through.
     """
@@ -551,7 +503,7 @@ class LiquidationRisk(base.SettingsResult):
     long_tables = ("fan", "hazard", "typical")
 
     def describe_data(self) -> Mapping[str, Any]:
-        return describe_history(None if self.paths is None else self.paths.history)
+        return engine.describe_history(None if self.paths is None else self.paths.history)
 
     @property
     def note(self) -> str:
@@ -698,45 +650,51 @@ def liquidation_risk(
     horizons : sequence of str, optional
         Not longer than the paths; by default those of 1, 7 and 30 days that fit, and the whole.
     confidence : float
-        Of the intervals, in (0, 1).
+        Of the intervals of Clopper and Pearson, in (0, 1). n paths show nothing under 3 / n.
     signal : float, or mapping of str to float
         Direction and scale in [-1, 1], 1 by default. Of several instruments, direction times weight
         of each, by default 1/n, or what the result had at its last close.
-    overlay : Policy, optional
-        Scales all targets.
     threads : int
         The result does not depend on it.
-    compile : bool
-        False runs the policy in plain Python; the numbers are the same bits.
-    progress : callable, optional
-        Called with paths done and paths in all.
-
-    Warns
-    -----
-    NoFillWarning
-        If no path filled an order: nothing can be liquidated.
+    overlay, compile, progress
+        As in :func:`backtest.run`. It warns if no path filled an order.
 
     Notes
     -----
-    Intervals are those of Clopper and Pearson. n paths show nothing under 3 / n. Where a policy has
-    columns and paths a bridge of one step, bars get four steps, so that ranges are right:
-    ``risk.paths`` are the paths used.
+    Where a policy has columns and paths a bridge of one step, bars get four steps, so that ranges
+    are right: ``risk.paths`` are the paths used.
     """
     sure = BETWEEN.check("confidence", confidence)
     threads = base.Whole(1).check("threads", threads)
     names = read_horizons(paths, horizons)
     bars = [count_bars(paths, name) for name in names]
-    terms: dict[str, Any] = {"venue": venue, "account": account, "signal": signal,
-                             "overlay": overlay, "compile": compile}  # fmt: skip
-    runner = PathsRunner(paths, policy, **terms)
-    if paths.bridge == 1 and not paths.is_resampled and runner.has_columns:
-        runner = replace(runner, paths=paths.with_settings(bridge=4))
+    runner = PathsRunner(
+        paths, policy, venue=venue, account=account, signal=signal, overlay=overlay, compile=compile
+    )
+    if (
+        paths.bridge == 1
+        and not paths.is_resampled
+        and any(own.columns for own in runner.prepared.setup.observed)
+    ):
+        runner = replace(runner, paths=replace(paths, bridge=4))
     lives = runner.run_chunks(threads=threads, progress=progress)
     last = np.array([each.close[-1] for each in paths.markets.values()])
     events = reduce_lives(lives, bars, last)
-    no_fill = explain_idle(runner, events)
-    rows = [describe_horizon(runner, events, k, n, sure) for k, n in enumerate(bars)]
+    no_fill = ""
+    if not any((each != each[:, :1]).any() for each in (events.wealth, events.shown.T)):
+        no_fill = replace(runner, compile=False).run_path(0).no_fill
+    if no_fill:
+        base.warn_caller(
+            f"no order was filled on any of {runner.paths.count:,} paths, so nothing can be "
+            f"liquidated: {no_fill}",
+            base.NoFillWarning,
+        )
     drawn, later, resume = runner.paths, runner.paths.time[1:], runner.resume
+    days = np.diff(drawn.calendar.time).cumsum() / DAY
+    rows = [describe_horizon(events, k, n, days, sure) for k, n in enumerate(bars)]
+    table = pd.DataFrame(rows, index=pd.Index(names, name="horizon"))
+    if runner.terms.margin_call is None:
+        table[["p_margin_call", "p_margin_call_low", "p_margin_call_high"]] = math.nan
     typical = None
     if events.doomed is not None:
         typical = pd.DataFrame(events.doomed.T, later, ["price", "equity"])
@@ -748,9 +706,9 @@ def liquidation_risk(
     }
     settings |= {"no_fill": no_fill} if no_fill else {}
     return LiquidationRisk(
-        table=pd.DataFrame(rows, index=pd.Index(names, name="horizon")),
+        table=table,
         fan=pd.DataFrame(np.quantile(events.shown, [*FAN.values()], axis=0).T, later, [*FAN]),
-        hazard=tabulate_hazard(drawn, events),
+        hazard=tabulate_hazard(days, events.firsts[0]),
         typical=typical,
         settings=settings,
         paths=drawn,
@@ -758,29 +716,15 @@ def liquidation_risk(
     )
 
 
-def explain_idle(runner: PathsRunner, events: PathEvents) -> str:
-    if any((each != each[:, :1]).any() for each in (events.wealth, events.shown.T)):
-        return ""
-    reason = replace(runner, compile=False).run_path(0).no_fill
-    if reason:
-        base.warn_caller(
-            f"no order was filled on any of {runner.paths.count:,} paths, so nothing can be "
-            f"liquidated: {reason}",
-            base.NoFillWarning,
-        )
-    return reason
-
-
 def describe_terms(
     policy: object, venue: Any, account: Account, overlay: Policy | None = None
 ) -> dict[str, Any]:
-    text = repr(policy)
-    if isinstance(policy, Mapping):
-        text = ", ".join(f"{name}: {each!r}" for name, each in policy.items())
-    by_name = isinstance(venue, Mapping)
+    by_name = policy.items() if isinstance(policy, Mapping) else ()
     return {
-        "policy": text,
-        "venue": {k: x.to_dict() for k, x in venue.items()} if by_name else venue.to_dict(),
+        "policy": ", ".join(f"{name}: {each!r}" for name, each in by_name) or repr(policy),
+        "venue": {k: x.to_dict() for k, x in venue.items()}
+        if isinstance(venue, Mapping)
+        else venue.to_dict(),
         "account": account.to_dict(),
         "overlay": None if overlay is None else repr(overlay),
     }
@@ -827,10 +771,6 @@ class MaxLeverage(base.SettingsResult):
         by venue and account reaches the probability).
     grid : DataFrame
         The probability by leverage, a column per model, on the first 2,000 paths.
-    settings : dict
-        What the numbers come from.
-    market : Market or None
-        The history; None for a loaded result.
     """
 
     table: pd.DataFrame
@@ -938,10 +878,8 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
     models : sequence
         Models of paths, as :func:`backtest.simulate_paths` takes them. The row ``worst`` is the
         smallest over them: how far models differ is part of the answer.
-    paths, seed, drift, threads, compile, progress
+    paths, seed, drift, signal, overlay, threads, compile, progress
         As in :func:`backtest.simulate_paths` and :func:`backtest.liquidation_risk`.
-    signal, overlay
-        As in :func:`backtest.liquidation_risk`.
 
     Notes
     -----
@@ -1006,7 +944,7 @@ def choose_grid(
 ) -> base.FloatArray:
     if policy is not None:
         return np.geomspace(0.1, LARGEST_FACTOR, 16)
-    venues = [*read_venues(venue, paths.markets).values()]
+    venues = [*engine.read_venues(venue, paths.markets).values()]
     most = min(1000.0, *(max(row.max_leverage for row in each.brackets) for each in venues))
     if len(venues) == 1:
         (own,) = venues

@@ -32,10 +32,8 @@ HALF_LIFE, REVERSION = 3.0, 20.0
 comes half of the way back to that of history. Chosen on 2020 and 2021, see docs/risk.md."""
 STATE = 0.8
 """The part of the log distance of today's variance from that of history which paths start with. On
-forecasts of 7 days at 8x to 15x, BTC, ETH and LTC of 2021 to 2023, the slope of outcomes on their
-log odds was 0.89 with 1, 0.97 with 0.8 and 1.02 with 0.65; the Brier score 0.1990, 0.1991, 0.1997.
-The factor was chosen on these same outcomes.
-"""
+forecasts of 7 days at 8x to 15x (BTC, ETH, LTC, 2021 to 2023), the slope of outcomes on log odds
+was 0.89 with 1, 0.97 with 0.8, 1.02 with 0.65. It was chosen on these same outcomes."""
 LEAST_HALF_LIFE = 11.0
 """Bars that this half-life has at least: fewer make a noisy variance (0.94 for daily returns)."""
 LEAST_SQUARES = 11
@@ -84,9 +82,6 @@ class Draws:
 
     def normals(self, kind: int, part: int = 0) -> base.FloatArray:
         return self.generator(kind, 0, part).standard_normal(self.shape)
-
-    def uniforms(self, kind: int, part: int = 0) -> base.FloatArray:
-        return self.generator(kind, 0, part).random(self.shape)
 
     def joint_normals(self) -> base.FloatArray:
         total = np.zeros(self.shape)
@@ -278,10 +273,10 @@ class Merton(PathModel):
         mean = self.drift / per_year - 0.5 * variance - rate * growth
         moves = mean + math.sqrt(variance) * draws.joint_normals()
         chances = pdtr(np.arange(20.0 + rate + 12.0 * math.sqrt(rate)), rate)
-        count = np.searchsorted(chances, draws.uniforms(JUMPS))
+        count = np.searchsorted(chances, draws.generator(JUMPS).random(draws.shape))
         size = np.sqrt(count) * draws.normals(JUMPS, 499)
         jump = self.jump_mean * count + self.jump_deviation * size
-        span = draws.uniforms(JUMPS, 1)
+        span = draws.generator(JUMPS, part=1).random(draws.shape)
         spread = np.sqrt(variance * span * (1.0 - span))
         first = span * moves + spread * draws.normals(PARTS)
         high, low = draws.extremes(first, span * variance)
@@ -348,7 +343,26 @@ class Garch(PathModel):
         persistence is close to 1. So the variance is bounded by the largest one of the returns, and
         omega makes the mean variance of paths that mean square.
         """
-        return cls(**fit_student_garch(read_returns(market, cls.__name__)))
+        from arch import arch_model  # noqa: PLC0415 - takes a second to import
+
+        returns = read_returns(market, cls.__name__)
+        target = float(np.mean(returns**2))
+        model = arch_model(returns / math.sqrt(target), mean="Zero", dist="t", rescale=False)
+        with np.errstate(all="ignore"):  # the optimizer may try parameters without a likelihood
+            found = model.fit(disp="off", show_warning=False)
+        _, alpha, beta, degrees = map(float, found.params)
+        beta = min(beta, LARGEST_PERSISTENCE - alpha)
+        variance = target * np.asarray(found.conditional_volatility) ** 2
+        omega = (1.0 - alpha - beta) * target
+        made = cls(
+            omega=omega,
+            alpha=alpha,
+            beta=beta,
+            degrees_of_freedom=degrees,
+            variance_now=omega + float(alpha * returns[-1] ** 2 + beta * variance[-1]),
+            variance_most=float(variance.max()),
+        )
+        return made.override(omega=omega * find_raise(made, target))
 
     def walk(self, draws: Draws, per_year: float) -> Moves:
         """Return moves whose simple returns are the innovations: exp of t has no mean."""
@@ -576,37 +590,18 @@ def fit_merton(returns: base.FloatArray) -> tuple[float, float, float, float]:
     return math.exp(x[0]), float(expit(x[1])), float(x[2]), math.exp(x[3])
 
 
-def fit_student_garch(returns: base.FloatArray) -> dict[str, float]:
-    from arch import arch_model  # noqa: PLC0415 - takes a second to import
-
-    target = float(np.mean(returns**2))
-    model = arch_model(returns / math.sqrt(target), mean="Zero", dist="t", rescale=False)
-    with np.errstate(all="ignore"):  # the optimizer may try parameters without a likelihood
-        found = model.fit(disp="off", show_warning=False)
-    _, alpha, beta, degrees = map(float, found.params)
-    beta = min(beta, LARGEST_PERSISTENCE - alpha)
-    variance = target * np.asarray(found.conditional_volatility) ** 2
-    omega = (1.0 - alpha - beta) * target
-    fit = {
-        "omega": omega, "alpha": alpha, "beta": beta, "degrees_of_freedom": degrees,
-        "variance_now": omega + float(alpha * returns[-1] ** 2 + beta * variance[-1]),
-        "variance_most": float(variance.max()),
-    }  # fmt: skip
-    return fit | {"omega": omega * find_raise(fit, target)}
-
-
-def find_raise(fit: Mapping[str, float], target: float) -> float:
+def find_raise(fit: Garch, target: float) -> float:
     """Return by what omega is multiplied, so that a bounded variance has a mean of ``target``."""
     from scipy.optimize import brentq  # noqa: PLC0415 - slow to load
 
-    nu = fit["degrees_of_freedom"]
+    nu = fit.degrees_of_freedom
     shocks = np.random.default_rng(0).standard_t(nu, (STEPS, CHAINS)) * np.sqrt((nu - 2.0) / nu)
-    weights = fit["alpha"] * shocks**2 + fit["beta"]
+    weights = fit.alpha * shocks**2 + fit.beta
 
     def find_gap(factor: float) -> float:
         variance, total = np.full(CHAINS, target), 0.0
         for weight in weights:
-            variance = np.minimum(factor * fit["omega"] + weight * variance, fit["variance_most"])
+            variance = np.minimum(factor * fit.omega + weight * variance, fit.variance_most)
             total += float(np.mean(variance))
         return total / STEPS - target
 
@@ -623,7 +618,6 @@ LONG_HISTORY = 180 * DAY
 LEAST_SETTLEMENTS = 10
 """Settlements below which the rate of paths is their mean."""
 LEAST_DEVIATION = 1e-12
-LARGEST_PERSISTENCE = 0.9999
 LEAST_BASE = 0.05
 """The share of equal settlements from which a rate counts as the one that the venue clamps to."""
 
@@ -641,20 +635,12 @@ class FundingGrid(NamedTuple):
         return self.anchor + self.every * np.arange(first, last, dtype=np.int64)
 
 
-USUAL_GRID = FundingGrid(8 * HOUR, 0)
-
-
 def find_grid(history: Market) -> FundingGrid | None:
     if len(history.funding_time) < 2:  # how often is not known
         return None
     recent = history.funding_time[-100:]
     last = int(history.funding_time[-1])
     return FundingGrid(cadence(recent), (last + MINUTE // 2) // MINUTE * MINUTE)
-
-
-def find_period(history: Market, grid: FundingGrid | None) -> int:
-    """Return the time in ns between settlements that fall on the open of a bar."""
-    return math.lcm(history.interval if grid is None else grid.every, history.interval)
 
 
 @dataclass(frozen=True, eq=False)
@@ -738,14 +724,10 @@ def read_funding(funding: object) -> FundingChoice:
     return float(rate.check("funding", funding))
 
 
-def find_path_grid(history: Market, funding: FundingChoice) -> FundingGrid | None:
-    if funding is None:
-        return None
-    return find_grid(history) or (USUAL_GRID if isinstance(funding, float) else None)
-
-
 def make_process(history: Market, funding: FundingChoice) -> FundingProcess:
-    grid = find_path_grid(history, funding)
+    grid = None if funding is None else find_grid(history)
+    if isinstance(funding, float):
+        grid = grid or FundingGrid(8 * HOUR, 0)
     if grid is None:
         return FundingProcess("none", None, np.empty(0))
     rates = lay_on_grid(history, grid)
@@ -775,6 +757,8 @@ def fit_process(rates: base.FloatArray, grid: FundingGrid, cap: float) -> Fundin
     Source: Corsi (2009), A Simple Approximate Long-Memory Model of Realized Volatility, J.
     Financial Econometrics 7(2), whose regression on means of several spans this is.
     """
+    from scipy.optimize import nnls  # noqa: PLC0415 - slow to load
+
     if len(rates) < LEAST_SETTLEMENTS or not float(np.std(rates)) > LEAST_DEVIATION:
         return FundingProcess("constant", grid, rates, constant=float(np.mean(rates)))
     kind = "first-order autoregression"
@@ -782,8 +766,14 @@ def fit_process(rates: base.FloatArray, grid: FundingGrid, cap: float) -> Fundin
     if len(rates) * grid.every >= LONG_HISTORY:
         kind = "heterogeneous autoregression"
         windows = (1, *(max(each // grid.every, 1) for each in WINDOWS))
-    constant, weights, residuals = regress(rates, windows)
-    residuals = residuals[-(LONG_HISTORY // grid.every) :]
+    sums = np.concatenate([[0.0], np.cumsum(rates)])
+    k = np.arange(max(windows), len(rates))
+    means = np.column_stack([(sums[k] - sums[k - each]) / each for each in windows])
+    target, center, unit = rates[k], np.mean(means, axis=0), float(np.std(rates))
+    weights, _ = nnls((means - center) / unit, (target - np.mean(target)) / unit)
+    weights *= min(1.0, LARGEST_PERSISTENCE / max(float(np.sum(weights)), 1e-9))
+    constant = float(np.mean(target) - center @ weights)
+    residuals = (target - constant - means @ weights)[-(LONG_HISTORY // grid.every) :]
     recent = rates[-len(residuals) :]
     values, counts = np.unique(np.round(recent, 12), return_counts=True)
     usual, share, clamp = float(values[counts.argmax()]), counts.max() / len(recent), 0.0
@@ -792,25 +782,8 @@ def fit_process(rates: base.FloatArray, grid: FundingGrid, cap: float) -> Fundin
     else:
         mixed = recent - residuals + np.random.default_rng(0).permutation(residuals)
         clamp = float(np.quantile(np.abs(mixed - usual), share))
-    return FundingProcess(
-        kind, grid, rates, constant, weights, windows, cap, residuals, usual, clamp
-    )
-
-
-def regress(
-    rates: base.FloatArray, windows: tuple[int, ...]
-) -> tuple[float, tuple[float, ...], base.FloatArray]:
-    """Return constant, weights and residuals of the least squares on means of several windows."""
-    from scipy.optimize import nnls  # noqa: PLC0415 - slow to load
-
-    sums = np.concatenate([[0.0], np.cumsum(rates)])
-    k = np.arange(max(windows), len(rates))
-    means = np.column_stack([(sums[k] - sums[k - each]) / each for each in windows])
-    target, center, unit = rates[k], np.mean(means, axis=0), float(np.std(rates))
-    weights, _ = nnls((means - center) / unit, (target - np.mean(target)) / unit)
-    weights *= min(1.0, LARGEST_PERSISTENCE / max(float(np.sum(weights)), 1e-9))
-    constant = float(np.mean(target) - center @ weights)
-    return constant, tuple(map(float, weights)), target - constant - means @ weights
+    found = tuple(map(float, weights))
+    return FundingProcess(kind, grid, rates, constant, found, windows, cap, residuals, usual, clamp)
 
 
 def summarize_funding(fits: Mapping[str, str]) -> list[str]:

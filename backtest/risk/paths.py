@@ -15,38 +15,15 @@ from backtest import base
 from backtest.base.units import DAY
 from backtest.features import log_returns
 from backtest.market import Market, Markets, as_given, as_markets
-from backtest.risk.path_models import (
-    BASIS,
-    FITTED,
-    FUNDING,
-    GBM,
-    HISTORY,
-    MOST_RETURNS,
-    ROWS,
-    Draws,
-    Drift,
-    Filtered,
-    FundingChoice,
-    FundingGrid,
-    FundingProcess,
-    Garch,
-    Merton,
-    PathModel,
-    Stationary,
-    count_per_year,
-    find_grid,
-    find_path_grid,
-    find_period,
-    make_process,
-    read_drift,
-    read_funding,
-)
+from backtest.risk import path_models as laws
+from backtest.risk.path_models import FITTED, Drift, FundingChoice, PathModel
 from backtest.venue import FundingTerms
 
 BLOCK, BLOCK_BARS = 256, 2**19
 """Paths that are drawn at once, and about the most bars of them."""
 MODELS: dict[str, type[PathModel]] = {
-    each.__name__.lower(): each for each in (Filtered, Stationary, GBM, Merton, Garch)
+    each.__name__.lower(): each
+    for each in (laws.Filtered, laws.Stationary, laws.GBM, laws.Merton, laws.Garch)
 }
 BRIDGES = (1, 4)
 SLACK = 1e-9
@@ -65,11 +42,10 @@ MARKS = tuple(f"mark_{name}" for name in PRICES)
 
 
 class PathCalendar(NamedTuple):
-    """The bars of a path, from the last one of history on, and their settlements.
+    """The bars of a path, from the last one of history on, and the stamps of settlements, in ns.
 
-    ``time`` (width,) and ``stamps`` (n_stamps,) of settlements are in ns. ``phases`` (width,) are
-    the phases of the bars, ``row_phases`` (n_rows,) those of the bars of history, -1 for a row that
-    no bar may repeat.
+    ``phases`` (width,) are those of the bars, ``row_phases`` (n_rows,) those of the bars of
+    history, -1 for a row that no bar may repeat.
     """
 
     time: base.IntArray
@@ -79,14 +55,20 @@ class PathCalendar(NamedTuple):
 
 
 def plan_calendar(
-    history: Market, horizon: int, grid: FundingGrid | None, every: int
+    history: Market, horizon: int, grid: laws.FundingGrid | None, every: int
 ) -> PathCalendar:
     """Return the calendar of ``horizon`` ns, with phases that repeat after ``every`` ns."""
     if history.end + horizon > LAST_TIME:
         raise base.ParameterError(
             f"horizon must end before the year 2262, got {base.format_duration(horizon)}"
         )
-    time = plan_bars(history, horizon)
+    last = int(history.time[-1])
+    if history.sessions:
+        weeks = np.arange(last // WEEK, (last + horizon) // WEEK + 2, dtype=np.int64) * WEEK
+        opens = (weeks[:, None] + find_week(history)[None, :]).ravel()
+        time = np.concatenate([[last], opens[(opens > last) & (opens <= last + horizon)]])
+    else:
+        time = last + np.arange(0, horizon + 1, history.interval, dtype=np.int64)
     if len(time) < 2:
         raise base.ParameterError(
             f"horizon must be at least one bar of {base.format_duration(history.interval)}, "
@@ -104,15 +86,6 @@ def plan_calendar(
             f"{len(missing)} have none in {history!r}"
         )
     return PathCalendar(time, stamps, phases, row_phases)
-
-
-def plan_bars(history: Market, horizon: int) -> base.IntArray:
-    last = int(history.time[-1])
-    if not history.sessions:
-        return last + np.arange(0, horizon + 1, history.interval, dtype=np.int64)
-    weeks = np.arange(last // WEEK, (last + horizon) // WEEK + 2, dtype=np.int64) * WEEK
-    opens = (weeks[:, None] + find_week(history)[None, :]).ravel()
-    return np.concatenate([[last], opens[(opens > last) & (opens <= last + horizon)]])
 
 
 def find_week(history: Market) -> base.IntArray:
@@ -232,7 +205,7 @@ def tabulate_rows(history: Market, model: Any, calendar: PathCalendar) -> RowTab
     own, mean = calendar.row_phases, float(np.mean(history.volume))
     moves = np.array([np.log(getattr(history, each) / before) for each in PRICES]) / volatility
     known = moves[3, own >= 0]
-    if isinstance(model, Filtered):  # the first bar has its variance, whatever the scale of rows
+    if isinstance(model, laws.Filtered):  # whatever the scale of rows, the first bar has its own
         variance[0] /= float(np.mean(known**2))
         away = known - np.mean(known)
         second, third, fourth = (float(np.mean(away**k)) for k in (2, 3, 4))
@@ -294,17 +267,11 @@ class InstrumentPaths:
 
     @functools.cached_property
     def calendar(self) -> PathCalendar:
-        grid = find_path_grid(self.history, self.funding)
-        return plan_calendar(self.history, self.horizon, grid, self.every)
+        return plan_calendar(self.history, self.horizon, self.process.grid, self.every)
 
     @functools.cached_property
-    def process(self) -> FundingProcess:
-        return make_process(self.history, self.funding)
-
-    @functools.cached_property
-    def volume(self) -> float:
-        recent = self.history.time > self.history.time[-1] - MONTH
-        return float(np.mean(self.history.volume[recent]))
+    def process(self) -> laws.FundingProcess:
+        return laws.make_process(self.history, self.funding)
 
     @functools.cached_property
     def table(self) -> RowTable | None:
@@ -323,21 +290,17 @@ class InstrumentPaths:
         spread = float(np.std(after - keep * before)) if len(after) > 1 else 0.0
         return float(basis[-1]), mean, keep, spread
 
-    def prepare(self) -> None:
-        _ = self.calendar, self.process, self.table
-
-    # --------------------------------------------------------------------------- drawing
-
-    def draw(self, draws: Draws) -> PathBars:
+    def draw(self, draws: laws.Draws) -> PathBars:
         history, (bars, n) = self.history, draws.shape
         rows = np.full((bars, n), -1, np.int64)
-        logs, ratios, volume = np.zeros((4, bars, n)), np.ones((4, 1, 1)), np.full(n, self.volume)
+        logs, ratios = np.zeros((4, bars, n)), np.ones((4, 1, 1))
+        volume = np.mean(history.volume[history.time > history.time[-1] - MONTH])
         if self.table is not None:
-            rows = self.table.choose(draws.generator(ROWS).random((bars, n, 2)))
-            logs = self.table.lay(rows, self.model.drift / count_per_year(history))
-            ratios, volume = self.table.ratios[:, rows], self.volume * self.table.shares[rows]
+            rows = self.table.choose(draws.generator(laws.ROWS).random((bars, n, 2)))
+            logs = self.table.lay(rows, self.model.drift / laws.count_per_year(history))
+            ratios, volume = self.table.ratios[:, rows], volume * self.table.shares[rows]
         else:
-            logs[3], logs[1], logs[2] = self.model.walk(draws, count_per_year(history))
+            logs[3], logs[1], logs[2] = self.model.walk(draws, laws.count_per_year(history))
             if history.has_mark:
                 ratios = np.exp(self.draw_basis(draws))
         last = float(history.close[-1])
@@ -361,23 +324,21 @@ class InstrumentPaths:
         found[:, :, 1:] = np.moveaxis(values, 1, 2)
         return found
 
-    def draw_basis(self, draws: Draws) -> base.FloatArray:
+    def draw_basis(self, draws: laws.Draws) -> base.FloatArray:
         """Return log mark over last at open, high, low and close, (4, bars, paths)."""
         now, mean, keep, spread = self.basis
-        z = draws.normals(BASIS)
+        z = draws.normals(laws.BASIS)
         basis = np.full((len(z) + 1, z.shape[1]), now)
         for t, shock in enumerate(z):
             basis[t + 1] = mean + keep * (basis[t] - mean) + spread * shock
         middle = 0.5 * (basis[:-1] + basis[1:])
         return np.array([basis[:-1], middle, middle, basis[1:]])
 
-    def draw_rates(self, draws: Draws) -> base.FloatArray:
+    def draw_rates(self, draws: laws.Draws) -> base.FloatArray:
         process = self.process
         residuals = process.residuals if self.table is not None else np.sort(process.residuals)
         size = len(self.calendar.stamps), draws.shape[1]
-        return process.walk(residuals, draws.generator(FUNDING).random(size)).T.copy()
-
-    # --------------------------------------------------------------------------- markets
+        return process.walk(residuals, draws.generator(laws.FUNDING).random(size)).T.copy()
 
     def market_of(self, bars: PathBars, k: int, source: str, behind: int) -> Market:
         """Return path k of some bars, behind so many bars of history and the last one."""
@@ -477,7 +438,8 @@ class Paths:
     @functools.cached_property
     def members(self) -> dict[str, InstrumentPaths]:
         """What draws each instrument."""
-        periods = [find_period(each, find_grid(each)) for each in self.markets.values()]
+        grids = [laws.find_grid(each) for each in self.markets.values()]
+        periods = [self.markets.interval, *(grid.every for grid in grids if grid is not None)]
         return {
             name: InstrumentPaths(
                 history=market,
@@ -584,37 +546,28 @@ class Paths:
             "history": self.markets.content_hash,
         }  # fmt: skip
 
-    def with_settings(self, **changes: Any) -> Paths:
-        """Return the paths with other settings, such as ``count``, ``seed`` or ``bridge``."""
-        return replace(self, **changes)
-
     def draw_all(self, first: int, stop: int) -> dict[str, PathBars]:
         """Return the bars of the paths from ``first`` up to ``stop``, by instrument."""
         return {name: self.draw(first, stop, name) for name in self.names}
 
     def draw(self, first: int, stop: int, name: str | None = None) -> PathBars:
         """Return the same of one instrument, by default the first."""
-        size, parts = self.block, []
-        for k in range(first // size, -(-stop // size)):
-            whole = self._draw_block(k, name or self.names[0])
-            parts.append(whole.select(slice(max(first - k * size, 0), min(stop - k * size, size))))
+        name, size, parts = name or self.names[0], self.block, []
+        for number in range(first // size, -(-stop // size)):
+            kept, bars = self._kept.get(name, (-1, None))
+            if bars is None or kept != number:
+                loads = tuple(map(float, self.factor[self.names.index(name)]))
+                draws = laws.Draws(self.seed, number, (self.n_bars, size), self.bridge, loads)
+                bars = self.members[name].draw(draws)
+                self._kept[name] = (number, bars)
+            begin = number * size
+            parts.append(bars.select(slice(max(first - begin, 0), min(stop - begin, size))))
         return PathBars(*(np.concatenate(each, axis=-2) for each in zip(*parts, strict=True)))
 
     @property
     def block(self) -> int:
         """The number of paths that are drawn at once: 256, fewer of over 2,048 bars."""
         return min(BLOCK, max(1 << int(math.log2(max(BLOCK_BARS / self.width, 1.0))), 2))
-
-    def _draw_block(self, number: int, name: str) -> PathBars:
-        kept, bars = self._kept.get(name, (-1, None))
-        if bars is None or kept != number:
-            loads = tuple(map(float, self.factor[self.names.index(name)]))
-            shape = (self.n_bars, self.block)
-            bars = self.members[name].draw(
-                Draws(self.seed, number, shape, bridge=self.bridge, loads=loads)
-            )
-            self._kept[name] = (number, bars)
-        return bars
 
     def closes(
         self, first: int = 0, stop: int | None = None, name: str | None = None
@@ -661,7 +614,7 @@ def read_correlation(given: Any, history: Markets) -> tuple[tuple[float, ...], .
     """Return the correlations of the normal numbers, (n, n); by default those of log returns."""
     n = len(history)
     if given is None:
-        returns = [log_returns(each)[1:][-MOST_RETURNS:] for each in history.values()]
+        returns = [log_returns(each)[1:][-laws.MOST_RETURNS :] for each in history.values()]
         with np.errstate(all="ignore"):
             found = np.eye(n) if len(returns[0]) < 2 else np.atleast_2d(np.corrcoef(returns))
         found = np.where(np.isfinite(found), found, 0.0)
@@ -732,9 +685,14 @@ def simulate_paths(
             "simulated paths have no prices of options, got "
             f"{next(iter(markets.options))!r}; bt.stress answers for accounts that hold them"
         )
-    history = select_history_of_all(markets, start)
-    models = fit_models(model, history, drift)
+    history = select_history(markets, start)
+    models: dict[str, Any] = {
+        name: choose_model(model, each, drift) for name, each in history.items()
+    }
     is_resampled = all(each.is_resampled for each in models.values())
+    if is_resampled:
+        longest = max(each.block for each in models.values())
+        models = {name: replace(each, block=longest) for name, each in models.items()}
     if correlation is not None and (len(history) == 1 or is_resampled):
         raise base.ParameterError(
             "correlation needs several instruments and a parametric model; rows have their own"
@@ -747,16 +705,16 @@ def simulate_paths(
         seed=int(seed),
         bridge=bridge,
         funding=read_fundings(funding, history),
-        drift_of_history=drift == HISTORY,
+        drift_of_history=drift == laws.HISTORY,
         correlation=read_correlation(correlation, history),
     )
     _ = made.factor  # its errors belong here
     for each in made.members.values():
-        each.prepare()
+        _ = each.calendar, each.process, each.table
     return made
 
 
-def select_history_of_all(markets: Markets, start: base.TimeLike) -> Markets:
+def select_history(markets: Markets, start: base.TimeLike) -> Markets:
     spans = zip(markets.names, markets.spans, strict=True)
     ended = [name for name, (_, stop) in spans if stop < markets.n_bars]
     if ended:
@@ -765,45 +723,30 @@ def select_history_of_all(markets: Markets, start: base.TimeLike) -> Markets:
             "markets.select(...) leaves them out"
         )
     common = markets.slice(int(markets.spans[:, 0].max()), markets.n_bars)
-    return Markets(
-        {name: select_history(each, start) for name, each in common.items()},
-        currency=markets.currency or None,
-    )
-
-
-def fit_models(model: Any, history: Markets, drift: Drift | None) -> dict[str, PathModel]:
-    found = {name: choose_model(model, each, drift) for name, each in history.items()}
-    if not any(each.is_resampled for each in found.values()):
-        return found
-    longest = max(each.block for each in found.values())  # type: ignore[attr-defined] # resampled
-    return {name: replace(each, block=longest) for name, each in found.items()}  # type: ignore[call-arg]
+    found = dict(common)
+    if not (isinstance(start, str) and start == "now"):
+        end = base.to_nanoseconds(start, "start")
+        n = int((common.time + common.interval <= end).sum())
+        if n < 2 or end > common.end:
+            raise base.ParameterError(
+                f"start must lie after two bars of the market, {base.format_time(common.start)} to "
+                f"{base.format_time(common.end)}, got {base.format_time(end)}"
+            )
+        found = {name: each.prefix(n) for name, each in common.items()}
+    if common.n_bars < 2:
+        raise base.DataError(f"paths need at least 2 bars of history, got {markets!r}")
+    return Markets(found, currency=markets.currency or None)
 
 
 def read_fundings(funding: Any, history: Markets) -> Any:
     if not isinstance(funding, Mapping):
-        return read_funding(funding)
+        return laws.read_funding(funding)
     if set(funding) != set(history.names):
         raise base.ParameterError(
             f"funding must be one for all or one for each of {', '.join(history.names)}, "
             f"got {', '.join(map(str, funding))}"
         )
-    return {name: read_funding(each) for name, each in funding.items()}
-
-
-def select_history(market: Market, start: base.TimeLike) -> Market:
-    history = market
-    if not (isinstance(start, str) and start == "now"):
-        end = base.to_nanoseconds(start, "start")
-        n = int((market.time + market.interval <= end).sum())
-        if n < 2 or end > market.end:
-            raise base.ParameterError(
-                f"start must lie after two bars of the market, {base.format_time(market.start)} to "
-                f"{base.format_time(market.end)}, got {base.format_time(end)}"
-            )
-        history = market.prefix(n)
-    if history.n_bars < 2:
-        raise base.DataError(f"paths need at least 2 bars of history, got {market!r}")
-    return history
+    return {name: laws.read_funding(each) for name, each in funding.items()}
 
 
 def choose_model(model: object, history: Market, drift: Drift | None) -> PathModel:
@@ -818,4 +761,4 @@ def choose_model(model: object, history: Market, drift: Drift | None) -> PathMod
             f"model must be a model of bt.paths or one of {', '.join(MODELS)}, "
             f"got {base.repr_plain(model):.60}{base.did_you_mean(model, MODELS)}"
         )
-    return chosen if drift is None else chosen.override(drift=read_drift(drift, history))
+    return chosen if drift is None else chosen.override(drift=laws.read_drift(drift, history))

@@ -125,21 +125,6 @@ class Scenario(base.Value):
         elif self.date is not None and base.read_time(self.until) <= base.read_time(self.date):
             yield "until", f"must be after date {self.date}"
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether it takes no bar: no move, no time, no rate, no basis, no replay."""
-        return (
-            self.price == 0.0
-            and self.prices is None
-            and self.over is None
-            and self.shape != "bar"
-            and self.funding is None
-            and self.basis == 0.0
-            and self.implied_volatility == 0.0
-            and self.margin == 1.0
-            and self.outage is None
-        )
-
 
 class ShockBars(NamedTuple):
     """Open, high, low and close (4, n) over the last close before, and settlements.
@@ -223,9 +208,12 @@ def make_all_bars(
 
 
 def count_scenario_bars(scenario: Scenario, interval: int) -> int:
-    if scenario.is_empty or scenario.over is None:
-        return int(not scenario.is_empty)
-    return max(-(-base.parse_duration(scenario.over) // interval), 1)
+    if scenario.over is not None:
+        return max(-(-base.parse_duration(scenario.over) // interval), 1)
+    still = Scenario(scenario.name)
+    return int(
+        scenario.shape == "bar" or any(getattr(scenario, x) != getattr(still, x) for x in LIVED)
+    )
 
 
 def make_prices(
@@ -312,6 +300,8 @@ def go_on(market: Market, bars: ShockBars) -> Market:
     return append_bars(market, ahead, source, has_mark=has_mark)
 
 
+LIVED = ("price", "prices", "funding", "basis", "implied_volatility", "margin", "outage")
+"""Fields of a scenario that take a bar."""
 OTHERS = ("ADA", "LTC", "XRP")
 """The coins whose median is the path of a coin that is not among the hours."""
 STANDS_IN = ": median of "

@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest import base
+from backtest import base, engine
 from backtest.account import (
-    Account,
     AccountState,
     MarketBar,
     MarketFeed,
@@ -38,38 +37,11 @@ from backtest.account.records import CONVERTED_SO_FAR, EQUITY, RESERVE
 from backtest.base.number_text import Head
 from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.base.units import DAY
-from backtest.engine import (
-    AccountInputs,
-    LaterBars,
-    Progress,
-    Result,
-    Setup,
-    copy_state,
-    end_expired,
-    explain_idle_options,
-    find_failure_value,
-    is_same_account,
-    observe_policies,
-    read_assets,
-    set_up,
-    set_up_again,
-)
+from backtest.engine import Progress, Result, find_failure_value
 from backtest.market import Market, Markets, as_markets, remake
+from backtest.risk import scenario as shocks
 from backtest.risk.paths import PRICES
-from backtest.risk.scenario import (
-    OTHERS,
-    STANDS_IN,
-    Bars,
-    Scenario,
-    ShockBars,
-    find_moves,
-    go_on,
-    make_all_bars,
-    make_flat_bars,
-    move_all,
-    replay_crash,
-    slice_replay,
-)
+from backtest.risk.scenario import Bars, Scenario, ShockBars
 from backtest.venue import Venue, compute_value, has_spread, pick_cost, scale_cost
 
 NO_STOPS: dict[str, Any] = {
@@ -89,13 +61,6 @@ WARMUP = 20_000
 
 
 class StressOutcome(NamedTuple):
-    """What a scenario did to an account.
-
-    ``equity`` is wealth after it, ``loss`` what it took of it. ``distance`` is the smallest
-    distance of a mark price from the liquidation price of its position in any bar, a fraction of
-    the mark, 0 once liquidated, NaN if no price liquidates.
-    """
-
     equity: float
     loss: float
     liquidated: bool
@@ -127,15 +92,15 @@ class StressedAccount:
         return markets.slice(max(first, 0), markets.n_bars)
 
     @functools.cached_property
-    def base(self) -> Setup:
+    def base(self) -> engine.Setup:
         result, history = self.result, self.history
         signal = np.zeros((history.n_bars, len(history)))
-        observed = observe_policies(
+        observed = engine.observe_policies(
             result.policies, result.overlay, history, signal.T, is_checked=False
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return set_up(
+            return engine.set_up(
                 history,
                 result.policies,
                 venue=self.venues,
@@ -147,16 +112,10 @@ class StressedAccount:
                 observed=observed,
             )
 
-    # --------------------------------------------------------------------------- what it holds
-
-    @property
-    def wealth(self) -> float:
-        return float(sum(self.result.of_account(name)[-1] for name in ("equity", "reserve")))
-
     @functools.cached_property
     def assets(self) -> dict[str, Market]:
         """The collateral that moves by itself, as markets."""
-        fields = read_assets(self.history, self.base.account)
+        fields = engine.read_assets(self.history, self.base.account)
         return {
             each.name: make_asset(self.history, fields, c)
             for c, each in enumerate(self.base.account.collateral)
@@ -208,25 +167,23 @@ class StressedAccount:
         contract = self.venues[name].contract
         return float(compute_value(contract.size, contract.kind == "inverse", price))
 
-    def find_distance(self) -> float:
-        last = self.result.positions
-        last = last[last["time"] == last["time"].iloc[-1]]
-        price = last["liquidation_price"]
-        gaps = (price / last["mark"] - 1.0).abs()[price > 0.0].dropna()
-        return float(gaps.min()) if len(gaps) else math.nan
-
-    # --------------------------------------------------------------------------- a scenario
-
     def find_moves(self, scenario: Scenario) -> dict[str, float]:
-        return find_moves(scenario, self.moving, self.resting)
+        return shocks.find_moves(scenario, self.moving, self.resting)
+
+    @property
+    def bare(self) -> set[str]:
+        """The collateral, which has neither funding nor basis."""
+        return {*self.moving} - {*self.history}
 
     def make(self, scenario: Scenario) -> Bars:
-        moves, bare = self.find_moves(scenario), {*self.moving} - {*self.history}
-        return make_all_bars(scenario, self.moving, moves, bare)
+        return shocks.make_all_bars(scenario, self.moving, self.find_moves(scenario), self.bare)
 
     def live(self, scenario: Scenario, bars: Bars) -> StressOutcome:
-        before, state, money = self.wealth, self.result.state, None
-        distance, lost = self.find_distance(), 0.0
+        before = float(sum(self.result.of_account(name)[-1] for name in ("equity", "reserve")))
+        state, money, lost, last = self.result.state, None, 0.0, self.result.positions
+        last = last[last["time"] == last["time"].iloc[-1]]
+        price = last["liquidation_price"]
+        distance = float((price / last["mark"] - 1.0).abs()[price > 0.0].min())
         if count_bars(bars):
             markets, steps, distance = self.pass_bars(scenario, bars, is_search=False)
             state, money = steps.state, steps.tally.money
@@ -276,17 +233,23 @@ class StressedAccount:
 
     def pass_bars(
         self, scenario: Scenario, bars: Bars, *, is_search: bool
-    ) -> tuple[dict[str, Market], LaterBars, float]:
+    ) -> tuple[dict[str, Market], engine.LaterBars, float]:
         """Take the account through bars, or to a liquidation; return also the least distance."""
         result, history = self.result, self.history
-        markets = {name: go_on(each, bars[name]) for name, each in self.moving.items()}
+        markets = {name: shocks.go_on(each, bars[name]) for name, each in self.moving.items()}
         venues = {name: scale_venue(each, scenario) for name, each in self.venues.items()}
         panel = remake(history, {name: markets.get(name, each) for name, each in history.items()})
         if panel.listing is not None:
             panel.listing = panel.listing._replace(max_age=FOREVER)
-        panel = end_expired(panel, venues)
-        setup = set_up_again(
-            self.base._replace(venues=venues, account=self.reprice(markets)),
+        panel = engine.end_expired(panel, venues)
+        known = self.base.account
+        assets = [
+            replace(each, prices=self.find_instrument(each.prices) or markets[each.name])
+            for each in known.collateral
+        ]
+        account = replace(known, flows=result.account.flows, collateral=assets)
+        setup = engine.set_up_again(
+            self.base._replace(venues=venues, account=account),
             panel,
             np.tile(result.state.signal[:, None], (1, panel.n_bars)),
             first=history.n_bars,
@@ -298,29 +261,23 @@ class StressedAccount:
             quiet = setup.change(account=replace(setup.account, **NO_STOPS)).inputs
         for inputs in (setup.inputs, quiet)[: 1 + bool(outage)]:
             move_volatilities(inputs.feed.options, setup.first, 1.0 + scenario.implied_volatility)
-        steps = LaterBars(
+        steps = engine.LaterBars(
             setup,
-            copy_state(result.state),
+            engine.copy_state(result.state),
             np.asarray(result.memory),
             result.traded,
             is_compiled=bool(result.manifest["compiled"] == "yes"),
         )
         return markets, steps, go_through(steps, quiet, outage, is_search=is_search)
 
-    def reprice(self, markets: Mapping[str, Market]) -> Account:
-        known = self.base.account
-        assets = [
-            replace(each, prices=self.find_instrument(each.prices) or markets[each.name])
-            for each in known.collateral
-        ]
-        return replace(known, flows=self.result.account.flows, collateral=assets)
-
 
 def count_bars(bars: Bars) -> int:
     return int(next(iter(bars.values())).last.shape[1])
 
 
-def go_through(steps: LaterBars, quiet: AccountInputs, outage: int, *, is_search: bool) -> float:
+def go_through(
+    steps: engine.LaterBars, quiet: engine.AccountInputs, outage: int, *, is_search: bool
+) -> float:
     setup, least = steps.setup, math.inf
     first, total = setup.first, setup.markets.n_bars
     if outage:
@@ -340,18 +297,14 @@ def go_through(steps: LaterBars, quiet: AccountInputs, outage: int, *, is_search
     return least if math.isfinite(least) else math.nan
 
 
-# ------------------------------------------------------------------- how near it comes
-
-
 def measure_distance(
     terms: Terms, feed: MarketFeed, state: AccountState, quotes: MarketBar, scratch: Scratch, t: int
 ) -> float:
     """Return how near the marks of bar t come to the liquidation prices of what is carried in.
 
-    At each waypoint of the bar (:mod:`backtest.account.price_walk`), all marks are those of the
-    waypoint, and the distance of a position is that of its mark from the price at which it would be
-    liquidated there, the others frozen; a fraction of the mark, infinite if no price liquidates.
-    With options it is that of the nearer price on either side. The account is only valued.
+    At each waypoint of the bar (:mod:`backtest.account.price_walk`), the distance of a position is
+    that of its mark from the price at which it would be liquidated there, the others frozen; a
+    fraction of the mark, infinite if no price liquidates. With options the nearer side counts.
     """
     set_quotes(terms, feed, quotes, t)
     open_options(terms, feed, state, quotes, t)
@@ -379,9 +332,6 @@ def value_all_at(
 ) -> None:
     value_at(state, values, prices)
     price_options(terms, state, values)
-
-
-# ------------------------------------------------------------------- where it begins
 
 
 def drop_decisions(state: AccountState) -> None:
@@ -460,17 +410,13 @@ class Stress(base.SettingsResult):
     ----------
     table : DataFrame
         A row per scenario: ``equity`` (wealth after it), ``loss``, ``liquidated``, ``distance``
-        (the smallest of the mark from the liquidation price, a fraction; 0 once liquidated),
-        ``margin_calls``, ``fees``, ``slippage``, ``impact``, ``funding``, ``lost_to_adl``,
-        ``lost_to_default``, ``break_even`` (the move of the price, all else as in the scenario, at
-        which the account is liquidated; NaN if none does), ``bars``, ``from``: ``figures``,
-        ``data`` or ``history``, and ``rules``: whose margin table.
+        (the smallest of the mark from the liquidation price, a fraction; 0 once liquidated, NaN if
+        no price does), ``margin_calls``, ``fees``, ``slippage``, ``impact``, ``funding``,
+        ``lost_to_adl``, ``lost_to_default``, ``break_even`` (the move of the price, all else as in
+        the scenario, at which the account is liquidated; NaN if none does), ``bars``, ``from``:
+        ``figures``, ``data`` or ``history``, and ``rules``: whose margin table.
     ladder : DataFrame or None
         ``equity``, ``loss`` and ``liquidated`` for every combination of the axes of the ladder.
-    settings : dict
-        What the numbers come from.
-    market : Market, Markets or None
-        The market, or the markets, of the run; None if loaded.
     """
 
     table: pd.DataFrame
@@ -606,7 +552,7 @@ def find_break_even(
     def is_dead(size: float) -> bool:
         by = side * size / logs[lead]
         if replayed is None:
-            moved = move_all(scenario, {name: by * log for name, log in logs.items()})
+            moved = shocks.move_all(scenario, {name: by * log for name, log in logs.items()})
             return account.is_liquidated(moved, account.make(moved))
         scaled = {
             name: each._replace(last=each.last**by, mark=each.mark**by)
@@ -686,14 +632,12 @@ def stress(
     Notes
     -----
     A scenario takes whole bars of the market of the run, rounded up, and policies decide at their
-    closes. ``distance`` is measured at the marks inside the bars: of several positions, at each
-    waypoint of a bar for each position, with all marks at the waypoint.
+    closes. ``distance`` is measured at each waypoint of a bar, with all marks at the waypoint.
 
     ``break_even`` is found by bisection on the move of the price in the direction that hurts the
     account, with bars made anew for each move. Of several instruments it is the move of the first
-    that moves in the scenario. The others move with it: where all move alike, by the same;
-    otherwise all log moves of the scenario, or of a replay, are multiplied by one factor. Funding,
-    basis, noise of a bridge and everything else stay as they are.
+    that moves in the scenario; all log moves of the scenario, or of a replay, are multiplied by one
+    factor. Everything else stays as it is.
 
     Options are valued by the last surface, moved by ``implied_volatility``; the crashes of history
     move prices alone. Instruments that ended in the run have no bars; one whose contract expires
@@ -729,11 +673,11 @@ def stress(
         climbed.append(account.live(shock, account.make(shock)))
         if progress is not None:
             progress(len(chosen) + len(climbed), total)
-    shocks = None
+    steps = None
     if grid:
         points = pd.MultiIndex.from_frame(pd.DataFrame(grid))
-        shocks = pd.DataFrame(climbed, index=points)[["equity", "loss", "liquidated"]]
-        shocks = shocks.astype({"liquidated": np.bool_})
+        steps = pd.DataFrame(climbed, index=points)[["equity", "loss", "liquidated"]]
+        steps = steps.astype({"liquidated": np.bool_})
     settings = {
         "policy": result.manifest["policy"]["text"],
         "data": result.manifest["data"]["source"],
@@ -747,7 +691,7 @@ def stress(
     }
     return Stress(
         table=pd.DataFrame(rows.values(), index=pd.Index(rows, name="scenario")),
-        ladder=shocks,
+        ladder=steps,
         settings=settings,
         market=result.markets,
     )
@@ -773,12 +717,12 @@ def describe_tables(result: Result, times: Mapping[str, int]) -> Iterator[str]:
 
 
 def find_not_counted(result: Result, sources: Sequence[str]) -> Iterator[str]:
-    if idle := explain_idle_options(result):
+    if idle := engine.explain_idle_options(result):
         yield f"{base.capitalize(idle)}."
-    taken = [text for text in dict.fromkeys(sources) if STANDS_IN in text]
-    names = dict.fromkeys(text.partition("; ")[2].partition(STANDS_IN)[0] for text in taken)
+    taken = [text for text in dict.fromkeys(sources) if shocks.STANDS_IN in text]
+    names = dict.fromkeys(text.partition("; ")[2].partition(shocks.STANDS_IN)[0] for text in taken)
     if names:
-        coins = f"the median of {', '.join(OTHERS)}"
+        coins = f"the median of {', '.join(shocks.OTHERS)}"
         yield f"{', '.join(names)}: no hours of their own in crashes, so {coins} stands in."
 
 
@@ -817,28 +761,29 @@ def run_scenario(
 ) -> tuple[dict[str, Any], str]:
     replayed, source = slice_replays(account, scenario, data), "data"
     if replayed is None:
-        bare = {*account.moving} - {*account.history}
         known = {each.name: each for each in crashes()}
-        shipped = replay_crash(scenario, known, account.moving, account.resting, bare)
+        shipped = shocks.replay_crash(
+            scenario, known, account.moving, account.resting, account.bare
+        )
         replayed, source = (None, "figures") if shipped is None else shipped
     bars = account.make(scenario) if replayed is None else replayed
     outcome = account.live(scenario, bars)
     lead, even = find_break_even(account, scenario, replayed)
-    length = next(iter(bars.values())).last.shape[1]
-    return {**outcome._asdict(), "break_even": even, "bars": length, "from": source}, lead
+    row = {"break_even": even, "bars": count_bars(bars), "from": source}
+    return outcome._asdict() | row, lead
 
 
 def slice_replays(account: StressedAccount, scenario: Scenario, data: Any) -> Bars | None:
     names, moving, interval = account.history.names, account.moving, account.history.interval
     markets: Mapping[str, Market] = {} if data is None else as_markets(data)
-    if data is not None and data is not markets and is_same_account(tuple(markets), names):
+    if data is not None and data is not markets and engine.is_same_account(tuple(markets), names):
         markets = dict(zip(names, markets.values(), strict=True))
-    found = {name: slice_replay(scenario, markets.get(name), interval) for name in moving}
+    found = {name: shocks.slice_replay(scenario, markets.get(name), interval) for name in moving}
     cut = {name: bars for name, bars in found.items() if bars is not None}
     still = {name for name in found if name in account.resting and name not in markets}
     if not cut or {*cut, *still} != {*found}:
         return None
-    flat = make_flat_bars(next(iter(cut.values())).last.shape[1])
+    flat = shocks.make_flat_bars(count_bars(cut))
     return {name: cut.get(name, flat) for name in found}
 
 
@@ -849,9 +794,9 @@ def list_shocks(ladder: Mapping[str, Sequence[float]] | None) -> list[dict[str, 
                 f"an axis of ladder must be one of {', '.join(AXES)}, got {name!r}"
                 + base.did_you_mean(name, AXES)
             )
-    values = [find_values(axis, name) for name, axis in (ladder or {}).items()]
-    points = itertools.product(*values) if values else ()
-    return [dict(zip(ladder or {}, map(float, point), strict=True)) for point in points]
+    axes = {name: find_values(axis, name) for name, axis in (ladder or {}).items()}
+    points = itertools.product(*axes.values()) if axes else ()
+    return [dict(zip(axes, map(float, point), strict=True)) for point in points]
 
 
 def find_values(axis: Any, name: str) -> base.FloatArray:

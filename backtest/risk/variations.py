@@ -12,33 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from backtest import base, engine
 from backtest.account import Account
-from backtest.base import (
-    FloatArray,
-    Head,
-    Headline,
-    Number,
-    ParameterError,
-    Part,
-    SettingsResult,
-    ShownChart,
-    ShownTable,
-    capitalize,
-    checked_only,
-    did_you_mean,
-    format_percent,
-    format_round_money,
-    repr_plain,
-)
-from backtest.engine import (
-    Progress,
-    Result,
-    read_named,
-    read_venues,
-    resolve_signal,
-    run,
-    warn_once,
-)
+from backtest.base.number_text import Head
+from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
+from backtest.engine import Progress, Result
 from backtest.market import Market, Markets, as_given, as_markets, weights_to_frame
 from backtest.measures import find_cost_rates
 from backtest.risk.liquidations import AnyPolicy, AnyVenue, describe_terms
@@ -72,7 +50,7 @@ def scale_margin(venue: Venue, factor: float) -> dict[str, Any]:
     return {name: value * factor for name, value in given.items() if value is not None}
 
 
-def change_funding(market: Market, rates: FloatArray) -> Market:
+def change_funding(market: Market, rates: base.FloatArray) -> Market:
     return Market(**market.fields() | {"funding_rate": rates}, source=f"{market.source}, funding")
 
 
@@ -82,12 +60,12 @@ def scale_moves(market: Market, factor: float) -> Market:
     mean = float(np.mean(moves))
     close = logs[0] + np.concatenate([[0.0], np.cumsum(factor * moves + (1.0 - factor) * mean)])
     before = np.concatenate([[logs[0]], logs[:-1]])
-    base = np.concatenate([[close[0]], close[:-1]])
+    start = np.concatenate([[close[0]], close[:-1]])
     fields = market.fields()
     for name in (*PRICES, *MARKS):
         away = np.log(getattr(market, name)) - before
         away[1:] = factor * away[1:] + (1.0 - factor) * mean
-        fields[name] = np.exp(base + away)
+        fields[name] = np.exp(start + away)
     return Market(**fields, source=f"{market.source}, volatility")
 
 
@@ -114,7 +92,7 @@ def change_terms(
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Sensitivity(SettingsResult):
+class Sensitivity(base.SettingsResult):
     """Results under single changed assumptions.
 
     Attributes
@@ -141,16 +119,16 @@ class Sensitivity(SettingsResult):
 
     @property
     def note(self) -> str:
-        return f"growth {format_percent(self.base)} a year"
+        return f"growth {base.format_percent(self.base)} a year"
 
     @property
     def verdict(self) -> str:
         change = self.table["change_of_growth"].dropna()
-        text = f"Growth is {format_percent(self.base)} a year as run"
+        text = f"Growth is {base.format_percent(self.base)} a year as run"
         if not len(change) or not change.abs().max() >= LEAST_CHANGE:
             return f"{text}, and no factor changes it."
         most: Any = change.abs().idxmax()
-        moved = format_percent(float(change.loc[most]), is_signed=True)
+        moved = base.format_percent(float(change.loc[most]), is_signed=True)
         return f"{text}. It depends most on {most[0]}: step {most[1]:g} changes it by {moved}."
 
     def list_numbers(self) -> list[Headline]:
@@ -167,7 +145,7 @@ class Sensitivity(SettingsResult):
         ]  # fmt: skip
 
 
-@checked_only("progress", "market", "venue")
+@base.checked_only("progress", "market", "venue")
 def sensitivity(
     market: Market | Markets,
     policy: AnyPolicy,
@@ -196,16 +174,16 @@ def sensitivity(
         :func:`backtest.run`.
     """
     markets = as_markets(market)
-    venues = read_venues(venue, markets)
+    venues = engine.read_venues(venue, markets)
     chosen = choose_factors(factors, markets, venues)
-    signal = read_named(settings.get("signal"), market)
-    settings["signal"] = resolve_signal(signal, market)  # of the market as it is
+    signal = engine.read_named(settings.get("signal"), market)
+    settings["signal"] = engine.resolve_signal(signal, market)  # of the market as it is
 
     def grow(changed: Markets, theirs: Mapping[str, Venue]) -> float:
-        with warn_once(is_first=changed is markets and theirs is venues):
+        with engine.warn_once(is_first=changed is markets and theirs is venues):
             terms = theirs if isinstance(market, Markets) else next(iter(theirs.values()))
             given = as_given(changed, market)
-            result = run(given, policy, venue=terms, account=account, **settings)
+            result = engine.run(given, policy, venue=terms, account=account, **settings)
         return float(result.metrics["cagr"])
 
     first, rows = grow(markets, venues), []
@@ -230,26 +208,28 @@ def choose_factors(
     if factors is None:
         return tuple(known)
     if isinstance(factors, str) or not isinstance(factors, Sequence) or not len(factors):
-        raise ParameterError(f"factors must be a list of names, got {repr_plain(factors)}")
+        raise base.ParameterError(
+            f"factors must be a list of names, got {base.repr_plain(factors)}"
+        )
     for name in factors:
         if name not in known:
-            raise ParameterError(
+            raise base.ParameterError(
                 f"factors with an effect on this venue and market are {', '.join(known)}, got "
-                f"{name!r}{did_you_mean(name, FACTORS)}"
+                f"{name!r}{base.did_you_mean(name, FACTORS)}"
             )
     return tuple(dict.fromkeys(factors))
 
 
 # --------------------------------------------------------------------------------------- capacity
 
-MONEY = Number(0, open_low=True)
+MONEY = base.Number(0, open_low=True)
 TOLERANCE = 0.01
 """Relative error of the capitals at which a measure is half."""
 HALVED = {"growth": "growth", "sharpe": "the Sharpe ratio"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Capacity(SettingsResult):
+class Capacity(base.SettingsResult):
     """Growth and Sharpe ratio of a policy at different capitals.
 
     Attributes
@@ -280,21 +260,21 @@ class Capacity(SettingsResult):
 
     @property
     def note(self) -> str:
-        return f"growth halves at {format_round_money(self.half_growth)}"
+        return f"growth halves at {base.format_round_money(self.half_growth)}"
 
     @property
     def verdict(self) -> str:
         halves = (describe_half(self.table, name, getattr(self, f"half_{name}")) for name in HALVED)
-        return f"{capitalize('; '.join(halves))}."
+        return f"{base.capitalize('; '.join(halves))}."
 
     def list_numbers(self) -> list[Headline]:
-        first, base = self.table.iloc[0], format_round_money(float(self.table.index[0]))
+        first, at = self.table.iloc[0], base.format_round_money(float(self.table.index[0]))
         money, growth, sharpe = "round money", float(first["growth"]), float(first["sharpe"])
         return [
             Headline("half_growth", "growth halves at", self.half_growth, money, "", "more"),
             Headline("half_sharpe", "Sharpe ratio halves at", self.half_sharpe, money, "", "more"),
-            Headline("growth", "growth", growth, "percent", f"per year, at {base}", "more"),
-            Headline("sharpe", "Sharpe ratio", sharpe, "decimals", f"at {base}", "more"),
+            Headline("growth", "growth", growth, "percent", f"per year, at {at}", "more"),
+            Headline("sharpe", "Sharpe ratio", sharpe, "decimals", f"at {at}", "more"),
         ]
 
     def list_parts(self) -> list[Part]:
@@ -313,13 +293,13 @@ class Capacity(SettingsResult):
 
 def describe_half(table: pd.DataFrame, name: str, capital: float) -> str:
     if not math.isnan(capital):
-        return f"{HALVED[name]} halves at {format_round_money(capital)}"
+        return f"{HALVED[name]} halves at {base.format_round_money(capital)}"
     if table["ruined"].iloc[0] or not float(table[name].iloc[0]) > 0.0:
         return f"{HALVED[name]} is not above 0 at the smallest capital, so it has no half"
     return f"{HALVED[name]} is not halved at any capital tried"
 
 
-@checked_only("progress", "market", "account")
+@base.checked_only("progress", "market", "account")
 def capacity(
     market: Market | Markets,
     policy: Any,
@@ -352,10 +332,10 @@ def capacity(
     capital. What is half is compared with the smallest capital; the first crossing counts, to 1 %.
     """
     if account.flows is not None:
-        raise ParameterError("account.flows must be left out: the capital varies")
-    slips = [each.slippage for each in read_venues(venue, as_markets(market)).values()]
+        raise base.ParameterError("account.flows must be left out: the capital varies")
+    slips = [each.slippage for each in engine.read_venues(venue, as_markets(market)).values()]
     if not any(each.impact > 0.0 or each.max_participation is not None for each in slips):
-        raise ParameterError(
+        raise base.ParameterError(
             "capacity needs costs or limits that depend on size, slippage.impact is 0 and "
             "slippage.max_participation is None"
         )
@@ -363,9 +343,9 @@ def capacity(
 
     @functools.cache
     def measure(capital: float) -> dict[str, float]:
-        with warn_once(is_first=capital == grid[0]):
+        with engine.warn_once(is_first=capital == grid[0]):
             own = account.override({"capital": capital})
-            result = run(market, policy, venue=venue, account=own, **settings)
+            result = engine.run(market, policy, venue=venue, account=own, **settings)
         metrics, rates = result.metrics, find_cost_rates(result.tally, result.span)
         return {
             "growth": float(metrics["cagr"]),
@@ -392,8 +372,8 @@ def read_capitals(capitals: Sequence[float] | None, account: Account) -> list[fl
     is_list = isinstance(capitals, Sequence | np.ndarray) and not isinstance(capitals, str)
     found = [MONEY.check("capital", each) for each in capitals] if is_list else []
     if len(found) < 2 or any(b <= a for a, b in pairwise(found)):
-        raise ParameterError(
-            f"capitals must be two or more increasing numbers, got {repr_plain(capitals):.60}"
+        raise base.ParameterError(
+            f"capitals must be two or more increasing numbers, got {base.repr_plain(capitals):.60}"
         )
     return found
 
@@ -425,7 +405,7 @@ FORCED = ("liquidation", "stop", "trailing_stop", "equity_stop", "take_profit")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Bounds(SettingsResult):
+class Bounds(base.SettingsResult):
     """A run under ``intrabar="path"`` and under ``"worst"``, and the bars in which they part.
 
     Attributes
@@ -503,7 +483,7 @@ class Bounds(SettingsResult):
         ]  # fmt: skip
 
 
-@checked_only("progress", "result")
+@base.checked_only("progress", "result")
 def bounds(result: Result, *, progress: Progress | None = None) -> Bounds:
     """Return a run under ``Account(intrabar="path")`` and under ``"worst"``, and where they part.
 
@@ -531,10 +511,10 @@ def bounds(result: Result, *, progress: Progress | None = None) -> Bounds:
     }  # fmt: skip
     for problem, is_true in problems.items():
         if is_true:
-            raise ParameterError(
+            raise base.ParameterError(
                 f"bounds run one account from its start under both ways, got {problem}"
             )
-    with warn_once(is_first=False):
+    with engine.warn_once(is_first=False):
         runs = {way: run_under(result, way, progress) for way in WAYS}
     table = pd.DataFrame(
         {way: [float(each.metrics[name]) for name in SHOWN] for way, each in runs.items()},
@@ -550,7 +530,7 @@ def run_under(result: Result, way: str, progress: Progress | None) -> Result:
     markets: Any = result.markets
     policies: Any = result.policies
     weights = np.broadcast_to(result.setup.signal, (len(markets), markets.n_bars))
-    return run(
+    return engine.run(
         markets,
         policies,
         venue=result.venues,
