@@ -1,8 +1,7 @@
 """cascade(): a shock, the liquidations it causes, and those that they cause.
 
 Arrays have one entry per account. Money is in the settlement currency, values are u. The sum of all
-equities, the fund, the fees and what the venue owes never changes, which is verified after
-every round.
+equities, the fund, fees and what the venue owes is verified not to change in a round.
 """
 
 from __future__ import annotations
@@ -20,35 +19,28 @@ from backtest.base.fields import NOT_NEGATIVE, POSITIVE
 from backtest.base.number_text import Head
 from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.base.units import DAY, MINUTE, TOLERANCE
-from backtest.crowd.crowd import (
-    ARRAYS_OF_CROWD,
-    Crowd,
-    find_liquidation_prices,
-    find_price,
-    to_price,
-    to_value,
-)
+from backtest.crowd import crowd as people
+from backtest.crowd.crowd import Crowd, to_value
 from backtest.engine import Result, describe_history
 from backtest.market import Market
 from backtest.venue import Contract, Venue, read_newest
-
-# ----- price impact -----
-#
-# The square-root law and the linear law are powers of the flow as a share of a daily volume:
-# fall = factor (Q / V)^exponent. The flow Q is a notional at the price before the shock, positive
-# if it is sold. The fall is a fraction of that price.
 
 WINDOW_DAYS = 30.0
 """The days at the end of a market from which volume and volatility are measured."""
 
 
 class ImpactCurve(NamedTuple):
+    """Impact: fall = factor (Q / V)^exponent.
+
+    The flow Q is a notional at the price before the shock, positive if it is sold, V the daily
+    volume. The fall is a fraction of that price, negative for what was bought.
+    """
+
     factor: float
     exponent: float
     volume: float
 
     def fall(self, flow: float) -> float:
-        """Return the fall of a cumulative flow, a fraction; negative if it was bought."""
         return math.copysign(self.factor * (abs(flow) / self.volume) ** self.exponent, flow)
 
     def flow_of(self, fall: float) -> float:
@@ -61,11 +53,8 @@ class ImpactCurve(NamedTuple):
         """Return the mean fall while a flow is added to one that was there."""
         if abs(flow) <= 1e-9 * abs(start):  # else the difference is rounding
             return self.fall(start + 0.5 * flow)
-        power = self.exponent + 1.0
-        before, after = (
-            (abs(each) / self.volume) ** power * self.volume / power
-            for each in (start, start + flow)
-        )
+        power, ends = self.exponent + 1.0, (start, start + flow)
+        before, after = ((abs(each) / self.volume) ** power * self.volume / power for each in ends)
         return self.factor * (after - before) / flow if flow else self.fall(start)
 
 
@@ -95,8 +84,9 @@ class SquareRoot(base.Value):
         volatility = self.volatility
         if volatility is None:
             volatility = 1.0 if market is None else measure_volatility(market)
-        factor = self.coefficient * volatility
-        return ImpactCurve(factor, 0.5, find_volume(volume, market, contract))
+        return ImpactCurve(
+            self.coefficient * volatility, 0.5, find_volume(volume, market, contract)
+        )
 
 
 @base.declared
@@ -149,8 +139,6 @@ def find_window(market: Market) -> slice:
     bars = max(int(WINDOW_DAYS * DAY / market.interval), int(WINDOW_DAYS))
     return slice(max(0, market.n_bars - bars), None)
 
-
-# ----- accounts and money -----
 
 SLACK = 1e-9
 """How far the books may be from balance, as a share of all money and notional in them."""
@@ -229,7 +217,7 @@ class Books:
         return np.asarray(self.beside + self.quantity * value + self.safe)
 
     def recompute(self, rows: base.IntArray | base.BoolArray | slice) -> None:
-        self.liquidation[rows] = find_liquidation_prices(
+        self.liquidation[rows] = people.find_liquidation_prices(
             self.venue, self.quantity[rows], self.entry[rows], self.beside[rows]
         )
 
@@ -265,8 +253,6 @@ class Books:
                 f"{len(self.rows) + 1}: {before!r} before and {after!r} after"
             )
         return off
-
-    # ----- rounds -----
 
     def run(self, decay: float) -> float:
         """Liquidate until no account fails, and return the price then; ``rows`` are the rounds.
@@ -316,7 +302,7 @@ class Books:
         is_sold = lacks == 0.0
         sold, bankrupt, sizes = rows[is_sold], rows[~is_sold], sizes[is_sold]
         self.last[sold] = triggers[is_sold]
-        fees, gaps = self.close_in_market(sold, sizes, prices[is_sold], triggers[is_sold])
+        fees, gaps = self.close_in_market(sold, sizes, prices[is_sold])
         adl, missing, lack = 0.0, 0.0, float(np.sum(lacks))
         for side in (1.0, -1.0):
             closed = bankrupt[side * self.quantity[bankrupt] > 0.0]
@@ -402,18 +388,14 @@ class Books:
         return max(min(own, self.shocked), self.start, self.level)
 
     def close_in_market(
-        self,
-        rows: base.IntArray,
-        sizes: base.FloatArray,
-        prices: base.FloatArray,
-        triggers: base.FloatArray,
+        self, rows: base.IntArray, sizes: base.FloatArray, prices: base.FloatArray
     ) -> tuple[float, float]:
         """Sell positions; return the fees, and what those that are closed lack."""
         filled = np.asarray(self.to_value(prices * (1.0 - np.sign(sizes) * self.slippage)))
         self.close(rows, sizes, filled)
         self.liquidity_money -= float(np.sum(sizes * filled))
         self.liquidity_quantity += float(np.sum(sizes))
-        value = np.asarray(self.to_value(triggers))
+        value = np.asarray(self.to_value(self.last[rows]))
         left = np.maximum(self.beside[rows] + self.quantity[rows] * value, 0.0)
         asked = self.fee * np.abs(sizes * filled)
         fee = np.where(asked * (1.0 + TOLERANCE) >= left, left, asked)
@@ -483,11 +465,9 @@ class Books:
         self.unpaid += owed
         return paid, haircuts, owed
 
-    # ----- outcomes -----
-
     def tabulate(self) -> pd.DataFrame:
         with np.errstate(invalid="ignore", divide="ignore"):
-            price = to_price(self.venue.contract, self.closed_money / self.closed)
+            price = people.to_price(self.venue.contract, self.closed_money / self.closed)
         return pd.DataFrame(
             {
                 "quantity": self.quantity,
@@ -502,19 +482,15 @@ class Books:
         moved = float(self.to_value(self.start)) - self.entry[-1]
         before = float(self.first_equity[-1] + self.first_quantity[-1] * moved)
         after = float(self.equity(float(self.to_value(final)))[-1])
-        row: dict[Any, Any] = self.tabulate().iloc[-1].to_dict()
-        return {
-            "liquidated": bool(row["round"] > 0),
-            **row,
-            "round": int(row["round"]),
+        row: dict[Any, Any] = self.tabulate().iloc[-1].to_dict() | {
+            "round": int(self.first_round[-1]),
             "equity_before": before,
             "equity": after,
             "loss": before - after,
             "liquidation_price": float(self.liquidation[-1]),
         }
+        return {"liquidated": row["round"] > 0} | row
 
-
-# ----- the result -----
 
 MOST_ROWS = 60
 """The rounds that a page shows."""
@@ -538,8 +514,6 @@ class Cascade(base.SettingsResult):
         ``close_price``, contracts ``deleveraged``, and the ``haircut`` in money.
     ladder : DataFrame
         The notional liquidated by price before the shock; see :meth:`Crowd.ladder`.
-    settings : dict
-        Crowd, venue and arguments.
     price, shock, final_price : float
         The price before the shock, the move that began it, a fraction, and the price after the last
         round, at which no account fails.
@@ -550,13 +524,11 @@ class Cascade(base.SettingsResult):
     deficit : float
         Losses of bankrupt accounts beyond what backed them, in the settlement currency.
     liquidated : int
-        The accounts of the crowd that were liquidated.
+        The accounts of the crowd that were.
     me : dict or None
         The own account: ``liquidated``, in which ``round``, the ``quantity`` left, the mean
         ``close_price``, ``equity_before`` the shock and ``equity`` now, their difference ``loss``,
         contracts ``deleveraged``, the ``haircut``, and the ``liquidation_price`` of what is left.
-    crowd : Crowd or None
-        The crowd; None for a loaded one.
     """
 
     rounds: pd.DataFrame
@@ -646,6 +618,14 @@ class Cascade(base.SettingsResult):
         ]  # fmt: skip
 
     def list_parts(self) -> list[Part]:
+        rounds, half = self.rounds, MOST_ROWS // 2
+        titles = {"accounts": "accounts", "long": "longs", "short": "shorts",
+                  "adl": "deleveraged", "insurance": "fund", "deficit": "deficit"}  # fmt: skip
+        heads = {name: Head(title, "", "count") for name, title in titles.items()}
+        note = "Notionals at the price before the shock."
+        if len(rounds) > MOST_ROWS:
+            note += f" The first and last {half} of {len(rounds) - 1} rounds."
+            rounds = pd.concat([rounds.head(half), rounds.tail(half)])
         ends = "Solid and dashed: before the shock, and where the cascade ended."
         price, fund = self.rounds["price"], self.rounds["insurance"]
         paid = pd.DataFrame({"money": self.payers()}).rename(index=PAYERS)
@@ -665,24 +645,13 @@ class Cascade(base.SettingsResult):
                 ShownChart("fund", "Insurance fund after each round", "Empty where the fund "
                            "is infinite.", fund, "steps", x="round", y="money", size="half",
                            height=280),
-                self._tabulate_rounds(),
+                ShownTable(rounds, "Rounds", note, Head("round", "", "count"), heads,
+                           ("price", *heads)),
             ), shows="both"),
             Part("payers", "Who paid", "Where the deficit of bankrupt accounts went.",
                  (ShownTable(paid, "Who paid", labels=Head("payer"),
                              heads={"money": Head("money", "", "count")}),), shows="both"),
         ]  # fmt: skip
-
-    def _tabulate_rounds(self) -> ShownTable:
-        rounds, half = self.rounds, MOST_ROWS // 2
-        titles = {"accounts": "accounts", "long": "longs", "short": "shorts",
-                  "adl": "deleveraged", "insurance": "fund", "deficit": "deficit"}  # fmt: skip
-        heads = {name: Head(title, "", "count") for name, title in titles.items()}
-        note = "Notionals at the price before the shock."
-        if len(rounds) > MOST_ROWS:
-            note += f" The first and last {half} of {len(rounds) - 1} rounds."
-            rounds = pd.concat([rounds.head(half), rounds.tail(half)])
-        return ShownTable(rounds, "Rounds", note, Head("round", "", "count"), heads,
-                          ("price", *titles))  # fmt: skip
 
 
 @base.record_making
@@ -728,8 +697,7 @@ def cascade(
         The half-life of the impact, in rounds of a minute; None: it stays.
     jump : bool
         Whether the shock is a jump, on whose way nobody trades: all that fail in it trade at its
-        end, and many are bankrupt. Otherwise the price moves through it, and each account trades
-        at its liquidation price, or behind those that fail before it.
+        end. Otherwise each account trades at its liquidation price, or behind those before it.
     me : Result or mapping, optional
         One's own account in the crowd: the state of a run at its end, or side, quantity, entry and
         collateral.
@@ -737,21 +705,30 @@ def cascade(
     Notes
     -----
     The price is ``price (1 + shock - fall(Q))`` with Q the net flow that was forced so far, in
-    notional at the price before the shock. Each round closes all accounts that fail at its price.
-    So the last price is the clearing price nearest to that before the shock.
+    notional at the price before the shock. Each round closes all accounts that fail at its price:
+    the last price is the clearing price nearest to that before the shock.
     """
     if venue.contract.is_spot:
         raise base.ParameterError("venue must have margined positions, got one of kind 'spot'")
-    start = find_price(price, None, crowd.price)
-    known = use_contract(crowd, venue)
+    start = people.find_price(price, None, crowd.price)
+    mine, theirs = crowd.contract, venue.contract
+    is_drawn = crowd.origin.get("made_from") == "leverage"
+    if is_drawn and (mine.kind, mine.size) != (theirs.kind, theirs.size):
+        raise base.ParameterError(
+            f"contract must be that of the venue, {theirs.kind} of {theirs.size:g}, the crowd "
+            f"has {mine.kind} of {mine.size:g}"
+        )
+    known = everyone = replace(crowd, contract=theirs)
     curve = impact.curve(volume, crowd.market, venue.contract)
     base.Number(-1.0, 10.0, open_low=True).check("shock", shock)
     base.check_range("insurance", insurance, low=0.0)
     if adl is not None:
         base.Choice("queue", "pro-rata").check("adl", adl)
     decay = 1.0 if recovery is None else 0.5 ** (MINUTE / base.parse_duration(recovery, "recovery"))
-    own = read_own_account(me)
-    everyone = known if own is None else join(known, own)
+    own = None if me is None else read_own_account(me)
+    if own is not None:
+        added: dict[str, Any] = {k: np.append(getattr(known, k), own[k]) for k in own}
+        everyone = replace(known, **added)
     terms: dict[str, Any] = {"insurance": insurance, "adl": adl, "is_jump": jump}
     books = Books(everyone, venue, curve, start=start, shock=float(shock), **terms)
     final, rows = books.run(decay), books.rows
@@ -787,47 +764,23 @@ def cascade(
     )
 
 
-def use_contract(crowd: Crowd, venue: Venue) -> Crowd:
-    mine, theirs = crowd.contract, venue.contract
-    is_drawn = crowd.origin.get("made_from") == "leverage"
-    if is_drawn and (mine.kind, mine.size) != (theirs.kind, theirs.size):
-        raise base.ParameterError(
-            f"contract must be that of the venue, {theirs.kind} of {theirs.size:g}, the crowd "
-            f"has {mine.kind} of {mine.size:g}"
-        )
-    return replace(crowd, contract=theirs)
-
-
-# ----- one's own account -----
-
-
-def join(crowd: Crowd, own: Mapping[str, float]) -> Crowd:
-    added: dict[str, Any] = {
-        name: np.append(getattr(crowd, name), own[name]) for name in ARRAYS_OF_CROWD
-    }
-    return replace(crowd, **added)
-
-
-def read_own_account(me: Result | Mapping[str, Any] | None) -> dict[str, float] | None:
-    if me is None or isinstance(me, Result):
-        return None if me is None else read_result(me)
+def read_own_account(me: Result | Mapping[str, Any]) -> dict[str, float]:
     if isinstance(me, Mapping):
         row = Crowd.from_positions(pd.DataFrame([dict(me)]))
-        return {name: float(getattr(row, name)[0]) for name in ARRAYS_OF_CROWD}
-    raise base.ParameterError(
-        "me must be a Result, or a mapping of side, quantity, entry and collateral, got "
-        f"{base.repr_plain(me)}"
-    )
-
-
-def read_result(result: Result) -> dict[str, float]:
-    last = {name: float(values[-1]) for name, values in result.record.of_one().items()}
+        return {name: float(getattr(row, name)[0]) for name in people.ARRAYS_OF_CROWD}
+    if not isinstance(me, Result):
+        raise base.ParameterError(
+            "me must be a Result, or a mapping of side, quantity, entry and collateral, got "
+            f"{base.repr_plain(me)}"
+        )
+    last = {name: float(values[-1]) for name, values in me.record.of_one().items()}
     quantity, entry = last["quantity"], last["entry"]
     if quantity == 0.0:
         raise base.ParameterError("me must be a run that ends with a position, got a flat end")
-    if result.account.margin == "isolated":
+    if me.account.margin == "isolated":
         collateral, more = last["margin"], last["cash"] + last["reserve"]
     else:
         collateral, more = last["cash"] + quantity * entry, last["reserve"]
-    price = float(to_price(result.venue.contract, np.asarray(entry)))
-    return dict(zip(ARRAYS_OF_CROWD, (quantity, price, collateral, collateral + more), strict=True))
+    price = float(people.to_price(me.venue.contract, np.asarray(entry)))
+    values = (quantity, price, collateral, collateral + more)
+    return dict(zip(people.ARRAYS_OF_CROWD, values, strict=True))
