@@ -757,8 +757,6 @@ def fit_process(rates: base.FloatArray, grid: FundingGrid, cap: float) -> Fundin
     Source: Corsi (2009), A Simple Approximate Long-Memory Model of Realized Volatility, J.
     Financial Econometrics 7(2), whose regression on means of several spans this is.
     """
-    from scipy.optimize import nnls  # noqa: PLC0415 - slow to load
-
     if len(rates) < LEAST_SETTLEMENTS or not float(np.std(rates)) > LEAST_DEVIATION:
         return FundingProcess("constant", grid, rates, constant=float(np.mean(rates)))
     kind = "first-order autoregression"
@@ -766,14 +764,8 @@ def fit_process(rates: base.FloatArray, grid: FundingGrid, cap: float) -> Fundin
     if len(rates) * grid.every >= LONG_HISTORY:
         kind = "heterogeneous autoregression"
         windows = (1, *(max(each // grid.every, 1) for each in WINDOWS))
-    sums = np.concatenate([[0.0], np.cumsum(rates)])
-    k = np.arange(max(windows), len(rates))
-    means = np.column_stack([(sums[k] - sums[k - each]) / each for each in windows])
-    target, center, unit = rates[k], np.mean(means, axis=0), float(np.std(rates))
-    weights, _ = nnls((means - center) / unit, (target - np.mean(target)) / unit)
-    weights *= min(1.0, LARGEST_PERSISTENCE / max(float(np.sum(weights)), 1e-9))
-    constant = float(np.mean(target) - center @ weights)
-    residuals = (target - constant - means @ weights)[-(LONG_HISTORY // grid.every) :]
+    constant, weights, residuals = regress(rates, windows)
+    residuals = residuals[-(LONG_HISTORY // grid.every) :]
     recent = rates[-len(residuals) :]
     values, counts = np.unique(np.round(recent, 12), return_counts=True)
     usual, share, clamp = float(values[counts.argmax()]), counts.max() / len(recent), 0.0
@@ -782,8 +774,25 @@ def fit_process(rates: base.FloatArray, grid: FundingGrid, cap: float) -> Fundin
     else:
         mixed = recent - residuals + np.random.default_rng(0).permutation(residuals)
         clamp = float(np.quantile(np.abs(mixed - usual), share))
-    found = tuple(map(float, weights))
-    return FundingProcess(kind, grid, rates, constant, found, windows, cap, residuals, usual, clamp)
+    return FundingProcess(
+        kind, grid, rates, constant, weights, windows, cap, residuals, usual, clamp
+    )
+
+
+def regress(
+    rates: base.FloatArray, windows: tuple[int, ...]
+) -> tuple[float, tuple[float, ...], base.FloatArray]:
+    """Return constant, weights and residuals of the least squares on means of several windows."""
+    from scipy.optimize import nnls  # noqa: PLC0415 - slow to load
+
+    sums = np.concatenate([[0.0], np.cumsum(rates)])
+    k = np.arange(max(windows), len(rates))
+    means = np.column_stack([(sums[k] - sums[k - each]) / each for each in windows])
+    target, center, unit = rates[k], np.mean(means, axis=0), float(np.std(rates))
+    weights, _ = nnls((means - center) / unit, (target - np.mean(target)) / unit)
+    weights *= min(1.0, LARGEST_PERSISTENCE / max(float(np.sum(weights)), 1e-9))
+    constant = float(np.mean(target) - center @ weights)
+    return constant, tuple(map(float, weights)), target - constant - means @ weights
 
 
 def summarize_funding(fits: Mapping[str, str]) -> list[str]:

@@ -211,9 +211,8 @@ def count_scenario_bars(scenario: Scenario, interval: int) -> int:
     if scenario.over is not None:
         return max(-(-base.parse_duration(scenario.over) // interval), 1)
     still = Scenario(scenario.name)
-    return int(
-        scenario.shape == "bar" or any(getattr(scenario, x) != getattr(still, x) for x in LIVED)
-    )
+    is_lived = any(getattr(scenario, name) != getattr(still, name) for name in LIVED)
+    return int(is_lived or scenario.shape == "bar")
 
 
 def make_prices(

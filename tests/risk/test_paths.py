@@ -13,7 +13,7 @@ from backtest import features, strategies
 from backtest import paths as models
 from backtest.features import touch_probability
 from backtest.risk.liquidations import PathsRunner
-from backtest.risk.path_models import PathModel, find_long_run, find_row_scale, fit_student_garch
+from backtest.risk.path_models import PathModel, find_long_run, find_row_scale
 from backtest.risk.paths import MARKS, PRICES, factor_correlation
 from tests.kit import bars_market, check_refused, every_nth
 from tests.risk.accounts import free_account, free_venue, still_market
@@ -567,7 +567,7 @@ def test_a_fit_of_garch_finds_what_was_simulated():
     for t, shock in enumerate(shocks):
         returns[t] = math.sqrt(variance) * shock
         variance = 5e-6 + alpha * returns[t] ** 2 + beta * variance
-    fit = fit_student_garch(returns)
-    assert fit["alpha"] == pytest.approx(alpha, abs=0.04)
-    assert fit["beta"] == pytest.approx(beta, abs=0.04)
-    assert fit["variance_now"] == pytest.approx(variance, rel=0.1)
+    fit = bt.paths.Garch.fit(bars_market(*[100.0 * np.exp(np.cumsum(returns))] * 2))
+    assert fit.alpha == pytest.approx(alpha, abs=0.04)
+    assert fit.beta == pytest.approx(beta, abs=0.04)
+    assert fit.variance_now == pytest.approx(variance, rel=0.1)
