@@ -66,21 +66,18 @@ MS = 1e-3 / 3600.0
 """Hours of a millisecond."""
 
 
-def test_ewma_by_hand():
-    """Half-life 1: weights 1, 1/2, 1/4 from the last return back."""
-    market = market_of(np.exp([0.0, 0.1, -0.1, 0.2]))
+def test_volatility_by_hand():
+    """Half-life 1: weights 1, 1/2, 1/4 from the last return back.
+
+    Returns 0.1, 0.3, -0.1: the last two have mean 0.1, and squares that add up to 0.08.
+    """
     a, b, c = 0.1**2, 0.2**2, 0.3**2
     variance = [np.nan, np.nan, (b + a / 2) / 1.5, (c + b / 2 + a / 4) / 1.75]
-    np.testing.assert_allclose(
-        ewma_volatility(market, 1.0), np.sqrt(np.multiply(variance, 8760.0)), rtol=1e-12
-    )
-
-
-def test_close_to_close_by_hand():
-    """Returns 0.1, 0.3, -0.1: the last two have mean 0.1, and squares that add up to 0.08."""
-    market = market_of(np.exp([0.0, 0.1, 0.4, 0.3]))
+    found = ewma_volatility(market_of(np.exp([0.0, 0.1, -0.1, 0.2])), 1.0)
+    np.testing.assert_allclose(found, np.sqrt(np.multiply(variance, 8760.0)), rtol=1e-12)
+    found = close_to_close_volatility(market_of(np.exp([0.0, 0.1, 0.4, 0.3])), 2)
     expected = np.sqrt(np.multiply([np.nan, np.nan, 0.02, 0.08], 8760.0))
-    np.testing.assert_allclose(close_to_close_volatility(market, 2), expected, rtol=1e-12)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 def test_sharpe_by_hand():
@@ -128,14 +125,14 @@ def test_with_a_signal_of_one_what_is_traded_is_the_long_position():
     assert short[1:].tobytes() == (-long_returns(market)[1:]).tobytes()
 
 
-@pytest.mark.parametrize(("interval", "expected"), [("1m", 525_600.0), ("8h", 1095.0)])
-def test_a_market_that_never_closes_has_365_days(interval: str, expected: float):
-    assert bars_per_year(Market.sample(bars=3, interval=interval)) == expected
-
-
-def test_sessions_of_a_day_count_252():
+def test_bars_are_counted_in_days_of_365_and_sessions_of_252():
+    """Bars of a session by the sessions that have passed."""
+    assert bars_per_year(Market.sample(bars=3, interval="1m")) == 525_600.0
+    assert bars_per_year(Market.sample(bars=3, interval="8h")) == 1095.0
     days = pd.bdate_range("2024-01-01", periods=10, tz="UTC")
     assert bars_per_year(session_market(np.arange(1.0, 11.0), days)) == 252.0
+    expected = np.where(np.arange(21) < 7, np.nan, 252.0 * 7.0)
+    np.testing.assert_array_equal(bars_per_year(sessions_market(days=3, per_day=7)), expected)
 
 
 def test_bars_longer_than_a_day_count_by_calendar_time_in_a_market_with_sessions():
@@ -149,12 +146,6 @@ def test_bars_longer_than_a_day_count_by_calendar_time_in_a_market_with_sessions
     market = session_market(np.arange(1.0, 61.0), shifted)
     assert market.interval == parse_duration("6d")
     assert bars_per_year(market)[-1] == pytest.approx(365 / 7, rel=1e-12)
-
-
-def test_bars_of_a_session_are_counted_in_the_sessions_that_have_passed():
-    market = sessions_market(days=3, per_day=7)
-    expected = np.where(np.arange(21) < 7, np.nan, 252.0 * 7.0)
-    np.testing.assert_array_equal(bars_per_year(market), expected)
 
 
 def test_the_sharpe_ratio_is_of_the_side_that_is_traded():

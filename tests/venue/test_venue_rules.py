@@ -74,46 +74,29 @@ def test_the_leverage_set_at_the_venue_must_be_allowed_by_every_table():
     assert "a preset with @DATE" not in str(caught.value)
 
 
-def leverage_of(result):
-    return result.bars["leverage"].tolist()
+TWICE, HALF = {"initial_multiplier": 2.0}, {"maintenance_multiplier": 0.5}
+LATER = {"initial_multiplier": series({0: 1.0, 2: 2.0})}
+WITHDRAWN = account_of(flows=series({2: -900.0}))
 
 
-def test_the_initial_multiplier_divides_leverage_and_leaves_maintenance():
-    result = play(100, 100, targets=INF, venue=venue_of(initial_multiplier=2.0))
+@pytest.mark.parametrize(("terms", "bars", "targets", "account", "expected"), [
     # 16 / 2 = 8 turns; the requirement of 8,000 stays 5 %: 400 of an equity of 1,000
-    assert leverage_of(result)[-1] == is_(8.0)
-    assert result.bars["margin_ratio"].iloc[-1] == is_(0.4)
-
-
-def test_the_maintenance_multiplier_scales_the_requirement_and_leaves_orders():
-    result = play(100, 100, targets=INF, venue=venue_of(maintenance_multiplier=0.5))
+    (TWICE, 2, INF, None, {"leverage": 8.0, "margin_ratio": 0.4}),
     # 16 turns as without it; 0.5 x 5 % of 16,000 = 400
-    assert leverage_of(result)[-1] == is_(16.0)
-    assert result.bars["margin_ratio"].iloc[-1] == is_(0.4)
-
-
-def test_a_rising_initial_multiplier_never_closes_what_is_held():
-    venue = venue_of(initial_multiplier=series({0: 1.0, 3: 4.0}))
-    result = play(*[100] * 5, targets=(10.0, NAN, NAN, INF), venue=venue)
+    (HALF, 2, INF, None, {"leverage": 16.0, "margin_ratio": 0.4}),
     # 16 / 4 = 4 turns are allowed from bar 3 on; the 10 held stay, also where all is asked for
-    assert leverage_of(result)[1:] == [is_(10.0)] * 4
-
-
-def test_a_withdrawal_leaves_the_initial_margin_under_its_multiplier():
-    venue = venue_of(initial_multiplier=series({0: 1.0, 2: 2.0}))
-    account = account_of(flows=series({2: -900.0}))
-    result = play(*[100] * 3, targets=(4.0, NAN), venue=venue, account=account)
-    # 4,000 x 2 / 16 = 500 must stay
-    assert result.bars["equity"].iloc[-1] == is_(500.0)
-
-
-def test_isolated_margin_is_posted_under_the_initial_multiplier():
-    result = play(
-        100, 100, targets=2.0, venue=venue_of(initial_multiplier=4.0), account=isolated(10.0)
-    )
+    ({"initial_multiplier": series({0: 1.0, 3: 4.0})}, 5, (10.0, NAN, NAN, INF), None,
+     {"leverage": 10.0}),
+    # 4,000 x 2 / 16 = 500 must stay of a withdrawal
+    (LATER, 3, (4.0, NAN), WITHDRAWN, {"equity": 500.0}),
     # 16 / 4 = 4 is the largest setting: 2,000 posts 500, and 5 % x 2,000 = 100 are required
-    assert result.bars["margin"].iloc[-1] == is_(500.0)
-    assert result.bars["margin_ratio"].iloc[-1] == is_(0.2)
+    ({"initial_multiplier": 4.0}, 2, 2.0, isolated(10.0), {"margin": 500.0, "margin_ratio": 0.2}),
+])  # fmt: skip
+def test_multipliers_of_initial_margin_and_of_maintenance(terms, bars, targets, account, expected):
+    result = play(*[100] * bars, targets=targets, venue=venue_of(**terms), account=account)
+    last = result.bars.iloc[-1]
+    for name, value in expected.items():
+        assert last[name] == is_(value)
 
 
 def test_a_policy_sees_both_multipliers():
@@ -258,33 +241,33 @@ def rates_of(result):
     return (happened(result, "fee")["amount"].to_numpy() / fills).tolist()
 
 
-def test_the_volume_of_the_days_before_chooses_the_tier():
-    # 12-hour bars, two a day: 1x, then flat, then 1x, ... trades about 1,000 at each open
-    result = play(*[100] * 8, targets=(1.0, 0.0) * 4, venue=VENUE, interval="12h")
-    # day 1 trades in bar 1 only: 1,000, no tier on day 2 (bars 2 and 3 trade 2 x 999); then
-    # 2,998 on day 3 and more after it
-    assert rates_of(result) == [is_(rate) for rate in [1e-3] * 3 + [2e-4] * 4]
+IN_COINS = venue_of(
+    contract={"kind": "inverse", "min_notional": 0.0},
+    fees={"taker": 0.001, "maker": 0.001, "tiers": [bt.FeeTier(15.0, 0.0005, 0.0)]},
+)
+MIXED = VENUE.override({"fees.maker_share": 0.25})
+DAYS = (1.6, NAN, 1.0, NAN)
 
 
-def test_today_does_not_count():
-    result = play(*[100] * 20, targets=(1.0, 0.0) * 10, venue=VENUE)
-    assert rates_of(result) == [is_(1e-3)] * 19  # hours of one day: 19,000 are traded
-
-
-def test_the_day_after_the_last_of_thirty_forgets():
-    # daily bars: 2,000 traded on day 2 (1x long to 1x short takes 2), then again after a wait
-    for wait, rate in ((30, 5e-4), (31, 1e-3)):
-        targets = [0.0, 2.0, *[NAN] * (wait - 1), 0.0, 0.0]
-        venue = VENUE
-        result = play(*[100] * len(targets), targets=targets, venue=venue, interval="1d")
-        assert rates_of(result) == [is_(1e-3), is_(rate)], wait
-
-
-def test_the_maker_share_mixes_the_rates_of_the_tier():
-    venue = VENUE.override({"fees.maker_share": 0.25})
-    result = play(*[100] * 4, targets=(1.6, NAN, 1.0, NAN), venue=venue, interval="1d")
+@pytest.mark.parametrize(("venue", "targets", "interval", "rates"), [
+    # two bars a day: 1x, then flat, then 1x, ... trades about 1,000 at each open. Day 1 trades in
+    # bar 1 only: 1,000, no tier on day 2 (bars 2 and 3 trade 2 x 999); then 2,998 on day 3, more
+    (VENUE, (1.0, 0.0) * 4, "12h", [1e-3] * 3 + [2e-4] * 4),
+    # hours of one day: 19,000 are traded, and today does not count
+    (VENUE, (1.0, 0.0) * 10, "1h", [1e-3] * 19),
+    # 2,000 traded on day 2, then again after 30 days, and after 31, when they are forgotten
+    (VENUE, [0.0, 2.0, *[NAN] * 29, 0.0, 0.0], "1d", [1e-3, 5e-4]),
+    (VENUE, [0.0, 2.0, *[NAN] * 30, 0.0, 0.0], "1d", [1e-3, 1e-3]),
     # 1,600 on the second day, then tier 1: 0.75 x 5 bp + 0.25 x 0
-    assert rates_of(result)[1] == is_(0.75 * 5e-4)
+    (MIXED, DAYS, "1d", [0.75 * 1e-3 + 0.25 * 4e-4, 0.75 * 5e-4]),
+    # the volume of an inverse contract is in coins, here 16
+    (IN_COINS, DAYS, "1d", [1e-3, 5e-4]),
+])  # fmt: skip
+def test_the_volume_of_thirty_days_before_chooses_the_tier(venue, targets, interval, rates):
+    account = account_of(capital=10.0 if venue is IN_COINS else 1_000.0)
+    bars = [100] * len(targets)
+    result = play(*bars, targets=targets, venue=venue, account=account, interval=interval)
+    assert rates_of(result) == [is_(rate) for rate in rates]
 
 
 def test_a_stop_pays_the_taker_rate_of_the_tier():
@@ -294,19 +277,6 @@ def test_a_stop_pays_the_taker_rate_of_the_tier():
         account=account_of(stop_loss=0.05),
     )  # fmt: skip
     assert happened(result, "fee")["amount"].tolist()[-1] == is_(16 * 95 * 5e-4)
-
-
-def test_the_volume_of_an_inverse_contract_is_in_coins():
-    tiers = [bt.FeeTier(15.0, 0.0005, 0.0)]
-    venue = venue_of(
-        contract={"kind": "inverse", "min_notional": 0.0},
-        fees={"taker": 0.001, "maker": 0.001, "tiers": tiers},
-    )
-    account = account_of(capital=10.0)
-    result = play(
-        *[100] * 4, targets=(1.6, NAN, 1.0, NAN), venue=venue, account=account, interval="1d"
-    )
-    assert rates_of(result) == [is_(1e-3), is_(5e-4)]
 
 
 def test_a_policy_sees_the_taker_rate_of_the_day():
