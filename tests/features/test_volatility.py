@@ -167,25 +167,12 @@ def model_of(returns: np.ndarray) -> Any:
     return arch_model(returns, mean="Zero", vol="GARCH", p=1, q=1, rescale=False)
 
 
-@pytest.mark.slow
-def test_a_model_knows_the_past_only_and_no_half_life(long_market: Market):
-    def estimate(market: Market, half_life: Any) -> np.ndarray:
-        return volatility(market, "garch", half_life)
-
-    half_lives = np.array([2.0, 24.0, 300.0])
-    check_lanes_are_each_alone(estimate, long_market, half_lives)
-    check_knows_the_past_only(
-        estimate, long_market, half_lives, (1, 999, 1000, 1001, 1101, 1250, 1399)
-    )
+def test_a_model_is_fitted_on_a_schedule_of_bars_and_once(long_market: Market, calls: list[int]):
     found = garch_volatility(long_market)
-    assert volatility(long_market, "garch", 5.0).tobytes() == found.tobytes()
+    assert calls == [1000, 1100, 1210, 1331]
     assert np.isnan(found[:1000]).all()
     assert np.isfinite(found[1000:]).all()
-
-
-def test_a_model_is_fitted_on_a_schedule_of_bars_and_once(long_market: Market, calls: list[int]):
-    garch_volatility(long_market)
-    assert calls == [1000, 1100, 1210, 1331]
+    assert volatility(long_market, "garch", 5.0).tobytes() == found.tobytes()
     garch_volatility(long_market.prefix(1300))
     volatility(long_market, ["garch", "ewma", "garch"], np.array([1.0, 2.0, 3.0]))
     assert calls == [1000, 1100, 1210, 1331]
@@ -272,19 +259,6 @@ def test_a_forecast_is_that_of_least_squares(days: Market, first: int):
         assert found[t] == pytest.approx(slow_har(days, t, first), rel=1e-9, nan_ok=True)
 
 
-def test_the_autoregression_knows_the_past_only(days: Market):
-    def estimate(market: Market, first: Any) -> np.ndarray:
-        return np.column_stack([har_volatility(market, first=int(n)) for n in np.atleast_1d(first)])
-
-    cuts = (1, 5, 6, 7, 245, 246, 786, 787, 791, 792, 850, 899)
-    check_knows_the_past_only(estimate, days, np.array([10, 100]), cuts)
-    check_lanes_are_each_alone(
-        lambda market, h: volatility(market, "har", h), days, np.array([1.0, 5.0])
-    )
-    sessions = sessions_market(60, 7)
-    check_knows_the_past_only(estimate, sessions, np.array([10, 20]), (1, 7, 8, 237, 238, 239, 300))
-
-
 def test_a_session_is_over_with_the_first_bar_of_the_next():
     """Half-hours from 14:30 to 18:00: only the next day's first bar tells that it was the last."""
     sessions = sessions_market(60, 7)
@@ -364,6 +338,11 @@ def reach_of(*names: str) -> Estimate:
     return lambda m, at: forecast_reach(m, **{**ONE, **{each: REACH[each][at] for each in names}})
 
 
+def har_of(market: Market, first: Any) -> np.ndarray:
+    columns = [har_volatility(market, first=int(n)) for n in np.atleast_1d(first)]
+    return np.column_stack(columns) if np.ndim(first) else columns[0]
+
+
 def flipping() -> Market:
     """Return a market whose signal changes sides."""
     return Market.sample(bars=1200).with_signal(FLIPS[np.arange(1200) // 89 % 5])
@@ -404,16 +383,28 @@ FAMILIES = {
          "strength by half-life": lambda m, bars: trend_strength(m, 48, bars, 1.5),
          "strength by both": lambda m, bars: trend_strength(m, bars, bars, bars / 50.0)},
     ),
+    "garch": Family(
+        np.array([2.0, 24.0, 300.0]), (1, 999, 1000, 1001, 1101, 1250),
+        {"garch": lambda m, h: volatility(m, "garch", h)}, lambda: Market.sample(bars=1400),
+    ),
+    "har": Family(
+        np.array([10, 100]), (1, 5, 6, 7, 245, 246, 786, 787, 791, 792, 850),
+        {"har": har_of}, lambda: Market.sample(bars=900, interval="4h"),
+    ),
     "regimes": Family(
         np.array([200.0, 30.0, 1.5, 2000.0, 77.0]), (1, 2, 19, 20, 21, 22, 99, 100, 101, 102, 300),
         {"learned, filtered": lambda m, bars: learned_regimes(m, 200, bars, 30).filtered,
          "learned, predicted": lambda m, bars: learned_regimes(m, bars, 200, bars).predicted},
     ),
 }  # fmt: skip
-CASES = [(family, name) for family, each in FAMILIES.items() for name in each.estimates]
+CASES = [
+    pytest.param(family, name, marks=pytest.mark.slow if family == "garch" else ())
+    for family, each in FAMILIES.items()
+    for name in each.estimates
+]
 
 
-@pytest.mark.parametrize("make", [None, lambda: sessions_market(40, 13)], ids=["24/7", "sessions"])
+@pytest.mark.parametrize("make", [None, lambda: sessions_market(60, 9)], ids=["24/7", "sessions"])
 @pytest.mark.parametrize(("family", "name"), CASES)
 def test_the_bits_do_not_depend_on_other_values_nor_on_the_future(family: str, name: str, make):
     values, cuts, estimates, own = FAMILIES[family]

@@ -18,14 +18,16 @@ from tests.kit import Hold, check_refused, make_venue, simulate_pair
 from tests.sweep.sweeps import ACCOUNT, MARKET, VENUE, Modes
 
 
-class Bare(bt.Policy):
+class Still(bt.Policy):
+    def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
+        return 1.0
+
+
+class Bare(Still):
     """A parameter without a default, and one without an end."""
 
     size: Annotated[float, Range(0.0, math.inf, "turns")]
     window: Annotated[int, Range(2, 100, log=True)] = 10
-
-    def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
-        return self.size
 
 
 def check(policy: Any, sets: Any) -> Any:
@@ -118,24 +120,18 @@ def test_what_must_go_together_is_checked_for_all_sets(sets, words):
 def conditioned(*when: Any) -> Any:
     """Return what reads the parameters of a policy of which one depends on another in some way."""
 
-    class Wrong(bt.Policy):
+    class Wrong(Still):
         mode: Annotated[str, Choice("a", "b")] = "a"
         size: Annotated[float, Range(0.0, 1.0, when=when)] = 0.5
-
-        def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
-            return self.size
 
     return Wrong.parameters
 
 
 def test_a_condition_may_name_a_later_parameter_but_not_lead_in_a_circle():
-    class Later(bt.Policy):
+    class Later(Still):
         size: Annotated[float, Range(0.0, 1.0, when=("mode", "b"))] = 0.5
         mode: Annotated[str, Choice("a", "b", when=("is_on", True))] = "a"
         is_on: bool = False
-
-        def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
-            return self.size
 
     assert Later.parameters()["size"].space.when == ("mode", "b")
     sets = draw_sets(space_of(Later, is_on=True), 64)
@@ -144,12 +140,9 @@ def test_a_condition_may_name_a_later_parameter_but_not_lead_in_a_circle():
         space_of(Later, {"size": (0.0, 1.0)}, is_on=False)
     assert not space_of(Later, is_on=False).dimensions
 
-    class Circle(bt.Policy):
+    class Circle(Still):
         one: Annotated[str, Choice("a", "b", when=("other", "a"))] = "a"
         other: Annotated[str, Choice("a", "b", when=("one", "a"))] = "a"
-
-        def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
-            return 1.0
 
     check_refused(Circle.parameters, "in a circle", ParameterError)
 
@@ -229,11 +222,7 @@ def test_a_parameter_that_never_matters_is_no_dimension():
 
 def test_draws_fill_the_space_and_depend_on_the_seed_alone():
     space = space_of(VolTarget)
-    one, same = (
-        draw_sets(space, 300, seed=1),
-        draw_sets(space, 300, seed=1),
-    )
-    other = draw_sets(space, 300, seed=2)
+    one, same, other = (draw_sets(space, 300, seed=seed) for seed in (1, 1, 2))
     for name in one:
         assert (one[name] == same[name]).all()
         assert not (one[name] == other[name]).all()
@@ -353,7 +342,7 @@ def test_bad_sets_and_spaces_are_refused(make, words):
 
 
 def test_an_overlay_is_checked_from_the_first_weight_on_as_in_a_run():
-    class Awake(bt.Policy):
+    class Awake(Still):
         """Refuse an index that does not move."""
 
         def observe(self, market):
@@ -361,9 +350,6 @@ def test_an_overlay_is_checked_from_the_first_weight_on_as_in_a_run():
             if market.n_bars > 5 and not moves[:5].any():
                 raise ValueError("nothing moves")
             return {"move": moves}
-
-        def leverage(self, bar, account):
-            return 1.0 + 0.0 * bar.move
 
     # a rule is flat until its window is full, and the index stays where it is
     pair = simulate_pair(30)
