@@ -19,7 +19,7 @@ from backtest.base.number_text import Head
 from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.base.units import DAY
 from backtest.engine import Progress, Result
-from backtest.market import Market, Markets, as_given, find_clock, read_weights, weights_to_frame
+from backtest.market import Market, Markets, find_clock, read_weights
 from backtest.policy import Combinator, Policy, trades_options
 from backtest.risk.path_models import Drift, PathModel, describe_drift, summarize_funding
 from backtest.risk.paths import MARKS, PRICES, PathBars, Paths, simulate_paths
@@ -103,6 +103,10 @@ class PathsRunner:
     def terms(self) -> Account:
         return self.account if isinstance(self.account, Account) else self.account.account
 
+    @property
+    def calendar(self) -> str:
+        return "252" if self.paths.markets.sessions else "365"
+
     @functools.cached_property
     def venues(self) -> dict[str, Venue]:
         start = self.paths.calendar.time[:1]
@@ -123,33 +127,15 @@ class PathsRunner:
         return read_weights(chosen, markets, first=0)
 
     def run_path(self, i: int) -> Result:
-        paths = self.paths
-        number = i % paths.count
-        joined = paths.markets_of(paths.draw_all(number, number + 1), 0, number, WARMUP)
-        start = np.datetime64(int(joined.time[joined.n_bars - paths.width]), "ns")
-        given: dict[str, Any] = {"policy": self.policy, "venue": self.venues, "signal": self.signal}
-        if isinstance(paths.history, Market):
-            (given["venue"],) = self.venues.values()
-        else:
-            seen = find_clock(joined).seen
-            given["signal"] = weights_to_frame(self.list_weights(seen), seen)
-        began: dict[str, Any] = {"start": start}
-        if self.resume is not None:
-            venues = dict(zip(self.resume.names, self.venues.values(), strict=True))
-            manifest = {**self.resume.manifest, "venue": engine.describe_venue(venues)}
-            began = {"resume": replace(self.resume, venues=venues, manifest=manifest)}
+        number = i % self.paths.count
+        joined = self.join(self.paths.draw_all(number, number + 1), 0, number)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found: Result = engine.run(
-                as_given(joined, paths.history),
-                account=self.terms,
-                overlay=self.overlay,
-                calendar="252" if joined.sessions else "365",
-                compile=self.compile,
-                **given,
-                **began,
-            )
-        return found
+            setup = self.set_up_on(joined, self.prepared.setup)
+            if isinstance(self.signal, float):
+                setup = setup._replace(given=self.signal)
+            outcome = engine.run_account(setup, is_compiled=self.compile, progress=None)
+            return engine.finish(setup, outcome, calendar=self.calendar)
 
     def run_chunks(
         self, *, count: int | None = None, threads: int = 1, progress: Progress | None = None
@@ -182,8 +168,7 @@ class PathsRunner:
                 account=replace(self.terms, flows=None),
                 signal=self.list_weights(find_clock(seen).seen).T,
                 overlay=self.overlay,
-                sampling="1d",
-                start=None,
+                calendar=self.calendar,
             )
         account = replace(setup.account, flows=self.terms.flows)
         resume = self.resume
@@ -342,26 +327,23 @@ SHOWN = 2000
 """Paths whose equity is kept bar by bar, for the fan."""
 
 
-def read_horizons(paths: Paths, horizons: Sequence[str] | None) -> tuple[str, ...]:
-    if horizons is None:
-        fit = tuple(x for x in USUAL if base.parse_duration(x) <= paths.horizon)
-        usable = tuple(x for x in fit if count_bars(paths, x, is_strict=False) > 0)
-        is_whole = any(base.parse_duration(x) == paths.horizon for x in usable)
-        return usable if is_whole else (*usable, base.format_duration(paths.horizon))
-    return (horizons,) if isinstance(horizons, str) else tuple(horizons)
-
-
-def count_bars(paths: Paths, horizon: str, *, is_strict: bool = True) -> int:
-    """Return the bars of a path that have closed by a horizon."""
-    span = base.parse_duration(horizon, "horizons")
-    time = paths.calendar.time
-    bars = int(np.sum(time[1:] <= time[0] + span))
-    if is_strict and (span > paths.horizon or bars < 1):
-        raise base.ParameterError(
-            "horizons must lie between a bar and the length of the paths, "
-            f"{base.format_duration(paths.horizon)}, got {horizon}"
-        )
-    return bars
+def read_horizons(paths: Paths, horizons: Sequence[str] | None) -> dict[str, int]:
+    """Return the bars of a path that have closed by each horizon."""
+    time, given = paths.calendar.time, [horizons] if isinstance(horizons, str) else horizons
+    if given is None:
+        usual = {base.parse_duration(x): x for x in (base.format_duration(paths.horizon), *USUAL)}
+        room = int(time[1] - time[0])
+        given = [x for span, x in sorted(usual.items()) if room <= span <= paths.horizon]
+    found = {}
+    for name in given:
+        span = base.parse_duration(name, "horizons")
+        found[name] = int(np.sum(time[1:] <= time[0] + span))
+        if span > paths.horizon or found[name] < 1:
+            raise base.ParameterError(
+                "horizons must lie between a bar and the length of the paths, "
+                f"{base.format_duration(paths.horizon)}, got {name}"
+            )
+    return found
 
 
 class PathEvents(NamedTuple):
@@ -666,8 +648,7 @@ def liquidation_risk(
     """
     sure = BETWEEN.check("confidence", confidence)
     threads = base.Whole(1).check("threads", threads)
-    names = read_horizons(paths, horizons)
-    bars = [count_bars(paths, name) for name in names]
+    bars = read_horizons(paths, horizons)
     runner = PathsRunner(
         paths, policy, venue=venue, account=account, signal=signal, overlay=overlay, compile=compile
     )
@@ -679,7 +660,7 @@ def liquidation_risk(
         runner = replace(runner, paths=replace(paths, bridge=4))
     lives = runner.run_chunks(threads=threads, progress=progress)
     last = np.array([each.close[-1] for each in paths.markets.values()])
-    events = reduce_lives(lives, bars, last)
+    events = reduce_lives(lives, [*bars.values()], last)
     no_fill = ""
     if not any((each != each[:, :1]).any() for each in (events.wealth, events.shown.T)):
         no_fill = replace(runner, compile=False).run_path(0).no_fill
@@ -691,8 +672,8 @@ def liquidation_risk(
         )
     drawn, later, resume = runner.paths, runner.paths.time[1:], runner.resume
     days = np.diff(drawn.calendar.time).cumsum() / DAY
-    rows = [describe_horizon(events, k, n, days, sure) for k, n in enumerate(bars)]
-    table = pd.DataFrame(rows, index=pd.Index(names, name="horizon"))
+    rows = [describe_horizon(events, k, n, days, sure) for k, n in enumerate(bars.values())]
+    table = pd.DataFrame(rows, index=pd.Index(bars, name="horizon"))
     if runner.terms.margin_call is None:
         table[["p_margin_call", "p_margin_call_low", "p_margin_call_high"]] = math.nan
     typical = None
@@ -721,7 +702,7 @@ def describe_terms(
 ) -> dict[str, Any]:
     by_name = policy.items() if isinstance(policy, Mapping) else ()
     return {
-        "policy": ", ".join(f"{name}: {each!r}" for name, each in by_name) or repr(policy),
+        "policy": ", ".join(f"{name}: {each!r}" for name, each in by_name) or str(policy),
         "venue": {k: x.to_dict() for k, x in venue.items()}
         if isinstance(venue, Mapping)
         else venue.to_dict(),
@@ -907,7 +888,7 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
     rows: dict[str, dict[str, Any]] = {}
     columns: dict[str, list[float]] = {}
     for done, each in enumerate(drawn, 1):
-        bars = count_bars(each, horizon)
+        bars = read_horizons(each, horizon)[horizon]
 
         @functools.cache
         def measure(size: float, count: int, each: Paths = each, bars: int = bars) -> Estimate:
@@ -924,17 +905,12 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
     table = pd.DataFrame(rows.values(), index=pd.Index(rows, name="model"))
     table.loc["worst"] = table.iloc[int(np.argmin(table["leverage"].to_numpy()))]
     label = "leverage" if policy is None else "factor"
-    held = {} if policy is not None else {"policy": "one position, held"}
-    settings = (
-        describe_terms(policy, venue, account, overlay)
-        | held
-        | {
-            "probability": chance,
-            "horizon": horizon,
-            "signal": signal,
-            "paths": {name: each.describe() for name, each in zip(rows, drawn, strict=True)},
-        }
-    )
+    settings = describe_terms(policy or "one position, held", venue, account, overlay) | {
+        "probability": chance,
+        "horizon": horizon,
+        "signal": signal,
+        "paths": {name: each.describe() for name, each in zip(rows, drawn, strict=True)},
+    }
     grid = pd.DataFrame(columns, index=pd.Index(sizes, name=label))
     return MaxLeverage(table, grid, settings, market)
 
@@ -947,22 +923,18 @@ def choose_grid(
     venues = [*engine.read_venues(venue, paths.markets).values()]
     most = min(1000.0, *(max(row.max_leverage for row in each.brackets) for each in venues))
     if len(venues) == 1:
-        (own,) = venues
-        first = own.in_use(paths.calendar.time[:1])[0]
-        most = min(most, find_most_held(own.with_table(first), account))
+        own = venues[0].with_table(venues[0].in_use(paths.calendar.time[:1])[0])
+        cost = find_newest(own.fees.taker) + find_newest(own.slippage.rate)
+        held = (
+            min(row.cap / account.capital, row.max_leverage / (1.0 + cost * row.max_leverage))
+            for row in own.brackets
+        )
+        most = min(most, max(held))
     for limit in (account.max_leverage, account.venue_leverage):
         most = min(
             [most, *(each for each in base.list_values(limit) if isinstance(each, int | float))]
         )
     return np.geomspace(min(0.5, 0.5 * most), most, 16)
-
-
-def find_most_held(venue: Venue, account: Account) -> float:
-    cost = find_newest(venue.fees.taker) + find_newest(venue.slippage.rate)
-    return max(
-        min(row.cap / account.capital, row.max_leverage / (1.0 + cost * row.max_leverage))
-        for row in venue.brackets
-    )
 
 
 def scale_policy(policy: AnyPolicy | None, size: float) -> AnyPolicy:

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -60,20 +60,6 @@ WARMUP = 20_000
 """Bars of history in front of a scenario, for the columns of policies and for impact."""
 
 
-class StressOutcome(NamedTuple):
-    equity: float
-    loss: float
-    liquidated: bool
-    distance: float
-    margin_calls: int
-    fees: float
-    slippage: float
-    impact: float
-    funding: float
-    lost_to_adl: float
-    lost_to_default: float
-
-
 @dataclass(frozen=True, eq=False)
 class StressedAccount:
     """The account where a run ended, at venues with the margin tables of one time."""
@@ -92,33 +78,12 @@ class StressedAccount:
         return markets.slice(max(first, 0), markets.n_bars)
 
     @functools.cached_property
-    def base(self) -> engine.Setup:
-        result, history = self.result, self.history
-        signal = np.zeros((history.n_bars, len(history)))
-        observed = engine.observe_policies(
-            result.policies, result.overlay, history, signal.T, is_checked=False
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return engine.set_up(
-                history,
-                result.policies,
-                venue=self.venues,
-                account=replace(result.account, flows=None),
-                signal=signal,
-                overlay=result.overlay,
-                sampling="1d",
-                start=None,
-                observed=observed,
-            )
-
-    @functools.cached_property
     def assets(self) -> dict[str, Market]:
         """The collateral that moves by itself, as markets."""
-        fields = engine.read_assets(self.history, self.base.account)
+        fields = engine.read_assets(self.history, self.result.account)
         return {
             each.name: make_asset(self.history, fields, c)
-            for c, each in enumerate(self.base.account.collateral)
+            for c, each in enumerate(self.result.account.collateral)
             if self.find_instrument(each.prices) is None
         }
 
@@ -178,7 +143,7 @@ class StressedAccount:
     def make(self, scenario: Scenario) -> Bars:
         return shocks.make_all_bars(scenario, self.moving, self.find_moves(scenario), self.bare)
 
-    def live(self, scenario: Scenario, bars: Bars) -> StressOutcome:
+    def live(self, scenario: Scenario, bars: Bars) -> dict[str, Any]:
         before = float(sum(self.result.of_account(name)[-1] for name in ("equity", "reserve")))
         state, money, lost, last = self.result.state, None, 0.0, self.result.positions
         last = last[last["time"] == last["time"].iloc[-1]]
@@ -196,22 +161,19 @@ class StressedAccount:
         gone = scenario.venue_default * max(kept, 0.0)
         equity = kept - gone + float(state.wallet[RESERVE])
         converted = state.wallet[CONVERTED_SO_FAR] - self.result.state.wallet[CONVERTED_SO_FAR]
-        costs = ("fees", "slippage", "impact", "funding")
-        fees, slippage, impact, funding = (float(getattr(money, name, 0.0)) for name in costs)
         is_dead = money is not None and money.liquidations > 0
-        return StressOutcome(
-            equity=equity,
-            loss=before - equity,
-            liquidated=is_dead,
-            distance=0.0 if is_dead else distance,
-            margin_calls=0 if money is None else money.calls,
-            fees=fees,
-            slippage=slippage - float(converted),
-            impact=impact,
-            funding=funding,
-            lost_to_adl=lost,
-            lost_to_default=gone,
-        )
+        costs = ("fees", "slippage", "impact", "funding")
+        row = {
+            "equity": equity,
+            "loss": before - equity,
+            "liquidated": is_dead,
+            "distance": 0.0 if is_dead else distance,
+            "margin_calls": 0 if money is None else money.calls,
+            **{name: float(getattr(money, name, 0.0)) for name in costs},
+            "lost_to_adl": lost,
+            "lost_to_default": gone,
+        }
+        return row | {"slippage": row["slippage"] - float(converted)}
 
     def find_lost_profit(
         self, scenario: Scenario, name: str, quantity: float, last: float
@@ -242,14 +204,13 @@ class StressedAccount:
         if panel.listing is not None:
             panel.listing = panel.listing._replace(max_age=FOREVER)
         panel = engine.end_expired(panel, venues)
-        known = self.base.account
         assets = [
             replace(each, prices=self.find_instrument(each.prices) or markets[each.name])
-            for each in known.collateral
+            for each in result.account.collateral
         ]
-        account = replace(known, flows=result.account.flows, collateral=assets)
+        account = replace(result.account, collateral=assets)
         setup = engine.set_up_again(
-            self.base._replace(venues=venues, account=account),
+            result.setup._replace(venues=venues, account=account),
             panel,
             np.tile(result.state.signal[:, None], (1, panel.n_bars)),
             first=history.n_bars,
@@ -368,11 +329,15 @@ def list_worsenings(venue: Venue) -> list[str]:
     return ["slippage.rate", *(["slippage.spread"] if has_spread(venue) else [])]
 
 
+def scale_margin(venue: Venue, factor: float) -> dict[str, Any]:
+    given = {name: getattr(venue, name) for name in MULTIPLIERS}
+    return {name: value * factor for name, value in given.items() if value is not None}
+
+
 def scale_venue(venue: Venue, scenario: Scenario) -> Venue:
     changes: dict[str, Any] = {}
     if scenario.margin != 1.0:
-        given = {name: getattr(venue, name) for name in MULTIPLIERS}
-        changes = {name: x * scenario.margin for name, x in given.items() if x is not None}
+        changes = scale_margin(venue, scenario.margin)
     if scenario.spread != 1.0:
         for name in (*list_worsenings(venue), "liquidation.slippage"):
             changes[name] = scale(venue, name, scenario.spread, 0.99)
@@ -666,7 +631,7 @@ def stress(
         rows[each.name] = row | {"rules": "run" if how == "then" and each.date is None else how}
         if progress is not None:
             progress(done, total)
-    climbed: list[StressOutcome] = []
+    climbed: list[dict[str, Any]] = []
     for point in grid:
         shock = Scenario("ladder", shape="bar", **point)  # type: ignore[arg-type] # fields by name
         account = stand_at(find_table_time(result, how, shock))
@@ -770,7 +735,7 @@ def run_scenario(
     outcome = account.live(scenario, bars)
     lead, even = find_break_even(account, scenario, replayed)
     row = {"break_even": even, "bars": count_bars(bars), "from": source}
-    return outcome._asdict() | row, lead
+    return outcome | row, lead
 
 
 def slice_replays(account: StressedAccount, scenario: Scenario, data: Any) -> Bars | None:

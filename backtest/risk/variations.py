@@ -17,11 +17,11 @@ from backtest.account import Account
 from backtest.base.number_text import Head
 from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.engine import Progress, Result
-from backtest.market import Market, Markets, as_given, as_markets, weights_to_frame
+from backtest.market import Market, Markets, as_given, as_markets
 from backtest.measures import find_cost_rates
 from backtest.risk.liquidations import AnyPolicy, AnyVenue, describe_terms
 from backtest.risk.paths import MARKS, PRICES
-from backtest.risk.stress import MULTIPLIERS, list_worsenings, scale
+from backtest.risk.stress import list_worsenings, scale, scale_margin
 from backtest.venue import Venue
 
 # ------------------------------------------------------------------------------------ sensitivity
@@ -36,18 +36,9 @@ def shift_rates(venue: Venue, shift: float) -> dict[str, Any]:
     return {name: getattr(venue, name) + shift for name in names}
 
 
-def scale_fees(venue: Venue, factor: float) -> dict[str, Any]:
-    return {name: scale(venue, name, factor, math.inf) for name in ("fees.taker", "fees.maker")}
-
-
 def scale_slippage(venue: Venue, factor: float) -> dict[str, Any]:
     changes = {name: scale(venue, name, factor, 0.99) for name in list_worsenings(venue)}
     return {**changes, "slippage.impact": venue.slippage.impact * factor}
-
-
-def scale_margin(venue: Venue, factor: float) -> dict[str, Any]:
-    given = {name: getattr(venue, name) for name in MULTIPLIERS}
-    return {name: value * factor for name, value in given.items() if value is not None}
 
 
 def change_funding(market: Market, rates: base.FloatArray) -> Market:
@@ -70,8 +61,11 @@ def scale_moves(market: Market, factor: float) -> Market:
 
 
 OF_VENUE: dict[str, Callable[[Venue, float], Mapping[str, Any]]] = {
-    "rates": shift_rates, "fees": scale_fees, "slippage": scale_slippage, "margin": scale_margin,
-}  # fmt: skip
+    "rates": shift_rates,
+    "fees": lambda own, x: {n: scale(own, n, x, math.inf) for n in ("fees.taker", "fees.maker")},
+    "slippage": scale_slippage,
+    "margin": scale_margin,
+}
 OF_MARKET: dict[str, Callable[[Market, float], Market]] = {
     "funding": lambda own, x: change_funding(own, own.funding_rate * x),
     "funding shift": lambda own, x: change_funding(own, own.funding_rate + x),
@@ -95,15 +89,8 @@ def change_terms(
 class Sensitivity(base.SettingsResult):
     """Results under single changed assumptions.
 
-    Attributes
-    ----------
-    table : DataFrame
-        A row per ``factor`` and ``step``: ``growth`` (the CAGR), and ``change_of_growth`` against
-        the unchanged run.
-    base : float
-        The growth of the unchanged run.
-    settings : dict
-        What the numbers come from.
+    ``table`` has a row per ``factor`` and ``step``: ``growth`` (the CAGR), and ``change_of_growth``
+    against ``base``, that of the unchanged run.
     """
 
     table: pd.DataFrame
@@ -167,10 +154,8 @@ def sensitivity(
         (halved and doubled), ``"funding shift"`` (by 1 bp per settlement), ``"fees"``,
         ``"slippage"`` (with impact), ``"margin"``, ``"volatility"`` (three and five quarters); by
         default all that apply.
-    progress : callable, optional
-        Called with factors done and factors in all.
-    **settings
-        ``signal``, ``overlay``, ``sampling``, ``calendar``, ``start`` and ``compile`` of
+    progress, **settings
+        And ``signal``, ``overlay``, ``sampling``, ``calendar``, ``start`` and ``compile``, as in
         :func:`backtest.run`.
     """
     markets = as_markets(market)
@@ -242,8 +227,6 @@ class Capacity(base.SettingsResult):
     half_growth, half_sharpe : float
         The capital at which the growth, or the Sharpe ratio, is half of that at the smallest
         capital; NaN if it is not halved at the largest, or is not over 0 at the smallest.
-    settings : dict
-        What the numbers come from.
     """
 
     table: pd.DataFrame
@@ -319,17 +302,13 @@ def capacity(
         ``Slippage(impact=...)`` or ``Slippage(max_participation=...)``.
     capitals : sequence of float, optional
         Increasing, in money; by default seven decades from the capital of the account, two to each.
-    progress : callable, optional
-        Called with capitals done and capitals in all.
-    **settings
-        ``signal``, ``overlay``, ``sampling``, ``calendar``, ``start`` and ``compile`` of
+    progress, **settings
+        And ``signal``, ``overlay``, ``sampling``, ``calendar``, ``start`` and ``compile``, as in
         :func:`backtest.run`.
 
     Notes
     -----
-    The impact of an order is that of the square-root law, ``Y sigma sqrt(notional / daily volume)``
-    (docs/accounting.md), so that the costs of a policy per unit of equity grow with the root of its
-    capital. What is half is compared with the smallest capital; the first crossing counts, to 1 %.
+    What is half is compared with the smallest capital; the first crossing counts, to 1 %.
     """
     if account.flows is not None:
         raise base.ParameterError("account.flows must be left out: the capital varies")
@@ -408,18 +387,9 @@ FORCED = ("liquidation", "stop", "trailing_stop", "equity_stop", "take_profit")
 class Bounds(base.SettingsResult):
     """A run under ``intrabar="path"`` and under ``"worst"``, and the bars in which they part.
 
-    Attributes
-    ----------
-    table : DataFrame
-        By ``metric``: final equity, growth, deepest fall and liquidations of both runs, in the
-        columns ``path`` and ``worst``.
-    bars : DataFrame
-        A row for each bar in which the runs part: ``instruments``, and the equity after it under
-        ``path`` and under ``worst``.
-    n_bars : int
-        Bars of the run.
-    runs : mapping of str to Result, or None
-        Both runs; None for loaded bounds.
+    ``table`` has final equity, growth, deepest fall and liquidations of both ``runs``. ``bars``
+    has a row for each bar, of ``n_bars``, in which they part: ``instruments``, and the equity after
+    it under ``path`` and under ``worst``.
     """
 
     table: pd.DataFrame
@@ -491,8 +461,6 @@ def bounds(result: Result, *, progress: Progress | None = None) -> Bounds:
     ----------
     result : Result
         A whole run of this process. It is one of the two; the other is run with the same terms.
-    progress : callable, optional
-        Called with bars done and bars in all.
 
     Notes
     -----
@@ -527,22 +495,10 @@ def bounds(result: Result, *, progress: Progress | None = None) -> Bounds:
 def run_under(result: Result, way: str, progress: Progress | None) -> Result:
     if result.account.intrabar == way:
         return result
-    markets: Any = result.markets
-    policies: Any = result.policies
-    weights = np.broadcast_to(result.setup.signal, (len(markets), markets.n_bars))
-    return engine.run(
-        markets,
-        policies,
-        venue=result.venues,
-        account=replace(result.account, intrabar=way),
-        signal=weights_to_frame(weights, markets),
-        overlay=result.overlay,
-        sampling=str(result.manifest["sampling"]),
-        calendar=str(result.manifest["calendar"]),
-        compile=result.manifest["compiled"] != "compile=False",
-        start=pd.Timestamp(result.span.start, tz="UTC"),
-        progress=progress,
-    )
+    setup: Any = result.setup.change(account=replace(result.account, intrabar=way))
+    is_compiled = result.manifest["compiled"] == "yes"
+    outcome = engine.run_account(setup, is_compiled=is_compiled, progress=progress)
+    return engine.finish(setup, outcome, calendar=result.manifest["calendar"])
 
 
 def find_parted(runs: Mapping[str, Result]) -> pd.DataFrame:
