@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -183,41 +183,36 @@ forward, and between forwards of one expiry, relative."""
 STALE = pd.Timedelta("5min")
 
 
-class Check(NamedTuple):
-    text: str
-    find: Callable[[pd.DataFrame], pd.Series]
-
-
-CHECKS = {
-    "crossed": Check("the bid is above the ask", lambda r: r["bid"] > r["ask"]),
-    "outside_bounds": Check(
+CHECKS: dict[str, tuple[str, Callable[[pd.DataFrame], pd.Series]]] = {
+    "crossed": ("the bid is above the ask", lambda r: r["bid"] > r["ask"]),
+    "outside_bounds": (
         "a bid is at or above the largest value, or an ask at the intrinsic value",
         lambda r: (r["bid"] >= r["most"]) | (r["ask"] <= r["least"]) & (r["least"] > 0.0),
     ),
-    "disagrees": Check(
+    "disagrees": (
         "mark, forward and volatility do not agree to 1e-4",
         lambda r: (r["mark"] - r["model"]).abs() * r["per_coin"] > AGREEMENT,
     ),
-    "duplicated": Check(
+    "duplicated": (
         "the same contract stands twice",
         lambda r: r.duplicated([*KEYS, "expiry", "strike", "kind"]),
     ),
-    "no_future": Check(
+    "no_future": (
         "the expiry has no future: its forward is from put-call parity or the index",
         lambda r: r["forward_source"].isin(["parity", "index"]),
     ),
-    "no_forward": Check("the expiry has no forward at all", lambda r: r["forward"].isna()),
-    "forward_differs": Check(
+    "no_forward": ("the expiry has no forward at all", lambda r: r["forward"].isna()),
+    "forward_differs": (
         "the forward differs from that of its expiry by over 1e-4",
         lambda r: (r["forward"] / r["usual"] - 1.0).abs() > AGREEMENT,
     ),
-    "stale": Check(
+    "stale": (
         "the row was quoted over five minutes before the snapshot",
         lambda r: r["time"] - r["quoted"] > STALE,
     ),
-    "expired": Check("the expiry is not after the snapshot", lambda r: r["years"] <= 0.0),
+    "expired": ("the expiry is not after the snapshot", lambda r: r["years"] <= 0.0),
 }
-"""Every check of a quote."""
+"""What each check of a quote says, and how it finds the rows."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -252,7 +247,7 @@ class Inspection:
             if count:
                 first = self.rows[self.rows["check"] == name].iloc[0]
                 share = count / counts["quotes"]
-                text = CHECKS[str(name)].text
+                text, _ = CHECKS[str(name)]
                 lines.append(
                     f"{count:>8,} ({share:.1%}): {text}; first {first['name']} at "
                     f"{first['time']:%Y-%m-%d %H:%M}"
@@ -261,11 +256,6 @@ class Inspection:
 
 
 def add_bounds(rows: pd.DataFrame, settlement: str) -> pd.DataFrame:
-    """Return quotes with what the checks compare: bounds, model price and usual forward.
-
-    ``least`` and ``most`` are the bounds of a price, ``model`` is that of the quoted volatility,
-    ``usual`` the median forward of the expiry; ``per_coin`` makes parts of the forward of a price.
-    """
     is_coin = settlement == "coin"
     sign = np.where(rows["kind"] == "call", 1.0, -1.0)
     unit = rows["forward"] if is_coin else 1.0
@@ -456,8 +446,8 @@ class Chain:
         is_two_sided = rows["bid"].notna() & rows["ask"].notna()
         counts = rows[KEYS].assign(quotes=1, two_sided=is_two_sided.astype(int))
         shown, parts = add_bounds(rows, self.settlement), []
-        for name, check in CHECKS.items():
-            bad = check.find(shown)
+        for name, (_, find) in CHECKS.items():
+            bad = find(shown)
             counts[name] = bad.astype(int)
             parts.append(rows.loc[bad, [*KEYS, "name"]].assign(check=name))
         table = counts.groupby(KEYS, sort=True).sum().reset_index()

@@ -6,7 +6,7 @@ The price of the option out of the money, normalized as in :mod:`backtest.base.b
 inverted from a guess by Householder steps of third order. A step solves for ``ln b`` below the
 inflection point ``s = sqrt(2|x|)``, where b may be as small as 1e-300; for b above it; and for the
 logarithm of the distance to the upper bound where b is close to it. Bisection replaces a step that
-leaves the bracket. The guess is so near that one step is enough for most options.
+leaves the bracket.
 """
 
 from __future__ import annotations
@@ -129,10 +129,8 @@ def find_step(
 def guess_deviation(x: float, price: float) -> float:
     """Return a first s, for small s within a thousandth.
 
-    In the normal model the price is ``|x| B(q) / sqrt(2 pi)`` with ``q = |x| / s`` and
-    ``B = exp(-q^2/2) (1 - q R(q)) / q``, R being Mills' ratio. Its inverse, two rational functions
-    fitted by least squares, is moved by the first difference between the models, as
-    ``ln b`` of the log-normal one is about ``ln B - s^2/8 - ln(1 - (s/2)^2 / (3 + 1.8 q + q^2))``.
+    That of the normal model, by two rational functions fitted by least squares, moved by the first
+    difference between the models.
     """
     y = -x / (price * ROOT_TWO_PI)  # 1 / B
     if y < 5.0:

@@ -20,8 +20,7 @@ from backtest.venue import Option
 class OptionListing(NamedTuple):
     """The listed contracts of a panel by name, and what values them by instrument.
 
-    ``underlyings`` names the instrument of each contract. ``quote_age`` (0: one bar) and
-    ``max_age`` are in ns. ``quantities`` are contracts to hold by time and contract, if scheduled.
+    ``quote_age`` (0: one bar) and ``max_age`` are in ns.
     """
 
     options: dict[str, Option]
@@ -127,7 +126,6 @@ def check_contracts(options: Mapping[str, Option], start: int) -> None:
 
 
 def find_expiry(option: Option) -> int:
-    """Return when an option expires, UTC ns."""
     return base.to_nanoseconds(str(option.expiry), "expiry")
 
 

@@ -36,8 +36,6 @@ LEAST_SOUND = -1e-9
 
 
 class Smile(NamedTuple):
-    """Total variance and its first two derivatives by log-moneyness, of one shape."""
-
     total: FloatArray
     slope: FloatArray
     bend: FloatArray
@@ -237,10 +235,7 @@ STEEPEST = 1.99
 def fit_svi(quotes: Quotes) -> SVI:
     """Return the raw SVI smile nearest to some quotes that has no butterfly arbitrage.
 
-    The start is the best of a grid over m and sigma, where the other three parameters are linear
-    (Zeliade 2009). Least squares of volatility against the middle, in units of half the widened
-    spread, with a penalty for negative densities that grows. A smile that keeps some is replaced by
-    one of SSVI, which has none.
+    From the best of a grid over m and sigma, where the other parameters are linear (Zeliade 2009).
     """
     from scipy.optimize import least_squares  # noqa: PLC0415 - takes 0.3 s
 
@@ -443,10 +438,7 @@ class Surface(base.Reportable):
                 f"{len(one)} quotes of {one.source}; chain.inspect() shows why"
             )
         quotes = [collect_quotes(part) for _, part in expiries]
-        if model == "svi":
-            smiles = tuple(fit_svi(each) for each in quotes)
-        else:
-            smiles = tuple(fit_ssvi(quotes))
+        smiles = tuple(map(fit_svi, quotes) if model == "svi" else fit_ssvi(quotes))
         fits = pd.DataFrame(
             [describe_fit(part, smile) for (_, part), smile in zip(expiries, smiles, strict=True)]
         )
@@ -504,10 +496,8 @@ class Surface(base.Reportable):
     @property
     def inside(self) -> float:
         """The share of two-sided quotes near the money that contain the fit; NaN without any."""
-        judged = self.fits[self.fits["quotes"] > 0]
-        if judged.empty:
-            return math.nan
-        return float(np.average(judged["inside"], weights=judged["quotes"]))
+        judged, total = self.fits[self.fits["quotes"] > 0], self.fits["quotes"].sum()
+        return float((judged["inside"] * judged["quotes"]).sum() / total) if total else math.nan
 
     @property
     def manifest(self) -> dict[str, str]:
@@ -575,19 +565,13 @@ class Surface(base.Reportable):
         return base.float_if_single(np.asarray(np.sqrt(total / wanted)))
 
     def atm(self, tenor: str | float) -> float:
-        """Return the volatility at the forward for a tenor such as ``"30d"``, or in years.
-
-        Flat before the first expiry and after the last.
-        """
+        """Return the volatility at the forward for a tenor such as ``"30d"``, or in years."""
         years = read_tenor(tenor)
         return math.sqrt(self.total_variance(0.0, years) / years)
 
     @property
     def longest_tenor(self) -> float:
-        """The years for which there is a skew and a model-free volatility: twice the last expiry.
-
-        Beyond it the wings of the last smile, extrapolated in time, are no prices of anything.
-        """
+        """The years for which there is a skew and a model-free volatility: twice the last expiry."""
         return FARTHEST * float(self.years[-1])
 
     def skew(self, tenor: str | float, delta: float = 0.25) -> float:
@@ -671,7 +655,6 @@ class Surface(base.Reportable):
         )
 
     def _cross(self, place: int) -> tuple[float, float]:
-        """Return the share of points and the depth of crossings with the expiry before."""
         ends = self.fits["expiry"]
         quoted = [
             self.quotes.loc[self.quotes["expiry"] == ends[row], "k"] for row in (place - 1, place)
@@ -804,10 +787,7 @@ class Surfaces:
         return pd.DatetimeIndex([each.time for each in self.surfaces], name="time")
 
     def at(self, time: base.TimeLike) -> Surface:
-        """Return the last surface stamped at or before a time.
-
-        Raises DataError if there is none.
-        """
+        """Return the last surface stamped at or before a time; a DataError if there is none."""
         stamp = base.to_nanoseconds(time, "time")
         k = int(np.searchsorted(self._stamps, stamp, side="right")) - 1
         if k < 0:
@@ -819,10 +799,7 @@ class Surfaces:
         return np.asarray(self.times.as_unit("ns").asi8)
 
     def locate(self, times: IntArray, side: Any) -> IntArray:
-        """Return the last surface stamped at or before ("right") or before ("left") each time.
-
-        -1 before the first.
-        """
+        """Number the last surface stamped up to ("right") or before ("left") each time, or -1."""
         return np.asarray(np.searchsorted(self._stamps, times, side=side) - 1)
 
     def value(
@@ -903,10 +880,9 @@ class Surfaces:
         Market
             With the columns ``iv_<tenor>``, ``skew_<tenor>`` and ``vix_<tenor>`` of each tenor,
             ``surface_age`` (days since the snapshot), and ``implied_volatility``, the model-free
-            volatility of the first tenor, which the implied-volatility policies read. The values of
-            a bar are of the last snapshot stamped strictly before its close, never of a later one;
-            NaN before the first, and skew and vix also where a tenor is over twice the last expiry,
-            which a warning tells.
+            volatility of the first tenor, which policies read. The values of a bar are of the last
+            snapshot stamped strictly before its close; NaN before the first, and skew and vix also
+            where a tenor is over twice the last expiry.
         """
         if not tenors or isinstance(tenors, str):
             raise ParameterError(

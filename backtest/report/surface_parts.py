@@ -116,7 +116,7 @@ def describe_arbitrage(found: Surface) -> str:
 def tabulate_defects(found: Surface) -> Iterator[Shown]:
     totals = found.inspection.total
     rows = pd.DataFrame({"rows": [totals[name] for name in CHECKS]},
-                        index=[CHECKS[name].text for name in CHECKS])  # fmt: skip
+                        index=[CHECKS[name][0] for name in CHECKS])  # fmt: skip
     count = {"rows": Head("rows", "", "count"), "count": Head("quotes", "", "count")}
     yield ShownTable(rows[rows["rows"] > 0], "Inspection", "", Head("check"), count,
                      empty="The inspection found nothing.")  # fmt: skip
