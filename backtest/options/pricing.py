@@ -334,7 +334,6 @@ def volatility_reason(
 
 
 def move_spot(terms: Terms, place: int) -> tuple[Terms, Any]:
-    """Return the terms on the forward in the place of a spot, and forward over spot."""
     *numbers, rate, dividend = terms.numbers
     carries = [np.ravel(each).tolist() for each in (numbers[place + 2], rate, dividend)]
     growths = [scalar_growth(*row) for row in zip(*carries, strict=True)]

@@ -571,7 +571,7 @@ class Surface(base.Reportable):
 
     @property
     def longest_tenor(self) -> float:
-        """The years for which there is a skew and a model-free volatility: twice the last expiry."""
+        """The years for which there are skew and model-free volatility: twice the last expiry."""
         return FARTHEST * float(self.years[-1])
 
     def skew(self, tenor: str | float, delta: float = 0.25) -> float:
@@ -799,7 +799,7 @@ class Surfaces:
         return np.asarray(self.times.as_unit("ns").asi8)
 
     def locate(self, times: IntArray, side: Any) -> IntArray:
-        """Number the last surface stamped up to ("right") or before ("left") each time, or -1."""
+        """Return the last surface stamped up to ("right") or before ("left") each time, or -1."""
         return np.asarray(np.searchsorted(self._stamps, times, side=side) - 1)
 
     def value(

@@ -10,17 +10,7 @@ import numpy as np
 import pandas as pd
 
 from backtest import base
-from backtest.base import (
-    DataError,
-    Fault,
-    Faults,
-    FloatArray,
-    Number,
-    ParameterError,
-    Text,
-    Value,
-    declared,
-)
+from backtest.base import Fault, Faults, FloatArray, Number, ParameterError, Text, Value, declared
 from backtest.base.fields import COST, SHARE, FloatSeries
 from backtest.market import Market
 from backtest.venue.portfolio_kernels import CollateralTables, compute_value_at_rate
@@ -170,17 +160,12 @@ def pack_collateral(
     collateral: Sequence[Collateral], groups: Sequence[str] = ()
 ) -> CollateralTables:
     tiers = [each.tiers or [(0.0, math.inf, float(each.rate or 0.0))] for each in collateral]
-    counts, floors = pack_rows([[row[0] for row in rows] for rows in tiers])
-    cancelled = [each.cancels_risk or "" for each in collateral]
+    columns = [pack_rows([[row[k] for row in rows] for rows in tiers]) for k in range(3)]
+    places = {group: k for k, group in enumerate(groups)}
     return CollateralTables(
-        counts=counts,
-        floors=floors,
-        caps=pack_rows([[row[1] for row in rows] for rows in tiers])[1],
-        rates=pack_rows([[row[2] for row in rows] for rows in tiers])[1],
-        groups=np.array(
-            [list(groups).index(name) if name in groups else -1 for name in cancelled],
-            dtype=np.int64,
-        ),
+        columns[0][0],
+        *(rows for _, rows in columns),
+        groups=np.array([places.get(x.cancels_risk or "", -1) for x in collateral], dtype=np.int64),
         slippages=np.array([each.slippage for each in collateral], dtype=np.float64),
     )
 
@@ -243,18 +228,15 @@ class RateCurve(Value):
         each close: it sets the rate from the next open on, and the first bar has that of the
         second.
         """
-        if isinstance(utilization, str):
-            known = read_column(market, utilization)
-            used: Any = pd.Series([*known[:1], *known[:-1]], base.utc_index(market.time))
+        columns = market.columns
+        if not isinstance(utilization, str):
+            used: Any = base.check_number("utilization", utilization)
+        elif utilization in columns:
+            known = columns[utilization]
+            used = pd.Series([*known[:1], *known[:-1]], base.utc_index(market.time))
         else:
-            used = base.check_number("utilization", utilization)
+            raise base.DataError(
+                f"market must have a column {utilization!r}, has {', '.join(columns) or 'none'}"
+                + base.did_you_mean(utilization, columns)
+            )
         return {"borrow_rate": self.borrow(used), "cash_rate": self.supply(used)}
-
-
-def read_column(market: Market, column: str) -> FloatArray:
-    if column not in market.columns:
-        raise DataError(
-            f"market must have a column {column!r}, has {', '.join(market.columns) or 'none'}"
-            + base.did_you_mean(column, market.columns)
-        )
-    return market.columns[column]

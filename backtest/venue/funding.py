@@ -27,8 +27,8 @@ def payment(
 ) -> Any:
     """Return what positions pay at one settlement, ``q |u(P)| r``, in the settlement currency.
 
-    Positive is paid, negative received. ``quantity`` is in signed contracts, ``price`` what the
-    venue settles on, usually the mark price at the stamp, ``rate`` a fraction of the notional.
+    Positive is paid, negative received. ``quantity`` is in signed contracts, ``price`` usually the
+    mark price at the stamp, ``rate`` a fraction of the notional.
 
     Examples
     --------

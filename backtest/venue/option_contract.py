@@ -64,7 +64,8 @@ class Option(Value):
         said = read_name(self.name)
         for field, value in said.items():
             given = getattr(self, field)
-            if given is not None and not is_same(field, given, value):
+            given = format_day(given) if given is not None and field == "expiry" else given
+            if given not in (None, value):
                 yield field, f"must be what the name {self.name!r} says, {value!r}, or be left out"
         for field in ("kind", "strike", "expiry", "underlying"):
             if field not in said and getattr(self, field) is None:
@@ -95,26 +96,15 @@ class Option(Value):
     ) -> dict[str, Option]:
         """Return the contracts of all strikes that expire at 08:00 UTC of each Friday, by name.
 
-        Parameters
-        ----------
-        underlying : str
-            What they are options on.
-        strikes : iterable of float
-            In the quote currency.
-        start, end : time
-            The first and the last time at which one may expire.
-        kinds : iterable of str
-            ``"call"``, ``"put"`` or both.
-        **terms
-            Further fields of an option, such as ``settlement`` and ``lot``.
+        ``start`` and ``end`` are the first and the last time at which one may expire, ``terms``
+        further fields of an option, such as ``settlement`` and ``lot``.
         """
-        first, last = format_day(start), format_day(end)
-        days = pd.date_range(pd.Timestamp(first).normalize(), last, freq="W-FRI")
-        stamps = [day + pd.Timedelta(hours=8) for day in days]
+        first, last = (pd.Timestamp(to_nanoseconds(each)) for each in (start, end))
+        eight = pd.Timedelta(hours=8)
+        days = pd.date_range((first - eight).ceil("D"), last - eight, freq="W-FRI")
         found = [
-            cls(underlying=underlying, kind=kind, strike=strike, expiry=str(stamp), **terms)
-            for stamp in stamps
-            if pd.Timestamp(first) <= stamp <= pd.Timestamp(last)
+            cls(underlying=underlying, kind=kind, strike=strike, expiry=str(day + eight), **terms)
+            for day in days
             for strike in strikes
             for kind in kinds
         ]
@@ -153,10 +143,6 @@ def read_name(name: str | None) -> dict[str, Any]:
         "settlement": "cash" if quote else "coin",
         "underlying": underlying,
     }
-
-
-def is_same(field: str, one: Any, other: Any) -> bool:
-    return bool(format_day(one) == other if field == "expiry" else one == other)
 
 
 def format_day(given: Any) -> str:

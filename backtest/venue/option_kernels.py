@@ -52,10 +52,9 @@ BY_BRACKETS, BY_SCENARIOS, PER_OPTION, BY_STRATEGIES = 0, 1, 2, 3
 class OptionPositions(NamedTuple):
     """n options held: what they are, and what their values depend on; arrays of shape (n,).
 
-    ``signs`` is 1 for a call and -1 for a put, ``sizes`` the units of the underlying per contract.
-    ``bases`` is the forward of the expiry over the index, constant while the index moves.
-    ``quantities`` (signed contracts) and ``indices`` are written before an evaluation; ``values``
-    (of one contract by the model) and ``marks`` (its mark price) are in the settlement currency.
+    ``signs`` is 1 for a call and -1 for a put, ``sizes`` the units of the underlying per contract,
+    ``bases`` the forward of the expiry over the index. ``values`` (by the model) and ``marks`` are
+    those of one contract in the settlement currency.
     """
 
     signs: FloatArray
@@ -78,10 +77,8 @@ class OptionPositions(NamedTuple):
 class ShockTables(NamedTuple):
     """What scenarios are for options; arrays of shape (G, K) as those of ``ScenarioTables``.
 
-    ``moves`` (of the index), ``volatilities`` (relative, at ``days``), ``reliefs`` (taken off the
-    loss of a row), ``logs`` (ln(1 + move)) and ``roots`` (the root of 1 + move). The others are
-    those of ``OptionShocks``; ``discounts``, ``skew`` and ``expiry_charge`` are empty if there are
-    none.
+    ``logs`` is ln(1 + move) and ``roots`` the root of 1 + move. The others are those of
+    ``OptionShocks``; ``discounts``, ``skew`` and ``expiry_charge`` are empty if there are none.
     """
 
     moves: FloatArray
@@ -372,7 +369,6 @@ def compute_option_loss(pool: OptionPool) -> float:
 
 
 def compute_delta_charge(options: OptionPositions, rules: OptionRules) -> float:
-    """Return the charge on the delta of each expiry, in the settlement currency."""
     shocks, scratch, total = rules.shocks, rules.scratch, 0.0
     scratch.totals[:] = 0.0
     for i in range(len(options.signs)):
@@ -387,7 +383,6 @@ def compute_delta_charge(options: OptionPositions, rules: OptionRules) -> float:
 
 
 def compute_short_charge(options: OptionPositions, rules: OptionRules, is_initial: bool) -> float:
-    """Return the charge on what is net short by strike and expiry, in the settlement currency."""
     shocks, nets, total = rules.shocks, rules.scratch.nets, 0.0
     rate = shocks.short_charge[1 if is_initial else 0]
     if rate > 0.0:

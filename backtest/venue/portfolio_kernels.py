@@ -31,8 +31,7 @@ from backtest.venue.requirement import MarginRules, compute_initial
 class BracketTables(NamedTuple):
     """The bracket rules of n instruments: :class:`MarginRules` with one row for each.
 
-    The first five have shape (n, K), of which row i uses the first ``counts[i]``. A run writes the
-    multipliers of its bar into ``multipliers`` and ``initial_multipliers``.
+    Levels have shape (n, K), of which row i uses the first ``counts[i]``.
     """
 
     counts: IntArray
@@ -57,10 +56,8 @@ class ScenarioTables(NamedTuple):
 
     ``moves`` and ``weights`` have shape (G, K); a group with fewer rows repeats its last one.
     ``members`` has the instruments sorted by group, those of group g from ``starts[g]`` up to
-    ``starts[g + 1]``. ``products`` is the product of each group, of ``n_products``: its loss is
-    that of its worst row. ``initial_factor`` and ``initial_contingency`` take the place of
-    ``factor`` and ``contingency`` in initial margin. ``nets``, of shape (G, 2), and ``losses``, of
-    shape (G, K), are room for one evaluation: like the multipliers, they belong to one run.
+    ``starts[g + 1]``. ``products`` is the product of each group, of ``n_products``. ``nets``, of
+    shape (G, 2), and ``losses``, of shape (G, K), are room for one evaluation.
     """
 
     moves: FloatArray
@@ -83,8 +80,7 @@ class ScenarioTables(NamedTuple):
 class CollateralTables(NamedTuple):
     """The rates of C collateral assets, in marginal tiers of their value, of shape (C, T).
 
-    Row c uses the first ``counts[c]``. ``groups`` is the group whose risk the asset cancels, -1 for
-    none, ``slippages`` how much under the open a conversion sells, as a fraction of the price.
+    Row c uses the first ``counts[c]``. ``groups`` is the group whose risk the asset cancels, or -1.
     """
 
     counts: IntArray
@@ -412,12 +408,10 @@ def is_pool_failing(rules: PortfolioRules, held: Holdings, cash: float) -> bool:
 
 
 def fill_shares(rules: PortfolioRules, held: Holdings, shares: FloatArray) -> None:
-    """Write each position's Euler share of R, ``q_i dR/dq_i``, and each collateral's.
+    """Write each position's Euler share of R, ``q_i dR/dq_i``, and each collateral's, (n + C,).
 
-    ``shares`` has shape (n + C,). At a kink the derivative is that of the active row, the first of
-    equal ones, and of the lower bracket. Under scenarios the shares add up to R. Under brackets
-    they exceed it by the cumulative amounts. A spot leg has its haircut / level besides: what M is
-    without counts as if it were required.
+    At a kink the derivative is that of the active row, the first of equal ones, and of the lower
+    bracket. A spot leg has its haircut / level besides.
     """
     shares[:] = 0.0
     if rules.own > 0:

@@ -819,11 +819,10 @@ class MarginPreset(NamedTuple):
     """The margin rules of an account at a venue, from a day on.
 
     ``date`` is the day from which the table holds (or on which it was read), ``dates`` those of all
-    tables, the oldest first. ``exact`` and ``leaves_out`` say what a run reproduces and what not;
-    each of ``figures`` has ``figure``, ``status`` and ``source``. ``requirement`` is the rule for
-    the instruments that were asked for, or a :class:`PresetMargin` for any; ``rates`` are those of
-    collateral by asset, ``slippage`` that of its exchange. ``negative_limit`` and ``conversion``
-    are for the :class:`Account`, ``call_grace_days`` for ``Venue.call_grace``, which counts bars.
+    tables, the oldest first. ``exact`` and ``leaves_out`` say what a run reproduces and what not.
+    ``rates`` are those of collateral by asset, ``slippage`` is of its exchange. ``negative_limit``
+    and ``conversion`` are for the :class:`Account`, ``call_grace_days`` for ``Venue.call_grace``,
+    which counts bars.
     """
 
     name: str

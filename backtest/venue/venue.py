@@ -476,8 +476,8 @@ class Day(base.Declaration):
 class InForce(Value):
     """The preset and the days that the brackets of a venue come from.
 
-    ``preset`` is ``"binance-usdm:BTCUSDT"``, ``since`` the day on which the oldest table came into
-    force or, if no source says that, was read, ``until`` that of the preset's next table, if any.
+    ``since`` is the day on which the oldest table came into force or, if no source says that, was
+    read, ``until`` that of the preset's next table, if any.
     """
 
     preset: Annotated[str, base.Text()]
@@ -487,10 +487,7 @@ class InForce(Value):
 
 @declared(kw_only=True)
 class Earlier(Value):
-    """A margin table that was replaced by a later one: from ``until`` on, a time in UTC.
-
-    Bars that open then or later have the next table.
-    """
+    """A margin table that a later one replaced at bars that open at ``until`` (UTC) or later."""
 
     until: Annotated[str, base.Time()]
     brackets: Annotated[Sequence[Bracket], base.AS_TUPLE]
@@ -768,20 +765,9 @@ class Venue(Value):
     ) -> Venue:
         """Return a plain linear venue: one bracket of any size, one unit per contract.
 
-        Parameters
-        ----------
-        taker, slippage, liquidation_fee : float, Series by UTC time, or name of a column
-            Costs per unit of notional; they have no default because nothing is free.
-        maintenance_rate, max_leverage : float
-            The one bracket, with unlimited notional.
-        maker, liquidation_slippage : float, Series by UTC time, or name of a column, optional
-            By default the taker fee, and ``slippage``.
-        mode : str
-            What a liquidation does: ``"close"``, ``"takeover"`` or ``"partial"``.
-        lot : float
-            Step of quantity; 0 means any quantity. There is no smallest notional.
-        interest_on, borrow_rate, cash_rate
-            As those of the venue.
+        ``maintenance_rate`` and ``max_leverage`` are those of the one bracket. There is no smallest
+        notional. ``maker`` is by default the taker fee, ``liquidation_slippage`` the ``slippage``.
+        All others are fields of the venue and its parts.
         """
         worse = slippage if liquidation_slippage is None else liquidation_slippage
         return cls(
@@ -812,21 +798,15 @@ class Venue(Value):
     ) -> Venue:
         """Return the venue of a spot leg: the coin itself, held beside margined positions.
 
+        ``haircut`` and ``borrow_rate`` are those of :class:`Contract`; the rates of money are those
+        of the account. A liquidation has the slippage of a trade. There is no smallest notional.
+
         Parameters
         ----------
-        taker, slippage : float, Series by UTC time, or the name of a column of the market
-            Costs per unit of notional.
-        haircut : float
-            The share of a long's value that does not back positions, from 0 to under 1.
-        borrow_rate : float or Series by UTC time
-            What a short pays per year on the value of the coins that it borrowed. The rates of
-            money are those of the account, :class:`Venue`.
         max_leverage : float, optional
             Largest leverage of an order, under 1 / haircut. Default: 1 / (2 haircut).
         maker, liquidation_fee : float, optional
-            By default the taker fee. A liquidation has the slippage of a trade.
-        lot : float
-            Step of quantity, in coins; 0 means any quantity. There is no smallest notional.
+            By default the taker fee.
         like : Venue, optional
             The venue of the other instruments. The spot leg takes over what belongs to the account:
             interest, margin calls, and the mode, step and order of liquidations.
