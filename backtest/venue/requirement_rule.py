@@ -135,10 +135,13 @@ class MarginRule(base.Value):
         if rule is not self:
             return rule.pack(rules, collateral, width, underlyings)
         self.check_names(names, collateral, underlyings)
-        scenarios, groups = None, self.list_groups(names)
+        scenarios, groups, own = None, self.list_groups(names), 0
         if isinstance(self, ScenarioMargin):
             scenarios = self
             groups |= {each: () for each in underlyings if each not in groups}
+        if isinstance(self, OwnMargin):  # each instrument is a group of its own
+            scenarios, groups = ScenarioMargin(moves=[0.0]), {each: (each,) for each in names}
+            own = number_rule(self.rule, tuple(names))
         packed = PortfolioRules(
             brackets=pack_brackets(list(rules.values()), width),
             scenarios=pack_scenarios(scenarios, groups, names),
@@ -146,6 +149,7 @@ class MarginRule(base.Value):
             has_scenarios=scenarios is not None,
             level=self.level,
             spot=pack_spot(),
+            own=own,
         )
         for members, moves in zip(groups.values(), packed.scenarios.moves, strict=True):
             coins = [name for name in members if rules[name].is_inverse]
@@ -647,10 +651,9 @@ def check_options(
             f"options need portfolio margin, bt.Standard or bt.Strategy, got {type(rule).__name__}"
         )
     coin = [each.option.name for each in options if each.option.is_coin]
-    cash = [each.option.name for each in options if not each.option.is_coin]
-    coins = sorted({str(each.option.underlying) for each in options if each.option.is_coin})
-    if (coin and cash) or len(coins) > 1:
-        found = f"{coin[0]} in coins and {cash[0]} in cash" if coin and cash else ", ".join(coins)
+    currencies = {str(x.option.underlying) if x.option.is_coin else "cash" for x in options}
+    if len(currencies) > 1:
+        found = ", ".join(sorted(currencies))
         raise ParameterError(f"options of one balance must settle in one currency, got {found}")
     if coin and isinstance(rule, Strategy):
         raise ParameterError(f"margin by strategies is of options settled in cash, got {coin[0]}")
@@ -732,24 +735,6 @@ class OwnMargin(MarginRule):
     def _settle(self) -> None:
         self._set_fields(level=float(getattr(self.rule, "level", 1.0)))
 
-    def pack(
-        self,
-        rules: Mapping[str, MarginRules],
-        collateral: Sequence[Collateral] = (),
-        width: int = 1,
-        underlyings: Sequence[str] = (),
-    ) -> PortfolioRules:
-        names, asked = tuple(rules), OWN_RULES
-        given = (self.rule, names)
-        found = next((k for k, each in enumerate(asked) if each.args == given), len(asked))
-        if found == len(asked):
-            asked.append(functools.partial(ask_rule, *given))
-        alone = pack_scenarios(
-            ScenarioMargin(moves=[0.0]), {each: (each,) for each in names}, names
-        )
-        packed = super().pack(rules, collateral, width, underlyings)
-        return packed._replace(own=found + 1, has_scenarios=True, scenarios=alone)
-
     def to_dict(self) -> dict[str, Any]:
         own = self.rule.name if isinstance(self.rule, StoredRule) else type(self.rule).__name__
         return {"level": self.level, "own": own}
@@ -757,6 +742,15 @@ class OwnMargin(MarginRule):
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], *, where: str = "") -> Self:  # noqa: ARG003
         return cls(rule=StoredRule(str(data.get("own")), data.get("level", 1.0)))
+
+
+def number_rule(rule: RequirementRule, names: tuple[str, ...]) -> int:
+    """Return the number of a rule in ``OWN_RULES``, from 1, to which a new one is added."""
+    given = (rule, names)
+    found = next((k for k, each in enumerate(OWN_RULES) if each.args == given), len(OWN_RULES))
+    if found == len(OWN_RULES):
+        OWN_RULES.append(functools.partial(ask_rule, *given))
+    return found + 1
 
 
 @dataclass(frozen=True)
