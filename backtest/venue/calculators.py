@@ -193,8 +193,6 @@ def calculate_liquidation(
 
     Parameters
     ----------
-    venue : Venue
-        The venue, for its margin rules.
     side : str
         ``"long"`` or ``"short"``.
     entry : float
@@ -211,7 +209,7 @@ def calculate_liquidation(
     volatility : float, optional
         Volatility of the price, per sqrt(year), of a geometric Brownian motion without drift.
     multiplier : float
-        Multiplier of dynamic margin: scales maintenance rates and divides the allowed leverages.
+        Of dynamic margin: scales maintenance rates and divides the allowed leverages.
     days : sequence of float
         The horizons of the probabilities.
 
@@ -343,14 +341,12 @@ def calculate_book(
 
     Parameters
     ----------
-    venues, quantities, prices, rule, collateral, collateral_prices, entries
+    venues, quantities, prices, rule, collateral, collateral_prices, entries, options
         As in :func:`backtest.margin.requirement`. Collateral whose ``prices`` name an instrument
         has its price and moves with it.
     balance : float
         The settlement balance: realized money, without unrealized profit, collateral and the
         value of spot legs; what was paid for options has left it.
-    options : OptionPosition or sequence of them
-        Options of the account.
 
     Examples
     --------

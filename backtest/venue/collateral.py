@@ -161,10 +161,13 @@ def pack_collateral(
 ) -> CollateralTables:
     tiers = [each.tiers or [(0.0, math.inf, float(each.rate or 0.0))] for each in collateral]
     columns = [pack_rows([[row[k] for row in rows] for rows in tiers]) for k in range(3)]
+    floors, caps, rates = (rows for _, rows in columns)
     places = {group: k for k, group in enumerate(groups)}
     return CollateralTables(
-        columns[0][0],
-        *(rows for _, rows in columns),
+        counts=columns[0][0],
+        floors=floors,
+        caps=caps,
+        rates=rates,
         groups=np.array([places.get(x.cancels_risk or "", -1) for x in collateral], dtype=np.int64),
         slippages=np.array([each.slippage for each in collateral], dtype=np.float64),
     )

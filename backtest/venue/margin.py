@@ -187,8 +187,6 @@ def liquidation_price(
 
     Parameters
     ----------
-    venue : Venue
-        The rules; inside a policy ``account.venue``.
     quantity, entry : float or array
         Signed contracts and their average entry price.
     collateral : float or array
@@ -385,10 +383,8 @@ def requirement(
     ----------
     venues : Venue or Mapping
         The venue of all instruments, or of each by name.
-    quantities : float or Mapping
-        Signed contracts of each instrument by name; one that is left out is not held.
-    prices : float or Mapping
-        The mark price of each instrument.
+    quantities, prices : float or Mapping
+        Signed contracts, 0 if left out, and mark price of each instrument by name.
     rule : RequirementRule
         :class:`Brackets` (default), :class:`ScenarioMargin`, the name of a preset, or an object
         with the two methods of :class:`RequirementRule`.

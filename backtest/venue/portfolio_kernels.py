@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from backtest.base import BoolArray, FloatArray, IntArray
 from backtest.base.units import TOLERANCE
@@ -137,12 +137,17 @@ def ask_own(rules: PortfolioRules, held: Holdings, is_initial: bool) -> float:
 
 def pick_rules(tables: BracketTables, i: int) -> MarginRules:
     count = tables.counts[i]
+    floors: Any = tables.floors[i, :count]
+    caps: Any = tables.caps[i, :count]
+    rates: Any = tables.rates[i, :count]
+    amounts: Any = tables.amounts[i, :count]
+    leverages: Any = tables.leverages[i, :count]
     return MarginRules(
-        floors=tables.floors[i, :count],
-        caps=tables.caps[i, :count],
-        rates=tables.rates[i, :count],
-        amounts=tables.amounts[i, :count],
-        leverages=tables.leverages[i, :count],
+        floors=floors,
+        caps=caps,
+        rates=rates,
+        amounts=amounts,
+        leverages=leverages,
         close_fee=tables.close_fees[i],
         taker=tables.takers[i],
         size=tables.sizes[i],

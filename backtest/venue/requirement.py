@@ -24,10 +24,7 @@ from backtest.venue.venue import find_newest
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from backtest.base import FloatArray
     from backtest.venue.venue import Venue
-
-    Numbers = Sequence[float] | FloatArray
 
 LEVELS = ("floors", "caps", "rates", "amounts", "leverages")
 
@@ -42,11 +39,11 @@ class MarginRules(NamedTuple):
     ``multiplier`` is this bar's for maintenance margin, ``initial_multiplier`` that for orders.
     """
 
-    floors: Numbers
-    caps: Numbers
-    rates: Numbers
-    amounts: Numbers
-    leverages: Numbers
+    floors: Sequence[float]
+    caps: Sequence[float]
+    rates: Sequence[float]
+    amounts: Sequence[float]
+    leverages: Sequence[float]
     close_fee: float
     taker: float
     size: float
