@@ -66,7 +66,7 @@ GROUPS = {
     backtest options chain deribit.parquet          [dim]# which quotes are defective[/dim]
     backtest options surface deribit.parquet --underlying BTC --report surface.html
     """,
-    "results": """List, show, verify, prune and export saved results.
+    "results": """List, show, verify and prune saved results.
 
     backtest results list --sort sharpe
     backtest results prune --keep 100 --dry-run

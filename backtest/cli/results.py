@@ -1,4 +1,4 @@
-"""``backtest results`` and ``report``: list, show, verify, prune, export and report results."""
+"""``backtest results`` and ``report``: list, show, verify, prune and report results."""
 
 from __future__ import annotations
 
@@ -222,21 +222,6 @@ def verify(
         typer.echo(f"{whole:,} whole, {bad:,} damaged; {files:,} files checked")
     if bad:
         raise typer.Exit(1)
-
-
-@command("results export")
-def export(
-    name: Name,
-    *,
-    out: Annotated[Path, option("FILE.zip, or a folder to put it in.", "--out")],
-    results: Results = RESULTS,
-) -> None:
-    """Verify a result, and export it as an archive or a folder.
-
-    backtest results export 0a1b2c3d --out run.zip
-    backtest results export 0a1b2c3d --out shared/
-    """
-    typer.echo(str(store.export_result(store.find_folder(name, results), out)))
 
 
 @command("results prune")

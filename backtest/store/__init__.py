@@ -1,4 +1,4 @@
-"""The store: list, find, verify, prune and export what was saved in ``results/``."""
+"""The store: list, find, verify and prune what was saved in ``results/``."""
 
 from typing import TYPE_CHECKING
 
@@ -6,7 +6,7 @@ from backtest.base import open_door
 
 if TYPE_CHECKING:
     from backtest.store.care import FolderCheck, KeptFolder, choose_deletions, delete_chosen
-    from backtest.store.care import export_result, verify_folder
+    from backtest.store.care import verify_folder
     from backtest.store.listing import Filter, StoreEntry, count_kinds, describe_note, find_folder
     from backtest.store.listing import list_folders, list_kinds, list_results, load_saved
     from backtest.store.listing import name_fault, open_folder, read_bound, read_entry, read_kinds

@@ -1,11 +1,9 @@
-"""Verify saved results, every file, hash and id; prune them; export them."""
+"""Verify saved results, every file, hash and id; prune them."""
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,36 +169,3 @@ def find_reason_to_keep(folder: Path) -> str:
 def is_moved_result(path: Path) -> bool:
     is_result = ID.fullmatch(path.name.rpartition("-")[2]) is not None
     return path.name == LOCK or (path.is_dir() and (is_result or path.name == REPLACED))
-
-
-# ------------------------------------------------------------------------------------- export
-
-
-def export_result(folder: Path, out: Path) -> Path:
-    """Verify a result and copy it into the folder ``out``, or into an archive ``out`` (.zip)."""
-    check = verify_folder(folder)
-    if check.faults or check.kind not in KINDS:
-        name, what = (*check.faults, *check.remarks, (".", "is not a result"))[0]
-        raise base.DataError(f"{folder}: must be undamaged to be exported, {name} {what}")
-    title = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip(".-") or "result"
-    is_archive = out.suffix.lower() == ".zip"
-    target = out if is_archive else out / title
-    if target.exists():
-        raise base.ParameterError(f"{target}: the target of an export must not exist yet")
-    if not is_archive:
-        return base.save_folder(out, title, lambda draft: copy_files(folder, draft), what="result")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent) as draft:
-            copy_files(folder, Path(draft) / "files" / title)
-            made = shutil.make_archive(f"{draft}/archive", "zip", Path(draft) / "files")
-            Path(made).rename(out)
-    except OSError as error:
-        raise base.DataError(
-            f"{out}: cannot write the archive: {error.strerror or error}"
-        ) from error
-    return out
-
-
-def copy_files(folder: Path, target: Path) -> None:
-    shutil.copytree(folder, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(LOCK))

@@ -200,7 +200,9 @@ def test_an_interrupted_search_says_how_to_go_on_and_ends_the_same(capsys, monke
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(searches, "draw", lambda _: nullcontext(SimpleNamespace(report_search=stop)))
+        patch.setattr(
+            searches, "show_progress", lambda *_: nullcontext(SimpleNamespace(report_search=stop))
+        )
         code, out, err = call(capsys, "tune", *FEW)
     assert code == 130
     assert err == "warning: interrupted: the study is unfinished, 16 sets were evaluated\n"

@@ -3,7 +3,6 @@
 import json
 import os
 import shlex
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from backtest.store import (
     StoreEntry,
     choose_deletions,
     delete_chosen,
-    export_result,
     find_folder,
     list_results,
     read_bound,
@@ -195,32 +193,3 @@ def test_prune_leaves_unfinished_studies_unless_told(tmp_path, monkeypatch):
     assert choose_deletions(tmp_path, wanted) == ([], [])
     chosen, _ = choose_deletions(tmp_path, wanted, with_unfinished=True)
     assert delete_chosen(tmp_path, chosen)[0] == [folder.name]
-
-
-# ------------------------------------------------------------------------------------- export
-
-
-@pytest.mark.parametrize("kind", ["run", "sweep", "comparison", "study"])
-def test_an_exported_folder_verifies_and_has_the_files_of_the_result_only(store, tmp_path, kind):
-    folder = folder_of(store, kind)
-    out = export_result(folder, tmp_path / "shared")
-    with zipfile.ZipFile(export_result(folder, tmp_path / "one.zip")) as archive:
-        archive.extractall(tmp_path / "out")
-    for each in (out, tmp_path / "out" / folder.name):
-        assert not verify_folder(each).faults
-        assert repr(read_entry(each).metrics) == repr(read_entry(folder).metrics)
-        assert (each / "provenance.json").is_file()
-    check_refused(lambda: export_result(folder, tmp_path / "shared"), "must not exist yet")
-
-
-def test_names_in_an_archive_are_safe_and_a_damaged_result_is_not_handed_on(store, tmp_path):
-    folder = folder_of(store, "run")
-    hostile = folder.rename(store / "..\u202e<script> \\evil")
-    archive = export_result(hostile, tmp_path / "x.zip")
-    with zipfile.ZipFile(archive) as found:
-        for name in found.namelist():
-            assert set(name) <= {*"abcdefghijklmnopqrstuvwxyz", *"./-"}
-            assert not name.startswith((".", "/"))
-            assert ".." not in name
-    spoil(hostile / "bars.parquet", "flipped")
-    check_refused(lambda: export_result(hostile, tmp_path / "y.zip"), "bars.parquet was changed")

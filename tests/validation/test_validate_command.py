@@ -13,7 +13,6 @@ from backtest.store import (
     Filter,
     choose_deletions,
     delete_chosen,
-    export_result,
     list_results,
     load_saved,
     read_entry,
@@ -62,7 +61,7 @@ def call(place: Path, command: str, *more: str) -> int:
         for each in COMMANDS
     ],
 )
-def test_a_validation_is_run_listed_verified_shown_exported_and_reported(place, command, capsys):
+def test_a_validation_is_run_listed_verified_shown_and_reported(place, command, capsys):
     assert call(place, command) == 0
     assert capsys.readouterr().out.startswith("Held")
     entry = next(each for each in list_results(place / "results") if each.kind == KINDS[command])
@@ -73,8 +72,6 @@ def test_a_validation_is_run_listed_verified_shown_exported_and_reported(place, 
     check = verify_folder(folder)
     assert (check.faults, check.remarks) == ((), ())
     assert read_entry(folder).id == load_saved(folder).manifest["id"]
-    out = export_result(folder, place / f"{command}.zip")
-    assert out.is_file()
     page = load_saved(folder).report(place / f"{command}.md").read_text()
     assert load_saved(folder).verdict.lower() in page.lower()
     assert main(["results", "show", entry.id, "--results", str(place / "results")]) == 0
