@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -141,17 +142,24 @@ REPAIR_HELP = "; ".join(
     for name, (ways, text) in KINDS.items()
 )
 
-Columns = Annotated[
-    str | None, flag("Columns of the file, by name or position: time=ts,open=o,...")
-]
-Instrument = Annotated[str | None, flag("Name of the instrument; selects one of several.")]
-Interval = Annotated[str | None, flag("Selects the bars among several files.")]
-Timezone = Annotated[str | None, flag("Time zone of stamps that have none, such as UTC.")]
-Sessions = Annotated[bool, flag("The market closes: bars may be missing.", "--sessions")]
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    columns: Annotated[
+        str | None, flag("Columns of the file, by name or position: time=ts,open=o,...")
+    ] = None
+    interval: Annotated[str | None, flag("Selects the bars among several files.")] = None
+    timezone: Annotated[str | None, flag("Time zone of stamps that have none, such as UTC.")] = None
+    sessions: Annotated[bool, flag("The market closes: bars may be missing.", "--sessions")] = False
+
+    def list_terms(self) -> dict[str, Any]:
+        pairs = self.columns.split(",") if self.columns is not None else []
+        columns = dict(split_pair("--columns", each, "time=ts,open=o") for each in pairs)
+        return {**vars(self), "columns": columns}
 
 
 @command("data import")
-def import_files(  # noqa: PLR0913 - one for each flag
+def import_files(
     files: Annotated[
         list[Path],
         typer.Argument(help="A folder, or files; several form one table.", metavar="FILE..."),
@@ -164,15 +172,14 @@ def import_files(  # noqa: PLR0913 - one for each flag
     funding: Annotated[
         list[Path] | None, flag("Funding: a file or folder; repeat for more.")
     ] = None,
-    columns: Columns = None,
+    layout: Layout,
     resample: Annotated[
         str | None, flag("Combine bars into longer ones of this length: 1h.")
     ] = None,
     repair: Annotated[list[str] | None, flag(f"Repairs to make. {REPAIR_HELP}.")] = None,
-    instrument: Instrument = None,
-    interval: Interval = None,
-    timezone: Timezone = None,
-    sessions: Sessions = False,
+    instrument: Annotated[
+        str | None, flag("Name of the instrument; selects one of several.")
+    ] = None,
     start: Annotated[str | None, flag("First bar to read, UTC.", "--from")] = None,
     end: Annotated[str | None, flag("End of the last bar, UTC.", "--to")] = None,
     as_json: AsJson = False,
@@ -190,12 +197,9 @@ def import_files(  # noqa: PLR0913 - one for each flag
             *files,
             mark=mark or (),
             funding=funding or (),
-            columns=read_columns(columns),
             repair=repair or (),
             instrument=instrument,
-            interval=interval,
-            timezone=timezone,
-            sessions=sessions,
+            **layout.list_terms(),
             between=(start, end) if start or end else None,
         )
         market = market if resample is None else market.resample(resample)
@@ -220,18 +224,7 @@ def import_files(  # noqa: PLR0913 - one for each flag
         typer.echo(f"saved: {out}")
 
 
-def read_columns(text: str | None) -> dict[str, str | int]:
-    if text is None:
-        return {}
-    return dict(split_pair("--columns", part, "time=ts,open=o") for part in text.split(","))
-
-
 # ---------------------------------------------------------------------------------------- inspect
-
-
-Instruments = Annotated[
-    list[str] | None, flag("Name of the instrument; repeat for more.", "--instrument")
-]
 
 
 @command("data inspect")
@@ -245,11 +238,10 @@ def inspect(
         ),
     ],
     *,
-    columns: Columns = None,
-    instrument: Instruments = None,
-    interval: Interval = None,
-    timezone: Timezone = None,
-    sessions: Sessions = False,
+    layout: Layout,
+    instrument: Annotated[
+        list[str] | None, flag("Name of the instrument; repeat for more.", "--instrument")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Report every defect of data, even if they do not load.
@@ -260,14 +252,7 @@ def inspect(
     backtest data inspect btc eth
     """
     with show_progress("inspecting"):
-        found = quality(
-            paths,
-            columns=read_columns(columns),
-            instrument=instrument,
-            interval=interval,
-            timezone=timezone,
-            sessions=sessions,
-        )
+        found = quality(paths, instrument=instrument, **layout.list_terms())
     reports = found if isinstance(found, dict) else {"": found}
     if as_json:
         plain = {name: each.to_dict() for name, each in reports.items()}

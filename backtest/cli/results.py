@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,8 +20,6 @@ from backtest.measures.measure_table import ABOUT
 
 SHOWN_ID, SHOWN_COMMIT, MOST_NAMED = 8, 12, 20
 MEASURES = ("sharpe", "max_drawdown", "cagr")
-NARROW = 100
-"""Columns of a terminal under which a list has fewer columns."""
 
 Name = Annotated[
     str,
@@ -91,8 +87,8 @@ def list_(
         typer.echo(f"no results in {clean(str(results))}")
         return
     if shown:
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else math.inf
-        columns = choose_columns(sort, [each.measure for each in chosen.bounds], width)
+        asked = [*([] if sort in CELLS else [sort]), *(each.measure for each in chosen.bounds)]
+        columns = ["id", "kind", "policy", "data", *dict.fromkeys([*asked, *MEASURES]), "saved"]
         heads = [name if name in CELLS else measures.name_measure(name) for name in columns]
         rows = [[show_cell(each, name) for name in columns] for each in shown]
         render(rows, heads, cut=("policy", "data", "saved", "name", "source"))
@@ -108,15 +104,6 @@ def list_(
         if entries:
             typer.echo(f"\n{heading}: {len(entries):,}")
             print_named([f"{each.name}: {each.trouble}" for each in entries])
-
-
-def choose_columns(sort: str, asked: Sequence[str], width: float) -> list[str]:
-    """Return the columns of a list: those asked for, and as many others as fit."""
-    first = [] if sort in CELLS else [sort]
-    shown = [*dict.fromkeys([*first, *asked, *MEASURES])]
-    if width < NARROW:
-        return ["id", "kind", "policy", "data", *shown[: max(2, len(first) + len(asked))]]
-    return ["id", "kind", "policy", "data", *shown[:4], "saved"]
 
 
 CELLS: dict[str, Callable[[Any], object]] = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from itertools import pairwise
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from backtest.cli.experiment import Draft, parse_entries, read_list, read_number
 from backtest.cli.printing import print_json, print_title, render, show_progress
 from backtest.cli.runs import run_with_progress
 from backtest.crowd import Linear, SquareRoot
-from backtest.market import Market, Markets, as_markets, label_names, unwrap_market
+from backtest.market import Market, Markets, label_names, unwrap_market
 from backtest.risk import Paths, Scenario, describe_drift
 from backtest.venue import FundingTerms, Venue
 
@@ -228,28 +227,15 @@ QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 
 @command("paths", PATHS)
-def paths(
-    draft: Draft,
-    *,
-    write: Annotated[
-        Path | None, option("Write paths as data into this new folder.", "--write")
-    ] = None,
-    number: Annotated[int, option("How many to write (1).", "--number")] = 1,
-    as_json: AsJson = False,
-) -> None:
+def paths(draft: Draft, *, as_json: AsJson = False) -> None:
     """Simulate possible continuations of the data, and show how far they spread.
 
+    In Python, bt.simulate_paths(...)[0].save(folder) writes one as data.
+
     backtest paths --model gbm --horizon 7d --paths 1000
-    backtest paths --data btc/ --write paths/ --number 3      [dim]# three paths as data[/dim]
     """
     experiment = build_experiment(draft)
     drawn = draw_paths(draft, experiment.market, experiment.terms["venue"])
-    if not 1 <= number <= len(drawn):
-        raise ParameterError(f"number must be from 1 to {len(drawn)}, the paths, got {number}")
-    for i in range(number if write is not None else 0):
-        parts = as_markets(drawn[i])
-        for name, label in label_names(parts).items():
-            parts[name].save(Path(str(write)) / f"path-{i}" / label)
     tables, told = {name: tabulate_spread(drawn, name) for name in drawn.names}, drawn.describe()
     if as_json:
         rows = {name: each.reset_index().to_dict("records") for name, each in tables.items()}
@@ -263,8 +249,6 @@ def paths(
     for name, label in label_names(tables).items():
         typer.echo(f"\n{label}".rstrip())
         render(tables[name].reset_index(), shares=list(tables[name].columns))
-    if write is not None:
-        typer.echo(f"\nwritten: {write}")
 
 
 def tabulate_spread(drawn: Paths, name: str) -> pd.DataFrame:
