@@ -81,12 +81,16 @@ class SquareRoot(base.Value):
 
     def curve(self, volume: float | None, market: Market | None, contract: Contract) -> ImpactCurve:
         """Return the law as numbers, for a daily volume in money or that of a market."""
-        volatility = self.volatility
-        if volatility is None:
-            volatility = 1.0 if market is None else measure_volatility(market)
-        return ImpactCurve(
-            self.coefficient * volatility, 0.5, find_volume(volume, market, contract)
-        )
+        daily, sigma = find_volume(volume, market, contract), self.volatility
+        if sigma is None and market is not None:
+            steps = np.diff(np.log(market.close[find_window(market)]))
+            if len(steps) < 2:
+                raise base.ParameterError(
+                    f"a volatility needs 3 bars or more, got {len(steps) + 1} in {market!r}; "
+                    "bt.SquareRoot(1.0, volatility=0.03) has its own"
+                )
+            sigma = float(np.std(steps, ddof=1)) * math.sqrt(DAY / market.interval)
+        return ImpactCurve(self.coefficient * (1.0 if sigma is None else sigma), 0.5, daily)
 
 
 @base.declared
@@ -123,16 +127,6 @@ def find_volume(volume: float | None, market: Market | None, contract: Contract)
     rows = find_window(market)
     money = market.volume[rows] * np.abs(to_value(contract, market.close[rows]))
     return float(np.sum(money)) / (len(money) * market.interval / DAY)
-
-
-def measure_volatility(market: Market) -> float:
-    steps = np.diff(np.log(market.close[find_window(market)]))
-    if len(steps) < 2:
-        raise base.ParameterError(
-            f"a volatility needs 3 bars or more, got {len(steps) + 1} in {market!r}; "
-            "bt.SquareRoot(1.0, volatility=0.03) has its own"
-        )
-    return float(np.std(steps, ddof=1)) * math.sqrt(DAY / market.interval)
 
 
 def find_window(market: Market) -> slice:
