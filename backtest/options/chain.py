@@ -152,10 +152,7 @@ def fill_forwards(table: pd.DataFrame, settlement: str) -> pd.DataFrame:
 
 
 def find_parity(rows: pd.DataFrame, settlement: str) -> float:
-    """Return the forward at which calls less puts of one expiry agree, NaN without a pair.
-
-    In cash ``C - P = F - K``, undiscounted; in coins ``C - P = 1 - K / F``.
-    """
+    """Return F: in cash ``C - P = F - K``, undiscounted; in coins ``C - P = 1 - K / F``."""
     mid = (0.5 * (rows["bid"] + rows["ask"])).to_numpy()
     pairs = pd.DataFrame({"strike": rows["strike"], "kind": rows["kind"], "mid": mid})
     wide = pairs.pivot_table(index="strike", columns="kind", values="mid", aggfunc="first")
@@ -391,16 +388,9 @@ class Chain:
         return np.asarray(days.to_numpy() / YEAR_DAYS, dtype=np.float64)
 
     def select(self, underlying: str | None = None, time: base.TimeLike | None = None) -> Chain:
-        """Return the quotes of one underlying, of one snapshot, or both.
+        """Return the quotes of one underlying, of the last snapshot at or before a time, or both.
 
         Raises ParameterError if there is no such underlying; DataError if no snapshot is that old.
-
-        Parameters
-        ----------
-        underlying : str, optional
-            A name of :attr:`underlyings`.
-        time : time, optional
-            The last snapshot at or before it.
         """
         table = self.table
         if underlying is not None:

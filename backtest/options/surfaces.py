@@ -807,8 +807,7 @@ class Surfaces:
     ) -> tuple[FloatArray, FloatArray]:
         """Return forward over spot, and volatility, of a contract at some times.
 
-        ``rows`` number the surfaces in force. The basis ln(F/S) of a snapshot shrinks with the time
-        left. The smile is that of the contract's expiry, at a constant distance ln(K/F).
+        ``rows`` number the surfaces in force.
         """
         left, (bases, volatilities) = (expiry - times) / YEAR, np.empty((2, len(times)))
         for row in np.unique(rows):
