@@ -70,6 +70,8 @@ class State:
         self.highest = self.capital  # equity at a close, for the equity stop
         self.paid_in = self.capital + self.reserve  # §5
         self.out = Outcome(tuple(markets), self.capital)
+        if self.options:
+            self.note("coin" if self.options[0].given.is_coin else "cash")
 
     def read_account(self) -> None:
         """The account in exact numbers; its state before the first bar."""
