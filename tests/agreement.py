@@ -152,8 +152,7 @@ def differences(case: PortfolioCase, out: Outcome, result: Any) -> list[str]:
     wrong = [text for _, text in sorted(found)]
     if last == len(scale):
         wrong += compare_ledger(out, result.events, scale)
-        wrong += compare_calls(out, result.metrics)
-        wrong += compare_doubts(out, result.metrics)
+        wrong += compare_counts(out, result.metrics)
     return wrong
 
 
@@ -283,7 +282,7 @@ def compare_ledger(out: Outcome, events: pd.DataFrame, scale: np.ndarray) -> lis
     ]
 
 
-def compare_calls(out: Outcome, metrics: Any) -> list[str]:
+def compare_counts(out: Outcome, metrics: Any) -> list[str]:
     waits = floats(out.waits)
     expected = {
         "margin_calls": out.count("margin_call"),
@@ -291,20 +290,13 @@ def compare_calls(out: Outcome, metrics: Any) -> list[str]:
         "calls_failed": out.count("call_failed"),
         "liquidated_after_call": len(waits),
         "time_to_liquidation_after_call": waits.mean() if len(waits) else math.nan,
+        "ambiguous_bars": sum(out.ambiguous),
+        "both_reached": sum(out.both_reached),
     }
     return [
         f"{name}: {metrics[name]!r}, oracle {value!r}"
         for name, value in expected.items()
         if not np.isclose(metrics[name], value, rtol=1e-12, atol=0.0, equal_nan=True)
-    ]
-
-
-def compare_doubts(out: Outcome, metrics: Any) -> list[str]:
-    expected = {"ambiguous_bars": sum(out.ambiguous), "both_reached": sum(out.both_reached)}
-    return [
-        f"{name}: {metrics[name]!r}, oracle {count}"
-        for name, count in expected.items()
-        if metrics[name] != count
     ]
 
 

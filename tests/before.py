@@ -38,8 +38,6 @@ TOLERANCE, LEAST = 1e-9, 1e-12
 SEEDS, BARS, START = 4, 240, "2023-01-01"
 MOST, FIRST = 300, 150
 """A run of more events than the first keeps as many as the second, and totals by kind and month."""
-TIES: dict[str, str] = {}
-"""Runs in which a rule compared two numbers within 1e-12 of equal: compared up to that time."""
 
 
 # ----- what is run -----
@@ -311,20 +309,11 @@ def keep(value: Any) -> float | str:
     return number if math.isfinite(number) else str(number)
 
 
-def differences(name: str, was: dict[str, Any], result: bt.Result) -> Iterator[str]:
+def differences(was: dict[str, Any], result: bt.Result) -> Iterator[str]:
     now = describe(result)
-    last = math.inf
-    if name in TIES:
-        last = (pd.Timestamp(TIES[name], tz="UTC") - result.bars.index[0]) / pd.Timedelta("1min")
-    else:
-        yield from compare_measures(was["metrics"], now["metrics"])
-        yield from compare_totals(was["totals"], now["totals"], result)
-    yield from compare_events(
-        [row for row in was["events"] if row[0] < last],
-        [row for row in now["events"] if row[0] < last],
-        now["columns"],
-        result,
-    )
+    yield from compare_measures(was["metrics"], now["metrics"])
+    yield from compare_totals(was["totals"], now["totals"], result)
+    yield from compare_events(was["events"], now["events"], now["columns"], result)
 
 
 def compare_measures(was: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:

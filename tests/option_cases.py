@@ -1,7 +1,8 @@
 """Random accounts with options: those of several positions, and contracts beside them.
 
 The market of the options is drawn as the arrays of the engine's feed, so that the fit of surfaces
-is no part of the comparison. They are valued by ``tests/black_76.py``.
+is no part of the comparison. They are valued by Black-76 once more, in the standard library's
+floats, which shares nothing with the package.
 """
 
 import math
@@ -18,7 +19,6 @@ from backtest.account.records import make_option_feed
 from backtest.engine import inputs
 from backtest.options.option_listing import OptionListing
 from backtest.venue.option_contract import OptionCosts
-from tests import black_76
 from tests.cases import PortfolioCase, Tape, make_portfolio_case
 from tests.draws import DAY, START
 
@@ -43,6 +43,54 @@ BY_BAR = {
 """Fields of the feed and their names here."""
 COSTS = OptionCosts(fee=0.0, fee_cap=1.0, delivery_fee=0.0, delivery_cap=1.0, tick=0.0)
 """Of a venue that lists options; each contract has its own."""
+
+
+ROOT_2 = math.sqrt(2.0)
+ROOT_2_PI = math.sqrt(2.0 * math.pi)
+
+
+def normal_cdf(x: float) -> float:
+    return 0.5 * math.erfc(-x / ROOT_2)
+
+
+def find_d1(forward: float, strike: float, years: float, volatility: float) -> float:
+    """d1, infinite where nothing is left to happen."""
+    s = volatility * math.sqrt(years)
+    if s == 0.0:
+        return math.copysign(math.inf, forward - strike) if forward != strike else 0.0
+    return math.log(forward / strike) / s + 0.5 * s
+
+
+def price_black(
+    sign: float, forward: float, strike: float, years: float, volatility: float, rate: float = 0.0
+) -> float:
+    """What an option on one unit is worth in quote currency; ``sign`` is -1 for a put.
+
+    Intrinsic value and the price of the option out of the money: no digits cancel.
+    """
+    s = volatility * math.sqrt(years)
+    value = max(0.0, sign * (forward - strike))
+    if s > 0.0:
+        side = 1.0 if forward <= strike else -1.0
+        d1 = find_d1(forward, strike, years, volatility)
+        value += side * (forward * normal_cdf(side * d1) - strike * normal_cdf(side * (d1 - s)))
+    return math.exp(-rate * years) * value
+
+
+def delta_black(
+    sign: float, forward: float, strike: float, years: float, volatility: float
+) -> float:
+    """N(d1), of a put less 1."""
+    return sign * normal_cdf(sign * find_d1(forward, strike, years, volatility))
+
+
+def vega_black(
+    forward: float, strike: float, years: float, volatility: float, rate: float
+) -> float:
+    """The change of the price per 1.00 of volatility."""
+    d1 = find_d1(forward, strike, years, volatility)
+    density = math.exp(-0.5 * d1 * d1) / ROOT_2_PI
+    return math.exp(-rate * years) * forward * math.sqrt(years) * density
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,21 +145,19 @@ class OptionTape:
     def value(self, moment: Any, index: float, volatility: float | None) -> float:
         forward = self.forward(moment, index)
         sigma = self.volatility(moment) if volatility is None else volatility
-        price = black_76.price(
-            self.sign, forward, self.strike, self.years(moment), sigma, self.rate
-        )
+        price = price_black(self.sign, forward, self.strike, self.years(moment), sigma, self.rate)
         return self.size * (price / forward if self.is_coin else price)
 
     def delta(self, moment: Any, index: float) -> float:
         forward = self.forward(moment, index)
-        return black_76.delta(
+        return delta_black(
             self.sign, forward, self.strike, self.years(moment), self.volatility(moment)
         )
 
     def vega(self, moment: Any, index: float) -> float:
         forward = self.forward(moment, index)
         years, sigma = self.years(moment), self.volatility(moment)
-        return black_76.vega(forward, self.strike, years, sigma, self.rate)
+        return vega_black(forward, self.strike, years, sigma, self.rate)
 
 
 @dataclass(frozen=True)

@@ -18,15 +18,15 @@ def test_every_run_is_kept_and_every_kept_run_is_run():
 
 @pytest.mark.parametrize("name", [*FAST, *SLOW])
 def test_a_run_equals_that_of_before(name):
-    assert [*before.differences(name, WAS[name], before.run_quietly(RUNS[name]))] == []
+    assert [*before.differences(WAS[name], before.run_quietly(RUNS[name]))] == []
 
 
 def test_a_fee_that_is_off_by_a_ten_millionth_is_seen():
     """5e-4 + 1e-7 of a turnover of three equities is 3e-7 of the equity: 300 times what may be."""
     was, now = (run_with_a_fee(5e-4 + error) for error in (0.0, 1e-7))
     kept = before.describe(was)
-    assert [*before.differences("", kept, was)] == []
-    found = [*before.differences("", kept, now)]
+    assert [*before.differences(kept, was)] == []
+    found = [*before.differences(kept, now)]
     assert any(line.startswith("fees: ") for line in found)
     assert any(line.startswith("event ") for line in found)
 

@@ -319,26 +319,6 @@ def test_permuting_instruments_changes_nothing():
     assert (gap <= 1e-12 * first.bars["equity"].cummax()).all()
 
 
-def test_an_instrument_that_is_never_held_changes_nothing():
-    """Bit for bit: the account's bars, and the positions of the others."""
-    two = {name: volatile(seed=k) for k, name in enumerate("AB")}
-    terms = {"venue": simple(), "account": bt.Account(capital=10_000)}
-    policy = Constant(leverage=15.0)
-    plain = quiet_run(
-        bt.Markets(two, currency="USDT"), policy, signal={"A": 0.5, "B": -0.5}, **terms
-    )
-    idle = quiet_run(
-        bt.Markets({**two, "C": volatile(seed=9)}, currency="USDT"),
-        policy,
-        signal={"A": 0.5, "B": -0.5, "C": 0.0},
-        **terms,
-    )
-    pd.testing.assert_frame_equal(plain.bars, idle.bars, check_exact=True)
-    kept = idle.positions[idle.positions["instrument"] != "C"].reset_index(drop=True)
-    for name in ("quantity", "entry", "profit", "fees", "funding"):
-        assert np.array_equal(kept[name], plain.positions[name], equal_nan=True)
-
-
 @pytest.mark.parametrize(
     ("move", "first", "left"), [(0.05, 0.475, 500.0), (0.08, 0.16, 600 - 80 / 0.95)]
 )

@@ -18,9 +18,15 @@ from backtest.engine import batch, driver, loop
 from backtest.engine.compiler import MODULES, WITHOUT_OPTIONS, return_always
 from backtest.engine.policies import ask_plain
 from backtest.policy.formulas import find_fields
-from backtest.strategies import Capped, Constant, LiquidationDistance, VolTarget
+from backtest.strategies import Constant, VolTarget
 from tests.agreement import run_engine, trust_data
-from tests.cases import make_full_case, make_margin_case, make_mode_case, make_spot_case
+from tests.cases import (
+    make_full_case,
+    make_limit_case,
+    make_margin_case,
+    make_mode_case,
+    make_spot_case,
+)
 from tests.kit import Hold, Once, flat, make_market, make_venue, simulate_pair
 from tests.scenes import play
 
@@ -37,46 +43,19 @@ def is_same(one: Any, other: Any) -> bool:
 
 # ---------------------------------------------------------------------------------------- compiled
 
-SAMPLE = bt.Market.sample(bars=600)
-DATES = SAMPLE.times[[0, 200, 400]]
-BINANCE = bt.Venue.preset("binance-usdm", "BTCUSDT")
-TIERED = make_venue(taker=5e-4, slippage=1e-4, liquidation_fee=0.01, mode="partial").override({
-    "contract.round_to_tick": True, "contract.tick": 5.0, "fees.per_order": 0.5,
-    "fees.tiers": [bt.FeeTier(3e4, 3e-4, 1e-4), bt.FeeTier(1e5, 1e-4, -1e-4)],
-    "initial_multiplier": pd.Series([1.0, 3.0, 2.0], index=DATES), "call_grace": 3,
-    "profit_counts": 0.3,
-})  # fmt: skip
-ISOLATED = {"margin": "isolated", "venue_leverage": 10.0}
-ACCOUNTS: dict[str, tuple[Any, bt.Venue, dict[str, Any]]] = {
-    "limits by date, tiers, ticks, calls": (
-        VolTarget(target=1.5), TIERED,
-        {"max_leverage": pd.Series([np.inf, 1.5, 3.0], index=DATES), "margin_call": 0.3},
-    ),
-    "a wallet that adds margin": (
-        Hold(8.0), TIERED,
-        {"margin_call": 0.6, "reserve": 500.0, "top_up_to": 0.4, "auto_margin": True} | ISOLATED,
-    ),
-    "decided settings": (Capped(LiquidationDistance(target=4.0), cap=3.0), BINANCE, ISOLATED),
-    "time stops": (LiquidationDistance(), BINANCE, {"max_holding": "2d"} | ISOLATED),
-}  # fmt: skip
-
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ACCOUNTS)
-def test_compiled_runs_are_plain_runs(kind):
-    policy, venue, terms = ACCOUNTS[kind]
-    given = {"venue": venue, "account": bt.Account(capital=10_000.0, **terms)}
-    compiled, plain = (bt.run(SAMPLE, policy, compile=each, **given) for each in (True, False))
-    assert compiled.manifest["compiled"] == "yes"
-    assert is_same(compiled, plain)
-
-
-@pytest.mark.slow
-def test_compiled_runs_of_random_accounts_are_plain_runs(monkeypatch):
+@pytest.mark.parametrize(
+    "make", [make_mode_case, make_full_case, make_margin_case, make_limit_case]
+)
+def test_compiled_runs_of_random_accounts_are_plain_runs(make, monkeypatch):
+    """Tiers, ticks, calls, limits, wallets that add margin, decided settings, time stops."""
     trust_data(monkeypatch)
-    for seed in range(20):
-        case = make_mode_case(seed)
-        assert is_same(run_engine(case, is_compiled=False), run_engine(case)), seed
+    for seed in range(8):
+        case = make(seed)
+        compiled = run_engine(case)
+        assert compiled.manifest["compiled"] == "yes"
+        assert is_same(run_engine(case, is_compiled=False), compiled), seed
 
 
 # ------------------------------------------------------------------------- what numba refuses

@@ -18,8 +18,11 @@ import backtest as bt
 from backtest.measures import flatten_tally
 from tests.before import WAS
 from tests.scenes import (
+    LP,
     NAN,
+    ONCE,
     START,
+    TEN,
     Follow,
     account_of,
     at,
@@ -34,11 +37,6 @@ from tests.scenes import (
     total,
     venue_of,
 )
-
-ONCE = (1.0, NAN)
-TEN = (10.0, NAN)
-LP = 90 / 0.95
-"""Where 10x long from 100 is liquidated: -9000 + 100 P = 0.05 x 100 P, P = 94.7368."""
 
 
 def test_01_equity_below_zero_never_recovers():

@@ -1,329 +1,26 @@
 """Options in the account: premiums, marks, fills, expiry, the walk and liquidations, by hand."""
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.account.ledger import EQUITY_STOPPED, LIQUIDATED
-from backtest.account.records import UNQUOTED, OptionFeed, make_option_feed
-from backtest.engine import batch, inputs
-from backtest.engine.run_data import measure_closes
-from backtest.engine.run_setup import set_up
-from tests.agreement import assert_agrees, bracket, near, scene, tape
+from tests.agreement import Scripted, assert_agrees, bracket, near, run_engine, scene, tape
 from tests.draws import DAY, HOUR, START
-from tests.kit import Once, flat, make_venue
+from tests.kit import flat
 from tests.option_cases import COSTS, OptionCase, OptionTape, make_option_case
 from tests.oracle import Outcome, simulate
 
-HOUR_YEARS = 1.0 / (365.0 * 24.0)
-STANDARD = bt.Standard(initial=0.15, least=0.1, maintenance=0.075)
-FREE = {"rates": 0.0, "fee_rates": 0.0, "delivery_rates": 0.0, "ticks": 0.0, "fee_caps": np.inf}
-FREE |= {"delivery_caps": np.inf, "half_spreads": 0.0, "are_listed": 1, "bases_open": 1.0}
-FREE |= {"bases_close": 1.0}
-
-
-def make_feed(
-    contracts: list[dict[str, Any]], n_bars: int, *, volatility: float = 0.6, **more: Any
-) -> OptionFeed:
-    """Return the feed of contracts at one volatility, which are sold and bought at the mark.
-
-    A contract has sign, strike, the hour of its expiry, and targets by bar.
-    """
-    hours = np.arange(n_bars)
-    feed = make_option_feed(len(contracts), n_bars)
-    feed.pairs[:] = np.arange(len(contracts))
-    for k, each in enumerate(contracts):
-        hour = each["expiry"]
-        feed.signs[k], feed.strikes[k], feed.sizes[k] = each["sign"], each["strike"], 1.0
-        feed.expiries[k] = int(2 * hour)
-        feed.expiry_bars[k] = int(hour) if hour < n_bars else -1
-        feed.are_inside[k] = 0 if hour == int(hour) else 1
-        feed.expiry_spots[k] = each.get("spot", np.nan)
-        feed.years_open[:, k] = np.maximum(hour - hours, 0.0) * HOUR_YEARS
-        feed.years_close[:, k] = np.maximum(hour - hours - 1.0, 0.0) * HOUR_YEARS
-        for bar, quantity in each.get("targets", {}).items():
-            feed.targets[bar, k] = quantity
-    feed.expiries[:] = np.unique(feed.expiries, return_inverse=True)[1]
-    given = FREE | {"volatilities_open": volatility, "volatilities_close": volatility} | more
-    for name, value in given.items():
-        getattr(feed, name)[:] = value
-    return feed
-
-
-def make_rows(rows: Any) -> bt.Market:
-    index = pd.date_range("2024-01-01", periods=len(rows), freq="1h", tz="UTC")
-    bars = pd.DataFrame(rows, columns=["open", "high", "low", "close"], index=index, dtype=float)
-    bars["volume"] = 1e6
-    return bt.Market.from_frames(bars)
-
-
-def run_options(
-    rows: Any,
-    feed: OptionFeed,
-    *,
-    rule: Any = STANDARD,
-    level: float = 0.0,
-    capital: float = 1000.0,
-    venue: dict[str, Any] | None = None,
-    kind: str = "linear",
-    partial: str = "",
-    compiled: bool = False,
-    **account: Any,
-) -> Any:
-    """Return the outcome of an account that holds the options of a feed on its only instrument.
-
-    ``level`` is the leverage of the instrument, decided at the first close.
-    """
-    given = make_venue(**(venue or {})).override({"contract.kind": kind})
-    if partial:
-        steps = {"mode": "partial", "step": 0.5, "full_below": 1.0, "order": partial}
-        given = given.override({f"liquidation.{name}": value for name, value in steps.items()})
-    kept = inputs.read_option_feed
-    inputs.read_option_feed = lambda *_: feed
-    try:
-        setup = set_up(
-            bt.Markets({"BTC": make_rows(rows)}),
-            Once(level=level),
-            venue=given,
-            account=bt.Account(capital=capital, requirement=rule, **account),
-            signal=None,
-            overlay=None,
-            sampling="1h",
-            start=None,
-        )
-        out = batch.run_account(setup, is_compiled=compiled, progress=None)
-        closes = measure_closes(setup, out, slice(None))
-        return out._replace(record=out.record._replace(closes=closes))
-    finally:
-        inputs.read_option_feed = kept
-
-
-def list_events(out: Any, kind: int) -> list[list[float]]:
-    return [row[[0, 2, 3, 5, 8]].tolist() for row in out.entries if row[1] == kind]
-
-
-# -------------------------------------------------------------------------------------------- held
-PUT = {"sign": -1.0, "strike": 100.0, "expiry": 4, "spot": 90.0}
-CALL = {"sign": 1.0, "strike": 100.0, "expiry": 720}
-FLAT = [flat(100)] * 3
-SCENARIOS = bt.ScenarioMargin(moves={"BTC": [(-0.2, 1.0, 0.0), (0.2, 1.0, 0.0)]})
-
-
-def price(kind, index, hours, strike=100.0, volatility=0.6):
-    return bt.options.price(kind, index, strike, hours * HOUR_YEARS, volatility)
-
-
-def is_near(value, expected):
-    return value == pytest.approx(expected, rel=1e-12, abs=1e-12)
-
-
-def test_fills_are_half_of_the_spread_in_volatility_from_the_mark():
-    """Bought at 60 + 2 points; the distance to the mark is slippage, and 0.03 % of 100 a fee."""
-    feed = make_feed(
-        [{**CALL, "targets": {1: 2.0}}], 3, half_spreads=0.02, fee_rates=0.0003, fee_caps=0.125
-    )
-    account = run_options(FLAT, feed).record.account
-    paid, mark = price("call", 100.0, 719.0, volatility=0.62), price("call", 100.0, 719.0)
-    assert is_near(account.cash[1], 1000 - 2 * paid - 2 * 0.03)
-    assert is_near(account.slippage[1], 2 * (paid - mark))
-    assert is_near(account.fees[1], 0.06)
-
-
-def test_a_fill_is_a_tick_from_the_mark_at_least_and_a_sale_not_under_zero():
-    worthless = {"sign": 1.0, "strike": 1000.0, "expiry": 5}
-    orders = [{**CALL, "targets": {1: 1.0}}, {**worthless, "targets": {1: -1.0}}]
-    out = run_options(FLAT, make_feed(orders, 3, ticks=0.5), capital=10_000)
-    slippage = out.record.options.slippage[1]
-    assert is_near(slippage[0], 0.5)
-    assert is_near(slippage[1], 0.0)  # its mark is 0
-
-
-def test_where_volatility_says_nothing_the_spread_of_the_price_is_kept():
-    """A call of 400 has no vega; the one of 100 is bought at 60 + 2 points all the same."""
-    far = {**CALL, "strike": 400.0, "targets": {1: 1.0}}
-    feed = make_feed([far, {**CALL, "targets": {1: 1.0}}], 3, half_spreads=0.02, half_prices=0.3)
-    slippage = run_options(FLAT, feed).record.options.slippage[1]
-    paid, mark = price("call", 100.0, 719.0, volatility=0.62), price("call", 100.0, 719.0)
-    assert is_near(slippage[0], 0.3)
-    assert is_near(slippage[1], paid - mark)
-
-
-def test_what_nothing_values_is_not_traded():
-    """Ordered before its first surface and after its expiry: at no price, so not for a tick."""
-    contract = {**CALL, "expiry": 3, "spot": 90.0, "targets": {1: 1.0, 4: 1.0}}
-    feed = make_feed([contract], 6)
-    feed.volatilities_open[:3] = feed.volatilities_close[:3] = np.nan
-    out = run_options([flat(100)] * 6, feed)
-    assert [each[0] for each in list_events(out, UNQUOTED)] == [1.0, 4.0]
-    assert is_near(out.record.account.cash[-1], 1000.0)
-
-
-def test_a_quoted_mark_takes_the_place_of_the_model_and_moves_with_it():
-    """Quoted 1 over the model at the open, and not quoted at the close."""
-    feed = make_feed([{**CALL, "targets": {1: 1.0}}], 3)
-    feed.marks_open[1] = price("call", 100.0, 719.0) + 1.0
-    account = run_options(FLAT, feed).record.account
-    assert is_near(account.cash[1], 1000 - price("call", 100.0, 719.0) - 1.0)
-    assert is_near(account.equity[1] - account.cash[1], price("call", 100.0, 718.0))
-
-
-def test_shorts_are_scaled_to_the_initial_margin():
-    """w + n p >= n (0.15 x 100 + p): 1,000 / 15 calls at the money."""
-    feed = make_feed([{**CALL, "targets": {1: -300.0}}], 3)
-    out = run_options(FLAT, feed)
-    assert is_near(out.record.options.quantity[1, 0], -1000 / 15)
-
-
-def test_increases_of_all_kinds_share_the_margin():
-    """10x of 1,000 needs 500; 100 shorts need 1,500 besides: both get one half."""
-    feed = make_feed([{**CALL, "targets": {1: -100.0}}], 3)
-    out = run_options(FLAT, feed, level=10.0)
-    assert is_near(out.record.options.quantity[1, 0], -50.0)
-    assert is_near(out.record.positions.quantity[1, 0], 50.0)
-
-
-def test_reductions_fill_first_and_a_flip_closes_what_is_held():
-    """From 5 long to 300 short: the five are closed whatever the margin allows."""
-    feed = make_feed([{**CALL, "targets": {1: 5.0, 2: -300.0}}], 4)
-    out = run_options([flat(100)] * 4, feed)
-    record = out.record
-    assert record.options.quantity[1, 0] == 5.0
-    free = record.account.cash[1] + 5 * price("call", 100.0, 718.0)
-    assert is_near(record.options.quantity[2, 0], -free / 15)
-
-
-RULES = {
-    "standard": STANDARD,
-    "standard that counts longs": bt.Standard(
-        initial=0.15, least=0.1, maintenance=0.075, option_value="long"
-    ),
-    "scenarios": SCENARIOS,
-    **{name: name for name in ("reg-t", "cboe-index", "occ-tims", "derive")},
-    **{name: name for name in ("deribit-standard", "deribit-portfolio", "okx-standard-btc")},
-}
-IN_COINS = ("deribit", "okx")
-
-
-@pytest.mark.parametrize("name", RULES)
-@pytest.mark.parametrize("held", [2.0, -2.0])
-@pytest.mark.parametrize("contract", [CALL, {**PUT, "expiry": 720}])
-def test_a_trade_at_the_mark_changes_free_margin_by_what_it_requires(name, held, contract):
-    """M - R falls by the requirement, less a mark in it, and by what is withheld of a long."""
-    rule, coin = RULES[name], name.startswith(IN_COINS)
-    feed = make_feed([{**contract, "targets": {1: held}}], 3, are_coin=coin)
-    record = run_options(FLAT, feed, rule=rule, kind="inverse" if coin else "linear").record
-    mark = record.options.value[1, 0]
-    option = bt.Option(
-        kind="call" if contract["sign"] > 0 else "put",
-        strike=100.0,
-        expiry="2024-01-31",
-        underlying="BTC",
-        settlement="coin" if coin else "cash",
-    )
-    own = bt.OptionPosition(option, held, 100.0, "2024-01-01 02:00", volatility=0.6)
-    needed = bt.margin.requirement({}, {}, {}, rule, options=own)
-    counted = bt.margin.option_value(own, rule)
-    assert is_near(record.closes.requirement[1], needed)
-    before = 1000 + record.account.price_pnl[1]
-    assert is_near(record.closes.backing[1], before - (held * mark - counted))
-
-
-@pytest.mark.parametrize("intrabar", ["path", "worst"])
-@pytest.mark.parametrize("rule", [bt.Brackets(), STANDARD])
-def test_longs_that_count_none_are_walked_as_if_they_were_not_there(rule, intrabar):
-    """512 of 1,024 buy a call; the rest is liquidated as 512 alone are, bit for bit."""
-    rows = [flat(128), flat(128), (128, 131, 127, 130), (130, 133, 60, 64), flat(64)]
-    call = {**CALL, "strike": 128.0, "targets": {1: 1.0}}
-    bought = make_feed([call], 5, has_quotes=1, asks=512.0, bids=500.0)
-    given = {"rule": rule, "intrabar": intrabar}
-    alone = run_options(rows, make_feed([], 5), level=4.0, capital=512.0, **given)
-    beside = run_options(rows, bought, level=2.0, capital=1024.0, **given)
-    assert len(list_events(alone, LIQUIDATED)) == 1
-    assert list_events(beside, LIQUIDATED) == list_events(alone, LIQUIDATED)
-    for name in ("cash", "liquidation_loss", "fees"):
-        one, other = (getattr(each.record.account, name)[1:] for each in (alone, beside))
-        assert one.tobytes() == other.tobytes()
-    quantities = [each.record.positions.quantity for each in (alone, beside)]
-    assert quantities[0].tobytes() == quantities[1].tobytes()
-    assert beside.record.options.quantity[-1, 0] == 1.0
-
-
-# -------------------------------------------------------------------------------------- liquidated
-MONTH = 720
-STRANGLE = [
-    {"sign": 1.0, "strike": 110.0, "expiry": MONTH, "targets": {1: -10.0}},
-    {"sign": -1.0, "strike": 90.0, "expiry": MONTH, "targets": {1: -10.0}},
-]
-RALLY = [flat(100), flat(100), (100, 125, 100, 120), flat(120)]
-
-
-def price_of(sign, index, strike, hours, volatility=0.6):
-    kind = "call" if sign > 0 else "put"
-    return bt.options.price(kind, index, strike, hours * HOUR_YEARS, volatility)
-
-
-def is_close(value, expected, rel=1e-9):
-    return value == pytest.approx(expected, rel=rel, abs=1e-9)
-
-
-def value_strangle(index, hours, volatility=0.6):
-    return sum(
-        price_of(each["sign"], index, each["strike"], hours, volatility) for each in STRANGLE
-    )
-
-
-def find_failure(cash, hours=MONTH - 2):
-    """Bisect w = 10 (c + p + 2 x 0.075 S) for the price_of above 100."""
-    low, high = 100.0, 125.0
-    for _ in range(100):
-        middle = 0.5 * (low + high)
-        needed = 10 * (value_strangle(middle, hours) + 0.15 * middle)
-        low, high = (low, middle) if cash <= needed else (middle, high)
-    return high
-
-
-def test_it_is_bought_back_over_the_mark_and_pays_fees():
-    """At 60 + 1 points of half-spread + 2 of slippage; 0.03 % of the price_of each as a fee."""
-    feed = make_feed(STRANGLE, 4, half_spreads=0.01, fee_rates=0.0003)
-    venue = {"liquidation_slippage": 0.02}
-    account = run_options(RALLY, feed, capital=250.0, venue=venue).record.account
-    sold = value_strangle(100.0, MONTH - 1, 0.59)
-    cash = 250 + 10 * sold - 20 * 0.0003 * 100
-    assert is_close(account.cash[1], cash)
-    failure = find_failure(cash)
-    lost = 10 * (value_strangle(failure, MONTH - 2, 0.63) - value_strangle(failure, MONTH - 2))
-    lost += 20 * 0.0003 * failure
-    assert is_close(account.liquidation_loss[2], lost)
-    assert is_close(account.equity[2], cash - 10 * value_strangle(failure, MONTH - 2) - lost)
-
-
-def test_a_takeover_leaves_nothing_of_options_and_balance():
-    out = run_options(RALLY, make_feed(STRANGLE, 4), capital=250.0, venue={"mode": "takeover"})
-    assert out.record.account.equity[2] == 0.0
-    assert out.record.options.quantity[2].tolist() == [0.0, 0.0]
-
-
-def test_an_equity_stop_closes_options_too():
-    """Half of the highest equity is left: the ten calls are sold at the marks there."""
-    call = {"sign": 1.0, "strike": 100.0, "expiry": MONTH, "targets": {1: 10.0}}
-    rows = [flat(100), flat(100), (100, 100, 80, 80), flat(80)]
-    out = run_options(rows, make_feed([call], 4), capital=100.0, equity_stop=0.4)
-    assert is_close(out.record.account.equity[2], 60.0, rel=1e-6)
-    assert out.record.options.quantity[2, 0] == 0.0
-    assert len(list_events(out, EQUITY_STOPPED)) == 1
-
-
-# ------------------------------------------------------------------------------------ by the oracle
-
-
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 NAN = math.nan
 YEAR = 365 * DAY
+MONTH = 720
+"""Hours."""
 PER_OPTION = {
     "level": 1.0, "initial": 0.15, "least": 0.1, "maintenance": 0.075, "of_mark": 0.0,
     "option_value": "none",
@@ -344,17 +41,17 @@ def option(
 ) -> OptionTape:
     """An option without volatility: worth what it would pay, and asked and bid at ``quotes``.
 
-    ``held`` are the contracts from the open of each bar on.
+    ``held`` are the contracts from the open of each bar on; it expires after so many ``hours``.
     """
     n = len(bars)
     stamps = START + HOUR * np.arange(n)
-    expiry = START + HOUR * expiry_bar if expiry_bar >= 0 else START + DAY
+    expiry = START + HOUR * (given.pop("hours", 24) if expiry_bar < 0 else expiry_bar)
     ask, bid = given.pop("quotes", (NAN, NAN))
     rows = {
         "years_open": np.maximum(expiry - stamps, 0) / YEAR,
         "years_close": np.maximum(expiry - stamps - HOUR, 0) / YEAR,
-        "half_spread": np.zeros(n),
-        "half_price": np.full(n, NAN),
+        "half_spread": np.full(n, given.pop("half_spread", 0.0)),
+        "half_price": np.full(n, given.pop("half_price", NAN)),
         "has_quote": np.full(n, not math.isnan(ask) or not math.isnan(bid)),
         "ask": np.full(n, ask),
         "bid": np.full(n, bid),
@@ -379,13 +76,226 @@ def option(
     )
 
 
-def play(
-    bars: list[Any], options: list[OptionTape], leverage: float = 0.0, **changes: Any
-) -> Outcome:
-    """Run an account of one instrument, A, and options; the engine is held to it."""
-    case = scene({"A": tape(bars, (leverage, NAN))}, {"A": 1.0}, **changes)
-    case.venues["A"]["venue"] |= {"option_costs": COSTS}
-    return assert_agrees(OptionCase(**vars(case), options=tuple(options)), "by hand")
+def model(sign: int, strike: float, *held: float, bars: Any = None, **given: Any) -> OptionTape:
+    """An option of a volatility of 60 % that expires in a month, traded at its mark."""
+    terms = {"hours": MONTH, "volatility": 0.6} | given
+    return option(bars or FLAT, sign, strike, [NAN, *held], **terms)
+
+
+def price(
+    sign: int, index: float, hours: float, strike: float = 100.0, sigma: float = 0.6
+) -> float:
+    kind = "call" if sign > 0 else "put"
+    return bt.options.price(kind, index, strike, hours * HOUR / YEAR, sigma)
+
+
+def make(
+    bars: list[Any],
+    options: list[OptionTape],
+    leverage: float = 0.0,
+    name: str = "A",
+    **changes: Any,
+) -> OptionCase:
+    """Return an account of one instrument and options."""
+    terms = {"requirement": PER_OPTION} | changes
+    case = scene({name: tape(bars, (leverage, NAN))}, {name: 1.0}, **terms)
+    case.venues[name]["venue"] |= {"option_costs": COSTS}
+    return OptionCase(**vars(case), options=tuple(options))
+
+
+def play(*given: Any, **changes: Any) -> Outcome:
+    """Run an account; the engine is held to it."""
+    return assert_agrees(make(*given, **changes), "by hand")
+
+
+# -------------------------------------------------------------------------------------------- held
+FLAT = [flat(100)] * 3
+
+
+def test_fills_are_half_of_the_spread_in_volatility_from_the_mark():
+    """Bought at 60 + 2 points; the distance to the mark is slippage, and 0.03 % of 100 a fee."""
+    out = play(FLAT, [model(1, 100.0, 2.0, half_spread=0.02, fees=(0.0003, 0.125, 0.0, 1.0))])
+    paid, mark = price(1, 100.0, 719.0, sigma=0.62), price(1, 100.0, 719.0)
+    assert near(out.cash[1], 1000 - 2 * paid - 2 * 0.03)
+    assert near(out.slippage[1], 2 * (paid - mark))
+    assert near(out.fees[1], 0.06)
+
+
+def test_a_fill_is_a_tick_from_the_mark_at_least_and_a_sale_not_under_zero():
+    """The mark of what is sold is 0."""
+    orders = [model(1, 100.0, 1.0, tick=0.5), model(1, 1000.0, -1.0, tick=0.5, hours=5, name="P")]
+    out = play(FLAT, orders, capital=10_000.0)
+    assert [(e.instrument, float(e.amount)) for e in out.of_kind("slippage")] == [("O", 0.5)]
+
+
+def test_where_volatility_says_nothing_the_spread_of_the_price_is_kept():
+    """A call of 400 has no vega; the one of 100 is bought at 60 + 2 points all the same."""
+    given = {"half_spread": 0.02, "half_price": 0.3}
+    out = play(FLAT, [model(1, 400.0, 1.0, **given), model(1, 100.0, 1.0, name="P", **given)])
+    paid, mark = price(1, 100.0, 719.0, sigma=0.62), price(1, 100.0, 719.0)
+    slippage = {event.instrument: event.amount for event in out.of_kind("slippage")}
+    assert near(slippage["O"], 0.3)
+    assert near(slippage["P"], paid - mark)
+
+
+def test_what_nothing_values_is_not_traded():
+    """Ordered before its first surface and after its expiry: at no price, so not for a tick."""
+    bars = [flat(100)] * 6
+    call = option(bars, 1, 100.0, [NAN, 1.0, NAN, NAN, 1.0], 3, volatility=0.6, expiry_spot=90.0)
+    call.rows["volatilities_open"][:3] = call.rows["volatilities_close"][:3] = NAN
+    result = run_engine(make(bars, [call]), is_compiled=False)
+    times = result.events.query("kind == 'unquoted'")["time"]
+    assert result.bars.index.get_indexer(times).tolist() == [1, 4]
+    assert near(result.bars["cash"].iloc[-1], 1000)
+
+
+def test_a_quoted_mark_takes_the_place_of_the_model_and_moves_with_it():
+    """Quoted 1 over the model at the open, and not quoted at the close."""
+    call = model(1, 100.0, 1.0)
+    call.rows["marks_open"][1] = price(1, 100.0, 719.0) + 1.0
+    out = play(FLAT, [call])
+    assert near(out.cash[1], 1000 - price(1, 100.0, 719.0) - 1.0)
+    assert near(out.equity[1] - out.cash[1], price(1, 100.0, 718.0))
+
+
+def test_shorts_are_scaled_to_the_initial_margin():
+    """w + n p >= n (0.15 x 100 + p): 1,000 / 15 calls at the money."""
+    assert near(play(FLAT, [model(1, 100.0, -300.0)]).option_quantity[1][0], -1000 / 15)
+
+
+def test_increases_of_all_kinds_share_the_margin():
+    """10x of 1,000 needs 500; 100 shorts need 1,500 besides: both get one half."""
+    out = play(FLAT, [model(1, 100.0, -100.0)], 10.0)
+    assert near(out.option_quantity[1][0], -50.0)
+    assert near(out.quantity[1][0], 50.0)
+
+
+def test_reductions_fill_first_and_a_flip_closes_what_is_held():
+    """From 5 long to 300 short: the five are closed whatever the margin allows."""
+    bars = [flat(100)] * 4
+    out = play(bars, [model(1, 100.0, 5.0, -300.0, bars=bars)])
+    assert out.option_quantity[1][0] == 5
+    free = float(out.cash[1]) + 5 * price(1, 100.0, 718.0)
+    assert near(out.option_quantity[2][0], -free / 15)
+
+
+RULES = {
+    "standard": bt.Standard(**{k: v for k, v in PER_OPTION.items() if k != "level"}),
+    "standard that counts longs": bt.Standard(
+        initial=0.15, least=0.1, maintenance=0.075, option_value="long"
+    ),
+    "scenarios": bt.ScenarioMargin(moves={"BTC": [(-0.2, 1.0, 0.0), (0.2, 1.0, 0.0)]}),
+    **{name: name for name in ("reg-t", "cboe-index", "occ-tims", "derive")},
+    **{name: name for name in ("deribit-standard", "deribit-portfolio", "okx-standard-btc")},
+}
+IN_COINS = ("deribit", "okx")
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("held", [2.0, -2.0])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_trade_at_the_mark_changes_free_margin_by_what_it_requires(name, held, sign):
+    """M - R falls by the requirement, less a mark in it, and by what is withheld of a long."""
+    rule, is_coin = RULES[name], name.startswith(IN_COINS)
+    contract = {"contract": {"kind": "inverse" if is_coin else "linear"}}
+    own = model(sign, 100.0, held, is_coin=is_coin, underlying="BTC")
+    case = make(FLAT, [own], name="BTC", venues={"*": contract})
+    given = case.for_engine(bt)
+    given["account"] = replace(given["account"], requirement=rule)
+    with case.feeding():
+        result = bt.run(policy=Scripted(), compile=False, **given)
+    listed = bt.Option(
+        kind="call" if sign > 0 else "put", strike=100.0, expiry="2024-01-31", underlying="BTC",
+        settlement="coin" if is_coin else "cash",
+    )  # fmt: skip
+    own = bt.OptionPosition(listed, held, 100.0, "2024-01-01 02:00", volatility=0.6)
+    counted, bar = bt.margin.option_value(own, rule), result.bars.iloc[1]
+    assert near(bar["requirement"], bt.margin.requirement({}, {}, {}, rule, options=own))
+    mark = result.record.options.value[1, 0]
+    assert near(bar["backing"], 1000 + bar["price_pnl"] - (held * mark - counted))
+
+
+@pytest.mark.parametrize("intrabar", ["path", "worst"])
+@pytest.mark.parametrize("rule", [None, PER_OPTION])
+def test_longs_that_count_none_are_walked_as_if_they_were_not_there(rule, intrabar):
+    """512 of 1,024 buy a call; the rest is liquidated as 512 alone are, bit for bit."""
+    rows = [flat(128), flat(128), (128, 131, 127, 130), (130, 133, 60, 64), flat(64)]
+    call = model(1, 128.0, 1.0, bars=rows, quotes=(512.0, 500.0))
+    idle = model(1, 128.0, bars=rows)
+    given = {"requirement": rule, "intrabar": intrabar}
+    alone, beside = (
+        run_engine(make(rows, [each], level, capital=capital, **given), is_compiled=False)
+        for each, level, capital in ((idle, 4.0, 512.0), (call, 2.0, 1024.0))
+    )
+    hits = [each.events.query("kind == 'liquidation'") for each in (alone, beside)]
+    assert len(hits[0]) == 1
+    assert hits[0].to_dict("records") == hits[1].to_dict("records")
+    for name in ("cash", "liquidation_loss", "fees"):
+        one, other = (getattr(each.record.account, name)[1:] for each in (alone, beside))
+        assert one.tobytes() == other.tobytes()
+    quantities = [each.record.positions.quantity for each in (alone, beside)]
+    assert quantities[0].tobytes() == quantities[1].tobytes()
+    assert beside.record.options.quantity[-1, 0] == 1.0
+
+
+# -------------------------------------------------------------------------------------- liquidated
+RALLY = [flat(100), flat(100), (100, 125, 100, 120), flat(120)]
+
+
+def strangle(**given: Any) -> list[OptionTape]:
+    """Return a call of 110 and a put of 90, ten of each sold."""
+    both = ((1, 110.0, "C"), (-1, 90.0, "P"))
+    return [model(sign, k, -10.0, bars=RALLY, name=name, **given) for sign, k, name in both]
+
+
+def value_strangle(index: float, hours: float, sigma: float = 0.6) -> float:
+    return price(1, index, hours, 110.0, sigma) + price(-1, index, hours, 90.0, sigma)
+
+
+def find_failure(cash: float, hours: float = MONTH - 2) -> float:
+    """Bisect w = 10 (c + p + 2 x 0.075 S) for the price above 100."""
+    low, high = 100.0, 125.0
+    for _ in range(100):
+        middle = 0.5 * (low + high)
+        needed = 10 * (value_strangle(middle, hours) + 0.15 * middle)
+        low, high = (low, middle) if cash <= needed else (middle, high)
+    return high
+
+
+def test_it_is_bought_back_over_the_mark_and_pays_fees():
+    """At 60 + 1 points of half-spread + 2 of slippage; 0.03 % of the price of each as a fee."""
+    venues = {"*": {"liquidation": {"slippage": 0.02}}}
+    options = strangle(half_spread=0.01, fees=(0.0003, np.inf, 0.0, 1.0))
+    out = play(RALLY, options, capital=250.0, venues=venues)
+    sold = value_strangle(100.0, MONTH - 1, 0.59)
+    cash = 250 + 10 * sold - 20 * 0.0003 * 100
+    assert near(out.cash[1], cash)
+    failure = find_failure(cash)
+    lost = 10 * (value_strangle(failure, MONTH - 2, 0.63) - value_strangle(failure, MONTH - 2))
+    lost += 20 * 0.0003 * failure
+    assert float(out.liquidation_loss[2]) == pytest.approx(lost, rel=1e-9)
+    left = cash - 10 * value_strangle(failure, MONTH - 2) - lost
+    assert float(out.equity[2]) == pytest.approx(left, rel=1e-9)
+
+
+def test_a_takeover_leaves_nothing_of_options_and_balance():
+    venues = {"*": {"liquidation": {"mode": "takeover"}}}
+    out = play(RALLY, strangle(), capital=250.0, venues=venues)
+    assert out.equity[2] == 0
+    assert out.option_quantity[2] == (0, 0)
+
+
+def test_an_equity_stop_closes_options_too():
+    """Half of the highest equity is left: the ten calls are sold at the marks there."""
+    rows = [flat(100), flat(100), (100, 100, 80, 80), flat(80)]
+    case = make(rows, [model(1, 100.0, 10.0, bars=rows)], capital=100.0, equity_stop=0.4)
+    result = run_engine(case, is_compiled=False)
+    assert result.bars["equity"].iloc[2] == pytest.approx(60.0, rel=1e-6)
+    assert result.record.options.quantity[2, 0] == 0.0
+    assert result.events["kind"].eq("equity_stop").sum() == 1
+
+
+# ------------------------------------------------------------------------------------ by the oracle
 
 
 FALL = [flat(100), flat(100), (100, 100, 85, 85), flat(85), flat(85)]

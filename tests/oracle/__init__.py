@@ -25,13 +25,11 @@ from typing import Any
 from tests.oracle.account import Account
 from tests.oracle.numbers import DIGITS
 from tests.oracle.outcome import COSTS, GAINS, KIND_OF_COLUMN, Event, Outcome
-from tests.oracle.requirement import Brackets
 
 __all__ = [
     "COSTS",
     "GAINS",
     "KIND_OF_COLUMN",
-    "Brackets",
     "Event",
     "Outcome",
     "simulate",

@@ -19,7 +19,6 @@ from backtest.venue.requirement import (
 )
 from backtest.venue.requirement_rule import MarginRule, OwnMargin, Requirement, pack_holdings
 from tests.kit import Hold, market_of
-from tests.portfolios import make_portfolios
 from tests.scenes import bracket, venue_of
 from tests.venue import test_vectors as vectors
 
@@ -155,6 +154,39 @@ def test_risk_cancelling_collateral_by_hand():
     assert needed({BTC: -1.0}, PRICES, rule, BINANCE) == pytest.approx(6_000.0)
     # Held without a position it is a risk of its own: it falls by 10 % of its full value
     assert needed({BTC: 0.0}, PRICES, rule, BINANCE, **terms) == pytest.approx(2_400.0)
+
+
+def make_portfolios(count=25):
+    """Yield rules, holdings, cash and a generator: brackets and scenarios, some of them failing."""
+    rng = np.random.default_rng(11)
+    venues = bt.Venue.preset("binance-usdm", ["BTCUSDT", "ETHUSDT"]) | {"PLAIN": venue_of()}
+    rules = {name: read_rules(venue) for name, venue in venues.items()}
+    coin = bt.Collateral(
+        "BTC", 1.0, prices=1.0, tiers=[(0, 1e4, 1), (1e4, 4e4, 0.9)], cancels_risk="coins"
+    )
+    moves = [(-0.3, 0.2), (-0.1, 1.0), (-0.05, 1.0), (0.05, 1.0), (0.1, 1.0), (0.3, 0.2)]
+    scenarios = bt.ScenarioMargin(
+        moves=moves,
+        groups={"coins": ["BTCUSDT", "ETHUSDT"]},
+        minimum=0.004,
+        contingency=0.002,
+        pair_contingency=0.003,
+        level=1.05,
+        initial=(1.2, 0.003),
+    )
+    offsets = scenarios.override(across="same row", offset=0.6, pair_contingency=0.0)
+    for rule in (bt.Brackets(), bt.Brackets(level=1.05), scenarios, offsets):
+        assets = () if isinstance(rule, bt.Brackets) else (coin,)
+        packed = rule.pack(rules, assets)
+        for _ in range(count):
+            signs = rng.choice([-1.0, 0.0, 1.0], 3, p=[0.4, 0.2, 0.4])
+            quantities = signs * np.array([1.0, 20.0, 500.0]) * np.exp(rng.normal(size=3))
+            values = np.array([60_000.0, 3_000.0, 100.0]) * np.exp(0.1 * rng.normal(size=3))
+            amounts = [rng.uniform(-0.1, 0.5)] if assets else []
+            held = pack_holdings(quantities, values, None, amounts, [60_000.0] if assets else [])
+            gross = float(np.abs(quantities * values).sum())
+            cash = rng.uniform(0.02, 0.3) * gross - float((quantities * values).sum())
+            yield packed, held, cash, rng
 
 
 def test_shares_add_up_under_scenarios():
