@@ -297,10 +297,12 @@ class Layout(NamedTuple):
 
 
 class NamedFile(NamedTuple):
+    """A file by its name; ``pair`` is empty if it is neither freqtrade's nor of the archive."""
+
     path: Path
-    pair: str
-    timeframe: str
     role: str
+    pair: str = ""
+    timeframe: str = ""
     is_archive: bool = False
 
     @property
@@ -315,42 +317,65 @@ class NamedFile(NamedTuple):
         return (*own, f"{parts[0]}/{parts[1]}:{parts[2]}") if len(parts) == 3 else own
 
 
+def parse_name(path: Path) -> NamedFile:
+    stem = stem_of(path)
+    if match := _FREQTRADE.fullmatch(stem):
+        return NamedFile(path, _KINDS[match["kind"]], match["pair"], match["timeframe"])
+    match = _BINANCE.fullmatch(stem)
+    if match and not any(name in path.parts for name in _OTHER_KLINES):
+        if match["what"] == "fundingRate":
+            return NamedFile(path, "funding", match["pair"], is_archive=True)
+        role = "mark" if "markPriceKlines" in path.parts else "bars"
+        return NamedFile(path, role, match["pair"], match["what"], is_archive=True)
+    words = re.split(r"[^a-z]+", stem.lower())
+    return NamedFile(path, next((role for role in ROLES if role in words), "bars"))
+
+
 def find_layout(paths: Sequence[Path], options: ReadOptions, *, needs_bars: bool = True) -> Layout:
     for path in paths:
-        _check_exists(path)
+        check_exists(path)
     where, folder = ", ".join(map(str, paths)), paths[0]
     is_folder = any(path.is_dir() for path in paths)
-    if is_folder:
-        if len(paths) > 1:
-            raise DataError(f"one folder or several files are loaded, got {len(paths)} ({where})")
-        paths = _list_tables(folder)
-        own = [path for path in paths if stem_of(path) in ROLES]
-        if any(stem_of(path) == "bars" for path in own) or (own and not needs_bars):
-            facts = read_facts(folder / "market.json")
-            known = facts.get("instrument")
-            if options.instrument and known and options.instrument != known:
-                raise DataError(
-                    f"instrument must be the folder's, got {options.instrument!r} against "
-                    f"{known!r} ({folder / 'market.json'})"
-                )
-            return _by_role(own, where, options, joins=False)._replace(**facts)
-    named = [file for file in map(parse_name, paths) if file]
-    if any(file.role == "bars" for file in named) and (is_folder or len(named) == len(paths)):
-        layout = _by_name(named, where, options)
-        used = {*layout.bars, *layout.mark, *layout.funding}
-        unused = [file.path.name for file in named if file.path not in used]
+    if is_folder and len(paths) > 1:
+        raise DataError(f"one folder or several files are loaded, got {len(paths)} ({where})")
+    files = [parse_name(path) for path in (_list_tables(folder) if is_folder else paths)]
+    own = [file for file in files if is_folder and stem_of(file.path) in ROLES]
+    named = [file for file in files if file.pair]
+    known: dict[str, Any] = {"instrument": options.instrument}
+    if any(stem_of(file.path) == "bars" for file in own) or (own and not needs_bars):
+        files, facts = own, read_facts(folder / "market.json")
+        instrument = facts.get("instrument")
+        if options.instrument and instrument and options.instrument != instrument:
+            raise DataError(
+                f"instrument must be the folder's, got {options.instrument!r} against "
+                f"{instrument!r} ({folder / 'market.json'})"
+            )
+        known |= facts
+    elif any(file.role == "bars" for file in named) and (is_folder or named == files):
+        files, known = _choose_files(named, where, options)
+        unused = [file.path.name for file in named if file not in files]
         if unused and not is_folder:
             raise DataError(
                 f"files given one by one must belong together, {', '.join(unused)} does not "
                 f"({where}); give mark and funding of the same pair, mark of the same bars"
             )
-        return layout
-    layout = _by_role([file.path for file in named] if is_folder else paths, where, options)
-    if needs_bars and not layout.bars:
+    elif is_folder:
+        files = named
+    if needs_bars and not any(file.role == "bars" for file in files):
         inside = sorted(folder.iterdir()) if is_folder else paths
         found = ", ".join(path.name for path in inside[:8]) or "nothing"
         raise DataError(f"there must be bars, found {found} ({where}); {_CURE}")
-    return layout
+    for role in ROLES:
+        known[role] = tuple(file.path for file in files if file.role == role)
+        stems = {re.sub(r"[\W\d_]+", "", stem_of(path)) for path in known[role]}
+        if len(known[role]) > 1 and (
+            files is own or len(stems) > 1
+        ):  # of different dates they are joined
+            raise DataError(
+                f"one file of {role} is needed, found {known[role][0].name} and "
+                f"{known[role][1].name} ({where})"
+            )
+    return Layout(**known)
 
 
 def _list_tables(path: Path) -> list[Path]:
@@ -359,87 +384,44 @@ def _list_tables(path: Path) -> list[Path]:
     return sorted(file for file in path.iterdir() if suffix_of(file) in SUFFIXES)
 
 
-def _by_role(
-    paths: Sequence[Path], where: str, options: ReadOptions, *, joins: bool = True
-) -> Layout:
-    chosen: dict[str, Any] = dict.fromkeys(ROLES, ())
-    for path in paths:
-        chosen[_find_role(path)] += (path,)
-    for role, files in chosen.items():
-        of_one = len({re.sub(r"[\W\d_]+", "", stem_of(each)) for each in files}) < 2
-        if len(files) > 1 and not (joins and of_one):  # files that differ in dates are joined
-            raise DataError(
-                f"one file of {role} is needed, found {files[0].name} and {files[1].name} ({where})"
-            )
-    return Layout(**chosen, instrument=options.instrument)
+def _choose_files(
+    named: Sequence[NamedFile], where: str, options: ReadOptions
+) -> tuple[list[NamedFile], dict[str, Any]]:
+    """Return the files of one instrument and length of bars, and what they say of it."""
 
+    def lengths(file: NamedFile) -> tuple[str, ...]:
+        return file.timeframe, format_duration(parse_duration(file.timeframe, where))
 
-def _by_name(files: Sequence[NamedFile], where: str, options: ReadOptions) -> Layout:
-    bars = [file for file in files if file.role == "bars"]
-    wanted = options.instrument
-    names = [(file, file.instrument, wanted in file.names) for file in bars]
-    bars = _choose_bars("instrument", names, wanted, where)
     length = format_duration(options.interval) if options.interval else ""
-    names = [(x, x.timeframe, parse_duration(x.timeframe, where) == options.interval) for x in bars]
-    bars = _choose_bars("interval", names, length, where)
-    pair, timeframe = [file for file in files if file.pair == bars[0].pair], bars[0].timeframe
-    marks = [file for file in pair if file.role == "mark"]
-    same = [file for file in marks if file.timeframe == timeframe]
-    others = " and ".join(sorted({file.timeframe for file in marks}))
-    unused = f"not used: mark bars are {others}, bars {timeframe}"
-    return Layout(
-        bars=tuple(file.path for file in bars),
-        mark=tuple(file.path for file in same),
-        funding=tuple(file.path for file in pair if file.role == "funding"),
-        instrument=bars[0].instrument,
-        interval=timeframe,
-        filled={"mark": unused} if marks and not same else {},
-    )
+    bars = [file for file in named if file.role == "bars"]
+    for what, wanted, names in (
+        ("instrument", options.instrument, lambda file: file.names),
+        ("interval", length, lengths),
+    ):
+        known = sorted({names(file)[0] for file in bars})
+        bars = [file for file in bars if not wanted or wanted in names(file)]
+        if not bars:
+            raise DataError(
+                f"{what} must be among the files, got {wanted!r}{did_you_mean(wanted, known)}; "
+                f"there are {', '.join(known[:10])} ({where})"
+            )
+        if len({names(file)[0] for file in bars}) > 1:
+            raise DataError(
+                f"one {what} is loaded at a time, found {', '.join(known[:10])} ({where}); "
+                f"{what}={known[0]!r}, or the paths of its files"
+            )
+    pair, timeframe = bars[0].pair, bars[0].timeframe
+    marks = [file for file in named if file.pair == pair and file.role == "mark"]
+    chosen = [file for file in marks if file.timeframe == timeframe]
+    facts: dict[str, Any] = {"instrument": bars[0].instrument, "interval": timeframe}
+    if marks and not chosen:
+        others = " and ".join(sorted({file.timeframe for file in marks}))
+        facts["filled"] = {"mark": f"not used: mark bars are {others}, bars {timeframe}"}
+    funding = [file for file in named if file.pair == pair and file.role == "funding"]
+    return [*bars, *chosen, *funding], facts
 
 
-def _choose_bars(
-    what: str, named: Sequence[tuple[NamedFile, str, bool]], wanted: str, where: str
-) -> list[NamedFile]:
-    """Return the files that are wanted, or all of them if they are of one name."""
-    known = sorted({name for _, name, _ in named})
-    kept = [(file, name) for file, name, is_wanted in named if is_wanted or not wanted]
-    if not kept:
-        raise DataError(
-            f"{what} must be among the files, got {wanted!r}{did_you_mean(wanted, known)}; there "
-            f"are {', '.join(known[:10])} ({where})"
-        )
-    if len({name for _, name in kept}) > 1:
-        raise DataError(
-            f"one {what} is loaded at a time, found {', '.join(known[:10])} ({where}); "
-            f"{what}={known[0]!r}, or the paths of its files"
-        )
-    return [file for file, _ in kept]
-
-
-def parse_name(path: Path) -> NamedFile | None:
-    if suffix_of(path) not in SUFFIXES:
-        return None
-    match = _FREQTRADE.fullmatch(stem_of(path))
-    if match:
-        return NamedFile(path, match["pair"], match["timeframe"], _KINDS[match["kind"]])
-    match = _BINANCE.fullmatch(stem_of(path))
-    if match is None or any(name in path.parts for name in _OTHER_KLINES):
-        return None
-    if match["what"] == "fundingRate":
-        return NamedFile(path, match["pair"], "", "funding", is_archive=True)
-    role = "mark" if "markPriceKlines" in path.parts else "bars"
-    return NamedFile(path, match["pair"], match["what"], role, is_archive=True)
-
-
-def _find_role(path: Path) -> str:
-    file = parse_name(path)
-    if file:
-        return file.role
-    words = re.split(r"[^a-z]+", stem_of(path).lower())
-    return next((role for role in ROLES if role in words), "bars")
-
-
-def _check_exists(path: Path) -> None:
+def check_exists(path: Path) -> None:
     if path.exists():
         return
     parent = path.parent
@@ -482,7 +464,12 @@ class MarketSource(NamedTuple):
 def find_sources(
     paths: Sequence[Path], instruments: Sequence[str] | None
 ) -> dict[str, MarketSource]:
-    found = [source for path in paths for source in _list_sources(path, is_only=len(paths) == 1)]
+    found = []
+    for path in paths:
+        if path.is_dir():
+            found += _list_folder(path, is_named=len(paths) > 1)
+        else:  # a file, or a path that is missing: the loader says so
+            found.append(MarketSource((parse_name(path).instrument or stem_of(path),), path))
     if instruments is not None:
         if len({*instruments}) < len(instruments):
             raise ParameterError(f"instruments are given once each, got {', '.join(instruments)}")
@@ -505,7 +492,7 @@ def is_panel(paths: Sequence[Path], instruments: Sequence[str] = ()) -> bool:
         return True
     if len(paths) != 1 or not paths[0].is_dir() or instruments:
         return False
-    found = _list_in_folder(paths[0]) or _list_in_folders(paths[0])
+    found = _list_folder(paths[0], is_needed=False)
     return len(found) > 1 or any(each.path != paths[0] for each in found)
 
 
@@ -515,53 +502,45 @@ def find_in_folders(
     """Return the paths of one market, and the instrument to load from them."""
     if instrument is None or len(paths) != 1 or not is_panel(paths):
         return paths, instrument
-    (path,) = paths
-    chosen = _choose(instrument, _list_in_folder(path) or _list_in_folders(path))
+    chosen = _choose(instrument, _list_folder(paths[0]))
     return [chosen.path], chosen.instrument
 
 
-def _list_in_folders(path: Path) -> list[MarketSource]:
-    return [
-        source
-        for folder in sorted(path.iterdir())
-        if folder.is_dir() and not folder.name.startswith(".")
-        for source in _name_after_folder(_list_in_folder(folder), folder)
-    ]
+def _list_folder(
+    folder: Path, *, is_named: bool = False, is_needed: bool = True
+) -> list[MarketSource]:
+    """Return the markets in a folder, or else in the folders in it.
 
-
-def _list_sources(path: Path, *, is_only: bool) -> list[MarketSource]:
-    if not path.is_dir():  # a file, or a path that is missing: the loader says so
-        file = parse_name(path)
-        return [MarketSource((file.instrument if file else stem_of(path),), path)]
-    found = _list_in_folder(path) or _list_in_folders(path)
+    A folder's only market is named after it if ``is_named``, as those of folders in it are.
+    """
+    found = _list_in_folder(folder, is_named=is_named)
     if not found:
-        inside = ", ".join(sorted(each.name for each in path.iterdir())[:8]) or "nothing"
+        inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        parts = [_list_in_folder(path, is_named=True) for path in inside if path.is_dir()]
+        found = [source for part in parts for source in part]
+    if is_needed and not found:
+        names = ", ".join(path.name for path in inside[:8]) or "nothing"
         raise DataError(
-            f"a folder must hold markets, found {inside} ({path}); give a folder with a folder for "
-            "each market (bars.*, mark.*, funding.*), or files named as freqtrade or Binance's "
-            "archive does"
+            f"a folder must hold markets, found {names} ({folder}); give a folder with a folder "
+            "for each market (bars.*, mark.*, funding.*), or files named as freqtrade or "
+            "Binance's archive does"
         )
-    return found if is_only else _name_after_folder(found, path)
+    return found
 
 
-def _name_after_folder(found: list[MarketSource], folder: Path) -> list[MarketSource]:
-    if len(found) != 1 or found[0].path != folder:
-        return found
-    return [found[0]._replace(names=(folder.resolve().name, *found[0].names))]
-
-
-def _list_in_folder(folder: Path) -> list[MarketSource]:
-    files = _list_tables(folder)
-    if any(stem_of(path) == "bars" for path in files):
-        names = (read_facts(folder / "market.json").get("instrument"), folder.resolve().name)
-        return [MarketSource(tuple(filter(None, names)), folder)]
-    named = [file for file in map(parse_name, files) if file and file.role == "bars"]
-    pairs = {file.pair: file for file in named}
+def _list_in_folder(folder: Path, *, is_named: bool) -> list[MarketSource]:
+    files, own = [parse_name(path) for path in _list_tables(folder)], folder.resolve().name
+    if any(stem_of(file.path) == "bars" for file in files):
+        said = read_facts(folder / "market.json").get("instrument", "")
+        both = (own, said) if is_named else (said, own)
+        return [MarketSource(tuple(filter(None, both)), folder)]
     found = []
+    pairs = {file.pair: file for file in files if file.pair and file.role == "bars"}
     for file in pairs.values():
         settled = "" if file.is_archive else file.pair.partition("_")[2].partition("_")[2]
         chosen = file.names[0] if len(pairs) > 1 else None
-        found.append(MarketSource(file.names, folder, chosen, settled.partition("-")[0]))
+        names = (own, *file.names) if is_named and chosen is None else file.names
+        found.append(MarketSource(names, folder, chosen, settled.partition("-")[0]))
     return found
 
 
@@ -726,8 +705,8 @@ def _read_part(path: Path, role: str, options: ReadOptions) -> SourceFrame:
         frame = rename_columns(frame, role, chosen, str(path)) if len(frame) else frame
     except DataError as error:
         return SourceFrame(path.name, error)
-    named = parse_name(path) if role == "funding" else None
-    if named and not named.is_archive:  # freqtrade's rates
+    named = parse_name(path)
+    if role == "funding" and named.pair and not named.is_archive:  # freqtrade's rates
         zeros = ["high", "low", "close", "volume"]
         frame = frame.drop(columns=zeros, errors="ignore").rename(columns={"open": "rate"})
     return SourceFrame(path.name, frame, is_file=True)
@@ -846,7 +825,8 @@ def find_defects(read: Read, options: ReadOptions, filled: dict[str, str]) -> De
     if funding is None:
         filled["funding"] = "none given"
     elif repairs and funding.covered is not None:
-        missing = sum(gap.missing for gap in timed.missing_settlements(funding.once, *funding.span))
+        holes = timed.missing_settlements(funding.once, *funding.span)
+        missing = sum(n for _, _, n, _ in holes)
         missing += int(
             count_uncovered(funding.span, funding.covered, timed.cadence(funding.once)).sum()
         )
