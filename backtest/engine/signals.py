@@ -33,9 +33,8 @@ from backtest.engine.lookahead import TOLERANCE, LookAheadCheck, describe_cuts
 from backtest.market import (
     Market,
     Markets,
-    check_columns_of_frame,
     find_clock,
-    name_as_panel,
+    name_columns,
     read_raw_weights,
     read_stamps,
     read_weights,
@@ -558,8 +557,7 @@ def change_rule(rule: SignalRule, settings: Mapping[str, Any]) -> SignalRule:
 
 
 def carry_rows(markets: Markets, frame: pd.DataFrame) -> pd.DataFrame:
-    frame = name_as_panel(frame, markets)
-    check_columns_of_frame(frame, markets, "signal")
+    frame = name_columns(frame, markets, "signal")
     order = np.argsort(stamps := read_stamps(frame.index, "signal"), kind="stable")
     last = np.searchsorted(stamps[order], markets.time + markets.interval, side="left") - 1
     found = frame.iloc[order[np.maximum(last, 0)]].set_axis(markets.times)
