@@ -188,24 +188,18 @@ def with_decide(market: Any, decide: str) -> Any:
         )
     if length in {market.interval, market.decide}:
         return market
-    found = set_decide(market, length)
-    find_clock(found)
-    return found
-
-
-def set_decide(market: Any, length: int) -> Any:
-    markets = as_markets(market)
+    markets, ending = as_markets(market), f", {format_duration(length)!r})"
     found = {
-        name: dataclasses.replace(each, decide=length, source=name_clock(each, length))
+        name: dataclasses.replace(
+            each, decide=length, source=f"bt.decide_every({each.source}{ending}"
+        )
         for name, each in markets.items()
     }
-    source = name_clock(markets, length)
+    source = f"bt.decide_every({markets.source}{ending}"
     whole = rebuild(found, markets.currency, source, markets.last_opens, markets.listing)
-    return as_given(whole, market)
-
-
-def name_clock(market: Market | Markets, length: int) -> str:
-    return f"bt.decide_every({market.source}, {format_duration(length)!r})"
+    given = as_given(whole, market)
+    find_clock(given)
+    return given
 
 
 def find_clock(market: Any) -> PolicyClock:
@@ -309,11 +303,11 @@ def with_clock(market: Any, decide: str | None, detail: Any) -> Any:
 
 def refine(market: Any, detail: Any) -> Any:
     markets = as_markets(market)
-    found = read_detail(markets, detail)
-    parts = {name: match(name, each, found[name]) for name, each in markets.items()}
-    known = functools.reduce(np.intersect1d, (part.opens for part in parts.values()))
+    details = read_detail(markets, detail)
+    covered = [each.time[find_covered(n, each, details[n])] for n, each in markets.items()]
+    known = functools.reduce(np.intersect1d, covered)
     refined = {
-        name: join(markets[name], part, np.isin(part.opens, known)) for name, part in parts.items()
+        name: join(each, details[name], np.isin(each.time, known)) for name, each in markets.items()
     }
     source = f"{markets.source} with detail"
     found = rebuild(refined, markets.currency, source, markets.last_opens, markets.listing)
@@ -342,15 +336,14 @@ def read_detail(markets: Markets, detail: Any) -> Mapping[str, Market]:
     return given
 
 
-class Part(NamedTuple):
-    """The longer bars that have enough detail, and its rows for each: first and stop."""
-
-    detail: Market
-    opens: IntArray
-    rows: IntArray
+def find_owners(market: Market, detail: Market) -> IntArray:
+    """Return the bar of a market in which each bar of its detail opens, -1 if in none."""
+    owners = np.searchsorted(market.time, detail.time, side="right") - 1
+    return np.where(detail.time < market.time[owners] + market.interval, owners, -1)
 
 
-def match(name: str, market: Market, detail: Market) -> Part:
+def find_covered(name: str, market: Market, detail: Market) -> base.BoolArray:
+    """Return which bars of a market have enough detail, and open with it."""
     if detail.interval >= market.interval or market.interval % detail.interval:
         raise ParameterError(
             f"detail must have shorter bars that divide {format_duration(market.interval)}, "
@@ -361,59 +354,59 @@ def match(name: str, market: Market, detail: Market) -> Part:
         raise ParameterError(
             f"detail must be of the same instrument, {market.instrument}, got {detail.instrument}"
         )
-    first = np.searchsorted(detail.time, market.time)
-    stop = np.searchsorted(detail.time, market.time + market.interval)
-    usual = market.interval // detail.interval
-    at = np.minimum(first, detail.n_bars - 1)
-    has_open = (stop > first) & (detail.time[at] == market.time)
-    kept = has_open & (stop - first >= ENOUGH * usual)
-    if not kept.any():
+    counts = np.bincount(find_owners(market, detail) + 1, minlength=market.n_bars + 1)[1:]
+    is_enough = counts >= ENOUGH * (market.interval // detail.interval)
+    covered = np.asarray(is_enough & np.isin(market.time, detail.time))
+    if not covered.any():
         raise ParameterError(
             f"detail must cover bars of {name} and open with them, got bars from "
             f"{format_time(detail.start)} to {format_time(detail.end)} for "
             f"{format_time(market.start)} to {format_time(market.end)}"
         )
-    return Part(detail, market.time[kept], np.stack([first[kept], stop[kept]], axis=1))
+    return covered
 
 
-def join(market: Market, part: Part, chosen: base.BoolArray) -> Market:
-    detail, opens, rows = part.detail, part.opens[chosen], part.rows[chosen]
+def join(market: Market, detail: Market, lived: base.BoolArray) -> Market:
+    """Return a market with its detail in the place of the bars that are ``lived`` by it."""
+    owners, opens = find_owners(market, detail), market.time[lived]
+    taken = (owners >= 0) & lived[owners]
     has_mark = market.has_mark and detail.has_mark
     fields = (*PRICES, *MARKS) if has_mark else PRICES
-    is_own = ~np.isin(market.time, opens)
-    taken = np.concatenate([np.arange(a, b) for a, b in rows] or [np.zeros(0, np.int64)])
-    time = np.concatenate([market.time[is_own], detail.time[taken]])
-    order = np.argsort(time, kind="stable")
-    joined = {
-        name: np.concatenate([getattr(market, name)[is_own], getattr(detail, name)[taken]])[order]
-        for name in (*fields, "volume")
+    both = {
+        name: np.concatenate([getattr(market, name)[~lived], getattr(detail, name)[taken]])
+        for name in (*fields, "volume", "time")
     }
+    order = np.argsort(both["time"], kind="stable")
+    joined = {name: values[order] for name, values in both.items()}
     if not has_mark:
         joined |= {mark: joined[name] for mark, name in zip(MARKS, PRICES, strict=True)}
-    time = time[order]
-    columns = {name: spread(values, market, time) for name, values in market.columns.items()}
-    sizes = rows[:, 1] - rows[:, 0]
-    made = {name: getattr(detail, name)[taken] for name in fields}
-    notes = compare(market, made, BarGroups(opens, np.cumsum(sizes) - sizes))
+    time = joined["time"]
+    ends = np.append(np.searchsorted(time, market.time[1:]) - 1, len(time) - 1)
+    known = np.searchsorted(ends, np.arange(len(time)), side="right") - 1
+    columns = {
+        name: np.where(known >= 0, values[np.maximum(known, 0)], np.nan)
+        for name, values in market.columns.items()
+    }
+    groups = BarGroups(opens, np.flatnonzero(np.diff(owners[taken], prepend=-1)))
+    notes = compare(market, {name: getattr(detail, name)[taken] for name in fields}, groups)
+    text = f"{format_duration(detail.interval)} in {len(opens):,} of "
+    text += f"{base.count_nouns(market.n_bars, 'bar')} of {format_duration(market.interval)}"
+    if len(opens):
+        end = int(opens[-1]) + market.interval
+        text += f", from {format_time(int(opens[0]))} to {format_time(end)}"
+    text += "; it has no mark prices" if market.has_mark and not has_mark else ""
     return Market(
         **{
             **market.fields(),
             **joined,
-            "time": time,
             "columns": columns,
             "interval": detail.interval,
             "has_mark": has_mark,
             "synthetic": market.synthetic or detail.synthetic,
-            "filled": {**market.filled, "detail": describe(market, detail, opens), **notes},
+            "filled": {**market.filled, "detail": text, **notes},
         },
         source=f"{market.source} with detail {detail.source}",
     )
-
-
-def spread(values: FloatArray, market: Market, time: IntArray) -> FloatArray:
-    ends = np.append(np.searchsorted(time, market.time[1:]) - 1, len(time) - 1)
-    known = np.searchsorted(ends, np.arange(len(time)), side="right") - 1
-    return np.where(known >= 0, values[np.maximum(known, 0)], np.nan)
 
 
 def compare(market: Market, detail: Mapping[str, FloatArray], groups: BarGroups) -> dict[str, str]:
@@ -441,14 +434,3 @@ def compare(market: Market, detail: Mapping[str, FloatArray], groups: BarGroups)
     )
     base.warn_caller(text)
     return {"detail_differs": text}
-
-
-def describe(market: Market, detail: Market, opens: IntArray) -> str:
-    covered = f"{len(opens):,} of {base.count_nouns(market.n_bars, 'bar')}"
-    length = format_duration(market.interval)
-    span = ""
-    if len(opens):
-        end = int(opens[-1]) + market.interval
-        span = f", from {format_time(int(opens[0]))} to {format_time(end)}"
-    marks = "" if detail.has_mark or not market.has_mark else "; it has no mark prices"
-    return f"{format_duration(detail.interval)} in {covered} of {length}{span}{marks}"
