@@ -22,7 +22,7 @@ from backtest.base import DataError, FloatArray, IntArray, ParameterError, Range
 from backtest.market.files import load_fields, load_frames, read_options, time_text, write_folder
 from backtest.market.reshape import resample_fields, slice_fields
 from backtest.market.synthetic import START, generate_sample
-from backtest.market.tables import SCHEMAS, TIME_NAMES, SourceFrame, to_floats
+from backtest.market.tables import PRICES, SCHEMAS, TIME_NAMES, SourceFrame, to_floats
 
 MarkGaps = Literal["last"] | None
 FundingGaps = Literal["zero"] | None
@@ -406,15 +406,14 @@ class Market(BarClock):
 
     def bars(self) -> pd.DataFrame:
         """Return open, high, low, close, volume and further columns, indexed by open time."""
-        own = {name: getattr(self, name) for name in ("open", "high", "low", "close", "volume")}
+        own = {name: getattr(self, name) for name in (*PRICES, "volume")}
         return pd.DataFrame(own | dict(self.columns), index=self.times)
 
     def mark(self) -> pd.DataFrame | None:
         """Return open, high, low, close of the mark price by open time; None if there is none."""
         if not self.has_mark:
             return None
-        names = ("open", "high", "low", "close")
-        return pd.DataFrame({n: getattr(self, f"mark_{n}") for n in names}, index=self.times)
+        return pd.DataFrame({n: getattr(self, f"mark_{n}") for n in PRICES}, index=self.times)
 
     def funding(self) -> pd.DataFrame | None:
         """Return rate and mark by stamp; None if there is no settlement."""
@@ -535,7 +534,18 @@ def _read_column(name: str, values: object, time: IntArray) -> FloatArray:
     if name in TIME_NAMES:
         raise DataError(f"{name}: is a name of the time column")
     if isinstance(values, pd.Series):
-        _check_times(name, values, time)
+        index, wanted = values.index, base.utc_index(time)
+        if isinstance(index, pd.DatetimeIndex) and index.tz is None:
+            raise DataError(
+                f"{name}: must be indexed by time in a zone, has none; series.tz_localize('UTC')"
+            )
+        if isinstance(index, pd.DatetimeIndex) and not index.tz_convert("UTC").equals(wanted):
+            lacking = wanted.difference(index.tz_convert("UTC"))
+            raise DataError(
+                f"{name}: must be indexed by the opens of the bars, lacks {lacking.size} of "
+                f"{time.size} and has {len(index)} times; the last value known at each open is "
+                f"{name}.reindex(market.times, method='ffill'), never one stamped later"
+            )
         values = values.reset_index(drop=True)
     found = np.asarray(values)
     if found.shape != time.shape:
@@ -552,21 +562,3 @@ def _read_column(name: str, values: object, time: IntArray) -> FloatArray:
             f"{infinite.size} of {time.size} bars, first at {first}"
         )
     return column
-
-
-def _check_times(name: str, values: pd.Series, time: IntArray) -> None:
-    index, wanted = values.index, base.utc_index(time)
-    if not isinstance(index, pd.DatetimeIndex):
-        return
-    if index.tz is None:
-        raise DataError(
-            f"{name}: must be indexed by time in a zone, has none; series.tz_localize('UTC')"
-        )
-    if index.tz_convert("UTC").equals(wanted):
-        return
-    lacking = wanted.difference(index.tz_convert("UTC"))
-    raise DataError(
-        f"{name}: must be indexed by the opens of the bars, lacks {lacking.size} of {time.size} "
-        f"and has {len(index)} times; the last value known at each open is "
-        f"{name}.reindex(market.times, method='ffill'), never one stamped later"
-    )

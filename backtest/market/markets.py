@@ -14,7 +14,7 @@ import numpy as np
 from backtest import base
 from backtest.base import DataError, FloatArray, IntArray, ParameterError, checked, format_time
 from backtest.base.units import DAY
-from backtest.market.files import ReadOptions, find_sources, load_fields, read_options, time_text
+from backtest.market.files import find_sources, load_fields, read_options, time_text
 from backtest.market.market import (
     BarClock,
     Between,
@@ -59,8 +59,8 @@ class Panel(NamedTuple):
     funding_rate: FloatArray
 
 
-PRICES = Panel._fields[:9]
-"""The fields of shape (n_instruments, n_bars)."""
+PRICES, FUNDING = Panel._fields[:9], Panel._fields[9:]
+"""The fields of shape (n_instruments, n_bars), and those of shape (n_events,)."""
 
 
 def make_panel(
@@ -76,41 +76,24 @@ def make_panel(
     has_mark = any(market.has_mark for market in markets)
     for name in PRICES:
         last = name.removeprefix("mark_")
-        is_shared = last != name and not has_mark
-        prices[name] = prices[last] if is_shared else _align(markets, spans, n_bars, name)
-    return Panel(**prices, **_place_funding(markets, spans, jitter))
-
-
-def _align(markets: Sequence[Market], spans: IntArray, n_bars: int, name: str) -> FloatArray:
-    # by bar in memory, as the loop over bars reads them
-    values = np.full((n_bars, len(markets)), np.nan).T
-    for row, (first, stop), market in zip(values, spans, markets, strict=True):
-        row[first:stop] = getattr(market, name)
-    return values
-
-
-def _place_funding(markets: Sequence[Market], spans: IntArray, jitter: int) -> dict[str, Any]:
-    parts = [
-        _place_events(market, instrument, int(first), jitter)
-        for instrument, (market, (first, _)) in enumerate(zip(markets, spans, strict=True))
-    ]
-    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    order = np.argsort(joined["funding_time"], kind="stable")
-    return {name: values[order] for name, values in joined.items()}
-
-
-def _place_events(market: Market, instrument: int, first: int, jitter: int) -> dict[str, Any]:
-    time = market.funding_time
-    bar, is_open = place_on_bars(time, market.time, market.interval, jitter)
-    kept = (bar >= 0) & (bar < market.n_bars)
-    return {
-        "funding_time": time[kept],
-        "funding_bar": bar[kept].astype(np.int64) + first,
-        "funding_is_open": is_open[kept].astype(np.int64),
-        "funding_instrument": np.full(int(kept.sum()), instrument, dtype=np.int64),
-        "funding_price": market.funding_mark[kept],
-        "funding_rate": market.funding_rate[kept],
-    }
+        if last != name and not has_mark:
+            prices[name] = prices[last]
+            continue
+        # by bar in memory, as the loop over bars reads them
+        prices[name] = np.full((n_bars, len(markets)), np.nan).T
+        for row, (first, stop), market in zip(prices[name], spans, markets, strict=True):
+            row[first:stop] = getattr(market, name)
+    events = []
+    for instrument, (market, (first, _)) in enumerate(zip(markets, spans, strict=True)):
+        time, rate, price = market.funding_time, market.funding_rate, market.funding_mark
+        bar, is_open = place_on_bars(time, market.time, market.interval, jitter)
+        kept = (bar >= 0) & (bar < market.n_bars)
+        owner = np.full(len(time), instrument, dtype=np.int64)
+        event = (time, bar + first, is_open.astype(np.int64), owner, price, rate)
+        events.append([values[kept] for values in event])
+    joined = [np.concatenate(parts) for parts in zip(*events, strict=True)]
+    order = np.argsort(joined[0], kind="stable")
+    return Panel(**prices, **dict(zip(FUNDING, (each[order] for each in joined), strict=True)))
 
 
 def check_markets(markets: object) -> None:
@@ -121,16 +104,12 @@ def check_markets(markets: object) -> None:
     if not markets:
         raise ParameterError("markets must be at least one, got none")
     for name, market in markets.items():
-        _check_entry(name, market)
-
-
-def _check_entry(name: object, market: object) -> None:
-    if not isinstance(name, str) or not name.strip() or name != name.strip():
-        raise ParameterError(
-            f"the name of a market must be text without spaces around it, got {name!r}"
-        )
-    if not isinstance(market, Market):
-        raise ParameterError(f"{name!r} must be a Market, got {type(market).__name__}")
+        if not isinstance(name, str) or not name.strip() or name != name.strip():
+            raise ParameterError(
+                f"the name of a market must be text without spaces around it, got {name!r}"
+            )
+        if not isinstance(market, Market):
+            raise ParameterError(f"{name!r} must be a Market, got {type(market).__name__}")
 
 
 def check_known(name: str, names: Collection[str]) -> None:
@@ -177,37 +156,27 @@ def make_clock(markets: Mapping[str, Market]) -> tuple[IntArray, IntArray]:
     stops = np.searchsorted(time, [int(m.time[-1]) for m in markets.values()]) + 1
     spans = np.stack([starts, stops], axis=1).astype(np.int64)
     for (name, market), (first, stop) in zip(markets.items(), spans, strict=True):
-        _check_whole(name, market, time[first:stop], markets)
-    _check_overlap([*markets], spans, time)
-    return base.freeze(time), base.freeze(spans)
-
-
-def _check_whole(name: str, market: Market, clock: IntArray, markets: Mapping[str, Market]) -> None:
-    if clock.size == market.time.size:
-        return
-    missing = np.setdiff1d(clock, market.time, assume_unique=True)
-    other = next(n for n, each in markets.items() if np.isin(missing[0], each.time))
-    raise DataError(
-        "an instrument must have all bars of the others between its first and its last one, "
-        f"{name!r} lacks {missing.size} of {clock.size}, the first at "
-        f"{format_time(int(missing[0]))} UTC, where {other!r} has one; fill the hole, or cut the "
-        "panel with between="
-    )
-
-
-def _check_overlap(names: list[str], spans: IntArray, time: IntArray) -> None:
-    order = np.argsort(spans[:, 0], kind="stable")
-    reach, latest = -1, ""
-    for row in order:
-        first, stop = (int(bar) for bar in spans[row])
-        if latest and first >= reach:
+        if stop - first != market.n_bars:
+            missing = np.setdiff1d(time[first:stop], market.time, assume_unique=True)
+            other = next(n for n, each in markets.items() if np.isin(missing[0], each.time))
             raise DataError(
-                f"the spans of the instruments must overlap, {names[row]!r} begins at "
-                f"{format_time(int(time[first]))} UTC, after the last bar of {latest!r} at "
-                f"{format_time(int(time[reach - 1]))} UTC"
+                "an instrument must have all bars of the others between its first and its last "
+                f"one, {name!r} lacks {missing.size} of {stop - first}, the first at "
+                f"{format_time(int(missing[0]))} UTC, where {other!r} has one; fill the hole, or "
+                "cut the panel with between="
             )
-        if stop > reach:
-            reach, latest = stop, names[row]
+    order = np.argsort(starts, kind="stable")
+    reached = np.maximum.accumulate(stops[order])
+    apart = np.flatnonzero(starts[order[1:]] >= reached[:-1])
+    if apart.size:
+        k, names = int(apart[0]), [*markets]
+        latest = names[order[int(np.argmax(stops[order] == reached[k]))]]
+        raise DataError(
+            f"the spans of the instruments must overlap, {names[order[k + 1]]!r} begins at "
+            f"{format_time(int(time[starts[order[k + 1]]]))} UTC, after the last bar of {latest!r} "
+            f"at {format_time(int(time[reached[k] - 1]))} UTC"
+        )
+    return base.freeze(time), base.freeze(spans)
 
 
 def require_panel(markets: object) -> None:
@@ -458,7 +427,14 @@ class Markets(BarClock, Mapping[str, Market]):
         if not paths:
             raise ParameterError("load needs a path, got none")
         sources = find_sources([Path(path) for path in paths], instruments)
-        found = {name: _load_one(name, source, options) for name, source in sources.items()}
+        found = {}
+        for name, source in sources.items():
+            own = options._replace(instrument=source.instrument or "", clips=True)
+            try:
+                fields = load_fields([source.path], own)
+            except ParameterError as error:  # an argument that does not fit this market
+                raise ParameterError(f"{name}: {error}") from error
+            found[name] = Market(**fields, source=own.expression([source.path]))
         said = {name: source.currency for name, source in sources.items()}
         markets = cls(found, currency=currency or agree_currency(found, said) or None)
         more = {"instruments": None if instruments is None else [*instruments]}
@@ -509,9 +485,9 @@ class Markets(BarClock, Mapping[str, Market]):
         Raises ParameterError if a name is unknown, or what it names is no market; DataError if a
         market has other bars than the one it replaces.
         """
+        check_markets(markets or self)
         for name, market in markets.items():
             check_known(name, self)
-            _check_entry(name, market)
             if not np.array_equal(market.time, self[name].time):
                 raise DataError(
                     f"a market must have the bars of the one that it replaces, {name!r} has other "
@@ -622,15 +598,6 @@ def rebuild(
     part = Markets.__new__(Markets)
     part._fill(markets, currency or None, source, lasts, listing)
     return part
-
-
-def _load_one(name: str, source: Any, options: ReadOptions) -> Market:
-    options = options._replace(instrument=source.instrument or "", clips=True)
-    try:
-        fields = load_fields([source.path], options)
-    except ParameterError as error:  # an argument that does not fit this market
-        raise ParameterError(f"{name}: {error}") from error
-    return Market(**fields, source=options.expression([source.path]))
 
 
 def _check_between(markets: Markets, between: tuple[int | None, int | None]) -> None:

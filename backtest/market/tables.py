@@ -327,15 +327,6 @@ class Span(NamedTuple):
         return f"{format_time(self.start)} to {format_time(self.end)} UTC"
 
 
-class SettlementGap(NamedTuple):
-    """A gap between two settlements (ns); ``every`` is the time between those around it."""
-
-    start: int
-    end: int
-    missing: int
-    every: int
-
-
 def place_on_bars(
     stamps: IntArray, time: IntArray, interval: int, jitter: int = JITTER
 ) -> tuple[IntArray, BoolArray]:
@@ -371,28 +362,21 @@ def coverage(time: IntArray, start: int, end: int) -> tuple[int, int]:
     return first - lead - SECOND, last + trail + SECOND  # stamps lie some ms off the boundary
 
 
-def missing_settlements(time: IntArray, start: int, end: int) -> list[SettlementGap]:
+def missing_settlements(time: IntArray, start: int, end: int) -> list[tuple[int, ...]]:
+    """Return the gaps between settlements: start, end (ns), how many lack, and their distance."""
     gaps = _gaps(time)
     if gaps.size < 1:
         return []
-    limit = _limit(time)
-    capped = np.minimum(gaps, limit)
-    local = np.maximum(
-        np.concatenate([[limit], capped[:-1]]), np.concatenate([capped[1:], [limit]])
-    )
+    limit, usual = _limit(time), np.full(1, cadence(time))
+    capped, edge = np.minimum(gaps, limit), np.full(1, limit)
+    local = np.maximum(np.append(edge, capped[:-1]), np.append(capped[1:], edge))
     late = (gaps > limit) | (2 * gaps > 3 * local)
-    inside = (time[:-1] >= start - JITTER) & (time[1:] < end)
-    usual = np.full(1, cadence(time))
-    near = np.minimum(np.concatenate([usual, gaps[:-1]]), np.concatenate([gaps[1:], usual]))
-    return [  # a gap among hours lacks hours, also where most of the file is every 8 hours
-        SettlementGap(
-            int(time[row]),
-            int(time[row + 1]),
-            missing=max(1, round(gaps[row] / near[row]) - 1),
-            every=int(near[row]),
-        )
-        for row in np.flatnonzero(late & inside)
-    ]
+    rows = np.flatnonzero(late & (time[:-1] >= start - JITTER) & (time[1:] < end))
+    # a gap among hours lacks hours, also where most of the file is every 8 hours
+    near = np.minimum(np.append(usual, gaps[:-1]), np.append(gaps[1:], usual))[rows]
+    missing = np.maximum(np.round(gaps[rows] / near).astype(np.int64) - 1, 1)
+    found = np.stack([time[rows], time[rows + 1], missing, near], axis=1).tolist()
+    return [*map(tuple, found)]
 
 
 def _limit(time: IntArray) -> int:
