@@ -21,7 +21,6 @@ from backtest.market.reshape import (
     BarGroups,
     grid_origin,
     group_bars,
-    group_stretches,
     resample_fields,
 )
 from backtest.market.tables import PRICES
@@ -219,11 +218,7 @@ def show_signal(market: Market, clock: PolicyClock) -> Market:
 
 def combine(market: Market) -> Market:
     def compute() -> Market:
-        time, terms = market.time, (market.interval, market.decide)
-        if len(time) < 2 or int(np.diff(time).max()) == market.interval:
-            groups = group_bars(time, *terms)
-        else:
-            groups = group_stretches(time, *terms, sessions=False)
+        groups = group_bars(market.time, market.interval, market.decide, sessions=False)
         source = f"{market.source}.resample({format_duration(market.decide)!r})"
         return Market(**resample_fields(market, market.decide, groups), source=source)
 

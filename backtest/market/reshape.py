@@ -57,73 +57,46 @@ class BarGroups(NamedTuple):
         )
 
 
-def group_bars(time: IntArray, interval: int, length: int) -> BarGroups:
-    """Return the groups of bars that fill a UTC-aligned stretch of ``length`` ns.
-
-    ``time`` holds the opens, UTC ns, ``interval`` apart.
-    """
-    origin, size = grid_origin(length), length // interval
-    if length % interval:
-        raise ParameterError(
-            f"bars must become a multiple of {format_duration(interval)}, got "
-            f"{format_duration(length)}"
-        )
-    if (int(time[0]) - origin) % interval:
-        raise ParameterError(
-            f"bars must open on multiples of {format_duration(interval)} in UTC to be resampled to "
-            f"{format_duration(length)}"
-        )
-    first = int((origin - int(time[0])) % length) // interval
-    count = max(time.size - first, 0) // size
-    if count == 0:
-        raise _none_complete(f"{size} bars", time)
-    stop = first + count * size
-    starts = np.arange(0, count * size, size)
-    return BarGroups(time[first:stop:size], starts, first, stop, size)
-
-
-def group_stretches(time: IntArray, interval: int, length: int, *, sessions: bool) -> BarGroups:
+def group_bars(time: IntArray, interval: int, length: int, *, sessions: bool) -> BarGroups:
     """Return the groups of bars that open in the same UTC-aligned stretch of ``length`` ns.
 
-    The first and the last stretch are complete if bars reach to their ends, in a market with
-    ``sessions`` if they begin and end as usual for the five beside them.
+    ``time`` holds the opens, UTC ns. The first and the last stretch are complete if bars reach to
+    their ends, in a market with ``sessions`` if they begin and end as usual for the five beside
+    them.
     """
-    if length < interval:
+    origin, size = grid_origin(length), length // interval
+    since, given, wanted = time - origin, format_duration(interval), format_duration(length)
+    if size == 0 or (not sessions and length % interval):
+        rule = f"longer than {given}" if sessions else f"a multiple of {given}"
+        raise ParameterError(f"bars must become {rule}, got {wanted}")
+    if not sessions and int(since[0]) % interval:
         raise ParameterError(
-            f"bars must become longer than {format_duration(interval)}, got "
-            f"{format_duration(length)}"
+            f"bars must open on multiples of {given} in UTC to be resampled to {wanted}"
         )
-    since = time - grid_origin(length)
     stretch = since // length
     over = np.count_nonzero((since + interval - 1) // length != stretch)
     if over:
         raise ParameterError(
-            f"a bar must not reach from one {format_duration(length)} of UTC time into the next, "
-            f"{over} of {since.size} do; stamp each session within its own day of UTC"
+            f"a bar must not reach from one {wanted} of UTC time into the next, {over} of "
+            f"{since.size} do; stamp each session within its own day of UTC"
         )
     starts = np.flatnonzero(np.diff(stretch, prepend=stretch[0] - 1))
     edges = np.append(starts, len(time))
+    offset = since - stretch * length
+    is_late, is_early = offset[0] > 0, offset[-1] + interval < length
     if sessions:
-        offset = since - stretch * length
-        begins, ends = offset[starts], offset[edges[1:] - 1]
-        is_alone = len(starts) < 2
+        begins, ends, is_alone = offset[starts], offset[edges[1:] - 1], len(starts) < 2
         is_late = is_alone or begins[0] > np.median(begins[1 : 1 + NEIGHBORS])
         is_early = is_alone or ends[-1] < np.median(ends[-1 - NEIGHBORS : -1])
-    else:
-        is_late = since[0] % length != 0
-        is_early = (since[-1] + interval) % length != 0
-    low, high = int(is_late), len(starts) - int(is_early)
-    if low >= high:
-        raise _none_complete("bars", time)
-    first, stop = int(edges[low]), int(edges[high])
-    opens = stretch[starts[low:high]] * length + grid_origin(length)
-    return BarGroups(opens, starts[low:high] - first, first, stop)
-
-
-def _none_complete(bars: str, time: IntArray) -> ParameterError:
-    return ParameterError(
-        f"at least one whole group of {bars} is needed, found none in {time.size} bars"
-    )
+    edges = edges[int(is_late) : len(edges) - int(is_early)]
+    if len(edges) < 2:
+        bars = "bars" if sessions else f"{size} bars"
+        raise ParameterError(
+            f"at least one whole group of {bars} is needed, found none in {time.size} bars"
+        )
+    is_even = not sessions and bool((np.diff(edges) == size).all())
+    first, opens = int(edges[0]), stretch[edges[:-1]] * length + origin
+    return BarGroups(opens, edges[:-1] - first, first, int(edges[-1]), size if is_even else 0)
 
 
 def slice_fields(
@@ -148,9 +121,8 @@ def slice_fields(
 
 def resample_fields(market: Any, length: int, groups: BarGroups | None = None) -> dict[str, Any]:
     """Return the fields of a market of bars of ``length`` ns, aligned to UTC, of equal funding."""
-    if groups is None and market.sessions:
-        groups = group_stretches(market.time, market.interval, length, sessions=True)
-    groups = groups or group_bars(market.time, market.interval, length)
+    if groups is None:
+        groups = group_bars(market.time, market.interval, length, sessions=market.sessions)
     lead = int(groups.time[0]) - market.interval // 4
     end = int(groups.time[-1]) + length
     fields = slice_fields(market, slice(groups.first, groups.stop), funding_from=lead, end=end)
