@@ -18,15 +18,15 @@ from backtest.account import bar as bar_steps
 from backtest.account.order_limits import ALL, ASKED, CAUSES, COUNT, CUT
 from backtest.account.records import EQUITY, OVERLAY, RESTED
 from backtest.base import Number, ParameterError, format_percent, format_price, format_time, to_json
+from backtest.base.units import DAY
 from backtest.engine import AccountInputs, Result, TradedDays, gather_deciders, look_at_close, run
+from backtest.engine.inputs import WINDOW
 from backtest.engine.loop import DAY_NS, N_SHOWN
 from backtest.live import state as snapshots
 from backtest.live.state import (
     AccountSnapshot,
     check_known,
-    find_traded,
     read_stamps,
-    start_memories,
 )
 from backtest.market import Market, Markets, find_clock, remake, with_clock
 from backtest.market.tables import JITTER
@@ -36,7 +36,6 @@ from backtest.venue import compute_price
 
 if TYPE_CHECKING:
     from backtest.account import Account
-    from backtest.base import FloatArray
     from backtest.engine import Setup
     from backtest.policy import Policy
 
@@ -194,41 +193,38 @@ CAPACITY = 4_096
 """Entries that the log of one bar may have."""
 OWNER = 8
 ORDERS = (ledger.FILL, ledger.TIME_STOPPED)
+COSTS = ("fee", "slippage", "impact")
 FORCED = (*(kind for kind in ledger.STOP_KINDS if kind not in ORDERS), ledger.LIQUIDATED)
 
 
+class Cut(NamedTuple):
+    instrument: str
+    cause: str
+    turns: float
+    asked: float
+
+    def __str__(self) -> str:
+        took = "took away" if self.turns >= 0.0 else "added"
+        return (
+            f"{self.instrument}: {self.cause} {took} {base.format_leverage(abs(self.turns))} of "
+            f"{base.format_leverage(self.asked)}"
+        )
+
+
+class Order(NamedTuple):
+    """What one more bar trades of an instrument: contracts, value of the last fill, costs."""
+
+    size: float
+    value: float
+    costs: dict[str, float]
+    is_forced: bool
+    cuts: tuple[Cut, ...]
+
+
 class Filled(NamedTuple):
-    entries: FloatArray
+    orders: Mapping[str, Order]
     views: tuple[AccountView, ...]
     equity: float
-    cuts: list[tuple[int, str, float, float]]
-
-    def sum_fills(self, i: int) -> float:
-        return float(sum(self._find_orders(i)[:, 3].tolist()))
-
-    def find_value(self, i: int) -> float:
-        rows = self._find_orders(i)
-        traded = rows[rows[:, 3] != 0.0]
-        return float(traded[-1, 2]) if len(traded) else float("nan")
-
-    def sum_costs(self, i: int) -> dict[str, float]:
-        rows = self._of(i)
-        filled = rows[np.isin(rows[:, 1], ORDERS)]
-        names = ("fee", "slippage", "impact")
-        return {name: float(filled[:, 5 + k].sum()) for k, name in enumerate(names)}
-
-    def is_forced(self, i: int) -> bool:
-        return bool(np.isin(self._of(i)[:, 1], FORCED).any())
-
-    def _find_orders(self, i: int) -> FloatArray:
-        rows = self._of(i)
-        resting = np.flatnonzero(rows[:, 1] == RESTED)
-        last = resting[0] if len(resting) else len(rows)
-        at_market = np.flatnonzero(np.isin(rows[:last, 1], ORDERS))
-        return np.asarray(rows[np.concatenate([at_market, resting])])
-
-    def _of(self, i: int) -> FloatArray:
-        return np.asarray(self.entries[self.entries[:, OWNER] == i])
 
 
 def find_functions() -> Any:
@@ -291,13 +287,11 @@ def view_close(
         return show(find_functions(), setup, bar, deciders, t)
 
 
-def ask(
-    setup: Setup, state: AccountState, memory: list[tuple[float, ...]], traded: TradedDays | None
-) -> AccountState:
+def ask(setup: Setup, state: AccountState, traded: TradedDays | None) -> AccountState:
     t, functions = setup.markets.n_bars - 1, find_functions()
     bar = new_bar(setup, setup.inputs, state, traded, t)
     deciders = gather_deciders(setup, setup.observed)
-    deciders.memory[:] = [x for numbers in memory for x in (*numbers, 0.0)]
+    deciders.memory[:] = 0.0
     functions.begin_peak(deciders, bar.state)
     with np.errstate(all="ignore"):
         set_close(bar, t)
@@ -310,20 +304,31 @@ def ask(
 
 def fill(setup: Setup, state: AccountState, traded: TradedDays | None, stated: Stated) -> Filled:
     later = look_ahead(setup, stated)
-    t, functions, n = setup.markets.n_bars, find_functions(), len(state.margin)
+    t, functions = setup.markets.n_bars, find_functions()
     bar = new_bar(setup, later.inputs, state, traded, t)
     deciders = gather_deciders(setup, setup.observed)
     with np.errstate(all="ignore"):
         functions.live_bar(bar, t)
         views = show(functions, setup, bar, deciders, t)
-    entries = bar.log.entries[: bar.log.written[0]]
-    sums = bar.scratch.cuts
-    cuts = [
-        (i, CAUSES[k], float(sums[i, k, CUT]), float(sums[i, ALL, ASKED]))
-        for i in range(n)
-        for k in np.flatnonzero(sums[i, ALL + 1 :, COUNT]) + ALL + 1
-    ]
-    return Filled(entries, views, float(bar.state.wallet[EQUITY]), cuts)
+    entries, orders = bar.log.entries[: bar.log.written[0]], {}
+    for i, name in enumerate(setup.markets.names):
+        rows, cut = entries[entries[:, OWNER] == i], bar.scratch.cuts[i]
+        filled = rows[np.isin(rows[:, 1], ORDERS)]
+        is_resting = rows[:, 1] == RESTED
+        before = np.isin(rows[:, 1], ORDERS) & (np.cumsum(is_resting) == 0)
+        traded = np.concatenate([rows[before], rows[is_resting]])
+        values = traded[traded[:, 3] != 0.0, 2]
+        causes = np.flatnonzero(cut[ALL + 1 :, COUNT]) + ALL + 1
+        orders[name] = Order(
+            size=float(sum(traded[:, 3].tolist())),
+            value=float(values[-1]) if len(values) else math.nan,
+            costs={x: float(filled[:, 5 + k].sum()) for k, x in enumerate(COSTS)},
+            is_forced=bool(np.isin(rows[:, 1], FORCED).any()),
+            cuts=tuple(
+                Cut(name, CAUSES[k], float(cut[k, CUT]), float(cut[ALL, ASKED])) for k in causes
+            ),
+        )
+    return Filled(orders, views, float(bar.state.wallet[EQUITY]))
 
 
 BY_MARGIN = ("initial_margin", "venue_leverage", "wallet", "max_gross_leverage")
@@ -331,20 +336,6 @@ FAR, TOO_FAR = 0.1, 0.5
 """Moves from the last price that are named, and that look like a slip of the pen."""
 MOST_FUNDING = 0.05
 """A larger rate of one settlement is likely a percentage: venues cap it below."""
-
-
-class Cut(NamedTuple):
-    instrument: str
-    cause: str
-    turns: float
-    asked: float
-
-    def __str__(self) -> str:
-        took = "took away" if self.turns >= 0.0 else "added"
-        return (
-            f"{self.instrument}: {self.cause} {took} {base.format_leverage(abs(self.turns))} of "
-            f"{base.format_leverage(self.asked)}"
-        )
 
 
 class Caution(NamedTuple):
@@ -493,10 +484,12 @@ def decide(
         of_snapshot: tuple[Caution, ...] = ()
     else:
         check_known(setup, state)
-        traded = find_traded(setup, state)
+        past = np.append(np.zeros(WINDOW - 1), state.traded_30d or 0.0)
+        days = TradedDays(int(setup.markets.time[-1]) // DAY, 0.0, past)
+        traded = None if setup.inputs.fees is None else days
         rules = read_terms(setup.inputs, traded, setup.markets.n_bars - 1)
         begun = snapshots.start_account(setup, state, rules)
-        decided = ask(setup, begun, start_memories(setup), traded)
+        decided = ask(setup, begun, traded)
         of_snapshot = tuple(find_other_account(setup, state))
     cautions = [
         *find_old_data(setup, present), *find_slips(setup, stated), *find_cold_columns(setup),
@@ -548,16 +541,16 @@ def answer(
         venue_leverage=dict(zip(names, state.asked.tolist(), strict=True)),
         target=target,
         order={
-            name: write_in_lots(filled.sum_fills(i), setup.venues[name].contract.lot)
-            for i, name in enumerate(names)
+            name: write_in_lots(each.size, setup.venues[name].contract.lot)
+            for name, each in filled.orders.items()
         },
         price={n: find_price(m, n, stated)[0] for n, m in setup.markets.items()},
         fill_price={
-            name: float(compute_price(each.size, each.kind == "inverse", filled.find_value(i)))
-            for i, (name, each) in enumerate((n, setup.venues[n].contract) for n in names)
+            name: float(compute_price(each.size, each.kind == "inverse", filled.orders[name].value))
+            for name, each in ((n, setup.venues[n].contract) for n in names)
         },
-        costs={name: filled.sum_costs(i) for i, name in enumerate(names)},
-        cuts=tuple(Cut(names[i], cause, amount, asked) for i, cause, amount, asked in filled.cuts),
+        costs={name: each.costs for name, each in filled.orders.items()},
+        cuts=tuple(cut for each in filled.orders.values() for cut in each.cuts),
         warnings=(*cautions, *find_blocked(setup, filled, leverage, ratios[0])),
         account=pd.DataFrame(rows, index=list(names)).rename_axis("instrument"),
         equity=(float(before[0].equity), filled.equity),
@@ -646,10 +639,10 @@ def find_blocked(setup: Setup, filled: Filled, leverage: Any, ratio: float) -> I
     if ratio >= call:
         said = f"{format_percent(ratio)} is over the call at {format_percent(call)}"
         yield Caution(f"the margin ratio {said}", stops=True)
-    for i, name in enumerate(setup.markets.names):
-        if filled.is_forced(i):
+    for name, order in filled.orders.items():
+        if order.is_forced:
             text = f"{name} is stopped or liquidated at this price, which drops the decision"
             yield Caution(text, stops=True)
-        causes = [cause for k, cause, *_ in filled.cuts if k == i and cause in BY_MARGIN]
-        if causes and filled.sum_fills(i) == 0.0 and not math.isnan(leverage[name]):
+        causes = [cut.cause for cut in order.cuts if cut.cause in BY_MARGIN]
+        if causes and order.size == 0.0 and not math.isnan(leverage[name]):
             yield Caution(f"the order of {name} was cut to 0 by {', '.join(causes)}", stops=True)

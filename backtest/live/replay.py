@@ -20,7 +20,6 @@ from backtest.account import Account, AccountBar, note, payments, stamp
 from backtest.account import bar as bar_steps
 from backtest.account import ledger as kinds
 from backtest.account import records as r
-from backtest.account import records as rows
 from backtest.base import DataError, FloatArray, IntArray, ParameterError, format_time, repr_plain
 from backtest.engine import Counts, Outcome, Result, Setup, check_periods, drive, finish, new_cuts
 from backtest.live.state import AccountSnapshot, read_stamps, shorten, start_account
@@ -277,8 +276,8 @@ TERMS = {"fees": -1.0, "funding": -1.0, "interest": -1.0, "flows": 1.0, "liquida
 LEVELS = ("equity", "balance")
 ENTRIES = {
     "order": kinds.FILL, "stop": kinds.STOPPED, "liquidation": kinds.LIQUIDATED,
-    "takeover": kinds.LIQUIDATED, "expiry": rows.DELISTED, "delisting": rows.DELISTED,
-    "ruin": kinds.FILL, "conversion": rows.CONVERTED,
+    "takeover": kinds.LIQUIDATED, "expiry": r.DELISTED, "delisting": r.DELISTED,
+    "ruin": kinds.FILL, "conversion": r.CONVERTED,
 }  # fmt: skip
 BY_VENUE = ("liquidation", "takeover")
 DUST = 1e-9
@@ -575,7 +574,7 @@ class Replayer:
     def _enter(self, bar: AccountBar, fact: Fact) -> None:
         if fact.kind == "bad_debt":
             bar.state.wallet[r.CASH] -= fact.fee
-            bar.ledger[rows.BAD_DEBT, self.n] -= fact.fee
+            bar.ledger[r.BAD_DEBT, self.n] -= fact.fee
             note(bar.log, self._t, -1, kinds.BAD_DEBT, 1.0, 0.0, -fact.fee)
         elif fact.place >= self.n:
             sell_asset(bar, self._t, fact, self.n)
@@ -597,13 +596,13 @@ class Replayer:
 def sell_asset(bar: AccountBar, t: int, fact: Fact, n: int) -> None:
     state, ledger, c = bar.state, bar.ledger, fact.place - n
     sold = -fact.quantity
-    ledger[rows.COLLATERAL_PNL, n] += sold * (fact.reference - state.priced[c])
-    ledger[rows.CONVERSION, n] += sold * (fact.reference - fact.price)
-    ledger[rows.FEES, n] += fact.fee
+    ledger[r.COLLATERAL_PNL, n] += sold * (fact.reference - state.priced[c])
+    ledger[r.CONVERSION, n] += sold * (fact.reference - fact.price)
+    ledger[r.FEES, n] += fact.fee
     left = state.held.amounts[c] - sold
     state.held.amounts[c] = 0.0 if abs(left) <= DUST * abs(sold) else left
     state.wallet[r.CASH] += sold * fact.price - fact.fee
-    note(bar.log, t, fact.place, rows.CONVERTED, fact.price, -sold, sold * fact.price)
+    note(bar.log, t, fact.place, r.CONVERTED, fact.price, -sold, sold * fact.price)
 
 
 def enter_fill(bar: AccountBar, t: int, fact: Fact) -> None:
@@ -627,12 +626,12 @@ def enter_fill(bar: AccountBar, t: int, fact: Fact) -> None:
     )
     cost = change * (fact.filled - fact.value)
     is_forced = fact.kind in BY_VENUE
-    ledger[rows.PRICE_PNL, i] += position.quantity * (fact.value - position.value)
-    ledger[rows.LOSS if is_forced else rows.FEES, i] += fact.fee
-    ledger[rows.LOSS if is_forced else rows.SLIPPAGE, i] += cost
-    ledger[rows.TRADED, i] += abs(change) * abs(fact.filled)
-    ledger[rows.LIQUIDATIONS, i] += 1.0 if is_forced else 0.0
-    ledger[rows.STOPS, i] += 1.0 if fact.kind == "stop" else 0.0
+    ledger[r.PRICE_PNL, i] += position.quantity * (fact.value - position.value)
+    ledger[r.LOSS if is_forced else r.FEES, i] += fact.fee
+    ledger[r.LOSS if is_forced else r.SLIPPAGE, i] += cost
+    ledger[r.TRADED, i] += abs(change) * abs(fact.filled)
+    ledger[r.LIQUIDATIONS, i] += 1.0 if is_forced else 0.0
+    ledger[r.STOPS, i] += 1.0 if fact.kind == "stop" else 0.0
     accounts.put_balances(terms, state, i, before, after)
     row = bar.log.written[0]
     costs = (fact.fee + cost, 0.0) if is_forced else (fact.fee, cost)

@@ -17,9 +17,7 @@ from backtest import policy as policies
 from backtest.account import AccountState, Terms, compute_account_equity, is_under_limit
 from backtest.account import records as r
 from backtest.base import Choice, Declaration, Flag, FrozenTable, Number, ParameterError, checked
-from backtest.base.units import DAY
-from backtest.engine import TradedDays, start_account_state
-from backtest.engine.inputs import WINDOW
+from backtest.engine import start_account_state
 from backtest.policy import AccountView, Combinator, Policy, may_read_of_account, start_memory
 from backtest.venue import compute_value
 
@@ -255,6 +253,12 @@ OF_RULES = {
 
 def check_known(setup: Setup, snapshot: AccountSnapshot) -> None:
     """Require the facts that the policies and the rules of the account read."""
+    for policy in setup.observed:
+        if start_memory(policy.policy):
+            raise ParameterError(
+                f"{type(policy.policy).__name__} remembers what it saw, which a snapshot does not "
+                "know; decide from the result of a run"
+            )
     lacking = [need for need in list_needs(setup) if not is_known(setup, snapshot, need[0])]
     if lacking:
         facts = ", ".join(dict.fromkeys(fact for fact, _ in lacking))
@@ -358,7 +362,18 @@ def write_wallet(
     setup: Setup, snapshot: AccountSnapshot, state: AccountState, terms: Terms
 ) -> None:
     wallet, whole = state.wallet, snapshot.bars_since_liquidation
-    wallet[r.CASH] = find_cash(setup, snapshot, state)
+    paid, worth = 0.0, 0.0
+    for i, name in enumerate(setup.markets.names):
+        quantity, entry = float(state.held.quantities[i]), float(state.held.entries[i])
+        mark = float(state.marked[i])
+        if setup.account.for_instrument(name).margin == "isolated":
+            worth += float(state.margin[i]) + quantity * (mark - entry)
+        else:
+            paid += quantity * entry
+            worth += quantity * mark
+    worth_of_assets = float(np.sum(state.held.amounts * state.held.prices))
+    cash = (snapshot.equity or 0.0) - worth - worth_of_assets
+    wallet[r.CASH] = cash if snapshot.wallet is None else snapshot.wallet - paid
     equity = compute_account_equity(terms, state)
     wallet[r.EQUITY], wallet[r.RESERVE] = equity, snapshot.reserve or 0.0
     wallet[r.UNIT] = equity
@@ -373,38 +388,3 @@ def write_wallet(
         wallet[r.OVERLAY] = snapshot.overlay
     wallet[r.SINCE_POOL] = math.inf if whole is None else whole
     wallet[r.IS_CONVERTING] = 1.0 if is_under_limit(terms, state, equity) else 0.0
-
-
-def find_cash(setup: Setup, snapshot: AccountSnapshot, state: AccountState) -> float:
-    paid, worth = 0.0, 0.0
-    for i, name in enumerate(setup.markets.names):
-        quantity, entry = float(state.held.quantities[i]), float(state.held.entries[i])
-        mark = float(state.marked[i])
-        if setup.account.for_instrument(name).margin == "isolated":
-            worth += float(state.margin[i]) + quantity * (mark - entry)
-        else:
-            paid += quantity * entry
-            worth += quantity * mark
-    if snapshot.wallet is not None:
-        return snapshot.wallet - paid
-    collateral = float(np.sum(state.held.amounts * state.held.prices))
-    return (snapshot.equity or 0.0) - worth - collateral
-
-
-def find_traded(setup: Setup, snapshot: AccountSnapshot) -> TradedDays | None:
-    if setup.inputs.fees is None:
-        return None
-    past = np.zeros(WINDOW)
-    past[-1] = snapshot.traded_30d or 0.0
-    return TradedDays(int(setup.markets.time[-1]) // DAY, 0.0, past)
-
-
-def start_memories(setup: Setup) -> list[tuple[float, ...]]:
-    """Return what the policies that remember nothing start with."""
-    for policy in setup.observed:
-        if start_memory(policy.policy):
-            raise ParameterError(
-                f"{type(policy.policy).__name__} remembers what it saw, which a snapshot does not "
-                "know; decide from the result of a run"
-            )
-    return [() for _ in setup.observed]
