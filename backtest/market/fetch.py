@@ -31,7 +31,7 @@ from backtest.base import DataError, ParameterError, format_time
 from backtest.base.units import DAY, HOUR
 from backtest.market import files as f
 from backtest.market.quality import quality
-from backtest.market.tables import SCHEMAS, Defects, SourceFrame, read_table
+from backtest.market.tables import SCHEMAS, Defects, read_frame
 
 ARCHIVES = {"binance-archive": "um", "binance-archive-coinm": "cm"}
 ARCHIVE_URL = "https://data.binance.vision"
@@ -245,10 +245,8 @@ def read_archive_rows(content: bytes, kind: str, where: str) -> pd.DataFrame:
             return make_frame(kind, [], [])
         frame = f.rename_columns(f.parse_csv(text, ()), kind, {}, where)
     defects = Defects()
-    table = read_table([SourceFrame(where, frame)], SCHEMAS[kind], None, defects)
+    table = read_frame(frame, SCHEMAS[kind], defects, name=where, timezone=None)
     defects.refuse(where)
-    if table is None:
-        raise AssertionError("no table and no defects")
     unknown = np.full(table.time.size, np.nan)
     columns = [table.columns.get(name, unknown) for name in COLUMNS[kind]]
     return make_frame(kind, table.time, np.stack(columns, axis=1))

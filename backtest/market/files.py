@@ -48,6 +48,8 @@ from backtest.market.tables import (
 SUFFIXES = (".parquet", ".feather", ".csv", ".csv.gz", ".zip")
 TIME_ALIASES = ("calc_time", "fundingtime")
 
+_NUMBER = re.compile(r"(?i)([-+]?((\d+\.?\d*|\.\d+)(e[-+]?\d+)?|nan|inf(inity)?)|true|false)?")
+
 LARGEST = 1 << 30
 """Bytes of text that one file may hold or unpack to."""
 
@@ -124,7 +126,7 @@ def parse_csv(data: bytes, times: Collection[str]) -> pd.DataFrame:
     delimiter = max(",;\t|", key=head.count)
     names = [cell.strip().strip('"') for cell in head.split(delimiter)]
     skip = 1
-    if all(map(_is_number, names)):
+    if all(map(_NUMBER.fullmatch, names)):
         names, skip = [str(number) for number in range(len(names))], 0
     if not (rest if skip else data).strip():
         return pd.DataFrame(columns=names)
@@ -141,14 +143,6 @@ def parse_csv(data: bytes, times: Collection[str]) -> pd.DataFrame:
         raise ValueError(f"column {odd[0]!r} is not UTF-8")
     frame: pd.DataFrame = table.to_pandas()
     return frame
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell or "0")
-    except ValueError:
-        return cell.lower() in ("true", "false")
-    return True
 
 
 def _plain(name: object) -> str:
@@ -616,7 +610,12 @@ def read_options(
 ) -> ReadOptions:
     repairs = rules.parse_repairs([repair] if isinstance(repair, str) else repair)
     ways = {each.name: each.way for each in repairs}
-    timed.check_timezone(timezone)
+    try:
+        pd.Timestamp(0, tz=timezone)
+    except (LookupError, ValueError, TypeError, OSError, OverflowError) as error:
+        raise ParameterError(
+            f"timezone must be the name of a zone ('Europe/Berlin'), got {repr_plain(timezone)}"
+        ) from error
     known = [f"{role}.{name}" for role in ROLES[1:] for name in ("time", *SCHEMAS[role].known)]
     for ours in columns or {}:
         if "." in ours and ours not in known:
@@ -645,12 +644,12 @@ def read_options(
 
 
 class Read(NamedTuple):
-    """What files or frames hold: their tables cut to the bars, and what cannot be read."""
+    """What files or frames hold, cut to the bars; what is wrong with it, or else what is filled."""
 
     subjects: Mapping[str, Subject]
     interval: int | None
     defects: Defects
-    notes: dict[str, str]
+    filled: dict[str, str]
 
 
 def load_fields(
@@ -714,7 +713,7 @@ def _read_part(path: Path, role: str, options: ReadOptions) -> SourceFrame:
 
 def read_frames(frames: Frames, options: ReadOptions) -> Read:
     tables: dict[str, TimedTable] = {}
-    defects, notes = Defects(), dict[str, str]()
+    defects, filled = Defects(), dict[str, str]()
     interval: int | None = None
     for role in ROLES:
         parts = frames.get(role, ())
@@ -727,12 +726,21 @@ def read_frames(frames: Frames, options: ReadOptions) -> Read:
             table = drop_duplicates(table, "", None)[0]
         if role == "bars":
             interval = find_interval(table, options, defects)
-        tables[role] = apply_repairs(table, role, options.repairs, interval, notes)
+        tables[role] = apply_repairs(table, role, options.repairs, interval, filled)
     bars = tables.get("bars")
     if bars is not None and options.between != (None, None):
-        tables["bars"] = select_bars(bars, options, interval or 0)
+        low, high = options.between
+        known = Span(int(bars.time.min()), int(bars.time.max()) + (interval or 0))
+        span = Span(known.start if low is None else low, known.end if high is None else high)
+        tables["bars"] = bars.between(*span)
+        is_outside = (span.start < known.start or span.end > known.end) and not options.clips
+        if is_outside or not tables["bars"].time.size:
+            raise ParameterError(
+                f"between must lie inside the bars and hold one, got {span} ({bars.name}, {known})"
+            )
     subjects = make_subjects(tables, interval, sessions=options.sessions)
-    return Read(subjects, interval, defects, notes)
+    find_defects(subjects, options, defects, filled)
+    return Read(subjects, interval, defects, filled)
 
 
 def find_interval(bars: TimedTable, options: ReadOptions, defects: Defects) -> int | None:
@@ -757,110 +765,88 @@ def find_interval(bars: TimedTable, options: ReadOptions, defects: Defects) -> i
     return found
 
 
-def select_bars(bars: TimedTable, options: ReadOptions, interval: int) -> TimedTable:
-    low, high = options.between
-    known = Span(int(bars.time.min()), int(bars.time.max()) + interval)
-    span = Span(known.start if low is None else low, known.end if high is None else high)
-    kept = bars.between(*span)
-    is_outside = (span.start < known.start or span.end > known.end) and not options.clips
-    if is_outside or not kept.time.size:
-        raise ParameterError(
-            f"between must lie inside the bars and hold one, got {span} ({bars.name}, {known})"
-        )
-    return kept
-
-
 def make_subjects(
-    tables: Mapping[str, TimedTable], interval: int | None, *, sessions: bool = False
+    tables: Mapping[str, TimedTable], interval: int | None, *, sessions: bool
 ) -> dict[str, Subject]:
     found, bars = {}, tables.get("bars")
     for role, table in tables.items():
-        known: dict[str, Any] = {"interval": interval, "sessions": sessions}
-        kept = table
+        kept, beside = table, None
         if role != "bars" and bars is not None and interval:
             start, end = int(bars.time.min()), int(bars.time.max()) + interval
             kept = table.between(start - (interval // 4 if role == "funding" else 0), end)
-            known |= {"bars": bars, "whole": table}
-        found[role] = Subject(role, kept, **known)
+            beside = bars.ordered
+        found[role] = Subject(role, kept, table.ordered, interval, sessions, beside)
     return found
 
 
-# ------------------------------------------------------------------------------------ alignment
+def find_defects(
+    subjects: Mapping[str, Subject], options: ReadOptions, defects: Defects, filled: dict[str, str]
+) -> None:
+    """Add what is wrong with tables; if nothing is, note in ``filled`` what gaps are filled."""
+    bars, mark, funding = (subjects.get(role) for role in ROLES)
+    interval = (bars.interval if bars is not None else None) or 0
+    repairs, needed = [], bars.span if bars is not None and interval else None
+    for subject, repair, is_asked in (
+        (mark, "mark-gaps=last", options.mark_gaps == "last"),
+        (funding, "funding-gaps=zero", options.funding_gaps == "zero"),
+    ):
+        if subject is not None and is_asked and (subject is funding or subject.is_marked.any()):
+            repairs.append(repair)
+        elif subject is not None and needed is not None:
+            needed = needed.within(subject.covered)
+    cure = "no bar has all of them: load files that overlap, or leave one out"
+    opens = bars.time if needed is not None and bars is not None else np.empty(0, np.int64)
+    low, high = needed or (0, 0)
+    inside = opens[(opens >= low) & (opens + interval <= high)]
+    if inside.size:
+        span = rules.name_span(int(inside[0]), int(inside[-1]) + interval)
+        cure = f"cut the bars to what is covered, {span}"
+    for subject in subjects.values():
+        defects += rules.list_defects(subject, cure, repairs)
+    if defects or bars is None:
+        return
+    if mark is not None and not mark.is_marked.all():
+        absent = bars.time[~mark.is_marked]
+        stretch = Span(int(absent[0]), int(absent[-1]) + interval)
+        filled["mark_gaps"] = f"last: {absent.size} of {bars.time.size} bars, {stretch}"
+    if funding is None:
+        filled["funding"] = "none given"
+    elif repairs and funding.covered is not None:
+        holes = timed.missing_settlements(funding.once, *funding.span)
+        every = timed.cadence(funding.once)
+        missing = int(count_uncovered(funding.span, funding.covered, every).sum())
+        missing += sum(lacking for _, _, lacking, _ in holes)
+        if missing:
+            filled["funding_gaps"] = f"zero: {missing} settlements missing in {funding.span}"
 
 
 def load_frames(frames: Frames, options: ReadOptions, *, where: str) -> dict[str, Any]:
     """Return the fields of a market, but for its source; raise all that is wrong at once."""
     read = read_frames(frames, options)
-    filled = dict(read.notes)
-    find_defects(read, options, filled).refuse(where)
-    return _build_fields(read, options, filled)
-
-
-def find_defects(read: Read, options: ReadOptions, filled: dict[str, str]) -> Defects:
-    """Return what is wrong with tables; if nothing is, note in ``filled`` what gaps are filled."""
-    bars, mark, funding = (read.subjects.get(role) for role in ROLES)
-    interval = read.interval
-    repairs, needed = [], bars.span if bars is not None and interval else None
-    if mark is not None and options.mark_gaps == "last" and mark.is_marked.any():
-        repairs.append("mark-gaps=last")
-    elif mark is not None and needed is not None:
-        needed = needed.within(mark.covered)
-    if funding is not None and options.funding_gaps == "zero":
-        repairs.append("funding-gaps=zero")
-    elif funding is not None and needed is not None:
-        needed = needed.within(funding.covered)
-    cut = needed.on_bars(bars.time, interval) if needed and bars and interval else None
-    cure = "no bar has all of them: load files that overlap, or leave one out"
-    if cut is not None:
-        cure = f"cut the bars to what is covered, {rules.name_span(*cut)}"
-    defects = Defects(read.defects)
-    for subject in read.subjects.values():
-        defects += rules.list_defects(subject, cure, repairs)
-    if defects or bars is None:
-        return defects
-    if mark is not None and mark.bars is not None and not mark.is_marked.all():
-        absent = mark.bars.time[~mark.is_marked]
-        stretch = Span(int(absent[0]), int(absent[-1]) + (interval or 0))
-        filled["mark_gaps"] = f"last: {absent.size} of {mark.bars.time.size} bars, {stretch}"
-    if funding is None:
-        filled["funding"] = "none given"
-    elif repairs and funding.covered is not None:
-        holes = timed.missing_settlements(funding.once, *funding.span)
-        missing = sum(n for _, _, n, _ in holes)
-        missing += int(
-            count_uncovered(funding.span, funding.covered, timed.cadence(funding.once)).sum()
-        )
-        if missing:
-            filled["funding_gaps"] = f"zero: {missing} settlements missing in {funding.span}"
-    return defects
-
-
-def _build_fields(read: Read, options: ReadOptions, filled: dict[str, str]) -> dict[str, Any]:
+    read.defects.refuse(where)
     bars, mark = read.subjects["bars"].table.ordered, read.subjects.get("mark")
-    last = {name: bars.columns[name] for name in PRICES}
-    marked = last
-    if mark is not None:
-        _, present = mark.marked
-        marked = {name: values.copy() for name, values in last.items()}
-        for name, values in marked.items():
-            values[mark.is_marked] = present.columns[name]
-    none = TimedTable("", np.empty(0, np.int64), {"rate": np.empty(0)})
-    settled = read.subjects["funding"].table.ordered if "funding" in read.subjects else none
-    unknown = np.full(settled.time.size, np.nan)
+    fields: dict[str, Any] = {name: bars.columns[name] for name in PRICES}
+    for name in PRICES:
+        fields[f"mark_{name}"] = marked = fields[name]
+        if mark is not None:
+            fields[f"mark_{name}"] = marked = marked.copy()
+            marked[mark.is_marked] = mark.marked[1].columns[name]
+    settled = TimedTable("", np.empty(0, np.int64), {"rate": np.empty(0)})
+    if "funding" in read.subjects:
+        settled = read.subjects["funding"].table.ordered
     known = SCHEMAS["bars"].known
     return {
-        **last,
-        **{f"mark_{name}": values for name, values in marked.items()},
+        **fields,
         "time": bars.time,
         "volume": bars.columns.get("volume", np.zeros(bars.time.size)),
         "funding_time": settled.time,
         "funding_rate": settled.columns["rate"],
-        "funding_mark": settled.columns.get("mark", unknown),
+        "funding_mark": settled.columns.get("mark", np.full(settled.time.size, np.nan)),
         "instrument": options.instrument,
         "interval": read.interval,
         "has_mark": mark is not None,
         "columns": {key: values for key, values in bars.columns.items() if key not in known},
         "synthetic": options.synthetic,
         "sessions": options.sessions,
-        "filled": filled,
+        "filled": read.filled,
     }

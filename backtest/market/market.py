@@ -471,7 +471,7 @@ class Market(BarClock):
         >>> market.columns["implied_volatility"]
         array([0.5, 0.6, 0.7])
         """
-        read = read_attached(columns, self.time)
+        read = {name: read_column(name, each, self.time) for name, each in columns.items()}
         source = f"{self.source}.with_columns({', '.join(read)})"
         return dataclasses.replace(self, columns={**self.columns, **read}, source=source)
 
@@ -520,15 +520,7 @@ _CONTENT = tuple(
 )
 
 
-def read_attached(given: Mapping[str, object], time: IntArray) -> dict[str, FloatArray]:
-    """Return columns as copied float64 arrays, one value per bar; ``time`` holds the opens.
-
-    Raises DataError if a name is reserved, or values are not one finite number, or NaN, per bar.
-    """
-    return {name: _read_column(name, values, time) for name, values in given.items()}
-
-
-def _read_column(name: str, values: object, time: IntArray) -> FloatArray:
+def read_column(name: str, values: object, time: IntArray) -> FloatArray:
     if name in SCHEMAS["bars"].known:
         raise DataError(f"{name}: is the name of a price or the volume")
     if name in TIME_NAMES:

@@ -368,15 +368,16 @@ class Markets(BarClock, Mapping[str, Market]):
         instrument is delisted if its span ends while the clock goes on. Both are read from the
         spans of the panel that this one was cut from, so a part of it has the same values.
         """
-        return compute_once(self, "tradable", self._find_tradable)
 
-    def _find_tradable(self) -> base.BoolArray:
-        found = np.zeros((len(self), self.n_bars), dtype=np.bool_)
-        end = max(self._lasts.values())
-        for row, name, (first, stop) in zip(found, self.names, self.spans, strict=True):
-            last = self._lasts[name]
-            row[first:stop] = (last == end) | (self.time[first:stop] < last)
-        return found
+        def compute() -> base.BoolArray:
+            found = np.zeros((len(self), self.n_bars), dtype=np.bool_)
+            end = max(self._lasts.values())
+            for row, name, (first, stop) in zip(found, self.names, self.spans, strict=True):
+                last = self._lasts[name]
+                row[first:stop] = (last == end) | (self.time[first:stop] < last)
+            return found
+
+        return compute_once(self, "tradable", compute)
 
     @classmethod
     @checked

@@ -16,7 +16,6 @@ from backtest.base import ParameterError, format_duration, format_time
 from backtest.market import tables as timed
 from backtest.market.files import (
     ReadOptions,
-    find_defects,
     find_in_folders,
     find_sources,
     is_panel,
@@ -170,15 +169,13 @@ def inspect_files(paths: Sequence[Path], options: ReadOptions) -> Quality:
     layout, frames, options = open_files(paths, options, needs_bars=False)
     source = ", ".join(map(str, paths))
     read = read_frames(frames, options)
-    defects: list[str] = find_defects(read, options, {})
-    if not layout.bars:
-        defects = [f"a market needs bars, found none ({source})"]
+    none = [f"a market needs bars, found none ({source})"]
     return build_quality(
         {name: each for name, each in read.subjects.items() if each.table.columns},
         layout.filled,
         source=source,
         instrument=options.instrument,
-        defects=tuple(defects),
+        defects=tuple(read.defects if layout.bars else none),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, TypeAlias
 
@@ -56,23 +57,16 @@ LISTED = 10
 NOUNS = {"bars": "bars", "mark": "mark bars", "funding": "funding stamps"}
 
 
+@dataclass(eq=False)
 class Subject:
     """A table of a role, cut to its bars, and ``whole``, the file that it was cut from."""
 
-    def __init__(
-        self,
-        role: str,
-        table: TimedTable,
-        *,
-        interval: int | None = None,
-        sessions: bool = False,
-        bars: TimedTable | None = None,
-        whole: TimedTable | None = None,
-    ) -> None:
-        self.role, self.table = role, table
-        self.interval, self.sessions = interval, sessions
-        self.bars = bars.ordered if bars is not None else None
-        self.whole = (table if whole is None else whole).ordered
+    role: str
+    table: TimedTable
+    whole: TimedTable
+    interval: int | None
+    sessions: bool
+    bars: TimedTable | None
 
     @property
     def time(self) -> IntArray:
@@ -150,15 +144,6 @@ class Rule(NamedTuple):
     find: Callable[[Subject], list[Hit]]
     cure: str = ""
     repair: str = ""
-
-    def defects(self, subject: Subject, span: str) -> Iterator[str]:
-        for hit in self.find(subject):
-            last = f", last at {format_time(int(hit.time[-1]))}" if len(hit.time) > 1 else ""
-            rows = f"first at {format_time(int(hit.time[0]))}{last} UTC"
-            cure = (hit.cure or self.cure).format(span=span)
-            yield f"{hit.text} ({hit.place or f'{subject.table.name}, {rows}'})" + (
-                f"; {cure}" if cure else ""
-            )
 
 
 def find_rows(
@@ -403,11 +388,6 @@ def find_furthest(
     return value, first, int(groups.transform("size").iloc[first])
 
 
-def is_of_level(size: float, most: float, doubtful: float, *, is_long: bool, doubts: bool) -> bool:
-    is_error = is_long and size >= most
-    return not is_error and size >= doubtful if doubts else is_error
-
-
 def find_other_scale(subject: Subject, *, doubts: bool = False) -> list[Hit]:
     bars, mark = subject.marked
     if subject.odd.size or not ("close" in bars.columns and "close" in mark.columns):
@@ -418,8 +398,9 @@ def find_other_scale(subject: Subject, *, doubts: bool = False) -> list[Hit]:
         return []
     stretch = np.minimum(np.arange(rows.size), rows.size // STRETCH * STRETCH - 1) // STRETCH
     ratio, start, n = find_furthest(np.log(other[rows]) - np.log(last[rows]), stretch)
-    distance, is_long = math.expm1(abs(ratio)), rows.size >= FEWEST
-    if not is_of_level(distance, FURTHEST_MARK, DOUBTFUL_MARK, is_long=is_long, doubts=doubts):
+    distance = math.expm1(abs(ratio))
+    is_error = rows.size >= FEWEST and distance >= FURTHEST_MARK
+    if is_error is doubts or distance < DOUBTFUL_MARK:
         return []
     time = mark.time[rows[start] : rows[start] + n]
     text = f"{math.exp(ratio):.4g} times the last price at the median of {n} bars"
@@ -485,14 +466,14 @@ def find_high_rates(subject: Subject, *, doubts: bool = False) -> list[Hit]:
     periods = int((since[-1] + every) // PERIOD)
     stretch = np.minimum(since // PERIOD, max(periods, 1) - 1)
     value, start, n = find_furthest(rate[rows] * (USUAL / every), stretch, ONE_SIDED)
-    is_long, rate_size = periods > 0, abs(value)
-    if not is_of_level(rate_size, HIGHEST_RATE, DOUBTFUL_RATE, is_long=is_long, doubts=doubts):
+    is_error = periods > 0 and abs(value) >= HIGHEST_RATE
+    if is_error is doubts or abs(value) < DOUBTFUL_RATE:
         return []
     found = time[rows[start] : rows[start] + n]
-    size = f"{rate_size:.3g} in size per 8 hours"
+    size = f"{abs(value):.3g} in size per 8 hours"
     text = (
         "funding rates must be fractions per settlement, 0.0001 is 0.01 %: their median was "
-        f"{size} in {n} settlements, {rate_size * 365 * DAY / USUAL:.0%} a year"
+        f"{size} in {n} settlements, {abs(value) * 365 * DAY / USUAL:.0%} a year"
     )
     place = f"{subject.table.name}, from {format_time(int(found[0]))} UTC"
     return [Hit(found, text, place=place, places=(f"{size}: in per cent?",))]
@@ -577,13 +558,17 @@ RULES = (
 """Every rule. Errors are those that the loader raises."""
 
 
-def list_defects(subject: Subject, span: str = "", repairs: Sequence[str] = ()) -> list[str]:
-    return [
-        defect
-        for rule in RULES
-        if subject.role in rule.roles and rule.level == ERROR and rule.repair not in repairs
-        for defect in rule.defects(subject, span)
-    ]
+def list_defects(subject: Subject, span: str, repairs: Sequence[str]) -> Iterator[str]:
+    for rule in RULES:
+        if subject.role not in rule.roles or rule.level != ERROR or rule.repair in repairs:
+            continue
+        for hit in rule.find(subject):
+            last = f", last at {format_time(int(hit.time[-1]))}" if len(hit.time) > 1 else ""
+            rows = f"first at {format_time(int(hit.time[0]))}{last} UTC"
+            cure = (hit.cure or rule.cure).format(span=span)
+            yield f"{hit.text} ({hit.place or f'{subject.table.name}, {rows}'})" + (
+                f"; {cure}" if cure else ""
+            )
 
 
 class Repair(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from backtest import base
-from backtest.base import BoolArray, DataError, FloatArray, IntArray, ParameterError, format_time
+from backtest.base import BoolArray, DataError, FloatArray, IntArray, format_time
 from backtest.base.units import HOUR, MINUTE, SECOND
 
 PRICES = ("open", "high", "low", "close")
@@ -48,13 +49,13 @@ class Defects(list[str]):
 # -------------------------------------------------------------------------------------- tables
 
 
+@dataclass(eq=False)
 class TimedTable:
     """Columns by time (UTC ns), as read; ``name`` is the file or frame that they came from."""
 
-    def __init__(self, name: str, time: IntArray, columns: dict[str, FloatArray]) -> None:
-        self.name = name
-        self.time = time
-        self.columns = columns
+    name: str
+    time: IntArray
+    columns: dict[str, FloatArray]
 
     def rows(self, kept: slice | IntArray | BoolArray) -> TimedTable:
         columns = {key: values[kept] for key, values in self.columns.items()}
@@ -222,16 +223,6 @@ def to_utc(stamps: Stamps, *, name: str, timezone: str | None) -> IntArray:
         ) from error
 
 
-def check_timezone(timezone: str | None) -> None:
-    try:
-        pd.Timestamp(0, tz=timezone)
-    except (LookupError, ValueError, TypeError, OSError, OverflowError) as error:
-        raise ParameterError(
-            "timezone must be the name of a zone ('Europe/Berlin'), got "
-            f"{base.repr_plain(timezone)}"
-        ) from error
-
-
 def _from_epochs(given: pd.Series, name: str) -> IntArray:
     floats = given.to_numpy(dtype=np.float64, na_value=np.nan)
     is_float = given.dtype.kind == "f"
@@ -318,10 +309,6 @@ class Span(NamedTuple):
         if other is None:
             return self
         return Span(max(self.start, other.start), min(self.end, other.end))
-
-    def on_bars(self, time: IntArray, interval: int) -> Span | None:
-        inside = time[(time >= self.start) & (time + interval <= self.end)]
-        return Span(int(inside[0]), int(inside[-1]) + interval) if inside.size else None
 
     def __str__(self) -> str:
         return f"{format_time(self.start)} to {format_time(self.end)} UTC"

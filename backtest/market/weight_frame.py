@@ -28,24 +28,11 @@ def read_weights(
 ) -> FloatArray:
     """Return the weights decided at each close, of shape (n_instruments, n_bars).
 
-    Parameters
-    ----------
-    signal : DataFrame, array of shape (n_bars, n_instruments), mapping or None
-        Direction times weight: 0.5 is long half of the equity per turn of leverage, -0.5 short. A
-        frame has UTC times and names of the panel or of its instruments; one that it lacks is flat,
-        and so is a bar that it lacks. A mapping holds constants. None is 1/n in each of the n
-        tradable instruments.
-    markets : Markets
-        The panel. Where an instrument is not tradable, its weight is ignored.
-    argument : str
-        The name of the argument, for errors.
-    first : int
-        The bar from which an array may begin instead of the first one.
-
-    Returns
-    -------
-    FloatArray of shape (n_instruments, n_bars)
-        0 where flat, unknown (NaN) or not tradable.
+    ``signal`` is direction times weight: 0.5 is long half of the equity per turn of leverage, -0.5
+    short. A frame has UTC times and names of the panel or of its instruments; one that it lacks is
+    flat, and so is a bar that it lacks. A mapping holds constants, None is 1/n in each of the n
+    tradable instruments. An array, of shape (n_bars, n_instruments), may begin at bar ``first``.
+    Weights are 0 where flat, unknown (NaN) or not tradable. ``argument`` is named in errors.
     """
     tradable = markets.tradable()
     if signal is None:
