@@ -316,11 +316,11 @@ def fill(setup: Setup, state: AccountState, traded: TradedDays | None, stated: S
         filled = rows[np.isin(rows[:, 1], ORDERS)]
         is_resting = rows[:, 1] == RESTED
         before = np.isin(rows[:, 1], ORDERS) & (np.cumsum(is_resting) == 0)
-        traded = np.concatenate([rows[before], rows[is_resting]])
-        values = traded[traded[:, 3] != 0.0, 2]
+        fills = np.concatenate([rows[before], rows[is_resting]])
+        values = fills[fills[:, 3] != 0.0, 2]
         causes = np.flatnonzero(cut[ALL + 1 :, COUNT]) + ALL + 1
         orders[name] = Order(
-            size=float(sum(traded[:, 3].tolist())),
+            size=float(sum(fills[:, 3].tolist())),
             value=float(values[-1]) if len(values) else math.nan,
             costs={x: float(filled[:, 5 + k].sum()) for k, x in enumerate(COSTS)},
             is_forced=bool(np.isin(rows[:, 1], FORCED).any()),

@@ -235,20 +235,15 @@ def make_clock(market: Market | Markets) -> PolicyClock:
     }
     combined = {name: combine(each) for name, each in markets.items()}
     seen = rebuild(combined, markets.currency, markets.source, lasts, markets.listing)
-    rows = number_closes(markets.time, seen.time, markets.interval, length)
-    return PolicyClock(as_given(seen, market), rows)
-
-
-def number_closes(time: IntArray, opens: IntArray, interval: int, length: int) -> IntArray:
-    """Return ``rows`` of :class:`PolicyClock` for the opens of bars and of longer ones, in ns."""
+    time, opens = markets.time, seen.time
     ended = np.searchsorted(opens + length, time, side="right")
-    ends = np.append(time[1:], time[-1] + interval)
-    found = -ended - 1
+    ends = np.append(time[1:], time[-1] + markets.interval)
+    rows = (-ended - 1).astype(np.int64)
     inside = np.flatnonzero(ended < len(opens))
     k = ended[inside]
     is_last = (time[inside] >= opens[k]) & (ends[inside] >= opens[k] + length)
-    found[inside[is_last]] = k[is_last]
-    return found.astype(np.int64)
+    rows[inside[is_last]] = k[is_last]
+    return PolicyClock(as_given(seen, market), rows)
 
 
 def has_gaps(market: Any) -> bool:
