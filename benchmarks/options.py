@@ -14,6 +14,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from timing import best_of, timed
 
 import backtest as bt
 from backtest.base import black_kernels, compile_module
-from backtest.base.kernels import compile_kernels
+from backtest.base.kernels import compile_functions
 from backtest.options import implied_kernels
 from backtest.venue import option_kernels
 from backtest.venue.margin import read_book
@@ -81,7 +82,7 @@ def time_margin(n: int) -> dict[str, float]:
     ]  # fmt: skip
     book = read_book({}, {}, {}, rule, options=held)
     options, rules = book.options, book.option_rules
-    kernels = compile_kernels(option_kernels)
+    kernels = SimpleNamespace(**compile_functions(option_kernels, option_kernels.KERNELS))
 
     def reuse() -> None:
         for _ in range(LOOPS):

@@ -1,6 +1,5 @@
 """Bad fields of declared values: each is refused with its dotted place, its rule and the value."""
 
-from dataclasses import dataclass
 from math import inf, nan
 from typing import Any, cast
 
@@ -296,12 +295,3 @@ def test_a_place_with_backslashes_is_written_as_it_is() -> None:
     with pytest.raises(ParameterError) as caught:
         bt.Account.from_dict({"requirement": {"level": -1}}, where=place)
     assert str(caught.value) == f"{place}.requirement.level: must be over 0, got -1"
-
-
-def test_a_subclass_that_declared_did_not_make_is_refused() -> None:
-    @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-    class Own(bt.Brackets):
-        share: float = 0.5
-
-    with pytest.raises(ParameterError, match="Own must be decorated with"):
-        Own()

@@ -30,7 +30,6 @@ from backtest.base import (
     Timed,
     Value,
     checked,
-    declared,
     did_you_mean,
     format_time,
     pick_value,
@@ -109,7 +108,6 @@ class ColumnName(Declaration):
         return value
 
 
-@declared
 class Multiple(Value):
     """A distance of a stop: a multiple of a column of the market.
 
@@ -242,8 +240,7 @@ GENERAL: dict[str, Any] = {
 }
 
 
-@declared(kw_only=True)
-class Account(Value):
+class Account(Value, kw_only=True):
     """One account, with one position or several on one collateral.
 
     With several, ``margin``, ``venue_leverage``, ``min_leverage``, ``max_leverage``, ``band``,

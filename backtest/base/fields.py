@@ -373,22 +373,15 @@ class Timed(Declaration):
         return self.number.admits(values)
 
 
-@dataclass(frozen=True)
-class DatedCost(Declaration):
-    number: Number
-    kind: ClassVar[type] = float
-
+class DatedCost(Timed):
     def read(self, value: Any) -> Cost:
         if not isinstance(value, str):
-            return Timed(self.number).read(value)
+            return super().read(value)
         if not value.strip() or is_number_text(value):
             raise Fault(
                 "must be a number, a series by UTC time or the name of a column of the market"
             )
         return value
-
-    def admits(self, values: FloatArray) -> BoolArray:
-        return self.number.admits(values)
 
 
 def is_number_text(text: str) -> bool:

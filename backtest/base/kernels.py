@@ -219,7 +219,9 @@ class Kernel:
             self.compiled(*arguments)
             return
         mark = write_copy(self.module).parent / f"{self.name}.{hash_texts(*types)}.ready"
-        if not (self.is_plain(mark, arguments[-1].size) and self.is_done_plainly(arguments)):
+        cost = getattr(self.module, "PLAIN_SECONDS", {}).get(self.name)
+        is_plain = cost is not None and is_plain_sooner(mark, cost * arguments[-1].size)
+        if not (is_plain and self.is_done_plainly(arguments)):
             self.compiled(*arguments)
             write_mark(mark)
             self.ready.add(types)
@@ -239,24 +241,14 @@ class Kernel:
 
     @functools.cached_property
     def compiled(self) -> Any:
-        return getattr(compile_kernels(self.module), self.name)
-
-    def is_plain(self, mark: Path, n_items: int) -> bool:
-        cost = getattr(self.module, "PLAIN_SECONDS", {}).get(self.name)
-        return cost is not None and is_plain_sooner(mark, cost * n_items)
+        return compile_functions(self.module, self.module.KERNELS)[self.name]
 
 
-@functools.cache
-def compile_kernels(module: ModuleType) -> Any:
-    found = compile_functions(module, module.KERNELS)
-    return SimpleNamespace(**{name: found[name] for name in module.KERNELS})
-
-
-@functools.cache
 def compile_helpers(module: ModuleType) -> dict[str, Any]:
     return compile_functions(module, ())
 
 
+@functools.cache
 def compile_functions(module: ModuleType, kernels: tuple[str, ...]) -> dict[str, Any]:
     from backtest.base.compiler import jit  # noqa: PLC0415 - loads numba
 

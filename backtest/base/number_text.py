@@ -21,12 +21,14 @@ DIGITS = (6, 9, 12, 17)
 """Numbers of significant digits tried in turn until two numbers look different."""
 
 
-def format_number(value: float) -> str:
-    return NOT_AVAILABLE if math.isnan(value) else f"{value:,.2f}"
+def write_known(write: Callable[[float], str]) -> Callable[[float], str]:
+    return lambda value: NOT_AVAILABLE if math.isnan(value) else write(value)
 
 
-def format_signed(value: float) -> str:
-    return NOT_AVAILABLE if math.isnan(value) else f"{value:+.2f}"
+format_number = write_known("{:,.2f}".format)
+format_signed = write_known("{:+.2f}".format)
+format_chance = write_known(lambda probability: f"{100.0 * probability:.3g} %")
+format_probability = write_known(lambda share: f"{math.floor(100.0 * share + 1e-9) / 100.0:.2f}")
 
 
 def format_percent(fraction: float, decimals: int = 2, *, is_signed: bool = False) -> str:
@@ -34,16 +36,6 @@ def format_percent(fraction: float, decimals: int = 2, *, is_signed: bool = Fals
     if math.isnan(fraction):
         return NOT_AVAILABLE
     return f"{100.0 * fraction + 0.0:{'+' * is_signed},.{decimals}f} %"
-
-
-def format_probability(probability: float) -> str:
-    if math.isnan(probability):
-        return NOT_AVAILABLE
-    return f"{math.floor(100.0 * probability + 1e-9) / 100.0:.2f}"
-
-
-def format_chance(probability: float) -> str:
-    return NOT_AVAILABLE if math.isnan(probability) else f"{100.0 * probability:.3g} %"
 
 
 def format_bps(rate: object) -> str:
@@ -71,10 +63,9 @@ def format_price_at_tick(price: float, tick: float) -> str:
     return f"{price:,.{max(0, math.ceil(-math.log10(tick) - 1e-9))}f}"
 
 
+@write_known
 def format_money(amount: float) -> str:
     """Format an amount: two decimals from 10 on, six significant digits for fractions of a coin."""
-    if math.isnan(amount):
-        return NOT_AVAILABLE
     return f"{amount:,.2f}" if abs(amount) >= 10.0 or amount == 0.0 else f"{amount:,.6g}"
 
 
@@ -84,25 +75,20 @@ def format_value(value: object) -> str:
     return "none" if value is None else str(value)
 
 
-def format_setting(value: object) -> str:
+def format_setting(value: object, comma: str = ",") -> str:
     if isinstance(value, Mapping) and value.keys() == {"time", "value"}:
         return f"a series of {len(value['value']):,} values"
-    if isinstance(value, Mapping | list | tuple):
-        return _format_parts(value)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return f"{value:,.10g}" if is_number else str(value)
-
-
-def _format_parts(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {_enclose(each)}" for name, each in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(map(_enclose, value))
-    return f"{value:.10g}" if isinstance(value, float) else str(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{value:{comma}}" if isinstance(value, int) else f"{value:{comma}.10g}"
 
 
 def _enclose(value: object) -> str:
-    text = _format_parts(value)
+    text = format_setting(value, "")
     return f"({text})" if isinstance(value, Mapping | list | tuple) else text
 
 
@@ -117,9 +103,8 @@ def count_nouns(number: float, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {plural or noun + 's'}"
 
 
+@write_known
 def format_days(days: float) -> str:
-    if math.isnan(days):
-        return NOT_AVAILABLE
     if math.isinf(days):
         return "never"
     return f"{days:,.1f}" if days < 100.0 else f"{days:,.0f}"
@@ -151,25 +136,6 @@ def format_change(before: float, after: float) -> str:
 
 
 NONE = "-"
-signed_percent = partial(format_percent, is_signed=True)
-
-
-def format_claim(value: float) -> str:
-    return "yes" if value else "no"
-
-
-def format_count(value: float) -> str:
-    return "unlimited" if math.isinf(value) else f"{value:,.0f}"
-
-
-def format_figure(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000.0 else f"{value:.4g}"
-
-
-def format_growth(value: float) -> str:
-    if math.isinf(value):
-        return "above" if value > 0.0 else "below"
-    return format_percent(value)
 
 
 def format_round_money(amount: float) -> str:
@@ -186,12 +152,13 @@ class Head(NamedTuple):
     until: str = ""
 
 
+EDGES = {math.inf: "above", -math.inf: "below"}
 STYLES: Mapping[str, Callable[[float], str]] = {
-    "number": format_figure,
+    "number": lambda value: f"{value:,.0f}" if abs(value) >= 1000.0 else f"{value:.4g}",
     "decimals": format_number,
     "percent": format_percent,
-    "signed percent": signed_percent,
-    "growth": format_growth,
+    "signed percent": partial(format_percent, is_signed=True),
+    "growth": lambda value: EDGES.get(value) or format_percent(value),
     "signed bps": lambda rate: f"{1e4 * rate:+.4g}",
     "signed": "{:+.2f}".format,
     "p-value": "{:.3f}".format,
@@ -206,8 +173,8 @@ STYLES: Mapping[str, Callable[[float], str]] = {
     "round money": format_round_money,
     "turns": "{:.2f}x".format,
     "multiple": "{:.3f}x".format,
-    "count": format_count,
-    "claim": format_claim,
+    "count": lambda value: "unlimited" if math.isinf(value) else f"{value:,.0f}",
+    "claim": lambda value: "yes" if value else "no",
     "days": format_days,
 }
 HEADS: Mapping[str, Head] = {
@@ -255,7 +222,7 @@ def find_head(name: str) -> Head:
 
 def format_cell(value: object, write: Callable[[float], str]) -> str:
     if isinstance(value, bool | np.bool_):
-        return format_claim(float(value))
+        return STYLES["claim"](float(value))
     if isinstance(value, pd.Timestamp):
         return format_time(value.value)
     if isinstance(value, str) or not isinstance(value, SupportsFloat):

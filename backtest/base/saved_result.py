@@ -66,20 +66,19 @@ def discard_folder(folder: Path) -> None:
 
 def explain_other_metrics(saved: Path, metrics: Mapping[str, float | None]) -> str:
     try:
-        before = read_json_file(saved)
-    except DataError:
+        before = dict(read_json_file(saved))
+    except (DataError, TypeError, ValueError):
         return ""
-    names = before.keys() & metrics.keys() if isinstance(before, dict) else ()
-    moved = sorted(name for name in names if not is_rounded(before[name], metrics[name]))
+    pairs = {name: (before[name], metrics[name]) for name in before.keys() & metrics.keys()}
+    moved = sorted(name for name, pair in pairs.items() if not is_rounded(*pair))
     if not moved:
         return ""
     first = "total_return" if "total_return" in moved else moved[0]
     return (
-        f"the same experiment gave other numbers before: {first} was {before[first]}, is now "
-        f"{metrics[first]}; this result replaces the saved one. A policy that uses random numbers, "
-        "a clock or other files is not repeatable (backtest check tests it); or the code of the "
-        "backtester changed"
-    )
+        "the same experiment gave other numbers before: {} was {}, is now {}; this result replaces "
+        "the saved one. A policy that uses random numbers, a clock or other files is not "
+        "repeatable (backtest check tests it); or the code of the backtester changed"
+    ).format(first, *pairs[first])
 
 
 def is_rounded(one: object, other: object) -> bool:
@@ -90,13 +89,6 @@ def is_rounded(one: object, other: object) -> bool:
 
 def name_folder(title: str, identity: str) -> str:
     return f"{re.sub(r'[^a-z0-9]+', '-', title.lower()).strip('-')}-{identity}"
-
-
-def write_folder_manifest(
-    folder: Path, manifest: Mapping[str, Any], files: Sequence[str], format_: int
-) -> None:
-    hashes = {name: hash_file(folder / name) for name in files}
-    write_json_file({"format": format_, **manifest, "files": hashes}, folder / MANIFEST)
 
 
 def read_manifest(folder: Path, files: Sequence[str], format_: int, *, what: str) -> dict[str, Any]:
@@ -122,14 +114,6 @@ def read_manifest(folder: Path, files: Sequence[str], format_: int, *, what: str
             fault = "is missing" if is_gone else "was changed or truncated after saving"
             raise damage_error(folder / name, fault)
     return manifest
-
-
-@contextmanager
-def reading_folder(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be read: {error.strerror or error}") from error
 
 
 def write_parquet(table: pd.DataFrame, path: Path) -> None:
@@ -213,7 +197,7 @@ def record_making(function: Callable[_P, _T]) -> Callable[_P, _T]:
         began = time.perf_counter()
         made = function(*args, **kwargs)
         seconds = round(time.perf_counter() - began, 6)
-        if get_attached_making(made) is None:  # otherwise it was loaded from a store
+        if vars(made).get(KEPT) is None:  # otherwise it was loaded from a store
             attach_making(made, Making(seconds, {}, argv=COMMAND.get()))
         return made
 
@@ -233,13 +217,8 @@ def attach_making(made: object, making: Making) -> None:
     vars(made)[KEPT] = making
 
 
-def get_attached_making(made: object) -> Making | None:
-    kept: Making | None = vars(made).get(KEPT)
-    return kept
-
-
 def find_making(made: object, policies: Iterable[type]) -> Making:
-    kept = get_attached_making(made) or Making(None, {}, argv=COMMAND.get())
+    kept = vars(made).get(KEPT) or Making(None, {}, argv=COMMAND.get())
     is_loaded = KEPT in vars(made) and kept.seconds is None
     return kept if kept.code or is_loaded else kept._replace(code=find_code(policies))
 
@@ -254,10 +233,6 @@ def find_code(policies: Iterable[type]) -> dict[str, str | None]:
         except (TypeError, OSError):  # of no file
             found[cls.__name__] = None
     return found
-
-
-def write_provenance(folder: Path, identity: str, making: Making) -> None:
-    write_json_file({"id": identity, "made": making._asdict()}, folder / PROVENANCE)
 
 
 def read_provenance(folder: Path, identity: str) -> Making | None:
@@ -276,14 +251,6 @@ def read_provenance(folder: Path, identity: str) -> Making | None:
     if found != identity:
         raise DataError(f"{path}: must belong to the result {identity}, got one of {found!r:.40}")
     return making
-
-
-def attach_saved_making(made: object, folder: Path, identity: str) -> None:
-    try:
-        making = read_provenance(folder, identity)
-    except DataError:  # lists and ``verify`` report the damage
-        making = None
-    attach_making(made, making or Making(None, {}))
 
 
 MOST_ROWS = 10_000
@@ -396,7 +363,8 @@ class Reportable:
         return False
 
     def _find_making(self) -> Making | None:
-        return get_attached_making(self)
+        found: Making | None = vars(self).get(KEPT)
+        return found
 
     def _repr_html_(self) -> str:
         return str(self._write_cell())
@@ -411,6 +379,7 @@ class SavedResult(Reportable):
     depend on its entries ``aside``.
     """
 
+    noun: ClassVar[str]
     plural: ClassVar[str]
     call: ClassVar[str]
     layout: ClassVar[int] = 1
@@ -425,6 +394,7 @@ class SavedResult(Reportable):
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if "kind" in vars(cls):
+            cls.noun = vars(cls).get("noun", cls.kind)
             cls.plural = vars(cls).get("plural", f"{cls.kind}s")
             cls.call = vars(cls).get("call", f"bt.{cls.kind.replace('-', '_')}")
             KINDS[cls.kind] = cls
@@ -493,10 +463,12 @@ class SavedResult(Reportable):
             for name, table in self._lay_out().items():
                 write_parquet(EMPTY if table is None else table, draft / f"{name}.parquet")
             manifest = {**self.manifest, **self._write_more(draft)}
-            write_folder_manifest(draft, manifest, self.files(), self.layout)
-            write_provenance(draft, identity, making)
+            hashes = {name: hash_file(draft / name) for name in self.files()}
+            manifest = {"format": self.layout, **manifest, "files": hashes}
+            write_json_file(manifest, draft / MANIFEST)
+            write_json_file({"id": identity, "made": making._asdict()}, draft / PROVENANCE)
 
-        return save_folder(target.parent, target.name, write, what=self.kind)
+        return save_folder(target.parent, target.name, write, what=self.noun)
 
     @classmethod
     @checked
@@ -509,8 +481,8 @@ class SavedResult(Reportable):
             If a file is missing, damaged, or not the one that was written.
         """
         path = Path(folder)
-        with reading_folder(path):
-            manifest = read_manifest(path, cls.files(), cls.layout, what=cls.kind)
+        try:
+            manifest = read_manifest(path, cls.files(), cls.layout, what=cls.noun)
             tables = {
                 name: None if [*table] == [*EMPTY] else table
                 for name in cls.table_names
@@ -518,7 +490,12 @@ class SavedResult(Reportable):
             }
             kept = {key: value for key, value in manifest.items() if key not in ("format", "files")}
             made = cls._read_back(kept, tables, path)
-        attach_saved_making(made, path, manifest["id"])
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+        making = None
+        with suppress(DataError):  # lists and ``verify`` report the damage
+            making = read_provenance(path, manifest["id"])
+        attach_making(made, making or Making(None, {}))
         return made
 
     @classmethod

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from types import FrameType
@@ -102,30 +102,19 @@ class SignalGate:
 
 @contextmanager
 def hold_signals() -> Iterator[SignalGate]:
-    before: list[tuple[int, Handler]] = []
-    if threading.current_thread() is threading.main_thread():
-        handlers = ((number, signal.getsignal(number)) for number in SIGNALS)
-        before = [(number, handler) for number, handler in handlers if callable(handler)]
     gate = SignalGate()
-    try:
-        for number, handler in before:
-            signal.signal(number, partial(gate.handle, handler))
-        yield gate
-    finally:
-        gate.is_closed = False
-        restore_handlers(before, gate.kept)
-
-
-def restore_handlers(before: list[tuple[int, Handler]], kept: list[Callable[[], Any]]) -> None:
-    try:
-        while before:
-            signal.signal(*before[-1])
-            before.pop()
-        while kept:
-            kept.pop(0)()
-    finally:
-        if before or kept:
-            restore_handlers(before, kept)
+    with ExitStack() as answers, ExitStack() as handlers:  # all of them, though one raises
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                if callable(handler := signal.getsignal(number)):
+                    handlers.callback(signal.signal, number, handler)
+                    signal.signal(number, partial(gate.handle, handler))
+        try:
+            yield gate
+        finally:
+            gate.is_closed = False
+            for answer in reversed(gate.kept):
+                answers.callback(answer)
 
 
 def is_compiling(frame: FrameType | None) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial, wraps
 from typing import (
     Annotated,
@@ -23,7 +23,6 @@ from typing import (
     get_args,
     get_origin,
     get_type_hints,
-    overload,
 )
 
 import numpy as np
@@ -46,7 +45,6 @@ from backtest.base.units import SECOND, IntArray
 
 Faults: TypeAlias = Iterator[tuple[str, str]]
 """Dotted names of fields, and the rule that each breaks: ``"tiers.1.volume", "must be ..."``."""
-V = TypeVar("V", bound="Value")
 MOST_LINES = 12
 """Faults that an error lists; the brackets of a venue may break one rule each."""
 FORMS = {"inf": math.inf, "-inf": -math.inf}
@@ -56,43 +54,10 @@ class AsTuple:
     """Mark of a field that holds any sequence as a tuple."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
-        return core_schema.no_info_before_validator_function(self.read, handler(source))
-
-    @staticmethod
-    def read(value: Any) -> Any:
-        is_list = isinstance(value, Sequence) and not isinstance(value, str)
-        return tuple(value) if is_list else value
+        return core_schema.no_info_after_validator_function(tuple, handler(source))
 
 
 AS_TUPLE = AsTuple()
-
-
-@overload
-def declared(cls: type[V], /) -> type[V]: ...
-@overload
-def declared(*, kw_only: bool) -> Callable[[type[V]], type[V]]: ...
-@dataclass_transform(frozen_default=True, eq_default=False)
-def declared(cls: type[V] | None = None, /, *, kw_only: bool = False) -> Any:
-    """Make a class of fields a frozen dataclass that pydantic checks."""
-    if cls is None:
-        return partial(_declare, kw_only=kw_only)
-    return _declare(cls, kw_only=kw_only)
-
-
-def _declare(cls: type[V], *, kw_only: bool) -> type[V]:
-    made: Any = dataclasses.dataclass(frozen=True, eq=False, repr=False, kw_only=kw_only)(cls)
-    order = made.__init__
-
-    @wraps(order)
-    def __init__(self: V, *args: Any, **given: Any) -> None:  # noqa: N807 - of the class
-        try:
-            find_validator(made).validate_python(ArgsKwargs(args, given), self_instance=self)
-        except ValidationError as error:
-            raise explain(error, made) from None
-
-    __init__.is_declared = True  # type: ignore[attr-defined]
-    made.__init__ = __init__
-    return made  # type: ignore[no-any-return]
 
 
 @cache
@@ -103,6 +68,7 @@ def find_validator(cls: type[Any]) -> Any:
     return TypeAdapter(cls).validator
 
 
+@dataclass_transform(frozen_default=True, eq_default=False)
 class Value:
     """A frozen dataclass that is checked, equal, hashed, printed and stored by its content.
 
@@ -116,11 +82,19 @@ class Value:
     _refused: ClassVar[Mapping[str, str]] = {}
     """Names that are no fields, and why."""
 
+    def __init_subclass__(cls, *, kw_only: bool = False) -> None:
+        made: Any = dataclasses.dataclass(frozen=True, eq=False, repr=False, kw_only=kw_only)(cls)
+
+        @wraps(made.__init__)
+        def __init__(self: Any, *args: Any, **given: Any) -> None:  # noqa: N807 - of the class
+            try:
+                find_validator(cls).validate_python(ArgsKwargs(args, given), self_instance=self)
+            except ValidationError as error:
+                raise explain(error, cls) from None
+
+        made.__init__ = __init__
+
     def __post_init__(self) -> None:
-        own = vars(type(self)).get("__init__")
-        if own is not None and not hasattr(own, "is_declared"):
-            name = type(self).__name__
-            raise ParameterError(f"{name} must be decorated with backtest.base.declared")
         found = [make_fault(name, rule, self) for name, rule in self.faults()]
         if found:
             raise ValidationError.from_exception_data(type(self).__name__, found)
@@ -197,12 +171,13 @@ class Value:
             raise ParameterError(
                 f"{where or name_place(cls)}: must be a table of {names}, got {repr_given(data)}"
             )
-        content = {
-            str(name): read_field(f"{where or name_place(cls)}.{name}", entry)
-            for name, entry in data.items()
-        }
+        content = {}
         try:
+            for name, entry in data.items():
+                content[str(name)] = read_plain(entry)
             return find_validator(cls).validate_python(content)  # type: ignore[no-any-return, arg-type]
+        except ParameterError as error:
+            raise ParameterError(f"{where or name_place(cls)}.{name}: {error}") from error
         except ValidationError as error:
             raise explain(error, cls, where) from None
 
@@ -448,13 +423,6 @@ def read_plain(entry: Any) -> Any:
         found = map(read_plain, entry)
         return tuple(found) if isinstance(entry, tuple) else list(found)
     return FORMS.get(entry, entry) if isinstance(entry, str) else entry
-
-
-def read_field(place: str, entry: Any) -> Any:
-    try:
-        return read_plain(entry)
-    except ParameterError as error:
-        raise ParameterError(f"{place}: {error}") from error
 
 
 def read_series(entry: Mapping[str, Any]) -> FloatSeries:

@@ -58,7 +58,6 @@ class ImpactCurve(NamedTuple):
         return self.factor * (after - before) / flow if flow else self.fall(start)
 
 
-@base.declared
 class SquareRoot(base.Value):
     """Impact by the square-root law: ``fall = coefficient volatility sqrt(Q / V)``.
 
@@ -93,7 +92,6 @@ class SquareRoot(base.Value):
         return ImpactCurve(self.coefficient * (1.0 if sigma is None else sigma), 0.5, daily)
 
 
-@base.declared
 class Linear(base.Value):
     """Impact in proportion to the flow: ``fall = coefficient Q / V``.
 

@@ -17,7 +17,7 @@ from backtest import base
 from backtest.account import Account, AccountState
 from backtest.account.ledger import FILL
 from backtest.account.records import WIDTH
-from backtest.base.saved_result import KINDS, MANIFEST
+from backtest.base.saved_result import MANIFEST
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.engine.inputs import no_options, read_traded
 from backtest.engine.manifest import NOT_IN_ID
@@ -69,8 +69,13 @@ DECLARED = "backtest.report.run_parts"
 PERIODS = base.Choice("instrument", "day", "week", "month", "quarter", "year")
 Split: TypeAlias = Period | Literal["instrument"]
 
+RUN = "run"
+FORMAT = 5
+FILES = ("bars.parquet", "positions.parquet", "events.parquet", "state.json", "metrics.json")
+BARS, POSITIONS, EVENTS, STATE, METRICS = FILES
 
-class Result(RunRecord, base.Reportable):
+
+class Result(RunRecord, base.SavedResult):
     """Result of a run. Tables are made on first access.
 
     Attributes
@@ -95,7 +100,9 @@ class Result(RunRecord, base.Reportable):
         State of the account at the last close, to resume from.
     """
 
-    kind = "run"
+    kind, noun = RUN, "result"
+    layout, more_files, aside = FORMAT, FILES, NOT_IN_ID[1:]
+    table_names = ()
     _draw = base.call_later("backtest.report", "draw_run")
     list_numbers = base.call_later(DECLARED, "list_numbers")
     list_parts = base.call_later(DECLARED, "list_parts")
@@ -254,6 +261,8 @@ class Result(RunRecord, base.Reportable):
             f"{metrics['liquidations']:.0f} liquidations>"
         )
 
+    __str__ = __repr__
+
     def plot(self) -> Any:
         """Return the account over time as a Plotly figure: equity, leverage, price, costs.
 
@@ -267,35 +276,102 @@ class Result(RunRecord, base.Reportable):
 
         The same experiment makes the same folder, with the same bytes.
         """
-        target, identity = Path(folder), self.manifest["id"]
-        policies = [type(each) for each in (*self.policies.values(), self.overlay) if each]
-        making = base.find_making(self, policies)
-        metrics = {k: x if math.isfinite(x) else None for k, x in self.metrics.items()}
-
-        def write(draft: Path) -> None:
-            base.write_parquet(list_account(self), draft / BARS)
-            base.write_parquet(pd.DataFrame(list_positions(self)), draft / POSITIONS)
-            columns = [f"column_{k}" for k in range(WIDTH)]
-            base.write_parquet(pd.DataFrame(self.entries, columns=columns), draft / EVENTS)
-            base.write_json_file(pack_state(self), draft / STATE)
-            base.write_json_file(metrics, draft / METRICS)
-            base.write_folder_manifest(draft, self.manifest, FILES, FORMAT)
-            base.write_provenance(draft, identity, making)
-
-        name = base.name_folder(self.folder_title, identity)
-        other = base.explain_other_metrics(target / name / METRICS, metrics)
-        saved = base.save_folder(target, name, write, what="result")
+        name = base.name_folder(self.folder_title, self.manifest["id"])
+        other = base.explain_other_metrics(Path(folder) / name / METRICS, self.list_stored())
+        saved = super().save(folder)
         if other:
             base.warn_caller(other)
         return saved
 
+    def list_stored(self) -> dict[str, float | None]:
+        return {k: x if math.isfinite(x) else None for k, x in self.metrics.items()}
+
+    def list_policies(self) -> list[type]:
+        """Return the classes of policies whose code the provenance names."""
+        return [type(each) for each in (*self.policies.values(), self.overlay) if each]
+
+    def _write_more(self, folder: Path) -> Mapping[str, Any]:
+        base.write_parquet(list_account(self), folder / BARS)
+        base.write_parquet(pd.DataFrame(list_positions(self)), folder / POSITIONS)
+        columns = [f"column_{k}" for k in range(WIDTH)]
+        base.write_parquet(pd.DataFrame(self.entries, columns=columns), folder / EVENTS)
+        base.write_json_file(pack_state(self), folder / STATE)
+        base.write_json_file(self.list_stored(), folder / METRICS)
+        return {}
+
     @classmethod
-    @base.checked
-    def load(cls, folder: str | Path) -> Result:
-        """Return a saved result; nothing in the folder is executed."""
-        path = Path(folder)
-        with base.reading_folder(path):
-            return load_result(path)
+    def _read_back(
+        cls,
+        manifest: dict[str, Any],
+        tables: Mapping[str, Any],  # noqa: ARG003
+        folder: Path,
+    ) -> Result:
+        where = f"{folder / MANIFEST}"
+        account = Account.from_dict(manifest["account"], where=f"{where}, account")
+        stored: Any = base.from_plain(base.read_json_file(folder / STATE))
+        bars, wide = (pq.read_table(folder / name).to_pandas() for name in (BARS, POSITIONS))
+        time = bars.pop("time").astype("datetime64[ns, UTC]").astype("int64").to_numpy()
+        names, book = tuple(stored["names"]), stored["book"]
+        held = Holdings(**{name: np.array(x, dtype=np.float64) for name, x in book["held"].items()})
+        state = {name: read_array(name, x) for name, x in book.items() if name != "held"}
+        venues = manifest["venue"] if len(names) > 1 else {names[0]: manifest["venue"]}
+        quotes = [
+            gather(wide, names, [k])[0] if f"{names[0]} {k}" in wide else np.empty((0, len(names)))
+            for k in Quotes._fields
+        ]
+        closes = [bars[name].to_numpy() for name in Closes._fields if name not in BY_POSITION]
+        return Result(
+            policies={},
+            overlay=None,
+            venues={
+                name: Venue.from_dict(each, where=f"{where}, venue of {name}")
+                for name, each in venues.items()
+            },
+            account=account,
+            manifest=manifest,
+            names=names,
+            span=RunSpan(
+                stored["start"], time + stored["interval"], stored["first"], stored["periods"]
+            ),
+            spans=np.array(stored["spans"], dtype=np.int64),
+            tally=make_tally(stored["tally"]),
+            state=AccountState(held=held, options=no_options(), **state),
+            memory=np.array(stored["memory"], dtype=np.float64),
+            **{name: stored[name] for name in KEPT},
+            record=Record(
+                AccountFields(*(bars[name].to_numpy() for name in AccountFields._fields)),
+                PositionFields(*gather(wide, names, PositionFields._fields)),
+                Closes(*closes, *gather(wide, names, BY_POSITION)),
+            ),
+            entries=pq.read_table(folder / EVENTS).to_pandas().to_numpy(dtype=np.float64),
+            quotes=Quotes(*quotes),
+            asset_marks=bars[[f"price of {x.name}" for x in account.collateral]].to_numpy(
+                np.float64
+            ),
+            ends_sample=bars["ends_sample"].to_numpy(dtype=np.float64),
+            before=Before(*(np.array(stored["before"][k], np.float64) for k in Before._fields)),
+            benchmark=bars["market_return"].to_numpy() if "market_return" in bars else None,
+            target_cut_rows=list(stored["target_cuts"]),
+            no_fill=stored["no_fill"],
+            traded=read_traded(stored["traded"]),
+            options=read_options(stored["options"], wide) if "options" in stored else None,
+        )
+
+    @classmethod
+    def _read_line(cls, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        for name in (METRICS, STATE):
+            if base.hash_file(folder / name) != manifest["files"][name]:
+                raise base.damage_error(folder / name, "was changed")
+        stored, data = base.read_json_file(folder / METRICS), manifest["data"]
+        policy = str(manifest["policy"]["text"])
+        return {
+            "policy": policy,
+            "title": policy,
+            "source": str(data.get("source", "")),
+            **{name: str(data[name] or "") for name in ("instrument", "interval", "start", "end")},
+            "is_synthetic": bool(data.get("synthetic")),
+            "metrics": {k: math.nan if x is None else float(x) for k, x in stored.items()},
+        }
 
     def to_vectorbt(self) -> Any:
         """Return vectorbt's returns accessor on the account's returns: ``.stats()``, ``.total()``.
@@ -374,9 +450,6 @@ def count_in(run: RunRecord, market: Market) -> CountedResult:
 
 # ------------------------------------------------------------------------------------------- files
 
-FORMAT = 5
-FILES = ("bars.parquet", "positions.parquet", "events.parquet", "state.json", "metrics.json")
-BARS, POSITIONS, EVENTS, STATE, METRICS = FILES
 KEPT = ("interval", "is_session", "first_peak", "started")
 WHOLE = (
     "is_pending", "is_halted", "is_called", "is_call_open", "cursor", "refused", "instruments",
@@ -457,62 +530,6 @@ def list_plain(record: Any, *without: str) -> dict[str, Any]:
 # ----------------------------------------------------------------------------------------- loading
 
 
-def load_result(folder: Path) -> Result:
-    manifest, where = (
-        base.read_manifest(folder, FILES, FORMAT, what="result"),
-        f"{folder / MANIFEST}",
-    )
-    account = Account.from_dict(manifest["account"], where=f"{where}, account")
-    stored: Any = base.from_plain(base.read_json_file(folder / STATE))
-    bars, wide = (pq.read_table(folder / name).to_pandas() for name in (BARS, POSITIONS))
-    time = bars.pop("time").astype("datetime64[ns, UTC]").astype("int64").to_numpy()
-    names, book = tuple(stored["names"]), stored["book"]
-    held = Holdings(**{name: np.array(x, dtype=np.float64) for name, x in book["held"].items()})
-    state = {name: read_array(name, x) for name, x in book.items() if name != "held"}
-    venues = manifest["venue"] if len(names) > 1 else {names[0]: manifest["venue"]}
-    quotes = [
-        gather(wide, names, [k])[0] if f"{names[0]} {k}" in wide else np.empty((0, len(names)))
-        for k in Quotes._fields
-    ]
-    closes = [bars[name].to_numpy() for name in Closes._fields if name not in BY_POSITION]
-    result = Result(
-        policies={},
-        overlay=None,
-        venues={
-            name: Venue.from_dict(each, where=f"{where}, venue of {name}")
-            for name, each in venues.items()
-        },
-        account=account,
-        manifest={k: v for k, v in manifest.items() if k not in ("format", "files")},
-        names=names,
-        span=RunSpan(
-            stored["start"], time + stored["interval"], stored["first"], stored["periods"]
-        ),
-        spans=np.array(stored["spans"], dtype=np.int64),
-        tally=make_tally(stored["tally"]),
-        state=AccountState(held=held, options=no_options(), **state),
-        memory=np.array(stored["memory"], dtype=np.float64),
-        **{name: stored[name] for name in KEPT},
-        record=Record(
-            AccountFields(*(bars[name].to_numpy() for name in AccountFields._fields)),
-            PositionFields(*gather(wide, names, PositionFields._fields)),
-            Closes(*closes, *gather(wide, names, BY_POSITION)),
-        ),
-        entries=pq.read_table(folder / EVENTS).to_pandas().to_numpy(dtype=np.float64),
-        quotes=Quotes(*quotes),
-        asset_marks=bars[[f"price of {x.name}" for x in account.collateral]].to_numpy(np.float64),
-        ends_sample=bars["ends_sample"].to_numpy(dtype=np.float64),
-        before=Before(*(np.array(stored["before"][k], np.float64) for k in Before._fields)),
-        benchmark=bars["market_return"].to_numpy() if "market_return" in bars else None,
-        target_cut_rows=list(stored["target_cuts"]),
-        no_fill=stored["no_fill"],
-        traded=read_traded(stored["traded"]),
-        options=read_options(stored["options"], wide) if "options" in stored else None,
-    )
-    base.attach_saved_making(result, folder, manifest["id"])
-    return result
-
-
 def read_options(stored: Mapping[str, Any], wide: pd.DataFrame) -> RunOptions:
     names = tuple(stored["names"])
     own = {name: read_array(name, each) for name, each in stored["terms"].items()}
@@ -538,34 +555,3 @@ def gather(
 ) -> list[base.FloatArray]:
     """Return the arrays of some fields, of shape (n_bars, names)."""
     return [wide[[f"{name} {field}" for name in names]].to_numpy() for field in fields]
-
-
-RUN = "run"
-
-
-class SavedRun:
-    """How the store reads runs, as it reads other results by their class."""
-
-    plural, call, layout = "runs", "bt.run", FORMAT
-    files = staticmethod(lambda: FILES)
-    aside, inner, can_be_resumed = NOT_IN_ID[1:], (), False
-    load = Result.load
-
-    @staticmethod
-    def _read_line(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
-        for name in (METRICS, STATE):
-            if base.hash_file(folder / name) != manifest["files"][name]:
-                raise base.damage_error(folder / name, "was changed")
-        stored, data = base.read_json_file(folder / METRICS), manifest["data"]
-        policy = str(manifest["policy"]["text"])
-        return {
-            "policy": policy,
-            "title": policy,
-            "source": str(data.get("source", "")),
-            **{name: str(data[name] or "") for name in ("instrument", "interval", "start", "end")},
-            "is_synthetic": bool(data.get("synthetic")),
-            "metrics": {k: math.nan if x is None else float(x) for k, x in stored.items()},
-        }
-
-
-KINDS[RUN] = SavedRun

@@ -41,8 +41,7 @@ class ByName(Declaration):
         return FrozenTable({str(name): self.read_one(str(name), x) for name, x in value.items()})
 
 
-@base.declared(kw_only=True)
-class HeldPosition(base.Value):
+class HeldPosition(base.Value, kw_only=True):
     quantity: Annotated[float, SIGNED]
     entry: Annotated[float | None, NOT_NEGATIVE] = None
     margin: Annotated[float, SIGNED] = 0.0
@@ -72,8 +71,7 @@ def read_amount(name: str, given: Any) -> float:
     return float(SIGNED.check(f"collateral.{name}", given))
 
 
-@base.declared(kw_only=True)
-class AccountSnapshot(base.Value):
+class AccountSnapshot(base.Value, kw_only=True):
     """What an account owns at one moment: the state that :func:`backtest.decide` starts from.
 
     Either ``wallet`` or ``equity`` is given. All money is in the settlement currency.

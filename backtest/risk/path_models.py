@@ -124,7 +124,6 @@ def find_top(
 # ----------------------------------------------------------------------------------------- models
 
 
-@base.declared
 class PathModel(base.Value):
     """Base of the models of paths: frozen values whose fields are parameters with units.
 
@@ -192,7 +191,6 @@ def count_per_year(market: Market) -> float:
     return float(known[-1]) if known.size else math.nan
 
 
-@base.declared
 class GBM(PathModel):
     """Geometric Brownian motion.
 
@@ -223,7 +221,6 @@ class GBM(PathModel):
         return moves, *draws.extremes(moves, variance)
 
 
-@base.declared
 class Merton(PathModel):
     """Brownian motion with normal jumps of the log price.
 
@@ -286,7 +283,6 @@ class Merton(PathModel):
         return moves + jump, high, low
 
 
-@base.declared
 class Garch(PathModel):
     """GARCH(1,1) with Student's t or normal innovations; per bar.
 
@@ -435,7 +431,6 @@ def find_long_run(model: Filtered, rows: base.FloatArray) -> float:
     return model.omega / left * float(np.mean(rows * total)) if left > 0.0 else math.inf
 
 
-@base.declared
 class _Resampled(PathModel):
     """Base of the models that repeat rows of history.
 
@@ -454,7 +449,6 @@ class _Resampled(PathModel):
         return np.ones(market.n_bars), np.array([1.0, 0.0, 0.0, 1.0])
 
 
-@base.declared
 class Stationary(_Resampled):
     """Rows of history in blocks of geometric length.
 
@@ -479,7 +473,6 @@ class Stationary(_Resampled):
         return cls(block=block_length(read_returns(market, cls.__name__)))
 
 
-@base.declared
 class Filtered(_Resampled):
     """Rows of history divided by the volatility of their time, times the volatility of the path.
 

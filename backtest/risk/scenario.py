@@ -24,7 +24,6 @@ from backtest.risk.paths import MARKS, MONTH, PRICES, append_bars, bound_extreme
 SCALE = base.Number(0.0)
 
 
-@base.declared
 class Scenario(base.Value):
     """A shock. The defaults change nothing.
 

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple, TypeAlias
 from backtest import base
 from backtest.base.atomic_files import LOCK
 from backtest.base.saved_result import DIRTY, KINDS, LEFTOVERS, MANIFEST, PACKAGE
-from backtest.engine import Result
 from backtest.engine.result import RUN
 from backtest.measures.measure_table import ABOUT
 from backtest.tune import UNFINISHED, name_result
@@ -28,7 +27,7 @@ SHORTEST = 4
 """The least number of letters that may abbreviate an id."""
 MOST_NAMED = 5
 LEFTOVER, UNKNOWN = "leftover", "unknown"
-Saved: TypeAlias = Result | base.SavedResult
+Saved: TypeAlias = base.SavedResult
 
 
 def import_kinds() -> Iterator[type[base.SavedResult]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
-from backtest.base import Choice, Number, ParameterError, Value, Whole, declared, name_callable
+from backtest.base import Choice, Number, ParameterError, Value, Whole, name_callable
 from backtest.engine import Result, read_directions, run
 from backtest.engine.checks import warn_once
 from backtest.measures import ObjectiveLike, read_constraints, read_objective
@@ -25,8 +25,7 @@ DEFAULTS = {"accounts": "shared", "pool": "mean", "seed": 0, "sampler": "sobol",
             "threads": None, "memory": "1GiB", "trials": LEAST_TRIALS, "seconds": None}  # fmt: skip
 
 
-@declared(kw_only=True)
-class Robustness(Value):
+class Robustness(Value, kw_only=True):
     """Rule by which candidates are scored: a low quantile over neighbors, averaged over time.
 
     A candidate's robust score is the mean of two: the low quantile of the objective over its

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from backtest import base
-from backtest.base import Fault, Faults, FloatArray, Number, ParameterError, Text, Value, declared
+from backtest.base import Fault, Faults, FloatArray, Number, ParameterError, Text, Value
 from backtest.base.fields import COST, SHARE, FloatSeries
 from backtest.market import Market
 from backtest.venue.portfolio_kernels import CollateralTables, compute_value_at_rate
@@ -39,8 +39,7 @@ def read_tier(row: Any) -> Tier:
         raise Fault(str(fault), base.repr_plain(row)) from None
 
 
-@declared(kw_only=True)
-class StoredMarket(Value):
+class StoredMarket(Value, kw_only=True):
     instrument: str
     content: str
 
@@ -61,7 +60,6 @@ class Prices(base.Declaration):
         raise Fault("must be a Market, the name of an instrument of the run, or a number")
 
 
-@declared
 class Collateral(Value):
     """A collateral asset of an account; policies do not trade it.
 
@@ -176,7 +174,6 @@ def pack_collateral(
 SLOPE = Number(0, 100)
 
 
-@declared
 class RateCurve(Value):
     """Rates per year of borrowing and supplying, by the utilization of a lending market.
 

@@ -45,8 +45,7 @@ def payment(
     return float_if_single(paid)
 
 
-@base.declared(kw_only=True)
-class FundingTerms(base.Value):
+class FundingTerms(base.Value, kw_only=True):
     """How a venue computes its funding rate F from the average premium P of a period.
 
     ``F = P + clamp(interest - P, -clamp, clamp)``, times interval / period, then at most the cap of

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import pandas as pd
 
 from backtest import base
-from backtest.base import Choice, Declaration, Faults, Number, Text, Value, declared, to_nanoseconds
+from backtest.base import Choice, Declaration, Faults, Number, Text, Value, to_nanoseconds
 from backtest.base.fields import COST, NOT_NEGATIVE, POSITIVE
 
 NAME = re.compile(r"([A-Z0-9]+)(_USDC|_USDT)?-(\d{1,2}[A-Z]{3}\d{2})-(\d+(?:[.d]\d+)?)-([CP])")
@@ -17,7 +17,6 @@ SAID = ("kind", "strike", "expiry", "settlement", "underlying")
 YEAR = 365 * 86_400 * 10**9
 
 
-@declared
 class Option(Value):
     """A European option.
 
@@ -160,7 +159,6 @@ class OptionField(Declaration):
         raise base.Fault("must be an Option or a name, 'BTC-26JUN26-60000-P' for example")
 
 
-@declared
 class OptionPosition(Value):
     """Contracts of an option that are held, and the market that values them.
 
@@ -222,8 +220,7 @@ class OptionPosition(Value):
 CAP = Number(0, 1, open_low=True)
 
 
-@declared(kw_only=True)
-class OptionCosts(Value):
+class OptionCosts(Value, kw_only=True):
     """Fees, ticks and spread of the options on an instrument; what is not free has no default.
 
     Parameters

@@ -52,8 +52,7 @@ class Tables(Declaration):
         return tuple({**table, "date": date} for table, date in zip(tables, dates, strict=True))
 
 
-@base.declared(kw_only=True)
-class VenueTables(Value):
+class VenueTables(Value, kw_only=True):
     title: Annotated[str, Text()]
     contract: Annotated[Sequence[Group], Tables()]
     fees: Annotated[Sequence[Group], Tables()]

@@ -27,7 +27,7 @@ from typing import (
 import numpy as np
 
 from backtest import base
-from backtest.base import Fault, Faults, FloatArray, IntArray, ParameterError, declared, repr_plain
+from backtest.base import Fault, Faults, FloatArray, IntArray, ParameterError, repr_plain
 from backtest.base.fields import NOT_NEGATIVE, POSITIVE, SHARE
 from backtest.venue import option_kernels, portfolio_kernels, preset_files
 from backtest.venue.collateral import Collateral, pack_collateral, pack_rows
@@ -89,8 +89,7 @@ class RequirementRule(Protocol):
         """Return the initial margin."""
 
 
-@declared(kw_only=True)
-class MarginRule(base.Value):
+class MarginRule(base.Value, kw_only=True):
     """Base class of the rules that compile; ``level`` is that of :class:`Brackets`."""
 
     level: Annotated[float, POSITIVE] = 1.0
@@ -161,8 +160,7 @@ class MarginRule(base.Value):
         return packed
 
 
-@declared(kw_only=True)
-class Brackets(MarginRule):
+class Brackets(MarginRule, kw_only=True):
     """The sum of the positions' bracket requirements: standard cross margin.
 
     Parameters
@@ -244,8 +242,7 @@ class Figures(base.Declaration):
         return tuple(float(self.number.read(each)) for each in value)
 
 
-@declared(kw_only=True)
-class OptionShocks(base.Value):
+class OptionShocks(base.Value, kw_only=True):
     """What :class:`ScenarioMargin` adds for options; all of it is off by default.
 
     Parameters
@@ -298,8 +295,7 @@ class OptionShocks(base.Value):
 NO_SHOCKS = OptionShocks()
 
 
-@declared(kw_only=True)
-class ScenarioMargin(MarginRule):
+class ScenarioMargin(MarginRule, kw_only=True):
     """Portfolio margin: the worst loss of the whole portfolio in scenarios of the price.
 
     With S the worst loss, G the gross notional and O the notional that offsets within groups (the
@@ -483,8 +479,7 @@ def _check_known(
         )
 
 
-@declared(kw_only=True)
-class Standard(MarginRule):
+class Standard(MarginRule, kw_only=True):
     """Margin of each option by itself, as Deribit's and OKX's standard accounts.
 
     A short needs ``size (max(maintenance unit, of_mark mark) factor + mark)``, the part of the mark
@@ -515,8 +510,7 @@ class Standard(MarginRule):
             yield "least", f"{rule}at once"
 
 
-@declared(kw_only=True)
-class Strategy(MarginRule):
+class Strategy(MarginRule, kw_only=True):
     """Margin of options by strategies: spreads, covered and naked options, as Regulation T.
 
     Shorts are paired with longs of the same kind that expire no earlier; pairs whose shorts expire
@@ -722,8 +716,7 @@ class OwnRule(base.Declaration):
         return value
 
 
-@declared(kw_only=True)
-class OwnMargin(MarginRule):
+class OwnMargin(MarginRule, kw_only=True):
     rule: Annotated[Any, OwnRule()]
 
     def faults(self) -> Faults:
@@ -932,8 +925,7 @@ def group_by_asset(
     return groups
 
 
-@declared(kw_only=True)
-class PresetMargin(MarginRule):
+class PresetMargin(MarginRule, kw_only=True):
     """The requirement of a preset, for the instruments of whatever account it is given to.
 
     Parameters

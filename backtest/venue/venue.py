@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from backtest import base
-from backtest.base import Cost, DatedCost, Faults, Number, Rate, Timed, Value, checked, declared
+from backtest.base import Cost, DatedCost, Faults, Number, Rate, Timed, Value, checked
 from backtest.base.fields import COST, NOT_NEGATIVE, POSITIVE, SHARE
 from backtest.base.units import TOLERANCE
 from backtest.venue import preset_files
@@ -28,7 +28,6 @@ from backtest.venue.option_contract import OptionCosts
 MAKER = Number(-1, 1, open_low=True, open_high=True)
 
 
-@declared
 class FeeTier(Value):
     """The fees per unit of notional from a traded volume on; a negative maker rate is a rebate.
 
@@ -78,8 +77,7 @@ class ReductionOrder(base.Declaration):
         return tuple(value)
 
 
-@declared(kw_only=True)
-class Contract(Value):
+class Contract(Value, kw_only=True):
     """The worth of one contract, and the steps of its quantity and price.
 
     Parameters
@@ -150,8 +148,7 @@ def has_other_unit(kind: str, other: str) -> bool:
     return (kind == "inverse") != (other == "inverse")
 
 
-@declared(kw_only=True)
-class Fees(Value):
+class Fees(Value, kw_only=True):
     """The fees of a trade: rates per unit of notional, and a fixed amount.
 
     Parameters
@@ -180,8 +177,7 @@ class Fees(Value):
                 yield f"tiers.{k}.volume", f"must be over {before.volume:.12g}, the one before it"
 
 
-@declared(kw_only=True)
-class Slippage(Value):
+class Slippage(Value, kw_only=True):
     """How much worse than the open price a trade is filled.
 
     Parameters
@@ -207,8 +203,7 @@ class Slippage(Value):
     spread: Annotated[Cost, DatedCost(COST)] = 0.0
 
 
-@declared(kw_only=True)
-class Liquidation(Value):
+class Liquidation(Value, kw_only=True):
     """How a venue liquidates a position that fails its maintenance requirement.
 
     Parameters
@@ -377,7 +372,6 @@ AMOUNT_SLACK_RELATIVE = 1e-6
 """How far a published cumulative amount may be from the derived one: venues round theirs."""
 
 
-@declared
 class Bracket(Value):
     """One row of a venue's margin table.
 
@@ -472,8 +466,7 @@ class Day(base.Declaration):
         return preset_files.read_day(value)
 
 
-@declared(kw_only=True)
-class InForce(Value):
+class InForce(Value, kw_only=True):
     """The preset and the days that the brackets of a venue come from.
 
     ``since`` is the day on which the oldest table came into force or, if no source says that, was
@@ -485,8 +478,7 @@ class InForce(Value):
     until: Annotated[str | None, Day()] = None
 
 
-@declared(kw_only=True)
-class Earlier(Value):
+class Earlier(Value, kw_only=True):
     """A margin table that a later one replaced at bars that open at ``until`` (UTC) or later."""
 
     until: Annotated[str, base.Time()]
@@ -567,8 +559,7 @@ _ANNUAL = Timed(Number(-1, 10))
 _OF_NO_PRESET: Mapping[str, object] = {"in_force": None, "earlier": ()}
 
 
-@declared(kw_only=True)
-class Venue(Value):
+class Venue(Value, kw_only=True):
     """The rules of one instrument at one venue.
 
     Parameters
