@@ -12,6 +12,7 @@ import os
 import sys
 import types
 import typing
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
@@ -84,36 +85,29 @@ def read_one(
     return found
 
 
-class Names(dict[str, Any]):
-    def __init__(self, scope: Mapping[str, Any]) -> None:
-        super().__init__()
-        public = vars(sys.modules["backtest"])
-        own = {"Path": Path, "Progress": sys.modules["backtest.engine"].Progress}
-        self.scopes = (scope, vars(builtins), vars(units), public, own)
-
+class Names(ChainMap[str, Any]):
     def __missing__(self, name: str) -> Any:
-        return next((scope[name] for scope in self.scopes if name in scope), Any)
+        return Any
 
 
 def find_admitted(function: Callable[..., Any], asked: Sequence[str]) -> dict[str, Admitted]:
-    names = Names(function.__globals__)
+    public = vars(sys.modules["backtest"])
+    own = {"Path": Path, "Progress": sys.modules["backtest.engine"].Progress}
+    names = Names(function.__globals__, vars(builtins), vars(units), public, own)
     found = {}
     for name, each in inspect.signature(function).parameters.items():
         if name not in asked or each.kind is each.VAR_KEYWORD or each.annotation is each.empty:
             continue
-        admitted = read_hint(resolve(each.annotation, names))
+        holder = types.SimpleNamespace(__annotations__={"it": each.annotation})
+        try:
+            hint = typing.get_type_hints(holder, {}, names, include_extras=True)["it"]
+        except (AttributeError, TypeError):
+            continue
+        admitted = read_hint(hint)
         if admitted is not None:
             may_be_left_out = each.default is None and admitted.read(None) is REFUSED
             found[name] = join_admitted([admitted, ABSENT]) if may_be_left_out else admitted
     return found
-
-
-def resolve(annotation: Any, names: Names) -> Any:
-    holder = types.SimpleNamespace(__annotations__={"it": annotation})
-    try:
-        return typing.get_type_hints(holder, {}, names, include_extras=True)["it"]
-    except (AttributeError, TypeError):
-        return Any
 
 
 # ----------------------------------------------------------------------------------- from a hint
