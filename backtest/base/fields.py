@@ -356,7 +356,7 @@ class Timed(Declaration):
     constant: bool = True
     kind: ClassVar[type] = float
 
-    def read(self, value: Any) -> Rate:
+    def read(self, value: Any) -> Cost:
         if self.constant and not isinstance(value, pd.Series):
             return self.number.read(value)
         series = read_timed(value)

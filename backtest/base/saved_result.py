@@ -218,7 +218,7 @@ def attach_making(made: object, making: Making) -> None:
 
 
 def find_making(made: object, policies: Iterable[type]) -> Making:
-    kept = vars(made).get(KEPT) or Making(None, {}, argv=COMMAND.get())
+    kept: Making = vars(made).get(KEPT) or Making(None, {}, argv=COMMAND.get())
     is_loaded = KEPT in vars(made) and kept.seconds is None
     return kept if kept.code or is_loaded else kept._replace(code=find_code(policies))
 

@@ -88,7 +88,7 @@ class Value:
         @wraps(made.__init__)
         def __init__(self: Any, *args: Any, **given: Any) -> None:  # noqa: N807 - of the class
             try:
-                find_validator(cls).validate_python(ArgsKwargs(args, given), self_instance=self)
+                find_validator(made).validate_python(ArgsKwargs(args, given), self_instance=self)
             except ValidationError as error:
                 raise explain(error, cls) from None
 

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias, overload
+from typing import Any, Literal, NamedTuple, Self, TypeAlias, overload
 
 import numpy as np
 import pandas as pd
@@ -305,7 +305,7 @@ class Result(RunRecord, base.SavedResult):
         manifest: dict[str, Any],
         tables: Mapping[str, Any],  # noqa: ARG003
         folder: Path,
-    ) -> Result:
+    ) -> Self:
         where = f"{folder / MANIFEST}"
         account = Account.from_dict(manifest["account"], where=f"{where}, account")
         stored: Any = base.from_plain(base.read_json_file(folder / STATE))
@@ -320,7 +320,7 @@ class Result(RunRecord, base.SavedResult):
             for k in Quotes._fields
         ]
         closes = [bars[name].to_numpy() for name in Closes._fields if name not in BY_POSITION]
-        return Result(
+        return cls(
             policies={},
             overlay=None,
             venues={
