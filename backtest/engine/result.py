@@ -277,13 +277,13 @@ class Result(RunRecord, base.SavedResult):
         The same experiment makes the same folder, with the same bytes.
         """
         name = base.name_folder(self.folder_title, self.manifest["id"])
-        other = base.explain_other_metrics(Path(folder) / name / METRICS, self.list_stored())
+        other = base.explain_other_metrics(Path(folder) / name / METRICS, self._list_stored())
         saved = super().save(folder)
         if other:
             base.warn_caller(other)
         return saved
 
-    def list_stored(self) -> dict[str, float | None]:
+    def _list_stored(self) -> dict[str, float | None]:
         return {k: x if math.isfinite(x) else None for k, x in self.metrics.items()}
 
     def list_policies(self) -> list[type]:
@@ -296,7 +296,7 @@ class Result(RunRecord, base.SavedResult):
         columns = [f"column_{k}" for k in range(WIDTH)]
         base.write_parquet(pd.DataFrame(self.entries, columns=columns), folder / EVENTS)
         base.write_json_file(pack_state(self), folder / STATE)
-        base.write_json_file(self.list_stored(), folder / METRICS)
+        base.write_json_file(self._list_stored(), folder / METRICS)
         return {}
 
     @classmethod
