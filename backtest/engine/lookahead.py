@@ -17,7 +17,15 @@ import numpy as np
 from backtest.base import BacktestError, FloatArray, IntArray, PolicyError, format_time
 from backtest.base.units import DAY
 from backtest.market import Market, Markets, detach
-from backtest.policy import Columns, Policy, check_columns, copy_policy, format_location, renew
+from backtest.policy import (
+    Columns,
+    Policy,
+    check_columns,
+    copy_policy,
+    format_location,
+    list_written,
+    renew,
+)
 
 KNOWN = 32
 """Last rows of a part, of which one must be known for its end to count as a cut."""
@@ -90,9 +98,10 @@ def observe(policy: Policy, market: Market) -> dict[str, FloatArray]:
     except BacktestError:
         raise
     except Exception as error:
+        written = [cls.observe for cls in list_written(type(policy))]
         raise PolicyError(
             f"{type(policy).__name__}.observe raised {type(error).__name__}: {error}, in "
-            f"{format_location(error, type(policy).observe)}"
+            f"{format_location(error, *written)}"
             + f"; the further columns of this market are {', '.join(market.columns) or 'none'}"
             * isinstance(error, KeyError)
         ) from error

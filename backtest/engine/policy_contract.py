@@ -25,13 +25,12 @@ from backtest.options import SVI, Surface, Surfaces
 from backtest.policy import (
     Combinator,
     Policy,
-    combinator_of,
     formula_of,
+    list_written,
     return_parameter,
     sets_margin,
     start_memory,
     trades_options,
-    written_names,
 )
 from backtest.venue import (
     Bracket,
@@ -465,7 +464,7 @@ def check_class(trial: ContractTrial) -> str:
     remembers = hasattr(cls, "start")
     if issubclass(cls, Combinator):
         rule, wanted = cls.combine, [*wanted, "asked"]
-        remembers = hasattr(combinator_of(cls), "start")
+        remembers = hasattr(cls.written, "start")
     name = rule.__name__ if rule is not return_parameter else "leverage"
     if rule in (Policy.leverage, Combinator.combine):
         raise base.PolicyError(
@@ -501,7 +500,7 @@ def check_defaults(trial: ContractTrial) -> str:
 
 def check_copies(trial: ContractTrial) -> str:
     policy, settings = trial.policy, trial.policy.settings()
-    names = {**written_names(trial.cls), "inf": math.inf}
+    names = {**{each.__name__: each for each in list_written(trial.cls)}, "inf": math.inf}
     texts = {name: str(value) for name, value in settings.items()}
     copies: dict[str, Callable[[], object]] = {
         repr(policy): lambda: eval(repr(policy), names),  # the text of the policy being checked

@@ -282,7 +282,7 @@ def list_needs(setup: Setup) -> Iterator[tuple[str, str]]:
 def find_account_reads(policy: Policy) -> frozenset[str]:
     fields = AccountView._fields
     if isinstance(policy, Combinator):
-        rule: Any = policies.combinator_of(type(policy)).combine
+        rule: Any = policy.written.combine
         own = frozenset(f for f in fields if may_read_of_account(rule, frozenset({f})))
         return own.union(*(find_account_reads(each) for each in policy.policies))
     rules = [

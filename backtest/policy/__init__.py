@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING
 from backtest.base import open_door
 
 if TYPE_CHECKING:
-    from backtest.policy.combinators import Combinator, combinator_of, held_leverage, rebuild_class
-    from backtest.policy.combinators import written_formulas, written_names
+    from backtest.policy.combinators import Combinator, held_leverage, list_written
+    from backtest.policy.combinators import OptionRule, written_formulas
     from backtest.policy.error_location import bind_formula, explain_numba
     from backtest.policy.error_location import format_location, locate_numba_error
     from backtest.policy.formulas import find_fields, may_read_of_account
-    from backtest.policy.combinators import OptionRule
     from backtest.policy.policy import Bar, Columns, Parameter, Parameterized, Policy
     from backtest.policy.policy import check_columns, check_settings, copy_policy, find_policies
     from backtest.policy.policy import format_title, formula_for, formula_of, freeze

@@ -18,8 +18,8 @@ from backtest.policy.formulas import rewrite_formula
 from backtest.policy.policy import (
     BAR_FIELDS,
     Columns,
-    Parameter,
     Policy,
+    format_title,
     formula_for,
     formula_of,
     margin_formula_for,
@@ -38,14 +38,33 @@ class CombinedPart(NamedTuple):
     def prefix(self) -> str:
         return f"{self.name}__"
 
+    @property
+    def flat(self) -> dict[str, str]:
+        return {name: f"{self.name}_{name}" for name in self.policy.parameters()}
 
-def find_flat_names(part: CombinedPart) -> dict[str, str]:
-    return {name: f"{part.name}_{name}" for name in part.policy.parameters()}
+    def view(self, whole: Any) -> Any:
+        """Return the policy with the settings of the whole, of which it reads what it uses."""
+        seen = object.__new__(view_class(self))
+        object.__setattr__(seen, "_whole", whole)
+        return seen
+
+    def find_own(self, columns: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(c.removeprefix(self.prefix) for c in columns if c.startswith(self.prefix))
+
+    def add_to(self, held: dict[str, Any], own: Mapping[str, Any]) -> None:
+        more = {f"{self.prefix}{name}": value for name, value in own.items()}
+        double = next((name for name in more if name in held), None)
+        if double is not None:
+            raise PolicyError(
+                f"columns and memory fields must have different names, two are called {double}; "
+                "names with __ belong to the policies of a combinator"
+            )
+        held.update(more)
 
 
 @functools.cache
 def view_class(part: CombinedPart) -> Any:
-    names = find_flat_names(part)
+    names = part.flat
 
     def __getattribute__(self: Any, name: str) -> Any:  # noqa: N807 - it is the method
         if name in names:
@@ -56,46 +75,19 @@ def view_class(part: CombinedPart) -> Any:
     return type(part.policy.__name__, (part.policy,), body)
 
 
-def view_part(whole: Any, part: CombinedPart) -> Any:
-    seen = object.__new__(view_class(part))
-    object.__setattr__(seen, "_whole", whole)
-    return seen
+def observe_parts(self: Any, market: Any) -> Columns:
+    columns = dict(self.written.observe(self, market))
+    for part in self.parts:
+        part.add_to(columns, part.view(self).observe(market))
+    return columns
 
 
-def make_observe(cls: type[Policy], parts: tuple[CombinedPart, ...]) -> Callable[..., Any]:
-    def observe(self: Any, market: Any) -> Columns:
-        columns = dict(cls.observe(self, market))
-        for part in parts:
-            own = view_part(self, part).observe(market)
-            add_unique(columns, {f"{part.prefix}{name}": column for name, column in own.items()})
-        return columns
-
-    observe.written = (cls.observe, *(part.policy.observe for part in parts))  # type: ignore[attr-defined] # for messages
-    return observe
-
-
-def add_unique(held: dict[str, Any], more: dict[str, Any]) -> None:
-    double = next((name for name in more if name in held), None)
-    if double is not None:
-        raise PolicyError(
-            f"columns and memory fields must have different names, two are called {double}; names "
-            "with __ belong to the policies of a combinator"
-        )
-    held.update(more)
-
-
-def make_start(cls: type[Policy], parts: tuple[CombinedPart, ...]) -> Callable[..., Any]:
-    def start(self: Any) -> Any:
-        slots: dict[str, float] = {}
-        if hasattr(cls, "start"):
-            slots |= cls.start(self)._asdict()
-        for part in parts:
-            if hasattr(part.policy, "start"):
-                memory = start_memory(view_part(self, part))
-                add_unique(slots, {f"{part.prefix}{k}": v for k, v in memory._asdict().items()})
-        return name_tuple("Memory", tuple(slots))(**slots)
-
-    return start
+def start_parts(self: Any) -> Any:
+    slots = self.written.start(self)._asdict() if hasattr(self.written, "start") else {}
+    for part in self.parts:
+        if hasattr(part.policy, "start"):
+            part.add_to(slots, start_memory(part.view(self))._asdict())
+    return name_tuple("Memory", tuple(slots))(**slots)
 
 
 @functools.cache
@@ -106,18 +98,19 @@ def name_tuple(name: str, fields: tuple[str, ...]) -> Any:
 # --------------------------------------------------------------------------------- the formula
 
 
-def write_formula(whole: Any, start: Any, columns: tuple[str, ...]) -> Callable[..., Any]:
+def write_formula(whole: Any, columns: tuple[str, ...]) -> Callable[..., Any]:
     scope: dict[str, Any] = {"combine": rewrite_formula(type(whole).combine)}
     lines: list[str] = []
     slots: dict[str, str] = {}
+    if hasattr(whole.written, "start"):
+        own = whole.written.start(whole)._fields
+        scope["Own"] = name_tuple("Own", own)
+        slots = {name: f"after[{i}]" for i, name in enumerate(own)}
+    kept = ", ".join(f"memory.{name}" for name in slots)
     for k, (part, policy) in enumerate(zip(whole.parts, whole.policies, strict=True)):
-        seen = find_own_columns(part, columns)
-        rule, memory = formula_for(policy, seen), start_memory(policy)
-        if rule is return_parameter:
-            lines.append(f"asked_{k} = 1.0 * self.{part.name}_leverage")
-            continue
-        scope[f"rule_{k}"] = rule
-        given = write_arguments(scope, k, part, seen)
+        memory = start_memory(policy)
+        given = write_arguments(scope, k, part, columns)
+        scope[f"rule_{k}"] = formula_for(policy, part.find_own(columns))
         if memory is None:
             lines.append(f"asked_{k} = 1.0 * rule_{k}({given})")
             continue
@@ -131,14 +124,10 @@ def write_formula(whole: Any, start: Any, columns: tuple[str, ...]) -> Callable[
             f"{part.prefix}{name}": f"after_{k}[{i}]" for i, name in enumerate(memory._fields)
         }
     asked = f"self, bar, account, ({', '.join(f'asked_{k}' for k in range(len(whole.parts)))},)"
-    if start is None:
-        lines.append(f"leverage = combine({asked})")
-    else:
-        own = start(whole)._fields
-        scope["Own"] = name_tuple("Own", own)
-        kept = ", ".join(f"memory.{name}" for name in own)
+    if "Own" in scope:
         lines.append(f"leverage, after = combine({asked}, Own({kept}))")
-        slots = {**{name: f"after[{i}]" for i, name in enumerate(own)}, **slots}
+    else:
+        lines.append(f"leverage = combine({asked})")
     if not slots:
         return build(whole, "leverage", "", [*lines, "return leverage"], scope)
     scope["Memory"] = name_tuple("Memory", tuple(slots))
@@ -156,17 +145,13 @@ def build(
     return formula
 
 
-def find_own_columns(part: CombinedPart, columns: tuple[str, ...]) -> tuple[str, ...]:
-    prefix = part.prefix
-    return tuple(name.removeprefix(prefix) for name in columns if name.startswith(prefix))
-
-
 def write_arguments(
-    scope: dict[str, Any], k: int, part: CombinedPart, seen: tuple[str, ...]
+    scope: dict[str, Any], k: int, part: CombinedPart, columns: tuple[str, ...]
 ) -> str:
+    seen = part.find_own(columns)
     scope[f"Settings_{k}"] = make_settings_class(part.policy)  # type: ignore[arg-type] # classes can be hashed
     scope[f"Bar_{k}"] = name_tuple("Bar", (*BAR_FIELDS, *seen))
-    settings = [f"self.{flat}" for flat in find_flat_names(part).values()] or ["0.0"]
+    settings = [f"self.{flat}" for flat in part.flat.values()] or ["0.0"]
     bar = [*(f"bar.{name}" for name in BAR_FIELDS), *(f"bar.{part.prefix}{name}" for name in seen)]
     return f"Settings_{k}({', '.join(settings)}), Bar_{k}({', '.join(bar)}), account"
 
@@ -175,11 +160,10 @@ def write_margin_formula(whole: Any, columns: tuple[str, ...]) -> Callable[..., 
     scope: dict[str, Any] = {"choose_lower": choose_lower}
     lines: list[str] = []
     for k, (part, policy) in enumerate(zip(whole.parts, whole.policies, strict=True)):
-        seen = find_own_columns(part, columns)
-        rule = margin_formula_for(policy, seen)
+        rule = margin_formula_for(policy, part.find_own(columns))
         if rule is not None:
             scope[f"rule_{k}"] = rule
-            found = f"1.0 * rule_{k}({write_arguments(scope, k, part, seen)})"
+            found = f"1.0 * rule_{k}({write_arguments(scope, k, part, columns)})"
             lines.append(f"asked = choose_lower(asked, {found})" if lines else f"asked = {found}")
     return build(whole, "venue_leverage", "", [*lines, "return asked"], scope) if lines else None
 
@@ -215,19 +199,29 @@ class Combinator(Policy):
 
     takes: ClassVar[tuple[int, float]] = (1, 1)
     parts: ClassVar[tuple[CombinedPart, ...]] = ()
-    written: ClassVar[type[Combinator] | None] = None
+    written: ClassVar[type[Combinator]]
+    """The class that the user wrote, which has no parts."""
 
     def __new__(cls, *given: object, **_: object) -> Combinator:
-        policies, _rest = split_policies(given)
-        return object.__new__(cls.over(*map(type, policies)))
+        return object.__new__(cls.over(*map(type, split_policies(given)[0])))
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         build = cls.__init__
+        if not cls.parts:
+            cls.written = cls
 
         def __init__(self: Combinator, *given: object, **settings: object) -> None:  # noqa: N807 - it is the method
             policies, rest = split_policies(given)
-            named = dict(name_settings(type(self), policies, rest))
+            own = own_parameters(type(self))
+            if len(rest) > len(own):
+                known = ", ".join(own) or "no parameters"
+                raise ParameterError(
+                    f"{type(self).__name__} takes policies, then {known}; also got {rest!r}"
+                )
+            named = dict(zip(own, rest, strict=False))
+            for part, policy in zip(self.parts, policies, strict=False):
+                named |= {flat: getattr(policy, name) for name, flat in part.flat.items()}
             for name in named.keys() & settings.keys():
                 both = f"{named[name]!r} and {settings[name]!r}"
                 raise ParameterError(f"{type(self).__name__}: {name} was given twice, {both}")
@@ -241,28 +235,26 @@ class Combinator(Policy):
         _ = self.policies  # raises what their constructors raise
 
     def __repr__(self) -> str:
-        own = own_parameters(type(self))
-        settings = [f"{name}={write_value(getattr(self, name))}" for name in own]
-        name = combinator_of(type(self)).__name__
-        return f"{name}({', '.join([*map(repr, self.policies), *settings])})"
+        settings = [f"{name}={write_value(value)}" for name, value in self._own().items()]
+        return f"{self.written.__name__}({', '.join([*map(repr, self.policies), *settings])})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        own = {name: getattr(self, name) for name in own_parameters(type(self))}
-        return functools.partial(combinator_of(type(self)), *self.policies, **own), ()
+        return functools.partial(self.written, *self.policies, **self._own()), ()
+
+    def _own(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in own_parameters(type(self))}
 
     @classmethod
     def title(cls) -> str:
         """Return the name of the combinator and those of its policies, joined."""
-        written = super(Combinator, combinator_of(cls)).title()
+        written = format_title(cls.written.__name__)
         return "-".join([written, *(part.policy.title() for part in cls.parts)])
 
     @property
     def policies(self) -> tuple[Policy, ...]:
         """The policies that are combined."""
         return tuple(
-            part.policy(
-                **{name: getattr(self, flat) for name, flat in find_flat_names(part).items()}
-            )
+            part.policy(**{name: getattr(self, flat) for name, flat in part.flat.items()})
             for part in self.parts
         )
 
@@ -272,8 +264,8 @@ class Combinator(Policy):
         """Return the class over some policy classes, which a sweep or a search accepts."""
         if cls.parts and policies in ((), tuple(part.policy for part in cls.parts)):
             return cls
-        if cls is Combinator or cls.parts:
-            name = combinator_of(cls).__name__
+        if cls.parts:
+            name = cls.written.__name__
             raise ParameterError(f"{cls.__name__} has its policies already; use {name}(...)")
         check_class(cls)
         least, most = cls.takes
@@ -292,12 +284,11 @@ class Combinator(Policy):
 
     def make_formula(self, columns: tuple[str, ...]) -> Callable[..., Any]:
         """Return the combined formula for known columns, as a function that compiles."""
-        own = getattr(combinator_of(type(self)), "start", None)
-        return write_formula(self, own, columns)
+        return write_formula(self, columns)
 
     def make_margin_formula(self, columns: tuple[str, ...]) -> Callable[..., Any] | None:
         """Return the formula of the setting of its position, None if nothing decides it."""
-        own: Callable[..., Any] | None = getattr(combinator_of(type(self)), "venue_leverage", None)
+        own: Callable[..., Any] | None = getattr(self.written, "venue_leverage", None)
         return write_margin_formula(self, columns) if own is None else own
 
     def combine(self, *_: Any, **__: Any) -> Any:
@@ -321,31 +312,21 @@ def held_leverage(account: Any, signal: float) -> float:
     return max(held, 0.0)
 
 
-def rebuild_class(cls: type[Combinator], policies: tuple[type[Policy], ...]) -> type[Policy]:
-    return cls.over(*policies)
-
-
-def combinator_of(cls: type[Combinator]) -> type[Combinator]:
-    return cls.written or cls
-
-
-def written_names(cls: type[Policy]) -> dict[str, type[Policy]]:
-    inner = [written_names(part.policy) for part in getattr(cls, "parts", ())]
-    own = combinator_of(cls) if issubclass(cls, Combinator) else cls
-    return {own.__name__: own} | {name: each for names in inner for name, each in names.items()}
+def list_written(cls: type[Policy]) -> list[type[Policy]]:
+    """Return the classes of a policy and of those inside it as they were written."""
+    inner = [list_written(part.policy) for part in getattr(cls, "parts", ())]
+    return [getattr(cls, "written", cls), *itertools.chain(*inner)]
 
 
 def written_formulas(cls: type[Policy]) -> Iterator[FunctionType]:
-    if issubclass(cls, Combinator):
-        yield combinator_of(cls).combine  # type: ignore[misc] # a function until it is bound
-        for part in cls.parts:
-            yield from written_formulas(part.policy)
-    elif (rule := formula_of(cls)) is not return_parameter:
-        yield rule  # type: ignore[misc] # formula_of says it is one
+    for each in list_written(cls):
+        rule: Any = each.combine if issubclass(each, Combinator) else formula_of(each)
+        if rule is not return_parameter:
+            yield rule
 
 
 def own_parameters(cls: type[Combinator]) -> list[str]:
-    return [each.name for each in dataclasses.fields(combinator_of(cls))]
+    return [each.name for each in dataclasses.fields(cls.written)]
 
 
 # ---------------------------------------------------------------------------------- construction
@@ -374,77 +355,45 @@ def split_policies(given: tuple[object, ...]) -> tuple[tuple[Policy, ...], tuple
     return policies, given[len(policies) :]  # type: ignore[return-value] # they are policies
 
 
-def name_settings(
-    cls: type[Combinator], policies: tuple[Policy, ...], rest: tuple[object, ...]
-) -> Iterator[tuple[str, object]]:
-    for part, policy in zip(cls.parts, policies, strict=False):
-        yield from ((flat, getattr(policy, name)) for name, flat in find_flat_names(part).items())
-    own = own_parameters(cls)
-    if len(rest) > len(own):
-        known = ", ".join(own) or "no parameters"
-        raise ParameterError(f"{cls.__name__} takes policies, then {known}; also got {rest!r}")
-    yield from zip(own, rest, strict=False)
-
-
 @functools.cache
 def make_combined_class(
     cls: type[Combinator], policies: tuple[type[Policy], ...]
 ) -> type[Combinator]:
-    parts = tuple(CombinedPart(*each) for each in zip(policies, find_names(policies), strict=True))
-    check_names_free(cls, parts)
-    names = ", ".join(policy.__name__ for policy in policies)
-    annotations: dict[str, Any] = {"_": dataclasses.KW_ONLY}
-    body: dict[str, Any] = {
-        "__module__": cls.__module__,
-        "__qualname__": f"{cls.__qualname__}[{names}]",
-        "__doc__": cls.__doc__,
-        "__annotations__": annotations,
-        "parts": parts,
-        "written": cls,
-        "observe": make_observe(cls, parts),
-    }
-    if hasattr(cls, "start") or any(hasattr(part.policy, "start") for part in parts):
-        body["start"] = make_start(cls, parts)
-    for part in parts:
-        for parameter in part.policy.parameters().values():
-            flat = f"{part.name}_{parameter.name}"
-            annotations[flat] = annotate(parameter, part.name)
-            if parameter.default is not None:
-                body[flat] = parameter.default
-    return type(f"{cls.__name__}[{names}]", (cls,), body)
-
-
-def find_names(policies: tuple[type[Policy], ...]) -> list[str]:
-    written = [combinator_of(p) if issubclass(p, Combinator) else p for p in policies]
-    names = [policy.title().replace("-", "_").lstrip("_") for policy in written]
-    return [
+    titles = [getattr(each, "written", each).title() for each in policies]
+    names = [title.replace("-", "_").lstrip("_") for title in titles]
+    numbered = [
         f"{name}_{names[:k].count(name) + 1}" if names.count(name) > 1 else name
         for k, name in enumerate(names)
     ]
-
-
-def check_names_free(cls: type[Combinator], parts: tuple[CombinedPart, ...]) -> None:
-    names = [
-        *own_parameters(cls),
-        *(flat for part in parts for flat in find_flat_names(part).values()),
-    ]
-    double = next((name for name in names if names.count(name) > 1), None)
-    if double is not None:
-        raise ParameterError(
-            f"parameters of {cls.__name__} and of its policies must have different names, two "
-            f"are called {double}"
-        )
-
-
-def annotate(parameter: Parameter, name: str) -> Any:
-    space = parameter.space
-    if space is None:
-        return parameter.kind
-    when = space.when
-    if when is not None:
-        space = copy.copy(space)
-        object.__setattr__(space, "when", (f"{name}_{when[0]}", when[1]))
-    return Annotated[parameter.kind, space]
+    parts = tuple(itertools.starmap(CombinedPart, zip(policies, numbered, strict=True)))
+    inside = ", ".join(policy.__name__ for policy in policies)
+    annotations: dict[str, Any] = {"_": dataclasses.KW_ONLY}
+    body: dict[str, Any] = {
+        "__module__": cls.__module__,
+        "__qualname__": f"{cls.__qualname__}[{inside}]",
+        "__doc__": cls.__doc__,
+        "__annotations__": annotations,
+        "parts": parts,
+        "observe": observe_parts,
+    }
+    if hasattr(cls, "start") or any(hasattr(policy, "start") for policy in policies):
+        body["start"] = start_parts
+    for part in parts:
+        for parameter in part.policy.parameters().values():
+            flat, space = part.flat[parameter.name], parameter.space
+            if flat in annotations or flat in own_parameters(cls):
+                raise ParameterError(
+                    f"parameters of {cls.__name__} and of its policies must have different names, "
+                    f"two are called {flat}"
+                )
+            if space is not None and space.when is not None:
+                space = copy.copy(space)
+                object.__setattr__(space, "when", (part.flat[space.when[0]], space.when[1]))
+            kind: Any = parameter.kind
+            annotations[flat] = kind if space is None else Annotated[kind, space]
+            if parameter.default is not None:
+                body[flat] = parameter.default
+    return type(f"{cls.__name__}[{inside}]", (cls,), body)
 
 
 OptionOrders: TypeAlias = Mapping[str, tuple[str, float]]
@@ -464,12 +413,10 @@ class OptionRule(Combinator):
     def option_orders(self, bar: Any, account: Any, chain: Any) -> OptionOrders:
         """Return the orders of the policy inside, and those of the rule."""
         own = self.orders(bar, account, chain)
-        if not any(trades_options(part.policy) for part in self.parts):
-            return own
-        for part, policy in zip(self.parts, self.policies, strict=True):
+        for k, part in enumerate(self.parts):
             if not trades_options(part.policy):
                 continue
-            inner: Any = policy
+            inner: Any = self.policies[k]
             found = inner.option_orders(PartBar(bar, part.name), account, chain)
             twice = sorted(found.keys() & own.keys())
             if twice:

@@ -24,8 +24,7 @@ from backtest.policy.policy import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import CodeType
+    from collections.abc import Callable
 
     from backtest.policy.view import AccountView
 
@@ -116,7 +115,7 @@ def suggest_cure(error: Exception, policy: Policy) -> str:
 
 
 def format_location(error: BaseException, *functions: Callable[..., Any]) -> str:
-    codes = [code for each in functions for code in find_codes(each)]
+    codes = [inspect.unwrap(each).__code__ for each in functions]
     files = {code.co_filename for code in codes}
     place, trace = (codes[0].co_filename, codes[0].co_firstlineno), error.__traceback__
     while trace is not None:
@@ -125,14 +124,6 @@ def format_location(error: BaseException, *functions: Callable[..., Any]) -> str
             place = file, trace.tb_lineno
         trace = trace.tb_next
     return f"{place[0]}, line {place[1]}"
-
-
-def find_codes(function: Callable[..., Any]) -> Iterator[CodeType]:
-    written: tuple[Callable[..., Any], ...] = getattr(function, "written", ())
-    for each in written:
-        yield from find_codes(each)
-    if not written:
-        yield inspect.unwrap(function).__code__
 
 
 # --------------------------------------------------------------------------- messages of numba

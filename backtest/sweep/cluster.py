@@ -7,6 +7,7 @@ import dataclasses
 import importlib
 import io
 import logging
+import operator
 import pickle
 import re
 import sys
@@ -24,7 +25,7 @@ import numpy as np
 from backtest.base import BacktestError, FloatArray, ParameterError, repr_plain, warn_caller
 from backtest.engine import Progress
 from backtest.measures.measure_table import STREAMED
-from backtest.policy import Combinator, combinator_of, rebuild_class
+from backtest.policy import Combinator
 from backtest.sweep.lanes.rows import LANES
 from backtest.sweep.set_evaluator import (
     EvaluatedBars,
@@ -156,7 +157,7 @@ def describe_job(evaluator: Evaluator) -> tuple[str, bytes]:
                 return getattr, (dataclasses, "MISSING")
             if isinstance(each, type) and issubclass(each, Combinator) and each.parts:
                 policies = tuple(part.policy for part in each.parts)
-                return rebuild_class, (combinator_of(each), policies)
+                return operator.methodcaller("over", *policies), (each.written,)
             return super().reducer_override(each)
 
     own, file = list_own_modules(), io.BytesIO()

@@ -18,7 +18,6 @@ from backtest.measures.tally import N_TALLY
 from backtest.policy import (
     Combinator,
     Policy,
-    combinator_of,
     find_fields,
     formula_for,
     start_memory,
@@ -107,10 +106,9 @@ def find_kinds(terms: Terms) -> IntArray:
 def find_read(policy: Policy, columns: tuple[str, ...]) -> frozenset[str]:
     if not isinstance(policy, Combinator):
         return find_fields(formula_for(policy, columns), 2)
-    found = find_fields(combinator_of(type(policy)).combine, 2)
+    found = find_fields(policy.written.combine, 2)
     for part, asked in zip(policy.parts, policy.policies, strict=True):
-        own = (each for each in columns if each.startswith(part.prefix))
-        found |= find_read(asked, tuple(each.removeprefix(part.prefix) for each in own))
+        found |= find_read(asked, part.find_own(columns))
     return found
 
 
