@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from backtest.tune.study import Study, describe_budget, find_measures
     from backtest.tune.trials import Examiner, Goal, Progress
     from backtest.tune.trials import find_distinct, gather, is_feasible
-    from backtest.tune.winner import Bench, StudyTask, Verdict, deflate_alone
+    from backtest.tune.winner import StudyTask, Verdict, deflate_alone
     from backtest.tune.winner import find_extent
 
 RESULTS = ("Study",)

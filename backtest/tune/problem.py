@@ -13,12 +13,11 @@ from backtest.engine.checks import warn_once
 from backtest.measures import ObjectiveLike, read_constraints, read_objective
 from backtest.measures.measure_table import CORE, PATH
 from backtest.sweep import Evaluator, SharedTerms, read_shared, read_space
-from backtest.tune.trials import Goal
+from backtest.tune.trials import Goal, SamplerName
 
 if TYPE_CHECKING:
     from backtest.policy import Policy
     from backtest.sweep import Metrics
-    from backtest.tune.samplers import SamplerName
 
 LEAST_TRIALS = 4
 DEFAULTS = {"accounts": "shared", "pool": "mean", "seed": 0, "sampler": "sobol", "robust": False,
@@ -138,7 +137,7 @@ class Problem(SharedTerms):
 def read_problem(arguments: Mapping[str, Any]) -> Problem:
     """Read the arguments of a call by name; one without ``space`` searches none."""
     given = SimpleNamespace(**{**DEFAULTS, **arguments})
-    Choice(*get_args(find_sampler_names())).check("sampler", given.sampler)
+    Choice(*get_args(SamplerName)).check("sampler", given.sampler)
     Whole(0).check("seed", given.seed)
     trials = None if given.trials is None else Whole(LEAST_TRIALS).check("trials", given.trials)
     if given.seconds is not None:
@@ -162,12 +161,6 @@ def read_problem(arguments: Mapping[str, Any]) -> Problem:
         is_robust=bool(given.robust),
         seed=given.seed,
     )
-
-
-def find_sampler_names() -> Any:
-    from backtest.tune.samplers import SamplerName  # noqa: PLC0415 - they load SciPy and more
-
-    return SamplerName
 
 
 def read_robustness(robust: object) -> Robustness:

@@ -12,19 +12,18 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import cmaes
 import numpy as np
 from scipy.special import ndtri
 from scipy.stats import qmc, rankdata
 
-from backtest.base import Choice, FloatArray, IntArray, Whole
+from backtest.base import FloatArray, IntArray
 
 if TYPE_CHECKING:
     from backtest.sweep import Dimension, Space
-
-SamplerName = Literal["auto", "gp", "sobol", "random", "grid"]
+    from backtest.tune.trials import SamplerName
 
 BULK = 1024
 """Points of a batch where scores are ignored; a power of two keeps Sobol points balanced."""
@@ -46,8 +45,15 @@ def make_sampler(
     name: SamplerName, space: Space, *, seed: int, trials: int | None = None
 ) -> Sampler:
     """Return a sampler; ``trials`` are those that will be evaluated, by which it plans."""
-    Choice(*get_args(SamplerName)).check("sampler", name)
-    return SAMPLERS[name](space, Whole(0).check("seed", seed), trials)
+    rng, d = np.random.default_rng(seed), len(space.dimensions)
+    if name == "gp":
+        return GaussianProcess(space, seed)
+    if name in ("sobol", "random"):
+        return Blind(SobolStream(d, rng).take if name == "sobol" else lambda n: rng.random((n, d)))
+    number = math.prod(count_values(each) for each in space.dimensions)
+    if name == "grid" or number <= min(MOST_POINTS, trials or MOST_POINTS):
+        return Grid(build_grid(space, trials or MOST_POINTS), rng)
+    return Auto(d, seed, trials)
 
 
 class Grades(NamedTuple):
@@ -117,24 +123,14 @@ class SobolStream:
         return points[:n]
 
 
-class Sobol:
-    def __init__(self, space: Space, seed: int, trials: int | None) -> None:  # noqa: ARG002 - as of all
-        self._stream = SobolStream(len(space.dimensions), np.random.default_rng(seed))
+class Blind:
+    """Draws points in batches, whatever their scores."""
+
+    def __init__(self, draw: Callable[[int], FloatArray]) -> None:
+        self.draw = draw
 
     def ask(self) -> FloatArray:
-        return self._stream.take(BULK)
-
-    def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
-        """Ignore the scores."""
-
-
-class Random:
-    def __init__(self, space: Space, seed: int, trials: int | None) -> None:  # noqa: ARG002 - as of all
-        self._rng = np.random.default_rng(seed)
-        self._shape = (BULK, len(space.dimensions))
-
-    def ask(self) -> FloatArray:
-        return self._rng.random(self._shape)
+        return self.draw(BULK)
 
     def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
         """Ignore the scores."""
@@ -145,9 +141,8 @@ MOST_POINTS = 4096
 
 
 class Grid:
-    def __init__(self, space: Space, seed: int, trials: int | None) -> None:
-        points = build_grid(space, trials or MOST_POINTS)
-        self._points = np.random.default_rng(seed).permutation(points)
+    def __init__(self, points: FloatArray, rng: np.random.Generator) -> None:
+        self._points = rng.permutation(points)
         self._done = 0
 
     def ask(self) -> FloatArray:
@@ -238,12 +233,6 @@ LEAST_GAIN = 1e-3
 """Least gain of the best score, as a share of its distance from the median score."""
 
 
-def start_auto(space: Space, seed: int, trials: int | None) -> Sampler:
-    number = math.prod(count_values(each) for each in space.dimensions)
-    is_small = number <= min(MOST_POINTS, trials or MOST_POINTS)
-    return (Grid if is_small else Auto)(space, seed, trials)
-
-
 class Auto:
     """Sobol points, then CMA-ES: several strategies at once, each restarted when it has converged.
 
@@ -253,9 +242,9 @@ class Auto:
     GECCO (restarts of two kinds); as in ``cmaes.CMA``.
     """
 
-    def __init__(self, space: Space, seed: int, trials: int | None) -> None:
+    def __init__(self, d: int, seed: int, trials: int | None) -> None:
         stream, rng = np.random.SeedSequence(seed).spawn(2)
-        self._d, most = len(space.dimensions), math.inf if trials is None else trials
+        self._d, most = d, math.inf if trials is None else trials
         self._stream = SobolStream(self._d, np.random.default_rng(stream))
         self._rng = np.random.default_rng(rng)
         self._members = FEW_MEMBERS if most <= FEW_TRIALS else MEMBERS
@@ -363,7 +352,7 @@ class GaussianProcess:
     Source: ``skopt.Optimizer`` with the lower confidence bound.
     """
 
-    def __init__(self, space: Space, seed: int, trials: int | None) -> None:  # noqa: ARG002 - as of all
+    def __init__(self, space: Space, seed: int) -> None:
         self._space, self._seed = space, seed % 2**32
         self._stream = SobolStream(len(space.dimensions), np.random.default_rng(seed))
         self._known = Known.nothing(len(space.dimensions))
@@ -409,12 +398,3 @@ class GaussianProcess:
             optimizer.tell(some.cube.tolist(), losses.tolist())
             point: FloatArray = np.array(optimizer.ask())
         return point
-
-
-SAMPLERS: dict[SamplerName, Callable[[Space, int, int | None], Sampler]] = {
-    "auto": start_auto,
-    "gp": GaussianProcess,
-    "sobol": Sobol,
-    "random": Random,
-    "grid": Grid,
-}

@@ -22,10 +22,10 @@ from backtest.tune.problem import Robustness, read_problem
 from backtest.tune.study import Study
 from backtest.tune.trials import (
     TRIED,
-    Budget,
     Examiner,
     Journal,
     Progress,
+    SamplerName,
     add_note,
     find_finished,
     open_folder,
@@ -33,7 +33,6 @@ from backtest.tune.trials import (
 )
 from backtest.tune.winner import (
     BUDGET_SHARE,
-    Bench,
     StudyOutcome,
     StudyTask,
     build_outcome,
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
     from backtest.account import Account
     from backtest.market import Market, Markets
     from backtest.policy import Policy
-    from backtest.tune.samplers import SamplerName
     from backtest.venue import Venue
 
 TRIALS = 20_000
@@ -179,10 +177,9 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", base.VenueDateWarning)  # given above for the whole market
         seen = problem.build_evaluator(market.prefix(split))
-        bench = Bench(problem.build_evaluator(market), split)
-        task = StudyTask(problem, seen, bench, manifest, place)
+        task = StudyTask(problem, seen, problem.build_evaluator(market), split, manifest, place)
         if finished is not None:
-            return dataclasses.replace(Study.load(finished), bench=task.bench)
+            return dataclasses.replace(Study.load(finished), task=task)
         with on_cluster(task.seen, cluster) as working:
             return run_study(task._replace(seen=working), progress)
 
@@ -283,7 +280,7 @@ def search_journal(
     outcome = None
     with contextlib.suppress(KeyboardInterrupt):
         outcome = search_and_choose(task, examiner)
-    study = Study(task.facts, tuple(examiner.batches), outcome, task.store, task.bench)
+    study = Study(task.facts, tuple(examiner.batches), outcome, task.store, task)
     attach_making(study, base.Making(round(examiner.elapsed, 6), {}, argv=COMMAND.get()))
     if not study.complete:
         base.warn_caller(
@@ -295,14 +292,12 @@ def search_journal(
 def search_and_choose(task: StudyTask, examiner: Examiner) -> StudyOutcome:
     task.seen.check_causal(task.problem.space.list_ends())
     examiner.start_clock()  # a budget in seconds is for the search
-    trials = task.problem.trials
+    problem, trials = task.problem, task.problem.trials
     if trials is not None:
-        trials -= reserve_trials(task.problem.robustness, trials)
-    share = 1.0 - BUDGET_SHARE if task.problem.is_robust else 1.0
-    budget = Budget(
-        trials, math.inf if task.problem.seconds is None else share * task.problem.seconds
-    )
-    search(examiner, task.problem.space, task.problem.sampler, budget, task.problem.seed)
+        trials -= reserve_trials(problem.robustness, trials)
+    share = 1.0 - BUDGET_SHARE if problem.is_robust else 1.0
+    deadline = math.inf if problem.seconds is None else share * problem.seconds
+    search(examiner, problem, trials, deadline)
     return build_outcome(task, examiner)
 
 

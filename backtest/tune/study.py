@@ -32,7 +32,7 @@ from backtest.tune.trials import (
     tabulate_batches,
     tabulate_trials,
 )
-from backtest.tune.winner import Bench, StudyOutcome, Verdict
+from backtest.tune.winner import StudyOutcome, StudyTask, Verdict
 
 if TYPE_CHECKING:
     from backtest.account import Account
@@ -63,7 +63,7 @@ class Study(base.SavedResult):
         Conclusion; None in a study that was interrupted.
     store : Path or None
         Folder in which its folder and the looks at its holdout are kept.
-    bench : Bench or None
+    task : StudyTask or None
         Runs its sets; None in a study that was loaded.
     """
 
@@ -71,7 +71,7 @@ class Study(base.SavedResult):
     batches: tuple[Batch, ...]
     outcome: StudyOutcome | None
     store: Path | None = None
-    bench: Bench | None = None
+    task: StudyTask | None = None
 
     kind = "study"
     plural = "studies"
@@ -175,9 +175,9 @@ class Study(base.SavedResult):
             )
         chosen: dict[str, Any] = take_sets(self._rows.sets, self.best_trial)
         plain = {name: v.item() if isinstance(v, np.generic) else v for name, v in chosen.items()}
-        if self.bench is None:
+        if self.task is None:
             return plain
-        settings = self.bench.whole.base.settings
+        settings = self.task.whole.base.settings
         return {name: to_plain_value(settings[name], value) for name, value in plain.items()}
 
     @property
@@ -203,7 +203,7 @@ class Study(base.SavedResult):
     @property
     def best_overlay(self) -> Policy | None:
         """The overlay with the parameters that won, if there is any."""
-        return self._find_bench("its overlay").whole.base.build_overlay(self.best_values)
+        return self._find_task("its overlay").whole.base.build_overlay(self.best_values)
 
     @property
     def best_venue(self) -> Venue | dict[str, Venue]:
@@ -219,23 +219,23 @@ class Study(base.SavedResult):
     @property
     def best_signal(self) -> SignalRule | None:
         """The rule of the signal with the parameters that won; None unless some were searched."""
-        return self._find_bench("its signal").whole.base.build_signal(self.best_values)
+        return self._find_task("its signal").whole.base.build_signal(self.best_values)
 
     @property
     def _best_trio(self) -> Trio:
-        return self._find_bench("its policy").whole.base.build_trio(self.best_values)
+        return self._find_task("its policy").whole.base.build_trio(self.best_values)
 
     def replay(self) -> Result:
         """Return the run of the set that won on the whole market, holdout included."""
-        return self._find_bench("replay").whole.replay(self.best_values)
+        return self._find_task("replay").whole.replay(self.best_values)
 
-    def _find_bench(self, what: str) -> Bench:
-        if self.bench is None:
+    def _find_task(self, what: str) -> StudyTask:
+        if self.task is None:
             raise base.ParameterError(
                 f"{what} needs the market, and a loaded study has none; bt.tune of the same "
                 "arguments with resume=True returns the study with it"
             )
-        return self.bench
+        return self.task
 
     # ---------------------------------------------------------------------------------- the holdout
 
@@ -263,13 +263,13 @@ class Study(base.SavedResult):
             If the study has no holdout or was loaded, or if the set is invalid; this does not
             count as a look.
         """
-        bench = self._find_bench("a look at the holdout")
-        if not bench.has_holdout:
+        task = self._find_task("a look at the holdout")
+        if not task.has_holdout:
             raise base.ParameterError("a look needs a holdout, and this study has none")
-        sets = bench.read(values)
+        sets = task.read(values)
         if self.store is not None:
             add_note(self.store, LOOKS, self.manifest, values=dict(values))
-        return bench.measure_holdout(sets)
+        return task.measure_holdout(sets)
 
     # --------------------------------------------------------------------------------- what it says
 
@@ -335,7 +335,7 @@ class Study(base.SavedResult):
 
     def list_policies(self) -> Iterable[type]:
         """Return the class of the policy; nothing of a loaded study."""
-        return [self.bench.whole.base.policy_class] if self.bench else []
+        return [self.task.whole.base.policy_class] if self.task else []
 
     def _lay_out(self) -> dict[str, pd.DataFrame | None]:
         return {"trials": tabulate_batches(self.batches)}

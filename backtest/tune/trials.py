@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -33,8 +33,10 @@ from backtest.sweep.sweep_table import SCORE, STAGE, VIOLATION, decode_objects, 
 
 if TYPE_CHECKING:
     from backtest.sweep import Evaluator, Sets, Space
-    from backtest.tune.samplers import Sampler, SamplerName
+    from backtest.tune.problem import Problem
+    from backtest.tune.samplers import Sampler
 
+SamplerName = Literal["auto", "gp", "sobol", "random", "grid"]
 PART = "part"
 """The stage of sets that are evaluated on a part of the time."""
 UNFINISHED = ".unfinished-"
@@ -547,25 +549,21 @@ FAILURES = 16
 """If a batch of at least so many sets fails as a whole, the search stops."""
 
 
-class Budget(NamedTuple):
-    trials: int | None
-    deadline: float
-
-
 def start_sampler(sampler: SamplerName, space: Space, trials: int | None, seed: int) -> Sampler:
     from backtest.tune.samplers import make_sampler  # noqa: PLC0415 - they load SciPy and more
 
     return make_sampler(sampler, space, seed=seed, trials=trials)
 
 
-def search(examiner: Examiner, space: Space, name: SamplerName, budget: Budget, seed: int) -> None:
-    sampler, left = start_sampler(name, space, budget.trials, seed), budget.trials
+def search(examiner: Examiner, problem: Problem, trials: int | None, deadline: float) -> None:
+    sampler = start_sampler(problem.sampler, problem.space, trials, problem.seed)
+    left = trials
     while left is None or left > 0:
         asked = sampler.ask()
         cube = asked[:left]
         if not len(cube):
             return
-        batch = examiner.evaluate(space.decode(cube), SEARCH, deadline=budget.deadline)
+        batch = examiner.evaluate(problem.space.decode(cube), SEARCH, deadline=deadline)
         if len(batch.errors) >= FAILURES and all(batch.errors):
             raise base.PolicyError(
                 f"all {len(batch.errors)} sets failed, the first with: {batch.errors[0]}"

@@ -246,11 +246,16 @@ class StudyOutcome(NamedTuple):
         return cls(**{**data, "verdict": verdict})
 
 
-class Bench(NamedTuple):
-    """The whole market, on which sets are run again; the holdout begins at the split."""
+class StudyTask(NamedTuple):
+    """What is searched on the bars that are seen; the holdout of the whole begins at the split."""
 
+    problem: Problem
+    seen: Evaluator
     whole: Evaluator
     split: int
+    facts: Mapping[str, Any]
+    """The manifest. Notes in the store are made of it."""
+    store: Path | None = None
 
     @property
     def has_holdout(self) -> bool:
@@ -268,20 +273,12 @@ class Bench(NamedTuple):
         return {name: float(column[0]) for name, column in rows.metrics.items()}
 
 
-class StudyTask(NamedTuple):
-    problem: Problem
-    seen: Evaluator
-    bench: Bench
-    facts: Mapping[str, Any]
-    """The manifest. Notes in the store are made of it."""
-    store: Path | None = None
-
-
 def build_outcome(task: StudyTask, examiner: Examiner) -> StudyOutcome:
     trials = gather(examiner.batches)
-    n, others = len(find_distinct(trials.sets)), find_other_trials(task)
+    n, found = len(find_distinct(trials.sets)), find_other_trials(task)
+    others, policies = sum(found.values()), tuple(sorted({policy for _, policy in found}))
     if not is_feasible(trials).any():
-        verdict = Verdict(n, sum(others.values()), other_policies=name_policies(others))
+        verdict = Verdict(n, others, other_policies=policies)
         told = [describe_lack(task, trials, n), *warn_of_failures(trials)]
         return StudyOutcome(-1, [], [], [], verdict, told, {})
     rule = task.problem.robustness.fit(find_allowance(task, examiner))
@@ -302,16 +299,14 @@ def build_outcome(task: StudyTask, examiner: Examiner) -> StudyOutcome:
     task.seen.check_set(values)
     holdout, failures = evaluate_holdout(task, values)
     seen = {name: np.array([value]) for name, value in holdout.items()}
-    looks = int(task.bench.has_holdout)
+    looks = int(task.has_holdout)
     if task.store is not None:
         looks = len(read_notes(task.store, LOOKS, task.facts))
     verdict = Verdict(
         trials=len(find_distinct(trials.sets)),
-        other_trials=sum(others.values()),
-        other_policies=name_policies(others),
-        **measure_luck(
-            task.seen, task.problem.space, trials, best, sum(others.values()), task.problem.seed
-        ),
+        other_trials=others,
+        other_policies=policies,
+        **measure_luck(task, trials, best, others),
         score=float(trials.scores[best]),
         robust_score=float(candidates.robust[place]),
         plateau=float(candidates.plateau[place]),
@@ -350,10 +345,6 @@ def find_other_trials(task: StudyTask) -> dict[tuple[str, str], int]:
     return {key: n for key, n in found.items() if key[0] != task.facts["id"]}
 
 
-def name_policies(others: Mapping[tuple[str, str], int]) -> tuple[str, ...]:
-    return tuple(sorted({policy for _, policy in others}))
-
-
 def find_allowance(task: StudyTask, examiner: Examiner) -> float:
     done = sum(count_sets(batch.sets) for batch in examiner.batches)
     by_number = math.inf
@@ -373,13 +364,13 @@ def reserve_trials(rule: Robustness, trials: int) -> int:
 def evaluate_holdout(
     task: StudyTask, values: Mapping[str, Any]
 ) -> tuple[dict[str, float], list[str]]:
-    if not task.bench.has_holdout:
+    if not task.has_holdout:
         return {}, []
     if task.store is not None:
         add_note(task.store, LOOKS, task.facts, values=dict(values))
-    task.bench.whole.copy_fallback(task.seen)  # the warning was already given
+    task.whole.copy_fallback(task.seen)  # the warning was already given
     try:
-        metrics = task.bench.measure_holdout(task.bench.read(values))
+        metrics = task.measure_holdout(task.read(values))
     except base.BacktestError as error:
         return {}, [f"the best set cannot be run on the holdout: {error}"]
     broken = task.problem.goal.list_broken(metrics)
@@ -473,16 +464,14 @@ def warn_of_edges(space: Space, values: Mapping[str, Any]) -> Iterator[str]:
 # -------------------------------------------------------------------------------- luck
 
 
-def measure_luck(
-    evaluator: Evaluator, space: Space, trials: Batch, best: int, others: int, seed: int
-) -> dict[str, float]:
+def measure_luck(task: StudyTask, trials: Batch, best: int, others: int) -> dict[str, float]:
     """Return what a verdict says of the luck in the best of some sets, after others elsewhere.
 
     Of separate accounts, returns are the mean over markets.
     """
-    places = find_distinct(trials.sets)
-    kept = places[is_feasible(trials)[places]]
-    sample = spread_sample(space, trials.sets, kept, SAMPLE, np.random.default_rng([seed, 2]))
+    evaluator, places = task.seen, find_distinct(trials.sets)
+    kept, rng = places[is_feasible(trials)[places]], np.random.default_rng([task.problem.seed, 2])
+    sample = spread_sample(task.problem.space, trials.sets, kept, SAMPLE, rng)
     sample = np.append(sample[sample != best], best)
     rows = evaluator.evaluate(take_sets(trials.sets, sample), returns=True)
     if not rows.done.all():

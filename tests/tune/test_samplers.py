@@ -3,10 +3,8 @@
 import numpy as np
 import pytest
 
-from backtest.base.errors import ParameterError
 from backtest.sweep.sets import Dimension, Space
 from backtest.tune.samplers import build_grid, grade, make_sampler
-from tests.kit import check_refused
 
 FAST = ("auto", "sobol", "random", "grid")
 
@@ -186,12 +184,3 @@ def test_a_grid_asks_once_for_what_does_not_matter():
     where = space(choice("mode", "slow", "fast"), number("extra", when=("mode", ("fast",))))
     asked, _, _ = search("grid", where, lambda cube: free(cube[:, 0]), trials=8)
     assert len(asked) == 5
-
-
-@pytest.mark.parametrize(("change", "message"), [
-    ({"name": "sobl"}, "did you mean 'sobol'"),
-    ({"seed": -1}, "seed"),
-])  # fmt: skip
-def test_what_cannot_be_is_refused(change, message):
-    arguments = {"name": "auto", "space": SQUARE, "seed": 0, **change}
-    check_refused(lambda: make_sampler(**arguments), message, ParameterError)

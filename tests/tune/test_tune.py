@@ -64,7 +64,8 @@ def test_seconds_are_of_searching_and_not_of_what_compiles_first(monkeypatch, cl
 @pytest.mark.parametrize(("wrong", "words"), [
     ({"trials": 3}, "trials must be"),
     ({"seconds": math.nan}, "seconds must be"),
-    ({"sampler": "magic"}, "sampler must be one of"),
+    ({"sampler": "sobl"}, "did you mean 'sobol'"),
+    ({"seed": -1}, "seed must be"),
     ({"objective": "sharp"}, "did you mean 'sharpe'"),
     ({"objective": ["sharpe", "cagr"]}, "objective must be a measure"),
     ({"objective": "es_95"}, "need no path of an account, got es_95"),
