@@ -136,8 +136,7 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     problem = v.read_validated(arguments)
     check_objective(problem)
     market = problem.market
-    n, k = v.check_counts(groups, test_groups)
-    cut = v.split_groups(market, n, sampling)
+    cut, k = v.split_groups(market, groups, test_groups, sampling)
     bars = v.check_embargo(embargo, cut, market)
     period = max(base.parse_duration(sampling, "sampling"), market.interval)
     skipped = min(-(-bars * market.interval // period), int(np.diff(cut.samples).min()) - 2)

@@ -109,13 +109,12 @@ def folds(
     as_markets(market)
     if groups is None:
         return tabulate_spans(market, plan_spans(market, train, test, anchored, gap))
-    n, k = check_counts(groups, test_groups)
-    cut = split_groups(market, n, sampling)
+    cut, k = split_groups(market, groups, test_groups, sampling)
     late = check_embargo(embargo, cut, market)
     rows = []
-    for split, tested in enumerate(list_splits(n, k)):
-        is_late = find_embargoed(n, tested)
-        for group in range(n):
+    for split, tested in enumerate(list_splits(cut.n, k)):
+        is_late = find_embargoed(cut.n, tested)
+        for group in range(cut.n):
             first, stop = cut.span(group)
             rows.append((split, group, group in tested, first + late * int(is_late[group]), stop))
     table = pd.DataFrame(rows, columns=["split", "group", "is_test", "start", "end"])
@@ -127,61 +126,37 @@ def folds(
 
 
 def plan_spans(
-    market: Market | Markets,
-    train: str,
-    test: str,
-    anchored: bool = False,
-    gap: str = "0d",
+    market: Market | Markets, train: str, test: str, anchored: bool = False, gap: str = "0d"
 ) -> list[FoldSpan]:
     is_none = re.fullmatch(r"\s*0+\s*[a-zA-Z]*\s*", str(gap)) is not None
-    lengths = [base.parse_duration(train, "train"), base.parse_duration(test, "test"),
-               0 if is_none else base.parse_duration(gap, "gap")]  # fmt: skip
-    if lengths[2] >= min(lengths[:2]):
+    trained = base.parse_duration(train, "train")
+    tested = base.parse_duration(test, "test")
+    between = 0 if is_none else base.parse_duration(gap, "gap")
+    if between >= min(trained, tested):
         raise base.ParameterError("gap must be shorter than train and test, '0d' for none")
-    if market.start + lengths[0] + lengths[2] >= market.end:
+    if market.start + trained + between >= market.end:
         half = (market.end - market.start) // 2
         raise base.ParameterError(
             f"train must leave bars to test on, {base.format_duration(half)!r} for example: the "
             f"data end {base.format_time(market.end)}"
         )
-    spans = [*walk_spans(market, *lengths, is_anchored=anchored)]
-    check_spans(spans, market)
-    return spans
-
-
-def walk_spans(
-    market: Market | Markets, train: int, test: int, gap: int, *, is_anchored: bool
-) -> Iterator[FoldSpan]:
-    """Yield one fold after the other; lengths in ns. The last test span ends with the data."""
-    stop = 0
-    for opened in range(market.start + train + gap, market.end, test):
-        if stop == market.n_bars:
-            return
-        end = opened - gap
-        begin = market.start if is_anchored else max(market.start, end - train)
-        bars = np.searchsorted(market.time, [begin, end, opened, opened + test]).tolist()
-        stop = bars[3] if market.n_bars - bars[3] >= LEAST_TEST else market.n_bars
-        yield FoldSpan(bars[0], bars[1], bars[2], stop)
-
-
-def check_spans(spans: Sequence[FoldSpan], market: Market | Markets) -> None:
-    before = 0
-    for k, span in enumerate(spans):
-        for name, first, stop, least in (
-            ("train", span.train, span.train_stop, LEAST_TRAIN),
-            ("test", span.test, span.stop, LEAST_TEST),
-        ):
-            if stop - first < least:
+    spans: list[FoldSpan] = []
+    for opened in range(market.start + trained + between, market.end, tested):
+        if spans and spans[-1].stop == market.n_bars:
+            break
+        end = opened - between
+        begin = market.start if anchored else max(market.start, end - trained)
+        bars = np.searchsorted(market.time, [begin, end, opened, opened + tested]).tolist()
+        if market.n_bars - bars[3] < LEAST_TEST:
+            bars[3] = market.n_bars
+        for name, k, least in (("train", 0, LEAST_TRAIN), ("test", 2, LEAST_TEST)):
+            if bars[k + 1] - bars[k] < least:
                 raise base.ParameterError(
-                    f"a {name} span must have {least} bars or more, that of fold {k} from "
-                    f"{describe_bar(market, first)} has {max(stop - first, 0)}"
+                    f"a {name} span must have {least} bars or more, that of fold {len(spans)} from "
+                    f"{describe_bar(market, bars[k])} has {max(bars[k + 1] - bars[k], 0)}"
                 )
-        if span.train_stop > span.test or span.test < before:
-            raise base.ParameterError(
-                f"spans must be in order and must not overlap, fold {k} uses bars of its own or an "
-                f"earlier test span, at {describe_bar(market, span.test)}"
-            )
-        before = span.stop
+        spans.append(FoldSpan(*bars))
+    return spans
 
 
 def describe_bar(market: Market | Markets, bar: int) -> str:
@@ -212,7 +187,10 @@ def warn_of_short(spans: Sequence[FoldSpan]) -> Iterator[str]:
 # ------------------------------------------------------------------------------ groups and splits
 
 
-def check_counts(groups: int, test_groups: int) -> tuple[int, int]:
+def split_groups(
+    market: Market | Markets, groups: int, test_groups: int, sampling: str
+) -> tuple[Groups, int]:
+    """Return the groups of bars, and how many of them each split tests."""
     n = int(base.Range(2, MOST_GROUPS).check("groups", groups, whole=True))
     k = int(base.Range(1, n - 1).check("test_groups", test_groups, whole=True))
     if math.comb(n, k) > MOST_SPLITS:
@@ -220,12 +198,7 @@ def check_counts(groups: int, test_groups: int) -> tuple[int, int]:
             f"groups and test_groups must make at most {MOST_SPLITS:,} splits, {n} and {k} make "
             f"{math.comb(n, k):,}"
         )
-    return n, k
-
-
-def split_groups(market: Market | Markets, n: int, sampling: str) -> Groups:
-    period = base.parse_duration(sampling, "sampling")
-    closes = np.flatnonzero(mark_ends(market, period)) + 1
+    closes = np.flatnonzero(mark_ends(market, base.parse_duration(sampling, "sampling"))) + 1
     parts = np.array_split(np.arange(len(closes)), n)
     samples = np.array([0, *(int(part[-1]) + 1 if len(part) else 0 for part in parts)])
     edges = np.concatenate(([0], closes))[samples]
@@ -235,7 +208,7 @@ def split_groups(market: Market | Markets, n: int, sampling: str) -> Groups:
             f"groups must each have {LEAST_TRAIN} bars and two sampling periods or more, the "
             f"shortest of {n} has {least} bars"
         )
-    return Groups(edges.astype(np.int64), samples.astype(np.int64))
+    return Groups(edges.astype(np.int64), samples.astype(np.int64)), k
 
 
 def list_splits(n: int, k: int) -> list[tuple[int, ...]]:
@@ -493,10 +466,6 @@ def estimate_share(share: float, n: float) -> Estimate:
 
 def order_scores(scores: base.FloatArray, ruined: base.FloatArray) -> base.FloatArray:
     return np.where(np.isfinite(scores) & (ruined == 0.0), scores, -np.inf)
-
-
-def finite_or_nan(values: base.FloatArray) -> base.FloatArray:
-    return np.where(np.isfinite(values), values, np.nan)
 
 
 def find_rank(scores: base.FloatArray, row: int) -> float:

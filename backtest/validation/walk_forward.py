@@ -382,18 +382,14 @@ def tabulate_folds(problem: Problem, found: Sequence[SearchedFold]) -> pd.DataFr
 
 
 def tabulate_trials(problem: Problem, found: Sequence[SearchedFold]) -> pd.DataFrame:
-    parts = [
-        pd.DataFrame(
-            {
-                "fold": np.full(len(fold.inside), k, dtype=np.int64),
-                "in_sample": v.finite_or_nan(fold.inside),
-                "out_of_sample": v.finite_or_nan(fold.outside),
-                "is_winner": np.arange(len(fold.inside)) == fold.winner,
-                **{name_column(name): fold.sets[name] for name in problem.names},
-            }
-        )
-        for k, fold in enumerate(found)
-    ]
+    parts = []
+    for k, fold in enumerate(found):
+        sides = fold.inside, fold.outside
+        inside, outside = (np.where(np.isfinite(each), each, np.nan) for each in sides)
+        columns = {name_column(name): fold.sets[name] for name in problem.names}
+        columns = {"fold": np.full(len(inside), k), "in_sample": inside, "out_of_sample": outside,
+                   "is_winner": np.arange(len(inside)) == fold.winner, **columns}  # fmt: skip
+        parts.append(pd.DataFrame(columns))
     return pd.concat(parts, ignore_index=True)
 
 

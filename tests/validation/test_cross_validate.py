@@ -44,7 +44,7 @@ def test_each_path_has_each_group_once_and_each_group_is_tested_in_as_many_split
 @pytest.mark.parametrize("n", range(2, 9))
 def test_boundaries_of_splits_equal_those_found_bar_by_bar(n):
     market = bt.Market.sample(bars=24 * 80 + 5)  # ends inside a day
-    edges = split_groups(market, n, "1d").edges
+    edges = split_groups(market, n, 1, "1d")[0].edges
     group_of = np.searchsorted(edges, np.arange(market.n_bars), side="right") - 1
     assert not (edges[:-1] % 24).any()  # cut at days
     for k in range(1, n):
@@ -115,7 +115,7 @@ def found():
 
 
 def run_group(row, group, **changes):
-    first, stop = split_groups(MARKET, 6, "1d").span(group)
+    first, stop = split_groups(MARKET, 6, 2, "1d")[0].span(group)
     policy = Lever(size=float(row["size"]), window=int(row["window"]))
     return bt.run(MARKET.prefix(stop), policy, **{**PLAIN, **changes}, start=MARKET.times[first])
 
