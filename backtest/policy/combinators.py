@@ -386,9 +386,10 @@ def make_combined_class(
                     f"parameters of {cls.__name__} and of its policies must have different names, "
                     f"two are called {flat}"
                 )
-            if space is not None and space.when is not None:
+            when = None if space is None else space.when
+            if when is not None:
                 space = copy.copy(space)
-                object.__setattr__(space, "when", (part.flat[space.when[0]], space.when[1]))
+                object.__setattr__(space, "when", (part.flat[when[0]], when[1]))
             kind: Any = parameter.kind
             annotations[flat] = kind if space is None else Annotated[kind, space]
             if parameter.default is not None:
