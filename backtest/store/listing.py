@@ -19,8 +19,7 @@ from backtest.base.atomic_files import LOCK
 from backtest.base.saved_result import DIRTY, KINDS, LEFTOVERS, MANIFEST, PACKAGE
 from backtest.engine.result import RUN
 from backtest.measures.measure_table import ABOUT
-from backtest.tune import UNFINISHED, name_result
-from backtest.validation import describe_search
+from backtest.tune import UNFINISHED, describe_search, name_result
 
 WINGS = ("sweep", "tune", "compare", "risk", "crowd", "validation")
 SHORTEST = 4

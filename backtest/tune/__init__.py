@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from backtest.tune.trials import open_folder
     from backtest.tune.problem import Problem, Robustness, read_problem
     from backtest.tune.search import objective, search_and_choose, tune
-    from backtest.tune.study import Study, describe_budget, find_measures
+    from backtest.tune.study import SearchResult, Study, describe_budget, describe_search
+    from backtest.tune.study import find_measures
     from backtest.tune.trials import Examiner, Goal, Progress
     from backtest.tune.trials import find_distinct, gather, is_feasible
     from backtest.tune.winner import StudyTask, Verdict, deflate_alone

@@ -49,8 +49,36 @@ EVEN = 0.5
 """Probability of overfitting above which the verdict mentions it."""
 
 
+class SearchResult(base.SavedResult):
+    """Base of a search and of the validations of one."""
+
+    manifest: Mapping[str, Any]
+    aside = ("policy_module", "versions")
+
+    @property
+    def policy_name(self) -> str:
+        """The policy whose parameters are searched."""
+        return str(self.manifest["policy"]["name"])
+
+    @property
+    def folder_title(self) -> str:
+        """What the name of the folder begins with."""
+        return f"{self.policy_name} {self.manifest['kind']}"
+
+    @property
+    def title(self) -> str:
+        """The policy, and the parameters that were searched."""
+        return describe_search(self.manifest)["title"]
+
+
+def describe_search(manifest: Mapping[str, Any]) -> dict[str, str]:
+    name = str(manifest["policy"]["name"])
+    varied = ", ".join(str(each["name"]) for each in manifest["space"]["dimensions"])
+    return {"policy": name, "title": f"{name} over {varied}"}
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class Study(base.SavedResult):
+class Study(SearchResult):
     """Result of a search.
 
     Attributes
@@ -79,7 +107,6 @@ class Study(base.SavedResult):
     table_names = ("trials",)
     more_files = (OUTCOME,)
     can_be_resumed = True
-    aside = ("policy_module", "versions")
 
     list_numbers = base.call_later(DECLARED, "list_study_numbers")
     list_parts = base.call_later(DECLARED, "list_study_parts")
@@ -272,22 +299,6 @@ class Study(base.SavedResult):
         return task.measure_holdout(sets)
 
     # --------------------------------------------------------------------------------- what it says
-
-    @property
-    def policy_name(self) -> str:
-        """The policy whose parameters are searched."""
-        return str(self.manifest["policy"]["name"])
-
-    @property
-    def folder_title(self) -> str:
-        """What the name of the folder begins with."""
-        return f"{self.policy_name} study"
-
-    @property
-    def title(self) -> str:
-        """The policy, and the parameters that were searched."""
-        names = (str(each["name"]) for each in self.manifest["space"]["dimensions"])
-        return f"{self.policy_name} over {', '.join(names)}"
 
     @property
     def note(self) -> str:

@@ -474,9 +474,10 @@ def starts_with(sets: Sets, first: Sets) -> bool:
     )
 
 
-def join_batches(pieces: list[Batch], sets: Sets) -> Batch:
+def join_batches(pieces: Sequence[Batch], sets: Sets | None = None) -> Batch:
     if not pieces:
-        return Batch("", 0.0, take_sets(sets, slice(0)), {}, np.empty(0), np.empty(0), [])
+        none = take_sets(sets, slice(0)) if sets else {}
+        return Batch("", 0.0, none, {}, np.empty(0), np.empty(0), [])
     if len(pieces) == 1:
         return pieces[0]
     return Batch(
@@ -498,10 +499,7 @@ def join_columns(parts: list[Any]) -> dict[str, Any]:
 
 
 def gather(batches: Sequence[Batch]) -> Batch:
-    whole = [batch for batch in batches if batch.stage != PART]
-    if not whole:
-        return Batch("", 0.0, {}, {}, np.empty(0), np.empty(0), [])
-    return join_batches(whole, whole[0].sets)
+    return join_batches([batch for batch in batches if batch.stage != PART])
 
 
 def is_feasible(trials: Batch) -> base.BoolArray:

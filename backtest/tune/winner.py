@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from backtest import base
 from backtest.engine import count_periods
@@ -154,34 +155,22 @@ def score_candidates(
     """
     k = len(own)
     around = draw_neighbors(space, sets, robustness, rng)
-    scores = worst_unless_known(examiner.evaluate(around, NEIGHBOUR)).reshape(k, -1)
+    found = examiner.evaluate(around, NEIGHBOUR)
+    is_bad = (found.violation > 0.0) | np.isnan(found.scores)
+    scores = np.where(is_bad, -np.inf, found.scores).reshape(k, -1)
     samples = [np.column_stack([own, scores])]
     everything = join_columns([sets, around])
     for first, stop in split_parts(examiner.evaluator.market.n_bars, robustness.parts):
         part = examiner.evaluate(everything, PART, first=first, stop=stop)
         values = np.where(part.metrics["ruined"] == 0.0, part.scores, -np.inf)
         samples.append(np.column_stack([values[:k], values[k:].reshape(k, -1)]))
-    lows = np.stack([low_quantile(values, robustness.quantile) for values in samples])
+    tables = (pd.DataFrame(values) for values in samples)
+    lows = [each.quantile(robustness.quantile, axis=1, interpolation="lower") for each in tables]
+    whole, *rest = (each.to_numpy() for each in lows)  # NaN of a part is left out
+    parts = pd.DataFrame(rest, columns=range(k), dtype=float).mean().to_numpy()
     kept = np.mean(~np.isneginf(samples), axis=(0, 2))
-    return CandidateScores(average_parts(lows), np.median(scores, axis=1), kept)
-
-
-def worst_unless_known(batch: Batch) -> base.FloatArray:
-    is_bad = (batch.violation > 0.0) | np.isnan(batch.scores)
-    return np.where(is_bad, -np.inf, batch.scores)
-
-
-def average_parts(lows: base.FloatArray) -> base.FloatArray:
-    """Return the mean of the value over the whole time and the mean over its parts.
-
-    ``lows`` has shape (1 + n_parts, k), the whole time first; parts that are NaN are left out.
-    """
-    parts = lows[1:]
-    known = np.count_nonzero(~np.isnan(parts), axis=0)
-    total = np.sum(np.where(np.isnan(parts), 0.0, parts), axis=0)
-    mean: base.FloatArray = np.where(known > 0, total / np.maximum(known, 1), lows[0])
-    both: base.FloatArray = 0.5 * (lows[0] + mean)
-    return both
+    robust = 0.5 * (whole + np.where(np.isnan(parts), whole, parts))
+    return CandidateScores(robust, np.median(scores, axis=1), kept)
 
 
 def split_parts(n_bars: int, parts: int) -> list[tuple[int, int]]:
@@ -190,15 +179,6 @@ def split_parts(n_bars: int, parts: int) -> list[tuple[int, int]]:
         return []
     edges = [n_bars * k // n for k in range(n + 1)]
     return list(itertools.pairwise(edges))
-
-
-def low_quantile(samples: base.FloatArray, quantile: float) -> base.FloatArray:
-    """Return the lower quantile along axis 1 of an array of shape (k, n), ignoring NaN."""
-    ordered = np.sort(samples, axis=1)  # NaN comes last
-    known = np.count_nonzero(~np.isnan(ordered), axis=1)
-    place = np.maximum(np.floor(quantile * (known - 1)), 0).astype(np.int64)
-    found: base.FloatArray = np.take_along_axis(ordered, place[:, None], axis=1)[:, 0]
-    return found
 
 
 # ------------------------------------------------------------------------------ the outcome

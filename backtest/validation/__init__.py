@@ -8,8 +8,7 @@ if TYPE_CHECKING:
     from backtest.validation.cross_validate import cross_validate
     from backtest.validation.cross_validate import CrossValidation
     from backtest.validation.validation import folds
-    from backtest.validation.validation import ACCOUNTS, describe_search
-    from backtest.validation.validation import read_figures
+    from backtest.validation.validation import ACCOUNTS, read_figures
     from backtest.validation.walk_forward import WalkForward
     from backtest.validation.walk_forward import walk_forward
 

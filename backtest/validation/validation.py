@@ -22,7 +22,7 @@ from backtest.market import Market, Markets, as_markets
 from backtest.measures import name_measure
 from backtest.measures.measure_table import METRICS
 from backtest.sweep import Evaluator, on_cluster
-from backtest.tune import Problem, find_finished, open_folder, read_problem
+from backtest.tune import Problem, SearchResult, find_finished, open_folder, read_problem
 
 LEAST_TRAIN, LEAST_TEST = 200, 20
 """Least bars of a train span, and of a test span."""
@@ -259,7 +259,7 @@ SCATTER = (
 )
 
 
-class Validation(base.SavedResult):
+class Validation(SearchResult):
     """Base of validations.
 
     Attributes
@@ -269,20 +269,7 @@ class Validation(base.SavedResult):
     """
 
     more_files = (FIGURES,)
-    aside = ("policy_module", "versions")
     figures: Mapping[str, Any]
-
-    @property
-    def folder_title(self) -> str:
-        return f"{self.policy_name} {self.manifest['kind']}"
-
-    @property
-    def policy_name(self) -> str:
-        return str(self.manifest["policy"]["name"])
-
-    @property
-    def title(self) -> str:
-        return describe_search(self.manifest)["title"]
 
     @property
     def pbo(self) -> Estimate:
@@ -358,12 +345,6 @@ def load_account(folder: Path, seal: str) -> Result:
     if not path.is_file() or base.hash_file(path) != seal:
         raise base.DataError(f"{path}: was changed or truncated after saving, or is missing")
     return Result.load(folder)
-
-
-def describe_search(manifest: Mapping[str, Any]) -> dict[str, str]:
-    name = str(manifest["policy"]["name"])
-    varied = ", ".join(str(each["name"]) for each in manifest["space"]["dimensions"])
-    return {"policy": name, "title": f"{name} over {varied}"}
 
 
 def read_figures(figures: Mapping[str, Any], name: str) -> float:
