@@ -261,31 +261,25 @@ def objective(  # noqa: PLR0913 - keywords, each with a default that is said
 
 
 def run_study(task: StudyTask, progress: Callable[[Progress], object] | None) -> Study:
+    problem, outcome = task.problem, None
     with open_folder(task.store, task.facts) as folder:
-        study = search_journal(task, folder, progress)
-        if folder is not None and task.store is not None and study.complete:
+        journal = Journal(folder)
+        examiner = Examiner(
+            task.seen, problem.goal, journal, total=problem.trials, progress=progress
+        )
+        with contextlib.suppress(KeyboardInterrupt):
+            outcome = search_and_choose(task, examiner)
+        study = Study(task.facts, tuple(examiner.batches), outcome, task.store, task)
+        attach_making(study, base.Making(round(examiner.elapsed, 6), {}, argv=COMMAND.get()))
+        if outcome is None:
+            base.warn_caller(
+                f"interrupted: the study is unfinished, {study.trials:,} sets were evaluated"
+            )
+        elif folder is not None and task.store is not None:
             if study.trials:
                 add_note(task.store, TRIED, task.facts, sets=study.trials)
             study.save(task.store)
             base.discard_folder(folder)
-    return study
-
-
-def search_journal(
-    task: StudyTask, folder: Path | None, progress: Callable[[Progress], object] | None
-) -> Study:
-    examiner = Examiner(
-        task.seen, task.problem.goal, Journal(folder), total=task.problem.trials, progress=progress
-    )
-    outcome = None
-    with contextlib.suppress(KeyboardInterrupt):
-        outcome = search_and_choose(task, examiner)
-    study = Study(task.facts, tuple(examiner.batches), outcome, task.store, task)
-    attach_making(study, base.Making(round(examiner.elapsed, 6), {}, argv=COMMAND.get()))
-    if not study.complete:
-        base.warn_caller(
-            f"interrupted: the study is unfinished, {study.trials:,} sets were evaluated"
-        )
     return study
 
 

@@ -194,19 +194,29 @@ def judge_splits(
     runs: Sequence[GroupRuns],
     manifest: Mapping[str, Any],
 ) -> CrossValidation:
-    market = problem.market
-    periods = count_periods(problem.calendar, problem.sampling, market)
+    periods, n = count_periods(problem.calendar, problem.sampling, problem.market), len(runs)
     plain = build_parts(problem, plan.groups, runs, 0)
     late = build_parts(problem, plan.groups, runs, plan.skipped)
     failed = np.any([each.failed for each in runs], axis=0)
-    winners = score_splits(problem, plain, late, failed, plan.k, periods)
+
+    def score(parts: Sequence[GroupPart]) -> tuple[base.FloatArray, base.FloatArray]:
+        metrics = combine_parts(parts, periods)
+        scores, violation = problem.goal.score(metrics, failed)
+        return v.order_scores(scores, metrics["ruined"]), violation
+
+    insides, outsides = [], []
+    for tested in v.list_splits(n, plan.k):
+        is_late = v.find_embargoed(n, tested)
+        rest = [late[g] if is_late[g] else plain[g] for g in range(n) if g not in tested]
+        inside, violation = score(rest)
+        insides.append(np.where(violation == 0.0, inside, -np.inf))
+        outsides.append(score([plain[g] for g in tested])[0])
+    winners = choose_winners(insides, outsides)
     objective, empty = problem.goal.objective, int(np.sum(winners.row < 0))
     text = f"{empty} of {len(winners.row)} splits have no set that keeps all constraints"
     matrix = np.stack([objective.score(each.metrics) for each in runs], axis=1)
-    splits = pd.DataFrame({"groups": v.list_splits(plan.groups.n, plan.k)})
-    splits = splits.assign(
-        in_sample=winners.inside, out_of_sample=winners.outside, rank=winners.rank
-    )
+    splits = pd.DataFrame({"groups": v.list_splits(n, plan.k), "in_sample": winners.inside,
+                           "out_of_sample": winners.outside, "rank": winners.rank})  # fmt: skip
     for name in problem.names:
         setting = problem.base.settings[name]
         values = [None if row < 0 else to_plain_value(setting, sets[name][row])
@@ -221,7 +231,7 @@ def judge_splits(
             "embargo_bars": plan.embargo,
             "embargo_samples": plan.skipped,
             "sets": count_sets(sets),
-            "pbo": estimate_overfitting(winners.rank, plan.groups.n, plan.k).to_dict(),
+            "pbo": estimate_overfitting(winners.rank, n, plan.k).to_dict(),
             "mean_rank": find_known(np.mean, winners.rank),
             "median_in_sample": find_known(np.median, winners.inside),
             "median_out_of_sample": find_known(np.median, winners.outside),
@@ -379,35 +389,6 @@ def find_deviation(
     spread = np.where(spread > LEAST_SHARE * squares, spread, 0.0)
     deviation: base.FloatArray = np.sqrt(spread / np.where(n > 1.0, n - 1.0, np.nan))
     return deviation
-
-
-# ------------------------------------------------------------------------------ scores of splits
-
-
-def score_splits(
-    problem: Problem,
-    plain: Sequence[GroupPart],
-    late: Sequence[GroupPart],
-    failed: base.BoolArray,
-    k: int,
-    periods: float,
-) -> SplitWinners:
-    insides, outsides = [], []
-    n = len(plain)
-
-    def score(parts: Sequence[GroupPart]) -> tuple[base.FloatArray, base.FloatArray]:
-        metrics = combine_parts(parts, periods)
-        scores, violation = problem.goal.score(metrics, failed)
-        return v.order_scores(scores, metrics["ruined"]), violation
-
-    for tested in v.list_splits(n, k):
-        embargoed = v.find_embargoed(n, tested)
-        inside, violation = score(
-            [late[g] if embargoed[g] else plain[g] for g in range(n) if g not in tested]
-        )
-        insides.append(np.where(violation == 0.0, inside, -np.inf))
-        outsides.append(score([plain[g] for g in tested])[0])
-    return choose_winners(insides, outsides)
 
 
 # ------------------------------------------------------------------- winners, paths and their luck
