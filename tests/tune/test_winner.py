@@ -313,7 +313,7 @@ def poison(market: bt.Market, split: int) -> bt.Market:
 @pytest.mark.slow
 def test_with_the_real_evaluator_a_poisoned_holdout_changes_nothing(monkeypatch):
     monkeypatch.undo()
-    stand_in_sampler(monkeypatch)
+    monkeypatch.setattr(trials, "start_sampler", tuning.start_drawn)
     clean = bt.Market.from_frames(
         tuning.MARKET.bars(), funding=tuning.MARKET.funding(), instrument="POISON"
     )
@@ -339,7 +339,3 @@ def test_with_the_real_evaluator_a_poisoned_holdout_changes_nothing(monkeypatch)
     )
     assert row.metrics["sharpe"] == studies[0].best["sharpe"]
     assert studies[0].replay().metrics["final_equity"] > 0.0
-
-
-def stand_in_sampler(monkeypatch) -> None:
-    monkeypatch.setattr(trials, "start_sampler", tuning.start_drawn)

@@ -232,15 +232,14 @@ def test_a_verdict_says_what_chance_would_give(fallen, deflated, pbo, words):
     assert made.chance[:3] == (3, 5, 2.5)
 
 
-def test_the_deflated_ratio_of_a_walk_counts_the_sets_of_all_folds(fallen):
+def test_the_deflated_ratio_of_a_walk_counts_the_sets_of_all_folds(walk):
     """One trial deflates nothing: the probability of skill was called the deflated ratio."""
-    quiet = bt.walk_forward(MARKET, Lever, **PLAIN, **SMALL)
-    returns = quiet.result.returns.to_numpy()
-    tried = quiet.figures["effective_trials"]
-    assert 1.0 < tried <= quiet.folds["trials"].sum() == 12
-    assert quiet.deflated_sharpe == pytest.approx(deflate_alone(returns, tried)[0], rel=1e-12)
-    assert quiet.deflated_sharpe < probability_of_skill(returns)
-    assert f"after {12} sets in 3 folds" in quiet.verdict
+    returns = walk.result.returns.to_numpy()
+    tried = walk.figures["effective_trials"]
+    assert 1.0 < tried <= walk.folds["trials"].sum() == 12
+    assert walk.deflated_sharpe == pytest.approx(deflate_alone(returns, tried)[0], rel=1e-12)
+    assert walk.deflated_sharpe < probability_of_skill(returns)
+    assert "after 12 sets in 3 folds" in walk.verdict
     alone = bt.walk_forward(
         MARKET, Lever, **PLAIN, **SMALL, space={"size": [1.5]}, fix={"window": 5}
     )
@@ -259,15 +258,14 @@ def test_a_constraint_that_the_account_broke_stands_in_the_verdict(fallen, tmp_p
     assert "broke" not in make_walk(fallen).verdict
 
 
-def test_the_market_and_constant_leverage_at_equal_risk_are_rows_of_the_table(fallen):
-    quiet = bt.walk_forward(MARKET, Lever, **PLAIN, **SMALL)
-    held = quiet.figures["beside"]["constant leverage at equal risk"]
-    assert held["volatility"] == pytest.approx(quiet.result.metrics["volatility"], rel=1e-3)
+def test_the_market_and_constant_leverage_at_equal_risk_are_rows_of_the_table(walk, fallen):
+    held = walk.figures["beside"]["constant leverage at equal risk"]
+    assert held["volatility"] == pytest.approx(walk.result.metrics["volatility"], rel=1e-3)
     assert held["fees"] > 0.0
-    market = quiet.figures["beside"]["the market"]
-    close = MARKET.close[-len(quiet.result.close) :]
+    market = walk.figures["beside"]["the market"]
+    close = MARKET.close[-len(walk.result.close) :]
     assert market["total_return"] == pytest.approx(close[-1] / close[0] - 1.0, rel=1e-9)
-    text = quiet.summary()
+    text = walk.summary()
     for name in ("re-tuned", "tuned once", "constant leverage at equal risk", "the market"):
         assert f"\n{name} " in text
     # an account that may hold 1x cannot take more risk than the market at 1x
