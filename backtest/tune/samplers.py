@@ -56,14 +56,18 @@ def make_sampler(
     return Auto(d, seed, trials)
 
 
-class Grades(NamedTuple):
-    """Violations and scores of points, of shape (n,) each."""
+class Points(NamedTuple):
+    """Points of shape (n, n_dimensions), with violations and scores of shape (n,)."""
 
+    cube: FloatArray
     violation: FloatArray
     score: FloatArray
 
-    def take(self, places: Any) -> Grades:
-        return Grades(self.violation[places], self.score[places])
+    def add(self, other: Points) -> Points:
+        return Points(*map(np.concatenate, zip(self, other, strict=True)))
+
+    def take(self, places: Any) -> Points:
+        return Points(*(each[places] for each in self))
 
     def sort(self) -> IntArray:
         """Return the places of the points, of shape (n,), the best first."""
@@ -76,28 +80,14 @@ class Grades(NamedTuple):
         return ranks
 
 
-def grade(score: FloatArray, violation: FloatArray) -> Grades:
+def grade(cube: FloatArray, score: FloatArray, violation: FloatArray) -> Points:
     broken = np.where(np.isnan(violation), np.inf, np.maximum(violation, 0.0))
     known = np.where(np.isnan(score), -np.inf, score)
-    return Grades(broken, np.where(broken > 0.0, 0.0, known))
+    return Points(cube, broken, np.where(broken > 0.0, 0.0, known))
 
 
-class Known(NamedTuple):
-    """Points of shape (n, n_dimensions) that were evaluated, and their grades."""
-
-    cube: FloatArray
-    grades: Grades
-
-    @classmethod
-    def nothing(cls, n_dimensions: int) -> Known:
-        return cls(np.empty((0, n_dimensions)), Grades(np.empty(0), np.empty(0)))
-
-    def add(self, cube: FloatArray, grades: Grades) -> Known:
-        pairs = zip(self.grades, grades, strict=True)
-        return Known(np.concatenate([self.cube, cube]), Grades(*map(np.concatenate, pairs)))
-
-    def take(self, places: Any) -> Known:
-        return Known(self.cube[places], self.grades.take(places))
+def know_nothing(n_dimensions: int) -> Points:
+    return Points(np.empty((0, n_dimensions)), np.empty(0), np.empty(0))
 
 
 # -------------------------------------------------------------------- samplers that do not learn
@@ -250,7 +240,7 @@ class Auto:
         self._members = FEW_MEMBERS if most <= FEW_TRIALS else MEMBERS
         self._explored = min(EXPLORED, most / 8)
         self._strategies: list[cmaes.CMA] = []
-        self._known = Known.nothing(self._d)
+        self._known = know_nothing(self._d)
         self._asked = np.empty((0, self._d))
         self._done, self._gained = 0, 0
         self._median, self._best = math.nan, (math.inf, -math.inf)
@@ -267,37 +257,35 @@ class Auto:
         return self._asked[:, : self._d]
 
     def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
-        grades = grade(score, violation)
+        points = grade(cube, score, violation)
         self._done += len(cube)
         kept = np.arange(len(cube))
         if self._strategies:
             parts = np.split(kept, len(self._strategies))
             pairs = list(zip(self._strategies, parts, strict=True))
-            kept = np.array([self._teach(one, mine, cube, grades) for one, mine in pairs])
+            kept = np.array([self._teach(one, mine, points) for one, mine in pairs])
         else:
-            ok = grades.score[(grades.violation == 0.0) & np.isfinite(grades.score)]
+            ok = points.score[(points.violation == 0.0) & np.isfinite(points.score)]
             self._median = float(np.median(ok)) if len(ok) else math.nan
-        known = self._known.add(cube[kept], grades.take(kept))
-        self._known = known.take(known.grades.sort()[:BEST])
-        self._note_gain()
+        known = self._known.add(points.take(kept))
+        self._known = known.take(known.sort()[:BEST])
+        best = float(self._known.violation[0]), float(self._known.score[0])
+        if is_gain(self._best, best, self._median):
+            self._gained, self._best = self._done, best
 
-    def _teach(self, strategy: cmaes.CMA, mine: IntArray, cube: FloatArray, grades: Grades) -> int:
+    def _teach(self, strategy: cmaes.CMA, mine: IntArray, points: Points) -> int:
         """Tell a strategy its grades, drop it if it has converged, return its best point."""
-        losses = -grades.take(mine).rank()
+        own = points.take(mine)
+        losses = -own.rank()
         strategy.tell(list(zip(self._asked[mine], losses.tolist(), strict=True)))
-        is_flat = grades.violation[mine].max() == 0.0 and self._is_flat(grades.score[mine])
-        if strategy.should_stop() or is_flat or np.ptp(cube[mine], axis=0).max() < CONVERGED:
+        is_flat = own.violation.max() == 0.0 and self._is_flat(own.score)
+        if strategy.should_stop() or is_flat or np.ptp(own.cube, axis=0).max() < CONVERGED:
             self._strategies.remove(strategy)
         return int(mine[np.argmin(losses)])
 
     def _is_flat(self, scores: FloatArray) -> bool:
         best, worst = float(scores.max()), float(scores.min())
         return best - worst <= FLAT * abs(best - float(np.nan_to_num(self._median)))
-
-    def _note_gain(self) -> None:
-        (violation, *_), (score, *_) = (part.tolist() for part in self._known.grades)
-        if is_gain(self._best, (violation, score), self._median):
-            self._gained, self._best = self._done, (violation, score)
 
     def _begin(self) -> cmaes.CMA:
         (middle,), step = self._stream.take(1), FIRST_STEP
@@ -355,7 +343,7 @@ class GaussianProcess:
     def __init__(self, space: Space, seed: int) -> None:
         self._space, self._seed = space, seed % 2**32
         self._stream = SobolStream(len(space.dimensions), np.random.default_rng(seed))
-        self._known = Known.nothing(len(space.dimensions))
+        self._known = know_nothing(len(space.dimensions))
         self._asked: set[bytes] = set()
 
     def ask(self) -> FloatArray:
@@ -368,7 +356,7 @@ class GaussianProcess:
         return self._known.cube[:0]
 
     def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
-        self._known = self._known.add(cube, grade(score, violation))
+        self._known = self._known.add(grade(cube, score, violation))
         self._asked.update(point.tobytes() for point in cube)
 
     def _propose(self) -> FloatArray:
@@ -376,9 +364,9 @@ class GaussianProcess:
         from threadpoolctl import threadpool_limits  # noqa: PLC0415 - as above
 
         n = len(self._known.cube)
-        best, latest = self._known.grades.sort()[:LATEST], np.arange(max(n - LATEST, 0), n)
+        best, latest = self._known.sort()[:LATEST], np.arange(max(n - LATEST, 0), n)
         some = self._known.take(np.union1d(best, latest))
-        losses = -ndtri((some.grades.rank() - 0.5) / len(some.cube))
+        losses = -ndtri((some.rank() - 0.5) / len(some.cube))
         axes = [
             space.Categorical(spread_levels(each, len(each.options)).tolist())
             if each.options
