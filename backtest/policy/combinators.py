@@ -273,7 +273,8 @@ class Combinator(Policy):
             wanted = "policy" if most == 1 else "policies"
             wanted = f"{least} {wanted}" if least == most else f"at least {least} policy"
             raise ParameterError(f"{cls.__name__} must be given {wanted}, got {len(policies)}")
-        return make_combined_class(cls, policies)  # type: ignore[arg-type] # classes can be hashed
+        made: type[Combinator] = make_combined_class(cls, policies)  # type: ignore[arg-type] # classes can be hashed
+        return made
 
     def leverage(self, bar: Any, account: Any, *memory: Any) -> Any:
         """Return the target leverage; the bar has the columns of :meth:`observe`."""

@@ -241,7 +241,8 @@ class Study(SearchResult):
     @property
     def best_account(self) -> Account:
         """The account with the fields that won."""
-        return self._best_trio.account
+        account: Account = self._best_trio.account
+        return account
 
     @property
     def best_signal(self) -> SignalRule | None:
