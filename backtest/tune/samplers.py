@@ -23,7 +23,6 @@ from backtest.base import FloatArray, IntArray
 
 if TYPE_CHECKING:
     from backtest.sweep import Dimension, Space
-    from backtest.tune.trials import SamplerName
 
 BULK = 1024
 """Points of a batch where scores are ignored; a power of two keeps Sobol points balanced."""
@@ -41,9 +40,7 @@ class Sampler(Protocol):
         """
 
 
-def make_sampler(
-    name: SamplerName, space: Space, *, seed: int, trials: int | None = None
-) -> Sampler:
+def make_sampler(name: str, space: Space, *, seed: int, trials: int | None = None) -> Sampler:
     """Return a sampler; ``trials`` are those that will be evaluated, by which it plans."""
     rng, d = np.random.default_rng(seed), len(space.dimensions)
     if name == "gp":

@@ -291,7 +291,8 @@ def search_and_choose(task: StudyTask, examiner: Examiner) -> StudyOutcome:
         trials -= reserve_trials(problem.robustness, trials)
     share = 1.0 - BUDGET_SHARE if problem.is_robust else 1.0
     deadline = math.inf if problem.seconds is None else share * problem.seconds
-    search(examiner, problem, trials, deadline)
+    where = problem.space, problem.sampler, problem.seed
+    search(examiner, *where, trials=trials, deadline=deadline)
     return build_outcome(task, examiner)
 
 

@@ -33,7 +33,6 @@ from backtest.sweep.sweep_table import SCORE, STAGE, VIOLATION, decode_objects, 
 
 if TYPE_CHECKING:
     from backtest.sweep import Evaluator, Sets, Space
-    from backtest.tune.problem import Problem
     from backtest.tune.samplers import Sampler
 
 SamplerName = Literal["auto", "gp", "sobol", "random", "grid"]
@@ -553,15 +552,22 @@ def start_sampler(sampler: SamplerName, space: Space, trials: int | None, seed: 
     return make_sampler(sampler, space, seed=seed, trials=trials)
 
 
-def search(examiner: Examiner, problem: Problem, trials: int | None, deadline: float) -> None:
-    sampler = start_sampler(problem.sampler, problem.space, trials, problem.seed)
-    left = trials
+def search(
+    examiner: Examiner,
+    space: Space,
+    name: SamplerName,
+    seed: int,
+    *,
+    trials: int | None,
+    deadline: float,
+) -> None:
+    sampler, left = start_sampler(name, space, trials, seed), trials
     while left is None or left > 0:
         asked = sampler.ask()
         cube = asked[:left]
         if not len(cube):
             return
-        batch = examiner.evaluate(problem.space.decode(cube), SEARCH, deadline=deadline)
+        batch = examiner.evaluate(space.decode(cube), SEARCH, deadline=deadline)
         if len(batch.errors) >= FAILURES and all(batch.errors):
             raise base.PolicyError(
                 f"all {len(batch.errors)} sets failed, the first with: {batch.errors[0]}"
