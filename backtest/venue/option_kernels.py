@@ -117,8 +117,8 @@ class OptionScratch(NamedTuple):
 
     ``table`` (n, K + 4) has the value of each option in each row, then in the two rows of the skew
     and the two of the charge by expiry. It stays right until an index, a volatility or the time
-    changes. ``sums`` is (E, K + 4), ``totals`` (E,), ``nets`` (P,), ``matches`` (n, n + 1), and
-    ``rows`` (3, n + 1).
+    changes. ``sums`` is (E, K + 4), ``totals`` (E,), ``nets`` (P,), ``matches`` (n, n + 1),
+    ``rows`` (5, n + 1) and ``paths`` (2, n + 1).
     """
 
     table: FloatArray
@@ -127,6 +127,7 @@ class OptionScratch(NamedTuple):
     nets: FloatArray
     matches: FloatArray
     rows: FloatArray
+    paths: IntArray
 
 
 class OptionRules(NamedTuple):
@@ -395,10 +396,10 @@ def compute_short_charge(options: OptionPositions, rules: OptionRules, is_initia
     return float(rate * total)
 
 
-LEFT, SPARE, NAKED = 0, 1, 2
-"""Rows of the room: what a short has uncovered, a long to spare, and naked amounts."""
+LEFT, SPARE, OF_SHORT, OF_LONG, NAKED = 0, 1, 2, 3, 4
+"""Rows of the room: what a short has uncovered, a long to spare, distances, naked amounts."""
 FAR = 1e4
-"""What covering a unit saves in way 2, in prices of the underlying: more than any cover needs."""
+"""The saving, in prices of the underlying, by which a short is covered wherever it can be."""
 
 
 def compute_otm(options: OptionPositions, i: int, price: float) -> float:
@@ -448,30 +449,69 @@ def find_shares(pool: OptionPool, g: int) -> float:
     return float(pool.held.quantities[s] * brackets.sizes[s])
 
 
-def pair_shorts(
-    options: OptionPositions, rules: OptionRules, g: int, sign: float, way: int
+def find_distances(
+    options: OptionPositions, rules: OptionRules, g: int, sign: float, bonus: float
 ) -> None:
-    """Cover shorts by longs and shares: again and again the pair that spares most per unit.
-
-    In way 2 the pair that needs least, as long as there is any.
-    """
-    n, rows, matches = len(options.signs), rules.scratch.rows, rules.scratch.matches
-    for _ in range(n * (n + 1)):
-        most, short, long = 0.0, -1, -1
+    rows, paths, n = rules.scratch.rows, rules.scratch.paths, len(options.signs)
+    rows[OF_SHORT, :] = math.inf
+    rows[OF_LONG, :] = math.inf
+    for i in range(n):
+        if is_sold(options, i, g, sign) and rows[LEFT, i] > 0.0:
+            rows[OF_SHORT, i] = -(rows[NAKED, i] + bonus)
+            paths[0, i] = -1
+    is_changed, rounds = True, 0
+    while is_changed and rounds <= 2 * n:
+        is_changed, rounds = False, rounds + 1
         for i in range(n):
-            if is_sold(options, i, g, sign) and rows[LEFT, i] > 0.0:
-                for j in range(n + 1):
-                    if rows[SPARE, j] > 0.0:
-                        saved = rows[NAKED, i] if way == 1 else FAR * options.indices[i]
-                        saved -= compute_cover(options, rules.rates, i, j)
-                        if saved > most:
-                            most, short, long = saved, i, j
-        if short < 0:
+            if is_sold(options, i, g, sign):
+                is_changed = improve_ways(options, rules, i) or is_changed
+
+
+def improve_ways(options: OptionPositions, rules: OptionRules, i: int) -> bool:
+    rows, paths, n = rules.scratch.rows, rules.scratch.paths, len(options.signs)
+    is_better, slack = False, 1e-12 * options.indices[i]
+    for j in range(n + 1):
+        if rules.scratch.matches[i, j] > 0.0:
+            back = rows[OF_LONG, j] - compute_cover(options, rules.rates, i, j)
+            if back < rows[OF_SHORT, i] - slack:
+                rows[OF_SHORT, i], paths[0, i], is_better = back, j, True
+    for j in range(n + 1):
+        if j == n or options.quantities[j] > 0.0:
+            there = rows[OF_SHORT, i] + compute_cover(options, rules.rates, i, j)
+            if there < rows[OF_LONG, j] - slack:
+                rows[OF_LONG, j], paths[1, j], is_better = there, i, True
+    return is_better
+
+
+def pair_shorts(
+    options: OptionPositions, rules: OptionRules, g: int, sign: float, bonus: float
+) -> None:
+    """Cover shorts by longs and shares at least cost, along shortest augmenting paths."""
+    n, rows, paths = len(options.signs), rules.scratch.rows, rules.scratch.paths
+    matches = rules.scratch.matches
+    for _ in range(4 * n * (n + 1)):
+        find_distances(options, rules, g, sign, bonus)
+        last, best = -1, 0.0
+        for j in range(n + 1):
+            if rows[SPARE, j] > 0.0 and rows[OF_LONG, j] < best:
+                last, best = j, rows[OF_LONG, j]
+        if last < 0:
             break
-        units = min(rows[LEFT, short], rows[SPARE, long])
-        matches[short, long] += units
-        rows[LEFT, short] -= units
-        rows[SPARE, long] -= units
+        units, j = rows[SPARE, last], last
+        while j >= 0:
+            i = paths[1, j]
+            j = paths[0, i]
+            units = min(units, rows[LEFT, i] if j < 0 else matches[i, j])
+        rows[SPARE, last] -= units
+        j = last
+        while j >= 0:
+            i = paths[1, j]
+            matches[i, j] += units
+            j = paths[0, i]
+            if j < 0:
+                rows[LEFT, i] -= units
+            else:
+                matches[i, j] -= units
 
 
 def find_loss(options: OptionPositions, rules: OptionRules, e: int, price: float) -> float:
@@ -550,7 +590,9 @@ def sum_covered(pool: OptionPool, g: int, is_initial: bool) -> float:
 
 def pair_group(pool: OptionPool, g: int, way: int) -> None:
     options, rules, shares = pool.options, pool.rules, find_shares(pool, g)
-    rates, rows, n = rules.rates, rules.scratch.rows, len(options.signs)
+    rates, rows, n, bonus = rules.rates, rules.scratch.rows, len(options.signs), 0.0
+    for i in range(n if way == 2 else 0):
+        bonus = FAR * options.indices[i] if options.groups[i] == g else bonus
     for sign in (1.0, -1.0):
         rows[SPARE, n] = max(0.0, sign * shares)
         for i in range(n):
@@ -564,7 +606,7 @@ def pair_group(pool: OptionPool, g: int, way: int) -> None:
                 naked = max(rates.naked * price - compute_otm(options, i, price), least)
                 rows[NAKED, i] = options.marks[i] / options.sizes[i] + naked
         if way > 0:
-            pair_shorts(options, rules, g, sign, way)
+            pair_shorts(options, rules, g, sign, bonus)
 
 
 def find_way(pool: OptionPool, g: int, is_initial: bool) -> tuple[int, float]:

@@ -632,7 +632,8 @@ def pack_option_rules(
             totals=np.zeros(n_expiries),
             nets=np.zeros(int(options.pairs.max(initial=-1)) + 1),
             matches=np.zeros((n, n + 1)),
-            rows=np.zeros((3, n + 1)),
+            rows=np.zeros((5, n + 1)),
+            paths=np.zeros((2, n + 1), dtype=np.int64),
         ),
     )
 
@@ -645,7 +646,7 @@ def check_options(
             f"options need portfolio margin, bt.Standard or bt.Strategy, got {type(rule).__name__}"
         )
     coin = [each.option.name for each in options if each.option.is_coin]
-    currencies = {str(x.option.underlying) if x.option.is_coin else "cash" for x in options}
+    currencies = {f"{x.option.underlying} coins" if x.option.is_coin else "cash" for x in options}
     if len(currencies) > 1:
         found = ", ".join(sorted(currencies))
         raise ParameterError(f"options of one balance must settle in one currency, got {found}")

@@ -106,7 +106,7 @@ def test_margin_of_random_books(first):
     """Maintenance, initial margin and what counts, to 1e-11 of the notional.
 
     By strategies the package tries three pairings. The best of them needs the least that any does
-    in 98 of 100 books, and never less than that.
+    in 99 of 100 books, and never less than that.
     """
     count, dearer = 1000 if first else 40, 0
     for seed in range(first, first + count):
@@ -121,4 +121,4 @@ def test_margin_of_random_books(first):
         is_dearer = max(off) > 1e-11 * scale
         assert not is_dearer or hasattr(drawn.rule, "naked"), seed
         dearer += is_dearer
-    assert dearer <= 1 + count // 50
+    assert dearer <= 1 + count // 100

@@ -1,5 +1,6 @@
 """Margin rules: what they refuse, those of venues by day, and margin of options."""
 
+import itertools
 import json
 import math
 import pickle
@@ -628,3 +629,23 @@ def test_a_search_for_moves_leaves_options_at_their_marks():
     )
     assert found.options[["price", "mark"]].to_numpy().tolist() == [[60_000.0, 100.0]]
     assert (found.equity, found.option_value) == (1e9 - 100.0, -100.0)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
+def test_the_cheapest_pairing_counts_in_any_order(order):
+    """The short of February under the long of February, that of April under that of April.
+
+    Each pair can lose nothing: R is 0, though the long of April could cover February's short too.
+    """
+    february, april = "2026-02-27", "2026-04-24"
+    legs = [(february, 100.0, -1, 6.0), (april, 120.0, -1, 3.0)]
+    legs += [(april, 100.0, 1, 10.0), (february, 100.0, 1, 6.0)]
+    held = [
+        bt.OptionPosition(
+            bt.Option(kind="call", strike=strike, expiry=expiry, underlying="X"),
+            quantity, index=100.0, at="2026-01-02", mark=mark,
+        )
+        for expiry, strike, quantity, mark in legs
+    ]  # fmt: skip
+    options = [held[k] for k in order]
+    assert bt.margin.requirement({}, {}, {}, bt.Strategy(), options=options) == 0.0
