@@ -99,7 +99,7 @@ OWN: dict[str, dict[str, tuple[Any, ...]]] = {
         "signal_settings": (dict, "Parameters of the signal's rule, also signal.NAME."),
         "weights": (str, "Several markets: a file of weights by time and instrument (1/n)."),
         "carry_weights": (bool, "Each row of weights holds from its time until the next."),
-        "allocate": (str, "Several markets: weights computed from returns."),
+        "allocate": (str, "Several markets: weights, 'equal' or 'inverse-volatility'."),
         "allocate_settings": (dict, "Parameters of the weights' rule, also allocate.NAME."),
         "decide": (str, "Length of the bars at whose closes policies decide: 1h, 4h, 1d."),
         "detail": (str, "Folder of shorter bars, which the account lives where they are known."),
@@ -112,7 +112,7 @@ OWN: dict[str, dict[str, tuple[Any, ...]]] = {
                       "Listed options, such as BTC-26JUN26-60000-P."),
         "chains": (str, "A file or folder of quotes, to which surfaces are fitted, or 'sample'."),
         "quantities": (str, "A file of signed contracts to hold, by time and option."),
-        "settlement": (str, "Settlement of the quotes; Deribit's say it."),
+        "settlement": (str, "Settlement of the quotes, 'cash' or 'coin'; Deribit's say it."),
         "quote_age": (str, "How long a quote is the mark of its option (one bar)."),
         "max_age": (str, "Largest age of the last surface (14d)."),
     },
@@ -281,12 +281,10 @@ def read_parameters(text: str) -> dict[str, str]:
 
 
 def describe_keys(table: str) -> Iterator[tuple[str, str, str]]:
-    for key in read_keys(table).values():
-        yield (
-            key.name,
-            describe_kinds(key.kinds) if key.default is None else str(key.default),
-            key.text,
-        )
+    own = list_fields(MODELS[table], table, "") if table in MODELS else ()
+    for key in (read_keys(table) | {each.name: each for each in own}).values():
+        kinds = describe_kinds(key.kinds)
+        yield key.name, kinds if key.default is None else str(key.default), key.text
 
 
 def list_fields(model: Any, table: str, prefix: str) -> Iterator[Key]:

@@ -130,7 +130,7 @@ def list_scenarios(table: Mapping[str, Any]) -> list[Scenario]:
     shocks = table.get("shocks")
     names = table.get("scenarios", [] if shocks else list(known))
     for name in names:
-        if name not in known:
+        if not isinstance(name, str) or name not in known:
             raise ParameterError(
                 f"stress.scenarios must be of {', '.join(known)}, got {name!r}"
                 + did_you_mean(name, known)

@@ -192,7 +192,15 @@ def funding_forecast(market: Market, half_life: OneOrMany) -> base.FloatArray:
     last = np.maximum.accumulate(np.where(np.isin(rows, known), rows, -1))
     columns = []
     for decay in find_decay(half_life).tolist():
-        paid, time = (pd.Series(each).ewm(alpha=1.0 - decay).sum().to_numpy() for each in sums)
+        paid, time = (sum_weighted(each, decay) for each in sums)
         with np.errstate(invalid="ignore", divide="ignore"):
             columns.append(np.append(paid / time, np.nan)[last])
     return shape_as(np.stack(columns, axis=1), half_life)
+
+
+def sum_weighted(values: base.FloatArray, decay: float) -> base.FloatArray:
+    """Return sum_i decay^(t - i) x_i at each t; the decay of an endless half-life is 1."""
+    if decay == 1.0:
+        return np.cumsum(values)
+    found: base.FloatArray = pd.Series(values).ewm(alpha=1.0 - decay).sum().to_numpy()
+    return found

@@ -153,6 +153,8 @@ def _check_bars(stamps: IntArray, markets: Any, argument: str) -> None:
 
 def read_weight_file(path: Path, timezone: str | None = None) -> pd.DataFrame:
     check_exists(path)
+    if not path.is_file():
+        raise DataError(f"weights must be a file, {str(path)!r} is a folder")
     defects, any_columns = Defects(), Schema((), 0, "keep")
     table = read_frame(read_file(path), any_columns, defects, name=path.name, timezone=timezone)
     defects.refuse(path.name)

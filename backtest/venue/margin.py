@@ -7,6 +7,7 @@ formulas are explained in :mod:`backtest.venue.requirement`.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -266,6 +267,8 @@ def check_each(
     name: str, value: object, number: Number, *, is_nan_allowed: bool = True
 ) -> FloatArray:
     given = np.asarray(value)
+    with contextlib.suppress(TypeError, ValueError):  # Decimal, or a row of several types
+        given = given.astype(np.float64) if given.dtype.kind == "O" else given
     if given.dtype.kind not in "iuf":
         raise ParameterError(f"{name} must be numbers, got {repr_plain(value)}")
     numbers = given.astype(np.float64)

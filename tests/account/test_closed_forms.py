@@ -339,3 +339,23 @@ def test_two_causes_share_a_fall(move, first, left):
     assert table.loc["A", "share"] == pytest.approx(first, rel=1e-9)
     assert table.loc["B", "share"] == pytest.approx(1 - first, rel=1e-9)
     assert result.bars["equity"].iloc[-1] == pytest.approx(left, rel=1e-9)
+
+
+def test_an_instrument_that_is_never_held_changes_nothing():
+    """Bit for bit: the account's bars, and the positions of the others."""
+    two = {name: volatile(seed=k) for k, name in enumerate("AB")}
+    terms = {"venue": simple(), "account": bt.Account(capital=10_000)}
+    policy = Constant(leverage=15.0)
+    plain = quiet_run(
+        bt.Markets(two, currency="USDT"), policy, signal={"A": 0.5, "B": -0.5}, **terms
+    )
+    idle = quiet_run(
+        bt.Markets({**two, "C": volatile(seed=9)}, currency="USDT"),
+        policy,
+        signal={"A": 0.5, "B": -0.5, "C": 0.0},
+        **terms,
+    )
+    pd.testing.assert_frame_equal(plain.bars, idle.bars, check_exact=True)
+    kept = idle.positions[idle.positions["instrument"] != "C"].reset_index(drop=True)
+    for name in ("quantity", "entry", "profit", "fees", "funding"):
+        assert np.array_equal(kept[name], plain.positions[name], equal_nan=True)
