@@ -247,6 +247,7 @@ def test_help_lists_every_key_of_a_table(capsys):
     ):
         out = call(capsys, "help", table)[1]
         assert all(f"\n{key} " in out for key in keys)
+    assert "10000.0" in call(capsys, "help", "account")[1]
     code, _, err = call(capsys, "help", "acount")
     assert code == 2
     assert "did you mean 'account'?" in err

@@ -109,6 +109,7 @@ REFUSED = [
     ("risk --signal rsi", "run.signal must be a number on simulated paths"),
     ("risk --find-leverage 0.1 --set paths.bridge=4", "a new account, got paths.bridge"),
     ("stress --scenario 2020-03-13", "did you mean '2020-03-12'"),
+    ("stress --set stress.scenarios=[['2020-03-12']]", "stress.scenarios must be"),
     ("stress --ladder price=a:b:c", "stress.ladder.price must be LOW:HIGH:COUNT"),
     ("stress --ladder price=-0.5:0.5:0", "stress.ladder.price must count 1 value or more"),
     ("cascade --open-interest 1e9", "cascade.shock is needed"),

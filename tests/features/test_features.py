@@ -232,6 +232,8 @@ def test_hours_and_eights_are_weighed_by_their_time_by_hand():
     expected = (w * 1e-4 + 4e-5) / (w * 8 + 1) * 8760.0
     assert found[9] == pytest.approx(expected, rel=1e-12)
     assert found[8] == pytest.approx(1e-4 / 8 * 8760.0, rel=1e-12)
+    all_alike = funding_forecast(funded([0, 8, 9], [0.05, 1e-4, 4e-5], n=12), math.inf)
+    assert all_alike[9] == pytest.approx(1.4e-4 / 9 * 8760.0, rel=1e-12)
 
 
 def test_a_settlement_counts_from_the_first_close_after_its_stamp():
