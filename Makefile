@@ -50,6 +50,6 @@ clean:
 	$(bin)/python -m pip install -q --no-compile -c constraints.txt --group dev
 	@touch $@
 
-.venv/installed-docs: .venv/installed
+.venv/installed-docs: .venv/installed-dev
 	$(bin)/python -m pip install -q --no-compile -c constraints.txt --no-build-isolation -e .[docs]
 	@touch $@
