@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 
-from backtest.base import (
-    FloatArray,
-    IntArray,
-    parse_duration,
-)
+from backtest.base import FloatArray, IntArray, parse_duration
 from backtest.base.units import DAY, YEAR_DAYS
+from backtest.features.returns import sum_weighted
 from backtest.market import SESSIONS, count_bars_per_year
 from backtest.venue import touch_probability
 
@@ -41,7 +37,7 @@ def forecast_volatility(
     returns = np.diff(np.log(np.append(trail[2], close)))
     parts = np.nan_to_num(returns) ** 2, (~np.isnan(returns)).astype(np.float64)
     weighted, weight = (
-        pd.Series(np.append(before, part)).ewm(alpha=1.0 - decay).sum().to_numpy()[1:]
+        sum_weighted(np.append(before, part), decay)[1:]
         for part, before in zip(parts, trail, strict=False)
     )
     counted = np.broadcast_to(count_bars_per_year(time, interval, is_session), len(close))
