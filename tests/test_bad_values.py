@@ -60,7 +60,7 @@ GOOD: dict[type[Value], dict[str, Any]] = {
 
 
 def then(*row: float) -> dict[str, Any]:
-    """Return a table of two brackets, of which this is the second."""
+    """Return a table of two brackets; this is the second."""
     return {"brackets": [ROW, bt.Bracket(*row)]}
 
 

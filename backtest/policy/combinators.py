@@ -43,7 +43,7 @@ class CombinedPart(NamedTuple):
         return {name: f"{self.name}_{name}" for name in self.policy.parameters()}
 
     def view(self, whole: Any) -> Any:
-        """Return the policy with the settings of the whole, of which it reads what it uses."""
+        """Return the policy with the settings of the whole; it reads those that it uses."""
         seen = object.__new__(view_class(self))
         object.__setattr__(seen, "_whole", whole)
         return seen

@@ -31,7 +31,7 @@ from backtest.venue.requirement import MarginRules, compute_initial
 class BracketTables(NamedTuple):
     """The bracket rules of n instruments: :class:`MarginRules` with one row for each.
 
-    Levels have shape (n, K), of which row i uses the first ``counts[i]``.
+    Levels have shape (n, K); row i uses the first ``counts[i]``.
     """
 
     counts: IntArray

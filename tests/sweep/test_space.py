@@ -118,7 +118,7 @@ def test_what_must_go_together_is_checked_for_all_sets(sets, words):
 
 
 def conditioned(*when: Any) -> Any:
-    """Return what reads the parameters of a policy of which one depends on another in some way."""
+    """Return a reader of parameters, one of which depends on another in some way."""
 
     class Wrong(Still):
         mode: Annotated[str, Choice("a", "b")] = "a"

@@ -111,14 +111,14 @@ EQUAL = (100.0, 100.0)
     (ROW.override(offset=0.0), (3.0, -2.0), EQUAL, 30, PLAIN),
     (ROW.override(offset=1.0), (3.0, -2.0), EQUAL, 10, PLAIN),
     (ROW.override(products={"x": ["A"], "y": ["B"]}), (3.0, -2.0), EQUAL, 30 + 20, PLAIN),
-    # 400 long against 300 short in one group: 100 net, of which 15 %, and 1 % on 300
+    # 400 long against 300 short in one group: 15 % of the net 100, and 1 % of 300
     (NETTED, (4.0, -3.0), EQUAL, 15.0 + 3.0 + 0.7, PLAIN),
     # 100 contracts of 100 USD at 50,000: .2 coins. A fall of 20 % loses .2 * (1/.8 - 1) = .05
     (FIFTH, (100.0,), (50_000.0,), 0.05, COIN),
     # a short of the same size loses .2 * (1 - 1/1.2) at +20 %
     (FIFTH, (-100.0,), (50_000.0,), 0.2 * (1 - 1 / 1.2), COIN),
-    # 200 of A at 100 and -150 of B at 120: A loses 3,000 at -15 %, where B gains 2,700, of which
-    # 2,430 count. At +15 %: B loses 2,700, A's 3,000 count as 2,700: 0. So 570. C stands alone in
+    # 200 of A at 100 and -150 of B at 120: A loses 3,000 at -15 %; B gains 2,700 there, and 2,430
+    # of them count. At +15 %: B loses 2,700, A's 3,000 count as 2,700: 0. So 570. C stands alone in
     # its product: 50 at 40 lose 300. The figures are ours, not a clearing house's.
     (TIMS, (200.0, -150.0, 50.0), (100.0, 120.0, 40.0), 570.0 + 300.0, PLAIN),
     # 10,000 with a scan range of 6 %: 600 at the whole range, 594 at three times the range
