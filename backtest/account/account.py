@@ -11,31 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest.base import (
-    AS_TUPLE,
-    BoolArray,
-    Choice,
-    DataError,
-    Declaration,
-    Duration,
-    Fault,
-    Faults,
-    Flag,
-    FloatArray,
-    FloatSeries,
-    FrozenTable,
-    Number,
-    ParameterError,
-    Rate,
-    Timed,
-    Value,
-    checked,
-    did_you_mean,
-    format_time,
-    pick_value,
-    read_timed,
-    repr_given,
-)
+from backtest import base
 from backtest.base.fields import COST, NOT_NEGATIVE, POSITIVE
 from backtest.base.units import TOLERANCE
 from backtest.venue import Brackets, Collateral, MarginRule, Requirement, Venue
@@ -45,12 +21,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ByInstrument(Declaration):
+class ByInstrument(base.Declaration):
     each: Any
 
     @property
     def kind(self) -> type:  # type: ignore[override] # that of each entry
-        declared: Declaration = self.each
+        declared: base.Declaration = self.each
         return declared.kind
 
     def read(self, value: Any) -> object:
@@ -58,57 +34,59 @@ class ByInstrument(Declaration):
         if not isinstance(value, Mapping) or (value and own.issuperset(value)):
             return self.each.read(value)
         if not value:
-            raise Fault("must name at least one instrument, {'BTCUSDT': 1} for example")
+            raise base.Fault("must name at least one instrument, {'BTCUSDT': 1} for example")
         entries: dict[str, object] = {}
         for key, entry in value.items():
             try:
                 entries[str(key)] = None if entry is None else self.each.read(entry)
-            except Fault as fault:
-                raise Fault(str(fault), f"{fault.found or repr_given(entry)} for {key}") from None
-        return FrozenTable(entries)
+            except base.Fault as fault:
+                raise base.Fault(
+                    str(fault), f"{fault.found or base.repr_given(entry)} for {key}"
+                ) from None
+        return base.FrozenTable(entries)
 
-    def admits(self, values: FloatArray) -> BoolArray:
-        found: BoolArray = self.each.admits(values)
+    def admits(self, values: base.FloatArray) -> base.BoolArray:
+        found: base.BoolArray = self.each.admits(values)
         return found
 
 
 # ------------------------------------------------------------------------------ limits of leverage
 
 
-class LimitDeclaration(Declaration):
-    number: ClassVar[Number] = Number(0, open_low=True, may_be_infinite=True)
+class LimitDeclaration(base.Declaration):
+    number: ClassVar[base.Number] = base.Number(0, open_low=True, may_be_infinite=True)
     kind: ClassVar[type] = float
 
-    def read(self, value: Any) -> Rate:
+    def read(self, value: Any) -> base.Rate:
         if isinstance(value, str | list | tuple):
-            raise Fault("must be a number, or a series by UTC time")
+            raise base.Fault("must be a number, or a series by UTC time")
         if not isinstance(value, pd.Series):
             return self.number.read(value)
-        series = read_timed(value, may_be_infinite=True)
-        Number(0, may_be_infinite=True).read(float(series.min()))
+        series = base.read_timed(value, may_be_infinite=True)
+        base.Number(0, may_be_infinite=True).read(float(series.min()))
         return series
 
-    def admits(self, values: FloatArray) -> BoolArray:
+    def admits(self, values: base.FloatArray) -> base.BoolArray:
         return self.number.admits(values)
 
 
-def find_least(limit: Rate) -> float:
+def find_least(limit: base.Rate) -> float:
     return float(limit.min()) if isinstance(limit, pd.Series) else limit
 
 
 # ------------------------------------------------------------------------------ settings over time
 
 
-class ColumnName(Declaration):
+class ColumnName(base.Declaration):
     kind: ClassVar[type] = str
 
     def read(self, value: Any) -> str:
         if not isinstance(value, str) or not value.strip():
-            raise Fault("must be the name of a column of the market")
+            raise base.Fault("must be the name of a column of the market")
         return value
 
 
-class Multiple(Value):
+class Multiple(base.Value):
     """A distance of a stop: a multiple of a column of the market.
 
     The value known at the previous close holds for the whole bar. A value that is missing (NaN) or
@@ -132,7 +110,7 @@ class Multiple(Value):
 
     multiple: Annotated[float, POSITIVE]
     column: Annotated[str, ColumnName()]
-    unit: Annotated[str, Choice("price", "fraction")] = "price"
+    unit: Annotated[str, base.Choice("price", "fraction")] = "price"
 
     def __str__(self) -> str:
         return f"{self.multiple:g} x {self.column}"
@@ -143,10 +121,10 @@ Distance: TypeAlias = Multiple | float | None
 
 
 @dataclass(frozen=True)
-class StopDistance(Declaration):
+class StopDistance(base.Declaration):
     """A fraction of a price, or a :class:`Multiple`; also written as the text ``"2*atr"``."""
 
-    number: Number
+    number: base.Number
     kind: ClassVar[type] = float
     names: ClassVar[frozenset[str]] = frozenset({"multiple", "column", "unit"})
 
@@ -164,10 +142,10 @@ class StopDistance(Declaration):
         except ValueError:
             star, multiple = "", 0.0
         if not star or not column.strip():
-            raise Fault("must be a fraction, or a multiple of a column such as '2*atr'")
+            raise base.Fault("must be a fraction, or a multiple of a column such as '2*atr'")
         return Multiple(multiple, column.strip())
 
-    def admits(self, values: FloatArray) -> BoolArray:
+    def admits(self, values: base.FloatArray) -> base.BoolArray:
         """Return a mask of the fractions that :meth:`check` accepts."""
         return self.number.admits(values)
 
@@ -182,17 +160,17 @@ def is_price_distance(stop: Distance) -> bool:
     return isinstance(stop, Multiple) and stop.unit == "price"
 
 
-def find_column(market: Market, name: str, key: str) -> FloatArray:
+def find_column(market: Market, name: str, key: str) -> base.FloatArray:
     if name in market.columns:
         return market.columns[name]
     known = ", ".join(market.columns) or "none"
-    raise ParameterError(
-        f"{key}: the market has no column {name!r}{did_you_mean(name, market.columns)}, "
+    raise base.ParameterError(
+        f"{key}: the market has no column {name!r}{base.did_you_mean(name, market.columns)}, "
         f"its columns are: {known}; add it with market.with_columns({name}=values)"
     )
 
 
-def read_scale(stop: Distance, market: Market, key: str) -> FloatArray:
+def read_scale(stop: Distance, market: Market, key: str) -> base.FloatArray:
     """Return what multiplies the factor of a stop in each bar: the column at the previous close.
 
     A single 1 for a stop that is a fraction.
@@ -202,9 +180,9 @@ def read_scale(stop: Distance, market: Market, key: str) -> FloatArray:
     values = find_column(market, stop.column, key)
     below = np.flatnonzero(values < 0.0)
     if len(below):
-        raise DataError(
+        raise base.DataError(
             f"{key} must be a distance of at least 0, got {stop.column} {values[below[0]]:g} "
-            f"in {len(below):,} bars, first at {format_time(int(market.time[below[0]]))} UTC"
+            f"in {len(below):,} bars, first at {base.format_time(int(market.time[below[0]]))} UTC"
         )
     return np.concatenate([[np.nan], values[:-1]])
 
@@ -240,7 +218,7 @@ GENERAL: dict[str, Any] = {
 }
 
 
-class Account(Value, kw_only=True):
+class Account(base.Value, kw_only=True):
     """One account, with one position or several on one collateral.
 
     With several, ``margin``, ``venue_leverage``, ``min_leverage``, ``max_leverage``, ``band``,
@@ -331,39 +309,41 @@ class Account(Value, kw_only=True):
     )  # fmt: skip
 
     capital: Annotated[float, POSITIVE] = 10_000.0
-    margin: Annotated[Any, ByInstrument(Choice("cross", "isolated"))] = "cross"
+    margin: Annotated[Any, ByInstrument(base.Choice("cross", "isolated"))] = "cross"
     venue_leverage: Annotated[Any | None, ByInstrument(POSITIVE)] = None
     min_leverage: Annotated[Any, ByInstrument(NOT_NEGATIVE)] = 0.0
     max_leverage: Annotated[Any, ByInstrument(LimitDeclaration())] = inf
     band: Annotated[Any, ByInstrument(NOT_NEGATIVE)] = 0.0
     stop_loss: Annotated[
-        Any | None, ByInstrument(StopDistance(Number(0, 1, open_low=True, open_high=True)))
+        Any | None, ByInstrument(StopDistance(base.Number(0, 1, open_low=True, open_high=True)))
     ] = None
-    margin_call: Annotated[float | None, Number(0, 1, open_low=True)] = None
+    margin_call: Annotated[float | None, base.Number(0, 1, open_low=True)] = None
     reserve: Annotated[float, NOT_NEGATIVE] = 0.0
-    top_up_to: Annotated[float | None, Number(0, 1, open_low=True, open_high=True)] = None
-    after_liquidation: Annotated[str, Choice("continue", "halt")] = "continue"
-    flows: Annotated[FloatSeries | None, Timed(Number(), constant=False)] = None
-    ruin_at: Annotated[float | None, Number(0, 1, open_low=True, open_high=True)] = None
-    auto_margin: Annotated[bool, Flag()] = False
-    fill: Annotated[str, Choice("next_open", "next_close", "same_close", "limit")] = "next_open"
+    top_up_to: Annotated[float | None, base.Number(0, 1, open_low=True, open_high=True)] = None
+    after_liquidation: Annotated[str, base.Choice("continue", "halt")] = "continue"
+    flows: Annotated[base.FloatSeries | None, base.Timed(base.Number(), constant=False)] = None
+    ruin_at: Annotated[float | None, base.Number(0, 1, open_low=True, open_high=True)] = None
+    auto_margin: Annotated[bool, base.Flag()] = False
+    fill: Annotated[str, base.Choice("next_open", "next_close", "same_close", "limit")] = (
+        "next_open"
+    )
     take_profit: Annotated[Distance, StopDistance(POSITIVE)] = None
     trailing_stop: Annotated[
-        Distance, StopDistance(Number(0, 1, open_low=True, open_high=True))
+        Distance, StopDistance(base.Number(0, 1, open_low=True, open_high=True))
     ] = None
-    equity_stop: Annotated[float | None, Number(0, 1, open_low=True, open_high=True)] = None
-    max_holding: Annotated[Any | None, ByInstrument(Duration())] = None
-    collateral: Annotated[Sequence[Collateral], AS_TUPLE] = ()
+    equity_stop: Annotated[float | None, base.Number(0, 1, open_low=True, open_high=True)] = None
+    max_holding: Annotated[Any | None, ByInstrument(base.Duration())] = None
+    collateral: Annotated[Sequence[Collateral], base.AS_TUPLE] = ()
     requirement: Annotated[MarginRule, Requirement()] = BRACKETS
-    intrabar: Annotated[str, Choice("path", "worst")] = "path"
-    max_gross_leverage: Annotated[float, Number(0, open_low=True, may_be_infinite=True)] = inf
-    max_overlay: Annotated[float, Number(0, open_low=True, may_be_infinite=True)] = inf
+    intrabar: Annotated[str, base.Choice("path", "worst")] = "path"
+    max_gross_leverage: Annotated[float, base.Number(0, open_low=True, may_be_infinite=True)] = inf
+    max_overlay: Annotated[float, base.Number(0, open_low=True, may_be_infinite=True)] = inf
     negative_limit: Annotated[float | None, NOT_NEGATIVE] = None
-    conversion: Annotated[str, Choice("listed", "pro_rata")] = "listed"
+    conversion: Annotated[str, base.Choice("listed", "pro_rata")] = "listed"
     offset: Annotated[Any | None, ByInstrument(COST)] = None
-    closing: Annotated[str, Choice("market", "limit")] = "market"
+    closing: Annotated[str, base.Choice("market", "limit")] = "market"
 
-    @checked
+    @base.checked
     def for_instrument(self, name: str) -> Account:
         """Return the settings of one instrument, as an account of its own.
 
@@ -372,7 +352,7 @@ class Account(Value, kw_only=True):
         ParameterError
             If its settings contradict each other.
         """
-        given = {each: pick_value(getattr(self, each), name) for each in BY_INSTRUMENT}
+        given = {each: base.pick_value(getattr(self, each), name) for each in BY_INSTRUMENT}
         given |= {each: WHOLE[each] for each in WHOLE}
         return replace(self, **given)
 
@@ -382,14 +362,14 @@ class Account(Value, kw_only=True):
         others = (self.take_profit, self.trailing_stop, self.equity_stop)
         return isinstance(self.stop_loss, Multiple) or any(stop is not None for stop in others)
 
-    def faults(self) -> Faults:
+    def faults(self) -> base.Faults:
         """Yield what contradicts itself."""
         yield from self._find_faults_of_fills_and_collateral()
-        if not any(isinstance(getattr(self, name), FrozenTable) for name in BY_INSTRUMENT):
+        if not any(isinstance(getattr(self, name), base.FrozenTable) for name in BY_INSTRUMENT):
             yield from self._find_margin_faults()  # else of each instrument: for_instrument
         yield from self._find_reserve_faults()
 
-    def _find_margin_faults(self) -> Faults:
+    def _find_margin_faults(self) -> base.Faults:
         most = find_least(self.max_leverage)
         if not self.min_leverage <= most:
             by_date = " at its lowest" * isinstance(self.max_leverage, pd.Series)
@@ -402,7 +382,7 @@ class Account(Value, kw_only=True):
         if self.auto_margin and self.margin != "isolated":
             yield "auto_margin", "must be False in cross margin, where all money backs the position"
 
-    def _find_reserve_faults(self) -> Faults:
+    def _find_reserve_faults(self) -> base.Faults:
         if self.reserve > 0 and (self.margin_call is None or self.top_up_to is None):
             yield "reserve", "is used only with margin_call and top_up_to, 0.8 and 0.5 for example"
         if self.top_up_to is None:
@@ -415,7 +395,7 @@ class Account(Value, kw_only=True):
                 f"must be below margin_call {self.margin_call:g}, or it does not end the call",
             )
 
-    def _find_faults_of_fills_and_collateral(self) -> Faults:
+    def _find_faults_of_fills_and_collateral(self) -> base.Faults:
         is_limit, names = self.fill == "limit", [each.name for each in self.collateral]
         if is_limit and self.offset is None:
             yield "offset", "is needed with fill='limit', 0.001 of the close for example"
@@ -438,7 +418,7 @@ class Account(Value, kw_only=True):
 
 
 def list_shared_settings(account: Account) -> list[str]:
-    given = [name for name in BY_INSTRUMENT if isinstance(getattr(account, name), FrozenTable)]
+    given = [name for name in BY_INSTRUMENT if isinstance(getattr(account, name), base.FrozenTable)]
     fresh = {each.name: each.default for each in fields(Account)}
     return given + [name for name in WHOLE if getattr(account, name) != fresh[name]]
 
@@ -461,19 +441,19 @@ def check_setting(account: Account, venue: Venue, name: str = "") -> None:
     most = min(table[0].max_leverage for table in venue.tables())
     setting = most if account.venue_leverage is None else account.venue_leverage
     if setting > most * (1 + TOLERANCE):
-        raise ParameterError(
+        raise base.ParameterError(
             f"venue_leverage must be at most {most:g}{of}, the limit of the first bracket, "
             f"got {setting:g}"
             + "; the margin tables of all dates count, of a preset with @DATE one"
             * bool(venue.earlier)
         )
     if account.min_leverage > setting * (1 + TOLERANCE):
-        raise ParameterError(
+        raise base.ParameterError(
             f"min_leverage must be at most {setting:g}{of}, the limit set by initial margin, "
             f"got {account.min_leverage:g}"
         )
     if venue.call_grace is not None and account.margin_call is None:
-        raise ParameterError(
+        raise base.ParameterError(
             f"a venue with call_grace {venue.call_grace} needs a margin_call, 0.8 for example, "
             "got None"
         )

@@ -5,25 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from backtest.account import balance, fills, payments, price_walk
 from backtest.account import records as r
 from backtest.account.account_records import Watch
-from backtest.account.balance import (
-    compute_account_equity,
-    enter_fill,
-    is_under_limit,
-    mark_collateral,
-    mark_to_ledger,
-    pick_balances,
-    value_at,
-)
-from backtest.account.fills import (
-    choose_orders,
-    fill_decisions,
-    is_deciding,
-    is_ending,
-    measure_target,
-    place_orders,
-)
 from backtest.account.options import (
     ENDLESS,
     book_profits,
@@ -33,48 +17,7 @@ from backtest.account.options import (
 )
 from backtest.account.order_limits import count_decisions
 from backtest.account.orders import is_outside, trade
-from backtest.account.payments import (
-    answer_calls,
-    change_settings,
-    charge_interest,
-    close_calls,
-    convert_collateral,
-    end_account,
-    force_reductions,
-    is_account_ruined,
-    settle_debt,
-    settle_funding,
-    take_flows,
-)
 from backtest.account.position import NOTHING_LEFT, follow_prices, has_wealth
-from backtest.account.price_walk import (
-    check_gap,
-    follow_highest,
-    is_quiet,
-    rescale_highest,
-    stamp_openings,
-    stop_by_time,
-    walk,
-)
-from backtest.account.records import (
-    AccountBar,
-    AccountState,
-    MarketBar,
-    MarketFeed,
-    Scratch,
-    Terms,
-    clear_ledger,
-    earn,
-    has_exits,
-    is_held,
-    is_isolated,
-    pick_instrument,
-    pick_position,
-    pick_quote,
-    share,
-    total,
-    write_costs,
-)
 from backtest.base.units import TOLERANCE
 from backtest.venue import compute_value
 
@@ -85,7 +28,7 @@ if TYPE_CHECKING:
 HAS_ORDER_FEE, HAS_EXITS = r.FLAGS.index("has_order_fee"), r.FLAGS.index("has_exits")
 
 
-def may_use_fast_path(terms: Terms, feed: MarketFeed, state: AccountState) -> bool:
+def may_use_fast_path(terms: r.Terms, feed: r.MarketFeed, state: r.AccountState) -> bool:
     found = not terms.has_interest and terms.margin_call == 0.0 and terms.fill == r.AT_OPEN
     found = found and len(state.held.amounts) == 0 and not terms.has_time_stop
     found = found and len(state.options.targets) == 0
@@ -96,30 +39,30 @@ def may_use_fast_path(terms: Terms, feed: MarketFeed, state: AccountState) -> bo
     return bool(found)
 
 
-def take_fast_path(bar: AccountBar, t: int, is_clear: bool) -> bool:
+def take_fast_path(bar: r.AccountBar, t: int, is_clear: bool) -> bool:
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     if is_event_due(bar.feed, state, t):
         return False
     set_opens(bar, t)
-    value_at(state, quotes.open, quotes.asset_open)
-    opened = compute_account_equity(terms, state)
+    balance.value_at(state, quotes.open, quotes.asset_open)
+    opened = balance.compute_account_equity(terms, state)
     if is_any_trading(bar, opened):
         return False
-    if not set_rest(bar, t) or not is_quiet(terms, state, quotes):
+    if not set_rest(bar, t) or not price_walk.is_quiet(terms, state, quotes):
         return False
-    value_at(state, quotes.mark_close, quotes.asset_mark_close)
-    equity = compute_account_equity(terms, state)
+    balance.value_at(state, quotes.mark_close, quotes.asset_mark_close)
+    equity = balance.compute_account_equity(terms, state)
     if not is_sound(terms, state, equity):
         return False
     if not is_clear:
-        clear_ledger(bar.ledger)
+        r.clear_ledger(bar.ledger)
     close_fast_bar(bar, equity)
     if len(bar.scratch.cuts) > 0:
         count_decisions(bar, t, opened)
     return True
 
 
-def is_event_due(feed: MarketFeed, state: AccountState, t: int) -> bool:
+def is_event_due(feed: r.MarketFeed, state: r.AccountState, t: int) -> bool:
     for i in range(len(state.margin)):
         if feed.span[i, 0] == t:
             return True
@@ -128,7 +71,7 @@ def is_event_due(feed: MarketFeed, state: AccountState, t: int) -> bool:
     return bool(is_flow or (event < len(feed.funding_bar) and feed.funding_bar[event] == t))
 
 
-def set_opens(bar: AccountBar, t: int) -> None:
+def set_opens(bar: r.AccountBar, t: int) -> None:
     feed, quotes = bar.feed, bar.quotes
     brackets = bar.terms.rules.brackets
     for i in range(len(bar.state.margin)):
@@ -141,7 +84,7 @@ def set_opens(bar: AccountBar, t: int) -> None:
             quotes.limit[i] = feed.limit[min(t, len(feed.limit) - 1), i]
 
 
-def set_rest(bar: AccountBar, t: int) -> bool:
+def set_rest(bar: r.AccountBar, t: int) -> bool:
     feed, state, quotes = bar.feed, bar.state, bar.quotes
     brackets = bar.terms.rules.brackets
     for i in range(len(state.margin)):
@@ -149,7 +92,7 @@ def set_rest(bar: AccountBar, t: int) -> bool:
             continue
         size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
         quotes.mark_close[i] = compute_value(size, is_inverse, feed.mark_close[t, i])
-        if not is_held(state, i):
+        if not r.is_held(state, i):
             continue
         if feed.ends[i] == 1 and t == feed.span[i, 1] - 1:
             return False
@@ -164,10 +107,10 @@ def set_rest(bar: AccountBar, t: int) -> bool:
     return True
 
 
-def is_any_trading(bar: AccountBar, equity: float) -> bool:
+def is_any_trading(bar: r.AccountBar, equity: float) -> bool:
     terms, state = bar.terms, bar.state
     if terms.max_gross_leverage < math.inf:
-        choose_orders(bar, equity)
+        fills.choose_orders(bar, equity)
         return has_order(bar.scratch)
     found = False
     for i in range(len(state.margin)):
@@ -175,33 +118,33 @@ def is_any_trading(bar: AccountBar, equity: float) -> bool:
     return bool(found)
 
 
-def has_order(scratch: Scratch) -> bool:
+def has_order(scratch: r.Scratch) -> bool:
     found = False
     for i in range(len(scratch.kind)):
         found = found or scratch.kind[i] == r.REDUCE or scratch.kind[i] == r.INCREASE
     return bool(found)
 
 
-def is_trading(bar: AccountBar, equity: float, i: int) -> bool:
+def is_trading(bar: r.AccountBar, equity: float, i: int) -> bool:
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     scratch.kind[i] = r.LEFT
-    if not is_deciding(state, quotes, i):
+    if not fills.is_deciding(state, quotes, i):
         return False
-    if is_ending(state, i):
-        return is_held(state, i)
-    is_asking, _, held, reach = measure_target(terms, state, quotes, equity, i)
+    if fills.is_ending(state, i):
+        return r.is_held(state, i)
+    is_asking, _, held, reach = fills.measure_target(terms, state, quotes, equity, i)
     if not is_asking:
         return False
     scratch.kind[i], scratch.before[i], scratch.reach[i] = r.KEPT, held, reach
-    return reach == math.inf or is_outside(pick_instrument(terms, i), equity, reach, held)
+    return reach == math.inf or is_outside(r.pick_instrument(terms, i), equity, reach, held)
 
 
-def is_sound(terms: Terms, state: AccountState, equity: float) -> bool:
+def is_sound(terms: r.Terms, state: r.AccountState, equity: float) -> bool:
     count, crossed = 0, 0
     for i in range(len(state.margin)):
-        if is_held(state, i):
+        if r.is_held(state, i):
             count += 1
-            crossed += 0 if is_isolated(terms, i) else 1
+            crossed += 0 if r.is_isolated(terms, i) else 1
     if equity < 0.0 or (crossed == 0 and state.wallet[r.CASH] < 0.0):
         return False
     if count == 0 or state.wallet[r.IS_RUINED] != 0.0:
@@ -211,12 +154,12 @@ def is_sound(terms: Terms, state: AccountState, equity: float) -> bool:
     return not (is_under or equity <= NOTHING_LEFT * paid_in * (1.0 + TOLERANCE))
 
 
-def close_fast_bar(bar: AccountBar, equity: float) -> None:
+def close_fast_bar(bar: r.AccountBar, equity: float) -> None:
     state, quotes = bar.state, bar.quotes
     wallet = state.wallet
     for i in range(len(state.margin)):
         profit = 0.0
-        if is_held(state, i):
+        if r.is_held(state, i):
             profit += state.held.quantities[i] * (quotes.mark_close[i] - state.marked[i])
             state.marked[i] = quotes.mark_close[i]
         bar.ledger[r.PRICE_PNL, i] = profit
@@ -234,36 +177,38 @@ def close_fast_bar(bar: AccountBar, equity: float) -> None:
 # --------------------------------------------------------------------------------- the eight steps
 
 
-def live_bar(bar: AccountBar, t: int) -> None:
+def live_bar(bar: r.AccountBar, t: int) -> None:
     terms, feed, state, quotes, ledger = bar.terms, bar.feed, bar.state, bar.quotes, bar.ledger
     set_quotes(terms, feed, quotes, t)
-    clear_ledger(ledger)
+    r.clear_ledger(ledger)
     before, wealth = state.wallet[r.EQUITY], state.wallet[r.EQUITY] + state.wallet[r.RESERVE]
     state.wallet[r.POOL_FAILED] = 0.0
     if terms.fill == r.EARLY and t > 0:
         fill_early(bar, t)  # 0
     open_options(terms, feed, state, quotes, t)
     book_profits(state, ledger)
-    take_flows(bar, t)  # 1
-    convert_collateral(bar, t)
-    answer_calls(bar, t)
+    payments.take_flows(bar, t)  # 1
+    payments.convert_collateral(bar, t)
+    payments.answer_calls(bar, t)
     rescale_unit(state, ledger, before)
     if terms.equity_stop > 0.0:
-        rescale_highest(state, total(ledger, r.FLOWS) + total(ledger, r.TOP_UP), before)
-    settle_funding(bar, t, 1)  # 2
+        price_walk.rescale_highest(
+            state, r.total(ledger, r.FLOWS) + r.total(ledger, r.TOP_UP), before
+        )
+    payments.settle_funding(bar, t, 1)  # 2
     expire_options(bar, t, 0, ENDLESS)
     if terms.has_interest and t > 0:
-        charge_interest(bar, t)  # 3
-    check_gap(bar, t)  # 4
-    stop_by_time(bar, t, 1.0 * feed.time[t])
+        payments.charge_interest(bar, t)  # 3
+    price_walk.check_gap(bar, t)  # 4
+    price_walk.stop_by_time(bar, t, 1.0 * feed.time[t])
     if terms.fill in (r.AT_OPEN, r.RESTING) and t > 0:
         fill_pending(bar, t)  # 5
-    stamp_openings(terms, state, 1.0 * feed.time[t])
-    settle_funding(bar, t, 0)  # 6
+    price_walk.stamp_openings(terms, state, 1.0 * feed.time[t])
+    payments.settle_funding(bar, t, 0)  # 6
     expire_options(bar, t, 1, ENDLESS)
-    walk(bar, t)  # 7
+    price_walk.walk(bar, t)  # 7
     if terms.fill == r.RESTING:
-        stamp_openings(terms, state, 1.0 * feed.time[t])
+        price_walk.stamp_openings(terms, state, 1.0 * feed.time[t])
         if len(bar.scratch.cuts) > 0 and t > 0 and state.wallet[r.IS_RUINED] == 0.0:
             count_decisions(bar, t, before)
     follow_bests(bar)
@@ -272,7 +217,7 @@ def live_bar(bar: AccountBar, t: int) -> None:
     close_bar(bar, t, wealth)  # 8
 
 
-def set_quotes(terms: Terms, feed: MarketFeed, quotes: MarketBar, t: int) -> None:
+def set_quotes(terms: r.Terms, feed: r.MarketFeed, quotes: r.MarketBar, t: int) -> None:
     last, brackets = max(t - 1, 0), terms.rules.brackets
     for i in range(len(quotes.open)):
         is_listed = feed.span[i, 0] <= t < feed.span[i, 1]
@@ -300,7 +245,7 @@ def set_quotes(terms: Terms, feed: MarketFeed, quotes: MarketBar, t: int) -> Non
         quotes.profit_scale[i] = feed.profit_scale[min(t, len(feed.profit_scale) - 1), i]
         quotes.trail_scale[i] = feed.trail_scale[min(t, len(feed.trail_scale) - 1), i]
         if len(feed.costs) > 1:
-            write_costs(terms, feed.costs[t], i)
+            r.write_costs(terms, feed.costs[t], i)
         brackets.multipliers[i] = quotes.multiplier[i]
         brackets.initial_multipliers[i] = quotes.initial[i]
         quotes.fill[i] = quotes.open[i]
@@ -320,7 +265,7 @@ def set_quotes(terms: Terms, feed: MarketFeed, quotes: MarketBar, t: int) -> Non
         set_fill_prices(terms, feed, quotes, t)
 
 
-def set_fill_prices(terms: Terms, feed: MarketFeed, quotes: MarketBar, t: int) -> None:
+def set_fill_prices(terms: r.Terms, feed: r.MarketFeed, quotes: r.MarketBar, t: int) -> None:
     at = t if terms.fill == r.LATE else max(t - 1, 0)
     brackets = terms.rules.brackets
     for i in range(len(quotes.open)):
@@ -331,7 +276,7 @@ def set_fill_prices(terms: Terms, feed: MarketFeed, quotes: MarketBar, t: int) -
         quotes.asset_fill[c] = feed.asset_close[c, at]
 
 
-def set_decision_prices(terms: Terms, feed: MarketFeed, quotes: MarketBar, t: int) -> None:
+def set_decision_prices(terms: r.Terms, feed: r.MarketFeed, quotes: r.MarketBar, t: int) -> None:
     last, brackets = max(t - 1, 0), terms.rules.brackets
     for i in range(len(quotes.open)):
         quotes.decided[i] = quotes.open[i]
@@ -340,9 +285,9 @@ def set_decision_prices(terms: Terms, feed: MarketFeed, quotes: MarketBar, t: in
             quotes.decided[i] = compute_value(size, is_inverse, feed.close[last, i])
 
 
-def rescale_unit(state: AccountState, ledger: FloatArray, equity: float) -> None:
-    flows = total(ledger, r.FLOWS)
-    wealth = equity + state.wallet[r.RESERVE] + total(ledger, r.TOP_UP)
+def rescale_unit(state: r.AccountState, ledger: FloatArray, equity: float) -> None:
+    flows = r.total(ledger, r.FLOWS)
+    wealth = equity + state.wallet[r.RESERVE] + r.total(ledger, r.TOP_UP)
     if flows != 0.0 and has_wealth(wealth, flows):
         state.wallet[r.SCALE] = state.wallet[r.UNIT] / (wealth + flows)
 
@@ -350,25 +295,25 @@ def rescale_unit(state: AccountState, ledger: FloatArray, equity: float) -> None
 # ---------------------------------------------------------------------- steps 0 and 5: the fills
 
 
-def fill_pending(bar: AccountBar, t: int) -> None:
+def fill_pending(bar: r.AccountBar, t: int) -> None:
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     if state.wallet[r.IS_RUINED] == 0.0:
-        value_at(state, quotes.fill, quotes.asset_fill)
-        equity = compute_account_equity(terms, state)
-        change_settings(bar, t)
-        force_reductions(bar, t)
+        balance.value_at(state, quotes.fill, quotes.asset_fill)
+        equity = balance.compute_account_equity(terms, state)
+        payments.change_settings(bar, t)
+        payments.force_reductions(bar, t)
         if terms.fill == r.RESTING:
             known = state.wallet[r.EQUITY] if equity > 0.0 else 0.0
-            place_orders(bar, t, known)
+            fills.place_orders(bar, t, known)
         else:
-            fill_decisions(bar, t, equity)
+            fills.fill_decisions(bar, t, equity)
 
 
-def fill_early(bar: AccountBar, t: int) -> None:
+def fill_early(bar: r.AccountBar, t: int) -> None:
     state, ledger = bar.state, bar.ledger
     for i in range(len(state.margin)):
-        if is_held(state, i):
-            mark_to_ledger(state, i, bar.quotes.fill[i], ledger)
+        if r.is_held(state, i):
+            balance.mark_to_ledger(state, i, bar.quotes.fill[i], ledger)
     fill_pending(bar, t)
     for pool in range(len(state.is_called)):
         if ledger[r.CALLS_MET, pool] + ledger[r.CALLS_FAILED, pool] > 0.0:
@@ -376,7 +321,7 @@ def fill_early(bar: AccountBar, t: int) -> None:
             state.is_called[pool] = 0
 
 
-def fill_late(bar: AccountBar, t: int) -> None:
+def fill_late(bar: r.AccountBar, t: int) -> None:
     state = bar.state
     for i in range(len(state.margin)):
         bar.scratch.carried[i] = state.held.quantities[i]
@@ -386,42 +331,42 @@ def fill_late(bar: AccountBar, t: int) -> None:
         fill_pending(bar, t)
 
 
-def follow_bests(bar: AccountBar) -> None:
+def follow_bests(bar: r.AccountBar) -> None:
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     for i in range(len(state.margin)):
         is_fresh = terms.fill == r.RESTING and bar.scratch.fresh[i] == 1.0
-        if not is_held(state, i):
+        if not r.is_held(state, i):
             state.best[i] = 0.0
         elif is_fresh:
             continue
-        elif quotes.is_listed[i] == 1 and has_exits(terms, i):
+        elif quotes.is_listed[i] == 1 and r.has_exits(terms, i):
             watch = Watch(state.best[i], 0.0)
             state.best[i] = follow_prices(
-                watch, pick_position(state, i), pick_quote(quotes, i)
+                watch, r.pick_position(state, i), r.pick_quote(quotes, i)
             ).best
 
 
 # -------------------------------------------------------------------------------- step 8: close
 
 
-def close_bar(bar: AccountBar, t: int, wealth: float) -> None:
+def close_bar(bar: r.AccountBar, t: int, wealth: float) -> None:
     terms, state, ledger = bar.terms, bar.state, bar.ledger
     close_options(bar, t)
     mark_closes(bar, t)
-    equity = compute_account_equity(terms, state)
-    is_lost = state.wallet[r.IS_RUINED] == 0.0 and earn(ledger) < 0.0
+    equity = balance.compute_account_equity(terms, state)
+    is_lost = state.wallet[r.IS_RUINED] == 0.0 and r.earn(ledger) < 0.0
     if is_lost:
-        is_lost = is_account_ruined(terms, state, bar.quotes, equity)
+        is_lost = payments.is_account_ruined(terms, state, bar.quotes, equity)
     if is_lost:
-        end_account(bar, t)
-        equity = compute_account_equity(terms, state)
-    close_calls(bar, t, is_lost)
-    state.wallet[r.IS_CONVERTING] = 1.0 if is_under_limit(terms, state, equity) else 0.0
+        payments.end_account(bar, t)
+        equity = balance.compute_account_equity(terms, state)
+    payments.close_calls(bar, t, is_lost)
+    state.wallet[r.IS_CONVERTING] = 1.0 if balance.is_under_limit(terms, state, equity) else 0.0
     state.wallet[r.EQUITY] = equity
-    follow_highest(terms, state, equity)
+    price_walk.follow_highest(terms, state, equity)
     count_bars(state)
     count_assets(state, ledger)
-    is_growing = has_wealth(wealth, total(ledger, r.FLOWS)) and state.wallet[r.IS_RUINED] == 0.0
+    is_growing = has_wealth(wealth, r.total(ledger, r.FLOWS)) and state.wallet[r.IS_RUINED] == 0.0
     if is_growing:
         state.wallet[r.UNIT] = state.wallet[r.SCALE] * (equity + state.wallet[r.RESERVE])
     state.wallet[r.PEAK] = max(state.wallet[r.UNIT], state.wallet[r.PEAK])
@@ -429,34 +374,34 @@ def close_bar(bar: AccountBar, t: int, wealth: float) -> None:
         state.wallet[r.IS_RUINED] = 1.0
 
 
-def mark_closes(bar: AccountBar, t: int) -> None:
+def mark_closes(bar: r.AccountBar, t: int) -> None:
     state, quotes, ledger = bar.state, bar.quotes, bar.ledger
     for i in range(len(state.margin)):
-        if is_held(state, i):
-            mark_to_ledger(state, i, quotes.mark_close[i], ledger)
+        if r.is_held(state, i):
+            balance.mark_to_ledger(state, i, quotes.mark_close[i], ledger)
             if quotes.is_last[i] == 1:
                 delist(bar, t, i)
     book_profits(state, ledger)
-    mark_collateral(state, quotes.asset_mark_close, ledger)
-    value_at(state, quotes.mark_close, quotes.asset_mark_close)
-    settle_debt(bar, t)
+    balance.mark_collateral(state, quotes.asset_mark_close, ledger)
+    balance.value_at(state, quotes.mark_close, quotes.asset_mark_close)
+    payments.settle_debt(bar, t)
 
 
-def count_bars(state: AccountState) -> None:
+def count_bars(state: r.AccountState) -> None:
     state.wallet[r.SINCE_POOL] += 1.0
     for i in range(len(state.margin)):
         state.since[i] += 1.0
         state.since_stop[i] += 1.0
 
 
-def count_assets(state: AccountState, ledger: FloatArray) -> None:
+def count_assets(state: r.AccountState, ledger: FloatArray) -> None:
     if len(state.priced) > 0:
-        state.wallet[r.ASSETS_SO_FAR] += total(ledger, r.COLLATERAL_PNL)
-        state.wallet[r.CONVERTED_SO_FAR] += total(ledger, r.CONVERSION)
+        state.wallet[r.ASSETS_SO_FAR] += r.total(ledger, r.COLLATERAL_PNL)
+        state.wallet[r.CONVERTED_SO_FAR] += r.total(ledger, r.CONVERSION)
 
 
-def delist(bar: AccountBar, t: int, i: int) -> None:
-    rules, quote = share(pick_instrument(bar.terms, i)), pick_quote(bar.quotes, i)
-    before = pick_balances(bar.terms, bar.state, i)
+def delist(bar: r.AccountBar, t: int, i: int) -> None:
+    rules, quote = r.share(r.pick_instrument(bar.terms, i)), r.pick_quote(bar.quotes, i)
+    before = balance.pick_balances(bar.terms, bar.state, i)
     done = trade(rules, before, bar.quotes.mark_close[i], 0.0, 0.0, 0.0, rules.taker, quote, False)
-    enter_fill(bar, t, i, r.DELISTED, before, done, 0)
+    balance.enter_fill(bar, t, i, r.DELISTED, before, done, 0)

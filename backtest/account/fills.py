@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from backtest.account import order_limits, orders
 from backtest.account import records as r
 from backtest.account.account_records import Balances, Quote, Trade
 from backtest.account.balance import (
@@ -24,53 +25,7 @@ from backtest.account.options import (
     is_adding_options,
     sum_premiums,
 )
-from backtest.account.order_limits import (
-    LIMITED,
-    REACHED,
-    compute_all_uncounted,
-    compute_rate_of_one,
-    count_decisions,
-    fit_increases,
-    narrow_bands,
-    plan_order,
-    scale_targets,
-    tell_order,
-)
-from backtest.account.orders import (
-    LARGEST_WORSENING,
-    can_order,
-    compute_cost,
-    compute_counted,
-    compute_impact,
-    compute_most,
-    compute_order_fee,
-    compute_target,
-    fill,
-    is_outside,
-    move_margin,
-    round_price,
-    round_quantity,
-    round_worsening,
-    size_order,
-    trade,
-)
 from backtest.account.position import compute_backing, compute_profit, worsen
-from backtest.account.records import (
-    AccountBar,
-    AccountState,
-    MarketBar,
-    Scratch,
-    Terms,
-    is_held,
-    is_isolated,
-    is_spot,
-    note,
-    pick_instrument,
-    pick_margin,
-    pick_position,
-    pick_quote,
-    share,
-)
 from backtest.venue import (
     compute_haircut,
     compute_largest_notional,
@@ -83,7 +38,7 @@ if TYPE_CHECKING:
     from backtest.account.account_records import InstrumentRules
 
 
-def fill_decisions(bar: AccountBar, t: int, equity: float) -> None:
+def fill_decisions(bar: r.AccountBar, t: int, equity: float) -> None:
     state, quotes, scratch = bar.state, bar.quotes, bar.scratch
     value_at(state, quotes.fill, quotes.asset_fill)
     choose_orders(bar, equity)
@@ -96,59 +51,59 @@ def fill_decisions(bar: AccountBar, t: int, equity: float) -> None:
     if has_increase(scratch) or is_adding_options(state):
         cut_increases(bar, equity)
         cut_to_balance(bar)
-        factor = fit_increases(bar)
+        factor = order_limits.fit_increases(bar)
         fill_increases(bar, t, factor)
         add_options(bar, t, factor)
     for i in range(len(state.margin)):
         state.is_pending[i] = 0
     if len(scratch.cuts) > 0:
         for i in range(len(state.margin)):
-            plan_order(bar, factor, i)
-        count_decisions(bar, t, equity)
+            order_limits.plan_order(bar, factor, i)
+        order_limits.count_decisions(bar, t, equity)
 
 
-def has_increase(scratch: Scratch) -> bool:
+def has_increase(scratch: r.Scratch) -> bool:
     found = False
     for i in range(len(scratch.kind)):
         found = found or scratch.kind[i] == r.INCREASE
     return found
 
 
-def choose_orders(bar: AccountBar, equity: float) -> None:
+def choose_orders(bar: r.AccountBar, equity: float) -> None:
     choose_within_bands(bar, equity)
     if bar.terms.max_gross_leverage < math.inf:
-        narrow_bands(bar, equity)
+        order_limits.narrow_bands(bar, equity)
 
 
-def choose_within_bands(bar: AccountBar, equity: float) -> None:
+def choose_within_bands(bar: r.AccountBar, equity: float) -> None:
     terms, state, scratch = bar.terms, bar.state, bar.scratch
     for i in range(len(state.margin)):
         scratch.kind[i] = aim(bar, equity, i)
     if terms.max_gross_leverage < math.inf:
-        scale_targets(bar, equity)
+        order_limits.scale_targets(bar, equity)
     for i in range(len(state.margin)):
         if scratch.kind[i] == r.KEPT:
-            rules = pick_instrument(terms, i)
-            if is_outside(rules, equity, scratch.reach[i], scratch.before[i]):
-                scratch.kind[i] = tell_order(scratch, i)
+            rules = r.pick_instrument(terms, i)
+            if orders.is_outside(rules, equity, scratch.reach[i], scratch.before[i]):
+                scratch.kind[i] = order_limits.tell_order(scratch, i)
 
 
-def is_deciding(state: AccountState, quotes: MarketBar, i: int) -> bool:
+def is_deciding(state: r.AccountState, quotes: r.MarketBar, i: int) -> bool:
     is_waiting = state.is_pending[i] == 1 and state.wallet[r.IS_RUINED] == 0.0
     return bool(is_waiting and quotes.is_listed[i] == 1)
 
 
-def is_ending(state: AccountState, i: int) -> bool:
+def is_ending(state: r.AccountState, i: int) -> bool:
     return bool(state.is_halted[i] == 1 or state.wallet[r.IS_OVER] != 0.0)
 
 
-def aim(bar: AccountBar, equity: float, i: int) -> int:
+def aim(bar: r.AccountBar, equity: float, i: int) -> int:
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     scratch.reach[i], scratch.added[i], scratch.kept[i] = 0.0, 0.0, 0.0
     if not is_deciding(state, quotes, i):
         return r.LEFT
     if is_ending(state, i):
-        return r.REDUCE if is_held(state, i) else r.LEFT
+        return r.REDUCE if r.is_held(state, i) else r.LEFT
     is_asking, side, held, reach = measure_target(terms, state, quotes, equity, i)
     if not math.isnan(scratch.ordered[i]):
         is_asking, side, held, reach = measure_ordered(state, quotes, scratch.ordered[i], i)
@@ -157,29 +112,29 @@ def aim(bar: AccountBar, equity: float, i: int) -> int:
         return r.LEFT
     scratch.side[i], scratch.before[i] = side, held
     if reach == math.inf:
-        quote, scale = pick_quote(quotes, i), abs(state.signal[i])
+        quote, scale = r.pick_quote(quotes, i), abs(state.signal[i])
         reach = compute_everything(terms, state, scratch, quote, equity, scale, i)
     scratch.reach[i] = reach
     return r.KEPT
 
 
 def measure_target(
-    terms: Terms, state: AccountState, quotes: MarketBar, equity: float, i: int
+    terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, equity: float, i: int
 ) -> tuple[bool, float, float, float]:
-    rules, quote = pick_instrument(terms, i), pick_quote(quotes, i)
+    rules, quote = r.pick_instrument(terms, i), r.pick_quote(quotes, i)
     leverage, signal, overlay = state.leverage[i], state.signal[i], state.wallet[r.OVERLAY]
     is_unchanged = (math.isnan(leverage) or math.isnan(overlay)) and signal != 0.0
-    if is_unchanged or not can_order(rules, quote, equity):
+    if is_unchanged or not orders.can_order(rules, quote, equity):
         return False, 1.0, 0.0, 0.0
     side = 1.0 if signal > 0.0 else -1.0
     held = state.held.quantities[i] * (side * abs(quote.fill))
-    reach = compute_target(rules, quote, equity, leverage, signal)
+    reach = orders.compute_target(rules, quote, equity, leverage, signal)
     reach = reach * overlay if overlay > 0.0 else 0.0  # not infinite times 0
     return True, side, held, reach
 
 
 def measure_ordered(
-    state: AccountState, quotes: MarketBar, ordered: float, i: int
+    state: r.AccountState, quotes: r.MarketBar, ordered: float, i: int
 ) -> tuple[bool, float, float, float]:
     """Return what :func:`measure_target` does, of an order in contracts."""
     held, value = state.held.quantities[i], abs(quotes.fill[i])
@@ -188,31 +143,31 @@ def measure_ordered(
 
 
 def compute_everything(
-    terms: Terms,
-    state: AccountState,
-    scratch: Scratch,
+    terms: r.Terms,
+    state: r.AccountState,
+    scratch: r.Scratch,
     quote: Quote,
     equity: float,
     scale: float,
     i: int,
 ) -> float:
-    rules, held = share(pick_instrument(terms, i)), scratch.before[i]
-    if is_isolated(terms, i):
-        free = compute_counted(rules, pick_balances(terms, state, i), quote, equity, held)
-        return compute_most(rules, quote, free, scale, held)
+    rules, held = r.share(r.pick_instrument(terms, i)), scratch.before[i]
+    if r.is_isolated(terms, i):
+        free = orders.compute_counted(rules, pick_balances(terms, state, i), quote, equity, held)
+        return orders.compute_most(rules, quote, free, scale, held)
     free = compute_pool(terms, state)
     free += compute_haircut(terms.rules, state.held, i)
-    free -= compute_all_uncounted(terms, state, scratch, -1 if held > 0.0 else i)
+    free -= order_limits.compute_all_uncounted(terms, state, scratch, -1 if held > 0.0 else i)
     if not terms.rules.has_scenarios:
-        return compute_most(rules, quote, free, scale, held)
+        return orders.compute_most(rules, quote, free, scale, held)
     most = compute_largest_notional(rules.margin, math.inf, 0.0, 0.0, quote.initial)
-    rate = compute_rate_of_one(terms, state, scratch, i)
+    rate = order_limits.compute_rate_of_one(terms, state, scratch, i)
     if rate > 0.0:
         most = min(most, max(free, 0.0) / rate)
     return held if scale == 1.0 and held > most else scale * most
 
 
-def cut_increases(bar: AccountBar, equity: float) -> None:
+def cut_increases(bar: r.AccountBar, equity: float) -> None:
     scratch = bar.scratch
     for i in range(len(bar.state.margin)):
         if scratch.kind[i] == r.INCREASE:
@@ -221,70 +176,74 @@ def cut_increases(bar: AccountBar, equity: float) -> None:
             limit = find_own_limit(bar, equity, i)
             scratch.kept[i] = kept
             scratch.added[i] = max(min(scratch.reach[i], limit) - kept, 0.0)
-            scratch.steps[i, LIMITED] = find_margin_limit(bar, equity, i, limit)
+            scratch.steps[i, order_limits.LIMITED] = find_margin_limit(bar, equity, i, limit)
             if scratch.added[i] == 0.0 and scratch.before[i] >= 0.0:
                 scratch.fee[i] = 0.0  # nothing is left of it, and nothing needs room for its fee
 
 
-def price_order(terms: Terms, quotes: MarketBar, scratch: Scratch, i: int) -> None:
-    rules, quote, side = pick_instrument(terms, i), pick_quote(quotes, i), scratch.side[i]
+def price_order(terms: r.Terms, quotes: r.MarketBar, scratch: r.Scratch, i: int) -> None:
+    rules, quote, side = r.pick_instrument(terms, i), r.pick_quote(quotes, i), scratch.side[i]
     worsening = rules.slippage
     if rules.has_impact is not None:
         added = max(scratch.reach[i] - scratch.before[i], 0.0)
-        worsening += compute_impact(share(rules), quote, added)
-    worsening = min(worsening, LARGEST_WORSENING)
+        worsening += orders.compute_impact(r.share(rules), quote, added)
+    worsening = min(worsening, orders.LARGEST_WORSENING)
     if rules.rounds_price is not None:
-        worsening = round_worsening(share(rules), quote.fill, side, worsening)
-    scratch.cost[i], scratch.rate[i] = compute_cost(rules, side, worsening), rules.fee
-    scratch.fee[i] = compute_order_fee(rules, quote)
+        worsening = orders.round_worsening(r.share(rules), quote.fill, side, worsening)
+    scratch.cost[i], scratch.rate[i] = orders.compute_cost(rules, side, worsening), rules.fee
+    scratch.fee[i] = orders.compute_order_fee(rules, quote)
     scratch.saved[i] = worsening
 
 
-def find_own_limit(bar: AccountBar, equity: float, i: int) -> float:
+def find_own_limit(bar: r.AccountBar, equity: float, i: int) -> float:
     terms, quotes, scratch = bar.terms, bar.quotes, bar.scratch
-    if not is_isolated(terms, i):
-        margin = pick_margin(terms, i)
+    if not r.is_isolated(terms, i):
+        margin = r.pick_margin(terms, i)
         return compute_largest_notional(margin, math.inf, 0.0, 0.0, quotes.initial[i])
-    rules, quote, side = share(pick_instrument(terms, i)), pick_quote(quotes, i), scratch.side[i]
+    rules, quote, side = (
+        r.share(r.pick_instrument(terms, i)),
+        r.pick_quote(quotes, i),
+        scratch.side[i],
+    )
     balances = pick_balances(terms, bar.state, i)
-    wanted = size_order(rules, balances, quote, equity, side, scratch.reach[i])
+    wanted = orders.size_order(rules, balances, quote, equity, side, scratch.reach[i])
     return float(side * wanted * abs(quote.fill))
 
 
-def find_margin_limit(bar: AccountBar, equity: float, i: int, limit: float) -> float:
+def find_margin_limit(bar: r.AccountBar, equity: float, i: int, limit: float) -> float:
     """Return the notional that margin alone leaves of an increase, whatever the wallet holds."""
     terms, scratch = bar.terms, bar.scratch
-    if is_isolated(terms, i) and limit < scratch.reach[i]:
-        rules, quote = share(pick_instrument(terms, i)), pick_quote(bar.quotes, i)
+    if r.is_isolated(terms, i) and limit < scratch.reach[i]:
+        rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(bar.quotes, i)
         before, cost = scratch.before[i], scratch.cost[i]
         balances = pick_balances(terms, bar.state, i)
-        free = compute_counted(rules, balances, quote, equity, before) - scratch.fee[i]
+        free = orders.compute_counted(rules, balances, quote, equity, before) - scratch.fee[i]
         limit = compute_largest_notional(rules.margin, free, before, cost, quote.initial)
     return float(max(min(scratch.reach[i], limit), scratch.kept[i]))
 
 
-def price_balance(bar: AccountBar, i: int) -> None:
+def price_balance(bar: r.AccountBar, i: int) -> None:
     terms, scratch = bar.terms, bar.scratch
-    rules, quote = share(pick_instrument(terms, i)), pick_quote(bar.quotes, i)
+    rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(bar.quotes, i)
     filled = worsen(rules, quote.fill, scratch.side[i], scratch.saved[i])
     ratio = abs(filled) / abs(quote.fill)
-    if not is_isolated(terms, i):
+    if not r.is_isolated(terms, i):
         scratch.taken[i] = ratio * scratch.rate[i]
-        if is_spot(terms, i) and scratch.side[i] > 0.0:
+        if r.is_spot(terms, i) and scratch.side[i] > 0.0:
             scratch.taken[i] += ratio
         return
     posted = 1.0 / compute_setting(rules.margin, quote.initial)
     scratch.taken[i] = ratio * (posted + scratch.rate[i])
     scratch.returned[i] = -scratch.fee[i]
     if scratch.before[i] < 0.0:
-        position = pick_position(bar.state, i)
+        position = r.pick_position(bar.state, i)
         fee = scratch.rate[i] * abs(position.quantity) * abs(filled)
         scratch.returned[i] += position.margin + compute_profit(position, filled) - fee
     elif scratch.added[i] == 0.0:
         scratch.returned[i] = 0.0
 
 
-def cut_to_balance(bar: AccountBar) -> None:
+def cut_to_balance(bar: r.AccountBar) -> None:
     terms, state, scratch = bar.terms, bar.state, bar.scratch
     if not has_isolated_increase(terms, scratch) and not is_adding_options(state):
         return
@@ -292,7 +251,7 @@ def cut_to_balance(bar: AccountBar) -> None:
     for i in range(len(state.margin)):
         if scratch.kind[i] == r.INCREASE:
             price_balance(bar, i)
-            if is_isolated(terms, i):
+            if r.is_isolated(terms, i):
                 is_cut = scratch.added[i] == 0.0
                 taken += scratch.taken[i] * scratch.added[i]
                 returned += max(scratch.returned[i], 0.0) if is_cut else scratch.returned[i]
@@ -302,19 +261,19 @@ def cut_to_balance(bar: AccountBar) -> None:
     most = max(max(compute_balance(terms, state) - fees, 0.0) + returned, 0.0)
     if taken > most:
         for i in range(len(state.margin)):
-            if scratch.kind[i] == r.INCREASE and is_isolated(terms, i):
+            if scratch.kind[i] == r.INCREASE and r.is_isolated(terms, i):
                 scratch.added[i] *= most / taken
         cut_premiums(state, most / taken)
 
 
-def has_isolated_increase(terms: Terms, scratch: Scratch) -> bool:
+def has_isolated_increase(terms: r.Terms, scratch: r.Scratch) -> bool:
     found = False
     for i in range(len(scratch.kind)):
-        found = found or (scratch.kind[i] == r.INCREASE and is_isolated(terms, i))
+        found = found or (scratch.kind[i] == r.INCREASE and r.is_isolated(terms, i))
     return bool(found)
 
 
-def fill_increases(bar: AccountBar, t: int, factor: float) -> None:
+def fill_increases(bar: r.AccountBar, t: int, factor: float) -> None:
     state, scratch = bar.state, bar.scratch
     for i in range(len(state.margin)):
         if scratch.kind[i] == r.INCREASE:
@@ -324,7 +283,7 @@ def fill_increases(bar: AccountBar, t: int, factor: float) -> None:
 
 
 def size_increase(
-    state: AccountState, quotes: MarketBar, scratch: Scratch, i: int, factor: float
+    state: r.AccountState, quotes: r.MarketBar, scratch: r.Scratch, i: int, factor: float
 ) -> float:
     size = scratch.kept[i] + factor * scratch.added[i]
     if size <= scratch.before[i] and scratch.before[i] > 0.0:
@@ -332,27 +291,27 @@ def size_increase(
     return float(scratch.side[i] * size * (1.0 / abs(quotes.fill[i])) + 0.0)
 
 
-def lift_balance(terms: Terms, state: AccountState, scratch: Scratch) -> None:
+def lift_balance(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> None:
     if not state.wallet[r.CASH] < 0.0 or count_cross(terms, state) > 0 or has_collateral(state):
         return
     n = len(state.margin)
     for k in range(n):
         i = n - 1 - k
-        if scratch.kind[i] == r.INCREASE and is_isolated(terms, i) and is_held(state, i):
+        if scratch.kind[i] == r.INCREASE and r.is_isolated(terms, i) and r.is_held(state, i):
             moved = min(max(state.margin[i], 0.0), max(-state.wallet[r.CASH], 0.0))
             state.margin[i] -= moved
             state.wallet[r.CASH] += moved
 
 
-def trade_to(bar: AccountBar, t: int, i: int, wanted: float, is_increase: bool) -> None:
+def trade_to(bar: r.AccountBar, t: int, i: int, wanted: float, is_increase: bool) -> None:
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     if wanted == state.held.quantities[i]:
         return
-    rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
+    rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(quotes, i)
     before = pick_balances(terms, state, i)
-    done = fill(rules, before, quote, wanted, rules.fee)
+    done = orders.fill(rules, before, quote, wanted, rules.fee)
     enter_fill(bar, t, i, FILL, before, done, 0)
-    if is_increase and is_isolated(terms, i):
+    if is_increase and r.is_isolated(terms, i):
         post_in_full(terms, state, quotes, before, done, i)
     if done.quantity != 0.0:
         state.factor[i] = state.wallet[r.OVERLAY]
@@ -360,16 +319,21 @@ def trade_to(bar: AccountBar, t: int, i: int, wanted: float, is_increase: bool) 
 
 
 def post_in_full(
-    terms: Terms, state: AccountState, quotes: MarketBar, before: Balances, done: Trade, i: int
+    terms: r.Terms,
+    state: r.AccountState,
+    quotes: r.MarketBar,
+    before: Balances,
+    done: Trade,
+    i: int,
 ) -> None:
-    rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
+    rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(quotes, i)
     held = state.held.quantities[i]
-    _, margin = move_margin(rules, before, held, done.value, quote.initial)
+    _, margin = orders.move_margin(rules, before, held, done.value, quote.initial)
     state.wallet[r.CASH] -= margin - state.margin[i]
     state.margin[i] = margin
 
 
-def follow_best(state: AccountState, i: int, held: float) -> None:
+def follow_best(state: r.AccountState, i: int, held: float) -> None:
     if held * state.held.quantities[i] <= 0.0:
         state.best[i] = state.held.entries[i]
         state.opened[i] = math.nan
@@ -386,7 +350,7 @@ ROUNDING = 1e-9
 # ------------------------------------------------------------------------------ step 5: placing
 
 
-def place_orders(bar: AccountBar, t: int, equity: float) -> None:
+def place_orders(bar: r.AccountBar, t: int, equity: float) -> None:
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     n = len(state.margin)
     value_at(state, quotes.open, quotes.asset_open)
@@ -403,25 +367,25 @@ def place_orders(bar: AccountBar, t: int, equity: float) -> None:
     factor = 1.0
     if has_increase(scratch):
         cut_to_balance(bar)
-        factor = fit_increases(bar)
+        factor = order_limits.fit_increases(bar)
         rest_increases(bar, t, factor)
     for i in range(n):
         if (
             scratch.kind[i] == r.REDUCE
-            and is_held(state, i)
+            and r.is_held(state, i)
             and not goes_to_market(terms, state, i)
         ):
             rest_reduction(bar, t, i)
-        plan_order(bar, factor, i)
+        order_limits.plan_order(bar, factor, i)
         quotes.fill[i] = quotes.open[i]
         state.is_pending[i] = 0 if math.isnan(scratch.wanted[i]) else 1
 
 
-def goes_to_market(terms: Terms, state: AccountState, i: int) -> bool:
+def goes_to_market(terms: r.Terms, state: r.AccountState, i: int) -> bool:
     return not terms.rests_closing or is_ending(state, i)
 
 
-def trade_at_market(bar: AccountBar, t: int, i: int) -> None:
+def trade_at_market(bar: r.AccountBar, t: int, i: int) -> None:
     scratch = bar.scratch
     if not goes_to_market(bar.terms, bar.state, i):
         return
@@ -432,29 +396,31 @@ def trade_at_market(bar: AccountBar, t: int, i: int) -> None:
         trade_to(bar, t, i, 0.0, False)
 
 
-def set_limit(terms: Terms, quotes: MarketBar, scratch: Scratch, i: int, side: float) -> None:
-    rules = share(pick_instrument(terms, i))
+def set_limit(terms: r.Terms, quotes: r.MarketBar, scratch: r.Scratch, i: int, side: float) -> None:
+    rules = r.share(r.pick_instrument(terms, i))
     value = worsen(rules, quotes.decided[i], -side, terms.offsets[i])
     if rules.rounds_price is not None:
-        value = round_price(rules, value, side)
+        value = orders.round_price(rules, value, side)
     quotes.fill[i] = value
     scratch.through[i] = find_through(terms, rules, value, side, i)
 
 
-def find_through(terms: Terms, rules: InstrumentRules, value: float, side: float, i: int) -> float:
+def find_through(
+    terms: r.Terms, rules: InstrumentRules, value: float, side: float, i: int
+) -> float:
     brackets = terms.rules.brackets
     size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
     price = compute_price(size, is_inverse, value) - side * rules.tick * (1.0 - TICK_SLACK)
     return compute_value(size, is_inverse, price) if price > 0.0 else math.nan
 
 
-def aim_increase(bar: AccountBar, equity: float, i: int) -> None:
+def aim_increase(bar: r.AccountBar, equity: float, i: int) -> None:
     terms, quotes, scratch = bar.terms, bar.quotes, bar.scratch
     side = scratch.side[i]
     set_limit(terms, quotes, scratch, i, side)
     scratch.before[i] = bar.state.held.quantities[i] * (side * abs(quotes.fill[i]))
     kept = max(scratch.before[i], 0.0)
-    scratch.steps[i, LIMITED] = scratch.reach[i]
+    scratch.steps[i, order_limits.LIMITED] = scratch.reach[i]
     is_left = scratch.before[i] < 0.0 and not terms.rests_closing
     if is_left or math.isnan(scratch.through[i]) or not scratch.reach[i] > kept:
         scratch.kind[i] = r.UNPLACED
@@ -464,7 +430,7 @@ def aim_increase(bar: AccountBar, equity: float, i: int) -> None:
     most = find_resting_limit(bar, equity, i)
     scratch.kept[i] = kept
     scratch.added[i] = max(min(scratch.reach[i], most) - kept, 0.0)
-    scratch.steps[i, LIMITED] = find_margin_limit(bar, equity, i, most)
+    scratch.steps[i, order_limits.LIMITED] = find_margin_limit(bar, equity, i, most)
     if scratch.added[i] == 0.0 and scratch.before[i] >= 0.0:
         scratch.kind[i], scratch.fee[i] = (
             r.UNPLACED,
@@ -473,23 +439,23 @@ def aim_increase(bar: AccountBar, equity: float, i: int) -> None:
         quotes.fill[i] = quotes.open[i]
 
 
-def price_resting(terms: Terms, quotes: MarketBar, scratch: Scratch, i: int) -> None:
-    rules, quote, value = pick_instrument(terms, i), pick_quote(quotes, i), quotes.fill[i]
+def price_resting(terms: r.Terms, quotes: r.MarketBar, scratch: r.Scratch, i: int) -> None:
+    rules, quote, value = r.pick_instrument(terms, i), r.pick_quote(quotes, i), quotes.fill[i]
     lost = max(scratch.side[i] * (value - quotes.open[i]), 0.0) / abs(value)
     scratch.rate[i] = max(terms.makers[i], 0.0)
     scratch.cost[i] = scratch.rate[i] + lost
-    scratch.fee[i] = compute_order_fee(rules, quote)
+    scratch.fee[i] = orders.compute_order_fee(rules, quote)
     scratch.saved[i] = 0.0
 
 
-def find_resting_limit(bar: AccountBar, equity: float, i: int) -> float:
+def find_resting_limit(bar: r.AccountBar, equity: float, i: int) -> float:
     terms, quotes, scratch = bar.terms, bar.quotes, bar.scratch
-    if not is_isolated(terms, i):
-        margin = pick_margin(terms, i)
+    if not r.is_isolated(terms, i):
+        margin = r.pick_margin(terms, i)
         return compute_largest_notional(margin, math.inf, 0.0, 0.0, quotes.initial[i])
-    rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
+    rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(quotes, i)
     balances, before, rate = pick_balances(terms, bar.state, i), scratch.before[i], scratch.rate[i]
-    free = compute_counted(rules, balances, quote, equity, before) - scratch.fee[i]
+    free = orders.compute_counted(rules, balances, quote, equity, before) - scratch.fee[i]
     most = compute_largest_notional(rules.margin, free, before, rate, quote.initial)
     wallet = balances.cash - scratch.fee[i]
     if before < 0.0:
@@ -499,14 +465,14 @@ def find_resting_limit(bar: AccountBar, equity: float, i: int) -> float:
     return float(kept + min(most - kept, room))
 
 
-def rest_increases(bar: AccountBar, t: int, factor: float) -> None:
+def rest_increases(bar: r.AccountBar, t: int, factor: float) -> None:
     for i in range(len(bar.state.margin)):
         if bar.scratch.kind[i] == r.INCREASE:
             wanted = size_increase(bar.state, bar.quotes, bar.scratch, i, factor)
             rest(bar, t, i, wanted)
 
 
-def rest_reduction(bar: AccountBar, t: int, i: int) -> None:
+def rest_reduction(bar: r.AccountBar, t: int, i: int) -> None:
     quotes, scratch = bar.quotes, bar.scratch
     held = bar.state.held.quantities[i]
     set_limit(bar.terms, quotes, scratch, i, -1.0 if held > 0.0 else 1.0)
@@ -515,25 +481,25 @@ def rest_reduction(bar: AccountBar, t: int, i: int) -> None:
         rest(bar, t, i, wanted)
 
 
-def rest(bar: AccountBar, t: int, i: int, wanted: float) -> None:
+def rest(bar: r.AccountBar, t: int, i: int, wanted: float) -> None:
     quotes, scratch = bar.quotes, bar.scratch
-    rules, held = share(pick_instrument(bar.terms, i)), bar.state.held.quantities[i]
-    quantity = round_quantity(rules, held, pick_quote(quotes, i), wanted)
+    rules, held = r.share(r.pick_instrument(bar.terms, i)), bar.state.held.quantities[i]
+    quantity = orders.round_quantity(rules, held, r.pick_quote(quotes, i), wanted)
     if quantity != held:
         scratch.wanted[i], scratch.limit[i] = quantity, quotes.fill[i]
         change = quantity - held
-        note(bar.log, t, i, r.RESTED, quotes.fill[i], change, abs(change) * abs(quotes.fill[i]))
+        r.note(bar.log, t, i, r.RESTED, quotes.fill[i], change, abs(change) * abs(quotes.fill[i]))
 
 
 # ---------------------------------------------------------------------- step 7: inside the bar
 
 
-def is_resting(state: AccountState, scratch: Scratch, i: int) -> bool:
+def is_resting(state: r.AccountState, scratch: r.Scratch, i: int) -> bool:
     is_waiting = state.is_pending[i] == 1 and state.wallet[r.IS_RUINED] == 0.0
     return bool(is_waiting and not math.isnan(scratch.wanted[i]))
 
 
-def is_any_reached(state: AccountState, quotes: MarketBar, scratch: Scratch) -> bool:
+def is_any_reached(state: r.AccountState, quotes: r.MarketBar, scratch: r.Scratch) -> bool:
     found = False
     for i in range(len(state.margin)):
         if is_resting(state, scratch, i):
@@ -547,7 +513,7 @@ def is_any_reached(state: AccountState, quotes: MarketBar, scratch: Scratch) -> 
     return bool(found)
 
 
-def find_fill_place(state: AccountState, scratch: Scratch, i: int) -> float:
+def find_fill_place(state: r.AccountState, scratch: r.Scratch, i: int) -> float:
     if not is_resting(state, scratch, i):
         return 2.0
     side = 1.0 if scratch.wanted[i] > state.held.quantities[i] else -1.0
@@ -559,20 +525,20 @@ def find_fill_place(state: AccountState, scratch: Scratch, i: int) -> float:
     return float(min(max((through - start) / (end - start), 0.0), 1.0))
 
 
-def fill_resting(bar: AccountBar, t: int, i: int) -> None:
+def fill_resting(bar: r.AccountBar, t: int, i: int) -> None:
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
-    rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
+    rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(quotes, i)
     before = pick_balances(terms, state, i)
     held, wanted, limit = before.positions[0].quantity, scratch.wanted[i], scratch.limit[i]
-    done = trade(rules, before, limit, wanted, 0.0, 0.0, terms.makers[i], quote, False)
+    done = orders.trade(rules, before, limit, wanted, 0.0, 0.0, terms.makers[i], quote, False)
     state.is_pending[i] = 0
-    if scratch.kind[i] == r.INCREASE and is_isolated(terms, i):
-        wallet, _ = move_margin(rules, before, wanted, limit, quote.initial)
+    if scratch.kind[i] == r.INCREASE and r.is_isolated(terms, i):
+        wallet, _ = orders.move_margin(rules, before, wanted, limit, quote.initial)
         if wallet - done.fee < -ROUNDING * abs(wanted * limit):
             return
     enter_fill(bar, t, i, FILL, before, done, 0)
-    scratch.steps[i, REACHED] = scratch.side[i] * wanted
-    if scratch.kind[i] == r.INCREASE and is_isolated(terms, i):
+    scratch.steps[i, order_limits.REACHED] = scratch.side[i] * wanted
+    if scratch.kind[i] == r.INCREASE and r.is_isolated(terms, i):
         post_in_full(terms, state, quotes, before, done, i)
     state.factor[i] = state.wallet[r.OVERLAY]
     follow_best(state, i, held)
@@ -583,9 +549,9 @@ def fill_resting(bar: AccountBar, t: int, i: int) -> None:
     lift_balance(terms, state, scratch)
 
 
-def follow_fresh(state: AccountState, scratch: Scratch) -> None:
+def follow_fresh(state: r.AccountState, scratch: r.Scratch) -> None:
     for i in range(len(state.margin)):
-        if scratch.fresh[i] == 1.0 and is_held(state, i):
+        if scratch.fresh[i] == 1.0 and r.is_held(state, i):
             is_long = state.held.quantities[i] > 0.0
             best, now = state.best[i], scratch.last[i]
             state.best[i] = max(best, now) if is_long else min(best, now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from backtest.account import position as p
 from backtest.account.account_records import (
     PARTIAL,
     TAKEOVER,
@@ -17,17 +18,6 @@ from backtest.account.ledger import (
     write_event,
 )
 from backtest.account.orders import LARGEST_WORSENING, compute_square_root_impact, floor
-from backtest.account.position import (
-    add_margin,
-    compute_backing,
-    compute_requirement,
-    is_failing,
-    make_balances,
-    make_flat_balances,
-    mark_position,
-    record_shortfall,
-    worsen,
-)
 from backtest.base.units import TOLERANCE
 from backtest.venue import compute_setting, compute_step_floor
 
@@ -38,8 +28,8 @@ def liquidate(
     rules: InstrumentRules, balances: Balances, value: float, quote: Quote
 ) -> Liquidation:
     held = balances.positions[0].quantity
-    marked, pnl = mark_position(balances.positions[0], value)
-    now = make_balances(balances.cash, marked)
+    marked, pnl = p.mark_position(balances.positions[0], value)
+    now = p.make_balances(balances.cash, marked)
     loss, traded = 0.0, 0.0
     if rules.liquidation_mode == TAKEOVER:
         traded = abs(held) * abs(value)
@@ -50,9 +40,9 @@ def liquidate(
         loss += cost
         traded += notional
         is_left = now.positions[0].quantity != 0.0
-        if is_left and not is_failing(rules, now, value, quote.multiplier):
+        if is_left and not p.is_failing(rules, now, value, quote.multiplier):
             break
-    now, bad_debt = record_shortfall(rules, now)
+    now, bad_debt = p.record_shortfall(rules, now)
     return Liquidation(
         balances=now,
         price_pnl=pnl,
@@ -64,11 +54,11 @@ def liquidate(
 
 
 def forfeit(rules: InstrumentRules, balances: Balances, value: float) -> tuple[Balances, float]:
-    backing = compute_backing(rules, balances, value)
+    backing = p.compute_backing(rules, balances, value)
     left = min(backing, 0.0)
     if rules.is_isolated is not None:
-        return make_flat_balances(balances.cash, left, value), backing - left
-    return make_flat_balances(left, 0.0, value), backing - left
+        return p.make_flat_balances(balances.cash, left, value), backing - left
+    return p.make_flat_balances(left, 0.0, value), backing - left
 
 
 def choose_reduction(
@@ -78,7 +68,7 @@ def choose_reduction(
     if is_step_whole(rules, balances, value, initial):
         return held
     if rules.full_below_health > 0.0 and is_unhealthy(rules, balances, value, multiplier):
-        debt = held * abs(value) - compute_backing(rules, balances, value)
+        debt = held * abs(value) - p.compute_backing(rules, balances, value)
         return repay_all(rules, held, value, debt)
     return choose_share(rules, held, value)
 
@@ -90,7 +80,7 @@ def is_step_whole(rules: InstrumentRules, balances: Balances, value: float, init
         rules.liquidation_mode != PARTIAL
         or notional <= rules.full_below * (1.0 + TOLERANCE)
         or abs(held) <= 1e-9 * initial
-        or compute_backing(rules, balances, value) <= TOLERANCE * notional
+        or p.compute_backing(rules, balances, value) <= TOLERANCE * notional
     )
 
 
@@ -110,8 +100,8 @@ def is_unhealthy(
 ) -> bool:
     position = balances.positions[0]
     notional = abs(position.quantity) * abs(value)
-    backing = compute_backing(rules, balances, value)
-    needed = compute_requirement(rules, position, value, multiplier)
+    backing = p.compute_backing(rules, balances, value)
+    needed = p.compute_requirement(rules, position, value, multiplier)
     above, below = notional - needed, notional - backing
     if position.quantity < 0.0:
         above, below = notional + backing, notional + needed
@@ -135,7 +125,7 @@ def close_contracts(
         size = abs(closed) * abs(value)
         impact = compute_square_root_impact(rules.liquidation_impact, quote, size)
         worsening = min(worsening + impact, LARGEST_WORSENING)
-    filled = worsen(rules, value, -side, worsening)
+    filled = p.worsen(rules, value, -side, worsening)
     quantity = position.quantity - closed
     entry = position.entry if quantity != 0.0 else 0.0
     cash, margin = balances.cash, position.margin
@@ -143,9 +133,9 @@ def close_contracts(
         margin += closed * (filled - position.entry)
     else:
         cash += closed * filled
-    after = make_balances(cash, Position(quantity, entry, margin, value))
+    after = p.make_balances(cash, Position(quantity, entry, margin, value))
     notional = abs(closed) * abs(filled)
-    left = max(compute_backing(rules, after, value), 0.0)
+    left = max(p.compute_backing(rules, after, value), 0.0)
     asked = rules.liquidation_fee * notional
     fee = left if asked * (1.0 + TOLERANCE) >= left else asked
     if rules.is_isolated is not None:
@@ -153,7 +143,7 @@ def close_contracts(
     else:
         cash -= fee
     loss = closed * (value - filled) + fee
-    return make_balances(cash, Position(quantity, entry, margin, value)), loss, notional
+    return p.make_balances(cash, Position(quantity, entry, margin, value)), loss, notional
 
 
 # -------------------------------------------------------------------------- margin from the wallet
@@ -169,9 +159,9 @@ def add_from_wallet(
     rules: InstrumentRules, balances: Balances, value: float, quote: Quote, log: Log, t: int
 ) -> Balances:
     position = balances.positions[0]
-    needed = compute_requirement(rules, position, value, quote.multiplier) * (1.0 + TOLERANCE)
-    missing = max(needed - compute_backing(rules, balances, value), 0.0)
+    needed = p.compute_requirement(rules, position, value, quote.multiplier) * (1.0 + TOLERANCE)
+    missing = max(needed - p.compute_backing(rules, balances, value), 0.0)
     each = abs(position.quantity * position.entry) / compute_setting(rules.margin, quote.initial)
     amount = min((floor(missing / each) + 1.0) * each, balances.cash)
     write_event(log, t, MARGIN_ADDED, value, 0.0, amount)
-    return make_balances(balances.cash - amount, add_margin(position, amount))
+    return p.make_balances(balances.cash - amount, p.add_margin(position, amount))

@@ -16,20 +16,6 @@ from backtest.account.options import (
 )
 from backtest.account.orders import find_limit, tell_rounding
 from backtest.account.position import compute_profit
-from backtest.account.records import (
-    AccountBar,
-    AccountState,
-    MarketBar,
-    Scratch,
-    Terms,
-    is_held,
-    is_isolated,
-    pick_instrument,
-    pick_margin,
-    pick_position,
-    pick_quote,
-    share,
-)
 from backtest.base.units import DAY, TOLERANCE
 from backtest.venue import (
     compute_full_backing,
@@ -47,11 +33,11 @@ BAND_SLACK = 0.1
 """Share of the cap by which bands may carry gross leverage over it."""
 
 
-def tell_order(scratch: Scratch, i: int) -> int:
+def tell_order(scratch: r.Scratch, i: int) -> int:
     return r.INCREASE if scratch.reach[i] > max(scratch.before[i], 0.0) else r.REDUCE
 
 
-def scale_targets(bar: AccountBar, equity: float) -> None:
+def scale_targets(bar: r.AccountBar, equity: float) -> None:
     most = bar.terms.max_gross_leverage * equity
     wanted, rest = sum_targets(bar.state, bar.quotes, bar.scratch, most)
     factor = compute_cap_factor(most, wanted, rest)
@@ -67,19 +53,19 @@ def compute_cap_factor(most: float, wanted: float, rest: float) -> float:
 
 
 def sum_targets(
-    state: AccountState, quotes: MarketBar, scratch: Scratch, most: float
+    state: r.AccountState, quotes: r.MarketBar, scratch: r.Scratch, most: float
 ) -> tuple[float, float]:
     wanted, rest = 0.0, 0.0
     for i in range(len(state.margin)):
         if scratch.kind[i] == r.KEPT:
             scratch.reach[i] = most if scratch.reach[i] == math.inf else scratch.reach[i]
             wanted += scratch.reach[i]
-        elif is_held(state, i):
+        elif r.is_held(state, i):
             rest += compute_notional(state, quotes, i)
     return wanted, rest
 
 
-def narrow_bands(bar: AccountBar, equity: float) -> None:
+def narrow_bands(bar: r.AccountBar, equity: float) -> None:
     state, scratch = bar.state, bar.scratch
     total = sum_orders(state, bar.quotes, scratch)
     if total > (1.0 + BAND_SLACK) * bar.terms.max_gross_leverage * equity * (1.0 + TOLERANCE):
@@ -88,17 +74,17 @@ def narrow_bands(bar: AccountBar, equity: float) -> None:
                 scratch.kind[i] = tell_order(scratch, i)
 
 
-def sum_orders(state: AccountState, quotes: MarketBar, scratch: Scratch) -> float:
+def sum_orders(state: r.AccountState, quotes: r.MarketBar, scratch: r.Scratch) -> float:
     total = 0.0
     for i in range(len(state.margin)):
         if scratch.kind[i] == r.REDUCE or scratch.kind[i] == r.INCREASE:
             total += scratch.reach[i]
-        elif is_held(state, i):
+        elif r.is_held(state, i):
             total += compute_notional(state, quotes, i)
     return float(total)
 
 
-def compute_notional(state: AccountState, quotes: MarketBar, i: int) -> float:
+def compute_notional(state: r.AccountState, quotes: r.MarketBar, i: int) -> float:
     return float(abs(state.held.quantities[i]) * abs(quotes.fill[i]))
 
 
@@ -135,7 +121,7 @@ class Decision(NamedTuple):
     time: float
 
 
-def plan_order(bar: AccountBar, factor: float, i: int) -> None:
+def plan_order(bar: r.AccountBar, factor: float, i: int) -> None:
     """Write the contracts of an order as the limits leave them, at the price of its fill."""
     state, quotes, scratch = bar.state, bar.quotes, bar.scratch
     steps, before, size = scratch.steps, scratch.before[i], scratch.reach[i]
@@ -152,7 +138,7 @@ def plan_order(bar: AccountBar, factor: float, i: int) -> None:
         steps[i, PLANNED] = scratch.side[i] * scratch.wanted[i]
 
 
-def count_decisions(bar: AccountBar, t: int, equity: float) -> None:
+def count_decisions(bar: r.AccountBar, t: int, equity: float) -> None:
     """Add the decisions of a bar, and what each limit took of them, to the cuts of the run."""
     terms, state, scratch = bar.terms, bar.state, bar.scratch
     inverse, time = 1.0 / equity if equity > 0.0 else 0.0, 1.0 * bar.feed.time[t]
@@ -172,7 +158,7 @@ def count_decisions(bar: AccountBar, t: int, equity: float) -> None:
         if stated != reach:
             level = max(level, terms.numbers[LEAST_LEVERAGE, i])
             raised = abs(signal) * level * equity * overlay
-            most = find_limit(share(pick_instrument(terms, i)), pick_quote(bar.quotes, i))
+            most = find_limit(r.share(r.pick_instrument(terms, i)), r.pick_quote(bar.quotes, i))
             lowered = abs(signal) * min(level, most) * equity * overlay
             count_cut(scratch, decision, i, MIN_LEVERAGE, stated - raised)
             count_cut(scratch, decision, i, MAX_LEVERAGE, raised - lowered)
@@ -183,7 +169,7 @@ def count_decisions(bar: AccountBar, t: int, equity: float) -> None:
             count_order(bar, decision, i)
 
 
-def count_order(bar: AccountBar, decision: Decision, i: int) -> None:
+def count_order(bar: r.AccountBar, decision: Decision, i: int) -> None:
     scratch, steps = bar.scratch, bar.scratch.steps
     unit, reach, limited = steps[i, UNIT], scratch.reach[i], steps[i, LIMITED]
     sized, planned = steps[i, SIZED] * unit, steps[i, PLANNED] * unit
@@ -191,13 +177,13 @@ def count_order(bar: AccountBar, decision: Decision, i: int) -> None:
         size = sized
         if scratch.kind[i] == r.INCREASE:
             size = scratch.kept[i] + scratch.added[i]
-        margin = VENUE_LEVERAGE if pick_margin(bar.terms, i).setting > 0.0 else INITIAL_MARGIN
+        margin = VENUE_LEVERAGE if r.pick_margin(bar.terms, i).setting > 0.0 else INITIAL_MARGIN
         taken = size - sized if scratch.kind[i] == r.INCREASE else 0.0
         count_cut(scratch, decision, i, margin, reach - limited + taken)
         rest = WALLET if scratch.kind[i] == r.INCREASE else UNFILLED
         count_cut(scratch, decision, i, rest, limited - size)
     if sized != planned:
-        rules, volume = share(pick_instrument(bar.terms, i)), bar.quotes.volume[i]
+        rules, volume = r.share(r.pick_instrument(bar.terms, i)), bar.quotes.volume[i]
         slow, cause = tell_rounding(
             rules, volume, unit, steps[i, START], steps[i, SIZED], steps[i, PLANNED]
         )
@@ -206,12 +192,12 @@ def count_order(bar: AccountBar, decision: Decision, i: int) -> None:
     count_cut(scratch, decision, i, UNFILLED, planned - decision.reached)
 
 
-def count_cut(scratch: Scratch, decision: Decision, i: int, cause: int, cut: float) -> None:
+def count_cut(scratch: r.Scratch, decision: Decision, i: int, cause: int, cut: float) -> None:
     if abs(cut) > LEAST * max(decision.stated, abs(decision.reached)):
         add_cut(scratch, decision, i, cause, cut)
 
 
-def add_cut(scratch: Scratch, decision: Decision, i: int, cause: int, cut: float) -> None:
+def add_cut(scratch: r.Scratch, decision: Decision, i: int, cause: int, cut: float) -> None:
     n = len(scratch.cuts) - 1
     add_to(scratch.cuts, decision, i, cause, cut)
     if n > 1:
@@ -239,7 +225,7 @@ GOLDEN = 0.3819660112501051
 """The smaller part of the golden section."""
 
 
-def fit_increases(bar: AccountBar) -> float:
+def fit_increases(bar: r.AccountBar) -> float:
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     values = quotes.open if terms.fill == r.RESTING else quotes.fill
     value_at(state, values, quotes.asset_fill)
@@ -249,7 +235,7 @@ def fit_increases(bar: AccountBar) -> float:
     fixed = 0.0
     if not is_joint(terms, state):
         fixed = sum_other_initial(bar)
-        if count == 1 and not is_isolated(terms, only):
+        if count == 1 and not r.is_isolated(terms, only):
             return fit_single(terms, quotes, scratch, free - fixed, only)
     if compute_room(bar, free, fixed, 1.0) >= 0.0:
         return 1.0
@@ -261,11 +247,11 @@ def fit_increases(bar: AccountBar) -> float:
     return narrow(bar, free, fixed, low, high)
 
 
-def is_joint(terms: Terms, state: AccountState) -> bool:
+def is_joint(terms: r.Terms, state: r.AccountState) -> bool:
     return terms.rules.has_scenarios or is_walking(terms, state) or is_adding_options(state)
 
 
-def count_increases(scratch: Scratch) -> tuple[int, int]:
+def count_increases(scratch: r.Scratch) -> tuple[int, int]:
     count, only = 0, 0
     for i in range(len(scratch.kind)):
         if scratch.kind[i] == r.INCREASE:
@@ -274,32 +260,38 @@ def count_increases(scratch: Scratch) -> tuple[int, int]:
 
 
 def compute_all_uncounted(
-    terms: Terms, state: AccountState, scratch: Scratch, turned: int
+    terms: r.Terms, state: r.AccountState, scratch: r.Scratch, turned: int
 ) -> float:
     found = 0.0
     for i in range(len(state.margin)):
-        if is_held(state, i) and not is_isolated(terms, i):
-            rules = share(pick_instrument(terms, i))
+        if r.is_held(state, i) and not r.is_isolated(terms, i):
+            rules = r.share(r.pick_instrument(terms, i))
             is_flip = scratch.kind[i] == r.INCREASE and scratch.before[i] < 0.0 and turned == -2
             if rules.has_profit_share is not None and not is_flip and i != turned:
-                profit = compute_profit(pick_position(state, i), state.held.values[i])
+                profit = compute_profit(r.pick_position(state, i), state.held.values[i])
                 found += (1.0 - rules.profit_share) * max(profit, 0.0)
     return found
 
 
-def sum_other_initial(bar: AccountBar) -> float:
+def sum_other_initial(bar: r.AccountBar) -> float:
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     found = 0.0
     for i in range(len(state.margin)):
-        if is_held(state, i) and not is_isolated(terms, i) and bar.scratch.kind[i] != r.INCREASE:
+        if (
+            r.is_held(state, i)
+            and not r.is_isolated(terms, i)
+            and bar.scratch.kind[i] != r.INCREASE
+        ):
             notional = abs(state.held.quantities[i]) * abs(quotes.fill[i])
-            found += compute_initial(pick_margin(terms, i), notional, quotes.initial[i])
+            found += compute_initial(r.pick_margin(terms, i), notional, quotes.initial[i])
     return found
 
 
-def fit_single(terms: Terms, quotes: MarketBar, scratch: Scratch, free: float, i: int) -> float:
+def fit_single(
+    terms: r.Terms, quotes: r.MarketBar, scratch: r.Scratch, free: float, i: int
+) -> float:
     limit = compute_largest_notional(
-        pick_margin(terms, i),
+        r.pick_margin(terms, i),
         free - scratch.fee[i],
         scratch.before[i],
         scratch.cost[i],
@@ -311,25 +303,25 @@ def fit_single(terms: Terms, quotes: MarketBar, scratch: Scratch, free: float, i
     return float(max(limit - scratch.kept[i], 0.0) / scratch.added[i])
 
 
-def compute_room(bar: AccountBar, free: float, fixed: float, factor: float) -> float:
+def compute_room(bar: r.AccountBar, free: float, fixed: float, factor: float) -> float:
     terms, state, scratch = bar.terms, bar.state, bar.scratch
     costs, taken, needed = 0.0, 0.0, fixed
     is_whole = is_joint(terms, state)
     for i in range(len(state.margin)):
         if scratch.kind[i] == r.INCREASE:
             size = scratch.kept[i] + factor * scratch.added[i]
-            if is_isolated(terms, i):
+            if r.is_isolated(terms, i):
                 taken += factor * scratch.added[i] * scratch.taken[i] - scratch.returned[i]
                 continue
             costs += scratch.cost[i] * (size - scratch.before[i]) + scratch.fee[i]
             if not is_whole and size > 0.0:
-                needed += compute_initial(pick_margin(terms, i), size, bar.quotes.initial[i])
+                needed += compute_initial(r.pick_margin(terms, i), size, bar.quotes.initial[i])
     if is_whole:
         needed = try_initial(bar, factor)
     return free - costs - taken - needed
 
 
-def try_initial(bar: AccountBar, factor: float) -> float:
+def try_initial(bar: r.AccountBar, factor: float) -> float:
     terms, state, scratch = bar.terms, bar.state, bar.scratch
     for i in range(len(state.margin)):
         scratch.start[i] = state.held.quantities[i]
@@ -347,7 +339,7 @@ def try_initial(bar: AccountBar, factor: float) -> float:
     return needed
 
 
-def find_passing(bar: AccountBar, free: float, fixed: float) -> float:
+def find_passing(bar: r.AccountBar, free: float, fixed: float) -> float:
     low, high = 0.0, 1.0
     left, right = GOLDEN, 1.0 - GOLDEN
     of_left = compute_room(bar, free, fixed, left)
@@ -366,7 +358,7 @@ def find_passing(bar: AccountBar, free: float, fixed: float) -> float:
     return math.nan
 
 
-def narrow(bar: AccountBar, free: float, fixed: float, low: float, high: float) -> float:
+def narrow(bar: r.AccountBar, free: float, fixed: float, low: float, high: float) -> float:
     of_low = compute_room(bar, free, fixed, low)
     of_high = compute_room(bar, free, fixed, high)
     for trial in range(MOST_TRIALS):
@@ -390,7 +382,7 @@ def narrow(bar: AccountBar, free: float, fixed: float, low: float, high: float) 
 # ---------------------------------------------------------------------- an instrument alone
 
 
-def compute_rate_of_one(terms: Terms, state: AccountState, scratch: Scratch, i: int) -> float:
+def compute_rate_of_one(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, i: int) -> float:
     hide_others(state, scratch, i, scratch.side[i] / abs(state.held.values[i]))
     rate = compute_portfolio_initial(terms.rules, state.held)
     rate += compute_haircuts(terms.rules, state.held)
@@ -398,7 +390,7 @@ def compute_rate_of_one(terms: Terms, state: AccountState, scratch: Scratch, i: 
     return rate
 
 
-def hide_others(state: AccountState, scratch: Scratch, i: int, quantity: float) -> None:
+def hide_others(state: r.AccountState, scratch: r.Scratch, i: int, quantity: float) -> None:
     for j in range(len(state.margin)):
         scratch.hidden[j] = state.held.quantities[j]
         state.held.quantities[j] = quantity if j == i else 0.0
@@ -407,7 +399,7 @@ def hide_others(state: AccountState, scratch: Scratch, i: int, quantity: float) 
         state.held.amounts[c] = 0.0
 
 
-def show_others(state: AccountState, scratch: Scratch) -> None:
+def show_others(state: r.AccountState, scratch: r.Scratch) -> None:
     for j in range(len(state.margin)):
         state.held.quantities[j] = scratch.hidden[j]
     for c in range(len(state.held.amounts)):

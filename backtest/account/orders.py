@@ -4,19 +4,8 @@ from __future__ import annotations
 
 import math
 
+from backtest.account import position as p
 from backtest.account.account_records import Balances, InstrumentRules, Position, Quote, Trade
-from backtest.account.position import (
-    charge,
-    compute_backing,
-    compute_distance,
-    compute_entry,
-    compute_profit,
-    compute_uncounted,
-    compute_value_of,
-    is_valued_at_entry,
-    make_balances,
-    worsen,
-)
 from backtest.base.units import TOLERANCE
 from backtest.venue import compute_affordable, compute_largest_notional, compute_setting
 
@@ -39,7 +28,7 @@ def compute_counted(
 ) -> float:
     if rules.has_profit_share is None:
         return equity
-    uncounted = compute_uncounted(rules, balances, quote.fill)
+    uncounted = p.compute_uncounted(rules, balances, quote.fill)
     return equity - (uncounted if held > 0.0 else 0.0)
 
 
@@ -95,7 +84,7 @@ def size_order(
     limit = compute_largest_notional(rules.margin, free, held, cost, quote.initial)
     size = min(reach, limit) * (1.0 / unit)
     if rules.is_isolated is not None:
-        filled = worsen(rules, quote.fill, side, worsening)
+        filled = p.worsen(rules, quote.fill, side, worsening)
         kept = max(side * quantity, 0.0)
         room = compute_room(rules, balances, filled, side, quote)
         size = kept + min(size - kept, max(room, 0.0))
@@ -114,7 +103,7 @@ def compute_room(
     rules: InstrumentRules, balances: Balances, filled: float, side: float, quote: Quote
 ) -> float:
     quantity, unit = balances.positions[0].quantity, abs(filled)
-    closed = balances.cash + compute_backing(rules, balances, filled)
+    closed = balances.cash + p.compute_backing(rules, balances, filled)
     closed -= rules.fee * abs(quantity) * unit
     wallet = closed if side * quantity < 0.0 else balances.cash
     if rules.has_order_fee is not None:
@@ -183,13 +172,13 @@ def round_price(rules: InstrumentRules, value: float, side: float) -> float:
         price = -rules.margin.size / value
     steps = price * (1.0 / rules.tick)
     whole = floor(steps + 1e-6) if side < 0.0 else 0.0 - floor(1e-6 - steps)
-    return compute_value_of(rules, max(whole, 1.0) * rules.tick)
+    return p.compute_value_of(rules, max(whole, 1.0) * rules.tick)
 
 
 def round_worsening(rules: InstrumentRules, value: float, side: float, worsening: float) -> float:
     """Return the worsening from u to the rounded price of a fill, as a fraction of the price."""
-    filled = round_price(rules, worsen(rules, value, side, worsening), side)
-    return compute_distance(rules, value, filled)
+    filled = round_price(rules, p.worsen(rules, value, side, worsening), side)
+    return p.compute_distance(rules, value, filled)
 
 
 def floor(size: float) -> float:
@@ -230,7 +219,7 @@ def trade(
     marked = value if change != 0.0 else position.value
     side = 1.0 if change > 0.0 else -1.0
     worsening = slippage + impact
-    filled = worsen(rules, value, side, min(worsening, LARGEST_WORSENING))
+    filled = p.worsen(rules, value, side, min(worsening, LARGEST_WORSENING))
     cost = change * (filled - value)
     impacted = cost * (impact / worsening) if impact > 0.0 else 0.0
     if rules.rounds_price is not None:
@@ -239,14 +228,14 @@ def trade(
     fee = fee_rate * abs(change) * abs(filled)
     if rules.has_order_fee is not None:
         fee += compute_order_fee(rules, quote) if change != 0.0 else 0.0
-    entry = compute_entry(rules, position, quantity, filled)
+    entry = p.compute_entry(rules, position, quantity, filled)
     if rules.is_isolated is not None:
         cash, margin = move_margin(rules, balances, quantity, filled, quote.initial)
     else:
         cash, margin = balances.cash - change * filled, 0.0
-    after = make_balances(cash, Position(quantity, entry, margin, marked))
+    after = p.make_balances(cash, Position(quantity, entry, margin, marked))
     return Trade(
-        balances=charge(rules, after, fee),
+        balances=p.charge(rules, after, fee),
         price_pnl=position.quantity * (marked - position.value),
         fee=fee,
         slippage=cost - impacted,
@@ -270,7 +259,7 @@ def split_margin(
     held, margin = position.quantity, position.margin
     kept = min(abs(quantity), abs(held)) if held * quantity > 0.0 else 0.0
     share = 1.0 - kept / (abs(held) if held != 0.0 else 1.0)
-    returned = share * (margin + compute_profit(position, filled))
+    returned = share * (margin + p.compute_profit(position, filled))
     left = margin * (1.0 - share) if kept > 0.0 else 0.0
     is_closing = abs(held) > kept
     posted = (abs(quantity) - kept) * abs(filled)
@@ -287,9 +276,9 @@ def reduce_to_ratio(
     if rules.rounds_price is not None:
         worsening = round_worsening(rules, quote.fill, -side, worsening)
     cost = compute_cost(rules, -side, worsening)
-    valued = abs(position.entry) if is_valued_at_entry(rules) else unit
+    valued = abs(position.entry) if p.is_valued_at_entry(rules) else unit
     size = abs(position.quantity)
-    spared = compute_backing(rules, balances, quote.fill) - cost * size * unit
+    spared = p.compute_backing(rules, balances, quote.fill) - cost * size * unit
     if rules.has_order_fee is not None:
         spared -= compute_order_fee(rules, quote)
     allowed = compute_affordable(
@@ -302,7 +291,7 @@ def reduce_to_ratio(
     freed = done.balances.cash - balances.cash
     kept = Position(held.quantity, held.entry, held.margin + freed, held.value)
     return Trade(
-        balances=make_balances(balances.cash, kept),
+        balances=p.make_balances(balances.cash, kept),
         price_pnl=done.price_pnl,
         fee=done.fee,
         slippage=done.slippage,

@@ -4,26 +4,10 @@ from __future__ import annotations
 
 import math
 
+from backtest.account import balance
+from backtest.account import position as p
 from backtest.account import records as r
 from backtest.account.account_records import Position
-from backtest.account.balance import (
-    compute_account_equity,
-    compute_balance,
-    compute_initial_needed,
-    compute_needed,
-    compute_pool,
-    compute_whole_pool,
-    count_cross,
-    count_open,
-    enter_fill,
-    enter_step,
-    has_collateral,
-    has_one_position,
-    pick_balances,
-    put_balances,
-    sell_collateral,
-    value_at,
-)
 from backtest.account.fills import is_deciding, is_ending, trade_to
 from backtest.account.ledger import BAD_DEBT as DEBT
 from backtest.account.ledger import (
@@ -50,111 +34,81 @@ from backtest.account.orders import (
     reduce_to_ratio,
     round_worsening,
 )
-from backtest.account.position import (
-    NOTHING_LEFT,
-    add_margin,
-    compute_free_of_one,
-    compute_profit,
-    compute_requirement,
-    compute_value_of,
-    is_failing,
-    pay_funding,
-    pay_in,
-)
-from backtest.account.records import (
-    AccountBar,
-    AccountState,
-    EventLog,
-    MarketBar,
-    MarketFeed,
-    Scratch,
-    Terms,
-    as_log,
-    enter_liquidation,
-    is_held,
-    is_isolated,
-    is_spot,
-    note,
-    pick_instrument,
-    pick_margin,
-    pick_position,
-    pick_quote,
-    put_position,
-    share,
-)
 from backtest.base.units import DAY, TOLERANCE
 from backtest.venue import MarginRules, compute_best_leverage, compute_haircuts, compute_setting
 
 # --------------------------------------------------------------------------- step 1: flows
 
 
-def take_flows(bar: AccountBar, t: int) -> None:
+def take_flows(bar: r.AccountBar, t: int) -> None:
     terms, feed, state = bar.terms, bar.feed, bar.state
     quotes, ledger, log = bar.quotes, bar.ledger, bar.log
     last = ledger.shape[1] - 1
     flow = state.cursor[r.FLOW_NEXT]
     while flow < len(feed.flow_bar) and feed.flow_bar[flow] == t:
         amount = feed.flow_amount[flow]
-        value_at(state, quotes.mark_open, quotes.asset_mark_open)
-        wealth = compute_account_equity(terms, state) + state.wallet[r.RESERVE]
+        balance.value_at(state, quotes.mark_open, quotes.asset_mark_open)
+        wealth = balance.compute_account_equity(terms, state) + state.wallet[r.RESERVE]
         moved = amount
         if amount < 0.0:
             moved = -min(-amount, compute_withdrawable(bar))
         state.wallet[r.CASH] += moved
-        state.wallet[r.PAID_IN] = pay_in(state.wallet[r.PAID_IN], wealth, moved)
+        state.wallet[r.PAID_IN] = p.pay_in(state.wallet[r.PAID_IN], wealth, moved)
         ledger[r.FLOWS, last] += moved
         if moved != 0.0:
-            note(log, t, -1, FLOW, 1.0, 0.0, moved)
+            r.note(log, t, -1, FLOW, 1.0, 0.0, moved)
         if moved != amount:
-            note(log, t, -1, REFUSED, 1.0, 0.0, moved - amount)
+            r.note(log, t, -1, REFUSED, 1.0, 0.0, moved - amount)
         flow += 1
     state.cursor[r.FLOW_NEXT] = flow
 
 
-def compute_withdrawable(bar: AccountBar) -> float:
+def compute_withdrawable(bar: r.AccountBar) -> float:
     terms, state = bar.terms, bar.state
-    if has_one_position(terms, state):
-        rules = share(pick_instrument(terms, 0))
-        return compute_free_of_one(rules, pick_balances(terms, state, 0), pick_quote(bar.quotes, 0))
+    if balance.has_one_position(terms, state):
+        rules = r.share(r.pick_instrument(terms, 0))
+        return p.compute_free_of_one(
+            rules, balance.pick_balances(terms, state, 0), r.pick_quote(bar.quotes, 0)
+        )
     return compute_free(terms, state)
 
 
-def compute_free(terms: Terms, state: AccountState) -> float:
-    free = compute_pool(terms, state)
+def compute_free(terms: r.Terms, state: r.AccountState) -> float:
+    free = balance.compute_pool(terms, state)
     for i in range(len(state.margin)):
-        if is_held(state, i) and not is_isolated(terms, i):
-            rules = share(pick_instrument(terms, i))
+        if r.is_held(state, i) and not r.is_isolated(terms, i):
+            rules = r.share(r.pick_instrument(terms, i))
             if rules.has_profit_share is not None:
                 profit = state.held.values[i] - state.held.entries[i]
                 profit *= state.held.quantities[i]
                 free -= (1.0 - rules.profit_share) * max(profit, 0.0)
-    free -= compute_initial_needed(terms, state)
-    limit = terms.negative_limit if has_collateral(state) else 0.0
-    return max(min(free, compute_balance(terms, state) + limit), 0.0)
+    free -= balance.compute_initial_needed(terms, state)
+    limit = terms.negative_limit if balance.has_collateral(state) else 0.0
+    return max(min(free, balance.compute_balance(terms, state) + limit), 0.0)
 
 
-def convert_collateral(bar: AccountBar, t: int) -> None:
+def convert_collateral(bar: r.AccountBar, t: int) -> None:
     state, quotes = bar.state, bar.quotes
     if state.wallet[r.IS_CONVERTING] == 0.0:
         return
     state.wallet[r.IS_CONVERTING] = 0.0
-    value_at(state, quotes.open, quotes.asset_open)
-    missing = -compute_balance(bar.terms, state)
+    balance.value_at(state, quotes.open, quotes.asset_open)
+    missing = -balance.compute_balance(bar.terms, state)
     if missing > 0.0:
-        sell_collateral(bar, t, missing)
+        balance.sell_collateral(bar, t, missing)
 
 
 # ------------------------------------------------------------------- steps 2 and 6: funding
 
 
-def is_funding_due(feed: MarketFeed, state: AccountState, t: int, is_open: int) -> bool:
+def is_funding_due(feed: r.MarketFeed, state: r.AccountState, t: int, is_open: int) -> bool:
     event = state.cursor[r.FUNDING_NEXT]
     if event >= len(feed.funding_bar) or feed.funding_bar[event] != t:
         return False
     return bool(feed.funding_is_open[event] == is_open)
 
 
-def settle_funding(bar: AccountBar, t: int, is_open: int) -> None:
+def settle_funding(bar: r.AccountBar, t: int, is_open: int) -> None:
     terms, feed, state = bar.terms, bar.feed, bar.state
     while is_funding_due(feed, state, t, is_open):
         event = state.cursor[r.FUNDING_NEXT]
@@ -164,53 +118,53 @@ def settle_funding(bar: AccountBar, t: int, is_open: int) -> None:
         i = feed.funding_instrument[event]
         rate = feed.funding_rate[event]
         state.last_funding[i] = rate
-        if is_held(state, i):
-            rules = share(pick_instrument(terms, i))
+        if r.is_held(state, i):
+            rules = r.share(r.pick_instrument(terms, i))
             value = bar.quotes.mark_open[i]
             if not math.isnan(feed.funding_price[event]):
-                value = compute_value_of(rules, feed.funding_price[event])
-            before = pick_balances(terms, state, i)
-            after, paid = pay_funding(rules, before, value, rate)
-            put_balances(terms, state, i, before, after)
+                value = p.compute_value_of(rules, feed.funding_price[event])
+            before = balance.pick_balances(terms, state, i)
+            after, paid = p.pay_funding(rules, before, value, rate)
+            balance.put_balances(terms, state, i, before, after)
             bar.ledger[r.FUNDING, i] += paid
-            note(bar.log, t, i, FUNDED, value, after.positions[0].quantity, paid)
-            if is_isolated(terms, i):
+            r.note(bar.log, t, i, FUNDED, value, after.positions[0].quantity, paid)
+            if r.is_isolated(terms, i):
                 liquidate_isolated(bar, t, i)
 
 
-def liquidate_isolated(bar: AccountBar, t: int, i: int) -> bool:
+def liquidate_isolated(bar: r.AccountBar, t: int, i: int) -> bool:
     terms, state, log = bar.terms, bar.state, bar.log
-    rules, quote = share(pick_instrument(terms, i)), pick_quote(bar.quotes, i)
-    before, row, opened = pick_balances(terms, state, i), log.written[0], quote.mark_open
-    after, is_failed = before, is_failing(rules, before, opened, quote.multiplier)
+    rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(bar.quotes, i)
+    before, row, opened = balance.pick_balances(terms, state, i), log.written[0], quote.mark_open
+    after, is_failed = before, p.is_failing(rules, before, opened, quote.multiplier)
     if is_failed and can_add(rules, before):
-        after = add_from_wallet(rules, before, opened, quote, as_log(log), t)
-        is_failed = is_failing(rules, after, opened, quote.multiplier)
+        after = add_from_wallet(rules, before, opened, quote, r.as_log(log), t)
+        is_failed = p.is_failing(rules, after, opened, quote.multiplier)
     if is_failed:
         done = liquidate(rules, after, opened, quote)
-        log_liquidation(as_log(log), t, opened, done)
-        enter_liquidation(bar.ledger, i, done)
+        log_liquidation(r.as_log(log), t, opened, done)
+        r.enter_liquidation(bar.ledger, i, done)
         after = done.balances
-    enter_step(bar, i, row, before, after)
+    balance.enter_step(bar, i, row, before, after)
     if is_failed:
         drop_after_liquidation(terms, state, i)
     return is_failed
 
 
-def drop_after_liquidation(terms: Terms, state: AccountState, i: int) -> None:
+def drop_after_liquidation(terms: r.Terms, state: r.AccountState, i: int) -> None:
     state.is_pending[i] = 0
     state.since[i] = -1.0
     if terms.is_halting:
         state.is_halted[i] = 1
 
 
-def drop_after_pool_failure(terms: Terms, state: AccountState) -> None:
+def drop_after_pool_failure(terms: r.Terms, state: r.AccountState) -> None:
     state.wallet[r.POOL_FAILED] = 1.0
     state.wallet[r.SINCE_POOL] = -1.0
     if terms.is_halting:
         state.wallet[r.IS_OVER] = 1.0
     for i in range(len(state.margin)):
-        if not is_isolated(terms, i):
+        if not r.is_isolated(terms, i):
             state.is_pending[i] = 0
             state.since[i] = -1.0
     for k in range(len(state.options.targets)):
@@ -220,7 +174,7 @@ def drop_after_pool_failure(terms: Terms, state: AccountState) -> None:
 # ------------------------------------------------------------------------- step 3: interest
 
 
-def charge_interest(bar: AccountBar, t: int) -> None:
+def charge_interest(bar: r.AccountBar, t: int) -> None:
     terms, feed, state, ledger = bar.terms, bar.feed, bar.state, bar.ledger
     before = max(t - 1, 0)
     years = feed.years[min(t, len(feed.years) - 1)]
@@ -229,16 +183,16 @@ def charge_interest(bar: AccountBar, t: int) -> None:
     short = feed.short_rate[min(before, len(feed.short_rate) - 1)]
     base, lent = state.wallet[r.CASH], 0.0
     for i in range(len(state.margin)):
-        if is_isolated(terms, i):
+        if r.is_isolated(terms, i):
             base += state.margin[i]
-        if is_held(state, i):
-            position = pick_position(state, i)
+        if r.is_held(state, i):
+            position = r.pick_position(state, i)
             value = position.quantity * position.entry
             if terms.is_loan:
-                base -= value if is_isolated(terms, i) else 0.0
+                base -= value if r.is_isolated(terms, i) else 0.0
                 if position.quantity < 0.0:
                     lent += abs(position.quantity * bar.quotes.mark_open[i])
-            elif not is_isolated(terms, i) and not is_spot(terms, i):
+            elif not r.is_isolated(terms, i) and not r.is_spot(terms, i):
                 base += value
     interest = -base * (cash if base > 0.0 else borrow) * years
     if terms.is_loan and lent > 0.0:
@@ -246,67 +200,77 @@ def charge_interest(bar: AccountBar, t: int) -> None:
     if interest != 0.0:
         state.wallet[r.CASH] -= interest
         ledger[r.INTEREST, ledger.shape[1] - 1] += interest
-        note(bar.log, t, -1, CHARGED, 1.0, 0.0, interest)
+        r.note(bar.log, t, -1, CHARGED, 1.0, 0.0, interest)
     if terms.rules.spot.has_any:
         charge_coins(bar, t, years)
-    if state.wallet[r.CASH] < 0.0 and count_cross(terms, state) == 0 and not has_collateral(state):
+    if (
+        state.wallet[r.CASH] < 0.0
+        and balance.count_cross(terms, state) == 0
+        and not balance.has_collateral(state)
+    ):
         take_from_isolated(terms, state)
 
 
-def charge_coins(bar: AccountBar, t: int, years: float) -> None:
+def charge_coins(bar: r.AccountBar, t: int, years: float) -> None:
     feed, state, quotes, log = bar.feed, bar.state, bar.quotes, bar.log
     for i in range(len(state.margin)):
-        if is_spot(bar.terms, i) and state.held.quantities[i] < 0.0:
+        if r.is_spot(bar.terms, i) and state.held.quantities[i] < 0.0:
             rate = feed.coin_rate[min(max(t - 1, 0), len(feed.coin_rate) - 1), i]
             interest = abs(state.held.quantities[i] * quotes.mark_open[i]) * rate * years
             if interest != 0.0:
                 state.wallet[r.CASH] -= interest
                 bar.ledger[r.INTEREST, i] += interest
-                note(log, t, i, CHARGED, quotes.mark_open[i], state.held.quantities[i], interest)
+                r.note(log, t, i, CHARGED, quotes.mark_open[i], state.held.quantities[i], interest)
 
 
-def take_from_isolated(terms: Terms, state: AccountState) -> None:
+def take_from_isolated(terms: r.Terms, state: r.AccountState) -> None:
     for i in range(len(state.margin)):
-        if is_isolated(terms, i) and is_held(state, i) and state.wallet[r.CASH] < 0.0:
+        if r.is_isolated(terms, i) and r.is_held(state, i) and state.wallet[r.CASH] < 0.0:
             taken = -state.wallet[r.CASH]
-            if not has_one_position(terms, state):
+            if not balance.has_one_position(terms, state):
                 taken = min(max(state.margin[i], 0.0), taken)
-            put_position(state, i, add_margin(pick_position(state, i), -taken))
+            r.put_position(state, i, p.add_margin(r.pick_position(state, i), -taken))
             state.wallet[r.CASH] += taken
 
 
 # -------------------------------------------------------------------------- the end of the account
 
 
-def settle_debt(bar: AccountBar, t: int) -> None:
+def settle_debt(bar: r.AccountBar, t: int) -> None:
     terms, state, ledger = bar.terms, bar.state, bar.ledger
     debt = 0.0
-    if count_cross(terms, state) == 0 and not has_collateral(state) and state.wallet[r.CASH] < 0.0:
+    if (
+        balance.count_cross(terms, state) == 0
+        and not balance.has_collateral(state)
+        and state.wallet[r.CASH] < 0.0
+    ):
         debt = -state.wallet[r.CASH]
         state.wallet[r.CASH] = 0.0
-    equity = compute_account_equity(terms, state)
+    equity = balance.compute_account_equity(terms, state)
     if equity < 0.0:
         debt -= equity
         state.wallet[r.CASH] -= equity
     if debt != 0.0:
         ledger[r.BAD_DEBT, ledger.shape[1] - 1] += debt
-        note(bar.log, t, -1, DEBT, 1.0, 0.0, debt)
+        r.note(bar.log, t, -1, DEBT, 1.0, 0.0, debt)
 
 
-def is_account_ruined(terms: Terms, state: AccountState, quotes: MarketBar, equity: float) -> bool:
+def is_account_ruined(
+    terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, equity: float
+) -> bool:
     wealth, paid_in = equity + state.wallet[r.RESERVE], state.wallet[r.PAID_IN]
     is_under = wealth <= terms.ruin_at * paid_in * (1.0 + TOLERANCE)
-    is_under = is_under or equity <= NOTHING_LEFT * paid_in * (1.0 + TOLERANCE)
-    if is_under or count_open(state) > 0:
+    is_under = is_under or equity <= p.NOTHING_LEFT * paid_in * (1.0 + TOLERANCE)
+    if is_under or balance.count_open(state) > 0:
         return bool(is_under)
     return is_poor(terms, quotes, wealth)
 
 
-def is_poor(terms: Terms, quotes: MarketBar, wealth: float) -> bool:
+def is_poor(terms: r.Terms, quotes: r.MarketBar, wealth: float) -> bool:
     found = False
     for i in range(len(quotes.open)):
         if quotes.is_listed[i] == 1:
-            rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
+            rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(quotes, i)
             most = compute_best_leverage(rules.margin, quote.initial)
             limit = find_limit(rules, quote)
             most = limit if limit < most else most
@@ -320,31 +284,35 @@ def is_poor(terms: Terms, quotes: MarketBar, wealth: float) -> bool:
     return found
 
 
-def end_account(bar: AccountBar, t: int) -> None:
+def end_account(bar: r.AccountBar, t: int) -> None:
     state, ledger, log = bar.state, bar.ledger, bar.log
-    if count_open(state) == 0:
-        note(log, t, -1, RUINED, 1.0, 0.0, 0.0)
+    if balance.count_open(state) == 0:
+        r.note(log, t, -1, RUINED, 1.0, 0.0, 0.0)
     for i in range(len(state.margin)):
-        if is_held(state, i):
+        if r.is_held(state, i):
             value, held = bar.quotes.mark_close[i], state.held.quantities[i]
-            note(log, t, i, RUINED, value, 0.0 - held, abs(held) * abs(value))
+            r.note(log, t, i, RUINED, value, 0.0 - held, abs(held) * abs(value))
             ledger[r.TRADED, i] += abs(held) * abs(value)
-            if is_isolated(bar.terms, i):
+            if r.is_isolated(bar.terms, i):
                 profit = held * (value - state.held.entries[i])
                 state.wallet[r.CASH] += state.margin[i] + profit
             else:
                 state.wallet[r.CASH] += held * value
-            put_position(state, i, Position(0.0, 0.0, 0.0, value))
+            r.put_position(state, i, Position(0.0, 0.0, 0.0, value))
     for k in range(len(state.options.targets)):
         held, mark = state.options.positions.quantities[k], state.options.positions.marks[k]
         if held != 0.0:
             trade_option(state, ledger, k, 0.0, mark)
-            note(log, t, name_option(state, k), RUINED, mark, 0.0 - held, abs(held) * mark)
-    if count_open(state) == 0 and not has_collateral(state) and state.wallet[r.CASH] < 0.0:
+            r.note(log, t, name_option(state, k), RUINED, mark, 0.0 - held, abs(held) * mark)
+    if (
+        balance.count_open(state) == 0
+        and not balance.has_collateral(state)
+        and state.wallet[r.CASH] < 0.0
+    ):
         debt = -state.wallet[r.CASH]
         state.wallet[r.CASH] = 0.0
         ledger[r.BAD_DEBT, ledger.shape[1] - 1] += debt
-        note(log, t, -1, DEBT, 1.0, 0.0, debt)
+        r.note(log, t, -1, DEBT, 1.0, 0.0, debt)
 
 
 # ----------------------------------------------------------------------------------- margin calls
@@ -353,32 +321,38 @@ def end_account(bar: AccountBar, t: int) -> None:
 TRIALS = 200
 
 
-def is_pool(terms: Terms, pool: int) -> bool:
-    return pool == len(terms.ranks) or is_isolated(terms, pool)
+def is_pool(terms: r.Terms, pool: int) -> bool:
+    return pool == len(terms.ranks) or r.is_isolated(terms, pool)
 
 
-def is_pool_held(terms: Terms, state: AccountState, pool: int) -> bool:
+def is_pool_held(terms: r.Terms, state: r.AccountState, pool: int) -> bool:
     if pool == len(state.margin):
-        return count_cross(terms, state) > 0
-    return is_held(state, pool)
+        return balance.count_cross(terms, state) > 0
+    return r.is_held(state, pool)
 
 
-def compute_pool_backing(terms: Terms, state: AccountState, pool: int) -> float:
+def compute_pool_backing(terms: r.Terms, state: r.AccountState, pool: int) -> float:
     if pool == len(state.margin):
-        return compute_pool(terms, state)
-    profit = compute_profit(pick_position(state, pool), state.held.values[pool])
+        return balance.compute_pool(terms, state)
+    profit = p.compute_profit(r.pick_position(state, pool), state.held.values[pool])
     return float(state.margin[pool] + profit)
 
 
-def compute_pool_needed(terms: Terms, state: AccountState, quotes: MarketBar, pool: int) -> float:
+def compute_pool_needed(
+    terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, pool: int
+) -> float:
     if pool == len(state.margin):
-        return terms.rules.level * compute_needed(terms, state)
-    rules = share(pick_instrument(terms, pool))
+        return terms.rules.level * balance.compute_needed(terms, state)
+    rules = r.share(r.pick_instrument(terms, pool))
     value = state.held.values[pool]
-    return compute_requirement(rules, pick_position(state, pool), value, quotes.multiplier[pool])
+    return p.compute_requirement(
+        rules, r.pick_position(state, pool), value, quotes.multiplier[pool]
+    )
 
 
-def compute_pool_ratio(terms: Terms, state: AccountState, quotes: MarketBar, pool: int) -> float:
+def compute_pool_ratio(
+    terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, pool: int
+) -> float:
     if not is_pool_held(terms, state, pool):
         return 0.0
     backing = compute_pool_backing(terms, state, pool)
@@ -388,23 +362,23 @@ def compute_pool_ratio(terms: Terms, state: AccountState, quotes: MarketBar, poo
     return needed / backing if backing > 0.0 else math.inf
 
 
-def is_pool_under(terms: Terms, ratio: float) -> bool:
+def is_pool_under(terms: r.Terms, ratio: float) -> bool:
     return ratio < terms.margin_call * (1.0 - TOLERANCE)
 
 
-def note_pool(log: EventLog, t: int, n: int, pool: int, kind: int, amount: float) -> None:
-    note(log, t, -1 if pool == n else pool, kind, 1.0, 0.0, amount)
+def note_pool(log: r.EventLog, t: int, n: int, pool: int, kind: int, amount: float) -> None:
+    r.note(log, t, -1 if pool == n else pool, kind, 1.0, 0.0, amount)
 
 
 # ------------------------------------------------------------------------------------ top-ups
 
 
-def answer_calls(bar: AccountBar, t: int) -> None:
+def answer_calls(bar: r.AccountBar, t: int) -> None:
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     if terms.margin_call == 0.0:
         return
     n = len(state.margin)
-    value_at(state, quotes.mark_open, quotes.asset_mark_open)
+    balance.value_at(state, quotes.mark_open, quotes.asset_mark_open)
     for order in range(n + 1):
         pool = n if order == 0 else order - 1
         if is_pool(terms, pool) and state.is_called[pool] == 1:
@@ -413,7 +387,7 @@ def answer_calls(bar: AccountBar, t: int) -> None:
             state.is_called[pool] = 0
 
 
-def top_up_pool(bar: AccountBar, t: int, pool: int) -> None:
+def top_up_pool(bar: r.AccountBar, t: int, pool: int) -> None:
     terms, state, quotes, ledger, log = bar.terms, bar.state, bar.quotes, bar.ledger, bar.log
     n, missing, moved = len(state.margin), 0.0, 0.0
     if is_pool_held(terms, state, pool):
@@ -427,7 +401,7 @@ def top_up_pool(bar: AccountBar, t: int, pool: int) -> None:
     if pool == n:
         state.wallet[r.CASH] += moved
     else:
-        put_position(state, pool, add_margin(pick_position(state, pool), moved))
+        r.put_position(state, pool, p.add_margin(r.pick_position(state, pool), moved))
     ratio = compute_pool_ratio(terms, state, quotes, pool)
     is_met = is_pool_under(terms, ratio)
     if moved != 0.0:
@@ -446,60 +420,60 @@ def top_up_pool(bar: AccountBar, t: int, pool: int) -> None:
 # -------------------------------------------------------------------------------------- grace
 
 
-def is_pool_forced(terms: Terms, state: AccountState, pool: int) -> bool:
+def is_pool_forced(terms: r.Terms, state: r.AccountState, pool: int) -> bool:
     return bool(terms.grace >= 0.0 and state.unmet[pool] >= terms.grace)
 
 
-def force_reductions(bar: AccountBar, t: int) -> None:
+def force_reductions(bar: r.AccountBar, t: int) -> None:
     terms, state = bar.terms, bar.state
     n = len(state.margin)
     if terms.grace < 0.0:
         return
-    is_due = is_pool_forced(terms, state, n) and count_cross(terms, state) > 0
+    is_due = is_pool_forced(terms, state, n) and balance.count_cross(terms, state) > 0
     if is_due and state.wallet[r.POOL_FAILED] == 0.0:
         force_pool(bar, t)
     for i in range(n):
-        is_due = is_isolated(terms, i) and is_held(state, i) and is_pool_forced(terms, state, i)
+        is_due = r.is_isolated(terms, i) and r.is_held(state, i) and is_pool_forced(terms, state, i)
         if is_due and state.is_pending[i] == 1:
             force_isolated(bar, t, i)
 
 
-def force_isolated(bar: AccountBar, t: int, i: int) -> None:
+def force_isolated(bar: r.AccountBar, t: int, i: int) -> None:
     terms, state = bar.terms, bar.state
-    rules, quote = share(pick_instrument(terms, i)), pick_quote(bar.quotes, i)
-    before = pick_balances(terms, state, i)
+    rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(bar.quotes, i)
+    before = balance.pick_balances(terms, state, i)
     done = reduce_to_ratio(rules, before, quote, terms.grace_ratio)
     is_reduced = done.quantity != 0.0
     if is_reduced:
-        enter_fill(bar, t, i, FILL, before, done, 0)
+        balance.enter_fill(bar, t, i, FILL, before, done, 0)
         state.is_pending[i] = 0
     end_pool_grace(bar, t, i, is_reduced)
 
 
-def force_pool(bar: AccountBar, t: int) -> None:
+def force_pool(bar: r.AccountBar, t: int) -> None:
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     n = len(state.margin)
-    value_at(state, quotes.fill, quotes.asset_fill)
+    balance.value_at(state, quotes.fill, quotes.asset_fill)
     factor = find_reduction(bar)
     before = 0
     for i in range(n):
-        if is_held(state, i) and not is_isolated(terms, i):
+        if r.is_held(state, i) and not r.is_isolated(terms, i):
             held = state.held.quantities[i]
             trade_to(bar, t, i, factor * held, False)
             if state.held.quantities[i] != held:
                 before += 1
     if before > 0:
         for i in range(n):
-            if not is_isolated(terms, i):
+            if not r.is_isolated(terms, i):
                 state.is_pending[i] = 0
     end_pool_grace(bar, t, n, before > 0)
 
 
-def find_reduction(bar: AccountBar) -> float:
+def find_reduction(bar: r.AccountBar) -> float:
     terms, state, scratch = bar.terms, bar.state, bar.scratch
     for i in range(len(state.margin)):
         scratch.start[i] = state.held.quantities[i]
-        if is_held(state, i) and not is_isolated(terms, i):
+        if r.is_held(state, i) and not r.is_isolated(terms, i):
             price_reduction(bar, i)
     low, high = 0.0, 1.0
     if spare(terms, state, scratch, 1.0) >= 0.0:
@@ -515,8 +489,8 @@ def find_reduction(bar: AccountBar) -> float:
     return low
 
 
-def price_reduction(bar: AccountBar, i: int) -> None:
-    rules, quote = share(pick_instrument(bar.terms, i)), pick_quote(bar.quotes, i)
+def price_reduction(bar: r.AccountBar, i: int) -> None:
+    rules, quote = r.share(r.pick_instrument(bar.terms, i)), r.pick_quote(bar.quotes, i)
     side = -1.0 if bar.state.held.quantities[i] > 0.0 else 1.0
     worsening = rules.slippage
     if rules.rounds_price is not None:
@@ -525,25 +499,25 @@ def price_reduction(bar: AccountBar, i: int) -> None:
     bar.scratch.fee[i] = compute_order_fee(rules, quote)
 
 
-def spare(terms: Terms, state: AccountState, scratch: Scratch, factor: float) -> float:
-    backing = compute_whole_pool(terms, state)
+def spare(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, factor: float) -> float:
+    backing = balance.compute_whole_pool(terms, state)
     for i in range(len(state.margin)):
-        if scratch.start[i] != 0.0 and not is_isolated(terms, i):
+        if scratch.start[i] != 0.0 and not r.is_isolated(terms, i):
             notional = abs(scratch.start[i] * state.held.values[i])
             backing -= scratch.cost[i] * ((1.0 - factor) * notional) + scratch.fee[i]
             state.held.quantities[i] = factor * scratch.start[i]
-    needed = terms.rules.level * compute_needed(terms, state)
+    needed = terms.rules.level * balance.compute_needed(terms, state)
     backing -= compute_haircuts(terms.rules, state.held)
     for i in range(len(state.margin)):
         state.held.quantities[i] = scratch.start[i]
     return terms.grace_ratio * backing - needed
 
 
-def end_pool_grace(bar: AccountBar, t: int, pool: int, is_reduced: bool) -> None:
+def end_pool_grace(bar: r.AccountBar, t: int, pool: int, is_reduced: bool) -> None:
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     if state.is_call_open[pool] == 0:
         return
-    value_at(state, quotes.fill, quotes.asset_fill)
+    balance.value_at(state, quotes.fill, quotes.asset_fill)
     ratio = compute_pool_ratio(terms, state, quotes, pool)
     is_met = is_pool_under(terms, ratio) and not is_reduced
     note_pool(bar.log, t, len(state.margin), pool, CALL_MET if is_met else CALL_FAILED, ratio)
@@ -553,7 +527,7 @@ def end_pool_grace(bar: AccountBar, t: int, pool: int, is_reduced: bool) -> None
 # -------------------------------------------------------------------------------- at the close
 
 
-def close_calls(bar: AccountBar, t: int, is_lost: bool) -> None:
+def close_calls(bar: r.AccountBar, t: int, is_lost: bool) -> None:
     terms, state = bar.terms, bar.state
     n = len(state.margin)
     for pool in range(n + 1):
@@ -568,7 +542,9 @@ def close_calls(bar: AccountBar, t: int, is_lost: bool) -> None:
                 note_pool(bar.log, t, n, pool, CALLED, ratio)
 
 
-def check_pool(terms: Terms, state: AccountState, pool: int, ratio: float) -> tuple[bool, float]:
+def check_pool(
+    terms: r.Terms, state: r.AccountState, pool: int, ratio: float
+) -> tuple[bool, float]:
     threshold = terms.margin_call * (1.0 - TOLERANCE)
     was_over = state.ratio[pool] >= threshold and not is_pool_forced(terms, state, pool)
     if ratio < threshold:
@@ -579,7 +555,7 @@ def check_pool(terms: Terms, state: AccountState, pool: int, ratio: float) -> tu
 
 
 def end_pool_call(
-    bar: AccountBar, t: int, pool: int, ratio: float, is_called: bool, is_lost: bool
+    bar: r.AccountBar, t: int, pool: int, ratio: float, is_called: bool, is_lost: bool
 ) -> None:
     feed, state, ledger = bar.feed, bar.state, bar.ledger
     is_under, is_hit = is_pool_under(bar.terms, ratio), ledger[r.LIQUIDATIONS, pool] > 0.0
@@ -610,21 +586,21 @@ ADDING, RETURNING = 1, 2
 """Bits of what was refused: to add margin, to return it."""
 
 
-def write_settings(terms: Terms, state: AccountState) -> None:
+def write_settings(terms: r.Terms, state: r.AccountState) -> None:
     for i in range(len(state.setting)):
         if state.setting[i] > 0.0:
             terms.rules.brackets.settings[i] = state.setting[i]
 
 
-def change_settings(bar: AccountBar, t: int) -> None:
+def change_settings(bar: r.AccountBar, t: int) -> None:
     state, quotes, scratch = bar.state, bar.quotes, bar.scratch
     if not is_any_asked(state):
         return
-    value_at(state, quotes.fill, quotes.asset_fill)
+    balance.value_at(state, quotes.fill, quotes.asset_fill)
     for i in range(len(state.setting)):
         scratch.kind[i], scratch.reach[i] = 0, 0.0
         is_bound = is_ending(state, i) or not is_deciding(state, quotes, i)
-        if state.asked[i] > 0.0 and is_isolated(bar.terms, i) and not is_bound:
+        if state.asked[i] > 0.0 and r.is_isolated(bar.terms, i) and not is_bound:
             choose_setting(bar, i)
     for i in range(len(state.setting)):
         if scratch.reach[i] < 0.0:
@@ -634,23 +610,23 @@ def change_settings(bar: AccountBar, t: int) -> None:
             add_from_balance(bar, t, i)
 
 
-def is_any_asked(state: AccountState) -> bool:
+def is_any_asked(state: r.AccountState) -> bool:
     found = False
     for i in range(len(state.asked)):
         found = found or state.asked[i] > 0.0
     return bool(found)
 
 
-def choose_setting(bar: AccountBar, i: int) -> None:
+def choose_setting(bar: r.AccountBar, i: int) -> None:
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
-    rules, asked = pick_margin(terms, i), state.asked[i]
+    rules, asked = r.pick_margin(terms, i), state.asked[i]
     notional = abs(state.held.quantities[i]) * abs(quotes.fill[i])
     most = max(find_most(rules, notional, quotes.initial[i]), state.setting[i])
     setting = min(asked, most)
     scratch.kind[i] = 1 if setting != state.setting[i] else 0
     state.setting[i] = setting
     terms.rules.brackets.settings[i] = setting
-    if is_held(state, i):
+    if r.is_held(state, i):
         entry = abs(state.held.quantities[i] * state.held.entries[i])
         wanted = entry / (asked if asked < math.inf else setting)
         moved = wanted - state.margin[i]
@@ -665,11 +641,11 @@ def find_most(rules: MarginRules, notional: float, multiplier: float) -> float:
     return most
 
 
-def return_margin(bar: AccountBar, t: int, i: int) -> None:
+def return_margin(bar: r.AccountBar, t: int, i: int) -> None:
     state, quotes = bar.state, bar.quotes
-    position, value = pick_position(state, i), quotes.fill[i]
-    setting = compute_setting(pick_margin(bar.terms, i), quotes.initial[i])
-    needed = abs(position.quantity * value) / setting - compute_profit(position, value)
+    position, value = r.pick_position(state, i), quotes.fill[i]
+    setting = compute_setting(r.pick_margin(bar.terms, i), quotes.initial[i])
+    needed = abs(position.quantity * value) / setting - p.compute_profit(position, value)
     needed = max(needed, abs(position.quantity * position.entry) / setting)
     moved = min(-bar.scratch.reach[i], max(position.margin - needed, 0.0))
     state.margin[i] -= moved
@@ -677,23 +653,23 @@ def return_margin(bar: AccountBar, t: int, i: int) -> None:
     log_margin(bar, t, i, r.MARGIN_RETURNED, moved)
 
 
-def add_from_balance(bar: AccountBar, t: int, i: int) -> None:
+def add_from_balance(bar: r.AccountBar, t: int, i: int) -> None:
     terms, state = bar.terms, bar.state
-    free = min(compute_free(terms, state), max(compute_balance(terms, state), 0.0))
+    free = min(compute_free(terms, state), max(balance.compute_balance(terms, state), 0.0))
     moved = min(bar.scratch.reach[i], free)
     state.margin[i] += moved
     state.wallet[r.CASH] -= moved
     log_margin(bar, t, i, MARGIN_ADDED, moved)
 
 
-def log_margin(bar: AccountBar, t: int, i: int, kind: int, moved: float) -> None:
+def log_margin(bar: r.AccountBar, t: int, i: int, kind: int, moved: float) -> None:
     state, quotes, scratch, log = bar.state, bar.quotes, bar.scratch, bar.log
     cause = ADDING if kind == MARGIN_ADDED else RETURNING
     refused = abs(scratch.reach[i]) - moved
     if moved > 0.0:
-        note(log, t, i, kind, quotes.fill[i], 0.0, moved)
+        r.note(log, t, i, kind, quotes.fill[i], 0.0, moved)
     if refused <= TOLERANCE * abs(scratch.reach[i]):
         state.refused[i] &= ~cause
     elif scratch.kind[i] == 1 and state.refused[i] & cause == 0:
-        note(log, t, i, r.MARGIN_REFUSED, quotes.fill[i], 0.0, refused)
+        r.note(log, t, i, r.MARGIN_REFUSED, quotes.fill[i], 0.0, refused)
         state.refused[i] |= cause

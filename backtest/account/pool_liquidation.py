@@ -5,87 +5,17 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from backtest import venue
+from backtest.account import account_records, balance, liquidation, options
 from backtest.account import records as r
-from backtest.account.account_records import (
-    CLOSE,
-    PARTIAL,
-    TAKEOVER,
-    Balances,
-    InstrumentRules,
-    Position,
-    Quote,
-)
-from backtest.account.balance import (
-    compute_balance,
-    compute_caution,
-    compute_excess,
-    compute_needed,
-    compute_pool,
-    compute_proceeds,
-    compute_with_options,
-    count_cross,
-    has_collateral_to_sell,
-    is_pool_short,
-    mark_to_ledger,
-    sell_collateral,
-)
 from backtest.account.ledger import BAD_DEBT as DEBT
 from backtest.account.ledger import LIQUIDATED
-from backtest.account.liquidation import (
-    choose_reduction,
-    choose_share,
-    close_contracts,
-    forfeit,
-    is_step_whole,
-    repay_all,
-)
-from backtest.account.options import (
-    book_profits,
-    compute_option_fee,
-    find_index,
-    holds_options,
-    name_option,
-    price_by_volatility,
-    price_options,
-    release,
-    trade_option,
-)
 from backtest.account.order_limits import hide_others, show_others
 from backtest.account.orders import LARGEST_WORSENING, compute_square_root_impact
 from backtest.account.payments import drop_after_pool_failure
 from backtest.account.position import worsen
-from backtest.account.records import (
-    AccountBar,
-    AccountState,
-    EventLog,
-    Scratch,
-    Terms,
-    is_held,
-    is_isolated,
-    is_spot,
-    note,
-    pick_instrument,
-    pick_position,
-    pick_quote,
-    put_position,
-    share,
-    total,
-)
+from backtest.account.records import share
 from backtest.base.units import TOLERANCE
-from backtest.venue import (
-    Waypoint,
-    aim,
-    bound_asset_slope,
-    bound_linear_slope,
-    bound_option_slope,
-    compute_collateral_value,
-    compute_counted_rate,
-    compute_option_delta,
-    compute_own_maintenance,
-    compute_portfolio_requirement,
-    fill_shares,
-    move_holdings,
-)
 
 if TYPE_CHECKING:
     from backtest.base import FloatArray
@@ -96,13 +26,13 @@ SLIPPAGE, STEP, FULL_BELOW = (
 )
 
 
-def begin_forced(state: AccountState) -> None:
+def begin_forced(state: r.AccountState) -> None:
     own = state.options
     for k in range(len(own.targets)):
         own.started[k] = own.positions.quantities[k]
 
 
-def price_forced(terms: Terms, state: AccountState, k: int, side: float) -> float:
+def price_forced(terms: r.Terms, state: r.AccountState, k: int, side: float) -> float:
     own, worsening = state.options, 0.0
     if side > 0.0:
         worsening = terms.numbers[SLIPPAGE, terms.options.instruments[k]]
@@ -110,22 +40,22 @@ def price_forced(terms: Terms, state: AccountState, k: int, side: float) -> floa
         return 0.0
     if not math.isnan(own.half_spreads[k]):
         worsening += own.half_spreads[k]
-    return price_by_volatility(terms, state, k, side, worsening)
+    return options.price_by_volatility(terms, state, k, side, worsening)
 
 
 def force_option(
-    terms: Terms, state: AccountState, ledger: FloatArray, k: int, traded: float
+    terms: r.Terms, state: r.AccountState, ledger: FloatArray, k: int, traded: float
 ) -> tuple[float, float]:
     price = price_forced(terms, state, k, 1.0 if traded > 0.0 else -1.0)
     held, mark = state.options.positions.quantities[k], state.options.positions.marks[k]
-    trade_option(state, ledger, k, held + traded, price)
-    return traded * (price - mark), abs(traded) * compute_option_fee(terms, state, k, price)
+    options.trade_option(state, ledger, k, held + traded, price)
+    return traded * (price - mark), abs(traded) * options.compute_option_fee(terms, state, k, price)
 
 
 def book_forced(
-    state: AccountState,
+    state: r.AccountState,
     ledger: FloatArray,
-    log: EventLog,
+    log: r.EventLog,
     t: int,
     k: int,
     traded: float,
@@ -134,14 +64,16 @@ def book_forced(
     mark = state.options.positions.marks[k]
     state.options.losses[k] += loss
     ledger[r.LOSS, ledger.shape[1] - 1] += loss
-    note(log, t, name_option(state, k), LIQUIDATED, mark, traded, abs(traded) * mark, loss)
+    r.note(
+        log, t, options.name_option(state, k), LIQUIDATED, mark, traded, abs(traded) * mark, loss
+    )
 
 
 # ---------------------------------------------------------------------- options, all at once
 
 
 def close_options_of_pool(
-    terms: Terms, state: AccountState, ledger: FloatArray
+    terms: r.Terms, state: r.AccountState, ledger: FloatArray
 ) -> tuple[float, float]:
     own, asked, gross = state.options, 0.0, 0.0
     for k in range(len(own.targets)):
@@ -158,11 +90,11 @@ def close_options_of_pool(
     return asked, gross
 
 
-def size_close(terms: Terms, state: AccountState, k: int, side: float) -> float:
+def size_close(terms: r.Terms, state: r.AccountState, k: int, side: float) -> float:
     held = state.options.positions.quantities[k]
     if side > 0.0:
         return -held if held < 0.0 else 0.0
-    missing = -compute_balance(terms, state)
+    missing = -balance.compute_balance(terms, state)
     if not (held > 0.0 and missing > 0.0):
         return 0.0
     price = price_forced(terms, state, k, side)
@@ -170,7 +102,7 @@ def size_close(terms: Terms, state: AccountState, k: int, side: float) -> float:
 
 
 def end_close(
-    state: AccountState, ledger: FloatArray, log: EventLog, t: int, asked: float, paid: float
+    state: r.AccountState, ledger: FloatArray, log: r.EventLog, t: int, asked: float, paid: float
 ) -> None:
     own = state.options
     share = 1.0 if asked == paid else paid / asked
@@ -182,7 +114,7 @@ def end_close(
             own.added[k] = 0.0
 
 
-def forfeit_options(state: AccountState) -> tuple[float, float]:
+def forfeit_options(state: r.AccountState) -> tuple[float, float]:
     lost, gross = 0.0, 0.0
     for k in range(len(state.options.targets)):
         value = state.options.positions.quantities[k] * state.options.positions.marks[k]
@@ -193,7 +125,7 @@ def forfeit_options(state: AccountState) -> tuple[float, float]:
 
 
 def end_forfeit(
-    state: AccountState, ledger: FloatArray, log: EventLog, t: int, rate: float
+    state: r.AccountState, ledger: FloatArray, log: r.EventLog, t: int, rate: float
 ) -> None:
     own = state.options
     for k in range(len(own.targets)):
@@ -201,38 +133,38 @@ def end_forfeit(
         if held != 0.0:
             own.traded[k] += abs(held * mark)
             book_forced(state, ledger, log, t, k, -held, rate * abs(held * mark))
-            release(state, k)
+            options.release(state, k)
 
 
 # --------------------------------------------------------------------- options, step by step
 
 
-def compute_option_notional(state: AccountState, k: int) -> float:
+def compute_option_notional(state: r.AccountState, k: int) -> float:
     positions = state.options.positions
     unit = 1.0 if positions.are_coin[k] else positions.indices[k]
     return float(abs(positions.quantities[k]) * positions.sizes[k] * unit)
 
 
-def size_option_step(terms: Terms, state: AccountState, k: int) -> float:
+def size_option_step(terms: r.Terms, state: r.AccountState, k: int) -> float:
     i, held = terms.options.instruments[k], state.options.positions.quantities[k]
     notional, share = compute_option_notional(state, k), terms.numbers[STEP, i]
     is_whole = (
-        terms.modes[i] != PARTIAL
+        terms.modes[i] != account_records.PARTIAL
         or not share > 0.0
         or notional <= terms.numbers[FULL_BELOW, i] * (1.0 + TOLERANCE)
         or abs(held) <= 1e-9 * abs(state.options.started[k])
-        or compute_pool(terms, state) <= TOLERANCE * notional
+        or balance.compute_pool(terms, state) <= TOLERANCE * notional
     )
     return float(-held if is_whole else -held * share)
 
 
-def may_step(terms: Terms, state: AccountState, k: int) -> bool:
+def may_step(terms: r.Terms, state: r.AccountState, k: int) -> bool:
     positions = state.options.positions
     held = positions.quantities[k]
-    if held <= 0.0 or compute_counted_rate(terms.options.rules, positions, k) < 1.0:
+    if held <= 0.0 or venue.compute_counted_rate(terms.options.rules, positions, k) < 1.0:
         return bool(held != 0.0)
     for i in range(len(state.margin)):
-        if is_held(state, i) and not is_isolated(terms, i):
+        if r.is_held(state, i) and not r.is_isolated(terms, i):
             return False
     count = 0
     for j in range(len(state.options.targets)):
@@ -245,32 +177,32 @@ def cap_fee(asked: float, left: float) -> float:
     return most if asked * (1.0 + TOLERANCE) >= most else asked
 
 
-def try_option_step(terms: Terms, state: AccountState, k: int) -> tuple[float, float]:
+def try_option_step(terms: r.Terms, state: r.AccountState, k: int) -> tuple[float, float]:
     own = state.options
     held, cash = own.positions.quantities[k], state.wallet[r.CASH]
-    before, traded = compute_excess(terms, state), size_option_step(terms, state, k)
+    before, traded = balance.compute_excess(terms, state), size_option_step(terms, state, k)
     price = price_forced(terms, state, k, 1.0 if traded > 0.0 else -1.0)
     notional = compute_option_notional(state, k) * abs(traded / held)
     state.wallet[r.CASH] -= traded * price
     own.positions.quantities[k] = held + traded
-    asked = abs(traded) * compute_option_fee(terms, state, k, price)
-    fee = cap_fee(asked, compute_pool(terms, state))
-    gain = compute_excess(terms, state) - fee - before
+    asked = abs(traded) * options.compute_option_fee(terms, state, k, price)
+    fee = cap_fee(asked, balance.compute_pool(terms, state))
+    gain = balance.compute_excess(terms, state) - fee - before
     own.positions.quantities[k], state.wallet[r.CASH] = held, cash
     return gain, notional
 
 
-def take_option_step(bar: AccountBar, t: int, k: int) -> None:
+def take_option_step(bar: r.AccountBar, t: int, k: int) -> None:
     terms, state, ledger = bar.terms, bar.state, bar.ledger
     traded = size_option_step(terms, state, k)
     cost, asked = force_option(terms, state, ledger, k, traded)
-    fee = cap_fee(asked, compute_pool(terms, state))
+    fee = cap_fee(asked, balance.compute_pool(terms, state))
     state.wallet[r.CASH] -= fee
     book_forced(state, ledger, bar.log, t, k, traded, cost + fee)
 
 
 def choose_option_step(
-    terms: Terms, state: AccountState, scratch: Scratch, least: float, best: float
+    terms: r.Terms, state: r.AccountState, scratch: r.Scratch, least: float, best: float
 ) -> int:
     chosen = -1
     for k in range(len(state.options.targets)):
@@ -284,7 +216,7 @@ def choose_option_step(
 
 
 def rank_option(
-    terms: Terms, state: AccountState, scratch: Scratch, k: int, gain: float, notional: float
+    terms: r.Terms, state: r.AccountState, scratch: r.Scratch, k: int, gain: float, notional: float
 ) -> float:
     positions = state.options.positions
     held = positions.quantities[k]
@@ -297,12 +229,12 @@ def rank_option(
     if terms.order == r.BY_NAME:
         return -1.0 * (len(state.margin) + k)
     if terms.order == r.OPTIONS_LAST:
-        return float(abs(held * compute_option_delta(positions, k)) * positions.indices[k])
+        return float(abs(held * venue.compute_option_delta(positions, k)) * positions.indices[k])
     return gain / notional
 
 
 def compute_requirement_of_option(
-    terms: Terms, state: AccountState, scratch: Scratch, k: int
+    terms: r.Terms, state: r.AccountState, scratch: r.Scratch, k: int
 ) -> float:
     own = state.options
     for i in range(len(state.margin)):
@@ -310,7 +242,7 @@ def compute_requirement_of_option(
     for j in range(len(own.targets)):
         own.before[j] = own.positions.quantities[j]
         own.positions.quantities[j] = own.before[j] if j == k else 0.0
-    found = compute_with_options(terms, state, False)
+    found = balance.compute_with_options(terms, state, False)
     for i in range(len(state.margin)):
         state.held.quantities[i] = scratch.hidden[i]
     for j in range(len(own.targets)):
@@ -328,20 +260,22 @@ DOWN, UP = (1.0, 0.88, 0.7, 0.5, 0.3, 0.1), (1.0, 1.12, 1.3, 1.5, 1.7, 1.9)
 """Ratios of the price between which a liquidation price is searched."""
 
 
-def value_on_segment(terms: Terms, state: AccountState, scratch: Scratch, place: float) -> None:
-    start = Waypoint(scratch.mark, scratch.price)
-    end = Waypoint(scratch.mark_end, scratch.price_end)
-    move_holdings(state.held, start, end, place)
-    price_options(terms, state, state.held.values)
+def value_on_segment(
+    terms: r.Terms, state: r.AccountState, scratch: r.Scratch, place: float
+) -> None:
+    start = venue.Waypoint(scratch.mark, scratch.price)
+    end = venue.Waypoint(scratch.mark_end, scratch.price_end)
+    venue.move_holdings(state.held, start, end, place)
+    options.price_options(terms, state, state.held.values)
 
 
-def compute_left(terms: Terms, state: AccountState, scratch: Scratch, place: float) -> float:
+def compute_left(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, place: float) -> float:
     """Return D = M - level R less rounding at a place; the pool fails at 0."""
     value_on_segment(terms, state, scratch, place)
-    return compute_caution(terms, state)
+    return balance.compute_caution(terms, state)
 
 
-def find_place_with_options(terms: Terms, state: AccountState, scratch: Scratch) -> float:
+def find_place_with_options(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> float:
     left = compute_left(terms, state, scratch, 0.0)
     if left <= 0.0:
         return 0.0
@@ -349,7 +283,7 @@ def find_place_with_options(terms: Terms, state: AccountState, scratch: Scratch)
 
 
 def follow_segment(
-    terms: Terms, state: AccountState, scratch: Scratch, left: float
+    terms: r.Terms, state: r.AccountState, scratch: r.Scratch, left: float
 ) -> tuple[float, float]:
     bound, sound = bound_fall(terms, state, scratch), 0.0
     for part in range(1, PARTS + 1):
@@ -371,7 +305,7 @@ def follow_segment(
 
 
 def bisect_place(
-    terms: Terms, state: AccountState, scratch: Scratch, sound: float, failing: float
+    terms: r.Terms, state: r.AccountState, scratch: r.Scratch, sound: float, failing: float
 ) -> float:
     for _ in range(HALVINGS):
         middle = 0.5 * (sound + failing)
@@ -383,7 +317,7 @@ def bisect_place(
 
 
 def find_strike(
-    terms: Terms, state: AccountState, scratch: Scratch, after: float, before: float
+    terms: r.Terms, state: r.AccountState, scratch: r.Scratch, after: float, before: float
 ) -> float:
     found = before
     if terms.intrabar != r.WORST:
@@ -403,54 +337,54 @@ def find_strike(
     return found
 
 
-def bound_fall(terms: Terms, state: AccountState, scratch: Scratch) -> float:
+def bound_fall(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> float:
     found, packed = 0.0, terms.rules
     for i in range(len(state.margin)):
-        if is_held(state, i) and not is_isolated(terms, i):
+        if r.is_held(state, i) and not r.is_isolated(terms, i):
             found += bound_position(terms, state, scratch, i)
     for c in range(len(state.held.amounts)):
         if state.held.amounts[c] != 0.0:
             step = abs(scratch.price_end[c] - scratch.price[c])
-            found += step * bound_asset_slope(packed, state.held, c)
+            found += step * venue.bound_asset_slope(packed, state.held, c)
     rules, positions = terms.options.rules, state.options.positions
     for k in range(len(state.options.targets)):
         if positions.quantities[k] != 0.0:
             start, end = (
-                find_index(terms, k, scratch.mark),
-                find_index(terms, k, scratch.mark_end),
+                options.find_index(terms, k, scratch.mark),
+                options.find_index(terms, k, scratch.mark_end),
             )
             low, step = min(start, end), abs(end - start)
             if terms.rules.brackets.are_inverse[terms.options.instruments[k]]:
                 step *= max(start, end) / low  # prices move fastest at the higher end
             gains = positions.quantities[k] * positions.signs[k] * (end - start) > 0.0
-            slope = bound_option_slope(packed, positions, rules, k, low, gains)
+            slope = venue.bound_option_slope(packed, positions, rules, k, low, gains)
             found += step * slope if step > 0.0 else 0.0
     return found + TOLERANCE * abs(found)
 
 
-def bound_position(terms: Terms, state: AccountState, scratch: Scratch, i: int) -> float:
+def bound_position(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, i: int) -> float:
     change = scratch.mark_end[i] - scratch.mark[i]
-    gain = 0.0 if is_spot(terms, i) else max(state.held.quantities[i] * change, 0.0)
-    return float(abs(change) * bound_linear_slope(terms.rules, state.held, i) - 2.0 * gain)
+    gain = 0.0 if r.is_spot(terms, i) else max(state.held.quantities[i] * change, 0.0)
+    return float(abs(change) * venue.bound_linear_slope(terms.rules, state.held, i) - 2.0 * gain)
 
 
-def sum_options_on(terms: Terms, state: AccountState, i: int, values: FloatArray) -> float:
+def sum_options_on(terms: r.Terms, state: r.AccountState, i: int, values: FloatArray) -> float:
     found, is_priced, positions = 0.0, False, state.options.positions
     for k in range(len(state.options.targets)):
         if positions.quantities[k] != 0.0 and terms.options.instruments[k] == i:
             if not is_priced:
-                price_options(terms, state, values)
+                options.price_options(terms, state, values)
                 is_priced = True
             found += positions.quantities[k] * positions.marks[k]
     return found
 
 
-def sum_notionals_on(terms: Terms, state: AccountState, i: int, values: FloatArray) -> float:
+def sum_notionals_on(terms: r.Terms, state: r.AccountState, i: int, values: FloatArray) -> float:
     found, is_priced, own = 0.0, False, state.options
     for k in range(len(own.targets)):
         if own.positions.quantities[k] != 0.0 and terms.options.instruments[k] == i:
             if not is_priced:
-                price_options(terms, state, values)
+                options.price_options(terms, state, values)
                 is_priced = True
             found += compute_option_notional(state, k)
     return found
@@ -459,40 +393,40 @@ def sum_notionals_on(terms: Terms, state: AccountState, i: int, values: FloatArr
 # ---------------------------------------------------------------------------- liquidation prices
 
 
-def is_moved_by(terms: Terms, state: AccountState, i: int) -> bool:
-    found = is_held(state, i)
+def is_moved_by(terms: r.Terms, state: r.AccountState, i: int) -> bool:
+    found = r.is_held(state, i)
     for k in range(len(state.options.targets)):
         is_on = terms.options.instruments[k] == i
         found = found or (is_on and state.options.positions.quantities[k] != 0.0)
     return bool(found)
 
 
-def aim_at_ratios(terms: Terms, scratch: Scratch, i: int, step: int) -> None:
+def aim_at_ratios(terms: r.Terms, scratch: r.Scratch, i: int, step: int) -> None:
     first, second = DOWN[max(step, 0)], DOWN[max(step, 0) + 1]
     if step < 0:
         first, second = UP[-step - 1], UP[-step]
-    base = Waypoint(scratch.last, scratch.kept_assets)
-    aim(terms.rules, base, i, first, Waypoint(scratch.mark, scratch.price))
-    aim(terms.rules, base, i, second, Waypoint(scratch.mark_end, scratch.price_end))
+    base = venue.Waypoint(scratch.last, scratch.kept_assets)
+    venue.aim(terms.rules, base, i, first, venue.Waypoint(scratch.mark, scratch.price))
+    venue.aim(terms.rules, base, i, second, venue.Waypoint(scratch.mark_end, scratch.price_end))
 
 
-def begin_search(state: AccountState, scratch: Scratch) -> None:
+def begin_search(state: r.AccountState, scratch: r.Scratch) -> None:
     for i in range(len(state.margin)):
         scratch.last[i] = state.held.values[i]
     for c in range(len(state.held.prices)):
         scratch.kept_assets[c] = state.held.prices[c]
 
 
-def end_search(terms: Terms, state: AccountState, scratch: Scratch) -> None:
+def end_search(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> None:
     for i in range(len(state.margin)):
         state.held.values[i] = scratch.last[i]
     for c in range(len(state.held.prices)):
         state.held.prices[c] = scratch.kept_assets[c]
-    price_options(terms, state, state.held.values)
+    options.price_options(terms, state, state.held.values)
 
 
 def is_far_with_options(
-    terms: Terms, state: AccountState, scratch: Scratch, i: int, excess: float
+    terms: r.Terms, state: r.AccountState, scratch: r.Scratch, i: int, excess: float
 ) -> bool:
     begin_search(state, scratch)
     aim_at_ratios(terms, scratch, i, 0)
@@ -502,7 +436,7 @@ def is_far_with_options(
 
 
 def find_value_with_options(
-    terms: Terms, state: AccountState, scratch: Scratch, i: int, is_up: bool, left: float
+    terms: r.Terms, state: r.AccountState, scratch: r.Scratch, i: int, is_up: bool, left: float
 ) -> float:
     begin_search(state, scratch)
     found = math.nan
@@ -526,7 +460,7 @@ CAUSED = 20
 OF_COLLATERAL, OF_FLOWS, OF_RULES = range(3)
 
 
-def log_causes(bar: AccountBar, t: int) -> None:
+def log_causes(bar: r.AccountBar, t: int) -> None:
     """Log where each cause stands before a liquidation of the pool.
 
     Of an instrument and the collateral, level times the Euler share less what it gained in this
@@ -539,7 +473,7 @@ def log_causes(bar: AccountBar, t: int) -> None:
     needed, level = measure_shares(terms, state, scratch), terms.rules.level
     for i in range(n):
         stand, profit, held = 0.0, 0.0, state.held.quantities[i]
-        if not is_isolated(terms, i):
+        if not r.is_isolated(terms, i):
             gain = (
                 ledger[r.PRICE_PNL, i]
                 - ledger[r.FUNDING, i]
@@ -547,50 +481,52 @@ def log_causes(bar: AccountBar, t: int) -> None:
                 - ledger[r.LOSS, i]
             )
             gain -= ledger[r.SLIPPAGE, i] + ledger[r.IMPACT, i]
-            if is_held(state, i):
+            if r.is_held(state, i):
                 gain += held * (state.held.values[i] - state.marked[i])
                 profit = held * (state.held.values[i] - state.held.entries[i])
             gain += sum_option_gains(terms, state, i)
             stand = level * scratch.shares[i] - gain
-        note(log, t, i, CAUSED, stand, held, profit)
+        r.note(log, t, i, CAUSED, stand, held, profit)
     assets = ledger[r.CONVERSION, last] - ledger[r.COLLATERAL_PNL, last]
     for c in range(len(state.held.amounts)):
         assets -= state.held.amounts[c] * (state.held.prices[c] - state.priced[c])
         assets += level * scratch.shares[n + c]
-    note(log, t, n + OF_COLLATERAL, CAUSED, assets, 0.0, 0.0)
-    flows = total(ledger, r.INTEREST) - total(ledger, r.FLOWS) - total(ledger, r.TOP_UP)
-    note(log, t, n + OF_FLOWS, CAUSED, flows, 0.0, 0.0)
-    left = compute_pool(terms, state) - level * needed
-    note(log, t, n + OF_RULES, CAUSED, left, 0.0, 0.0)
+    r.note(log, t, n + OF_COLLATERAL, CAUSED, assets, 0.0, 0.0)
+    flows = r.total(ledger, r.INTEREST) - r.total(ledger, r.FLOWS) - r.total(ledger, r.TOP_UP)
+    r.note(log, t, n + OF_FLOWS, CAUSED, flows, 0.0, 0.0)
+    left = balance.compute_pool(terms, state) - level * needed
+    r.note(log, t, n + OF_RULES, CAUSED, left, 0.0, 0.0)
 
 
-def has_one_cause(state: AccountState) -> bool:
+def has_one_cause(state: r.AccountState) -> bool:
     return len(state.margin) == 1 and len(state.priced) + len(state.options.targets) == 0
 
 
-def measure_shares(terms: Terms, state: AccountState, scratch: Scratch) -> float:
+def measure_shares(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> float:
     """Write the Euler shares of the requirement R into ``scratch.shares``. Returns R."""
-    fill_shares(terms.rules, state.held, scratch.shares)
-    needed = compute_needed(terms, state)
-    if holds_options(state):
+    venue.fill_shares(terms.rules, state.held, scratch.shares)
+    needed = balance.compute_needed(terms, state)
+    if options.holds_options(state):
         add_option_shares(terms, state, scratch, needed)
     return needed
 
 
-def add_option_shares(terms: Terms, state: AccountState, scratch: Scratch, needed: float) -> None:
+def add_option_shares(
+    terms: r.Terms, state: r.AccountState, scratch: r.Scratch, needed: float
+) -> None:
     gross, positions = 0.0, state.options.positions
     for k in range(len(state.options.targets)):
         gross += compute_option_notional(state, k) if positions.quantities[k] != 0.0 else 0.0
-    rest = needed - compute_portfolio_requirement(terms.rules, state.held)
+    rest = needed - venue.compute_portfolio_requirement(terms.rules, state.held)
     for k in range(len(state.options.targets)):
         if positions.quantities[k] != 0.0 and gross > 0.0:
             part = rest * (compute_option_notional(state, k) / gross)
-            withheld = 1.0 - compute_counted_rate(terms.options.rules, positions, k)
+            withheld = 1.0 - venue.compute_counted_rate(terms.options.rules, positions, k)
             part += withheld * positions.quantities[k] * positions.marks[k] / terms.rules.level
             scratch.shares[terms.options.instruments[k]] += part
 
 
-def sum_option_gains(terms: Terms, state: AccountState, i: int) -> float:
+def sum_option_gains(terms: r.Terms, state: r.AccountState, i: int) -> float:
     own, gain = state.options, 0.0
     for k in range(len(own.targets)):
         if terms.options.instruments[k] == i:
@@ -605,13 +541,17 @@ def sum_option_gains(terms: Terms, state: AccountState, i: int) -> float:
 
 
 def note_liquidation(
-    log: EventLog, t: int, i: int, value: float, quantity: float, loss: float
+    log: r.EventLog, t: int, i: int, value: float, quantity: float, loss: float
 ) -> None:
-    note(log, t, i, LIQUIDATED, value, quantity, abs(quantity) * abs(value), loss)
+    r.note(log, t, i, LIQUIDATED, value, quantity, abs(quantity) * abs(value), loss)
 
 
 def close_part(
-    rules: InstrumentRules, state: AccountState, quote: Quote, i: int, closed: float
+    rules: account_records.InstrumentRules,
+    state: r.AccountState,
+    quote: account_records.Quote,
+    i: int,
+    closed: float,
 ) -> tuple[float, float]:
     value = state.held.values[i]
     worsening = rules.liquidation_slippage
@@ -624,32 +564,32 @@ def close_part(
     state.wallet[r.CASH] += closed * filled
     quantity = state.held.quantities[i] - closed
     entry = state.held.entries[i] if quantity != 0.0 else 0.0
-    put_position(state, i, Position(quantity, entry, 0.0, value))
+    r.put_position(state, i, account_records.Position(quantity, entry, 0.0, value))
     return closed * (value - filled), abs(closed) * abs(filled)
 
 
-def find_step(terms: Terms, state: AccountState, scratch: Scratch, i: int) -> float:
-    position, rules = pick_position(state, i), share(pick_instrument(terms, i))
+def find_step(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, i: int) -> float:
+    position, rules = r.pick_position(state, i), share(r.pick_instrument(terms, i))
     held, value = position.quantity, state.held.values[i]
-    pool = compute_pool(terms, state)
-    balances = Balances(pool - held * value, (position,))
-    if is_step_whole(rules, balances, value, abs(scratch.start[i])):
+    pool = balance.compute_pool(terms, state)
+    balances = account_records.Balances(pool - held * value, (position,))
+    if liquidation.is_step_whole(rules, balances, value, abs(scratch.start[i])):
         return held
     if rules.full_below_health > 0.0:
         assets, debts, debt = weigh_pool(terms, state, pool)
         is_unhealthy = assets <= rules.full_below_health * debts * (1.0 + TOLERANCE)
         if is_unhealthy and (held < 0.0 or debt > 0.0):
-            return repay_all(rules, held, value, debt)
-    return choose_share(rules, held, value)
+            return liquidation.repay_all(rules, held, value, debt)
+    return liquidation.choose_share(rules, held, value)
 
 
-def weigh_pool(terms: Terms, state: AccountState, pool: float) -> tuple[float, float, float]:
-    counted = compute_collateral_value(terms.rules.collateral, state.held)
+def weigh_pool(terms: r.Terms, state: r.AccountState, pool: float) -> tuple[float, float, float]:
+    counted = venue.compute_collateral_value(terms.rules.collateral, state.held)
     cash, assets, debts = pool - counted, counted, 0.0
     for i in range(len(state.margin)):
-        if is_held(state, i) and not is_isolated(terms, i):
+        if r.is_held(state, i) and not r.is_isolated(terms, i):
             notional = abs(state.held.quantities[i] * state.held.values[i])
-            needed = terms.rules.level * compute_own_maintenance(terms.rules, state.held, i)
+            needed = terms.rules.level * venue.compute_own_maintenance(terms.rules, state.held, i)
             if state.held.quantities[i] > 0.0:
                 cash -= notional
                 assets += notional - needed
@@ -660,38 +600,38 @@ def weigh_pool(terms: Terms, state: AccountState, pool: float) -> tuple[float, f
     return assets + max(cash, 0.0), debts + debt, debt
 
 
-def try_step(bar: AccountBar, i: int) -> tuple[float, float]:
+def try_step(bar: r.AccountBar, i: int) -> tuple[float, float]:
     terms, state = bar.terms, bar.state
-    position, cash = pick_position(state, i), state.wallet[r.CASH]
-    before = compute_excess(terms, state)
+    position, cash = r.pick_position(state, i), state.wallet[r.CASH]
+    before = balance.compute_excess(terms, state)
     closed = find_step(terms, state, bar.scratch, i)
-    rules = share(pick_instrument(terms, i))
-    _, notional = close_part(rules, state, pick_quote(bar.quotes, i), i, closed)
-    fee = cap_fee(rules.liquidation_fee * notional, compute_pool(terms, state))
-    gain = compute_excess(terms, state) - fee - before
-    put_position(state, i, position)
+    rules = share(r.pick_instrument(terms, i))
+    _, notional = close_part(rules, state, r.pick_quote(bar.quotes, i), i, closed)
+    fee = cap_fee(rules.liquidation_fee * notional, balance.compute_pool(terms, state))
+    gain = balance.compute_excess(terms, state) - fee - before
+    r.put_position(state, i, position)
     state.wallet[r.CASH] = cash
     return gain, notional
 
 
-def take_step(bar: AccountBar, t: int, i: int) -> None:
+def take_step(bar: r.AccountBar, t: int, i: int) -> None:
     terms, state, ledger = bar.terms, bar.state, bar.ledger
     closed = find_step(terms, state, bar.scratch, i)
-    rules = share(pick_instrument(terms, i))
-    cost, notional = close_part(rules, state, pick_quote(bar.quotes, i), i, closed)
-    fee = cap_fee(rules.liquidation_fee * notional, compute_pool(terms, state))
+    rules = share(r.pick_instrument(terms, i))
+    cost, notional = close_part(rules, state, r.pick_quote(bar.quotes, i), i, closed)
+    fee = cap_fee(rules.liquidation_fee * notional, balance.compute_pool(terms, state))
     state.wallet[r.CASH] -= fee
     ledger[r.LOSS, i] += cost + fee
     ledger[r.TRADED, i] += notional
     note_liquidation(bar.log, t, i, state.held.values[i], -closed, cost + fee)
 
 
-def choose_step(bar: AccountBar) -> int:
+def choose_step(bar: r.AccountBar) -> int:
     terms, state, scratch = bar.terms, bar.state, bar.scratch
-    needed = terms.rules.level * compute_needed(terms, state)
+    needed = terms.rules.level * balance.compute_needed(terms, state)
     chosen, best = -1, -math.inf
     for i in range(len(state.margin)):
-        if is_held(state, i) and not is_isolated(terms, i):
+        if r.is_held(state, i) and not r.is_isolated(terms, i):
             gain, notional = try_step(bar, i)
             if gain > TOLERANCE * needed:
                 score = rank(terms, state, scratch, i, gain, notional)
@@ -704,7 +644,7 @@ def choose_step(bar: AccountBar) -> int:
 
 
 def rank(
-    terms: Terms, state: AccountState, scratch: Scratch, i: int, gain: float, notional: float
+    terms: r.Terms, state: r.AccountState, scratch: r.Scratch, i: int, gain: float, notional: float
 ) -> float:
     held = state.held
     if terms.order == r.LARGEST_LOSS:
@@ -719,10 +659,10 @@ def rank(
 
 
 def compute_requirement_of_one(
-    terms: Terms, state: AccountState, scratch: Scratch, i: int
+    terms: r.Terms, state: r.AccountState, scratch: r.Scratch, i: int
 ) -> float:
     hide_others(state, scratch, i, state.held.quantities[i])
-    found = compute_portfolio_requirement(terms.rules, state.held)
+    found = venue.compute_portfolio_requirement(terms.rules, state.held)
     show_others(state, scratch)
     return found
 
@@ -733,25 +673,25 @@ MOST_STEPS = 100_000
 """Steps of a partial liquidation after which everything closes at once."""
 
 
-def liquidate_pool(bar: AccountBar, t: int, is_alone: bool) -> None:
+def liquidate_pool(bar: r.AccountBar, t: int, is_alone: bool) -> None:
     terms, state, scratch, ledger = bar.terms, bar.state, bar.scratch, bar.ledger
-    price_options(terms, state, state.held.values)
+    options.price_options(terms, state, state.held.values)
     log_causes(bar, t)
     for i in range(len(state.margin)):
         scratch.start[i] = 0.0
-        if is_held(state, i) and not is_isolated(terms, i):
+        if r.is_held(state, i) and not r.is_isolated(terms, i):
             scratch.start[i] = state.held.quantities[i]
-            mark_to_ledger(state, i, state.held.values[i], ledger)
+            balance.mark_to_ledger(state, i, state.held.values[i], ledger)
     begin_forced(state)
-    book_profits(state, ledger)
+    options.book_profits(state, ledger)
     last = ledger.shape[1] - 1
     ledger[r.LIQUIDATIONS, last] += 1.0
     mark_assets(state, ledger)
-    if is_alone and not holds_options(state):
+    if is_alone and not options.holds_options(state):
         liquidate_only_position(bar, t)
-    elif terms.liquidation_mode == TAKEOVER:
+    elif terms.liquidation_mode == account_records.TAKEOVER:
         forfeit_pool(bar, t)
-    elif terms.liquidation_mode == CLOSE:
+    elif terms.liquidation_mode == account_records.CLOSE:
         close_pool(bar, t)
     else:
         reduce_pool(bar, t)
@@ -759,7 +699,7 @@ def liquidate_pool(bar: AccountBar, t: int, is_alone: bool) -> None:
     drop_after_pool_failure(terms, state)
 
 
-def mark_assets(state: AccountState, ledger: FloatArray) -> None:
+def mark_assets(state: r.AccountState, ledger: FloatArray) -> None:
     last = ledger.shape[1] - 1
     for c in range(len(state.held.amounts)):
         if state.held.amounts[c] != 0.0:
@@ -768,51 +708,53 @@ def mark_assets(state: AccountState, ledger: FloatArray) -> None:
             state.priced[c] = state.held.prices[c]
 
 
-def liquidate_only_position(bar: AccountBar, t: int) -> None:
+def liquidate_only_position(bar: r.AccountBar, t: int) -> None:
     terms, state, quotes, ledger = bar.terms, bar.state, bar.quotes, bar.ledger
     for i in range(len(state.margin)):
-        if is_held(state, i):
-            rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
+        if r.is_held(state, i):
+            rules, quote = share(r.pick_instrument(terms, i)), r.pick_quote(quotes, i)
             held, value = state.held.quantities[i], state.held.values[i]
-            balances = Balances(state.wallet[r.CASH], (pick_position(state, i),))
+            balances = account_records.Balances(state.wallet[r.CASH], (r.pick_position(state, i),))
             loss = 0.0
-            if terms.liquidation_mode == TAKEOVER:
+            if terms.liquidation_mode == account_records.TAKEOVER:
                 ledger[r.TRADED, i] += abs(held) * abs(value)
-                balances, loss = forfeit(rules, balances, value)
+                balances, loss = liquidation.forfeit(rules, balances, value)
             while balances.positions[0].quantity != 0.0:
                 if rules.full_below_health > 0.0 and terms.rules.level != 1.0:
                     closed = find_step(terms, state, bar.scratch, i)
                 else:
                     x = quotes.multiplier[i]
-                    closed = choose_reduction(rules, balances, value, abs(held), x)
-                balances, cost, notional = close_contracts(rules, balances, value, closed, quote)
+                    closed = liquidation.choose_reduction(rules, balances, value, abs(held), x)
+                balances, cost, notional = liquidation.close_contracts(
+                    rules, balances, value, closed, quote
+                )
                 loss += cost
                 ledger[r.TRADED, i] += notional
-                put_position(state, i, balances.positions[0])
+                r.put_position(state, i, balances.positions[0])
                 state.wallet[r.CASH] = balances.cash
-                if is_held(state, i) and not is_pool_short(terms, state):
+                if r.is_held(state, i) and not balance.is_pool_short(terms, state):
                     break
             state.wallet[r.CASH] = balances.cash
-            put_position(state, i, balances.positions[0])
+            r.put_position(state, i, balances.positions[0])
             ledger[r.LOSS, i] += loss
             note_liquidation(bar.log, t, i, value, state.held.quantities[i] - held, loss)
 
 
-def record_bad_debt(bar: AccountBar, t: int) -> None:
+def record_bad_debt(bar: r.AccountBar, t: int) -> None:
     state, ledger = bar.state, bar.ledger
-    if count_cross(bar.terms, state) > 0 or has_collateral_to_sell(state):
+    if balance.count_cross(bar.terms, state) > 0 or balance.has_collateral_to_sell(state):
         return
     if state.wallet[r.CASH] < 0.0:
         debt = -state.wallet[r.CASH]
         state.wallet[r.CASH] = 0.0
         ledger[r.BAD_DEBT, ledger.shape[1] - 1] += debt
-        note(bar.log, t, -1, DEBT, 1.0, 0.0, debt)
+        r.note(bar.log, t, -1, DEBT, 1.0, 0.0, debt)
 
 
 # --------------------------------------------------------------------------------- the modes
 
 
-def forfeit_pool(bar: AccountBar, t: int) -> None:
+def forfeit_pool(bar: r.AccountBar, t: int) -> None:
     terms, state, ledger, log = bar.terms, bar.state, bar.ledger, bar.log
     lost, gross = forfeit_options(state)
     lost += state.wallet[r.CASH]
@@ -820,33 +762,33 @@ def forfeit_pool(bar: AccountBar, t: int) -> None:
         amount, price = state.held.amounts[c], state.held.prices[c]
         lost += amount * price
         if amount != 0.0:
-            note(log, t, len(state.margin) + c, LIQUIDATED, price, -amount, abs(amount) * price)
+            r.note(log, t, len(state.margin) + c, LIQUIDATED, price, -amount, abs(amount) * price)
         state.held.amounts[c] = 0.0
     for i in range(len(state.margin)):
-        if is_held(state, i) and not is_isolated(terms, i):
+        if r.is_held(state, i) and not r.is_isolated(terms, i):
             lost += state.held.quantities[i] * state.held.values[i]
             gross += abs(state.held.quantities[i] * state.held.values[i])
     state.wallet[r.CASH] = min(lost, 0.0)
     loss = max(lost, 0.0)
     end_forfeit(state, ledger, log, t, loss / gross if gross > 0.0 else 0.0)
     for i in range(len(state.margin)):
-        if is_held(state, i) and not is_isolated(terms, i):
+        if r.is_held(state, i) and not r.is_isolated(terms, i):
             value = state.held.values[i]
             notional = abs(state.held.quantities[i] * value)
             share = loss * (notional / gross) if gross > 0.0 else 0.0
             ledger[r.LOSS, i] += share
             ledger[r.TRADED, i] += notional
             note_liquidation(log, t, i, value, -state.held.quantities[i], share)
-            put_position(state, i, Position(0.0, 0.0, 0.0, value))
+            r.put_position(state, i, account_records.Position(0.0, 0.0, 0.0, value))
 
 
-def close_pool(bar: AccountBar, t: int) -> None:
+def close_pool(bar: r.AccountBar, t: int) -> None:
     terms, state, scratch, ledger, log = bar.terms, bar.state, bar.scratch, bar.ledger, bar.log
     asked, gross = 0.0, 0.0
     for i in range(len(state.margin)):
         scratch.cost[i], scratch.taken[i] = 0.0, 0.0
-        if is_held(state, i) and not is_isolated(terms, i):
-            rules, quote = share(pick_instrument(terms, i)), pick_quote(bar.quotes, i)
+        if r.is_held(state, i) and not r.is_isolated(terms, i):
+            rules, quote = share(r.pick_instrument(terms, i)), r.pick_quote(bar.quotes, i)
             scratch.reach[i] = state.held.quantities[i]
             scratch.cost[i], scratch.taken[i] = close_part(rules, state, quote, i, scratch.reach[i])
             scratch.fee[i] = rules.liquidation_fee * scratch.taken[i]
@@ -855,8 +797,8 @@ def close_pool(bar: AccountBar, t: int) -> None:
             ledger[r.TRADED, i] += scratch.taken[i]
     asked_of_options, premiums = close_options_of_pool(terms, state, ledger)
     asked, gross = asked + asked_of_options, gross + premiums
-    sell_collateral(bar, t, -compute_balance(terms, state))
-    left = max(compute_balance(terms, state), 0.0) + compute_proceeds(terms, state)
+    balance.sell_collateral(bar, t, -balance.compute_balance(terms, state))
+    left = max(balance.compute_balance(terms, state), 0.0) + balance.compute_proceeds(terms, state)
     is_all = asked * (1.0 + TOLERANCE) < left
     for i in range(len(state.margin)):
         if scratch.taken[i] > 0.0:
@@ -867,15 +809,15 @@ def close_pool(bar: AccountBar, t: int) -> None:
             note_liquidation(log, t, i, state.marked[i], -scratch.reach[i], loss)
     paid = asked_of_options if is_all else left * (premiums / gross) if gross > 0.0 else 0.0
     end_close(state, ledger, log, t, asked_of_options, paid)
-    sell_collateral(bar, t, -compute_balance(terms, state))
+    balance.sell_collateral(bar, t, -balance.compute_balance(terms, state))
     if not is_all and left > 0.0:
         state.wallet[r.CASH] = 0.0  # the shares of the fee add up to all that was left
 
 
-def reduce_pool(bar: AccountBar, t: int) -> None:
+def reduce_pool(bar: r.AccountBar, t: int) -> None:
     terms, state = bar.terms, bar.state
     for _ in range(MOST_STEPS):
-        if compute_pool(terms, state) <= 0.0:
+        if balance.compute_pool(terms, state) <= 0.0:
             close_pool(bar, t)
             return
         i = choose_step(bar)
@@ -886,6 +828,6 @@ def reduce_pool(bar: AccountBar, t: int) -> None:
             take_step(bar, t, i)
         else:
             take_option_step(bar, t, i - len(state.margin))
-        if not is_pool_short(terms, state):
+        if not balance.is_pool_short(terms, state):
             return
     close_pool(bar, t)

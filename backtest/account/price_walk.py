@@ -5,28 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
+from backtest import venue
+from backtest.account import balance, ledger, pool_liquidation
+from backtest.account import position as p
 from backtest.account import records as r
 from backtest.account.account_records import Balances, Watch
-from backtest.account.balance import (
-    count_cross,
-    count_open,
-    enter_fill,
-    enter_step,
-    has_only_position,
-    is_pool_short,
-    pick_balances,
-    value_at,
-)
 from backtest.account.fills import fill_resting, find_fill_place, follow_fresh, is_any_reached
-from backtest.account.ledger import (
-    EQUITY_STOPPED,
-    STOPPED,
-    TIME_STOPPED,
-    TOOK_PROFIT,
-    TRAILED,
-    log_liquidation,
-    log_trade,
-)
 from backtest.account.liquidation import add_from_wallet, can_add, liquidate
 from backtest.account.options import (
     book_options,
@@ -37,64 +21,7 @@ from backtest.account.options import (
 )
 from backtest.account.orders import stop_out
 from backtest.account.payments import drop_after_liquidation, liquidate_isolated
-from backtest.account.pool_liquidation import (
-    HALVINGS,
-    PARTS,
-    bound_fall,
-    compute_left,
-    find_place_with_options,
-    is_moved_by,
-    liquidate_pool,
-    sum_notionals_on,
-    sum_options_on,
-    value_on_segment,
-)
-from backtest.account.position import (
-    DRAW,
-    NOTHING,
-    PROFIT,
-    STOP,
-    TRAIL,
-    USED_UP,
-    compute_root,
-    compute_stop,
-    compute_target_price,
-    find_adverse,
-    find_exit,
-    find_nearest_stop,
-    is_failing,
-    is_stopped,
-    is_through,
-    place_stop,
-)
-from backtest.account.records import (
-    AccountBar,
-    AccountState,
-    MarketBar,
-    Scratch,
-    Terms,
-    as_log,
-    enter_liquidation,
-    enter_trade,
-    has_exits,
-    has_stops,
-    is_held,
-    is_isolated,
-    is_spot,
-    pick_instrument,
-    pick_position,
-    pick_quote,
-    share,
-)
 from backtest.base.units import TOLERANCE
-from backtest.venue import (
-    Waypoint,
-    aim,
-    compute_options_value,
-    compute_value_at_rate,
-    find_failure,
-    find_maintenance,
-)
 
 if TYPE_CHECKING:
     from backtest.base import FloatArray
@@ -105,30 +32,32 @@ CAUTION = 1e-9
 
 
 def compute_last_equity(
-    terms: Terms, state: AccountState, values: FloatArray, prices: FloatArray
+    terms: r.Terms, state: r.AccountState, values: FloatArray, prices: FloatArray
 ) -> float:
     equity = state.wallet[r.CASH]
     for i in range(len(state.margin)):
-        if is_held(state, i):
-            moved = values[i] - state.held.entries[i] if is_isolated(terms, i) else values[i]
+        if r.is_held(state, i):
+            moved = values[i] - state.held.entries[i] if r.is_isolated(terms, i) else values[i]
             equity += state.held.quantities[i] * moved + state.margin[i]
     for c in range(len(state.held.amounts)):
         equity += state.held.amounts[c] * prices[c]
     if holds_options(state):
-        equity += compute_options_value(state.options.positions)
+        equity += venue.compute_options_value(state.options.positions)
     return float(equity)
 
 
-def compute_stop_level(terms: Terms, state: AccountState) -> float:
+def compute_stop_level(terms: r.Terms, state: r.AccountState) -> float:
     return float((1.0 - terms.equity_stop) * state.wallet[r.HIGHEST])
 
 
-def is_drawn(terms: Terms, state: AccountState, values: FloatArray, prices: FloatArray) -> bool:
+def is_drawn(terms: r.Terms, state: r.AccountState, values: FloatArray, prices: FloatArray) -> bool:
     level = compute_stop_level(terms, state) * (1.0 + TOLERANCE)
-    return count_open(state) > 0 and compute_last_equity(terms, state, values, prices) <= level
+    return (
+        balance.count_open(state) > 0 and compute_last_equity(terms, state, values, prices) <= level
+    )
 
 
-def find_stop_on_segment(terms: Terms, state: AccountState, scratch: Scratch) -> float:
+def find_stop_on_segment(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> float:
     if terms.equity_stop == 0.0:
         return 2.0
     if holds_options(state):
@@ -143,8 +72,8 @@ def find_stop_on_segment(terms: Terms, state: AccountState, scratch: Scratch) ->
     return float(min(max(place, 0.0), 1.0))
 
 
-def compute_drawn(terms: Terms, state: AccountState, scratch: Scratch, place: float) -> float:
-    value_on_segment(terms, state, scratch, place)
+def compute_drawn(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, place: float) -> float:
+    pool_liquidation.value_on_segment(terms, state, scratch, place)
     values, prices = scratch.failure, state.held.prices
     for i in range(len(values)):
         start, end = scratch.last[i], scratch.last_end[i]
@@ -153,13 +82,13 @@ def compute_drawn(terms: Terms, state: AccountState, scratch: Scratch, place: fl
     return equity - compute_stop_level(terms, state) * (1.0 + TOLERANCE)
 
 
-def find_stop_with_options(terms: Terms, state: AccountState, scratch: Scratch) -> float:
+def find_stop_with_options(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> float:
     if compute_drawn(terms, state, scratch, 0.0) <= 0.0:
         return 0.0
-    for part in range(1, PARTS + 1):
-        if compute_drawn(terms, state, scratch, part / PARTS) <= 0.0:
-            sound, failing = (part - 1) / PARTS, part / PARTS
-            for _ in range(HALVINGS):
+    for part in range(1, pool_liquidation.PARTS + 1):
+        if compute_drawn(terms, state, scratch, part / pool_liquidation.PARTS) <= 0.0:
+            sound, failing = (part - 1) / pool_liquidation.PARTS, part / pool_liquidation.PARTS
+            for _ in range(pool_liquidation.HALVINGS):
                 middle = 0.5 * (sound + failing)
                 if compute_drawn(terms, state, scratch, middle) <= 0.0:
                     failing = middle
@@ -169,16 +98,16 @@ def find_stop_with_options(terms: Terms, state: AccountState, scratch: Scratch) 
     return 2.0
 
 
-def is_drawdown_near(terms: Terms, state: AccountState, quotes: MarketBar) -> bool:
+def is_drawdown_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar) -> bool:
     least, gross = state.wallet[r.CASH], abs(state.wallet[r.HIGHEST])
     for i in range(len(state.margin)):
-        if is_held(state, i):
+        if r.is_held(state, i):
             held = state.held.quantities[i]
             low, high = held * quotes.low[i], held * quotes.high[i]
             ends = min(held * quotes.open[i], held * quotes.close[i])
             least += min(low, high, ends) + state.margin[i]
             gross += max(abs(low), abs(high))
-            if is_isolated(terms, i):
+            if r.is_isolated(terms, i):
                 least -= held * state.held.entries[i]
     for c in range(len(state.held.amounts)):
         low, high = quotes.asset_mark_low[c], quotes.asset_mark_high[c]
@@ -187,25 +116,25 @@ def is_drawdown_near(terms: Terms, state: AccountState, quotes: MarketBar) -> bo
     return not least > compute_stop_level(terms, state) + CAUTION * gross
 
 
-def rescale_highest(state: AccountState, moved: float, equity: float) -> None:
+def rescale_highest(state: r.AccountState, moved: float, equity: float) -> None:
     if moved != 0.0 and equity > 0.0:
         state.wallet[r.HIGHEST] = max(state.wallet[r.HIGHEST] * ((equity + moved) / equity), 0.0)
 
 
-def follow_highest(terms: Terms, state: AccountState, equity: float) -> None:
+def follow_highest(terms: r.Terms, state: r.AccountState, equity: float) -> None:
     if terms.equity_stop == 0.0:
         return
-    level = compute_stop_level(terms, state) * (1.0 + USED_UP)
-    is_anew = count_open(state) == 0 and equity <= level
+    level = compute_stop_level(terms, state) * (1.0 + p.USED_UP)
+    is_anew = balance.count_open(state) == 0 and equity <= level
     state.wallet[r.HIGHEST] = equity if is_anew else max(state.wallet[r.HIGHEST], equity)
 
 
 # --------------------------------------------------------------------------- step 4: the open
 
 
-def check_gap(bar: AccountBar, t: int) -> None:
+def check_gap(bar: r.AccountBar, t: int) -> None:
     terms, state, quotes = bar.terms, bar.state, bar.quotes
-    had_only_position = terms.equity_stop > 0.0 and has_only_position(terms, state)
+    had_only_position = terms.equity_stop > 0.0 and balance.has_only_position(terms, state)
     is_any_hit = liquidate_at_gap(bar, t)
     highest = math.nan
     if terms.equity_stop > 0.0 and had_only_position:
@@ -215,28 +144,28 @@ def check_gap(bar: AccountBar, t: int) -> None:
     for i in range(len(state.margin)):
         is_waiting = is_any_hit and bar.scratch.kind[i] == 1
         if (
-            is_held(state, i)
+            r.is_held(state, i)
             and quotes.is_listed[i] == 1
-            and has_stops(terms, i)
+            and r.has_stops(terms, i)
             and not is_waiting
         ):
             kind = find_stop(terms, state, quotes, i, quotes.open[i], quotes.open[i], highest)[0]
-            if kind != NOTHING:
+            if kind != p.NOTHING:
                 stop_position(bar, t, i, kind, quotes.open[i])
 
 
-def liquidate_at_gap(bar: AccountBar, t: int) -> bool:
+def liquidate_at_gap(bar: r.AccountBar, t: int) -> bool:
     terms, state, quotes = bar.terms, bar.state, bar.quotes
-    value_at(state, quotes.mark_open, quotes.asset_mark_open)
-    is_pool_hit = is_pool_short(terms, state)
+    balance.value_at(state, quotes.mark_open, quotes.asset_mark_open)
+    is_pool_hit = balance.is_pool_short(terms, state)
     if is_pool_hit:
-        liquidate_pool(bar, t, has_only_position(terms, state))
+        pool_liquidation.liquidate_pool(bar, t, balance.has_only_position(terms, state))
     found = is_pool_hit
     for i in range(len(state.margin)):
         is_hit = is_pool_hit
-        if is_isolated(terms, i):
+        if r.is_isolated(terms, i):
             is_hit = False
-            if is_held(state, i) and quotes.is_listed[i] == 1:
+            if r.is_held(state, i) and quotes.is_listed[i] == 1:
                 is_hit = liquidate_isolated(bar, t, i)
         bar.scratch.kind[i] = 1 if is_hit else 0
         found = found or is_hit
@@ -244,54 +173,54 @@ def liquidate_at_gap(bar: AccountBar, t: int) -> bool:
 
 
 def find_stop(
-    terms: Terms,
-    state: AccountState,
-    quotes: MarketBar,
+    terms: r.Terms,
+    state: r.AccountState,
+    quotes: r.MarketBar,
     i: int,
     low: float,
     high: float,
     highest: float,
 ) -> tuple[int, float]:
     rules, quote, position = (
-        share(pick_instrument(terms, i)),
-        pick_quote(quotes, i),
-        pick_position(state, i),
+        r.share(r.pick_instrument(terms, i)),
+        r.pick_quote(quotes, i),
+        r.pick_position(state, i),
     )
     if rules.has_exits is not None:
-        balances = pick_balances(terms, state, i)
-        return find_exit(rules, balances, quote, Watch(state.best[i], highest), low, high)
-    if rules.has_stop is not None and is_stopped(
-        rules, position, find_adverse(position, low, high)
+        balances = balance.pick_balances(terms, state, i)
+        return p.find_exit(rules, balances, quote, Watch(state.best[i], highest), low, high)
+    if rules.has_stop is not None and p.is_stopped(
+        rules, position, p.find_adverse(position, low, high)
     ):
-        return STOP, compute_stop(rules, position)
-    return NOTHING, math.nan
+        return p.STOP, p.compute_stop(rules, position)
+    return p.NOTHING, math.nan
 
 
-def stop_position(bar: AccountBar, t: int, i: int, kind: int, value: float) -> None:
+def stop_position(bar: r.AccountBar, t: int, i: int, kind: int, value: float) -> None:
     terms, state, log = bar.terms, bar.state, bar.log
-    rules, quote = share(pick_instrument(terms, i)), pick_quote(bar.quotes, i)
-    before, row = pick_balances(terms, state, i), log.written[0]
+    rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(bar.quotes, i)
+    before, row = balance.pick_balances(terms, state, i), log.written[0]
     done = stop_out(rules, before, value, quote)
-    log_trade(as_log(log), t, name_stop(kind), done)
-    enter_trade(bar.ledger, i, done)
-    bar.ledger[r.TAKE_PROFITS if kind == PROFIT else r.STOPS, i] += 1.0
-    enter_step(bar, i, row, before, done.balances)
+    ledger.log_trade(r.as_log(log), t, name_stop(kind), done)
+    r.enter_trade(bar.ledger, i, done)
+    bar.ledger[r.TAKE_PROFITS if kind == p.PROFIT else r.STOPS, i] += 1.0
+    balance.enter_step(bar, i, row, before, done.balances)
     state.is_pending[i] = 0
-    if kind != PROFIT:
+    if kind != p.PROFIT:
         state.since_stop[i] = -1.0
-    if kind == DRAW:
+    if kind == p.DRAW:
         drop_after_equity_stop(state)
 
 
 def name_stop(kind: int) -> int:
-    if kind == STOP:
-        return STOPPED
-    if kind == PROFIT:
-        return TOOK_PROFIT
-    return TRAILED if kind == TRAIL else EQUITY_STOPPED
+    if kind == p.STOP:
+        return ledger.STOPPED
+    if kind == p.PROFIT:
+        return ledger.TOOK_PROFIT
+    return ledger.TRAILED if kind == p.TRAIL else ledger.EQUITY_STOPPED
 
 
-def drop_after_equity_stop(state: AccountState) -> None:
+def drop_after_equity_stop(state: r.AccountState) -> None:
     for i in range(len(state.margin)):
         state.is_pending[i] = 0
         state.since_stop[i] = -1.0
@@ -299,11 +228,11 @@ def drop_after_equity_stop(state: AccountState) -> None:
         state.options.targets[k] = math.nan
 
 
-def close_account(bar: AccountBar, t: int, values: FloatArray, prices: FloatArray) -> None:
+def close_account(bar: r.AccountBar, t: int, values: FloatArray, prices: FloatArray) -> None:
     state = bar.state
     for i in range(len(state.margin)):
-        if is_held(state, i):
-            stop_position(bar, t, i, DRAW, values[i])
+        if r.is_held(state, i):
+            stop_position(bar, t, i, p.DRAW, values[i])
     stop_options(bar, t)
     state.wallet[r.HIGHEST] = compute_last_equity(bar.terms, state, values, prices)
 
@@ -311,7 +240,7 @@ def close_account(bar: AccountBar, t: int, values: FloatArray, prices: FloatArra
 # ------------------------------------------------------------------------- can anything act?
 
 
-def is_quiet(terms: Terms, state: AccountState, quotes: MarketBar) -> bool:
+def is_quiet(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar) -> bool:
     """Return whether no price of the bar can make anything act; False where it is not certain.
 
     D = M - level R under brackets is a sum of concave functions of one price each. So it is least
@@ -322,16 +251,16 @@ def is_quiet(terms: Terms, state: AccountState, quotes: MarketBar) -> bool:
     least, gross = state.wallet[r.CASH], 0.0
     has_pool = False
     for i in range(len(state.margin)):
-        if not is_held(state, i):
+        if not r.is_held(state, i):
             continue
-        if is_isolated(terms, i):
+        if r.is_isolated(terms, i):
             if is_isolated_near(terms, state, quotes, i):
                 return False
         else:
             has_pool = True
             least += find_least(terms, state, quotes, i)
             gross += abs(state.held.quantities[i] * quotes.mark_open[i])
-        if has_stops(terms, i) and is_stop_near(terms, state, quotes, i):
+        if r.has_stops(terms, i) and is_stop_near(terms, state, quotes, i):
             return False
     if not has_pool:
         return True
@@ -339,36 +268,36 @@ def is_quiet(terms: Terms, state: AccountState, quotes: MarketBar) -> bool:
         return False
     for c in range(len(state.held.amounts)):
         amount, tables = state.held.amounts[c], terms.rules.collateral
-        at_low = compute_value_at_rate(tables, c, amount * quotes.asset_mark_low[c])
-        at_high = compute_value_at_rate(tables, c, amount * quotes.asset_mark_high[c])
+        at_low = venue.compute_value_at_rate(tables, c, amount * quotes.asset_mark_low[c])
+        at_high = venue.compute_value_at_rate(tables, c, amount * quotes.asset_mark_high[c])
         least += min(at_low, at_high)
     return bool(least > CAUTION * gross)
 
 
-def is_any_near(terms: Terms, state: AccountState, quotes: MarketBar) -> bool:
+def is_any_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar) -> bool:
     for i in range(len(state.margin)):
-        if is_held(state, i):
-            if is_isolated(terms, i) and is_isolated_near(terms, state, quotes, i):
+        if r.is_held(state, i):
+            if r.is_isolated(terms, i) and is_isolated_near(terms, state, quotes, i):
                 return True
-            if has_stops(terms, i) and is_stop_near(terms, state, quotes, i):
+            if r.has_stops(terms, i) and is_stop_near(terms, state, quotes, i):
                 return True
     return False
 
 
-def find_least(terms: Terms, state: AccountState, quotes: MarketBar, i: int) -> float:
+def find_least(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, i: int) -> float:
     tables, held, level = terms.rules.brackets, state.held.quantities[i], terms.rules.level
     low, high = held * quotes.mark_low[i], held * quotes.mark_high[i]
     of_low, of_high = abs(low), abs(high)
-    if is_spot(terms, i) and held > 0.0:
+    if r.is_spot(terms, i) and held > 0.0:
         return float((1.0 - terms.rules.spot.haircuts[i]) * low)
     if tables.are_valued_at_entry[i]:
         of_low = of_high = abs(held * state.held.entries[i])
-    at_low = low - level * find_maintenance(tables, i, of_low)
-    at_high = high - level * find_maintenance(tables, i, of_high)
+    at_low = low - level * venue.find_maintenance(tables, i, of_low)
+    at_high = high - level * venue.find_maintenance(tables, i, of_high)
     return float(min(at_low, at_high))
 
 
-def is_isolated_near(terms: Terms, state: AccountState, quotes: MarketBar, i: int) -> bool:
+def is_isolated_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, i: int) -> bool:
     tables, held, entry = terms.rules.brackets, state.held.quantities[i], state.held.entries[i]
     low, high = held * quotes.mark_low[i], held * quotes.mark_high[i]
     of_low, of_high = abs(low), abs(high)
@@ -376,42 +305,42 @@ def is_isolated_near(terms: Terms, state: AccountState, quotes: MarketBar, i: in
     if tables.are_valued_at_entry[i]:
         of_low = of_high = abs(held * entry)
     posted = state.margin[i] - held * entry
-    at_low = posted + low - find_maintenance(tables, i, of_low)
-    at_high = posted + high - find_maintenance(tables, i, of_high)
+    at_low = posted + low - venue.find_maintenance(tables, i, of_low)
+    at_high = posted + high - venue.find_maintenance(tables, i, of_high)
     return not min(at_low, at_high) > caution
 
 
-def is_stop_near(terms: Terms, state: AccountState, quotes: MarketBar, i: int) -> bool:
+def is_stop_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, i: int) -> bool:
     low, high = quotes.low[i], quotes.high[i]
-    if has_exits(terms, i):
-        return find_stop(terms, state, quotes, i, low, high, math.nan)[0] != NOTHING
-    position = pick_position(state, i)
-    return is_stopped(pick_instrument(terms, i), position, find_adverse(position, low, high))
+    if r.has_exits(terms, i):
+        return find_stop(terms, state, quotes, i, low, high, math.nan)[0] != p.NOTHING
+    position = r.pick_position(state, i)
+    return p.is_stopped(r.pick_instrument(terms, i), position, p.find_adverse(position, low, high))
 
 
 # -------------------------------------------------------------------------------------- time stops
 
 
-def stop_by_time(bar: AccountBar, t: int, time: float) -> None:
+def stop_by_time(bar: r.AccountBar, t: int, time: float) -> None:
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     if not terms.has_time_stop:
         return
     for i in range(len(state.margin)):
         is_due = terms.max_holding[i] > 0.0 and time - state.opened[i] >= terms.max_holding[i]
-        if is_due and is_held(state, i) and quotes.is_listed[i] == 1:
-            rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
-            before = pick_balances(terms, state, i)
+        if is_due and r.is_held(state, i) and quotes.is_listed[i] == 1:
+            rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(quotes, i)
+            before = balance.pick_balances(terms, state, i)
             done = stop_out(rules, before, quotes.open[i], quote)
-            enter_fill(bar, t, i, TIME_STOPPED, before, done, 1)
+            balance.enter_fill(bar, t, i, ledger.TIME_STOPPED, before, done, 1)
             state.is_pending[i] = 0
             state.since_stop[i] = -1.0
 
 
-def stamp_openings(terms: Terms, state: AccountState, time: float) -> None:
+def stamp_openings(terms: r.Terms, state: r.AccountState, time: float) -> None:
     if not terms.has_time_stop:
         return
     for i in range(len(state.margin)):
-        if not is_held(state, i):
+        if not r.is_held(state, i):
             state.opened[i] = math.nan
         elif math.isnan(state.opened[i]):
             state.opened[i] = time
@@ -437,7 +366,7 @@ class Event(NamedTuple):
 # --------------------------------------------------------------------------- step 7: the walk
 
 
-def walk(bar: AccountBar, t: int) -> None:
+def walk(bar: r.AccountBar, t: int) -> None:
     """Take prices through the bar: open, both extremes, the worse one first, and the close."""
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     is_filling = terms.fill == r.RESTING and is_any_reached(state, quotes, scratch)
@@ -460,7 +389,7 @@ def walk(bar: AccountBar, t: int) -> None:
         bar.ledger[r.AMBIGUOUS, bar.ledger.shape[1] - 1] += 1.0
 
 
-def is_sound_on_path(bar: AccountBar) -> bool:
+def is_sound_on_path(bar: r.AccountBar) -> bool:
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     if terms.equity_stop > 0.0 or is_any_near(terms, state, quotes):
         return False
@@ -468,16 +397,16 @@ def is_sound_on_path(bar: AccountBar) -> bool:
         scratch.mark_end[i] = scratch.mark[i]
     for c in range(len(scratch.price)):
         scratch.price_end[c] = scratch.price[c]
-    left = compute_left(terms, state, scratch, 0.0)
+    left = pool_liquidation.compute_left(terms, state, scratch, 0.0)
     for leg in range(3):
         aim_at_leg(quotes, scratch, leg)
-        left -= bound_fall(terms, state, scratch) if left > 0.0 else 0.0
+        left -= pool_liquidation.bound_fall(terms, state, scratch) if left > 0.0 else 0.0
         advance(scratch, 1.0)
     start_walk(quotes, scratch)
     return left > 0.0
 
 
-def start_walk(quotes: MarketBar, scratch: Scratch) -> None:
+def start_walk(quotes: r.MarketBar, scratch: r.Scratch) -> None:
     for i in range(len(scratch.last)):
         scratch.last[i], scratch.mark[i] = quotes.open[i], quotes.mark_open[i]
     for c in range(len(scratch.price)):
@@ -487,14 +416,16 @@ def start_walk(quotes: MarketBar, scratch: Scratch) -> None:
 # ------------------------------------------------------------------- which extreme comes first
 
 
-def choose_turns(terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch) -> None:
+def choose_turns(
+    terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, scratch: r.Scratch
+) -> None:
     """Write whether each price goes to its low first, once for the bar."""
     n, is_worst = len(scratch.last), terms.intrabar == r.WORST
     is_low = is_low_first(terms, state, quotes, EVERY)
     for i in range(n):
         if is_worst:
             is_low = is_low_first(terms, state, quotes, terms.markets[i])
-            if is_isolated(terms, i):
+            if r.is_isolated(terms, i):
                 is_low = state.held.quantities[i] >= 0.0
         scratch.turn[i] = 1.0 if is_low else 0.0
     for c in range(len(scratch.price)):
@@ -503,7 +434,7 @@ def choose_turns(terms: Terms, state: AccountState, quotes: MarketBar, scratch: 
         scratch.asset_turn[c] = 1.0 if is_low else 0.0
 
 
-def is_low_first(terms: Terms, state: AccountState, quotes: MarketBar, market: int) -> bool:
+def is_low_first(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, market: int) -> bool:
     """Return whether the account has no less equity at all highs together than at all lows.
 
     One market alone is judged by its cross positions, options and collateral.
@@ -512,15 +443,15 @@ def is_low_first(terms: Terms, state: AccountState, quotes: MarketBar, market: i
     has_options = is_walking(terms, state)
     for i in range(n):
         is_there = market == EVERY or terms.markets[i] == market
-        if is_there and is_held(state, i) and (market == EVERY or not is_isolated(terms, i)):
+        if is_there and r.is_held(state, i) and (market == EVERY or not r.is_isolated(terms, i)):
             held, opened = state.held.quantities[i], quotes.mark_open[i]
             at_low += held * (quotes.mark_low[i] - opened)
             at_high += held * (quotes.mark_high[i] - opened)
             gross += abs(held * opened)
         if is_there and has_options:
-            at_low += sum_options_on(terms, state, i, quotes.mark_low)
-            at_high += sum_options_on(terms, state, i, quotes.mark_high)
-            gross += sum_notionals_on(terms, state, i, quotes.mark_open)
+            at_low += pool_liquidation.sum_options_on(terms, state, i, quotes.mark_low)
+            at_high += pool_liquidation.sum_options_on(terms, state, i, quotes.mark_high)
+            gross += pool_liquidation.sum_notionals_on(terms, state, i, quotes.mark_open)
     for c in range(len(state.held.amounts)):
         if market == EVERY or terms.markets[n + c] == market:
             amount, opened = state.held.amounts[c], quotes.asset_mark_open[c]
@@ -530,7 +461,7 @@ def is_low_first(terms: Terms, state: AccountState, quotes: MarketBar, market: i
     return at_low <= at_high + NEARLY * gross
 
 
-def aim_at_leg(quotes: MarketBar, scratch: Scratch, leg: int) -> None:
+def aim_at_leg(quotes: r.MarketBar, scratch: r.Scratch, leg: int) -> None:
     for i in range(len(scratch.last)):
         is_low = (scratch.turn[i] == 1.0) == (leg == 0)
         scratch.last_end[i] = quotes.low[i] if is_low else quotes.high[i]
@@ -547,87 +478,87 @@ def aim_at_leg(quotes: MarketBar, scratch: Scratch, leg: int) -> None:
 # --------------------------------------------------------------- what the order of prices decides
 
 
-def is_failing_at_adverse(bar: AccountBar) -> bool:
+def is_failing_at_adverse(bar: r.AccountBar) -> bool:
     """Return whether the pool fails with each cross position at its adverse extreme, or stop."""
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
-    if terms.intrabar == r.WORST or count_cross(terms, state) == 0:
+    if terms.intrabar == r.WORST or balance.count_cross(terms, state) == 0:
         return False
     has_options = is_walking(terms, state)
     for i in range(len(scratch.mark)):
         scratch.mark_end[i] = scratch.mark[i]
-        if is_held(state, i) and not is_isolated(terms, i):
-            position = pick_position(state, i)
-            scratch.last_end[i] = find_adverse(position, quotes.low[i], quotes.high[i])
-            adverse = find_adverse(position, quotes.mark_low[i], quotes.mark_high[i])
+        if r.is_held(state, i) and not r.is_isolated(terms, i):
+            position = r.pick_position(state, i)
+            scratch.last_end[i] = p.find_adverse(position, quotes.low[i], quotes.high[i])
+            adverse = p.find_adverse(position, quotes.mark_low[i], quotes.mark_high[i])
             kind, place, _ = find_stop_place(bar, i)
-            place = 1.0 if kind == NOTHING else min(place, 1.0)
+            place = 1.0 if kind == p.NOTHING else min(place, 1.0)
             scratch.mark_end[i] = move(scratch.mark[i], adverse, place)
-        elif has_options and is_moved_by(terms, state, i):
-            at_low = sum_options_on(terms, state, i, quotes.mark_low)
-            at_high = sum_options_on(terms, state, i, quotes.mark_high)
+        elif has_options and pool_liquidation.is_moved_by(terms, state, i):
+            at_low = pool_liquidation.sum_options_on(terms, state, i, quotes.mark_low)
+            at_high = pool_liquidation.sum_options_on(terms, state, i, quotes.mark_high)
             scratch.mark_end[i] = quotes.mark_low[i] if at_low <= at_high else quotes.mark_high[i]
     for c in range(len(scratch.price)):
         is_long = state.held.amounts[c] > 0.0
         low, high = quotes.asset_mark_low[c], quotes.asset_mark_high[c]
         scratch.price_end[c] = low if is_long else high
-    value_at(state, scratch.mark_end, scratch.price_end)
+    balance.value_at(state, scratch.mark_end, scratch.price_end)
     if has_options:
         price_options(terms, state, state.held.values)
-    return is_pool_short(terms, state)
+    return balance.is_pool_short(terms, state)
 
 
-def count_both_reached(bar: AccountBar) -> None:
+def count_both_reached(bar: r.AccountBar) -> None:
     found = False
     for i in range(len(bar.state.margin)):
-        found = found or (is_held(bar.state, i) and is_both_reached(bar, i))
+        found = found or (r.is_held(bar.state, i) and is_both_reached(bar, i))
     if found:
         bar.ledger[r.BOTH_REACHED, bar.ledger.shape[1] - 1] += 1.0
 
 
-def is_both_reached(bar: AccountBar, i: int) -> bool:
+def is_both_reached(bar: r.AccountBar, i: int) -> bool:
     """Return whether a bar reaches a take-profit, and a stop or the liquidation of the position."""
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
-    rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
+    rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(quotes, i)
     if rules.has_exits is None:
         return False
-    position = pick_position(state, i)
+    position = r.pick_position(state, i)
     side = 1.0 if position.quantity > 0.0 else -1.0
     low, high = min(quotes.low[i], quotes.open[i]), max(quotes.high[i], quotes.open[i])
-    goal = compute_target_price(rules, position, quote)
-    if not is_through(-side, find_adverse(position, high, low), goal):
+    goal = p.compute_target_price(rules, position, quote)
+    if not p.is_through(-side, p.find_adverse(position, high, low), goal):
         return False
     watch = Watch(state.best[i], math.nan)
-    kind, stop = find_nearest_stop(rules, Balances(0.0, (position,)), quote, watch)
-    if kind != NOTHING and is_through(side, find_adverse(position, low, high), stop):
+    kind, stop = p.find_nearest_stop(rules, Balances(0.0, (position,)), quote, watch)
+    if kind != p.NOTHING and p.is_through(side, p.find_adverse(position, low, high), stop):
         return True
-    adverse = find_adverse(position, quotes.mark_low[i], quotes.mark_high[i])
-    if is_isolated(terms, i):
+    adverse = p.find_adverse(position, quotes.mark_low[i], quotes.mark_high[i])
+    if r.is_isolated(terms, i):
         scratch.mark_end[i] = adverse
         return find_own_failure(bar, i) <= 1.0
     ratio = adverse / scratch.mark[i]
     ratio = 1.0 / ratio if terms.rules.brackets.are_inverse[i] else ratio
-    start = Waypoint(scratch.mark, scratch.price)
-    aim(terms.rules, start, i, ratio, Waypoint(scratch.mark_end, scratch.price_end))
+    start = venue.Waypoint(scratch.mark, scratch.price)
+    venue.aim(terms.rules, start, i, ratio, venue.Waypoint(scratch.mark_end, scratch.price_end))
     return find_pool_failure(terms, state, scratch) <= 1.0
 
 
-def take_late_profits(bar: AccountBar, t: int) -> None:
+def take_late_profits(bar: r.AccountBar, t: int) -> None:
     """Close what a resting order opened or increased where the close is beyond its take-profit."""
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     for i in range(len(state.margin)):
-        rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
-        if scratch.fresh[i] == 0.0 or not is_held(state, i) or rules.has_exits is None:
+        rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(quotes, i)
+        if scratch.fresh[i] == 0.0 or not r.is_held(state, i) or rules.has_exits is None:
             continue
         side = 1.0 if state.held.quantities[i] > 0.0 else -1.0
-        goal = compute_target_price(rules, pick_position(state, i), quote)
-        if is_through(-side, quotes.close[i], goal):
-            stop_position(bar, t, i, PROFIT, goal)
+        goal = p.compute_target_price(rules, r.pick_position(state, i), quote)
+        if p.is_through(-side, quotes.close[i], goal):
+            stop_position(bar, t, i, p.PROFIT, goal)
 
 
 # ------------------------------------------------------------------------------- one segment
 
 
-def walk_segment(bar: AccountBar, t: int) -> None:
+def walk_segment(bar: r.AccountBar, t: int) -> None:
     state, scratch = bar.state, bar.scratch
     while True:
         event = find_event(bar)
@@ -636,8 +567,8 @@ def walk_segment(bar: AccountBar, t: int) -> None:
         who = event.who
         advance(scratch, event.place)
         if event.what == POOL:
-            value_at(state, scratch.mark, scratch.price)
-            liquidate_pool(bar, t, has_only_position(bar.terms, state))
+            balance.value_at(state, scratch.mark, scratch.price)
+            pool_liquidation.liquidate_pool(bar, t, balance.has_only_position(bar.terms, state))
         elif event.what == DRAWN:
             book_options(bar.terms, state, scratch.mark, bar.ledger)
             close_account(bar, t, scratch.last, scratch.price)
@@ -650,7 +581,7 @@ def walk_segment(bar: AccountBar, t: int) -> None:
     advance(scratch, 1.0)
 
 
-def advance(scratch: Scratch, place: float) -> None:
+def advance(scratch: r.Scratch, place: float) -> None:
     for i in range(len(scratch.last)):
         scratch.last[i] = move(scratch.last[i], scratch.last_end[i], place)
         scratch.mark[i] = move(scratch.mark[i], scratch.mark_end[i], place)
@@ -662,110 +593,110 @@ def move(start: float, end: float, place: float) -> float:
     return end if place == 1.0 else start + place * (end - start)
 
 
-def find_event(bar: AccountBar) -> Event:
+def find_event(bar: r.AccountBar) -> Event:
     terms, state, scratch = bar.terms, bar.state, bar.scratch
-    found = Event(-1, -1, 2.0, math.nan, NOTHING)
+    found = Event(-1, -1, 2.0, math.nan, p.NOTHING)
     place = find_pool_failure(terms, state, scratch)
     if place <= 1.0:
-        found = Event(POOL, -1, place, math.nan, NOTHING)
+        found = Event(POOL, -1, place, math.nan, p.NOTHING)
     for i in range(len(state.margin)):
-        if is_held(state, i) and is_isolated(terms, i):
+        if r.is_held(state, i) and r.is_isolated(terms, i):
             place = find_own_failure(bar, i)
             if place < found.place - SAME_PLACE:
-                found = Event(ALONE, i, place, math.nan, NOTHING)
+                found = Event(ALONE, i, place, math.nan, p.NOTHING)
     place = find_stop_on_segment(terms, state, scratch)
     if place < found.place - SAME_PLACE:
-        found = Event(DRAWN, -1, place, math.nan, NOTHING)
+        found = Event(DRAWN, -1, place, math.nan, p.NOTHING)
     found = add_stops(bar, found)
     return add_fills(state, scratch, found) if terms.fill == r.RESTING else found
 
 
-def add_fills(state: AccountState, scratch: Scratch, found: Event) -> Event:
+def add_fills(state: r.AccountState, scratch: r.Scratch, found: Event) -> Event:
     for i in range(len(state.margin)):
         place = find_fill_place(state, scratch, i)
         if place < found.place - SAME_PLACE:
-            found = Event(FILLED, i, place, math.nan, NOTHING)
+            found = Event(FILLED, i, place, math.nan, p.NOTHING)
     return found
 
 
-def add_stops(bar: AccountBar, found: Event) -> Event:
+def add_stops(bar: r.AccountBar, found: Event) -> Event:
     for i in range(len(bar.state.margin)):
-        if is_held(bar.state, i):
+        if r.is_held(bar.state, i):
             kind, place, value = find_stop_place(bar, i)
-            if kind != NOTHING and place < found.place - SAME_PLACE:
+            if kind != p.NOTHING and place < found.place - SAME_PLACE:
                 found = Event(EXIT, i, place, value, kind)
     return found
 
 
-def find_pool_failure(terms: Terms, state: AccountState, scratch: Scratch) -> float:
-    if count_cross(terms, state) == 0:
+def find_pool_failure(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> float:
+    if balance.count_cross(terms, state) == 0:
         return 2.0
     if is_walking(terms, state):
-        return find_place_with_options(terms, state, scratch)
-    value_at(state, scratch.mark_end, scratch.price_end)
-    is_short = is_pool_short(terms, state)
+        return pool_liquidation.find_place_with_options(terms, state, scratch)
+    balance.value_at(state, scratch.mark_end, scratch.price_end)
+    is_short = balance.is_pool_short(terms, state)
     if not is_short and not terms.rules.has_scenarios:
-        value_at(state, scratch.mark, scratch.price)
-        return 0.0 if is_pool_short(terms, state) else 2.0
-    start = Waypoint(scratch.mark, scratch.price)
-    end = Waypoint(scratch.mark_end, scratch.price_end)
-    place = find_failure(terms.rules, state.held, state.wallet[r.CASH], start, end)
+        balance.value_at(state, scratch.mark, scratch.price)
+        return 0.0 if balance.is_pool_short(terms, state) else 2.0
+    start = venue.Waypoint(scratch.mark, scratch.price)
+    end = venue.Waypoint(scratch.mark_end, scratch.price_end)
+    place = venue.find_failure(terms.rules, state.held, state.wallet[r.CASH], start, end)
     return 2.0 if math.isnan(place) else place
 
 
-def find_own_failure(bar: AccountBar, i: int) -> float:
-    rules, x = share(pick_instrument(bar.terms, i)), bar.quotes.multiplier[i]
-    balances = Balances(0.0, (pick_position(bar.state, i),))
+def find_own_failure(bar: r.AccountBar, i: int) -> float:
+    rules, x = r.share(r.pick_instrument(bar.terms, i)), bar.quotes.multiplier[i]
+    balances = Balances(0.0, (r.pick_position(bar.state, i),))
     start, end = bar.scratch.mark[i], bar.scratch.mark_end[i]
-    if is_failing(rules, balances, start, x):
+    if p.is_failing(rules, balances, start, x):
         return 0.0
-    if not is_failing(rules, balances, end, x):
+    if not p.is_failing(rules, balances, end, x):
         return 2.0
-    root = compute_root(rules, balances, x)
+    root = p.compute_root(rules, balances, x)
     if math.isnan(root) or end == start:
         return 1.0
     return float(min(max((root - start) / (end - start), 0.0), 1.0))
 
 
-def find_stop_place(bar: AccountBar, i: int) -> tuple[int, float, float]:
+def find_stop_place(bar: r.AccountBar, i: int) -> tuple[int, float, float]:
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
-    rules, quote = share(pick_instrument(terms, i)), pick_quote(quotes, i)
-    position = pick_position(state, i)
+    rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(quotes, i)
+    position = r.pick_position(state, i)
     start, end = scratch.last[i], scratch.last_end[i]
     low, high = min(start, end), max(start, end)
     if rules.has_exits is None:
         kind, stop = find_stop(terms, state, quotes, i, low, high, math.nan)
-        if kind == NOTHING:
-            return NOTHING, 2.0, math.nan
-        place, value = place_stop(1.0 if position.quantity > 0.0 else -1.0, start, end, stop)
+        if kind == p.NOTHING:
+            return p.NOTHING, 2.0, math.nan
+        place, value = p.place_stop(1.0 if position.quantity > 0.0 else -1.0, start, end, stop)
         return kind, place, value
     side = 1.0 if position.quantity > 0.0 else -1.0
-    found, nearest, at = NOTHING, 2.0, math.nan
+    found, nearest, at = p.NOTHING, 2.0, math.nan
     balances, watch = Balances(0.0, (position,)), Watch(state.best[i], math.nan)
-    kind, stop = find_nearest_stop(rules, balances, quote, watch)
-    if kind != NOTHING and is_through(side, find_adverse(position, low, high), stop):
+    kind, stop = p.find_nearest_stop(rules, balances, quote, watch)
+    if kind != p.NOTHING and p.is_through(side, p.find_adverse(position, low, high), stop):
         found = kind
-        nearest, at = place_stop(side, start, end, stop)
-    goal = compute_target_price(rules, position, quote)
+        nearest, at = p.place_stop(side, start, end, stop)
+    goal = p.compute_target_price(rules, position, quote)
     may_profit = scratch.fresh[i] == 0.0 or terms.fill != r.RESTING
-    if may_profit and is_through(-side, find_adverse(position, high, low), goal):
-        place, value = place_stop(-side, start, end, goal)
+    if may_profit and p.is_through(-side, p.find_adverse(position, high, low), goal):
+        place, value = p.place_stop(-side, start, end, goal)
         if place < nearest - SAME_PLACE:
-            found, nearest, at = PROFIT, place, value
+            found, nearest, at = p.PROFIT, place, value
     return found, nearest, at
 
 
-def fail_alone(bar: AccountBar, t: int, i: int, value: float) -> None:
+def fail_alone(bar: r.AccountBar, t: int, i: int, value: float) -> None:
     terms, state, log = bar.terms, bar.state, bar.log
-    rules, quote = share(pick_instrument(terms, i)), pick_quote(bar.quotes, i)
-    before, row = pick_balances(terms, state, i), log.written[0]
+    rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(bar.quotes, i)
+    before, row = balance.pick_balances(terms, state, i), log.written[0]
     if can_add(rules, before):
-        after = add_from_wallet(rules, before, value, quote, as_log(log), t)
-        enter_step(bar, i, row, before, after)
+        after = add_from_wallet(rules, before, value, quote, r.as_log(log), t)
+        balance.enter_step(bar, i, row, before, after)
         return
     own = Balances(0.0, before.positions)
     done = liquidate(rules, own, value, quote)
-    log_liquidation(as_log(log), t, value, done)
-    enter_liquidation(bar.ledger, i, done)
-    enter_step(bar, i, row, own, done.balances)
+    ledger.log_liquidation(r.as_log(log), t, value, done)
+    r.enter_liquidation(bar.ledger, i, done)
+    balance.enter_step(bar, i, row, own, done.balances)
     drop_after_liquidation(terms, state, i)

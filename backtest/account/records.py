@@ -7,17 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from backtest import venue
 from backtest.account.account_records import InstrumentRules, Liquidation, Position, Quote, Trade
 from backtest.account.ledger import Log, write_event
 from backtest.base import BoolArray, FloatArray, IntArray
-from backtest.venue import (
-    Holdings,
-    OptionPositions,
-    OptionRules,
-    PortfolioRules,
-    is_spot_leg,
-    pick_rules,
-)
 
 
 class OptionFeed(NamedTuple):
@@ -105,7 +98,7 @@ def make_option_feed(n_options: int, n_bars: int) -> OptionFeed:
 
 
 class OptionTerms(NamedTuple):
-    rules: OptionRules
+    rules: venue.OptionRules
     instruments: IntArray
     groups: IntArray
     fee_rates: FloatArray
@@ -116,7 +109,7 @@ class OptionTerms(NamedTuple):
 
 
 class OptionState(NamedTuple):
-    positions: OptionPositions
+    positions: venue.OptionPositions
     offsets: FloatArray
     priced: FloatArray
     paid: FloatArray
@@ -205,7 +198,7 @@ class Terms(NamedTuple):
     instruments: Any
     numbers: FloatArray
     flags: IntArray
-    rules: PortfolioRules
+    rules: venue.PortfolioRules
     markets: IntArray
     ranks: IntArray
     modes: IntArray
@@ -236,7 +229,7 @@ class Terms(NamedTuple):
 
 
 class AccountState(NamedTuple):
-    held: Holdings
+    held: venue.Holdings
     margin: FloatArray
     marked: FloatArray
     priced: FloatArray
@@ -457,7 +450,7 @@ def write_tuple(terms: Terms, i: int) -> None:
 
 
 def pick_margin(terms: Terms, i: int) -> Any:
-    return pick_rules(terms.rules.brackets, i)
+    return venue.pick_rules(terms.rules.brackets, i)
 
 
 def is_isolated(terms: Terms, i: int) -> bool:
@@ -465,7 +458,7 @@ def is_isolated(terms: Terms, i: int) -> bool:
 
 
 def is_spot(terms: Terms, i: int) -> bool:
-    return is_spot_leg(terms.rules, i)
+    return venue.is_spot_leg(terms.rules, i)
 
 
 def has_exits(terms: Terms, i: int) -> bool:

@@ -13,18 +13,10 @@ import numpy as np
 import pandas as pd
 from pydantic_core import PydanticCustomError, core_schema
 
+from backtest.base import units
 from backtest.base.checked_calls import checked, checked_fields
 from backtest.base.errors import BacktestError, Fault, ParameterError, did_you_mean
 from backtest.base.json_values import repr_given
-from backtest.base.units import (
-    BoolArray,
-    FloatArray,
-    format_time,
-    is_currency,
-    parse_duration,
-    to_nanoseconds,
-    utc_index,
-)
 
 Condition: TypeAlias = "tuple[str, object] | None"
 
@@ -125,7 +117,7 @@ class Range(Declaration):
             raise explain_fault(name, fault, value) from None
 
     @checked
-    def admits(self, values: FloatArray) -> BoolArray:
+    def admits(self, values: units.FloatArray) -> units.BoolArray:
         """Return a mask of the numbers that :meth:`check` accepts, whole or not."""
         return (values >= self.low) & (values <= self.high)
 
@@ -224,7 +216,7 @@ class Number(Declaration):
             raise Fault("must be finite")
         return number
 
-    def admits(self, values: FloatArray) -> BoolArray:
+    def admits(self, values: units.FloatArray) -> units.BoolArray:
         over = values > self.low if self.open_low else values >= self.low
         under = values < self.high if self.open_high else values <= self.high
         return over & under & (self.may_be_infinite | np.isfinite(values))
@@ -290,8 +282,8 @@ class Whole(Declaration):
             read_number(value, whole=True)
         return int(Number(self.low).read(value))
 
-    def admits(self, values: FloatArray) -> BoolArray:
-        is_whole: BoolArray = values == np.rint(values)
+    def admits(self, values: units.FloatArray) -> units.BoolArray:
+        is_whole: units.BoolArray = values == np.rint(values)
         return Number(self.low).admits(values) & is_whole
 
 
@@ -317,7 +309,7 @@ class Currency(Declaration):
     kind: ClassVar[type] = str
 
     def read(self, value: Any) -> str:
-        if not is_currency(value):
+        if not units.is_currency(value):
             raise Fault("must be a currency in capital letters, 'USDT' for example")
         return str(value)
 
@@ -327,7 +319,7 @@ class Duration(Declaration):
 
     def read(self, value: Any) -> str:
         try:
-            parse_duration(value if isinstance(value, str) else "")
+            units.parse_duration(value if isinstance(value, str) else "")
         except ParameterError:
             raise Fault("must be a duration such as '60s' or '7d'") from None
         return str(value)
@@ -336,7 +328,7 @@ class Duration(Declaration):
 def read_time(value: Any) -> int:
     """Return a time as UTC nanoseconds."""
     try:
-        return to_nanoseconds(value)
+        return units.to_nanoseconds(value)
     except ParameterError:
         raise Fault("must be a time such as '2021-05-19' or '2021-05-19T12:00' (UTC)") from None
 
@@ -369,7 +361,7 @@ class Timed(Declaration):
                 raise Fault(str(fault), found) from None
         return series
 
-    def admits(self, values: FloatArray) -> BoolArray:
+    def admits(self, values: units.FloatArray) -> units.BoolArray:
         return self.number.admits(values)
 
 
@@ -404,7 +396,7 @@ def read_timed(series: object, *, may_be_infinite: bool = False) -> FloatSeries:
     values = _read_values(series, may_be_infinite=may_be_infinite)
     times.flags.writeable = False
     values.flags.writeable = False
-    return pd.Series(values, index=utc_index(times), copy=False)
+    return pd.Series(values, index=units.utc_index(times), copy=False)
 
 
 def _read_times(index: pd.DatetimeIndex) -> np.ndarray:
@@ -439,4 +431,4 @@ def _read_values(series: FloatSeries, *, may_be_infinite: bool) -> np.ndarray:
 
 
 def _format(index: pd.Index, position: int) -> str:
-    return f"{format_time(int(pd.DatetimeIndex(index).as_unit('ns').asi8[position]))} UTC"
+    return f"{units.format_time(int(pd.DatetimeIndex(index).as_unit('ns').asi8[position]))} UTC"

@@ -16,14 +16,6 @@ import typer.core
 from backtest import base
 from backtest.cli import printing
 from backtest.cli.command import COMMANDS, build_function, command, format_help
-from backtest.cli.printing import (
-    FAILED,
-    INTERRUPTED,
-    REFUSED,
-    print_message,
-    render,
-    reserve_stdout,
-)
 
 MORE = "More"
 MODULES = {
@@ -99,8 +91,8 @@ class CommandGroup(typer.core.TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:  # Typer would print nothing
-            print_message("interrupted")
-            raise typer.Exit(INTERRUPTED) from error
+            printing.print_message("interrupted")
+            raise typer.Exit(printing.INTERRUPTED) from error
 
 
 def build_command(name: str) -> Any:
@@ -143,7 +135,7 @@ def show_keys(
             f"{', '.join(known)}"
         )
     else:
-        render(list(describe_keys(table)), ("key", "default or type", "meaning"))
+        printing.render(list(describe_keys(table)), ("key", "default or type", "meaning"))
 
 
 app = typer.Typer(
@@ -186,21 +178,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return call_command(given)
         except base.BacktestError as error:
-            print_message(f"error: {error}")
-            return FAILED if isinstance(error, base.AccountingError) else REFUSED
+            printing.print_message(f"error: {error}")
+            return printing.FAILED if isinstance(error, base.AccountingError) else printing.REFUSED
         except typer.TyperException as error:
             return report_usage_error(error)
         except OSError as error:
             return printing.report_system_error(error)
         except (typer.Abort, KeyboardInterrupt):
-            print_message("interrupted")
-            return INTERRUPTED
+            printing.print_message("interrupted")
+            return printing.INTERRUPTED
 
 
 def call_command(given: list[str]) -> int:
     if any(re.search(r"[\0\ud800-\udfff]", word) for word in given):
         raise base.ParameterError("arguments must be text in UTF-8 without NUL")
-    output = reserve_stdout() if "--json" in given else nullcontext()
+    output = printing.reserve_stdout() if "--json" in given else nullcontext()
     with base.recording_command(["backtest", *given]), output:
         tree: Any = typer.main.get_command(app)
         code = tree(args=given, prog_name="backtest", standalone_mode=False)
@@ -211,10 +203,10 @@ def run_process(arguments: Sequence[str]) -> int:
     try:
         return printing.flush_output(main(arguments))
     except SystemExit:  # typer's, where the reader of the output has left
-        printing.flush_output(FAILED)
+        printing.flush_output(printing.FAILED)
         raise
     except KeyboardInterrupt:  # between two of these lines
-        return INTERRUPTED
+        return printing.INTERRUPTED
 
 
 def report_usage_error(error: typer.TyperException) -> int:
@@ -225,8 +217,8 @@ def report_usage_error(error: typer.TyperException) -> int:
         known = [flag for each in context.command.params for flag in each.opts]
         message = f"No such option: {name}" + base.did_you_mean(str(name), known)
     path = context.command_path if context is not None else "backtest"
-    print_message(f"error: {message.rstrip('.')}; see {path} --help")
-    return REFUSED
+    printing.print_message(f"error: {message.rstrip('.')}; see {path} --help")
+    return printing.REFUSED
 
 
 def make_warning_printer() -> Callable[..., None]:
@@ -234,7 +226,7 @@ def make_warning_printer() -> Callable[..., None]:
 
     def show_warning(message: Warning | str, *_: object) -> None:
         if str(message) not in printed:
-            print_message(f"warning: {message}")
+            printing.print_message(f"warning: {message}")
         printed.add(str(message))
 
     return show_warning

@@ -13,16 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from backtest.base import DataError, ParameterError, format_duration, format_time
+from backtest.cli import printing
 from backtest.cli.command import AsJson, command, flag
 from backtest.cli.experiment import split_pair
-from backtest.cli.printing import (
-    print_json,
-    print_message,
-    print_paragraph,
-    print_title,
-    render,
-    show_progress,
-)
 from backtest.market import Market, Quality, Repair, quality
 from backtest.market.rules import KINDS
 
@@ -87,21 +80,21 @@ def fetch(
     now = time.time_ns()
     done = []
     for symbol, (folder, request) in zip(symbols, requests.items(), strict=True):
-        with show_progress(f"fetching {symbol}", "days") as meter:
+        with printing.show_progress(f"fetching {symbol}", "days") as meter:
             fetched = fetch_market(
                 folder,
                 request,
                 now=now,
                 base_url=base_url,
                 report=meter,
-                notice=partial(setattr, meter, "note") if meter else print_message,
+                notice=partial(setattr, meter, "note") if meter else printing.print_message,
             )
         done.append(fetched)
         if not as_json:
             print_fetched(fetched)
     if as_json:
         facts = [fetched_to_dict(each) for each in done]
-        print_json(facts[0] if len(facts) == 1 else {"folder": str(out), "markets": facts})
+        printing.print_json(facts[0] if len(facts) == 1 else {"folder": str(out), "markets": facts})
     else:
         folders = " ".join(f"--data {each.folder}" for each in done)
         typer.echo(f"\nbacktest run {folders}")
@@ -126,12 +119,14 @@ def fetched_to_dict(fetched: Fetched) -> dict[str, Any]:
 
 def print_fetched(fetched: Fetched) -> None:
     facts = fetched.facts
-    print_title(f"{facts['instrument']} {facts['interval']}, {facts['source']}")
+    printing.print_title(f"{facts['instrument']} {facts['interval']}, {facts['source']}")
     span = f"{facts['from']} to {facts['to']} UTC"
-    print_paragraph(span if fetched.is_new else f"{span}: all of it was there already")
-    print_paragraph(", ".join(f"{count:,} {kind}" for kind, count in facts["rows"].items()))
+    printing.print_paragraph(span if fetched.is_new else f"{span}: all of it was there already")
+    printing.print_paragraph(
+        ", ".join(f"{count:,} {kind}" for kind, count in facts["rows"].items())
+    )
     for gap in facts["gaps"]:
-        print_paragraph(f"missing or wrong, stored as it is: {gap}")
+        printing.print_paragraph(f"missing or wrong, stored as it is: {gap}")
 
 
 # ----------------------------------------------------------------------------------------- import
@@ -192,7 +187,7 @@ def import_files(
     backtest data import user_data/data/binance/futures --instrument BTCUSDT --interval 1h --out btc
     backtest data import btc.csv --columns time=ts,close=c --repair funding-gaps=zero --out btc
     """
-    with show_progress("importing"):
+    with printing.show_progress("importing"):
         market = Market.load(
             *files,
             mark=mark or (),
@@ -205,7 +200,7 @@ def import_files(
         market = market if resample is None else market.resample(resample)
         market.save(out)
     if as_json:
-        print_json({
+        printing.print_json({
             "path": str(out),
             "instrument": market.instrument,
             "bars": len(market),
@@ -213,14 +208,14 @@ def import_files(
             "content_hash": market.content_hash,
         })  # fmt: skip
     else:
-        print_title(f"{market.instrument or 'market'} {format_duration(market.interval)}")
+        printing.print_title(f"{market.instrument or 'market'} {format_duration(market.interval)}")
         marked = "with mark prices" if market.has_mark else "no mark prices"
         span = f"{format_time(market.start)} to {format_time(market.end)} UTC"
-        print_paragraph(
+        printing.print_paragraph(
             f"{len(market)} bars, {span}; {marked}; {market.funding_time.size} settlements"
         )
         for name, note in market.filled.items():
-            print_paragraph(f"{name}: {note}")
+            printing.print_paragraph(f"{name}: {note}")
         typer.echo(f"saved: {out}")
 
 
@@ -251,21 +246,21 @@ def inspect(
     backtest data inspect bars.csv funding.csv --json
     backtest data inspect btc eth
     """
-    with show_progress("inspecting"):
+    with printing.show_progress("inspecting"):
         found = quality(paths, instrument=instrument, **layout.list_terms())
     reports = found if isinstance(found, dict) else {"": found}
     if as_json:
         plain = {name: each.to_dict() for name, each in reports.items()}
-        print_json(plain.get("", plain))
+        printing.print_json(plain.get("", plain))
     else:
         for each in reports.values():
             print_quality(each)
 
 
 def print_quality(report: Quality) -> None:
-    print_title(report.instrument or report.source)
+    printing.print_title(report.instrument or report.source)
     for name, text in report.filled.items():
-        print_paragraph(f"{name}: {text}")
+        printing.print_paragraph(f"{name}: {text}")
     facts = [
         (table, name, value)
         for table, values in report.facts.items()
@@ -284,4 +279,4 @@ def print_quality(report: Quality) -> None:
     ):
         if rows:
             typer.echo()
-            render(rows, names, shares=("share",))
+            printing.render(rows, names, shares=("share",))

@@ -19,14 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import backtest
-from backtest.base import (
-    ParameterError,
-    Value,
-    did_you_mean,
-    read_range,
-    read_small,
-    repr_given,
-)
+from backtest import base
 from backtest.venue import RateCurve
 
 TIME = (str, dt.date)
@@ -291,7 +284,7 @@ def list_fields(model: Any, table: str, prefix: str) -> Iterator[Key]:
     texts = read_parameters(inspect.getdoc(model) or "")
     for name, field in model.__dataclass_fields__.items():
         part = getattr(backtest, str(field.type).partition(" ")[0], None)
-        if isinstance(part, type) and issubclass(part, Value):
+        if isinstance(part, type) and issubclass(part, base.Value):
             yield from list_fields(part, table, f"{prefix}{name}.")
         else:
             default = field.default if isinstance(field.default, (int, float, str)) else None
@@ -329,7 +322,7 @@ MOST_VALUES = 1_000_000
 def split_pair(name: str, text: str, example: str) -> tuple[str, str]:
     key, equals, value = (part.strip() for part in text.partition("="))
     if not (key and equals and value):
-        raise ParameterError(
+        raise base.ParameterError(
             f"{name} takes NAME=VALUE, {shlex.quote(example)} for example, got {text!r}"
         )
     return key, value
@@ -354,7 +347,7 @@ def parse_entries(given: Any) -> Any:
 def format_typed(value: object) -> str:
     if value is None or isinstance(value, bool):
         return str(value).lower()
-    return repr_given(value) if isinstance(value, float) else str(value)
+    return base.repr_given(value) if isinstance(value, float) else str(value)
 
 
 def read_values(given: Any, *, name: str) -> list[Any]:
@@ -374,7 +367,7 @@ def read_bounds(given: Any, *, name: str) -> Any:
     if not isinstance(given, str) or ":" not in given:
         return read_list(given, name=name)
     low, high, is_log = read_numbers(given, 2, name=name)
-    between = read_range(name, low, high, is_log=bool(is_log))
+    between = base.read_range(name, low, high, is_log=bool(is_log))
     return between if is_log else (low, high)
 
 
@@ -383,7 +376,7 @@ def read_list(given: Any, *, name: str) -> list[Any]:
         return given if isinstance(given, list) else [given]
     words = given.split(",")
     if not all(word.strip() for word in words):
-        raise ParameterError(f"{name} must be values between commas, got {given!r}")
+        raise base.ParameterError(f"{name} must be values between commas, got {given!r}")
     return [parse_typed(word) for word in words]
 
 
@@ -398,9 +391,9 @@ def read_numbers(text: str, n: int, *, name: str) -> Sequence[float]:
     return [*map(float, numbers), is_log]
 
 
-def range_error(text: str, n: int, *, name: str) -> ParameterError:
+def range_error(text: str, n: int, *, name: str) -> base.ParameterError:
     form = "LOW:HIGH:COUNT" if n == 3 else "LOW:HIGH"
-    return ParameterError(f"{name} must be {form}, or log:{form} above 0, got {text!r}")
+    return base.ParameterError(f"{name} must be {form}, or log:{form} above 0, got {text!r}")
 
 
 def read_objective(text: str) -> str | dict[str, float]:
@@ -411,7 +404,7 @@ def read_objective(text: str) -> str | dict[str, float]:
         name, weight = split_pair("--objective", part, "sharpe=1,turnover=-0.01")
         number = parse_typed(weight)
         if isinstance(number, bool) or not isinstance(number, int | float):
-            raise ParameterError(
+            raise base.ParameterError(
                 f"a weight of an objective must be a number, got {weight!r} for {name}"
             )
         weights[name] = float(number)
@@ -421,7 +414,7 @@ def read_objective(text: str) -> str | dict[str, float]:
 def read_bound(text: str) -> tuple[str, str]:
     match = re.fullmatch(r"\s*(\w+)\s*((?:<=|>=|==|<|>).*)", text)
     if match is None:
-        raise ParameterError(
+        raise base.ParameterError(
             "a constraint is one bound for a measure, 'max_drawdown<=0.4' for example, got "
             f"{text!r}"
         )
@@ -517,7 +510,9 @@ def read_flags(key: Key, texts: list[str]) -> Iterator[Entry]:
     seen: set[str] = set()
     for place, value in list_entries(key, texts):
         if place in seen and key.place != "policy.settings":
-            raise ParameterError(f"{key.flag} must have each entry once, {place} was given twice")
+            raise base.ParameterError(
+                f"{key.flag} must have each entry once, {place} was given twice"
+            )
         seen.add(place)
         yield place, value
 
@@ -581,13 +576,15 @@ def read_text(key: Key, text: str) -> Any:
 
 def read_experiment(file: Path) -> Tables:
     if file.suffix == ".py":
-        raise ParameterError(f"an experiment must be TOML, got {file}; a policy goes to --policy")
+        raise base.ParameterError(
+            f"an experiment must be TOML, got {file}; a policy goes to --policy"
+        )
     tables = read_toml(file)
     refuse_faults(tables)
     for name in ("policy", "overlay"):
         table = tables.get(name, {"name": ""})
         if "name" not in table and not any(map(is_policy, table.values())):
-            raise ParameterError(f"{name}.name: is needed")
+            raise base.ParameterError(f"{name}.name: is needed")
     venue = tables.get("venue", {})
     for each in [venue, *venue.values()]:  # a venue given whole has no preset under it
         if isinstance(each, dict) and "contract" in each:
@@ -624,7 +621,7 @@ def find_beside(folder: Path, path: str) -> str:
 
 def refuse_faults(tables: Mapping[str, Any]) -> None:
     if faults := dict.fromkeys(list_faults(tables)):
-        raise ParameterError("\n".join(faults))
+        raise base.ParameterError("\n".join(faults))
 
 
 def list_faults(tables: Mapping[str, Any]) -> Iterator[str]:
@@ -661,7 +658,7 @@ def list_table_faults(
 
 
 def suggest(name: str, known: Collection[str]) -> str:
-    return did_you_mean(name, known) or f"; known are {', '.join(known)}"
+    return base.did_you_mean(name, known) or f"; known are {', '.join(known)}"
 
 
 def is_policy(entry: object) -> bool:
@@ -670,21 +667,21 @@ def is_policy(entry: object) -> bool:
 
 def read_toml(file: Path) -> dict[str, Any]:
     if file.is_dir():
-        raise ParameterError(
+        raise base.ParameterError(
             f"an experiment must be a TOML file, {str(file)!r} is a folder; data go to --data"
         )
     if not file.is_file():
-        near = did_you_mean(file.stem, (each.stem for each in file.parent.glob("*.toml")))
-        raise ParameterError(
+        near = base.did_you_mean(file.stem, (each.stem for each in file.parent.glob("*.toml")))
+        raise base.ParameterError(
             f"an experiment must be a TOML file, {str(file)!r} does not exist{near}"
         )
     try:
-        tables = tomllib.loads(read_small(file).decode("utf-8"))
+        tables = tomllib.loads(base.read_small(file).decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ParameterError(f"{file} must be TOML: {error!s:.200}") from error
+        raise base.ParameterError(f"{file} must be TOML: {error!s:.200}") from error
     for name, value in flatten(tables).items():
         if type(value) is int and not -(2**63) <= value < 2**63:
-            raise ParameterError(f"{name:.60}: a whole number must fit into 64 bits")
+            raise base.ParameterError(f"{name:.60}: a whole number must fit into 64 bits")
         if isinstance(value, str) and "\0" in value:
-            raise ParameterError(f"{name:.60}: a text must hold no NUL")
+            raise base.ParameterError(f"{name:.60}: a text must hold no NUL")
     return tables

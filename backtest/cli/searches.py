@@ -12,24 +12,9 @@ import typer
 
 import backtest
 from backtest.base import ParameterError, list_records
+from backtest.cli import experiment, printing
 from backtest.cli.build import build_experiment, load_data, name_policies
 from backtest.cli.command import AsJson, Output, command
-from backtest.cli.experiment import (
-    Draft,
-    flatten,
-    format_typed,
-    parse_entries,
-    read_bounds,
-    read_values,
-)
-from backtest.cli.printing import (
-    FAILED,
-    INTERRUPTED,
-    print_json,
-    print_message,
-    render,
-    show_progress,
-)
 from backtest.measures import (
     read_constraints,
     read_objective,
@@ -55,7 +40,7 @@ TOP = 10
 
 
 @command("sweep", list_flags("sweep", SWEPT))
-def sweep(draft: Draft, *, output: Output) -> None:
+def sweep(draft: experiment.Draft, *, output: Output) -> None:
     """Run many sets of parameters on one market, and rank them.
 
     Parameters of the policy may vary, fields such as account.band and venue.fees.taker, and
@@ -65,7 +50,10 @@ def sweep(draft: Draft, *, output: Output) -> None:
     backtest sweep --draws 100000 --objective calmar --constraint 'max_drawdown<=0.4'
     """
     table = dict(draft.table("sweep"))
-    values, draws = draft.read_entries("sweep", "values", read_values), table.pop("draws", DRAWS)
+    values, draws = (
+        draft.read_entries("sweep", "values", experiment.read_values),
+        table.pop("draws", DRAWS),
+    )
     table.pop("values", None)
     if values and "draws" in draft.table("sweep"):
         raise ParameterError("a sweep takes values or draws, got both")
@@ -76,15 +64,15 @@ def sweep(draft: Draft, *, output: Output) -> None:
     nothing = {name: np.zeros(1) for name in measured}
     read_objective(objective).score(nothing)  # an unknown measure is an error before the sweep
     total_violation(read_constraints(constraints), nothing)
-    table["space"] = draft.read_entries("sweep", "space", read_bounds) or None
+    table["space"] = draft.read_entries("sweep", "space", experiment.read_bounds) or None
     market, policy, terms = build_experiment(draft, warms=False)
-    with show_progress(name_policies(policy), "sets") as progress:
+    with printing.show_progress(name_policies(policy), "sets") as progress:
         done = backtest.sweep(market, policy, values or draws, **terms, **table, progress=progress)
     vars(done)["ranked_by"], vars(done)["ranked_where"] = objective, constraints
     best = find_best(done, int(done.rank(objective, constraints)[0]))
     output.give_out(done, lambda path: {"path": path, **list_sweep(done)}, list_settings(best))
     if not done.complete:
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(printing.INTERRUPTED)
 
 
 def find_best(sweep: Sweep, best: int) -> dict[str, Any]:
@@ -101,7 +89,9 @@ def find_best(sweep: Sweep, best: int) -> dict[str, Any]:
 
 def list_settings(values: Mapping[str, Any]) -> list[str]:
     """Return how the winner is run again: its settings after those of this command."""
-    words = " ".join(f"--set {name}={format_typed(value)}" for name, value in values.items())
+    words = " ".join(
+        f"--set {name}={experiment.format_typed(value)}" for name, value in values.items()
+    )
     again = "run the best again by `backtest run`, with this experiment's other options and"
     return [f"{again}\n{words}"] if words else []
 
@@ -133,7 +123,7 @@ def list_sweep(sweep: Sweep) -> dict[str, Any]:
 
 
 @command("tune", list_flags("tune", f"{TUNED} resume"))
-def tune(draft: Draft, *, output: Output) -> None:
+def tune(draft: experiment.Draft, *, output: Output) -> None:
     """Search for good parameters, and estimate how much of the result is luck.
 
     Parameters of the policy may vary, fields such as account.band and venue.fees.taker, and
@@ -144,10 +134,10 @@ def tune(draft: Draft, *, output: Output) -> None:
     backtest tune btc.toml --constraint 'max_drawdown<=0.4' --resume
     """
     search = {"objective": "sharpe", **read_search(draft, "tune")}
-    search["holdout"] = parse_entries(search.get("holdout", "25%")) or None
+    search["holdout"] = experiment.parse_entries(search.get("holdout", "25%")) or None
     market, policy, terms = build_experiment(draft, warms=False)
     title = search["objective"] if isinstance(search["objective"], str) else "score"
-    with show_progress(name_policies(policy), "sets") as meter:
+    with printing.show_progress(name_policies(policy), "sets") as meter:
         report = partial(meter.report_search, objective=title) if meter else None
         study = backtest.tune(
             market, policy, **terms, **search, store=output.store, progress=report
@@ -157,18 +147,18 @@ def tune(draft: Draft, *, output: Output) -> None:
         more.append(RESUME)
     output.give_out(study, lambda _: study.to_dict(), more, folder=study.folder)
     if not study.complete:
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(printing.INTERRUPTED)
     if study.best is None:
-        raise typer.Exit(FAILED)
+        raise typer.Exit(printing.FAILED)
 
 
 RESUME = "continue with the same command and --resume"
 
 
-def read_search(draft: Draft, table: str) -> dict[str, Any]:
+def read_search(draft: experiment.Draft, table: str) -> dict[str, Any]:
     found = dict(draft.table(table))
-    found["space"] = draft.read_entries(table, "space", read_bounds) or None
-    found["fix"] = parse_entries(flatten(found.get("fix", {})))
+    found["space"] = draft.read_entries(table, "space", experiment.read_bounds) or None
+    found["fix"] = experiment.parse_entries(experiment.flatten(found.get("fix", {})))
     return found
 
 
@@ -180,7 +170,7 @@ WALK = ("train", "test", "anchored", "gap", "sampler", "robust")
 
 
 @command("validate walk-forward", list_flags("validate", f"{SPANS} {SHARED} sampler"))
-def walk_forward(draft: Draft, *, output: Output) -> None:
+def walk_forward(draft: experiment.Draft, *, output: Output) -> None:
     """Tune on each train span, trade the test span after it, and judge the procedure.
 
     backtest validate walk-forward --train 180d --test 30d
@@ -189,7 +179,7 @@ def walk_forward(draft: Draft, *, output: Output) -> None:
 
 
 @command("validate cross-validate", list_flags("validate", f"{GROUPS} {SHARED}"))
-def cross_validate(draft: Draft, *, output: Output) -> None:
+def cross_validate(draft: experiment.Draft, *, output: Output) -> None:
     """Choose the best set on each choice of groups of time, and test it on the others.
 
     backtest validate cross-validate --groups 8 --trials 500
@@ -198,7 +188,7 @@ def cross_validate(draft: Draft, *, output: Output) -> None:
 
 
 @command("validate folds", list_flags("validate", f"{SPANS} {GROUPS}"))
-def folds(draft: Draft, *, as_json: AsJson = False) -> None:
+def folds(draft: experiment.Draft, *, as_json: AsJson = False) -> None:
     """Print the spans of a walk, or with --groups those of a cross-validation.
 
     backtest validate folds --train 180d
@@ -206,38 +196,38 @@ def folds(draft: Draft, *, as_json: AsJson = False) -> None:
     table = draft.table("validate")
     spans = {name: table[name] for name in (*CROSS, *WALK[:4]) if name in table}
     if "embargo" in spans:
-        spans["embargo"] = parse_entries(spans["embargo"])
+        spans["embargo"] = experiment.parse_entries(spans["embargo"])
     sampling = draft.table("run").get("sampling", "1d")
     found = backtest.folds(load_data(draft), **spans, sampling=sampling)
     if as_json:
-        print_json(list_records(found))
+        printing.print_json(list_records(found))
     else:
-        render(found.reset_index())
+        printing.render(found.reset_index())
 
 
 def give_out_validation(
-    draft: Draft, validate: Any, others: tuple[str, ...], output: Output
+    draft: experiment.Draft, validate: Any, others: tuple[str, ...], output: Output
 ) -> None:
     try:
         found = run_validation(draft, validate, others, store=output.store)
     except KeyboardInterrupt:
         if output.save:
-            print_message(f"unfinished; {RESUME}")
+            printing.print_message(f"unfinished; {RESUME}")
         raise
     folder = None if output.store is None else output.store / name_result(found.manifest)
     output.give_out(found, folder=folder)
 
 
 def run_validation(
-    draft: Draft, validate: Any = None, others: tuple[str, ...] = CROSS, **more: Any
+    draft: experiment.Draft, validate: Any = None, others: tuple[str, ...] = CROSS, **more: Any
 ) -> Any:
     """Validate as ``[validate]`` says, by walking forward unless told otherwise."""
     search = read_search(draft, "validate")
     given = {name: each for name, each in search.items() if name not in others}
     if "embargo" in given:
-        given["embargo"] = parse_entries(given["embargo"])
+        given["embargo"] = experiment.parse_entries(given["embargo"])
     market, policy, terms = build_experiment(draft, warms=False)
-    with show_progress(name_policies(policy), "sets") as progress:
+    with printing.show_progress(name_policies(policy), "sets") as progress:
         return (validate or backtest.walk_forward)(
             market, policy, **terms, **given, **more, progress=progress
         )

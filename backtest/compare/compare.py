@@ -13,19 +13,11 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import pandas as pd
 
-from backtest import base
+from backtest import base, measures
 from backtest.base.result_parts import NOTHING, Headline, Part, Shown, ShownChart, ShownTable
 from backtest.base.units import DAY
 from backtest.engine import Progress, Result, as_of, earn_cash, finish, run_account
 from backtest.engine.checks import OF_EACH_RUN
-from backtest.measures import (
-    Sampled,
-    compare_pairs,
-    find_cost_rates,
-    holm,
-    is_lost,
-    pair_differences,
-)
 from backtest.measures.differences import STATISTICS
 from backtest.measures.performance import LEAST_DEVIATION
 from backtest.measures.ranking import AFTER_RUIN, DOUBTS
@@ -154,7 +146,7 @@ def compare(
 def build_manifest(
     results: Mapping[str, Result],
     scaled: Mapping[str, ScaledAccount] | None,
-    sampled: Sampled,
+    sampled: measures.Sampled,
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
     first = next(iter(results.values())).manifest
@@ -280,7 +272,7 @@ def list_cautions(n: int, scaled: Mapping[str, ScaledAccount] | None) -> Iterato
 
 def measure_account(result: Result) -> dict[str, float]:
     """Return log growth, all measures of a run, and its costs per year over mean equity."""
-    rates = find_cost_rates(result.tally, result.span)
+    rates = measures.find_cost_rates(result.tally, result.span)
     return {
         "log_growth": find_growth(result),
         **result.metrics,
@@ -295,12 +287,12 @@ def find_growth(result: Result) -> float:
     return float(np.sum(np.log1p(result.returns.to_numpy()))) / result.span.years
 
 
-def sample_returns(results: Mapping[str, Result]) -> Sampled:
+def sample_returns(results: Mapping[str, Result]) -> measures.Sampled:
     """Return the sampled returns of all accounts, of shape (k, n)."""
     first = next(iter(results.values()))
     rows = np.array([result.returns.to_numpy() for result in results.values()])
     per_year = rows.shape[1] / first.span.years
-    return Sampled(rows, sample_free(first), per_year, first.span.periods)
+    return measures.Sampled(rows, sample_free(first), per_year, first.span.periods)
 
 
 def sample_free(result: Result) -> base.FloatArray:
@@ -403,7 +395,7 @@ class BootstrapRules(NamedTuple):
 
 
 def tabulate_differences(
-    sampled: Sampled,
+    sampled: measures.Sampled,
     table: pd.DataFrame,
     rest: base.FloatArray,
     baseline: str,
@@ -418,7 +410,7 @@ def tabulate_differences(
     pairs = np.array([(k, names.index(baseline)) for k, name in enumerate(names)
                       if name != baseline], dtype=np.int64)  # fmt: skip
     ruined = table["ruined"].to_numpy() != 0.0
-    lost = np.array([is_lost(row) for row in table.to_dict("records")])
+    lost = np.array([measures.is_lost(row) for row in table.to_dict("records")])
     living = np.where(ruined[:, None], 0.0, sampled.returns * rest[:, None])
     bases = np.array([find_basis(living, pair, ruined) for pair in pairs], dtype=object)
     bases[lost[pairs].all(axis=1)] = LOST
@@ -426,14 +418,14 @@ def tabulate_differences(
     for place, measure in enumerate(TITLES):
         is_tested, of_run = measure in STATISTICS, table[measure].to_numpy()
         with np.errstate(invalid="ignore"):
-            gap = pair_differences(of_run if is_tested else of_run * rest, pairs)
+            gap = measures.pair_differences(of_run if is_tested else of_run * rest, pairs)
         is_fallen = bases == RUIN
         edge = np.where(is_fallen, gap if measure == "log_growth" else np.nan, np.nan)
         found = {"difference": np.where(is_fallen, edge, gap), "low": edge, "high": edge.copy(),
                  "p_value": np.full(len(pairs), np.nan)}  # fmt: skip
         tested = np.isin(bases, (TEST, SAME)) & is_tested
         if tested.any():
-            drawn = compare_pairs(
+            drawn = measures.compare_pairs(
                 sampled._replace(returns=living),
                 pairs[tested],
                 measure,
@@ -452,7 +444,7 @@ def tabulate_differences(
         for name in ("difference", "low", "high"):
             found[name][bases == LOST] = np.nan
         corrected = np.full(len(pairs), np.nan)
-        corrected[bases == TEST] = holm(found["p_value"][bases == TEST])
+        corrected[bases == TEST] = measures.holm(found["p_value"][bases == TEST])
         is_decided = np.nan_to_num(corrected, nan=1.0) <= 1.0 - rules.confidence + 1e-12
         basis = np.where((bases == TEST) & ~np.array(is_tested), UNTESTED, bases)
         basis[np.isnan(found["difference"]) & ~np.isin(bases, (RUIN, LOST))] = NONE
@@ -558,7 +550,7 @@ class Comparison(base.SavedResult):
     def lost(self) -> tuple[str, ...]:
         """The policies whose account was lost: ruined, or 99 % of its unit value is gone."""
         rows = self.table[["ruined", "total_return"]].to_dict("index")
-        return tuple(str(name) for name, row in rows.items() if is_lost(row))
+        return tuple(str(name) for name, row in rows.items() if measures.is_lost(row))
 
     @property
     def order(self) -> tuple[str, ...]:

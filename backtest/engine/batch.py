@@ -18,23 +18,7 @@ from backtest import base
 from backtest.account import AccountState
 from backtest.account.records import EQUITY, UNIT
 from backtest.base import BacktestError, FloatArray, IntArray
-from backtest.engine.driver import (
-    CHUNK,
-    LOGGED,
-    PLAIN_CHUNK,
-    BoundLoop,
-    Counts,
-    Progress,
-    bind_loop,
-    drive,
-    flatten,
-    new_cuts,
-    new_ledger_array,
-    new_quotes,
-    new_scratch,
-    new_tape,
-    read_tables,
-)
+from backtest.engine import driver
 from backtest.engine.inputs import (
     AccountInputs,
     TradedDays,
@@ -68,7 +52,7 @@ def run_account(
     setup: Setup,
     *,
     is_compiled: bool,
-    progress: Progress | None,
+    progress: driver.Progress | None,
     switches: Sequence[Switch] = (),
 ) -> Outcome:
     run = partial(take, setup, progress=progress, switches=switches)
@@ -136,7 +120,7 @@ def take(
     setup: Setup,
     *,
     is_compiled: bool,
-    progress: Progress | None,
+    progress: driver.Progress | None,
     switches: Sequence[Switch] = (),
 ) -> Outcome:
     inputs, state, deciders, tally = begin(setup)
@@ -153,12 +137,17 @@ def take(
         options = options._replace(targets=options.targets.copy())
         inputs = inputs._replace(feed=inputs.feed._replace(options=options))
     has_own = isinstance(setup.account.requirement, OwnMargin)
-    loop = bind_loop(asked, is_compiled=is_compiled, has_own=has_own, has_orders=has_orders)
+    loop = driver.bind_loop(asked, is_compiled=is_compiled, has_own=has_own, has_orders=has_orders)
     n, total, first = len(state.margin), len(inputs.feed.time), setup.first
-    chunk, k = PLAIN_CHUNK if loop.plain_because else CHUNK, len(state.options.targets)
-    tape = new_tape(n, total - first, first, 4 * n * min(chunk, total) + LOGGED + 4 * k, k)
+    chunk, k = (
+        driver.PLAIN_CHUNK if loop.plain_because else driver.CHUNK,
+        len(state.options.targets),
+    )
+    tape = driver.new_tape(
+        n, total - first, first, 4 * n * min(chunk, total) + driver.LOGGED + 4 * k, k
+    )
     traded = None if setup.resume is None else setup.resume.traded
-    counts, kept = Counts(tally, traded, new_cuts(n)), []
+    counts, kept = driver.Counts(tally, traded, driver.new_cuts(n)), []
     stops = [*(each.bar for each in switches), total]
     for (own, _), bound, part, trader, stop in zip(
         asked, loop.deciders, parts, traders, stops, strict=True
@@ -169,7 +158,9 @@ def take(
             own.memory[own.memory_at[n] :] = deciders.memory[deciders.memory_at[n] :]
         deciders = own
         given = (state, own, bound, counts, part.bar, stop, tape, chunk, progress)
-        counts, entries = drive(loop.simulate, loop.pack, inputs._replace(trader=trader), *given)
+        counts, entries = driver.drive(
+            loop.simulate, loop.pack, inputs._replace(trader=trader), *given
+        )
         kept.append(entries)
     return Outcome(
         state=state,
@@ -363,7 +354,7 @@ def lay_flat(state: AccountState, deciders: Deciders) -> tuple[FloatArray, Accou
 
     The arrays of the state and the memory that are returned are views of it.
     """
-    arrays = [*flatten([x for x in state if x is not state.options]), deciders.memory]
+    arrays = [*driver.flatten([x for x in state if x is not state.options]), deciders.memory]
     numbers = np.concatenate([each.view(np.float64) for each in arrays])
     parts = np.split(numbers, np.cumsum([len(each) for each in arrays])[:-1])
     views = (part.view(each.dtype) for part, each in zip(parts, arrays, strict=True))
@@ -372,10 +363,10 @@ def lay_flat(state: AccountState, deciders: Deciders) -> tuple[FloatArray, Accou
     return numbers, state._replace(held=held, **own), deciders._replace(memory=next(views))
 
 
-def bind_policies(setup: Setup, deciders: Deciders, *, is_compiled: bool) -> BoundLoop:
+def bind_policies(setup: Setup, deciders: Deciders, *, is_compiled: bool) -> driver.BoundLoop:
     has_own = isinstance(setup.account.requirement, OwnMargin)
     asked = [(deciders, list_policies(setup.observed))]
-    return bind_loop(asked, is_compiled=is_compiled, has_own=has_own)
+    return driver.bind_loop(asked, is_compiled=is_compiled, has_own=has_own)
 
 
 class BatchLoop:
@@ -386,7 +377,7 @@ class BatchLoop:
         _, self.state, self.deciders, self.tally = begin(setup)
         self.loop = bind_policies(setup, self.deciders, is_compiled=is_compiled)
 
-    def bind_to(self, laid: Laid) -> tuple[BoundLoop, Deciders]:
+    def bind_to(self, laid: Laid) -> tuple[driver.BoundLoop, Deciders]:
         deciders = laid.deciders
         if self.loop.pack is not None and not self.loop.plain_because:
             (bound,) = self.loop.deciders
@@ -419,12 +410,16 @@ class BatchLoop:
         ]
         places = np.stack([begins, begins + first, begins + laid.width, *events], axis=1)
         lives = np.zeros((len(FIELDS), laid.lanes * laid.width))
-        tape = new_tape(n, 0, 0, 0)
+        tape = driver.new_tape(n, 0, 0, 0)
         tape.is_on[0] = 0
         lanes = Lanes(places, lives, numbers.copy(), numbers)
         if inputs.fees is None and not inputs.changes:
             assets, tape = len(state.priced), tape._replace(lanes=lanes)
-            records = (new_quotes(n, assets), new_scratch(n, assets), new_ledger_array(n))
+            records = (
+                driver.new_quotes(n, assets),
+                driver.new_scratch(n, assets),
+                driver.new_ledger_array(n),
+            )
             terms = inputs.terms if loop.pack is None else loop.pack(inputs.terms)
             market = (inputs.feed, inputs.clock, inputs.log_returns)
             with np.errstate(all="ignore"):
@@ -440,7 +435,7 @@ class BatchLoop:
         return lives.reshape(len(FIELDS), laid.lanes, laid.width)
 
     def live_one(
-        self, loop: BoundLoop, given: Given, tape: RunTape, place: IntArray, k: int
+        self, loop: driver.BoundLoop, given: Given, tape: RunTape, place: IntArray, k: int
     ) -> None:
         """Live a lane whose terms change on the way: fees by what was traded."""
         inputs, state, bound = given
@@ -451,9 +446,9 @@ class BatchLoop:
         begin_lane(tape.lanes._replace(places=place[None]), inputs.feed, state, 0)
         traded = None if self.setup.resume is None else self.setup.resume.traded
         first, stop = int(place[FIRST]), int(place[STOP])
-        counts = Counts(self.tally.copy(), traded)
+        counts = driver.Counts(self.tally.copy(), traded)
         try:
-            drive(
+            driver.drive(
                 loop.simulate, loop.pack, inputs, state, bound, bound, counts, first, stop,
                 tape, stop - first, None,
             )  # fmt: skip
@@ -476,9 +471,9 @@ class LaterBars:
         self.setup, self.state = setup, state
         _, _, self.deciders, tally = begin(setup)
         self.deciders.memory[:] = memory
-        self.counts = Counts(tally, traded)
+        self.counts = driver.Counts(tally, traded)
         self.loop = bind_policies(setup, self.deciders, is_compiled=is_compiled)
-        self.tape = new_tape(len(setup.markets), 0, setup.first, 0)
+        self.tape = driver.new_tape(len(setup.markets), 0, setup.first, 0)
         self.tape.is_on[0] = 0
 
     @property
@@ -488,17 +483,17 @@ class LaterBars:
 
     def pass_bars(self, inputs: AccountInputs, first: int, stop: int) -> None:
         (bound,) = self.loop.deciders
-        self.counts, _ = drive(
+        self.counts, _ = driver.drive(
             self.loop.simulate, self.loop.pack, inputs, self.state, self.deciders, bound,
             self.counts, first, stop, self.tape, stop - first, None,
         )  # fmt: skip
 
     def measure(self, find: Callable[..., float], inputs: AccountInputs, t: int) -> float:
         """Return what a function finds before bar t of a copy of the state."""
-        terms = read_tables(inputs, t)
+        terms = driver.read_tables(inputs, t)
         if inputs.fees is not None:
             terms = inputs.fees.write(terms, start_day(inputs.fees.day, self.counts.traded, t)[0])
         n, assets = len(self.setup.markets), len(self.state.priced)
-        room = new_quotes(n, assets), new_scratch(n, assets)
+        room = driver.new_quotes(n, assets), driver.new_scratch(n, assets)
         with np.errstate(all="ignore"):
             return float(find(terms, inputs.feed, copy_state(self.state), *room, t))

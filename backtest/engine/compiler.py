@@ -147,6 +147,7 @@ def jit_modules(
     paths = {}
     for module in modules:
         names |= {k: v for k, v in vars(module).items() if not isinstance(v, types.FunctionType)}
+    names |= base.mirror_modules(names, names.get)
     names["__name__"] = modules[-1].__name__
     for module in modules:
         text = Path(str(module.__file__)).read_text(encoding="utf-8")
@@ -430,7 +431,8 @@ def compile_general_rules(*, has_parts: bool) -> dict[str, Any]:
     twins[id(portfolio_kernels.ask_own)] = jit(return_always(0.0), **inner, forceinline=True)
     twins[id(records.share)] = share_record  # not inside a function, whose stack would be gone
     for space in spaces.values():
-        space |= {name: twins[id(value)] for name, value in space.items() if id(value) in twins}
+        found = {name: twins[id(value)] for name, value in space.items() if id(value) in twins}
+        space.update(found | base.mirror_modules(space, lambda _, each: twins.get(id(each), each)))
     return names
 
 

@@ -7,16 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from backtest import account as a
 from backtest import base
-from backtest.account import (
-    AccountState,
-    EventLog,
-    MarketBar,
-    Scratch,
-    Terms,
-    sum_changes,
-    sum_ledger,
-)
 from backtest.account.order_limits import CAUSES, N_STEPS, N_SUMS
 from backtest.account.records import EQUITY, MARKET_BAR, N_TERMS, WIDTH
 from backtest.engine import loop as loop_steps
@@ -35,18 +27,18 @@ from backtest.measures.tally import TRADED
 from backtest.policy import Combinator, Policy, locate_numba_error
 
 
-def new_quotes(n: int, assets: int) -> MarketBar:
+def new_quotes(n: int, assets: int) -> a.MarketBar:
     flags: dict[str, Any] = {"is_listed": np.zeros(n, np.int64), "is_last": np.zeros(n, np.int64)}
     own: dict[str, Any] = {name: np.full(n, np.nan) for name in MARKET_BAR}
     prices: dict[str, Any] = {f"asset_{name}": np.zeros(assets) for name in (*ASSET, "fill")}
-    return MarketBar(**own, **flags, **prices)
+    return a.MarketBar(**own, **flags, **prices)
 
 
 NO_CUTS = np.zeros((0, len(CAUSES), N_SUMS))
 """In a loop that does not count what limits take."""
 
 
-def new_scratch(n: int, assets: int, cuts: base.FloatArray = NO_CUTS) -> Scratch:
+def new_scratch(n: int, assets: int, cuts: base.FloatArray = NO_CUTS) -> a.Scratch:
     sizes = {
         "price": assets,
         "price_end": assets,
@@ -54,7 +46,7 @@ def new_scratch(n: int, assets: int, cuts: base.FloatArray = NO_CUTS) -> Scratch
         "asset_turn": assets,
         "shares": n + assets,
     }
-    found: dict[str, Any] = {name: np.zeros(sizes.get(name, n)) for name in Scratch._fields}
+    found: dict[str, Any] = {name: np.zeros(sizes.get(name, n)) for name in a.Scratch._fields}
     orders: dict[str, Any] = {
         "kind": np.zeros(n, np.int64),
         "ordered": np.full(n, np.nan),
@@ -62,7 +54,7 @@ def new_scratch(n: int, assets: int, cuts: base.FloatArray = NO_CUTS) -> Scratch
         "cuts": cuts,
         "money": np.zeros(N_TERMS),
     }
-    return Scratch(**{**found, **orders})
+    return a.Scratch(**{**found, **orders})
 
 
 def new_cuts(n: int) -> base.FloatArray:
@@ -73,8 +65,8 @@ def new_ledger_array(n: int) -> base.FloatArray:
     return np.zeros((N_TERMS, n + 1))
 
 
-def new_event_log(capacity: int) -> EventLog:
-    return EventLog(True, np.empty((capacity, WIDTH)), np.zeros(1, np.int64))
+def new_event_log(capacity: int) -> a.EventLog:
+    return a.EventLog(True, np.empty((capacity, WIDTH)), np.zeros(1, np.int64))
 
 
 CHUNK, PLAIN_CHUNK = 65_536, 4_096
@@ -111,9 +103,9 @@ class Counts(NamedTuple):
 
 def drive(
     simulate: Callable[..., Any],
-    pack: Callable[[Terms], Terms] | None,
+    pack: Callable[[a.Terms], a.Terms] | None,
     inputs: AccountInputs,
-    state: AccountState,
+    state: a.AccountState,
     deciders: Deciders,
     bound: Deciders,
     counts: Counts,
@@ -182,7 +174,7 @@ def drive(
     return Counts(tally, traded, cuts), np.concatenate(kept)
 
 
-def read_tables(inputs: AccountInputs, first: int) -> Terms:
+def read_tables(inputs: AccountInputs, first: int) -> a.Terms:
     terms = inputs.terms
     for bar, i, margin in inputs.changes:
         terms = write_table(terms, i, margin) if bar < first else terms
@@ -190,14 +182,14 @@ def read_tables(inputs: AccountInputs, first: int) -> Terms:
 
 
 class AccountSummary(NamedTuple):
-    state: AccountState
+    state: a.AccountState
     tally: base.FloatArray
     units: base.FloatArray
 
 
 def summarize_account(
     inputs: AccountInputs,
-    state: AccountState,
+    state: a.AccountState,
     deciders: Deciders,
     tally: base.FloatArray,
     first: int,
@@ -219,7 +211,7 @@ def summarize_account(
 
 class BoundLoop(NamedTuple):
     simulate: Callable[..., Any]
-    pack: Callable[[Terms], Terms] | None
+    pack: Callable[[a.Terms], a.Terms] | None
     deciders: list[Deciders]
     plain_because: str
 
@@ -290,8 +282,8 @@ def report_imbalance(
     change: float, ledger: base.FloatArray, inputs: AccountInputs, t: int
 ) -> base.AccountingError:
     money = np.zeros(N_TERMS)
-    sum_ledger(ledger, money)
-    terms = sum_changes(money)
+    a.sum_ledger(ledger, money)
+    terms = a.sum_changes(money)
     return base.AccountingError(
         f"equity changed by {change!r} in bar {t}, "
         f"{base.format_time(int(inputs.feed.time[t]))} UTC, its terms add up to {terms!r}, a "

@@ -9,23 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from backtest import account as a
 from backtest import base
 from backtest import venue as v
-from backtest.account import (
-    Account,
-    AccountState,
-    InstrumentRules,
-    MarketFeed,
-    OptionFeed,
-    OptionState,
-    OptionTerms,
-    Terms,
-    find_column,
-    find_factor,
-    is_price_distance,
-    make_option_feed,
-    read_scale,
-)
 from backtest.account import records as r
 from backtest.account.account_records import CLOSE, PARTIAL, TAKEOVER
 from backtest.base import DataError, FloatArray, IntArray, ParameterError
@@ -43,7 +29,7 @@ if TYPE_CHECKING:
 BY_BAR = ("years", "volatilities", "bases", "indices", "values", "marks")
 
 
-def pack_positions(feed: OptionFeed, groups: Any) -> OptionPositions:
+def pack_positions(feed: a.OptionFeed, groups: Any) -> OptionPositions:
     n = len(feed.signs)
     return OptionPositions(
         signs=feed.signs,
@@ -59,11 +45,11 @@ def pack_positions(feed: OptionFeed, groups: Any) -> OptionPositions:
     )
 
 
-def pack_option_terms(rule: MarginRule, feed: OptionFeed, names: Sequence[str]) -> OptionTerms:
+def pack_option_terms(rule: MarginRule, feed: a.OptionFeed, names: Sequence[str]) -> a.OptionTerms:
     groups, numbers = v.number_groups(rule, [names[i] for i in feed.instruments], names)
     used = rule if len(feed.signs) else MarginRule()
     positions = pack_positions(feed, numbers)
-    return OptionTerms(
+    return a.OptionTerms(
         rules=v.pack_option_rules(used, positions, groups if len(feed.signs) else (), names),
         instruments=feed.instruments,
         groups=positions.groups,
@@ -75,16 +61,16 @@ def pack_option_terms(rule: MarginRule, feed: OptionFeed, names: Sequence[str]) 
     )
 
 
-def start_options(terms: OptionTerms, feed: OptionFeed) -> OptionState:
+def start_options(terms: a.OptionTerms, feed: a.OptionFeed) -> a.OptionState:
     n = len(feed.signs)
-    empty: dict[str, Any] = {name: np.zeros(n) for name in OptionState._fields}
+    empty: dict[str, Any] = {name: np.zeros(n) for name in a.OptionState._fields}
     targets: dict[str, Any] = {"targets": np.full(n, np.nan)}
     flags: dict[str, Any] = {"has_quotes": np.zeros(n, np.int64)}
     positions: dict[str, Any] = {"positions": pack_positions(feed, terms.groups)}
-    return OptionState(**{**empty, **targets, **flags, **positions})
+    return a.OptionState(**{**empty, **targets, **flags, **positions})
 
 
-def resume_options(inputs: Any, names: Sequence[str], held: Any) -> OptionState:
+def resume_options(inputs: Any, names: Sequence[str], held: Any) -> a.OptionState:
     found = start_options(inputs.terms.options, inputs.feed.options)
     if held is None:
         return found
@@ -104,8 +90,8 @@ def resume_options(inputs: Any, names: Sequence[str], held: Any) -> OptionState:
     return found
 
 
-def no_options() -> OptionState:
-    feed = make_option_feed(0, 1)
+def no_options() -> a.OptionState:
+    feed = a.make_option_feed(0, 1)
     return start_options(pack_option_terms(MarginRule(), feed, ()), feed)
 
 
@@ -158,7 +144,7 @@ class DailyFees(NamedTuple):
     fees: tuple[Fees | None, ...]
     day: IntArray
 
-    def write(self, terms: Terms, traded: TradedDays) -> Terms:
+    def write(self, terms: a.Terms, traded: TradedDays) -> a.Terms:
         volume = 0.0  # not sum(), which rounds in another way from Python 3.12 on
         for amount in traded.past.tolist():
             volume += amount
@@ -188,7 +174,9 @@ def blend(taker: Any, maker: Any, maker_share: float) -> Any:
 MODES = {"close": CLOSE, "takeover": TAKEOVER, "partial": PARTIAL}
 
 
-def read_instrument_rules(venue: Venue, account: Account, margin: MarginRules) -> InstrumentRules:
+def read_instrument_rules(
+    venue: Venue, account: a.Account, margin: MarginRules
+) -> a.InstrumentRules:
     taker, maker, slippage, spread, liquidation_fee, worsening = (
         v.find_newest(v.pick_cost(venue, name)) for name in DATED
     )
@@ -197,7 +185,7 @@ def read_instrument_rules(venue: Venue, account: Account, margin: MarginRules) -
     has_least = (contract.min_notional or 0.0) > 0.0
     has_limits = isinstance(limit, pd.Series)
     step, per_order = venue.liquidation.step, venue.fees.per_order
-    return InstrumentRules(
+    return a.InstrumentRules(
         is_inverse=True if contract.kind == "inverse" else None,
         is_isolated=True if account.margin == "isolated" else None,
         has_stop=True if account.stop_loss is not None else None,
@@ -222,16 +210,16 @@ def read_instrument_rules(venue: Venue, account: Account, margin: MarginRules) -
         min_leverage=account.min_leverage,
         max_leverage=math.inf if isinstance(limit, pd.Series) else limit,
         band=account.band,
-        stop_loss=find_factor(account.stop_loss),
+        stop_loss=a.find_factor(account.stop_loss),
         fills_late=True if account.fill == "next_close" else None,
         fills_early=True if account.fill == "same_close" else None,
         has_exits=True if account.has_exits else None,
-        take_profit=find_factor(account.take_profit),
-        trailing_stop=find_factor(account.trailing_stop),
+        take_profit=a.find_factor(account.take_profit),
+        trailing_stop=a.find_factor(account.trailing_stop),
         equity_stop=account.equity_stop or 0.0,
-        is_stop_distance=True if is_price_distance(account.stop_loss) else None,
-        is_profit_distance=True if is_price_distance(account.take_profit) else None,
-        is_trail_distance=True if is_price_distance(account.trailing_stop) else None,
+        is_stop_distance=True if a.is_price_distance(account.stop_loss) else None,
+        is_profit_distance=True if a.is_price_distance(account.take_profit) else None,
+        is_trail_distance=True if a.is_price_distance(account.trailing_stop) else None,
         has_limits=True if has_limits else None,
         rounds_price=True if contract.round_to_tick else None,
         tick=contract.tick,
@@ -254,7 +242,7 @@ def has_order_fee(venue: Venue) -> bool:
     return bool(np.any(np.asarray(venue.fees.per_order) > 0.0))
 
 
-def read_instrument(market: Market, venue: Venue, account: Account) -> dict[str, Any]:
+def read_instrument(market: Market, venue: Venue, account: a.Account) -> dict[str, Any]:
     """Return what venue and settings give an instrument by bar, each (n_bars,) or (1,)."""
     lowest, tick = float(market.low.min()), venue.contract.tick
     if venue.contract.round_to_tick and not tick <= lowest:
@@ -279,7 +267,7 @@ def read_instrument(market: Market, venue: Venue, account: Account) -> dict[str,
         "limit": as_of(account.max_leverage, market.time, "account.max_leverage"),
         "order_fee": as_of(order_fee, market.time, "venue.fees.per_order"),
         **{
-            f"{name}_scale": read_scale(getattr(account, key), market, f"account.{key}")
+            f"{name}_scale": a.read_scale(getattr(account, key), market, f"account.{key}")
             for key, name in scales.items()
         },
     }
@@ -319,7 +307,7 @@ def read_cost(cost: base.Cost, market: Market, key: str) -> FloatArray:
     """Return a cost by bar, of shape (n_bars,), or (1,) for a constant."""
     if not isinstance(cost, str):
         return as_of(cost, market.time, key)
-    values = pd.Series(find_column(market, cost, key)).ffill().to_numpy()
+    values = pd.Series(a.find_column(market, cost, key)).ffill().to_numpy()
     low = MAKER.low if key.endswith("maker") else 0.0
     wrong = np.flatnonzero(~((values >= low) & (values < 1.0)))
     if len(wrong):
@@ -375,7 +363,7 @@ ASSET = (
 )  # fmt: skip
 
 
-def read_assets(markets: Markets, account: Account) -> dict[str, Any]:
+def read_assets(markets: Markets, account: a.Account) -> dict[str, Any]:
     """Return the prices of the collateral on the clock, each of shape (C, n_bars)."""
     found = {f"asset_{name}": np.empty((len(account.collateral), markets.n_bars)) for name in ASSET}
     for c, asset in enumerate(account.collateral):
@@ -441,8 +429,8 @@ ON_CLOCK = (
 
 
 class AccountInputs(NamedTuple):
-    terms: Terms
-    feed: MarketFeed
+    terms: a.Terms
+    feed: a.MarketFeed
     clock: Clock
     log_returns: FloatArray
     changes: tuple[tuple[int, int, MarginRules], ...]
@@ -454,7 +442,7 @@ class AccountInputs(NamedTuple):
 def read_inputs(
     markets: Markets,
     venues: Mapping[str, Venue],
-    account: Account,
+    account: a.Account,
     *,
     signal: FloatArray,
     sampling: str,
@@ -514,11 +502,11 @@ def read_inputs(
 def read_terms(
     markets: Markets,
     venues: Mapping[str, Venue],
-    account: Account,
-    rules: Sequence[InstrumentRules],
+    account: a.Account,
+    rules: Sequence[a.InstrumentRules],
     width: int,
-    options: OptionFeed,
-) -> Terms:
+    options: a.OptionFeed,
+) -> a.Terms:
     names, venue = markets.names, venues[markets.names[0]]
     margins = {name: own.margin for name, own in zip(names, rules, strict=True)}
     packed = account.requirement.pack(margins, account.collateral, width)
@@ -529,7 +517,7 @@ def read_terms(
     given = [base.pick_value(account.max_holding, name) for name in names]
     held = np.array([0 if x is None else base.parse_duration(x) for x in given], dtype=np.float64)
     modes = {own.liquidation_mode for own in rules if own.is_isolated is None}
-    return Terms(
+    return a.Terms(
         instruments=list(rules),
         numbers=np.array([[getattr(own, name) for own in rules] for name in r.NUMBERS], np.float64),
         flags=np.array(
@@ -566,7 +554,7 @@ def read_terms(
     )
 
 
-def read_order(account: Account, venue: Venue, names: Sequence[str]) -> tuple[int, IntArray]:
+def read_order(account: a.Account, venue: Venue, names: Sequence[str]) -> tuple[int, IntArray]:
     order = venue.liquidation.order
     ranks = np.arange(len(names), dtype=np.int64)
     if order is None:
@@ -579,7 +567,7 @@ def read_order(account: Account, venue: Venue, names: Sequence[str]) -> tuple[in
     return r.BY_NAME, np.array([listed.index(name) for name in names], dtype=np.int64)
 
 
-def number_markets(markets: Markets, account: Account) -> IntArray:
+def number_markets(markets: Markets, account: a.Account) -> IntArray:
     paths: list[object] = [id(markets[name]) for name in markets.names]
     assets: list[object] = [id(find_prices(each, markets)) for each in account.collateral]
     if isinstance(account.requirement, v.ScenarioMargin):
@@ -597,12 +585,12 @@ def number_markets(markets: Markets, account: Account) -> IntArray:
 def read_feed(
     markets: Markets,
     venues: Mapping[str, Venue],
-    account: Account,
-    own: Mapping[str, Account],
+    account: a.Account,
+    own: Mapping[str, a.Account],
     signal: FloatArray,
     first: int,
     started: int,
-) -> MarketFeed:
+) -> a.MarketFeed:
     """Return the markets as the loop takes them; ``signal`` is (n_bars, n)."""
     venue = venues[markets.names[0]]
     panel = markets.panel(base.parse_duration(venue.funding_jitter))
@@ -629,7 +617,7 @@ def read_feed(
         flow_amount = np.asarray(account.flows, dtype=np.float64)[is_in]
     if not clock.is_every:
         bars["volume"] = clock.place(clock.seen.panel().volume.T, bars["volume"])
-    return MarketFeed(
+    return a.MarketFeed(
         **bars,
         **{field: stack(values, markets) for field, values in by_bar.items()},
         costs=read_costs(markets, venues),
@@ -702,8 +690,8 @@ def stack(values: Sequence[FloatArray], markets: Markets) -> FloatArray:
 
 
 def start_account_state(
-    inputs: AccountInputs, account: Account, first: int, *, has_overlay: bool
-) -> AccountState:
+    inputs: AccountInputs, account: a.Account, first: int, *, has_overlay: bool
+) -> a.AccountState:
     n, feed = inputs.feed.open.shape[1], inputs.feed
     amounts = np.array([each.amount for each in account.collateral], dtype=np.float64)
     prices = feed.asset_open[:, first].copy() if len(amounts) else np.zeros(0)
@@ -731,7 +719,7 @@ def start_account_state(
         **{name: np.full(n, np.inf) for name in ("since", "since_stop")},
         **{name: np.zeros(n + 1, np.int64) for name in ("is_called", "is_call_open")},
     }
-    return AccountState(
+    return a.AccountState(
         held=held,
         priced=prices,
         setting=np.array([each.margin.setting for each in inputs.terms.instruments]),
@@ -745,13 +733,13 @@ def start_account_state(
     )
 
 
-def pack_terms(terms: Terms) -> Terms:
+def pack_terms(terms: a.Terms) -> a.Terms:
     """Return terms for compiled code, which knows by their type whether there are options."""
     has_options = len(terms.options.instruments) > 0
     return terms._replace(instruments=0 if has_options else None)
 
 
-def write_table(terms: Terms, i: int, margin: MarginRules, **changes: Any) -> Terms:
+def write_table(terms: a.Terms, i: int, margin: MarginRules, **changes: Any) -> a.Terms:
     own = list(terms.instruments)
     own[i] = own[i]._replace(margin=margin, **changes)
     width = terms.rules.brackets.floors.shape[1]

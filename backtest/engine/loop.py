@@ -5,67 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from backtest.account import (
-    AccountBar,
-    AccountState,
-    Balances,
-    EventLog,
-    MarketBar,
-    MarketFeed,
-    Scratch,
-    Terms,
-    close_options,
-    compute_balance,
-    compute_initial_needed,
-    compute_pool,
-    compute_pool_backing,
-    compute_pool_needed,
-    compute_pool_ratio,
-    compute_root,
-    count_cross,
-    find_value_with_options,
-    is_far_with_options,
-    is_held,
-    is_isolated,
-    is_moved_by,
-    is_spot,
-    is_walking,
-    live_bar,
-    may_use_fast_path,
-    measure_shares,
-    pick_instrument,
-    pick_margin,
-    pick_position,
-    share,
-    sum_bar,
-    take_fast_path,
-    total,
-    write_settings,
-)
+from backtest import account as a
+from backtest import measures, venue
 from backtest.account import records as r
 from backtest.base.units import TOLERANCE
-from backtest.measures import (
-    Clock,
-    add_free,
-    finish_sample,
-    fold_product,
-    invert,
-    mark_drawdown,
-    raise_ratio,
-)
 from backtest.measures import tally as y
 from backtest.measures.tally import FARTHEST, NEAR
-from backtest.venue import (
-    Waypoint,
-    compute_collateral_value,
-    compute_full_value,
-    compute_liquidation_value,
-    compute_own_maintenance,
-    compute_price,
-    compute_value,
-    find_failure_ratio,
-    find_own_maintenance,
-)
 
 if TYPE_CHECKING:
     from backtest.base import FloatArray, IntArray
@@ -82,12 +27,12 @@ class CloseFacts(NamedTuple):
 
 
 def count_bar(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
-    clock: Clock,
+    clock: measures.Clock,
     tally: FloatArray,
-    state: AccountState,
+    state: a.AccountState,
     before: FloatArray,
     started: float,
-    quotes: MarketBar,
+    quotes: a.MarketBar,
     money: FloatArray,
     is_fast: bool,
     close: CloseFacts,
@@ -103,15 +48,15 @@ def count_bar(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
     profit alone. ``cap`` is that of gross leverage, ``held`` the quantities held over the bar.
     """
     unit, equity = state.wallet[r.UNIT], state.wallet[r.EQUITY]
-    add_free(clock, tally, t)
+    measures.add_free(clock, tally, t)
     if clock.ends_sample[t] != 0.0:
-        finish_sample(tally, unit)
+        measures.finish_sample(tally, unit)
     base, is_forced = tally[y.INVERSE], False
     if is_fast:
         tally[y.MONEY + r.PRICE_PNL] += money[r.PRICE_PNL]
     else:
         moved = money[r.FLOWS] + money[r.TOP_UP]
-        base = base if moved == 0.0 else invert(started + moved)
+        base = base if moved == 0.0 else measures.invert(started + moved)
         is_forced = money[r.LIQUIDATIONS] + money[r.STOPS] + money[r.TAKE_PROFITS] > 0.0
         tally[y.CARRY] += money[r.FUNDING] * base
         tally[y.CARRY] += money[r.INTEREST] * base
@@ -124,8 +69,8 @@ def count_bar(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
         note_first(tally, y.FIRST_BOTH, money[r.BOTH_REACHED] > 0.0, t)
     if not is_forced:
         count_decay(tally, held, before, quotes, log_returns, base, t)
-    tally[y.INVERSE] = invert(equity)
-    mark_drawdown(tally, unit, t)
+    tally[y.INVERSE] = measures.invert(equity)
+    measures.mark_drawdown(tally, unit, t)
     expose(tally, close, cap)
     tally[y.BARS] += 1.0
     tally[y.EQUITY_SUM] += equity
@@ -138,7 +83,7 @@ def note_first(tally: FloatArray, row: int, is_so: bool, t: int) -> None:
 
 def expose(tally: FloatArray, close: CloseFacts, cap: float) -> None:
     leverage = close.gross * tally[y.INVERSE]
-    tally[y.PEAK_NEEDED], tally[y.PEAK_BACKING] = raise_ratio(
+    tally[y.PEAK_NEEDED], tally[y.PEAK_BACKING] = measures.raise_ratio(
         tally[y.PEAK_NEEDED],
         tally[y.PEAK_BACKING],
         close.worst_needed,
@@ -159,7 +104,7 @@ def count_decay(
     tally: FloatArray,
     quantities: FloatArray,
     before: FloatArray,
-    quotes: MarketBar,
+    quotes: a.MarketBar,
     log_returns: FloatArray,
     inverse: float,
     t: int,
@@ -175,32 +120,32 @@ def count_decay(
     if grown > 0.0:
         tally[y.DECAY_HELD] += drift
         product *= grown
-    tally[y.DECAY_LOG], tally[y.DECAY_PRODUCT] = fold_product(tally[y.DECAY_LOG], product)
+    tally[y.DECAY_LOG], tally[y.DECAY_PRODUCT] = measures.fold_product(tally[y.DECAY_LOG], product)
 
 
 # ------------------------------------------------------------------------ what is shown at a close
 
 
-def look_at_close(bar: AccountBar, has_prices: bool) -> CloseFacts:
+def look_at_close(bar: a.AccountBar, has_prices: bool) -> CloseFacts:
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     gross, needed, backing = 0.0, 0.0, 1.0
-    has_pool = count_cross(terms, state) > 0
+    has_pool = a.count_cross(terms, state) > 0
     if has_pool:
-        needed = compute_pool_needed(terms, state, quotes, len(state.margin))
-        backing = compute_pool(terms, state)
-    worst_needed, worst_backing = raise_ratio(0.0, 1.0, needed, backing, has_pool)
+        needed = a.compute_pool_needed(terms, state, quotes, len(state.margin))
+        backing = a.compute_pool(terms, state)
+    worst_needed, worst_backing = measures.raise_ratio(0.0, 1.0, needed, backing, has_pool)
     is_near = False
     for i in range(len(state.margin)):
         scratch.failure[i] = math.nan
-        if is_held(state, i):
+        if a.is_held(state, i):
             notional = abs(state.held.quantities[i]) * abs(quotes.mark_close[i])
             gross += notional
-            if is_isolated(terms, i):
-                worst_needed, worst_backing = raise_ratio(
+            if a.is_isolated(terms, i):
+                worst_needed, worst_backing = measures.raise_ratio(
                     worst_needed,
                     worst_backing,
-                    compute_pool_needed(terms, state, quotes, i),
-                    compute_pool_backing(terms, state, i),
+                    a.compute_pool_needed(terms, state, quotes, i),
+                    a.compute_pool_backing(terms, state, i),
                     True,
                 )
         if is_any_near(terms, state, scratch, i, backing - needed, has_prices):
@@ -218,10 +163,10 @@ def look_at_close(bar: AccountBar, has_prices: bool) -> CloseFacts:
     )
 
 
-def measure_gross(bar: AccountBar) -> CloseFacts:
+def measure_gross(bar: a.AccountBar) -> CloseFacts:
     state, gross = bar.state, 0.0
     for i in range(len(state.margin)):
-        if is_held(state, i):
+        if a.is_held(state, i):
             gross += abs(state.held.quantities[i]) * abs(bar.quotes.mark_close[i])
     return CloseFacts(
         gross=gross, backing=1.0, needed=0.0, worst_backing=1.0, worst_needed=0.0, is_near=False
@@ -229,33 +174,33 @@ def measure_gross(bar: AccountBar) -> CloseFacts:
 
 
 def is_any_near(
-    terms: Terms,
-    state: AccountState,
-    scratch: Scratch,
+    terms: a.Terms,
+    state: a.AccountState,
+    scratch: a.Scratch,
     i: int,
     excess: float,
     has_prices: bool,
 ) -> bool:
-    if is_walking(terms, state) and not is_isolated(terms, i):
-        if not is_moved_by(terms, state, i):
+    if a.is_walking(terms, state) and not a.is_isolated(terms, i):
+        if not a.is_moved_by(terms, state, i):
             return False
-        return has_prices or not is_far_with_options(terms, state, scratch, i, excess)
-    if not is_held(state, i):
+        return has_prices or not a.is_far_with_options(terms, state, scratch, i, excess)
+    if not a.is_held(state, i):
         return False
     notional = abs(state.held.quantities[i]) * abs(state.held.values[i])
     return has_prices or not is_far(terms, state, i, notional, excess)
 
 
-def is_far(terms: Terms, state: AccountState, i: int, notional: float, excess: float) -> bool:
+def is_far(terms: a.Terms, state: a.AccountState, i: int, notional: float, excess: float) -> bool:
     level = terms.rules.level
-    if is_isolated(terms, i):
+    if a.is_isolated(terms, i):
         level = 1.0
         profit = state.held.quantities[i] * (state.held.values[i] - state.held.entries[i])
-        excess = state.margin[i] + profit - find_own_maintenance(terms.rules, state.held, i)
+        excess = state.margin[i] + profit - venue.find_own_maintenance(terms.rules, state.held, i)
     return excess > (FARTHEST - 1.0) * (1.0 + level) * notional
 
 
-def is_near_failure(quotes: MarketBar, i: int, value: float) -> bool:
+def is_near_failure(quotes: a.MarketBar, i: int, value: float) -> bool:
     close = quotes.mark_close[i]
     ratio = value / close if close > 0.0 else close / value
     if math.isnan(ratio):
@@ -264,81 +209,86 @@ def is_near_failure(quotes: MarketBar, i: int, value: float) -> bool:
 
 
 def find_failure_value(
-    terms: Terms, state: AccountState, quotes: MarketBar, scratch: Scratch, i: int, excess: float
+    terms: a.Terms,
+    state: a.AccountState,
+    quotes: a.MarketBar,
+    scratch: a.Scratch,
+    i: int,
+    excess: float,
 ) -> float:
     """Return the price of one instrument at which its margin pool fails, others fixed; NaN if none.
 
     ``excess`` is D = M - level R of the pool now.
     """
-    if is_isolated(terms, i):
-        balances = Balances(0.0, (pick_position(state, i),))
-        return compute_root(share(pick_instrument(terms, i)), balances, quotes.multiplier[i])
-    if is_walking(terms, state):
+    if a.is_isolated(terms, i):
+        balances = a.Balances(0.0, (a.pick_position(state, i),))
+        return a.compute_root(a.share(a.pick_instrument(terms, i)), balances, quotes.multiplier[i])
+    if a.is_walking(terms, state):
         return find_nearer_value(terms, state, scratch, i, excess)
     held, value = state.held, state.held.values[i]
     if not terms.rules.has_scenarios and terms.rules.level == 1.0:
-        margin = pick_margin(terms, i)
-        own = compute_own_maintenance(terms.rules, held, i)
+        margin = a.pick_margin(terms, i)
+        own = venue.compute_own_maintenance(terms.rules, held, i)
         quantity, x = held.quantities[i], quotes.multiplier[i]
-        if is_spot(terms, i) and quantity > 0.0:
+        if a.is_spot(terms, i) and quantity > 0.0:
             quantity *= 1.0 - terms.rules.spot.haircuts[i]
         base = excess + own - quantity * value
-        return compute_liquidation_value(margin, quantity, held.entries[i], base, x)
+        return venue.compute_liquidation_value(margin, quantity, held.entries[i], base, x)
     for j in range(len(state.margin)):
         scratch.mark[j] = held.values[j]
     for c in range(len(held.prices)):
         scratch.price[c] = held.prices[c]
     start, end = (
-        Waypoint(scratch.mark, scratch.price),
-        Waypoint(scratch.mark_end, scratch.price_end),
+        venue.Waypoint(scratch.mark, scratch.price),
+        venue.Waypoint(scratch.mark_end, scratch.price_end),
     )
     cash = state.wallet[r.CASH]
-    ratio = find_failure_ratio(terms.rules, held, cash, i, start, end)
+    ratio = venue.find_failure_ratio(terms.rules, held, cash, i, start, end)
     return float(value / ratio if terms.rules.brackets.are_inverse[i] else value * ratio)
 
 
 def find_nearer_value(
-    terms: Terms, state: AccountState, scratch: Scratch, i: int, excess: float
+    terms: a.Terms, state: a.AccountState, scratch: a.Scratch, i: int, excess: float
 ) -> float:
     value = state.held.values[i]
-    left = excess - TOLERANCE * abs(compute_pool(terms, state) - excess)
-    down = find_value_with_options(terms, state, scratch, i, False, left)
-    up = find_value_with_options(terms, state, scratch, i, True, left)
+    left = excess - TOLERANCE * abs(a.compute_pool(terms, state) - excess)
+    down = a.find_value_with_options(terms, state, scratch, i, False, left)
+    up = a.find_value_with_options(terms, state, scratch, i, True, left)
     size, is_inverse = terms.rules.brackets.sizes[i], terms.rules.brackets.are_inverse[i]
-    price = compute_price(size, is_inverse, value)
-    of_down = price - compute_price(size, is_inverse, down)
-    of_up = compute_price(size, is_inverse, up) - price
+    price = venue.compute_price(size, is_inverse, value)
+    of_down = price - venue.compute_price(size, is_inverse, down)
+    of_up = venue.compute_price(size, is_inverse, up) - price
     return down if math.isnan(up) or of_down < of_up else up
 
 
 # ------------------------------------------------------------------------- closes of the record
 
 
-def fill_closes(bar: AccountBar, held: HeldAtCloses, closes: Closes, first: int) -> None:
+def fill_closes(bar: a.AccountBar, held: HeldAtCloses, closes: Closes, first: int) -> None:
     """Write what follows from what an account holds at closes, that of bar ``first`` and later."""
-    bar = share(
-        AccountBar(
-            terms=share(bar.terms), feed=share(bar.feed), state=share(bar.state),
-            quotes=share(bar.quotes), scratch=share(bar.scratch), ledger=bar.ledger,
-            log=share(bar.log),
+    bar = a.share(
+        a.AccountBar(
+            terms=a.share(bar.terms), feed=a.share(bar.feed), state=a.share(bar.state),
+            quotes=a.share(bar.quotes), scratch=a.share(bar.scratch), ledger=bar.ledger,
+            log=a.share(bar.log),
         )
     )  # fmt: skip
     terms, state, scratch = bar.terms, bar.state, bar.scratch
     n = len(state.margin)
     for row in range(len(held.cash)):
         set_close(bar, held, row, first + row)
-        closes.backing[row] = compute_pool(terms, state)
+        closes.backing[row] = a.compute_pool(terms, state)
         closes.initial[row] = compute_all_initial(terms, state)
-        closes.balance[row] = compute_balance(terms, state)
-        closes.collateral[row] = compute_full_value(state.held)
-        at_rate = compute_collateral_value(terms.rules.collateral, state.held)
+        closes.balance[row] = a.compute_balance(terms, state)
+        closes.collateral[row] = venue.compute_full_value(state.held)
+        at_rate = venue.compute_collateral_value(terms.rules.collateral, state.held)
         closes.collateral_at_rate[row] = at_rate
-        needed = measure_shares(terms, state, scratch)
+        needed = a.measure_shares(terms, state, scratch)
         closes.distance[row] = closes.backing[row] - terms.rules.level * needed
         for i in range(n):
             closes.share[row, i] = scratch.shares[i]
-            if is_isolated(terms, i):
-                closes.own[row, i] = compute_pool_needed(terms, state, bar.quotes, i)
+            if a.is_isolated(terms, i):
+                closes.own[row, i] = a.compute_pool_needed(terms, state, bar.quotes, i)
         for c in range(len(state.held.amounts)):
             closes.collateral_share[row] += scratch.shares[n + c]
         closes.requirement[row] = look_at_close(bar, True).needed
@@ -346,14 +296,14 @@ def fill_closes(bar: AccountBar, held: HeldAtCloses, closes: Closes, first: int)
             closes.failure[row, i] = scratch.failure[i]
 
 
-def set_close(bar: AccountBar, held: HeldAtCloses, row: int, t: int) -> None:
+def set_close(bar: a.AccountBar, held: HeldAtCloses, row: int, t: int) -> None:
     terms, feed, state, quotes = bar.terms, bar.feed, bar.state, bar.quotes
     brackets = terms.rules.brackets
     state.wallet[r.CASH] = held.cash[row]
     for i in range(len(state.margin)):
         if feed.span[i, 0] <= t < feed.span[i, 1]:
             size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
-            quotes.mark_close[i] = compute_value(size, is_inverse, feed.mark_close[t, i])
+            quotes.mark_close[i] = venue.compute_value(size, is_inverse, feed.mark_close[t, i])
             quotes.multiplier[i] = feed.multiplier[min(t, len(feed.multiplier) - 1), i]
             brackets.multipliers[i] = quotes.multiplier[i]
             initial = feed.initial[min(t, len(feed.initial) - 1), i]
@@ -367,13 +317,13 @@ def set_close(bar: AccountBar, held: HeldAtCloses, row: int, t: int) -> None:
         state.held.prices[c] = feed.asset_mark_close[c, t]
     for k in range(len(state.options.targets)):
         state.options.positions.quantities[k] = held.options[row, k]
-    close_options(bar, t)
+    a.close_options(bar, t)
 
 
-def compute_all_initial(terms: Terms, state: AccountState) -> float:
-    found = compute_initial_needed(terms, state)
+def compute_all_initial(terms: a.Terms, state: a.AccountState) -> float:
+    found = a.compute_initial_needed(terms, state)
     for i in range(len(state.margin)):
-        if is_isolated(terms, i):
+        if a.is_isolated(terms, i):
             found += state.margin[i]
     return found
 
@@ -399,7 +349,7 @@ class Lanes(NamedTuple):
 class RunTape(NamedTuple):
     """What a run writes; ``pool`` are requirement and backing of the pool at the last close."""
 
-    log: EventLog
+    log: a.EventLog
     record: Any
     cursor: IntArray
     before: FloatArray
@@ -409,7 +359,7 @@ class RunTape(NamedTuple):
     lanes: Lanes
 
 
-def record_account(bar: AccountBar, tape: RunTape, is_fast: bool, t: int) -> None:
+def record_account(bar: a.AccountBar, tape: RunTape, is_fast: bool, t: int) -> None:
     """Write one bar; in one that ``is_fast`` prices moved, and nothing else happened."""
     state, ledger = bar.state, bar.ledger
     account, wallet = tape.record.account, state.wallet
@@ -434,7 +384,7 @@ def record_money(account: AccountFields, ledger: FloatArray, t: int) -> None:
     write_total(account.funding, ledger, r.FUNDING, t)
     write_total(account.interest, ledger, r.INTEREST, t)
     write_total(account.liquidation_loss, ledger, r.LOSS, t)
-    write(account.flows, total(ledger, r.FLOWS) + total(ledger, r.TOP_UP), t)
+    write(account.flows, a.total(ledger, r.FLOWS) + a.total(ledger, r.TOP_UP), t)
     write_total(account.top_up, ledger, r.TOP_UP, t)
     write_total(account.bad_debt, ledger, r.BAD_DEBT, t)
     write_total(account.collateral_pnl, ledger, r.COLLATERAL_PNL, t)
@@ -442,7 +392,7 @@ def record_money(account: AccountFields, ledger: FloatArray, t: int) -> None:
 
 
 def write_total(column: FloatArray, ledger: FloatArray, term: int, t: int) -> None:
-    write(column, total(ledger, term), t)
+    write(column, a.total(ledger, term), t)
 
 
 def write(column: FloatArray, value: float, t: int) -> None:
@@ -457,7 +407,7 @@ def write_of(column: FloatArray, value: float, t: int, i: int) -> None:
 
 
 def record_position(
-    tape: RunTape, state: AccountState, ledger: FloatArray, is_fast: bool, i: int, t: int
+    tape: RunTape, state: a.AccountState, ledger: FloatArray, is_fast: bool, i: int, t: int
 ) -> None:
     held = tape.record.positions
     write_of(held.quantity, state.held.quantities[i], t, i)
@@ -479,7 +429,7 @@ def record_position(
     write_of(held.liquidation_loss, ledger[r.LOSS, i], t, i)
 
 
-def record_option(tape: RunTape, state: AccountState, k: int, t: int) -> None:
+def record_option(tape: RunTape, state: a.AccountState, k: int, t: int) -> None:
     own, options = state.options, tape.record.options
     options.quantity[t, k], options.value[t, k] = own.positions.quantities[k], own.priced[k]
     options.price_pnl[t, k], options.fees[t, k] = own.profits[k], own.fees[k]
@@ -559,20 +509,20 @@ SETTING = 17
 
 
 def ask(
-    deciders: Deciders, terms: Terms, quotes: MarketBar, i: int, time: int, local: int
+    deciders: Deciders, terms: a.Terms, quotes: a.MarketBar, i: int, time: int, local: int
 ) -> float:
     raise NotImplementedError
 
 
 def simulate_batch(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
-    terms: Terms,
-    feed: MarketFeed,
-    clock: Clock,
+    terms: a.Terms,
+    feed: a.MarketFeed,
+    clock: measures.Clock,
     log_returns: FloatArray,
     deciders: Deciders,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
+    state: a.AccountState,
+    quotes: a.MarketBar,
+    scratch: a.Scratch,
     ledger: FloatArray,
     tally: FloatArray,
     tape: RunTape,
@@ -583,8 +533,8 @@ def simulate_batch(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
 
     With ``stop`` below 0, return the address of :func:`simulate_account` instead.
     """
-    terms, feed, deciders, state = share(terms), share(feed), share(deciders), share(state)
-    quotes, scratch, tape, clock = share(quotes), share(scratch), share(tape), share(clock)
+    terms, feed, deciders, state = a.share(terms), a.share(feed), a.share(deciders), a.share(state)
+    quotes, scratch, tape, clock = a.share(quotes), a.share(scratch), a.share(tape), a.share(clock)
     if stop < 0:
         given = (
             terms, feed, clock, log_returns, deciders, state, quotes, scratch, ledger, tally, tape,
@@ -610,7 +560,7 @@ def locate(function: Any, arguments: Any) -> int:
     raise NotImplementedError
 
 
-def begin_lane(lanes: Lanes, feed: MarketFeed, state: AccountState, k: int) -> None:
+def begin_lane(lanes: Lanes, feed: a.MarketFeed, state: a.AccountState, k: int) -> None:
     for j in range(len(lanes.begun)):
         lanes.numbers[j] = lanes.begun[j]
     state.cursor[r.FUNDING_NEXT] = lanes.places[k, SETTLED]
@@ -620,25 +570,25 @@ def begin_lane(lanes: Lanes, feed: MarketFeed, state: AccountState, k: int) -> N
 
 
 def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of a kernel
-    terms: Terms,
-    feed: MarketFeed,
-    clock: Clock,
+    terms: a.Terms,
+    feed: a.MarketFeed,
+    clock: measures.Clock,
     log_returns: FloatArray,
     deciders: Deciders,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
+    state: a.AccountState,
+    quotes: a.MarketBar,
+    scratch: a.Scratch,
     ledger: FloatArray,
     tally: FloatArray,
     tape: RunTape,
     start: int,
     stop: int,
 ) -> tuple[int, int]:
-    bar = AccountBar(
+    bar = a.AccountBar(
         terms=terms, feed=feed, state=state, quotes=quotes, scratch=scratch, ledger=ledger,
         log=tape.log,
     )  # fmt: skip
-    bar = share(bar)
+    bar = a.share(bar)
     has_fast_path = begin_bars(terms, feed, deciders, state)
     is_recorded, was_fast = tape.is_on[0] == 1, False
     has_prices = is_any_set(deciders.wants_price)
@@ -651,15 +601,15 @@ def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of
         if is_counted:
             remember_marks(tape, terms, feed, quotes, t, t == start)
         may_be = has_fast_path and t > start  # the first bar writes the whole quotes
-        is_fast = may_be and take_fast_path(bar, t, was_fast)
+        is_fast = may_be and a.take_fast_path(bar, t, was_fast)
         was_fast = is_fast
         if not is_fast:
-            live_bar(bar, t)
+            a.live_bar(bar, t)
         if is_recorded and tape.log.written[0] > len(tape.log.entries):
             return t, FULL
         close = look_at_close(bar, has_prices) if has_close else measure_gross(bar)
         tape.pool[0], tape.pool[1] = close.needed, close.backing
-        change, turnover = sum_bar(ledger, money, is_fast)
+        change, turnover = a.sum_bar(ledger, money, is_fast)
         if not is_balanced(equity, state, change, turnover, close.gross):
             return t, BROKEN
         if is_counted:
@@ -680,7 +630,7 @@ def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of
 
 
 def write_life(
-    lives: FloatArray, state: AccountState, money: FloatArray, is_fast: bool, t: int
+    lives: FloatArray, state: a.AccountState, money: FloatArray, is_fast: bool, t: int
 ) -> None:
     lives[WEALTH, t] = state.wallet[r.EQUITY] + state.wallet[r.RESERVE]
     lives[RUINED, t] = state.wallet[r.IS_RUINED]
@@ -689,12 +639,14 @@ def write_life(
         lives[CALLED, t] = money[r.CALLS]
 
 
-def begin_bars(terms: Terms, feed: MarketFeed, deciders: Deciders, state: AccountState) -> bool:
+def begin_bars(
+    terms: a.Terms, feed: a.MarketFeed, deciders: Deciders, state: a.AccountState
+) -> bool:
     begin_peak(deciders, state)
     if is_any_set(deciders.sets_margin):
-        write_settings(terms, state)
+        a.write_settings(terms, state)
         return False
-    return may_use_fast_path(terms, feed, state)
+    return a.may_use_fast_path(terms, feed, state)
 
 
 def wants_close(deciders: Deciders) -> bool:
@@ -704,7 +656,7 @@ def wants_close(deciders: Deciders) -> bool:
     return bool(found)
 
 
-def begin_peak(deciders: Deciders, state: AccountState) -> None:
+def begin_peak(deciders: Deciders, state: a.AccountState) -> None:
     if len(deciders.rows) > 1 and deciders.memory[-1] == 0.0:
         deciders.memory[-1] = state.wallet[r.PEAK]
 
@@ -717,18 +669,18 @@ def is_any_set(flags: IntArray) -> bool:
 
 
 def remember_marks(
-    tape: RunTape, terms: Terms, feed: MarketFeed, quotes: MarketBar, t: int, is_first: bool
+    tape: RunTape, terms: a.Terms, feed: a.MarketFeed, quotes: a.MarketBar, t: int, is_first: bool
 ) -> None:
     brackets, last = terms.rules.brackets, max(t - 1, 0)
     for i in range(len(tape.before)):
         tape.before[i] = quotes.mark_close[i]
         if is_first:
             size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
-            tape.before[i] = compute_value(size, is_inverse, feed.mark_close[last, i])
+            tape.before[i] = venue.compute_value(size, is_inverse, feed.mark_close[last, i])
 
 
 def is_balanced(
-    before: float, state: AccountState, change: float, traded: float, gross: float
+    before: float, state: a.AccountState, change: float, traded: float, gross: float
 ) -> bool:
     after = state.wallet[r.EQUITY]
     gap = abs(after - before - change)
@@ -738,7 +690,7 @@ def is_balanced(
 # --------------------------------------------------------------------------------- decisions
 
 
-def decide_all(bar: AccountBar, deciders: Deciders, close: CloseFacts, t: int) -> bool:
+def decide_all(bar: a.AccountBar, deciders: Deciders, close: CloseFacts, t: int) -> bool:
     terms, state, quotes = bar.terms, bar.state, bar.quotes
     n, k = len(state.margin), find_seen_bar(deciders, state, t)
     if k < 0:
@@ -764,7 +716,7 @@ def decide_all(bar: AccountBar, deciders: Deciders, close: CloseFacts, t: int) -
     return True
 
 
-def find_seen_bar(deciders: Deciders, state: AccountState, t: int) -> int:
+def find_seen_bar(deciders: Deciders, state: a.AccountState, t: int) -> int:
     k = t
     if len(deciders.rows) > 1:
         k = deciders.rows[t]
@@ -773,12 +725,12 @@ def find_seen_bar(deciders: Deciders, state: AccountState, t: int) -> int:
     return k
 
 
-def open_of(deciders: Deciders, feed: MarketFeed, k: int) -> int:
+def open_of(deciders: Deciders, feed: a.MarketFeed, k: int) -> int:
     time: int = deciders.seen_time[k] if len(deciders.rows) > 1 else feed.time[k]
     return time
 
 
-def hold_all(state: AccountState) -> None:
+def hold_all(state: a.AccountState) -> None:
     for i in range(len(state.margin)):
         state.leverage[i], state.asked[i], state.is_pending[i] = math.nan, math.nan, 0
         state.signal[i] = 1.0
@@ -791,7 +743,7 @@ def hold_count(since: float) -> float:
     return since - 1.0 if since > 0.0 else -1.0
 
 
-def decide(bar: AccountBar, deciders: Deciders, is_done: bool, i: int, t: int, k: int) -> None:
+def decide(bar: a.AccountBar, deciders: Deciders, is_done: bool, i: int, t: int, k: int) -> None:
     terms, feed, state, quotes = bar.terms, bar.feed, bar.state, bar.quotes
     state.leverage[i], state.is_pending[i] = math.nan, 0
     state.asked[i] = math.nan
@@ -814,23 +766,23 @@ def decide(bar: AccountBar, deciders: Deciders, is_done: bool, i: int, t: int, k
 
 
 def show_account_totals(
-    terms: Terms,
+    terms: a.Terms,
     deciders: Deciders,
-    state: AccountState,
-    quotes: MarketBar,
+    state: a.AccountState,
+    quotes: a.MarketBar,
     close: CloseFacts,
     days: float,
 ) -> None:
     shown, equity = deciders.shown, state.wallet[r.EQUITY]
     net = 0.0
     for i in range(len(state.margin)):
-        if is_held(state, i):
+        if a.is_held(state, i):
             net += state.held.quantities[i] * abs(quotes.mark_close[i])
     shown[SHOWN_EQUITY] = equity
     peak = deciders.memory[-1] if len(deciders.rows) > 1 else state.wallet[r.PEAK]
     shown[SHOWN_PEAK] = equity * (peak / state.wallet[r.UNIT])
     shown[SHOWN_DRAWDOWN] = 1.0 - state.wallet[r.UNIT] / peak
-    shown[SHOWN_WALLET] = compute_balance(terms, state)
+    shown[SHOWN_WALLET] = a.compute_balance(terms, state)
     shown[SHOWN_RESERVE] = state.wallet[r.RESERVE]
     shown[SHOWN_DAYS] = days
     shown[SHOWN_GROSS] = close.gross / equity if equity > 0.0 else 0.0
@@ -841,22 +793,22 @@ def show_account_totals(
 
 
 def show_position(
-    terms: Terms,
+    terms: a.Terms,
     deciders: Deciders,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
+    state: a.AccountState,
+    quotes: a.MarketBar,
+    scratch: a.Scratch,
     i: int,
 ) -> None:
     shown, equity = deciders.shown, state.wallet[r.EQUITY]
     shown[SHOWN_LEVERAGE], shown[SHOWN_POSITION], shown[SHOWN_ENTRY] = 0.0, 0.0, math.nan
     shown[SHOWN_MAINTENANCE], shown[SHOWN_PRICE] = 0.0, math.nan
     shown[SHOWN_RATIO] = shown[SHOWN_POOL_RATIO]
-    if is_isolated(terms, i):
-        shown[SHOWN_RATIO] = compute_pool_ratio(terms, state, quotes, i)
+    if a.is_isolated(terms, i):
+        shown[SHOWN_RATIO] = a.compute_pool_ratio(terms, state, quotes, i)
     shown[SHOWN_SINCE] = state.since[i]
     shown[SHOWN_SINCE_STOP] = state.since_stop[i]
-    if not is_held(state, i):
+    if not a.is_held(state, i):
         return
     held, brackets = state.held.quantities[i], terms.rules.brackets
     size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
@@ -864,18 +816,20 @@ def show_position(
     if equity > 0.0:
         shown[SHOWN_LEVERAGE] = held * abs(quotes.mark_close[i]) / equity / factor
     shown[SHOWN_POSITION] = held
-    shown[SHOWN_ENTRY] = compute_price(size, is_inverse, state.held.entries[i])
+    shown[SHOWN_ENTRY] = venue.compute_price(size, is_inverse, state.held.entries[i])
     if deciders.wants_account[i] == WHOLE:
-        shown[SHOWN_MAINTENANCE] = find_own_maintenance(terms.rules, state.held, i) / factor
+        shown[SHOWN_MAINTENANCE] = venue.find_own_maintenance(terms.rules, state.held, i) / factor
     if deciders.wants_price[i] == 1:
-        shown[SHOWN_PRICE] = compute_price(size, is_inverse, scratch.failure[i])
+        shown[SHOWN_PRICE] = venue.compute_price(size, is_inverse, scratch.failure[i])
 
 
-def show_account(terms: Terms, deciders: Deciders, state: AccountState, close: CloseFacts) -> None:
+def show_account(
+    terms: a.Terms, deciders: Deciders, state: a.AccountState, close: CloseFacts
+) -> None:
     shown = deciders.shown
     shown[SHOWN_LEVERAGE] = shown[SHOWN_NET]
     shown[SHOWN_POSITION], shown[SHOWN_ENTRY] = math.nan, math.nan
-    shown[SHOWN_WALLET], shown[SHOWN_MAINTENANCE] = compute_balance(terms, state), close.needed
+    shown[SHOWN_WALLET], shown[SHOWN_MAINTENANCE] = a.compute_balance(terms, state), close.needed
     shown[SHOWN_POOL_RATIO] = 0.0
     if close.needed > 0.0:
         shown[SHOWN_POOL_RATIO] = close.needed / close.backing if close.backing > 0.0 else math.inf
@@ -888,7 +842,7 @@ def show_account(terms: Terms, deciders: Deciders, state: AccountState, close: C
 
 
 def show_bar(
-    deciders: Deciders, feed: MarketFeed, state: AccountState, i: int, t: int, k: int
+    deciders: Deciders, feed: a.MarketFeed, state: a.AccountState, i: int, t: int, k: int
 ) -> None:
     bar = deciders.bar
     if len(deciders.rows) > 1:

@@ -11,36 +11,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 import pandas as pd
 
+from backtest import measures
 from backtest.account import AccountBar, ledger
 from backtest.account.pool_liquidation import CAUSED, OF_COLLATERAL, OF_FLOWS, OF_RULES
 from backtest.base import BoolArray, FloatArray, IntArray, ParameterError, repr_plain, utc_index
-from backtest.engine.driver import (
-    find_fill,
-    new_event_log,
-    new_ledger_array,
-    new_quotes,
-    new_scratch,
-    read_tables,
-)
+from backtest.engine import driver, tables
 from backtest.engine.inputs import start_account_state
 from backtest.engine.record import Closes, HeldAtCloses, new_closes
-from backtest.engine.tables import (
-    count_assets,
-    divide_by_equity,
-    price_of,
-    sum_positions,
-    value_marks,
-    value_of,
-)
 from backtest.features import forecast_volatility
-from backtest.measures import (
-    OptionQuotes,
-    OptionTerms,
-    RunSpan,
-    explain_profit,
-    measure_greeks,
-    multiply,
-)
 
 if TYPE_CHECKING:
     from backtest.account import Account
@@ -97,8 +75,8 @@ class RunOptions:
     contracts: tuple[Option, ...]
     legs: tuple[str, ...]
     owners: IntArray
-    terms: OptionTerms
-    quotes: OptionQuotes
+    terms: measures.OptionTerms
+    quotes: measures.OptionQuotes
     record: OptionFields
     opened: FloatArray
     entries: FloatArray
@@ -118,7 +96,7 @@ class RunOptions:
     @property
     def profits(self) -> FloatArray:
         held = self.record.quantity
-        return multiply(held, self.record.value - self.entries)
+        return measures.multiply(held, self.record.value - self.entries)
 
     @property
     def carried(self) -> FloatArray:
@@ -127,11 +105,11 @@ class RunOptions:
 
     @cached_property
     def greeks(self) -> dict[str, FloatArray]:
-        return measure_greeks(self.terms, self.quotes, self.record.quantity)
+        return measures.measure_greeks(self.terms, self.quotes, self.record.quantity)
 
     @cached_property
     def parts(self) -> dict[str, FloatArray]:
-        return explain_profit(
+        return measures.explain_profit(
             self.terms, self.quotes, self.carried, self.opened, self.record.quantity,
             self.record.price_pnl, self.settled,
         )  # fmt: skip
@@ -163,7 +141,7 @@ class RunData:
     account: Account
     manifest: Mapping[str, Any]
     names: tuple[str, ...]
-    span: RunSpan
+    span: measures.RunSpan
     spans: IntArray
     interval: int
     is_session: bool
@@ -307,7 +285,7 @@ class RunData:
         """Returns of the benchmark by bar, of shape (n_bars,)."""
         if self.benchmark is not None:
             return self.benchmark
-        value = value_of(self.venue, np.concatenate((self.before.mark, self.mark)))
+        value = tables.value_of(self.venue, np.concatenate((self.before.mark, self.mark)))
         return np.asarray(np.diff(value) / np.abs(value[:-1]))
 
     @cached_property
@@ -319,7 +297,7 @@ class RunData:
     @property
     def _values(self) -> FloatArray:
         """The values u of the marks, of shape (n_bars, n)."""
-        return value_marks(self.marks, self.list_venues())
+        return tables.value_marks(self.marks, self.list_venues())
 
     @cached_property
     def profits(self) -> FloatArray:
@@ -331,7 +309,9 @@ class RunData:
     @property
     def net_leverage(self) -> FloatArray:
         """Sum of the signed notionals over equity at each close, of shape (n_bars,)."""
-        return divide_by_equity(sum_positions(self.notionals), self.of_account("equity"))
+        return tables.divide_by_equity(
+            tables.sum_positions(self.notionals), self.of_account("equity")
+        )
 
     @cached_property
     def are_isolated(self) -> BoolArray:
@@ -349,7 +329,9 @@ class RunData:
     def liquidation_prices(self) -> FloatArray:
         """Marks at which the positions fail, the others frozen, of shape (n_bars, n)."""
         venues, failure = self.list_venues(), self.closes.failure
-        return np.stack([price_of(each, failure[:, i]) for i, each in enumerate(venues)], axis=1)
+        return np.stack(
+            [tables.price_of(each, failure[:, i]) for i, each in enumerate(venues)], axis=1
+        )
 
     @property
     def last_unrealized(self) -> FloatArray:
@@ -374,24 +356,24 @@ def measure_closes(setup: Any, run: RunData, rows: slice) -> Closes:
     """Compute what follows at some closes from the record of a run."""
     record, names, inputs = run.record, setup.markets.names, setup.inputs
     n, first, (begin, stop, _) = len(names), setup.first, rows.indices(record.n_bars)
-    fill = find_fill(is_compiled=setup.is_compiled)
+    fill = driver.find_fill(is_compiled=setup.is_compiled)
     state = start_account_state(inputs, setup.account, first, has_overlay=False)
     assets = len(state.priced)
-    room = (new_quotes(n, assets), new_scratch(n, assets), new_ledger_array(n))
+    room = (driver.new_quotes(n, assets), driver.new_scratch(n, assets), driver.new_ledger_array(n))
     held = HeldAtCloses(
         cash=record.account.cash,
         quantity=record.positions.quantity,
         entry=record.positions.entry,
         margin=record.positions.margin,
-        amounts=count_assets(run.state.held.amounts, run.entries, n, first, record.n_bars),
+        amounts=tables.count_assets(run.state.held.amounts, run.entries, n, first, record.n_bars),
         options=record.options.quantity,  # type: ignore[union-attr] # a loaded record has closes
     )
     closes = new_closes(stop - begin, n)
     changed = (bar - first for bar, *_ in inputs.changes)
     edges = sorted({begin, stop, *(row for row in changed if begin < row < stop)})
     for row, end in pairwise(edges):
-        terms = read_tables(inputs, first + row + 1)
-        bar = AccountBar(terms, inputs.feed, state, *room, new_event_log(1))
+        terms = driver.read_tables(inputs, first + row + 1)
+        bar = AccountBar(terms, inputs.feed, state, *room, driver.new_event_log(1))
         part = HeldAtCloses(*(each[row:end] for each in held))
         found = Closes(*(each[row - begin : end - begin] for each in closes))
         with np.errstate(all="ignore"):

@@ -12,53 +12,18 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest import base
+from backtest import base, measures
 from backtest.account import ledger
 from backtest.account.pool_liquidation import CAUSED
 from backtest.account.records import SIGNS, TERMS, WIDTH
 from backtest.base.units import DAY, TOLERANCE
+from backtest.engine import run_options, tables
 from backtest.engine.inputs import as_of
 from backtest.engine.run_data import RunData, contagion_table
-from backtest.engine.run_options import (
-    HEDGE_SPLITS,
-    SPLITS,
-    HedgeSplit,
-    OptionSplit,
-    explain_options,
-    measure_options,
-    sum_greeks,
-    tabulate_greeks,
-    tabulate_hedging,
-    tabulate_options,
-)
-from backtest.engine.tables import (
-    KINDS,
-    ORDER,
-    OWNER,
-    SHOWN,
-    TRADES,
-    count_assets,
-    divide_by_equity,
-    find_prices,
-    is_inverse,
-    label_owners,
-    price_of,
-    sum_positions,
-    value_of,
-)
+from backtest.engine.tables import is_inverse
 from backtest.features import find_day, forecast_liquidation
 from backtest.market import Markets, read_stamps, read_weights
-from backtest.measures import (
-    Samples,
-    average_covariances,
-    diversification_ratio,
-    max_drawdown,
-    measure_run,
-    ratio,
-    risk_shares,
-    sample_moves,
-    sampled_returns,
-)
+from backtest.measures import max_drawdown, ratio
 from backtest.venue import Venue
 
 BenchmarkLike: TypeAlias = "str | pd.DataFrame | Mapping[str, float] | pd.Series | None"
@@ -140,7 +105,7 @@ def measure_moves(
 
 
 def follow_instrument(markets: Markets, venues: Mapping[str, Venue], name: str) -> base.FloatArray:
-    value = value_of(venues[name], markets.panel().mark_close[markets.names.index(name)])
+    value = tables.value_of(venues[name], markets.panel().mark_close[markets.names.index(name)])
     before = np.concatenate((value[:1], value[:-1]))
     return np.nan_to_num((value - before) / np.abs(before))
 
@@ -219,7 +184,7 @@ class RunRecord(RunData):
     def metrics(self) -> Mapping[str, float]:
         """The measures by name."""
         unit, equity = self.of_account("unit"), self.of_account("equity")
-        measured = measure_run(
+        measured = measures.measure_run(
             self.tally, self.span, float(unit[-1]), float(equity[-1]), self.samples
         )
         if self.has_one_position and self.manifest.get("overlay") is None:
@@ -241,7 +206,7 @@ class RunRecord(RunData):
         weights, covariance = self._compute_weights(
             HALF_LIFE / self.interval, ends, collateral=False
         )
-        spread = diversification_ratio(weights, covariance)
+        spread = measures.diversification_ratio(weights, covariance)
         known = bool(np.any(np.isfinite(spread)))
         return {
             "mean_net_leverage": float(pd.Series(self.net_leverage).mean()),
@@ -249,24 +214,26 @@ class RunRecord(RunData):
                 name: float(np.add.accumulate(self.of_account(name))[-1])
                 for name in ("collateral_pnl", "conversion")
             },
-            **({} if self.options is None else measure_options(self, self.options)),
+            **({} if self.options is None else run_options.measure_options(self, self.options)),
             "diversification_ratio": float(np.nanmean(spread)) if known else math.nan,
         }
 
     @property
-    def samples(self) -> Samples:
+    def samples(self) -> measures.Samples:
         """Sampled returns of the account, risk-free, and of the market at 1x."""
         if self.benchmark is None:
             market = sample_market(self)
         else:
             name = find_benchmark(self.manifest)
             side = -1.0 if name in self.venues and is_inverse(self.venues[name]) else 1.0
-            market = side * sample_moves(side * self.benchmark, self.ends_sample)
-        return Samples(self._sampled, sample_risk_free(self), market)
+            market = side * measures.sample_moves(side * self.benchmark, self.ends_sample)
+        return measures.Samples(self._sampled, sample_risk_free(self), market)
 
     @cached_property
     def _sampled(self) -> base.FloatArray:
-        return sampled_returns(self.of_account("unit"), self.ends_sample, self.tally.first_unit)
+        return measures.sampled_returns(
+            self.of_account("unit"), self.ends_sample, self.tally.first_unit
+        )
 
     @cached_property
     def returns(self) -> pd.Series:
@@ -286,7 +253,7 @@ class RunRecord(RunData):
             weights = np.where(equity[rows] > 0.0, notionals[rows] / equity[rows], 0.0)
             logs = np.log(marks)
         returns = np.diff(logs, axis=0, prepend=logs[:1])
-        return weights, average_covariances(returns, max(half_life, 1.0), rows)
+        return weights, measures.average_covariances(returns, max(half_life, 1.0), rows)
 
     @property
     def _amounts(self) -> base.FloatArray:
@@ -294,14 +261,14 @@ class RunRecord(RunData):
         if not self.account.collateral:
             return np.empty((self.record.n_bars, 0))
         final, n = self.state.held.amounts, len(self.names)
-        return count_assets(final, self.entries, n, self.span.first, self.record.n_bars)
+        return tables.count_assets(final, self.entries, n, self.span.first, self.record.n_bars)
 
     # ------------------------------------------------------------------- tables
 
     @cached_property
     def bars(self) -> pd.DataFrame:
         """One row per bar of the account; of one instrument with the columns of its position."""
-        found = {} if self.options is None else sum_greeks(self, self.options)
+        found = {} if self.options is None else run_options.sum_greeks(self, self.options)
         names = ("options_value", "options_leverage", "net_delta") if found else ()
         return bars_table(self, {name: found[name] for name in names})
 
@@ -326,10 +293,10 @@ class RunRecord(RunData):
     @cached_property
     def greeks(self) -> pd.DataFrame:
         """The Greeks of the options, see :func:`backtest.engine.run_options.tabulate_greeks`."""
-        return tabulate_greeks(self, self.options)
+        return run_options.tabulate_greeks(self, self.options)
 
     @base.checked
-    def explained(self, by: OptionSplit = "option") -> pd.DataFrame:
+    def explained(self, by: run_options.OptionSplit = "option") -> pd.DataFrame:
         """Return the price profit of the options, explained by their Greeks.
 
         ``by`` is ``"option"``: a row for each option that was held, and their ``total``; or
@@ -344,11 +311,11 @@ class RunRecord(RunData):
         contract's own implied volatility; of coin-settled options they are those of the value in
         coins. The start is the last close for what moved until the open, and the open after it.
         """
-        SPLITS.check("by", by)
-        return explain_options(self, self.options, by)
+        run_options.SPLITS.check("by", by)
+        return run_options.explain_options(self, self.options, by)
 
     @base.checked
-    def hedging_error(self, by: HedgeSplit = "instrument") -> pd.DataFrame:
+    def hedging_error(self, by: run_options.HedgeSplit = "instrument") -> pd.DataFrame:
         """Return what options and their delta hedge earned, beside what their gamma predicts.
 
         ``by`` is ``"instrument"``: a row for each instrument that a policy ordered in contracts
@@ -367,8 +334,8 @@ class RunRecord(RunData):
         that of the instrument while options on it were held. Vega and the delay of the hedge
         by a bar are in the error. Boyle and Emanuel (1980); Bertsimas, Kogan and Lo (2000).
         """
-        HEDGE_SPLITS.check("by", by)
-        return tabulate_hedging(self, self.options, by)
+        run_options.HEDGE_SPLITS.check("by", by)
+        return run_options.tabulate_hedging(self, self.options, by)
 
     @cached_property
     def events(self) -> pd.DataFrame:
@@ -411,11 +378,11 @@ class RunRecord(RunData):
         if collateral:
             names += [each.name for each in self.account.collateral]
         weights, covariance = self._compute_weights(bars, slice(None), collateral=collateral)
-        shares = risk_shares(weights, covariance)
+        shares = measures.risk_shares(weights, covariance)
         table = {
             "gross_leverage": np.abs(weights).sum(axis=1),
             "net_leverage": weights.sum(axis=1),
-            "diversification_ratio": diversification_ratio(weights, covariance),
+            "diversification_ratio": measures.diversification_ratio(weights, covariance),
             **{name: shares[:, i] for i, name in enumerate(names)},
         }
         return pd.DataFrame(table, index=base.utc_index(self.time))
@@ -455,7 +422,7 @@ def sample_market(result: RunRecord) -> base.FloatArray:
     before = result.before.mark[:1]
     first = np.where(np.isnan(before), result.mark[:1], before)
     marks = np.concatenate((first, result.mark[result.ends_sample != 0.0]))
-    value = value_of(result.venue, marks)
+    value = tables.value_of(result.venue, marks)
     return np.diff(value) / np.abs(value[:-1])
 
 
@@ -485,7 +452,7 @@ def measure_holding(result: RunRecord) -> Held:
     are sampled and annualized as the account's are, over the same risk-free rate.
     """
     name, text, unit = follow_market(result)
-    returns = sampled_returns(unit, result.ends_sample, 1.0)
+    returns = measures.sampled_returns(unit, result.ends_sample, 1.0)
     excess = returns - sample_risk_free(result)
     periods = result.span.periods
     has_spread = len(returns) > 1
@@ -519,8 +486,8 @@ def follow_market(result: RunRecord) -> tuple[str, str, base.FloatArray]:
 def tabulate_events(run: RunData) -> pd.DataFrame:
     entries = run.entries[run.entries[:, 1] != CAUSED]
     kinds = entries[:, 1].astype(np.int64)
-    is_trade, is_loss = np.isin(kinds, TRADES), kinds == ledger.LIQUIDATED
-    parts = [(np.arange(len(entries)), np.array([KINDS[each] for each in kinds], object), 4)]
+    is_trade, is_loss = np.isin(kinds, tables.TRADES), kinds == ledger.LIQUIDATED
+    parts = [(np.arange(len(entries)), np.array([tables.KINDS[each] for each in kinds], object), 4)]
     for name, chosen, column in (
         ("fee", is_trade, 5),
         ("slippage", is_trade, 6),
@@ -533,15 +500,15 @@ def tabulate_events(run: RunData) -> pd.DataFrame:
     order = np.argsort(rows, kind="stable")
     rows, amounts = rows[order], np.concatenate([entries[own, k] for own, _, k in parts])
     assets = [each.name for each in run.account.collateral]
-    labels = label_owners(run.names, assets, run.options.named if run.options else None)
-    who: Any = labels[entries[rows, OWNER].astype(np.int64)]
+    labels = tables.label_owners(run.names, assets, run.options.named if run.options else None)
+    who: Any = labels[entries[rows, tables.OWNER].astype(np.int64)]
     names: Any = np.concatenate([name for _, name, _ in parts])[order]
     return pd.DataFrame(
         {
             "time": base.utc_index(run.time[entries[rows, 0].astype(np.int64) - run.span.first]),
-            "kind": pd.Categorical(names, categories=[*ORDER]),
+            "kind": pd.Categorical(names, categories=[*tables.ORDER]),
             "instrument": pd.Categorical(who, categories=[*dict.fromkeys(labels)]),
-            "price": find_prices(entries, run.list_venues())[rows],
+            "price": tables.find_prices(entries, run.list_venues())[rows],
             "quantity": entries[rows, 3],
             "amount": amounts[order],
         }
@@ -551,7 +518,7 @@ def tabulate_events(run: RunData) -> pd.DataFrame:
 def tabulate_positions(run: RunData) -> pd.DataFrame:
     held, equity, marks = run.record.held, run.of_account("equity"), run.marks
     notionals, profits, prices = run.notionals, run.profits, run.liquidation_prices
-    options = [] if run.options is None else tabulate_options(run, run.options)
+    options = [] if run.options is None else run_options.tabulate_options(run, run.options)
     parts = []
     for i, (name, venue) in enumerate(zip(run.names, run.list_venues(), strict=True)):
         rows = slice(*(int(each) for each in run.spans[i]))
@@ -561,12 +528,12 @@ def tabulate_positions(run: RunData) -> pd.DataFrame:
             "time": base.utc_index(run.time[rows]),
             "instrument": name,
             "quantity": held["quantity"][rows, i],
-            "entry": np.where(is_held, price_of(venue, held["entry"][rows, i]), np.nan),
+            "entry": np.where(is_held, tables.price_of(venue, held["entry"][rows, i]), np.nan),
             "mark": marks[rows, i],
             "notional": notionals[rows, i],
-            "leverage": divide_by_equity(notionals[rows, i], equity[rows]),
+            "leverage": tables.divide_by_equity(notionals[rows, i], equity[rows]),
             "profit": profits[rows, i],
-            **{each: held[each][rows, i] for each in SHOWN},
+            **{each: held[each][rows, i] for each in tables.SHOWN},
             "liquidation_price": np.where(is_shown, prices[rows, i], np.nan),
             "requirement_share": run.closes.share[rows, i],
             "target": held["target"][rows, i],
@@ -602,10 +569,10 @@ def tabulate_account(
     counted, kept = backing, np.array([1.0 - venue.profit_share() for venue in venues])
     if (kept[~run.are_isolated] > 0.0).any():  # profits count in part
         gains = kept * np.maximum(run.profits, 0.0)
-        counted = backing - sum_positions(np.where(run.are_isolated, 0.0, gains))
+        counted = backing - tables.sum_positions(np.where(run.are_isolated, 0.0, gains))
     tied = initial
     if run.are_isolated.any():
-        tied = initial - sum_positions(run.record.held["margin"][:, run.are_isolated])
+        tied = initial - tables.sum_positions(run.record.held["margin"][:, run.are_isolated])
     unrealized = profits.sum(axis=1)
     change = np.diff(unrealized, prepend=float(np.sum(run.before.unrealized)))
     realized = account.price_pnl - account.slippage - account.impact - change
@@ -613,7 +580,7 @@ def tabulate_account(
     is_broke = (initial > 0.0) & ~(equity > 0.0)
     return {
         "equity": equity,
-        "gross_leverage": divide_by_equity(gross, equity),
+        "gross_leverage": tables.divide_by_equity(gross, equity),
         "net_leverage": run.net_leverage,
         "backing": backing,
         "requirement": needed,
@@ -628,7 +595,7 @@ def tabulate_account(
         "drawdown": 1.0 - account.unit / peak,
         "initial_margin": initial,
         "available": np.maximum(counted - tied, 0.0),
-        "margin_used": np.where(is_broke, np.inf, divide_by_equity(initial, equity)),
+        "margin_used": np.where(is_broke, np.inf, tables.divide_by_equity(initial, equity)),
         "realized_pnl": np.where(is_rounding, 0.0, realized),
         "unrealized_pnl": unrealized,
     }
@@ -636,7 +603,7 @@ def tabulate_account(
 
 def tabulate_position(run: RunData) -> dict[str, base.FloatArray]:
     fields, venue, equity = run.record.of_one(), run.venue, run.record.account.equity
-    quantity, value, cash = fields["quantity"], value_of(venue, run.mark), fields["cash"]
+    quantity, value, cash = fields["quantity"], tables.value_of(venue, run.mark), fields["cash"]
     is_held, is_isolated = quantity != 0.0, bool(run.are_isolated[0])
     needed = run.closes.own[:, 0] if is_isolated else run.closes.requirement
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -654,7 +621,7 @@ def tabulate_position(run: RunData) -> dict[str, base.FloatArray]:
         "liquidation_probability": forecast_liquidation(
             quantity, run.mark, price, run.volatilities[0][:, 0], day
         ),
-        "entry": price_of(venue, fields["entry"]),
+        "entry": tables.price_of(venue, fields["entry"]),
         "margin": fields["margin"],
         "target": fields["target"],
         "position_leverage": turns,

@@ -13,17 +13,7 @@ from backtest import base
 from backtest.account import Account
 from backtest.account.account import BY_INSTRUMENT
 from backtest.account.records import DELISTED
-from backtest.engine.checks import (
-    check_account_kind,
-    check_periods,
-    check_run,
-    count_periods,
-    read_venues,
-    warn_of_band,
-    warn_of_delisting,
-    warn_of_market,
-    warn_of_weights,
-)
+from backtest.engine import checks
 from backtest.engine.inputs import AccountInputs, has_interest, read_inputs
 from backtest.engine.manifest import describe_policies, describe_policy
 from backtest.engine.option_inputs import check_traders, warn_of_options
@@ -245,19 +235,19 @@ def set_up_run(
 ) -> Setup:
     markets = take_markets(market, venue, account)
     earlier = read_resume(resume, start)
-    check_periods(markets, sampling, calendar)
+    checks.check_periods(markets, sampling, calendar)
     terms |= {"sampling": sampling, "calendar": calendar, "start": start, "resume": earlier}
     is_alone = isinstance(market, Market)
     setup = set_up(markets, policy, venue=venue, account=account, is_alone=is_alone, **terms)
     check_rules(earlier, setup.policies, setup.overlay, setup.venues, setup.account)
-    warn_of_market(setup.markets, setup.venues, setup.first)
-    warn_of_weights(setup.given, markets)
+    checks.warn_of_market(setup.markets, setup.venues, setup.first)
+    checks.warn_of_weights(setup.given, markets)
     warn_of_options(setup.markets, setup.inputs.feed.options, setup.policies, setup.overlay)
     return setup
 
 
 def take_markets(market: Any, venue: Any, account: Any) -> Markets:
-    check_account_kind(account)
+    checks.check_account_kind(account)
     if isinstance(market, Market):
         return as_markets(market)
     if not isinstance(market, Markets):
@@ -339,8 +329,8 @@ class Setup(NamedTuple):
         level, weights = outcome.of_positions("target"), self.signal.T[self.first :]
         targets = np.multiply(level, weights, out=np.zeros_like(level), where=weights != 0.0)
         if len(self.markets) > 1:
-            warn_of_band(self.account, self.markets, targets)
-        warn_of_delisting(self.markets, outcome.entries, DELISTED)
+            checks.warn_of_band(self.account, self.markets, targets)
+        checks.warn_of_delisting(self.markets, outcome.entries, DELISTED)
 
 
 def set_up(  # noqa: PLR0913 - the terms of a run, by name
@@ -394,7 +384,7 @@ def set_up(  # noqa: PLR0913 - the terms of a run, by name
         observed=observed,
         inputs=inputs,
         first=first,
-        periods=count_periods(calendar, sampling, markets, first),
+        periods=checks.count_periods(calendar, sampling, markets, first),
         sampling=sampling,
         resume=resume,
         benchmark=compared,
@@ -445,10 +435,10 @@ def set_up_like(
 def check_panel(
     markets: Markets, account: Account, venue: Venue | Mapping[str, Venue]
 ) -> tuple[dict[str, Venue], Account]:
-    venues = read_venues(venue, markets)
+    venues = checks.read_venues(venue, markets)
     account = drop_other_instruments(account, markets)
     account = replace(account, requirement=account.requirement.resolve(markets.names))
-    check_run(markets, venues, account)
+    checks.check_run(markets, venues, account)
     return venues, account
 
 
@@ -527,7 +517,7 @@ def check_terms(
     check_one_policy(policy)
     markets = take_markets(market, venue, account)
     check_panel(markets, account, venue)
-    check_periods(markets, sampling, calendar)
+    checks.check_periods(markets, sampling, calendar)
 
 
 def check_one_policy(policy: object) -> None:

@@ -12,28 +12,11 @@ import pandas as pd
 
 from backtest import base
 from backtest.account import ledger
+from backtest.account import records as r
 from backtest.account.pool_liquidation import CAUSED
-from backtest.account.records import (
-    CONVERTED,
-    DELISTED,
-    EXPIRED,
-    MONEY_TERMS,
-    RESTED,
-    SIGNS,
-    UNQUOTED,
-    WIDTH,
-)
+from backtest.engine import tables
 from backtest.engine.option_trader import SCHEDULED, TOTAL
 from backtest.engine.run_options import GREEKS, measure_equity
-from backtest.engine.tables import (
-    KINDS,
-    OWNER,
-    TRADES,
-    find_prices,
-    label_owners,
-    price_of,
-    value_of,
-)
 from backtest.market import place_on_bars
 from backtest.measures import (
     Fills,
@@ -118,9 +101,9 @@ def describe_limit_orders(orders: pd.DataFrame) -> str:
 
 DECIDED = {"same_close": 0, "next_open": 5, "next_close": 8}
 STEPS = {
-    ledger.FLOW: 1, ledger.REFUSED: 1, ledger.TOP_UP: 1, ledger.INTEREST: 3, UNQUOTED: 5,
+    ledger.FLOW: 1, ledger.REFUSED: 1, ledger.TOP_UP: 1, ledger.INTEREST: 3, r.UNQUOTED: 5,
 }  # fmt: skip
-CHANGES = (*TRADES, ledger.LIQUIDATED, ledger.RUINED, CONVERTED)
+CHANGES = (*tables.TRADES, ledger.LIQUIDATED, ledger.RUINED, r.CONVERTED)
 
 
 def tabulate_fills(run: RunRecord) -> pd.DataFrame:
@@ -133,15 +116,15 @@ def tabulate_fills(run: RunRecord) -> pd.DataFrame:
     own = run.entries[run.entries[:, 1] != CAUSED]
     kinds, quantity, venues = own[:, 1].astype(np.int64), own[:, 3], run.list_venues()
     assets = [each.name for each in run.account.collateral]
-    labels = label_owners(run.names, assets, run.options.named if run.options else None)
-    names = labels[own[:, OWNER].astype(np.int64)]
-    is_debt, is_trade = kinds == ledger.BAD_DEBT, np.isin(kinds, TRADES)
-    price, unworsened = find_prices(own, venues), own.copy()
+    labels = tables.label_owners(run.names, assets, run.options.named if run.options else None)
+    names = labels[own[:, tables.OWNER].astype(np.int64)]
+    is_debt, is_trade = kinds == ledger.BAD_DEBT, np.isin(kinds, tables.TRADES)
+    price, unworsened = tables.find_prices(own, venues), own.copy()
     worsened = np.where(is_trade, own[:, 6] + own[:, 7], 0.0)
     unworsened[:, 2] -= worsened / np.where(quantity != 0.0, quantity, 1.0)
-    reference = np.where(worsened != 0.0, find_prices(unworsened, venues), price)
+    reference = np.where(worsened != 0.0, tables.find_prices(unworsened, venues), price)
     for asset in run.account.collateral:
-        rows = (kinds == CONVERTED) & (names == asset.name)
+        rows = (kinds == r.CONVERTED) & (names == asset.name)
         reference[rows] /= 1.0 - asset.slippage if asset.slippage < 1.0 else 1.0
     fee = np.where(is_trade | (kinds == ledger.LIQUIDATED), own[:, 5], 0.0)
     place, placed = BarPlace(run), []
@@ -189,7 +172,7 @@ class BarPlace:
         """Return the time (ns) and the step of the bar of an entry."""
         if bar != self.bar:
             self.bar, self.step, self.last, self.paid, self.resting = bar, 0, "", {}, set()
-        if kind == RESTED:
+        if kind == r.RESTED:
             self.resting.add(name)
         if kind == ledger.FUNDING:
             self._pay(name, self.settled.get((name, self.opens[bar]), []))
@@ -207,12 +190,12 @@ class BarPlace:
     def _find_step(self, kind: int, name: str) -> int:
         if kind == ledger.FILL:
             return 7 if name in self.resting else self.fill
-        if kind in (DELISTED, ledger.RUINED):
+        if kind in (r.DELISTED, ledger.RUINED):
             return 8
-        if kind == EXPIRED:
+        if kind == r.EXPIRED:
             self.stamp = self.expiries.get(name, self.opens[self.bar])
             return 2 if self.stamp <= self.opens[self.bar] else 6
-        if kind == CONVERTED:  # after interest it belongs to a liquidation
+        if kind == r.CONVERTED:  # after interest it belongs to a liquidation
             return 1 if self.step <= 1 else 4 if self.step <= 4 else 7
         is_by_funding = kind == ledger.LIQUIDATED and self.last == f"funding {name}"
         if kind in (*ledger.STOP_KINDS, ledger.LIQUIDATED) and not is_by_funding:
@@ -249,18 +232,18 @@ def name_fill(run: RunRecord, kind: int, name: str) -> str:
     if kind == ledger.LIQUIDATED:
         modes = {each.liquidation.mode for each in ([venue] if venue else run.list_venues())}
         return "takeover" if modes == {"takeover"} else "liquidation"
-    if kind == DELISTED:
+    if kind == r.DELISTED:
         return "expiry" if venue is not None and venue.contract.expires is not None else "delisting"
     if kind in ledger.STOP_KINDS:
         return "stop"
-    return "order" if kind == ledger.FILL else KINDS[kind]
+    return "order" if kind == ledger.FILL else tables.KINDS[kind]
 
 
 # ---------------------------------------------------------------------------------- fills by trade
 
 CARRIED, OPEN = -1, -2
 """Kinds of the fills before the first, of what an earlier run held, and after the last."""
-TRADED = (*TRADES, ledger.LIQUIDATED, ledger.RUINED)
+TRADED = (*tables.TRADES, ledger.LIQUIDATED, ledger.RUINED)
 
 
 class Holding(NamedTuple):
@@ -287,9 +270,9 @@ def list_holdings(run: RunRecord) -> list[Holding]:
             name=name,
             owner=i,
             quantity=run.of_positions("quantity")[:, i],
-            value=value_of(venue, run.marks[:, i]),
+            value=tables.value_of(venue, run.marks[:, i]),
             notional=np.abs(run.notionals[:, i]),
-            before=float(value_of(venue, run.before.mark[i : i + 1])[0]),
+            before=float(tables.value_of(venue, run.before.mark[i : i + 1])[0]),
             place=i,
         )
         for i, (name, venue) in enumerate(zip(run.names, run.list_venues(), strict=True))
@@ -320,7 +303,7 @@ def read_entries(run: RunRecord) -> FloatArray:
 
 
 def read_fills(run: RunRecord, entries: FloatArray, held: Holding) -> InstrumentFills:
-    own = entries[:, OWNER] == held.owner
+    own = entries[:, tables.OWNER] == held.owner
     is_fill = own & np.isin(entries[:, 1], TRADED) & (entries[:, 3] != 0.0)
     carry = (ledger.FUNDING, ledger.INTEREST)
     rows, paid = np.flatnonzero(is_fill), np.flatnonzero(own & np.isin(entries[:, 1], carry))
@@ -352,7 +335,7 @@ def read_fills(run: RunRecord, entries: FloatArray, held: Holding) -> Instrument
 
 
 def make_entry(bar: int, kind: int, value: float, quantity: float) -> FloatArray:
-    entry = np.zeros((1, WIDTH))
+    entry = np.zeros((1, r.WIDTH))
     entry[0, :4] = bar, kind, value, quantity
     return entry
 
@@ -361,11 +344,11 @@ def make_entry(bar: int, kind: int, value: float, quantity: float) -> FloatArray
 
 Group: TypeAlias = Literal["day", "week", "month", "quarter", "year", "instrument", "side", "ended"]
 GROUPS = base.Choice(*CALENDAR_PERIODS, "instrument", "side", "ended")
-ENDINGS = {kind: name for kind, name in KINDS.items() if kind in ledger.STOP_KINDS} | {
+ENDINGS = {kind: name for kind, name in tables.KINDS.items() if kind in ledger.STOP_KINDS} | {
     ledger.FILL: "order", ledger.LIQUIDATED: "liquidation", ledger.RUINED: "ruin",
-    DELISTED: "delisting", EXPIRED: "expiry", OPEN: "open",
+    r.DELISTED: "delisting", r.EXPIRED: "expiry", OPEN: "open",
 }  # fmt: skip
-UNALLOCATED = tuple(x.name for x in MONEY_TERMS if not x.in_trades and x.name != "flows")
+UNALLOCATED = tuple(x.name for x in r.MONEY_TERMS if not x.in_trades and x.name != "flows")
 
 
 class Trades(pd.DataFrame):
@@ -380,9 +363,9 @@ class Trades(pd.DataFrame):
     @property
     def unallocated(self) -> pd.Series:
         account, positions = self._run.record.account, self._run.record.positions
-        found = {name: SIGNS[name] * float(getattr(account, name).sum()) for name in UNALLOCATED}
+        found = {name: r.SIGNS[name] * float(getattr(account, name).sum()) for name in UNALLOCATED}
         entries = self._run.entries
-        of_coins = (entries[:, 1] == ledger.INTEREST) & (entries[:, OWNER] >= 0)
+        of_coins = (entries[:, 1] == ledger.INTEREST) & (entries[:, tables.OWNER] >= 0)
         found["interest"] += float(entries[of_coins, 4].sum())
         lost = account.liquidation_loss.sum() - positions.liquidation_loss.sum()
         if self._run.options is not None:
@@ -435,7 +418,7 @@ class Trades(pd.DataFrame):
 
 
 def find_price(run: RunRecord, held: Holding, value: FloatArray) -> FloatArray:
-    return value if held.place is None else price_of(run.list_venues()[held.place], value)
+    return value if held.place is None else tables.price_of(run.list_venues()[held.place], value)
 
 
 def list_run_trades(run: RunRecord, view: TradeView) -> Trades:
@@ -479,7 +462,7 @@ def tabulate_trades(
     expires = None if held.place is None else run.venues[held.name].contract.expires
     if expires is not None:
         is_over = run.span.closes[last] + run.interval >= base.to_nanoseconds(expires)
-        ended[(kind == DELISTED) & is_over] = "expiry"
+        ended[(kind == r.DELISTED) & is_over] = "expiry"
     before = np.concatenate(([run.account.capital], equity[:-1]))[first]
     size = np.abs(fills.turns.after[rows.entry] * fills.value[rows.entry])
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -517,7 +500,7 @@ def measure_excursions(
     run: RunRecord, held: Holding, read: InstrumentFills, rows: TradeRows, entry: FloatArray
 ) -> dict[str, FloatArray]:
     """Return the furthest moves of the price over the whole bars of each trade, and at its end."""
-    at_close = np.isin(read.kind, (ledger.RUINED, DELISTED, OPEN))
+    at_close = np.isin(read.kind, (ledger.RUINED, r.DELISTED, OPEN))
     late = (read.kind == ledger.FILL) & (run.account.fill == "next_close")
     first = read.bar[rows.entry] + late[rows.entry]
     stop = np.maximum(first, read.bar[rows.exit] + (at_close | late)[rows.exit])

@@ -7,20 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from backtest.base import FloatArray, IntArray, checked, compile_module
-from backtest.features import kernels
+from backtest.features import kernels, returns
 from backtest.features.estimators import ewma_volatility, roll_moments
-from backtest.features.returns import (
-    OneOrMany,
-    broadcast,
-    check_bars,
-    check_lanes,
-    find_decay,
-    log_returns,
-    read_windows,
-    settled_funding,
-    shape_as,
-    traded_returns,
-)
 from backtest.market import Market, bars_per_year
 
 LEAST_DEVIATION = 1e-12
@@ -29,7 +17,7 @@ LEAST_DEVIATION = 1e-12
 
 def find_moves(market: Market, lookbacks: IntArray) -> FloatArray:
     """Return ln(C_t / C_{t-n}) less the funding settled since, (n_bars, k); NaN until known."""
-    path = np.log(market.close) - np.cumsum(settled_funding(market))
+    path = np.log(market.close) - np.cumsum(returns.settled_funding(market))
     moves = np.full((len(path), len(lookbacks)), np.nan)
     for j, bars in enumerate(lookbacks.tolist()):
         moves[bars:, j] = path[bars:] - path[:-bars]
@@ -37,7 +25,7 @@ def find_moves(market: Market, lookbacks: IntArray) -> FloatArray:
 
 
 @checked
-def trend_sign(market: Market, lookback: OneOrMany) -> FloatArray:
+def trend_sign(market: Market, lookback: returns.OneOrMany) -> FloatArray:
     """Return the direction of the last bars: 1 up, -1 down, 0 if the return is 0.
 
     The log return of a long position, net of funding. ``lookback``: bars, at least 1. NaN until
@@ -50,14 +38,17 @@ def trend_sign(market: Market, lookback: OneOrMany) -> FloatArray:
     volatility sigma, it is that of the drift with probability Phi(|m| sqrt(T) / sigma), T the
     lookback in years. Source: Moskowitz, Ooi and Pedersen (2012), Time Series Momentum.
     """
-    check_bars("lookback", lookback)
+    returns.check_bars("lookback", lookback)
     moves = find_moves(market, np.atleast_1d(lookback).astype(np.int64))
-    return shape_as(np.sign(moves), lookback)
+    return returns.shape_as(np.sign(moves), lookback)
 
 
 @checked
 def trend_strength(
-    market: Market, lookback: OneOrMany, half_life: OneOrMany, full: OneOrMany = 1.0
+    market: Market,
+    lookback: returns.OneOrMany,
+    half_life: returns.OneOrMany,
+    full: returns.OneOrMany = 1.0,
 ) -> FloatArray:
     """Return the move of the last bars in standard deviations, as a strength from -1 to 1.
 
@@ -74,15 +65,15 @@ def trend_strength(
     Strategies, in Market Momentum: Theory and Practice, Wiley, whose trend signal is a t-statistic
     clipped at 1 in place of the sign.
     """
-    check_lanes("full", full, low=0.0, open_low=True)
-    check_bars("lookback", lookback)
-    bars, half_lives, fulls = broadcast(lookback, half_life, full)
+    returns.check_lanes("full", full, low=0.0, open_low=True)
+    returns.check_bars("lookback", lookback)
+    bars, half_lives, fulls = returns.broadcast(lookback, half_life, full)
     moves = find_moves(market, bars.astype(np.int64))
     root = np.sqrt(1.0 / np.reshape(bars_per_year(market), (-1, 1)))
     width = ewma_volatility(market, half_lives) * root * (np.sqrt(bars) * fulls)
     with np.errstate(divide="ignore", invalid="ignore"):
         parts = np.where(moves != 0.0, moves / width, 0.0 * width)
-    return shape_as(np.clip(parts, -1.0, 1.0), lookback, half_life, full)
+    return returns.shape_as(np.clip(parts, -1.0, 1.0), lookback, half_life, full)
 
 
 class Drift(NamedTuple):
@@ -96,7 +87,7 @@ class Drift(NamedTuple):
 
 
 @checked
-def rolling_drift(market: Market, window: OneOrMany) -> Drift:
+def rolling_drift(market: Market, window: returns.OneOrMany) -> Drift:
     """Return the mean return of the traded position, at 1x and net of funding, with its error.
 
     ``window``: returns, at least 2. Annualized; NaN until ``window`` returns are known.
@@ -108,11 +99,11 @@ def rolling_drift(market: Market, window: OneOrMany) -> Drift:
     Only a longer window in years reduces the error, not more bars within it. Source: Merton (1980),
     On Estimating the Expected Return on the Market, J. Financial Economics 8(4).
     """
-    windows = read_windows(window)
-    mean, deviation = roll_moments(traded_returns(market), windows)
+    windows = returns.read_windows(window)
+    mean, deviation = roll_moments(returns.traded_returns(market), windows)
     years = np.reshape(bars_per_year(market), (-1, 1))
     error = years * deviation / np.sqrt(windows)
-    return Drift(shape_as(years * mean, window), shape_as(error, window))
+    return Drift(returns.shape_as(years * mean, window), returns.shape_as(error, window))
 
 
 class Sharpe(NamedTuple):
@@ -126,7 +117,7 @@ class Sharpe(NamedTuple):
 
 
 @checked
-def rolling_sharpe(market: Market, window: OneOrMany) -> Sharpe:
+def rolling_sharpe(market: Market, window: returns.OneOrMany) -> Sharpe:
     """Return the Sharpe ratio of the traded position, at 1x, over the last bars, with its error.
 
     ``market``: its closes, funding and signal: returns are those of the side held, net of funding.
@@ -140,12 +131,12 @@ def rolling_sharpe(market: Market, window: OneOrMany) -> Sharpe:
     identically distributed. Source: Lo (2002), The Statistics of Sharpe Ratios, Financial Analysts
     Journal 58(4), eq. 9.
     """
-    windows = read_windows(window)
-    mean, deviation = roll_moments(traded_returns(market), windows)
+    windows = returns.read_windows(window)
+    mean, deviation = roll_moments(returns.traded_returns(market), windows)
     ratio = mean / np.where(deviation >= LEAST_DEVIATION, deviation, np.nan)
     root = np.sqrt(np.reshape(bars_per_year(market), (-1, 1)))
     error = root * np.sqrt((1.0 + 0.5 * ratio * ratio) / windows)
-    return Sharpe(shape_as(root * ratio, window), shape_as(error, window))
+    return Sharpe(returns.shape_as(root * ratio, window), returns.shape_as(error, window))
 
 
 class Regimes(NamedTuple):
@@ -160,7 +151,10 @@ class Regimes(NamedTuple):
 
 @checked
 def learned_regimes(
-    market: Market, half_life: OneOrMany, calm_bars: OneOrMany, stress_bars: OneOrMany
+    market: Market,
+    half_life: returns.OneOrMany,
+    calm_bars: returns.OneOrMany,
+    stress_bars: returns.OneOrMany,
 ) -> Regimes:
     """Return the probabilities of two regimes whose volatilities are learned bar by bar.
 
@@ -187,14 +181,18 @@ def learned_regimes(
     Statistics 20(3), section 2.
     """
     given = (half_life, calm_bars, stress_bars)
-    check_lanes("half_life", half_life, low=0.0, open_low=True)
-    check_lanes("calm_bars", calm_bars, low=1.0, open_low=True)
-    check_lanes("stress_bars", stress_bars, low=1.0, open_low=True)
-    half_lives, *stays = broadcast(*given)
+    returns.check_lanes("half_life", half_life, low=0.0, open_low=True)
+    returns.check_lanes("calm_bars", calm_bars, low=1.0, open_low=True)
+    returns.check_lanes("stress_bars", stress_bars, low=1.0, open_low=True)
+    half_lives, *stays = returns.broadcast(*given)
     leave, k = 1.0 / np.stack(stays), len(half_lives)
     filtered = np.empty((market.n_bars, k))
     compile_module(kernels).learn_lanes(
-        log_returns(market) ** 2, 1.0 - find_decay(half_lives), leave, np.empty((10, k)), filtered
+        returns.log_returns(market) ** 2,
+        1.0 - returns.find_decay(half_lives),
+        leave,
+        np.empty((10, k)),
+        filtered,
     )
     predicted = filtered * (1.0 - leave[0] - leave[1]) + leave[0]
-    return Regimes(shape_as(filtered, *given), shape_as(predicted, *given))
+    return Regimes(returns.shape_as(filtered, *given), returns.shape_as(predicted, *given))

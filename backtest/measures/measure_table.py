@@ -12,15 +12,8 @@ import pandas as pd
 
 from backtest.base import FloatArray, IntArray, format_time
 from backtest.base.units import DAY, YEAR_DAYS
+from backtest.measures import performance
 from backtest.measures.luck import probability_of_skill, sharpe_error
-from backtest.measures.performance import (
-    LEAST_DEVIATION,
-    MarketFit,
-    expected_shortfall,
-    find_growth_rate,
-    fit_market,
-    value_at_risk,
-)
 from backtest.measures.tally import Tally, flatten_tally
 
 COSTS = ("fees", "slippage", "impact", "funding", "interest")
@@ -52,7 +45,9 @@ class Accounts:
 
     @cached_property
     def cagr(self) -> FloatArray:
-        rates = np.array([find_growth_rate(each, self.years) for each in self.growth.tolist()])
+        rates = np.array(
+            [performance.find_growth_rate(each, self.years) for each in self.growth.tolist()]
+        )
         return np.where(self.is_ruined, -1.0, rates)
 
     @cached_property
@@ -87,7 +82,7 @@ class Accounts:
         """Return the certainty equivalents per year of mean (1 + r)^-2; NaN without returns."""
         mean = self.tally["disutility"] / self.tally["samples"]
         growth = [math.sqrt(1.0 / each) if each != 0.0 else math.inf for each in mean.tolist()]
-        rates = [find_growth_rate(each, 1.0 / self.span.periods) for each in growth]
+        rates = [performance.find_growth_rate(each, 1.0 / self.span.periods) for each in growth]
         return np.where(np.isnan(mean), np.nan, rates)
 
 
@@ -103,8 +98,10 @@ class Path:
         return self.samples.returns - self.samples.risk_free
 
     @cached_property
-    def fit(self) -> MarketFit:
-        return fit_market(self.excess, self.samples.market - self.samples.risk_free, self.periods)
+    def fit(self) -> performance.MarketFit:
+        return performance.fit_market(
+            self.excess, self.samples.market - self.samples.risk_free, self.periods
+        )
 
     def read(self, name: str) -> float:
         return float(getattr(self.fit, name))
@@ -183,19 +180,19 @@ ABOUT: dict[str, Measure] = {
     ),
     "var_95": Measure(
         FRACTION, -1, "loss of a sampling period that one in twenty exceeds", "returns",
-        lambda p: value_at_risk(p.samples.returns, 0.95),
+        lambda p: performance.value_at_risk(p.samples.returns, 0.95),
     ),
     "es_95": Measure(
         FRACTION, -1, "mean loss of the worst twentieth of sampling periods", "returns",
-        lambda p: expected_shortfall(p.samples.returns, 0.95),
+        lambda p: performance.expected_shortfall(p.samples.returns, 0.95),
     ),
     "var_99": Measure(
         FRACTION, -1, "loss of a sampling period that one in a hundred exceeds", "returns",
-        lambda p: value_at_risk(p.samples.returns, 0.99),
+        lambda p: performance.value_at_risk(p.samples.returns, 0.99),
     ),
     "es_99": Measure(
         FRACTION, -1, "mean loss of the worst hundredth of sampling periods", "returns",
-        lambda p: expected_shortfall(p.samples.returns, 0.99),
+        lambda p: performance.expected_shortfall(p.samples.returns, 0.99),
     ),
     "sharpe_error": Measure(
         ROOT, -1, "standard error of the Sharpe ratio", "returns",
@@ -341,7 +338,7 @@ def find_cost_rates(tally: Tally, span: RunSpan) -> dict[str, float]:
 
 def annualize_ratios(mean: FloatArray, deviation: FloatArray, periods: float) -> FloatArray:
     """Return mean over deviation, annualized; NaN if the deviation is below 1e-12."""
-    known = np.where(deviation >= LEAST_DEVIATION, deviation, np.nan)
+    known = np.where(deviation >= performance.LEAST_DEVIATION, deviation, np.nan)
     return np.asarray(mean / known * math.sqrt(periods))
 
 

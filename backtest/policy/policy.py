@@ -25,21 +25,11 @@ from typing import (
 
 import numpy as np
 
-from backtest.base import (
-    Choice,
-    Flag,
-    FloatArray,
-    ParameterError,
-    PolicyError,
-    Range,
-    check_names,
-    checked,
-    did_you_mean,
-    repr_plain,
-)
+from backtest import base
+from backtest.base import checked
 from backtest.policy.formulas import rewrite_formula
 
-Columns: TypeAlias = Mapping[str, FloatArray]
+Columns: TypeAlias = Mapping[str, base.FloatArray]
 
 BAR_FIELDS = ("time", "open", "high", "low", "close", "mark", "volume", "funding")
 
@@ -76,7 +66,7 @@ class Bar:
 class Parameter(NamedTuple):
     name: str
     kind: type
-    space: Range | Choice | None
+    space: base.Range | base.Choice | None
     default: object
 
 
@@ -154,7 +144,7 @@ class Policy(Parameterized):
 
     def __init_subclass__(cls) -> None:
         if isinstance(vars(cls).get("__init__"), FunctionType):
-            raise PolicyError(
+            raise base.PolicyError(
                 f"a policy must not define __init__, {cls.__name__} does; its parameters are "
                 "fields of the class: window: Annotated[int, bt.Range(1, 1000, 'bars')] = 24"
             )
@@ -162,7 +152,7 @@ class Policy(Parameterized):
             rule = vars(cls).get(name)
             given = ", ".join(inspect.signature(rule).parameters) if callable(rule) else repr(rule)
             if rule is not None and given.count(",") != taken.count(","):
-                raise PolicyError(
+                raise base.PolicyError(
                     f"{cls.__name__}.{name} must be a plain method that takes ({taken}), got "
                     f"({given})"
                 )
@@ -185,7 +175,7 @@ class Policy(Parameterized):
 
         A subclass takes ``(self, bar, account)``, or ``(self, bar, account, memory)``.
         """
-        raise PolicyError(
+        raise base.PolicyError(
             f"a policy must define leverage, {type(self).__name__} does not; add "
             "def leverage(self, bar, account): return 1.0"
         )
@@ -204,7 +194,7 @@ def formula_of(cls: type[Policy]) -> Callable[..., Any]:
         return return_parameter
     rule: Any = cls.leverage
     if not isinstance(rule, FunctionType):
-        raise PolicyError(
+        raise base.PolicyError(
             f"{cls.__name__}.leverage must be an undecorated method (it is compiled anyway), "
             f"got {rule!r}"
         )
@@ -254,12 +244,12 @@ def start_memory(policy: Policy) -> Any:
     try:
         memory = policy.start()
     except Exception as error:
-        raise PolicyError(f"{name} raised {type(error).__name__}: {error}") from error
+        raise base.PolicyError(f"{name} raised {type(error).__name__}: {error}") from error
     is_named = isinstance(memory, tuple) and bool(getattr(memory, "_fields", ()))
     numbers = (int, float, np.number)
     if not is_named or not all(isinstance(value, numbers) for value in memory):
-        raise PolicyError(
-            f"{name} must return a NamedTuple of floats, returned {repr_plain(memory)}; for "
+        raise base.PolicyError(
+            f"{name} must return a NamedTuple of floats, returned {base.repr_plain(memory)}; for "
             "example Memory(peak=0.0) of class Memory(NamedTuple): peak: float"
         )
     return memory
@@ -267,7 +257,7 @@ def start_memory(policy: Policy) -> Any:
 
 def list_fields(cls: type[Parameterized]) -> tuple[dataclasses.Field[Any], ...]:
     if not dataclasses.is_dataclass(cls):
-        raise ParameterError(f"{cls.__name__} is a base class: derive a class from it")
+        raise base.ParameterError(f"{cls.__name__} is a base class: derive a class from it")
     return dataclasses.fields(cls)
 
 
@@ -277,15 +267,15 @@ def find_parameters(cls: type[Parameterized]) -> Mapping[str, Parameter]:
     found: dict[str, Parameter] = {}
     for field in declared:
         if field.name in TAKEN or field.name.startswith("_"):
-            raise ParameterError(
+            raise base.ParameterError(
                 f"the name of a parameter must not be reserved or start with _, got "
                 f"{cls.__name__}.{field.name}"
             )
         hint = hints[field.name]
         kind, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
-        space = next((note for note in notes if isinstance(note, (Range, Choice))), None)
+        space = next((note for note in notes if isinstance(note, (base.Range, base.Choice))), None)
         if kind not in (float, int, str, bool) or (space is None and kind is not bool):
-            raise ParameterError(
+            raise base.ParameterError(
                 f"a parameter needs a type and a range, {cls.__name__}.{field.name} has "
                 f"{field.type!r}; declare {field.name}: Annotated[float, bt.Range(low, high)]"
             )
@@ -304,9 +294,9 @@ def check_condition(
         name, values = parameter.space.when
         others = [other for other in found if other not in seen]
         if name not in others:
-            raise ParameterError(
+            raise base.ParameterError(
                 f"when must name another parameter, and not in a circle, "
-                f"{cls.__name__}.{parameter.name} has {name!r}{did_you_mean(name, others)}"
+                f"{cls.__name__}.{parameter.name} has {name!r}{base.did_you_mean(name, others)}"
             )
         for value in values if isinstance(values, tuple) else (values,):
             check_value(cls, found[name], value)
@@ -322,15 +312,15 @@ def check_settings(
     rest = () if n_positional is None else declared[n_positional:]
     if n_positional is not None and n_positional > len(declared):
         taken = f"{len(declared)} parameters ({', '.join(known)})"
-        raise ParameterError(f"{cls.__name__} takes {taken}, got {n_positional}")
+        raise base.ParameterError(f"{cls.__name__} takes {taken}, got {n_positional}")
     needed = [field.name for field in rest if field.default is dataclasses.MISSING]
-    check_names(cls.__name__, settings, known, needed, noun="parameter")
+    base.check_names(cls.__name__, settings, known, needed, noun="parameter")
 
 
 def check_value(cls: type[Parameterized], parameter: Parameter, value: object) -> object:
     name = f"{cls.__name__}.{parameter.name}"
     if parameter.space is None:
-        return Flag().check(name, value)
+        return base.Flag().check(name, value)
     return parameter.space.check(name, value, whole=parameter.kind is int)
 
 
@@ -345,17 +335,17 @@ def parse_value(parameter: Parameter, value: object) -> object:
         return value
 
 
-def check_columns(policy: Policy, columns: object, n_bars: int) -> dict[str, FloatArray]:
+def check_columns(policy: Policy, columns: object, n_bars: int) -> dict[str, base.FloatArray]:
     own = f"{type(policy).__name__}.observe"
     if not isinstance(columns, Mapping):
         found = type(columns).__name__
-        raise PolicyError(f'{own} must return columns, {{"sigma": array}}, returned {found}')
+        raise base.PolicyError(f'{own} must return columns, {{"sigma": array}}, returned {found}')
     checked = {}
     for name, column in columns.items():
         word = str(name)
         is_word = word.isidentifier() and not keyword.iskeyword(word) and word[0] != "_"
         if not is_word or name in BAR_FIELDS:
-            raise PolicyError(
+            raise base.PolicyError(
                 f"a column of {own} must be named by an identifier other than "
                 f"{', '.join(BAR_FIELDS)}, got {name!r}"
             )
@@ -365,7 +355,7 @@ def check_columns(policy: Policy, columns: object, n_bars: int) -> dict[str, Flo
         except (TypeError, ValueError):
             array, found = np.empty(0), type(column).__name__
         if array.shape != (n_bars,):
-            raise PolicyError(
+            raise base.PolicyError(
                 f"column {name!r} of {own} must be {n_bars} numbers, one per bar, got {found}"
             )
         checked[str(name)] = array

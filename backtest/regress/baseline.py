@@ -21,17 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from backtest.base import (
-    DataError,
-    ParameterError,
-    describe_fault,
-    find_version,
-    from_plain,
-    parse_json,
-    read_small,
-    to_plain,
-    write_file,
-)
+from backtest import base
 from backtest.engine import Result
 from backtest.policy import written_formulas
 from backtest.regress.trace import (
@@ -89,7 +79,7 @@ def gather_facts(result: Result) -> dict[str, Any]:
             "source_hash": hash_wings(WINGS),
         },
     }
-    plain: dict[str, Any] = to_plain(shorten_lists(facts))
+    plain: dict[str, Any] = base.to_plain(shorten_lists(facts))
     return plain
 
 
@@ -136,7 +126,7 @@ def shorten_lists(value: Any) -> Any:
     if not isinstance(value, (Mapping, list, tuple)):
         return value
     if len(value) > LONGEST:
-        return f"{len(value)} entries, sha256:{hash_data(to_plain(value))}"
+        return f"{len(value)} entries, sha256:{hash_data(base.to_plain(value))}"
     if isinstance(value, Mapping):
         return {str(key): shorten_lists(item) for key, item in value.items()}
     return [shorten_lists(item) for item in value]
@@ -283,7 +273,7 @@ def take_baseline(
 
 def check_mode(mode: str) -> str:
     if mode not in MODES:
-        raise ParameterError(f"mode must be {' or '.join(MODES)}, got {mode!r}")
+        raise base.ParameterError(f"mode must be {' or '.join(MODES)}, got {mode!r}")
     return mode
 
 
@@ -294,7 +284,7 @@ def rewrite_baseline(old: Baseline, new: Baseline, reason: str) -> Baseline:
     """
     given = reason.strip()
     if not given:
-        raise ParameterError("rewriting a baseline needs a reason, got none")
+        raise base.ParameterError("rewriting a baseline needs a reason, got none")
     entry = {
         "reason": given,
         "changed": [str(each) for each in list_changes(old.facts, new.facts)],
@@ -307,7 +297,7 @@ def rewrite_baseline(old: Baseline, new: Baseline, reason: str) -> Baseline:
         experiment=old.experiment,
         mode=old.mode,
         bands={name: old.bands.get(name, band) for name, band in new.bands.items()},
-        history=(*old.history, to_plain(entry)),
+        history=(*old.history, base.to_plain(entry)),
     )
 
 
@@ -336,7 +326,7 @@ def describe_host() -> dict[str, str]:
         "cpu_features": " ".join(sorted(name for name, has in features.items() if has)),
         "libm": " ".join(platform.libc_ver()).strip() or platform.release(),
         "python": platform.python_version(),
-        **{name: find_version(name) for name in LIBRARIES},
+        **{name: base.find_version(name) for name in LIBRARIES},
         **{name.lower(): os.environ[name] for name in OVERRIDES if os.environ.get(name)},
     }
 
@@ -360,13 +350,13 @@ def find_baselines(places: Iterable[Path]) -> list[Path]:
     found: list[Path] = []
     for place in places:
         if not place.exists():
-            raise DataError(
+            raise base.DataError(
                 f"there is no baseline at {place}; record one: backtest regress record EXPERIMENT "
                 "--out FOLDER"
             )
         found += sorted(place.glob("*.json")) if place.is_dir() else [place]
     if not found:
-        raise DataError(f"there is no baseline to check in {', '.join(map(str, places))}")
+        raise base.DataError(f"there is no baseline to check in {', '.join(map(str, places))}")
     return list(dict.fromkeys(found))
 
 
@@ -375,7 +365,7 @@ def check_unique_names(paths: Sequence[Path], names: Sequence[str]) -> None:
     for path, name in zip(paths, names, strict=True):
         other = seen.setdefault(name.casefold(), path)
         if other != path:
-            raise DataError(
+            raise base.DataError(
                 f"each experiment has one baseline, {name!r} has two, {other} and {path}"
             )
 
@@ -407,17 +397,19 @@ def save_baseline(baseline: Baseline, folder: Path) -> Path:
         },
         "history": list(baseline.history),
     }
-    text = json.dumps(to_plain(document), indent=1, sort_keys=True, ensure_ascii=False)
+    text = json.dumps(base.to_plain(document), indent=1, sort_keys=True, ensure_ascii=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_file(folder / bars, content)
-        write_file(target, (text + "\n").encode())
+        base.write_file(folder / bars, content)
+        base.write_file(target, (text + "\n").encode())
         is_of_it = re.compile(rf"{re.escape(baseline.name)}\.[0-9a-f]{{16}}\.parquet")
         for older in folder.iterdir():
             if is_of_it.fullmatch(older.name) and older.name != bars:
                 older.unlink(missing_ok=True)
     except OSError as error:
-        raise DataError(f"{target}: cannot write the baseline: {describe_fault(error)}") from error
+        raise base.DataError(
+            f"{target}: cannot write the baseline: {base.describe_fault(error)}"
+        ) from error
     return target
 
 
@@ -444,17 +436,17 @@ def load_baseline(path: Path) -> Baseline:
     """Load a baseline; raise DataError if a file is missing, damaged or changed."""
     try:
         return _read_baseline(path)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ParameterError,
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, base.ParameterError,
             pa.ArrowException) as error:  # fmt: skip
-        reason = repr(error) if isinstance(error, KeyError) else describe_fault(error)
-        raise DataError(
+        reason = repr(error) if isinstance(error, KeyError) else base.describe_fault(error)
+        raise base.DataError(
             f"{path}: a baseline must be whole: {reason}; restore it from version control, or "
             "record it again"
         ) from error
 
 
 def _read_baseline(path: Path) -> Baseline:
-    document = parse_json(read_small(path), path)
+    document = base.parse_json(base.read_small(path), path)
     about, metrics = document["bars"], document["metrics"]
     content = (path.parent / Path(about["file"]).name).read_bytes()
     for name, found, wanted in (
@@ -472,7 +464,7 @@ def _read_baseline(path: Path) -> Baseline:
         mode=check_mode(document["mode"]),
         facts=document["facts"],
         host=document["platform"],
-        metrics=from_plain({name: each["value"] for name, each in metrics.items()}),
+        metrics=base.from_plain({name: each["value"] for name, each in metrics.items()}),
         bands={x: read_band(each["tolerance"], f"metrics.{x}") for x, each in metrics.items()},
         trace=Trace(
             time=arrays.pop("time"),

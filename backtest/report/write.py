@@ -14,6 +14,7 @@ import numpy as np
 
 from backtest import base
 from backtest.measures import name_measure
+from backtest.report import render
 from backtest.report.basis import NOTHING, Background, build_basis, find_background, list_terms
 from backtest.report.charts import LIGHT, TEMPLATE, draw_declared, thin_rows
 from backtest.report.page import (
@@ -25,14 +26,6 @@ from backtest.report.page import (
     Section,
     format_measure,
     write_table,
-)
-from backtest.report.render import (
-    LONGEST_TITLE,
-    read_template,
-    save_text,
-    start_jinja,
-    write_page,
-    write_terminal,
 )
 from backtest.store import StoreEntry, count_kinds, describe_note, list_results, load_saved
 from backtest.store.listing import LEFTOVER, name_fault
@@ -50,7 +43,7 @@ def build_head(found: Any, background: Background = NOTHING) -> Page:
     return Page(
         kind=found.called or found.kind,
         manifest={**manifest, "data": data},
-        title=base.clip(found.heading, LONGEST_TITLE),
+        title=base.clip(found.heading, render.LONGEST_TITLE),
         notices=[*found.notices, *([SYNTHETIC] if data.get("synthetic") else [])],
         summary=f"{write_sentence(found.verdict_text)} {found.details}".rstrip(),
         facts=[Fact(each.title, str(each), each.note) for each in found.list_numbers()],
@@ -100,7 +93,7 @@ def write_blocks(blocks: Iterable[base.Shown], key: str) -> Iterator[Block]:
 
 
 def write_report(found: Any, path: Path, format_: str | None = None) -> Path:
-    return write_page(build_page(found), path, format_)
+    return render.write_page(build_page(found), path, format_)
 
 
 def write_summary(found: Any) -> str:
@@ -115,7 +108,7 @@ def write_summary(found: Any) -> str:
     terms = list_terms(found.manifest)
     if terms:
         sections.append(Section("terms", "", "", [Paragraph(""), *terms]))
-    return write_terminal(page, sections)
+    return render.write_terminal(page, sections)
 
 
 WIDTH, HEIGHT = 560, 90
@@ -267,17 +260,17 @@ def write_one(store: Path, folder: Path, entry: StoreEntry, objective: str) -> R
         page = build_page(load_saved(store / entry.name), objective)
     except (base.BacktestError, OSError) as error:
         return Row(entry, name_fault(error, store / entry.name))
-    write_page(page, folder / f"{entry.name}.html", "html")
+    render.write_page(page, folder / f"{entry.name}.html", "html")
     return Row(entry)
 
 
 def write_index(rows: Sequence[Row], store: Path, path: Path) -> None:
-    text = start_jinja().get_template(INDEX).render(
+    text = render.start_jinja().get_template(INDEX).render(
         rows=rows,
         store=store.resolve().name,
         kinds=count_kinds([each.entry for each in rows if not each.trouble]),
         damaged=sum(bool(each.trouble) for each in rows),
         measures=[name_measure(name) for name in SHOWN],
-        style=read_template("page.css"),
+        style=render.read_template("page.css"),
     )  # fmt: skip
-    save_text(text, path)
+    render.save_text(text, path)

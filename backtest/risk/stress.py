@@ -15,24 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from backtest import account as a
 from backtest import base, engine
-from backtest.account import (
-    AccountState,
-    MarketBar,
-    MarketFeed,
-    OptionFeed,
-    Scratch,
-    Terms,
-    aim_at_leg,
-    choose_turns,
-    compute_excess,
-    is_moved_by,
-    is_walking,
-    open_options,
-    price_options,
-    set_quotes,
-    value_at,
-)
 from backtest.account.records import CONVERTED_SO_FAR, EQUITY, RESERVE
 from backtest.base.number_text import Head
 from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
@@ -259,7 +243,12 @@ def go_through(
 
 
 def measure_distance(
-    terms: Terms, feed: MarketFeed, state: AccountState, quotes: MarketBar, scratch: Scratch, t: int
+    terms: a.Terms,
+    feed: a.MarketFeed,
+    state: a.AccountState,
+    quotes: a.MarketBar,
+    scratch: a.Scratch,
+    t: int,
 ) -> float:
     """Return how near the marks of bar t come to the liquidation prices of what is carried in.
 
@@ -267,39 +256,39 @@ def measure_distance(
     that of its mark from the price at which it would be liquidated there, the others frozen; a
     fraction of the mark, infinite if no price liquidates. With options the nearer side counts.
     """
-    set_quotes(terms, feed, quotes, t)
-    open_options(terms, feed, state, quotes, t)
+    a.set_quotes(terms, feed, quotes, t)
+    a.open_options(terms, feed, state, quotes, t)
     least = math.inf
-    choose_turns(terms, state, quotes, scratch)
+    a.choose_turns(terms, state, quotes, scratch)
     for leg in range(3):
-        aim_at_leg(quotes, scratch, leg)
+        a.aim_at_leg(quotes, scratch, leg)
         values, prices = scratch.mark_end.copy(), scratch.price_end.copy()
         value_all_at(terms, state, values, prices)
-        excess = compute_excess(terms, state)
+        excess = a.compute_excess(terms, state)
         for i in range(len(state.margin)):
-            if is_moved_by(terms, state, i):
+            if a.is_moved_by(terms, state, i):
                 value_all_at(terms, state, values, prices)
                 root = find_failure_value(terms, state, quotes, scratch, i, excess)
                 gap = (values[i] - root) / abs(values[i])
                 gap = gap if state.held.quantities[i] > 0.0 else -gap
-                if is_walking(terms, state):
+                if a.is_walking(terms, state):
                     gap = abs(gap) if excess > 0.0 else 0.0
                 least = min(least, max(gap, 0.0)) if not math.isnan(gap) else least
     return least
 
 
 def value_all_at(
-    terms: Terms, state: AccountState, values: base.FloatArray, prices: base.FloatArray
+    terms: a.Terms, state: a.AccountState, values: base.FloatArray, prices: base.FloatArray
 ) -> None:
-    value_at(state, values, prices)
-    price_options(terms, state, values)
+    a.value_at(state, values, prices)
+    a.price_options(terms, state, values)
 
 
-def drop_decisions(state: AccountState) -> None:
+def drop_decisions(state: a.AccountState) -> None:
     state.leverage[:], state.is_pending[:] = np.nan, 0
 
 
-def move_volatilities(options: OptionFeed, first: int, factor: float) -> None:
+def move_volatilities(options: a.OptionFeed, first: int, factor: float) -> None:
     n = len(options.marks_open) - first
     if options.marks_open.shape[1] == 0:
         return

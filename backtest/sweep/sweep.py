@@ -17,6 +17,7 @@ from backtest.market import Market, Markets
 from backtest.measures import rank_by_objective
 from backtest.measures.measure_table import METRICS
 from backtest.policy import Policy
+from backtest.sweep import sweep_table
 from backtest.sweep.cluster import on_cluster
 from backtest.sweep.set_evaluator import Evaluator, Metrics, Pool
 from backtest.sweep.sets import (
@@ -31,14 +32,6 @@ from backtest.sweep.sets import (
     take_sets,
 )
 from backtest.sweep.shared_terms import Accounts, read_shared
-from backtest.sweep.sweep_table import (
-    TAKEN,
-    Sweep,
-    build_table,
-    find_failed,
-    name_column,
-    name_parameter,
-)
 from backtest.venue import Venue
 
 SetsLike: TypeAlias = "Mapping[str, Any] | pd.DataFrame | int"
@@ -69,7 +62,7 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     progress: Progress | None = None,
     decide: str | None = None,
     detail: Any = None,
-) -> Sweep:
+) -> sweep_table.Sweep:
     """Run many sets of parameters; each row equals :func:`backtest.run` of its set, bit for bit.
 
     Parameters
@@ -141,7 +134,7 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     )
     evaluator.check_causal(chosen)
     with on_cluster(evaluator, cluster) as working:
-        table = build_table(working, chosen, progress)
+        table = sweep_table.build_table(working, chosen, progress)
     check_winner(evaluator, chosen, table)
     warn_of_unfilled({"turnover": table["turnover"].to_numpy()})
     settings = {name: shared.base.settings[name] for name in chosen}
@@ -149,7 +142,10 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
         "sweep",
         chosen,
         parameters={
-            name_column(name): {"unit": each.unit, "log": getattr(each.space, "log", False)}
+            sweep_table.name_column(name): {
+                "unit": each.unit,
+                "log": getattr(each.space, "log", False),
+            }
             for name, each in settings.items()
         },
         metrics=metrics,
@@ -157,12 +153,12 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
         sets={"asked": count_sets(chosen), "hash": hash_sets(chosen)},
         done=len(table),
     )
-    return Sweep(table, {**manifest, "causality": evaluator.causality}, evaluator)
+    return sweep_table.Sweep(table, {**manifest, "causality": evaluator.causality}, evaluator)
 
 
 def check_winner(evaluator: Evaluator, sets: Sets, table: pd.DataFrame) -> None:
     metrics = {name: table[name].to_numpy() for name in METRICS if name in table}
-    place = int(rank_by_objective(metrics, "sharpe", None, find_failed(table))[0])
+    place = int(rank_by_objective(metrics, "sharpe", None, sweep_table.find_failed(table))[0])
     evaluator.check_set(take_sets(sets, int(table.index[place])))
 
 
@@ -180,7 +176,7 @@ def build_sets(
         )
     if isinstance(sets, pd.DataFrame):
         check_is_not_result(sets, base.settings)
-        return from_frame(sets.rename(columns=lambda name: name_parameter(str(name))))
+        return from_frame(sets.rename(columns=lambda name: sweep_table.name_parameter(str(name))))
     if isinstance(sets, Mapping):
         return grid(sets)
     raise ParameterError(
@@ -190,7 +186,7 @@ def build_sets(
 
 
 def check_is_not_result(frame: pd.DataFrame, known: Mapping[str, object]) -> None:
-    measures = [name for name in frame.columns if name in TAKEN and name not in known]
+    measures = [name for name in frame.columns if name in sweep_table.TAKEN and name not in known]
     if measures:
         raise ParameterError(
             f"sets must hold parameters only, table[list(sweep.parameters)], got the measure "

@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest import account as accounts
 from backtest.account.records import EQUITY
-from backtest.base import find_own_functions, kernels, make_twin
+from backtest.base import find_own_functions, kernels, make_twin, mirror_modules
 from backtest.base.kernels import MOST_SECONDS, is_plain_sooner, set_single
-from backtest.engine import batch, driver, loop
+from backtest.engine import batch, driver
 from backtest.engine.compiler import MODULES, WITHOUT_OPTIONS, return_always
 from backtest.engine.policies import ask_plain
 from backtest.policy.formulas import find_fields
@@ -164,7 +165,8 @@ def make_shorter() -> dict[str, Any]:
             value = WITHOUT_OPTIONS.get(name)
             twins[id(own)] = return_always(value) if is_absent else make_twin(own, space, path)
     for space in spaces.values():
-        space |= {name: twins[id(value)] for name, value in space.items() if id(value) in twins}
+        found = {name: twins[id(value)] for name, value in space.items() if id(value) in twins}
+        space.update(found | mirror_modules(space, lambda _, each: twins.get(id(each), each)))
     return {module.__name__.rsplit(".", 1)[-1]: space for module, space in spaces.items()}
 
 
@@ -185,7 +187,10 @@ def test_nothing_of_the_absent_parts_is_left_to_compile():
     seen: set[int] = set()
     while waiting:
         function = waiting.pop()
-        found = [function.__globals__.get(name) for name in function.__code__.co_names]
+        names = function.__code__.co_names
+        found = [function.__globals__.get(name) for name in names]
+        mirrors = [each for each in found if isinstance(each, kernels.Mirror)]
+        found += [getattr(each, name, None) for each in mirrors for name in names]
         called = [each for each in found if hasattr(each, "__code__") and id(each) not in seen]
         seen |= {id(each) for each in called}
         waiting += called
@@ -373,14 +378,14 @@ def test_a_log_that_fills_up_is_enlarged_with_the_same_events(monkeypatch):
 
 def test_a_run_stops_at_the_bar_whose_terms_miss_a_change_of_equity(monkeypatch):
     """5,000 in each of two: prices rise by 10 % and 5 %, and 2 appear from nowhere."""
-    live = loop.live_bar
+    live = accounts.live_bar
 
     def live_with_gift(bar, t):
         live(bar, t)
         if t == 1:
             bar.state.wallet[EQUITY] += 2.0
 
-    monkeypatch.setattr(loop, "live_bar", live_with_gift)
+    monkeypatch.setattr(accounts, "live_bar", live_with_gift)
     up = {"A": (100.0, 110.0, 100.0, 110.0), "B": (100.0, 105.0, 100.0, 105.0)}
     markets = bt.Markets({name: make_market([flat(100.0), last]) for name, last in up.items()})
     with pytest.raises(bt.AccountingError) as raised:

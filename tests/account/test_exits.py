@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.account.price_walk import place_stop
+from backtest.account.position import place_stop
 from tests import agreement, scenes
 from tests.account.test_fills import make_market as make_days
 from tests.account.test_fills import run

@@ -11,7 +11,7 @@ import pytest
 
 import backtest as bt
 from backtest.account import bar as bar_steps
-from backtest.account import fills, ledger
+from backtest.account import ledger, order_limits
 from backtest.account.order_limits import CAUSES, COUNT, CUT, count_decisions
 from backtest.engine.batch import run_account
 from backtest.engine.run import finish
@@ -67,7 +67,7 @@ class Whole:
         )
         self.cuts: dict[int, np.ndarray] = {}
         with pytest.MonkeyPatch.context() as patch:
-            for module in (bar_steps, bar_steps, fills):
+            for module in (bar_steps, order_limits):
                 patch.setattr(module, "count_decisions", self.count)
             self.outcome = run_account(self.setup, is_compiled=False, progress=None)
         self.names = self.setup.markets.names

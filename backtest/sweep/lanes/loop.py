@@ -19,18 +19,9 @@ from backtest.engine import Deciders, RunTape
 from backtest.engine.loop import DAY_NS, DONE, NEGATIVE
 from backtest.measures import Clock, grow_free
 from backtest.policy import AccountView
+from backtest.sweep.lanes import quiet
 from backtest.sweep.lanes import rows as r
 from backtest.sweep.lanes.closes import close_lanes, end_samples, keep_units, tighten
-from backtest.sweep.lanes.quiet import (
-    begin_payments,
-    begin_prices,
-    bound_payments,
-    charge_lanes,
-    look,
-    pay_lanes,
-    write_bar_prices,
-    write_rest_of_prices,
-)
 from backtest.sweep.lanes.rows import (
     LANES,
     LanePolicies,
@@ -80,9 +71,9 @@ def take_block(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
     own, n = share(state), len(block.signal)
     shown, quotes, scratch, tape = share(deciders), share(quotes), share(scratch), share(tape)
     times = share(clock)
-    begin_prices(rules, markets, block)
+    quiet.begin_prices(rules, markets, block)
     for t in range(start, stop):
-        write_bar_prices(rules, markets, block, t)
+        quiet.write_bar_prices(rules, markets, block, t)
         rare = pass_open(rules, markets, block, n, t)
         close_lanes(rules, block, n)
         free = grow_free(block.free[0], clock.risk_free[t])
@@ -119,11 +110,11 @@ def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> i
     has_funding = event < len(feed.funding_bar) and feed.funding_bar[event] == t
     is_paying = has_funding or (terms.has_interest and t > 0)
     if is_paying:
-        begin_payments(lanes, n)
-        pay_lanes(terms, feed, lanes, t, 1)
-        bound_payments(terms, feed, lanes, t)
+        quiet.begin_payments(lanes, n)
+        quiet.pay_lanes(terms, feed, lanes, t, 1)
+        quiet.bound_payments(terms, feed, lanes, t)
         if terms.has_interest and t > 0:
-            charge_lanes(terms, feed, lanes, t)
+            quiet.charge_lanes(terms, feed, lanes, t)
     is_trading, rare = decide_trades(terms, feed, lanes, n, t)
     rare |= lanes.cursor[r.CLOSING]
     if rare != 0:
@@ -132,7 +123,7 @@ def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> i
     if is_trading:
         fill_trades(terms, lanes, n)
     if is_paying:
-        pay_lanes(terms, feed, lanes, t, 0)
+        quiet.pay_lanes(terms, feed, lanes, t, 0)
         count_paid(lanes)
     if lanes.moves_stops:
         follow_bests(lanes, n)
@@ -141,10 +132,10 @@ def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> i
 
 def decide_trades(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> tuple[bool, int]:
     """Plan what lanes trade; return whether any does, and those that pass the bar alone."""
-    is_asking, rare = look(terms, lanes, n)
+    is_asking, rare = quiet.look(terms, lanes, n)
     is_trading = False
     if lanes.has_exits or (is_asking and lanes.has_rest):
-        write_rest_of_prices(terms, feed, lanes, t)
+        quiet.write_rest_of_prices(terms, feed, lanes, t)
     if lanes.has_exits:
         rare |= find_exits(terms, lanes, n, False)
     if is_asking:

@@ -6,24 +6,14 @@ import math
 
 from backtest.account import MarketFeed, Terms, compute_target, is_outside, pick_margin
 from backtest.account.records import CASH
+from backtest.sweep.lanes import rows
 from backtest.sweep.lanes import rows as r
-from backtest.sweep.lanes.rows import (
-    LANES,
-    FillKind,
-    Lanes,
-    Table,
-    cell,
-    make_kind,
-    quote_open,
-    read_rules,
-    spot,
-)
 from backtest.venue import compute_largest_notional, compute_payment, compute_value, scale_rate
 
 # --------------------------------------------- prices, and bounds of what lanes can lose and need
 
 
-def begin_prices(terms: Terms, feed: MarketFeed, lanes: Lanes) -> None:
+def begin_prices(terms: Terms, feed: MarketFeed, lanes: rows.Lanes) -> None:
     prices, brackets = lanes.prices, terms.rules.brackets
     for i in range(len(lanes.signal)):
         brackets.multipliers[i] = feed.multiplier[0, i]
@@ -36,7 +26,7 @@ def begin_prices(terms: Terms, feed: MarketFeed, lanes: Lanes) -> None:
     lanes.cursor[r.IS_BOUND] = 0
 
 
-def write_bar_prices(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int) -> None:
+def write_bar_prices(terms: Terms, feed: MarketFeed, lanes: rows.Lanes, t: int) -> None:
     prices, brackets, last = lanes.prices, terms.rules.brackets, max(t - 1, 0)
     is_bound = lanes.cursor[r.IS_BOUND] == 1
     for i in range(len(lanes.signal)):
@@ -64,7 +54,7 @@ def write_bar_prices(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int) -> No
     lanes.cursor[r.IS_BOUND] = 1
 
 
-def write_rest_of_prices(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int) -> None:
+def write_rest_of_prices(terms: Terms, feed: MarketFeed, lanes: rows.Lanes, t: int) -> None:
     prices, brackets, last = lanes.prices, terms.rules.brackets, max(t - 1, 0)
     for i in range(len(lanes.signal)):
         size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
@@ -78,14 +68,14 @@ def write_rest_of_prices(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int) -
         prices[r.TRAIL_SCALE, i] = feed.trail_scale[min(t, len(feed.trail_scale) - 1), i]
 
 
-def bound_moves(lanes: Lanes, i: int) -> None:
+def bound_moves(lanes: rows.Lanes, i: int) -> None:
     """Bound what a contract can lose and need in the bar, and pay of funding after the open."""
     prices = lanes.prices
     spare = (prices[r.RATE, i] + 1e-9) * prices[r.WIDEST, i]
     prices[r.REACH, i] = prices[r.FAR, i] + spare + prices[r.DUE, i]
 
 
-def bound_rates(terms: Terms, lanes: Lanes, i: int) -> None:
+def bound_rates(terms: Terms, lanes: rows.Lanes, i: int) -> None:
     """Bound the margin rates of all notionals up to ``TOP``, which that of no lane exceeds."""
     prices, tables = lanes.prices, terms.rules.brackets
     most = lanes.most[i] * prices[r.WIDEST, i] * r.SLACK
@@ -114,19 +104,19 @@ def bound_rates(terms: Terms, lanes: Lanes, i: int) -> None:
 # ------------------------------------------------------------------------------- what is paid
 
 
-def begin_payments(lanes: Lanes, n: int) -> None:
+def begin_payments(lanes: rows.Lanes, n: int) -> None:
     account, position = lanes.account, lanes.position
-    for lane in range(LANES):
-        account[cell(r.CASH_BEFORE, lane)] = account[cell(CASH, lane)]
-        account[cell(r.COSTS, lane)] = 0.0
-        account[cell(r.FUNDED, lane)] = 0.0
-        account[cell(r.CHARGED, lane)] = 0.0
+    for lane in range(rows.LANES):
+        account[rows.cell(r.CASH_BEFORE, lane)] = account[rows.cell(CASH, lane)]
+        account[rows.cell(r.COSTS, lane)] = 0.0
+        account[rows.cell(r.FUNDED, lane)] = 0.0
+        account[rows.cell(r.CHARGED, lane)] = 0.0
     for i in range(n if lanes.has_isolated else 0):
-        for lane in range(LANES):
-            position[spot(i, r.MARGIN_BEFORE, lane)] = position[spot(i, r.MARGIN, lane)]
+        for lane in range(rows.LANES):
+            position[rows.spot(i, r.MARGIN_BEFORE, lane)] = position[rows.spot(i, r.MARGIN, lane)]
 
 
-def pay_lanes(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int, is_open: int) -> None:
+def pay_lanes(terms: Terms, feed: MarketFeed, lanes: rows.Lanes, t: int, is_open: int) -> None:
     """Pay the settlements at the open of bar t, or those after it."""
     event, brackets = lanes.cursor[r.EVENT], terms.rules.brackets
     while event < len(feed.funding_bar) and feed.funding_bar[event] == t:
@@ -139,7 +129,7 @@ def pay_lanes(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int, is_open: int
         event += 1
 
 
-def bound_payments(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int) -> None:
+def bound_payments(terms: Terms, feed: MarketFeed, lanes: rows.Lanes, t: int) -> None:
     event, brackets = lanes.cursor[r.EVENT], terms.rules.brackets
     while event < len(feed.funding_bar) and feed.funding_bar[event] == t:
         i, price = feed.funding_instrument[event], feed.funding_price[event]
@@ -151,73 +141,75 @@ def bound_payments(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int) -> None
         event += 1
 
 
-def pay_event(lanes: Lanes, is_isolated: bool, value: float, rate: float, i: int) -> None:
+def pay_event(lanes: rows.Lanes, is_isolated: bool, value: float, rate: float, i: int) -> None:
     account, position = lanes.account, lanes.position
     if is_isolated:
-        for lane in range(LANES):
-            paid = compute_payment(position[spot(i, r.QUANTITY, lane)], value, rate)
-            position[spot(i, r.MARGIN, lane)] -= paid
-            account[cell(r.FUNDED, lane)] += paid
+        for lane in range(rows.LANES):
+            paid = compute_payment(position[rows.spot(i, r.QUANTITY, lane)], value, rate)
+            position[rows.spot(i, r.MARGIN, lane)] -= paid
+            account[rows.cell(r.FUNDED, lane)] += paid
         return
-    for lane in range(LANES):
-        paid = compute_payment(position[spot(i, r.QUANTITY, lane)], value, rate)
-        account[cell(CASH, lane)] -= paid
-        account[cell(r.FUNDED, lane)] += paid
+    for lane in range(rows.LANES):
+        paid = compute_payment(position[rows.spot(i, r.QUANTITY, lane)], value, rate)
+        account[rows.cell(CASH, lane)] -= paid
+        account[rows.cell(r.FUNDED, lane)] += paid
 
 
-def charge_lanes(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int) -> None:
+def charge_lanes(terms: Terms, feed: MarketFeed, lanes: rows.Lanes, t: int) -> None:
     account, position, before = lanes.account, lanes.position, max(t - 1, 0)
     years = feed.years[min(t, len(feed.years) - 1)]
     borrow = feed.borrow_rate[min(before, len(feed.borrow_rate) - 1)]
     lent_at = feed.cash_rate[min(before, len(feed.cash_rate) - 1)]
-    for lane in range(LANES):
-        account[cell(r.BASE, lane)] = account[cell(CASH, lane)]
+    for lane in range(rows.LANES):
+        account[rows.cell(r.BASE, lane)] = account[rows.cell(CASH, lane)]
     for i in range(len(lanes.signal)):
         is_isolated = terms.rules.brackets.are_isolated[i] != 0
-        for lane in range(LANES):
-            margin = position[spot(i, r.MARGIN, lane)]
-            entered = position[spot(i, r.QUANTITY, lane)] * position[spot(i, r.ENTRY, lane)]
-            account[cell(r.BASE, lane)] += margin if is_isolated else entered
-    for lane in range(LANES):
-        base = account[cell(r.BASE, lane)]
+        for lane in range(rows.LANES):
+            margin = position[rows.spot(i, r.MARGIN, lane)]
+            entered = (
+                position[rows.spot(i, r.QUANTITY, lane)] * position[rows.spot(i, r.ENTRY, lane)]
+            )
+            account[rows.cell(r.BASE, lane)] += margin if is_isolated else entered
+    for lane in range(rows.LANES):
+        base = account[rows.cell(r.BASE, lane)]
         interest = -base * (lent_at if base > 0.0 else borrow) * years
-        account[cell(r.CHARGED, lane)] = interest
-        account[cell(CASH, lane)] -= interest
+        account[rows.cell(r.CHARGED, lane)] = interest
+        account[rows.cell(CASH, lane)] -= interest
 
 
 # --------------------------------------------------------------------------- what is worth a look
 
 
-def look(terms: Terms, lanes: Lanes, n: int) -> tuple[bool, int]:
+def look(terms: Terms, lanes: rows.Lanes, n: int) -> tuple[bool, int]:
     """Value all lanes at the open; return whether any may trade, and as bits who may fail."""
     if n > 1:
         rare = value_lanes(lanes, n)
         return find_asking(lanes, n), rare
     if terms.rules.brackets.are_isolated[0]:
-        is_asking, rare = look_at_one(lanes, make_kind(None, None, None, True))
+        is_asking, rare = look_at_one(lanes, rows.make_kind(None, None, None, True))
     else:
-        is_asking, rare = look_at_one(lanes, make_kind(None, None, None, None))
+        is_asking, rare = look_at_one(lanes, rows.make_kind(None, None, None, None))
     is_asking = is_asking and lanes.is_pending[0] == 1 and lanes.prices[r.IS_LISTED, 0] != 0.0
     lanes.is_asking[0] = 1 if is_asking else 0
     return is_asking, rare
 
 
-def look_at_one(lanes: Lanes, kind: FillKind) -> tuple[bool, int]:
+def look_at_one(lanes: rows.Lanes, kind: rows.FillKind) -> tuple[bool, int]:
     account, position, numbers = lanes.account, lanes.position, lanes.numbers
-    quote, signal, found, rare = quote_open(lanes.prices, 0), lanes.signal[0], False, 0
+    quote, signal, found, rare = rows.quote_open(lanes.prices, 0), lanes.signal[0], False, 0
     scale, reach_of_one = (
         (1.0 if signal > 0.0 else -1.0) * abs(quote.fill),
         lanes.prices[r.REACH, 0],
     )
-    table = Table(1.0, 1.0, 1.0)
-    for lane in range(LANES):
-        rules = read_rules(numbers, kind, table, 0, lane)
-        quantity, cash = position[spot(0, r.QUANTITY, lane)], account[cell(CASH, lane)]
-        line, target = account[cell(r.LINE, lane)], position[spot(0, r.TARGET, lane)]
+    table = rows.Table(1.0, 1.0, 1.0)
+    for lane in range(rows.LANES):
+        rules = rows.read_rules(numbers, kind, table, 0, lane)
+        quantity, cash = position[rows.spot(0, r.QUANTITY, lane)], account[rows.cell(CASH, lane)]
+        line, target = account[rows.cell(r.LINE, lane)], position[rows.spot(0, r.TARGET, lane)]
         backing, lost = quantity * quote.fill, abs(quantity) * reach_of_one
         if kind.is_isolated is not None:
-            profit = quantity * (quote.fill - position[spot(0, r.ENTRY, lane)])
-            backing = position[spot(0, r.MARGIN, lane)] + profit
+            profit = quantity * (quote.fill - position[rows.spot(0, r.ENTRY, lane)])
+            backing = position[rows.spot(0, r.MARGIN, lane)] + profit
         worth = cash + backing
         is_safe = lost < worth - line
         if kind.is_isolated is not None:
@@ -227,36 +219,36 @@ def look_at_one(lanes: Lanes, kind: FillKind) -> tuple[bool, int]:
         reach = compute_target(rules, quote, worth, target, signal)
         found |= is_outside(rules, worth, reach, quantity * scale)
         rare |= (not is_safe) << lane
-        account[cell(r.WORTH, lane)] = worth
+        account[rows.cell(r.WORTH, lane)] = worth
     return found, rare
 
 
-def value_lanes(lanes: Lanes, n: int) -> int:
+def value_lanes(lanes: rows.Lanes, n: int) -> int:
     account = lanes.account
-    for lane in range(LANES):
-        account[cell(r.WORTH, lane)] = account[cell(CASH, lane)]
-        account[cell(r.LOST, lane)] = 0.0
+    for lane in range(rows.LANES):
+        account[rows.cell(r.WORTH, lane)] = account[rows.cell(CASH, lane)]
+        account[rows.cell(r.LOST, lane)] = 0.0
     for i in range(n):
         if lanes.prices[r.IS_LISTED, i] != 0.0:
             add_worth(lanes, i)
     rare = 0
-    for lane in range(LANES):
-        lost, worth = account[cell(r.LOST, lane)], account[cell(r.WORTH, lane)]
-        is_safe = (lost <= worth) & (lost < worth - account[cell(r.LINE, lane)])
+    for lane in range(rows.LANES):
+        lost, worth = account[rows.cell(r.LOST, lane)], account[rows.cell(r.WORTH, lane)]
+        is_safe = (lost <= worth) & (lost < worth - account[rows.cell(r.LINE, lane)])
         rare |= (not is_safe) << lane
     return rare
 
 
-def add_worth(lanes: Lanes, i: int) -> None:
+def add_worth(lanes: rows.Lanes, i: int) -> None:
     account, position = lanes.account, lanes.position
     value, reach = lanes.prices[r.OPEN, i], lanes.prices[r.REACH, i]
-    for lane in range(LANES):
-        quantity = position[spot(i, r.QUANTITY, lane)]
-        account[cell(r.WORTH, lane)] += quantity * value
-        account[cell(r.LOST, lane)] += abs(quantity) * reach
+    for lane in range(rows.LANES):
+        quantity = position[rows.spot(i, r.QUANTITY, lane)]
+        account[rows.cell(r.WORTH, lane)] += quantity * value
+        account[rows.cell(r.LOST, lane)] += abs(quantity) * reach
 
 
-def find_asking(lanes: Lanes, n: int) -> bool:
+def find_asking(lanes: rows.Lanes, n: int) -> bool:
     found = False
     for i in range(n):
         is_open = lanes.is_pending[i] == 1 and lanes.prices[r.IS_LISTED, i] != 0.0
@@ -266,16 +258,16 @@ def find_asking(lanes: Lanes, n: int) -> bool:
     return found
 
 
-def is_any_asking(lanes: Lanes, i: int) -> bool:
+def is_any_asking(lanes: rows.Lanes, i: int) -> bool:
     account, position, numbers = lanes.account, lanes.position, lanes.numbers
-    quote, signal, found = quote_open(lanes.prices, i), lanes.signal[i], False
+    quote, signal, found = rows.quote_open(lanes.prices, i), lanes.signal[i], False
     scale = (1.0 if signal > 0.0 else -1.0) * abs(quote.fill)
-    kind, table = make_kind(None, None, None, None), Table(1.0, 1.0, 1.0)
-    for lane in range(LANES):
-        rules = read_rules(numbers, kind, table, i, lane)
-        equity = account[cell(r.WORTH, lane)]
-        target = position[spot(i, r.TARGET, lane)]
+    kind, table = rows.make_kind(None, None, None, None), rows.Table(1.0, 1.0, 1.0)
+    for lane in range(rows.LANES):
+        rules = rows.read_rules(numbers, kind, table, i, lane)
+        equity = account[rows.cell(r.WORTH, lane)]
+        target = position[rows.spot(i, r.TARGET, lane)]
         reach = compute_target(rules, quote, equity, target, signal)
-        held = position[spot(i, r.QUANTITY, lane)] * scale
+        held = position[rows.spot(i, r.QUANTITY, lane)] * scale
         found |= is_outside(rules, equity, reach, held)
     return found

@@ -5,19 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from backtest.account import (
-    InstrumentRules,
-    Position,
-    Quote,
-    Terms,
-    compute_square_root_impact,
-    compute_target,
-    follow_prices,
-    follow_trade,
-    is_outside,
-    make_balances,
-    split_margin,
-)
+from backtest import account as a
 from backtest.account.account_records import Balances, Trade, Watch
 from backtest.account.orders import LARGEST_WORSENING, round_quantity, trade
 from backtest.account.position import (
@@ -64,7 +52,7 @@ class LaneOrder(NamedTuple):
     is_adding: bool
 
 
-def plan_trades(terms: Terms, lanes: Lanes, n: int) -> tuple[bool, int]:
+def plan_trades(terms: a.Terms, lanes: Lanes, n: int) -> tuple[bool, int]:
     """Write what each lane will hold; return whether any trades, and rare lanes as bits."""
     rare = find_capped(terms, lanes, n)
     while True:
@@ -76,7 +64,7 @@ def plan_trades(terms: Terms, lanes: Lanes, n: int) -> tuple[bool, int]:
             bound_moves(lanes, i)
 
 
-def plan_once(terms: Terms, lanes: Lanes, n: int) -> tuple[bool, bool, int]:
+def plan_once(terms: a.Terms, lanes: Lanes, n: int) -> tuple[bool, bool, int]:
     """Plan trades after what is kept: each tests the sums."""
     is_trading, is_over, rare, adding, is_first = False, False, 0, 0, True
     for i in range(n):
@@ -91,13 +79,13 @@ def plan_once(terms: Terms, lanes: Lanes, n: int) -> tuple[bool, bool, int]:
     return is_trading, is_over, rare
 
 
-def make_table(terms: Terms, i: int) -> Table:
+def make_table(terms: a.Terms, i: int) -> Table:
     tables = terms.rules.brackets
     return Table(1.0, tables.settings[i], tables.leverages[i, 0])
 
 
 def plan_by_kind(
-    terms: Terms, lanes: Lanes, is_first: bool, adding: int, i: int
+    terms: a.Terms, lanes: Lanes, is_first: bool, adding: int, i: int
 ) -> tuple[bool, bool, int, int]:
     kind, table = lanes.kinds[i], make_table(terms, i)
     if kind == r.PLAIN:
@@ -145,7 +133,7 @@ def plan(
         else:
             costs = cost
             entry, margin = position[spot(i, r.ENTRY, lane)], position[spot(i, r.MARGIN, lane)]
-            own = make_balances(math.inf, Position(quantity, entry, margin, 0.0))
+            own = a.make_balances(math.inf, a.Position(quantity, entry, margin, 0.0))
             held = trade_lane(rules, own, quote, after).balances.positions[0]
             backing = held.margin + held.quantity * (quote.fill - held.entry)
             is_rare |= (not lost < backing) & (held.quantity != 0.0)
@@ -177,18 +165,18 @@ def raise_most(lanes: Lanes, unit: float, i: int) -> bool:
     return largest > 0.0
 
 
-def trade_lane(rules: InstrumentRules, balances: Balances, quote: Quote, after: float) -> Trade:
+def trade_lane(rules: a.InstrumentRules, balances: Balances, quote: a.Quote, after: float) -> Trade:
     """Trade to a quantity that is rounded already."""
     impact = 0.0
     if rules.has_impact is not None:
         change = abs(after - balances.positions[0].quantity)
-        impact = compute_square_root_impact(rules.impact, quote, change * abs(quote.fill))
+        impact = a.compute_square_root_impact(rules.impact, quote, change * abs(quote.fill))
     return trade(rules, balances, quote.fill, after, rules.slippage, impact, rules.fee, quote, True)
 
 
 def size_lane(
-    rules: InstrumentRules,
-    quote: Quote,
+    rules: a.InstrumentRules,
+    quote: a.Quote,
     equity: float,
     quantity: float,
     target: float,
@@ -197,8 +185,8 @@ def size_lane(
 ) -> LaneOrder:
     unit, side = abs(quote.fill), 1.0 if signal > 0.0 else -1.0
     held = quantity * (side * unit)
-    reach = compute_target(rules, quote, equity, target, signal)
-    is_asking = is_outside(rules, equity, reach, held) & (equity > 0.0)
+    reach = a.compute_target(rules, quote, equity, target, signal)
+    is_asking = a.is_outside(rules, equity, reach, held) & (equity > 0.0)
     kept = max(held, 0.0)
     is_adding = is_asking & (reach > kept)
     allowed = limit
@@ -219,11 +207,11 @@ def round_as_isolated(side: float, unit: float, quantity: float, reach: float) -
     return side * wanted * unit
 
 
-def bound_cost(rules: InstrumentRules, quote: Quote, order: LaneOrder) -> float:
+def bound_cost(rules: a.InstrumentRules, quote: a.Quote, order: LaneOrder) -> float:
     worsening = rules.slippage
     if rules.has_impact is not None:
         notional = abs(order.reach - order.held) if order.reach < math.inf else 0.0
-        worsening += compute_square_root_impact(rules.impact, quote, notional)
+        worsening += a.compute_square_root_impact(rules.impact, quote, notional)
         worsening = min(worsening, LARGEST_WORSENING)
     ratio = 1.0 + worsening
     if rules.is_inverse is not None:
@@ -243,7 +231,7 @@ def add_held(lanes: Lanes, is_first: bool, i: int) -> None:
         account[cell(r.INITIAL, lane)] = size * rate + (0.0 if is_first else initial)
 
 
-def find_capped(terms: Terms, lanes: Lanes, n: int) -> int:
+def find_capped(terms: a.Terms, lanes: Lanes, n: int) -> int:
     account, rare = lanes.account, 0
     most = terms.max_gross_leverage * (1.0 - CAUTION)
     if most == math.inf:
@@ -267,14 +255,14 @@ def add_wanted(lanes: Lanes, i: int) -> None:
         rules = read_rules(numbers, kind, table, i, lane)
         held = abs(position[spot(i, r.QUANTITY, lane)]) * abs(quote.fill)
         equity, target = account[cell(r.WORTH, lane)], position[spot(i, r.TARGET, lane)]
-        reach = compute_target(rules, quote, equity, target, signal)
+        reach = a.compute_target(rules, quote, equity, target, signal)
         account[cell(r.WANTED, lane)] += reach if is_open & (reach > held) else held
 
 
 # ----------------------------------------------------------------------------------- the fills
 
 
-def fill_trades(terms: Terms, lanes: Lanes, n: int) -> None:
+def fill_trades(terms: a.Terms, lanes: Lanes, n: int) -> None:
     for i in range(n):
         if lanes.is_asking[i] != 0:
             fill_by_kind(lanes, make_table(terms, i), i)
@@ -303,13 +291,13 @@ def fill_lanes(lanes: Lanes, kind: FillKind, table: Table, i: int) -> None:
         margin, cash = 0.0, account[cell(CASH, lane)]
         if kind.is_isolated is not None:
             margin, cash = position[spot(i, r.MARGIN, lane)], math.inf
-        own, want = Position(quantity, entry, margin, 0.0), position[spot(i, r.WANT, lane)]
-        done = trade_lane(rules, make_balances(cash, own), quote, want)
+        own, want = a.Position(quantity, entry, margin, 0.0), position[spot(i, r.WANT, lane)]
+        done = trade_lane(rules, a.make_balances(cash, own), quote, want)
         after = done.balances.positions[0]
         if kind.is_isolated is None:
             account[cell(CASH, lane)] = done.balances.cash
         else:
-            returned, posted, _ = split_margin(
+            returned, posted, _ = a.split_margin(
                 rules, own, after.quantity, done.value, quote.initial
             )
             change = (returned - posted) - done.fee
@@ -330,7 +318,7 @@ def fill_lanes(lanes: Lanes, kind: FillKind, table: Table, i: int) -> None:
 # ----------------------------------------------------------------------------------- the stops
 
 
-def choose_exit_kind(terms: Terms, i: int) -> FillKind:
+def choose_exit_kind(terms: a.Terms, i: int) -> FillKind:
     flags = terms.flags
     # before the return: from Python 3.13 on, a choice in its last argument makes two returns
     is_inverse = True if terms.rules.brackets.are_inverse[i] else None
@@ -348,7 +336,7 @@ def choose_exit_kind(terms: Terms, i: int) -> FillKind:
     )
 
 
-def find_exits(terms: Terms, lanes: Lanes, n: int, is_planned: bool) -> int:
+def find_exits(terms: a.Terms, lanes: Lanes, n: int, is_planned: bool) -> int:
     """Return lanes whose stops this bar may reach with what they hold, or with what they want."""
     prices, rare = lanes.prices, 0
     for i in range(n):
@@ -371,20 +359,20 @@ def find_stopped(lanes: Lanes, low: float, high: float, i: int) -> int:
     return rare
 
 
-def write_stops(terms: Terms, lanes: Lanes, is_planned: bool, i: int) -> None:
+def write_stops(terms: a.Terms, lanes: Lanes, is_planned: bool, i: int) -> None:
     """Write the u between which no stop of each lane acts, with what it holds or what it wants."""
     position, numbers, prices = lanes.position, lanes.numbers, lanes.prices
     quote, kind = quote_open(prices, i), choose_exit_kind(terms, i)
     table = Table(terms.rules.brackets.sizes[i], 1.0, 1.0)
     for lane in range(LANES):
         rules = read_rules(numbers, kind, table, i, lane)
-        own = Position(
+        own = a.Position(
             position[spot(i, r.QUANTITY, lane)], position[spot(i, r.ENTRY, lane)], 0.0, 0.0
         )
         watch = Watch(position[spot(i, r.BEST, lane)], 0.0)
         want = position[spot(i, r.WANT, lane)]
-        after = trade_lane(rules, make_balances(0.0, own), quote, want).balances.positions[0]
-        watch = follow_trade(watch, own, after) if is_planned else watch
+        after = trade_lane(rules, a.make_balances(0.0, own), quote, want).balances.positions[0]
+        watch = a.follow_trade(watch, own, after) if is_planned else watch
         own = after if is_planned else own
         side, is_long, is_short = find_side(own), own.quantity > 0.0, own.quantity < 0.0
         stop = widen(compute_loss_stop(rules, own, quote), side)
@@ -413,8 +401,8 @@ def follow_bests(lanes: Lanes, n: int) -> None:
             continue
         quote = quote_open(lanes.prices, i)
         for lane in range(LANES):
-            own = Position(
+            own = a.Position(
                 position[spot(i, r.QUANTITY, lane)], position[spot(i, r.ENTRY, lane)], 0.0, 0.0
             )
             watch = Watch(position[spot(i, r.BEST, lane)], 0.0)
-            position[spot(i, r.BEST, lane)] = follow_prices(watch, own, quote).best
+            position[spot(i, r.BEST, lane)] = a.follow_prices(watch, own, quote).best
