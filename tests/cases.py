@@ -18,26 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tests.draws import (
-    DAY,
-    HOUR,
-    START,
-    Scene,
-    draw_exits,
-    frame_of,
-    make_brackets,
-    make_carry,
-    make_contract,
-    make_fees,
-    make_flows,
-    make_funding,
-    make_liquidation,
-    make_series,
-    make_slippage,
-    make_targets,
-    make_volume,
-    utc,
-)
+from tests import draws
 
 PRICES = ("open", "high", "low", "close")
 
@@ -54,7 +35,7 @@ class Tape:
 
     def for_oracle(self) -> SimpleNamespace:
         mark = self.bars if self.mark is None else self.mark
-        empty = pd.DataFrame({"rate": [], "mark": []}, index=utc([]))
+        empty = pd.DataFrame({"rate": [], "mark": []}, index=draws.utc([]))
         funding = empty if self.funding is None else self.funding
         return SimpleNamespace(
             time=self.bars.index.asi8,
@@ -199,8 +180,8 @@ def draw_costs(
         n = len(stamps)
         values = max(abs(groups[group].get(name, 0.0)), 1e-4) * rng.uniform(0.1, 3.0, n)
         if rng.random() < 0.5:
-            at = np.r_[START - DAY, np.sort(rng.choice(stamps, 3, replace=False)) + 1]
-            groups[group][name] = pd.Series(np.resize(values, 4), index=utc(at))
+            at = np.r_[draws.START - draws.DAY, np.sort(rng.choice(stamps, 3, replace=False)) + 1]
+            groups[group][name] = pd.Series(np.resize(values, 4), index=draws.utc(at))
             continue
         values[1:][rng.random(n - 1) < 0.2] = np.nan
         groups[group][name] = f"{group}_{name}"
@@ -230,7 +211,7 @@ def draw_spot(rng: np.random.Generator, venue: dict[str, Any]) -> dict[str, Any]
 def draw_holding(rng: np.random.Generator, case: PortfolioCase) -> dict[str, Any]:
     if rng.random() > 0.4:
         return {}
-    hours = next(iter(case.tapes.values())).interval // HOUR
+    hours = next(iter(case.tapes.values())).interval // draws.HOUR
     longest = {
         name: f"{int(rng.integers(1, 4)) * hours}h" if rng.random() < 0.7 else None
         for name in case.tapes
@@ -271,7 +252,7 @@ def draw_terms(
 
 def make_stage(
     rng: np.random.Generator, settles: str | None = None, *, is_alone: bool = False
-) -> Scene:
+) -> draws.Scene:
     """Draw what all instruments share; bars move by a good part of what the leverage bears.
 
     An account of one instrument lives longer, and is in coins as often as not.
@@ -281,10 +262,10 @@ def make_stage(
     is_linear = bool(rng.random() < linear) if settles is None else settles == "cash"
     leverage = float(np.exp(rng.uniform(np.log(1.0), np.log(25))))
     reach = float(np.exp(rng.uniform(np.log(low), np.log(high))))
-    return Scene(
+    return draws.Scene(
         rng=rng,
         n_bars=int(rng.integers(30, 61) if is_alone else rng.integers(6, 13)),
-        interval=int(rng.choice([HOUR, 4 * HOUR, 8 * HOUR, DAY])),
+        interval=int(rng.choice([draws.HOUR, 4 * draws.HOUR, 8 * draws.HOUR, draws.DAY])),
         price=1.0,
         capital=float(rng.uniform(5_000, 50_000) if is_linear else rng.uniform(0.5, 5)),
         leverage=leverage,
@@ -293,7 +274,7 @@ def make_stage(
     )
 
 
-def make_moves(scene: Scene) -> np.ndarray:
+def make_moves(scene: draws.Scene) -> np.ndarray:
     """Draw fat-tailed moves of bars: row 0 inside the bars, row 1 between them."""
     rng, n, sigma = scene.rng, scene.n_bars, scene.sigma
     inside = np.clip(rng.standard_t(3, n) * 0.6 * sigma, -0.6, 0.6)
@@ -302,25 +283,25 @@ def make_moves(scene: Scene) -> np.ndarray:
     return np.stack([inside, gaps])
 
 
-def make_tape(scene: Scene, common: np.ndarray) -> Tape:
+def make_tape(scene: draws.Scene, common: np.ndarray) -> Tape:
     rng, n, sigma = scene.rng, scene.n_bars, scene.sigma
     share = scene.pick(0.0, 0.6, 0.95, -0.5)
     moves, gaps = share * common + math.sqrt(1.0 - share**2) * make_moves(scene)
     close = np.log(scene.price) + np.cumsum(moves + gaps)
     start = close - moves
-    bars = frame_of(scene, start, close, sigma)
+    bars = draws.frame_of(scene, start, close, sigma)
     mark = None
     if scene.chance(0.5):
         basis = sigma * scene.pick(0.02, 0.3)
         shift = rng.normal(0, basis, (2, n))
-        mark = frame_of(scene, start + shift[0], close + shift[1], sigma)
+        mark = draws.frame_of(scene, start + shift[0], close + shift[1], sigma)
     contract = {"size": 1.0}
-    bars["volume"] = make_volume(scene, bars, contract)
-    bars["target"] = make_targets(scene)
-    return Tape(bars, mark, make_funding(scene, bars), scene.interval)
+    bars["volume"] = draws.make_volume(scene, bars, contract)
+    bars["target"] = draws.make_targets(scene)
+    return Tape(bars, mark, draws.make_funding(scene, bars), scene.interval)
 
 
-def list_and_delist(scene: Scene, tapes: dict[str, Tape]) -> dict[str, Tape]:
+def list_and_delist(scene: draws.Scene, tapes: dict[str, Tape]) -> dict[str, Tape]:
     """Cut some of the instruments; one stays whole."""
     whole = scene.pick(*tapes)
     result = {}
@@ -346,7 +327,7 @@ def cut(tape: Tape, first: int, last: int) -> Tape:
     return replace(tape, bars=bars, mark=mark, funding=funding)
 
 
-def make_overlay(scene: Scene, tapes: Mapping[str, Tape]) -> Swing | None:
+def make_overlay(scene: draws.Scene, tapes: Mapping[str, Tape]) -> Swing | None:
     """Draw an overlay now and then, where no short of a portfolio of 1x is lost within a bar."""
     rises = [
         np.fmax(tape.bars["high"], tape.bars["open"].shift(-1)) / tape.bars["open"]
@@ -357,11 +338,11 @@ def make_overlay(scene: Scene, tapes: Mapping[str, Tape]) -> Swing | None:
 
 
 def make_signal(
-    scene: Scene, tapes: Mapping[str, Tape], weights: Mapping[str, float]
+    scene: draws.Scene, tapes: Mapping[str, Tape], weights: Mapping[str, float]
 ) -> pd.DataFrame:
     """Draw direction x weight by bar and instrument; some flips, some cells empty."""
     rng = scene.rng
-    clock = utc(scene.time)
+    clock = draws.utc(scene.time)
     columns = {}
     for name in tapes:
         n = len(clock)
@@ -374,36 +355,38 @@ def make_signal(
     return pd.DataFrame(columns, index=clock)
 
 
-def make_shared(scene: Scene) -> dict[str, Any]:
+def make_shared(scene: draws.Scene) -> dict[str, Any]:
     return {
-        **make_carry(scene),
+        **draws.make_carry(scene),
         "call_grace": int(scene.rng.integers(0, 3)) if scene.chance(0.3) else None,
         "mode": scene.pick("close", "takeover", "partial", "partial", "partial"),
     }
 
 
-def make_one_venue(scene: Scene, shared: Mapping[str, Any]) -> dict[str, Any]:
-    fees = make_fees(scene)
-    liquidation = make_liquidation(scene) | {"mode": shared["mode"]}
+def make_one_venue(scene: draws.Scene, shared: Mapping[str, Any]) -> dict[str, Any]:
+    fees = draws.make_fees(scene)
+    liquidation = draws.make_liquidation(scene) | {"mode": shared["mode"]}
     if shared["mode"] != "partial":
         liquidation["full_below"] = 0.0
     liquidation["impact"] = 0.0
     if shared["mode"] != "takeover" and scene.chance(0.2):
-        liquidation["impact"] = scene.uniform(0.05, 0.4) / (DAY // scene.interval) ** 0.5
+        liquidation["impact"] = scene.uniform(0.05, 0.4) / (draws.DAY // scene.interval) ** 0.5
     kind = scene.pick("one", "one", "scalar", "series")
     multiplier = {"one": 1.0, "scalar": scene.uniform(1.0, 2.0)}.get(kind)
     own = {name: value for name, value in shared.items() if name != "mode"}
     own |= {
         "maintenance_at": "entry" if scene.chance(0.15) else "mark",
         "includes_close_fee": scene.chance(0.25),
-        "margin_multiplier": make_series(scene, 1.0, 2.0) if multiplier is None else multiplier,
+        "margin_multiplier": draws.make_series(scene, 1.0, 2.0)
+        if multiplier is None
+        else multiplier,
         "profit_counts": scene.pick("all", "all", "losses", scene.uniform(0.0, 1.0)),
     }
     return {
-        "contract": make_contract(scene),
-        "brackets": make_brackets(scene, fees["taker"]),
+        "contract": draws.make_contract(scene),
+        "brackets": draws.make_brackets(scene, fees["taker"]),
         "fees": fees,
-        "slippage": make_slippage(scene),
+        "slippage": draws.make_slippage(scene),
         "liquidation": liquidation,
         "venue": own,
     }
@@ -433,7 +416,7 @@ def make_portfolio_case(seed: int, settles: str | None = None) -> PortfolioCase:
 
 
 def draw_case(
-    seed: int, scene: Scene, names: list[str], settles: str | None = None
+    seed: int, scene: draws.Scene, names: list[str], settles: str | None = None
 ) -> PortfolioCase:
     rng = scene.rng
     weights = rng.dirichlet(np.full(len(names), 2.0)) if len(names) > 1 else np.ones(1)
@@ -506,7 +489,7 @@ def make_full_case(seed: int, make: Maker = make_portfolio_case) -> PortfolioCas
             [np.mean(np.abs(np.log(t.bars["close"] / t.bars["open"]))) for t in case.tapes.values()]
         )
     )
-    account |= draw_exits(rng, sigma + 1e-4, "trailing_stop", "take_profit")
+    account |= draws.draw_exits(rng, sigma + 1e-4, "trailing_stop", "take_profit")
     has_scenarios = case.requirement is not None and "moves" in case.requirement
     for name, tape in case.tapes.items():
         tapes[name], venues[name] = draw_terms(rng, case, tape, case.venues[name], has_scenarios)
@@ -562,7 +545,7 @@ def make_limit_case(seed: int) -> PortfolioCase:
     account["offset"] = offsets if rng.random() < 0.5 else offsets[min(offsets)]
     account["closing"] = str(rng.choice(["market", "limit"]))
     if rng.random() < 0.3:
-        hours = int(rng.integers(1, 5)) * next(iter(case.tapes.values())).interval // HOUR
+        hours = int(rng.integers(1, 5)) * next(iter(case.tapes.values())).interval // draws.HOUR
         account["max_holding"] = f"{max(hours, 1)}h"
     venues = {
         name: venue | {"fees": venue["fees"] | {"maker_share": 0.0}}
@@ -600,7 +583,7 @@ def make_spot_case(seed: int) -> PortfolioCase:
     return replace(case, venues=venues, account=account)
 
 
-def make_order(scene: Scene, names: list[str], *, is_scenario: bool) -> Any:
+def make_order(scene: draws.Scene, names: list[str], *, is_scenario: bool) -> Any:
     kind = scene.pick(
         None, "most_relief", "largest_loss", "largest_requirement", "largest_notional", "names"
     )
@@ -610,7 +593,7 @@ def make_order(scene: Scene, names: list[str], *, is_scenario: bool) -> Any:
 
 
 def make_requirement(
-    scene: Scene, names: list[str], venues: dict[str, dict[str, Any]]
+    scene: draws.Scene, names: list[str], venues: dict[str, dict[str, Any]]
 ) -> dict[str, Any] | None:
     level = scene.sometimes(0.4, 0.9, 1.3, 1.0)
     if scene.chance(0.5):
@@ -650,7 +633,7 @@ def make_requirement(
 
 
 def make_collateral(
-    scene: Scene, common: np.ndarray, requirement: dict[str, Any] | None
+    scene: draws.Scene, common: np.ndarray, requirement: dict[str, Any] | None
 ) -> list[tuple[dict[str, Any], Tape]]:
     if not scene.chance(0.35):
         return []
@@ -679,7 +662,11 @@ def make_collateral(
 
 
 def make_account(
-    scene: Scene, names: list[str], venues: Mapping[str, dict[str, Any]], *, has_collateral: bool
+    scene: draws.Scene,
+    names: list[str],
+    venues: Mapping[str, dict[str, Any]],
+    *,
+    has_collateral: bool,
 ) -> dict[str, Any]:
     """Draw the account: margin modes and settings by instrument, or one for all."""
     call = scene.spread(0.05, 0.9) if scene.chance(0.5) else None
@@ -713,7 +700,7 @@ def make_account(
         "reserve": scene.uniform(0.0, 1.5) * scene.capital if has_reserve else 0.0,
         "top_up_to": call * scene.uniform(0.3, 0.9) if has_reserve else None,
         "after_liquidation": "halt" if scene.chance(0.15) else "continue",
-        "flows": make_flows(scene) if scene.chance(0.4) else None,
+        "flows": draws.make_flows(scene) if scene.chance(0.4) else None,
         "ruin_at": scene.sometimes(0.3, 0.02, 0.6, None),
         "intrabar": scene.pick("path", "path", "worst"),
         "max_gross_leverage": scene.sometimes(0.5, 0.15, 1.2, np.inf) * scene.leverage,

@@ -17,6 +17,7 @@ from backtest.base.units import format_span
 from backtest.engine.run_record import index_traded, measure_holding, read_prices, spread_weights
 from backtest.report.run_parts import find_drawdowns, list_falls
 from backtest.strategies import Constant
+from tests import scenes
 from tests.kit import (
     Hold,
     bars_market,
@@ -27,22 +28,10 @@ from tests.kit import (
     make_venue,
     simulate_pair,
 )
-from tests.scenes import (
-    NAN,
-    Follow,
-    account_of,
-    bracket,
-    is_,
-    isolated,
-    market_of,
-    play,
-    series,
-    venue_of,
-)
 
 LEVELS = [
-    bracket(cap=2000.0, leverage=20.0, rate=0.01),
-    bracket(floor=2000.0, cap=9000.0, leverage=10.0, rate=0.05),
+    scenes.bracket(cap=2000.0, leverage=20.0, rate=0.01),
+    scenes.bracket(floor=2000.0, cap=9000.0, leverage=10.0, rate=0.05),
 ]
 UP = (100.0, 110.0, 100.0, 110.0)
 HOURS = 24 * 365
@@ -54,72 +43,81 @@ def column(result, name):
 
 def test_a_cross_position_uses_the_margin_of_its_bracket():
     # 1,000 buys 30 at 100; the close at 110 earns 300; at 110 the target of 1 sells 30 - 1300 / 110
-    result = play(100, 100, UP, 110, targets=[3.0, NAN, 1.0, NAN], venue=venue_of(brackets=LEVELS))
+    result = scenes.play(
+        100,
+        100,
+        UP,
+        110,
+        targets=[3.0, scenes.NAN, 1.0, scenes.NAN],
+        venue=scenes.venue_of(brackets=LEVELS),
+    )
     sold = 30 - 1300 / 110
-    assert column(result, "initial_margin") == is_([0, 3000 / 10, 3300 / 10, 1300 / 20])
-    assert column(result, "available") == is_([1000, 700, 970, 1235])
-    assert column(result, "margin_used") == is_([0, 0.3, 330 / 1300, 0.05])
-    assert column(result, "position_leverage") == is_([0, 10, 10, 20])
-    assert column(result, "unrealized_pnl") == is_([0, 0, 300, 10 * 1300 / 110])
-    assert column(result, "realized_pnl") == is_([0, 0, 0, 10 * sold])
+    assert column(result, "initial_margin") == scenes.is_([0, 3000 / 10, 3300 / 10, 1300 / 20])
+    assert column(result, "available") == scenes.is_([1000, 700, 970, 1235])
+    assert column(result, "margin_used") == scenes.is_([0, 0.3, 330 / 1300, 0.05])
+    assert column(result, "position_leverage") == scenes.is_([0, 10, 10, 20])
+    assert column(result, "unrealized_pnl") == scenes.is_([0, 0, 300, 10 * 1300 / 110])
+    assert column(result, "realized_pnl") == scenes.is_([0, 0, 0, 10 * sold])
 
 
 def test_the_multiplier_and_the_setting_change_the_initial_margin():
-    stressed = venue_of(brackets=LEVELS, margin_multiplier=series({0: 1.0, 2: 2.0}))
-    result = play(100, 100, 100, targets=[3.0, NAN], venue=stressed)
-    assert column(result, "initial_margin") == is_([0, 300, 600])
-    setting = account_of(venue_leverage=5.0)
-    result = play(100, 100, targets=3.0, venue=venue_of(brackets=LEVELS), account=setting)
-    assert column(result, "initial_margin") == is_([0, 3000 / 5])
+    stressed = scenes.venue_of(brackets=LEVELS, margin_multiplier=scenes.series({0: 1.0, 2: 2.0}))
+    result = scenes.play(100, 100, 100, targets=[3.0, scenes.NAN], venue=stressed)
+    assert column(result, "initial_margin") == scenes.is_([0, 300, 600])
+    setting = scenes.account_of(venue_leverage=5.0)
+    result = scenes.play(
+        100, 100, targets=3.0, venue=scenes.venue_of(brackets=LEVELS), account=setting
+    )
+    assert column(result, "initial_margin") == scenes.is_([0, 3000 / 5])
 
 
 def test_an_isolated_position_uses_its_posted_margin():
     # 2,000 at a setting of 10 posts 200 and leaves 800 in the wallet; at 110 the notional is 2,200
-    result = play(100, 100, UP, targets=[2.0, NAN], account=isolated(10.0))
-    assert column(result, "initial_margin") == is_([0, 200, 200])
-    assert column(result, "available") == is_([1000, 800, 800])
-    assert column(result, "margin_used") == is_([0, 0.2, 200 / 1200])
-    assert column(result, "position_leverage") == is_([0, 10, 11])
-    assert column(result, "unrealized_pnl") == is_([0, 0, 200])
+    result = scenes.play(100, 100, UP, targets=[2.0, scenes.NAN], account=scenes.isolated(10.0))
+    assert column(result, "initial_margin") == scenes.is_([0, 200, 200])
+    assert column(result, "available") == scenes.is_([1000, 800, 800])
+    assert column(result, "margin_used") == scenes.is_([0, 0.2, 200 / 1200])
+    assert column(result, "position_leverage") == scenes.is_([0, 10, 11])
+    assert column(result, "unrealized_pnl") == scenes.is_([0, 0, 200])
 
 
 def test_an_entry_realizes_nothing_and_an_exit_its_fill_against_the_entry():
     # bought 10 at 101, sold at 121 · 0.99; 1 % of slippage on each
-    venue = venue_of(slippage={"rate": 0.01})
+    venue = scenes.venue_of(slippage={"rate": 0.01})
     bars = [100, 100, (100, 121, 100, 121), 121]
-    result = play(*bars, targets=[1.0, NAN, 0.0], venue=venue)
+    result = scenes.play(*bars, targets=[1.0, scenes.NAN, 0.0], venue=venue)
     held = result.bars["position"].iloc[1]
-    assert column(result, "unrealized_pnl") == is_([0, -held, held * 20, 0])
-    assert column(result, "realized_pnl") == is_([0, 0, 0, held * (121 * 0.99 - 101)])
+    assert column(result, "unrealized_pnl") == scenes.is_([0, -held, held * 20, 0])
+    assert column(result, "realized_pnl") == scenes.is_([0, 0, 0, held * (121 * 0.99 - 101)])
 
 
 def test_only_loans_have_a_health_factor():
-    assert not {"health_factor", "ltv"} & set(play(100, 100).bars)
-    lender = venue_of(interest_on="loan")
+    assert not {"health_factor", "ltv"} & set(scenes.play(100, 100).bars)
+    lender = scenes.venue_of(interest_on="loan")
     # 30 bought at 100 with 2,000 borrowed; maintenance 5 % of 3,000
-    long = play(100, 100, targets=3.0, venue=lender)
-    assert column(long, "ltv") == is_([0, 2000 / 3000])
-    assert column(long, "health_factor") == is_([math.inf, (3000 - 150) / 2000])
+    long = scenes.play(100, 100, targets=3.0, venue=lender)
+    assert column(long, "ltv") == scenes.is_([0, 2000 / 3000])
+    assert column(long, "health_factor") == scenes.is_([math.inf, (3000 - 150) / 2000])
     # 20 sold short for 2,000, with 1,000 of own cash
-    short = play(100, 100, targets=2.0, signal=-1.0, venue=lender)
-    assert column(short, "ltv") == is_([0, 2000 / 3000])
-    assert column(short, "health_factor") == is_([math.inf, 3000 / (2000 + 100)])
+    short = scenes.play(100, 100, targets=2.0, signal=-1.0, venue=lender)
+    assert column(short, "ltv") == scenes.is_([0, 2000 / 3000])
+    assert column(short, "health_factor") == scenes.is_([math.inf, 3000 / (2000 + 100)])
     # without debt
-    own = play(100, 100, targets=1.0, venue=lender)
+    own = scenes.play(100, 100, targets=1.0, venue=lender)
     assert column(own, "health_factor") == [math.inf, math.inf]
     # isolated: 3,000 with 300 posted, so 2,700 borrowed
-    apart = play(100, 100, targets=3.0, venue=lender, account=isolated(10.0))
-    assert column(apart, "ltv")[1] == is_(0.9)
+    apart = scenes.play(100, 100, targets=3.0, venue=lender, account=scenes.isolated(10.0))
+    assert column(apart, "ltv")[1] == scenes.is_(0.9)
 
 
 @pytest.mark.parametrize("side", [1.0, -1.0])
 def test_the_health_factor_is_1_at_the_liquidation_price(side):
-    lender = venue_of(interest_on="loan")
-    first = play(100, 100, targets=3.0, signal=side, venue=lender)
+    lender = scenes.venue_of(interest_on="loan")
+    first = scenes.play(100, 100, targets=3.0, signal=side, venue=lender)
     price = float(first.bars["liquidation_price"].iloc[-1])
     near = price * (1 + side * 1e-9)
     bar = (100.0, max(100.0, near), min(100.0, near), near)
-    result = play(100, 100, bar, targets=[3.0, NAN], signal=side, venue=lender)
+    result = scenes.play(100, 100, bar, targets=[3.0, scenes.NAN], signal=side, venue=lender)
     assert result.metrics["liquidations"] == 0
     assert result.bars["health_factor"].iloc[-1] == pytest.approx(1.0, abs=1e-7)
     assert result.bars["health_factor"].iloc[-1] > 1.0
@@ -127,24 +125,24 @@ def test_the_health_factor_is_1_at_the_liquidation_price(side):
 
 def test_carry_is_what_funding_interest_and_fees_cost():
     # bar 1 buys 2,000 at a fee of 0.1 %: 2 / 1,000; at 8:00, 998 hold 2,000 and pay 0.2 %: 4 / 998
-    result = play(*[100.0] * 10, targets=[2.0, NAN], funding=[(8.0, 0.002)],
-                  venue=venue_of(fees={"taker": 0.001, "maker": 0.0}))  # fmt: skip
+    result = scenes.play(*[100.0] * 10, targets=[2.0, scenes.NAN], funding=[(8.0, 0.002)],
+                  venue=scenes.venue_of(fees={"taker": 0.001, "maker": 0.0}))  # fmt: skip
     years = 10 / HOURS
     metrics = result.metrics
-    assert metrics["leverage_decay"] == is_((2 / 1000 + 4 / 998) / years)
+    assert metrics["leverage_decay"] == scenes.is_((2 / 1000 + 4 / 998) / years)
 
 
 def test_interest_is_carry_and_deposits_are_in_its_base():
     # a loan of 1,000 at 100 % a year owes 1,000 / 8,760 per hour; 1,000 are deposited at 3:00
-    lender = venue_of(interest_on="loan", borrow_rate=1.0, day_count=365)
-    result = play(*[100.0] * 4, targets=[2.0, NAN], venue=lender,
-                  account=account_of(flows=series({3: 1000.0})))  # fmt: skip
+    lender = scenes.venue_of(interest_on="loan", borrow_rate=1.0, day_count=365)
+    result = scenes.play(*[100.0] * 4, targets=[2.0, scenes.NAN], venue=lender,
+                  account=scenes.account_of(flows=scenes.series({3: 1000.0})))  # fmt: skip
     owed = 1000 / 8760
     # the deposit comes before the interest of 3:00 and leaves a loan of what the first hour owed
     rest = owed / 8760
-    assert result.bars["interest"].tolist() == is_([0, 0, owed, rest])
+    assert result.bars["interest"].tolist() == scenes.is_([0, 0, owed, rest])
     expected = owed / 1000 + rest / (1000 - owed + 1000)
-    assert result.metrics["leverage_decay"] == is_(expected / (4 / HOURS), 1e-9)
+    assert result.metrics["leverage_decay"] == scenes.is_(expected / (4 / HOURS), 1e-9)
 
 
 def test_the_margin_table_of_each_day_decides():
@@ -160,15 +158,15 @@ def test_the_margin_table_of_each_day_decides():
 
 
 # ------------------------------------------------------------------ coins at the marks of a market
-COIN = venue_of(contract={"kind": "inverse", "settles": "BTC"})
+COIN = scenes.venue_of(contract={"kind": "inverse", "settles": "BTC"})
 PRICES = (100.0, 100.0, 125.0, 100.0)
 
 
 def run_coins(leverage: float, venue: bt.Venue = COIN, **given: Any) -> bt.Result:
     """Run an account of 1 coin of 100 dollars that trades at the second open."""
     terms = {"account": bt.Account(capital=1.0), "sampling": "1h", "compile": False}
-    market = given.pop("market", None) or market_of(*PRICES, targets=[leverage, np.nan])
-    return bt.run(market, Follow(), venue=venue, **terms, **given)
+    market = given.pop("market", None) or scenes.market_of(*PRICES, targets=[leverage, np.nan])
+    return bt.run(market, scenes.Follow(), venue=venue, **terms, **given)
 
 
 @pytest.mark.parametrize(("leverage", "equity"), [
@@ -177,7 +175,7 @@ def run_coins(leverage: float, venue: bt.Venue = COIN, **given: Any) -> bt.Resul
 ])  # fmt: skip
 def test_the_equity_in_coins_counts_at_the_mark(leverage: float, equity: list[float]):
     run = run_coins(leverage)
-    found = run.counted_in(market_of(*PRICES))
+    found = run.counted_in(scenes.market_of(*PRICES))
     assert found.bars["equity"].tolist() == pytest.approx(equity)
     top = max(equity)
     assert found.returns.tolist() == pytest.approx([0.0, 0.0, top / 100.0 - 1.0, 100.0 / top - 1.0])
@@ -193,18 +191,18 @@ def test_the_equity_in_coins_counts_at_the_mark(leverage: float, equity: list[fl
 def test_a_short_of_all_coins_is_worth_the_same_dollars():
     """Shorter bars of the market serve as well: the mark of a close is that of its last bar."""
     found = run_coins(1.0, signal=-1.0).counted_in(
-        market_of(*np.repeat(PRICES, 2).tolist(), interval="30m")
+        scenes.market_of(*np.repeat(PRICES, 2).tolist(), interval="30m")
     )
     assert found.bars["equity"].tolist() == pytest.approx([100.0] * 4)
     assert found.metrics["max_drawdown"] == pytest.approx(0.0)
 
 
 @pytest.mark.parametrize(("make", "words"), [
-    (lambda: run_coins(1.0, venue_of()).counted_in(market_of(*PRICES)),
+    (lambda: run_coins(1.0, scenes.venue_of()).counted_in(scenes.market_of(*PRICES)),
      "needs an account in coins"),
-    (lambda: run_coins(1.0).counted_in(replace(market_of(*PRICES), instrument="ETHUSDT")),
+    (lambda: run_coins(1.0).counted_in(replace(scenes.market_of(*PRICES), instrument="ETHUSDT")),
      "coin of the account, BTC, got 'ETH'"),
-    (lambda: run_coins(1.0).counted_in(market_of(*PRICES[:3])), "none at 2024-01-01 04"),
+    (lambda: run_coins(1.0).counted_in(scenes.market_of(*PRICES[:3])), "none at 2024-01-01 04"),
     (lambda: run_coins(1.0).counted_in(100.0), "must be a Market"),
 ])  # fmt: skip
 def test_what_cannot_be_counted_is_refused(make: Any, words: str):

@@ -12,18 +12,7 @@ import pytest
 
 import backtest as bt
 from backtest import Market, PolicyError
-from backtest.engine.signals import (
-    RULES,
-    Bollinger,
-    MaCross,
-    Rsi,
-    describe_signal_check,
-    describe_weights,
-    from_function,
-    from_series,
-    read_rule,
-    resolve_signal,
-)
+from backtest.engine import signals
 from backtest.engine.tables import FORCED
 from backtest.strategies import Constant, VolTarget
 from tests.kit import check_refused, every_nth, live, market_of
@@ -47,28 +36,28 @@ FLAT, LONG = market_of(np.full(6, 100.0)), Market.sample(bars=600)
 
 
 def test_a_value_belongs_to_the_bar_it_is_stamped_with_and_the_others_are_flat():
-    signal = from_series(FLAT, by_hours({1: 1.0, 2: -0.5, 4: math.nan, 5: 1}))
+    signal = signals.from_series(FLAT, by_hours({1: 1.0, 2: -0.5, 4: math.nan, 5: 1}))
     assert signal.tolist() == [0.0, 1.0, -0.5, 0.0, 0.0, 1.0]
     assert signal.index.equals(FLAT.times)
 
 
 def test_values_outside_the_market_do_not_count():
-    signal = from_series(FLAT, by_hours({-1.5: 5.0, 0: 1.0, 6.5: 9.0}))
+    signal = signals.from_series(FLAT, by_hours({-1.5: 5.0, 0: 1.0, 6.5: 9.0}))
     assert signal.tolist() == [1.0, 0.0, 0.0, 0.0, 0.0, 0.0]
 
 
 def test_what_is_known_from_a_moment_on_is_carried_until_the_next():
     """Known at 1:30, bar 1 (1:00 to 2:00) has it; at 3:00, the close of bar 2, bar 3 has it."""
-    signal = from_series(FLAT, by_hours({1.5: 1.0, 3: -1.0, 5.99: 0.0}), carry=True)
+    signal = signals.from_series(FLAT, by_hours({1.5: 1.0, 3: -1.0, 5.99: 0.0}), carry=True)
     assert signal.tolist() == [0.0, 1.0, 1.0, -1.0, -1.0, 0.0]
-    known = from_series(FLAT, by_hours({-50: -1.0, 3: math.nan}), carry=True)
+    known = signals.from_series(FLAT, by_hours({-50: -1.0, 3: math.nan}), carry=True)
     assert known.tolist() == [-1.0, -1.0, -1.0, 0.0, 0.0, 0.0]
 
 
 def test_other_zones_and_units_of_time_are_the_same_moments():
     series = by_hours({0: 1.0, 3: -1.0})
     there = series.set_axis(series.index.tz_convert("Asia/Tokyo").as_unit("s"))
-    assert from_series(FLAT, there).tolist() == [1.0, 0.0, 0.0, -1.0, 0.0, 0.0]
+    assert signals.from_series(FLAT, there).tolist() == [1.0, 0.0, 0.0, -1.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize(("sides", "expected"), [
@@ -77,7 +66,7 @@ def test_other_zones_and_units_of_time_are_the_same_moments():
     ("short", [0.0, -0.5, 0.0, 0.0, 0.0, 0.0]),
 ])  # fmt: skip
 def test_a_side_that_is_not_taken_is_flat(sides, expected):
-    assert from_series(FLAT, by_hours({0: 1.0, 1: -0.5}), sides).tolist() == expected
+    assert signals.from_series(FLAT, by_hours({0: 1.0, 1: -0.5}), sides).tolist() == expected
 
 
 def momentum(seen: Market) -> pd.Series:
@@ -85,11 +74,11 @@ def momentum(seen: Market) -> pd.Series:
 
 
 def test_a_function_of_the_past_is_taken_as_it_is(market: Market):
-    signal = from_function(market, momentum)
+    signal = signals.from_function(market, momentum)
     expected = np.sign(market.close[24:] - market.close[:-24])
     assert (signal[:24] == 0.0).all()
     assert signal[24:].to_numpy().tobytes() == expected.tobytes()
-    array = from_function(market, lambda seen: momentum(seen).to_numpy(), "short")
+    array = signals.from_function(market, lambda seen: momentum(seen).to_numpy(), "short")
     assert array.tolist() == np.minimum(signal, 0.0).tolist()
 
 
@@ -116,7 +105,7 @@ def test_rare_look_ahead_is_found_where_it_pays(name: str):
     said = np.asarray(RARE[name](market))
     assert 0 < (said != np.median(said)).sum() <= 12
     with pytest.raises(PolicyError, match="looks ahead: it is"):
-        from_function(market, RARE[name])
+        signals.from_function(market, RARE[name])
 
 
 def broken(seen: Market) -> np.ndarray:
@@ -140,16 +129,19 @@ FUNCTIONS = [
     (lambda seen: ["long"] * seen.n_bars, "must be numbers"),
 ]
 BAD_RULES = [
-    (lambda: Rsi(2.5), "window must be"),
-    (lambda: MaCross(10, 10), "fast must be below slow 10, got 10"),
-    (lambda: Bollinger(width=0.0), "width must be"),
-    (lambda: from_series(FLAT, by_hours({0: 1.0}), "flat"), "sides must be one of both, long"),
+    (lambda: signals.Rsi(2.5), "window must be"),
+    (lambda: signals.MaCross(10, 10), "fast must be below slow 10, got 10"),
+    (lambda: signals.Bollinger(width=0.0), "width must be"),
+    (
+        lambda: signals.from_series(FLAT, by_hours({0: 1.0}), "flat"),
+        "sides must be one of both, long",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("make", "words"), [
-    *((functools.partial(from_series, FLAT, series), words) for series, words in SERIES),
-    *((functools.partial(from_function, LONG, rule), words) for rule, words in FUNCTIONS),
+    *((functools.partial(signals.from_series, FLAT, series), words) for series, words in SERIES),
+    *((functools.partial(signals.from_function, LONG, rule), words) for rule, words in FUNCTIONS),
     *BAD_RULES,
 ])  # fmt: skip
 def test_bad_input_is_refused(make, words):
@@ -193,10 +185,10 @@ def test_a_causal_function_gives_weights_that_say_how_they_were_checked():
     assert not frame.isna().any(axis=None)
     assert (frame["C"].to_numpy()[:424] == 0.0).all()  # a day after it is listed
     assert frame["C"].iloc[999] == 0.0  # in its last bar nothing is decided
-    assert "signal checked at" in describe_signal_check(frame)
-    assert describe_signal_check(frame * 0.5).startswith("signal not checked")
-    assert "signal checked at" in describe_signal_check(-frame)
-    assert describe_signal_check({"A": 1.0}) == ""
+    assert "signal checked at" in signals.describe_signal_check(frame)
+    assert signals.describe_signal_check(frame * 0.5).startswith("signal not checked")
+    assert "signal checked at" in signals.describe_signal_check(-frame)
+    assert signals.describe_signal_check({"A": 1.0}) == ""
 
 
 def peek_next(markets: bt.Markets) -> pd.DataFrame:
@@ -253,9 +245,9 @@ def test_rows_that_are_carried_hold_until_the_next():
 
 def test_the_manifest_names_weights_by_their_values():
     one, other = np.ones((2, 3)), np.zeros((2, 3))
-    assert describe_weights(None, one) == "equal weights"
-    assert describe_weights({"A": 1.0}, one).startswith("frame sha256:")
-    assert describe_weights({"A": 1.0}, one) != describe_weights({"A": 1.0}, other)
+    assert signals.describe_weights(None, one) == "equal weights"
+    assert signals.describe_weights({"A": 1.0}, one).startswith("frame sha256:")
+    assert signals.describe_weights({"A": 1.0}, one) != signals.describe_weights({"A": 1.0}, other)
 
 
 GOOD = pd.DataFrame({"A": 0.5}, index=FEW.times)
@@ -273,13 +265,13 @@ BAD = {
 
 def test_a_rule_at_the_call_is_the_rule_by_name():
     few = MARKETS.slice(380, 480)
-    found = Rsi(14, 35, 65).weigh(few)
-    again = resolve_signal("rsi:14:35:65", few)
+    found = signals.Rsi(14, 35, 65).weigh(few)
+    again = signals.resolve_signal("rsi:14:35:65", few)
     pd.testing.assert_frame_equal(found, again)
-    alone = Rsi(14, 35, 65).apply(few["A"])
+    alone = signals.Rsi(14, 35, 65).apply(few["A"])
     share = np.where(few.tradable()[2], 3.0, 2.0)
     np.testing.assert_array_equal(found["A"], alone / share)
-    assert describe_signal_check(found) == describe_signal_check(again) != ""
+    assert signals.describe_signal_check(found) == signals.describe_signal_check(again) != ""
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -341,12 +333,12 @@ def test_each_rule_by_hand():
 
 
 def test_a_text_names_a_rule_with_its_parameters_in_order():
-    for title, rule in RULES.items():
-        assert repr(read_rule(title)) == repr(rule())
-        assert repr(read_rule(read_rule(title).text())) == repr(rule())
+    for title, rule in signals.RULES.items():
+        assert repr(signals.read_rule(title)) == repr(rule())
+        assert repr(signals.read_rule(signals.read_rule(title).text())) == repr(rule())
     assert bt.signals.Rsi(low=20).text() == "rsi:14:20:70"
-    assert read_rule("ma-cross:20:50:long:true").text() == "ma-cross:20:50:long:true"
-    assert read_rule("rsi:14", {"high": 80}).settings()["high"] == 80.0
+    assert signals.read_rule("ma-cross:20:50:long:true").text() == "ma-cross:20:50:long:true"
+    assert signals.read_rule("rsi:14", {"high": 80}).settings()["high"] == 80.0
 
 
 @pytest.mark.parametrize(("text", "message"), [
@@ -359,7 +351,7 @@ def test_a_text_names_a_rule_with_its_parameters_in_order():
 ])  # fmt: skip
 def test_a_wrong_text_is_one_clear_error(text, message):
     with pytest.raises(bt.ParameterError, match=message):
-        resolve_signal(text, bt.Market.sample(bars=48))
+        signals.resolve_signal(text, bt.Market.sample(bars=48))
 
 
 def test_a_run_takes_a_rule_its_text_or_a_column_and_the_manifest_keeps_the_name():
@@ -398,7 +390,7 @@ def test_a_changed_signal_loses_its_name():
 def test_a_rule_of_several_instruments_is_its_direction_in_each_times_one_over_n():
     pair = {"A": bt.Market.sample(bars=80), "B": bt.Market.sample(bars=80, seed=1)}
     markets = bt.Markets(pair)
-    weights = resolve_signal("breakout:10", markets)
+    weights = signals.resolve_signal("breakout:10", markets)
     for name, market in pair.items():
         direction = bt.signals.Breakout(10).apply(market).to_numpy()
         assert weights[name].tolist()[:-1] == (0.5 * direction).tolist()[:-1]

@@ -12,25 +12,7 @@ import numpy as np
 import pytest
 
 from backtest import ParameterError
-from backtest.measures.differences import (
-    STATISTICS,
-    Sampled,
-    choose_block,
-    compare_pairs,
-    draw_histories,
-    holm,
-    resampling_error,
-)
-from backtest.measures.luck import (
-    deflated_sharpe,
-    deflated_sharpe_of_returns,
-    effective_trials,
-    estimate_moments,
-    expected_max_sharpe,
-    probabilistic_sharpe,
-    probability_of_backtest_overfitting,
-    simulate_luck,
-)
+from backtest.measures import differences, luck
 
 
 def noise_of(seed: int, samples: int = 1000, trials: int = 100) -> np.ndarray:
@@ -39,7 +21,7 @@ def noise_of(seed: int, samples: int = 1000, trials: int = 100) -> np.ndarray:
 
 def test_psr_of_a_hedge_fund():
     """Bailey and Lopez de Prado (2012): 24 months of mean 3.6 %, deviation 7.9 %."""
-    found = probabilistic_sharpe(0.036 / 0.079, 24, skew=-2.448, kurtosis=10.164)
+    found = luck.probabilistic_sharpe(0.036 / 0.079, 24, skew=-2.448, kurtosis=10.164)
     assert found == pytest.approx(0.913, abs=6e-4)
 
 
@@ -47,14 +29,14 @@ def test_psr_of_a_hedge_fund():
 def test_dsr_of_the_paper(n_trials: int, expected: float):
     """Bailey and Lopez de Prado (2014), the numerical example: five years of 250 days."""
     std = math.sqrt(0.5 / 250)
-    found = deflated_sharpe(
+    found = luck.deflated_sharpe(
         2.5 / math.sqrt(250), 1250, skew=-3.0, kurtosis=10.0, n_trials=n_trials, std=std
     )
     assert found == pytest.approx(expected, abs=6e-5)
 
 
 def test_the_benchmark_of_the_paper():
-    assert expected_max_sharpe(100, math.sqrt(0.5 / 250)) == pytest.approx(0.1132, abs=6e-5)
+    assert luck.expected_max_sharpe(100, math.sqrt(0.5 / 250)) == pytest.approx(0.1132, abs=6e-5)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +45,7 @@ def test_the_benchmark_of_the_paper():
 def test_dsr_of_jesse(n_trials: int, expected: float):
     """jesse-ai/jesse, tests/test_deflated_sharpe.py at 09e2785: a year of days, Sharpe 2."""
     std = 1.0 / math.sqrt(364)
-    found = deflated_sharpe(2.0 / math.sqrt(365), 365, n_trials=n_trials, std=std)
+    found = luck.deflated_sharpe(2.0 / math.sqrt(365), 365, n_trials=n_trials, std=std)
     assert found == pytest.approx(expected, abs=1e-7)
 
 
@@ -71,8 +53,10 @@ def test_dsr_of_jesse(n_trials: int, expected: float):
 def test_dsr_of_aifinhub(n_trials: int, benchmark: float, dsr: float):
     """https://aifinhub.io/articles/deflated-sharpe-low-trial-regimes/: two years of 252 days."""
     root = math.sqrt(252)
-    assert expected_max_sharpe(n_trials, 1.0 / root) * root == pytest.approx(benchmark, abs=1.5e-3)
-    found = deflated_sharpe(
+    assert luck.expected_max_sharpe(n_trials, 1.0 / root) * root == pytest.approx(
+        benchmark, abs=1.5e-3
+    )
+    found = luck.deflated_sharpe(
         1.8 / root, 504, skew=-0.6, kurtosis=4.5, n_trials=n_trials, std=1.0 / root
     )
     assert found == pytest.approx(dsr, abs=1.5e-3)
@@ -80,7 +64,7 @@ def test_dsr_of_aifinhub(n_trials: int, benchmark: float, dsr: float):
 
 def test_moments_by_hand():
     """Returns 1, 1, 4: mean 2, squares 1 + 1 + 4, cubes -1 - 1 + 8, fourth powers 1 + 1 + 16."""
-    found = estimate_moments(np.array([1.0, 1.0, 4.0]))
+    found = luck.estimate_moments(np.array([1.0, 1.0, 4.0]))
     assert found.n == 3
     expected = (2.0 / math.sqrt(3.0), (6 / 3) / 2.0**1.5, (18 / 3) / 2.0**2)
     assert (found.sharpe, found.skew, found.kurtosis) == pytest.approx(expected, rel=1e-12)
@@ -89,23 +73,23 @@ def test_moments_by_hand():
 def test_psr_by_hand():
     """S = 0.5, n = 10, normal: 0.5 * 3 / sqrt(1 + 0.5 * 0.25) = sqrt 2."""
     expected = NormalDist().cdf(math.sqrt(2.0))
-    assert probabilistic_sharpe(0.5, 10) == pytest.approx(expected, rel=1e-14)
-    assert probabilistic_sharpe(0.5, 10, benchmark=0.5) == 0.5
+    assert luck.probabilistic_sharpe(0.5, 10) == pytest.approx(expected, rel=1e-14)
+    assert luck.probabilistic_sharpe(0.5, 10, benchmark=0.5) == 0.5
 
 
 def test_far_in_the_tail_a_probability_is_still_exact():
     """Phi(-10) = 7.62e-24, where 1 - Phi(10) would be 0."""
     z_of_ten = -10.0 / math.sqrt(100.0)
-    found = probabilistic_sharpe(0.0, 101, benchmark=-z_of_ten)
+    found = luck.probabilistic_sharpe(0.0, 101, benchmark=-z_of_ten)
     assert found == pytest.approx(7.619853024160526e-24, rel=1e-9)
 
 
 @pytest.mark.parametrize("level", [0.0, 0.1, -0.3, 1e6])
 def test_returns_that_stand_still_tell_nothing(level: float):
     returns = np.full(50, level)
-    assert estimate_moments(returns) == (0.0, 50, 0.0, 3.0)
-    assert deflated_sharpe_of_returns(returns, n_trials=1, std=0.1) == 0.5
-    assert deflated_sharpe_of_returns(returns, n_trials=9, std=0.1) < 0.5
+    assert luck.estimate_moments(returns) == (0.0, 50, 0.0, 3.0)
+    assert luck.deflated_sharpe_of_returns(returns, n_trials=1, std=0.1) == 0.5
+    assert luck.deflated_sharpe_of_returns(returns, n_trials=9, std=0.1) < 0.5
 
 
 def plain_cscv(returns: np.ndarray, splits: int, metric: str) -> list[float]:
@@ -136,7 +120,7 @@ def test_cscv_is_the_plain_one(metric: str, samples: int, splits: int):
     returns[:, 5] = 0.0  # never traded
     returns[samples // 2 :, 6] = 0.0  # ruined
     logits = plain_cscv(returns, splits, metric)
-    found = probability_of_backtest_overfitting(returns, n_splits=splits, metric=metric)
+    found = luck.probability_of_backtest_overfitting(returns, n_splits=splits, metric=metric)
     np.testing.assert_allclose(np.sort(found.logits), np.sort(logits), rtol=1e-12)
     assert found.pbo == np.mean(np.array(logits) <= 0.0)
 
@@ -145,7 +129,9 @@ def test_the_best_everywhere_is_not_overfit():
     """The published case of four trials in a constant order: no half prefers another."""
     columns = [[0.3, 0.32, 0.31, 0.33], [0.1, 0.09, 0.11, 0.08], [0.05, 0.06, 0.04, 0.07],
                [0.01, 0.02, 0.0, 0.03]]  # fmt: skip
-    found = probability_of_backtest_overfitting(np.transpose(columns), n_splits=4, metric="mean")
+    found = luck.probability_of_backtest_overfitting(
+        np.transpose(columns), n_splits=4, metric="mean"
+    )
     assert found.pbo == 0.0
     np.testing.assert_allclose(found.logits, [math.log(4.0)] * 6)
 
@@ -154,13 +140,15 @@ def test_trials_that_are_all_alike_share_the_median():
     """Nothing is gained by choosing: logit 0, which counts as overfit."""
     same = np.repeat(noise_of(0, 100, 1), 9, axis=1)
     for returns in (same, np.zeros((100, 9)), np.full((100, 9), 0.1)):
-        found = probability_of_backtest_overfitting(returns, n_splits=10)
+        found = luck.probability_of_backtest_overfitting(returns, n_splits=10)
         assert (found.logits == 0.0).all()
         assert found.pbo == 1.0
 
 
 def test_noise_is_overfit_half_of_the_time():
-    found = [probability_of_backtest_overfitting(noise_of(s), n_splits=10).pbo for s in range(100)]
+    found = [
+        luck.probability_of_backtest_overfitting(noise_of(s), n_splits=10).pbo for s in range(100)
+    ]
     assert np.mean(found) == pytest.approx(0.5, abs=0.05)
 
 
@@ -169,24 +157,24 @@ def test_planted_skill_is_found():
     for seed in range(20):
         returns = noise_of(seed)
         returns[:, seed] += 0.002  # 0.2 deviations a sample
-        found.append(probability_of_backtest_overfitting(returns, n_splits=10).pbo)
+        found.append(luck.probability_of_backtest_overfitting(returns, n_splits=10).pbo)
     assert np.mean(found) < 0.1
 
 
 def test_copies_of_a_trial_are_one_trial():
     one = noise_of(0, trials=1)
     for returns in (one, np.repeat(one, 30, axis=1), np.zeros((9, 4)), np.full((9, 4), 0.1)):
-        assert effective_trials(returns) == pytest.approx(1.0, rel=1e-9)
+        assert luck.effective_trials(returns) == pytest.approx(1.0, rel=1e-9)
     scaled = one * np.array([1.0, 2.0, 5.0])
-    assert effective_trials(scaled) == pytest.approx(1.0, rel=1e-9)
+    assert luck.effective_trials(scaled) == pytest.approx(1.0, rel=1e-9)
     nearly = one * np.linspace(0.2, 1.5, 12) + 0.02 * noise_of(1, trials=12)
-    assert effective_trials(nearly) < 1.2  # 12 of 12 were said
+    assert luck.effective_trials(nearly) < 1.2  # 12 of 12 were said
 
 
 def luck_of(returns, **given):
     """Return the expected highest ratio of trials without skill, in standard errors of one."""
-    found = simulate_luck(returns, **given)
-    return expected_max_sharpe(found.n, found.deviation)
+    found = luck.simulate_luck(returns, **given)
+    return luck.expected_max_sharpe(found.n, found.deviation)
 
 
 def test_copies_add_no_luck_and_new_trials_add_theirs():
@@ -204,22 +192,22 @@ def test_trials_with_a_common_part_expect_the_best_that_is_seen():
     common = rng.standard_normal((2_000, 1))
     returns = math.sqrt(0.8) * common + math.sqrt(0.2) * rng.standard_normal((2_000, 200))
     assert luck_of(returns) == pytest.approx(math.sqrt(0.2) * 2.746, rel=0.03)
-    assert effective_trials(returns) == pytest.approx(5.6, rel=0.03)  # 200 were said
+    assert luck.effective_trials(returns) == pytest.approx(5.6, rel=0.03)  # 200 were said
 
 
 FAILED = np.where(np.arange(400).reshape(50, 8) == 59, math.nan, noise_of(0, 50, 8))
 
 
 @pytest.mark.parametrize(("call", "match"), [
-    (lambda: probabilistic_sharpe(math.nan, 10), "sharpe"),
-    (lambda: probabilistic_sharpe(0.1, 1), "n must be"),
-    (lambda: probabilistic_sharpe(0.1, 10, kurtosis=0.0), "kurtosis must be at least"),
-    (lambda: expected_max_sharpe(0, 1.0), "n_trials"),
-    (lambda: estimate_moments(np.array([0.1, math.nan])), "finite"),
-    (lambda: probability_of_backtest_overfitting(noise_of(0), n_splits=5), "even"),
-    (lambda: probability_of_backtest_overfitting(noise_of(0, 9), n_splits=10), "10 samples"),
-    (lambda: probability_of_backtest_overfitting(noise_of(0)[:, 0]), "shape"),
-    (lambda: probability_of_backtest_overfitting(FAILED, n_splits=4),
+    (lambda: luck.probabilistic_sharpe(math.nan, 10), "sharpe"),
+    (lambda: luck.probabilistic_sharpe(0.1, 1), "n must be"),
+    (lambda: luck.probabilistic_sharpe(0.1, 10, kurtosis=0.0), "kurtosis must be at least"),
+    (lambda: luck.expected_max_sharpe(0, 1.0), "n_trials"),
+    (lambda: luck.estimate_moments(np.array([0.1, math.nan])), "finite"),
+    (lambda: luck.probability_of_backtest_overfitting(noise_of(0), n_splits=5), "even"),
+    (lambda: luck.probability_of_backtest_overfitting(noise_of(0, 9), n_splits=10), "10 samples"),
+    (lambda: luck.probability_of_backtest_overfitting(noise_of(0)[:, 0]), "shape"),
+    (lambda: luck.probability_of_backtest_overfitting(FAILED, n_splits=4),
         "not in 1 of 8 trials, first in column 3"),
 ])  # fmt: skip
 def test_bad_input_is_refused(call, match: str):
@@ -233,13 +221,13 @@ ONE = np.array([[0, 1]])
 def sample(returns, free=0.0):
     """Return accounts of a market that never closes, sampled by day."""
     n = returns.shape[1]
-    return Sampled(returns, np.full(n, free), per_year=365.0, periods=365.0)
+    return differences.Sampled(returns, np.full(n, free), per_year=365.0, periods=365.0)
 
 
 def compute_intervals(returns, measure="log_growth", pairs=ONE, seed=0, **settings):
     settings = {"confidence": 0.95, "draws": 199, **settings}
     rng = np.random.default_rng(seed)
-    return compare_pairs(sample(returns), pairs, measure, rng=rng, **settings)
+    return differences.compare_pairs(sample(returns), pairs, measure, rng=rng, **settings)
 
 
 def noise(k, n, seed, *, persistence=0.0, common=0.0):
@@ -262,7 +250,7 @@ def ladder(k):
 
 def test_estimates_are_those_of_numpy():
     x = 0.01 * noise(3, 200, seed=1) + 0.001
-    found = {name: each.estimate(x)[0] for name, each in STATISTICS.items()}
+    found = {name: each.estimate(x)[0] for name, each in differences.STATISTICS.items()}
     deviation = np.std(x, axis=1, ddof=1)
     np.testing.assert_allclose(found["log_growth"], np.mean(x, axis=1))
     np.testing.assert_allclose(found["sharpe"], np.mean(x, axis=1) / deviation)
@@ -272,7 +260,7 @@ def test_estimates_are_those_of_numpy():
 def test_an_influence_is_what_a_little_more_weight_on_a_return_does(measure):
     """Weight is added by repeating all returns 400 times, and one of them once more."""
     x = 0.01 * noise(1, 60, seed=2) + 0.002
-    estimate = STATISTICS[measure].estimate
+    estimate = differences.STATISTICS[measure].estimate
     base = np.repeat(x, 400, axis=1)
     value, influence = estimate(base)[0][0], estimate(x)[1][0]
     assert abs(influence.mean()) < 1e-12
@@ -352,21 +340,23 @@ def test_a_difference_that_lies_in_one_day_cannot_be_told():
 def test_the_error_is_the_spread_of_means_over_histories():
     """The standard error of a deviation of 2,000 draws is 1 / sqrt(4,000) = 1.6 % of it."""
     series = noise(1, 150, seed=14, persistence=0.5)
-    histories = draw_histories(150, 8, 2_000, np.random.default_rng(0))
+    histories = differences.draw_histories(150, 8, 2_000, np.random.default_rng(0))
     means = [series[0, chosen].mean() for chosen, _ in histories]
-    assert resampling_error(series, 8)[0] == pytest.approx(np.std(means), rel=3 * 0.016)
+    assert differences.resampling_error(series, 8)[0] == pytest.approx(np.std(means), rel=3 * 0.016)
 
 
 def test_blocks_are_long_where_returns_follow_each_other():
     calm, persistent = noise(1, 500, seed=15), noise(1, 500, seed=15, persistence=0.8)
     least = math.ceil(500 ** (1 / 3))
-    assert choose_block(calm) == least
-    assert choose_block(persistent) > 2 * least
-    assert choose_block(np.vstack([calm, persistent, persistent])) == choose_block(persistent)
-    assert choose_block(np.zeros((1, 500))) == least
+    assert differences.choose_block(calm) == least
+    assert differences.choose_block(persistent) > 2 * least
+    assert differences.choose_block(
+        np.vstack([calm, persistent, persistent])
+    ) == differences.choose_block(persistent)
+    assert differences.choose_block(np.zeros((1, 500))) == least
 
 
 def test_holm_multiplies_by_what_is_left():
     p_values = np.array([0.04, 0.01, math.nan, 0.02, 0.5])
-    np.testing.assert_allclose(holm(p_values), [0.08, 0.04, math.nan, 0.06, 0.5])
-    assert holm(np.array([math.nan])).tolist() == pytest.approx([math.nan], nan_ok=True)
+    np.testing.assert_allclose(differences.holm(p_values), [0.08, 0.04, math.nan, 0.06, 0.5])
+    assert differences.holm(np.array([math.nan])).tolist() == pytest.approx([math.nan], nan_ok=True)

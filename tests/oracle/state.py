@@ -6,18 +6,9 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
 
+from tests.oracle import outcome
 from tests.oracle.numbers import DAY, INFINITY, ONE, TIE, ZERO, AsOf, decimals, exact, nanoseconds
 from tests.oracle.option_margin import Holding, Moment, OptionState, margin_rule
-from tests.oracle.outcome import (
-    COSTS,
-    GAINS,
-    KIND_OF_COLUMN,
-    Event,
-    Outcome,
-    Settlement,
-    flows_by_bar,
-    settlements_of,
-)
 from tests.oracle.position import PRICES, Call, Position, traded_before
 from tests.oracle.requirement import Asset, Collateral, Leg
 
@@ -64,12 +55,12 @@ class State:
         self.moment = Moment(0, is_close=False)
         self.read_account()
         self.read_collateral()
-        self.external = flows_by_bar(self.clock, account.flows)
+        self.external = outcome.flows_by_bar(self.clock, account.flows)
         self.read_funding()
         self.capital = self.cash + self.in_full([prices["open"][0] for prices in self.asset_prices])
         self.highest = self.capital  # equity at a close, for the equity stop
         self.paid_in = self.capital + self.reserve  # §5
-        self.out = Outcome(tuple(markets), self.capital)
+        self.out = outcome.Outcome(tuple(markets), self.capital)
         if self.options:
             self.note("coin" if self.options[0].given.is_coin else "cash")
 
@@ -115,10 +106,10 @@ class State:
     def read_funding(self) -> None:
         """§2.2 for all instruments: events by bar, by stamp, then in the order given."""
         jitter = nanoseconds(self.venue.funding_jitter)
-        self.at_open: list[list[Settlement]] = [[] for _ in self.clock]
-        self.inside: list[list[Settlement]] = [[] for _ in self.clock]
+        self.at_open: list[list[outcome.Settlement]] = [[] for _ in self.clock]
+        self.inside: list[list[outcome.Settlement]] = [[] for _ in self.clock]
         for each in self.positions:
-            paid = () if each.is_spot else settlements_of(each.market, each.rank, jitter)
+            paid = () if each.is_spot else outcome.settlements_of(each.market, each.rank, jitter)
             for bar, is_open, event in paid:
                 (self.at_open if is_open else self.inside)[each.first + bar].append(event)
         for events in (*self.at_open, *self.inside):
@@ -127,7 +118,7 @@ class State:
     def begin(self, t: int) -> None:
         """Open the books of bar t; what was decided at the close of t - 1 is pending."""
         self.t, self.stamp = t, self.clock[t]
-        self.row = dict.fromkeys((*COSTS, *GAINS, "top_up", "traded"), ZERO)
+        self.row = dict.fromkeys((*outcome.COSTS, *outcome.GAINS, "top_up", "traded"), ZERO)
         self.pool.was_liquidated = self.is_ambiguous = self.is_both_reached = False
         self.arrived, self.highest_before = ZERO, self.highest
         volume = traded_before(self.stamp // DAY, self.clock, self.out.columns["traded"])
@@ -367,7 +358,7 @@ class State:
         """Add a row to the ledger; the value is u of its price."""
         price = None if value is None else position.contract.price(value)
         name = "" if position is None else position.name
-        self.out.events.append(Event(self.t, kind, name, price, quantity, amount))
+        self.out.events.append(outcome.Event(self.t, kind, name, price, quantity, amount))
 
     def charge(
         self,
@@ -379,7 +370,7 @@ class State:
         self.row[column] += amount
         if amount != 0:
             held = ZERO if position is None else position.quantity
-            name = KIND_OF_COLUMN.get(column, column)
+            name = outcome.KIND_OF_COLUMN.get(column, column)
             self.log(name, position, held, amount, value)
 
     def note(self, path: str) -> None:

@@ -11,19 +11,8 @@ from decimal import Decimal, localcontext
 import pandas as pd
 import pytest
 
+from tests import cases
 from tests.agreement import assert_agrees, differences, run_engine, trust_data
-from tests.cases import (
-    PortfolioCase,
-    make_case,
-    make_dated_case,
-    make_exit_case,
-    make_full_case,
-    make_limit_case,
-    make_margin_case,
-    make_mode_case,
-    make_portfolio_case,
-    make_spot_case,
-)
 from tests.option_cases import make_option_case
 from tests.oracle import COSTS, KIND_OF_COLUMN, Outcome, simulate
 
@@ -61,7 +50,7 @@ LEAST = {  # of 600 cases, in how many it must happen
 
 
 LEAST_SEVERAL = {
-    make_portfolio_case: {
+    cases.make_portfolio_case: {
         "walked: path": 30, "walked: worst": 15, "cross liquidated in the bar": 6,
         "isolated liquidated in the bar": 15, "stop in the bar": 10, "stopped in a gap": 1,
         "walked: highs first": 40, "walked: lows first": 40,
@@ -70,18 +59,18 @@ LEAST_SEVERAL = {
         "pool: close": 1, "pool: takeover": 1, "a step passed over": 1, "converted": 2,
         "ruined when flat": 1, "ruined with a position": 1, "wallet empty: M pays": 5,
     },
-    make_mode_case: {
+    cases.make_mode_case: {
         "equity stop in the bar": 15, "equity stop in a gap": 3,
     },
-    make_limit_case: {
+    cases.make_limit_case: {
         "limit order filled": 60, "resting orders shrunk together": 5,
         "limit order cancelled: empty wallet": 1, "take_profit at the close": 10,
     },
-    make_full_case: {
+    cases.make_full_case: {
         "take_profit in the bar": 20, "trailing_stop in the bar": 25, "margin added": 2,
     },
-    make_margin_case: {"margin_added": 30, "margin_returned": 40, "margin_refused": 30},
-    make_spot_case: {
+    cases.make_margin_case: {"margin_added": 30, "margin_returned": 40, "margin_refused": 30},
+    cases.make_spot_case: {
         "pays for coins": 30, "shrunk by initial margin": 10, "cross liquidated in the bar": 5,
         "cut by the balance": 5, "pool: takeover": 1, "pool: close": 1, "partial step": 5,
     },
@@ -96,15 +85,15 @@ LEAST_SEVERAL = {
 
 
 KINDS = [
-    make_case,
-    make_exit_case,
-    make_portfolio_case,
-    make_mode_case,
-    make_full_case,
-    make_margin_case,
-    make_dated_case,
-    make_limit_case,
-    make_spot_case,
+    cases.make_case,
+    cases.make_exit_case,
+    cases.make_portfolio_case,
+    cases.make_mode_case,
+    cases.make_full_case,
+    cases.make_margin_case,
+    cases.make_dated_case,
+    cases.make_limit_case,
+    cases.make_spot_case,
     make_option_case,
 ]
 TIES = {("make_exit_case", 491)}
@@ -129,7 +118,7 @@ def test_the_engine_equals_the_oracle(make, block, monkeypatch):
 # ---------------------------------------------------------------------- what the random cases reach
 
 
-def seen_in(case: PortfolioCase, out: Outcome) -> set[tuple[str, str]]:
+def seen_in(case: cases.PortfolioCase, out: Outcome) -> set[tuple[str, str]]:
     """Return what happened in a case, as the groups and names of ``LEAST``."""
     seen = {("event", event.kind) for event in out.events}
     seen |= {("path", path) for path in out.paths}
@@ -149,7 +138,7 @@ def test_random_cases_reach_every_rule():
     """Each kind of event, each rare path and each way of liquidation, often enough."""
     counts: Counter[tuple[str, str]] = Counter()
     for seed in range(600):
-        case = (make_case, make_exit_case)[seed % 2](seed)
+        case = (cases.make_case, cases.make_exit_case)[seed % 2](seed)
         out = simulate(*case.for_oracle())
         counts.update(seen_in(case, out))
         assert_ledger_agrees(out)
@@ -194,7 +183,7 @@ def test_random_accounts_of_several_reach_the_rules(make):
 ])  # fmt: skip
 def test_the_comparison_sees_an_error_in_one_bar(seed, columns):
     """An error of 1e-6 of the capital in one bar is found, and that alone."""
-    case = make_case(LIVELY) if seed is None else make_portfolio_case(seed)
+    case = cases.make_case(LIVELY) if seed is None else cases.make_portfolio_case(seed)
     out, result = simulate(*case.for_oracle()), run_engine(case)
     assert differences(case, out, result) == []
     for column in columns:

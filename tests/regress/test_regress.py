@@ -10,22 +10,10 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest import regress
 from backtest.base.errors import DataError, ParameterError
 from backtest.measures.measure_table import METRICS
-from backtest.regress import (
-    baseline,
-    combine_exit_codes,
-    compare_baselines,
-    find_baselines,
-    load_baseline,
-    name_baseline,
-    rewrite_baseline,
-    save_baseline,
-    take_baseline,
-    trace,
-    write_markdown,
-    write_text,
-)
+from backtest.regress import baseline, trace
 from backtest.regress.verdict import list_tables
 from backtest.strategies import Constant
 from backtest.validation.walk_forward import walk_forward
@@ -56,7 +44,7 @@ def run(*, leverage=2.0, venue=VENUE, account=ACCOUNT, data=None, **more):
 
 
 def take(result=None, **more):
-    return take_baseline(run() if result is None else result, "calm", **more)
+    return regress.take_baseline(run() if result is None else result, "calm", **more)
 
 
 def disturb(baseline, factor, column="equity"):
@@ -77,7 +65,7 @@ def columns_at_first(verdict):
 @pytest.mark.slow
 def test_the_unchanged_project_never_alarms(was):
     for _ in range(3):
-        verdict = compare_baselines(was, take())
+        verdict = regress.compare_baselines(was, take())
         assert (verdict.status, verdict.exit_code) == ("same", 0)
         assert "bit by bit" in verdict.basis
         assert not verdict.changes
@@ -86,7 +74,7 @@ def test_the_unchanged_project_never_alarms(was):
 
 @pytest.mark.slow
 def test_a_policy_constant_off_by_one_percent_is_named_at_its_first_decision(was):
-    verdict = compare_baselines(was, take(run(leverage=2.02)))
+    verdict = regress.compare_baselines(was, take(run(leverage=2.02)))
     assert verdict.exit_code == 1
     assert verdict.bars.first == 0
     assert columns_at_first(verdict) == ["target"]
@@ -97,7 +85,7 @@ def test_a_policy_constant_off_by_one_percent_is_named_at_its_first_decision(was
 def test_a_fee_off_by_a_tenth_of_a_basis_point_is_named_with_its_step_and_size(was):
     other = VENUE.override({"fees.taker": VENUE.fees.taker + 1e-5})
     now = take(run(venue=other))
-    verdict = compare_baselines(was, now)
+    verdict = regress.compare_baselines(was, now)
     assert verdict.exit_code == 1
     assert verdict.bars.first == 1
     assert columns_at_first(verdict)[0] == "fees"
@@ -109,7 +97,7 @@ def test_a_fee_off_by_a_tenth_of_a_basis_point_is_named_with_its_step_and_size(w
 
 
 def test_funding_shifted_by_one_bar_is_named_at_the_first_settlement_that_moved(was):
-    verdict = compare_baselines(was, take(run(data=market(shift=1))))
+    verdict = regress.compare_baselines(was, take(run(data=market(shift=1))))
     assert verdict.exit_code == 1
     paid = np.flatnonzero(was.trace.columns["funding"])[0]
     assert verdict.bars.first == paid
@@ -119,13 +107,13 @@ def test_funding_shifted_by_one_bar_is_named_at_the_first_settlement_that_moved(
 
 
 def test_one_bar_of_data_that_changed_is_named(was):
-    verdict = compare_baselines(was, take(run(data=market(bar=500, factor=1.001))))
+    verdict = regress.compare_baselines(was, take(run(data=market(bar=500, factor=1.001))))
     assert verdict.exit_code == 1
     assert verdict.bars.data.bar == 500
     assert verdict.bars.data.count == 1
     assert verdict.bars.first == 500
     assert columns_at_first(verdict)[0] == "close"
-    assert "data differ" in write_text([verdict])
+    assert "data differ" in regress.write_text([verdict])
 
 
 @pytest.mark.parametrize("what", ["funding", "mark"])
@@ -136,16 +124,16 @@ def test_data_of_a_kind_that_are_gone_cannot_be_measured(what):
     del frames[what]
     less = take(run(data=bt.Market.from_frames(sample.bars(), **frames)))
     for mode in ("exact", "tolerance"):
-        verdict = compare_baselines(whole, less, mode=mode)
+        verdict = regress.compare_baselines(whole, less, mode=mode)
         assert verdict.exit_code == 2
         assert f"{what}" in verdict.reason
         assert "the run lacks data" in verdict.reason
-    assert compare_baselines(less, whole).exit_code == 1
+    assert regress.compare_baselines(less, whole).exit_code == 1
 
 
 def test_other_bars_cannot_be_measured(was):
     shorter = take(run(data=market().prefix(24 * DAYS - 1)))
-    verdict = compare_baselines(was, shorter)
+    verdict = regress.compare_baselines(was, shorter)
     assert verdict.exit_code == 2
     assert "960 of" in verdict.reason
     assert "959 of" in verdict.reason
@@ -153,14 +141,14 @@ def test_other_bars_cannot_be_measured(was):
 
 def test_a_measure_that_is_computed_otherwise_moves_though_all_bars_are_the_same(was):
     now = take()
-    verdict = compare_baselines(was, replace(now, metrics={**now.metrics, "sharpe": -9.0}))
+    verdict = regress.compare_baselines(was, replace(now, metrics={**now.metrics, "sharpe": -9.0}))
     assert verdict.exit_code == 1
     assert verdict.bars.is_same
     assert verdict.reason == "worse in sharpe"
 
 
 def test_the_same_platform_means_the_same_bytes(was):
-    verdict = compare_baselines(was, disturb(was, 1.0 + 1e-15))
+    verdict = regress.compare_baselines(was, disturb(was, 1.0 + 1e-15))
     assert verdict.exit_code == 1
     assert trace.NEITHER in verdict.reason
     assert verdict.bars.is_exact
@@ -168,11 +156,11 @@ def test_the_same_platform_means_the_same_bytes(was):
 
 def test_another_platform_means_a_billionth_per_bar_and_the_output_says_so(was):
     elsewhere = {**was.host, "numpy": "1.99"}
-    verdict = compare_baselines(was, replace(disturb(was, 1.0 + 1e-12), host=elsewhere))
+    verdict = regress.compare_baselines(was, replace(disturb(was, 1.0 + 1e-12), host=elsewhere))
     assert verdict.exit_code == 0
     assert "to 1e-9 relative per bar" in verdict.basis
     assert f"numpy {was.host['numpy']} -> 1.99" in verdict.basis
-    verdict = compare_baselines(was, replace(disturb(was, 1.0 + 1e-8), host=elsewhere))
+    verdict = regress.compare_baselines(was, replace(disturb(was, 1.0 + 1e-8), host=elsewhere))
     assert verdict.exit_code == 1
     assert not verdict.bars.is_exact
 
@@ -182,7 +170,7 @@ def test_a_fee_of_one_venue_is_named_with_its_instrument():
     markets = simulate_pair(60)
     terms = {"account": bt.Account(capital=1_000.0), "overlay": Hold(0.5), "compile": False}
     was, now = (
-        take_baseline(
+        regress.take_baseline(
             bt.run(
                 markets,
                 Hold(2.0),
@@ -194,7 +182,7 @@ def test_a_fee_of_one_venue_is_named_with_its_instrument():
         )
         for taker in (0.001, 0.0011)
     )
-    verdict = compare_baselines(was, now)
+    verdict = regress.compare_baselines(was, now)
     assert verdict.exit_code == 1
     # BBB is listed in bar 6: decided at its close, filled in bar 7
     assert verdict.bars.first == 7
@@ -247,15 +235,15 @@ def test_the_last_pattern_that_names_a_measure_holds():
 def test_a_move_for_the_better_fails_unless_it_is_allowed():
     held = take(mode="tolerance", tolerance={"*": "any", "fees": 0.0})
     cheaper = take(run(venue=VENUE.override({"fees.taker": 4e-4})))
-    verdict = compare_baselines(held, cheaper)
+    verdict = regress.compare_baselines(held, cheaper)
     assert (verdict.exit_code, verdict.reason) == (1, "better in fees")
-    verdict = compare_baselines(held, cheaper, allow_better=["fees"])
+    verdict = regress.compare_baselines(held, cheaper, allow_better=["fees"])
     assert (verdict.exit_code, verdict.accepted) == (0, ("fees",))
-    assert "allowed" in write_text([verdict])
+    assert "allowed" in regress.write_text([verdict])
     dearer = take(run(venue=VENUE.override({"fees.taker": 6e-4})))
-    assert compare_baselines(held, dearer, allow_better=["*"]).exit_code == 1
+    assert regress.compare_baselines(held, dearer, allow_better=["*"]).exit_code == 1
     with pytest.raises(ParameterError, match="did you mean 'sharpe'"):
-        compare_baselines(held, cheaper, allow_better=["sharp"])
+        regress.compare_baselines(held, cheaper, allow_better=["sharp"])
 
 
 def grow(changes, was):
@@ -325,17 +313,17 @@ def test_what_moved_within_its_noise_is_in_neither_the_table_nor_the_headline(wa
     base = replace(was, trace=grow(np.zeros(400), was))
     moved = {name: was.metrics[name] * 1.01 for name in ("cagr", "sharpe", "volatility", "fees")}
     now = replace(was, trace=grow(noise, was), metrics={**was.metrics, **moved})
-    verdict = compare_baselines(base, now)
+    verdict = regress.compare_baselines(base, now)
     hidden = {each.name for each in verdict.within_noise}
     assert hidden == {*moved} & {*verdict.noise.within} != set()
     assert {row[0] for row in next(list_tables(verdict))[1]} == {*moved} - hidden
     assert not [name for name in hidden if name in verdict.reason]
-    assert f"noise: {len(hidden)} moved within noise: " in write_text([verdict])
+    assert f"noise: {len(hidden)} moved within noise: " in regress.write_text([verdict])
     only = {name: now.metrics[name] if name in hidden else was.metrics[name] for name in METRICS
             if name in was.metrics}  # fmt: skip
-    silent = compare_baselines(base, replace(now, metrics=only))
+    silent = regress.compare_baselines(base, replace(now, metrics=only))
     assert (silent.exit_code, silent.reason) == (1, f"{trace.NEITHER}: what moved is within noise")
-    beyond = compare_baselines(base, replace(now, trace=grow(noise - 0.002, was)))
+    beyond = regress.compare_baselines(base, replace(now, trace=grow(noise - 0.002, was)))
     assert "cagr" not in {each.name for each in beyond.within_noise}
 
 
@@ -343,7 +331,9 @@ def test_what_moved_within_its_noise_is_in_neither_the_table_nor_the_headline(wa
 
 
 def test_the_same_run_makes_the_same_bytes_sorted_and_indented(was, tmp_path):
-    one, two = (save_baseline(each, tmp_path / name) for each, name in ((was, "a"), (take(), "b")))
+    one, two = (
+        regress.save_baseline(each, tmp_path / name) for each, name in ((was, "a"), (take(), "b"))
+    )
     names = sorted(path.name for path in one.parent.iterdir())
     assert names == sorted(path.name for path in two.parent.iterdir())
     for name in names:
@@ -361,10 +351,10 @@ def edit(path, change):
 
 
 def test_tolerances_and_mode_may_be_edited_by_hand(was, tmp_path):
-    path = save_baseline(was, tmp_path)
+    path = regress.save_baseline(was, tmp_path)
     edit(path, lambda data: data["metrics"]["sharpe"].update(tolerance="5%"))
     edit(path, lambda data: data.update(mode="tolerance"))
-    back = load_baseline(path)
+    back = regress.load_baseline(path)
     assert back.bands["sharpe"] == trace.Band(relative=0.05)
     assert back.mode == "tolerance"
 
@@ -381,15 +371,15 @@ DAMAGE = {
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_baseline_is_refused(damage, was, tmp_path):
-    DAMAGE[damage](save_baseline(was, tmp_path))
+    DAMAGE[damage](regress.save_baseline(was, tmp_path))
     (path,) = tmp_path.glob("*.json")
     with pytest.raises(DataError, match=re.escape(f"{tmp_path}")):
-        load_baseline(path)
+        regress.load_baseline(path)
 
 
 @pytest.mark.slow
 def test_a_writer_that_fails_anywhere_leaves_the_old_baseline(was, tmp_path, monkeypatch):
-    path = save_baseline(was, tmp_path)
+    path = regress.save_baseline(was, tmp_path)
     write = baseline.write_file
     for stage in (1, 2):
         calls = []
@@ -402,38 +392,40 @@ def test_a_writer_that_fails_anywhere_leaves_the_old_baseline(was, tmp_path, mon
 
         monkeypatch.setattr(baseline, "write_file", full)
         with pytest.raises(DataError, match="No space left"):
-            save_baseline(take(run(leverage=3.0)), tmp_path)
-        assert not load_baseline(path).is_other_than(was)
+            regress.save_baseline(take(run(leverage=3.0)), tmp_path)
+        assert not regress.load_baseline(path).is_other_than(was)
     monkeypatch.setattr(baseline, "write_file", write)
-    save_baseline(take(run(leverage=3.0)), tmp_path)
-    assert load_baseline(path).is_other_than(was)
+    regress.save_baseline(take(run(leverage=3.0)), tmp_path)
+    assert regress.load_baseline(path).is_other_than(was)
     assert not list(tmp_path.glob(".new-*"))
 
 
 def test_a_rewritten_baseline_keeps_reason_old_values_tolerances_and_mode():
     held = take(mode="tolerance", tolerance={"sharpe": 0.5}, experiment="../calm.toml")
-    renewed = rewrite_baseline(held, take(run(leverage=3.0)), " bolder ")
+    renewed = regress.rewrite_baseline(held, take(run(leverage=3.0)), " bolder ")
     assert renewed.bands == held.bands
     assert (renewed.mode, renewed.experiment) == ("tolerance", "../calm.toml")
     (entry,) = renewed.history
     assert entry["reason"] == "bolder"
     assert entry["metrics"]["sharpe"] == held.metrics["sharpe"]
     assert "policy.settings.leverage: 2.0 -> 3.0" in entry["changed"]
-    assert len(rewrite_baseline(renewed, held, "back").history) == 2
-    check_refused(lambda: rewrite_baseline(held, held, "  "), "needs a reason", ParameterError)
+    assert len(regress.rewrite_baseline(renewed, held, "back").history) == 2
+    check_refused(
+        lambda: regress.rewrite_baseline(held, held, "  "), "needs a reason", ParameterError
+    )
 
 
 def test_no_baseline_at_all_is_no_pass(tmp_path):
-    check_refused(lambda: find_baselines([tmp_path]), "no baseline to check", DataError)
-    check_refused(lambda: find_baselines([tmp_path / "gone.json"]), "there is no baseline")
-    assert combine_exit_codes([]) == 2
+    check_refused(lambda: regress.find_baselines([tmp_path]), "no baseline to check", DataError)
+    check_refused(lambda: regress.find_baselines([tmp_path / "gone.json"]), "there is no baseline")
+    assert regress.combine_exit_codes([]) == 2
 
 
 def test_names_of_files_are_harmless():
-    assert name_baseline("../../x") == "x"
-    assert name_baseline("<script>") == "script"
-    assert name_baseline("\u202e" + "a" * 10_000) == "a" * 100
-    assert name_baseline("///") == "baseline"
+    assert regress.name_baseline("../../x") == "x"
+    assert regress.name_baseline("<script>") == "script"
+    assert regress.name_baseline("\u202e" + "a" * 10_000) == "a" * 100
+    assert regress.name_baseline("///") == "baseline"
 
 
 # ------------------------------------------------------------------------------------ walks
@@ -467,7 +459,7 @@ def walk():
 
 @pytest.fixture(scope="module")
 def walked(walk):
-    return take_baseline(walk, "calm-walk")
+    return regress.take_baseline(walk, "calm-walk")
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -482,9 +474,9 @@ def test_a_walk_is_recorded_with_its_account_its_figures_and_its_winners(walk, w
     assert walked.facts["walk"]["trials"] == 4
     assert "switches" not in walked.facts["policy"]
     assert len(walked.trace.time) == len(walk.result.close)
-    loaded = load_baseline(save_baseline(walked, tmp_path))
+    loaded = regress.load_baseline(regress.save_baseline(walked, tmp_path))
     assert not loaded.is_other_than(walked)
-    assert compare_baselines(loaded, walked).status == "same"
+    assert regress.compare_baselines(loaded, walked).status == "same"
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -493,16 +485,16 @@ def test_a_moved_winner_is_named_and_is_no_cause(walked):
     better = walked.metrics["walk_efficiency_difference"] + 7.0
     metrics = {**walked.metrics, "walk_efficiency_difference": better, "walk_pbo": 0.9}
     now = replace(walked, facts=facts, metrics=metrics)
-    verdict = compare_baselines(walked, now)
+    verdict = regress.compare_baselines(walked, now)
     assert (verdict.status, verdict.exit_code) == ("moved", 1)
     assert {each.name for each in verdict.moved} == {"walk_efficiency_difference", "walk_pbo"}
-    for text in (write_text([verdict]), write_markdown([verdict])):
+    for text in (regress.write_text([verdict]), regress.write_markdown([verdict])):
         assert "winners[0].size" in text
         assert "1.25" in text
         assert "no recorded fact" in text
         assert "walk_pbo" in text
     assert json.loads(json.dumps(verdict.to_dict()))["changes"][0]["kind"] == "winners"
-    allowed = compare_baselines(walked, now, allow_better=["walk_eff*"])
+    allowed = regress.compare_baselines(walked, now, allow_better=["walk_eff*"])
     assert allowed.accepted == ("walk_efficiency_difference",)
 
 
@@ -516,7 +508,9 @@ def test_a_walk_is_recorded_and_checked_at_the_command_line(tmp_path, monkeypatc
     bands = ("--tolerance", "walk_*=1%")
     code, text, _ = call(capsys, "regress", "record", "calm.toml", "--walk", *bands)
     assert (code, text.partition(":")[0]) == (0, "calm-walk")
-    assert load_baseline(tmp_path / "baselines" / "calm-walk.json").bands["walk_pbo"].relative
+    assert (
+        regress.load_baseline(tmp_path / "baselines" / "calm-walk.json").bands["walk_pbo"].relative
+    )
     found = ask(capsys, "regress", "check")["baselines"][0]
     assert found["status"] == "same"
     assert found["metrics"]["walk_growth"]["inside"]

@@ -10,19 +10,7 @@ import pytest
 from scipy import stats
 
 import backtest as bt
-from backtest.features import (
-    TAIL_MODELS,
-    VOLATILITY_ESTIMATORS,
-    ewma_volatility,
-    funding_forecast,
-    learned_regimes,
-    long_returns,
-    rolling_drift,
-    tail_losses,
-    trend_sign,
-    trend_strength,
-    volatility,
-)
+from backtest import features
 from backtest.measures import calibration
 from backtest.strategies import (
     Constant,
@@ -69,7 +57,7 @@ def test_decay_of_constant_in_a_market_that_goes_nowhere():
 def test_vol_target_is_its_formula():
     policy = VolTarget(target=0.5, half_life=24.0, power=2.0)
     market = bt.Market.sample(bars=200)
-    sigma = ewma_volatility(market, 24.0)
+    sigma = features.ewma_volatility(market, 24.0)
     assert policy.observe(market)["sigma"].tobytes() == sigma.tobytes()
     target = live(market, policy, compile=False).bars["target"].to_numpy()
     np.testing.assert_allclose(target, (0.5 / sigma) ** 2, rtol=1e-14)
@@ -192,7 +180,7 @@ def test_the_floor_of_cppi_refers_to_the_start_also_after_a_pause():
 def test_regime_weighs_two_leverages_with_the_probability_of_the_next_bar():
     policy = Regime(calm=3.0, stress=1.0, half_life=500.0, calm_bars=100.0, stress_bars=25.0)
     market = bt.Market.sample(bars=400)
-    p = learned_regimes(market, 500.0, 100.0, 25.0).predicted
+    p = features.learned_regimes(market, 500.0, 100.0, 25.0).predicted
     target = live(market, policy, compile=False).bars["target"].to_numpy()
     np.testing.assert_allclose(target, 3.0 - 2.0 * p, rtol=1e-12)
     assert np.isnan(target[:100]).all()
@@ -206,10 +194,10 @@ def test_trend_vol_is_its_formula(measure: str):
     )
     market = bt.Market.sample(bars=300)
     looks = (12, 36, 90)
-    trends = [trend_sign(market, n) for n in looks]
+    trends = [features.trend_sign(market, n) for n in looks]
     if measure == "strength":
-        trends = [trend_strength(market, n, 24.0, 1.5) for n in looks]
-    base = 0.5 / ewma_volatility(market, 24.0)
+        trends = [features.trend_strength(market, n, 24.0, 1.5) for n in looks]
+    base = 0.5 / features.ewma_volatility(market, 24.0)
     side = np.where(np.arange(300) % 50 < 25, 1.0, -0.4)
     for signal, sides in ((None, 1.0), (-1.0, -1.0), (side, np.sign(side))):
         target = live(market, policy, signal=signal, compile=False).bars["target"].to_numpy()
@@ -232,9 +220,9 @@ def test_trend_vol_with_the_sign_as_signal_is_the_published_strategy():
     steps = sides * 3.0 / YEAR + 0.5 / math.sqrt(YEAR) * rng.standard_normal(len(sides))
     market = market_of(100.0 * np.exp(np.cumsum(steps)))
     policy = TrendVol(target=0.4, half_life=400.0, short=240, middle=240, long=240, measure="sign")
-    signal = np.nan_to_num(trend_sign(market, 240))
+    signal = np.nan_to_num(features.trend_sign(market, 240))
     bars = live(market, policy, signal=signal, compile=False).bars
-    weight = signal * 0.4 / ewma_volatility(market, 400.0)
+    weight = signal * 0.4 / features.ewma_volatility(market, 400.0)
     held = bars["position"] * market.open / np.concatenate([[1e4], bars["equity"][:-1]])
     np.testing.assert_allclose(held[241:], weight[240:-1], rtol=1e-9)
 
@@ -289,7 +277,10 @@ def test_the_side_that_receives_funding_is_not_cut():
 
 def expected_cut(market: bt.Market) -> float:
     """Return the last target of 2x, sensitivity 2, break-even 0.1 and half-lives of 72 bars."""
-    paid, sigma = funding_forecast(market, 72.0)[-1], ewma_volatility(market, 72.0)[-1]
+    paid, sigma = (
+        features.funding_forecast(market, 72.0)[-1],
+        features.ewma_volatility(market, 72.0)[-1],
+    )
     return 2.0 * max(0.0, 1.0 - 2.0 * (paid - 0.1) / sigma)
 
 
@@ -306,7 +297,7 @@ def test_the_carry_saved_shows_in_the_cost_split():
 # -------------------------------------------------------------------------------------------- tails
 
 
-@pytest.mark.parametrize("model", TAIL_MODELS)
+@pytest.mark.parametrize("model", features.TAIL_MODELS)
 @pytest.mark.parametrize("measure", every_nth(["VaR", "ES"], 2))
 def test_tail_risk_is_its_formula(model: str, measure: str):
     market = bt.Market.sample(bars=1300)
@@ -319,7 +310,7 @@ def test_tail_risk_is_its_formula(model: str, measure: str):
         half_life=48.0,
         budget=0.1,
     )
-    tail = tail_losses(market, model, level=0.975, horizon=8, window=1000, half_life=48.0)
+    tail = features.tail_losses(market, model, level=0.975, horizon=8, window=1000, half_life=48.0)
     risk = tail.value_at_risk if measure == "VaR" else tail.expected_shortfall
     assert policy.observe(market)["risk"].tobytes() == risk.tobytes()
     target = live(market, policy, compile=False).bars["target"].to_numpy()
@@ -385,16 +376,16 @@ def test_vol_target_keeps_its_order_of_parameters_and_its_default_bits():
     assert VolTarget().estimator == "ewma"
     market = bt.Market.sample(bars=300)
     sigma = VolTarget().observe(market)["sigma"]
-    assert sigma.tobytes() == ewma_volatility(market, 72.0).tobytes()
+    assert sigma.tobytes() == features.ewma_volatility(market, 72.0).tobytes()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("estimator", VOLATILITY_ESTIMATORS)
+@pytest.mark.parametrize("estimator", features.VOLATILITY_ESTIMATORS)
 def test_vol_target_takes_the_estimator_it_is_told(estimator: str):
     """131 days, so that the slowest, the autoregression of days, is known at the end."""
     market = bt.Market.sample(bars=131 * 24 + 10)
     policy = VolTarget(target=0.5, half_life=24.0, estimator=estimator)
-    sigma = volatility(market, estimator, 24.0)
+    sigma = features.volatility(market, estimator, 24.0)
     target = live(market, policy, compile=False).bars["target"].to_numpy()
     np.testing.assert_allclose(target, 0.5 / sigma, rtol=1e-14)
     assert np.isfinite(target[-1])
@@ -455,8 +446,8 @@ def test_the_drift_is_that_of_what_is_traded():
     signal = np.where(np.arange(400) // 50 % 2, 1.0, -0.5)
     seen = market.with_signal(signal)
     windows = np.array([2, 30, 100])
-    found = rolling_drift(seen, windows)
-    earned = long_returns(market)[1:] * signal[:-1]  # no settlement where it changes
+    found = features.rolling_drift(seen, windows)
+    earned = features.long_returns(market)[1:] * signal[:-1]  # no settlement where it changes
     for k, n in enumerate(windows):
         for t in (100, 237, 399):
             part = earned[t - n : t]
@@ -466,10 +457,10 @@ def test_the_drift_is_that_of_what_is_traded():
             assert found.error[t, k] == pytest.approx(error, rel=1e-9)
         assert np.isnan(found.mean[:n, k]).all()
         assert np.isnan(found.error[:n, k]).all()
-        assert rolling_drift(seen, int(n)).mean.tobytes() == found.mean[:, k].tobytes()
-        assert rolling_drift(seen, int(n)).error.tobytes() == found.error[:, k].tobytes()
+        assert features.rolling_drift(seen, int(n)).mean.tobytes() == found.mean[:, k].tobytes()
+        assert features.rolling_drift(seen, int(n)).error.tobytes() == found.error[:, k].tobytes()
     for n in (1, 2, 31, 101, 399):
-        cut = rolling_drift(seen.prefix(n), windows)
+        cut = features.rolling_drift(seen.prefix(n), windows)
         assert cut.mean.tobytes() == found.mean[:n].tobytes()
         assert cut.error.tobytes() == found.error[:n].tobytes()
 
@@ -477,7 +468,7 @@ def test_the_drift_is_that_of_what_is_traded():
 def test_kelly_is_its_formula():
     market = bt.Market.sample(bars=300)
     policy = Kelly(fraction=0.7, window=100, shrinkage=2.0, half_life=24.0, cap=3.0)
-    drift, sigma = rolling_drift(market, 100), ewma_volatility(market, 24.0)
+    drift, sigma = features.rolling_drift(market, 100), features.ewma_volatility(market, 24.0)
     t = drift.mean / drift.error
     mu = drift.mean * t**2 / (t**2 + 2.0)
     expected = np.clip(0.7 * mu / sigma**2, 0.0, 3.0)
@@ -514,7 +505,7 @@ def test_funding_is_part_of_the_drift():
     bars |= {"high": np.maximum(opens, close), "low": np.minimum(opens, close)}
     rates = pd.Series(0.001, index=index[8::8])
     market = bt.Market.from_frames(pd.DataFrame(bars, index=index), funding=rates)
-    drift = rolling_drift(market, 800).mean[-1]
+    drift = features.rolling_drift(market, 800).mean[-1]
     assert drift == pytest.approx(-0.001 * YEAR / 8, rel=0.1)
     policy = Kelly(window=800, shrinkage=0.0)
     target = [
