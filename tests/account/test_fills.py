@@ -136,6 +136,9 @@ HAND: Hand = {
     "nothing trades within the band, and a trade beyond it goes all the way": (
         later(*[100] * 5, targets=(1.0, 1.4, 0.5, 1.6, NAN), account=account_of(band=0.5)),
         {"position": [0, 10, 10, 10, 16]}),
+    "nothing trades at the band itself": (
+        later(*[100] * 3, targets=(1.0, 1.5), account=account_of(band=0.5)),
+        {"position": [0, 10, 10]}),
     "closing is exempt from the band": (
         later(*[100] * 4, targets=(1.0, 0.4, 0.0), account=account_of(band=0.5)),
         {"position": [0, 10, 4, 0]}),

@@ -112,12 +112,13 @@ HAND: Hand = {
         guarded(100, 100, funding=[(2.5, 0.04)]),
         {"margin_added.price": [100], "margin_added.amount": [200], "margin": 200,
          "metrics.liquidations": 0}),
-    **{  # 5x from 100 to 120: equity 2,000, of which 1,000 are unrealized; 16x may be held
-        f"new orders are backed by the share of profit that counts, {counts} {asked}": (
-            later(100, 100, 120, 120, targets=(5.0, asked, NAN),
+    **{  # 5x from 100: of 2,000 at 120, 1,000 are unrealized; a loss at 90 leaves 500; 16x is allowed
+        f"new orders are backed by the share of profit that counts, {counts} {asked} {price}": (
+            later(100, 100, price, price, targets=(5.0, asked, NAN),
                   venue=venue_of(profit_counts=counts)),
-            {"position": [0, 50, 16 * free / 120, 16 * free / 120]})
-        for counts, free in (("all", 2000), ("losses", 1000), (0.25, 1250))
+            {"position": [0, 50, 16 * free / price, 16 * free / price]})
+        for counts, free, price in (("all", 2000, 120), ("losses", 1000, 120), (0.25, 1250, 120),
+                                    ("losses", 500, 90), (0.25, 500, 90))
         for asked in (INF, 16.0)
     },
     "an order that turns the position around realizes its profit first": (
