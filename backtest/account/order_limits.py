@@ -15,7 +15,7 @@ from backtest.account.options import (
     try_options,
 )
 from backtest.account.orders import find_limit, tell_rounding
-from backtest.account.position import compute_profit
+from backtest.account.position import compute_uncounted
 from backtest.base.units import DAY, TOLERANCE
 from backtest.venue import (
     compute_full_backing,
@@ -267,9 +267,9 @@ def compute_all_uncounted(
         if r.is_held(state, i) and not r.is_isolated(terms, i):
             rules = r.share(r.pick_instrument(terms, i))
             is_flip = scratch.kind[i] == r.INCREASE and scratch.before[i] < 0.0 and turned == -2
-            if rules.has_profit_share is not None and not is_flip and i != turned:
-                profit = compute_profit(r.pick_position(state, i), state.held.values[i])
-                found += (1.0 - rules.profit_share) * max(profit, 0.0)
+            if not is_flip and i != turned:
+                position, value = r.pick_position(state, i), state.held.values[i]
+                found += compute_uncounted(rules, position, value)
     return found
 
 

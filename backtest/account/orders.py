@@ -28,7 +28,7 @@ def compute_counted(
 ) -> float:
     if rules.has_profit_share is None:
         return equity
-    uncounted = p.compute_uncounted(rules, balances, quote.fill)
+    uncounted = p.compute_uncounted(rules, balances.positions[0], quote.fill)
     return equity - (uncounted if held > 0.0 else 0.0)
 
 

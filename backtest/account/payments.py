@@ -78,10 +78,8 @@ def compute_free(terms: r.Terms, state: r.AccountState) -> float:
     for i in range(len(state.margin)):
         if r.is_held(state, i) and not r.is_isolated(terms, i):
             rules = r.share(r.pick_instrument(terms, i))
-            if rules.has_profit_share is not None:
-                profit = state.held.values[i] - state.held.entries[i]
-                profit *= state.held.quantities[i]
-                free -= (1.0 - rules.profit_share) * max(profit, 0.0)
+            position, value = r.pick_position(state, i), state.held.values[i]
+            free -= p.compute_uncounted(rules, position, value)
     free -= balance.compute_initial_needed(terms, state)
     limit = terms.negative_limit if balance.has_collateral(state) else 0.0
     return max(min(free, balance.compute_balance(terms, state) + limit), 0.0)

@@ -119,10 +119,10 @@ def compute_backing(rules: InstrumentRules, balances: Balances, value: float) ->
     return balances.cash + position.quantity * value
 
 
-def compute_uncounted(rules: InstrumentRules, balances: Balances, value: float) -> float:
+def compute_uncounted(rules: InstrumentRules, position: Position, value: float) -> float:
     if rules.has_profit_share is None:
         return 0.0
-    profit = compute_profit(balances.positions[0], value)
+    profit = compute_profit(position, value)
     return (1.0 - rules.profit_share) * max(profit, 0.0)
 
 
@@ -332,7 +332,7 @@ def compute_free_of_one(rules: InstrumentRules, balances: Balances, quote: Quote
     """Return what may leave an account of one position: RULES 2.1, without a limit on B."""
     notional = abs(balances.positions[0].quantity) * abs(quote.mark_open)
     free = compute_equity(rules, balances, quote.mark_open)
-    free -= compute_uncounted(rules, balances, quote.mark_open)
+    free -= compute_uncounted(rules, balances.positions[0], quote.mark_open)
     if notional > 0.0:
         free -= compute_initial(rules.margin, notional, quote.initial)
     if rules.is_isolated is not None:

@@ -112,7 +112,7 @@ HAND: Hand = {
         guarded(100, 100, funding=[(2.5, 0.04)]),
         {"margin_added.price": [100], "margin_added.amount": [200], "margin": 200,
          "metrics.liquidations": 0}),
-    **{  # 5x from 100: of 2,000 at 120, 1,000 are unrealized; a loss at 90 leaves 500; 16x is allowed
+    **{  # 5x from 100: of 2,000 at 120, 1,000 are unrealized; a loss leaves 500 at 90; 16x may be
         f"new orders are backed by the share of profit that counts, {counts} {asked} {price}": (
             later(100, 100, price, price, targets=(5.0, asked, NAN),
                   venue=venue_of(profit_counts=counts)),
@@ -138,12 +138,13 @@ HAND: Hand = {
         later(100, 100, 120, 120, targets=(5.0, 30.0, NAN), venue=venue_of(
             profit_counts="losses", fees={"taker": 0.001, "maker": 0.001})),
         {"position": [0, 50, *[16 * 1001 / 1.016 / 120] * 2]}),
-    **{  # at 120 the equity is 2,000 and the initial margin 6,000 / 16 = 375
-        f"withdrawals leave the profit that does not count, {counts}": (
-            later(100, 100, 120, 120, targets=(5.0, NAN), venue=venue_of(profit_counts=counts),
+    **{  # at 120 the equity is 2,000 and the initial margin 6,000 / 16 = 375; at 90 500 and 281.25
+        f"withdrawals leave the profit that does not count, {counts} {price}": (
+            later(100, 100, price, price, targets=(5.0, NAN), venue=venue_of(profit_counts=counts),
                   account=account_of(flows=series({3: -5000.0}))),
             {"flow.total": -paid})
-        for counts, paid in (("all", 1625), ("losses", 625), (0.5, 1125))
+        for counts, paid, price in (("all", 1625, 120), ("losses", 625, 120), (0.5, 1125, 120),
+                                    ("losses", 218.75, 90))
     },
     # 10x from 100 to 110, then 96: equity 600 against 480, whatever counts
     "maintenance counts all profit": (
