@@ -218,8 +218,6 @@ def keeps_comparison(function: Any, seen: set[Any]) -> bool:
 Given: TypeAlias = tuple[AccountInputs, AccountState, Deciders]
 BOUND = ("addresses", "wants_table", "wants_account", "wants_bar")
 FIELDS = ("wealth", "liquidations", "bad_debt", "calls", "is_ruined")
-ROOMS = ("memory", "shown", "bar", "margin", "levels")
-"""What the loop writes to."""
 FOREVER = 2**40
 """A day that never comes."""
 
@@ -243,49 +241,22 @@ class Laid(NamedTuple):
     lanes: int
 
 
-def lay_alike(
+def lay(
     setup: Setup,
-    deciders: Deciders,
-    lanes: int,
-    columns: Sequence[Mapping[str, FloatArray]],
+    lanes: int = 1,
+    columns: Sequence[Mapping[str, FloatArray]] | None = None,
     **drawn: FloatArray,
 ) -> Laid:
     """Return lanes that differ only in some fields of the feed and in columns, end to end.
 
     Both are given of shape (lanes * width, ...).
     """
-    pairs = zip(setup.observed, columns, strict=True)
+    given = [own.columns for own in setup.observed] if columns is None else columns
+    pairs = zip(setup.observed, given, strict=True)
     observed = [policy._replace(columns={**own}, first=0) for policy, own in pairs]
-    return lay([setup], [deciders], observed, lanes, drawn)
-
-
-def lay_each(setups: Sequence[Setup]) -> Laid:
-    """Return lanes with a setup each, end to end."""
-    parts = [each.observed for each in setups]
-    observed = [
-        first._replace(
-            columns={
-                name: np.concatenate([part[i].columns[name] for part in parts])
-                for name in first.columns
-            },
-            first=0,
-        )
-        for i, first in enumerate(parts[0])
-    ]
-    deciders = [gather_deciders(each, each.observed) for each in setups]
-    return lay(setups, deciders, observed, len(setups), {})
-
-
-def lay(
-    setups: Sequence[Setup],
-    deciders: Sequence[Deciders],
-    observed: list[ObservedPolicy],
-    lanes: int,
-    drawn: Mapping[str, FloatArray],
-) -> Laid:
-    inputs, width = setups[0].inputs, len(setups[0].inputs.feed.time)
-    feed = join_feeds([each.inputs.feed for each in setups], lanes, drawn)
-    if setups[0].first == 0:  # at which no interest is due, also of lanes that begin later
+    inputs, width = setup.inputs, len(setup.inputs.feed.time)
+    feed = repeat_feed(inputs.feed, lanes, drawn)
+    if setup.first == 0:  # at which no interest is due, also of lanes that begin later
         years = np.broadcast_to(inputs.feed.years, (width,)).copy()
         years[0] = 0.0
         feed = feed._replace(years=np.tile(years, lanes))
@@ -296,56 +267,35 @@ def lay(
             clock=type(inputs.clock)(inputs.clock.is_on, *tally),
             log_returns=np.tile(inputs.log_returns, (lanes, 1)),
         )
-    return Laid(laid, join_deciders(deciders, observed, lanes), observed, width, lanes)
+    return Laid(laid, repeat_deciders(setup, observed, lanes), observed, width, lanes)
 
 
-def join_feeds(feeds: Sequence[Any], lanes: int, drawn: Mapping[str, FloatArray]) -> Any:
-    width, fields = len(feeds[0].time), dict(drawn)
-    shifts = (np.arange(lanes) * width).tolist()
-    for name in feeds[0]._fields:
-        if name in drawn:
-            continue
-        parts = [getattr(each, name) for each in feeds]
-        parts *= lanes // len(parts)
-        if name == "options":
-            fields[name] = parts[0]
-        elif name.startswith("asset_"):
-            fields[name] = np.concatenate(parts, axis=1)
+def repeat_feed(feed: Any, lanes: int, drawn: Mapping[str, FloatArray]) -> Any:
+    width, fields = len(feed.time), dict(drawn)
+    for name in {*feed._fields} - {*drawn, "options"}:
+        each = getattr(feed, name)
+        if name.startswith("asset_"):
+            fields[name] = np.tile(each, (1, lanes))
         elif name in {"funding_bar", "flow_bar"}:
-            fields[name] = np.concatenate([x + by for x, by in zip(parts, shifts, strict=True)])
-        elif name.startswith(("funding_", "flow_")) or len(parts[0]) == width > 1:
-            fields[name] = np.concatenate(parts)
+            fields[name] = (each + np.arange(lanes)[:, None] * width).ravel()
+        elif name.startswith(("funding_", "flow_")) or len(each) == width > 1:
+            fields[name] = np.concatenate([each] * lanes)
         else:
-            fields[name] = parts[0].copy()  # of which the loop moves the span along
-    return type(feeds[0])(**fields)
+            fields[name] = each.copy()  # of which the loop moves the span along
+    return feed._replace(**fields)
 
 
-def join_deciders(
-    deciders: Sequence[Deciders], observed: list[ObservedPolicy], lanes: int
-) -> Deciders:
-    first, each = deciders[0], [*deciders] * (lanes // len(deciders))
+def repeat_deciders(setup: Setup, observed: list[ObservedPolicy], lanes: int) -> Deciders:
+    """Return the deciders of lanes; of several, policies decide at every bar."""
+    own = gather_deciders(setup, setup.observed)
     columns, at = flatten_columns(observed)
-    changed: dict[str, Any] = {}
-    if len(first.rows) > 1:
-        bars = len(first.seen_time)
-        shifts = [np.where(own.rows >= 0, k * bars, -k * bars) for k, own in enumerate(each)]
-        rows = [own.rows + shift for own, shift in zip(each, shifts, strict=True)]
-        changed = {
-            "rows": np.concatenate(rows),
-            "seen_time": np.concatenate([own.seen_time for own in each]),
-            "seen_bars": np.concatenate([own.seen_bars for own in each], axis=1),
-        }
-    if first.index_bars.shape[1] > 1:
-        changed["index_bars"] = np.concatenate([own.index_bars for own in each], axis=1)
-    rooms = {name: getattr(first, name).copy() for name in ROOMS}
-    return first._replace(
+    return own._replace(
         columns=columns,
         columns_at=at,
-        lengths=first.lengths * lanes,
-        firsts=np.zeros_like(first.firsts),
-        tradable=np.concatenate([own.tradable for own in each]),
-        **rooms,
-        **changed,
+        lengths=own.lengths * lanes,
+        firsts=np.zeros_like(own.firsts),
+        tradable=np.concatenate([own.tradable] * lanes),
+        index_bars=np.tile(own.index_bars, (1, lanes)),
     )
 
 
@@ -401,7 +351,8 @@ class BatchLoop:
         LaneFault
             If a policy asked for a negative leverage, or the books did not balance.
         """
-        numbers, state, deciders = lay_flat(copy_state(self.state), laid.deciders)
+        deciders = laid.deciders._replace(memory=self.deciders.memory)
+        numbers, state, deciders = lay_flat(copy_state(self.state), deciders)
         loop, bound = self.bind_to(laid._replace(deciders=deciders))
         inputs, n = laid.inputs, len(self.setup.markets)
         begins = np.arange(laid.lanes) * laid.width

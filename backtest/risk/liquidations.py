@@ -31,8 +31,6 @@ AnyAccount: TypeAlias = Account | Result
 Estimate: TypeAlias = tuple[float, float, float]
 """A probability, and the ends of its interval."""
 
-OWN_BLOCK = 16
-"""Paths lived at once where each is prepared by itself."""
 WARMUP = 2000
 """Bars of history in front of a path, for the columns of a policy."""
 DEPENDENT = ("multiplier", "initial", "sigma", "adv", "stop_scale", "profit_scale", "trail_scale")
@@ -54,13 +52,12 @@ class PathLives(NamedTuple):
 class Prepared(NamedTuple):
     """The account at the start of each path, and what policies see on the first one.
 
-    It lives from bar ``first`` on. Where paths differ in more than prices, funding and columns,
-    ``is_own``, each is set up by itself, with history in front.
+    Where paths differ in more than prices, funding and columns, ``is_own``, each is set up by
+    itself, with history in front.
     """
 
     setup: engine.Setup
     seen: Markets
-    first: int
     is_own: bool
 
 
@@ -171,9 +168,7 @@ class PathsRunner:
                 calendar=self.calendar,
             )
         account = replace(setup.account, flows=self.terms.flows)
-        resume = self.resume
-        setup = setup._replace(account=account, resume=resume)
-        first = 0 if resume is None else 1
+        setup = setup._replace(account=account, resume=self.resume)
         is_own = self.overlay is not None or seen.decide > 0
         is_own |= any(getattr(setup.inputs.feed, name).shape[0] > 1 for name in DEPENDENT)
         if not is_own:
@@ -186,8 +181,7 @@ class PathsRunner:
                 markets=path,
                 signal=self.list_weights(path),
                 observed=observed,
-                first=first,
-                started=int(path.time[0]) if resume is None else resume.span.start,
+                **self.find_start(path),
             )
             feed = begun.inputs.feed
             drawn = feed.funding_instrument[feed.funding_bar > 0]
@@ -196,46 +190,47 @@ class PathsRunner:
                 for i, (name, each) in enumerate(paths.members.items())
                 if not begun.venues[name].contract.is_spot
             ):
-                return Prepared(begun, seen, first, is_own=False)
-        return Prepared(self.set_up_on(seen, setup), seen, seen.n_bars - paths.width + first, True)
+                return Prepared(begun, seen, is_own=False)
+        return Prepared(self.set_up_on(seen, setup), seen, is_own=True)
 
     def join(self, bars: Mapping[str, PathBars], k: int, number: int) -> Markets:
         joined = self.paths.markets_of(bars, k, number, WARMUP)
         return joined if self.resume is None else engine.join_resumed(self.resume, joined)[0]
 
     def set_up_on(self, joined: Markets, setup: engine.Setup) -> engine.Setup:
-        first = joined.n_bars - self.paths.width
-        started, weights = int(joined.time[first]), self.list_weights(joined)
-        if setup.resume is not None:
-            first, started = first + 1, setup.resume.span.start
-        return engine.set_up_again(setup, joined, weights, first=first, started=started)
+        weights = self.list_weights(joined)
+        return engine.set_up_again(setup, joined, weights, **self.find_start(joined))
+
+    def find_start(self, markets: Markets) -> dict[str, Any]:
+        first = markets.n_bars - self.paths.width
+        if self.resume is None:
+            return {"first": first, "started": int(markets.time[first])}
+        return {"first": first + 1, "started": self.resume.span.start}
 
     def run_block(self, first: int, stop: int) -> PathLives:
-        paths, prepared = self.paths, self.prepared
+        paths, setup = self.paths, self.prepared.setup
         bars, n = paths.draw_all(first, stop), stop - first
-        size, parts = OWN_BLOCK if prepared.is_own else n, []
+        size, parts = 1 if self.prepared.is_own else n, []
         for k in range(0, n, size):
-            part = {name: own.select(slice(k, k + size)) for name, own in bars.items()}
-            laid = self.lay(part, min(size, n - k), first + k)
+            laid = self.lay_own(bars, k, first) if self.prepared.is_own else self.lay(bars, n)
             try:
-                parts.append(self.loop.live(laid, prepared.first)[:, :, -paths.n_bars :])
+                parts.append(self.loop.live(laid, setup.first)[:, :, -paths.n_bars :])
             except engine.LaneFault as fault:
                 replace(self, compile=False).run_path(first + k + fault.lane)  # it says what
                 raise
         closes = np.array([each.prices[3, :, 1:] for each in bars.values()])
         return PathLives(first, *np.concatenate(parts, axis=1), closes=closes)  # type: ignore[misc] # its fields
 
-    def lay(self, bars: Mapping[str, PathBars], n: int, first: int) -> engine.Laid:
-        paths, prepared = self.paths, self.prepared
-        if prepared.is_own:
-            markets = [self.join(bars, k, first + k) for k in range(n)]
-            return engine.lay_each([self.set_up_on(each, prepared.setup) for each in markets])
+    def lay_own(self, bars: Mapping[str, PathBars], k: int, first: int) -> engine.Laid:
+        return engine.lay(self.set_up_on(self.join(bars, k, first + k), self.prepared.setup))
+
+    def lay(self, bars: Mapping[str, PathBars], n: int) -> engine.Laid:
+        setup = self.prepared.setup
         columns = [
             self.observe(own, name, bars[name])
-            for name, own in zip(paths.names, prepared.setup.observed, strict=True)
+            for name, own in zip(self.paths.names, setup.observed, strict=True)
         ]
-        fields = self.draw_fields(bars, n)
-        return engine.lay_alike(prepared.setup, self.loop.deciders, n, columns, **fields)
+        return engine.lay(setup, n, columns, **self.draw_fields(bars, n))
 
     def observe(
         self, own: engine.ObservedPolicy, name: str, bars: PathBars

@@ -11,7 +11,7 @@ import backtest as bt
 from backtest import paths as models
 from backtest.features import touch_distance, touch_probability
 from backtest.risk.liquidations import PathsRunner, Scaled, estimate
-from backtest.strategies import Constant, TailHedge, VolTarget
+from backtest.strategies import Constant, Cppi, TailHedge, VolTarget
 from tests import kit
 from tests.kit import check_refused
 from tests.options.listed_markets import make_markets, make_venue
@@ -380,8 +380,11 @@ class Flip(bt.Policy):
 
 def test_an_overlay_scales_the_only_position_too():
     given = {"venue": free_venue(), "account": free_account(), "compile": False}
-    half = bt.liquidation_risk(
-        draw(sample()), Constant(leverage=4.0), overlay=Constant(leverage=0.5), **given
-    )
+    halved = {**given, "overlay": Constant(leverage=0.5)}
+    half = bt.liquidation_risk(draw(sample()), Constant(leverage=4.0), **halved)
     two = bt.liquidation_risk(draw(sample()), Constant(leverage=2.0), **given)
     assert np.allclose(half.fan, two.fan, **SAME)
+    before = bt.run(sample(), Cppi(), **halved)
+    goes_on = {**halved, "account": before}  # with the equity that the policy remembers
+    risk = bt.liquidation_risk(draw(sample()), Cppi(), **goes_on)
+    assert np.array_equal(next(risk.runner.run_chunks()).wealth[0], risk.run(0).bars["equity"])
