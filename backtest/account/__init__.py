@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from backtest.account.balance import is_under_limit, mark_to_ledger, pick_balances, put_balances
     from backtest.account.balance import value_at
     from backtest.account.bar import live_bar, may_use_fast_path, set_quotes, take_fast_path
-    from backtest.account.ledger import Ledger, write_event
+    from backtest.account.ledger import Ledger
     from backtest.account.options import close_options, is_walking, open_options, price_options
     from backtest.account.orders import compute_square_root_impact, compute_target, fill, is_outside
     from backtest.account.orders import move_margin, split_margin
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from backtest.account.price_walk import aim_at_leg, choose_turns
     from backtest.account.records import AccountBar, AccountState, EventLog, MarketBar, MarketFeed
     from backtest.account.records import OptionFeed, OptionState, OptionTerms, Scratch, Terms
-    from backtest.account.records import as_log, clear_ledger, has_exits, is_held, is_isolated
+    from backtest.account.records import clear_ledger, has_exits, is_held, is_isolated
     from backtest.account.records import is_spot, make_option_feed, note, pick_instrument
-    from backtest.account.records import pick_margin, pick_position, pick_quote, share, stamp
+    from backtest.account.records import pick_margin, pick_position, pick_quote, share
     from backtest.account.records import sum_bar, sum_changes, sum_ledger, total
 
 open_door(__name__)

@@ -13,34 +13,25 @@ CLOSE, TAKEOVER, PARTIAL = 0, 1, 2
 class InstrumentRules(NamedTuple):
     """The rules of one instrument and of trading it, as plain numbers.
 
-    The first seven fields and the other ``has_*`` are True, or None if the feature is not used.
-    numba treats the two as different types and leaves out the code of unused features.
-    ``has_rounding``: there are lots, a minimum notional or a participation limit. ``keeps_entry``:
-    the average entry is needed. ``marks_entry``: the requirement may be valued at the entry price;
-    ``margin`` decides. ``fee`` is the rate of an ordinary trade (taker and maker blended).
-    ``stop_loss`` is a fraction of the entry price. A ``step`` of 0 means "down to the floor of the
-    bracket". An infinite ``participation`` means no limit. ``has_limits`` is True if the largest
-    leverage is that of the quote, None if it is ``max_leverage`` at all times. ``rounds_price`` is
-    True, or None if prices are not rounded to the ``tick``. ``has_auto_margin``: the wallet adds
+    ``has_rounding``: there are lots, a minimum notional or a participation limit. ``fee`` is the
+    rate of an ordinary trade (taker and maker blended). ``stop_loss`` is a fraction of the entry
+    price. A ``step`` of 0 means "down to the floor of the bracket". An infinite ``participation``
+    means no limit. ``has_limits``: the largest leverage is that of the quote, not ``max_leverage``.
+    ``rounds_price``: prices are rounded to the ``tick``. ``has_auto_margin``: the wallet adds
     margin to a position that fails. ``profit_share`` of an unrealized profit backs orders and
     withdrawals. ``order_fee`` is the fixed fee of an order, on top of that of the quote.
-    ``liquidation_impact`` is Y.
-
-    The last fields belong to fill modes and stops; flags are again True or None. ``fills_late``:
-    decisions fill at the bar's last close. ``fills_early``: at the last close before the bar.
-    ``has_exits``: there is a stop besides a plain stop-loss. ``take_profit``, ``trailing_stop`` and
-    ``equity_stop`` are fractions, 0 for none. With ``is_*_distance`` the number of a stop is a
-    distance in price. The scales of the quote multiply all of them.
-    ``full_below_health`` is the health factor up to which a liquidation repays the whole debt.
+    ``liquidation_impact`` is Y. ``has_exits``: there is a stop besides a plain stop-loss.
+    ``take_profit``, ``trailing_stop`` and ``equity_stop`` are fractions, 0 for none. With
+    ``is_*_distance`` the number of a stop is a distance in price. The scales of the quote multiply
+    all of them. ``full_below_health`` is the health factor up to which a liquidation repays the
+    whole debt.
     """
 
-    is_inverse: bool | None
-    is_isolated: bool | None
-    has_stop: bool | None
-    has_impact: bool | None
-    has_rounding: bool | None
-    keeps_entry: bool | None
-    marks_entry: bool | None
+    is_inverse: bool
+    is_isolated: bool
+    has_stop: bool
+    has_impact: bool
+    has_rounding: bool
     margin: MarginRules
     lot: float
     min_notional: float
@@ -59,25 +50,23 @@ class InstrumentRules(NamedTuple):
     max_leverage: float
     band: float
     stop_loss: float
-    has_limits: bool | None
-    rounds_price: bool | None
+    has_limits: bool
+    rounds_price: bool
     tick: float
-    has_auto_margin: bool | None
-    has_profit_share: bool | None
-    has_order_fee: bool | None
-    has_liquidation_impact: bool | None
+    has_auto_margin: bool
+    has_profit_share: bool
+    has_order_fee: bool
+    has_liquidation_impact: bool
     profit_share: float
     order_fee: float
     liquidation_impact: float
-    fills_late: bool | None
-    fills_early: bool | None
-    has_exits: bool | None
+    has_exits: bool
     take_profit: float
     trailing_stop: float
     equity_stop: float
-    is_stop_distance: bool | None
-    is_profit_distance: bool | None
-    is_trail_distance: bool | None
+    is_stop_distance: bool
+    is_profit_distance: bool
+    is_trail_distance: bool
     full_below_health: float
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from backtest import venue
 from backtest.account import records as r
 from backtest.account.account_records import Balances
-from backtest.account.ledger import log_trade
 from backtest.account.options import count_options, has_short_option, holds_options, is_walking
 from backtest.account.position import mark_position
 from backtest.base.units import TOLERANCE
@@ -183,19 +182,13 @@ def put_balances(
     r.put_position(state, i, after.positions[0])
 
 
-def enter_step(bar: r.AccountBar, i: int, row: int, before: Balances, after: Balances) -> None:
-    r.stamp(bar.log, row, i)
-    put_balances(bar.terms, bar.state, i, before, after)
-
-
 def enter_fill(
     bar: r.AccountBar, t: int, i: int, kind: int, before: Balances, done: Trade, stops: int
 ) -> None:
-    row = bar.log.written[0]
-    log_trade(r.as_log(bar.log), t, kind, done)
+    r.note_trade(bar.log, t, i, kind, done)
     r.enter_trade(bar.ledger, i, done)
     bar.ledger[r.STOPS, i] += stops
-    enter_step(bar, i, row, before, done.balances)
+    put_balances(bar.terms, bar.state, i, before, done.balances)
 
 
 def is_under_limit(terms: r.Terms, state: r.AccountState, equity: float) -> bool:

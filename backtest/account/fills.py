@@ -184,11 +184,11 @@ def cut_increases(bar: r.AccountBar, equity: float) -> None:
 def price_order(terms: r.Terms, quotes: r.MarketBar, scratch: r.Scratch, i: int) -> None:
     rules, quote, side = r.pick_instrument(terms, i), r.pick_quote(quotes, i), scratch.side[i]
     worsening = rules.slippage
-    if rules.has_impact is not None:
+    if rules.has_impact:
         added = max(scratch.reach[i] - scratch.before[i], 0.0)
         worsening += orders.compute_impact(r.share(rules), quote, added)
     worsening = min(worsening, orders.LARGEST_WORSENING)
-    if rules.rounds_price is not None:
+    if rules.rounds_price:
         worsening = orders.round_worsening(r.share(rules), quote.fill, side, worsening)
     scratch.cost[i], scratch.rate[i] = orders.compute_cost(rules, side, worsening), rules.fee
     scratch.fee[i] = orders.compute_order_fee(rules, quote)
@@ -399,7 +399,7 @@ def trade_at_market(bar: r.AccountBar, t: int, i: int) -> None:
 def set_limit(terms: r.Terms, quotes: r.MarketBar, scratch: r.Scratch, i: int, side: float) -> None:
     rules = r.share(r.pick_instrument(terms, i))
     value = worsen(rules, quotes.decided[i], -side, terms.offsets[i])
-    if rules.rounds_price is not None:
+    if rules.rounds_price:
         value = orders.round_price(rules, value, side)
     quotes.fill[i] = value
     scratch.through[i] = find_through(terms, rules, value, side, i)

@@ -1,14 +1,8 @@
-"""Events of the ledger, and the money of one position by cause."""
+"""Kinds of events in the log, and the money of a run by cause."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
-from backtest.account.account_records import Liquidation, Trade
-
-if TYPE_CHECKING:
-    from backtest.base import FloatArray, IntArray
-
+from typing import NamedTuple
 
 (
     FILL, FUNDING, INTEREST, FLOW, TOP_UP, REFUSED, STOPPED, LIQUIDATED, BAD_DEBT, CALLED, RUINED,
@@ -45,58 +39,3 @@ class Ledger(NamedTuple):
     take_profits: int
     ambiguous_bars: int
     both_reached: int
-
-
-class Log(NamedTuple):
-    """The event log of a run: entries of shape (capacity, 8), and their number so far."""
-
-    is_on: bool | None
-    entries: FloatArray
-    written: IntArray
-
-
-def write_event(
-    log: Log,
-    t: int,
-    kind: int,
-    value: float,
-    quantity: float,
-    amount: float,
-    fee: float = 0.0,
-    slippage: float = 0.0,
-    impact: float = 0.0,
-) -> None:
-    if log.is_on is not None:
-        row = log.written[0]
-        log.written[0] = row + 1
-        if row < len(log.entries):
-            log.entries[row, 0] = t
-            log.entries[row, 1] = kind
-            log.entries[row, 2] = value
-            log.entries[row, 3] = quantity
-            log.entries[row, 4] = amount
-            log.entries[row, 5] = fee
-            log.entries[row, 6] = slippage
-            log.entries[row, 7] = impact
-
-
-def log_trade(log: Log, t: int, kind: int, done: Trade) -> None:
-    if done.quantity != 0.0:
-        write_event(
-            log,
-            t,
-            kind,
-            done.value,
-            done.quantity,
-            abs(done.quantity) * abs(done.value),
-            done.fee,
-            done.slippage,
-            done.impact,
-        )
-
-
-def log_liquidation(log: Log, t: int, value: float, done: Liquidation) -> None:
-    notional = abs(done.quantity) * abs(value)
-    write_event(log, t, LIQUIDATED, value, done.quantity, notional, done.loss)
-    if done.bad_debt != 0.0:
-        write_event(log, t, BAD_DEBT, value, 0.0, done.bad_debt)

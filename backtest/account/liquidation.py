@@ -12,12 +12,9 @@ from backtest.account.account_records import (
     Position,
     Quote,
 )
-from backtest.account.ledger import (
-    MARGIN_ADDED,
-    Log,
-    write_event,
-)
+from backtest.account.ledger import MARGIN_ADDED
 from backtest.account.orders import LARGEST_WORSENING, compute_square_root_impact, floor
+from backtest.account.records import EventLog, note
 from backtest.base.units import TOLERANCE
 from backtest.venue import compute_setting, compute_step_floor
 
@@ -56,7 +53,7 @@ def liquidate(
 def forfeit(rules: InstrumentRules, balances: Balances, value: float) -> tuple[Balances, float]:
     backing = p.compute_backing(rules, balances, value)
     left = min(backing, 0.0)
-    if rules.is_isolated is not None:
+    if rules.is_isolated:
         return p.make_flat_balances(balances.cash, left, value), backing - left
     return p.make_flat_balances(left, 0.0, value), backing - left
 
@@ -121,7 +118,7 @@ def close_contracts(
     position = balances.positions[0]
     side = 1.0 if closed > 0.0 else -1.0
     worsening = rules.liquidation_slippage
-    if rules.has_liquidation_impact is not None:
+    if rules.has_liquidation_impact:
         size = abs(closed) * abs(value)
         impact = compute_square_root_impact(rules.liquidation_impact, quote, size)
         worsening = min(worsening + impact, LARGEST_WORSENING)
@@ -129,7 +126,7 @@ def close_contracts(
     quantity = position.quantity - closed
     entry = position.entry if quantity != 0.0 else 0.0
     cash, margin = balances.cash, position.margin
-    if rules.is_isolated is not None:
+    if rules.is_isolated:
         margin += closed * (filled - position.entry)
     else:
         cash += closed * filled
@@ -138,7 +135,7 @@ def close_contracts(
     left = max(p.compute_backing(rules, after, value), 0.0)
     asked = rules.liquidation_fee * notional
     fee = left if asked * (1.0 + TOLERANCE) >= left else asked
-    if rules.is_isolated is not None:
+    if rules.is_isolated:
         margin -= fee
     else:
         cash -= fee
@@ -150,18 +147,24 @@ def close_contracts(
 
 
 def can_add(rules: InstrumentRules, balances: Balances) -> bool:
-    if rules.has_auto_margin is None:
+    if not rules.has_auto_margin:
         return False
     return balances.cash > 0.0
 
 
 def add_from_wallet(
-    rules: InstrumentRules, balances: Balances, value: float, quote: Quote, log: Log, t: int
+    rules: InstrumentRules,
+    balances: Balances,
+    value: float,
+    quote: Quote,
+    log: EventLog,
+    t: int,
+    i: int,
 ) -> Balances:
     position = balances.positions[0]
     needed = p.compute_requirement(rules, position, value, quote.multiplier) * (1.0 + TOLERANCE)
     missing = max(needed - p.compute_backing(rules, balances, value), 0.0)
     each = abs(position.quantity * position.entry) / compute_setting(rules.margin, quote.initial)
     amount = min((floor(missing / each) + 1.0) * each, balances.cash)
-    write_event(log, t, MARGIN_ADDED, value, 0.0, amount)
+    note(log, t, i, MARGIN_ADDED, value, 0.0, amount)
     return p.make_balances(balances.cash - amount, p.add_margin(position, amount))

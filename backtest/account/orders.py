@@ -14,7 +14,7 @@ LARGEST_WORSENING = 0.99
 
 
 def compute_order_fee(rules: InstrumentRules, quote: Quote) -> float:
-    if rules.has_order_fee is None:
+    if not rules.has_order_fee:
         return 0.0
     return rules.order_fee + quote.order_fee
 
@@ -26,7 +26,7 @@ def can_order(rules: InstrumentRules, quote: Quote, equity: float) -> bool:
 def compute_counted(
     rules: InstrumentRules, balances: Balances, quote: Quote, equity: float, held: float
 ) -> float:
-    if rules.has_profit_share is None:
+    if not rules.has_profit_share:
         return equity
     uncounted = p.compute_uncounted(rules, balances.positions[0], quote.fill)
     return equity - (uncounted if held > 0.0 else 0.0)
@@ -39,7 +39,7 @@ def is_outside(rules: InstrumentRules, equity: float, reach: float, held: float)
 
 
 def find_limit(rules: InstrumentRules, quote: Quote) -> float:
-    if rules.has_limits is not None:
+    if rules.has_limits:
         return quote.limit
     return rules.max_leverage
 
@@ -72,18 +72,18 @@ def size_order(
     quantity, unit = balances.positions[0].quantity, abs(quote.fill)
     held = quantity * (side * unit)
     worsening = rules.slippage
-    if rules.has_impact is not None:
+    if rules.has_impact:
         worsening += compute_impact(rules, quote, max(reach - held, 0.0))
     worsening = min(worsening, LARGEST_WORSENING)
-    if rules.rounds_price is not None:
+    if rules.rounds_price:
         worsening = round_worsening(rules, quote.fill, side, worsening)
     cost = compute_cost(rules, side, worsening)
     free = compute_counted(rules, balances, quote, equity, held)
-    if rules.has_order_fee is not None:
+    if rules.has_order_fee:
         free -= compute_order_fee(rules, quote)
     limit = compute_largest_notional(rules.margin, free, held, cost, quote.initial)
     size = min(reach, limit) * (1.0 / unit)
-    if rules.is_isolated is not None:
+    if rules.is_isolated:
         filled = p.worsen(rules, quote.fill, side, worsening)
         kept = max(side * quantity, 0.0)
         room = compute_room(rules, balances, filled, side, quote)
@@ -94,7 +94,7 @@ def size_order(
 
 
 def compute_cost(rules: InstrumentRules, side: float, worsening: float) -> float:
-    if rules.is_inverse is not None:
+    if rules.is_inverse:
         return (worsening + rules.fee) / (1.0 + side * worsening)
     return worsening + rules.fee * (1.0 + side * worsening)
 
@@ -106,7 +106,7 @@ def compute_room(
     closed = balances.cash + p.compute_backing(rules, balances, filled)
     closed -= rules.fee * abs(quantity) * unit
     wallet = closed if side * quantity < 0.0 else balances.cash
-    if rules.has_order_fee is not None:
+    if rules.has_order_fee:
         wallet -= compute_order_fee(rules, quote)
     posted = 1.0 / compute_setting(rules.margin, quote.initial)
     return wallet * (1.0 / (unit * (posted + rules.fee)))
@@ -124,7 +124,7 @@ def compute_square_root_impact(factor: float, quote: Quote, notional: float) -> 
 
 def round_quantity(rules: InstrumentRules, held: float, quote: Quote, wanted: float) -> float:
     change = abs(wanted - held)
-    if rules.has_rounding is None:
+    if not rules.has_rounding:
         return held if wanted != 0.0 and change <= TOLERANCE * abs(held) else wanted + 0.0
     most, part = math.inf, math.inf
     if rules.participation < math.inf:
@@ -168,7 +168,7 @@ def truncate(rules: InstrumentRules, size: float) -> float:
 
 def round_price(rules: InstrumentRules, value: float, side: float) -> float:
     price = value * (1.0 / rules.margin.size)
-    if rules.is_inverse is not None:
+    if rules.is_inverse:
         price = -rules.margin.size / value
     steps = price * (1.0 / rules.tick)
     whole = floor(steps + 1e-6) if side < 0.0 else 0.0 - floor(1e-6 - steps)
@@ -194,7 +194,7 @@ def fill(
     held = balances.positions[0].quantity
     quantity = round_quantity(rules, held, quote, wanted)
     impact = 0.0
-    if rules.has_impact is not None:
+    if rules.has_impact:
         impact = compute_impact(rules, quote, abs(quantity - held) * abs(quote.fill))
     return trade(rules, balances, quote.fill, quantity, rules.slippage, impact, fee, quote, True)
 
@@ -222,14 +222,14 @@ def trade(
     filled = p.worsen(rules, value, side, min(worsening, LARGEST_WORSENING))
     cost = change * (filled - value)
     impacted = cost * (impact / worsening) if impact > 0.0 else 0.0
-    if rules.rounds_price is not None:
+    if rules.rounds_price:
         filled = round_price(rules, filled, side) if is_order else filled
         cost = change * (filled - value)
     fee = fee_rate * abs(change) * abs(filled)
-    if rules.has_order_fee is not None:
+    if rules.has_order_fee:
         fee += compute_order_fee(rules, quote) if change != 0.0 else 0.0
-    entry = p.compute_entry(rules, position, quantity, filled)
-    if rules.is_isolated is not None:
+    entry = p.compute_entry(position, quantity, filled)
+    if rules.is_isolated:
         cash, margin = move_margin(rules, balances, quantity, filled, quote.initial)
     else:
         cash, margin = balances.cash - change * filled, 0.0
@@ -273,20 +273,20 @@ def reduce_to_ratio(
     position, unit = balances.positions[0], abs(quote.fill)
     side = 1.0 if position.quantity > 0.0 else -1.0
     worsening = rules.slippage
-    if rules.rounds_price is not None:
+    if rules.rounds_price:
         worsening = round_worsening(rules, quote.fill, -side, worsening)
     cost = compute_cost(rules, -side, worsening)
-    valued = abs(position.entry) if p.is_valued_at_entry(rules) else unit
+    valued = abs(position.entry) if rules.margin.is_valued_at_entry else unit
     size = abs(position.quantity)
     spared = p.compute_backing(rules, balances, quote.fill) - cost * size * unit
-    if rules.has_order_fee is not None:
+    if rules.has_order_fee:
         spared -= compute_order_fee(rules, quote)
     allowed = compute_affordable(
         rules.margin, size, valued, ratio * cost * unit, ratio * spared, quote.multiplier
     )
     done = fill(rules, balances, quote, side * max(allowed, 0.0), rules.fee)
     held = done.balances.positions[0]
-    if rules.is_isolated is None or held.quantity == 0.0:
+    if not rules.is_isolated or held.quantity == 0.0:
         return done
     freed = done.balances.cash - balances.cash
     kept = Position(held.quantity, held.entry, held.margin + freed, held.value)

@@ -20,7 +20,6 @@ from backtest.account.ledger import (
     MARGIN_ADDED,
     REFUSED,
     RUINED,
-    log_liquidation,
 )
 from backtest.account.ledger import FUNDING as FUNDED
 from backtest.account.ledger import INTEREST as CHARGED
@@ -133,17 +132,17 @@ def settle_funding(bar: r.AccountBar, t: int, is_open: int) -> None:
 def liquidate_isolated(bar: r.AccountBar, t: int, i: int) -> bool:
     terms, state, log = bar.terms, bar.state, bar.log
     rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(bar.quotes, i)
-    before, row, opened = balance.pick_balances(terms, state, i), log.written[0], quote.mark_open
+    before, opened = balance.pick_balances(terms, state, i), quote.mark_open
     after, is_failed = before, p.is_failing(rules, before, opened, quote.multiplier)
     if is_failed and can_add(rules, before):
-        after = add_from_wallet(rules, before, opened, quote, r.as_log(log), t)
+        after = add_from_wallet(rules, before, opened, quote, log, t, i)
         is_failed = p.is_failing(rules, after, opened, quote.multiplier)
     if is_failed:
         done = liquidate(rules, after, opened, quote)
-        log_liquidation(r.as_log(log), t, opened, done)
+        r.note_death(log, t, i, opened, done)
         r.enter_liquidation(bar.ledger, i, done)
         after = done.balances
-    balance.enter_step(bar, i, row, before, after)
+    balance.put_balances(terms, state, i, before, after)
     if is_failed:
         drop_after_liquidation(terms, state, i)
     return is_failed
@@ -273,8 +272,8 @@ def is_poor(terms: r.Terms, quotes: r.MarketBar, wealth: float) -> bool:
             limit = find_limit(rules, quote)
             most = limit if limit < most else most
             least = max(rules.min_notional, rules.lot * abs(quote.mark_close))
-            is_ban = rules.has_limits is not None and not limit > 0.0
-            if rules.has_rounding is None or is_ban:
+            is_ban = rules.has_limits and not limit > 0.0
+            if not rules.has_rounding or is_ban:
                 return False
             if not wealth * most < least * (1.0 - TOLERANCE):
                 return False
@@ -491,7 +490,7 @@ def price_reduction(bar: r.AccountBar, i: int) -> None:
     rules, quote = r.share(r.pick_instrument(bar.terms, i)), r.pick_quote(bar.quotes, i)
     side = -1.0 if bar.state.held.quantities[i] > 0.0 else 1.0
     worsening = rules.slippage
-    if rules.rounds_price is not None:
+    if rules.rounds_price:
         worsening = round_worsening(rules, quote.fill, side, worsening)
     bar.scratch.cost[i] = compute_cost(rules, side, worsening)
     bar.scratch.fee[i] = compute_order_fee(rules, quote)

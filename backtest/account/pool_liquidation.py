@@ -540,12 +540,6 @@ def sum_option_gains(terms: r.Terms, state: r.AccountState, i: int) -> float:
 # ------------------------------------------------------------------------------------ step by step
 
 
-def note_liquidation(
-    log: r.EventLog, t: int, i: int, value: float, quantity: float, loss: float
-) -> None:
-    r.note(log, t, i, LIQUIDATED, value, quantity, abs(quantity) * abs(value), loss)
-
-
 def close_part(
     rules: account_records.InstrumentRules,
     state: r.AccountState,
@@ -555,7 +549,7 @@ def close_part(
 ) -> tuple[float, float]:
     value = state.held.values[i]
     worsening = rules.liquidation_slippage
-    if rules.has_liquidation_impact is not None:
+    if rules.has_liquidation_impact:
         size = abs(closed) * abs(value)
         impact = compute_square_root_impact(rules.liquidation_impact, quote, size)
         worsening = min(worsening + impact, LARGEST_WORSENING)
@@ -623,7 +617,7 @@ def take_step(bar: r.AccountBar, t: int, i: int) -> None:
     state.wallet[r.CASH] -= fee
     ledger[r.LOSS, i] += cost + fee
     ledger[r.TRADED, i] += notional
-    note_liquidation(bar.log, t, i, state.held.values[i], -closed, cost + fee)
+    r.note_liquidation(bar.log, t, i, state.held.values[i], -closed, cost + fee)
 
 
 def choose_step(bar: r.AccountBar) -> int:
@@ -737,7 +731,7 @@ def liquidate_only_position(bar: r.AccountBar, t: int) -> None:
             state.wallet[r.CASH] = balances.cash
             r.put_position(state, i, balances.positions[0])
             ledger[r.LOSS, i] += loss
-            note_liquidation(bar.log, t, i, value, state.held.quantities[i] - held, loss)
+            r.note_liquidation(bar.log, t, i, value, state.held.quantities[i] - held, loss)
 
 
 def record_bad_debt(bar: r.AccountBar, t: int) -> None:
@@ -778,7 +772,7 @@ def forfeit_pool(bar: r.AccountBar, t: int) -> None:
             share = loss * (notional / gross) if gross > 0.0 else 0.0
             ledger[r.LOSS, i] += share
             ledger[r.TRADED, i] += notional
-            note_liquidation(log, t, i, value, -state.held.quantities[i], share)
+            r.note_liquidation(log, t, i, value, -state.held.quantities[i], share)
             r.put_position(state, i, account_records.Position(0.0, 0.0, 0.0, value))
 
 
@@ -806,7 +800,7 @@ def close_pool(bar: r.AccountBar, t: int) -> None:
             state.wallet[r.CASH] -= fee
             loss = scratch.cost[i] + fee
             ledger[r.LOSS, i] += loss
-            note_liquidation(log, t, i, state.marked[i], -scratch.reach[i], loss)
+            r.note_liquidation(log, t, i, state.marked[i], -scratch.reach[i], loss)
     paid = asked_of_options if is_all else left * (premiums / gross) if gross > 0.0 else 0.0
     end_close(state, ledger, log, t, asked_of_options, paid)
     balance.sell_collateral(bar, t, -balance.compute_balance(terms, state))

@@ -186,12 +186,10 @@ def find_stop(
         r.pick_quote(quotes, i),
         r.pick_position(state, i),
     )
-    if rules.has_exits is not None:
+    if rules.has_exits:
         balances = balance.pick_balances(terms, state, i)
         return p.find_exit(rules, balances, quote, Watch(state.best[i], highest), low, high)
-    if rules.has_stop is not None and p.is_stopped(
-        rules, position, p.find_adverse(position, low, high)
-    ):
+    if rules.has_stop and p.is_stopped(rules, position, p.find_adverse(position, low, high)):
         return p.STOP, p.compute_stop(rules, position)
     return p.NOTHING, math.nan
 
@@ -199,12 +197,12 @@ def find_stop(
 def stop_position(bar: r.AccountBar, t: int, i: int, kind: int, value: float) -> None:
     terms, state, log = bar.terms, bar.state, bar.log
     rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(bar.quotes, i)
-    before, row = balance.pick_balances(terms, state, i), log.written[0]
+    before = balance.pick_balances(terms, state, i)
     done = stop_out(rules, before, value, quote)
-    ledger.log_trade(r.as_log(log), t, name_stop(kind), done)
+    r.note_trade(log, t, i, name_stop(kind), done)
     r.enter_trade(bar.ledger, i, done)
     bar.ledger[r.TAKE_PROFITS if kind == p.PROFIT else r.STOPS, i] += 1.0
-    balance.enter_step(bar, i, row, before, done.balances)
+    balance.put_balances(terms, state, i, before, done.balances)
     state.is_pending[i] = 0
     if kind != p.PROFIT:
         state.since_stop[i] = -1.0
@@ -519,7 +517,7 @@ def is_both_reached(bar: r.AccountBar, i: int) -> bool:
     """Return whether a bar reaches a take-profit, and a stop or the liquidation of the position."""
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(quotes, i)
-    if rules.has_exits is None:
+    if not rules.has_exits:
         return False
     position = r.pick_position(state, i)
     side = 1.0 if position.quantity > 0.0 else -1.0
@@ -547,7 +545,7 @@ def take_late_profits(bar: r.AccountBar, t: int) -> None:
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     for i in range(len(state.margin)):
         rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(quotes, i)
-        if scratch.fresh[i] == 0.0 or not r.is_held(state, i) or rules.has_exits is None:
+        if scratch.fresh[i] == 0.0 or not r.is_held(state, i) or not rules.has_exits:
             continue
         side = 1.0 if state.held.quantities[i] > 0.0 else -1.0
         goal = p.compute_target_price(rules, r.pick_position(state, i), quote)
@@ -664,7 +662,7 @@ def find_stop_place(bar: r.AccountBar, i: int) -> tuple[int, float, float]:
     position = r.pick_position(state, i)
     start, end = scratch.last[i], scratch.last_end[i]
     low, high = min(start, end), max(start, end)
-    if rules.has_exits is None:
+    if not rules.has_exits:
         kind, stop = find_stop(terms, state, quotes, i, low, high, math.nan)
         if kind == p.NOTHING:
             return p.NOTHING, 2.0, math.nan
@@ -689,14 +687,14 @@ def find_stop_place(bar: r.AccountBar, i: int) -> tuple[int, float, float]:
 def fail_alone(bar: r.AccountBar, t: int, i: int, value: float) -> None:
     terms, state, log = bar.terms, bar.state, bar.log
     rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(bar.quotes, i)
-    before, row = balance.pick_balances(terms, state, i), log.written[0]
+    before = balance.pick_balances(terms, state, i)
     if can_add(rules, before):
-        after = add_from_wallet(rules, before, value, quote, r.as_log(log), t)
-        balance.enter_step(bar, i, row, before, after)
+        after = add_from_wallet(rules, before, value, quote, log, t, i)
+        balance.put_balances(terms, state, i, before, after)
         return
     own = Balances(0.0, before.positions)
     done = liquidate(rules, own, value, quote)
-    ledger.log_liquidation(r.as_log(log), t, value, done)
+    r.note_death(log, t, i, value, done)
     r.enter_liquidation(bar.ledger, i, done)
-    balance.enter_step(bar, i, row, own, done.balances)
+    balance.put_balances(terms, state, i, own, done.balances)
     drop_after_liquidation(terms, state, i)

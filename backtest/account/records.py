@@ -9,7 +9,8 @@ import numpy as np
 
 from backtest import venue
 from backtest.account.account_records import InstrumentRules, Liquidation, Position, Quote, Trade
-from backtest.account.ledger import Log, write_event
+from backtest.account.ledger import BAD_DEBT as DEBT
+from backtest.account.ledger import LIQUIDATED
 from backtest.base import BoolArray, FloatArray, IntArray
 
 
@@ -410,14 +411,6 @@ class Scratch(NamedTuple):
     money: FloatArray
 
 
-class EventLog(NamedTuple):
-    """The event log: entries of shape (capacity, 9), those of :class:`Log` and the instrument."""
-
-    is_on: bool | None
-    entries: FloatArray
-    written: IntArray
-
-
 def share(record: Any) -> Any:
     return record
 
@@ -551,8 +544,16 @@ RESTED = 40
 EXPIRED, UNQUOTED = 43, 44
 """Kinds of entries in the log, after those of one position."""
 
+
 WIDTH = 9
 """Columns of the log."""
+
+
+class EventLog(NamedTuple):
+    """The event log of a run: entries of shape (capacity, 9), and their number so far."""
+
+    entries: FloatArray
+    written: IntArray
 
 
 def note(
@@ -568,18 +569,38 @@ def note(
     impact: float = 0.0,
 ) -> None:
     row = log.written[0]
-    write_event(as_log(log), t, kind, value, quantity, amount, fee, slippage, impact)
-    stamp(log, row, i)
+    log.written[0] = row + 1
+    if row < len(log.entries):
+        log.entries[row, 0] = t
+        log.entries[row, 1] = kind
+        log.entries[row, 2] = value
+        log.entries[row, 3] = quantity
+        log.entries[row, 4] = amount
+        log.entries[row, 5] = fee
+        log.entries[row, 6] = slippage
+        log.entries[row, 7] = impact
+        log.entries[row, 8] = i
 
 
-def as_log(log: EventLog) -> Log:
-    return Log(log.is_on, log.entries, log.written)
+def note_trade(log: EventLog, t: int, i: int, kind: int, done: Trade) -> None:
+    if done.quantity != 0.0:
+        notional = abs(done.quantity) * abs(done.value)
+        note(
+            log, t, i, kind, done.value, done.quantity, notional, done.fee, done.slippage,
+            done.impact,
+        )  # fmt: skip
 
 
-def stamp(log: EventLog, since: int, i: int) -> None:
-    if log.is_on is not None:
-        for row in range(since, min(log.written[0], len(log.entries))):
-            log.entries[row, WIDTH - 1] = i
+def note_liquidation(
+    log: EventLog, t: int, i: int, value: float, quantity: float, loss: float
+) -> None:
+    note(log, t, i, LIQUIDATED, value, quantity, abs(quantity) * abs(value), loss)
+
+
+def note_death(log: EventLog, t: int, i: int, value: float, done: Liquidation) -> None:
+    note_liquidation(log, t, i, value, done.quantity, done.loss)
+    if done.bad_debt != 0.0:
+        note(log, t, i, DEBT, value, 0.0, done.bad_debt)
 
 
 def clear_ledger(ledger: FloatArray) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import hashlib
-import operator
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,19 +12,15 @@ from typing import Any
 import numba
 from filelock import FileLock
 from llvmlite import ir as llvm
-from numba.core import cgutils, consts, ir, types
+from numba.core import cgutils, types
 from numba.core.caching import FunctionCache
 from numba.core.ccallback import CFunc
-from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.compiler_machinery import FunctionPass, register_pass
 from numba.core.datamodel import models
 from numba.core.imputils import impl_ret_borrowed, lower_getattr_generic
-from numba.core.ir_utils import get_definition, guard
 from numba.core.sigutils import normalize_signature
 from numba.core.types import unliteral
 from numba.core.typing.templates import AttributeTemplate
-from numba.core.untyped_passes import RewriteSemanticConstants
 from numba.extending import infer_getattr, intrinsic, register_model
 
 from backtest.base import fast_link
@@ -84,7 +79,7 @@ def jit(
     **options: Any,
 ) -> Any:
     """Return a function compiled by numba; ``prepare`` gives it its globals if it is not kept."""
-    compiled: Any = numba.njit(pipeline_class=RuleCompiler, **options)(function)
+    compiled: Any = numba.njit(**options)(function)
     kept = KeptCode(function, prepare) if cache else None
     if kept is not None:
         compiled._cache = kept
@@ -112,8 +107,7 @@ def cfunc(
     **options: Any,
 ) -> Any:
     kinds = normalize_signature(signature)  # type: ignore[no-untyped-call] # numba's
-    passes: Any = RuleCompiler
-    compiled: Any = CFunc(function, kinds, locals={}, options=options, pipeline_class=passes)
+    compiled: Any = CFunc(function, kinds, locals={}, options=options)
     kept = KeptCode(function, prepare) if cache else None
     if kept is not None:
         compiled._cache = kept
@@ -122,72 +116,6 @@ def cfunc(
     with compiling(kept):
         compiled.compile()
     return compiled
-
-
-# ------------------------------------------------------------------ what an account does not have
-
-COMPARED = {operator.is_: True, operator.is_not: False}
-
-
-@register_pass(mutates_CFG=False, analysis_only=False)  # type: ignore[no-untyped-call] # numba's
-class CompareTypes(FunctionPass):
-    _name = "compare_types"
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-
-    def run_pass(self, state: Any) -> bool:
-        is_changed = False
-        for block in state.func_ir.blocks.values():
-            for line in block.body:
-                outcome = compare(line.value, state) if isinstance(line, ir.Assign) else None
-                if outcome is not None:
-                    replace_value(state.func_ir, line, outcome)
-                    is_changed = True
-        if is_changed:
-            state.func_ir._consts = consts.ConstantInference(state.func_ir)  # type: ignore[no-untyped-call]
-        return is_changed
-
-
-def compare(value: Any, state: Any) -> bool | None:
-    is_comparison = isinstance(value, ir.Expr) and value.op == "binop" and value.fn in COMPARED
-    if not is_comparison or find_type(value.rhs, state) is not types.none:
-        return None
-    kind = find_type(value.lhs, state)
-    if kind is None or isinstance(kind, (types.Optional, types.Omitted)):
-        return None
-    return bool(COMPARED[value.fn] == isinstance(kind, types.NoneType))
-
-
-def find_type(value: Any, state: Any) -> Any:
-    if isinstance(value, ir.Var):
-        value = guard(get_definition, state.func_ir, value)  # type: ignore[no-untyped-call]
-    if isinstance(value, ir.Arg):
-        return state.args[value.index]
-    if isinstance(value, (ir.Const, ir.Global, ir.FreeVar)) and value.value is None:
-        return types.none
-    if isinstance(value, ir.Expr) and value.op == "getattr":
-        record = find_type(value.value, state)
-        record = getattr(record, "inner", record)  # of a shared record
-        has_fields = isinstance(record, types.BaseNamedTuple)
-        if has_fields and value.attr in record.fields:
-            return record.types[record.fields.index(value.attr)]
-    return None
-
-
-def replace_value(func_ir: Any, line: Any, outcome: bool) -> None:
-    constant = ir.Const(outcome, loc=line.loc)  # type: ignore[no-untyped-call]
-    before, line.value = line.value, constant
-    known = func_ir._definitions[line.target.name]
-    known[known.index(before)] = line.value
-
-
-class RuleCompiler(CompilerBase):
-    def define_pipelines(self) -> list[Any]:
-        passes = DefaultPassBuilder.define_nopython_pipeline(self.state)  # type: ignore[no-untyped-call]
-        passes.add_pass_after(CompareTypes, RewriteSemanticConstants)
-        passes.finalize()
-        return [passes]
 
 
 # ---------------------------------------------------------------------------- shared records

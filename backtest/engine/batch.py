@@ -264,7 +264,7 @@ def lay(
     if inputs.fees is not None:  # which count what is traded, and so every bar
         tally = [np.tile(each, lanes) for each in inputs.clock[1:]]
         laid = laid._replace(
-            clock=type(inputs.clock)(inputs.clock.is_on, *tally),
+            clock=type(inputs.clock)(*tally),
             log_returns=np.tile(inputs.log_returns, (lanes, 1)),
         )
     return Laid(laid, repeat_deciders(setup, observed, lanes), observed, width, lanes)

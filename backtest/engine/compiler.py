@@ -371,7 +371,7 @@ def return_always(value: Any) -> Callable[..., Any]:
 @functools.cache
 def find_entry(name: str, *, has_parts: bool) -> Any:
     """Return a kernel that is called from Python; what it calls is made if it is not kept."""
-    for write in (write_pick, write_tuples, write_ask):
+    for write in (write_pick, write_ask):
         write({})  # kept code names the modules that are written for it
     path = write_module(loop, has_parts)
     twin = base.make_twin(getattr(loop, name), find_space(loop, has_parts), path)
@@ -424,8 +424,7 @@ def compile_general_rules(*, has_parts: bool) -> dict[str, Any]:
     twins[id(requirement.choose)] = jit(base.choose_number, **inner, forceinline=True)
     twins[id(records.pick_instrument)] = jit(write_pick(names), **inner, forceinline=True)
     names["pick_instrument"] = twins[id(records.pick_instrument)]
-    inner_text = jit(write_tuples(names), **inner, forceinline=True)
-    twins[id(records.write_tuple)] = inner_text
+    twins[id(records.write_tuple)] = jit(return_always(None), **inner, forceinline=True)
     twins[id(loop.locate)] = locate_function
     twins[id(loop.ask)] = jit(write_ask(names), **inner, forceinline=True)
     twins[id(portfolio_kernels.ask_own)] = jit(return_always(0.0), **inner, forceinline=True)
@@ -461,33 +460,18 @@ def fill_compiled(bar: AccountBar, *given: Any) -> Any:
 
 
 def write_pick(names: Mapping[str, Any]) -> Callable[..., Any]:
-    fields: dict[str, str] = dict.fromkeys(InstrumentRules._fields, "None")
-    fields |= {name: f"terms.numbers[{k}, i]" for k, name in enumerate(NUMBERS)}
-    lines = []
-    for k, name in enumerate(FLAGS):
-        lines.append(f"    {name} = True if terms.flags[{k}, i] != 0 else None")
-        fields[name] = name
-    row = FLAGS.index("is_funded_by_wallet")
-    lines.append(f"    is_funded_by_wallet = terms.flags[{row}, i] != 0")
-    lines.append("    is_inverse = True if terms.rules.brackets.are_inverse[i] else None")
-    lines.append("    is_isolated = True if terms.rules.brackets.are_isolated[i] else None")
+    fields = {name: f"terms.numbers[{k}, i]" for k, name in enumerate(NUMBERS)}
+    fields |= {name: f"terms.flags[{k}, i] != 0" for k, name in enumerate(FLAGS)}
     fields |= {
-        "is_inverse": "is_inverse",
-        "is_isolated": "is_isolated",
-        "keeps_entry": "True",
-        "marks_entry": "True",
+        "is_inverse": "terms.rules.brackets.are_inverse[i]",
+        "is_isolated": "terms.rules.brackets.are_isolated[i]",
         "margin": "pick_rules(terms.rules.brackets, i)",
         "liquidation_mode": "terms.modes[i]",
         "equity_stop": "terms.equity_stop",
     }
     given = ", ".join(f"{name}={text}" for name, text in fields.items())
-    body = "\n".join(lines)
-    text = f"def pick_instrument(terms, i):\n{body}\n    return InstrumentRules({given})\n"
+    text = f"def pick_instrument(terms, i):\n    return InstrumentRules({given})\n"
     return load_function(text, "pick_instrument", names)
-
-
-def write_tuples(names: Mapping[str, Any]) -> Callable[..., Any]:
-    return load_function("def write_tuple(terms, i):\n    return None\n", "write_tuple", names)
 
 
 def load_function(text: str, name: str, names: Mapping[str, Any]) -> Callable[..., Any]:

@@ -186,13 +186,11 @@ def read_instrument_rules(
     has_limits = isinstance(limit, pd.Series)
     step, per_order = venue.liquidation.step, venue.fees.per_order
     return a.InstrumentRules(
-        is_inverse=True if contract.kind == "inverse" else None,
-        is_isolated=True if account.margin == "isolated" else None,
-        has_stop=True if account.stop_loss is not None else None,
-        has_impact=True if venue.slippage.impact > 0.0 else None,
-        has_rounding=True if contract.lot > 0.0 or has_least or most is not None else None,
-        keeps_entry=True,
-        marks_entry=True,
+        is_inverse=contract.kind == "inverse",
+        is_isolated=account.margin == "isolated",
+        has_stop=account.stop_loss is not None,
+        has_impact=venue.slippage.impact > 0.0,
+        has_rounding=contract.lot > 0.0 or has_least or most is not None,
         margin=margin,
         lot=contract.lot,
         min_notional=contract.min_notional or 0.0,
@@ -211,22 +209,20 @@ def read_instrument_rules(
         max_leverage=math.inf if isinstance(limit, pd.Series) else limit,
         band=account.band,
         stop_loss=a.find_factor(account.stop_loss),
-        fills_late=True if account.fill == "next_close" else None,
-        fills_early=True if account.fill == "same_close" else None,
-        has_exits=True if account.has_exits else None,
+        has_exits=account.has_exits,
         take_profit=a.find_factor(account.take_profit),
         trailing_stop=a.find_factor(account.trailing_stop),
         equity_stop=account.equity_stop or 0.0,
-        is_stop_distance=True if a.is_price_distance(account.stop_loss) else None,
-        is_profit_distance=True if a.is_price_distance(account.take_profit) else None,
-        is_trail_distance=True if a.is_price_distance(account.trailing_stop) else None,
-        has_limits=True if has_limits else None,
-        rounds_price=True if contract.round_to_tick else None,
+        is_stop_distance=a.is_price_distance(account.stop_loss),
+        is_profit_distance=a.is_price_distance(account.take_profit),
+        is_trail_distance=a.is_price_distance(account.trailing_stop),
+        has_limits=has_limits,
+        rounds_price=contract.round_to_tick,
         tick=contract.tick,
-        has_auto_margin=True if account.auto_margin else None,
-        has_profit_share=True if share < 1.0 else None,
-        has_order_fee=True if has_order_fee(venue) else None,
-        has_liquidation_impact=True if venue.liquidation.impact > 0.0 else None,
+        has_auto_margin=account.auto_margin,
+        has_profit_share=share < 1.0,
+        has_order_fee=has_order_fee(venue),
+        has_liquidation_impact=venue.liquidation.impact > 0.0,
         profit_share=share,
         order_fee=0.0 if isinstance(per_order, pd.Series) else per_order,
         liquidation_impact=venue.liquidation.impact,
@@ -487,10 +483,10 @@ def read_inputs(
             log_returns[1:] = np.log(growth)
         log_returns[~np.isfinite(log_returns)] = np.nan
     if like is not None:
-        clock = Clock(True, like.clock.ends_sample, like.clock.log_return, free)
+        clock = Clock(like.clock.ends_sample, like.clock.log_return, free)
     else:
         ends = mark_samples(markets, sampling)
-        clock = Clock(True, ends, np.ascontiguousarray(log_returns[:, 0]), free)
+        clock = Clock(ends, np.ascontiguousarray(log_returns[:, 0]), free)
     tiered = [venues[name].fees if venues[name].fees.tiers else None for name in markets.names]
     fees = DailyFees(tuple(tiered), markets.time // DAY) if any(tiered) else None
     return AccountInputs(terms, feed, clock, log_returns, tuple(changes), started, fees)
@@ -516,7 +512,7 @@ def read_terms(
     packed = packed._replace(spot=v.pack_spot(legs))
     given = [base.pick_value(account.max_holding, name) for name in names]
     held = np.array([0 if x is None else base.parse_duration(x) for x in given], dtype=np.float64)
-    modes = {own.liquidation_mode for own in rules if own.is_isolated is None}
+    modes = {own.liquidation_mode for own in rules if not own.is_isolated}
     return a.Terms(
         instruments=list(rules),
         numbers=np.array([[getattr(own, name) for own in rules] for name in r.NUMBERS], np.float64),

@@ -16,7 +16,7 @@ import pandas as pd
 
 from backtest import account as accounts
 from backtest import base, engine
-from backtest.account import Account, AccountBar, note, payments, stamp
+from backtest.account import Account, AccountBar, note, payments
 from backtest.account import bar as bar_steps
 from backtest.account import ledger as kinds
 from backtest.account import records as r
@@ -613,7 +613,7 @@ def enter_fill(bar: AccountBar, t: int, fact: Fact) -> None:
     if abs(quantity) <= DUST * max(abs(position.quantity), abs(fact.quantity)):
         quantity = 0.0
     change = quantity - position.quantity
-    entry = accounts.compute_entry(rules, position, quantity, fact.filled)
+    entry = accounts.compute_entry(position, quantity, fact.filled)
     initial = accounts.pick_quote(bar.quotes, i).initial
     if accounts.is_isolated(terms, i):
         cash, margin = accounts.move_margin(rules, before, quantity, fact.filled, initial)
@@ -633,11 +633,7 @@ def enter_fill(bar: AccountBar, t: int, fact: Fact) -> None:
     ledger[r.LIQUIDATIONS, i] += 1.0 if is_forced else 0.0
     ledger[r.STOPS, i] += 1.0 if fact.kind == "stop" else 0.0
     accounts.put_balances(terms, state, i, before, after)
-    row = bar.log.written[0]
     costs = (fact.fee + cost, 0.0) if is_forced else (fact.fee, cost)
     shown = fact.value if is_forced else fact.filled
-    accounts.write_event(
-        accounts.as_log(bar.log), t, ENTRIES[fact.kind], shown, change,
-        abs(change) * abs(shown), *costs,
-    )  # fmt: skip
-    stamp(bar.log, row, i)
+    notional = abs(change) * abs(shown)
+    note(bar.log, t, i, ENTRIES[fact.kind], shown, change, notional, *costs)

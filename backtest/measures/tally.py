@@ -28,7 +28,6 @@ FARTHEST = 1.01 / (1.0 - NEAR)
 class Clock(NamedTuple):
     """Inputs of the tally by bar, arrays of shape (n_bars,)."""
 
-    is_on: bool | None
     ends_sample: FloatArray
     log_return: FloatArray
     risk_free: FloatArray

@@ -22,7 +22,7 @@ def close_lanes(terms: Terms, lanes: Lanes, n: int) -> None:
         if terms.rules.brackets.are_isolated[0]:
             is_deeper = close_one(lanes, True)
         else:
-            is_deeper = close_one(lanes, None)
+            is_deeper = close_one(lanes, False)
     else:
         is_deeper = close_several(lanes, n)
     if is_deeper:
@@ -49,12 +49,12 @@ def add_close(lanes: Lanes, i: int) -> None:
         account[cell(EQUITY, lane)] += position[spot(i, r.QUANTITY, lane)] * close
 
 
-def close_one(lanes: Lanes, is_isolated: bool | None) -> bool:
+def close_one(lanes: Lanes, is_isolated: bool) -> bool:
     account, position, close, found = lanes.account, lanes.position, lanes.prices[r.CLOSE, 0], False
     for lane in range(LANES):
         quantity, cash = position[spot(0, r.QUANTITY, lane)], account[cell(CASH, lane)]
         backing = quantity * close
-        if is_isolated is not None:
+        if is_isolated:
             profit = quantity * (close - position[spot(0, r.ENTRY, lane)])
             backing = position[spot(0, r.MARGIN, lane)] + profit
         equity = cash + backing

@@ -186,9 +186,9 @@ def look(terms: Terms, lanes: rows.Lanes, n: int) -> tuple[bool, int]:
         rare = value_lanes(lanes, n)
         return find_asking(lanes, n), rare
     if terms.rules.brackets.are_isolated[0]:
-        is_asking, rare = look_at_one(lanes, rows.make_kind(None, None, None, True))
+        is_asking, rare = look_at_one(lanes, rows.make_kind(False, False, False, True))
     else:
-        is_asking, rare = look_at_one(lanes, rows.make_kind(None, None, None, None))
+        is_asking, rare = look_at_one(lanes, rows.make_kind(False, False, False, False))
     is_asking = is_asking and lanes.is_pending[0] == 1 and lanes.prices[r.IS_LISTED, 0] != 0.0
     lanes.is_asking[0] = 1 if is_asking else 0
     return is_asking, rare
@@ -207,12 +207,12 @@ def look_at_one(lanes: rows.Lanes, kind: rows.FillKind) -> tuple[bool, int]:
         quantity, cash = position[rows.spot(0, r.QUANTITY, lane)], account[rows.cell(CASH, lane)]
         line, target = account[rows.cell(r.LINE, lane)], position[rows.spot(0, r.TARGET, lane)]
         backing, lost = quantity * quote.fill, abs(quantity) * reach_of_one
-        if kind.is_isolated is not None:
+        if kind.is_isolated:
             profit = quantity * (quote.fill - position[rows.spot(0, r.ENTRY, lane)])
             backing = position[rows.spot(0, r.MARGIN, lane)] + profit
         worth = cash + backing
         is_safe = lost < worth - line
-        if kind.is_isolated is not None:
+        if kind.is_isolated:
             is_safe &= ((lost < backing) | (quantity == 0.0)) & (cash >= 0.0)
         else:
             is_safe &= lost <= worth
@@ -262,7 +262,7 @@ def is_any_asking(lanes: rows.Lanes, i: int) -> bool:
     account, position, numbers = lanes.account, lanes.position, lanes.numbers
     quote, signal, found = rows.quote_open(lanes.prices, i), lanes.signal[i], False
     scale = (1.0 if signal > 0.0 else -1.0) * abs(quote.fill)
-    kind, table = rows.make_kind(None, None, None, None), rows.Table(1.0, 1.0, 1.0)
+    kind, table = rows.make_kind(False, False, False, False), rows.Table(1.0, 1.0, 1.0)
     for lane in range(rows.LANES):
         rules = rows.read_rules(numbers, kind, table, i, lane)
         equity = account[rows.cell(r.WORTH, lane)]

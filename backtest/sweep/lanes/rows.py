@@ -277,22 +277,22 @@ def put_tally(lanes: Lanes, account: FloatArray, lane: int) -> None:
 
 
 class FillKind(NamedTuple):
-    has_rounding: bool | None
-    has_impact: bool | None
-    is_inverse: bool | None
-    is_isolated: bool | None
-    is_stop_distance: bool | None
-    is_profit_distance: bool | None
-    is_trail_distance: bool | None
+    has_rounding: bool
+    has_impact: bool
+    is_inverse: bool
+    is_isolated: bool
+    is_stop_distance: bool
+    is_profit_distance: bool
+    is_trail_distance: bool
 
 
 def make_kind(
-    has_rounding: bool | None,
-    has_impact: bool | None,
-    is_inverse: bool | None,
-    is_isolated: bool | None,
+    has_rounding: bool,
+    has_impact: bool,
+    is_inverse: bool,
+    is_isolated: bool,
 ) -> FillKind:
-    return FillKind(has_rounding, has_impact, is_inverse, is_isolated, None, None, None)
+    return FillKind(has_rounding, has_impact, is_inverse, is_isolated, False, False, False)
 
 
 class Table(NamedTuple):
@@ -309,11 +309,9 @@ def read_rules(
     return InstrumentRules(
         is_inverse=kind.is_inverse,
         is_isolated=kind.is_isolated,
-        has_stop=None,
+        has_stop=False,
         has_impact=kind.has_impact,
         has_rounding=kind.has_rounding,
-        keeps_entry=True,
-        marks_entry=None,
         margin=MarginRules(
             floors=(0.0,),
             caps=(math.inf,),
@@ -347,19 +345,17 @@ def read_rules(
         max_leverage=numbers[term(i, MAX_LEVERAGE, lane)],
         band=numbers[term(i, BAND, lane)],
         stop_loss=numbers[term(i, STOP_LOSS, lane)],
-        has_limits=None,
-        rounds_price=None,
+        has_limits=False,
+        rounds_price=False,
         tick=0.0,
-        has_auto_margin=None,
-        has_profit_share=None,
-        has_order_fee=None,
-        has_liquidation_impact=None,
+        has_auto_margin=False,
+        has_profit_share=False,
+        has_order_fee=False,
+        has_liquidation_impact=False,
         profit_share=1.0,
         order_fee=0.0,
         liquidation_impact=0.0,
-        fills_late=None,
-        fills_early=None,
-        has_exits=None,
+        has_exits=False,
         take_profit=numbers[term(i, TAKE_PROFIT, lane)],
         trailing_stop=numbers[term(i, TRAILING_STOP, lane)],
         equity_stop=0.0,

@@ -89,15 +89,15 @@ def plan_by_kind(
 ) -> tuple[bool, bool, int, int]:
     kind, table = lanes.kinds[i], make_table(terms, i)
     if kind == r.PLAIN:
-        return plan(lanes, make_kind(None, None, None, None), table, is_first, adding, i)
+        return plan(lanes, make_kind(False, False, False, False), table, is_first, adding, i)
     if kind == r.LOTS:
-        return plan(lanes, make_kind(True, None, None, None), table, is_first, adding, i)
+        return plan(lanes, make_kind(True, False, False, False), table, is_first, adding, i)
     if kind == r.LINEAR:
-        return plan(lanes, make_kind(True, True, None, None), table, is_first, adding, i)
+        return plan(lanes, make_kind(True, True, False, False), table, is_first, adding, i)
     if kind == r.INVERTED:
-        return plan(lanes, make_kind(True, True, True, None), table, is_first, adding, i)
+        return plan(lanes, make_kind(True, True, True, False), table, is_first, adding, i)
     if kind == r.ISOLATED:
-        return plan(lanes, make_kind(True, True, None, True), table, is_first, adding, i)
+        return plan(lanes, make_kind(True, True, False, True), table, is_first, adding, i)
     return plan(lanes, make_kind(True, True, True, True), table, is_first, adding, i)
 
 
@@ -124,7 +124,7 @@ def plan(
         lost_before, costs = account[cell(r.LOST, lane)], account[cell(r.COSTS, lane)]
         initial = account[cell(r.INITIAL, lane)]
         is_adding = order.is_adding | ((before >> lane) & 1 == 1)
-        if kind.is_isolated is None:
+        if not kind.is_isolated:
             lost += 0.0 if is_first else lost_before
             costs = cost + (0.0 if is_first else costs)
             initial = reached * rate + (0.0 if is_first else initial)
@@ -168,7 +168,7 @@ def raise_most(lanes: Lanes, unit: float, i: int) -> bool:
 def trade_lane(rules: a.InstrumentRules, balances: Balances, quote: a.Quote, after: float) -> Trade:
     """Trade to a quantity that is rounded already."""
     impact = 0.0
-    if rules.has_impact is not None:
+    if rules.has_impact:
         change = abs(after - balances.positions[0].quantity)
         impact = a.compute_square_root_impact(rules.impact, quote, change * abs(quote.fill))
     return trade(rules, balances, quote.fill, after, rules.slippage, impact, rules.fee, quote, True)
@@ -190,7 +190,7 @@ def size_lane(
     kept = max(held, 0.0)
     is_adding = is_asking & (reach > kept)
     allowed = limit
-    if rules.is_isolated is not None:
+    if rules.is_isolated:
         allowed = round_as_isolated(side, unit, quantity, reach)
     added = max(min(reach, allowed) - kept, 0.0)
     size = kept + added if is_adding else reach
@@ -209,12 +209,12 @@ def round_as_isolated(side: float, unit: float, quantity: float, reach: float) -
 
 def bound_cost(rules: a.InstrumentRules, quote: a.Quote, order: LaneOrder) -> float:
     worsening = rules.slippage
-    if rules.has_impact is not None:
+    if rules.has_impact:
         notional = abs(order.reach - order.held) if order.reach < math.inf else 0.0
         worsening += a.compute_square_root_impact(rules.impact, quote, notional)
         worsening = min(worsening, LARGEST_WORSENING)
     ratio = 1.0 + worsening
-    if rules.is_inverse is not None:
+    if rules.is_inverse:
         ratio = 1.0 / (1.0 - worsening)
     return (worsening * ratio + rules.fee * ratio) * SLACK
 
@@ -250,7 +250,7 @@ def find_capped(terms: a.Terms, lanes: Lanes, n: int) -> int:
 def add_wanted(lanes: Lanes, i: int) -> None:
     account, position, numbers = lanes.account, lanes.position, lanes.numbers
     quote, signal, is_open = quote_open(lanes.prices, i), lanes.signal[i], lanes.is_pending[i] == 1
-    kind, table = make_kind(None, None, None, None), Table(1.0, 1.0, 1.0)
+    kind, table = make_kind(False, False, False, False), Table(1.0, 1.0, 1.0)
     for lane in range(LANES):
         rules = read_rules(numbers, kind, table, i, lane)
         held = abs(position[spot(i, r.QUANTITY, lane)]) * abs(quote.fill)
@@ -271,15 +271,15 @@ def fill_trades(terms: a.Terms, lanes: Lanes, n: int) -> None:
 def fill_by_kind(lanes: Lanes, table: Table, i: int) -> None:
     kind = lanes.kinds[i]
     if kind <= r.LOTS:
-        fill_lanes(lanes, make_kind(None, None, None, None), table, i)
+        fill_lanes(lanes, make_kind(False, False, False, False), table, i)
     elif kind == r.LINEAR:
-        fill_lanes(lanes, make_kind(None, True, None, None), table, i)
+        fill_lanes(lanes, make_kind(False, True, False, False), table, i)
     elif kind == r.INVERTED:
-        fill_lanes(lanes, make_kind(None, True, True, None), table, i)
+        fill_lanes(lanes, make_kind(False, True, True, False), table, i)
     elif kind == r.ISOLATED:
-        fill_lanes(lanes, make_kind(None, True, None, True), table, i)
+        fill_lanes(lanes, make_kind(False, True, False, True), table, i)
     else:
-        fill_lanes(lanes, make_kind(None, True, True, True), table, i)
+        fill_lanes(lanes, make_kind(False, True, True, True), table, i)
 
 
 def fill_lanes(lanes: Lanes, kind: FillKind, table: Table, i: int) -> None:
@@ -289,12 +289,12 @@ def fill_lanes(lanes: Lanes, kind: FillKind, table: Table, i: int) -> None:
         rules = read_rules(numbers, kind, table, i, lane)
         quantity, entry = position[spot(i, r.QUANTITY, lane)], position[spot(i, r.ENTRY, lane)]
         margin, cash = 0.0, account[cell(CASH, lane)]
-        if kind.is_isolated is not None:
+        if kind.is_isolated:
             margin, cash = position[spot(i, r.MARGIN, lane)], math.inf
         own, want = a.Position(quantity, entry, margin, 0.0), position[spot(i, r.WANT, lane)]
         done = trade_lane(rules, a.make_balances(cash, own), quote, want)
         after = done.balances.positions[0]
-        if kind.is_isolated is None:
+        if not kind.is_isolated:
             account[cell(CASH, lane)] = done.balances.cash
         else:
             returned, posted, _ = a.split_margin(
@@ -305,7 +305,7 @@ def fill_lanes(lanes: Lanes, kind: FillKind, table: Table, i: int) -> None:
             position[spot(i, r.MARGIN, lane)] = after.margin
         account[cell(r.OF_FEES, lane)] += done.fee
         account[cell(r.OF_SLIPPAGE, lane)] += done.slippage
-        if kind.has_impact is not None:
+        if kind.has_impact:
             account[cell(r.OF_IMPACT, lane)] += done.impact
         account[cell(r.OF_TRADED, lane)] += abs(done.quantity) * abs(done.value)
         is_new = quantity * after.quantity <= 0.0
@@ -320,19 +320,14 @@ def fill_lanes(lanes: Lanes, kind: FillKind, table: Table, i: int) -> None:
 
 def choose_exit_kind(terms: a.Terms, i: int) -> FillKind:
     flags = terms.flags
-    # before the return: from Python 3.13 on, a choice in its last argument makes two returns
-    is_inverse = True if terms.rules.brackets.are_inverse[i] else None
-    is_stop_distance = True if flags[STOP_DISTANCE, i] else None
-    is_profit_distance = True if flags[PROFIT_DISTANCE, i] else None
-    is_trail_distance = True if flags[TRAIL_DISTANCE, i] else None
     return FillKind(
         has_rounding=True,
         has_impact=True,
-        is_inverse=is_inverse,
-        is_isolated=None,
-        is_stop_distance=is_stop_distance,
-        is_profit_distance=is_profit_distance,
-        is_trail_distance=is_trail_distance,
+        is_inverse=terms.rules.brackets.are_inverse[i],
+        is_isolated=False,
+        is_stop_distance=flags[STOP_DISTANCE, i] != 0,
+        is_profit_distance=flags[PROFIT_DISTANCE, i] != 0,
+        is_trail_distance=flags[TRAIL_DISTANCE, i] != 0,
     )
 
 
