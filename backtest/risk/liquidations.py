@@ -236,14 +236,15 @@ class PathsRunner:
         self, own: engine.ObservedPolicy, name: str, bars: PathBars
     ) -> dict[str, base.FloatArray]:
         """Return the columns of a policy along some paths, end to end."""
-        member, width = self.paths.members[name], self.paths.width
         if not own.columns:
             return {}
+        member, width, seen = self.paths.members[name], self.paths.width, self.prepared.seen
         found = {column: np.empty((len(bars.volume), width)) for column in own.columns}
-        signal = self.list_weights(self.prepared.seen)[self.paths.names.index(name)]
-        pattern = self.prepared.seen[name].with_signal(np.clip(signal, -1.0, 1.0))
-        for k, path in enumerate(member.put_at_end(pattern, bars)):
-            columns = engine.observe(own.policy, path)
+        signal = self.list_weights(seen)[self.paths.names.index(name)]
+        before = seen[name].slice(0, seen.n_bars - width + 1)
+        fields = {"source": seen[name].source, "signal": np.clip(signal, -1.0, 1.0)}
+        for k in range(len(bars.volume)):
+            columns = engine.observe(own.policy, member.market_of(bars, k, before, **fields))
             for column, rows in found.items():
                 rows[k] = columns[column][-width:]
         return {column: rows.ravel() for column, rows in found.items()}

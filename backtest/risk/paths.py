@@ -113,7 +113,6 @@ def find_phases(
 # ------------------------------------------------------------------------------- rows of history
 
 
-@dataclass(frozen=True, eq=False)
 class RowTable:
     """Rows of history, which resampled paths repeat.
 
@@ -125,16 +124,30 @@ class RowTable:
     ``growth`` (width,) is the log growth per bar that blocks of rows add to that of single rows.
     """
 
-    block: float
-    calendar: PathCalendar
-    moves: base.FloatArray
-    ratios: base.FloatArray
-    shares: base.FloatArray
-    order: base.IntArray
-    counts: base.IntArray
-    starts: base.IntArray
-    variance: base.FloatArray
-    cumulants: base.FloatArray
+    def __init__(self, history: Market, model: Any, calendar: PathCalendar) -> None:
+        self.block, self.calendar = float(model.block), calendar
+        prices, marks = (
+            np.array([getattr(history, each) for each in names]) for names in (PRICES, MARKS)
+        )
+        self.ratios, mean = marks / prices, float(np.mean(history.volume))
+        self.shares = history.volume / mean if mean > 0.0 else np.zeros(history.n_bars)
+        own = calendar.row_phases
+        self.order: base.IntArray = np.argsort(own, kind="stable")
+        self.counts = np.bincount(own[own >= 0])
+        self.starts = int(np.sum(own < 0)) + np.cumsum(self.counts) - self.counts
+        volatility, self.variance = model.scale(history)
+        before = np.concatenate([[np.nan], history.close[:-1]])
+        self.moves = np.log(prices / before) / volatility
+        known = self.moves[3, own >= 0]
+        if isinstance(
+            model, laws.Filtered
+        ):  # whatever the scale of rows, the first bar has its own
+            self.variance[0] /= float(np.mean(known**2))
+            away = known - np.mean(known)
+            second, third, fourth = (float(np.mean(away**k)) for k in (2, 3, 4))
+            self.cumulants = float(np.mean(known)), second, third, fourth - 3.0 * second * second
+        else:
+            self.cumulants = math.log(float(np.mean(np.exp(known)))), 0.0, 0.0, 0.0
 
     def choose(self, uniforms: base.FloatArray) -> base.IntArray:
         """Return which row each bar repeats, (bars, paths), by uniform numbers (..., 2).
@@ -199,37 +212,6 @@ class RowTable:
         return np.asarray(self.moves[:, rows] * size + shift)
 
 
-def tabulate_rows(history: Market, model: Any, calendar: PathCalendar) -> RowTable:
-    before = np.concatenate([[np.nan], history.close[:-1]])
-    volatility, variance = model.scale(history)
-    own, mean = calendar.row_phases, float(np.mean(history.volume))
-    moves = np.array([np.log(getattr(history, each) / before) for each in PRICES]) / volatility
-    known = moves[3, own >= 0]
-    if isinstance(model, laws.Filtered):  # whatever the scale of rows, the first bar has its own
-        variance[0] /= float(np.mean(known**2))
-        away = known - np.mean(known)
-        second, third, fourth = (float(np.mean(away**k)) for k in (2, 3, 4))
-        cumulants = [float(np.mean(known)), second, third, fourth - 3.0 * second * second]
-    else:
-        cumulants = [math.log(float(np.mean(np.exp(known)))), 0.0, 0.0, 0.0]
-    pairs = zip(MARKS, PRICES, strict=True)
-    counts = np.bincount(own[own >= 0])
-    return RowTable(
-        block=float(model.block),
-        calendar=calendar,
-        moves=moves,
-        ratios=np.array(
-            [getattr(history, mark) / getattr(history, price) for mark, price in pairs]
-        ),
-        shares=history.volume / mean if mean > 0.0 else np.zeros(history.n_bars),
-        order=np.argsort(own, kind="stable"),
-        counts=counts,
-        starts=int(np.sum(own < 0)) + np.cumsum(counts) - counts,
-        variance=variance,
-        cumulants=np.array(cumulants),
-    )
-
-
 # ------------------------------------------------------------------------------------------- bars
 
 
@@ -251,44 +233,27 @@ class PathBars(NamedTuple):
         return PathBars(*[each[..., part, :] for each in self])  # type: ignore[arg-type] # by field
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class InstrumentPaths:
     """What draws one instrument of :class:`backtest.risk.paths.Paths`.
 
-    ``horizon`` and ``every``, the time in which the phases of resampled rows repeat, are in ns;
-    all instruments share them.
+    ``horizon`` and ``every``, the time in which the phases of resampled rows repeat, are in ns.
+    ``basis`` is log mark over last at the end, and mean, persistence and deviation of its changes.
     """
 
-    history: Market
-    model: PathModel
-    horizon: int
-    funding: FundingChoice
-    every: int
-
-    @functools.cached_property
-    def calendar(self) -> PathCalendar:
-        return plan_calendar(self.history, self.horizon, self.process.grid, self.every)
-
-    @functools.cached_property
-    def process(self) -> laws.FundingProcess:
-        return laws.make_process(self.history, self.funding)
-
-    @functools.cached_property
-    def table(self) -> RowTable | None:
-        if not self.model.is_resampled:
-            return None
-        return tabulate_rows(self.history, self.model, self.calendar)
-
-    @functools.cached_property
-    def basis(self) -> tuple[float, float, float, float]:
-        """Log mark over last at the end, and mean, persistence and deviation of its changes."""
-        basis = np.log(self.history.mark_close / self.history.close)
+    def __init__(
+        self, history: Market, model: PathModel, horizon: int, funding: FundingChoice, every: int
+    ) -> None:
+        self.history, self.model, self.funding = history, model, funding
+        self.process = laws.make_process(history, funding)
+        self.calendar = plan_calendar(history, horizon, self.process.grid, every)
+        self.table = RowTable(history, model, self.calendar) if model.is_resampled else None
+        basis = np.log(history.mark_close / history.close)
         mean = float(np.mean(basis))
         before, after = basis[:-1] - mean, basis[1:] - mean
         square = float(before @ before)
         keep = min(max(float(before @ after) / square, 0.0), 0.9999) if square > 0.0 else 0.0
         spread = float(np.std(after - keep * before)) if len(after) > 1 else 0.0
-        return float(basis[-1]), mean, keep, spread
+        self.basis = float(basis[-1]), mean, keep, spread
 
     def draw(self, draws: laws.Draws) -> PathBars:
         history, (bars, n) = self.history, draws.shape
@@ -340,54 +305,35 @@ class InstrumentPaths:
         size = len(self.calendar.stamps), draws.shape[1]
         return process.walk(residuals, draws.generator(laws.FUNDING).random(size)).T.copy()
 
-    def market_of(self, bars: PathBars, k: int, source: str, behind: int) -> Market:
-        """Return path k of some bars, behind so many bars of history and the last one."""
-        n = self.history.n_bars
-        ahead = dict(zip(PRICES, bars.prices[:, k, 1:], strict=True))
-        ahead |= dict(zip(MARKS, bars.marks[:, k, 1:], strict=True))
-        ahead |= {"volume": bars.volume[k, 1:], "time": self.calendar.time[1:]}
+    def market_of(self, bars: PathBars, k: int, before: Market, **changes: Any) -> Market:
+        """Return path k of some bars behind history; ``changes`` are other fields."""
+        ahead = {"volume": bars.volume[k, 1:], "time": self.calendar.time[1:]}
         ahead |= {"funding_time": self.calendar.stamps, "funding_rate": bars.rates[k]}
-        before = self.history.slice(max(n - 1 - behind, 0), n)
-        source = f"{self.history.source} then {source}" if behind else source
-        return append_bars(before, ahead, source, columns={}, filled={})
-
-    def put_at_end(self, joined: Market, bars: PathBars) -> Iterator[Market]:
-        """Yield a path with history in front, with each path of some bars in the place of its own.
-
-        Only what is drawn differs, and is in the same arrays for all paths: there are thousands.
-        """
-        drawn = dict(zip((*PRICES, *MARKS), (*bars.prices, *bars.marks), strict=True))
-        drawn |= {"volume": bars.volume, "funding_rate": bars.rates}
-        fields, rooms = {**vars(joined)}, {}
-        for name, values in drawn.items():
-            whole = np.array(fields[name])
-            rooms[name] = whole[len(whole) - values.shape[1] :]
-            fields[name] = whole.view()
-            fields[name].flags.writeable = False
-        for k in range(len(bars.volume)):
-            for name, values in drawn.items():
-                rooms[name][:] = values[k]
-            path = object.__new__(Market)
-            vars(path).update(fields, facts={})
-            yield path
+        changes = {"columns": {}, "filled": {}, **changes}
+        return append_bars(before, bars.prices[:, k, 1:], bars.marks[:, k, 1:], ahead, **changes)
 
 
 def append_bars(
-    market: Market, ahead: Mapping[str, base.FloatArray], source: str, **changes: Any
+    market: Market,
+    prices: base.FloatArray,
+    marks: base.FloatArray,
+    ahead: Mapping[str, Any],
+    **changes: Any,
 ) -> Market:
-    """Return a market that goes on: bars and settlements by field; columns keep their last value.
+    """Return a market that goes on: prices and marks (4, n), and other arrays by field.
 
-    ``changes`` are other fields.
+    Columns keep their last value; ``changes`` are other fields.
     """
-    n, unknown = len(ahead["time"]), np.full(len(ahead["funding_time"]), np.nan)
-    ahead = {**ahead, "funding_mark": unknown}
+    unknown = np.full(len(ahead["funding_time"]), np.nan)
+    later = dict(zip((*PRICES, *MARKS), (*prices, *marks), strict=True)) | {"funding_mark": unknown}
     fields = market.fields() | {"synthetic": True}
-    for name, later in ahead.items():
-        fields[name] = np.concatenate([fields[name], later])
+    for name, values in {**later, **ahead}.items():
+        fields[name] = np.concatenate([fields[name], values])
     fields["columns"] = {
-        name: np.append(each, np.full(n, each[-1])) for name, each in market.columns.items()
+        name: np.append(each, np.full(prices.shape[1], each[-1]))
+        for name, each in market.columns.items()
     }
-    return Market(**fields | changes, source=source)
+    return Market(**fields | changes)
 
 
 def bound_extremes(prices: base.FloatArray) -> base.FloatArray:
@@ -418,11 +364,11 @@ class Paths:
     models: Mapping[str, PathModel]
     count: int
     horizon: int
-    seed: int = 0
-    bridge: int = 1
-    funding: FundingChoice | Mapping[str, FundingChoice] = FITTED
-    drift_of_history: bool = False
-    correlation: tuple[tuple[float, ...], ...] = ((1.0,),)
+    funding: Mapping[str, FundingChoice]
+    seed: int
+    bridge: int
+    drift_of_history: bool
+    correlation: tuple[tuple[float, ...], ...]
     _kept: dict[str, tuple[int, PathBars]] = field(default_factory=dict, init=False)
 
     @functools.cached_property
@@ -440,13 +386,10 @@ class Paths:
         """What draws each instrument."""
         grids = [laws.find_grid(each) for each in self.markets.values()]
         periods = [self.markets.interval, *(grid.every for grid in grids if grid is not None)]
+        every = math.lcm(*periods)
         return {
             name: InstrumentPaths(
-                history=market,
-                model=self.models[name],
-                horizon=self.horizon,
-                funding=base.pick_value(self.funding, name),
-                every=math.lcm(*periods),
+                market, self.models[name], self.horizon, self.funding[name], every
             )
             for name, market in self.markets.items()
         }
@@ -538,7 +481,7 @@ class Paths:
             "drift_of_history": self.drift_of_history,
             "funding": {
                 name: each.to_dict() if isinstance(each, FundingTerms) else each
-                for name, each in ((name, own.funding) for name, own in self.members.items())
+                for name, each in self.funding.items()
             },
             "funding_fit": {name: str(own.process) for name, own in self.members.items()},
             "correlation": [list(row) for row in self.correlation] if is_joined else None,
@@ -580,11 +523,12 @@ class Paths:
         self, bars: Mapping[str, PathBars], k: int, number: int, behind: int = 0
     ) -> Markets:
         """Return path k of some bars, which is path ``number``, and up to ``behind`` before it."""
-        source = f"{self!r}[{number}]"
-        found = {
-            name: each.market_of(bars[name], k, source, behind)
-            for name, each in self.members.items()
-        }
+        first = max(self.markets.n_bars - 1 - behind, 0)
+        found = {}
+        for name, each in self.members.items():
+            before = each.history.slice(first, self.markets.n_bars)
+            source = f"{each.history.source} then " * bool(behind) + f"{self!r}[{number}]"
+            found[name] = each.market_of(bars[name], k, before, source=source)
         return Markets(found, currency=self.markets.currency or None)
 
     def join_history(self, i: int, bars: int) -> Any:
@@ -708,9 +652,7 @@ def simulate_paths(
         drift_of_history=drift == laws.HISTORY,
         correlation=read_correlation(correlation, history),
     )
-    _ = made.factor  # its errors belong here
-    for each in made.members.values():
-        _ = each.calendar, each.process, each.table
+    _ = made.factor, made.members  # their errors belong here
     return made
 
 
@@ -738,15 +680,14 @@ def select_history(markets: Markets, start: base.TimeLike) -> Markets:
     return Markets(found, currency=markets.currency or None)
 
 
-def read_fundings(funding: Any, history: Markets) -> Any:
-    if not isinstance(funding, Mapping):
-        return laws.read_funding(funding)
-    if set(funding) != set(history.names):
+def read_fundings(funding: Any, history: Markets) -> dict[str, FundingChoice]:
+    given = base.name_values(funding, history.names)
+    if set(given) != set(history.names):
         raise base.ParameterError(
             f"funding must be one for all or one for each of {', '.join(history.names)}, "
-            f"got {', '.join(map(str, funding))}"
+            f"got {', '.join(map(str, given))}"
         )
-    return {name: laws.read_funding(each) for name, each in funding.items()}
+    return {name: laws.read_funding(given[name]) for name in history.names}
 
 
 def choose_model(model: object, history: Market, drift: Drift | None) -> PathModel:

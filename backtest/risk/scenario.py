@@ -287,15 +287,17 @@ def slice_replay(scenario: Scenario, data: Market | None, interval: int) -> Shoc
 def go_on(market: Market, bars: ShockBars) -> Market:
     """Return a market with the bars of a scenario behind its own."""
     close, start = float(market.close[-1]), int(market.time[-1]) + market.interval
-    ahead = dict(
-        zip((*PRICES, *MARKS), close * np.concatenate([bars.last, bars.mark]), strict=True)
-    )
-    ahead["time"] = start + market.interval * np.arange(len(bars.volume), dtype=np.int64)
-    ahead["volume"], ahead["funding_rate"] = bars.volume, bars.rates
-    ahead["funding_time"] = np.asarray(start + bars.stamps, dtype=np.int64)
-    source = f"{market.source} and {len(bars.volume)} bars after {base.format_time(start)}"
+    n = len(bars.volume)
+    ahead = {
+        "time": start + market.interval * np.arange(n, dtype=np.int64),
+        "volume": bars.volume,
+        "funding_time": np.asarray(start + bars.stamps, dtype=np.int64),
+        "funding_rate": bars.rates,
+    }
+    source = f"{market.source} and {n} bars after {base.format_time(start)}"
     has_mark = market.has_mark or not np.array_equal(bars.mark, bars.last)
-    return append_bars(market, ahead, source, has_mark=has_mark)
+    prices = close * bars.last, close * bars.mark
+    return append_bars(market, *prices, ahead, source=source, has_mark=has_mark)
 
 
 LIVED = ("price", "prices", "funding", "basis", "implied_volatility", "margin", "outage")

@@ -9,13 +9,13 @@ import pytest
 from arch.bootstrap import optimal_block_length
 
 import backtest as bt
-from backtest import features, strategies
 from backtest import paths as models
+from backtest import strategies
 from backtest.features import touch_probability
 from backtest.risk import path_models as laws
 from backtest.risk.liquidations import PathsRunner
 from backtest.risk.path_models import PathModel
-from backtest.risk.paths import MARKS, PRICES, factor_correlation
+from backtest.risk.paths import factor_correlation
 from tests.kit import bars_market, check_refused, every_nth
 from tests.risk.accounts import Hold, free_account, free_venue, still_market
 
@@ -415,33 +415,6 @@ def test_bad_arguments_are_refused(market, settings, words):
 def test_an_instrument_that_ended_has_no_paths():
     gone = bt.Markets({"A": ONE, "B": ONE.prefix(200)})
     check_refused(lambda: bt.simulate_paths(gone), "B ended earlier", bt.DataError)
-
-
-FIELDS = (*PRICES, *MARKS, "volume", "funding_time", "funding_rate", "funding_mark", "time")
-ESTIMATORS = [
-    lambda m: features.volatility(m, np.array(features.WEIGHTED_ESTIMATORS, object), 24.0),
-    lambda m: features.har_volatility(m, first=10),
-    lambda m: features.funding_forecast(m, 24.0),
-    lambda m: m.bars().rolling(5).mean()["close"].to_numpy(),
-]
-
-
-@pytest.mark.parametrize("has_mark", [True, False])
-def test_a_path_is_joined_with_its_history_as_a_run_sees_it(has_mark):
-    market = bt.Market.sample(bars=700)
-    if not has_mark:
-        market = bt.Market.from_frames(market.bars(), funding=market.funding())
-    paths = bt.simulate_paths(market, horizon="1d", paths=3, seed=3)
-    pattern, bars = paths.join_history(0, 500), paths.draw(0, 3)
-    for k, found in enumerate(paths.leader.put_at_end(pattern, bars)):
-        wanted = paths.join_history(k, 500)
-        for name in FIELDS:
-            np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
-        assert found.content_hash == wanted.content_hash
-        for estimate in ESTIMATORS:
-            np.testing.assert_array_equal(estimate(found), estimate(wanted))
-        with pytest.raises(ValueError, match="read-only"):
-            found.close[0] = 1.0
 
 
 class HalfOnPathsThatRise(strategies.VolTarget):
