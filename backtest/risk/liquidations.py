@@ -23,6 +23,7 @@ from backtest.market import Market, Markets, find_clock, read_weights
 from backtest.policy import Combinator, Policy, trades_options
 from backtest.risk.path_models import Drift, PathModel, describe_drift, summarize_funding
 from backtest.risk.paths import MARKS, PRICES, PathBars, Paths, simulate_paths
+from backtest.risk.stress import fix_margin_tables
 from backtest.venue import Venue, check_no_column, find_newest, list_dated, pick_cost
 
 AnyPolicy: TypeAlias = Policy | Mapping[str, Policy]
@@ -74,15 +75,18 @@ class PathsRunner:
 
     def __post_init__(self) -> None:
         names, markets = self.paths.names, self.paths.markets
-        check_start(self.account, self.paths)
-        refuse_options(self.policy, self.overlay, self.account)
+        self.resume = read_start(self.account, self.paths)
+        self.terms = self.account if isinstance(self.account, Account) else self.account.account
+        self.calendar = "252" if markets.sessions else "365"
+        refuse_options(self.policy, self.overlay, self.resume)
         engine.assign_policies(self.policy, markets, self.overlay)
         for field in ("policy", "venue"):  # that of the only instrument may be given by its name
             given = getattr(self, field)
             if isinstance(given, Mapping) and len(names) == 1 and [*given] == [*names]:
                 setattr(self, field, given[names[0]])
         self.signal = read_constant_signal(self.signal, self.paths)
-        engine.check_run(markets, engine.read_venues(self.venue, markets), self.terms)
+        venues = engine.read_venues(self.venue, markets)
+        engine.check_run(markets, venues, self.terms)
         if self.terms.collateral:
             raise base.ParameterError(
                 "simulated paths have no prices of account.collateral; count it as capital"
@@ -91,27 +95,10 @@ class PathsRunner:
             raise base.ParameterError(
                 f"overlay must be that of the result, {self.resume.overlay!r}, got {self.overlay!r}"
             )
-
-    @property
-    def resume(self) -> Result | None:
-        return None if isinstance(self.account, Account) else self.account
-
-    @property
-    def terms(self) -> Account:
-        return self.account if isinstance(self.account, Account) else self.account.account
-
-    @property
-    def calendar(self) -> str:
-        return "252" if self.paths.markets.sessions else "365"
-
-    @functools.cached_property
-    def venues(self) -> dict[str, Venue]:
-        start = self.paths.calendar.time[:1]
-        found = engine.read_venues(self.venue, self.paths.markets)
-        for venue in found.values():
+        for venue in venues.values():
             for name in list_dated(venue):
                 check_no_column(pick_cost(venue, name), f"venue.{name}", "on simulated paths")
-        return {name: each.with_table(each.in_use(start)[0]) for name, each in found.items()}
+        self.venues = fix_margin_tables(venues, self.paths.calendar.time[0])
 
     def list_weights(self, markets: Markets) -> base.FloatArray:
         """Return the signal on the bars of a path, of shape (n, n_bars)."""
@@ -267,9 +254,9 @@ class PathsRunner:
         return found | {"funding_rate": rates.ravel()}
 
 
-def refuse_options(policy: AnyPolicy, overlay: Policy | None, account: AnyAccount) -> None:
+def refuse_options(policy: AnyPolicy, overlay: Policy | None, resume: Result | None) -> None:
     found = [repr(each) for each in (policy, overlay) if trades_options(each)]
-    options = None if isinstance(account, Account) else account.options
+    options = None if resume is None else resume.options
     if options is not None:
         last = zip(options.terms.names, options.record.quantity[-1].tolist(), strict=True)
         found = [f"a result that holds {name}" for name, held in last if held != 0.0] + found
@@ -280,9 +267,9 @@ def refuse_options(policy: AnyPolicy, overlay: Policy | None, account: AnyAccoun
         )
 
 
-def check_start(account: object, paths: Paths) -> None:
+def read_start(account: AnyAccount, paths: Paths) -> Result | None:
     if isinstance(account, Account):
-        return
+        return None
     if not isinstance(account, Result):
         raise base.ParameterError(
             f"account must be an Account or a Result, got {base.repr_plain(account)}"
@@ -298,6 +285,7 @@ def check_start(account: object, paths: Paths) -> None:
             f"paths must begin where the result ended, {base.format_time(account.last_time)}, "
             f"got {base.format_time(begins)}; start='now' begins at the end of the market"
         )
+    return account
 
 
 def read_constant_signal(signal: Any, paths: Paths) -> float | dict[str, float] | None:
@@ -507,10 +495,7 @@ class LiquidationRisk(base.SettingsResult):
                 "a risk loaded from files has no paths to run; bt.liquidation_risk makes it again"
             )
         count = self.runner.paths.count
-        if not -count <= i < count:
-            raise base.ParameterError(
-                f"i must be the number of a path, from {-count} to {count - 1}, got {i}"
-            )
+        base.Range(-count, count - 1).check("i", i, whole=True)
         return self.runner.run_path(i)
 
     @property
@@ -919,7 +904,7 @@ def choose_grid(
     venues = [*engine.read_venues(venue, paths.markets).values()]
     most = min(1000.0, *(max(row.max_leverage for row in each.brackets) for each in venues))
     if len(venues) == 1:
-        own = venues[0].with_table(venues[0].in_use(paths.calendar.time[:1])[0])
+        (own,) = fix_margin_tables({"": venues[0]}, paths.calendar.time[0]).values()
         cost = find_newest(own.fees.taker) + find_newest(own.slippage.rate)
         held = (
             min(row.cap / account.capital, row.max_leverage / (1.0 + cost * row.max_leverage))

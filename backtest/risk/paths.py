@@ -160,7 +160,7 @@ class RowTable:
         ranks = np.minimum((uniforms[..., 1] * counts).astype(np.int64), counts - 1)
         fresh, begins = self.order[starts + ranks], uniforms[..., 0] * self.block < 1.0
         begins[0] = True
-        rows, row = np.empty_like(fresh), np.zeros(fresh.shape[1], np.int64)
+        rows, row = np.empty(fresh.shape, np.int64), np.zeros(fresh.shape[1], np.int64)
         for t, phase in enumerate(phases):
             row = np.where(own[row + 1] == phase, row + 1, self.order[starts[t]])
             rows[t] = row = np.where(begins[t], fresh[t], row)

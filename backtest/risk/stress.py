@@ -6,7 +6,6 @@ import functools
 import itertools
 import math
 import tomllib
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,8 +34,6 @@ NO_STOPS: dict[str, Any] = {
     "equity_stop": None,
     "max_holding": None,
 }
-SEARCHED = 16
-"""Bars that a search takes before it looks for a liquidation."""
 FOREVER = 2**62
 """An age that no surface reaches, ns."""
 MULTIPLIERS = ("margin_multiplier", "initial_multiplier", "maintenance_multiplier")
@@ -223,22 +220,16 @@ def count_bars(bars: Bars) -> int:
 def go_through(
     steps: engine.LaterBars, quiet: engine.AccountInputs, outage: int, *, is_search: bool
 ) -> float:
-    setup, least = steps.setup, math.inf
-    first, total = setup.first, setup.markets.n_bars
-    if outage:
-        drop_decisions(steps.state)
-    stop = first
+    setup, least, stop = steps.setup, math.inf, steps.setup.first
+    total, opens = setup.markets.n_bars, setup.first + outage
     while stop < total:
-        t, is_out = stop, stop - first < outage
-        inputs = quiet if is_out else setup.inputs
-        stop = min(t + (SEARCHED if is_search and not is_out else 1), total)
+        t, inputs = stop, quiet if stop < opens else setup.inputs
+        stop = total if is_search and t >= opens else t + 1
+        if t < opens:  # orders that would fill while the venue is out are lost
+            steps.state.leverage[:], steps.state.is_pending[:] = np.nan, 0
         if not is_search:
             least = min(least, steps.measure(measure_distance, inputs, t))
         steps.pass_bars(inputs, t, stop)
-        if is_search and steps.tally.money.liquidations > 0:
-            break
-        if t + 1 - first < outage:  # orders that would fill while the venue is out are lost
-            drop_decisions(steps.state)
     return least if math.isfinite(least) else math.nan
 
 
@@ -282,10 +273,6 @@ def value_all_at(
 ) -> None:
     a.value_at(state, values, prices)
     a.price_options(terms, state, values)
-
-
-def drop_decisions(state: a.AccountState) -> None:
-    state.leverage[:], state.is_pending[:] = np.nan, 0
 
 
 def move_volatilities(options: a.OptionFeed, first: int, factor: float) -> None:
@@ -612,7 +599,7 @@ def stress(
 
     @functools.cache
     def stand_at(time: int) -> StressedAccount:
-        return StressedAccount(result, fix_margin_tables(result, time))
+        return StressedAccount(result, fix_margin_tables(result.venues, time))
 
     for done, each in enumerate(chosen, 1):
         account = stand_at(times[each.name])
@@ -687,11 +674,9 @@ def find_table_time(result: Result, rules: str, scenario: Scenario) -> int:
     return int(np.iinfo(np.int64).max) if rules == "today" else result.last_time
 
 
-def fix_margin_tables(result: Result, time: int) -> dict[str, Venue]:
+def fix_margin_tables(venues: Mapping[str, Venue], time: int) -> dict[str, Venue]:
     at = np.array([time], dtype=np.int64)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return {name: each.with_table(each.in_use(at)[0]) for name, each in result.venues.items()}
+    return {name: each.with_table(each.in_use(at)[0]) for name, each in venues.items()}
 
 
 def read_scenarios(scenarios: Sequence[Scenario] | Scenario | None) -> tuple[Scenario, ...]:
