@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import tomllib
 from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -22,6 +23,7 @@ from backtest.market import Market
 from backtest.risk.paths import MARKS, MONTH, PRICES, append_bars, bound_extremes
 
 SCALE = base.Number(0.0)
+FILE = Path(__file__).with_name("crashes.toml")
 
 
 class Scenario(base.Value):
@@ -125,6 +127,22 @@ class Scenario(base.Value):
             yield "until", f"must be after date {self.date}"
 
 
+@functools.cache
+def crashes() -> tuple[Scenario, ...]:
+    """Return historical crashes of bitcoin and of stocks, with their dates and sources.
+
+    Figures that no source gives are at their defaults: they change nothing.
+
+    Examples
+    --------
+    >>> [each.name for each in crashes()][2:4]
+    ['2020-03-12', '2021-05-19']
+    """
+    with FILE.open("rb") as file:
+        found = tomllib.load(file)["episode"]
+    return tuple(Scenario.from_dict(each, where=FILE.name) for each in found)
+
+
 class ShockBars(NamedTuple):
     """Open, high, low and close (4, n) over the last close before, and settlements.
 
@@ -147,7 +165,7 @@ Bars = Mapping[str, ShockBars]
 
 
 def find_moves(
-    scenario: Scenario, markets: Mapping[str, Market], resting: Set[str] = frozenset()
+    scenario: Scenario, markets: Mapping[str, Market], resting: Set[str]
 ) -> dict[str, float]:
     """Return the move of each market in a scenario, a fraction of its last close."""
     own = {} if scenario.prices is None else dict(scenario.prices)
@@ -188,9 +206,10 @@ def move_all(scenario: Scenario, logs: Mapping[str, float]) -> Scenario:
 
 
 def make_all_bars(
-    scenario: Scenario, markets: Mapping[str, Market], moves: Mapping[str, float], bare: Set[str]
+    scenario: Scenario, markets: Mapping[str, Market], resting: Set[str], bare: Set[str]
 ) -> Bars:
     """Return the bars of each market; those in ``bare`` have neither funding nor basis."""
+    moves = find_moves(scenario, markets, resting)
     n = count_scenario_bars(scenario, next(iter(markets.values())).interval)
     if n == 0:
         return dict.fromkeys(markets, make_flat_bars(0))
@@ -304,7 +323,6 @@ LIVED = ("price", "prices", "funding", "basis", "implied_volatility", "margin", 
 """Fields of a scenario that take a bar."""
 OTHERS = ("ADA", "LTC", "XRP")
 """The coins whose median is the path of a coin that is not among the hours."""
-STANDS_IN = ": median of "
 MOVES = ("price", "prices", "correlation", "over", "shape", "basis", "date", "until")
 """Fields of a scenario that say how prices move."""
 
@@ -315,18 +333,15 @@ def read_table(name: str) -> pd.DataFrame:
 
 
 def replay_crash(
-    scenario: Scenario,
-    known: Mapping[str, Scenario],
-    markets: Mapping[str, Market],
-    resting: Set[str],
-    bare: Set[str],
+    scenario: Scenario, markets: Mapping[str, Market], resting: Set[str], bare: Set[str]
 ) -> tuple[Bars, str] | None:
     """Return the shipped bars of a crash for each market, and what a row says of them.
 
     None if prices move otherwise than in the crash of its name, if markets are of another kind, or
     their bars do not fit.
     """
-    same, market = known.get(scenario.name), next(iter(markets.values()))
+    same = next((each for each in crashes() if each.name == scenario.name), None)
+    market = next(iter(markets.values()))
     if same is None or any(getattr(scenario, name) != getattr(same, name) for name in MOVES):
         return None
     is_stocks = scenario.asset == "stocks"
@@ -346,7 +361,7 @@ def replay_crash(
     strange = [name for name in markets if coins[name] not in paths and name not in resting]
     if is_stocks or not strange:
         return found, "history"
-    return found, f"history; {', '.join(strange)}{STANDS_IN}{', '.join(OTHERS)}"
+    return found, f"history; {', '.join(strange)}: median of {', '.join(OTHERS)}"
 
 
 def read_hours(scenario: Scenario) -> dict[str, base.FloatArray]:

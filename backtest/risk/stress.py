@@ -5,10 +5,8 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,47 +39,46 @@ WARMUP = 20_000
 """Bars of history in front of a scenario, for the columns of policies and for impact."""
 
 
-@dataclass(frozen=True, eq=False)
 class StressedAccount:
-    """The account where a run ended, at venues with the margin tables of one time."""
+    """The account where a run ended, at venues with the margin tables of one time.
 
-    result: Result
-    venues: Mapping[str, Venue]
+    ``moving`` are the markets that go on after the run, with the collateral that moves by itself;
+    ``bare`` is the collateral, which has neither funding nor basis, and ``resting`` that of a
+    constant price. ``exposures`` are the money that moves with each market.
+    """
 
-    @functools.cached_property
-    def history(self) -> Markets:
-        markets = self.result.markets
-        if markets is None or not self.result.policies:
+    def __init__(self, result: Result, venues: Mapping[str, Venue]) -> None:
+        markets, collateral = result.markets, result.account.collateral
+        if markets is None or not result.policies:
             raise base.ParameterError(
                 "a stress test needs a result of this process, got a loaded one; run it again"
             )
         first = min(markets.n_bars - WARMUP, int(markets.spans[:, 1].min()) - 1)  # none is left out
-        return markets.slice(max(first, 0), markets.n_bars)
-
-    @functools.cached_property
-    def assets(self) -> dict[str, Market]:
-        """The collateral that moves by itself, as markets."""
-        fields = engine.read_assets(self.history, self.result.account)
-        return {
+        self.history = markets.slice(max(first, 0), markets.n_bars)
+        self.result, self.venues = result, venues
+        fields, held = engine.read_assets(self.history, result.account), result.state.held
+        assets = {
             each.name: make_asset(self.history, fields, c)
-            for c, each in enumerate(self.result.account.collateral)
+            for c, each in enumerate(collateral)
             if self.find_instrument(each.prices) is None
         }
-
-    @functools.cached_property
-    def resting(self) -> frozenset[str]:
-        return frozenset(name for name, each in self.assets.items() if np.ptp(each.close) == 0.0)
-
-    @functools.cached_property
-    def moving(self) -> dict[str, Market]:
-        """The markets that go on after the run."""
-        found = {name: each for name, each in self.history.items() if self.goes_on(name)}
-        if not found:
+        self.resting = {name for name, each in assets.items() if np.ptp(each.close) == 0.0}
+        going = {name: each for name, each in self.history.items() if self.goes_on(name)}
+        if not going:
             raise base.ParameterError(
                 "a scenario begins where an instrument goes on, "
                 f"{', '.join(self.history)} ended with the run"
             )
-        return found | self.assets
+        self.moving, self.bare = going | assets, {*assets} - {*going}
+        self.exposures = dict.fromkeys(self.moving, 0.0)
+        for name, quantity in zip(self.history, held.quantities.tolist(), strict=True):
+            if name in going:
+                mark = float(self.history[name].mark_close[-1])
+                self.exposures[name] += quantity * abs(self.value_one(name, mark))
+        for asset, worth in zip(collateral, held.amounts * held.prices, strict=True):
+            name = self.find_instrument(asset.prices) or asset.name
+            if name in self.moving:
+                self.exposures[name] += float(worth)
 
     def goes_on(self, name: str) -> bool:
         expires, end = self.venues[name].contract.expires, self.history.end
@@ -94,35 +91,12 @@ class StressedAccount:
         same = [name for name in whole if prices is whole[name] or prices == name]
         return next(iter(same), None)
 
-    @functools.cached_property
-    def exposures(self) -> dict[str, float]:
-        """Money that moves with each market."""
-        held, found = self.result.state.held, dict.fromkeys(self.moving, 0.0)
-        for name, quantity in zip(self.history, held.quantities.tolist(), strict=True):
-            if name in found:
-                mark = float(self.history[name].mark_close[-1])
-                found[name] += quantity * abs(self.value_one(name, mark))
-        assets = zip(self.result.account.collateral, held.amounts * held.prices, strict=True)
-        for asset, worth in assets:
-            name = self.find_instrument(asset.prices) or asset.name
-            if name in found:
-                found[name] += float(worth)
-        return found
-
     def value_one(self, name: str, price: float) -> float:
         contract = self.venues[name].contract
         return float(compute_value(contract.size, contract.kind == "inverse", price))
 
-    def find_moves(self, scenario: Scenario) -> dict[str, float]:
-        return shocks.find_moves(scenario, self.moving, self.resting)
-
-    @property
-    def bare(self) -> set[str]:
-        """The collateral, which has neither funding nor basis."""
-        return {*self.moving} - {*self.history}
-
     def make(self, scenario: Scenario) -> Bars:
-        return shocks.make_all_bars(scenario, self.moving, self.find_moves(scenario), self.bare)
+        return shocks.make_all_bars(scenario, self.moving, self.resting, self.bare)
 
     def live(self, scenario: Scenario, bars: Bars) -> dict[str, Any]:
         before = float(sum(self.result.of_account(name)[-1] for name in ("equity", "reserve")))
@@ -324,25 +298,6 @@ def scale_venue(venue: Venue, scenario: Scenario) -> Venue:
     return venue.override(changes) if changes else venue
 
 
-FILE = Path(__file__).with_name("crashes.toml")
-
-
-@functools.cache
-def crashes() -> tuple[Scenario, ...]:
-    """Return historical crashes of bitcoin and of stocks, with their dates and sources.
-
-    Figures that no source gives are at their defaults: they change nothing.
-
-    Examples
-    --------
-    >>> [each.name for each in crashes()][2:4]
-    ['2020-03-12', '2021-05-19']
-    """
-    with FILE.open("rb") as file:
-        found = tomllib.load(file)["episode"]
-    return tuple(Scenario.from_dict(each, where=FILE.name) for each in found)
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class Stress(base.SettingsResult):
     """Outcome of scenarios.
@@ -473,7 +428,7 @@ def find_break_even(
     """Return whose move the break-even is, and the move: of a replay, that at its worst point."""
     held = account.exposures
     if replayed is None:
-        moves = account.find_moves(scenario)
+        moves = shocks.find_moves(scenario, account.moving, account.resting)
         logs = {name: math.log1p(move) for name, move in moves.items()}
         logs = logs if any(logs.values()) else dict.fromkeys(logs, 1.0)
     else:
@@ -531,10 +486,6 @@ def find_edge(is_dead: Callable[[float], bool], tried: Iterable[float]) -> float
 # ----------------------------------------------------------------------------------------- stress
 
 RULES = base.Choice("run", "today", "then")
-AXES = (
-    "price", "implied_volatility", "volatility", "funding", "spread", "depth", "margin", "adl",
-    "basis",
-)  # fmt: skip
 
 
 @base.checked_only("result", "progress", "data")
@@ -593,8 +544,8 @@ def stress(
         )
     chosen = read_scenarios(scenarios)
     how = RULES.check("rules", rules)
-    grid = list_shocks(ladder)
-    rows, leads, total = {}, {}, len(chosen) + len(grid)
+    points = list_points(ladder)
+    rows, leads, total = {}, {}, len(chosen) + len(points)
     times = {each.name: find_table_time(result, how, each) for each in chosen}
 
     @functools.cache
@@ -608,17 +559,18 @@ def stress(
         if progress is not None:
             progress(done, total)
     climbed: list[dict[str, Any]] = []
-    for point in grid:
-        shock = Scenario("ladder", shape="bar", **point)  # type: ignore[arg-type] # fields by name
+    for point in points.to_dict("records"):
+        given = {str(name): x for name, x in point.items()} | {"name": "ladder", "shape": "bar"}
+        shock = Scenario.from_dict(given, where="ladder")
         account = stand_at(find_table_time(result, how, shock))
         climbed.append(account.live(shock, account.make(shock)))
         if progress is not None:
             progress(len(chosen) + len(climbed), total)
     steps = None
-    if grid:
-        points = pd.MultiIndex.from_frame(pd.DataFrame(grid))
-        steps = pd.DataFrame(climbed, index=points)[["equity", "loss", "liquidated"]]
-        steps = steps.astype({"liquidated": np.bool_})
+    if climbed:
+        steps = pd.DataFrame(climbed, index=pd.MultiIndex.from_frame(points))
+        steps = steps[["equity", "loss", "liquidated"]].astype({"liquidated": np.bool_})
+    idle = engine.explain_idle_options(result)
     settings = {
         "policy": result.manifest["policy"]["text"],
         "data": result.manifest["data"]["source"],
@@ -628,7 +580,7 @@ def stress(
         "ladder": None if ladder is None else {name: list(axis) for name, axis in ladder.items()},
         "leads": leads if len(account.moving) > 1 else {},
         "tables": list(describe_tables(result, times)),
-        "not_counted": list(find_not_counted(result, [row["from"] for row in rows.values()])),
+        "not_counted": [base.capitalize(f"{idle}.")] if idle else [],
     }
     return Stress(
         table=pd.DataFrame(rows.values(), index=pd.Index(rows, name="scenario")),
@@ -657,16 +609,6 @@ def describe_tables(result: Result, times: Mapping[str, int]) -> Iterator[str]:
         )
 
 
-def find_not_counted(result: Result, sources: Sequence[str]) -> Iterator[str]:
-    if idle := engine.explain_idle_options(result):
-        yield f"{base.capitalize(idle)}."
-    taken = [text for text in dict.fromkeys(sources) if shocks.STANDS_IN in text]
-    names = dict.fromkeys(text.partition("; ")[2].partition(shocks.STANDS_IN)[0] for text in taken)
-    if names:
-        coins = f"the median of {', '.join(shocks.OTHERS)}"
-        yield f"{', '.join(names)}: no hours of their own in crashes, so {coins} stands in."
-
-
 def find_table_time(result: Result, rules: str, scenario: Scenario) -> int:
     """Return the time, in ns, whose margin tables hold in a scenario."""
     if rules == "then" and scenario.date is not None:
@@ -680,7 +622,7 @@ def fix_margin_tables(venues: Mapping[str, Venue], time: int) -> dict[str, Venue
 
 
 def read_scenarios(scenarios: Sequence[Scenario] | Scenario | None) -> tuple[Scenario, ...]:
-    given = crashes() if scenarios is None else scenarios
+    given = shocks.crashes() if scenarios is None else scenarios
     chosen = tuple(given) if isinstance(given, Sequence) else (given,)
     if not chosen or not all(isinstance(each, Scenario) for each in chosen):
         raise base.ParameterError(
@@ -700,10 +642,7 @@ def run_scenario(
 ) -> tuple[dict[str, Any], str]:
     replayed, source = slice_replays(account, scenario, data), "data"
     if replayed is None:
-        known = {each.name: each for each in crashes()}
-        shipped = shocks.replay_crash(
-            scenario, known, account.moving, account.resting, account.bare
-        )
+        shipped = shocks.replay_crash(scenario, account.moving, account.resting, account.bare)
         replayed, source = (None, "figures") if shipped is None else shipped
     bars = account.make(scenario) if replayed is None else replayed
     outcome = account.live(scenario, bars)
@@ -726,16 +665,9 @@ def slice_replays(account: StressedAccount, scenario: Scenario, data: Any) -> Ba
     return {name: cut.get(name, flat) for name in found}
 
 
-def list_shocks(ladder: Mapping[str, Sequence[float]] | None) -> list[dict[str, float]]:
-    for name in ladder or ():
-        if name not in AXES:
-            raise base.ParameterError(
-                f"an axis of ladder must be one of {', '.join(AXES)}, got {name!r}"
-                + base.did_you_mean(name, AXES)
-            )
+def list_points(ladder: Mapping[str, Sequence[float]] | None) -> pd.DataFrame:
     axes = {name: find_values(axis, name) for name, axis in (ladder or {}).items()}
-    points = itertools.product(*axes.values()) if axes else ()
-    return [dict(zip(axes, map(float, point), strict=True)) for point in points]
+    return pd.DataFrame(itertools.product(*axes.values()) if axes else (), columns=[*axes])
 
 
 def find_values(axis: Any, name: str) -> base.FloatArray:

@@ -393,7 +393,7 @@ def market_of(name: str, freq: str = "1h", n: int = 400, *, sessions: bool = Fal
 
 def replay(name: str, *markets: bt.Market):
     given = {each.instrument: each for each in markets}
-    found = replay_crash(CRASHES[name], CRASHES, given, set(), set())
+    found = replay_crash(CRASHES[name], given, set(), set())
     assert found is not None
     return found
 
@@ -430,7 +430,7 @@ def test_days_of_stocks_are_replayed_in_sessions_and_hours_of_coins_in_markets_t
     assert source == "history"
     assert bars["SPX"].last.shape == (4, 23)
     for name, market in (("2020-03 stocks", market_of("BTCUSDT", "1D")), ("2020-03-12", stocks)):
-        assert replay_crash(CRASHES[name], CRASHES, {"A": market}, set(), set()) is None
+        assert replay_crash(CRASHES[name], {"A": market}, set(), set()) is None
 
 
 def test_a_volatility_target_loses_what_it_loses_on_the_real_days():
