@@ -345,7 +345,8 @@ class Stress(base.SettingsResult):
 
     @property
     def notices(self) -> tuple[str, ...]:
-        return tuple(self.settings["not_counted"])
+        sources = [text for text in self.table["from"].unique() if ": median of" in text]
+        return (*self.settings["not_counted"], *(f"Bars from {text}." for text in sources))
 
     def list_numbers(self) -> list[Headline]:
         loss, dead = self.table["loss"], int(self.table["liquidated"].sum())
@@ -394,17 +395,13 @@ class Stress(base.SettingsResult):
         ]  # fmt: skip
 
     def _describe_leads(self) -> str:
-        leads = self.settings["leads"]
-        names = [*dict.fromkeys(leads.values())]
-        told = []
-        if names:
-            of = ", ".join(f"{v} in {k}" for k, v in leads.items()) if names[1:] else names[0]
-            told = [f"Break-even: the move of {of}; the others move as the scenario says."]
+        leads, told = self.settings["leads"], ""
+        if leads:
+            of = ", ".join(f"{name} in {scenario}" for scenario, name in leads.items())
+            told = f"Break-even: the move of {of}; the others move as the scenario says. "
         if self.table["break_even"].isna().any():
-            told.append(
-                "Where it is -, no move of the price was found that liquidates the account."
-            )
-        return " ".join(told)
+            told += "Where it is -, no move of the price was found that liquidates the account."
+        return told.strip()
 
     def list_assumptions(self) -> tuple[str, ...]:
         return (

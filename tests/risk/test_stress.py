@@ -254,7 +254,7 @@ def test_what_does_not_count_and_the_date_of_the_rules_are_said(tmp_path):
     found = bt.stress(result, rules="then")
     for made in (found, bt.Stress.load(found.save(tmp_path))):
         text = " ".join(made.summary().split())
-        assert "! DOGEUSDT: no hours of their own in crashes, so the median of ADA, LTC," in text
+        assert "! Bars from history; DOGEUSDT: median of ADA, LTC, XRP." in text
         assert "Margin tables in force since 2021-03-18, 2022-12-29, 2024-10-24." in text
         assert "2020-03-12 are older than any table known, of 2021-03-18, which stands" in text
     plain = bt.stress(result, bt.Scenario("fall", price=-0.1))
