@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from backtest.engine.checks import warn_of_market, warn_of_weights, warn_once
     from backtest.engine.compiler import bind_compiled, build_call, compile_at_address, compile_core
     from backtest.engine.compiler import compile_general_rules, find_general_folder
-    from backtest.engine.compiler import find_general_loop, jit_modules, mark_sources
+    from backtest.engine.compiler import find_general_loop, make_twins
     from backtest.engine.driver import Counts, Progress, bind_loop, drive, explain_refusal, new_cuts
     from backtest.engine.driver import new_event_log, new_ledger_array, new_quotes, new_scratch
     from backtest.engine.driver import new_tape, read_tables, report_bad_decision, summarize_account

@@ -114,52 +114,53 @@ REASON = re.compile(
 
 
 @functools.cache
-def compile_core() -> dict[str, Any]:
+def compile_core() -> dict[int, Any]:
+    """Return the scalar rules, inlined into what calls them, and let formulas call public ones."""
+    twins: dict[int, Any] = {}
 
-    def choose(name: str) -> dict[str, Any]:
-        return {**INNER, "forceinline": name not in RARE}
+    def compile_one(name: str, twin: Any) -> Any:
+        return jit(twin, **INNER, forceinline=name not in RARE)
 
-    names: dict[str, Any] = {}
-    jit_modules(CORE, names, find_rules_folder() / "inlined", choose)
-    options = {**OPTIONS, "cache": False, "forceinline": True}
-    names["as_index"] = jit(as_unsigned, **options)
-    names["floor"] = jit(floor_as_number, **options)
-    names["choose"] = jit(base.choose_number, **options)
-    found = names | base.compile_helpers(implied_kernels)
+    make_twins(CORE, find_rules_folder() / "inlined", {}, twins, compile_one)
+    found = base.compile_helpers(implied_kernels)
     for public, scalar in (*PUBLIC, *OPTION_FUNCTIONS):
-        register_overload(public, found[scalar])
+        own = vars(margin).get(scalar)
+        register_overload(public, found[scalar] if own is None else twins[id(own)])
     for public in MATH:
         register_overload(public, found[public.__name__], is_inlined=True)
     register_overload(base.elementary.natural_exp, found["exp"], is_inlined=True)
     register_overload(base.elementary.natural_log, found["log"], is_inlined=True)
     register_power(found["power"])
-    return names
+    return twins
 
 
-def jit_modules(
+def make_twins(
     modules: Sequence[types.ModuleType],
-    names: dict[str, Any],
     place: Path,
-    choose: Callable[[str], dict[str, Any]],
+    spaces: dict[types.ModuleType, dict[str, Any]],
+    twins: dict[int, Any],
+    compile_one: Callable[[str, Any], Any],
     *,
     mark: str = "",
-) -> dict[types.ModuleType, Path]:
-    paths = {}
+) -> None:
+    """Compile the functions of modules, whose globals are in ``spaces``, for one another.
+
+    ``twins`` are compiled functions by the identity of the plain ones, to which these are added.
+    """
+    inner: dict[str, Any] = {**OPTIONS, "cache": False, "forceinline": True}
+    twins.setdefault(id(orders.floor), jit(floor_as_number, **inner))
+    twins.setdefault(id(requirement.choose), jit(base.choose_number, **inner))
     for module in modules:
-        names |= {k: v for k, v in vars(module).items() if not isinstance(v, types.FunctionType)}
-    names |= base.mirror_modules(names, names.get)
-    names["__name__"] = modules[-1].__name__
-    for module in modules:
+        space = spaces.setdefault(module, {})
+        space |= vars(module)
         text = Path(str(module.__file__)).read_text(encoding="utf-8")
-        paths[module] = path = base.write_once(place / f"{module.__name__}{mark}.py", text)
+        path = base.write_once(place / f"{module.__name__}{mark}.py", text)
         for name, own in base.find_own_functions(module, PUBLIC_NAMES):
-            names[name] = jit(base.make_twin(own, names, path), **choose(name))
-    return paths
-
-
-def mark_sources(*modules: types.ModuleType, compiler: str) -> str:
-    paths = [*(str(each.__file__) for each in modules), compiler]
-    return f"-{base.hash_texts(*(Path(each).read_text(encoding='utf-8') for each in paths))}"
+            if id(own) not in twins:
+                twins[id(own)] = compile_one(name, base.make_twin(own, space, path))
+    for space in spaces.values():
+        found = {name: twins[id(value)] for name, value in space.items() if id(value) in twins}
+        space.update(found | base.mirror_modules(space, lambda _, each: twins.get(id(each), each)))
 
 
 def floor_as_number(size: float) -> Any:
@@ -231,11 +232,7 @@ def compile_at_address(
     options: dict[str, Any] = {"error_model": "numpy", "cache": recipe.is_complete}
     options |= {} if has_counts else {"_nrt": False}
 
-    def prepare() -> None:
-        own = dict(vars(module))
-        vars(module).update(compile_core() | own)
-
-    options["prepare"] = prepare
+    options["prepare"] = compile_core
     _addressed[recipe.name] = cfunc(signature, module.decide, **options)  # keeps the address valid
     return _addressed[recipe.name]
 
@@ -305,7 +302,7 @@ INLINED = frozenset(
         "is_held", "is_isolated", "is_spot", "is_spot_leg", "is_in_pool", "pick_position",
         "put_position", "pick_quote", "pick_rules", "pick_margin", "compute_value", "has_exits",
         "has_stops", "choose",
-        "compute_exposure", "as_index", "move", "total", "find_maintenance", "scale_rate",
+        "compute_exposure", "move", "total", "find_maintenance", "scale_rate",
         "is_cross", "find_least", "is_isolated_near", "is_stopped", "compute_stop", "worsen",
         "find_side", "find_adverse", "measure_target", "compute_target", "find_limit", "is_outside",
         "can_order", "compute_order_fee", "is_deciding", "is_ending", "value_at",
@@ -371,68 +368,46 @@ def return_always(value: Any) -> Callable[..., Any]:
 @functools.cache
 def find_entry(name: str, *, has_parts: bool) -> Any:
     """Return a kernel that is called from Python; what it calls is made if it is not kept."""
-    for write in (write_pick, write_ask):
-        write({})  # kept code names the modules that are written for it
-    path = write_module(loop, has_parts)
-    twin = base.make_twin(getattr(loop, name), find_space(loop, has_parts), path)
+    write_pick({})  # kept code names the module that is written for it
+    folder = find_general_folder() / ("all" if has_parts else "usual")
+    path = base.write_once(
+        folder / f"{loop.__name__}.py", Path(str(loop.__file__)).read_text(encoding="utf-8")
+    )
+    space = SPACES.setdefault(has_parts, {}).setdefault(loop, {"__name__": loop.__name__})
+    twin = base.make_twin(getattr(loop, name), space, path)
     options = {**OPTIONS, "nogil": True}
     return jit(twin, prepare=lambda: compile_general_rules(has_parts=has_parts), **options)
 
 
-SPACES: dict[tuple[str, bool], dict[str, Any]] = {}
+SPACES: dict[bool, dict[types.ModuleType, dict[str, Any]]] = {}
 """The globals of compiled modules, by whether the account may hold options."""
 
 
-def find_space(module: types.ModuleType, has_parts: bool) -> dict[str, Any]:
-    return SPACES.setdefault((module.__name__, has_parts), {"__name__": module.__name__})
-
-
-def write_module(module: types.ModuleType, has_parts: bool) -> Path:
-    folder = find_general_folder() / ("all" if has_parts else "usual")
-    text = Path(str(module.__file__)).read_text()
-    return base.write_once(folder / f"{module.__name__}.py", text)
-
-
 @functools.cache
-def compile_general_rules(*, has_parts: bool) -> dict[str, Any]:
-    modules = (*CORE, *MODULES)
-    twins: dict[int, Any] = {}
-    spaces: dict[str, dict[str, Any]] = {}
-    for module in modules:
-        space = find_space(module, has_parts)
-        space |= vars(module)
-        spaces[module.__name__] = space
-        path = write_module(module, has_parts)
-        for name, own in base.find_own_functions(module, PUBLIC_NAMES):
-            options = {**INNER, "cache": False, "forceinline": name in INLINED}
-            if name in ENTRIES:
-                twins[id(own)] = find_entry(name, has_parts=has_parts)
-                continue
-            twin: Any = base.make_twin(own, spaces[module.__name__], path)
-            if not has_parts and name in WITHOUT_OPTIONS:
-                twin, options["forceinline"] = return_always(WITHOUT_OPTIONS[name]), True
-            twins[id(own)] = jit(twin, **options)
-    names = {
-        name: twins[id(own)]
-        for module in modules
-        for name, own in base.find_own_functions(module)
-        if id(own) in twins
+def compile_general_rules(*, has_parts: bool) -> dict[int, Any]:
+    inner: dict[str, Any] = {**OPTIONS, "cache": False, "forceinline": True}
+    pick = jit(portfolio_kernels.pick_rules, **inner)
+    twins: dict[int, Any] = {
+        id(records.write_tuple): jit(return_always(None), **inner),
+        id(loop.locate): locate_function,
+        id(loop.ask): jit(ask_address, **inner),
+        id(portfolio_kernels.ask_own): jit(return_always(0.0), **inner),
+        id(records.share): share_record,  # not inside a function, whose stack would be gone
+        id(portfolio_kernels.pick_rules): pick,
+        id(records.pick_instrument): jit(write_pick({"pick_rules": pick}), **inner),
+        **{id(getattr(loop, name)): find_entry(name, has_parts=has_parts) for name in ENTRIES},
     }
-    names |= {"MarginRules": MarginRules, "InstrumentRules": InstrumentRules}
-    inner: dict[str, Any] = {**OPTIONS, "cache": False}
-    twins[id(orders.floor)] = jit(floor_as_number, **inner, forceinline=True)
-    twins[id(requirement.choose)] = jit(base.choose_number, **inner, forceinline=True)
-    twins[id(records.pick_instrument)] = jit(write_pick(names), **inner, forceinline=True)
-    names["pick_instrument"] = twins[id(records.pick_instrument)]
-    twins[id(records.write_tuple)] = jit(return_always(None), **inner, forceinline=True)
-    twins[id(loop.locate)] = locate_function
-    twins[id(loop.ask)] = jit(write_ask(names), **inner, forceinline=True)
-    twins[id(portfolio_kernels.ask_own)] = jit(return_always(0.0), **inner, forceinline=True)
-    twins[id(records.share)] = share_record  # not inside a function, whose stack would be gone
-    for space in spaces.values():
-        found = {name: twins[id(value)] for name, value in space.items() if id(value) in twins}
-        space.update(found | base.mirror_modules(space, lambda _, each: twins.get(id(each), each)))
-    return names
+
+    def compile_one(name: str, twin: Any) -> Any:
+        options = {**INNER, "cache": False, "forceinline": name in INLINED}
+        if not has_parts and name in WITHOUT_OPTIONS:
+            twin, options["forceinline"] = return_always(WITHOUT_OPTIONS[name]), True
+        return jit(twin, **options)
+
+    folder = find_general_folder() / ("all" if has_parts else "usual")
+    spaces = SPACES.setdefault(has_parts, {})
+    make_twins((*CORE, *MODULES), folder, spaces, twins, compile_one)
+    return twins
 
 
 def find_general_loop(terms: Terms) -> Any:
@@ -471,12 +446,9 @@ def write_pick(names: Mapping[str, Any]) -> Callable[..., Any]:
     }
     given = ", ".join(f"{name}={text}" for name, text in fields.items())
     text = f"def pick_instrument(terms, i):\n    return InstrumentRules({given})\n"
-    return load_function(text, "pick_instrument", names)
-
-
-def load_function(text: str, name: str, names: Mapping[str, Any]) -> Callable[..., Any]:
-    path = find_general_folder() / f"{name}_{base.hash_texts(text)}.py"
-    found: Callable[..., Any] = vars(import_source(path, text, names))[name]
+    path = find_general_folder() / f"pick_instrument_{base.hash_texts(text)}.py"
+    module: Any = import_source(path, text, {**names, "InstrumentRules": InstrumentRules})
+    found: Callable[..., Any] = module.pick_instrument
     return found
 
 
@@ -540,35 +512,26 @@ def locate_function(context: Any, function: Any, arguments: Any) -> Any:
     return numba.int64(function, arguments), build
 
 
-def write_ask(names: Mapping[str, Any]) -> Callable[..., Any]:
-    text = (
-        "def ask(asked, terms, quotes, i, time, local):\n"
-        "    n = len(asked.addresses) - 1\n"
-        "    count = 1\n"
-        "    if i < n and asked.wants_table[i] == 1:\n"
-        "        tables = terms.rules.brackets\n"
-        "        count = tables.counts[i]\n"
-        "        for k in range(count):\n"
-        "            asked.levels[0 * asked.width + k] = tables.floors[i, k]\n"
-        "            asked.levels[1 * asked.width + k] = tables.caps[i, k]\n"
-        "            asked.levels[2 * asked.width + k] = tables.rates[i, k]\n"
-        "            asked.levels[3 * asked.width + k] = tables.amounts[i, k]\n"
-        "            asked.levels[4 * asked.width + k] = tables.leverages[i, k]\n"
-        "        asked.margin[0] = tables.close_fees[i]\n"
-        "        asked.margin[1] = tables.takers[i]\n"
-        "        asked.margin[2] = tables.sizes[i]\n"
-        "        asked.margin[3] = tables.settings[i]\n"
-        "        asked.margin[4] = 1.0 if tables.are_inverse[i] else 0.0\n"
-        "        asked.margin[5] = 1.0 if tables.are_isolated[i] else 0.0\n"
-        "        asked.margin[6] = 1.0 if tables.are_valued_at_entry[i] else 0.0\n"
-        "        asked.margin[7] = tables.multipliers[i]\n"
-        "        asked.margin[8] = tables.initial_multipliers[i]\n"
-        "    return call_formula(asked.addresses[i], asked.shown, asked.bar, asked.params,\n"
-        "        asked.params_at[i], asked.columns, asked.columns_at[i], asked.memory,\n"
-        "        asked.memory_at[i], asked.margin, asked.levels, count, time, local,\n"
-        "        asked.lengths[i])\n"
-    )
-    return load_function(text, "ask", {**names, "call_formula": call_formula})
+def ask_address(deciders: Any, terms: Any, _quotes: Any, i: int, time: int, local: int) -> Any:
+    count, width, margin = 1, deciders.width, deciders.margin
+    if i < len(deciders.addresses) - 1 and deciders.wants_table[i] == 1:
+        tables, levels = terms.rules.brackets, deciders.levels
+        count = tables.counts[i]
+        for k in range(count):
+            levels[0 * width + k], levels[1 * width + k] = tables.floors[i, k], tables.caps[i, k]
+            levels[2 * width + k], levels[3 * width + k] = tables.rates[i, k], tables.amounts[i, k]
+            levels[4 * width + k] = tables.leverages[i, k]
+        margin[0], margin[1] = tables.close_fees[i], tables.takers[i]
+        margin[2], margin[3] = tables.sizes[i], tables.settings[i]
+        margin[4] = 1.0 if tables.are_inverse[i] else 0.0
+        margin[5] = 1.0 if tables.are_isolated[i] else 0.0
+        margin[6] = 1.0 if tables.are_valued_at_entry[i] else 0.0
+        margin[7], margin[8] = tables.multipliers[i], tables.initial_multipliers[i]
+    return call_formula(  # type: ignore[call-arg] # the first is numba's
+        deciders.addresses[i], deciders.shown, deciders.bar, deciders.params,
+        deciders.params_at[i], deciders.columns, deciders.columns_at[i], deciders.memory,
+        deciders.memory_at[i], margin, deciders.levels, count, time, local, deciders.lengths[i],
+    )  # fmt: skip
 
 
 class Formula(NamedTuple):

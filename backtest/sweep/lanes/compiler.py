@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numba
@@ -16,9 +18,9 @@ from numba import int64, typeof, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from backtest import engine
+from backtest import base, engine
 from backtest.base import CodeText
-from backtest.base.compiler import Shared, jit, share_record
+from backtest.base.compiler import Shared, jit
 from backtest.engine.compiler import INNER, LOCK, MARGIN_NUMBERS, OPTIONS, POINTER
 from backtest.policy import AccountView, Policy
 from backtest.policy.policy import BAR_FIELDS
@@ -39,24 +41,26 @@ INLINED = frozenset(
 
 @functools.cache
 def compile_lanes() -> dict[str, Any]:
-    names: dict[str, Any] = {
-        **engine.compile_general_rules(has_parts=False),
-        **engine.compile_core(),
+    """Return the globals of the loop over lanes."""
+    inner: dict[str, Any] = {**OPTIONS, "cache": False, "forceinline": True}
+    twins = engine.compile_general_rules(has_parts=False) | engine.compile_core()
+    twins |= {
+        id(rows.cell): jit(find_cell, **inner),
+        id(rows.lowest): find_lowest,
+        id(loop.ask_lanes): jit(ask_through_addresses, **inner),
     }
 
-    def choose(name: str) -> dict[str, Any]:
+    def compile_one(name: str, twin: Any) -> Any:
         if name == "take_block":
-            return {**OPTIONS, "nogil": True}
-        return {**INNER, "forceinline": name in INLINED}
+            return jit(twin, **OPTIONS, nogil=True)
+        return jit(twin, **INNER, forceinline=name in INLINED)
 
-    mark = engine.mark_sources(*MODULES, compiler=__file__)
-    engine.jit_modules(MODULES, names, engine.find_general_folder(), choose, mark=mark)
-    inner: dict[str, Any] = {**OPTIONS, "cache": False, "forceinline": True}
-    names["cell"] = jit(find_cell, **inner)
-    names["lowest"] = find_lowest
-    names["share"] = share_record
-    names["ask_lanes"] = jit(ask_through_addresses, **inner)
-    return names
+    texts = [Path(str(each.__file__)).read_text(encoding="utf-8") for each in MODULES]
+    mark = f"-{base.hash_texts(*texts, Path(__file__).read_text(encoding='utf-8'))}"
+    spaces: dict[ModuleType, dict[str, Any]] = {}
+    folder = engine.find_general_folder()
+    engine.make_twins(MODULES, folder, spaces, twins, compile_one, mark=mark)
+    return spaces[loop]
 
 
 def find_loop_of_runs(arguments: tuple[Any, ...]) -> tuple[int, Any, tuple[Any, ...]]:
