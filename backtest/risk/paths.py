@@ -5,11 +5,10 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from backtest import base
 from backtest.base.units import DAY
@@ -347,17 +346,33 @@ def bound_extremes(prices: base.FloatArray) -> base.FloatArray:
 # ------------------------------------------------------------------------------------------ paths
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(eq=False, repr=False)
 class Paths:
     """Possible continuations of a market, or of several instruments drawn together.
 
     Path i depends on the models, the history, the seed and i alone. Blocks of 256 paths (fewer of
-    long ones) are drawn when asked for. Resampled models repeat the same rows of history in all
-    instruments at once. Path i of the first instrument is the same as alone, if its model is.
+    over 2,048 bars) are drawn when asked for. Resampled models repeat the same rows of history in
+    all instruments at once. Path i of the first instrument is the same as alone, if its model is.
 
     The first bar of every path is the last one of ``history``; ``models`` draw those after it, by
     instrument, ``count`` paths of ``horizon`` ns. The other fields are arguments of
     :func:`backtest.simulate_paths`.
+
+    Attributes
+    ----------
+    markets, names, members
+        The history by instrument, the instruments, and what draws each.
+    model, calendar
+        The model, the bars and the settlements of the first instrument, the ``leader``.
+    width, n_bars : int
+        Bars of a path, with the last one of history and without it.
+    time, start
+        The opens of the bars of every path, UTC, and that of the last bar of history, at whose
+        close policies decide first.
+    kinds, is_resampled
+        The names of the models, and whether bars repeat rows of history.
+    factor : FloatArray of shape (n, n)
+        The lower Cholesky factor of the correlation.
     """
 
     history: Market | Markets
@@ -369,82 +384,31 @@ class Paths:
     bridge: int
     drift_of_history: bool
     correlation: tuple[tuple[float, ...], ...]
-    _kept: dict[str, tuple[int, PathBars]] = field(default_factory=dict, init=False)
 
-    @functools.cached_property
-    def markets(self) -> Markets:
-        """The history by instrument."""
-        return as_markets(self.history)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The instruments."""
-        return self.markets.names
-
-    @functools.cached_property
-    def members(self) -> dict[str, InstrumentPaths]:
-        """What draws each instrument."""
+    def __post_init__(self) -> None:
+        self.markets = as_markets(self.history)
+        self.names = self.markets.names
+        self.kinds = ", ".join(dict.fromkeys(type(each).__name__ for each in self.models.values()))
+        self.is_resampled = all(each.is_resampled for each in self.models.values())
+        self.factor = np.zeros((len(self.names), 1))
+        if not self.is_resampled:
+            self.factor = factor_correlation(np.array(self.correlation))
         grids = [laws.find_grid(each) for each in self.markets.values()]
-        periods = [self.markets.interval, *(grid.every for grid in grids if grid is not None)]
-        every = math.lcm(*periods)
-        return {
+        every = math.lcm(self.markets.interval, *(each.every for each in grids if each is not None))
+        self.members = {
             name: InstrumentPaths(
                 market, self.models[name], self.horizon, self.funding[name], every
             )
             for name, market in self.markets.items()
         }
-
-    @functools.cached_property
-    def factor(self) -> base.FloatArray:
-        """The lower Cholesky factor of the correlation, (n, n)."""
-        if self.is_resampled:
-            return np.zeros((len(self.names), 1))
-        return factor_correlation(np.array(self.correlation))
-
-    @property
-    def leader(self) -> InstrumentPaths:
-        """What draws the first instrument."""
-        return self.members[self.names[0]]
-
-    @property
-    def model(self) -> PathModel:
-        """The model of the first instrument."""
-        return self.leader.model
-
-    @property
-    def calendar(self) -> PathCalendar:
-        """The bars of every path, and the settlements of the first instrument."""
-        return self.leader.calendar
-
-    @property
-    def kinds(self) -> str:
-        """The names of the models."""
-        return ", ".join(dict.fromkeys(type(each).__name__ for each in self.models.values()))
-
-    @property
-    def is_resampled(self) -> bool:
-        """Whether bars repeat rows of history."""
-        return all(each.is_resampled for each in self.models.values())
-
-    @property
-    def width(self) -> int:
-        """Bars of a path, the last one of history included."""
-        return len(self.calendar.time)
-
-    @property
-    def n_bars(self) -> int:
-        """Bars of a path after history."""
-        return self.width - 1
-
-    @property
-    def time(self) -> pd.DatetimeIndex:
-        """The opens of the bars of every path, UTC."""
-        return base.utc_index(self.calendar.time)
-
-    @property
-    def start(self) -> pd.Timestamp:
-        """The open of the last bar of history, at whose close policies decide first."""
-        return self.time[0]
+        self.leader = self.members[self.names[0]]
+        self.model, self.calendar = self.leader.model, self.leader.calendar
+        self.width = len(self.calendar.time)
+        self.n_bars = self.width - 1
+        self.time = base.utc_index(self.calendar.time)
+        self.start = self.time[0]
+        self.block = min(BLOCK, max(1 << int(math.log2(max(BLOCK_BARS / self.width, 1.0))), 2))
+        self._kept: dict[str, tuple[int, PathBars]] = {}
 
     def __len__(self) -> int:
         return self.count
@@ -506,11 +470,6 @@ class Paths:
             begin = number * size
             parts.append(bars.select(slice(max(first - begin, 0), min(stop - begin, size))))
         return PathBars(*(np.concatenate(each, axis=-2) for each in zip(*parts, strict=True)))
-
-    @property
-    def block(self) -> int:
-        """The number of paths that are drawn at once: 256, fewer of over 2,048 bars."""
-        return min(BLOCK, max(1 << int(math.log2(max(BLOCK_BARS / self.width, 1.0))), 2))
 
     def closes(
         self, first: int = 0, stop: int | None = None, name: str | None = None
@@ -641,7 +600,7 @@ def simulate_paths(
         raise base.ParameterError(
             "correlation needs several instruments and a parametric model; rows have their own"
         )
-    made = Paths(
+    return Paths(
         history=as_given(history, market),
         models=models,
         count=count,
@@ -652,8 +611,6 @@ def simulate_paths(
         drift_of_history=drift == laws.HISTORY,
         correlation=read_correlation(correlation, history),
     )
-    _ = made.factor, made.members  # their errors belong here
-    return made
 
 
 def select_history(markets: Markets, start: base.TimeLike) -> Markets:
