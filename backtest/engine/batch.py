@@ -262,7 +262,7 @@ def lay(
         feed = feed._replace(years=np.tile(years, lanes))
     laid = inputs._replace(feed=feed)
     if inputs.fees is not None:  # which count what is traded, and so every bar
-        tally = [np.tile(each, lanes) for each in inputs.clock[1:]]
+        tally = [np.tile(each, lanes) for each in inputs.clock]
         laid = laid._replace(
             clock=type(inputs.clock)(*tally),
             log_returns=np.tile(inputs.log_returns, (lanes, 1)),
