@@ -84,7 +84,7 @@ class PathsRunner:
             given = getattr(self, field)
             if isinstance(given, Mapping) and len(names) == 1 and [*given] == [*names]:
                 setattr(self, field, given[names[0]])
-        self.signal = read_constant_signal(self.signal, self.paths)
+        self.signal = read_constant_signal(self.signal, markets)
         venues = engine.read_venues(self.venue, markets)
         engine.check_run(markets, venues, self.terms)
         if self.terms.collateral:
@@ -170,14 +170,7 @@ class PathsRunner:
                 observed=observed,
                 **self.find_start(path),
             )
-            feed = begun.inputs.feed
-            drawn = feed.funding_instrument[feed.funding_bar > 0]
-            if all(
-                int(np.sum(drawn == i)) == len(each.calendar.stamps)
-                for i, (name, each) in enumerate(paths.members.items())
-                if not begun.venues[name].contract.is_spot
-            ):
-                return Prepared(begun, seen, is_own=False)
+            return Prepared(begun, seen, is_own=False)
         return Prepared(self.set_up_on(seen, setup), seen, is_own=True)
 
     def join(self, bars: Mapping[str, PathBars], k: int, number: int) -> Markets:
@@ -288,21 +281,16 @@ def read_start(account: AnyAccount, paths: Paths) -> Result | None:
     return account
 
 
-def read_constant_signal(signal: Any, paths: Paths) -> float | dict[str, float] | None:
-    is_one = len(paths.names) == 1
+def read_constant_signal(signal: Any, markets: Markets) -> float | dict[str, float] | None:
+    is_one = len(markets) == 1
     if signal is None:
         return 1.0 if is_one else None
-    given = base.name_values(signal, paths.names)
-    if set(given) != set(paths.names):
-        raise base.ParameterError(
-            f"signal must name each of {', '.join(paths.names)}, got {', '.join(map(str, given))}"
-        )
     bound = base.Range(-1.0, 1.0) if is_one else base.Number()
     found = {
-        name: float(bound.check("signal" if is_one else f"signal of {name}", given[name]))
-        for name in paths.names
+        name: float(bound.check("signal" if is_one else f"signal of {name}", each))
+        for name, each in engine.give_each(signal, markets, one="signal").items()
     }
-    return found[paths.names[0]] if is_one else found
+    return found[markets.names[0]] if is_one else found
 
 
 USUAL = ("1d", "7d", "30d")

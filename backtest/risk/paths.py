@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest import base
+from backtest import base, engine
 from backtest.base.units import DAY
 from backtest.features import log_returns
 from backtest.market import Market, Markets, as_given, as_markets
@@ -600,6 +600,7 @@ def simulate_paths(
         raise base.ParameterError(
             "correlation needs several instruments and a parametric model; rows have their own"
         )
+    given = engine.give_each(funding, history, one="funding")
     return Paths(
         history=as_given(history, market),
         models=models,
@@ -607,7 +608,7 @@ def simulate_paths(
         horizon=span,
         seed=int(seed),
         bridge=bridge,
-        funding=read_fundings(funding, history),
+        funding={name: laws.read_funding(each) for name, each in given.items()},
         drift_of_history=drift == laws.HISTORY,
         correlation=read_correlation(correlation, history),
     )
@@ -637,26 +638,12 @@ def select_history(markets: Markets, start: base.TimeLike) -> Markets:
     return Markets(found, currency=markets.currency or None)
 
 
-def read_fundings(funding: Any, history: Markets) -> dict[str, FundingChoice]:
-    given = base.name_values(funding, history.names)
-    if set(given) != set(history.names):
-        raise base.ParameterError(
-            f"funding must be one for all or one for each of {', '.join(history.names)}, "
-            f"got {', '.join(map(str, given))}"
-        )
-    return {name: laws.read_funding(given[name]) for name in history.names}
-
-
 def choose_model(model: object, history: Market, drift: Drift | None) -> PathModel:
-    if isinstance(model, PathModel):
-        chosen = model
-    elif isinstance(model, type) and issubclass(model, PathModel) and model in MODELS.values():
-        chosen = model.fit(history)
-    elif isinstance(model, str) and model.lower() in MODELS:
-        chosen = MODELS[model.lower()].fit(history)
-    else:
+    kind: Any = MODELS.get(model.lower()) if isinstance(model, str) else model
+    if not isinstance(model, PathModel) and kind not in MODELS.values():
         raise base.ParameterError(
             f"model must be a model of bt.paths or one of {', '.join(MODELS)}, "
             f"got {base.repr_plain(model):.60}{base.did_you_mean(model, MODELS)}"
         )
+    chosen: PathModel = model if isinstance(model, PathModel) else kind.fit(history)
     return chosen if drift is None else chosen.override(drift=laws.read_drift(drift, history))

@@ -196,13 +196,8 @@ def choose_factors(
         raise base.ParameterError(
             f"factors must be a list of names, got {base.repr_plain(factors)}"
         )
-    for name in factors:
-        if name not in known:
-            raise base.ParameterError(
-                f"factors with an effect on this venue and market are {', '.join(known)}, got "
-                f"{name!r}{base.did_you_mean(name, FACTORS)}"
-            )
-    return tuple(dict.fromkeys(factors))
+    choice = base.Choice(*known)  # of those with an effect on venue and market
+    return tuple(dict.fromkeys(choice.check("a factor", name) for name in factors))
 
 
 # --------------------------------------------------------------------------------------- capacity
