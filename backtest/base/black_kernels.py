@@ -20,7 +20,6 @@ from backtest.base.elementary import ROOT_TWO_PI, mills_ratio, normal_cdf, norma
 from backtest.base.units import FloatArray
 
 KERNELS = ("fill_prices", "fill_greeks")
-PLAIN_SECONDS = {"fill_prices": 1e-5, "fill_greeks": 2e-5}
 MOST_CARRY = 700.0
 """Largest rate times years: its exponential must fit into a float."""
 SERIES_LIMIT = 0.12

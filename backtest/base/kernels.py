@@ -1,7 +1,7 @@
-"""Kernels: functions of arrays, compiled once per machine, or in plain Python where it is sooner.
+"""Kernels: functions of arrays, compiled once per machine; ``KERNELS`` of a module names them.
 
-``KERNELS`` of a module names them, ``PLAIN_SECONDS`` their cost in plain Python per item. The cache
-folder keeps compiled code between processes. A twin is a copy of a function with other globals.
+The cache folder keeps compiled code between processes. A twin is a copy of a function with other
+globals.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
-
-import numpy as np
 
 from backtest.base.atomic_files import write_file
 from backtest.base.code_identity import find_version, hash_texts
@@ -138,20 +136,6 @@ def tell_of_compiling(seconds: int) -> None:
         print(text, file=sys.stderr, flush=True)  # noqa: T201 - the one line there is
 
 
-def describe_type(value: Any) -> str:
-    if isinstance(value, np.ndarray):
-        flags = value.flags
-        layout = "C" if flags.c_contiguous else "F" if flags.f_contiguous else "A"
-        return f"{value.dtype.str}{value.ndim}{layout}{flags.writeable}"
-    if isinstance(value, tuple):
-        inner = ", ".join(map(describe_type, value))
-        return f"{type(value).__name__}({inner})"
-    return NAMES.get(type(value)) or type(value).__name__
-
-
-NAMES: dict[type, str] = {np.bool_: "bool", np.int64: "int", np.float64: "float"}
-
-
 # ------------------------------------------------------------------------------------------ twins
 
 
@@ -231,44 +215,7 @@ OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True, "_nrt": False}
 
 @functools.cache
 def compile_module(module: ModuleType) -> Any:
-    return SimpleNamespace(**{name: Kernel(module, name) for name in module.KERNELS})
-
-
-class Kernel:
-    def __init__(self, module: ModuleType, name: str) -> None:
-        self.module = module
-        self.name = name
-        self.ready: set[tuple[str, ...]] = set()
-
-    def __call__(self, *arguments: Any) -> None:
-        types = tuple(map(describe_type, arguments))
-        if types in self.ready:
-            self.compiled(*arguments)
-            return
-        mark = write_copy(self.module).parent / f"{self.name}.{hash_texts(*types)}.ready"
-        cost = getattr(self.module, "PLAIN_SECONDS", {}).get(self.name)
-        is_plain = cost is not None and is_plain_sooner(mark, cost * arguments[-1].size)
-        if not (is_plain and self.is_done_plainly(arguments)):
-            self.compiled(*arguments)
-            write_mark(mark)
-            self.ready.add(types)
-
-    def is_done_plainly(self, arguments: tuple[Any, ...]) -> bool:
-        arrays = [each for each in arguments if isinstance(each, np.ndarray)]
-        before = [each.copy() for each in arrays]
-        try:
-            with np.errstate(all="ignore"):
-                getattr(self.module, self.name)(*arguments)
-        except (ArithmeticError, ValueError):
-            for array, content in zip(arrays, before, strict=True):
-                if array.flags.writeable:
-                    array[...] = content
-            return False
-        return True
-
-    @functools.cached_property
-    def compiled(self) -> Any:
-        return compile_functions(self.module, self.module.KERNELS)[self.name]
+    return SimpleNamespace(**compile_functions(module, module.KERNELS))
 
 
 def compile_helpers(module: ModuleType) -> dict[str, Any]:

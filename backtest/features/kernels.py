@@ -10,7 +10,6 @@ import math
 from backtest.base import FloatArray
 
 KERNELS = ("ewma_lanes", "filter_variance", "learn_lanes", "tail_lane")
-PLAIN_SECONDS = {"ewma_lanes": 3e-6}
 
 START = 20
 """Returns whose mean square starts the learning of regimes."""

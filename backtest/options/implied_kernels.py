@@ -18,7 +18,6 @@ from backtest.base.black_kernels import MOST_CARRY
 from backtest.base.elementary import ROOT_TWO_PI
 
 KERNELS = ("fill_volatilities",)
-PLAIN_SECONDS = {"fill_volatilities": 6e-5}
 EPSILON = 2.0**-52
 LEAST_CERTAIN = 1e-3
 """Largest part of a volatility that four rounding errors of the price may move it by."""

@@ -249,22 +249,15 @@ def cold(monkeypatch, tmp_path):
     """Nothing is compiled, and whoever compiles is caught; return the folder of marks."""
     find = driver.find_simulate
 
-    def refuse(*_):
-        raise AssertionError("compiled")
-
-    def refuse_general(*, is_compiled, **rest):
+    def refuse(*, is_compiled, **rest):
         assert not is_compiled, "compiled"
         return find(is_compiled=False, **rest)
 
     monkeypatch.setenv("BACKTEST_COMPILE", "auto")
     monkeypatch.setattr(kernels, "find_lasting_folder", lambda: tmp_path)
     monkeypatch.setattr(batch, "find_rules_folder", lambda: tmp_path)
-    monkeypatch.setattr(kernels, "write_copy", lambda module: tmp_path / module.__name__)
-    kernels.compile_module.cache_clear()  # kernels of other tests are compiled already
-    monkeypatch.setattr(kernels.Kernel, "compiled", property(refuse))
-    monkeypatch.setattr(driver, "find_simulate", refuse_general)
+    monkeypatch.setattr(driver, "find_simulate", refuse)
     yield tmp_path
-    kernels.compile_module.cache_clear()
     set_single(False)
 
 
