@@ -24,7 +24,6 @@ MODELS: dict[str, type[PathModel]] = {
     each.__name__.lower(): each
     for each in (laws.Filtered, laws.Stationary, laws.GBM, laws.Merton, laws.Garch)
 }
-BRIDGES = (1, 4)
 SLACK = 1e-9
 """What a correlation matrix may lack to be positive semidefinite."""
 WEEK = 7 * DAY
@@ -580,7 +579,7 @@ def simulate_paths(
     markets = as_markets(market)
     count = int(base.Range(1, 10**9).check("paths", paths, whole=True))
     base.Range(0, 2**62).check("seed", seed, whole=True)
-    if isinstance(bridge, bool) or bridge not in BRIDGES:
+    if bridge not in {1, 4}:
         raise base.ParameterError(f"bridge must be 1 or 4 steps, got {bridge!r}")
     span = base.parse_duration(horizon, "horizon")
     if markets.options:
@@ -623,19 +622,18 @@ def select_history(markets: Markets, start: base.TimeLike) -> Markets:
             "markets.select(...) leaves them out"
         )
     common = markets.slice(int(markets.spans[:, 0].max()), markets.n_bars)
-    found = dict(common)
-    if not (isinstance(start, str) and start == "now"):
-        end = base.to_nanoseconds(start, "start")
-        n = int((common.time + common.interval <= end).sum())
-        if n < 2 or end > common.end:
-            raise base.ParameterError(
-                f"start must lie after two bars of the market, {base.format_time(common.start)} to "
-                f"{base.format_time(common.end)}, got {base.format_time(end)}"
-            )
-        found = {name: each.prefix(n) for name, each in common.items()}
     if common.n_bars < 2:
         raise base.DataError(f"paths need at least 2 bars of history, got {markets!r}")
-    return Markets(found, currency=markets.currency or None)
+    if isinstance(start, str) and start == "now":
+        return common
+    end = base.to_nanoseconds(start, "start")
+    n = int((common.time + common.interval <= end).sum())
+    if n < 2 or end > common.end:
+        raise base.ParameterError(
+            f"start must lie after two bars of the market, {base.format_time(common.start)} to "
+            f"{base.format_time(common.end)}, got {base.format_time(end)}"
+        )
+    return common.prefix(n)
 
 
 def choose_model(model: object, history: Market, drift: Drift | None) -> PathModel:

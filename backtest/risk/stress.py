@@ -105,12 +105,12 @@ class StressedAccount:
         price = last["liquidation_price"]
         distance = float((price / last["mark"] - 1.0).abs()[price > 0.0].min())
         if count_bars(bars):
-            markets, steps, distance = self.pass_bars(scenario, bars, is_search=False)
+            steps, distance = self.pass_bars(scenario, bars, is_search=False)
             state, money = steps.state, steps.tally.money
             lost = sum(
-                self.find_lost_profit(scenario, name, quantity, float(markets[name].close[-1]))
+                self.find_lost_profit(scenario, name, quantity, float(bars[name].last[3, -1]))
                 for name, quantity in zip(self.history, state.held.quantities.tolist(), strict=True)
-                if name in markets
+                if name in bars
             )
         kept = float(state.wallet[EQUITY]) - lost
         gone = scenario.venue_default * max(kept, 0.0)
@@ -131,26 +131,23 @@ class StressedAccount:
         return row | {"slippage": row["slippage"] - float(converted)}
 
     def find_lost_profit(
-        self, scenario: Scenario, name: str, quantity: float, last: float
+        self, scenario: Scenario, name: str, quantity: float, rise: float
     ) -> float:
         """Return what auto-deleveraging takes: closed at the bankruptcy price of a counterparty."""
-        side = math.copysign(1.0, quantity)
-        start = float(self.history[name].close[-1])
-        bankrupt = start * (1.0 + side / scenario.adl_leverage)
+        side, start = math.copysign(1.0, quantity), float(self.history[name].close[-1])
+        bankrupt, last = start * (1.0 + side / scenario.adl_leverage), start * rise
         if scenario.adl == 0.0 or quantity == 0.0 or side * (last - bankrupt) <= 0.0:
             return 0.0
         gap = self.value_one(name, last) - self.value_one(name, bankrupt)
         return float(scenario.adl * quantity * gap)
 
     def is_liquidated(self, scenario: Scenario, bars: Bars) -> bool:
-        if count_bars(bars) == 0:
-            return False
-        _, steps, _ = self.pass_bars(scenario, bars, is_search=True)
+        steps, _ = self.pass_bars(scenario, bars, is_search=True)
         return bool(steps.tally.money.liquidations > 0)
 
     def pass_bars(
         self, scenario: Scenario, bars: Bars, *, is_search: bool
-    ) -> tuple[dict[str, Market], engine.LaterBars, float]:
+    ) -> tuple[engine.LaterBars, float]:
         """Take the account through bars, or to a liquidation; return also the least distance."""
         result, history = self.result, self.history
         markets = {name: shocks.go_on(each, bars[name]) for name, each in self.moving.items()}
@@ -184,7 +181,7 @@ class StressedAccount:
             result.traded,
             is_compiled=bool(result.manifest["compiled"] == "yes"),
         )
-        return markets, steps, go_through(steps, quiet, outage, is_search=is_search)
+        return steps, go_through(steps, quiet, outage, is_search=is_search)
 
 
 def count_bars(bars: Bars) -> int:
