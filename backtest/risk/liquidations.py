@@ -790,7 +790,7 @@ class MaxLeverage(base.SettingsResult):
         return [Part("models", "By model", lead, (models, chart, *funding), shows="both")]
 
 
-@base.checked_only("compile", "progress", "overlay", "market")
+@base.checked_only("compile", "progress", "overlay", "market", "models")
 def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
     market: Market | Markets,
     policy: AnyPolicy | None = None,
@@ -838,10 +838,8 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
     position; ``is_monotone`` says so.
     """
     chance = BETWEEN.check("probability", probability)
-    if isinstance(models, str) or not isinstance(models, Sequence) or not len(models):
-        raise base.ParameterError(
-            f"models must be a list with at least one model, got {base.repr_plain(models)}"
-        )
+    if not models:
+        raise base.ParameterError("models must be a list with at least one model, got none")
     drawn = [
         simulate_paths(market, each, paths=paths, horizon=horizon, seed=seed, drift=drift)
         for each in models

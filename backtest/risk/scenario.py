@@ -290,16 +290,13 @@ def slice_replay(scenario: Scenario, data: Market | None, interval: int) -> Shoc
             f"data must have the bars of the run for a replay of {scenario.name!r}, "
             f"{base.format_duration(interval)}, got {base.format_duration(data.interval)}"
         )
-    start_price = data.close[first - 1]
-    part = slice(first, last)
-    lead = data.time[first] - data.interval // 4
-    events = (data.funding_time >= lead) & (data.funding_time < data.time[last - 1] + data.interval)
+    part, before = data.slice(first, last), data.close[first - 1]
     return ShockBars(
-        last=np.array([getattr(data, name)[part] / start_price for name in PRICES]),
-        mark=np.array([getattr(data, name)[part] / start_price for name in MARKS]),
-        volume=data.volume[part],
-        stamps=data.funding_time[events] - data.time[first],
-        rates=data.funding_rate[events],
+        last=np.array([getattr(part, name) for name in PRICES]) / before,
+        mark=np.array([getattr(part, name) for name in MARKS]) / before,
+        volume=part.volume,
+        stamps=part.funding_time - part.time[0],
+        rates=part.funding_rate,
     )
 
 

@@ -132,7 +132,7 @@ class Sensitivity(base.SettingsResult):
         ]  # fmt: skip
 
 
-@base.checked_only("progress", "market", "venue")
+@base.checked_only("progress", "market", "venue", "factors")
 def sensitivity(
     market: Market | Markets,
     policy: AnyPolicy,
@@ -192,10 +192,8 @@ def choose_factors(
     known = [name for name in FACTORS if name not in idle]
     if factors is None:
         return tuple(known)
-    if isinstance(factors, str) or not isinstance(factors, Sequence) or not len(factors):
-        raise base.ParameterError(
-            f"factors must be a list of names, got {base.repr_plain(factors)}"
-        )
+    if not factors:
+        raise base.ParameterError("factors must be a list of names, got none")
     choice = base.Choice(*known)  # of those with an effect on venue and market
     return tuple(dict.fromkeys(choice.check("a factor", name) for name in factors))
 

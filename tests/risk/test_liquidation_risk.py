@@ -250,7 +250,7 @@ def most(**given) -> object:
     (lambda: most(probability=math.nan), bt.ParameterError, "probability must be a number"),
     (lambda: most(probability=0.001, paths=1000), bt.ParameterError, "at least 20"),
     (lambda: most(models=[]), bt.ParameterError, "at least one model"),
-    (lambda: most(models="gbm"), bt.ParameterError, "list with at least one"),
+    (lambda: most(models="gbm"), bt.ParameterError, "models must be"),
     (lambda: risk_of_two(signal={"A": 0.5}), bt.ParameterError, "signal must be one for all"),
     (lambda: risk_of_two(account=5), bt.ParameterError, "account must be"),
     (lambda: risk_of_two(account=ended()), bt.DataError, "must begin where the result ended"),

@@ -235,7 +235,7 @@ def test_a_ladder_is_a_grid():
 
 
 @pytest.mark.parametrize(("settings", "words"), [
-    ({"scenarios": ["fall"]}, "list of bt.Scenario"),
+    ({"scenarios": ["fall"]}, "a Scenario each"),
     ({"scenarios": bt.Scenario("a", correlation=0.5)}, "several instruments"),
     ({"ladder": {"prize": (0, 1, 5)}}, "did you mean 'price'"),
     ({"ladder": {"price": (0.0, math.nan)}}, "finite"),

@@ -212,8 +212,8 @@ def capacity_of(**terms):
 
 @pytest.mark.parametrize(("call", "words"), [
     (sensitivity_to(["feees"]), "did you mean 'fees'"),
-    (sensitivity_to([]), "list of names"),
-    (sensitivity_to("fees"), "list of names"),
+    (sensitivity_to([]), "factors must be"),
+    (sensitivity_to("fees"), "factors must be"),
     (sensitivity_to(["rates"]), "got 'rates'"),
     (sensitivity_to(["correlation"]), "got 'correlation'"),
     (capacity_of(venue=kit.free_venue()), "costs or limits that depend on size"),
