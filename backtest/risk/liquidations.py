@@ -74,16 +74,12 @@ class PathsRunner:
     compile: bool = True
 
     def __post_init__(self) -> None:
-        names, markets = self.paths.names, self.paths.markets
+        markets = self.paths.markets
         self.resume = read_start(self.account, self.paths)
         self.terms = self.account if isinstance(self.account, Account) else self.account.account
         self.calendar = "252" if markets.sessions else "365"
         refuse_options(self.policy, self.overlay, self.resume)
         engine.assign_policies(self.policy, markets, self.overlay)
-        for field in ("policy", "venue"):  # that of the only instrument may be given by its name
-            given = getattr(self, field)
-            if isinstance(given, Mapping) and len(names) == 1 and [*given] == [*names]:
-                setattr(self, field, given[names[0]])
         self.signal = read_constant_signal(self.signal, markets)
         venues = engine.read_venues(self.venue, markets)
         engine.check_run(markets, venues, self.terms)

@@ -656,20 +656,16 @@ class FundingProcess:
     usual: float = math.nan
     clamp: float = 0.0
 
-    @property
-    def recent(self) -> base.FloatArray:
-        longest = self.windows[-1]
-        return self.rates[-longest:] if len(self.rates) >= longest else np.zeros(longest)
-
     def walk(self, residuals: base.FloatArray, uniforms: base.FloatArray) -> base.FloatArray:
         """Return the rates of paths by settlement, of the shape of ``uniforms``.
 
         A uniform number chooses among ``residuals``: in order of time, instruments have those of
         the same time.
         """
-        count, lags = len(residuals), len(self.recent)
-        rates = np.empty((lags + len(uniforms), uniforms.shape[1]))
-        rates[:lags] = self.recent[:, None]
+        count, lags = len(residuals), self.windows[-1]
+        rates = np.zeros((lags + len(uniforms), uniforms.shape[1]))
+        if len(self.rates) >= lags:
+            rates[:lags] = self.rates[-lags:, None]
         sums = [rates[lags - each : lags].sum(axis=0) for each in self.windows]
         ranks = np.minimum((uniforms * count).astype(np.int64), count - 1)
         shocks = residuals[ranks] if count else np.zeros_like(uniforms)

@@ -76,15 +76,6 @@ STEPS = {"rates": (-0.01, 0.01), "funding shift": (-1e-4, 1e-4), "volatility": (
 """Of the other factors, half and double."""
 
 
-def change_terms(
-    name: str, step: float, markets: Markets, venues: Mapping[str, Venue]
-) -> tuple[Markets, Mapping[str, Venue]]:
-    if name in OF_MARKET:
-        changed = {k: OF_MARKET[name](each, step) for k, each in markets.items()}
-        return markets.with_markets(changed), venues
-    return markets, {k: own.override(OF_VENUE[name](own, step)) for k, own in venues.items()}
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class Sensitivity(base.SettingsResult):
     """Results under single changed assumptions.
@@ -174,7 +165,12 @@ def sensitivity(
     first, rows = grow(markets, venues), []
     for done, name in enumerate(chosen, 1):
         for step in STEPS.get(name, (0.5, 2.0)):
-            growth = grow(*change_terms(name, step, markets, venues))
+            if name in OF_MARKET:
+                changed = {k: OF_MARKET[name](each, step) for k, each in markets.items()}
+                growth = grow(markets.with_markets(changed), venues)
+            else:
+                terms = {k: own.override(OF_VENUE[name](own, step)) for k, own in venues.items()}
+                growth = grow(markets, terms)
             rows.append((name, step, growth, growth - first))
         if progress is not None:
             progress(done, len(chosen))
