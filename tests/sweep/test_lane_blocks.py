@@ -17,7 +17,7 @@ from backtest.strategies import Capped
 from backtest.sweep.lanes import block as lane_block
 from backtest.sweep.lanes import compiler, loop, runner
 from backtest.sweep.lanes.block import Block, join_columns, score_block
-from backtest.sweep.lanes.rows import TARGET, cell, spot
+from backtest.sweep.lanes.rows import REST, TARGET, cell, spot
 from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.sets import take_sets
 from tests.agreement import trust_data
@@ -190,7 +190,8 @@ def write_plain_loop(every: list[Any]) -> Any:
             deciders.bar[:] = policies.bar
             deciders.shown[:N_SHOWN] = policies.shown.reshape(N_SHOWN, -1)[:, lane]
             leverage = float(deciders.methods[i](deciders, None, i, time, local))
-            lanes.position[spot(i, TARGET, lane)] = leverage
+            rest = lanes.position[spot(i, REST, lane)]
+            lanes.position[spot(i, TARGET, lane)] = leverage + rest
             policies.memory[cell(policies.memory_at[i], lane)] = deciders.memory[
                 deciders.memory_at[i]
             ]

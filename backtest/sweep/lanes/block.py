@@ -201,6 +201,7 @@ def start_lanes(block: Block, n_samples: int) -> Lanes:
         account[:, places] = one[:, None]
         numbers[:, :, places] = terms.numbers.T[:, :, None]
     account[r.IS_LIVE, len(block.setups) :] = 0.0
+    position[:, r.REST, len(block.setups) :] = math.nan
     return lanes
 
 

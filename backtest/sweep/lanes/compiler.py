@@ -191,6 +191,7 @@ def write_lane_formula(
             "def decide(target, params, seen, memory, shown, bar_numbers, count, time):",
             f"    venue = MarginRules({venue})",
             *hoisted,
+            "    is_negative = False",
             "    for lane in range(count):",
         ],
         settings=[
@@ -201,7 +202,12 @@ def write_lane_formula(
         ],
         bar=["time", *(f"bar_{k}" for k in prices), *own],
         account=[f"account = AccountView({', '.join(view)}, venue)"],
-        end=["        target[np.uint64(lane)] = leverage", "    return 1"],
+        end=[
+            f"        leverage += target[{at_row(1)}]",
+            "        target[np.uint64(lane)] = leverage",
+            "        is_negative |= leverage < 0.0",
+            "    return 0 if is_negative else 1",
+        ],
         slot=lambda k: f"memory[{at_row(k)}]",
         depth=2,
     )

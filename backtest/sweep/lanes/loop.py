@@ -199,6 +199,11 @@ def end_lanes(terms: Terms, lanes: Lanes, n: int) -> None:
             is_busy = is_busy or position[spot(i, r.QUANTITY, lane)] != 0.0
         closing |= is_busy << lane
     lanes.cursor[r.CLOSING] = closing
+    for i in range(n):
+        for lane in range(LANES):
+            is_deciding = account[cell(r.IS_LIVE, lane)] == r.LIVE
+            is_deciding &= position[spot(i, r.IS_HALTED, lane)] == 0.0
+            position[spot(i, r.REST, lane)] = 0.0 if is_deciding else math.nan
 
 
 # ------------------------------------------------------------------------------- decisions
@@ -217,21 +222,10 @@ def ask_all(terms: Terms, feed: MarketFeed, policies: LanePolicies, lanes: Lanes
             if policies.wants_account:
                 show_positions(terms, policies, lanes, i, t)
             is_sound &= ask_lanes(policies, lanes, i, feed.time[t], t - policies.firsts[i])
-        is_sound &= finish_decisions(lanes, i)
+        else:
+            for lane in range(LANES):
+                lanes.position[spot(i, r.TARGET, lane)] = math.nan
     return is_sound
-
-
-def finish_decisions(lanes: Lanes, i: int) -> bool:
-    account, position = lanes.account, lanes.position
-    is_open, is_negative = lanes.is_pending[i] != 0, False
-    for lane in range(LANES):
-        is_live = (account[cell(r.IS_LIVE, lane)] == r.LIVE) & is_open
-        is_live &= position[spot(i, r.IS_HALTED, lane)] == 0.0
-        target = position[spot(i, r.TARGET, lane)]
-        target = target if is_live else math.nan
-        position[spot(i, r.TARGET, lane)] = target
-        is_negative |= target < 0.0
-    return not is_negative
 
 
 def show_bar_of(policies: LanePolicies, feed: MarketFeed, lanes: Lanes, i: int, t: int) -> None:
