@@ -88,23 +88,26 @@ def deepen(lanes: Lanes) -> None:
 
 
 def expose_lanes(terms: Terms, lanes: Lanes, n: int) -> None:
-    account, cap, peaks = lanes.account, terms.max_gross_leverage, 0
-    for lane in range(LANES):
-        account[cell(r.POOL, lane)] = account[cell(EQUITY, lane)]
-        account[cell(r.GROSS, lane)] = 0.0
-        account[cell(r.NEEDED, lane)] = 0.0
+    account, cap, peaks, is_first = lanes.account, terms.max_gross_leverage, 0, True
     for i in range(n):
         if lanes.prices[r.IS_LISTED, i] != 0.0:
-            expose_position(lanes, i)
-            if terms.rules.brackets.are_isolated[i]:
-                write_backing(lanes, i)
+            expose_position(lanes, is_first, i)
+            is_first = False
+    for lane in range(LANES if is_first else 0):  # none is listed
+        account[cell(r.GROSS, lane)] = 0.0
+        account[cell(r.NEEDED, lane)] = 0.0
+    is_isolated = bool(terms.rules.brackets.are_isolated[0])
+    if is_isolated:
+        write_backing(lanes, 0)
     for lane in range(LANES):
-        leverage = account[cell(r.GROSS, lane)] * invert(account[cell(EQUITY, lane)])
-        highest = account[cell(r.PEAK_LEVERAGE, lane)]
+        equity = account[cell(EQUITY, lane)]
+        gross, needed = account[cell(r.GROSS, lane)], account[cell(r.NEEDED, lane)]
+        pool = account[cell(r.POOL, lane)] if is_isolated else equity
+        leverage, highest = gross * invert(equity), account[cell(r.PEAK_LEVERAGE, lane)]
         account[cell(r.LEVERAGE, lane)] += leverage
         account[cell(r.PEAK_LEVERAGE, lane)] = leverage if leverage > highest else highest
         account[cell(r.OVER_CAP, lane)] += 1.0 if is_over_cap(leverage, cap) else 0.0
-        pool, needed = account[cell(r.POOL, lane)], account[cell(r.NEEDED, lane)]
+        account[cell(r.POOL, lane)] = pool
         peak_needed = account[cell(r.PEAK_NEEDED, lane)]
         peaks |= (needed * account[cell(r.PEAK_BACKING, lane)] > peak_needed * pool) << lane
     if peaks != 0:
@@ -120,13 +123,14 @@ def write_backing(lanes: Lanes, i: int) -> None:
         account[cell(r.POOL, lane)] = position[spot(i, r.MARGIN, lane)] + backing
 
 
-def expose_position(lanes: Lanes, i: int) -> None:
+def expose_position(lanes: Lanes, is_first: bool, i: int) -> None:
     account, position = lanes.account, lanes.position
     unit, rate = abs(lanes.prices[r.CLOSE, i]), lanes.prices[r.RATE, i]
     for lane in range(LANES):
         notional = abs(position[spot(i, r.QUANTITY, lane)]) * unit
-        account[cell(r.GROSS, lane)] += notional
-        account[cell(r.NEEDED, lane)] += notional * rate
+        gross, needed = account[cell(r.GROSS, lane)], account[cell(r.NEEDED, lane)]
+        account[cell(r.GROSS, lane)] = notional + (0.0 if is_first else gross)
+        account[cell(r.NEEDED, lane)] = notional * rate + (0.0 if is_first else needed)
 
 
 def raise_peaks(terms: Terms, lanes: Lanes, n: int, found: int) -> None:
