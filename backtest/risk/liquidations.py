@@ -50,20 +50,14 @@ class PathLives(NamedTuple):
     closes: base.FloatArray
 
 
-class Prepared(NamedTuple):
-    """The account at the start of each path, and what policies see on the first one.
+@dataclass(eq=False)
+class PathsRunner:
+    """An account on paths; ``setup`` is the account at the start of each, ``seen`` the first one.
 
     Where paths differ in more than prices, funding and columns, ``is_own``, each is set up by
     itself, with history in front.
     """
 
-    setup: engine.Setup
-    seen: Markets
-    is_own: bool
-
-
-@dataclass(eq=False)
-class PathsRunner:
     paths: Paths
     policy: AnyPolicy
     _: KW_ONLY
@@ -95,6 +89,9 @@ class PathsRunner:
             for name in list_dated(venue):
                 check_no_column(pick_cost(venue, name), f"venue.{name}", "on simulated paths")
         self.venues = fix_margin_tables(venues, self.paths.calendar.time[0])
+        bars = self.paths.draw_all(0, 1)
+        self.seen = self.join(bars, 0, 0)
+        self.setup, self.is_own = self.begin(bars)
 
     def list_weights(self, markets: Markets) -> base.FloatArray:
         """Return the signal on the bars of a path, of shape (n, n_bars)."""
@@ -111,7 +108,7 @@ class PathsRunner:
         joined = self.join(self.paths.draw_all(number, number + 1), 0, number)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            setup = self.set_up_on(joined, self.prepared.setup)
+            setup = self.set_up_on(joined, self.setup)
             if isinstance(self.signal, float):
                 setup = setup._replace(given=self.signal)
             outcome = engine.run_account(setup, is_compiled=self.compile, progress=None)
@@ -132,13 +129,10 @@ class PathsRunner:
 
     @functools.cached_property
     def loop(self) -> engine.BatchLoop:
-        return engine.BatchLoop(self.prepared.setup, is_compiled=self.compile)
+        return engine.BatchLoop(self.setup, is_compiled=self.compile)
 
-    @functools.cached_property
-    def prepared(self) -> Prepared:
-        paths = self.paths
-        bars = paths.draw_all(0, 1)
-        seen = self.join(bars, 0, 0)
+    def begin(self, bars: Mapping[str, PathBars]) -> tuple[engine.Setup, bool]:
+        seen = self.seen
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             setup = engine.set_up(
@@ -152,22 +146,20 @@ class PathsRunner:
             )
         account = replace(setup.account, flows=self.terms.flows)
         setup = setup._replace(account=account, resume=self.resume)
-        is_own = self.overlay is not None or seen.decide > 0
-        is_own |= any(getattr(setup.inputs.feed, name).shape[0] > 1 for name in DEPENDENT)
-        if not is_own:
-            path = paths.markets_of(bars, 0, 0)
-            observed = [
-                own._replace(market=market)
-                for own, market in zip(setup.observed, path.values(), strict=True)
-            ]
-            begun = setup.change(
-                markets=path,
-                signal=self.list_weights(path),
-                observed=observed,
-                **self.find_start(path),
-            )
-            return Prepared(begun, seen, is_own=False)
-        return Prepared(self.set_up_on(seen, setup), seen, is_own=True)
+        feed = setup.inputs.feed
+        if (
+            self.overlay is not None
+            or seen.decide > 0
+            or any(len(getattr(feed, name)) > 1 for name in DEPENDENT)
+        ):
+            return self.set_up_on(seen, setup), True
+        path = self.paths.markets_of(bars, 0, 0)
+        observed = [
+            own._replace(market=market)
+            for own, market in zip(setup.observed, path.values(), strict=True)
+        ]
+        signal, start = self.list_weights(path), self.find_start(path)
+        return setup.change(markets=path, signal=signal, observed=observed, **start), False
 
     def join(self, bars: Mapping[str, PathBars], k: int, number: int) -> Markets:
         joined = self.paths.markets_of(bars, k, number, WARMUP)
@@ -184,13 +176,13 @@ class PathsRunner:
         return {"first": first + 1, "started": self.resume.span.start}
 
     def run_block(self, first: int, stop: int) -> PathLives:
-        paths, setup = self.paths, self.prepared.setup
+        paths = self.paths
         bars, n = paths.draw_all(first, stop), stop - first
-        size, parts = 1 if self.prepared.is_own else n, []
+        size, parts = 1 if self.is_own else n, []
         for k in range(0, n, size):
-            laid = self.lay_own(bars, k, first) if self.prepared.is_own else self.lay(bars, n)
+            laid = self.lay_own(bars, k, first) if self.is_own else self.lay(bars, n)
             try:
-                parts.append(self.loop.live(laid, setup.first)[:, :, -paths.n_bars :])
+                parts.append(self.loop.live(laid, self.setup.first)[:, :, -paths.n_bars :])
             except engine.LaneFault as fault:
                 replace(self, compile=False).run_path(first + k + fault.lane)  # it says what
                 raise
@@ -198,15 +190,14 @@ class PathsRunner:
         return PathLives(first, *np.concatenate(parts, axis=1), closes=closes)  # type: ignore[misc] # its fields
 
     def lay_own(self, bars: Mapping[str, PathBars], k: int, first: int) -> engine.Laid:
-        return engine.lay(self.set_up_on(self.join(bars, k, first + k), self.prepared.setup))
+        return engine.lay(self.set_up_on(self.join(bars, k, first + k), self.setup))
 
     def lay(self, bars: Mapping[str, PathBars], n: int) -> engine.Laid:
-        setup = self.prepared.setup
         columns = [
             self.observe(own, name, bars[name])
-            for name, own in zip(self.paths.names, setup.observed, strict=True)
+            for name, own in zip(self.paths.names, self.setup.observed, strict=True)
         ]
-        return engine.lay(setup, n, columns, **self.draw_fields(bars, n))
+        return engine.lay(self.setup, n, columns, **self.draw_fields(bars, n))
 
     def observe(
         self, own: engine.ObservedPolicy, name: str, bars: PathBars
@@ -214,7 +205,7 @@ class PathsRunner:
         """Return the columns of a policy along some paths, end to end."""
         if not own.columns:
             return {}
-        member, width, seen = self.paths.members[name], self.paths.width, self.prepared.seen
+        member, width, seen = self.paths.members[name], self.paths.width, self.seen
         found = {column: np.empty((len(bars.volume), width)) for column in own.columns}
         signal = self.list_weights(seen)[self.paths.names.index(name)]
         before = seen[name].slice(0, seen.n_bars - width + 1)
@@ -227,7 +218,7 @@ class PathsRunner:
 
     def draw_fields(self, bars: Mapping[str, PathBars], n: int) -> dict[str, base.FloatArray]:
         """Return prices and volumes of some paths, (bars, n), and their rates of funding."""
-        each, feed = [*bars.values()], self.prepared.setup.inputs.feed
+        each, feed = [*bars.values()], self.setup.inputs.feed
         fields = [(*own.prices, *own.marks, own.volume) for own in each]
         found = {
             name: np.stack([values.ravel() for values in columns], axis=1)
@@ -620,7 +611,7 @@ def liquidation_risk(
     if (
         paths.bridge == 1
         and not paths.is_resampled
-        and any(own.columns for own in runner.prepared.setup.observed)
+        and any(own.columns for own in runner.setup.observed)
     ):
         runner = replace(runner, paths=replace(paths, bridge=4))
     lives = runner.run_chunks(threads=threads, progress=progress)

@@ -430,7 +430,7 @@ def test_columns_of_a_policy_of_the_user_are_made_for_each_path(monkeypatch):
     runner = PathsRunner(
         paths, strategies.VolTarget(), venue=free_venue(), account=free_account(), compile=False
     )
-    (own,) = runner.prepared.setup.observed
+    (own,) = runner.setup.observed
     own = own._replace(policy=HalfOnPathsThatRise())
     found = runner.observe(own, paths.names[0], paths.draw(0, 3))["sigma"].reshape(3, -1)
     for k in range(3):
