@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple, Self, TypeAlias
 import numpy as np
 
 from backtest import base
-from backtest.base.units import DAY, HOUR, MINUTE, YEAR_DAYS
+from backtest.base.units import DAY, HOUR, YEAR_DAYS
 from backtest.features import find_backcast, kernels, log_returns
 from backtest.market import SESSIONS, Market, bars_per_year, cadence, nearest_minute
 from backtest.market.tables import LARGEST_RATE
@@ -182,9 +182,7 @@ def read_returns(market: Market, model: str) -> base.FloatArray:
 
 
 def count_per_year(market: Market) -> float:
-    found = np.atleast_1d(bars_per_year(market))
-    known = found[~np.isnan(found)]
-    return float(known[-1]) if known.size else math.nan
+    return float(np.ravel(bars_per_year(market))[-1])  # NaN in the first day of sessions alone
 
 
 class GBM(PathModel):
@@ -559,17 +557,15 @@ def fit_merton(returns: base.FloatArray) -> tuple[float, float, float, float]:
     far = returns[np.abs(returns) > FAR * deviation]
     share = min(max(len(far) / len(returns), 1.0 / len(returns)), 0.2)
 
-    def log_density(x: base.FloatArray) -> base.FloatArray:
+    def cost(given: base.FloatArray) -> float:
+        x = np.clip(given, -30.0, 30.0)
         s, jumps, mean, spread = math.exp(x[0]), expit(x[1]), x[2], math.exp(x[3])
         total = np.zeros(len(returns))
         for k in range(MOST_AT_ONCE):
             width = math.sqrt(s * s + k * spread * spread)
             z = (returns - k * mean) / width
             total += poisson.pmf(k, jumps) * np.exp(-0.5 * z * z) / width
-        return np.asarray(np.log(np.maximum(total, 1e-300)))
-
-    def cost(x: base.FloatArray) -> float:
-        return -float(np.mean(log_density(np.clip(x, -30.0, 30.0))))
+        return -float(np.mean(np.log(np.maximum(total, 1e-300))))
 
     spread = float(np.std(far)) if len(far) > 1 else FAR * deviation
     first = [math.log(deviation), logit(share), 0.0, math.log(max(spread, deviation))]
@@ -628,8 +624,7 @@ def find_grid(history: Market) -> FundingGrid | None:
     if len(history.funding_time) < 2:  # how often is not known
         return None
     recent = history.funding_time[-100:]
-    last = int(history.funding_time[-1])
-    return FundingGrid(cadence(recent), (last + MINUTE // 2) // MINUTE * MINUTE)
+    return FundingGrid(cadence(recent), int(nearest_minute(recent)[-1]))
 
 
 @dataclass(frozen=True, eq=False)

@@ -207,7 +207,7 @@ class RowTable:
             ahead = omega + weights[row] * ahead
         size = np.sqrt(variance)
         shift = drift - self.growth[1:, None] - self.sum_cumulants(size)
-        return np.asarray(self.moves[:, rows] * size + shift)
+        return np.asarray(np.take(self.moves, rows, axis=1) * size + shift)
 
 
 # ------------------------------------------------------------------------------------------- bars
@@ -261,7 +261,8 @@ class InstrumentPaths:
         if self.table is not None:
             rows = self.table.choose(draws.generator(laws.ROWS).random((bars, n, 2)))
             logs = self.table.lay(rows, self.model.drift / laws.count_per_year(history))
-            ratios, volume = self.table.ratios[:, rows], volume * self.table.shares[rows]
+            ratios = np.take(self.table.ratios, rows, axis=1)
+            volume = volume * self.table.shares[rows]
         else:
             logs[3], logs[1], logs[2] = self.model.walk(draws, laws.count_per_year(history))
             if history.has_mark:
