@@ -1,5 +1,7 @@
 """Sets side by side: their rows are those of sets taken one by one."""
 
+import functools
+import re
 import warnings
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -7,6 +9,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import pandas as pd
 import pytest
+from llvmlite import binding
 
 import backtest as bt
 from backtest.account.records import NUMBERS
@@ -271,3 +274,33 @@ def test_compiled_blocks_of_random_accounts_are_single_sets(monkeypatch):
         liquidated += int(np.sum(rows.metrics["liquidations"]))
     assert ruined > 40
     assert liquidated > 400
+
+
+LOOPS = {
+    "look": 4, "value_lanes": 2, "find_asking": 2, "find_exits": 2, "write_stops": 1,
+    "plan_once": 2, "plan_by_kind": 6, "fill_by_kind": 5, "add_wanted": 3, "pay_lanes": 2,
+    "charge_lanes": 3, "close_lanes": 3, "close_several": 2, "expose_lanes": 4, "ask_all": 3,
+}  # fmt: skip
+"""Loops over lanes in the functions of a bar, with those that they call inlined."""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not binding.get_host_cpu_features().get("avx2"), reason="a lane's bit needs shifts of vectors"
+)
+def test_the_loops_over_lanes_are_vectors(monkeypatch):
+    make = functools.cache(compiler.compile_lanes.__wrapped__)
+    monkeypatch.setattr(compiler, "compile_lanes", make)
+    monkeypatch.setattr(compiler, "_loops", {})
+    for name in ("INNER", "OPTIONS"):  # what is kept is machine code alone
+        monkeypatch.setattr(compiler, name, {**getattr(compiler, name), "cache": False})
+    market, venue = bt.Market.sample(bars=99), bt.Venue.preset("binance-usdm", "BTCUSDT")
+    evaluator = Evaluator(market, Capped.over(Jumpy), venue=venue, account=bt.Account())
+    evaluator.evaluate({"cap": np.linspace(1.0, 2.0, 8)})
+    (compiled,) = make()["take_block"].overloads.values()
+    found: dict[str, int] = {}
+    for text in str(compiled.library._final_module).split("\ndefine ")[1:]:
+        words = re.findall(r"\d+([a-z_]+)", text[text.index("@") :].partition("(")[0])
+        name = next((each for each in words if each in LOOPS), "")
+        found[name] = found.get(name, 0) + len(re.findall(r"^vector\.body\S*:", text, re.MULTILINE))
+    assert {name: found.get(name, 0) for name in LOOPS} == LOOPS
