@@ -69,10 +69,11 @@ class StressedAccount:
                 "a scenario begins where an instrument goes on, "
                 f"{', '.join(self.history)} ended with the run"
             )
-        self.moving, self.bare = going | assets, {*assets} - {*going}
+        self.moving = going | assets
+        self.bare = {*self.moving} - {*self.history}
         self.exposures = dict.fromkeys(self.moving, 0.0)
         for name, quantity in zip(self.history, held.quantities.tolist(), strict=True):
-            if name in going:
+            if name in self.moving:
                 mark = float(self.history[name].mark_close[-1])
                 self.exposures[name] += quantity * abs(self.value_one(name, mark))
         for asset, worth in zip(collateral, held.amounts * held.prices, strict=True):
@@ -82,9 +83,8 @@ class StressedAccount:
 
     def goes_on(self, name: str) -> bool:
         expires, end = self.venues[name].contract.expires, self.history.end
-        if expires is not None and end >= base.to_nanoseconds(expires):
-            return False
-        return self.history[name].end == end
+        is_open = expires is None or end < base.to_nanoseconds(expires)
+        return is_open and self.history[name].end == end
 
     def find_instrument(self, prices: object) -> str | None:
         whole: Mapping[str, Market] = self.result.markets or {}
