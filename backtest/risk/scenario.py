@@ -279,10 +279,8 @@ def slice_replay(scenario: Scenario, data: Market | None, interval: int) -> Shoc
         return None
     if scenario.asset != "any" and (scenario.asset == "stocks") != data.sessions:
         return None
-    start = base.to_nanoseconds(scenario.date)
-    stop = base.to_nanoseconds(scenario.until)
-    first = int(np.searchsorted(data.time, start))
-    last = int(np.searchsorted(data.time, stop))
+    start, stop = map(base.to_nanoseconds, (scenario.date, scenario.until))
+    first, last = np.searchsorted(data.time, [start, stop]).tolist()
     if first < 1 or stop > data.end or first >= last:
         return None
     if data.interval != interval:
