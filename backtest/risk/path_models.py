@@ -157,6 +157,10 @@ def read_drift(drift: Drift, market: Market) -> float:
     if drift == HISTORY:
         growth = float(np.mean(np.exp(log_returns(market)[1:])))
         return math.log(growth) * count_per_year(market)
+    if isinstance(drift, str):
+        raise base.ParameterError(
+            f"drift must be a number per year or 'history', got {drift[:60]!r}"
+        )
     return float(base.Number().check("drift", drift))
 
 
@@ -695,6 +699,11 @@ class FundingProcess:
 def read_funding(funding: object) -> FundingChoice:
     if funding is None or funding == FITTED or isinstance(funding, FundingTerms):
         return funding
+    if isinstance(funding, str):
+        raise base.ParameterError(
+            f"funding must be 'fitted', a rate, terms or None, got {funding:.40}"
+            + base.did_you_mean(funding, [FITTED])
+        )
     return float(base.Number(-LARGEST_RATE, LARGEST_RATE).check("funding", funding))
 
 
