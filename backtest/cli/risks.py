@@ -15,7 +15,7 @@ import backtest
 from backtest.base import ParameterError, count_cores, did_you_mean
 from backtest.cli.build import Experiment, build_experiment
 from backtest.cli.command import AsJson, Output, command, option
-from backtest.cli.experiment import Draft, parse_entries, read_list, read_numbers
+from backtest.cli.experiment import Draft, parse_entries, read_values
 from backtest.cli.printing import print_json, print_title, render, show_progress
 from backtest.cli.runs import run_with_progress
 from backtest.crowd import Linear, SquareRoot
@@ -115,7 +115,7 @@ def stress(draft: Draft, *, output: Output) -> None:
     experiment = build_experiment(draft)
     table = draft.table("stress")
     chosen = list_scenarios(table)
-    ladder = {name: read_axis(name, axis) for name, axis in table.get("ladder", {}).items()}
+    ladder = draft.read_entries("stress", "ladder", read_values)
     result = run_with_progress(experiment)
     with show_progress("scenarios", "scenarios") as progress:
         found = backtest.stress(
@@ -138,16 +138,6 @@ def list_scenarios(table: Mapping[str, Any]) -> list[Scenario]:
     own = {"name": "shock", **parse_entries(shocks)} if shocks else None
     one = [] if own is None else [Scenario.from_dict(own, where="stress.shocks")]
     return [*(known[name] for name in names), *one]
-
-
-def read_axis(name: str, axis: Any) -> Any:
-    """Return an axis of a ladder: values, or the ends and the number of values between them."""
-    if not isinstance(axis, str) or ":" not in axis:
-        return read_list(axis, name=f"stress.ladder.{name}")
-    low, high, n, _ = read_numbers(axis, 3, name=f"stress.ladder.{name}")
-    if n < 1 or n != int(n):
-        raise ParameterError(f"stress.ladder.{name} must count 1 value or more, got {axis!r}")
-    return low, high, int(n)
 
 
 # --------------------------------------------------- bounds, capacity and sensitivity of a run
@@ -304,21 +294,14 @@ def cascade(draft: Draft, *, output: Output) -> None:
     output.give_out(backtest.cascade(accounts, venue, **table, me=None if is_flat else mine))
 
 
-LAWS: dict[str, tuple[Callable[..., SquareRoot | Linear], int]] = {
-    "sqrt": (SquareRoot, 2),
-    "linear": (Linear, 1),
-}
+LAWS: dict[str, type[SquareRoot | Linear]] = {"sqrt": SquareRoot, "linear": Linear}
 
 
 def read_impact(text: str) -> SquareRoot | Linear:
     name, *parts = text.split(":")
-    law, most = LAWS.get(name, (None, 0))
     try:
-        numbers = [float(each) for each in parts]
-    except ValueError:
-        numbers = []
-    if law is None or not 0 < len(numbers) <= most:
+        return LAWS[name](*map(float, parts))
+    except (KeyError, TypeError, ValueError) as error:
         raise ParameterError(
             f"impact must be sqrt:COEFFICIENT[:VOLATILITY] or linear:COEFFICIENT, got {text!r}"
-        )
-    return law(*numbers)
+        ) from error

@@ -111,7 +111,7 @@ REFUSED = [
     ("stress --scenario 2020-03-13", "did you mean '2020-03-12'"),
     ("stress --set stress.scenarios=[['2020-03-12']]", "stress.scenarios must be"),
     ("stress --ladder price=a:b:c", "stress.ladder.price must be LOW:HIGH:COUNT"),
-    ("stress --ladder price=-0.5:0.5:0", "stress.ladder.price must count 1 value or more"),
+    ("stress --ladder price=-0.5:0.5:0", "stress.ladder.price must be LOW:HIGH:COUNT"),
     ("cascade --open-interest 1e9", "cascade.shock is needed"),
     ("cascade --shock -0.1 --open-interest 1e9 --impact cubic:1", "got 'cubic:1'"),
     ("cascade --shock -0.1 --open-interest 1e9 --leverage much", "got 'much'"),
