@@ -10,7 +10,6 @@ import gzip
 import json
 import re
 import zipfile
-import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,10 +52,6 @@ _NUMBER = re.compile(r"(?i)([-+]?((\d+\.?\d*|\.\d+)(e[-+]?\d+)?|nan|inf(inity)?)
 LARGEST = 1 << 30
 """Bytes of text that one file may hold or unpack to."""
 
-BROKEN = (pa.ArrowException, zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError,
-          MemoryError, LookupError, TypeError, AttributeError, NotImplementedError,
-          RuntimeError)  # fmt: skip
-
 
 def suffix_of(path: Path) -> str:
     suffixes = [suffix.lower() for suffix in path.suffixes]
@@ -91,7 +86,9 @@ def reading(where: str) -> Iterator[None]:
     """Say of whatever a reader raises which file it was."""
     try:
         yield
-    except BROKEN as error:
+    except DataError:
+        raise
+    except Exception as error:
         short = str(error).strip().split("\n")[0][:160] or type(error).__name__
         raise DataError(
             f"a file must be whole and readable, got one that is not: {short} ({where})"
