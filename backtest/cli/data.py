@@ -93,7 +93,7 @@ def fetch(
         if not as_json:
             print_fetched(fetched)
     if as_json:
-        facts = [fetched_to_dict(each) for each in done]
+        facts = [{"folder": str(x.folder), "is_new": x.is_new, **x.facts} for x in done]
         printing.print_json(facts[0] if len(facts) == 1 else {"folder": str(out), "markets": facts})
     else:
         folders = " ".join(f"--data {each.folder}" for each in done)
@@ -111,10 +111,6 @@ def choose_folders(symbols: Sequence[str], out: Path) -> list[Path]:
             f"several symbols need a folder for each of them, {str(out)!r} holds one market"
         )
     return [out / name for name in names]
-
-
-def fetched_to_dict(fetched: Fetched) -> dict[str, Any]:
-    return {"folder": str(fetched.folder), "is_new": fetched.is_new, **fetched.facts}
 
 
 def print_fetched(fetched: Fetched) -> None:
