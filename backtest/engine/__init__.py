@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from backtest.engine.driver import new_tape, read_tables, report_bad_decision, summarize_account
     from backtest.engine.inputs import AccountInputs, TradedDays, as_of, earn_cash, mark_ends
     from backtest.engine.inputs import mark_samples, measure_years, pack_terms, read_assets
-    from backtest.engine.inputs import start_account_state, start_day, write_table
+    from backtest.engine.inputs import start_account_state, start_day, start_wallet, write_table
     from backtest.engine.lookahead import Causality, observe, start_check
     from backtest.engine.loop import Deciders, RunTape, find_failure_value, is_over_cap
     from backtest.engine.loop import look_at_close

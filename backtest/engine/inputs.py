@@ -699,13 +699,6 @@ def start_account_state(
         prices=prices.copy(),
     )
     equity = account.capital + float(np.sum(amounts * prices))
-    wealth = equity + account.reserve
-    wallet = np.zeros(r.N_WALLET)
-    wallet[[r.CASH, r.RESERVE]] = account.capital, account.reserve
-    wallet[[r.EQUITY, r.HIGHEST]] = equity
-    wallet[[r.UNIT, r.PEAK, r.SCALE, r.PAID_IN]] = wealth, wealth, 1.0, wealth
-    wallet[r.OVERLAY] = np.nan if has_overlay else 1.0
-    wallet[r.SINCE_POOL] = np.inf
     flags, unknown = ("is_pending", "is_halted", "refused"), ("leverage", "asked", "opened")
     by_instrument: dict[str, Any] = {
         **{name: np.zeros(n) for name in ("margin", "marked", "best")},
@@ -722,11 +715,21 @@ def start_account_state(
         ratio=np.zeros(n + 1),
         unmet=np.full(n + 1, -1.0),
         called_at=np.full(n + 1, np.nan),
-        wallet=wallet,
+        wallet=start_wallet(account, equity, has_overlay=has_overlay),
         cursor=np.zeros(2, np.int64),
         options=start_options(inputs.terms.options, feed.options),
         **by_instrument,
     )
+
+
+def start_wallet(account: a.Account, equity: float, *, has_overlay: bool) -> FloatArray:
+    wealth, wallet = equity + account.reserve, np.zeros(r.N_WALLET)
+    wallet[[r.CASH, r.RESERVE]] = account.capital, account.reserve
+    wallet[[r.EQUITY, r.HIGHEST]] = equity
+    wallet[[r.UNIT, r.PEAK, r.SCALE, r.PAID_IN]] = wealth, wealth, 1.0, wealth
+    wallet[r.OVERLAY] = np.nan if has_overlay else 1.0
+    wallet[r.SINCE_POOL] = np.inf
+    return wallet
 
 
 def pack_terms(terms: a.Terms) -> a.Terms:

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from backtest.policy.error_location import format_location, locate_numba_error
     from backtest.policy.formulas import find_fields, may_read_of_account
     from backtest.policy.policy import Bar, Columns, Parameter, Parameterized, Policy
-    from backtest.policy.policy import check_columns, check_settings, copy_policy, find_policies
+    from backtest.policy.policy import check_columns, check_settings, check_value, copy_policy
+    from backtest.policy.policy import find_policies
     from backtest.policy.policy import format_title, formula_for, formula_of, freeze
     from backtest.policy.policy import margin_formula_for, renew, return_parameter
     from backtest.policy.policy import sets_margin, start_memory, trades_options

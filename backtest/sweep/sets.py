@@ -17,7 +17,7 @@ from backtest import base
 from backtest.account import Account, Multiple, check_setting
 from backtest.engine import SignalRule, change_rule
 from backtest.market import Market, Markets
-from backtest.policy import Policy
+from backtest.policy import Policy, check_value
 from backtest.venue import Venue
 
 Venues: TypeAlias = Venue | Mapping[str, Venue]
@@ -121,9 +121,16 @@ class BaseTerms:
         return Trio(policy, self.build_venue(values), self.build_account(values))
 
     def build_policy(self, values: Mapping[str, Any]) -> Policy:
-        own = {name: value for name, value in values.items() if "." not in name}
-        held = self.policy.settings() if isinstance(self.policy, Policy) else {}
-        return self.policy_class(**{**held, **self._read(own)})
+        chosen = self._read({name: value for name, value in values.items() if "." not in name})
+        cls, held = self.policy_class, vars(self.policy) if isinstance(self.policy, Policy) else {}
+        parameters = cls.parameters()
+        if held.keys() != parameters.keys() or cls.__post_init__ is not Policy.__post_init__:
+            held = self.policy.settings() if isinstance(self.policy, Policy) else {}
+            return cls(**{**held, **chosen})
+        made = object.__new__(cls)  # nothing but parameters, of which only these are new
+        checked = {name: check_value(cls, parameters[name], x) for name, x in chosen.items()}
+        vars(made).update({**held, **checked})
+        return made
 
     def build_overlay(self, values: Mapping[str, Any]) -> Policy | None:
         own = find_own(values, OVERLAY)

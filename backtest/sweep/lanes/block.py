@@ -225,8 +225,7 @@ def find_widest(inputs: Any) -> list[float]:
 
 def begin_account(setup: engine.Setup, widest: Sequence[float]) -> tuple[FloatArray, Terms]:
     terms, one = setup.inputs.terms, np.zeros(r.N_ACCOUNT)
-    state = engine.start_account_state(setup.inputs, setup.account, setup.first, has_overlay=False)
-    wallet = state.wallet
+    wallet = engine.start_wallet(setup.account, setup.account.capital, has_overlay=False)
     one[r.TALLY : r.STATE_ROWS] = start_tally(
         float(wallet[records.UNIT]), float(wallet[records.EQUITY]), setup.first
     )
