@@ -449,8 +449,6 @@ def read_chains(
 
 # ------------------------------------------------------------------- policies by name, or in files
 
-LONGEST = 4_000
-"""Most characters of a policy expression."""
 EXAMPLE = "Capped(VolTarget(target=0.6), cap=3)"
 
 
@@ -564,8 +562,6 @@ def parse_policy(text: str) -> Policy:
         classes[f"_{len(classes)}"] = load_policy(found[0])
         return f"_{len(classes) - 1}"
 
-    if len(text) > LONGEST:
-        raise refused
     plain = re.sub(r"[^\s(),=]+\.py:\w+", name_class, text)
     try:
         with warnings.catch_warnings():
