@@ -565,10 +565,6 @@ def read_text(key: Key, text: str) -> Any:
 
 
 def read_experiment(file: Path) -> Tables:
-    if file.suffix == ".py":
-        raise base.ParameterError(
-            f"an experiment must be TOML, got {file}; a policy goes to --policy"
-        )
     tables = read_toml(file)
     refuse_faults(tables)
     for name in ("policy", "overlay"):
@@ -656,14 +652,12 @@ def is_policy(entry: object) -> bool:
 
 
 def read_toml(file: Path) -> dict[str, Any]:
-    if file.is_dir():
-        raise base.ParameterError(
-            f"an experiment must be a TOML file, {str(file)!r} is a folder; data go to --data"
-        )
-    if not file.is_file():
+    if file.suffix == ".py" or not file.is_file():
         near = base.did_you_mean(file.stem, (each.stem for each in file.parent.glob("*.toml")))
+        fault = "is none" if file.exists() else f"does not exist{near}"
         raise base.ParameterError(
-            f"an experiment must be a TOML file, {str(file)!r} does not exist{near}"
+            f"an experiment must be a TOML file, {str(file)!r} {fault}; data go to --data, a "
+            "policy goes to --policy"
         )
     try:
         tables = tomllib.loads(base.read_small(file).decode("utf-8"))
