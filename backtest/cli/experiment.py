@@ -264,8 +264,7 @@ def read_parameters(text: str) -> dict[str, str]:
 
 
 def describe_keys(table: str) -> Iterator[tuple[str, str, str]]:
-    own = list_fields(MODELS[table], table, "") if table in MODELS else ()
-    for key in (read_keys(table) | {each.name: each for each in own}).values():
+    for key in read_keys(table).values():
         kinds = describe_kinds(key.kinds)
         yield key.name, kinds if key.default is None else str(key.default), key.text
 
