@@ -3,14 +3,11 @@
 import pandas as pd
 
 import backtest as bt
+from tests.kit import make_venue
 
 NOW = pd.Timestamp("2026-01-01")
-FREE = bt.Venue.simple(
-    taker=0.0, slippage=0.0, maintenance_rate=0.001, max_leverage=1000, liquidation_fee=0.0
-)
-SHARES = bt.Venue.simple(
-    taker=0.0, slippage=0.0, maintenance_rate=0.25, max_leverage=2, liquidation_fee=0.0
-)
+FREE = make_venue(maintenance_rate=0.001, max_leverage=1000)
+SHARES = make_venue(maintenance_rate=0.25, max_leverage=2)
 
 
 def hold(quantity, kind="put", strike=50_000.0, days=30.0, index=60_000.0, size=1.0, **given):

@@ -17,7 +17,7 @@ from backtest.base.errors import DataError, ParameterError
 from backtest.base.units import DAY, HOUR
 from backtest.market.market import Market
 from backtest.strategies import Constant
-from tests.kit import check_refused
+from tests.kit import check_refused, make_venue
 from tests.market.conftest import ARRAYS, SAMPLE, WITH_COLUMN, four_bars
 from tests.peeks import MARKET
 
@@ -301,9 +301,7 @@ def test_a_cut_that_cannot_be_made_is_refused(cut, words):
     check_refused(cut, words, ParameterError)
 
 
-VENUE = bt.Venue.simple(
-    taker=0.0, slippage=0.0, maintenance_rate=0.005, max_leverage=10, liquidation_fee=0.0
-)
+VENUE = make_venue(maintenance_rate=0.005, max_leverage=10)
 OHLC = {"open": "first", "high": "max", "low": "min", "close": "last"}
 ALIKE = {"check_freq": False, "check_names": False, "check_index_type": False}
 HOLIDAYS = ("2015-01-19", "2015-04-03", "2015-05-25", "2015-09-07", "2016-01-18")

@@ -7,18 +7,9 @@ import pytest
 import backtest as bt
 from backtest.base.errors import DataError, ParameterError
 from backtest.market.weight_frame import read_weights, weights_to_frame
-from tests.kit import check_refused, every_nth
+from tests.kit import check_refused, every_nth, make_market
 
-START = pd.Timestamp("2023-01-01", tz="UTC")
-
-
-def make_market(
-    rows: list[tuple[float, float, float, float]], first: int = 0, **more: object
-) -> bt.Market:
-    """Return hours with these opens, highs, lows and closes, from hour ``first`` on."""
-    index = START + pd.to_timedelta(range(first, first + len(rows)), unit="h")
-    bars = pd.DataFrame(rows, index=index, columns=["open", "high", "low", "close"], dtype=float)
-    return bt.Market.from_frames(bars, interval="1h", **more)  # type: ignore[arg-type]
+START = pd.Timestamp("2024-01-01", tz="UTC")
 
 
 A = [(100, 100, 100, 100), (100, 120, 90, 110), (110, 121, 99, 99), (99, 99, 99, 99)]
@@ -46,7 +37,7 @@ def test_the_index_by_hand():
 def test_an_index_of_a_part_is_the_part_of_the_index(n):
     flat = make_market([(10, 10, 10, 10)] * 6)
     rising = [(100, 100, 100, 100), (110, 110, 110, 110), (121, 121, 121, 121)]
-    markets = bt.Markets({"X": flat, "Y": make_market(rising, first=1)})
+    markets = bt.Markets({"X": flat, "Y": make_market(rising, start="2024-01-01 01:00")})
     whole, part = markets.index(), markets.prefix(n).index()
     np.testing.assert_array_equal(part.close, whole.close[:n])
     np.testing.assert_array_equal(part.mark_high, whole.mark_high[:n])
@@ -54,7 +45,7 @@ def test_an_index_of_a_part_is_the_part_of_the_index(n):
 
 def test_an_index_that_reaches_zero_is_an_error():
     # In bar 1, A at its high and B at its low: 1 + 5 x 0.2 - 12 x 0.2.
-    words = "stay over 0, falls to -0.4 with weights of 17 in total in bar 1, 2023-01-01 01:00 UTC"
+    words = "stay over 0, falls to -0.4 with weights of 17 in total in bar 1, 2024-01-01 01:00 UTC"
     check_refused(lambda: PAIR.index({"A": 5.0, "B": 12.0}), words, DataError)
     check_refused(lambda: PAIR.index({"B": -10.0}), "stay over 0", DataError)
 
@@ -79,7 +70,7 @@ def test_weights_are_read_by_time_and_name():
 
 
 def test_weights_of_the_whole_are_weights_of_a_part():
-    late = make_market(B[2:], first=2)
+    late = make_market(B[2:], start="2024-01-01 02:00")
     markets = bt.Markets({"A": make_market(A), "L": late})
     given = pd.DataFrame({"A": 0.5, "L": 0.5}, index=markets.times)
     part = markets.prefix(2)
@@ -96,7 +87,7 @@ BAD = {
     "between bars": (frame().set_axis(HOURS + pd.Timedelta("30min")), "the open of a bar, 4"),
     "infinite": (
         frame(A=[0.0, np.inf, 0.0, 0.0]),
-        "1 of 8 are not, first that of 'A' at 2023-01-01 01:00",
+        "1 of 8 are not, first that of 'A' at 2024-01-01 01:00",
     ),
 }
 

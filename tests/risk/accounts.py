@@ -3,9 +3,10 @@
 import math
 from typing import Annotated, Any
 
-import pandas as pd
+import numpy as np
 
 import backtest as bt
+from tests.kit import make_venue, market_of
 
 
 class Hold(bt.Policy):
@@ -19,9 +20,7 @@ class Hold(bt.Policy):
 
 def free_venue(**terms: Any) -> bt.Venue:
     """Return a venue without costs; maintenance 0.5 %, up to 200x."""
-    return bt.Venue.simple(
-        taker=0, slippage=0, maintenance_rate=0.005, max_leverage=200, liquidation_fee=0, **terms
-    )
+    return make_venue(maintenance_rate=0.005, max_leverage=200, **terms)
 
 
 def free_account(**terms: Any) -> bt.Account:
@@ -30,10 +29,7 @@ def free_account(**terms: Any) -> bt.Account:
 
 def still_market(freq: str = "1h") -> bt.Market:
     """Return two bars at 100."""
-    index = pd.date_range("2023-01-01", periods=2, freq=freq, tz="UTC")
-    return bt.Market.from_frames(
-        pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), 100.0), index=index)
-    )
+    return market_of(np.full(2, 100.0), freq, start="2023-01-01")
 
 
 def liquidation_distance(lever: float) -> float:

@@ -650,15 +650,7 @@ def test_a_ladder_by_drawdown_follows_the_account():
 PRESET = bt.Venue.preset("binance-usdm", "BTCUSDT")
 
 
-def tiered(**terms: Any) -> bt.Venue:
-    return bt.Venue(
-        contract=bt.Contract(lot=0.0, tick=1e-8, min_notional=0.0),
-        brackets=PRESET.brackets,
-        fees=terms.pop("fees", bt.Fees(taker=0.0, maker=0.0)),
-        slippage=bt.Slippage(rate=0.0),
-        liquidation=bt.Liquidation(mode="close", fee=0.0, slippage=0.0),
-        **terms,
-    )
+TIERED = free_venue().override(brackets=PRESET.brackets)
 
 
 @pytest.mark.parametrize("multiplier", [1.0, 3.0])
@@ -668,12 +660,12 @@ def test_the_notional_of_a_margin_is_the_inverse_of_the_margin_of_a_notional(
 ):
     """Over all brackets, at their floors and beyond the last; and with a single bracket."""
     floors = [row.floor for row in PRESET.brackets[1:]]
-    for venue in (tiered(), free_venue()):
+    for venue in (TIERED, free_venue()):
         rules = read_rules(venue)._replace(multiplier=multiplier, close_fee=close_fee)
         for notional in [1e-3, *np.geomspace(10.0, 1e10, 60), *floors]:
             needed = bt.margin.maintenance(rules, notional)
             assert find_notional(rules, needed) == pytest.approx(notional, rel=1e-9)
-    single = read_rules(tiered())._replace(
+    single = read_rules(TIERED)._replace(
         floors=(0.0,), caps=(math.inf,), rates=(0.01,), amounts=(0.0,), leverages=(50.0,)
     )
     assert find_notional(single, 25.0) == pytest.approx(2500.0, rel=1e-12)
@@ -686,7 +678,7 @@ def test_margin_buffer_starts_at_its_target_in_any_bracket(capital: float, signa
     market = market_of(np.full(10, 20_000.0))
     account = bt.Account(capital=capital)
     policy = MarginBuffer(target=0.03)
-    result = live(market, policy, venue=tiered(), account=account, signal=signal, compile=False)
+    result = live(market, policy, venue=TIERED, account=account, signal=signal, compile=False)
     bars = result.bars
     expected = 0.03 * abs(signal)
     np.testing.assert_allclose(bars["margin_ratio"].to_numpy()[1:], expected, rtol=1e-9)
@@ -711,7 +703,7 @@ def test_the_margin_ratio_leaves_the_band_for_one_close_at_most(side: float):
     market = gentle_walk(6000, 0.003, seed=44)
     account = bt.Account(capital=5e6)
     policy = MarginBuffer(target=0.06, low=0.8, high=1.25)
-    result = live(market, policy, venue=tiered(), account=account, signal=side)
+    result = live(market, policy, venue=TIERED, account=account, signal=side)
     bars = result.bars[1:]
     ratio, target = bars["margin_ratio"].to_numpy(), bars["target"].to_numpy()
     is_out = (ratio < 0.048) | (ratio > 0.075)
@@ -729,7 +721,7 @@ def test_the_margin_ratio_leaves_the_band_for_one_close_at_most(side: float):
 def test_margin_buffer_takes_up_leverage_again_when_the_price_has_run_with_it():
     """A rate of 0.4 %, 5 turns, and the price doubles: 5 * 2 / 6 turns, a third of the target."""
     market = market_of(np.array([100.0, 100.0, 200.0, 200.0, 200.0]))
-    settings = {"venue": tiered(), "account": bt.Account(capital=1000.0), "compile": False}
+    settings = {"venue": TIERED, "account": bt.Account(capital=1000.0), "compile": False}
     bars = live(market, MarginBuffer(target=0.02), **settings).bars
     np.testing.assert_allclose(bars["leverage"][1:4], [5.0, 5.0 * 2.0 / 6.0, 5.0], rtol=1e-9)
     assert bars["margin_ratio"].iloc[3] == pytest.approx(0.02, rel=1e-9)
@@ -740,7 +732,7 @@ def test_margin_buffer_follows_the_signal_at_once():
     signal = np.repeat([1.0, -1.0, -0.5, -1.0, 0.0, 1.0], 4)
     market = market_of(np.full(24, 20_000.0))
     bars = live(
-        market, MarginBuffer(target=0.02, low=0.9, high=1.5), venue=tiered(), signal=signal,
+        market, MarginBuffer(target=0.02, low=0.9, high=1.5), venue=TIERED, signal=signal,
         compile=False,
     ).bars  # fmt: skip
     held = bars["position"].to_numpy()[2::4]
