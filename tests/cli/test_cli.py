@@ -15,7 +15,7 @@ from backtest.cli.build import build_experiment
 from backtest.cli.experiment import draft_experiment
 from backtest.engine.policy_contract import Finding
 from backtest.strategies import VolTarget
-from tests.kit import ask, call, run_python
+from tests.kit import ask, call, make_venue, run_python
 
 ROOT = Path(__file__).parents[2]
 SHORT = ("--to", "2023-01-15", "--no-compile")
@@ -94,14 +94,8 @@ def test_flags_reach_policy_venue_account_and_run(capsys):
 
 
 def test_a_venue_may_be_given_whole(folder):
-    venue = bt.Venue.simple(
-        taker=1e-3,
-        slippage=0.0,
-        maintenance_rate=0.01,
-        max_leverage=50,
-        liquidation_fee=0.01,
-        interest_on="balance",
-    )
+    costs = {"taker": 1e-3, "liquidation_fee": 0.01, "interest_on": "balance"}
+    venue = make_venue(maintenance_rate=0.01, max_leverage=50, **costs)
     lines = ["[venue]", 'interest_on = "balance"']
     for name in ("contract", "fees", "slippage", "liquidation"):
         content = venue.to_dict()[name]

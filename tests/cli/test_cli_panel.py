@@ -40,14 +40,8 @@ def build(text: str = "", **flags: Any) -> Experiment:
     file = Path("e.toml") if text else None
     if file is not None:
         file.write_text(text)
-    known = [
-        *(
-            x
-            for table in ("run", "data", "policy", "venue", "account")
-            for x in read_keys(table).values()
-        ),
-    ]
-    keys = {each.flag.strip("-"): each for each in known}
+    tables = ("run", "data", "policy", "venue", "account")
+    keys = {x.flag.strip("-"): x for table in tables for x in read_keys(table).values()}
     typed = {x: each if isinstance(each, list) else [each] for x, each in flags.items()}
     entries = [entry for name, texts in typed.items() for entry in read_flags(keys[name], texts)]
     return build_experiment(draft_experiment(file, entries))
@@ -104,14 +98,10 @@ def test_an_overlay_is_a_policy_of_its_own():
 
 
 def test_a_venue_is_completed_by_the_symbol_of_each():
-    venue = build(data=FOLDERS, venue="binance-usdm@latest", set=["venue.fees.taker=0.0004"]).terms[
-        "venue"
-    ]
-    assert venue["ETHUSDT"].fees.taker == 4e-4
-    assert (
-        venue["ETHUSDT"].brackets
-        == bt.Venue.preset("binance-usdm", "ETHUSDT", at="latest").brackets
-    )
+    cheap = ["venue.fees.taker=0.0004"]
+    venue = build(data=FOLDERS, venue="binance-usdm@latest", set=cheap).terms["venue"]["ETHUSDT"]
+    assert venue.fees.taker == 4e-4
+    assert venue.brackets == bt.Venue.preset("binance-usdm", "ETHUSDT", at="latest").brackets
     fine = build(data=FOLDERS, set=["venue.contract.lot=0.5"]).terms["venue"]  # was: in full
     assert [each.contract.lot for each in fine.values()] == [0.5, 0.5]
     said = "those of BTCUSDT, the prices are those of ETHUSDT; --venue NAME without a symbol"

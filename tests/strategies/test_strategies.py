@@ -500,11 +500,7 @@ def test_funding_is_part_of_the_drift():
     noise = 0.002 * np.random.default_rng(36).standard_normal(1000)
     close = 100.0 * np.exp(noise)
     index = pd.date_range("2020-01-01", periods=1000, freq="1h", tz="UTC")
-    opens = np.concatenate([close[:1], close[:-1]])
-    bars = {"open": opens, "close": close}
-    bars |= {"high": np.maximum(opens, close), "low": np.minimum(opens, close)}
-    rates = pd.Series(0.001, index=index[8::8])
-    market = bt.Market.from_frames(pd.DataFrame(bars, index=index), funding=rates)
+    market = market_of(close, terms={"funding": pd.Series(0.001, index=index[8::8])})
     drift = features.rolling_drift(market, 800).mean[-1]
     assert drift == pytest.approx(-0.001 * YEAR / 8, rel=0.1)
     policy = Kelly(window=800, shrinkage=0.0)
