@@ -10,14 +10,10 @@ from backtest import Choice, Range
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 ACCOUNT = bt.Account()
 MARKET = bt.Market.sample(bars=400)
-CRASH = bt.Venue.simple(
-    taker=5e-4,
-    slippage=1e-4,
-    maintenance_rate=0.005,
-    max_leverage=100,
-    liquidation_fee=0.0125,
-    mode="takeover",
+LEAN = bt.Venue.simple(
+    taker=5e-4, slippage=1e-4, maintenance_rate=0.005, max_leverage=100, liquidation_fee=0.0125
 )
+CRASH = LEAN.override({"liquidation.mode": "takeover"})
 """A venue where a liquidation in cross margin takes all."""
 
 

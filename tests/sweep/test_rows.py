@@ -15,13 +15,10 @@ from backtest.sweep.sets import grid
 from tests.agreement import Scripted, Swinging, trust_data
 from tests.cases import make_case, make_exit_case, make_portfolio_case
 from tests.kit import make_venue, simulate_pair
-from tests.sweep.sweeps import Modes, are_equal
+from tests.sweep.sweeps import LEAN, Modes, are_equal
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 BINANCE = bt.Venue.preset("binance-usdm", "BTCUSDT")
-LEAN = bt.Venue.simple(
-    taker=5e-4, slippage=1e-4, maintenance_rate=0.005, max_leverage=100, liquidation_fee=0.0125
-)
 BARS = 1_000
 SAMPLE = bt.Market.sample(bars=BARS)
 
