@@ -115,7 +115,9 @@ def stress(draft: Draft, *, output: Output) -> None:
     experiment = build_experiment(draft)
     table = draft.table("stress")
     chosen = list_scenarios(table)
-    ladder = draft.read_entries("stress", "ladder", read_values)
+    read = draft.read_entries("stress", "ladder", read_values)
+    # as floats: of three numbers, a whole one at the end would count values
+    ladder = {name: [x * 1.0 if type(x) is int else x for x in each] for name, each in read.items()}
     result = run_with_progress(experiment)
     with show_progress("scenarios", "scenarios") as progress:
         found = backtest.stress(
@@ -294,14 +296,22 @@ def cascade(draft: Draft, *, output: Output) -> None:
     output.give_out(backtest.cascade(accounts, venue, **table, me=None if is_flat else mine))
 
 
-LAWS: dict[str, type[SquareRoot | Linear]] = {"sqrt": SquareRoot, "linear": Linear}
+LAWS: dict[str, tuple[type[SquareRoot | Linear], int]] = {
+    "sqrt": (SquareRoot, 2),
+    "linear": (Linear, 1),
+}
+"""Laws of impact, and the most numbers that each takes."""
 
 
 def read_impact(text: str) -> SquareRoot | Linear:
     name, *parts = text.split(":")
     try:
-        return LAWS[name](*map(float, parts))
-    except (KeyError, TypeError, ValueError) as error:
+        law, most = LAWS[name]
+        numbers = [float(each) for each in parts[:most]]
+    except (KeyError, ValueError):
+        numbers = []
+    if len(numbers) != len(parts) or not numbers:
         raise ParameterError(
             f"impact must be sqrt:COEFFICIENT[:VOLATILITY] or linear:COEFFICIENT, got {text!r}"
-        ) from error
+        )
+    return law(*numbers)

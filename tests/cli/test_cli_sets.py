@@ -330,10 +330,11 @@ def test_the_most_leverage_is_found(capsys):
 
 def test_shocks_and_ladders_are_read_from_flags(capsys):
     given = ["stress", *CONSTANT, "--shock", "price=-0.05", "--shock", "over=2h"]
-    found = ask(capsys, *given, "--ladder", "price=-0.1:0.1:3", "--ladder", "margin=1,2")
+    found = ask(capsys, *given, "--ladder", "price=-0.1:0.1:3", "--ladder", "margin=1,2,3")
     assert [row["scenario"] for row in found["table"]] == ["shock"]
     assert found["table"][0]["loss"] > 0.0
-    assert len(found["ladder"]) == 6
+    assert sorted({row["margin"] for row in found["ladder"]}) == [1.0, 2.0, 3.0]
+    assert len(found["ladder"]) == 9
     assert main(["stress", *CONSTANT, "--scenario", "2020-03-12"]) == 0
     assert "2020-03-12" in capsys.readouterr().out
 

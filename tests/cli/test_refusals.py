@@ -114,6 +114,7 @@ REFUSED = [
     ("stress --ladder price=-0.5:0.5:0", "stress.ladder.price must be LOW:HIGH:COUNT"),
     ("cascade --open-interest 1e9", "cascade.shock is needed"),
     ("cascade --shock -0.1 --open-interest 1e9 --impact cubic:1", "got 'cubic:1'"),
+    ("cascade --shock -0.1 --open-interest 1e9 --impact sqrt", "impact must be sqrt:COEFFICIENT"),
     ("cascade --shock -0.1 --open-interest 1e9 --leverage much", "got 'much'"),
     ("replay", "replay.fills is needed"),
     # calculators
