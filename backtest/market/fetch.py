@@ -417,7 +417,13 @@ def fetch_market(
     if client is None:
         retries = {"maxRetriesOnFailure": ATTEMPTS - 1, "maxRetriesOnFailureDelay": 1000}
         settings = {"enableRateLimit": True, "timeout": 20_000, "options": retries}
-        client = getattr(import_or_refuse("ccxt"), OFFERS[request.source].client)(settings)
+        ccxt, name = import_or_refuse("ccxt"), OFFERS[request.source].client
+        if not hasattr(ccxt, name):
+            raise ParameterError(
+                f"source must be one that ccxt knows, {ccxt.__version__} has no {name}; older ones "
+                "have: pip install ccxt==4.5.64"
+            )
+        client = getattr(ccxt, name)(settings)
     symbol, facts["instrument"] = find_symbol(client, request)
     pages = Exchange(client, request, symbol).pages
     return fetch_kinds(folder, request, facts, pages, start, until, report)

@@ -373,9 +373,17 @@ def test_a_bad_answer_or_request_is_refused(tmp_path, how, fault, words):
 @pytest.mark.parametrize("source", OFFERS)
 def test_offers_are_what_ccxt_says(source):
     ccxt = pytest.importorskip("ccxt", reason=NO_CCXT)
+    if not hasattr(ccxt, OFFERS[source].client):
+        pytest.skip(f"ccxt {ccxt.__version__} has no {OFFERS[source].client}")
     has = getattr(ccxt, OFFERS[source].client)().has
     kinds = {"bars": "OHLCV", "mark": "MarkOHLCV", "funding": "FundingRateHistory"}
     assert {*OFFERS[source].limits} == {k for k, name in kinds.items() if has[f"fetch{name}"]}
+
+
+def test_a_source_that_ccxt_gave_up_is_refused(tmp_path, monkeypatch):
+    monkeypatch.delattr(pytest.importorskip("ccxt", reason=NO_CCXT), "bitmex", raising=False)
+    how = {"source": "bitmex", "without": ["mark"]}
+    check_refused(lambda: ask(tmp_path / "btc", None, **how), "has no bitmex; older ones have")
 
 
 BINANCE_MARKET = {
