@@ -65,12 +65,12 @@ RATIOS = {
     ),
     "rules": Ratio(
         2.0, 2.5, "five brackets, isolated, partial liquidation / the plain sweep",
-        "1.9 to 2.2, as the plain sweep is faster than it was",
+        "1.9 to 2.3, as the plain sweep is faster than it was",
     ),
     "rules_all": Ratio(2.5, 3.3, "the same with all metrics / the plain sweep", "2.4 to 2.6"),
     "power": Ratio(
         2.0, 3.0, "formula with a power that varies / the plain sweep",
-        "2.4 to 2.7: 166 vector instructions and two divisions for eight sets, without fused ones",
+        "2.4 to 2.8: 166 vector instructions and two divisions for eight sets, without fused ones",
     ),
     "risk": Ratio(
         50.0, 240.0, "a bar of a path of the risk / a bar of a set of the plain sweep",
