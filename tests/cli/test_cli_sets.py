@@ -201,7 +201,9 @@ def test_an_interrupted_search_says_how_to_go_on_and_ends_the_same(capsys, monke
 
     with monkeypatch.context() as patch:
         patch.setattr(
-            searches, "show_progress", lambda *_: nullcontext(SimpleNamespace(report_search=stop))
+            searches.printing,
+            "show_progress",
+            lambda *_: nullcontext(SimpleNamespace(report_search=stop)),
         )
         code, out, err = call(capsys, "tune", *FEW)
     assert code == 130

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest import regress
+from backtest import base, regress
 from backtest.base.errors import DataError, ParameterError
 from backtest.measures.measure_table import METRICS
-from backtest.regress import baseline, trace
+from backtest.regress import trace
 from backtest.regress.verdict import list_tables
 from backtest.strategies import Constant
 from backtest.validation.walk_forward import walk_forward
@@ -380,7 +380,7 @@ def test_a_damaged_baseline_is_refused(damage, was, tmp_path):
 @pytest.mark.slow
 def test_a_writer_that_fails_anywhere_leaves_the_old_baseline(was, tmp_path, monkeypatch):
     path = regress.save_baseline(was, tmp_path)
-    write = baseline.write_file
+    write = base.write_file
     for stage in (1, 2):
         calls = []
 
@@ -390,11 +390,11 @@ def test_a_writer_that_fails_anywhere_leaves_the_old_baseline(was, tmp_path, mon
                 raise OSError(28, "No space left on device")
             write(target, content)
 
-        monkeypatch.setattr(baseline, "write_file", full)
+        monkeypatch.setattr(base, "write_file", full)
         with pytest.raises(DataError, match="No space left"):
             regress.save_baseline(take(run(leverage=3.0)), tmp_path)
         assert not regress.load_baseline(path).is_other_than(was)
-    monkeypatch.setattr(baseline, "write_file", write)
+    monkeypatch.setattr(base, "write_file", write)
     regress.save_baseline(take(run(leverage=3.0)), tmp_path)
     assert regress.load_baseline(path).is_other_than(was)
     assert not list(tmp_path.glob(".new-*"))
