@@ -168,6 +168,6 @@ def make_option(key: Key) -> inspect.Parameter:
     if is_switch:
         flag = f"--no-{flag.removeprefix('--')}" if key.default else flag
         kind, more = bool | None, {}
-    is_told = is_switch or key.default is None or str(key.default) in key.text
+    is_told = is_switch or key.default is None or f"({key.default})" in key.text
     text = key.text if is_told else f"{key.text.removesuffix('.')} ({key.default})."
     return make_parameter(key.parameter, Annotated[kind, option(text, flag, panel=None, **more)])

@@ -113,8 +113,11 @@ OWN: dict[str, dict[str, tuple[Any, ...]]] = {
     "compare": {"policies": (dict, "Policies by label, each as [policy].")},
     "paths": {"funding": ((float, str), "'fitted' to the data (default), a rate per settlement, or "
                           "'none'.")},
-    "risk": {"find_leverage": (float, "Find the highest leverage (with --policy: factor) of at "
-                               "most this risk.")},
+    "risk": {
+        "find_leverage": (float, "Find the highest leverage (with --policy: factor) of at most "
+                          "this risk."),
+        "threads": (int, "Number of threads (all cores)."),
+    },
     "stress": {
         "scenarios": (list, "Historical episodes, such as 2020-03-12,2021-05-19 (all)."),
         "shocks": (dict, "A shock by field: price=-0.3, over=2h, spread=20; repeat."),
