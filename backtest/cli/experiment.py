@@ -656,7 +656,7 @@ def is_policy(entry: object) -> bool:
 def read_toml(file: Path) -> dict[str, Any]:
     if file.suffix == ".py" or not file.is_file():
         near = base.did_you_mean(file.stem, (each.stem for each in file.parent.glob("*.toml")))
-        fault = "is none" if file.exists() else f"does not exist{near}"
+        fault = "is not one" if file.exists() else f"does not exist{near}"
         raise base.ParameterError(
             f"an experiment must be a TOML file, {str(file)!r} {fault}; data go to --data, a "
             "policy goes to --policy"

@@ -52,8 +52,8 @@ REFUSED = [
     ("run --set signal.window=3", "run.signal_settings are of a rule"),
     ("run --signal rsi:14:80", "low must be 0 to 50"),
     # experiments
-    ("run .", "'.' is none; data go to --data"),
-    ("run two.py", "'two.py' is none; data go to --data, a policy goes to --policy"),
+    ("run .", "'.' is not one; data go to --data"),
+    ("run two.py", "'two.py' is not one; data go to --data, a policy goes to --policy"),
     ("run syntax.toml", "syntax.toml must be TOML: Expected ']' at the end of a table declaration "
      "(at line"),
     ("run table.toml", "polcy: an experiment has no such table; did you mean"),
