@@ -418,12 +418,13 @@ def fetch_market(
         retries = {"maxRetriesOnFailure": ATTEMPTS - 1, "maxRetriesOnFailureDelay": 1000}
         settings = {"enableRateLimit": True, "timeout": 20_000, "options": retries}
         ccxt, name = import_or_refuse("ccxt"), OFFERS[request.source].client
-        if not hasattr(ccxt, name):
+        exchange = getattr(ccxt, name, None)
+        if exchange is None:
             raise ParameterError(
-                f"source must be one that ccxt knows, {ccxt.__version__} has no {name}; older ones "
-                "have: pip install ccxt==4.5.64"
+                f"source must be an exchange of the installed ccxt, {ccxt.__version__} has no "
+                f"{name}; pip install ccxt==4.5.64, which has it"
             )
-        client = getattr(ccxt, name)(settings)
+        client = exchange(settings)
     symbol, facts["instrument"] = find_symbol(client, request)
     pages = Exchange(client, request, symbol).pages
     return fetch_kinds(folder, request, facts, pages, start, until, report)
