@@ -100,11 +100,8 @@ def load_data(draft: Draft, *, warms: bool = False) -> Market | Markets:
     start = "run.start" if "run.start" in times and not warms else "data.from"
     end = min({"data.to", "run.end"} & times.keys(), key=times.__getitem__, default="run.end")
     span = (given[start], given[end])
-    paths, instruments = (
-        list_texts(data.pop("path", SAMPLE)),
-        list_texts(data.pop("instrument", [])),
-    )
-    interval = data.pop("resample", None)
+    paths, interval = list_texts(data.pop("path", SAMPLE)), data.pop("resample", None)
+    instruments = list_texts(data.pop("instrument", []))
     market = load_paths(paths, instruments, None if span == (None, None) else span, data)
     if interval is not None:
         market = market.resample(interval)

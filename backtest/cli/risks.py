@@ -116,7 +116,7 @@ def stress(draft: Draft, *, output: Output) -> None:
     table = draft.table("stress")
     chosen = list_scenarios(table)
     read = draft.read_entries("stress", "ladder", read_values)
-    # as floats: of three numbers, a whole one at the end would count values
+    # bt.stress takes a whole third number as the count of a range, and these are values
     ladder = {name: [x * 1.0 if type(x) is int else x for x in each] for name, each in read.items()}
     result = run_with_progress(experiment)
     with show_progress("scenarios", "scenarios") as progress:

@@ -50,15 +50,13 @@ def sweep(draft: experiment.Draft, *, output: Output) -> None:
     backtest sweep --draws 100000 --objective calmar --constraint 'max_drawdown<=0.4'
     """
     table = dict(draft.table("sweep"))
-    values, draws = (
-        draft.read_entries("sweep", "values", experiment.read_values),
-        table.pop("draws", DRAWS),
-    )
+    values = draft.read_entries("sweep", "values", experiment.read_values)
     table.pop("values", None)
-    if values and "draws" in draft.table("sweep"):
+    if values and "draws" in table:
         raise ParameterError("a sweep takes values or draws, got both")
     if values and "seed" in table:
         raise ParameterError("sweep.seed is only for sets that are drawn, but values are given")
+    draws = table.pop("draws", DRAWS)
     objective, constraints = table.pop("objective", "sharpe"), table.pop("constraints", {})
     measured = CORE if table.get("metrics") == "core" else STREAMED
     nothing = {name: np.zeros(1) for name in measured}
