@@ -62,17 +62,16 @@ class Panel(NamedTuple):
 class ShownChart(NamedTuple):
     """A chart of columns of a table over its index; without a table it is left out.
 
-    ``kind`` is ``"line"``, ``"points"`` (a line with its points), ``"dots"``, ``"steps"``,
-    ``"area"`` (stacked above and below 0), ``"bars"``, ``"heat"`` (a map over two levels of the
-    index), ``"matrix"`` (numbers from -1 to 1 by label), ``"tornado"`` (a bar per label of the
-    first level, from its lowest to its highest), ``"scatter"`` (points, and where both axes are
-    equal), ``"intervals"`` (values by label, from the second column to the third, in color where
-    the fourth holds), ``"quotes"`` (a line of the first column, bars from the second to the third)
-    or ``"accounts"`` (unit values over time above their drawdowns). ``colors`` are roles by column.
-    ``log`` and ``percent`` name axes: ``"x"``, ``"y"`` or both. ``marks`` are dotted lines on the
-    x axis, times in ns. ``events`` are marked in the first panel: ``y``, ``label``, ``color``,
-    ``symbol`` and ``row``, that of the ledger of the page. ``size`` is ``"full"``, ``"half"`` or
-    ``"narrow"``, ``height`` in pixels.
+    ``kind`` is ``"line"``, ``"points"`` (a line with its points), ``"steps"``, ``"area"`` (stacked
+    above and below 0), ``"bars"``, ``"heat"`` (a map over two levels of the index), ``"tornado"``
+    (a bar per label of the first level, from its lowest to its highest), ``"scatter"`` (points, and
+    where both axes are equal), ``"intervals"`` (values by label, from the second column to the
+    third, in color where the fourth holds), ``"quotes"`` (a line of the first column, bars from the
+    second to the third) or ``"accounts"`` (unit values over time above their drawdowns). ``colors``
+    are roles by column. ``log`` and ``percent`` name axes: ``"x"``, ``"y"`` or both. ``marks`` are
+    dotted lines on the x axis, times in ns. ``events`` are marked in the first panel: ``y``,
+    ``label``, ``color``, ``symbol`` and ``row``, that of the ledger of the page. ``size`` is
+    ``"full"``, ``"half"`` or ``"narrow"``, ``height`` in pixels.
     """
 
     key: str

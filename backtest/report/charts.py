@@ -258,10 +258,7 @@ def find_gap_ends(values: base.FloatArray, buckets: int) -> base.IntArray:
 
 COLORS = ("accent", "loss", "ink", "neutral", "step_5", "step_2", "step_3", "muted")
 DASHES = ("solid", "dash", "dot")
-MODES = {"points": "lines+markers", "dots": "markers"}
-FROM_LABELS = ("matrix", "intervals", "tornado")
-MOST_CELLS = 12
-"""Numbers of more labels than this are not written into the cells of a matrix."""
+FROM_LABELS = ("intervals", "tornado")
 MOST_POINTS = 3_000
 """Most points of a column in a scatter but the last."""
 
@@ -374,7 +371,7 @@ def draw_lines(
         line: dict[str, Any] = {"dash": dash} if not shown.colors else {}
         line |= {"shape": "hv"} if shown.kind == "steps" else {}
         more: dict[str, Any] = {"line": line, "showlegend": shown.has_legend}
-        more |= {"mode": MODES[shown.kind]} if shown.kind in MODES else {}
+        more |= {"mode": "lines+markers"} if shown.kind == "points" else {}
         if isinstance(table.index, pd.DatetimeIndex):
             closes = table.index.as_unit("ns").asi8
             yield draw_series(closes, values, escape_label(name), color, **more)
@@ -544,36 +541,16 @@ def draw_quotes(
     yield draw_line(known.index.to_numpy(), known.to_numpy(), "fit")
 
 
-def draw_matrix(
-    shown: base.ShownChart,  # noqa: ARG001
-    table: pd.DataFrame,
-    layout: dict[str, Any],
-) -> Iterator[dict[str, Any]]:
-    labels = [escape_label(name) for name in table]
-    layout |= {"height": 120 + 34 * len(labels)}
-    layout["xaxis"] |= {"type": "category"}
-    layout["yaxis"] |= {"type": "category", "autorange": "reversed", "showgrid": False}
-    scale = [[0.0, LIGHT["loss"]], [0.5, LIGHT["paper"]], [1.0, LIGHT["accent"]]]
-    texts = {"texttemplate": "%{z:.2f}"} if len(labels) <= MOST_CELLS else {}
-    yield {
-        "type": "heatmap", "x": labels, "y": labels, "z": table.to_numpy(), "zmin": -1.0,
-        "zmax": 1.0, "colorscale": scale, "showscale": False, "name": "",
-        "hovertemplate": "%{y}, %{x}: %{z:.2f}", **texts,
-    }  # fmt: skip
-
-
 Draw: TypeAlias = Callable[
     [base.ShownChart, pd.DataFrame, dict[str, Any]], Iterator[dict[str, Any]]
 ]
 DRAWN: Mapping[str, Draw] = {
     "line": draw_lines,
     "points": draw_lines,
-    "dots": draw_lines,
     "steps": draw_lines,
     "bars": draw_bars,
     "area": draw_area,
     "quotes": draw_quotes,
-    "matrix": draw_matrix,
     "heat": draw_heat,
     "tornado": draw_tornado,
     "scatter": draw_scatter,
