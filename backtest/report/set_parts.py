@@ -54,34 +54,35 @@ BINS = 24
 
 
 class Axis(NamedTuple):
-    """The cell of each set, and the center and the name of each cell."""
+    """The cell of each set, and the name of each cell."""
 
     cells: base.IntArray
-    centers: np.ndarray
     words: list[str]
-    scale: str
+
+
+def is_numeric(column: pd.Series) -> bool:
+    is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+    return is_number and not column.isna().any()
+
+
+def list_words(column: pd.Series) -> Axis:
+    cells, names = pd.factorize(column.astype(object).fillna("none").astype(str), sort=True)
+    return Axis(cells, [*names])
 
 
 def read_axis(column: pd.Series, is_log: bool) -> Axis:
-    is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
-    if not is_number or column.isna().any():
-        cells, names = pd.factorize(column.astype(object).fillna("none").astype(str), sort=True)
-        return Axis(cells, np.array(names, dtype=object), [*names], "category")
+    if not is_numeric(column):
+        return list_words(column)
     numbers = column.to_numpy(dtype=np.float64)
     values = np.unique(numbers)
-    is_log = is_log and bool(values[0] > 0.0)
-    scale = "log" if is_log else "linear"
     if len(values) <= MOST_VALUES:
-        words = [f"{value:.6g}" for value in values]
-        return Axis(np.searchsorted(values, numbers), values, words, scale)
+        return Axis(np.searchsorted(values, numbers), [f"{value:.6g}" for value in values])
+    is_log = is_log and bool(values[0] > 0.0)
     numbers = np.log(numbers) if is_log else numbers
     edges = np.linspace(numbers.min(), numbers.max(), BINS + 1)
     cells = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, BINS - 1)
-    centers = (edges[1:] + edges[:-1]) / 2.0
-    if is_log:
-        edges, centers = np.exp(edges), np.exp(centers)
-    words = [f"{low:.4g} to {high:.4g}" for low, high in itertools.pairwise(edges)]
-    return Axis(cells, centers, words, scale)
+    edges = np.exp(edges) if is_log else edges
+    return Axis(cells, [f"{low:.4g} to {high:.4g}" for low, high in itertools.pairwise(edges)])
 
 
 class Explored(NamedTuple):
@@ -164,15 +165,14 @@ def find_label(table: pd.DataFrame, name: str) -> str:
 
 
 def scale_parameter(column: pd.Series, *, log: bool) -> base.FloatArray:
-    is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
-    if is_number and not column.isna().any():
-        numbers = column.to_numpy(dtype=np.float64)
-        numbers = np.log(numbers) if log and float(np.min(numbers)) > 0.0 else numbers
-        numbers = np.clip(numbers, -1e300, 1e300)
-        span = float(np.ptp(numbers))
-        return (numbers - np.min(numbers)) / span if span > 0.0 else np.zeros(len(numbers))
-    words, codes = np.unique(column.astype(object).fillna("none").astype(str), return_inverse=True)
-    return np.asarray(codes / max(len(words) - 1, 1), dtype=np.float64)
+    if not is_numeric(column):
+        codes, words = list_words(column)
+        return np.asarray(codes / max(len(words) - 1, 1), dtype=np.float64)
+    numbers = column.to_numpy(dtype=np.float64)
+    numbers = np.log(numbers) if log and float(np.min(numbers)) > 0.0 else numbers
+    numbers = np.clip(numbers, -1e300, 1e300)
+    span = float(np.ptp(numbers))
+    return (numbers - np.min(numbers)) / span if span > 0.0 else np.zeros(len(numbers))
 
 
 def find_neighbors(explored: Explored) -> base.BoolArray:
