@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import typer
 
 import backtest
@@ -15,13 +14,9 @@ from backtest.base import ParameterError, list_records
 from backtest.cli import experiment, printing
 from backtest.cli.build import build_experiment, load_data, name_policies
 from backtest.cli.command import AsJson, Output, command
-from backtest.measures import (
-    read_constraints,
-    read_objective,
-    total_violation,
-)
+from backtest.measures import read_constraints, read_objective, total_violation
 from backtest.measures.measure_table import CORE, STREAMED
-from backtest.sweep import ERROR, Sweep, name_parameter, to_plain_value
+from backtest.sweep import ERROR, Sweep, find_failed, name_parameter, to_plain_value
 from backtest.tune import name_result
 
 
@@ -97,7 +92,7 @@ def list_settings(values: Mapping[str, Any]) -> list[str]:
 def list_sweep(sweep: Sweep) -> dict[str, Any]:
     """Return what JSON says of a sweep: its best sets, and how many fared ill."""
     manifest, rules = sweep.manifest, read_constraints(sweep.ranked_where)
-    failed = (sweep.table.get(ERROR, pd.Series("", sweep.table.index)) != "").to_numpy()
+    failed = find_failed(sweep.table)
     best = sweep.rank(sweep.ranked_by, sweep.ranked_where)[:TOP]
     return {
         "id": manifest["id"],

@@ -25,7 +25,7 @@ from backtest.measures import (
 from backtest.measures.measure_table import ABOUT
 from backtest.report.page import format_measure
 from backtest.report.write import draw_chart
-from backtest.sweep import ERROR
+from backtest.sweep import find_failed
 from backtest.tune import describe_budget, find_measures
 
 if TYPE_CHECKING:
@@ -95,7 +95,6 @@ class Explored(NamedTuple):
     better: int
     order: base.IntArray
     is_ruined: base.BoolArray
-    is_kept: base.BoolArray
 
     @property
     def best(self) -> int:
@@ -119,17 +118,14 @@ def explore_sweep(sweep: Sweep, objective: Any = None) -> Explored:
         score = read_objective(objective)
         name, values, better = score.name, score.score(metrics), 1
     ruined = np.nan_to_num(metrics["ruined"], nan=0.0) > 0.0
-    errors = sweep.table.get(ERROR, pd.Series("", index=sweep.table.index))
-    failed = (errors != "").to_numpy(dtype=np.bool_)
     return Explored(
         table=sweep.table,
         parameters=sweep.manifest["parameters"],
         name=name,
-        values=np.where(ruined | failed, np.nan, values),
+        values=np.where(ruined | find_failed(sweep.table), np.nan, values),
         better=better,
         order=order,
         is_ruined=ruined,
-        is_kept=~failed,
     )
 
 
@@ -139,11 +135,9 @@ def explore_study(study: Study) -> Explored:
     metrics = {each: table[each].to_numpy() for each in ABOUT if each in table}
     ruins = np.nan_to_num(metrics["ruined"], nan=0.0)
     ruined = ruins > 0.0
-    kept = (table["violation"] == 0.0).to_numpy(dtype=np.bool_)
     scores = table["score"].to_numpy(dtype=np.float64)
     violations = table["violation"].to_numpy(dtype=np.float64)
-    failed = (table[ERROR] != "").to_numpy(dtype=np.bool_)
-    order = order_sets(scores, violations, ruins, metrics["ruin_time"], failed)
+    order = order_sets(scores, violations, ruins, metrics["ruin_time"], find_failed(table))
     if study.best_trial >= 0:
         order = np.concatenate([[study.best_trial], order[order != study.best_trial]])
     dimensions = study.manifest["space"]["dimensions"]
@@ -155,7 +149,6 @@ def explore_study(study: Study) -> Explored:
         better=(ABOUT[name].better or 1) if name in ABOUT else 1,
         order=order.astype(np.int64),
         is_ruined=ruined,
-        is_kept=kept,
     )
 
 
@@ -201,7 +194,8 @@ def write_sweep_verdict(sweep: Sweep) -> str:
                        for name in explored.varied)  # fmt: skip
     beside = "No other set is near it."
     if np.isfinite(explored.values[near]).any():
-        beside = f"The {near.sum():,} near it have a median of {format_median(explored, near)}."
+        median = format_explored(explored, find_median(explored.values[near]))
+        beside = f"The {near.sum():,} near it have a median of {median}."
     pool = sweep.manifest.get("pool")
     of = f" ({pool} of {len(sweep.manifest['data']['instruments'])} markets)" if pool else ""
     return (
@@ -212,13 +206,12 @@ def write_sweep_verdict(sweep: Sweep) -> str:
 
 def list_sweep_numbers(sweep: Sweep) -> list[Headline]:
     explored = explore_sweep(sweep)
-    near, known = find_neighbors(explored), explored.values[np.isfinite(explored.values)]
+    near = find_neighbors(explored)
     best, what = float(explored.values[explored.best]), name_measure(explored.name)
     better = "more" if explored.better > 0 else "less"
-    fates = f"{explored.is_ruined.sum():,} ruined, {(~explored.is_kept).sum():,} failed"
-    median = float(np.median(known)) if len(known) else math.nan
-    around = explored.values[near][np.isfinite(explored.values[near])]
-    beside = float(np.median(around)) if len(around) else math.nan
+    failed = find_failed(sweep.table).sum()
+    fates = f"{explored.is_ruined.sum():,} ruined, {failed:,} failed"
+    median, beside = find_median(explored.values), find_median(explored.values[near])
     return [
         Headline(explored.name, f"Best {what}", best, note="by its own score", better=better,
                  text=format_explored(explored, best)),
@@ -359,18 +352,15 @@ def read_rows(explored: Explored, count: int) -> list[dict[Any, float]]:
     return explored.table[names].iloc[explored.order[:count]].to_dict("records")
 
 
-def format_median(explored: Explored, chosen: Any) -> str:
-    known = explored.values[chosen][np.isfinite(explored.values[chosen])]
-    return format_explored(explored, float(np.median(known)) if len(known) else math.nan)
+def find_median(values: base.FloatArray) -> float:
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if len(known) else math.nan
 
 
 def format_explored(explored: Explored, value: float) -> str:
-    is_known = explored.name in ABOUT
-    return (
-        format_measure(explored.name, float(value))
-        if is_known
-        else base.format_number(float(value))
-    )
+    if explored.name in ABOUT:
+        return format_measure(explored.name, float(value))
+    return base.format_number(float(value))
 
 
 # ----------------------------------------------------------------------------------------- studies

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from backtest.sweep.sets import Space, draw_cube, draw_sets, read_space
     from backtest.sweep.sweep import sweep
     from backtest.sweep.sweep_table import Sweep
-    from backtest.sweep.sweep_table import ERROR, find_different, name_column, name_parameter
-    from backtest.sweep.sweep_table import order_columns
+    from backtest.sweep.sweep_table import ERROR, find_different, find_failed, name_column
+    from backtest.sweep.sweep_table import name_parameter, order_columns
 
 RESULTS = ("Sweep",)
 
