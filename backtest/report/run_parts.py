@@ -888,8 +888,7 @@ def list_option_parts(result: Result) -> list[Part]:
 def list_tables(result: Result) -> list[Shown]:
     legs = result.rolls("leg")
     legs = legs.iloc[: -1 if len(legs) == 2 else None]
-    money = dict.fromkeys(TRADE_COSTS, "percent")
-    heads = {name: Head(name, "a year", style) for name, style in money.items()}
+    heads = {name: Head(name, "a year", "percent") for name in TRADE_COSTS}
     shown: list[Shown] = [
         ShownTable(legs, "Cost by leg, of the mean equity", "Cost is premium less proceeds, "
                    "and fees; the spread is what fills were worse than marks.", Head("leg"),
@@ -903,9 +902,7 @@ def list_tables(result: Result) -> list[Shown]:
                     for name in ("price_pnl", *EXPLAINED)}),
     ]  # fmt: skip
     if result.options is not None and result.options.hedged:
-        columns = {name: Head(name.replace("_", " "), "", "money") for name in MONEY}
-        table = result.hedging_error().T
-        table = table.loc[[*MONEY, "volatility", "implied_volatility"]]
+        table = result.hedging_error().T.loc[[*MONEY, "volatility", "implied_volatility"]]
         columns = {str(name): Head(str(name), "", "money") for name in table}
         shown.append(ShownTable(
             table.set_axis([str(name).replace("_", " ") for name in table.index]),
