@@ -24,7 +24,6 @@ from backtest import base
 from backtest.base import (
     DataError,
     ParameterError,
-    TimeLike,
     did_you_mean,
     format_duration,
     parse_duration,
@@ -593,18 +592,9 @@ def time_text(time: int) -> str:
     return base.format_time(time) if time % SECOND == 0 else pd.Timestamp(time).isoformat()
 
 
-def read_options(
-    *,
-    instrument: str | None = None,
-    interval: str | None = None,
-    timezone: str | None = None,
-    between: tuple[TimeLike | None, TimeLike | None] | None = None,
-    columns: Mapping[str, str | int] | None = None,
-    repair: str | Sequence[str] = (),
-    mark_gaps: str | None = None,
-    funding_gaps: str | None = None,
-    **more: Any,
-) -> ReadOptions:
+def read_options(given: Mapping[str, Any]) -> ReadOptions:
+    """Read the arguments of a call by name; those that are not about reading are ignored."""
+    repair, timezone = given.get("repair", ()), given.get("timezone")
     repairs = rules.parse_repairs([repair] if isinstance(repair, str) else repair)
     ways = {each.name: each.way for each in repairs}
     try:
@@ -614,7 +604,8 @@ def read_options(
             f"timezone must be the name of a zone ('Europe/Berlin'), got {repr_plain(timezone)}"
         ) from error
     known = [f"{role}.{name}" for role in ROLES[1:] for name in ("time", *SCHEMAS[role].known)]
-    for ours in columns or {}:
+    columns = given.get("columns") or {}
+    for ours in columns:
         if "." in ours and ours not in known:
             raise ParameterError(
                 f"columns: one of another table must be among {', '.join(known)}, got "
@@ -622,18 +613,19 @@ def read_options(
             )
     start, end = (
         None if time is None else base.to_nanoseconds(time, f"between, {name}")
-        for name, time in zip(("start", "end"), between or (None, None), strict=True)
+        for name, time in zip(("start", "end"), given.get("between") or (None, None), strict=True)
     )
+    interval = given.get("interval")
     return ReadOptions(
-        instrument=instrument or "",
+        instrument=given.get("instrument") or "",
         interval=None if interval is None else base.parse_duration(interval, "interval"),
         timezone=timezone,
-        mark_gaps=mark_gaps or ways.get("mark-gaps"),
-        funding_gaps=funding_gaps or ways.get("funding-gaps"),
+        mark_gaps=given.get("mark_gaps") or ways.get("mark-gaps"),
+        funding_gaps=given.get("funding_gaps") or ways.get("funding-gaps"),
+        sessions=given.get("sessions", False),
         between=(start, end),
-        columns={ours: str(theirs) for ours, theirs in (columns or {}).items()},
+        columns={ours: str(theirs) for ours, theirs in columns.items()},
         repairs=repairs,
-        **more,
     )
 
 

@@ -263,15 +263,7 @@ class Market(BarClock):
         between : pair of times, optional
             Cut the bars to [start, end) before they are checked against mark and funding.
         """
-        options = read_options(
-            instrument=instrument,
-            interval=interval,
-            timezone=timezone,
-            mark_gaps=mark_gaps,
-            funding_gaps=funding_gaps,
-            sessions=sessions,
-            between=between,
-        )
+        options = read_options(locals())
         rates = funding.to_frame("rate") if isinstance(funding, pd.Series) else funding
         given = {"bars": bars, "mark": mark, "funding": rates}
         frames = {n: (SourceFrame(n, each),) for n, each in given.items() if each is not None}
@@ -330,17 +322,7 @@ class Market(BarClock):
         """
         if not paths:
             raise ParameterError("load needs a path, got none")
-        options = read_options(
-            instrument=instrument,
-            interval=interval,
-            timezone=timezone,
-            mark_gaps=mark_gaps,
-            funding_gaps=funding_gaps,
-            sessions=sessions,
-            between=between,
-            columns=columns,
-            repair=repair,
-        )
+        options = read_options(locals())
         given = {"mark": mark, "funding": funding}
         more: dict[str, Any] = {role: [*map(str, files)] for role, files in given.items() if files}
         fields = load_fields([Path(path) for path in paths], options, **more)

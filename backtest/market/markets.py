@@ -417,14 +417,7 @@ class Markets(BarClock, Mapping[str, Market]):
         currency : str, optional
             Default: the one that the files or the names say.
         """
-        options = read_options(
-            interval=interval,
-            timezone=timezone,
-            mark_gaps=mark_gaps,
-            funding_gaps=funding_gaps,
-            sessions=sessions,
-            between=between,
-        )
+        options = read_options(locals())
         if not paths:
             raise ParameterError("load needs a path, got none")
         sources = find_sources([Path(path) for path in paths], instruments)

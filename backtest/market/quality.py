@@ -223,11 +223,12 @@ def quality(
     if not paths:
         raise ParameterError("quality needs a path, got none")
     names = [instrument] if isinstance(instrument, str) else list(instrument or ())
-    terms: dict[str, Any] = {"interval": interval, "timezone": timezone, "sessions": sessions}
+    terms = {"interval": interval, "timezone": timezone, "sessions": sessions}
     if is_panel(paths, names):
         return {
-            name: inspect_files([each.path], read_options(instrument=each.instrument, **terms))
+            name: inspect_files([each.path], read_options(terms | {"instrument": each.instrument}))
             for name, each in find_sources(paths, names or None).items()
         }
     files, chosen = find_in_folders(paths, names[0] if names else None)
-    return inspect_files(files, read_options(instrument=chosen, columns=columns, **terms))
+    options = read_options(terms | {"instrument": chosen, "columns": columns})
+    return inspect_files(files, options)
