@@ -16,6 +16,5 @@ from backtest.base.later_import import *
 from backtest.base.number_text import *
 from backtest.base.result_parts import *
 from backtest.base.saved_result import *
-from backtest.base.thread_pool import *
 from backtest.base.units import *
 from backtest.base.values import *

@@ -21,10 +21,6 @@ from backtest.base.json_values import repr_given
 Condition: TypeAlias = "tuple[str, object] | None"
 
 
-def explain_fault(name: str, fault: Fault, value: object) -> ParameterError:
-    return ParameterError(f"{name} {fault}, got {fault.found or repr_given(value)}")
-
-
 class Declaration(ABC):
     """What a field or an argument may hold, written as ``Annotated[float, declaration]``."""
 
@@ -34,12 +30,19 @@ class Declaration(ABC):
     def read(self, value: Any) -> Any:
         """Return a value as it is held, or raise a Fault."""
 
-    def check(self, name: str, value: object) -> Any:
-        """Return the value as it is held, or raise a ParameterError."""
+    def check(self, name: str, value: object, *, whole: bool = False) -> Any:
+        """Return the value as it is held.
+
+        Raises
+        ------
+        ParameterError
+            If it is not what is declared, or not whole where ``whole``.
+        """
         try:
-            return self.read(value)
+            return int(self.read(read_number(value, whole=True))) if whole else self.read(value)
         except Fault as fault:
-            raise explain_fault(name, fault, value) from None
+            found = fault.found or repr_given(value)
+            raise ParameterError(f"{name} {fault}, got {found}") from None
 
     def __get_pydantic_core_schema__(self, source: Any, _: Any) -> core_schema.CoreSchema:
         schema = core_schema.no_info_plain_validator_function(self._read_field)
@@ -96,25 +99,12 @@ class Range(Declaration):
     def __str__(self) -> str:
         return f"{self.low:g} to {self.high:g}" + (f" {self.unit}" if self.unit else "")
 
-    def read(self, value: Any, *, whole: bool = False) -> float | int:
+    def read(self, value: Any) -> float:
         """Return the number, or raise a Fault."""
-        number = read_number(value, whole=whole)
+        number = read_number(value)
         if not self.low <= number <= self.high:
             raise Fault(f"must be {self}")
         return number
-
-    def check(self, name: str, value: object, *, whole: bool = False) -> float | int:
-        """Return the value as a number inside the range.
-
-        Raises
-        ------
-        ParameterError
-            If it is not a number, not whole where ``whole``, NaN, or out of range.
-        """
-        try:
-            return self.read(value, whole=whole)
-        except Fault as fault:
-            raise explain_fault(name, fault, value) from None
 
     @checked
     def admits(self, values: units.FloatArray) -> units.BoolArray:
@@ -151,37 +141,13 @@ class Choice(Declaration):
             raise Fault(f"must be {'one of ' * (len(self.options) > 1)}{self}", found)
         return str(value)
 
-    def check(self, name: str, value: object, *, whole: bool = False) -> str:  # noqa: ARG002 - one signature with Range
-        """Return the option.
 
-        Raises
-        ------
-        ParameterError
-            If it is not one of the options.
-        """
-        return str(super().check(name, value))
-
-
-def read_range(name: str, low: float, high: float, *, is_log: bool) -> Range:
-    try:
-        return Range(low, high, log=is_log)
-    except ParameterError as error:
-        raise ParameterError(f"{name}: {error}") from error
-
-
-def read_number(value: object, *, whole: bool = False) -> float | int:
+def read_number(value: object, *, whole: bool = False) -> float:
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     number = to_float(value) if real else math.nan
     if math.isnan(number) or (whole and not number.is_integer()):
         raise Fault(f"must be {'a whole number' if whole else 'a number'}")
-    return int(number) if whole else number
-
-
-def check_number(name: str, value: object, *, whole: bool = False) -> float | int:
-    try:
-        return read_number(value, whole=whole)
-    except Fault as fault:
-        raise explain_fault(name, fault, value) from None
+    return number
 
 
 def to_float(value: object) -> float:
@@ -207,7 +173,7 @@ class Number(Declaration):
         return " and ".join(text for text, bound in texts if math.isfinite(bound)) or "finite"
 
     def read(self, value: Any) -> float:
-        number = float(read_number(value))
+        number = read_number(value)
         over = number > self.low if self.open_low else number >= self.low
         under = number < self.high if self.open_high else number <= self.high
         if not (over and under):
@@ -265,6 +231,7 @@ def check_names(
         raise ParameterError(f"{owner} needs {missing}, which has no default")
 
 
+ANY_NUMBER = Number(may_be_infinite=True)
 POSITIVE = Number(0, open_low=True)
 NOT_NEGATIVE = Number(0)
 SHARE = Number(0, 1)
@@ -277,7 +244,7 @@ class Whole(Declaration):
     kind: ClassVar[type] = int
 
     def read(self, value: Any) -> int:
-        number = float(read_number(value))
+        number = read_number(value)
         if math.isfinite(number):
             read_number(value, whole=True)
         return int(Number(self.low).read(value))
@@ -303,15 +270,6 @@ class Text(Declaration):
         if not isinstance(value, str) or not value:
             raise Fault("must be text")
         return value
-
-
-class Currency(Declaration):
-    kind: ClassVar[type] = str
-
-    def read(self, value: Any) -> str:
-        if not units.is_currency(value):
-            raise Fault("must be a currency in capital letters, 'USDT' for example")
-        return str(value)
 
 
 class Duration(Declaration):

@@ -11,15 +11,14 @@ import functools
 import os
 import sys
 import tempfile
-import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+import time
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 from backtest.base.atomic_files import write_file
 from backtest.base.code_identity import find_version, hash_texts
-from backtest.base.errors import ParameterError, did_you_mean
 
 # ------------------------------------------------------------------------------- the cache folder
 
@@ -58,89 +57,7 @@ def read_bytes(path: Path) -> bytes | None:
         return None
 
 
-# ------------------------------------------------------------------------------ plain or compiled
-
-MODE = "BACKTEST_COMPILE"
-MODES = ("auto", "no", "now")
-MOST_SECONDS = 10.0
-"""Seconds of plain Python on this machine after which a run compiles first."""
-SPENT = "plain-seconds"
-
-
-class ThreadRequests(threading.local):
-    is_single = False
-    must_compile = False
-
-
-REQUESTS = ThreadRequests()
-
-
-def read_mode() -> str:
-    mode = os.environ.get(MODE, "").lower() or "auto"
-    if mode not in MODES:
-        raise ParameterError(
-            f"the environment variable {MODE} must be one of {', '.join(MODES)} or unset, "
-            f"got {mode!r}{did_you_mean(mode, MODES)}"
-        )
-    return mode
-
-
-def set_single(is_single: bool) -> None:
-    """Say whether one account is evaluated: what evaluates several compiles first."""
-    REQUESTS.is_single = is_single and read_mode() != "now"
-
-
-@contextlib.contextmanager
-def compiling_first() -> Iterator[None]:
-    before, REQUESTS.must_compile = REQUESTS.must_compile, True
-    try:
-        yield
-    finally:
-        REQUESTS.must_compile = before
-
-
-def is_plain_sooner(mark: Path, seconds: float) -> bool:
-    """Return whether code that is not compiled yet should run in plain Python.
-
-    It should while that takes less than ``MOST_SECONDS``, with what earlier runs of this machine
-    took. The mode ``no`` counts no earlier runs.
-    """
-    if not REQUESTS.is_single or REQUESTS.must_compile or mark.exists():
-        return False
-    folder = find_lasting_folder() if read_mode() == "auto" else None
-    if folder:
-        with contextlib.suppress(ValueError):
-            seconds += float(read_bytes(folder / SPENT) or 0.0)
-        if seconds < MOST_SECONDS:
-            with contextlib.suppress(OSError):
-                write_file(folder / SPENT, f"{seconds:.3f}".encode())
-    return seconds < MOST_SECONDS
-
-
-def write_mark(mark: Path) -> None:
-    with contextlib.suppress(OSError):
-        if not mark.exists():
-            mark.parent.mkdir(parents=True, exist_ok=True)
-            mark.touch()
-
-
-def tell_of_compiling(seconds: int) -> None:
-    """Say on stderr that a run waits for the compiler, unless compiling is what was asked for."""
-    if REQUESTS.must_compile:
-        return
-    text = (
-        f"compiling the engine once on this machine, about {seconds} s; later runs take 2 s "
-        "(backtest compile does it beforehand)"
-    )
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # there may be no stderr
-        print(text, file=sys.stderr, flush=True)  # noqa: T201 - the one line there is
-
-
 # ------------------------------------------------------------------------------------------ twins
-
-
-def choose_number(condition: Any, yes: Any, no: Any) -> Any:
-    return yes if condition else no
 
 
 def make_twin(function: FunctionType, names: dict[str, Any], path: Path) -> FunctionType:
@@ -160,40 +77,6 @@ def find_own_functions(
             yield name, value
 
 
-class Mirror(ModuleType):
-    """A module with what ``find`` gives for the name and the value of its functions."""
-
-    def __init__(self, module: ModuleType, find: Callable[[str, FunctionType], Any]) -> None:
-        super().__init__(module.__name__)
-        self._module, self._find = module, find
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._module, name)
-        if isinstance(value, FunctionType):
-            value = self._find(name, value)
-        setattr(self, name, value)
-        return value
-
-
-def mirror_modules(
-    space: Mapping[str, Any], find: Callable[[str, FunctionType], Any]
-) -> dict[str, Any]:
-    """Return the modules of the project that a module names, mirrored."""
-    return {
-        name: Mirror(value, find)
-        for name, value in space.items()
-        if isinstance(value, ModuleType) and value.__name__.startswith("backtest.")
-    }
-
-
-def bind_functions(module: ModuleType, **names: Any) -> dict[str, Any]:
-    bound = {**vars(module), **names}
-    bound |= mirror_modules(bound, names.get)
-    for name, function in find_own_functions(module, names):
-        bound[name] = make_twin(function, bound, Path(function.__code__.co_filename))
-    return bound
-
-
 @functools.cache
 def describe_target() -> tuple[str, ...]:
     from llvmlite import binding  # noqa: PLC0415 - only needed where code runs
@@ -206,6 +89,33 @@ def describe_target() -> tuple[str, ...]:
     here = Path(__file__)
     own = [here.with_name(f"{name}.py").read_text("utf-8") for name in ("compiler", "fast_link")]
     return (*versions, *chosen, *map(str, host), *own)
+
+
+# ---------------------------------------------------------------------- the seconds of compiling
+
+
+class Stopwatch:
+    """The seconds that compiling takes; only one thread compiles at a time."""
+
+    depth, began, spent = 0, 0.0, 0.0
+
+    @property
+    def seconds(self) -> float:
+        return self.spent + (time.perf_counter() - self.began if self.depth else 0.0)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        self.began = self.began if self.depth else time.perf_counter()
+        self.depth += 1
+        try:
+            yield
+        finally:
+            self.depth -= 1
+            if self.depth == 0:
+                self.spent += time.perf_counter() - self.began
+
+
+COMPILING = Stopwatch()
 
 
 # ---------------------------------------------------------------------------------------- kernels

@@ -110,18 +110,3 @@ class Part(NamedTuple):
 
     def list_blocks(self) -> list[Shown]:
         return list(self.blocks() if callable(self.blocks) else self.blocks)
-
-
-def list_changes(before: Sequence[Headline], after: Sequence[Headline]) -> pd.DataFrame:
-    first = {each.name: each for each in before}
-    rows = {}
-    for each in (each for each in after if each.name in first):
-        change = each.value - first[each.name].value
-        is_better = (change > 0.0) == (each.better == "more")
-        word = ("better" if is_better else "worse") if each.better and abs(change) > 0.0 else ""
-        rows[each.name] = {
-            "number": each.title, "before": str(first[each.name]), "after": str(each),
-            "change": change, "is": word,
-        }  # fmt: skip
-    columns = ["number", "before", "after", "change", "is"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)

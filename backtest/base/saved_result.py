@@ -6,11 +6,9 @@ import functools
 import hashlib
 import inspect
 import json
-import math
 import os
 import platform
 import re
-import shlex
 import shutil
 import subprocess
 import time
@@ -36,8 +34,6 @@ from backtest.base.result_parts import NOTHING, Headline, Part
 
 MANIFEST = "manifest.json"
 DRAFT, OLDER, PRUNED = LEFTOVERS = (".saving-", ".older-", ".pruned-")
-ROUNDING = 1e-9
-"""Difference of two numbers, relative or absolute, by which processors of other models differ."""
 
 
 def save_folder(folder: Path, name: str, write: Callable[[Path], None], *, what: str) -> Path:
@@ -62,29 +58,6 @@ def discard_folder(folder: Path) -> None:
             elif each.name != MANIFEST:
                 each.unlink()
         shutil.rmtree(moved)
-
-
-def explain_other_metrics(saved: Path, metrics: Mapping[str, float | None]) -> str:
-    try:
-        before = dict(read_json_file(saved))
-    except (DataError, TypeError, ValueError):
-        return ""
-    pairs = {name: (before[name], metrics[name]) for name in before.keys() & metrics.keys()}
-    moved = sorted(name for name, pair in pairs.items() if not is_rounded(*pair))
-    if not moved:
-        return ""
-    first = "total_return" if "total_return" in moved else moved[0]
-    return (
-        "the same experiment gave other numbers before: {} was {}, is now {}; this result replaces "
-        "the saved one. A policy that uses random numbers, a clock or other files is not "
-        "repeatable (backtest check tests it); or the code of the backtester changed"
-    ).format(first, *pairs[first])
-
-
-def is_rounded(one: object, other: object) -> bool:
-    if isinstance(one, int | float) and isinstance(other, int | float):
-        return math.isclose(one, other, rel_tol=ROUNDING, abs_tol=ROUNDING)
-    return one == other
 
 
 def name_folder(title: str, identity: str) -> str:
@@ -522,32 +495,6 @@ def list_records(table: pd.DataFrame | None) -> list[dict[str, Any]] | None:
         plain[name] = [None if pd.isna(time) else time.isoformat() for time in plain[name]]
     records = plain.to_dict("records")
     return [{str(name): value for name, value in row.items()} for row in records]
-
-
-class Origin(NamedTuple):
-    command: str
-    remarks: tuple[str, ...]
-
-
-def describe_origin(manifest: Mapping[str, Any], making: Making | None) -> Origin:
-    argv = making.argv if making else ()
-    if not argv:
-        return Origin("", (describe_call(manifest),))
-    files = [word for word in argv if Path(word.partition(":")[0]).suffix in (".toml", ".py")]
-    remarks = (f"it reads {', '.join(files)} as it is now",) if files else ()
-    return Origin(shlex.join(argv), remarks)
-
-
-def describe_call(manifest: Mapping[str, Any]) -> str:
-    kind = KINDS.get(str(manifest.get("kind")))
-    call = "bt.run" if kind is None else kind.call
-    one = {"": manifest["policy"]} if "policy" in manifest else {}
-    policies = manifest.get("policies") or one
-    names = ", ".join(str(each.get("text") or each["name"]) for each in policies.values())
-    module = f" of {manifest['policy_module']}" if "policy_module" in manifest else ""
-    source = manifest["data"].get("source") or manifest.get("source", "data of no known source")
-    parts = [call, f"{names}{module}", str(source)]
-    return f"made in Python: {', '.join(filter(None, parts))}"
 
 
 describe_history = call_later("backtest.engine", "describe_history")

@@ -359,8 +359,9 @@ def read_bounds(given: Any, *, name: str) -> Any:
     if not isinstance(given, str) or ":" not in given:
         return read_list(given, name=name)
     low, high, is_log = read_numbers(given, 2, name=name)
-    between = base.read_range(name, low, high, is_log=bool(is_log))
-    return between if is_log else (low, high)
+    if not low <= high or (is_log and low <= 0):
+        raise range_error(given, 2, name=name)
+    return base.Range(low, high, log=True) if is_log else (low, high)
 
 
 def read_list(given: Any, *, name: str) -> list[Any]:

@@ -12,12 +12,12 @@ from typing import Annotated, Any
 import typer
 
 import backtest
-from backtest.base import ParameterError, compiling_first, pick_value
+from backtest.base import ParameterError, pick_value
 from backtest.cli.build import build_experiment, built_in_policies, load_data, load_policies
 from backtest.cli.command import AsJson, command
 from backtest.cli.experiment import draft_experiment
 from backtest.cli.printing import print_json, print_paragraph, print_title, render, show_progress
-from backtest.engine import Finding, check_policy, resolve_signal
+from backtest.engine import Finding, check_policy, compiling_first, resolve_signal
 from backtest.market import Market, Markets, as_markets, label_names
 from backtest.policy import Parameter, Policy
 

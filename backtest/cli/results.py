@@ -152,7 +152,7 @@ def show(name: Name, *, as_json: AsJson = False, results: Results = RESULTS) -> 
     folder, entry = store.read_usable(name, results)
     _, facts = store.open_folder(folder)
     making = base.read_provenance(folder, entry.id)
-    origin = base.describe_origin(facts, making)
+    origin = store.describe_origin(facts, making)
     if as_json:
         again = {"command": origin.command or None, "remarks": list(origin.remarks)}
         made = None if making is None else making._asdict()

@@ -12,7 +12,7 @@ import pandas as pd
 import typer
 
 import backtest
-from backtest.base import ParameterError, count_cores, did_you_mean
+from backtest.base import ParameterError, did_you_mean
 from backtest.cli.build import Experiment, build_experiment
 from backtest.cli.command import AsJson, Output, command, option
 from backtest.cli.experiment import Draft, parse_entries, read_values
@@ -21,6 +21,7 @@ from backtest.cli.runs import run_with_progress
 from backtest.crowd import Linear, SquareRoot
 from backtest.market import Market, Markets, label_names, unwrap_market
 from backtest.risk import Paths, Scenario, describe_drift
+from backtest.sweep import count_cores
 from backtest.venue import FundingTerms, Venue
 
 PATHS = (

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from backtest.engine.driver import Counts, Progress, bind_loop, drive, explain_refusal, new_cuts
     from backtest.engine.driver import new_event_log, new_ledger_array, new_quotes, new_scratch
     from backtest.engine.driver import new_tape, read_tables, report_bad_decision, summarize_account
+    from backtest.engine.held_signals import hold_signals
     from backtest.engine.inputs import AccountInputs, TradedDays, as_of, earn_cash, mark_ends
     from backtest.engine.inputs import mark_samples, measure_years, pack_terms, read_assets
     from backtest.engine.inputs import start_account_state, start_day, start_wallet, write_table
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from backtest.engine.manifest import describe_data, describe_history, describe_venue
     from backtest.engine.manifest import hash_source, read_tables_in_use
     from backtest.engine.option_inputs import check_columns, schedule_options
+    from backtest.engine.plain_or_compiled import compiling_first, set_single
     from backtest.engine.policies import ObservedPolicy, ask_plain, assign_policies, check_overlay
     from backtest.engine.policies import flatten_columns, flatten_settings, make_deciders
     from backtest.engine.policies import observe_overlay, observe_policies, replace_policies
@@ -44,9 +46,11 @@ if TYPE_CHECKING:
     from backtest.engine.run_setup import end_expired, is_same_account, join_resumed, read_resume
     from backtest.engine.run_setup import read_signals, set_up, set_up_again, set_up_like
     from backtest.engine.run_setup import set_up_run, take_markets
+    from backtest.engine.shared_records import Shared
     from backtest.engine.signals import Directions, SignalRule, change_rule, compute_signal
     from backtest.engine.signals import describe_signal_check, join_checks, read_directions
     from backtest.engine.signals import read_named, read_rule, resolve_signal
     from backtest.engine.trades import Trades
+    from backtest.engine.twins import bind_functions
 
 open_door(__name__)

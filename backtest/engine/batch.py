@@ -28,6 +28,7 @@ from backtest.engine.inputs import (
 )
 from backtest.engine.loop import BEGIN, DONE, FIRST, STOP, Deciders, Lanes, RunTape, begin_lane
 from backtest.engine.option_trader import Legs, make_trader
+from backtest.engine.plain_or_compiled import is_plain_sooner, tell_of_compiling, write_mark
 from backtest.engine.policies import (
     ObservedPolicy,
     bind,
@@ -63,7 +64,7 @@ def run_account(
         n_bars = len(setup.inputs.feed.time) - setup.first
         seconds = n_bars * (PER_GENERAL_BAR + PER_INSTRUMENT * len(setup.observed))
         rules = [x for own in setup.observed for x in list_rules(own.policy, tuple(own.columns))]
-        if not any(keeps_comparison(each, set()) for each in rules) and base.is_plain_sooner(
+        if not any(keeps_comparison(each, set()) for each in rules) and is_plain_sooner(
             mark, seconds
         ):
             try:
@@ -73,9 +74,9 @@ def run_account(
                 if cause is None or isinstance(cause, (AttributeError, NameError)):
                     raise
         else:
-            base.tell_of_compiling(GENERAL_LOOP)
+            tell_of_compiling(GENERAL_LOOP)
     outcome = run(is_compiled=True)
-    base.write_mark(mark)
+    write_mark(mark)
     return outcome
 
 

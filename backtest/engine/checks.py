@@ -23,6 +23,8 @@ from backtest.market import (
     count_by_calendar,
     describe_clock,
     find_clock,
+    find_coin,
+    find_currency,
     label_names,
 )
 from backtest.policy import trades_options
@@ -160,7 +162,7 @@ def find_faults_of_margin(
         for asset in account.collateral:
             market, prices = markets[name], asset.prices
             is_its_market = prices is market or (isinstance(prices, str) and prices == name)
-            coins = {base.find_coin(name), base.find_coin(market.instrument)} - {""}
+            coins = {find_coin(name), find_coin(market.instrument)} - {""}
             if is_its_market or asset.name in coins:
                 yield (
                     f"a coin must be a spot leg or collateral, got {asset.name!r} as both; hold "
@@ -179,9 +181,7 @@ def check_settlement(markets: Markets, venues: Mapping[str, Venue]) -> str:
     """Require one settlement currency of all venues, and of the markets; return it."""
     contracts = {name: venues[name].contract for name in markets.names}
     said = {name: (market.instrument,) for name, market in markets.items()}
-    by_name = {
-        base.find_currency(m.instrument) or base.find_currency(name) for name, m in markets.items()
-    }
+    by_name = {find_currency(m.instrument) or find_currency(name) for name, m in markets.items()}
     is_given = markets.currency and by_name - {""} != {markets.currency}
     if not is_given:  # or given as the names say it
         if len(contracts) > 1:  # the money of one is added to no other

@@ -37,8 +37,9 @@ from backtest.account import (
 )
 from backtest.account.records import FLAGS, NUMBERS
 from backtest.base.code_identity import OWN_VERSION
-from backtest.base.compiler import cfunc, jit, share_record
-from backtest.engine import loop
+from backtest.base.compiler import cfunc, jit
+from backtest.engine import loop, shared_records
+from backtest.engine.held_signals import hold_signals
 from backtest.engine.inputs import pack_terms
 from backtest.engine.loop import N_SHOWN, PART, SETTING, WHOLE, Deciders
 from backtest.engine.recipe import (
@@ -52,6 +53,7 @@ from backtest.engine.recipe import (
     read_parameter,
     write_decide,
 )
+from backtest.engine.twins import mirror_modules
 from backtest.options import implied_kernels, pricing
 from backtest.options.pricing import SIGNS
 from backtest.policy import (
@@ -149,7 +151,7 @@ def make_twins(
     """
     inner: dict[str, Any] = {**OPTIONS, "cache": False, "forceinline": True}
     twins.setdefault(id(orders.floor), jit(floor_as_number, **inner))
-    twins.setdefault(id(requirement.choose), jit(base.choose_number, **inner))
+    twins.setdefault(id(requirement.choose), jit(choose_number, **inner))
     for module in modules:
         space = spaces.setdefault(module, {})
         space |= vars(module)
@@ -160,7 +162,7 @@ def make_twins(
                 twins[id(own)] = compile_one(name, base.make_twin(own, space, path))
     for space in spaces.values():
         found = {name: twins[id(value)] for name, value in space.items() if id(value) in twins}
-        space.update(found | base.mirror_modules(space, lambda _, each: twins.get(id(each), each)))
+        space.update(found | mirror_modules(space, lambda _, each: twins.get(id(each), each)))
 
 
 def floor_as_number(size: float) -> Any:
@@ -356,9 +358,14 @@ LOCK = threading.RLock()
 
 @functools.cache
 def find_general_folder() -> Path:
-    texts = [Path(str(each.__file__)).read_text() for each in MODULES]
-    mark = base.hash_texts(*texts, Path(__file__).read_text())
+    own = (Path(__file__), Path(str(shared_records.__file__)))
+    paths = [*(Path(str(each.__file__)) for each in MODULES), *own]
+    mark = base.hash_texts(*(path.read_text(encoding="utf-8") for path in paths))
     return find_rules_folder() / f"general-{mark}"
+
+
+def choose_number(condition: Any, yes: Any, no: Any) -> Any:
+    return yes if condition else no
 
 
 def return_always(value: Any) -> Callable[..., Any]:
@@ -392,7 +399,9 @@ def compile_general_rules(*, has_parts: bool) -> dict[int, Any]:
         id(loop.locate): locate_function,
         id(loop.ask): jit(ask_address, **inner),
         id(portfolio_kernels.ask_own): jit(return_always(0.0), **inner),
-        id(records.share): share_record,  # not inside a function, whose stack would be gone
+        id(
+            records.share
+        ): shared_records.share_record,  # not inside a function, whose stack would be gone
         id(portfolio_kernels.pick_rules): pick,
         id(records.pick_instrument): jit(write_pick({"pick_rules": pick}), **inner),
         **{id(getattr(loop, name)): find_entry(name, has_parts=has_parts) for name in ENTRIES},
@@ -422,7 +431,7 @@ def simulate_compiled(terms: Terms, *given: Any) -> Any:
 def simulate_held(terms: Terms, *given: Any) -> Any:
     """Do what :func:`simulate_compiled` does; signals wait until it has returned."""
     loop = find_general_loop(terms)
-    with base.hold_signals():
+    with hold_signals():
         return loop(terms, *given)
 
 
@@ -430,7 +439,7 @@ def fill_compiled(bar: AccountBar, *given: Any) -> Any:
     bar = bar._replace(terms=pack_terms(bar.terms))
     with LOCK:
         fill = find_entry("fill_closes", has_parts=bar.terms.instruments is not None)
-    with base.hold_signals():
+    with hold_signals():
         return fill(bar, *given)
 
 

@@ -23,6 +23,7 @@ from backtest.engine.inputs import (
 from backtest.engine.loop import BROKEN, DONE, FULL, NEGATIVE, Deciders, Lanes, RunTape
 from backtest.engine.policies import Callbacks, ask_plain
 from backtest.engine.record import new_record
+from backtest.engine.twins import bind_functions
 from backtest.measures.tally import TRADED
 from backtest.policy import Combinator, Policy, locate_numba_error
 
@@ -82,7 +83,7 @@ def find_simulate(*, is_compiled: bool) -> Callable[..., Any]:
         from backtest.engine.compiler import simulate_held  # noqa: PLC0415 - numba
 
         return simulate_held
-    found: Callable[..., Any] = base.bind_functions(loop_steps, ask=ask_plain)["simulate_batch"]
+    found: Callable[..., Any] = bind_functions(loop_steps, ask=ask_plain)["simulate_batch"]
     return found
 
 

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest.account import pick_instrument
-from backtest.base import FloatArray, IntArray, ParameterError, hold_signals, repr_plain
+from backtest.base import FloatArray, IntArray, ParameterError, repr_plain
 from backtest.engine.checks import give_each
+from backtest.engine.held_signals import hold_signals
 from backtest.engine.lookahead import observe, observe_checked
 from backtest.engine.loop import N_SHOWN, SETTING, WHOLE, Deciders
 from backtest.market import Market, Markets, PolicyClock, find_clock

@@ -18,6 +18,7 @@ from backtest import base
 from backtest.account import Account
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.engine.lookahead import make_futures, observe, observe_checked
+from backtest.engine.plain_or_compiled import compiling_first
 from backtest.engine.result import Result
 from backtest.engine.run import run
 from backtest.market import Market, Markets, as_markets, label_names
@@ -305,7 +306,7 @@ def check_repeatable(trial: ContractTrial) -> str:
 
 def check_compiled(trial: ContractTrial) -> str:
     for situation in trial.situations:
-        with warnings.catch_warnings(record=True) as caught, base.compiling_first():
+        with warnings.catch_warnings(record=True) as caught, compiling_first():
             warnings.simplefilter("always")
             compiled = trial.run(trial.market, situation, is_compiled=True)
         reason = compiled.manifest["compiled"]

@@ -42,7 +42,7 @@ from backtest.engine.trades import (
     tabulate_fills,
     tabulate_rolls,
 )
-from backtest.market import Market
+from backtest.market import Market, find_coin
 from backtest.measures import (
     AccountHistory,
     Attribution,
@@ -277,7 +277,7 @@ class Result(RunRecord, base.SavedResult):
         The same experiment makes the same folder, with the same bytes.
         """
         name = base.name_folder(self.folder_title, self.manifest["id"])
-        other = base.explain_other_metrics(Path(folder) / name / METRICS, self._list_stored())
+        other = explain_other_metrics(Path(folder) / name / METRICS, self._list_stored())
         saved = super().save(folder)
         if other:
             base.warn_caller(other)
@@ -401,7 +401,7 @@ class CountedResult(NamedTuple):
 
 def count_in(run: RunRecord, market: Market) -> CountedResult:
     coin, ends, closes = (
-        base.find_coin(market.instrument),
+        find_coin(market.instrument),
         market.time + market.interval,
         run.span.closes,
     )
@@ -525,6 +525,33 @@ def pack_state(result: RunRecord) -> dict[str, Any]:
 
 def list_plain(record: Any, *without: str) -> dict[str, Any]:
     return {k: x.tolist() for k, x in record._asdict().items() if k not in without}
+
+
+ROUNDING = 1e-9
+"""Difference of two numbers, relative or absolute, by which processors of other models differ."""
+
+
+def explain_other_metrics(saved: Path, metrics: Mapping[str, float | None]) -> str:
+    try:
+        before = dict(base.read_json_file(saved))
+    except (base.DataError, TypeError, ValueError):
+        return ""
+    pairs = {name: (before[name], metrics[name]) for name in before.keys() & metrics.keys()}
+    moved = sorted(name for name, pair in pairs.items() if not is_rounded(*pair))
+    if not moved:
+        return ""
+    first = "total_return" if "total_return" in moved else moved[0]
+    return (
+        "the same experiment gave other numbers before: {} was {}, is now {}; this result replaces "
+        "the saved one. A policy that uses random numbers, a clock or other files is not "
+        "repeatable (backtest check tests it); or the code of the backtester changed"
+    ).format(first, *pairs[first])
+
+
+def is_rounded(one: object, other: object) -> bool:
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return math.isclose(one, other, rel_tol=ROUNDING, abs_tol=ROUNDING)
+    return one == other
 
 
 # ----------------------------------------------------------------------------------------- loading

@@ -22,6 +22,7 @@ from backtest.engine.inputs import has_order_fee, read_assets, start_account_sta
 from backtest.engine.lookahead import observe_checked
 from backtest.engine.manifest import change_policy, write_manifest
 from backtest.engine.option_inputs import schedule_options
+from backtest.engine.plain_or_compiled import set_single
 from backtest.engine.policies import ObservedPolicy, observe_overlay
 from backtest.engine.record import OptionFields, Outcome
 from backtest.engine.result import Result
@@ -539,7 +540,7 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
     """
     market = with_clock(market, decide, detail)
     market = schedule_options(market, option_quantities)
-    base.set_single(True)
+    set_single(True)
     terms: Any = {"signal": signal, "overlay": overlay, "sampling": sampling, "calendar": calendar}
     terms |= {"resume": resume, "start": start, "benchmark": benchmark}
     setup = set_up_run(market, policy, venue=venue, account=account, **terms)

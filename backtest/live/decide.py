@@ -228,7 +228,7 @@ class Filled(NamedTuple):
 
 
 def find_functions() -> Any:
-    bound = base.bind_functions(engine.loop, ask=engine.ask_plain)
+    bound = engine.bind_functions(engine.loop, ask=engine.ask_plain)
     return SimpleNamespace(**{**vars(bar_steps), **bound, "look_at_close": look_at_close})
 
 
@@ -469,7 +469,7 @@ def decide(
         The present, in UTC, to refuse old data.
     """
     market = with_clock(market, decide, None)
-    base.set_single(True)
+    engine.set_single(True)
     terms: Any = {"venue": venue, "account": account, "signal": signal, "overlay": overlay}
     setup = engine.set_up_run(market, policy, **terms)
     refuse_options(market, "the next order of an account")

@@ -468,7 +468,7 @@ def live_through(
     panel = setup.markets.panel(base.parse_duration(jitter, "funding_jitter"))
     due = np.asarray(panel.funding_time[panel.funding_bar >= first])
     replayer = Replayer(names, n, facts, setup.markets.time, due)
-    bound = base.bind_functions(
+    bound = engine.bind_functions(
         engine.loop,
         live_bar=replayer.live,
         begin_bars=lambda *_: False,
@@ -504,13 +504,13 @@ class Replayer:
     ) -> None:  # fmt: skip
         self.names, self.n, self.facts, self.time, self.due = names, n, facts, time, due
         self._allowed, self._t = 0, 0
-        pay = base.bind_functions(
+        pay = engine.bind_functions(
             payments,
             liquidate_isolated=lambda *_: False,
             is_funding_due=self._is_next_due,
             compute_withdrawable=lambda *_: math.inf,
         )
-        close = base.bind_functions(
+        close = engine.bind_functions(
             bar_steps,
             settle_debt=self._check_debt,
             delist=lambda *_: None,  # what is delisted or ruined is closed by its fill

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from backtest.market.files import find_in_folders, is_panel
     from backtest.market.clock import SESSIONS, bars_per_year, count_bars_per_year
     from backtest.market.clock import count_by_calendar
+    from backtest.market.instrument_names import Currency, find_coin, find_currency
     from backtest.market.market import Market
     from backtest.market.markets import Markets, Panel, as_given, as_markets, detach, label_names
     from backtest.market.markets import remake, require_panel, unwrap_market

@@ -15,6 +15,7 @@ from backtest import base
 from backtest.base import DataError, FloatArray, IntArray, ParameterError, checked, format_time
 from backtest.base.units import DAY
 from backtest.market.files import find_sources, load_fields, read_options, time_text
+from backtest.market.instrument_names import find_currency
 from backtest.market.market import (
     BarClock,
     Between,
@@ -141,7 +142,7 @@ def check_same_terms(markets: Mapping[str, Market]) -> None:
 def agree_currency(markets: Mapping[str, Market], said: Mapping[str, str]) -> str:
     """Return the settlement currency of markets, empty if unknown or if there are several."""
     found = {
-        said.get(name) or base.find_currency(market.instrument) or base.find_currency(name)
+        said.get(name) or find_currency(market.instrument) or find_currency(name)
         for name, market in markets.items()
     } - {"", None}
     return str(found.pop()) if len(found) == 1 else ""

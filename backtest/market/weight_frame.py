@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from backtest import base
-from backtest.base import DataError, FloatArray, IntArray, ParameterError, check_number, format_time
+from backtest.base import ANY_NUMBER, DataError, FloatArray, IntArray, ParameterError, format_time
 from backtest.market.files import check_exists, read_file
 from backtest.market.market import Market
 from backtest.market.tables import PRICES, Defects, Schema, nearest_minute, read_frame
@@ -47,7 +47,7 @@ def read_raw_weights(
 ) -> FloatArray:
     """Return weights of shape (n_instruments, n_bars) with NaN where there are none."""
     if isinstance(signal, Mapping):
-        held = {x: check_number(f"{argument}: the weight of {x!r}", signal[x]) for x in signal}
+        held = {x: ANY_NUMBER.check(f"{argument}: the weight of {x!r}", signal[x]) for x in signal}
         signal = pd.DataFrame(held, index=markets.times)
     try:
         if isinstance(signal, pd.DataFrame):

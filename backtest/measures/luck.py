@@ -426,7 +426,7 @@ def rank_winners(table: base.FloatArray, splits: int, metric: Figure) -> Iterato
 
 
 def check_splits(n_splits: int) -> int:
-    splits = int(base.check_number("n_splits", n_splits, whole=True))
+    splits: int = base.ANY_NUMBER.check("n_splits", n_splits, whole=True)
     if splits % 2 or not 2 <= splits <= MOST_SPLITS:
         raise base.ParameterError(
             f"n_splits must be even and from 2 to {MOST_SPLITS}, got {n_splits!r}"

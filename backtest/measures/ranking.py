@@ -133,7 +133,7 @@ def _read_sum(weights: Mapping[str, float]) -> Objective:
                 "{'sharpe': 1.0, 'max_drawdown': -0.5}, for example"
             )
         check_metric(name)
-        base.check_number(f"the weight of {name}", weight)
+        base.ANY_NUMBER.check(f"the weight of {name}", weight)
         size = "" if abs(weight) == 1.0 else f"{abs(weight):g} * "
         terms.append(f"{'-' if weight < 0.0 else '+'} {size}{name}")
 

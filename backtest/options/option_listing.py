@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from backtest import base
-from backtest.base import DataError, ParameterError, did_you_mean, find_coin, parse_duration
-from backtest.market import Market
+from backtest.base import DataError, ParameterError, did_you_mean, parse_duration
+from backtest.market import Market, find_coin
 from backtest.options.chain import Chain
 from backtest.options.surfaces import Surfaces
 from backtest.venue import Option

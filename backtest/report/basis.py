@@ -11,6 +11,7 @@ from backtest.account import Account
 from backtest.engine import read_tables_in_use
 from backtest.market import split_notes
 from backtest.report.page import Block, Code, Column, Paragraph, Section, Table, build_pairs
+from backtest.store import describe_origin
 from backtest.venue import Bracket, Venue, preset_files
 
 NOT_SETTINGS = (
@@ -44,7 +45,7 @@ def find_background(source: Any) -> Background:
     manifest = base.to_plain(dict(source.manifest))
     if not manifest.get("data", {}).get("bars"):
         return NOTHING
-    origin = base.describe_origin(manifest, source._find_making())
+    origin = describe_origin(manifest, source._find_making())
     return Background(origin.command, origin.remarks)
 
 

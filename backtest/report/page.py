@@ -13,9 +13,47 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from backtest import base
-from backtest.base.number_text import HEADS, NONE, STYLES
+from backtest.base.number_text import NONE, STYLES, Head
 from backtest.measures import name_measure
 from backtest.measures.measure_table import ABOUT
+
+HEADS: Mapping[str, Head] = {
+    "share": Head("share", "", "percent"),
+    "growth": Head("growth", "per year", "percent"),
+    "change_of_growth": Head("change of growth", "per year", "signed percent"),
+    "log_growth": Head("log growth", "per year", "growth"),
+    "in_sample": Head("in sample", "", "decimals"),
+    "out_of_sample": Head("out of sample", "", "decimals"),
+    "rank": Head("rank", "", "decimals"),
+    "trials": Head("sets", "", "count"),
+    "deflated_sharpe": Head("deflated Sharpe", "", "probability"),
+    "pbo": Head("overfitting", "", "decimals"),
+    "p_holm": Head("p", "corrected", "p-value"),
+    "volatility": Head("volatility", "", "percent"),
+    "max_drawdown": Head("max drawdown", "", "percent"),
+    "total_return": Head("total return", "", "percent"),
+    "impact": Head("impact", "per year", "percent"),
+    "costs": Head("costs", "per year", "percent"),
+    "sharpe": Head("Sharpe ratio", "", "decimals"),
+    "mean_leverage": Head("mean leverage", "", "turns"),
+    "capital": Head("capital", "", "money"),
+    "equity": Head("equity", "money", "money"),
+    "final_equity": Head("final equity", "", "money"),
+    "bad_debt": Head("bad debt", "", "money"),
+    "spent": Head("spent", "mean", "money"),
+    "wealth_05": Head("wealth", "5 %", "money"),
+    "wealth_50": Head("wealth", "median", "money"),
+    "wealth_95": Head("wealth", "95 %", "money"),
+    "liquidations": Head("liquidations", "", "count"),
+    "liquidated": Head("liquidated", "", "claim"),
+    "ruined": Head("ruined", "", "claim"),
+    "ruin_days": Head("time to ruin", "days", "days"),
+    "p_ruin": Head("ruin", "probability", "chance"),
+    "p_liquidation": Head("liquidation", "probability", "chance"),
+    "p_failure": Head("failed so far", "probability", "chance"),
+    "p_failure_low": Head("interval", "", "chance", "p_failure_high"),
+    "p_failure_high": Head("interval to", "", "chance"),
+}
 
 
 class Paragraph(NamedTuple):
@@ -154,7 +192,9 @@ def choose_heads(shown: base.ShownTable, frame: pd.DataFrame) -> dict[str, base.
 
 def find_column(name: str) -> base.Head:
     is_measure = name in ABOUT and name not in HEADS
-    return base.Head(name_measure(name), "", MEASURE) if is_measure else base.find_head(name)
+    if is_measure:
+        return Head(name_measure(name), "", MEASURE)
+    return HEADS.get(name) or Head(name.replace("_", " "))
 
 
 def write_label(label: Any, shown: base.ShownTable) -> str:

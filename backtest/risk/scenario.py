@@ -19,7 +19,7 @@ import pandas as pd
 from backtest import base
 from backtest.account import ByInstrument
 from backtest.base.units import DAY, HOUR
-from backtest.market import Market
+from backtest.market import Market, find_coin
 from backtest.risk.paths import MARKS, MONTH, PRICES, append_bars, bound_extremes
 
 SCALE = base.Number(0.0)
@@ -345,7 +345,7 @@ def replay_crash(
     paths = read_days(scenario) if is_stocks else read_hours(scenario)
     if is_stocks != market.sessions or not fits or not paths:
         return None
-    coins = {name: base.find_coin(each.instrument) or name for name, each in markets.items()}
+    coins = {name: find_coin(each.instrument) or name for name, each in markets.items()}
     found = {}
     for name, each in markets.items():
         last, mark = fit_bars(paths.get(coins[name], paths[""]), market.interval / step)

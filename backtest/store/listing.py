@@ -8,6 +8,7 @@ import math
 import operator
 import os
 import re
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -439,3 +440,29 @@ def sort_by_measure(entries: list[StoreEntry], by: str, *, is_reversed: bool) ->
         return (0 if is_ranked and ruined == 0.0 else 2), 0.0
 
     return sorted(entries, key=find_rank)
+
+
+class Origin(NamedTuple):
+    command: str
+    remarks: tuple[str, ...]
+
+
+def describe_origin(manifest: Mapping[str, Any], making: base.Making | None) -> Origin:
+    argv = making.argv if making else ()
+    if not argv:
+        return Origin("", (describe_call(manifest),))
+    files = [word for word in argv if Path(word.partition(":")[0]).suffix in (".toml", ".py")]
+    remarks = (f"it reads {', '.join(files)} as it is now",) if files else ()
+    return Origin(shlex.join(argv), remarks)
+
+
+def describe_call(manifest: Mapping[str, Any]) -> str:
+    kind = KINDS.get(str(manifest.get("kind")))
+    call = "bt.run" if kind is None else kind.call
+    one = {"": manifest["policy"]} if "policy" in manifest else {}
+    policies = manifest.get("policies") or one
+    names = ", ".join(str(each.get("text") or each["name"]) for each in policies.values())
+    module = f" of {manifest['policy_module']}" if "policy_module" in manifest else ""
+    source = manifest["data"].get("source") or manifest.get("source", "data of no known source")
+    parts = [call, f"{names}{module}", str(source)]
+    return f"made in Python: {', '.join(filter(None, parts))}"

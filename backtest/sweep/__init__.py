@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from backtest.sweep.sweep_table import Sweep
     from backtest.sweep.sweep_table import ERROR, find_different, find_failed, name_column
     from backtest.sweep.sweep_table import name_parameter, order_columns
+    from backtest.sweep.threads import count_cores
 
 RESULTS = ("Sweep",)
 

@@ -34,6 +34,7 @@ from backtest.sweep.sets import (
     take_part,
     take_sets,
 )
+from backtest.sweep.threads import count_cores
 from backtest.venue import OwnMargin
 
 PANELS = 6
@@ -190,7 +191,7 @@ class Evaluator:
     def _evaluate(
         self, sets: Sets, wanted: EvaluatedBars, progress: engine.Progress | None
     ) -> Rows:
-        base.set_single(False)  # many runs: compiled code is faster
+        engine.set_single(False)  # many runs: compiled code is faster
         if self._is_swept():
             try:
                 return self._evaluate_lanes(sets, wanted, progress)
@@ -280,7 +281,7 @@ class Evaluator:
         self.check_causal(sets, first, stop)
         scored = score_sets(
             self.metrics, sets, lambda own: self._find_panel(own, first, stop),
-            self.threads or base.count_cores(), self._room, returns=returns,
+            self.threads or count_cores(), self._room, returns=returns,
         )  # fmt: skip
         try:
             for places, found in scored:

@@ -538,7 +538,7 @@ def _read_bounds(setting: Setting, want: Any) -> Dimension:
             raise base.ParameterError(
                 f"bounds of {name} must be (low, high), got {want!r}; options stand in [...]"
             )
-        low, high = (base.check_number(name, bound) for bound in want)
+        low, high = (base.ANY_NUMBER.check(name, bound) for bound in want)
         is_log = getattr(setting.space, "log", False)
         if not low <= high or (is_log and not low > 0.0):
             raise base.ParameterError(

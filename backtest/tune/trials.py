@@ -16,8 +16,8 @@ import pandas as pd
 
 from backtest import base
 from backtest.base.atomic_files import DRAFT_FILE, LOCK
+from backtest.base.kernels import COMPILING
 from backtest.base.saved_result import MANIFEST
-from backtest.base.thread_pool import COMPILING
 from backtest.measures import Constraint, Objective, total_violation
 from backtest.sweep import (
     ERROR,

@@ -230,7 +230,7 @@ class RateCurve(Value):
         """
         columns = market.columns
         if not isinstance(utilization, str):
-            used: Any = base.check_number("utilization", utilization)
+            used: Any = base.ANY_NUMBER.check("utilization", utilization)
         elif utilization in columns:
             known = columns[utilization]
             used = pd.Series([*known[:1], *known[:-1]], base.utc_index(market.time))

@@ -797,7 +797,7 @@ def ask_rule(
             f"{noun} must answer for any positions, and for none; given {positions!r:.200} "
             f"it raised {type(error).__name__}: {error}"
         ) from error
-    return float(base.Number(0, may_be_infinite=True).check(noun, base.check_number(noun, answer)))
+    return float(base.Number(0, may_be_infinite=True).check(noun, answer))
 
 
 # ------------------------------------------------------------------- rules of venues, by date

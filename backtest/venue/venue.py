@@ -22,6 +22,7 @@ from backtest import base
 from backtest.base import Cost, DatedCost, Faults, Number, Rate, Timed, Value, checked
 from backtest.base.fields import COST, NOT_NEGATIVE, POSITIVE, SHARE
 from backtest.base.units import TOLERANCE
+from backtest.market import Currency, find_coin, find_currency
 from backtest.venue import preset_files
 from backtest.venue.option_contract import OptionCosts
 
@@ -118,7 +119,7 @@ class Contract(Value, kw_only=True):
     min_notional: Annotated[float | None, NOT_NEGATIVE] = None
     round_to_tick: Annotated[bool, base.Flag()] = False
     expires: Annotated[str | None, base.Time()] = None
-    settles: Annotated[str | None, base.Currency()] = None
+    settles: Annotated[str | None, Currency()] = None
     haircut: Annotated[float | None, Number(0, 1, open_high=True)] = None
     borrow_rate: Annotated[Rate | None, Timed(Number(0, 10))] = None
 
@@ -353,7 +354,7 @@ def check_names_agree(
         names = (*said.get(name, ()), name)
         found = _read_names(names, is_inverse=is_inverse)
         if is_inverse and not found:  # it settles in the coin that its name quotes
-            found = next(filter(None, map(base.find_coin, names)), "")
+            found = next(filter(None, map(find_coin, names)), "")
         if contract.settles is not None and found not in ("", contract.settles):
             raise base.ParameterError(
                 f"venue: a market must be in the currency in which its venue settles, got {found} "
@@ -363,7 +364,7 @@ def check_names_agree(
 
 
 def _read_names(names: Collection[str], *, is_inverse: bool) -> str:
-    found = (base.find_currency(name, is_inverse=is_inverse) for name in names)
+    found = (find_currency(name, is_inverse=is_inverse) for name in names)
     return next(filter(None, found), "")
 
 

@@ -13,11 +13,12 @@ import pytest
 import backtest as bt
 from backtest import account as accounts
 from backtest.account.records import EQUITY
-from backtest.base import find_own_functions, kernels, make_twin, mirror_modules
-from backtest.base.kernels import MOST_SECONDS, is_plain_sooner, set_single
-from backtest.engine import batch, driver
+from backtest.base import find_own_functions, make_twin
+from backtest.engine import batch, driver, plain_or_compiled
 from backtest.engine.compiler import MODULES, WITHOUT_OPTIONS, return_always
+from backtest.engine.plain_or_compiled import MOST_SECONDS, is_plain_sooner, set_single
 from backtest.engine.policies import ask_plain
+from backtest.engine.twins import Mirror, mirror_modules
 from backtest.policy.formulas import find_fields
 from backtest.strategies import Constant, VolTarget
 from tests.agreement import run_engine, trust_data
@@ -189,7 +190,7 @@ def test_nothing_of_the_absent_parts_is_left_to_compile():
         function = waiting.pop()
         names = function.__code__.co_names
         found = [function.__globals__.get(name) for name in names]
-        mirrors = [each for each in found if isinstance(each, kernels.Mirror)]
+        mirrors = [each for each in found if isinstance(each, Mirror)]
         found += [getattr(each, name, None) for each in mirrors for name in names]
         called = [each for each in found if hasattr(each, "__code__") and id(each) not in seen]
         seen |= {id(each) for each in called}
@@ -254,7 +255,7 @@ def cold(monkeypatch, tmp_path):
         return find(is_compiled=False, **rest)
 
     monkeypatch.setenv("BACKTEST_COMPILE", "auto")
-    monkeypatch.setattr(kernels, "find_lasting_folder", lambda: tmp_path)
+    monkeypatch.setattr(plain_or_compiled, "find_lasting_folder", lambda: tmp_path)
     monkeypatch.setattr(batch, "find_rules_folder", lambda: tmp_path)
     monkeypatch.setattr(driver, "find_simulate", refuse)
     yield tmp_path
@@ -281,7 +282,7 @@ def test_what_is_compiled_is_used(cold, monkeypatch, n):
         lambda **given: marks.append(find(**given)) or marks[-1],
     )
     run_cold(VolTarget(), n)
-    kernels.write_mark(marks[-1])
+    plain_or_compiled.write_mark(marks[-1])
     with pytest.raises(AssertionError, match="compiled"):
         run_cold(VolTarget(), n)
 
@@ -299,7 +300,7 @@ def test_sweeps_and_checks_compile_first(cold, monkeypatch):
     set_single(False)
     assert not is_plain_sooner(mark, 1.0)
     set_single(True)
-    with kernels.compiling_first():
+    with plain_or_compiled.compiling_first():
         assert not is_plain_sooner(mark, 1.0)
     assert is_plain_sooner(mark, 1.0)
     monkeypatch.setenv("BACKTEST_COMPILE", "now")

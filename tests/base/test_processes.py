@@ -17,7 +17,7 @@ from backtest.base.atomic_files import LOCK, LockHeldError, hold_lock_file, is_l
 from backtest.base.compiler import jit
 from backtest.base.errors import DataError
 from backtest.base.kernels import find_lasting_folder
-from backtest.base.thread_pool import SignalGate, hold_signals, is_compiling
+from backtest.engine.held_signals import SignalGate, hold_signals, is_compiling
 from backtest.tune.trials import hold_lock
 
 

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
-from backtest.base.saved_result import describe_origin, read_provenance, recording_command
+from backtest.base.saved_result import read_provenance, recording_command
 from backtest.base.units import DAY
 from backtest.store import (
     Filter,
     StoreEntry,
     choose_deletions,
     delete_chosen,
+    describe_origin,
     find_folder,
     list_results,
     read_bound,

@@ -10,7 +10,7 @@ import numpy as np
 
 from backtest import engine
 from backtest.account import Terms, find_line, pick_margin, records
-from backtest.base import FloatArray, IntArray, hold_signals
+from backtest.base import FloatArray, IntArray
 from backtest.engine.driver import CHUNK
 from backtest.engine.loop import DONE, N_SHOWN
 from backtest.measures import RunSpan, measure_accounts, sampled_returns, start_tally
@@ -332,7 +332,7 @@ def run_block(block: Block, lanes: Lanes, is_stopped: Callable[[], bool]) -> boo
             terms = engine.write_table(terms, i, margin) if bar == t else terms
         stop = min(t + CHUNK, total, *(bar for bar, _, _ in inputs.changes if bar > t))
         given = (engine.pack_terms(terms), *shared, policies, lanes, silent, state, *room, tape)
-        with hold_signals():
+        with engine.hold_signals():
             t, why = loop(*given, address, setup.first, t, stop)
         if why != DONE:
             raise BlockFault

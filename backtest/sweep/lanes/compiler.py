@@ -20,7 +20,7 @@ from numba.extending import intrinsic
 
 from backtest import base, engine
 from backtest.base import CodeText
-from backtest.base.compiler import Shared, jit
+from backtest.base.compiler import jit
 from backtest.engine.compiler import INNER, LOCK, MARGIN_NUMBERS, OPTIONS, POINTER
 from backtest.policy import AccountView, Policy
 from backtest.policy.policy import BAR_FIELDS
@@ -68,7 +68,7 @@ def find_loop_of_runs(arguments: tuple[Any, ...]) -> tuple[int, Any, tuple[Any, 
     address, _ = engine.find_general_loop(arguments[0])(*arguments[:-2], 0, -1)
     kinds = tuple(typeof(each) for each in arguments)  # type: ignore[no-untyped-call]
     taken = tuple(
-        Shared(each) if isinstance(each, types.BaseNamedTuple) else each for each in kinds
+        engine.Shared(each) if isinstance(each, types.BaseNamedTuple) else each for each in kinds
     )
     return int(address), types.UniTuple(int64, 2), taken  # type: ignore[no-untyped-call]
 

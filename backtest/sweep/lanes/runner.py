@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest.account.records import EQUITY
-from backtest.base import BacktestError, IntArray, run_in_threads
+from backtest.base import BacktestError, IntArray
 from backtest.engine import Setup, summarize_account
 from backtest.engine.compiler import LOCK
 from backtest.measures import name_tally, sampled_returns
@@ -39,6 +39,7 @@ from backtest.sweep.sets import (
     take_part,
     take_sets,
 )
+from backtest.sweep.threads import run_in_threads
 
 OWN_TERMS = frozenset(
     {
