@@ -22,7 +22,7 @@ import pandas as pd
 from timing import best_of, timed
 
 import backtest as bt
-from backtest.base import black_kernels, compile_module
+from backtest.base import compile_module
 from backtest.base.kernels import compile_functions
 from backtest.options import implied_kernels
 from backtest.venue import option_kernels
@@ -48,12 +48,12 @@ def time_kernels(n: int) -> dict[str, float]:
     sign = np.where(strike > forward, 1.0, -1.0)
     values, found, greeks = np.empty(n), np.empty(n), np.empty((n, 7))
     terms = np.stack([sign, forward, strike, years, volatility, rate])
-    black, implied = compile_module(black_kernels), compile_module(implied_kernels)
-    black.fill_prices(terms, False, values)
+    implied = compile_module(implied_kernels)
+    implied.fill_prices(terms, False, values)
     prices = np.stack([sign, values, forward, strike, years, rate])
     return {
-        "price_ns": time_each(lambda: black.fill_prices(terms, False, values), n),
-        "greeks_ns": time_each(lambda: black.fill_greeks(terms, False, greeks), n),
+        "price_ns": time_each(lambda: implied.fill_prices(terms, False, values), n),
+        "greeks_ns": time_each(lambda: implied.fill_greeks(terms, False, greeks), n),
         "implied_volatility_ns": time_each(
             lambda: implied.fill_volatilities(prices, False, found), n
         ),

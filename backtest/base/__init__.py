@@ -6,7 +6,7 @@ All names of its modules, but those of the compiler, which loads numba.
 from backtest.base.atomic_files import *
 from backtest.base.black_kernels import *
 from backtest.base.checked_calls import *
-from backtest.base.code_identity import *
+from backtest.base.code_names import *
 from backtest.base.elementary import *
 from backtest.base.errors import *
 from backtest.base.fields import *

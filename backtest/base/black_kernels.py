@@ -17,9 +17,7 @@ import math
 from typing import Any, NamedTuple
 
 from backtest.base.elementary import ROOT_TWO_PI, mills_ratio, normal_cdf, normal_density
-from backtest.base.units import FloatArray
 
-KERNELS = ("fill_prices", "fill_greeks")
 MOST_CARRY = 700.0
 """Largest rate times years: its exponential must fit into a float."""
 SERIES_LIMIT = 0.12
@@ -165,20 +163,3 @@ def cash_greeks(
         vanna=-density * d2 / volatility,
         volga=vega * d1 * d2 / volatility,
     )
-
-
-def fill_prices(terms: FloatArray, is_coin: bool, out: FloatArray) -> None:
-    for i in range(len(out)):
-        out[i] = scalar_price(
-            terms[0, i], terms[1, i], terms[2, i], terms[3, i], terms[4, i], terms[5, i], is_coin
-        )
-
-
-def fill_greeks(terms: FloatArray, is_coin: bool, out: FloatArray) -> None:
-    """Write the Greeks of each option to a row of ``out`` (n, 7), in the order of the record."""
-    for i in range(len(out)):
-        found = scalar_greeks(
-            terms[0, i], terms[1, i], terms[2, i], terms[3, i], terms[4, i], terms[5, i], is_coin
-        )
-        for k in range(7):
-            out[i, k] = found[k]

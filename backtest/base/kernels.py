@@ -18,7 +18,7 @@ from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 from backtest.base.atomic_files import write_file
-from backtest.base.code_identity import find_version, hash_texts
+from backtest.base.code_names import find_version, hash_texts
 
 # ------------------------------------------------------------------------------- the cache folder
 

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from backtest.base.atomic_files import held_folder, replace_folder, temporary_folder
 from backtest.base.checked_calls import checked
-from backtest.base.code_identity import find_version
+from backtest.base.code_names import find_version
 from backtest.base.errors import DataError
 from backtest.base.json_values import from_plain, parse_json, read_small, to_json, to_plain
 from backtest.base.later_import import call_later

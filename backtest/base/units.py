@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -61,19 +60,6 @@ def format_duration(nanoseconds: int) -> str:
     return f"{nanoseconds / SECOND:g}s"
 
 
-SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
-
-
-def parse_size(text: str, name: str = "a size") -> int:
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?i?B)\s*", str(text))
-    size = int(float(match[1]) * SIZES.get(match[2], 0)) if match else 0
-    if size <= 0:
-        raise ParameterError(
-            f"{name} must be a size such as '1GiB' ({', '.join(SIZES)}), got {text!r}"
-        )
-    return size
-
-
 DATE = re.compile(r"\d{4}(?:$|-\d{2}(?:$|-\d{2}(?:$|[T ])))")
 
 
@@ -103,14 +89,6 @@ def format_time(nanoseconds: int) -> str:
     if nanoseconds % DAY == 0:
         return f"{stamp:%Y-%m-%d}"
     return f"{stamp:%Y-%m-%d %H:%M}" if nanoseconds % MINUTE == 0 else f"{stamp:%Y-%m-%d %H:%M:%S}"
-
-
-def format_span(data: Mapping[str, Any]) -> str:
-    end, text = str(data["end"]), str(data.get("interval") or "1m")
-    interval = parse_duration(text, "interval")
-    if interval >= DAY and end:
-        end = format_time(to_nanoseconds(end, "end") - interval)
-    return f"{data['start']} to {end} UTC"
 
 
 def utc_index(nanoseconds: IntArray) -> pd.DatetimeIndex:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         read_venues,
     )
     from backtest.engine.checks import warn_of_market, warn_of_weights, warn_once
+    from backtest.engine.code_identity import CodeText, name_callable
     from backtest.engine.compiler import bind_compiled, build_call, compile_at_address, compile_core
     from backtest.engine.compiler import compile_general_rules, find_general_folder
     from backtest.engine.compiler import find_general_loop, make_twins

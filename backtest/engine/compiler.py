@@ -36,9 +36,9 @@ from backtest.account import (
     records,
 )
 from backtest.account.records import FLAGS, NUMBERS
-from backtest.base.code_identity import OWN_VERSION
 from backtest.base.compiler import cfunc, jit
 from backtest.engine import loop, shared_records
+from backtest.engine.code_identity import OWN_VERSION, CodeText
 from backtest.engine.held_signals import hold_signals
 from backtest.engine.inputs import pack_terms
 from backtest.engine.loop import N_SHOWN, PART, SETTING, WHOLE, Deciders
@@ -551,7 +551,7 @@ class Formula(NamedTuple):
 
 
 def compile_formula(policy: Policy, columns: tuple[str, ...], width: int) -> Formula:
-    def write(memory: type | None, code: base.CodeText) -> list[str]:
+    def write(memory: type | None, code: CodeText) -> list[str]:
         seen = width if may_refer_to(code, TABLE) else 0
         return write_formula_part(policy, columns, memory, seen)
 

@@ -11,7 +11,6 @@ import numpy as np
 
 from backtest.base import (
     compute_id,
-    describe_function,
     find_versions,
     format_duration,
     format_time,
@@ -19,6 +18,7 @@ from backtest.base import (
     to_plain,
     utc_index,
 )
+from backtest.engine.code_identity import describe_function
 from backtest.engine.signals import join_checks
 from backtest.market import Market, describe_clock
 from backtest.policy import formula_of

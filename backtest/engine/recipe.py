@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from backtest import base
 from backtest.account import account_records, ledger, liquidation, orders, position
+from backtest.engine.code_identity import CodeText, describe_function, describe_value, join_texts
 from backtest.measures import tally
 from backtest.options import implied_kernels
 from backtest.policy import Policy, formula_for, margin_formula_for, start_memory, view
@@ -37,21 +38,21 @@ class Recipe(NamedTuple):
 def make_recipe(
     policy: Policy,
     columns: tuple[str, ...],
-    write: Callable[[type | None, base.CodeText], list[str]],
+    write: Callable[[type | None, CodeText], list[str]],
     prefix: str,
     *marks: str,
 ) -> Recipe:
     rule, margin_rule = formula_for(policy, columns), margin_formula_for(policy, columns)
     start = start_memory(policy)
     memory = None if start is None else type(start)
-    code = base.describe_function(rule, {})
+    code = describe_function(rule, {})
     if margin_rule is not None:
-        code = base.join_texts(code, base.describe_function(margin_rule, {}))
+        code = join_texts(code, describe_function(margin_rule, {}))
     fields = [f"    {name}: float" for name in policy.settings()] or ["    nothing: float"]
     lines = ["class Bar(NamedTuple):", *(f"    {name}: float" for name in (*BAR_FIELDS, *columns))]
     lines += ["", "class Params(NamedTuple):", *fields, "", *write(memory, code)]
     text = "\n".join(lines) + "\n"
-    slots = base.describe_value(memory, {}).text
+    slots = describe_value(memory, {}).text
     if type(policy).__module__ not in sys.modules:  # pickled by value: of no use to others
         marks = (*marks, "by value")
     identity = base.hash_texts(text, slots, code.text, *marks, type(policy).__qualname__)
@@ -59,7 +60,7 @@ def make_recipe(
     return Recipe(name, text, rule, margin_rule, memory, code.names, code.is_complete)
 
 
-def may_refer_to(code: base.CodeText | Recipe, names: frozenset[str]) -> bool:
+def may_refer_to(code: CodeText | Recipe, names: frozenset[str]) -> bool:
     return bool(code.names & names) or not code.is_complete
 
 

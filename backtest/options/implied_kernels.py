@@ -13,11 +13,18 @@ from __future__ import annotations
 
 import math
 
-from backtest.base import FloatArray, is_possible, log_ratio, price_and_slope, scalar_price
+from backtest.base import (
+    FloatArray,
+    is_possible,
+    log_ratio,
+    price_and_slope,
+    scalar_greeks,
+    scalar_price,
+)
 from backtest.base.black_kernels import MOST_CARRY
 from backtest.base.elementary import ROOT_TWO_PI
 
-KERNELS = ("fill_volatilities",)
+KERNELS = ("fill_prices", "fill_greeks", "fill_volatilities")
 EPSILON = 2.0**-52
 LEAST_CERTAIN = 1e-3
 """Largest part of a volatility that four rounding errors of the price may move it by."""
@@ -150,3 +157,20 @@ def fill_volatilities(terms: FloatArray, is_coin: bool, out: FloatArray) -> None
         out[i] = scalar_implied(
             terms[0, i], terms[1, i], terms[2, i], terms[3, i], terms[4, i], terms[5, i], is_coin
         )
+
+
+def fill_prices(terms: FloatArray, is_coin: bool, out: FloatArray) -> None:
+    for i in range(len(out)):
+        out[i] = scalar_price(
+            terms[0, i], terms[1, i], terms[2, i], terms[3, i], terms[4, i], terms[5, i], is_coin
+        )
+
+
+def fill_greeks(terms: FloatArray, is_coin: bool, out: FloatArray) -> None:
+    """Write the Greeks of each option to a row of ``out`` (n, 7), in the order of the record."""
+    for i in range(len(out)):
+        found = scalar_greeks(
+            terms[0, i], terms[1, i], terms[2, i], terms[3, i], terms[4, i], terms[5, i], is_coin
+        )
+        for k in range(7):
+            out[i, k] = found[k]

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backtest import base
-from backtest.base import FloatArray, Greeks, ParameterError, black_kernels, repr_given
+from backtest.base import FloatArray, Greeks, ParameterError, repr_given
 from backtest.base.black_kernels import MOST_CARRY
 from backtest.base.fields import NOT_NEGATIVE, POSITIVE
 from backtest.options import implied_kernels
@@ -111,8 +111,8 @@ def is_coin(settlement: object) -> bool:
     return settlement == "coin"
 
 
-PRICE = Formula(base.scalar_price, black_kernels, "fill_prices")
-GREEKS = Formula(base.scalar_greeks, black_kernels, "fill_greeks", width=len(Greeks._fields))
+PRICE = Formula(base.scalar_price, implied_kernels, "fill_prices")
+GREEKS = Formula(base.scalar_greeks, implied_kernels, "fill_greeks", width=len(Greeks._fields))
 IMPLIED = Formula(scalar_implied, implied_kernels, "fill_volatilities")
 UNCERTAIN = "vega is too small: the rounding of the price moves the volatility by over a thousandth"
 REASONS = (

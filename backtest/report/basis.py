@@ -10,7 +10,16 @@ from backtest import base
 from backtest.account import Account
 from backtest.engine import read_tables_in_use
 from backtest.market import split_notes
-from backtest.report.page import Block, Code, Column, Paragraph, Section, Table, build_pairs
+from backtest.report.page import (
+    Block,
+    Code,
+    Column,
+    Paragraph,
+    Section,
+    Table,
+    build_pairs,
+    format_span,
+)
 from backtest.store import describe_origin
 from backtest.venue import Bracket, Venue, preset_files
 
@@ -331,7 +340,7 @@ def describe_data(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "source", f"{data.get('source', 'not said')}{made_up}"
     slow = f", policies decide every {data['decide']}" if "decide" in data else ""
     interval = f" of {data['interval']}" if data.get("interval") else ""
-    yield "time", f"{base.format_span(data)}, {data['bars']:,} bars{interval}{slow}"
+    yield "time", f"{format_span(data)}, {data['bars']:,} bars{interval}{slow}"
     if "filled" in data:
         filled, chosen = map(join_notes, split_notes(data["filled"]))
         yield "filled in", filled or "nothing: the data had no gaps"

@@ -137,7 +137,7 @@ class Page:
         data = self.manifest["data"]
         bars = f"{data['bars']:,} bars of {data['interval']}"
         name = data["instrument"] or "unnamed instrument"
-        return f"{name}, {base.format_span(data)}, {bars}"
+        return f"{name}, {format_span(data)}, {bars}"
 
     @cached_property
     def sections(self) -> Sequence[Section]:
@@ -253,3 +253,11 @@ def format_close(stamp: pd.Timestamp, *, is_daily: bool) -> str:
     if pd.isna(stamp):
         return "not yet"
     return f"{stamp:%Y-%m-%d}" if is_daily else f"{stamp:%Y-%m-%d %H:%M}"
+
+
+def format_span(data: Mapping[str, Any]) -> str:
+    end, text = str(data["end"]), str(data.get("interval") or "1m")
+    interval = base.parse_duration(text, "interval")
+    if interval >= base.DAY and end:
+        end = base.format_time(base.to_nanoseconds(end, "end") - interval)
+    return f"{data['start']} to {end} UTC"

@@ -23,7 +23,7 @@ from backtest.measures import (
     read_objective,
 )
 from backtest.measures.measure_table import ABOUT
-from backtest.report.page import format_measure
+from backtest.report.page import format_measure, format_span
 from backtest.report.write import draw_chart
 from backtest.sweep import find_failed
 from backtest.tune import describe_budget, find_measures
@@ -417,7 +417,7 @@ def list_study_notices(study: Study) -> tuple[str, ...]:
 def list_study_assumptions(study: Study) -> tuple[str, ...]:
     facts = study.manifest
     kept = f"the rest ({facts['holdout']}) is the holdout" if facts["holdout"] else "no holdout"
-    searched = base.format_span({**facts["data"], "end": facts["searched"]})
+    searched = format_span({**facts["data"], "end": facts["searched"]})
     return (
         f"Searched on {searched}; {kept}. Sets must keep: {', '.join(facts['constraints'])}.",
         f"Sampler: {describe_budget(facts)}.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import threading
 import warnings
 from collections.abc import Callable, Mapping
@@ -168,7 +169,7 @@ class Evaluator:
         self.plain_because = "" if self.compile else "compile=False"
         self.checked: engine.Causality | None = None
         self.has_checked = False
-        self._room = base.parse_size(memory, "memory") / 2 / PANELS
+        self._room = parse_size(memory, "memory") / 2 / PANELS
         self._panels: dict[tuple[Any, ...], Panel] = {}
         self._lock = threading.Lock()
         engine.check_terms(market, policy, venue, account, sampling, calendar)
@@ -534,3 +535,16 @@ def read_own_signal(signal: Any, market: Market) -> Any:
     if isinstance(signal, engine.SignalRule):
         return signal
     return engine.read_directions(signal, market).keep_times()
+
+
+SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+
+
+def parse_size(text: str, name: str = "a size") -> int:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?i?B)\s*", str(text))
+    size = int(float(match[1]) * SIZES.get(match[2], 0)) if match else 0
+    if size <= 0:
+        raise base.ParameterError(
+            f"{name} must be a size such as '1GiB' ({', '.join(SIZES)}), got {text!r}"
+        )
+    return size

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
-from backtest.base import Choice, Number, ParameterError, Value, Whole, name_callable
-from backtest.engine import Result, read_directions, run
+from backtest.base import Choice, Number, ParameterError, Value, Whole
+from backtest.engine import Result, name_callable, read_directions, run
 from backtest.engine.checks import warn_once
 from backtest.measures import ObjectiveLike, read_constraints, read_objective
 from backtest.measures.measure_table import CORE, PATH

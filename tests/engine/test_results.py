@@ -13,8 +13,8 @@ import pytest
 
 import backtest as bt
 from backtest.base.errors import ParameterError
-from backtest.base.units import format_span
 from backtest.engine.run_record import index_traded, measure_holding, read_prices, spread_weights
+from backtest.report.page import format_span
 from backtest.report.run_parts import find_drawdowns, list_falls
 from backtest.strategies import Constant
 from tests import scenes

@@ -19,7 +19,6 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from backtest import base, engine
-from backtest.base import CodeText
 from backtest.base.compiler import jit
 from backtest.engine.compiler import INNER, LOCK, MARGIN_NUMBERS, OPTIONS, POINTER
 from backtest.policy import AccountView, Policy
@@ -150,7 +149,7 @@ def compile_lane_formula(
     constants = {name for name, each in policy.settings().items() if each in (0, 1)} - asked
     shape = LaneShape(varied, frozenset(constants), has_own_columns, read)
 
-    def write(memory: type | None, _: CodeText) -> list[str]:
+    def write(memory: type | None, _: engine.CodeText) -> list[str]:
         return write_lane_formula(policy.settings(), columns, memory, shape)
 
     recipe = engine.make_recipe(policy, columns, write, "lanes")

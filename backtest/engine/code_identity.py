@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import builtins
 import functools
 import hashlib
-import importlib.metadata
 import inspect
 import types
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from backtest.base import describe_bytecode, find_code_names, find_references
 
 KNOWN_MODULES = frozenset({"math", "numpy", "backtest"})
 OWN_VERSION = frozenset(
@@ -66,41 +66,6 @@ def describe_value(value: Any, seen: dict[int, int]) -> CodeText:
     return CodeText(repr(type(value)), is_complete=False)
 
 
-def describe_bytecode(code: types.CodeType) -> str:
-    constants = list(map(describe_constant, code.co_consts))
-    return repr((code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars))
-
-
-def describe_constant(value: Any) -> str:
-    if isinstance(value, types.CodeType):
-        return describe_bytecode(value)
-    return f"frozenset({sorted(map(repr, value))})" if isinstance(value, frozenset) else repr(value)
-
-
-def find_code_names(code: types.CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for item in code.co_consts:
-        if isinstance(item, types.CodeType):
-            yield from find_code_names(item)
-
-
-def find_references(function: Any) -> dict[str, Any]:
-    scope = function.__globals__
-    found = {name: scope[name] for name in find_code_names(function.__code__) if name in scope}
-    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-    found |= {name: cell.cell_contents for name, cell in cells}
-    return {name: value for name, value in found.items() if not is_builtin(name, value)}
-
-
-def is_builtin(name: str, value: Any) -> bool:
-    is_special = name.startswith("__") and hasattr(builtins, name)
-    return is_special or value is getattr(builtins, name, is_builtin)
-
-
-def hash_texts(*texts: str) -> str:
-    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:20]
-
-
 def name_callable(function: Any) -> str:
     name = getattr(function, "__name__", type(function).__name__)
     return f"{name} sha256:{hashlib.sha256(describe_callable(function).encode()).hexdigest()}"
@@ -134,11 +99,3 @@ def write_table(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(write_table, value))}]"
     return repr(value if isinstance(value, CONSTANTS) else type(value))
-
-
-@functools.cache
-def find_version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
