@@ -6,7 +6,6 @@ import errno
 import os
 import shutil
 import tempfile
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -125,8 +124,6 @@ def keep_added_files(older: Path, target: Path, names: frozenset[str], spare: st
 
 PATIENCE = 1.0
 """Seconds to retry: :func:`is_lock_held` in another process takes the lock for an instant."""
-MOST_LOCK_TRIES = 100
-MOST_ASKS = 5
 
 
 class LockHeldError(Exception):
@@ -140,14 +137,9 @@ def hold_lock_file(path: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout  # noqa: PLC0415 - imported only where used
 
     lock = FileLock(path, timeout=PATIENCE, poll_interval=0.002)
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        for _ in range(MOST_LOCK_TRIES):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with suppress(FileNotFoundError):  # the previous holder has just deleted the folder
-                lock.acquire()
-                break
-        else:
-            raise FileNotFoundError(errno.ENOENT, "its folder is deleted all the time", str(path))
+        lock.acquire()
     except Timeout:
         raise LockHeldError(read_holder(path)) from None
     try:
@@ -171,12 +163,8 @@ def is_lock_held(path: Path) -> bool:
     except OSError:
         return False
     try:
-        for _ in range(MOST_ASKS):  # another asker holds it for an instant
-            if lock_descriptor(handle, blocking=False):
-                return False
-            time.sleep(0.01)
+        return not lock_descriptor(handle, blocking=False)
     except OSError:
         return False
     finally:
         os.close(handle)
-    return True

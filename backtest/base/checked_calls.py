@@ -94,19 +94,14 @@ def find_admitted(function: Callable[..., Any], asked: Sequence[str]) -> dict[st
     public = vars(sys.modules["backtest"])
     own = {"Path": Path, "Progress": sys.modules["backtest.engine"].Progress}
     names = Names(function.__globals__, vars(builtins), vars(units), public, own)
-    found = {}
-    for name, each in inspect.signature(function).parameters.items():
-        if name not in asked or each.kind is each.VAR_KEYWORD or each.annotation is each.empty:
-            continue
-        holder = types.SimpleNamespace(__annotations__={"it": each.annotation})
-        try:
-            hint = typing.get_type_hints(holder, {}, names, include_extras=True)["it"]
-        except (AttributeError, TypeError):
-            continue
+    written = {name: each for name, each in function.__annotations__.items() if name in asked}
+    holder = types.SimpleNamespace(__annotations__=written)
+    parameters, found = inspect.signature(function).parameters, {}
+    for name, hint in typing.get_type_hints(holder, {}, names, include_extras=True).items():
         admitted = read_hint(hint)
         if admitted is not None:
-            may_be_left_out = each.default is None and admitted.read(None) is REFUSED
-            found[name] = join_admitted([admitted, ABSENT]) if may_be_left_out else admitted
+            is_optional = parameters[name].default is None and admitted.read(None) is REFUSED
+            found[name] = join_admitted([admitted, ABSENT]) if is_optional else admitted
     return found
 
 

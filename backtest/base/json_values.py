@@ -24,21 +24,17 @@ LONGEST_TEXT, MOST_ITEMS = 200, 20
 WORDS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
-def to_plain(value: Any) -> Any:
-    return _convert(value, str)
-
-
 def to_json(value: Any) -> Any:
-    return _convert(value, lambda _: None)
+    return to_plain(value, lambda _: None)
 
 
-def _convert(value: Any, write_special: Callable[[float], str | None]) -> Any:
+def to_plain(value: Any, write_special: Callable[[float], str | None] = str) -> Any:
     if isinstance(value, Mapping):
-        return {str(name): _convert(item, write_special) for name, item in value.items()}
+        return {str(name): to_plain(item, write_special) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_convert(item, write_special) for item in value]
+        return [to_plain(item, write_special) for item in value]
     if isinstance(value, np.ndarray | np.generic):
-        return _convert(value.tolist(), write_special)
+        return to_plain(value.tolist(), write_special)
     is_special = isinstance(value, float) and not math.isfinite(value)
     return write_special(value) if is_special else value
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 MetricArrays: TypeAlias = Mapping[str, base.FloatArray]
-ObjectiveLike: TypeAlias = "str | Mapping[str, float] | Callable[[Mapping[str, float]], float]"
+ObjectiveLike: TypeAlias = str | Mapping[str, float] | Callable[[Mapping[str, float]], float]
 
 TINY = float(np.finfo(np.float64).tiny)
 
