@@ -17,7 +17,7 @@ from numba.core.sigutils import normalize_signature
 from numba.core.types import unliteral
 
 from backtest.base import fast_link
-from backtest.base.kernels import COMPILING
+from backtest.base.compile_clock import COMPILING
 
 
 class KeptCode(FunctionCache):

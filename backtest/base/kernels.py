@@ -11,7 +11,6 @@ import functools
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import FunctionType, ModuleType, SimpleNamespace
@@ -89,33 +88,6 @@ def describe_target() -> tuple[str, ...]:
     here = Path(__file__)
     own = [here.with_name(f"{name}.py").read_text("utf-8") for name in ("compiler", "fast_link")]
     return (*versions, *chosen, *map(str, host), *own)
-
-
-# ---------------------------------------------------------------------- the seconds of compiling
-
-
-class Stopwatch:
-    """The seconds that compiling takes; only one thread compiles at a time."""
-
-    depth, began, spent = 0, 0.0, 0.0
-
-    @property
-    def seconds(self) -> float:
-        return self.spent + (time.perf_counter() - self.began if self.depth else 0.0)
-
-    @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
-        self.began = self.began if self.depth else time.perf_counter()
-        self.depth += 1
-        try:
-            yield
-        finally:
-            self.depth -= 1
-            if self.depth == 0:
-                self.spent += time.perf_counter() - self.began
-
-
-COMPILING = Stopwatch()
 
 
 # ---------------------------------------------------------------------------------------- kernels

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import typer
 
 from backtest.base import escape_directions, format_percent, format_rate, format_value, to_json
-from backtest.base.kernels import COMPILING
+from backtest.base.compile_clock import COMPILING
 
 if TYPE_CHECKING:
     from backtest.tune import Progress
