@@ -212,10 +212,6 @@ def run_process(arguments: Sequence[str]) -> int:
 def report_usage_error(error: typer.TyperException) -> int:
     context = getattr(error, "ctx", None)
     message = error.format_message()
-    name = getattr(error, "option_name", None)
-    if name is not None and type(error).__name__ == "NoSuchOption" and context is not None:
-        known = [flag for each in context.command.params for flag in each.opts]
-        message = f"No such option: {name}" + base.did_you_mean(str(name), known)
     path = context.command_path if context is not None else "backtest"
     printing.print_message(f"error: {message.rstrip('.')}; see {path} --help")
     return printing.REFUSED

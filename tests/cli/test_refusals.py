@@ -25,7 +25,7 @@ FILES = {
 }
 REFUSED = [
     # words and values
-    ("run --captal 3", "did you mean '--capital'?; see backtest run --help"),
+    ("run --captal 3", "(Possible options: --capital, --data); see backtest run --help"),
     ("run --capital -3", "account.capital: must be over 0, got -3"),
     ("run --margin isloated", "account.margin: must be one of cross, isolated, got"),
     ("run --margin isolated", "account.venue_leverage: is needed with isolated margin, 5 for exam"),
