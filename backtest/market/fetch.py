@@ -44,8 +44,6 @@ COLUMNS = {
 }
 FACTS = "fetch.json"
 
-LARGEST_TEXT = 64 << 20
-"""Bytes; a month of minute bars unpacks to about 6 MiB."""
 RECENT = 45 * DAY
 """How long after its end a month may lack a monthly file."""
 ATTEMPTS, LONGEST_WAIT = 6, 60.0
@@ -240,7 +238,7 @@ class Archive(NamedTuple):
 def read_archive_rows(content: bytes, kind: str, where: str) -> pd.DataFrame:
     """Return the rows of a zip file of the archive, ``time`` in UTC ns."""
     with f.reading(where):
-        text = f.unpack(io.BytesIO(content), ".zip", where, LARGEST_TEXT)
+        text = f.unpack(io.BytesIO(content), ".zip", where)
         if not re.search(rb"^\d", text, re.MULTILINE):  # empty, or a header alone
             return make_frame(kind, [], [])
         frame = f.rename_columns(f.parse_csv(text, ()), kind, {}, where)

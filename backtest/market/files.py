@@ -94,8 +94,7 @@ def reading(where: str) -> Iterator[None]:
         ) from error
 
 
-def unpack(file: IO[bytes], kind: str, where: str, largest: int | None = None) -> bytes:
-    most = LARGEST if largest is None else largest
+def unpack(file: IO[bytes], kind: str, where: str) -> bytes:
     if kind == ".zip":
         with zipfile.ZipFile(file) as archive:
             names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
@@ -105,11 +104,11 @@ def unpack(file: IO[bytes], kind: str, where: str, largest: int | None = None) -
                     f"an archive must hold one .csv, found {len(names)}: {found} ({where})"
                 )
             with archive.open(names[0]) as stream:
-                data = stream.read(most + 1)
+                data = stream.read(LARGEST + 1)
     else:
-        data = (gzip.GzipFile(fileobj=file) if kind == ".gz" else file).read(most + 1)
-    if len(data) > most:
-        raise DataError(f"a file must hold at most {most:,} bytes, got more ({where})")
+        data = (gzip.GzipFile(fileobj=file) if kind == ".gz" else file).read(LARGEST + 1)
+    if len(data) > LARGEST:
+        raise DataError(f"a file must hold at most {LARGEST:,} bytes, got more ({where})")
     return data
 
 

@@ -249,7 +249,6 @@ def zip_of(text: str) -> bytes:
     ("1704067200000,1,2,0.5", "Expected 12 columns, got 4"),
     ("1704067200000,1,2,0.5,=1+1,3,0,0,0,0,0,0", "close must be numbers, got '=1\\+1'"),
     ("17,1,2,0.5,1,3,0,0,0,0,0,0", "epochs"),
-    ("0" * (70 << 20), "at most 67,108,864"),
 ])  # fmt: skip
 def test_a_file_that_cannot_be_read_is_refused(text, said):
     with pytest.raises(DataError, match=said):
