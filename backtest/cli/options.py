@@ -10,12 +10,7 @@ import typer
 
 from backtest.base import ParameterError
 from backtest.cli.command import AsJson, Report, command, flag
-from backtest.cli.printing import (
-    print_json,
-    print_paragraph,
-    render,
-    show_progress,
-)
+from backtest.cli.printing import print_json, print_paragraph, render, show_progress
 from backtest.options import Chain, Surface
 from backtest.options.chain import CHECKS
 from backtest.options.surfaces import MODELS

@@ -16,10 +16,7 @@ from backtest.base import BacktestError, DataError, ParameterError
 from backtest.cli.build import build_experiment
 from backtest.cli.command import AsJson, command, flag
 from backtest.cli.experiment import draft_experiment, split_pair
-from backtest.cli.printing import (
-    clean,
-    print_json,
-)
+from backtest.cli.printing import clean, print_json
 from backtest.cli.runs import run_with_progress
 from backtest.cli.searches import run_validation
 from backtest.engine import Result

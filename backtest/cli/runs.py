@@ -11,13 +11,7 @@ import pandas as pd
 import typer
 
 import backtest
-from backtest.base import (
-    DataError,
-    ParameterError,
-    describe_fault,
-    did_you_mean,
-    list_records,
-)
+from backtest.base import DataError, ParameterError, describe_fault, did_you_mean, list_records
 from backtest.cli.build import (
     Experiment,
     build_experiment,

@@ -17,12 +17,7 @@ from backtest.market.files import is_panel
 from backtest.market.market import Market, compute_once
 from backtest.market.markets import Markets, as_given, as_markets, rebuild
 from backtest.market.reshape import MARK_PRICES as MARKS
-from backtest.market.reshape import (
-    BarGroups,
-    grid_origin,
-    group_bars,
-    resample_fields,
-)
+from backtest.market.reshape import BarGroups, grid_origin, group_bars, resample_fields
 from backtest.market.tables import PRICES
 
 SESSIONS = 252.0

@@ -16,14 +16,7 @@ from backtest.base import DataError, FloatArray, IntArray, ParameterError, check
 from backtest.base.units import DAY
 from backtest.market.files import find_sources, load_fields, read_options, time_text
 from backtest.market.instrument_names import find_currency
-from backtest.market.market import (
-    BarClock,
-    Between,
-    FundingGaps,
-    Market,
-    MarkGaps,
-    compute_once,
-)
+from backtest.market.market import BarClock, Between, FundingGaps, Market, MarkGaps, compute_once
 from backtest.market.tables import JITTER, place_on_bars
 from backtest.market.weight_frame import Weights, make_index, read_weights
 

@@ -33,12 +33,7 @@ from backtest.engine.trades import (
     list_limit_orders,
 )
 from backtest.market import split_notes
-from backtest.measures import (
-    monthly_returns,
-    name_measure,
-    name_sharpe,
-    worst_drawdowns,
-)
+from backtest.measures import monthly_returns, name_measure, name_sharpe, worst_drawdowns
 from backtest.measures.measure_table import ABOUT, COSTS, find_cost_rates
 from backtest.measures.option_profit import EXPLAINED
 from backtest.measures.ranking import AFTER_RUIN, DOUBTS
