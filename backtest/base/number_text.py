@@ -92,13 +92,6 @@ def _enclose(value: object) -> str:
     return f"({text})" if isinstance(value, Mapping | list | tuple) else text
 
 
-def format_magnitude(value: float) -> str:
-    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:g}{letter}"
-    return f"{value:g}"
-
-
 def count_nouns(number: float, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {plural or noun + 's'}"
 

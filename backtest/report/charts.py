@@ -34,9 +34,8 @@ ROLES = {
 }
 LIGHT = {role: light for role, (light, _) in ROLES.items()}
 DARK = {role: dark for role, (_, dark) in ROLES.items()}
-MOST_TICKS = 7
-"""A log axis with more ticks than this keeps only the powers of ten."""
 PERCENTS = ",.3~%"
+LOG = {"type": "log", "tickformat": ",.9~g"}
 MOST_LETTERS = 40
 """Longest label in a chart, in characters."""
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif"
@@ -141,19 +140,6 @@ def to_datetimes(nanoseconds: base.IntArray) -> Any:
     return nanoseconds.view("datetime64[ns]").astype("datetime64[ms]")
 
 
-def scale_log(*series: base.FloatArray) -> dict[str, Any]:
-    known = np.concatenate([values[np.isfinite(values)] for values in series])
-    low, high = float(np.min(known)), float(np.max(known))
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    ticks = [lead * 10.0**power for power in powers for lead in (1.0, 2.0, 5.0)]
-    ticks = [each for each in ticks if 0.7 * low <= each <= 1.4 * high]
-    if len(ticks) > MOST_TICKS:
-        ticks = [each for each in ticks if math.log10(each).is_integer()]
-    if len(ticks) < 2:
-        return {"type": "log"}
-    return {"type": "log", "tickvals": ticks, "ticktext": list(map(base.format_magnitude, ticks))}
-
-
 # ------------------------------------------------------------------------------------------ JSON
 
 
@@ -196,17 +182,6 @@ DUST = 1e-6
 """An account that stays below this fraction of its maximum to the end is drawn as 0."""
 
 
-def choose_scale(layout: dict[str, Any], *series: base.FloatArray) -> None:
-    drawn = [each for each in map(keep_positive, series) if np.isfinite(each).any()]
-    if drawn and is_wide(np.concatenate(drawn)):
-        layout["yaxis"] |= scale_log(*drawn)
-
-
-def keep_positive(values: base.FloatArray) -> base.FloatArray:
-    known = drop_dust(values)
-    return np.where(known > 0.0, known, np.nan)
-
-
 def drop_dust(values: base.FloatArray) -> base.FloatArray:
     most = float(np.nanmax(values, initial=0.0))
     large = np.flatnonzero(values >= DUST * most)
@@ -214,8 +189,9 @@ def drop_dust(values: base.FloatArray) -> base.FloatArray:
     return np.where(is_end & (values > 0.0), 0.0, values)
 
 
-def is_wide(values: base.FloatArray) -> bool:
-    positive = values[values > 0.0]
+def is_wide(*series: base.FloatArray) -> bool:
+    known = np.concatenate([drop_dust(values) for values in series])
+    positive = known[known > 0.0]
     return len(positive) > 1 and float(np.max(positive) / np.min(positive)) >= LOG_FROM
 
 
@@ -277,7 +253,7 @@ def draw_declared(shown: base.ShownChart) -> Chart | None:
         layout[f"{axis}axis"] |= {"tickformat": PERCENTS}
     traces = list(DRAWN[shown.kind](shown, table, layout))
     for axis in shown.log:
-        layout[f"{axis}axis"] |= {"type": "log"}
+        layout[f"{axis}axis"] |= LOG
     return build_chart(shown, traces, layout)
 
 
@@ -314,10 +290,7 @@ def draw_panels(shown: base.ShownChart, table: pd.DataFrame) -> Chart | None:
         axis |= {"tickformat": PERCENTS} if panel.percent else {}
         columns = {name: mask_infinite(table[name].to_numpy(dtype=np.float64))
                    for name in panel.columns}  # fmt: skip
-        if panel.scale and place == 1:
-            choose_scale(layout, *columns.values())
-        elif panel.scale and is_wide(np.concatenate([*columns.values()])):
-            axis |= scale_log(*map(keep_positive, columns.values()))
+        axis |= LOG if panel.scale and is_wide(*columns.values()) else {}
         hover = "%{y:.1%}" if panel.percent else "%{y:,.6~g}"
         for column, values in columns.items():
             color = choose_color(shown, column, panel.columns.index(column))
@@ -490,7 +463,7 @@ def draw_accounts(
     layout["legend"] = {"y": 1.06, "traceorder": "normal"}
     layout["shapes"] = [draw_edge(int(each)) for each in shown.marks]
     units = table.to_numpy(dtype=np.float64).T
-    choose_scale(layout, *units)
+    layout["yaxis"] |= LOG if is_wide(*units) else {}
     for place, (name, unit) in enumerate(zip(table, units, strict=True)):
         fall = unit / np.maximum.accumulate(np.maximum(unit, 1.0)) - 1.0
         rows = thin_rows(closes, unit, fall)

@@ -180,7 +180,6 @@ def test_compiled_code_gives_the_bits_of_plain_python(name):
     (text.format_value(None), "none"),
     (text.format_setting(1_800_000_000), "1,800,000,000"),
     (text.format_setting({"time": ["2021-05-19"], "value": [0.1]}), "a series of 1 values"),
-    (text.format_magnitude(20_000.0), "20k"),
     (text.format_days(3.25), "3.2"),
     (text.format_days(1200.0), "1,200"),
     (text.format_days(INF), "never"),
