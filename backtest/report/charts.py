@@ -200,10 +200,7 @@ BUCKETS = 500
 
 
 def thin_rows(
-    time: base.IntArray,
-    *series: base.FloatArray,
-    keep: base.IntArray | None = None,
-    buckets: int = BUCKETS,
+    time: base.IntArray, *series: base.FloatArray, buckets: int = BUCKETS
 ) -> base.IntArray:
     n = len(time)
     if n <= 4 * buckets:
@@ -218,8 +215,6 @@ def thin_rows(
         groups = known.groupby(pixel[known.index])
         extremes = groups.idxmin().to_numpy(), groups.idxmax().to_numpy()
         rows += [*extremes, find_gap_ends(values, buckets)]
-    if keep is not None:
-        rows.append(keep)
     return np.unique(np.concatenate(rows)).astype(np.int64)
 
 
