@@ -232,12 +232,8 @@ def find_other_days(result: Result) -> Iterator[str]:
         yield f"{', '.join(names)}: {text}" if names else text
 
 
-def name_those(names: list[str], most: int = 120) -> str:
-    shown = list(names)
-    while len(shown) > 1 and len(", ".join(shown)) > most:
-        shown.pop()
-    left = f" and {len(names) - len(shown)} more" if len(shown) < len(names) else ""
-    return f" of {', '.join(shown)}{left}" if any(names) else ""
+def name_those(names: list[str]) -> str:
+    return f" of {base.clip(', '.join(names), 120)}" if any(names) else ""
 
 
 def describe_left(result: Result) -> str:
