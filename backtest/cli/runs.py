@@ -11,7 +11,7 @@ import pandas as pd
 import typer
 
 import backtest
-from backtest.base import DataError, ParameterError, describe_fault, did_you_mean, list_records
+from backtest.base import ParameterError, did_you_mean, list_records
 from backtest.cli.build import (
     Experiment,
     build_experiment,
@@ -33,7 +33,7 @@ from backtest.cli.experiment import (
     split_pair,
 )
 from backtest.cli.printing import print_json, show_progress
-from backtest.market import as_markets
+from backtest.market import as_markets, read_file
 from backtest.policy import format_title
 
 
@@ -198,7 +198,7 @@ def replay(draft: Draft, *, output: Output) -> None:
     found = backtest.replay(market, fills, **terms, **table)
     more, compared = [], pd.DataFrame()
     if ledger is not None:
-        compared = found.reconcile(read_ledger(ledger))
+        compared = found.reconcile(read_file(Path(ledger)))
         more = ["the ledger does not differ"]
     if len(compared):
         more = [f"the ledger differs in {len(compared):,} amounts, first:\n"
@@ -212,13 +212,3 @@ def replay(draft: Draft, *, output: Output) -> None:
     output.give_out(found, list_replay, more)
     if len(compared):
         raise typer.Exit(1)
-
-
-def read_ledger(path: str) -> pd.DataFrame:
-    try:
-        return pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"a ledger must be a CSV file of time, term and amount, or time and equity, {path}: "
-            f"{describe_fault(error)}"
-        ) from error

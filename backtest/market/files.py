@@ -64,6 +64,7 @@ def stem_of(path: Path) -> str:
 def read_file(path: Path, times: Collection[str] = ()) -> pd.DataFrame:
     from pyarrow import ipc, parquet  # noqa: PLC0415 - 20 ms, only when needed
 
+    check_exists(path)
     kind = suffix_of(path)
     if kind not in SUFFIXES:
         found = kind or "without a suffix"

@@ -11,7 +11,7 @@ import pandas as pd
 
 from backtest import base
 from backtest.base import ANY_NUMBER, DataError, FloatArray, IntArray, ParameterError, format_time
-from backtest.market.files import check_exists, read_file
+from backtest.market.files import read_file
 from backtest.market.market import Market
 from backtest.market.tables import PRICES, Defects, Schema, nearest_minute, read_frame
 
@@ -152,9 +152,6 @@ def _check_bars(stamps: IntArray, markets: Any, argument: str) -> None:
 
 
 def read_weight_file(path: Path, timezone: str | None = None) -> pd.DataFrame:
-    check_exists(path)
-    if not path.is_file():
-        raise DataError(f"weights must be a file, {str(path)!r} is a folder")
     defects, any_columns = Defects(), Schema((), 0, "keep")
     table = read_frame(read_file(path), any_columns, defects, name=path.name, timezone=timezone)
     defects.refuse(path.name)

@@ -320,8 +320,6 @@ class Chain:
             Needed for plain tables; Deribit's are in coins.
         """
         given = Path(path)
-        if not given.exists():
-            raise DataError(f"a file or folder of quotes must exist, {str(path)!r} does not")
         inside = sorted(given.iterdir()) if given.is_dir() else ()
         files = [each for each in inside if suffix_of(each) in SUFFIXES]
         if given.is_dir() and not files:
