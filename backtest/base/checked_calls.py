@@ -252,12 +252,6 @@ def check_shape(name: str, values: Any, shape: tuple[int, ...]) -> None:
         raise ParameterError(f"{name} must be an array of shape ({asked}), got {found}")
 
 
-def check_lengths(**arrays: Any) -> None:
-    first = next(iter(arrays.values()))
-    for name, values in arrays.items():
-        check_shape(name, values, (len(first),) if np.ndim(first) else (-1,))
-
-
 def check_broadcast(**arrays: Any) -> None:
     """Check that the shapes of arrays fit each other."""
     shapes = {name: np.shape(values) for name, values in arrays.items()}

@@ -295,9 +295,8 @@ class Time(Declaration):
     kind: ClassVar[type] = str
 
     def read(self, value: Any) -> str:
-        moment = read_time(value)
-        is_text = isinstance(value, str)
-        return value if is_text else pd.Timestamp(moment, tz="UTC").isoformat()
+        moment = pd.Timestamp(read_time(value), tz="UTC")
+        return value if isinstance(value, str) else moment.isoformat()
 
 
 @dataclass(frozen=True)
@@ -327,19 +326,12 @@ class DatedCost(Timed):
     def read(self, value: Any) -> Cost:
         if not isinstance(value, str):
             return super().read(value)
-        if not value.strip() or is_number_text(value):
+        number = pd.to_numeric(value.strip().rstrip("%"), errors="coerce")
+        if not value.strip() or not math.isnan(number):
             raise Fault(
                 "must be a number, a series by UTC time or the name of a column of the market"
             )
         return value
-
-
-def is_number_text(text: str) -> bool:
-    try:
-        float(text.strip().rstrip("%"))
-    except ValueError:
-        return False
-    return True
 
 
 def read_timed(series: object, *, may_be_infinite: bool = False) -> FloatSeries:

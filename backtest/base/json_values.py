@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import reprlib
 import stat
 import types
 from collections.abc import Callable, Mapping
-from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Any
 
@@ -97,22 +95,13 @@ LARGEST = 32 * 2**20
 
 
 def read_small(path: Path | str) -> bytes:
-    with open_plain(path) as plain, BufferedReader(plain) as file:
-        size = os.fstat(file.fileno()).st_size
-        content = file.read(LARGEST + 1) if size <= LARGEST else b""
-        size = max(size, len(content))
+    found = Path(path).stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise DataError(f"{path}: must be a plain file, got a folder, a pipe or a device")
+    size = found.st_size
     if size > LARGEST:
         raise DataError(f"{path}: must be at most {LARGEST >> 20} MiB, got {size / 2**20:,.0f} MiB")
-    return content
-
-
-def open_plain(path: Path | str) -> FileIO:
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    file = FileIO(handle)
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        file.close()
-        raise DataError(f"{path}: must be a plain file, got a folder, a pipe or a device")
-    return file
+    return Path(path).read_bytes()
 
 
 def parse_json(content: bytes, path: Path | str) -> Any:

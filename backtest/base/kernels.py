@@ -100,17 +100,13 @@ def compile_module(module: ModuleType) -> Any:
     return SimpleNamespace(**compile_functions(module, module.KERNELS))
 
 
-def compile_helpers(module: ModuleType) -> dict[str, Any]:
-    return compile_functions(module, ())
-
-
 @functools.cache
-def compile_functions(module: ModuleType, kernels: tuple[str, ...]) -> dict[str, Any]:
+def compile_functions(module: ModuleType, kernels: tuple[str, ...] = ()) -> dict[str, Any]:
     from backtest.base.compiler import jit  # noqa: PLC0415 - loads numba
 
     found: dict[str, Any] = {}
     for other in helpers_of(module):
-        found |= compile_helpers(other)
+        found |= compile_functions(other)
     names, path = {**vars(module), **found}, write_copy(module)
     for name, function in find_own_functions(module):
         is_kernel = name in kernels

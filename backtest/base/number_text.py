@@ -14,11 +14,9 @@ from typing import Any, NamedTuple, SupportsFloat
 import numpy as np
 import pandas as pd
 
-from backtest.base.units import HOUR, format_time
+from backtest.base.units import format_time
 
 NOT_AVAILABLE = "n/a"
-DIGITS = (6, 9, 12, 17)
-"""Numbers of significant digits tried in turn until two numbers look different."""
 
 
 def write_known(write: Callable[[float], str]) -> Callable[[float], str]:
@@ -49,18 +47,8 @@ def format_bps(rate: object) -> str:
     return f"{round(1e4 * float(found), 6):g} bp"
 
 
-def format_leverage(turns: float) -> str:
-    return f"{turns:.2f}x" if abs(turns) >= 0.1 or turns == 0.0 else f"{turns:.2g}x"
-
-
 def format_price(price: float) -> str:
     return f"{price:,.2f}" if abs(price) >= 1000.0 else f"{price:.6g}"
-
-
-def format_price_at_tick(price: float, tick: float) -> str:
-    if math.isnan(price):
-        return "none"
-    return f"{price:,.{max(0, math.ceil(-math.log10(tick) - 1e-9))}f}"
 
 
 @write_known
@@ -101,31 +89,6 @@ def format_days(days: float) -> str:
     if math.isinf(days):
         return "never"
     return f"{days:,.1f}" if days < 100.0 else f"{days:,.0f}"
-
-
-def format_rate(per_second: float) -> str:
-    return f"{per_second:,.0f}" if per_second >= 10.0 else f"{per_second:.2g}"
-
-
-def format_hours(nanoseconds: float) -> str:
-    hours = nanoseconds / HOUR
-    return f"{hours:.3g} h" if hours < 48.0 else f"{hours / 24.0:.4g} d"
-
-
-def format_pair(one: float, other: float) -> tuple[str, str]:
-    for digits in DIGITS:
-        texts = f"{one:,.{digits}g}", f"{other:,.{digits}g}"
-        if texts[0] != texts[1]:
-            break
-    return texts
-
-
-def format_change(before: float, after: float) -> str:
-    if not (math.isfinite(before) and math.isfinite(after)):
-        return ""
-    if before == 0.0:
-        return f"{after:+.3g}"
-    return f"{(after - before) / abs(before) * 100.0:+.3g} %"
 
 
 NONE = "-"

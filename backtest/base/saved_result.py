@@ -30,7 +30,7 @@ from backtest.base.errors import DataError
 from backtest.base.json_values import from_plain, parse_json, read_small, to_json, to_plain
 from backtest.base.later_import import call_later
 from backtest.base.number_text import capitalize
-from backtest.base.result_parts import NOTHING, Headline, Part
+from backtest.base.result_parts import Headline, Part
 
 MANIFEST = "manifest.json"
 DRAFT, OLDER, PRUNED = LEFTOVERS = (".saving-", ".older-", ".pruned-")
@@ -228,8 +228,6 @@ def read_provenance(folder: Path, identity: str) -> Making | None:
 
 MOST_ROWS = 10_000
 """The rows of the largest table that is written as JSON."""
-
-
 KINDS: dict[str, Any] = {}
 """The classes of results that are saved, by their kinds."""
 
@@ -243,10 +241,6 @@ class Reportable:
 
     kind: ClassVar[str]
     called: ClassVar[str] = ""
-    ranked_by: str | Mapping[str, float] = "sharpe"
-    """The objective by which the page of a sweep ranks its sets."""
-    ranked_where: Mapping[str, str] = NOTHING
-    """The constraints that it ranks them under."""
     _write_report = call_later("backtest.report", "write_report")
     _write_summary = call_later("backtest.report", "write_summary")
     _write_cell = call_later("backtest.report", "write_cell")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, partial, wraps
 from typing import (
     Annotated,
@@ -39,7 +39,7 @@ from pydantic_core import (
 from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.fields import Declaration, FloatSeries
-from backtest.base.json_values import repr_given
+from backtest.base.json_values import WORDS, repr_given
 from backtest.base.number_text import format_setting
 from backtest.base.units import SECOND, IntArray
 
@@ -47,7 +47,6 @@ Faults: TypeAlias = Iterator[tuple[str, str]]
 """Dotted names of fields, and the rule that each breaks: ``"tiers.1.volume", "must be ..."``."""
 MOST_LINES = 12
 """Faults that an error lists; the brackets of a venue may break one rule each."""
-FORMS = {"inf": math.inf, "-inf": -math.inf}
 
 
 class AsTuple:
@@ -137,16 +136,11 @@ class Value:
 
         So are the defaults of :attr:`_omitted` fields.
         """
-        unset = {
-            each.name
-            for each in _fields(self)
-            if each.name in self._omitted and _is_default(each, getattr(self, each.name))
-        }
-        content = _content(self).items()
+        given = ((each, getattr(self, each.name)) for each in _fields(self))
         return {
-            name: _plain(value)
-            for name, value in content
-            if value is not None and name not in unset
+            each.name: _plain(value)
+            for each, value in given
+            if value is not None and not (each.name in self._omitted and _is_default(each, value))
         }
 
     @classmethod
@@ -422,7 +416,7 @@ def read_plain(entry: Any) -> Any:
     if isinstance(entry, list | tuple) and not hasattr(entry, "_fields"):
         found = map(read_plain, entry)
         return tuple(found) if isinstance(entry, tuple) else list(found)
-    return FORMS.get(entry, entry) if isinstance(entry, str) else entry
+    return WORDS.get(entry, entry) if isinstance(entry, str) else entry
 
 
 def read_series(entry: Mapping[str, Any]) -> FloatSeries:
@@ -497,10 +491,6 @@ def pick_value(value: Any, name: str) -> Any:
 
 def list_values(value: Any) -> list[Any]:
     return [*value.values()] if isinstance(value, Mapping) else [value]
-
-
-def name_values(value: Any, names: Iterable[str]) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else dict.fromkeys(names, value)
 
 
 def float_if_single(values: npt.NDArray[np.float64]) -> Any:

@@ -360,7 +360,8 @@ def read_bounds(given: Any, *, name: str) -> Any:
         return read_list(given, name=name)
     low, high, is_log = read_numbers(given, 2, name=name)
     if not low <= high or (is_log and low <= 0):
-        raise range_error(given, 2, name=name)
+        rule = "must have LOW <= HIGH, and LOW > 0 on a log scale"
+        raise base.ParameterError(f"{name} {rule}, got {given!r}")
     return base.Range(low, high, log=True) if is_log else (low, high)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
-from backtest.base import escape_directions, format_percent, format_rate, format_value, to_json
+from backtest.base import escape_directions, format_percent, format_value, to_json
 from backtest.base.compile_clock import COMPILING
 
 if TYPE_CHECKING:
@@ -212,3 +212,7 @@ def show_progress(what: str, unit: str = "") -> Iterator[Meter | None]:
 
     with Live(get_renderable=draw, console=console, transient=True, refresh_per_second=5):
         yield meter
+
+
+def format_rate(per_second: float) -> str:
+    return f"{per_second:,.0f}" if per_second >= 10.0 else f"{per_second:.2g}"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import typer
 
-from backtest.base import format_price_at_tick
 from backtest.cli.command import AsJson, command, flag
 from backtest.cli.experiment import DEFAULT_VENUE
 from backtest.cli.printing import print_json, print_paragraph, print_title, render
@@ -177,3 +177,9 @@ def liq(
         numbers[name] = format_price_at_tick(numbers[name], rules.contract.tick)
     numbers |= {f"liquidated in {days}": chance for days, chance in odds.items()}
     render([(name.replace("_", " "), numbers[name]) for name in numbers], ("of the position", ""))
+
+
+def format_price_at_tick(price: float, tick: float) -> str:
+    if math.isnan(price):
+        return "none"
+    return f"{price:,.{max(0, math.ceil(-math.log10(tick) - 1e-9))}f}"

@@ -53,7 +53,7 @@ def find_misfit(table: Iterable[Any], names: Sequence[str], known: Sequence[str]
 
 
 def give_each(value: object, markets: Markets, *, one: str) -> dict[str, Any]:
-    given = base.name_values(value, markets.names)
+    given = name_values(value, markets.names)
     found = find_misfit(given, markets.names, markets.names_of_whole)
     if found:
         raise base.ParameterError(
@@ -269,7 +269,7 @@ def warn_of_market(market: Market | Markets, venue: Any, first: int = 0) -> None
     markets = as_markets(market)
     warn_of_other_days(markets, venue, first)
     warn_of_thin_bars(markets)
-    own = base.name_values(venue, markets)
+    own = name_values(venue, markets)
     warn_of_last_prices(markets, [name for name in markets if own[name].contract.is_spot])
 
 
@@ -383,3 +383,7 @@ def warn_of_outcome(
             "allow; return float('nan') there to leave the position, or set max_leverage",
             base.InfiniteLeverageWarning,
         )
+
+
+def name_values(value: Any, names: Iterable[str]) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else dict.fromkeys(names, value)

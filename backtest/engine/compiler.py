@@ -124,7 +124,7 @@ def compile_core() -> dict[int, Any]:
         return jit(twin, **INNER, forceinline=name not in RARE)
 
     make_twins(CORE, find_rules_folder() / "inlined", {}, twins, compile_one)
-    found = base.compile_helpers(implied_kernels)
+    found = base.compile_functions(implied_kernels)
     for public, scalar in (*PUBLIC, *OPTION_FUNCTIONS):
         own = vars(margin).get(scalar)
         register_overload(public, found[scalar] if own is None else twins[id(own)])

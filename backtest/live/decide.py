@@ -18,7 +18,7 @@ from backtest.account import bar as bar_steps
 from backtest.account.order_limits import ALL, ASKED, CAUSES, COUNT, CUT
 from backtest.account.records import EQUITY, OVERLAY, RESTED
 from backtest.base import Number, ParameterError, format_percent, format_price, format_time, to_json
-from backtest.base.units import DAY
+from backtest.base.units import DAY, HOUR
 from backtest.engine import AccountInputs, Result, TradedDays, gather_deciders, look_at_close, run
 from backtest.engine.inputs import WINDOW
 from backtest.engine.loop import DAY_NS, N_SHOWN
@@ -206,8 +206,8 @@ class Cut(NamedTuple):
     def __str__(self) -> str:
         took = "took away" if self.turns >= 0.0 else "added"
         return (
-            f"{self.instrument}: {self.cause} {took} {base.format_leverage(abs(self.turns))} of "
-            f"{base.format_leverage(self.asked)}"
+            f"{self.instrument}: {self.cause} {took} {format_leverage(abs(self.turns))} of "
+            f"{format_leverage(self.asked)}"
         )
 
 
@@ -402,7 +402,7 @@ def write_decision(decision: Decision) -> Iterator[str]:
     rows: Any = decision.account.to_dict(orient="index")
     for name, row in rows.items():
         level, target = decision.leverage[name], decision.target[name]
-        asked = "leave the position" if math.isnan(level) else base.format_leverage(level)
+        asked = "leave the position" if math.isnan(level) else format_leverage(level)
         share = "" if math.isnan(target) else f", target {base.format_signed(target)} x equity"
         yield f"  {name}: {asked}{share}"
         yield (
@@ -575,7 +575,7 @@ def find_old_data(setup: Setup, now: int | None) -> Iterator[Caution]:
         yield Caution(f"policies decide every {every}, not at the last close", stops=False)
     if now is not None and now - end > interval:
         text = (
-            f"the data end at {format_time(end)}, {base.format_hours(now - end)} ago, "
+            f"the data end at {format_time(end)}, {format_hours(now - end)} ago, "
             f"more than a bar of {base.format_duration(interval)}"
         )
         yield Caution(text, stops=True)
@@ -646,3 +646,12 @@ def find_blocked(setup: Setup, filled: Filled, leverage: Any, ratio: float) -> I
         causes = [cut.cause for cut in order.cuts if cut.cause in BY_MARGIN]
         if causes and order.size == 0.0 and not math.isnan(leverage[name]):
             yield Caution(f"the order of {name} was cut to 0 by {', '.join(causes)}", stops=True)
+
+
+def format_leverage(turns: float) -> str:
+    return f"{turns:.2f}x" if abs(turns) >= 0.1 or turns == 0.0 else f"{turns:.2g}x"
+
+
+def format_hours(nanoseconds: float) -> str:
+    hours = nanoseconds / HOUR
+    return f"{hours:.3g} h" if hours < 48.0 else f"{hours / 24.0:.4g} d"

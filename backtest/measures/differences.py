@@ -11,10 +11,9 @@ import numpy as np
 from backtest.base import (
     FloatArray,
     IntArray,
-    check_lengths,
     checked,
 )
-from backtest.measures.performance import LEAST_DEVIATION
+from backtest.measures.performance import LEAST_DEVIATION, check_lengths
 
 
 class Sampled(NamedTuple):

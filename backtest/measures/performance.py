@@ -183,7 +183,7 @@ def fit_market(excess: base.FloatArray, market: base.FloatArray, periods: float)
     >>> round(fit_market(2.0 * market + 0.001, market, 365.0).beta, 12)
     2.0
     """
-    base.check_lengths(excess=excess, market=market)
+    check_lengths(excess=excess, market=market)
     excess, market = np.asarray(excess), np.asarray(market)
     n = len(market)
     if n < 3 or not np.std(market, ddof=1) >= LEAST_DEVIATION:
@@ -282,7 +282,7 @@ def read_pairs(
     forecast: npt.ArrayLike, outcome: npt.ArrayLike
 ) -> tuple[base.FloatArray, base.IntArray]:
     p, happened = np.asarray(forecast, np.float64), np.asarray(outcome, np.float64)
-    base.check_lengths(forecast=p, outcome=happened)
+    check_lengths(forecast=p, outcome=happened)
     is_known = ~np.isnan(p) & ~np.isnan(happened)
     p, happened = p[is_known], happened[is_known]
     if len(p) < 2:
@@ -327,7 +327,7 @@ def monthly_returns(time: base.IntArray, unit: base.FloatArray, first_unit: floa
     compound to their year.
     """
     base.check_shape("time", time, (-1,))
-    base.check_lengths(time=time, unit=unit)
+    check_lengths(time=time, unit=unit)
     index, values = base.utc_index(time), pd.Series(unit)
     year = index.year.astype(np.int64)
 
@@ -352,7 +352,7 @@ def worst_drawdowns(
     before it. Columns: ``depth``; ``peak``, ``trough`` and ``recovery`` (NaT without one);
     ``days_down`` from peak to trough; ``days_under_water`` from peak to recovery, or to the end.
     """
-    base.check_lengths(unit=unit, closes=closes)
+    check_lengths(unit=unit, closes=closes)
     fall = 1.0 - unit / np.maximum.accumulate(np.maximum(unit, first_peak))
     edges = np.flatnonzero(np.diff(np.concatenate([[0], fall > TOLERANCE, [0]])))
     depth = np.maximum.reduceat(np.append(fall, 0.0), edges)[::2]
@@ -418,3 +418,9 @@ def diversification_ratio(weights: base.FloatArray, covariance: base.FloatArray)
     with np.errstate(divide="ignore", invalid="ignore"):
         found = np.where(variance > LEAST_VARIANCE, alone / np.sqrt(variance), np.nan)
     return np.asarray(found)
+
+
+def check_lengths(**arrays: Any) -> None:
+    first = next(iter(arrays.values()))
+    for name, values in arrays.items():
+        base.check_shape(name, values, (len(first),) if np.ndim(first) else (-1,))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from backtest.base import BacktestError, format_change, format_pair, to_plain
+from backtest.base import BacktestError, to_plain
 from backtest.measures.measure_table import METRICS
 from backtest.regress import trace as t
 from backtest.regress.baseline import (
@@ -357,3 +358,23 @@ def write_text(verdicts: Sequence[RegressVerdict]) -> str:
 def write_markdown(verdicts: Sequence[RegressVerdict]) -> str:
     text = html.escape(write_text(verdicts), quote=False)
     return f"## Regression gate: {count_statuses(verdicts)}\n\n<pre>\n{text}\n</pre>\n"
+
+
+DIGITS = (6, 9, 12, 17)
+"""Numbers of significant digits tried in turn until two numbers look different."""
+
+
+def format_pair(one: float, other: float) -> tuple[str, str]:
+    for digits in DIGITS:
+        texts = f"{one:,.{digits}g}", f"{other:,.{digits}g}"
+        if texts[0] != texts[1]:
+            break
+    return texts
+
+
+def format_change(before: float, after: float) -> str:
+    if not (math.isfinite(before) and math.isfinite(after)):
+        return ""
+    if before == 0.0:
+        return f"{after:+.3g}"
+    return f"{(after - before) / abs(before) * 100.0:+.3g} %"

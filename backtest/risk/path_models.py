@@ -384,7 +384,7 @@ def block_length(returns: base.FloatArray) -> float:
     (2004), Automatic Block-Length Selection for the Dependent Bootstrap, Econometric Reviews 23(1),
     with the correction of Patton, Politis and White (2009).
     """
-    base.check_lengths(returns=returns)
+    base.check_shape("returns", returns, (-1,))
     if len(returns) < LEAST_SQUARES:
         raise base.ParameterError(
             f"a block length needs at least {LEAST_SQUARES} returns, got {len(returns)}"

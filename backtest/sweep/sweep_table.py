@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -118,6 +118,10 @@ class Sweep(base.SavedResult):
     kind = "sweep"
     table_names = ("table",)
     aside = ("policy_module", "versions", "causality")
+    ranked_by: ClassVar[str | Mapping[str, float]] = "sharpe"
+    """The objective by which the page ranks the sets."""
+    ranked_where: ClassVar[Mapping[str, str]] = base.NOTHING
+    """The constraints that it ranks them under."""
     list_numbers = base.call_later(DECLARED, "list_sweep_numbers")
     list_parts = base.call_later(DECLARED, "list_sweep_parts")
     list_assumptions = base.call_later(DECLARED, "list_sweep_assumptions")

@@ -101,7 +101,7 @@ REFUSED = [
     ("sweep --objective sharpe=x", "a weight of an objective must be a number, got 'x' for sharpe"),
     ("sweep --constraint sharpe", "one bound for a measure"),
     ("sweep --set sweep.memory=much", "'much'"),
-    ("tune --space target=1:0.1", "low <= high"),
+    ("tune --space target=1:0.1", "LOW <= HIGH"),
     ("tune --resume", "there is no study of VolTarget"),
     # risk and live accounts
     ("risk --model gbm --paths 5 --horizon 2h --drift up", "drift"),
