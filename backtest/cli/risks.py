@@ -116,9 +116,7 @@ def stress(draft: Draft, *, output: Output) -> None:
     experiment = build_experiment(draft)
     table = draft.table("stress")
     chosen = list_scenarios(table)
-    read = draft.read_entries("stress", "ladder", read_values)
-    # bt.stress takes a whole third number as the count of a range, and these are values
-    ladder = {name: [x * 1.0 if type(x) is int else x for x in each] for name, each in read.items()}
+    ladder = draft.read_entries("stress", "ladder", read_axis)
     result = run_with_progress(experiment)
     with show_progress("scenarios", "scenarios") as progress:
         found = backtest.stress(
@@ -126,6 +124,12 @@ def stress(draft: Draft, *, output: Output) -> None:
             data=experiment.market, progress=progress,
         )  # fmt: skip
     output.give_out(found)
+
+
+def read_axis(given: Any, *, name: str) -> list[Any]:
+    """Read the values of an axis; a list is one of ``bt.stress``, which may be (low, high, n)."""
+    values = read_values(given, name=name)
+    return values if given is values else [x * 1.0 if type(x) is int else x for x in values]
 
 
 def list_scenarios(table: Mapping[str, Any]) -> list[Scenario]:

@@ -341,6 +341,14 @@ def test_shocks_and_ladders_are_read_from_flags(capsys):
     assert "2020-03-12" in capsys.readouterr().out
 
 
+def test_a_ladder_of_a_file_is_that_of_python(capsys, tmp_path):
+    """For a while, the count of a range was a third value, a price 41 times as high."""
+    file = tmp_path / "stress.toml"
+    file.write_text("[stress.ladder]\nprice = [-0.5, 0.5, 41]\n", encoding="utf-8")
+    found = ask(capsys, "stress", file, *CONSTANT, "--shock", "price=-0.05")
+    assert len(found["ladder"]) == 41
+
+
 @pytest.mark.parametrize(("words", "kind"), [
     (["risk", "--paths", "40", "--horizon", "2h", "--model", "gbm"],
      "liquidation-risk"),
