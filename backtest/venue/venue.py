@@ -270,7 +270,7 @@ def list_dated(venue: Any) -> list[str]:
 
 def has_spread(venue: Any) -> bool:
     spread = venue.slippage.spread
-    return isinstance(spread, str) or bool(np.any(list_numbers(spread) > 0.0))
+    return isinstance(spread, str) or bool(np.any(np.asarray(spread, dtype=np.float64) > 0.0))
 
 
 def find_newest(cost: Cost) -> float:
@@ -296,10 +296,6 @@ def check_no_column(cost: Cost, name: str, place: str = "to be varied") -> None:
         raise base.ParameterError(
             f"{name} must be a number or a series {place}, got the column {cost!r}"
         )
-
-
-def list_numbers(cost: Cost) -> Any:
-    return np.empty(0) if isinstance(cost, str) else np.atleast_1d(np.asarray(cost, dtype=float))
 
 
 def agree_settlement(
