@@ -77,7 +77,7 @@ LONGEST_NAME = 100
 
 
 def describe_fault(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
+    return getattr(error, "strerror", None) or " ".join(str(error).split())
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:

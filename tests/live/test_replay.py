@@ -214,5 +214,7 @@ def test_the_command_replays_an_export_and_names_the_first_difference(capsys, tm
     assert code == 1
     assert len([*(tmp_path / "results").iterdir()]) == 1
     assert "2023-01-01 04:00:00+00:00  fees" in out
-    code, _, err = call(capsys, "replay", "--fills", "none.csv", "--no-save")
-    assert (code, "readable CSV" in err) == (2, True)
+    (tmp_path / "odd.csv").write_text("a\nb\n1,2\n", encoding="utf-8")
+    for name in ("none.csv", tmp_path / "odd.csv"):
+        code, _, err = call(capsys, "replay", "--fills", name, "--no-save")
+        assert (code, "readable CSV" in err, len(err.splitlines())) == (2, True, 1)
