@@ -19,7 +19,7 @@ import pandas as pd
 
 from backtest import base, strategies
 from backtest.account import Account
-from backtest.cli.experiment import DEFAULT_VENUE, SAMPLE, Draft, flatten, overlay
+from backtest.cli.experiment import DEFAULT_VENUE, SAMPLE, Draft, flatten
 from backtest.cli.printing import show_progress
 from backtest.engine import check_columns, read_named, read_rule, schedule_options, signals
 from backtest.engine.option_inputs import check_settlement
@@ -37,7 +37,7 @@ from backtest.market import (
 from backtest.market.markets import MAX_AGE
 from backtest.options import Chain, Surfaces, find_underlying
 from backtest.policy import Policy, check_settings, find_policies
-from backtest.venue import Option, RateCurve, Venue, has_other_unit, preset_files, require_costs
+from backtest.venue import Option, RateCurve, Venue, preset_files, require_costs
 
 DEFAULT_POLICY = "vol-target"
 
@@ -279,21 +279,9 @@ def build_venues(draft: Draft, markets: Markets) -> Venue | dict[str, Venue]:
 
 def build_venue(entries: Mapping[str, Any]) -> Venue:
     table = {name: entry for name, entry in entries.items() if name != "preset"}
-    if entries["preset"]:
-        under = preset_files.read_preset(*preset_files.parse_name(entries["preset"]))
-        if "brackets" in table:
-            under = {name: under[name] for name in under if name not in ("in_force", "earlier")}
-        table = overlay(drop_other_least(under, table.get("contract")), table)
-    return Venue.from_dict(table)
-
-
-def drop_other_least(preset: Mapping[str, Any], changes: object) -> Mapping[str, Any]:
-    """Return a preset without its least notional if a change of kind counts it in another unit."""
-    held = preset["contract"]
-    kind = changes.get("kind") if isinstance(changes, Mapping) else None
-    if kind is None or not has_other_unit(held.get("kind", "linear"), kind):
-        return preset
-    return {**preset, "contract": {x: held[x] for x in held if x != "min_notional"}}
+    if not entries["preset"]:
+        return Venue.from_dict(table)
+    return Venue.preset(*preset_files.parse_name(entries["preset"])).override(table)
 
 
 def warn_of_other_symbol(venue: Venue, name: str, market: Market, count: int) -> None:
