@@ -386,8 +386,8 @@ def read_numbers(text: str, n: int, *, name: str) -> Sequence[float]:
 
 
 def range_error(text: str, n: int, *, name: str) -> base.ParameterError:
-    form = "LOW:HIGH:COUNT" if n == 3 else "LOW:HIGH"
-    return base.ParameterError(f"{name} must be {form}, or log:{form} above 0, got {text!r}")
+    form, order = ("LOW:HIGH:COUNT", "") if n == 3 else ("LOW:HIGH", ", low <= high")
+    return base.ParameterError(f"{name} must be {form}, or log:{form} above 0{order}, got {text!r}")
 
 
 def read_objective(text: str) -> str | dict[str, float]:
