@@ -330,12 +330,6 @@ def parse_typed(text: str) -> Any:
     return text
 
 
-def parse_entries(given: Any) -> Any:
-    if isinstance(given, Mapping):
-        return {name: parse_entries(each) for name, each in given.items()}
-    return parse_typed(given) if isinstance(given, str) else given
-
-
 def format_typed(value: object) -> str:
     if value is None or isinstance(value, bool):
         return str(value).lower()

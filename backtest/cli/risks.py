@@ -15,7 +15,7 @@ import backtest
 from backtest.base import ParameterError, did_you_mean
 from backtest.cli.build import Experiment, build_experiment
 from backtest.cli.command import AsJson, Output, command, option
-from backtest.cli.experiment import Draft, parse_entries, read_values
+from backtest.cli.experiment import Draft, read_values
 from backtest.cli.printing import print_json, print_title, render, show_progress
 from backtest.cli.runs import run_with_progress
 from backtest.crowd import Linear, SquareRoot
@@ -142,9 +142,8 @@ def list_scenarios(table: Mapping[str, Any]) -> list[Scenario]:
                 f"stress.scenarios must be of {', '.join(known)}, got {name!r}"
                 + did_you_mean(name, known)
             )
-    own = {"name": "shock", **parse_entries(shocks)} if shocks else None
-    one = [] if own is None else [Scenario.from_dict(own, where="stress.shocks")]
-    return [*(known[name] for name in names), *one]
+    own = [Scenario.from_dict({"name": "shock", **shocks}, where="stress.shocks")] if shocks else []
+    return [*(known[name] for name in names), *own]
 
 
 # --------------------------------------------------- bounds, capacity and sensitivity of a run

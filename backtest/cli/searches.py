@@ -127,7 +127,8 @@ def tune(draft: experiment.Draft, *, output: Output) -> None:
     backtest tune btc.toml --constraint 'max_drawdown<=0.4' --resume
     """
     search = {"objective": "sharpe", **read_search(draft, "tune")}
-    search["holdout"] = experiment.parse_entries(search.get("holdout", "25%")) or None
+    holdout = search.get("holdout", "25%")
+    search["holdout"] = None if holdout in ("none", 0) else holdout
     market, policy, terms = build_experiment(draft, warms=False)
     title = search["objective"] if isinstance(search["objective"], str) else "score"
     with printing.show_progress(name_policies(policy), "sets") as meter:
@@ -151,7 +152,7 @@ RESUME = "continue with the same command and --resume"
 def read_search(draft: experiment.Draft, table: str) -> dict[str, Any]:
     found = dict(draft.table(table))
     found["space"] = draft.read_entries(table, "space", experiment.read_bounds) or None
-    found["fix"] = experiment.parse_entries(experiment.flatten(found.get("fix", {})))
+    found["fix"] = experiment.flatten(found.get("fix", {}))
     return found
 
 
@@ -188,8 +189,6 @@ def folds(draft: experiment.Draft, *, as_json: AsJson = False) -> None:
     """
     table = draft.table("validate")
     spans = {name: table[name] for name in (*CROSS, *WALK[:4]) if name in table}
-    if "embargo" in spans:
-        spans["embargo"] = experiment.parse_entries(spans["embargo"])
     sampling = draft.table("run").get("sampling", "1d")
     found = backtest.folds(load_data(draft), **spans, sampling=sampling)
     if as_json:
@@ -217,8 +216,6 @@ def run_validation(
     """Validate as ``[validate]`` says, by walking forward unless told otherwise."""
     search = read_search(draft, "validate")
     given = {name: each for name, each in search.items() if name not in others}
-    if "embargo" in given:
-        given["embargo"] = experiment.parse_entries(given["embargo"])
     market, policy, terms = build_experiment(draft, warms=False)
     with printing.show_progress(name_policies(policy), "sets") as progress:
         return (validate or backtest.walk_forward)(
