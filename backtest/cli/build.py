@@ -10,7 +10,6 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -163,9 +162,6 @@ def read_signal(draft: Draft, market: Market | Markets) -> Any:
         frame = read_weight_file(Path(run["weights"]), draft.table("data").get("timezone"))
         return signals.from_frame(markets, frame, carry=run.get("carry_weights", False))
     signal, settings = run.get("signal"), flatten(run.get("signal_settings", {}))
-    if isinstance(signal, str):
-        with suppress(ValueError):
-            signal = float(signal)
     is_rule = isinstance(signal, str) and signal.partition(":")[0] in RULES
     if signal is not None and not is_rule and len(markets) > 1:
         raise base.ParameterError(

@@ -199,16 +199,11 @@ def draw_paths(draft: Draft, market: Market | Markets, venue: Any) -> Paths:
 
 
 def read_path_funding(given: float | str, venue: Any) -> Any:
-    if given == "none":
-        return None
-    if given == "fitted" and isinstance(venue, Mapping):
+    if given != "fitted":
+        return None if given == "none" else given
+    if isinstance(venue, Mapping):
         return {name: find_capped_funding(each) for name, each in venue.items()}
-    if given == "fitted":
-        return find_capped_funding(venue)
-    try:
-        return float(given)
-    except ValueError:
-        return given  # simulate_paths names what is allowed
+    return find_capped_funding(venue)
 
 
 def find_capped_funding(venue: Any) -> FundingTerms | str:
