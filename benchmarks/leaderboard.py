@@ -28,9 +28,9 @@ import pandas as pd
 import backtest as bt
 from backtest import strategies
 from backtest.base import Choice
+from backtest.cli.build import find_policies
 from backtest.engine import Segment, run_switched
 from backtest.measures import deflated_sharpe_of_returns, expected_max_sharpe, simulate_luck
-from backtest.policy import find_policies
 
 RULES_OF = {"LTCUSDT": "ETHUSDT"}
 """Instruments without a table of their own, and the one whose venue rules they take."""

@@ -35,7 +35,7 @@ from backtest.market import (
 )
 from backtest.market.markets import MAX_AGE
 from backtest.options import Chain, Surfaces, find_underlying
-from backtest.policy import Policy, check_settings, find_policies
+from backtest.policy import Policy, check_settings
 from backtest.venue import Option, RateCurve, Venue, preset_files, require_costs
 
 DEFAULT_POLICY = "vol-target"
@@ -431,6 +431,11 @@ def read_chains(
 # ------------------------------------------------------------------- policies by name, or in files
 
 EXAMPLE = "Capped(VolTarget(target=0.6), cap=3)"
+
+
+def find_policies(module: Any) -> list[type[Policy]]:
+    classes = dict.fromkeys(each for each in vars(module).values() if isinstance(each, type))
+    return [each for each in classes if issubclass(each, Policy) and each is not Policy]
 
 
 def built_in_policies() -> list[type[Policy]]:

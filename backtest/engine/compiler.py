@@ -42,6 +42,7 @@ from backtest.engine.code_identity import OWN_VERSION, CodeText
 from backtest.engine.held_signals import hold_signals
 from backtest.engine.inputs import pack_terms
 from backtest.engine.loop import N_SHOWN, PART, SETTING, WHOLE, Deciders
+from backtest.engine.policy_errors import explain_numba
 from backtest.engine.recipe import (
     CORE,
     Place,
@@ -59,7 +60,6 @@ from backtest.options.pricing import SIGNS
 from backtest.policy import (
     AccountView,
     Policy,
-    explain_numba,
     find_fields,
     formula_for,
     margin_formula_for,

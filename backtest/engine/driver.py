@@ -22,10 +22,11 @@ from backtest.engine.inputs import (
 )
 from backtest.engine.loop import BROKEN, DONE, FULL, NEGATIVE, Deciders, Lanes, RunTape
 from backtest.engine.policies import Callbacks, ask_plain
+from backtest.engine.policy_errors import locate_numba_error
 from backtest.engine.record import new_record
 from backtest.engine.twins import bind_functions
 from backtest.measures.tally import TRADED
-from backtest.policy import Combinator, Policy, locate_numba_error
+from backtest.policy import Combinator, Policy
 
 
 def new_quotes(n: int, assets: int) -> a.MarketBar:

@@ -16,13 +16,13 @@ import numpy as np
 
 from backtest.base import BacktestError, FloatArray, IntArray, PolicyError, format_time
 from backtest.base.units import DAY
+from backtest.engine.policy_errors import format_location
 from backtest.market import Market, Markets, detach
 from backtest.policy import (
     Columns,
     Policy,
     check_columns,
     copy_policy,
-    format_location,
     list_written,
     renew,
 )

@@ -14,11 +14,11 @@ from backtest.engine.checks import give_each
 from backtest.engine.held_signals import hold_signals
 from backtest.engine.lookahead import observe, observe_checked
 from backtest.engine.loop import N_SHOWN, SETTING, WHOLE, Deciders
+from backtest.engine.policy_errors import bind_formula
 from backtest.market import Market, Markets, PolicyClock, find_clock
 from backtest.policy import (
     AccountView,
     Policy,
-    bind_formula,
     find_fields,
     formula_for,
     margin_formula_for,

@@ -30,6 +30,7 @@ import pandas as pd
 from backtest import base
 from backtest.engine.checks import warn_of_weights
 from backtest.engine.lookahead import TOLERANCE, LookAheadCheck, describe_cuts
+from backtest.engine.policy_errors import format_location
 from backtest.market import (
     Market,
     Markets,
@@ -42,7 +43,7 @@ from backtest.market import (
     unwrap_market,
     weights_to_frame,
 )
-from backtest.policy import Parameterized, format_location, freeze
+from backtest.policy import Parameterized, freeze
 
 __all__ = [
     "Bollinger",

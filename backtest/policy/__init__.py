@@ -1,4 +1,4 @@
-"""Policies: the base class, its parameters and memory, combinators, and located errors."""
+"""Policies: the base class, its parameters and memory, formulas, and combinators."""
 
 from typing import TYPE_CHECKING
 
@@ -6,13 +6,10 @@ from backtest.base import open_door
 
 if TYPE_CHECKING:
     from backtest.policy.combinators import Combinator, held_leverage, list_written
-    from backtest.policy.combinators import OptionRule, written_formulas
-    from backtest.policy.error_location import bind_formula, explain_numba
-    from backtest.policy.error_location import format_location, locate_numba_error
+    from backtest.policy.combinators import OptionRule, name_tuple, written_formulas
     from backtest.policy.formulas import find_fields, may_read_of_account
     from backtest.policy.policy import Bar, Columns, Parameter, Parameterized, Policy
     from backtest.policy.policy import check_columns, check_settings, check_value, copy_policy
-    from backtest.policy.policy import find_policies
     from backtest.policy.policy import format_title, formula_for, formula_of, freeze
     from backtest.policy.policy import margin_formula_for, renew, return_parameter
     from backtest.policy.policy import sets_margin, start_memory, trades_options

@@ -98,7 +98,7 @@ def name_tuple(name: str, fields: tuple[str, ...]) -> Any:
 # --------------------------------------------------------------------------------- the formula
 
 
-def write_formula(whole: Any, columns: tuple[str, ...]) -> Callable[..., Any]:
+def write_formula(whole: Any, columns: tuple[str, ...]) -> Any:
     scope: dict[str, Any] = {"combine": rewrite_formula(type(whole).combine)}
     lines: list[str] = []
     slots: dict[str, str] = {}
@@ -135,14 +135,11 @@ def write_formula(whole: Any, columns: tuple[str, ...]) -> Callable[..., Any]:
     return build(whole, "leverage", ", memory", lines, scope)
 
 
-def build(
-    whole: Any, name: str, more: str, lines: list[str], scope: dict[str, Any]
-) -> Callable[..., Any]:
+def build(whole: Any, name: str, more: str, lines: list[str], scope: dict[str, Any]) -> Any:
     text = "\n    ".join([f"def {name}(self, bar, account{more}):", *lines])
     scope["__name__"] = type(whole).__module__
     exec(compile(text, f"<{type(whole).__name__}>", "exec"), scope)  # our own text
-    formula: Callable[..., Any] = scope[name]
-    return formula
+    return scope[name]
 
 
 def write_arguments(
@@ -273,8 +270,7 @@ class Combinator(Policy):
             wanted = "policy" if most == 1 else "policies"
             wanted = f"{least} {wanted}" if least == most else f"at least {least} policy"
             raise ParameterError(f"{cls.__name__} must be given {wanted}, got {len(policies)}")
-        made: type[Combinator] = make_combined_class(cls, policies)  # type: ignore[arg-type] # classes can be hashed
-        return made
+        return make_combined_class(cls, policies)  # type: ignore[arg-type] # classes can be hashed
 
     def leverage(self, bar: Any, account: Any, *memory: Any) -> Any:
         """Return the target leverage; the bar has the columns of :meth:`observe`."""
@@ -283,7 +279,7 @@ class Combinator(Policy):
         whole = name_tuple("Bar", names)(*(getattr(bar, name, math.nan) for name in names))
         return self.make_formula(names)(self, whole, account, *memory)
 
-    def make_formula(self, columns: tuple[str, ...]) -> Callable[..., Any]:
+    def make_formula(self, columns: tuple[str, ...]) -> Any:
         """Return the combined formula for known columns, as a function that compiles."""
         return write_formula(self, columns)
 

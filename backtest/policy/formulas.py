@@ -19,8 +19,6 @@ from backtest.base import describe_bytecode, find_references, raise_to
 from backtest.base.elementary import REPLACEMENTS
 
 PREFIX = "_backtest_"
-
-
 Identity: TypeAlias = "tuple[tuple[str, int], ...]"
 
 _known: WeakKeyDictionary[Any, tuple[Any, Identity]] = WeakKeyDictionary()
@@ -95,9 +93,9 @@ def parse_function(function: types.FunctionType) -> ast.FunctionDef | None:
     except (OSError, TypeError, SyntaxError):
         return None
     node = tree.body[0] if len(tree.body) == 1 else None
-    if not isinstance(node, ast.FunctionDef) or node.decorator_list:
+    if not isinstance(node, ast.FunctionDef):
         return None
-    if getattr(node, "type_params", ()):
+    if node.decorator_list or getattr(node, "type_params", []):
         return None
     if any(isinstance(each, ast.Try | ast.TryStar) for each in ast.walk(node)):
         return None  # the functions of math raise, ours do not

@@ -38,8 +38,6 @@ TAKEN = frozenset((
     "parameters", "parts", "policies", "settings", "start", "summary", "takes", "title",
     "tolerance", "venue_leverage", "written",
 ))  # fmt: skip
-
-
 ARGUMENTS = {"venue_leverage": "self, bar, account", "option_orders": "self, bar, account, chain"}
 
 
@@ -201,18 +199,15 @@ def formula_of(cls: type[Policy]) -> Callable[..., Any]:
     return rule
 
 
-def formula_for(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any]:
+def formula_for(policy: Policy, columns: tuple[str, ...]) -> Any:
     made = getattr(policy, "make_formula", None)
-    rule = formula_of(type(policy)) if made is None else made(columns)
-    rewritten: Callable[..., Any] = rewrite_formula(rule)
-    return rewritten
+    return rewrite_formula(formula_of(type(policy)) if made is None else made(columns))
 
 
-def margin_formula_for(policy: Policy, columns: tuple[str, ...]) -> Callable[..., Any] | None:
+def margin_formula_for(policy: Policy, columns: tuple[str, ...]) -> Any:
     made = getattr(policy, "make_margin_formula", None)
     own = getattr(type(policy), "venue_leverage", None)
-    rule: Callable[..., Any] | None = rewrite_formula(own if made is None else made(columns))
-    return rule
+    return rewrite_formula(own if made is None else made(columns))
 
 
 def sets_margin(given: object) -> bool:
@@ -372,8 +367,3 @@ def copy_policy(policy: Policy) -> Policy:
     copy = object.__new__(type(policy))
     vars(copy).update(vars(policy))
     return copy
-
-
-def find_policies(module: Any) -> list[type[Policy]]:
-    classes = dict.fromkeys(each for each in vars(module).values() if isinstance(each, type))
-    return [each for each in classes if issubclass(each, Policy) and each is not Policy]

@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 
 from backtest import Market, Policy, Range, strategies
+from backtest.cli.build import find_policies
 from backtest.engine import policy_contract
 from backtest.engine.lookahead import rewrite_after
 from backtest.engine.policy_contract import ACCOUNTS, CHECKS, Finding, check_policy, find_difference
-from backtest.policy.policy import find_policies
 
 OURS = find_policies(strategies)
 NAMES = [check.name for check in CHECKS]

@@ -12,21 +12,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backtest.base import PolicyError, did_you_mean, format_time, repr_plain
-from backtest.policy.combinators import name_tuple, written_formulas
-from backtest.policy.policy import (
-    BAR_FIELDS,
+from backtest.policy import (
     Policy,
     formula_for,
     formula_of,
     margin_formula_for,
+    name_tuple,
     renew,
     start_memory,
+    written_formulas,
 )
+from backtest.policy.policy import BAR_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from backtest.policy.view import AccountView
+    from backtest.policy import AccountView
 
 
 def bind_formula(policy: Policy, columns: tuple[str, ...]) -> tuple[Any, Callable[..., Any]]:
