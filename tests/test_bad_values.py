@@ -172,7 +172,6 @@ BAD: list[Row] = [
     (bt.Venue, {**ON_SPOT, "liquidation": CLOSE.override(step="bracket")},
      "liquidation.step: must be a fraction for a spot contract, got 'bracket'"),
     (bt.Venue, {**ON_SPOT, "interest_on": "loan"}, "interest_on: must be 'balance' for a spot"),
-    (bt.Collateral, {"prices": "equity"}, "prices: must not be those of the account's own equity,"),
     (bt.Collateral, {"prices": None}, "prices: must be a Market, the name of an instrument of"),
     (bt.Collateral, {"rate": None}, "rate: must be given, or tiers, and not both, got None"),
     (bt.Collateral, {"tiers": TIERS}, "rate: must be given, or tiers, and not both, got 0.9"),

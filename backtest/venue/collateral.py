@@ -15,8 +15,6 @@ from backtest.base.fields import COST, SHARE, FloatSeries
 from backtest.market import Market
 from backtest.venue.portfolio_kernels import CollateralTables, compute_value_at_rate
 
-OWN_EQUITY = ("equity", "account", "portfolio")
-
 Tier: TypeAlias = tuple[float, float, float]
 
 
@@ -48,9 +46,6 @@ class Prices(base.Declaration):
     def read(self, value: Any) -> Market | StoredMarket | str | float:
         if isinstance(value, Mapping):
             return StoredMarket.from_dict(value)
-        is_index = isinstance(value, Market) and value.source.endswith(".index(...)")
-        if is_index or (isinstance(value, str) and value.lower() in OWN_EQUITY):
-            raise Fault("must not be those of the account's own equity, which holds the collateral")
         if isinstance(value, Market | StoredMarket):
             return value
         if isinstance(value, str):
