@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
-from backtest.base import escape_directions, format_percent, format_value, to_json
+from backtest.base import escape_directions, format_cell, format_percent, format_value, to_json
 from backtest.base.compile_clock import COMPILING
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def render(
     for row in rows:
         table.add_row(
             *(
-                Text(clean(format_cell(each, is_share=name in shares)), no_wrap=name in cut or None)
+                Text(clean(write_cell(each, is_share=name in shares)), no_wrap=name in cut or None)
                 for name, each in zip(columns, row, strict=True)
             )
         )
@@ -114,20 +114,12 @@ def is_number(cell: object) -> bool:
     return cell is None or (isinstance(cell, (int, float)) and not isinstance(cell, bool))
 
 
-def format_cell(cell: Any, *, is_share: bool = False) -> str:
-    if cell is None or cell != cell:  # noqa: PLR0124 - NaN
-        return "-"
-    if isinstance(cell, bool):
-        return "yes" if cell else "no"
-    if isinstance(cell, str):
-        return cell
-    if hasattr(cell, "strftime"):
-        return f"{cell:%Y-%m-%d %H:%M}"
-    if is_share:
-        return format_percent(float(cell), 2)
-    if isinstance(cell, (int, float)):
-        return f"{cell:,}" if isinstance(cell, int) else f"{cell:,.7g}"
-    return str(cell)
+def write_cell(cell: object, *, is_share: bool) -> str:
+    return "-" if cell is None else format_cell(cell, format_percent if is_share else write_number)
+
+
+def write_number(value: float) -> str:
+    return f"{value:,.0f}" if value.is_integer() else f"{value:,.7g}"
 
 
 def print_message(text: str) -> None:
