@@ -129,12 +129,8 @@ def show_keys(
     known = (*TABLES, *MODELS)
     if table is None:
         typer.echo("\n".join(known))
-    elif table not in known:
-        raise base.ParameterError(
-            f"an experiment has no table {table!r}{base.did_you_mean(table, known)}; it has "
-            f"{', '.join(known)}"
-        )
     else:
+        base.Choice(*known).check("the table", table)
         printing.render(list(describe_keys(table)), ("key", "default or type", "meaning"))
 
 

@@ -451,13 +451,10 @@ def load_policies(text: str) -> list[type[Policy]]:
         return [find_built_in(text)]
     file = Path(f"{path}.py" if name else text)
     found = load_file_policies(file)
-    known = [policy.__name__ for policy in found]
-    if name and name not in known:
-        raise base.ParameterError(
-            f"{file} must hold the policy asked for, {name!r} is not in it"
-            f"{base.did_you_mean(name, known)}; it has {', '.join(known)}"
-        )
-    return [found[known.index(name)]] if name else found
+    if not name:
+        return found
+    known = {policy.__name__: policy for policy in found}
+    return [known[base.Choice(*known).check(f"the policy of {file}", name)]]
 
 
 def load_policy(text: str) -> type[Policy]:

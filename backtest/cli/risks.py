@@ -12,7 +12,7 @@ import pandas as pd
 import typer
 
 import backtest
-from backtest.base import ParameterError, did_you_mean
+from backtest.base import Choice, ParameterError
 from backtest.cli.build import Experiment, build_experiment
 from backtest.cli.command import AsJson, Output, command, option
 from backtest.cli.experiment import Draft, read_values
@@ -136,14 +136,8 @@ def list_scenarios(table: Mapping[str, Any]) -> list[Scenario]:
     known = {each.name: each for each in backtest.crashes()}
     shocks = table.get("shocks")
     names = table.get("scenarios", [] if shocks else list(known))
-    for name in names:
-        if not isinstance(name, str) or name not in known:
-            raise ParameterError(
-                f"stress.scenarios must be of {', '.join(known)}, got {name!r}"
-                + did_you_mean(name, known)
-            )
     own = [Scenario.from_dict({"name": "shock", **shocks}, where="stress.shocks")] if shocks else []
-    return [*(known[name] for name in names), *own]
+    return [*(known[Choice(*known).check("stress.scenarios", name)] for name in names), *own]
 
 
 # --------------------------------------------------- bounds, capacity and sensitivity of a run

@@ -606,11 +606,8 @@ def read_options(given: Mapping[str, Any]) -> ReadOptions:
     known = [f"{role}.{name}" for role in ROLES[1:] for name in ("time", *SCHEMAS[role].known)]
     columns = given.get("columns") or {}
     for ours in columns:
-        if "." in ours and ours not in known:
-            raise ParameterError(
-                f"columns: one of another table must be among {', '.join(known)}, got "
-                f"{repr_plain(ours)}{did_you_mean(ours, known)}"
-            )
+        if "." in ours:
+            base.Choice(*known).check("columns of another table", ours)
     start, end = (
         None if time is None else base.to_nanoseconds(time, f"between, {name}")
         for name, time in zip(("start", "end"), given.get("between") or (None, None), strict=True)

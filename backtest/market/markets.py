@@ -106,14 +106,6 @@ def check_markets(markets: object) -> None:
             raise ParameterError(f"{name!r} must be a Market, got {type(market).__name__}")
 
 
-def check_known(name: str, names: Collection[str]) -> None:
-    if not isinstance(name, str) or name not in names:
-        raise ParameterError(
-            f"an instrument must be one of the panel, {', '.join(names)}, got "
-            f"{base.repr_plain(name)}{base.did_you_mean(name, names)}"
-        )
-
-
 def check_same_terms(markets: Mapping[str, Market]) -> None:
     first, one = next(iter(markets.items()))
     for name, other in markets.items():
@@ -475,7 +467,7 @@ class Markets(BarClock, Mapping[str, Market]):
         """
         check_markets(markets or self)
         for name, market in markets.items():
-            check_known(name, self)
+            base.Choice(*self).check("an instrument", name)
             if not np.array_equal(market.time, self[name].time):
                 raise DataError(
                     f"a market must have the bars of the one that it replaces, {name!r} has other "
@@ -491,7 +483,7 @@ class Markets(BarClock, Mapping[str, Market]):
         the spans of the rest do not overlap.
         """
         for name in names:
-            check_known(name, self)
+            base.Choice(*self).check("an instrument", name)
         if len({*names}) < len(names):
             raise ParameterError(f"an instrument is selected once, got {', '.join(names)}")
         chosen = {name: self[name] for name in names}
@@ -520,7 +512,7 @@ class Markets(BarClock, Mapping[str, Market]):
         """
         kept, lasts = {**self}, dict(self._lasts)
         for name, end in ends.items():
-            check_known(name, self.names)
+            base.Choice(*self).check("an instrument", name)
             stop = int(np.searchsorted(self[name].time, end))
             if stop == 0:
                 raise ParameterError(

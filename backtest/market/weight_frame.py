@@ -90,11 +90,7 @@ def name_columns(frame: pd.DataFrame, markets: Any, argument: str) -> pd.DataFra
         found.setdefault(market.instrument, []).append(name)
     named = [x if x in known or len(found.get(x, ())) != 1 else found[x][0] for x in frame]
     for k, name in enumerate(named):
-        if name not in known:
-            raise ParameterError(
-                f"{argument}: a weight must be of an instrument of the panel, {', '.join(known)}, "
-                f"got one of {name!r}{base.did_you_mean(name, known)}"
-            )
+        base.Choice(*known).check(f"{argument}: the instrument of a weight", name)
         if name in named[:k]:
             raise ParameterError(
                 f"{argument}: each instrument has one column, {name!r} has several"

@@ -371,14 +371,7 @@ def normalize_name(text: str) -> str:
 
 
 def read_kinds(texts: Iterable[str]) -> tuple[str, ...]:
-    found = tuple(texts)
-    for each in found:
-        if each not in list_kinds():
-            raise base.ParameterError(
-                f"kind must be one of {', '.join(list_kinds())}, got "
-                f"{each!r}{base.did_you_mean(each, list_kinds())}"
-            )
-    return found
+    return tuple(base.Choice(*list_kinds()).check("kind", each) for each in texts)
 
 
 def read_bound(text: str) -> Bound:

@@ -70,7 +70,7 @@ REFUSED = [
     ("run --policy range.py", "range.py:3: "),
     ("run --policy none.py", "none.py defines none; write class MyPolicy"),
     ("run --policy two.py", "two.py holds Mine, Other; name one: two.py:Mine"),
-    ("run --policy two.py:Mne", "'Mne' is not in it; did you mean 'Mine'?"),
+    ("run --policy two.py:Mne", "must be one of Mine, Other, got 'Mne'; did you mean 'Mine'?"),
     ("run --policy 'Capped(1 + 1)'", "written as calls of policies"),
     ("run --policy '__import__(\"os\")()'", "written as calls of policies"),
     ("run --policy 'Capped(Constant.__class__, cap=2)'", "written as calls of policies"),

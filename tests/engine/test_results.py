@@ -300,7 +300,7 @@ def test_the_first_return_is_that_since_the_close_before_only_in_a_resumed_run()
 @pytest.mark.parametrize(("given", "message"), [
     ("CCC", "benchmark must be an instrument of the run, .*got 'CCC'"),
     (1.5, "benchmark must be .*got float"),
-    ({"CCC": 1.0}, "got one of 'CCC'"),
+    ({"CCC": 1.0}, "got 'CCC'"),
     (pd.Series([1.0], index=[0]), "must be indexed by time"),
     (pd.Series(1.0, index=PAIR.times[:150]), "50 of 200 have none, the first at 2024-01-07"),
 ])  # fmt: skip

@@ -253,7 +253,7 @@ def test_the_manifest_names_weights_by_their_values():
 GOOD = pd.DataFrame({"A": 0.5}, index=FEW.times)
 FRAME, FUNCTION = bt.signals.from_frame, bt.signals.from_function
 BAD = {
-    "unknown": (lambda: FRAME(FEW, GOOD.rename(columns={"A": "X"})), "got one of 'X'"),
+    "unknown": (lambda: FRAME(FEW, GOOD.rename(columns={"A": "X"})), "got 'X'"),
     "no zone": (lambda: FRAME(FEW, GOOD.tz_localize(None)), "in UTC"),
     "carried twice": (lambda: FRAME(FEW, GOOD.iloc[[0, 0]], carry=True), "one row per time"),
     "infinite": (lambda: FRAME(FEW, GOOD * np.inf), "must be finite"),

@@ -81,7 +81,7 @@ def test_weights_of_the_whole_are_weights_of_a_part():
 
 HOURS = PAIR.times
 BAD = {
-    "unknown": (frame(C=1.0), "got one of 'C'"),
+    "unknown": (frame(C=1.0), "got 'C'"),
     "two columns": (frame()[["A", "A"]], "'A' has several"),
     "no zone": (frame().tz_localize(None), "in UTC, have no time zone"),
     "between bars": (frame().set_axis(HOURS + pd.Timedelta("30min")), "the open of a bar, 4"),
