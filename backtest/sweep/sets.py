@@ -247,13 +247,12 @@ def find_codes(values: np.ndarray) -> base.IntArray:
     return found
 
 
-def number_rows(columns: Iterable[np.ndarray], n: int) -> base.IntArray:
-    """Return numbers of shape (n,), the same for rows that are equal in all columns."""
-    codes = np.zeros(n, dtype=np.int64)
-    for column in columns:
-        key = find_codes(column)
-        codes = find_codes(codes * (int(key.max()) + 1) + key)
-    return codes
+def number_rows(sets: Sets, n: int) -> base.IntArray:
+    """Return numbers of shape (n,), the same for equal sets, in the order in which they appear."""
+    if not sets:
+        return np.zeros(n, dtype=np.int64)
+    groups = pd.DataFrame(dict(sets)).groupby(list(sets), sort=False, dropna=False)
+    return groups.ngroup().to_numpy().astype(np.int64)
 
 
 def group_rows(codes: base.IntArray) -> list[base.IntArray]:
@@ -422,7 +421,7 @@ def check_terms(terms: BaseTerms, sets: Sets) -> None:
     """Build each different account and venue, and check them together."""
     n = count_sets(sets)
     own = {k: each for k, each in sets.items() if k.startswith(("account.", "venue."))}
-    for rows in group_rows(number_rows(own.values(), n)) if own else ():
+    for rows in group_rows(number_rows(own, n)) if own else ():
         values = take_sets(own, rows[0])
         try:
             check_together(terms.build_account(values), terms.build_venue(values))

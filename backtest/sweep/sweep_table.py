@@ -17,7 +17,7 @@ from backtest.engine import Progress
 from backtest.measures import ObjectiveLike, rank_by_objective, read_constraints
 from backtest.measures.measure_table import METRICS, OPTION_COSTS
 from backtest.sweep.set_evaluator import Evaluator, Rows
-from backtest.sweep.sets import Sets, from_frame, take_sets
+from backtest.sweep.sets import Sets, count_sets, from_frame, number_rows, take_sets
 
 if TYPE_CHECKING:
     from backtest.engine import Result
@@ -44,9 +44,7 @@ def build_table(evaluator: Evaluator, sets: Sets, progress: Progress | None) -> 
 
 
 def find_different(sets: Sets) -> tuple[base.IntArray, base.IntArray]:
-    frame = pd.DataFrame(dict(sets))
-    groups = frame.groupby(list(frame.columns), sort=False, dropna=False)
-    codes = groups.ngroup().to_numpy().astype(np.int64)
+    codes = number_rows(sets, count_sets(sets))
     places = np.unique(codes, return_index=True)[1]
     return places.astype(np.int64), codes
 

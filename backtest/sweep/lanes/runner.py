@@ -84,8 +84,7 @@ def score_sets(
     returns: bool,
 ) -> Iterator[Found]:
     def list_tasks() -> Iterator[SetTask | IntArray]:
-        codes = number_rows(take_part(sets, SIGNAL).values(), count_sets(sets))
-        parts = sorted(group_rows(codes), key=lambda rows: int(rows[0]))
+        parts = group_rows(number_rows(take_part(sets, SIGNAL), count_sets(sets)))
         most = -(-count_sets(sets) // threads) if len(parts) == 1 else LANES
         for rows in parts:
             some = take_sets(sets, rows)
