@@ -129,7 +129,7 @@ class Contract(Value, kw_only=True):
         return self.kind == "spot"
 
     def _complete_changes(self, changes: dict[str, Any]) -> dict[str, Any]:
-        is_other = has_other_unit(self.kind, changes.get("kind", self.kind))
+        is_other = (self.kind == "inverse") != (changes.get("kind", self.kind) == "inverse")
         return {"min_notional": None, **changes} if is_other else changes
 
     def faults(self) -> Faults:
@@ -143,10 +143,6 @@ class Contract(Value, kw_only=True):
     def _settle(self) -> None:
         if self.min_notional is None:
             self._set_fields(min_notional=0.0 if self.kind == "inverse" else 5.0)
-
-
-def has_other_unit(kind: str, other: str) -> bool:
-    return (kind == "inverse") != (other == "inverse")
 
 
 class Fees(Value, kw_only=True):
@@ -259,9 +255,7 @@ DATED = (
 
 
 def pick_cost(venue: Any, name: str) -> Cost:
-    group, _, field = name.partition(".")
-    found: Cost = getattr(getattr(venue, group), field)
-    return found
+    return attrgetter(name)(venue)  # type: ignore[no-any-return]
 
 
 def list_dated(venue: Any) -> list[str]:
