@@ -49,19 +49,8 @@ def save_text(text: str, path: Path) -> Path:
 
 
 def choose_format(path: Path, format_: str | None) -> str:
-    ending = path.suffix.lstrip(".").lower()
-    if (format_ or ending) == "png":
-        raise base.ParameterError(
-            f"a report cannot be a picture, got {format_ or path.name!r}; each chart of an HTML "
-            "report has a button that saves it as a picture"
-        )
-    if format_ is None and ending and ending not in FORMATS:
-        endings = ", ".join(f".{each}" for each in FORMATS)
-        raise base.ParameterError(f"a report must end in one of {endings}, got {path.name!r}")
-    if format_ is None:
-        format_ = ending or "html"
-    base.Choice(*FORMATS).check("format", format_)
-    return format_
+    named = path.suffix.lstrip(".").lower() or "html"
+    return str(base.Choice(*FORMATS).check("the format of a report", format_ or named))
 
 
 def write_text(page: Page, format_: str) -> str:
