@@ -456,9 +456,48 @@ def near(value: Any, expected: float | Fraction) -> bool:
     return True
 
 
+def scenarios(**terms: Any) -> dict[str, Any]:
+    """Return a rule of scenarios: 1 % either way, of each instrument by itself."""
+    plain = {
+        "level": 1.0, "moves": {"*": [(-0.01, 1.0), (0.01, 1.0)]}, "groups": None, "products": None,
+        "across": "independent", "offset": 0.0, "factor": 1.0, "minimum": 0.0, "contingency": 0.0,
+        "pair_contingency": 0.0, "initial": None,
+    }  # fmt: skip
+    return plain | terms
+
+
 def play_case(case: PortfolioCase) -> Outcome:
     return assert_agrees(case, "by hand")
 
 
 def play_legs(*legs: tuple[Any, ...], **terms: Any) -> Outcome:
     return play_case(make_scene(*legs, **terms))
+
+
+def check_outcome(out: Outcome, numbers: Mapping[str, Any]) -> None:
+    """Compare what is worked by hand: "equity 2" is of bar 2, "quantity 2 0" of its first position.
+
+    "stop.price" are the prices of all stops, "stop.price 0" is the first, "stop.n" counts them;
+    "events.kind" are the kinds of all events.
+    """
+    for name, wanted in numbers.items():
+        head, *places = name.split()
+        kind, _, what = head.partition(".")
+        rows = out.events if kind == "events" else out.of_kind(kind)
+        own = {"n": len(rows), "total": out.total(kind)}
+        if not what:
+            found = getattr(out, head)
+        else:
+            found = own[what] if what in own else [getattr(event, what) for event in rows]
+        for place in places:
+            found = found[int(place)]
+        if what in ("kind", "instrument"):
+            assert found == wanted, name
+        else:
+            assert plain(found) == pytest.approx(plain(wanted), rel=1e-12, abs=1e-12), name
+
+
+def plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    return float(value) if isinstance(value, Decimal | Fraction) else value

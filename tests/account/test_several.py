@@ -20,17 +20,20 @@ from tests.agreement import (
     assert_agrees,
     asset,
     bracket,
+    check_outcome,
     make_scene,
-    near,
     play_case,
     play_legs,
     run_engine,
+    scenarios,
     scene,
     tape,
 )
 from tests.cases import PortfolioCase
 from tests.draws import HOUR, START, utc
 from tests.kit import Hold, Once, flat, make_market, make_venue, simulate_pair
+from tests.oracle import Outcome
+from tests.scenes import Hand, by_hand
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -293,159 +296,6 @@ def test_an_infinite_target_is_what_the_margin_allows_in_it_alone():
     assert [round(each, 3) for each in held] == [1.905, 0.095]
 
 
-def test_isolated_margin_leaves_the_fees_of_cross_orders():
-    """A, cross, has gained half at bar 3; there it is raised to 3x, and B is opened isolated.
-
-    The balance is 998 after a fee of 2; 3x of 1998 trade 2994, a fee of 2.994; 995.006 carry B.
-    """
-    terms = {
-        "margin": {"A": "cross", "B": "isolated"},
-        "venue_leverage": {"A": None, "B": 10.0},
-        "venues": {"*": {"fees": {"taker": 0.001}}},
-    }
-    out = play_legs(
-        ([flat(100), flat(100), flat(150), flat(150)], (2.0, NAN, 3.0)),
-        ([flat(1)] * 4, (0.0, 0.0, 10.0)),
-        **terms,
-    )
-    notional = (998 - Fraction(2994, 1000)) / (Fraction(1, 10) + Fraction(1, 1000))
-    assert float(out.quantity[3][0]) == pytest.approx(3 * 1998 / 150, rel=1e-12)
-    assert float(out.quantity[3][1]) == pytest.approx(float(notional), rel=1e-12)
-    assert float(out.margin[3][1]) == pytest.approx(float(notional / 10), rel=1e-12)
-
-
-def test_the_loss_of_a_cross_flip_does_not_shrink_isolated_margin():
-    """A flips at a loss of 600; B posts its 600 of a balance of 1000, which is then -200."""
-    out = play_legs(
-        ([flat(100), flat(100), flat(80), flat(80)], (3.0, NAN, 1.0)),
-        ([flat(1)] * 4, (0.0, 0.0, 6.0)),
-        ([flat(10), flat(10), flat(16), flat(16)], (1.0, NAN)),
-        signal=([1.0, 1.0, -1.0, -1.0], 1.0, 1.0),
-        margin=("cross", "isolated", "cross"),
-        venue_leverage=(None, 10.0, None),
-    )
-    assert float(out.quantity[3][1]) == pytest.approx(6000)
-    assert float(out.margin[3][1]) == pytest.approx(600)
-    # w and the entries of A and C: 1000 - 600 - 600 = -200
-    assert float(out.cash[3] + out.quantity[3][0] * 80 + out.quantity[3][2] * 10) == pytest.approx(
-        -200
-    )
-
-
-# ----------------------------------------- modes of filling, the equity stop and the health factor
-SAFE = {"*": {"brackets": [bracket(0.02)]}}
-
-
-def rising(fill: str, **changes: Any) -> Any:
-    """A and B, each at 2x: A opens at 100, closes at 110, then 110 to 121; B falls from 1 to .9."""
-    return make_scene(
-        ([(100, 110, 100, 110), (110, 121, 110, 121), flat(121)], (2.0,)),
-        ([(1, 1, 0.9, 0.9), (0.9, 0.9, 0.81, 0.81), flat(0.81)], (2.0,)),
-        venues=SAFE,
-        fill=fill,
-        **changes,
-    )
-
-
-def test_same_close_trades_at_the_price_that_decided():
-    """Bar 1: 2x of 110 and of .9 bought with 1000 earn 10 % and lose 10 %; bar 2 rebalances."""
-    out = play_case(rising("same_close"))
-    assert near(out.quantity[1][0], Fraction(2000, 110))
-    assert near(out.equity[1], 1000 + 200 - 200)
-    assert near(out.quantity[2][0], Fraction(2000, 121))
-    assert near(out.quantity[2][1], Fraction(200_000, 81))
-
-
-def test_next_close_trades_a_bar_later_at_the_close():
-    """The decision of bar 0 fills at 121 and .81, the close of bar 1, which earns nothing."""
-    out = play_case(rising("next_close"))
-    assert near(out.equity[1], 1000)
-    assert near(out.quantity[1][0], Fraction(2000, 121))
-    assert near(out.quantity[1][1], Fraction(200_000, 81))
-
-
-def falling(**changes: Any) -> Any:
-    """A: 4x long, falls by 10 % on a straight line; B: 2x long, rises by 5 % after it."""
-    return make_scene(
-        ([flat(100), flat(100), (100, 100, 90, 90), flat(90)], (4.0,)),
-        ([flat(1), flat(1), (1, 1.05, 1, 1.05), flat(1.05)], (2.0,)),
-        **changes,
-    )
-
-
-def test_the_equity_stop_closes_all_positions_at_one_place():
-    """On the way to the lows, which B does not leave, E = 1000 - 400 x: 800 with A at 95."""
-    out = play_case(falling(equity_stop=0.2, venues=SAFE))
-    stops = out.of_kind("equity_stop")
-    assert [(e.bar, e.instrument) for e in stops] == [(2, "A"), (2, "B")]
-    assert near(stops[0].amount, 40 * 95)
-    assert near(out.equity[2], 800)
-    # at the close of bar 2 it decides again, on what is left
-    assert near(out.quantity[3][0], Fraction(4 * 800, 90))
-
-
-def test_the_equity_stop_at_the_open_drops_all_decisions():
-    """A opens at 94: 1000 - 240 is under 800; nothing fills at that open, B included."""
-    out = play_legs(
-        ([flat(100), flat(100), flat(94)], (4.0,)),
-        ([flat(1)] * 3, (0.5, 2.0)),
-        equity_stop=0.2,
-        venues=SAFE,
-    )
-    assert [(e.kind, e.instrument) for e in out.events if e.bar == 2] == [
-        ("equity_stop", "A"),
-        ("equity_stop", "B"),
-    ]
-    assert near(out.equity[2], 760)
-
-
-def test_isolated_positions_return_what_is_left_at_the_equity_stop():
-    """A posts 400 at 10x, B 200: at the same place as in cross margin 800 are cash."""
-    out = play_case(falling(equity_stop=0.2, margin="isolated", venue_leverage=10.0, venues=SAFE))
-    assert near(out.cash[2], 800)
-    assert out.margin[2] == (0, 0)
-
-
-def test_a_deposit_moves_the_highest_equity():
-    """1000 more double the highest to 2000; a fall of 10 % at 4x is 400 of 2000: no stop at .5."""
-    flows = pd.Series([1000.0], index=falling().clock[2:3])
-    assert not play_case(falling(equity_stop=0.5, flows=flows, venues=SAFE)).of_kind("equity_stop")
-
-
-def test_a_pool_of_low_health_repays_its_whole_debt():
-    """A opens at 80: longs of 3200 + 6000 owe 9000, health 95 % of 9200 / 9000 = .971.
-
-    A step of .1 sells 4 of A; at a health under .98 all 40, as they bring less than is owed.
-    """
-    terms = {"mode": "partial", "step": 0.1}
-    steps = {
-        health: play_legs(
-            ([flat(100), flat(100), flat(80)], (4.0, NAN)),
-            ([flat(1), flat(1), flat(1)], (6.0, NAN)),
-            venues={"*": {"liquidation": terms | {"full_below_health": health}}},
-        ).of_kind("liquidation")
-        for health in (0.97, 0.98)
-    }
-    assert near(steps[0.97][0].quantity, -4)
-    assert near(steps[0.98][0].quantity, -40)
-
-
-def test_a_pool_of_low_health_buys_a_short_back_whole():
-    """B opens at 1.1: assets 95 % of 4000 and 3000 of cash, debts 105 % of 6600: health .981."""
-    closed = {}
-    for health in (0.98, 0.985):
-        terms = {"mode": "partial", "step": 0.1, "full_below_health": health}
-        out = play_legs(
-            ([flat(100), flat(100), flat(100)], (4.0, NAN)),
-            ([flat(1), flat(1), flat(1.1)], (6.0, NAN)),
-            signal=(1.0, -1.0),
-            venues={"*": {"liquidation": terms}},
-        )
-        closed[health] = out.of_kind("liquidation")[0].quantity
-    assert near(closed[0.98], 600)
-    assert near(closed[0.985], 6000)
-
-
 def test_a_health_factor_needs_a_requirement_of_each_position():
     rule = bt.ScenarioMargin(
         moves={"all": [(-0.1, 1.0), (0.1, 1.0)]}, groups={"all": ["AAA", "BBB"]}
@@ -562,9 +412,53 @@ def test_an_account_reads_the_name_of_a_preset():
 
 
 # ------------------------------------------------------------------------------------- more by hand
+SAFE = {"*": {"brackets": [bracket(0.02)]}}
+TWO = [bracket() | {"cap": 5000.0}, bracket(0.1, 5.0) | {"floor": 5000.0}]
+LATE = utc([START + 3 * HOUR])
+STILL = [flat(1)] * 4
+STEPS = {"mode": "partial", "step": 0.1}
+HALVES = {"mode": "partial", "step": 0.5}
+CARRIED = {"A": {"brackets": [bracket() | {"cap": 1000.0}]}, "*": {"fees": {"per_order": 50.0}}}
+COIN = tape([flat(2000)] * 3, ())
+DEAR = tape([flat(3000)] * 2, ())
+MARGINAL = [(0.0, 1000.0, 0.95), (1000.0, 2000.0, 0.5)]
+GROUP = scenarios(
+    moves={"g": [(-0.1, 1.0), (0.1, 1.0)]}, groups={"g": ["A", "B"]}, factor=0.5, contingency=0.01,
+    initial=(1.0, 0.01),
+)  # fmt: skip
 
 
-def long_and_short(**changes) -> PortfolioCase:
+def rising(fill: str) -> Outcome:
+    """A and B, each at 2x: A opens at 100, closes at 110, then 110 to 121; B falls from 1 to .9."""
+    return play_legs(
+        ([(100, 110, 100, 110), (110, 121, 110, 121), flat(121)], (2.0,)),
+        ([(1, 1, 0.9, 0.9), (0.9, 0.9, 0.81, 0.81), flat(0.81)], (2.0,)),
+        venues=SAFE,
+        fill=fill,
+    )
+
+
+def falling(**changes: Any) -> Outcome:
+    """A: 4x long, falls by 10 % on a straight line; B: 2x long, rises by 5 % after it."""
+    return play_legs(
+        ([flat(100), flat(100), (100, 100, 90, 90), flat(90)], (4.0,)),
+        ([flat(1), flat(1), (1, 1.05, 1, 1.05), flat(1.05)], (2.0,)),
+        venues=SAFE,
+        **changes,
+    )
+
+
+def pooled(first: float, second: float, health: float, **terms: Any) -> Outcome:
+    """A at 4x and B at 6x, which open at other prices; steps of a tenth, or all under a health."""
+    return play_legs(
+        ([flat(100), flat(100), flat(first)], (4.0, NAN)),
+        ([flat(1), flat(1), flat(second)], (6.0, NAN)),
+        venues={"*": {"liquidation": STEPS | {"full_below_health": health}}},
+        **terms,
+    )
+
+
+def long_and_short(**changes: Any) -> PortfolioCase:
     """A: 4x long at 100, B: 6x short at 1; A rises by 4 %, B by 25 % along its bar."""
     return make_scene(
         ([flat(100), flat(100), (100, 104, 100, 104)], (4.0, NAN)),
@@ -574,19 +468,204 @@ def long_and_short(**changes) -> PortfolioCase:
     )
 
 
-def test_a_cross_failure_closes_the_winner_too():
-    """At a share x of the way M = 1000 + 160 x - 1500 x, R = 5 % of 10000 + 1660 x."""
-    out = play_case(long_and_short())
-    # w = 1000 - 4000 + 6000; 1000 - 1340 x = 500 + 83 x: x = 500/1423
-    x = Fraction(500, 1423)
-    assert near(out.cash[1], 3000)
-    assert [(e.kind, e.instrument) for e in out.events if e.bar == 2] == [
-        ("liquidation", "A"),
-        ("liquidation", "B"),
-    ]
-    assert near(out.equity[2], 1000 - 1340 * x)
-    assert near(out.of_kind("liquidation")[0].amount, 4000 + 160 * x)
-    assert near(out.of_kind("liquidation")[0].price, 100 + 4 * x)
+def apart(**changes: Any) -> Outcome:
+    """A long 4x falls 5 %, B short 6x rises 5 %; both also move the other way by 1 %."""
+    return play_legs(
+        ([flat(100), flat(100), (100, 101, 95, 100)], (4.0, NAN)),
+        ([flat(1), flat(1), (1, 1.05, 0.99, 1)], (6.0, NAN)),
+        signal=(1.0, -1.0),
+        **changes,
+    )
+
+
+PLACE = Fraction(500, 1423)
+"""Where the pool of long_and_short fails: M = 1000 + 160 x - 1500 x = 5 % of 10000 + 1660 x."""
+ALONE = Fraction(300, 1575)
+"""Where B fails with a margin of 600: 600 - 1500 x = 5 % of 6000 + 1500 x."""
+SECOND = (650 - 750 * PLACE) / (590 + Fraction(455, 10))
+"""M = 1000 - 1340 x0 - 590 (x - x0), R = 5 % of 7000 + 160 x + 750 x: 1000 - 750 x0 - 350 = 590 x +
+45.5 x; .608, so a second half of B goes there."""
+ROOM = (998 - Fraction(2994, 1000)) / (Fraction(1, 10) + Fraction(1, 1000))
+SOLD = Fraction(15025, 10_000) / (2000 * Fraction(99, 100))
+HAND: Hand = {
+    # A, cross, has gained half at bar 3; there it is raised to 3x, and B is opened isolated. The
+    # balance is 998 after a fee of 2; 3x of 1998 trade 2994, a fee of 2.994; 995.006 carry B
+    "isolated margin leaves the fees of cross orders": (
+        lambda: play_legs(
+            ([flat(100), flat(100), flat(150), flat(150)], (2.0, NAN, 3.0)),
+            (STILL, (0.0, 0.0, 10.0)), margin=("cross", "isolated"), venue_leverage=(None, 10.0),
+            venues={"*": {"fees": {"taker": 0.001}}}),
+        {"quantity 3": [Fraction(3 * 1998, 150), ROOM], "margin 3": [0, ROOM / 10]}),
+    # A flips at a loss of 600; B posts its 600 of a balance of 1000. The balance is w and the
+    # entries of A and C: 1000 - 600 - 600 = -200, of which A is -1000 and C 1000
+    "the loss of a cross flip does not shrink isolated margin": (
+        lambda: play_legs(
+            ([flat(100), flat(100), flat(80), flat(80)], (3.0, NAN, 1.0)),
+            (STILL, (0.0, 0.0, 6.0)),
+            ([flat(10), flat(10), flat(16), flat(16)], (1.0, NAN)),
+            signal=([1.0, 1.0, -1.0, -1.0], 1.0, 1.0), margin=("cross", "isolated", "cross"),
+            venue_leverage=(None, 10.0, None)),
+        {"quantity 3": [-12.5, 6000, 100], "margin 3 1": 600, "cash 3": -200}),
+    # bar 1: 2x of 110 and of .9 bought with 1000 earn 10 % and lose 10 %; bar 2 rebalances
+    "same_close trades at the price that decided": (
+        lambda: rising("same_close"),
+        {"quantity 1 0": Fraction(2000, 110), "equity 1": 1000 + 200 - 200,
+         "quantity 2": [Fraction(2000, 121), Fraction(200_000, 81)]}),
+    # the decision of bar 0 fills at 121 and .81, the close of bar 1, which earns nothing
+    "next_close trades a bar later at the close": (
+        lambda: rising("next_close"),
+        {"equity 1": 1000, "quantity 1": [Fraction(2000, 121), Fraction(200_000, 81)]}),
+    # on the way to the lows, which B does not leave, E = 1000 - 400 x: 800 with A at 95. At the
+    # close of bar 2 it decides again, on what is left
+    "the equity stop closes all positions at one place": (
+        lambda: falling(equity_stop=0.2),
+        {"equity_stop.bar": [2, 2], "equity_stop.instrument": ["A", "B"],
+         "equity_stop.amount 0": 40 * 95, "equity 2": 800, "quantity 3 0": Fraction(4 * 800, 90)}),
+    # A opens at 94: 1000 - 240 is under 800; nothing fills at that open, B included
+    "the equity stop at the open drops all decisions": (
+        lambda: play_legs(([flat(100), flat(100), flat(94)], (4.0,)), (STILL[:3], (0.5, 2.0)),
+                          equity_stop=0.2, venues=SAFE),
+        {"equity_stop.bar": [2, 2], "equity_stop.instrument": ["A", "B"], "fill.bar": [1, 1],
+         "equity 2": 760}),
+    # A posts 400 at 10x, B 200: at the same place as in cross margin 800 are cash
+    "isolated positions return what is left at the equity stop": (
+        lambda: falling(equity_stop=0.2, margin="isolated", venue_leverage=10.0),
+        {"cash 2": 800, "margin 2": [0, 0]}),
+    # 1000 more double the highest to 2000; a fall of 10 % at 4x is 400 of 2000: no stop at .5
+    "a deposit moves the highest equity": (
+        lambda: falling(equity_stop=0.5, flows=pd.Series([1000.0], utc([START + 2 * HOUR]))),
+        {"equity_stop.n": 0}),
+    # longs of 3200 + 6000 owe 9000, health 95 % of 9200 / 9000 = .971: a step of .1 sells 4 of A,
+    # and at a health under .98 all 40 go, as they bring less than is owed
+    **{
+        f"a pool of low health repays its whole debt, {health}": (
+            lambda health=health: pooled(80, 1, health), {"liquidation.quantity 0": sold})
+        for health, sold in ((0.97, -4), (0.98, -40))
+    },
+    # assets 95 % of 4000 and 3000 of cash, debts 105 % of 6600: health .981
+    **{
+        f"a pool of low health buys a short back whole, {health}": (
+            lambda health=health: pooled(100, 1.1, health, signal=(1.0, -1.0)),
+            {"liquidation.quantity 0": bought})
+        for health, bought in ((0.98, 600), (0.985, 6000))
+    },
+    "a cross failure closes the winner too": (
+        lambda: play_case(long_and_short()),
+        {"cash 1": 1000 - 4000 + 6000, "liquidation.bar": [2, 2],
+         "liquidation.instrument": ["A", "B"], "liquidation.amount 0": 4000 + 160 * PLACE,
+         "liquidation.price 0": 100 + 4 * PLACE, "equity 2": 1000 - 1340 * PLACE}),
+    # B dies with its 600, A keeps 400 + 160
+    "isolated the winner survives": (
+        lambda: play_case(long_and_short(margin="isolated", venue_leverage=10.0)),
+        {"liquidation.instrument": ["B"], "cash 2": 600 - 1500 * ALONE,
+         "equity 2": 600 - 1500 * ALONE + 560}),
+    # 5 % initial margin of 12 + 18 turns is 1.5 equities: both get 2/3
+    **{
+        f"increases share what the margin admits, {fill}": (
+            lambda fill=fill: play_legs(([flat(100)] * 2, (12.0,)), (STILL[:2], (18.0,)),
+                                        venues=SAFE, fill=fill),
+            {"quantity 1": [80, 12_000]})
+        for fill in ("next_open", "next_close")
+    },
+    # A goes from 10x to 5x, B wants 20x: 250 of margin stay, 750 carry 15x of B
+    "reductions fill first and are not scaled": (
+        lambda: play_legs(([flat(100)] * 3, (10.0, 5.0)), (STILL[:3], (0.0, 20.0)), venues=SAFE),
+        {"quantity 2": [50, 15_000]}),
+    # up to 5000 at 20x, above at 5x: with 4x of B, A stops at the cap of its first bracket. It
+    # wants 6000: 6000/5 = 1200 is too much. At f = 5/6 it needs 250, B 4000·5/6/20 = 167
+    "a cap is an edge of the common factor": (
+        lambda: play_legs(([flat(100)] * 2, (6.0,)), (STILL[:2], (4.0,)),
+                          venues={"A": {"brackets": TWO}}),
+        {"quantity 1": [50, 4000 * Fraction(5, 6)]}),
+    # A gains 1000 on 1000: E = 2000 and B = 1000 still; 20x at setting 10 needs 2000, 1000 carry
+    "isolated margin is not funded by unrealized profit": (
+        lambda: play_legs(
+            ([flat(100), flat(100), flat(150), flat(150)], (2.0, NAN)), (STILL, (0.0, 0.0, 10.0)),
+            margin=("cross", "isolated"), venue_leverage=(None, 10.0)),
+        {"equity 2": 2000, "margin 3 1": 1000, "quantity 3 1": 10_000}),
+    # at the failure A is up and B is down. Half of B at 1 + x/4; R falls by 5 % of 3000 + 750 x, M
+    # stays: it holds until it fails again
+    "partial takes the position with the largest loss first": (
+        lambda: play_case(long_and_short(venues={"*": {"liquidation": HALVES}})),
+        {"liquidation.instrument 0": "B", "liquidation.quantity 0": 3000,
+         "liquidation.instrument 1": "B", "liquidation.quantity 1": 1500,
+         "liquidation.amount 1": 1500 * (1 + SECOND / 4)}),
+    # A at 6 % maintenance relieves more per notional than B at 5 %
+    "partial by relief prefers the dearer bracket": (
+        lambda: play_case(long_and_short(venues={
+            "*": {"liquidation": HALVES | {"order": "most_relief"}},
+            "A": {"brackets": [bracket(0.06, 16.0)]}})),
+        {"liquidation.instrument 0": "A"}),
+    # the pool of 600 with 6x short of B is taken; A's 400 at setting 10 stay and gain 160
+    "takeover leaves isolated margin": (
+        lambda: play_case(long_and_short(
+            margin=("isolated", "cross"), venue_leverage=(10.0, None),
+            venues={"*": {"liquidation": {"mode": "takeover"}}})),
+        {"liquidation.instrument": ["B"], "liquidation_loss 2": 600 - 1500 * ALONE,
+         "equity 2": 560}),
+    # one 10x long: low 94 is first, high later; a stop at 3 % is nearer than 94.74
+    "one position goes to its adverse extreme first": (
+        lambda: play_legs(([flat(100), flat(100), (100, 106, 94, 106)], (10.0, NAN)),
+                          (STILL[:3], (0.0,)), stop_loss=(0.03, None)),
+        {"equity 2": 1000 - 100 * 3}),
+    # long and short of one group at +-10 %: nothing at risk but 1 % of the gross of 60000, which is
+    # 600; brackets would have needed 3000
+    "scenarios net within a group": (
+        lambda: play_legs(([flat(100)] * 2, (30.0,)), (STILL[:2], (30.0,)), signal=(1.0, -1.0),
+                          requirement=GROUP),
+        {"quantity 1 0": 300, "margin_ratio 1": 0.6}),
+    # both long: 10 % of N + 1 % of N <= 1000
+    "scenarios of one side do not net": (
+        lambda: play_legs(([flat(100)] * 2, (30.0,)), (STILL[:2], (30.0,)), requirement=GROUP),
+        {"quantity 1 0": Fraction(1000) / Fraction(11, 100) / 2 / 100}),
+    # .5 coins at 2000 count 500 in M and 1000 in E: notional 2502.5, fee 2.5025, B = 1 - 2.5025.
+    # Bar 2 sells 1.5025 / (2000 * .99) coins, with a haircut of 1 % of 2000 on each
+    "collateral backs at its rate and is sold where the balance is negative": (
+        lambda: play_legs(
+            ([flat(100)] * 3, (2.5, NAN)), (STILL[:3], (0.0,)), capital=1.0, negative_limit=0.0,
+            venues={"*": {"fees": {"taker": 0.001}}},
+            collateral=[(asset("COIN", 0.5, rate=0.5, slippage=0.01), COIN)]),
+        {"fees 1": 2.5025, "collateral 2 0": Fraction(1, 2) - SOLD, "conversion 2": SOLD * 20,
+         "equity 2": 1001 - Fraction(25025, 10_000) - SOLD * 20}),
+    # 1000 at 95 %, the next 1000 at 50 %, nothing beyond: M = 1000 + 1450 carries 20 x 2450
+    "marginal tiers of collateral": (
+        lambda: play_legs(
+            ([flat(100)] * 2, (100.0,)), (STILL[:2], (0.0,)), negative_limit=0.0, venues=SAFE,
+            collateral=[(asset("COIN", 1.0, tiers=MARGINAL), DEAR)]),
+        {"quantity 1 0": 490}),
+    # B ends at 1.1 in bar 2: 4000 gain 400, less 0.1 % of 4400
+    "a delisted position closes at the mark close with its fee": (
+        lambda: play_legs(
+            ([flat(100)] * 5, (0.0,)), ([flat(1), flat(1), (1, 1.1, 1, 1.1)], (4.0, NAN)),
+            venues={"*": {"fees": {"taker": 0.001, "maker_share": 1.0}}}),
+        {"fill.instrument": ["B"], "delisted.instrument": ["B"], "fee.amount": [4.4],
+         "equity 2": 1000 + 400 - Fraction(44, 10)}),
+    # A gains 1000 unrealized: M = 2000, initial 5 % of 3000; B = 1000 is all that may leave
+    "a withdrawal leaves the initial margin and the balance": (
+        lambda: play_legs(([flat(100), flat(100), flat(150), flat(150)], (2.0, NAN)),
+                          (STILL, (0.0,)), flows=pd.Series([-5000.0], index=LATE)),
+        {"flows 3": -1000}),
+    # at once M = 1000 - 500 x, R = 5 % of 4000 (1 - .05 x) + 6000 (1 + .05 x): 505 x = 500
+    "worst takes each position to its own extreme": (
+        lambda: apart(intrabar="worst"), {"equity 2": 1000 - 500 * Fraction(500, 505)}),
+    "along the path both rise, then both fall, and M stays over R": (
+        apart, {"liquidation.n": 0}),
+    # A holds 10 at 110, over the cap of 1000, for a fee of 50: E = 1050, at 10x. Cross, 10500 less
+    # 10 x the fee of B and the 1100 of A; isolated, B is 900, less a margin of 100
+    **{
+        f"an order that its cap cuts to nothing needs no room for its fee, {margin}": (
+            lambda margin=margin: play_legs(
+                ([flat(100), flat(100), flat(110), flat(110)], (5.0,)), (STILL, (0.0, 30.0)),
+                venues=CARRIED, margin=margin, venue_leverage=10.0),
+            {"quantity 2 1": bought})
+        for margin, bought in (("cross", 8900), ("isolated", 8000))
+    },
+}  # fmt: skip
+
+
+@by_hand(HAND)
+def test_several_positions(run, numbers):
+    check_outcome(run(), numbers)
 
 
 def test_contagion_names_the_short_that_ran_and_what_the_winner_had_won():
@@ -603,230 +682,8 @@ def test_contagion_names_the_short_that_ran_and_what_the_winner_had_won():
 
 def test_contagion_in_steps_names_no_winner_that_stays():
     """The position with the largest loss is reduced: B. A stays, and is not pulled down."""
-    steps = {"*": {"liquidation": {"mode": "partial", "step": 0.5, "order": "largest_loss"}}}
+    steps = {"*": {"liquidation": HALVES | {"order": "largest_loss"}}}
     result = run_engine(long_and_short(venues=steps))
     assert set(result.events.query("kind == 'liquidation'")["instrument"]) == {"B"}
     assert list(result.contagion()["cause"].unique()) == ["B"]
     assert result.contagion()["profit"].eq(0.0).all()
-
-
-def test_isolated_the_winner_survives():
-    """B posts 600: 600 - 1500 x = 5 % of 6000 + 1500 x: x = 300/1575; A keeps 400 + 160."""
-    setting = {"A": 10.0, "B": 10.0}
-    out = play_case(long_and_short(margin="isolated", venue_leverage=setting))
-    x = Fraction(300, 1575)
-    assert [e.instrument for e in out.of_kind("liquidation")] == ["B"]
-    assert near(out.cash[2], 600 - 1500 * x)
-    assert near(out.equity[2], 600 - 1500 * x + 560)
-
-
-@pytest.mark.parametrize("fill", ["next_open", "next_close"])
-def test_increases_share_what_the_margin_admits(fill):
-    """5 % initial margin of 12 + 18 turns is 1.5 equities: both get 2/3."""
-    out = play_legs(([flat(100)] * 2, (12.0,)), ([flat(1)] * 2, (18.0,)), venues=SAFE, fill=fill)
-    assert near(out.quantity[1][0], 80)
-    assert near(out.quantity[1][1], 12_000)
-
-
-def test_reductions_fill_first_and_are_not_scaled():
-    """A goes from 10x to 5x, B wants 20x: 250 of margin stay, 750 carry 15x of B."""
-    out = play_legs(([flat(100)] * 3, (10.0, 5.0)), ([flat(1)] * 3, (0.0, 20.0)), venues=SAFE)
-    assert near(out.quantity[2][0], 50)
-    assert near(out.quantity[2][1], 15_000)
-
-
-def test_a_cap_is_an_edge_of_the_common_factor():
-    """Up to 5000 at 20x, above at 5x: with 4x of B, A stops at the cap of its first bracket.
-
-    A wants 6000: 6000/5 = 1200 is too much. At f = 5/6 it needs 250, B 4000·5/6/20 = 167.
-    """
-    two = [bracket() | {"cap": 5000.0}, bracket(0.1, 5.0) | {"floor": 5000.0}]
-    out = play_legs(
-        ([flat(100)] * 2, (6.0,)), ([flat(1)] * 2, (4.0,)), venues={"A": {"brackets": two}}
-    )
-    assert near(out.quantity[1][0], 50)
-    assert near(out.quantity[1][1], 4000 * Fraction(5, 6))
-
-
-def test_isolated_margin_is_not_funded_by_unrealized_profit():
-    """A gains 1000 on 1000: B = 1000 still; B's 20x at setting 10 needs 2000: 1000 carry 10000."""
-    out = play_legs(
-        ([flat(100), flat(100), flat(150), flat(150)], (2.0, NAN)),
-        ([flat(1)] * 4, (0.0, 0.0, 10.0)),
-        margin=("cross", "isolated"),
-        venue_leverage=(None, 10.0),
-    )
-    # E = 2000 at bar 3: B wants 20000, margin 2000; B holds 1000
-    assert near(out.equity[2], 2000)
-    assert near(out.margin[3][1], 1000)
-    assert near(out.quantity[3][1], 10_000)
-
-
-def test_partial_takes_the_position_with_the_largest_loss_first():
-    """At the failure A is up and B is down: a step of half of B holds the requirement."""
-    out = play_case(long_and_short(venues={"*": {"liquidation": {"mode": "partial", "step": 0.5}}}))
-    steps = out.of_kind("liquidation")
-    x = Fraction(500, 1423)
-    # half of B at 1 + x/4; R falls by 5 % of 3000 + 750 x, M stays: holds until it fails again
-    assert steps[0].instrument == "B"
-    assert near(steps[0].quantity, 3000)
-    # then M = 1000 - 1340 x0 - 590 (x - x0), R = 5 % of 7000 + 160 x + 750 x: 1000 - 750 x0 - 350
-    #      = 590 x + 45.5 x with x0 = 500/1423: x = 0.608... < 1, so a second half
-    second = (650 - 750 * x) / (590 + Fraction(455, 10))
-    assert steps[1].instrument == "B"
-    assert near(steps[1].quantity, 1500)
-    assert near(steps[1].amount, 1500 * (1 + second / 4))
-
-
-def test_partial_by_relief_prefers_the_dearer_bracket():
-    """A at 10 % maintenance relieves more per notional than B at 5 %."""
-    changes = {
-        "*": {"liquidation": {"mode": "partial", "step": 0.5, "order": "most_relief"}},
-        "A": {"brackets": [bracket(0.06, 16.0)]},
-    }
-    out = play_case(long_and_short(venues=changes))
-    assert out.of_kind("liquidation")[0].instrument == "A"
-
-
-def test_takeover_leaves_isolated_margin():
-    """Pool of 600 with 6x short of B is taken; A's 400 at setting 10 stay and gain 160."""
-    out = play_case(
-        long_and_short(
-            margin={"A": "isolated", "B": "cross"},
-            venue_leverage={"A": 10.0, "B": None},
-            venues={"*": {"liquidation": {"mode": "takeover"}}},
-        )
-    )
-    # pool: w = 600 + 6000; 600 - 1500 x = 300 + 75 x
-    assert [e.instrument for e in out.of_kind("liquidation")] == ["B"]
-    assert near(out.liquidation_loss[2], 600 - 1500 * Fraction(300, 1575))
-    assert near(out.equity[2], 560)
-
-
-def test_one_position_goes_to_its_adverse_extreme_first():
-    """One 10x long: low 94 is first, high later; a stop at 3 % is nearer than 94.74."""
-    out = play_legs(
-        ([flat(100), flat(100), (100, 106, 94, 106)], (10.0, NAN)),
-        ([flat(1)] * 3, (0.0,)),
-        stop_loss=(0.03, None),
-    )
-    assert near(out.equity[2], 1000 - 100 * 3)
-
-
-def test_scenarios_net_within_a_group():
-    """Long and short of one group at +-10 %: nothing at risk but 1 % of the gross."""
-    rule = {
-        "level": 1.0,
-        "moves": {"g": [(-0.1, 1.0), (0.1, 1.0)]},
-        "groups": {"g": ["A", "B"]},
-        "products": None,
-        "across": "independent",
-        "offset": 0.0,
-        "factor": 0.5,
-        "minimum": 0.0,
-        "contingency": 0.01,
-        "pair_contingency": 0.0,
-        "initial": (1.0, 0.01),
-    }
-    tapes = {"A": tape([flat(100)] * 2, (30.0,)), "B": tape([flat(1)] * 2, (30.0,))}
-    out = play_case(scene(tapes, {"A": 1.0, "B": -1.0}, requirement=rule))
-    # 60000 gross need 600; brackets would have needed 3000
-    assert near(out.quantity[1][0], 300)
-    assert near(out.margin_ratio[1], 0.6)
-    # both long: 10 % of N + 1 % of N <= 1000
-    both = play_case(scene(tapes, {"A": 1.0, "B": 1.0}, requirement=rule))
-    assert near(both.quantity[1][0], Fraction(1000) / Fraction(11, 100) / 2 / 100)
-
-
-def test_collateral_backs_at_its_rate_and_is_sold_where_the_balance_is_negative():
-    """0.5 coins at 2000 count 500 in M and 1000 in E; a fee takes the balance of 1 below 0."""
-    coin = tape([flat(2000), flat(2000), flat(2000)], ())
-    out = play_legs(
-        ([flat(100)] * 3, (2.5, NAN)),
-        ([flat(1)] * 3, (0.0,)),
-        venues={"*": {"fees": {"taker": 0.001}}},
-        collateral=[(asset("COIN", 0.5, rate=0.5, slippage=0.01), coin)],
-        capital=1.0,
-        negative_limit=0.0,
-    )
-    # E = 1001: notional 2502.5, fee 2.5025; B = 1 - 2.5025 = -1.5025
-    assert near(out.fees[1], 2.5025)
-    # bar 2 sells 1.5025 / (2000 * 0.99) coins, with a haircut of 1 % of 2000 on each
-    sold = Fraction(15025, 10_000) / (2000 * Fraction(99, 100))
-    assert near(out.collateral[2][0], Fraction(1, 2) - sold)
-    assert near(out.conversion[2], sold * 20)
-    assert near(out.equity[2], 1001 - Fraction(25025, 10_000) - sold * 20)
-
-
-def test_marginal_tiers_of_collateral():
-    """1000 at 95 %, the next 1000 at 50 %, nothing beyond: 3000 count 1450."""
-    coin = tape([flat(3000)] * 2, ())
-    tiers = [(0.0, 1000.0, 0.95), (1000.0, 2000.0, 0.5)]
-    # M = 1000 + 1450 carries 20 x 2450
-    assert near(
-        play_legs(
-            ([flat(100)] * 2, (100.0,)),
-            ([flat(1)] * 2, (0.0,)),
-            collateral=[(asset("COIN", 1.0, tiers=tiers), coin)],
-            negative_limit=0.0,
-            venues=SAFE,
-        ).quantity[1][0],
-        490,
-    )
-
-
-def test_a_delisted_position_closes_at_the_mark_close_with_its_fee():
-    """B ends at 1.1 in bar 2: 4000 gain 400, less 0.1 % of 4400."""
-    fee = {"fees": {"taker": 0.001, "maker_share": 1.0}}
-    out = play_legs(
-        ([flat(100)] * 5, (0.0,)),
-        ([flat(1), flat(1), (1, 1.1, 1, 1.1)], (4.0, NAN)),
-        venues={"*": fee},
-    )
-    assert [e.kind for e in out.events if e.instrument == "B"] == ["fill", "delisted", "fee"]
-    assert near(out.equity[2], 1000 + 400 - Fraction(44, 10))
-
-
-def test_a_withdrawal_leaves_the_initial_margin_and_the_balance():
-    """A gains 1000 unrealized: M = 2000, initial 5 % of 3000; B = 1000 is all that may leave."""
-    flows = pd.Series([-5000.0], index=utc([START + 3 * HOUR]))
-    out = play_legs(
-        ([flat(100), flat(100), flat(150), flat(150)], (2.0, NAN)),
-        ([flat(1)] * 4, (0.0,)),
-        flows=flows,
-    )
-    assert near(out.flows[3], -1000)
-
-
-def test_worst_takes_each_position_to_its_own_extreme():
-    """A long 4x falls 5 %, B short 6x rises 5 %, at once: M = 1000 - 500 x, R = 500 + 5 x."""
-    bars = {"A": (100, 101, 95, 100), "B": (1, 1.05, 0.99, 1)}
-    tapes = {
-        "A": tape([flat(100), flat(100), bars["A"]], (4.0, NAN)),
-        "B": tape([flat(1), flat(1), bars["B"]], (6.0, NAN)),
-    }
-    signal = {"A": 1.0, "B": -1.0}
-    out = play_case(scene(tapes, signal, intrabar="worst"))
-    # R = 5 % of 4000 (1 - 0.05 x) + 6000 (1 + 0.05 x) = 500 + 5 x; 505 x = 500
-    assert near(out.equity[2], 1000 - 500 * Fraction(500, 505))
-    # along the path both rise, then both fall: M stays over R
-    assert not play_case(scene(tapes, signal)).of_kind("liquidation")
-
-
-@pytest.mark.parametrize(("margin", "bought"), [("cross", 8900), ("isolated", 8000)])
-def test_an_order_that_the_cap_of_its_bracket_cuts_to_nothing_needs_no_room_for_its_fee(
-    margin, bought
-):
-    """A holds 10 at 110, over the cap of 1000, for a fee of 50: E = 1050, at 10x.
-
-    Cross, 10500 less 10 x the fee of B and the 1100 of A; isolated, B is 900, less a margin of 100.
-    """
-    venues = {"*": {"fees": {"per_order": 50.0}}, "A": {"brackets": [bracket() | {"cap": 1000.0}]}}
-    terms = {"margin": margin, "venue_leverage": 10.0}
-    out = play_legs(
-        ([flat(100), flat(100), flat(110), flat(110)], (5.0,)),
-        ([flat(1)] * 4, (0.0, 30.0)),
-        venues=venues,
-        **terms,
-    )
-    assert near(out.quantity[2][1], bought)
