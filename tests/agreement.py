@@ -5,9 +5,10 @@ bars that both have, quantities (by their notional), margins, the margin ratio (
 price of liquidation (by what it means in money), the ledger by kind, and the calls.
 """
 
+import functools
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from typing import Annotated, Any
@@ -449,6 +450,10 @@ def play(
     changes = {"brackets": [bracket(leverage=16.0)]} | (venue or {})
     tapes, signal = {"TEST": tape(bars, targets, funding)}, {"TEST": signals}
     return assert_agrees(scene(tapes, signal, venues={"*": changes}, **account), "by hand").alone()
+
+
+def later(*bars: Bar, **terms: Any) -> Callable[[], Outcome]:
+    return functools.partial(play, *bars, **terms)
 
 
 def near(value: Any, expected: float | Fraction) -> bool:

@@ -8,127 +8,87 @@ import pytest
 
 import backtest as bt
 from backtest.account.position import place_stop
-from tests import agreement, scenes
+from tests import scenes
 from tests.account.test_fills import make_market as make_days
 from tests.account.test_fills import run
-from tests.agreement import FLAT, near
+from tests.agreement import FLAT, check_outcome, later
 from tests.draws import HOUR, START, utc
 from tests.kit import Hold, Once, flat, make_market, make_venue
-from tests.scenes import Follow, happened, market_of, venue_of
+from tests.scenes import Follow, Hand, by_hand, happened, market_of, venue_of
 
 NAN = math.nan
 
 
-def exits(out) -> list[tuple[int, str, float]]:
-    kinds = ("stop", "trailing_stop", "equity_stop", "take_profit")
-    return [(e.bar, e.kind, round(float(e.price), 9)) for e in out.events if e.kind in kinds]
+DOWN = (100, 100, 90, 90)
+BEST = (FLAT, (100, 130, 95, 125))
+FLIPPED = (FLAT, (100, 120, 100, 120), (120, 131, 119, 125), (125, 133, 125, 130))
+LATE = (FLAT, (100, 130, 100, 100), (100, 104, 92, 100), (100, 101, 90, 95))
+FALLING = (FLAT, FLAT, (100, 100, 85, 95), (95, 95, 95, 95), (95, 95, 80, 90))
+COSTLY = {"fees": {"taker": 0.001}, "slippage": {"rate": 0.01}}
+HAND: Hand = {
+    # 20 contracts at 101, which is 100 and 1 %; 101 x (1 + 0.1 / 1.01) = 111, less 1 % 109.89
+    "a take-profit fills at its price worsened and pays the taker fee": (
+        later(FLAT, FLAT, (100, 115, 100, 112), targets=(2.0, NAN), venue=COSTLY,
+              take_profit=0.1 / 1.01),
+        {"take_profit.bar": [2], "take_profit.price": [109.89], "slippage 2": 20 * 1.11,
+         "fees 2": 0.001 * 20 * 109.89}),
+    # sold at 120, better than 110; the decision of that open is dropped
+    "a take-profit that the open has passed fills at the open": (
+        later(FLAT, FLAT, (120, 120, 90, 90), targets=(2.0,), take_profit=0.1),
+        {"take_profit.bar": [2], "take_profit.price": [120], "equity 2": 1400, "quantity 2": 0}),
+    "a short takes its profit below": (
+        later(FLAT, FLAT, (100, 100, 85, 95), targets=(2.0, NAN), signals=-1.0, take_profit=0.1),
+        {"take_profit.bar": [2], "take_profit.price": [90], "equity 2": 1200}),
+    # from 94 to 112: the stop at 95 counts, not the profit at 110
+    "losses come first where a bar reaches both sides": (
+        later(FLAT, FLAT, (100, 112, 94, 100), targets=(2.0, NAN), take_profit=0.1, stop_loss=0.05),
+        {"stop.bar": [2], "stop.price": [95], "take_profit.n": 0}),
+    # 10x dies at 90 / 0.95 = 94.74 in a bar that also reaches 110
+    "a liquidation comes before a profit": (
+        later(FLAT, FLAT, (100, 112, 90, 100), targets=(10.0, NAN), take_profit=0.1),
+        {"take_profit.n": 0, "liquidation.n": 1}),
+    # bought at 100; bar 1 reaches 130: the stop of bar 2 is 117, though bar 2 reaches 140. Its own
+    # high raises the stop to 126 for bar 3, which opens at 120, already through it
+    "a trailing stop follows completed bars only": (
+        later(*BEST, (125, 140, 118, 120), (120, 121, 119, 120), targets=(1.0, NAN),
+              trailing_stop=0.1),
+        {"trailing_stop.bar": [3], "trailing_stop.price": [120]}),
+    "a trailing stop is reached inside the bar": (
+        later(*BEST, (125, 140, 116, 120), (120, 121, 119, 120), targets=(1.0, NAN),
+              trailing_stop=0.1),
+        {"trailing_stop.bar": [2], "trailing_stop.price": [117]}),
+    # long from 100 to 120, flipped at 120: the best low of completed bars is 119, the stop 130.9
+    "the trailing stop of a flipped position starts at its entry": (
+        later(*FLIPPED, targets=(1.0, 1.0, NAN), signals=[1.0, -1.0, -1.0, -1.0],
+              trailing_stop=0.1),
+        {"trailing_stop.bar": [3], "trailing_stop.price": [130.9]}),
+    # bought at the close of bar 1, at 100: its high of 130 came before. 104 x 0.9
+    "a late fill does not count the bar before it": (
+        later(*LATE, targets=(1.0, NAN), trailing_stop=0.1, fill="next_close"),
+        {"trailing_stop.bar": [3], "trailing_stop.price": [93.6]}),
+    # 1000 at 2x: -1000 + 20 u = 800 at u = 90. Then 800 at 2x from 95: 640 at 85.5
+    "an equity stop closes at the price of its equity and starts anew": (
+        later(*FALLING, targets=(2.0,), equity_stop=0.2),
+        {"equity_stop.bar": [2, 4], "equity_stop.price": [90, 85.5], "equity 2": 800,
+         "equity 4": 640}),
+    # 10 contracts at 100, and 300 withdrawn: the highest is 700, the level 560, at u = 86
+    "a withdrawal takes its share of the highest equity": (
+        later(FLAT, FLAT, FLAT, (100, 100, 80, 90), targets=(1.0, NAN), equity_stop=0.2,
+              flows=pd.Series([-300.0], index=utc([START + 2 * HOUR]))),
+        {"equity_stop.bar": [3], "equity_stop.price": [86], "equity 3": 560}),
+    # at 10x the liquidation is at 94.74; an equity stop of 40 % at 96 comes before it
+    "an equity stop that is nearer comes before the liquidation": (
+        later(FLAT, FLAT, DOWN, targets=(10.0, NAN), equity_stop=0.4),
+        {"equity_stop.bar": [2], "equity_stop.price": [96]}),
+    "a liquidation that is nearer comes before the equity stop": (
+        later(FLAT, FLAT, DOWN, targets=(10.0, NAN), equity_stop=0.6),
+        {"equity_stop.n": 0, "liquidation.n": 1}),
+}  # fmt: skip
 
 
-def test_take_profit_fills_at_its_price_worsened_and_pays_the_taker_fee():
-    """20 contracts at 100, sold at 110 less 1 %: 108.9; fee 0.1 % of 2178."""
-    venue = {"fees": {"taker": 0.001}, "slippage": {"rate": 0.01}}
-    out = agreement.play(
-        FLAT, FLAT, (100, 115, 100, 112), targets=(2.0, NAN), venue=venue,
-        take_profit=0.1 / 1.01,
-    )  # fmt: skip
-    # bought at 101: 101 * (1 + 0.1 / 1.01) = 111; sold at 111 * 0.99 = 109.89
-    assert exits(out) == [(2, "take_profit", 109.89)]
-    assert near(out.slippage[2], 20 * 1.11)
-    assert near(out.fees[2], 0.001 * 20 * 109.89)
-
-
-def test_take_profit_that_the_open_has_passed_fills_at_the_open():
-    """It is sold at 120, better than 110; the decision of that open is dropped."""
-    out = agreement.play(FLAT, FLAT, (120, 120, 90, 90), targets=(2.0,), take_profit=0.1)
-    assert exits(out) == [(2, "take_profit", 120.0)]
-    assert near(out.equity[2], 1400)
-    assert out.quantity[2] == 0
-
-
-def test_short_takes_its_profit_below():
-    out = agreement.play(
-        FLAT, FLAT, (100, 100, 85, 95), targets=(2.0, NAN), signals=[-1.0] * 3,
-        take_profit=0.1,
-    )  # fmt: skip
-    assert exits(out) == [(2, "take_profit", 90.0)]
-    assert near(out.equity[2], 1200)
-
-
-def test_losses_come_first_where_a_bar_reaches_both_sides():
-    """From 94 to 112: the stop at 95 counts, not the profit at 110."""
-    account = {"take_profit": 0.1, "stop_loss": 0.05}
-    out = agreement.play(FLAT, FLAT, (100, 112, 94, 100), targets=(2.0, NAN), **account)
-    assert exits(out) == [(2, "stop", 95.0)]
-
-
-def test_liquidation_comes_before_a_profit():
-    """10x dies at 100 * 0.9 / 0.95 = 94.74 in a bar that also reaches 110."""
-    account = {"take_profit": 0.1}
-    out = agreement.play(FLAT, FLAT, (100, 112, 90, 100), targets=(10.0, NAN), **account)
-    assert exits(out) == []
-    assert out.count("liquidation") == 1
-
-
-def test_trailing_stop_follows_completed_bars_only():
-    """Bought at 100. Bar 1 reaches 130: the stop of bar 2 is 117, though bar 2 reaches 140.
-
-    Its own high raises the stop to 126 for bar 3, which opens at 120, already through it.
-    """
-    bars = (FLAT, (100, 130, 95, 125), (125, 140, 118, 120), (120, 121, 119, 120))
-    out = agreement.play(*bars, targets=(1.0, NAN), trailing_stop=0.1)
-    assert exits(out) == [(3, "trailing_stop", 120.0)]
-    inside = (*bars[:2], (125, 140, 116, 120), bars[3])
-    out = agreement.play(*inside, targets=(1.0, NAN), trailing_stop=0.1)
-    assert exits(out) == [(2, "trailing_stop", 117.0)]
-
-
-def test_trailing_stop_of_a_flipped_position_starts_at_its_entry():
-    """Long from 100 to 120, flipped to short at 120: its stop is 132, not one of the old high."""
-    bars = (FLAT, (100, 120, 100, 120), (120, 131, 119, 125), (125, 133, 125, 130))
-    out = agreement.play(
-        *bars, targets=(1.0, 1.0, NAN), signals=[1.0, -1.0, -1.0, -1.0],
-        trailing_stop=0.1,
-    )  # fmt: skip
-    # best low of completed bars: 119, so the stop of bar 3 is 130.9
-    assert exits(out) == [(3, "trailing_stop", 130.9)]
-
-
-def test_late_fill_does_not_count_the_bar_before_it():
-    """Bought at the close of bar 1, at 100: its high of 130 came before."""
-    bars = (FLAT, (100, 130, 100, 100), (100, 104, 92, 100), (100, 101, 90, 95))
-    account = {"trailing_stop": 0.1, "fill": "next_close"}
-    out = agreement.play(*bars, targets=(1.0, NAN), **account)
-    # best of bar 2: 104, so the stop of bar 3 is 93.6
-    assert exits(out) == [(3, "trailing_stop", 93.6)]
-
-
-def test_equity_stop_closes_at_the_price_of_its_equity_and_starts_anew():
-    """1000 at 2x: -1000 + 20 u = 800 at u = 90. Then 800 at 2x from 95: 640 at 85.5."""
-    bars = (FLAT, FLAT, (100, 100, 85, 95), (95, 95, 95, 95), (95, 95, 80, 90))
-    out = agreement.play(*bars, targets=(2.0,), equity_stop=0.2)
-    assert exits(out) == [(2, "equity_stop", 90.0), (4, "equity_stop", 85.5)]
-    assert near(out.equity[2], 800)
-    assert near(out.equity[4], 640)
-
-
-def test_a_withdrawal_takes_its_share_of_the_highest_equity():
-    """10 contracts at 100, and 300 withdrawn: the highest is 700, the level 560, at u = 86."""
-    flows = pd.Series([-300.0], index=utc([START + 2 * HOUR]))
-    out = agreement.play(
-        FLAT, FLAT, FLAT, (100, 100, 80, 90), targets=(1.0, NAN),
-        equity_stop=0.2, flows=flows,
-    )  # fmt: skip
-    assert exits(out) == [(3, "equity_stop", 86.0)]
-    assert near(out.equity[3], 560)
-
-
-def test_liquidation_and_equity_stop_act_by_distance():
-    """At 10x the liquidation is at 94.74; an equity stop of 40 % at 96 comes before it."""
-    before = agreement.play(FLAT, FLAT, (100, 100, 90, 90), targets=(10.0, NAN), equity_stop=0.4)
-    assert exits(before) == [(2, "equity_stop", 96.0)]
-    after = agreement.play(FLAT, FLAT, (100, 100, 90, 90), targets=(10.0, NAN), equity_stop=0.6)
-    assert exits(after) == []
-    assert after.count("liquidation") == 1
+@by_hand(HAND)
+def test_exits_of_one_instrument(run, numbers):
+    check_outcome(run(), numbers)
 
 
 @pytest.mark.parametrize(

@@ -9,131 +9,92 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import Constant, VolTarget
-from tests.agreement import FLAT, assert_agrees, bracket, flat, near, play, scene, tape
+from tests.agreement import FLAT, bracket, check_outcome, flat, later, play_legs
 from tests.kit import check_refused
+from tests.scenes import Hand, by_hand
 
 NAN = math.nan
 COARSE = {"contract": {"tick": 0.5}}
 SAFE = {"*": {"brackets": [bracket(0.02)]}}  # 20x is not liquidated at once
 
 
-def rest(*bars, targets, offset=0.01, venue=None, **account):
-    """Play limit orders of one instrument with ticks of 0.5."""
-    terms = {"fill": "limit", "offset": offset, **account}
-    return play(*bars, targets=targets, venue=COARSE | (venue or {}), **terms)
-
-
-@pytest.mark.parametrize(("low", "is_filled"), [(99.0, False), (98.6, False), (98.5, True)])
-def test_an_order_fills_only_if_the_bar_trades_a_tick_through_it(low, is_filled):
-    """The limit is 99: a touch is not enough, nor is half a tick."""
-    out = rest(FLAT, (100, 101, low, 100), targets=(1.0,))
-    assert near(out.quantity[1], Fraction(1000, 99) if is_filled else 0)
-    assert near(out.equity[1], 1000 + (Fraction(1000, 99) if is_filled else 0))
-
-
-def test_a_sale_fills_above_the_close():
-    """Short 1x: the limit is 101, 101.5 fills it: 1000 / 101 sold at 101 and worth 100 each."""
-    out = rest(FLAT, (100, 101.5, 100, 100), targets=(1.0,), signals=-1.0)
-    assert near(out.equity[1], 1000 + Fraction(1000, 101))
-
-
-def test_a_gap_fills_at_the_limit_and_at_the_maker_fee():
-    """Open 95, under the limit of 99: 1000 / 99 at 99, never better; 2 bp of 1000."""
-    fees = {"fees": {"taker": 1e-3, "maker": 2e-4}}
-    out = rest(FLAT, flat(95), targets=(1.0,), venue=fees)
-    assert near(out.fees[1], 0.2)
-    assert near(out.equity[1], 1000 - Fraction(1000, 99) * 4 - Fraction(2, 10))
-
-
-def test_margin_is_reserved_for_all_resting_orders_together():
-    """12x and 18x need 1.5 equities: both rest with 2/3, and A fills alone with 80."""
-    tapes = {"A": tape([FLAT, (100, 100, 99, 99)], (12.0,)), "B": tape([flat(1)] * 2, (18.0,))}
-    case = scene(tapes, {"A": 1.0, "B": 1.0}, venues=SAFE, fill="limit", offset=0.0)
-    out = assert_agrees(case, "by hand")
-    assert near(out.quantity[1][0], 80)
-    assert near(out.quantity[1][1], 0)
-
-
-def test_margin_leaves_room_for_what_a_gap_costs_at_once():
-    """10x at a limit of 100, the open at 96: N/10 + N 4 % = 1000."""
-    venue = {"brackets": [bracket(leverage=10.0)]}
-    out = rest(FLAT, flat(96), targets=(10.0,), offset=0.0, venue=venue)
-    assert near(out.quantity[1], Fraction(1000) / Fraction(14, 100) / 100)
+def rest(*bars, offset=0.01, venue=None, **terms):
+    """Play limit orders of one instrument with ticks of 0.5, when it is called."""
+    return later(*bars, venue=COARSE | (venue or {}), fill="limit", offset=offset, **terms)
 
 
 TWO = (FLAT, (100, 100, 99, 100))
 """An order at 100 fills in the second bar."""
+ORDER = Fraction(1000, 99)
+"""Contracts of 1x at a limit of 99."""
+HAND: Hand = {
+    # the limit is 99: a touch is not enough, nor is half a tick
+    **{
+        f"an order fills only if the bar trades a tick through it, {low}": (
+            rest(FLAT, (100, 101, low, 100), targets=(1.0,)),
+            {"quantity 1": filled, "equity 1": 1000 + filled})
+        for low, filled in ((99.0, 0), (98.6, 0), (98.5, ORDER))
+    },
+    # the limit is 101, 101.5 fills it: 1000 / 101 sold at 101 and worth 100 each
+    "a sale fills above the close": (
+        rest(FLAT, (100, 101.5, 100, 100), targets=(1.0,), signals=-1.0),
+        {"equity 1": 1000 + Fraction(1000, 101)}),
+    # open 95, under the limit of 99: 1000 / 99 at 99, never better; 2 bp of 1000
+    "a gap fills at the limit and at the maker fee": (
+        rest(FLAT, flat(95), targets=(1.0,), venue={"fees": {"taker": 1e-3, "maker": 2e-4}}),
+        {"fees 1": 0.2, "equity 1": 1000 - ORDER * 4 - Fraction(2, 10)}),
+    # 12x and 18x need 1.5 equities: both rest with 2/3, and A fills alone with 80
+    "margin is reserved for all resting orders together": (
+        lambda: play_legs(([FLAT, (100, 100, 99, 99)], (12.0,)), ([flat(1)] * 2, (18.0,)),
+                          venues=SAFE, fill="limit", offset=0.0),
+        {"quantity 1": [80, 0]}),
+    # 10x at a limit of 100, the open at 96: N/10 + N 4 % = 1000
+    "margin leaves room for what a gap costs at once": (
+        rest(FLAT, flat(96), targets=(10.0,), offset=0.0,
+             venue={"brackets": [bracket(leverage=10.0)]}),
+        {"quantity 1": Fraction(1000) / Fraction(14, 100) / 100}),
+    # from 2x to 1x, decided at 100: 10 sold at the next open, 102, as taker
+    "reductions go to market": (
+        rest(*TWO, flat(102), targets=(2.0, 1.0, NAN), offset=0.0,
+             venue={"fees": {"taker": 1e-3, "maker": 0.0}}),
+        {"quantity 2": 10, "equity 2": 1040 - Fraction(102, 100)}),
+    # 2x bought at 99; to 1x at a limit of 101: E / 101 are left
+    "reductions may rest too": (
+        rest(FLAT, (100, 100, 98, 100), (100, 102, 100, 100), targets=(2.0, 1.0, NAN),
+             closing="limit"),
+        {"quantity 2": (1000 + 2 * ORDER) / 101,
+         "equity 2": 1000 + 2 * ORDER + (2 * ORDER - (1000 + 2 * ORDER) / 101)}),
+    # long 10 at 100; short 1x decided at 100: sold at the open of 103, 1000 / 101 short at 101
+    "a flip closes at market and opens at its limit": (
+        rest(*TWO, (103, 103, 100, 100), targets=(1.0,), signals=(1.0, -1.0, -1.0), offset=0.0),
+        {"quantity 2": -10, "equity 2": 1000 + 10 * 3 + 0}),
+    # bought at 99 on the way down to 95, with a stop of 2 %: out at 97.02
+    "a stop acts on what the same bar has filled": (
+        rest(FLAT, (100, 100, 95, 96), targets=(1.0,), stop_loss=0.02),
+        {"events.kind": ["limit_order", "fill", "stop"], "equity 1": 980}),
+    # an order at 96 does not fill again in the fall to 90: 1000 / 96 at 96, stopped at 93.12
+    "a stop cancels the order of its instrument": (
+        rest(FLAT, (100, 100, 90, 90), (100, 100, 90, 90), targets=(1.0, 2.0, NAN), offset=0.04,
+             stop_loss=0.03),
+        {"quantity 1": 0, "equity 1": 970}),
+    # 10x at 99: 1000 - 10000 + q P = 5 % of q P with q = 10000 / 99; nothing else is taken
+    "a liquidation of the same bar": (
+        rest(FLAT, (100, 100, 90, 90), targets=(10.0,)),
+        {"equity 1": 9000 * (1 / Fraction(95, 100) - 1)}),
+    # A falls 20 % and is liquidated on the way; B would reach its limit of 0.9 later
+    "a liquidation of the pool cancels what rests": (
+        lambda: play_legs(([FLAT, (100, 100, 80, 80)], (10.0,)),
+                          ([flat(1), (1, 1, 0.8, 0.8)], (1.0,)), fill="limit", offset=(0.0, 0.1)),
+        {"liquidation.instrument": ["A"], "quantity 1 1": 0}),
+    # decided once at 100: the bar after the next trades through 99, too late
+    "an order lives for one bar": (
+        rest(FLAT, FLAT, (100, 100, 95, 100), targets=(1.0, NAN)), {"equity 2": 1000}),
+}  # fmt: skip
 
 
-def test_reductions_go_to_market():
-    """From 2x to 1x, decided at 100: 10 sold at the next open, 102, as taker."""
-    fees = {"fees": {"taker": 1e-3, "maker": 0.0}}
-    out = rest(*TWO, flat(102), targets=(2.0, 1.0, NAN), offset=0.0, venue=fees)
-    assert near(out.quantity[2], 10)
-    assert near(out.equity[2], 1040 - Fraction(102, 100))
-
-
-def test_reductions_may_rest_too():
-    """2x bought at 99; to 1x at a limit of 101: E / 101 are left."""
-    out = rest(
-        FLAT, (100, 100, 98, 100), (100, 102, 100, 100), targets=(2.0, 1.0, NAN), closing="limit"
-    )
-    held, equity = Fraction(2000, 99), 1000 + Fraction(2000, 99)
-    left = equity / 101
-    assert near(out.quantity[2], left)
-    assert near(out.equity[2], equity + (held - left))
-
-
-def test_a_flip_closes_at_market_and_opens_at_its_limit():
-    """Long 10 at 100; short 1x decided at 100: sold at the open of 103, 1000 / 101 short at 101."""
-    out = rest(*TWO, (103, 103, 100, 100), targets=(1.0,), signals=(1.0, -1.0, -1.0), offset=0.0)
-    assert near(out.quantity[2], -10)
-    assert near(out.equity[2], 1000 + 10 * 3 + 0)
-
-
-def test_a_stop_acts_on_what_the_same_bar_has_filled():
-    """Bought at 99 on the way down to 95, with a stop of 2 %: out at 97.02."""
-    out = rest(FLAT, (100, 100, 95, 96), targets=(1.0,), stop_loss=0.02)
-    assert [each.kind for each in out.events if each.bar == 1][:3] == [
-        "limit_order",
-        "fill",
-        "stop",
-    ]
-    assert near(out.equity[1], 980)
-
-
-def test_a_stop_cancels_the_order_of_its_instrument():
-    """Long 1x from 100 with a stop at 97; an order at 96 does not fill in the fall to 90."""
-    bars = (FLAT, (100, 100, 90, 90), (100, 100, 90, 90))
-    out = rest(*bars, targets=(1.0, 2.0, NAN), offset=0.04, stop_loss=0.03)
-    # bar 1: 1000/96 at 96, stopped at 93.12; bar 2 is decided at 90
-    assert near(out.quantity[1], 0)
-    assert near(out.equity[1], 970)
-
-
-def test_a_liquidation_of_the_same_bar():
-    """10x at 99: 1000 - 10000 + q P = 5 % of q P with q = 10000 / 99; nothing else is taken."""
-    out = rest(FLAT, (100, 100, 90, 90), targets=(10.0,))
-    assert near(out.equity[1], 9000 * (1 / Fraction(95, 100) - 1))
-
-
-def test_a_liquidation_of_the_pool_cancels_what_rests():
-    """A falls 20 % and is liquidated on the way; B would reach its limit of 0.9 later."""
-    tapes = {
-        "A": tape([FLAT, (100, 100, 80, 80)], (10.0,)),
-        "B": tape([flat(1), (1, 1, 0.8, 0.8)], (1.0,)),
-    }
-    offsets = {"A": 0.0, "B": 0.1}
-    case = scene(tapes, {"A": 1.0, "B": 1.0}, fill="limit", offset=offsets)
-    out = assert_agrees(case, "by hand")
-    assert [each.instrument for each in out.of_kind("liquidation")] == ["A"]
-    assert near(out.quantity[1][1], 0)
-
-
-def test_an_order_lives_for_one_bar():
-    """Decided once at 100: the bar after the next trades through 99, too late."""
-    out = rest(FLAT, FLAT, (100, 100, 95, 100), targets=(1.0, NAN))
-    assert near(out.equity[2], 1000)
+@by_hand(HAND)
+def test_limit_orders_by_hand(run, numbers):
+    check_outcome(run(), numbers)
 
 
 MARKET = bt.Market.sample(bars=600)
