@@ -94,8 +94,8 @@ DENSITY = N * 100.0 / FALL  # notional at the price before the shock, per unit o
 
 def fall(reproduction: float, crowd: bt.Crowd | None = None, shock: float = -SHOCK) -> bt.Cascade:
     impact = bt.Linear(reproduction / DENSITY)
-    ladder = uniform_ladder(N, FALL) if crowd is None else crowd
-    return bt.cascade(ladder, plain_venue(), shock=shock, impact=impact, volume=1.0)
+    crowd = crowd or uniform_ladder(N, FALL)
+    return bt.cascade(crowd, plain_venue(), shock=shock, impact=impact, volume=1.0)
 
 
 @pytest.mark.parametrize("reproduction", [0.0, 0.3, 0.7, 0.9])
@@ -138,25 +138,23 @@ def test_a_rise_squeezes_shorts_as_a_fall_does_longs():
     assert hit.rounds["long"].sum() == 0.0
 
 
-def test_rungs_sell_at_their_own_price_less_half_their_impact():
-    # Two longs fail at 99 and 98. Each sale of 1 contract (notional 100) makes a fall of 0.2 %, so
-    # 0.2 in price. The first sells from 99 to 98.8, at 98.9; the second from 98 to 97.8, at 97.9.
+@pytest.mark.parametrize(("shock", "impact", "closes", "final"), [
+    # Each sale of 1 contract (notional 100) makes a fall of 0.2 %, so 0.2 in price. The first sells
+    # from 99 to 98.8, at 98.9; the second from 98 to 97.8, at 97.9.
+    (-0.02, 0.002, [98.9, 97.9], 100.0 - 2.0 - 0.4),
+    # The first takes the price from 99 to 97 (2 %), past the second rung at 98, which sells from 97
+    # to 95, at 96.
+    (-0.011, 0.02, [98.0, 96.0], 100.0 - 1.1 - 4.0),
+])  # fmt: skip
+def test_rungs_sell_from_their_own_price_or_from_where_the_one_before_left_it(
+    shock, impact, closes, final
+):
     hit = bt.cascade(
-        longs_failing_at([99.0, 98.0]), plain_venue(), shock=-0.02,
-        impact=bt.Linear(0.002 / 100.0), volume=1.0, insurance=math.inf,
+        longs_failing_at([99.0, 98.0]), plain_venue(), shock=shock,
+        impact=bt.Linear(impact / 100.0), volume=1.0, insurance=math.inf,
     )  # fmt: skip
-    assert hit.accounts["close_price"].tolist() == pytest.approx([98.9, 97.9])
-    assert hit.final_price == pytest.approx(100.0 - 2.0 - 0.4)
-
-
-def test_a_rung_that_is_passed_sells_where_the_one_before_it_left_the_price():
-    # The first sale takes the price from 99 to 97 (2 %), past the second rung at 98, which sells
-    # from 97 to 95, at 96.
-    hit = bt.cascade(
-        longs_failing_at([99.0, 98.0]), plain_venue(), shock=-0.011,
-        impact=bt.Linear(0.02 / 100.0), volume=1.0, insurance=math.inf,
-    )  # fmt: skip
-    assert hit.accounts["close_price"].tolist() == pytest.approx([98.0, 96.0])
+    assert hit.accounts["close_price"].tolist() == pytest.approx(closes)
+    assert hit.final_price == pytest.approx(final)
 
 
 def test_of_several_clearing_prices_the_nearest_is_taken():
@@ -244,14 +242,11 @@ def test_own_account_without_impact_is_a_run_on_the_same_bars(mode, margin, shoc
 
 
 def test_own_account_may_be_a_position():
-    crowd = longs_failing_at([99.0])
     position = {"side": "long", "quantity": 1.0, "entry": 100.0, "collateral": 50.0}
-    by_position = bt.cascade(
-        crowd, plain_venue(), me=position, shock=-0.3, impact=bt.Linear(0.0)
-    ).me
-    assert by_position is not None
-    assert by_position["equity"] == pytest.approx(20.0)  # 50 - 30
-    assert not by_position["liquidated"]
+    me = jump(NOBODY, me=position, shock=-0.3, jump=False).me
+    assert me is not None
+    assert me["equity"] == pytest.approx(20.0)  # 50 - 30
+    assert not me["liquidated"]
 
 
 def random_arguments(rng: np.random.Generator) -> dict[str, Any]:
@@ -443,10 +438,10 @@ def test_liquidation_prices_of_inverse_contracts():
 
 
 def test_drawn_accounts_have_the_stated_interest_leverage_and_sides():
+    given = {"open_interest": 1e6, "entries": 200.0}
     crowd = bt.Crowd.from_leverage(
-        open_interest=1e6, leverage="loguniform:1:50", entries=200.0, long_share=0.7,
-        accounts=20_000, seed=1,
-    )  # fmt: skip
+        **given, leverage="loguniform:1:50", long_share=0.7, accounts=20_000, seed=1
+    )
     notional = crowd.notional()
     assert len(crowd) == 20_000
     assert np.abs(notional).sum() == pytest.approx(1e6)
@@ -454,9 +449,8 @@ def test_drawn_accounts_have_the_stated_interest_leverage_and_sides():
     ratio = np.abs(crowd.leverage)
     assert (ratio.min() >= 1.0) & (ratio.max() <= 50.0)
     assert np.median(ratio) == pytest.approx(math.sqrt(50.0), rel=0.03)
-    assert np.abs(bt.Crowd.from_leverage(
-        open_interest=1e6, leverage=7.0, entries=200.0, accounts=3).leverage
-    ).tolist() == pytest.approx([7.0] * 3)  # fmt: skip
+    few = bt.Crowd.from_leverage(**given, leverage=7.0, accounts=3)
+    assert np.abs(few.leverage) == pytest.approx(7.0)
 
 
 def test_entries_from_a_market_are_its_closes_that_the_account_survived():
@@ -477,19 +471,13 @@ def test_entries_from_a_market_are_its_closes_that_the_account_survived():
 
 def test_nobody_fails_before_the_shock_in_a_crowd_drawn_for_a_venue():
     market, venue = bt.Market.sample(bars=2_000), plain_venue()
-    common = {"open_interest": 1e6, "leverage": "uniform:2:60", "entries": market}
-    common |= {"accounts": 3_000}
-    bare, drawn = bt.Crowd.from_leverage(**common), bt.Crowd.from_leverage(venue=venue, **common)
-
-    def count_failing(crowd: bt.Crowd) -> int:
-        prices = crowd.liquidation_prices(venue)
-        longs, shorts = crowd.quantity > 0.0, crowd.quantity < 0.0
-        now = market.close[-1]
-        return int(((prices >= now) & longs).sum() + ((prices <= now) & shorts).sum())
-
-    assert count_failing(bare) > 0
-    assert count_failing(drawn) == 0
-    assert drawn.contract == venue.contract
+    for given, are_failing in (({}, True), ({"venue": venue}, False)):
+        crowd = bt.Crowd.from_leverage(
+            open_interest=1e6, leverage="uniform:2:60", entries=market, accounts=3_000, **given
+        )
+        room = market.close[-1] - crowd.liquidation_prices(venue)
+        assert (np.sign(crowd.quantity) * room <= 0.0).any() == are_failing
+    assert crowd.contract == venue.contract
 
 
 def test_the_ladder_counts_notional_by_price():
