@@ -470,18 +470,3 @@ def test_a_crash_that_is_moved_is_made_of_its_figures():
     assert found == ["history", "figures", "figures"]
     wide = crash.override(spread=3.0)
     assert bt.stress(run, wide).table["from"].iloc[0] == "history"
-
-
-@pytest.mark.slow
-def test_scenarios_are_the_same_compiled_and_plain(monkeypatch):
-    monkeypatch.setenv("BACKTEST_COMPILE", "now")
-    market = bt.Markets({"A": steady(), "B": wild()})
-    fall = bt.Scenario("fall", price=-0.05, over="4h", outage="1h")
-    tables = []
-    for is_compiled in (True, False):
-        result = bt.run(
-            market, Hold(8.0), venue=free_venue(), account=free_account(stop_loss=0.02),
-            signal=TWINS, compile=is_compiled,
-        )  # fmt: skip
-        tables.append(bt.stress(result, fall).table)
-    assert tables[0].equals(tables[1])
