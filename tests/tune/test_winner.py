@@ -2,7 +2,6 @@
 
 import math
 import re
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +9,7 @@ import pytest
 
 import backtest as bt
 from backtest.base.errors import ParameterError
+from backtest.engine.lookahead import rewrite_after
 from backtest.strategies import VolTarget
 from backtest.sweep import shared_terms
 from backtest.tune import Robustness, Study, trials, tune, winner
@@ -18,16 +18,6 @@ from tests import tuning
 from tests.kit import check_refused
 
 pytestmark = pytest.mark.usefixtures("made_up")
-
-
-def rows(*values: Any) -> dict[str, np.ndarray]:
-    return {
-        "x": np.array([float(x) for x, _ in values]),
-        "n": np.array([n for _, n in values]),
-        "mode": np.array(["a"] * len(values), dtype=object),
-        "depth": np.full(len(values), 0.5),
-        "fast": np.zeros(len(values), dtype=np.bool_),
-    }
 
 
 def test_robust_takes_the_plateau_and_plain_the_spike(on):
@@ -69,7 +59,13 @@ def test_a_bad_part_of_the_time_counts(monkeypatch):
 
 def test_neighbours_lie_in_the_box_and_whole_numbers_move_by_one():
     space = tuning.space_of(tuning.Mixed)
-    sets = rows((5.0, 3), (0.0, 1), (10.0, 6))
+    sets = {
+        "x": np.array([5.0, 0.0, 10.0]),
+        "n": np.array([3, 1, 6]),
+        "mode": np.full(3, "a", dtype=object),
+        "depth": np.full(3, 0.5),
+        "fast": np.zeros(3, dtype=bool),
+    }
     rule = Robustness(neighbours=64)
     near = winner.draw_neighbors(space, sets, rule, np.random.default_rng(0))
     for k in range(3):
@@ -154,16 +150,11 @@ def test_trials_of_other_studies_count(tmp_path):
     assert "same bars: Hills" in summary
 
 
-class Valleys(tuning.Hills):
-    """Another policy on the same map."""
-
-
 @pytest.mark.slow
 def test_sets_on_other_bars_do_not_count(tmp_path):
     tuning.seek(store=tmp_path, market=tuning.MARKET.prefix(400))
-    later = tuning.seek(
-        Valleys, store=tmp_path, market=tuning.MARKET.slice(500, tuning.MARKET.n_bars)
-    )
+    rest = tuning.MARKET.slice(500, tuning.MARKET.n_bars)
+    later = tuning.seek(tuning.Mixed, store=tmp_path, market=rest)
     assert later.verdict.other_trials == 0
 
 
@@ -290,52 +281,26 @@ def test_looks_and_trials_on_data_that_have_grown_since_count(tmp_path):
     assert grown.verdict.other_trials == first.trials
     other = tuning.seek(store=tmp_path, market=of_instrument(tuning.MARKET, "ETH"))
     assert (other.looks, other.verdict.other_trials) == (1, 0)
-    early = tuning.seek(
-        store=tmp_path, market=long.prefix(400), seed=7
-    )  # its holdout ends before theirs
+    # its holdout ends before theirs
+    early = tuning.seek(store=tmp_path, market=long.prefix(400), seed=7)
     assert early.looks == 1
     assert early.verdict.other_trials == first.trials + grown.trials
-
-
-def poison(market: bt.Market, split: int) -> bt.Market:
-    bars = market.bars()
-    after = slice(split, None)
-    factor = np.exp(np.cumsum(np.full(len(bars) - split, -0.002)))
-    for name in ("open", "high", "low", "close"):
-        values = bars[name].to_numpy().copy()
-        values[after] *= factor
-        bars[name] = values
-    bars["high"] = bars[["open", "high", "low", "close"]].max(axis=1)
-    bars["low"] = bars[["open", "high", "low", "close"]].min(axis=1)
-    return bt.Market.from_frames(bars, funding=market.funding(), instrument="POISON")
 
 
 @pytest.mark.slow
 def test_with_the_real_evaluator_a_poisoned_holdout_changes_nothing(monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(trials, "start_sampler", tuning.start_drawn)
-    clean = bt.Market.from_frames(
-        tuning.MARKET.bars(), funding=tuning.MARKET.funding(), instrument="POISON"
+    clean = of_instrument(tuning.MARKET, "POISON")
+    poisoned = rewrite_after(clean, 719, np.random.default_rng(0))
+    terms = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT"), "account": bt.Account()}
+    one, other = (
+        tune(market, VolTarget, **terms, trials=40, threads=threads)
+        for market, threads in ((clean, 1), (poisoned, 2))
     )
-    studies = [
-        tune(
-            market,
-            VolTarget,
-            venue=bt.Venue.preset("binance-usdm", "BTCUSDT"),
-            account=bt.Account(),
-            trials=40,
-            threads=threads,
-        )
-        for market, threads in ((clean, 1), (poison(clean, 720), 2))
-    ]
-    pd.testing.assert_frame_equal(studies[0].table, studies[1].table)
-    assert studies[0].best_values == studies[1].best_values
-    assert studies[0].outcome.holdout != studies[1].outcome.holdout
-    row = bt.run(
-        clean.prefix(720),
-        studies[0].best_policy,
-        venue=studies[0].best_venue,
-        account=studies[0].best_account,
-    )
-    assert row.metrics["sharpe"] == studies[0].best["sharpe"]
-    assert studies[0].replay().metrics["final_equity"] > 0.0
+    pd.testing.assert_frame_equal(one.table, other.table)
+    assert one.best_values == other.best_values
+    assert one.outcome.holdout != other.outcome.holdout
+    row = bt.run(clean.prefix(720), one.best_policy, venue=one.best_venue, account=one.best_account)
+    assert row.metrics["sharpe"] == one.best["sharpe"]
+    assert one.replay().metrics["final_equity"] > 0.0
