@@ -44,21 +44,17 @@ def session_market(close: Any, index: pd.DatetimeIndex) -> Market:
     return Market.from_frames(market_of(close).bars().set_axis(index), sessions=True)
 
 
-def sessions_market(days: int = 5, per_day: int = 7) -> Market:
+def sessions_market(days: int, per_day: int) -> Market:
     """Return half-hour bars from 14:30 UTC on, on business days."""
-    opens = [
-        day + pd.Timedelta(hours=14.5) + pd.Timedelta(minutes=30 * k)
-        for day in pd.bdate_range("2024-01-01", periods=days, tz="UTC")
-        for k in range(per_day)
-    ]
+    starts = pd.bdate_range("2024-01-01 14:30", periods=days, tz="UTC").repeat(per_day)
+    opens = starts + pd.to_timedelta(np.tile(30 * np.arange(per_day), days), "min")
     path = 100.0 * np.exp(np.cumsum(np.random.default_rng(0).normal(0, 0.01, len(opens))))
-    return session_market(path, pd.DatetimeIndex(opens))
+    return session_market(path, opens)
 
 
 def funded(hours: list[float], rates: list[float], n: int = 100) -> Market:
     """Return hours of a price that stands still, and settlements so many hours after the first."""
-    start = pd.Timestamp("2024-01-01", tz="UTC")
-    stamps = pd.DatetimeIndex([start + pd.Timedelta(hours=hour) for hour in hours])
+    stamps = pd.Timestamp("2024-01-01", tz="UTC") + pd.to_timedelta(hours, "h")
     return market_of(np.full(n, 5.0), pd.Series(rates, index=stamps))
 
 

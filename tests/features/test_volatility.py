@@ -39,9 +39,15 @@ from backtest.features.estimators import (
     parkinson_variance,
 )
 from tests.features.test_features import market_of, sessions_market
-from tests.kit import Estimate, check_knows_the_past_only, check_lanes_are_each_alone, make_market
+from tests.kit import (
+    YEAR,
+    Estimate,
+    bars_market,
+    check_knows_the_past_only,
+    check_lanes_are_each_alone,
+    make_market,
+)
 
-YEAR = 8760.0
 HALF_LIVES = np.array([0.3, 0.5, 2.0, 24.0, 72.0, 300.0, 3000.0, 1e9])
 
 MANY = {
@@ -72,48 +78,35 @@ def test_weighted_means_are_those_of_pandas(market: Market, name: str, variance:
 def test_a_single_bar_by_hand():
     """ln(H/L) = 0.3, ln(C/O) = 0.1, H 0.2 over O and 0.1 over C, L 0.1 under O and 0.2 under C."""
     market = make_market(np.exp([[0.0, 0.2, -0.1, 0.1]] * 2))
-    expected = {
-        "parkinson": 0.09 / (4 * math.log(2)),
-        "garman-klass": 0.045 - (2 * math.log(2) - 1) * 0.01,
-    }
-    for name, variance in expected.items():
+    parkinson, garman = 0.09 / (4 * math.log(2)), 0.045 - (2 * math.log(2) - 1) * 0.01
+    for name, variance in (("parkinson", parkinson), ("garman-klass", garman)):
         found = volatility(market, name, 24.0)
         np.testing.assert_allclose(found, [np.nan, math.sqrt(YEAR * variance)], rtol=1e-12)
 
 
-N, FINE = 40_000, 32
-
-
-def simulate(
-    mu: float = 0.0, jump: float = 0.0, n: int = N, seed: int = 0
-) -> tuple[Market, np.ndarray]:
-    """Return hourly bars of a Brownian motion whose log moves by N(mu, 1) / 100 each hour.
-
-    And by ``jump`` N(0, 1) / 100 before each open. The path has 32 steps a bar, and the highest and
-    lowest point of the Brownian bridge in each: max = (a + b + sqrt((a - b)^2 - 2 v ln U)) / 2, v
-    the variance of a step. Only where both extremes of a bar fall into one step are they not drawn
-    together as they should be: measured, no variance differs from that of 128 steps by 0.2 %.
-    """
-    rng = np.random.default_rng(seed)
-    scale, step = 0.01, 0.01 / math.sqrt(FINE)
-    moves = mu * scale / FINE + step * rng.standard_normal((n, FINE))
-    after = np.cumsum(moves, axis=1)
-    before = after - moves
-    room = [np.sqrt(moves**2 - 2 * step**2 * np.log(rng.random((n, FINE)))) for _ in range(2)]
-    high = (0.5 * (before + after + room[0])).max(axis=1)
-    low = (0.5 * (before + after - room[1])).min(axis=1)
-    gaps = jump * scale * rng.standard_normal(n)
-    opens = np.cumsum(gaps) + np.concatenate([[0.0], np.cumsum(after[:-1, -1])])
-    logs = {"open": 0.0, "high": high, "low": low, "close": after[:, -1]}
-    index = pd.date_range("2000-01-01", periods=n, freq="1h", tz="UTC")
-    start = opens - opens.mean()
-    bars = pd.DataFrame({name: np.exp(start + each) for name, each in logs.items()}, index=index)
-    return Market.from_frames(bars), scale**2
-
-
 @pytest.fixture(scope="module")
-def gbm() -> tuple[Market, float]:
-    return simulate()
+def gbm() -> Market:
+    """Return hourly bars of a Brownian motion whose log moves by N(0, 1) / 100 each hour.
+
+    The path has 32 steps a bar, and the highest and lowest point of the Brownian bridge in each:
+    max = (a + b + sqrt((a - b)^2 - 2 v ln U)) / 2, v the variance of a step. Only where both
+    extremes of a bar fall into one step are they not drawn together as they should be: measured, no
+    variance differs from that of 128 steps by 0.2 %.
+    """
+    rng, shape = np.random.default_rng(0), (40_000, 32)
+    step = 0.01 / math.sqrt(32)
+    moves = step * rng.standard_normal(shape)
+    after = np.cumsum(moves, axis=1)
+    ends = 2.0 * after - moves
+    room = [np.sqrt(moves**2 - 2 * step**2 * np.log(rng.random(shape))) for _ in range(2)]
+    start = np.concatenate([[0.0], np.cumsum(after[:-1, -1])])
+    logs = {
+        "high": 0.5 * (ends + room[0]).max(axis=1), "low": 0.5 * (ends - room[1]).min(axis=1),
+        "close": after[:, -1],
+    }  # fmt: skip
+    start -= start.mean()
+    bars = {name: np.exp(start + each) for name, each in logs.items()}
+    return bars_market(np.exp(start), **bars)
 
 
 VARIANCES = {
@@ -130,8 +123,7 @@ def test_efficiency_is_the_published_one(gbm, name: str, published: float):
     A sample variance has a relative standard error of sqrt((kurtosis - 1) / n): 1.9 % for squared
     normals, less for ranges, together at most 2.4 %.
     """
-    market, _ = gbm
-    ratio = VARIANCES["close"](market).var() / VARIANCES[name](market).var()
+    ratio = VARIANCES["close"](gbm).var() / VARIANCES[name](gbm).var()
     assert ratio == pytest.approx(published, rel=3 * 0.024)
 
 
@@ -201,10 +193,11 @@ def test_where_a_fit_fails_the_one_before_stays(
     monkeypatch.setattr(estimators, "_kept", {})
     whole = garch_volatility(long_market)
     estimators._kept.clear()
-    broken = {1000, 1210}
-    monkeypatch.setattr(
-        estimators, "fit_garch", lambda r: None if len(r) in broken else fit_garch(r)
-    )
+
+    def fit(returns):
+        return None if len(returns) in (1000, 1210) else fit_garch(returns)
+
+    monkeypatch.setattr(estimators, "fit_garch", fit)
     found = garch_volatility(long_market)
     assert np.isnan(found[:1100]).all()
     assert found[1100:1210].tobytes() == whole[1100:1210].tobytes()
@@ -236,10 +229,8 @@ def slow_har(market: Market, t: int, first: int) -> float:
     over = seen.end >= daily.index.as_unit("ns").asi8 + 86_400 * 10**9
     daily = daily[over].iloc[1:].to_numpy()
     table = pd.DataFrame({"one": 1.0, "day": daily})
-    table["week"], table["month"] = (
-        table["day"].rolling(week).mean(),
-        table["day"].rolling(month).mean(),
-    )
+    table["week"] = table["day"].rolling(week).mean()
+    table["month"] = table["day"].rolling(month).mean()
     x = table.to_numpy()
     pairs = len(x) - month
     if pairs < first:

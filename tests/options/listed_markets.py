@@ -32,13 +32,9 @@ def make_surfaces(
     for k, each in enumerate(times):
         time, years = pd.Timestamp(each, tz="UTC"), np.array([7.0, 30.0]) / 365.0
         level = volatility + 0.01 * k + (shift if k == at else 0.0)
-        fits = pd.DataFrame(
-            {
-                "expiry": [time + pd.Timedelta(days=d) for d in (7, 30)],
-                "years": years,
-                "forward": 20_000.0 * np.exp(carry * years),
-            }
-        )
+        expiries = [time + pd.Timedelta(days=d) for d in (7, 30)]
+        forwards = 20_000.0 * np.exp(carry * years)
+        fits = pd.DataFrame({"expiry": expiries, "years": years, "forward": forwards})
         smiles = tuple(SVI(level**2 * t, 0.0, 0.0, 0.0, 0.1) for t in years)
         empty = pd.DataFrame()
         found.append(

@@ -110,16 +110,12 @@ def test_files_of_both_layouts(tmp_path: Path):
     rows = make_rows()
     rows.to_parquet(tmp_path / "plain.parquet")
     rows.astype({"time": str, "expiry": str}).to_csv(tmp_path / "plain.csv", index=False)
-    deribit = rows.rename(
-        columns={
-            "time": "timestamp", "expiry": "expiry_datetime", "kind": "option_type",
-            "bid": "bid_price", "ask": "ask_price", "mark": "mark_price",
-            "iv": "implied_volatility", "forward": "underlying_", "index": "index_price",
-            "underlying": "currency",
-        }
-    ).rename(columns={"underlying_": "underlying"})  # fmt: skip
-    deribit["instrument_name"] = "BTC-X"
-    deribit["futures_instrument_name"] = "BTC-F"
+    deribit = rows.rename(columns={
+        "time": "timestamp", "expiry": "expiry_datetime", "kind": "option_type",
+        "bid": "bid_price", "ask": "ask_price", "mark": "mark_price",
+        "iv": "implied_volatility", "forward": "underlying", "index": "index_price",
+        "underlying": "currency",
+    }).assign(instrument_name="BTC-X", futures_instrument_name="BTC-F")  # fmt: skip
     deribit.to_parquet(tmp_path / "deribit.parquet")
     plain = bt.Chain.load(tmp_path / "plain.parquet", settlement="coin")
     venue = bt.Chain.load(tmp_path / "deribit.parquet")
@@ -357,23 +353,17 @@ class Foresight(bt.Policy):
 
 def test_the_check_catches_interpolation_towards_a_later_snapshot(surfaces: bt.Surfaces):
     days = [  # a volatility that moves, so that interpolating shows
-        make_rows(
-            (30.0,), time=NOW + pd.Timedelta(days=k), volatility=lambda _, k=k: [0.5, 0.7, 0.5][k]
-        )
-        for k in range(3)
+        make_rows((30.0,), time=NOW + pd.Timedelta(days=k), volatility=lambda _, each=each: each)
+        for k, each in enumerate((0.5, 0.7, 0.5))
     ]
     moving = bt.Surfaces.fit(bt.Chain.from_frame(pd.concat(days), settlement="coin"))
-    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
-    account = bt.Account(capital=10_000.0)
+    terms = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT"), "account": bt.Account()}
     market = moving.attach(hours(72))
     with pytest.raises(bt.PolicyError, match="sigma"):
-        bt.run(market, Foresight(), venue=venue, account=account)
-    result = bt.run(
-        market, bt.strategies.ImpliedVolTarget(target=0.3), venue=venue, account=account
-    )
-    assert result.bars["leverage"].iloc[20] == pytest.approx(
-        0.3 / moving.vix("30d").iloc[0], rel=0.05
-    )
+        bt.run(market, Foresight(), **terms)
+    result = bt.run(market, bt.strategies.ImpliedVolTarget(target=0.3), **terms)
+    expected = 0.3 / moving.vix("30d").iloc[0]
+    assert result.bars["leverage"].iloc[20] == pytest.approx(expected, rel=0.05)
 
 
 def refuse_chain(frame: pd.DataFrame, settlement: str | None = "coin") -> object:
