@@ -40,9 +40,7 @@ class Waiting(Reading):
     def leverage(self, bar, account):
         if (bar.time + HOUR) % FOUR != 0 or bar.time < BEGIN:
             return np.nan
-        return (
-            self.target * min(account.equity / 10_000.0, 1.0) * (1.0 + 0.1 * account.margin_ratio)
-        )
+        return super().leverage(bar, account)
 
 
 class Telling(bt.Policy):
@@ -64,11 +62,10 @@ def run(market: Any, policy: Any, account: bt.Account = ACCOUNT, **terms: Any) -
     return bt.run(market, policy, account=account, **terms)
 
 
-def is_same(one: bt.Result, other: bt.Result) -> bool:
-    pd.testing.assert_frame_equal(one.bars.drop(columns="signal", errors="ignore"),
-                                  other.bars.drop(columns="signal", errors="ignore"))  # fmt: skip
+def check_same(one: bt.Result, other: bt.Result) -> None:
+    bars = (each.bars.drop(columns="signal", errors="ignore") for each in (one, other))
+    pd.testing.assert_frame_equal(*bars)
     pd.testing.assert_frame_equal(one.events, other.events)
-    return True
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +76,7 @@ def market() -> bt.Market:
 def test_the_interval_itself_changes_nothing(market):
     """``decide`` equal to the bar's interval is no clock of its own."""
     plain, told = (run(market, Telling(), ACCOUNT, **each) for each in ({}, {"decide": "1h"}))
-    assert is_same(plain, told)
+    check_same(plain, told)
     assert plain.manifest["id"] == told.manifest["id"]
 
 
@@ -92,12 +89,10 @@ def test_the_interval_itself_changes_nothing(market):
 ])  # fmt: skip
 def test_holding_between_longer_closes_gives_the_same_account(market, account):
     """A policy without columns or counters that waits for the longer closes is the same."""
-    slow, waiting = (
-        run(market, Reading(12.0), account, decide="4h"),
-        run(market, Waiting(12.0), account),
-    )
+    slow = run(market, Reading(12.0), account, decide="4h")
+    waiting = run(market, Waiting(12.0), account)
     assert slow.metrics["turnover"] > 0.0
-    assert is_same(slow, waiting)
+    check_same(slow, waiting)
     for name in FINE:
         assert slow.metrics[name] == waiting.metrics[name], name
 
