@@ -122,7 +122,6 @@ class Decision(NamedTuple):
 
 
 def plan_order(bar: r.AccountBar, factor: float, i: int) -> None:
-    """Write the contracts of an order as the limits leave them, at the price of its fill."""
     state, quotes, scratch = bar.state, bar.quotes, bar.scratch
     steps, before, size = scratch.steps, scratch.before[i], scratch.reach[i]
     if scratch.kind[i] == r.INCREASE:

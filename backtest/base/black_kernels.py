@@ -114,7 +114,6 @@ def scalar_greeks(
     rate: float,
     is_coin: bool,
 ) -> Greeks:
-    """Return the Greeks of the discounted Black-76 price, in cash or in coins."""
     if not is_possible(forward, strike, years, volatility, rate):
         nan = math.nan
         return Greeks(nan, nan, nan, nan, nan, nan, nan)

@@ -50,8 +50,6 @@ MOST_LINES = 12
 
 
 class AsTuple:
-    """Mark of a field that holds any sequence as a tuple."""
-
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         return core_schema.no_info_after_validator_function(tuple, handler(source))
 
@@ -243,7 +241,6 @@ def _content(value: Value) -> dict[str, Any]:
 
 
 def list_changed(value: Value, place: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the dotted names of fields that are not at their defaults, and their values as text."""
     for each in _fields(value):
         held = getattr(value, each.name)
         if isinstance(held, Value):
@@ -256,7 +253,6 @@ def list_changed(value: Value, place: str = "") -> Iterator[tuple[str, str]]:
 
 
 def make_fault(name: str, rule: str, owner: object) -> InitErrorDetails:
-    """Return a broken rule in the form in which pydantic lists faults."""
     place = tuple(int(each) if each.isdecimal() else each for each in name.split("."))
     value: Any = owner
     for each in place:
@@ -267,7 +263,6 @@ def make_fault(name: str, rule: str, owner: object) -> InitErrorDetails:
 
 
 def explain(error: ValidationError, cls: type[Any], where: str = "") -> ParameterError:
-    """Return all faults of a value as one error, a line each."""
     found = (explain_one(each, cls, where) for each in error.errors(include_url=False))
     lines = list(dict.fromkeys(found))
     more = [f"and {len(lines) - MOST_LINES} more"] if len(lines) > MOST_LINES else []

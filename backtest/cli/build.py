@@ -205,7 +205,6 @@ def by_instrument(
     known: Sequence[str],
     build: Callable[[Mapping[str, Any]], Any],
 ) -> Any:
-    """Return what a table describes, or by instrument where it has tables of instruments."""
     single = {
         name: each
         for name, each in entries.items()
@@ -415,7 +414,6 @@ def read_chains(
     contracts: Mapping[str, Option],
     markets: Markets,
 ) -> dict[str, Chain]:
-    """Return the quotes of each underlying up to the end of the data."""
     chain = Chain.load(Path(entries["chains"]), settlement=entries.get("settlement"))
     end = base.utc_index(markets.time[-1:] + markets.interval)[0]
     table = chain.table[chain.table["time"] < end].reset_index(drop=True)

@@ -117,7 +117,6 @@ def format_help(text: str) -> str:
 
 
 def build_function(declared: Command) -> Callable[..., None]:
-    """Return a function of plain options: the keys of an experiment, and fields of dataclasses."""
     function, own, read = declared
     known = inspect.signature(function, eval_str=True).parameters
     groups: dict[str, Any] = {

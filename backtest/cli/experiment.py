@@ -245,7 +245,6 @@ def list_arguments(table: str, function: str) -> Iterator[Key]:
 
 
 def read_kinds(annotation: str) -> tuple[type, ...]:
-    """Return the types of a value in a file, as far as the annotation of an argument says them."""
     found: tuple[type, ...] = ()
     for each in annotation.split(" | "):
         kinds = (dict,) if each.startswith("Mapping[str, ") else PLAIN.get(each, ())

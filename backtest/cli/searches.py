@@ -69,7 +69,6 @@ def sweep(draft: experiment.Draft, *, output: Output) -> None:
 
 
 def find_best(sweep: Sweep, best: int) -> dict[str, Any]:
-    """Return the settings of a set, as its run had them."""
     row = sweep.table.iloc[best]
     if row.get(ERROR, ""):
         return {}
@@ -90,7 +89,6 @@ def list_settings(values: Mapping[str, Any]) -> list[str]:
 
 
 def list_sweep(sweep: Sweep) -> dict[str, Any]:
-    """Return what JSON says of a sweep: its best sets, and how many fared ill."""
     manifest, rules = sweep.manifest, read_constraints(sweep.ranked_where)
     failed = find_failed(sweep.table)
     best = sweep.rank(sweep.ranked_by, sweep.ranked_where)[:TOP]

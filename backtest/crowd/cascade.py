@@ -382,7 +382,6 @@ class Books:
     def close_in_market(
         self, rows: base.IntArray, sizes: base.FloatArray, prices: base.FloatArray
     ) -> tuple[float, float]:
-        """Sell positions; return the fees, and what those that are closed lack."""
         filled = np.asarray(self.to_value(prices * (1.0 - np.sign(sizes) * self.slippage)))
         self.close(rows, sizes, filled)
         self.liquidity_money -= float(np.sum(sizes * filled))

@@ -195,7 +195,6 @@ def hash_sources() -> str:
 
 
 def find_mark(*, has_options: bool) -> Path:
-    """Return the file that says that the loop is compiled."""
     kind = "options" if has_options else "usual"
     return find_rules_folder() / f"general.{hash_sources()}.{kind}.ready"
 

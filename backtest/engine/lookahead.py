@@ -111,7 +111,6 @@ def observe(policy: Policy, market: Market) -> dict[str, FloatArray]:
 def observe_checked(
     policy: Policy, market: Market, *, effort: int = 1
 ) -> tuple[dict[str, FloatArray], Causality]:
-    """Return the columns of a policy, and how it was checked that they do not look ahead."""
     key, kept = find_key(policy, market), vars(market)["facts"]
     last = kept.get(OBSERVED)  # read once: another thread may keep those of its own policy
     if key is not None and effort == 1 and last is not None and last[0] == key:

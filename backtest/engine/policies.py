@@ -306,7 +306,6 @@ class Callbacks:
         self.error: BaseException | None = None
 
     def add(self, deciders: Deciders, policy: Policy, columns: tuple[str, ...], i: int) -> int:
-        """Return the address of policy i."""
         venue = frozenset({"venue"})
         has_venue = any(may_read_of_account(x, venue) for x in list_rules(policy, columns))
         method = deciders.methods[i]

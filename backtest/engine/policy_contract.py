@@ -194,7 +194,6 @@ def make_situations(n_bars: int) -> tuple[Situation, ...]:
 def choose_trial(
     policy_class: type[Policy], market: Market | None, accounts: tuple[str, ...]
 ) -> ContractTrial:
-    """Return a trial on the market given, or on a sample longer than what the policy needs."""
     if market is not None:
         most = market.prefix(min(market.n_bars, SAMPLES[-1]))
         return ContractTrial(policy_class, most, accounts)

@@ -353,7 +353,6 @@ def read_field(fields: Mapping[str, FloatArray], name: object) -> FloatArray:
 
 
 def measure_closes(setup: Any, run: RunData, rows: slice) -> Closes:
-    """Compute what follows at some closes from the record of a run."""
     record, names, inputs = run.record, setup.markets.names, setup.inputs
     n, first, (begin, stop, _) = len(names), setup.first, rows.indices(record.n_bars)
     fill = driver.find_fill(is_compiled=setup.is_compiled)

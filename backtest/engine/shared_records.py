@@ -14,8 +14,6 @@ from numba.extending import infer_getattr, intrinsic, register_model
 
 
 class Shared(types.Type):
-    """A record that functions pass by reference."""
-
     def __init__(self, inner: Any) -> None:
         self.inner = inner
         mark = hashlib.sha256(str(inner).encode()).hexdigest()[:16]

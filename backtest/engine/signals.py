@@ -126,7 +126,6 @@ def compute_signal(
     name: str = "",
     is_checked: bool = True,
 ) -> Any:
-    """Return the Series that a function finds for a market, or the frame it finds for a panel."""
     name = name or getattr(function, "__name__", type(function).__name__)
     title, names = f"the signal {name}", getattr(market, "names", ("",))
 

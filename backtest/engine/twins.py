@@ -28,7 +28,6 @@ class Mirror(ModuleType):
 def mirror_modules(
     space: Mapping[str, Any], find: Callable[[str, FunctionType], Any]
 ) -> dict[str, Any]:
-    """Return the modules of the project that a module names, mirrored."""
     return {
         name: Mirror(value, find)
         for name, value in space.items()

@@ -250,7 +250,6 @@ OF_RULES = {
 
 
 def check_known(setup: Setup, snapshot: AccountSnapshot) -> None:
-    """Require the facts that the policies and the rules of the account read."""
     for policy in setup.observed:
         if start_memory(policy.policy):
             raise ParameterError(

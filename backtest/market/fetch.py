@@ -315,7 +315,6 @@ def reading(where: str) -> Iterator[None]:
 
 
 def find_symbol(client: Any, request: Request) -> tuple[str, str]:
-    """Return the symbol of ccxt and the venue's own."""
     wanted, source = request.symbol, request.source
     with reading(f"{source}, the list of markets"):
         markets = [*client.load_markets().values()]

@@ -121,7 +121,6 @@ class BarClock:
 
 
 def compute_once(data: BarClock, name: str, compute: Callable[[], T]) -> T:
-    """Return a fact about data, computed the first time it is asked for."""
     facts: dict[str, T] = vars(data)["facts"]
     if name not in facts:
         facts[name] = compute()

@@ -595,7 +595,6 @@ def _check_between(markets: Markets, between: tuple[int | None, int | None]) -> 
 
 
 def detach(market: Market | Markets) -> Any:
-    """Return a market of copied arrays."""
     if isinstance(market, Markets):
         return market.with_markets({name: detach(each) for name, each in market.items()})
     own = vars(market)

@@ -87,8 +87,6 @@ class Accounts:
 
 
 class Path:
-    """Sampled returns of one account, and its tally."""
-
     def __init__(self, samples: Samples, periods: float, fall: Tally, span: RunSpan) -> None:
         self.samples, self.periods = samples, periods
         self.fall, self.span = fall, span

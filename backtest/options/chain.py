@@ -483,7 +483,6 @@ SPREAD = 0.01
 
 
 def write_sample() -> pd.DataFrame:
-    """Return quotes of one underlying around a known smile, in coins."""
     parts = []
     for days in DAYS:
         years = days / 365.0

@@ -310,7 +310,6 @@ def held_leverage(account: Any, signal: float) -> float:
 
 
 def list_written(cls: type[Policy]) -> list[type[Policy]]:
-    """Return the classes of a policy and of those inside it as they were written."""
     inner = [list_written(part.policy) for part in getattr(cls, "parts", ())]
     return [getattr(cls, "written", cls), *itertools.chain(*inner)]
 

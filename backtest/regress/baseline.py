@@ -228,7 +228,6 @@ class Baseline:
     history: Sequence[Mapping[str, Any]] = ()
 
     def is_other_than(self, other: Baseline) -> bool:
-        """Return whether another run differs in anything that is recorded."""
         changes = list_changes(self.facts, other.facts)
         return (
             any(each.name not in OF_FILES for each in changes)
@@ -302,7 +301,6 @@ def rewrite_baseline(old: Baseline, new: Baseline, reason: str) -> Baseline:
 
 
 def list_moved(old: Baseline, new: Baseline) -> dict[str, float]:
-    """Return the old values of measures that are others now, or gone."""
     return {
         name: value
         for name, value in old.metrics.items()
@@ -346,7 +344,6 @@ def name_baseline(text: str) -> str:
 
 
 def find_baselines(places: Iterable[Path]) -> list[Path]:
-    """Return the files of baselines among some paths, and those in folders, in order."""
     found: list[Path] = []
     for place in places:
         if not place.exists():
@@ -374,7 +371,6 @@ def check_unique_names(paths: Sequence[Path], names: Sequence[str]) -> None:
 
 
 def save_baseline(baseline: Baseline, folder: Path) -> Path:
-    """Write a baseline to a folder; it replaces an older one of its name atomically."""
     target, content = folder / f"{baseline.name}.json", encode_bars(baseline.trace)
     digest = hashlib.sha256(content).hexdigest()
     bars = f"{baseline.name}.{digest[:16]}.parquet"

@@ -38,8 +38,6 @@ NOT_MODELED = (
 
 
 class Background(NamedTuple):
-    """What made the result."""
-
     command: str = ""
     remarks: tuple[str, ...] = ()
 
@@ -127,7 +125,6 @@ def describe_run(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def list_venues(found: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Return different venues by the names of what has them."""
     same: list[tuple[list[str], Mapping[str, Any]]] = []
     for name, rules in walk_venues("", found):
         owner = next((names for names, each in same if each == rules), None)

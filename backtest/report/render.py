@@ -115,7 +115,6 @@ def list_lines(section: Section, block: Any) -> Iterator[Any]:
 
 
 def lay_out(table: Table) -> tuple[Any, list[str]]:
-    """Return a grid of the first rows, and the titles of the columns that do not fit."""
     from rich import box  # noqa: PLC0415 - loads when used
     from rich.table import Table as Grid  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415

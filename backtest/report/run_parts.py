@@ -826,7 +826,6 @@ def tabulate_measures(metrics: Mapping[str, float]) -> ShownTable:
 
 
 def collect_run(result: Result) -> dict[str, Any]:
-    """Return measures, attribution, drawdowns, trades, counts of events and manifest for JSON."""
     trades, split = choose_trades(result), result.attribution()
     counts, manifest = result.events["kind"].value_counts(), result.manifest
     return {

@@ -219,7 +219,6 @@ class Panel:
     # ------------------------------------------------------------------------------ look-ahead
 
     def check_ends(self, sets: Sets) -> Iterator[engine.Causality]:
-        """Check columns and overlays of the sets at the ends of their parameters."""
         for overlay in list_ends(find_own(sets, OVERLAY)):
             named = {f"{OVERLAY}.{name}": value for name, value in overlay.items()}
             self._observe_overlay(self.base.build_overlay(named))

@@ -92,7 +92,6 @@ class BaseTerms:
 
     @cached_property
     def settings(self) -> dict[str, Setting]:
-        """What may vary, by name."""
         own = [*list_parameters(self.policy)]
         of_each = (
             each._replace(name=f"{name}.{each.name}")
@@ -256,7 +255,6 @@ def number_rows(sets: Sets, n: int) -> base.IntArray:
 
 
 def group_rows(codes: base.IntArray) -> list[base.IntArray]:
-    """Return the rows of each number, in the order of the numbers."""
     order = np.argsort(codes, kind="stable")
     ends = np.flatnonzero(np.diff(codes[order], append=-1)) + 1
     return np.split(order, ends[:-1])
@@ -418,7 +416,6 @@ def name_sets(places: base.IntArray, n: int) -> str:
 
 
 def check_terms(terms: BaseTerms, sets: Sets) -> None:
-    """Build each different account and venue, and check them together."""
     n = count_sets(sets)
     own = {k: each for k, each in sets.items() if k.startswith(("account.", "venue."))}
     for rows in group_rows(number_rows(own, n)) if own else ():

@@ -61,7 +61,6 @@ class SharedTerms:
         )
 
     def describe(self, kind: str, varied: Iterable[str] = (), **settings: Any) -> dict[str, Any]:
-        """Return the manifest of a result that these terms decide, with more settings."""
         market, base, cls = self.market, self.base, self.base.policy_class
         whole = self.make(market, base.signal or self.signal)
         held = {name: base.settings[name].value for name in cls.parameters() if name not in varied}
@@ -92,7 +91,6 @@ class SharedTerms:
 
 
 def read_shared(arguments: Mapping[str, Any]) -> SharedTerms:
-    """Read the arguments of a call by name."""
     given = SimpleNamespace(**arguments)
     policy, venue, account = given.policy, given.venue, given.account
     market, signal = with_clock(given.market, given.decide, given.detail), given.signal

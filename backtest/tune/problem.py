@@ -119,7 +119,6 @@ class Problem(SharedTerms):
         return read_directions(self.signal, self.market).keep_times()
 
     def describe_search(self, kind: str, **settings: Any) -> dict[str, Any]:
-        """Return the manifest of a result of the search, with more settings."""
         return self.describe(
             kind,
             space=self.space.describe(),

@@ -65,7 +65,6 @@ class Batch(NamedTuple):
 
 
 def tabulate_batches(batches: Sequence[Batch]) -> pd.DataFrame:
-    """Return a table of all sets of some batches, to be written to a file."""
     return pd.concat(
         [lay_out_batch(batch, k) for k, batch in enumerate(batches)] or [pd.DataFrame()],
         ignore_index=True,
@@ -83,7 +82,6 @@ def lay_out_batch(batch: Batch, number: int) -> pd.DataFrame:
 
 
 def read_batches(table: pd.DataFrame) -> list[Batch]:
-    """Return the batches of a table that :func:`tabulate_batches` made."""
     return [] if table.empty else [read_batch(each) for _, each in table.groupby("batch")]
 
 

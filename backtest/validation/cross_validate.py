@@ -441,7 +441,6 @@ def stitch_paths(
     runs: Sequence[GroupRuns],
     periods: float,
 ) -> pd.DataFrame:
-    """Return the measures of each path."""
     rows = winners.row[np.array(v.list_paths(plan.groups.n, plan.k))]
     alive = np.ones(len(rows), dtype=np.bool_)
     taken, returns = [], []

@@ -395,7 +395,6 @@ def make_or_resume(
     arguments: Mapping[str, Any],
     make: Callable[[Evaluator, Path | None], V],
 ) -> V:
-    """Return a validation that is loaded from the store if it is finished, or made and saved."""
     store = None if arguments["store"] is None else Path(arguments["store"])
     if (finished := find_finished(store, manifest, resume=arguments["resume"])) is not None:
         return cls.load(finished)

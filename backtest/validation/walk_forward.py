@@ -306,8 +306,6 @@ class SpanEvaluator:
 
 
 class ConstantLeverage(Policy):
-    """Hold the same leverage at all times."""
-
     turns: Annotated[float, base.Range(0.0, math.inf)] = 1.0
 
     def leverage(self, bar: Any, account: Any) -> float:  # noqa: ARG002 - it knows nothing

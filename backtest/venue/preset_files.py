@@ -102,7 +102,6 @@ class GroupSource(NamedTuple):
 
 
 def available() -> list[Preset]:
-    """Return every preset of the package, by venue and symbol."""
     return [
         Preset(venue, symbol, each.title, each.dates[-1], each.brackets[-1]["source"], each.dates)
         for venue in find_files()

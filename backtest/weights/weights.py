@@ -222,8 +222,6 @@ def _fit(estimator: Any, returns: pd.DataFrame) -> base.FloatArray:
 
 
 class Segment(NamedTuple):
-    """Bars at which weights of the same instruments are computed again."""
-
     members: base.IntArray
     first: int
     bars: base.IntArray

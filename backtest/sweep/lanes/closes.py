@@ -115,7 +115,6 @@ def expose_lanes(terms: Terms, lanes: Lanes, n: int) -> None:
 
 
 def write_backing(lanes: Lanes, i: int) -> None:
-    """Write what backs a position that stands alone."""
     account, position, close = lanes.account, lanes.position, lanes.prices[r.CLOSE, i]
     for lane in range(LANES):
         profit = close - position[spot(i, r.ENTRY, lane)]

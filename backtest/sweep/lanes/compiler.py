@@ -40,7 +40,6 @@ INLINED = frozenset(
 
 @functools.cache
 def compile_lanes() -> dict[str, Any]:
-    """Return the globals of the loop over lanes."""
     inner: dict[str, Any] = {**OPTIONS, "cache": False, "forceinline": True}
     twins = engine.compile_general_rules(has_parts=False) | engine.compile_core()
     twins |= {
@@ -63,7 +62,6 @@ def compile_lanes() -> dict[str, Any]:
 
 
 def find_loop_of_runs(arguments: tuple[Any, ...]) -> tuple[int, Any, tuple[Any, ...]]:
-    """Return the address of the loop of one account, what it returns, and what it takes."""
     address, _ = engine.find_general_loop(arguments[0])(*arguments[:-2], 0, -1)
     kinds = tuple(typeof(each) for each in arguments)  # type: ignore[no-untyped-call]
     taken = tuple(
@@ -76,7 +74,6 @@ _loops: dict[Any, tuple[Callable[..., Any], int]] = {}
 
 
 def find_lane_loop(arguments: tuple[Any, ...]) -> tuple[Callable[..., Any], int]:
-    """Return the loop over lanes, and the address of the loop of runs that it calls."""
     key = describe_kinds(arguments)
     with LOCK:
         if key not in _loops:

@@ -53,7 +53,6 @@ class LaneOrder(NamedTuple):
 
 
 def plan_trades(terms: a.Terms, lanes: Lanes, n: int) -> tuple[bool, int]:
-    """Write what each lane will hold; return whether any trades, and rare lanes as bits."""
     rare = find_capped(terms, lanes, n)
     while True:
         is_trading, is_over, found = plan_once(terms, lanes, n)
@@ -104,7 +103,6 @@ def plan_by_kind(
 def plan(
     lanes: Lanes, kind: FillKind, table: Table, is_first: bool, before: int, i: int
 ) -> tuple[bool, bool, int, int]:
-    """Write what lanes will hold; find those that may fail, or lack margin for what they add."""
     account, position, numbers = lanes.account, lanes.position, lanes.numbers
     quote, signal, limit = quote_open(lanes.prices, i), lanes.signal[i], lanes.prices[r.LIMIT, i]
     unit, reach_of_one = abs(quote.fill), lanes.prices[r.REACH, i]
@@ -166,7 +164,6 @@ def raise_most(lanes: Lanes, unit: float, i: int) -> bool:
 
 
 def trade_lane(rules: a.InstrumentRules, balances: Balances, quote: a.Quote, after: float) -> Trade:
-    """Trade to a quantity that is rounded already."""
     impact = 0.0
     if rules.has_impact:
         change = abs(after - balances.positions[0].quantity)
