@@ -9,6 +9,7 @@ Methods in Applied Mechanics and Engineering 186(2-4).
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from collections.abc import Callable
@@ -49,7 +50,9 @@ def make_sampler(name: str, space: Space, *, seed: int, trials: int | None = Non
         return Blind(SobolStream(d, rng).take if name == "sobol" else lambda n: rng.random((n, d)))
     number = math.prod(count_values(each) for each in space.dimensions)
     if name == "grid" or number <= min(MOST_POINTS, trials or MOST_POINTS):
-        return Grid(build_grid(space, trials or MOST_POINTS), rng)
+        grid = rng.permutation(build_grid(space, trials or MOST_POINTS))
+        pieces = (grid[k : k + BULK] for k in itertools.count(0, BULK))
+        return Blind(lambda _: next(pieces))
     return Auto(d, seed, trials)
 
 
@@ -119,24 +122,12 @@ class Blind:
     def ask(self) -> FloatArray:
         return self.draw(BULK)
 
-    def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
+    def tell(self, *_: FloatArray) -> None:
         """Ignore the scores."""
 
 
 MOST_POINTS = 4096
 """Points of a grid if the number of trials is not given."""
-
-
-class Grid:
-    def __init__(self, points: FloatArray, rng: np.random.Generator) -> None:
-        self._points = rng.permutation(points)
-        self._done = 0
-
-    def ask(self) -> FloatArray:
-        return self._points[self._done : self._done + BULK]
-
-    def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:  # noqa: ARG002 - does not learn
-        self._done += len(cube)
 
 
 def build_grid(space: Space, most: int) -> FloatArray:
@@ -348,8 +339,7 @@ class GaussianProcess:
         points = [] if n < FIRST_POINTS else [self._propose()]
         for point in canonicalize(self._space, np.array([*points, *self._stream.take(DRAWS)])):
             if point.tobytes() not in self._asked:
-                new: FloatArray = point[None]
-                return new
+                return np.asarray(point[None])
         return self._known.cube[:0]
 
     def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
@@ -381,5 +371,4 @@ class GaussianProcess:
         with threadpool_limits(1), warnings.catch_warnings():  # one thread: the same bits anywhere
             warnings.simplefilter("ignore")
             optimizer.tell(some.cube.tolist(), losses.tolist())
-            point: FloatArray = np.array(optimizer.ask())
-        return point
+            return np.array(optimizer.ask())

@@ -285,7 +285,7 @@ def run_study(task: StudyTask, progress: Callable[[Progress], object] | None) ->
 
 def search_and_choose(task: StudyTask, examiner: Examiner) -> StudyOutcome:
     task.seen.check_causal(task.problem.space.list_ends())
-    examiner.start_clock()  # a budget in seconds is for the search
+    examiner.since = examiner.clock()  # a budget in seconds is for the search
     problem, trials = task.problem, task.problem.trials
     if trials is not None:
         trials -= reserve_trials(problem.robustness, trials)

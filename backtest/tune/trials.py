@@ -371,9 +371,6 @@ class Examiner:
     def elapsed(self) -> float:
         return self.seconds + self.clock() - self.since
 
-    def start_clock(self) -> None:
-        self.since = self.clock()
-
     def evaluate(
         self,
         sets: Sets,
@@ -475,8 +472,6 @@ def join_batches(pieces: Sequence[Batch], sets: Sets | None = None) -> Batch:
     if not pieces:
         none = take_sets(sets, slice(0)) if sets else {}
         return Batch("", 0.0, none, {}, np.empty(0), np.empty(0), [])
-    if len(pieces) == 1:
-        return pieces[0]
     return Batch(
         stage=pieces[-1].stage,
         seconds=pieces[-1].seconds,
@@ -500,8 +495,7 @@ def gather(batches: Sequence[Batch]) -> Batch:
 
 
 def is_feasible(trials: Batch) -> base.BoolArray:
-    kept: base.BoolArray = (trials.violation == 0.0) & np.isfinite(trials.scores)
-    return kept
+    return np.asarray((trials.violation == 0.0) & np.isfinite(trials.scores))
 
 
 def find_distinct(sets: Sets) -> base.IntArray:
