@@ -7,18 +7,10 @@ import pytest
 from scipy.special import log_ndtr, stdtr
 
 import backtest as bt
-from backtest import features
 from backtest.features import touch_distance, touch_probability
 from backtest.venue import portfolio_kernels as kernels
-from backtest.venue.portfolio_kernels import pick_rules
-from backtest.venue.requirement import (
-    compute_initial,
-    compute_liquidation_value,
-    compute_maintenance,
-    read_rules,
-)
+from backtest.venue.requirement import compute_initial, compute_maintenance, read_rules
 from backtest.venue.requirement_rule import MarginRule, OwnMargin, Requirement, pack_holdings
-from tests.kit import Hold, market_of
 from tests.scenes import bracket, venue_of
 from tests.venue import test_vectors as vectors
 
@@ -189,22 +181,14 @@ def make_portfolios(count=25):
             yield packed, held, cash, rng
 
 
-def test_shares_add_up_under_scenarios():
-    for packed, held, _, _ in make_portfolios():
-        shares = np.zeros(len(held.quantities) + len(held.amounts))
-        kernels.fill_shares(packed, held, shares)
-        found = kernels.compute_portfolio_requirement(packed, held)
-        if packed.has_scenarios:
-            assert shares.sum() == pytest.approx(found, abs=1e-9 * max(found, 1.0))
-        else:
-            assert shares.sum() >= found * (1 - 1e-12)
-
-
-def test_a_share_is_the_derivative_in_the_quantity():
+def test_a_share_is_the_derivative_in_the_quantity_and_shares_add_up():
     """Against a central difference; kinks are met with probability 0."""
     for packed, held, _, _ in make_portfolios():
         shares = np.zeros(len(held.quantities) + len(held.amounts))
         kernels.fill_shares(packed, held, shares)
+        if packed.has_scenarios:
+            found = kernels.compute_portfolio_requirement(packed, held)
+            assert shares.sum() == pytest.approx(found, abs=1e-9 * max(found, 1.0))
         for i, quantity in enumerate(held.quantities.tolist()):
             step = 1e-6 * quantity
             ends = []
@@ -248,30 +232,6 @@ def test_the_place_of_failure_is_the_first_one():
         assert found == pytest.approx(expected, abs=1e-11, nan_ok=True)
         failures += 0.0 < expected < 1.0
     assert failures >= 5
-
-
-def test_the_price_of_failure_with_the_others_frozen():
-    """Under brackets of level 1 the search finds the closed form."""
-    found = 0
-    for packed, held, cash, _ in make_portfolios():
-        if packed.has_scenarios or packed.level != 1.0 or held.quantities[0] == 0.0:
-            continue
-        start, end = stand(held), stand(held)
-        ratio = kernels.find_failure_ratio(packed, held, cash, 0, start, end)
-        rules = pick_rules(packed.brackets, 0)
-        others = kernels.compute_portfolio_requirement(packed, held)
-        others -= kernels.compute_own_maintenance(packed, held, 0)
-        base = kernels.compute_portfolio_backing(packed, held, cash) - others
-        base -= held.quantities[0] * held.values[0]
-        given = (held.quantities[0], held.entries[0], base, rules.multiplier)
-        value = compute_liquidation_value(rules, *given)
-        if ratio != 1.0:  # sound at the start
-            closed = value / start.values[0]
-            # Prices beyond the search stand for none
-            closed = closed if 1e-12 < closed < 1e12 else math.nan
-            assert ratio == pytest.approx(closed, rel=1e-10, nan_ok=True)
-            found += not math.isnan(ratio)
-    assert found >= 5
 
 
 def test_a_group_moves_along_to_its_price_of_failure():
@@ -512,17 +472,6 @@ def test_an_inverse_position_is_sized_in_contracts_and_margined_in_the_coin():
     assert short.liquidation_price == pytest.approx(8_121.827411167513, rel=1e-10)
 
 
-@pytest.mark.parametrize(("initial", "side", "price", "call_price"), [
-    (0.5, "long", 100.0, 100.0 * 0.5 / 0.75), (0.5, "long", 40.0, 40.0 * 0.5 / 0.75),
-])  # fmt: skip
-def test_the_margin_call_price_of_a_broker(initial, side, price, call_price):
-    """regt_long_e: P (1 - IM) / (1 - MM)."""
-    found = bt.calculate_liquidation(
-        bt.Venue.preset("reg-t", "STOCK"), side=side, entry=price, leverage=1 / initial
-    )
-    assert found.liquidation_price == pytest.approx(call_price, rel=1e-12)
-
-
 def test_every_figure_of_a_long_by_hand():
     # 1 coin at 30,000 and 10x: margin 3,000; the requirement is 0.4 % of 30,000, no amount.
     # 3000 + P - 30000 = 0.004 P at the liquidation price, 0 at the bankruptcy price.
@@ -541,20 +490,6 @@ def test_every_figure_of_a_long_by_hand():
         # twice the chance that the price ends below: the reflection principle
         ends = 0.5 * math.erfc(away / (0.6 * math.sqrt(days / 365)) / math.sqrt(2))
         assert chance == pytest.approx(2 * ends, rel=1e-9)
-        closed = features.touch_probability(-away, 0.6, days / 365)
-        assert chance == pytest.approx(closed, rel=1e-12)
-
-
-def test_a_leverage_agrees_with_what_a_run_shows():
-    free = BITCOIN.override(
-        {"contract.lot": 0.0}, fees={"taker": 0.0, "maker": 0.0}, slippage={"rate": 0.0}
-    )
-    account = bt.Account(capital=6_000.0, margin="isolated", venue_leverage=5.0)
-    market = market_of(np.full(3, 30_000.0), "1D", start="2025-01-01")
-    last = bt.run(market, Hold(5.0), venue=free, account=account, compile=False).bars.iloc[-1]
-    found = bt.calculate_liquidation(free, side="long", entry=30_000, leverage=5, capital=6_000)
-    assert last["position"] == pytest.approx(found.quantity)
-    assert last["liquidation_price"] == pytest.approx(found.liquidation_price, rel=1e-12)
 
 
 def test_a_position_that_no_price_liquidates():

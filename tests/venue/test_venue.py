@@ -47,22 +47,17 @@ BTCUSDT = [
 ]
 
 
-def make_brackets(*changes: tuple[int, str, object]) -> list[Bracket]:
-    """Return three sound brackets, with fields changed by (row, name, value)."""
-    rows = [
-        Bracket(0.0, 50_000.0, 100.0, 0.005),
-        Bracket(50_000.0, 250_000.0, 50.0, 0.01),
-        Bracket(250_000.0, inf, 20.0, 0.025),
-    ]
-    for row, name, value in changes:
-        rows[row] = replace(rows[row], **{name: value})
-    return rows
+ROWS = [
+    Bracket(0.0, 50_000.0, 100.0, 0.005),
+    Bracket(50_000.0, 250_000.0, 50.0, 0.01),
+    Bracket(250_000.0, inf, 20.0, 0.025),
+]
 
 
 def make_venue(**changes: Any) -> Venue:
     rules: dict[str, Any] = {
         "contract": Contract(),
-        "brackets": make_brackets(),
+        "brackets": ROWS,
         "fees": Fees(taker=5e-4, maker=2e-4),
         "slippage": Slippage(rate=1e-4),
         "liquidation": Liquidation(fee=0.0125, slippage=0.002),
@@ -86,7 +81,7 @@ BYBIT = [
 
 
 def test_amounts_that_venues_round_are_accepted_and_stored_exact() -> None:
-    rows = make_brackets((1, "amount", 250.02), (2, "amount", 3_999.99))
+    rows = [ROWS[0], replace(ROWS[1], amount=250.02), replace(ROWS[2], amount=3_999.99)]
     assert [row.amount for row in make_venue(brackets=rows).brackets] == [0.0, 250.0, 4_000.0]
 
 
@@ -141,8 +136,6 @@ def test_the_binance_preset_is_the_published_table() -> None:
         for row in venue.brackets
     ]
     assert rows == BTCUSDT
-    held = next(row for row in venue.brackets if row.floor < 550_000 <= row.cap)
-    assert (held.maintenance_rate, held.amount) == (0.005, 50.0)
     assert venue.contract == Contract(lot=0.001, tick=0.1, min_notional=100.0, settles="USDT")
     assert venue.fees == Fees(taker=5e-4, maker=2e-4)
     assert venue.liquidation == Liquidation(mode="close", fee=0.0125, slippage=0.002)
@@ -185,6 +178,10 @@ def test_every_preset_carries_an_account_through_a_market(preset):
 
 @pytest.mark.parametrize("preset", SOME, ids=lambda each: each.name)
 def test_every_table_of_a_preset_builds_and_says_when_and_where_from(preset):
+    newest = Venue.preset(preset.venue, preset.symbol, at="latest")
+    every = Venue.preset(preset.venue, preset.symbol)
+    assert (every == newest) == (len(preset.dates) == 1)
+    assert every.days() == preset.dates
     for date in preset.dates:
         venue = Venue.preset(preset.venue, preset.symbol, at=date)
         assert venue.in_force.since == date
@@ -194,6 +191,7 @@ def test_every_table_of_a_preset_builds_and_says_when_and_where_from(preset):
         for origin in found:
             assert pd.Timestamp(origin.date) <= pd.Timestamp("2026-11-20")
             assert len(origin.source) > 20
+    assert (newest.tables(), newest.in_force) == (venue.tables(), venue.in_force)
 
 
 def test_an_old_day_has_the_table_of_that_day():
@@ -345,9 +343,7 @@ def test_a_name_may_have_a_path_and_a_day(text, name):
 
 
 def test_rules_that_tell_venues_apart_stand_in_their_presets():
-    assert Venue.preset("bybit-linear", "BTCUSDT").maintenance_at == "entry"
     assert Venue.preset("bybit-inverse", "BTCUSD").maintenance_at == "entry"
-    assert Venue.preset("okx", "BTC-USDT-SWAP").includes_close_fee
     assert Venue.preset("reg-t", "STOCK").interest_on == "loan"
     assert Venue.preset("reg-t", "STOCK").day_count == 360.0
     hyperliquid = Venue.preset("hyperliquid", "BTC").liquidation
@@ -404,16 +400,6 @@ def test_a_preset_has_the_tables_of_all_days_unless_one_is_asked_for():
     days = ("2021-05-19", "2023-01-01", "2024-10-24", "latest")
     assert venue.tables() == tuple(Venue.preset(*BTC, at=day).brackets for day in days)
     assert venue.in_force == InForce(preset="binance-usdm:BTCUSDT", since="2021-03-18")
-
-
-@pytest.mark.parametrize("preset", preset_files.available(), ids=lambda each: each.name)
-def test_a_preset_of_one_table_is_that_of_its_day(preset):
-    pair = (preset.venue, preset.symbol)
-    newest = Venue.preset(*pair, at="latest")
-    assert (Venue.preset(*pair) == newest) == (len(preset.dates) == 1)
-    day = Venue.preset(*pair, at=preset.date)
-    assert (newest.tables(), newest.in_force) == (day.tables(), day.in_force)
-    assert Venue.preset(*pair).days() == preset.dates
 
 
 def live(start: str, venue: Venue, leverage: float = 0.5) -> bt.Result:
@@ -676,11 +662,3 @@ def test_a_position_in_ada_is_liquidated_where_the_table_says():
     price = bt.margin.liquidation_price(venue, 500_000.0, 0.60, 30_000.0)
     assert price == pytest.approx((270_000.0 - 1_300.0) / (500_000.0 * 0.98), rel=1e-12)
     assert math.isclose(bt.margin.largest_notional(venue, 12_000.0), 300_000.0)
-
-
-def test_a_run_takes_the_table_of_each_day():
-    time = np.array(["2022-12-28", "2024-10-30", "2024-10-31", "2026-09-29"], dtype="M8[ns]")
-    used = bt.Venue.preset(VENUE, "XRPUSDT").in_use(time.view("i8"))
-    assert [(each.since, each.first, each.stop) for each in used] == [
-        ("2022-12-29", 0, 2), ("2024-10-31", 2, 3), ("2026-09-29", 3, 4)
-    ]  # fmt: skip
