@@ -246,26 +246,6 @@ def test_missing_numbers_stay_missing():
     assert math.isnan(options.greeks("call", math.nan, 1.0, 1.0, 1.0).vega)
 
 
-@pytest.mark.slow
-def test_other_libraries_agree():
-    ql = pytest.importorskip("QuantLib")
-    black = pytest.importorskip("vollib.black")
-    implied = pytest.importorskip("vollib.black.implied_volatility")
-    kinds, *numbers = draw_options(2000, seed=4)
-    found = options.price(kinds, *numbers)
-    for i, (f, k, t, v, r) in enumerate(np.transpose(numbers).tolist()):
-        flag = ql.Option.Call if kinds[i] == "call" else ql.Option.Put
-        theirs = ql.blackFormula(flag, k, f, v * math.sqrt(t), math.exp(-r * t))
-        assert found[i] == pytest.approx(theirs, rel=1e-6, abs=1e-10 * max(f, k))
-        price = black.black(kinds[i][0], f, k, t, r, v)
-        assert found[i] == pytest.approx(price, rel=1e-6, abs=1e-10 * max(f, k))
-        bound = f * math.sqrt(t) * math.exp(-0.5 * (math.log(f / k) / v) ** 2 / t)
-        if bound > 1e-4 * max(f, k):
-            theirs = implied.implied_volatility(price, f, k, r, t, kinds[i][0])
-            ours = options.implied_volatility(kinds[i], price, f, k, t, r)
-            assert ours == pytest.approx(theirs, rel=1e-7)
-
-
 class Insured(bt.Policy):
     """Hold one coin less the delta of a put, sized by its price and implied volatility."""
 
