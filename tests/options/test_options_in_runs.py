@@ -127,33 +127,6 @@ def test_a_run_goes_on_with_the_options_that_a_result_holds(is_saved, tmp_path):
     assert rest.bars["equity"].equals(known[rest.bars.index])
 
 
-def test_greeks_explain_the_profit_on_simulated_bars():
-    """Over a week to go, sold and bought in and out of the money: all but 0.03 % is explained."""
-    rng = np.random.default_rng(0)
-    price = 20_000 * np.exp(np.append(0.0, rng.normal(0.0, 0.6 / np.sqrt(8760), 240).cumsum()))
-    bars = pd.DataFrame({"open": price[:-1], "close": price[1:], "volume": 0.0})
-    bars["high"], bars["low"] = bars.max(axis=1), bars[["open", "close"]].min(axis=1)
-    bars.index = pd.date_range("2023-01-01", periods=240, freq="1h", tz="UTC")
-    contracts = {
-        f"{kind}{strike}": PUT.override(kind=kind, strike=strike, expiry="2023-01-18 08:00")
-        for kind in ("put", "call")
-        for strike in (17_000, 20_000, 23_000)
-    }
-    stamps = [f"{day:%Y-%m-%d} 00:30" for day in pd.date_range("2022-12-31", "2023-01-10")]
-    markets = bt.Markets(
-        {"BTC": bt.Market.from_frames(bars), **contracts}, surfaces={"BTC": make_surfaces(stamps)}
-    )
-    frame = pd.DataFrame([[2.0, -3.0] * 3], markets.times[:1], [*contracts])
-    account = bt.Account(capital=1e6, requirement="deribit-standard")
-    result = run_plain(markets, Hold(level=0.0), option_quantities=frame, account=account)
-    table = result.explained("bar")
-    rest = result.options.parts["rest"]
-    shares = np.abs(rest).sum(axis=0) / np.abs(result.options.record.price_pnl).sum(axis=0)
-    assert result.metrics["unexplained_share"] < 5e-4
-    assert max(shares) < 0.005
-    np.testing.assert_allclose(table.drop(columns="price_pnl").sum(axis=1), table["price_pnl"])
-
-
 YEAR = 365.0 * 24.0
 
 
