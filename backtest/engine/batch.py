@@ -281,7 +281,7 @@ def repeat_feed(feed: Any, lanes: int, drawn: Mapping[str, FloatArray]) -> Any:
         elif name.startswith(("funding_", "flow_")) or len(each) == width > 1:
             fields[name] = np.concatenate([each] * lanes)
         else:
-            fields[name] = each.copy()  # of which the loop moves the span along
+            fields[name] = each.copy()  # the loop changes the span of the feed
     return feed._replace(**fields)
 
 

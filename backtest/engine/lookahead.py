@@ -18,14 +18,7 @@ from backtest.base import BacktestError, FloatArray, IntArray, PolicyError, form
 from backtest.base.units import DAY
 from backtest.engine.policy_errors import format_location
 from backtest.market import Market, Markets, detach
-from backtest.policy import (
-    Columns,
-    Policy,
-    check_columns,
-    copy_policy,
-    list_written,
-    renew,
-)
+from backtest.policy import Columns, Policy, change_settings, check_columns, list_written
 
 KNOWN = 32
 """Last rows of a part, of which one must be known for its end to count as a cut."""
@@ -124,16 +117,15 @@ def observe_checked(
 def check_causality(
     policy: Policy, market: Market, *, effort: int = 1
 ) -> tuple[dict[str, FloatArray], Causality]:
-    fresh = renew(policy)
-    check = start_check(fresh, market, effort)
-    columns = check.run(lambda: observe(copy_policy(fresh), market))
+    check = start_check(policy, market, effort)
+    columns = check.run(lambda: observe(change_settings(policy, {}), market))
     return dict(columns), check.causality
 
 
 def start_check(policy: Policy, market: Market, effort: int = 1) -> LookAheadCheck:
     def observe_part(part: Market) -> Columns | None:
         try:
-            seen = copy_policy(policy).observe(part)
+            seen = change_settings(policy, {}).observe(part)
         except Exception:  # of too few bars; the whole raises it again
             return None
         return check_columns(policy, seen, part.n_bars)
@@ -152,7 +144,7 @@ def list_parts(policy: Policy) -> tuple[Any, ...]:
 
 def find_key(policy: Policy, market: Market) -> tuple[object, ...] | None:
     cls, signal = type(policy), market.signal
-    if not is_ours(policy) or "observe" in vars(policy) or np.any(signal != signal[0]):
+    if not is_ours(policy) or np.any(signal != signal[0]):
         return None
     return cls, cls.observe, repr(policy), float(signal[0])
 

@@ -14,11 +14,11 @@ import numpy as np
 from backtest.base import PolicyError, did_you_mean, format_time, repr_plain
 from backtest.policy import (
     Policy,
+    change_settings,
     formula_for,
     formula_of,
     margin_formula_for,
     name_tuple,
-    renew,
     start_memory,
     written_formulas,
 )
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def bind_formula(policy: Policy, columns: tuple[str, ...]) -> tuple[Any, Callable[..., Any]]:
-    own = renew(policy)
+    own = change_settings(policy, {})
     for name, value in policy.settings().items():
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             number = np.float64(value) if isinstance(value, float) else np.int64(value)

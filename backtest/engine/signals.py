@@ -549,10 +549,6 @@ def read_rule(
         raise base.ParameterError(f"signal {text!r}: {error}") from error
 
 
-def change_rule(rule: SignalRule, settings: Mapping[str, Any]) -> SignalRule:
-    return type(rule)(**{**rule.settings(), **settings})
-
-
 # ------------------------------------------------------------------------------- signals from data
 
 

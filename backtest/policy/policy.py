@@ -17,6 +17,7 @@ from typing import (
     NamedTuple,
     Self,
     TypeAlias,
+    TypeVar,
     dataclass_transform,
     get_args,
     get_origin,
@@ -30,6 +31,7 @@ from backtest.base import checked
 from backtest.policy.formulas import rewrite_formula
 
 Columns: TypeAlias = Mapping[str, base.FloatArray]
+_T = TypeVar("_T", bound="Parameterized")
 
 BAR_FIELDS = ("time", "open", "high", "low", "close", "mark", "volume", "funding")
 
@@ -357,13 +359,17 @@ def check_columns(policy: Policy, columns: object, n_bars: int) -> dict[str, bas
     return checked
 
 
-def renew(policy: Policy) -> Policy:
-    again = type(policy)(**policy.settings())
-    vars(again).update({name: own for name, own in vars(policy).items() if name == "observe"})
-    return again
+def change_settings(given: type[_T] | _T, changes: Mapping[str, Any]) -> _T:
+    """Return a policy or rule with some settings changed.
 
-
-def copy_policy(policy: Policy) -> Policy:
-    copy = object.__new__(type(policy))
-    vars(copy).update(vars(policy))
-    return copy
+    One that holds nothing but its settings is copied, and only the changes are checked.
+    """
+    if isinstance(given, type):
+        return given(**changes)
+    cls, held, declared = type(given), vars(given), given.parameters()
+    if held.keys() != declared.keys() or cls.__post_init__ is not Parameterized.__post_init__:
+        return cls(**{**given.settings(), **changes})
+    changed = object.__new__(cls)
+    checked = {name: check_value(cls, declared[name], value) for name, value in changes.items()}
+    vars(changed).update({**held, **checked})
+    return changed

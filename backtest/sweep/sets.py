@@ -15,9 +15,9 @@ import pandas as pd
 
 from backtest import base
 from backtest.account import Account, Multiple, check_setting
-from backtest.engine import SignalRule, change_rule
+from backtest.engine import SignalRule
 from backtest.market import Market, Markets
-from backtest.policy import Policy, check_value
+from backtest.policy import Policy, change_settings
 from backtest.venue import Venue
 
 Venues: TypeAlias = Venue | Mapping[str, Venue]
@@ -120,28 +120,19 @@ class BaseTerms:
         return Trio(policy, self.build_venue(values), self.build_account(values))
 
     def build_policy(self, values: Mapping[str, Any]) -> Policy:
-        chosen = self._read({name: value for name, value in values.items() if "." not in name})
-        cls, held = self.policy_class, vars(self.policy) if isinstance(self.policy, Policy) else {}
-        parameters = cls.parameters()
-        if held.keys() != parameters.keys() or cls.__post_init__ is not Policy.__post_init__:
-            held = self.policy.settings() if isinstance(self.policy, Policy) else {}
-            return cls(**{**held, **chosen})
-        made = object.__new__(cls)  # nothing but parameters, of which only these are new
-        checked = {name: check_value(cls, parameters[name], x) for name, x in chosen.items()}
-        vars(made).update({**held, **checked})
-        return made
+        own = {name: value for name, value in values.items() if "." not in name}
+        return change_settings(self.policy, self._read(own))
 
     def build_overlay(self, values: Mapping[str, Any]) -> Policy | None:
         own = find_own(values, OVERLAY)
         if self.overlay is None or not own:
             return self.overlay
-        chosen = self._read(own, f"{OVERLAY}.")
-        return type(self.overlay)(**{**self.overlay.settings(), **chosen})
+        return change_settings(self.overlay, self._read(own, f"{OVERLAY}."))
 
     def build_signal(self, values: Mapping[str, Any]) -> SignalRule | None:
         if self.signal is None:
             return None
-        return change_rule(self.signal, self._read(take_part(values, SIGNAL), SIGNAL))
+        return change_settings(self.signal, self._read(take_part(values, SIGNAL), SIGNAL))
 
     def build_account(self, values: Mapping[str, Any]) -> Account:
         changes = self._read(take_part(values, "account."), "account.")

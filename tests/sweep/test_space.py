@@ -118,7 +118,7 @@ def test_what_must_go_together_is_checked_for_all_sets(sets, words):
 
 
 def conditioned(*when: Any) -> Any:
-    """Return a reader of parameters, one of which depends on another in some way."""
+    """Return the method that lists the parameters of a policy whose ``size`` has a condition."""
 
     class Wrong(Still):
         mode: Annotated[str, Choice("a", "b")] = "a"
