@@ -208,6 +208,7 @@ class Combinator(Policy):
         if not cls.parts:
             cls.written = cls
 
+        @functools.wraps(build)
         def __init__(self: Combinator, *given: object, **settings: object) -> None:  # noqa: N807 - it is the method
             policies, rest = split_policies(given)
             own = own_parameters(type(self))
@@ -224,7 +225,6 @@ class Combinator(Policy):
                 raise ParameterError(f"{type(self).__name__}: {name} was given twice, {both}")
             build(self, **named, **settings)
 
-        __init__.__wrapped__ = build  # type: ignore[attr-defined]
         cls.__init__ = __init__  # type: ignore[method-assign, assignment]
 
     def __post_init__(self) -> None:

@@ -110,12 +110,11 @@ def freeze(cls: Any) -> None:
     dataclasses.dataclass(frozen=True, repr=False)(cls)
     build = cls.__init__
 
+    @functools.wraps(build)
     def __init__(self: Any, *args: object, **settings: object) -> None:  # noqa: N807 - it is the method
         check_settings(cls, settings, len(args))
         build(self, *args, **settings)
 
-    __init__.__wrapped__ = build  # type: ignore[attr-defined]
-    __init__.__signature__ = inspect.signature(build)  # type: ignore[attr-defined]
     cls.__init__ = __init__
 
 
