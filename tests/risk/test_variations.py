@@ -45,13 +45,6 @@ def test_a_number_is_a_signal_as_in_a_run():
     assert table.loc[1e3, "growth"] == growth
 
 
-def test_costs_that_are_0_change_nothing():
-    found = bt.sensitivity(
-        rising(), Hold(2.0), venue=free_venue(), **TERMS, factors=["fees", "slippage"]
-    )
-    assert (found.table["change_of_growth"] == 0.0).all()
-
-
 @pytest.mark.slow
 def test_only_what_applies_is_changed_by_default():
     found = bt.sensitivity(rising(), Hold(2.0), venue=free_venue(), **TERMS)
@@ -137,11 +130,6 @@ def test_a_ruined_account_has_no_half_of_its_sharpe_ratio():
         return {"sharpe": 2.0, "ruined": float(capital > 3e4)}
 
     assert find_half("sharpe", grid, dying) == pytest.approx(3e4, rel=1e-2)
-    market = bt.Market.sample(bars=200, seed=1)
-    venue = free_venue().override({"fees.taker": 0.05, "slippage.impact": 1.0})
-    given = {"capitals": [1e3, 1e4], "account": bt.Account(), "compile": False}
-    found = bt.capacity(market, Constant(leverage=50.0), venue=venue, **given)
-    assert found.table["ruined"].tolist() == [1.0, 1.0]
 
 
 FLAT = kit.flat(100.0)
