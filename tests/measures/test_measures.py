@@ -21,7 +21,6 @@ from backtest.measures import (
     sharpe_error,
 )
 from backtest.measures.luck import probability_of_skill
-from backtest.measures.measure_table import ABOUT, METRICS
 from backtest.measures.ranking import (
     Constraint,
     order_sets,
@@ -349,11 +348,6 @@ TABLE = {
     "ruin_time": np.array([5.0, NAN, NAN, NAN, NAN, NAN]),
 }
 FAILED = np.array([False, False, False, False, True, False])
-
-
-def test_every_measure_has_a_unit_and_a_direction():
-    assert tuple(ABOUT) == METRICS
-    assert {each.better for each in ABOUT.values()} == {-1, 0, 1}
 
 
 @pytest.mark.parametrize(("objective", "name", "scores"), [

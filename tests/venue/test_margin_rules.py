@@ -40,10 +40,6 @@ def run_with(*collateral):
     return bt.run(markets, Constant(1.0), venue=PLAIN, account=account, compile=False)
 
 
-def tiered(*rows):
-    return coin(rate=None, tiers=list(rows))
-
-
 def ask(rule, *options):
     return bt.margin.requirement({}, {}, {}, rule, options=options)
 
@@ -99,7 +95,7 @@ VALUES = (
     scenario(moves={"A": ROWS, "*": [(-0.5, 0.25), (0.5, 0.25)]}, groups={"g": ["B", "C"]},
         products={"p": ["A", "g"]}, across="same row", offset=0.25, initial=(1.5, 0.01), level=1.2),
     coin(),
-    tiered((0, 1e6, 1.0), (1e6, INF, 0.5)),
+    coin(rate=None, tiers=[(0, 1e6, 1.0), (1e6, INF, 0.5)]),
     coin(prices="BTCUSDT", cancels_risk="g", slippage=0.01),
 )  # fmt: skip
 
@@ -584,8 +580,7 @@ def test_futures_hedge_options_of_their_group():
     """A short call at expiry and a future: the loss of one is the gain of the other."""
     rule = bt.ScenarioMargin(moves=[-0.1, 0.1], groups={"BTC": ["F"]})
     short = hold(-1.0, **ITM)
-    alone = ask(rule.override(groups={"BTC": ["F"]}).override(
-        {"groups": None}), short)  # fmt: skip
+    alone = ask(rule.override({"groups": None}), short)
     assert alone == pytest.approx(6_000.0)
     hedged = bt.margin.requirement(FREE, {"F": 1.0}, {"F": 60_000.0}, rule, options=short)
     assert hedged == pytest.approx(0.0)

@@ -9,7 +9,7 @@ import warnings
 from dataclasses import replace
 from fractions import Fraction
 from math import inf
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -285,10 +285,6 @@ def test_a_file_of_the_user_is_a_venue_too(tmp_path):
     assert Venue.preset(str(file), "BTCUSDT").fees.taker == 0.003
 
 
-def change(changes=None, **groups):
-    return Venue.preset(*BTC).override(changes, **groups)
-
-
 BAD = {
     "no fees": (GOOD.replace("BTCUSDT.fees", "BTCUSDT.fee"), "BTCUSDT.fees: is needed"),
     "no date": (GOOD.replace('date = "2024-01-01"\nsource = "a"\ntaker', 'source = "a"\ntaker'),
@@ -322,7 +318,8 @@ REFUSED = {
     "no file": (lambda: Venue.preset("nowhere/mine.toml", "BTCUSDT"), "does not exist"),
     "a venue alone": (lambda: preset_files.parse_name("binance"), PAIR),
     "terms of an unknown venue": (lambda: bt.funding.terms("binance", "BTCUSDT"), "known preset"),
-    "a change given twice": (lambda: change({"fees.taker": 1e-4}, fees={"taker": 2e-4}), TWICE),
+    "a change given twice": (
+        lambda: Venue.preset(*BTC).override({"fees.taker": 1e-4}, fees={"taker": 2e-4}), TWICE),
 }  # fmt: skip
 
 
@@ -519,79 +516,59 @@ def test_the_costs_of_a_day():
     assert bt.funding.payment(contract, 4.0, 50_000.0, rate) == pytest.approx(50.0, abs=1e-9)
 
 
-class Case(NamedTuple):
-    """A published price.
-
-    ``rate`` is the maintenance rate of the page, ``backing`` what stands behind the position at its
-    entry, ``digits`` how many decimals the page prints.
-    """
-
-    name: str
-    preset: tuple[str, str]
-    rate: float
-    quantity: float
-    entry: float
-    backing: float
-    price: float
-    digits: int
-    source: str
-    fee: float | None = None
-
-
 FREQTRADE = "freqtrade/freqtrade, tests/freqtradebot/test_freqtradebot.py, test_execute_entry"
 DYDX = (
     "dydxprotocol/v4-documentation, docs/pages/concepts/trading/liquidations.mdx at "
     "df2cc995218196355dacc139d6695536947c0e7e"
 )
 
-CASES = [
-    Case("dydx, isolated short of 3 ETH", ("dydx", "BTC-USD"), 0.05, -3.0, 3_000.0, 1_000.0,
+PUBLISHED_PRICES = {
+    "dydx, isolated short of 3 ETH": (("dydx", "BTC-USD"), 0.05, -3.0, 3_000.0, 1_000.0,
          3_174.60, 2, DYDX),
     # the requirement of the other position, 175, backs nothing
-    Case("dydx, short of 1.5 ETH beside another position", ("dydx", "BTC-USD"), 0.05, -1.5, 3_000.0,
+    "dydx, short of 1.5 ETH beside another position": (("dydx", "BTC-USD"), 0.05, -1.5, 3_000.0,
          1_000.0 - 175.0, 3_380.95, 2, DYDX),
-    Case("okx, long at 5x", ("okx", "BTC-USDT-SWAP"), 0.01, 1.0, 10.0, 2.0,
-         8.085708510208207, 12, FREQTRADE, fee=0.0006),
-    Case("bybit, long at 5x", ("bybit-linear", "BTCUSDT"), 0.01, 1.0, 10.0, 2.0, 8.1, 9, FREQTRADE),
-    Case("bybit, short at 5x", ("bybit-linear", "BTCUSDT"), 0.01, -1.0, 10.0, 2.0, 11.9, 9,
+    "okx, long at 5x": (("okx", "BTC-USDT-SWAP"), 0.01, 1.0, 10.0, 2.0,
+         8.085708510208207, 12, FREQTRADE),
+    "bybit, long at 5x": (("bybit-linear", "BTCUSDT"), 0.01, 1.0, 10.0, 2.0, 8.1, 9, FREQTRADE),
+    "bybit, short at 5x": (("bybit-linear", "BTCUSDT"), 0.01, -1.0, 10.0, 2.0, 11.9, 9,
          FREQTRADE),
-    Case("broker, long of 20 at 40 %", ("reg-t", "STOCK"), 0.25, 1.0, 20.0, 8.0, 16.0, 9,
+    "broker, long of 20 at 40 %": (("reg-t", "STOCK"), 0.25, 1.0, 20.0, 8.0, 16.0, 9,
          "analystforum.com/t/margin-call/96666"),
-    Case("broker, long of 40 at 60 %", ("reg-t", "STOCK"), 0.25, 1.0, 40.0, 24.0, 21.33, 2,
+    "broker, long of 40 at 60 %": (("reg-t", "STOCK"), 0.25, 1.0, 40.0, 24.0, 21.33, 2,
          "sapling.com/6522069/calculate-maintenance-margin"),
-    Case("broker, long of 20 at 60 %", ("reg-t", "STOCK"), 0.20, 1.0, 20.0, 12.0, 10.0, 9,
+    "broker, long of 20 at 60 %": (("reg-t", "STOCK"), 0.20, 1.0, 20.0, 12.0, 10.0, 9,
          "gradestack.com, Review CFA Level 1, Margin Calls"),
-    Case("broker, short of 40 at 50 %", ("reg-t", "STOCK"), 0.30, -1.0, 40.0, 20.0, 46.15, 2,
+    "broker, short of 40 at 50 %": (("reg-t", "STOCK"), 0.30, -1.0, 40.0, 20.0, 46.15, 2,
          "analystforum.com/t/margin-call-price-for-short-sales/25013"),
-    Case("broker, short of 50 at 40 %", ("reg-t", "STOCK"), 0.30, -1.0, 50.0, 20.0, 53.8462, 4,
+    "broker, short of 50 at 40 %": (("reg-t", "STOCK"), 0.30, -1.0, 50.0, 20.0, 53.8462, 4,
          "analystforum.com/t/margin-call-for-short-position/12606"),
     # collateral at a threshold of 80 % and 85 %: the rate is what the threshold leaves
-    Case("loan of 2,250 against 1 ETH at 3,000", ("lending", "WETH"), 0.20, 1.0, 3_000.0, 750.0,
+    "loan of 2,250 against 1 ETH at 3,000": (("lending", "WETH"), 0.20, 1.0, 3_000.0, 750.0,
          2_812.5, 1,
          "lemonwheel.com/defi/help-understanding-liquidation-treshold-with-actual-numbers"),
     # the page has no price at which the loan was sound: it is that of the debt, whatever was paid
-    Case("loan of 10,000 against 5 ETH", ("lending", "WETH"), 0.20, 5.0, 2_600.0, 3_000.0,
+    "loan of 10,000 against 5 ETH": (("lending", "WETH"), 0.20, 5.0, 2_600.0, 3_000.0,
          2_500.0, 6, "cryptomaa.com/how-to-calculate-aave-liquidation-price"),
-]  # fmt: skip
+}  # fmt: skip
+"""Preset; maintenance rate of the page; quantity, entry, and what stands behind it there; price and
+how many decimals the page prints; source."""
 
 
-def build(case: Case) -> bt.Venue:
-    """Return the preset with the page's rate; with its taker fee where the price includes one."""
-    venue = bt.Venue.preset(*case.preset)
-    brackets = [bt.Bracket(0.0, math.inf, 0.9 / case.rate, case.rate)]
-    fees = venue.fees if case.fee is None else bt.Fees(taker=case.fee, maker=case.fee)
-    return venue.override(brackets=brackets, fees=fees, contract=bt.Contract(lot=0.0))
-
-
-@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_a_published_price_is_that_of_the_preset(case: Case):
-    venue = build(case)
-    found = bt.margin.liquidation_price(venue, case.quantity, case.entry, case.backing)
-    assert found == pytest.approx(case.price, abs=0.51 * 10.0**-case.digits)
-    gain = case.quantity * (found - case.entry)
-    at = case.entry if venue.maintenance_at == "entry" else found
-    needed = bt.margin.maintenance(venue, abs(case.quantity) * at)
-    assert case.backing + gain == pytest.approx(needed, rel=1e-9)
+@pytest.mark.parametrize("name", PUBLISHED_PRICES)
+def test_a_published_price_is_that_of_the_preset(name):
+    """At the page's rate, and at the taker fee of OKX's, which alone includes one."""
+    preset, rate, quantity, entry, backing, price, digits, _ = PUBLISHED_PRICES[name]
+    venue = Venue.preset(*preset).override(
+        brackets=[Bracket(0.0, math.inf, 0.9 / rate, rate)],
+        fees=Fees(taker=0.0006, maker=0.0006),
+        contract=Contract(lot=0.0),
+    )
+    found = bt.margin.liquidation_price(venue, quantity, entry, backing)
+    assert found == pytest.approx(price, abs=0.51 * 10.0**-digits)
+    at = entry if venue.maintenance_at == "entry" else found
+    needed = bt.margin.maintenance(venue, abs(quantity) * at)
+    assert backing + quantity * (found - entry) == pytest.approx(needed, rel=1e-9)
 
 
 @pytest.mark.parametrize(("rate", "coins", "price", "debt", "factor", "digits", "source"), [

@@ -154,44 +154,35 @@ def test_a_column_sets_the_rate_from_the_next_open_on():
         AAVE.rates(market, "use")
 
 
-@pytest.mark.parametrize("opened", [66.0, 71.25])
-def test_at_a_low_health_the_whole_debt_is_repaid_and_the_rest_of_the_collateral_stays(opened):
-    """Opening at 66, 250 coins hold 15,000: health 0.8 * 16,500 / 15,000 = 0.88; at 71.25, 0.95.
-
-    15,000 are repaid with 15,750 of coins, at 66 238.64 of 250; 750 go to the liquidator.
-    """
-    market = scenes.market_of(100.0, 100.0, opened, opened)
-    policy = LeverageLoop(ltv=0.6, band=0.9)
-    result = live(market, policy, venue=full_below(), compile=False)
-    left = 250.0 - 15_750.0 / opened
-    assert result.bars["position"].iloc[2] == pytest.approx(left, rel=1e-12)
-    assert debt(result)[2] == pytest.approx(0.0, abs=1e-9)
-    assert result.bars["liquidation_loss"].iloc[2] == pytest.approx(750.0, rel=1e-12)
-    assert result.bars["equity"].iloc[2] == pytest.approx(left * opened, rel=1e-12)
+def lend(opened, policy, venue, signal=1.0):
+    market = scenes.market_of(100.0, 100.0, opened)
+    return lambda: live(market, policy, venue=venue, signal=signal, compile=False)
 
 
-def test_above_that_health_a_step_repays_its_part():
-    """Opening at 72, the health is 0.96: 42 % of the collateral, 7,560, as without the rule."""
-    market = scenes.market_of(100.0, 100.0, 72.0, 72.0)
-    policy = LeverageLoop(ltv=0.6, band=0.9)
-    results = [
-        live(market, policy, venue=venue, compile=False)
-        for venue in (full_below(), lending_market())
-    ]
-    assert results[0].bars["position"].iloc[2] == pytest.approx(145.0, rel=1e-12)
-    assert results[0].metrics["final_equity"] == results[1].metrics["final_equity"]
+LOOP, PENALIZED = LeverageLoop(ltv=0.6, band=0.9), PENALTY / (1.0 + PENALTY)
 
 
-def test_a_short_is_closed_whole():
-    """100 coins owed at 100, 20,000 held; opening at 165, health 20,000 / (1.2 * 16,500) = 1.01.
-
-    At 180 it is 0.926: all 100 are bought back for 18,000, and 857.14 of penalty.
-    """
-    market = scenes.market_of(100.0, 100.0, 180.0, 180.0)
-    result = live(market, Constant(1.0), venue=full_below(), signal=-1.0, compile=False)
-    assert result.bars["position"].iloc[2] == 0.0
-    loss = 18_000.0 * PENALTY / (1.0 + PENALTY)
-    assert result.bars["equity"].iloc[2] == pytest.approx(2_000.0 - loss, rel=1e-12)
+@scenes.by_hand({
+    # 250 coins hold 15,000 of debt: at 66 the health is 0.8 * 16,500 / 15,000 = 0.88, at 71.25 .95:
+    # 15,000 are repaid with 15,750 of coins, at 66 238.64 of 250; 750 go to the liquidator
+    **{f"opening at {opened}, the whole debt is repaid": (lend(opened, LOOP, full_below()), {
+        "position": 250.0 - 15_750.0 / opened, "liquidation_loss": 750.0,
+        "equity": (250.0 - 15_750.0 / opened) * opened,
+    }) for opened in (66.0, 71.25)},
+    # at 72 it is 0.96: 42 % of the collateral, 7,560, as without the rule
+    **{f"opening at 72, a step repays its part, {name}": (lend(72.0, LOOP, venue), {
+        "position": 145.0, "equity": 145.0 * 72.0 - (15_000.0 - 7_560.0 / 1.05),
+    }) for name, venue in (("below .95", full_below()), ("always", lending_market()))},
+    # 100 coins owed at 100, 20,000 held: at 180 the health is 20,000 / (1.2 * 18,000) = 0.926, and
+    # all 100 are bought back for 18,000, and 857.14 of penalty
+    "a short is closed whole": (lend(180.0, Constant(1.0), full_below(), -1.0), {
+        "position": 0.0, "equity": 2_000.0 - 18_000.0 * PENALIZED,
+    }),
+})  # fmt: skip
+def test_at_a_low_health_the_whole_debt_is_repaid_and_the_rest_of_the_collateral_stays(
+    run, numbers
+):
+    scenes.check_numbers(run(), numbers)
 
 
 def test_it_repays_by_hand():
