@@ -184,12 +184,7 @@ def allocate(rule: str, settings: Mapping[str, Any], markets: Markets) -> pd.Dat
 
     base.Choice("equal", "inverse-volatility").check("run.allocate", rule)
     known = () if rule == "equal" else ("half_life", "every")
-    for name in settings:
-        if name not in known:
-            raise base.ParameterError(
-                f"run.allocate_settings.{name}: {rule} has no such setting"
-                + base.did_you_mean(name, known)
-            )
+    base.check_names(f"run.allocate_settings: {rule}", settings, known, noun="setting")
     if len(markets) == 1:
         raise base.ParameterError("run.allocate is for several instruments, got one")
     return equal(markets) if rule == "equal" else inverse_volatility(markets, **settings)

@@ -405,14 +405,14 @@ class ScenarioMargin(MarginRule, kw_only=True):
         """Check that the groups of moves, groups, products and collateral are there."""
         groups = [*self.list_groups(names), *underlyings]
         for group, members in (self.groups or {}).items():
-            _check_known(f"groups.{group}", members, names, noun="instrument")
-        _check_known("moves", [each for each in self.moves if each != EVERY], groups)
+            base.check_names(f"groups.{group}: the account", members, names, noun="instrument")
+        moved = [each for each in self.moves if each != EVERY]
+        base.check_names("moves: the account", moved, groups, noun="group")
         for product, members in (self.products or {}).items():
-            _check_known(f"products.{product}", members, groups)
+            base.check_names(f"products.{product}: the account", members, groups, noun="group")
         for each in collateral:
-            if each.cancels_risk is not None:
-                owner = f"cancels_risk of collateral {each.name!r}"
-                _check_known(owner, [each.cancels_risk], groups)
+            own = [] if each.cancels_risk is None else [each.cancels_risk]
+            base.check_names(f"collateral {each.name!r}: the account", own, groups, noun="group")
         missing = [each for each in groups if each not in self.moves and EVERY not in self.moves]
         if missing:
             raise ParameterError(
@@ -466,17 +466,6 @@ def pack_scenarios(
         losses=np.zeros(moves.shape),
         **{name: float(getattr(rule, name, 0.0)) for name in terms},
     )
-
-
-def _check_known(
-    owner: str, given: Sequence[str], known: Sequence[str], noun: str = "group"
-) -> None:
-    unknown = [f"{each!r}{base.did_you_mean(each, known)}" for each in given if each not in known]
-    if unknown:
-        raise ParameterError(
-            f"{owner} must name {noun}s of the account, {', '.join(known)}, "
-            f"got {', '.join(unknown)}"
-        )
 
 
 class Standard(MarginRule, kw_only=True):

@@ -238,7 +238,7 @@ REFUSED = [
     (lambda: build(f"{DATA}run.allocate = 'equl'"), "run.allocate must be one of equal, inverse-"),
     (lambda: build(f"{DATA}run.allocate = 'equal'\nrun.weights = 'w.csv'"), "run.weights and "),
     (lambda: build(f"{DATA}run.allocate = 'equal'\nrun.allocate_settings.window = 3"),
-     "run.allocate_settings.window: equal has no such setting"),
+     "run.allocate_settings: equal has no setting 'window'; use no settings"),
     (lambda: build(f"{DATA}run.signal = 1"), "run.signal of several instruments must be a rule"),
 ]  # fmt: skip
 

@@ -46,7 +46,7 @@ def ask(rule, *options):
 
 BAD = {
     "moves of nobody": (lambda: scenario(moves={"A": ROWS, "B": ROWS, "BB": ROWS}).pack(RULES),
-        "moves must name groups of the account, A, B, got 'BB'; did you mean 'B'?"),
+        "moves: the account has no group 'BB'; did you mean 'B'?; use A, B"),
     "a group without moves": (lambda: scenario(moves={"A": ROWS}).pack(RULES), "got none for B"),
     "the account's own money": (lambda: run_with(coin(name="USDT")),
         "must not be the money in which the account settles, got 'USDT'"),
