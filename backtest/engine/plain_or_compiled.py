@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from backtest.base import ParameterError, did_you_mean, find_lasting_folder, read_bytes, write_file
+from backtest.base import Choice, find_lasting_folder, read_bytes, write_file
 
 MODE = "BACKTEST_COMPILE"
 MODES = ("auto", "no", "now")
@@ -28,12 +28,7 @@ REQUESTS = ThreadRequests()
 
 def read_mode() -> str:
     mode = os.environ.get(MODE, "").lower() or "auto"
-    if mode not in MODES:
-        raise ParameterError(
-            f"the environment variable {MODE} must be one of {', '.join(MODES)} or unset, "
-            f"got {mode!r}{did_you_mean(mode, MODES)}"
-        )
-    return mode
+    return str(Choice(*MODES).check(f"the environment variable {MODE}", mode))
 
 
 def set_single(is_single: bool) -> None:

@@ -72,12 +72,7 @@ def volatility(
 
 
 def _find_estimator(name: object) -> Estimator:
-    if name not in ESTIMATES:
-        raise base.ParameterError(
-            f"estimator must be one of {', '.join(ESTIMATES)}, got {name!r}"
-            + base.did_you_mean(str(name), ESTIMATES)
-        )
-    return ESTIMATES[str(name)]
+    return ESTIMATES[base.Choice(*ESTIMATES).check("estimator", name)]
 
 
 # ----- closes -----

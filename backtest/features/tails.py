@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base import FloatArray, ParameterError, checked, compile_module, did_you_mean
+from backtest.base import Choice, FloatArray, ParameterError, checked, compile_module
 from backtest.features import kernels
 from backtest.features.estimators import ewma_deviation, volatility
 from backtest.features.returns import (
@@ -129,11 +129,7 @@ def tail_losses(
 def _find_tail(
     market: Market, model: str, level: float, horizon: float, window: float, scale: FloatArray
 ) -> Tail:
-    if model not in TAIL_MODELS:
-        raise ParameterError(
-            f"model must be one of {', '.join(TAIL_MODELS)}, got {model!r}"
-            + did_you_mean(str(model), TAIL_MODELS)
-        )
+    Choice(*TAIL_MODELS).check("model", model)
     if model == "normal":
         normal = NormalDist()
         z = normal.inv_cdf(level)

@@ -122,12 +122,7 @@ def name_given(name: str, given: Any, names: Sequence[str], n: int) -> Mapping[s
                 f"...}}, got {base.repr_plain(given)}"
             )
         return {names[0]: given}
-    for each in given:
-        if each not in names:
-            raise ParameterError(
-                f"{name} must name instruments of the market, {', '.join(names)}, got {each!r}"
-                f"{base.did_you_mean(each, names)}"
-            )
+    base.check_names(f"{name}: the market", given, names, noun="instrument")
     return given
 
 

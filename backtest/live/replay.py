@@ -352,12 +352,8 @@ def read_ledger(given: Any) -> pd.DataFrame:
         found = repr_plain(table[column].iloc[k])
         raise ParameterError(f"{column} must be a finite number, got {found} (row {k} of a ledger)")
     terms = table["term"].astype(str) if column == "amount" else column
-    unknown = {*terms} - {*TERMS, "other"} if column == "amount" else set()
-    for name in sorted(unknown)[:1]:
-        raise ParameterError(
-            f"term must be one of {', '.join(TERMS)}, or other, which is not compared, got {name!r}"
-            f"{base.did_you_mean(name, TERMS)}"
-        )
+    for name in sorted({*terms}) if column == "amount" else ():
+        base.Choice(*TERMS, "other").check("term", name)
     try:
         stamps = read_stamps(pd.to_datetime(table["time"], utc=True))
     except (ValueError, TypeError) as error:

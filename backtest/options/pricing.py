@@ -53,12 +53,8 @@ def read_terms(kind: Kind, numbers: Mapping[str, Number], settlement: object = N
         for name, value in numbers.items()
     }
     kinds = np.asarray(kind)
-    wrong = sorted({*map(str, kinds.ravel().tolist())} - {*SIGNS})
-    if wrong:
-        raise ParameterError(
-            f"kind must be 'call' or 'put', got {repr_given(wrong[0])}"
-            f"{base.did_you_mean(wrong[0], SIGNS)}"
-        )
+    for each in sorted({*map(str, kinds.ravel().tolist())}):
+        base.Choice(*SIGNS).check("kind", each)
     found = broadcast(np.where(kinds == "call", 1.0, -1.0), *arrays.values())
     named = dict(zip(arrays, found[1:], strict=True))
     for name in [each for each in RATES if each in named]:
@@ -103,12 +99,7 @@ def broadcast(*arrays: FloatArray) -> tuple[FloatArray, ...]:
 
 
 def is_coin(settlement: object) -> bool:
-    if settlement not in ("cash", "coin"):
-        raise ParameterError(
-            f"settlement must be 'cash' or 'coin', got {repr_given(settlement)}"
-            f"{base.did_you_mean(settlement, ('cash', 'coin'))}"
-        )
-    return settlement == "coin"
+    return bool(base.Choice("cash", "coin").check("settlement", settlement) == "coin")
 
 
 PRICE = Formula(base.scalar_price, implied_kernels, "fill_prices")
