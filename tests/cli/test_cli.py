@@ -232,15 +232,6 @@ def test_the_help_of_a_run_and_of_a_search_is_short(capsys, monkeypatch):
     assert len(call(capsys, "tune", "--help")[1].splitlines()) <= 60
 
 
-def test_help_says_which_of_the_listed_words_is_the_default(capsys, monkeypatch):
-    """Before: `--margin` and `--sampler` listed words, but not which one holds without them."""
-    monkeypatch.setenv("COLUMNS", "200")
-    words = call(capsys, "tune", "--help")[1]
-    assert "auto, gp, sobol, random or grid (auto)." in words
-    assert "(only what was posted) (cross)." in words
-    assert "Number of threads (all cores). " in call(capsys, "risk", "--help")[1]
-
-
 def test_help_lists_every_key_of_a_table(capsys):
     assert {"tune", "venue", "account"} <= {*call(capsys, "help")[1].split()}
     for table, keys in (

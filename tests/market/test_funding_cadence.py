@@ -91,18 +91,6 @@ def test_a_settlement_at_an_odd_minute_falls_into_its_bar():
     assert bars.sum() == pytest.approx(5.0, rel=1e-12)
 
 
-@pytest.mark.parametrize(("rate", "is_taken"), [(0.04, True), (-0.1, True), (0.11, False)])
-def test_a_venues_cap_is_believed_and_more_than_a_tenth_is_not(rate: float, is_taken: bool):
-    """4 % an hour is Hyperliquid's cap, the largest known."""
-    funding = settled([0, 8, 16], [1e-4, rate, 1e-4])
-    if is_taken:
-        market = bt.Market.from_frames(flat_bars("1h", days=1), funding=funding)
-        assert market.funding_rate[1] == rate
-    else:
-        with pytest.raises(bt.DataError, match=r"funding rates must lie within \+10% and -10%"):
-            bt.Market.from_frames(flat_bars("1h", days=1), funding=funding)
-
-
 LONG = "BTC_USDT_USDT-8h-funding_rate.feather"
 SHORT = "BTC_USDT_USDT-1h-funding_rate.feather"
 

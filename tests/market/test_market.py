@@ -206,16 +206,6 @@ def test_between_takes_the_opens_from_start_to_before_end():
     assert SAMPLE.between(tokyo) == SAMPLE.between("2023-01-02")
 
 
-def test_between_keeps_an_event_stamped_just_before_its_first_open_and_drops_the_next_ones():
-    for milliseconds in (-5, 0, 5):
-        jitter = milliseconds * 1_000_000
-        market = dataclasses.replace(SAMPLE, funding_time=SAMPLE.funding_time + jitter)
-        part = market.between("2023-01-02", "2023-01-02 08:00")
-        own = pd.Timestamp("2023-01-02").value + jitter
-        following = [pd.Timestamp("2023-01-02 08:00").value - 5_000_000] * (milliseconds < 0)
-        assert part.funding_time.tolist() == [own, *following]
-
-
 @settings(max_examples=30)
 @given(st.lists(st.integers(1, 479), max_size=4, unique=True), st.integers(-20, 20))
 def test_the_parts_of_a_market_hold_all_its_bars_and_settlements(cuts, milliseconds):

@@ -7,11 +7,9 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
-import yaml
 
 from backtest.cli import main
 from docs.ext import blocks, links
@@ -223,24 +221,6 @@ def test_a_dead_link_and_a_dead_anchor_are_found(tmp_path):
 
 
 # ------------------------------------------------------------- metadata, workflows, benchmarks
-
-
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-
-
-def load_jobs(name):
-    text = (ROOT / ".github" / "workflows" / name).read_text(encoding="utf-8")
-    return yaml.safe_load(text)["jobs"]
-
-
-@pytest.mark.parametrize("name", ["test.yml", "newest.yml"])
-def test_the_matrix_covers_every_supported_python_on_linux_and_macos(name):
-    (job,) = load_jobs(name).values()
-    matrix = job["strategy"]["matrix"]
-    classifier = "Programming Language :: Python :: 3."
-    supported = [each.rpartition(" ")[2] for each in PROJECT["classifiers"] if classifier in each]
-    assert matrix["python"] == supported
-    assert {each.partition("-")[0] for each in matrix["os"]} == {"ubuntu", "macos"}
 
 
 @pytest.mark.slow

@@ -14,14 +14,12 @@ import kelly_growth
 import leveraged_funds
 import moreira_muir
 import moreira_muir_factors
-import numpy as np
 import pytest
 import real_time_scale
 import rebalancing_flows
 import thorp_ruin
 import volatility_targeting
 from comparison import Row
-from paths import Jumps, jump_walk, market_of, mirrored_walks
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
@@ -109,59 +107,6 @@ def test_avellaneda_and_zhang_on_real_prices():
         name = f"{turns:g}x hourly on real prices"
         drag = rows[f"{name}, mean drag a quarter"].ours
         assert abs(rows[f"{name}, mean error of the formula"].ours) < 0.1 * drag
-
-
-def test_the_gap_rate_is_that_of_the_jumps_drawn():
-    """Share of jumps worse than -1/m among 400,000 drawn, within three standard errors."""
-    jumps = Jumps(rate=1.0, down=0.5, mean_down=0.05, mean_up=0.04)
-    rng = np.random.default_rng(1)
-    down = rng.random(400_000) < jumps.down
-    size = np.where(down, np.expm1(-rng.exponential(0.05, 400_000)), 0.0)
-    for m in (4.0, 8.0):
-        rate = cppi_gap.gap_rate(m, jumps)
-        assert np.mean(size < -1.0 / m) == pytest.approx(rate, abs=3 * math.sqrt(rate / 400_000))
-        worse = -(1.0 + m * size[size < -1.0 / m])
-        mean = (m - 1.0) * 0.05 / 1.05
-        assert worse.mean() == pytest.approx(mean, abs=3 * worse.std() / math.sqrt(len(worse)))
-
-
-def test_the_shortfall_of_a_moment_is_the_gap_times_its_rate():
-    for order, mean in ((1, 5.0 * (1 - 1 / 1.05)), (2, 25.0 * (1 - 2 / 1.05 + 1 / 1.1))):
-        rate = cppi_gap.gap_rate(6.0, cppi_gap.JUMPS)
-        short = cppi_gap.shortfall_moment(6.0, cppi_gap.JUMPS, 1e-6, order)
-        assert short == pytest.approx(1e-6 * rate * mean, rel=1e-4)
-
-
-def test_the_cushion_grows_as_its_jumps_on_average():
-    """Mean of (1 + m Z) and of its square over jumps that are no gaps, within three errors."""
-    jumps, m, n = cppi_gap.JUMPS, 6.0, 400_000
-    rng = np.random.default_rng(2)
-    logs = np.where(rng.random(n) < jumps.down, -rng.exponential(0.05, n), rng.exponential(0.04, n))
-    factor = 1.0 + m * np.expm1(logs)
-    kept = factor > 0.0
-    for order in (1, 2):
-        smooth = order * m * cppi_gap.MU + 0.5 * order * (order - 1) * (m * cppi_gap.SIGMA) ** 2
-        values = np.where(kept, factor**order - 1.0, 0.0)
-        rate = (cppi_gap.cushion_rate(m, jumps, order) - smooth) / jumps.rate
-        assert values.mean() == pytest.approx(rate, abs=3 * values.std() / math.sqrt(n))
-
-
-def test_simulated_prices_have_the_moments_asked_for():
-    """Mirrored walks: the sum of their logarithms is twice the drift, to rounding."""
-    up, down = mirrored_walks(1001, 0.3, 0.5, seed=1)
-    drift = (0.3 - 0.125) * 1000 / 8760
-    assert math.log(up[-1] * down[-1] / 1e4) == pytest.approx(2.0 * drift, rel=1e-9)
-    none = Jumps(0.0, 0.5, 0.05, 0.05)
-    calm = jump_walk(50, 0.0, 0.0, none, np.random.default_rng(0))
-    assert (calm == 100.0).all()
-    market = market_of(np.array([100.0, 110.0, 99.0]))
-    assert market.open.tolist() == [100.0, 100.0, 110.0]
-    assert market.low.tolist() == [100.0, 100.0, 99.0]
-
-
-def test_a_row_outside_its_tolerance_differs():
-    rows = [Row("one", 1.0, 1.005, 0.01), Row("two", 1.0, 2.0, 0.5), Row("said", 3.0, math.nan)]
-    assert [row.agrees for row in rows] == [True, False, True]
 
 
 @pytest.mark.parametrize(

@@ -62,26 +62,6 @@ def columns_at_first(verdict):
     return [move.column for move in verdict.bars.at_first]
 
 
-@pytest.mark.slow
-def test_the_unchanged_project_never_alarms(was):
-    for _ in range(3):
-        verdict = regress.compare_baselines(was, take())
-        assert (verdict.status, verdict.exit_code) == ("same", 0)
-        assert "bit by bit" in verdict.basis
-        assert not verdict.changes
-        assert not verdict.moved
-
-
-@pytest.mark.slow
-def test_a_policy_constant_off_by_one_percent_is_named_at_its_first_decision(was):
-    verdict = regress.compare_baselines(was, take(run(leverage=2.02)))
-    assert verdict.exit_code == 1
-    assert verdict.bars.first == 0
-    assert columns_at_first(verdict) == ["target"]
-    assert verdict.bars.at_first[0].step == "target leverage of the policy"
-    assert [change.name for change in verdict.changes] == ["policy.settings.leverage"]
-
-
 def test_a_fee_off_by_a_tenth_of_a_basis_point_is_named_with_its_step_and_size(was):
     other = VENUE.override({"fees.taker": VENUE.fees.taker + 1e-5})
     now = take(run(venue=other))

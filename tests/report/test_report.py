@@ -202,13 +202,6 @@ def test_a_study_is_told_with_its_verdict_and_its_search(monkeypatch, tmp_path):
     assert write_html(build_page(unfinished))
 
 
-def test_json_holds_the_numbers_and_null_for_those_that_are_none(page, result):
-    found = json.loads(write_text(page, "json"))
-    assert found["metrics"]["sharpe"] == result.metrics["sharpe"]
-    assert found["metrics"]["ruin_time"] is None
-    assert found["drawdowns"][0]["depth"] == result.metrics["max_drawdown"]
-
-
 def test_the_format_is_that_of_the_name_unless_it_is_said(page, tmp_path):
     assert write_page(page, tmp_path / "a.json").read_text().startswith("{")
     assert write_page(page, tmp_path / "a.txt", "md").read_text().startswith("# ")

@@ -32,18 +32,6 @@ from backtest.venue.requirement import read_rules
 from tests.kit import YEAR, bars_market, every_nth, free_venue, live, market_of, walk
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("turns", [0.5, 2.0, 3.0])
-def test_constant_grows_as_a_leveraged_fund(turns: float):
-    """Log growth is l mu - l^2 sigma^2 / 2 within three standard errors, l sigma / sqrt(years)."""
-    mu, sigma, years = 0.3, 0.6, 10
-    market = walk(years * YEAR, mu, sigma, seed=3)
-    result = live(market, Constant(leverage=turns))
-    growth = math.log(result.metrics["final_equity"] / 10_000.0) / years
-    expected = turns * mu - 0.5 * turns**2 * sigma**2
-    assert growth == pytest.approx(expected, abs=3 * turns * sigma / math.sqrt(years))
-
-
 def test_decay_of_constant_in_a_market_that_goes_nowhere():
     """Up 10 %, back down, 50 times, at 3x: each time (1 + 0.3) (1 - 3 / 11) = 0.945454..."""
     market = market_of(np.tile([100.0, 110.0], 51)[:101])
@@ -206,25 +194,6 @@ def test_trend_vol_is_its_formula(measure: str):
         assert np.isnan(target[:90]).all()
         assert (target[90:] == 0.0).any()
         assert (target[90:] > 0.0).any()
-
-
-@pytest.mark.slow
-def test_trend_vol_with_the_sign_as_signal_is_the_published_strategy():
-    """sign(r_{t-n,t}) 40 % / sigma_t, of either side; mean 0.4 SR (2 Phi(SR sqrt T) - 1) a year.
-
-    The drift changes its side every half year. Here the run's own position is compared with the
-    formula at each bar; what it earns is tested with the estimator.
-    """
-    rng = np.random.default_rng(13)
-    sides = np.repeat(np.tile([1.0, -1.0], 2), YEAR // 8)
-    steps = sides * 3.0 / YEAR + 0.5 / math.sqrt(YEAR) * rng.standard_normal(len(sides))
-    market = market_of(100.0 * np.exp(np.cumsum(steps)))
-    policy = TrendVol(target=0.4, half_life=400.0, short=240, middle=240, long=240, measure="sign")
-    signal = np.nan_to_num(features.trend_sign(market, 240))
-    bars = live(market, policy, signal=signal, compile=False).bars
-    weight = signal * 0.4 / features.ewma_volatility(market, 400.0)
-    held = bars["position"] * market.open / np.concatenate([[1e4], bars["equity"][:-1]])
-    np.testing.assert_allclose(held[241:], weight[240:-1], rtol=1e-9)
 
 
 # ------------------------------------------------------------------------------------------ funding
@@ -410,35 +379,11 @@ def test_implied_vol_target_is_its_formula():
 # -------------------------------------------------------------------------------------------- Kelly
 
 
-MU, SIGMA = 0.5, 0.5
-FULL = MU / SIGMA**2
-"""Leverage of full Kelly; the Sharpe ratio is 1, and growth SR^2 / 2 = 0.5."""
-
-
-def grow(market: bt.Market, turns: float) -> float:
-    result = live(market, Constant(leverage=turns))
-    return math.log(result.metrics["final_equity"] / 10_000.0) / (market.n_bars / YEAR)
-
-
 def decide_kelly(policy: Kelly, drift: float, error: float, sigma: float) -> float:
     values = {"drift": drift, "error": error, "sigma": sigma}
     bar = SimpleNamespace(**{name: np.float64(value) for name, value in values.items()})
     with np.errstate(divide="ignore"):
         return policy.leverage(bar, None)
-
-
-@pytest.mark.slow
-def test_full_kelly_grows_fastest_of_all_constant_leverages():
-    """On a path whose drift and volatility are MU and SIGMA exactly only rebalancing by the hour is
-    left: growth is f (2 - f) SR^2 / 2 but for the fourth moment, 3/4 L^4 sigma^4 / 8760 < 0.002."""
-    noise = np.random.default_rng(32).standard_normal(5 * YEAR)
-    noise = (noise - noise.mean()) / noise.std()
-    steps = (MU - 0.5 * SIGMA**2) / YEAR + SIGMA / math.sqrt(YEAR) * noise
-    market = market_of(100.0 * np.exp(np.concatenate([[0.0], np.cumsum(steps)])))
-    growth = {f: grow(market, f * FULL) for f in (0.5, 0.8, 0.9, 1.0, 1.1, 1.2, 2.0)}
-    for fraction, found in growth.items():
-        assert found == pytest.approx(fraction * (2.0 - fraction) * 0.5, abs=0.002)
-    assert max(growth, key=growth.get) == 1.0
 
 
 def test_the_drift_is_that_of_what_is_traded():
@@ -592,14 +537,6 @@ def test_at_kellys_leverage_the_time_under_water_is_spread_evenly_down_to_the_fl
         error = math.sqrt(share * (1.0 - share) / 46)
         assert np.mean(controlled.over < share) == pytest.approx(share * 0.975, abs=3 * error)
     assert 30.0 < controlled.metrics["drawdown_days"] < 3 * 365
-
-
-@pytest.mark.slow
-def test_growth_under_the_drawdown_limit_is_that_of_grossman_and_zhou(controlled):
-    """(1 - alpha) SR^2 / 2 a year, within three standard errors of (1 - alpha) SR / sqrt(years)."""
-    growth = math.log(controlled.equity[-1] / 10_000.0) / controlled.years
-    part = 1.0 - controlled.alpha
-    assert growth == pytest.approx(part * 8.0, abs=3 * part * 4.0 / math.sqrt(controlled.years))
 
 
 def climb(policy: Ladder, values: np.ndarray) -> np.ndarray:

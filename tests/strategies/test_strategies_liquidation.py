@@ -6,7 +6,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
 import backtest as bt
@@ -14,7 +13,7 @@ from backtest.features import ewma_volatility, touch_distance, touch_probability
 from backtest.strategies import LeverageLoop, LiquidationDistance, LiquidationProbability
 from backtest.venue.requirement import read_rules
 from tests import scenes
-from tests.kit import YEAR, find_touches, free_venue, live, market_of, walk
+from tests.kit import YEAR, free_venue, live, market_of, walk
 
 BINANCE = bt.Venue.preset("binance-usdm", "BTCUSDT", at="latest")
 TERMS: dict[str, Any] = {
@@ -123,34 +122,6 @@ def test_in_isolated_margin_it_is_all_or_nothing():
     likely = touch_probability(math.log(0.9 / 0.996), sigma, 24.0 / YEAR)
     np.testing.assert_allclose(target, np.where(likely <= 0.02, 10.0, 0.0))
     assert len(set(target.round(6))) == 2
-
-
-@pytest.mark.slow
-def test_on_a_random_walk_the_stated_share_is_liquidated():
-    """Decided for 2 % within 24 bars: the share of touches within three standard errors.
-
-    Prices are seen at closes only, where a level is as good as 0.5826 sigma / sqrt(8760) farther
-    away (Broadie, Glasserman and Kou). A bar after the decision the price has moved, so what is
-    forecast is 2 % in the middle only. Windows of 24 bars overlap, 833 do not.
-    """
-    sigma, n = 0.8, 22_000
-    market = walk(n, 0.5 * sigma**2, sigma, seed=11)
-    policy = LiquidationProbability(
-        probability=0.02, horizon=24.0, tail_index=0.0, half_life=2000.0
-    )
-    weekly = bt.Account(flows=pd.Series(10_000.0, market.times[168::168]))  # or it is ruined soon
-    bars = live(market, policy, account=weekly).bars.iloc[2000:]
-    price, position = bars["liquidation_price"].to_numpy(), bars["position"].to_numpy()
-    distance = np.abs(np.log(price / bars["mark"].to_numpy()))
-    stated = touch_probability(distance, ewma_volatility(market, 2000.0)[2000:], 24.0 / YEAR)
-    assert np.median(stated) == pytest.approx(0.02, rel=0.05)
-    lows, highs = market.mark_low[2000:], market.mark_high[2000:]
-    touched, is_known = find_touches(position, price, lows, highs, 24)
-    apart = distance + 0.5826 * sigma / math.sqrt(YEAR)
-    expected = touch_probability(apart, sigma, 24.0 / YEAR)[is_known].mean()
-    error = math.sqrt(expected * (1.0 - expected) / (is_known.sum() / 24))
-    assert is_known.sum() == 20_000 - 24
-    assert touched[is_known].mean() == pytest.approx(expected, abs=3 * error)
 
 
 # ------------------------------------------------------------------------ LiquidationDistance
