@@ -12,11 +12,8 @@ import pytest
 import backtest as bt
 from backtest.base import number_text as text
 from backtest.base.elementary import SHORT, raise_to
-from backtest.base.units import HOUR
-from backtest.cli import printing, venues
 from backtest.engine.compiler import compile_core
-from backtest.live.decide import format_hours, format_leverage
-from backtest.regress import verdict
+from backtest.live.decide import format_leverage
 
 INF, NAN = math.inf, math.nan
 EDGES = (
@@ -173,28 +170,13 @@ def test_compiled_code_gives_the_bits_of_plain_python(name):
     (format_leverage(0.0034), "0.0034x"),
     (text.format_price(24103.456), "24,103.46"),
     (text.format_price(0.00123456), "0.00123456"),
-    (venues.format_price_at_tick(27108.4337, 0.1), "27,108.4"),
-    (venues.format_price_at_tick(1e-6, 1e-8), "0.00000100"),
-    (venues.format_price_at_tick(NAN, 0.1), "none"),
     (text.format_money(12345.678), "12,345.68"),
     (text.format_money(0.0123456), "0.0123456"),
     (text.format_value(0.123456), "0.1235"),
-    (text.format_value(24), "24"),
-    (text.format_value(None), "none"),
     (text.format_setting(1_800_000_000), "1,800,000,000"),
     (text.format_setting({"time": ["2021-05-19"], "value": [0.1]}), "a series of 1 values"),
     (text.format_days(3.25), "3.2"),
-    (text.format_days(1200.0), "1,200"),
     (text.format_days(INF), "never"),
-    (format_hours(72 * HOUR / 60), "1.2 h"),
-    (format_hours(72 * 24 * HOUR), "72 d"),
-    (printing.format_rate(1893.4), "1,893"),
-    (printing.format_rate(0.344), "0.34"),
-    (verdict.format_pair(0.5, 0.25), ("0.5", "0.25")),
-    (verdict.format_pair(1.0, 1.0000001), ("1", "1.0000001")),
-    (verdict.format_change(2.0, 1.9), "-5 %"),
-    (verdict.format_change(0.0, 0.5), "+0.5"),
-    (verdict.format_change(NAN, 1.0), ""),
 ])  # fmt: skip
 def test_a_number_is_written_in_one_way(written, expected):
     assert written == expected

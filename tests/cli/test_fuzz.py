@@ -9,6 +9,7 @@ import pytest
 import typer
 
 import backtest as bt
+from tests.kit import call
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.toml"))

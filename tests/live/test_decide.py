@@ -354,10 +354,7 @@ def test_the_command_answers_and_its_exit_code_says_whether_to_act(capsys, tmp_p
     assert (code, "readable JSON" in err) == (2, True)
 
 
-SAMPLE = market_of(*[100.0 + k % 3 for k in range(30)])
-VENUE, ACCOUNT = venue_of(), account_of()
-PAIR = bt.Markets({"AAA": SAMPLE, "BBB": SAMPLE}, currency="USDT")
-SNAPSHOT = bt.AccountSnapshot(equity=1_000.0)
+PAIR = bt.Markets({"AAA": MARKET, "BBB": MARKET}, currency="USDT")
 
 
 class Fearing(bt.Policy):
@@ -378,44 +375,38 @@ class Recalling(bt.Policy):
         return 1.0, Seen(max(memory.peak, account.equity))
 
 
-def ask(policy: bt.Policy | None = None, market: Any = SAMPLE, **changes: Any) -> Any:
-    terms = {"venue": VENUE, "account": ACCOUNT, "state": SNAPSHOT} | changes
-    return bt.decide(policy or Follow(), market, **terms)
-
-
 def held(**fields: Any) -> bt.AccountSnapshot:
     return bt.AccountSnapshot(equity=1_000.0, positions={"market": fields})
 
 
-OPEN, DAYS = SAMPLE.times[5], pd.Timedelta(9, unit="D")
+OPEN, DAYS = MARKET.times[5], pd.Timedelta(9, unit="D")
 FILL = {"time": OPEN, "quantity": 1.0, "price": 102.0}
 
 
-def replay(market: Any = SAMPLE, **changes: Any) -> Any:
+def replay(market: Any = MARKET, **changes: Any) -> Any:
     """Replay one fill with some of its fields changed; None leaves a field out."""
     row = {name: x for name, x in {**FILL, **changes}.items() if x is not None}
-    return bt.replay(market, pd.DataFrame([row]), venue=VENUE, account=ACCOUNT)
+    return bt.replay(market, pd.DataFrame([row]), venue=venue_of(), account=account_of())
 
 
 def go_on(**changes: Any) -> Any:
-    result = bt.run(SAMPLE, Follow(), venue=VENUE, account=ACCOUNT, compile=False)
-    return ask(state=result, **changes)
+    terms = {"venue": venue_of(), "account": account_of()}
+    return decide(bt.run(MARKET, Follow(), **terms, compile=False), **changes)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize(("call", "words"), [
     (lambda: bt.AccountSnapshot(equity=1.0, wallet=1.0), "equity"),
     (lambda: held(quantity=1.0), "positions.market.entry"),
     (lambda: held(quantity=1.0, entry=1.0, mode="hedge"), "positions.market.mode"),
     (lambda: bt.AccountSnapshot.from_ccxt(
         {"USDT": {"total": 1.0}}, [{"symbol": "A/B:B", "contracts": 1.0}]), "side"),
-    (lambda: ask(at=0.0), "at must be over 0"),
-    (lambda: ask(funding=2.0), "funding"),
-    (lambda: ask(Fearing()), "Fearing reads account.drawdown"),
-    (lambda: ask(account=account_of(trailing_stop=0.1), state=held(quantity=1.0, entry=100.0)),
+    (lambda: decide(at=0.0), "at must be over 0"),
+    (lambda: decide(funding=2.0), "funding"),
+    (lambda: decide(policy=Fearing()), "Fearing reads account.drawdown"),
+    (lambda: decide(snapshot(), account=account_of(trailing_stop=0.1)),
      "best_price"),
-    (lambda: ask(Recalling()), "remembers what it saw"),
-    (lambda: ask(market=PAIR, at=100.0), "for each of several instruments"),
+    (lambda: decide(policy=Recalling()), "remembers what it saw"),
+    (lambda: decide(market=PAIR, at=100.0), "for each of several instruments"),
     (lambda: replay(time=OPEN.tz_localize(None)), "a time zone"),
     (lambda: replay(instrument="ETH"), "of the market"),
     (lambda: replay(PAIR, instrument="AAA", fee=1.0, fee_currency="BNB"),
@@ -434,8 +425,7 @@ def test_bad_input_is_refused(call, words):
     ({"at": 10.2}, "the price 10.2 of market is 90.00 % under the last one, 102", False),
     ({"at": 102.0, "funding": 0.06}, "the funding of market is 6.00 % of the notional", False),
 ])  # fmt: skip
-@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_likely_slip_in_what_is_stated_is_named(stated, words, may_act):
-    decision = ask(**stated)
+    decision = decide(**stated)
     assert decision.may_act == may_act
     assert [words in str(each) for each in decision.warnings] == [True]

@@ -13,7 +13,7 @@ import backtest as bt
 from backtest.strategies import VolTarget
 from tests.agreement import run_engine, trust_data
 from tests.cases import make_exit_case, make_full_case, make_limit_case
-from tests.kit import ask, call
+from tests.kit import ask, call, every_nth
 from tests.scenes import account_of, market_of, venue_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -56,22 +56,12 @@ def compare(case: Any) -> list[str]:
     return wrong
 
 
-@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("make", [make_exit_case, make_full_case, make_limit_case])
-def test_the_fills_of_a_run_give_its_account(make, seed, monkeypatch):
-    trust_data(monkeypatch)
-    assert not compare(make(seed))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("first", range(0, 150, 50))
-def test_the_fills_of_300_accounts_give_them(first, monkeypatch):
+@pytest.mark.parametrize("seeds", every_nth([range(2), range(2, 50), range(50, 150)], 3), ids=str)
+def test_the_fills_of_a_run_give_its_account(make, seeds, monkeypatch):
     """Equity and terms at every bar; takeovers, forfeited margin and bad debt are among them."""
     trust_data(monkeypatch)
-    cases = [
-        make(seed) for seed in range(first, first + 50) for make in (make_exit_case, make_full_case)
-    ]
-    wrong = [text for case in cases for text in compare(case)]
+    wrong = [text for seed in seeds for text in compare(make(seed))]
     assert not wrong, "\n".join(wrong)
 
 

@@ -222,17 +222,11 @@ def test_a_span_is_cut_before_the_checks_and_may_reach_beyond_one_instrument(tmp
 
 
 def write_bad(folder: Path) -> dict[str, Path]:
-    found = {name: folder / name for name in ("empty", "own", "twins", "coins", "apart")}
-    for path in found.values():
-        path.mkdir()
-    for name in ("A", "B"):
-        save_own(found["own"] / name)
-        save_own(found["twins"] / name / "btc")
-    write_pair(found["coins"], "BTC_USDT_USDT", make_bars())
-    write_pair(found["coins"], "ETH_USD_ETH", make_bars())
-    save_own(found["apart"] / "A", stop=10)
-    save_own(found["apart"] / "B", start=30)
-    return found
+    for name in ("own/A", "own/B"):
+        save_own(folder / name)
+    save_own(folder / "apart" / "A", stop=10)
+    save_own(folder / "apart" / "B", start=30)
+    return {name: folder / name for name in ("own", "apart")}
 
 
 LOAD = bt.Markets.load

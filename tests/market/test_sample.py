@@ -83,18 +83,6 @@ def market() -> bt.Market:
     return bt.Market.load(REAL / "btc-usdm-1h", between=("2020-01-01", "2024-01-01"))
 
 
-def live(market, start, end, turns, signal):
-    account = bt.Account(margin="isolated", venue_leverage=turns)
-    return bt.run(
-        market.between(start, end),
-        Once(turns),
-        venue=VENUE,
-        account=account,
-        signal=signal,
-        compile=False,
-    )
-
-
 @pytest.mark.parametrize(("start", "end", "turns", "hour"), [
     ("2020-03-12", "2020-03-14", 3.0, "2020-03-12 23:00"),
     ("2020-03-12", "2020-03-14", 10.0, "2020-03-12 10:00"),
@@ -104,7 +92,8 @@ def live(market, start, end, turns, signal):
 ])  # fmt: skip
 def test_a_long_dies_on_the_day_at_a_price_inside_its_mark_bar(market, start, end, turns, hour):
     """The first mark bar whose low is at or under the liquidation price of the calculator."""
-    result = live(market, start, end, turns, 1.0)
+    terms = {"venue": VENUE, "account": bt.Account(margin="isolated", venue_leverage=turns)}
+    result = bt.run(market.between(start, end), Once(turns), **terms, compile=False)
     dead = result.events[result.events["kind"] == "liquidation"]
     assert list(dead["time"].dt.strftime("%Y-%m-%d %H:%M")) == [hour]
     t = int(market.times.get_indexer(dead["time"])[0])
@@ -116,12 +105,3 @@ def test_a_long_dies_on_the_day_at_a_price_inside_its_mark_bar(market, start, en
     lived = market.times.slice_indexer(result.bars.index[1], dead["time"].iloc[0])
     crossed = market.times[lived][market.mark_low[lived] <= dead["price"].iloc[0]]
     assert crossed[0] == dead["time"].iloc[0]
-
-
-@pytest.mark.parametrize(
-    ("start", "end"), [("2020-03-12", "2020-03-14"), ("2021-05-19", "2021-05-21")]
-)
-def test_unlevered_longs_and_shorts_live_through_it(market, start, end):
-    for side in (1.0, -1.0):
-        result = live(market, start, end, 1.0, side)
-        assert result.metrics["liquidations"] == 0

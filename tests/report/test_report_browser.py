@@ -3,7 +3,6 @@
 import dataclasses
 import json
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -21,15 +20,11 @@ HOSTILE = "</script><script>document.title='broken'</script>\u202e" + "x" * 10_0
 
 
 @pytest.fixture(scope="module")
-def files(result, tmp_path_factory):
+def files(result, sweep, tmp_path_factory):
     folder = tmp_path_factory.mktemp("reports")
     manifest = json.loads(json.dumps(result.manifest))
     manifest["policy"]["text"] = HOSTILE
     manifest["data"]["instrument"] = HOSTILE
-    values = {"target": np.linspace(0.1, 1.5, 8), "half_life": [12.0, 24.0, 72.0, 168.0]}
-    values["estimator"] = ["ewma", "parkinson"]
-    market = bt.Market.sample(bars=24 * 8)
-    sweep = bt.sweep(market, VolTarget, values, venue=VENUE, account=bt.Account(), compile=False)
     terms = {"venue": VENUE, "account": bt.Account(), "compile": False}
     long = bt.Market.sample(bars=24 * 50)
     policies = {"calm": Constant(leverage=0.5), HOSTILE: VolTarget()}

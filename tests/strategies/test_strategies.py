@@ -42,13 +42,17 @@ def test_decay_of_constant_in_a_market_that_goes_nowhere():
     assert result.metrics["leverage_decay"] == pytest.approx(decay, rel=1e-9)
 
 
-def test_vol_target_is_its_formula():
-    policy = VolTarget(target=0.5, half_life=24.0, power=2.0)
-    market = bt.Market.sample(bars=200)
-    sigma = features.ewma_volatility(market, 24.0)
+@pytest.mark.parametrize("estimator", every_nth(features.VOLATILITY_ESTIMATORS, 9))
+def test_vol_target_is_its_formula(estimator: str):
+    """131 days, so that the slowest, the autoregression of days, is known at the end."""
+    market = bt.Market.sample(bars=131 * 24 + 10)
+    policy = VolTarget(target=0.5, half_life=24.0, power=2.0, estimator=estimator)
+    assert policy == VolTarget(0.5, 24.0, 2.0, estimator)
+    sigma = features.volatility(market, estimator, 24.0)
     assert policy.observe(market)["sigma"].tobytes() == sigma.tobytes()
     target = live(market, policy, compile=False).bars["target"].to_numpy()
     np.testing.assert_allclose(target, (0.5 / sigma) ** 2, rtol=1e-14)
+    assert np.isfinite(target[-1])
 
 
 @pytest.mark.slow
@@ -64,8 +68,11 @@ def test_vol_target_meets_its_target_on_a_random_walk(sigma: float):
     assert result.metrics["mean_leverage"] == pytest.approx(0.4 / sigma, rel=0.02)
 
 
-def decide(policy: SharpeScaling, sigma: float, sharpe: float, error: float) -> float:
-    return policy.leverage(SimpleNamespace(sigma=sigma, sharpe=sharpe, error=error), None)
+def decide(policy: bt.Policy, **columns: float) -> float:
+    """Return what a policy decides at a bar with these columns."""
+    bar = SimpleNamespace(**{name: np.float64(value) for name, value in columns.items()})
+    with np.errstate(divide="ignore"):
+        return policy.leverage(bar, None)
 
 
 def test_sharpe_scaling_sees_the_estimate_of_its_window():
@@ -123,18 +130,25 @@ def test_cppi_is_its_formula_at_every_bar():
     np.testing.assert_allclose(result.bars["target"], expected, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize(("multiplier", "floor", "gap"), [(3.0, 0.7, 0.5), (10.0, 0.8, 0.3)])
-def test_a_gap_takes_cppi_under_its_floor_by_the_closed_form(multiplier, floor, gap):
-    """From E to E - m (E - F) d: a shortfall of (m d - 1) (E - F), and no risk after it."""
-    after = 100.0 * (1.0 - gap)
-    close = np.array([100.0] * 5 + [after] * 5)
-    opens = np.array([100.0] * 5 + [after] * 5)
-    policy = Cppi(multiplier=multiplier, floor=floor)
-    bars = live(bars_market(opens, close), policy, compile=False).bars
-    cushion = 10_000.0 * (1.0 - floor)
-    assert bars["leverage"].iloc[4] == pytest.approx(multiplier * (1.0 - floor), rel=1e-12)
+@pytest.mark.parametrize(("policy", "turns", "floor", "gap"), [
+    (Cppi(multiplier=3.0, floor=0.7), 0.9, 0.7, 0.5),
+    (Cppi(multiplier=10.0, floor=0.8), 2.0, 0.8, 0.3),
+    (DrawdownControl(at_peak=1.5, floor=0.7), 1.5, 0.7, 0.3),
+    (DrawdownControl(at_peak=4.0, floor=0.9), 4.0, 0.9, 0.1),
+])  # fmt: skip
+def test_a_gap_goes_under_the_floor_by_the_closed_form_and_ends_all_trading(
+    policy: bt.Policy, turns: float, floor: float, gap: float
+):
+    """From E to E - k E d with k turns, m (1 - F / E) or those at the peak, and no risk after it.
+
+    A shortfall of (d k / (1 - F / E) - 1) (E - F), also where the price comes back.
+    """
+    close = np.array([100.0] * 5 + [100.0 * (1.0 - gap)] * 5 + [200.0] * 3)
+    bars = live(bars_market(close, close), policy, compile=False).bars
+    assert bars["leverage"].iloc[4] == pytest.approx(turns, rel=1e-12)
     shortfall = 10_000.0 * floor - bars["equity"].iloc[5]
-    assert shortfall == pytest.approx((multiplier * gap - 1.0) * cushion, rel=1e-9)
+    over = (gap * turns / (1.0 - floor) - 1.0) * (1.0 - floor) * 10_000.0
+    assert shortfall == pytest.approx(over, rel=1e-9)
     assert (bars["target"].iloc[5:] == 0.0).all()
     assert (bars["position"].iloc[6:] == 0.0).all()
 
@@ -172,7 +186,7 @@ def test_regime_weighs_two_leverages_with_the_probability_of_the_next_bar():
     target = live(market, policy, compile=False).bars["target"].to_numpy()
     np.testing.assert_allclose(target, 3.0 - 2.0 * p, rtol=1e-12)
     assert np.isnan(target[:100]).all()
-    assert policy.leverage(SimpleNamespace(probability=0.25), None) == 2.5
+    assert decide(policy, probability=0.25) == 2.5
 
 
 @pytest.mark.parametrize("measure", ["sign", "strength"])
@@ -337,53 +351,17 @@ def test_the_account_loses_more_than_its_budget_as_often_as_the_level_says():
     assert held["normal"].sum() == pytest.approx(p.sum(), abs=3 * error)
 
 
-# --------------------------------------------------------------------------------------- volatility
-
-
-def test_vol_target_keeps_its_order_of_parameters_and_its_default_bits():
-    assert VolTarget(0.5, 24.0, 2.0) == VolTarget(target=0.5, half_life=24.0, power=2.0)
-    assert VolTarget().estimator == "ewma"
-    market = bt.Market.sample(bars=300)
-    sigma = VolTarget().observe(market)["sigma"]
-    assert sigma.tobytes() == features.ewma_volatility(market, 72.0).tobytes()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("estimator", features.VOLATILITY_ESTIMATORS)
-def test_vol_target_takes_the_estimator_it_is_told(estimator: str):
-    """131 days, so that the slowest, the autoregression of days, is known at the end."""
-    market = bt.Market.sample(bars=131 * 24 + 10)
-    policy = VolTarget(target=0.5, half_life=24.0, estimator=estimator)
-    sigma = features.volatility(market, estimator, 24.0)
-    target = live(market, policy, compile=False).bars["target"].to_numpy()
-    np.testing.assert_allclose(target, 0.5 / sigma, rtol=1e-14)
-    assert np.isfinite(target[-1])
-
-
-def decide_implied(policy: ImpliedVolTarget, implied: float) -> float:
-    return policy.leverage(SimpleNamespace(implied=implied), None)
-
-
 def test_implied_vol_target_is_its_formula():
-    assert decide_implied(ImpliedVolTarget(target=0.4), 0.8) == pytest.approx(0.5, rel=1e-15)
-    assert decide_implied(ImpliedVolTarget(target=0.4, power=2.0), 0.8) == pytest.approx(
-        0.25, rel=1e-15
-    )
-    # an implied variance of 1, of which 0.36 is the premium: 0.8 is expected
-    assert decide_implied(ImpliedVolTarget(target=0.4, haircut=0.36), 1.0) == pytest.approx(
-        0.5, rel=1e-15
-    )
-    assert math.isnan(decide_implied(ImpliedVolTarget(), math.nan))
+    """With a haircut of 0.36 of an implied variance of 1, 0.8 is expected."""
+    for power, haircut, implied, expected in (
+        (1.0, 0.0, 0.8, 0.5), (2.0, 0.0, 0.8, 0.25), (1.0, 0.36, 1.0, 0.5)
+    ):  # fmt: skip
+        policy = ImpliedVolTarget(target=0.4, power=power, haircut=haircut)
+        assert decide(policy, implied=implied) == pytest.approx(expected, rel=1e-15)
+    assert math.isnan(decide(ImpliedVolTarget(), implied=math.nan))
 
 
 # -------------------------------------------------------------------------------------------- Kelly
-
-
-def decide_kelly(policy: Kelly, drift: float, error: float, sigma: float) -> float:
-    values = {"drift": drift, "error": error, "sigma": sigma}
-    bar = SimpleNamespace(**{name: np.float64(value) for name, value in values.items()})
-    with np.errstate(divide="ignore"):
-        return policy.leverage(bar, None)
 
 
 def test_the_drift_is_that_of_what_is_traded():
@@ -424,20 +402,20 @@ def test_kelly_is_its_formula():
 
 def test_a_drift_of_one_standard_error_counts_for_half():
     policy = Kelly(fraction=1.0, shrinkage=1.0, cap=50.0)
-    assert decide_kelly(policy, drift=0.6, error=0.6, sigma=0.5) == pytest.approx(1.2, rel=1e-12)
-    assert decide_kelly(policy, drift=0.6, error=1e-9, sigma=0.5) == pytest.approx(2.4, rel=1e-12)
-    assert decide_kelly(policy, drift=0.6, error=1.2, sigma=0.5) == pytest.approx(0.48, rel=1e-12)
+    assert decide(policy, drift=0.6, error=0.6, sigma=0.5) == pytest.approx(1.2, rel=1e-12)
+    assert decide(policy, drift=0.6, error=1e-9, sigma=0.5) == pytest.approx(2.4, rel=1e-12)
+    assert decide(policy, drift=0.6, error=1.2, sigma=0.5) == pytest.approx(0.48, rel=1e-12)
     plain = Kelly(fraction=1.0, shrinkage=0.0, cap=50.0)
-    assert decide_kelly(plain, drift=0.6, error=6.0, sigma=0.5) == pytest.approx(2.4, rel=1e-12)
+    assert decide(plain, drift=0.6, error=6.0, sigma=0.5) == pytest.approx(2.4, rel=1e-12)
 
 
 def test_kelly_stays_out_of_what_loses_and_is_capped():
     policy = Kelly(fraction=1.0, shrinkage=0.0, cap=3.0)
-    assert decide_kelly(policy, drift=-0.1, error=0.1, sigma=0.5) == 0.0
-    assert decide_kelly(policy, drift=0.0, error=0.0, sigma=0.0) == 0.0
-    assert decide_kelly(policy, drift=9.0, error=0.1, sigma=0.5) == 3.0
-    assert decide_kelly(policy, drift=0.1, error=0.1, sigma=0.0) == 3.0
-    assert math.isnan(decide_kelly(policy, math.nan, math.nan, math.nan))
+    assert decide(policy, drift=-0.1, error=0.1, sigma=0.5) == 0.0
+    assert decide(policy, drift=0.0, error=0.0, sigma=0.0) == 0.0
+    assert decide(policy, drift=9.0, error=0.1, sigma=0.5) == 3.0
+    assert decide(policy, drift=0.1, error=0.1, sigma=0.0) == 3.0
+    assert math.isnan(decide(policy, drift=math.nan, error=math.nan, sigma=math.nan))
 
 
 def test_funding_is_part_of_the_drift():
@@ -478,20 +456,6 @@ def test_the_drawdown_stays_under_its_limit_without_gaps(at_peak: float, floor: 
         share = (equity / equity.cummax()).to_numpy()
         assert (share >= floor * (1.0 - 1e-12)).all()
         assert share.min() < floor + 0.1 * (1.0 - floor)
-
-
-@pytest.mark.parametrize(("at_peak", "floor", "gap"), [(1.5, 0.7, 0.3), (4.0, 0.9, 0.1)])
-def test_a_gap_breaches_the_limit_by_the_closed_form_and_ends_all_trading(at_peak, floor, gap):
-    """From M to M (1 - k d): (d k / (1 - alpha) - 1) (1 - alpha) M under the floor."""
-    close = np.array([100.0] * 5 + [100.0 * (1.0 - gap)] * 5 + [200.0] * 3)
-    bars = live(
-        bars_market(close, close), DrawdownControl(at_peak=at_peak, floor=floor), compile=False
-    ).bars
-    shortfall = 10_000.0 * floor - bars["equity"].iloc[5]
-    over = (gap * at_peak / (1.0 - floor) - 1.0) * (1.0 - floor) * 10_000.0
-    assert shortfall == pytest.approx(over, rel=1e-9)
-    assert (bars["target"].iloc[5:] == 0.0).all()
-    assert (bars["position"].iloc[6:] == 0.0).all()
 
 
 @pytest.fixture(scope="module")
@@ -618,16 +582,6 @@ def test_margin_buffer_starts_at_its_target_in_any_bracket(capital: float, signa
     assert bars["target"].isna().tolist() == [False] + 9 * [True]
 
 
-def move(ratio: float, by: float, rate: float) -> float:
-    """Return a margin ratio after a move of the price against the position.
-
-    At most ratio / rate turns are held. The marginal rate of a bracket is at most 1.3 times the
-    mean one up to there, near enough for moves of less than a percent.
-    """
-    turns = ratio / rate
-    return ratio * (1.0 + 1.3 * by) / (1.0 - turns * by)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("side", [1.0, -1.0])
 def test_the_margin_ratio_leaves_the_band_for_one_close_at_most(side: float):
@@ -643,11 +597,9 @@ def test_the_margin_ratio_leaves_the_band_for_one_close_at_most(side: float):
     np.testing.assert_array_equal(is_out, ~np.isnan(target))
     assert is_out.sum() > 3
     assert not (is_out[1:] & is_out[:-1]).any()
-    rate = bt.margin.maintenance(PRESET, 1.0)
-    assert ratio.max() <= move(0.075, 0.003, rate)
-    after = ratio[1:][is_out[:-1]]
-    assert after.max() <= move(0.06, 0.003, rate)
-    assert after.min() >= move(0.06, -0.003, rate)
+    # 0.06 / 0.4 % = 15 turns at most: a move of 0.3 % changes equity by less than 5 %
+    assert ratio.max() <= 0.075 * 1.07
+    np.testing.assert_allclose(ratio[1:][is_out[:-1]], 0.06, rtol=0.07)
     assert result.metrics["liquidations"] == 0
 
 
