@@ -13,13 +13,11 @@ import backtest as bt
 from backtest.base.errors import DataError
 from backtest.base.saved_result import PROVENANCE, Making, find_commit, read_provenance
 from backtest.store import read_entry, verify_folder
-from backtest.strategies import Constant, VolTarget
-from tests.kit import compare_policies
+from backtest.strategies import Constant
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 TERMS = {"venue": VENUE, "account": bt.Account(), "compile": False}
 MARKET = bt.Market.sample(bars=24 * 5)
-MONTHS = bt.Market.sample(bars=24 * 40)
 
 
 SOURCE = '''"""A policy of somebody's own."""
@@ -117,27 +115,6 @@ def test_only_the_provenance_depends_on_commits_and_time(project, tmp_path, monk
         each.name for each in one.iterdir() if each.read_bytes() != (two / each.name).read_bytes()
     ]
     assert differing == [PROVENANCE]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["run", "sweep", "comparison"])
-def test_what_was_loaded_and_saved_elsewhere_keeps_where_it_came_from(tmp_path, kind):
-    made = {
-        "run": run,
-        "sweep": lambda: bt.sweep(MARKET, VolTarget, {"target": [0.2, 0.4]}, **TERMS),
-        "comparison": lambda: compare_policies(
-            MONTHS, {"vol-target": VolTarget(), "constant": Constant()}, draws=99, **TERMS
-        ),
-    }[kind]()
-    folder = made.save(tmp_path / "one")
-    assert making_of(folder).seconds > 0.0
-    assert read_entry(folder).seconds == making_of(folder).seconds
-    assert "VolTarget" in making_of(folder).code or kind == "run"
-    again = type(made).load(folder).save(tmp_path / "two")
-    assert (again / PROVENANCE).read_bytes() == (folder / PROVENANCE).read_bytes()
-    (folder / PROVENANCE).unlink()
-    lost = type(made).load(folder).save(tmp_path / "three")
-    assert making_of(lost) == Making(None, {})
 
 
 @pytest.fixture

@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backtest.base.errors import DataError
-from backtest.base.units import HOUR
 from backtest.market.market import Market
-from backtest.market.tables import cadence, coverage, missing_settlements, to_utc
+from backtest.market.tables import to_utc
 from tests.kit import check_refused
 from tests.layouts import write_freqtrade_feather
 
@@ -59,24 +58,6 @@ def test_a_folder_says_what_its_market_is(tmp_path):
 # save and load
 
 
-def test_what_was_filled_is_still_said_after_saving_and_loading(tmp_path):
-    market = Market.from_frames(
-        SAMPLE.bars(),
-        mark=SAMPLE.mark().iloc[5:],
-        funding=SAMPLE.funding().drop(SAMPLE.funding().index[4]),
-        mark_gaps="last",
-        funding_gaps="zero",
-    )
-    folder = market.save(tmp_path / "new" / "market")
-    again = Market.load(folder)
-    assert again == market
-    names = ["bars.parquet", "funding.parquet", "mark.parquet", "market.json"]
-    assert sorted(path.name for path in folder.iterdir()) == names
-    assert [path.name for path in folder.parent.iterdir()] == ["market"]
-    assert dict(again.filled) == dict(market.filled)
-    assert set(again.filled) == {"mark_gaps", "funding_gaps"}
-
-
 def test_a_save_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
@@ -100,7 +81,7 @@ def test_the_lengths_in_the_names_of_freqtrades_files_count(tmp_path):
     check_refused(lambda: Market.load(tmp_path), "bars must open 4h apart", DataError)
 
 
-# times and settlements as functions
+# times as a function
 
 
 @settings(max_examples=100)
@@ -113,23 +94,6 @@ def test_an_epoch_is_read_in_its_own_unit(seconds, unit):
     read = to_utc(pd.Index([second * factor for second in seconds]), name="x", timezone=None)
     assert isinstance(read, np.ndarray)
     assert read.tolist() == [second * 10**9 for second in seconds]
-
-
-@settings(max_examples=100)
-@given(st.sampled_from([1, 2, 4, 8]), st.integers(3, 60), st.data())
-def test_a_dropped_settlement_is_found_whatever_the_jitter(hours, count, data):
-    jitter = data.draw(st.lists(st.integers(-30, 30), min_size=count, max_size=count))
-    stamps = np.arange(1, count + 1) * hours * HOUR + np.array(jitter) * 1_000_000
-    end = (count + 1) * hours * HOUR
-    assert missing_settlements(stamps, 0, end) == []
-    assert cadence(stamps) == hours * HOUR
-    start, stop = coverage(stamps, hours * HOUR, end)
-    assert start <= hours * HOUR
-    assert stop >= end
-    if count > 6:
-        dropped = data.draw(st.integers(2, count - 3))
-        (gap,) = missing_settlements(np.delete(stamps, dropped), 0, end)
-        assert gap == (stamps[dropped - 1], stamps[dropped + 1], 1, hours * HOUR)
 
 
 # real data

@@ -210,15 +210,13 @@ def test_the_account_a_policy_sees_is_the_one_in_the_result(settings: dict, sign
     bars = live(policy, account=account, signal=signal).bars
     views = [view for _, view in VIEWS]
     assert len(views) == len(bars) == 300
-    for name in ("equity", "position", "leverage", "margin_ratio", "liquidation_price", "entry"):
+    expected = bars.assign(peak_equity=bars["equity"].cummax())
+    for name in (
+        "equity", "position", "leverage", "margin_ratio", "liquidation_price", "entry",
+        "maintenance", "peak_equity", "drawdown",
+    ):  # fmt: skip
         seen = np.array([getattr(view, name) for view in views])
-        np.testing.assert_allclose(seen, bars[name], rtol=1e-9, atol=1e-12, err_msg=name)
-    seen = np.array([view.maintenance for view in views])
-    np.testing.assert_allclose(seen, bars["maintenance"], rtol=1e-9, atol=1e-12)
-    peak = bars["equity"].cummax()
-    np.testing.assert_allclose([view.peak_equity for view in views], peak, rtol=1e-9)
-    drawdown = [view.drawdown for view in views]
-    np.testing.assert_allclose(drawdown, bars["drawdown"], rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(seen, expected[name], rtol=1e-9, atol=1e-12, err_msg=name)
     days = np.arange(1, 301) / 24.0
     np.testing.assert_allclose([view.days for view in views], days, rtol=1e-12)
     if settings:

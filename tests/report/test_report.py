@@ -4,8 +4,6 @@ import dataclasses
 import json
 import math
 import re
-import shlex
-import shutil
 
 import numpy as np
 import pandas as pd
@@ -21,7 +19,7 @@ from backtest.measures.performance import monthly_returns, worst_drawdowns
 from backtest.report import run_parts
 from backtest.report.basis import describe_account
 from backtest.report.charts import draw_declared, drop_dust, thin_rows
-from backtest.report.page import Paragraph, Table
+from backtest.report.page import Table
 from backtest.report.render import write_html, write_page, write_text
 from backtest.report.set_parts import explore_sweep, find_neighbors
 from backtest.report.write import build_page
@@ -64,28 +62,6 @@ def test_marks_of_events_lie_on_the_equity_and_lead_to_their_rows(page, result):
             opened = pd.Timestamp(stamp, tz="UTC")
             assert pd.Timestamp(time, tz="UTC") == opened + pd.Timedelta("1h")
             assert result.bars["equity"].loc[opened] == value
-
-
-def blocks_of(page, key):
-    return next(section for section in page.sections if section.key == key).blocks
-
-
-@pytest.mark.slow
-def test_the_command_of_the_report_makes_the_same_result_again(result, tmp_path):
-    """Of a run that was made in Python, it says so."""
-    words = ["run", "--set", "target=0.3", "--no-compile", "--results"]
-    assert main([*words, str(tmp_path / "a b")]) == 0
-    (folder,) = (tmp_path / "a b").iterdir()
-    page = build_page(load_saved(folder))
-    command, again = (block.text for block in blocks_of(page, "assumptions")[-2:])
-    assert again == f"backtest report {folder.name}"
-    assert shlex.split(command) == ["backtest", *words, str(tmp_path / "a b")]
-    shutil.rmtree(folder)
-    assert main(shlex.split(command)[1:]) == 0
-    assert folder.is_dir()
-    texts = [block.text for block in blocks_of(build_page(result), "assumptions")
-             if type(block) is Paragraph]  # fmt: skip
-    assert any("made in Python: bt.run, " in text for text in texts)
 
 
 def test_the_statement_adds_up_to_the_change_of_equity(result):

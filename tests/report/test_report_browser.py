@@ -6,16 +6,11 @@ import json
 import pandas as pd
 import pytest
 
-import backtest as bt
 from backtest.report.render import write_page
 from backtest.report.write import build_page
-from backtest.strategies import Constant, VolTarget
-from tests.kit import compare_policies
-from tests.tuning import seek, stand_in
 
 pytestmark = pytest.mark.slow
 
-VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 HOSTILE = "</script><script>document.title='broken'</script>\u202e" + "x" * 10_000
 
 
@@ -25,18 +20,10 @@ def files(result, sweep, tmp_path_factory):
     manifest = json.loads(json.dumps(result.manifest))
     manifest["policy"]["text"] = HOSTILE
     manifest["data"]["instrument"] = HOSTILE
-    terms = {"venue": VENUE, "account": bt.Account(), "compile": False}
-    long = bt.Market.sample(bars=24 * 50)
-    policies = {"calm": Constant(leverage=0.5), HOSTILE: VolTarget()}
-    with pytest.MonkeyPatch.context() as patch:
-        stand_in(put=patch.setattr)
-        study = seek(store=folder / "store", trials=80)
     pages = {
         "run": build_page(result),
         "hostile": build_page(dataclasses.replace(result, manifest=manifest)),
         "sweep": build_page(sweep),
-        "study": build_page(study),
-        "comparison": build_page(compare_policies(long, policies, draws=99, **terms)),
     }
     return {name: write_page(page, folder / f"{name}.html") for name, page in pages.items()}
 
@@ -83,8 +70,6 @@ def page(browser, files):
     ("run", 1440, 2),
     ("hostile", 390, 2),
     ("sweep", 390, 1),
-    ("study", 390, 1),
-    ("comparison", 390, 1),
 ])  # fmt: skip
 def test_every_chart_draws_in_silence_and_without_a_request(visit, files, name, width, charts):
     page = visit(name, width)
