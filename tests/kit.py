@@ -41,6 +41,14 @@ def free_venue(**terms: Any) -> bt.Venue:
     )
 
 
+AT_BINANCE: dict[str, Any] = {
+    "venue": bt.Venue.preset("binance-usdm", "BTCUSDT"),
+    "account": bt.Account(),
+    "compile": False,
+}
+"""Terms of a run at Binance's costs and margins, in plain Python."""
+
+
 def market_of(close: np.ndarray, freq: str = "1h", **more: Any) -> bt.Market:
     """Return a market of closes, each bar opening at the close before."""
     opens = np.concatenate([close[:1], close[:-1]])

@@ -14,9 +14,8 @@ from backtest.base.errors import DataError
 from backtest.base.saved_result import PROVENANCE, Making, find_commit, read_provenance
 from backtest.store import read_entry, verify_folder
 from backtest.strategies import Constant
+from tests.kit import AT_BINANCE
 
-VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
-TERMS = {"venue": VENUE, "account": bt.Account(), "compile": False}
 MARKET = bt.Market.sample(bars=24 * 5)
 
 
@@ -64,7 +63,7 @@ def load_policy(project: Path, monkeypatch) -> type[bt.Policy]:
 
 
 def run(policy=None):
-    return bt.run(MARKET, policy or Constant(leverage=1.0), **TERMS)
+    return bt.run(MARKET, policy or Constant(leverage=1.0), **AT_BINANCE)
 
 
 def making_of(folder: Path) -> Making:

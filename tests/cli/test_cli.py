@@ -15,7 +15,7 @@ from backtest.cli.build import build_experiment
 from backtest.cli.experiment import draft_experiment
 from backtest.engine.policy_contract import Finding
 from backtest.strategies import VolTarget
-from tests.kit import ask, call, make_venue, run_python
+from tests.kit import AT_BINANCE, ask, call, make_venue, run_python
 
 ROOT = Path(__file__).parents[2]
 SHORT = ("--to", "2023-01-15", "--no-compile")
@@ -182,8 +182,7 @@ FAST = ("--start", "2023-01-05", "--to", "2023-01-20", "--no-compile", "--no-sav
 
 def test_flags_and_files_give_the_run_of_python(tmp_path, capsys):
     market = bt.Market.sample().between(None, "2023-01-20")
-    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
-    terms = {"venue": venue, "account": bt.Account(), "start": "2023-01-05", "compile": False}
+    terms = {**AT_BINANCE, "start": "2023-01-05"}
     expected = bt.run(market, VolTarget(), signal="breakout:24", **terms)
     identity = expected.manifest["id"]
     assert ask(capsys, "run", "--signal", "breakout:24", *FAST)["id"] == identity

@@ -14,7 +14,7 @@ import pytest
 import backtest as bt
 from backtest.cli import experiment, main, searches
 from backtest.strategies import Constant, Cppi, VolTarget
-from tests.kit import ask, call
+from tests.kit import AT_BINANCE, ask, call
 
 ROOT = Path(__file__).parents[2]
 SHORT = ("--to", "2023-01-08", "--no-compile")
@@ -59,16 +59,8 @@ def test_the_best_row_is_the_run_of_the_printed_settings(capsys):
 @pytest.mark.slow
 def test_the_command_line_and_python_agree(capsys):
     found = ask_sweep(capsys, "--draws", "8", "--seed", "3", "--metrics", "core")
-    swept = bt.sweep(
-        bt.Market.sample().between(None, "2023-01-08"),
-        VolTarget(),
-        8,
-        venue=bt.Venue.preset("binance-usdm", "BTCUSDT"),
-        account=bt.Account(),
-        seed=3,
-        metrics="core",
-        compile=False,
-    )
+    market = bt.Market.sample().between(None, "2023-01-08")
+    swept = bt.sweep(market, VolTarget(), 8, seed=3, metrics="core", **AT_BINANCE)
     assert found["id"] == swept.manifest["id"]
     assert found["path"] is None
     assert found["top"][0]["row"] == swept.best().name
@@ -140,16 +132,7 @@ def ask_tune(capsys, *arguments):
 @pytest.mark.slow
 def test_a_search_prints_its_summary_and_the_command_that_runs_the_winner(capsys, studies):
     flags = ("--space", "target=0.1:1", "--space", "account.band=0:0.2", "--fix", "half_life=48")
-    given = (
-        "--capital",
-        "777",
-        "--set",
-        "target=2",
-        "--set",
-        "venue.fees.taker=0.0003",
-        "--signal",
-        "-0.5",
-    )
+    given = shlex.split("--capital 777 --signal -0.5 --set target=2 --set venue.fees.taker=0.0003")
     code, out, err = call(capsys, "tune", *FEW, *flags, *given)
     assert (code, err) == (0, "")
     assert "sets searched for the best sharpe" in out
@@ -253,10 +236,8 @@ def test_a_comparison_of_the_command_line_is_that_of_python(capsys):
         capsys, *TWO, "--set", "constant.leverage=2", "--baseline", "constant", "--seed", "3"
     )
     market = bt.Market.sample().between(None, "2023-02-05").resample("4h")
-    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
-    terms = {"venue": venue, "account": bt.Account(), "compile": False}
     policies = {"vol-target": VolTarget(), "constant": Constant(leverage=2.0)}
-    results = {name: bt.run(market, each, **terms) for name, each in policies.items()}
+    results = {name: bt.run(market, each, **AT_BINANCE) for name, each in policies.items()}
     compared = bt.compare(results, baseline="constant", draws=99, seed=3)
     assert found["comparison"]["id"] == compared.manifest["id"]
     assert found["path"] is None

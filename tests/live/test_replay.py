@@ -13,7 +13,7 @@ import backtest as bt
 from backtest.strategies import VolTarget
 from tests.agreement import run_engine, trust_data
 from tests.cases import make_exit_case, make_full_case, make_limit_case
-from tests.kit import ask, call, every_nth
+from tests.kit import AT_BINANCE, ask, call, every_nth
 from tests.scenes import account_of, market_of, venue_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -114,8 +114,7 @@ def test_a_replay_begins_where_a_snapshot_says():
 
 def run_sample() -> Any:
     market = bt.Market.sample(bars=150)
-    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
-    terms = {"venue": venue, "account": bt.Account(capital=10_000)}
+    terms = {"venue": AT_BINANCE["venue"], "account": bt.Account()}
     return bt.run(market, VolTarget(), **terms, compile=False), market, terms
 
 

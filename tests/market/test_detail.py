@@ -10,19 +10,15 @@ import backtest as bt
 from backtest.base.errors import BacktestError
 from backtest.market.clock import with_clock
 from backtest.strategies import VolTarget
-from tests.kit import check_refused
+from tests.kit import AT_BINANCE, check_refused
 
 MINUTE = 60_000_000_000
-VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 
 
 def run(market: Any, policy: Any = None, **terms: Any) -> bt.Result:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return bt.run(
-            market, policy or VolTarget(half_life=8), venue=VENUE, account=bt.Account(),
-            compile=False, **terms,
-        )  # fmt: skip
+        return bt.run(market, policy or VolTarget(half_life=8), **AT_BINANCE, **terms)
 
 
 @pytest.fixture(scope="module")

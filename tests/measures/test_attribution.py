@@ -11,7 +11,7 @@ import backtest as bt
 from backtest.measures.attribution import TERMS
 from backtest.strategies import Constant
 from tests.cases import make_case
-from tests.kit import bars_market, every_nth, live, market_of, walk
+from tests.kit import AT_BINANCE, bars_market, every_nth, live, market_of, walk
 from tests.scenes import Follow, account_of, isolated, play, venue_of
 
 CASES = 80
@@ -188,12 +188,10 @@ def test_a_run_and_its_continuation_add_up_to_the_whole(tmp_path):
     """All terms but the two that refer to the mean leverage, which is another in each part."""
     market = bt.Market.sample(bars=300)
     signal = np.where(np.arange(300) % 50 < 25, 1.0, -1.0)
-    settings = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT"), "account": bt.Account()}
-    settings |= {"compile": False}
     policy = Constant(leverage=2.0)
-    whole = bt.run(market, policy, signal=signal, **settings)
-    first = bt.run(market.prefix(120), policy, signal=signal[:120], **settings)
-    second = bt.run(market, policy, signal=signal, resume=first, **settings)
+    whole = bt.run(market, policy, signal=signal, **AT_BINANCE)
+    first = bt.run(market.prefix(120), policy, signal=signal[:120], **AT_BINANCE)
+    second = bt.run(market, policy, signal=signal, resume=first, **AT_BINANCE)
     loaded = bt.Result.load(second.save(tmp_path))
     joint = ["average_leverage", "leverage_timing"]
     for rest in (second, loaded):

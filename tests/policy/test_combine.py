@@ -25,17 +25,16 @@ from backtest.strategies import (
     TrendVol,
     VolTarget,
 )
-from tests.kit import check_refused, free_venue
+from tests.kit import AT_BINANCE, check_refused, free_venue
 from tests.scenes import market_of
 
 INF = math.inf
 MARKET = bt.Market.sample(bars=400)
-VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 ACCOUNT = bt.Account(max_leverage=10)
 
 
 def live(policy: bt.Policy, **terms: Any) -> bt.Result:
-    terms = {"venue": VENUE, "account": ACCOUNT, "compile": False, **terms}
+    terms = {**AT_BINANCE, "account": ACCOUNT, **terms}
     return bt.run(terms.pop("market", MARKET), policy, **terms)
 
 
@@ -148,18 +147,9 @@ DEEP = Smoothed(Lowest(VolTarget(0.6), Cppi(5.0)), up=2.0)
 
 
 def test_parameters_of_the_policies_have_their_names_in_front():
-    assert list(type(DEEP).parameters()) == [
-        "up",
-        "down",
-        "lowest_vol_target_target",
-        "lowest_vol_target_half_life",
-        "lowest_vol_target_power",
-        "lowest_vol_target_estimator",
-        "lowest_cppi_multiplier",
-        "lowest_cppi_floor",
-        "lowest_cppi_growth",
-        "lowest_cppi_ratchet",
-    ]
+    own = [f"lowest_vol_target_{name}" for name in VolTarget.parameters()]
+    own += [f"lowest_cppi_{name}" for name in Cppi.parameters()]
+    assert list(type(DEEP).parameters()) == ["up", "down", *own]
     twice = Lowest(VolTarget(0.3), VolTarget(0.5))
     assert twice.settings()["vol_target_2_target"] == 0.5
     assert twice.policies == (VolTarget(0.3), VolTarget(0.5))
@@ -184,7 +174,7 @@ def test_compiled_it_gives_the_bits_of_plain_python():
 @pytest.mark.slow
 def test_a_sweep_over_parameters_of_the_policies_is_the_runs():
     values = {"lowest_vol_target_target": [0.3, 0.6], "lowest_cppi_multiplier": [2.0, 8.0]}
-    table = bt.sweep(MARKET, DEEP, values, venue=VENUE, account=ACCOUNT).table
+    table = bt.sweep(MARKET, DEEP, values, venue=AT_BINANCE["venue"], account=ACCOUNT).table
     for row in table.itertuples():
         inner = VolTarget(row.lowest_vol_target_target), Cppi(row.lowest_cppi_multiplier)
         alone = live(Smoothed(Lowest(*inner), up=2.0))

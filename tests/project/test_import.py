@@ -17,16 +17,15 @@ import backtest as bt
 from backtest.market import files
 from backtest.market.rules import KINDS
 from backtest.strategies import Constant
-from tests.kit import check_refused, every_nth
+from tests.kit import AT_BINANCE, check_refused, every_nth
 from tests.layouts import LAYOUTS, MARKET, kline_text, own_files, zip_text
 from tests.market.conftest import doubled
 
-VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
-ACCOUNT = bt.Account(capital=10_000.0, band=0.1)
+TERMS = {**AT_BINANCE, "account": bt.Account(band=0.1)}
 
 
 def run(market: bt.Market) -> bt.Result:
-    return bt.run(market, Constant(leverage=3.0), venue=VENUE, account=ACCOUNT, compile=False)
+    return bt.run(market, Constant(leverage=3.0), **TERMS)
 
 
 @pytest.fixture(scope="module")

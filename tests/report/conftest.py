@@ -14,6 +14,7 @@ import backtest as bt
 from backtest.report.render import write_html
 from backtest.report.write import build_page
 from backtest.strategies import Constant, VolTarget
+from tests.kit import AT_BINANCE
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +22,7 @@ def result():
     days = pd.to_datetime(["2023-01-20", "2023-02-10"], utc=True)
     return live(
         Constant(leverage=8.0),
+        days=80,
         margin="isolated",
         venue_leverage=20,
         margin_call=0.6,
@@ -45,7 +47,7 @@ def sweep():
     market = bt.Market.sample(bars=24 * 8)
     values = {"target": np.linspace(0.1, 1.5, 8), "half_life": [12.0, 24.0, 72.0, 168.0]}
     values["account.band"] = [0.0, 0.1]
-    return bt.sweep(market, VolTarget, values, venue=VENUE, account=bt.Account(), compile=False)
+    return bt.sweep(market, VolTarget, values, **AT_BINANCE)
 
 
 FLAGS = [
@@ -66,10 +68,7 @@ def browser():
         launched.close()
 
 
-VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
-
-
-def live(policy, days=80, **settings):
+def live(policy, days=40, **settings):
+    """Run on days of the sample."""
     market = bt.Market.sample(bars=24 * days)
-    account = bt.Account(**{"capital": 10_000.0, **settings})
-    return bt.run(market, policy, venue=VENUE, account=account, compile=False)
+    return bt.run(market, policy, **{**AT_BINANCE, "account": bt.Account(**settings)})

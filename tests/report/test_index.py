@@ -27,7 +27,7 @@ HOSTILE = "<b>x&y%2F</b>\u202e"
 @pytest.fixture
 def store(tmp_path):
     folder = tmp_path / "results"
-    run = live(Constant(leverage=0.5), days=40)
+    run = live(Constant(leverage=0.5))
     saved = run.save(folder)
     fall = bt.Scenario("fall", price=-0.3, over="2h")
     bt.stress(run, [fall], ladder={"price": (-0.3, 0.3, 3)}).save(folder)
@@ -55,7 +55,7 @@ def test_every_result_has_a_page_and_damaged_ones_a_reason(store, tmp_path, caps
     for reason in ("bars.parquet: was changed or truncated", "holds no manifest.json"):
         assert text.count(f"damaged: {reason}") == 1
         assert reason in err
-    metrics = live(Constant(leverage=0.5), days=40).metrics
+    metrics = live(Constant(leverage=0.5)).metrics
     assert text.count(f'<td class="number">{metrics["sharpe"]:.2f}</td>') == 1
     assert "0 of 1 liquidate" in text
 

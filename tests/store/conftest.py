@@ -8,7 +8,8 @@ import pytest
 import backtest as bt
 from backtest.store import list_results
 from backtest.strategies import Constant, VolTarget
-from tests.kit import compare_policies
+from tests.kit import AT_BINANCE, compare_policies
+from tests.report.conftest import live
 from tests.tuning import seek, stand_in
 from tests.validation.worlds import PLAIN
 
@@ -17,13 +18,12 @@ from tests.validation.worlds import PLAIN
 def made(tmp_path_factory):
     store = tmp_path_factory.mktemp("made")
     short = bt.Market.sample(bars=24 * 5)
-    terms = {"venue": VENUE, "account": bt.Account(), "compile": False}
     live(VolTarget()).save(store)
     live(Constant(leverage=1.0)).save(store)
-    bt.sweep(short, VolTarget, {"target": [0.2, 0.4]}, **terms).save(store)
-    market = bt.Market.sample(bars=24 * DAYS)
+    bt.sweep(short, VolTarget, {"target": [0.2, 0.4]}, **AT_BINANCE).save(store)
+    market = bt.Market.sample(bars=24 * 40)
     both = {"vol-target": VolTarget(), "constant": Constant()}
-    compare_policies(market, both, draws=99, **terms).save(store)
+    compare_policies(market, both, draws=99, **AT_BINANCE).save(store)
     with pytest.MonkeyPatch.context() as patch:
         stand_in(put=patch.setattr)
         seek(store=store, trials=40)
@@ -35,15 +35,8 @@ def store(made, tmp_path):
     return Path(shutil.copytree(made, tmp_path / "results"))
 
 
-VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
-DAYS = 40
 SEARCH = {**PLAIN, "space": {"size": (0.5, 2.0)}, "fix": {"window": 5}, "trials": 4}
 SPANS = {"train": "50d", "test": "20d", "sampler": "sobol", "robust": False}
-
-
-def live(policy, venue=VENUE, **settings):
-    market = bt.Market.sample(bars=24 * DAYS)
-    return bt.run(market, policy, venue=venue, account=bt.Account(**settings), compile=False)
 
 
 def folder_of(store: Path, kind: str) -> Path:
