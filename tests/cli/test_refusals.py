@@ -27,13 +27,10 @@ REFUSED = [
     # words and values
     ("run --captal 3", "(Possible options: --capital, --data); see backtest run --help"),
     ("run --capital -3", "account.capital: must be over 0, got -3"),
-    ("run --margin isloated", "account.margin: must be one of cross, isolated, got"),
     ("run --margin isolated", "account.venue_leverage: is needed with isolated margin, 5 for exam"),
-    ("run --set venue.fees.taker=2", "venue.fees.taker: must be at least 0 and below 1, got 2"),
     ("run --set account.stop_loss=much", "account.stop_loss: must be a fraction, or a multiple"),
     ("run --set account.trailing_stop=2*nothing", "the market has no column 'nothing'"),
     ("run --venue binance-usdm:BTC", "did you mean 'BTCUSDT'"),
-    ("run --set run.sampling=x", "a duration"),
     ("run --set data.resample=7x", "got '7x'"),
     ("run --set x", "--set takes NAME=VALUE"),
     ("run --set account.bnd=1", "account.bnd: Account has no such field; did you mean 'band'?"),
@@ -73,10 +70,8 @@ REFUSED = [
     ("check two.py --data x table.toml", "unexpected extra argument"),
     ("check table.toml --data x", "checked on its own data, got data.path"),
     ("run --policy a\0b", "arguments must be text in UTF-8 without NUL"),
-    ("run --policy a\udcff", "arguments must be text in UTF-8 without NUL"),
     # comparisons
     ("compare", "a comparison needs two policies or more, got none"),
-    ("compare --policy kelly", "two policies or more, got kelly"),
     ("compare --policy kelly --policy cppi --set leverage=2", "must name its policy"),
     ("compare --policy kelly --policy cppi --set x.leverage=2", "compare.policies.x must have"),
     # sets
@@ -90,7 +85,6 @@ REFUSED = [
      "--constraint must have each entry once, tune.constraints.max_drawdown was given twice"),
     ("sweep --vary target=0.1:1", "sweep.values.target must be LOW:HIGH:COUNT"),
     ("sweep --vary target=1,,2", "sweep.values.target must be values between commas"),
-    ("sweep --vary account.margin=isolated", "account.venue_leverage: is needed"),
     ("sweep --vary target=1 --draws 3", "a sweep takes values or draws, got both"),
     ("sweep --vary target=1 --seed 3", "sweep.seed is only for sets that are drawn"),
     ("sweep --objective sharpe=x", "a weight of an objective must be a number, got 'x' for sharpe"),
@@ -106,10 +100,8 @@ REFUSED = [
     ("stress --scenario 2020-03-13", "did you mean '2020-03-12'"),
     ("stress --set stress.scenarios=[['2020-03-12']]", "stress.scenarios must be"),
     ("stress --ladder price=a:b:c", "stress.ladder.price must be LOW:HIGH:COUNT"),
-    ("stress --ladder price=-0.5:0.5:0", "stress.ladder.price must be LOW:HIGH:COUNT"),
     ("cascade --open-interest 1e9", "cascade.shock is needed"),
     ("cascade --shock -0.1 --open-interest 1e9 --impact cubic:1", "got 'cubic:1'"),
-    ("cascade --shock -0.1 --open-interest 1e9 --impact sqrt", "impact must be sqrt:COEFFICIENT"),
     ("cascade --shock -0.1 --open-interest 1e9 --leverage much", "got 'much'"),
     ("replay", "replay.fills is needed"),
     # calculators
@@ -131,8 +123,7 @@ REFUSED = [
         ("BTCUSDT --from 2024-01-01 --to 2023-12-01", "end must be after the start"),
         ("BTCUSDT --from 2024-01-01 --to 2199-01-01", "stored when it is over"),
         ("BTCUSDT --from 2024-01-01 --base-url ftp://x", "base_url must begin with http"),
-        *((f"{symbol} --from 2024-01-01", "symbol must have capital letters")
-          for symbol in ("../../etc", "btcusdt", "BTC/USDT", "BTC%2e", "''", "A" * 99)),
+        ("../../etc --from 2024-01-01", "symbol must have capital letters"),
     ]),
     # results
     ("results list --kind runs", "did you mean 'run'"),
@@ -144,7 +135,6 @@ REFUSED = [
     ("report x --all", "--all writes HTML of every result"),
     ("report --all --results nowhere", "must hold a result"),
     ("regress record", "Missing argument"),
-    ("regress record key.toml --tolerance sharp=1", "did you mean 'sharpe'"),
     ("regress check --update", "--update needs a --reason"),
     ("regress check --reason x", "it needs --update"),
     ("regress check --mode fuzzy", "'fuzzy'"),

@@ -1,9 +1,7 @@
 """Fetching from a replayed archive and from exchanges: what arrives, what is kept and refused."""
 
-import io
 import json
 import signal
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from backtest.market import fetch as module
 from backtest.market.fetch import OFFERS, fetch_market, read_archive_rows, read_request
 from tests.kills import count_steps, die_at
 from tests.kit import check_refused
+from tests.layouts import zip_text
 from tests.replay import HEADER, Replay, epoch, kline_text, klines, settlements
 
 pytest.importorskip("httpx", reason="downloads need httpx: pip install 'leverage-backtest[fetch]'")
@@ -238,21 +237,16 @@ def test_a_server_that_is_not_there_is_said_so_at_once(tmp_path):
     assert not (tmp_path / "btc").exists()
 
 
-def zip_of(text: str) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("a.csv", text)
-    return stream.getvalue()
-
-
 @pytest.mark.parametrize(("text", "said"), [
     ("1704067200000,1,2,0.5", "Expected 12 columns, got 4"),
     ("1704067200000,1,2,0.5,=1+1,3,0,0,0,0,0,0", "close must be numbers, got '=1\\+1'"),
     ("17,1,2,0.5,1,3,0,0,0,0,0,0", "epochs"),
 ])  # fmt: skip
-def test_a_file_that_cannot_be_read_is_refused(text, said):
+def test_a_file_that_cannot_be_read_is_refused(tmp_path, text, said):
+    path = tmp_path / "a.zip"
+    zip_text(path, "a.csv", f"{HEADER}\n{text}\n")
     with pytest.raises(DataError, match=said):
-        read_archive_rows(zip_of(f"{HEADER}\n{text}\n"), "bars", "test")
+        read_archive_rows(path.read_bytes(), "bars", "test")
 
 
 def test_contracts_settled_in_coins_have_an_archive_of_their_own(tmp_path, server):

@@ -153,31 +153,13 @@ def test_an_error_of_a_formula_names_its_line_and_its_bar():
 def make_scaled(
     scale: float = 2.0, half: float = 0.5, low: float = 0.1, high: float = 9.0
 ) -> type[bt.Policy]:
-    class Scaled(bt.Policy):
-        SCALE = scale
-        EDGES = (scale, "both")
-        size: Annotated[float, Range(0.0, 9.0)] = 1.0
-
-        @property
-        def half(self):
-            return half
-
-        @classmethod
-        def low(cls):
-            return low
-
-        @staticmethod
-        def high():
-            return high
-
-        def observe(self, market):
-            x = np.clip(self.SCALE * self.half, self.low(), self.high())
-            return {"x": np.full(market.n_bars, x)}
-
-        def leverage(self, bar, account):
-            return bar.x
-
-    return Scaled
+    return make(
+        SCALE=scale,
+        half=property(lambda self: half),
+        low=classmethod(lambda cls: low),
+        high=staticmethod(lambda: high),
+        leverage=lambda self, bar, account: min(max(self.SCALE, self.half), self.high()),
+    )
 
 
 def test_constants_properties_class_and_static_methods_are_part_of_a_policys_source():

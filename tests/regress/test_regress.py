@@ -18,7 +18,8 @@ from backtest.regress.verdict import list_tables
 from backtest.strategies import Constant
 from backtest.validation.walk_forward import walk_forward
 from tests.kit import Hold, ask, call, check_refused, make_venue, simulate_pair
-from tests.validation.worlds import PLAIN, POLICY, Lever, make_market
+from tests.store.conftest import SEARCH, SPANS
+from tests.validation.worlds import POLICY, Lever, make_market
 
 DAYS = 40
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
@@ -411,8 +412,6 @@ def test_names_of_files_are_harmless():
 # ------------------------------------------------------------------------------------ walks
 
 
-SMALL = {"trials": 4, "robust": False, "sampler": "sobol", "train": "50d", "test": "20d"}
-SPACE = {"space": {"size": (0.5, 2.0)}, "fix": {"window": 5}}
 EXPERIMENT = """
 [data]
 path = "data"
@@ -434,7 +433,7 @@ robust = false
 
 @pytest.fixture(scope="module")
 def walk():
-    return walk_forward(make_market(90), Lever, **PLAIN, **SMALL, **SPACE)
+    return walk_forward(make_market(90), Lever, **SEARCH, **SPANS)
 
 
 @pytest.fixture(scope="module")

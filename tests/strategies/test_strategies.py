@@ -267,16 +267,6 @@ def expected_cut(market: bt.Market) -> float:
     return 2.0 * max(0.0, 1.0 - 2.0 * (paid - 0.1) / sigma)
 
 
-def test_the_carry_saved_shows_in_the_cost_split():
-    market = funded(0.0005)
-    venue = free_venue()
-    plain = live(market, Constant(2.0), venue=venue, compile=False).metrics
-    aware = live(market, FundingAware(Constant(2.0), sensitivity=1.0), venue=venue, compile=False)
-    saved = plain["funding"] - aware.metrics["funding"]
-    assert plain["funding"] > 400.0
-    assert saved > 0.3 * plain["funding"]
-
-
 # -------------------------------------------------------------------------------------------- tails
 
 
