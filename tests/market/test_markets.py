@@ -152,28 +152,21 @@ def test_bad_panels_are_refused(case):
     check_refused(*BAD[case])
 
 
-HOURS = pd.date_range("2023-01-01", periods=48, freq="h", tz="UTC")
-
-
-def make_bars(start: int = 0, stop: int = 48) -> pd.DataFrame:
-    closes = 100.0 + np.arange(start, stop) % 7
-    columns = dict.fromkeys(("open", "high", "low", "close"), closes)
-    return pd.DataFrame({**columns, "volume": 1.0}, index=HOURS[start:stop])
-
-
-def write_pair(folder: Path, pair: str, bars: pd.DataFrame) -> None:
+def write_pair(folder: Path, pair: str, first: int = 0) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    rates = pd.DataFrame(0.0, index=HOURS[::8], columns=["open", "high", "low", "close", "volume"])
+    stamps = pd.date_range(START, periods=6, freq="8h")
+    rates = pd.DataFrame(0.0, index=stamps, columns=["open", "high", "low", "close", "volume"])
+    bars = make_market(first, 48).bars()
     for kind, frame in (("1h-futures", bars), ("8h-funding_rate", rates.assign(open=1e-4))):
         frame.rename_axis("date").reset_index().to_feather(folder / f"{pair}-{kind}.feather")
 
 
-def save_own(folder: Path, name: str = "", **span: int) -> None:
-    bt.Market.from_frames(make_bars(**span), instrument=name).save(folder)
+def save_own(folder: Path, name: str = "", first: int = 0, stop: int = 48) -> None:
+    make_market(first, stop, name=name).save(folder)
 
 
 def test_a_folder_of_saved_markets_is_loaded_by_the_names_of_its_folders(tmp_path):
-    save_own(tmp_path / "ETHUSDT", start=24)
+    save_own(tmp_path / "ETHUSDT", first=24)
     save_own(tmp_path / "BTCUSDT")
     (tmp_path / "notes").mkdir()
     (tmp_path / ".hidden").mkdir()
@@ -187,8 +180,8 @@ def test_a_folder_of_saved_markets_is_loaded_by_the_names_of_its_folders(tmp_pat
 
 
 def test_freqtrades_pairs_are_loaded_by_instrument_or_by_pair(tmp_path):
-    write_pair(tmp_path, "BTC_USDT_USDT", make_bars())
-    write_pair(tmp_path, "ETH_USDT_USDT", make_bars(start=8))
+    write_pair(tmp_path, "BTC_USDT_USDT")
+    write_pair(tmp_path, "ETH_USDT_USDT", first=8)
     markets = bt.Markets.load(tmp_path)
     assert markets.names == ("BTCUSDT", "ETHUSDT")
     assert markets.currency == "USDT"
@@ -200,9 +193,9 @@ def test_freqtrades_pairs_are_loaded_by_instrument_or_by_pair(tmp_path):
 
 def test_several_paths_are_named_after_their_folders_and_what_they_hold(tmp_path):
     save_own(tmp_path / "btc", "BTCUSDT")
-    write_pair(tmp_path / "eth", "ETH_USDT_USDT", make_bars())
-    write_pair(tmp_path / "rest", "LTC_USDT_USDT", make_bars())
-    write_pair(tmp_path / "rest", "XRP_USDT_USDT", make_bars())
+    write_pair(tmp_path / "eth", "ETH_USDT_USDT")
+    write_pair(tmp_path / "rest", "LTC_USDT_USDT")
+    write_pair(tmp_path / "rest", "XRP_USDT_USDT")
     paths = [tmp_path / name for name in ("btc", "eth", "rest")]
     assert bt.Markets.load(*paths).names == ("btc", "eth", "LTCUSDT", "XRPUSDT")
     wanted = ["ETHUSDT", "BTCUSDT"]
@@ -212,7 +205,7 @@ def test_several_paths_are_named_after_their_folders_and_what_they_hold(tmp_path
 
 def test_a_span_is_cut_before_the_checks_and_may_reach_beyond_one_instrument(tmp_path):
     save_own(tmp_path / "A")
-    save_own(tmp_path / "B", start=10, stop=20)
+    save_own(tmp_path / "B", first=10, stop=20)
     markets = bt.Markets.load(tmp_path, between=("2023-01-01T04:00", "2023-01-02T08:00"))
     assert markets.spans.tolist() == [[0, 28], [6, 16]]
     assert markets.tradable()[1].sum() == 9
@@ -225,7 +218,7 @@ def write_bad(folder: Path) -> dict[str, Path]:
     for name in ("own/A", "own/B"):
         save_own(folder / name)
     save_own(folder / "apart" / "A", stop=10)
-    save_own(folder / "apart" / "B", start=30)
+    save_own(folder / "apart" / "B", first=30)
     return {name: folder / name for name in ("own", "apart")}
 
 
