@@ -448,49 +448,31 @@ def test_the_drawdown_stays_under_its_limit_without_gaps(at_peak: float, floor: 
         assert share.min() < floor + 0.1 * (1.0 - floor)
 
 
-@pytest.fixture(scope="module")
-def controlled() -> SimpleNamespace:
-    """Return 23 years of Kelly's leverage over a floor of nine tenths, and the same without it.
+@pytest.mark.slow
+def test_what_lies_over_the_floor_is_an_account_without_one_against_its_peak():
+    """(E / M - alpha) / (1 - alpha) = V / max V at every bar: the cushion has k / (1 - alpha) turns
+    and starts anew at each peak. Cvitanic and Karatzas (1995), in discrete time.
 
-    mu 2, sigma 0.5: SR 4, Kelly 8; ``unfloored`` is ln V of an account that always holds 8.
+    V always holds Kelly's leverage: mu 2, sigma 0.5, SR 4, Kelly 8. ln(V / max V) is a Brownian
+    motion with drift SR^2 / 2 and variance SR^2, reflected at 0: exponential with mean 1, so that
+    V / max V is uniform. It forgets in 8 / SR^2 years: 46 independent values in 23 years, a
+    standard error of 0.07 for a half. Seen by the hour the share is lower by
+    0.58 SR / sqrt(8760) = 2.5 %.
     """
     alpha, kelly = 0.9, 8.0
     market = walk(200_000, 2.0, 0.5, seed=41)
     result = live(market, DrawdownControl(at_peak=kelly * (1.0 - alpha), floor=alpha))
-    returns = np.concatenate([[0.0], market.close[1:] / market.close[:-1] - 1.0])
     equity = result.bars["equity"].to_numpy()
-    peak = np.maximum.accumulate(equity)
-    return SimpleNamespace(
-        alpha=alpha,
-        equity=equity,
-        over=(equity / peak - alpha) / (1.0 - alpha),
-        unfloored=np.cumsum(np.log1p(kelly * returns)),
-        years=market.n_bars / YEAR,
-        metrics=result.metrics,
-    )
-
-
-@pytest.mark.slow
-def test_what_lies_over_the_floor_is_an_account_without_one_against_its_peak(controlled):
-    """(E / M - alpha) / (1 - alpha) = V / max V at every bar: the cushion has k / (1 - alpha) turns
-    and starts anew at each peak. Cvitanic and Karatzas (1995), in discrete time."""
-    expected = np.exp(controlled.unfloored - np.maximum.accumulate(controlled.unfloored))
-    np.testing.assert_allclose(controlled.over, expected, rtol=1e-6, atol=1e-9)
-    assert controlled.metrics["max_drawdown"] < 1.0 - controlled.alpha
-
-
-@pytest.mark.slow
-def test_at_kellys_leverage_the_time_under_water_is_spread_evenly_down_to_the_floor(controlled):
-    """ln(V / max V) is a Brownian motion with drift SR^2 / 2 and variance SR^2, reflected at 0:
-    exponential with mean 1, so that V / max V is uniform.
-
-    It forgets in 8 / SR^2 years: 46 independent values, a standard error of 0.07 for a half. Seen
-    by the hour the share is lower by 0.58 SR / sqrt(8760) = 2.5 %.
-    """
+    over = (equity / np.maximum.accumulate(equity) - alpha) / (1.0 - alpha)
+    returns = np.concatenate([[0.0], market.close[1:] / market.close[:-1] - 1.0])
+    unfloored = np.cumsum(np.log1p(kelly * returns))
+    expected = np.exp(unfloored - np.maximum.accumulate(unfloored))
+    np.testing.assert_allclose(over, expected, rtol=1e-6, atol=1e-9)
+    assert result.metrics["max_drawdown"] < 1.0 - alpha
+    assert 30.0 < result.metrics["drawdown_days"] < 3 * 365
     for share in (0.25, 0.5, 0.75):
         error = math.sqrt(share * (1.0 - share) / 46)
-        assert np.mean(controlled.over < share) == pytest.approx(share * 0.975, abs=3 * error)
-    assert 30.0 < controlled.metrics["drawdown_days"] < 3 * 365
+        assert np.mean(over < share) == pytest.approx(share * 0.975, abs=3 * error)
 
 
 def climb(policy: Ladder, values: np.ndarray) -> np.ndarray:
