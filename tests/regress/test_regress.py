@@ -17,30 +17,29 @@ from backtest.regress import trace
 from backtest.regress.verdict import list_tables
 from backtest.strategies import Constant
 from backtest.validation.walk_forward import walk_forward
-from tests.kit import Hold, ask, call, check_refused, make_venue, simulate_pair
+from tests.kit import AT_BINANCE, Hold, ask, call, check_refused, make_venue, simulate_pair
 from tests.store.conftest import SEARCH, SPANS
 from tests.validation.worlds import POLICY, Lever, make_market
 
 DAYS = 40
-VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
-ACCOUNT = bt.Account(band=0.05)
+VENUE = AT_BINANCE["venue"]
 
 
-def market(*, bar=None, field="close", factor=1.0, shift=0):
-    """Forty days of the sample, one value of a bar changed, or its funding some bars later."""
+def market(*, bar=None, shift=0):
+    """Forty days of the sample, the close of a bar changed, or its funding some bars later."""
     sample = bt.Market.sample(bars=24 * DAYS)
     bars, funding = sample.bars(), sample.funding()
     if bar is not None:
-        bars.iloc[bar, bars.columns.get_loc(field)] *= factor
-        bars["high"] = bars[["open", "high", "low", "close"]].max(axis=1)
-        bars["low"] = bars[["open", "high", "low", "close"]].min(axis=1)
+        bars.iloc[bar, bars.columns.get_loc("close")] *= 1.001
+        bars["high"] = bars[["high", "close"]].max(axis=1)
+        bars["low"] = bars[["low", "close"]].min(axis=1)
     funding.index += pd.Timedelta(hours=shift)
     keep = funding.index < bars.index[-1]
     return bt.Market.from_frames(bars, funding=funding[keep], instrument="BTCUSDT")
 
 
-def run(*, leverage=2.0, venue=VENUE, account=ACCOUNT, data=None, **more):
-    terms = {"venue": venue, "account": account, "compile": False, **more}
+def run(*, leverage=2.0, venue=VENUE, data=None):
+    terms = {"venue": venue, "account": bt.Account(band=0.05), "compile": False}
     return bt.run(market() if data is None else data, Constant(leverage), **terms)
 
 
@@ -48,9 +47,8 @@ def take(result=None, **more):
     return regress.take_baseline(run() if result is None else result, "calm", **more)
 
 
-def disturb(baseline, factor, column="equity"):
-    columns = {**baseline.trace.columns}
-    columns[column] = columns[column] * factor
+def disturb(baseline, factor):
+    columns = {**baseline.trace.columns, "equity": baseline.trace.columns["equity"] * factor}
     return replace(baseline, trace=replace(baseline.trace, columns=columns))
 
 
@@ -88,7 +86,7 @@ def test_funding_shifted_by_one_bar_is_named_at_the_first_settlement_that_moved(
 
 
 def test_one_bar_of_data_that_changed_is_named(was):
-    verdict = regress.compare_baselines(was, take(run(data=market(bar=500, factor=1.001))))
+    verdict = regress.compare_baselines(was, take(run(data=market(bar=500))))
     assert verdict.exit_code == 1
     assert verdict.bars.data.bar == 500
     assert verdict.bars.data.count == 1

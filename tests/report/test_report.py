@@ -129,9 +129,8 @@ def test_the_worst_drawdown_is_that_of_the_metrics(result):
     closes = DAY * np.arange(1, 7)
     unit = np.array([1.0, 2.0, 1.5, 2.0, 1.8, 1.0])
     falls = worst_drawdowns(unit, closes, start=0, first_peak=1.0, count=10)
-    assert falls["depth"].tolist() == [0.5, 0.25]
-    assert falls["days_under_water"].tolist() == [2.0, 2.0]
-    assert falls["days_down"].tolist() == [2.0, 1.0]
+    rows = falls[["depth", "days_under_water", "days_down"]].to_numpy().tolist()
+    assert rows == [[0.5, 2.0, 2.0], [0.25, 2.0, 1.0]]
     assert falls["recovery"].isna().tolist() == [True, False]
     found = worst_drawdowns(
         result.of_account("unit"),
