@@ -13,7 +13,7 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import Constant
-from tests.agreement import Scripted, flat, make_scene, run_engine, scene, tape
+from tests.agreement import Scripted, flat, make_scene, run_engine, scenarios, scene, tape
 from tests.scenes import (
     NAN,
     ONCE,
@@ -31,6 +31,8 @@ from tests.scenes import (
     venue_of,
     walk,
 )
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
 def decayed(result: bt.Result, inverse: bool = False) -> float:
@@ -195,12 +197,6 @@ def test_an_account_emptied_by_its_owner_is_not_ruined_and_trades_again():
     assert empty.bars["position"].iloc[-1] == is_(5.0)
 
 
-def quiet_run(*given: Any, **terms: Any) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return bt.run(*given, **terms)
-
-
 def volatile(bars: int = 120, seed: int = 0) -> bt.Market:
     """Return bars that a leverage of 20 does not survive for long."""
     rng = np.random.default_rng(seed)
@@ -227,8 +223,8 @@ def simple(mode: str = "close") -> bt.Venue:
 def test_two_halves_of_a_market_are_the_whole(mode):
     """Half the weight under each of two names: the single account to 1e-9."""
     market, venue, account = volatile(), simple(mode), bt.Account(capital=10_000)
-    one = quiet_run(market, Constant(leverage=20.0), venue=venue, account=account)
-    both = quiet_run(
+    one = bt.run(market, Constant(leverage=20.0), venue=venue, account=account)
+    both = bt.run(
         bt.Markets({"A": market, "B": market}, currency="USDT"),
         Constant(leverage=20.0),
         venue=venue,
@@ -259,12 +255,8 @@ def hedge(requirement: dict[str, Any] | None, **account: Any) -> Any:
 
 def scenario(**terms: Any) -> dict[str, Any]:
     """Return scenarios of 15 % on one group of A and B."""
-    plain = {
-        "moves": {"g": [(-0.15, 1.0), (0.15, 1.0)]}, "groups": {"g": ["A", "B"]},
-        "products": None, "across": "independent", "offset": 0.0, "factor": 1.0, "minimum": 0.0,
-        "contingency": 0.0, "pair_contingency": 0.0, "initial": None, "level": 1.0,
-    }  # fmt: skip
-    return plain | terms
+    moves = {"g": [(-0.15, 1.0), (0.15, 1.0)]}
+    return scenarios(moves=moves, groups={"g": ["A", "B"]}, **terms)
 
 
 def test_a_hedge_needs_twice_the_margin_under_brackets_and_little_under_scenarios():
@@ -288,7 +280,7 @@ def test_a_hedge_is_not_liquidated_while_the_margin_holds_at_every_price(require
         requirement=bt.Brackets() if requirement is None else bt.ScenarioMargin(**requirement),
     )
     venue = scene({"A": tape(bars)}, {"A": 1.0}).for_engine(bt)["venue"]["A"]
-    result = quiet_run(
+    result = bt.run(
         bt.Markets({"A": market, "B": market}, currency="TEST"),
         Scripted(),
         venue=venue,
@@ -302,7 +294,7 @@ def test_a_hedge_is_not_liquidated_while_the_margin_holds_at_every_price(require
 def three(order: tuple[str, ...]) -> Any:
     markets = {name: volatile(seed=k) for k, name in enumerate("ABC")}
     signal = {"A": 0.4, "B": -0.35, "C": 0.25}
-    return quiet_run(
+    return bt.run(
         bt.Markets({name: markets[name] for name in order}, currency="USDT"),
         Constant(leverage=40.0),
         venue=simple(),
@@ -346,10 +338,8 @@ def test_an_instrument_that_is_never_held_changes_nothing():
     two = {name: volatile(seed=k) for k, name in enumerate("AB")}
     terms = {"venue": simple(), "account": bt.Account(capital=10_000)}
     policy = Constant(leverage=15.0)
-    plain = quiet_run(
-        bt.Markets(two, currency="USDT"), policy, signal={"A": 0.5, "B": -0.5}, **terms
-    )
-    idle = quiet_run(
+    plain = bt.run(bt.Markets(two, currency="USDT"), policy, signal={"A": 0.5, "B": -0.5}, **terms)
+    idle = bt.run(
         bt.Markets({**two, "C": volatile(seed=9)}, currency="USDT"),
         policy,
         signal={"A": 0.5, "B": -0.5, "C": 0.0},

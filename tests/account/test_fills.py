@@ -11,7 +11,7 @@ from backtest.account.orders import round_quantity
 from backtest.strategies import Constant
 from backtest.venue.requirement import compute_after_cost
 from tests import agreement
-from tests.agreement import FLAT, near
+from tests.agreement import FLAT, flat
 from tests.scenes import (
     FEE,
     INF,
@@ -247,18 +247,6 @@ def test_a_graced_call_reduces_at_the_rounded_price():
     assert (prices % 0.5 == 0.0).all()
 
 
-@pytest.mark.parametrize(("wanted", "expected"), [(36, 35), (34, 30), (41, 40), (4, 0)])
-def test_lots_never_turn_an_increase_into_a_reduction(wanted, expected):
-    # bar 2: 15 of 50 contracts go at 4000 / 47.5, 35 of lot 10 are held to 100: 36 are no order
-    venue = {"contract": {"lot": 10.0}, "liquidation": {"mode": "partial", "step": 0.3}}
-    bars = (FLAT, FLAT, (100, 100, 83, 100), FLAT)
-    equity = -4000 + 15 * 4000 / 47.5 + 3500
-    targets = (5.0, NAN, wanted * 100 / equity)
-    out = agreement.play(*bars, targets=targets, venue=venue)
-    assert near(out.equity[2], equity)
-    assert near(out.quantity[3], expected)
-
-
 def price_of(result, kind="fill"):
     return happened(result, kind)["price"].tolist()
 
@@ -352,40 +340,45 @@ def test_next_close_is_same_close_one_bar_later():
     assert abs(found.attribution().fills) < 1e-12
 
 
-def test_fills_by_hand():
-    """Bars end at 100, 110, 99; a target of 2 decided at the first close.
+PARTLY = -4000 + 15 * 4000 / 47.5 + 3500
+LOTS = {"contract": {"lot": 10.0}, "liquidation": {"mode": "partial", "step": 0.3}}
+MODES: Hand = {
+    # bars end at 100, 110, 99; a target of 2 decided at the first close: 2000 / 104 contracts at
+    # the open of 104, 2000 / 110 at the close of 110, or 20 at 100
+    **{
+        f"the mode says where a decision fills, {mode}": (
+            agreement.later(FLAT, (104.0, 112.0, 103.0, 110.0), (108.0, 109.0, 98.0, 99.0),
+                            targets=(2.0, NAN), fill=mode),
+            {"quantity 1": quantity, "equity 1": equity,
+             "equity 2": equity + quantity * (99 - 110)})
+        for mode, quantity, equity in (("next_open", 2000 / 104, 1000 + 2000 / 104 * 6),
+                                       ("next_close", 2000 / 110, 1000.0),
+                                       ("same_close", 20.0, 1200.0))
+    },
+    # bought at the close of 100: 20 contracts pay 20 * 90 * 1 % = 18, and lose 20 * 10 in the gap
+    "same_close meets the gap and the funding of the next open": (
+        agreement.later(FLAT, flat(90), targets=(2.0,), fill="same_close",
+                        funding=[(1.0, 0.01, 90.0)]),
+        {"funding 1": 18, "equity 1": 782}),
+    "next_close meets neither": (
+        agreement.later(FLAT, flat(90), targets=(2.0,), fill="next_close",
+                        funding=[(1.0, 0.01, 90.0)]),
+        {"funding 1": 0, "equity 1": 1000}),
+    # 10x bought at the close of bar 1 dies in bar 2; bar 2 opens no new one, at 89.47 it would
+    "a liquidation in the bar drops the decision of a late fill": (
+        agreement.later(FLAT, FLAT, (100, 100, 80, 100), FLAT, targets=(10.0,), fill="next_close"),
+        {"quantity 0": 0, "quantity 1": 100, "quantity 2": 0, "fill.bar": [1, 3]}),
+    # bar 2: 15 of 50 contracts go at 4000 / 47.5, 35 of lot 10 are held to 100: 36 are no order
+    **{
+        f"lots never turn an increase into a reduction, {wanted}": (
+            agreement.later(FLAT, FLAT, (100, 100, 83, 100), FLAT,
+                            targets=(5.0, NAN, wanted * 100 / PARTLY), venue=LOTS),
+            {"equity 2": PARTLY, "quantity 3": left})
+        for wanted, left in ((36, 35), (34, 30), (41, 40), (4, 0))
+    },
+}  # fmt: skip
 
-    next_open: 20 at the open of 104: 1000 + 20 (110 - 104) = 1120... with 2000 / 104 contracts.
-    next_close: 2000 / 110 contracts at 110. same_close: 20 contracts at 100.
-    """
-    bars = (FLAT, (104.0, 112.0, 103.0, 110.0), (108.0, 109.0, 98.0, 99.0))
-    known = {
-        "next_open": (2000 / 104, 1000 + 2000 / 104 * 6),
-        "next_close": (2000 / 110, 1000.0),
-        "same_close": (20.0, 1200.0),
-    }
-    for mode, (quantity, equity) in known.items():
-        out = agreement.play(*bars, targets=(2.0, np.nan), fill=mode)
-        assert near(out.quantity[1], quantity)
-        assert near(out.equity[1], equity)
-        assert near(out.equity[2], equity + quantity * (99 - 110))
 
-
-def test_same_close_meets_the_gap_and_the_funding_of_the_next_open():
-    """The position bought at the close of 100 pays funding at the open, and falls with the gap."""
-    bars, funding = (FLAT, (90.0, 90.0, 90.0, 90.0)), ((1.0, 0.01, 90.0),)
-    early = agreement.play(*bars, targets=(2.0,), fill="same_close", funding=funding)
-    # 20 contracts: 20 * 90 * 1 % = 18 paid, 20 * 10 = 200 lost
-    assert near(early.funding[1], 18)
-    assert near(early.equity[1], 782)
-    late = agreement.play(*bars, targets=(2.0,), fill="next_close", funding=funding)
-    assert late.funding[1] == 0
-    assert near(late.equity[1], 1000)
-
-
-def test_a_liquidation_in_the_bar_drops_the_decision_of_a_late_fill():
-    """Position of 10x bought at the close of bar 1 dies in bar 2; bar 2 opens no new one."""
-    bars = (FLAT, FLAT, (100.0, 100.0, 80.0, 100.0), FLAT)
-    out = agreement.play(*bars, targets=(10.0,), fill="next_close")
-    assert [float(x) for x in out.quantity[:3]] == [0.0, pytest.approx(100.0), 0.0]
-    assert out.quantity[3] > 0
+@by_hand(MODES)
+def test_modes_of_filling_by_hand(run, numbers):
+    agreement.check_outcome(run(), numbers)

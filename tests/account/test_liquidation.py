@@ -22,7 +22,6 @@ from tests.scenes import (
     by_hand,
     check_numbers,
     dies,
-    equities,
     happened,
     is_,
     isolated,
@@ -30,7 +29,6 @@ from tests.scenes import (
     play,
     series,
     slip,
-    total,
     venue_of,
 )
 
@@ -470,6 +468,15 @@ CALLS: Hand = {
     "a withdrawal leaves the initial margin of 480 of 800": (
         later(100, 100, 96, 96, targets=FIVE, account=isolated(flows=series({3: -900.0}))),
         {"flow.total": -320}),
+    # 5,000 / 16 = 312.5 must stay: 687.5 are paid out, 112.5 refused
+    "a withdrawal is paid in part": (
+        later(*[100] * 3, targets=FIVE, account=account_of(flows=series({2: -800.0}))),
+        {"equity": 312.5, "flow.total": -687.5, "withdrawal_refused.total": 112.5}),
+    "a forced reduction reaches the ratio after its costs": (
+        later(100, (100, 100, 95.8, 95.8), 95.8, 95.8, targets=TEN,
+              venue=venue_of(call_grace=1, fees=FEE, slippage={"rate": 0.002}),
+              account=account_of(margin_call=0.8)),
+        {"margin_ratio": 0.8}),
     "a flow inside a bar happens at the next open": (
         later(*[100] * 4, targets=NAN, account=account_of(flows=series({1.25: 500.0}))),
         {"equity": [1000, 1000, 1500, 1500]}),
@@ -485,20 +492,3 @@ CALLS: Hand = {
 @by_hand(CALLS)
 def test_calls_and_flows_of_one_instrument(run, numbers):
     check_numbers(run(), numbers)
-
-
-def test_a_forced_reduction_reaches_the_ratio_after_its_costs():
-    venue = venue_of(call_grace=1, fees=FEE, slippage={"rate": 0.002})
-    account = account_of(margin_call=0.8)
-    result = play(100, (100, 100, 95.8, 95.8), *[95.8] * 4, targets=TEN, venue=venue,
-                  account=account)  # fmt: skip
-    assert result.bars["margin_ratio"].iloc[3] == is_(0.8)
-
-
-def test_a_withdrawal_leaves_the_initial_margin():
-    account = account_of(flows=series({2: -800.0}))
-    result = play(*[100] * 3, targets=(5.0, NAN), account=account)
-    # 5,000 / 16 = 312.5 must stay: 687.5 are paid out, 112.5 refused
-    assert equities(result)[-1] == is_(312.5)
-    assert total(result, "flow") == is_(-687.5)
-    assert abs(total(result, "withdrawal_refused")) == is_(112.5)

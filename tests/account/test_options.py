@@ -10,15 +10,27 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from tests.agreement import Scripted, assert_agrees, bracket, near, run_engine, scene, tape
+from tests.agreement import (
+    Scripted,
+    assert_agrees,
+    bracket,
+    check_outcome,
+    near,
+    run_engine,
+    scenarios,
+    scene,
+    tape,
+)
 from tests.draws import DAY, HOUR, START
 from tests.kit import flat
 from tests.option_cases import COSTS, OptionCase, OptionTape, make_option_case
 from tests.oracle import Outcome, simulate
+from tests.scenes import Hand, by_hand
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 NAN = math.nan
 YEAR = 365 * DAY
+FLAT = [flat(100)] * 3
 MONTH = 720
 """Hours."""
 PER_OPTION = {
@@ -29,11 +41,7 @@ SHOCKS = SimpleNamespace(
     power=(0.0, 0.0), days=30.0, least_days=1.0, least_volatility=0.0, short_charge=(0.0, 0.0),
     delta_charge=(0.0, 0.0), futures_range=math.inf,
 )  # fmt: skip
-BY_SCENARIOS = {
-    "level": 1.0, "moves": {"*": [(-0.01, 1.0), (0.01, 1.0)]}, "groups": None, "products": None,
-    "across": "independent", "offset": 0.0, "factor": 1.0, "minimum": 0.0, "contingency": 0.0,
-    "pair_contingency": 0.0, "initial": None, "options": SHOCKS,
-}  # fmt: skip
+BY_SCENARIOS = scenarios(options=SHOCKS)
 
 
 def option(
@@ -108,36 +116,6 @@ def play(*given: Any, **changes: Any) -> Outcome:
     return assert_agrees(make(*given, **changes), "by hand")
 
 
-# -------------------------------------------------------------------------------------------- held
-FLAT = [flat(100)] * 3
-
-
-def test_fills_are_half_of_the_spread_in_volatility_from_the_mark():
-    """Bought at 60 + 2 points; the distance to the mark is slippage, and 0.03 % of 100 a fee."""
-    out = play(FLAT, [model(1, 100.0, 2.0, half_spread=0.02, fees=(0.0003, 0.125, 0.0, 1.0))])
-    paid, mark = price(1, 100.0, 719.0, sigma=0.62), price(1, 100.0, 719.0)
-    assert near(out.cash[1], 1000 - 2 * paid - 2 * 0.03)
-    assert near(out.slippage[1], 2 * (paid - mark))
-    assert near(out.fees[1], 0.06)
-
-
-def test_a_fill_is_a_tick_from_the_mark_at_least_and_a_sale_not_under_zero():
-    """The mark of what is sold is 0."""
-    orders = [model(1, 100.0, 1.0, tick=0.5), model(1, 1000.0, -1.0, tick=0.5, hours=5, name="P")]
-    out = play(FLAT, orders, capital=10_000.0)
-    assert [(e.instrument, float(e.amount)) for e in out.of_kind("slippage")] == [("O", 0.5)]
-
-
-def test_where_volatility_says_nothing_the_spread_of_the_price_is_kept():
-    """A call of 400 has no vega; the one of 100 is bought at 60 + 2 points all the same."""
-    given = {"half_spread": 0.02, "half_price": 0.3}
-    out = play(FLAT, [model(1, 400.0, 1.0, **given), model(1, 100.0, 1.0, name="P", **given)])
-    paid, mark = price(1, 100.0, 719.0, sigma=0.62), price(1, 100.0, 719.0)
-    slippage = {event.instrument: event.amount for event in out.of_kind("slippage")}
-    assert near(slippage["O"], 0.3)
-    assert near(slippage["P"], paid - mark)
-
-
 def test_what_nothing_values_is_not_traded():
     """Ordered before its first surface and after its expiry: at no price, so not for a tick."""
     bars = [flat(100)] * 6
@@ -147,36 +125,6 @@ def test_what_nothing_values_is_not_traded():
     times = result.events.query("kind == 'unquoted'")["time"]
     assert result.bars.index.get_indexer(times).tolist() == [1, 4]
     assert near(result.bars["cash"].iloc[-1], 1000)
-
-
-def test_a_quoted_mark_takes_the_place_of_the_model_and_moves_with_it():
-    """Quoted 1 over the model at the open, and not quoted at the close."""
-    call = model(1, 100.0, 1.0)
-    call.rows["marks_open"][1] = price(1, 100.0, 719.0) + 1.0
-    out = play(FLAT, [call])
-    assert near(out.cash[1], 1000 - price(1, 100.0, 719.0) - 1.0)
-    assert near(out.equity[1] - out.cash[1], price(1, 100.0, 718.0))
-
-
-def test_shorts_are_scaled_to_the_initial_margin():
-    """w + n p >= n (0.15 x 100 + p): 1,000 / 15 calls at the money."""
-    assert near(play(FLAT, [model(1, 100.0, -300.0)]).option_quantity[1][0], -1000 / 15)
-
-
-def test_increases_of_all_kinds_share_the_margin():
-    """10x of 1,000 needs 500; 100 shorts need 1,500 besides: both get one half."""
-    out = play(FLAT, [model(1, 100.0, -100.0)], 10.0)
-    assert near(out.option_quantity[1][0], -50.0)
-    assert near(out.quantity[1][0], 50.0)
-
-
-def test_reductions_fill_first_and_a_flip_closes_what_is_held():
-    """From 5 long to 300 short: the five are closed whatever the margin allows."""
-    bars = [flat(100)] * 4
-    out = play(bars, [model(1, 100.0, 5.0, -300.0, bars=bars)])
-    assert out.option_quantity[1][0] == 5
-    free = float(out.cash[1]) + 5 * price(1, 100.0, 718.0)
-    assert near(out.option_quantity[2][0], -free / 15)
 
 
 RULES = {
@@ -278,13 +226,6 @@ def test_it_is_bought_back_over_the_mark_and_pays_fees():
     assert float(out.equity[2]) == pytest.approx(left, rel=1e-9)
 
 
-def test_a_takeover_leaves_nothing_of_options_and_balance():
-    venues = {"*": {"liquidation": {"mode": "takeover"}}}
-    out = play(RALLY, strangle(), capital=250.0, venues=venues)
-    assert out.equity[2] == 0
-    assert out.option_quantity[2] == (0, 0)
-
-
 def test_an_equity_stop_closes_options_too():
     """Half of the highest equity is left: the ten calls are sold at the marks there."""
     rows = [flat(100), flat(100), (100, 100, 80, 80), flat(80)]
@@ -308,143 +249,145 @@ def protected(requirement: dict[str, Any], **venue: Any) -> Outcome:
     return play(FALL, [put], 10.0, capital=10.0, requirement=requirement, venues=safe)
 
 
-def test_a_put_saves_the_account_where_options_count_net():
-    """10 - 2 - 15 + 10 at 85: never under 10 - 5 - 2, the largest requirement 1 % of 100."""
-    out = protected(BY_SCENARIOS)
-    assert not out.of_kind("liquidation")
-    assert near(out.equity[2], 3)
-    # the put paid 10 at the open of bar 4
-    assert near(out.cash[4], 10 - 2 - 100 + 10)
-    assert near(out.equity[4], 3)
-    assert near(out.slippage[1], 2)
-    assert near(out.total("expiry"), 10)
+def quoted(sign: int, strike: float, *held: float, **terms: Any) -> OptionTape:
+    """An option that is quoted, and expires later."""
+    return option(terms.pop("bars", QUIET), sign, strike, [NAN, *held], **terms)
 
 
-def test_the_same_put_does_not_save_it_where_longs_count_none():
-    """8 + S - 100 = 1 % of S: closed at 92/.99 though the put is worth 95 - 92/.99 more by then."""
-    out = protected(PER_OPTION)
-    at = Fraction(9200, 99)
-    assert near(out.of_kind("liquidation")[0].amount, at)
-    assert near(out.cash[2], 8 + at - 100)
-    # the put is kept, B is over 0: it is worth 10 in the end, and the account has lost the coin
-    assert near(out.equity[4], 8 + at - 100 + 10)
-    assert near(out.option_quantity[2][0], 1)
+def turned(ask: float) -> Outcome:
+    """Six tenths of a put are sold at 8 with 10, and bought back at the ask."""
+    put = quoted(-1, 108.0, -0.6, 5.0, quotes=(12.0, 8.0))
+    put.rows["ask"][2:] = ask
+    return play(QUIET, [put], capital=10.0)
 
 
-def test_longs_are_sold_as_far_as_the_balance_is_negative():
-    """A liquidation slippage of 2 % leaves B = 8 + .98 S - 100 < 0: the put sells for that."""
-    out = protected(PER_OPTION, liquidation={"slippage": 0.02})
-    at = Fraction(9200, 99)
-    debt = 100 - 8 - Fraction(98, 100) * at
-    sold = debt / (95 - at)
-    assert near(out.option_quantity[2][0], 1 - sold)
-    assert near(out.cash[2], 0)
-    assert out.count("bad_debt") == 0
+def marked(mark: float) -> OptionTape:
+    """A call with a mark of the venue at the open of bar 1, and none at its close."""
+    call = model(1, 100.0, 1.0)
+    call.rows["marks_open"][1] = mark
+    return call
 
 
-@pytest.mark.parametrize(("is_coin", "paid"), [(False, 10), (True, Fraction(10, 110))])
-def test_a_short_call_pays_at_expiry_and_its_fee_is_capped(is_coin, paid):
-    """One call of strike 100 sold for a bid of 3 (or .03 coins), settled at 110.
-
-    The fee of expiry is the less of 1 % of 110 (or of a coin) and 5 % of what it pays.
-    """
+def settled(*, is_coin: bool) -> Outcome:
+    """One call of strike 100 sold for a bid of 3 (or .03 coins), settled at 110."""
     bars = [flat(100), flat(100), flat(105), flat(110)]
-    bid = 0.03 if is_coin else 3.0
-    call = option(
-        bars, 1, 100.0, [NAN, -1.0], expiry_bar=3, quotes=(1.0, bid), is_coin=is_coin,
-        fees=(0.0, 1.0, 0.01, 0.05),
+    call = quoted(
+        1, 100.0, -1.0, bars=bars, expiry_bar=3, quotes=(1.0, 0.03 if is_coin else 3.0),
+        is_coin=is_coin, fees=(0.0, 1.0, 0.01, 0.05),
     )  # fmt: skip
     contract = {"contract": {"kind": "inverse" if is_coin else "linear"}}
-    capital = 1.0 if is_coin else 100.0
-    out = play([*bars], [call], capital=capital, requirement=PER_OPTION, venues={"*": contract})
-    fee = Fraction(5, 100) * paid
-    unit = Fraction(1) if is_coin else Fraction(110)
-    assert fee < unit / 100
-    assert near(out.cash[1], capital + bid)
-    assert near(out.cash[3], Fraction(capital) + Fraction(bid) - paid - fee)
-    assert near(out.equity[3], out.cash[3])
-    assert near(out.fees[3], fee)
-    assert [e.kind for e in out.events] == ["fill", "slippage", "expiry", "fee"]
+    return play(bars, [call], capital=1.0 if is_coin else 100.0, venues={"*": contract})
 
 
-def test_a_short_strangle_is_bought_back_where_it_fails():
-    """A put 90 and a call 110 sold at 100 for 1 each with 20: at S > 110 the call is S - 110.
+QUIET = [flat(100)] * 4
+RISE = [flat(100), flat(100), (100, 120, 100, 120), flat(120)]
+MARK, PAID = price(1, 100.0, 719.0), price(1, 100.0, 719.0, sigma=0.62)
+TAKEN = {"*": {"liquidation": {"mode": "takeover"}}}
+AT = Fraction(9200, 99)
+"""Where 8 + S - 100 is 1 % of S."""
+DEBT = 100 - 8 - Fraction(98, 100) * AT
+HAND: Hand = {
+    # bought at 60 + 2 points; the distance to the mark is slippage, and 0.03 % of 100 a fee
+    "fills are half of the spread in volatility from the mark": (
+        lambda: play(FLAT, [model(1, 100.0, 2.0, half_spread=0.02, fees=(0.0003, 0.125, 0, 1))]),
+        {"cash 1": 1000 - 2 * PAID - 2 * 0.03, "slippage 1": 2 * (PAID - MARK), "fees 1": 0.06}),
+    # the mark of what is sold is 0
+    "a fill is a tick from the mark at least, and a sale not under zero": (
+        lambda: play(FLAT, [model(1, 100.0, 1.0, tick=0.5),
+                            model(1, 1000.0, -1.0, tick=0.5, hours=5, name="P")], capital=10_000.0),
+        {"slippage.instrument": ["O"], "slippage.amount": [0.5]}),
+    # a call of 400 has no vega; the one of 100 is bought at 60 + 2 points all the same
+    "where volatility says nothing the spread of the price is kept": (
+        lambda: play(FLAT, [model(1, 400.0, 1.0, half_spread=0.02, half_price=0.3),
+                            model(1, 100.0, 1.0, name="P", half_spread=0.02, half_price=0.3)]),
+        {"slippage.instrument": ["O", "P"], "slippage.amount": [0.3, PAID - MARK]}),
+    # quoted 1 over the model at the open, and not quoted at the close
+    "a quoted mark takes the place of the model and moves with it": (
+        lambda: play(FLAT, [marked(MARK + 1.0)]),
+        {"cash 1": 1000 - MARK - 1.0,
+         "equity 1": 1000 - MARK - 1.0 + price(1, 100.0, 718.0)}),
+    # w + n p >= n (0.15 x 100 + p): 1,000 / 15 calls at the money
+    "shorts are scaled to the initial margin": (
+        lambda: play(FLAT, [model(1, 100.0, -300.0)]), {"option_quantity 1 0": -1000 / 15}),
+    # 10x of 1,000 needs 500; 100 shorts need 1,500 besides: both get one half
+    "increases of all kinds share the margin": (
+        lambda: play(FLAT, [model(1, 100.0, -100.0)], 10.0),
+        {"option_quantity 1 0": -50, "quantity 1 0": 50}),
+    # from 5 long to 300 short: the five are closed whatever the margin allows; their price is free
+    "reductions fill first and a flip closes what is held": (
+        lambda: play(QUIET, [model(1, 100.0, 5.0, -300.0, bars=QUIET)]),
+        {"option_quantity 1 0": 5,
+         "option_quantity 2 0": -(1000 - 5 * MARK + 5 * price(1, 100.0, 718.0)) / 15}),
+    "a takeover leaves nothing of options and balance": (
+        lambda: play(RALLY, strangle(), capital=250.0, venues=TAKEN),
+        {"equity 2": 0, "option_quantity 2": [0, 0]}),
+    # 10 - 2 - 15 + 10 at 85: never under 10 - 5 - 2, the largest requirement 1 % of 100. The put
+    # paid 10 at the open of bar 4
+    "a put saves the account where options count net": (
+        lambda: protected(BY_SCENARIOS),
+        {"liquidation.n": 0, "equity 2": 3, "cash 4": 10 - 2 - 100 + 10, "equity 4": 3,
+         "slippage 1": 2, "expiry.total": 10}),
+    # closed at 92/.99 though the put is worth 95 - 92/.99 more by then; it is kept, as B is over 0:
+    # it is worth 10 in the end, and the account has lost the coin
+    "the same put does not save it where longs count none": (
+        lambda: protected(PER_OPTION),
+        {"liquidation.amount 0": AT, "cash 2": 8 + AT - 100, "equity 4": 8 + AT - 100 + 10,
+         "option_quantity 2 0": 1}),
+    # a liquidation slippage of 2 % leaves B = 8 + .98 S - 100 < 0: the put sells for that
+    "longs are sold as far as the balance is negative": (
+        lambda: protected(PER_OPTION, liquidation={"slippage": 0.02}),
+        {"option_quantity 2 0": 1 - DEBT / (95 - AT), "cash 2": 0, "bad_debt.n": 0}),
+    # the fee of expiry is the less of 1 % of 110 (or of a coin) and 5 % of what it pays
+    **{
+        f"a short call pays at expiry and its fee is capped, {unit}": (
+            lambda unit=unit: settled(is_coin=unit == "coins"),
+            {"cash 1": held, "cash 3": held - paid * 1.05, "equity 3": held - paid * 1.05,
+             "fees 3": paid * 0.05, "events.kind": ["fill", "slippage", "expiry", "fee"]})
+        for unit, held, paid in (("cash", 100 + 3, 10), ("coins", 1 + 0.03, 10 / 110))
+    },
+    # a put 90 and a call 110 sold at 100 for 1 each with 20: at S > 110 the call is S - 110. M is
+    # 22; R = .075 S + S - 110 of the call and .075 S of the put: S = 132/1.15. What it received
+    # counts once: sold at its mark of 0 for 1, both fill, 15 of 22 are needed
+    "a short strangle is bought back where it fails": (
+        lambda: play(RISE, [quoted(-1, 90.0, -1.0, bars=RISE, quotes=(NAN, 1.0), name="P"),
+                            quoted(1, 110.0, -1.0, bars=RISE, quotes=(NAN, 1.0), name="C")],
+                     capital=20.0),
+        {"liquidation.instrument": ["P", "C"], "cash 2": 22 - (Fraction(13200, 115) - 110),
+         "equity 3": 22 - (Fraction(13200, 115) - 110), "margin_ratio 1": Fraction(15, 22)}),
+    # with 10 and no margin to post, two calls at 8 fill to 10/16
+    "premiums are paid out of the balance": (
+        lambda: play(QUIET, [quoted(1, k, 1.0, quotes=(8.0, NAN), name=f"C{k}")
+                             for k in (91.0, 92.0)], capital=10.0),
+        {"option_quantity 1": [0.625, 0.625], "cash 1": 0, "equity 1": 0.625 * 17}),
+    # what is left of 14.8 buys more, or is the bad debt of an account that has nothing else
+    **{
+        f"a turn closes whatever the balance buys, {ask}": (
+            lambda ask=ask: turned(float(ask)),
+            {"cash 1": 14.8, "option_quantity 2 0": held, "cash 2": 0, "bad_debt 2": debt})
+        for ask, held, debt in ((12, Fraction(76, 120), 0), (25, 0, Fraction(2, 10)))
+    },
+    # three calls for all of 0.91 leave -5.6e-17, for which no venue takes an account over
+    "longs that took the whole balance are kept": (
+        lambda: play(QUIET, [quoted(1, k, 9.0, quotes=(ask, ask), name=f"C{ask}")
+                             for k, ask in ((92.0, 1.1), (93.0, 0.7), (94.0, 0.3))],
+                     capital=0.91, venues=TAKEN),
+        {"liquidation.n": 0, "option_quantity 3 0": Fraction(91, 210)}),
+    # a 10x long and a sold call: at the failure a fee of 60 % takes all that is left
+    "the fees of a liquidation are shared by what asks for one": (
+        lambda: play(FALL, [quoted(1, 110.0, -0.1, bars=FALL, quotes=(NAN, 1.0))], 10.0,
+                     capital=10.0, venues={"*": {"liquidation": {"fee": 0.6}}}),
+        {"equity 2": 0, "bad_debt.n": 0}),
+    # beside a liquidation, whose causes have numbers of their own
+    "an order that nobody quotes is no position": (
+        lambda: play(FALL, [quoted(1, 110.0, 1.0, bars=FALL, quotes=(NAN, 1.0))], 10.0,
+                     capital=10.0),
+        {"unquoted.n": 1, "liquidation.n": 1}),
+}  # fmt: skip
 
-    M = 22; R = .075 S + S - 110 of the call and .075 S of the put: S = 132/1.15.
-    """
-    bars = [flat(100), flat(100), (100, 120, 100, 120), flat(120)]
-    sold = [
-        option(bars, sign, strike, [NAN, -1.0], quotes=(NAN, 1.0), name=name)
-        for sign, strike, name in ((-1, 90.0, "P"), (1, 110.0, "C"))
-    ]
-    out = play(bars, sold, capital=20.0, requirement=PER_OPTION)
-    at = Fraction(13200, 115)
-    assert [e.instrument for e in out.of_kind("liquidation")] == ["P", "C"]
-    assert near(out.cash[2], 22 - (at - 110))
-    assert near(out.equity[3], out.cash[2])
-    # what it received counts once: sold at its mark of 0 for 1, both fill, 15 of 22 are needed
-    assert near(out.margin_ratio[1], Fraction(15, 22))
 
-
-def test_premiums_are_paid_out_of_the_balance():
-    """With 10 and no margin to post, two calls at 8 fill to 10/16."""
-    bars = [flat(100)] * 3
-    calls = [
-        option(bars, 1, strike, [NAN, 1.0], quotes=(8.0, NAN), name=f"C{strike}")
-        for strike in (91.0, 92.0)
-    ]
-    out = play(bars, calls, capital=10.0, requirement=PER_OPTION)
-    assert [float(q) for q in out.option_quantity[1]] == [0.625, 0.625]
-    assert near(out.cash[1], 0)
-    assert near(out.equity[1], 0.625 * 17)
-
-
-@pytest.mark.parametrize(("ask", "left"), [(12, Fraction(76, 10)), (25, Fraction(-2, 10))])
-def test_a_turn_closes_whatever_the_balance_buys(ask, left):
-    """Six tenths of a put are sold at 8 with 10, and bought back at the ask.
-
-    What is left of 14.8 buys more, or is the bad debt of an account that has nothing else.
-    """
-    bars = [flat(100)] * 4
-    put = option(bars, -1, 108.0, [NAN, -0.6, 5.0], quotes=(12.0, 8.0))
-    put.rows["ask"][2:] = float(ask)
-    out = play(bars, [put], capital=10.0, requirement=PER_OPTION)
-    assert near(out.cash[1], 14.8)
-    assert near(out.option_quantity[2][0], max(left, Fraction(0)) / ask)
-    assert near(out.cash[2], 0)
-    assert near(out.bad_debt[2], max(-left, Fraction(0)))
-
-
-def test_longs_that_took_the_whole_balance_are_kept():
-    """Three calls for all of 0.91 leave -5.6e-17, for which no venue takes an account over."""
-    bars = [flat(100)] * 4
-    calls = [
-        option(bars, 1, strike, [NAN, 9.0], quotes=(ask, ask), name=f"C{ask}")
-        for strike, ask in ((92.0, 1.1), (93.0, 0.7), (94.0, 0.3))
-    ]
-    venue = {"*": {"liquidation": {"mode": "takeover"}}}
-    out = play(bars, calls, capital=0.91, requirement=PER_OPTION, venues=venue)
-    assert not out.of_kind("liquidation")
-    assert near(out.option_quantity[3][0], Fraction(91, 210))
-
-
-def test_the_fees_of_a_liquidation_are_shared_by_what_asks_for_one():
-    """A 10x long and a sold call: at the failure a fee of 60 % takes all that is left."""
-    call = option(FALL, 1, 110.0, [NAN, -0.1], quotes=(NAN, 1.0))
-    out = play(
-        FALL, [call], 10.0, capital=10.0, requirement=PER_OPTION,
-        venues={"*": {"liquidation": {"fee": 0.6}}},
-    )  # fmt: skip
-    assert near(out.equity[2], 0)
-    assert out.count("bad_debt") == 0
-
-
-def test_an_order_that_nobody_quotes_is_no_position():
-    """Beside a liquidation, whose causes have numbers of their own."""
-    call = option(FALL, 1, 110.0, [NAN, 1.0], quotes=(NAN, 1.0))
-    out = play(FALL, [call], 10.0, capital=10.0, requirement=PER_OPTION)
-    assert out.count("unquoted") == 1
-    assert out.count("liquidation") == 1
+@by_hand(HAND)
+def test_options_by_hand(run, numbers):
+    check_outcome(run(), numbers)
 
 
 @pytest.mark.parametrize("order", [

@@ -1,7 +1,5 @@
 """Funding, interest, the terms of a change of equity, and costs over time, by hand."""
 
-import math
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +7,8 @@ import pytest
 import backtest as bt
 from backtest.strategies import Constant
 from tests import agreement, draws
-from tests.agreement import FLAT, assert_agrees, near, scene, tape
+from tests.agreement import FLAT, scene, tape
+from tests.cases import PortfolioCase
 from tests.draws import HOUR, utc
 from tests.kit import bars_market, check_refused
 from tests.scenes import (
@@ -135,51 +134,40 @@ def dated(*values: float) -> pd.Series:
     return pd.Series(values, index=RISING[: len(values)])
 
 
-def with_column(values: list[float]) -> dict[str, object]:
-    """Return the tapes of one instrument that has a column, and trades 1 and 2 turns."""
+def with_column(*values: float) -> PortfolioCase:
+    """Return an account of one instrument that trades 1 and 2 turns; the taker fee is a column."""
     own = tape([FLAT] * len(values), (1.0, 2.0, 1.0))
     own.bars["cost"] = values
-    return {"TEST": own}
+    return scene({"TEST": own}, {"TEST": 1.0}, venues={"*": {"fees": {"taker": "cost"}}})
 
 
-def test_a_series_holds_from_its_stamp_on():
-    """1000 bought at 0.1 % in bar 1, then 1x more at 0.2 % in bar 2: the fee of that open."""
-    fees = {"fees": {"taker": dated(1e-3, 2e-3)}}
-    out = agreement.play(*[FLAT] * 4, targets=(1.0, 2.0, math.nan), venue=fees)
-    assert near(out.fees[1], 1.0)
-    assert near(out.fees[2], 0.002 * (2 * 999 - 1000))
+DATED: Hand = {
+    # 1000 bought at 0.1 % in bar 1, then 1x more at 0.2 % in bar 2: the fee of that open
+    "a series holds from its stamp on": (
+        agreement.later(*[FLAT] * 4, targets=(1.0, 2.0, NAN),
+                        venue={"fees": {"taker": dated(1e-3, 2e-3)}}),
+        {"fees 1": 1, "fees 2": 0.002 * (2 * 999 - 1000)}),
+    # bar 1 pays the 10 bp of bar 0, bar 2 the 20 bp of bar 1, bar 3 them again
+    "a column is known at the close before and goes on where it is missing": (
+        lambda: agreement.play_case(with_column(1e-3, 2e-3, NAN, 9e-3)),
+        {"fees 1": 1, "fees 2": 0.002 * (2 * 999 - 1000),
+         "fees 3": 0.002 * (1998 - (999 - 0.002 * 998))}),
+    # 10 bought at 100 (1 + 0.1 % + 0.4 % / 2)
+    "a fill pays half the spread and the slippage": (
+        agreement.later(FLAT, FLAT, targets=(1.0,),
+                        venue={"slippage": {"rate": 1e-3, "spread": 4e-3}}),
+        {"slippage 1": 3}),
+    # 10x at 100; 5 % maintenance: closed at 94.74 in bar 2, which pays 1 %, not 0.1 %
+    "a liquidation pays the fee of its day": (
+        agreement.later(FLAT, FLAT, (100, 100, 90, 90), targets=(10.0,),
+                        venue={"liquidation": {"fee": dated(1e-3, 1e-2)}}),
+        {"liquidation_loss 2": 0.01 * 100 * 90 / 0.95}),
+}  # fmt: skip
 
 
-def test_a_column_is_known_at_the_close_before_and_goes_on_where_it_is_missing():
-    """Bar 1 pays the 10 bp of bar 0, bar 2 the 20 bp of bar 1, bar 3 them again."""
-    out = assert_agrees(
-        scene(
-            with_column([1e-3, 2e-3, math.nan, 9e-3]),
-            {"TEST": 1.0},
-            venues={"*": {"fees": {"taker": "cost"}}},
-        ),
-        "by hand",
-    )
-    assert near(out.fees[1], 1.0)
-    assert near(out.fees[2], 0.002 * (2 * 999 - 1000))
-    equity = 999 - 0.002 * 998
-    assert near(out.fees[3], 0.002 * (1998 - equity))
-
-
-def test_a_fill_pays_half_the_spread_and_the_slippage():
-    """10 bought at 100 (1 + 0.1 % + 0.4 % / 2): 3 of slippage."""
-    out = agreement.play(
-        FLAT, FLAT, targets=(1.0,), venue={"slippage": {"rate": 1e-3, "spread": 4e-3}}
-    )
-    assert near(out.slippage[1], 3.0)
-
-
-def test_a_liquidation_pays_the_fee_of_its_day():
-    """10x at 100; 5 % maintenance: closed at 94.74 in bar 2, which pays 1 %, not 0.1 %."""
-    venue = {"liquidation": {"fee": dated(1e-3, 1e-2)}}
-    out = agreement.play(FLAT, FLAT, (100, 100, 90, 90), targets=(10.0,), venue=venue)
-    price = 90 / 0.95
-    assert near(out.liquidation_loss[2], 0.01 * 100 * price)
+@by_hand(DATED)
+def test_costs_over_time_by_hand(run, numbers):
+    agreement.check_outcome(run(), numbers)
 
 
 def make_market() -> bt.Market:
@@ -217,9 +205,6 @@ LATE = pd.Series([5e-4], index=pd.DatetimeIndex(["2024-01-01"], tz="UTC"))
 ])  # fmt: skip
 def test_costs_that_cannot_be_are_refused(make, words):
     check_refused(make, words)
-
-
-# ------------------------------------------------------------- leverage decay of several positions
 
 
 # ------------------------------------------------------------- leverage decay of several positions

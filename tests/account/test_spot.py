@@ -10,9 +10,10 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import Carry, Constant
-from tests.agreement import bracket, flat, near, play_case, scene, tape
+from tests.agreement import bracket, check_outcome, flat, near, play_case, scene, tape
 from tests.cases import PortfolioCase
 from tests.kit import Hold, Once, check_refused, make_market, make_venue
+from tests.scenes import Hand, by_hand
 
 NAN, INF = math.nan, math.inf
 YEAR = 365 * 24
@@ -33,80 +34,64 @@ def pair(spot: Any, perp: Any, **terms: Any) -> PortfolioCase:
 
 
 IDLE = tape([flat(1)] * 4, (0.0,))
+STILL = [flat(100)] * 4
+APART = {"margin": {"S": "cross", "P": "isolated"}, "venue_leverage": {"S": None, "P": 4.0}}
 
 
-def test_a_long_bought_on_credit_is_in_equity_in_full_and_in_the_backing_less_its_haircut():
-    """3x of 1,000 at 100: w = B = -2,000; M = 3,000 x 0.9 - 2,000; 0.1 % an hour on 2,000."""
-    out = play_case(pair(tape([flat(100)] * 4, (3.0, NAN)), IDLE, venues={"*": LOAN}))
-    assert near(out.cash[1], -2000)
-    assert near(out.backing[1], 700)
-    assert near(out.requirement[1], 0)
-    assert near(out.interest[2], 2)
-    assert near(out.equity[3], Fraction(1000) - 2 - Fraction(2002, 1000))
-    assert near(out.initial_margin[1], 3000 / Fraction(8) - 300)  # 1/8 less the haircut of 0.1
+def held(spot: tuple[float, ...], perp: tuple[float, ...] | None = None, **terms: Any) -> Any:
+    """Play leverages of S at 100 and of P, which is idle or at 100, when it is called."""
+    other = IDLE if perp is None else tape(STILL, perp)
+    return lambda: play_case(pair(tape(STILL, spot), other, **terms))
 
 
-def test_a_long_bought_with_cash_pays_nothing_and_the_rest_earns():
-    """1,000.1 after an hour, of which half is spent: the rest earns 0.01 % an hour."""
-    out = play_case(pair(tape([flat(100)] * 4, (0.5, NAN)), IDLE, venues={"*": CASH}))
-    assert near(out.cash[1], Fraction(10_001, 20))
-    assert near(out.interest[2], Fraction(-10_001, 200_000))
+HAND: Hand = {
+    # 3x of 1,000 at 100: w = B = -2,000; M = 3,000 x 0.9 - 2,000; 0.1 % an hour on 2,000. Initial
+    # margin is 1/8 less the haircut of 0.1
+    "a long bought on credit is in equity in full, and backs less its haircut": (
+        held((3.0, NAN), venues={"*": LOAN}),
+        {"cash 1": -2000, "backing 1": 700, "requirement 1": 0, "interest 2": 2,
+         "equity 3": Fraction(1000) - 2 - Fraction(2002, 1000),
+         "initial_margin 1": 3000 / Fraction(8) - 300}),
+    # 1,000.1 after an hour, of which half is spent: the rest earns 0.01 % an hour
+    "a long bought with cash pays nothing and the rest earns": (
+        held((0.5, NAN), venues={"*": CASH}),
+        {"cash 1": Fraction(10_001, 20), "interest 2": Fraction(-10_001, 200_000)}),
+    "it pays no funding": (
+        lambda: play_case(pair(tape(STILL, (2.0, NAN), funding=[(2.0, 0.01, NAN)]), IDLE)),
+        {"equity 3": 1000}),
+    # 2x short: M = E = 1,000, w = 3,000 earn nothing here; 0.1 % an hour of 2,000, then 2,200
+    "a short counts in full and pays for its coins": (
+        lambda: play_case(pair(tape([*STILL[:3], flat(110)], (2.0, NAN)), IDLE,
+                               signal={"S": -1.0, "P": 1.0},
+                               venues={"S": coin(rate=0.001 * YEAR)})),
+        {"backing 1": 1000, "interest 2": 2, "interest 3": Fraction(22, 10),
+         "equity 3": 1000 - 200 - 2 - Fraction(22, 10)}),
+    # 8x of 1,000 at 100, long or short: the haircut of 10 % is within 1/8
+    **{
+        f"an infinite target is the leverage of the bracket, {side}": (
+            held((INF, NAN), signal={"S": side, "P": 1.0}), {"quantity 1 0": 80 * side})
+        for side in (1.0, -1.0)
+    },
+    # 10x and 5x need 10/8 + 5/20 = 1.5 equities: both get 2/3
+    "orders of both legs share the margin": (
+        held((10.0, NAN), (5.0, NAN)), {"quantity 1": [Fraction(200, 3), Fraction(-100, 3)]}),
+    "gross leverage counts both legs": (
+        held((3.0, NAN), (3.0, NAN), max_gross_leverage=4.0), {"quantity 1": [20, -20]}),
+    # from 8x long to 8x short: what closes frees 800, and the new short needs 1,000
+    "a flip of a spot leg gives back its haircut": (
+        held((8.0, 8.0, NAN), signal={"S": [1.0, -1.0, -1.0, -1.0], "P": 1.0}),
+        {"quantity 2 0": -80}),
+    # 1.5x bought of 1,000 leaves B at -500: nothing is posted for the perpetual
+    "what is bought at spot is not there for isolated margin": (
+        held((1.5, NAN), (2.0, NAN), **APART), {"quantity 1 1": 0}),
+    "what is left of spot is there for isolated margin": (  # 250, at 4x
+        held((0.75, NAN), (2.0, NAN), **APART), {"quantity 1 1": -10}),
+}  # fmt: skip
 
 
-def test_it_pays_no_funding():
-    funded = tape([flat(100)] * 4, (2.0, NAN), funding=[(2.0, 0.01, NAN)])
-    out = play_case(pair(funded, IDLE))
-    assert near(out.equity[3], 1000)
-
-
-def test_a_short_counts_in_full_and_pays_for_its_coins():
-    """2x short: M = E = 1,000, w = 3,000 earn nothing here; 0.1 % an hour of 2,000, then 2,200."""
-    spot = tape([flat(100), flat(100), flat(100), flat(110)], (2.0, NAN))
-    out = play_case(
-        pair(spot, IDLE, signal={"S": -1.0, "P": 1.0}, venues={"S": coin(rate=0.001 * YEAR)})
-    )
-    assert near(out.backing[1], 1000)
-    assert near(out.interest[2], 2)
-    assert near(out.interest[3], Fraction(22, 10))
-    assert near(out.equity[3], 1000 - 200 - 2 - Fraction(22, 10))
-
-
-@pytest.mark.parametrize(("side", "held"), [(1.0, 80), (-1.0, -80)])
-def test_an_infinite_target_is_the_leverage_of_the_bracket(side, held):
-    """8x of 1,000 at 100, long or short: the haircut of 10 % is within 1/8."""
-    out = play_case(pair(tape([flat(100)] * 3, (INF, NAN)), IDLE, signal={"S": side, "P": 1.0}))
-    assert near(out.quantity[1][0], held)
-
-
-def test_orders_of_both_legs_share_the_margin():
-    """10x and 5x need 10/8 + 5/20 = 1.5 equities: both get 2/3."""
-    legs = tape([flat(100)] * 3, (10.0, NAN)), tape([flat(100)] * 3, (5.0, NAN))
-    out = play_case(pair(*legs))
-    assert near(out.quantity[1][0], Fraction(200, 3))
-    assert near(out.quantity[1][1], Fraction(-100, 3))
-
-
-def test_gross_leverage_counts_both_legs():
-    legs = tape([flat(100)] * 3, (3.0, NAN)), tape([flat(100)] * 3, (3.0, NAN))
-    out = play_case(pair(*legs, max_gross_leverage=4.0))
-    assert near(out.quantity[1][0], 20)
-    assert near(out.quantity[1][1], -20)
-
-
-def test_a_flip_of_a_spot_leg_gives_back_its_haircut():
-    """From 8x long to 8x short: what closes frees 800, and the new short needs 1,000."""
-    signal = {"S": [1.0, -1.0, -1.0, -1.0], "P": 1.0}
-    out = play_case(pair(tape([flat(100)] * 4, (8.0, 8.0, NAN)), IDLE, signal=signal))
-    assert near(out.quantity[2][0], -80)
-
-
-def test_what_is_bought_at_spot_is_not_there_for_isolated_margin():
-    """1.5x bought of 1,000 leaves B at -500: nothing is posted for the perpetual."""
-    legs = tape([flat(100)] * 3, (1.5, NAN)), tape([flat(1)] * 3, (2.0, NAN))
-    terms = {"margin": {"S": "cross", "P": "isolated"}, "venue_leverage": {"S": None, "P": 4.0}}
-    assert near(play_case(pair(*legs, **terms)).quantity[1][1], 0)
-    part = play_case(pair(tape([flat(100)] * 3, (0.75, NAN)), legs[1], **terms))
-    assert near(part.quantity[1][1], -1000)  # 250 are left, at 4x
+@by_hand(HAND)
+def test_spot_legs_by_hand(run, numbers):
+    check_outcome(run(), numbers)
 
 
 PREMIUMS = [-0.2, -0.05, -0.02, 0.0, 0.02, 0.05, 0.2]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.account.test_options import BY_SCENARIOS, PER_OPTION, option
-from tests.agreement import Bar, asset, bracket, flat, near, scene, tape
+from tests.agreement import Bar, asset, bracket, flat, near, scenarios, scene, tape
 from tests.cases import PortfolioCase, Tape
 from tests.option_cases import OptionCase
 from tests.oracle import Event, Outcome, simulate
@@ -477,11 +477,7 @@ def test_worst_stops_both_before_any_profit():
     assert out.both_reached == [False, False, True]
 
 
-GROUP = {
-    "level": 1.0, "moves": {"g": [(-0.01, 1.0), (0.01, 1.0)]}, "groups": {"g": ["A", "B"]},
-    "products": None, "across": "independent", "offset": 0.0, "factor": 1.0, "minimum": 0.0,
-    "contingency": 0.0, "pair_contingency": 0.0, "initial": None,
-}  # fmt: skip
+GROUP = scenarios(moves={"g": [(-0.01, 1.0), (0.01, 1.0)]}, groups={"g": ["A", "B"]})
 
 
 def test_worst_keeps_a_group_of_the_scenarios_together():
