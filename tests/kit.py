@@ -200,6 +200,12 @@ def ask(capsys, *words: object, code: int = 0) -> Any:
     return json.loads(out)
 
 
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Return the bytes of every file in a folder and those below, by the path inside it."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
 def run_python(code: str) -> str:
     """Run code in a process of its own; return what it printed."""
     done = subprocess.run(

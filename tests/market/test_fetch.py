@@ -15,7 +15,7 @@ from backtest.base.units import HOUR, to_nanoseconds
 from backtest.market import fetch as module
 from backtest.market.fetch import OFFERS, fetch_market, read_archive_rows, read_request
 from tests.kills import count_steps, die_at
-from tests.kit import check_refused
+from tests.kit import check_refused, read_files
 from tests.layouts import zip_text
 from tests.replay import HEADER, Replay, epoch, kline_text, klines, settlements
 
@@ -45,17 +45,13 @@ def calm(quarter: Replay, tmp_path_factory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("calm") / "btc"
     with quarter.serve():
         fetch(folder, quarter)
-    return content(folder)
+    return read_files(folder)
 
 
 def fetch(folder: Path, server: Replay, start="2024-01-01", end="2024-03-01", **how):
     options = {"symbol": "BTCUSDT", "interval": "1h"} | how
     request = read_request(options.pop("symbol"), start=start, end=end, **options)
     return fetch_market(folder, request, now=NOW, base_url=server.url, first_wait=0.001)
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 # the archive
@@ -104,7 +100,7 @@ def test_days_that_a_month_lacks_come_from_their_own_files(tmp_path, server, cal
     for day in ("2024-02-16", "2024-02-17"):
         server.put("bars", day, server.text("bars", day))
     fetch(tmp_path / "mended", server)
-    assert content(tmp_path / "mended") == calm
+    assert read_files(tmp_path / "mended") == calm
 
 
 @pytest.mark.parametrize("change", ["microseconds", "no header", "order", "spelling", "twice"])
@@ -121,7 +117,7 @@ def test_a_file_may_be_written_otherwise(tmp_path, server, calm, change):
         text = kline_text(np.concatenate([FEBRUARY[:50], FEBRUARY[20:]]), server.length)
     server.put("bars", "2024-02", text)
     fetch(tmp_path / "after", server)
-    assert content(tmp_path / "after") == calm
+    assert read_files(tmp_path / "after") == calm
 
 
 def test_what_is_missing_or_wrong_is_listed_and_refused_when_loaded(tmp_path, server):
@@ -139,9 +135,14 @@ def test_what_is_missing_or_wrong_is_listed_and_refused_when_loaded(tmp_path, se
     check_refused(lambda: bt.Market.load(tmp_path / "high"), "high must be at least", DataError)
 
 
-def test_what_no_venue_has_is_said_so_and_leaves_nothing(tmp_path, server):
-    with pytest.raises(DataError, match="has no funding and no mark and no bars there"):
-        fetch(tmp_path / "btc", server, symbol="NOPE")
+@pytest.mark.parametrize(("source", "place"), [
+    ("binance-archive", "/futures/um/"),
+    ("binance-archive-coinm", "/futures/cm/"),
+])  # fmt: skip
+def test_what_no_archive_has_is_said_so_and_leaves_nothing(tmp_path, server, source, place):
+    words = "has no funding and no mark and no bars there"
+    check_refused(lambda: fetch(tmp_path / "btc", server, symbol="NOPE", source=source), words)
+    assert all(place in path for path in server.asked)
     assert not (tmp_path / "btc").exists()
 
 
@@ -153,11 +154,11 @@ def test_a_longer_fetch_asks_for_what_is_new_only_and_equals_a_fresh_one(tmp_pat
     fetch(tmp_path / "btc", server, "2024-01-10", "2024-03-01")
     assert not any("lines/BTCUSDT/1h/BTCUSDT-1h-2024-01" in path for path in server.asked)
     fetch(tmp_path / "fresh", server, "2024-01-10", "2024-03-01")
-    kept = content(tmp_path / "btc")
-    assert kept == content(tmp_path / "fresh")
+    kept = read_files(tmp_path / "btc")
+    assert kept == read_files(tmp_path / "fresh")
     earlier = "start must be 2024-01-10 or later in a folder that begins there, got 2024-01-01"
     check_refused(lambda: fetch(tmp_path / "btc", server, "2024-01-01"), earlier)
-    assert content(tmp_path / "btc") == kept
+    assert read_files(tmp_path / "btc") == kept
 
 
 def test_what_lacked_a_kind_is_asked_for_again(tmp_path, server):
@@ -170,9 +171,9 @@ def test_what_lacked_a_kind_is_asked_for_again(tmp_path, server):
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path, server):
     bt.Market.sample(bars=48).save(tmp_path / "mine")
-    before = content(tmp_path / "mine")
+    before = read_files(tmp_path / "mine")
     check_refused(lambda: fetch(tmp_path / "mine", server), "needs a folder of its own", DataError)
-    assert content(tmp_path / "mine") == before
+    assert read_files(tmp_path / "mine") == before
     fetch(tmp_path / "btc", server)
     for how, words in (
         ({"symbol": "ETHUSDT"}, "this one holds symbol BTCUSDT, not symbol ETHUSDT"),
@@ -198,8 +199,8 @@ def test_killed_at_any_step_on_the_disk_the_next_fetch_goes_on(tmp_path, server,
         folder = tmp_path / f"at-{step}"
         assert die_at(step, lambda folder=folder: fetch(folder, server, *span)) == -signal.SIGKILL
         fetch(folder, server, *span)
-        kept = {name: x for name, x in content(folder).items() if ".new-" not in name}
-        assert kept == content(tmp_path / "after")
+        kept = {name: x for name, x in read_files(folder).items() if ".new-" not in name}
+        assert kept == read_files(tmp_path / "after")
 
 
 @pytest.mark.parametrize("fault", ["429:0", "500", "truncated", "garbage"])
@@ -207,7 +208,7 @@ def test_a_failure_that_passes_changes_nothing(tmp_path, server, calm, fault):
     for kind in ("bars", "funding"):
         server.faults[server.path(kind, "2024-02")] = [fault, fault]
     fetch(tmp_path / "rough", server)
-    assert content(tmp_path / "rough") == calm
+    assert read_files(tmp_path / "rough") == calm
 
 
 @pytest.mark.parametrize(("fault", "said", "count"), [
@@ -227,7 +228,7 @@ def test_a_lasting_failure_is_told_and_what_came_is_kept(
     server.asked.clear()
     fetch(tmp_path / "btc", server)
     assert not any("klines/BTCUSDT/1h/BTCUSDT-1h-2024-01.zip" in path for path in server.asked)
-    assert content(tmp_path / "btc") == calm
+    assert read_files(tmp_path / "btc") == calm
 
 
 def test_a_server_that_is_not_there_is_said_so_at_once(tmp_path):
@@ -247,12 +248,6 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path, text, said):
     zip_text(path, "a.csv", f"{HEADER}\n{text}\n")
     with pytest.raises(DataError, match=said):
         read_archive_rows(path.read_bytes(), "bars", "test")
-
-
-def test_contracts_settled_in_coins_have_an_archive_of_their_own(tmp_path, server):
-    with pytest.raises(DataError, match="has no funding and no mark and no bars there"):
-        fetch(tmp_path / "btc", server, symbol="BTCUSD_PERP", source="binance-archive-coinm")
-    assert all("/futures/cm/" in path for path in server.asked)
 
 
 # exchanges, page by page
@@ -337,7 +332,7 @@ def test_every_offer_is_fetched_as_its_venue_gives_it(tmp_path, source):
 def test_what_misbehaves_and_passes_changes_nothing(tmp_path, faults):
     ask(tmp_path / "calm", Fake(), without=["funding"])
     ask(tmp_path / "rough", Fake(*faults), without=["funding"])
-    assert content(tmp_path / "rough") == content(tmp_path / "calm")
+    assert read_files(tmp_path / "rough") == read_files(tmp_path / "calm")
 
 
 @pytest.mark.parametrize("fault", [KeyboardInterrupt(), BaseError("no such thing")])
@@ -347,7 +342,7 @@ def test_stopped_at_any_page_and_resumed_equals_never_stopped(tmp_path, stop, fa
     with pytest.raises((KeyboardInterrupt, DataError), match=r"no such thing|^$"):
         ask(tmp_path / "btc", Fake(*[None] * stop, fault))
     ask(tmp_path / "btc", Fake())
-    assert content(tmp_path / "btc") == content(tmp_path / "calm")
+    assert read_files(tmp_path / "btc") == read_files(tmp_path / "calm")
 
 
 @pytest.mark.parametrize(("how", "fault", "words"), [

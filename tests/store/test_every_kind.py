@@ -5,21 +5,20 @@ import re
 from collections.abc import Callable
 from functools import cache
 from html import unescape
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base.saved_result import Reportable, SavedResult
+from backtest.base.saved_result import SavedResult
 from backtest.report.render import MOST_SHOWN, write_html, write_text
 from backtest.report.write import build_page, write_part
 from backtest.store import read_entry
 from backtest.store.listing import SAVED
 from backtest.strategies import Constant
 from tests.crowd.test_cascades import make_cascade
-from tests.kit import compare_policies, free_venue
+from tests.kit import compare_policies, free_venue, read_files
 from tests.risk.accounts import Hold, free_account
 from tests.risk.accounts import free_venue as riskless_venue
 from tests.store.conftest import SEARCH, SPANS
@@ -31,106 +30,62 @@ TERMS = {"venue": riskless_venue(), "account": free_account()}
 PLAIN = {"venue": free_venue(), "account": bt.Account(), "compile": False}
 
 
-def draw(**settings) -> bt.Paths:
+def make_risk(lever: float) -> SavedResult:
     model = bt.paths.GBM(volatility=2.0)
-    return bt.simulate_paths(MARKET, model, **{"paths": 20, "horizon": "6h", **settings})
-
-
-def make_risk(lever: float = 40.0) -> SavedResult:
-    return bt.liquidation_risk(draw(), Hold(lever), **TERMS, compile=False)
-
-
-def make_quiet_risk() -> SavedResult:
-    """Return a risk without a typical path: nothing is liquidated."""
-    return make_risk(0.0)
-
-
-def make_largest() -> SavedResult:
-    return bt.max_leverage(
-        MARKET, **TERMS, probability=0.6, horizon="3h", models=["gbm"], paths=34, compile=False
-    )
-
-
-def make_stress() -> SavedResult:
-    run = bt.run(MARKET, Constant(leverage=5.0), **PLAIN)
-    fall = bt.Scenario("fall", price=-0.3, over="2h")
-    return bt.stress(run, [fall], ladder={"price": (-0.3, 0.3, 3), "depth": (0.5, 1.0)})
-
-
-def make_bounds() -> SavedResult:
-    return bt.bounds(bt.run(MARKET, Constant(leverage=5.0), **PLAIN))
-
-
-def make_sensitivity() -> SavedResult:
-    return bt.sensitivity(MARKET, Constant(leverage=2.0), **PLAIN, factors=["funding"])
-
-
-def make_capacity() -> SavedResult:
-    venue = free_venue().override({"slippage.impact": 1.0})
-    return bt.capacity(
-        MARKET, Constant(leverage=2.0), **PLAIN | {"venue": venue}, capitals=[1e3, 1e8]
-    )
-
-
-MAKERS = (
-    *(make_risk, make_quiet_risk, make_largest, make_stress, make_bounds, make_sensitivity),
-    *(make_capacity, make_cascade),
-)
+    drawn = bt.simulate_paths(MARKET, model, paths=20, horizon="6h")
+    return bt.liquidation_risk(drawn, Hold(lever), **TERMS, compile=False)
 
 
 def make_run() -> SavedResult:
     return bt.run(MARKET, Constant(leverage=5.0), **PLAIN)
 
 
-def make_sweep() -> SavedResult:
-    sets = {
-        "mode": ["plain", "scaled"], "is_on": [True, False], "account.stop_loss": [None, 0.1],
-        "venue.liquidation.step": [0.5, "bracket"],
-    }  # fmt: skip
-    return bt.sweep(MARKET, Modes, sets, **PLAIN)
-
-
-def make_study() -> SavedResult:
-    space = {"leverage": (0.5, 4.0)}
-    how = {"trials": 8, "sampler": "sobol", "robust": False, "sampling": "1h"}
-    return bt.tune(MARKET, Constant, space=space, **how, **PLAIN)
-
-
-def make_comparison() -> SavedResult:
-    policies = {"calm": Constant(leverage=1.0), "bold": Constant(leverage=5.0)}
-    return compare_policies(MARKET, policies, **PLAIN)
-
-
-def make_walk() -> SavedResult:
-    return bt.walk_forward(worlds.make_market(90), worlds.Lever, **SEARCH, **SPANS)
-
-
-def make_cross_validation() -> SavedResult:
-    groups = {"groups": 2, "test_groups": 1, "embargo": 0}
-    return bt.cross_validate(worlds.make_market(110), worlds.Lever, **SEARCH, **groups)
-
-
-OTHERS = (make_run, make_sweep, make_study, make_comparison, make_walk, make_cross_validation)
+FALL = bt.Scenario("fall", price=-0.3, over="2h")
+LADDER = {"price": (-0.3, 0.3, 3), "depth": (0.5, 1.0)}
+DEEP = PLAIN | {"venue": free_venue().override({"slippage.impact": 1.0})}
+SETS = {
+    "mode": ["plain", "scaled"], "is_on": [True, False], "account.stop_loss": [None, 0.1],
+    "venue.liquidation.step": [0.5, "bracket"],
+}  # fmt: skip
+GROUPS = {"groups": 2, "test_groups": 1, "embargo": 0}
+MAKES: dict[str, Callable[[], Any]] = {
+    "risk": lambda: make_risk(40.0),
+    "a risk without a typical path": lambda: make_risk(0.0),
+    "largest leverage": lambda: bt.max_leverage(
+        MARKET, **TERMS, probability=0.6, horizon="3h", models=["gbm"], paths=34, compile=False
+    ),
+    "stress": lambda: bt.stress(make_run(), [FALL], ladder=LADDER),
+    "bounds": lambda: bt.bounds(make_run()),
+    "sensitivity": lambda: bt.sensitivity(
+        MARKET, Constant(leverage=2.0), **PLAIN, factors=["funding"]
+    ),
+    "capacity": lambda: bt.capacity(MARKET, Constant(leverage=2.0), **DEEP, capitals=[1e3, 1e8]),
+    "cascade": make_cascade,
+    "run": make_run,
+    "sweep": lambda: bt.sweep(MARKET, Modes, SETS, **PLAIN),
+    "study": lambda: bt.tune(
+        MARKET, Constant, space={"leverage": (0.5, 4.0)}, trials=8, sampler="sobol", robust=False,
+        sampling="1h", **PLAIN,
+    ),
+    "comparison": lambda: compare_policies(
+        MARKET, {"calm": Constant(leverage=1.0), "bold": Constant(leverage=5.0)}, **PLAIN
+    ),
+    "walk": lambda: bt.walk_forward(worlds.make_market(90), worlds.Lever, **SEARCH, **SPANS),
+    "cross-validation": lambda: bt.cross_validate(
+        worlds.make_market(110), worlds.Lever, **SEARCH, **GROUPS
+    ),
+}  # fmt: skip
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
 @cache
-def made(make: Callable[[], Reportable]) -> Any:
-    return make()
+def made(name: str) -> Any:
+    return MAKES[name]()
 
 
-def name_of(make: Callable[[], Reportable]) -> str:
-    return make.__name__
-
-
-def read_files(folder: Path) -> dict[Path, bytes]:
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder): path.read_bytes() for path in files}
-
-
-@pytest.mark.parametrize("make", [*MAKERS, *OTHERS], ids=name_of)
-def test_saved_and_loaded_it_is_the_same(make, tmp_path):
-    one = made(make)
+@pytest.mark.parametrize("name", MAKES)
+def test_saved_and_loaded_it_is_the_same(name, tmp_path):
+    one = made(name)
     folder = one.save(tmp_path)
     entry = read_entry(folder)
     assert (entry.name, entry.kind, entry.trouble) == (folder.name, one.kind, "")
@@ -140,8 +95,8 @@ def test_saved_and_loaded_it_is_the_same(make, tmp_path):
     assert loaded.summary() == one.summary()
     assert repr(loaded) == repr(one)
     assert loaded.verdict == one.verdict
-    for name in getattr(one, "table_names", ()):
-        table, again = getattr(one, name), getattr(loaded, name)
+    for part in getattr(one, "table_names", ()):
+        table, again = getattr(one, part), getattr(loaded, part)
         if isinstance(table, pd.DataFrame):
             pd.testing.assert_frame_equal(
                 again, table, check_freq=False, check_dtype=False, check_index_type=False,
@@ -156,17 +111,13 @@ def test_saved_and_loaded_it_is_the_same(make, tmp_path):
         type(one).load(folder)
 
 
-def make_surface() -> Reportable:
-    return bt.Surface.fit(bt.Chain.sample())
-
-
 SPACES = re.compile(r"[\s\u00a0]+")
 
 
-@pytest.mark.parametrize("make", [*MAKERS, *OTHERS, make_surface], ids=name_of)
-def test_a_number_is_the_same_text_on_the_page_in_the_terminal_and_in_json(make):
+@pytest.mark.parametrize("kind", [*MAKES, "surface"])
+def test_a_number_is_the_same_text_on_the_page_in_the_terminal_and_in_json(kind):
     """Issue 55: of every kind, as all are renderings of one declaration."""
-    found = made(make)
+    found = bt.Surface.fit(bt.Chain.sample()) if kind == "surface" else made(kind)
     page = build_page(found)
     shown = json.loads(write_text(page, "json"))
     plain = {name: SPACES.sub(" ", text) for name, text in {
@@ -198,7 +149,4 @@ def test_a_number_is_the_same_text_on_the_page_in_the_terminal_and_in_json(make)
 
 
 def test_every_kind_is_tested():
-    assert {made(make).kind for make in (*MAKERS, *OTHERS)} == {
-        *(each.kind for each in SAVED),
-        "run",
-    }
+    assert {made(name).kind for name in MAKES} == {"run", *(each.kind for each in SAVED)}

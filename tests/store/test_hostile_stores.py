@@ -9,7 +9,7 @@ import pytest
 import backtest as bt
 from backtest.store import Filter, choose_deletions, delete_chosen, list_results
 from backtest.strategies import Constant
-from tests.kit import ask, call
+from tests.kit import ask, call, read_files
 from tests.store.conftest import live
 
 DAMAGED = {"wanted": Filter(before=0), "with_damaged": True}
@@ -38,10 +38,6 @@ def fill(folder: Path, files: dict[str, str | bytes]) -> Path:
     return folder
 
 
-def content_of(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
 ID = "0011223344556677"
 FOREIGN = {
     "market data": {"bars.parquet": b"PAR1" + bytes(100), "market.json": "{}"},
@@ -64,10 +60,10 @@ FOREIGN = {
 def test_what_is_no_result_is_named_and_never_deleted(store, capsys, name):
     """Before: bars.parquet, manifest.json or trials/ made a folder the store's to delete."""
     folder = fill(store / name, FOREIGN[name])
-    before = content_of(folder)
+    before = read_files(folder)
     code, out, err = call(capsys, "results", "prune", "--damaged", "--yes", "--results", str(store))
     assert (code, err) == (0, "")
-    assert content_of(folder) == before
+    assert read_files(folder) == before
     assert "left, not known to be a result" in out
     found = ask(capsys, "results", "prune", "--damaged", "--yes", "--results", store)
     left = found["not_ours"]
