@@ -131,14 +131,10 @@ def read_manifest(capsys, *words: str) -> dict[str, Any]:
     return bt.Result.load(found["path"]).manifest
 
 
-def squeeze(text: str) -> str:
-    return " ".join(text.split())
-
-
 @pytest.mark.parametrize("words", [(BTC + "@2021-05-19",), (BTC, "--at", "2021-05-19")])
 def test_a_day_shows_the_table_the_prices_and_the_sources_of_that_day(capsys, words):
     code, out, _ = call(capsys, "venues", *words)
-    text = squeeze(out)
+    text = " ".join(out.split())
     assert code == 0
     assert out.startswith(f"{BTC}@2021-05-19\n")
     assert "margin table from 2021-03-18" in text

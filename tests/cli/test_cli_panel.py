@@ -1,6 +1,5 @@
 """Experiments with several instruments: their tables, flags, weights and errors."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -77,24 +76,26 @@ def test_several_samples_are_markets_named_after_their_seeds():
     assert build(data=["sample:1"]).market == own["sample-1"]
 
 
-def test_tables_are_the_policies_of_their_instruments():
-    policy = build(
-        f"""{DATA}
-        [policy.BTCUSDT]
-        name = "constant"
-        settings = {{leverage = 2}}
-        [policy.ETHUSDT]
-        name = "vol-target"
-        """
-    ).policy
-    assert policy == {"BTCUSDT": Constant(leverage=2), "ETHUSDT": VolTarget()}
+TWO = {"BTCUSDT": Constant(leverage=2.0), "ETHUSDT": Constant(leverage=0.4)}
 
 
-def test_an_overlay_is_a_policy_of_its_own():
-    overlay = "overlay = {name = 'vol-target', settings = {target = 0.3}}"
-    assert build(f"{DATA}{overlay}").terms["overlay"] == VolTarget(target=0.3)
-    terms = build(data=FOLDERS, set=["overlay.name=VolTarget(target=0.5)"]).terms
-    assert terms["overlay"] == VolTarget(target=0.5)
+@pytest.mark.parametrize(("text", "settings", "policy", "overlay"), [
+    (f"{DATA}policy.BTCUSDT = {{name = 'constant', settings = {{leverage = 2}}}}\n"
+     "policy.ETHUSDT.name = 'vol-target'", [],
+     {"BTCUSDT": Constant(leverage=2), "ETHUSDT": VolTarget()}, None),
+    (f"{DATA}overlay = {{name = 'vol-target', settings = {{target = 0.3}}}}", [],
+     VolTarget(), VolTarget(target=0.3)),
+    (DATA, ["overlay.name=VolTarget(target=0.5)"], VolTarget(), VolTarget(target=0.5)),
+    (f"{DATA}policy.name = 'constant'", ["leverage=0.4", "BTCUSDT.leverage=2",
+     "overlay.name=vol-target", "overlay.target=0.3"], TWO, VolTarget(target=0.3)),
+    (f"{DATA}policy = {{name = 'constant', settings = {{leverage = 0.4, 'BTCUSDT.leverage' = 2}}}}",
+     [], TWO, None),
+])  # fmt: skip
+def test_policies_settings_and_the_overlay_are_by_instrument(text, settings, policy, overlay):
+    """The names that vary in sweeps are settings of a run too, so its best set can run again."""
+    found = build(text, set=settings)
+    assert found.policy == policy
+    assert found.terms.get("overlay") == overlay
 
 
 def test_a_venue_is_completed_by_the_symbol_of_each():
@@ -132,11 +133,10 @@ def test_fields_of_the_account_may_be_by_instrument():
     account = build(text).terms["account"]
     assert account.margin["ETHUSDT"] == "isolated"
     assert account.band == 0.1
-    typed = build(data=FOLDERS, set=["account.venue_leverage.BTCUSDT=5"])
-    assert typed.terms["account"].venue_leverage["BTCUSDT"] == 5
-    assert (
-        build(data=FOLDERS, set=["account.venue_leverage=7"]).terms["account"].venue_leverage == 7.0
-    )
+    typed = build(data=FOLDERS, set=["account.venue_leverage.BTCUSDT=5"]).terms["account"]
+    assert typed.venue_leverage["BTCUSDT"] == 5
+    typed = build(data=FOLDERS, set=["account.venue_leverage=7"]).terms["account"]
+    assert typed.venue_leverage == 7.0
 
 
 def write_weights(path: str, every: int = 1) -> pd.DataFrame:
@@ -208,17 +208,6 @@ def test_weights_by_a_rule():
     assert terms["signal"].equals(bt.allocate.inverse_volatility(seen))
     _, _, terms = build(f"{DATA}run.allocate = 'equal'")
     assert terms["signal"].equals(bt.allocate.equal(markets))
-
-
-def test_settings_name_an_instrument_or_the_overlay():
-    """The names that vary in sweeps are settings of a run too, so its best set can run again."""
-    words = ["leverage=0.4", "BTCUSDT.leverage=2", "overlay.name=vol-target", "overlay.target=0.3"]
-    given = build(data=FOLDERS, policy="constant", set=words)
-    assert given.policy == {"BTCUSDT": Constant(leverage=2.0), "ETHUSDT": Constant(leverage=0.4)}
-    assert given.terms["overlay"] == VolTarget(target=0.3)
-    text = f"[data]\npath = {json.dumps(FOLDERS)}\n[policy]\nname = 'constant'\n"
-    text += "[policy.settings]\nleverage = 0.4\n'BTCUSDT.leverage' = 2\n"
-    assert build(text).policy == given.policy
 
 
 ROW = "2023-01-01T00:00:00Z"
