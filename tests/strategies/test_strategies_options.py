@@ -1,6 +1,7 @@
 """Rules that trade options: selection, budgets and rolls by hand."""
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -178,11 +179,7 @@ def test_a_run_goes_on_with_its_legs():
     """The second half knows the put that the first one bought, and rolls it."""
     policy = TailHedge(Constant(3.0), tenor=12.0, roll=5.0)
     whole, first = run(policy, days=9), run(policy, days=5)
-    markets = whole.markets
-    rest = bt.run(
-        markets, policy, venue=make_venue(**{"fees.taker": 0.0, "slippage.rate": 0.0}),
-        account=bt.Account(capital=60_000.0, requirement=RULE), compile=False, resume=first,
-    )  # fmt: skip
+    rest = run(policy, days=9, call=partial(bt.run, resume=first))
     assert rest.bars["equity"].equals(whole.bars["equity"][rest.bars.index])
     assert len(find_fills(rest)) == 2
 

@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -38,18 +37,14 @@ def test_scores_are_those_of_a_search(market, policy, given, space):
     assert scores == table["score"].tolist()
 
 
-def test_a_broken_constraint_and_ruin_are_minus_infinity():
-    score = bt.objective(MARKET, Constant, **TERMS, constraints={"max_drawdown": "<= 0.01"})
-    assert score({"leverage": 3.0}) == -math.inf
-    account = bt.Account(max_leverage=100)
-    steep = bt.objective(MARKET, Constant, **{**TERMS, "account": account})
-    assert steep({"leverage": 50.0}) == -math.inf
-
-
-def test_what_is_not_defined_is_nan():
-    score = bt.objective(MARKET, Constant, **TERMS)
-    assert math.isnan(score({"leverage": 0.0}))
-    assert np.isfinite(score({"leverage": 1.0}))
+@pytest.mark.parametrize(("given", "leverage", "score"), [
+    ({"constraints": {"max_drawdown": "<= 0.01"}}, 3.0, -math.inf),
+    ({"account": bt.Account(max_leverage=100)}, 50.0, -math.inf),
+    ({}, 0.0, math.nan),
+], ids=["a broken constraint", "ruin", "not defined"])  # fmt: skip
+def test_what_has_no_score_is_minus_infinity_or_nan(given, leverage, score):
+    found = bt.objective(MARKET, Constant, **{**TERMS, **given})({"leverage": leverage})
+    assert found == pytest.approx(score, nan_ok=True)
 
 
 @pytest.mark.parametrize(("given", "values", "problem"), [
