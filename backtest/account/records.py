@@ -544,7 +544,6 @@ RESTED = 40
 EXPIRED, UNQUOTED = 43, 44
 """Kinds of entries in the log, after those of one position."""
 
-
 WIDTH = 9
 """Columns of the log."""
 
