@@ -554,7 +554,7 @@ def stress(
             progress(done, total)
     climbed: list[dict[str, Any]] = []
     for point in points.to_dict("records"):
-        given = {str(name): x for name, x in point.items()} | {"name": "ladder", "shape": "bar"}
+        given = {"name": "ladder", "shape": "bar"} | {str(name): x for name, x in point.items()}
         shock = Scenario.from_dict(given, where="ladder")
         account = stand_at(find_table_time(result, how, shock))
         climbed.append(account.live(shock, account.make(shock)))

@@ -239,6 +239,8 @@ def test_a_ladder_is_a_grid():
     ({"scenarios": bt.Scenario("a", correlation=0.5)}, "several instruments"),
     ({"ladder": {"prize": (0, 1, 5)}}, "did you mean 'price'"),
     ({"ladder": {"price": (0.0, math.nan)}}, "finite"),
+    ({"ladder": {"shape": (0, 1)}}, "ladder.shape: must be"),
+    ({"ladder": {"name": (0, 1)}}, "ladder.name: must be text"),
 ])  # fmt: skip
 def test_bad_arguments_are_refused(settings, words):
     given = {"result": held(), **settings}
