@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, Any
 
@@ -126,10 +126,9 @@ def stress(draft: Draft, *, output: Output) -> None:
     output.give_out(found)
 
 
-def read_axis(given: Any, *, name: str) -> list[Any]:
-    """Read the values of an axis; a list is one of ``bt.stress``, which may be (low, high, n)."""
-    values = read_values(given, name=name)
-    return values if given is values else [x * 1.0 if type(x) is int else x for x in values]
+def read_axis(given: Any, *, name: str) -> Sequence[Any]:
+    """Read the values of an axis; a list of a file may be the (low, high, n) of ``bt.stress``."""
+    return tuple(given) if isinstance(given, list) else read_values(given, name=name)
 
 
 def list_scenarios(table: Mapping[str, Any]) -> list[Scenario]:

@@ -511,7 +511,7 @@ def stress(
         of other scenarios are made from their figures.
     ladder : mapping, optional
         Axes of a grid of one-bar shocks: ``{"price": (-0.5, 0.5, 41), "depth": (0.1, 0.3, 1)}``.
-        ``(low, high, n)`` with a whole n over 2 is a range, anything else a list of values.
+        A tuple ``(low, high, n)`` with a whole n over 2 is a range, anything else are values.
     progress : callable, optional
         Called with scenarios done and scenarios in all.
 
@@ -662,7 +662,8 @@ def list_points(ladder: Mapping[str, Sequence[float]] | None) -> pd.DataFrame:
 def find_values(axis: Any, name: str) -> base.FloatArray:
     try:
         given = [float(x) for x in axis]
-        is_range = len(given) == 3 and isinstance(axis[2], int) and axis[2] > 2
+        is_range = isinstance(axis, tuple) and len(axis) == 3 and isinstance(axis[2], int)
+        is_range = is_range and axis[2] > 2
     except (TypeError, ValueError):
         given, is_range = [], False
     values = np.linspace(given[0], given[1], int(given[2])) if is_range else np.array(given)

@@ -234,6 +234,12 @@ def test_a_ladder_is_a_grid():
     assert [line.split()[0] for line in one.splitlines() if line.endswith("yes")][-1] == "-0.3"
 
 
+def test_a_list_of_a_ladder_holds_values_also_if_the_last_is_whole():
+    still, axes = bt.Scenario("nothing"), {"margin": [1.0, 2.0, 3]}
+    found = bt.stress(held(5.0), still, ladder=axes).ladder
+    assert found.index.get_level_values("margin").tolist() == [1.0, 2.0, 3.0]
+
+
 @pytest.mark.parametrize(("settings", "words"), [
     ({"scenarios": ["fall"]}, "a Scenario each"),
     ({"scenarios": bt.Scenario("a", correlation=0.5)}, "several instruments"),
