@@ -19,6 +19,7 @@ from backtest.venue.requirement_rule import MarginRule, list_presets
 from tests.kit import check_refused
 from tests.option_books import FREE, NOW, SHARES, hold, stock_option
 from tests.scenes import market_of, venue_of
+from tests.venue import test_vectors as vectors
 
 NAN, INF = math.nan, math.inf
 PLAIN = venue_of()
@@ -319,31 +320,10 @@ def charge_confidence(packed):
 def test_derive_books_with_options(case):
     packed = DERIVE["books"][case["book"]]
     rule, options = derive_rule(DERIVE["parameters"] | case["parameters"]), derive_options(packed)
-    for name, compute in (("MM", bt.margin.requirement), ("IM", bt.margin.initial)):
-        held = [
-            bt.Collateral(
-                each,
-                amount,
-                prices=price / packed["stable"],
-                rate=max(0.0, 1.0 - lower - (higher if name == "IM" else 0.0)),
-                cancels_risk="coin" if cancels else None,
-            )
-            for each, amount, price, lower, higher, cancels, _ in packed["collateral"]
-        ]
-        backing = packed["cash"] + packed["profit"] + bt.margin.collateral_value(held)
-        backing += bt.margin.option_value(options, rule.override({"groups": None}))
-        prices = {"PERP": packed["perp_price"] or packed["spot"]}
-        needed = compute(
-            FREE,
-            {"PERP": packed["perps"]},
-            prices,
-            rule,
-            collateral=held,
-            index={"PERP": packed["spot"]},
-            options=options,
-        )
+    for name in ("MM", "IM"):
+        found = vectors.balance_of(packed, rule, packed["collateral"], name, options)
         charged = charge_confidence(packed) if name == "IM" else 0.0
-        assert backing - needed - charged == pytest.approx(case[name], rel=1e-6)
+        assert found - charged == pytest.approx(case[name], rel=1e-6)
 
 
 def test_the_derive_preset_is_that_of_its_cases():

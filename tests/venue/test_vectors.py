@@ -379,12 +379,7 @@ PORTFOLIO_CASES: dict[str, dict[str, Any]] = {
 
 
 def derive(case: dict[str, Any]) -> dict[str, float]:
-    """The margin balance: what backs the account less its requirement.
-
-    Collateral has one haircut for maintenance and a further one for initial margin, so that each
-    figure is computed with its own rates. Prices of collateral are divided by that of the stable
-    coin in which the account settles. The contingency is on the notional at the spot price.
-    """
+    """The margin balances; the contingency is on the notional at the spot price."""
     rule = bt.ScenarioMargin(
         moves=[(price - 1.0, weight) for price, weight in case["scenarios"]],
         groups={"coin": ["PERP"]},
@@ -392,26 +387,37 @@ def derive(case: dict[str, Any]) -> dict[str, float]:
         contingency=case["contingencies"][0],
         initial=(case["factors"][1], case["contingencies"][1]),
     )
-    margins = {"MM": bt.margin.requirement, "IM": bt.margin.initial}
-    found = {}
-    for name, compute in margins.items():
-        held = [read_asset(each, case["stable"], name) for each in case["collateral"]]
-        backing = case["cash"] + case["profit"] + case["funding"] + bt.margin.collateral_value(held)
-        price, index = {"PERP": case["perp_price"] or case["spot"]}, {"PERP": case["spot"]}
-        needed = compute(FREE, {"PERP": case["perps"]}, price, rule, collateral=held, index=index)
-        found[name] = backing - needed
-    return found
+    names = ("Name", "Amount", "Price", "MMHaircut", "IMHaircut", "IsRiskCancelling")
+    assets = [[each[name] for name in names] for each in case["collateral"]]
+    return {margin: balance_of(case, rule, assets, margin) for margin in ("MM", "IM")}
 
 
-def read_asset(asset: dict[str, Any], stable: float, margin: str) -> bt.Collateral:
-    haircut = asset["MMHaircut"] + (asset["IMHaircut"] if margin == "IM" else 0.0)
-    return bt.Collateral(
-        asset["Name"],
-        asset["Amount"],
-        prices=asset["Price"] / stable,
-        rate=max(0.0, 1.0 - haircut),
-        cancels_risk="coin" if asset["IsRiskCancelling"] else None,
-    )
+def balance_of(
+    book: dict[str, Any], rule: bt.ScenarioMargin, assets: list[Any], margin: str, options: Any = ()
+) -> float:
+    """Return what backs a book of Derive's less its requirement, for MM or for IM.
+
+    Collateral has one haircut for maintenance and a further one for initial margin, so that each
+    figure is computed with its own rates. Prices of collateral are divided by that of the stable
+    coin in which the account settles.
+    """
+    compute = {"MM": bt.margin.requirement, "IM": bt.margin.initial}[margin]
+    held = [
+        bt.Collateral(
+            name,
+            amount,
+            prices=price / book["stable"],
+            rate=max(0.0, 1.0 - lower - (higher if margin == "IM" else 0.0)),
+            cancels_risk="coin" if cancels else None,
+        )
+        for name, amount, price, lower, higher, cancels, *_ in assets
+    ]
+    backing = book["cash"] + book["profit"] + book.get("funding", 0.0)
+    backing += bt.margin.collateral_value(held)
+    backing += bt.margin.option_value(options, rule.override({"groups": None}))
+    price, index = {"PERP": book["perp_price"] or book["spot"]}, {"PERP": book["spot"]}
+    given = (FREE, {"PERP": book["perps"]}, price, rule)
+    return backing - compute(*given, collateral=held, index=index, options=options)
 
 
 def deribit(case: dict[str, Any]) -> dict[str, Any]:
