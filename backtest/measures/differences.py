@@ -8,11 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.base import (
-    FloatArray,
-    IntArray,
-    checked,
-)
+from backtest.base import FloatArray, IntArray, checked
 from backtest.measures.performance import LEAST_DEVIATION, check_lengths
 
 

@@ -380,7 +380,11 @@ def probability_of_backtest_overfitting(
     >>> probability_of_backtest_overfitting(skilled, n_splits=4, metric="mean").pbo
     0.0
     """
-    splits = check_splits(n_splits)
+    splits: int = base.ANY_NUMBER.check("n_splits", n_splits, whole=True)
+    if splits % 2 or not 2 <= splits <= MOST_SPLITS:
+        raise base.ParameterError(
+            f"n_splits must be even and from 2 to {MOST_SPLITS}, got {n_splits!r}"
+        )
     base.Choice(*get_args(Figure)).check("metric", metric)
     table = check_returns(returns, samples=max(4, splits), trials=2)
     rank = np.concatenate([*rank_winners(table, splits, metric)])
@@ -423,12 +427,3 @@ def rank_winners(table: base.FloatArray, splits: int, metric: Figure) -> Iterato
             worse = np.count_nonzero(outside < figure - margin, axis=1)
             better = np.count_nonzero(outside > figure + margin, axis=1)
             yield 0.5 * (table.shape[1] + 1 + worse - better)
-
-
-def check_splits(n_splits: int) -> int:
-    splits: int = base.ANY_NUMBER.check("n_splits", n_splits, whole=True)
-    if splits % 2 or not 2 <= splits <= MOST_SPLITS:
-        raise base.ParameterError(
-            f"n_splits must be even and from 2 to {MOST_SPLITS}, got {n_splits!r}"
-        )
-    return splits

@@ -254,7 +254,7 @@ def name_sharpe(metrics: Mapping[Any, float]) -> str:
 
 
 def count_cautions(metrics: Sequence[Mapping[Any, float]]) -> str:
-    marks = [each.get("ruined", 0.0) > 0.0 or find_cautions(each) != "" for each in metrics]
+    marks = [find_cautions(each) != "" for each in metrics]
     n = sum(marks)
     if not n:
         return ""

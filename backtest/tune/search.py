@@ -36,7 +36,6 @@ from backtest.tune.winner import (
     StudyOutcome,
     StudyTask,
     build_outcome,
-    reserve_trials,
 )
 
 if TYPE_CHECKING:
@@ -288,7 +287,8 @@ def search_and_choose(task: StudyTask, examiner: Examiner) -> StudyOutcome:
     examiner.since = examiner.clock()  # a budget in seconds is for the search
     problem, trials = task.problem, task.problem.trials
     if trials is not None:
-        trials -= reserve_trials(problem.robustness, trials)
+        wanted = problem.robustness.candidates * problem.robustness.neighbours
+        trials -= max(1, min(wanted, int(BUDGET_SHARE * trials)))
     share = 1.0 - BUDGET_SHARE if problem.is_robust else 1.0
     deadline = math.inf if problem.seconds is None else share * problem.seconds
     where = problem.space, problem.sampler, problem.seed

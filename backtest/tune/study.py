@@ -241,8 +241,7 @@ class Study(SearchResult):
     @property
     def best_account(self) -> Account:
         """The account with the fields that won."""
-        account: Account = self._best_trio.account
-        return account
+        return self._best_trio.account
 
     @property
     def best_signal(self) -> SignalRule | None:

@@ -337,10 +337,6 @@ def find_allowance(task: StudyTask, examiner: Examiner) -> float:
     )
 
 
-def reserve_trials(rule: Robustness, trials: int) -> int:
-    return max(1, min(rule.candidates * rule.neighbours, int(BUDGET_SHARE * trials)))
-
-
 def evaluate_holdout(
     task: StudyTask, values: Mapping[str, Any]
 ) -> tuple[dict[str, float], list[str]]:
