@@ -89,15 +89,12 @@ def compute_prices(terms: OptionTerms, options: IntArray, state: FloatArray) -> 
 def compute_volatilities(
     terms: OptionTerms, options: IntArray, forward: FloatArray, marks: FloatArray, years: FloatArray
 ) -> FloatArray:
+    def invert(kind: Any, forward: Any, strike: Any, years: Any, mark: Any, *rest: Any) -> Any:
+        return implied_volatility(kind, mark, forward, strike, years, *rest)
+
     state = np.stack([forward, marks, years])
     found: FloatArray = evaluate_rows(invert, terms, options, state)[0]
     return found
-
-
-def invert(
-    kind: Any, forward: Any, strike: Any, years: Any, mark: Any, rate: Any, settlement: Any
-) -> Any:
-    return implied_volatility(kind, mark, forward, strike, years, rate, settlement)
 
 
 def evaluate_rows(

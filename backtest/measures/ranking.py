@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -27,19 +26,15 @@ NEVER = ("time_to_first_liquidation", "ruin_time")
 _CONSTRAINT = re.compile(r"\s*(<=|>=|==|<|>)\s*(\S+)\s*")
 
 
-@dataclass(frozen=True)
-class Objective:
+class Objective(NamedTuple):
     """Quantity to maximize.
 
-    ``function`` takes the measures as arrays of shape (n_sets,) and returns one score per set.
+    ``score`` takes the measures as arrays of shape (n_sets,) and returns one score per set; larger
+    is better, NaN means no score.
     """
 
     name: str
-    function: Callable[[MetricArrays], base.FloatArray]
-
-    def score(self, metrics: MetricArrays) -> base.FloatArray:
-        """Return the scores of shape (n_sets,); larger is better, NaN means no score."""
-        return self.function(metrics)
+    score: Callable[[MetricArrays], base.FloatArray]
 
 
 class Constraint(NamedTuple):
@@ -72,8 +67,7 @@ RUIN = Constraint("ruined", "==", 0.0)
 def select_measure(metrics: MetricArrays, name: str) -> base.FloatArray:
     if name in metrics:
         return metrics[name]
-    if name not in METRICS:
-        raise base.ParameterError(f"there is no measure {name!r}{base.did_you_mean(name, metrics)}")
+    check_metric(name)
     does = "sweep.detail of its rows" if name in PATH else "a sweep with metrics='all'"
     raise base.ParameterError(f"{name} was not measured; {does} does")
 

@@ -39,12 +39,6 @@ class Turns(NamedTuple):
         return self.closed / size, self.opened / size
 
 
-class Pieces(NamedTuple):
-    opened: IntArray
-    closed: IntArray
-    contracts: FloatArray
-
-
 def split_trades(quantity: FloatArray) -> Turns:
     after, held = np.empty(len(quantity)), 0.0
     for k, traded in enumerate(quantity.tolist()):
@@ -59,7 +53,8 @@ def split_trades(quantity: FloatArray) -> Turns:
     return Turns(quantity, before, after, closed, opened)
 
 
-def match_first_in(turns: Turns) -> Pieces:
+def match_first_in(turns: Turns) -> tuple[IntArray, IntArray, FloatArray]:
+    """Return the rows that opened and closed each lot, and its contracts, of shape (n_lots,)."""
     lots = deque[tuple[int, float]]()
     found: list[tuple[int, int, float]] = []
     is_whole = (turns.after == 0.0) | (turns.opened > 0.0)
@@ -76,7 +71,7 @@ def match_first_in(turns: Turns) -> Pieces:
         if opened > 0.0:
             lots.append((k, opened))
     columns = np.array(found, dtype=np.float64).reshape(-1, 3).T
-    return Pieces(columns[0].astype(np.int64), columns[1].astype(np.int64), columns[2])
+    return columns[0].astype(np.int64), columns[1].astype(np.int64), columns[2]
 
 
 TradeView: TypeAlias = Literal["trip", "fifo"]

@@ -94,10 +94,10 @@ def test_lots_by_hand():
     """2 and 1 are bought, 1 sold, then 4: two short remain until 2 are bought."""
     turns = split_trades(np.array([2.0, 1.0, -1.0, -4.0, 2.0]))
     assert turns.after.tolist() == [2.0, 3.0, 2.0, -2.0, 0.0]
-    pieces = match_first_in(turns)
-    assert pieces.opened.tolist() == [0, 0, 1, 3]
-    assert pieces.closed.tolist() == [2, 3, 3, 4]
-    assert pieces.contracts.tolist() == [1.0, 1.0, 1.0, 2.0]
+    opened, closed, contracts = match_first_in(turns)
+    assert opened.tolist() == [0, 0, 1, 3]
+    assert closed.tolist() == [2, 3, 3, 4]
+    assert contracts.tolist() == [1.0, 1.0, 1.0, 2.0]
 
 
 def check_sums(result: bt.Result) -> set[str]:
