@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -615,6 +615,7 @@ class CrossValidation(v.Validation):
         return f"{n:,} batch{'es' if n != 1 else ''} of sets"
 
     @classmethod
-    def _read_tables(cls, tables: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _read_back(cls, manifest: dict[str, Any], tables: Mapping[str, Any], folder: Path) -> Self:
         groups = [tuple(map(int, each)) for each in tables["splits"]["groups"]]
-        return {**tables, "splits": tables["splits"].assign(groups=groups)}
+        tables = {**tables, "splits": tables["splits"].assign(groups=groups)}
+        return super()._read_back(manifest, tables, folder)

@@ -332,12 +332,8 @@ class Validation(SearchResult):
             title: load_account(folder / ACCOUNTS / title, seal)
             for title, seal in stored["accounts"].items()
         }
-        fields = {**cls._read_tables(tables), **accounts}
-        return cls(**fields | {"figures": stored["figures"], "manifest": manifest})
-
-    @classmethod
-    def _read_tables(cls, tables: Mapping[str, Any]) -> Mapping[str, Any]:
-        return tables
+        fields = {**tables, **accounts, "figures": stored["figures"], "manifest": manifest}
+        return cls(**fields)
 
 
 def load_account(folder: Path, seal: str) -> Result:
