@@ -14,6 +14,7 @@ import pandas as pd
 from backtest import base
 from backtest.engine import count_periods
 from backtest.measures import (
+    annualize_ratios,
     deflated_sharpe,
     deflated_sharpe_of_returns,
     estimate_moments,
@@ -21,7 +22,6 @@ from backtest.measures import (
     probability_of_backtest_overfitting,
     simulate_luck,
 )
-from backtest.measures.performance import LEAST_DEVIATION
 from backtest.sweep import check_sets, count_sets, draw_cube, take_sets
 from backtest.tune.problem import Problem, Robustness
 from backtest.tune.trials import (
@@ -458,7 +458,9 @@ def measure_luck(task: StudyTask, trials: Batch, best: int, others: int) -> dict
     periods = count_periods(evaluator.calendar, evaluator.sampling, evaluator.market)
     scale = math.sqrt(periods)
     if evaluator.is_pooled:
-        unknown = {"sharpe": find_sharpe(rows.returns[:, -1]) * scale}
+        own = rows.returns[:, -1]
+        ratio = annualize_ratios(own.mean(), own.std(ddof=1), periods)
+        unknown = {"sharpe": float(np.nan_to_num(ratio))}
     n_sets = max(len(places), len(sample))
     try:
         found = simulate_luck(rows.returns, n_trials=n_sets)
@@ -501,8 +503,3 @@ def deflate_alone(returns: base.FloatArray, trials: float) -> tuple[float, float
 def find_overfitting(returns: base.FloatArray) -> float:
     splits = min(SPLITS, len(returns) // 4 * 2)
     return probability_of_backtest_overfitting(returns, n_splits=splits).pbo
-
-
-def find_sharpe(returns: base.FloatArray) -> float:
-    deviation = float(returns.std(ddof=1))
-    return float(returns.mean()) / deviation if deviation >= LEAST_DEVIATION else 0.0

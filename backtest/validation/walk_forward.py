@@ -56,7 +56,6 @@ if TYPE_CHECKING:
     from backtest.venue import Venue
 
 KIND = "walk-forward"
-NO_WINNER = -1
 FEW_TRADES = 10
 """A fold with fewer trades than this says little about its parameters."""
 MOST_NOTES = 5
@@ -256,7 +255,7 @@ def search_fold(
     journal = Journal(None if folder is None else folder / "test")
     outside = Examiner(later, problem.goal, journal).evaluate(sets, "part")
     is_kept = is_feasible(trials)[rows]
-    winner, values, growth = NO_WINNER, {}, math.nan
+    winner, values, growth = -1, {}, math.nan
     if outcome.best >= 0:
         best = take_sets(trials.sets, outcome.best)
         names = [*problem.names, *problem.space.fixed]
