@@ -1,7 +1,7 @@
 """The walk inside a bar by hand (RULES 2.7 and 7): the oracle alone, without the engine."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
@@ -12,7 +12,17 @@ import numpy as np
 import pytest
 
 from tests.account.test_options import BY_SCENARIOS, PER_OPTION, option
-from tests.agreement import Bar, asset, bracket, flat, near, scenarios, scene, tape
+from tests.agreement import (
+    Bar,
+    asset,
+    bracket,
+    check_outcome,
+    flat,
+    near,
+    scenarios,
+    scene,
+    tape,
+)
 from tests.cases import PortfolioCase, Tape
 from tests.option_cases import OptionCase
 from tests.oracle import Event, Outcome, simulate
@@ -257,46 +267,6 @@ def test_the_place_is_taken_in_the_value_of_a_contract(leverage, first):
     assert [each[0] for each in happened(out, 2)] == [first]
 
 
-def test_an_equal_place_is_a_liquidation():
-    """10x dies at 94.736...; a stop there too is not reached before."""
-    out = one(flat(100), (100, 100, 90, 100), target=10.0, stop_loss=1 - 0.9 / 0.95)
-    assert [each[0] for each in happened(out, 2)] == ["liquidation"]
-
-
-def test_what_a_partial_liquidation_leaves_may_take_its_profit_at_the_second_extreme():
-    """A half dies at 90/.95; the other sells at 110."""
-    out = one(
-        flat(100), (100, 112, 93, 100), target=10.0, take_profit=0.1,
-        venues={"*": {"liquidation": {"mode": "partial", "step": 0.5}}},
-    )  # fmt: skip
-    at = 90 / Fraction(95, 100)
-    exits = happened(out, 2)
-    assert [each[0] for each in exits] == ["liquidation", "take_profit"]
-    assert exits[1][2] == 110
-    assert near(out.equity[2], 1000 - 50 * (100 - at) + 50 * 10)
-    assert out.both_reached == [False, False, True]
-
-
-def test_a_lone_short_goes_to_its_high_first():
-    """Its stop at 105 acts, though the close is over the open and the low has its profit."""
-    out = one(flat(100), (100, 106, 94, 101), target=2.0, signal=-1.0, stop_loss=0.05,
-              take_profit=0.05)  # fmt: skip
-    assert happened(out, 2) == [("stop", "A", 105.0)]
-
-
-def test_a_take_profit_beyond_the_adverse_extreme_acts_on_the_way_back():
-    """Low 96, high 106: nothing at 95, sold at 105."""
-    out = one(flat(100), (100, 106, 96, 97), target=2.0, stop_loss=0.05, take_profit=0.05)
-    assert happened(out, 2) == [("take_profit", "A", 105.0)]
-    assert not any(out.both_reached)
-
-
-def test_the_equity_stop_comes_before_a_stop_at_an_equal_place():
-    """2x: a tenth of the equity is lost at 95, where the stop is too."""
-    out = one(flat(100), (100, 100, 90, 100), target=2.0, stop_loss=0.05, equity_stop=0.1)
-    assert happened(out, 2) == [("equity_stop", "A", 95.0)]
-
-
 # ------------------------------------------------------------------------------ resting orders
 
 REST = {"fill": "limit", "offset": 0.02}
@@ -309,50 +279,91 @@ def rest(*bars: Bar, targets: Sequence[float] = (1.0, NAN), **changes: Any) -> O
     return walk(scene({"A": tape([flat(100), *bars], targets)}, {"A": 1.0}, **terms)).alone()
 
 
-@pytest.mark.parametrize(("close", "price"), [(99.0, None), (105.0, 99.96), (99.96, 99.96)])
-def test_what_an_order_opened_takes_its_profit_at_the_close_alone(close, price):
-    """Bought at 98 in a bar from 100 to 97 and 106: the high may have come before the fill."""
-    out = rest((100, 106, 97, close), take_profit=0.02)
-    exits = happened(out, 1)
-    assert exits == ([] if price is None else [("take_profit", "A", price)])
-    gain = Fraction(1000, 98) * (Fraction(price or close) - 98)
-    assert float(out.equity[1]) == pytest.approx(float(1000 + gain), rel=1e-12)
-    assert not any(out.both_reached)
+HALF = 90 / Fraction(95, 100)
+"""Where 10x dies."""
+FILLED = Fraction(1000, 98)
+GROWN = 2000 / Fraction(9604, 100)
+DEAR = {"*": COARSE["*"] | {"slippage": {"rate": 0.01}, "fees": {"taker": 1e-3}}}
+BOTH = {"stop_loss": 0.05, "take_profit": 0.05}
+HAND: dict[str, tuple[Callable[[], Outcome], list[tuple[str, float]], dict[str, Any]]] = {
+    # 10x dies at 94.736...; a stop there too is not reached before
+    "an equal place is a liquidation": (
+        lambda: one(flat(100), (100, 100, 90, 100), target=10.0, stop_loss=1 - 0.9 / 0.95),
+        [("liquidation", float(HALF))], {}),
+    # a half dies at 90/.95; the other sells at 110
+    "what a partial liquidation leaves may take its profit at the second extreme": (
+        lambda: one(flat(100), (100, 112, 93, 100), target=10.0, take_profit=0.1,
+                    venues={"*": {"liquidation": {"mode": "partial", "step": 0.5}}}),
+        [("liquidation", float(HALF)), ("take_profit", 110)],
+        {"equity 2": 1000 - 50 * (100 - HALF) + 50 * 10, "both_reached": [False, False, True]}),
+    # its stop at 105 acts, though the close is over the open and the low has its profit
+    "a lone short goes to its high first": (
+        lambda: one(flat(100), (100, 106, 94, 101), target=2.0, signal=-1.0, **BOTH),
+        [("stop", 105)], {}),
+    # low 96, high 106: nothing at 95, sold at 105
+    "a take-profit beyond the adverse extreme acts on the way back": (
+        lambda: one(flat(100), (100, 106, 96, 97), target=2.0, **BOTH),
+        [("take_profit", 105)], {"both_reached": [False] * 3}),
+    # 2x: a tenth of the equity is lost at 95, where the stop is too
+    "the equity stop comes before a stop at an equal place": (
+        lambda: one(flat(100), (100, 100, 90, 100), target=2.0, stop_loss=0.05, equity_stop=0.1),
+        [("equity_stop", 95)], {}),
+    # 2x loses a tenth at 95; the bar has 105 too
+    "the equity stop does not count as one of both": (
+        lambda: one(flat(100), (100, 106, 94, 100), target=2.0, take_profit=0.05, equity_stop=0.1),
+        [("equity_stop", 95)], {"both_reached": [False] * 3}),
+    # equality counts
+    **{
+        f"a bar that reaches the stop and the profit is counted, {low} {high}": (
+            lambda low=low, high=high: one(flat(100), (100, high, low, 100), target=2.0, **BOTH),
+            ends, {"both_reached": [False, False, is_both]})
+        for low, high, ends, is_both in ((95.0, 105.0, [("stop", 95)], True),
+                                         (95.01, 105.0, [("take_profit", 105)], False),
+                                         (95.0, 104.99, [("stop", 95)], False))
+    },
+    # bought at 98 in a bar from 100 to 97 and 106: the high may have come before the fill
+    **{
+        f"what an order opened takes its profit at the close alone, {close}": (
+            lambda close=close: rest((100, 106, 97, close), take_profit=0.02), ends,
+            {"equity 1": 1000 + FILLED * (Fraction(price) - 98), "both_reached": [False, False]})
+        for close, price, ends in ((99.0, 99.0, []), (105.0, 99.96, [("take_profit", 99.96)]),
+                                   (99.96, 99.96, [("take_profit", 99.96)]))
+    },
+    # 99.96 less 1 %, and 10 bp of it
+    "a late profit is worsened and pays the taker fee": (
+        lambda: rest((100, 106, 97, 105), take_profit=0.02, venues=DEAR),
+        [("take_profit", 99.96 * 0.99)], {"equity 1": 1000 / 98 * 99.96 * 0.99 * 0.999}),
+    # 1000 / 98 bought at 98, up to 2000 / 96.04 at 96.04: 3 % over the mean is under the high
+    "what an order increased takes no profit at the extreme": (
+        lambda: rest((100, 100, 97, 98), (98, 106, 95, 97), targets=(1.0, 2.0, NAN),
+                     take_profit=0.03),
+        [], {"entry 2": (1000 + (GROWN - FILLED) * Fraction(9604, 100)) / GROWN}),
+    "held from the bar before without an order, it sells at 98 * 1.03": (
+        lambda: rest((100, 100, 97, 98), (98, 106, 95, 97), take_profit=0.03),
+        [("take_profit", 100.94)], {}),
+    # bought at 98 with a high of 106: 5 % under the better of fill and close in the next bar
+    **{
+        f"the best price of what an order opened is the better of fill and close, {close}": (
+            lambda close=close: rest((100, 106, 97, close), (close, 99, 90, 95),
+                                     trailing_stop=0.05),
+            [("trailing_stop", price)], {})
+        for close, price in ((99, 94.05), (97.5, 93.1))
+    },
+    # the high of 106 in the bar of the increase: 5 % under it is 100.7, over the next open
+    "the best price of what an order increased is that of any position": (
+        lambda: rest((100, 100, 97, 98), (98, 106, 95, 102), (102, 102, 90, 95),
+                     targets=(1.0, 2.0, NAN), trailing_stop=0.05),
+        [("trailing_stop", 100.7)], {}),
+}  # fmt: skip
 
 
-def test_a_late_profit_is_worsened_and_pays_the_taker_fee():
-    """99.96 less 1 %, and 10 bp of it."""
-    venue = {"*": COARSE["*"] | {"slippage": {"rate": 0.01}, "fees": {"taker": 1e-3}}}
-    out = rest((100, 106, 97, 105), take_profit=0.02, venues=venue)
-    sold = 1000 / 98 * 99.96 * 0.99
-    assert float(out.equity[1]) == pytest.approx(sold * 0.999, rel=1e-12)
-
-
-def test_what_an_order_increased_takes_no_profit_at_the_extreme():
-    """1000 / 98 bought at 98, up to 2000 / 96.04 at 96.04: 3 % over the mean is under the high."""
-    out = rest((100, 100, 97, 98), (98, 106, 95, 97), targets=(1.0, 2.0, NAN), take_profit=0.03)
-    assert not happened(out, 2)
-    held = 2000 / Fraction(9604, 100)
-    mean = (1000 + (held - Fraction(1000, 98)) * Fraction(9604, 100)) / held
-    assert float(out.entry[2]) == pytest.approx(float(mean), rel=1e-12)
-    # held from the bar before without an order, it sells at 98 * 1.03
-    out = rest((100, 100, 97, 98), (98, 106, 95, 97), take_profit=0.03)
-    assert happened(out, 2) == [("take_profit", "A", 100.94)]
-
-
-def test_the_best_price_of_what_an_order_opened_is_the_better_of_fill_and_close():
-    """Bought at 98, closed at 99, with a high of 106: the trail of 5 % is 94.05 in the next bar."""
-    out = rest((100, 106, 97, 99), (99, 99, 90, 95), trailing_stop=0.05)
-    assert happened(out, 2) == [("trailing_stop", "A", 94.05)]
-    out = rest((100, 106, 97, 97.5), (97.5, 98, 90, 95), trailing_stop=0.05)
-    assert happened(out, 2) == [("trailing_stop", "A", 93.1)]
-
-
-def test_the_best_price_of_what_an_order_increased_is_that_of_any_position():
-    """The high of 106 in the bar of the increase: 5 % under it is 100.7, over the next open."""
-    bars = ((100, 100, 97, 98), (98, 106, 95, 102), (102, 102, 90, 95))
-    out = rest(*bars, targets=(1.0, 2.0, NAN), trailing_stop=0.05)
-    assert happened(out, 3) == [("trailing_stop", "A", 100.7)]
+@pytest.mark.parametrize(("run", "ends", "numbers"), [*HAND.values()], ids=[*HAND])
+def test_one_position_inside_a_bar(run, ends, numbers):
+    """What ends it in the last bar, and at which prices."""
+    out = run()
+    found = [each[::2] for each in happened(out, len(out.equity) - 1)]
+    assert found == [(kind, round(price, 9)) for kind, price in ends]
+    check_outcome(out, numbers)
 
 
 def test_a_take_profit_comes_before_a_fill_and_cancels_it():
@@ -544,17 +555,6 @@ def test_an_isolated_position_is_never_ambiguous():
     assert not any(out.ambiguous)
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "is_both"),
-    [(95.0, 105.0, True), (95.01, 105.0, False), (95.0, 104.99, False)],
-)
-def test_a_bar_that_reaches_the_stop_and_the_profit_is_counted(low, high, is_both):
-    """Equality counts."""
-    bars = (flat(100), (100, high, low, 100))
-    out = one(*bars, target=2.0, stop_loss=0.05, take_profit=0.05)
-    assert out.both_reached == [False, False, is_both]
-
-
 @pytest.mark.parametrize(("mark_low", "is_both"), [(94.0, True), (95.0, False)])
 def test_the_liquidation_price_counts_as_a_stop_of_the_marks(mark_low, is_both):
     """10x dies at 94.74; the other positions are where they opened."""
@@ -562,10 +562,3 @@ def test_the_liquidation_price_counts_as_a_stop_of_the_marks(mark_low, is_both):
     marked = with_marks(tape(bars, (10.0, NAN)), [*bars[:2], (100, 106, mark_low, 100)])
     out = walk(scene({"A": marked}, {"A": 1.0}, take_profit=0.05))
     assert out.both_reached == [False, False, is_both]
-
-
-def test_the_equity_stop_does_not_count():
-    """2x loses a tenth at 95; the bar has 105 too."""
-    out = one(flat(100), (100, 106, 94, 100), target=2.0, take_profit=0.05, equity_stop=0.1)
-    assert happened(out, 2) == [("equity_stop", "A", 95.0)]
-    assert not any(out.both_reached)
