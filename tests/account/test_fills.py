@@ -12,6 +12,7 @@ from backtest.strategies import Constant
 from backtest.venue.requirement import compute_after_cost
 from tests import agreement
 from tests.agreement import FLAT, flat
+from tests.kit import make_venue
 from tests.scenes import (
     FEE,
     INF,
@@ -267,9 +268,7 @@ def test_impact_stays_impact():
 
 
 # -------------------------------------------------------------------------------- modes of filling
-FREE = bt.Venue.simple(
-    taker=0.0, slippage=0.0, maintenance_rate=0.001, max_leverage=100, liquidation_fee=0.0
-)
+FREE = make_venue(maintenance_rate=0.001, max_leverage=100)
 
 
 def make_market(n: int = 300, seed: int = 0, **columns: object) -> bt.Market:

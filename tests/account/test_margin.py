@@ -10,10 +10,11 @@ import pytest
 import backtest as bt
 from backtest.policy.policy import sets_margin
 from backtest.strategies import Average, Capped, Constant
-from tests.kit import check_refused
+from tests.kit import check_refused, market_of
 from tests.scenes import (
     INF,
     NAN,
+    START,
     TEN,
     Hand,
     account_of,
@@ -240,7 +241,7 @@ def test_each_step_of_a_liquidation_has_its_own_impact():
 
 # ------------------------------------------------------------------- settings that policies decide
 BRACKETS = [bt.Bracket(0.0, 1e4, 20.0, 0.01), bt.Bracket(1e4, 1e9, 10.0, 0.02)]
-START, HOUR = pd.Timestamp("2024-01-01", tz="UTC"), pd.Timedelta("1h")
+VENUE, HOUR = venue_of(brackets=BRACKETS), pd.Timedelta("1h")
 SAFE = [100.0, 100.0, 101.0, 102.0, 101.0, 100.0]
 
 
@@ -259,33 +260,16 @@ class Steps(bt.Policy):
         return bar.setting
 
 
-def make_market(closes=SAFE, settings=(math.nan, 5.0, math.nan, 10.0, math.nan, math.nan), **more):
+def make_market(closes=SAFE, settings=(math.nan, 5.0, math.nan, 10.0, math.nan, math.nan), **terms):
     """Hours at these closes, each opening at the close before; the decision of each close."""
-    close = np.array(closes, dtype=float)
-    start = np.concatenate([close[:1], close[:-1]])
-    index = START + HOUR * np.arange(len(close))
-    high, low = np.maximum(start, close), np.minimum(start, close)
-    bars = {"open": start, "high": high, "low": low, "close": close, "volume": 1.0}
-    frame = pd.DataFrame({**bars, "setting": list(settings)}, index=index)
-    return bt.Market.from_frames(frame, mark=frame[["open", "high", "low", "close"]], **more)
-
-
-def make_venue(**terms):
-    return bt.Venue(
-        contract=bt.Contract(kind="linear", size=1.0),
-        brackets=BRACKETS,
-        fees=bt.Fees(taker=0.0, maker=0.0),
-        slippage=bt.Slippage(rate=0.0),
-        liquidation=bt.Liquidation(mode="close", fee=0.0, slippage=0.0),
-        **terms,
-    )
+    close, settings = np.array(closes, dtype=float), list(settings)
+    return market_of(close, start="2024-01-01", setting=settings, terms=terms)
 
 
 def live(market, policy=None, **terms):
     account = {"capital": 1000.0, "margin": "isolated", "venue_leverage": 10.0, **terms}
-    return bt.run(
-        market, policy or Steps(), venue=make_venue(), account=bt.Account(**account), compile=False
-    )
+    given = {"venue": VENUE, "account": bt.Account(**account), "compile": False}
+    return bt.run(market, policy or Steps(), **given)
 
 
 def list_moved(result, kind):
@@ -302,7 +286,7 @@ def test_from_10x_to_5x_and_back_the_liquidation_price_is_that_of_the_venue():
     assert list_moved(result, "margin_added") == [(2, 200.0)]
     assert list_moved(result, "margin_returned") == [(4, 200.0)]
     for _, row in held.iterrows():
-        wanted = bt.margin.liquidation_price(make_venue(), 20.0, 100.0, row["margin"])
+        wanted = bt.margin.liquidation_price(VENUE, 20.0, 100.0, row["margin"])
         assert row["liquidation_price"] == pytest.approx(wanted, rel=1e-14)
     assert list(result.bars["equity"]) == [1000, 1000, 1020, 1040, 1020, 1000]
     assert list(result.bars["cash"]) == [1000, 800, 600, 600, 800, 800]
@@ -360,7 +344,7 @@ def test_an_isolated_position_takes_nothing_that_a_cross_one_needs():
         venue_leverage={"A": 10.0, "B": 10.0},
     )
     result = bt.run(
-        markets, {"A": Steps(), "B": Constant(leverage=5.0)}, venue=make_venue(),
+        markets, {"A": Steps(), "B": Constant(leverage=5.0)}, venue=VENUE,
         account=account, signal={"A": 1.0, "B": 1.0}, compile=False,
     )  # fmt: skip
     assert list_moved(result, "margin_added") == [(2, 300.0)]
@@ -409,7 +393,7 @@ def derive(method):
 def scale():
     account = bt.Account(capital=1000.0, margin="isolated", venue_leverage=10.0)
     markets = bt.Markets({"A": make_market()})
-    bt.run(markets, Constant(), venue=make_venue(), account=account, overlay=Answers())
+    bt.run(markets, Constant(), venue=VENUE, account=account, overlay=Answers())
 
 
 @pytest.mark.parametrize(("make", "words"), [

@@ -1,8 +1,6 @@
 """What results say of options, on four accounts worked by hand."""
 
 import functools
-import math
-from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -11,7 +9,7 @@ import pytest
 import backtest as bt
 from backtest import options
 from backtest.measures.option_profit import EXPLAINED
-from tests.kit import check_refused
+from tests.kit import Once, bars_market, check_refused, make_venue
 
 STRANGLE = [
     (99_500, 827.65, 594.45, 16_347.10, 9_981.76, 24_906.76, 0.03),
@@ -24,33 +22,15 @@ COSTS = ["fees", "slippage", "impact", "funding", "interest", "liquidation_loss"
 pytestmark = pytest.mark.slow
 
 
-def make_market(prices):
-    time = pd.date_range("2023-01-01 12:00", periods=len(prices) - 1, freq="1h", tz="UTC")
-    bars = pd.DataFrame({"open": prices[:-1], "close": prices[1:], "volume": 0.0}, index=time)
-    ends = bars[["open", "close"]]
-    return bt.Market.from_frames(bars.assign(high=ends.max(axis=1), low=ends.min(axis=1)))
-
-
-class Buy(bt.Policy):
-    level: Annotated[float, bt.Range(0, 20, "turns")] = 0.0
-
-    def leverage(self, bar, account):
-        return self.level if account.days < 0.05 else math.nan
-
-
 def live(prices, options, contracts, level, capital, rule, maintenance, **costs):
-    market, surfaces = make_market(prices), bt.Surfaces.fit(bt.Chain.sample())
+    market = bars_market(prices[:-1], prices[1:], start="2023-01-01 12:00", volume=0.0)
+    surfaces = bt.Surfaces.fit(bt.Chain.sample())
     markets = bt.Markets({"BTC": market, **options}, surfaces={"BTC": surfaces}, currency="USDT")
-    venue = bt.Venue.simple(
-        taker=0,
-        slippage=0,
-        maintenance_rate=maintenance,
-        max_leverage=1 / maintenance,
-        liquidation_fee=0,
-    ).override(option_costs=bt.OptionCosts(**costs))
+    venue = make_venue(maintenance_rate=maintenance, max_leverage=1 / maintenance)
+    venue = venue.override(option_costs=bt.OptionCosts(**costs))
     return bt.run(
         markets,
-        Buy(level),
+        Once(level),
         venue=venue,
         account=bt.Account(capital=capital, requirement=rule),
         option_quantities=pd.DataFrame(contracts, index=market.times[:1]),
@@ -59,13 +39,9 @@ def live(prices, options, contracts, level, capital, rule, maintenance, **costs)
 
 FREE = {"fee": 0, "fee_cap": 1, "delivery_fee": 0, "delivery_cap": 1, "tick": 0, "spread": 0}
 PAID = {
-    "fee": 0.0003,
-    "fee_cap": 0.125,
-    "delivery_fee": 0.00015,
-    "delivery_cap": 0.125,
-    "tick": 5,
+    "fee": 0.0003, "fee_cap": 0.125, "delivery_fee": 0.00015, "delivery_cap": 0.125, "tick": 5,
     "spread": 0.01,
-}
+}  # fmt: skip
 STANDARD = bt.Standard(initial=0.15, least=0.1, maintenance=0.075)
 NET = bt.ScenarioMargin(
     moves=[(m, 1.0, v) for m in (-0.15, -0.075, 0, 0.075, 0.15) for v in (0.3, 0.0, -0.3)],
@@ -227,6 +203,6 @@ def test_options_are_refused_where_nothing_values_them():
     markets, venue, account = result.markets, result.venue, result.account
     for call in (
         lambda: bt.replay(markets, result.fills, venue=venue, account=account),
-        lambda: bt.decide(Buy(), markets, venue=venue, account=account, state=result),
+        lambda: bt.decide(Once(), markets, venue=venue, account=account, state=result),
     ):
         check_refused(call, "cannot hold options, got 'put'")

@@ -141,7 +141,9 @@ EARLY = FLOWS.set_axis(MARKETS.times[[9, 40, 60]])
 REFUSED = [
     ({"venue": make_venue(taker=0.002)}, "must keep the same rules, got another venue"),
     ({"policy": Probe(most=1.0), "overlay": Hold(0.7)}, "got another policy, overlay"),
-    ({"account": replace(ACCOUNT, flows=EARLY)}, "got another account"),
+    ({"venue": TERMS["venue"].override({"contract.size": 0.01})}, "venue.contract"),
+    ({"account": replace(ACCOUNT, band=0.5)}, "account.band"),
+    ({"account": replace(ACCOUNT, flows=EARLY)}, "account.flows"),
     ({"market": MARKETS.select("BBB", "AAA")}, "the same instruments in the same order, AAA, BBB"),
     ({"market": MARKETS.prefix(40)}, "must hold the bar of"),
     ({"market": simulate_pair(90, seed=1)}, "the mark close of AAA"),
@@ -259,19 +261,3 @@ def test_an_instrument_listed_after_a_stretch_is_never_asked_in_it():
     """BBB is listed at bar 20."""
     plan = [Segment(2, 15, Lever(1.0, 3)), Segment(15, 200, Lever(2.0, 9))]
     assert run_switched(PAIR, plan, **OF_PAIR).metrics["final_equity"] > 0.0
-
-
-EARLY = pd.Series([5.0], pd.DatetimeIndex(["2023-01-01 05:00"], tz="UTC"))
-
-
-@pytest.mark.parametrize(("change", "named"), [
-    ({"venue": venue_of(contract={"size": 0.01})}, "venue.contract"),
-    ({"account": account_of(band=0.5)}, "account.band"),
-    ({"account": account_of(flows=EARLY)}, "account.flows"),
-    ({"policy": Hold(2.0)}, "policy"),
-])  # fmt: skip
-def test_resuming_under_other_rules_is_refused_naming_what_differs(change, named):
-    market = bt.Market.sample(bars=90)
-    rules = {"policy": Hold(1.0), "venue": venue_of(), "account": account_of()}
-    part = bt.run(market.prefix(50), **rules, compile=False)
-    check_refused(lambda: bt.run(market, **(rules | change), resume=part, compile=False), named)
