@@ -108,30 +108,28 @@ def test_an_open_gate_lets_signals_pass():
     assert heard == ["passed"]
 
 
+def make_dispatcher(text: str) -> Any:
+    """Return a module that is called as numba's, with these lines after the call of ``act``."""
+    dispatcher = types.ModuleType("numba.core.dispatcher")
+    exec(f"def _compile_for_args(act):\n    act()\n{text}", dispatcher.__dict__)
+    return dispatcher
+
+
 def test_where_llvm_calls_back_an_interrupt_waits():
     """What is raised there is lost."""
-    dispatcher = types.ModuleType("numba.core.dispatcher")
-    text = "def _compile_for_args(act):\n    act()\n"
-    exec(text, dispatcher.__dict__)
     done = []
 
     def _raw_object_cache_notify() -> None:
         raise_interrupt()
         done.append("to its end")
 
-    def call() -> None:
-        with hold_signals():
-            dispatcher._compile_for_args(_raw_object_cache_notify)
-
-    with pytest.raises(KeyboardInterrupt):
-        call()
+    with pytest.raises(KeyboardInterrupt), hold_signals():
+        make_dispatcher("")._compile_for_args(_raw_object_cache_notify)
     assert done == ["to its end"]
 
 
 def test_while_numba_compiles_an_interrupt_comes_at_once():
-    dispatcher = types.ModuleType("numba.core.dispatcher")
-    text = "def _compile_for_args(act):\n    act()\n    raise AssertionError('it went on')\n"
-    exec(text, dispatcher.__dict__)
+    dispatcher = make_dispatcher("    raise AssertionError('it went on')\n")
     with pytest.raises(KeyboardInterrupt), hold_signals():
         dispatcher._compile_for_args(raise_interrupt)
     assert not is_compiling(sys._getframe())

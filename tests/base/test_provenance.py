@@ -1,9 +1,7 @@
 """Where a result came from: the commit, whether it was dirty, how long it took; beside all else."""
 
-import importlib.util
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pytest
 import backtest as bt
 from backtest.base.errors import DataError
 from backtest.base.saved_result import PROVENANCE, Making, find_commit, read_provenance
+from backtest.cli.build import read_policy
 from backtest.store import read_entry, verify_folder
 from backtest.strategies import Constant
 from tests.kit import AT_BINANCE
@@ -54,14 +53,6 @@ def project(tmp_path):
     return folder
 
 
-def load_policy(project: Path, monkeypatch) -> type[bt.Policy]:
-    spec = importlib.util.spec_from_file_location("mine_of_a_project", project / "mine.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)
-    spec.loader.exec_module(module)
-    return module.Mine
-
-
 def run(policy=None):
     return bt.run(MARKET, policy or Constant(leverage=1.0), **AT_BINANCE)
 
@@ -89,10 +80,10 @@ def test_a_commit_is_dirty_after_any_edit_and_unknown_of_a_file_that_git_does_no
     assert read_entry(folder).is_dirty is None
 
 
-def test_a_run_says_its_time_and_the_commits_of_package_and_policy(project, tmp_path, monkeypatch):
-    mine = load_policy(project, monkeypatch)
+def test_a_run_says_its_time_and_the_commits_of_package_and_policy(project, tmp_path):
+    mine = read_policy(f"{project / 'mine.py'}:Mine", {})
     began = time.perf_counter()
-    result = run(mine())
+    result = run(mine)
     spent = time.perf_counter() - began
     folder = result.save(tmp_path / "results")
     making = making_of(folder)
@@ -104,11 +95,11 @@ def test_a_run_says_its_time_and_the_commits_of_package_and_policy(project, tmp_
     assert (entry.commit, entry.seconds) == (head, making.seconds)
 
 
-def test_only_the_provenance_depends_on_commits_and_time(project, tmp_path, monkeypatch):
-    mine = load_policy(project, monkeypatch)
-    one = run(mine()).save(tmp_path / "one")
+def test_only_the_provenance_depends_on_commits_and_time(project, tmp_path):
+    mine = read_policy(f"{project / 'mine.py'}:Mine", {})
+    one = run(mine).save(tmp_path / "one")
     git(project, "commit", "-q", "--allow-empty", "-m", "two")
-    two = run(mine()).save(tmp_path / "two")
+    two = run(mine).save(tmp_path / "two")
     assert one.name == two.name
     differing = [
         each.name for each in one.iterdir() if each.read_bytes() != (two / each.name).read_bytes()

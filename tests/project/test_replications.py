@@ -107,10 +107,3 @@ def test_avellaneda_and_zhang_on_real_prices():
         name = f"{turns:g}x hourly on real prices"
         drag = rows[f"{name}, mean drag a quarter"].ours
         assert abs(rows[f"{name}, mean error of the formula"].ours) < 0.1 * drag
-
-
-@pytest.mark.parametrize(
-    "name", sorted(p.stem for p in (ROOT / "benchmarks" / "replications").glob("*.py"))
-)
-def test_every_replication_is_tested_here(name):
-    assert name in globals() or name in ("paths", "comparison")
