@@ -292,6 +292,14 @@ def test_the_interval_leaves_out_no_difference_exactly_where_p_is_small(measure)
     np.testing.assert_array_equal(outside, found.p_value <= 0.1 + 1e-12)
 
 
+@pytest.mark.parametrize("measure", ["log_growth", "sharpe"])
+def test_an_account_does_not_differ_from_itself(measure):
+    rows = np.tile(0.01 * noise(1, 100, seed=7), (2, 1))
+    found = compute_intervals(rows, measure)
+    assert (found.difference[0], found.low[0], found.high[0]) == (0.0, 0.0, 0.0)
+    assert found.p_value[0] == 1.0
+
+
 def test_what_was_planted_is_found_though_each_account_alone_is_uncertain():
     """Both earn 0 ± 2 % a day; the second pays 0.05 % more, known to ± 0.02 %."""
     first = 0.02 * noise(1, 400, seed=8)[0]
