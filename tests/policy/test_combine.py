@@ -258,6 +258,7 @@ def test_a_combination_can_be_written_at_the_command_line(text: str, policy: bt.
 @pytest.mark.parametrize("text", [
     "Capped(VolTarget(), cap=__import__('os').getpid())",
     "Capped(**{})",
+    "Capped(Constant.__class__, cap=2)",
     "(lambda: 1)()",
     "float('inf')",
     "VolTarget(target=0.5, target=0.6)",
