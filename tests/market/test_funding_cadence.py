@@ -10,7 +10,7 @@ import backtest as bt
 from backtest import Market
 from backtest.base.units import HOUR
 from backtest.strategies import Constant
-from tests.kit import check_refused, free_venue
+from tests.kit import check_refused, live
 from tests.layouts import MARKET, write_freqtrade_feather
 
 START = pd.Timestamp("2024-01-01", tz="UTC")
@@ -30,10 +30,8 @@ def settled(hours: list[float], rates: list[float] | float, **columns: object) -
     return pd.DataFrame({"rate": rates, **columns}, index=index)
 
 
-def live(market: bt.Market, policy: bt.Policy | None = None, **settings: object) -> bt.Result:
-    policy = policy or Constant(leverage=1.0)
-    settings = {"venue": free_venue(), "account": ACCOUNT, "compile": False, **settings}
-    return bt.run(market, policy, **settings)
+def hold(market: bt.Market) -> bt.Result:
+    return live(market, Constant(leverage=1.0), account=ACCOUNT, compile=False)
 
 
 def payments(result: bt.Result) -> pd.DataFrame:
@@ -48,7 +46,7 @@ def test_a_cadence_that_changes_settles_every_event_once_at_its_own_rate():
     """100 contracts at 100 from 01:00 on: each pays 10,000 times its rate."""
     rates = [1e-4 * (1 + k % 3) for k in range(len(CHANGING))]
     market = bt.Market.from_frames(flat_bars("1h"), funding=settled(CHANGING, rates))
-    result = live(market)
+    result = hold(market)
     paid = payments(result)
     assert len(paid) == len(CHANGING) - 1  # nothing is held at 00:00
     assert paid["amount"].to_numpy() == pytest.approx(1e4 * np.array(rates[1:]), rel=1e-12)
@@ -62,7 +60,7 @@ def test_hours_are_settled_in_bars_of_any_length(freq: str):
     """What is bought at the open of bar 1 pays every hour from there on."""
     rates = (1e-5 * np.arange(96)).tolist()
     market = bt.Market.from_frames(flat_bars(freq), funding=settled([*range(96)], rates))
-    result = live(market)
+    result = hold(market)
     bought = round(market.interval / HOUR) if market.interval >= HOUR else 0
     first = bought + 1  # a settlement at the open is for whoever carried the position in
     expected = 1e4 * sum(rates[first:])
@@ -76,8 +74,8 @@ def test_stamps_around_an_open_belong_to_it_and_count_once(freq: str, millisecon
     hours = [hour + milliseconds / 3_600_000 for hour in range(1, 48)]
     funding = settled(hours, 1e-5)
     market = bt.Market.from_frames(flat_bars(freq, days=2), funding=funding)
-    found = live(market)
-    exact = live(bt.Market.from_frames(flat_bars(freq, days=2), funding=settled(
+    found = hold(market)
+    exact = hold(bt.Market.from_frames(flat_bars(freq, days=2), funding=settled(
         [*range(1, 48)], 1e-5)))  # fmt: skip
     assert len(payments(found)) == len(payments(exact))
     assert found.metrics["funding"] == exact.metrics["funding"]
@@ -86,7 +84,7 @@ def test_stamps_around_an_open_belong_to_it_and_count_once(freq: str, millisecon
 def test_a_settlement_at_an_odd_minute_falls_into_its_bar():
     funding = settled([0, 8, 13 + 37 / 60, 16, 24], [9.0e-4, 1e-4, 3e-4, 1e-4, 1e-4])
     market = bt.Market.from_frames(flat_bars("1h", days=1), funding=funding)
-    bars = live(market).bars["funding"]
+    bars = hold(market).bars["funding"]
     assert bars.iloc[[8, 13, 16]].to_numpy() == pytest.approx([1.0, 3.0, 1.0], rel=1e-12)
     assert bars.sum() == pytest.approx(5.0, rel=1e-12)
 

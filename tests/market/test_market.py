@@ -183,17 +183,6 @@ def test_a_column_that_is_not_one_number_per_bar_is_refused(values, words):
         Market.sample(bars=8).with_columns(**values)
 
 
-def test_a_prefix_holds_nothing_stamped_at_or_after_its_end():
-    for n in (1, 7, 8, 9, 480):
-        part = SAMPLE.prefix(n)
-        assert part.n_bars == n
-        assert part.close.tolist() == SAMPLE.close[:n].tolist()
-        assert (part.funding_time < part.end).all()
-        assert part.funding_time.size == 1 + (n - 1) // 8
-    jittered = dataclasses.replace(SAMPLE, funding_time=SAMPLE.funding_time - 2_000_000)
-    assert jittered.prefix(8).funding_time.size == 2  # stamped 2 ms before the close of bar 8
-
-
 def test_between_takes_the_opens_from_start_to_before_end():
     part = SAMPLE.between("2023-01-02", pd.Timestamp("2023-01-03T00:30", tz="UTC"))
     assert part.n_bars == 25
