@@ -143,19 +143,9 @@ def test_the_same_platform_means_the_same_bytes_and_another_one_a_billionth_per_
 def test_a_fee_of_one_venue_is_named_with_its_instrument():
     markets = simulate_pair(60)
     terms = {"account": bt.Account(capital=1_000.0), "overlay": Hold(0.5), "compile": False}
-    was, now = (
-        regress.take_baseline(
-            bt.run(
-                markets,
-                Hold(2.0),
-                venue={"AAA": make_venue(taker=0.001), "BBB": make_venue(taker=taker)},
-                sampling="1h",
-                **terms,
-            ),
-            "pair",
-        )
-        for taker in (0.001, 0.0011)
-    )
+    venues = ({"AAA": make_venue(taker=0.001), "BBB": make_venue(taker=x)} for x in (0.001, 0.0011))
+    results = (bt.run(markets, Hold(2.0), venue=each, sampling="1h", **terms) for each in venues)
+    was, now = (regress.take_baseline(each, "pair") for each in results)
     verdict = regress.compare_baselines(was, now)
     assert verdict.exit_code == 1
     # BBB is listed in bar 6: decided at its close, filled in bar 7
@@ -189,10 +179,9 @@ def test_a_tolerance_that_is_none_is_refused(given):
 def test_a_band_holds_its_ends_and_what_does_not_exist():
     assert trace.Band(absolute=0.1).holds(0.0, -0.1)
     assert not trace.Band(absolute=0.1).holds(0.0, 0.11)
-    assert trace.Band(relative=0.0).holds(math.nan, math.nan)
-    assert trace.Band(relative=0.0).holds(math.inf, math.inf)
-    assert not trace.Band(relative=1.0).holds(math.nan, 1.0)
-    assert not trace.Band(relative=1.0).holds(math.inf, 1.0)
+    for x in (math.nan, math.inf):
+        assert trace.Band(relative=0.0).holds(x, x)
+        assert not trace.Band(relative=1.0).holds(x, 1.0)
     assert trace.Band().holds(math.nan, 1.0)
     assert trace.Band(relative=1e-9).holds(0.0, 1e-17)
 

@@ -213,15 +213,12 @@ def test_trend_vol_is_its_formula(measure: str):
 # ------------------------------------------------------------------------------------------ funding
 
 
-SAMPLE = bt.Market.sample(bars=800)
-
-
 def funded(rate: float, n: int = 500, seed: int = 1) -> bt.Market:
     """Return a driftless walk at 60 % volatility whose longs pay a rate every 8 hours."""
     steps = 0.6 / math.sqrt(8760) * np.random.default_rng(seed).standard_normal(n)
-    bars = market_of(100.0 * np.exp(np.cumsum(steps))).bars()
-    stamps = pd.date_range(bars.index[0], bars.index[-1], freq="8h")
-    return bt.Market.from_frames(bars, funding=pd.Series(rate, index=stamps))
+    stamps = pd.date_range("2020-01-01", periods=-(-n // 8), freq="8h", tz="UTC")
+    terms = {"funding": pd.Series(rate, index=stamps)}
+    return market_of(100.0 * np.exp(np.cumsum(steps)), terms=terms)
 
 
 def cut(policy: FundingAware, paid: float, sigma: float, asked: float = 2.0) -> float:
@@ -238,33 +235,19 @@ def test_the_cut_is_linear_in_the_funding_over_the_break_even():
     assert math.isnan(cut(policy, 0.2, 0.5, asked=math.nan))
 
 
-@pytest.mark.slow
-def test_without_sensitivity_it_is_the_policy_bit_for_bit():
-    for inner in (VolTarget(), Constant(2.0)):
-        alone, aware = live(SAMPLE, inner), live(SAMPLE, FundingAware(inner, sensitivity=0.0))
-        assert np.array_equal(alone.record.values, aware.record.values, equal_nan=True)
-
-
 def test_the_side_that_receives_funding_is_not_cut():
     """0.05 % every 8 hours is 55 % a year: a long is cut, a short of any size is not."""
     market = funded(0.0005)
     policy = FundingAware(Constant(2.0), sensitivity=2.0)
     long = live(market, policy, compile=False).bars["target"]
     assert (long[20:] < 2.0).all()
-    assert long.iloc[-1] == pytest.approx(expected_cut(market), rel=1e-9)
+    paid, sigma = features.funding_forecast(market, 72.0), features.ewma_volatility(market, 72.0)
+    expected = 2.0 * max(0.0, 1.0 - 2.0 * (paid[-1] - 0.1) / sigma[-1])
+    assert long.iloc[-1] == pytest.approx(expected, rel=1e-9)
     for size in (-1.0, -0.3):
         assert (live(market, policy, signal=size, compile=False).bars["target"] == 2.0).all()
     half = live(market, policy, signal=0.5, compile=False).bars["target"]
     assert half.equals(long)  # what is paid per unit of the position is the same
-
-
-def expected_cut(market: bt.Market) -> float:
-    """Return the last target of 2x, sensitivity 2, break-even 0.1 and half-lives of 72 bars."""
-    paid, sigma = (
-        features.funding_forecast(market, 72.0)[-1],
-        features.ewma_volatility(market, 72.0)[-1],
-    )
-    return 2.0 * max(0.0, 1.0 - 2.0 * (paid - 0.1) / sigma)
 
 
 # -------------------------------------------------------------------------------------------- tails
@@ -274,16 +257,9 @@ def expected_cut(market: bt.Market) -> float:
 @pytest.mark.parametrize("measure", every_nth(["VaR", "ES"], 2))
 def test_tail_risk_is_its_formula(model: str, measure: str):
     market = bt.Market.sample(bars=1300)
-    policy = TailRisk(
-        measure=measure,
-        model=model,
-        level=0.975,
-        horizon=8,
-        window=1000,
-        half_life=48.0,
-        budget=0.1,
-    )
-    tail = features.tail_losses(market, model, level=0.975, horizon=8, window=1000, half_life=48.0)
+    terms = {"level": 0.975, "horizon": 8, "window": 1000, "half_life": 48.0}
+    policy = TailRisk(measure=measure, model=model, budget=0.1, **terms)
+    tail = features.tail_losses(market, model, **terms)
     risk = tail.value_at_risk if measure == "VaR" else tail.expected_shortfall
     assert policy.observe(market)["risk"].tobytes() == risk.tobytes()
     target = live(market, policy, compile=False).bars["target"].to_numpy()
@@ -544,13 +520,10 @@ def test_the_notional_of_a_margin_is_the_inverse_of_the_margin_of_a_notional(
 @pytest.mark.parametrize("signal", [1.0, -1.0, 0.5])
 def test_margin_buffer_starts_at_its_target_in_any_bracket(capital: float, signal: float):
     """At a standing price the ratio is the target, or half of it with half a signal."""
-    market = market_of(np.full(10, 20_000.0))
-    account = bt.Account(capital=capital)
-    policy = MarginBuffer(target=0.03)
-    result = live(market, policy, venue=TIERED, account=account, signal=signal, compile=False)
-    bars = result.bars
-    expected = 0.03 * abs(signal)
-    np.testing.assert_allclose(bars["margin_ratio"].to_numpy()[1:], expected, rtol=1e-9)
+    market, account = market_of(np.full(10, 20_000.0)), bt.Account(capital=capital)
+    terms = {"venue": TIERED, "account": account, "signal": signal, "compile": False}
+    bars = live(market, MarginBuffer(target=0.03), **terms).bars
+    np.testing.assert_allclose(bars["margin_ratio"].to_numpy()[1:], 0.03 * abs(signal), rtol=1e-9)
     assert bars["target"].isna().tolist() == [False] + 9 * [True]
 
 
@@ -560,9 +533,9 @@ def test_the_margin_ratio_leaves_the_band_for_one_close_at_most(side: float):
     """Moves of up to 0.3 % an hour: over the band only where the bar itself took it there, by no
     more than one such move, and from the next open on at the target but for that bar's move."""
     market = gentle_walk(6000, 0.003, seed=44)
-    account = bt.Account(capital=5e6)
     policy = MarginBuffer(target=0.06, low=0.8, high=1.25)
-    result = live(market, policy, venue=TIERED, account=account, signal=side)
+    terms = {"venue": TIERED, "account": bt.Account(capital=5e6), "signal": side}
+    result = live(market, policy, **terms)
     bars = result.bars[1:]
     ratio, target = bars["margin_ratio"].to_numpy(), bars["target"].to_numpy()
     is_out = (ratio < 0.048) | (ratio > 0.075)
@@ -588,10 +561,8 @@ def test_margin_buffer_follows_the_signal_at_once():
     """Long, short, half, out and in again, at a standing price."""
     signal = np.repeat([1.0, -1.0, -0.5, -1.0, 0.0, 1.0], 4)
     market = market_of(np.full(24, 20_000.0))
-    bars = live(
-        market, MarginBuffer(target=0.02, low=0.9, high=1.5), venue=TIERED, signal=signal,
-        compile=False,
-    ).bars  # fmt: skip
+    policy = MarginBuffer(target=0.02, low=0.9, high=1.5)
+    bars = live(market, policy, venue=TIERED, signal=signal, compile=False).bars
     held = bars["position"].to_numpy()[2::4]
     full = held[0]
     assert full > 0.0

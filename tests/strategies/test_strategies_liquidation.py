@@ -13,7 +13,7 @@ from backtest.features import ewma_volatility, touch_distance, touch_probability
 from backtest.strategies import LeverageLoop, LiquidationDistance, LiquidationProbability
 from backtest.venue.requirement import read_rules
 from tests import scenes
-from tests.kit import YEAR, free_venue, live, market_of, walk
+from tests.kit import YEAR, free_venue, live, walk
 
 BINANCE = bt.Venue.preset("binance-usdm", "BTCUSDT", at="latest")
 TERMS: dict[str, Any] = {
@@ -271,9 +271,8 @@ def test_interest_alone_breaches_a_loan_that_is_left_alone():
     """
     hourly = 0.4 / 8760.0
     n = math.ceil(math.log(0.8 / 0.75) / math.log1p(hourly))
-    market = market_of(np.full(n + 5, 100.0))
     policy = LeverageLoop(ltv=0.75, band=0.9)
-    result = live(market, policy, venue=lending_market(borrow_rate=0.4), compile=False)
+    result = borrow(*[100.0] * (n + 5), policy=policy, borrow_rate=0.4)
     bars = result.bars
     before = 30_000.0 * (1.0 + hourly) ** np.arange(n)
     np.testing.assert_allclose(debt(result)[1 : n + 1], before, rtol=1e-9)
@@ -291,12 +290,8 @@ def test_the_policy_restores_the_loan_before_it_is_liquidated():
     and the next open restores it.
     """
     path = 100.0 * 0.99 ** np.arange(40.0)
-    results = [
-        live(
-            market_of(path), LeverageLoop(ltv=0.6, band=band), venue=lending_market(), compile=False
-        )
-        for band in (0.1, 0.9)
-    ]
+    loops = [LeverageLoop(ltv=0.6, band=band) for band in (0.1, 0.9)]
+    results = [borrow(*path, policy=loop) for loop in loops]
     assert [result.metrics["liquidations"] for result in results] == [0, 1]
     ltv = debt(results[0]) / (results[0].bars["position"] * path)
     assert 0.6 / 0.99**10 < 0.6 / 0.9 < 0.6 / 0.99**11
