@@ -261,49 +261,36 @@ def held_after(targets: dict[str, tuple[float, ...]], equity: float, **account) 
     return [float(quantity) * 100 / 10_000 for quantity in out.quantity[2]]
 
 
-@pytest.mark.parametrize("margin", ["cross", "isolated"])
-def test_what_has_no_target_counts_with_what_it_holds(margin):
-    """A holds 1.5; B decides 1.2 and gets the 0.5 that are left of 2."""
-    terms = {"margin": margin, "venue_leverage": 10.0, "band": 0.1}
-    held = held_after({"A": (15 / 11, NAN), "B": (7 / 11, 1.2)}, 11_000.0, **terms)
-    assert held == pytest.approx([1.5, 0.5], abs=1e-12)
+CAPS = {
+    # A holds 1.5; B decides 1.2 and gets the 0.5 that are left of 2
+    **{
+        f"what has no target counts with what it holds, {margin}": (
+            {"A": (15 / 11, NAN), "B": (7 / 11, 1.2)}, 11_000.0,
+            {"margin": margin, "venue_leverage": 10.0, "band": 0.1}, [1.5, 0.5])
+        for margin in ("cross", "isolated")
+    },
+    # A has risen to 2.2 of a cap of 2, by the withdrawal; B closes, within its band or not
+    "what has no target may leave nothing": (
+        {"A": (1.8, NAN), "B": (0.1, 0.1)}, 12_222.0, {"band": 0.2}, [1.8 * 1.2222, 0.0]),
+    # 2.2 become 1.364 and 0.636; A fills, B is kept: 2.064 stand, as they are not over 2.2
+    "the band is tested on the scaled target": (
+        {"A": (15 / 11, 1.5), "B": (7 / 11, 0.7)}, 11_000.0, {"band": 0.1}, [15 / 11, 0.7]),
+    # ten coins at 0.29 decide 0.2, within a band of 0.1: 2.9 are over 2.2, so all trade; at 0.21
+    # the 2.1 stand
+    **{
+        f"bands keep at most a tenth above the cap, {held}": (
+            {f"C{k}": (0.2, 0.2) for k in range(10)}, equity, {"band": 0.1}, [held] * 10)
+        for equity, held in ((14_500.0, 0.2), (10_500.0, 0.21))
+    },
+    # 10 of A and 0.5 of B, scaled to 2
+    "an infinite target is what the margin allows in it alone": (
+        {"A": (0.0, INF), "B": (0.0, 0.5)}, 10_000.0, {}, [20 / 10.5, 1 / 10.5]),
+}  # fmt: skip
 
 
-def test_what_has_no_target_may_leave_nothing():
-    """A has risen to 2.2 of a cap of 2, by the withdrawal; B closes, within its band or not."""
-    held = held_after({"A": (1.8, NAN), "B": (0.1, 0.1)}, 12_222.0, band=0.2)
-    assert held == pytest.approx([1.8 * 1.2222, 0.0], abs=1e-12)
-
-
-def test_the_band_is_tested_on_the_scaled_target():
-    """2.2 become 1.364 and 0.636; A fills, B is kept: 2.064 stand, as they are not over 2.2."""
-    held = held_after({"A": (15 / 11, 1.5), "B": (7 / 11, 0.7)}, 11_000.0, band=0.1)
-    assert held == pytest.approx([15 / 11, 0.7], abs=1e-12)
-
-
-def test_bands_keep_at_most_a_tenth_above_the_cap():
-    """Ten coins at 0.29 decide 0.2, within a band of 0.1: 2.9 are over 2.2, so all trade."""
-    targets = {f"C{k}": (0.2, 0.2) for k in range(10)}
-    assert held_after(targets, 14_500.0, band=0.1) == pytest.approx([0.2] * 10, abs=1e-12)
-    # at 0.21 the 2.1 stand
-    assert held_after(targets, 10_500.0, band=0.1) == pytest.approx([0.21] * 10, abs=1e-12)
-
-
-def test_an_infinite_target_is_what_the_margin_allows_in_it_alone():
-    """10 of A and 0.5 of B, scaled to 2."""
-    held = held_after({"A": (0.0, INF), "B": (0.0, 0.5)}, 10_000.0)
-    assert held == pytest.approx([20 / 10.5, 1 / 10.5], abs=1e-12)
-    assert [round(each, 3) for each in held] == [1.905, 0.095]
-
-
-def test_a_health_factor_needs_a_requirement_of_each_position():
-    rule = bt.ScenarioMargin(
-        moves={"all": [(-0.1, 1.0), (0.1, 1.0)]}, groups={"all": ["AAA", "BBB"]}
-    )
-    terms = {"liquidation.mode": "partial", "liquidation.step": 0.5}
-    venue = make_venue().override({**terms, "liquidation.full_below_health": 0.95})
-    with pytest.raises(ParameterError, match="full_below_health of AAA must be 0"):
-        bt.run(simulate_pair(20), Hold(), venue=venue, account=bt.Account(requirement=rule))
+@pytest.mark.parametrize(("targets", "equity", "account", "held"), [*CAPS.values()], ids=[*CAPS])
+def test_the_cap_of_gross_leverage(targets, equity, account, held):
+    assert held_after(targets, equity, **account) == pytest.approx(held, abs=1e-12)
 
 
 # --------------------------------------------------------------------------- contracts that expire
