@@ -186,7 +186,7 @@ def read_returns(market: Market, model: str) -> base.FloatArray:
 
 
 def count_per_year(market: Market) -> float:
-    return float(np.ravel(bars_per_year(market))[-1])  # NaN in the first day of sessions alone
+    return float(np.ravel(bars_per_year(market))[-1])  # with sessions, the first day has NaN
 
 
 class GBM(PathModel):

@@ -137,10 +137,8 @@ class RowTable:
         before = np.concatenate([[np.nan], history.close[:-1]])
         self.moves = np.log(prices / before) / volatility
         known = self.moves[3, own >= 0]
-        if isinstance(
-            model, laws.Filtered
-        ):  # whatever the scale of rows, the first bar has its own
-            self.variance[0] /= float(np.mean(known**2))
+        if isinstance(model, laws.Filtered):
+            self.variance[0] /= float(np.mean(known**2))  # the first bar has variance_now
             away = known - np.mean(known)
             second, third, fourth = (float(np.mean(away**k)) for k in (2, 3, 4))
             self.cumulants = float(np.mean(known)), second, third, fourth - 3.0 * second * second
