@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -11,7 +10,6 @@ import pytest
 
 import backtest as bt
 from backtest.compare.compare import TITLES
-from backtest.features import bars_per_year, traded_returns
 from backtest.measures.differences import STATISTICS
 from backtest.report.write import build_head
 from backtest.store import load_saved
@@ -216,19 +214,6 @@ def test_what_is_refused_says_why(call, words, tmp_path):
     check_refused(lambda: call(tmp_path), words, bt.ParameterError)
 
 
-class Feeling(bt.Policy):
-    """Aims at a volatility of what it trades, as it was over four days."""
-
-    target: Annotated[float, bt.Range(0.0, 10.0)] = 1.0
-
-    def observe(self, market):
-        deviation = pd.Series(traded_returns(market)).rolling(24).std().to_numpy()
-        return {"sigma": deviation * np.sqrt(bars_per_year(market))}
-
-    def leverage(self, bar, account):
-        return min(self.target / bar.sigma, 20.0)
-
-
 @pytest.mark.slow
 def test_equal_risk_leaves_volatilities_equal(plain):
     """To a thousandth: lots of 0.001 BTC are some 20 of 10,000 money."""
@@ -241,16 +226,6 @@ def test_equal_risk_leaves_volatilities_equal(plain):
     calmest = plain.table["volatility"].idxmin()
     assert found.table.loc[calmest, "fees"] == plain.table.loc[calmest, "fees"]
     assert "known only afterwards" in " ".join(found.notices)
-
-
-@pytest.mark.slow
-def test_a_policy_that_feels_what_it_trades_does_not_feel_the_scale():
-    settings = {"venue": free_venue(), "account": bt.Account()}
-    policies = {"bold": Feeling(target=1.0), "calm": Feeling(target=0.25)}
-    found = compare(policies, equal_risk=True, **settings)
-    volatility = found.table["volatility"]
-    assert volatility["bold"] == pytest.approx(volatility["calm"], rel=1e-5)
-    assert found.table.loc["bold", "scale"] == pytest.approx(0.25, rel=0.05)
 
 
 @pytest.mark.slow
