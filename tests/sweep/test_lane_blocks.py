@@ -3,7 +3,6 @@
 import functools
 import re
 import warnings
-from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -12,18 +11,11 @@ import pytest
 from llvmlite import binding
 
 import backtest as bt
-from backtest.account.records import NUMBERS
-from backtest.base.kernels import find_own_functions, make_twin
-from backtest.engine.driver import find_simulate
-from backtest.engine.loop import N_SHOWN
 from backtest.strategies import Capped
-from backtest.sweep.lanes import block as lane_block
-from backtest.sweep.lanes import compiler, loop, runner
-from backtest.sweep.lanes.block import Block, join_columns, score_block
-from backtest.sweep.lanes.rows import REST, TARGET, cell, spot
+from backtest.sweep.lanes import compiler, runner
 from backtest.sweep.set_evaluator import Evaluator
-from backtest.sweep.sets import take_sets
 from tests.agreement import trust_data
+from tests.kit import bars_market
 from tests.sweep.sweeps import MONEY
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
@@ -77,22 +69,16 @@ def make_markets(rng: np.random.Generator, n_bars: int) -> bt.Markets:
         close = 100.0 * np.exp(np.cumsum(steps))
         start = np.concatenate(([100.0], close[:-1])) * np.exp(rng.normal(0.0, 1e-3, n_bars))
         wick = 1.0 + np.abs(rng.normal(0.0, 0.005, (2, n_bars)))
-        frame = pd.DataFrame(
-            {
-                "open": start,
-                "high": np.maximum(start, close) * wick[0],
-                "low": np.minimum(start, close) / wick[1],
-                "close": close,
-                "volume": rng.uniform(10.0, 1e4, n_bars),
-            },
-            index=HOURS[:n_bars],
-        ).iloc[first:stop]
-        stamps = frame.index[:: int(rng.integers(3, 9))]
+        high, low = np.maximum(start, close) * wick[0], np.minimum(start, close) / wick[1]
+        volume, rows = rng.uniform(10.0, 1e4, n_bars), slice(first, stop)
+        stamps = HOURS[rows][:: int(rng.integers(3, 9))]
         stamps = stamps + pd.Timedelta(minutes=20 * int(rng.integers(0, 2)))
-        funding = pd.DataFrame({"rate": rng.normal(0.0, 1e-3, len(stamps))}, index=stamps)
-        found["ABCD"[: k + 1]] = bt.Market.from_frames(
-            frame, funding=funding, instrument="ABCD"[: k + 1], funding_gaps="zero"
-        )
+        rates = pd.Series(rng.normal(0.0, 1e-3, len(stamps)), index=stamps)
+        terms = {"funding": rates, "instrument": "ABCD"[: k + 1], "funding_gaps": "zero"}
+        found["ABCD"[: k + 1]] = bars_market(
+            start[rows], close[rows], start=HOURS[first], terms=terms, high=high[rows],
+            low=low[rows], volume=volume[rows],
+        )  # fmt: skip
     return bt.Markets(found, currency="USDT")
 
 
@@ -177,57 +163,6 @@ def make_case(seed: int, n_bars: int, n_sets: int) -> tuple[Evaluator, dict[str,
     return evaluator, sets
 
 
-def write_plain_loop(every: list[Any]) -> Any:
-    """Return the loop over lanes in plain Python; lanes alone pass a bar as plain runs do."""
-    simulate = find_simulate(is_compiled=False)
-
-    def pass_alone(_address: int, terms: Any, *given: Any) -> Any:
-        own = [
-            each._replace(**{name: terms.numbers[k, i] for k, name in enumerate(NUMBERS)})
-            for i, each in enumerate(terms.instruments)
-        ]
-        return simulate(terms._replace(instruments=tuple(own)), *given)
-
-    def ask_lanes(policies: Any, lanes: Any, i: int, time: int, local: int) -> bool:
-        for lane, deciders in enumerate(every):
-            deciders.bar[:] = policies.bar
-            deciders.shown[:N_SHOWN] = policies.shown.reshape(N_SHOWN, -1)[:, lane]
-            leverage = float(deciders.methods[i](deciders, None, i, time, local))
-            rest = lanes.position[spot(i, REST, lane)]
-            lanes.position[spot(i, TARGET, lane)] = leverage + rest
-            policies.memory[cell(policies.memory_at[i], lane)] = deciders.memory[
-                deciders.memory_at[i]
-            ]
-        return True
-
-    bound: dict[str, Any] = dict(vars(loop))
-    for name, own in find_own_functions(loop):
-        bound[name] = make_twin(own, bound, Path(own.__code__.co_filename))
-    bound |= {"pass_alone": pass_alone, "ask_lanes": ask_lanes}
-    return bound["take_block"]
-
-
-def score_plainly(monkeypatch: Any, evaluator: Evaluator, sets: dict[str, Any]) -> Any:
-    n_sets = len(sets["account.band"])
-    panel = evaluator._find_panel({}, 0, None)
-    setups = [panel.set_up(take_sets(sets, k)) for k in range(n_sets)]
-    every = [panel.make_deciders(each) for each in setups]
-    plain = write_plain_loop(every)
-    monkeypatch.setattr(compiler, "find_lane_loop", lambda _: (plain, 0))
-    monkeypatch.setattr(lane_block.engine, "pack_terms", lambda terms: terms)
-    block = Block(
-        setups=setups,
-        deciders=every[0],
-        addresses=[0] * len(every),
-        columns=join_columns(setups),
-        span=panel.span,
-        has_returns=True,
-        is_full=True,
-    )
-    with np.errstate(all="ignore"):
-        return score_block(evaluator.metrics, block, lambda: False)
-
-
 def require_equal(rows: Any, others: Any) -> None:
     """Compare all measures of two sweeps, and their returns."""
     assert rows.errors == others.errors
@@ -245,24 +180,15 @@ def require_equal(rows: Any, others: Any) -> None:
     np.testing.assert_array_equal(np.isnan(rows.returns), np.isnan(others.returns))
 
 
-@pytest.mark.parametrize("seed", [2, 11])
-def test_a_block_of_a_random_account_has_the_rows_of_its_sets(seed, monkeypatch):
-    """One isolated position, and three."""
+@pytest.mark.parametrize(("seeds", "least"), [
+    pytest.param((2, 11), (0, 0), marks=pytest.mark.compiled),
+    pytest.param(range(40), (40, 400), marks=pytest.mark.slow),
+])  # fmt: skip
+def test_blocks_of_random_accounts_have_the_rows_of_their_sets(seeds, least, monkeypatch):
+    """One isolated position and three, or many accounts; some are liquidated, and some ruined."""
     trust_data(monkeypatch)
-    evaluator, sets = make_case(seed, 45, 3)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        rows = evaluator.evaluate(sets, returns=True)
-        scored = score_plainly(monkeypatch, evaluator, sets)
-    require_equal(rows._replace(**scored._asdict()), rows)
-
-
-@pytest.mark.slow
-def test_compiled_blocks_of_random_accounts_are_single_sets(monkeypatch):
-    monkeypatch.setenv("BACKTEST_COMPILE", "now")
-    trust_data(monkeypatch)
-    ruined = liquidated = 0
-    for seed in range(40):
+    found = np.zeros(2)
+    for seed in seeds:
         evaluator, sets = make_case(seed, 600, 24)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -270,10 +196,8 @@ def test_compiled_blocks_of_random_accounts_are_single_sets(monkeypatch):
             rows = evaluator.evaluate(sets, returns=True)
             monkeypatch.setattr(runner, "LEAST_LANES", 1_000)
             require_equal(rows, evaluator.evaluate(sets, returns=True))
-        ruined += int(np.sum(rows.metrics["ruined"]))
-        liquidated += int(np.sum(rows.metrics["liquidations"]))
-    assert ruined > 40
-    assert liquidated > 400
+        found += [rows.metrics[name].sum() for name in ("ruined", "liquidations")]
+    assert (found > least).all()
 
 
 LOOPS = {
