@@ -24,12 +24,8 @@ from tests.scenes import NAN
 
 FOLDER = Path(__file__).parents[3] / "shared" / "data" / "btc-usdm-1h"
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
-FLIPS = np.array([1.0, -1.0, 0.5, 0.0])
-
-
-def flips(n: int) -> np.ndarray:
-    """Return a signal that is long, short, half long and out for 37 bars each."""
-    return FLIPS[np.arange(n) // 37 % 4]
+FLIPS = np.array([1.0, -1.0, 0.5, 0.0])[np.arange(2000) // 37 % 4]
+"""Long, short, half long and out for 37 bars each."""
 
 
 @pytest.fixture(scope="module")
@@ -37,19 +33,11 @@ def result() -> bt.Result:
     return run(bt.Market.sample(bars=900))
 
 
-def run(market: bt.Market, resume: bt.Result | None = None, **more: object) -> bt.Result:
+def run(market: bt.Market, resume: bt.Result | None = None) -> bt.Result:
     """Run six turns both ways in plain Python."""
-    signal = pd.Series(flips(2000), pd.date_range("2023-01-01", periods=2000, freq="1h", tz="UTC"))
-    return bt.run(
-        market,
-        Constant(leverage=6.0),
-        venue=VENUE,
-        account=bt.Account(),
-        signal=signal[market.times],
-        compile=False,
-        resume=resume,
-        **more,  # type: ignore[arg-type]
-    )
+    signal = pd.Series(FLIPS, pd.date_range("2023-01-01", periods=2000, freq="1h", tz="UTC"))
+    terms = {"venue": VENUE, "account": bt.Account(), "signal": signal[market.times]}
+    return bt.run(market, Constant(leverage=6.0), **terms, compile=False, resume=resume)
 
 
 def test_the_forecast_is_the_first_passage_of_the_mark_within_a_day(result: bt.Result):

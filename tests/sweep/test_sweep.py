@@ -9,12 +9,9 @@ import pytest
 
 import backtest as bt
 from backtest import DataError, ParameterError, Range
-from backtest.measures.measure_table import METRICS, PATH
-from backtest.measures.ranking import read_constraints, read_objective
+from backtest.measures.measure_table import METRICS
 from backtest.strategies import Constant, VolTarget
 from backtest.sweep.set_evaluator import PooledEvaluator
-from backtest.tune.problem import choose_metrics
-from backtest.tune.trials import Goal
 from tests.kit import check_refused
 from tests.sweep.sweeps import ACCOUNT, CRASH, MARKET, VENUE, Modes, run
 
@@ -183,13 +180,6 @@ def test_a_folder_of_another_kind_is_refused(tmp_path):
     loaded = bt.Sweep.load(folder)
     assert loaded.best().equals(sweep.best())
     check_refused(lambda: loaded.replay(0), "a loaded sweep has none", ParameterError)
-
-
-@pytest.mark.parametrize("name", PATH)
-def test_a_search_refuses_measures_of_the_path(name):
-    goal = Goal((read_objective("sharpe"),), read_constraints({name: "<= 1"}))
-    with pytest.raises(bt.ParameterError, match=name):
-        choose_metrics("sharpe", goal)
 
 
 LEVERED = {"leverage": [0.5, 2.0, 60.0]}

@@ -32,21 +32,16 @@ MIXED = space(
 
 
 def search(name, where, judge, *, trials=None, seed=0):
-    sampler, most = make_sampler(name, where, seed=seed, trials=trials), trials or 10**6
-    asked, scores, violations = [np.empty((0, len(where.dimensions)))], [], []
-    while (left := most - sum(map(len, asked))) > 0 and len(cube := sampler.ask()[:left]):
-        assert cube.ndim == 2
-        assert cube.dtype == np.float64
-        assert cube.shape[1] == len(where.dimensions)
-        assert np.all((cube >= 0.0) & (cube <= 1.0))
-        score, violation = judge(cube)
-        asked.append(cube)
-        scores.append(score)
-        violations.append(violation)
-        if sum(map(len, asked)) < most:
-            sampler.tell(cube, score, violation)
-    empty = [np.empty(0)]
-    return tuple(np.concatenate(part) for part in (asked, empty + scores, empty + violations))
+    sampler, left = make_sampler(name, where, seed=seed, trials=trials), trials or 10**6
+    parts = []
+    while left > 0 and len(cube := sampler.ask()[:left]):
+        assert (cube.dtype, cube.shape[1:]) == (np.float64, (len(where.dimensions),))
+        assert ((cube >= 0.0) & (cube <= 1.0)).all()
+        parts.append((cube, *judge(cube)))
+        left -= len(cube)
+        if left > 0:
+            sampler.tell(*parts[-1])
+    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
 
 def free(score):

@@ -69,6 +69,7 @@ def test_seconds_are_of_searching_and_not_of_what_compiles_first(monkeypatch, cl
     ({"objective": "sharp"}, "did you mean 'sharpe'"),
     ({"objective": ["sharpe", "cagr"]}, "objective must be a measure"),
     ({"objective": "es_95"}, "need no path of an account, got es_95"),
+    ({"constraints": {"es_95": "<= 1"}}, "need no path of an account, got es_95"),
     ({"holdout": "100%"}, "holdout must be"),
     ({"space": {"z": (0, 1)}}, "nothing named 'z' to vary"),
     ({"fix": {"x": 11.0}}, "x must be 0 to 10, got 11"),
