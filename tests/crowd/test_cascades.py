@@ -265,7 +265,7 @@ def random_arguments(rng: np.random.Generator) -> dict[str, Any]:
 
 @pytest.mark.parametrize("crowds", [100, pytest.param(500, marks=pytest.mark.slow)])
 def test_the_books_balance_in_every_round_of_random_crowds(crowds):
-    bankrupt, deleveraged, cut, owed = 0, 0, 0, 0
+    met = 0
     for seed in range(crowds):
         rng = np.random.default_rng(seed)
         venue = bracket_venue(["close", "takeover", "partial"][seed % 3], rng)
@@ -280,11 +280,8 @@ def test_the_books_balance_in_every_round_of_random_crowds(crowds):
         parts = rounds[["deficit", "fund_paid", "adl_paid", "haircuts", "unpaid"]]
         assert (parts >= -1e-6).all(axis=None), seed
         assert hit.haircuts.sum() == pytest.approx(rounds["haircuts"].sum(), abs=1e-6)
-        bankrupt += rounds["deficit"].sum() > 0.0
-        deleveraged += rounds["adl"].sum() > 0.0
-        cut += rounds["haircuts"].sum() > 0.0
-        owed += rounds["unpaid"].sum() > 0.0
-    assert min(bankrupt, deleveraged, cut, owed) > crowds / 25  # each way of paying was met
+        met += rounds[["deficit", "adl", "haircuts", "unpaid"]].sum().to_numpy() > 0.0
+    assert (met > crowds / 25).all()  # each way of paying was met
 
 
 def test_books_that_do_not_balance_are_an_error():

@@ -280,20 +280,17 @@ def test_shocks_by_instrument_and_correlations_by_hand():
     quantity, last = result.state.held.quantities, result.marks[-1]
     sigma = [np.std(np.diff(np.log(each.close))) for each in (steady(), wild())]
     follow = math.expm1(0.5 * sigma[1] / sigma[0] * math.log(0.9))
-    moves = {
-        "own": (bt.Scenario("own", prices={"B": 0.1}, shape="bar"), (0.0, 0.1)),
-        "both": (bt.Scenario("both", price=-0.1, prices={"B": 0.1}, shape="bar"), (-0.1, 0.1)),
-        "follow": (bt.Scenario("follow", price=-0.1, correlation=0.5, shape="bar"),
-                   (-0.1, follow)),
-        "led": (bt.Scenario("led", prices={"A": -0.1}, correlation=0.5, shape="bar"),
-                (-0.1, follow)),
-        "one": (bt.Scenario("one", prices={"A": -0.1}, correlation=1.0, shape="bar"),
-                (-0.1, math.expm1(sigma[1] / sigma[0] * math.log(0.9)))),
-    }  # fmt: skip
-    table = bt.stress(result, [scenario for scenario, _ in moves.values()]).table
-    for name, (_, move) in moves.items():
+    whole = math.expm1(sigma[1] / sigma[0] * math.log(0.9))
+    for terms, move in (
+        ({"prices": {"B": 0.1}}, (0.0, 0.1)),
+        ({"price": -0.1, "prices": {"B": 0.1}}, (-0.1, 0.1)),
+        ({"price": -0.1, "correlation": 0.5}, (-0.1, follow)),
+        ({"prices": {"A": -0.1}, "correlation": 0.5}, (-0.1, follow)),
+        ({"prices": {"A": -0.1}, "correlation": 1.0}, (-0.1, whole)),
+    ):
         wanted = -float(np.sum(quantity * last * np.array(move)))
-        assert table.loc[name, "loss"] == pytest.approx(wanted, rel=1e-9), name
+        loss = stress_one(result, **terms, shape="bar")["loss"]
+        assert loss == pytest.approx(wanted, rel=1e-9), terms
 
 
 def test_a_hedge_survives_a_common_move_and_not_one_of_its_legs():
@@ -347,18 +344,16 @@ def test_collateral_moves_by_its_own_prices_and_a_constant_one_where_it_is_named
     market = bt.Markets({"A": steady(), "B": wild()})
     result = held(3.0, None, market=market, collateral=assets, negative_limit=1e6)
     quantities, last = result.state.held.quantities, result.marks[-1]
-    given = {
-        "all": (bt.Scenario("all", price=-0.1, shape="bar"), (-0.1, -0.1, -0.1, 0.0)),
-        "peg": (bt.Scenario("peg", prices={"USDC": -0.2}, shape="bar"), (0.0, 0.0, 0.0, -0.2)),
-        "gold": (bt.Scenario("gold", prices={"GOLD": 0.1, "B": -0.1}, shape="bar"),
-                 (0.0, -0.1, 0.1, 0.0)),
-    }  # fmt: skip
-    table = bt.stress(result, [scenario for scenario, _ in given.values()]).table
-    for name, (_, (a, b, gold, peg)) in given.items():
+    for terms, (a, b, gold, peg) in (
+        ({"prices": {"USDC": -0.2}}, (0.0, 0.0, 0.0, -0.2)),
+        ({"prices": {"GOLD": 0.1, "B": -0.1}}, (0.0, -0.1, 0.1, 0.0)),
+        ({"price": -0.1}, (-0.1, -0.1, -0.1, 0.0)),
+    ):
+        row = stress_one(result, **terms, shape="bar")
         gained = a * last[0] * (quantities[0] + 2.0) + b * last[1] * quantities[1]
         gained += 3.0 * gold * last[1] + 50.0 * peg
-        assert table.loc[name, "loss"] == pytest.approx(-gained, rel=1e-9), name
-    assert -1.0 < table.loc["all", "break_even"] < -0.1
+        assert row["loss"] == pytest.approx(-gained, rel=1e-9), terms
+    assert -1.0 < row["break_even"] < -0.1
 
 
 def test_collateral_beside_one_instrument_moves_if_named_and_stays_in_a_replay():
