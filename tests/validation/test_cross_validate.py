@@ -67,12 +67,10 @@ def test_boundaries_of_splits_equal_those_found_bar_by_bar(n):
 def brute(group_of, tested, embargo, is_test):
     """Return which bars are tested, or trained on: not within the embargo after a tested bar."""
     is_tested = np.isin(group_of, list(tested))
-    if is_test:
-        return is_tested
     late = is_tested.copy()
     for lag in range(1, embargo + 1):
         late[lag:] |= is_tested[:-lag]
-    return ~is_tested & ~late
+    return is_tested if is_test else ~late
 
 
 @pytest.mark.parametrize("anchored", [False, True])
@@ -184,12 +182,8 @@ def test_a_path_is_stitched_from_the_winners_of_its_groups(found):
 
 def judge_panel(panel: np.ndarray, n: int, k: int):
     sums = np.stack([part.sum(axis=0) for part in np.array_split(panel, n)])
-    inside, outside = [], []
-    for tested in list_splits(n, k):
-        mask = np.isin(np.arange(n), tested)
-        inside.append(sums[~mask].sum(axis=0))
-        outside.append(sums[mask].sum(axis=0))
-    return choose_winners(inside, outside)
+    outside = np.stack([sums[list(tested)].sum(axis=0) for tested in list_splits(n, k)])
+    return choose_winners(sums.sum(axis=0) - outside, outside)
 
 
 @pytest.mark.parametrize(("n", "k"), [(10, 5), (10, 2), (6, 2)])
@@ -241,17 +235,13 @@ def test_the_usual_embargo_is_one_percent_of_all_bars():
     assert usual.figures["embargo_samples"] == 4
 
 
-def test_an_embargo_leaves_out_the_first_days_of_groups_after_a_test(found):
+def test_an_embargo_leaves_out_the_first_days_of_groups_after_a_test():
     late = cross_validate(MARKET, Lever, **PLAIN, **SMALL, embargo=8)  # two days
     split = late.splits.iloc[0]  # tested on groups 0 and 1: group 2 is embargoed
     runs = [run_group(split, group) for group in (2, 3, 4, 5)]
     returns = np.concatenate([run.returns.to_numpy()[2 * (k == 0) :] for k, run in enumerate(runs)])
     sharpe = returns.mean() / returns.std(ddof=1) * math.sqrt(365)
     assert split["in_sample"] == pytest.approx(sharpe, rel=1e-9)
-    assert (
-        late.splits["out_of_sample"].iloc[0] == pytest.approx(found.splits["out_of_sample"].iloc[0])
-        or split["size"] != found.splits.iloc[0]["size"]
-    )
 
 
 @pytest.mark.parametrize(("given", "match"), [

@@ -1,7 +1,5 @@
 """Validations of one account with several positions, and walks that choose the signal, too."""
 
-from typing import Annotated
-
 import numpy as np
 import pytest
 
@@ -41,19 +39,6 @@ def test_the_account_lives_through_the_winners_of_all_folds(walk):
 
 
 @pytest.mark.slow
-def test_scores_of_groups_are_those_of_fresh_accounts():
-    terms = {**TERMS, "venue": make_venue()}
-    cv = bt.cross_validate(MARKETS, Lever, **terms, trials=4, groups=2, test_groups=1, embargo=0)
-    row = cv.sets.iloc[1]
-    policy = Lever(row["size"], int(row["window"]))
-    early = bt.run(MARKETS.prefix(240), policy, **terms)
-    late = bt.run(MARKETS, policy, **terms, start=MARKETS.times[240])
-    assert cv.matrix.iloc[1].tolist() == [early.metrics["sharpe"], late.metrics["sharpe"]]
-    assert len(cv.splits) == 2
-    assert cv.summary()
-
-
-@pytest.mark.slow
 def test_a_walk_begins_before_an_instrument_is_listed():
     """The check of columns took those of all instruments for those listed in a part of a span."""
     late = bt.Markets({"AAA": MARKETS["AAA"], "BBB": MARKETS["AAA"].slice(200, 480)})
@@ -68,29 +53,6 @@ def test_a_walk_begins_before_an_instrument_is_listed():
 
 ONE = MARKETS["AAA"]
 RULE_TERMS = {**TERMS, "venue": make_venue(taker=0.001)}
-RULE_SMALL = {**SMALL, "sampler": "random"}
-
-
-class Sized(bt.Policy):
-    """Hold a size where the signal was long in the bar before, half of it otherwise."""
-
-    size: Annotated[float, bt.Range(0.1, 2.0)] = 1.0
-
-    def observe(self, market):
-        return {"before": np.concatenate(([0.0], np.resize(market.signal, market.n_bars)[:-1]))}
-
-    def leverage(self, bar, account):
-        return self.size if bar.before > 0.0 else 0.5 * self.size
-
-
-@pytest.mark.slow
-def test_a_walk_of_one_rule_is_one_run_bit_for_bit():
-    rules = {"signal": "breakout:9", "space": {"size": [0.8]}, "fix": {"signal.window": 5}}
-    walk = bt.walk_forward(ONE, Sized, **RULE_TERMS, **RULE_SMALL, **rules)
-    start = walk.folds["test_start"].iloc[0]
-    alone = bt.run(ONE, Sized(0.8), **RULE_TERMS, start=start, signal="breakout:5")
-    assert np.array_equal(walk.result.record.values, alone.record.values, equal_nan=True)
-    assert walk.result.manifest["id"] == alone.manifest["id"]
 
 
 def test_the_account_trades_the_signal_of_each_fold():

@@ -22,7 +22,7 @@ from backtest.sweep import Evaluator, count_sets
 from backtest.tune import UNFINISHED
 from backtest.validation.walk_forward import walk_forward
 from tests.kills import NEVER, die_at
-from tests.kit import check_refused
+from tests.kit import check_refused, every_nth
 from tests.validation.worlds import PLAIN, POLICY, Lever, make_market, read_all
 
 pytestmark = [
@@ -54,13 +54,7 @@ def call(place: Path, command: str, *more: str) -> int:
     return main([*words, *SEARCH, "--results", str(place / "results"), *more])
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        pytest.param(each, marks=() if each == "cross-validate" else pytest.mark.slow)
-        for each in COMMANDS
-    ],
-)
+@pytest.mark.parametrize("command", every_nth(["cross-validate", "walk-forward"], 2))
 def test_a_validation_is_run_listed_verified_shown_and_reported(place, command, capsys):
     assert call(place, command) == 0
     assert capsys.readouterr().out.startswith("Held")
@@ -150,6 +144,7 @@ def test_an_unfinished_walk_is_listed_and_pruned_only_when_asked(begun):
     assert not verify_folder(begun / entry.name).faults
     with pytest.raises(bt.DataError, match=r"must be finished .* resume=True"):
         load_saved(begun / entry.name)
+    check_refused(lambda: walk(begun), "already started", bt.ParameterError)
     assert not choose_deletions(begun, Filter())[0]
     (begun / "notes").mkdir()
     (begun / "notes" / "mine.txt").touch()

@@ -6,21 +6,16 @@ from typing import Annotated, Any
 import numpy as np
 
 import backtest as bt
-from tests.kit import bars_market
+from tests.kit import bars_market, free_venue
 
-VENUE = bt.Venue(
-    contract=bt.Contract(lot=0.0, tick=0.01, min_notional=0.0),
-    brackets=[bt.Bracket(0.0, 1e12, 100.0, 0.005)],
-    fees=bt.Fees(taker=1e-3, maker=1e-3),
-    slippage=bt.Slippage(rate=0.0),
-    liquidation=bt.Liquidation(mode="close", fee=0.0, slippage=0.0),
+VENUE = free_venue().override(
+    fees=bt.Fees(taker=1e-3, maker=1e-3), brackets=[bt.Bracket(0.0, 1e12, 100.0, 0.005)]
 )
 ACCOUNT = bt.Account(capital=10_000.0)
 PLAIN: dict[str, Any] = {"venue": VENUE, "account": ACCOUNT, "compile": False}
 POLICY = """
 from typing import Annotated
 import backtest as bt
-from tests.kit import bars_market
 
 class Held(bt.Policy):
     \"\"\"Hold a leverage.\"\"\"
@@ -42,10 +37,6 @@ class Lever(bt.Policy):
 
     def leverage(self, bar, account):
         return self.size if bar.rise > 0.0 else 0.5 * self.size
-
-
-class Stop(BaseException):
-    """Stands in for a kill."""
 
 
 def read_all(folder: Path) -> dict[str, bytes]:
