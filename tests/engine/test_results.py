@@ -23,7 +23,7 @@ from tests.kit import (
     bars_market,
     check_refused,
     flat,
-    free_venue,
+    live,
     make_market,
     make_venue,
     simulate_pair,
@@ -43,14 +43,9 @@ def column(result, name):
 
 def test_a_cross_position_uses_the_margin_of_its_bracket():
     # 1,000 buys 30 at 100; the close at 110 earns 300; at 110 the target of 1 sells 30 - 1300 / 110
-    result = scenes.play(
-        100,
-        100,
-        UP,
-        110,
-        targets=[3.0, scenes.NAN, 1.0, scenes.NAN],
-        venue=scenes.venue_of(brackets=LEVELS),
-    )
+    targets = [3.0, scenes.NAN, 1.0, scenes.NAN]
+    venue = scenes.venue_of(brackets=LEVELS)
+    result = scenes.play(100, 100, UP, 110, targets=targets, venue=venue)
     sold = 30 - 1300 / 110
     assert column(result, "initial_margin") == scenes.is_([0, 3000 / 10, 3300 / 10, 1300 / 20])
     assert column(result, "available") == scenes.is_([1000, 700, 970, 1235])
@@ -64,10 +59,9 @@ def test_the_multiplier_and_the_setting_change_the_initial_margin():
     stressed = scenes.venue_of(brackets=LEVELS, margin_multiplier=scenes.series({0: 1.0, 2: 2.0}))
     result = scenes.play(100, 100, 100, targets=[3.0, scenes.NAN], venue=stressed)
     assert column(result, "initial_margin") == scenes.is_([0, 300, 600])
-    setting = scenes.account_of(venue_leverage=5.0)
-    result = scenes.play(
-        100, 100, targets=3.0, venue=scenes.venue_of(brackets=LEVELS), account=setting
-    )
+    terms = {"venue": scenes.venue_of(brackets=LEVELS)}
+    terms["account"] = scenes.account_of(venue_leverage=5.0)
+    result = scenes.play(100, 100, targets=3.0, **terms)
     assert column(result, "initial_margin") == scenes.is_([0, 3000 / 5])
 
 
@@ -280,12 +274,9 @@ def test_moves_of_the_index_by_hand():
     assert found.moves == pytest.approx([0.0, 0.1, 0.0])
     linear, coin = make_venue(), make_venue().override({"contract": {"kind": "inverse"}})
     only = np.array([[0.0] * 3, [1.0] * 3])
-    assert index_traded(markets, {"A": linear, "B": linear}, only, 0).moves[1] == pytest.approx(
-        0.08
-    )
-    assert index_traded(markets, {"A": linear, "B": coin}, only, 0).moves[1] == pytest.approx(
-        1 - 50 / 54
-    )
+    for second, move in ((linear, 0.08), (coin, 1 - 50 / 54)):
+        found = index_traded(markets, {"A": linear, "B": second}, only, 0)
+        assert found.moves[1] == pytest.approx(move)
 
 
 def test_the_first_return_is_that_since_the_close_before_only_in_a_resumed_run():
@@ -314,31 +305,7 @@ def test_prices_are_matched_by_the_opens_of_bars():
     assert read_prices(prices, PAIR.prefix(3), 0).tolist() == [0.0, 1.0, 0.5]
 
 
-# -------------------------------------------------------- one and several answer to the same names
 BINANCE = bt.Venue.preset("binance-usdm", "BTCUSDT")
-ACCOUNT = bt.Account(capital=1_000)
-
-
-def test_results_of_one_and_of_several_have_the_same_names():
-    """Instruments, venues, policies, markets, marks and fields of the record."""
-    market = bt.Market.sample(bars=60)
-    policy = bt.strategies.Constant(2.0)
-    one = bt.run(market, policy, venue=BINANCE, account=ACCOUNT, compile=False)
-    pair = bt.Markets({"A": market, "B": market})
-    two = bt.run(pair, policy, venue=BINANCE, account=ACCOUNT, compile=False)
-    for result, n in ((one, 1), (two, 2)):
-        assert len(result.names) == n
-        assert list(result.venues) == list(result.policies) == list(result.names)
-        assert result.overlay is None
-        assert result.markets.names == result.names
-        assert result.spans.tolist() == [[0, 60]] * n
-        assert list(result.contagion().columns[:3]) == ["liquidation", "time", "cause"]
-        assert result.contagion().empty
-        assert len(result.diversity) == 2 * (n > 1)
-        assert result.last_time == result.time[-1] == market.time[-1]
-        assert result.marks.shape == result.of_positions("quantity").shape == (60, n)
-        np.testing.assert_array_equal(result.of_account("equity"), result.bars["equity"])
-    np.testing.assert_array_equal(one.of_positions("quantity")[:, 0], one.bars["position"])
 
 
 # -------------------------------------------------------------------------- what closes are called
@@ -356,20 +323,14 @@ def sessions(closes=PEAKING, index=DAYS, **more):
     return bt.Market.from_frames(frame, **more)
 
 
-def run_days(market, leverage=1.0, **more):
-    return bt.run(
-        market, Constant(leverage=leverage), venue=free_venue(), account=bt.Account(),
-        compile=False, **more,
-    )  # fmt: skip
-
-
 def words(text):
     return " ".join(text.split())
 
 
 @pytest.fixture(scope="module")
 def daily():
-    return run_days(sessions(interval="1d", sessions=True), calendar="252")
+    days = sessions(interval="1d", sessions=True)
+    return live(days, Constant(1.0), calendar="252", compile=False)
 
 
 def test_business_days_are_named_by_their_sessions(daily):
@@ -392,7 +353,7 @@ def test_business_days_are_named_by_their_sessions(daily):
 def test_the_close_of_an_hour_at_midnight_belongs_to_the_day_that_ends():
     """The peak is the close of 23:00 to 24:00 on Friday, the low that of 01:00 to 02:00."""
     hours = pd.date_range("2000-03-24 14:00", periods=15, freq="1h", tz="UTC")
-    result = run_days(sessions(index=hours))
+    result = live(sessions(index=hours), Constant(1.0), compile=False)
     assert "2000-03-24 to 2000-03-25, recovered 2000-03-25" in words(result.summary())
     row = list_falls(result)[0].table.iloc[0]
     assert row[["peak", "trough"]].tolist() == ["2000-03-25 00:00", "2000-03-25 02:00"]
@@ -567,7 +528,6 @@ def test_a_wide_band_is_warned_of_once_and_not_by_each_set_of_a_sweep():
 
 # ------------------------------------------------------------------------------------ one position
 MARKET = bt.Market.sample(bars=600)
-VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 
 
 @pytest.mark.parametrize(("account", "leverage", "cause"), [
@@ -579,18 +539,11 @@ VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
     ({"capital": 5.0}, 0.5, "min_notional"),
 ])  # fmt: skip
 def test_each_limit_has_its_name(account, leverage, cause):
-    price = np.full(6, 100.0)
-    venue = bt.Venue(
-        contract=bt.Contract(lot=0.05 if cause == "lot" else 0.0, min_notional=3.0),
-        brackets=[bt.Bracket(0.0, 1e9, 20.0, 0.01)],
-        fees=bt.Fees(taker=0.0, maker=0.0),
-        slippage=bt.Slippage(rate=0.0),
-        liquidation=bt.Liquidation(fee=0.0, slippage=0.0),
-    )
+    lot = 0.05 if cause == "lot" else 0.0
+    venue = make_venue().override({"contract.lot": lot, "contract.min_notional": 3.0})
     result = bt.run(
-        bars_market(price, price), Constant(leverage), venue=venue, account=bt.Account(**account),
-        compile=False,
-    )  # fmt: skip
+        STILL["A"], Constant(leverage), venue=venue, account=bt.Account(**account), compile=False
+    )
     assert cause in result.target_cuts().index
 
 
@@ -624,7 +577,7 @@ COARSE = make_venue().override({"contract.lot": 1.0, "contract.min_notional": 15
      "of 58 of 58 decisions (0.018x per instrument on average) were under the least"),
 ])  # fmt: skip
 def test_a_run_without_a_fill_says_why_first(policy, account, more, why):
-    given = {"market": MARKET, "venue": VENUE, **more}
+    given = {"market": MARKET, "venue": BINANCE, **more}
     with pytest.warns(bt.NoFillWarning, match="filled no order") as caught:
         result = bt.run(policy=policy, account=bt.Account(**account), compile=False, **given)
     assert why in str(caught[-1].message)
@@ -636,7 +589,7 @@ def test_a_run_without_a_fill_says_why_first(policy, account, more, why):
 def test_a_sweep_says_how_many_sets_have_no_fill():
     with pytest.warns(bt.NoFillWarning, match="1 of 2 sets filled no order"):
         bt.sweep(
-            MARKET, Constant, {"leverage": [0.0, 1.0]}, venue=VENUE, account=bt.Account(),
+            MARKET, Constant, {"leverage": [0.0, 1.0]}, venue=BINANCE, account=bt.Account(),
             compile=False,
         )  # fmt: skip
 
@@ -652,7 +605,7 @@ def collect(act):
 def test_last_prices_are_warned_of_once_per_call():
     price = 100.0 + np.sin(np.arange(24 * 31) / 9.0)
     market = bars_market(price, price)
-    terms = {"venue": VENUE, "account": bt.Account(), "compile": False}
+    terms = {"venue": BINANCE, "account": bt.Account(), "compile": False}
     acts = [
         lambda: bt.run(market, Constant(1.0), **terms),
         lambda: bt.sweep(market, Constant, {"leverage": [0.5, 1.0]}, **terms),
