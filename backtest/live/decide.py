@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -78,29 +79,27 @@ def read_settlements(setup: Setup, given: Any) -> dict[str, pd.DataFrame]:
     names, time = setup.markets.names, int(setup.markets.time[-1]) + setup.markets.interval
     found = {}
     for name, each in name_given("funding", given, names, len(names)).items():
-        if isinstance(each, pd.DataFrame):
-            if "rate" not in each or not isinstance(each.index, pd.DatetimeIndex):
-                raise ParameterError(
-                    f"funding must have a column rate by UTC time, got {list(each.columns)}"
-                )
-            stamps, end = read_stamps(each.index), time + setup.markets.interval
-            if not np.all((stamps >= time - JITTER) & (stamps < end)):
-                raise ParameterError(
-                    f"funding must lie in the next bar, up to {format_time(end)}, "
-                    f"got {format_time(int(stamps[0]))} to {format_time(int(stamps[-1]))}"
-                )
-            frame = each if "mark" in each else each.assign(mark=np.nan)
-        else:
+        frame = each
+        if not isinstance(each, pd.DataFrame):
             rate = RATE.check(f"funding of {name}", each)
-            index = base.utc_index(np.array([time]))
-            frame = pd.DataFrame({"rate": [rate], "mark": [np.nan]}, index=index)
-        found[name] = frame
-        known, due = setup.markets[name].funding_time[-1:], read_stamps(frame.index)
-        if len(known) and len(due) and due[0] - known[0] < JITTER:
+            frame = pd.DataFrame({"rate": [rate]}, index=base.utc_index(np.array([time])))
+        if "rate" not in frame or not isinstance(frame.index, pd.DatetimeIndex):
+            raise ParameterError(
+                f"funding must have a column rate by UTC time, got {list(frame.columns)}"
+            )
+        stamps, end = read_stamps(frame.index), time + setup.markets.interval
+        if not np.all((stamps >= time - JITTER) & (stamps < end)):
+            raise ParameterError(
+                f"funding must lie in the next bar, up to {format_time(end)}, "
+                f"got {format_time(int(stamps[0]))} to {format_time(int(stamps[-1]))}"
+            )
+        known = setup.markets[name].funding_time[-1:]
+        if len(known) and len(stamps) and stamps[0] - known[0] < JITTER:
             raise ParameterError(
                 f"funding must leave out settlements of the market, {format_time(int(known[0]))}, "
-                f"got one at {format_time(int(due[0]))}"
+                f"got one at {format_time(int(stamps[0]))}"
             )
+        found[name] = frame if "mark" in frame else frame.assign(mark=np.nan)
     return found
 
 
@@ -222,6 +221,7 @@ class Filled(NamedTuple):
     equity: float
 
 
+@functools.cache
 def find_functions() -> Any:
     bound = engine.bind_functions(engine.loop, ask=engine.ask_plain)
     return SimpleNamespace(**{**vars(bar_steps), **bound, "look_at_close": look_at_close})
@@ -251,9 +251,8 @@ def new_bar(
     )
 
 
-def show(
-    functions: Any, setup: Setup, bar: AccountBar, deciders: engine.Deciders, t: int
-) -> tuple[AccountView, ...]:
+def show(setup: Setup, bar: AccountBar, t: int) -> tuple[AccountView, ...]:
+    functions, deciders = find_functions(), gather_deciders(setup, setup.observed)
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     close = functions.look_at_close(bar, True)
     days = (bar.feed.time[t] + setup.markets.interval - deciders.start) / DAY_NS
@@ -266,45 +265,32 @@ def show(
     return tuple(views)
 
 
-def set_close(bar: AccountBar, t: int) -> None:
-    set_quotes(bar.terms, bar.feed, bar.quotes, t)
-    accounts.value_at(bar.state, bar.quotes.mark_close, bar.quotes.asset_mark_close)
-
-
-def view_close(
-    setup: Setup, state: AccountState, traded: TradedDays | None
-) -> tuple[AccountView, ...]:
+def open_last_bar(setup: Setup, state: AccountState, traded: TradedDays | None) -> AccountBar:
     t = setup.markets.n_bars - 1
     bar = new_bar(setup, setup.inputs, state, traded, t)
-    deciders = gather_deciders(setup, setup.observed)
-    with np.errstate(all="ignore"):
-        set_close(bar, t)
-        return show(find_functions(), setup, bar, deciders, t)
+    set_quotes(bar.terms, bar.feed, bar.quotes, t)
+    accounts.value_at(bar.state, bar.quotes.mark_close, bar.quotes.asset_mark_close)
+    return bar
 
 
 def ask(setup: Setup, state: AccountState, traded: TradedDays | None) -> AccountState:
     t, functions = setup.markets.n_bars - 1, find_functions()
-    bar = new_bar(setup, setup.inputs, state, traded, t)
     deciders = gather_deciders(setup, setup.observed)
     deciders.memory[:] = 0.0
+    bar = open_last_bar(setup, state, traded)
     functions.begin_peak(deciders, bar.state)
-    with np.errstate(all="ignore"):
-        set_close(bar, t)
-        close = functions.look_at_close(bar, True)
-        is_good = functions.decide_all(bar, deciders, close, t)
-    if not is_good:
+    close = functions.look_at_close(bar, True)
+    if not functions.decide_all(bar, deciders, close, t):
         raise engine.report_bad_decision(setup.inputs, t)
     return bar.state
 
 
 def fill(setup: Setup, state: AccountState, traded: TradedDays | None, stated: Stated) -> Filled:
     later = look_ahead(setup, stated)
-    t, functions = setup.markets.n_bars, find_functions()
+    t = setup.markets.n_bars
     bar = new_bar(setup, later.inputs, state, traded, t)
-    deciders = gather_deciders(setup, setup.observed)
-    with np.errstate(all="ignore"):
-        functions.live_bar(bar, t)
-        views = show(functions, setup, bar, deciders, t)
+    find_functions().live_bar(bar, t)
+    views = show(setup, bar, t)
     entries, orders = bar.log.entries[: bar.log.written[0]], {}
     for i, name in enumerate(setup.markets.names):
         rows, cut = entries[entries[:, OWNER] == i], bar.scratch.cuts[i]
@@ -484,7 +470,8 @@ def decide(
         traded = None if setup.inputs.fees is None else days
         rules = read_terms(setup.inputs, traded, setup.markets.n_bars - 1)
         begun = snapshots.start_account(setup, state, rules)
-        decided = ask(setup, begun, traded)
+        with np.errstate(all="ignore"):
+            decided = ask(setup, begun, traded)
         of_snapshot = tuple(find_other_account(setup, state))
     cautions = [
         *find_old_data(setup, present), *find_slips(setup, stated), *find_cold_columns(setup),
@@ -514,8 +501,10 @@ def answer(
     cautions: list[Caution],
 ) -> Decision:  # fmt: skip
     names = setup.markets.names
-    filled = fill(setup, state, traded, stated)
-    before, after = view_close(setup, state, traded), filled.views
+    with np.errstate(all="ignore"):
+        filled = fill(setup, state, traded, stated)
+        before = show(setup, open_last_bar(setup, state, traded), setup.markets.n_bars - 1)
+    after = filled.views
     ratios = [max(float(each.margin_ratio) for each in views) for views in (before, after)]
     leverage = dict(zip(names, state.leverage.tolist(), strict=True))
     overlay = float(state.wallet[OVERLAY])
