@@ -38,10 +38,12 @@ NEEDED = ("time", "instrument", "quantity", "price", "fee")
 COLUMNS = (*NEEDED, "fee_currency", "kind", "reference", "step")
 CCXT = ("timestamp", "symbol", "side", "amount", "price")
 SIDES = {"buy": 1.0, "sell": -1.0}
-KINDS = (
-    "order", "stop", "liquidation", "takeover", "expiry", "delisting", "ruin", "conversion",
-    "bad_debt",
-)  # fmt: skip
+ENTRIES = {
+    "order": kinds.FILL, "stop": kinds.STOPPED, "liquidation": kinds.LIQUIDATED,
+    "takeover": kinds.LIQUIDATED, "expiry": r.DELISTED, "delisting": r.DELISTED,
+    "ruin": kinds.FILL, "conversion": r.CONVERTED,
+}  # fmt: skip
+KINDS = (*ENTRIES, "bad_debt")
 WITHOUT_RANGE = ("bad_debt", "takeover", "liquidation", "expiry", "delisting", "ruin")
 
 
@@ -202,11 +204,10 @@ def complete_fills(given: pd.DataFrame, names: tuple[str, ...], settled: str) ->
         "kind": "order",
         "step": -1,
         "fee_currency": "",
+        "reference": np.nan,
     }
     lacking = {name: x for name, x in usual.items() if name not in given}
     table = given.reset_index(drop=True).assign(**lacking)
-    if "reference" not in table:
-        table["reference"] = table["price"]
     for name in ("quantity", "price", "reference", "fee", "step"):
         table[name] = pd.to_numeric(table[name], errors="coerce").astype("float64")
     table["reference"] = table["reference"].fillna(table["price"])
@@ -274,11 +275,6 @@ TOLERANCE = 0.005
 CHUNK = 4_096
 TERMS = {"fees": -1.0, "funding": -1.0, "interest": -1.0, "flows": 1.0, "liquidation_loss": -1.0}
 LEVELS = ("equity", "balance")
-ENTRIES = {
-    "order": kinds.FILL, "stop": kinds.STOPPED, "liquidation": kinds.LIQUIDATED,
-    "takeover": kinds.LIQUIDATED, "expiry": r.DELISTED, "delisting": r.DELISTED,
-    "ruin": kinds.FILL, "conversion": r.CONVERTED,
-}  # fmt: skip
 BY_VENUE = ("liquidation", "takeover")
 DUST = 1e-9
 """A position is closed if less than this share of it or of the fill would be left."""
@@ -559,13 +555,9 @@ class Replayer:
         return left
 
     def _apply(self, bar: AccountBar, left: list[Fact], chosen: Callable[..., bool]) -> list[Fact]:
-        kept = []
-        for fact in left:
-            if chosen(fact):
-                self._enter(bar, fact)
-            else:
-                kept.append(fact)
-        return kept
+        for fact in filter(chosen, left):
+            self._enter(bar, fact)
+        return [fact for fact in left if not chosen(fact)]
 
     def _enter(self, bar: AccountBar, fact: Fact) -> None:
         if fact.kind == "bad_debt":

@@ -43,7 +43,7 @@ class ByName(Declaration):
 
 class HeldPosition(base.Value, kw_only=True):
     quantity: Annotated[float, SIGNED]
-    entry: Annotated[float | None, NOT_NEGATIVE] = None
+    entry: Annotated[float | None, Number(0.0, open_low=True)] = None
     margin: Annotated[float, SIGNED] = 0.0
     mode: Annotated[str | None, Choice("cross", "isolated")] = None
     best_price: Annotated[float | None, NOT_NEGATIVE] = None
@@ -57,8 +57,6 @@ class HeldPosition(base.Value, kw_only=True):
     def faults(self) -> Faults:
         if self.quantity != 0.0 and self.entry is None:
             yield "entry", "must be the average entry price of an open position"
-        if self.entry is not None and not self.entry > 0.0:
-            yield "entry", "must be over 0"
 
 
 def read_position(name: str, given: Any) -> HeldPosition:
