@@ -61,7 +61,7 @@ ELASTICITY = (0.25, 4.0)
 
 
 @base.record_making
-@base.checked_only("progress")
+@base.checked_only("results", "progress")
 def compare(
     results: Mapping[str, Result],
     *,
@@ -107,7 +107,11 @@ def compare(
     -inf and ranks below all that were not ruined, without a test: returns after the ruin carry no
     information, and resampling one history cannot estimate how likely ruin was.
     """
-    check_results(results)
+    if len(results) < 2:
+        raise base.ParameterError(
+            "results must be two or more, each with a name of its own, {'calm': bt.run(...), "
+            f"'bold': bt.run(...)}} for example, got {len(results)}"
+        )
     against = next(iter(results)) if baseline is None else baseline
     if against not in results:
         raise base.ParameterError(
@@ -182,20 +186,6 @@ def build_manifest(
 # ------------------------------------------------------------------------------------- arguments
 
 
-def check_results(results: Mapping[str, Result]) -> None:
-    for name, result in results.items() if isinstance(results, Mapping) else ():
-        if not isinstance(result, Result):
-            raise base.ParameterError(
-                f"results[{name!r}] must be a result, got {base.repr_plain(result)}; run its "
-                "policy: bt.run(market, policy, ...)"
-            )
-    if not isinstance(results, Mapping) or len(results) < 2:
-        raise base.ParameterError(
-            "results must be two or more, each with a name of its own, {'calm': bt.run(...), "
-            f"'bold': bt.run(...)}} for example, got {len(results)}"
-        )
-
-
 def check_rules(confidence: float, draws: int, seed: int) -> BootstrapRules:
     level = base.check_range("confidence", confidence, low=0.5, high=1.0, open_high=True)
     n = int(base.Range(99, MOST_DRAWS).check("draws", draws, whole=True))
@@ -212,7 +202,8 @@ def check_alike(results: Mapping[str, Result]) -> None:
     name, first = next(iter(results.items()))
     terms = base.to_plain(describe_terms(first))
     for other, result in results.items():
-        found = list_differences(terms, base.to_plain(describe_terms(result)))
+        theirs = base.to_plain(describe_terms(result))
+        found = [each for each, *_ in walk_differences(terms, theirs)]
         if result.manifest["resumed_from"] is not None:
             what = "begins in the middle: it was resumed from another run"
         elif found:
@@ -237,17 +228,17 @@ def find_overlay(manifest: Mapping[str, Any]) -> str:
     return str((manifest.get("overlay") or {}).get("text", ""))
 
 
-def list_differences(
-    mine: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = ""
-) -> list[str]:
-    found = []
-    for name in {**mine, **theirs}:
-        one, other = mine.get(name), theirs.get(name)
-        if isinstance(one, Mapping) and isinstance(other, Mapping):
-            found += list_differences(one, other, f"{prefix}{name}.")
-        elif one != other:
-            found.append(f"{prefix}{name}")
-    return found
+def walk_differences(mine: Any, theirs: Any, lead: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield the dotted name and both values of each entry in which plain data differ."""
+    if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
+        for key in sorted({*mine, *theirs}):
+            name = f"{lead}.{key}" if lead else key
+            yield from walk_differences(mine.get(key), theirs.get(key), name)
+    elif isinstance(mine, list) and isinstance(theirs, list) and len(mine) == len(theirs):
+        for place, (one, other) in enumerate(zip(mine, theirs, strict=True)):
+            yield from walk_differences(one, other, f"{lead}[{place}]")
+    elif mine != theirs:
+        yield lead, mine, theirs
 
 
 def list_cautions(n: int, scaled: Mapping[str, ScaledAccount] | None) -> Iterator[str]:

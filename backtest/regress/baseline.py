@@ -12,7 +12,7 @@ import math
 import os
 import platform
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from backtest import base
+from backtest.compare import walk_differences
 from backtest.engine import Result
 from backtest.policy import written_formulas
 from backtest.regress.trace import (
@@ -135,27 +136,11 @@ def shorten_lists(value: Any) -> Any:
 def list_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[FactChange]:
     found = [
         FactChange(re.split(r"[.\[]", name, maxsplit=1)[0], name, one, other)
-        for name, one, other in _walk(was, now, "")
+        for name, one, other in walk_differences(was, now)
         if name not in REPEATED and not (name in OF_FILES and None in (one, other))
     ]
     is_code = any(each.name == "policy.source_hash" for each in found)
     return [each for each in found if not (is_code and each.name in OF_FILES)]
-
-
-def _walk(was: Any, now: Any, prefix: str) -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(was, Mapping) and isinstance(now, Mapping):
-        for key in sorted({*was, *now}):
-            name = f"{prefix}.{key}" if prefix else key
-            yield from _walk(was.get(key), now.get(key), name)
-    elif _is_list(was) and _is_list(now) and len(was) == len(now):
-        for place, (one, other) in enumerate(zip(was, now, strict=True)):
-            yield from _walk(one, other, f"{prefix}[{place}]")
-    elif was != now:
-        yield prefix, was, now
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str)
 
 
 def shorten_value(value: Any) -> str:

@@ -206,7 +206,7 @@ ONE = {"one": Constant()}
     (lambda _: compare(baseline="tarket"), "did you mean 'target'"),
     (lambda _: compare(confidence=0.999), "draws must be 999 or more"),
     (lambda _: compare(draws=10), "draws must be 99"),
-    (lambda _: bt.compare({"a": run(Constant()), "b": Constant()}), "results['b'] must be a"),
+    (lambda _: bt.compare({"a": run(Constant()), "b": Constant()}), "to a Result each"),
     (lambda at: compare({**ONE, "three": load(at)}, equal_risk=True), "'three' was loaded"),
     (lambda at: compare({**ONE, "three": walk(at)}, equal_risk=True), "'three' changed its param"),
 ])  # fmt: skip
