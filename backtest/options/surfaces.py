@@ -210,11 +210,7 @@ def describe_fit(part: pd.DataFrame, smile: SVI) -> dict[str, object]:
         "years": years,
         "forward": float(part["forward"].median()),
         "forward_source": part["forward_source"].iloc[0],
-        "a": smile.a,
-        "b": smile.b,
-        "rho": smile.rho,
-        "m": smile.m,
-        "sigma": smile.sigma,
+        **vars(smile),
         "quotes": int(near.sum()),
         "strikes": int(part.loc[near, "strike"].nunique()),
         "inside": float(inside[near].mean()) if near.any() else math.nan,
@@ -839,7 +835,7 @@ class Surfaces:
                 str(each.time),
                 each.index,
                 each.fits[["expiry", "forward"]].astype(str).to_numpy().tolist(),
-                [[smile.a, smile.b, smile.rho, smile.m, smile.sigma] for smile in each.smiles],
+                [[*vars(smile).values()] for smile in each.smiles],
             ]
             for each in self.surfaces
         ]
