@@ -15,7 +15,7 @@ from backtest.cli.build import build_experiment
 from backtest.cli.experiment import draft_experiment
 from backtest.engine.policy_contract import Finding
 from backtest.strategies import VolTarget
-from tests.kit import AT_BINANCE, ask, call, make_venue, run_python
+from tests.kit import AT_BINANCE, ask, call, make_venue
 
 ROOT = Path(__file__).parents[2]
 SHORT = ("--to", "2023-01-15", "--no-compile")
@@ -141,16 +141,6 @@ def test_check_exits_with_1_where_a_check_fails(capsys, folder, monkeypatch):
     assert seen == [("Mine", None), ("Other", None)]
     assert call(capsys, "check", "mine.py:Mine")[0] == 0
     assert ask(capsys, "check", "mine.py:Other", code=1)["Other"][0]["passed"] is False
-
-
-@pytest.mark.slow
-def test_lists_and_help_do_not_load_the_compiler():
-    code = (
-        "import sys; from backtest.cli import main; main(['policies']); main(['run', '--help']);"
-        "print([m for m in ('numba', 'vectorbt', 'plotly', 'scipy') if m in sys.modules])"
-    )
-    printed = run_python(code)
-    assert printed.endswith("[]")
 
 
 # ---------------------------------------------------------------------- the span of an account
