@@ -7,10 +7,7 @@ import pytest
 import backtest as bt
 from backtest.base.errors import DataError, ParameterError
 from backtest.market.weight_frame import read_weights, weights_to_frame
-from tests.kit import check_refused, every_nth, make_market
-
-START = pd.Timestamp("2024-01-01", tz="UTC")
-
+from tests.kit import check_refused, make_market
 
 A = [(100, 100, 100, 100), (100, 120, 90, 110), (110, 121, 99, 99), (99, 99, 99, 99)]
 B = [(50, 50, 50, 50), (50, 55, 40, 45), (45, 54, 45, 54), (54, 54, 54, 54)]
@@ -98,82 +95,40 @@ def test_bad_weights_are_refused(case):
     check_refused(lambda: PAIR.index(signal), words, ParameterError)
 
 
-N = 40
+def test_marks_funding_and_what_is_listed_late_by_hand():
+    """A is held by a half, then by a fifth; L has the bars 1 and 2 and is held by a half in 2.
 
-
-def draw_market(rng: np.random.Generator, first: int, stop: int) -> bt.Market:
-    """Return a market of random hours, with marks and a settlement every four of them."""
-    n = stop - first
-    last = 100.0 * np.exp(np.cumsum(rng.normal(0.0, 0.02, n)))
-    opens = last * np.exp(rng.normal(0.0, 0.01, n))
-    wick = np.exp(np.abs(rng.normal(0.0, 0.01, (2, n))))
-    high, low = np.maximum(opens, last) * wick[0], np.minimum(opens, last) / wick[1]
-    index = START + pd.to_timedelta(np.arange(first, stop), unit="h")
-    columns = ["open", "high", "low", "close"]
-    bars = pd.DataFrame(np.transpose([opens, high, low, last]), index, columns)
-    hours = [hour for hour in range(first, stop) if hour % 4 == 0]
-    jitter = pd.to_timedelta(rng.integers(0, 20, len(hours)), unit="ms")
-    stamps = START + pd.to_timedelta(hours, unit="h") + jitter
-    return bt.Market.from_frames(
-        bars,
-        mark=bars * (1.0 + rng.normal(0.0, 1e-3)),
-        funding=pd.Series(rng.normal(0.0, 1e-3, len(hours)), index=stamps),
-        funding_gaps="zero",
-    )
-
-
-def draw_panel(seed: int) -> tuple[bt.Markets, pd.DataFrame]:
-    rng = np.random.default_rng(seed)
-    spans = {"A": (0, N), "B": (int(rng.integers(0, 15)), int(rng.integers(25, N))), "C": (5, N)}
-    markets = bt.Markets({name: draw_market(rng, *span) for name, span in spans.items()})
-    weights = pd.DataFrame(
-        rng.normal(0.0, 0.4, (N, 3)), index=markets.times, columns=[*markets.names]
-    )
-    return markets, weights.where(rng.uniform(size=weights.shape) < 0.8)
-
-
-def follow(markets: bt.Markets, weights: pd.DataFrame) -> pd.DataFrame:
-    """Return open, high, low and close of the index, last and mark, and its funding, by bar.
-
-    A weight of the close before is held from an open to the next one, or to the last close.
+    Opens: 1; 1; 1 + 0.5 * 0.1 = 1.05; 1.05 * (1 - 0.2 * 0.1 + 0.5 * 0.2) = 1.134. A goes by 1,
+    0.9, 1.2, 1.1 in bar 1 and by 1, 1.1, 0.9, 0.9 in bar 2, L by 1, 1, 1.2, 1.2; the marks of A
+    are a tenth higher. A settlement is paid on what was held in the bar before it.
     """
-    times, rows = markets.times, {}
-    tables = {"": {}, "mark_": {}}
-    for name, market in markets.items():
-        tables[""][name] = market.bars().reindex(times)
-        tables["mark_"][name] = market.mark().reindex(times)
-    panels = {
-        f"{lead}{point}": pd.DataFrame({name: each[point] for name, each in of.items()})
-        for lead, of in tables.items()
-        for point in ("open", "high", "low", "close")
+    late = make_market(B[1:3], start="2024-01-01 01:00").bars()
+    rates = {
+        "A": pd.Series([0.01, 0.02], index=PAIR.times[2:]),
+        "L": pd.Series([0.03], index=PAIR.times[2:3]),
     }
-    has_bar = panels["open"].notna()
-    held = weights.shift(1).where(has_bar & has_bar.shift(1, fill_value=False)).fillna(0.0)
-    before = held.shift(1, fill_value=0.0)
-    following = panels["open"].fillna(panels["close"].shift(1))
-    gains = before * (following / panels["open"].shift(1) - 1.0)
-    value = (1.0 + gains.sum(axis=1)).cumprod()
-    rises = panels["close"] >= panels["open"]
-    for lead in ("", "mark_"):
-        low, high = panels[f"{lead}low"], panels[f"{lead}high"]
-        way = (panels[f"{lead}open"], low.where(rises, high), high.where(rises, low),
-               panels[f"{lead}close"])  # fmt: skip
-        points = [1.0 + (held * (each / panels["open"] - 1.0)).sum(axis=1) for each in way]
-        together = value.to_numpy() * np.stack(points)
-        rows |= {f"{lead}open": together[0], f"{lead}close": together[3]}
-        rows |= {f"{lead}high": together.max(axis=0), f"{lead}low": together.min(axis=0)}
-    rates = {name: each.funding()["rate"] for name, each in markets.items()}
-    hourly = {name: rate.groupby(rate.index.floor("h")).sum() for name, rate in rates.items()}
-    paid = before * pd.DataFrame(hourly).reindex(times)
-    return pd.DataFrame({**rows, "funding": paid.sum(axis=1).to_numpy()})
-
-
-@pytest.mark.parametrize("seed", every_nth(range(8), 4))
-def test_the_index_is_that_of_tables(seed):
-    markets, weights = draw_panel(seed)
-    index, expected = markets.index(weights), follow(markets, weights)
-    names = ("open", "high", "low", "close")
-    for name in (*names, *(f"mark_{each}" for each in names)):
-        np.testing.assert_allclose(getattr(index, name), expected[name], rtol=1e-12, err_msg=name)
-    paid = expected["funding"].to_numpy()[::4]
-    np.testing.assert_allclose(index.funding_rate, paid, rtol=1e-9, atol=1e-18)
+    bars = {"A": PAIR["A"].bars(), "L": late}
+    marks = {"A": bars["A"] * 1.1, "L": late}
+    markets = bt.Markets(
+        {
+            name: bt.Market.from_frames(
+                bars[name], mark=marks[name], funding=rates[name], funding_gaps="zero"
+            )
+            for name in bars
+        }
+    )
+    weights = {"A": [0.5, 0.2, np.nan, 0.0], "L": [0.9, 0.5, 0.9, 0.0]}
+    index = markets.index(pd.DataFrame(weights, index=PAIR.times))
+    expected = {
+        "open": [1.0, 1.0, 1.05, 1.134],
+        "high": [1.0, 1.1, 1.05 * 1.08, 1.134],
+        "low": [1.0, 0.95, 1.05, 1.134],
+        "close": [1.0, 1.05, 1.134, 1.134],
+        "mark_open": [1.0, 1.05, 1.05 * 1.02, 1.134],
+        "mark_high": [1.0, 1.16, 1.05 * 1.098, 1.134],
+        "mark_low": [1.0, 0.995, 1.05 * 1.02, 1.134],
+        "mark_close": [1.0, 1.105, 1.05 * 1.098, 1.134],
+    }
+    found = {name: getattr(index, name) for name in expected}
+    pd.testing.assert_frame_equal(pd.DataFrame(found), pd.DataFrame(expected), rtol=1e-12)
+    np.testing.assert_allclose(index.funding_rate, [0.5 * 0.01, 0.2 * 0.02], rtol=1e-9)
