@@ -15,7 +15,7 @@ from backtest.cli.build import build_experiment
 from backtest.cli.experiment import draft_experiment
 from backtest.engine.policy_contract import Finding
 from backtest.strategies import VolTarget
-from tests.kit import AT_BINANCE, ask, call, make_venue
+from tests.kit import AT_BINANCE, ask, call
 
 ROOT = Path(__file__).parents[2]
 SHORT = ("--to", "2023-01-15", "--no-compile")
@@ -75,16 +75,9 @@ def test_flags_reach_policy_venue_account_and_run(capsys):
     assert result.manifest["policy"]["settings"] == VolTarget(0.6, 24.0).settings()
     assert result.venue.fees.taker == pytest.approx(3e-4)
     assert result.venue.slippage.rate == pytest.approx(2e-4)
-    assert result.account == bt.Account(
-        capital=500,
-        margin="isolated",
-        venue_leverage=7,
-        band=0.1,
-        max_leverage=4,
-        stop_loss=0.2,
-        ruin_at=0.3,
-        auto_margin=True,
-    )
+    account = {"capital": 500, "margin": "isolated", "venue_leverage": 7, "band": 0.1}
+    account |= {"max_leverage": 4, "stop_loss": 0.2, "ruin_at": 0.3, "auto_margin": True}
+    assert result.account == bt.Account(**account)
     assert result.venue.fees.per_order == 2.0
     assert result.venue.profit_counts == "losses"
     assert result.venue.liquidation.impact == 0.1
@@ -93,35 +86,13 @@ def test_flags_reach_policy_venue_account_and_run(capsys):
     assert (result.bars["position"].iloc[-100:] <= 0).all()
 
 
-def test_a_venue_may_be_given_whole(folder):
-    costs = {"taker": 1e-3, "liquidation_fee": 0.01, "interest_on": "balance"}
-    venue = make_venue(maintenance_rate=0.01, max_leverage=50, **costs)
-    lines = ["[venue]", 'interest_on = "balance"']
-    for name in ("contract", "fees", "slippage", "liquidation"):
-        content = venue.to_dict()[name]
-        lines += [f"[venue.{name}]", *(f"{k} = {json.dumps(v)}" for k, v in content.items())]
-    lines += ["[[venue.brackets]]", "floor = 0", "cap = inf", "max_leverage = 50"]
-    lines += ["maintenance_rate = 0.01"]
-    (folder / "e.toml").write_text("\n".join(lines))
-    assert build(folder).terms["venue"] == venue
-
-
 def test_an_experiment_may_hold_a_multiple(folder):
     (folder / "e.toml").write_text(
-        '[account]\nstop_loss = {multiple = 2, column = "atr"}\ntake_profit = "3*atr"\n'
-        'trailing_stop = 0.1\nfill = "next_close"\n'
+        'account = {stop_loss = {multiple = 2, column = "atr"}, take_profit = "3*atr"}\n'
     )
-    account = build(folder).terms["account"]
-    assert account == bt.Account(
-        stop_loss=bt.Multiple(2.0, "atr"),
-        take_profit=bt.Multiple(3.0, "atr"),
-        trailing_stop=0.1,
-        fill="next_close",
-    )
-
-
-def build(folder, *flags):
-    return build_experiment(draft_experiment(folder / "e.toml", list(flags)))
+    account = build_experiment(draft_experiment(folder / "e.toml", [])).terms["account"]
+    expected = {"stop_loss": bt.Multiple(2.0, "atr"), "take_profit": bt.Multiple(3.0, "atr")}
+    assert account == bt.Account(**expected)
 
 
 def test_check_exits_with_1_where_a_check_fails(capsys, folder, monkeypatch):

@@ -211,48 +211,39 @@ def ask_compare(capsys, *arguments):
     return ask(capsys, "compare", *arguments, *SHORT_COMPARE, "--no-save")
 
 
-def write(folder, name, policy="constant", **tables):
-    lines = [f'[policy]\nname = "{policy}"\n'] if policy else []
-    lines += [f"[{table}]\n{content}\n" for table, content in tables.items()]
-    (folder / name).write_text("\n".join(lines))
+TABLE = """
+[compare]
+baseline = "bold"
+equal_risk = true
+confidence = 0.9
+seed = 7
+policies.calm.name = "constant"
+policies.bold = {name = "constant", settings = {leverage = 2}}
+policies.cppi = {name = "cppi", settings = {multiplier = 4}}
+"""
+TYPED = "--policy calm=constant --policy bold=constant --policy cppi --set bold.leverage=2"
 
 
-def test_a_comparison_of_the_command_line_is_that_of_python(capsys):
+@pytest.mark.filterwarnings("ignore:cppi was scaled")
+@pytest.mark.parametrize(("words", "terms"), [
+    (f"{TYPED} --baseline bold", {}),
+    ("c.toml", {"equal_risk": True, "confidence": 0.9}),
+], ids=["flags", "a table and flags over it"])  # fmt: skip
+def test_a_comparison_of_the_command_line_is_that_of_python(capsys, folder, words, terms):
     """Policies go by their labels and have settings of their own."""
-    typed = "--policy calm=constant --policy bold=constant --policy cppi --set bold.leverage=2"
-    typed += " --set cppi.multiplier=5 --set account.band=0.3 --baseline bold --seed 3"
+    (folder / "c.toml").write_text(TABLE)
+    typed = f"{words} --set cppi.multiplier=5 --set account.band=0.3 --seed 3"
     found = ask_compare(capsys, *typed.split())
     market = bt.Market.sample().between(None, "2023-02-05").resample("4h")
-    terms = {**AT_BINANCE, "account": bt.Account(band=0.3)}
+    account = {**AT_BINANCE, "account": bt.Account(band=0.3)}
     policies = {"calm": Constant(), "bold": Constant(leverage=2.0), "cppi": Cppi(multiplier=5.0)}
-    results = {name: bt.run(market, each, **terms) for name, each in policies.items()}
-    compared = bt.compare(results, baseline="bold", draws=99, seed=3)
+    results = {name: bt.run(market, each, **account) for name, each in policies.items()}
+    compared = bt.compare(results, baseline="bold", draws=99, seed=3, **terms)
     assert found["comparison"]["id"] == compared.manifest["id"]
     assert found["path"] is None
     assert [row["policy"] for row in found["table"]] == [*policies]
     assert found["differences"][0]["against"] == "bold"
     assert found["differences"][0]["low"] == compared.differences["low"].iloc[0]
-
-
-@pytest.mark.slow
-def test_a_table_says_it_all_and_flags_go_over_it(capsys, folder):
-    write(
-        folder, "c.toml", None, run="compile = false",
-        compare='baseline = "bold"\nequal_risk = true\nseed = 7\nconfidence = 0.9\ndraws = 150',
-        **{"compare.policies.calm": 'name = "constant"',
-           "compare.policies.bold": 'name = "constant"\nsettings = {leverage = 2}'},
-    )  # fmt: skip
-    flags = ("--to", "2023-02-05", "--set", "data.resample=4h", "--no-save")
-    found = ask(capsys, "compare", "c.toml", *flags, "--set", "calm.leverage=0.5")
-    facts = found["comparison"]
-    kept = {name: facts[name] for name in ("baseline", "equal_risk", "seed", "confidence", "draws")}
-    assert kept == {
-        "baseline": "bold", "equal_risk": True, "seed": 7, "confidence": 0.9, "draws": 150,
-    }  # fmt: skip
-    assert {name: each["text"] for name, each in facts["policies"].items()} == {
-        "calm": "Constant(leverage=0.5)",
-        "bold": "Constant(leverage=2.0)",
-    }
 
 
 # ----------------------------------------------------------------------------- risk and stress

@@ -143,23 +143,14 @@ def test_the_worst_drawdown_is_that_of_the_metrics(result):
     assert found["days_under_water"].iloc[0] == pytest.approx(result.metrics["drawdown_days"])
 
 
-def made_up(n=400):
-    rng = np.random.default_rng(0)
-    x, y = rng.uniform(0.0, 1.0, n), rng.uniform(1.0, 100.0, n)
-    table = pd.DataFrame({"x": x, "y": y, "sharpe": -((x - 0.7) ** 2) + 0.01 * rng.normal(size=n)})
-    table["ruined"] = (x < 0.1).astype(float)
-    table["ruin_time"] = np.where(x < 0.1, 5.0, np.nan)
-    return table
-
-
 def test_neighbors_are_within_a_tenth_of_each_range(sweep):
-    facts = {"x": {"unit": "", "log": False}, "y": {"unit": "bars", "log": True}}
-    manifest = {**sweep.manifest, "parameters": facts}
-    explored = explore_sweep(Sweep(made_up(), manifest))
-    near = find_neighbors(explored)
-    x = explored.table["x"].to_numpy()
-    assert 0 < near.sum() < 80
-    assert np.abs(x[near] - x[explored.best]).max() <= 0.1 * np.ptp(x) + 1e-9
+    values = np.arange(0.0, 101.0, 2.0)
+    facts = {"target": {"unit": "", "log": False}}
+    table = pd.DataFrame({"target": values, "sharpe": -((values - 70.0) ** 2), "ruined": 0.0})
+    table["ruin_time"] = np.nan
+    explored = explore_sweep(Sweep(table, {**sweep.manifest, "parameters": facts}))
+    near = values[find_neighbors(explored)]
+    assert near.tolist() == [60.0, 62.0, 64.0, 66.0, 68.0, 72.0, 74.0, 76.0, 78.0, 80.0]
 
 
 @pytest.mark.slow
