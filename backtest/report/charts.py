@@ -35,7 +35,7 @@ ROLES = {
 LIGHT = {role: light for role, (light, _) in ROLES.items()}
 DARK = {role: dark for role, (_, dark) in ROLES.items()}
 PERCENTS = ",.3~%"
-LOG = {"type": "log", "tickformat": ",.9~g"}
+LOG = {"type": "log", "tickformat": ",.12~g"}
 MOST_LETTERS = 40
 """Longest label in a chart, in characters."""
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif"
