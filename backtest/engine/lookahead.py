@@ -204,9 +204,7 @@ class LookAheadCheck:
             for part in begun:
                 self._compare(part, whole)
             if begun and columns:
-                again = self._observe(begun[0].first, begun[0].stop)
-                if again is None or len(self._list_unlike(begun[0], again)):
-                    raise self._describe_unsteady(begun[0], again or begun[0])
+                self._check_steady(begun[0])
         known = [name for name, column in columns.items() if not np.isnan(column).all()]
         counts = {name: len(self.cuts.get(name, ())) for name in known or columns}
         unseen = tuple(name for name, count in counts.items() if known and count == 0)
@@ -320,13 +318,10 @@ class LookAheadCheck:
         ends.update(self._rng.integers(stop, last + 1, max(1, LINKS - len(ends))).tolist())
         return sorted(ends)
 
-    def take(self, first: int, stop: int) -> Any:
-        return detach(self.market.slice(first, stop))
-
     def _observe(self, first: int, stop: int) -> Part | None:
         self._room -= stop - first
         try:
-            seen = self._observe_part(self.take(first, stop))
+            seen = self._observe_part(detach(self.market.slice(first, stop)))
         except PolicyError:  # of another number of rows: say it of the whole, if that is wrong too
             self._observe_whole()
             raise
@@ -344,37 +339,26 @@ class LookAheadCheck:
             if is_any_known(part.seen[name][-KNOWN:]):
                 self.cuts.setdefault(name, set()).add(part.stop)
 
-    def _list_unlike(self, part: Part, again: Part) -> list[tuple[str, int]]:
-        unlike = []
+    def _check_steady(self, part: Part) -> None:
+        again = self._observe(part.first, part.stop)
+        seen: Columns = {} if again is None else again.seen
         for name, column in part.seen.items():
-            other = again.seen.get(name)
-            if other is None:
-                unlike.append((name, 0))
-                continue
-            rows = find_differences(column, other, self.tolerance)
-            unlike += [(name, int(row)) for row in rows[:1]]
-        return unlike
+            rows = find_differences(column, seen[name], self.tolerance) if name in seen else [0]
+            if len(rows):
+                problem = (
+                    f"is not repeatable: {name_column(name)} differs between two calls on the same "
+                    f"{part.stop - part.first} bars"
+                )
+                raise self._refuse(part, int(rows[0]), problem, STEADY)
 
     def _describe(self, part: Part, longer: Part, name: str, row: int) -> PolicyError:
-        again = self._observe(part.first, part.stop)
-        if again is None or len(self._list_unlike(part, again)):
-            return self._describe_unsteady(part, again or part)
+        self._check_steady(part)
         whole, less = float(longer.seen[name][row]), float(part.seen[name][row])
         values = (
             f"{whole!r} when {self._name_bars(longer)} are seen, {less!r} when "
             f"{self._name_bars(part)} are"
         )
         return self._refuse(part, row, f"looks ahead: {name_column(name)} is {values}", CURE)
-
-    def _describe_unsteady(self, part: Part, again: Part) -> PolicyError:
-        name, row = next(iter(self._list_unlike(part, again)), (next(iter(part.seen), ""), 0))
-        return self._refuse(
-            part,
-            row,
-            f"is not repeatable: {name_column(name)} differs between two calls on the same "
-            f"{part.stop - part.first} bars",
-            STEADY,
-        )
 
     def _refuse(self, part: Part, row: int, problem: str, cure: str) -> PolicyError:
         bar = part.first + row

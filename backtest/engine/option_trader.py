@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from backtest.base import BacktestError, FloatArray, IntArray, PolicyError, form
 from backtest.base.units import TOLERANCE, YEAR_DAYS
 from backtest.engine.loop import N_SHOWN, Deciders, RunTape
 from backtest.engine.option_inputs import MAY_SELL, CloseQuotes, check_order, read_close_quotes
-from backtest.engine.policies import ObservedPolicy
+from backtest.engine.policies import BAR_NUMBERS, ObservedPolicy
 from backtest.engine.run_data import RunOptions
 from backtest.engine.run_setup import Setup
 from backtest.market import Markets
@@ -206,8 +207,6 @@ class OptionChain(Mapping[str, ListedOption]):
 
 # -------------------------------------------------------------------------------------- the trader
 
-BAR = ("open", "high", "low", "close", "mark", "volume", "funding")
-
 
 class Trade(NamedTuple):
     i: int
@@ -261,7 +260,7 @@ class OptionTrader:
 
         return answer
 
-    def order(self, trade: Trade, bar: SeenBar, account: AccountView, t: int) -> None:
+    def order(self, trade: Trade, bar: SimpleNamespace, account: AccountView, t: int) -> None:
         state, listed = self.state, self.listed
         is_own, quantities = trade.i < len(state.margin), state.options.positions.quantities
         name = self.markets.names[trade.i] if is_own else ""
@@ -274,14 +273,15 @@ class OptionTrader:
         except Exception as error:
             raise PolicyError(
                 f"{type(policy).__name__}.option_orders raised {type(error).__name__}: {error}, "
-                f"at the close of the bar of {format_time(int(bar.time))} UTC"  # type: ignore[attr-defined] # a field
+                f"at the close of the bar of {format_time(int(bar.time))} UTC"
             ) from error
         try:
-            legs = read_orders(orders)
-            if is_own:
-                legs, is_hedged = order_instrument(legs, name, state, self.scratch, trade.i)
-                listed.legs.hedged.update([trade.i] * is_hedged)
-            write_orders(self, trade, legs, chain, t)
+            for leg, contract, quantity in read_orders(orders):
+                if not is_own or contract != name:
+                    write_order(self, trade, (leg, contract, quantity), chain, t)
+                elif not math.isnan(quantity):
+                    self.scratch.ordered[trade.i], state.is_pending[trade.i] = quantity, 1
+                    listed.legs.hedged.add(trade.i)
         except WrongOrderError as wrong:
             raise PolicyError(
                 f"{type(policy).__name__}.option_orders at the close of bar {t}, "
@@ -334,106 +334,83 @@ def list_contracts(markets: Markets, i: int) -> dict[str, int]:
     return {name: k for k, name in enumerate(markets.options) if owners[name] in wanted}
 
 
-class SeenBar:
-    def __init__(self, **fields: Any) -> None:
-        self.__dict__.update(fields)
-
-
-def read_bar(deciders: Deciders, trade: Trade, time: int, local: int) -> SeenBar:
+def read_bar(deciders: Deciders, trade: Trade, time: int, local: int) -> SimpleNamespace:
     at, length = int(deciders.columns_at[trade.i]), int(deciders.lengths[trade.i])
     columns = {
         name: deciders.columns[at + j * length + local] for j, name in enumerate(trade.columns)
     }
-    return SeenBar(time=time, **dict(zip(BAR, deciders.bar, strict=True)), **columns)
+    numbers = dict(zip(BAR_NUMBERS, deciders.bar, strict=True))
+    return SimpleNamespace(time=time, **numbers, **columns)
 
 
 # ---------------------------------------------------------------------------------- the orders
 
 
-def write_orders(
+def write_order(
     trader: OptionTrader,
     trade: Trade,
-    orders: list[tuple[str, Any]],
+    order: tuple[str, Any, float],
     chain: OptionChain,
     t: int,
 ) -> None:
     feed, listed = trader.feed, trader.listed
-    for leg, order in orders:
-        if not isinstance(order, tuple | list) or len(order) != 2:
-            raise WrongOrderError(
-                "the order of a leg must be (contract, quantity), got "
-                f"{repr_plain(order)} for {leg!r}"
-            )
-        name, quantity = find_name(order[0], trader, trade), read_quantity(leg, order[1])
-        if math.isnan(quantity):
-            continue
-        k = trade.contracts[name]
-        owner = listed.legs.owners.setdefault(k, (trade.i, leg))
-        if owner != (trade.i, leg):
-            raise WrongOrderError(
-                f"a contract is ordered by one leg, got {name!r} from {owner[1]!r} and {leg!r}; "
-                "order the sum in one of them"
-            )
-        listed.legs.held[owner] = k
-        if quantity < 0.0 and not trader.may_sell:
-            raise WrongOrderError(
-                f"a quantity must be at least 0 with brackets, got {quantity:g} of {name!r}; "
-                f"{MAY_SELL}"
-            )
-        if name in chain:
-            check_order(feed, trader.markets, k, t + 1)
-        if trader.markets.time[t + 1] < feed.expiry_times[k]:
-            lot = listed.options[k].lot
-            if lot > 0.0:
-                lots = math.floor(abs(quantity) / lot * (1.0 + TOLERANCE))
-                quantity = math.copysign(lots * lot, quantity)
-            feed.targets[t + 1, k] = quantity
-
-
-def order_instrument(
-    orders: list[tuple[str, Any]],
-    name: str,
-    state: AccountState,
-    scratch: Scratch,
-    i: int,
-) -> tuple[list[tuple[str, Any]], bool]:
-    rest, is_ordered = [], False
-    for leg, order in orders:
-        if not isinstance(order, tuple | list) or len(order) != 2 or order[0] != name:
-            rest.append((leg, order))
-            continue
-        quantity = read_quantity(leg, order[1])
-        if not math.isnan(quantity):
-            scratch.ordered[i], state.is_pending[i], is_ordered = quantity, 1, True
-    return rest, is_ordered
+    leg, contract, quantity = order
+    name = find_name(contract, trader, trade)
+    if math.isnan(quantity):
+        return
+    k = trade.contracts[name]
+    owner = listed.legs.owners.setdefault(k, (trade.i, leg))
+    if owner != (trade.i, leg):
+        raise WrongOrderError(
+            f"a contract is ordered by one leg, got {name!r} from {owner[1]!r} and {leg!r}; "
+            "order the sum in one of them"
+        )
+    listed.legs.held[owner] = k
+    if quantity < 0.0 and not trader.may_sell:
+        raise WrongOrderError(
+            f"a quantity must be at least 0 with brackets, got {quantity:g} of {name!r}; {MAY_SELL}"
+        )
+    if name in chain:
+        check_order(feed, trader.markets, k, t + 1)
+    if trader.markets.time[t + 1] < feed.expiry_times[k]:
+        lot = listed.options[k].lot
+        if lot > 0.0:
+            lots = math.floor(abs(quantity) / lot * (1.0 + TOLERANCE))
+            quantity = math.copysign(lots * lot, quantity)
+        feed.targets[t + 1, k] = quantity
 
 
 class WrongOrderError(Exception):
     """An order of a policy that breaks a rule; the message has the rule and the value."""
 
 
-def read_orders(orders: Any) -> list[tuple[str, Any]]:
+def read_orders(orders: Any) -> list[tuple[str, Any, float]]:
+    """Return the leg, the contract and the quantity of each order."""
     if not isinstance(orders, Mapping):
         raise WrongOrderError(
             'it must return a dict of legs, {"put": ("BTC-26JUN26-60000-P", 1.0)} for example, got '
             f"{repr_plain(orders)}"
         )
-    for leg in orders:
+    found = []
+    for leg, order in orders.items():
         if not isinstance(leg, str) or leg in ("", SCHEDULED, TOTAL):
             raise WrongOrderError(
                 f"a leg must be a text other than {SCHEDULED!r} and {TOTAL!r}, got {leg!r}"
             )
-    return list(orders.items())
-
-
-def read_quantity(leg: str, quantity: Any) -> float:
-    is_number = isinstance(quantity, int | float | np.number) and not isinstance(quantity, bool)
-    if not is_number or math.isinf(quantity):
-        raise WrongOrderError(
-            "a quantity must be a finite number of contracts, NaN to leave the leg alone, got "
-            f"{repr_plain(quantity)} for {leg!r}"
-        )
-    return float(quantity)
+        if not isinstance(order, tuple | list) or len(order) != 2:
+            raise WrongOrderError(
+                "the order of a leg must be (contract, quantity), got "
+                f"{repr_plain(order)} for {leg!r}"
+            )
+        quantity = order[1]
+        is_number = isinstance(quantity, int | float | np.number)
+        if not is_number or isinstance(quantity, bool) or math.isinf(quantity):
+            raise WrongOrderError(
+                "a quantity must be a finite number of contracts, NaN to leave the leg alone, got "
+                f"{repr_plain(quantity)} for {leg!r}"
+            )
+        found.append((leg, order[0], float(quantity)))
+    return found
 
 
 def find_name(contract: Any, trader: OptionTrader, trade: Trade) -> str:

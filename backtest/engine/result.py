@@ -18,7 +18,6 @@ from backtest.account import Account, AccountState
 from backtest.account.ledger import FILL
 from backtest.account.records import WIDTH
 from backtest.base.saved_result import MANIFEST
-from backtest.base.units import DAY, YEAR_DAYS
 from backtest.engine.inputs import no_options, read_traded
 from backtest.engine.manifest import NOT_IN_ID
 from backtest.engine.record import AccountFields, Closes, OptionFields, PositionFields, Record
@@ -246,9 +245,9 @@ class Result(RunRecord, base.SavedResult):
         names, held = list_held(self)
         money = (names, account, held)
         if by != "instrument" and self.has_one_position:
-            years = (int(self.span.closes[-1]) - self.span.start) / (YEAR_DAYS * DAY)
-            life = self._life
-            return attribute(life, years) if by is None else attribute_by(life, self.time, by)
+            if by is None:
+                return attribute(self._life, self.span.years)
+            return attribute_by(self._life, self.time, by)
         if by is None or by == "instrument":
             return attribution_table(*money)
         return attribute_money(*money, find_periods(self.time, by))

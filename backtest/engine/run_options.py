@@ -209,8 +209,7 @@ def measure_options(run: RunData, options: RunOptions) -> dict[str, float]:
 
 
 def measure_equity(run: RunData) -> float:
-    years: float = (int(run.span.closes[-1]) - run.span.start) / (YEAR_DAYS * DAY)
-    return float(run.of_account("equity").mean()) * years
+    return float(run.of_account("equity").mean()) * run.span.years
 
 
 def explain_options(run: RunData, options: RunOptions | None, by: OptionSplit) -> pd.DataFrame:

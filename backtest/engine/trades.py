@@ -22,6 +22,7 @@ from backtest.measures import (
     Fills,
     TradeRows,
     TradeView,
+    find_periods,
     list_trades,
     measure_trades,
     reduce_spans,
@@ -386,19 +387,13 @@ class Trades(pd.DataFrame):
     @base.checked
     def measures_by(self, by: Group) -> pd.DataFrame:
         GROUPS.check("by", by)
-        group = self._find_groups(by)
-        rows = {each: self._measure((group == each).to_numpy()) for each in sorted(set(group))}
+        group: Any = self[by].astype(object) if by in self else None
+        if group is None:
+            times = pd.DatetimeIndex(self["exit_time"]).as_unit("ns").asi8
+            group = find_periods(times, by)  # type: ignore[arg-type] # a period, as no column is
+        rows = {each: self._measure(np.asarray(group == each)) for each in sorted(set(group))}
         table = pd.DataFrame.from_dict(rows, orient="index").rename_axis(by)
         return table.drop(columns="time_in_market", errors="ignore")
-
-    def _find_groups(self, by: Group) -> pd.Series:
-        if by in CALENDAR_PERIODS:
-            naive: Any = self["exit_time"].dt.tz_localize(None)
-            found: pd.Series = naive.dt.to_period(
-                CALENDAR_PERIODS[by]
-            ).dt.start_time.dt.tz_localize("UTC")
-            return found
-        return self[by].astype(object)
 
     def _measure(self, rows: BoolArray) -> dict[str, float]:
         chosen = pd.DataFrame(self)[rows].sort_values("exit_time", kind="stable")
