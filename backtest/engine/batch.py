@@ -40,7 +40,7 @@ from backtest.engine.recipe import find_rules_folder
 from backtest.engine.record import Outcome
 from backtest.engine.run_setup import Setup
 from backtest.measures import Tally, read_tally, start_tally
-from backtest.policy import Policy, start_memory
+from backtest.policy import Policy
 from backtest.venue import OwnMargin
 
 
@@ -333,9 +333,7 @@ class BatchLoop:
             (bound,) = self.loop.deciders
             addresses = {name: getattr(bound, name) for name in BOUND}
             return self.loop, deciders._replace(methods=0, **addresses)
-        memories = [len(start_memory(each.policy) or ()) for each in laid.observed]
-        pairs = zip(laid.observed, memories, strict=True)
-        deciders = deciders._replace(methods=tuple(bind(own, n) for own, n in pairs))
+        deciders = deciders._replace(methods=tuple(map(bind, laid.observed)))
         if self.loop.pack is None:
             return self.loop, deciders
         with warnings.catch_warnings():  # policies in plain Python are called back with their own

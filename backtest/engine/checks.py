@@ -14,6 +14,7 @@ import pandas as pd
 from backtest import base
 from backtest.account import Account, check_setting
 from backtest.account.account import BY_INSTRUMENT
+from backtest.account.records import DELISTED
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.engine.option_inputs import check_options
 from backtest.market import (
@@ -209,8 +210,8 @@ def warn_of_band(account: Account, markets: Markets, targets: np.ndarray) -> Non
             )
 
 
-def warn_of_delisting(markets: Markets, entries: np.ndarray, delisted: int) -> None:
-    found = np.unique(entries[entries[:, 1] == delisted, 8]).astype(int)
+def warn_of_delisting(markets: Markets, entries: np.ndarray) -> None:
+    found = np.unique(entries[entries[:, 1] == DELISTED, 8]).astype(int)
     if len(found):
         names = ", ".join(markets.names[i] for i in found)
         base.warn_caller(
@@ -361,27 +362,6 @@ def warn_of_no_option(policies: Iterable[Policy | None]) -> None:
             f"{name} held no option: it ordered none, or none with a quote at the next open; what "
             "has an ask in the chain of a close can be bought",
             base.NoFillWarning,
-        )
-
-
-def warn_of_outcome(
-    name: str, no_fill: str, target: base.FloatArray, closes: base.IntArray
-) -> None:
-    """Warn if a policy filled no order, or asked for an infinite leverage.
-
-    ``no_fill`` is the reason, empty if there were fills; ``target`` and ``closes`` are the leverage
-    and the time (ns) of each decision.
-    """
-    if no_fill:
-        base.warn_caller(f"{name} filled no order: {no_fill}", base.NoFillWarning)
-    infinite = np.isinf(target)
-    if infinite.any():
-        first = base.format_time(int(closes[int(infinite.argmax())]))
-        base.warn_caller(
-            f"{name} asked for an infinite leverage at {int(infinite.sum()):,} of {len(target):,} "
-            f"closes, first at {first} UTC (a division by zero?): it took as much as its limits "
-            "allow; return float('nan') there to leave the position, or set max_leverage",
-            base.InfiniteLeverageWarning,
         )
 
 

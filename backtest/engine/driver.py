@@ -228,33 +228,32 @@ def bind_loop(
     bound = [deciders for deciders, _ in asked]
     because = "the requirement is a Python object" if has_own else ""
     because = because or ("" if is_compiled else "compile=False")
-    if not because:
-        # numba loads with these
-        from backtest.engine.compiler import (  # noqa: PLC0415
-            bind_compiled,
-            simulate_compiled,
-        )
+    if because:
+        return BoundLoop(find_simulate(is_compiled=False), None, bound, because)
+    # numba loads with these
+    from backtest.engine.compiler import (  # noqa: PLC0415
+        bind_compiled,
+        simulate_compiled,
+    )
 
-        callbacks, reasons = Callbacks(), {}
+    callbacks, reasons = Callbacks(), {}
 
-        def call_back(
-            refusal: Exception | None, deciders: Deciders, policy: Policy, *given: Any
-        ) -> int:
-            if refusal is not None:
-                reasons[type(policy).__name__] = explain_refusal(refusal, policy)
-            return callbacks.add(deciders, policy, *given)
+    def call_back(
+        refusal: Exception | None, deciders: Deciders, policy: Policy, *given: Any
+    ) -> int:
+        if refusal is not None:
+            reasons[type(policy).__name__] = explain_refusal(refusal, policy)
+        return callbacks.add(deciders, policy, *given)
 
-        given: dict[str, Any] = {"call_back": call_back, "has_orders": has_orders}
-        bound, pack = [bind_compiled(*each, **given) for each in asked], pack_terms
-        simulate = find_simulate(is_compiled=True)
-        if callbacks.kept:
-            simulate = callbacks.guard(simulate_compiled)  # which lets signals in, bar by bar
-        if reasons:
-            told = [f"{name} runs in plain Python: {reason}" for name, reason in reasons.items()]
-            base.warn_caller("; ".join(told))
-        return BoundLoop(simulate, pack, bound, "; ".join(reasons.values()))
-    simulate = find_simulate(is_compiled=False)
-    return BoundLoop(simulate, None, bound, because)
+    given: dict[str, Any] = {"call_back": call_back, "has_orders": has_orders}
+    bound, pack = [bind_compiled(*each, **given) for each in asked], pack_terms
+    simulate = find_simulate(is_compiled=True)
+    if callbacks.kept:
+        simulate = callbacks.guard(simulate_compiled)  # which lets signals in, bar by bar
+    if reasons:
+        told = [f"{name} runs in plain Python: {reason}" for name, reason in reasons.items()]
+        base.warn_caller("; ".join(told))
+    return BoundLoop(simulate, pack, bound, "; ".join(reasons.values()))
 
 
 def new_tape(n: int, n_bars: int, first: int, capacity: int, n_options: int = 0) -> RunTape:

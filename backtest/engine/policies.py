@@ -136,17 +136,15 @@ def make_deciders(
     *,
     started: int,
     width: int,
-    memories: list[tuple[float, ...]] | None = None,
 ) -> Deciders:
     n = len(markets)
-    memory = memories or [tuple(map(float, start_memory(p.policy) or ())) for p in observed]
     params, params_at = flatten_settings(observed)
     columns, columns_at = flatten_columns(observed)
-    slots, memory_at = flatten([np.array([*each, 0.0], dtype=np.float64) for each in memory])
+    memory, memory_at = flatten_memory(observed)
     clock = find_clock(markets)
     seen_time, seen_bars = read_seen(clock)
     return Deciders(
-        methods=tuple(bind(p, len(kept)) for p, kept in zip(observed, memory, strict=True)),
+        methods=tuple(map(bind, observed)),
         addresses=np.zeros(n + 1, np.int64),
         params=params,
         params_at=params_at,
@@ -154,7 +152,7 @@ def make_deciders(
         columns_at=columns_at,
         lengths=np.array([p.market.n_bars for p in observed], np.int64),
         firsts=np.array([p.first for p in observed] + [0], np.int64),
-        memory=slots,
+        memory=memory,
         memory_at=memory_at,
         asks=np.array([1] * len(observed) + [0] * (n + 1 - len(observed)), np.int64),
         wants_price=np.array([1 if wants_price(p.policy) else 0 for p in observed], np.int64),
@@ -189,12 +187,11 @@ def read_seen(clock: PolicyClock) -> tuple[IntArray, FloatArray]:
 def replace_policies(
     deciders: Deciders, observed: list[ObservedPolicy], columns: FloatArray
 ) -> Deciders:
-    memory = [tuple(map(float, start_memory(p.policy) or ())) for p in observed]
     return deciders._replace(
         methods=0,
         params=flatten_settings(observed)[0],
         columns=columns,
-        memory=flatten([np.array([*each, 0.0], dtype=np.float64) for each in memory])[0],
+        memory=flatten_memory(observed)[0],
         shown=np.zeros_like(deciders.shown),
         bar=np.zeros_like(deciders.bar),
         margin=np.zeros_like(deciders.margin),
@@ -209,6 +206,11 @@ def flatten_settings(observed: list[ObservedPolicy]) -> tuple[FloatArray, IntArr
 
 def flatten_columns(observed: list[ObservedPolicy]) -> tuple[FloatArray, IntArray]:
     return flatten([np.concatenate([*p.columns.values(), np.zeros(1)]) for p in observed])
+
+
+def flatten_memory(observed: list[ObservedPolicy]) -> tuple[FloatArray, IntArray]:
+    begun = [start_memory(p.policy) or () for p in observed]
+    return flatten([np.array([*each, 0.0], dtype=np.float64) for each in begun])
 
 
 def as_number(value: object) -> float:
@@ -235,7 +237,8 @@ def read_index(observed: list[ObservedPolicy], n: int, n_bars: int) -> FloatArra
     return np.ascontiguousarray(np.stack([*prices, last]))
 
 
-def bind(policy: ObservedPolicy, n_memory: int) -> Callable[..., float]:
+def bind(policy: ObservedPolicy) -> Callable[..., float]:
+    n_memory = len(start_memory(policy.policy) or ())
     names, columns = tuple(policy.columns), tuple(policy.columns.values())
     bar_type, decide = bind_formula(policy.policy, names)
     rules = list_rules(policy.policy, names)

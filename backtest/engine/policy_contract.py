@@ -172,6 +172,13 @@ class ContractTrial:
     def name_bar(self, t: int) -> str:
         return f"bar {t}, {base.format_time(int(self.market.time[t]))}"
 
+    def require_same(
+        self, one: base.FloatArray, other: base.FloatArray, what: str, when: str
+    ) -> None:
+        bad = find_difference(one, other)
+        if bad is not None:
+            raise base.PolicyError(f"{what} at {self.name_bar(bad)} differs {when}")
+
 
 def make_situations(n_bars: int) -> tuple[Situation, ...]:
     venue = Venue.preset("binance-usdm", "BTCUSDT")
@@ -223,11 +230,8 @@ def check_columns(trial: ContractTrial) -> str:
         return "observes nothing"
     again = observe(trial.policy, trial.market)
     for name, column in trial.columns.items():
-        bad = find_difference(column, again.get(name, np.empty(0)))
-        if bad is not None:
-            raise base.PolicyError(
-                f"column {name!r} at {trial.name_bar(bad)} differs between two calls: {STEADY}"
-            )
+        other = again.get(name, np.empty(0))
+        trial.require_same(column, other, f"column {name!r}", f"between two calls: {STEADY}")
     if not trial.is_warm.any():
         never = [name for name, column in trial.columns.items() if not np.isfinite(column).any()]
         raise base.PolicyError(
@@ -245,11 +249,9 @@ def check_causal_columns(trial: ContractTrial) -> str:
         for what, market in make_futures(trial.market, t, rng):
             seen = observe(trial.policy, market)
             for name, column in trial.columns.items():
-                bad = find_difference(column[: t + 1], seen.get(name, np.empty(0))[: t + 1])
-                if bad is not None:
-                    raise base.PolicyError(
-                        f"looks ahead: column {name!r} at {trial.name_bar(bad)} differs {what} {t}"
-                    )
+                other = seen.get(name, np.empty(0))[: t + 1]
+                word = f"looks ahead: column {name!r}"
+                trial.require_same(column[: t + 1], other, word, f"{what} {t}")
     if not trial.columns:
         return "observes nothing"
     return f"the same columns, wherever the market ends; {causality}"
@@ -295,11 +297,7 @@ def check_finite(trial: ContractTrial) -> str:
 
 def check_repeatable(trial: ContractTrial) -> str:
     again = ContractTrial(trial.cls, trial.market, trial.accounts)
-    bad = find_difference(again.target, trial.target)
-    if bad is not None:
-        raise base.PolicyError(
-            f"the leverage at {trial.name_bar(bad)} differs between two runs: {STEADY}"
-        )
+    trial.require_same(again.target, trial.target, "the leverage", f"between two runs: {STEADY}")
     return "the same bits twice"
 
 
@@ -336,12 +334,8 @@ def check_causal_decisions(trial: ContractTrial) -> str:
         for what, market in make_futures(trial.market, t, rng):
             result = trial.run(market, situation)
             for column, word in (("target", "leverage"), ("margin", "margin")):
-                seen = [each.of_positions(column)[:, 0][: t + 1] for each in (trial.plain, result)]
-                bad = find_difference(*seen)
-                if bad is not None:
-                    raise base.PolicyError(
-                        f"looks ahead: the {word} at {trial.name_bar(bad)} differs {what} {t}"
-                    )
+                one, other = (x.of_positions(column)[: t + 1, 0] for x in (trial.plain, result))
+                trial.require_same(one, other, f"looks ahead: the {word}", f"{what} {t}")
             if trades_options(trial.cls) and not list_held(trial.plain, t).equals(
                 list_held(result, t)
             ):

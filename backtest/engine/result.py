@@ -536,7 +536,7 @@ def explain_other_metrics(saved: Path, metrics: Mapping[str, float | None]) -> s
     except (base.DataError, TypeError, ValueError):
         return ""
     pairs = {name: (before[name], metrics[name]) for name in before.keys() & metrics.keys()}
-    moved = sorted(name for name, pair in pairs.items() if not is_rounded(*pair))
+    moved = sorted(name for name, pair in pairs.items() if not is_close(*pair))
     if not moved:
         return ""
     first = "total_return" if "total_return" in moved else moved[0]
@@ -547,10 +547,10 @@ def explain_other_metrics(saved: Path, metrics: Mapping[str, float | None]) -> s
     ).format(first, *pairs[first])
 
 
-def is_rounded(one: object, other: object) -> bool:
-    if isinstance(one, int | float) and isinstance(other, int | float):
-        return math.isclose(one, other, rel_tol=ROUNDING, abs_tol=ROUNDING)
-    return one == other
+def is_close(one: float | None, other: float | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return math.isclose(one, other, rel_tol=ROUNDING, abs_tol=ROUNDING)
 
 
 # ----------------------------------------------------------------------------------------- loading

@@ -16,7 +16,7 @@ from backtest.account.ledger import FILL
 from backtest.account.order_limits import ALL, ASKED, CAUSES, COUNT, CUT, DAYS, DISTANCE, HELD
 from backtest.account.pool_liquidation import CAUSED
 from backtest.engine.batch import Switch, run_account
-from backtest.engine.checks import warn_of_no_option, warn_of_outcome
+from backtest.engine.checks import warn_of_band, warn_of_delisting, warn_of_no_option
 from backtest.engine.driver import Progress
 from backtest.engine.inputs import has_order_fee, read_assets, start_account_state
 from backtest.engine.lookahead import observe_checked
@@ -216,10 +216,8 @@ def list_cut_rows(names: Sequence[str], cuts: base.FloatArray) -> list[dict[str,
     """
     if len(names) == 1:
         return average_rows(cuts[0])
-    rows = [{"instrument": "all", **row} for row in average_rows(cuts[-1])]
-    for name, own in zip(names, cuts[:-1], strict=True):
-        rows += [{"instrument": name, **row} for row in average_rows(own)]
-    return rows
+    owners = zip(("all", *names), (cuts[-1], *cuts[:-1]), strict=True)
+    return [{"instrument": name, **row} for name, own in owners for row in average_rows(own)]
 
 
 def average_rows(sums: base.FloatArray) -> list[dict[str, Any]]:
@@ -395,23 +393,30 @@ def finish(setup: Setup, outcome: Any, *, calendar: str) -> Result:
 def explain(
     setup: Setup, outcome: Outcome, closes: base.IntArray, rows: Sequence[Mapping[str, Any]]
 ) -> str:
-    level, no_fill = outcome.of_positions("target"), ""
-    setup.warn(outcome)
+    level, names = outcome.of_positions("target"), setup.markets.names
+    weights = setup.signal.T[setup.first :]
+    if len(names) > 1:
+        targets = np.multiply(level, weights, out=np.zeros_like(level), where=weights != 0.0)
+        warn_of_band(setup.account, setup.markets, targets)
+    warn_of_delisting(setup.markets, outcome.entries)
     has_fill = outcome.tally.money.traded > 0.0 or (outcome.entries[:, 1] == FILL).any()
-    if not (has_fill or outcome.of_positions("quantity").any()):
-        no_fill = explain_no_fill(setup, outcome, rows)
+    is_idle = not (has_fill or outcome.of_positions("quantity").any())
+    no_fill = explain_no_fill(setup, outcome, rows) if is_idle else ""
     infinite = np.isinf(level)
-    is_boundless: base.BoolArray = np.asarray(infinite.any(axis=0))
-    highest = np.where(infinite.any(axis=1), np.inf, 0.0) if infinite.any() else np.zeros(1)
-    chosen = [
-        name
-        for name, boundless in zip(setup.markets.names, is_boundless, strict=True)
-        if boundless or not is_boundless.any()
-    ]
-    kinds = ", ".join(dict.fromkeys(type(setup.policies[name]).__name__ for name in chosen))
-    whose = f"{kinds} of {', '.join(chosen)}" if is_boundless.any() else kinds
-    is_cash = not find_columns(setup) and not level.any()
-    warn_of_outcome(whose, "" if is_cash else no_fill, highest, closes)
+    at = np.flatnonzero(infinite.any(axis=1))
+    chosen = [names[i] for i in np.flatnonzero(infinite.any(axis=0))]
+    kinds = dict.fromkeys(type(setup.policies[name]).__name__ for name in chosen or names)
+    whose = ", ".join(kinds) + (f" of {', '.join(chosen)}" if chosen else "")
+    if no_fill and (find_columns(setup) or level.any()):  # else it is meant to hold cash
+        base.warn_caller(f"{whose} filled no order: {no_fill}", base.NoFillWarning)
+    if len(at):
+        base.warn_caller(
+            f"{whose} asked for an infinite leverage at {len(at):,} of {len(level):,} closes, "
+            f"first at {base.format_time(int(closes[at[0]]))} UTC (a division by zero?): it took "
+            "as much as its limits allow; return float('nan') there to leave the position, or set "
+            "max_leverage",
+            base.InfiniteLeverageWarning,
+        )
     return no_fill
 
 
@@ -436,7 +441,7 @@ def find_before(setup: Setup) -> Before:
     return Before(
         mark=resume.marks[-1],
         signal=np.array(resume.state.signal, dtype=np.float64),
-        unrealized=resume.last_unrealized,
+        unrealized=np.asarray(resume.unrealized[-1]),
         stands=np.zeros(n + 3)
         if resume.has_one_position
         else find_stands(resume, resume.record.n_bars),

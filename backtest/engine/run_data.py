@@ -334,11 +334,6 @@ class RunData:
         )
 
     @property
-    def last_unrealized(self) -> FloatArray:
-        """The unrealized profit of each position at the last close."""
-        return np.asarray(self.unrealized[-1])
-
-    @property
     def unrealized(self) -> FloatArray:
         """The unrealized profits at each close by position; last of all options, if any."""
         if self.options is None:

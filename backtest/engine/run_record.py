@@ -149,8 +149,7 @@ def name_benchmark(manifest: Mapping[str, Any]) -> str:
 
 
 def find_benchmark(manifest: Mapping[str, Any]) -> str:
-    default = "index of equal weights" if "kind" in manifest else "the market at 1x"
-    return str(manifest.get("benchmark", manifest.get("compared_with", default)))
+    return str(manifest.get("benchmark", manifest["compared_with"]))
 
 
 def check_name(name: str, markets: Markets) -> str:

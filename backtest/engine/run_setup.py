@@ -12,13 +12,11 @@ import pandas as pd
 from backtest import base
 from backtest.account import Account
 from backtest.account.account import BY_INSTRUMENT
-from backtest.account.records import DELISTED
 from backtest.engine import checks
 from backtest.engine.inputs import AccountInputs, has_interest, read_inputs
 from backtest.engine.manifest import describe_policies, describe_policy
 from backtest.engine.option_inputs import check_traders, warn_of_options
 from backtest.engine.policies import ObservedPolicy, assign_policies, observe_policies
-from backtest.engine.record import Outcome
 from backtest.engine.run_record import (
     Benchmark,
     BenchmarkLike,
@@ -325,13 +323,6 @@ class Setup(NamedTuple):
         """Return the setup of an account that began at another time, ns."""
         return self._replace(inputs=self.inputs._replace(started=started), started=started)
 
-    def warn(self, outcome: Outcome) -> None:
-        level, weights = outcome.of_positions("target"), self.signal.T[self.first :]
-        targets = np.multiply(level, weights, out=np.zeros_like(level), where=weights != 0.0)
-        if len(self.markets) > 1:
-            checks.warn_of_band(self.account, self.markets, targets)
-        checks.warn_of_delisting(self.markets, outcome.entries, DELISTED)
-
 
 def set_up(  # noqa: PLR0913 - the terms of a run, by name
     markets: Markets,
@@ -514,13 +505,6 @@ def check_terms(
     sampling: str,
     calendar: str,
 ) -> None:
-    check_one_policy(policy)
-    markets = take_markets(market, venue, account)
-    check_panel(markets, account, venue)
-    checks.check_periods(markets, sampling, calendar)
-
-
-def check_one_policy(policy: object) -> None:
     if not isinstance(policy, Policy) and not (
         isinstance(policy, type) and issubclass(policy, Policy)
     ):
@@ -529,3 +513,6 @@ def check_one_policy(policy: object) -> None:
             "policy must be one policy for all instruments, or its class, whose parameters the "
             f"sets vary, got {found}"
         )
+    markets = take_markets(market, venue, account)
+    check_panel(markets, account, venue)
+    checks.check_periods(markets, sampling, calendar)
