@@ -75,73 +75,44 @@ def long_and_short(
     )
 
 
-def test_the_example_goes_to_the_highs_first():
-    """Lows: -250 + 300 = +50. Highs: +250 - 300 = -50, where ETH is liquidated at once.
-
-    At a share x of the way 100 - 300 x = .5 % of (3000 + 300 x): x = 85 / 301.5. The loss of the
-    short counts in full in the choice, though it can lose no more than its margin of 100.
-    """
-    out = long_and_short()
-    x = Fraction(85) / Fraction(3015, 10)
-    assert out.paths["walked: highs first"] == 1
-    (event,) = out.of_kind("liquidation")
-    assert (event.bar, event.instrument) == (2, "ETH")
-    assert near(event.price, 100 + 10 * x)
-    assert near(out.equity[2], 10_000 - 300 * x)
-
-
-def test_at_the_highs_first_the_short_takes_no_profit_before_it_is_liquidated():
-    """At the lows its profit at 95 would have come first; it is a bar that reaches both."""
-    profit = {"BTC": None, "ETH": 0.05}
-    out = long_and_short(take_profit=profit)
-    assert [each[0] for each in happened(out, 2)] == ["liquidation"]
-    assert out.both_reached == [False, False, True]
-    # up 4 % it loses 120 while BTC gains 250: the lows are worse, and come first
-    mild = long_and_short(eth=(100, 104, 90, 100), take_profit=profit)
-    assert happened(mild, 2) == [("take_profit", "ETH", 95.0)]
-
-
-@pytest.mark.parametrize(
-    ("size", "is_high_first"), [(1.0, False), (1 + 1e-9, False), (1 + 1e-7, True)]
-)
-def test_a_hedge_goes_to_the_lows_first_whatever_the_rounding(size, is_high_first):
+def hedged(size: float) -> Outcome:
     """Long spot, short the perpetual, 10 % either way: 100 (size - 1) worse of 1,000."""
     spot = {"contract": {"kind": "spot", "haircut": 0.0, "borrow_rate": 0.0}}
-    case = scene(
-        {"SPOT": tape(WIDE, (0.5, NAN)), "PERP": tape(WIDE, (0.5 * size, NAN))},
-        {"SPOT": 1.0, "PERP": -1.0},
-        venues={"SPOT": spot},
-    )
-    out = walk(case)
-    assert out.paths["walked: highs first"] == is_high_first
+    tapes = {"SPOT": tape(WIDE, (0.5, NAN)), "PERP": tape(WIDE, (0.5 * size, NAN))}
+    return walk(scene(tapes, {"SPOT": 1.0, "PERP": -1.0}, venues={"SPOT": spot}))
 
 
-def test_collateral_counts_in_the_choice():
-    """A short of 1,000 that may lose 100, beside coins of 1,000 that lose 150 at their low."""
-    coin = tape([flat(50), flat(50), (50, 57.5, 42.5, 50)])
-    short = {"A": tape(WIDE, (0.5, NAN))}
-    pledged = walk(
-        scene(
-            short,
-            {"A": -1.0},
-            collateral=[(asset("COIN", 20.0, rate=0.9), coin)],
-            negative_limit=0.0,
-        )
-    )
-    assert pledged.paths["walked: highs first"] == 0
-    alone = walk(scene(short, {"A": -1.0}))
-    assert alone.paths["walked: highs first"] == 1
+def short_of_half(**terms: Any) -> Outcome:
+    """A short of 1,000 that may lose 100."""
+    return walk(scene({"A": tape(WIDE, (0.5, NAN))}, {"A": -1.0}, **terms))
 
 
-@pytest.mark.parametrize(("rule", "is_high_first"), [(BY_SCENARIOS, True), (PER_OPTION, False)])
-def test_options_that_back_the_account_count_in_the_choice(rule, is_high_first):
-    """A coin and three puts of 100: 20 more at 90, 10 more at 110; longs that count none are not
-    there.
-    """
+def with_puts(rule: Any) -> Outcome:
+    """A coin and three puts of 100: 20 more at 90, 10 more at 110, where longs count."""
     puts = option(WIDE, -1, 100.0, [NAN, 3.0], quotes=(0.0, 0.0))
     plain = scene({"A": tape(WIDE, (1.0, NAN))}, {"A": 1.0}, capital=100.0, requirement=rule)
-    out = walk(OptionCase(**vars(plain), options=(puts,)))
-    assert out.paths["walked: highs first"] == is_high_first
+    return walk(OptionCase(**vars(plain), options=(puts,)))
+
+
+# coins of 1,000 that lose 150 at their low
+COIN = (asset("COIN", 20.0, rate=0.9), tape([flat(50), flat(50), (50, 57.5, 42.5, 50)]))
+CHOICES: dict[str, tuple[Callable[[], Outcome], bool]] = {
+    # lows: -250 + 300 = +50; highs: +250 - 300 = -50. The loss of the short counts in full, though
+    # it can lose no more than its margin of 100
+    "the example goes to the highs": (long_and_short, True),
+    "a hedge goes to the lows": (lambda: hedged(1.0), False),
+    "rounding does not count": (lambda: hedged(1 + 1e-9), False),
+    "more than rounding does": (lambda: hedged(1 + 1e-7), True),
+    "a lone short goes to the highs": (short_of_half, True),
+    "collateral counts": (lambda: short_of_half(collateral=[COIN], negative_limit=0.0), False),
+    "options that back the account count": (lambda: with_puts(BY_SCENARIOS), True),
+    "options that do not are not there": (lambda: with_puts(PER_OPTION), False),
+}
+
+
+@pytest.mark.parametrize(("run", "is_high_first"), [*CHOICES.values()], ids=[*CHOICES])
+def test_the_worse_extremes_come_first(run, is_high_first):
+    assert run().paths["walked: highs first"] == is_high_first
 
 
 # ------------------------------------------------------------------------ 2025-10-10, 21:00 UTC
@@ -237,34 +208,18 @@ def one(*bars: Bar, target: float, signal: float = 1.0, **changes: Any) -> Outco
     return walk(case).alone()
 
 
-@pytest.mark.parametrize(("mark_low", "first"), [(90, "liquidation"), (94, "stop")])
-def test_the_stop_and_the_liquidation_act_by_their_place_on_the_way(mark_low, first):
-    """10x dies at the mark 94.74, its stop is the last price 95 of a way from 100 to 90.
-
-    To a mark low of 90 the first is .526 of the way, the stop .5; to 94 it is .877. So the last low
-    of 88 makes it .417 for the stop, and one of 91 .556.
-    """
-    last_low = 91.0 if first == "liquidation" else 90.0
-    bars = [flat(100), flat(100), (100, 100, last_low, 100)]
-    marked = with_marks(tape(bars, (10.0, NAN)), [*bars[:2], (100, 100, mark_low, 100)])
-    out = walk(scene({"A": marked}, {"A": 1.0}, stop_loss=0.05))
-    assert [each[0] for each in happened(out, 2)] == [first]
+def marked(last: Bar, mark: Bar, target: float = 10.0, **terms: Any) -> Outcome:
+    """One position bought at 100, in a bar of last prices and one of marks."""
+    bars = [flat(100), flat(100)]
+    prices = with_marks(tape([*bars, last], (target, NAN)), [*bars, mark])
+    return walk(scene({"A": prices}, {"A": 1.0}, **terms)).alone()
 
 
-@pytest.mark.parametrize(
-    ("leverage", "first"), [(3.0, "stop"), (6.0, "stop"), (6.14, "liquidation")]
-)
-def test_the_place_is_taken_in_the_value_of_a_contract(leverage, first):
-    """Inverse, u = -100/P: marks fall from -1 to -1.25, last prices from -1 to -1.2.
-
-    The stop at 92 is at .087/.2 = .4348 of the way. L x dies at u = -(1 + L)/(1.05 L): 6x at .1111
-    of .25 = .4444, 6.14x at .4299. In prices these are .48, .5 and .4853.
-    """
-    bars = [flat(100), flat(100), (100, 100, 100 / 1.2, 95)]
-    marked = with_marks(tape(bars, (leverage, NAN)), [*bars[:2], (100, 100, 80, 95)])
-    venue = {"contract": {"kind": "inverse", "size": 100.0}}
-    out = walk(scene({"A": marked}, {"A": 1.0}, venues={"*": venue}, capital=1.0, stop_loss=0.08))
-    assert [each[0] for each in happened(out, 2)] == [first]
+def coined(leverage: float) -> Outcome:
+    """Inverse, u = -100/P: marks fall from -1 to -1.25, last prices from -1 to -1.2."""
+    venues = {"*": {"contract": {"kind": "inverse", "size": 100.0}}}
+    terms = {"venues": venues, "capital": 1.0, "stop_loss": 0.08}
+    return marked((100, 100, 100 / 1.2, 95), (100, 100, 80, 95), leverage, **terms)
 
 
 # ------------------------------------------------------------------------------ resting orders
@@ -290,6 +245,28 @@ HAND: dict[str, tuple[Callable[[], Outcome], list[tuple[str, float]], dict[str, 
     "an equal place is a liquidation": (
         lambda: one(flat(100), (100, 100, 90, 100), target=10.0, stop_loss=1 - 0.9 / 0.95),
         [("liquidation", float(HALF))], {}),
+    # 10x dies at the mark 94.74, its stop is the last price 95. To a mark low of 90 the first is
+    # .526 of the way, to 94 it is .877; to a last low of 90 the stop is .5 of it, to 91 it is .556
+    **{
+        f"the stop and the liquidation act by their place on the way, {low}": (
+            lambda last=last, low=low: marked((100, 100, last, 100), (100, 100, low, 100),
+                                              stop_loss=0.05),
+            [end], {})
+        for low, last, end in ((90, 91, ("liquidation", float(HALF))), (94, 90, ("stop", 95)))
+    },
+    # the stop at 92 is at .087/.2 = .4348 of the way. L x dies at u = -(1 + L)/(1.05 L): 6x at
+    # .1111 of .25 = .4444, 6.14x at .4299. In prices these are .48, .5 and .4853
+    "the place is taken in the value of a contract, 3x": (lambda: coined(3.0), [("stop", 92)], {}),
+    "the place is taken in the value of a contract, 6x": (lambda: coined(6.0), [("stop", 92)], {}),
+    "the place is taken in the value of a contract, 6.14x": (
+        lambda: coined(6.14), [("liquidation", 100 * 1.05 * 6.14 / 7.14)], {}),
+    # 10x dies at 94.74: its profit at 105 is one of both only where the marks reach that
+    "the liquidation price counts as a stop of the marks": (
+        lambda: marked((100, 106, 96, 100), (100, 106, 94, 100), take_profit=0.05),
+        [("liquidation", float(HALF))], {"both_reached": [False, False, True]}),
+    "marks above it do not": (
+        lambda: marked((100, 106, 96, 100), (100, 106, 95, 100), take_profit=0.05),
+        [("take_profit", 105)], {"both_reached": [False] * 3}),
     # a half dies at 90/.95; the other sells at 110
     "what a partial liquidation leaves may take its profit at the second extreme": (
         lambda: one(flat(100), (100, 112, 93, 100), target=10.0, take_profit=0.1,
@@ -366,24 +343,6 @@ def test_one_position_inside_a_bar(run, ends, numbers):
     check_outcome(out, numbers)
 
 
-def test_a_take_profit_comes_before_a_fill_and_cancels_it():
-    """A hedge of a short goes to the highs first: the long sells at 105 and buys nothing at 98."""
-    case = scene(
-        {
-            "A": tape([flat(100), (100, 100, 97, 100), (100, 106, 97, 98)], (1.0, 1.5, NAN)),
-            "B": tape([flat(100), (100, 103, 100, 100), (100, 110, 99, 100)], (3.0, NAN)),
-        },
-        {"A": 1.0, "B": -1.0},
-        take_profit={"A": 0.05, "B": None},
-        venues=COARSE,
-        **REST,
-    )
-    out = walk(case)
-    assert happened(out, 2, "take_profit") == [("take_profit", "A", 102.9)]
-    assert [(e.bar, e.instrument) for e in out.of_kind("fill")] == [(1, "A"), (1, "B")]
-    assert out.quantity[2][0] == 0
-
-
 # ------------------------------------------------------------------------------------ mirrored
 
 
@@ -454,111 +413,104 @@ def is_mirrored(event: Event, other: Event) -> bool:
     return abs(event.price + other.price - 200) <= Decimal("1e-10")
 
 
-# --------------------------------------------------------------------------------------- worst
+# --------------------------------------------------------------------------- two positions at once
 
 
-def both_ways(intrabar: str, bars: Sequence[Bar] = WIDE, **changes: Any) -> Outcome:
+def pair(
+    bars: Sequence[Bar] = WIDE, sizes: tuple[float, float] = (2.0, -1.0), **changes: Any
+) -> Outcome:
     """A 2x long and B 1x short of the same bars."""
-    return walk(
-        scene(
-            {"A": tape(bars, (2.0, NAN)), "B": tape(bars, (1.0, NAN))},
-            {"A": 1.0, "B": -1.0},
-            intrabar=intrabar,
-            **changes,
-        )
-    )
+    tapes = {name: tape(bars, (abs(size), NAN)) for name, size in zip("AB", sizes, strict=True)}
+    return walk(scene(tapes, dict(zip("AB", np.sign(sizes), strict=True)), **changes))
 
 
-def test_worst_goes_on_to_the_opposite_extremes():
-    """A to 90 and B to 110, then A to 110 and B to 90, where both take their profit."""
-    out = both_ways("worst", take_profit=0.08)
-    assert happened(out, 2) == [("take_profit", "A", 108.0), ("take_profit", "B", 92.0)]
-    # along the path the lows are worse: there B takes its profit first
-    out = both_ways("path", take_profit=0.08)
-    assert happened(out, 2) == [("take_profit", "B", 92.0), ("take_profit", "A", 108.0)]
+def filled() -> Outcome:
+    """A hedge of a short goes to the highs first: the long sells at 105 and buys nothing at 98."""
+    tapes = {
+        "A": tape([flat(100), (100, 100, 97, 100), (100, 106, 97, 98)], (1.0, 1.5, NAN)),
+        "B": tape([flat(100), (100, 103, 100, 100), (100, 110, 99, 100)], (3.0, NAN)),
+    }
+    terms = REST | {"take_profit": {"A": 0.05, "B": None}, "venues": COARSE}
+    return walk(scene(tapes, {"A": 1.0, "B": -1.0}, **terms))
 
 
-def test_worst_stops_both_before_any_profit():
-    """Each at its adverse extreme first; on the path B takes a profit before its stop."""
-    exits = {"take_profit": 0.08, "stop_loss": 0.05}
-    out = both_ways("worst", **exits)
-    assert happened(out, 2) == [("stop", "A", 95.0), ("stop", "B", 105.0)]
-    out = both_ways("path", **exits)
-    assert happened(out, 2) == [("stop", "A", 95.0), ("take_profit", "B", 92.0)]
-    assert out.both_reached == [False, False, True]
-
-
+X = Fraction(85) / Fraction(3015, 10)
+"""Where the example's short is liquidated: 100 - 300 X = .5 % of (3000 + 300 X)."""
+PROFIT = {"take_profit": {"BTC": None, "ETH": 0.05}}
+DIES = ("liquidation", "ETH", float(100 + 10 * X))
 GROUP = scenarios(moves={"g": [(-0.01, 1.0), (0.01, 1.0)]}, groups={"g": ["A", "B"]})
+BOTH_EXITS = {"take_profit": 0.08, "stop_loss": 0.05}
+GROUPED = {"requirement": GROUP, "take_profit": 0.08, "stop_loss": {"A": 0.05, "B": 0.05}}
+APART = {"margin": {"A": "cross", "B": "isolated"}, "venue_leverage": {"A": None, "B": 5.0}}
+PROFIT_OF = {"A": ("take_profit", "A", 108.0), "B": ("take_profit", "B", 92.0)}
+STOP_OF = {"A": ("stop", "A", 95.0), "B": ("stop", "B", 105.0)}
+PAIRS: dict[str, tuple[Callable[[], Outcome], list[tuple[str, str, float]], dict[str, Any]]] = {
+    "the example's short is liquidated at once": (
+        long_and_short, [DIES], {"equity 2": 10_000 - 300 * X}),
+    # at the lows its profit at 95 would have come first; it is a bar that reaches both
+    "at the highs first the short takes no profit before it is liquidated": (
+        lambda: long_and_short(**PROFIT), [DIES], {"both_reached": [False, False, True]}),
+    # up 4 % it loses 120 while BTC gains 250: the lows are worse, and come first
+    "at the lows first it takes its profit": (
+        lambda: long_and_short(eth=(100, 104, 90, 100), **PROFIT),
+        [("take_profit", "ETH", 95.0)], {}),
+    "a take-profit comes before a fill and cancels it": (
+        filled, [("take_profit", "A", 102.9)],
+        {"fill.bar": [1, 1], "fill.instrument": ["A", "B"], "quantity 2 0": 0}),
+    # A to 90 and B to 110, then A to 110 and B to 90, where both take their profit
+    "worst goes on to the opposite extremes": (
+        lambda: pair(intrabar="worst", take_profit=0.08), [PROFIT_OF["A"], PROFIT_OF["B"]], {}),
+    "along the path the lows are worse, where B takes its profit first": (
+        lambda: pair(take_profit=0.08), [PROFIT_OF["B"], PROFIT_OF["A"]], {}),
+    "worst stops both before any profit": (
+        lambda: pair(intrabar="worst", **BOTH_EXITS), [STOP_OF["A"], STOP_OF["B"]], {}),
+    "on the path B takes a profit before its stop": (
+        lambda: pair(**BOTH_EXITS), [STOP_OF["A"], PROFIT_OF["B"]],
+        {"both_reached": [False, False, True]}),
+    # both to the lows, where B is up; then both to the highs
+    "worst keeps a group of the scenarios together": (
+        lambda: pair(intrabar="worst", **GROUPED), [STOP_OF["A"], PROFIT_OF["B"]], {}),
+    # it is stopped at 105 on the first way
+    "worst lets an isolated position of the group go alone": (
+        lambda: pair(intrabar="worst", **GROUPED, **APART), [STOP_OF["A"], STOP_OF["B"]], {}),
+}  # fmt: skip
 
 
-def test_worst_keeps_a_group_of_the_scenarios_together():
-    """Long 2x, short 1x: both to the lows, where B is up; then both to the highs."""
-    out = both_ways("worst", requirement=GROUP, take_profit=0.08, stop_loss={"A": 0.05, "B": 0.05})
-    assert happened(out, 2) == [("stop", "A", 95.0), ("take_profit", "B", 92.0)]
+@pytest.mark.parametrize(("run", "ends", "numbers"), [*PAIRS.values()], ids=[*PAIRS])
+def test_two_positions_inside_a_bar(run, ends, numbers):
+    out = run()
+    assert happened(out, 2) == [(kind, name, round(price, 9)) for kind, name, price in ends]
+    check_outcome(out, numbers)
 
 
-def test_worst_lets_an_isolated_position_go_alone():
-    """Of the same group, but B is isolated: it is stopped at 105 on the first way."""
-    out = both_ways(
-        "worst", requirement=GROUP, take_profit=0.08, stop_loss={"A": 0.05, "B": 0.05},
-        margin={"A": "cross", "B": "isolated"}, venue_leverage={"A": None, "B": 5.0},
-    )  # fmt: skip
-    assert happened(out, 2) == [("stop", "A", 95.0), ("stop", "B", 105.0)]
+SIX = {"sizes": (6.0, -6.0)}
+FOUR = {"sizes": (4.0, -4.0)}
+AMBIGUOUS: dict[str, tuple[dict[str, Any], bool, str]] = {
+    # 5 % of 12,000 needed: 10 % against both leaves nothing of 1000; along the path they offset
+    "a hedge that each at its worst would ruin": (SIX, True, ""),
+    # A leaves 370 with B at 110: enough for B, not for both
+    "stopped at 99.5": (SIX | {"stop_loss": {"A": 0.005, "B": None}}, True, ""),
+    # M is 760 for 600
+    "stopped at 98 and 102": (SIX | {"stop_loss": 0.02}, False, ""),
+    "a liquidation of the pool along the path": ({"sizes": (10.0, -1.0)}, False, "AB"),
+    # 10 % against both leaves 200 for 400 in a pool
+    "4x and 4x": (FOUR, True, ""),
+    "isolated": (FOUR | {"margin": "isolated", "venue_leverage": 8.0}, False, "AB"),
+    # 4x and 4x of 1200 with the coins: 442 for 444 at 92.5. The path goes to the lows first
+    **{
+        f"long throughout, {low}": (
+            {"bars": [flat(100), flat(100), (100, 110, low, 100)], "sizes": (4.0, 4.0),
+             "negative_limit": 0.0, "collateral": [
+                 (asset("COIN", 4.0, rate=0.9), tape([flat(50), flat(50), (50, 60, 45, 50)]))]},
+            False, ends)
+        for low, ends in ((96.0, ""), (92.5, "AB"), (91.0, "AB"), (90.5, "AB"), (88.0, "AB"))
+    },
+}  # fmt: skip
 
 
-# ------------------------------------------------------------------------------------ counters
-
-
-@pytest.mark.parametrize(
-    ("stop", "is_ambiguous"), [(None, True), ({"A": 0.005, "B": None}, True), (0.02, False)]
-)
-def test_a_hedge_is_ambiguous_where_each_at_its_worst_would_fail(stop, is_ambiguous):
-    """6x long and 6x short, 5 % of 12,000 needed: 10 % against both leaves nothing of 1000.
-
-    Along the path they offset. Stopped at 98 and 102, M is 760 for 600. Stopped at 99.5, A leaves
-    370 with B at 110: enough for B, not for both.
-    """
-    tapes = {name: tape(WIDE, (6.0, NAN)) for name in "AB"}
-    terms = {"stop_loss": stop, "venues": {"*": {"brackets": [bracket(0.05, 20.0)]}}}
-    out = walk(scene(tapes, {"A": 1.0, "B": -1.0}, **terms))
-    assert not out.of_kind("liquidation")
+@pytest.mark.parametrize(("terms", "is_ambiguous", "ends"), AMBIGUOUS.values(), ids=[*AMBIGUOUS])
+def test_a_bar_is_ambiguous_where_each_at_its_worst_would_fail(terms, is_ambiguous, ends):
+    out = pair(**terms)
     assert out.ambiguous == [False, False, is_ambiguous]
-    worst = walk(scene(tapes, {"A": 1.0, "B": -1.0}, intrabar="worst", **terms))
-    assert not any(worst.ambiguous)
-
-
-def test_a_bar_with_a_liquidation_of_the_pool_is_not_ambiguous():
-    """10x long, 1x short: it fails along the path too."""
-    tapes = {"A": tape(WIDE, (10.0, NAN)), "B": tape(WIDE, (1.0, NAN))}
-    out = walk(scene(tapes, {"A": 1.0, "B": -1.0}))
-    assert out.of_kind("liquidation")
-    assert not any(out.ambiguous)
-
-
-@pytest.mark.parametrize("low", [96.0, 92.5, 91.0, 90.5, 88.0])
-def test_accounts_that_are_long_throughout_are_never_ambiguous(low):
-    """4x and 4x, and coins: the lows are where the path goes first."""
-    bars = [flat(100), flat(100), (100, 110, low, 100)]
-    coin = tape([flat(50), flat(50), (50, 60, 45, 50)])
-    case = scene(
-        {"A": tape(bars, (4.0, NAN)), "B": tape(bars, (4.0, NAN))},
-        {"A": 1.0, "B": 1.0},
-        collateral=[(asset("COIN", 4.0, rate=0.9), coin)],
-        negative_limit=0.0,
-    )
-    assert not any(walk(case).ambiguous)
-
-
-def test_an_isolated_position_is_never_ambiguous():
-    """6x long and 6x short of 1000, 10 % against both, would leave nothing of a pool."""
-    out = both_ways("path", margin="isolated", venue_leverage=10.0)
-    assert not any(out.ambiguous)
-
-
-@pytest.mark.parametrize(("mark_low", "is_both"), [(94.0, True), (95.0, False)])
-def test_the_liquidation_price_counts_as_a_stop_of_the_marks(mark_low, is_both):
-    """10x dies at 94.74; the other positions are where they opened."""
-    bars = [flat(100), flat(100), (100, 106, 96, 100)]
-    marked = with_marks(tape(bars, (10.0, NAN)), [*bars[:2], (100, 106, mark_low, 100)])
-    out = walk(scene({"A": marked}, {"A": 1.0}, take_profit=0.05))
-    assert out.both_reached == [False, False, is_both]
+    assert "".join(each.instrument for each in out.of_kind("liquidation")) == ends
+    assert not any(pair(intrabar="worst", **terms).ambiguous)
