@@ -13,7 +13,7 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import Constant
-from tests.agreement import Scripted, flat, make_scene, run_engine, scenarios, scene, tape
+from tests.agreement import flat, make_scene, run_engine, scenarios
 from tests.scenes import (
     NAN,
     ONCE,
@@ -197,19 +197,11 @@ def test_an_account_emptied_by_its_owner_is_not_ruined_and_trades_again():
     assert empty.bars["position"].iloc[-1] == is_(5.0)
 
 
-def volatile(bars: int = 120, seed: int = 0) -> bt.Market:
+def volatile(seed: int = 0) -> bt.Market:
     """Return bars that a leverage of 20 does not survive for long."""
-    rng = np.random.default_rng(seed)
-    moves = rng.standard_t(3, bars) * 0.012
-    close = 100.0 * np.exp(np.cumsum(moves))
-    start = np.concatenate([[100.0], close[:-1]])
-    wick = np.exp(np.abs(rng.normal(0.0, 0.006, (2, bars))))
-    frame = {"open": start, "close": close, "volume": np.full(bars, 1e9)}
-    frame |= {"high": np.maximum(start, close) * wick[0], "low": np.minimum(start, close) / wick[1]}
-    index = pd.date_range("2024-01-01", periods=bars, freq="h", tz="UTC", name="time")
-    funding = pd.DataFrame({"rate": 1e-4}, index=index[::8])
-    table = pd.DataFrame(frame, index=index)
-    return bt.Market.from_frames(table, mark=table, funding=funding, instrument="BTCUSDT")
+    return market_of(
+        *walk(120, seed=seed, sigma=0.02), funding=[(h, 1e-4) for h in range(0, 120, 8)]
+    )
 
 
 def simple(mode: str = "close") -> bt.Venue:
@@ -239,17 +231,16 @@ def test_two_halves_of_a_market_are_the_whole(mode):
     assert np.allclose(held["A"], held["B"], rtol=1e-12)
 
 
-def hedge(requirement: dict[str, Any] | None, **account: Any) -> Any:
+def hedge(requirement: dict[str, Any] | None, **account: Any) -> bt.Result:
     """Long 4x and short 4x of one market that falls by 20 % and rises by 30 % inside a bar."""
-    bars = [flat(100), flat(100), (100, 130, 80, 110)]
-    return run_engine(
-        make_scene(
-            (bars, (4.0, NAN)),
-            (bars, (4.0, NAN)),
-            signal=(1.0, -1.0),
-            requirement=requirement,
-            **account,
-        )
+    market = market_of(100, 100, (100, 130, 80, 110), targets=(4.0, NAN))
+    rule = bt.Brackets() if requirement is None else bt.ScenarioMargin(**requirement)
+    return bt.run(
+        bt.Markets({"A": market, "B": market}, currency="USDT"),
+        Follow(),
+        venue=venue_of(),
+        account=account_of(requirement=rule, **account),
+        signal={"A": 1.0, "B": -1.0},
     )
 
 
@@ -271,22 +262,8 @@ def test_a_hedge_needs_twice_the_margin_under_brackets_and_little_under_scenario
 @pytest.mark.parametrize("requirement", [None, scenario(contingency=0.01)])
 @pytest.mark.parametrize("intrabar", ["path", "worst"])
 def test_a_hedge_is_not_liquidated_while_the_margin_holds_at_every_price(requirement, intrabar):
-    """M stays 1000; the requirement is at most 5 % of 8 x 130 x 10. The market is one."""
-    bars = [flat(100), flat(100), (100, 130, 80, 110)]
-    market = tape(bars, (4.0, NAN)).for_engine(bt, "A")
-    account = bt.Account(
-        capital=1000.0,
-        intrabar=intrabar,
-        requirement=bt.Brackets() if requirement is None else bt.ScenarioMargin(**requirement),
-    )
-    venue = scene({"A": tape(bars)}, {"A": 1.0}).for_engine(bt)["venue"]["A"]
-    result = bt.run(
-        bt.Markets({"A": market, "B": market}, currency="TEST"),
-        Scripted(),
-        venue=venue,
-        account=account,
-        signal={"A": 1.0, "B": -1.0},
-    )
+    """M stays 1000; the requirement is at most 5 % of 8 x 130 x 10."""
+    result = hedge(requirement, intrabar=intrabar)
     assert result.metrics["liquidations"] == 0
     assert result.bars["equity"].iloc[-1] == pytest.approx(1000.0, rel=1e-12)
 
