@@ -1,5 +1,6 @@
 """Published vectors of venues, for one position and for portfolios."""
 
+import functools
 import json
 import math
 from collections import Counter
@@ -68,15 +69,40 @@ def read_bracket(venue: bt.Venue, notional: float) -> dict[str, float]:
     }
 
 
-def binance_usdm_liquidation(case: dict[str, Any]) -> dict[str, float]:
+def pick(case: dict[str, Any], *names: str) -> Any:
+    """Return the figure of a case, which each source calls by its own name."""
+    return next(case[name] for name in names if name in case)
+
+
+def find_venue(case: dict[str, Any], **changes: Any) -> bt.Venue:
+    """Return a venue with the table of a case, or with one bracket of its rate."""
+    if "table" in case:
+        return venue_of_table(case["table"])
+    if "taker_fee" in case:
+        changes["fees"] = {"taker": case["taker_fee"], "maker": case["taker_fee"]}
+        changes["includes_close_fee"] = True
+    if "qty_usd" in case:
+        changes["contract"] = coin()
+    hyperliquid = {"half": 1 / (2 * case.get("max_leverage", NAN))}
+    rate = pick(case | hyperliquid, "mmr", "mmf", "maintenance", "half")
+    return venue_at(rate, case.get("cum", 0.0), **changes)
+
+
+def liquidation(case: dict[str, Any], **changes: Any) -> dict[str, float]:
+    """Return where one position is liquidated; its margin is given, or follows from leverage."""
     if "positions" in case:
         return cross_liquidation(case)
-    listed = "table" in case
-    venue = venue_of_table(case["table"]) if listed else venue_at(case["mmr"], case["cum"])
-    quantity = case["side"] * case["qty"]
-    price = bt.margin.liquidation_price(venue, quantity, case["entry"], case["wallet"])
-    notional = bt.funding.payment(venue.contract, case["qty"], price, 1.0)
-    return {"liq_price": price, "bracket_at_liq": read_bracket(venue, notional)["bracket"]}
+    venue = find_venue(case, **changes)
+    quantity = case.get("side", 1) * pick(case | {"one": 1.0}, "qty", "size", "qty_usd", "one")
+    entry = pick(case, "entry", "oracle", "price")
+    share = case.get("initial", 1 / case.get("leverage", NAN))
+    given = case | {"own": abs(quantity) * entry * share}
+    margin = pick(given, "wallet", "margin", "margin_btc", "isolated_margin", "equity", "own")
+    price = bt.margin.liquidation_price(venue, quantity, entry, margin)
+    found = {"liq_price": price, "call_price": price}
+    if "table" in case:
+        found["bracket_at_liq"] = read_bracket(venue, abs(quantity) * price)["bracket"]
+    return found
 
 
 def cross_liquidation(case: dict[str, Any]) -> dict[str, float]:
@@ -94,9 +120,7 @@ def cross_liquidation(case: dict[str, Any]) -> dict[str, float]:
 
 
 def maintenance(case: dict[str, Any]) -> dict[str, float]:
-    is_listed = "table" in case
-    venue = venue_of_table(case["table"]) if is_listed else venue_at(case["mmr"], case["cum"])
-    found = read_bracket(venue, case.get("notional", case.get("position_value")))
+    found = read_bracket(find_venue(case), pick(case, "notional", "position_value"))
     deducted = dict.fromkeys(("mm_deduction", "maintenance_deduction"), found["cum"])
     return found | deducted | {"tier": found["bracket"]}
 
@@ -128,13 +152,6 @@ def binance_coinm_liquidation(case: dict[str, Any]) -> dict[str, float]:
     return {"liq_price": bt.margin.liquidation_price(venue, quantity, case["entry"], wallet)}
 
 
-def bybit_linear_liquidation(case: dict[str, Any]) -> dict[str, float]:
-    venue = venue_at(case["mmr"], maintenance_at="entry")
-    margin = case["qty"] * case["entry"] / case["leverage"]
-    quantity = case["side"] * case["qty"]
-    return {"liq_price": bt.margin.liquidation_price(venue, quantity, case["entry"], margin)}
-
-
 def bybit_inverse(case: dict[str, Any]) -> dict[str, float]:
     """One contract is one dollar; the requirement is valued at the entry."""
     rate, leverage = case.get("mmr", 0.005), case["leverage"]
@@ -159,42 +176,6 @@ def bybit_inverse(case: dict[str, Any]) -> dict[str, float]:
         if side in (1, -1)
         else NAN,
     }
-
-
-def okx_gate_liquidation(case: dict[str, Any]) -> dict[str, float]:
-    if "qty_usd" in case:
-        venue = venue_at(case["mmr"], contract=coin())
-        size, margin = case["qty_usd"], case["margin_btc"]
-    else:
-        fees = {"taker": case["taker_fee"], "maker": case["taker_fee"]}
-        venue = venue_at(case["mmr"], fees=fees, includes_close_fee=True)
-        size, margin = case["qty"], case["margin"]
-    price = bt.margin.liquidation_price(venue, case["side"] * size, case["entry"], margin)
-    return {"liq_price": price}
-
-
-def hyperliquid_liquidation(case: dict[str, Any]) -> dict[str, float]:
-    if "table" in case:
-        venue = venue_of_table(case["table"])
-    else:
-        venue = venue_at(1 / (2 * case["max_leverage"]))
-    quantity = case["side"] * case["size"]
-    margin = case["isolated_margin"]
-    return {"liq_price": bt.margin.liquidation_price(venue, quantity, case["entry"], margin)}
-
-
-def dydx_liquidation(case: dict[str, Any]) -> dict[str, float]:
-    given = (case["size"], case["oracle"], case["equity"])
-    return {"liq_price": bt.margin.liquidation_price(venue_at(case["mmf"]), *given)}
-
-
-def regt_margin_call(case: dict[str, Any]) -> dict[str, float]:
-    table = [bracket(leverage=1 / case["initial"], rate=case["maintenance"])]
-    equity = case["initial"] * case["price"]
-    price = bt.margin.liquidation_price(
-        venue_of(brackets=table), case["side"], case["price"], equity
-    )
-    return {"call_price": price}
 
 
 def regt_interest(case: dict[str, Any]) -> dict[str, float]:
@@ -296,21 +277,21 @@ def volatility_estimators(case: dict[str, Any]) -> dict[str, float]:
 
 
 COMPUTE: dict[str, tuple[int, Callable[[dict[str, Any]], dict[str, Any]]]] = {
-    "binance_usdm.liquidation": (9, binance_usdm_liquidation),
+    "binance_usdm.liquidation": (9, liquidation),
     "binance_usdm.maintenance": (7, maintenance),
     "binance_usdm.leverage": (3, binance_usdm_leverage),
     "binance_coinm.brackets": (1, binance_coinm_brackets),
     "binance_coinm.liquidation": (1, binance_coinm_liquidation),
-    "bybit_linear.liquidation": (4, bybit_linear_liquidation),
+    "bybit_linear.liquidation": (4, functools.partial(liquidation, maintenance_at="entry")),
     "bybit_linear.maintenance": (2, maintenance),
     "bybit_inverse.liquidation": (2, bybit_inverse),
     "bybit_inverse.bankruptcy": (2, bybit_inverse),
     "bybit_inverse.margin": (1, bybit_inverse),
-    "okx_gate.liquidation": (4, okx_gate_liquidation),
-    "hyperliquid.liquidation": (18, hyperliquid_liquidation),
+    "okx_gate.liquidation": (4, liquidation),
+    "hyperliquid.liquidation": (18, liquidation),
     "hyperliquid.maintenance": (3, maintenance),
-    "dydx.liquidation": (1, dydx_liquidation),
-    "regt.margin_call": (3, regt_margin_call),
+    "dydx.liquidation": (1, liquidation),
+    "regt.margin_call": (3, liquidation),
     "regt.interest": (1, regt_interest),
     "funding.accounting": (5, funding_accounting),
     "composite": (1, composite),
