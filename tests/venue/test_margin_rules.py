@@ -145,7 +145,9 @@ def test_debts_count_in_full():
 
 
 COINS = ["BTCUSDT", "ETHUSDT"]
-PRICES = {"BTCUSDT": 50_000.0, "ETHUSDT": 2_500.0}
+PRICES = {
+    "BTCUSDT": 50_000.0, "ETHUSDT": 2_500.0, "SOL-USDT-SWAP": 100.0, "ETH-PERP": 3_100.0
+}  # fmt: skip
 ONE_BRACKET = bt.Venue.simple(
     taker=0.0, slippage=0.0, maintenance_rate=0.01, max_leverage=50, liquidation_fee=0.0
 )
@@ -153,65 +155,51 @@ ONE_BRACKET = bt.Venue.simple(
 
 @pytest.mark.parametrize("preset", list_presets(), ids=lambda each: each.name)
 def test_a_rule_of_a_preset_fits_any_account_and_is_stored(preset):
-    held = dict.fromkeys(COINS, 1.0)
+    held, prices = dict.fromkeys(COINS, 1.0), {name: PRICES[name] for name in COINS}
     for day in preset.dates:
         dated = bt.margin_preset(preset.name, COINS, at=day)
         assert dated.date == day
         rules = (dated.requirement, bt.margin_preset(preset.name, at=day).requirement)
-        one, same = (bt.margin.requirement(ONE_BRACKET, held, PRICES, rule) for rule in rules)
+        one, same = (bt.margin.requirement(ONE_BRACKET, held, prices, rule) for rule in rules)
         assert one == same > 0
     test_values_are_stored_and_read_without_loss(preset.requirement)
 
 
-def needed(name, at=None, **quantities):
-    rule = bt.margin_preset(name, COINS, at=at).requirement
-    held = {"BTCUSDT": 0.0, "ETHUSDT": 0.0} | quantities
-    terms = (ONE_BRACKET, held, PRICES, rule)
-    return bt.margin.requirement(*terms), bt.margin.initial(*terms)
+NEAR, FAR = "BTC-PERPETUAL", "BTC-USDT-SWAP"
+OF_PRESETS = {
+    # 50,000 long and 25,000 short of two stocks: 15 % of each at once, initial is maintenance
+    "tims": ("occ-tims", None, {"BTCUSDT": 1.0, "ETHUSDT": -10.0}, [11_250, 11_250]),
+    # 15 %, and half of 30 %, of 50,000; initial is 1.3 of it
+    "okx": ("okx-portfolio", "2024-06-01", {"BTCUSDT": 1.0}, [7_500, 9_750]),
+    "a day before every table takes the oldest": (
+        "okx-portfolio", "2019-06-01", {"BTCUSDT": 1.0}, [7_500, 9_750]),
+    # from January 2025 12 %
+    "okx after its change": ("okx-portfolio", "2025-06-01", {"BTCUSDT": 1.0}, [6_000, 7_800]),
+    # 25 % under the spot shock, more than half of 36 %
+    "okx, another coin": ("okx-portfolio", None, {"SOL-USDT-SWAP": 10.0}, [250]),
+    # 100 against -100 at 1: nothing moves, 1 % of 100
+    "deribit charged futures that offset": (
+        "deribit-portfolio", "2019-06-01", {NEAR: 100.0, FAR: -100.0}, [1]),
+    "now it does not": ("deribit-portfolio", None, {NEAR: 100.0, FAR: -100.0}, [0]),
+    "deribit, .8 of 16 %": ("deribit-portfolio", None, {NEAR: 100.0, FAR: 0.0}, [12.8]),
+    # published case 29: 1 ETH at 3,100 with the index at 3,000
+    "derive": ("derive", None, {"ETH-PERP": 1.0}, [0.8 * 558 + 45, 558 + 60]),
+}  # fmt: skip
 
 
-def test_tims_requires_fifteen_percent_at_once():
-    """50,000 long and 25,000 short of two stocks: 15 % of each, initial is maintenance."""
-    assert needed("occ-tims", BTCUSDT=1, ETHUSDT=-10) == pytest.approx((11_250, 11_250))
+@pytest.mark.parametrize(("name", "day", "held", "wanted"), OF_PRESETS.values(), ids=[*OF_PRESETS])
+def test_a_rule_of_a_preset_by_hand(name, day, held, wanted):
+    """Maintenance, and initial margin where it is worked out."""
+    rule = bt.margin_preset(name, list(held), at=day).requirement
+    prices = {each: PRICES.get(each, 1.0) for each in held}
+    terms = (ONE_BRACKET, held, prices, rule)
+    index = prices | {"ETH-PERP": 3_000.0} if name == "derive" else None
+    found = [ask(*terms, index=index) for ask in (bt.margin.requirement, bt.margin.initial)]
+    assert found[: len(wanted)] == pytest.approx(wanted)
+
+
+def test_levels_rates_and_grace_of_presets():
     assert bt.margin_preset("occ-tims").call_grace_days == 3
-
-
-def test_okx_before_and_after_its_change():
-    """BTC: 15 %, and half of 30 %, of 50,000; from January 2025 12 %. Initial is 1.3 of it."""
-    assert needed("okx-portfolio", "2024-06-01", BTCUSDT=1) == pytest.approx((7_500, 9_750))
-    # a day before every table takes the oldest
-    assert needed("okx-portfolio", "2019-06-01", BTCUSDT=1) == pytest.approx((7_500, 9_750))
-    assert needed("okx-portfolio", "2025-06-01", BTCUSDT=1) == pytest.approx((6_000, 7_800))
-    # SOL: 25 % under the spot shock, more than half of 36 %
-    sol = bt.margin_preset("okx-portfolio", ["SOL-USDT-SWAP"]).requirement
-    found = bt.margin.requirement(ONE_BRACKET, {"SOL-USDT-SWAP": 10.0}, 100.0, sol)
-    assert found == pytest.approx(250)
-
-
-def test_deribit_charges_futures_that_offset():
-    """2019: 100 against -100 at 1: nothing moves, 1 % of 100."""
-    groups = {"BTC": ["near", "far"]}
-    old = bt.margin_preset("deribit-portfolio", groups, at="2019-06-01").requirement
-    new = bt.margin_preset("deribit-portfolio", groups).requirement
-    held, prices = {"near": 100.0, "far": -100.0}, {"near": 1.0, "far": 1.0}
-    assert bt.margin.requirement(ONE_BRACKET, held, prices, old) == pytest.approx(1.0)
-    assert bt.margin.requirement(ONE_BRACKET, held, prices, new) == 0.0
-    # now: .8 of 16 %
-    assert bt.margin.requirement(
-        ONE_BRACKET, {"near": 100.0, "far": 0.0}, prices, new
-    ) == pytest.approx(12.8)
-
-
-def test_derive_has_the_published_case_of_one_perpetual():
-    """Case 29: 1 ETH at 3,100 with the index at 3,000: .8 * 558 + 45, and 558 + 60."""
-    rule = bt.margin_preset("derive", {"ETH": ["ETH-PERP"]}).requirement
-    terms = (ONE_BRACKET, {"ETH-PERP": 1.0}, {"ETH-PERP": 3_100.0}, rule)
-    index = {"ETH-PERP": 3_000.0}
-    assert bt.margin.requirement(*terms, index=index) == pytest.approx(0.8 * 558 + 45)
-    assert bt.margin.initial(*terms, index=index) == pytest.approx(558 + 60)
-
-
-def test_binance_levels_and_rates():
     assert bt.margin_preset("binance-portfolio", COINS).requirement == bt.Brackets(level=1.05)
     assert bt.PresetMargin(preset="binance-portfolio").level == 1.05
     old = bt.margin_preset("binance-multi-assets", COINS, at="2022-01-01")
