@@ -7,7 +7,6 @@ import pickle
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 import backtest as bt
@@ -17,7 +16,7 @@ from backtest.venue.collateral import StoredMarket
 from backtest.venue.requirement import read_rules
 from backtest.venue.requirement_rule import MarginRule, list_presets
 from tests.kit import check_refused
-from tests.option_books import FREE, NOW, SHARES, hold, stock_option
+from tests.option_books import FREE, SHARES, hold, stock_option
 from tests.scenes import market_of, venue_of
 from tests.venue import test_vectors as vectors
 
@@ -258,7 +257,7 @@ def derive_rule(given):
     contingency = other["MM_PERP_PERCENT"]
     return bt.ScenarioMargin(
         moves=rows,
-        groups={"coin": ["PERP"]},
+        groups={"BTC": ["PERP"]},
         factor=margin["MM_LOSS_FACTOR"],
         contingency=contingency,
         initial=(margin["IM_LOSS_FACTOR"], contingency + other["IM_PERP_PERCENT"]),
@@ -268,27 +267,19 @@ def derive_rule(given):
 
 def derive_options(packed):
     """The options of a book, with the forward of their expiry."""
-    found = []
-    for seconds, strike, is_call, amount, volatility, discount in packed["options"]:
-        option = bt.Option(
-            kind="call" if is_call else "put",
-            strike=strike,
-            expiry=str(NOW + pd.Timedelta(seconds=seconds)),
-            underlying="coin",
+    return [
+        hold(
+            amount,
+            "call" if is_call else "put",
+            strike,
+            seconds / 86_400,
+            packed["spot"],
+            volatility=volatility,
+            forward=packed["feeds"][str(seconds)][0],
+            rate=-math.log(discount) * 31_536_000 / seconds,
         )
-        years = seconds / 31_536_000
-        found.append(
-            bt.OptionPosition(
-                option,
-                amount,
-                packed["spot"],
-                str(NOW),
-                volatility=volatility,
-                forward=packed["feeds"][str(seconds)][0],
-                rate=-math.log(discount) / years,
-            )
-        )
-    return found
+        for seconds, strike, is_call, amount, volatility, discount in packed["options"]
+    ]
 
 
 def charge_confidence(packed):
@@ -560,10 +551,8 @@ def test_futures_hedge_options_of_their_group():
 def test_a_conversion_and_a_reversal_need_a_tenth_of_the_strike():
     """LEAN's figures without options that lock the price: 25 % of the shares."""
     held, prices = {"XYZ": 100.0}, {"XYZ": 110.0}
-    call, put = (
-        stock_option("call", 100.0, -1, 12.0, 110.0),
-        stock_option("put", 100.0, 1, 1.0, 110.0),
-    )
+    call = stock_option("call", 100.0, -1, 12.0, 110.0)
+    put = stock_option("put", 100.0, 1, 1.0, 110.0)
     covered = bt.margin.requirement(SHARES, held, prices, "reg-t", options=call)
     assert covered == pytest.approx(2_750.0 + 1_000.0)  # 25 % and what it is in the money
     locked = bt.margin.requirement(SHARES, held, prices, "reg-t", options=[call, put])

@@ -363,7 +363,7 @@ def derive(case: dict[str, Any]) -> dict[str, float]:
     """The margin balances; the contingency is on the notional at the spot price."""
     rule = bt.ScenarioMargin(
         moves=[(price - 1.0, weight) for price, weight in case["scenarios"]],
-        groups={"coin": ["PERP"]},
+        groups={"BTC": ["PERP"]},
         factor=case["factors"][0],
         contingency=case["contingencies"][0],
         initial=(case["factors"][1], case["contingencies"][1]),
@@ -389,7 +389,7 @@ def balance_of(
             amount,
             prices=price / book["stable"],
             rate=max(0.0, 1.0 - lower - (higher if margin == "IM" else 0.0)),
-            cancels_risk="coin" if cancels else None,
+            cancels_risk="BTC" if cancels else None,
         )
         for name, amount, price, lower, higher, cancels, *_ in assets
     ]
