@@ -9,7 +9,6 @@ import warnings
 from dataclasses import replace
 from fractions import Fraction
 from math import inf
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,6 +28,7 @@ from backtest.venue.venue import (
     derive_amounts,
 )
 from tests.kit import Hold, check_refused, every_nth, market_of
+from tests.scenes import venue_of
 
 # Binance USD-M BTCUSDT as of 2024-10-24: floor, cap, leverage, rate, cumulative amount.
 BTCUSDT = [
@@ -54,17 +54,6 @@ ROWS = [
 ]
 
 
-def make_venue(**changes: Any) -> Venue:
-    rules: dict[str, Any] = {
-        "contract": Contract(),
-        "brackets": ROWS,
-        "fees": Fees(taker=5e-4, maker=2e-4),
-        "slippage": Slippage(rate=1e-4),
-        "liquidation": Liquidation(fee=0.0125, slippage=0.002),
-    }
-    return Venue(**{**rules, **changes})
-
-
 def by_day(*values: object, start: str = "2021-01-01", tz: str | None = "UTC") -> pd.Series:
     return pd.Series(list(values), index=pd.date_range(start, periods=len(values), tz=tz))
 
@@ -82,7 +71,7 @@ BYBIT = [
 
 def test_amounts_that_venues_round_are_accepted_and_stored_exact() -> None:
     rows = [ROWS[0], replace(ROWS[1], amount=250.02), replace(ROWS[2], amount=3_999.99)]
-    assert [row.amount for row in make_venue(brackets=rows).brackets] == [0.0, 250.0, 4_000.0]
+    assert [row.amount for row in venue_of(brackets=rows).brackets] == [0.0, 250.0, 4_000.0]
 
 
 def test_published_amounts_are_derived_to_the_last_digit() -> None:
@@ -93,7 +82,7 @@ def test_published_amounts_are_derived_to_the_last_digit() -> None:
 
 def test_a_series_is_copied_held_in_utc_and_read_only() -> None:
     mine = by_day(0.01, 0.02, tz="Asia/Tokyo")
-    venue = make_venue(interest_on="balance", cash_rate=mine)
+    venue = venue_of(interest_on="balance", cash_rate=mine)
     mine.iloc[0] = 9.0
     held = venue.cash_rate
     assert isinstance(held, pd.Series)
@@ -106,27 +95,28 @@ def test_a_series_is_copied_held_in_utc_and_read_only() -> None:
 
 
 def test_venues_are_equal_and_hash_alike_by_content() -> None:
-    assert make_venue() == make_venue()
-    assert make_venue() != make_venue(day_count=360)
-    assert make_venue() != "venue"
-    series = make_venue(interest_on="balance", cash_rate=by_day(0.0, 0.01))
-    same = make_venue(interest_on="balance", cash_rate=by_day(-0.0, 0.01).rename("other"))
-    later = make_venue(interest_on="balance", cash_rate=by_day(0.0, 0.01, start="2021-01-02"))
+    assert venue_of() == venue_of()
+    assert venue_of() != venue_of(day_count=360)
+    assert venue_of() != "venue"
+    series = venue_of(interest_on="balance", cash_rate=by_day(0.0, 0.01))
+    same = venue_of(interest_on="balance", cash_rate=by_day(-0.0, 0.01).rename("other"))
+    later = venue_of(interest_on="balance", cash_rate=by_day(0.0, 0.01, start="2021-01-02"))
     assert series == same
     assert hash(series) == hash(same)
-    assert len({make_venue(), make_venue(), series, same, later}) == 3
+    assert len({venue_of(), venue_of(), series, same, later}) == 3
 
 
 def test_a_simple_venue_has_one_bracket_no_lot_and_the_costs_that_were_said() -> None:
     venue = Venue.simple(
         taker=6e-4, slippage=3e-4, maintenance_rate=0.01, max_leverage=50, liquidation_fee=0.01
     )
-    assert venue.brackets == (Bracket(0.0, inf, 50.0, 0.01, 0.0),)
-    assert venue.fees == Fees(taker=6e-4, maker=6e-4)
-    assert venue.slippage == Slippage(rate=3e-4)
-    assert venue.liquidation == Liquidation(fee=0.01, slippage=3e-4)
-    contract = venue.contract
-    assert (contract.kind, contract.lot, contract.min_notional) == ("linear", 0, 0)
+    assert venue == Venue(
+        contract=Contract(kind="linear", lot=0.0, tick=1e-8, min_notional=0.0),
+        brackets=[Bracket(0.0, inf, 50.0, 0.01, 0.0)],
+        fees=Fees(taker=6e-4, maker=6e-4),
+        slippage=Slippage(rate=3e-4),
+        liquidation=Liquidation(fee=0.01, slippage=3e-4),
+    )
 
 
 def test_the_binance_preset_is_the_published_table() -> None:
@@ -146,7 +136,7 @@ def test_a_bracket_holds_a_notional_up_to_its_cap():
 
     Maintenance is continuous at the cap: .005 * 50,000 = .01 * 50,000 - 250.
     """
-    venue = make_venue()
+    venue = venue_of(brackets=ROWS)
     assert [bt.margin.initial(venue, n, 100.0) for n in (500.0, 501.0)] == [500.0, 1002.0]
     assert [bt.margin.requirement(venue, n, 100.0) for n in (500.0, 501.0)] == [250.0, 251.0]
     assert bt.margin.largest_notional(venue, 500.0) == 50_000.0
@@ -155,8 +145,7 @@ def test_a_bracket_holds_a_notional_up_to_its_cap():
 # -------------------- presets
 
 BTC = ("binance-usdm", "BTCUSDT")
-PUBLISHED = ("binance-usdm", "BTCUSDT", "2024-10-24")
-"""The table of the day to which the published cases belong."""
+HYPERLIQUID, KRAKEN = ("hyperliquid", "BTC"), ("kraken-futures", "PF_XBTUSD")
 ALL = preset_files.available()
 LISTED = [each for each in ALL if each.source.startswith("freqtrade ")]
 SOME = [*(each for each in ALL if each not in LISTED), *every_nth(LISTED, 12)]
@@ -445,12 +434,6 @@ def test_other_brackets_take_the_place_of_the_tables_of_all_days(start):
     assert ratio.iloc[-1] == pytest.approx(0.05 * 0.5, rel=1e-3)
 
 
-def terms(venue: str, symbol: str) -> bt.funding.FundingTerms:
-    found = bt.funding.terms(venue, symbol)
-    assert found is not None
-    return found
-
-
 def rate_of(its: bt.funding.FundingTerms, premium: float) -> float:
     """The rate of one settlement: the premium, drawn to the interest by at most the clamp."""
     drawn = premium + np.clip(its.interest - premium, -its.clamp, its.clamp)
@@ -458,27 +441,32 @@ def rate_of(its: bt.funding.FundingTerms, premium: float) -> float:
     return float(np.clip(drawn * share, -its.cap, its.cap))
 
 
-@pytest.mark.parametrize(("premium", "rate"), [
-    (0.0006, 1e-4), (-0.0004, 1e-4), (0.0012, 7e-4), (-0.0010, -5e-4)
-])  # fmt: skip
-def test_binance_funding_is_premium_and_clamp(premium, rate):
-    """bin_funding_clamp_5 and _6: within the clamp the rate is the interest."""
-    assert rate_of(terms(*BTC), premium) == pytest.approx(rate, abs=1e-15)
+DOLLARS = bt.Contract(kind="inverse", size=1.0)
+FUNDING = {
+    # within the clamp the rate is the interest
+    **{f"bin_funding_clamp_5 and _6, {premium}": (BTC, premium, rate, None)
+       for premium, rate in ((6e-4, 1e-4), (-4e-4, 1e-4), (1.2e-3, 7e-4), (-1e-3, -5e-4))},
+    # an eighth of the rate of 8 hours, on the oracle's price of 10,000
+    **{f"hl_funding_3 to _5, {premium}": (HYPERLIQUID, premium, rate, (size, paid))
+       for size, premium, rate, paid in ((-10, -8e-4, -3.75e-5, 3.75), (5, 0.01, 0.0011875, 59.375),
+                                         (1, 0.0, 1.25e-5, 0.125))},
+    "the cap of an hour": (HYPERLIQUID, 1.0, 0.04, None),
+    "a 24th of the premium each hour": (KRAKEN, 0.0012, 0.0012 / 24, None),
+    "up to a quarter percent": (KRAKEN, 0.5, 0.0025, None),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(("size", "premium", "hour", "paid"), [
-    (-10, -0.0008, -3.75e-5, 3.75), (5, 0.01, 0.0011875, 59.375), (1, 0.0, 1.25e-5, 0.125),
-])  # fmt: skip
-def test_hyperliquid_funding_of_an_hour(size, premium, hour, paid):
-    """hl_funding_3 to _5: an eighth of the rate of 8 hours, on the oracle's price of 10,000."""
-    rate = rate_of(terms("hyperliquid", "BTC"), premium)
-    assert rate == pytest.approx(hour, abs=1e-12)
-    contract = Venue.preset("hyperliquid", "BTC").contract
-    assert bt.funding.payment(contract, size, 10_000, rate) == pytest.approx(paid, abs=1e-9)
+@pytest.mark.parametrize(("preset", "premium", "rate", "payment"), FUNDING.values(), ids=[*FUNDING])
+def test_funding_of_a_premium(preset, premium, rate, payment):
+    found = rate_of(bt.funding.terms(*preset), premium)
+    assert found == pytest.approx(rate, rel=1e-12, abs=1e-15)
+    if payment is not None:
+        size, paid = payment
+        contract = Venue.preset(*preset).contract
+        assert bt.funding.payment(contract, size, 10_000, found) == pytest.approx(paid, abs=1e-9)
 
 
-def test_the_cap_of_hyperliquid_binds_per_hour_and_a_broker_has_no_terms():
-    assert rate_of(terms("hyperliquid", "BTC"), 1.0) == 0.04
+def test_a_broker_has_no_terms_of_funding():
     assert bt.funding.terms("reg-t", "STOCK") is None
 
 
@@ -488,23 +476,13 @@ def test_the_cap_of_hyperliquid_binds_per_hour_and_a_broker_has_no_terms():
 ])  # fmt: skip
 def test_deribit_funding_is_damped_and_paid_by_time(mark, damper, hours, usd, rate, paid):
     """deribit_funding_3 and _4: the second by the damper of older documents; in the coin."""
-    its = terms("deribit", "BTC_USDC-PERPETUAL")
+    its = bt.funding.terms("deribit", "BTC_USDC-PERPETUAL")
     its = its if damper is None else its.override(clamp=damper)
     premium = (mark - 10_000) / 10_000
     found = 8.0 * rate_of(its, premium)
     assert found == pytest.approx(rate, abs=1e-14)
-    coin = bt.Contract(kind="inverse", size=1.0)
-    payment = bt.funding.payment(coin, usd, 10_000, found * hours / 8)
+    payment = bt.funding.payment(DOLLARS, usd, 10_000, found * hours / 8)
     assert payment == pytest.approx(paid, abs=1e-14)
-
-
-def test_kraken_pays_a_24th_of_the_premium_each_hour_up_to_a_quarter_percent():
-    its = terms("kraken-futures", "PF_XBTUSD")
-    assert rate_of(its, 0.0012) == pytest.approx(0.0012 / 24, rel=1e-12)
-    assert rate_of(its, 0.5) == 0.0025
-    # kraken_funding_abs_rate: per contract of 1 USD, in the coin
-    coin = bt.Contract(kind="inverse", size=1.0)
-    assert bt.funding.payment(coin, 1.0, 7_000, 0.0005) == pytest.approx(7.142e-8, rel=1e-3)
 
 
 def test_the_costs_of_a_day():
@@ -514,6 +492,9 @@ def test_the_costs_of_a_day():
     # thalex_funding: a premium of 0.2 % in a day, 4 coins for 3 hours, no damper
     rate = 100 / 50_000 * 3 / 24
     assert bt.funding.payment(contract, 4.0, 50_000.0, rate) == pytest.approx(50.0, abs=1e-9)
+    # kraken_funding_abs_rate: per contract of 1 USD, in the coin
+    paid = bt.funding.payment(DOLLARS, 1.0, 7_000, 0.0005)
+    assert paid == pytest.approx(7.142e-8, rel=1e-3)
 
 
 FREQTRADE = "freqtrade/freqtrade, tests/freqtradebot/test_freqtradebot.py, test_execute_entry"
