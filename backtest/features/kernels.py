@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from backtest.base import FloatArray
 
 KERNELS = ("ewma_lanes", "filter_variance", "learn_lanes", "tail_lane")
@@ -93,7 +95,10 @@ def tail_lane(
     for t in range(len(losses)):
         if losses[t] == losses[t]:
             slot = known % window
-            last = known if known < window else find_place(held, recent[slot])
+            if known >= window:  # the oldest one leaves
+                last = window - np.searchsorted(held[::-1], recent[slot], side="right")
+            else:
+                last = known
             move_in(held, last, losses[t])
             recent[slot] = losses[t]
             known += 1
@@ -106,17 +111,6 @@ def tail_lane(
             more = (size - m) * (following if size > m else least)
             tail[0, t] = least + (top - m) * (following - least)
             tail[1, t] = (total + more) / size
-
-
-def find_place(held: FloatArray, value: float) -> int:
-    low, high = 0, len(held) - 1
-    while low < high:
-        middle = (low + high) // 2
-        if held[middle] > value:
-            low = middle + 1
-        else:
-            high = middle
-    return low
 
 
 def move_in(held: FloatArray, place: int, value: float) -> None:
