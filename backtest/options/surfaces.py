@@ -576,8 +576,7 @@ class Surface(base.Reportable):
         NaN beyond :attr:`longest_tenor`. Raises ParameterError if delta is not between 0 and 0.5.
         """
         years = read_tenor(tenor)
-        if not 0.0 < delta < 0.5:
-            raise ParameterError(f"delta must be between 0 and 0.5, got {delta!r}")
+        check_range("delta", delta, low=0.0, high=0.5, open_low=True, open_high=True)
         if years > self.longest_tenor:
             return math.nan
         return self._at_delta(-delta, years) - self._at_delta(delta, years)
@@ -680,12 +679,8 @@ def describe_crossings(arbitrage: pd.DataFrame) -> str:
 
 def read_tenor(tenor: str | float) -> float:
     if isinstance(tenor, str):
-        years = base.parse_duration(tenor, "tenor") / (DAY * YEAR_DAYS)
-    else:
-        years = float(check_each("tenor", tenor, base.Number()))
-    if not years > 0.0:
-        raise ParameterError(f"tenor must be positive, got {tenor!r}")
-    return years
+        return base.parse_duration(tenor, "tenor") / (DAY * YEAR_DAYS)
+    return float(check_each("tenor", tenor, POSITIVE))
 
 
 COLUMNS: dict[str, Measure] = {"iv": "atm", "skew": "skew", "vix": "vix"}
