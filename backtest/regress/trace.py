@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -310,15 +310,12 @@ def read_band(given: object, name: str) -> Band:
         ((kind, value),) = given.items()
     elif isinstance(given, str) and given.strip() == "any":
         return Band()
-    is_text, width = isinstance(value, str), math.nan
-    percent = re.fullmatch(r"(.+?)\s*%", value.strip()) if isinstance(value, str) else None
-    try:
-        if percent:
-            kind, width = "relative", float(percent[1]) / 100.0
-        elif is_text or type(value) in (int, float):
-            width = float(value)  # type: ignore[arg-type] # one of these
-    except ValueError:
-        pass
+    scale, width = 1.0, math.nan
+    if isinstance(value, str) and value.rstrip().endswith("%"):
+        kind, value, scale = "relative", value.rstrip()[:-1], 100.0
+    if isinstance(value, str | float | int) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError):
+            width = float(value) / scale
     if kind not in Band._fields or not 0.0 <= width < math.inf:
         raise ParameterError(
             f"{name} must be a number from 0, a percentage (5%) or 'any', which is reported and "
