@@ -15,6 +15,7 @@ from backtest import base, measures, store
 from backtest import report as reports
 from backtest.base import ParameterError, format_time
 from backtest.cli.command import RESULTS, AsJson, Results, command, option
+from backtest.cli.experiment import read_bound
 from backtest.cli.printing import clean, print_json, print_paragraph, render, show_progress
 from backtest.measures.measure_table import ABOUT
 
@@ -43,7 +44,9 @@ class Wanted:
     ] = None
 
     def build(self, **times: str | None) -> Any:
-        bounds = tuple(map(store.read_bound, self.where or ()))
+        bounds = tuple(
+            measures.read_constraints(dict([read_bound(each)]))[-1] for each in self.where or ()
+        )
         now, kinds = time.time_ns(), store.read_kinds(self.kind or ())
         read = {x: store.read_time_or_age(t, now, where=x) for x, t in times.items() if t}
         return store.Filter(kinds, self.policy, self.text, bounds, **read)
@@ -87,7 +90,7 @@ def list_(
         typer.echo(f"no results in {clean(str(results))}")
         return
     if shown:
-        asked = [*([] if sort in CELLS else [sort]), *(each.measure for each in chosen.bounds)]
+        asked = [*([] if sort in CELLS else [sort]), *(each.name for each in chosen.bounds)]
         columns = ["id", "kind", "policy", "data", *dict.fromkeys([*asked, *MEASURES]), "saved"]
         heads = [name if name in CELLS else measures.name_measure(name) for name in columns]
         rows = [[show_cell(each, name) for name in columns] for each in shown]

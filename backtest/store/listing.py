@@ -5,20 +5,22 @@ from __future__ import annotations
 import contextlib
 import importlib
 import math
-import operator
 import os
 import re
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
 
 from backtest import base
 from backtest.base.atomic_files import LOCK
 from backtest.base.saved_result import DIRTY, KINDS, LEFTOVERS, MANIFEST, PACKAGE
 from backtest.engine.result import RUN
+from backtest.measures import Constraint
 from backtest.measures.measure_table import ABOUT
 from backtest.tune import UNFINISHED, describe_search, name_result
 
@@ -321,22 +323,7 @@ def read_usable(name: str, folder: Path) -> tuple[Path, StoreEntry]:
 
 # --------------------------------------------------------------------------- select and sort
 
-OPERATORS: dict[str, Callable[[float, float], bool]] = {
-    "<=": operator.le, ">=": operator.ge, "==": operator.eq,
-    "!=": operator.ne, "<": operator.lt, ">": operator.gt,
-}  # fmt: skip
-BOUND = re.compile(r"\s*(\w+)\s*(<=|>=|==|!=|<|>)\s*(\S+)\s*")
 FIELDS = ("saved", "name", "kind", "policy", "size", "seconds")
-
-
-class Bound(NamedTuple):
-    measure: str
-    sign: str
-    value: float
-
-    def matches(self, entry: StoreEntry) -> bool:
-        found = entry.metrics.get(self.measure, math.nan)
-        return not math.isnan(found) and OPERATORS[self.sign](found, self.value)
 
 
 class Filter(NamedTuple):
@@ -349,18 +336,20 @@ class Filter(NamedTuple):
     kinds: tuple[str, ...] = ()
     policy: str = ""
     text: str = ""
-    bounds: tuple[Bound, ...] = ()
+    bounds: tuple[Constraint, ...] = ()
     since: int | None = None
     before: int | None = None
 
     def matches(self, entry: StoreEntry) -> bool:
         words = (entry.name, entry.policy, entry.instrument, entry.source, entry.note)
+        named = ("ruined", *(bound.name for bound in self.bounds))
+        known = {name: np.array([entry.metrics.get(name, math.nan)]) for name in named}
         return (
             not entry.trouble
             and (not self.kinds or entry.kind in self.kinds)
             and normalize_name(self.policy) in normalize_name(entry.policy)
             and any(self.text.casefold() in word.casefold() for word in words)
-            and all(bound.matches(entry) for bound in self.bounds)
+            and all(bound.violation(known)[0] == 0.0 for bound in self.bounds)
             and (self.since is None or entry.saved >= self.since)
             and (self.before is None or entry.saved < self.before)
         )
@@ -374,29 +363,6 @@ def read_kinds(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(base.Choice(*list_kinds()).check("kind", each) for each in texts)
 
 
-def read_bound(text: str) -> Bound:
-    match, value = BOUND.fullmatch(text), math.nan
-    with contextlib.suppress(ValueError):
-        value = float(match[3]) if match else math.nan
-    if match is None or math.isnan(value):
-        raise base.ParameterError(
-            "a bound must be a measure, a sign and a number, as 'max_drawdown<=0.4', got "
-            f"{text!r:.80}"
-        )
-    return Bound(check_measure(match[1], where="a bound"), match[2], value)
-
-
-def check_measure(name: str, *, where: str, others: Sequence[str] = ()) -> str:
-    known = (*others, *ABOUT)
-    also = f" or one of {', '.join(others)}" if others else ""
-    if name not in known:
-        raise base.ParameterError(
-            f"{where} must be a measure (docs/metrics.md){also}, got "
-            f"{name!r:.40}{base.did_you_mean(name, known)}"
-        )
-    return name
-
-
 def read_time_or_age(text: str, now: int, *, where: str) -> int:
     """Return the time of a date, or of an age before ``now`` such as ``"7d"``, in nanoseconds."""
     with contextlib.suppress(base.ParameterError):
@@ -407,7 +373,11 @@ def read_time_or_age(text: str, now: int, *, where: str) -> int:
 def sort_entries(
     entries: Iterable[StoreEntry], by: str = "saved", *, is_reversed: bool = False
 ) -> list[StoreEntry]:
-    check_measure(by, where="sort", others=FIELDS)
+    if by not in (*FIELDS, *ABOUT):
+        raise base.ParameterError(
+            f"sort must be a measure (docs/metrics.md) or one of {', '.join(FIELDS)}, got "
+            f"{by!r:.40}{base.did_you_mean(by, (*FIELDS, *ABOUT))}"
+        )
     named = sorted(entries, key=lambda each: each.name)
     if by not in FIELDS:
         return sort_by_measure(named, by, is_reversed=is_reversed)

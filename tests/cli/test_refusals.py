@@ -134,6 +134,8 @@ REFUSED = [
     ("report", "name a saved result"),
     ("report x --all", "--all writes HTML of every result"),
     ("report --all --results nowhere", "must hold a result"),
+    ("results list --where shrpe>1", "did you mean 'sharpe'"),
+    ("results list --where sharpe>nan", "must be a number after <=, >=, ==, < or >"),
     ("regress record", "Missing argument"),
     ("regress check --update", "--update needs a --reason"),
     ("regress check --reason x", "it needs --update"),

@@ -18,7 +18,6 @@ from backtest.store import (
     describe_origin,
     find_folder,
     list_results,
-    read_bound,
     read_entry,
     read_time_or_age,
     sort_entries,
@@ -73,10 +72,6 @@ def test_a_result_is_found_by_name_id_and_beginning_and_a_damaged_one_too(store)
 
 
 @pytest.mark.parametrize(("call", "words"), [
-    (lambda _: read_bound("sharpe"), "'sharpe'"),
-    (lambda _: read_bound("sharpe=>1"), "'sharpe=>1'"),
-    (lambda _: read_bound("sharpe>nan"), "'sharpe>nan'"),
-    (lambda _: read_bound("shrpe>1"), "did you mean 'sharpe'"),
     (lambda _: read_time_or_age("soon", 0, where="since"), "since must be a time"),
     (lambda store: find_folder("nothing", store), "no saved result is called 'nothing'"),
     (lambda store: find_folder("../made", store), "made"),
