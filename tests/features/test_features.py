@@ -13,7 +13,6 @@ from statsmodels.tsa.regime_switching.markov_regression import MarkovRegression
 from backtest import Market, features
 from backtest.base.units import parse_duration
 from backtest.features import (
-    TAIL_MODELS,
     bars_per_year,
     close_to_close_volatility,
     ewma_volatility,
@@ -399,22 +398,27 @@ def test_nothing_is_said_before_a_hundred_returns_are_known():
         assert np.isfinite(column[100:]).all()
 
 
-FILTERED = "filtered-historical"
-
-
-@pytest.fixture(scope="module")
-def sided() -> Market:
+def flipping() -> Market:
     """Return a market whose signal changes sides."""
     flips = np.array([1.0, 0.5, -1.0, 0.0, -0.3])
     return Market.sample(bars=1200).with_signal(flips[np.arange(1200) // 89 % 5])
 
 
+@pytest.fixture(scope="module")
+def sided() -> Market:
+    return flipping()
+
+
+def forecast_spread(market: Market, horizon: int) -> np.ndarray:
+    """Return sigma over a horizon by pandas, with a half-life of 24 bars."""
+    squares = pd.Series(long_returns(market) ** 2)
+    return np.sqrt(squares.ewm(halflife=24.0, min_periods=2).mean().to_numpy() * horizon)
+
+
 @pytest.mark.parametrize("level", [0.95, 0.99, 0.999])
 @pytest.mark.parametrize("horizon", [1, 24])
 def test_the_normal_model_is_its_closed_form(sided: Market, level: float, horizon: int):
-    squares = pd.Series(long_returns(sided) ** 2)
-    sigma = np.sqrt(squares.ewm(halflife=24.0, min_periods=2).mean().to_numpy() * horizon)
-    z = stats.norm.ppf(level)
+    sigma, z = forecast_spread(sided, horizon), stats.norm.ppf(level)
     found = tail_losses(sided, "normal", half_life=24.0, level=level, horizon=horizon)
     np.testing.assert_allclose(found.value_at_risk, z * sigma, rtol=1e-12)
     shortfall = stats.norm.pdf(z) / (1.0 - level) * sigma
@@ -430,19 +434,28 @@ def sorted_tail(losses: np.ndarray, level: float) -> tuple[float, float]:
     return float(np.quantile(losses, level, method="weibull")), total / size
 
 
-@pytest.mark.parametrize(("window", "level"), [(25, 0.95), (137, 0.975), (500, 0.99), (9, 0.9)])
+@pytest.mark.parametrize(("model", "window", "level"), [
+    ("historical", 25, 0.95), ("historical", 137, 0.975), ("historical", 500, 0.99),
+    ("historical", 9, 0.9), ("filtered-historical", 100, 0.95),
+])  # fmt: skip
 @pytest.mark.parametrize("horizon", [1, 6])
-def test_the_historical_model_is_the_quantile_of_its_window(
-    sided: Market, window: int, level: float, horizon: int
+def test_a_model_of_history_is_the_tail_of_the_losses_in_its_window(
+    sided: Market, model: str, window: int, level: float, horizon: int
 ):
-    found = tail_losses(sided, "historical", window=window, level=level, horizon=horizon)
-    earned = held_returns(sided, horizon)
-    for t in range(window + horizon - 1, sided.n_bars):
+    """Filtered losses are scaled from the forecast that they met to that of now."""
+    is_filtered = model.startswith("filtered")
+    sigma = forecast_spread(sided, horizon) if is_filtered else np.ones(sided.n_bars)
+    given = {"window": window, "half_life": 24.0, "level": level, "horizon": horizon}
+    found, earned = tail_losses(sided, model, **given), held_returns(sided, horizon)
+    first = window + horizon - 1 + 2 * is_filtered
+    for t in range(first, sided.n_bars, 3):
         side = -1.0 if sided.signal[t] < 0 else 1.0
-        value, shortfall = sorted_tail(-side * earned[t - window + 1 : t + 1], level)
-        assert found.value_at_risk[t] == pytest.approx(value, rel=1e-12, abs=1e-16)
-        assert found.expected_shortfall[t] == pytest.approx(shortfall, rel=1e-11, abs=1e-16)
-    assert np.isnan(found.value_at_risk[: window + horizon - 1]).all()
+        ends = np.arange(t - window + 1, t + 1)
+        tail = sorted_tail(-side * earned[ends] / sigma[ends - horizon], level)
+        assert [part[t] for part in found] == pytest.approx(
+            np.multiply(tail, sigma[t]), rel=1e-11, abs=1e-16
+        )
+    assert np.isnan(found.value_at_risk[:first]).all()
 
 
 def test_what_is_held_over_a_horizon_pays_the_funding_settled_in_it(sided: Market):
@@ -455,34 +468,3 @@ def test_what_is_held_over_a_horizon_pays_the_funding_settled_in_it(sided: Marke
         expected = sided.close[t] / sided.close[t - 3] - 1.0 - paid
         assert earned[t] == pytest.approx(expected, abs=1e-14)
     np.testing.assert_allclose(held_returns(sided, 1), long_returns(sided), atol=1e-15)
-
-
-@pytest.mark.parametrize("horizon", [1, 6])
-def test_filtered_losses_are_scaled_from_the_forecast_they_met_to_that_of_now(
-    sided: Market, horizon: int
-):
-    squares = pd.Series(long_returns(sided) ** 2)
-    sigma = np.sqrt(squares.ewm(halflife=24.0, min_periods=2).mean().to_numpy() * horizon)
-    earned = held_returns(sided, horizon)
-    found = tail_losses(sided, FILTERED, window=100, half_life=24.0, level=0.95, horizon=horizon)
-    known = 2 + horizon
-    for t in range(known + 99, sided.n_bars, 7):
-        side = -1.0 if sided.signal[t] < 0 else 1.0
-        ends = np.arange(t - 99, t + 1)
-        value, shortfall = sorted_tail(-side * earned[ends] / sigma[ends - horizon], 0.95)
-        assert found.value_at_risk[t] == pytest.approx(value * sigma[t], rel=1e-11)
-        assert found.expected_shortfall[t] == pytest.approx(shortfall * sigma[t], rel=1e-11)
-    assert np.isnan(found.value_at_risk[: known + 99]).all()
-    assert not np.isnan(found.value_at_risk[known + 99])
-
-
-@pytest.mark.parametrize("model", TAIL_MODELS)
-def test_a_short_position_is_a_long_one_on_the_opposite_returns(model: str):
-    """Simple returns of the opposite sign, without funding."""
-    moves = 0.01 * np.random.default_rng(6).standard_t(4, 800)
-    up, down = (held_market(100.0 * np.cumprod(1.0 + sign * moves)) for sign in (1.0, -1.0))
-    settings = {"level": 0.95, "horizon": 1, "window": 200, "half_life": 30.0}
-    short = tail_losses(up.with_signal(-np.ones(1)), model, **settings)
-    long = tail_losses(down, model, **settings)
-    for part in (0, 1):
-        np.testing.assert_allclose(short[part][1:], long[part][1:], rtol=1e-9)

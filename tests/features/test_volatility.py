@@ -38,7 +38,7 @@ from backtest.features.estimators import (
     garman_klass_variance,
     parkinson_variance,
 )
-from tests.features.test_features import market_of, sessions_market
+from tests.features.test_features import flipping, market_of, sessions_market
 from tests.kit import (
     YEAR,
     Estimate,
@@ -58,18 +58,21 @@ NAMES = np.array(["ewma", "garman-klass", "parkinson", "ewma", "garman-klass", "
 MANY["by name"] = (lambda market, at: volatility(market, NAMES[at], HALF_LIVES[at]), np.arange(6))
 
 
+WEIGHTED = {
+    "ewma": lambda market: log_returns(market) ** 2,
+    "parkinson": parkinson_variance,
+    "garman-klass": garman_klass_variance,
+}
+
+
 @pytest.fixture(scope="module")
 def market() -> Market:
     return Market.sample(bars=400)
 
 
-@pytest.mark.parametrize(("name", "variance"), [
-    ("ewma", lambda market: log_returns(market) ** 2),
-    ("parkinson", parkinson_variance),
-    ("garman-klass", garman_klass_variance),
-])  # fmt: skip
-def test_weighted_means_are_those_of_pandas(market: Market, name: str, variance: Callable):
-    each = pd.Series(variance(market))
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_weighted_means_are_those_of_pandas(market: Market, name: str):
+    each = pd.Series(WEIGHTED[name](market))
     expected = [each.ewm(halflife=h, min_periods=2).mean() for h in HALF_LIVES]
     found = volatility(market, name, HALF_LIVES)
     np.testing.assert_allclose(found, np.sqrt(np.transpose(expected) * YEAR), rtol=1e-12)
@@ -109,13 +112,6 @@ def gbm() -> Market:
     return bars_market(np.exp(start), **bars)
 
 
-VARIANCES = {
-    "close": lambda market: np.log(market.close / market.open) ** 2,
-    "parkinson": parkinson_variance,
-    "garman-klass": garman_klass_variance,
-}
-
-
 @pytest.mark.parametrize(("name", "published"), [("parkinson", 4.91), ("garman-klass", 7.41)])
 def test_efficiency_is_the_published_one(gbm, name: str, published: float):
     """Variance of squared returns over that of the estimate; Garman and Klass (1980).
@@ -123,7 +119,7 @@ def test_efficiency_is_the_published_one(gbm, name: str, published: float):
     A sample variance has a relative standard error of sqrt((kurtosis - 1) / n): 1.9 % for squared
     normals, less for ranges, together at most 2.4 %.
     """
-    ratio = VARIANCES["close"](gbm).var() / VARIANCES[name](gbm).var()
+    ratio = (np.log(gbm.close / gbm.open) ** 2).var() / WEIGHTED[name](gbm).var()
     assert ratio == pytest.approx(published, rel=3 * 0.024)
 
 
@@ -297,7 +293,6 @@ class Family(NamedTuple):
     make: Callable[[], Market] = lambda: Market.sample(bars=500)
 
 
-FLIPS = np.array([1.0, 0.5, -1.0, 0.0, -0.3])
 TAILS = np.array(["historical", "normal", "historical", "filtered-historical", "normal"])
 TAIL = {
     "level": np.array([0.9, 0.95, 0.975, 0.99, 0.995]),
@@ -332,11 +327,6 @@ def reach_of(*names: str) -> Estimate:
 def har_of(market: Market, first: Any) -> np.ndarray:
     columns = [har_volatility(market, first=int(n)) for n in np.atleast_1d(first)]
     return np.column_stack(columns) if np.ndim(first) else columns[0]
-
-
-def flipping() -> Market:
-    """Return a market whose signal changes sides."""
-    return Market.sample(bars=1200).with_signal(FLIPS[np.arange(1200) // 89 % 5])
 
 
 FAMILIES = {
