@@ -25,41 +25,36 @@ def test_psr_of_a_hedge_fund():
     assert found == pytest.approx(0.913, abs=6e-4)
 
 
-@pytest.mark.parametrize(("n_trials", "expected"), [(100, 0.9004), (46, 0.9505)])
-def test_dsr_of_the_paper(n_trials: int, expected: float):
-    """Bailey and Lopez de Prado (2014), the numerical example: five years of 250 days."""
-    std = math.sqrt(0.5 / 250)
-    found = luck.deflated_sharpe(
-        2.5 / math.sqrt(250), 1250, skew=-3.0, kurtosis=10.0, n_trials=n_trials, std=std
-    )
-    assert found == pytest.approx(expected, abs=6e-5)
+OF_THE_PAPER = {"periods": 250, "n": 1250, "sharpe": 2.5, "skew": -3.0, "kurtosis": 10.0}
+"""Bailey and Lopez de Prado (2014), the numerical example: five years of 250 days."""
+OF_JESSE = {"periods": 365, "n": 365, "sharpe": 2.0}
+"""jesse-ai/jesse, tests/test_deflated_sharpe.py at 09e2785: a year of days."""
+OF_AIFINHUB = {"periods": 252, "n": 504, "sharpe": 1.8, "skew": -0.6, "kurtosis": 4.5}
+"""https://aifinhub.io/articles/deflated-sharpe-low-trial-regimes/: two years of 252 days."""
 
 
-def test_the_benchmark_of_the_paper():
-    assert luck.expected_max_sharpe(100, math.sqrt(0.5 / 250)) == pytest.approx(0.1132, abs=6e-5)
+@pytest.mark.parametrize(("case", "n_trials", "std", "expected", "error"), [
+    (OF_THE_PAPER, 100, math.sqrt(0.5 / 250), 0.9004, 6e-5),
+    (OF_THE_PAPER, 46, math.sqrt(0.5 / 250), 0.9505, 6e-5),
+    (OF_JESSE, 200, 1.0 / math.sqrt(364), 0.221787790810632, 1e-7),
+    (OF_JESSE, 1, 1.0 / math.sqrt(364), 0.9768039819822307, 1e-7),
+    (OF_AIFINHUB, 1, 1.0 / math.sqrt(252), 0.993, 1.5e-3),
+    (OF_AIFINHUB, 100, 1.0 / math.sqrt(252), 0.16, 1.5e-3),
+])  # fmt: skip
+def test_published_deflated_sharpe_ratios(case, n_trials, std, expected, error):
+    given = dict(case)
+    sharpe = given.pop("sharpe") / math.sqrt(given.pop("periods"))
+    found = luck.deflated_sharpe(sharpe, **given, n_trials=n_trials, std=std)
+    assert found == pytest.approx(expected, abs=error)
 
 
-@pytest.mark.parametrize(
-    ("n_trials", "expected"), [(200, 0.221787790810632), (1, 0.9768039819822307)]
-)
-def test_dsr_of_jesse(n_trials: int, expected: float):
-    """jesse-ai/jesse, tests/test_deflated_sharpe.py at 09e2785: a year of days, Sharpe 2."""
-    std = 1.0 / math.sqrt(364)
-    found = luck.deflated_sharpe(2.0 / math.sqrt(365), 365, n_trials=n_trials, std=std)
-    assert found == pytest.approx(expected, abs=1e-7)
-
-
-@pytest.mark.parametrize(("n_trials", "benchmark", "dsr"), [(1, 0.0, 0.993), (100, 2.531, 0.16)])
-def test_dsr_of_aifinhub(n_trials: int, benchmark: float, dsr: float):
-    """https://aifinhub.io/articles/deflated-sharpe-low-trial-regimes/: two years of 252 days."""
-    root = math.sqrt(252)
-    assert luck.expected_max_sharpe(n_trials, 1.0 / root) * root == pytest.approx(
-        benchmark, abs=1.5e-3
-    )
-    found = luck.deflated_sharpe(
-        1.8 / root, 504, skew=-0.6, kurtosis=4.5, n_trials=n_trials, std=1.0 / root
-    )
-    assert found == pytest.approx(dsr, abs=1.5e-3)
+@pytest.mark.parametrize(("n_trials", "std", "expected", "error"), [
+    (100, math.sqrt(0.5 / 250), 0.1132, 6e-5),  # of the paper
+    (1, 1.0, 0.0, 1e-4),  # of aifinhub, as is the next
+    (100, 1.0, 2.531, 1.5e-3),
+])  # fmt: skip
+def test_published_benchmarks(n_trials, std, expected, error):
+    assert luck.expected_max_sharpe(n_trials, std) == pytest.approx(expected, abs=error)
 
 
 def test_moments_by_hand():
