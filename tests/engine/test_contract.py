@@ -15,7 +15,7 @@ from backtest import Market, Policy, Range, strategies
 from backtest.cli.build import find_policies
 from backtest.engine import policy_contract
 from backtest.engine.lookahead import rewrite_after
-from backtest.engine.policy_contract import ACCOUNTS, CHECKS, Finding, check_policy, find_difference
+from backtest.engine.policy_contract import ACCOUNTS, CHECKS, Finding, check_policy
 
 OURS = find_policies(strategies)
 NAMES = [check.name for check in CHECKS]
@@ -64,16 +64,6 @@ def test_a_rewritten_market_is_a_valid_one_and_equal_up_to_the_cut(has_mark: boo
         assert not (getattr(other, name)[122:] == getattr(market, name)[122:]).any()
     assert not (other.columns["implied"][121:] == market.columns["implied"][121:]).all()
     assert (other.funding_rate != market.funding_rate).any()
-
-
-def test_a_difference_is_any_bit_but_nan_is_nan():
-    one = np.array([1.0, 0.0, math.nan])
-    assert find_difference(one, one.copy()) is None
-    assert find_difference(one, np.array([1.0, -0.0, math.nan])) == 1
-    assert find_difference(one, np.array([math.nextafter(1.0, 2.0), 0.0, math.nan])) == 0
-    assert find_difference(one, np.array([1.0, 0.0, 1.0])) == 2
-    assert find_difference(one, np.array([1.0, 0.0])) == 2
-    assert find_difference(one, np.array([1.0, 0.0, -math.nan])) is None
 
 
 class Memory(NamedTuple):

@@ -129,15 +129,6 @@ def test_by_what_a_winner_is_chosen(judged, median, is_enough, expected):
 # ------------------------------------------------------------------------------ luck
 
 
-def test_more_trials_ask_for_more(tmp_path):
-    few, many = tuning.seek(trials=64), tuning.seek(trials=2000)
-    assert many.verdict.effective_trials > few.verdict.effective_trials
-    assert many.verdict.trials == many.trials <= 2000
-    assert many.verdict.lucky_sharpe > 0.0
-    assert 0.0 <= many.verdict.deflated_sharpe <= 1.0
-    assert 0.0 <= many.verdict.overfitting <= 1.0
-
-
 @pytest.mark.slow
 def test_trials_of_other_studies_count(tmp_path):
     first = tuning.seek(store=tmp_path)
@@ -169,6 +160,7 @@ def test_noise_is_called_noise_and_skill_is_not(on):
     on(lambda sets: {"sharpe": 14.0 - np.abs(sets["x"] - 5.0)})
     skilled = tuning.seek(robust=False).verdict
     assert skilled.deflated_sharpe > 0.95
+    assert 0.0 <= unlucky.overfitting <= 1.0
     assert unlucky.deflated_sharpe < skilled.deflated_sharpe
 
 
@@ -200,7 +192,7 @@ def test_a_spike_is_what_its_neighbours_are_not():
     assert winner.is_spike(math.nan, 1.0, scores) is False
 
 
-def test_one_set_alone_was_not_chosen(tmp_path):
+def test_one_set_alone_was_not_chosen():
     study = tuning.seek(space={"x": [6.0]}, trials=10)
     assert study.trials == 1
     assert study.verdict.effective_trials == 1.0
