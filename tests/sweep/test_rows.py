@@ -1,6 +1,5 @@
 """A row of a sweep is its run, in lanes and set by set, whatever varies and whatever else runs."""
 
-import warnings
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -13,8 +12,7 @@ from backtest.sweep.lanes import runner
 from backtest.sweep.set_evaluator import Evaluator, Rows
 from backtest.sweep.sets import grid
 from tests.agreement import Scripted, Swinging, trust_data
-from tests.cases import make_portfolio_case
-from tests.kit import make_venue, simulate_pair
+from tests.cases import make_full_case, make_portfolio_case
 from tests.sweep.sweeps import LEAN, Modes, are_equal
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -239,72 +237,24 @@ def test_a_row_that_decides_on_longer_bars_is_its_run():
 
 # -------------------------------------------------------------------------------------- several
 
-MARKETS = simulate_pair(40)
-FLOWS = pd.Series([500.0, -300.0], index=MARKETS.times[[5, 20]])
-SCENARIOS = bt.ScenarioMargin(moves={"AAA": [(-0.1, 1.0), (0.1, 1.0)], "BBB": [(-0.2, 0.9)]})
-ACCOUNTS: dict[str, dict[str, Any]] = {
-    "cross": {"band": 0.2},
-    "isolated": {
-        "margin": "isolated", "venue_leverage": 10.0, "stop_loss": 0.05, "intrabar": "worst",
-    },
-    "mixed": {"margin": {"AAA": "isolated", "BBB": "cross"}, "venue_leverage": 8.0, "ruin_at": 0.3},
-    "called": {"margin_call": 0.4, "reserve": 500.0, "top_up_to": 0.3, "max_gross_leverage": 6.0},
-    "flows": {"flows": FLOWS, "after_liquidation": "halt"},
-    "scenarios": {"requirement": SCENARIOS, "band": 0.1, "trailing_stop": 0.1},
-    "same close": {"fill": "same_close", "equity_stop": 0.2},
-    "spot": {"band": 0.2},
-    "expiring": {},
-}  # fmt: skip
 
-
-def choose_venues(kind: str) -> Any:
-    """Return the venues of a kind of account; AAA is a spot leg, or BBB expires."""
-    venue = make_venue(interest_on="balance", borrow_rate=0.2)
-    if kind == "spot":
-        leg = bt.Venue.spot(taker=1e-3, slippage=1e-4, haircut=0.1, borrow_rate=0.2, like=venue)
-        return {"AAA": leg, "BBB": venue}
-    until = "2024-01-02" if kind == "expiring" else None
-    return {"AAA": venue, "BBB": venue.override({"contract.expires": until})}
-
-
-@pytest.mark.parametrize("kind", ACCOUNTS)
-def test_rows_of_several_positions_are_runs(kind):
-    """In plain Python, where no record is written."""
-    rng = np.random.default_rng([*kind.encode()])
-    sets = {
-        "target": rng.uniform(0.2, 2.0, 3),
-        "half_life": np.array([3.0, 3.0, 8.0]),
-        "account.max_leverage": rng.uniform(2.0, 8.0, 3),
-    }
-    evaluator = Evaluator(
-        MARKETS, VolTarget, venue=choose_venues(kind), sampling="4h",
-        account=bt.Account(capital=1_000.0, **ACCOUNTS[kind]),
-        signal={"AAA": 1.0, "BBB": -0.8} if kind != "mixed" else None,
-        overlay=VolTarget(half_life=5) if kind == "cross" else None,
-    )  # fmt: skip
-    rows = evaluator.evaluate(sets, returns=True)
-    evaluator.compile = False  # the runs
-    assert not any(rows.errors)
-    assert_rows_are_runs(evaluator, sets, rows)
-
-
-@pytest.mark.slow
-def test_compiled_rows_of_random_accounts_are_runs(monkeypatch):
+@pytest.mark.parametrize(("seeds", "compiled"), [
+    (range(12), False), pytest.param(range(60), True, marks=pytest.mark.slow)
+])  # fmt: skip
+def test_rows_of_random_accounts_are_runs(seeds, compiled, monkeypatch):
+    """In plain Python no record is written."""
     trust_data(monkeypatch)
-    compared = 0
-    for seed in range(60):
-        case = make_portfolio_case(seed)
+    for seed in seeds:
+        case = (make_portfolio_case, make_full_case)[seed % 2](seed)
         overlay = case.overlay and Swinging(
             level=case.overlay.level, hours=case.overlay.every / 3_600_000_000_000
         )
         sets = {"account.band": np.array([0.0, 0.3]), "account.capital": np.array([9e3, 4e4])}
-        evaluator = Evaluator(policy=Scripted(), overlay=overlay, **case.for_engine(bt))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            rows = evaluator.evaluate(sets, returns=True)
-            assert_rows_are_runs(evaluator, sets, rows)
-        compared += len(rows.done)
-    assert compared == 120
+        terms = case.for_engine(bt)
+        evaluator = Evaluator(policy=Scripted(), overlay=overlay, **terms, compile=compiled)
+        rows = evaluator.evaluate(sets, returns=True)
+        assert_rows_are_runs(evaluator, sets, rows)
+        assert len(rows.done) == 2
 
 
 # ---------------------------------------------------------------- neighbours, failures, Ctrl-C
