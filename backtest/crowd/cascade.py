@@ -43,12 +43,6 @@ class ImpactCurve(NamedTuple):
     def fall(self, flow: float) -> float:
         return math.copysign(self.factor * (abs(flow) / self.volume) ** self.exponent, flow)
 
-    def flow_of(self, fall: float) -> float:
-        if self.factor == 0.0:
-            return 0.0
-        share = (abs(fall) / self.factor) ** (1.0 / self.exponent)
-        return math.copysign(share * self.volume, fall)
-
     def mean_fall(self, start: float, flow: float) -> float:
         """Return the mean fall while a flow is added to one that was there."""
         if abs(flow) <= 1e-9 * abs(start):  # else the difference is rounding
@@ -263,10 +257,8 @@ class Books:
             off, fall = self.check(value, before), self.curve.fall(self.flow)
             row |= {"mark": mark, "price": self.find_price(fall), "accounts": len(failing)}
             self.rows.append({**row, "insurance": self.fund, "off": off})
-            if decay < 1.0:
-                fall *= decay
-                self.flow = self.curve.flow_of(fall)
-            mark = self.find_price(fall)
+            self.flow *= decay ** (1.0 / self.curve.exponent)
+            mark = self.find_price(decay * fall)
         return mark
 
     def find_price(self, fall: float) -> float:
@@ -483,10 +475,6 @@ class Books:
         return {"liquidated": row["round"] > 0} | row
 
 
-MOST_ROWS = 60
-"""The rounds that a page shows."""
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class Cascade(base.SettingsResult):
     """The outcome of :func:`backtest.cascade`.
@@ -609,14 +597,10 @@ class Cascade(base.SettingsResult):
         ]  # fmt: skip
 
     def list_parts(self) -> list[Part]:
-        rounds, half = self.rounds, MOST_ROWS // 2
         titles = {"accounts": "accounts", "long": "longs", "short": "shorts",
                   "adl": "deleveraged", "insurance": "fund", "deficit": "deficit"}  # fmt: skip
         heads = {name: Head(title, "", "count") for name, title in titles.items()}
         note = "Notionals at the price before the shock."
-        if len(rounds) > MOST_ROWS:
-            note += f" The first and last {half} of {len(rounds) - 1} rounds."
-            rounds = pd.concat([rounds.head(half), rounds.tail(half)])
         ends = "Solid and dashed: before the shock, and where the cascade ended."
         price, fund = self.rounds["price"], self.rounds["insurance"]
         paid = pd.DataFrame({"money": self.payers()}).rename(index=PAYERS)
@@ -636,8 +620,8 @@ class Cascade(base.SettingsResult):
                 ShownChart("fund", "Insurance fund after each round", "Empty where the fund "
                            "is infinite.", fund, "steps", x="round", y="money", size="half",
                            height=280),
-                ShownTable(rounds, "Rounds", note, Head("round", "", "count"), heads,
-                           ("price", *heads)),
+                ShownTable(self.rounds, "Rounds", note, Head("round", "", "count"), heads,
+                           ("price", *heads), most=60),
             ), shows="both"),
             Part("payers", "Who paid", "Where the deficit of bankrupt accounts went.",
                  (ShownTable(paid, "Who paid", labels=Head("payer"),

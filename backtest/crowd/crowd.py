@@ -286,13 +286,13 @@ def find_liquidation_prices(
 
 def read_sides(sides: pd.Series[Any]) -> base.FloatArray:
     words = {"long": 1.0, "short": -1.0, 1: 1.0, -1: -1.0}
-    found = [words.get(each) for each in sides.tolist()]
-    if None in found:
-        row = found.index(None)
+    found = sides.map(words).to_numpy(dtype=np.float64)
+    if np.isnan(found).any():
+        row = int(np.argmax(np.isnan(found)))
         raise base.ParameterError(
             f"side must be 'long' or 'short', or 1 or -1, got {sides.iloc[row]!r} in row {row}"
         )
-    return np.array(found, dtype=np.float64)
+    return np.asarray(found)
 
 
 def read_column(frame: pd.DataFrame, name: str) -> base.FloatArray:
