@@ -244,13 +244,6 @@ def test_the_sample_chain_values_options_of_the_sample(puts, capsys):
     assert re.search(r"expiry +1\n", out)
 
 
-def test_paths_of_listed_options_are_refused(puts, capsys):
-    (puts / "puts.toml").write_text(TEXT)
-    code, _, err = call(capsys, "risk", "puts.toml", "--paths", "3", "--horizon", "1d")
-    assert code == 2
-    assert "bt.stress answers for accounts that hold them" in err
-
-
 @pytest.mark.parametrize(("before", "after", "told"), [
     ('settlement = "cash"', 'settlement = "coin"', "options.settlement must be that of the"),
     ('kind = "put"', 'kind = "put"\nsettlement = "coin"', "'cash' beside the linear contract"),

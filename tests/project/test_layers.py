@@ -103,9 +103,10 @@ def test_a_strategy_imports_only_public_names(module):
 def test_what_is_slow_waits_for_its_first_use_and_hides_no_function():
     slow = ["numba", "llvmlite", "scipy", "vectorbt", "plotly", "dask", "arch", "statsmodels"]
     slow += ["httpx", "ccxt"]
-    above = ("typer", "rich", *(f"backtest.{each}" for each in WINGS[WINGS.index("engine") + 2 :]))
+    above = ("risk", "sweep", "tune", "crowd", "validation", "store", "cli")
+    early = [*slow, "typer", "rich", *(f"backtest.{wing}" for wing in above)]
     code = "import sys, backtest as bt, backtest.features, backtest.strategies; "
-    code += f"print([name for name in {[*slow, *above]} if name in sys.modules]); "
+    code += f"print([name for name in {early} if name in sys.modules]); "
     code += "import backtest.tune.search; print(bt.sweep.__name__, bt.tune.__name__); "
     code += "from backtest.cli import main; main(['policies']); main(['run', '--help']); "
     code += f"print([name for name in {slow} if name in sys.modules])"

@@ -2,20 +2,17 @@
 
 import json
 import os
-import shlex
 from pathlib import Path
 
 import pytest
 
 import backtest as bt
-from backtest.base.saved_result import read_provenance, recording_command
 from backtest.base.units import DAY
 from backtest.store import (
     Filter,
     StoreEntry,
     choose_deletions,
     delete_chosen,
-    describe_origin,
     find_folder,
     list_results,
     read_entry,
@@ -82,19 +79,6 @@ def test_a_result_is_found_by_name_id_and_beginning_and_a_damaged_one_too(store)
 ])  # fmt: skip
 def test_bad_input_is_refused(call, words, store):
     check_refused(lambda: call(store), words)
-
-
-@pytest.mark.slow
-def test_the_command_that_made_a_result_is_kept_with_it(tmp_path):
-    folder = live(Constant(leverage=1.0)).save(tmp_path)
-    identity = folder.name[-16:]
-    assert not read_provenance(folder, identity).argv
-    with recording_command(["backtest", "run", "--policy", "it's mine.py:A"]):
-        live(Constant(leverage=1.0)).save(tmp_path)
-    making = read_provenance(folder, identity)
-    assert shlex.split(describe_origin({}, making).command) == list(making.argv)
-    assert "it's mine.py:A" in describe_origin({}, making).remarks[0]
-    assert read_provenance(bt.Result.load(folder).save(tmp_path / "b"), identity) == making
 
 
 # ------------------------------------------------------------------------------------- damage

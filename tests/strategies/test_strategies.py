@@ -106,20 +106,6 @@ def gentle_walk(n: int, largest: float, seed: int) -> bt.Market:
     return market_of(100.0 * np.cumprod(1.0 + moves))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("multiplier", [1.5, 3.0, 10.0])
-@pytest.mark.parametrize("ratchet", [0.0, 0.8])
-def test_cppi_never_falls_under_its_floor_without_gaps(multiplier: float, ratchet: float):
-    """Black and Perold (1992): no bar falls by more than 1 / m, so the cushion stays positive."""
-    policy = Cppi(multiplier=multiplier, floor=0.7, ratchet=ratchet)
-    for seed in range(5):
-        market = gentle_walk(2000, 0.999 / multiplier, seed)
-        equity = live(market, policy).bars["equity"].to_numpy()
-        floor = np.maximum(7000.0, ratchet * np.maximum.accumulate(equity))
-        assert (equity >= floor * (1.0 - 1e-12)).all()
-        assert equity.min() < 7300.0 or ratchet
-
-
 def test_cppi_is_its_formula_at_every_bar():
     market = bt.Market.sample(bars=300)
     result = live(market, Cppi(multiplier=4.0, floor=0.9, growth=0.2), compile=False)
@@ -384,22 +370,6 @@ def test_kelly_stays_out_of_what_loses_and_is_capped():
     assert math.isnan(decide(policy, drift=math.nan, error=math.nan, sigma=math.nan))
 
 
-def test_funding_is_part_of_the_drift():
-    """A price that moves about without end and longs that pay 0.1 % every 8 hours, 109 % a year."""
-    noise = 0.002 * np.random.default_rng(36).standard_normal(1000)
-    close = 100.0 * np.exp(noise)
-    index = pd.date_range("2020-01-01", periods=1000, freq="1h", tz="UTC")
-    market = market_of(close, terms={"funding": pd.Series(0.001, index=index[8::8])})
-    drift = features.rolling_drift(market, 800).mean[-1]
-    assert drift == pytest.approx(-0.001 * YEAR / 8, rel=0.1)
-    policy = Kelly(window=800, shrinkage=0.0)
-    target = [
-        live(market, policy, signal=s, compile=False).bars["target"].iloc[-1] for s in (1, -1)
-    ]
-    assert target[0] == 0.0
-    assert target[1] == policy.cap
-
-
 # ------------------------------------------------------------------------------- the account's path
 
 
@@ -410,18 +380,6 @@ def test_drawdown_control_is_its_formula_at_every_bar():
     expected = 2.0 * (1.0 - 0.8 * np.maximum.accumulate(equity) / equity) / 0.2
     np.testing.assert_allclose(bars["target"], np.maximum(expected, 0.0), rtol=1e-9)
     assert bars["target"].iloc[0] == pytest.approx(2.0, rel=1e-12)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("at_peak", "floor"), [(4.0, 0.5), (1.5, 0.7), (4.0, 0.9)])
-def test_the_drawdown_stays_under_its_limit_without_gaps(at_peak: float, floor: float):
-    """No bar takes more than (1 - alpha) / k off the price: equity never reaches alpha M."""
-    for seed in range(5):
-        market = gentle_walk(3000, 0.999 * (1.0 - floor) / at_peak, seed)
-        equity = live(market, DrawdownControl(at_peak=at_peak, floor=floor)).bars["equity"]
-        share = (equity / equity.cummax()).to_numpy()
-        assert (share >= floor * (1.0 - 1e-12)).all()
-        assert share.min() < floor + 0.1 * (1.0 - floor)
 
 
 @pytest.mark.slow
