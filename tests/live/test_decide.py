@@ -10,9 +10,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.account import bar as bar_steps
-from backtest.account import ledger, order_limits
-from backtest.account.order_limits import CAUSES, COUNT, CUT, count_decisions
+from backtest.account import ledger
 from backtest.engine.batch import run_account
 from backtest.engine.run import finish
 from backtest.engine.run_setup import set_up_run
@@ -65,25 +63,13 @@ class Whole:
         self.setup = set_up_run(
             self.market, Reading(), signal=self.signal, **{"overlay": None, **given}
         )
-        self.cuts: dict[int, np.ndarray] = {}
-        with pytest.MonkeyPatch.context() as patch:
-            for module in (bar_steps, order_limits):
-                patch.setattr(module, "count_decisions", self.count)
-            self.outcome = run_account(self.setup, is_compiled=False, progress=None)
+        self.outcome = run_account(self.setup, is_compiled=False, progress=None)
         self.names = self.setup.markets.names
 
-    def count(self, bar: Any, t: int, equity: float) -> None:
-        bar.scratch.cuts[:] = 0.0
-        count_decisions(bar, t, equity)
-        self.cuts[t] = bar.scratch.cuts.copy()
-
-    def rows(self, t: int, i: int, kinds: tuple[int, ...]) -> np.ndarray:
-        entries = self.outcome.entries
-        rows = entries[(entries[:, 0] == t) & np.isin(entries[:, 1], kinds)]
-        return rows[rows[:, 8] == i]
-
     def order(self, t: int, i: int) -> float:
-        return float(sum(self.rows(t, i, (ledger.FILL,))[:, 3].tolist()))
+        entries = self.outcome.entries
+        is_own = (entries[:, 0] == t) & (entries[:, 1] == ledger.FILL) & (entries[:, 8] == i)
+        return float(sum(entries[is_own, 3].tolist()))
 
     def list_bars(self) -> list[int]:
         forced = (*ledger.STOP_KINDS, ledger.LIQUIDATED, ledger.RUINED)
@@ -130,30 +116,16 @@ class Whole:
         return {"market": market, "signal": signal}
 
 
-def describe(whole: Whole, t: int, i: int) -> dict[str, Any]:
-    sums = whole.cuts[t][i] if t in whole.cuts else np.zeros((len(CAUSES), CUT + 1))
-    rows = zip(CAUSES[1:], sums[1:], strict=True)
-    return {cause: float(each[CUT]) for cause, each in rows if each[COUNT]}
-
-
-def same(one: float, other: float) -> bool:
-    return one == other or (math.isnan(one) and math.isnan(other))
-
-
 def compare(whole: Whole, t: int, decision: Any) -> list[str]:
     wrong = []
     decided = whole.outcome.of_positions("target")[t]
     for name, got in decision.leverage.items():
         i = whole.names.index(name)
-        if not same(got, float(decided[i])):
+        if not np.array_equal(got, decided[i], equal_nan=True):
             wrong.append(f"bar {t} leverage of {name}: {got!r}, run {decided[i]!r}")
         order = whole.order(t + 1, i)
         if decision.order[name] != pytest.approx(order, rel=1e-12, abs=1e-11):  # in lots
             wrong.append(f"bar {t} order of {name}: {decision.order[name]!r}, run {order!r}")
-        cuts = {each.cause: each.turns for each in decision.cuts if each.instrument == name}
-        expected = describe(whole, t + 1, i)
-        if cuts != expected:
-            wrong.append(f"bar {t} cuts of {name}: {cuts}, run {expected}")
     return wrong
 
 
@@ -175,52 +147,41 @@ def is_gap(whole: Whole, t: int, decision: Any) -> bool:
     return all(decision.price[name] != last[name] for name in decision.price)
 
 
-class Count:
-    """What was compared: bars, those that trade, by kind; and what differed."""
-
-    def __init__(self) -> None:
-        self.runs = self.bars = self.trading = self.gaps = 0
-        self.kinds: set[tuple[bool, str]] = set()
-        self.wrong: list[str] = []
-
-    def add(self, case: Any, per_run: int) -> None:
-        whole = Whole(case)
-        rng, free = np.random.default_rng([case.seed, 41]), whole.list_bars()
-        busy = [t for t in free if any(whole.order(t + 1, i) for i in range(len(whole.names)))]
-        account = whole.terms["account"]
-        self.runs += bool(free)
-        for t in {*rng.permutation(busy)[: per_run - 1].tolist(), *rng.permutation(free)[:1]}:
-            decision = decide_like(whole, int(t))
-            self.bars += 1
-            self.gaps += is_gap(whole, int(t), decision)
-            self.trading += any(decision.order.values())
-            self.kinds.add((len(whole.names) == 1, account.fill))
-            self.wrong += [f"seed {case.seed}, {text}" for text in compare(whole, int(t), decision)]
+def check(case: Any, most: int) -> tuple[list[tuple[bool, bool, bool, str]], list[str]]:
+    """Return of some bars whether they trade, open apart, are of one, and the fill; and faults."""
+    whole = Whole(case)
+    rng, free = np.random.default_rng([case.seed, 41]), whole.list_bars()
+    busy = [t for t in free if any(whole.order(t + 1, i) for i in range(len(whole.names)))]
+    seen, wrong = [], []
+    for t in {*rng.permutation(busy)[: most - 1].tolist(), *rng.permutation(free)[:1].tolist()}:
+        decision = decide_like(whole, int(t))
+        kind = (len(whole.names) == 1, whole.terms["account"].fill)
+        seen.append((any(decision.order.values()), is_gap(whole, int(t), decision), *kind))
+        wrong += [f"seed {case.seed}, {text}" for text in compare(whole, int(t), decision)]
+    return seen, wrong
 
 
 @pytest.mark.parametrize("make", [make_exit_case, make_full_case])
 def test_a_decision_is_that_of_the_run(make, monkeypatch):
     trust_data(monkeypatch)
-    count = Count()
-    count.add(make(0), 2)
-    assert not count.wrong, "\n".join(count.wrong)
-    assert count.bars
+    seen, wrong = check(make(0), 2)
+    assert seen
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.slow
 def test_decisions_at_200_bars_of_50_runs_are_those_of_the_runs(monkeypatch):
     """One position and several, every fill mode; most of the bars trade."""
     trust_data(monkeypatch)
-    count = Count()
-    for seed in range(37):
-        count.add(make_exit_case(seed), 5)
-        count.add(make_full_case(seed), 4)
-    assert not count.wrong, f"{len(count.wrong)}:\n" + "\n".join(count.wrong[:20])
-    assert count.runs >= 50
-    assert count.bars >= 200
-    assert count.trading >= 0.6 * count.bars
-    assert count.gaps >= 0.6 * count.bars
-    assert len(count.kinds) == 6
+    runs = [check(make_exit_case(seed), 5) for seed in range(37)]
+    runs += [check(make_full_case(seed), 4) for seed in range(37)]
+    wrong = [text for _, found in runs for text in found]
+    assert not wrong, f"{len(wrong)}:\n" + "\n".join(wrong[:20])
+    assert sum(bool(seen) for seen, _ in runs) >= 50
+    bars = pd.DataFrame([bar for seen, _ in runs for bar in seen])
+    assert len(bars) >= 200
+    assert bars[[0, 1]].mean().min() >= 0.6
+    assert len(bars[[2, 3]].drop_duplicates()) == 6
 
 
 MARKET = market_of(*[100.0 + k % 3 for k in range(30)], targets=2.0)
@@ -291,6 +252,9 @@ def test_a_limit_of_margin_that_leaves_nothing_stops():
         brackets=[bt.Bracket(0.0, np.inf, 16.0, 0.01)]))  # fmt: skip
     assert decision.order == {"market": 0.0}
     assert any("cut to 0 by" in each.text for each in decision.warnings)
+    (cut,) = decision.cuts
+    assert (cut.instrument, cut.turns) == ("market", 30.0 - 20.0)
+    assert cut.cause in decision.warnings[-1].text
 
 
 def test_the_policy_says_what_it_reads():
