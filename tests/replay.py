@@ -8,7 +8,7 @@ import io
 import threading
 import zipfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
@@ -78,7 +78,6 @@ class Replay:
         self.files: dict[str, bytes] = {}
         self.faults: dict[str, list[str]] = defaultdict(list)
         self.asked: Counter[str] = Counter()
-        self.answer: Callable[[str, dict[str, str]], bytes] | None = None
         self.url = ""
         self._lock = threading.Lock()
 
@@ -158,15 +157,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         replay = self.server.replay
-        parts = urlsplit(self.path)
-        path = parts.path.lstrip("/")
+        path = urlsplit(self.path).path.lstrip("/")
         fault = replay.count(path)
         with contextlib.suppress(OSError):
             if fault is not None:
                 self.misbehave(fault, replay.files.get(path, b""))
-            elif replay.answer is not None:
-                query = dict(each.split("=", 1) for each in parts.query.split("&") if each)
-                self.reply(200, replay.answer(path, query))
             elif path in replay.files:
                 self.reply(200, replay.files[path])
             else:
@@ -189,9 +184,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def head(self, status: int, size: int, more: dict[str, str] | None = None) -> None:
         self.send_response(status)
-        kind = "text/plain" if self.server.replay.answer is None else "application/json"
-        headers = {"Content-Length": str(size), "Content-Type": kind, **(more or {})}
-        for name, value in headers.items():
+        for name, value in {"Content-Length": str(size), **(more or {})}.items():
             self.send_header(name, value)
         self.end_headers()
 

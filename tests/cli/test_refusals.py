@@ -28,7 +28,6 @@ REFUSED = [
     ("run --captal 3", "(Possible options: --capital, --data); see backtest run --help"),
     ("run --capital -3", "account.capital: must be over 0, got -3"),
     ("run --margin isolated", "account.venue_leverage: is needed with isolated margin, 5 for exam"),
-    ("run --set account.stop_loss=much", "account.stop_loss: must be a fraction, or a multiple"),
     ("run --set account.trailing_stop=2*nothing", "the market has no column 'nothing'"),
     ("run --venue binance-usdm:BTC", "did you mean 'BTCUSDT'"),
     ("run --set data.resample=7x", "got '7x'"),
@@ -40,7 +39,6 @@ REFUSED = [
     # spans
     ("run --from 2030-01-01", "2030-01-01"),
     ("run --to 2023-13-45", "error: data.to must be a time such as"),
-    ("run --set run.end=2023-13-45", "error: run.end must be a time such as"),
     ("run --start 2023-02-01 --from 2023-03-01", "which begin 2023-03-01"),
     # signals
     ("run --signal breakout --set signal.windw=3", "did you mean 'window'"),
@@ -67,7 +65,6 @@ REFUSED = [
     ("run --policy two.py:Mne", "must be one of Mine, Other, got 'Mne'; did you mean 'Mine'?"),
     ("run --policy 'Capped(Constant.__class__, cap=2)'", "written as calls of policies"),
     ("run --policy 'Capd(Constant())'", "got 'Capd'; did you mean 'capped'?"),
-    ("check two.py --data x table.toml", "unexpected extra argument"),
     ("check table.toml --data x", "checked on its own data, got data.path"),
     ("run --policy a\0b", "arguments must be text in UTF-8 without NUL"),
     # comparisons
@@ -80,7 +77,6 @@ REFUSED = [
     ("run --set run.carry_weights=true", "run.carry_weights needs run.weights"),
     ("run --set run.allocate_settings.window=5", "run.allocate_settings needs run.allocate"),
     ("sweep --vary target=1 --vary target=2", "--vary must have each entry once"),
-    ("sweep --objective sharpe --objective cagr", "--objective must have each entry once"),
     ("tune --constraint max_drawdown<=0.4 --constraint max_drawdown<=0.2",
      "--constraint must have each entry once, tune.constraints.max_drawdown was given twice"),
     ("sweep --vary target=0.1:1", "sweep.values.target must be LOW:HIGH:COUNT"),
@@ -112,7 +108,6 @@ REFUSED = [
     ("venues binance-usdm:BTCUSDT --at maybe", "'maybe'"),
     ("venues okx:BTC", "that okx has a table for"),
     # data
-    ("data import absent.csv --out x", "a path must exist"),
     ("data import bars.csv --out full", "a market is saved to a new or empty folder"),
     ("data import bars.csv --out x --repair srt", "did you mean 'sort'"),
     ("data import bars.csv --out x --from 2022", "must lie inside the bars"),
@@ -129,17 +124,14 @@ REFUSED = [
     ("results list --kind runs", "did you mean 'run'"),
     ("results show nothing", "no saved result is called 'nothing'"),
     ("results prune --yes", "needs a flag that chooses what to delete"),
-    ("results prune --keep -1", "'--keep'"),
     ("results prune --keep 1 --json", "--json cannot ask"),
     ("report", "name a saved result"),
     ("report x --all", "--all writes HTML of every result"),
     ("report --all --results nowhere", "must hold a result"),
     ("results list --where shrpe>1", "did you mean 'sharpe'"),
     ("results list --where sharpe>nan", "must be a number after <=, >=, ==, < or >"),
-    ("regress record", "Missing argument"),
     ("regress check --update", "--update needs a --reason"),
     ("regress check --reason x", "it needs --update"),
-    ("regress check --mode fuzzy", "'fuzzy'"),
 ]  # fmt: skip
 
 

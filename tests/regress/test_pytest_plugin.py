@@ -1,7 +1,6 @@
 """The pytest plugin: the fixture holds results to baselines, and costs nothing unused."""
 
 import json
-import re
 import sys
 from pathlib import Path
 
@@ -142,23 +141,6 @@ def test_an_update_needs_a_reason_and_a_reason_an_update(options, project):
     found = project(*options)
     assert found.ret == pytest.ExitCode.USAGE_ERROR
     found.stderr.fnmatch_lines(["*--backtest-*"])
-
-
-@pytest.mark.slow
-def test_the_tests_of_the_docs_run(project, pytester):
-    text = (ROOT / "docs" / "live.md").read_text(encoding="utf-8")
-    found = re.findall(r"```python\n(.+?)```", text, re.DOTALL)
-    (block,) = (each for each in found if "backtest_regression" in each)
-    (pytester.path / "experiments").mkdir()
-    pytester.path.joinpath("experiments", "btc.toml").write_text(
-        '[data]\nto = 2023-02-01\n[policy]\nname = "vol-target"\n[run]\ncompile = false\n'
-    )
-    block = block.replace("band=0.05))", "band=0.05), compile=False)")
-    project(*FIRST, test=f"\n\n{block}").assert_outcomes(passed=2)
-    assert {path.stem for path in (pytester.path / "baselines").glob("*.json")} == {
-        "btc",
-        "test_half_the_target",
-    }
 
 
 def test_the_plugin_imports_nothing_until_it_is_used():
