@@ -54,7 +54,7 @@ def find_misfit(table: Iterable[Any], names: Sequence[str], known: Sequence[str]
 
 
 def give_each(value: object, markets: Markets, *, one: str) -> dict[str, Any]:
-    given = name_values(value, markets.names)
+    given = value if isinstance(value, Mapping) else dict.fromkeys(markets.names, value)
     found = find_misfit(given, markets.names, markets.names_of_whole)
     if found:
         raise base.ParameterError(
@@ -70,11 +70,6 @@ def read_venues(venue: object, markets: Markets) -> dict[str, Venue]:
             whose = f" of {name}" * (len(venues) > 1)
             raise base.ParameterError(f"venue{whose} must be a Venue, got {base.repr_plain(each)}")
     return venues
-
-
-def check_account_kind(account: object) -> None:
-    if not isinstance(account, Account):
-        raise base.ParameterError(f"account must be an Account, got {base.repr_plain(account)}")
 
 
 def check_run(markets: Markets, venues: Mapping[str, Venue], account: Account) -> None:
@@ -221,10 +216,7 @@ def warn_of_delisting(markets: Markets, entries: np.ndarray) -> None:
 
 
 def check_periods(market: Market | Markets, sampling: str, calendar: str) -> None:
-    if not isinstance(calendar, str) or calendar not in ("365", "252"):
-        raise base.ParameterError(
-            f"calendar must be '365' or '252', got {base.repr_plain(calendar)}"
-        )
+    base.Choice("365", "252").check("calendar", calendar)
     if market.sessions and calendar != "252":
         raise base.ParameterError("calendar must be '252' for a market with sessions, got '365'")
     period = base.parse_duration(sampling, "sampling")
@@ -270,8 +262,8 @@ def warn_of_market(market: Market | Markets, venue: Any, first: int = 0) -> None
     markets = as_markets(market)
     warn_of_other_days(markets, venue, first)
     warn_of_thin_bars(markets)
-    own = name_values(venue, markets)
-    warn_of_last_prices(markets, [name for name in markets if own[name].contract.is_spot])
+    spot = [name for name in markets if base.pick_value(venue, name).contract.is_spot]
+    warn_of_last_prices(markets, spot)
 
 
 def warn_of_thin_bars(markets: Markets) -> None:
@@ -321,7 +313,7 @@ def warn_of_unknown_weights(frame: pd.DataFrame) -> None:
         )
 
 
-def warn_of_last_prices(markets: Markets, spot: Sequence[str] = ()) -> None:
+def warn_of_last_prices(markets: Markets, spot: Sequence[str]) -> None:
     labels = label_names(markets)
     lacking = [
         labels[name] or "the market"
@@ -363,7 +355,3 @@ def warn_of_no_option(policies: Iterable[Policy | None]) -> None:
             "has an ask in the chain of a close can be bought",
             base.NoFillWarning,
         )
-
-
-def name_values(value: Any, names: Iterable[str]) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else dict.fromkeys(names, value)

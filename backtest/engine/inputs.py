@@ -419,9 +419,7 @@ ORDERS = {
     "futures_then_options": r.OPTIONS_LAST,
 }
 FILLS = {"next_open": r.AT_OPEN, "next_close": r.LATE, "same_close": r.EARLY, "limit": r.RESTING}
-ON_CLOCK = (
-    "open", "high", "low", "close", "mark_open", "mark_high", "mark_low", "mark_close", "volume",
-)  # fmt: skip
+ON_CLOCK = (*ASSET, "volume")
 
 
 class AccountInputs(NamedTuple):

@@ -23,7 +23,7 @@ from backtest.engine.manifest import NOT_IN_ID
 from backtest.engine.record import AccountFields, Closes, OptionFields, PositionFields, Record
 from backtest.engine.run_data import Before, Quotes, RunOptions
 from backtest.engine.run_options import list_held
-from backtest.engine.run_record import RunRecord
+from backtest.engine.run_record import RunRecord, measure_spread
 from backtest.engine.tables import (
     FORCED,
     attribute_money,
@@ -241,13 +241,12 @@ class Result(RunRecord, base.SavedResult):
         """
         if by is not None:
             PERIODS.check("by", by)
-        account = self.record.account._asdict()
-        names, held = list_held(self)
-        money = (names, account, held)
         if by != "instrument" and self.has_one_position:
             if by is None:
                 return attribute(self._life, self.span.years)
             return attribute_by(self._life, self.time, by)
+        names, held = list_held(self)
+        money = (names, self.record.account._asdict(), held)
         if by is None or by == "instrument":
             return attribution_table(*money)
         return attribute_money(*money, find_periods(self.time, by))
@@ -430,13 +429,11 @@ def count_in(run: RunRecord, market: Market) -> CountedResult:
     growth = float(unit[-1]) / begun
     rate = -1.0 if run.tally.ruin >= 0 else compound_growth(growth, run.span.years)
     mean = float(returns.mean()) if n > 0 else math.nan
-    deviation = float(returns.std(ddof=1)) if n > 1 else math.nan
     downside = math.sqrt(np.square(np.minimum(returns, 0.0)).sum() / max(n, 1))
     measures = {
         "total_return": growth - 1.0,
         "cagr": rate,
-        "volatility": deviation * math.sqrt(periods),
-        "sharpe": ratio(mean, deviation, periods),
+        **measure_spread(returns, 0.0, periods),
         "sortino": ratio(mean, downside, periods),
         "max_drawdown": deepest,
         "calmar": rate / deepest if deepest > 0.0 else math.nan,

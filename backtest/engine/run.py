@@ -18,7 +18,7 @@ from backtest.account.pool_liquidation import CAUSED
 from backtest.engine.batch import Switch, run_account
 from backtest.engine.checks import warn_of_band, warn_of_delisting, warn_of_no_option
 from backtest.engine.driver import Progress
-from backtest.engine.inputs import has_order_fee, read_assets, start_account_state
+from backtest.engine.inputs import has_order_fee, start_account_state
 from backtest.engine.lookahead import observe_checked
 from backtest.engine.manifest import change_policy, write_manifest
 from backtest.engine.option_inputs import schedule_options
@@ -340,7 +340,7 @@ def finish(setup: Setup, outcome: Any, *, calendar: str) -> Result:
     markets, first = setup.markets, setup.first
     closes = markets.time[first:] + markets.interval
     span = RunSpan(int(markets.time[first]), closes, first, setup.periods)
-    benchmark, assets = setup.find_benchmark(), read_assets(markets, setup.account)
+    benchmark, feed = setup.find_benchmark(), setup.inputs.feed
     moves = None if benchmark is None else benchmark.moves[first:].copy()
     if moves is not None and setup.resume is None:
         moves[0] = 0.0
@@ -370,11 +370,11 @@ def finish(setup: Setup, outcome: Any, *, calendar: str) -> Result:
         state=outcome.state,
         memory=outcome.memory,
         started=setup.started,
-        first_peak=find_peak(setup, assets["asset_open"][:, first]),
+        first_peak=find_peak(setup, feed.asset_open[:, first]),
         record=outcome.record,
         entries=outcome.entries,
         quotes=Quotes(*(x if len(x) == 1 else x[first:] for x in map(setup.quote, QUOTES))),
-        asset_marks=np.ascontiguousarray(assets["asset_mark_close"][:, first:].T),
+        asset_marks=np.ascontiguousarray(feed.asset_mark_close[:, first:].T),
         ends_sample=setup.inputs.clock.ends_sample[first:],
         before=find_before(setup),
         benchmark=moves,
@@ -568,7 +568,8 @@ def read_options(setup: Setup, outcome: Outcome) -> RunOptions | None:
     kept = np.union1d(kept, np.flatnonzero(record.quantity.any(axis=0)))
     if not len(kept):
         return None
-    feed, names = setup.inputs.feed.options, tuple(listed)
+    market, names = setup.inputs.feed, tuple(listed)
+    feed = market.options
     terms = OptionTerms(
         names=tuple(names[k] for k in kept),
         signs=feed.signs[kept],
@@ -580,11 +581,7 @@ def read_options(setup: Setup, outcome: Outcome) -> RunOptions | None:
         rates=feed.rates[kept],
     )
     held = OptionFields(*(each[:, kept] for each in record))
-    shape = (len(setup.markets.time), len(setup.markets.names))
-    opens, closes = (
-        np.broadcast_to(getattr(setup.inputs.feed, name), shape)[first:]
-        for name in ("mark_open", "mark_close")
-    )
+    opens, closes = market.mark_open[first:], market.mark_close[first:]
     expired = np.zeros((2, *held.quantity.shape), dtype=bool)  # at the open, or inside the bar
     for place, k in enumerate(kept):
         bar = int(feed.expiry_bars[k]) - first

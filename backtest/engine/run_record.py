@@ -452,19 +452,26 @@ def measure_holding(result: RunRecord) -> Held:
     """
     name, text, unit = follow_market(result)
     returns = measures.sampled_returns(unit, result.ends_sample, 1.0)
-    excess = returns - sample_risk_free(result)
-    periods = result.span.periods
-    has_spread = len(returns) > 1
-    volatility = float(np.std(returns, ddof=1)) if has_spread else math.nan
-    deviation = float(np.std(excess, ddof=1)) if has_spread else math.nan
     return Held(
         name=name,
         text=text,
         total_return=float(unit[-1]) - 1.0,
-        volatility=volatility * math.sqrt(periods),
-        sharpe=ratio(float(np.mean(excess)), deviation, periods) if has_spread else math.nan,
+        **measure_spread(returns, sample_risk_free(result), result.span.periods),
         max_drawdown=max_drawdown(unit),
     )
+
+
+def measure_spread(
+    returns: base.FloatArray, risk_free: base.FloatArray | float, periods: float
+) -> dict[str, float]:
+    if len(returns) < 2:
+        return {"volatility": math.nan, "sharpe": math.nan}
+    excess = returns - risk_free
+    deviation = float(np.std(excess, ddof=1))
+    return {
+        "volatility": float(np.std(returns, ddof=1)) * math.sqrt(periods),
+        "sharpe": ratio(float(np.mean(excess)), deviation, periods),
+    }
 
 
 def follow_market(result: RunRecord) -> tuple[str, str, base.FloatArray]:

@@ -13,7 +13,7 @@ from backtest import base
 from backtest.account import Account
 from backtest.account.account import BY_INSTRUMENT
 from backtest.engine import checks
-from backtest.engine.inputs import AccountInputs, has_interest, read_inputs
+from backtest.engine.inputs import ASSET, ON_CLOCK, AccountInputs, has_interest, read_inputs
 from backtest.engine.manifest import describe_policies, describe_policy
 from backtest.engine.option_inputs import check_traders, warn_of_options
 from backtest.engine.policies import ObservedPolicy, assign_policies, observe_policies
@@ -43,7 +43,6 @@ from backtest.market import (
 from backtest.policy import Policy, sets_margin
 from backtest.venue import ScenarioMargin, Venue
 
-BARS = ("open", "high", "low", "close", "mark_open", "mark_high", "mark_low", "mark_close")
 SETTLEMENTS = ("funding_time", "funding_rate", "funding_mark")
 
 
@@ -123,7 +122,7 @@ def concatenate(before: Market, after: Market) -> Market:
     later = int(np.searchsorted(after.funding_time, after.start - after.interval // 4))
     ours = np.concatenate([after.funding_time[later:], [after.end]])
     funded = int(np.searchsorted(before.funding_time, ours[0]))
-    cuts = dict.fromkeys(("time", *BARS, "volume"), (kept, 0))
+    cuts = dict.fromkeys(("time", *ON_CLOCK), (kept, 0))
     cuts |= dict.fromkeys(SETTLEMENTS, (funded, later))
     joined: dict[str, Any] = {
         name: np.concatenate([getattr(before, name)[:stop], getattr(after, name)[start:]])
@@ -149,8 +148,8 @@ def append_last_bar(
 ) -> Market:
     last = float(market.close[-1]) if price is None else price
     marked = float(market.mark_close[-1]) if mark is None else mark
-    rows = {"time": time, "volume": 0.0, **dict.fromkeys(BARS[:4], last)}
-    rows |= dict.fromkeys(BARS[4:], marked)
+    rows = {"time": time, "volume": 0.0, **dict.fromkeys(ASSET[:4], last)}
+    rows |= dict.fromkeys(ASSET[4:], marked)
     longer: dict[str, Any] = {name: np.append(getattr(market, name), x) for name, x in rows.items()}
     return replace(
         market,
@@ -245,7 +244,8 @@ def set_up_run(
 
 
 def take_markets(market: Any, venue: Any, account: Any) -> Markets:
-    checks.check_account_kind(account)
+    if not isinstance(account, Account):
+        raise base.ParameterError(f"account must be an Account, got {base.repr_plain(account)}")
     if isinstance(market, Market):
         return as_markets(market)
     if not isinstance(market, Markets):

@@ -105,15 +105,21 @@ def read_numbers(values: object, name: str = "signal") -> base.FloatArray:
         raise base.ParameterError(f"{name} must be numbers: {error}") from error
 
 
+def require_unit(
+    name: str, values: base.FloatArray, is_bad: base.BoolArray, market: Market, cure: str = ""
+) -> None:
+    bad = np.flatnonzero(is_bad)
+    if len(bad):
+        raise base.ParameterError(
+            f"{name} must lie in [-1, 1], got {float(values[bad[0]])!r} in {len(bad)} of "
+            f"{market.n_bars} bars, first at {base.format_time(int(market.time[bad[0]]))} UTC{cure}"
+        )
+
+
 def make_signal(
     market: Market, raw: base.FloatArray, sides: Sides, name: str = "signal"
 ) -> pd.Series:
-    bad = np.flatnonzero(np.abs(raw) > 1.0)
-    if len(bad):
-        raise base.ParameterError(
-            f"{name} must lie in [-1, 1], got {float(raw[bad[0]])!r} in {len(bad)} of "
-            f"{market.n_bars} bars, first at {base.format_time(int(market.time[bad[0]]))} UTC"
-        )
+    require_unit(name, raw, np.abs(raw) > 1.0, market)
     values = np.where(np.isnan(raw), 0.0, raw)
     return pd.Series(keep_sides(values, sides), index=market.times, name="signal")
 
@@ -227,13 +233,9 @@ def read_signal(signal: object, market: Market, first: int = 0) -> base.FloatArr
             f"signal must have one value per bar, {n}, got {values.shape}; give a Series indexed "
             "as market.times"
         )
-    bad = np.flatnonzero(~(np.abs(values[first:]) <= 1.0)) + first
-    if len(bad):
-        raise base.ParameterError(
-            f"signal must lie in [-1, 1], got {float(values[bad[0]])!r} in {len(bad)} of {n} bars, "
-            f"first at {base.format_time(int(market.time[bad[0]]))} UTC; a slower signal: "
-            "signal.reindex(market.times).ffill().fillna(0)"
-        )
+    is_late = np.arange(n) >= first
+    cure = "; a slower signal: signal.reindex(market.times).ffill().fillna(0)"
+    require_unit("signal", values, ~(np.abs(values) <= 1.0) & is_late, market, cure)
     return np.ascontiguousarray(values)
 
 
