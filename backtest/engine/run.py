@@ -341,6 +341,9 @@ def finish(setup: Setup, outcome: Any, *, calendar: str) -> Result:
     closes = markets.time[first:] + markets.interval
     span = RunSpan(int(markets.time[first]), closes, first, setup.periods)
     benchmark, feed = setup.find_benchmark(), setup.inputs.feed
+    if markets.decide:  # the loop has no signal between decisions
+        feed = feed._replace(signal=setup.signal.T)
+    quotes = [getattr(feed, name) for name in QUOTES]
     moves = None if benchmark is None else benchmark.moves[first:].copy()
     if moves is not None and setup.resume is None:
         moves[0] = 0.0
@@ -373,7 +376,7 @@ def finish(setup: Setup, outcome: Any, *, calendar: str) -> Result:
         first_peak=find_peak(setup, feed.asset_open[:, first]),
         record=outcome.record,
         entries=outcome.entries,
-        quotes=Quotes(*(x if len(x) == 1 else x[first:] for x in map(setup.quote, QUOTES))),
+        quotes=Quotes(*(x if len(x) == 1 else x[first:] for x in quotes)),
         asset_marks=np.ascontiguousarray(feed.asset_mark_close[:, first:].T),
         ends_sample=setup.inputs.clock.ends_sample[first:],
         before=find_before(setup),

@@ -293,13 +293,6 @@ class Setup(NamedTuple):
         values = find_clock(self.markets).pick(self.signal)
         return describe_weights(self.given, values)
 
-    def quote(self, name: str) -> base.FloatArray:
-        """Return a field of the market data, of shape (n_bars, n) or (1, n)."""
-        if name == "signal" and self.markets.decide:  # the loop has none between decisions
-            return self.signal.T
-        values: base.FloatArray = getattr(self.inputs.feed, name)
-        return values
-
     def change(self, *, like: AccountInputs | None = None, **changes: Any) -> Setup:
         """Return the setup with other fields, and the inputs that follow from them."""
         own = self._replace(**changes)

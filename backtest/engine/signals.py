@@ -214,11 +214,6 @@ def read_signal(signal: object, market: Market, first: int = 0) -> base.FloatArr
     n = market.n_bars
     if signal is None:
         return np.ones(1)
-    if isinstance(signal, str):
-        raise base.ParameterError(
-            f"signal must be a number, an array or a Series here, got {signal!r}; pass "
-            "bt.signals.SignalRule's apply(market), or market.columns[name]"
-        )
     if np.ndim(signal) == 0:  # type: ignore[arg-type]
         return np.array([base.check_range("signal", signal, low=-1.0, high=1.0)])
     if isinstance(signal, pd.Series) and isinstance(signal.index, pd.DatetimeIndex):
@@ -763,8 +758,7 @@ def from_vectorbt(portfolio: Any, fills: Fills = "close", *, sized: bool = False
         raise base.ParameterError(
             f"portfolio must have one column, portfolio['name'], got {np.shape(held)[1:]}"
         )
-    index = pd.DatetimeIndex(portfolio.wrapper.index)
-    index = pd.DatetimeIndex(pd.to_datetime(index, utc=True))
+    index = pd.DatetimeIndex(pd.to_datetime(portfolio.wrapper.index, utc=True))
     money, wealth = (np.asarray(each, dtype=np.float64) for each in (held, worth))
     share = np.divide(money, wealth, out=np.zeros(len(money)), where=wealth > 0.0)
     values = np.clip(share, -1.0, 1.0) if sized else np.sign(share)
