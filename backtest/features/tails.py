@@ -26,6 +26,7 @@ from backtest.features.returns import (
     find_decay,
     long_returns,
     settled_funding,
+    shape_as,
 )
 from backtest.market import Market, bars_per_year
 from backtest.venue import find_touch_factor
@@ -122,8 +123,7 @@ def tail_losses(
             found[lane] = _find_tail(market, *lane[:4], scales[:, j])
         value[:, j], shortfall[:, j] = found[lane]
     given = (model, level, horizon, window, half_life)
-    is_single = all(np.ndim(each) == 0 for each in given)
-    return Tail(value[:, 0], shortfall[:, 0]) if is_single else Tail(value, shortfall)
+    return Tail(shape_as(value, *given), shape_as(shortfall, *given))
 
 
 def _find_tail(
@@ -217,6 +217,4 @@ def forecast_reach(
     per_bar = sigma.reshape(market.n_bars, -1) / np.sqrt(np.reshape(bars_per_year(market), (-1, 1)))
     with np.errstate(invalid="ignore"):
         columns = np.ascontiguousarray(per_bar * factor)
-    given = (probability, horizon, degrees_of_freedom)
-    is_single = sigma.ndim == 1 and not any(np.ndim(value) for value in given)
-    return columns[:, 0] if is_single else columns
+    return shape_as(columns, probability, horizon, degrees_of_freedom, estimator, half_life)

@@ -160,11 +160,8 @@ def find_parity(rows: pd.DataFrame, settlement: str) -> float:
         return float("nan")
     difference = (wide["call"] - wide["put"]).dropna()
     nearest = np.argsort(difference.abs().to_numpy(), kind="stable")[:NEAREST]
-    difference = difference.iloc[nearest]
-    if difference.empty:
-        return float("nan")
-    strikes = difference.index.to_numpy(dtype=np.float64)
-    values = difference.to_numpy()
+    strikes = difference.index.to_numpy(dtype=np.float64)[nearest]
+    values = difference.to_numpy()[nearest]
     if settlement == "coin":
         strikes, values = strikes[values < 1.0], values[values < 1.0]
         forwards = strikes / (1.0 - values)

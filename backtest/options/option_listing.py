@@ -101,8 +101,7 @@ def read_listing(
 def refuse_options(markets: Any, what: str) -> None:
     listed = [*getattr(markets, "options", ())]
     if listed:
-        more = f" and {len(listed) - 1} more" if len(listed) > 1 else ""
-        raise ParameterError(f"{what} cannot hold options, got {listed[0]!r}{more}")
+        raise ParameterError(f"{what} cannot hold options, got {', '.join(map(repr, listed))}")
 
 
 def check_contracts(options: Mapping[str, Option], start: int) -> None:
