@@ -144,13 +144,8 @@ def list_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[FactCha
 
 
 def shorten_value(value: Any) -> str:
-    if value is None:
-        return "none"
-    text = str(value)
-    is_hash = len(text) == 64 and set(text) <= set("0123456789abcdef")
-    if is_hash:
-        return text[:8]
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    text = "none" if value is None else str(value)
+    return text[:8] if re.fullmatch("[0-9a-f]{64}", text) else base.clip(text, 60)
 
 
 WALK = "walk"
@@ -256,9 +251,7 @@ def take_baseline(
 
 
 def check_mode(mode: str) -> str:
-    if mode not in MODES:
-        raise base.ParameterError(f"mode must be {' or '.join(MODES)}, got {mode!r}")
-    return mode
+    return str(base.Choice(*MODES).check("mode", mode))
 
 
 def rewrite_baseline(old: Baseline, new: Baseline, reason: str) -> Baseline:

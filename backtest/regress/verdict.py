@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from backtest.base import BacktestError, to_plain
+from backtest.base import BacktestError, count_nouns, to_plain
 from backtest.measures.measure_table import METRICS
 from backtest.regress import trace as t
 from backtest.regress.baseline import (
@@ -255,8 +255,8 @@ MOST_WINNERS = 8
 
 def count_statuses(verdicts: Sequence[RegressVerdict]) -> str:
     counts = [(word, sum(each.status == word for each in verdicts)) for word in EXIT]
-    noun = "baseline" if len(verdicts) == 1 else "baselines"
-    return f"{len(verdicts)} {noun}: " + ", ".join(f"{n} {status}" for status, n in counts if n)
+    listed = ", ".join(f"{n} {status}" for status, n in counts if n)
+    return f"{count_nouns(len(verdicts), 'baseline')}: {listed}"
 
 
 def list_tables(verdict: RegressVerdict) -> Iterator[tuple[Sequence[str], list[Sequence[str]]]]:
