@@ -321,7 +321,7 @@ MOST_FUNDING = 0.05
 
 class Caution(NamedTuple):
     text: str
-    stops: bool
+    stops: bool = True
 
     def __str__(self) -> str:
         return self.text
@@ -558,14 +558,12 @@ def find_old_data(setup: Setup, now: int | None) -> Iterator[Caution]:
         every = base.format_duration(markets.decide)
         yield Caution(f"policies decide every {every}, not at the last close", stops=False)
     if now is not None and now - end > interval:
-        text = (
+        yield Caution(
             f"the data end at {format_time(end)}, {format_hours(now - end)} ago, "
             f"more than a bar of {base.format_duration(interval)}"
         )
-        yield Caution(text, stops=True)
     if now is not None and now < end:
-        text = f"the last bar closes at {format_time(end)}, after now, {format_time(now)}"
-        yield Caution(text, stops=True)
+        yield Caution(f"the last bar closes at {format_time(end)}, after now, {format_time(now)}")
 
 
 def find_slips(setup: Setup, stated: Stated) -> Iterator[Caution]:
@@ -583,8 +581,9 @@ def find_slips(setup: Setup, stated: Stated) -> Iterator[Caution]:
     for name, frame in stated.funding.items():
         largest = float(frame["rate"].abs().max()) if len(frame) else 0.0
         if largest > MOST_FUNDING:
-            text = f"the funding of {name} is {format_percent(largest)} of the notional, as stated"
-            yield Caution(text, stops=True)
+            yield Caution(
+                f"the funding of {name} is {format_percent(largest)} of the notional, as stated"
+            )
 
 
 def find_cold_columns(setup: Setup) -> Iterator[Caution]:
@@ -592,11 +591,10 @@ def find_cold_columns(setup: Setup) -> Iterator[Caution]:
         last = policy.market.n_bars - 1
         cold = [name for name, values in policy.columns.items() if np.isnan(values[last])]
         if cold:
-            text = (
+            yield Caution(
                 f"{type(policy.policy).__name__} does not know {', '.join(cold)} after "
                 f"{last + 1:,} bars: the warm-up is too short, or the data have a gap"
             )
-            yield Caution(text, stops=True)
 
 
 def find_other_account(setup: Setup, snapshot: AccountSnapshot) -> Iterator[Caution]:
@@ -604,32 +602,30 @@ def find_other_account(setup: Setup, snapshot: AccountSnapshot) -> Iterator[Caut
     for name, held in snapshot.positions.items():
         if name not in names:
             if held.quantity != 0.0:
-                text = f"the snapshot has positions in {name}, which is not in the market"
-                yield Caution(text, stops=True)
+                yield Caution(f"the snapshot has positions in {name}, which is not in the market")
             continue
         wanted = setup.account.for_instrument(name).margin
         if held.mode not in (None, wanted):
-            text = f"{name} is held in {held.mode} margin, the account says {wanted}"
-            yield Caution(text, stops=True)
+            yield Caution(f"{name} is held in {held.mode} margin, the account says {wanted}")
     end = int(setup.markets.time[-1]) + setup.markets.interval
     read = end if snapshot.time is None else base.to_nanoseconds(snapshot.time)
     if read < end - setup.markets.interval:
-        text = f"the snapshot is of {format_time(read)}, before the last bar"
-        yield Caution(text, stops=True)
+        yield Caution(f"the snapshot is of {format_time(read)}, before the last bar")
 
 
 def find_blocked(setup: Setup, filled: Filled, leverage: Any, ratio: float) -> Iterator[Caution]:
     call = setup.account.margin_call or 1.0
     if ratio >= call:
         said = f"{format_percent(ratio)} is over the call at {format_percent(call)}"
-        yield Caution(f"the margin ratio {said}", stops=True)
+        yield Caution(f"the margin ratio {said}")
     for name, order in filled.orders.items():
         if order.is_forced:
-            text = f"{name} is stopped or liquidated at this price, which drops the decision"
-            yield Caution(text, stops=True)
+            yield Caution(
+                f"{name} is stopped or liquidated at this price, which drops the decision"
+            )
         causes = [cut.cause for cut in order.cuts if cut.cause in BY_MARGIN]
         if causes and order.size == 0.0 and not math.isnan(leverage[name]):
-            yield Caution(f"the order of {name} was cut to 0 by {', '.join(causes)}", stops=True)
+            yield Caution(f"the order of {name} was cut to 0 by {', '.join(causes)}")
 
 
 def format_leverage(turns: float) -> str:
