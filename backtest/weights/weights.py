@@ -89,12 +89,7 @@ def inverse_volatility(
 
 def find_returns(markets: Markets) -> base.FloatArray:
     """Return log returns of closes, of shape (n_bars, n_instruments), NaN outside the spans."""
-    returns = np.full((markets.n_bars, len(markets)), np.nan)
-    for row, (market, (first, stop)) in enumerate(
-        zip(markets.values(), markets.spans, strict=True)
-    ):
-        returns[first + 1 : stop, row] = np.diff(np.log(market.close))
-    return returns
+    return np.diff(np.log(markets.panel().close), prepend=np.nan).T
 
 
 def estimate(returns: base.FloatArray, segment: Segment, half_life: float) -> base.FloatArray:
@@ -177,10 +172,8 @@ def fitted(
     window, every = base.Whole(2).check("window", window), base.Whole(1).check("every", every)
 
     def fit_and_report(seen: Markets) -> base.FloatArray:
-        close = seen.panel().close.T
-        moves = np.full(close.shape, np.nan)
-        moves[1:] = close[1:] / close[:-1] - 1.0
-        returns = pd.DataFrame(moves, index=seen.times, columns=[*seen.names])
+        closes = pd.DataFrame(seen.panel().close.T, index=seen.times, columns=[*seen.names])
+        returns = closes.pct_change(fill_method=None)
         segments = list(list_segments(seen, window, every))
         total, done = sum(len(segment.bars) for segment in segments), 0
 
