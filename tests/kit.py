@@ -166,6 +166,25 @@ def simulate_pair(n: int = 600, seed: int = 0) -> bt.Markets:
 # ------------------------------------------------- refusals, commands, comparisons, lists of cases
 
 
+MY_POLICY = '''
+import backtest as bt
+
+
+class Mine(bt.Policy):
+    """Hold one."""
+
+    def leverage(self, bar, account):
+        return 1.0
+
+
+class Other(bt.Policy):
+    """Hold two."""
+
+    def leverage(self, bar, account):
+        return 2.0
+'''
+
+
 def check_refused(
     make: Callable[[], object], words: str, kind: type[BacktestError] = BacktestError
 ) -> None:

@@ -23,10 +23,16 @@ Written = tuple[list[Path], dict[str, Any]]
 """The paths to import, and further arguments."""
 
 
-def own_files(folder: Path, kinds: tuple[str, ...] = ("bars", "mark", "funding")) -> list[Path]:
+def own_files(
+    folder: Path,
+    kinds: tuple[str, ...] = ("bars", "mark", "funding"),
+    **changes: Callable[[pd.DataFrame], pd.DataFrame],
+) -> list[Path]:
+    """Write the market's frames, some of them changed first."""
     frames = {"bars": MARKET.bars(), "mark": MARKET.mark(), "funding": MARKET.funding()[["rate"]]}
     for kind in kinds:
-        frames[kind].to_csv(folder / f"{kind}.csv", index_label="time")
+        frame = changes[kind](frames[kind]) if kind in changes else frames[kind]
+        frame.to_csv(folder / f"{kind}.csv", index_label="time")
     return [folder / f"{kind}.csv" for kind in kinds]
 
 

@@ -13,23 +13,9 @@ from backtest.base.saved_result import PROVENANCE, Making, find_commit, read_pro
 from backtest.cli.build import read_policy
 from backtest.store import read_entry, verify_folder
 from backtest.strategies import Constant
-from tests.kit import AT_BINANCE
+from tests.kit import AT_BINANCE, MY_POLICY
 
 MARKET = bt.Market.sample(bars=24 * 5)
-
-
-SOURCE = '''"""A policy of somebody's own."""
-
-import backtest as bt
-
-
-class Mine(bt.Policy):
-    """Always one."""
-
-    def leverage(self, bar, account):
-        """Return one."""
-        return 1.0
-'''
 
 
 def git(folder: Path, *words: str) -> str:
@@ -47,7 +33,7 @@ def project(tmp_path):
     folder = tmp_path / "project"
     folder.mkdir()
     git(folder, "init", "-q")
-    (folder / "mine.py").write_text(SOURCE)
+    (folder / "mine.py").write_text(MY_POLICY)
     git(folder, "add", ".")
     git(folder, "commit", "-q", "-m", "one")
     return folder
@@ -65,12 +51,12 @@ def test_a_commit_is_dirty_after_any_edit_and_unknown_of_a_file_that_git_does_no
     project, tmp_path, monkeypatch
 ):
     head = git(project, "rev-parse", "HEAD")
-    (project / "new.py").write_text(SOURCE)  # not git's
+    (project / "new.py").write_text(MY_POLICY)  # not git's
     assert find_commit(project / "mine.py") == head
     assert find_commit(project / "new.py") is None
-    (project / "mine.py").write_text(SOURCE + "\n")
+    (project / "mine.py").write_text(MY_POLICY + "\n")
     assert find_commit(project / "mine.py") == f"{head}-dirty"
-    (tmp_path / "alone.py").write_text(SOURCE)
+    (tmp_path / "alone.py").write_text(MY_POLICY)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert find_commit(tmp_path / "alone.py") is None
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -15,29 +15,11 @@ from backtest.cli.build import build_experiment
 from backtest.cli.experiment import draft_experiment
 from backtest.engine.policy_contract import Finding
 from backtest.strategies import VolTarget
-from tests.kit import AT_BINANCE, ask, call
+from tests.kit import AT_BINANCE, MY_POLICY, ask, call
 
 ROOT = Path(__file__).parents[2]
 SHORT = ("--to", "2023-01-15", "--no-compile")
 """Two weeks in plain Python: nothing is compiled."""
-
-MY_POLICY = '''
-import backtest as bt
-
-
-class Mine(bt.Policy):
-    """Hold one."""
-
-    def leverage(self, bar, account):
-        return 1.0
-
-
-class Other(bt.Policy):
-    """Hold two."""
-
-    def leverage(self, bar, account):
-        return 2.0
-'''
 
 
 def test_what_a_policy_prints_is_no_part_of_the_json(capsys, folder):

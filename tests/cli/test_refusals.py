@@ -4,8 +4,7 @@ import shlex
 
 import pytest
 
-from tests.cli.test_cli import MY_POLICY
-from tests.kit import call
+from tests.kit import MY_POLICY, call
 from tests.layouts import own_files
 
 FILES = {

@@ -102,19 +102,12 @@ def test_marks_funding_and_what_is_listed_late_by_hand():
     0.9, 1.2, 1.1 in bar 1 and by 1, 1.1, 0.9, 0.9 in bar 2, L by 1, 1, 1.2, 1.2; the marks of A
     are a tenth higher. A settlement is paid on what was held in the bar before it.
     """
-    late = make_market(B[1:3], start="2024-01-01 01:00").bars()
-    rates = {
-        "A": pd.Series([0.01, 0.02], index=PAIR.times[2:]),
-        "L": pd.Series([0.03], index=PAIR.times[2:3]),
-    }
-    bars = {"A": PAIR["A"].bars(), "L": late}
-    marks = {"A": bars["A"] * 1.1, "L": late}
+    paid = {"funding": pd.Series([0.01, 0.02], index=PAIR.times[2:]), "funding_gaps": "zero"}
+    late = {"funding": pd.Series([0.03], index=PAIR.times[2:3]), "funding_gaps": "zero"}
     markets = bt.Markets(
         {
-            name: bt.Market.from_frames(
-                bars[name], mark=marks[name], funding=rates[name], funding_gaps="zero"
-            )
-            for name in bars
+            "A": make_market(A, mark=PAIR["A"].bars() * 1.1, **paid),
+            "L": make_market(B[1:3], start="2024-01-01 01:00", **late),
         }
     )
     weights = {"A": [0.5, 0.2, np.nan, 0.0], "L": [0.9, 0.5, 0.9, 0.0]}

@@ -22,9 +22,7 @@ Change = Callable[[pd.DataFrame], pd.DataFrame]
 
 def spoilt(folder: Path, kind: str, change: Change) -> bt.Quality:
     """Return the report on four days of files, one of them spoilt."""
-    paths = own_files(folder)
-    frames = {"bars": MARKET.bars(), "mark": MARKET.mark(), "funding": MARKET.funding()[["rate"]]}
-    change(frames[kind]).to_csv(folder / f"{kind}.csv", index_label="time")
+    paths = own_files(folder, **{kind: change})
     before = {path: path.read_bytes() for path in paths}
     report = bt.quality(paths)
     assert {path: path.read_bytes() for path in paths} == before

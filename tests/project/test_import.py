@@ -99,13 +99,6 @@ def test_naive_sessions_of_yahoo_ask_for_a_zone_and_for_sessions(tmp_path: Path)
     assert list(market.columns) == ["adj_close"]
 
 
-def spoil(folder: Path, kind: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> list[Path]:
-    paths = own_files(folder)
-    frames = {"bars": MARKET.bars(), "mark": MARKET.mark(), "funding": MARKET.funding()[["rate"]]}
-    change(frames[kind]).to_csv(folder / f"{kind}.csv", index_label="time")
-    return paths
-
-
 def differing(frame: pd.DataFrame) -> pd.DataFrame:
     twice = doubled(frame).copy()
     twice.iloc[3, 4] += 1.0
@@ -126,7 +119,7 @@ REPAIRS = [
 
 @pytest.mark.parametrize(("repair", "kind", "change", "key", "note"), every_nth(REPAIRS, 4))
 def test_a_repair_is_done_when_asked_and_recorded(tmp_path: Path, repair, kind, change, key, note):
-    paths = spoil(tmp_path, kind, change)
+    paths = own_files(tmp_path, **{kind: change})
     with pytest.raises(bt.DataError) as first:
         bt.Market.load(*paths)
     other = "bar-gaps=flat" if repair == "sort" else "sort"

@@ -14,7 +14,7 @@ import pytest
 
 from backtest.cli import main
 from docs.ext import blocks, links
-from tests.kit import ask, call, override
+from tests.kit import ask, call
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -80,16 +80,6 @@ def test_the_commands_of_a_page_exist_with_all_their_flags(page, capsys):
 EXAMPLES = ROOT / "examples"
 PAGE = (EXAMPLES / "README.md").read_text(encoding="utf-8")
 
-WEEKS = ("--to", "2023-01-15", "--no-compile")
-CUTS = {
-    "sweep": ("--draws", "6", *WEEKS),
-    "tune": ("--trials", "16", "--sampler", "random", *WEEKS),
-    "compare": ("--to", "2023-02-15", "--no-compile"),
-}
-"""The flags that make a command quick: some weeks, few sets, plain Python."""
-COMPILES = "check"
-"""The command that compiles whatever its flags."""
-
 
 def start(*words, folder):
     return subprocess.run(
@@ -113,13 +103,9 @@ def desk(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("is_cut", [True, False])
-def test_every_command_of_the_page_runs(desk, capsys, is_cut):
+def test_every_command_of_the_page_runs(desk, capsys):
     for _, *words in find_commands(PAGE):
-        if is_cut and words[0] == COMPILES:
-            continue
-        cut = CUTS.get(words[0], ()) if is_cut else ()
-        code, _, err = call(capsys, *override(words, *cut))
+        code, _, err = call(capsys, *words)
         assert code == 0, f"backtest {shlex.join(words)}: {err}"
     assert (desk / "btc" / "bars.parquet").is_file()
     assert list(desk.glob("sweep-cppi-*.md"))
