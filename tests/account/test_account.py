@@ -13,7 +13,18 @@ from tests.agreement import assert_agrees
 from tests.cases import make_case
 from tests.draws import DAY, START, utc
 from tests.kit import Hold, check_refused, make_venue, simulate_pair
-from tests.scenes import INF, NAN, account_of, is_, play, series, venue_of
+from tests.scenes import (
+    INF,
+    NAN,
+    Hand,
+    account_of,
+    by_hand,
+    check_numbers,
+    later,
+    play,
+    series,
+    venue_of,
+)
 
 VENUE = bt.Venue.simple(
     taker=5e-4, slippage=1e-4, maintenance_rate=0.01, max_leverage=50, liquidation_fee=0.0125
@@ -40,52 +51,44 @@ def test_an_account_cannot_be_changed_and_its_flows_are_its_own() -> None:
 # ------------------------------------------------------------------------------- limits by date
 
 
-def leverage_of(result):
-    return result.bars["leverage"].tolist()
+def limited(*bars, limit, targets, venue=None, **account):
+    """Run bars at 100 under a limit of leverage by hour, when it is called."""
+    terms = account_of(max_leverage=series(limit), **account)
+    return later(*bars, targets=targets, venue=venue, account=terms)
 
 
-def test_the_value_in_force_at_the_open_of_the_fill_limits_the_target():
-    result = play(*[100] * 9, targets=5.0, account=account_of(max_leverage=DATED))
+LEAST = {"contract": {"min_notional": 5.0}}
+FALL = [100, 100, 100, (100, 100, 60, 60), 60, 60]
+LIMITS: Hand = {
     # the decision of bar 2 fills at the open of bar 3, where 2 is in force; 0 closes; then 4
-    assert leverage_of(result) == [0.0, *[is_(5.0)] * 2, *[is_(2.0)] * 2, 0.0, 0.0, *[is_(4.0)] * 2]
-
-
-def test_a_change_between_two_opens_holds_from_the_next_open():
-    limit = series({0: INF, 2.5: 2.0})
-    result = play(*[100] * 5, targets=5.0, account=account_of(max_leverage=limit))
-    assert leverage_of(result) == [0.0, *[is_(5.0)] * 2, *[is_(2.0)] * 2]
-
-
-def test_an_infinite_leverage_asks_for_the_limit():
-    account = account_of(max_leverage=series({0: 3.0, 3: INF}))
-    result = play(*[100] * 5, targets=INF, account=account)
-    assert leverage_of(result) == [0.0, is_(3.0), is_(3.0), is_(16.0), is_(16.0)]
-
-
-def test_a_position_that_is_left_alone_outlives_a_limit():
-    account = account_of(max_leverage=series({0: INF, 3: 0.0}))
-    result = play(*[100] * 6, targets=(5.0, NAN), account=account)
-    assert leverage_of(result)[1:] == [is_(5.0)] * 5
-
-
-def test_a_ban_ruins_no_flat_account():
-    venue = venue_of(contract={"min_notional": 5.0}, fees={"taker": 0.001, "maker": 0.001})
-    account = account_of(max_leverage=series({0: INF, 2: 0.0, 4: 1.0}))
-    result = play(*[100] * 6, targets=2.0, venue=venue, account=account)
+    "the value in force at the open of the fill limits the target": (
+        later(*[100] * 9, targets=5.0, account=account_of(max_leverage=DATED)),
+        {"leverage": [0, 5, 5, 2, 2, 0, 0, 4, 4]}),
+    "a change between two opens holds from the next open": (
+        limited(*[100] * 5, limit={0: INF, 2.5: 2.0}, targets=5.0), {"leverage": [0, 5, 5, 2, 2]}),
+    "an infinite leverage asks for the limit": (
+        limited(*[100] * 5, limit={0: 3.0, 3: INF}, targets=INF), {"leverage": [0, 3, 3, 16, 16]}),
+    "a position that is left alone outlives a limit": (
+        limited(*[100] * 6, limit={0: INF, 3: 0.0}, targets=(5.0, NAN)),
+        {"leverage": [0, *[5] * 5]}),
     # the fee of closing is a loss, and 0 turns of any wealth are under the least order of 5
-    assert result.metrics["ruined"] == 0.0
-    assert leverage_of(result)[2:5] == [0.0, 0.0, is_(1.0 / (1.0 - 0.001))]
+    "a ban ruins no flat account": (
+        limited(*[100] * 5, limit={0: INF, 2: 0.0, 4: 1.0}, targets=2.0,
+                venue=venue_of(**LEAST, fees={"taker": 0.001, "maker": 0.001})),
+        {"leverage": [0, 2 / (1 - 0.002), 0, 0, 1 / (1 - 0.001)], "metrics.ruined": 0}),
+    **{  # 1,000 at 2 turns, 40 % down: 200 are left, and a limit of 0.02 allows 4 < 5
+        f"ruin by the least order uses the limit in force, from bar {bar}": (
+            limited(*FALL, limit={0: 2.0, bar: 0.02}, targets=(2.0, NAN), stop_loss=0.4,
+                    venue=venue_of(**LEAST)),
+            {"metrics.ruined": ruined})
+        for bar, ruined in ((3, 1), (4, 0))
+    },
+}  # fmt: skip
 
 
-def test_ruin_by_the_least_order_uses_the_limit_in_force():
-    # 1,000 at 2 turns, 40 % down: 200 are left, and a limit of 0.02 allows 4 < 5
-    venue = venue_of(contract={"min_notional": 5.0})
-    account = account_of(max_leverage=series({0: 2.0, 3: 0.02}), stop_loss=0.4)
-    bars = [100, 100, 100, (100, 100, 60, 60), 60, 60]
-    result = play(*bars, targets=(2.0, NAN), venue=venue, account=account)
-    assert result.metrics["ruined"] == 1.0
-    before = replace(account, max_leverage=series({0: 2.0, 4: 0.02}))
-    assert play(*bars, targets=(2.0, NAN), venue=venue, account=before).metrics["ruined"] == 0.0
+@by_hand(LIMITS)
+def test_limits_of_leverage_by_date(run, numbers):
+    check_numbers(run(), numbers)
 
 
 @pytest.mark.parametrize("seed", range(10))

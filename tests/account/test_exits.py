@@ -11,9 +11,9 @@ from backtest.account.position import place_stop
 from tests import scenes
 from tests.account.test_fills import make_market as make_days
 from tests.account.test_fills import run
-from tests.agreement import FLAT, check_outcome, later
+from tests.agreement import FLAT, bracket, check_outcome, later, play_legs
 from tests.draws import HOUR, START, utc
-from tests.kit import Hold, Once, flat, make_market, make_venue
+from tests.kit import flat
 from tests.scenes import Follow, Hand, by_hand, happened, market_of, venue_of
 
 NAN = math.nan
@@ -25,6 +25,14 @@ FLIPPED = (FLAT, (100, 120, 100, 120), (120, 131, 119, 125), (125, 133, 125, 130
 LATE = (FLAT, (100, 130, 100, 100), (100, 104, 92, 100), (100, 101, 90, 95))
 FALLING = (FLAT, FLAT, (100, 100, 85, 95), (95, 95, 95, 95), (95, 95, 80, 90))
 COSTLY = {"fees": {"taker": 0.001}, "slippage": {"rate": 0.01}}
+
+
+def beside(*bars, other=None, targets=(0.5, NAN), **terms):
+    """Play A, and B that stands still at 50 or has bars of its own, when it is called."""
+    legs = ((bars, targets), (other or [flat(50)] * len(bars), targets))
+    return lambda: play_legs(*legs, **terms)
+
+
 HAND: Hand = {
     # 20 contracts at 101, which is 100 and 1 %; 101 x (1 + 0.1 / 1.01) = 111, less 1 % 109.89
     "a take-profit fills at its price worsened and pays the taker fee": (
@@ -83,12 +91,49 @@ HAND: Hand = {
     "a liquidation that is nearer comes before the equity stop": (
         later(FLAT, FLAT, DOWN, targets=(10.0, NAN), equity_stop=0.6),
         {"equity_stop.n": 0, "liquidation.n": 1}),
+    # A goes at 105: 5 x 5
+    "a take-profit closes its own position only": (
+        beside(FLAT, FLAT, (100, 110, 100, 108), take_profit=0.05),
+        {"quantity 2": [0, 10], "equity 2": 1025, "take_profit.instrument": ["A"],
+         "take_profit.price": [105]}),
+    # 10 % under the 120 of the bar before: 5 x 8
+    "a trailing stop follows the best price of its own position": (
+        beside(FLAT, FLAT, (100, 120, 100, 120), (120, 120, 100, 100), trailing_stop=0.1),
+        {"quantity 3": [0, 10], "equity 3": 1040}),
+    # 25 A long, 50 B short: the open loses 625 + 300, and 75 is under 5 % of 1,875 + 2,800. Closed
+    # at 75 x 0.99 and 56 x 1.01: 18.75 + 28 more
+    "liquidation slippage is against longs and shorts": (
+        beside(FLAT, FLAT, flat(75), other=(flat(50), flat(50), flat(56)), targets=(2.5, NAN),
+               signal=(1.0, -1.0), venues={"*": {"liquidation": {"slippage": 0.01}}}),
+        {"liquidation_loss 2": 46.75, "equity 2": 28.25}),
+    # A posts 100 for 20 contracts; 100 + 20 (P - 100) = 0.2 P at 95.96, where the wallet adds 100.
+    # At the close, at 95, the account is worth 900, and A goes to 2 x 900
+    "margin that the wallet adds drops no decision": (
+        lambda: play_legs(([FLAT, FLAT, (100, 100, 95, 95)], (2.0,)), ([flat(50)] * 3, (0.0,)),
+                          venues={"*": {"brackets": [bracket(0.01)]}}, fill="next_close",
+                          margin="isolated", venue_leverage=20.0, auto_margin=True),
+        {"margin_added.n": 1, "quantity 2 0": 1800 / 95}),
 }  # fmt: skip
 
 
 @by_hand(HAND)
 def test_exits_of_one_instrument(run, numbers):
     check_outcome(run(), numbers)
+
+
+def test_a_forced_reduction_reaches_the_ratio_after_its_fees():
+    """50 A and 100 B, for fees of 10: at 95.5 and 47.75 the ratio is 477.5 / 540, over 0.8.
+
+    To sell a part x costs 9.55 x: 477.5 (1 - x) = 0.8 (540 - 9.55 x).
+    """
+    out = beside(
+        FLAT, FLAT, (100, 100, 95.5, 95.5), flat(95.5), targets=(5.0, NAN), margin_call=0.8,
+        other=(flat(50), flat(50), (50, 50, 47.75, 47.75), flat(47.75)),
+        venues={"*": {"fees": {"taker": 0.001}, "venue": {"call_grace": 0}}},
+    )()  # fmt: skip
+    left = 1 - 45.5 / 469.86
+    assert [*map(float, out.margin_ratio[2:])] == pytest.approx([477.5 / 540, 0.8], rel=1e-9)
+    assert [*map(float, out.quantity[3])] == pytest.approx([50 * left, 100 * left], rel=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -140,119 +185,48 @@ def test_a_column_that_is_not_there_is_refused():
         run(1.0, market, account=bt.Account(trailing_stop=bt.Multiple(2.0, "below")))
 
 
-def live(market, *, fee=0.0, signal=None, **terms):
+def timed(asked, signal=None, holding="3h", fee=0.0, **account):
+    """Run a price of 100 with a time stop, when it is called."""
+    terms = scenes.account_of(max_holding=holding, **account)
     venue = venue_of(contract={"min_notional": 5.0}, fees={"taker": fee, "maker": fee})
-    account = bt.Account(**{"capital": 1000.0, **terms})
-    return bt.run(market, Follow(), venue=venue, account=account, signal=signal)
+    bars = [100.0] * len(asked)
+    return scenes.later(*bars, targets=asked, signal=signal, venue=venue, account=terms)
 
 
-def hours_of(result, kind):
-    return [
-        int(each) for each in (happened(result, kind)["time"] - scenes.START) // pd.Timedelta("1h")
-    ]
+TIMED: Hand = {
+    # opened at the open of bar 1, closed at that of bar 4 after 3 hours, opened again in 5
+    "a position is closed at the first open after its time": (
+        timed([1.0] * 10, fee=0.001),
+        {"time_stop.hours": [4, 8], "time_stop.price": [100, 100], "fill.hours": [1, 5, 9],
+         "metrics.stops": 2}),
+    "an increase does not restart the time": (timed([1, 1, 2, 2, 2, 2]), {"time_stop.hours": [4]}),
+    "nor does a reduction": (timed([2, 2, 1, 1, 1, 1]), {"time_stop.hours": [4]}),
+    "a flip does": (timed([1] * 7, [1, 1, -1, -1, -1, -1, -1]), {"time_stop.hours": [6]}),
+    "and closing does": (timed([1, 0, 1, 1, 1, 1, 1]), {"time_stop.hours": [6]}),
+    # at the close of bar 1, which is the open of bar 2; or at that of bar 0, the open of bar 1
+    **{
+        f"the time begins with the fill, {fill}": (
+            timed([1.0] * 11, fill=fill), {"time_stop.hours": hours})
+        for fill, hours in (("next_close", [5, 10]), ("same_close", [4, 8]))
+    },
+}  # fmt: skip
 
 
-def test_a_position_is_closed_at_the_first_open_after_its_time():
-    """Opened at the open of bar 1, closed at that of bar 4 after 3 hours, opened again in 5."""
-    result = live(market_of(*[100.0] * 10), max_holding="3h", fee=0.001)
-    assert hours_of(result, "time_stop") == [4, 8]
-    assert hours_of(result, "fill") == [1, 5, 9]
+@by_hand(TIMED)
+def test_time_stops(run, numbers):
+    scenes.check_numbers(run(), numbers)
+
+
+def test_trades_say_that_a_time_stop_ended_them():
+    result = timed([1.0] * 10)()
     assert list(result.trades["ended"]) == ["time_stop", "time_stop", "open"]
-    assert result.metrics["stops"] == 2.0
-    event = result.events[result.events["kind"] == "time_stop"].iloc[0]
-    assert (event["price"], event["quantity"]) == (100.0, -10.0)
-
-
-@pytest.mark.parametrize(("asked", "signal", "stops"), [
-    ([1, 1, 2, 2, 2, 2], None, [4]),  # an increase in bar 3 does not restart the time
-    ([2, 2, 1, 1, 1, 1], None, [4]),  # nor does a reduction
-    ([1, 1, 1, 1, 1, 1, 1], [1, 1, -1, -1, -1, -1, -1], [6]),  # a flip in bar 3 does
-    ([1, 0, 1, 1, 1, 1, 1], None, [6]),  # and closing does
-])  # fmt: skip
-def test_the_time_runs_from_flat_to_flat(asked, signal, stops):
-    market = market_of(*[100.0] * len(asked), targets=asked)
-    given = None if signal is None else np.array(signal, dtype=float)
-    result = live(market, signal=given, max_holding="3h")
-    assert hours_of(result, "time_stop") == stops
-
-
-@pytest.mark.parametrize(("fill", "stops"), [("next_close", [5, 10]), ("same_close", [4, 8])])
-def test_the_time_begins_with_the_fill(fill, stops):
-    """At the close of bar 1, which is the open of bar 2; or at that of bar 0, the open of bar 1."""
-    result = live(market_of(*[100.0] * 11), max_holding="3h", fill=fill)
-    assert hours_of(result, "time_stop") == stops
 
 
 def test_each_instrument_has_its_own_time():
     markets = bt.Markets({"A": market_of(*[100.0] * 6), "B": market_of(*[50.0] * 6)})
-    result = live(markets, max_holding={"A": "2h", "B": None})
-    events = result.events[result.events["kind"] == "time_stop"]
-    assert set(events["instrument"]) == {"A"}
-
-
-def run_two(a, b, policy=None, venue=None, signal=1.0, **account):
-    markets = bt.Markets({"A": make_market(a), "B": make_market(b)}, currency="USDT")
-    weights = {"A": 0.5, "B": 0.5 * signal}
-    account = bt.Account(capital=1_000.0, **account)
-    terms = {"venue": venue or make_venue(), "account": account, "signal": weights}
-    return bt.run(markets, policy or Once(1.0), **terms)
-
-
-def test_a_take_profit_closes_its_own_position_only():
-    rising = [flat(100), flat(100), (100, 110, 100, 108)]
-    result = run_two(rising, [flat(50)] * 3, take_profit=0.05)
-    # A goes at 105: 5 x 5
-    assert result.quantities.iloc[-1].tolist() == [0.0, 10.0]
-    assert result.bars["equity"].iloc[-1] == pytest.approx(1_025.0)
-    (event,) = result.events[result.events["kind"] == "take_profit"].itertuples()
-    assert (event.instrument, event.price) == ("A", pytest.approx(105.0))
-
-
-def test_a_trailing_stop_follows_the_best_price_of_its_own_position():
-    there_and_back = [flat(100), flat(100), (100, 120, 100, 120), (120, 120, 100, 100)]
-    result = run_two(there_and_back, [flat(50)] * 4, trailing_stop=0.1)
-    # 10 % under the 120 of the bar before: 5 x 8
-    assert result.quantities.iloc[-1].tolist() == [0.0, 10.0]
-    assert result.bars["equity"].iloc[-1] == pytest.approx(1_040.0)
-
-
-def test_liquidation_slippage_is_against_longs_and_shorts():
-    # 25 A long, 50 B short: the open loses 625 + 300, and 75 is under 5 % of 1,875 + 2,800.
-    # Closed at 75 x 0.99 and 56 x 1.01: 18.75 + 28 more
-    result = run_two(
-        [flat(100), flat(100), flat(75)],
-        [flat(50), flat(50), flat(56)],
-        policy=Once(5.0),
-        venue=make_venue(liquidation_slippage=0.01),
-        signal=-1.0,
-    )
-    assert result.bars["liquidation_loss"].iloc[-1] == pytest.approx(46.75)
-    assert result.bars["equity"].iloc[-1] == pytest.approx(28.25)
-
-
-def test_a_forced_reduction_reaches_the_ratio_after_its_fees():
-    # 50 A and 100 B, for fees of 10: at 95.5 and 47.75 the ratio is 477.5 / 540, over 0.8
-    venue = make_venue(taker=0.001).override(call_grace=0)
-    falling = [flat(100), flat(100), (100, 100, 95.5, 95.5), flat(95.5)]
-    half = [flat(50), flat(50), (50, 50, 47.75, 47.75), flat(47.75)]
-    result = run_two(falling, half, policy=Once(10.0), venue=venue, margin_call=0.8)
-    assert result.bars["margin_ratio"].tolist()[2:] == [
-        pytest.approx(477.5 / 540), pytest.approx(0.8, rel=1e-9),
-    ]  # fmt: skip
-    held = result.quantities.iloc[-1]
-    assert held["A"] / 50 == pytest.approx(held["B"] / 100, rel=1e-9)
-
-
-def test_margin_that_the_wallet_adds_drops_no_decision():
-    # A posts 100 for 20 contracts; 100 + 20 (P - 100) = 0.2 P at 95.96, where the wallet adds 100.
-    # At the close, at 95, the account is worth 900, and A goes to 2 x 900.
-    result = run_two(
-        [flat(100), flat(100), (100, 100, 95, 95)], [flat(50)] * 3,
-        policy={"A": Hold(4.0), "B": Hold(0.0)}, venue=make_venue(maintenance_rate=0.01),
-        fill="next_close", margin="isolated", venue_leverage=20.0, auto_margin=True,
-    )  # fmt: skip
-    assert (result.events["kind"] == "margin_added").sum() == 1
-    assert result.quantities["A"].iloc[-1] == pytest.approx(1_800 / 95)
+    account = scenes.account_of(max_holding={"A": "2h", "B": None})
+    result = bt.run(markets, Follow(), venue=venue_of(), account=account)
+    assert set(happened(result, "time_stop")["instrument"]) == {"A"}
 
 
 LONG, SHORT = 1.0, -1.0

@@ -241,7 +241,7 @@ def test_each_step_of_a_liquidation_has_its_own_impact():
 
 # ------------------------------------------------------------------- settings that policies decide
 BRACKETS = [bt.Bracket(0.0, 1e4, 20.0, 0.01), bt.Bracket(1e4, 1e9, 10.0, 0.02)]
-VENUE, HOUR = venue_of(brackets=BRACKETS), pd.Timedelta("1h")
+VENUE = venue_of(brackets=BRACKETS)
 SAFE = [100.0, 100.0, 101.0, 102.0, 101.0, 100.0]
 
 
@@ -272,66 +272,55 @@ def live(market, policy=None, **terms):
     return bt.run(market, policy or Steps(), **given)
 
 
-def list_moved(result, kind):
-    events = result.events[result.events["kind"] == kind]
-    hours = (events["time"] - START) // HOUR
-    return list(zip(hours, events["amount"].round(9), strict=True))
+def decided(closes=SAFE, settings=(NAN, 5.0, NAN, 10.0, NAN, NAN), size=2.0, paid=None, **account):
+    """Run settings of each close, when it is called; 20 are bought at 100 and 10x."""
+    terms = {} if paid is None else {"funding": paid, "funding_gaps": "zero"}
+    return lambda: live(make_market(closes, settings, **terms), Steps(size=size), **account)
 
 
-def test_from_10x_to_5x_and_back_the_liquidation_price_is_that_of_the_venue():
-    """20 at 100: 200 of margin, 400 from bar 2 on, 200 from bar 4 on; no cost, no profit."""
-    result = live(make_market())
-    held = result.positions.iloc[1:]
-    assert list(held["margin"]) == [200.0, 400.0, 400.0, 200.0, 200.0]
-    assert list_moved(result, "margin_added") == [(2, 200.0)]
-    assert list_moved(result, "margin_returned") == [(4, 200.0)]
-    for _, row in held.iterrows():
-        wanted = bt.margin.liquidation_price(VENUE, 20.0, 100.0, row["margin"])
-        assert row["liquidation_price"] == pytest.approx(wanted, rel=1e-14)
-    assert list(result.bars["equity"]) == [1000, 1000, 1020, 1040, 1020, 1000]
-    assert list(result.bars["cash"]) == [1000, 800, 600, 600, 800, 800]
+def moved(kind, hour, amount):
+    return {f"{kind}.hours": [hour], f"{kind}.amount": [amount]}
 
 
-def test_the_wallet_gives_what_it_has_and_the_rest_is_refused_once():
-    """80 at 100 and 10x post 800; 5x asks 800 more of a wallet of 200."""
-    market = make_market(settings=(math.nan, 5.0, 5.0, math.nan, math.nan, math.nan))
-    result = live(market, Steps(size=8.0))
-    assert list_moved(result, "margin_added") == [(2, 200.0)]
-    assert list_moved(result, "margin_refused") == [(2, 600.0)]
-    assert list(result.positions["margin"].iloc[1:]) == [800.0] + [1000.0] * 4
+POSTED = [200, 400, 400, 200, 200]
+PAID = pd.DataFrame({"rate": [0.01], "mark": [100.0]}, index=[START + 2 * pd.Timedelta("1h")])
+SETTINGS: Hand = {
+    # 200 of margin, 400 from bar 2 on, 200 from bar 4 on; no cost, no profit
+    "from 10x to 5x and back the liquidation price is that of the venue": (
+        decided(),
+        {**moved("margin_added", 2, 200), **moved("margin_returned", 4, 200),
+         "margin": [0, *POSTED], "equity": [1000, 1000, 1020, 1040, 1020, 1000],
+         "cash": [1000, 800, 600, 600, 800, 800],
+         "liquidation_price": [
+             NAN, *(bt.margin.liquidation_price(VENUE, 20.0, 100.0, each) for each in POSTED)]}),
+    # 80 at 10x post 800; 5x asks 800 more of a wallet of 200
+    "the wallet gives what it has and the rest is refused once": (
+        decided(settings=(NAN, 5.0, 5.0, NAN, NAN, NAN), size=8.0),
+        {**moved("margin_added", 2, 200), **moved("margin_refused", 2, 600),
+         "margin": [0, 800, *[1000] * 4]}),
+    # 400 are posted, at 95: 20x asks for 100, but 95 of initial margin and 100 are lost
+    "margin returns down to the initial margin and the loss": (
+        decided((100, 100, 95, 95, 100), (5.0, NAN, 20.0, 20.0, NAN)),
+        {**moved("margin_returned", 3, 205), **moved("margin_refused", 3, 95), "margin": 195}),
+    # 2,000 allow 20x: 100 of margin, where 40x asked for 50; infinite asks for the most
+    "a setting is cut to what the bracket allows": (
+        decided(settings=(NAN, 40.0, *[NAN] * 4)),
+        {**moved("margin_refused", 2, 50), "margin": 100}),
+    "an infinite setting is what the bracket allows": (
+        decided(settings=(NAN, INF, *[NAN] * 4)), {"margin_refused.n": 0, "margin": 100}),
+    # at 20x 9,500 may grow past 10,000, where 10x is the most: asking for 20x again changes 0
+    "a position beyond its bracket is not forced to the lower setting": (
+        decided((100, 100, 110, 110), [20.0] * 4, size=9.5, venue_leverage=20.0),
+        {"margin": [0, 475, 475, 475]}),
+    # a payment of 1 % of 2,000 leaves 180 of 200; asking for 10x again brings 20 back
+    "funding is made good where the setting is asked again": (
+        decided(settings=[10.0] * 6, paid=PAID), moved("margin_added", 2, 20)),
+}  # fmt: skip
 
 
-def test_margin_returns_down_to_the_initial_margin_and_the_loss():
-    """20 at 100 with 400, at 95: 20x asks for 100, but 95 of initial margin and 100 are lost."""
-    closes, settings = [100, 100, 95, 95, 100], (5.0, math.nan, 20.0, 20.0, math.nan)
-    result = live(make_market(closes, settings))
-    assert list_moved(result, "margin_returned") == [(3, 205.0)]
-    assert list_moved(result, "margin_refused") == [(3, 95.0)]
-    assert result.positions["margin"].iloc[-1] == 195.0
-
-
-@pytest.mark.parametrize(("asked", "refused"), [(40.0, [(2, 50.0)]), (math.inf, [])])
-def test_a_setting_is_cut_to_what_the_bracket_allows(asked, refused):
-    """2,000 allow 20x: 100 of margin, where 40x asked for 50; infinite asks for the most."""
-    result = live(make_market(settings=(math.nan, asked, *[math.nan] * 4)))
-    assert result.positions["margin"].iloc[-1] == 100.0
-    assert list_moved(result, "margin_refused") == refused
-
-
-def test_a_position_beyond_its_bracket_is_not_forced_to_the_lower_setting():
-    """At 20x 9,500 may grow past 10,000, where 10x is the most: asking for 20x again changes 0."""
-    result = live(
-        make_market([100, 100, 110, 110], [20.0] * 4), Steps(size=9.5), venue_leverage=20.0
-    )
-    assert list(result.positions["margin"].iloc[1:]) == [475.0] * 3
-
-
-def test_funding_is_made_good_where_the_setting_is_asked_again():
-    """A payment of 1 % of 2,000 leaves 180 of 200; asking for 10x again brings 20 back."""
-    paid = pd.DataFrame({"rate": [0.01], "mark": [100.0]}, index=[START + 2 * HOUR])
-    market = make_market(settings=[10.0] * 6, funding=paid, funding_gaps="zero")
-    result = live(market)
-    assert list_moved(result, "margin_added") == [(2, pytest.approx(20.0))]
+@by_hand(SETTINGS)
+def test_settings_that_policies_decide(run, numbers):
+    check_numbers(run(), numbers)
 
 
 def test_an_isolated_position_takes_nothing_that_a_cross_one_needs():
@@ -347,8 +336,7 @@ def test_an_isolated_position_takes_nothing_that_a_cross_one_needs():
         markets, {"A": Steps(), "B": Constant(leverage=5.0)}, venue=VENUE,
         account=account, signal={"A": 1.0, "B": 1.0}, compile=False,
     )  # fmt: skip
-    assert list_moved(result, "margin_added") == [(2, 300.0)]
-    assert list_moved(result, "margin_refused") == [(2, 100.0)]
+    check_numbers(result, moved("margin_added", 2, 300) | moved("margin_refused", 2, 100))
 
 
 @pytest.mark.parametrize(("policy", "margin"), [

@@ -403,6 +403,7 @@ SAFE = {"*": {"brackets": [bracket(0.02)]}}
 TWO = [bracket() | {"cap": 5000.0}, bracket(0.1, 5.0) | {"floor": 5000.0}]
 LATE = utc([START + 3 * HOUR])
 STILL = [flat(1)] * 4
+DEAR_FEES = {"*": {"fees": {"taker": 0.1}}}
 STEPS = {"mode": "partial", "step": 0.1}
 HALVES = {"mode": "partial", "step": 0.5}
 CARRIED = {"A": {"brackets": [bracket() | {"cap": 1000.0}]}, "*": {"fees": {"per_order": 50.0}}}
@@ -627,6 +628,23 @@ HAND: Hand = {
             venues={"*": {"fees": {"taker": 0.001, "maker_share": 1.0}}}),
         {"fill.instrument": ["B"], "delisted.instrument": ["B"], "fee.amount": [4.4],
          "equity 2": 1000 + 400 - Fraction(44, 10)}),
+    # 50 A for a fee of 500. At 95 the equity is 250, over 5 % of 4,750; to close costs 475
+    "a fee of delisting that cannot be paid is bad debt": (
+        lambda: play_legs(([flat(100), flat(100), (100, 100, 95, 95)], (5.0, NAN)),
+                          ([flat(50)] * 4, (0.0,)), venues=DEAR_FEES),
+        {"bad_debt": [0, 0, 225, 0], "equity": [1000, 500, 0, 0]}),
+    # 45 A for a fee of 450, 10 B for one of 50 and a margin of 100: 400 left. A loses 135 and costs
+    # 436.5 to close
+    "the margin of an isolated position pays no debt of the account": (
+        lambda: play_legs(([flat(100), flat(100), (100, 100, 97, 97)], (4.5, NAN)),
+                          ([flat(50)] * 4, (0.5, NAN)), venues=DEAR_FEES,
+                          margin=("cross", "isolated"), venue_leverage=(20.0, 5.0)),
+        {"bad_debt": [0, 0, 171.5, 0], "equity": [1000, 500, 100, 100], "quantity 3": [0, 10]}),
+    # 25 A at 100 and 50 B at 50. The open loses 25 x 40 + 50 x 10 = 1,500 of 1,000
+    "a gap past bankruptcy leaves nothing and books what is missing": (
+        lambda: play_legs(([flat(100), flat(100), flat(60)], (2.5, NAN)),
+                          ([flat(50), flat(50), flat(40)], (2.5, NAN))),
+        {"bad_debt": [0, 0, 500], "equity": [1000, 1000, 0]}),
     # A gains 1000 unrealized: M = 2000, initial 5 % of 3000; B = 1000 is all that may leave
     "a withdrawal leaves the initial margin and the balance": (
         lambda: play_legs(([flat(100), flat(100), flat(150), flat(150)], (2.0, NAN)),
