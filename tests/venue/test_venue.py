@@ -29,23 +29,7 @@ from backtest.venue.venue import (
 )
 from tests.kit import Hold, check_refused, every_nth, market_of
 from tests.scenes import venue_of
-
-# Binance USD-M BTCUSDT as of 2024-10-24: floor, cap, leverage, rate, cumulative amount.
-BTCUSDT = [
-    (0.0, 50_000.0, 125.0, 0.004, 0.0),
-    (50_000.0, 600_000.0, 100.0, 0.005, 50.0),
-    (600_000.0, 3_000_000.0, 75.0, 0.0065, 950.0),
-    (3_000_000.0, 12_000_000.0, 50.0, 0.01, 11_450.0),
-    (12_000_000.0, 70_000_000.0, 25.0, 0.02, 131_450.0),
-    (70_000_000.0, 100_000_000.0, 20.0, 0.025, 481_450.0),
-    (100_000_000.0, 230_000_000.0, 10.0, 0.05, 2_981_450.0),
-    (230_000_000.0, 480_000_000.0, 5.0, 0.1, 14_481_450.0),
-    (480_000_000.0, 600_000_000.0, 4.0, 0.125, 26_481_450.0),
-    (600_000_000.0, 800_000_000.0, 3.0, 0.15, 41_481_450.0),
-    (800_000_000.0, 1_200_000_000.0, 2.0, 0.25, 121_481_450.0),
-    (1_200_000_000.0, 1_800_000_000.0, 1.0, 0.5, 421_481_450.0),
-]
-
+from tests.venue import test_vectors as vectors
 
 ROWS = [
     Bracket(0.0, 50_000.0, 100.0, 0.005),
@@ -54,19 +38,11 @@ ROWS = [
 ]
 
 
+TABLE = vectors.DATA["tables"]["binance_usdm.BTCUSDT"]
+
+
 def by_day(*values: object, start: str = "2021-01-01", tz: str | None = "UTC") -> pd.Series:
     return pd.Series(list(values), index=pd.date_range(start, periods=len(values), tz=tz))
-
-
-# Bybit BTCUSDT, the first six of its risk limits and their published deductions.
-BYBIT = [
-    (0, 2_000_000, 100, 0.005, 0),
-    (2_000_000, 2_600_000, 90, 0.0056, 1_200),
-    (2_600_000, 3_200_000, 80, 0.0063, 3_020),
-    (3_200_000, 3_800_000, 75, 0.0067, 4_300),
-    (3_800_000, 4_400_000, 70, 0.0071, 5_820),
-    (4_400_000, 5_000_000, 65, 0.0077, 8_460),
-]
 
 
 def test_amounts_that_venues_round_are_accepted_and_stored_exact() -> None:
@@ -75,9 +51,10 @@ def test_amounts_that_venues_round_are_accepted_and_stored_exact() -> None:
 
 
 def test_published_amounts_are_derived_to_the_last_digit() -> None:
-    for table in (BTCUSDT, BYBIT):
-        rows = [Bracket(*row[:4]) for row in table]
-        assert derive_amounts(rows) == [row[4] for row in table]
+    for name in ("binance_usdm.BTCUSDT", "bybit_linear.BTCUSDT"):
+        rows = vectors.DATA["tables"][name]["rows"]
+        table = [Bracket(*edges, round(rate, 9)) for *edges, rate, _ in rows]
+        assert derive_amounts(table) == [amount for *_, amount in rows]
 
 
 def test_a_series_is_copied_held_in_utc_and_read_only() -> None:
@@ -120,12 +97,8 @@ def test_a_simple_venue_has_one_bracket_no_lot_and_the_costs_that_were_said() ->
 
 
 def test_the_binance_preset_is_the_published_table() -> None:
-    venue = Venue.preset("binance-usdm", "BTCUSDT", at="2024-10-24")
-    rows = [
-        (row.floor, row.cap, row.max_leverage, row.maintenance_rate, row.amount)
-        for row in venue.brackets
-    ]
-    assert rows == BTCUSDT
+    venue = Venue.preset("binance-usdm", "BTCUSDT", at=TABLE["date"])
+    assert [list(vars(row).values()) for row in venue.brackets] == TABLE["rows"]
     assert venue.contract == Contract(lot=0.001, tick=0.1, min_notional=100.0, settles="USDT")
     assert venue.fees == Fees(taker=5e-4, maker=2e-4)
     assert venue.liquidation == Liquidation(mode="close", fee=0.0125, slippage=0.002)
