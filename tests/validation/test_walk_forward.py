@@ -10,11 +10,13 @@ import pytest
 
 import backtest as bt
 from backtest.engine.lookahead import rewrite_after
+from backtest.engine.run import Segment, run_switched
 from backtest.measures.luck import probability_of_skill
+from backtest.strategies import Constant
 from backtest.tune import deflate_alone
 from backtest.validation.validation import count_by_chance, estimate_share, find_rank, share_overfit
 from backtest.validation.walk_forward import walk_forward
-from tests.kit import bars_market, check_refused
+from tests.kit import bars_market, check_refused, make_venue, simulate_pair
 from tests.validation.worlds import ACCOUNT, PLAIN, VENUE, Lever, make_market
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # test spans under 200 bars
@@ -299,3 +301,58 @@ def test_the_verdict_of_a_walk_tells_luck_from_skill(policy, word):
                            **PLANTED)  # fmt: skip
     print(fallen)  # noqa: T201 - the page of validations quotes it
     assert fallen.verdict.startswith(word)
+
+
+# ------------------------------------------- several positions, and signals that are chosen too
+MARKETS = simulate_pair(480)  # hours; BBB is listed at bar 48, and delisted at bar 432
+PAIR_TERMS = {
+    "venue": {"AAA": make_venue(), "BBB": make_venue(taker=0.001)},
+    "account": bt.Account(capital=1_000.0),
+    "sampling": "6h",
+    "compile": False,
+}
+PAIR_SMALL = {**SMALL, "seed": 1, "train": "10d", "test": "5d"}
+
+
+def test_the_account_lives_through_the_winners_of_all_folds():
+    walk = bt.walk_forward(MARKETS, Lever, **PAIR_TERMS, **PAIR_SMALL)
+    switches = walk.result.manifest["policy"]["switches"]
+    assert [each["settings"]["size"] for each in switches] == walk.folds["size"].tolist()
+    n = walk.fixed.record.n_bars
+    assert walk.result.record.n_bars == n == 240
+    first, fixed = (each.record.values[:120] for each in (walk.result, walk.fixed))
+    assert np.array_equal(first, fixed, equal_nan=True)
+    assert walk.result.metrics["final_equity"] != walk.fixed.metrics["final_equity"]
+    assert sum(walk.figures["trades"]) == int((walk.result.events["kind"] == "fill").sum())
+
+
+@pytest.mark.slow
+def test_a_walk_begins_before_an_instrument_is_listed():
+    """The check of columns took those of all instruments for those listed in a part of a span."""
+    late = bt.Markets({"AAA": MARKETS["AAA"], "BBB": MARKETS["AAA"].slice(200, 480)})
+    terms = {**PAIR_TERMS, "compile": True, "venue": make_venue()}
+    search = {**PAIR_SMALL, "robust": True, "overlay": Lever(0.5, 2)}
+    walk = bt.walk_forward(late, Lever, **terms, **search)
+    assert walk.manifest["overlay"] == repr(Lever(0.5, 2))
+    assert f"under {Lever(0.5, 2)!r} " in " ".join(walk.summary().split())
+    assert walk.result.overlay == Lever(0.5, 2)
+    assert len(walk.folds) > 1
+
+
+ONE = MARKETS["AAA"]
+RULE_TERMS = {**PAIR_TERMS, "venue": make_venue(taker=0.001)}
+
+
+def test_the_account_trades_the_signal_of_each_fold():
+    # windows of 4 up to the boundary and of 20 after it, by hand: one signal of both
+    few, many = bt.signals.Breakout(window=4), bt.signals.Breakout(window=20)
+    policy, turn = Constant(leverage=1.0), 300
+    segments = [Segment(0, turn, policy, few), Segment(turn, 480, policy, many)]
+    found = run_switched(ONE, segments, **RULE_TERMS)
+    joined = np.concatenate([few.compute(ONE)[:turn], many.compute(ONE)[turn:]])
+    alone = bt.run(ONE, policy, **RULE_TERMS, signal=joined)
+    assert np.array_equal(found.record.values, alone.record.values, equal_nan=True)
+    assert np.array_equal(found.signal, alone.signal)
+    switches = found.manifest["policy"]["switches"]
+    assert [each["signal"] for each in switches] == ["breakout:4", "breakout:20"]
+    assert found.manifest["signal"].startswith("breakout:4 (and 1 others) sha256:")
