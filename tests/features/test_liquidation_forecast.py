@@ -40,14 +40,18 @@ def run(market: bt.Market, resume: bt.Result | None = None) -> bt.Result:
     return bt.run(market, Constant(leverage=6.0), **terms, compile=False, resume=resume)
 
 
+def touch_by_hand(result: bt.Result, half_life: float, days: int) -> np.ndarray:
+    """Return the chance of Student's t that the mark touches the price of liquidation in a day."""
+    distance = np.log(result.bars["liquidation_price"] / result.bars["mark"]).to_numpy()
+    sigma = ewma_volatility(result.market, half_life)
+    return touch_probability(distance, sigma, 1 / days, degrees_of_freedom=4.0)
+
+
 def test_the_forecast_is_the_first_passage_of_the_mark_within_a_day(result: bt.Result):
     """Student's t of four degrees, volatility with a half-life of three days of closes."""
     bars = result.bars
-    sigma = ewma_volatility(result.market, 72.0)
     held = (bars["position"] != 0.0).to_numpy()
-    distance = np.log(bars["liquidation_price"] / bars["mark"]).to_numpy()
-    expected = touch_probability(distance, sigma, 1 / 365, degrees_of_freedom=4.0)
-    found = bars["liquidation_probability"].to_numpy()
+    expected, found = touch_by_hand(result, 72.0, 365), bars["liquidation_probability"].to_numpy()
     np.testing.assert_allclose(found[held], expected[held], rtol=1e-13)
     assert (found[~held] == 0.0).all()
     assert (~held).sum() > 100
@@ -109,11 +113,8 @@ def test_in_a_market_with_sessions_a_day_is_a_session():
     """Seven bars of half an hour each."""
     market = sessions_market(40, 7)
     result = live(market, Constant(leverage=5.0), calendar="252", compile=False)
-    sigma, bars = ewma_volatility(market, 144.0), result.bars
-    distance = np.log(bars["liquidation_price"] / bars["mark"]).to_numpy()
-    expected = touch_probability(distance, sigma, 1 / 252, degrees_of_freedom=4.0)
-    found = bars["liquidation_probability"].to_numpy()
-    np.testing.assert_allclose(found[1:], expected[1:], rtol=1e-13)
+    found = result.bars["liquidation_probability"].to_numpy()
+    np.testing.assert_allclose(found[1:], touch_by_hand(result, 144.0, 252)[1:], rtol=1e-13)
     assert np.isnan(found[1:7]).all()  # how long a session is, is known after the first
 
 

@@ -209,33 +209,29 @@ def measure(result: bt.Result, periods: float = YEAR) -> dict[str, float]:
     traded = result.events[result.events["kind"].isin(TRADES)]
     cagr = unit[-1] ** (1 / years) - 1
     near = np.abs(bars["mark"] / bars["liquidation_price"] - 1) <= 0.1
-    return (
-        tail
-        | {
-            "total_return": unit[-1] - 1,
-            "cagr": cagr,
-            "volatility": returns.std(ddof=1) * math.sqrt(periods),
-            "sharpe": excess.mean() / excess.std(ddof=1) * math.sqrt(periods),
-            "sortino": excess.mean()
-            / math.sqrt(np.mean(np.minimum(excess, 0) ** 2))
-            * math.sqrt(periods),
-            "max_drawdown": fall.max(),
-            "drawdown_days": (end - top) * hours / 24,
-            "recovered": float(back.size > 0),
-            "calmar": cagr / fall.max(),
-            "turnover": traded["amount"].sum() / bars["equity"].mean() / years,
-            "mean_leverage": bars["leverage"].abs().mean(),
-            "peak_leverage": bars["leverage"].abs().max(),
-            "gross_over_cap": 0.0,  # of several positions: tests/portfolio/test_gross_cap.py
-            "peak_margin_ratio": bars["margin_ratio"].max(),
-            "near_liquidation_share": near.mean(),
-            "final_equity": bars["equity"].iloc[-1],
-            "liquidations": float((result.events["kind"] == "liquidation").sum()),
-            "stops": float((result.events["kind"] == "stop").sum()),
-            "margin_calls": float((result.events["kind"] == "margin_call").sum()),
-        }
-        | {name: bars[name].sum() for name in ("price_pnl", "fees", "slippage", "funding")}
-    )
+    downside = math.sqrt(np.mean(np.minimum(excess, 0) ** 2))
+    kinds = ("liquidation", "stop", "margin_call")
+    counts = {f"{kind}s": float((result.events["kind"] == kind).sum()) for kind in kinds}
+    sums = {name: bars[name].sum() for name in ("price_pnl", "fees", "slippage", "funding")}
+    return {
+        **tail, **counts, **sums,
+        "total_return": unit[-1] - 1,
+        "cagr": cagr,
+        "volatility": returns.std(ddof=1) * math.sqrt(periods),
+        "sharpe": excess.mean() / excess.std(ddof=1) * math.sqrt(periods),
+        "sortino": excess.mean() / downside * math.sqrt(periods),
+        "max_drawdown": fall.max(),
+        "drawdown_days": (end - top) * hours / 24,
+        "recovered": float(back.size > 0),
+        "calmar": cagr / fall.max(),
+        "turnover": traded["amount"].sum() / bars["equity"].mean() / years,
+        "mean_leverage": bars["leverage"].abs().mean(),
+        "peak_leverage": bars["leverage"].abs().max(),
+        "gross_over_cap": 0.0,  # of several positions: tests/portfolio/test_gross_cap.py
+        "peak_margin_ratio": bars["margin_ratio"].max(),
+        "near_liquidation_share": near.mean(),
+        "final_equity": bars["equity"].iloc[-1],
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("terms", [
