@@ -59,7 +59,6 @@ class Whole:
             hours = case.overlay.every / 3_600_000_000_000
             given["overlay"] = Swinging(level=case.overlay.level, hours=hours)
         self.terms = given
-        self.markets = self.market
         self.setup = set_up_run(
             self.market, Reading(), signal=self.signal, **{"overlay": None, **given}
         )

@@ -356,11 +356,6 @@ def test_days_of_hours_are_stamped_at_midnight_also_where_summer_time_begins():
     pd.testing.assert_frame_equal(daily.bars(), expected, **ALIKE)
     assert daily.interval == DAY
     assert run(daily).span.periods == 252.0
-    late = Market.from_frames(frame.iloc[2:-1], sessions=True).resample("1d")
-    assert late.n_bars == daily.n_bars - 2
-    assert late.filled["resample"] == (
-        "4 bars before the first whole group and 5 after the last dropped"
-    )
 
 
 @pytest.mark.parametrize(("frame", "interval", "rule"), [

@@ -1,4 +1,4 @@
-"""The sample: the stored year bit for bit, its statistics, and its card."""
+"""The sample: the stored year bit for bit, and its crashes."""
 
 from pathlib import Path
 
@@ -8,7 +8,6 @@ import pytest
 
 import backtest as bt
 from backtest.base.errors import ParameterError
-from backtest.base.units import HOUR
 from backtest.market.market import Market
 from tests.kit import Once, check_refused
 from tests.market.conftest import ARRAYS, REAL
@@ -36,30 +35,6 @@ def test_a_sample_passes_the_checks_of_real_data(seed, interval):
     again = Market.from_frames(market.bars(), funding=market.funding(), mark=market.mark())
     assert np.array_equal(again.close, market.close)
     assert again.start == pd.Timestamp("2023-01-01").value
-
-
-def test_the_sample_looks_like_a_perpetual_future():
-    market = Market.sample()
-    returns = np.diff(np.log(market.close))
-    assert market.synthetic
-    assert market.instrument == "SYNTHETIC-PERP"
-    assert market.open[0] == 30_000.0
-    assert np.array_equal(np.round(market.close, 1), market.close)
-    assert np.array_equal(market.open[1:], market.close[:-1])
-    assert 0.5 < returns.std() * np.sqrt(8760) < 0.7
-    assert ((returns - returns.mean()) ** 4).mean() / returns.var() ** 2 > 8
-    fall = 1 - market.mark_low / market.mark_open
-    assert (fall > 0.036).sum() >= 3  # liquidates 25 times leverage
-    assert (fall > 0.096).sum() >= 1  # liquidates 10 times leverage
-
-
-def test_the_samples_funding_is_the_venues_formula():
-    market = Market.sample()
-    assert np.all(np.diff(market.funding_time) == 8 * HOUR)
-    assert market.funding_time[0] == market.start
-    assert np.abs(market.funding_rate).max() <= 0.0075
-    assert 0.3 < (market.funding_rate == 1e-4).mean() < 0.9
-    assert market.funding_rate.min() < 0 < market.funding_rate.max()
 
 
 @pytest.mark.parametrize(("arguments", "rule"), [

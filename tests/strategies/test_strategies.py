@@ -150,18 +150,6 @@ def test_the_floor_of_tipp_follows_the_peak_and_never_falls():
     assert bars["target"].iloc[3] == pytest.approx(2.0 * (1.0 - 10_000 / 15_000), rel=1e-12)
 
 
-def test_the_floor_of_cppi_refers_to_the_start_also_after_a_pause():
-    """A resumed run remembers the equity of the first one: the whole equals its parts."""
-    market = bt.Market.sample(bars=300)
-    policy = Cppi(multiplier=4.0, floor=0.9, growth=0.2)
-    whole = live(market, policy, compile=False)
-    first = live(market.prefix(120), policy, compile=False)
-    rest = market.between(pd.Timestamp(int(market.time[120]), tz="UTC"))
-    second = live(rest, policy, resume=first, compile=False)
-    assert first.memory.tolist() == second.memory.tolist() == [10_000.0, 0.0]
-    np.testing.assert_array_equal(whole.bars["target"].to_numpy()[120:], second.bars["target"])
-
-
 # ------------------------------------------------------------------------------- regimes and trends
 
 
