@@ -12,9 +12,12 @@ from backtest.account.records import (
     IS_OVER,
     IS_RUINED,
     PEAK,
+    RESERVE,
+    SCALE,
     SINCE_POOL,
     UNIT,
 )
+from backtest.base.units import TOLERANCE
 from backtest.engine import Deciders, RunTape
 from backtest.engine.loop import DAY_NS, DONE, NEGATIVE
 from backtest.measures import Clock, grow_free
@@ -186,14 +189,17 @@ def end_bar(feed: MarketFeed, clock: Clock, lanes: Lanes, free: float, t: int) -
 
 
 def end_lanes(terms: Terms, lanes: Lanes, n: int) -> None:
-    """Let lanes that are ruined or over rest, unless something is left to close or to earn."""
+    """Let lanes that are ruined or over rest, unless closes would change what they are worth."""
     account, position, closing = lanes.account, lanes.position, 0
     for lane in range(LANES):
         is_over = account[cell(IS_RUINED, lane)] + account[cell(IS_OVER, lane)] != 0.0
         if not is_over or account[cell(r.IS_LIVE, lane)] == 0.0:
             continue
         account[cell(r.IS_LIVE, lane)] = r.ENDED
+        unit, money = account[cell(UNIT, lane)], account[cell(EQUITY, lane)]
+        worth = account[cell(SCALE, lane)] * (money + account[cell(RESERVE, lane)])
         is_busy = bool(terms.has_interest) and account[cell(CASH, lane)] != 0.0
+        is_busy = is_busy or abs(worth - unit) > TOLERANCE * unit  # its money was withdrawn
         for i in range(n):
             position[spot(i, r.TARGET, lane)] = math.nan
             is_busy = is_busy or position[spot(i, r.QUANTITY, lane)] != 0.0
