@@ -211,18 +211,21 @@ def simple(mode: str = "close") -> bt.Venue:
     return venue.override({"liquidation.mode": mode})
 
 
+def together(
+    markets: dict[str, bt.Market], signal: dict[str, float], leverage: float, **terms: Any
+) -> bt.Result:
+    given = {"venue": simple(), "account": bt.Account(capital=10_000)} | terms
+    several = bt.Markets(markets, currency="USDT")
+    return bt.run(several, Constant(leverage=leverage), signal=signal, **given)
+
+
 @pytest.mark.parametrize("mode", ["close", "takeover"])
 def test_two_halves_of_a_market_are_the_whole(mode):
     """Half the weight under each of two names: the single account to 1e-9."""
-    market, venue, account = volatile(), simple(mode), bt.Account(capital=10_000)
-    one = bt.run(market, Constant(leverage=20.0), venue=venue, account=account)
-    both = bt.run(
-        bt.Markets({"A": market, "B": market}, currency="USDT"),
-        Constant(leverage=20.0),
-        venue=venue,
-        account=account,
-        signal={"A": 0.5, "B": 0.5},
-    )
+    market = volatile()
+    terms = {"venue": simple(mode), "account": bt.Account(capital=10_000)}
+    one = bt.run(market, Constant(leverage=20.0), **terms)
+    both = together({"A": market, "B": market}, {"A": 0.5, "B": 0.5}, 20.0, **terms)
     assert one.metrics["liquidations"] >= 1
     scale = 1e-9 * np.maximum(one.bars["equity"], 10_000)
     assert (np.abs(one.bars["equity"] - both.bars["equity"]) <= scale).all()
@@ -268,21 +271,16 @@ def test_a_hedge_is_not_liquidated_while_the_margin_holds_at_every_price(require
     assert result.bars["equity"].iloc[-1] == pytest.approx(1000.0, rel=1e-12)
 
 
-def three(order: tuple[str, ...]) -> Any:
-    markets = {name: volatile(seed=k) for k, name in enumerate("ABC")}
-    signal = {"A": 0.4, "B": -0.35, "C": 0.25}
-    return bt.run(
-        bt.Markets({name: markets[name] for name in order}, currency="USDT"),
-        Constant(leverage=40.0),
-        venue=simple(),
-        account=bt.Account(capital=10_000, band=0.3),
-        signal={name: signal[name] for name in order},
-    )
+def three(order: str) -> bt.Result:
+    given = {"A": (0, 0.4), "B": (1, -0.35), "C": (2, 0.25)}
+    markets = {name: volatile(seed=given[name][0]) for name in order}
+    signal = {name: given[name][1] for name in order}
+    return together(markets, signal, 40.0, account=bt.Account(capital=10_000, band=0.3))
 
 
 def test_permuting_instruments_changes_nothing():
     """To 1e-12 of the equity."""
-    first, other = three(("A", "B", "C")), three(("C", "A", "B"))
+    first, other = three("ABC"), three("CAB")
     assert first.metrics["liquidations"] > 0
     gap = np.abs(first.bars["equity"] - other.bars["equity"])
     assert (gap <= 1e-12 * first.bars["equity"].cummax()).all()
@@ -313,15 +311,8 @@ def test_two_causes_share_a_fall(move, first, left):
 def test_an_instrument_that_is_never_held_changes_nothing():
     """Bit for bit: the account's bars, and the positions of the others."""
     two = {name: volatile(seed=k) for k, name in enumerate("AB")}
-    terms = {"venue": simple(), "account": bt.Account(capital=10_000)}
-    policy = Constant(leverage=15.0)
-    plain = bt.run(bt.Markets(two, currency="USDT"), policy, signal={"A": 0.5, "B": -0.5}, **terms)
-    idle = bt.run(
-        bt.Markets({**two, "C": volatile(seed=9)}, currency="USDT"),
-        policy,
-        signal={"A": 0.5, "B": -0.5, "C": 0.0},
-        **terms,
-    )
+    plain = together(two, {"A": 0.5, "B": -0.5}, 15.0)
+    idle = together(two | {"C": volatile(seed=9)}, {"A": 0.5, "B": -0.5, "C": 0.0}, 15.0)
     pd.testing.assert_frame_equal(plain.bars, idle.bars, check_exact=True)
     kept = idle.positions[idle.positions["instrument"] != "C"].reset_index(drop=True)
     for name in ("quantity", "entry", "profit", "fees", "funding"):
