@@ -20,7 +20,7 @@ from backtest import base
 from backtest.base.atomic_files import LOCK
 from backtest.base.saved_result import DIRTY, KINDS, LEFTOVERS, MANIFEST, PACKAGE
 from backtest.engine.result import RUN
-from backtest.measures import Constraint
+from backtest.measures import Constraint, order_sets
 from backtest.measures.measure_table import ABOUT
 from backtest.tune import UNFINISHED, describe_search, name_result
 
@@ -388,21 +388,18 @@ def sort_entries(
 
 
 def sort_by_measure(entries: list[StoreEntry], by: str, *, is_reversed: bool) -> list[StoreEntry]:
-    is_ranked = ABOUT[by].better != 0
-    sign = -1.0 if (ABOUT[by].better >= 0) != is_reversed else 1.0
-    turn = -1 if is_reversed else 1
-
-    def find_rank(each: StoreEntry) -> tuple[int, float]:
-        value, ruined, days = (
-            each.metrics.get(name, math.nan) for name in (by, "ruined", "ruin_time")
-        )
-        if is_ranked and ruined > 0.0:
-            return turn, 0.0 if math.isnan(days) else -turn * days
-        if not math.isnan(value):
-            return -turn, sign * value
-        return (0 if is_ranked and ruined == 0.0 else 2), 0.0
-
-    return sorted(entries, key=find_rank)
+    turned = entries[::-1] if is_reversed else entries  # equal ones stay in the order of names
+    values, ruined, days = (
+        np.array([each.metrics.get(name, math.nan) for each in turned])
+        for name in (by, "ruined", "ruin_time")
+    )
+    better = ABOUT[by].better
+    ruined = ruined if better else np.full(len(turned), math.nan)
+    failed = np.isnan(values) & np.isnan(ruined)
+    scores = -values if better < 0 else values
+    order = order_sets(scores, np.zeros(len(turned)), ruined, days, failed)
+    ranked, n = [turned[k] for k in order], int(np.sum(~failed))
+    return ranked[:n][::-1] + ranked[n:][::-1] if is_reversed else ranked
 
 
 class Origin(NamedTuple):
