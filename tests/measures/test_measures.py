@@ -227,7 +227,7 @@ def measure(result: bt.Result, periods: float = YEAR) -> dict[str, float]:
         "turnover": traded["amount"].sum() / bars["equity"].mean() / years,
         "mean_leverage": bars["leverage"].abs().mean(),
         "peak_leverage": bars["leverage"].abs().max(),
-        "gross_over_cap": 0.0,  # of several positions: tests/portfolio/test_gross_cap.py
+        "gross_over_cap": 0.0,  # of several positions: tests/account/test_several.py
         "peak_margin_ratio": bars["margin_ratio"].max(),
         "near_liquidation_share": near.mean(),
         "final_equity": bars["equity"].iloc[-1],
