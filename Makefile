@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE :=
 bin := .venv/bin
 cases := not slow
-compile := BACKTEST_CACHE_DIR=$(CURDIR)/build/compiled $(bin)/backtest compile
+compile := BACKTEST_CACHE_DIR="$(CURDIR)/build/compiled" $(bin)/backtest compile
 
 .PHONY: run test test-all docs clean
 
