@@ -353,8 +353,7 @@ def read_bounds(given: Any, *, name: str) -> Any:
         return read_list(given, name=name)
     low, high, is_log = read_numbers(given, 2, name=name)
     if not low <= high or (is_log and low <= 0):
-        rule = "must have LOW <= HIGH, and LOW > 0 on a log scale"
-        raise base.ParameterError(f"{name} {rule}, got {given!r}")
+        raise range_error(given, 2, name=name)
     return base.Range(low, high, log=True) if is_log else (low, high)
 
 
@@ -379,7 +378,7 @@ def read_numbers(text: str, n: int, *, name: str) -> Sequence[float]:
 
 
 def range_error(text: str, n: int, *, name: str) -> base.ParameterError:
-    form, order = ("LOW:HIGH:COUNT", "") if n == 3 else ("LOW:HIGH", ", low <= high")
+    form, order = ("LOW:HIGH:COUNT", "") if n == 3 else ("LOW:HIGH", ", LOW <= HIGH")
     return base.ParameterError(f"{name} must be {form}, or log:{form} above 0{order}, got {text!r}")
 
 
