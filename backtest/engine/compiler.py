@@ -399,9 +399,8 @@ def compile_general_rules(*, has_parts: bool) -> dict[int, Any]:
         id(loop.locate): locate_function,
         id(loop.ask): jit(ask_address, **inner),
         id(portfolio_kernels.ask_own): jit(return_always(0.0), **inner),
-        id(
-            records.share
-        ): shared_records.share_record,  # not inside a function, whose stack would be gone
+        # not inside a function, whose stack would be gone
+        id(records.share): shared_records.share_record,
         id(portfolio_kernels.pick_rules): pick,
         id(records.pick_instrument): jit(write_pick({"pick_rules": pick}), **inner),
         **{id(getattr(loop, name)): find_entry(name, has_parts=has_parts) for name in ENTRIES},
