@@ -485,7 +485,7 @@ HAND: Hand = {
             venues={"*": {"fees": {"taker": 0.001}}}),
         {"quantity 3": [Fraction(3 * 1998, 150), ROOM], "margin 3": [0, ROOM / 10]}),
     # A flips at a loss of 600; B posts its 600 of a balance of 1000. The balance is w and the
-    # entries of A and C: 1000 - 600 - 600 = -200, of which A is -1000 and C 1000
+    # entries of A and C sum to 1000 - 600 - 600 = -200; A has -1000 of it, C has 1000
     "the loss of a cross flip does not shrink isolated margin": (
         lambda: play_legs(
             ([flat(100), flat(100), flat(80), flat(80)], (3.0, NAN, 1.0)),

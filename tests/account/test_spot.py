@@ -52,7 +52,7 @@ HAND: Hand = {
         {"cash 1": -2000, "backing 1": 700, "requirement 1": 0, "interest 2": 2,
          "equity 3": Fraction(1000) - 2 - Fraction(2002, 1000),
          "initial_margin 1": 3000 / Fraction(8) - 300}),
-    # 1,000.1 after an hour, of which half is spent: the rest earns 0.01 % an hour
+    # 1,000.1 after an hour; half is spent, and the rest earns 0.01 % an hour
     "a long bought with cash pays nothing and the rest earns": (
         held((0.5, NAN), venues={"*": CASH}),
         {"cash 1": Fraction(10_001, 20), "interest 2": Fraction(-10_001, 200_000)}),
