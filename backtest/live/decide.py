@@ -554,7 +554,7 @@ def write_in_lots(size: float, lot: float) -> float:
 def find_old_data(setup: Setup, now: int | None) -> Iterator[Caution]:
     markets = setup.markets
     end, interval = int(markets.time[-1]) + markets.interval, markets.interval
-    if not find_clock(markets).is_at_close(markets.n_bars - 1):
+    if find_clock(markets).rows[-1] < 0:
         every = base.format_duration(markets.decide)
         yield Caution(f"policies decide every {every}, not at the last close", stops=False)
     if now is not None and now - end > interval:

@@ -96,9 +96,6 @@ class PolicyClock(NamedTuple):
     def count(self, stop: int) -> int:
         return stop if self.is_every else int(np.searchsorted(self.find_closes(), stop))
 
-    def is_at_close(self, t: int) -> bool:
-        return self.is_every or bool(self.rows[t] >= 0)
-
     def find_closes(self) -> IntArray:
         return np.flatnonzero(self.rows >= 0)
 
@@ -121,9 +118,7 @@ class PolicyClock(NamedTuple):
         """Return a signal of shape (n_bars,) or (n_bars, n) for the account."""
         if self.is_every:
             return signal
-        signal = np.broadcast_to(signal, (len(self.rows), *signal.shape[1:]))
-        is_close = (self.rows >= 0).reshape(-1, *(1,) * (signal.ndim - 1))
-        return np.where(is_close, signal, 1.0)
+        return np.ascontiguousarray(np.where(self.rows >= 0, signal.T, 1.0).T)
 
     def place(self, values: FloatArray, others: FloatArray | float) -> FloatArray:
         """Return values of ``seen`` at the closes at which policies decide, ``others`` elsewhere.
@@ -132,8 +127,8 @@ class PolicyClock(NamedTuple):
         """
         if self.is_every:
             return values
-        is_close = (self.rows >= 0).reshape(-1, *(1,) * (values.ndim - 1))
-        return np.where(is_close, values[np.maximum(self.rows, 0)], others)
+        found = values[np.maximum(self.rows, 0)].T
+        return np.ascontiguousarray(np.where(self.rows >= 0, found, np.transpose(others)).T)
 
 
 def decide_every(market: Any, length: str) -> Any:
@@ -163,29 +158,24 @@ def decide_every(market: Any, length: str) -> Any:
     >>> decide_every(Market.sample(bars=48), "4h")
     bt.decide_every(Market.sample(bars=48), '4h')
     """
-    as_markets(market)
-    return with_decide(market, length)
-
-
-def with_decide(market: Any, decide: str) -> Any:
-    length = base.parse_duration(decide, "decide")
-    if length % market.interval:
-        longer = format_duration(-(-length // market.interval) * market.interval)
+    markets, every = as_markets(market), base.parse_duration(length, "decide")
+    if every % markets.interval:
+        longer = format_duration(-(-every // markets.interval) * markets.interval)
         raise ParameterError(
             "decide must be a multiple of the bars of the market, "
-            f"{format_duration(market.interval)}, got {decide!r}; {longer!r}, or finer bars"
+            f"{format_duration(markets.interval)}, got {length!r}; {longer!r}, or finer bars"
         )
-    if market.decide not in {0, length}:
+    if markets.decide not in {0, every}:
         raise ParameterError(
-            f"decide: the policies of this market decide every {format_duration(market.decide)} "
-            f"already, got {decide!r}"
+            f"decide: the policies of this market decide every {format_duration(markets.decide)} "
+            f"already, got {length!r}"
         )
-    if length in {market.interval, market.decide}:
+    if every in {markets.interval, markets.decide}:
         return market
-    markets, ending = as_markets(market), f", {format_duration(length)!r})"
+    ending = f", {format_duration(every)!r})"
     found = {
         name: dataclasses.replace(
-            each, decide=length, source=f"bt.decide_every({each.source}{ending}"
+            each, decide=every, source=f"bt.decide_every({each.source}{ending}"
         )
         for name, each in markets.items()
     }
@@ -205,10 +195,9 @@ def find_clock(market: Any) -> PolicyClock:
 def show_signal(market: Market, clock: PolicyClock) -> Market:
     if clock.is_every:
         return market
-    signal, seen = market.signal, clock.seen
-    if signal.strides != (0,):
-        return seen.with_signal(signal[clock.find_closes()])  # type: ignore[no-any-return]
-    return seen.with_signal(signal[:1])  # type: ignore[no-any-return]
+    is_constant = market.signal.strides == (0,)
+    signal = market.signal[:1] if is_constant else market.signal[clock.find_closes()]
+    return clock.seen.with_signal(signal)  # type: ignore[no-any-return]
 
 
 def combine(market: Market) -> Market:
@@ -275,15 +264,15 @@ def with_clock(market: Any, decide: str | None, detail: Any) -> Any:
         return market
     market = as_given(as_markets(market), market)
     if decide is not None and detail is None:
-        return with_decide(market, decide)
+        return decide_every(market, decide)
     if market.decide:
         raise ParameterError(
             f"detail: the bars must be those that policies see, {market!r} has another clock; give "
             "the market as it was loaded, and decide to the call"
         )
     length = decide or format_duration(market.interval)
-    with_decide(market, length)  # it is a multiple
-    return with_decide(refine(market, detail), length)
+    decide_every(market, length)  # it is a multiple
+    return decide_every(refine(market, detail), length)
 
 
 def refine(market: Any, detail: Any) -> Any:
