@@ -13,12 +13,6 @@ _INVERSE = re.compile(r"(?P<currency>[A-Z0-9]{2,})USD_(PERP|\d{6})")
 _QUOTED = re.compile(
     rf"(?P<coin>[A-Z0-9]{{2,}}?)[-/_]?(?P<currency>{_QUOTES})([-_](PERP|SWAP|\d{{6}}))?"
 )
-_CURRENCY = re.compile(r"[A-Z0-9]{2,12}")
-
-
-def is_currency(text: object) -> bool:
-    """Whether a value is the name of a currency: 2 to 12 capital letters and digits."""
-    return isinstance(text, str) and _CURRENCY.fullmatch(text) is not None
 
 
 def find_currency(instrument: str, *, is_inverse: bool = False) -> str:
@@ -40,6 +34,6 @@ class Currency(Declaration):
     kind: ClassVar[type] = str
 
     def read(self, value: Any) -> str:
-        if not is_currency(value):
+        if not isinstance(value, str) or not re.fullmatch(r"[A-Z0-9]{2,12}", value):
             raise Fault("must be a currency in capital letters, 'USDT' for example")
-        return str(value)
+        return value
