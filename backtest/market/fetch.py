@@ -16,7 +16,6 @@ import contextlib
 import hashlib
 import importlib
 import io
-import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,11 +36,7 @@ ARCHIVES = {"binance-archive": "um", "binance-archive-coinm": "cm"}
 ARCHIVE_URL = "https://data.binance.vision"
 """Source: github.com/binance/binance-public-data, README, "Where do I access it"."""
 FOLDERS = {"funding": "fundingRate", "mark": "markPriceKlines", "bars": "klines"}
-COLUMNS = {
-    "funding": ("rate", "mark"),
-    "mark": ("open", "high", "low", "close"),
-    "bars": ("open", "high", "low", "close", "volume"),
-}
+COLUMNS = {kind: SCHEMAS[kind].known for kind in FOLDERS}
 FACTS = "fetch.json"
 
 RECENT = 45 * DAY
@@ -503,4 +498,5 @@ def store(
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    base.write_file(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+    with base.replace_file(path) as draft:
+        base.write_json_file(content, draft)

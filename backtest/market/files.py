@@ -7,7 +7,6 @@ own folders, freqtrade's, Binance's archive, or single files.
 from __future__ import annotations
 
 import gzip
-import json
 import re
 import zipfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -240,8 +239,7 @@ def write_folder(
             draft.mkdir()
             for name, frame in tables.items():
                 write_table(frame, draft / f"{name}.parquet")
-            text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
-            (draft / "market.json").write_text(text, encoding="utf-8")
+            base.write_json_file(facts, draft / "market.json")
             base.replace_folder(draft, folder, ".older-")
     except OSError as error:
         raise DataError(f"cannot write the market ({folder}): {error}") from error
@@ -273,17 +271,6 @@ _CURE = (
     "names (BTC_USDT_USDT-1h-futures.feather) or Binance's (BTCUSDT-1h-2021-01.zip), or give the "
     "path of one file of bars"
 )
-
-
-class Layout(NamedTuple):
-    bars: tuple[Path, ...] = ()
-    mark: tuple[Path, ...] = ()
-    funding: tuple[Path, ...] = ()
-    instrument: str = ""
-    interval: str | None = None
-    synthetic: bool = False
-    sessions: bool = False
-    filled: Mapping[str, str] = {}
 
 
 class NamedFile(NamedTuple):
@@ -321,7 +308,10 @@ def parse_name(path: Path) -> NamedFile:
     return NamedFile(path, next((role for role in ROLES if role in words), "bars"))
 
 
-def find_layout(paths: Sequence[Path], options: ReadOptions, *, needs_bars: bool = True) -> Layout:
+def find_layout(
+    paths: Sequence[Path], options: ReadOptions, *, needs_bars: bool
+) -> tuple[dict[str, list[Path]], dict[str, Any]]:
+    """Return the files of each role, and what a folder or their names say of the market."""
     for path in paths:
         check_exists(path)
     where, folder = ", ".join(map(str, paths)), paths[0]
@@ -331,7 +321,7 @@ def find_layout(paths: Sequence[Path], options: ReadOptions, *, needs_bars: bool
     files = [parse_name(path) for path in (_list_tables(folder) if is_folder else paths)]
     own = [file for file in files if is_folder and stem_of(file.path) in ROLES]
     named = [file for file in files if file.pair]
-    known: dict[str, Any] = {"instrument": options.instrument}
+    facts: dict[str, Any] = {}
     if any(stem_of(file.path) == "bars" for file in own) or (own and not needs_bars):
         files, facts = own, read_facts(folder / "market.json")
         instrument = facts.get("instrument")
@@ -340,9 +330,8 @@ def find_layout(paths: Sequence[Path], options: ReadOptions, *, needs_bars: bool
                 f"instrument must be the folder's, got {options.instrument!r} against "
                 f"{instrument!r} ({folder / 'market.json'})"
             )
-        known |= facts
     elif any(file.role == "bars" for file in named) and (is_folder or named == files):
-        files, known = _choose_files(named, where, options)
+        files, facts = _choose_files(named, where, options)
         unused = [file.path.name for file in named if file not in files]
         if unused and not is_folder:
             raise DataError(
@@ -355,17 +344,16 @@ def find_layout(paths: Sequence[Path], options: ReadOptions, *, needs_bars: bool
         inside = sorted(folder.iterdir()) if is_folder else paths
         found = ", ".join(path.name for path in inside[:8]) or "nothing"
         raise DataError(f"there must be bars, found {found} ({where}); {_CURE}")
-    for role in ROLES:
-        known[role] = tuple(file.path for file in files if file.role == role)
-        stems = {re.sub(r"[\W\d_]+", "", stem_of(path)) for path in known[role]}
-        if len(known[role]) > 1 and (
+    tables = {role: [file.path for file in files if file.role == role] for role in ROLES}
+    for role, given in tables.items():
+        stems = {re.sub(r"[\W\d_]+", "", stem_of(path)) for path in given}
+        if len(given) > 1 and (
             files is own or len(stems) > 1
         ):  # of different dates they are joined
             raise DataError(
-                f"one file of {role} is needed, found {known[role][0].name} and "
-                f"{known[role][1].name} ({where})"
+                f"one file of {role} is needed, found {given[0].name} and {given[1].name} ({where})"
             )
-    return Layout(**known)
+    return tables, facts
 
 
 def _list_tables(path: Path) -> list[Path]:
@@ -629,15 +617,6 @@ def read_options(given: Mapping[str, Any]) -> ReadOptions:
 # ------------------------------------------------------------------------------- what was read
 
 
-class Read(NamedTuple):
-    """What files or frames hold, cut to the bars; what is wrong with it, or else what is filled."""
-
-    subjects: Mapping[str, Subject]
-    interval: int | None
-    defects: Defects
-    filled: dict[str, str]
-
-
 def load_fields(
     paths: Sequence[Path], options: ReadOptions, **more: Sequence[str]
 ) -> dict[str, Any]:
@@ -645,9 +624,9 @@ def load_fields(
 
     ``more`` are the paths of mark and funding that names do not say.
     """
-    layout, frames, options = open_files(paths, options, more=more)
+    frames, options, filled = open_files(paths, options, more=more)
     fields = load_frames(frames, options, where=", ".join(map(str, paths)))
-    return {**fields, "filled": {**fields["filled"], **layout.filled}}
+    return {**fields, "filled": {**fields["filled"], **filled}}
 
 
 def open_files(
@@ -656,26 +635,23 @@ def open_files(
     *,
     needs_bars: bool = True,
     more: Mapping[str, Sequence[str]] = MappingProxyType({}),
-) -> tuple[Layout, Frames, ReadOptions]:
-    layout = find_layout(paths, options, needs_bars=needs_bars)
-    given: dict[str, Any] = {
-        role: tuple(file for path in given for file in _list_tables(Path(path)))
-        for role, given in more.items()
-    }
-    layout = layout._replace(**given)
-    interval = parse_duration(layout.interval, "interval") if layout.interval else None
-    known_gaps = "zero" if "funding_gaps" in layout.filled else None  # accepted when it was saved
+) -> tuple[Frames, ReadOptions, Mapping[str, str]]:
+    """Return the tables in files, and how to read them, with what was noted of them before."""
+    files, facts = find_layout(paths, options, needs_bars=needs_bars)
+    for role, given in more.items():
+        files[role] = [file for path in given for file in _list_tables(Path(path))]
+    length, filled = facts.get("interval"), facts.get("filled", {})
+    interval = parse_duration(length, "interval") if length else None
+    known_gaps = "zero" if "funding_gaps" in filled else None  # accepted when it was saved
     options = options._replace(
-        instrument=layout.instrument or options.instrument,
+        instrument=facts.get("instrument") or options.instrument,
         interval=options.interval or interval,
         funding_gaps=options.funding_gaps or known_gaps,
-        sessions=options.sessions or layout.sessions,
-        synthetic=layout.synthetic,
+        sessions=options.sessions or facts.get("sessions", False),
+        synthetic=facts.get("synthetic", False),
     )
-    frames = {
-        role: [_read_part(path, role, options) for path in getattr(layout, role)] for role in ROLES
-    }
-    return layout, frames, options
+    frames = {role: [_read_part(each, role, options) for each in files[role]] for role in ROLES}
+    return frames, options, filled
 
 
 def _read_part(path: Path, role: str, options: ReadOptions) -> SourceFrame:
@@ -697,7 +673,10 @@ def _read_part(path: Path, role: str, options: ReadOptions) -> SourceFrame:
     return SourceFrame(path.name, frame, is_file=True)
 
 
-def read_frames(frames: Frames, options: ReadOptions) -> Read:
+def read_frames(
+    frames: Frames, options: ReadOptions
+) -> tuple[Mapping[str, Subject], Defects, dict[str, str]]:
+    """Return the tables, cut to the bars; what is wrong with them, or else what is filled."""
     tables: dict[str, TimedTable] = {}
     defects, filled = Defects(), dict[str, str]()
     interval: int | None = None
@@ -726,7 +705,7 @@ def read_frames(frames: Frames, options: ReadOptions) -> Read:
             )
     subjects = make_subjects(tables, interval, sessions=options.sessions)
     find_defects(subjects, options, defects, filled)
-    return Read(subjects, interval, defects, filled)
+    return subjects, defects, filled
 
 
 def find_interval(bars: TimedTable, options: ReadOptions, defects: Defects) -> int | None:
@@ -808,9 +787,9 @@ def find_defects(
 
 def load_frames(frames: Frames, options: ReadOptions, *, where: str) -> dict[str, Any]:
     """Return the fields of a market, but for its source; raise all that is wrong at once."""
-    read = read_frames(frames, options)
-    read.defects.refuse(where)
-    bars, mark = read.subjects["bars"].table.ordered, read.subjects.get("mark")
+    subjects, defects, filled = read_frames(frames, options)
+    defects.refuse(where)
+    bars, mark = subjects["bars"].table.ordered, subjects.get("mark")
     fields: dict[str, Any] = {name: bars.columns[name] for name in PRICES}
     for name in PRICES:
         fields[f"mark_{name}"] = marked = fields[name]
@@ -818,8 +797,8 @@ def load_frames(frames: Frames, options: ReadOptions, *, where: str) -> dict[str
             fields[f"mark_{name}"] = marked = marked.copy()
             marked[mark.is_marked] = mark.marked[1].columns[name]
     settled = TimedTable("", np.empty(0, np.int64), {"rate": np.empty(0)})
-    if "funding" in read.subjects:
-        settled = read.subjects["funding"].table.ordered
+    if "funding" in subjects:
+        settled = subjects["funding"].table.ordered
     known = SCHEMAS["bars"].known
     return {
         **fields,
@@ -829,10 +808,10 @@ def load_frames(frames: Frames, options: ReadOptions, *, where: str) -> dict[str
         "funding_rate": settled.columns["rate"],
         "funding_mark": settled.columns.get("mark", np.full(settled.time.size, np.nan)),
         "instrument": options.instrument,
-        "interval": read.interval,
+        "interval": subjects["bars"].interval,
         "has_mark": mark is not None,
         "columns": {key: values for key, values in bars.columns.items() if key not in known},
         "synthetic": options.synthetic,
         "sessions": options.sessions,
-        "filled": read.filled,
+        "filled": filled,
     }

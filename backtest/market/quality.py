@@ -26,8 +26,8 @@ from backtest.market.files import (
 )
 from backtest.market.market import Market
 from backtest.market.markets import Markets
-from backtest.market.rules import LISTED, RULES, Rule, Subject
-from backtest.market.tables import PRICES, TimedTable, spacing
+from backtest.market.rules import LISTED, RULES, Hit, Rule, Subject
+from backtest.market.tables import SCHEMAS, Defects, read_frame, spacing
 
 
 @dataclass(frozen=True)
@@ -86,36 +86,34 @@ def build_quality(
     subjects: Mapping[str, Subject], filled: Mapping[str, str], **known: Any
 ) -> Quality:
     found = [
-        count_hits(rule, subject)
+        count_hits(rule, subject, hits)
         for rule in RULES
         for role, subject in subjects.items()
-        if role in rule.roles
+        if role in rule.roles and (hits := rule.find(subject))
     ]
     return Quality(
         facts={role: describe_table(each) for role, each in subjects.items()},
-        findings=tuple(each for each in found if each.count),
+        findings=tuple(found),
         filled=dict(filled),
         **known,
     )
 
 
-def count_hits(rule: Rule, subject: Subject) -> Finding:
-    hits = rule.find(subject)
-    finding = Finding(subject.role, rule.name, rule.level)
-    if not hits:
-        return finding
+def count_hits(rule: Rule, subject: Subject, hits: Sequence[Hit]) -> Finding:
     time = np.unique(np.concatenate([hit.time for hit in hits]))
     if hits[0].missing is not None:
         missing = np.concatenate([hit.missing for hit in hits if hit.missing is not None])
         count, longest = int(missing.sum()), int(missing.max())
     else:
-        is_of_bars = rule.name == "bars without a mark" and subject.bars is not None
-        all_rows = subject.bars.time if is_of_bars and subject.bars else subject.time
-        rows = np.searchsorted(all_rows, time)
+        is_of_bars = rule.name == "bars without a mark"
+        whole = subject.bars if subject.bars is not None and is_of_bars else subject.table.ordered
+        rows = np.searchsorted(whole.time, time)
         edges = np.flatnonzero(np.diff(rows, prepend=-2, append=rows[-1] + 2) != 1)
         count, longest = time.size, int(np.diff(edges).max())
-    return dataclasses.replace(
-        finding,
+    return Finding(
+        subject.role,
+        rule.name,
+        rule.level,
         count=count,
         share=min(count / max(subject.table.time.size, 1), 1.0),
         longest=longest,
@@ -149,14 +147,12 @@ def describe_table(subject: Subject) -> dict[str, Any]:
 
 
 def inspect_market(market: Market) -> Quality:
-    last = {name: getattr(market, name) for name in (*PRICES, "volume")}
-    mark = {name: getattr(market, f"mark_{name}") for name in PRICES}
-    rates = {name: getattr(market, f"funding_{name}") for name in ("rate", "mark")}
-    tables = {"bars": TimedTable("bars", market.time, last)}
-    if market.has_mark:
-        tables["mark"] = TimedTable("mark", market.time, mark)
-    if market.funding_time.size:
-        tables["funding"] = TimedTable("funding", market.funding_time, rates)
+    frames = {"bars": market.bars(), "mark": market.mark(), "funding": market.funding()}
+    tables = {
+        role: read_frame(each, SCHEMAS[role], Defects(), name=role, timezone=None)
+        for role, each in frames.items()
+        if each is not None
+    }
     return build_quality(
         make_subjects(tables, market.interval, sessions=market.sessions),
         market.filled,
@@ -166,16 +162,16 @@ def inspect_market(market: Market) -> Quality:
 
 
 def inspect_files(paths: Sequence[Path], options: ReadOptions) -> Quality:
-    layout, frames, options = open_files(paths, options, needs_bars=False)
+    frames, options, filled = open_files(paths, options, needs_bars=False)
     source = ", ".join(map(str, paths))
-    read = read_frames(frames, options)
+    subjects, defects, _ = read_frames(frames, options)
     none = [f"a market needs bars, found none ({source})"]
     return build_quality(
-        {name: each for name, each in read.subjects.items() if each.table.columns},
-        layout.filled,
+        {name: each for name, each in subjects.items() if each.table.columns},
+        filled,
         source=source,
         instrument=options.instrument,
-        defects=tuple(read.defects if layout.bars else none),
+        defects=tuple(defects if frames["bars"] else none),
     )
 
 
