@@ -80,8 +80,8 @@ def read_listing(
     listing = OptionListing(
         options=options,
         underlyings=underlyings,
-        surfaces=read_by_underlying("surfaces", surfaces, Surfaces, markets),
-        chains=read_by_underlying("chains", chains, Chain, markets),
+        surfaces=read_by_name("surfaces", surfaces, Surfaces, markets),
+        chains=read_by_name("chains", chains, Chain, markets),
         quote_age=0 if quote_age is None else parse_duration(quote_age, "quote_age"),
         max_age=parse_duration(max_age, "max_age"),
     )
@@ -150,29 +150,17 @@ def find_underlying(named: str, markets: Mapping[str, Market], what: str) -> str
     )
 
 
-def read_by_underlying(
+def read_by_name(
     argument: str, given: Any, kind: type, markets: Mapping[str, Market]
 ) -> dict[str, Any]:
-    if given is None:
-        return {}
-    noun = kind.__name__
-    if not isinstance(given, Mapping):
+    found = {} if given is None else given
+    if not isinstance(found, Mapping) or not all(isinstance(x, kind) for x in found.values()):
         raise ParameterError(
-            f"{argument} must be a mapping of underlyings to {noun}, got {base.repr_plain(given)}"
+            f"{argument} must be a mapping of instruments to bt.{kind.__name__}, got "
+            f"{base.repr_plain(given)}"
         )
-    found: dict[str, Any] = {}
-    for name, each in given.items():
-        if not isinstance(each, kind):
-            raise ParameterError(
-                f"{argument} of {name!r} must be {noun}, got {type(each).__name__}"
-            )
-        owner = find_underlying(str(name), markets, f"{argument} of {name!r}")
-        if owner in found:
-            raise ParameterError(
-                f"{argument} must be given once for each instrument, got {owner!r} twice"
-            )
-        found[owner] = each
-    return found
+    base.check_names(f"{argument}: the market", found, [*markets], noun="instrument")
+    return dict(found)
 
 
 def check_chain(listing: OptionListing, owner: str, chain: Chain) -> None:
