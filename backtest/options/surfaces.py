@@ -894,17 +894,4 @@ class Surfaces:
         }
         columns["surface_age"] = np.where(row >= 0, self.find_ages(closes, row), np.nan)
         columns["implied_volatility"] = columns[f"vix_{tenors[0]}"]
-        self._warn_of_long_tenors(tenors, row)
         return market.with_columns(**columns)
-
-    def _warn_of_long_tenors(self, tenors: Sequence[str], row: IntArray) -> None:
-        used = np.unique(row[row >= 0])
-        limits = np.array([self.surfaces[k].longest_tenor for k in used])
-        for tenor in tenors:
-            short = int((limits < read_tenor(tenor)).sum())
-            if short:
-                base.warn_caller(
-                    f"skew_{tenor} and vix_{tenor} are missing for {short} of "
-                    f"{base.count_nouns(len(used), 'surface')}: {tenor} is over twice their last "
-                    "expiry"
-                )
