@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -268,7 +267,6 @@ def add_bounds(rows: pd.DataFrame, settlement: str) -> pd.DataFrame:
     )
 
 
-SETTLEMENTS = ("cash", "coin")
 UNNAMED = "unnamed underlying"
 MOST_NAMES = 5
 """Number of names that a message lists."""
@@ -347,13 +345,8 @@ class Chain:
     @classmethod
     def _build(cls, frame: pd.DataFrame, settlement: str | None, source: str) -> Chain:
         table, known = read_table(frame, where=source)
-        chosen = settlement or known
-        if chosen not in SETTLEMENTS:
-            raise ParameterError(
-                "settlement must be 'cash', or 'coin' for premiums in coins of the underlying, got "
-                f"{repr_given(settlement)}{did_you_mean(settlement, SETTLEMENTS)} ({source})"
-            )
-        return cls(fill_forwards(table, chosen), cast("Settlement", chosen), source)
+        chosen = base.Choice("cash", "coin").check("settlement", settlement or known or None)
+        return cls(fill_forwards(table, chosen), chosen, source)
 
     def __repr__(self) -> str:
         times, names = self.times, ", ".join(map(name_underlying, self.underlyings))
