@@ -70,7 +70,7 @@ BAD: list[Row] = [
     (bt.Account, {"max_holding": "0d"}, "max_holding: must be a duration such as"),
     (bt.Account, {"collateral": [COIN, COIN], "negative_limit": 1.0},
      "collateral: must have different names, BTC occurs twice"),
-    (bt.Account, {"max_leverage": "none"}, "max_leverage: must be a number, or a series by UTC"),
+    (bt.Account, {"max_leverage": "none"}, "max_leverage: must be a number"),
     (bt.Scenario, {"shape": "bar", "over": "2h"}, "over: must be left out with shape 'bar'"),
     (bt.Scenario, {"date": "2021-05-19"}, "until: must be given with date"),
     (bt.Scenario, {"date": "2021-05-19", "until": "2021-05-18"}, "until: must be after date"),
@@ -195,7 +195,7 @@ BAD: list[Row] = [
     (bt.OptionPosition, {"option": 3}, "option: must be an Option or a name,"),
     (bt.OptionPosition, {"at": "2026-02-01"}, "at: must not be after the expiry 2026-01-31"),
     (bt.OptionPosition, {"volatility": None}, "volatility: is needed, or a mark: 0.55 per"),
-    (bt.Multiple, {"column": " "}, "column: must be the name of a column of the market, got ' '"),
+    (bt.Multiple, {"column": ""}, "column: must be text"),
     (bt.Scenario, {"prices": -0.5}, "prices: must name instruments, {'ETHUSDT': -0.4}; price is"),
     (Garch, {"beta": 0.95}, "beta: must leave alpha + beta under 1: it is 1.05, got 0.95"),
 ]  # fmt: skip

@@ -45,45 +45,8 @@ class ByInstrument(base.Declaration):
                 ) from None
         return base.FrozenTable(entries)
 
-    def admits(self, values: base.FloatArray) -> base.BoolArray:
-        found: base.BoolArray = self.each.admits(values)
-        return found
 
-
-# ------------------------------------------------------------------------------ limits of leverage
-
-
-class LimitDeclaration(base.Declaration):
-    number: ClassVar[base.Number] = base.Number(0, open_low=True, may_be_infinite=True)
-    kind: ClassVar[type] = float
-
-    def read(self, value: Any) -> base.Rate:
-        if isinstance(value, str | list | tuple):
-            raise base.Fault("must be a number, or a series by UTC time")
-        if not isinstance(value, pd.Series):
-            return self.number.read(value)
-        series = base.read_timed(value, may_be_infinite=True)
-        base.Number(0, may_be_infinite=True).read(float(series.min()))
-        return series
-
-    def admits(self, values: base.FloatArray) -> base.BoolArray:
-        return self.number.admits(values)
-
-
-def find_least(limit: base.Rate) -> float:
-    return float(limit.min()) if isinstance(limit, pd.Series) else limit
-
-
-# ------------------------------------------------------------------------------ settings over time
-
-
-class ColumnName(base.Declaration):
-    kind: ClassVar[type] = str
-
-    def read(self, value: Any) -> str:
-        if not isinstance(value, str) or not value.strip():
-            raise base.Fault("must be the name of a column of the market")
-        return value
+# ---------------------------------------------------------------------------- distances of stops
 
 
 class Multiple(base.Value):
@@ -109,7 +72,7 @@ class Multiple(base.Value):
     """
 
     multiple: Annotated[float, POSITIVE]
-    column: Annotated[str, ColumnName()]
+    column: Annotated[str, base.Text()]
     unit: Annotated[str, base.Choice("price", "fraction")] = "price"
 
     def __str__(self) -> str:
@@ -144,10 +107,6 @@ class StopDistance(base.Declaration):
         if not star or not column.strip():
             raise base.Fault("must be a fraction, or a multiple of a column such as '2*atr'")
         return Multiple(multiple, column.strip())
-
-    def admits(self, values: base.FloatArray) -> base.BoolArray:
-        """Return a mask of the fractions that :meth:`check` accepts."""
-        return self.number.admits(values)
 
 
 def find_factor(stop: Distance) -> float:
@@ -190,6 +149,7 @@ def read_scale(stop: Distance, market: Market, key: str) -> base.FloatArray:
 # ------------------------------------------------------------------------------------- the account
 
 BRACKETS = Brackets()
+LIMIT = base.Timed(base.Number(0, may_be_infinite=True))
 HEDGED = (
     "an account has one net position in each instrument (one-way mode): a long and a short in the "
     "same instrument earn what their difference earns, for two fees and, under brackets, the "
@@ -210,11 +170,6 @@ WHOLE: dict[str, Any] = {
     "max_overlay": inf,
     "negative_limit": None,
     "conversion": "listed",
-}
-
-
-GENERAL: dict[str, Any] = {
-    "max_holding": None,
 }
 
 
@@ -312,7 +267,7 @@ class Account(base.Value, kw_only=True):
     margin: Annotated[Any, ByInstrument(base.Choice("cross", "isolated"))] = "cross"
     venue_leverage: Annotated[Any | None, ByInstrument(POSITIVE)] = None
     min_leverage: Annotated[Any, ByInstrument(NOT_NEGATIVE)] = 0.0
-    max_leverage: Annotated[Any, ByInstrument(LimitDeclaration())] = inf
+    max_leverage: Annotated[Any, ByInstrument(LIMIT)] = inf
     band: Annotated[Any, ByInstrument(NOT_NEGATIVE)] = 0.0
     stop_loss: Annotated[
         Any | None, ByInstrument(StopDistance(base.Number(0, 1, open_low=True, open_high=True)))
@@ -370,7 +325,7 @@ class Account(base.Value, kw_only=True):
         yield from self._find_reserve_faults()
 
     def _find_margin_faults(self) -> base.Faults:
-        most = find_least(self.max_leverage)
+        most = float(np.min(self.max_leverage))
         if not self.min_leverage <= most:
             by_date = " at its lowest" * isinstance(self.max_leverage, pd.Series)
             yield "min_leverage", f"must be at most max_leverage {most:g}{by_date}"

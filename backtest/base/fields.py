@@ -308,7 +308,7 @@ class Timed(Declaration):
     def read(self, value: Any) -> Cost:
         if self.constant and not isinstance(value, pd.Series):
             return self.number.read(value)
-        series = read_timed(value)
+        series = read_timed(value, may_be_infinite=self.number.may_be_infinite)
         for position in (int(series.argmin()), int(series.argmax())):
             number = float(series.iloc[position])
             try:
