@@ -27,8 +27,6 @@ class InstrumentRules(NamedTuple):
     whole debt.
     """
 
-    is_inverse: bool
-    is_isolated: bool
     has_stop: bool
     has_impact: bool
     has_rounding: bool

@@ -53,7 +53,7 @@ def liquidate(
 def forfeit(rules: InstrumentRules, balances: Balances, value: float) -> tuple[Balances, float]:
     backing = p.compute_backing(rules, balances, value)
     left = min(backing, 0.0)
-    if rules.is_isolated:
+    if rules.margin.is_isolated:
         return p.make_flat_balances(balances.cash, left, value), backing - left
     return p.make_flat_balances(left, 0.0, value), backing - left
 
@@ -126,7 +126,7 @@ def close_contracts(
     quantity = position.quantity - closed
     entry = position.entry if quantity != 0.0 else 0.0
     cash, margin = balances.cash, position.margin
-    if rules.is_isolated:
+    if rules.margin.is_isolated:
         margin += closed * (filled - position.entry)
     else:
         cash += closed * filled
@@ -135,7 +135,7 @@ def close_contracts(
     left = max(p.compute_backing(rules, after, value), 0.0)
     asked = rules.liquidation_fee * notional
     fee = left if asked * (1.0 + TOLERANCE) >= left else asked
-    if rules.is_isolated:
+    if rules.margin.is_isolated:
         margin -= fee
     else:
         cash -= fee

@@ -83,7 +83,7 @@ def size_order(
         free -= compute_order_fee(rules, quote)
     limit = compute_largest_notional(rules.margin, free, held, cost, quote.initial)
     size = min(reach, limit) * (1.0 / unit)
-    if rules.is_isolated:
+    if rules.margin.is_isolated:
         filled = p.worsen(rules, quote.fill, side, worsening)
         kept = max(side * quantity, 0.0)
         room = compute_room(rules, balances, filled, side, quote)
@@ -94,7 +94,7 @@ def size_order(
 
 
 def compute_cost(rules: InstrumentRules, side: float, worsening: float) -> float:
-    if rules.is_inverse:
+    if rules.margin.is_inverse:
         return (worsening + rules.fee) / (1.0 + side * worsening)
     return worsening + rules.fee * (1.0 + side * worsening)
 
@@ -168,7 +168,7 @@ def truncate(rules: InstrumentRules, size: float) -> float:
 
 def round_price(rules: InstrumentRules, value: float, side: float) -> float:
     price = value * (1.0 / rules.margin.size)
-    if rules.is_inverse:
+    if rules.margin.is_inverse:
         price = -rules.margin.size / value
     steps = price * (1.0 / rules.tick)
     whole = floor(steps + 1e-6) if side < 0.0 else 0.0 - floor(1e-6 - steps)
@@ -229,7 +229,7 @@ def trade(
     if rules.has_order_fee:
         fee += compute_order_fee(rules, quote) if change != 0.0 else 0.0
     entry = p.compute_entry(position, quantity, filled)
-    if rules.is_isolated:
+    if rules.margin.is_isolated:
         cash, margin = move_margin(rules, balances, quantity, filled, quote.initial)
     else:
         cash, margin = balances.cash - change * filled, 0.0
@@ -286,7 +286,7 @@ def reduce_to_ratio(
     )
     done = fill(rules, balances, quote, side * max(allowed, 0.0), rules.fee)
     held = done.balances.positions[0]
-    if not rules.is_isolated or held.quantity == 0.0:
+    if not rules.margin.is_isolated or held.quantity == 0.0:
         return done
     freed = done.balances.cash - balances.cash
     kept = Position(held.quantity, held.entry, held.margin + freed, held.value)

@@ -16,7 +16,7 @@ from backtest.venue import (
 
 
 def compute_value_of(rules: InstrumentRules, price: float) -> float:
-    if rules.is_inverse:
+    if rules.margin.is_inverse:
         return -rules.margin.size / price
     return rules.margin.size * price
 
@@ -24,7 +24,7 @@ def compute_value_of(rules: InstrumentRules, price: float) -> float:
 def worsen(rules: InstrumentRules, value: float, side: float, rate: float) -> float:
     """Return u of the price moved by a fraction: up for side 1 (a buyer), down for -1."""
     up, down = 1.0 + rate, 1.0 - rate
-    if rules.is_inverse:
+    if rules.margin.is_inverse:
         # 2 / 2x equals 1 / x to the last bit. The compiler would merge two divisions of the same
         # form into one per account; in this form both are computed once for all accounts.
         up, down = 1.0 / up, 2.0 / (2.0 * down)
@@ -32,7 +32,7 @@ def worsen(rules: InstrumentRules, value: float, side: float, rate: float) -> fl
 
 
 def compute_distance(rules: InstrumentRules, start: float, end: float) -> float:
-    if rules.is_inverse:
+    if rules.margin.is_inverse:
         return abs(start / end - 1.0)
     return abs(end / start - 1.0)
 
@@ -99,14 +99,14 @@ def find_adverse(position: Position, low: float, high: float) -> float:
 
 def compute_equity(rules: InstrumentRules, balances: Balances, value: float) -> float:
     position = balances.positions[0]
-    if rules.is_isolated:
+    if rules.margin.is_isolated:
         return balances.cash + (position.margin + compute_profit(position, value))
     return balances.cash + position.quantity * value
 
 
 def compute_backing(rules: InstrumentRules, balances: Balances, value: float) -> float:
     position = balances.positions[0]
-    if rules.is_isolated:
+    if rules.margin.is_isolated:
         return position.margin + compute_profit(position, value)
     return balances.cash + position.quantity * value
 
@@ -120,7 +120,7 @@ def compute_uncounted(rules: InstrumentRules, position: Position, value: float) 
 
 def compute_base(rules: InstrumentRules, balances: Balances) -> float:
     position = balances.positions[0]
-    if rules.is_isolated:
+    if rules.margin.is_isolated:
         return position.margin - position.quantity * position.entry
     return balances.cash
 
@@ -151,7 +151,7 @@ def make_flat_balances(cash: float, margin: float, value: float) -> Balances:
 def charge(rules: InstrumentRules, balances: Balances, amount: float) -> Balances:
     position = balances.positions[0]
     cash, margin = balances.cash - amount, position.margin
-    if rules.is_isolated:
+    if rules.margin.is_isolated:
         is_empty = (cash < 0.0) & (position.quantity != 0.0)
         missing = cash if is_empty else 0.0
         cash, margin = 0.0 if is_empty else cash, margin + missing
@@ -163,7 +163,7 @@ def record_shortfall(rules: InstrumentRules, balances: Balances) -> tuple[Balanc
     if position.quantity != 0.0:
         return balances, 0.0
     cash, bad_debt = balances.cash, 0.0
-    if rules.is_isolated:
+    if rules.margin.is_isolated:
         if position.margin < 0.0:
             bad_debt = -position.margin
         else:
@@ -200,7 +200,7 @@ def move_value(
     if is_distance:
         unit = abs(value) if value != 0.0 else 1.0
         price = unit / rules.margin.size
-        if rules.is_inverse:
+        if rules.margin.is_inverse:
             price = rules.margin.size / unit
         rate = distance / price
     is_there = (rate > 0.0) & ((side > 0.0) | (rate < 1.0))
@@ -327,7 +327,7 @@ def compute_free_of_one(rules: InstrumentRules, balances: Balances, quote: Quote
     free -= compute_uncounted(rules, balances.positions[0], quote.mark_open)
     if notional > 0.0:
         free -= compute_initial(rules.margin, notional, quote.initial)
-    if rules.is_isolated:
+    if rules.margin.is_isolated:
         free = min(free, balances.cash)
     return max(free, 0.0)
 
@@ -337,7 +337,7 @@ def pay_funding(
 ) -> tuple[Balances, float]:
     position = balances.positions[0]
     paid = compute_payment(position.quantity, value, rate)
-    if not rules.is_isolated:
+    if not rules.margin.is_isolated:
         return make_balances(balances.cash - paid, position), paid
     if rules.is_funded_by_wallet:
         return charge(rules, balances, paid), paid

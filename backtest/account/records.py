@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import numpy as np
 
@@ -154,17 +154,9 @@ PATH, WORST = range(2)
 
 MOST_RELIEF, LARGEST_LOSS, LARGEST_REQUIREMENT, LARGEST_NOTIONAL, BY_NAME, OPTIONS_LAST = range(6)
 
-NUMBERS = (
-    "lot", "min_notional", "fee", "taker", "slippage", "impact", "participation",
-    "liquidation_fee", "liquidation_slippage", "step", "full_below", "min_leverage", "max_leverage",
-    "band", "stop_loss", "tick", "profit_share", "order_fee", "liquidation_impact", "take_profit",
-    "trailing_stop", "full_below_health",
-)  # fmt: skip
-FLAGS = (
-    "has_stop", "has_impact", "has_rounding", "has_limits", "rounds_price", "has_auto_margin",
-    "has_profit_share", "has_order_fee", "has_liquidation_impact", "has_exits",
-    "is_stop_distance", "is_profit_distance", "is_trail_distance", "is_funded_by_wallet",
-)  # fmt: skip
+KINDS = get_type_hints(InstrumentRules)
+NUMBERS = tuple(name for name, kind in KINDS.items() if kind is float)
+FLAGS = tuple(name for name, kind in KINDS.items() if kind is bool)
 DATED_ROWS = tuple(
     NUMBERS.index(name)
     for name in ("fee", "taker", "slippage", "liquidation_fee", "liquidation_slippage")
@@ -173,12 +165,6 @@ TAKER_ROW, MAKER_ROW = 1, 5
 """The row of the taker fee among them, and that of the maker fee after them."""
 
 HAS_STOP, HAS_EXITS = FLAGS.index("has_stop"), FLAGS.index("has_exits")
-
-MARKET_BAR = (
-    "open", "low", "high", "close", "mark_open", "mark_low", "mark_high", "mark_close",
-    "multiplier", "initial", "volume", "sigma", "adv", "limit", "order_fee",
-    "stop_scale", "profit_scale", "trail_scale", "fill", "decided",
-)  # fmt: skip
 
 
 class Terms(NamedTuple):
@@ -354,6 +340,9 @@ class MarketBar(NamedTuple):
     asset_mark_high: FloatArray
     asset_mark_close: FloatArray
     asset_fill: FloatArray
+
+
+MARKET_BAR = MarketBar._fields[: MarketBar._fields.index("is_listed")]
 
 
 class Scratch(NamedTuple):

@@ -446,11 +446,8 @@ def write_pick(names: Mapping[str, Any]) -> Callable[..., Any]:
     fields = {name: f"terms.numbers[{k}, i]" for k, name in enumerate(NUMBERS)}
     fields |= {name: f"terms.flags[{k}, i] != 0" for k, name in enumerate(FLAGS)}
     fields |= {
-        "is_inverse": "terms.rules.brackets.are_inverse[i]",
-        "is_isolated": "terms.rules.brackets.are_isolated[i]",
         "margin": "pick_rules(terms.rules.brackets, i)",
         "liquidation_mode": "terms.modes[i]",
-        "equity_stop": "terms.equity_stop",
     }
     given = ", ".join(f"{name}={text}" for name, text in fields.items())
     text = f"def pick_instrument(terms, i):\n    return InstrumentRules({given})\n"

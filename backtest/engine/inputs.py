@@ -186,8 +186,6 @@ def read_instrument_rules(
     has_limits = isinstance(limit, pd.Series)
     step, per_order = venue.liquidation.step, venue.fees.per_order
     return a.InstrumentRules(
-        is_inverse=contract.kind == "inverse",
-        is_isolated=account.margin == "isolated",
         has_stop=account.stop_loss is not None,
         has_impact=venue.slippage.impact > 0.0,
         has_rounding=contract.lot > 0.0 or has_least or most is not None,
@@ -510,7 +508,7 @@ def read_terms(
     packed = packed._replace(spot=v.pack_spot(legs))
     given = [base.pick_value(account.max_holding, name) for name in names]
     held = np.array([0 if x is None else base.parse_duration(x) for x in given], dtype=np.float64)
-    modes = {own.liquidation_mode for own in rules if not own.is_isolated}
+    modes = {own.liquidation_mode for own in rules if not own.margin.is_isolated}
     return a.Terms(
         instruments=list(rules),
         numbers=np.array([[getattr(own, name) for own in rules] for name in r.NUMBERS], np.float64),

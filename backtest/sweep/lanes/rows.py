@@ -308,8 +308,6 @@ def read_rules(
     numbers: FloatArray, kind: FillKind, table: Table, i: int, lane: int
 ) -> InstrumentRules:
     return InstrumentRules(
-        is_inverse=kind.is_inverse,
-        is_isolated=kind.is_isolated,
         has_stop=False,
         has_impact=kind.has_impact,
         has_rounding=kind.has_rounding,
@@ -323,8 +321,8 @@ def read_rules(
             taker=0.0,
             size=table.size,
             setting=table.setting,
-            is_inverse=False,
-            is_isolated=False,
+            is_inverse=kind.is_inverse,
+            is_isolated=kind.is_isolated,
             is_valued_at_entry=False,
             multiplier=1.0,
             initial_multiplier=1.0,

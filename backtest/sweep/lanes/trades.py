@@ -187,7 +187,7 @@ def size_lane(
     kept = max(held, 0.0)
     is_adding = is_asking & (reach > kept)
     allowed = limit
-    if rules.is_isolated:
+    if rules.margin.is_isolated:
         allowed = round_as_isolated(side, unit, quantity, reach)
     added = max(min(reach, allowed) - kept, 0.0)
     size = kept + added if is_adding else reach
@@ -211,7 +211,7 @@ def bound_cost(rules: a.InstrumentRules, quote: a.Quote, order: LaneOrder) -> fl
         worsening += a.compute_square_root_impact(rules.impact, quote, notional)
         worsening = min(worsening, LARGEST_WORSENING)
     ratio = 1.0 + worsening
-    if rules.is_inverse:
+    if rules.margin.is_inverse:
         ratio = 1.0 / (1.0 - worsening)
     return (worsening * ratio + rules.fee * ratio) * SLACK
 
