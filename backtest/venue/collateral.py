@@ -119,10 +119,8 @@ class Collateral(Value):
         """Return all fields as plain data; a market by its name and content hash."""
         data = super().to_dict()
         if isinstance(self.prices, Market):
-            stored = StoredMarket(
-                instrument=self.prices.instrument, content=self.prices.content_hash
-            )
-            data["prices"] = stored.to_dict()
+            market = self.prices
+            data["prices"] = {"instrument": market.instrument, "content": market.content_hash}
         return data
 
 
