@@ -34,7 +34,6 @@ from backtest.venue import (
     Venue,
     agree_settlement,
     check_collateral,
-    check_names_agree,
 )
 from backtest.venue.venue import ACCOUNT_FIELDS
 
@@ -179,11 +178,8 @@ def check_settlement(markets: Markets, venues: Mapping[str, Venue]) -> str:
     said = {name: (market.instrument,) for name, market in markets.items()}
     by_name = {find_currency(m.instrument) or find_currency(name) for name, m in markets.items()}
     is_given = markets.currency and by_name - {""} != {markets.currency}
-    if not is_given:  # or given as the names say it
-        if len(contracts) > 1:  # the money of one is added to no other
-            check_names_agree(contracts, said)
-        return agree_settlement(contracts, said=said)
-    return agree_settlement(contracts, said=said, given=markets.currency)
+    given = markets.currency if is_given else ""  # or given as the names say it
+    return agree_settlement(contracts, said=said, given=given)
 
 
 def warn_of_band(account: Account, markets: Markets, targets: np.ndarray) -> None:

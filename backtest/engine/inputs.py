@@ -20,7 +20,7 @@ from backtest.engine.option_inputs import read_option_feed
 from backtest.market import Market, Markets, find_clock, has_gaps
 from backtest.measures import Clock
 from backtest.venue import Collateral, MarginRule, MarginRules, OptionPositions, Venue
-from backtest.venue.venue import DATED, MAKER
+from backtest.venue.venue import DATED, MAKER, RATES
 
 if TYPE_CHECKING:
     from backtest.venue import Fees
@@ -229,7 +229,7 @@ def read_instrument_rules(
 
 
 def has_interest(venue: Venue) -> bool:
-    return bool(v.find_charged(venue.rates()))
+    return bool(v.find_charged(venue))
 
 
 def has_order_fee(venue: Venue) -> bool:
@@ -618,7 +618,7 @@ def read_feed(
         ends=ends.astype(np.int64),
         **read_assets(markets, account),
         years=measure_years(markets, venue, first, started),
-        **{name: as_of(x, markets.time, f"venue.{name}") for name, x in venue.rates().items()},
+        **{x: as_of(getattr(venue, x), markets.time, f"venue.{x}") for x in RATES},
         flow_bar=flow_bar,
         flow_amount=flow_amount,
         coin_rate=read_coin_rates(markets, venues),

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from backtest.venue.requirement_rule import pack_option_rules, pack_spot, PresetMargin
     from backtest.venue.requirement_rule import Requirement, RequirementRule, ScenarioMargin
     from backtest.venue.requirement_rule import Standard, Strategy
-    from backtest.venue.venue import agree_settlement, Bracket, check_names_agree, check_no_column
+    from backtest.venue.venue import agree_settlement, Bracket, check_no_column
     from backtest.venue.venue import choose_multipliers, Contract, Earlier, Fees, FeeTier
     from backtest.venue.venue import find_charged, find_newest, has_spread, InForce
     from backtest.venue.venue import InUse, Liquidation, list_dated, pick_cost, read_newest

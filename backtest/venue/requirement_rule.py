@@ -36,7 +36,6 @@ from backtest.venue.option_kernels import OptionPositions, OptionRates, OptionRu
 from backtest.venue.portfolio_kernels import Holdings, PortfolioRules, ScenarioTables, SpotTables
 from backtest.venue.preset_files import Group, choose_table
 from backtest.venue.requirement import LEVELS, MarginRules, compute_price
-from backtest.venue.venue import Day
 
 OWN_RULES: Any = portfolio_kernels.OWN_RULES
 FLAGS = ("inverse", "isolated", "valued_at_entry")
@@ -927,7 +926,7 @@ class PresetMargin(MarginRule, kw_only=True):
     """
 
     preset: Annotated[str, base.Text()]
-    at: Annotated[str | None, Day()] = None
+    at: Annotated[str | None, base.Time()] = None
 
     def faults(self) -> base.Faults:
         level = self._find_level()

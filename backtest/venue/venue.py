@@ -6,14 +6,13 @@ are per year. Notionals are in the settlement currency.
 
 from __future__ import annotations
 
-import datetime as dt
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from operator import attrgetter
-from typing import Annotated, Any, ClassVar, NamedTuple, Self, overload
+from typing import Annotated, Any, NamedTuple, Self, overload
 
 import numpy as np
 import pandas as pd
@@ -304,10 +303,19 @@ def agree_settlement(
     all: it replaces what names of linear contracts say, and must agree with all others.
     """
     inverse = next((name for name, each in contracts.items() if each.kind == "inverse"), "")
+    is_checked = bool(said) and not given and len(contracts) > 1
     known: dict[str, str] = {}
     for name, each in contracts.items():
-        is_inverse = each.kind == "inverse"
-        by_name = _read_names((*(said or {}).get(name, ()), name), is_inverse=is_inverse)
+        is_inverse, names = each.kind == "inverse", (*(said or {}).get(name, ()), name)
+        by_name = next(filter(None, (find_currency(x, is_inverse=is_inverse) for x in names)), "")
+        coins = map(find_coin, names if is_inverse else ())  # an inverse one settles in its coin
+        found = by_name or next(filter(None, coins), "")
+        if is_checked and each.settles and found not in ("", each.settles):
+            raise base.ParameterError(
+                f"venue: a market must be in the currency in which its venue settles, got {found} "
+                f"by the name of {name!r} and {each.settles} of its venue; to count the two "
+                f"as one, give bt.Markets(..., currency={each.settles!r})"
+            )
         currency = each.settles or (by_name or given if is_inverse else given or by_name)
         if currency:
             known[name] = currency
@@ -334,28 +342,6 @@ def agree_settlement(
             f"{known[first]!r} for {first!r}"
         )
     return known.get(first, given)
-
-
-def check_names_agree(
-    contracts: Mapping[str, Contract], said: Mapping[str, Collection[str]]
-) -> None:
-    for name, contract in contracts.items():
-        is_inverse = contract.kind == "inverse"
-        names = (*said.get(name, ()), name)
-        found = _read_names(names, is_inverse=is_inverse)
-        if is_inverse and not found:  # it settles in the coin that its name quotes
-            found = next(filter(None, map(find_coin, names)), "")
-        if contract.settles is not None and found not in ("", contract.settles):
-            raise base.ParameterError(
-                f"venue: a market must be in the currency in which its venue settles, got {found} "
-                f"by the name of {name!r} and {contract.settles} of its venue; to count the two "
-                f"as one, give bt.Markets(..., currency={contract.settles!r})"
-            )
-
-
-def _read_names(names: Collection[str], *, is_inverse: bool) -> str:
-    found = (find_currency(name, is_inverse=is_inverse) for name in names)
-    return next(filter(None, found), "")
 
 
 AMOUNT_SLACK = 0.02
@@ -449,14 +435,6 @@ def complete_table(table: Sequence[Bracket]) -> tuple[Bracket, ...]:
     )
 
 
-class Day(base.Declaration):
-    kind: ClassVar[type] = str
-
-    def read(self, value: Any) -> str:
-        base.read_time(str(value) if type(value) is dt.date else value)
-        return preset_files.read_day(value)
-
-
 class InForce(Value, kw_only=True):
     """The preset and the days that the brackets of a venue come from.
 
@@ -465,8 +443,8 @@ class InForce(Value, kw_only=True):
     """
 
     preset: Annotated[str, base.Text()]
-    since: Annotated[str, Day()]
-    until: Annotated[str | None, Day()] = None
+    since: Annotated[str, base.Time()]
+    until: Annotated[str | None, base.Time()] = None
 
 
 class Earlier(Value, kw_only=True):
@@ -497,10 +475,8 @@ class InUse(NamedTuple):
 RATES = ("borrow_rate", "cash_rate", "short_rate")
 
 
-def find_charged(rates: Mapping[str, object]) -> dict[str, object]:
-    found = {name: rates[name] for name in RATES if name in rates}
-    plain = {n: r.get("value", ()) if isinstance(r, Mapping) else r for n, r in found.items()}
-    return {name: found[name] for name, rate in plain.items() if np.any(np.asarray(rate) != 0.0)}
+def find_charged(venue: Any) -> list[str]:
+    return [name for name in RATES if np.any(np.asarray(getattr(venue, name)) != 0.0)]
 
 
 def is_one(multiplier: Rate) -> bool:
@@ -637,7 +613,7 @@ class Venue(Value, kw_only=True):
                 yield f"earlier.{k}.until", "must be after that of the table before it"
             if fee > 0.0:
                 yield from find_table_faults(each.brackets, f"earlier.{k}.brackets", fee)
-        charged = find_charged(self.rates())
+        charged = find_charged(self)
         if charged and self.interest_on is None:
             rule = "must be 'loan' (margin loans) or 'balance' (derivatives) when a rate is not 0"
             yield "interest_on", f"{rule}: {', '.join(charged)}"
@@ -660,15 +636,11 @@ class Venue(Value, kw_only=True):
         given = self.profit_counts
         return WHOLE_SHARES[given] if isinstance(given, str) else given
 
-    def rates(self) -> dict[str, Rate]:
-        """Return the rates of interest by name."""
-        return {name: getattr(self, name) for name in RATES}
-
     def __repr__(self) -> str:
         name = self.in_force.preset if self.in_force else "no preset"
         count = base.count_nouns(len(self.brackets), "bracket")
         table = f"{count}, {self.brackets[0].max_leverage:g}x"
-        interest = ", ".join(find_charged(self.rates())) or "no interest"
+        interest = ", ".join(find_charged(self)) or "no interest"
         parts = (self.contract, self.fees, self.slippage, self.liquidation)
         return "\n ".join([f"<Venue of {name}: {table}, {interest}", *map(repr, parts)]) + ">"
 
