@@ -23,6 +23,7 @@ from backtest.market import Market, find_coin
 from backtest.risk.paths import MARKS, MONTH, PRICES, append_bars, bound_extremes
 
 SCALE = base.Number(0.0)
+MOVE = base.Number(-1.0, open_low=True)
 FILE = Path(__file__).with_name("crashes.toml")
 
 
@@ -89,7 +90,7 @@ class Scenario(base.Value):
     """
 
     name: Annotated[str, base.Text()]
-    price: Annotated[float, base.Number(-1.0, open_low=True)] = 0.0
+    price: Annotated[float, MOVE] = 0.0
     over: Annotated[str | None, base.Duration()] = None
     shape: Annotated[str, base.Choice("bridge", "line", "bar")] = "bridge"
     volatility: Annotated[float, SCALE] = 1.0
@@ -101,11 +102,9 @@ class Scenario(base.Value):
     adl: Annotated[float, base.Number(0.0, 1.0)] = 0.0
     adl_leverage: Annotated[float, base.Number(1.0)] = 20.0
     venue_default: Annotated[float, base.Number(0.0, 1.0)] = 0.0
-    basis: Annotated[float, base.Number(-1.0, open_low=True)] = 0.0
-    implied_volatility: Annotated[float, base.Number(-1.0, open_low=True)] = 0.0
-    prices: Annotated[
-        Mapping[str, float] | None, ByInstrument(base.Number(-1.0, open_low=True))
-    ] = None
+    basis: Annotated[float, MOVE] = 0.0
+    implied_volatility: Annotated[float, MOVE] = 0.0
+    prices: Annotated[Mapping[str, float] | None, ByInstrument(MOVE)] = None
     correlation: Annotated[float | None, base.Number(-1.0, 1.0)] = None
     date: Annotated[str | None, base.Time()] = None
     until: Annotated[str | None, base.Time()] = None
@@ -169,12 +168,8 @@ def find_moves(
 ) -> dict[str, float]:
     """Return the move of each market in a scenario, a fraction of its last close."""
     own = {} if scenario.prices is None else dict(scenario.prices)
-    for name in own:
-        if name not in markets:
-            raise base.ParameterError(
-                f"prices of scenario {scenario.name!r} must be of {', '.join(markets)}, "
-                f"got {name!r}{base.did_you_mean(name, list(markets))}"
-            )
+    owner = f"prices of scenario {scenario.name!r}: the account"
+    base.check_names(owner, own, list(markets), noun="instrument")
     free = {name: market for name, market in markets.items() if name not in resting}
     rest = {name: own.get(name, 0.0) for name in markets if name in resting}
     if scenario.correlation is None:

@@ -25,13 +25,9 @@ from backtest.risk.paths import PRICES
 from backtest.risk.scenario import Bars, Scenario, ShockBars
 from backtest.venue import Venue, compute_value, has_spread, pick_cost, scale_cost
 
-NO_STOPS: dict[str, Any] = {
-    "stop_loss": None,
-    "take_profit": None,
-    "trailing_stop": None,
-    "equity_stop": None,
-    "max_holding": None,
-}
+NO_STOPS: dict[str, Any] = dict.fromkeys(
+    ("stop_loss", "take_profit", "trailing_stop", "equity_stop", "max_holding")
+)
 FOREVER = 2**62
 """An age that no surface reaches, ns."""
 MULTIPLIERS = ("margin_multiplier", "initial_multiplier", "maintenance_multiplier")
@@ -482,7 +478,7 @@ def find_edge(is_dead: Callable[[float], bool], tried: Iterable[float]) -> float
 RULES = base.Choice("run", "today", "then")
 
 
-@base.checked_only("result", "scenarios", "progress", "data")
+@base.checked_only("result", "scenarios", "progress", "data", "ladder")
 def stress(
     result: Result,
     scenarios: Sequence[Scenario] | Scenario | None = None,
@@ -660,13 +656,8 @@ def list_points(ladder: Mapping[str, Sequence[float]] | None) -> pd.DataFrame:
 
 
 def find_values(axis: Any, name: str) -> base.FloatArray:
-    try:
-        given = [float(x) for x in axis]
-        is_range = isinstance(axis, tuple) and len(axis) == 3 and isinstance(axis[2], int)
-        is_range = is_range and axis[2] > 2
-    except (TypeError, ValueError):
-        given, is_range = [], False
-    values = np.linspace(given[0], given[1], int(given[2])) if is_range else np.array(given)
+    is_range = isinstance(axis, tuple) and len(axis) == 3 and isinstance(axis[2], int)
+    values = np.linspace(*axis) if is_range and axis[2] > 2 else np.array(axis, dtype=np.float64)
     if not len(values) or not np.isfinite(values).all():
         raise base.ParameterError(
             f"ladder: {name} must be (low, high, n) or finite values, got {base.repr_plain(axis)}"

@@ -245,6 +245,8 @@ def test_a_list_of_a_ladder_holds_values_also_if_the_last_is_whole():
     ({"scenarios": bt.Scenario("a", correlation=0.5)}, "several instruments"),
     ({"ladder": {"prize": (0, 1, 5)}}, "did you mean 'price'"),
     ({"ladder": {"price": (0.0, math.nan)}}, "finite"),
+    ({"ladder": [0.1]}, "ladder must be a mapping"),
+    ({"ladder": {"price": "a:b"}}, "ladder must be a mapping to a sequence"),
     ({"ladder": {"shape": (0, 1)}}, "ladder.shape: must be"),
     ({"ladder": {"name": (0, 1)}}, "ladder.name: must be text"),
 ])  # fmt: skip
@@ -318,7 +320,9 @@ def test_instruments_that_ended_long_ago_are_left_out(monkeypatch):
     row = stress_one(result, prices={"C": -0.1}, shape="bar")
     quantity, last = result.state.held.quantities[2], market.mark_close[-1]
     assert row["loss"] == pytest.approx(0.1 * quantity * last, rel=1e-9)
-    check_refused(lambda: bt.stress(result, bt.Scenario("fall", prices={"B": -0.1})), "got 'B'")
+    check_refused(
+        lambda: bt.stress(result, bt.Scenario("fall", prices={"B": -0.1})), "no instrument 'B'"
+    )
 
 
 def test_a_contract_that_expires_in_a_scenario_is_closed_at_its_mark():
