@@ -250,15 +250,6 @@ def refuse_options(policy: AnyPolicy, overlay: Policy | None, resume: Result | N
 def read_start(account: AnyAccount, paths: Paths) -> Result | None:
     if isinstance(account, Account):
         return None
-    if not isinstance(account, Result):
-        raise base.ParameterError(
-            f"account must be an Account or a Result, got {base.repr_plain(account)}"
-        )
-    if not engine.is_same_account(account.names, paths.names):
-        raise base.ParameterError(
-            f"paths must be of the instruments of the result, {', '.join(account.names)}, "
-            f"got {', '.join(paths.names)}"
-        )
     begins = int(paths.calendar.time[0])
     if account.last_time != begins:
         raise base.DataError(
@@ -555,7 +546,7 @@ def write_interval(row: Any, name: str) -> str:
     return f"{base.format_chance(row[f'{name}_low'])} to {base.format_chance(row[f'{name}_high'])}"
 
 
-@base.checked_only("paths", "compile", "progress", "overlay")
+@base.checked_only("paths", "account", "compile", "progress", "overlay")
 def liquidation_risk(
     paths: Paths,
     policy: AnyPolicy,
@@ -777,7 +768,7 @@ class MaxLeverage(base.SettingsResult):
         return [Part("models", "By model", lead, (models, chart, *funding), shows="both")]
 
 
-@base.checked_only("compile", "progress", "overlay", "market", "models")
+@base.checked_only("compile", "progress", "overlay", "market", "account", "models")
 def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
     market: Market | Markets,
     policy: AnyPolicy | None = None,
@@ -884,10 +875,8 @@ def choose_grid(
             for row in own.brackets
         )
         most = min(most, max(held))
-    for limit in (account.max_leverage, account.venue_leverage):
-        most = min(
-            [most, *(each for each in base.list_values(limit) if isinstance(each, int | float))]
-        )
+    limits = [*base.list_values(account.max_leverage), *base.list_values(account.venue_leverage)]
+    most = min([most, *(each for each in limits if isinstance(each, int | float))])
     return np.geomspace(min(0.5, 0.5 * most), most, 16)
 
 

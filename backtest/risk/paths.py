@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -411,9 +411,6 @@ class Paths:
     def __len__(self) -> int:
         return self.count
 
-    def __iter__(self) -> Iterator[Any]:
-        return (self[i] for i in range(self.count))
-
     def __repr__(self) -> str:
         begins = base.format_time(int(self.calendar.time[0]) + self.markets.interval)
         names = f" of {', '.join(self.names)}" if len(self.names) > 1 else ""
@@ -427,7 +424,8 @@ class Paths:
     def __getitem__(self, i: int) -> Any:
         if not -self.count <= i < self.count:
             raise IndexError(f"there are {self.count} paths, got {i}")
-        return self.join_history(i % self.count, 0)
+        number = i % self.count
+        return as_given(self.markets_of(self.draw_all(number, number + 1), 0, number), self.history)
 
     def describe(self) -> dict[str, Any]:
         """Return what draws the paths, as plain data for a manifest."""
@@ -487,13 +485,6 @@ class Paths:
             source = f"{each.history.source} then " * bool(behind) + f"{self!r}[{number}]"
             found[name] = each.market_of(bars[name], k, before, source=source)
         return Markets(found, currency=self.markets.currency or None)
-
-    def join_history(self, i: int, bars: int) -> Any:
-        """Return path i with up to ``bars`` bars of history in front of its first one.
-
-        Policies with columns need them to begin warm.
-        """
-        return as_given(self.markets_of(self.draw_all(i, i + 1), 0, i, bars), self.history)
 
 
 def factor_correlation(correlation: base.FloatArray) -> base.FloatArray:

@@ -197,7 +197,7 @@ def test_a_portfolio_goes_on_from_where_it_stands(policy, terms):
     risk = bt.liquidation_risk(paths, policy, **{**given, "account": before}, compile=False)
     lives = next(risk.runner.run_chunks())
     for i in range(2):
-        joined = paths.join_history(i, 10**6)
+        joined = paths.markets_of(paths.draw_all(i, i + 1), 0, i, 10**6)
         whole = bt.run(joined, policy, **given, signal={"A": 0.7, "B": -0.3}, compile=False)
         bars = whole.bars.iloc[-24:]
         assert np.allclose(lives.wealth[i], bars["equity"] + bars["reserve"], rtol=1e-12)

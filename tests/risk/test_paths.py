@@ -366,7 +366,7 @@ def test_paths_begin_where_all_instruments_have_bars():
         bt.Markets({"A": market, "B": late}), models.Stationary(block=5.0), **DAYS
     )
     assert paths.history.n_bars == 200
-    joined = paths.join_history(0, 50)
+    joined = paths.markets_of(paths.draw_all(0, 1), 0, 0, 50)
     assert joined.n_bars == 50 + paths.width
     assert joined["B"].time[50] == market.time[-1]
     assert pd.Timestamp(paths.start) == market.times[-1]
@@ -409,7 +409,8 @@ def test_columns_of_a_policy_of_the_user_are_made_for_each_path(monkeypatch):
     own = own._replace(policy=HalfOnPathsThatRise())
     found = runner.observe(own, paths.names[0], paths.draw(0, 3))["sigma"].reshape(3, -1)
     for k in range(3):
-        column = own.policy.observe(paths.join_history(k, 2000))["sigma"]
+        (joined,) = paths.markets_of(paths.draw_all(k, k + 1), 0, k, 2000).values()
+        column = own.policy.observe(joined)["sigma"]
         np.testing.assert_array_equal(found[k], column[-paths.width :])
 
 
