@@ -99,9 +99,8 @@ class Draws:
         prices between them. Several bridges in a bar are its parts.
         """
         steps, share = self.bridge, variance / self.bridge
-        z: list[Any] = [0.0]
-        if steps > 1:
-            z = [self.normals(PARTS, 1000 + 32 * part + i) for i in range(steps)]
+        parts = range(1000 + 32 * part, 1000 + 32 * part + steps)
+        z: list[Any] = [self.normals(PARTS, i) if steps > 1 else 0.0 for i in parts]
         center = sum(z) / steps
         at, high, low = np.zeros((3, *self.shape))
         for i in range(steps):
@@ -662,21 +661,16 @@ class FundingProcess:
         the same time.
         """
         count, lags = len(residuals), self.windows[-1]
-        rates = np.zeros((lags + len(uniforms), uniforms.shape[1]))
+        rates, weights = np.zeros((lags + len(uniforms), uniforms.shape[1])), np.zeros((lags, 1))
         if len(self.rates) >= lags:
             rates[:lags] = self.rates[-lags:, None]
-        sums = [rates[lags - each : lags].sum(axis=0) for each in self.windows]
+        for weight, each in zip(self.weights, self.windows, strict=False):
+            weights[-each:] += weight / each
         ranks = np.minimum((uniforms * count).astype(np.int64), count - 1)
         shocks = residuals[ranks] if count else np.zeros_like(uniforms)
-        for k, shock in enumerate(shocks, lags):
-            rate = self.constant + shock
-            for weight, each, total in zip(self.weights, self.windows, sums, strict=False):
-                rate = rate + weight / each * total
-            rates[k] = np.clip(rate, -self.cap, self.cap)
-            sums = [
-                total + rates[k] - rates[k - each]
-                for each, total in zip(self.windows, sums, strict=True)
-            ]
+        for k, shock in enumerate(shocks):
+            rate = self.constant + shock + np.sum(weights * rates[k : k + lags], axis=0)
+            rates[k + lags] = np.clip(rate, -self.cap, self.cap)
         paid = rates[lags:]
         return np.where(np.abs(paid - self.usual) < self.clamp, self.usual, paid)
 
