@@ -271,7 +271,7 @@ def describe_half(table: pd.DataFrame, name: str, capital: float) -> str:
     return f"{HALVED[name]} is not halved at any capital tried"
 
 
-@base.checked_only("progress", "market", "account")
+@base.checked_only("progress", "market", "account", "capitals")
 def capacity(
     market: Market | Markets,
     policy: Any,
@@ -337,8 +337,7 @@ def capacity(
 def read_capitals(capitals: Sequence[float] | None, account: Account) -> list[float]:
     if capitals is None:
         return [float(account.capital) * 10.0 ** (k / 2) for k in range(15)]
-    is_list = isinstance(capitals, Sequence | np.ndarray) and not isinstance(capitals, str)
-    found = [MONEY.check("capital", each) for each in capitals] if is_list else []
+    found = [MONEY.check("capital", each) for each in capitals]
     if len(found) < 2 or any(b <= a for a, b in pairwise(found)):
         raise base.ParameterError(
             f"capitals must be two or more increasing numbers, got {base.repr_plain(capitals):.60}"
@@ -411,10 +410,6 @@ class Bounds(base.SettingsResult):
             f"{self.bars.index[0]:%Y-%m-%d %H:%M} UTC: final equity is {path:,.2f} under path and "
             f"{worst:,.2f} under worst."
         )
-
-    @property
-    def heading(self) -> str:
-        return f"Prices inside bars: {self.title}"
 
     def list_numbers(self) -> list[Headline]:
         of = f"of {self.n_bars:,}"

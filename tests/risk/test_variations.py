@@ -206,7 +206,7 @@ def capacity_of(**terms):
     (sensitivity_to(["correlation"]), "got 'correlation'"),
     (capacity_of(venue=kit.free_venue()), "costs or limits that depend on size"),
     (capacity_of(capitals=[1e4, 1e3]), "two or more increasing numbers"),
-    (capacity_of(capitals="1e4"), "capitals must be two or more"),
+    (capacity_of(capitals="1e4"), "capitals must be a sequence"),
 ])  # fmt: skip
 def test_a_wrong_argument_is_one_clear_error(call, words):
     check_refused(call, words, bt.ParameterError)
