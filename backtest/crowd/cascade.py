@@ -549,11 +549,7 @@ class Cascade(base.SettingsResult):
     @property
     def title(self) -> str:
         shock = base.format_percent(self.shock, is_signed=True)
-        return f"Cascade of {self.settings['crowd'].get('accounts', 0):,} accounts after {shock}"
-
-    @property
-    def heading(self) -> str:
-        return self.title
+        return f"{self.settings['crowd'].get('accounts', 0):,} accounts after {shock}"
 
     @property
     def about(self) -> str:
@@ -685,7 +681,7 @@ def cascade(
     """
     if venue.contract.is_spot:
         raise base.ParameterError("venue must have margined positions, got one of kind 'spot'")
-    start = people.find_price(price, None, crowd.price)
+    start = people.find_price(price, crowd.price)
     mine, theirs = crowd.contract, venue.contract
     is_drawn = crowd.origin.get("made_from") == "leverage"
     if is_drawn and (mine.kind, mine.size) != (theirs.kind, theirs.size):

@@ -172,11 +172,11 @@ class Crowd:
         is_long = np.arange(n) < round(long_share * n)
         rng.shuffle(is_long)
         market = unwrap_market(entries) if isinstance(entries, Market | Markets) else None
-        now = find_price(price, market, entries)
+        now = find_price(price, entries if market is None else float(market.close[-1]))
         contract = Contract() if venue is None else venue.contract
         margin = 0.0 if venue is None else read_rules(venue).rates[0]
         if market is None:
-            entry = np.full(n, now if entries is None else find_price(entries, None, None))
+            entry = np.full(n, find_price(entries, now))
         else:
             entry = draw_entries(market, ratio, is_long, lookback, rng, margin)
         longs = int(np.sum(is_long))
@@ -223,7 +223,7 @@ class Crowd:
     @base.checked
     def notional(self, price: float | None = None) -> base.FloatArray:
         """Return the signed notional of each account at a price, by default that of the crowd."""
-        at = find_price(price, None, self.price)
+        at = find_price(price, self.price)
         return np.asarray(self.quantity * abs(to_value(self.contract, at)))
 
     @base.checked
@@ -247,7 +247,7 @@ class Crowd:
         The index is the middle of each level; ``long``, ``short``, and what is liquidated between
         the price now and the level, ``cumulative``, are notionals at the price now.
         """
-        now = find_price(price, None, self.price)
+        now = find_price(price, self.price)
         n = int(base.Range(2, 100_000).check("bins", bins, whole=True))
         base.check_range("span", span, low=0.0, high=10.0, open_low=True)
         if venue is None:
@@ -310,10 +310,9 @@ def read_column(frame: pd.DataFrame, name: str) -> base.FloatArray:
     return values
 
 
-def find_price(price: float | None, market: Market | None, entries: object) -> float:
-    if price is None and market is not None:
-        return float(market.close[-1])
-    known = entries if price is None and isinstance(entries, int | float) else price
+def find_price(*given: float | None) -> float:
+    """Return the first price that is given."""
+    known = next((each for each in given if each is not None), None)
     if known is None:
         raise base.ParameterError(
             "price must be given, got None; price=, or entries=market to use its last close"
