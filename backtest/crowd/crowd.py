@@ -281,9 +281,6 @@ def find_liquidation_prices(
     return np.asarray(np.where(quantity == 0.0, np.nan, price))
 
 
-# ----- what a crowd is made of -----
-
-
 def read_sides(sides: pd.Series[Any]) -> base.FloatArray:
     words = {"long": 1.0, "short": -1.0, 1: 1.0, -1: -1.0}
     found = sides.map(words).to_numpy(dtype=np.float64)

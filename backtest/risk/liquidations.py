@@ -337,9 +337,6 @@ def reduce_lives(
     )  # fmt: skip
 
 
-# -------------------------------------------------------------------------------------- estimates
-
-
 def estimate(hits: int, n: int, confidence: float) -> Estimate:
     """Return the share of n paths that were hit, and its interval by Clopper and Pearson.
 
@@ -382,8 +379,6 @@ def tabulate_hazard(days: base.FloatArray, firsts: base.IntArray) -> pd.DataFram
     columns = {"at_risk": at_risk, "liquidated": counts, "hazard": counts / np.maximum(at_risk, 1)}
     return pd.DataFrame(columns, index=pd.RangeIndex(1, len(counts) + 1, name="day"))
 
-
-# ------------------------------------------------------------------------------------- the result
 
 MONEY = "settlement currency"
 WEALTH = {
@@ -657,8 +652,6 @@ def describe_terms(
         "overlay": None if overlay is None else repr(overlay),
     }
 
-
-# ------------------------------------------------------------------------------- largest leverage
 
 USUAL_MODELS = ("filtered", "stationary", "garch", "gbm")
 LEAST_HITS = 20

@@ -53,8 +53,6 @@ Drift = float | str
 """Growth of the expected price per year, or :data:`HISTORY`."""
 
 
-# --------------------------------------------------------------------------------- random numbers
-
 Moves: TypeAlias = tuple[base.FloatArray, base.FloatArray, base.FloatArray]
 """Log moves of bars, and their highest and lowest log price over the open, (bars, paths)."""
 NORMALS, EXTREMES, STUDENT, ROWS, BASIS, FUNDING, JUMPS, _, PARTS = range(9)
@@ -118,9 +116,6 @@ def find_top(
 ) -> base.FloatArray:
     """Return the highest point of a Brownian bridge from 0 to ``move``, by an exponential."""
     return np.asarray(0.5 * (move + np.sqrt(move * move + 2.0 * variance * wait)))
-
-
-# ----------------------------------------------------------------------------------------- models
 
 
 class PathModel(base.Value):

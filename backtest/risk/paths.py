@@ -36,9 +36,6 @@ PRICES = ("open", "high", "low", "close")
 MARKS = tuple(f"mark_{name}" for name in PRICES)
 
 
-# --------------------------------------------------------------------------------------- calendar
-
-
 class PathCalendar(NamedTuple):
     """The bars of a path, from the last one of history on, and the stamps of settlements, in ns.
 
@@ -106,9 +103,6 @@ def find_phases(
         return np.searchsorted(week, time % WEEK).clip(max=len(week) - 1), rows
     n, anchor = every // history.interval, int(time[0])
     return (time - anchor) // history.interval % n, (history.time - anchor) // history.interval % n
-
-
-# ------------------------------------------------------------------------------- rows of history
 
 
 class RowTable:
@@ -206,9 +200,6 @@ class RowTable:
         size = np.sqrt(variance)
         shift = drift - self.growth[1:, None] - self.sum_cumulants(size)
         return np.asarray(np.take(self.moves, rows, axis=1) * size + shift)
-
-
-# ------------------------------------------------------------------------------------------- bars
 
 
 class PathBars(NamedTuple):
@@ -339,9 +330,6 @@ def bound_extremes(prices: base.FloatArray) -> base.FloatArray:
     np.maximum(high, np.maximum(first, close), out=high)
     np.minimum(low, np.minimum(first, close), out=low)
     return prices
-
-
-# ------------------------------------------------------------------------------------------ paths
 
 
 @dataclass(eq=False, repr=False)

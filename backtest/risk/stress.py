@@ -261,9 +261,6 @@ def make_asset(clock: Markets, assets: Mapping[str, base.FloatArray], c: int) ->
     return Market.from_frames(last, mark=mark, interval=interval, sessions=clock.sessions)
 
 
-# ------------------------------------------------------------------------- venue in a scenario
-
-
 def scale(venue: Venue, name: str, factor: float, most: float) -> base.Cost:
     return scale_cost(pick_cost(venue, name), factor, most=most, name=f"venue.{name}")
 
@@ -404,8 +401,6 @@ class Stress(base.SettingsResult):
         )
 
 
-# ------------------------------------------------------------------------------------- break-even
-
 LARGEST_RISE, LARGEST_FALL = math.log(64.0), 36.7
 """The largest log moves that a search for the break-even tries."""
 HEDGED = tuple(2.0**k for k in range(-6, 6))
@@ -472,8 +467,6 @@ def find_edge(is_dead: Callable[[float], bool], tried: Iterable[float]) -> float
         alive = dead
     return math.nan
 
-
-# ----------------------------------------------------------------------------------------- stress
 
 RULES = base.Choice("run", "today", "then")
 

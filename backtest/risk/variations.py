@@ -24,8 +24,6 @@ from backtest.risk.paths import MARKS, PRICES
 from backtest.risk.stress import list_worsenings, scale, scale_margin
 from backtest.venue import Venue
 
-# ------------------------------------------------------------------------------------ sensitivity
-
 LEAST_CHANGE = 0.00005
 """Change of growth that is not 0.00 %."""
 
@@ -193,8 +191,6 @@ def choose_factors(
     choice = base.Choice(*known)  # of those with an effect on venue and market
     return tuple(dict.fromkeys(choice.check("a factor", name) for name in factors))
 
-
-# --------------------------------------------------------------------------------------- capacity
 
 MONEY = base.Number(0, open_low=True)
 TOLERANCE = 0.01
