@@ -130,7 +130,11 @@ class PathModel(base.Value):
     @classmethod
     @base.checked
     def fit(cls, market: Market) -> Self:
-        """Return the model with its parameters estimated on a market."""
+        """Return the model with its parameters estimated on the last 20,000 returns of a market."""
+        return cls._fit(market, read_returns(market, cls.__name__))
+
+    @classmethod
+    def _fit(cls, market: Market, returns: base.FloatArray) -> Self:
         raise NotImplementedError
 
     @property
@@ -199,11 +203,8 @@ class GBM(PathModel):
     drift: Annotated[float, base.Number()] = 0.0
 
     @classmethod
-    @base.checked
-    def fit(cls, market: Market) -> Self:
-        """Return the model of the last 20,000 returns."""
-        returns, per_year = read_returns(market, cls.__name__), count_per_year(market)
-        return cls(volatility=float(np.std(returns)) * math.sqrt(per_year))
+    def _fit(cls, market: Market, returns: base.FloatArray) -> Self:
+        return cls(volatility=float(np.std(returns)) * math.sqrt(count_per_year(market)))
 
     def walk(self, draws: Draws, per_year: float) -> Moves:
         """Return the moves of bars."""
@@ -241,11 +242,8 @@ class Merton(PathModel):
     drift: Annotated[float, base.Number()] = 0.0
 
     @classmethod
-    @base.checked
-    def fit(cls, market: Market) -> Self:
-        """Return the most likely model of the last 20,000 returns."""
-        returns, per_year = read_returns(market, cls.__name__), count_per_year(market)
-        deviation, jumps, mean, spread = fit_merton(returns)
+    def _fit(cls, market: Market, returns: base.FloatArray) -> Self:
+        per_year, (deviation, jumps, mean, spread) = count_per_year(market), fit_merton(returns)
         return cls(
             volatility=deviation * math.sqrt(per_year),
             jumps=jumps * per_year,
@@ -299,6 +297,10 @@ class Garch(PathModel):
     ``v' = omega + alpha e^2 + beta v``. Without ``variance_now`` the variance starts at its mean,
     ``omega / (1 - alpha - beta)``. Source: Bollerslev (1986), Generalized Autoregressive
     Conditional Heteroskedasticity, J. Econometrics 31(3).
+
+    A fit is the most likely model with Student's t. The likelihood puts the mean variance of hourly
+    prices far above their mean square, as the persistence is close to 1. So the variance is bounded
+    by the largest one of the returns, and omega makes the mean variance of paths that mean square.
     """
 
     omega: Annotated[float, base.Number(0.0, open_low=True)]
@@ -323,17 +325,9 @@ class Garch(PathModel):
             self._set_fields(variance_now=self.omega / (1.0 - self.alpha - self.beta))
 
     @classmethod
-    @base.checked
-    def fit(cls, market: Market) -> Self:
-        """Return the most likely model with Student's t.
-
-        The likelihood puts the mean variance of hourly prices far above their mean square, as the
-        persistence is close to 1. So the variance is bounded by the largest one of the returns, and
-        omega makes the mean variance of paths that mean square.
-        """
+    def _fit(cls, market: Market, returns: base.FloatArray) -> Self:  # noqa: ARG003 - as its base
         from arch import arch_model  # noqa: PLC0415 - takes a second to import
 
-        returns = read_returns(market, cls.__name__)
         target = float(np.mean(returns**2))
         model = arch_model(returns / math.sqrt(target), mean="Zero", dist="t", rescale=False)
         with np.errstate(all="ignore"):  # the optimizer may try parameters without a likelihood
@@ -459,10 +453,8 @@ class Stationary(_Resampled):
     drift: Annotated[float, base.Number()] = 0.0
 
     @classmethod
-    @base.checked
-    def fit(cls, market: Market) -> Self:
-        """Return the model with the block length of :func:`block_length`."""
-        return cls(block=block_length(read_returns(market, cls.__name__)))
+    def _fit(cls, market: Market, returns: base.FloatArray) -> Self:  # noqa: ARG003 - as its base
+        return cls(block=block_length(returns))
 
 
 class Filtered(_Resampled):
@@ -485,7 +477,13 @@ class Filtered(_Resampled):
     Notes
     -----
     The rows are scaled by one constant, so that the long-run variance of paths is that of history;
-    the first bar has ``variance_now``.
+    the first bar has ``variance_now``. In a fit, that is today's variance, its log distance from
+    that of history times :data:`STATE`, and the block length is that of the divided returns.
+
+    The weights are not estimated: with those of the highest likelihood, single large returns raise
+    the variance so much that most paths are too calm, and forecasts of liquidations are worse. Half
+    of a shock is gone after :data:`HALF_LIFE` days, and the variance returns to the mean square of
+    history by half in :data:`REVERSION` days.
     Source: Barone-Adesi, Giannopoulos and Vosper (1999), VaR without Correlations for Portfolios of
     Derivative Securities, J. Futures Markets 19(5).
     """
@@ -497,18 +495,7 @@ class Filtered(_Resampled):
     drift: Annotated[float, base.Number()] = 0.0
 
     @classmethod
-    @base.checked
-    def fit(cls, market: Market) -> Self:
-        """Return the model with today's variance, and the block length of the divided returns.
-
-        Today's variance is shrunk towards that of history: its log distance times :data:`STATE`.
-
-        The weights are not estimated: with those of the highest likelihood, single large returns
-        raise the variance so much that most paths are too calm, and forecasts of liquidations are
-        worse. Half of a shock is gone after :data:`HALF_LIFE` days, and the variance returns to the
-        mean square of history by half in :data:`REVERSION` days.
-        """
-        returns = read_returns(market, cls.__name__)
+    def _fit(cls, market: Market, returns: base.FloatArray) -> Self:
         day = count_per_year(market) / (SESSIONS if market.sessions else YEAR_DAYS)
         alpha = 1.0 - 0.5 ** (1.0 / max(HALF_LIFE * day, LEAST_HALF_LIFE))
         back = 1.0 - 0.5 ** (1.0 / max(REVERSION * day, LEAST_HALF_LIFE))
