@@ -36,6 +36,7 @@ from timing import best_of, describe_machine, time_first, timed
 import backtest as bt
 from backtest.strategies import VolTarget
 from backtest.sweep.set_evaluator import Evaluator
+from backtest.sweep.sets import BaseTerms
 
 HOURLY_BARS = 61_320
 SIMPLE = bt.Venue.simple(
@@ -112,7 +113,7 @@ def make_cases(n_sets: int) -> dict[str, Case]:
 def build(market: bt.Market, case: Case, threads: int = 1) -> Evaluator:
     """Return what scores a case's sets."""
     return Evaluator(
-        market, case.policy, venue=case.venue, account=case.account, metrics=case.metrics,
+        market, BaseTerms(case.policy, case.venue, case.account), metrics=case.metrics,
         threads=threads, memory="4GiB",
     )  # fmt: skip
 

@@ -101,8 +101,9 @@ class Problem:
         self, market: bt.Market, venue: bt.Venue = VENUE, space: Mapping[str, Any] = SPACE
     ) -> None:
         self.names = [*space]
-        self.space = read_space(BaseTerms(VolTarget, venue, ACCOUNT), space)
-        self.evaluator = Evaluator(market, VolTarget, venue=venue, account=ACCOUNT, metrics="core")
+        terms = BaseTerms(VolTarget, venue, ACCOUNT)
+        self.space = read_space(terms, space)
+        self.evaluator = Evaluator(market, terms, metrics="core")
         self.objective = read_objective(OBJECTIVE)
 
     def judge(self, cube: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ import numpy as np
 import backtest as bt
 from backtest.measures.measure_table import CORE
 from backtest.sweep import shared_terms
-from backtest.sweep.set_evaluator import Evaluator, Rows
+from backtest.sweep.set_evaluator import Rows
 from backtest.sweep.sets import BaseTerms, count_sets, read_space
 from backtest.tune import Study, trials, tune
 from tests.scenes import venue_of
@@ -80,19 +80,14 @@ class MadeUp:
     """Seconds per call."""
     wait = staticmethod(time.sleep)
 
-    def __init__(self, market: bt.Market, policy: Any, *, venue, account, **settings) -> None:
+    def __init__(self, market: bt.Market, terms: BaseTerms, **settings) -> None:
         self.market = market
-        self.base = BaseTerms(policy, venue, account)
-        self.signal = settings.get("signal")
+        self.base = terms
         self.sampling = settings.get("sampling", "1d")
         self.calendar = settings.get("calendar", "365")
         self.asked: list[tuple[int, int, int | None]] = []
 
-    keep_signals = Evaluator.keep_signals
-    describe_signals = Evaluator.describe_signals
-    describe_pool = Evaluator.describe_pool
-    is_pooled = Evaluator.is_pooled
-    _read_directions = Evaluator._read_directions
+    is_pooled = False
 
     def evaluate(self, sets, *, first=0, stop=None, returns=False, progress=None) -> Rows:
         """Return the formula's values; zeros for measures it does not give, NaN of failed sets."""

@@ -6,12 +6,9 @@ from backtest.base import open_door
 
 if TYPE_CHECKING:
     from backtest.sweep.cluster import on_cluster
-    from backtest.sweep.set_evaluator import Pool, pick
-    from backtest.sweep.set_evaluator import Evaluator, Metrics
-    from backtest.sweep.set_evaluator import Rows
-    from backtest.sweep.sets import Dimension
-    from backtest.sweep.sets import check_sets
-    from backtest.sweep.sets import BaseTerms, Sets, Trio, count_sets, take_sets, to_plain_value
+    from backtest.sweep.set_evaluator import Evaluator, Metrics, Pool, Rows
+    from backtest.sweep.sets import BaseTerms, Dimension, Sets, Trio, check_sets, count_sets, pick
+    from backtest.sweep.sets import take_sets, to_plain_value
     from backtest.sweep.shared_terms import Accounts, SharedTerms, read_shared
     from backtest.sweep.sets import Space, draw_cube, draw_sets, read_space
     from backtest.sweep.sweep import sweep

@@ -146,9 +146,9 @@ def compute_block(
 def describe_job(evaluator: Evaluator) -> tuple[str, bytes]:
     """Pickle the settings of an evaluator under a name of its own; the user's code by value."""
     cloudpickle: Any = importlib.import_module("cloudpickle")
-    base, same = evaluator.base, ("signal", "overlay", "sampling", "calendar", "memory", "compile")
-    settings = {"policy": base.policy, "venue": base.venue, "account": base.account}
-    settings |= {name: getattr(evaluator, name) for name in same}
+    same = ("signal", "sampling", "calendar", "memory", "compile")
+    settings = {name: getattr(evaluator, name) for name in same}
+    settings["terms"] = dataclasses.replace(evaluator.base)  # without what it has cached
     settings["metrics"] = "all" if evaluator.metrics == STREAMED else "core"
 
     class Packer(cloudpickle.Pickler):  # type: ignore[misc] # known where Dask is

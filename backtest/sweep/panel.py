@@ -17,7 +17,7 @@ from backtest.market import Market, find_clock, read_weights, show_signal
 from backtest.measures import RunSpan, start_tally
 from backtest.policy import Policy
 from backtest.sweep.lanes.rows import LANES
-from backtest.sweep.sets import OVERLAY, Sets, find_codes, find_own, find_values, take_sets
+from backtest.sweep.sets import OVERLAY, Sets, find_codes, find_values, take_part, take_sets
 
 KEPT = 4
 """Flat arrays of columns and overlays that are kept; neighbors in the order of scoring share."""
@@ -186,7 +186,7 @@ class Panel:
         self.seen, signal = clock.seen, evaluator.signal
         if rule is not None:
             signal = rule.weigh(known, is_checked=False)
-        if evaluator.is_alone and rule is None:
+        if isinstance(evaluator.market, Market) and rule is None:
             given = engine.resolve_signal(signal, evaluator.market)
             weights = engine.read_signals(given, known, 0, is_alone=True)[:, : self.seen.n_bars]
             self.weights = np.ascontiguousarray(weights)
@@ -219,7 +219,7 @@ class Panel:
     # ------------------------------------------------------------------------------ look-ahead
 
     def check_ends(self, sets: Sets) -> Iterator[engine.Causality]:
-        for overlay in list_ends(find_own(sets, OVERLAY)):
+        for overlay in list_ends(take_part(sets, f"{OVERLAY}.")):
             named = {f"{OVERLAY}.{name}": value for name, value in overlay.items()}
             self._observe_overlay(self.base.build_overlay(named))
         for name, columns in zip(self.seen.names, self.columns, strict=True):

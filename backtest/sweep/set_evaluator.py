@@ -15,23 +15,18 @@ import numpy as np
 import pandas as pd
 
 from backtest import base, engine
-from backtest.account import Account, list_shared_settings, without_flows_before
-from backtest.account.account import WHOLE
-from backtest.engine.checks import OF_EACH_RUN
+from backtest.account import without_flows_before
 from backtest.engine.signals import NOT_CHECKED
-from backtest.market import Market, Markets, as_markets
+from backtest.market import Markets, as_markets
 from backtest.measures import find_direction
 from backtest.measures.measure_table import CORE, OPTION_COSTS, PATH, STREAMED
 from backtest.measures.ranking import NEVER
-from backtest.policy import Policy
 from backtest.sweep.panel import NotCompiled, Panel, Scored, list_ends
 from backtest.sweep.sets import (
     SIGNAL,
     BaseTerms,
     Sets,
-    Venues,
     count_sets,
-    list_names,
     take_part,
     take_sets,
 )
@@ -86,9 +81,7 @@ def run_one_by_one(
     rows = start_rows(sets, names)
     metrics, n = rows.metrics, len(rows.done)
     sampled: dict[int, base.FloatArray] = {}
-    with warnings.catch_warnings(record=True) as caught:
-        for category in OF_EACH_RUN:
-            warnings.simplefilter("ignore", category)
+    with warnings.catch_warnings(record=True) as caught, engine.warn_once(is_first=False):
         try:
             for k in range(n):
                 try:
@@ -138,12 +131,9 @@ class Evaluator:
     def __init__(
         self,
         market: Any,
-        policy: type[Policy] | Policy,
+        terms: BaseTerms,
         *,
-        venue: Venues,
-        account: Account,
         signal: Any = None,
-        overlay: Policy | None = None,
         sampling: str = "1d",
         calendar: str = "365",
         metrics: Metrics = "all",
@@ -151,15 +141,10 @@ class Evaluator:
         memory: str = "1GiB",
         compile: bool = True,  # noqa: A002 - the word users know
     ) -> None:
-        self.is_alone = isinstance(market, Market)
-        self.market = market = engine.end_expired(market, venue)
+        self.market = market
         self.markets = as_markets(market)
-        rule = signal if isinstance(signal, engine.SignalRule) else None
-        self.base = BaseTerms(
-            policy, venue, account, rule, list_names(market), engine.check_overlay(overlay)
-        )
+        self.base = terms
         self.signal = signal
-        self.overlay = self.base.overlay
         self.sampling = sampling
         self.calendar = calendar
         self.metrics = CORE if metrics == "core" else STREAMED
@@ -169,10 +154,9 @@ class Evaluator:
         self.plain_because = "" if self.compile else "compile=False"
         self.checked: engine.Causality | None = None
         self.has_checked = False
-        self._room = parse_size(memory, "memory") / 2 / PANELS
+        self._room = parse_size("memory", memory) / 2 / PANELS
         self._panels: dict[tuple[Any, ...], Panel] = {}
         self._lock = threading.Lock()
-        engine.check_terms(market, policy, venue, account, sampling, calendar)
 
     @property
     def measured(self) -> tuple[str, ...]:
@@ -255,18 +239,6 @@ class Evaluator:
     def map_members(self, change: Callable[[Evaluator], Evaluator]) -> Evaluator:
         return change(self)
 
-    def describe_signals(self) -> str:
-        return self._read_directions().describe()
-
-    def keep_signals(self) -> Any:
-        return self._read_directions().keep_times()
-
-    def describe_pool(self) -> dict[str, str]:
-        return {}
-
-    def _read_directions(self) -> engine.Directions:
-        return engine.read_directions(engine.resolve_signal(self.signal, self.market), self.market)
-
     def copy_fallback(self, other: Evaluator) -> None:
         self.plain_because, self.compile = other.plain_because, other.compile
 
@@ -320,19 +292,17 @@ class Evaluator:
         market = self.market if stop is None else self.market.prefix(stop)
         if first > 0:
             account = without_flows_before(account, int(market.time[first]))
-        begin: dict[str, Any] = {} if first == 0 else {"start": market.times[first]}
-        if self.overlay is not None:
-            begin["overlay"] = self.base.build_overlay(values)
         result: engine.Result = engine.run(
             market,
             policy,
             venue=venue,
             account=account,
             signal=self.signal if self.base.signal is None else self.base.build_signal(values),
+            overlay=self.base.build_overlay(values),
+            start=market.times[first] if first > 0 else None,
             sampling=self.sampling,
             calendar=self.calendar,
             compile=self.compile,
-            **begin,
         )
         return result
 
@@ -373,35 +343,19 @@ class PooledEvaluator(Evaluator):
     def __init__(
         self,
         market: Markets,
-        policy: type[Policy] | Policy,
+        terms: BaseTerms,
         *,
-        venue: Any,
-        account: Account,
         signal: Any = None,
         pool: Pool = "mean",
-        **terms: Any,
+        **settings: Any,
     ) -> None:
-        shared = [each for each in list_shared_settings(account) if each in WHOLE]
-        if shared:
-            raise base.ParameterError(f"account.{shared[0]} needs accounts='shared'")
-        if terms.pop("overlay", None) is not None:
-            raise base.ParameterError("overlay needs accounts='shared': it scales a portfolio")
         self.pool = pool
         self.members = {
-            name: Evaluator(
-                one,
-                policy,
-                venue=pick(venue, name),
-                account=account.for_instrument(name),
-                signal=read_own_signal(pick(signal, name), one),
-                **terms,
-            )
+            name: Evaluator(one, terms.for_instrument(name), signal=signal[name], **settings)
             for name, one in market.items()
         }
-        first = next(iter(self.members.values()))
-        vars(self).update(vars(first))
-        self.is_alone, self.market, self.markets, self.signal = False, market, market, signal
-        self.base = BaseTerms(policy, venue, account, first.base.signal)
+        vars(self).update(vars(next(iter(self.members.values()))))
+        self.market, self.markets, self.base = market, market, terms
 
     def _evaluate(
         self, sets: Sets, wanted: EvaluatedBars, progress: engine.Progress | None
@@ -458,18 +412,6 @@ class PooledEvaluator(Evaluator):
         other.members = {name: change(each) for name, each in self.members.items()}
         return other
 
-    def keep_signals(self) -> dict[str, Any]:
-        return {name: each.signal for name, each in self.members.items()}
-
-    def describe_pool(self) -> dict[str, str]:
-        return {"accounts": "separate", "pool": self.pool}
-
-    def describe_signals(self) -> str:
-        if self.base.signal is not None:
-            return repr(self.base.signal)
-        found = (engine.read_directions(each.signal, each.market) for each in self.members.values())
-        return "; ".join(dict.fromkeys(each.describe() for each in found))
-
     def find_spans(self, first: int, stop: int) -> dict[str, tuple[int, int]]:
         return clip_spans(self.market, first, stop)
 
@@ -521,26 +463,10 @@ def pool_rows(parts: Mapping[str, Rows], pool: Pool) -> Rows:
     return Rows(metrics, None, errors, done)
 
 
-def pick(given: Any, name: str) -> Any:
-    if isinstance(given, Mapping):
-        if name not in given:
-            raise base.ParameterError(
-                f"venue and signal must be one for all markets, or one for each; {name} has none"
-            )
-        return given[name]
-    return given[name] if hasattr(given, "columns") else given
-
-
-def read_own_signal(signal: Any, market: Market) -> Any:
-    if isinstance(signal, engine.SignalRule):
-        return signal
-    return engine.read_directions(signal, market).keep_times()
-
-
 SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
-def parse_size(text: str, name: str = "a size") -> int:
+def parse_size(name: str, text: str) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?i?B)\s*", str(text))
     size = int(float(match[1]) * SIZES.get(match[2], 0)) if match else 0
     if size <= 0:

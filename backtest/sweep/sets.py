@@ -60,7 +60,7 @@ class Setting(NamedTuple):
         return getattr(self.space, "unit", "")
 
     @property
-    def condition(self) -> base.Condition:
+    def when(self) -> base.Condition:
         when: base.Condition = getattr(self.space, "when", None)
         head, dot, _ = self.name.rpartition(".")
         return when if when is None else (f"{head}{dot}{when[0]}", when[1])
@@ -109,6 +109,11 @@ class BaseTerms:
         )
         return {setting.name: setting for setting in settings}
 
+    def for_instrument(self, name: str) -> BaseTerms:
+        """Return the terms of a separate account in one of several instruments."""
+        account = self.account.for_instrument(name)
+        return dataclasses.replace(self, venue=pick(self.venue, name), account=account)
+
     def has_own(self, names: Iterable[str]) -> bool:
         heads = {name.rpartition(".")[0] for name in names}
         return bool(heads & ({*self.names} - {*RESERVED} | {OVERLAY}))
@@ -120,34 +125,35 @@ class BaseTerms:
         return Trio(policy, self.build_venue(values), self.build_account(values))
 
     def build_policy(self, values: Mapping[str, Any]) -> Policy:
-        own = {name: value for name, value in values.items() if "." not in name}
-        return change_settings(self.policy, self._read(own))
+        own = self._read(values, "")
+        return change_settings(self.policy, {k: v for k, v in own.items() if "." not in k})
 
     def build_overlay(self, values: Mapping[str, Any]) -> Policy | None:
-        own = find_own(values, OVERLAY)
+        own = self._read(values, f"{OVERLAY}.")
         if self.overlay is None or not own:
             return self.overlay
-        return change_settings(self.overlay, self._read(own, f"{OVERLAY}."))
+        return change_settings(self.overlay, own)
 
     def build_signal(self, values: Mapping[str, Any]) -> SignalRule | None:
         if self.signal is None:
             return None
-        return change_settings(self.signal, self._read(take_part(values, SIGNAL), SIGNAL))
+        return change_settings(self.signal, self._read(values, SIGNAL))
 
     def build_account(self, values: Mapping[str, Any]) -> Account:
-        changes = self._read(take_part(values, "account."), "account.")
+        changes = self._read(values, "account.")
         return self.account.override(changes) if changes else self.account
 
     def build_venue(self, values: Mapping[str, Any]) -> Any:
-        changes = self._read(take_part(values, "venue."), "venue.")
+        changes = self._read(values, "venue.")
         if not changes:
             return self.venue
         if isinstance(self.venue, Venue):
             return self.venue.override(changes)
         return {name: each.override(changes) for name, each in self.venue.items()}
 
-    def _read(self, values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-        return {k: to_plain_value(self.settings[f"{prefix}{k}"], v) for k, v in values.items()}
+    def _read(self, values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+        own = take_part(values, prefix)
+        return {k: to_plain_value(self.settings[f"{prefix}{k}"], v) for k, v in own.items()}
 
 
 def list_parameters(
@@ -192,14 +198,14 @@ def suggest_name(name: str, known: Mapping[str, object]) -> str:
 
 
 def find_own(values: Mapping[str, _T], owner: str) -> dict[str, _T]:
-    if owner in RESERVED and owner != OVERLAY:
+    if owner in RESERVED:
         return {}
     split = ((name.rpartition("."), value) for name, value in values.items())
     return {own: value for (head, _, own), value in split if head == owner}
 
 
 def find_values(values: Mapping[str, _T], owner: str) -> dict[str, _T]:
-    return {**values, **({} if owner == OVERLAY else find_own(values, owner))}
+    return {**values, **find_own(values, owner)}
 
 
 def take_part(values: Mapping[str, _T], prefix: str) -> dict[str, _T]:
@@ -219,6 +225,16 @@ def names_signal(names: Iterable[str]) -> bool:
 
 def list_names(market: Market | Markets) -> tuple[str, ...]:
     return market.names if isinstance(market, Markets) else ()
+
+
+def pick(given: Any, name: str) -> Any:
+    if isinstance(given, Mapping):
+        if name not in given:
+            raise base.ParameterError(
+                f"venue and signal must be one for all markets, or one for each; {name} has none"
+            )
+        return given[name]
+    return given[name] if hasattr(given, "columns") else given
 
 
 def count_sets(sets: Sets) -> int:
@@ -433,9 +449,9 @@ def check_together(account: Account, venue: Any) -> None:
 # ------------------------------------------------------------------------------ unused parameters
 
 
-def reset_inactive(settings: Mapping[str, Setting], sets: Sets) -> Sets:
+def reset_inactive(settings: Settings, sets: Sets) -> Sets:
     reset = dict(sets)
-    for name in sets:
+    for name in sets.keys() & settings.keys():
         is_active = find_active(settings, sets, name)
         default: Any = settings[name].value
         if default is not dataclasses.MISSING and not np.all(is_active):
@@ -443,19 +459,23 @@ def reset_inactive(settings: Mapping[str, Setting], sets: Sets) -> Sets:
     return reset
 
 
-def find_active(settings: Mapping[str, Setting], sets: Sets, name: str) -> base.BoolArray:
+def find_active(settings: Settings, sets: Sets, name: str) -> base.BoolArray:
     is_active = np.ones(count_sets(sets), dtype=np.bool_)
-    condition = settings[name].condition
-    while condition is not None:
-        other, wanted = condition
-        of_all = other.rpartition(".")[2]  # an instrument has the value of all, unless its own
-        is_own = other not in sets and of_all in settings and of_all in sets
-        known = of_all if is_own else other
+    when = settings[name].when
+    while when is not None:
+        other, wanted = when
+        known = find_known(other, settings, sets)
         values: Any = sets[known] if known in sets else settings[other].value
         options = wanted if isinstance(wanted, tuple) else (wanted,)
         is_active &= np.isin(values, np.array(options, dtype=settings[other].dtype))
-        condition = settings[other].condition
+        when = settings[other].when
     return is_active
+
+
+def find_known(name: str, settings: Settings, given: Mapping[str, Any]) -> str:
+    """Return the name of all instruments in place of one's own that is not given."""
+    of_all = name.rpartition(".")[2]
+    return of_all if name not in given and of_all in settings and of_all in given else name
 
 
 class Dimension(NamedTuple):
@@ -466,7 +486,7 @@ class Dimension(NamedTuple):
     log: bool
     options: tuple[Any, ...]
     when: base.Condition
-    default: Any
+    value: Any
 
     @property
     def dtype(self) -> type:
@@ -510,6 +530,9 @@ class Dimension(NamedTuple):
         half = 0.5 if self.kind == "int" else 0.0
         low, high = self.low - half, self.high + half
         return (math.log(low), math.log(high)) if self.log else (low, high)
+
+
+Settings: TypeAlias = Mapping[str, Setting | Dimension]
 
 
 def read_dimension(setting: Setting, want: object) -> Dimension:
@@ -579,17 +602,17 @@ class Space:
     dimensions: tuple[Dimension, ...]
     fixed: dict[str, Any]
 
+    @property
+    def by_name(self) -> dict[str, Dimension]:
+        return {each.name: each for each in self.dimensions}
+
     def decode(self, cube: base.FloatArray) -> Sets:
         """Return the sets at points of shape (n_sets, n_dimensions) in [0, 1]."""
         n = len(cube)
         sets = {each.name: each.decode(cube[:, k]) for k, each in enumerate(self.dimensions)}
         for name, value in self.fixed.items():
             sets[name] = np.full(n, value, dtype=object if isinstance(value, str) else None)
-        for each in self.dimensions:
-            is_active = self.find_active(sets, each)
-            if not is_active.all():
-                sets[each.name] = np.where(is_active, sets[each.name], each.default)
-        return sets
+        return reset_inactive(self.by_name, sets)
 
     def encode(self, sets: Sets) -> base.FloatArray:
         """Return points of shape (n_sets, n_dimensions) that decode to these sets."""
@@ -609,16 +632,6 @@ class Space:
         rows = [each._asdict() for each in self.dimensions]
         plain: dict[str, Any] = base.to_plain({"dimensions": rows, "fixed": self.fixed})
         return plain
-
-    def find_active(self, sets: Sets, dimension: Dimension) -> np.ndarray:
-        is_active = np.ones(len(sets[dimension.name]), dtype=np.bool_)
-        conditions = {each.name: each.when for each in self.dimensions}
-        when = dimension.when
-        while when is not None:
-            name, options = when
-            is_active &= np.isin(sets[name], np.array(options, dtype=sets[name].dtype))
-            when = conditions.get(name)
-        return is_active
 
 
 def read_space(terms: BaseTerms, given: Given | None = None, *, fix: Given | None = None) -> Space:
@@ -691,15 +704,16 @@ def find_condition(
     name: str, varying: Given, settings: Mapping[str, Setting], fixed: Given
 ) -> tuple[base.Condition, str]:
     """Return on what varying parameter it depends whether one is used, and why if it never is."""
-    when, found = settings[name].condition, None
+    when, found = settings[name].when, None
     while when is not None:
         other, wanted = when
         options = wanted if isinstance(wanted, tuple) else (wanted,)
-        if other in varying:
-            found = found or (other, options)
-        elif fixed.get(other, settings[other].value) not in options:
+        known = find_known(other, settings, {**varying, **fixed})
+        if known in varying:
+            found = found or (known, options)
+        elif fixed.get(known, settings[other].value) not in options:
             return None, f"{other} is {' or '.join(map(repr, options))}"
-        when = settings[other].condition
+        when = settings[other].when
     return found, ""
 
 

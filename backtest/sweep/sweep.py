@@ -124,14 +124,7 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     given = build_sets(sets, shared.base, space=space, seed=seed)
     chosen = check_sets(shared.base, given)
     shared = shared.fit_to(chosen)
-    evaluator = shared.make(
-        shared.market,
-        shared.base.signal or shared.signal,
-        metrics=metrics,
-        threads=threads,
-        memory=memory,
-        **shared.terms,
-    )
+    evaluator = shared.make(shared.market, shared.signal, metrics)
     evaluator.check_causal(chosen)
     with on_cluster(evaluator, cluster) as working:
         table = sweep_table.build_table(working, chosen, progress)

@@ -20,10 +20,6 @@ def count_cores() -> int:
 def run_in_threads(
     work: Callable[[_T, Callable[[], bool]], Any], items: Iterator[_T], threads: int
 ) -> Iterator[tuple[_T, Any]]:
-    if threads == 1:  # no thread to start or to wake
-        with silence_policies():
-            yield from ((item, _try(work, item)) for item in items)
-        return
     stopped = threading.Event()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="sweep")
     waiting: dict[Future[Any], _T] = {}
@@ -38,13 +34,6 @@ def run_in_threads(
     finally:
         stopped.set()
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _try(work: Callable[[_T, Callable[[], bool]], Any], item: _T) -> Any:
-    try:
-        return work(item, lambda: False)
-    except Exception as error:  # returned, as from a future
-        return error
 
 
 def _take(waiting: dict[Future[Any], _T]) -> Iterator[tuple[_T, Any]]:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from backtest.base import Choice, Number, ParameterError, Value, Whole
-from backtest.engine import Result, name_callable, read_directions, run
+from backtest.engine import Result, name_callable, run
 from backtest.engine.checks import warn_once
 from backtest.measures import ObjectiveLike, read_constraints, read_objective
 from backtest.measures.measure_table import CORE, PATH
@@ -92,9 +92,7 @@ class Problem(SharedTerms):
 
     def build_evaluator(self, market: Any) -> Evaluator:
         """Return an evaluator of some of the bars."""
-        lasting = self.base.signal or self.make(self.market, self.signal).keep_signals()
-        more = {"metrics": self.metrics, "threads": self.threads, "memory": self.memory}
-        return self.make(market, lasting, **more, **self.terms)
+        return self.make(market, self.keep_times(), self.metrics)
 
     def run(
         self, values: Mapping[str, Any], first: int, stop: int, policy: Policy | None = None
@@ -114,9 +112,7 @@ class Problem(SharedTerms):
             )
 
     def slice_signal(self, stop: int) -> Any:
-        if stop == self.market.n_bars:
-            return self.signal
-        return read_directions(self.signal, self.market).keep_times()
+        return self.signal if stop == self.market.n_bars else self.keep_times()
 
     def describe_search(self, kind: str, **settings: Any) -> dict[str, Any]:
         return self.describe(

@@ -23,6 +23,7 @@ from backtest.measures import (
     simulate_luck,
 )
 from backtest.sweep import check_sets, count_sets, draw_cube, take_sets
+from backtest.sweep.sets import find_active
 from backtest.tune.problem import Problem, Robustness
 from backtest.tune.trials import (
     LOOKS,
@@ -423,7 +424,7 @@ def is_spike(score: float, plateau: float, scores: base.FloatArray) -> bool:
 def warn_of_edges(space: Space, values: Mapping[str, Any]) -> Iterator[str]:
     sets = {name: np.array([value], dtype=object) for name, value in values.items()}
     for each in space.dimensions:
-        if each.options or not space.find_active(sets, each)[0]:
+        if each.options or not find_active(space.by_name, sets, each.name)[0]:
             continue
         value = values[each.name]
         place = float(each.encode(np.array([value]))[0])

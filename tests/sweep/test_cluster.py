@@ -15,7 +15,7 @@ from backtest.strategies import Cppi, VolTarget
 from backtest.sweep import cluster as clustering
 from backtest.sweep.cluster import on_cluster
 from backtest.sweep.set_evaluator import Evaluator, Rows
-from backtest.sweep.sets import grid
+from backtest.sweep.sets import BaseTerms, grid
 from tests.kit import check_refused
 
 distributed = pytest.importorskip("distributed")
@@ -49,8 +49,9 @@ class Slow(bt.Policy):
 
 
 def prepare(policy: Any, **settings: Any) -> Evaluator:
-    given = {"venue": VENUE, "account": bt.Account(), "compile": False, **settings}
-    return Evaluator(given.pop("market", MARKET), policy, **given)
+    given = {"compile": False, **settings}
+    terms = BaseTerms(policy, VENUE, given.pop("account", bt.Account()))
+    return Evaluator(given.pop("market", MARKET), terms, **given)
 
 
 def check_same(one: Rows, other: Rows) -> None:

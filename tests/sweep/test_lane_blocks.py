@@ -14,6 +14,7 @@ import backtest as bt
 from backtest.strategies import Capped
 from backtest.sweep.lanes import compiler, runner
 from backtest.sweep.set_evaluator import Evaluator
+from backtest.sweep.sets import BaseTerms
 from tests.agreement import trust_data
 from tests.kit import bars_market
 from tests.sweep.sweeps import MONEY
@@ -146,7 +147,7 @@ def make_case(seed: int, n_bars: int, n_sets: int) -> tuple[Evaluator, dict[str,
     )
     policy = Capped.over(Jumpy) if more[8] < 0.2 else Jumpy
     evaluator = Evaluator(
-        markets, policy, venue=venue, account=account, sampling="4h",
+        markets, BaseTerms(policy, venue, account), sampling="4h",
         signal=signal if rng.random() < 0.6 else None,
     )  # fmt: skip
     sets = {
@@ -222,7 +223,7 @@ def test_the_loops_over_lanes_are_vectors(monkeypatch):
     for name in ("INNER", "OPTIONS"):  # what is kept is machine code alone
         monkeypatch.setattr(compiler, name, {**getattr(compiler, name), "cache": False})
     market, venue = bt.Market.sample(bars=99), bt.Venue.preset("binance-usdm", "BTCUSDT")
-    evaluator = Evaluator(market, Capped.over(Jumpy), venue=venue, account=bt.Account())
+    evaluator = Evaluator(market, BaseTerms(Capped.over(Jumpy), venue, bt.Account()))
     evaluator.evaluate({"cap": np.linspace(1.0, 2.0, 8)})
     (compiled,) = make()["take_block"].overloads.values()
     found: dict[str, int] = {}

@@ -10,7 +10,7 @@ import backtest as bt
 from backtest.strategies import Constant, LiquidationDistance, VolTarget
 from backtest.sweep.lanes import runner
 from backtest.sweep.set_evaluator import Evaluator, Rows
-from backtest.sweep.sets import grid
+from backtest.sweep.sets import BaseTerms, grid
 from tests.agreement import Scripted, Swinging, trust_data
 from tests.cases import make_full_case, make_portfolio_case
 from tests.sweep.sweeps import LEAN, Modes, are_equal
@@ -220,7 +220,7 @@ def test_a_row_is_its_run(kind):
     policy, venue, terms, sets = ROWS[kind]
     given = {"signal": np.where(np.arange(BARS) // 170 % 2 == 0, 1.0, -0.7), **terms}
     signal, account = given.pop("signal"), bt.Account(**given)
-    evaluator = Evaluator(MARKET, policy, venue=venue, account=account, signal=signal)
+    evaluator = Evaluator(MARKET, BaseTerms(policy, venue, account), signal=signal)
     rows = evaluator.evaluate(sets, returns=True)
     assert rows.done.all()
     assert not any(rows.errors)
@@ -230,7 +230,7 @@ def test_a_row_is_its_run(kind):
 @pytest.mark.slow
 def test_a_row_that_decides_on_longer_bars_is_its_run():
     market = bt.decide_every(SAMPLE.slice(2, 999), "4h")
-    evaluator = Evaluator(market, VolTarget, venue=BINANCE, account=bt.Account(stop_loss=0.03))
+    evaluator = Evaluator(market, BaseTerms(VolTarget, BINANCE, bt.Account(stop_loss=0.03)))
     sets = draw(6, target=(0.5, 3.0))
     assert_rows_are_runs(evaluator, sets, evaluator.evaluate(sets, returns=True))
 
@@ -250,8 +250,10 @@ def test_rows_of_random_accounts_are_runs(seeds, compiled, monkeypatch):
             level=case.overlay.level, hours=case.overlay.every / 3_600_000_000_000
         )
         sets = {"account.band": np.array([0.0, 0.3]), "account.capital": np.array([9e3, 4e4])}
-        terms = case.for_engine(bt)
-        evaluator = Evaluator(policy=Scripted(), overlay=overlay, **terms, compile=compiled)
+        given = case.for_engine(bt)
+        venue, account = given.pop("venue"), given.pop("account")
+        terms = BaseTerms(Scripted(), venue, account, overlay=overlay)
+        evaluator = Evaluator(**given, terms=terms, compile=compiled)
         rows = evaluator.evaluate(sets, returns=True)
         assert_rows_are_runs(evaluator, sets, rows)
         assert len(rows.done) == 2
@@ -269,7 +271,7 @@ def lean() -> tuple[Evaluator, dict[str, np.ndarray]]:
         "account.band": rng.uniform(0.0, 0.3, 150),
         "account.max_leverage": rng.uniform(1.0, 60.0, 150),
     }
-    return Evaluator(SAMPLE, VolTarget, venue=LEAN, account=bt.Account(), threads=1), sets
+    return Evaluator(SAMPLE, BaseTerms(VolTarget, LEAN, bt.Account()), threads=1), sets
 
 
 @pytest.mark.slow
@@ -320,7 +322,7 @@ class Loud(bt.Policy):
 
 @pytest.mark.slow
 def test_a_set_that_fails_is_a_row_with_its_cause_and_the_others_go_on(capfd):
-    evaluator = Evaluator(SAMPLE.prefix(300), Loud, venue=BINANCE, account=bt.Account())
+    evaluator = Evaluator(SAMPLE.prefix(300), BaseTerms(Loud, BINANCE, bt.Account()))
     rows = evaluator.evaluate({"least": np.array([1.0, -1.0, 2.0, 4.5])})
     assert [bool(error) for error in rows.errors] == [False, True, False, True]
     assert "negative" in rows.errors[1] or "at least 0" in rows.errors[1]
@@ -331,7 +333,7 @@ def test_a_set_that_fails_is_a_row_with_its_cause_and_the_others_go_on(capfd):
 
 
 def test_sets_that_contradict_themselves_are_rows_with_their_cause():
-    evaluator = Evaluator(SAMPLE.prefix(100), Constant, venue=BINANCE, account=bt.Account())
+    evaluator = Evaluator(SAMPLE.prefix(100), BaseTerms(Constant, BINANCE, bt.Account()))
     sets = {
         "account.min_leverage": np.array([2.0, 0.0, 1.0]),
         "account.max_leverage": np.array([1.0, 1.0, 0.5]),

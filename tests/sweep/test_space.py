@@ -154,7 +154,7 @@ def test_a_space_is_all_declared_ranges_unless_told_otherwise():
     space = space_of(VolTarget, power=2)
     target, half_life, estimator = space.dimensions
     assert target[:7] == ("target", "float", 0.05, 2.0, True, (), None)
-    assert half_life.default == 72.0
+    assert half_life.value == 72.0
     assert half_life.when == ("estimator", WEIGHTED_ESTIMATORS)
     assert estimator.options == VOLATILITY_ESTIMATORS
     assert space.fixed == {"power": 2.0}
@@ -355,7 +355,6 @@ def test_an_overlay_is_checked_from_the_first_weight_on_as_in_a_run():
     pair = simulate_pair(30)
     flat = pd.DataFrame(0.0, index=pair.times[:10], columns=pair.names)
     held = pd.DataFrame(0.5, index=pair.times[10:], columns=pair.names)
-    evaluator = Evaluator(
-        pair, Constant, **TERMS, signal=pd.concat([flat, held]), overlay=Awake(), compile=False
-    )
+    terms = BaseTerms(Constant, **TERMS, overlay=Awake())
+    evaluator = Evaluator(pair, terms, signal=pd.concat([flat, held]), compile=False)
     evaluator.check_causal({"leverage": np.array([1.0])})

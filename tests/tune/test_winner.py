@@ -222,7 +222,7 @@ def test_the_search_sees_no_bar_of_the_holdout(monkeypatch):
 
     monkeypatch.setattr(shared_terms, "choose_evaluator", lambda pool, *, is_separate: build)
     tuning.seek()
-    *_, seen, _, whole = made
+    seen, whole = made
     assert seen.market.n_bars == 720
     assert whole.market.n_bars == 960
     assert whole.asked == [(1, 720, None)]  # the winner, once, from the split on
