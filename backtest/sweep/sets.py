@@ -370,8 +370,7 @@ def convert_column(setting: Setting, given: np.ndarray, faults: list[str]) -> np
     converted: Any
     is_number = given.dtype.kind in "iuf" and setting.kind in (float, int)
     if is_number and hasattr(setting.space, "admits"):
-        # Adding 0.0 turns -0.0 into 0.0, so that equal sets have equal bits.
-        numbers = given.astype(np.float64) + 0.0
+        numbers = given.astype(np.float64)
         admitted = setting.space.admits(numbers)
         if setting.kind is int:
             admitted = admitted & (numbers == np.rint(numbers))
@@ -395,7 +394,8 @@ def convert_column(setting: Setting, given: np.ndarray, faults: list[str]) -> np
         except base.BacktestError as error:
             faults.append(f"{error}{name_sets(places, len(given))}")
     found: np.ndarray = converted.astype(setting.dtype)
-    return found
+    # Adding 0.0 turns -0.0 into 0.0, so that equal sets have equal bits.
+    return found + 0.0 if found.dtype.kind == "f" else found
 
 
 def convert_value(setting: Setting, value: object) -> object:
