@@ -18,7 +18,7 @@ from backtest.account.pool_liquidation import CAUSED
 from backtest.engine.batch import Switch, run_account
 from backtest.engine.checks import warn_of_band, warn_of_delisting, warn_of_no_option
 from backtest.engine.driver import Progress
-from backtest.engine.inputs import has_order_fee, start_account_state
+from backtest.engine.inputs import start_account_state
 from backtest.engine.lookahead import observe_checked
 from backtest.engine.manifest import change_policy, write_manifest
 from backtest.engine.option_inputs import schedule_options
@@ -200,6 +200,13 @@ WORDS = {
     "min_notional": "the least notional",
     "max_gross_leverage": "the account's max_gross_leverage",
 }
+CURES = {
+    "band": ": narrow the band",
+    "lot": ": the capital is too small for them",
+    "min_notional": ": the capital is too small for it",
+    "participation": ": the bars have too little volume",
+}
+"""What a warning of a run without a fill adds."""
 LEAST_SHARE = 0.05
 """Limits are mentioned if they moved the decisions that they touched by this share on average."""
 
@@ -260,10 +267,8 @@ def explain_no_fill(setup: Setup, outcome: Outcome, rows: Sequence[Mapping[str, 
         return f"the signal was 0 or NaN at all {len(level):,} closes, which asks for no position"
     if np.isinf(asked[~np.isnan(asked)]).all():
         return "its infinite leverage met limits that left no room for an order"
-    if n == 0 and any(map(has_order_fee, setup.venues.values())):
-        return "the equity was at most the fixed fee of an order, fees.per_order, at any decision"
     if n == 0:
-        return "no decision met an open at which the account had equity"
+        return "no decision met an open at which the equity could pay for an order"
     if total["mean_asked"] == 0.0:
         who = "policy or the overlay" if setup.overlay else "policy"
         return f"the {who} asked for a leverage of 0, or the signal was 0, at all {n:,} decisions"
@@ -274,11 +279,9 @@ def explain_no_fill(setup: Setup, outcome: Outcome, rows: Sequence[Mapping[str, 
 def explain_nan(n: int, columns: Mapping[str, base.FloatArray]) -> str:
     unknown = [name for name, column in columns.items() if not np.isfinite(column[:-1]).any()]
     if unknown:
-        names = ", ".join(unknown)
-        verb = "was" if len(unknown) == 1 else "were"
         return (
-            f"{names} {verb} not known at any of {n:,} closes: the policy needs more bars to warm "
-            "up, or shorter windows"
+            f"not known at any of {n:,} closes: {', '.join(unknown)}; the policy needs more bars "
+            "to warm up, or shorter windows"
         )
     return (
         f"the policy returned NaN, which leaves the position as it is, at all {n:,} closes: look "
@@ -293,26 +296,11 @@ def explain_limit(
         return "no limit explains it: look at result.positions"
     worst = max(limits, key=lambda row: float(row["decisions"] * row["mean_distance"]))
     each = " per instrument" * any(label_names(setup.markets).values())
-    of = f"{worst['decisions']:,} of {total['decisions']:,} decisions"
-    asked = f"{of} ({total['mean_asked']:.3g}x{each} on average)"
-    contracts = [each.contract for each in setup.venues.values()]
-    bands = [setup.account.for_instrument(name).band for name in setup.markets.names]
-    small = f"the capital of {setup.account.capital:g} is too small for them"
-    reasons = {
-        "band": f"the targets of {asked} lay within the band of {list_values(bands)} turns of "
-        "equity around no position: narrow the band",
-        "min_notional": f"the orders of {asked} were under the least notional of the venue, "
-        f"{list_values([each.min_notional or 0.0 for each in contracts])}: {small}",
-        "lot": f"the orders of {asked} were under one lot, "
-        f"{list_values([each.lot for each in contracts])} contracts: {small}",
-        "participation": f"max_participation left no volume for the orders of {of}: the bars have "
-        "too little volume",
-    }
-    return reasons.get(worst["cause"], f"{WORDS[worst['cause']]} left no room for {of}")
-
-
-def list_values(values: Sequence[float]) -> str:
-    return " or ".join(f"{each:g}" for each in dict.fromkeys(values))
+    return (
+        f"{WORDS[worst['cause']]} left no room for {worst['decisions']:,} of "
+        f"{total['decisions']:,} decisions, {total['mean_asked']:.3g}x{each} on average"
+        f"{CURES.get(worst['cause'], '')}"
+    )
 
 
 def count_unfilled(metrics: Mapping[str, base.FloatArray]) -> int:

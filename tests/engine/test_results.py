@@ -566,15 +566,15 @@ COARSE = make_venue().override({"contract.lot": 1.0, "contract.min_notional": 15
 @pytest.mark.filterwarnings("ignore::backtest.LastPriceWarning")
 @pytest.mark.parametrize(("policy", "account", "more", "why"), [
     (Silent(), {}, {}, "the policy returned NaN"),
-    (Cold(), {}, {}, "sigma was not known at any of 600 closes"),
-    (Constant(1.0), {"band": 5.0}, {}, "within the band of 5 turns"),
-    (Constant(1.0), {"capital": 2.0}, {}, "under the least notional of the venue, 100"),
+    (Cold(), {}, {}, "not known at any of 600 closes: sigma;"),
+    (Constant(1.0), {"band": 5.0}, {}, "the band left no room for 599 of 599 decisions, 1x on average: narrow"),
+    (Constant(1.0), {"capital": 2.0}, {}, "the least notional left no room for 599 of 599 decisions, 1x on"),
     (Constant(1.0), {}, {"signal": 0.0}, "the signal was 0 or NaN at all 600 closes"),
-    (Cold(), {}, {"market": bt.Markets(STILL)}, "sigma of A, sigma of B were not known at any of"),
+    (Cold(), {}, {"market": bt.Markets(STILL)}, "30 closes: sigma of A, sigma of B;"),
     (Hold(), {}, {"market": bt.Markets(STILL), "signal": {"A": 0.0, "B": 0.0}},
      "the signal was 0 or NaN at all 30 closes"),
     (Hold(0.036), {}, {"market": bt.Markets(STILL), "venue": COARSE},  # 180 of each, a lot of 100
-     "of 58 of 58 decisions (0.018x per instrument on average) were under the least"),
+     "the least notional left no room for 58 of 58 decisions, 0.018x per instrument on"),
 ])  # fmt: skip
 def test_a_run_without_a_fill_says_why_first(policy, account, more, why):
     given = {"market": MARKET, "venue": BINANCE, **more}
