@@ -65,7 +65,6 @@ from backtest.venue import Holdings, Option, Venue
 
 DECLARED = "backtest.report.run_parts"
 """Where the figures, tables and charts of a run are declared."""
-PERIODS = base.Choice("instrument", "day", "week", "month", "quarter", "year")
 Split: TypeAlias = Period | Literal["instrument"]
 
 RUN = "run"
@@ -225,6 +224,7 @@ class Result(RunRecord, base.SavedResult):
     @overload
     def attribution(self, by: Split) -> pd.DataFrame: ...
 
+    @base.checked
     def attribution(self, by: Split | None = None) -> Attribution | pd.DataFrame:
         """Return where the growth of the account came from; the terms add up exactly.
 

@@ -9,12 +9,11 @@ from typing import Literal, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest.base import Choice, FloatArray, format_money, utc_index
+from backtest.base import FloatArray, format_money, utc_index
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.engine.run_data import RunData, RunOptions
 from backtest.engine.tables import OWN, divide_by_equity
 from backtest.measures import Period, find_periods, weigh_gamma
-from backtest.measures.attribution import CALENDAR_PERIODS
 from backtest.measures.measure_table import OPTION_COSTS
 from backtest.measures.option_profit import EXPLAINED
 from backtest.venue import ScenarioMargin
@@ -39,7 +38,6 @@ def explain_idle_options(run: RunData) -> str:
 # ------------------------------------------------------------------------------------------- hedges
 
 HedgeSplit: TypeAlias = Literal["instrument", "bar"]
-HEDGE_SPLITS = Choice("instrument", "bar")
 MONEY = ("options", "hedge", "profit", "theory", "error")
 COLUMNS = (
     *MONEY, "deviation", "expected_deviation", "volatility", "implied_volatility", "costs", "bars",
@@ -99,7 +97,6 @@ def follow_hedges(
 # ------------------------------------------------------------------------------------------- tables
 
 OptionSplit: TypeAlias = Literal["option", "bar"] | Period
-SPLITS = Choice("option", "bar", *CALENDAR_PERIODS)
 GREEKS = ("delta", "gamma", "vega", "theta", "vanna", "volga", "rho")
 MEASURES = (
     "mean_options_leverage", "peak_options_leverage", "premium_decay", "unexplained_share",

@@ -310,7 +310,6 @@ class RunRecord(RunData):
         contract's own implied volatility; of coin-settled options they are those of the value in
         coins. The start is the last close for what moved until the open, and the open after it.
         """
-        run_options.SPLITS.check("by", by)
         return run_options.explain_options(self, self.options, by)
 
     @base.checked
@@ -333,7 +332,6 @@ class RunRecord(RunData):
         that of the instrument while options on it were held. Vega and the delay of the hedge
         by a bar are in the error. Boyle and Emanuel (1980); Bertsimas, Kogan and Lo (2000).
         """
-        run_options.HEDGE_SPLITS.check("by", by)
         return run_options.tabulate_hedging(self, self.options, by)
 
     @cached_property

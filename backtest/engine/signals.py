@@ -497,7 +497,6 @@ def hold_between(enter: Any, leave: Any) -> base.FloatArray:
 
 
 def keep_sides(values: base.FloatArray, sides: str, most: float = 1.0) -> base.FloatArray:
-    base.Choice("both", "long", "short").check("sides", sides)
     low, high = 0.0 if sides == "long" else -most, 0.0 if sides == "short" else most
     return np.clip(values, low, high)
 
@@ -560,7 +559,7 @@ def carry_rows(markets: Markets, frame: pd.DataFrame) -> pd.DataFrame:
 Fills: TypeAlias = Literal["close", "open"]
 
 
-@base.checked_only("carry")
+@base.checked_only("sides", "carry")
 def from_series(
     market: Market, series: pd.Series, sides: Sides = "both", *, carry: bool = False
 ) -> pd.Series:
@@ -635,7 +634,7 @@ def from_series(
     return make_signal(market, raw, sides)
 
 
-@base.checked_only("carry")
+@base.checked_only("sides", "carry")
 def from_frame(
     markets: Markets, frame: pd.DataFrame, sides: Sides = "both", *, carry: bool = False
 ) -> pd.DataFrame:
@@ -681,7 +680,7 @@ def from_function(
 ) -> pd.DataFrame: ...
 
 
-@base.checked_only("market")
+@base.checked_only("market", "sides")
 def from_function(
     market: Market | Markets, function: Callable[[Any], Any], sides: Sides = "both"
 ) -> pd.Series | pd.DataFrame:
@@ -727,7 +726,7 @@ def from_function(
     return signal
 
 
-@base.checked_only("sized")
+@base.checked_only("fills", "sized")
 def from_vectorbt(portfolio: Any, fills: Fills = "close", *, sized: bool = False) -> pd.Series:
     """Return what a portfolio of vectorbt held as a signal.
 
@@ -748,7 +747,6 @@ def from_vectorbt(portfolio: Any, fills: Fills = "close", *, sized: bool = False
     Series of shape (n_bars,)
         By UTC time. It is data: a run says that it was not checked for lookahead.
     """
-    base.Choice("close", "open").check("fills", fills)
     if not (hasattr(portfolio, "asset_value") and hasattr(portfolio, "wrapper")):
         raise base.ParameterError(
             f"portfolio must be a vectorbt.Portfolio, got a {type(portfolio).__name__}"

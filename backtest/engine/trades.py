@@ -28,8 +28,6 @@ from backtest.measures import (
     reduce_spans,
     split_trades,
 )
-from backtest.measures.attribution import CALENDAR_PERIODS
-from backtest.measures.trades import VIEWS
 
 if TYPE_CHECKING:
     from backtest.base import BoolArray, FloatArray, IntArray
@@ -344,7 +342,6 @@ def make_entry(bar: int, kind: int, value: float, quantity: float) -> FloatArray
 # ------------------------------------------------------------------------------------- round trips
 
 Group: TypeAlias = Literal["day", "week", "month", "quarter", "year", "instrument", "side", "ended"]
-GROUPS = base.Choice(*CALENDAR_PERIODS, "instrument", "side", "ended")
 ENDINGS = {kind: name for kind, name in tables.KINDS.items() if kind in ledger.STOP_KINDS} | {
     ledger.FILL: "order", ledger.LIQUIDATED: "liquidation", ledger.RUINED: "ruin",
     r.DELISTED: "delisting", r.EXPIRED: "expiry", OPEN: "open",
@@ -381,12 +378,10 @@ class Trades(pd.DataFrame):
 
     @base.checked
     def lots(self, by: TradeView = "fifo") -> Trades:
-        base.Choice(*VIEWS).check("by", by)
         return list_run_trades(self._run, by)
 
     @base.checked
     def measures_by(self, by: Group) -> pd.DataFrame:
-        GROUPS.check("by", by)
         group: Any = self[by].astype(object) if by in self else None
         if group is None:
             times = pd.DatetimeIndex(self["exit_time"]).as_unit("ns").asi8
@@ -521,7 +516,6 @@ def measure_excursions(
 # -------------------------------------------------------------------------------- rolls of options
 
 RollSplit: TypeAlias = Literal["roll", "leg"]
-ROLL_SPLITS = base.Choice("roll", "leg")
 COSTS = ("premium", "proceeds", "fees", "spread", "cost")
 ROLL_COLUMNS = ("leg", "contract", "side", "opened", "closed", "ended", "quantity", *COSTS)
 
@@ -533,7 +527,6 @@ def tabulate_rolls(run: RunRecord, options: RunOptions | None, by: RollSplit) ->
     currency; by ``"leg"`` a row for each leg and their ``total``, with the number of ``rolls``, as
     fractions of the mean equity per year.
     """
-    ROLL_SPLITS.check("by", by)
     parts = [] if options is None else list_rolls(run, options)
     nothing = pd.DataFrame(columns=ROLL_COLUMNS).astype(dict.fromkeys(COSTS, np.float64))
     table = pd.concat(parts) if parts else nothing

@@ -75,7 +75,6 @@ def match_first_in(turns: Turns) -> tuple[IntArray, IntArray, FloatArray]:
 
 
 TradeView: TypeAlias = Literal["trip", "fifo"]
-VIEWS = ("trip", "fifo")
 
 
 class Fills(NamedTuple):
