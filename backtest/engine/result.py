@@ -239,8 +239,6 @@ class Result(RunRecord, base.SavedResult):
         See :func:`backtest.measures.attribution.split_growth` for the formula. A resumed run is
         split from where it went on.
         """
-        if by is not None:
-            PERIODS.check("by", by)
         if by != "instrument" and self.has_one_position:
             if by is None:
                 return attribute(self._life, self.span.years)
@@ -275,10 +273,14 @@ class Result(RunRecord, base.SavedResult):
         The same experiment makes the same folder, with the same bytes.
         """
         name = base.name_folder(self.folder_title, self.manifest["id"])
-        other = explain_other_metrics(Path(folder) / name / METRICS, self._list_stored())
+        moved = list_moved(Path(folder) / name / METRICS, self._list_stored())
         saved = super().save(folder)
-        if other:
-            base.warn_caller(other)
+        if moved:
+            base.warn_caller(
+                f"the same experiment gave other numbers before ({', '.join(moved[:3])}); this "
+                "result replaces the saved one. A policy that uses random numbers, a clock or "
+                "files is not repeatable (backtest check tests it); or the backtester changed"
+            )
         return saved
 
     def _list_stored(self) -> dict[str, float | None]:
@@ -527,27 +529,14 @@ ROUNDING = 1e-9
 """Difference of two numbers, relative or absolute, by which processors of other models differ."""
 
 
-def explain_other_metrics(saved: Path, metrics: Mapping[str, float | None]) -> str:
+def list_moved(saved: Path, metrics: Mapping[str, float | None]) -> list[str]:
     try:
-        before = dict(base.read_json_file(saved))
+        before = pd.Series(base.read_json_file(saved), dtype=np.float64)
     except (base.DataError, TypeError, ValueError):
-        return ""
-    pairs = {name: (before[name], metrics[name]) for name in before.keys() & metrics.keys()}
-    moved = sorted(name for name, pair in pairs.items() if not is_close(*pair))
-    if not moved:
-        return ""
-    first = "total_return" if "total_return" in moved else moved[0]
-    return (
-        "the same experiment gave other numbers before: {} was {}, is now {}; this result replaces "
-        "the saved one. A policy that uses random numbers, a clock or other files is not "
-        "repeatable (backtest check tests it); or the code of the backtester changed"
-    ).format(first, *pairs[first])
-
-
-def is_close(one: float | None, other: float | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    return math.isclose(one, other, rel_tol=ROUNDING, abs_tol=ROUNDING)
+        return []
+    now = pd.Series(metrics, dtype=np.float64).reindex(before.index)
+    is_same = np.isclose(before, now, rtol=ROUNDING, atol=ROUNDING, equal_nan=True)
+    return [*map(str, before.index[~is_same])]
 
 
 # ----------------------------------------------------------------------------------------- loading
