@@ -16,7 +16,7 @@ from backtest.base import DataError, ParameterError, format_duration, format_tim
 from backtest.cli import printing
 from backtest.cli.command import AsJson, command, flag
 from backtest.cli.experiment import split_pair
-from backtest.market import Market, Quality, Repair, quality
+from backtest.market import Market, Quality, quality
 from backtest.market.rules import KINDS
 
 if TYPE_CHECKING:
@@ -128,10 +128,7 @@ def print_fetched(fetched: Fetched) -> None:
 # ----------------------------------------------------------------------------------------- import
 
 
-REPAIR_HELP = "; ".join(
-    f"{'|'.join(str(Repair(name, way)) for way in ways)}: {text}"
-    for name, (ways, text) in KINDS.items()
-)
+REPAIR_HELP = "; ".join(f"{'|'.join(words)}: {text}" for words, (text, _) in KINDS.items())
 
 
 @dataclass(frozen=True, kw_only=True)

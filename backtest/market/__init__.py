@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from backtest.market.clock import has_gaps, show_signal
     from backtest.market.quality import Finding, Quality, quality
     from backtest.market.files import read_file, suffix_of
-    from backtest.market.rules import Repair, split_notes
+    from backtest.market.rules import split_notes
     from backtest.market.tables import cadence, nearest_minute, place_on_bars
     from backtest.market.tables import Defects, to_floats, to_utc
     from backtest.market.weight_frame import Weights, name_columns, read_raw_weights

@@ -31,7 +31,7 @@ from backtest.base import (
 from backtest.base.units import SECOND
 from backtest.market import rules
 from backtest.market import tables as timed
-from backtest.market.rules import Repair, Subject, apply_repairs, count_uncovered, drop_duplicates
+from backtest.market.rules import Subject, apply_repairs, count_uncovered, drop_duplicates
 from backtest.market.tables import (
     PRICES,
     SCHEMAS,
@@ -556,7 +556,7 @@ class ReadOptions(NamedTuple):
     between: tuple[int | None, int | None] = (None, None)
     synthetic: bool = False
     columns: Mapping[str, str] = MappingProxyType({})
-    repairs: tuple[Repair, ...] = ()
+    repairs: tuple[str, ...] = ()
     clips: bool = False
 
     def expression(
@@ -567,7 +567,7 @@ class ReadOptions(NamedTuple):
             "interval": format_duration(self.interval) if self.interval else None,
             "between": span if span != (None, None) else None,
             "columns": dict(self.columns),
-            "repair": ",".join(map(str, self.repairs)),
+            "repair": ",".join(self.repairs),
             **more,
         }
         arguments = [repr(str(path)) for path in paths]
@@ -584,7 +584,7 @@ def read_options(given: Mapping[str, Any]) -> ReadOptions:
     """Read the arguments of a call by name; those that are not about reading are ignored."""
     repair, timezone = given.get("repair", ()), given.get("timezone")
     repairs = rules.parse_repairs([repair] if isinstance(repair, str) else repair)
-    ways = {each.name: each.way for each in repairs}
+    ways = dict(each.split("=") for each in repairs if "=" in each)
     try:
         pd.Timestamp(0, tz=timezone)
     except (LookupError, ValueError, TypeError, OSError, OverflowError) as error:

@@ -571,28 +571,6 @@ def list_defects(subject: Subject, span: str, repairs: Sequence[str]) -> Iterato
             )
 
 
-class Repair(NamedTuple):
-    name: str
-    way: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.name}={self.way}" if self.way else self.name
-
-
-KINDS: Mapping[str, tuple[tuple[str, ...], str]] = {
-    "sort": (("",), "sort rows by time"),
-    "drop-duplicates": (
-        ("", "first", "last"),
-        "keep one of equal rows; with =first or =last also of rows that differ",
-    ),
-    "bar-gaps": (("flat",), "fill missing bars with the last close and no volume"),
-    "mark-gaps": (("last",), "use last prices for bars without a mark bar"),
-    "funding-gaps": (("zero",), "treat missing settlements as no payment"),
-}
-"""The ways of each repair, and what it does."""
-WORDS = {
-    str(Repair(name, way)): Repair(name, way) for name, kind in KINDS.items() for way in kind[0]
-}
 FILLING = frozenset({"bar_gaps", "mark_gaps", "funding_gaps"})
 MOST_FLAT = 10_000_000
 """The largest number of bars that is filled in."""
@@ -603,44 +581,10 @@ def split_notes(notes: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str
     return filled, {name: how for name, how in notes.items() if name not in FILLING}
 
 
-def parse_repairs(texts: Sequence[str]) -> tuple[Repair, ...]:
-    repairs: dict[str, Repair] = {}
-    for word in (word.strip() for text in texts for word in text.split(",")):
-        repair = WORDS.get(word)
-        if repair is None or repair.name in repairs:
-            raise base.ParameterError(
-                f"a repair must be a known one, once each, got {word!r}"
-                f"{base.did_you_mean(word, WORDS)}; there are {', '.join(WORDS)}"
-            )
-        repairs[repair.name] = repair
-    return tuple(repairs[name] for name in KINDS if name in repairs)
-
-
-def apply_repairs(
-    table: TimedTable,
-    role: str,
-    repairs: Sequence[Repair],
-    interval: int | None,
-    notes: dict[str, str],
-) -> TimedTable:
-    """Return a table after the repairs of its role, and note in ``notes`` what each changed."""
-    for repair in repairs:
-        apply = _REPAIRS.get(repair.name)
-        if apply is None or (repair.name == "bar-gaps" and role != "bars"):
-            continue
-        n = table.time.size
-        table, changed = apply(table, repair.way, interval)
-        if changed.size:
-            first = format_time(int(changed[0]))
-            note = f"{changed.size} of {n} in {role}, first at {first} UTC"
-            key = repair.name.replace("-", "_")
-            note = f"{repair.way}: {note}" if repair.way else note
-            notes[key] = f"{notes[key]}; {note}" if key in notes else note
-    return table
-
-
 Repaired: TypeAlias = tuple[TimedTable, IntArray]
 """The table, and the times of the rows that changed."""
+Repair: TypeAlias = Callable[[TimedTable, str, int | None], Repaired]
+"""Of a table, the way of the repair, and the length of a bar in ns."""
 
 
 def _sort(table: TimedTable, _way: str, _interval: int | None) -> Repaired:
@@ -674,8 +618,51 @@ def _fill_bars(table: TimedTable, _way: str, interval: int | None) -> Repaired:
     return TimedTable(table.name, time, columns), time[is_new]
 
 
-_REPAIRS: Mapping[str, Callable[[TimedTable, str, int | None], Repaired]] = {
-    "sort": _sort,
-    "drop-duplicates": drop_duplicates,
-    "bar-gaps": _fill_bars,
+KINDS: Mapping[tuple[str, ...], tuple[str, Repair | None]] = {
+    ("sort",): ("sort rows by time", _sort),
+    ("drop-duplicates", "drop-duplicates=first", "drop-duplicates=last"): (
+        "keep one of equal rows; with =first or =last also of rows that differ",
+        drop_duplicates,
+    ),
+    ("bar-gaps=flat",): ("fill missing bars with the last close and no volume", _fill_bars),
+    ("mark-gaps=last",): ("use last prices for bars without a mark bar", None),
+    ("funding-gaps=zero",): ("treat missing settlements as no payment", None),
 }
+"""The words for each repair, what it does, and the function of one that changes a table."""
+WORDS = {word: repair for words, (_, repair) in KINDS.items() for word in words}
+
+
+def parse_repairs(texts: Sequence[str]) -> tuple[str, ...]:
+    chosen: dict[str, str] = {}
+    for word in (word.strip() for text in texts for word in text.split(",")):
+        name = word.partition("=")[0]
+        if word not in WORDS or name in chosen:
+            raise base.ParameterError(
+                f"a repair must be a known one, once each, got {word!r}"
+                f"{base.did_you_mean(word, WORDS)}; there are {', '.join(WORDS)}"
+            )
+        chosen[name] = word
+    return tuple(word for word in WORDS if word in chosen.values())
+
+
+def apply_repairs(
+    table: TimedTable,
+    role: str,
+    repairs: Sequence[str],
+    interval: int | None,
+    notes: dict[str, str],
+) -> TimedTable:
+    """Return a table after the repairs of its role, and note in ``notes`` what each changed."""
+    for word in repairs:
+        (name, _, way), apply = word.partition("="), WORDS[word]
+        if apply is None or (name == "bar-gaps" and role != "bars"):
+            continue
+        n = table.time.size
+        table, changed = apply(table, way, interval)
+        if changed.size:
+            first = format_time(int(changed[0]))
+            note = f"{changed.size} of {n} in {role}, first at {first} UTC"
+            key = name.replace("-", "_")
+            note = f"{way}: {note}" if way else note
+            notes[key] = f"{notes[key]}; {note}" if key in notes else note
+    return table
