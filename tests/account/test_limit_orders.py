@@ -53,6 +53,10 @@ HAND: Hand = {
         rest(FLAT, flat(96), targets=(10.0,), offset=0.0,
              venue={"brackets": [bracket(leverage=10.0)]}),
         {"quantity 1": Fraction(1000) / Fraction(14, 100) / 100}),
+    "a rebate makes no room for a larger order": (
+        rest(*TWO, targets=(20.0,), offset=0.0,
+             venue={"brackets": [bracket(leverage=10.0)], "fees": {"maker": -1e-3}}),
+        {"quantity 1": 100}),
     # from 2x to 1x, decided at 100: 10 sold at the next open, 102, as taker
     "reductions go to market": (
         rest(*TWO, flat(102), targets=(2.0, 1.0, NAN), offset=0.0,

@@ -157,6 +157,18 @@ HAND: Hand = {
             {"position": left})
         for full_below, left in ((9473.0, 50), (9474.0, 0))
     },
+    # 100 contracts at 92 owe 9,000, health 8,740 / 9,000 = .971; a sale at 91.08 brings 99 % of it
+    "a step at a low health repays the debt out of what the sale brings": (
+        later(100, 100, 92, targets=TEN, venue=dies(
+            **HALVES, fee=0.01, slippage=0.01, full_below_health=0.98)),
+        {"liquidation.quantity": [-9000 / (0.99 * 91.08)]}),
+    **{  # 11,000 of cash, at 106 a debt of 10,600 and 530 of maintenance: health .98832
+        f"a short of low health is bought back whole, {health}": (
+            later(100, 100, 106, targets=TEN, signal=-1.0,
+                  venue=dies(**HALVES, full_below_health=health)),
+            {"position": left})
+        for health, left in ((0.988, -50), (0.989, 0))
+    },
     # the margin has lost what the half lost: 1,000 - 50 x 5.263; the wallet stays empty
     "what an isolated step frees stays in the margin": (
         later(100, (100, 100, 92, 95), targets=TEN, venue=dies(**HALVES), account=isolated()),
@@ -220,6 +232,13 @@ HAND: Hand = {
                   account=account_of(ruin_at=line, **GRADUAL)),
             {"metrics.ruined": ruined, "metrics.final_equity": 500})
         for line, ruined in ((0.66, 0), (0.67, 1))
+    },
+    **{  # 600 of 1,000 and a reserve of 500 leave: 900 are paid in; 20 contracts lose 7 each
+        f"a withdrawal takes its share of what was paid in with the reserve, {line}": (
+            later(100, 100, (100, 100, 93, 93), 93, targets=FIVE,
+                  account=account_of(ruin_at=line, flows=series({1: -600.0}), **GRADUAL)),
+            {"equity": [1000, 400, 260, 260], "metrics.ruined": ruined})
+        for line, ruined in ((0.84, 0), (0.85, 1))
     },
     **{  # a lot of 6 bought at 100 and sold at 60: 760 are left, and a lot is worth 6 x close
         f"a flat account under one lot is ruined, {close}": (
@@ -374,6 +393,11 @@ CALLS: Hand = {
         {"metrics.time_to_liquidation_after_call": NAN, "metrics.liquidations": 1,
          **ends(1, 0, 1, 0)}),
     # at the open of 97 nothing needs to be reduced; the close is at 95.5 again
+    # at 95.5 the margin is 640; .1 N - 250 = .8 x 640: N = 7,620
+    "a forced reduction in a second bracket has its amount": (
+        later(100, (100, 100, 95.5, 95.5), 95.5, targets=(8.0, NAN),
+              account=isolated(8.0, margin_call=0.8), venue=venue_of(brackets=TWO, call_grace=0)),
+        {"position": 7620 / 95.5}),
     "a grace that ends under the call meets it, and the close may call again": (
         called((97, 97, 95.5, 95.5), 97, venue=venue_of(call_grace=0)),
         {"margin_call.hours": [1, 2], "call_met.hours": [2, 3], **ends(2, 2, 0, 0)}),

@@ -306,6 +306,12 @@ SETTINGS: Hand = {
     "a setting is cut to what the bracket allows": (
         decided(settings=(NAN, 40.0, *[NAN] * 4)),
         {**moved("margin_refused", 2, 50), "margin": 100}),
+    # the profit of 100 does not stand in for the 100 that 20x asks of the entry
+    "what returns leaves the margin of the entry": (
+        decided((100, 105, 105, 105), (NAN, 40.0, NAN, NAN)),
+        {**moved("margin_returned", 2, 100), **moved("margin_refused", 2, 50), "margin": 100}),
+    "a notional at the cap has the setting of its bracket": (
+        decided(settings=(NAN, 20.0, *[NAN] * 4), size=10.0), moved("margin_returned", 2, 500)),
     "an infinite setting is what the bracket allows": (
         decided(settings=(NAN, INF, *[NAN] * 4)), {"margin_refused.n": 0, "margin": 100}),
     # at 20x 9,500 may grow past 10,000, where 10x is the most: asking for 20x again changes 0

@@ -186,6 +186,13 @@ def test_longs_that_count_none_are_walked_as_if_they_were_not_there(rule, intrab
     assert beside.record.options.quantity[-1, 0] == 1.0
 
 
+def test_an_addition_averages_what_a_position_paid():
+    # one for 2, and two more for 5 each
+    call = quoted(1, 100.0, 1.0, 3.0, quotes=(2.0, 1.0))
+    call.rows["ask"][2:] = 5.0
+    assert near(run_engine(make(QUIET, [call]), is_compiled=False).state.options.paid[0], 4)
+
+
 # -------------------------------------------------------------------------------------- liquidated
 RALLY = [flat(100), flat(100), (100, 125, 100, 120), flat(120)]
 
@@ -282,6 +289,8 @@ def settled(*, is_coin: bool) -> Outcome:
 QUIET = [flat(100)] * 4
 RISE = [flat(100), flat(100), (100, 120, 100, 120), flat(120)]
 MARK, PAID = price(1, 100.0, 719.0), price(1, 100.0, 719.0, sigma=0.62)
+PUT = price(-1, 100.0, 719.0, 95.0)
+WORSE = {"*": {"brackets": [bracket(0.01, 50.0)], "liquidation": {"slippage": 0.02}}}
 TAKEN = {"*": {"liquidation": {"mode": "takeover"}}}
 AT = Fraction(9200, 99)
 """Where 8 + S - 100 is 1 % of S."""
@@ -294,8 +303,9 @@ HAND: Hand = {
     # the mark of what is sold is 0
     "a fill is a tick from the mark at least, and a sale not under zero": (
         lambda: play(FLAT, [model(1, 100.0, 1.0, tick=0.5),
-                            model(1, 1000.0, -1.0, tick=0.5, hours=5, name="P")], capital=10_000.0),
-        {"slippage.instrument": ["O"], "slippage.amount": [0.5]}),
+                            model(1, 1000.0, -1.0, tick=0.5, hours=5, name="P"),
+                            model(1, 110.0, -1.0, tick=0.5, name="Q")], capital=10_000.0),
+        {"slippage.instrument": ["O", "Q"], "slippage.amount": [0.5, 0.5]}),
     # a call of 400 has no vega; the one of 100 is bought at 60 + 2 points all the same
     "where volatility says nothing the spread of the price is kept": (
         lambda: play(FLAT, [model(1, 400.0, 1.0, half_spread=0.02, half_price=0.3),
@@ -337,6 +347,11 @@ HAND: Hand = {
     "longs are sold as far as the balance is negative": (
         lambda: protected(PER_OPTION, liquidation={"slippage": 0.02}),
         {"option_quantity 2 0": 1 - DEBT / (95 - AT), "cash 2": 0, "bad_debt.n": 0}),
+    # 10 less the put and 100; where S - 90 - PUT is 1 % of S, the coin is sold at .98 S
+    "a long is sold at its bid, without the slippage of a liquidation": (
+        lambda: play(FALL, [model(-1, 95.0, 1.0, bars=FALL)], 10.0, capital=10.0,
+                     venues=WORSE),
+        {"option_quantity 2 0": 1 - (90 + PUT) / 99 / price(-1, (90 + PUT) / 0.99, 718.0, 95.0)}),
     # the fee of expiry is the less of 1 % of 110 (or of a coin) and 5 % of what it pays
     **{
         f"a short call pays at expiry and its fee is capped, {unit}": (

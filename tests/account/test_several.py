@@ -547,6 +547,13 @@ HAND: Hand = {
         lambda: play_case(long_and_short(margin="isolated", venue_leverage=10.0)),
         {"liquidation.instrument": ["B"], "cash 2": 600 - 1500 * ALONE,
          "equity 2": 600 - 1500 * ALONE + 560}),
+    # of a wallet of 450 at 11 % for margin and fee: A turns with 400 of its margin less 40, B adds;
+    # 810 + 450 are asked of 450 + 360
+    "a turn and an addition share the wallet after the fee of closing": (
+        lambda: play_legs(([flat(100)] * 3, (4.0, INF)), ([flat(1)] * 3, (1.0, INF)),
+                          signal=((1.0, -1.0, -1.0), 1.0), margin="isolated",
+                          venue_leverage=10.0, venues={"*": {"fees": {"taker": 0.01}}}),
+        {"quantity 2": [-Fraction(3645, 77), 1000 + Fraction(202500, 77)]}),
     # 5 % initial margin of 12 + 18 turns is 1.5 equities: both get 2/3
     **{
         f"increases share what the margin admits, {fill}": (

@@ -535,6 +535,13 @@ def test_span_like_scenarios_by_hand():
     assert ask(rule, short) == pytest.approx(6_600.0)
 
 
+def test_a_charge_by_expiry_is_a_share_of_the_worse_move():
+    """A put at the money owes 6,000 after a tenth down and nothing after a tenth up."""
+    shocks = bt.OptionShocks(expiry_charge=(0.1, 0.5, 2.0))
+    rule = bt.ScenarioMargin(moves=[-0.01, 0.01], options=shocks)
+    assert ask(rule, hold(-1.0, strike=60_000.0, days=0.0)) == pytest.approx(3_000.0)
+
+
 def test_futures_hedge_options_of_their_group():
     """A short call at expiry and a future: the loss of one is the gain of the other."""
     rule = bt.ScenarioMargin(moves=[-0.1, 0.1], groups={"BTC": ["F"]})

@@ -17,6 +17,7 @@ import pytest
 import backtest as bt
 from backtest.base.errors import VenueDateWarning
 from backtest.venue import preset_files
+from backtest.venue.requirement import read_rules
 from backtest.venue.venue import (
     Bracket,
     Contract,
@@ -113,6 +114,8 @@ def test_a_bracket_holds_a_notional_up_to_its_cap():
     assert [bt.margin.initial(venue, n, 100.0) for n in (500.0, 501.0)] == [500.0, 1002.0]
     assert [bt.margin.requirement(venue, n, 100.0) for n in (500.0, 501.0)] == [250.0, 251.0]
     assert bt.margin.largest_notional(venue, 500.0) == 50_000.0
+    doubled = read_rules(venue)._replace(initial_multiplier=2.0)  # 50x, and 25x beyond
+    assert bt.margin.largest_notional(doubled, 5_000.0, 40.0) == 50_000.0
 
 
 # -------------------- presets
