@@ -627,8 +627,8 @@ class FundingProcess:
 
     kind: str
     grid: FundingGrid | None
-    rates: base.FloatArray
     constant: float = 0.0
+    rates: base.FloatArray = field(default_factory=lambda: np.empty(0))
     weights: tuple[float, ...] = ()
     windows: tuple[int, ...] = (1,)
     cap: float = LARGEST_RATE
@@ -642,15 +642,15 @@ class FundingProcess:
         A uniform number chooses among ``residuals``: in order of time, instruments have those of
         the same time.
         """
+        if not self.weights:
+            return np.full_like(uniforms, self.constant)
         count, lags = len(residuals), self.windows[-1]
         rates, weights = np.zeros((lags + len(uniforms), uniforms.shape[1])), np.zeros((lags, 1))
-        if len(self.rates) >= lags:
-            rates[:lags] = self.rates[-lags:, None]
-        for weight, each in zip(self.weights, self.windows, strict=False):
+        rates[:lags] = self.rates[-lags:, None]
+        for weight, each in zip(self.weights, self.windows, strict=True):
             weights[-each:] += weight / each
         ranks = np.minimum((uniforms * count).astype(np.int64), count - 1)
-        shocks = residuals[ranks] if count else np.zeros_like(uniforms)
-        for k, shock in enumerate(shocks):
+        for k, shock in enumerate(residuals[ranks]):
             rate = self.constant + shock + np.sum(weights * rates[k : k + lags], axis=0)
             rates[k + lags] = np.clip(rate, -self.cap, self.cap)
         paid = rates[lags:]
@@ -659,17 +659,18 @@ class FundingProcess:
     def __str__(self) -> str:
         if self.grid is None:
             return "none"
-        last = self.rates[-1] if len(self.rates) else 0.0
-        spread = np.std(self.residuals) if len(self.residuals) else 0.0
-        shown = (last, self.constant / (1.0 - sum(self.weights)), spread)
-        last, mean, residual = (base.format_bps(float(f"{each:.3g}")) for each in shown)
-        if self.kind == "constant":
-            return f"constant at {mean}"
+        mean = self.constant / (1.0 - sum(self.weights))
+        if not self.weights:
+            return f"constant at {format_rate(mean)}"
         return (
             f"{self.kind} of {len(self.rates):,} settlements every "
-            f"{base.format_duration(self.grid.every)}; starts at {last}, long-run mean {mean}, "
-            f"residuals {residual}"
+            f"{base.format_duration(self.grid.every)}; starts at {format_rate(self.rates[-1])}, "
+            f"long-run mean {format_rate(mean)}, residuals {format_rate(np.std(self.residuals))}"
         )
+
+
+def format_rate(rate: Any) -> str:
+    return base.format_bps(float(f"{rate:.3g}"))
 
 
 def read_funding(funding: object) -> FundingChoice:
@@ -686,22 +687,16 @@ def read_funding(funding: object) -> FundingChoice:
 def make_process(history: Market, funding: FundingChoice) -> FundingProcess:
     grid = None if funding is None else find_grid(history)
     if isinstance(funding, float):
-        grid = grid or FundingGrid(8 * HOUR, 0)
+        return FundingProcess("constant", grid or FundingGrid(8 * HOUR, 0), funding)
     if grid is None:
-        return FundingProcess("none", None, np.empty(0))
-    rates = lay_on_grid(history, grid)
-    if isinstance(funding, float):
-        return FundingProcess("constant", grid, rates, constant=funding)
+        return FundingProcess("none", None)
     cap = funding.cap if isinstance(funding, FundingTerms) else math.inf
-    return fit_process(rates, grid, min(cap, LARGEST_RATE))
+    return fit_process(lay_on_grid(history, grid), grid, min(cap, LARGEST_RATE))
 
 
 def lay_on_grid(history: Market, grid: FundingGrid) -> base.FloatArray:
-    if not history.funding_time.size:
-        return np.empty(0)
     time = nearest_minute(history.funding_time)
-    first_gap = int(time[1] - time[0]) if len(time) > 1 else grid.every
-    knots = np.concatenate([[time[0] - first_gap], time]).astype(np.float64)
+    knots = np.concatenate([[2 * time[0] - time[1]], time]).astype(np.float64)
     paid = np.concatenate([[0.0], np.cumsum(history.funding_rate)])
     stamps = grid.find(int(time[0]), int(time[-1]) + 1)
     ends, starts = (np.interp(each, knots, paid) for each in (stamps, stamps - grid.every))
@@ -717,12 +712,10 @@ def fit_process(rates: base.FloatArray, grid: FundingGrid, cap: float) -> Fundin
     Financial Econometrics 7(2), whose regression on means of several spans this is.
     """
     if len(rates) < LEAST_SETTLEMENTS or not float(np.std(rates)) > LEAST_DEVIATION:
-        return FundingProcess("constant", grid, rates, constant=float(np.mean(rates)))
-    kind = "first-order autoregression"
-    windows: tuple[int, ...] = (1,)
-    if len(rates) * grid.every >= LONG_HISTORY:
-        kind = "heterogeneous autoregression"
-        windows = (1, *(max(each // grid.every, 1) for each in WINDOWS))
+        return FundingProcess("constant", grid, float(np.mean(rates)))
+    is_long = len(rates) * grid.every >= LONG_HISTORY
+    kind = f"{'heterogeneous' if is_long else 'first-order'} autoregression"
+    windows = (1, *(max(each // grid.every, 1) for each in WINDOWS if is_long))
     constant, weights, residuals = regress(rates, windows)
     residuals = residuals[-(LONG_HISTORY // grid.every) :]
     recent = rates[-len(residuals) :]
@@ -734,7 +727,7 @@ def fit_process(rates: base.FloatArray, grid: FundingGrid, cap: float) -> Fundin
         mixed = recent - residuals + np.random.default_rng(0).permutation(residuals)
         clamp = float(np.quantile(np.abs(mixed - usual), share))
     return FundingProcess(
-        kind, grid, rates, constant, weights, windows, cap, residuals, usual, clamp
+        kind, grid, constant, rates, weights, windows, cap, residuals, usual, clamp
     )
 
 
