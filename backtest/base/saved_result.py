@@ -275,11 +275,6 @@ class Reportable:
         """What must be read before any number."""
         return ()
 
-    @property
-    def about(self) -> str:
-        """What the page is about, of a result that is not about a market."""
-        return ""
-
     def list_numbers(self) -> list[Headline]:
         """Return the headline numbers, the most important first."""
         return []

@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING
 from backtest.base import open_door
 
 if TYPE_CHECKING:
-    from backtest.crowd.cascade import Cascade, cascade
+    from backtest.crowd.cascade import Cascade, Linear, SquareRoot, cascade
     from backtest.crowd.crowd import Crowd
-    from backtest.crowd.cascade import Linear, SquareRoot
 
 RESULTS = ("Cascade",)
 

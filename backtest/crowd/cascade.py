@@ -21,7 +21,7 @@ from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.base.units import DAY, MINUTE, TOLERANCE
 from backtest.crowd import crowd as people
 from backtest.crowd.crowd import Crowd, to_value
-from backtest.engine import Result, describe_history
+from backtest.engine import Result
 from backtest.market import Market
 from backtest.venue import Contract, Venue, read_newest
 
@@ -522,20 +522,12 @@ class Cascade(base.SettingsResult):
     deficit: float
     liquidated: int
     me: dict[str, Any] | None = None
-    crowd: Crowd | None = None
+    market: Market | None = None
 
     kind = "cascade"
     table_names = ("rounds", "accounts", "ladder")
     numbers = ("price", "shock", "final_price", "multiplier", "reproduction", "deficit",
                "liquidated", "me")  # fmt: skip
-
-    def describe_data(self) -> Mapping[str, Any]:
-        crowd = self.crowd
-        market = None if crowd is None else crowd.market
-        found = dict(describe_history(market))
-        if crowd is not None and market is None:
-            found |= {"source": repr(crowd), "content_hash": crowd.content_hash}
-        return found
 
     @property
     def haircuts(self) -> base.FloatArray:
@@ -550,10 +542,6 @@ class Cascade(base.SettingsResult):
     def title(self) -> str:
         shock = base.format_percent(self.shock, is_signed=True)
         return f"{self.settings['crowd'].get('accounts', 0):,} accounts after {shock}"
-
-    @property
-    def about(self) -> str:
-        return "" if self.manifest["data"]["bars"] else "Positions given, without a market"
 
     @property
     def note(self) -> str:
@@ -731,7 +719,7 @@ def cascade(
         deficit=float(rounds["deficit"].sum()),
         liquidated=int(np.sum(books.first_round[: len(known)] > 0)),
         me=None if own is None else books.describe_last(final),
-        crowd=known,
+        market=known.market,
     )
 
 

@@ -111,14 +111,12 @@ class Crowd:
                 "equity must be at least the collateral, got less in row "
                 f"{int(np.argmax(equity < values['collateral']))}"
             )
-        if price is not None:
-            base.check_range("price", price, low=0.0, open_low=True)
         return cls(
             quantity=read_sides(frame["side"]) * values["quantity"],
             entry=values["entry"],
             collateral=values["collateral"],
             equity=equity,
-            price=price,
+            price=None if price is None else find_price(price),
             origin={"made_from": "positions", "accounts": len(frame)},
         )
 

@@ -426,14 +426,12 @@ class LiquidationRisk(base.SettingsResult):
     settings: dict[str, Any]
     paths: Paths | None = None
     runner: PathsRunner | None = None
+    market: Market | Markets | None = None
 
     kind = "liquidation-risk"
     called = "risk"
     table_names = ("table", "fan", "hazard", "typical")
     long_tables = ("fan", "hazard", "typical")
-
-    def describe_data(self) -> Mapping[str, Any]:
-        return engine.describe_history(None if self.paths is None else self.paths.history)
 
     @property
     def note(self) -> str:
@@ -639,6 +637,7 @@ def liquidation_risk(
         settings=settings,
         paths=drawn,
         runner=runner,
+        market=drawn.history,
     )
 
 
@@ -648,9 +647,7 @@ def describe_terms(
     by_name = policy.items() if isinstance(policy, Mapping) else ()
     return {
         "policy": ", ".join(f"{name}: {each!r}" for name, each in by_name) or str(policy),
-        "venue": {k: x.to_dict() for k, x in venue.items()}
-        if isinstance(venue, Mapping)
-        else venue.to_dict(),
+        "venue": engine.describe_venue(venue),
         "account": account.to_dict(),
         "overlay": None if overlay is None else repr(overlay),
     }

@@ -84,8 +84,7 @@ class StressedAccount:
 
     def find_instrument(self, prices: object) -> str | None:
         whole: Mapping[str, Market] = self.result.markets or {}
-        same = [name for name in whole if prices is whole[name] or prices == name]
-        return next(iter(same), None)
+        return next((name for name in whole if prices is whole[name] or prices == name), None)
 
     def value_one(self, name: str, price: float) -> float:
         contract = self.venues[name].contract

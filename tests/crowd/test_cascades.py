@@ -377,7 +377,7 @@ def test_a_cascade_of_given_positions_has_a_report(tmp_path):
         insurance=float("inf"),
     )  # fmt: skip
     text = hit.report(tmp_path / "page.md").read_text(encoding="utf-8")
-    assert "Positions given" in text
+    assert "Without a market" in text
     assert "unlimited" in text
 
 
