@@ -13,8 +13,7 @@ from tests.kit import Hold, check_refused, make_venue, simulate_pair
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 MARKET = bt.Market.sample(bars=24 * 60)
-TERMS = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT"), "account": bt.Account(),
-         "compile": False}  # fmt: skip
+TERMS = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT"), "account": bt.Account()}
 SEARCH = {"trials": 6, "sampler": "sobol", "robust": False, "seed": 1}
 
 
