@@ -125,8 +125,8 @@ class BaseTerms:
         return Trio(policy, self.build_venue(values), self.build_account(values))
 
     def build_policy(self, values: Mapping[str, Any]) -> Policy:
-        own = self._read(values, "")
-        return change_settings(self.policy, {k: v for k, v in own.items() if "." not in k})
+        own = {name: value for name, value in values.items() if "." not in name}
+        return change_settings(self.policy, self._read(own, ""))
 
     def build_overlay(self, values: Mapping[str, Any]) -> Policy | None:
         own = self._read(values, f"{OVERLAY}.")

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.engine.signals import read_named
 from backtest.strategies import Constant, LiquidationDistance, VolTarget
 from backtest.sweep.lanes import runner
 from backtest.sweep.set_evaluator import Evaluator, Rows
@@ -220,7 +221,8 @@ def test_a_row_is_its_run(kind):
     policy, venue, terms, sets = ROWS[kind]
     given = {"signal": np.where(np.arange(BARS) // 170 % 2 == 0, 1.0, -0.7), **terms}
     signal, account = given.pop("signal"), bt.Account(**given)
-    evaluator = Evaluator(MARKET, BaseTerms(policy, venue, account), signal=signal)
+    rule = read_named(signal, MARKET) if isinstance(signal, str) else None
+    evaluator = Evaluator(MARKET, BaseTerms(policy, venue, account, rule), signal=signal)
     rows = evaluator.evaluate(sets, returns=True)
     assert rows.done.all()
     assert not any(rows.errors)
