@@ -6,6 +6,7 @@ import functools
 import hashlib
 import inspect
 import types
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,7 +73,7 @@ def name_callable(function: Any) -> str:
 
 def describe_callable(function: Any) -> str:
     if isinstance(function, types.FunctionType):
-        return describe_function(function, {}).text
+        return "\n".join([describe_function(function, {}).text, *describe_tables(function, set())])
     if isinstance(function, functools.partial):
         bound = sorted(function.keywords.items())
         return f"{describe_callable(function.func)} {function.args!r} {bound!r}"
@@ -80,3 +81,21 @@ def describe_callable(function: Any) -> str:
     kept = sorted(getattr(function, "__dict__", {}).items())
     is_plain = isinstance(rule, types.FunctionType)
     return f"{describe_callable(rule)} {kept!r}" if is_plain else repr(type(function))
+
+
+def describe_tables(function: types.FunctionType, seen: set[int]) -> Iterator[str]:
+    seen.add(id(function))
+    for name, value in sorted(find_references(function).items()):
+        if isinstance(value, (dict, list)):
+            yield f"{name}={write_table(value)}"
+        if isinstance(value, types.FunctionType) and id(value) not in seen:
+            yield from describe_tables(value, seen)
+
+
+def write_table(value: Any) -> str:
+    if isinstance(value, dict):
+        pairs = (f"{key!r}: {write_table(each)}" for key, each in value.items())
+        return f"{{{', '.join(pairs)}}}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(write_table, value))}]"
+    return repr(value if isinstance(value, CONSTANTS) else type(value))
