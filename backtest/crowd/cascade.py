@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -49,7 +49,7 @@ class ImpactCurve(NamedTuple):
             return self.fall(start + 0.5 * flow)
         power, ends = self.exponent + 1.0, (start, start + flow)
         before, after = ((abs(each) / self.volume) ** power * self.volume / power for each in ends)
-        return self.factor * (after - before) / flow if flow else self.fall(start)
+        return float(self.factor * (after - before) / flow)
 
 
 class SquareRoot(base.Value):
@@ -75,6 +75,11 @@ class SquareRoot(base.Value):
     def curve(self, volume: float | None, market: Market | None, contract: Contract) -> ImpactCurve:
         """Return the law as numbers, for a daily volume in money or that of a market."""
         daily, sigma = find_volume(volume, market, contract), self.volatility
+        if daily is None:
+            raise base.ParameterError(
+                "a square-root impact needs a daily volume, the market has none; volume= is the "
+                "money traded per day"
+            )
         if sigma is None and market is not None:
             steps = np.diff(np.log(market.close[find_window(market)]))
             if len(steps) < 2:
@@ -99,23 +104,18 @@ class Linear(base.Value):
 
     def curve(self, volume: float | None, market: Market | None, contract: Contract) -> ImpactCurve:
         """Return the law as numbers; without a volume and a market with one, the volume is 1."""
-        if volume is None and (market is None or not np.any(market.volume > 0.0)):
-            return ImpactCurve(self.coefficient, 1.0, 1.0)
-        return ImpactCurve(self.coefficient, 1.0, find_volume(volume, market, contract))
+        return ImpactCurve(self.coefficient, 1.0, find_volume(volume, market, contract) or 1.0)
 
 
 Impact = SquareRoot | Linear
 
 
-def find_volume(volume: float | None, market: Market | None, contract: Contract) -> float:
+def find_volume(volume: float | None, market: Market | None, contract: Contract) -> float | None:
     """Return the volume per day, by default of a market's last 30 days, in money."""
     if volume is not None:
         return base.check_range("volume", volume, low=0.0, open_low=True)
     if market is None or not np.any(market.volume > 0.0):
-        raise base.ParameterError(
-            "a square-root impact needs a daily volume, the market has none; volume= is the money "
-            "traded per day"
-        )
+        return None
     rows = find_window(market)
     money = market.volume[rows] * np.abs(to_value(contract, market.close[rows]))
     return float(np.sum(money)) / (len(money) * market.interval / DAY)
@@ -123,7 +123,7 @@ def find_volume(volume: float | None, market: Market | None, contract: Contract)
 
 def find_window(market: Market) -> slice:
     bars = max(int(WINDOW_DAYS * DAY / market.interval), int(WINDOW_DAYS))
-    return slice(max(0, market.n_bars - bars), None)
+    return slice(-bars, None)
 
 
 SLACK = 1e-9
@@ -248,9 +248,7 @@ class Books:
         mark = self.shocked
         while len(failing := self.find_failing(mark)):
             if len(self.rows) >= MOST_ROUNDS:
-                raise base.AccountingError(
-                    f"a cascade did not end in {MOST_ROUNDS:,} rounds, {len(failing)} still fail"
-                )
+                raise base.AccountingError(f"a cascade did not end in {MOST_ROUNDS:,} rounds")
             value = float(self.to_value(mark))
             before = self.sum_money(value)
             row = self.do_round(failing, mark, value)
@@ -266,9 +264,8 @@ class Books:
         return max(self.shocked - self.start * fall, self.start * LEAST_PRICE)
 
     def find_failing(self, price: float) -> base.IntArray:
-        is_long = (self.quantity > 0.0) & (self.liquidation * (1.0 + TOLERANCE) >= price)
-        is_short = (self.quantity < 0.0) & (self.liquidation * (1.0 - TOLERANCE) <= price)
-        return np.flatnonzero(is_long | is_short)
+        side = np.sign(self.quantity)
+        return np.flatnonzero(side * (self.liquidation * (1.0 + side * TOLERANCE) - price) >= 0.0)
 
     def do_round(self, rows: base.IntArray, mark: float, value: float) -> dict[str, float]:
         """Close the accounts that fail at a mark; notionals are at the price before the shock."""
@@ -435,8 +432,6 @@ class Books:
         paid = min(missing, max(self.fund, 0.0))
         self.fund_paid += paid
         rest = missing - paid
-        if rest <= 0.0:
-            return paid, 0.0, 0.0
         profit = np.maximum(self.equity(value) - self.first_equity, 0.0)
         total = float(np.sum(profit))
         cut = profit * min(1.0, rest / total) if total > 0.0 else profit
@@ -614,7 +609,7 @@ class Cascade(base.SettingsResult):
 
 
 @base.record_making
-@base.checked_only("crowd", "venue", "impact")
+@base.checked_only("crowd", "venue", "impact", "adl", "me")
 def cascade(
     crowd: Crowd,
     venue: Venue,
@@ -624,7 +619,7 @@ def cascade(
     price: float | None = None,
     volume: float | None = None,
     insurance: float = 0.0,
-    adl: str | None = "queue",
+    adl: Literal["queue", "pro-rata"] | None = "queue",
     recovery: str | None = None,
     jump: bool = False,
     me: Result | Mapping[str, Any] | None = None,
@@ -681,8 +676,6 @@ def cascade(
     curve = impact.curve(volume, crowd.market, venue.contract)
     base.Number(-1.0, 10.0, open_low=True).check("shock", shock)
     base.check_range("insurance", insurance, low=0.0)
-    if adl is not None:
-        base.Choice("queue", "pro-rata").check("adl", adl)
     decay = 1.0 if recovery is None else 0.5 ** (MINUTE / base.parse_duration(recovery, "recovery"))
     own = None if me is None else read_own_account(me)
     if own is not None:
@@ -727,11 +720,6 @@ def read_own_account(me: Result | Mapping[str, Any]) -> dict[str, float]:
     if isinstance(me, Mapping):
         row = Crowd.from_positions(pd.DataFrame([dict(me)]))
         return {name: float(getattr(row, name)[0]) for name in people.ARRAYS_OF_CROWD}
-    if not isinstance(me, Result):
-        raise base.ParameterError(
-            "me must be a Result, or a mapping of side, quantity, entry and collateral, got "
-            f"{base.repr_plain(me)}"
-        )
     last = {name: float(values[-1]) for name, values in me.record.of_one().items()}
     quantity, entry = last["quantity"], last["entry"]
     if quantity == 0.0:

@@ -76,9 +76,8 @@ class Crowd:
 
     def __post_init__(self) -> None:
         for name in ARRAYS_OF_CROWD:
-            values = np.array(getattr(self, name), dtype=np.float64)
-            values.setflags(write=False)
-            object.__setattr__(self, name, values)
+            values = np.asarray(getattr(self, name), dtype=np.float64)
+            object.__setattr__(self, name, base.freeze(values))
 
     def __len__(self) -> int:
         return len(self.quantity)
@@ -207,10 +206,8 @@ class Crowd:
     @property
     def content_hash(self) -> str:
         """A hash of all accounts."""
-        digest = hashlib.sha256()
-        for name in ARRAYS_OF_CROWD:
-            digest.update(getattr(self, name).tobytes())
-        return digest.hexdigest()[:16]
+        arrays = b"".join(getattr(self, name).tobytes() for name in ARRAYS_OF_CROWD)
+        return hashlib.sha256(arrays).hexdigest()[:16]
 
     @property
     def leverage(self) -> base.FloatArray:
@@ -223,11 +220,6 @@ class Crowd:
         """Return the signed notional of each account at a price, by default that of the crowd."""
         at = find_price(price, self.price)
         return np.asarray(self.quantity * abs(to_value(self.contract, at)))
-
-    @base.checked
-    def open_interest(self, price: float | None = None) -> float:
-        """Return the notional of all accounts, longs and shorts together."""
-        return float(np.sum(np.abs(self.notional(price))))
 
     @base.checked
     def liquidation_prices(self, venue: Venue) -> base.FloatArray:
@@ -291,15 +283,12 @@ def read_sides(sides: pd.Series[Any]) -> base.FloatArray:
 
 
 def read_column(frame: pd.DataFrame, name: str) -> base.FloatArray:
-    try:
-        values = frame[name].to_numpy(dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise base.ParameterError(f"{name} must be numbers: {error}") from error
+    values = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64)
     is_bad = ~((values > 0.0) & np.isfinite(values))
     if is_bad.any():
         row = int(np.argmax(is_bad))
         raise base.ParameterError(
-            f"{name} must be positive and finite, got {values[row]} in row {row}"
+            f"{name} must be positive and finite, got {frame[name].iloc[row]} in row {row}"
             + "; the side gives the direction" * (name == "quantity")
         )
     return values
@@ -343,7 +332,7 @@ def draw_entries(
 ) -> base.FloatArray:
     """Draw closes in proportion to volume; again where an account would not have survived since."""
     length = base.parse_duration(lookback, "lookback")
-    rows = slice(max(0, market.n_bars - max(1, length // market.interval)), None)
+    rows = slice(-max(1, length // market.interval), None)
     close, weight = market.close[rows], market.volume[rows].astype(np.float64)
     weight = weight if weight.sum() > 0.0 else np.ones(len(close))
     edges = np.cumsum(weight) / np.sum(weight)
@@ -352,8 +341,7 @@ def draw_entries(
     row = np.full(len(leverage), len(close) - 1)
     left = np.arange(len(leverage))
     for _ in range(ROUNDS):
-        drawn = np.searchsorted(edges, rng.random(len(left)), side="right")
-        drawn = np.minimum(drawn, len(close) - 1)
+        drawn = np.searchsorted(edges, rng.random(len(left)), side="right").clip(max=len(close) - 1)
         share = 1.0 / leverage[left]
         survives = np.where(
             is_long[left],
@@ -362,6 +350,4 @@ def draw_entries(
         )
         row[left[survives]] = drawn[survives]
         left = left[~survives]
-        if not len(left):
-            break
     return np.asarray(close[row])

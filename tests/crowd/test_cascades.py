@@ -426,7 +426,7 @@ def test_liquidation_prices_of_inverse_contracts():
     )  # fmt: skip
     expected = bt.margin.liquidation_price(venue, crowd.quantity, crowd.entry, crowd.collateral)
     np.testing.assert_allclose(crowd.liquidation_prices(venue), expected, rtol=1e-12)
-    assert crowd.open_interest() == pytest.approx(50.0)  # coins
+    assert np.abs(crowd.notional()).sum() == pytest.approx(50.0)  # coins
     hit = bt.cascade(crowd, venue, shock=-0.1, impact=bt.SquareRoot(0.1), volume=100.0)
     assert hit.rounds["off"].max() <= 1e-9
     assert hit.multiplier > 1.0
