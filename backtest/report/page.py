@@ -124,7 +124,6 @@ class Page:
     facts: Sequence[Fact]
     write_sections: Callable[[], Sequence[Section]]
     collect: Callable[[], Mapping[str, Any]] = dict
-    about: str = ""
 
     @property
     def identity(self) -> str:
@@ -132,9 +131,9 @@ class Page:
 
     @property
     def subtitle(self) -> str:
-        if self.about:
-            return self.about
         data = self.manifest["data"]
+        if not data.get("bars"):
+            return "Without a market"
         bars = f"{data['bars']:,} bars of {data['interval']}"
         name = data["instrument"] or "unnamed instrument"
         return f"{name}, {format_span(data)}, {bars}"

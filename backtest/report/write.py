@@ -49,7 +49,6 @@ def build_head(found: Any, background: Background = NOTHING) -> Page:
         facts=[Fact(each.title, str(each), each.note) for each in found.list_numbers()],
         write_sections=lambda: list_sections(found, background),
         collect=lambda: {**found.to_dict(), **background.to_dict()},
-        about="" if data.get("bars") else "Without a market",
     )
 
 
