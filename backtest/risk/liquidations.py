@@ -209,15 +209,16 @@ class PathsRunner:
         if not own.columns:
             return {}
         member, width, seen = self.paths.members[name], self.paths.width, self.seen
-        found = {column: np.empty((len(bars.volume), width)) for column in own.columns}
         signal = self.list_weights(seen)[self.paths.names.index(name)]
         before = seen[name].slice(0, seen.n_bars - width + 1)
         fields = {"source": seen[name].source, "signal": np.clip(signal, -1.0, 1.0)}
-        for k in range(len(bars.volume)):
-            columns = engine.observe(own.policy, member.market_of(bars, k, before, **fields))
-            for column, rows in found.items():
-                rows[k] = columns[column][-width:]
-        return {column: rows.ravel() for column, rows in found.items()}
+        paths = [
+            engine.observe(own.policy, member.market_of(bars, k, before, **fields))
+            for k in range(len(bars.volume))
+        ]
+        return {
+            name: np.concatenate([each[name][-width:] for each in paths]) for name in own.columns
+        }
 
     def draw_fields(self, bars: Mapping[str, PathBars], n: int) -> dict[str, base.FloatArray]:
         """Return prices and volumes of some paths, (bars, n), and their rates of funding."""
@@ -391,12 +392,6 @@ WEALTH = {
     "bad_debt": Head("expected bad debt", MONEY, "money"),
     "days_to_liquidation": Head("median time to a liquidation", "days"),
 }
-HAZARD = {
-    "at_risk": Head("not liquidated before", "paths", "count"),
-    "liquidated": Head("liquidated in it", "paths", "count"),
-    "hazard": Head("hazard", "share of those", "chance"),
-}
-DAYS_SHOWN = 60
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -435,7 +430,7 @@ class LiquidationRisk(base.SettingsResult):
 
     @property
     def note(self) -> str:
-        if "no_fill" in self.settings:
+        if self.settings.get("no_fill"):
             return "no order was filled"
         chance = float(self.table["p_liquidation"].iloc[-1])
         return f"{base.format_percent(chance)} liquidated in {self.table.index[-1]}"
@@ -532,8 +527,6 @@ class LiquidationRisk(base.SettingsResult):
                 ShownChart("hazard", "Hazard", "Share of the accounts not liquidated before "
                            "that is liquidated in each day.", self.hazard["hazard"], "bars",
                            {"hazard": "loss"}, x="day", height=240),
-                ShownTable(self.hazard, "By day", labels=Head("day"), heads=HAZARD,
-                           most=DAYS_SHOWN, columns=tuple(HAZARD)),
             )),
         ]  # fmt: skip
 
@@ -625,10 +618,10 @@ def liquidation_risk(
     settings = describe_terms(runner.policy, runner.venue, runner.terms, overlay) | {
         "resumed": None if resume is None else resume.manifest["id"],
         "signal": runner.signal,
+        "no_fill": no_fill,
         "confidence": sure,
         "paths": drawn.describe(),
     }
-    settings |= {"no_fill": no_fill} if no_fill else {}
     return LiquidationRisk(
         table=table,
         fan=pd.DataFrame(np.quantile(events.shown, [*FAN.values()], axis=0).T, later, [*FAN]),
@@ -660,7 +653,6 @@ SCANNED = 2000
 """Paths on which the grid is scanned."""
 STEPS = 10
 """Bisections after the scan."""
-LARGEST_FACTOR = 20.0
 
 
 class HoldOnce(Policy):
@@ -857,7 +849,7 @@ def choose_grid(
     policy: AnyPolicy | None, venue: AnyVenue, account: Account, paths: Paths
 ) -> base.FloatArray:
     if policy is not None:
-        return np.geomspace(0.1, LARGEST_FACTOR, 16)
+        return np.geomspace(0.1, 20.0, 16)
     venues = [*engine.read_venues(venue, paths.markets).values()]
     most = min(1000.0, *(max(row.max_leverage for row in each.brackets) for each in venues))
     if len(venues) == 1:

@@ -526,7 +526,8 @@ def stress(
         )
     chosen = read_scenarios(scenarios)
     how = RULES.check("rules", rules)
-    points = list_points(ladder)
+    axes = {str(name): find_values(axis, name) for name, axis in (ladder or {}).items()}
+    points = [*itertools.product(*axes.values())] if axes else []
     rows, leads, total = {}, {}, len(chosen) + len(points)
     times = {each.name: find_table_time(result, how, each) for each in chosen}
 
@@ -541,8 +542,8 @@ def stress(
         if progress is not None:
             progress(done, total)
     climbed: list[dict[str, Any]] = []
-    for point in points.to_dict("records"):
-        given = {"name": "ladder", "shape": "bar"} | {str(name): x for name, x in point.items()}
+    for point in points:
+        given = {"name": "ladder", "shape": "bar"} | dict(zip(axes, point, strict=True))
         shock = Scenario.from_dict(given, where="ladder")
         account = stand_at(find_table_time(result, how, shock))
         climbed.append(account.live(shock, account.make(shock)))
@@ -550,7 +551,7 @@ def stress(
             progress(len(chosen) + len(climbed), total)
     steps = None
     if climbed:
-        steps = pd.DataFrame(climbed, index=pd.MultiIndex.from_frame(points))
+        steps = pd.DataFrame(climbed, pd.MultiIndex.from_tuples(points, names=[*axes]))
         steps = steps[["equity", "loss", "liquidated"]].astype({"liquidated": np.bool_})
     idle = engine.explain_idle_options(result)
     settings = {
@@ -622,10 +623,9 @@ def run_scenario(
         shipped = shocks.replay_crash(scenario, account.moving, account.resting, account.bare)
         replayed, source = (None, "figures") if shipped is None else shipped
     bars = account.make(scenario) if replayed is None else replayed
-    outcome = account.live(scenario, bars)
     lead, even = find_break_even(account, scenario, replayed)
     row = {"break_even": even, "bars": count_bars(bars), "from": source}
-    return outcome | row, lead
+    return account.live(scenario, bars) | row, lead
 
 
 def slice_replays(account: StressedAccount, scenario: Scenario, data: Any) -> Bars | None:
@@ -640,11 +640,6 @@ def slice_replays(account: StressedAccount, scenario: Scenario, data: Any) -> Ba
         return None
     flat = shocks.make_flat_bars(count_bars(cut))
     return {name: cut.get(name, flat) for name in found}
-
-
-def list_points(ladder: Mapping[str, Sequence[float]] | None) -> pd.DataFrame:
-    axes = {name: find_values(axis, name) for name, axis in (ladder or {}).items()}
-    return pd.DataFrame(itertools.product(*axes.values()) if axes else (), columns=[*axes])
 
 
 def find_values(axis: Any, name: str) -> base.FloatArray:

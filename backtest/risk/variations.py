@@ -492,8 +492,7 @@ def find_parted(runs: Mapping[str, Result]) -> pd.DataFrame:
             names[time] = f"{names[time]}, {name}".removeprefix(", ")
             is_parted[equity.index.get_loc(time)] = True
     equity.insert(0, "instruments", names)
-    parted: pd.DataFrame = equity.rename_axis("time")[is_parted]
-    return parted
+    return pd.DataFrame(equity.rename_axis("time")[is_parted])
 
 
 def list_forced(result: Result) -> dict[tuple[Any, str], list[tuple[str, str]]]:
