@@ -501,9 +501,9 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
     compile : bool
         False runs the policy in plain Python, for a debugger; the numbers are the same bits.
     resume : Result, optional
-        Go on from the last close of an earlier result; ``market`` holds its last bar, those before
-        it that the policy's columns need, and the bars after it. The new result holds the new bars
-        only.
+        Go on from the last close of an earlier result; ``market`` holds the bars after it and may
+        overlap: a result of this process gives the bars before it, a loaded one needs a market that
+        has them. The new result holds the new bars only.
     start : str or Timestamp, optional
         When the account begins, in UTC: at the first bar from then on. The bars before it only
         warm the policy's columns.

@@ -13,7 +13,7 @@ from backtest import base
 from backtest.account import Account
 from backtest.account.account import BY_INSTRUMENT
 from backtest.engine import checks
-from backtest.engine.inputs import ASSET, AccountInputs, has_interest, read_inputs
+from backtest.engine.inputs import ASSET, ON_CLOCK, AccountInputs, has_interest, read_inputs
 from backtest.engine.manifest import describe_policies, describe_policy
 from backtest.engine.option_inputs import check_traders, warn_of_options
 from backtest.engine.policies import ObservedPolicy, assign_policies, observe_policies
@@ -33,6 +33,7 @@ from backtest.engine.signals import (
 from backtest.market import (
     Market,
     Markets,
+    PolicyClock,
     as_markets,
     find_clock,
     label_names,
@@ -41,6 +42,8 @@ from backtest.market import (
 )
 from backtest.policy import Policy, sets_margin
 from backtest.venue import ScenarioMargin, Venue
+
+SETTLEMENTS = ("funding_time", "funding_rate", "funding_mark")
 
 
 def find_start_bar(market: Market | Markets, start: base.TimeLike | None) -> int:
@@ -66,7 +69,7 @@ def join_resumed(resume: RunRecord, markets: Markets) -> tuple[Markets, int]:
             f"a resumed run must have the same instruments in the same order, "
             f"{', '.join(resume.names)}, got {', '.join(markets.names)}"
         )
-    last = resume.last_time
+    last, markets = resume.last_time, put_before(resume, markets)
     first = int(np.searchsorted(markets.time, last, side="right"))
     is_inside = 0 < first < markets.n_bars and int(markets.time[first - 1]) == last
     is_next = is_inside and int(markets.time[first]) == last + markets.interval
@@ -96,6 +99,48 @@ def join_resumed(resume: RunRecord, markets: Markets) -> tuple[Markets, int]:
 
 def is_same_account(names: tuple[str, ...], others: tuple[str, ...]) -> bool:
     return names == others or len(names) == len(others) == 1
+
+
+def put_before(resume: RunRecord, markets: Markets) -> Markets:
+    if resume.markets is None:
+        return markets
+    last, joined = resume.last_time, {}
+    for (name, market), before in zip(markets.items(), resume.markets.values(), strict=True):
+        if before.start < market.start <= last + market.interval:
+            joined[name] = concatenate(before, market)
+    return remake(markets, {**markets, **joined}) if joined else markets
+
+
+def concatenate(before: Market, after: Market) -> Market:
+    kept = int(np.searchsorted(before.time, after.start))
+    if after.interval != before.interval or set(after.columns) != set(before.columns):
+        raise base.DataError(
+            "the market of a resumed run must have the interval and columns of the earlier one, "
+            f"{base.format_duration(before.interval)} and {sorted(before.columns)}, got "
+            f"{base.format_duration(after.interval)} and {sorted(after.columns)}"
+        )
+    later = int(np.searchsorted(after.funding_time, after.start - after.interval // 4))
+    ours = np.concatenate([after.funding_time[later:], [after.end]])
+    funded = int(np.searchsorted(before.funding_time, ours[0]))
+    cuts = dict.fromkeys(("time", *ON_CLOCK), (kept, 0))
+    cuts |= dict.fromkeys(SETTLEMENTS, (funded, later))
+    joined: dict[str, Any] = {
+        name: np.concatenate([getattr(before, name)[:stop], getattr(after, name)[start:]])
+        for name, (stop, start) in cuts.items()
+    }
+    columns = {
+        name: np.concatenate([before.columns[name][:kept], after.columns[name]])
+        for name in after.columns
+    }
+    return replace(
+        after,
+        **joined,
+        has_mark=before.has_mark and after.has_mark,
+        columns=columns,
+        synthetic=before.synthetic or after.synthetic,
+        filled={**before.filled, **after.filled},
+        source=f"{before.source} then {after.source}",
+    )
 
 
 def append_last_bar(
@@ -301,7 +346,8 @@ def set_up(  # noqa: PLR0913 - the terms of a run, by name
     seen = clock.seen
     weights = read_signals(signal, seen, clock.at(first), is_alone=is_alone)
     compared = read_benchmark(benchmark, markets, venues, first)
-    observed = observed or observe_policies(policies, above, seen, weights)
+    known = recall_signals(weights, clock, resume, markets, first)
+    observed = observed or observe_policies(policies, above, seen, known)
     weights = clock.hold(weights)
     inputs = read_inputs(
         markets,
@@ -338,6 +384,23 @@ def read_signals(signal: Any, seen: Markets, first: int, *, is_alone: bool) -> b
     (market,) = seen.values()
     values = np.broadcast_to(read_signal(signal, market, first), seen.n_bars)
     return np.ascontiguousarray(values)[None, :]
+
+
+def recall_signals(
+    weights: base.FloatArray,
+    clock: PolicyClock,
+    resume: RunRecord | None,
+    markets: Markets,
+    first: int,
+) -> base.FloatArray:
+    """Return the weights with those of the bars before ``first`` from an earlier run."""
+    if resume is None or resume.setup is None or resume.markets is None:
+        return weights
+    whole = np.array(clock.hold(weights))
+    known = int(np.searchsorted(markets.time, resume.markets.start))
+    places = np.searchsorted(resume.markets.time, markets.time[known:first])
+    whole[:, known:first] = resume.setup.signal[:, places]
+    return clock.pick(whole)
 
 
 def set_up_like(

@@ -162,11 +162,8 @@ class PathsRunner:
         return setup.change(markets=path, signal=signal, observed=observed, **start), False
 
     def join(self, bars: Mapping[str, PathBars], k: int, number: int) -> Markets:
-        resume, behind = self.resume, WARMUP
-        if resume is not None and resume.markets is not None:
-            behind = self.paths.markets.n_bars
-        joined = self.paths.markets_of(bars, k, number, behind)
-        return joined if resume is None else engine.join_resumed(resume, joined)[0]
+        joined = self.paths.markets_of(bars, k, number, WARMUP)
+        return joined if self.resume is None else engine.join_resumed(self.resume, joined)[0]
 
     def set_up_on(self, joined: Markets, setup: engine.Setup) -> engine.Setup:
         weights = self.list_weights(joined)
