@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from backtest import base
 from backtest.account import Account
@@ -20,7 +20,7 @@ from backtest.report.page import (
     build_pairs,
     format_span,
 )
-from backtest.store import describe_origin
+from backtest.store.listing import UNTOLD, Origin, describe_origin
 from backtest.venue import Bracket, Venue, preset_files
 
 NOT_SETTINGS = (
@@ -37,26 +37,14 @@ NOT_MODELED = (
 )
 
 
-class Background(NamedTuple):
-    command: str = ""
-    remarks: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"made_by": self.command or None, "not_said": list(self.remarks)}
-
-
-NOTHING = Background()
-
-
-def find_background(source: Any) -> Background:
+def find_origin(source: Any) -> Origin:
     manifest = base.to_plain(dict(source.manifest))
     if not manifest.get("data", {}).get("bars"):
-        return NOTHING
-    origin = describe_origin(manifest, source._find_making())
-    return Background(origin.command, origin.remarks)
+        return UNTOLD
+    return describe_origin(manifest, source._find_making())
 
 
-def build_basis(found: Any, command: str, background: Background) -> list[Section]:
+def build_basis(found: Any, command: str, origin: Origin) -> list[Section]:
     manifest = found.manifest
     if "data" not in manifest:
         blocks: list[Block] = [*map(Paragraph, found.list_assumptions())]
@@ -71,9 +59,9 @@ def build_basis(found: Any, command: str, background: Background) -> list[Sectio
         *list_paths(find_settings(manifest).get("paths") or {}),
         build_pairs("Settings", describe_rest(manifest)),
     ]
-    if background.command:
-        rules.append(Code("Command that reproduces the result", background.command))
-    rules += [Paragraph(f"The result: {each}.", "note") for each in background.remarks]
+    if origin.command:
+        rules.append(Code("Command that reproduces the result", origin.command))
+    rules += [Paragraph(f"The result: {each}.", "note") for each in origin.remarks]
     rules.append(Code("Command that writes this report from the saved result", command))
     return [
         Section("assumptions", "Assumptions", "What was modeled, the rules and their sources, and "

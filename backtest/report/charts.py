@@ -105,13 +105,12 @@ def draw_points(
 
 
 def stack_panels(
-    titles: Sequence[str], weights: Sequence[float], gap: float, span: tuple[int, int] | None = None
+    titles: Sequence[str], weights: Sequence[float], gap: float, closes: base.IntArray
 ) -> dict[str, Any]:
     """Return the layout of titled panels below each other that share their x axis.
 
     ``weights`` are the relative heights; ``gap`` is the room for the title of a lower panel, as a
-    fraction of the figure. With ``span``, the first and last time of the x axis in ns, all panels
-    are read at once.
+    fraction of the figure. All panels are read at once, from the first of ``closes`` to the last.
     """
     room = 1.0 - gap * (len(titles) - 1)
     layout: dict[str, Any] = {}
@@ -129,9 +128,8 @@ def stack_panels(
     last = "y" if len(titles) == 1 else f"y{len(titles)}"
     bottom: dict[str, Any] = {"showgrid": False, "anchor": last, "type": "date"}
     bottom["hoverformat"] = "%Y-%m-%d %H:%M"
-    if span is not None:
-        bottom["range"] = [str(np.datetime64(t, "ns").astype("datetime64[s]")) for t in span]
-        layout |= {"hovermode": "x unified", "hoversubplots": "axis"}
+    bottom["range"] = [str(t) for t in closes[[0, -1]].view("datetime64[ns]").astype("M8[s]")]
+    layout |= {"hovermode": "x unified", "hoversubplots": "axis"}
     return {**layout, "xaxis": bottom, "annotations": notes}
 
 
@@ -275,8 +273,7 @@ def draw_panels(shown: base.ShownChart, table: pd.DataFrame) -> Chart | None:
     closes = pd.DatetimeIndex(table.index).as_unit("ns").asi8
     layout = build_layout(shown.height * len(panels) // len(shown.panels))
     titles = [name_panel(shown, each) for each in panels]
-    span = (int(closes[0]), int(closes[-1]))
-    layout |= stack_panels(titles, [each.height for each in panels], 0.16 / len(panels), span)
+    layout |= stack_panels(titles, [each.height for each in panels], 0.16 / len(panels), closes)
     traces: list[dict[str, Any]] = []
     for place, panel in enumerate(panels, start=1):
         number = "" if place == 1 else str(place)
@@ -451,8 +448,7 @@ def draw_accounts(
     shown: base.ShownChart, table: pd.DataFrame, layout: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
     closes = pd.DatetimeIndex(table.index).as_unit("ns").asi8
-    span = (int(closes[0]), int(closes[-1]))
-    layout |= stack_panels(("One unit of money", "Drawdown"), (2, 1), 0.09, span)
+    layout |= stack_panels(("One unit of money", "Drawdown"), (2, 1), 0.09, closes)
     layout["yaxis2"] |= {"tickformat": PERCENTS, "nticks": 4}
     layout["margin"]["t"] = 60
     layout["legend"] = {"y": 1.06, "traceorder": "normal"}

@@ -40,19 +40,11 @@ HEADS: Mapping[str, Head] = {
     "equity": Head("equity", "money", "money"),
     "final_equity": Head("final equity", "", "money"),
     "bad_debt": Head("bad debt", "", "money"),
-    "spent": Head("spent", "mean", "money"),
-    "wealth_05": Head("wealth", "5 %", "money"),
-    "wealth_50": Head("wealth", "median", "money"),
-    "wealth_95": Head("wealth", "95 %", "money"),
     "liquidations": Head("liquidations", "", "count"),
     "liquidated": Head("liquidated", "", "claim"),
     "ruined": Head("ruined", "", "claim"),
-    "ruin_days": Head("time to ruin", "days", "days"),
     "p_ruin": Head("ruin", "probability", "chance"),
     "p_liquidation": Head("liquidation", "probability", "chance"),
-    "p_failure": Head("failed so far", "probability", "chance"),
-    "p_failure_low": Head("interval", "", "chance", "p_failure_high"),
-    "p_failure_high": Head("interval to", "", "chance"),
 }
 
 

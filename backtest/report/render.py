@@ -54,11 +54,7 @@ def choose_format(path: Path, format_: str | None) -> str:
 
 
 def write_text(page: Page, format_: str) -> str:
-    if format_ == "json":
-        return write_json(page)
-    if format_ == "md":
-        return write_markdown(page)
-    return write_html(page)
+    return {"html": write_html, "md": write_markdown, "json": write_json}[format_](page)
 
 
 # --------------------------------------------------------------------------------------- terminal

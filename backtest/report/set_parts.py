@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from backtest import base
-from backtest.base.number_text import Head
+from backtest.base.number_text import STYLES, Head
 from backtest.base.result_parts import Headline, Part, Shown, ShownChart, ShownTable
 from backtest.engine import count_unfilled
 from backtest.measures import (
@@ -474,36 +474,31 @@ def list_luck(study: Study) -> list[Shown]:
     around = f"; the median of the neighbors there is {base.format_number(median)}"
     around *= math.isfinite(median)
     known = {
-        "sets tried": (verdict.trials, "", "in this study"),
-        "sets tried elsewhere": (verdict.other_trials, "", "in other searches of the store on some "
-                                 f"of the same bars{': ' * bool(policies)}{policies}"),
-        "independent sets": (verdict.effective_trials, ".0f", "by how their returns correlate"),
-        "Sharpe of luck": (verdict.lucky_sharpe, ".2f", "expected of the luckiest without skill"),
-        "deflated Sharpe": (verdict.deflated_sharpe, "p", "probability that the true "
+        "sets tried": (verdict.trials, "count", "in this study"),
+        "sets tried elsewhere": (verdict.other_trials, "count", "in other searches of the store on "
+                                 f"some of the same bars{': ' * bool(policies)}{policies}"),
+        "independent sets": (verdict.effective_trials, "count", "by how their returns correlate"),
+        "Sharpe of luck": (verdict.lucky_sharpe, "decimals",
+                           "expected of the luckiest without skill"),
+        "deflated Sharpe": (verdict.deflated_sharpe, "probability", "probability that the true "
                                        "one is above that of luck; 0.95 or more is evidence"),
-        "probability of overfitting": (verdict.overfitting, ".2f", "how often the best of one half "
-                                       "of time was no better than the median in the other"),
-        "objective of the best": (verdict.score, ".2f", "its own"),
-        "median of its neighbors": (verdict.plateau, ".2f", "a plateau is near its own"),
-        "highest objective": (verdict.plain_score if candidates > 1 else math.nan, ".2f",
+        "probability of overfitting": (verdict.overfitting, "decimals", "how often the best of one "
+                                       "half of time was no better than the median in the other"),
+        "objective of the best": (verdict.score, "decimals", "its own"),
+        "median of its neighbors": (verdict.plateau, "decimals", "a plateau is near its own"),
+        "highest objective": (verdict.plain_score if candidates > 1 else math.nan, "decimals",
                               f"of {candidates} candidates{around}"),
-        "neighbors that keep bounds": (verdict.kept, "%", ""),
-        "objective on the holdout": (verdict.holdout_score, ".2f", "never searched"),
+        "neighbors that keep bounds": (verdict.kept, "percent", ""),
+        "objective on the holdout": (verdict.holdout_score, "decimals", "never searched"),
     }  # fmt: skip
     rows = {
-        name: {"value": write_known(value, style), "what it is": words}
+        name: {"value": STYLES[style](value), "what it is": words}
         for name, (value, style, words) in known.items()
         if math.isfinite(value) and (value or name != "sets tried elsewhere")
     }
     heads = {"value": Head("value", "", "decimals")}
     table = pd.DataFrame.from_dict(rows, orient="index")
     return [ShownTable(table, "How much of it is luck", "", Head(""), heads)]
-
-
-def write_known(value: float, style: str) -> str:
-    if style == "p":
-        return base.format_probability(value)
-    return base.format_percent(value) if style == "%" else f"{value:,{style}}"
 
 
 def tabulate_winner(study: Study) -> ShownTable:

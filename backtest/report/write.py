@@ -15,7 +15,7 @@ import numpy as np
 from backtest import base
 from backtest.measures import name_measure
 from backtest.report import render
-from backtest.report.basis import NOTHING, Background, build_basis, find_background, list_terms
+from backtest.report.basis import build_basis, find_origin, list_terms
 from backtest.report.charts import LIGHT, TEMPLATE, draw_declared, thin_rows
 from backtest.report.page import (
     SYNTHETIC,
@@ -28,18 +28,19 @@ from backtest.report.page import (
     write_table,
 )
 from backtest.store import StoreEntry, count_kinds, describe_note, list_results, load_saved
-from backtest.store.listing import LEFTOVER, name_fault
+from backtest.store.listing import LEFTOVER, UNTOLD, Origin, name_fault
 
 
 def build_page(found: Any, objective: str = "sharpe") -> Page:
     """Return the whole page; ``objective`` ranks the sets of a sweep."""
     vars(found)["ranked_by"] = objective
-    return build_head(found, find_background(found))
+    return build_head(found, find_origin(found))
 
 
-def build_head(found: Any, background: Background = NOTHING) -> Page:
+def build_head(found: Any, origin: Origin = UNTOLD) -> Page:
     manifest = dict(found.manifest)
     data = dict(manifest.get("data", {}))
+    made = {"made_by": origin.command or None, "not_said": list(origin.remarks)}
     return Page(
         kind=found.called or found.kind,
         manifest={**manifest, "data": data},
@@ -47,12 +48,12 @@ def build_head(found: Any, background: Background = NOTHING) -> Page:
         notices=[*found.notices, *([SYNTHETIC] if data.get("synthetic") else [])],
         summary=f"{write_sentence(found.verdict_text)} {found.details}".rstrip(),
         facts=[Fact(each.title, str(each), each.note) for each in found.list_numbers()],
-        write_sections=lambda: list_sections(found, background),
-        collect=lambda: {**found.to_dict(), **background.to_dict()},
+        write_sections=lambda: list_sections(found, origin),
+        collect=lambda: {**found.to_dict(), **made},
     )
 
 
-def list_sections(found: Any, background: Background) -> list[Section]:
+def list_sections(found: Any, origin: Origin) -> list[Section]:
     shown = [each for each in found.list_parts() if each.shows != "summary"]
     sections = [section for each in shown if (section := write_part(each)).blocks]
     first = [each for each in sections if not each.is_folded]
@@ -61,7 +62,7 @@ def list_sections(found: Any, background: Background) -> list[Section]:
         "report",
         base.name_folder(found.folder_title, str(found.manifest["id"])),
     ]
-    basis = build_basis(found, shlex.join(command), background)
+    basis = build_basis(found, shlex.join(command), origin)
     return [*first, *basis, *(each for each in sections if each.is_folded)]
 
 

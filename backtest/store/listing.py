@@ -403,8 +403,11 @@ def sort_by_measure(entries: list[StoreEntry], by: str, *, is_reversed: bool) ->
 
 
 class Origin(NamedTuple):
-    command: str
-    remarks: tuple[str, ...]
+    command: str = ""
+    remarks: tuple[str, ...] = ()
+
+
+UNTOLD = Origin()
 
 
 def describe_origin(manifest: Mapping[str, Any], making: base.Making | None) -> Origin:
