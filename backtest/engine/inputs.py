@@ -629,7 +629,7 @@ def read_feed(
         funding_price=panel.funding_price[kept],
         funding_rate=panel.funding_rate[kept],
         time=markets.time,
-        options=read_option_feed(markets, venues, panel),
+        options=read_option_feed(markets, venues, panel, first),
     )
 
 

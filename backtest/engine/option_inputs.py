@@ -304,6 +304,7 @@ class Instant(NamedTuple):
     time: base.IntArray
     marks: base.FloatArray
     side: Any
+    first: int
 
 
 class Contract(NamedTuple):
@@ -316,14 +317,17 @@ class Contract(NamedTuple):
     surfaces: Surfaces
 
 
-def read_option_feed(markets: Markets, venues: Mapping[str, Venue], panel: Panel) -> OptionFeed:
+def read_option_feed(
+    markets: Markets, venues: Mapping[str, Venue], panel: Panel, first: int = 0
+) -> OptionFeed:
+    """Return what options are worth, from the bar before ``first``, at which the account begins."""
     listing = markets.listing
     if listing is None or not listing.options:
         return make_option_feed(0, 1)
     feed = make_option_feed(len(listing.options), markets.n_bars)
     instants = (
-        Instant("open", markets.time, panel.mark_open, "right"),
-        Instant("close", markets.time + markets.interval, panel.mark_close, "left"),
+        Instant("open", markets.time, panel.mark_open, "right", first - 1),
+        Instant("close", markets.time + markets.interval, panel.mark_close, "left", first - 1),
     )
     for k, each in enumerate(list_contracts(markets, venues)):
         settled = find_settlement(markets, venues[each.owner], each.option, each.owner)
@@ -399,6 +403,7 @@ def write_values(feed: OptionFeed, k: int, contract: Contract, at: Instant) -> N
     rows = contract.surfaces.locate(at.time, at.side)
     is_alive = left > 0.0 if at.name == "open" else left >= 0.0
     here = np.flatnonzero((rows >= 0) & is_alive & np.isfinite(spots))
+    here = here[here >= at.first]
     found = contract.surfaces.value(
         feed.strikes[k], contract.expiry, at.time[here], spots[here], rows[here]
     )

@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -785,7 +786,7 @@ class Surfaces:
             raise DataError(f"no surface is stamped at or before {time}, got {self!r}")
         return self.surfaces[k]
 
-    @property
+    @cached_property
     def _stamps(self) -> np.ndarray:
         return np.asarray(self.times.as_unit("ns").asi8)
 
