@@ -412,27 +412,30 @@ class MaCross(SignalRule):
 
 
 class Rsi(SignalRule):
-    """Long after the relative strength index was under ``low``, until it is over 50.
+    """Long from a relative strength index under ``low`` until one over ``high``.
 
-    Short after it was over ``high``, until it is under 50: a bet on reversal. The index is
-    100 - 100 / (1 + gains / losses), with plain means over the window. Source: Wilder (1978), New
-    Concepts in Technical Trading Systems.
+    Short, where ``sides`` has it, from over ``high`` until under ``low``: a bet on reversal. The
+    index is 100 - 100 / (1 + gains / losses), with Wilder's averages: the mean of the first
+    ``window`` moves, then each bar 1/window of the new move and the rest of the average before.
+    Source: Wilder (1978), New Concepts in Technical Trading Systems.
     """
 
     window: Window = 14
     low: Annotated[float, base.Range(0.0, 50.0)] = 30.0
     high: Annotated[float, base.Range(50.0, 100.0)] = 70.0
-    sides: TradedSides = "both"
+    sides: TradedSides = "long"
 
     def direction(self, market: Market) -> base.FloatArray:
-        """Return what a trader holds who bets on reversal from either end."""
+        """Return what a trader holds who bets on reversal, flat until the index is known."""
         move = closes(market).diff()
         gains, losses = (
-            average(each.clip(lower=0.0), self.window, ewm=False) for each in (move, -move)
+            average_wilder(each.clip(lower=0.0), self.window) for each in (move, -move)
         )
         index = 100.0 - 100.0 / (1.0 + gains / losses)
-        long = hold_between(index < self.low, index > 50.0)
-        return keep_sides(long - hold_between(index > self.high, index < 50.0), self.sides)
+        is_low, is_high = index < self.low, index > self.high
+        return keep_sides(
+            hold_between(is_low, is_high) - hold_between(is_high, is_low), self.sides
+        )
 
 
 class Bollinger(SignalRule):
@@ -489,6 +492,13 @@ def average(values: pd.Series, window: int, *, ewm: bool) -> pd.Series:
     if ewm:
         return values.ewm(span=window, adjust=False, min_periods=window).mean()
     return values.rolling(window).mean()
+
+
+def average_wilder(values: pd.Series, window: int) -> pd.Series:
+    """Return the mean of the first ``window`` values that are known, smoothed by 1/window since."""
+    means = values.rolling(window).mean()
+    first = values.where(means.shift(1).notna(), means)
+    return first.ewm(alpha=1.0 / window, adjust=False).mean()
 
 
 def hold_between(enter: Any, leave: Any) -> base.FloatArray:

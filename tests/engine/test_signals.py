@@ -308,12 +308,32 @@ def test_each_rule_by_hand():
     assert bt.signals.MaCross(1, 2, "long").compute(market).tolist() == [0, 1, 1, 0, 0, 1]
     # 12 > max(10, 11), 9 < min(10, 11), 9 is no new low of (11, 9), 13 > max(12, 9)
     assert bt.signals.Breakout(window=2).compute(market).tolist() == [0, 0, 1, -1, -1, 1]
-    # index over 2 moves: 100, 25 (1 up, 3 down: 100 - 100 / (1 + 1/3)), 0, 100
-    index = bt.signals.Rsi(window=2, low=30, high=90).compute(market)
-    assert index.tolist() == [0, 0, -1, 1, 1, -1]
+    # gains 1, .5, .25, 2.125 and losses 0, 1.5, .75, .375: an index of 100, 25, 25, 85
+    rsi = functools.partial(bt.signals.Rsi, window=2, low=30, high=90)
+    assert rsi(sides="both").compute(market).tolist() == [0, 0, -1, 1, 1, 1]
+    assert rsi().compute(market).tolist() == [0, 0, 0, 1, 1, 1]
     # bands of 0.9 deviations around means of 2: a close is 1 deviation away, or 0
     bands = bt.signals.Bollinger(window=2, width=0.9).compute(market)
     assert bands.tolist() == [0, -1, -1, 1, 1, -1]
+
+
+def test_the_index_holds_what_a_trader_by_wilder_holds():
+    """The recursion bar by bar: long below 30, flat above 70, and the same rule by its text."""
+    market = bt.Market.sample(bars=500)
+    moves = np.diff(market.close)
+    up, down = np.maximum(moves[:14], 0.0).mean(), np.maximum(-moves[:14], 0.0).mean()
+    held, expected = 0.0, [0.0] * 14
+    for number in range(13, len(moves)):
+        if number > 13:
+            up = (13.0 * up + max(moves[number], 0.0)) / 14.0
+            down = (13.0 * down + max(-moves[number], 0.0)) / 14.0
+        index = 100.0 - 100.0 / (1.0 + up / down)
+        held = 1.0 if index < 30.0 else 0.0 if index > 70.0 else held
+        expected.append(held)
+    found = bt.signals.Rsi(window=14, low=30, high=70).apply(market)
+    assert found.tolist() == expected
+    assert sum(expected) == 163
+    assert signals.resolve_signal("rsi:14:30:70", market).tolist() == expected
 
 
 def test_a_text_names_a_rule_with_its_parameters_in_order():
