@@ -18,6 +18,7 @@ from backtest.account.records import DELISTED
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.engine.option_inputs import check_options
 from backtest.market import (
+    CARRY,
     Market,
     Markets,
     as_markets,
@@ -292,9 +293,8 @@ def warn_of_missing_rows(frame: pd.DataFrame, markets: Markets) -> None:
         rows = int(has_row.sum())
         base.warn_caller(
             f"the weights have {rows:,} row{'s' * (rows != 1)}, and the {len(lacking):,} bars "
-            f"without one are flat, first at {times[lacking[0]]:%Y-%m-%d %H:%M} UTC; to hold each "
-            "row until the next, stamp it with the moment from which it is known and use "
-            "bt.signals.from_frame(markets, frame, carry=True), or --carry-weights",
+            f"without one are flat, first at {times[lacking[0]]:%Y-%m-%d %H:%M} UTC; {CARRY}, "
+            "or --carry-weights if so",
             base.WeightWarning,
         )
 

@@ -32,6 +32,7 @@ from backtest.engine.checks import warn_of_weights
 from backtest.engine.lookahead import TOLERANCE, LookAheadCheck, describe_cuts
 from backtest.engine.policy_errors import format_location
 from backtest.market import (
+    CARRIED,
     Market,
     Markets,
     find_clock,
@@ -61,6 +62,7 @@ __all__ = [
 SignalT = TypeVar("SignalT", pd.Series, pd.DataFrame)
 
 NOTE = "backtest.signal"
+CARRY_SERIES = f"{CARRIED}bt.signals.from_series(market, signal.shift(1), carry=True)"
 NOT_CHECKED = "signal not checked: it was given as data"
 
 
@@ -229,9 +231,21 @@ def read_signal(signal: object, market: Market, first: int = 0) -> base.FloatArr
             "as market.times"
         )
     is_late = np.arange(n) >= first
-    cure = "; a slower signal: signal.reindex(market.times).ffill().fillna(0)"
-    require_unit("signal", values, ~(np.abs(values) <= 1.0) & is_late, market, cure)
+    require_unit(
+        "signal", values, ~(np.abs(values) <= 1.0) & is_late, market, suggest(signal, values)
+    )
     return np.ascontiguousarray(values)
+
+
+def suggest(signal: object, values: base.FloatArray) -> str:
+    """Return what to write for values outside [-1, 1], or for those that are missing."""
+    if (np.abs(values) > 1.0).any():
+        return "; np.clip(signal, -1, 1)"
+    if not isinstance(signal, pd.Series):
+        return "; flat where it is unknown: np.nan_to_num(signal)"
+    if 2 * np.isnan(values).sum() < len(values):
+        return "; flat where it is unknown: bt.signals.from_series(market, signal)"
+    return f"; {CARRY_SERIES}"
 
 
 def describe_weights(signal: Any, values: base.FloatArray) -> str:
@@ -433,9 +447,7 @@ class Rsi(SignalRule):
         )
         index = 100.0 - 100.0 / (1.0 + gains / losses)
         is_low, is_high = index < self.low, index > self.high
-        return keep_sides(
-            hold_between(is_low, is_high) - hold_between(is_high, is_low), self.sides
-        )
+        return keep_sides(hold_between(is_low, is_high) - hold_between(is_high, is_low), self.sides)
 
 
 class Bollinger(SignalRule):
@@ -586,8 +598,9 @@ def from_series(
     carry : bool
         False: each stamp is the open of one of the market's bars, and the value was made of
         nothing after that bar's close; bars without a value are flat. True: each stamp is the
-        moment from which the value is known, and it holds until the next: for slower bars add
-        their length to the index, ``daily.set_axis(daily.index + pd.Timedelta("1D"))``.
+        moment from which the value is known, and it holds until the next: for slower bars
+        stamped at their open, add their length to the index, ``daily.set_axis(daily.index +
+        pd.Timedelta("1D"))``.
 
     Returns
     -------
@@ -625,8 +638,7 @@ def from_series(
     if len(odd):
         raise base.ParameterError(
             f"each stamp of a signal must be the open of a bar, {len(odd)} of {len(bars)} are not, "
-            f"first {base.format_time(int(inside[odd[0]]))} UTC; stamp each value with the moment "
-            "from which it is known and pass carry=True"
+            f"first {base.format_time(int(inside[odd[0]]))} UTC; {CARRY_SERIES}"
         )
     if not len(bars):
         raise base.ParameterError(
@@ -637,7 +649,7 @@ def from_series(
     if 2 * len(stamps) < spanned:
         raise base.ParameterError(
             f"signal must have a value for the bars it spans, got {len(stamps):,} for "
-            f"{spanned:,}; values of longer bars: stamp each when it is known, and pass carry=True"
+            f"{spanned:,}; {CARRY_SERIES}"
         )
     raw = np.full(market.n_bars, np.nan)
     raw[bars] = values[is_inside]

@@ -163,7 +163,8 @@ def implied_volatility(market: Market) -> base.FloatArray:
     if name not in market.columns:
         raise base.DataError(
             f"market must have a column {name!r}, has {', '.join(market.columns) or 'none'}; "
-            f"market.with_columns({name}=dvol.reindex(market.times, method='ffill') / 100) adds it"
+            f"market.with_columns({name}="
+            "dvol.shift(1).reindex(market.times, method='ffill') / 100) adds it"
         )
     column = market.columns[name]
     wrong = np.flatnonzero((column < 0.0) | (column > most))

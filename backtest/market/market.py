@@ -516,8 +516,9 @@ def read_column(name: str, values: object, time: IntArray) -> FloatArray:
             lacking = wanted.difference(index.tz_convert("UTC"))
             raise DataError(
                 f"{name}: must be indexed by the opens of the bars, lacks {lacking.size} of "
-                f"{time.size} and has {len(index)} times; the last value known at each open is "
-                f"{name}.reindex(market.times, method='ffill'), never one stamped later"
+                f"{time.size} and has {len(index)} times; values of longer bars, "
+                "each from the stamp of the next: "
+                f"{name}.shift(1).reindex(market.times, method='ffill')"
             )
         values = values.reset_index(drop=True)
     found = np.asarray(values)

@@ -16,7 +16,11 @@ from backtest.market.market import Market
 from backtest.market.tables import PRICES, Defects, Schema, nearest_minute, read_frame
 
 Weights: TypeAlias = "pd.DataFrame | FloatArray | Mapping[str, float] | None"
-CARRY = "bt.signals.from_frame(markets, frame, carry=True)"
+CARRIED = (
+    "values of longer bars hold from the stamp of the next, when theirs is over (without shift(1) "
+    "if the stamp is when they are known): "
+)
+CARRY = f"{CARRIED}bt.signals.from_frame(markets, frame.shift(1), carry=True)"
 
 
 def read_weights(
@@ -134,16 +138,14 @@ def _check_bars(stamps: IntArray, markets: Any, argument: str) -> None:
     if odd.size:
         raise ParameterError(
             f"{argument}: each row must be stamped with the open of a bar, {odd.size} of "
-            f"{inside.size} are not, the first at {format_time(int(odd[0]))}; stamp each "
-            f"with the moment from which it is known, and use {CARRY}"
+            f"{inside.size} are not, the first at {format_time(int(odd[0]))}; {CARRY}"
         )
     first, last = np.searchsorted(markets.time, inside[[0, -1]])
     spanned = int(last - first) + 1
     if 2 * inside.size < spanned:
         raise ParameterError(
             f"{argument} must have a row for the bars that it spans, has {inside.size:,} for "
-            f"{spanned:,}; bars without one would be flat: stamp each row with the moment from "
-            f"which it is known (for daily bars the next midnight), and use {CARRY}"
+            f"{spanned:,}; bars without one would be flat; {CARRY}"
         )
 
 

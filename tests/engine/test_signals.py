@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import re
 import warnings
 from typing import Annotated, Any
 
@@ -106,6 +107,38 @@ def test_rare_look_ahead_is_found_where_it_pays(name: str):
     assert 0 < (said != np.median(said)).sum() <= 12
     with pytest.raises(PolicyError, match="looks ahead: it is"):
         signals.from_function(market, RARE[name])
+
+
+def daily_of(seen: Market) -> pd.Series:
+    """Return signs of daily returns, each stamped with the open of its day, as pandas does."""
+    return np.sign(seen.bars()["close"].resample("1D").last().pct_change().dropna())
+
+
+def as_the_page_does(seen: Market) -> pd.Series:
+    daily = daily_of(seen)
+    known = daily.set_axis(daily.index + pd.Timedelta("1D"))
+    return signals.from_series(seen, known, carry=True)
+
+
+def as_the_refusal_says(seen: Market) -> pd.Series:
+    signal = daily_of(seen)
+    with pytest.raises(bt.ParameterError, match="values of longer bars") as refused:
+        bt.run(seen, Constant(), signal=signal, venue=VENUE, account=bt.Account(), compile=False)
+    code = re.search(r"bt\.signals\..*?carry=True\)", str(refused.value))[0]
+    return eval(code, {"bt": bt, "market": seen, "signal": signal})
+
+
+@pytest.mark.parametrize("way", [as_the_page_does, as_the_refusal_says])
+def test_a_daily_signal_is_held_from_the_end_of_its_day(way):
+    """Of days 1, 2, 3 with closes by hours: the sign of day 2 over day 1 is known at its end."""
+    market = Market.sample(bars=24 * 12)
+    found = way(market)
+    signs, whole = daily_of(market), market.times + pd.Timedelta("1h")
+    for day in range(2, 10):
+        assert set(found[(whole > signs.index[day]) & (whole < signs.index[day + 1])]) == {
+            signs.iloc[day - 1]
+        }
+    signals.from_function(market, as_the_page_does)
 
 
 def broken(seen: Market) -> np.ndarray:
