@@ -116,7 +116,7 @@ class RowTable:
     ``growth`` (width,) is the log growth per bar that blocks of rows add to that of single rows.
     """
 
-    def __init__(self, history: Market, model: Any, calendar: PathCalendar) -> None:
+    def __init__(self, history: Market, past: Market, model: Any, calendar: PathCalendar) -> None:
         self.block, self.calendar = float(model.block), calendar
         prices, marks = (
             np.array([getattr(history, each) for each in names]) for names in (PRICES, MARKS)
@@ -127,7 +127,8 @@ class RowTable:
         self.order: base.IntArray = np.argsort(own, kind="stable")
         self.counts = np.bincount(own[own >= 0])
         self.starts = int(np.sum(own < 0)) + np.cumsum(self.counts) - self.counts
-        volatility, self.variance = model.scale(history)
+        volatility, self.variance = model.scale(past)
+        volatility = volatility[-history.n_bars :]
         before = np.concatenate([[np.nan], history.close[:-1]])
         self.moves = np.log(prices / before) / volatility
         known = self.moves[3, own >= 0]
@@ -223,18 +224,26 @@ class PathBars(NamedTuple):
 class InstrumentPaths:
     """What draws one instrument of :class:`backtest.risk.paths.Paths`.
 
-    ``horizon`` and ``every``, the time in which the phases of resampled rows repeat, are in ns.
-    ``basis`` is log mark over last at the end, and mean, persistence and deviation of its changes.
+    ``past`` has all bars of the instrument until the end of ``history``, which has those that
+    resampled rows repeat. ``horizon`` and ``every``, the time in which the phases of rows repeat,
+    are in ns. ``basis`` is log mark over last at the end, and mean, persistence and deviation of
+    its changes.
     """
 
     def __init__(
-        self, history: Market, model: PathModel, horizon: int, funding: FundingChoice, every: int
+        self,
+        history: Market,
+        past: Market,
+        model: PathModel,
+        horizon: int,
+        funding: FundingChoice,
+        every: int,
     ) -> None:
         self.history, self.model, self.funding = history, model, funding
-        self.process = laws.make_process(history, funding)
+        self.process = laws.make_process(past, funding)
         self.calendar = plan_calendar(history, horizon, self.process.grid, every)
-        self.table = RowTable(history, model, self.calendar) if model.is_resampled else None
-        basis = np.log(history.mark_close / history.close)
+        self.table = RowTable(history, past, model, self.calendar) if model.is_resampled else None
+        basis = np.log(past.mark_close / past.close)
         mean = float(np.mean(basis))
         before, after = basis[:-1] - mean, basis[1:] - mean
         square = float(before @ before)
@@ -340,7 +349,8 @@ class Paths:
     over 2,048 bars) are drawn when asked for. Resampled models repeat the same rows of history in
     all instruments at once. Path i of the first instrument is the same as alone, if its model is.
 
-    The first bar of every path is the last one of ``history``; ``models`` draw those after it, by
+    The first bar of every path is the last one of ``history``, the bars that all instruments have;
+    ``pasts`` are all bars of each until then. ``models`` draw those after it, by
     instrument, ``count`` paths of ``horizon`` ns. The other fields are arguments of
     :func:`backtest.simulate_paths`.
 
@@ -362,6 +372,7 @@ class Paths:
     """
 
     history: Market | Markets
+    pasts: Mapping[str, Market]
     models: Mapping[str, PathModel]
     count: int
     horizon: int
@@ -379,11 +390,16 @@ class Paths:
         self.factor = np.zeros((len(self.names), 1))
         if not self.is_resampled:
             self.factor = factor_correlation(np.array(self.correlation))
-        grids = [laws.find_grid(each) for each in self.markets.values()]
+        grids = [laws.find_grid(each) for each in self.pasts.values()]
         every = math.lcm(self.markets.interval, *(each.every for each in grids if each is not None))
         self.members = {
             name: InstrumentPaths(
-                market, self.models[name], self.horizon, self.funding[name], every
+                market,
+                self.pasts[name],
+                self.models[name],
+                self.horizon,
+                self.funding[name],
+                every,
             )
             for name, market in self.markets.items()
         }
@@ -527,7 +543,9 @@ def simulate_paths(
     Parameters
     ----------
     market : Market or Markets
-        The history. Of several instruments, the bars that all of them have.
+        The history. Models, drift and funding of each instrument are fitted to all of its own
+        past; rows that are repeated together and correlations are of the bars that all have, and a
+        warning says from when.
     model : str, PathModel or class
         ``"filtered"``, ``"stationary"``, ``"gbm"``, ``"merton"`` or ``"garch"``, or a class of
         :mod:`backtest.paths`, to fit; or a model with parameters.
@@ -566,8 +584,11 @@ def simulate_paths(
             f"{next(iter(markets.options))!r}; bt.stress answers for accounts that hold them"
         )
     history = select_history(markets, start)
+    pasts = {
+        name: each.prefix(int((each.time < history.end).sum())) for name, each in markets.items()
+    }
     models: dict[str, Any] = {
-        name: choose_model(model, each, drift) for name, each in history.items()
+        name: choose_model(model, each, drift) for name, each in pasts.items()
     }
     is_resampled = all(each.is_resampled for each in models.values())
     if is_resampled:
@@ -580,6 +601,7 @@ def simulate_paths(
     given = engine.give_each(funding, history, one="funding")
     return Paths(
         history=as_given(history, market),
+        pasts=pasts,
         models=models,
         count=count,
         horizon=span,
@@ -600,6 +622,12 @@ def select_history(markets: Markets, start: base.TimeLike) -> Markets:
             "markets.select(...) leaves them out"
         )
     common = markets.slice(int(markets.spans[:, 0].max()), markets.n_bars)
+    if common.n_bars < markets.n_bars:
+        base.warn_caller(
+            "what instruments have in common is that of the bars that all have, from "
+            f"{base.format_time(common.start)} UTC on, {common.n_bars:,} of {markets.n_bars:,}: "
+            "rows that are repeated together, and correlations"
+        )
     if common.n_bars < 2:
         raise base.DataError(f"paths need at least 2 bars of history, got {markets!r}")
     if isinstance(start, str) and start == "now":

@@ -14,9 +14,6 @@ from backtest import base
 from backtest.engine import compute_signal
 from backtest.market import Markets, read_weights, require_panel, weights_to_frame
 
-_FAR = 60.0
-"""Half-lives after which a return counts for nothing: 2^-60 is below rounding."""
-
 
 def equal(markets: Markets) -> pd.DataFrame:
     """Return 1/n in each of the n instruments that can be traded: the signal of a run without one.
@@ -64,7 +61,8 @@ def inverse_volatility(
 
     Notes
     -----
-    Returns are logarithmic, their means are taken as 0. Weights are made at closes that are a
+    Returns are logarithmic, their means are taken as 0. The variance of each instrument is of all
+    its own returns, whichever others are listed or delisted. Weights are made at closes that are a
     multiple of ``every`` bars since 1970, and where the set of instruments changes. They are held
     as shares of equity in between.
     """
@@ -73,10 +71,10 @@ def inverse_volatility(
     require_panel(markets)
 
     def allocate(seen: Markets) -> base.FloatArray:
-        returns = find_returns(seen)
+        known = estimate(find_returns(seen), half_life)
 
         def solve(segment: Segment) -> base.FloatArray:
-            variances = estimate(returns[:, segment.members], segment, half_life)
+            variances = known[np.ix_(segment.bars, segment.members)]
             _check_moves(variances, segment, seen)
             inverse = 1.0 / np.sqrt(variances)
             return np.asarray(inverse / inverse.sum(axis=1, keepdims=True))
@@ -92,12 +90,9 @@ def find_returns(markets: Markets) -> base.FloatArray:
     return np.diff(np.log(markets.panel().close), prepend=np.nan).T
 
 
-def estimate(returns: base.FloatArray, segment: Segment, half_life: float) -> base.FloatArray:
-    """Return the variances at each fit of a segment, of shape (n_fits, n)."""
-    first = max(segment.first, int(segment.bars[0]) - math.ceil(_FAR * half_life))
-    squares = returns[first : segment.bars[-1] + 1] ** 2
-    means = pd.DataFrame(squares).ewm(halflife=half_life).mean().to_numpy()
-    return np.asarray(means[segment.bars - first])
+def estimate(returns: base.FloatArray, half_life: float) -> base.FloatArray:
+    """Return the variance of each instrument at each bar, (n_bars, n), by its own past alone."""
+    return np.asarray(pd.DataFrame(returns**2).ewm(halflife=half_life).mean())
 
 
 def _check_moves(variances: base.FloatArray, segment: Segment, markets: Markets) -> None:
@@ -216,7 +211,6 @@ def _fit(estimator: Any, returns: pd.DataFrame) -> base.FloatArray:
 
 class Segment(NamedTuple):
     members: base.IntArray
-    first: int
     bars: base.IntArray
 
 
@@ -232,8 +226,7 @@ def list_segments(markets: Markets, known: int, every: int) -> Iterator[Segment]
         members = np.flatnonzero(has_part[:, start])
         if members.size:
             later = np.flatnonzero(due[start + 1 : stop]) + start + 1
-            first = int(markets.spans[members, 0].max()) + 1
-            yield Segment(members, first, np.concatenate([[start], later]))
+            yield Segment(members, np.concatenate([[start], later]))
 
 
 def hold_weights(

@@ -362,10 +362,18 @@ def test_a_correlation_is_factored_also_if_singular():
 def test_paths_begin_where_all_instruments_have_bars():
     market = bt.Market.sample(bars=300)
     late = bt.Market.sample(bars=300, seed=5).slice(100, 300)
-    paths = bt.simulate_paths(
-        bt.Markets({"A": market, "B": late}), models.Stationary(block=5.0), **DAYS
-    )
+    markets = bt.Markets({"A": market, "B": late})
+    with pytest.warns(UserWarning, match="from 2023-01-05 04:00 UTC on, 200 of 300"):
+        paths = bt.simulate_paths(markets, models.Stationary(block=5.0), **DAYS)
     assert paths.history.n_bars == 200
+    # What is A's own is fitted to A's past, and stays as it is alone.
+    for model in ("gbm", "filtered"):
+        with pytest.warns(UserWarning, match="200 of 300"):
+            joint = bt.simulate_paths(markets, model, drift="history", **DAYS)
+        alone = bt.simulate_paths(market, model, drift="history", **DAYS)
+        mine, own = joint.models["A"].to_dict(), alone.model.to_dict()
+        assert {**mine, "block": 0} == {**own, "block": 0}
+        assert str(joint.leader.process) == str(alone.leader.process)
     joined = paths.markets_of(paths.draw_all(0, 1), 0, 0, 50)
     assert joined.n_bars == 50 + paths.width
     assert joined["B"].time[50] == market.time[-1]

@@ -17,10 +17,15 @@ A, B, C = (bt.Market.sample(bars=24 * 30, seed=seed) for seed in range(3))
 MARKETS = bt.Markets({"A": A, "B": B, "C": C.slice(100, 500)})
 
 
-def ewma(names: list[str], first: int, t: int, half_life: float) -> np.ndarray:
-    close = np.stack([MARKETS.panel().close[MARKETS.names.index(name)] for name in names], axis=1)
-    returns = pd.DataFrame(np.diff(np.log(close), axis=0)).iloc[first - 1 : t]
-    return (returns**2).ewm(halflife=half_life).mean().iloc[-1].to_numpy()
+def ewma(names: list[str], t: int, half_life: float) -> np.ndarray:
+    """Return the variances at bar t of the panel, each of all returns of its instrument."""
+    found = []
+    for name in names:
+        close = MARKETS.panel().close[MARKETS.names.index(name)][: t + 1]
+        squares = np.diff(np.log(close[~np.isnan(close)]))[::-1] ** 2
+        weights = 0.5 ** (np.arange(len(squares)) / half_life)
+        found.append(float(weights @ squares / weights.sum()))
+    return np.array(found)
 
 
 def weigh(variances: np.ndarray) -> np.ndarray:
@@ -47,12 +52,12 @@ def test_inverse_volatility_of_two_by_hand():
 def test_weights_are_those_of_the_variances_at_the_last_fit():
     frame = bt.allocate.inverse_volatility(MARKETS, half_life=48.0, every=24)
     # Bar 71 is that from 23:00 to midnight. Two instruments have returns from bar 1 on.
-    two = weigh(ewma(["A", "B"], 1, 71, 48.0))
+    two = weigh(ewma(["A", "B"], 71, 48.0))
     np.testing.assert_allclose(frame.iloc[71, :2], two, rtol=1e-9)
     np.testing.assert_array_equal(frame.iloc[94].to_numpy(), frame.iloc[71].to_numpy())
     # C is listed at bar 100 and has 48 returns at bar 148, at which weights are made anew.
     assert (frame["C"].to_numpy()[:148] == 0.0).all()
-    three = weigh(ewma(["A", "B", "C"], 101, 148, 48.0))
+    three = weigh(ewma(["A", "B", "C"], 148, 48.0))
     np.testing.assert_allclose(frame.iloc[148], three, rtol=1e-9)
     # In the last bar of C, 499, its weight is gone, and the others are made anew.
     assert frame["C"].to_numpy()[498] != 0.0
@@ -61,10 +66,13 @@ def test_weights_are_those_of_the_variances_at_the_last_fit():
     assert (frame.to_numpy()[:48] == 0.0).all()
 
 
-def test_the_estimate_forgets_what_is_sixty_half_lives_old():
-    segment = weights.Segment(np.array([0, 1]), 1, np.array([700, 719]))
-    variances = weights.estimate(weights.find_returns(MARKETS)[:, :2], segment, 5.0)
-    np.testing.assert_allclose(variances[1], ewma(["A", "B"], 1, 719, 5.0), rtol=1e-12)
+def test_the_ratio_of_two_weights_is_the_same_whoever_else_is_listed():
+    """Another that is listed late, or delisted early, moves no ratio."""
+    alone = bt.allocate.inverse_volatility(bt.Markets({"A": A, "B": B}), half_life=48.0, every=1)
+    frame = bt.allocate.inverse_volatility(MARKETS, half_life=48.0, every=1)
+    for first, stop in ((48, 148), (148, 499), (499, 720)):
+        both, own = frame.iloc[first:stop], alone.iloc[first:stop]
+        np.testing.assert_allclose(both["A"] / both["B"], own["A"] / own["B"], rtol=1e-12)
 
 
 @pytest.mark.parametrize("n", [101, 501])
