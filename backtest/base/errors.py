@@ -76,6 +76,10 @@ LONGEST_NAME = 100
 """Length above which a name is not compared with known ones: it would take too long."""
 
 
+RAISED = (Exception, SystemExit)
+"""What code of a user may raise. One that exits has not answered, whatever its exit code."""
+
+
 def describe_fault(error: Exception) -> str:
     return getattr(error, "strerror", None) or " ".join(str(error).split())
 

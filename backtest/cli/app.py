@@ -180,6 +180,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return report_usage_error(error)
         except OSError as error:
             return printing.report_system_error(error)
+        except SystemExit as error:
+            if isinstance(error.__context__, OSError):  # typer's: the reader of the output has left
+                raise
+            printing.print_message(
+                f"error: a policy must return, it ended the program with exit code {error.code}"
+            )
+            return printing.REFUSED
         except (typer.Abort, KeyboardInterrupt):
             printing.print_message("interrupted")
             return printing.INTERRUPTED

@@ -503,7 +503,7 @@ def import_file(file: Path) -> ModuleType:
     sys.path.append(str(file.resolve().parent))
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
+    except base.RAISED as error:
         del sys.modules[name]
         raise import_error(file, error) from error
     return module

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from backtest import regress as gate
-from backtest.base import BacktestError, DataError, ParameterError
+from backtest.base import RAISED, BacktestError, DataError, ParameterError
 from backtest.cli.build import build_experiment
 from backtest.cli.command import AsJson, command, flag
 from backtest.cli.experiment import draft_experiment, split_pair
@@ -169,7 +169,7 @@ def check_baseline(
     try:
         now = run_again(path, was)
         verdict = gate.compare_baselines(was, now, **terms)
-    except Exception as error:
+    except RAISED as error:
         if not isinstance(error, BacktestError):
             traceback.print_exc(file=sys.stderr)
         return gate.report_failure(was.name, error, terms["mode"] or was.mode)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.base import BacktestError, FloatArray, IntArray, PolicyError, format_time
+from backtest.base import RAISED, BacktestError, FloatArray, IntArray, PolicyError, format_time
 from backtest.base.units import DAY
 from backtest.engine.policy_errors import format_location
 from backtest.market import Market, Markets, detach
@@ -90,7 +90,7 @@ def observe(policy: Policy, market: Market) -> dict[str, FloatArray]:
         columns = policy.observe(market)
     except BacktestError:
         raise
-    except Exception as error:
+    except RAISED as error:
         written = [cls.observe for cls in list_written(type(policy))]
         raise PolicyError(
             f"{type(policy).__name__}.observe raised {type(error).__name__}: {error}, in "
@@ -126,7 +126,7 @@ def start_check(policy: Policy, market: Market, effort: int = 1) -> LookAheadChe
     def observe_part(part: Market) -> Columns | None:
         try:
             seen = change_settings(policy, {}).observe(part)
-        except Exception:  # of too few bars; the whole raises it again
+        except RAISED:  # of too few bars; the whole raises it again
             return None
         return check_columns(policy, seen, part.n_bars)
 

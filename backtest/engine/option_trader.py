@@ -12,7 +12,15 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import AccountState, OptionFeed, Scratch
-from backtest.base import BacktestError, FloatArray, IntArray, PolicyError, format_time, repr_plain
+from backtest.base import (
+    RAISED,
+    BacktestError,
+    FloatArray,
+    IntArray,
+    PolicyError,
+    format_time,
+    repr_plain,
+)
 from backtest.base.units import TOLERANCE, YEAR_DAYS
 from backtest.engine.loop import N_SHOWN, Deciders, RunTape
 from backtest.engine.option_inputs import MAY_SELL, CloseQuotes, check_order, read_close_quotes
@@ -270,7 +278,7 @@ class OptionTrader:
             orders = policy.option_orders(bar, account, chain)
         except BacktestError:
             raise
-        except Exception as error:
+        except RAISED as error:
             raise PolicyError(
                 f"{type(policy).__name__}.option_orders raised {type(error).__name__}: {error}, "
                 f"at the close of the bar of {format_time(int(bar.time))} UTC"

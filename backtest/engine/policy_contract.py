@@ -215,7 +215,7 @@ def choose_trial(
                 warnings.simplefilter("ignore")
                 is_decided = (trial.is_warm & ~np.isnan(trial.target))[: bars // 2 + 1]
                 is_long = is_decided.any() or trades_options(policy_class)
-        except (Exception, SystemExit):  # the checks report it
+        except base.RAISED:  # the checks report it
             break
         if is_long:
             break
@@ -442,7 +442,7 @@ def run_check(check: ContractCheck, trial: ContractTrial) -> Finding:
             return Finding(check.name, True, check.test(trial))
     except base.BacktestError as broken:
         return Finding(check.name, False, str(broken))
-    except (Exception, SystemExit) as error:  # a policy may raise anything
+    except base.RAISED as error:  # a policy may raise anything
         return Finding(check.name, False, f"{type(error).__name__}: {error}")
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.base import PolicyError, did_you_mean, format_time, repr_plain
+from backtest.base import RAISED, PolicyError, did_you_mean, format_time, repr_plain
 from backtest.policy import (
     Policy,
     change_settings,
@@ -51,7 +51,7 @@ def bind_formula(policy: Policy, columns: tuple[str, ...]) -> tuple[Any, Callabl
             answer, setting = "venue_leverage", math.nan
             if margin_formula is not None:
                 also[-1] = setting = as_number(margin_formula(own, bar, view))
-        except Exception as error:
+        except RAISED as error:
             raise make_policy_error(policy, bar, view, t, error, answer) from error
         if value < 0.0:
             raise make_policy_error(policy, bar, view, t, value)
@@ -80,7 +80,7 @@ def make_policy_error(
     bar: Any,
     account: AccountView,
     t: int,
-    found: Exception | float,
+    found: BaseException | float,
     answer: str = "leverage",
 ) -> PolicyError:
     name = type(policy).__name__
@@ -89,7 +89,7 @@ def make_policy_error(
         f"at the close of bar {t}, {format_time(int(bar.time))}, it saw {saw}, "
         f"equity={account.equity:.6g}, leverage={account.leverage:.6g}"
     )
-    if isinstance(found, Exception):
+    if isinstance(found, BaseException):
         cls = type(policy)
         formulas: list[Callable[..., Any]] = [*written_formulas(cls)] or [formula_of(cls)]
         return PolicyError(
@@ -105,7 +105,7 @@ def make_policy_error(
     return PolicyError(f"{name} returned {found:g}; {rule} ({place})")
 
 
-def suggest_cure(error: Exception, policy: Policy) -> str:
+def suggest_cure(error: BaseException, policy: Policy) -> str:
     if isinstance(error, FrozenInstanceError):
         return "; a policy is frozen: keep state in its memory, which start returns"
     if isinstance(error, AttributeError):

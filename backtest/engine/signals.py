@@ -140,7 +140,7 @@ def compute_signal(
     def observe_part(part: Any) -> dict[str, base.FloatArray] | None:
         try:
             answer = function(part)
-        except Exception:  # of too few bars; the whole raises it again
+        except base.RAISED:  # of too few bars; the whole raises it again
             return None
         return read_answer(answer, part, title, names)
 
@@ -164,7 +164,7 @@ def call_function(function: Callable[[Any], Any], market: Any, title: str) -> An
         return function(market)
     except base.BacktestError:
         raise
-    except Exception as error:
+    except base.RAISED as error:
         also = "; instruments that are not listed yet are missing in them"
         inner = function.func if isinstance(function, functools.partial) else function
         is_code = hasattr(inner, "__code__")

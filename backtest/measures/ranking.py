@@ -101,7 +101,7 @@ def read_objective(objective: ObjectiveLike) -> Objective:
             return float(objective(row))
         except ArithmeticError:
             return math.nan
-        except Exception as error:  # a user's function may raise anything
+        except base.RAISED as error:  # a user's function may raise anything
             raise base.ParameterError(
                 f"objective {name} must return a number, raised {type(error).__name__}: {error}"
             ) from error

@@ -239,7 +239,7 @@ def start_memory(policy: Policy) -> Any:
     name = f"{type(policy).__name__}.start"
     try:
         memory = policy.start()
-    except Exception as error:
+    except base.RAISED as error:
         raise base.PolicyError(f"{name} raised {type(error).__name__}: {error}") from error
     is_named = isinstance(memory, tuple) and bool(getattr(memory, "_fields", ()))
     numbers = (int, float, np.number)

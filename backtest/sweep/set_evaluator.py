@@ -90,7 +90,7 @@ def run_one_by_one(
                     for name in names:
                         metrics[name][k] = measured[name]
                     sampled[k] = result.returns.to_numpy() if returns else np.empty(0)
-                except Exception as error:  # a policy may raise anything
+                except base.RAISED as error:  # a policy may raise anything
                     rows.errors[k] = describe_error(error)
                 rows.done[k] = True
                 if progress is not None:
@@ -111,7 +111,7 @@ def stack_returns(sampled: Mapping[int, base.FloatArray], rows: Rows) -> base.Fl
     return table
 
 
-def describe_error(error: Exception) -> str:
+def describe_error(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 

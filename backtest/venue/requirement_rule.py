@@ -780,7 +780,7 @@ def ask_rule(
         answer = getattr(rule, method)(positions, prices)
     except base.BacktestError:
         raise
-    except Exception as error:
+    except base.RAISED as error:
         raise ParameterError(
             f"{noun} must answer for any positions, and for none; given {positions!r:.200} "
             f"it raised {type(error).__name__}: {error}"

@@ -194,7 +194,7 @@ def _fit(estimator: Any, returns: pd.DataFrame) -> base.FloatArray:
     try:
         fit = copy.deepcopy(estimator).fit(returns.copy())
         weights = np.asarray(fit.weights_, dtype=np.float64)
-    except Exception as error:
+    except base.RAISED as error:
         raise base.PolicyError(
             f"{name}.fit raised {type(error).__name__}: {error}, on returns {until}"
         ) from error

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 
@@ -132,3 +133,39 @@ def test_hostile_names_are_text(name):
     inside = text.partition("<pre>\n")[2]
     assert inside.endswith("\n</pre>\n")
     assert "<" not in inside.removesuffix("</pre>\n")
+
+
+EXITS = {
+    "observe": "    def observe(self, market):\n        sys.exit(0)\n",
+    "leverage": "    def leverage(self, bar, account):\n        raise SystemExit\n",
+    "start": "    def start(self):\n        sys.exit(0)\n",
+    "class": "    sys.exit(0)\n",
+}
+
+
+@pytest.mark.parametrize("place", EXITS)
+def test_a_policy_that_exits_is_one_that_raises(folder, capsys, place):
+    """An exit code of 0 from inside a policy is no pass."""
+    record(capsys)
+    (folder / "mine.py").write_text("import sys\n" + POLICY + EXITS[place])
+    assert call(capsys, "regress", "check")[0] == 2
+    code, _, err = call(capsys, "run", "calm.toml", "--no-save", "--no-compile")
+    assert code == 2
+    assert "Traceback" not in err
+    assert "SystemExit" in err or "exit code 0" in err
+
+
+def test_a_policy_that_exits_is_a_failed_row():
+    class Leaver(bt.Policy):
+        level: Annotated[float, bt.Range(0.1, 9.0)] = 1.0
+
+        def leverage(self, bar, account):
+            if self.level > 1.5:
+                sys.exit(0)
+            return self.level
+
+    venue, market = bt.Venue.preset("binance-usdm", "BTCUSDT"), bt.Market.sample(bars=48)
+    terms = {"venue": venue, "account": bt.Account(), "compile": False}
+    with pytest.warns(UserWarning, match="Leaver.leverage raised SystemExit"):
+        found = bt.sweep(market, Leaver, {"level": [1.0, 2.0]}, **terms)
+    assert [*found.table["ruined"].isna()] == [False, True]
