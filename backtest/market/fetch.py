@@ -29,6 +29,7 @@ from backtest import base
 from backtest.base import DataError, ParameterError, format_time
 from backtest.base.units import DAY, HOUR
 from backtest.market import files as f
+from backtest.market.columns import rename_columns
 from backtest.market.quality import quality
 from backtest.market.tables import SCHEMAS, Defects, read_frame
 
@@ -236,7 +237,7 @@ def read_archive_rows(content: bytes, kind: str, where: str) -> pd.DataFrame:
         text = f.unpack(io.BytesIO(content), ".zip", where)
         if not re.search(rb"^\d", text, re.MULTILINE):  # empty, or a header alone
             return make_frame(kind, [], [])
-        frame = f.rename_columns(f.parse_csv(text, ()), kind, {}, where)
+        frame = rename_columns(f.parse_csv(text, {}, where), kind, {}, where)
     defects = Defects()
     table = read_frame(frame, SCHEMAS[kind], defects, name=where, timezone=None)
     defects.refuse(where)

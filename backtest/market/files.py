@@ -6,10 +6,12 @@ own folders, freqtrade's, Binance's archive, or single files.
 
 from __future__ import annotations
 
+import codecs
+import csv
 import gzip
 import re
 import zipfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -28,24 +30,34 @@ from backtest.base import (
     parse_duration,
     repr_plain,
 )
-from backtest.base.units import SECOND
+from backtest.base.units import DAY, SECOND
 from backtest.market import rules
 from backtest.market import tables as timed
+from backtest.market.columns import ALL_TIMES, HEADS, rename_columns
 from backtest.market.rules import Subject, apply_repairs, count_uncovered, drop_duplicates
 from backtest.market.tables import (
     PRICES,
     SCHEMAS,
-    TIME_NAMES,
     Defects,
     SourceFrame,
     Span,
     TimedTable,
+    plain_name,
 )
 
 SUFFIXES = (".parquet", ".feather", ".csv", ".csv.gz", ".zip")
-TIME_ALIASES = ("calc_time", "fundingtime")
 
-_NUMBER = re.compile(r"(?i)([-+]?((\d+\.?\d*|\.\d+)(e[-+]?\d+)?|nan|inf(inity)?)|true|false)?")
+_VALUE = re.compile(
+    r"(?i)[-+]?(\d[\d.,]*|[.,]\d+)(e[-+]?\d+)?|[-+]?(nan|inf(inity)?)|true|false"
+    r"|\d{1,4}([-/.])\d{1,2}\4\d{1,4}.*"
+)
+_COMMA, _THOUSANDS = re.compile(r"[-+]?\d+,\d+"), re.compile(r"[-+]?[1-9]\d{0,2},\d{3}")
+
+TOP, LISTED = 1 << 16, 100
+"""Bytes and lines in which the header of a text is looked for."""
+
+SHORTEST, LONGEST = 26 * DAY, 36 * DAY
+"""How far apart bars of calendar months open, also on days of trading, ns."""
 
 LARGEST = 1 << 30
 """Bytes of text that one file may hold or unpack to."""
@@ -60,7 +72,8 @@ def stem_of(path: Path) -> str:
     return path.name[: len(path.name) - len(suffix_of(path))]
 
 
-def read_file(path: Path, times: Collection[str] = ()) -> pd.DataFrame:
+def read_file(path: Path, chosen: Mapping[str, str] = MappingProxyType({})) -> pd.DataFrame:
+    """Return the table in a file; ``chosen`` are the names of its columns by ours, if known."""
     from pyarrow import ipc, parquet  # noqa: PLC0415 - 20 ms, only when needed
 
     check_exists(path)
@@ -72,7 +85,7 @@ def read_file(path: Path, times: Collection[str] = ()) -> pd.DataFrame:
         raise DataError(f"a table must be a plain file, got a folder, a pipe or a device ({path})")
     with reading(str(path)), path.open("rb") as file:
         if kind not in (".parquet", ".feather"):
-            return parse_csv(unpack(file, path.suffix.lower(), str(path)), times)
+            return parse_csv(unpack(file, path.suffix.lower(), str(path)), chosen, str(path))
         is_parquet = kind == ".parquet"
         table = parquet.ParquetFile(file).read() if is_parquet else ipc.open_file(file).read_all()
         table.validate(full=True)  # texts that are no UTF-8 raise here, not where they are used
@@ -112,27 +125,51 @@ def unpack(file: IO[bytes], kind: str, where: str) -> bytes:
     return data
 
 
-def parse_csv(data: bytes, times: Collection[str]) -> pd.DataFrame:
+def parse_csv(data: bytes, chosen: Mapping[str, str], where: str) -> pd.DataFrame:
     """Return the table in a text, with a header or none: then columns are named by position."""
-    from pyarrow import csv  # noqa: PLC0415 - 20 ms, only when needed
+    from pyarrow import csv as texts  # noqa: PLC0415 - 20 ms, only when needed
 
-    top, _, rest = data.partition(b"\n")
-    head = top.decode("utf-8-sig").rstrip("\r")
-    delimiter = max(",;\t|", key=head.count)
-    names = [cell.strip().strip('"') for cell in head.split(delimiter)]
-    skip = 1
-    if all(map(_NUMBER.fullmatch, names)):
-        names, skip = [str(number) for number in range(len(names))], 0
-    if not (rest if skip else data).strip():
+    top = codecs.getincrementaldecoder("utf-8-sig")().decode(data[:TOP])
+    lines = [line.rstrip("\r") for line in top.split("\n", LISTED)[:LISTED]]
+    asked = {name.lower() for name in chosen.values() if not name.isdigit()}
+    row = find_header(lines, asked, where)
+    delimiter, names = split_line(lines[row or 0] if lines else "")
+    start = 0
+    for _ in range(0 if row is None else row + 1):
+        start = data.find(b"\n", start) + 1 or len(data)
+    if row is None:
+        names = [str(number) for number in range(len(names))]
+    if not data[start : start + TOP].strip():
         return pd.DataFrame(columns=names)
-    known = {*TIME_NAMES, *TIME_ALIASES, *(name.lower() for name in times)}
-    stamps = {name: pa.string() for name in names if _plain(name) in known or name.lower() in known}
-    table = csv.read_csv(
-        pa.BufferReader(data),
-        csv.ReadOptions(skip_rows=skip, column_names=names, block_size=1 << 22),
-        csv.ParseOptions(delimiter=delimiter),
-        csv.ConvertOptions(column_types=stamps, strings_can_be_null=True),
-    )
+    own = chosen.get("time", "0" if row is None else "").lower()
+    own = names[int(own)].lower() if own.isdigit() and int(own) < len(names) else own
+    stamps = {x: pa.string() for x in names if x.lower() == own or plain_name(x) in ALL_TIMES}
+    has_comma = has_decimal_comma(lines[row or 0 :], delimiter, where)
+    broken: list[Any] = []
+
+    def keep(row: Any) -> str:
+        broken.append(row)
+        return "error"
+
+    try:
+        table = texts.read_csv(
+            pa.py_buffer(data).slice(start),
+            texts.ReadOptions(column_names=names, block_size=1 << 22),
+            texts.ParseOptions(delimiter=delimiter, invalid_row_handler=keep),
+            texts.ConvertOptions(
+                column_types=stamps, strings_can_be_null=True, decimal_point=".,"[has_comma]
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        if not broken:
+            raise
+        found, text = broken[0].actual_columns, broken[0].text
+        line = data.count(b"\n", 0, data.find(text.encode(), start)) + 1
+        wanted = f"{base.count_nouns(len(names), 'cell')}, as line {(row or 0) + 1} has"
+        raise DataError(
+            f"every line must have {wanted}, line {line} could not be read, it has {found}: "
+            f"{text[:60]!r} ({where})"
+        ) from error
     odd = [field.name for field in table.schema if "binary" in str(field.type)]
     if odd:
         raise ValueError(f"column {odd[0]!r} is not UTF-8")
@@ -140,86 +177,59 @@ def parse_csv(data: bytes, times: Collection[str]) -> pd.DataFrame:
     return frame
 
 
-def _plain(name: object) -> str:
-    return re.sub(r"\W+", "_", str(name).strip().lower())
+def find_header(lines: Sequence[str], asked: set[str], where: str) -> int | None:
+    """Return the row of the header among the first lines, None if there is none.
+
+    It holds the names ``asked`` for, or more names that are known than numbers and stamps. Text
+    above it is skipped with a warning. A first line of texts alone is a header of other names.
+    """
+    cells = [[cell.lower() for cell in split_line(line)[1]] for line in lines]
+    values = [sum(map(is_value, each)) for each in cells]
+    found = [
+        row
+        for row, each in enumerate(cells)
+        if asked <= {*each} and (asked or len({*map(plain_name, each)} & HEADS) > values[row])
+    ]
+    if not found:
+        is_header = bool(cells) and not values[0] and any(cells[0])
+        return 0 if is_header else None
+    row = found[0]
+    rows = [above for above in range(row) if values[above] > 1]
+    if row and (rows or len(found) > 1):
+        other = rows[0] if rows else found[1]
+        raise DataError(
+            f"a file must have one header, above its rows, line {row + 1} is one and line "
+            f"{other + 1} could not be read: {lines[other][:60]!r} ({where})"
+        )
+    if row:
+        base.warn_caller(
+            f"{base.count_nouns(row, 'line')} above the header skipped, {lines[0][:60]!r} ({where})"
+        )
+    return row
 
 
-# --------------------------------------------------------------------------- names of columns
-
-_KLINES = ("open_time", *PRICES, "volume", "close_time", "quote_volume", "count",
-           "taker_buy_volume", "taker_buy_quote_volume", "ignore")  # fmt: skip
-_HEADLESS = {
-    ("bars", 12): _KLINES,
-    ("mark", 12): _KLINES,
-    ("bars", 6): ("time", *PRICES, "volume"),
-    ("mark", 6): ("time", *PRICES, "volume"),
-    ("mark", 5): ("time", *PRICES),
-    ("funding", 3): ("calc_time", "funding_interval_hours", "last_funding_rate"),
-}  # fmt: skip
-_RATES = {
-    "last_funding_rate": {"calc_time": "time", "last_funding_rate": "rate", "mark_price": "mark"},
-    "fundingrate": {
-        "fundingtime": "time", "timestamp": "time", "fundingrate": "rate", "markprice": "mark"
-    },
-}  # fmt: skip
-"""Binance's names of columns of funding and ours, by a column that only such a table has."""
-
-_UNUSED = re.compile("close_time|quote_.*|count|number_of_trades|taker_buy_.*|ignore")
-_EXTRAS = {"dividends", "stock_splits", "capital_gains"}
+def split_line(line: str) -> tuple[str, list[str]]:
+    """Return the delimiter of a line and its cells; among as many others, commas are decimal."""
+    delimiter = max(";\t|,", key=line.count) if re.search(r"[;\t|]", line) else ","
+    cells = next(csv.reader([line], delimiter=delimiter), [])
+    return delimiter, [cell.strip() for cell in cells]
 
 
-def rename_columns(
-    frame: pd.DataFrame, role: str, chosen: Mapping[str, str], where: str
-) -> pd.DataFrame:
-    """Return a frame with our names: those chosen, or as freqtrade and Binance's files say."""
-    if chosen:
-        return _take_columns(frame, chosen, where)
-    if frame.columns.tolist() == [str(number) for number in range(frame.shape[1])]:
-        names = _HEADLESS.get((role, frame.shape[1]))
-        if names is None:
-            raise DataError(
-                f"a table of {role} without a header must have a known number of columns, found "
-                f"{frame.shape[1]} ({where}); write a header, or give columns="
-                "{'time': 0, 'open': 1, ...}"
-            )
-        frame = frame.set_axis(list(names), axis=1)
-    plain = frame.set_axis([_plain(name) for name in frame.columns], axis=1)
-    known = {*plain.columns}
-    if {"close_time", "open_time"} <= known:  # klines
-        kept = [name for name in plain if not _UNUSED.fullmatch(str(name))]
-        return plain[kept].rename(columns={"open_time": "time"})
-    for mark, venue_names in _RATES.items():
-        if mark in known:
-            return plain[[name for name in plain if name in venue_names]].rename(
-                columns=venue_names
-            )
-    if {"open", "close"} <= {*map(str, frame.columns)} or "open" not in known:
-        return frame
-    times = [name for name in TIME_NAMES if name in known]
-    dates = [name for name, kind in plain.dtypes.items() if kind.kind == "M" and name not in times]
-    left_out = {*_EXTRAS, *times[1:], *dates}
-    named = plain.rename_axis(index=_plain(frame.index.name or "") or None)
-    return named[[name for name in plain.columns if name not in left_out]]
+def is_value(cell: str) -> bool:
+    return bool(cell) and _VALUE.fullmatch(cell) is not None
 
 
-def _take_columns(frame: pd.DataFrame, chosen: Mapping[str, str], where: str) -> pd.DataFrame:
-    known = list(map(str, frame.columns))
-    taken = {}
-    for name, theirs in chosen.items():
-        if theirs in known or (theirs.isdigit() and int(theirs) < len(known)):
-            place = known.index(theirs) if theirs in known else int(theirs)
-            taken[name] = frame.iloc[:, place]
-        elif frame.index.name == theirs:
-            taken[name] = frame.index.to_series()
-        else:
-            raise DataError(
-                f"the column for {name!r} must be in the file, {theirs!r} is "
-                f"not{did_you_mean(theirs, known)} ({where}); choose among "
-                f"{', '.join(known[:12])}, or a position from 0"
-            )
-    # a column of times under our name, or the index that the frame has already
-    return pd.DataFrame({name: values.array for name, values in taken.items()},
-                        index=None if "time" in taken else frame.index)  # fmt: skip
+def has_decimal_comma(lines: Sequence[str], delimiter: str, where: str) -> bool:
+    """Return whether numbers have a decimal comma; raise if it may as well stand at thousands."""
+    cells = [cell for line in lines for cell in split_line(line)[1] if _COMMA.fullmatch(cell)]
+    if delimiter == "," or not cells:
+        return False
+    if all(_THOUSANDS.fullmatch(cell) for cell in cells):
+        raise DataError(
+            f"numbers must be read in one way, got {cells[0]!r}, whose comma may be decimal or "
+            f"stand at thousands ({where}); write them with a point"
+        )
+    return True
 
 
 # ---------------------------------------------------------------------------------------- writing
@@ -251,7 +261,7 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
 
 
 _FREQTRADE = re.compile(
-    r"(?P<pair>[^-]+)-(?P<timeframe>\d+[smhdw])-(?P<kind>futures|mark|funding_rate)"
+    r"(?P<pair>[^-]+)-(?P<timeframe>\d+[smhdwM])-(?P<kind>futures|mark|funding_rate)"
 )
 _KINDS = {"futures": "bars", "mark": "mark", "funding_rate": "funding"}
 _BINANCE = re.compile(
@@ -368,7 +378,8 @@ def _choose_files(
     """Return the files of one instrument and length of bars, and what they say of it."""
 
     def lengths(file: NamedFile) -> tuple[str, ...]:
-        return file.timeframe, format_duration(parse_duration(file.timeframe, where))
+        name = file.timeframe
+        return name, name if is_months(name) else format_duration(parse_duration(name, where))
 
     length = format_duration(options.interval) if options.interval else ""
     bars = [file for file in named if file.role == "bars"]
@@ -391,12 +402,17 @@ def _choose_files(
     pair, timeframe = bars[0].pair, bars[0].timeframe
     marks = [file for file in named if file.pair == pair and file.role == "mark"]
     chosen = [file for file in marks if file.timeframe == timeframe]
-    facts: dict[str, Any] = {"instrument": bars[0].instrument, "interval": timeframe}
+    facts: dict[str, Any] = {"instrument": bars[0].instrument}
+    facts |= {} if is_months(timeframe) else {"interval": timeframe}
     if marks and not chosen:
         others = " and ".join(sorted({file.timeframe for file in marks}))
         facts["filled"] = {"mark": f"not used: mark bars are {others}, bars {timeframe}"}
     funding = [file for file in named if file.pair == pair and file.role == "funding"]
     return [*bars, *chosen, *funding], facts
+
+
+def is_months(timeframe: str) -> bool:
+    return timeframe.endswith(("mo", "M"))
 
 
 def check_exists(path: Path) -> None:
@@ -661,12 +677,14 @@ def _read_part(path: Path, role: str, options: ReadOptions) -> SourceFrame:
         for name, theirs in options.columns.items()
         if (name.startswith(lead) if lead else "." not in name)
     }
+    named = parse_name(path)
     try:
-        frame = read_file(path, [chosen["time"]] if "time" in chosen else ())
-        frame = rename_columns(frame, role, chosen, str(path)) if len(frame) else frame
+        frame = read_file(path, chosen)
+        instrument = options.instrument or named.instrument
+        if len(frame):
+            frame = rename_columns(frame, role, chosen, str(path), instrument)
     except DataError as error:
         return SourceFrame(path.name, error)
-    named = parse_name(path)
     if role == "funding" and named.pair and not named.is_archive:  # freqtrade's rates
         zeros = ["high", "low", "close", "volume"]
         frame = frame.drop(columns=zeros, errors="ignore").rename(columns={"open": "rate"})
@@ -713,6 +731,14 @@ def find_interval(bars: TimedTable, options: ReadOptions, defects: Defects) -> i
     given, found = options.interval, timed.spacing(time)
     if options.sessions and found is not None:
         found = int(np.diff(time).min())
+    gaps = np.diff(time)
+    if gaps.size > 1 and not options.sessions and SHORTEST <= gaps.min() < gaps.max() <= LONGEST:
+        defects.append(
+            f"bars of calendar months have no one length, they are {gaps.min() // DAY} to "
+            f"{gaps.max() // DAY} days long ({bars.name}); load bars of a day or a week, or "
+            "sessions=True, which takes each as long as the shortest"
+        )
+        return None
     length = given or found
     if length is None or length % SECOND:
         apart = f"are {format_duration(length)} apart" if length else "all open at one time"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -114,6 +114,9 @@ def read_frame(
     if not frame.columns.is_unique:
         twice = frame.columns[frame.columns.duplicated()][0]
         raise DataError(f"column names must be unique, {twice!r} is twice ({name})")
+    ours = (*TIME_NAMES, *schema.known)
+    spelled = spell_columns(frame, ours, name)
+    frame = frame.rename(columns={spelled[x]: x for x in ours if x in spelled})
     stamps, time_column = find_stamps(frame, name=name)
     known, found = schema.known, [column for column in frame.columns if column != time_column]
     others = [column for column in found if column not in known]
@@ -136,6 +139,25 @@ def read_frame(
             if x in found:
                 columns[x] = to_floats(frame[x], column=x, name=name)
     return TimedTable(name, to_utc(stamps, name=name, timezone=timezone), columns)
+
+
+def plain_name(name: object) -> str:
+    return re.sub(r"\W+", "_", str(name).strip().lower())
+
+
+def spell_columns(frame: pd.DataFrame, known: Collection[str], where: str) -> dict[str, Any]:
+    """Return the columns by their plain names; two columns of one known name are an error."""
+    found: dict[str, Any] = {}
+    for column in frame.columns:
+        plain = plain_name(column)
+        if plain in known and plain in found:
+            raise DataError(
+                f"one column may be {plain!r}, whatever its case, found {found[plain]!r} and "
+                f"{column!r} ({where}); rename one, or choose by position, columns="
+                f"{{{plain!r}: {frame.columns.get_loc(column)}, ...}}"
+            )
+        found[plain] = column
+    return found
 
 
 def to_floats(values: pd.Series, *, column: str, name: str) -> FloatArray:

@@ -223,7 +223,7 @@ HOSTILE: list[tuple[str, Callable[[Path], Path], str]] = [
     ("pickle under another name", text(pickle.dumps([1, 2]), "x.parquet"), "must be whole"),
     ("formula in a price", text(changed("=1+2")), "must be numbers, got '=1"),
     ("huge field", text(changed("9" * 5_000_000)), "got inf"),
-    ("zero bytes", text(PLAIN[:200].encode() + b"\0" * 5000), "must be|is needed"),
+    ("zero bytes", text(PLAIN[:200].encode() + b"\0" * 5000), "line 4 could not be read"),
     ("months in ms and us", text(IN_MS + IN_US), "epochs must all be in one unit"),
     ("a month twice", twice, "bars must have each time once"),
     ("a pipe, which is not waited for", pipe, "must be a plain file"),

@@ -1,0 +1,187 @@
+"""What the columns of files are called: our names, and those of venues and other programs.
+
+Names are matched without regard to case. Two columns of one name are an error, and so is one that
+holds another unit than ours.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from backtest import base
+from backtest.base import DataError, did_you_mean
+from backtest.market.tables import PRICES, TIME_NAMES, plain_name, spell_columns
+
+_KLINES = ("open_time", *PRICES, "volume", "close_time", "quote_volume", "count",
+           "taker_buy_volume", "taker_buy_quote_volume", "ignore")  # fmt: skip
+_HEADLESS = {
+    ("bars", 12): _KLINES,
+    ("mark", 12): _KLINES,
+    ("bars", 7): ("time", *PRICES, "volume", "count"),  # Kraken's archive
+    ("bars", 6): ("time", *PRICES, "volume"),
+    ("mark", 6): ("time", *PRICES, "volume"),
+    ("mark", 5): ("time", *PRICES),
+    ("funding", 3): ("calc_time", "funding_interval_hours", "last_funding_rate"),
+}  # fmt: skip
+_SPELLINGS = {
+    "time": ("unix", "starttime", "start_time", "startedat", "window_start", "start", "ts"),
+    **{name: (f"{name}price", f"{name}_price") for name in PRICES},
+    "volume": ("vol", "basetokenvolume", "volumefrom"),
+}
+"""What venues call the columns of bars, where none has our name."""
+
+_SETTLED = ("fundingtime", "fundingratetimestamp", "calc_time", "effectiveat", "funding_time",
+            "timepoint", "settletime")  # fmt: skip
+_RATES = {"rate": "", "realizedrate": "fundingrate", "relativefundingrate": "fundingrate",
+          "realized_rate": "funding_rate", "interest_1h": "", "last_funding_rate": "",
+          "fundingrate": "", "funding_rate": ""}  # fmt: skip
+"""Names of the fraction that a settlement paid, and of what stands beside it but is not that.
+
+Sources: ccxt 4.5.64, ``fetch_funding_rate_history`` of each exchange; docs/data.md has the table.
+"""
+
+_OTHER_UNIT = re.compile("%|percent|pct|daily|annual|year|ap[ry]|8_?h")
+_TWICE = {"unix": "date", "timestamp": "datetime"}
+"""Stamps as epochs, and the same stamps as texts beside them."""
+
+ALL_TIMES = frozenset({*TIME_NAMES, *_SPELLINGS["time"], *_SETTLED})
+HEADS = ALL_TIMES.union(PRICES, *_SPELLINGS.values(), _RATES, ["volume"])
+_UNUSED = re.compile("close_time|quote_.*|count|number_of_trades|taker_buy_.*|ignore")
+_EXTRAS = {"dividends", "stock_splits", "capital_gains"}
+_INSTRUMENT = {"symbol", "ticker", "coin", "pair", "instrument_name", "instid"}
+_COIN = re.compile("volume_[a-z0-9]+_?")
+
+
+def rename_columns(
+    frame: pd.DataFrame, role: str, chosen: Mapping[str, str], where: str, instrument: str = ""
+) -> pd.DataFrame:
+    """Return a frame with our names: those chosen, or as freqtrade and venues' files say.
+
+    Raises DataError if two columns have one name, or the one that is needed has another unit.
+    """
+    if chosen:
+        return _take_columns(frame, chosen, where)
+    if frame.columns.tolist() == [str(number) for number in range(frame.shape[1])]:
+        names = _HEADLESS.get((role, frame.shape[1]))
+        if names is None:
+            raise DataError(
+                f"a table of {role} without a header must have a known number of columns, found "
+                f"{frame.shape[1]} ({where}); write a header, or give columns="
+                "{'time': 0, 'open': 1, ...}"
+            )
+        frame = frame.set_axis(list(names), axis=1)
+    known = spell_columns(frame, HEADS | _INSTRUMENT, where)
+    found = _find_instrument(frame, known, where)
+    instrument = instrument or found
+    frame = frame.drop(columns=[known.pop(name) for name in _INSTRUMENT & known.keys()])
+    for epoch, text in _TWICE.items():
+        if {epoch, text} <= known.keys():
+            frame = frame.drop(columns=known.pop(text))
+    if role == "funding":
+        return _rename_funding(frame, known, where)
+    if {"close_time", "open_time"} <= known.keys():  # klines
+        frame = frame[[name for name in frame if not _UNUSED.fullmatch(plain_name(name))]]
+    ours = {}
+    for name, others in _SPELLINGS.items():
+        theirs = [known[each] for each in others if each in known]
+        if theirs and known.keys().isdisjoint(TIME_NAMES if name == "time" else [name]):
+            ours[_only(name, theirs, where)] = name
+    frame = _rename_volume(frame.rename(columns=ours), instrument, where)
+    if {"open", "close"} <= {*map(str, frame.columns)} or "open" not in known:
+        return frame
+    plain = frame.set_axis([plain_name(name) for name in frame.columns], axis=1)
+    dates = [x for x, kind in plain.dtypes.items() if kind.kind == "M" and x not in TIME_NAMES]
+    named = plain.rename_axis(index=plain_name(frame.index.name or "") or None)
+    return named.drop(columns=[*dates, *_EXTRAS.intersection(plain.columns)])
+
+
+def _find_instrument(frame: pd.DataFrame, known: Mapping[str, Any], where: str) -> str:
+    found = ""
+    for name in _INSTRUMENT & known.keys():
+        values = frame[known[name]].dropna().unique()
+        if len(values) > 1:
+            raise DataError(
+                f"a file must hold one instrument, {known[name]!r} has {values[0]!r} and "
+                f"{values[1]!r} ({where}); write a file for each of them"
+            )
+        found = str(*values)
+    return found
+
+
+def _only(name: str, theirs: Sequence[object], where: str) -> Any:
+    if len(theirs) > 1:
+        raise DataError(
+            f"one column may be {name!r}, found {theirs[0]!r} and {theirs[1]!r} ({where}); "
+            "columns= says which, by its position from 0"
+        )
+    return theirs[0]
+
+
+def _rename_volume(frame: pd.DataFrame, instrument: str, where: str) -> pd.DataFrame:
+    """Return a frame in which ``Volume BTC`` is the volume of BTCUSDT, and no other coin's."""
+    plain = {name: plain_name(name) for name in frame.columns}
+    if "volume" in plain.values():
+        return frame
+    coins = {name: x.split("_")[1].upper() for name, x in plain.items() if _COIN.fullmatch(x)}
+    own = [name for name, coin in coins.items() if instrument.upper().startswith(coin)]
+    others = [name for name in coins if name not in own]
+    if others:
+        base.warn_caller(
+            f"{', '.join(others)} left out, in no coin that begins the name of the instrument, "
+            f"{instrument!r} ({where}); instrument= names it, or columns= the volume"
+        )
+    ours = {_only("volume", own, where): "volume"} if own else {}
+    return frame.drop(columns=others).rename(columns=ours)
+
+
+def _rename_funding(frame: pd.DataFrame, known: Mapping[str, Any], where: str) -> pd.DataFrame:
+    """Return the stamps of settlements, the fraction that each paid, and the mark, if known."""
+    found = [name for name in _RATES if name in known]
+    found = [name for name in found if name not in [_RATES[each] for each in found]]
+    if not found:
+        odd = [name for name in frame.columns if _OTHER_UNIT.search(str(name).lower())]
+        if odd and "open" not in known:
+            raise DataError(
+                f"funding must be the fraction paid at a settlement, {odd[0]!r} is per cent or of "
+                f"another interval ({where}); divide it, and name it 'rate'"
+            )
+        return frame
+    rate = _only("rate", [known[name] for name in found], where)
+    times = [known[name] for name in _SETTLED if name in known]
+    if found == ["rate"] and not times:
+        return frame
+    times = times or [known[name] for name in TIME_NAMES if name in known]
+    marks = ("mark_price", "markprice", *["price"] * ("effectiveat" in known))
+    ours = {rate: "rate"} | {known[name]: "mark" for name in marks if name in known}
+    ours |= {_only("time", times, where): "time"} if times else {}
+    return frame[[*ours]].rename(columns=ours)
+
+
+def _take_columns(frame: pd.DataFrame, chosen: Mapping[str, str], where: str) -> pd.DataFrame:
+    known = list(map(str, frame.columns))
+    taken = {}
+    for name, theirs in chosen.items():
+        if theirs.isdigit():  # a position, also where a name has these digits
+            hits = [int(theirs)] * (int(theirs) < len(known))
+        else:
+            exact = [place for place, each in enumerate(known) if each == theirs]
+            lower = [each.lower() for each in known]
+            hits = exact or [n for n, each in enumerate(lower) if each == theirs.lower()]
+        if hits:
+            _only(name, [known[place] for place in hits], where)
+            taken[name] = frame.iloc[:, hits[0]]
+        elif frame.index.name == theirs:
+            taken[name] = frame.index.to_series()
+        else:
+            raise DataError(
+                f"the column for {name!r} must be in the file, {theirs!r} is "
+                f"not{did_you_mean(theirs, known)} ({where}); choose among "
+                f"{', '.join(known[:12])}, or a position from 0"
+            )
+    # a column of times under our name, or the index that the frame has already
+    return pd.DataFrame({name: values.array for name, values in taken.items()},
+                        index=None if "time" in taken else frame.index)  # fmt: skip
