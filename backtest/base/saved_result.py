@@ -79,6 +79,8 @@ def read_manifest(folder: Path, files: Sequence[str], format_: int, *, what: str
             f"{path}: format must be {format_}, got {manifest.get('format')!r}; "
             "load it with the version that saved it"
         )
+    if manifest.get(SEAL) != hash_manifest(manifest):
+        raise damage_error(path, "was changed after saving: its sha256 is not that of its content")
     for name in files:
         expected = manifest.get("files", {}).get(name)
         found = hash_file(folder / name) if (folder / name).is_file() else "missing"
@@ -87,6 +89,15 @@ def read_manifest(folder: Path, files: Sequence[str], format_: int, *, what: str
             fault = "is missing" if is_gone else "was changed or truncated after saving"
             raise damage_error(folder / name, fault)
     return manifest
+
+
+def hash_manifest(manifest: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of all that a manifest says, against accident, not forgery.
+
+    The id names what the numbers depend on, and so leaves out how they were made.
+    """
+    said = {name: value for name, value in manifest.items() if name != SEAL}
+    return hashlib.sha256(json.dumps(to_plain(said), sort_keys=True).encode()).hexdigest()
 
 
 def write_parquet(table: pd.DataFrame, path: Path) -> None:
@@ -115,6 +126,9 @@ def damage_error(path: Path, fault: str) -> DataError:
 
 
 PROVENANCE = "provenance.json"
+SEAL = "sha256"
+NOT_SAID = ("format", "files", SEAL)
+"""Keys of a saved manifest that the result itself does not have."""
 PACKAGE, PACKAGE_FILE = "backtest", Path(__file__)
 KEPT = "_making"
 
@@ -427,6 +441,7 @@ class SavedResult(Reportable):
             manifest = {**self.manifest, **self._write_more(draft)}
             hashes = {name: hash_file(draft / name) for name in self.files()}
             manifest = {"format": self.layout, **manifest, "files": hashes}
+            manifest[SEAL] = hash_manifest(manifest)
             write_json_file(manifest, draft / MANIFEST)
             write_json_file({"id": identity, "made": making._asdict()}, draft / PROVENANCE)
 
@@ -450,7 +465,7 @@ class SavedResult(Reportable):
                 for name in cls.table_names
                 for table in [pq.read_table(path / f"{name}.parquet").to_pandas()]
             }
-            kept = {key: value for key, value in manifest.items() if key not in ("format", "files")}
+            kept = {key: value for key, value in manifest.items() if key not in NOT_SAID}
             made = cls._read_back(kept, tables, path)
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error

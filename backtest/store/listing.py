@@ -18,7 +18,16 @@ import numpy as np
 
 from backtest import base
 from backtest.base.atomic_files import LOCK
-from backtest.base.saved_result import DIRTY, KINDS, LEFTOVERS, MANIFEST, PACKAGE
+from backtest.base.saved_result import (
+    DIRTY,
+    KINDS,
+    LEFTOVERS,
+    MANIFEST,
+    NOT_SAID,
+    PACKAGE,
+    SEAL,
+    hash_manifest,
+)
 from backtest.engine.result import RUN
 from backtest.measures import Constraint, order_sets
 from backtest.measures.measure_table import ABOUT
@@ -106,8 +115,8 @@ def name_fault(error: Exception, folder: Path) -> str:
     return text.removeprefix(f"{folder}: ").removeprefix(f"{folder}{os.sep}")
 
 
-def hash_manifest(manifest: Mapping[str, Any], kind: str) -> str:
-    aside = ("format", "files", "id", *KINDS[kind].aside)
+def recompute_id(manifest: Mapping[str, Any], kind: str) -> str:
+    aside = (*NOT_SAID, "id", *KINDS[kind].aside)
     return base.compute_id({name: value for name, value in manifest.items() if name not in aside})
 
 
@@ -116,7 +125,9 @@ def find_manifest_faults(manifest: Mapping[str, Any], kind: str) -> Iterator[str
     if manifest.get("format") != layout:
         yield f"is of format {manifest.get('format')!r:.40}, not {layout}"
         return
-    if manifest.get("id") != hash_manifest(manifest, kind):
+    if manifest.get(SEAL) != hash_manifest(manifest):
+        yield "was changed: its sha256 is not that of its content"
+    elif manifest.get("id") != recompute_id(manifest, kind):
         yield "was changed: its id does not match its content"
     hashes = manifest.get("files")
     if not isinstance(hashes, Mapping) or {*hashes} != {*files}:

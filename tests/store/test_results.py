@@ -15,6 +15,7 @@ from backtest.store import (
     delete_chosen,
     find_folder,
     list_results,
+    load_saved,
     read_entry,
     read_time_or_age,
     sort_entries,
@@ -114,10 +115,45 @@ def test_a_manifest_edited_by_hand_is_not_believed(store, kind):
     manifest = json.loads(path.read_text())
     manifest["account"]["capital"] = 9.0
     path.write_text(json.dumps(manifest))
-    assert "id" in read_entry(folder).trouble
-    assert ("manifest.json", "was changed: its id does not match its content") in verify_folder(
-        folder
-    ).faults
+    assert "sha256" in read_entry(folder).trouble
+    found = verify_folder(folder).faults
+    assert ("manifest.json", "was changed: its sha256 is not that of its content") in found
+
+
+def edit(path, name, value):
+    whole = json.loads(path.read_text())
+    path.write_text(json.dumps({**whole, name: value}))
+    return whole
+
+
+def test_every_key_of_a_manifest_is_covered(store):
+    """Before: "checked at 1,000,000 places" passed, and so did any margin table."""
+    folder = folder_of(store, "run")
+    path = folder / "manifest.json"
+    content = path.read_text()
+    for name, value in json.loads(content).items():
+        edit(path, name, f"{value} and 1,000,000 more")
+        assert "manifest.json" in {each for each, _ in verify_folder(folder).faults}, name
+        with pytest.raises(bt.DataError):
+            load_saved(folder)
+        path.write_text(content)
+    assert not verify_folder(folder).faults
+
+
+@pytest.mark.parametrize("value", [None, 1, "x", [], [1], {}, {"x": None}], ids=repr)
+def test_the_report_of_a_damaged_manifest_is_a_sentence(store, capsys, value):
+    folder = folder_of(store, "run")
+    path = folder / "manifest.json"
+    content = path.read_text()
+    for name in ("data", "files", "id", "kind", "policy", "account", "versions", "format"):
+        edit(path, name, value)
+        code, _, err = call(capsys, "report", folder.name, "--results", store)
+        assert (code, err.count("\n")) == (2, 1), (name, err)
+        assert err.startswith("error: "), (name, err)
+        path.write_text(content)
+    path.write_text(json.dumps(value))
+    assert call(capsys, "report", folder.name, "--results", store)[0] == 2
+    path.write_text(content)
 
 
 @pytest.mark.slow
