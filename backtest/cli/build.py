@@ -111,7 +111,7 @@ def load_data(draft: Draft, *, warms: bool = False) -> Market | Markets:
 def load_paths(
     paths: list[str], instruments: list[str], between: Any, choices: Mapping[str, Any]
 ) -> Market | Markets:
-    if any(path.partition(":")[0] == SAMPLE for path in paths):
+    if is_sample(paths):
         return load_samples(paths, between, [*["instrument"] * bool(instruments), *choices])
     if is_several(paths, instruments):
         return Markets.load(*paths, instruments=instruments or None, between=between, **choices)
@@ -119,6 +119,10 @@ def load_paths(
         raise base.ParameterError("data.currency is for several instruments, the data are of one")
     files, name = find_in_folders([*map(Path, paths)], instruments[0] if instruments else None)
     return Market.load(*files, between=between, **choices, instrument=name)
+
+
+def is_sample(paths: list[str]) -> bool:
+    return any(path.partition(":")[0] == SAMPLE for path in paths)
 
 
 def load_samples(paths: list[str], between: Any, given: list[str]) -> Market | Markets:
@@ -251,8 +255,8 @@ def name_policies(policy: Policy | Mapping[str, Policy]) -> str:
 def build_venues(draft: Draft, markets: Markets) -> Venue | dict[str, Venue]:
     data, table = draft.table("data"), dict(draft.table("venue"))
     paths = list_texts(data.get("path", SAMPLE))
-    is_sample = paths[0].partition(":")[0] == SAMPLE  # samples have no symbol
-    if not is_sample and is_several(paths, list_texts(data.get("instrument", []))):
+    has_names = not is_sample(paths)  # samples have no symbol
+    if has_names and is_several(paths, list_texts(data.get("instrument", []))):
         given = table.setdefault("preset", DEFAULT_VENUE.partition(":")[0])
         if given and ":" not in given:
             for name, market in markets.items():
@@ -262,7 +266,7 @@ def build_venues(draft: Draft, markets: Markets) -> Venue | dict[str, Venue]:
     venue: Venue | dict[str, Venue] = by_instrument(
         "venue", table, markets.names, [*Venue.__dataclass_fields__], build_venue
     )
-    for name, market in markets.items() if not is_sample else ():
+    for name, market in markets.items() if has_names else ():
         warn_of_other_symbol(base.pick_value(venue, name), name, market, len(markets))
     return venue
 

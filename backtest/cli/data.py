@@ -220,7 +220,7 @@ def inspect(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            help="A folder, or files; several folders for several markets.",
+            help="A folder, or files; several folders for several markets; or sample.",
             metavar="PATH...",
             show_default=False,
         ),
@@ -239,8 +239,13 @@ def inspect(
     backtest data inspect bars.csv funding.csv --json
     backtest data inspect btc eth
     """
+    from backtest.cli.build import is_sample, load_samples  # noqa: PLC0415 - help needs neither
+
     with printing.show_progress("inspecting"):
-        found = quality(paths, instrument=instrument, **layout.list_terms())
+        texts, terms = [*map(str, paths)], layout.list_terms() | {"instrument": instrument}
+        given = [name for name, value in terms.items() if value]
+        data = load_samples(texts, None, given) if is_sample(texts) else paths
+        found = quality(data, **({} if is_sample(texts) else terms))
     reports = found if isinstance(found, dict) else {"": found}
     if as_json:
         plain = {name: each.to_dict() for name, each in reports.items()}

@@ -165,6 +165,9 @@ def inspect_files(paths: Sequence[Path], options: ReadOptions) -> Quality:
     frames, options, filled = open_files(paths, options, needs_bars=False)
     source = ", ".join(map(str, paths))
     subjects, defects, _ = read_frames(frames, options)
+    if options.timezone is None and len(subjects) < sum(map(bool, frames.values())):
+        subjects, more, _ = read_frames(frames, options._replace(timezone="UTC"))
+        defects += [each for each in more if each not in defects]  # of stamps without a zone, too
     none = [f"a market needs bars, found none ({source})"]
     return build_quality(
         {name: each for name, each in subjects.items() if each.table.columns},

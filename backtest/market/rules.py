@@ -51,6 +51,9 @@ MOST_MOVES, WINDOW, SMALLEST_MOVE = 20.0, 201, 1e-4
 WICK = 0.01
 """The distance beyond the mark's range from which a wick is counted, as a fraction."""
 
+UNIT_CHANGE, NEAR_CLOSES = 3.0, 24
+"""How many times the median of so many closes before is a change of unit, or the inverse of it."""
+
 LISTED = 10
 """How many places of a rule are listed."""
 
@@ -248,24 +251,40 @@ def find_bad_prices(subject: Subject) -> list[Hit]:
     for name in (name for name in PRICES if name in table.columns):
         values = table.columns[name]
         text = f"{noun}{name} must be positive and finite, got {{got}} in {{n}} of {{of}} bars"
-        found += find_rows(table.time, ~is_price(values), text, values.__getitem__)
+        hits = find_rows(table.time, ~is_price(values), text, values.__getitem__)
+        if name == "open" and not (lacks_open(table) ^ ~is_price(values)).any():
+            hits = [hit._replace(cure=_OPENS) for hit in hits]
+        found += hits
     return found
+
+
+def lacks_open(table: TimedTable) -> BoolArray:
+    """Return which opens are zero or missing beside a close, of shape (n,)."""
+    opens, closes = table.columns["open"], table.columns.get("close", np.zeros(table.time.size))
+    return np.asarray((np.isnan(opens) | (opens == 0.0)) & is_price(closes))
 
 
 def find_bad_ranges(subject: Subject) -> list[Hit]:
     table, noun = subject.table, "mark " * (subject.role == "mark")
     if not table.has_prices:
         return []
-    opens, highs, lows, closes = prices = [table.columns[name] for name in PRICES]
-    is_sound = np.logical_and.reduce([is_price(values) for values in prices])
-    top, bottom = np.maximum(opens, closes), np.minimum(opens, closes)
+    top, bottom = measure_bodies(table)
+    highs, lows = table.columns["high"], table.columns["low"]
     text = f"{noun}%s must be at %s open and close, got {{got}} in {{n}} of {{of}} bars"
     return [
-        *find_rows(table.time, is_sound & (highs < top), text % ("high", "least"),
+        *find_rows(table.time, highs < top, text % ("high", "least"),
                    lambda row: f"{highs[row]} under {top[row]}"),
-        *find_rows(table.time, is_sound & (lows > bottom), text % ("low", "most"),
+        *find_rows(table.time, lows > bottom, text % ("low", "most"),
                    lambda row: f"{lows[row]} over {bottom[row]}"),
     ]  # fmt: skip
+
+
+def measure_bodies(table: TimedTable) -> tuple[FloatArray, FloatArray]:
+    """Return the larger and the smaller of open and close; NaN where a price is impossible."""
+    prices = [table.columns[name] for name in PRICES]
+    is_sound = np.logical_and.reduce([is_price(values) for values in prices])
+    top, bottom = np.maximum(prices[0], prices[3]), np.minimum(prices[0], prices[3])
+    return np.where(is_sound, top, np.nan), np.where(is_sound, bottom, np.nan)
 
 
 def find_bad_volume(subject: Subject) -> list[Hit]:
@@ -339,6 +358,20 @@ def find_outliers(subject: Subject) -> list[Hit]:
     found = measure_outliers(subject.table.ordered)
     time = np.unique([each.time for each in found])
     return [Hit(time, places=tuple(map(str, found[:LISTED])))] if found else []
+
+
+def find_unit_changes(subject: Subject) -> list[Hit]:
+    """Find closes that, like the median of the 24 after, are far from that of the 24 before."""
+    closes = pd.Series(subject.table.ordered.columns.get("close", np.zeros(0)))
+    medians = closes.rolling(NEAR_CLOSES).median()
+    before, after = medians.shift(), medians.shift(-NEAR_CLOSES)
+    least, most = np.minimum(closes, after) / before, np.maximum(closes, after) / before
+    is_far = ((least > UNIT_CHANGE) | (most < 1.0 / UNIT_CHANGE)).to_numpy()
+    is_first = is_far & ~np.append(False, is_far[:-1])[: is_far.size]
+    rows = np.flatnonzero(is_first)[:LISTED]
+    sizes = least.where(least > 1.0, most)
+    places = [f"{format_time(int(subject.time[n]))}: {sizes[n]:.4g} times" for n in rows]
+    return find_rows(subject.time, is_first, places=tuple(places))
 
 
 # ------------------------------------------------------------------- marks beside last prices
@@ -514,6 +547,10 @@ def find_off_hour(subject: Subject) -> list[Hit]:
 ERROR, DOUBT = "error", "doubt"
 _BARS, _MARK, _FUNDING, _ALL = ("bars",), ("mark",), ("funding",), (*NOUNS,)
 _AGAIN = "download those bars again"
+_OPENS = (
+    f"{_AGAIN}, or repair='open=close' or repair='open=previous', which takes the close of the "
+    "bar or of the one before"
+)
 
 RULES = (
     Rule("out of order", _ALL, ERROR, find_disorder,
@@ -528,7 +565,8 @@ RULES = (
          f"{_AGAIN}, or cut them off with between=, or (of marks) drop them and give "
          "mark_gaps='last'"),
     Rule("impossible ranges", ("bars", "mark"), ERROR, find_bad_ranges,
-         f"{_AGAIN}: a range that excludes its own prices hides liquidations"),
+         f"{_AGAIN}, or repair='range' where the venue itself publishes them so, as BitMEX does: a "
+         "range that excludes its own prices hides liquidations"),
     Rule("impossible volume", _BARS, ERROR, find_bad_volume,
          f"{_AGAIN}, or drop the column"),
     Rule("of another length", _MARK, ERROR, find_other_length),
@@ -549,6 +587,7 @@ RULES = (
     Rule("away from last prices", _MARK, DOUBT, lambda s: find_other_scale(s, doubts=True)),
     Rule("stale", _MARK, DOUBT, find_stale),
     Rule("outliers", ("bars", "mark"), DOUBT, find_outliers),
+    Rule("change of unit", ("bars", "mark"), DOUBT, find_unit_changes),
     Rule("wicks", _MARK, DOUBT, find_wicks),
     Rule("flat", ("bars", "mark"), DOUBT, find_flat),
     Rule("without volume", _BARS, DOUBT, find_quiet),
@@ -599,6 +638,49 @@ def drop_duplicates(table: TimedTable, way: str, _interval: int | None) -> Repai
     return table.rows(~is_dropped), np.sort(table.time[is_dropped])
 
 
+def read_redenomination(way: str) -> tuple[int, float]:
+    """Return the time, UTC ns, before which prices are multiplied, and the factor."""
+    time, _, factor = way.rpartition("x")
+    try:
+        size = float(factor)
+    except ValueError:
+        size = math.nan
+    if not (0.0 < size < math.inf and time):
+        raise base.ParameterError(
+            f"a redenomination must be a time and a positive factor, 2024-01-31x1000, got {way!r}"
+        )
+    return base.to_nanoseconds(time, "redenomination"), size
+
+
+def _redenominate(table: TimedTable, way: str, _interval: int | None) -> Repaired:
+    time, factor = read_redenomination(way)
+    is_before, columns = table.time < time, dict(table.columns)
+    for name in {*PRICES, "mark", "volume"} & columns.keys():
+        size = 1.0 / factor if name == "volume" else factor
+        columns[name] = np.where(is_before, columns[name] * size, columns[name])
+    return TimedTable(table.name, table.time, columns), table.time[is_before]
+
+
+def _fill_opens(table: TimedTable, way: str, _interval: int | None) -> Repaired:
+    if "open" not in table.columns:
+        return table, table.time[:0]
+    opens, closes = table.columns["open"], table.columns.get("close", np.zeros(table.time.size))
+    given = closes if way == "close" else np.append(np.nan, closes[:-1])
+    is_new = lacks_open(table) & is_price(given)
+    columns = table.columns | {"open": np.where(is_new, given, opens)}
+    return TimedTable(table.name, table.time, columns), table.time[is_new]
+
+
+def _widen(table: TimedTable, _way: str, _interval: int | None) -> Repaired:
+    if not table.has_prices:
+        return table, table.time[:0]
+    top, bottom = measure_bodies(table)
+    highs, lows = table.columns["high"], table.columns["low"]
+    wide = {"high": np.fmax(highs, top), "low": np.fmin(lows, bottom)}
+    is_new = (highs < top) | (lows > bottom)
+    return TimedTable(table.name, table.time, table.columns | wide), table.time[is_new]
+
+
 def _fill_bars(table: TimedTable, _way: str, interval: int | None) -> Repaired:
     if interval is None or "close" not in table.columns or not is_increasing(table.time):
         return table, table.time[:0]
@@ -624,25 +706,36 @@ KINDS: Mapping[tuple[str, ...], tuple[str, Repair | None]] = {
         "keep one of equal rows; with =first or =last also of rows that differ",
         drop_duplicates,
     ),
+    ("redenomination=TIMExFACTOR",): (
+        "multiply prices before that time (UTC) by the factor, and divide volume by it",
+        _redenominate,
+    ),
+    ("open=close", "open=previous"): (
+        "take the close of the bar, or of the one before, for an open that is zero or missing",
+        _fill_opens,
+    ),
+    ("range",): ("widen high and low to open and close", _widen),
     ("bar-gaps=flat",): ("fill missing bars with the last close and no volume", _fill_bars),
     ("mark-gaps=last",): ("use last prices for bars without a mark bar", None),
     ("funding-gaps=zero",): ("treat missing settlements as no payment", None),
 }
 """The words for each repair, what it does, and the function of one that changes a table."""
-WORDS = {word: repair for words, (_, repair) in KINDS.items() for word in words}
+WORDS = [word for words in KINDS for word in words]
+BY_NAME = {words[0].partition("=")[0]: repair for words, (_, repair) in KINDS.items()}
 
 
 def parse_repairs(texts: Sequence[str]) -> tuple[str, ...]:
     chosen: dict[str, str] = {}
     for word in (word.strip() for text in texts for word in text.split(",")):
-        name = word.partition("=")[0]
-        if word not in WORDS or name in chosen:
+        name, _, way = word.partition("=")
+        is_known = word in WORDS or (name == "redenomination" and bool(read_redenomination(way)))
+        if not is_known or name in chosen:
             raise base.ParameterError(
                 f"a repair must be a known one, once each, got {word!r}"
                 f"{base.did_you_mean(word, WORDS)}; there are {', '.join(WORDS)}"
             )
         chosen[name] = word
-    return tuple(word for word in WORDS if word in chosen.values())
+    return tuple(chosen[name] for name in BY_NAME if name in chosen)
 
 
 def apply_repairs(
@@ -654,7 +747,8 @@ def apply_repairs(
 ) -> TimedTable:
     """Return a table after the repairs of its role, and note in ``notes`` what each changed."""
     for word in repairs:
-        (name, _, way), apply = word.partition("="), WORDS[word]
+        name, _, way = word.partition("=")
+        apply = BY_NAME[name]
         if apply is None or (name == "bar-gaps" and role != "bars"):
             continue
         n = table.time.size

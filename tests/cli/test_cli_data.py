@@ -75,6 +75,28 @@ def test_data_that_do_not_load_are_inspected_all_the_same(capsys, folder: Path):
     assert "bars must have each time once" in out
 
 
+def test_every_finding_is_shown_also_beside_stamps_without_a_zone(capsys, folder: Path):
+    bars = MARKET.bars().tz_localize(None)
+    bars.iloc[3, 4] = -1.0
+    bars.to_csv("bars.csv", index_label="time")
+    code, out, _ = call(capsys, "data", "inspect", "bars.csv")
+    assert code == 0
+    assert "stamps must have a time zone" in out
+    assert "volume must not be negative" in " ".join(out.split())
+    out = call(capsys, "data", "inspect", "bars.csv", "--timezone", "UTC")[1]
+    assert "time zone" not in out
+    assert "volume must not be negative" in " ".join(out.split())
+
+
+def test_the_sample_is_inspected_as_it_is_run(capsys, folder: Path):
+    found = ask(capsys, "data", "inspect", "sample:1", "sample:2")
+    assert [*found] == ["sample-1", "sample-2"]
+    assert ask(capsys, "data", "inspect", "sample")["facts"]["bars"]["rows"] == 8760
+    code, _, err = call(capsys, "data", "inspect", "sample", "--sessions")
+    assert code == 2
+    assert "the sample takes no sessions" in err
+
+
 # ----------------------------------------------------------------------------- several symbols
 
 

@@ -116,6 +116,28 @@ def walk(n: int = 2000, seed: int = 3) -> TimedTable:
     return TimedTable("walk", np.arange(n) * HOUR, {**prices, "close": close})
 
 
+@pytest.mark.parametrize(("factor", "count"), [(1000.0, 1), (0.001, 1), (3.2, 1), (2.8, 0)])
+def test_a_change_of_unit_is_a_doubt_at_its_bar(factor, count):
+    """The unit of a price of 100 changes at bar 200; bar 400 stands alone, and is none."""
+    bars = SAMPLE.bars()
+    bars[["open", "high", "low", "close"]] = 100.0
+    bars.iloc[200:, :4] *= factor
+    bars.iloc[400, [1, 3]] *= 1000.0
+    found = bt.quality(bt.Market.from_frames(bars)).find("bars", "change of unit")
+    assert found.count == count
+    assert found.first in ("", "2023-01-09 08:00")
+    assert found.places == (f"2023-01-09 08:00: {factor:.4g} times",) * count
+
+
+def test_real_markets_have_no_change_of_unit(real):
+    names = [("btc-usdm-1h", "1h"), ("btc-usdm-1m", "1m"), ("xrp-usdm-freqtrade", "5m")]
+    for name, interval in names:
+        report = bt.quality(real / name, interval=interval)
+        assert not report.find("bars", "change of unit").count
+    for report in bt.quality(real / "perps-1h").values():
+        assert not any(report.find(table, "change of unit").count for table in ("bars", "mark"))
+
+
 def test_a_walk_has_no_outliers_and_a_crash_that_stays_is_none():
     table = walk()
     assert not measure_outliers(table)

@@ -105,7 +105,19 @@ def differing(frame: pd.DataFrame) -> pd.DataFrame:
     return twice
 
 
+def set_cells(rows: slice, **values: float) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    def change(frame: pd.DataFrame) -> pd.DataFrame:
+        changed = frame.copy()
+        for name, value in values.items():
+            changed.iloc[rows, changed.columns.get_loc(name)] = value
+        return changed
+
+    return change
+
+
 REPAIRS = [
+    ("open=close", "bars", set_cells(slice(3, 5), open=0.0), "open", "close: 2 of 96 in bars"),
+    ("range", "mark", set_cells(slice(3, 6), low=1e6), "range", "3 of 96 in mark, first at 2023-"),
     ("sort", "bars", lambda f: f.iloc[[0, 2, 1, *range(3, 96)]], "sort", "1 of 96 in bars"),
     ("drop-duplicates", "bars", doubled, "drop_duplicates", "1 of 97 in bars, first at 2023"),
     ("drop-duplicates", "mark", doubled, "drop_duplicates", "1 of 97 in mark"),
@@ -134,18 +146,61 @@ def test_a_repair_is_done_when_asked_and_recorded(tmp_path: Path, repair, kind, 
 
 
 def test_a_repair_with_nothing_to_do_changes_and_records_nothing(tmp_path: Path):
-    every = ["drop-duplicates=last", "sort", "bar-gaps=flat", "mark-gaps=last",
-             "funding-gaps=zero"]  # fmt: skip
+    every = ["drop-duplicates=last", "sort", "bar-gaps=flat", "mark-gaps=last", "range",
+             "funding-gaps=zero", "open=close", "redenomination=2022-01-01x10"]  # fmt: skip
     market = bt.Market.load(*own_files(tmp_path), repair=every, instrument="BTCUSDT")
     assert market == MARKET
     assert dict(market.filled) == {}
     assert len(every) == len(KINDS)
 
 
-@pytest.mark.parametrize("repair", ["srt", "sort,sort", "mark-gaps=zero", ""])
+@pytest.mark.parametrize("repair", ["srt", "sort,sort", "mark-gaps=zero", "", "redenomination=x2"])
 def test_a_repair_that_is_not_known_is_refused(tmp_path: Path, repair):
-    with pytest.raises(bt.ParameterError, match="a repair must be a known one"):
+    with pytest.raises(bt.ParameterError, match=r"a re(pair|denomination) must be a"):
         bt.Market.load(*own_files(tmp_path), repair=[repair])
+
+
+def test_an_open_takes_the_close_that_is_asked_for(tmp_path: Path):
+    """The bar at 03:00 has no open, that at 04:00 one of zero; the closes are 101 to 106."""
+    index = pd.date_range("2024-01-01", periods=6, freq="h", tz="UTC")
+    opens = [100.5, 101.0, 102.0, np.nan, 0.0, 105.0]
+    frame = pd.DataFrame({"open": opens, "high": 110.0, "low": 90.0, "close": np.arange(101, 107)})
+    frame.set_index(index).to_csv(tmp_path / "bars.csv", index_label="time")
+    check_refused(lambda: bt.Market.load(tmp_path), "repair='open=close' or repair='open=previous'")
+    for way, filled in (("close", [104.0, 105.0]), ("previous", [103.0, 104.0])):
+        market = bt.Market.load(tmp_path, repair=f"open={way}")
+        assert market.open.tolist() == [*opens[:3], *filled, 105.0]
+        assert market.filled["open"] == f"{way}: 2 of 6 in bars, first at 2024-01-01 03:00 UTC"
+
+
+def test_a_range_is_widened_to_open_and_close(tmp_path: Path):
+    """BitMEX's own buckets open at the close before, here under the low."""
+    rows = "".join(f"{1709251200 + 3600 * hour},9853,9855,9854,9854.5,9\n" for hour in range(6))
+    (tmp_path / "bars.csv").write_text(f"time,open,high,low,close,volume\n{rows}")
+    check_refused(lambda: bt.Market.load(tmp_path), "repair='range' where the venue itself")
+    market = bt.Market.load(tmp_path, repair="range")
+    assert market.low.tolist() == [9853.0] * 6
+    assert market.high.tolist() == [9855.0] * 6
+    assert market.filled["range"].startswith("6 of 6 in bars")
+
+
+def test_a_redenomination_that_is_declared_multiplies_what_came_before(tmp_path: Path):
+    def change(frame: pd.DataFrame) -> pd.DataFrame:
+        factors = {name: 0.001 if name != "volume" else 1000.0 for name in frame.columns}
+        return frame.assign(
+            **{
+                name: np.where(np.arange(len(frame)) < 48, frame[name] * factor, frame[name])
+                for name, factor in factors.items()
+            }
+        )
+
+    paths = own_files(tmp_path, bars=change, mark=change)
+    assert bt.quality(paths).find("bars", "change of unit").count == 1
+    market = bt.Market.load(*paths, repair="redenomination=2023-01-03x1000")
+    for name in ("open", "low", "mark_high", "close", "volume"):
+        np.testing.assert_allclose(getattr(market, name), getattr(MARKET, name), rtol=1e-12)
+    note = "2023-01-03x1000: 48 of 96 in bars, first at 2023-01-01 UTC; 2023-01-03x1000: 48 of 96"
+    assert market.filled["redenomination"].startswith(note)
 
 
 # ------------------------------------------------------------------------------------ hostile files
