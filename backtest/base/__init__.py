@@ -13,6 +13,7 @@ from backtest.base.fields import *
 from backtest.base.json_values import *
 from backtest.base.kernels import *
 from backtest.base.later_import import *
+from backtest.base.moments import *
 from backtest.base.number_text import *
 from backtest.base.result_parts import *
 from backtest.base.saved_result import *

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from pydantic_core import PydanticCustomError, core_schema
 
-from backtest.base import units
+from backtest.base import moments, units
 from backtest.base.checked_calls import checked, checked_fields
 from backtest.base.errors import BacktestError, Fault, ParameterError, did_you_mean
 from backtest.base.json_values import repr_given
@@ -286,7 +286,7 @@ class Duration(Declaration):
 def read_time(value: Any) -> int:
     """Return a time as UTC nanoseconds."""
     try:
-        return units.to_nanoseconds(value)
+        return moments.to_nanoseconds(value)
     except ParameterError:
         raise Fault("must be a time such as '2021-05-19' or '2021-05-19T12:00' (UTC)") from None
 
@@ -339,7 +339,10 @@ def read_timed(series: object, *, may_be_infinite: bool = False) -> FloatSeries:
     if not isinstance(series, pd.Series):
         raise Fault("must be a series indexed by UTC time")
     if not isinstance(series.index, pd.DatetimeIndex):
-        raise Fault("must be a series indexed by UTC time", type(series.index).__name__)
+        raise Fault(
+            "must be a series indexed by UTC time, pd.Series(values, index=market.times)",
+            type(series.index).__name__,
+        )
     if series.empty:
         raise Fault("must have at least one value", "an empty series")
     times = _read_times(series.index)

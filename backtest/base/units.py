@@ -60,29 +60,6 @@ def format_duration(nanoseconds: int) -> str:
     return f"{nanoseconds / SECOND:g}s"
 
 
-DATE = re.compile(r"\d{4}(?:$|-\d{2}(?:$|-\d{2}(?:$|[T ])))")
-
-
-def to_nanoseconds(time: TimeLike, name: str = "a time") -> int:
-    """Return a time as UTC nanoseconds; a time without a zone is read as UTC."""
-    rule = f"{name} must be a time such as 2021-05-19 or 2021-05-19T12:00 (UTC)"
-    if isinstance(time, str) and not DATE.match(time.strip()):
-        raise ParameterError(f"{rule}, year first, got {time!r}")
-    try:
-        stamp = pd.Timestamp(time if isinstance(time, TIMES) else None)
-    except (ValueError, TypeError) as error:
-        raise ParameterError(f"{rule}, got {time!r}") from error
-    if pd.isna(stamp):
-        raise ParameterError(f"{rule}, got NaT")
-    utc = stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp.tz_convert("UTC")
-    try:
-        return int(utc.as_unit("ns").value)
-    except pd.errors.OutOfBoundsDatetime as error:
-        raise ParameterError(
-            f"{name} must lie between the years 1678 and 2261, got {time!r}"
-        ) from error
-
-
 def format_time(nanoseconds: int) -> str:
     """Return UTC nanoseconds as text, without a time of day at midnight."""
     stamp = pd.Timestamp(nanoseconds, tz="UTC")

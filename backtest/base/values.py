@@ -40,8 +40,9 @@ from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError, did_you_mean
 from backtest.base.fields import Declaration, FloatSeries
 from backtest.base.json_values import WORDS, repr_given
+from backtest.base.moments import read_stamps
 from backtest.base.number_text import format_setting
-from backtest.base.units import SECOND, IntArray
+from backtest.base.units import SECOND, IntArray, utc_index
 
 Faults: TypeAlias = Iterator[tuple[str, str]]
 """Dotted names of fields, and the rule that each breaks: ``"tiers.1.volume", "must be ..."``."""
@@ -422,11 +423,9 @@ def read_series(entry: Mapping[str, Any]) -> FloatSeries:
             "a series must be a table of two lists of one length, time and value, "
             f"got {dict(entry)!r:.80}"
         )
-    try:
-        index = pd.DatetimeIndex(pd.to_datetime(times, utc=True, format="ISO8601"))
-    except (ValueError, TypeError) as error:
-        raise ParameterError(f"the times of a series must be readable, got: {error}") from error
-    series: FloatSeries = pd.Series([read_plain(each) for each in values], index=index)
+    given = pd.Series(times, dtype=object)
+    stamps = read_stamps(given, name="a series", timezone="UTC", error=ParameterError)
+    series: FloatSeries = pd.Series([read_plain(each) for each in values], index=utc_index(stamps))
     return series
 
 

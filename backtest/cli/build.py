@@ -371,15 +371,14 @@ def list_options(draft: Draft, market: Market | Markets, venue: Any) -> Market |
                 f"options.settlement must be that of the contracts, {each.settlement!r}, got "
                 f"{quoted!r}"
             )
-    quantities = None
+    quantities, zone = None, draft.table("data").get("timezone")
     if "quantities" in entries:
-        zone = draft.table("data").get("timezone")
         quantities = read_weight_file(Path(entries["quantities"]), zone)
         check_columns(quantities, [*contracts])
     is_sample = entries["chains"] == SAMPLE
     chains = dict.fromkeys(owners.values(), Chain.sample()) if is_sample else {}
     if not is_sample:
-        chains = read_chains(entries, owners, contracts, markets)
+        chains = read_chains(entries, owners, contracts, markets, zone)
     surfaces = {}
     for name, chain in chains.items():
         with show_progress(f"surfaces of {name}", "snapshots") as progress:
@@ -412,8 +411,10 @@ def read_chains(
     owners: Mapping[str, str],
     contracts: Mapping[str, Option],
     markets: Markets,
+    timezone: str | None,
 ) -> dict[str, Chain]:
-    chain = Chain.load(Path(entries["chains"]), settlement=entries.get("settlement"))
+    path, quoted = Path(entries["chains"]), entries.get("settlement")
+    chain = Chain.load(path, settlement=quoted, timezone=timezone)
     end = base.utc_index(markets.time[-1:] + markets.interval)[0]
     table = chain.table[chain.table["time"] < end].reset_index(drop=True)
     known = Chain(table, chain.settlement, chain.source)

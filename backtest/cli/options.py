@@ -27,6 +27,7 @@ File = Annotated[
 FileSettlement = Annotated[
     str | None, flag("'cash' or 'coin'; needed unless the file is Deribit's.", "--settlement")
 ]
+Timezone = Annotated[str | None, flag("Time zone of stamps that have none.", "--timezone")]
 Underlying = Annotated[str | None, flag("Name of the underlying, if there are several.")]
 
 
@@ -35,6 +36,7 @@ def show_chain(
     file: File = None,
     *,
     settlement: FileSettlement = None,
+    timezone: Timezone = None,
     underlying: Underlying = None,
     as_json: AsJson = False,
 ) -> None:
@@ -44,7 +46,7 @@ def show_chain(
     backtest options chain quotes.csv --settlement cash --json
     """
     with show_progress("reading the chain"):
-        chain = read_chain(file, settlement).select(underlying)
+        chain = read_chain(file, settlement, timezone).select(underlying)
         found = chain.inspect()
     if as_json:
         print_json({"snapshots": to_rows(found.table), "defects": to_rows(found.rows)})
@@ -60,6 +62,7 @@ def show_surface(
     file: File = None,
     *,
     settlement: FileSettlement = None,
+    timezone: Timezone = None,
     underlying: Underlying = None,
     time: Annotated[
         str | None, flag("The last snapshot at or before this time, if there are several.", "--at")
@@ -74,7 +77,7 @@ def show_surface(
     backtest options surface chains --underlying BTC --at 2026-01-05
     """
     with show_progress("reading the chain"):
-        chain = read_chain(file, settlement).select(underlying, time)
+        chain = read_chain(file, settlement, timezone).select(underlying, time)
     if len(chain.times) > 1:
         raise ParameterError(
             f"a surface is of one snapshot, got {len(chain.times)}: choose one with --at"
@@ -93,8 +96,10 @@ def show_surface(
         typer.echo(f"\nreport: {report}")
 
 
-def read_chain(file: Path | None, settlement: str | None) -> Chain:
-    return Chain.sample() if file is None else Chain.load(file, settlement=settlement)
+def read_chain(file: Path | None, settlement: str | None, timezone: str | None) -> Chain:
+    if file is None:
+        return Chain.sample()
+    return Chain.load(file, settlement=settlement, timezone=timezone)
 
 
 def to_rows(frame: pd.DataFrame) -> list[Any]:

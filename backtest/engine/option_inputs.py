@@ -12,7 +12,7 @@ from backtest import base
 from backtest.account import Account, OptionFeed, make_option_feed
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.engine import quote_kernels
-from backtest.market import Markets, Panel, as_markets, find_clock, read_stamps
+from backtest.market import Markets, Panel, as_markets, find_clock, read_dates
 from backtest.options import Chain, Surfaces, find_expiry
 from backtest.policy import OptionRule, trades_options
 from backtest.venue import (
@@ -523,7 +523,7 @@ def schedule_options(market: Any, given: Any) -> Any:
     if not isinstance(given, pd.DataFrame):
         refuse(f"must be a DataFrame by time and contract, got {base.repr_plain(given)}")
     check_columns(given, [*market.options])
-    check_times(read_stamps(given.index, "option_quantities"), market)
+    check_times(read_dates(given.index, "option_quantities"), market)
     frame = pd.DataFrame(read_values(given), index=given.index, columns=given.columns).sort_index()
     found = market.with_markets({})
     found.listing = market.listing._replace(quantities=frame)

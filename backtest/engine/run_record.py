@@ -22,7 +22,7 @@ from backtest.engine.inputs import as_of
 from backtest.engine.run_data import RunData, contagion_table
 from backtest.engine.tables import is_inverse
 from backtest.features import find_day, forecast_liquidation
-from backtest.market import Markets, read_stamps, read_weights
+from backtest.market import BY_BARS, Markets, read_dates, read_weights
 from backtest.measures import max_drawdown, ratio
 from backtest.venue import Venue
 
@@ -121,7 +121,7 @@ def add_gains(
 
 
 def read_prices(prices: pd.Series, markets: Markets, first: int) -> base.FloatArray:
-    stamps = read_stamps(prices.index, "benchmark")
+    stamps = read_dates(prices.index, "benchmark", BY_BARS)
     values = pd.Series(prices.to_numpy(dtype=np.float64), index=stamps).reindex(markets.time)
     own = values.to_numpy()[first:]
     bad = np.flatnonzero(~((own > 0.0) & np.isfinite(own)))

@@ -601,12 +601,7 @@ def read_options(given: Mapping[str, Any]) -> ReadOptions:
     repair, timezone = given.get("repair", ()), given.get("timezone")
     repairs = rules.parse_repairs([repair] if isinstance(repair, str) else repair)
     ways = dict(each.split("=") for each in repairs if "=" in each)
-    try:
-        pd.Timestamp(0, tz=timezone)
-    except (LookupError, ValueError, TypeError, OSError, OverflowError) as error:
-        raise ParameterError(
-            f"timezone must be the name of a zone ('Europe/Berlin'), got {repr_plain(timezone)}"
-        ) from error
+    base.check_timezone(timezone)
     known = [f"{role}.{name}" for role in ROLES[1:] for name in ("time", *SCHEMAS[role].known)]
     columns = given.get("columns") or {}
     for ours in columns:

@@ -22,7 +22,7 @@ from backtest.base import DataError, FloatArray, IntArray, ParameterError, Range
 from backtest.market.files import load_fields, load_frames, read_options, time_text, write_folder
 from backtest.market.reshape import resample_fields, slice_fields
 from backtest.market.synthetic import START, generate_sample
-from backtest.market.tables import PRICES, SCHEMAS, TIME_NAMES, SourceFrame, to_floats
+from backtest.market.tables import BY_BARS, PRICES, SCHEMAS, TIME_NAMES, SourceFrame, to_floats
 
 MarkGaps = Literal["last"] | None
 FundingGaps = Literal["zero"] | None
@@ -507,17 +507,17 @@ def read_column(name: str, values: object, time: IntArray) -> FloatArray:
     if name in TIME_NAMES:
         raise DataError(f"{name}: is a name of the time column")
     if isinstance(values, pd.Series):
-        index, wanted = values.index, base.utc_index(time)
-        if isinstance(index, pd.DatetimeIndex) and index.tz is None:
+        if not isinstance(values.index, pd.DatetimeIndex):
             raise DataError(
-                f"{name}: must be indexed by time in a zone, has none; series.tz_localize('UTC')"
+                f"{name}: must be an array, or a Series by time, was by "
+                f"{type(values.index).__name__}; {BY_BARS}"
             )
-        if isinstance(index, pd.DatetimeIndex) and not index.tz_convert("UTC").equals(wanted):
-            lacking = wanted.difference(index.tz_convert("UTC"))
+        stamps = base.read_stamps(values.index, name=name)
+        if not np.array_equal(stamps, time):
             raise DataError(
-                f"{name}: must be indexed by the opens of the bars, lacks {lacking.size} of "
-                f"{time.size} and has {len(index)} times; values of longer bars, "
-                "each from the stamp of the next: "
+                f"{name}: must be indexed by the opens of the bars, lacks "
+                f"{np.setdiff1d(time, stamps).size} of {time.size} and has {stamps.size} times; "
+                "values of longer bars, each from the stamp of the next: "
                 f"{name}.shift(1).reindex(market.times, method='ffill')"
             )
         values = values.reset_index(drop=True)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,12 +18,8 @@ from backtest.base.units import HOUR, MINUTE, SECOND
 
 PRICES = ("open", "high", "low", "close")
 TIME_NAMES = ("time", "date", "timestamp", "open_time", "datetime")
-
-Stamps: TypeAlias = "pd.Index | pd.Series"
-
-_ZONE = re.compile(r"(?:Z|[+-]\d\d:?\d\d)$")
-_SMALLEST_EPOCH = 100_000_000  # 1973 in seconds; smaller integers are row numbers or yyyymmdd
-_EPOCHS = ((10**11, 10**9), (10**14, 10**6), (10**17, 10**3), (2**63 - 1, 1))
+BY_BARS = "pd.Series(values, index=market.times)"
+"""The cure of a Series by anything but time: what is given by position is an array."""
 
 # ------------------------------------------------------------------------------------- defects
 
@@ -106,7 +102,13 @@ SCHEMAS = {
 
 
 def read_frame(
-    frame: pd.DataFrame, schema: Schema, defects: Defects, *, name: str, timezone: str | None
+    frame: pd.DataFrame,
+    schema: Schema,
+    defects: Defects,
+    *,
+    name: str,
+    timezone: str | None,
+    is_file: bool = False,
 ) -> TimedTable:
     """Return a table; columns that cannot be read are left out, and are among the defects."""
     if not len(frame):
@@ -123,7 +125,7 @@ def read_frame(
     shown = ", ".join(map(str, others)) or "no other"
     missing = [x for x in known[: schema.n_required] if x not in found]
     for x in missing:
-        near = base.did_you_mean(x, others)
+        near = base.did_you_mean(x, map(str, others))
         defects.append(f"a column {x!r} is needed, found {shown}{near} ({name})")
     if schema.others == "keep":
         known += tuple(each for each in others if isinstance(each, str))
@@ -138,7 +140,10 @@ def read_frame(
         with defects.catch():
             if x in found:
                 columns[x] = to_floats(frame[x], column=x, name=name)
-    return TimedTable(name, to_utc(stamps, name=name, timezone=timezone), columns)
+    cure = base.OF_FILE if is_file else base.OF_FRAME
+    return TimedTable(
+        name, base.read_stamps(stamps, name=name, timezone=timezone, cure=cure), columns
+    )
 
 
 def plain_name(name: object) -> str:
@@ -186,7 +191,7 @@ def to_floats(values: pd.Series, *, column: str, name: str) -> FloatArray:
 # --------------------------------------------------------------------------------------- times
 
 
-def find_stamps(frame: pd.DataFrame, *, name: str) -> tuple[Stamps, str | None]:
+def find_stamps(frame: pd.DataFrame, *, name: str) -> tuple[base.Stamps, str | None]:
     index = frame.index
     if isinstance(index, pd.DatetimeIndex) or index.name in TIME_NAMES:
         return index, None
@@ -201,77 +206,6 @@ def find_stamps(frame: pd.DataFrame, *, name: str) -> tuple[Stamps, str | None]:
         f"the frame by time, name a column one of {', '.join(TIME_NAMES)} (to_csv writes an index "
         "without a name: give it index_label='time'), or name them by columns (backtest data "
         "import --columns time=NAME,open=...)"
-    )
-
-
-def to_utc(stamps: Stamps, *, name: str, timezone: str | None) -> IntArray:
-    """Return stamps as int64 UTC nanoseconds of shape (n,).
-
-    Stamps are times of any resolution, ISO 8601 texts, or whole epochs in s, ms, us or ns.
-    ``timezone`` is the zone of stamps without one; epochs are always UTC.
-    """
-    given = texts = pd.Series(stamps.array)
-    if given.dtype.kind not in "iufM":
-        texts = given.astype(str)
-        is_whole = len(texts) > 0 and texts.str.fullmatch(r"\d{1,19}").all()
-        given = pd.to_numeric(texts) if is_whole else texts
-    if given.dtype.kind in "iuf":
-        return _from_epochs(given, name)
-    if given.dtype.kind != "M":
-        given = pd.to_datetime(texts, format="ISO8601", utc=True, errors="coerce")
-        is_naive = ~texts.where(given.notna(), "Z").str.contains(_ZONE)
-        if is_naive.any() and not is_naive.all():
-            row = int(np.flatnonzero(is_naive != is_naive.iloc[0])[0])
-            raise DataError(
-                f"stamps must all have a zone or none, were {texts.iloc[0]!r} and "
-                f"{texts.iloc[row]!r} ({name}, row {row}); write them all in UTC, ending in Z"
-            )
-        given = given.dt.tz_localize(None) if is_naive.any() else given
-    index = pd.DatetimeIndex(given)
-    if index.hasnans:
-        raise _unreadable(texts, np.asarray(index.isna()), name)
-    if index.tz is None and timezone is None:
-        raise DataError(
-            f"stamps must have a time zone, got {index[0] if len(index) else 'none'} ({name}, row "
-            "0); timezone says in which they were written, UTC for example"
-        )
-    try:
-        aware = index.tz_localize(timezone) if index.tz is None else index
-        return np.asarray(aware.as_unit("ns").asi8, dtype=np.int64).copy()
-    except (ValueError, OverflowError) as error:  # a clock change, or outside 1678 to 2261
-        raise DataError(
-            f"stamps must be moments that UTC nanoseconds can hold, got "
-            f"{' '.join(str(error).split())[:120]} ({name}); write the stamps in UTC"
-        ) from error
-
-
-def _from_epochs(given: pd.Series, name: str) -> IntArray:
-    floats = given.to_numpy(dtype=np.float64, na_value=np.nan)
-    is_float = given.dtype.kind == "f"
-    is_whole = (floats == np.trunc(floats)) & (floats < (2**53 if is_float else 2.0**63))
-    is_bad = ~((floats >= _SMALLEST_EPOCH) & is_whole)
-    if is_bad.any():
-        raise _unreadable(given, is_bad, name)
-    epochs = given.to_numpy(dtype=np.int64)
-    bounds, known = np.array(_EPOCHS).T
-    factors = known[np.searchsorted(bounds, epochs)]
-    if (factors != factors[:1]).any():
-        row = int(np.argmax(factors != factors[0]))
-        raise DataError(
-            f"epochs must all be in one unit, were {int(epochs[0])} and {int(epochs[row])} "
-            f"({name}, row {row}); some venues went from ms to us within a file"
-        )
-    return np.asarray(epochs * factors)
-
-
-def _unreadable(given: pd.Series, is_bad: BoolArray, name: str) -> DataError:
-    count, row = int(is_bad.sum()), int(np.argmax(is_bad))
-    value = given.iloc[row]
-    shown = repr(value) if isinstance(value, str) else value
-    return DataError(
-        f"every row needs a readable time, got {shown} in {count} "
-        f"row{'s' * (count > 1)} ({name}, row {row}); write it as 2021-05-19T12:00Z, whole numbers "
-        "as epochs in s, ms, us or ns, or drop the row"
     )
 
 
@@ -292,8 +226,11 @@ def read_table(
         with defects.catch():
             if isinstance(part.content, DataError):
                 raise part.content
-            table = read_frame(part.content, schema, defects, name=part.name, timezone=timezone)
-            is_back = part.is_file and is_increasing(-table.time)  # newest first
+            name, frame, is_file = part.name, part.content, part.is_file
+            table = read_frame(
+                frame, schema, defects, name=name, timezone=timezone, is_file=is_file
+            )
+            is_back = is_file and is_increasing(-table.time)  # newest first
             tables.append(table.rows(slice(None, None, -1)) if is_back else table)
     if len(tables) < len(parts) or not tables:
         return None

@@ -16,6 +16,7 @@ from backtest.market.market import Market
 from backtest.market.tables import PRICES, Defects, Schema, nearest_minute, read_frame
 
 Weights: TypeAlias = "pd.DataFrame | FloatArray | Mapping[str, float] | None"
+BY_TIMES = "pd.DataFrame(values, index=markets.times, columns=markets.names)"
 CARRIED = (
     "values of longer bars hold from the stamp of the next, when theirs is over (without shift(1) "
     "if the stamp is when they are known): "
@@ -56,7 +57,7 @@ def read_raw_weights(
     try:
         if isinstance(signal, pd.DataFrame):
             frame = name_columns(signal, markets, argument)
-            stamps = read_stamps(frame.index, argument)
+            stamps = read_dates(frame.index, argument)
             _check_bars(stamps, markets, argument)
             read = pd.DataFrame(np.array(frame, dtype=np.float64), stamps, frame.columns)
             values = read.reindex(index=markets.time, columns=[*markets.names]).to_numpy()
@@ -107,24 +108,24 @@ def weights_to_frame(weights: FloatArray, markets: Any) -> pd.DataFrame:
     return pd.DataFrame(weights.T, index=markets.times, columns=[*markets.names])
 
 
-def read_stamps(index: pd.Index, argument: str) -> IntArray:
-    """Return the stamps of an index as int64 UTC ns, each once, in any order."""
+def read_dates(index: pd.Index, argument: str, cure: str = BY_TIMES) -> IntArray:
+    """Return the stamps of an index of dates as int64 UTC ns, each once, in any order.
+
+    ``cure`` is what an error says of an index of anything else: what is given by position is an
+    array.
+    """
     if not isinstance(index, pd.DatetimeIndex):
         raise ParameterError(
-            f"{argument} must be indexed by time, was by {type(index).__name__}; "
-            "pd.DataFrame(values, index=markets.times, columns=markets.names)"
+            f"{argument} must be an array, or be indexed by time, was by {type(index).__name__}; "
+            f"{cure}"
         )
-    if index.tz is None:
+    stamps = base.read_stamps(index, name=argument, error=ParameterError)
+    if index.has_duplicates:
         raise ParameterError(
-            f"{argument}: the times of weights must be in UTC, have no time zone; "
-            "frame.tz_localize('UTC')"
+            f"{argument} must have one row per time, {index[index.duplicated()][0]} is there "
+            f"twice; {argument}[~{argument}.index.duplicated()] keeps the first"
         )
-    if index.has_duplicates or index.hasnans:
-        raise ParameterError(
-            f"{argument} must have one row per time, the index has duplicates or NaT; "
-            "frame[~frame.index.duplicated() & frame.index.notna()]"
-        )
-    return np.asarray(index.as_unit("ns").asi8)
+    return stamps
 
 
 def _check_bars(stamps: IntArray, markets: Any, argument: str) -> None:
@@ -151,7 +152,9 @@ def _check_bars(stamps: IntArray, markets: Any, argument: str) -> None:
 
 def read_weight_file(path: Path, timezone: str | None = None) -> pd.DataFrame:
     defects, any_columns = Defects(), Schema((), 0, "keep")
-    table = read_frame(read_file(path), any_columns, defects, name=path.name, timezone=timezone)
+    table = read_frame(
+        read_file(path), any_columns, defects, name=path.name, timezone=timezone, is_file=True
+    )
     defects.refuse(path.name)
     return pd.DataFrame(table.columns, index=base.utc_index(table.time))
 

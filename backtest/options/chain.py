@@ -13,7 +13,7 @@ import pandas as pd
 from backtest import base
 from backtest.base import DataError, ParameterError, checked, count_nouns, did_you_mean, repr_given
 from backtest.base.units import YEAR_DAYS
-from backtest.market import Defects, read_file, suffix_of, to_floats, to_utc
+from backtest.market import Defects, read_file, suffix_of, to_floats
 from backtest.market.files import SUFFIXES
 from backtest.options.pricing import Settlement, implied_volatility, price, volatility_reason
 
@@ -24,6 +24,7 @@ COLUMNS = (
 )  # fmt: skip
 SOURCES = ("future", "synthetic", "given", "parity", "index", "none")
 SYNTHETIC = "SYN."
+FRAME = "frame"
 KINDS = {"call": "call", "put": "put", "c": "call", "p": "put"}
 
 
@@ -45,7 +46,9 @@ DERIBIT = {
 """Our columns by those of Deribit, whose prices are in coins."""
 
 
-def read_table(frame: pd.DataFrame, *, where: str) -> tuple[pd.DataFrame, str]:
+def read_table(
+    frame: pd.DataFrame, *, where: str, timezone: str | None = None
+) -> tuple[pd.DataFrame, str]:
     is_deribit = {"instrument_name", "option_type"} <= {*frame.columns}
     names = DERIBIT if is_deribit else {name: name for name in (*COLUMNS, "future")}
     known = {old: new for old, new in names.items() if old in frame.columns}
@@ -59,7 +62,7 @@ def read_table(frame: pd.DataFrame, *, where: str) -> tuple[pd.DataFrame, str]:
         )
     if not len(frame):
         raise DataError(f"a chain needs at least one row, got none ({where})")
-    table = pd.DataFrame(read_columns(renamed, where))
+    table = pd.DataFrame(read_columns(renamed, where, timezone))
     rules = {
         "strike must be positive": ~(table["strike"] > 0.0),
         "a forward must be positive": table["forward"] <= 0.0,
@@ -78,12 +81,14 @@ def read_table(frame: pd.DataFrame, *, where: str) -> tuple[pd.DataFrame, str]:
     return complete(table), "coin" if is_deribit else ""
 
 
-def read_columns(frame: pd.DataFrame, where: str) -> dict[str, object]:
+def read_columns(frame: pd.DataFrame, where: str, timezone: str | None) -> dict[str, object]:
+    cure = base.OF_FRAME if where == FRAME else base.OF_FILE
     read, defects = dict[str, object](), Defects()
     for name in ("time", "expiry", "quoted"):
         given = frame[name] if name in frame else frame["time"]
         with defects.catch():
-            stamps = to_utc(given, name=f"{where}, {name}", timezone="UTC")
+            label = f"{where}, {name}"
+            stamps = base.read_stamps(given, name=label, timezone=timezone, cure=cure)
             read[name] = pd.DatetimeIndex(stamps, tz="UTC")
     for name in ("strike", *NUMBERS):
         given = frame[name] if name in frame else pd.Series(np.nan, frame.index)
@@ -299,7 +304,9 @@ class Chain:
 
     @classmethod
     @checked
-    def load(cls, path: str | Path, *, settlement: str | None = None) -> Chain:
+    def load(
+        cls, path: str | Path, *, settlement: str | None = None, timezone: str | None = None
+    ) -> Chain:
         """Read a file of quotes, or a folder of them: Parquet, Feather, CSV or JSON.
 
         Raises DataError if the file cannot be read, or is no chain; all defects are listed;
@@ -313,6 +320,8 @@ class Chain:
             optionally ``mark, iv, forward, index, underlying, quoted, name``.
         settlement : "cash" or "coin", optional
             Needed for plain tables; Deribit's are in coins.
+        timezone : str, optional
+            The time zone of stamps without one; if omitted, such stamps are refused.
         """
         given = Path(path)
         inside = sorted(given.iterdir()) if given.is_dir() else ()
@@ -322,7 +331,10 @@ class Chain:
                 f"a folder of chains needs files that end in {', '.join(SUFFIXES)}, got none in "
                 f"{path}"
             )
-        chains = [cls._build(read_file(each), settlement, str(each)) for each in files or [given]]
+        chains = [
+            cls._build(read_file(each), settlement, str(each), timezone)
+            for each in files or [given]
+        ]
         if not given.is_dir():
             return chains[0]
         if len({each.settlement for each in chains}) > 1:
@@ -333,9 +345,11 @@ class Chain:
 
     @classmethod
     @checked
-    def from_frame(cls, frame: pd.DataFrame, *, settlement: str | None = None) -> Chain:
+    def from_frame(
+        cls, frame: pd.DataFrame, *, settlement: str | None = None, timezone: str | None = None
+    ) -> Chain:
         """Return the chain of a frame; see :meth:`load`."""
-        return cls._build(frame, settlement, "frame")
+        return cls._build(frame, settlement, FRAME, timezone)
 
     @classmethod
     def sample(cls) -> Chain:
@@ -343,8 +357,10 @@ class Chain:
         return cls._build(write_sample(), "coin", "sample")
 
     @classmethod
-    def _build(cls, frame: pd.DataFrame, settlement: str | None, source: str) -> Chain:
-        table, known = read_table(frame, where=source)
+    def _build(
+        cls, frame: pd.DataFrame, settlement: str | None, source: str, timezone: str | None = None
+    ) -> Chain:
+        table, known = read_table(frame, where=source, timezone=timezone)
         chosen = base.Choice("cash", "coin").check("settlement", settlement or known or None)
         return cls(fill_forwards(table, chosen), chosen, source)
 

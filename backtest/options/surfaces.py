@@ -715,6 +715,7 @@ class Surfaces:
         underlying: str | None = None,
         model: Model = "svi",
         settlement: str | None = None,
+        timezone: str | None = None,
         progress: Progress | None = None,
     ) -> Surfaces:
         """Fit a surface to each snapshot of a folder of chains, or of one file.
@@ -728,12 +729,12 @@ class Surfaces:
             A file that :meth:`Chain.load` reads, or a folder of them.
         underlying : str, optional
             Needed if the chains have several.
-        model, settlement
+        model, settlement, timezone
             As in :meth:`Surface.fit` and :meth:`Chain.load`.
         progress : callable, optional
             Called with the number of snapshots done and their total.
         """
-        chain = Chain.load(path, settlement=settlement)
+        chain = Chain.load(path, settlement=settlement, timezone=timezone)
         return cls.fit(chain, model, underlying=underlying, progress=progress)
 
     @classmethod

@@ -11,7 +11,8 @@ import pytest
 
 import backtest as bt
 from backtest.base.errors import DataError
-from backtest.base.units import HOUR, to_nanoseconds
+from backtest.base.moments import to_nanoseconds
+from backtest.base.units import HOUR
 from backtest.market import fetch as module
 from backtest.market.fetch import OFFERS, fetch_market, read_archive_rows, read_request
 from tests.kills import count_steps, die_at
@@ -241,7 +242,7 @@ def test_a_server_that_is_not_there_is_said_so_at_once(tmp_path):
 @pytest.mark.parametrize(("text", "said"), [
     ("1704067200000,1,2,0.5", "every line must have 12 cells.* line 2 could not"),
     ("1704067200000,1,2,0.5,=1+1,3,0,0,0,0,0,0", "close must be numbers, got '=1\\+1'"),
-    ("17,1,2,0.5,1,3,0,0,0,0,0,0", "epochs"),
+    ("17,1,2,0.5,1,3,0,0,0,0,0,0", "epoch"),
 ])  # fmt: skip
 def test_a_file_that_cannot_be_read_is_refused(tmp_path, text, said):
     path = tmp_path / "a.zip"

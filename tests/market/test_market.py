@@ -160,12 +160,14 @@ def test_a_series_of_a_column_must_have_the_times_of_the_bars():
     days = pd.Series([0.5, 0.6], index=market.times[[0, 4]])
     filled = days.reindex(market.times, method="ffill")
     assert list(market.with_columns(iv=filled).columns["iv"]) == [0.5] * 4 + [0.6] * 4
-    assert market.with_columns(iv=pd.Series(np.ones(8))).columns["iv"].sum() == 8.0
+    assert market.with_columns(iv=np.ones(8)).columns["iv"].sum() == 8.0
     moved = pd.Series(np.ones(8), index=market.times + pd.Timedelta(hours=1))
     for series, words in (
         (days, "lacks 6 of 8"),
         (moved, "lacks 1 of 8"),
-        (filled.tz_localize(None), "in a zone, has none"),
+        (filled.tz_localize(None), "must have a time zone"),
+        (pd.Series(np.ones(8)), "must be an array, or a Series by time, was by RangeIndex"),
+        (filled.set_axis(filled.index.strftime("%F %T"))[::-1], "was by Index"),
         (pd.concat([filled, moved.iloc[-1:]]), "has 9 times"),
     ):
         with pytest.raises(DataError, match=words):

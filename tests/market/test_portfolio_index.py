@@ -80,7 +80,7 @@ HOURS = PAIR.times
 BAD = {
     "unknown": (frame(C=1.0), "got 'C'"),
     "two columns": (frame()[["A", "A"]], "'A' has several"),
-    "no zone": (frame().tz_localize(None), "in UTC, have no time zone"),
+    "no zone": (frame().tz_localize(None), "must have a time zone"),
     "between bars": (frame().set_axis(HOURS + pd.Timedelta("30min")), "the open of a bar, 4"),
     "infinite": (
         frame(A=[0.0, np.inf, 0.0, 0.0]),

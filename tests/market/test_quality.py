@@ -179,7 +179,7 @@ def test_missing_settlements_are_counted_by_the_cadence_around_them(tmp_path: Pa
 
 def test_stamps_without_a_zone_are_a_defect_of_the_report(tmp_path: Path):
     MARKET.bars().tz_localize(None).to_csv(tmp_path / "bars.csv", index_label="time")
-    assert "timezone says in" in bt.quality(tmp_path).defects[0]
+    assert "timezone='UTC' reads them as UTC" in bt.quality(tmp_path).defects[0]
     assert bt.quality(tmp_path, timezone="UTC").facts["bars"]["rows"] == 96
 
 

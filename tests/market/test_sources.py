@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backtest.base.errors import DataError
+from backtest.base.moments import read_stamps
 from backtest.market.market import Market
-from backtest.market.tables import to_utc
 from tests.kit import check_refused
 from tests.layouts import write_freqtrade_feather
 
@@ -91,7 +91,7 @@ def test_the_lengths_in_the_names_of_freqtrades_files_count(tmp_path):
 )
 def test_an_epoch_is_read_in_its_own_unit(seconds, unit):
     factor, _ = unit
-    read = to_utc(pd.Index([second * factor for second in seconds]), name="x", timezone=None)
+    read = read_stamps(pd.Index([second * factor for second in seconds]), name="x")
     assert isinstance(read, np.ndarray)
     assert read.tolist() == [second * 10**9 for second in seconds]
 
