@@ -72,6 +72,10 @@ class WeightWarning(UserWarning):
     """Weights that leave bars or an instrument flat because rows or numbers are missing."""
 
 
+class OutsideWarning(UserWarning):
+    """Stamps of a signal, weights, flows or a ledger that lie outside the market."""
+
+
 LONGEST_NAME = 100
 """Length above which a name is not compared with known ones: it would take too long."""
 

@@ -8,7 +8,8 @@ if TYPE_CHECKING:
     from backtest.engine.batch import BatchLoop, Laid, LaneFault, LaterBars, begin, copy_state
     from backtest.engine.batch import gather_deciders, lay, run_account
     from backtest.engine.checks import check_periods, check_run, count_periods, give_each
-    from backtest.engine.checks import read_venues, warn_of_market, warn_of_weights, warn_once
+    from backtest.engine.checks import read_venues, warn_of_flows, warn_of_market, warn_of_weights
+    from backtest.engine.checks import warn_once
     from backtest.engine.code_identity import CodeText, name_callable
     from backtest.engine.compiler import bind_compiled, build_call, compile_at_address, compile_core
     from backtest.engine.compiler import compile_general_rules, find_general_folder

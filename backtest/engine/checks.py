@@ -244,6 +244,7 @@ OF_EACH_RUN = (
     base.InfiniteLeverageWarning,
     base.BandWarning,
     base.WeightWarning,
+    base.OutsideWarning,
 )
 
 
@@ -276,11 +277,30 @@ def warn_of_thin_bars(markets: Markets) -> None:
 
 
 def warn_of_weights(signal: object, markets: Markets) -> None:
+    if isinstance(signal, pd.Series | pd.DataFrame) and isinstance(signal.index, pd.DatetimeIndex):
+        stamps = base.read_stamps(signal.index, name="signal", error=base.ParameterError)
+        if outside := base.describe_outside(stamps, markets.start, markets.end):
+            base.warn_caller(
+                f"rows of the signal lie outside the market and are not used: {outside}",
+                base.OutsideWarning,
+            )
     if isinstance(signal, pd.DataFrame):
         warn_of_missing_rows(signal, find_clock(markets).seen)
         warn_of_unknown_weights(signal)
     elif isinstance(signal, np.ndarray) and signal.ndim == 2:
         warn_of_unknown_weights(pd.DataFrame(signal, columns=[*markets.names]))
+
+
+def warn_of_flows(account: Account, markets: Markets, started: int) -> None:
+    """Warn of flows after the last open: they are booked at opens."""
+    if account.flows is None:
+        return
+    stamps = base.read_stamps(account.flows.index, name="flows")
+    if outside := base.describe_outside(stamps, started, int(markets.time[-1]) + 1):
+        base.warn_caller(
+            f"flows lie outside the account's bars and are not booked: {outside}",
+            base.OutsideWarning,
+        )
 
 
 def warn_of_missing_rows(frame: pd.DataFrame, markets: Markets) -> None:

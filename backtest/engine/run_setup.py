@@ -239,6 +239,7 @@ def set_up_run(
     check_rules(earlier, setup.policies, setup.overlay, setup.venues, setup.account)
     checks.warn_of_market(setup.markets, setup.venues, setup.first)
     checks.warn_of_weights(setup.given, markets)
+    checks.warn_of_flows(setup.account, setup.markets, setup.started)
     warn_of_options(setup.markets, setup.inputs.feed.options, setup.policies, setup.overlay)
     return setup
 

@@ -32,13 +32,15 @@ from backtest.engine.checks import warn_of_weights
 from backtest.engine.lookahead import TOLERANCE, LookAheadCheck, describe_cuts
 from backtest.engine.policy_errors import format_location
 from backtest.market import (
+    BY_BARS,
     CARRIED,
     Market,
     Markets,
+    as_markets,
     find_clock,
     name_columns,
+    read_dates,
     read_raw_weights,
-    read_stamps,
     read_weights,
     require_panel,
     unwrap_market,
@@ -218,8 +220,8 @@ def read_signal(signal: object, market: Market, first: int = 0) -> base.FloatArr
         return np.ones(1)
     if np.ndim(signal) == 0:  # type: ignore[arg-type]
         return np.array([base.check_range("signal", signal, low=-1.0, high=1.0)])
-    if isinstance(signal, pd.Series) and isinstance(signal.index, pd.DatetimeIndex):
-        read_stamps(signal.index, "signal")
+    if isinstance(signal, pd.Series):
+        read_dates(signal.index, "signal", BY_BARS)
         values = read_numbers(signal.reindex(market.times))
     else:
         values = read_numbers(signal)
@@ -572,10 +574,21 @@ def read_rule(
 
 def carry_rows(markets: Markets, frame: pd.DataFrame) -> pd.DataFrame:
     frame = name_columns(frame, markets, "signal")
-    order = np.argsort(stamps := read_stamps(frame.index, "signal"), kind="stable")
+    order = np.argsort(stamps := read_dates(frame.index, "signal"), kind="stable")
+    tell_carried(stamps, markets)
     last = np.searchsorted(stamps[order], markets.time + markets.interval, side="left") - 1
     found = frame.iloc[order[np.maximum(last, 0)]].set_axis(markets.times)
     return found.where(pd.Series(last >= 0, index=markets.times), np.nan)
+
+
+def tell_carried(stamps: base.IntArray, market: Market | Markets) -> None:
+    """Say which carried rows lie outside: the last before the market holds at its first bars."""
+    if not (outside := base.describe_outside(stamps, market.start, market.end)):
+        return
+    before = stamps[stamps < market.start]
+    held = f"; the first bars hold the row of {base.format_time(int(before.max()))}, before the "
+    text = f"rows of the carried signal lie outside the market: {outside}"
+    base.warn_caller(text + (held + "market") * bool(before.size), base.OutsideWarning)
 
 
 Fills: TypeAlias = Literal["close", "open"]
@@ -622,12 +635,13 @@ def from_series(
             f"signal must be a Series by time, got a {type(series).__name__}; give "
             "pd.Series(values, index=market.times)"
         )
-    stamps, values = read_stamps(series.index, "signal"), read_numbers(series)
+    stamps, values = read_dates(series.index, "signal", BY_BARS), read_numbers(series)
     if not series.index.is_monotonic_increasing:
         raise base.ParameterError(
             "signal must be in order of time, its index goes back; sort_index()"
         )
     if carry:
+        tell_carried(stamps, market)
         last = np.searchsorted(stamps, market.time + market.interval, side="left") - 1
         raw = np.where(last >= 0, values[np.maximum(last, 0)], np.nan)
         return make_signal(market, raw, sides)
@@ -651,6 +665,7 @@ def from_series(
             f"signal must have a value for the bars it spans, got {len(stamps):,} for "
             f"{spanned:,}; {CARRY_SERIES}"
         )
+    warn_of_weights(series, as_markets(market))
     raw = np.full(market.n_bars, np.nan)
     raw[bars] = values[is_inside]
     return make_signal(market, raw, sides)
@@ -778,10 +793,13 @@ def from_vectorbt(portfolio: Any, fills: Fills = "close", *, sized: bool = False
         raise base.ParameterError(
             f"portfolio must have one column, portfolio['name'], got {np.shape(held)[1:]}"
         )
-    index = pd.DatetimeIndex(pd.to_datetime(portfolio.wrapper.index, utc=True))
+    index = portfolio.wrapper.index
+    stamps = base.read_stamps(
+        index, name="the portfolio", timezone="UTC", error=base.ParameterError
+    )
     money, wealth = (np.asarray(each, dtype=np.float64) for each in (held, worth))
     share = np.divide(money, wealth, out=np.zeros(len(money)), where=wealth > 0.0)
     values = np.clip(share, -1.0, 1.0) if sized else np.sign(share)
     if fills == "open":
         values = np.append(values[1:], values[-1:])
-    return pd.Series(values + 0.0, index=index, name="signal")
+    return pd.Series(values + 0.0, index=base.utc_index(stamps), name="signal")

@@ -117,6 +117,7 @@ def read_shared(arguments: Mapping[str, Any]) -> SharedTerms:
         signal = engine.resolve_signal(named, market)
         engine.warn_of_weights(signal, as_markets(market))
     engine.warn_of_market(market, venue)
+    engine.warn_of_flows(account, as_markets(market), market.start)
     same = ("pool", "sampling", "calendar", "compile", "threads", "memory")
     return SharedTerms(
         market=market,

@@ -42,8 +42,9 @@ def test_a_value_belongs_to_the_bar_it_is_stamped_with_and_the_others_are_flat()
     assert signal.index.equals(FLAT.times)
 
 
-def test_values_outside_the_market_do_not_count():
-    signal = signals.from_series(FLAT, by_hours({-1.5: 5.0, 0: 1.0, 6.5: 9.0}))
+def test_values_outside_the_market_do_not_count_and_are_told():
+    with pytest.warns(bt.base.OutsideWarning, match="used: 2 of 3, 1 before 2020-01-01 and 1 from"):
+        signal = signals.from_series(FLAT, by_hours({-1.5: 5.0, 0: 1.0, 6.5: 9.0}))
     assert signal.tolist() == [1.0, 0.0, 0.0, 0.0, 0.0, 0.0]
 
 
@@ -51,7 +52,8 @@ def test_what_is_known_from_a_moment_on_is_carried_until_the_next():
     """Known at 1:30, bar 1 (1:00 to 2:00) has it; at 3:00, the close of bar 2, bar 3 has it."""
     signal = signals.from_series(FLAT, by_hours({1.5: 1.0, 3: -1.0, 5.99: 0.0}), carry=True)
     assert signal.tolist() == [0.0, 1.0, 1.0, -1.0, -1.0, 0.0]
-    known = signals.from_series(FLAT, by_hours({-50: -1.0, 3: math.nan}), carry=True)
+    with pytest.warns(bt.base.OutsideWarning, match="first bars hold the row of 2019-12-29 22:00"):
+        known = signals.from_series(FLAT, by_hours({-50: -1.0, 3: math.nan}), carry=True)
     assert known.tolist() == [-1.0, -1.0, -1.0, 0.0, 0.0, 0.0]
 
 
@@ -147,8 +149,8 @@ def broken(seen: Market) -> np.ndarray:
 
 LINE = broken.__code__.co_firstlineno + 1
 SERIES = [
-    (pd.Series([1.0] * 6), "must be indexed by time, was by RangeIndex"),
-    (by_hours({0: 1.0}).tz_localize(None), "in UTC, have no time zone"),
+    (pd.Series([1.0] * 6), "must be an array, or be indexed by time, was by RangeIndex"),
+    (by_hours({0: 1.0}).tz_localize(None), "must have a time zone"),
     (by_hours({2: 1.0, 1: 0.0}), "its index goes back"),
     (by_hours({0: 1.0, 1.5: 0.0}), "must be the open of a bar, 1 of 2 are not"),
     (by_hours({0: 1.5}), "must lie in [-1, 1], got 1.5 in 1 of 6 bars"),
@@ -267,7 +269,7 @@ TEXTS = [
 ]
 BAD = [
     (lambda: FRAME(FEW, GOOD.rename(columns={"A": "X"})), "got 'X'"),
-    (lambda: FRAME(FEW, GOOD.tz_localize(None)), "in UTC"),
+    (lambda: FRAME(FEW, GOOD.tz_localize(None)), "must have a time zone"),
     (lambda: FRAME(FEW, GOOD.iloc[[0, 0]], carry=True), "one row per time"),
     (lambda: FRAME(FEW, GOOD * np.inf), "must be finite"),
     (lambda: FRAME(FEW, GOOD.iloc[::24]), "bars without one would be flat"),
