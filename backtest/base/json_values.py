@@ -104,9 +104,18 @@ def read_small(path: Path | str) -> bytes:
     return Path(path).read_bytes()
 
 
+def read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise ValueError(f"each name may be given once, got {twice!r} twice")
+    return found
+
+
 def parse_json(content: bytes, path: Path | str) -> Any:
     try:
-        return json.loads(content.decode("utf-8"))
+        return json.loads(content.decode("utf-8"), object_pairs_hook=read_object)
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise DataError(f"{path}: must be JSON: {reason[:200]}") from error

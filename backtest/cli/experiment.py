@@ -126,7 +126,7 @@ OWN: dict[str, dict[str, tuple[Any, ...]]] = {
     "cascade": {
         "impact": (str, "Impact of sales: sqrt:COEFFICIENT[:VOLATILITY] or linear:COEFFICIENT."),
     },
-    "decide": {"snapshot": (str, "The account: JSON, or a CSV of field, instrument, value.")},
+    "decide": {"snapshot": (str, "The account, as the JSON of its fields.")},
     "replay": {
         "fills": (str, "The fills: a CSV table, or the JSON of ccxt."),
         "begin": (str, "The account at the start, as --snapshot of `backtest decide` (flat)."),

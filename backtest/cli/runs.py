@@ -33,7 +33,7 @@ from backtest.cli.experiment import (
     split_pair,
 )
 from backtest.cli.printing import print_json, show_progress
-from backtest.market import as_markets, read_file
+from backtest.market import as_markets
 from backtest.policy import format_title
 
 
@@ -194,11 +194,12 @@ def replay(draft: Draft, *, output: Output) -> None:
     terms: dict[str, Any] = {name: x for name, x in given.items() if name in REPLAYED}
     if "begin" in table:
         terms["start"] = backtest.AccountSnapshot.load(table.pop("begin"))
-    fills, ledger = backtest.read_fills(table.pop("fills")), table.pop("ledger", None)
+    zone, ledger = draft.table("data").get("timezone"), table.pop("ledger", None)
+    fills = backtest.read_fills(table.pop("fills"), timezone=zone)
     found = backtest.replay(market, fills, **terms, **table)
     more, compared = [], pd.DataFrame()
     if ledger is not None:
-        compared = found.reconcile(read_file(Path(ledger)))
+        compared = found.reconcile(ledger, timezone=zone)
         more = ["the ledger does not differ"]
     if len(compared):
         more = [f"the ledger differs in {len(compared):,} amounts, first:\n"

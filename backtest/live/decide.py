@@ -27,7 +27,6 @@ from backtest.live import state as snapshots
 from backtest.live.state import (
     AccountSnapshot,
     check_known,
-    read_stamps,
 )
 from backtest.market import Market, Markets, find_clock, remake, with_clock
 from backtest.market.tables import JITTER
@@ -87,7 +86,8 @@ def read_settlements(setup: Setup, given: Any) -> dict[str, pd.DataFrame]:
             raise ParameterError(
                 f"funding must have a column rate by UTC time, got {list(frame.columns)}"
             )
-        stamps, end = read_stamps(frame.index), time + setup.markets.interval
+        stamps = base.read_stamps(frame.index, name="funding", error=ParameterError)
+        end = time + setup.markets.interval
         if not np.all((stamps >= time - JITTER) & (stamps < end)):
             raise ParameterError(
                 f"funding must lie in the next bar, up to {format_time(end)}, "
@@ -143,7 +143,7 @@ def extend_market(market: Market, name: str, time: int, stated: Stated) -> Marke
     due = stated.funding.get(name)
     if due is None:
         return longer
-    stamps = read_stamps(due.index)
+    stamps = base.read_stamps(due.index, name="funding")
     return replace(
         longer,
         funding_time=np.append(longer.funding_time, stamps),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
 from collections import defaultdict
@@ -22,8 +21,8 @@ from backtest.account import ledger as kinds
 from backtest.account import records as r
 from backtest.base import DataError, FloatArray, IntArray, ParameterError, format_time, repr_plain
 from backtest.engine import Counts, Outcome, Result, Setup, check_periods, drive, finish, new_cuts
-from backtest.live.state import AccountSnapshot, read_stamps, shorten, start_account
-from backtest.market import Market, Markets
+from backtest.live.state import AccountSnapshot, name_symbols, start_account
+from backtest.market import Market, Markets, read_file
 from backtest.measures import read_tally, start_tally
 from backtest.options import refuse_options
 from backtest.policy import Policy
@@ -47,15 +46,17 @@ KINDS = (*ENTRIES, "bad_debt")
 WITHOUT_RANGE = ("bad_debt", "takeover", "liquidation", "expiry", "delisting", "ruin")
 
 
-@base.checked_only("names")
+@base.checked_only("names", "timezone")
 def read_fills(
     source: str | Path | pd.DataFrame | Sequence[Mapping[str, Any]],
     *,
     names: Mapping[str, str] | None = None,
+    timezone: str | None = None,
 ) -> pd.DataFrame:
     """Return fills as :func:`backtest.replay` takes them.
 
-    Raises DataError if columns are missing, or a row cannot be read.
+    Raises DataError if columns are missing, a row cannot be read, a trade is there twice, or its
+    fees are in several currencies; ParameterError if two symbols would be one instrument.
 
     Parameters
     ----------
@@ -65,66 +66,118 @@ def read_fills(
         ccxt's ``fetch_my_trades`` returns.
     names : mapping of str to str, optional
         Our instruments by the symbol of the source. Default: ``BTC/USDT:USDT`` is ``BTCUSDT``.
+    timezone : str, optional
+        The time zone of stamps without one; if omitted, such stamps are refused.
     """
-    table = open_table(source)
+    table, is_file = open_table(source, "fills")
     is_of_ccxt = set(CCXT) <= set(table.columns)
     if not is_of_ccxt and not {"time", "quantity", "price"} <= set(table.columns):
         raise DataError(
             f"fills must have the columns {', '.join(NEEDED)} (instrument and fee may be left "
             f"out), or ccxt's {', '.join(CCXT)}, got {', '.join(map(str, table.columns))}"
         )
+    if not is_of_ccxt and "fee" not in table and "fees" in table:
+        raise DataError("the column of fees must be called 'fee', got 'fees'")
     try:
         found = read_trades(table) if is_of_ccxt else table[[x for x in COLUMNS if x in table]]
-        unit: Any = "ms" if pd.api.types.is_numeric_dtype(found["time"]) else None
-        stamps = pd.to_datetime(found["time"], unit=unit, utc=True)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(f"a row of fills cannot be read: {error}") from error
-    found = found.assign(time=stamps.astype("datetime64[ns, UTC]"))
+    cure = base.OF_FILE if is_file else base.OF_FRAME
+    stamps = base.read_stamps(found["time"], name="fills", timezone=timezone, cure=cure)
+    found = found.assign(time=base.utc_index(stamps))
     if "instrument" in found:
-        symbols = {x: shorten(x) if "/" in x else x for x in found["instrument"].astype(str)}
-        found["instrument"] = found["instrument"].astype(str).map(symbols | dict(names or {}))
+        symbols = found["instrument"].astype(str)
+        found["instrument"] = symbols.map(name_symbols(symbols, names))
     return found.sort_values("time", kind="stable", ignore_index=True)
 
 
-def open_table(source: Any) -> pd.DataFrame:
+def open_table(source: Any, what: str) -> tuple[pd.DataFrame, bool]:
+    """Return a file, table or list of mappings as a table, and whether it was a file."""
+    is_file = isinstance(source, str | Path)
     if isinstance(source, pd.DataFrame):
-        return source.reset_index() if source.index.name is not None else source.copy()
-    if isinstance(source, str | Path):
-        path = Path(source)
+        table = source.reset_index() if source.index.name is not None else source.copy()
+    elif is_file and Path(source).suffix.lower() == ".json":
         try:
-            if path.suffix.lower() == ".json":
-                return pd.DataFrame(json.loads(path.read_text(encoding="utf-8")))
-            return pd.read_csv(path)
+            table = pd.DataFrame(base.read_json_file(Path(source)))
         except (OSError, ValueError) as error:
             raise DataError(
-                "fills must be a readable CSV or JSON file, got "
-                f"{base.describe_fault(error)} ({path})"
+                f"{what} must be a readable file, got {base.describe_fault(error)} ({source})"
             ) from error
-    if isinstance(source, Sequence) and all(isinstance(each, Mapping) for each in source):
-        return pd.DataFrame([dict(each) for each in source], columns=None if source else CCXT)
-    raise DataError(
-        f"fills must be a file, a table or a list of mappings, got {repr_plain(source)}"
-    )
+    elif is_file:
+        table = read_file(Path(source))
+    elif isinstance(source, Sequence) and all(isinstance(each, Mapping) for each in source):
+        table = pd.DataFrame([dict(each) for each in source], columns=None if source else CCXT)
+    else:
+        raise DataError(
+            f"{what} must be a file, a table or a list of mappings, got {repr_plain(source)}"
+        )
+    if not table.columns.is_unique:
+        twice = table.columns[table.columns.duplicated()][0]
+        raise DataError(f"a column of {what} may be there once, got {twice!r} twice")
+    return table, is_file
 
 
 def read_trades(table: pd.DataFrame) -> pd.DataFrame:
-    given: Any = table["fee"] if "fee" in table else [{}] * len(table)
-    fees = [each if isinstance(each, Mapping) else {} for each in given]
-    warn_without_fees(sum(each.get("cost") is None for each in fees))
+    check_trades(table)
+    nothing = [None] * len(table)
+    listed, single = (table.get(x, nothing) for x in ("fees", "fee"))
+    fees = [read_fee(*each, k) for k, each in enumerate(zip(listed, single, strict=True))]
+    warn_without_fees(sum(each is None for each in fees))
+    columns = {
+        "time": table["timestamp"],
+        "instrument": table["symbol"],
+        "quantity": [
+            SIDES[side] * n
+            for side, n in zip(table["side"], table["amount"].astype("float64"), strict=True)
+        ],
+        "price": table["price"].astype("float64"),
+        "fee": [each[0] if each else 0.0 for each in fees],
+        "fee_currency": [each[1] if each else "" for each in fees],
+    }
+    return pd.DataFrame(columns)
+
+
+def check_trades(table: pd.DataFrame) -> None:
     amounts = table["amount"].astype("float64")
     if (amounts < 0.0).any():
         raise DataError(
             f"the amount of a trade must be at least 0, beside its side, got {amounts.min():g}"
         )
-    columns = {
-        "time": table["timestamp"],
-        "instrument": table["symbol"],
-        "quantity": [SIDES[side] * n for side, n in zip(table["side"], amounts, strict=True)],
-        "price": table["price"].astype("float64"),
-        "fee": [float(each.get("cost") or 0.0) for each in fees],
-        "fee_currency": [str(each.get("currency") or "") for each in fees],
-    }
-    return pd.DataFrame(columns)
+    if "id" not in table:
+        return
+    own = table.loc[table["id"].notna(), ["symbol", "side", "id"]].astype(str)
+    twice = own[own.duplicated()]
+    if len(twice):
+        symbol, _, number = twice.iloc[0]
+        raise DataError(
+            f"a trade may have one row, got {number!r} of {symbol} again (row {twice.index[0]} of "
+            f"fills); leave out the {len(twice):,} rows that are there twice"
+        )
+
+
+def read_fee(listed: Any, single: Any, row: int) -> tuple[float, str] | None:
+    """Return the cost of a trade of ccxt and its currency, or None if it says none.
+
+    Of ``fees`` and ``fee`` the first that has a cost counts, never both.
+    """
+    for given in (listed, single):
+        entries = given if isinstance(given, list | tuple) else [given]
+        if odd := [x for x in entries if not isinstance(x, Mapping) and not pd.isna(x)]:
+            raise DataError(
+                "the fee of a trade must be a mapping of cost and currency, got "
+                f"{repr_plain(odd[0])} (row {row} of fills); save trades of ccxt as JSON"
+            )
+        known = [x for x in entries if isinstance(x, Mapping) and x.get("cost") is not None]
+        paid = [(float(x["cost"]), str(x.get("currency") or "")) for x in known]
+        currencies = dict.fromkeys(currency for cost, currency in paid if cost != 0.0)
+        if len(currencies) > 1:
+            raise DataError(
+                "the fees of a trade must be in one currency, got "
+                f"{' and '.join(map(repr, currencies))} (row {row} of fills)"
+            )
+        if known:
+            return math.fsum(cost for cost, _ in paid), next(iter(currencies), "")
+    return None
 
 
 # ------------------------------------------------------------------ fills of a replay
@@ -151,7 +204,7 @@ class Fact(NamedTuple):
 def place_fills(setup: Setup, given: pd.DataFrame, tolerance: float) -> dict[int, list[Fact]]:
     names = (*setup.markets.names, *(each.name for each in setup.account.collateral))
     table = complete_fills(given, names, setup.markets.currency)
-    stamps = read_stamps(table["time"])
+    stamps = base.read_stamps(table["time"], name="fills", error=ParameterError)
     time, start = setup.markets.time, int(setup.markets.time[setup.first])
     bars, end = np.searchsorted(time, stamps, "right") - 1, int(time[-1]) + setup.markets.interval
     outside: BoolArray = (bars < setup.first) | (stamps >= end)
@@ -192,11 +245,6 @@ def complete_fills(given: pd.DataFrame, names: tuple[str, ...], settled: str) ->
             f"fills must have the columns {', '.join(NEEDED)}, got no {', '.join(missing)}; "
             "bt.read_fills reads ccxt's fetch_my_trades"
         )
-    if not isinstance(given["time"].dtype, pd.DatetimeTZDtype):
-        raise ParameterError(
-            f"the times of fills must be dates with a time zone, got {given['time'].dtype}; "
-            "convert them with pd.to_datetime(fills['time'], utc=True)"
-        )
     warn_without_fees(0 if "fee" in given else len(given))
     usual: Any = {
         "instrument": names[0],
@@ -225,7 +273,6 @@ def check_rows(
     sizes, fees = table["quantity"], table["fee"]
     is_known = table["fee_currency"].isin(["", "nan", "None", settled]) | (not settled)
     rules: list[tuple[str, str, Any]] = [
-        ("time", "a fill must have a time", table["time"].notna()),
         ("instrument", f"a fill must be of an instrument of the market, {', '.join(names)}",
          table["instrument"].isin(names) | is_debt),
         ("kind", f"kind must be one of {', '.join(KINDS)}", table["kind"].isin(KINDS)),
@@ -291,18 +338,25 @@ class Replayed(Policy):
 @dataclass(frozen=True, eq=False, repr=False)
 class Replay(Result):
     def reconcile(
-        self, ledger: pd.DataFrame | pd.Series, *, tolerance: float = 1e-6
+        self,
+        ledger: pd.DataFrame | pd.Series | str | Path,
+        *,
+        tolerance: float = 1e-6,
+        timezone: str | None = None,
     ) -> pd.DataFrame:
-        """Return where a venue's ledger differs, by bar.
+        """Return where a venue's ledger differs, by bar; rows outside the replay are counted.
 
         Parameters
         ----------
-        ledger : DataFrame or Series
-            Columns ``time``, ``term`` (fees, funding, interest, flows, liquidation_loss, or other,
-            which is not compared) and ``amount`` (positive is received); or the ``equity`` or the
-            ``balance`` by ``time``, stamped with the close of a bar; or a Series of the equity.
+        ledger : DataFrame, Series, str or Path
+            A table, or its file: columns ``time``, ``term`` (fees, funding, interest, flows,
+            liquidation_loss, or other, which is not compared) and ``amount`` (positive is
+            received); or the ``equity`` or the ``balance`` by ``time``, stamped with the close of
+            a bar; or a Series of the equity.
         tolerance : float
             Differences up to this share of the equity are none.
+        timezone : str, optional
+            The time zone of stamps without one; if omitted, such stamps are refused.
 
         Returns
         -------
@@ -311,7 +365,7 @@ class Replay(Result):
             bar, the first difference first; empty if nothing differs.
         """
         base.Number(0.0, 1.0).check("tolerance", tolerance)
-        table = read_ledger(ledger)
+        table = read_ledger(ledger, timezone)
         found = []
         for term, bars, ours, theirs in compare(self, table):
             scale = np.abs(self.of_account("equity"))[bars]
@@ -326,14 +380,12 @@ class Replay(Result):
         return whole.sort_index(kind="stable")
 
 
-def read_ledger(given: Any) -> pd.DataFrame:
+def read_ledger(given: Any, timezone: str | None) -> pd.DataFrame:
     if isinstance(given, pd.Series):
         given = given.rename("equity").rename_axis("time").to_frame()
-    if not isinstance(given, pd.DataFrame):
-        raise ParameterError(
-            f"a ledger must be a DataFrame, or a Series of the equity, got {repr_plain(given)}"
-        )
-    table = given.reset_index() if "time" not in given else given.reset_index(drop=True)
+    if isinstance(given, pd.DataFrame) and "time" not in given:
+        given = given.reset_index()
+    table, is_file = open_table(given, "a ledger")
     column = next((name for name in (*LEVELS, "amount") if name in table), "amount")
     needed = ("time", column) if column in LEVELS else ("time", "term", "amount")
     missing = [name for name in needed if name not in table]
@@ -350,10 +402,10 @@ def read_ledger(given: Any) -> pd.DataFrame:
     terms = table["term"].astype(str) if column == "amount" else column
     for name in sorted({*terms}) if column == "amount" else ():
         base.Choice(*TERMS, "other").check("term", name)
-    try:
-        stamps = read_stamps(pd.to_datetime(table["time"], utc=True))
-    except (ValueError, TypeError) as error:
-        raise ParameterError(f"the times of a ledger must be dates, got {error}") from error
+    cure = base.OF_FILE if is_file else base.OF_FRAME
+    stamps = base.read_stamps(
+        table["time"], name="a ledger", timezone=timezone, cure=cure, error=ParameterError
+    )
     return pd.DataFrame({"stamp": stamps, "term": terms, "amount": amounts})
 
 
@@ -368,6 +420,12 @@ def compare(
         raise ParameterError(
             f"a ledger must have rows within the replay, from {format_time(int(edges[0]))} to "
             f"{format_time(int(edges[-1]) + replay.interval)}, got {len(table)} outside"
+        )
+    begin, end = int(edges[0]), int(edges[-1]) + replay.interval
+    if outside := base.describe_outside(table["stamp"].to_numpy(), begin, end):
+        base.warn_caller(
+            f"rows of the ledger lie outside the replay and are not compared: {outside}",
+            base.OutsideWarning,
         )
     table, bars = table[inside], bars[inside]
     for term in dict.fromkeys(table["term"]):

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-import pandas as pd
 
 from backtest import base
 from backtest import policy as policies
@@ -22,7 +20,7 @@ from backtest.policy import AccountView, Combinator, Policy, may_read_of_account
 from backtest.venue import compute_value
 
 if TYPE_CHECKING:
-    from backtest.base import Faults, IntArray
+    from backtest.base import Faults
     from backtest.engine import Setup
 
 
@@ -145,8 +143,8 @@ class AccountSnapshot(base.Value, kw_only=True):
         """Return the snapshot in a JSON file."""
         file = Path(path)
         try:
-            data = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            data = base.read_json_file(file)
+        except (OSError, base.DataError) as error:
             raise ParameterError(
                 "a snapshot must be a readable JSON file, got "
                 f"{base.describe_fault(error)} ({file})"
@@ -178,27 +176,53 @@ class AccountSnapshot(base.Value, kw_only=True):
             OKX derivatives), or ``"wallet"``.
         names : mapping of str to str, optional
             Our instruments by symbol of ccxt. Default: ``"BTC/USDT:USDT"`` is ``"BTCUSDT"``.
+            Two open positions of one symbol, or two symbols of one instrument, are an error.
         **known
             Further fields of the snapshot, such as ``peak_equity``.
         """
         Choice("equity", "wallet").check("total", total)
         own: Any = balance.get(currency)
-        held: dict[str, Any] = {}
         if not isinstance(own, Mapping) or own.get("total") is None:
             raise ParameterError(
                 f"a balance must have the total of {currency}, got {base.repr_plain(own)}; "
                 "currency= names another"
             )
-        for each in positions:
-            if float(each.get("contracts") or 0.0) != 0.0:
-                symbol = str(each.get("symbol"))
-                name = (names or {}).get(symbol, shorten(symbol))
-                held[name] = read_ccxt_position(each, symbol)
+        opened = [each for each in positions if float(each.get("contracts") or 0.0) != 0.0]
+        symbols = [str(each.get("symbol")) for each in opened]
+        twice = next((each for each in symbols if symbols.count(each) > 1), None)
+        if twice is not None:
+            raise ParameterError(
+                f"a symbol may have one position, got {symbols.count(twice)} of {twice!r}; an "
+                "account in hedge mode is not known here"
+            )
+        named = name_symbols(symbols, names)
+        held = {
+            named[symbol]: read_ccxt_position(each, symbol)
+            for symbol, each in zip(symbols, opened, strict=True)
+        }
         read: dict[str, Any] = {total: float(own["total"]), "positions": held}
-        return cls(**(read | known))
+        if both := [name for name in known if name in read]:
+            raise ParameterError(f"{both[0]} must be left out, the balance or the positions say it")
+        return cls(**read, **known)
+
+
+def name_symbols(symbols: Iterable[str], names: Mapping[str, str] | None) -> dict[str, str]:
+    """Return our instruments by symbol; raise if two symbols would become one."""
+    found: dict[str, str] = {}
+    first: dict[str, str] = {}
+    for symbol in dict.fromkeys(symbols):
+        found[symbol] = name = (names or {}).get(symbol, shorten(symbol))
+        if first.setdefault(name, symbol) != symbol:
+            raise ParameterError(
+                f"two symbols may not be one instrument, got {first[name]!r} and {symbol!r} for "
+                f"{name!r}; names={{{symbol!r}: ...}} tells them apart"
+            )
+    return found
 
 
 def shorten(symbol: str) -> str:
+    if "/" not in symbol:
+        return symbol
     pair, _, settled = symbol.partition(":")
     _, dash, expiry = settled.partition("-")
     return pair.replace("/", "") + dash + expiry
@@ -220,11 +244,6 @@ def read_ccxt_position(given: Mapping[str, Any], symbol: str) -> dict[str, Any]:
         "margin": margin if mode == "isolated" else 0.0,
         "mode": mode,
     }
-
-
-def read_stamps(times: Any) -> IntArray:
-    """Return times as UTC ns."""
-    return np.asarray(pd.DatetimeIndex(times).as_unit("ns").asi8)
 
 
 FLAT = HeldPosition(quantity=0.0)
