@@ -158,7 +158,7 @@ def backtest(
     """Backtest leverage policies: fees, funding, margin and liquidation at every bar.
 
     backtest run --policy cppi --set multiplier=4 --data btc/
-    backtest tune examples/btc-vol-target.toml --constraint 'max_drawdown<=0.4'
+    backtest tune examples/btc-vol-target.toml --constraints 'max_drawdown<=0.4'
     """
 
 

@@ -56,8 +56,8 @@ FLAGS = {
     "venue.preset": "--venue",
     "sweep.values": "--vary",
     "stress.shocks": "--shock",
-    "stress.scenarios": "--scenario",
-    **{f"{table}.constraints": "--constraint" for table in ("sweep", "tune", "validate")},
+    "stress.scenarios": "--scenarios",
+    **{f"{table}.constraints": "--constraints" for table in ("sweep", "tune", "validate")},
 }
 """Flags that are called otherwise than their key."""
 

@@ -65,7 +65,7 @@ def show_surface(
     timezone: Timezone = None,
     underlying: Underlying = None,
     time: Annotated[
-        str | None, flag("The last snapshot at or before this time, if there are several.", "--at")
+        str | None, flag("The last snapshot at or before this time, if there are several.")
     ] = None,
     model: Annotated[str, typer.Option(help=f"One of {', '.join(MODELS)}.")] = "svi",
     report: Report = None,
@@ -74,13 +74,13 @@ def show_surface(
     """Fit a surface of implied volatility to bids and asks, and say how well it fits.
 
     backtest options surface deribit.parquet --underlying ETH --model ssvi --report surface.html
-    backtest options surface chains --underlying BTC --at 2026-01-05
+    backtest options surface chains --underlying BTC --time 2026-01-05
     """
     with show_progress("reading the chain"):
         chain = read_chain(file, settlement, timezone).select(underlying, time)
     if len(chain.times) > 1:
         raise ParameterError(
-            f"a surface is of one snapshot, got {len(chain.times)}: choose one with --at"
+            f"a surface is of one snapshot, got {len(chain.times)}: choose one with --time"
         )
     with show_progress("fitting the surface"):
         surface = Surface.fit(chain, model)  # type: ignore[arg-type] # checked there

@@ -111,7 +111,7 @@ def stress(draft: Draft, *, output: Output) -> None:
     """Run an experiment, and show what shocks after the last close would do to its account.
 
     backtest stress --shock price=-0.3 --shock over=2h --shock outage=1h
-    backtest stress --scenario 2020-03-12 --ladder price=-0.5:0.5:41 --report stress.html
+    backtest stress --scenarios 2020-03-12 --ladder price=-0.5:0.5:41 --report stress.html
     """
     experiment = build_experiment(draft)
     table = draft.table("stress")

@@ -42,7 +42,7 @@ def sweep(draft: experiment.Draft, *, output: Output) -> None:
     parameters of a signal's rule such as signal.window.
 
     backtest sweep --vary target=0.1:1:64 --vary half_life=log:10:1000:32
-    backtest sweep --draws 100000 --objective calmar --constraint 'max_drawdown<=0.4'
+    backtest sweep --draws 100000 --objective calmar --constraints 'max_drawdown<=0.4'
     """
     table = dict(draft.table("sweep"))
     values = draft.read_entries("sweep", "values", experiment.read_values)
@@ -122,7 +122,7 @@ def tune(draft: experiment.Draft, *, output: Output) -> None:
     constraints.
 
     backtest tune --space target=0.1:1 --space half_life=log:10:500 --seconds 60
-    backtest tune btc.toml --constraint 'max_drawdown<=0.4' --resume
+    backtest tune btc.toml --constraints 'max_drawdown<=0.4' --resume
     """
     search = {"objective": "sharpe", **read_search(draft, "tune")}
     holdout = search.get("holdout", "25%")

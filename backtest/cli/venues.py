@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from backtest.cli.command import AsJson, command, flag
-from backtest.cli.experiment import DEFAULT_VENUE
+from backtest.cli.experiment import DEFAULT_VENUE, read_list
 from backtest.cli.printing import print_json, print_paragraph, print_title, render
 from backtest.venue import Venue, calculate_liquidation, list_presets, preset_files
 from backtest.venue import terms as funding_terms
@@ -140,6 +140,7 @@ def liq(
         flag("Volatility per year (0.6 is 60 %), for the probability of liquidation."),
     ] = None,
     multiplier: Annotated[float, typer.Option(help="Multiplier of dynamic margin.")] = 1.0,
+    days: Annotated[str, typer.Option(help="Horizons of that probability, in days.")] = "1,7,30",
     as_json: AsJson = False,
 ) -> None:
     """Calculate the margins, liquidation price and bankruptcy price of a position.
@@ -164,6 +165,7 @@ def liq(
         quantity=quantity,
         volatility=volatility,
         multiplier=multiplier,
+        days=read_list(days, name="--days"),
     )
     odds = {f"{days:g}d": chance for days, chance in found.probabilities.items()}
     table = rules.in_force

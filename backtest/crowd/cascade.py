@@ -23,7 +23,7 @@ from backtest.crowd import crowd as people
 from backtest.crowd.crowd import Crowd, to_value
 from backtest.engine import Result
 from backtest.market import Market
-from backtest.venue import Contract, Venue, read_newest
+from backtest.venue import Contract, Venue, read_newest, read_venue
 
 WINDOW_DAYS = 30.0
 """The days at the end of a market from which volume and volatility are measured."""
@@ -612,7 +612,7 @@ class Cascade(base.SettingsResult):
 @base.checked_only("crowd", "venue", "impact", "adl", "me")
 def cascade(
     crowd: Crowd,
-    venue: Venue,
+    venue: Venue | str,
     *,
     shock: float,
     impact: Impact,
@@ -630,7 +630,7 @@ def cascade(
     ----------
     crowd : Crowd
         The accounts.
-    venue : Venue
+    venue : Venue or str
         Margin rules, mode and costs of liquidation. Its own ``liquidation.impact`` is not used:
         ``impact`` replaces it.
     shock : float
@@ -662,6 +662,7 @@ def cascade(
     notional at the price before the shock. Each round closes all accounts that fail at its price:
     the last price is the clearing price nearest to that before the shock.
     """
+    venue = read_venue(venue)
     if venue.contract.is_spot:
         raise base.ParameterError("venue must have margined positions, got one of kind 'spot'")
     start = people.find_price(price, crowd.price)

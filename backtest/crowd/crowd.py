@@ -25,6 +25,7 @@ from backtest.venue import (
     compute_price,
     compute_value,
     read_rules,
+    read_venue,
 )
 
 MOST_ACCOUNTS = 10_000_000
@@ -131,7 +132,7 @@ class Crowd:
         accounts: int = 100_000,
         seed: int = 0,
         price: float | None = None,
-        venue: Venue | None = None,
+        venue: Venue | str | None = None,
         lookback: str = "30d",
     ) -> Crowd:
         """Return a crowd with a distribution of leverage.
@@ -153,7 +154,7 @@ class Crowd:
             The number of accounts, and the seed of the draws.
         price : float, optional
             The price now; the last close of the market by default.
-        venue : Venue, optional
+        venue : Venue or str, optional
             The venue: no account has met its lowest maintenance rate since its entry, and
             quantities are of its contract. Without one, none has lost everything, some fail at any
             venue before a cascade begins, and the contract is linear, of one unit.
@@ -170,6 +171,7 @@ class Crowd:
         rng.shuffle(is_long)
         market = unwrap_market(entries) if isinstance(entries, Market | Markets) else None
         now = find_price(price, entries if market is None else float(market.close[-1]))
+        venue = None if venue is None else read_venue(venue)
         contract = Contract() if venue is None else venue.contract
         margin = 0.0 if venue is None else read_rules(venue).rates[0]
         if market is None:
@@ -222,15 +224,15 @@ class Crowd:
         return np.asarray(self.quantity * abs(to_value(self.contract, at)))
 
     @base.checked
-    def liquidation_prices(self, venue: Venue) -> base.FloatArray:
+    def liquidation_prices(self, venue: Venue | str) -> base.FloatArray:
         """Return the price at which a venue liquidates each account, NaN where none does."""
         value = np.asarray(to_value(self.contract, self.entry))
         beside = self.collateral - self.quantity * value
-        return find_liquidation_prices(venue, self.quantity, value, beside)
+        return find_liquidation_prices(read_venue(venue), self.quantity, value, beside)
 
     @base.checked
-    def ladder(self, venue: Venue | None = None, *, price: float | None = None, bins: int = 100,
-               span: float = 0.5) -> pd.DataFrame:  # fmt: skip
+    def ladder(self, venue: Venue | str | None = None, *, price: float | None = None,
+               bins: int = 100, span: float = 0.5) -> pd.DataFrame:  # fmt: skip
         """Return the notional that is liquidated at each price; bankruptcy prices without a venue.
 
         ``bins`` price levels reach to both sides by ``span``, a fraction of the price now.

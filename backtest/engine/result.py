@@ -45,6 +45,7 @@ from backtest.market import Market, find_coin
 from backtest.measures import (
     AccountHistory,
     Attribution,
+    Measures,
     OptionQuotes,
     OptionTerms,
     Period,
@@ -432,7 +433,7 @@ def count_in(run: RunRecord, market: Market) -> CountedResult:
     rate = -1.0 if run.tally.ruin >= 0 else compound_growth(growth, run.span.years)
     mean = float(returns.mean()) if n > 0 else math.nan
     downside = math.sqrt(np.square(np.minimum(returns, 0.0)).sum() / max(n, 1))
-    measures = {
+    measured = {
         "total_return": growth - 1.0,
         "cagr": rate,
         **measure_spread(returns, 0.0, periods),
@@ -443,7 +444,8 @@ def count_in(run: RunRecord, market: Market) -> CountedResult:
         "final_equity": float(equity[-1]),
     }
     bars = pd.DataFrame({"equity": equity, "drawdown": fall}, index=base.utc_index(run.time))
-    return CountedResult(bars, pd.Series(returns, run.returns.index, name="return"), measures)
+    sampled = pd.Series(returns, run.returns.index, name="return")
+    return CountedResult(bars, sampled, Measures(measured))
 
 
 # ------------------------------------------------------------------------------------------- files

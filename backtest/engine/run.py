@@ -51,7 +51,7 @@ from backtest.measures import (
     compute_volatilities,
 )
 from backtest.policy import Policy
-from backtest.venue import Venue, compute_collateral_value
+from backtest.venue import VenueLike, compute_collateral_value
 
 LEAST = 2
 """Least bars of an instrument on which columns are computed."""
@@ -461,7 +461,7 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
     market: Market | Markets,
     policy: Policy | Mapping[str, Policy],
     *,
-    venue: Venue | Mapping[str, Venue],
+    venue: VenueLike,
     account: Account,
     signal: Weights | pd.Series | float | str | SignalRule = None,
     overlay: Policy | None = None,
@@ -486,7 +486,7 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
         Decides the leverage at each close; filled at the next open. With several instruments, one
         for all or one for each.
     venue, account : Venue (or a mapping of names to venues), Account
-        The rules and the costs.
+        The rules and the costs. A text is the name of a preset, ``"binance-usdm:BTCUSDT"``.
     signal : float, array of shape (n_bars,), Series by UTC time, str or SignalRule, optional
         Direction and scale in [-1, 1]; default 1. The signal of a bar belongs to the decision at
         its close. A text is a column of the bars, or a rule of

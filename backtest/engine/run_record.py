@@ -181,18 +181,18 @@ class RunRecord(RunData):
 
     @cached_property
     def metrics(self) -> Mapping[str, float]:
-        """The measures by name."""
+        """The measures by name; an unknown name raises KeyError with the nearest one."""
         unit, equity = self.of_account("unit"), self.of_account("equity")
         measured = measures.measure_run(
             self.tally, self.span, float(unit[-1]), float(equity[-1]), self.samples
         )
         if self.has_one_position and self.manifest.get("overlay") is None:
-            return MappingProxyType(measured)
+            return MappingProxyType(measures.Measures(measured))
         extra = self._measure_portfolio()
         # of the account's terms: the tally adds those of the collateral to price and slippage
         measured["price_pnl"] -= extra["collateral_pnl"]
         measured["slippage"] -= extra["conversion"]
-        return MappingProxyType({**measured, **extra})
+        return MappingProxyType(measures.Measures({**measured, **extra}))
 
     @property
     def diversity(self) -> Mapping[str, float]:

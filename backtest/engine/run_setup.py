@@ -41,7 +41,7 @@ from backtest.market import (
     remake,
 )
 from backtest.policy import Policy, sets_margin
-from backtest.venue import ScenarioMargin, Venue
+from backtest.venue import ScenarioMargin, Venue, read_venue
 
 SETTLEMENTS = ("funding_time", "funding_rate", "funding_mark")
 
@@ -230,6 +230,7 @@ def set_up_run(
     resume: Any = None,
     **terms: Any,
 ) -> Setup:
+    venue = read_venue(venue)
     markets = take_markets(market, venue, account)
     earlier = read_resume(resume, start)
     checks.check_periods(markets, sampling, calendar)

@@ -26,11 +26,11 @@ from backtest.market import Market, Markets, read_file
 from backtest.measures import read_tally, start_tally
 from backtest.options import refuse_options
 from backtest.policy import Policy
-from backtest.venue import compute_value
+from backtest.venue import compute_value, read_venue
 
 if TYPE_CHECKING:
     from backtest.base import BoolArray
-    from backtest.venue import Venue
+    from backtest.venue import VenueLike
 
 
 NEEDED = ("time", "instrument", "quantity", "price", "fee")
@@ -444,7 +444,7 @@ def replay(
     market: Market | Markets,
     fills: pd.DataFrame,
     *,
-    venue: Venue | Mapping[str, Venue],
+    venue: VenueLike,
     account: Account,
     start: AccountSnapshot | base.TimeLike | None = None,
     sampling: str = "1d",
@@ -476,6 +476,7 @@ def replay(
         How far a price without a reference may lie outside the range of its bar, a fraction.
     """
     base.Number(0.0, 1.0).check("range_tolerance", range_tolerance)
+    venue = read_venue(venue)
     markets = engine.take_markets(market, venue, account)
     refuse_options(markets, "a replay of fills")
     check_periods(markets, sampling, calendar)

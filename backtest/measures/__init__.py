@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from backtest.measures.luck import simulate_luck
     from backtest.measures.measure_table import RunSpan, Samples, annualize_ratios
     from backtest.measures.measure_table import find_cost_rates, measure_accounts, measure_run
-    from backtest.measures.measure_table import name_measure
+    from backtest.measures.measure_table import Measures, name_measure
     from backtest.measures.option_profit import OptionQuotes, OptionTerms, compute_prices
     from backtest.measures.option_profit import compute_volatilities, explain_profit, measure_greeks
     from backtest.measures.option_profit import multiply, weigh_gamma

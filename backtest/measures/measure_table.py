@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Never, TypeVar
 
 import numpy as np
 import pandas as pd
 
-from backtest.base import FloatArray, IntArray, format_time
+from backtest.base import FloatArray, IntArray, did_you_mean, format_time
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.measures import performance
 from backtest.measures.luck import probability_of_skill, sharpe_error
@@ -136,6 +136,16 @@ class Measure(NamedTuple):
 
     def find(self, name: str, source: Any) -> Any:
         return source.read(name) if self.of is None else self.of(source)
+
+
+V = TypeVar("V")
+
+
+class Measures(dict[str, V]):
+    """Measures by name; an unknown name raises KeyError with the nearest one."""
+
+    def __missing__(self, name: object) -> Never:
+        raise KeyError(f"no measure is called {name!r}{did_you_mean(name, self)}")
 
 
 FRACTION, ROOT, MONEY, COUNT, DAYS = "fraction", "per sqrt(year)", "money", "count", "days"

@@ -24,7 +24,15 @@ from backtest.policy import Combinator, Policy, trades_options
 from backtest.risk.path_models import Drift, PathModel, describe_drift, summarize_funding
 from backtest.risk.paths import MARKS, PRICES, PathBars, Paths, simulate_paths
 from backtest.risk.stress import fix_margin_tables
-from backtest.venue import Venue, check_no_column, find_newest, list_dated, pick_cost
+from backtest.venue import (
+    Venue,
+    VenueLike,
+    check_no_column,
+    find_newest,
+    list_dated,
+    pick_cost,
+    read_venue,
+)
 
 AnyPolicy: TypeAlias = Policy | Mapping[str, Policy]
 AnyVenue: TypeAlias = Venue | Mapping[str, Venue]
@@ -537,7 +545,7 @@ def liquidation_risk(
     paths: Paths,
     policy: AnyPolicy,
     *,
-    venue: AnyVenue,
+    venue: VenueLike,
     account: AnyAccount,
     horizons: Sequence[str] | None = None,
     confidence: float = 0.95,
@@ -581,7 +589,7 @@ def liquidation_risk(
     """
     sure = BETWEEN.check("confidence", confidence)
     threads = base.Whole(1).check("threads", threads)
-    bars = read_horizons(paths, horizons)
+    bars, venue = read_horizons(paths, horizons), read_venue(venue)
     runner = PathsRunner(
         paths, policy, venue=venue, account=account, signal=signal, overlay=overlay, compile=compile
     )
@@ -755,7 +763,7 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
     market: Market | Markets,
     policy: AnyPolicy | None = None,
     *,
-    venue: AnyVenue,
+    venue: VenueLike,
     account: Account,
     probability: float = 0.01,
     horizon: str = "30d",
@@ -809,6 +817,7 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
             f"paths must be at least {math.ceil(LEAST_HITS / chance)} for the probability "
             f"{chance:g}, got {paths}"
         )
+    venue = read_venue(venue)
     terms: dict[str, Any] = {"venue": venue, "account": account, "signal": signal,
                              "overlay": overlay, "compile": compile}  # fmt: skip
     sizes = choose_grid(policy, venue, account, drawn[0])

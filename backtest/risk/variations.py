@@ -19,10 +19,10 @@ from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.engine import Progress, Result
 from backtest.market import Market, Markets, as_given, as_markets
 from backtest.measures import find_cost_rates
-from backtest.risk.liquidations import AnyPolicy, AnyVenue, describe_terms
+from backtest.risk.liquidations import AnyPolicy, describe_terms
 from backtest.risk.paths import MARKS, PRICES
 from backtest.risk.stress import list_worsenings, scale, scale_margin
-from backtest.venue import Venue
+from backtest.venue import Venue, VenueLike, read_venue
 
 LEAST_CHANGE = 0.00005
 """Change of growth that is not 0.00 %."""
@@ -121,12 +121,12 @@ class Sensitivity(base.SettingsResult):
         ]  # fmt: skip
 
 
-@base.checked_only("progress", "market", "venue", "factors")
+@base.checked_only("progress", "market", "factors")
 def sensitivity(
     market: Market | Markets,
     policy: AnyPolicy,
     *,
-    venue: AnyVenue,
+    venue: VenueLike,
     account: Account,
     factors: Sequence[str] | None = None,
     progress: Progress | None = None,
@@ -148,6 +148,7 @@ def sensitivity(
         :func:`backtest.run`.
     """
     markets = as_markets(market)
+    venue = read_venue(venue)
     venues = engine.read_venues(venue, markets)
     chosen = choose_factors(factors, markets, venues)
     signal = engine.read_named(settings.get("signal"), market)
@@ -297,6 +298,7 @@ def capacity(
     """
     if account.flows is not None:
         raise base.ParameterError("account.flows must be left out: the capital varies")
+    venue = read_venue(venue)
     slips = [each.slippage for each in engine.read_venues(venue, as_markets(market)).values()]
     if not any(each.impact > 0.0 or each.max_participation is not None for each in slips):
         raise base.ParameterError(

@@ -16,6 +16,7 @@ from backtest.base import Choice, ParameterError, compute_id, find_versions, rep
 from backtest.market import Market, as_given, as_markets, with_clock
 from backtest.sweep.set_evaluator import Evaluator, Metrics, Pool, PooledEvaluator
 from backtest.sweep.sets import BaseTerms, list_names, names_signal, pick
+from backtest.venue import read_venue
 
 Accounts = Literal["shared", "separate"]
 
@@ -97,7 +98,7 @@ class SharedTerms:
 
 def read_shared(arguments: Mapping[str, Any]) -> SharedTerms:
     given = SimpleNamespace(**arguments)
-    policy, venue, account = given.policy, given.venue, given.account
+    policy, venue, account = given.policy, read_venue(given.venue), given.account
     market, signal = with_clock(given.market, given.decide, given.detail), given.signal
     is_separate, market = read_accounts(given, market)
     market = engine.end_expired(market, venue)

@@ -32,7 +32,7 @@ from backtest.sweep.sets import (
     take_sets,
 )
 from backtest.sweep.shared_terms import Accounts, read_shared
-from backtest.venue import Venue
+from backtest.venue import VenueLike
 
 SetsLike: TypeAlias = "Mapping[str, Any] | pd.DataFrame | int"
 
@@ -44,7 +44,7 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     policy: type[Policy] | Policy,
     sets: SetsLike,
     *,
-    venue: Venue | Mapping[str, Venue],
+    venue: VenueLike,
     account: Account,
     signal: Any = None,
     overlay: Policy | None = None,

@@ -15,7 +15,7 @@ import pandas as pd
 from backtest import base
 from backtest.engine import Progress
 from backtest.measures import ObjectiveLike, rank_by_objective, read_constraints
-from backtest.measures.measure_table import METRICS, OPTION_COSTS
+from backtest.measures.measure_table import METRICS, OPTION_COSTS, Measures
 from backtest.sweep.set_evaluator import Evaluator, Rows
 from backtest.sweep.sets import Sets, count_sets, from_frame, number_rows, take_sets
 
@@ -138,9 +138,10 @@ class Sweep(base.SavedResult):
         return len(self.table) == int(self.manifest["sets"]["asked"])
 
     @cached_property
-    def metrics(self) -> dict[str, base.FloatArray]:
+    def metrics(self) -> Measures[base.FloatArray]:
         """The measures by name, arrays of shape (n_sets,)."""
-        return {name: self.table[name].to_numpy() for name in METRICS if name in self.table}
+        known = [name for name in METRICS if name in self.table]
+        return Measures({name: self.table[name].to_numpy() for name in known})
 
     @base.checked
     def rank(

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from backtest.account import Account
     from backtest.market import Market, Markets
     from backtest.policy import Policy
-    from backtest.venue import Venue
+    from backtest.venue import VenueLike
 
 TRIALS = 20_000
 """Trials if neither trials nor seconds are given."""
@@ -53,7 +53,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     market: Market | Markets,
     policy: type[Policy] | Policy,
     *,
-    venue: Venue | Mapping[str, Venue],
+    venue: VenueLike,
     account: Account,
     accounts: Accounts = "shared",
     pool: Pool = "mean",
@@ -187,7 +187,7 @@ def objective(  # noqa: PLR0913 - keywords, each with a default that is said
     market: Market | Markets,
     policy: type[Policy] | Policy,
     *,
-    venue: Venue | Mapping[str, Venue],
+    venue: VenueLike,
     account: Account,
     accounts: Accounts = "shared",
     pool: Pool = "mean",

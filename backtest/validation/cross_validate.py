@@ -22,7 +22,7 @@ from backtest.measures.measure_table import COSTS
 from backtest.sweep import count_sets, draw_sets, name_column, take_sets, to_plain_value
 from backtest.tune import Journal, Problem, find_distinct
 from backtest.validation import validation as v
-from backtest.venue import Venue
+from backtest.venue import Venue, VenueLike
 
 if TYPE_CHECKING:
     from backtest.account import Account
@@ -64,7 +64,7 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     market: Market | Markets,
     policy: type[Policy] | Policy,
     *,
-    venue: Venue | Mapping[str, Venue],
+    venue: VenueLike,
     account: Account,
     space: Mapping[str, Any] | None = None,
     fix: Mapping[str, Any] | None = None,

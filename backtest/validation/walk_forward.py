@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from backtest.sweep import Rows, Sets
     from backtest.tune import Progress as SearchProgress
     from backtest.tune import Robustness, Verdict
-    from backtest.venue import Venue
+    from backtest.venue import VenueLike
 
 KIND = "walk-forward"
 FEW_TRADES = 10
@@ -84,7 +84,7 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     market: Market | Markets,
     policy: type[Policy] | Policy,
     *,
-    venue: Venue | Mapping[str, Venue],
+    venue: VenueLike,
     account: Account,
     space: Mapping[str, Any] | None = None,
     fix: Mapping[str, Any] | None = None,

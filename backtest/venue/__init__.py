@@ -44,6 +44,6 @@ if TYPE_CHECKING:
     from backtest.venue.venue import choose_multipliers, Contract, Earlier, Fees, FeeTier
     from backtest.venue.venue import find_charged, find_newest, has_spread, InForce
     from backtest.venue.venue import InUse, Liquidation, list_dated, pick_cost, read_newest
-    from backtest.venue.venue import scale_cost, Slippage, Venue
+    from backtest.venue.venue import read_venue, scale_cost, Slippage, Venue, VenueLike
 
 open_door(__name__)

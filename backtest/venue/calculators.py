@@ -28,7 +28,7 @@ from backtest.venue.portfolio_kernels import (
 )
 from backtest.venue.requirement import compute_value
 from backtest.venue.requirement_rule import MarginRule, OwnMargin, RequirementRule
-from backtest.venue.venue import Venue
+from backtest.venue.venue import Venue, read_venue
 
 if TYPE_CHECKING:
     from backtest.venue.margin import Assets, Numbers, Options, Venues
@@ -174,7 +174,7 @@ class Calculation(NamedTuple):
 
 @checked
 def calculate_liquidation(
-    venue: Venue,
+    venue: Venue | str,
     *,
     side: str,
     entry: float,
@@ -228,6 +228,7 @@ def calculate_liquidation(
                         ("multiplier", multiplier)):  # fmt: skip
         if value is not None:
             POSITIVE.check(name, value)
+    venue = read_venue(venue)
     is_inverse = venue.contract.kind == "inverse"
     unit = abs(compute_value(venue.contract.size, is_inverse, entry))
     if quantity is not None:

@@ -35,7 +35,7 @@ from backtest.venue.requirement import (
     read_rules,
 )
 from backtest.venue.requirement_rule import MarginRule, RequirementRule
-from backtest.venue.venue import agree_settlement
+from backtest.venue.venue import agree_settlement, read_venue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 
     Numeric = float | FloatArray
     Options = OptionPosition | Sequence[OptionPosition]
-    Venues = Venue | Mapping[str, Venue]
+    from backtest.venue.venue import VenueLike as Venues
+
     Numbers = float | Mapping[str, float]
     Assets = Collateral | Sequence[Collateral]
 
@@ -142,7 +143,7 @@ DEFAULT, REG_T = r.Brackets(), r.Strategy()
 
 
 def maintenance(
-    venue: Venue | MarginRules, notional: Numeric, multiplier: Numeric | None = None
+    venue: Venue | MarginRules | str, notional: Numeric, multiplier: Numeric | None = None
 ) -> Any:
     """Return the maintenance margin MM(N), in the settlement currency, of the broadcast shape.
 
@@ -160,7 +161,7 @@ def maintenance(
 
 
 def largest_notional(
-    venue: Venue | MarginRules, equity: Numeric, leverage: Numeric = math.inf
+    venue: Venue | MarginRules | str, equity: Numeric, leverage: Numeric = math.inf
 ) -> Any:
     """Return the largest notional that initial margin allows, before costs; 0 where it allows none.
 
@@ -174,7 +175,7 @@ def largest_notional(
 
 
 def liquidation_price(
-    venue: Venue | MarginRules,
+    venue: Venue | MarginRules | str,
     quantity: Numeric,
     entry: Numeric,
     collateral: Numeric,
@@ -205,7 +206,7 @@ def liquidation_price(
     return _broadcast(scalar_liquidation_price, venue, quantity, entry, collateral, x, *others)
 
 
-def survivable_notional(venue: Venue | MarginRules, equity: Numeric, ratio: Numeric) -> Any:
+def survivable_notional(venue: Venue | MarginRules | str, equity: Numeric, ratio: Numeric) -> Any:
     """Return the largest notional, before a move of the price, that the move does not liquidate.
 
     With u the value of a contract after the move over that before, it is the largest N with ``N |1
@@ -227,14 +228,14 @@ def survivable_notional(venue: Venue | MarginRules, equity: Numeric, ratio: Nume
 
 
 def bankruptcy_price(
-    venue: Venue | MarginRules, quantity: Numeric, entry: Numeric, collateral: Numeric
+    venue: Venue | MarginRules | str, quantity: Numeric, entry: Numeric, collateral: Numeric
 ) -> Any:
     """Return the price at which a position has lost all that backs it; NaN where none does."""
     check_each("entry", entry, OVER_ZERO, is_nan_allowed=False)
     return _broadcast(scalar_bankruptcy_price, venue, quantity, entry, collateral)
 
 
-def _read(multiplier: Numeric | None, venue: Venue | MarginRules) -> Numeric:
+def _read(multiplier: Numeric | None, venue: Venue | MarginRules | str) -> Numeric:
     if multiplier is None:
         return venue.multiplier if isinstance(venue, MarginRules) else 1.0
     check_each("multiplier", multiplier, OVER_ZERO, is_nan_allowed=False)
@@ -242,8 +243,9 @@ def _read(multiplier: Numeric | None, venue: Venue | MarginRules) -> Numeric:
 
 
 def _broadcast(
-    function: Callable[..., float], venue: Venue | MarginRules, *numbers: Numeric
+    function: Callable[..., float], venue: Venue | MarginRules | str, *numbers: Numeric
 ) -> Any:
+    venue = read_venue(venue) if isinstance(venue, str) else venue
     if not isinstance(venue, MarginRules) and not hasattr(venue, "brackets"):
         raise ParameterError(f"venue must be a Venue, got {repr_plain(venue)}")
     rules = venue if isinstance(venue, MarginRules) else read_rules(venue)
@@ -481,6 +483,7 @@ def read_book(
     options: Options = (),
     venue_leverage: Numbers | None = None,
 ) -> Book:
+    venues = read_venue(venues)
     tables: Any = [each for each in (venues, quantities, prices) if isinstance(each, Mapping)]
     names = tuple(map(str, tables[0] if tables else "0"))  # a single instrument has no name
     given: Any = venues if isinstance(venues, Mapping) else dict.fromkeys(names, venues)

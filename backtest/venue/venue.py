@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from operator import attrgetter
-from typing import Annotated, Any, NamedTuple, Self, overload
+from typing import Annotated, Any, NamedTuple, Self, TypeAlias, overload
 
 import numpy as np
 import pandas as pd
@@ -748,7 +748,7 @@ class Venue(Value, kw_only=True):
         maker: Cost | None = None,
         liquidation_fee: Cost | None = None,
         lot: float = 0.0,
-        like: Venue | None = None,
+        like: Venue | str | None = None,
     ) -> Venue:
         """Return the venue of a spot leg: the coin itself, held beside margined positions.
 
@@ -778,6 +778,7 @@ class Venue(Value, kw_only=True):
         forced = Liquidation(mode="close", fee=fee, slippage=slippage)
         shared = {}
         if like is not None:
+            like = read_venue(like)
             shared = {name: getattr(like, name) for name in ACCOUNT_FIELDS}
             names = ("mode", "order", *(() if like.liquidation.step == "bracket" else ("step",)))
             forced = forced.override({name: getattr(like.liquidation, name) for name in names})
@@ -840,3 +841,25 @@ class Venue(Value, kw_only=True):
         own = object.__new__(type(self))  # checked already; a run repeats this for each table
         vars(own).update(vars(self), brackets=table.brackets, earlier=())
         return own
+
+
+VenueLike: TypeAlias = Venue | str | Mapping[str, Venue | str]
+"""A venue, the name of a preset (``"binance-usdm:BTCUSDT"``), or one of them by instrument."""
+
+
+@overload
+def read_venue(given: Venue | str) -> Venue: ...
+
+
+@overload
+def read_venue(given: VenueLike) -> Venue | Mapping[str, Venue]: ...
+
+
+def read_venue(given: Any) -> Any:
+    """Return venues with the rules of its preset in place of each text ``NAME:SYMBOL[@DAY]``.
+
+    Anything else stays as it is. Raises VenueError if there is no such preset.
+    """
+    if isinstance(given, Mapping):
+        return {name: read_venue(each) for name, each in given.items()}
+    return Venue.preset(*preset_files.parse_name(given)) if isinstance(given, str) else given

@@ -1,5 +1,6 @@
 """The command line: what it prints, where it saves, how it ends."""
 
+import inspect
 import json
 import os
 import subprocess
@@ -10,9 +11,9 @@ import pytest
 
 import backtest as bt
 from backtest.cli import policies, printing
-from backtest.cli.app import MODULES
+from backtest.cli.app import MODULES, build_command
 from backtest.cli.build import build_experiment
-from backtest.cli.experiment import draft_experiment
+from backtest.cli.experiment import MODELS, TABLES, draft_experiment, read_keys
 from backtest.engine.policy_contract import Finding
 from backtest.strategies import VolTarget
 from tests.kit import AT_BINANCE, MY_POLICY, ask, call
@@ -147,6 +148,64 @@ def test_each_command_has_help_with_examples(capsys, name):
     assert code == 0
     assert f"Usage: backtest {name}" in out
     assert "Examples" in out or name == "validate"
+
+
+ACCOUNT, DATA = (bt.run, bt.Account), (bt.Markets.load, bt.Market.load)
+SIDES = {
+    "run": ACCOUNT,
+    "compare": (*ACCOUNT, bt.compare),
+    "decide": (*ACCOUNT, bt.decide),
+    "replay": (*ACCOUNT, bt.replay),
+    "sweep": (*ACCOUNT, bt.sweep, bt.Sweep.rank),
+    "tune": (*ACCOUNT, bt.tune),
+    "validate walk-forward": (*ACCOUNT, bt.walk_forward),
+    "validate cross-validate": (*ACCOUNT, bt.cross_validate),
+    "validate folds": (*ACCOUNT, bt.folds),
+    "risk": (*ACCOUNT, bt.simulate_paths, bt.liquidation_risk),
+    "paths": (*ACCOUNT, bt.simulate_paths),
+    "stress": (*ACCOUNT, bt.stress),
+    "bounds": (*ACCOUNT, bt.bounds),
+    "capacity": (*ACCOUNT, bt.capacity),
+    "sensitivity": (*ACCOUNT, bt.sensitivity),
+    "cascade": (*ACCOUNT, bt.cascade, bt.Crowd.from_leverage),
+    "liq": (bt.calculate_liquidation,),
+    "options surface": (bt.Chain.load, bt.Chain.select, bt.Surface.fit),
+}
+"""The functions of Python behind each command; those of experiments read data too."""
+ONE_SIDED = {"--set", "--report", "--json", "--save", "--results", "--help", "--verbose"}
+WRITTEN = {
+    "--data": "paths", "--from": "between", "--to": "between", "--vary": "sets", "--draws": "sets",
+    "--shock": "scenarios", "--snapshot": "state", "--begin": "start", "--from-run": "result",
+    "--ledger": "Replay.compare", "--find-leverage": "max_leverage",
+}  # fmt: skip
+"""Flags of another name: of what is an object in Python, and ``from``, which is a keyword there."""
+OBJECTS = {
+    "market", "results", "result", "progress", "store", "benchmark", "option_quantities", "crowd",
+    "me", "data", "settings", "entries", "chain", "self", "path", "state", "sets", "correlation",
+    "instruments", "between", "paths", "price", "bridge", "columns", "repair",
+}  # fmt: skip
+"""Arguments that other flags make, that only Python has, or that are flags of `data import`."""
+
+
+def list_flags(name: str) -> dict[str, str]:
+    """Return the flags of a command, without ``no-``, with the names of their arguments."""
+    made, rest = build_command(name.partition(" ")[0]), name.partition(" ")[2]
+    found = (made.commands[rest] if rest else made).params
+    flags = [max(each.opts, key=len) for each in found if each.param_type_name == "option"]
+    plain = [each.replace("--no-", "--") for each in flags]
+    return {each: WRITTEN.get(each, each[2:].replace("-", "_")) for each in plain}
+
+
+@pytest.mark.parametrize("name", SIDES)
+def test_each_flag_is_an_argument_and_each_argument_a_flag_or_a_key(name):
+    flags = list_flags(name)
+    functions = [*SIDES[name], *(DATA if "--data" in flags else ())]
+    arguments = {each for function in functions for each in inspect.signature(function).parameters}
+    tables = (*TABLES, *MODELS) if "--set" in flags else ()
+    keys = {key for table in tables for key in read_keys(table)}
+    elsewhere = ONE_SIDED | {each for each in WRITTEN if each in flags}
+    assert {flag for flag, own in flags.items() if own not in arguments} <= elsewhere
+    assert arguments - {*flags.values()} - keys - {*tables} <= OBJECTS
 
 
 def test_the_help_of_a_run_and_of_a_search_is_short(capsys, monkeypatch):

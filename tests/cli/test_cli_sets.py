@@ -70,7 +70,7 @@ def test_the_command_line_and_python_agree(capsys):
 
 def test_ruined_failed_and_forbidden_sets_stand_below_and_are_counted(capsys, folder):
     (folder / "fragile.py").write_text(FRAGILE)
-    flags = ("--policy", "fragile.py", "--vary", "size=-1,0.1,2,90", "--constraint", "fees<=40")
+    flags = ("--policy", "fragile.py", "--vary", "size=-1,0.1,2,90", "--constraints", "fees<=40")
     harsh = ("--set", "account.after_liquidation=halt", "--set", "venue.slippage.rate=0.05")
     with warnings.catch_warnings():
         warnings.simplefilter("always")
@@ -148,8 +148,8 @@ def test_a_search_prints_its_summary_and_the_command_that_runs_the_winner(capsys
 @pytest.mark.slow
 def test_flags_reach_the_search(capsys):
     found = ask_tune(
-        capsys, "--objective", "calmar=1,turnover=-0.01", "--constraint", "max_drawdown<=0.9",
-        "--constraint", "liquidations==0", "--space", "half_life=log:10:100", "--space",
+        capsys, "--objective", "calmar=1,turnover=-0.01", "--constraints", "max_drawdown<=0.9",
+        "--constraints", "liquidations==0", "--space", "half_life=log:10:100", "--space",
         "power=1,2", "--fix", "target=0.3", "--no-robust", "--holdout", "none", "--seconds", "99",
     )  # fmt: skip
     study = found["study"]
@@ -166,7 +166,7 @@ def test_flags_reach_the_search(capsys):
 
 @pytest.mark.slow
 def test_no_set_that_keeps_the_constraints_is_told(capsys):
-    code, out, _ = call(capsys, "tune", *FEW, "--no-save", "--constraint", "fees<0")
+    code, out, _ = call(capsys, "tune", *FEW, "--no-save", "--constraints", "fees<0")
     assert code == 1
     assert "constraints" in out.replace("\n", " ").replace("  ", "")
     assert "backtest run" not in out
@@ -283,7 +283,7 @@ def test_shocks_and_ladders_are_read_from_flags(capsys):
     assert found["table"][0]["loss"] > 0.0
     assert sorted({row["margin"] for row in found["ladder"]}) == [1.0, 2.0, 3.0]
     assert len(found["ladder"]) == 9
-    assert main(["stress", *CONSTANT, "--scenario", "2020-03-12"]) == 0
+    assert main(["stress", *CONSTANT, "--scenarios", "2020-03-12"]) == 0
     assert "2020-03-12" in capsys.readouterr().out
 
 

@@ -345,7 +345,7 @@ def test_impact_that_recovers_between_rounds_liquidates_less():
 
 
 BAD: tuple[dict[str, Any], ...] = (
-    {"crowd": None}, {"venue": "binance"}, {"shock": math.nan}, {"shock": -1.0}, {"impact": 0.1},
+    {"crowd": None}, {"venue": 5}, {"shock": math.nan}, {"shock": -1.0}, {"impact": 0.1},
     {"volume": math.nan}, {"volume": None}, {"insurance": -1.0}, {"adl": "que"},
     {"recovery": "soon"}, {"price": -1.0}, {"me": 3}, {"me": bt.Account()},
 )  # fmt: skip
@@ -353,7 +353,7 @@ BAD_DRAWS: tuple[dict[str, Any], ...] = (
     {"open_interest": math.nan}, {"leverage": "normal:1:5"}, {"leverage": "uniform:5:1"},
     {"leverage": "loguniform:1:x"}, {"leverage": [1.0, 2.0]}, {"long_share": 1.5},
     {"accounts": 2.5}, {"seed": -1}, {"price": None, "entries": None},
-    {"lookback": "long", "entries": bt.Market.sample(bars=10)}, {"venue": "binance"},
+    {"lookback": "long", "entries": bt.Market.sample(bars=10)}, {"venue": 5},
 )  # fmt: skip
 
 

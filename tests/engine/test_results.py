@@ -55,6 +55,16 @@ def test_a_cross_position_uses_the_margin_of_its_bracket():
     assert column(result, "realized_pnl") == scenes.is_([0, 0, 0, 10 * sold])
 
 
+def test_an_unknown_measure_is_a_key_error_with_the_nearest_name():
+    metrics = scenes.play(100, 100, 100).metrics
+    with pytest.raises(KeyError, match="'sharp_ratio'; did you mean 'sharpe"):
+        metrics["sharp_ratio"]
+    assert metrics.get("sharp_ratio") is None
+    assert {**metrics} == dict(metrics)
+    with pytest.raises(TypeError):
+        metrics["sharpe"] = 1.0
+
+
 def test_the_multiplier_and_the_setting_change_the_initial_margin():
     stressed = scenes.venue_of(brackets=LEVELS, margin_multiplier=scenes.series({0: 1.0, 2: 2.0}))
     result = scenes.play(100, 100, 100, targets=[3.0, scenes.NAN], venue=stressed)

@@ -415,7 +415,7 @@ def test_chains_and_surfaces_at_the_command_line(capsys, tmp_path: Path):
     assert ask(capsys, "options", "chain", *given)["defects"][0]["check"] == "crossed"
     code, text, error = call(capsys, "options", "surface", *given)
     assert (code, text) == (2, "")
-    assert "a surface is of one snapshot, got 2: choose one with --at" in error
-    assert len(ask(capsys, "options", "surface", *given, "--at", NOW)["fits"]) == 2
+    assert "a surface is of one snapshot, got 2: choose one with --time" in error
+    assert len(ask(capsys, "options", "surface", *given, "--time", NOW)["fits"]) == 2
     code, _, error = call(capsys, "options", "chain", "nowhere.parquet")
     assert (code, "error: " in error, "'nowhere.parquet' does not" in error) == (2, True, True)

@@ -1,9 +1,11 @@
 """Margin rules: what they refuse, those of venues by day, and margin of options."""
 
+import inspect
 import itertools
 import json
 import math
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -608,3 +610,45 @@ def test_the_cheapest_pairing_counts_in_any_order(order):
     ]  # fmt: skip
     options = [held[k] for k in order]
     assert bt.margin.requirement({}, {}, {}, bt.Strategy(), options=options) == 0.0
+
+
+# ------------------------------------------------------------------------- the name of a preset
+
+
+@pytest.mark.slow
+def test_a_venue_is_given_as_the_name_of_a_preset_everywhere():
+    name, market = "binance-usdm:BTCUSDT@2023-01-01", bt.Market.sample(bars=60)
+    terms = {"account": bt.Account(), "compile": False}
+    crowd = bt.Crowd.from_leverage(
+        open_interest=1e6, leverage=5.0, price=30_000.0, accounts=10, venue=name
+    )
+
+    def ask(venue: object) -> list[object]:
+        held = bt.run(market, Constant(), venue=venue, **terms)
+        return [
+            held.manifest["id"],
+            bt.run(bt.Markets({"A": market}), Constant(), venue={"A": venue}, **terms).metrics,
+            bt.sweep(market, Constant(), {"leverage": [1.0]}, venue=venue, **terms).manifest["id"],
+            bt.sensitivity(market, Constant(), venue=venue, factors=["fees"], **terms).summary(),
+            bt.calculate_liquidation(venue, side="long", entry=30_000, leverage=10),
+            bt.margin.liquidation_price(venue, 1.0, 30_000, 3_000),
+            bt.margin.requirement(venue, 1.0, 30_000),
+            bt.cascade(
+                crowd, venue=venue, shock=-0.1, impact=bt.Linear(0.1), volume=1e6
+            ).final_price,
+            crowd.liquidation_prices(venue).tolist(),
+            bt.Venue.spot(taker=0.0, slippage=0.0, haircut=0.1, borrow_rate=0.0, like=venue),
+        ]
+
+    rules = bt.Venue.preset("binance-usdm", "BTCUSDT@2023-01-01")
+    assert list(map(repr, ask(name))) == list(map(repr, ask(rules)))
+
+
+def test_every_function_that_takes_a_venue_takes_its_name():
+    functions = [getattr(bt, each) for each in bt.__all__ if inspect.isfunction(getattr(bt, each))]
+    for function in functions:
+        taken = inspect.signature(function).parameters.values()
+        hints = [str(each.annotation) for each in taken if each.name in ("venue", "venues")]
+        assert all(re.search(r"VenueLike|\bstr\b|Venues|Any", each) for each in hints), function
+    with pytest.raises(BacktestError, match="did you mean 'binance-usdm:BTCUSDT'"):
+        bt.calculate_liquidation("binance-usdm", side="long", entry=30_000, leverage=10)
