@@ -334,7 +334,7 @@ def warn_of_last_prices(markets: Markets, spot: Sequence[str]) -> None:
     lacking = [
         labels[name] or "the market"
         for name, each in markets.items()
-        if not each.has_mark and name not in spot
+        if not (each.has_mark or each.sessions or name in spot)
     ]
     if lacking:
         base.warn_caller(

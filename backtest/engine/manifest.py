@@ -123,6 +123,7 @@ def describe_instrument(
     return {
         **describe_bars(market, start, closes),
         **describe_clock(market),
+        **({"sessions": True} if market.sessions else {}),
         "filled": dict(market.filled),
         "liquidations_tested_on": "mark prices" if market.has_mark else "last prices",
         "funding_events": len(market.funding_time),

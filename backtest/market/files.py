@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import csv
 import gzip
+import os
 import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -59,6 +60,9 @@ TOP, LISTED = 1 << 16, 100
 SHORTEST, LONGEST = 26 * DAY, 36 * DAY
 """How far apart bars of calendar months open, also on days of trading, ns."""
 
+LEAST_BOUND = 1 << 28
+"""Bytes that any file may expand to, however small."""
+
 LARGEST = 1 << 30
 """Bytes of text that one file may hold or unpack to."""
 
@@ -75,6 +79,7 @@ def stem_of(path: Path) -> str:
 def read_file(path: Path, chosen: Mapping[str, str] = MappingProxyType({})) -> pd.DataFrame:
     """Return the table in a file; ``chosen`` are the names of its columns by ours, if known."""
     from pyarrow import ipc, parquet  # noqa: PLC0415 - 20 ms, only when needed
+    from pyarrow.dataset import dataset  # noqa: PLC0415 - likewise
 
     check_exists(path)
     kind = suffix_of(path)
@@ -86,8 +91,19 @@ def read_file(path: Path, chosen: Mapping[str, str] = MappingProxyType({})) -> p
     with reading(str(path)), path.open("rb") as file:
         if kind not in (".parquet", ".feather"):
             return parse_csv(unpack(file, path.suffix.lower(), str(path)), chosen, str(path))
-        is_parquet = kind == ".parquet"
-        table = parquet.ParquetFile(file).read() if is_parquet else ipc.open_file(file).read_all()
+        most = find_limit(file)
+        if kind == ".parquet":
+            opened = parquet.ParquetFile(file)
+            rows, columns = opened.metadata.num_rows, opened.metadata.num_columns
+        else:
+            opened = ipc.open_file(file)
+            rows, columns = dataset(path, format="ipc").count_rows(), len(opened.schema)
+        if rows * columns * 8 > most:
+            raise DataError(
+                f"a file must hold at most {most:,} bytes, 200 times its size, got {rows:,} rows "
+                f"of {columns:,} columns ({path})"
+            )
+        table = opened.read() if kind == ".parquet" else opened.read_all()
         table.validate(full=True)  # texts that are no UTF-8 raise here, not where they are used
         frame: pd.DataFrame = table.to_pandas()
     return frame
@@ -107,7 +123,17 @@ def reading(where: str) -> Iterator[None]:
         ) from error
 
 
+def find_limit(file: IO[bytes]) -> int:
+    """Return how many bytes a file may expand to: 200 times its size, 256 MiB to 4 GiB."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    return min(max(200 * size, LEAST_BOUND), 1 << 32)
+
+
 def unpack(file: IO[bytes], kind: str, where: str) -> bytes:
+    """Return the text in a file, unpacked; raise before it is more than the file may expand to."""
+    most = min(find_limit(file), LARGEST) if kind in (".zip", ".gz") else LARGEST
+    declared = 0
     if kind == ".zip":
         with zipfile.ZipFile(file) as archive:
             names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
@@ -117,11 +143,17 @@ def unpack(file: IO[bytes], kind: str, where: str) -> bytes:
                     f"an archive must hold one .csv, found {len(names)}: {found} ({where})"
                 )
             with archive.open(names[0]) as stream:
-                data = stream.read(LARGEST + 1)
+                declared = archive.getinfo(names[0]).file_size
+                data = b"" if declared > most else stream.read(most + 1)
+    elif kind == ".gz":
+        file.seek(-4, os.SEEK_END)
+        declared = int.from_bytes(file.read(4), "little")
+        file.seek(0)
+        data = b"" if declared > most else gzip.GzipFile(fileobj=file).read(most + 1)
     else:
-        data = (gzip.GzipFile(fileobj=file) if kind == ".gz" else file).read(LARGEST + 1)
-    if len(data) > LARGEST:
-        raise DataError(f"a file must hold at most {LARGEST:,} bytes, got more ({where})")
+        data = file.read(most + 1)
+    if max(len(data), declared) > most:
+        raise DataError(f"a file must hold at most {most:,} bytes, got more ({where})")
     return data
 
 
@@ -795,9 +827,9 @@ def find_defects(
         absent = bars.time[~mark.is_marked]
         stretch = Span(int(absent[0]), int(absent[-1]) + interval)
         filled["mark_gaps"] = f"last: {absent.size} of {bars.time.size} bars, {stretch}"
-    if funding is None:
+    if funding is None and not options.sessions:
         filled["funding"] = "none given"
-    elif repairs and funding.covered is not None:
+    elif repairs and funding is not None and funding.covered is not None:
         holes = timed.missing_settlements(funding.once, *funding.span)
         every = timed.cadence(funding.once)
         missing = int(count_uncovered(funding.span, funding.covered, every).sum())

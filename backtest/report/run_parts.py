@@ -195,7 +195,8 @@ def find_notices(result: Result) -> Iterator[str]:
     instruments: Mapping[str, Any] = data.get("instruments") or {"": data}
     spot = {name for name, venue in result.venues.items() if venue.contract.is_spot}
     is_spot = "instruments" not in data and bool(spot)
-    perpetual = {} if is_spot else {n: each for n, each in instruments.items() if n not in spot}
+    perpetual = {name: each for name, each in instruments.items()
+                 if not (is_spot or name in spot or each.get("sessions"))}  # fmt: skip
     unmarked = [name for name, each in perpetual.items()
                 if each.get("liquidations_tested_on") == "last prices"]  # fmt: skip
     if unmarked:

@@ -349,6 +349,8 @@ def test_business_days_are_named_by_their_sessions(daily):
     assert "2000-03-24 to 2000-03-28, recovered 2000-03-31; 7 days under water" in text
     assert "2000-03-13 to 2000-03-31 UTC, 15 bars of 1d" in text
     assert "2000-03-25" not in text
+    assert "mark prices:" not in text  # stocks have neither marks nor funding
+    assert "o funding rates" not in text
     worst = find_drawdowns(daily).iloc[0]
     assert [f"{worst[name]:%a %d}" for name in ("peak", "trough", "recovery")] == [
         "Fri 24", "Tue 28", "Fri 31",

@@ -288,6 +288,21 @@ HOSTILE: list[tuple[str, Callable[[Path], Path], str]] = [
 ]  # fmt: skip
 
 
+def test_the_bound_of_a_file_follows_its_size(tmp_path, monkeypatch):
+    """240 kB of zeros in a gzip of under 1 kB; the bound is lowered to 100 kB."""
+    monkeypatch.setattr(files, "LEAST_BOUND", 100_000)
+    path = tmp_path / "x.csv.gz"
+    path.write_bytes(gzip.compress(b"0," * 120_000))
+    assert 200 * path.stat().st_size < 200_000
+    check_refused(lambda: bt.Market.load(path), "a file must hold at most", bt.DataError)
+    frame = pd.DataFrame(np.zeros((500_000, 6)), columns=list("abcdef"))
+    frame.to_parquet(tmp_path / "x.parquet")
+    frame.to_feather(tmp_path / "x.feather", compression="zstd")
+    for path in (tmp_path / "x.parquet", tmp_path / "x.feather"):
+        said = "200 times its size, got 500,000 rows of 6 columns"
+        check_refused(lambda path=path: bt.Market.load(path), said, bt.DataError)
+
+
 @pytest.mark.parametrize(("name", "write", "rule"), HOSTILE, ids=[each[0] for each in HOSTILE])
 def test_a_hostile_file_is_refused_and_leaves_nothing(tmp_path, monkeypatch, name, write, rule):
     if name.startswith("large"):
