@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from backtest.measures.differences import STATISTICS, Differences, Sampled, compare_pairs
     from backtest.measures.differences import find_block_length, holm, pair_differences
     from backtest.measures.luck import Overfitting, SharpeMoments, deflated_sharpe
-    from backtest.measures.luck import deflated_sharpe_of_returns, effective_trials
+    from backtest.measures.luck import deflated_sharpe_of_returns, effective_observations
+    from backtest.measures.luck import effective_trials
     from backtest.measures.luck import estimate_moments, expected_max_sharpe, probabilistic_sharpe
     from backtest.measures.luck import probability_of_backtest_overfitting, sharpe_error
     from backtest.measures.luck import simulate_luck
@@ -60,6 +61,7 @@ __all__ = [
     "compound_growth",
     "deflated_sharpe",
     "deflated_sharpe_of_returns",
+    "effective_observations",
     "effective_trials",
     "estimate_moments",
     "expected_max_sharpe",

@@ -13,7 +13,7 @@ import pandas as pd
 from backtest.base import FloatArray, IntArray, did_you_mean, format_time
 from backtest.base.units import DAY, YEAR_DAYS
 from backtest.measures import performance
-from backtest.measures.luck import probability_of_skill, sharpe_error
+from backtest.measures.luck import effective_observations, probability_of_skill, sharpe_error
 from backtest.measures.tally import Tally, flatten_tally
 
 COSTS = ("fees", "slippage", "impact", "funding", "interest")
@@ -204,7 +204,7 @@ ABOUT: dict[str, Measure] = {
     ),
     "sharpe_error": Measure(
         ROOT, -1, "standard error of the Sharpe ratio", "returns",
-        lambda p: sharpe_error(p.excess, p.periods),
+        lambda p: sharpe_error(p.excess, p.periods, n=effective_observations(p.excess)),
     ),
     "probabilistic_sharpe": Measure(
         FRACTION, 1, "probability that the true Sharpe is above 0", "returns",
