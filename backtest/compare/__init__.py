@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING
 from backtest.base import open_door
 
 if TYPE_CHECKING:
-    from backtest.compare.compare import LEAST_SAMPLES, Comparison, compare, find_growth
-    from backtest.compare.compare import sample_returns, search_scale, show_accounts
-    from backtest.compare.compare import walk_differences
+    from backtest.compare.compare import LEAST_SAMPLES, Comparison, compare
+    from backtest.compare.compare import sample_returns, show_accounts, walk_differences
 
 RESULTS = ("Comparison",)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -16,8 +15,19 @@ import pandas as pd
 from backtest import base, measures
 from backtest.base.result_parts import NOTHING, Headline, Part, Shown, ShownChart, ShownTable
 from backtest.base.units import DAY
-from backtest.engine import Progress, Result, as_of, earn_cash, finish, run_account
-from backtest.engine.checks import OF_EACH_RUN
+from backtest.engine import (
+    BUY_AND_HOLD,
+    Progress,
+    Result,
+    ScaledAccount,
+    as_of,
+    earn_cash,
+    find_growth,
+    measure_market,
+    name_better,
+    scale_to_volatility,
+)
+from backtest.engine.equal_risk import NEAR
 from backtest.measures.differences import STATISTICS
 from backtest.measures.performance import LEAST_DEVIATION
 from backtest.measures.ranking import AFTER_RUIN, DOUBTS
@@ -50,14 +60,6 @@ MOST_DRAWS = 1_000_000
 SHARED = ("venue", "account", "signal", "sampling", "calendar")
 LISTED = 8
 """Differing terms that an error lists."""
-MOST_RUNS = 6
-"""The most runs of one account in the search for its scale."""
-EXACT = 1e-6
-"""The relative distance from the target volatility at which the search ends."""
-NEAR = 0.01
-"""The relative distance above which a comparison warns that risk is not equal."""
-ELASTICITY = (0.25, 4.0)
-"""Bounds on the elasticity of volatility to scale, for the next step of the search."""
 
 
 @base.record_making
@@ -133,6 +135,7 @@ def compare(
     cautions = list(list_cautions(len(sampled.free), scaled))
     facts = {
         "baseline": against,
+        "market": measure_market(next(iter(results.values()))),
         "equal_risk": equal_risk,
         **rules._asdict(),
         "blocks": blocks,
@@ -271,13 +274,6 @@ def measure_account(result: Result) -> dict[str, float]:
     }
 
 
-def find_growth(result: Result) -> float:
-    """Return the log growth of the unit value per year; -inf after ruin."""
-    if result.metrics["ruined"]:
-        return -math.inf
-    return float(np.sum(np.log1p(result.returns.to_numpy()))) / result.span.years
-
-
 def sample_returns(results: Mapping[str, Result]) -> measures.Sampled:
     """Return the sampled returns of all accounts, of shape (k, n)."""
     first = next(iter(results.values()))
@@ -299,22 +295,6 @@ def sample_free(result: Result) -> base.FloatArray:
 # ---------------------------------------------------------------------------------- equal risk
 
 
-class ScaledAccount(NamedTuple):
-    result: Result
-    scale: float
-    volatility: float
-    target: float
-
-    @property
-    def distance(self) -> float:
-        return abs(self.result.metrics["volatility"] / self.target - 1.0)
-
-    @property
-    def rest(self) -> float:
-        rest = self.target / self.result.metrics["volatility"] if self.distance <= NEAR else 1.0
-        return rest if rest * float(self.result.returns.min()) > -1.0 else 1.0
-
-
 def equalize_risk(
     results: Mapping[str, Result], progress: Progress | None
 ) -> dict[str, ScaledAccount]:
@@ -331,49 +311,10 @@ def equalize_risk(
         )
     found = {}
     for done, (name, result) in enumerate(results.items()):
-        rerun = functools.partial(run_scaled, result)
-        found[name] = search_scale(result, rerun, min(moving))
+        found[name] = scale_to_volatility(result, min(moving))
         if progress is not None:
             progress(done + 1, len(results))
     return found
-
-
-def search_scale(
-    result: Result, rerun: Callable[[float], Result], target: float, most: float = 1.0
-) -> ScaledAccount:
-    """Search for the scale that brings the volatility of an account nearest to a target.
-
-    Secant steps in logarithms: ln c <- ln c + ln(target / sigma) / e, with the elasticity e = 1 at
-    first, and then d ln sigma / d ln c of the last two runs. ``result`` is the run at scale 1.
-    """
-    volatility = result.metrics["volatility"]
-    best = ScaledAccount(result, 1.0, volatility, target)
-    scale, elasticity = 1.0, 1.0
-    for _ in range(MOST_RUNS):
-        if best.distance <= EXACT or not volatility > LEAST_DEVIATION:
-            break
-        step = math.exp(math.log(target / volatility) / elasticity)
-        last, scale = scale, min(most, scale * step)
-        again = best._replace(result=rerun(scale), scale=scale)
-        if again.distance < best.distance:
-            best = again
-        after = again.result.metrics["volatility"]
-        if not after > LEAST_DEVIATION or scale == last:
-            break
-        answer = math.log(after / volatility) / math.log(scale / last)
-        elasticity = float(np.clip(answer, *ELASTICITY))
-        volatility = after
-    return best
-
-
-def run_scaled(result: Any, scale: float) -> Result:
-    scaled = result.setup.scale(scale)
-    with warnings.catch_warnings():
-        for category in OF_EACH_RUN:
-            warnings.simplefilter("ignore", category)
-        is_compiled = result.manifest["compiled"] == "yes"
-        outcome = run_account(scaled, is_compiled=is_compiled, progress=None)
-        return finish(scaled, outcome, calendar=result.manifest["calendar"])
 
 
 # ------------------------------------------------------------------------------- the differences
@@ -580,9 +521,16 @@ class Comparison(base.SavedResult):
                      for row in rows]  # fmt: skip
             parts += [f"{words}: {', '.join(sides)}"] if sides else []
         start = f"Against {self.baseline}, with {self.confidence:.0%} confidence,"
-        if not parts:
-            return f"{start} nothing differs by more than noise."
-        return f"{start} these differ by more than noise. {base.capitalize('; '.join(parts))}."
+        found = f"these differ by more than noise. {base.capitalize('; '.join(parts))}."
+        return f"{start} {found if parts else 'nothing differs by more than noise.'}{self._lead()}"
+
+    def _lead(self) -> str:
+        best = self.order[0]
+        own = {str(name): float(x) for name, x in self.table.loc[best].items()}
+        market = name_better({BUY_AND_HOLD: self.manifest["market"]}, own, f"{best}'s")
+        found = [f"The baseline {best} grew most."] if best == self.baseline else []
+        found += [f"{base.capitalize(market)}."] if market else []
+        return "".join(f" {each}" for each in found)
 
     @property
     def notices(self) -> tuple[str, ...]:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from backtest.engine.driver import Counts, Progress, bind_loop, drive, explain_refusal, new_cuts
     from backtest.engine.driver import new_event_log, new_ledger_array, new_quotes, new_scratch
     from backtest.engine.driver import new_tape, read_tables, report_bad_decision, summarize_account
+    from backtest.engine.equal_risk import BUY_AND_HOLD, CONSTANT, ScaledAccount, find_growth
+    from backtest.engine.equal_risk import hold_at_equal_risk, measure_market, name_better
+    from backtest.engine.equal_risk import scale_to_volatility
     from backtest.engine.held_signals import hold_signals
     from backtest.engine.inputs import AccountInputs, TradedDays, as_of, earn_cash, mark_ends
     from backtest.engine.inputs import mark_samples, measure_years, pack_terms, read_assets

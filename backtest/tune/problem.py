@@ -16,7 +16,6 @@ from backtest.sweep import Evaluator, SharedTerms, read_shared, read_space
 from backtest.tune.trials import Goal, SamplerName
 
 if TYPE_CHECKING:
-    from backtest.policy import Policy
     from backtest.sweep import Metrics
 
 LEAST_TRIALS = 4
@@ -94,15 +93,13 @@ class Problem(SharedTerms):
         """Return an evaluator of some of the bars."""
         return self.make(market, self.keep_times(), self.metrics)
 
-    def run(
-        self, values: Mapping[str, Any], first: int, stop: int, policy: Policy | None = None
-    ) -> Result:
-        """Run a set, or another policy in its place, on some bars with fresh capital."""
+    def run(self, values: Mapping[str, Any], first: int, stop: int) -> Result:
+        """Run a set on some bars with fresh capital."""
         trio = self.base.build_trio(values)
         with warn_once(is_first=False):
             return run(
                 self.market if stop == self.market.n_bars else self.market.prefix(stop),
-                policy or trio.policy,
+                trio.policy,
                 venue=trio.venue,
                 account=trio.account,
                 signal=self.base.build_signal(values) or self.slice_signal(stop),

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,14 +16,20 @@ import pandas as pd
 from backtest import base
 from backtest.base.result_parts import Headline, Part, Shown, ShownTable
 from backtest.base.units import DAY, YEAR_DAYS
-from backtest.compare import find_growth, sample_returns, search_scale, show_accounts
-from backtest.engine import Result, Segment, merge_segments, run_switched
+from backtest.compare import sample_returns, show_accounts
+from backtest.engine import (
+    BUY_AND_HOLD,
+    CONSTANT,
+    Result,
+    Segment,
+    find_growth,
+    hold_at_equal_risk,
+    measure_market,
+    merge_segments,
+    run_switched,
+)
 from backtest.engine.checks import warn_once
-from backtest.engine.run_record import measure_holding
 from backtest.market import Markets
-from backtest.measures import compound_growth
-from backtest.measures.performance import LEAST_DEVIATION
-from backtest.policy import Policy
 from backtest.sweep import (
     Dimension,
     Evaluator,
@@ -50,6 +56,7 @@ if TYPE_CHECKING:
     from backtest.account import Account
     from backtest.engine import Progress
     from backtest.market import Market
+    from backtest.policy import Policy
     from backtest.sweep import Rows, Sets
     from backtest.tune import Progress as SearchProgress
     from backtest.tune import Robustness, Verdict
@@ -73,8 +80,8 @@ STABILITY = (
 )
 RANK = "Rank: 1 is the best set of the test span, 0.5 the median, 0 the worst."
 BESIDE = (
-    "Constant leverage pays the same costs, and has the volatility of the re-tuned account; the "
-    "market is held at 1x without costs."
+    "Constant leverage pays the same costs, and has the volatility of the re-tuned account; buy "
+    "and hold is the market at 1x without costs."
 )
 
 
@@ -304,13 +311,6 @@ class SpanEvaluator:
 # ------------------------------------------------------------------------------------ the accounts
 
 
-class ConstantLeverage(Policy):
-    turns: Annotated[float, base.Range(0.0, math.inf)] = 1.0
-
-    def leverage(self, bar: Any, account: Any) -> float:  # noqa: ARG002 - it knows nothing
-        return self.turns
-
-
 def run_walk(problem: Problem, found: list[SearchedFold]) -> Result | None:
     """Run one account through all test spans; None if its parameters never change."""
     end, terms = found[-1].span.stop, problem.base
@@ -333,25 +333,6 @@ def run_walk(problem: Problem, found: list[SearchedFold]) -> Result | None:
             overlay=segments[0].overlay or terms.overlay,
             **problem.terms,
         )
-
-
-def hold_at_equal_risk(
-    problem: Problem, fold: SearchedFold, end: int, wanted: Result
-) -> dict[str, float] | None:
-    """Return the measures of a constant leverage with the volatility of another account.
-
-    It trades the signal, under the overlay, with the costs of that account. None of an account
-    with options, which have no leverage of their own, and of one that was ruined or did not move.
-    """
-    moves = wanted.metrics["volatility"] > LEAST_DEVIATION
-    if wanted.options is not None or wanted.metrics["ruined"] or not moves:
-        return None
-
-    def hold(turns: float) -> Any:
-        return problem.run(fold.values, fold.span.test, end, ConstantLeverage(turns=turns))
-
-    found = search_scale(hold(1.0), hold, wanted.metrics["volatility"], most=math.inf)
-    return dict(found.result.metrics)
 
 
 # ------------------------------------------------------------------------------ tables and figures
@@ -407,17 +388,12 @@ def judge_walk(
     trades = [int(np.sum((rows >= fold.span.test) & (rows < fold.span.stop))) for fold in found]
     sampled = sample_returns({"re-tuned": result})
     deflated, _ = deflate_alone(sampled.returns[0] - sampled.free, tried)
-    market, years = measure_holding(fixed), fixed.span.years
-    names = ("total_return", "volatility", "sharpe", "max_drawdown")
-    beside = {
-        "the market": {
-            **{name: float(getattr(market, name)) for name in names},
-            "cagr": float(compound_growth(1.0 + market.total_return, years)),
-        }
-    }
-    held = hold_at_equal_risk(problem, found[0], found[-1].span.stop, result)
+    beside = {BUY_AND_HOLD: measure_market(fixed)}
+    held = None
+    if not result.metrics["ruined"]:
+        held = hold_at_equal_risk(fixed, result.metrics["volatility"])
     if held is not None:
-        beside["constant leverage at equal risk"] = held
+        beside[CONSTANT] = dict(held.result.metrics)
     broken = problem.goal.list_broken(result.metrics)
     return {
         "growth_in_sample": inside,

@@ -10,6 +10,7 @@ import pytest
 
 import backtest as bt
 from backtest.compare.compare import TITLES
+from backtest.engine import hold_at_equal_risk
 from backtest.measures.differences import STATISTICS
 from backtest.report.write import build_head
 from backtest.store import load_saved
@@ -229,6 +230,34 @@ def test_equal_risk_leaves_volatilities_equal(plain):
 
 
 @pytest.mark.slow
+def test_constant_leverage_at_equal_risk_of_a_constant_leverage_is_itself():
+    """At half of the volatility it is half of the leverage; a loaded account cannot be held."""
+    own = run(Constant(leverage=2.0), MARKET.prefix(120))
+    same = hold_at_equal_risk(own)
+    assert same.scale == pytest.approx(2.0, rel=1e-6)
+    assert same.result.returns.to_numpy() == pytest.approx(own.returns.to_numpy(), rel=1e-5)
+    half = hold_at_equal_risk(own, 0.5 * own.metrics["volatility"])
+    assert half.scale == pytest.approx(1.0, rel=0.05)
+    assert half.distance < 1e-3
+    assert half.result.metrics["fees"] > 0.0
+    assert hold_at_equal_risk(dataclasses.replace(own, setup=None)) is None
+
+
+def test_a_verdict_names_buy_and_hold_and_the_baseline_where_they_grew_more(plain):
+    best = plain.order[0]
+    own = float(plain.table.loc[best, "cagr"])
+    market = {**plain.manifest["market"], "cagr": own + 0.1}
+    told = dataclasses.replace(plain, manifest={**plain.manifest, "market": market}).verdict
+    assert f"Buy and hold grew by {100.0 * (own + 0.1):.2f} % a year at a volatility of" in told
+    assert f"more than {best}'s {100.0 * own:.2f} % a year" in told
+    market["cagr"] = own - 0.1
+    first = {**plain.manifest, "market": market, "baseline": best}
+    told = dataclasses.replace(plain, manifest=first).verdict
+    assert told.endswith(f"The baseline {best} grew most.")
+    close = MARKET.mark_close
+    assert plain.manifest["market"]["total_return"] == pytest.approx(close[-1] / close[0] - 1.0)
+
+
 def test_an_account_that_holds_nothing_cannot_be_scaled():
     levers = {"none": Constant(leverage=0.0), "one": Constant(), "two": Constant(leverage=2.0)}
     with pytest.warns(UserWarning, match="its risk is not equal"):

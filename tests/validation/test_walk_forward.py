@@ -245,14 +245,14 @@ def test_the_market_and_constant_leverage_at_equal_risk_are_rows_of_the_table(wa
     held = walk.figures["beside"]["constant leverage at equal risk"]
     assert held["volatility"] == pytest.approx(walk.result.metrics["volatility"], rel=1e-3)
     assert held["fees"] > 0.0
-    market = walk.figures["beside"]["the market"]
+    market = walk.figures["beside"]["buy and hold"]
     close = MARKET.close[-len(walk.result.close) :]
     assert market["total_return"] == pytest.approx(close[-1] / close[0] - 1.0, rel=1e-9)
     text = walk.summary()
-    for name in ("re-tuned", "tuned once", "constant leverage at equal risk", "the market"):
+    for name in ("re-tuned", "tuned once", "constant leverage at equal risk", "buy and hold"):
         assert f"\n{name} " in text
     # an account that may hold 1x cannot take more risk than the market at 1x
-    assert [*fallen.figures["beside"]] == ["the market", "constant leverage at equal risk"]
+    assert [*fallen.figures["beside"]] == ["buy and hold", "constant leverage at equal risk"]
 
 
 DAYS = 365 * 4
