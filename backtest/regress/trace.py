@@ -259,7 +259,7 @@ FIGURES = {
     "walk_efficiency": ("efficiency", 1),
     "walk_efficiency_difference": ("efficiency_difference", 1),
     "walk_mean_rank": ("mean_rank", 1),
-    "walk_deflated_sharpe": ("deflated_sharpe", 1),
+    "walk_probabilistic_sharpe": ("probabilistic_sharpe", 1),
 }
 OVERFIT = "walk_pbo"
 BETTER_IF = {**{name: sign for name, (_, sign) in FIGURES.items()}, OVERFIT: -1}

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from backtest.base import open_door
 
 if TYPE_CHECKING:
-    from backtest.tune.trials import UNFINISHED, Batch, Journal, find_finished, name_result
-    from backtest.tune.trials import open_folder
+    from backtest.tune.trials import UNFINISHED, WALKED, Batch, Journal, add_note, find_finished
+    from backtest.tune.trials import name_result, open_folder, read_notes
     from backtest.tune.problem import Problem, Robustness, read_problem
     from backtest.tune.search import objective, search_and_choose, tune
     from backtest.tune.study import SearchResult, Study, describe_budget, describe_search

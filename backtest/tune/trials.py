@@ -40,7 +40,7 @@ PART = "part"
 """The stage of sets that are evaluated on a part of the time."""
 UNFINISHED = ".unfinished-"
 TRIALS = "trials"
-LOOKS, TRIED = "looks.jsonl", "trials.jsonl"
+LOOKS, TRIED, WALKED = "looks.jsonl", "trials.jsonl", "walks.jsonl"
 SET, METRIC = "set:", "metric:"
 FORMAT = 1
 
@@ -237,7 +237,7 @@ def cannot_write(path: Path, error: OSError) -> base.DataError:
 
 
 def add_note(store: Path, file: str, facts: Mapping[str, Any], **about: Any) -> None:
-    """Note a look at the holdout, or sets tried before it, as a line of JSON, once."""
+    """Note a look at the holdout, sets tried before it, or a walk, as a line of JSON, once."""
     note = {"study": facts["id"], "policy": facts["policy"]["name"], **about}
     text = json.dumps(base.to_plain({**note, **describe_bars_of(facts, file)}), sort_keys=True)
     path = store / file
@@ -265,7 +265,7 @@ def read_notes(store: Path | None, file: str, facts: Mapping[str, Any]) -> list[
 
 def describe_bars_of(facts: Mapping[str, Any], file: str) -> dict[str, Any]:
     data, split = facts["data"], facts["searched"]
-    start, stop = (split, data["end"]) if file == LOOKS else (data["start"], split)
+    start, stop = (data["start"], split) if file == TRIED else (split, data["end"])
     parts = data.get("instruments") or {str(data["instrument"]): data}
     prices = {name: each["content_hash"] for name, each in parts.items()}
     return {"prices": prices, "synthetic": data["synthetic"], "start": start, "stop": stop}

@@ -16,7 +16,7 @@ from backtest.engine import count_periods
 from backtest.measures import (
     annualize_ratios,
     deflated_sharpe,
-    deflated_sharpe_of_returns,
+    effective_observations,
     estimate_moments,
     expected_max_sharpe,
     probability_of_backtest_overfitting,
@@ -489,16 +489,16 @@ def measure_luck(task: StudyTask, trials: Batch, best: int, others: int) -> dict
     }
 
 
-def deflate_alone(returns: base.FloatArray, trials: float) -> tuple[float, float]:
-    """Return the deflated Sharpe ratio of one account after some trials, and the Sharpe of luck.
+def deflate_alone(returns: base.FloatArray, trials: float) -> float:
+    """Return the probabilistic Sharpe ratio of one account, deflated by some independent trials.
 
     Without the other trials' returns, their Sharpe ratios scatter as those of noise.
     """
     if len(returns) < 2:
-        return 0.5, 0.0
-    std = math.sqrt(1.0 / (len(returns) - 1))
-    alone = deflated_sharpe_of_returns(returns, n_trials=trials, std=std if trials > 1.0 else 0.0)
-    return alone, expected_max_sharpe(trials, std)
+        return 0.5
+    moments, n = estimate_moments(returns), effective_observations(returns)
+    std = math.sqrt(1.0 / (n - 1)) if trials > 1.0 else 0.0
+    return deflated_sharpe(**{**moments._asdict(), "n": n}, n_trials=trials, std=std)
 
 
 def find_overfitting(returns: base.FloatArray) -> float:

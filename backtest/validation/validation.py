@@ -249,7 +249,7 @@ def check_embargo(embargo: int | str | None, groups: Groups, market: Market | Ma
 V = TypeVar("V", bound="Validation")
 FIGURES, ACCOUNTS = "figures.json", "accounts"
 EVIDENCE, EVEN = 0.95, 0.5
-"""Least deflated Sharpe ratio that is evidence (without skill it has 1 in 20 chances), and the
+"""Least probabilistic Sharpe ratio that is evidence (without skill it has 1 in 20 chances), and the
 probability of overfitting above which a choice is no better than chance."""
 CONFIDENCE = 0.95
 SCATTER = (

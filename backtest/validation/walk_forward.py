@@ -26,6 +26,7 @@ from backtest.engine import (
     hold_at_equal_risk,
     measure_market,
     merge_segments,
+    name_better,
     run_switched,
 )
 from backtest.engine.checks import warn_once
@@ -39,15 +40,18 @@ from backtest.sweep import (
     to_plain_value,
 )
 from backtest.tune import (
+    WALKED,
     Examiner,
     Journal,
     Problem,
     StudyTask,
+    add_note,
     deflate_alone,
     find_distinct,
     find_extent,
     gather,
     is_feasible,
+    read_notes,
     search_and_choose,
 )
 from backtest.validation import validation as v
@@ -177,6 +181,7 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     def make(evaluator: Evaluator, folder: Path | None) -> WalkForward:
         found = search_folds(problem, evaluator, spans, folder, progress)
         fixed = problem.run(found[0].values, spans[0].test, spans[-1].stop)
+        ways = count_ways(store, {**manifest, "searched": v.describe_bar(market, spans[0].test)})
         result, table = run_walk(problem, found) or fixed, tabulate_folds(problem, found)
         return WalkForward(
             folds=table,
@@ -184,11 +189,19 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
             fixed=fixed,
             stability=measure_stability(problem, found),
             trials=tabulate_trials(problem, found),
-            figures=judge_walk(problem, found, table["rank"].to_numpy(), result, fixed),
+            figures=judge_walk(problem, found, table["rank"].to_numpy(), result, fixed, ways),
             manifest=manifest,
         )
 
     return v.make_or_resume(WalkForward, problem, manifest, arguments, make)
+
+
+def count_ways(store: str | Path | None, facts: Mapping[str, Any]) -> int:
+    """Note a walk in the store, and return how many different ones tested some of its bars."""
+    if store is None:
+        return 1
+    add_note(Path(store), WALKED, facts)
+    return len({note["study"] for note in read_notes(Path(store), WALKED, facts)})
 
 
 # -------------------------------------------------------------------------------- searching a fold
@@ -377,17 +390,15 @@ def judge_walk(
     ranks: base.FloatArray,
     result: Result,
     fixed: Result,
+    ways: int,
 ) -> dict[str, Any]:
     inside, outside = float(np.nanmean([fold.growth for fold in found])), find_growth(result)
     known = int(np.count_nonzero(~np.isnan(ranks)))
-    counts = [(len(fold.inside), fold.verdict.effective_trials) for fold in found]
-    # the independent sets of all folds; those of a fold with one set chose nothing
-    tried = max(1.0, sum(n if math.isnan(own) else own for n, own in counts if n > 1))
     fills = result.events.loc[result.events["kind"] == "fill", "time"]
     rows = np.searchsorted(problem.market.time, pd.DatetimeIndex(fills).as_unit("ns").asi8)
     trades = [int(np.sum((rows >= fold.span.test) & (rows < fold.span.stop))) for fold in found]
     sampled = sample_returns({"re-tuned": result})
-    deflated, _ = deflate_alone(sampled.returns[0] - sampled.free, tried)
+    skill = deflate_alone(sampled.returns[0] - sampled.free, ways)
     beside = {BUY_AND_HOLD: measure_market(fixed)}
     held = None
     if not result.metrics["ruined"]:
@@ -403,8 +414,8 @@ def judge_walk(
         "efficiency_difference": outside - inside,
         "mean_rank": float(np.nanmean(ranks)) if known else math.nan,
         "pbo": v.estimate_share(v.share_overfit(ranks), known).to_dict(),
-        "effective_trials": tried,
-        "deflated_sharpe": 0.0 if result.metrics["ruined"] else deflated,
+        "ways": ways,
+        "probabilistic_sharpe": 0.0 if result.metrics["ruined"] else skill,
         "broken": {str(each): float(result.metrics[each.name]) for each in broken},
         "beside": beside,
         "trades": trades,
@@ -524,9 +535,13 @@ class WalkForward(v.Validation):
         return v.read_figures(self.figures, "efficiency_difference")
 
     @property
-    def deflated_sharpe(self) -> float:
-        """The probability that the true Sharpe ratio is above what luck gives so many sets."""
-        return v.read_figures(self.figures, "deflated_sharpe")
+    def probabilistic_sharpe(self) -> float:
+        """The probability that the true Sharpe ratio out of sample is above 0.
+
+        Deflated by the number of walks of the store that tested some of the same bars, for the best
+        of several ways of choosing is lucky; the sets of the folds never saw these returns.
+        """
+        return v.read_figures(self.figures, "probabilistic_sharpe")
 
     @property
     def chance(self) -> v.ChanceCount:
@@ -536,18 +551,20 @@ class WalkForward(v.Validation):
 
     @property
     def verdict(self) -> str:
+        better = name_better(self.figures["beside"], self.result.metrics)
+        better = f"; {better}" * bool(better)
         if self.result.metrics["ruined"]:
-            return "do not trust it: the re-tuned account was ruined out of sample"
-        pbo, count, sets = self.pbo, self.chance, int(self.folds["trials"].sum())
-        number = base.format_probability(self.deflated_sharpe)
-        number = f"deflated Sharpe ratio {number} out of sample"
-        if sets > len(self.folds):
-            number += f" after {sets:,} sets in {len(self.folds)} folds"
+            return f"do not trust it: the re-tuned account was ruined out of sample{better}"
+        pbo, count, ways = self.pbo, self.chance, int(self.figures["ways"])
+        number = base.format_probability(self.probabilistic_sharpe)
+        number = f"probabilistic Sharpe ratio {number} out of sample"
+        if ways > 1:
+            number += f", deflated by {ways} ways of choosing"
         words = f"winners were {{}} the median set, where chance alone gives {count.expected:g}"
         lost = f"{count.n - count.found} of {count.n} {words.format('no better than')}"
         won = f"{count.found} of {count.n} {words.format('better than')}"
         gains, single = "the policy gains out of sample", "a single set leaves nothing to choose"
-        if self.deflated_sharpe < v.EVIDENCE:
+        if self.probabilistic_sharpe < v.EVIDENCE:
             text = (
                 f"no evidence that re-tuning finds what lasts: {number}, and {v.EVIDENCE} or more "
                 f"would be evidence; {lost if count.n else single}"
@@ -575,7 +592,7 @@ class WalkForward(v.Validation):
             text += (
                 f"; the choice is no better than chance: the overfitting probability is {pbo:.2f}"
             )
-        return text
+        return text + better
 
     @property
     def note(self) -> str:
@@ -631,22 +648,22 @@ class WalkForward(v.Validation):
         facts = self.manifest
         return (
             f"Each fold was searched with {facts['trials']:,} trials at most, seed "
-            f"{facts['seed']}, sampler {facts['sampler']}. The deflated Sharpe ratio of the "
-            "account counts the independent sets of all folds.",
+            f"{facts['seed']}, sampler {facts['sampler']}. The Sharpe ratio of the account is out "
+            "of sample: the sets of the folds do not deflate it, only walks that were compared.",
         )
 
     def list_measures(self) -> Mapping[str, float]:
         return v.select_metrics(self.result.metrics)
 
     def list_numbers(self) -> list[Headline]:
-        pbo, figures = self.pbo, self.figures
-        tried, known = int(self.folds["trials"].sum()), v.read_figures(figures, "effective_trials")
-        of_sets = f"that it is more than the luck of {tried:,} sets ({known:,.0f} independent)"
+        pbo, ways = self.pbo, int(self.figures["ways"])
+        said = f"that the true Sharpe is above 0; over {v.EVIDENCE} would be evidence"
+        said += f", deflated by {ways} ways of choosing" * (ways > 1)
         return [
             Headline("sharpe", "Sharpe, re-tuned", self.result.metrics["sharpe"], "decimals",
                      "out of sample", "more"),
-            Headline("deflated_sharpe", "Deflated Sharpe", self.deflated_sharpe,
-                     "probability", of_sets, "more"),
+            Headline("probabilistic_sharpe", "Probabilistic Sharpe ratio",
+                     self.probabilistic_sharpe, "probability", said, "more"),
             Headline("efficiency", "Efficiency", self.efficiency, "decimals",
                      "growth out of sample over in sample", "more"),
             Headline("pbo", "Overfitting", float(pbo), "decimals", "share of winners no better "

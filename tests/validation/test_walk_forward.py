@@ -9,13 +9,14 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.base import format_probability
 from backtest.engine.lookahead import rewrite_after
 from backtest.engine.run import Segment, run_switched
 from backtest.measures.luck import probability_of_skill
 from backtest.strategies import Constant
 from backtest.tune import deflate_alone
 from backtest.validation.validation import count_by_chance, estimate_share, find_rank, share_overfit
-from backtest.validation.walk_forward import walk_forward
+from backtest.validation.walk_forward import count_ways, walk_forward
 from tests.kit import bars_market, check_refused, make_venue, simulate_pair
 from tests.validation.worlds import ACCOUNT, PLAIN, VENUE, Lever, make_market
 
@@ -184,11 +185,11 @@ def fallen():
     return bt.walk_forward(bt.Market.from_frames(bars), Lever, **terms, **SMALL, constraints=keep)
 
 
-def make_walk(fallen, *, deflated=0.4, pbo=0.4, **figures):
+def make_walk(fallen, *, skill=0.4, pbo=0.4, **figures):
     """Return the same walk with 3 of 5 winners over the median, 1 of 5 searches with evidence."""
     folds = pd.DataFrame({"rank": [0.9, 0.8, 0.7, 0.2, 0.5], "trials": [4] * 5,
                           "deflated_sharpe": [0.1] * 4 + [0.96]})  # fmt: skip
-    found = {"pbo": {"value": pbo, "low": 0.1, "high": 0.8}, "deflated_sharpe": deflated}
+    found = {"pbo": {"value": pbo, "low": 0.1, "high": 0.8}, "probabilistic_sharpe": skill}
     return replace(
         fallen, folds=folds, figures={**fallen.figures, "broken": {}, **found, **figures}
     )
@@ -201,34 +202,47 @@ def test_chance_alone_by_hand():
     assert one == pytest.approx((1, 20, 1.0, 1.0 - 0.95**20))
 
 
-@pytest.mark.parametrize(("deflated", "pbo", "words"), [
+@pytest.mark.parametrize(("skill", "pbo", "words"), [
     (0.4, 0.4, "2 of 5 winners were no better than the median set, where chance alone"),
     (0.99, 0.8, "yet 2 of 5 winners were no better than the median set, where chance"),
     (0.99, 0.4, "3 of 5 winners were better than the median set, where chance alone gives"),
     (0.4, 0.56, "the choice is no better than chance: the overfitting probability is 0.56"),
     (0.99, 0.56, "the choice is no better than chance: the overfitting probability is 0.56"),
 ])  # fmt: skip
-def test_a_verdict_says_what_chance_would_give(fallen, deflated, pbo, words):
-    made = make_walk(fallen, deflated=deflated, pbo=pbo)
+def test_a_verdict_says_what_chance_would_give(fallen, skill, pbo, words):
+    made = make_walk(fallen, skill=skill, pbo=pbo)
     assert words in made.verdict
     assert ("than chance:" in made.verdict) == (pbo > 0.5)
     assert made.chance[:3] == (3, 5, 2.5)
 
 
-def test_the_deflated_ratio_of_a_walk_counts_the_sets_of_all_folds(walk):
-    """One trial deflates nothing: the probability of skill was called the deflated ratio."""
+def test_sets_of_folds_do_not_deflate_what_they_never_saw_but_other_walks_do(walk, tmp_path):
     returns = walk.result.returns.to_numpy()
-    tried = walk.figures["effective_trials"]
-    assert 1.0 < tried <= walk.folds["trials"].sum() == 12
-    assert walk.deflated_sharpe == pytest.approx(deflate_alone(returns, tried)[0], rel=1e-12)
-    assert walk.deflated_sharpe < probability_of_skill(returns)
-    assert "after 12 sets in 3 folds" in walk.verdict
-    alone = bt.walk_forward(
-        MARKET, Lever, **PLAIN, **SMALL, space={"size": [1.5]}, fix={"window": 5}
-    )
-    assert alone.figures["effective_trials"] == 1.0
-    returns = alone.result.returns.to_numpy()
-    assert alone.deflated_sharpe == pytest.approx(probability_of_skill(returns), rel=1e-12)
+    assert walk.probabilistic_sharpe == pytest.approx(probability_of_skill(returns), rel=1e-12)
+    found = format_probability(walk.probabilistic_sharpe)
+    assert f"probabilistic Sharpe ratio {found} out of sample, and" in walk.verdict
+    assert "deflated" not in walk.verdict
+    facts = {**walk.manifest, "searched": str(walk.folds["test_start"].iloc[0])}
+    other = {**facts, "id": "trained for longer"}
+    assert [count_ways(tmp_path, each) for each in (facts, facts, other)] == [1, 1, 2]
+    assert count_ways(None, other) == 1
+    assert deflate_alone(returns, 2) < deflate_alone(returns, 1) == walk.probabilistic_sharpe
+    two = replace(walk, figures={**walk.figures, "ways": 2})
+    assert "out of sample, deflated by 2 ways of choosing, and 0.95" in two.verdict
+
+
+def test_a_verdict_names_the_benchmark_that_grew_more(fallen):
+    own = fallen.result.metrics
+    lines = {
+        "buy and hold": {"cagr": own["cagr"] + 0.5, "volatility": 0.8},
+        "constant leverage at equal risk": {"cagr": own["cagr"] - 0.1, "volatility": 0.4},
+    }
+    told = make_walk(fallen, beside=lines).verdict
+    growth = 100.0 * (own["cagr"] + 0.5)
+    assert f"; buy and hold grew by {growth:.2f} % a year at a volatility of 80.00 %, more" in told
+    assert "constant leverage" not in told
+    lines["buy and hold"]["cagr"] = own["cagr"] - 0.2
+    assert "buy and hold" not in make_walk(fallen, beside=lines).verdict
 
 
 def test_a_constraint_that_the_account_broke_stands_in_the_verdict(fallen, tmp_path):
