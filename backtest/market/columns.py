@@ -53,6 +53,7 @@ HEADS = ALL_TIMES.union(PRICES, *_SPELLINGS.values(), _RATES, ["volume"])
 _UNUSED = re.compile("close_time|quote_.*|count|number_of_trades|taker_buy_.*|ignore")
 _EXTRAS = {"dividends", "stock_splits", "capital_gains"}
 _INSTRUMENT = {"symbol", "ticker", "coin", "pair", "instrument_name", "instid"}
+_LABELS = _INSTRUMENT | {"resolution", "period", "exchange"}
 _COIN = re.compile("volume_[a-z0-9]+_?")
 
 
@@ -77,7 +78,7 @@ def rename_columns(
     known = spell_columns(frame, HEADS | _INSTRUMENT, where)
     found = _find_instrument(frame, known, where)
     instrument = instrument or found
-    frame = frame.drop(columns=[known.pop(name) for name in _INSTRUMENT & known.keys()])
+    frame = frame.drop(columns=[known.pop(name) for name in _LABELS & known.keys()])
     for epoch, text in _TWICE.items():
         if {epoch, text} <= known.keys():
             frame = frame.drop(columns=known.pop(text))
