@@ -90,7 +90,7 @@ def load_markets(folders: list[Path], start: str, end: str) -> dict[str, bt.Mark
     for folder in folders:
         coins = sorted({path.name.partition("_")[0] for path in folder.glob("*-futures.*")})
         for name in [f"{coin}USDT" for coin in coins] or [None]:
-            market = bt.Market.load(folder, instrument=name, between=(start, end))
+            market = bt.Market.load(folder, instrument=name, since=start, until=end)
             found[market.instrument] = market
     return found
 

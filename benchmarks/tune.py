@@ -91,7 +91,7 @@ def load(data: Path, folder: str, name: str, start: str = "2020-01-01") -> bt.Ma
     """Return four years of hourly bars with mark prices and funding."""
     kinds = ("futures", "mark", "funding_rate")
     files = [data / folder / f"{name}_USDT_USDT-1h-{kind}.feather" for kind in kinds]
-    return bt.Market.load(*files, between=(start, "2024-01-01"))
+    return bt.Market.load(*files, since=start, until="2024-01-01")
 
 
 class Problem:

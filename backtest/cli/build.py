@@ -101,7 +101,7 @@ def load_data(draft: Draft, *, warms: bool = False) -> Market | Markets:
     span = (given[start], given[end])
     paths, interval = list_texts(data.pop("path", SAMPLE)), data.pop("resample", None)
     instruments = list_texts(data.pop("instrument", []))
-    market = load_paths(paths, instruments, None if span == (None, None) else span, data)
+    market = load_paths(paths, instruments, span, data)
     if interval is not None:
         market = market.resample(interval)
     found: Market | Markets = with_clock(market, run.get("decide"), run.get("detail"))
@@ -109,23 +109,24 @@ def load_data(draft: Draft, *, warms: bool = False) -> Market | Markets:
 
 
 def load_paths(
-    paths: list[str], instruments: list[str], between: Any, choices: Mapping[str, Any]
+    paths: list[str], instruments: list[str], span: tuple[Any, Any], choices: Mapping[str, Any]
 ) -> Market | Markets:
     if is_sample(paths):
-        return load_samples(paths, between, [*["instrument"] * bool(instruments), *choices])
+        return load_samples(paths, span, [*["instrument"] * bool(instruments), *choices])
+    terms: dict[str, Any] = {**choices, "since": span[0], "until": span[1]}
     if is_several(paths, instruments):
-        return Markets.load(*paths, instruments=instruments or None, between=between, **choices)
+        return Markets.load(*paths, instruments=instruments or None, **terms)
     if "currency" in choices:
         raise base.ParameterError("data.currency is for several instruments, the data are of one")
     files, name = find_in_folders([*map(Path, paths)], instruments[0] if instruments else None)
-    return Market.load(*files, between=between, **choices, instrument=name)
+    return Market.load(*files, **terms, instrument=name)
 
 
 def is_sample(paths: list[str]) -> bool:
     return any(path.partition(":")[0] == SAMPLE for path in paths)
 
 
-def load_samples(paths: list[str], between: Any, given: list[str]) -> Market | Markets:
+def load_samples(paths: list[str], span: tuple[Any, Any], given: list[str]) -> Market | Markets:
     seeds = [re.fullmatch(r"sample(?::(\d{1,9}))?", path, re.ASCII) for path in paths]
     numbers = dict.fromkeys(int(each[1] or 0) for each in seeds if each)
     if len(numbers) < len(paths):
@@ -137,7 +138,7 @@ def load_samples(paths: list[str], between: Any, given: list[str]) -> Market | M
         raise base.ParameterError(f"the sample takes no {', '.join(given)}: its data are known")
     found = {f"{SAMPLE}-{seed}": Market.sample(seed=seed) for seed in numbers}
     market = Markets(found) if len(found) > 1 else next(iter(found.values()))
-    return market if between is None else market.between(*between)
+    return market if span == (None, None) else market.slice(*span)
 
 
 def is_several(paths: list[str], instruments: list[str]) -> bool:

@@ -188,7 +188,8 @@ def import_files(
             repair=repair or (),
             instrument=instrument,
             **layout.list_terms(),
-            between=(start, end) if start or end else None,
+            since=start,
+            until=end,
         )
         market = market if resample is None else market.resample(resample)
         market.save(out)

@@ -155,7 +155,7 @@ TAKEN = {
     *("market", "policy", "venue", "account", "signal", "overlay", "sampling", "calendar"),
     *("compile", "decide", "detail", "start", "sets", "results", "result", "store", "progress"),
     *("benchmark", "folds", "data", "settings", "crowd", "me", "entries", "contract", "state"),
-    *("rules", "top_ups", "price", "between", "instruments"),
+    *("rules", "top_ups", "price", "since", "until", "instruments"),
 }  # fmt: skip
 """Arguments that the other tables give, or that are objects."""
 KEPT = {("stress", "rules"), ("cascade", "price")}

@@ -28,8 +28,8 @@ from backtest.engine.record import OptionFields, Outcome
 from backtest.engine.result import Result
 from backtest.engine.run_data import Before, Quotes, RunOptions, find_stands, share_causes
 from backtest.engine.run_record import BenchmarkLike
-from backtest.engine.run_setup import Setup, end_expired, set_up_run, widen_signal
-from backtest.engine.signals import SignalRule, resolve_signal, write_note
+from backtest.engine.run_setup import Setup, end_before, end_expired, set_up_run, widen_signal
+from backtest.engine.signals import SignalRule, cut_rows, resolve_signal, write_note
 from backtest.engine.tables import OWNER
 from backtest.features import NOTHING_SEEN, forecast_volatility
 from backtest.market import (
@@ -470,6 +470,7 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
     compile: bool = True,  # noqa: A002 - the word users know
     resume: Result | None = None,
     start: base.TimeLike | None = None,
+    end: base.TimeLike | None = None,
     progress: Progress | None = None,
     benchmark: BenchmarkLike = None,
     decide: str | None = None,
@@ -504,9 +505,9 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
         Go on from the last close of an earlier result; ``market`` holds the bars after it and may
         overlap: a result of this process gives the bars before it, a loaded one needs a market that
         has them. The new result holds the new bars only.
-    start : str or Timestamp, optional
-        When the account begins, in UTC: at the first bar from then on. The bars before it only
-        warm the policy's columns.
+    start, end : str or Timestamp, optional
+        When the account begins and ends, in UTC: with the first bar that opens from ``start`` on,
+        and the last that opens before ``end``. The bars before it only warm the policy's columns.
     progress : callable, optional
         Called with bars done and bars in all.
     benchmark : str, DataFrame, mapping or Series, optional
@@ -534,7 +535,13 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
     AccountingError
         If the books do not balance at some bar.
     """
-    market = with_clock(market, decide, detail)
+    whole = with_clock(market, decide, detail)
+    if end is None:
+        market = whole
+    else:
+        market = with_clock(end_before(market, end), decide, detail)
+        given: Any = (signal, option_quantities)
+        signal, option_quantities = (cut_rows(each, whole, market) for each in given)
     market = schedule_options(market, option_quantities)
     set_single(True)
     terms: Any = {"signal": signal, "overlay": overlay, "sampling": sampling, "calendar": calendar}

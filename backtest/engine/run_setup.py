@@ -34,6 +34,7 @@ from backtest.market import (
     Market,
     Markets,
     PolicyClock,
+    as_given,
     as_markets,
     find_clock,
     label_names,
@@ -61,6 +62,11 @@ def find_start_bar(market: Market | Markets, start: base.TimeLike | None) -> int
             + (f"of {market!r}" if start is None else f"from start {start} on")
         )
     return first
+
+
+def end_before(market: Any, end: base.TimeLike) -> Any:
+    """Return the bars of a market that open before a time."""
+    return as_given(as_markets(market).slice(None, end), market)
 
 
 def join_resumed(resume: RunRecord, markets: Markets) -> tuple[Markets, int]:

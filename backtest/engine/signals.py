@@ -250,6 +250,21 @@ def suggest(signal: object, values: base.FloatArray) -> str:
     return f"; {CARRY_SERIES}"
 
 
+def cut_rows(given: Any, whole: Market | Markets, part: Market | Markets) -> Any:
+    """Return the rows of a signal of a market that are of its first part, with its note."""
+    if isinstance(given, pd.Series | pd.DataFrame):
+        index = given.index
+        if not isinstance(index, pd.DatetimeIndex) or index.tz is None:
+            return given  # refused where it is read
+        note = read_note(given)
+        kept = given[index < base.utc_index(part.time)[-1] + pd.Timedelta(part.interval)]
+        return write_note(kept, **note) if note else kept
+    if not isinstance(given, np.ndarray | list | tuple):
+        return given
+    gone = find_clock(whole).seen.n_bars - find_clock(part).seen.n_bars
+    return given[: max(len(given) - gone, 0)]
+
+
 def describe_weights(signal: Any, values: base.FloatArray) -> str:
     """Describe a signal, given its values of shape (n_bars,) or (n_instruments, n_bars)."""
     if len(np.atleast_2d(values)) == 1 and (signal is None or np.ndim(signal) == 0):

@@ -601,7 +601,8 @@ class ReadOptions(NamedTuple):
     mark_gaps: str | None = None
     funding_gaps: str | None = None
     sessions: bool = False
-    between: tuple[int | None, int | None] = (None, None)
+    since: int | None = None
+    until: int | None = None
     synthetic: bool = False
     columns: Mapping[str, str] = MappingProxyType({})
     repairs: tuple[str, ...] = ()
@@ -610,10 +611,10 @@ class ReadOptions(NamedTuple):
     def expression(
         self, paths: Sequence[object], *, loader: str = "Market.load", **more: object
     ) -> str:
-        span = tuple(None if time is None else time_text(time) for time in self.between)
+        span = {"since": self.since, "until": self.until}
         shown = {name: getattr(self, name) for name in self._fields[:6]} | {
             "interval": format_duration(self.interval) if self.interval else None,
-            "between": span if span != (None, None) else None,
+            **{name: time_text(time) for name, time in span.items() if time is not None},
             "columns": dict(self.columns),
             "repair": ",".join(self.repairs),
             **more,
@@ -639,9 +640,9 @@ def read_options(given: Mapping[str, Any]) -> ReadOptions:
     for ours in columns:
         if "." in ours:
             base.Choice(*known).check("columns of another table", ours)
-    start, end = (
-        None if time is None else base.to_nanoseconds(time, f"between, {name}")
-        for name, time in zip(("start", "end"), given.get("between") or (None, None), strict=True)
+    since, until = (
+        None if given.get(name) is None else base.to_nanoseconds(given[name], name)
+        for name in ("since", "until")
     )
     interval = given.get("interval")
     return ReadOptions(
@@ -651,7 +652,8 @@ def read_options(given: Mapping[str, Any]) -> ReadOptions:
         mark_gaps=given.get("mark_gaps") or ways.get("mark-gaps"),
         funding_gaps=given.get("funding_gaps") or ways.get("funding-gaps"),
         sessions=given.get("sessions", False),
-        between=(start, end),
+        since=since,
+        until=until,
         columns={ours: str(theirs) for ours, theirs in columns.items()},
         repairs=repairs,
     )
@@ -738,15 +740,15 @@ def read_frames(
             interval = find_interval(table, options, defects)
         tables[role] = apply_repairs(table, role, options.repairs, interval, filled)
     bars = tables.get("bars")
-    if bars is not None and options.between != (None, None):
-        low, high = options.between
+    if bars is not None and (options.since, options.until) != (None, None):
         known = Span(int(bars.time.min()), int(bars.time.max()) + (interval or 0))
-        span = Span(known.start if low is None else low, known.end if high is None else high)
+        span = known.replace(options.since, options.until)
         tables["bars"] = bars.between(*span)
-        is_outside = (span.start < known.start or span.end > known.end) and not options.clips
-        if is_outside or not tables["bars"].time.size:
+        is_inside = options.clips or known.has_days_of(span, sessions=options.sessions)
+        if not is_inside or not tables["bars"].time.size:
             raise ParameterError(
-                f"between must lie inside the bars and hold one, got {span} ({bars.name}, {known})"
+                "since and until must lie in the days of the bars and hold one, got "
+                f"{span} ({bars.name}, {known})"
             )
     subjects = make_subjects(tables, interval, sessions=options.sessions)
     find_defects(subjects, options, defects, filled)

@@ -22,11 +22,18 @@ from backtest.base import DataError, FloatArray, IntArray, ParameterError, Range
 from backtest.market.files import load_fields, load_frames, read_options, time_text, write_folder
 from backtest.market.reshape import resample_fields, slice_fields
 from backtest.market.synthetic import START, generate_sample
-from backtest.market.tables import BY_BARS, PRICES, SCHEMAS, TIME_NAMES, SourceFrame, to_floats
+from backtest.market.tables import (
+    BY_BARS,
+    PRICES,
+    SCHEMAS,
+    TIME_NAMES,
+    SourceFrame,
+    Span,
+    to_floats,
+)
 
 MarkGaps = Literal["last"] | None
 FundingGaps = Literal["zero"] | None
-Between = tuple[TimeLike | None, TimeLike | None] | None
 T = TypeVar("T")
 
 
@@ -35,6 +42,7 @@ class BarClock:
 
     time: IntArray
     interval: int
+    sessions: bool
     source: str
     noun: ClassVar[str] = "market"
 
@@ -85,36 +93,49 @@ class BarClock:
         Range(1, self.n_bars, "bars").check("n", n, whole=True)
         return self._slice(0, n, f".prefix({n})")
 
-    def slice(self, first: int, stop: int) -> Self:
+    def slice(
+        self, first: int | TimeLike | None = None, stop: int | TimeLike | None = None
+    ) -> Self:
         """Return the bars from ``first`` up to ``stop``, with their signal and funding.
 
-        It ends as :meth:`prefix` does, and begins as :meth:`between` does: an event stamped up to a
+        Whole numbers count bars; times are bounds of their opens, as in :meth:`between`. It ends as
+        :meth:`prefix` does, and begins as :meth:`between` does: an event stamped up to a
         quarter of a bar before its first open belongs to it. Raises ParameterError if first is not
-        from 0 to n_bars - 1, or stop not from first + 1 to n_bars.
+        from 0 to n_bars - 1, or stop not from first + 1 to n_bars, or not both are of a kind.
         """
-        is_inside = type(first) is type(stop) is int and 0 <= first < stop <= self.n_bars
+        low: Any = first
+        high: Any = stop
+        is_inside = type(low) is type(high) is int and 0 <= low < high <= self.n_bars
         if not is_inside:  # or numbers of another type, whose check takes longer
-            Range(0, self.n_bars - 1, "bars").check("first", first, whole=True)
-            Range(first + 1, self.n_bars, "bars").check("stop", stop, whole=True)
-        return self._slice(first, stop, f".slice({first}, {stop})")
+            if not any(isinstance(each, int | np.integer) for each in (low, high)):
+                return self.between(low, high)
+            Range(0, self.n_bars - 1, "bars").check("first", low, whole=True)
+            Range(low + 1, self.n_bars, "bars").check("stop", high, whole=True)
+        return self._slice(low, high, f".slice({low}, {high})")
 
     def between(self, start: TimeLike | None = None, end: TimeLike | None = None) -> Self:
         """Return the bars that open from ``start`` up to but not including ``end``, both UTC.
 
         Funding is kept from a quarter of a bar before the first open (an event stamped some ms
         before an open belongs to it) up to but not including the last close. Instruments without a
-        bar among them are left out. Raises ParameterError if the span is not inside the market, or
-        no bar opens in it.
+        bar among them are left out. Raises ParameterError if a day of the span is none of the
+        market, or no bar opens in it.
         """
-        low = self.start if start is None else base.to_nanoseconds(start, "start")
-        high = self.end if end is None else base.to_nanoseconds(end, "end")
-        first, stop = (int(row) for row in np.searchsorted(self.time, [low, high]))
-        if low < self.start or high > self.end or first >= stop:
+        low, high = (
+            None if time is None else base.to_nanoseconds(time, name)
+            for name, time in (("start", start), ("end", end))
+        )
+        known = Span(self.start, self.end)
+        span = known.replace(low, high)
+        first, stop = (int(row) for row in np.searchsorted(self.time, span))
+        if first >= stop or not known.has_days_of(span, sessions=self.sessions):
             raise ParameterError(
                 f"a span must lie inside the {self.noun}, {time_text(self.start)} to "
-                f"{time_text(self.end)}, and hold a bar, got {time_text(low)} to {time_text(high)}"
+                f"{time_text(self.end)}, and hold a bar, got {time_text(span.start)} to "
+                f"{time_text(span.end)}"
             )
-        return self._slice(first, stop, f".between({time_text(low)!r}, {time_text(high)!r})")
+        text = f"{time_text(span.start)!r}, {time_text(span.end)!r}"
+        return self._slice(first, stop, f".between({text})")
 
     def _slice(self, first: int, stop: int, step: str) -> Self:
         raise NotImplementedError
@@ -231,7 +252,8 @@ class Market(BarClock):
         mark_gaps: MarkGaps = None,
         funding_gaps: FundingGaps = None,
         sessions: bool = False,
-        between: Between = None,
+        since: TimeLike | None = None,
+        until: TimeLike | None = None,
     ) -> Market:
         """Return a market of frames indexed by UTC time; everything is copied.
 
@@ -259,8 +281,9 @@ class Market(BarClock):
             Treat missing settlements as no payment, and note it in ``filled``.
         sessions : bool
             Whether the market closes, so that bars may be missing.
-        between : pair of times, optional
-            Cut the bars to [start, end) before they are checked against mark and funding.
+        since, until : str or Timestamp, optional
+            Read the bars that open from ``since`` up to but not including ``until``, UTC, before
+            they are checked against mark and funding. Their days must be days of the bars.
         """
         options = read_options(locals())
         rates = funding.to_frame("rate") if isinstance(funding, pd.Series) else funding
@@ -282,7 +305,8 @@ class Market(BarClock):
         mark_gaps: MarkGaps = None,
         funding_gaps: FundingGaps = None,
         sessions: bool = False,
-        between: Between = None,
+        since: TimeLike | None = None,
+        until: TimeLike | None = None,
         mark: Sequence[str | Path] = (),
         funding: Sequence[str | Path] = (),
         columns: Mapping[str, str | int] | None = None,
@@ -307,7 +331,7 @@ class Market(BarClock):
             give if the files do not say it.
         interval : str, optional
             Which bars to load from a folder with several (``"1h"``).
-        timezone, mark_gaps, funding_gaps, sessions, between
+        timezone, mark_gaps, funding_gaps, sessions, since, until
             As in :meth:`from_frames`.
         mark, funding : sequence of str or Path
             Files, or folders of files, of these kinds, if their names do not say so.

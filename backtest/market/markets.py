@@ -12,17 +12,22 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest import base
-from backtest.base import DataError, FloatArray, IntArray, ParameterError, checked, format_time
-from backtest.base.units import DAY
+from backtest.base import (
+    DataError,
+    FloatArray,
+    IntArray,
+    ParameterError,
+    TimeLike,
+    checked,
+    format_time,
+)
 from backtest.market.files import find_sources, load_fields, read_options, time_text
 from backtest.market.instrument_names import find_currency
-from backtest.market.market import BarClock, Between, FundingGaps, Market, MarkGaps, compute_once
-from backtest.market.tables import JITTER, place_on_bars
+from backtest.market.market import BarClock, FundingGaps, Market, MarkGaps, compute_once
+from backtest.market.tables import JITTER, Span, place_on_bars
 from backtest.market.weight_frame import Weights, make_index, read_weights
 
 MAX_AGE = "14d"
-LONGEST_CLOSURE = 14 * DAY
-"""How far from the first or last session a span may begin or end and still be inside."""
 
 read_listing = base.call_later("backtest.options.option_listing", "read_listing")
 
@@ -149,7 +154,7 @@ def make_clock(markets: Mapping[str, Market]) -> tuple[IntArray, IntArray]:
                 "an instrument must have all bars of the others between its first and its last "
                 f"one, {name!r} lacks {missing.size} of {stop - first}, the first at "
                 f"{format_time(int(missing[0]))} UTC, where {other!r} has one; fill the hole, or "
-                "cut the panel with between="
+                "cut the panel with since= and until="
             )
     order = np.argsort(starts, kind="stable")
     reached = np.maximum.accumulate(stops[order])
@@ -376,7 +381,8 @@ class Markets(BarClock, Mapping[str, Market]):
         mark_gaps: MarkGaps = None,
         funding_gaps: FundingGaps = None,
         sessions: bool = False,
-        between: Between = None,
+        since: TimeLike | None = None,
+        until: TimeLike | None = None,
         currency: str | None = None,
     ) -> Markets:
         """Return the markets in one or several folders.
@@ -397,8 +403,8 @@ class Markets(BarClock, Mapping[str, Market]):
             Which markets to load, in this order, under these names: those of their instruments
             (``"BTCUSDT"``; in freqtrade's files also ``"BTC/USDT:USDT"``) or of their folders.
             Default: all, in the order of the paths and of the names in them.
-        interval, timezone, mark_gaps, funding_gaps, sessions, between
-            As in :meth:`Market.load`, for each of them. ``between`` must lie inside the panel, and
+        interval, timezone, mark_gaps, funding_gaps, sessions, since, until
+            As in :meth:`Market.load`, for each of them. The span must lie inside the panel, and
             may reach beyond the bars of one instrument, which must have one in it.
         currency : str, optional
             Default: the one that the files or the names say.
@@ -419,7 +425,12 @@ class Markets(BarClock, Mapping[str, Market]):
         markets = cls(found, currency=currency or agree_currency(found, said) or None)
         more = {"instruments": None if instruments is None else [*instruments]}
         markets.source = options.expression(paths, loader="Markets.load", **more, currency=currency)
-        _check_between(markets, options.between)
+        known = Span(markets.start, markets.end)
+        span = known.replace(options.since, options.until)
+        if not known.has_days_of(span, sessions=markets.sessions):
+            raise ParameterError(
+                f"since and until must lie in the days of the panel, {known}, got {span}"
+            )
         return markets
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -578,20 +589,6 @@ def rebuild(
     part = Markets.__new__(Markets)
     part._fill(markets, currency or None, source, lasts, listing)
     return part
-
-
-def _check_between(markets: Markets, between: tuple[int | None, int | None]) -> None:
-    slack = LONGEST_CLOSURE if markets.sessions else markets.interval - 1
-    low, high = between
-    is_early = low is not None and markets.start - low > slack
-    is_late = high is not None and high - markets.end > slack
-    if is_early or is_late:
-        wrong = low if is_early else high
-        raise ParameterError(
-            f"between must lie inside the panel, {format_time(markets.start)} to "
-            f"{format_time(markets.end)}, got one that {'begins' if is_early else 'ends'} at "
-            f"{time_text(int(wrong or 0))}"
-        )
 
 
 def detach(market: Market | Markets) -> Any:

@@ -230,7 +230,7 @@ def find_bar_gaps(subject: Subject) -> list[Hit]:
 
 
 def name_span(start: int, end: int) -> str:
-    return f"between={(format_time(start), format_time(end))}"
+    return f"since={format_time(start)!r}, until={format_time(end)!r}"
 
 
 def hits_of_gaps(
@@ -562,7 +562,7 @@ RULES = (
          "give interval= if they are of another length"),
     Rule("missing", _BARS, ERROR, find_bar_gaps, repair="bar-gaps=flat"),
     Rule("impossible prices", ("bars", "mark"), ERROR, find_bad_prices,
-         f"{_AGAIN}, or cut them off with between=, or (of marks) drop them and give "
+         f"{_AGAIN}, or cut them off with since= and until=, or (of marks) drop them and give "
          "mark_gaps='last'"),
     Rule("impossible ranges", ("bars", "mark"), ERROR, find_bad_ranges,
          f"{_AGAIN}, or repair='range' where the venue itself publishes them so, as BitMEX does: a "

@@ -14,7 +14,7 @@ import pandas as pd
 
 from backtest import base
 from backtest.base import BoolArray, DataError, FloatArray, IntArray, format_time
-from backtest.base.units import HOUR, MINUTE, SECOND
+from backtest.base.units import DAY, HOUR, MINUTE, SECOND
 
 PRICES = ("open", "high", "low", "close")
 TIME_NAMES = ("time", "date", "timestamp", "open_time", "datetime")
@@ -254,6 +254,9 @@ JITTER = MINUTE
 LARGEST_RATE = 0.10
 """The largest rate of one settlement that is accepted, as a fraction; venues cap well below."""
 
+LONGEST_CLOSURE = 14 * DAY
+"""How far from the first or last session a span may begin or end and still be inside, ns."""
+
 USUAL = 8 * HOUR
 _Time = TypeVar("_Time", int, IntArray)
 
@@ -268,6 +271,18 @@ class Span(NamedTuple):
         if other is None:
             return self
         return Span(max(self.start, other.start), min(self.end, other.end))
+
+    def replace(self, start: int | None, end: int | None) -> Span:
+        return Span(self.start if start is None else start, self.end if end is None else end)
+
+    def has_days_of(self, other: Span, *, sessions: bool) -> bool:
+        """Return whether no UTC day of another span lies outside, but for closures of sessions.
+
+        So a day is a bound of bars whatever hour they begin.
+        """
+        room = LONGEST_CLOSURE if sessions else 0
+        is_early = other.start // DAY < (self.start - room) // DAY
+        return not is_early and (other.end - 1) // DAY <= (self.end - 1 + room) // DAY
 
     def __str__(self) -> str:
         return f"{format_time(self.start)} to {format_time(self.end)} UTC"

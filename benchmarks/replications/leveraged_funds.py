@@ -142,7 +142,7 @@ def replicate(years: int = 20, seed: int = 0, folder: str | None = None) -> list
     """
     rows = simulate(years, seed)
     if folder is not None:
-        hourly = bt.Market.load(folder, between=("2020-01-01", "2024-01-01"))
+        hourly = bt.Market.load(folder, since="2020-01-01", until="2024-01-01")
         daily = hourly.resample("1d")
         for turns in (2.0, -1.0, -2.0):
             rows += compare_quarters(daily, turns, "daily")

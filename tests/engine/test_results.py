@@ -19,6 +19,7 @@ from backtest.report.run_parts import find_drawdowns, list_falls
 from backtest.strategies import Constant
 from tests import scenes
 from tests.kit import (
+    AT_BINANCE,
     Hold,
     bars_market,
     check_refused,
@@ -302,7 +303,7 @@ def test_the_first_return_is_that_since_the_close_before_only_in_a_resumed_run()
     ("CCC", "benchmark must be an instrument of the run, .*got 'CCC'"),
     (1.5, "benchmark must be .*got float"),
     ({"CCC": 1.0}, "got 'CCC'"),
-    (pd.Series([1.0], index=[0]), "must be indexed by time"),
+    (pd.Series([1.0], index=[0]), "be indexed by time"),
     (pd.Series(1.0, index=PAIR.times[:150]), "50 of 200 have none, the first at 2024-01-07"),
 ])  # fmt: skip
 def test_a_bad_benchmark_is_refused(given, message):
@@ -623,3 +624,21 @@ def test_last_prices_are_warned_of_once_per_call():
     with warnings.catch_warnings():
         warnings.simplefilter("error", bt.LastPriceWarning)
         bt.run(MARKET, Constant(1.0), **terms)
+
+
+def test_an_account_ends_before_a_time_as_in_a_market_cut_there():
+    """Signals as Series, array and array from the start on, of the whole market, are cut too."""
+    market = bt.Market.sample(bars=96)
+    signal = pd.Series(np.where(np.arange(96) < 40, 1.0, -1.0), index=market.times)
+    span: Any = {"start": "2023-01-02", "end": "2023-01-04"}
+    cut = market.slice(None, "2023-01-04")
+    want = bt.run(cut, Constant(1.0), signal=signal.iloc[:72], start="2023-01-02", **AT_BINANCE)
+    assert len(want.bars) == 48
+    for given in (signal, signal.to_numpy(), signal.to_numpy()[24:]):
+        found = bt.run(market, Constant(1.0), signal=given, **span, **AT_BINANCE)
+        pd.testing.assert_frame_equal(found.bars, want.bars)
+    by_days = bt.run(market, Constant(1.0), signal=np.ones(4), decide="1d", end="2023-01-04",
+                     **AT_BINANCE)  # fmt: skip
+    assert len(by_days.bars) == 72
+    with pytest.raises(bt.ParameterError, match="a span must lie inside"):
+        bt.run(market, Constant(1.0), end="2023-02-01", **AT_BINANCE)

@@ -132,7 +132,7 @@ def test_on_bitcoin_the_forecast_is_reliable_in_years_it_was_not_chosen_on(side:
     The normal distribution forecasts less than half of what happened at 10 %, which is outside.
     The interval is that of Clopper and Pearson, of windows of a day that do not overlap.
     """
-    market = bt.Market.load(FOLDER, between=("2022-01-01", "2024-01-01"))
+    market = bt.Market.load(FOLDER, since="2022-01-01", until="2024-01-01")
     held, sigma = np.full(market.n_bars, side), ewma_volatility(market, 72.0)
     for distance in (0.05, 0.07, 0.1, 0.2):
         price = market.mark_close * math.exp(-side * distance)

@@ -352,6 +352,13 @@ def replay(market: Any = MARKET, **changes: Any) -> Any:
     return bt.replay(market, pd.DataFrame([row]), venue=venue_of(), account=account_of())
 
 
+LONG = {"symbol": "A/B:B", "side": "long", "contracts": 1.0, "entryPrice": 100.0}
+
+
+def of_ccxt(*positions: Any, **more: Any) -> Any:
+    return bt.AccountSnapshot.from_ccxt({"USDT": {"total": 1.0}}, positions, **more)
+
+
 def go_on(**changes: Any) -> Any:
     terms = {"venue": venue_of(), "account": account_of()}
     return decide(bt.run(MARKET, Follow(), **terms, compile=False), **changes)
@@ -363,6 +370,10 @@ def go_on(**changes: Any) -> Any:
     (lambda: held(quantity=1.0, entry=1.0, mode="hedge"), "positions.market.mode"),
     (lambda: bt.AccountSnapshot.from_ccxt(
         {"USDT": {"total": 1.0}}, [{"symbol": "A/B:B", "contracts": 1.0}]), "side"),
+    (lambda: of_ccxt(LONG, LONG | {"side": "short"}), "got 2 of 'A/B:B'"),
+    (lambda: of_ccxt(LONG, LONG | {"symbol": "A/B"}), "got 'A/B:B' and 'A/B' for 'AB'"),
+    (lambda: of_ccxt(LONG, LONG | {"symbol": "C/B:B"}, names={"C/B:B": "AB"}), "one instrument"),
+    (lambda: of_ccxt(LONG, equity=2.0), "equity must be left out"),
     (lambda: decide(at=0.0), "at must be over 0"),
     (lambda: decide(funding=2.0), "funding"),
     (lambda: decide(policy=Fearing()), "Fearing reads account.drawdown"),

@@ -31,7 +31,7 @@ BAD = {
     "missing bars": (replace("bars", without(10, 11, 40)), "bars must follow each other every 1h, "
         "3 missing in 2 gaps (bars, first gap from 2023-01-01 10:00 to 2023-01-01 12:00, last from "
         "2023-01-02 16:00 to 2023-01-02 17:00 UTC); download them, or take the longest whole "
-        "stretch, between=('2023-01-02 17:00', '2023-01-04')"),
+        "stretch, since='2023-01-02 17:00', until='2023-01-04'"),
     "off the grid": (replace("bars", shifted(5, "7min")), "bars must open 1h apart, 1 of 72 open "
         "at other times (bars, first at 2023-01-01 05:07 UTC)"),
     "NaN": (cell("bars", "close", 4, np.nan), "close must be positive and finite, got nan in 1 of "
@@ -43,7 +43,7 @@ BAD = {
     "no volume": (cell("bars", "volume", 9, np.nan), "drop the column"),
     "late mark": (replace("mark", lambda f: f.iloc[6:]), "mark bars must cover the bars, 6 of 72 "
         "bars lie outside them (mark, 2023-01-01 06:00 to 2023-01-04 UTC; bars 2023-01-01 to "
-        "2023-01-04 UTC); cut the bars to what is covered, between=('2023-01-01 06:00'"),
+        "2023-01-04 UTC); cut the bars to what is covered, since='2023-01-01 06:00'"),
     "other mark": (replace("mark", lambda f: f.shift(365, freq="D")), "no bar has all of them: "
         "load files that overlap, or leave one out"),
     "mark gap": (replace("mark", without(20, 30, 31)), "every bar must have a mark bar, 3 of 72 "
@@ -108,19 +108,19 @@ def test_the_span_that_an_error_names_is_accepted():
     frames = good()
     frames["mark"] = frames["mark"].iloc[6:]
     frames["funding"] = frames["funding"].iloc[3:]
-    span = ("2023-01-01 16:00", "2023-01-04")
+    span = "since='2023-01-01 16:00', until='2023-01-04'"
     with pytest.raises(DataError) as refused:
         load(dict(frames))
-    assert str(refused.value).count(f"between={span}") == 2
-    check_refused(lambda: load(dict(frames), mark_gaps="last"), f"between={span}")
-    later = "between=('2023-01-01 06:00', '2023-01-04')"
+    assert str(refused.value).count(span) == 2
+    check_refused(lambda: load(dict(frames), mark_gaps="last"), span)
+    later = "since='2023-01-01 06:00', until='2023-01-04'"
     check_refused(lambda: load(dict(frames), funding_gaps="zero"), later)
-    market = load(dict(frames), between=span)
+    market = load(dict(frames), since="2023-01-01 16:00", until="2023-01-04")
     assert market.n_bars == 56
     assert dict(market.filled) == {}
     frames = good()
     frames["bars"] = frames["bars"].drop(frames["bars"].index[[10, 11, 40]])
-    assert load(frames, between=("2023-01-02 17:00", "2023-01-04")).n_bars == 31
+    assert load(frames, since="2023-01-02 17:00", until="2023-01-04").n_bars == 31
 
 
 def test_a_defect_outside_the_span_asked_for_does_not_count():
@@ -128,7 +128,7 @@ def test_a_defect_outside_the_span_asked_for_does_not_count():
     frames["bars"].iloc[2, 3] = np.nan
     frames["mark"].iloc[3, 1] = -1.0
     frames["funding"].iloc[0, 0] = np.nan
-    assert load(frames, between=("2023-01-02", None)).n_bars == 48
+    assert load(frames, since="2023-01-02").n_bars == 48
 
 
 def test_local_times_that_a_clock_change_skips_are_refused():
@@ -226,9 +226,9 @@ def test_rates_in_per_cent_are_refused_at_every_cadence_and_in_a_part():
     for hours in (1, 4, 8, 24):
         stamps = pd.date_range("2023-01-01", periods=24 * 25 // hours, freq=f"{hours}h", tz="UTC")
         rates = pd.Series(0.01 * hours / 8, stamps)
-        for between in (None, ("2023-01-02", "2023-01-05")):
+        for since, until in ((None, None), ("2023-01-02", "2023-01-05")):
             with pytest.raises(DataError, match="fractions per settlement"):
-                Market.from_frames(SAMPLE.bars(), funding=rates, between=between)
+                Market.from_frames(SAMPLE.bars(), funding=rates, since=since, until=until)
 
 
 def test_marks_away_in_a_crash_are_taken():

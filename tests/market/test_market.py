@@ -393,6 +393,41 @@ def weekdays() -> pd.DataFrame:
     return frame.set_axis(index)
 
 
+def test_a_day_bounds_bars_whatever_hour_they_begin(tmp_path):
+    """Bars of 8 h from 2023-01-02 08:00 to 2023-01-06 08:00: twelve, of which six open in two days.
+
+    The days are clipped; the day before, or a whole day after, is refused.
+    """
+    bars = SAMPLE.resample("8h").bars().loc["2023-01-02 08:00":"2023-01-06 00:00"]
+    whole = Market.from_frames(bars)
+    assert whole.n_bars == 12
+    bars.to_csv(tmp_path / "bars.csv", index_label="time")
+    for since, until, n in (
+        ("2023-01-02", "2023-01-04", 5), (None, "2023-01-07", 12), ("2023-01-02", None, 12),
+        ("2023-01-03", "2023-01-05", 6),
+    ):  # fmt: skip
+        for part in (
+            Market.load(tmp_path, since=since, until=until),
+            Market.from_frames(bars, since=since, until=until), whole.slice(since, until),
+        ):  # fmt: skip
+            assert part.n_bars == n
+            assert until is None or part.times[-1] < pd.Timestamp(until, tz="UTC")
+    assert eval(repr(Market.load(tmp_path, until="2023-01-04")), {"Market": Market}).n_bars == 5
+    for since, until in (("2023-01-01", None), (None, "2023-01-08")):
+        with pytest.raises(ParameterError, match="2023-01-02 08:00 to 2023-01-06 08:00"):
+            whole.slice(since, until)
+        with pytest.raises(ParameterError, match="2023-01-02 08:00 to 2023-01-06 08:00"):
+            Market.load(tmp_path, since=since, until=until)
+
+
+def test_a_slice_takes_numbers_of_bars_or_times():
+    assert SAMPLE.slice("2023-01-02", "2023-01-03") == SAMPLE.slice(24, 48)
+    assert SAMPLE.slice(stop=pd.Timestamp("2023-01-02", tz="UTC")) == SAMPLE.prefix(24)
+    for mixed in ((0, "2023-01-03"), ("2023-01-02", 48), (0, None)):
+        with pytest.raises(ParameterError):
+            SAMPLE.slice(*mixed)
+
+
 def test_session_bars_may_be_further_apart_than_their_length():
     with pytest.raises(DataError, match=r"2 missing in 1 gap.*sessions=True"):
         Market.from_frames(weekdays())

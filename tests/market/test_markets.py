@@ -206,11 +206,11 @@ def test_several_paths_are_named_after_their_folders_and_what_they_hold(tmp_path
 def test_a_span_is_cut_before_the_checks_and_may_reach_beyond_one_instrument(tmp_path):
     save_own(tmp_path / "A")
     save_own(tmp_path / "B", first=10, stop=20)
-    markets = bt.Markets.load(tmp_path, between=("2023-01-01T04:00", "2023-01-02T08:00"))
+    markets = bt.Markets.load(tmp_path, since="2023-01-01T04:00", until="2023-01-02T08:00")
     assert markets.spans.tolist() == [[0, 28], [6, 16]]
     assert markets.tradable()[1].sum() == 9
-    assert repr(markets["A"]).endswith("between=('2023-01-01 04:00', '2023-01-02 08:00'))")
-    span = "between=('2023-01-01 04:00', '2023-01-02 08:00')"
+    assert repr(markets["A"]).endswith("since='2023-01-01 04:00', until='2023-01-02 08:00')")
+    span = "since='2023-01-01 04:00', until='2023-01-02 08:00'"
     assert markets.source == f"Markets.load({str(tmp_path)!r}, {span})"
 
 

@@ -55,7 +55,7 @@ VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 def market() -> bt.Market:
     if not REAL.is_dir():
         pytest.skip(f"no real data at {REAL}")
-    return bt.Market.load(REAL / "btc-usdm-1h", between=("2020-01-01", "2024-01-01"))
+    return bt.Market.load(REAL / "btc-usdm-1h", since="2020-01-01", until="2024-01-01")
 
 
 @pytest.mark.parametrize(("start", "end", "turns", "hour"), [
