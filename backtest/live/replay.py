@@ -22,7 +22,7 @@ from backtest.account import records as r
 from backtest.base import DataError, FloatArray, IntArray, ParameterError, format_time, repr_plain
 from backtest.engine import Counts, Outcome, Result, Setup, check_periods, drive, finish, new_cuts
 from backtest.live.state import AccountSnapshot, name_symbols, start_account
-from backtest.market import Market, Markets, read_file
+from backtest.market import Market, Markets, read_file, rename_known
 from backtest.measures import read_tally, start_tally
 from backtest.options import refuse_options
 from backtest.policy import Policy
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 NEEDED = ("time", "instrument", "quantity", "price", "fee")
 COLUMNS = (*NEEDED, "fee_currency", "kind", "reference", "step")
 CCXT = ("timestamp", "symbol", "side", "amount", "price")
+KNOWN = (*COLUMNS, *CCXT, "fees", "term", "amount", "equity", "balance")
 SIDES = {"buy": 1.0, "sell": -1.0}
 ENTRIES = {
     "order": kinds.FILL, "stop": kinds.STOPPED, "liquidation": kinds.LIQUIDATED,
@@ -114,7 +115,7 @@ def open_table(source: Any, what: str) -> tuple[pd.DataFrame, bool]:
     if not table.columns.is_unique:
         twice = table.columns[table.columns.duplicated()][0]
         raise DataError(f"a column of {what} may be there once, got {twice!r} twice")
-    return table, is_file
+    return rename_known(table, KNOWN, what), is_file
 
 
 def read_trades(table: pd.DataFrame) -> pd.DataFrame:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from backtest.market.files import read_file, suffix_of
     from backtest.market.rules import split_notes
     from backtest.market.tables import cadence, nearest_minute, place_on_bars
-    from backtest.market.tables import BY_BARS, Defects, to_floats
+    from backtest.market.tables import BY_BARS, Defects, rename_known, to_floats
     from backtest.market.weight_frame import CARRIED, CARRY, Weights, name_columns, read_raw_weights
     from backtest.market.weight_frame import read_dates, read_weight_file, read_weights
     from backtest.market.weight_frame import weights_to_frame

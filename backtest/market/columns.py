@@ -52,8 +52,8 @@ ALL_TIMES = frozenset({*TIME_NAMES, *_SPELLINGS["time"], *_SETTLED})
 HEADS = ALL_TIMES.union(PRICES, *_SPELLINGS.values(), _RATES, ["volume"])
 _UNUSED = re.compile("close_time|quote_.*|count|number_of_trades|taker_buy_.*|ignore")
 _EXTRAS = {"dividends", "stock_splits", "capital_gains"}
-_INSTRUMENT = {"symbol", "ticker", "coin", "pair", "instrument_name", "instid"}
-_LABELS = _INSTRUMENT | {"resolution", "period", "exchange"}
+_INSTRUMENT = ("symbol", "ticker", "coin", "pair", "instrument_name", "instid")
+_LABELS = (*_INSTRUMENT, "resolution", "period", "exchange")
 _COIN = re.compile("volume_[a-z0-9]+_?")
 
 
@@ -75,10 +75,9 @@ def rename_columns(
                 "{'time': 0, 'open': 1, ...}"
             )
         frame = frame.set_axis(list(names), axis=1)
-    known = spell_columns(frame, HEADS | _INSTRUMENT, where)
-    found = _find_instrument(frame, known, where)
-    instrument = instrument or found
-    frame = frame.drop(columns=[known.pop(name) for name in _LABELS & known.keys()])
+    known = spell_columns(frame, HEADS, where)
+    frame, named = _drop_labels(frame, known, where)
+    instrument = instrument or named
     for epoch, text in _TWICE.items():
         if {epoch, text} <= known.keys():
             frame = frame.drop(columns=known.pop(text))
@@ -100,17 +99,21 @@ def rename_columns(
     return named.drop(columns=[*dates, *_EXTRAS.intersection(plain.columns)])
 
 
-def _find_instrument(frame: pd.DataFrame, known: Mapping[str, Any], where: str) -> str:
-    found = ""
-    for name in _INSTRUMENT & known.keys():
+def _drop_labels(
+    frame: pd.DataFrame, known: Mapping[str, Any], where: str
+) -> tuple[pd.DataFrame, str]:
+    """Return a frame without texts that are the same in each row, and the instrument in them."""
+    instrument = ""
+    labels = [name for name in _LABELS if name in known and frame[known[name]].dtype.kind == "O"]
+    for name in labels:
         values = frame[known[name]].dropna().unique()
         if len(values) > 1:
             raise DataError(
                 f"a file must hold one instrument, {known[name]!r} has {values[0]!r} and "
                 f"{values[1]!r} ({where}); write a file for each of them"
             )
-        found = str(*values)
-    return found
+        instrument = instrument or str(*values) * (name in _INSTRUMENT)
+    return frame.drop(columns=[known[name] for name in labels]), instrument
 
 
 def _only(name: str, theirs: Sequence[object], where: str) -> Any:
@@ -132,8 +135,8 @@ def _rename_volume(frame: pd.DataFrame, instrument: str, where: str) -> pd.DataF
     others = [name for name in coins if name not in own]
     if others:
         base.warn_caller(
-            f"{', '.join(others)} left out, in no coin that begins the name of the instrument, "
-            f"{instrument!r} ({where}); instrument= names it, or columns= the volume"
+            f"{', '.join(others)} left out: the coin of a volume must begin the name of the "
+            f"instrument, got {instrument!r} ({where}); give instrument=, or columns="
         )
     ours = {_only("volume", own, where): "volume"} if own else {}
     return frame.drop(columns=others).rename(columns=ours)

@@ -116,9 +116,7 @@ def read_frame(
     if not frame.columns.is_unique:
         twice = frame.columns[frame.columns.duplicated()][0]
         raise DataError(f"column names must be unique, {twice!r} is twice ({name})")
-    ours = (*TIME_NAMES, *schema.known)
-    spelled = spell_columns(frame, ours, name)
-    frame = frame.rename(columns={spelled[x]: x for x in ours if x in spelled})
+    frame = rename_known(frame, (*TIME_NAMES, *schema.known), name)
     stamps, time_column = find_stamps(frame, name=name)
     known, found = schema.known, [column for column in frame.columns if column != time_column]
     others = [column for column in found if column not in known]
@@ -158,11 +156,15 @@ def spell_columns(frame: pd.DataFrame, known: Collection[str], where: str) -> di
         if plain in known and plain in found:
             raise DataError(
                 f"one column may be {plain!r}, whatever its case, found {found[plain]!r} and "
-                f"{column!r} ({where}); rename one, or choose by position, columns="
-                f"{{{plain!r}: {frame.columns.get_loc(column)}, ...}}"
+                f"{column!r} ({where}); rename one of them"
             )
         found[plain] = column
     return found
+
+
+def rename_known(frame: pd.DataFrame, known: Collection[str], where: str) -> pd.DataFrame:
+    spelled = spell_columns(frame, known, where)
+    return frame.rename(columns={spelled[name]: name for name in known if name in spelled})
 
 
 def to_floats(values: pd.Series, *, column: str, name: str) -> FloatArray:

@@ -13,7 +13,7 @@ import pandas as pd
 from backtest import base
 from backtest.base import DataError, ParameterError, checked, count_nouns, did_you_mean, repr_given
 from backtest.base.units import YEAR_DAYS
-from backtest.market import Defects, read_file, suffix_of, to_floats
+from backtest.market import Defects, read_file, rename_known, suffix_of, to_floats
 from backtest.market.files import SUFFIXES
 from backtest.options.pricing import Settlement, implied_volatility, price, volatility_reason
 
@@ -49,6 +49,7 @@ DERIBIT = {
 def read_table(
     frame: pd.DataFrame, *, where: str, timezone: str | None = None
 ) -> tuple[pd.DataFrame, str]:
+    frame = rename_known(frame, {*DERIBIT, *COLUMNS, "future"}, where)
     is_deribit = {"instrument_name", "option_type"} <= {*frame.columns}
     names = DERIBIT if is_deribit else {name: name for name in (*COLUMNS, "future")}
     known = {old: new for old, new in names.items() if old in frame.columns}

@@ -81,6 +81,29 @@ def test_names_are_matched_without_regard_to_case(tmp_path, head, terms):
         assert Market.from_frames(frame) == load(tmp_path, HEAD + ROWS)
 
 
+def test_fills_and_chains_have_names_in_any_case_too():
+    fills = pd.DataFrame({"Time": HOURS[:2], "QUANTITY": 0.1, "price": 100.0, "Fee": 0.5})
+    assert bt.read_fills(fills)["fee"].tolist() == [0.5, 0.5]
+    check_refused(lambda: bt.read_fills(fills.assign(fee=0.0)), "found 'Fee' and 'fee'", DataError)
+    chain = bt.Chain.sample().table
+    chain = chain.assign(underlying="BTC")[
+        ["time", "expiry", "strike", "kind", "bid", "ask", "mark"]
+    ]
+    read = [
+        bt.Chain.from_frame(each, settlement="coin").table["mark"]
+        for each in (chain, chain.rename(columns=str.title))
+    ]
+    assert read[0].equals(read[1])
+    assert read[0].notna().all()
+
+
+def test_a_column_of_numbers_is_kept_whatever_it_is_called(tmp_path):
+    market = load(tmp_path, HEAD + ROWS).with_columns(period=np.arange(48.0), vol=2.0 * np.ones(48))
+    again = Market.load(market.save(tmp_path / "saved"))
+    assert again.columns["period"].tolist() == list(range(48))
+    assert again == market
+
+
 def test_the_volume_of_another_coin_is_told_and_left_out(tmp_path):
     text = ROWS.replace("\n", ",7\n")
     head = "time,open,high,low,close,Volume USDT,Volume ETH\n"
