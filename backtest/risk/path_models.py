@@ -36,6 +36,9 @@ forecasts of 7 days at 8x to 15x (BTC, ETH, LTC, 2021 to 2023), the slope of out
 was 0.89 with 1, 0.97 with 0.8, 1.02 with 0.65. It was chosen on these same outcomes."""
 LEAST_HALF_LIFE = 11.0
 """Bars that this half-life has at least: fewer make a noisy variance (0.94 for daily returns)."""
+MOST_VARIANCE = 4.0
+"""The largest variance of a path of ``Filtered``, in terms of the largest of history: after an hour
+of 50 deviations it would grow until single rows make the mean price, and all others fall."""
 LEAST_SQUARES = 11
 """Fewer returns have no estimate of a block length."""
 DOUBLINGS, NEGLIGIBLE = 64, 1e-12
@@ -48,6 +51,8 @@ LARGEST_PERSISTENCE = 0.9999
 STEPS, CHAINS = 1500, 400
 """Bars and number of the chains whose mean variance is made that of history."""
 MOST_RAISE = 64.0
+WIDE = 1.5
+"""The spread of log prices at the end around today's from which few paths make the mean price."""
 HISTORY = "history"
 Drift = float | str
 """Growth of the expected price per year, or :data:`HISTORY`."""
@@ -163,13 +168,18 @@ def read_drift(drift: Drift, market: Market) -> float:
 
 
 def describe_drift(paths: Mapping[str, Any]) -> str:
-    rates = paths["drift"]
-    if not any(rates.values()):
-        return "no drift"
-    shown = {name: base.format_percent(rate, is_signed=True) for name, rate in rates.items()}
-    each = [f"{name} {rate}" for name, rate in shown.items()]
-    text = shown[next(iter(shown))] if len(set(rates.values())) == 1 else ", ".join(each)
-    return f"a drift {'of history, ' if paths['drift_of_history'] else 'of '}{text} per year"
+    """Describe the drift of paths, and where they are too wide to show their mean price."""
+    rates, found = paths["drift"], "no drift"
+    if any(rates.values()):
+        shown = {name: base.format_percent(rate, is_signed=True) for name, rate in rates.items()}
+        each = [f"{name} {rate}" for name, rate in shown.items()]
+        text = shown[next(iter(shown))] if len(set(rates.values())) == 1 else ", ".join(each)
+        of = "of history, " if paths["drift_of_history"] else "of "
+        found = f"a drift {of}{text} per year"
+    wide = {name: size for name, size in paths.get("spread", {}).items() if size > WIDE}
+    each = [f"{size:.1f}{f' ({name})' * (len(rates) > 1)}" for name, size in wide.items()]
+    said = f"; log prices end {', '.join(each)} from today's (root mean square): few paths make the"
+    return found + f"{said} mean price, and it is not seen in a sample" * bool(wide)
 
 
 def read_returns(market: Market, model: str) -> base.FloatArray:
@@ -431,8 +441,11 @@ class _Resampled(PathModel):
     is_resampled: ClassVar[bool] = True
 
     def scale(self, market: Market) -> tuple[base.FloatArray, base.FloatArray]:
-        """Return the volatility of each row, (n_bars,), and variance now, omega, alpha, beta."""
-        return np.ones(market.n_bars), np.array([1.0, 0.0, 0.0, 1.0])
+        """Return the volatility of each row, (n_bars,), and what the variance of a path follows.
+
+        That is variance now, omega, alpha, beta and the largest variance.
+        """
+        return np.ones(market.n_bars), np.array([1.0, 0.0, 0.0, 1.0, 1.0])
 
 
 class Stationary(_Resampled):
@@ -528,7 +541,8 @@ class Filtered(_Resampled):
         found = np.sqrt(np.concatenate([ahead[:1], ahead[:-1]]))
         rows = (returns[1:] / found[1:]) ** 2
         target = float(np.mean(returns[1:] ** 2))
-        weights = np.array([self.variance_now, self.omega, self.alpha, self.beta])
+        most = MOST_VARIANCE * max(float(np.max(ahead)), self.variance_now)
+        weights = np.array([self.variance_now, self.omega, self.alpha, self.beta, most])
         return np.asarray(found / math.sqrt(find_row_scale(self, rows, target))), weights
 
 

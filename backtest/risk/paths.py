@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -34,6 +35,11 @@ MONTH = 30 * DAY
 """The time before the start whose mean volume holds for paths, ns."""
 PRICES = ("open", "high", "low", "close")
 MARKS = tuple(f"mark_{name}" for name in PRICES)
+LOG_STEP, LEAST_SHARE = 0.02, 1e-12
+"""The distance of the log variances at which log means are tabulated, and the least variance, as a
+share of the largest. The mean of exp(move) over rows is 1 to 1e-7, where bars are usual to 1e-9."""
+FARTHEST = 230.0
+"""The largest distance of a log price from today's: prices stay within 1e-100 to 1e100 of it."""
 
 
 class PathCalendar(NamedTuple):
@@ -112,8 +118,8 @@ class RowTable:
     volatility of their time; ``ratios`` (4, n_rows) are mark over last, and ``shares`` (n_rows,)
     volume over its mean. ``order`` lists the rows by phase, ``counts`` are those of each phase and
     ``starts`` their first places in the order. ``variance`` holds that of the first bar, omega,
-    alpha and beta; ``cumulants`` are the first four of the log move of a row at a variance of 1.
-    ``growth`` (width,) is the log growth per bar that blocks of rows add to that of single rows.
+    alpha, beta and the largest that a path may have. ``growth`` (width,) is the log growth per bar
+    that blocks of rows add to that of single rows.
     """
 
     def __init__(self, history: Market, past: Market, model: Any, calendar: PathCalendar) -> None:
@@ -131,14 +137,9 @@ class RowTable:
         volatility = volatility[-history.n_bars :]
         before = np.concatenate([[np.nan], history.close[:-1]])
         self.moves = np.log(prices / before) / volatility
-        known = self.moves[3, own >= 0]
-        if isinstance(model, laws.Filtered):
-            self.variance[0] /= float(np.mean(known**2))  # the first bar has variance_now
-            away = known - np.mean(known)
-            second, third, fourth = (float(np.mean(away**k)) for k in (2, 3, 4))
-            self.cumulants = float(np.mean(known)), second, third, fourth - 3.0 * second * second
-        else:
-            self.cumulants = math.log(float(np.mean(np.exp(known)))), 0.0, 0.0, 0.0
+        if isinstance(model, laws.Filtered):  # the first bar has variance_now
+            self.variance[0] /= float(np.mean(self.moves[3, own >= 0] ** 2))
+            self.variance[4] = max(self.variance[4], self.variance[0])
 
     def choose(self, uniforms: base.FloatArray) -> base.IntArray:
         """Return which row each bar repeats, (bars, paths), by uniform numbers (..., 2).
@@ -157,50 +158,92 @@ class RowTable:
             rows[t] = row = np.where(begins[t], fresh[t], row)
         return rows
 
-    def sum_cumulants(self, size: base.FloatArray) -> base.FloatArray:
-        """Return the log of the mean of exp(size x), x the log move of a row drawn by itself."""
-        first, second, third, fourth = self.cumulants
-        rest = second / 2.0 + size * (third / 6.0 + size * (fourth / 24.0))
-        return np.asarray(size * (first + size * rest))
+    @functools.cached_property
+    def log_means(self) -> tuple[int, base.FloatArray]:
+        """Return the first node of a table of log means, and its cubics, (4, phases, nodes).
+
+        Nodes are logs of the variance over :data:`LOG_STEP`. A cubic has the values and slopes of
+        its ends (Hermite), so that 1, the only variance of rows that are not scaled, is exact.
+        """
+        now, omega, _, beta, most = self.variance
+        least = min(now, omega / (1.0 - beta)) if beta < 1.0 else now
+        lowest = math.log(max(least, LEAST_SHARE * most)) / LOG_STEP
+        nodes = np.arange(math.floor(lowest), math.floor(math.log(most) / LOG_STEP) + 2)
+        moves, starts = self.moves[3, self.order[self.starts[0] :]], self.starts - self.starts[0]
+        values, slopes = np.empty((2, len(starts), len(nodes)))
+        for j, node in enumerate(nodes.tolist()):
+            sized = math.exp(0.5 * LOG_STEP * node) * moves
+            largest = np.maximum.reduceat(sized, starts)
+            weights = np.exp(sized - np.repeat(largest, self.counts))
+            total = np.add.reduceat(weights, starts)
+            values[:, j] = largest + np.log(total / self.counts)
+            slopes[:, j] = 0.5 * LOG_STEP * np.add.reduceat(weights * sized, starts) / total
+        (first, last), (up, down) = ((x[:, :-1], x[:, 1:]) for x in (values, slopes))
+        rise = last - first
+        return int(nodes[0]), np.array(
+            [first, up, 3.0 * rise - 2.0 * up - down, up + down - 2.0 * rise]
+        )
+
+    def find_log_mean(
+        self, variance: base.FloatArray, phase: int | base.IntArray
+    ) -> base.FloatArray:
+        """Return the log of the mean of exp(move) over the rows of a phase, given the variance."""
+        first, cubics = self.log_means
+        place = np.log(variance) * (1.0 / LOG_STEP) - first
+        node = np.clip(place.astype(np.int64), 0, cubics.shape[2] - 1)
+        place -= node
+        node += cubics.shape[2] * np.asarray(phase)
+        flat = cubics.reshape(4, -1)
+        found = np.take(flat[3], node)
+        for cubic in flat[2::-1]:
+            found *= place
+            found += np.take(cubic, node)
+        return np.asarray(found)
 
     @functools.cached_property
     def growth(self) -> base.FloatArray:
         """The mean of a product is not the product of the means: rows of a block are neighbors.
 
         It follows the share of the paths that are at each row, weighted by price, and their mean
-        variance, as if all of them had it.
+        variance, as if all of them had it; those that begin a block apart from the others.
         """
         own, phases = np.append(self.calendar.row_phases, -1), self.calendar.phases
-        mean, omega, alpha, beta = self.variance
+        mean, omega, alpha, beta, most = self.variance
         growth, before = np.zeros(len(phases)), np.empty(0, np.int64)
         mass, variance = np.zeros((2, 0))
-        for t, phase in enumerate(phases[1:], 1):
+        places: dict[tuple[int, int] | None, base.IntArray] = {}
+        for t, (last, phase) in enumerate(itertools.pairwise(phases.tolist()), 1):
             rows = self.order[self.starts[phase] :][: self.counts[phase]]
             fresh = 1.0 / self.block if t > 1 else 1.0
-            goes = np.where(own[before + 1] == phase, before + 1, rows[0])
-            place, stays = np.searchsorted(rows, goes), (1.0 - fresh) * mass
-            share = fresh / len(rows) + np.bincount(place, stays, len(rows))
-            total = fresh / len(rows) * mean + np.bincount(place, stays * variance, len(rows))
-            size = np.sqrt(total / share)
-            moved = size * self.moves[3, rows]
-            mass = share * np.exp(moved - self.sum_cumulants(size))
-            variance = omega + alpha * moved**2 + beta * size**2
+            step = (last, phase) if t > 1 else None
+            if step not in places:
+                goes = np.where(own[before + 1] == phase, before + 1, rows[0])
+                places[step] = np.searchsorted(rows, goes)
+            place, stays = places[step], (1.0 - fresh) * mass
+            share, total = (np.bincount(place, x, len(rows)) for x in (stays, stays * variance))
+            older = np.divide(total, share, out=np.full(len(rows), mean), where=share > 0.0)
+            mass, total = np.zeros((2, len(rows)))
+            for part, ahead in ((share, older), (fresh / len(rows), np.array([mean]))):
+                moved = np.sqrt(ahead) * self.moves[3, rows]
+                weight = part * np.exp(moved - self.find_log_mean(ahead, phase))
+                mass += weight
+                total += weight * np.minimum(omega + alpha * moved**2 + beta * ahead, most)
+            variance = np.divide(total, mass, out=np.full(len(rows), mean), where=mass > 0.0)
             growth[t] = math.log(mass.sum())
-            mass, before = mass / mass.sum(), rows
-            mean = float(mass @ variance)
+            mean, mass, before = float(total.sum() / mass.sum()), mass / mass.sum(), rows
         return growth
 
     def lay(self, rows: base.IntArray, drift: float) -> base.FloatArray:
         """Return the logs of open, high, low and close over the last close, (4, bars, paths)."""
-        now, omega, alpha, beta = self.variance
+        now, omega, alpha, beta, most = self.variance
         weights = alpha * self.moves[3] ** 2 + beta
         variance, ahead = np.empty(rows.shape), np.full(rows.shape[1], now)
         for t, row in enumerate(rows):
             variance[t] = ahead
-            ahead = omega + weights[row] * ahead
-        size = np.sqrt(variance)
-        shift = drift - self.growth[1:, None] - self.sum_cumulants(size)
-        return np.asarray(np.take(self.moves, rows, axis=1) * size + shift)
+            ahead = np.minimum(omega + weights[row] * ahead, most)
+        means = self.find_log_mean(variance, self.calendar.phases[1:, None])
+        shift = drift - self.growth[1:, None] - means
+        return np.asarray(np.take(self.moves, rows, axis=1) * np.sqrt(variance) + shift)
 
 
 class PathBars(NamedTuple):
@@ -265,10 +308,10 @@ class InstrumentPaths:
             logs[3], logs[1], logs[2] = self.model.walk(draws, laws.count_per_year(history))
             if history.has_mark:
                 ratios = np.exp(self.draw_basis(draws))
-        last = float(history.close[-1])
-        close = last * np.exp(np.cumsum(logs[3], axis=0))
-        prices = np.concatenate([np.full((1, n), last), close[:-1]]) * np.exp(logs)
-        prices[3] = close
+        close = np.cumsum(logs[3], axis=0)
+        logs[:, 1:] += close[:-1]
+        logs[3] = close
+        prices = float(history.close[-1]) * np.exp(np.clip(logs, -FARTHEST, FARTHEST, out=logs))
         whole = [self.put_first(each, bound_extremes(prices * by))
                  for each, by in ((PRICES, 1.0), (MARKS, ratios))]  # fmt: skip
         return PathBars(
@@ -434,6 +477,7 @@ class Paths:
     def describe(self) -> dict[str, Any]:
         """Return what draws the paths, as plain data for a manifest."""
         is_joined = len(self.names) > 1 and not self.is_resampled
+        closes = {name: self.closes(0, min(self.count, self.block), name) for name in self.names}
         return {
             "model": {"name": self.kinds,
                       "instruments": {name: each.to_dict() for name, each in self.models.items()}},
@@ -443,6 +487,8 @@ class Paths:
             "bridge": self.bridge,
             "drift": {name: model.drift for name, model in self.models.items()},
             "drift_of_history": self.drift_of_history,
+            "spread": {name: float(np.sqrt(np.mean(np.log(ends[:, -1] / ends[:, 0]) ** 2)))
+                       for name, ends in closes.items()},
             "funding": {
                 name: each.to_dict() if isinstance(each, FundingTerms) else each
                 for name, each in self.funding.items()

@@ -194,9 +194,55 @@ def test_the_growth_of_blocks_by_enumeration():
             chance *= 0.5 * 0.25 + 0.5 * follows
         total += chance * math.exp(moves[list(rows)].sum())
     table = drawn.leader.table
-    taken = table.growth[1:].sum() + 3 * table.cumulants[0]
+    taken = table.growth[1:].sum() + 3 * float(table.find_log_mean(np.ones(1), 0)[0])
     assert math.log(total) == pytest.approx(taken, abs=1e-14)
     assert abs(table.growth).max() > 1e-5
+
+
+def with_an_extreme_hour(deviations: float, hot: float = 2.0) -> bt.Market:
+    """Return 3,000 hours of GARCH with Student's t, one of them extreme, that end volatile."""
+    shocks = np.random.default_rng(2).standard_t(4, 3000) / math.sqrt(2.0)
+    returns = garch_returns(shocks, 4e-5, 8e-7, 0.06, 0.92)[0]
+    returns[2100] = deviations * np.std(returns)
+    returns[-24:] *= hot
+    return with_returns(returns)
+
+
+HOT = models.Filtered(block=15.0, omega=4e-8, alpha=0.0096, beta=0.989, variance_now=2e-4)
+
+
+@pytest.mark.parametrize("deviations", [-50.0, 50.0])
+@pytest.mark.parametrize("model", [HOT, models.Stationary(block=15.0)])
+def test_the_mean_over_rows_is_1_at_every_variance(deviations, model):
+    """The sum of four cumulants was 3e5 where the log of the mean is 4.7."""
+    history = with_an_extreme_hour(deviations)
+    table = bt.simulate_paths(history, model, paths=1, horizon="1d").leader.table
+    now, omega, _, beta, most = table.variance
+    sizes = np.sqrt(np.geomspace(min(now, omega / (1.0 - beta) if beta < 1.0 else now), most, 40))
+    for size in sizes:
+        moves = size * table.moves[3, 1:] - table.find_log_mean(np.array([size**2]), 0)
+        assert np.mean(np.exp(moves)) == pytest.approx(1.0, abs=1e-9 if size**2 < 4 * now else 1e-6)
+
+
+@pytest.mark.parametrize("deviations", [-50.0, 50.0])
+def test_an_extreme_hour_leaves_the_mean_price_where_it_is(deviations):
+    drawn = bt.simulate_paths(
+        with_an_extreme_hour(deviations), HOT, paths=2000, horizon="12d", seed=4
+    )
+    closes = drawn.closes()
+    ends = closes[:, -1] / closes[:, 0]
+    assert np.std(np.log(ends)) < 1.5
+    assert ends.mean() == pytest.approx(1.0, abs=4.0 * ends.std() / math.sqrt(2000))
+    assert laws.describe_drift(drawn.describe()) == "no drift"
+
+
+def test_paths_too_wide_for_a_mean_are_finite_and_told():
+    wide = HOT.override(variance_now=0.5)
+    drawn = bt.simulate_paths(with_an_extreme_hour(50.0), wide, paths=20, horizon="12d")
+    bars = drawn.draw(0, 20)
+    assert np.isfinite(bars.prices).all()
+    assert bars.prices.min() > 0.0
+    assert "few paths make the mean price" in laws.describe_drift(drawn.describe())
 
 
 @pytest.mark.parametrize("name", every_nth(NAMES, 3))
