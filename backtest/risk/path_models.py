@@ -48,6 +48,8 @@ MOST_AT_ONCE = 4
 FAR = 4.0
 """Returns beyond this many robust deviations start the search as jumps."""
 LARGEST_PERSISTENCE = 0.9999
+LOGITS = 37.0
+"""The log odds of the least uniform number over 0, 2^-53, from which divisors are tabulated."""
 STEPS, CHAINS = 1500, 400
 """Bars and number of the chains whose mean variance is made that of history."""
 MOST_RAISE = 64.0
@@ -357,21 +359,42 @@ class Garch(PathModel):
         return made.override(omega=omega * find_raise(made, target))
 
     def walk(self, draws: Draws, per_year: float) -> Moves:
-        """Return moves whose simple returns are the innovations: exp of t has no mean."""
-        surprise = draws.joint_normals()
+        """Return moves whose simple returns are the innovations: exp of t has no mean.
+
+        The divisor of Student's t, and the shock that moves the variance, that of the first
+        instrument, are common to all: coins fall together, and their variances rise together.
+        """
+        surprise, shock = (
+            draws.joint_normals(),
+            draws.generator(NORMALS).standard_normal(draws.shape),
+        )
         if math.isfinite(self.degrees_of_freedom):
-            nu = self.degrees_of_freedom
-            chi = 2.0 * draws.generator(STUDENT).standard_gamma(0.5 * nu, draws.shape)
-            surprise = surprise * np.sqrt((nu - 2.0) / chi)
+            ranks = draws.generator(STUDENT).random(draws.shape)
+            divisor = find_divisor(ranks, self.degrees_of_freedom)
+            surprise, shock = surprise * divisor, shock * divisor
         variance = np.empty_like(surprise)
         now = np.full(surprise.shape[1], self.variance_now)
-        for t, z in enumerate(surprise):
+        for t, z in enumerate(shock):
             variance[t] = now
             ahead = self.omega + self.alpha * (now * z * z) + self.beta * now
             now = np.minimum(ahead, self.variance_most)
         simple = np.clip(np.sqrt(variance) * surprise, -MOST_MOVE, MOST_MOVE)
         moves = self.drift / per_year + np.log1p(simple)
         return moves, *draws.extremes(moves, variance)
+
+
+def find_divisor(ranks: base.FloatArray, degrees: float) -> base.FloatArray:
+    """Return what makes normal numbers Student's t of variance 1, by its quantile from the top.
+
+    That is ``sqrt((n - 2) / chi)``, chi chi-squared with n degrees of freedom and of rank 0 to 1:
+    where ranks are common, instruments with other degrees have their wide moves at once.
+    """
+    from scipy.special import gammaincinv  # noqa: PLC0415 - slow to load
+
+    knots = np.arange(-LOGITS, LOGITS + 0.005, 0.01)
+    logs = np.log(gammaincinv(0.5 * degrees, 1.0 / (1.0 + np.exp(-knots))))
+    found = np.interp(np.log(ranks / (1.0 - ranks)), knots, -0.5 * logs)
+    return np.asarray(np.sqrt(0.5 * degrees - 1.0) * np.exp(found))
 
 
 @base.checked

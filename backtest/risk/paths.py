@@ -616,7 +616,8 @@ def simulate_paths(
         all paths is today's (a model with parameters keeps its own drift).
     correlation : float or array of shape (n, n), optional
         Of the normal numbers of several instruments with parametric models; by default that of the
-        log returns of history. Jumps are common to all. Resampled rows keep theirs.
+        log returns of history. Jumps, the divisor of Student's t and what moves the variance of
+        ``Garch`` are common to all. Resampled rows keep theirs.
     """
     markets = as_markets(market)
     count = int(base.Range(1, 10**9).check("paths", paths, whole=True))

@@ -15,7 +15,7 @@ from backtest import strategies
 from backtest.features import touch_probability
 from backtest.risk import path_models as laws
 from backtest.risk.liquidations import PathsRunner
-from backtest.risk.paths import factor_correlation
+from backtest.risk.paths import factor_correlation, read_correlation
 from tests.kit import YEAR, bars_market, check_refused, every_nth
 from tests.risk.accounts import Hold, free_account, free_venue, still_market
 
@@ -386,6 +386,40 @@ def test_moves_have_the_correlation_and_each_its_own_distribution(rho):
             # Student's t with 6 degrees of freedom: P(|t| > 2.447) = 5 %
             scaled = np.abs(moves[1]) / 0.01 * np.sqrt(6 / 4)
             assert np.mean(scaled > 2.447) == pytest.approx(0.05, abs=0.005)
+
+
+def fall_together(moves: np.ndarray, share: float) -> float:
+    """Return P(one is in its worst share of hours | the other is), of two series (2, n)."""
+    worst = moves <= np.quantile(moves, share, axis=1)[:, None]
+    return float(np.mean(worst[0] & worst[1]) / share)
+
+
+def test_coins_of_a_book_fall_together_as_in_history():
+    """With a divisor for each, .06 and .01 of the worst hours of two coins were the same."""
+    shocks = np.random.default_rng(3).multivariate_normal([0, 0], [[1, 0.8], [0.8, 1]], 20_000)
+    ranks = np.random.default_rng(4).random(20_000)
+    degrees = np.array([3.0, 4.0])
+    both = shocks.T * [laws.find_divisor(ranks, each) for each in degrees]
+    history = bt.Markets({n: with_returns(0.005 * x) for n, x in zip("AB", both, strict=True)})
+    fits = {
+        n: models.Garch(omega=2.5e-7, alpha=0.06, beta=0.93, degrees_of_freedom=each)
+        for n, each in zip("AB", degrees, strict=True)
+    }
+    factor = factor_correlation(np.array(read_correlation(None, history)))
+    parts = [laws.Draws(1, 0, (400, 256), loads=row) for row in factor]
+    moves = [fits[n].walk(each, 8760.0)[0].ravel() for n, each in zip("AB", parts, strict=True)]
+    for share in (0.01, 0.001):
+        came = fall_together(both, share)
+        assert 0.4 < came < 0.7
+        assert fall_together(np.array(moves), share) == pytest.approx(came, abs=0.1)
+
+
+@pytest.mark.parametrize("degrees", [2.05, 3.0, 30.0])
+def test_the_divisor_is_that_of_students_t(degrees):
+    """The rank of chi-squared is that of the uniform number: 1 - 1e-4 and 1e-4 are its ends."""
+    ranks = np.array([1e-12, 1e-4, 0.5, 1.0 - 1e-4])
+    wanted = np.sqrt((degrees - 2.0) / stats.chi2(degrees).ppf(ranks))
+    assert laws.find_divisor(ranks, degrees) == pytest.approx(wanted, rel=1e-5)
 
 
 def test_jumps_are_common():
