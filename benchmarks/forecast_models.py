@@ -1,6 +1,8 @@
 """How well models of paths forecast liquidations of BTC, ETH and LTC. Prints tables, and JSON.
 
     python benchmarks/forecast_models.py FOLDER... [--from DAY] [--to DAY] [--models gbm ...]
+    python benchmarks/forecast_models.py FOLDER... --together
+    python benchmarks/forecast_models.py FOLDER... --bias --levers 3 5 10 --models filtered:0.65 ...
 
 Each FOLDER holds hourly bars and mark prices of BTCUSDT, ETHUSDT or LTCUSDT. Every 8 days (so that
 all days of the week take part), positions of 5x, 10x and 20x, long and short, are opened in the
@@ -12,6 +14,12 @@ is 0.5 %; fees and funding are left out.
 days. ``normal 3d`` has that of ``Filtered``: a half-life of 3 days, back to the year's in 20.
 ``student 3d`` is ``touch_probability`` with a half-life of 3 days and 4 times the cube root of the
 horizon's days as degrees of freedom; ``student4 3d`` has 4 for every horizon.
+
+``filtered:0.65`` is ``filtered`` with another power of the distance of today's variance from the
+year's. ``--bias`` prints told minus came by horizon and leverage, on calm days (volatility below
+0.75 of the year's) and others, with 90 % intervals of a bootstrap of blocks of 6 weeks.
+
+``--together`` prints how often a coin is in its worst 1 and 0.1 % of hours if another is.
 
 The Brier score is the mean of (forecast - outcome)^2: smaller is better. Standard errors are those
 of sums over whole weeks, all instruments together; forecasts of 30 days overlap, so that theirs
@@ -36,12 +44,12 @@ import pandas as pd
 
 import backtest as bt
 from backtest.base import BoolArray, FloatArray
-from backtest.features import ewma_volatility, touch_probability
+from backtest.features import ewma_volatility, log_returns, touch_probability
 from backtest.features.liquidation_forecast import DEGREES
-from backtest.risk.path_models import REVERSION
+from backtest.risk.path_models import REVERSION, STATE
 
 COINS = ("BTCUSDT", "ETHUSDT", "LTCUSDT")
-LEVERS = tuple(side * lever for lever in (5.0, 10.0, 20.0) for side in (1.0, -1.0))
+LEVERS = (5.0, 10.0, 20.0)
 DAYS = (1, 7, 30)
 MODELS = ("filtered", "stationary", "garch", "gbm", "merton")
 CLOSED = ("normal", "normal 3d", "student 3d", "student4 3d")
@@ -50,8 +58,10 @@ STEP = 8 * 24
 LAGS = 4
 BINS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0)
 MAINTENANCE = 0.005
-CHUNK = 500
+CHUNK = 512
 """Paths drawn at a time."""
+CALM = 0.75
+BLOCK_WEEKS, RESAMPLES = 6, 2000
 
 
 def load_coins(folders: list[str], between: tuple[str, str]) -> list[bt.Market]:
@@ -77,10 +87,7 @@ def find_level(lever: float) -> float:
     return math.log((lever - 1.0) / (lever - MAINTENANCE * abs(lever)))
 
 
-LEVELS = np.array([find_level(lever) for lever in LEVERS])
-
-
-def find_touched(low: FloatArray, high: FloatArray) -> BoolArray:
+def find_touched(low: FloatArray, high: FloatArray, levels: FloatArray) -> BoolArray:
     """Return whether paths of lows and highs touched the levels, (days, levels, n_paths).
 
     ``low`` and ``high`` (n_paths, n_bars) are logs over the mark at the start.
@@ -89,24 +96,33 @@ def find_touched(low: FloatArray, high: FloatArray) -> BoolArray:
     ends = [min(24 * days, low.shape[1]) - 1 for days in DAYS]
     return np.array(
         [
-            [lows[:, end] <= x if x < 0.0 else highs[:, end] >= x for x in LEVELS.tolist()]
+            [lows[:, end] <= x if x < 0.0 else highs[:, end] >= x for x in levels.tolist()]
             for end in ends
         ]
     )
 
 
-def forecast(paths: bt.Paths, price: float) -> FloatArray:
+def forecast(paths: bt.Paths, price: float, levels: FloatArray) -> FloatArray:
     """Return the share of the paths that touch each level, (days, levels)."""
-    total = np.zeros((len(DAYS), len(LEVELS)))
+    total = np.zeros((len(DAYS), len(levels)))
     for first in range(0, len(paths), CHUNK):
         bars = paths.draw(first, min(first + CHUNK, len(paths)))
         marks = bars.prices if bars.marks is None else bars.marks
         rows = np.log(marks[1:3].reshape(2, -1, paths.width)[:, :, 1:] / price)
-        total += find_touched(rows[1], rows[0]).sum(axis=2)
+        total += find_touched(rows[1], rows[0], levels).sum(axis=2)
     return total / len(paths)
 
 
-def forecast_closed(history: bt.Market) -> dict[str, FloatArray]:
+def fit_model(history: bt.Market, name: str) -> Any:
+    """Return the name of a model, or ``filtered`` with another start of its variance."""
+    kind, _, state = name.partition(":")
+    if not state:
+        return kind
+    fit, mean = bt.paths.Filtered.fit(history), float(np.mean(log_returns(history)[1:] ** 2))
+    return fit.override(variance_now=mean * (fit.variance_now / mean) ** (float(state) / STATE))
+
+
+def forecast_closed(history: bt.Market, levels: FloatArray) -> dict[str, FloatArray]:
     """Return the forecasts in closed form, (days, levels)."""
     moves = np.diff(np.log(history.close))
     month = float(np.std(moves[-30 * 24 :])) * math.sqrt(8760.0)
@@ -123,28 +139,36 @@ def forecast_closed(history: bt.Market) -> dict[str, FloatArray]:
             "student4 3d": (now, DEGREES),
         }
         for name, (sigma, degrees) in ways.items():
-            chance = touch_probability(LEVELS, sigma, days / 365.0, degrees_of_freedom=degrees)
+            chance = touch_probability(levels, sigma, days / 365.0, degrees_of_freedom=degrees)
             found[name].append(chance)
     return {name: np.array(rows) for name, rows in found.items()}
 
 
-def judge_date(market: bt.Market, k: int, models: list[str], count: int) -> list[dict[str, Any]]:
+def judge_date(
+    market: bt.Market, k: int, models: list[str], count: int, levers: list[float]
+) -> list[dict[str, Any]]:
     """Return a row per leverage and horizon: every forecast, and what happened."""
+    sides = [side * lever for lever in levers for side in (1.0, -1.0)]
+    levels = np.array([find_level(lever) for lever in sides])
     history = market.slice(max(k + 1 - 365 * 24, 0), k + 1)
     price = float(market.mark_close[k])
     ahead = slice(k + 1, k + 1 + 24 * DAYS[-1])
     low, high = (np.log(each[ahead] / price)[None] for each in (market.mark_low, market.mark_high))
-    outcome = find_touched(low, high)[:, :, 0]
-    told = forecast_closed(history)
+    outcome = find_touched(low, high, levels)[:, :, 0]
+    told = forecast_closed(history, levels)
+    now = float(ewma_volatility(history, 3 * 24)[-1])
+    is_calm = now < CALM * math.sqrt(8760.0 * float(np.mean(log_returns(history)[1:] ** 2)))
     for name in models:
-        paths = bt.simulate_paths(history, name, paths=count, horizon=f"{DAYS[-1]}d", seed=k)
-        told[name] = forecast(paths, price)
+        model = fit_model(history, name)
+        paths = bt.simulate_paths(history, model, paths=count, horizon=f"{DAYS[-1]}d", seed=k)
+        told[name] = forecast(paths, price, levels)
     year, week, _ = market.times[k + 1].isocalendar()
     return [
         {"week": f"{year}-{week:02}", "coin": market.instrument, "days": days, "lever": lever,
-         "outcome": float(outcome[i, j]), **{name: each[i, j] for name, each in told.items()}}
+         "calm": is_calm, "outcome": float(outcome[i, j]),
+         **{name: each[i, j] for name, each in told.items()}}
         for i, days in enumerate(DAYS) if 24 * days <= low.shape[1]
-        for j, lever in enumerate(LEVERS)
+        for j, lever in enumerate(sides)
     ]  # fmt: skip
 
 
@@ -197,6 +221,50 @@ def tabulate_reliability(rows: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     return pd.DataFrame(cells, index=pd.Index(labels, name="forecast")).T
 
 
+def tabulate_together(history: bt.Markets, count: int) -> pd.DataFrame:
+    """Return P(a coin is in its worst share of hours | another is), a row per model."""
+
+    def measure(moves: list[FloatArray]) -> list[float]:
+        pairs = list(itertools.permutations(moves, 2))
+        return [
+            float(
+                np.mean([np.mean(b[a <= np.quantile(a, q)] <= np.quantile(b, q)) for a, b in pairs])
+            )
+            for q in (0.01, 0.001)
+        ]
+
+    found = {"history": measure([np.diff(np.log(each.close)) for each in history.values()])}
+    for name in MODELS:
+        paths = bt.simulate_paths(history, name, paths=count, horizon="30d", seed=1)
+        closes = [np.log(paths.closes(name=coin)) for coin in paths.names]
+        found[name] = measure([np.diff(each, axis=1).ravel() for each in closes])
+    return pd.DataFrame(found, index=["worst 1 %", "worst 0.1 %"]).T
+
+
+def tabulate_bias(rows: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    """Return told minus came by calm, horizon and leverage, each with its bootstrap interval."""
+    cells = []
+    weeks = {week: i for i, week in enumerate(sorted(rows["week"].unique()))}
+    starts = np.random.default_rng(0).integers(
+        0, len(weeks), (RESAMPLES, -(-len(weeks) // BLOCK_WEEKS))
+    )
+    drawn = ((starts[:, :, None] + np.arange(BLOCK_WEEKS)) % len(weeks)).reshape(RESAMPLES, -1)
+    for (calm, days, lever), part in rows.groupby(["calm", "days", rows["lever"].abs()]):
+        places = part["week"].map(weeks).to_numpy()
+        counts = np.bincount(places, minlength=len(weeks))[drawn].sum(axis=1)
+        for name in names:
+            gap = (part[name] - part["outcome"]).to_numpy(dtype=np.float64)
+            sums = np.bincount(places, gap, len(weeks))[drawn].sum(axis=1)
+            low, high = np.quantile(sums[counts > 0] / counts[counts > 0], (0.05, 0.95))
+            is_right = abs(gap.mean()) <= 0.03 or low <= 0.0 <= high
+            cells.append(("calm" if calm else "other", days, lever, name, len(part),
+                          part[name].mean(), part["outcome"].mean(), gap.mean(), low, high,
+                          "yes" if is_right else "NO"))  # fmt: skip
+    head = ["days", "horizon", "leverage", "model", "forecasts", "told", "came", "bias", "low",
+            "high", "right"]  # fmt: skip
+    return pd.DataFrame(cells, columns=head)
+
+
 def show(rows: pd.DataFrame, names: list[str]) -> dict[str, Any]:
     """Print the tables of some forecasts; return the scores."""
     parts = {"all": rows, **{f"{days} d": rows[rows["days"] == days] for days in DAYS}}
@@ -225,18 +293,31 @@ def main() -> None:
     parser.add_argument("--to", dest="end", default="2022-01-01")
     parser.add_argument("--least", type=int, default=180, help="days of history at least")
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--levers", type=float, nargs="+", default=list(LEVERS))
+    parser.add_argument("--bias", action="store_true")
+    parser.add_argument("--together", action="store_true")
     wanted = parser.parse_args()
     markets = load_coins(wanted.folder, (wanted.start, wanted.end))
+    if wanted.together:
+        first = max(each.start for each in markets)
+        book = bt.Markets({x.instrument: x.between(first, x.end) for x in markets})
+        sys.stdout.write(f"{tabulate_together(book, wanted.paths).round(2).to_string()}\n")
+        return
     span, least = (wanted.start, wanted.end), 24 * wanted.least
     tasks = [(each, k) for each in markets for k in find_dates(each, *span, least)]
     if not tasks:
         sys.exit(f"no date has {wanted.least} days of history before it and a day after it")
-    judge = functools.partial(judge_date, models=wanted.models, count=wanted.paths)
+    judge = functools.partial(
+        judge_date, models=wanted.models, count=wanted.paths, levers=wanted.levers
+    )
     with ProcessPoolExecutor(wanted.processes, get_context("spawn")) as pool:
         found = pool.map(judge, *zip(*tasks, strict=True), chunksize=8)
         rows = pd.DataFrame(list(itertools.chain(*found)))
     weeks = rows["week"].nunique()
     sys.stdout.write(f"{len(tasks)} dates in {weeks} weeks, {wanted.start} to {wanted.end}\n\n")
+    if wanted.bias:
+        table = tabulate_bias(rows, wanted.models)
+        sys.stdout.write(f"{table.round(3).to_string(index=False)}\n\n")
     report = show(rows, [*wanted.models, *CLOSED])
     sys.stdout.write(json.dumps(report) + "\n")
 
