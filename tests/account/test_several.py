@@ -22,6 +22,7 @@ from tests.agreement import (
     bracket,
     check_outcome,
     make_scene,
+    near,
     play_case,
     play_legs,
     run_engine,
@@ -466,6 +467,30 @@ def apart(**changes: Any) -> Outcome:
     )
 
 
+def find_impact(closes: list[float], rate: float, size: float, power: int = 1) -> dict[str, Any]:
+    """Return slippage with this impact rate at a size; power -1 counts notionals in coins."""
+    sigma = np.std(np.diff(np.log(closes)), ddof=1) * 24**0.5
+    traded = 24e9 * np.mean(np.array(closes[1:], float) ** power)
+    return {"slippage": {"impact": rate / sigma * (traded / size) ** 0.5, "impact_window": "2h"}}
+
+
+MOVED = ([flat(100), flat(110), flat(100), flat(100)], (NAN, NAN, 20.0, NAN))
+"""Its impact is known from the close of bar 2 on; then 20x are wanted."""
+
+
+def selling(*names: str) -> Outcome:
+    """Isolated sales of 1 to 3 times the equity more than the wallet can post, in an order."""
+    legs = {"A": (20.0, 0.02, 10.0), "B": (11.0, 0.01, 5.0), "C": (25.0, 0.03, 20.0)}
+    closes = [100, 110, 100]
+    return play_case(scene(
+        {name: tape(MOVED[0], (NAN, NAN, legs[name][0], NAN)) for name in names},
+        dict.fromkeys(names, -1.0), margin="isolated",
+        venue_leverage={name: legs[name][2] for name in names},
+        venues={name: find_impact(closes, legs[name][1], 5e3) | {"brackets": [bracket(0.001)]}
+                for name in names},
+    ))  # fmt: skip
+
+
 PLACE = Fraction(500, 1423)
 """Where the pool of long_and_short fails: M = 1000 + 160 x - 1500 x = 5 % of 10000 + 1660 x."""
 ALONE = Fraction(300, 1575)
@@ -494,6 +519,38 @@ HAND: Hand = {
             signal=([1.0, 1.0, -1.0, -1.0], 1.0, 1.0), margin=("cross", "isolated", "cross"),
             venue_leverage=(None, 10.0, None)),
         {"quantity 3": [-12.5, 6000, 100], "margin 3 1": 600, "cash 3": -200}),
+    # impact at 5000 is 2 %, at the 22000 that are wanted 4.2 %: each alone may sell 7261. Margin
+    # and fee are 11 % at 100, the price without impact: 1100 carry 5000 each. They fill at 98: 490
+    # are posted and 49 paid for each, and 22 stay in the wallet
+    "isolated sales post in full at the price of their fill": (
+        lambda: play_legs(
+            MOVED, MOVED, signal=(-1.0, -1.0), margin="isolated", venue_leverage=10.0,
+            capital=1100.0,
+            venues={"*": {"fees": {"taker": 0.01}} | find_impact([100, 110, 100], 0.02, 5e3)}),
+        {"quantity 3": [-50, -50], "margin 3": [490, 490], "fees 3": 98, "cash 3": 22}),
+    # a short of 50 at 100 gains 1000 to 80; 12x of 2000 are 24000, 4000 are held. Impact at 20000
+    # is 4 %. The wallet of 500 posts 5000 at 80: 62.5 more, at 2 %: 62.5 x 78.4 / 10 = 490
+    "an isolated sale alone posts in full": (
+        lambda: play_legs(
+            ([flat(100), flat(100), flat(80), flat(80)], (5.0, NAN, 12.0, NAN)), signal=(-1.0,),
+            margin="isolated", venue_leverage=10.0,
+            venues={"*": find_impact([100, 100, 80], 0.04, 2e4)}),
+        {"quantity 3": [-112.5], "margin 3": [990], "cash 3": 10}),
+    # in coins it is the buyer who posts more for a cheaper fill: 5000 / 102 / 10 of 10 coins
+    "isolated purchases of inverse contracts post in full": (
+        lambda: play_legs(
+            MOVED, MOVED, margin="isolated", venue_leverage=10.0, capital=10.0,
+            venues={"*": {"contract": {"kind": "inverse"}}
+                    | find_impact([100, 110, 100], 0.04, 200.0, -1)}),
+        {"quantity 3": [5000, 5000], "margin 3": [Fraction(500, 102)] * 2,
+         "cash 3": 10 - Fraction(1000, 102)}),
+    # A posts 600, B 400, nothing is left; an hour of 9000 owed at 8.76 a year costs 9
+    "margins pay interest pro rata where the wallet is empty": (
+        lambda: play_legs(
+            ([flat(100)] * 3, (6.0, NAN)), (STILL[:3], (4.0, NAN)), margin="isolated",
+            venue_leverage=10.0, venues={"*": {"venue": {"interest_on": "loan",
+                                                         "borrow_rate": 8.76}}}),
+        {"interest 2": 9, "margin 2": [600 - 5.4, 400 - 3.6], "cash 2": 0}),
     # bar 1: 2x of 110 and of .9 bought with 1000 earn 10 % and lose 10 %; bar 2 rebalances
     "same_close trades at the price that decided": (
         lambda: rising("same_close"),
@@ -678,6 +735,21 @@ HAND: Hand = {
 @by_hand(HAND)
 def test_several_positions(run, numbers):
     check_outcome(run(), numbers)
+
+
+def test_the_order_of_instruments_moves_no_isolated_margin():
+    given = selling("A", "B", "C")
+    for names in ("CBA", "BCA"):
+        other = selling(*names)
+        for k, name in enumerate("ABC"):
+            for what in ("quantity", "margin"):
+                here, there = getattr(given, what)[3], getattr(other, what)[3]
+                assert near(there[names.index(name)], float(here[k]))
+    posted, sizes = given.margin[3], given.quantity[3]
+    for k, setting in enumerate((10, 5, 20)):
+        fills = [each for each in given.of_kind("fill") if each.instrument == "ABC"[k]]
+        assert near(posted[k], float(abs(sizes[k]) * fills[0].price) / setting)
+    assert given.cash[3] > 0
 
 
 def test_contagion_names_the_short_that_ran_and_what_the_winner_had_won():

@@ -23,6 +23,7 @@ class Order(NamedTuple):
     kappa: Decimal  # cost per unit of notional
     filled: Decimal  # u at the worsened open
     rate: Decimal  # of its fee
+    largest: Decimal  # |u| of the dearest fill of an isolated order of this size or a smaller one
 
     @property
     def trades(self) -> bool:
@@ -35,9 +36,9 @@ class Order(NamedTuple):
         return abs(self.closing) + factor * abs(self.adding)
 
     def opens_with(self) -> Decimal:
-        """Isolated: margin and fee of what is added."""
+        """Isolated: at most the margin and the fee of what is added, however little of it fills."""
         each = ONE / self.position.effective_setting + self.rate
-        return abs(self.adding * self.filled) * each
+        return abs(self.adding) * self.largest * each
 
     def returns(self) -> Decimal:
         """Isolated: what the closing part of a flip returns to B, net of the fees of the order."""
@@ -273,19 +274,27 @@ class Orders(Margins):
     def cut_alone(
         self, position: Position, target: Decimal, held: Decimal, equity: Decimal
     ) -> Order:
-        """The venue's cap; an isolated order as if it were the only one."""
+        """The venue's cap; an isolated order as if it were the only one.
+
+        Its margin and fee are bounded so that the wallet pays them at any smaller size too. With
+        less impact a seller gets more for a contract, and posts more: without impact the most.
+        (In coins a buyer does.)
+        """
         value, direction = abs(position.value("fill")), 1 if target > 0 else -1
         before = held * direction  # negative for a flip
         kept = max(before, ZERO)
         worsening = position.worsening(abs(target - held))
         kappa = position.cost(direction, worsening)
-        worse = position.worse(position.price("fill"), direction, worsening)
-        filled = position.on_tick(worse, direction)
+        filled, unmoved = (
+            position.on_tick(position.worse(position.price("fill"), direction, each), direction)
+            for each in (worsening, position.worsening(ZERO))
+        )
+        largest = max(abs(filled), abs(unmoved))
         size = min(abs(target), max(kept, *(cap for cap, _ in position.limits())))
         if position.is_isolated:
             size = min(size, max(self.largest_isolated(position, before, equity, kappa), kept))
             wallet = self.wallet_for(position, before, filled)
-            per_contract = abs(filled) * (ONE / position.effective_setting + position.fee)
+            per_contract = largest * (ONE / position.effective_setting + position.fee)
             most = max(ZERO, wallet / per_contract) * value
             if most < size - kept:
                 self.note("shrunk by the wallet")
@@ -294,7 +303,7 @@ class Orders(Margins):
             self.note("cut alone")
         closing = -position.quantity if before < 0 else ZERO
         adding = direction * (size - kept) / value
-        return Order(position, closing, adding, kappa, filled, position.fee)
+        return Order(position, closing, adding, kappa, filled, position.fee, largest)
 
     @staticmethod
     def largest_isolated(
@@ -400,13 +409,13 @@ class Orders(Margins):
         return edges
 
     def lift_balance(self, increased: list[Position]) -> None:
-        """What impact at the final size costs beyond B, if nothing backs it: new margins pay."""
+        """What rounding up to a lot costs beyond B, if nothing backs it: new margins pay."""
         if self.cross or self.has_collateral or self.has_options:
             return
         for each in reversed([each for each in increased if each.is_isolated and each.quantity]):
             moved = min(max(-self.cash, ZERO), max(each.margin, ZERO))
             if moved > 0:
-                self.note("new margins pay for impact")
+                self.note("new margins pay for rounding")
             each.margin -= moved
             self.cash += moved
 
@@ -539,6 +548,7 @@ class RestingOrders(Orders):
             rate + lost,
             position.value("fill"),
             rate,
+            value,
         )
 
     def place_increases(self, orders: list[Order], point: Point) -> None:

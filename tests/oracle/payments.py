@@ -227,15 +227,19 @@ class Payments(Liquidations):
             self.margins_pay()
 
     def margins_pay(self) -> None:
-        """Interest that an empty wallet cannot pay comes out of isolated margins, in order."""
-        for each in self.isolated:
-            taken = max(-self.cash, ZERO)
-            if not self.is_plain:
-                taken = min(taken, max(each.margin, ZERO))
-            if taken > 0:
-                self.note("margins pay interest")
-                each.margin -= taken
-                self.cash += taken
+        """Interest that an empty wallet cannot pay: isolated margins pay it, pro rata to M."""
+        missing, paying = max(-self.cash, ZERO), self.isolated
+        posted = {each.name: max(each.margin, ZERO) for each in paying}
+        if self.is_plain and paying:  # it pays whatever its margin is
+            posted = {paying[0].name: missing}
+        whole = sum(posted.values(), ZERO)
+        if missing == 0 or whole == 0:
+            return
+        self.note("margins pay interest" if len(paying) == 1 else "margins share interest")
+        taken = min(missing, whole)
+        for each in paying:
+            each.margin -= taken * posted[each.name] / whole
+        self.cash += taken
 
 
 # ------------------------------ margin as a decision (§3): settings, and the margin that they move
