@@ -250,6 +250,14 @@ def draw_terms(
     return replace(tape, bars=bars), venue
 
 
+def draw_expenses(seed: int, venues: dict[str, dict[str, Any]]) -> None:
+    """Let some of the instruments cost something a year: writes into their contracts."""
+    rng = np.random.default_rng([seed, 37])
+    for venue in venues.values():
+        if rng.random() < 0.3:
+            venue["contract"]["expense"] = float(rng.uniform(0.001, 1.0))
+
+
 def make_stage(
     rng: np.random.Generator, settles: str | None = None, *, is_alone: bool = False
 ) -> draws.Scene:
@@ -493,6 +501,7 @@ def make_full_case(seed: int, make: Maker = make_portfolio_case) -> PortfolioCas
     has_scenarios = case.requirement is not None and "moves" in case.requirement
     for name, tape in case.tapes.items():
         tapes[name], venues[name] = draw_terms(rng, case, tape, case.venues[name], has_scenarios)
+    draw_expenses(seed, venues)
     return replace(case, tapes=tapes, venues=venues, account=account)
 
 
@@ -580,6 +589,7 @@ def make_spot_case(seed: int) -> PortfolioCase:
         if account["margin"][name] == "cross":
             mode = venues[legs[0]]["liquidation"]["mode"]
             assert venues[name]["liquidation"]["mode"] == mode
+    draw_expenses(seed, venues)
     return replace(case, venues=venues, account=account)
 
 

@@ -223,8 +223,19 @@ class Payments(Liquidations):
                 self.note("pays for coins")
                 self.cash -= lent
                 self.charge("interest", lent, each, value)
+        self.pay_expenses(years)
         if not (self.cross or self.has_collateral or self.has_options):
             self.margins_pay()
+
+    def pay_expenses(self, years: Decimal) -> None:
+        """A fund's cost a year, on the notional at the mark open: longs and shorts pay it."""
+        for each in self.held:
+            value = each.value("mark_open")
+            due = abs(each.quantity * value) * each.expense * years
+            if due > 0:
+                self.note("pays expenses")
+            self.cash -= due
+            self.charge("interest", due, each, value)
 
     def margins_pay(self) -> None:
         """Interest that an empty wallet cannot pay: isolated margins pay it, pro rata to M."""

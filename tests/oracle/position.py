@@ -90,6 +90,7 @@ class Position:
         rounds = getattr(venue.contract, "round_to_tick", False)
         self.tick = exact(venue.contract.tick) if rounds else None
         self.step = exact(venue.contract.tick)
+        self.expense = exact(getattr(venue.contract, "expense", 0.0))
         self.fee_per_order = AsOf(getattr(venue.fees, "per_order", 0.0))
         self.impact_factor = exact(slip.impact)
         part = slip.max_participation

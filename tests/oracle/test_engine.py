@@ -68,13 +68,14 @@ LEAST_SEVERAL = {
     },
     cases.make_full_case: {
         "take_profit in the bar": 20, "trailing_stop in the bar": 25, "margin added": 2,
+        "pays expenses": 40,
     },
     cases.make_margin_case: {
         "margin_added": 30, "margin_returned": 40, "margin_refused": 30,
         "margins share interest": 2,
     },
     cases.make_spot_case: {
-        "pays for coins": 30, "shrunk by initial margin": 10,
+        "pays for coins": 30, "pays expenses": 30, "shrunk by initial margin": 10,
         "cross liquidated in the bar": 5, "cut by the balance": 5,
         "pool: takeover": 1, "pool: close": 1, "partial step": 5,
     },
