@@ -83,6 +83,26 @@ def compute_balance(terms: r.Terms, state: r.AccountState) -> float:
     return float(balance)
 
 
+def take_from_isolated(terms: r.Terms, state: r.AccountState) -> None:
+    """Take what an empty wallet owes from the isolated positions, pro rata to posted margin.
+
+    It changes margins and cash. A position that is all an account can hold owes the whole.
+    """
+    missing, posted = -state.wallet[r.CASH], 0.0
+    if not missing > 0.0 or count_cross(terms, state) > 0 or has_collateral(state):
+        return
+    is_alone = has_one_position(terms, state) and count_open(state) == 1
+    for i in range(len(state.margin)):
+        if r.is_isolated(terms, i) and r.is_held(state, i):
+            posted += max(state.margin[i], 0.0)
+    taken = missing if is_alone else min(missing, posted)
+    for i in range(len(state.margin)):
+        if r.is_isolated(terms, i) and r.is_held(state, i) and taken > 0.0:
+            own = 1.0 if is_alone else max(state.margin[i], 0.0) / posted
+            state.margin[i] -= own * taken
+    state.wallet[r.CASH] = taken - missing
+
+
 def compute_isolated(terms: r.Terms, state: r.AccountState) -> float:
     backing = 0.0
     for i in range(len(state.margin)):

@@ -11,10 +11,9 @@ from backtest.account.account_records import Balances, Quote, Trade
 from backtest.account.balance import (
     compute_balance,
     compute_pool,
-    count_cross,
     enter_fill,
-    has_collateral,
     pick_balances,
+    take_from_isolated,
     value_at,
 )
 from backtest.account.ledger import FILL
@@ -233,7 +232,8 @@ def price_balance(bar: r.AccountBar, i: int) -> None:
             scratch.taken[i] += ratio
         return
     posted = 1.0 / compute_setting(rules.margin, quote.initial)
-    scratch.taken[i] = ratio * (posted + scratch.rate[i])
+    dearest = orders.bound_unit(rules, quote, scratch.side[i], scratch.saved[i])
+    scratch.taken[i] = dearest / abs(quote.fill) * (posted + scratch.rate[i])
     scratch.returned[i] = -scratch.fee[i]
     if scratch.before[i] < 0.0:
         position = r.pick_position(bar.state, i)
@@ -279,7 +279,7 @@ def fill_increases(bar: r.AccountBar, t: int, factor: float) -> None:
         if scratch.kind[i] == r.INCREASE:
             wanted = size_increase(state, bar.quotes, scratch, i, factor)
             trade_to(bar, t, i, wanted, True)
-    lift_balance(bar.terms, state, scratch)
+    take_from_isolated(bar.terms, state)
 
 
 def size_increase(
@@ -289,18 +289,6 @@ def size_increase(
     if size <= scratch.before[i] and scratch.before[i] > 0.0:
         return float(state.held.quantities[i])
     return float(scratch.side[i] * size * (1.0 / abs(quotes.fill[i])) + 0.0)
-
-
-def lift_balance(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> None:
-    if not state.wallet[r.CASH] < 0.0 or count_cross(terms, state) > 0 or has_collateral(state):
-        return
-    n = len(state.margin)
-    for k in range(n):
-        i = n - 1 - k
-        if scratch.kind[i] == r.INCREASE and r.is_isolated(terms, i) and r.is_held(state, i):
-            moved = min(max(state.margin[i], 0.0), max(-state.wallet[r.CASH], 0.0))
-            state.margin[i] -= moved
-            state.wallet[r.CASH] += moved
 
 
 def trade_to(bar: r.AccountBar, t: int, i: int, wanted: float, is_increase: bool) -> None:
@@ -546,7 +534,7 @@ def fill_resting(bar: r.AccountBar, t: int, i: int) -> None:
         scratch.fresh[i] = 1.0
     elif abs(wanted) > abs(held) and scratch.fresh[i] == 0.0:
         scratch.fresh[i] = 2.0
-    lift_balance(terms, state, scratch)
+    take_from_isolated(terms, state)
 
 
 def follow_fresh(state: r.AccountState, scratch: r.Scratch) -> None:

@@ -86,7 +86,8 @@ def size_order(
     if rules.margin.is_isolated:
         filled = p.worsen(rules, quote.fill, side, worsening)
         kept = max(side * quantity, 0.0)
-        room = compute_room(rules, balances, filled, side, quote)
+        dearest = bound_unit(rules, quote, side, worsening)
+        room = compute_room(rules, balances, filled, dearest, side, quote)
         size = kept + min(size - kept, max(room, 0.0))
     added = quantity if limit <= held else side * size
     wanted = side * reach * (1.0 / unit) if reach <= held else added
@@ -99,17 +100,37 @@ def compute_cost(rules: InstrumentRules, side: float, worsening: float) -> float
     return worsening + rules.fee * (1.0 + side * worsening)
 
 
+def bound_unit(rules: InstrumentRules, quote: Quote, side: float, worsening: float) -> float:
+    """Return the most notional of a contract that an order has at its fill, however it is cut.
+
+    ``worsening`` is that of the whole order. One that is cut has less impact, so a sale of linear
+    contracts, or a purchase of inverse ones, has more notional by contract.
+    """
+    unit = abs(p.worsen(rules, quote.fill, side, worsening))
+    if not rules.has_impact:
+        return unit
+    least = min(rules.slippage, worsening)
+    if rules.rounds_price:
+        least = round_worsening(rules, quote.fill, side, least)
+    return max(unit, abs(p.worsen(rules, quote.fill, side, least)))
+
+
 def compute_room(
-    rules: InstrumentRules, balances: Balances, filled: float, side: float, quote: Quote
+    rules: InstrumentRules,
+    balances: Balances,
+    filled: float,
+    dearest: float,
+    side: float,
+    quote: Quote,
 ) -> float:
-    quantity, unit = balances.positions[0].quantity, abs(filled)
+    quantity = balances.positions[0].quantity
     closed = balances.cash + p.compute_backing(rules, balances, filled)
-    closed -= rules.fee * abs(quantity) * unit
+    closed -= rules.fee * abs(quantity) * abs(filled)
     wallet = closed if side * quantity < 0.0 else balances.cash
     if rules.has_order_fee:
         wallet -= compute_order_fee(rules, quote)
     posted = 1.0 / compute_setting(rules.margin, quote.initial)
-    return wallet * (1.0 / (unit * (posted + rules.fee)))
+    return wallet * (1.0 / (dearest * (posted + rules.fee)))
 
 
 def compute_impact(rules: InstrumentRules, quote: Quote, notional: float) -> float:

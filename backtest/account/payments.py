@@ -200,12 +200,7 @@ def charge_interest(bar: r.AccountBar, t: int) -> None:
         r.note(bar.log, t, -1, CHARGED, 1.0, 0.0, interest)
     if terms.rules.spot.has_any:
         charge_coins(bar, t, years)
-    if (
-        state.wallet[r.CASH] < 0.0
-        and balance.count_cross(terms, state) == 0
-        and not balance.has_collateral(state)
-    ):
-        take_from_isolated(terms, state)
+    balance.take_from_isolated(terms, state)
 
 
 def charge_coins(bar: r.AccountBar, t: int, years: float) -> None:
@@ -218,16 +213,6 @@ def charge_coins(bar: r.AccountBar, t: int, years: float) -> None:
                 state.wallet[r.CASH] -= interest
                 bar.ledger[r.INTEREST, i] += interest
                 r.note(log, t, i, CHARGED, quotes.mark_open[i], state.held.quantities[i], interest)
-
-
-def take_from_isolated(terms: r.Terms, state: r.AccountState) -> None:
-    for i in range(len(state.margin)):
-        if r.is_isolated(terms, i) and r.is_held(state, i) and state.wallet[r.CASH] < 0.0:
-            taken = -state.wallet[r.CASH]
-            if not balance.has_one_position(terms, state):
-                taken = min(max(state.margin[i], 0.0), taken)
-            r.put_position(state, i, p.add_margin(r.pick_position(state, i), -taken))
-            state.wallet[r.CASH] += taken
 
 
 # -------------------------------------------------------------------------- the end of the account
