@@ -198,21 +198,22 @@ def charge_interest(bar: r.AccountBar, t: int) -> None:
         state.wallet[r.CASH] -= interest
         ledger[r.INTEREST, ledger.shape[1] - 1] += interest
         r.note(bar.log, t, -1, CHARGED, 1.0, 0.0, interest)
-    if terms.rules.spot.has_any:
-        charge_coins(bar, t, years)
+    charge_positions(bar, t, years)
     balance.take_from_isolated(terms, state)
 
 
-def charge_coins(bar: r.AccountBar, t: int, years: float) -> None:
+def charge_positions(bar: r.AccountBar, t: int, years: float) -> None:
+    """Charge what contracts cost a year, and the coins of short spot legs, on the mark open."""
     feed, state, quotes, log = bar.feed, bar.state, bar.quotes, bar.log
     for i in range(len(state.margin)):
-        if r.is_spot(bar.terms, i) and state.held.quantities[i] < 0.0:
-            rate = feed.coin_rate[min(max(t - 1, 0), len(feed.coin_rate) - 1), i]
-            interest = abs(state.held.quantities[i] * quotes.mark_open[i]) * rate * years
-            if interest != 0.0:
-                state.wallet[r.CASH] -= interest
-                bar.ledger[r.INTEREST, i] += interest
-                r.note(log, t, i, CHARGED, quotes.mark_open[i], state.held.quantities[i], interest)
+        held, rate = state.held.quantities[i], bar.terms.expenses[i]
+        if r.is_spot(bar.terms, i) and held < 0.0:
+            rate += feed.coin_rate[min(max(t - 1, 0), len(feed.coin_rate) - 1), i]
+        interest = abs(held * quotes.mark_open[i]) * rate * years if held != 0.0 else 0.0
+        if interest != 0.0:
+            state.wallet[r.CASH] -= interest
+            bar.ledger[r.INTEREST, i] += interest
+            r.note(log, t, i, CHARGED, quotes.mark_open[i], held, interest)
 
 
 # -------------------------------------------------------------------------- the end of the account

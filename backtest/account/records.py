@@ -179,7 +179,8 @@ class Terms(NamedTuple):
     is a fraction, 0 for none. ``max_holding`` of shape (n,) is in ns, 0 for none, and
     ``has_time_stop`` whether any is not. ``offsets`` of shape (n,) are those of limit orders, as
     fractions of the price, ``makers`` their fee rates; with ``rests_closing`` closings and
-    reductions rest too. ``options`` are the rules of options.
+    reductions rest too. ``expenses`` of shape (n,) are those of the contracts, per year of
+    notional. ``options`` are the rules of options.
     """
 
     instruments: Any
@@ -212,6 +213,7 @@ class Terms(NamedTuple):
     offsets: FloatArray
     makers: FloatArray
     rests_closing: bool
+    expenses: FloatArray
     options: OptionTerms
 
 

@@ -509,6 +509,7 @@ def read_terms(
     given = [base.pick_value(account.max_holding, name) for name in names]
     held = np.array([0 if x is None else base.parse_duration(x) for x in given], dtype=np.float64)
     modes = {own.liquidation_mode for own in rules if not own.margin.is_isolated}
+    expenses = np.array([venues[name].contract.expense for name in names], dtype=np.float64)
     return a.Terms(
         instruments=list(rules),
         numbers=np.array([[getattr(own, name) for own in rules] for name in r.NUMBERS], np.float64),
@@ -522,7 +523,7 @@ def read_terms(
         intrabar=r.WORST if account.intrabar == "worst" else r.PATH,
         liquidation_mode=modes.pop() if modes else CLOSE,
         order=order,
-        has_interest=has_interest(venue) or pays_for_coins(venues),
+        has_interest=has_interest(venue) or pays_for_coins(venues) or bool(np.any(expenses)),
         is_loan=venue.interest_on == "loan",
         top_up_to=account.top_up_to or 1.0,
         ruin_at=account.ruin_at or 0.0,
@@ -541,6 +542,7 @@ def read_terms(
         has_time_stop=bool(np.any(held)),
         offsets=np.array([base.pick_value(account.offset, name) or 0.0 for name in names]),
         makers=np.array([v.find_newest(venues[name].fees.maker) for name in names]),
+        expenses=expenses,
         rests_closing=account.closing == "limit",
         options=pack_option_terms(account.requirement, options, names),
     )

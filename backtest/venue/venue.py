@@ -107,9 +107,14 @@ class Contract(Value, kw_only=True):
         positions, from 0 to under 1.
     borrow_rate : float or Series by UTC time, optional
         Of a spot contract, which needs it: what a short pays per year on the coins it borrowed.
+    expense : float
+        What longs and shorts pay per year on the notional at the mark open, 0.0095 of a fund that
+        costs .95 % a year; booked as interest. The prices must be those before this cost.
     """
 
-    _omitted = frozenset({"round_to_tick", "expires", "settles", "haircut", "borrow_rate"})
+    _omitted = frozenset(
+        {"round_to_tick", "expires", "settles", "haircut", "borrow_rate", "expense"}
+    )
 
     kind: Annotated[str, base.Choice("linear", "inverse", "spot")] = "linear"
     size: Annotated[float, POSITIVE] = 1.0
@@ -121,6 +126,7 @@ class Contract(Value, kw_only=True):
     settles: Annotated[str | None, Currency()] = None
     haircut: Annotated[float | None, Number(0, 1, open_high=True)] = None
     borrow_rate: Annotated[Rate | None, Timed(Number(0, 10))] = None
+    expense: Annotated[float, Number(0, 1)] = 0.0
 
     @property
     def is_spot(self) -> bool:

@@ -46,7 +46,7 @@ def fits_lanes(setup: engine.Setup, deciders: engine.Deciders) -> bool:
     is_plain &= terms.margin_call == 0.0 and terms.grace < 0.0 and inputs.fees is None
     is_plain &= terms.fill == records.AT_OPEN and not terms.rules.spot.has_any
     is_plain &= not terms.has_time_stop and len(deciders.rows) == 1
-    is_plain &= not (terms.is_loan and terms.has_interest)
+    is_plain &= not (terms.is_loan and terms.has_interest) and not np.any(terms.expenses)
     is_plain &= not np.any(brackets.are_valued_at_entry)
     is_plain &= len(brackets.sizes) == 1 or not np.any(brackets.are_isolated)
     is_plain &= not np.any(
