@@ -136,13 +136,14 @@ class OptionState(NamedTuple):
 
 (
     CASH, RESERVE, EQUITY, UNIT, PEAK, SCALE, PAID_IN, IS_OVER, IS_RUINED, OVERLAY, SINCE_POOL,
-    IS_CONVERTING, POOL_FAILED, ASSETS_SO_FAR, CONVERTED_SO_FAR, HIGHEST,
-) = range(16)  # fmt: skip
-N_WALLET = 16
+    IS_CONVERTING, POOL_FAILED, ASSETS_SO_FAR, CONVERTED_SO_FAR, HIGHEST, TURNOVER,
+) = range(17)  # fmt: skip
+N_WALLET = 17
 """Entries of ``AccountState.wallet``; flags are 0 or 1. ``OVERLAY`` is the portfolio's leverage at
 the next open, ``SINCE_POOL`` the bars since the pool's last liquidation, ``POOL_FAILED`` whether it
 failed in this bar, ``ASSETS_SO_FAR`` the profit of the collateral, ``CONVERTED_SO_FAR`` the cost of
-selling it, ``HIGHEST`` the highest equity since the start or the last equity stop."""
+selling it, ``HIGHEST`` the highest equity since the start or the last equity stop, ``TURNOVER``
+what was traded so far."""
 
 FUNDING_NEXT, FLOW_NEXT = range(2)
 
@@ -628,13 +629,17 @@ def sum_ledger(ledger: FloatArray, money: FloatArray) -> None:
     money[SLIPPAGE] += money[CONVERSION]
 
 
-def sum_bar(ledger: FloatArray, money: FloatArray, is_fast: bool) -> tuple[float, float]:
-    """Return the change of equity by a bar, and its turnover; of a fast bar only prices count."""
+def sum_bar(ledger: FloatArray, money: FloatArray, wallet: FloatArray, is_fast: bool) -> float:
+    """Return the change of equity by a bar, and write its sums and the turnover so far.
+
+    Of a fast bar only prices count.
+    """
     if is_fast:
         money[PRICE_PNL] = total(ledger, PRICE_PNL)
-        return money[PRICE_PNL], abs(money[PRICE_PNL])
+        return float(money[PRICE_PNL])
     sum_ledger(ledger, money)
-    return sum_changes(money), max(money[TRADED], abs(money[PRICE_PNL]))  # collateral may be all
+    wallet[TURNOVER] += money[TRADED]
+    return sum_changes(money)
 
 
 def earn(ledger: FloatArray) -> float:

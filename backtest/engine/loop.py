@@ -609,8 +609,8 @@ def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of
             return t, FULL
         close = look_at_close(bar, has_prices) if has_close else measure_gross(bar)
         tape.pool[0], tape.pool[1] = close.needed, close.backing
-        change, turnover = a.sum_bar(ledger, money, is_fast)
-        if not is_balanced(equity, state, change, turnover, close.gross):
+        change = a.sum_bar(ledger, money, state.wallet, is_fast)
+        if not is_balanced(equity, state, change, close.gross):
             return t, BROKEN
         if is_counted:
             held = scratch.carried if terms.fill == r.LATE else state.held.quantities
@@ -679,12 +679,14 @@ def remember_marks(
             tape.before[i] = venue.compute_value(size, is_inverse, feed.mark_close[last, i])
 
 
-def is_balanced(
-    before: float, state: a.AccountState, change: float, traded: float, gross: float
-) -> bool:
-    after = state.wallet[r.EQUITY]
-    gap = abs(after - before - change)
-    return bool(gap <= IDENTITY_TOLERANCE * max(before, after, traded, gross))
+def is_balanced(before: float, state: a.AccountState, change: float, gross: float) -> bool:
+    wallet = state.wallet
+    after, assets = wallet[r.EQUITY], 0.0
+    for c in range(len(state.held.amounts)):
+        assets += abs(state.held.amounts[c] * state.held.prices[c])
+    scale = max(before, after, gross, assets, abs(wallet[r.CASH]))
+    scale = max(scale, wallet[r.PAID_IN], wallet[r.TURNOVER])
+    return bool(abs(after - before - change) <= IDENTITY_TOLERANCE * scale)
 
 
 # --------------------------------------------------------------------------------- decisions

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from backtest.account import AccountState, InstrumentRules, Quote, Terms, find_line
-from backtest.account.records import NUMBERS, PAID_IN, PEAK, RESERVE, SINCE_POOL
+from backtest.account.records import NUMBERS, PAID_IN, PEAK, RESERVE, SINCE_POOL, TURNOVER
 from backtest.measures import tally as y
 from backtest.measures.tally import N_TALLY
 from backtest.venue import MarginRules
@@ -28,10 +28,10 @@ CACHE_LINE = 64
 SLACK = 1.0 + 1e-9
 """Factor that allows for rounding, and for the tolerance of a requirement."""
 
-WALLET_ROWS = 16
+WALLET_ROWS = 17
 """The first rows of an account are its wallet (:mod:`backtest.account.records`).
 
-In row ``SINCE_POOL`` stands the bar of the pool's last liquidation.
+In row ``SINCE_POOL`` stands the bar of the pool's last liquidation. The turnover is the tally's.
 """
 LINE, IS_LIVE, KEEP, LEAST, TALLY = range(WALLET_ROWS, WALLET_ROWS + 5)
 STATE_ROWS = TALLY + N_TALLY
@@ -200,6 +200,7 @@ def take_out(lanes: Lanes, terms: Terms, state: AccountState, t: int, lane: int)
     for row in range(WALLET_ROWS):
         state.wallet[row] = account[cell(row, lane)]
     state.wallet[SINCE_POOL] = t - 1.0 - account[cell(SINCE_POOL, lane)]
+    state.wallet[TURNOVER] = account[cell(OF_TRADED, lane)]
     for i in range(len(state.margin)):
         quantity = position[spot(i, QUANTITY, lane)]
         state.held.quantities[i] = quantity
