@@ -183,11 +183,14 @@ def live_bar(bar: r.AccountBar, t: int) -> None:
     r.clear_ledger(ledger)
     before, wealth = state.wallet[r.EQUITY], state.wallet[r.EQUITY] + state.wallet[r.RESERVE]
     state.wallet[r.POOL_FAILED] = 0.0
+    step = bar.log.step
+    step[0] = 0
     if terms.fill == r.EARLY and t > 0:
-        fill_early(bar, t)  # 0
+        fill_early(bar, t)
     open_options(terms, feed, state, quotes, t)
     book_profits(state, ledger)
-    payments.take_flows(bar, t)  # 1
+    step[0] = 1
+    payments.take_flows(bar, t)
     payments.convert_collateral(bar, t)
     payments.answer_calls(bar, t)
     rescale_unit(state, ledger, before)
@@ -195,26 +198,33 @@ def live_bar(bar: r.AccountBar, t: int) -> None:
         price_walk.rescale_highest(
             state, r.total(ledger, r.FLOWS) + r.total(ledger, r.TOP_UP), before
         )
-    payments.settle_funding(bar, t, 1)  # 2
+    step[0] = 2
+    payments.settle_funding(bar, t, 1)
     expire_options(bar, t, 0, ENDLESS)
+    step[0] = 3
     if terms.has_interest and t > 0:
-        payments.charge_interest(bar, t)  # 3
-    price_walk.check_gap(bar, t)  # 4
+        payments.charge_interest(bar, t)
+    step[0] = 4
+    price_walk.check_gap(bar, t)
     price_walk.stop_by_time(bar, t, 1.0 * feed.time[t])
+    step[0] = 5
     if terms.fill in (r.AT_OPEN, r.RESTING) and t > 0:
-        fill_pending(bar, t)  # 5
+        fill_pending(bar, t)
     price_walk.stamp_openings(terms, state, 1.0 * feed.time[t])
-    payments.settle_funding(bar, t, 0)  # 6
+    step[0] = 6
+    payments.settle_funding(bar, t, 0)
     expire_options(bar, t, 1, ENDLESS)
-    price_walk.walk(bar, t)  # 7
+    step[0] = 7
+    price_walk.walk(bar, t)
     if terms.fill == r.RESTING:
         price_walk.stamp_openings(terms, state, 1.0 * feed.time[t])
         if len(bar.scratch.cuts) > 0 and t > 0 and state.wallet[r.IS_RUINED] == 0.0:
             count_decisions(bar, t, before)
     follow_bests(bar)
+    step[0] = 8
     if terms.fill == r.LATE:
         fill_late(bar, t)
-    close_bar(bar, t, wealth)  # 8
+    close_bar(bar, t, wealth)
 
 
 def set_quotes(terms: r.Terms, feed: r.MarketFeed, quotes: r.MarketBar, t: int) -> None:

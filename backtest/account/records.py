@@ -536,15 +536,19 @@ RESTED = 40
 EXPIRED, UNQUOTED = 43, 44
 """Kinds of entries in the log, after those of one position."""
 
-WIDTH = 9
+WIDTH = 10
 """Columns of the log."""
 
 
 class EventLog(NamedTuple):
-    """The event log of a run: entries of shape (capacity, 9), and their number so far."""
+    """The event log of a run: entries of shape (capacity, WIDTH).
+
+    Of shape (1,): how many were ``written``, and the ``step`` of the bar that writes now.
+    """
 
     entries: FloatArray
     written: IntArray
+    step: IntArray
 
 
 def note(
@@ -571,6 +575,7 @@ def note(
         log.entries[row, 6] = slippage
         log.entries[row, 7] = impact
         log.entries[row, 8] = i
+        log.entries[row, 9] = log.step[0]
 
 
 def note_trade(log: EventLog, t: int, i: int, kind: int, done: Trade) -> None:

@@ -68,7 +68,7 @@ def new_ledger_array(n: int) -> base.FloatArray:
 
 
 def new_event_log(capacity: int) -> a.EventLog:
-    return a.EventLog(np.empty((capacity, WIDTH)), np.zeros(1, np.int64))
+    return a.EventLog(np.empty((capacity, WIDTH)), *np.zeros((2, 1), np.int64))
 
 
 CHUNK, PLAIN_CHUNK = 65_536, 4_096

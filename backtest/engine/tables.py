@@ -51,8 +51,9 @@ ORDER = (
     "trailing_stop", "equity_stop", "take_profit", "delisted", "conversion", "margin_returned",
     "margin_refused", "time_stop", "limit_order", "expiry", "unquoted",
 )  # fmt: skip
-OWNER = 8
-"""The column of entries that says whose they are: an instrument, then collateral; -1 the account.
+OWNER, STEP = 8, 9
+"""The columns of entries that say whose they are (an instrument, then collateral; -1 the account),
+and in which step of the bar.
 """
 WITHOUT_PRICE = (
     ledger.INTEREST, ledger.FLOW, ledger.TOP_UP, ledger.REFUSED, ledger.CALLED, ledger.CALL_MET,

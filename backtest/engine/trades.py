@@ -30,6 +30,8 @@ from backtest.measures import (
 )
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from backtest.base import BoolArray, FloatArray, IntArray
     from backtest.engine.run_data import RunOptions
     from backtest.engine.run_record import RunRecord
@@ -98,10 +100,6 @@ def describe_limit_orders(orders: pd.DataFrame) -> str:
 
 # ------------------------------------------------------------------------------------------- fills
 
-DECIDED = {"same_close": 0, "next_open": 5, "next_close": 8}
-STEPS = {
-    ledger.FLOW: 1, ledger.REFUSED: 1, ledger.TOP_UP: 1, ledger.INTEREST: 3, r.UNQUOTED: 5,
-}  # fmt: skip
 CHANGES = (*tables.TRADES, ledger.LIQUIDATED, ledger.RUINED, r.CONVERTED)
 
 
@@ -126,10 +124,8 @@ def tabulate_fills(run: RunRecord) -> pd.DataFrame:
         rows = (kinds == r.CONVERTED) & (names == asset.name)
         reference[rows] /= 1.0 - asset.slippage if asset.slippage < 1.0 else 1.0
     fee = np.where(is_trade | (kinds == ledger.LIQUIDATED), own[:, 5], 0.0)
-    place, placed = BarPlace(run), []
-    for (bar, kind, _, held), name in zip(own[:, :4].tolist(), names, strict=True):
-        placed.append(place.read(int(bar) - run.span.first, int(kind), name, held))
-    stamps, steps = np.array(placed, dtype=np.int64).reshape(-1, 2).T
+    steps = own[:, tables.STEP].astype(np.int64)
+    stamps = place_entries(run, own, names)
     table = pd.DataFrame(
         {
             "time": base.utc_index(stamps),
@@ -148,68 +144,32 @@ def tabulate_fills(run: RunRecord) -> pd.DataFrame:
     return found
 
 
-class BarPlace:
-    """Follows the entries of a log in their order through the steps of each bar."""
-
-    def __init__(self, run: RunRecord) -> None:
-        self.opens, self.interval, self.settled = (
-            run.time.tolist(),
-            run.interval,
-            find_settlements(run),
-        )
-        self.fill = DECIDED.get(run.account.fill, 5)  # a limit order may fill later
-        self.bar, self.step, self.last, self.stamp = -1, 0, "", 0
-        self.paid: dict[str, int] = {}
-        self.resting: set[str] = set()
-        self.held: dict[str, float] = defaultdict(float)
-        self.expiries: dict[str, int] = {}
-        if run.options is not None:
-            expiries = run.options.terms.expiries.tolist()
-            self.expiries = dict(zip(run.options.names, expiries, strict=True))
-
-    def read(self, bar: int, kind: int, name: str, quantity: float) -> tuple[int, int]:
-        """Return the time (ns) and the step of the bar of an entry."""
-        if bar != self.bar:
-            self.bar, self.step, self.last, self.paid, self.resting = bar, 0, "", {}, set()
-        if kind == r.RESTED:
-            self.resting.add(name)
+def place_entries(run: RunRecord, entries: FloatArray, names: npt.NDArray[np.object_]) -> IntArray:
+    """Return the times of entries, ns: as :func:`tabulate_fills` says, inside at a settlement."""
+    settled, opens, interval = find_settlements(run), run.time.tolist(), run.interval
+    expiries: dict[str, int] = {}
+    if run.options is not None:
+        stamps = run.options.terms.expiries.tolist()
+        expiries = dict(zip(run.options.names, stamps, strict=True))
+    paid: dict[tuple[str, int, int], int] = defaultdict(int)
+    found, last, stamp = [], -1, 0
+    rows = entries[:, [0, 1, tables.STEP]].astype(np.int64).tolist()
+    for (bar, kind, step), name in zip(rows, names, strict=True):
+        opened = opens[bar - run.span.first]
+        stamp = stamp if bar == last else opened
+        last = bar
         if kind == ledger.FUNDING:
-            self._pay(name, self.settled.get((name, self.opens[bar]), []))
-        else:
-            self.step = self._find_step(kind, name)
-        if kind not in (ledger.BAD_DEBT, ledger.MARGIN_ADDED):
-            self.last = f"funding {name}" if kind == ledger.FUNDING else ""
-        if kind in CHANGES:
-            self.held[name] += quantity
-        opened = self.opens[bar]
-        late = opened + self.interval - (2 if self.step == 7 else 1)
-        inside = max(self.stamp, opened) if self.step == 6 else late
-        return (opened if self.step < 6 else inside), self.step
-
-    def _find_step(self, kind: int, name: str) -> int:
-        if kind == ledger.FILL:
-            return 7 if name in self.resting else self.fill
-        if kind in (r.DELISTED, ledger.RUINED):
-            return 8
-        if kind == r.EXPIRED:
-            self.stamp = self.expiries.get(name, self.opens[self.bar])
-            return 2 if self.stamp <= self.opens[self.bar] else 6
-        if kind == r.CONVERTED:  # after interest it belongs to a liquidation
-            return 1 if self.step <= 1 else 4 if self.step <= 4 else 7
-        is_by_funding = kind == ledger.LIQUIDATED and self.last == f"funding {name}"
-        if kind in (*ledger.STOP_KINDS, ledger.LIQUIDATED) and not is_by_funding:
-            return 4 if self.step <= 4 else 7
-        return max(self.step, STEPS.get(kind, 0))
-
-    def _pay(self, name: str, settled: list[tuple[int, bool]]) -> None:
-        at_open = sum(is_open for _, is_open in settled)
-        if name not in self.paid:
-            is_early = self.step < 5 and abs(self.held[name]) > 0.0
-            self.paid[name] = 0 if is_early else at_open
-        k = self.paid[name]
-        self.paid[name] = k + 1
-        self.step = 2 if k < at_open else 6
-        self.stamp = settled[k][0] if k < len(settled) else self.opens[self.bar]
+            known = [
+                at for at, is_open in settled.get((name, opened), []) if is_open == (step == 2)
+            ]
+            k = paid[name, bar, step]
+            paid[name, bar, step] = k + 1
+            stamp = known[k] if k < len(known) else opened
+        elif kind == r.EXPIRED:
+            stamp = expiries.get(name, opened)
+        inside = max(stamp, opened) if step == 6 else opened + interval - (2 if step == 7 else 1)
+        found.append(opened if step < 6 else inside)
+    return np.array(found, dtype=np.int64)
 
 
 Settlements: TypeAlias = dict[tuple[str, int], list[tuple[int, bool]]]

@@ -324,6 +324,8 @@ CHUNK = 4_096
 TERMS = {"fees": -1.0, "funding": -1.0, "interest": -1.0, "flows": 1.0, "liquidation_loss": -1.0}
 LEVELS = ("equity", "balance")
 BY_VENUE = ("liquidation", "takeover")
+DECIDED = {r.EARLY: 0, r.AT_OPEN: 5, r.LATE: 8, r.RESTING: 5}
+"""The step of fills that say none."""
 DUST = 1e-9
 """A position is closed if less than this share of it or of the fill would be left."""
 
@@ -555,7 +557,7 @@ class Replayer:
         time: IntArray, due: IntArray,
     ) -> None:  # fmt: skip
         self.names, self.n, self.facts, self.time, self.due = names, n, facts, time, due
-        self._allowed, self._t = 0, 0
+        self._allowed, self._t, self._default = 0, 0, 5
         pay = engine.bind_functions(
             payments,
             liquidate_isolated=lambda *_: False,
@@ -583,11 +585,14 @@ class Replayer:
             for i in range(self.n):
                 if accounts.is_held(state, i):
                     accounts.mark_to_ledger(state, i, quotes.fill[i], ledger)
+        self._default = DECIDED[terms.fill]
         left = self._apply(bar, left, lambda fact: fact.step == 0)
+        bar.log.step[0] = 1
         self.flow(bar, t)
         left = self._apply(bar, left, lambda fact: fact.step == 1)
         bar_steps.rescale_unit(state, ledger, before)
         left = self._pay(bar, left, 1)
+        bar.log.step[0] = 3
         if terms.has_interest and t > 0:
             accounts.charge_interest(bar, t)
         accounts.value_at(state, quotes.mark_open, quotes.asset_mark_open)
@@ -595,6 +600,7 @@ class Replayer:
         left = self._pay(bar, left, 0)
         self._apply(bar, left, lambda _: True)
         bar_steps.follow_bests(bar)
+        bar.log.step[0] = 8
         self.close(bar, t, wealth)
 
     def _is_next_due(self, *given: Any) -> bool:
@@ -609,6 +615,7 @@ class Replayer:
             if not is_open:
                 left = self._apply(bar, left, lambda fact, due=due: fact.time < due)
             self._allowed, step = 1, 2 if is_open else 6
+            bar.log.step[0] = step
             self.pay(bar, t, is_open)
             while left and left[0].is_by(name, step, due):
                 self._enter(bar, left.pop(0))
@@ -620,6 +627,7 @@ class Replayer:
         return [fact for fact in left if not chosen(fact)]
 
     def _enter(self, bar: AccountBar, fact: Fact) -> None:
+        bar.log.step[0] = fact.step if fact.step >= 0 else self._default
         if fact.kind == "bad_debt":
             bar.state.wallet[r.CASH] -= fact.fee
             bar.ledger[r.BAD_DEBT, self.n] -= fact.fee

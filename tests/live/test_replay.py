@@ -14,7 +14,17 @@ import backtest as bt
 from backtest.strategies import VolTarget
 from tests.agreement import run_engine, trust_data
 from tests.cases import make_exit_case, make_full_case, make_limit_case
-from tests.kit import AT_BINANCE, ask, call, check_refused, every_nth
+from tests.kit import (
+    AT_BINANCE,
+    Hold,
+    ask,
+    call,
+    check_refused,
+    every_nth,
+    flat,
+    make_market,
+    make_venue,
+)
 from tests.scenes import account_of, market_of, venue_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -273,3 +283,23 @@ def test_the_command_replays_an_export_and_names_the_first_difference(capsys, tm
     for name in ("none.csv", tmp_path / "odd.csv"):
         code, _, err = call(capsys, "replay", "--fills", name, "--no-save")
         assert (code, Path(name).name in err) == (2, True)
+
+
+def test_a_liquidation_at_the_gap_is_replayed_after_the_interest():
+    """A pays funding at the open of bar 2, where both are liquidated: A's loss of 1,000 leaves a
+    balance of -150 until B's gain is realized, which never pays interest.
+    """
+    index = START + pd.to_timedelta([2], unit="h")
+    funding = pd.DataFrame({"rate": [0.001]}, index=index)
+    fall = make_market([flat(100), flat(100), *[flat(80)] * 2], str(START), funding=funding)
+    rise = make_market([flat(100), flat(100), *[flat(95)] * 2], str(START))
+    venue = make_venue().override({"interest_on": "balance", "borrow_rate": 9.0})
+    given = {"venue": venue, "account": bt.Account(capital=1_000.0, after_liquidation="halt")}
+    markets = bt.Markets({"A": fall, "B": rise})
+    signal = pd.DataFrame({"A": 1.0, "B": -0.6}, index=markets.times)
+    run = bt.run(markets, Hold(5.0), signal=signal, **given, compile=False)
+    assert run.fills["step"].tolist() == [5, 5, 4, 4]
+    again = bt.replay(markets, run.fills, **given)
+    for name in ("equity", "interest"):
+        assert again.of_account(name) == pytest.approx(run.of_account(name), abs=1e-9)
+    assert again.fills["step"].tolist() == [5, 5, 4, 4]

@@ -449,7 +449,7 @@ def conversion(case: dict[str, Any]) -> dict[str, float]:
         rules=SimpleNamespace(collateral=tables), conversion_is_pro_rata=False
     )
     state: Any = SimpleNamespace(held=held, priced=np.ones(1), margin=(), wallet=np.zeros(20))
-    log = EventLog(np.empty((0, 9)), np.zeros(1, np.int64))
+    log = EventLog(np.empty((0, 10)), *np.zeros((2, 1), np.int64))
     bar: Any = SimpleNamespace(terms=terms, state=state, ledger=np.zeros((N_TERMS, 1)), log=log)
     sell_collateral(bar, 0, case["deficit"])
     return {"sold": float((sold - held.amounts)[0])}
