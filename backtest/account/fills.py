@@ -78,6 +78,7 @@ def choose_within_bands(bar: r.AccountBar, equity: float) -> None:
     terms, state, scratch = bar.terms, bar.state, bar.scratch
     for i in range(len(state.margin)):
         scratch.kind[i] = aim(bar, equity, i)
+        scratch.steps[i, order_limits.OVER] = 0.0
     if terms.max_gross_leverage < math.inf:
         order_limits.scale_targets(bar, equity)
     for i in range(len(state.margin)):

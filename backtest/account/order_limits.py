@@ -68,10 +68,14 @@ def sum_targets(
 def narrow_bands(bar: r.AccountBar, equity: float) -> None:
     state, scratch = bar.state, bar.scratch
     total = sum_orders(state, bar.quotes, scratch)
-    if total > (1.0 + BAND_SLACK) * bar.terms.max_gross_leverage * equity * (1.0 + TOLERANCE):
+    most = bar.terms.max_gross_leverage * equity * (1.0 + TOLERANCE)
+    if total > most:
         for i in range(len(state.margin)):
             if scratch.kind[i] == r.KEPT and abs(scratch.before[i]) > scratch.reach[i]:
-                scratch.kind[i] = tell_order(scratch, i)
+                scratch.steps[i, OVER] = LEFT_OVER
+                if total > (1.0 + BAND_SLACK) * most:
+                    scratch.kind[i] = tell_order(scratch, i)
+                    scratch.steps[i, OVER] = TAKEN
 
 
 def sum_orders(state: r.AccountState, quotes: r.MarketBar, scratch: r.Scratch) -> float:
@@ -93,20 +97,24 @@ def compute_notional(state: r.AccountState, quotes: r.MarketBar, i: int) -> floa
 CAUSES = (
     "all", "min_leverage", "max_leverage", "max_gross_leverage", "band", "initial_margin",
     "venue_leverage", "wallet", "participation", "lot", "min_notional", "unfilled",
+    "cap_over_band", "band_over_cap",
 )  # fmt: skip
 (
     ALL, MIN_LEVERAGE, MAX_LEVERAGE, MAX_GROSS, BAND, INITIAL_MARGIN,
-    VENUE_LEVERAGE, WALLET, PARTICIPATION, LOT, MIN_NOTIONAL, UNFILLED,
-) = range(12)  # fmt: skip
+    VENUE_LEVERAGE, WALLET, PARTICIPATION, LOT, MIN_NOTIONAL, UNFILLED, CAP_OVER_BAND,
+    BAND_OVER_CAP,
+) = range(14)  # fmt: skip
 COUNT, ASKED, HELD, CUT, DISTANCE, DAYS, NEXT_DAY = range(7)
-N_SUMS, N_STEPS = 7, 6
+N_SUMS, N_STEPS = 7, 7
 """Sums of a cause, in turns of equity: the last axis of ``Scratch.cuts``."""
-LIMITED, UNIT, START, SIZED, PLANNED, REACHED = range(6)
+LIMITED, UNIT, START, SIZED, PLANNED, REACHED, OVER = range(7)
 """An order on its way to a fill: the last axis of ``Scratch.steps``.
 
 The notional that its margin allows; the value of a contract, and contracts before, as the limits
-leave them, in whole lots, and after the fill.
+leave them, in whole lots, and after the fill; what the cap of gross leverage made of its band.
 """
+TAKEN, LEFT_OVER = 1.0, 2.0
+"""What may stand in ``OVER``: taken out of its band, or kept although gross is over the cap."""
 LEAST_LEVERAGE = r.NUMBERS.index("min_leverage")
 LEAST = 1e-9
 """A limit binds if it moves a target by more than this share of it."""
@@ -154,6 +162,8 @@ def count_decisions(bar: r.AccountBar, t: int, equity: float) -> None:
         reached = before if is_kept else scratch.steps[i, REACHED] * scratch.steps[i, UNIT]
         decision = Decision(stated, reached, inverse, time)
         add_cut(scratch, decision, i, ALL, stated - reached)
+        if scratch.steps[i, OVER] == TAKEN:
+            add_cut(scratch, decision, i, CAP_OVER_BAND, 0.0)  # the band is overruled: no cut
         if stated != reach:
             level = max(level, terms.numbers[LEAST_LEVERAGE, i])
             raised = abs(signal) * level * equity * overlay
@@ -166,6 +176,16 @@ def count_decisions(bar: r.AccountBar, t: int, equity: float) -> None:
             count_cut(scratch, decision, i, BAND, reach - reached)
         else:
             count_order(bar, decision, i)
+
+
+def count_over_cap(bar: r.AccountBar, gross: float) -> None:
+    """Count a close above the cap of gross leverage if bands had left it there at the fills."""
+    scratch, n, is_left = bar.scratch, len(bar.scratch.cuts) - 1, False
+    for i in range(n):
+        is_left = is_left or scratch.steps[i, OVER] == LEFT_OVER
+    most = bar.terms.max_gross_leverage * bar.state.wallet[r.EQUITY]
+    if is_left and gross > most * (1.0 + TOLERANCE):
+        scratch.cuts[n if n > 1 else 0, BAND_OVER_CAP, COUNT] += 1.0
 
 
 def count_order(bar: r.AccountBar, decision: Decision, i: int) -> None:

@@ -213,8 +213,8 @@ class Terms(NamedTuple):
     has_time_stop: bool
     offsets: FloatArray
     makers: FloatArray
-    rests_closing: bool
     expenses: FloatArray
+    rests_closing: bool
     options: OptionTerms
 
 
@@ -362,7 +362,7 @@ class Scratch(NamedTuple):
     rests), the u of the ``limit`` and that ``through`` which the price must go, and whether an
     order of this bar opened (1) or increased (2) the position (``fresh``). ``turn`` and
     ``asset_turn`` say whether a price goes to its low first. ``ordered`` are contracts to hold
-    instead of a leverage (NaN: none). ``steps`` of shape (n, 6) are those of an order to its fill,
+    instead of a leverage (NaN: none). ``steps`` of shape (n, 7) are those of an order to its fill,
     ``cuts`` of shape (n + 1, causes, 7) what limits took (empty: not counted), see
     :mod:`.order_cuts`.
     """

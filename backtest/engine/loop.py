@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from backtest import account as a
 from backtest import measures, venue
 from backtest.account import records as r
+from backtest.account.order_limits import count_over_cap
 from backtest.base.units import TOLERANCE
 from backtest.measures import tally as y
 from backtest.measures.tally import FARTHEST, NEAR
@@ -618,6 +619,7 @@ def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of
                 clock, tally, state, tape.before, equity, quotes, money, is_fast, close,
                 log_returns, terms.max_gross_leverage, held, t,
             )  # fmt: skip
+            count_over_cap(bar, close.gross)
         if lives.shape[1] > 0:
             write_life(lives, state, money, is_fast, t)
         if not decide_all(bar, deciders, close, t):

@@ -199,6 +199,8 @@ WORDS = {
     "lot": "lots",
     "min_notional": "the least notional",
     "max_gross_leverage": "the account's max_gross_leverage",
+    "cap_over_band": "positions that max_gross_leverage took out of their bands",
+    "band_over_cap": "closes above max_gross_leverage by the bands",
 }
 CURES = {
     "band": ": narrow the band",

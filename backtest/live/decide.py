@@ -16,7 +16,7 @@ from backtest import account as accounts
 from backtest import base, engine
 from backtest.account import AccountBar, AccountState, Terms, ledger, set_quotes
 from backtest.account import bar as bar_steps
-from backtest.account.order_limits import ALL, ASKED, CAUSES, COUNT, CUT
+from backtest.account.order_limits import ALL, ASKED, CAUSES, CUT, DISTANCE
 from backtest.account.records import EQUITY, OVERLAY, RESTED
 from backtest.base import Number, ParameterError, format_percent, format_price, format_time, to_json
 from backtest.base.units import DAY, HOUR
@@ -299,7 +299,7 @@ def fill(setup: Setup, state: AccountState, traded: TradedDays | None, stated: S
         before = np.isin(rows[:, 1], ORDERS) & (np.cumsum(is_resting) == 0)
         fills = np.concatenate([rows[before], rows[is_resting]])
         values = fills[fills[:, 3] != 0.0, 2]
-        causes = np.flatnonzero(cut[ALL + 1 :, COUNT]) + ALL + 1
+        causes = np.flatnonzero(cut[ALL + 1 :, DISTANCE]) + ALL + 1
         orders[name] = Order(
             size=float(sum(fills[:, 3].tolist())),
             value=float(values[-1]) if len(values) else math.nan,

@@ -250,12 +250,23 @@ def write_details(result: Result) -> str:
         texts.append(f"Yearly figures are extrapolated from {count_days(result):,.1f} days.")
     cap, metrics = result.account.max_gross_leverage, result.metrics
     if math.isfinite(cap) and metrics["gross_over_cap"] > 0.0:
-        share = base.format_percent(metrics["gross_over_cap"])
-        texts.append(f"Gross leverage was above the cap of {cap:.2f}x at {share} of closes: the "
-                     "cap limits targets at fills, not what prices do between them.")  # fmt: skip
+        texts.append(describe_over_cap(result))
     if result.account.fill == "limit":
         texts.append(f"Limit orders: {describe_limit_orders(list_limit_orders(result))}.")
     return " ".join([*texts, *list_doubts(result)])
+
+
+def describe_over_cap(result: Result) -> str:
+    counts = {row["cause"]: row["decisions"] for row in result.target_cut_rows
+              if row.get("instrument", "all") == "all"}  # fmt: skip
+    taken, over = counts.get("cap_over_band", 0), result.metrics["gross_over_cap"]
+    by_bands = counts.get("band_over_cap", 0) / result.record.n_bars
+    parts = {"bands had left it there at the fills, up to a tenth above": by_bands,
+             "prices carried it there": max(over - by_bands, 0.0)}  # fmt: skip
+    told = ", ".join(f"at {base.format_percent(x)} {text}" for text, x in parts.items() if x)
+    text = (f"Gross leverage was above the cap of {result.account.max_gross_leverage:.2f}x at "
+            f"{base.format_percent(over)} of closes: {told}.")  # fmt: skip
+    return f"{text} The cap took {taken:,} decisions out of their bands." if taken else text
 
 
 def list_doubts(result: Result) -> Iterator[str]:

@@ -642,3 +642,21 @@ def test_an_account_ends_before_a_time_as_in_a_market_cut_there():
     assert len(by_days.bars) == 72
     with pytest.raises(bt.ParameterError, match="a span must lie inside"):
         bt.run(market, Constant(1.0), end="2023-02-01", **AT_BINANCE)
+
+
+def test_the_cap_of_gross_leverage_tells_what_bands_and_what_prices_do():
+    """Cap 2, bands of .5: at 92 the bands keep 1.84 / .84 = 2.19, up to 2.2; at 80 they would keep
+    1.6 / .6 = 2.67, and both are brought to 1. At 70, prices alone carry it over the cap.
+    """
+    fall = [flat(100), flat(100), flat(92), flat(80), (80, 80, 70, 70)]
+    markets = {name: make_market(fall) for name in "AB"}
+    terms = {"max_gross_leverage": 2.0, "band": 0.5, "capital": 1_000.0}
+    result = run(Hold(level=2.0), markets=markets, **terms)
+    assert result.positions["leverage"].iloc[3] == pytest.approx(1.0)
+    cuts = result.target_cuts().loc["all"]["decisions"]
+    assert (cuts["cap_over_band"], cuts["band_over_cap"]) == (2, 1)
+    text = " ".join(result.summary().split())
+    assert "above the cap of 2.00x at 40.00 % of closes: at 20.00 % bands had left it there" in text
+    assert (
+        "at 20.00 % prices carried it there. The cap took 2 decisions out of their bands." in text
+    )
