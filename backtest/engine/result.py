@@ -450,7 +450,7 @@ def count_in(run: RunRecord, market: Market) -> CountedResult:
 
 # ------------------------------------------------------------------------------------------- files
 
-KEPT = ("interval", "is_session", "first_peak", "started")
+KEPT = ("interval", "is_session", "first_peak", "first_unit", "started")
 WHOLE = (
     "is_pending", "is_halted", "is_called", "is_call_open", "cursor", "refused", "instruments",
     "expiries", "owners",

@@ -342,6 +342,11 @@ def finish(setup: Setup, outcome: Any, *, calendar: str) -> Result:
     if options is None:
         warn_of_no_option([*setup.policies.values(), setup.overlay])
     rows = list_cut_rows(markets.names, outcome.cuts)
+    account, before = setup.account, setup.resume
+    held = zip(account.collateral, feed.asset_open[:, first].tolist(), strict=True)
+    peak = start = account.capital + account.reserve + sum(x.amount * price for x, price in held)
+    if before is not None:
+        peak = max(before.first_peak, float(before.of_account("unit").max()))
     result = Result(
         policies=setup.policies,
         overlay=setup.overlay,
@@ -363,7 +368,8 @@ def finish(setup: Setup, outcome: Any, *, calendar: str) -> Result:
         state=outcome.state,
         memory=outcome.memory,
         started=setup.started,
-        first_peak=find_peak(setup, feed.asset_open[:, first]),
+        first_peak=peak,
+        first_unit=start if before is None else before.first_unit,
         record=outcome.record,
         entries=outcome.entries,
         quotes=Quotes(*(x if len(x) == 1 else x[first:] for x in quotes)),
@@ -411,16 +417,6 @@ def explain(
             base.InfiniteLeverageWarning,
         )
     return no_fill
-
-
-def find_peak(setup: Setup, prices: base.FloatArray) -> float:
-    account, resume = setup.account, setup.resume
-    if resume is not None:
-        return max(resume.first_peak, float(resume.of_account("unit").max()))
-    backing = 0.0
-    for each, price in zip(account.collateral, prices, strict=True):
-        backing += each.amount * price
-    return account.capital + account.reserve + backing
 
 
 def find_before(setup: Setup) -> Before:

@@ -127,7 +127,7 @@ class RunData:
 
     ``state`` is a :class:`backtest.account.AccountState`.
     ``record`` is what the loop wrote. ``asset_marks`` are mark closes of the collateral, of shape
-    (n_bars, C).
+    (n_bars, C). ``first_unit``, the unit value at the start of the account, is 1 in tables.
     ``spans`` are the bars of each instrument. ``benchmark`` has the returns by bar of the one that
     was given, or of what is traded; None if it is the market. ``markets`` are None in a result that
     was loaded, and ``policies`` empty. ``setup`` is what the loop began with; ``target_cut_rows``
@@ -150,6 +150,7 @@ class RunData:
     memory: Any
     started: int
     first_peak: float
+    first_unit: float
     record: Record
     entries: FloatArray
     quotes: Quotes
@@ -318,12 +319,6 @@ class RunData:
         """Whether each position has a margin of its own, of shape (n,)."""
         modes = (self.account.for_instrument(name).margin for name in self.names)
         return np.array([mode == "isolated" for mode in modes])
-
-    @property
-    def first_unit(self) -> float:
-        """The unit value that tables show as 1: that of the start of the account."""
-        is_resumed = self.manifest.get("resumed_from") is not None and not self.account.collateral
-        return self.account.capital + self.account.reserve if is_resumed else self.first_peak
 
     @property
     def liquidation_prices(self) -> FloatArray:

@@ -261,3 +261,22 @@ def test_an_instrument_listed_after_a_stretch_is_never_asked_in_it():
     """BBB is listed at bar 20."""
     plan = [Segment(2, 15, Lever(1.0, 3)), Segment(15, 200, Lever(2.0, 9))]
     assert run_switched(PAIR, plan, **OF_PAIR).metrics["final_equity"] > 0.0
+
+
+def test_the_unit_of_an_account_with_collateral_begins_at_its_start():
+    """Not at the highest unit of the first part, a coin worth 60 and then 30."""
+    coins = make_market([*[flat(60.0)] * 3, *[flat(30.0)] * 3])
+    terms = {
+        "venue": make_venue(),
+        "account": bt.Account(
+            capital=40.0,
+            negative_limit=0.0,
+            collateral=[bt.Collateral("C", 1.0, prices=coins, rate=1.0)],
+        ),
+    }
+    market = make_market([flat(100.0), flat(100.0), flat(110.0), *[flat(100.0)] * 3])
+    early = bt.run(market.prefix(4), Hold(0.5), **terms)
+    later = bt.run(market, Hold(0.5), resume=early, **terms)
+    whole = bt.run(market, Hold(0.5), **terms)
+    for name in ("unit", "drawdown"):
+        assert later.bars[name].tolist() == whole.bars[name].iloc[4:].tolist()
