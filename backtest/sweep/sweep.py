@@ -63,7 +63,7 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     decide: str | None = None,
     detail: Any = None,
 ) -> sweep_table.Sweep:
-    """Run many sets of parameters; each row equals :func:`backtest.run` of its set, bit for bit.
+    """Run many sets of parameters; each row equals :func:`backtest.run` of its set, to rounding.
 
     Parameters
     ----------

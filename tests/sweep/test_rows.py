@@ -345,3 +345,19 @@ def test_sets_that_contradict_themselves_are_rows_with_their_cause():
     assert rows.done.all()
     assert np.isnan(rows.returns[:, [0, 2]]).all()
     assert_rows_are_runs(evaluator, sets, rows._replace(returns=None))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_rows_of_isolated_accounts_that_impact_cuts_are_runs(sign):
+    """The wallet cuts the largest; the profit of prices is the run's to 1e-9 of turnover."""
+    venue = BINANCE.override({"slippage.impact": 3.0, "contract.lot": 0.0})
+    account = bt.Account(capital=1e8, margin="isolated", venue_leverage=3.0)
+    terms = {"venue": venue, "account": account, "signal": sign * np.ones(BARS)}
+    sets = {"leverage": np.linspace(0.5, 6.0, 6)}
+    table = bt.sweep(SAMPLE, Constant, sets, **terms).table
+    for _, row in table.iterrows():
+        run = bt.run(SAMPLE, Constant(row["leverage"]), **terms)
+        for name in ("price_pnl", "fees", "impact", "final_equity"):
+            most = 1e-9 * (float(run.tally.money.traded) + account.capital)
+            assert row[name] == pytest.approx(run.metrics[name], abs=most)
