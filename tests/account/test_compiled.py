@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,8 +30,8 @@ from tests.cases import (
     make_mode_case,
     make_spot_case,
 )
-from tests.kit import Hold, Once, flat, make_market, make_venue, simulate_pair
-from tests.scenes import play
+from tests.kit import Hold, Once, check_refused, flat, make_market, make_venue, simulate_pair
+from tests.scenes import account_of, play
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -390,3 +391,54 @@ def test_a_run_stops_at_the_bar_whose_terms_miss_a_change_of_equity(monkeypatch)
         "equity changed by 752.0 in bar 1, 2024-01-01 01:00 UTC, its terms add up to 750.0, "
         "a difference of 2.0; ledger [["
     )
+
+
+@pytest.mark.parametrize(("wrong", "is_found"), [(1e-6, True), (1e-11, False)])
+def test_a_wrong_term_of_a_millionth_is_found_in_a_flat_bar(wrong, is_found, monkeypatch):
+    """4 turns were traded before; 1e-11 of the capital is rounding."""
+    live = accounts.live_bar
+
+    def live_with_gift(bar, t):
+        live(bar, t)
+        if t == 5:
+            bar.state.wallet[EQUITY] += wrong * 10_000.0
+
+    monkeypatch.setattr(accounts, "live_bar", live_with_gift)
+    run = partial(play, *[100.0] * 8, targets=(2.0, 0.0),
+                  account=account_of(capital=10_000.0, margin_call=0.9))  # fmt: skip
+    if is_found:
+        check_refused(run, "its terms add up to 0.0", bt.AccountingError)
+    else:
+        assert run().bars["equity"].iloc[-1] == pytest.approx(10_000.0)
+
+
+def test_an_account_at_zero_equity_with_a_debt_and_collateral_goes_on():
+    """0.26 are owed where the coins fall to 0.11: the rest is bad debt, and pays interest."""
+    coins = make_market([flat(1.0)] * 4 + [flat(0.1)] * 4)
+    market = make_market([flat(100.0)] * 2 + [flat(40.0)] * 6)
+    venue = make_venue(maintenance_rate=0.01).override(
+        {"interest_on": "balance", "borrow_rate": 0.137}
+    )
+    account = bt.Account(
+        capital=1.0,
+        negative_limit=1e6,
+        collateral=[bt.Collateral("C", 1.1, prices=coins, rate=0.9)],
+    )
+    result = bt.run(
+        bt.Markets({"A": market, "B": make_market([flat(100.0)] * 8)}), Once(level=1.0),
+        signal=pd.DataFrame({"A": [1.0, 1.0, *[0.0] * 6], "B": 0.0}, index=market.times),
+        venue=venue, account=account, compile=False,
+    )  # fmt: skip
+    assert result.bars["equity"].iloc[4:].to_numpy() == pytest.approx(0.0, abs=1e-15)
+    assert result.bars["balance"].iloc[-1] == pytest.approx(-0.11)
+    assert result.metrics["ruined"] == 1.0
+
+
+@pytest.mark.parametrize(
+    "seeds", [range(2), pytest.param(range(2, 2_000), marks=pytest.mark.slow)], ids=str
+)
+def test_drawn_accounts_end_with_balanced_books(seeds, monkeypatch):
+    """Several instruments, collateral, flows and ruin: no AccountingError."""
+    trust_data(monkeypatch)
+    for seed in seeds:
+        run_engine(make_full_case(seed))
