@@ -154,7 +154,7 @@ def test_every_table_of_a_preset_builds_and_says_when_and_where_from(preset):
         found = preset_files.origins(preset.venue, preset.symbol, date)
         assert {each.group for each in found} >= {*preset_files.GROUPS} - {"rules", "funding"}
         for origin in found:
-            assert pd.Timestamp(origin.date) <= pd.Timestamp("2026-11-20")
+            assert pd.Timestamp(origin.date) <= pd.Timestamp("2026-11-27")
             assert len(origin.source) > 20
     assert (newest.tables(), newest.in_force) == (venue.tables(), venue.in_force)
 
@@ -320,6 +320,9 @@ def test_rules_that_tell_venues_apart_stand_in_their_presets():
     ("BTC_USDC-PERPETUAL", 350, 100_000, 1_312_500.0, 35e6 * (0.01 + 350 * 5e-5)),
     ("SOL_USDC-PERPETUAL", 25, 200, 200.625, 100.625),
     ("SOL_USDC-PERPETUAL", 6000, 200, 84_000.0, 1.2e6 * (0.02 + 6000 * 5e-6)),
+    # its notice of 11 January 2022: 2 % and 1 %, and .005 % per BTC or .0004 % per ETH, in coins
+    ("BTC-PERPETUAL", 100, 1, 100 * (0.02 + 100 * 5e-5), 100 * (0.01 + 100 * 5e-5)),
+    ("ETH-PERPETUAL", 1000, 1, 1000 * (0.02 + 1000 * 4e-6), 1000 * (0.01 + 1000 * 4e-6)),
 ])  # fmt: skip
 def test_deribit_asks_for_what_its_examples_ask(symbol, coins, index, initial, needed):
     venue = Venue.preset("deribit", symbol)
@@ -333,6 +336,8 @@ def test_deribit_is_never_asked_for_less_than_its_formula_asks():
     coins = np.linspace(0.1, 350.0, 701)
     asked = coins * 1e5 * (0.01 + 5e-5 * coins)
     assert (bt.margin.maintenance(venue, coins * 1e5) >= asked * (1 - 1e-12)).all()
+    in_coins = Venue.preset("deribit", "BTC-PERPETUAL")
+    assert (bt.margin.maintenance(in_coins, coins) >= asked / 1e5 * (1 - 1e-12)).all()
 
 
 def test_coin_margined_tables_give_the_amounts_of_the_venues_examples():
