@@ -33,7 +33,7 @@ from backtest.strategies import Constant, DeltaHedge
 SPOT, DAYS, SIGMA = 20_000.0, 30.0, 0.6
 YEARS = DAYS / 365.0
 START = pd.Timestamp("2023-01-01", tz="UTC")
-FREE = bt.OptionCosts(fee=0, fee_cap=1, delivery_fee=0, delivery_cap=1, tick=0, spread=0)
+FREE = bt.OptionCosts(fee=0, fee_cap=1, delivery_fee=0, delivery_cap=1, tick=0, spread=0, lot=0)
 ALWAYS = DeltaHedge(Constant(0.0), band=0.0)
 FINEST = 256
 """The steps of the paths; those of fewer steps are the same ones, seen less often."""

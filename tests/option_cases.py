@@ -41,7 +41,7 @@ BY_BAR = {
     "targets": "targets",
 }  # fmt: skip
 """Fields of the feed and their names here."""
-COSTS = OptionCosts(fee=0.0, fee_cap=1.0, delivery_fee=0.0, delivery_cap=1.0, tick=0.0)
+COSTS = OptionCosts(fee=0.0, fee_cap=1.0, delivery_fee=0.0, delivery_cap=1.0, tick=0.0, lot=0.0)
 """Of a venue that lists options; each contract has its own."""
 
 

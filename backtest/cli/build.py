@@ -21,7 +21,7 @@ from backtest.account import Account
 from backtest.cli.experiment import DEFAULT_VENUE, SAMPLE, Draft, flatten
 from backtest.cli.printing import show_progress
 from backtest.engine import check_columns, read_named, read_rule, schedule_options, signals
-from backtest.engine.option_inputs import check_settlement
+from backtest.engine.option_inputs import check_lots, check_settlement
 from backtest.engine.signals import RULES
 from backtest.market import (
     Market,
@@ -34,7 +34,7 @@ from backtest.market import (
     with_clock,
 )
 from backtest.market.markets import MAX_AGE
-from backtest.options import Chain, Surfaces, find_underlying
+from backtest.options import Chain, Surfaces, check_chain, find_underlying
 from backtest.policy import Policy, check_settings
 from backtest.venue import Option, RateCurve, Venue, preset_files, require_costs
 
@@ -376,10 +376,15 @@ def list_options(draft: Draft, market: Market | Markets, venue: Any) -> Market |
     if "quantities" in entries:
         quantities = read_weight_file(Path(entries["quantities"]), zone)
         check_columns(quantities, [*contracts])
+        lots = [base.pick_value(venue, owners[name]).option_costs.find_lot(each)
+                for name, each in contracts.items()]  # fmt: skip
+        check_lots(quantities, [*contracts], lots)
     is_sample = entries["chains"] == SAMPLE
     chains = dict.fromkeys(owners.values(), Chain.sample()) if is_sample else {}
     if not is_sample:
         chains = read_chains(entries, owners, contracts, markets, zone)
+    for name, chain in chains.items() if not is_sample else ():
+        check_chain(contracts, owners, name, chain)
     surfaces = {}
     for name, chain in chains.items():
         with show_progress(f"surfaces of {name}", "snapshots") as progress:

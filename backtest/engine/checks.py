@@ -367,7 +367,7 @@ def warn_of_other_days(markets: Markets, venue: Any, first: int) -> None:
 def warn_of_no_option(policies: Iterable[Policy | None]) -> None:
     for name in dict.fromkeys(type(each).__name__ for each in policies if trades_options(each)):
         base.warn_caller(
-            f"{name} held no option: it ordered none, or none with a quote at the next open; what "
-            "has an ask in the chain of a close can be bought",
+            f"{name} held no option: it ordered none, less than a lot, or none with a quote at the "
+            "next open; what has an ask in the chain of a close can be bought",
             base.NoFillWarning,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
@@ -32,6 +33,8 @@ from backtest.venue import (
 SETTLES = {"inverse": "coin", "linear": "cash", "spot": "cash"}
 """The settlement of options beside each kind of contract: one currency for one balance."""
 MAY_SELL = "requirement='deribit-standard' knows shorts"
+LOT_SLACK = 1e-6
+"""Lots by which a quantity may miss whole ones: the rounding of floats."""
 LIST_OPTIONS = (
     "give bt.Markets({'BTC': market, 'BTC-26JUN26-60000-P': bt.Option(...)}, surfaces=...)"
 )
@@ -55,6 +58,28 @@ def check_options(
             raise base.ParameterError(
                 f"margin of {owner}, the underlying of {name!r}, must be 'cross', got 'isolated'"
             )
+    if markets.listing.quantities is not None:
+        check_lots(markets.listing.quantities, [*markets.options], find_lots(markets, venues))
+
+
+def find_lots(markets: Markets, venues: Mapping[str, Venue]) -> list[float]:
+    owners, options = markets.listing.underlyings, markets.options
+    costs = {
+        name: require_costs(venues[owner].option_costs, owner) for name, owner in owners.items()
+    }
+    return [costs[name].find_lot(option) for name, option in options.items()]
+
+
+def check_lots(frame: pd.DataFrame, names: Sequence[str], lots: Sequence[float]) -> None:
+    """Require that a schedule holds whole lots, and so at least one."""
+    for name, lot in zip(names, lots, strict=True):
+        values = frame[name].to_numpy(dtype=np.float64) if name in frame and lot > 0.0 else []
+        for value in values:
+            if math.isfinite(value) and abs(value / lot - round(value / lot)) > LOT_SLACK:
+                refuse(
+                    f"must hold whole lots, of {lot:g} in {name!r}, got {value:g}; give the lot "
+                    "as bt.OptionCosts(lot=), or bt.Option(lot=) of one contract"
+                )
 
 
 def check_traders(policies: Mapping[str, object], overlay: object, markets: Markets) -> None:

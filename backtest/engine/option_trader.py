@@ -23,7 +23,13 @@ from backtest.base import (
 )
 from backtest.base.units import TOLERANCE, YEAR_DAYS
 from backtest.engine.loop import N_SHOWN, Deciders, RunTape
-from backtest.engine.option_inputs import MAY_SELL, CloseQuotes, check_order, read_close_quotes
+from backtest.engine.option_inputs import (
+    MAY_SELL,
+    CloseQuotes,
+    check_order,
+    find_lots,
+    read_close_quotes,
+)
 from backtest.engine.policies import BAR_NUMBERS, ObservedPolicy
 from backtest.engine.run_data import RunOptions
 from backtest.engine.run_setup import Setup
@@ -118,6 +124,7 @@ class OptionChain(Mapping[str, ListedOption]):
     def __init__(
         self,
         listed: ListedContracts,
+    lots: Sequence[float]
         contracts: Mapping[str, int],
         quantities: FloatArray,
         policy: int,
@@ -353,6 +360,7 @@ def read_bar(deciders: Deciders, trade: Trade, time: int, local: int) -> SimpleN
 
 # ---------------------------------------------------------------------------------- the orders
 
+        lots=find_lots(markets, setup.venues),
 
 def write_order(
     trader: OptionTrader,
@@ -381,7 +389,7 @@ def write_order(
     if name in chain:
         check_order(feed, trader.markets, k, t + 1)
     if trader.markets.time[t + 1] < feed.expiry_times[k]:
-        lot = listed.options[k].lot
+        lot = listed.lots[k]
         if lot > 0.0:
             lots = math.floor(abs(quantity) / lot * (1.0 + TOLERANCE))
             quantity = math.copysign(lots * lot, quantity)

@@ -50,7 +50,13 @@ STRIKES = (0.85, 1.0, 1.2)
 """Strikes over the first close."""
 VOLATILITY = 0.6
 COSTS = OptionCosts(
-    fee=0.0003, fee_cap=0.125, delivery_fee=0.00015, delivery_cap=0.125, tick=0.0, spread=0.02
+    fee=0.0003,
+    fee_cap=0.125,
+    delivery_fee=0.00015,
+    delivery_cap=0.125,
+    tick=0.0,
+    spread=0.02,
+    lot=0.0,
 )
 
 

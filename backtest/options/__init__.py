@@ -8,7 +8,8 @@ if TYPE_CHECKING:
     from backtest.base import Greeks
     from backtest.options.pricing import bs, bs_greeks
     from backtest.options.chain import Chain, Inspection
-    from backtest.options.option_listing import find_expiry, find_underlying, refuse_options
+    from backtest.options.option_listing import check_chain, find_expiry, find_underlying
+    from backtest.options.option_listing import refuse_options
     from backtest.options.pricing import greeks, implied_volatility, price, volatility_reason
     from backtest.options.surfaces import is_out_of_the_money
     from backtest.options.surfaces import Surface

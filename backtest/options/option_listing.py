@@ -94,7 +94,7 @@ def read_listing(
     if quote_age is not None and not listing.chains:
         raise ParameterError("quote_age is of quotes, got no chains")
     for owner, chain in listing.chains.items():
-        check_chain(listing, owner, chain)
+        check_chain(options, underlyings, owner, chain)
     return markets, listing
 
 
@@ -163,9 +163,11 @@ def read_by_name(
     return dict(found)
 
 
-def check_chain(listing: OptionListing, owner: str, chain: Chain) -> None:
-    for name, each in listing.options.items():
-        if listing.underlyings[name] != owner:
+def check_chain(
+    options: Mapping[str, Option], underlyings: Mapping[str, str], owner: str, chain: Chain
+) -> None:
+    for name, each in options.items():
+        if underlyings[name] != owner:
             continue
         if each.settlement != chain.settlement:
             raise DataError(

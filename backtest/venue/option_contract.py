@@ -43,8 +43,9 @@ class Option(Value):
         The price of the underlying at which the venue settled it, in the quote currency.
     spread : float, optional
         From bid to ask in implied volatility, in the place of that of the venue's costs.
-    lot : float
-        The step of quantities: orders of policies are truncated to it. 0: any quantity.
+    lot : float, optional
+        The step of quantities: orders of policies are truncated to it, schedules must keep it. 0:
+        any quantity. Default: that of the venue's costs.
     """
 
     name: Annotated[str | None, Text()] = None
@@ -57,7 +58,7 @@ class Option(Value):
     underlying: Annotated[str | None, Text()] = None
     settlement_price: Annotated[float | None, POSITIVE] = None
     spread: Annotated[float | None, NOT_NEGATIVE] = None
-    lot: Annotated[float, NOT_NEGATIVE] = 0.0
+    lot: Annotated[float | None, NOT_NEGATIVE] = None
 
     def faults(self) -> Faults:
         said = read_name(self.name)
@@ -241,6 +242,9 @@ class OptionCosts(Value, kw_only=True):
     delivery_window : str, optional
         The time before an expiry whose mark closes are averaged for the settlement price, where
         bars are shorter. Default: the mark price at the expiry.
+    lot : float
+        The step of quantities and the smallest order, in contracts. Default: 0.1, as Deribit's on
+        BTC; its options on ETH and those of a stock exchange have 1.
     """
 
     fee: Annotated[float, COST]
@@ -250,6 +254,10 @@ class OptionCosts(Value, kw_only=True):
     tick: Annotated[float, NOT_NEGATIVE]
     spread: Annotated[float | None, NOT_NEGATIVE] = None
     delivery_window: Annotated[str | None, base.Duration()] = None
+    lot: Annotated[float, NOT_NEGATIVE] = 0.1
+
+    def find_lot(self, option: Option) -> float:
+        return self.lot if option.lot is None else option.lot
 
 
 def require_costs(given: object, name: str) -> OptionCosts:

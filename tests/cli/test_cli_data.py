@@ -267,6 +267,20 @@ def test_the_sample_chain_values_options_of_the_sample(puts, capsys):
 
 
 @pytest.mark.parametrize(("before", "after", "told"), [
+    ("spread = 0.02", "spread = 0.02\nlot = 4", "must hold whole lots, of 4"),
+    ('settlement = "cash"', "", "a chain must settle as its options, in cash, got prices in coin"),
+])  # fmt: skip
+def test_lots_and_the_settlement_of_a_chain_are_checked_before_it_is_fitted(
+    puts, capsys, monkeypatch, before, after, told
+):
+    monkeypatch.setattr(bt.Surfaces, "fit", None)
+    monkeypatch.setattr(bt.Chain, "load", lambda *_, **__: bt.Chain.sample())
+    (puts / "puts.toml").write_text(TEXT.replace(before, after))
+    code, _, err = call(capsys, "run", "puts.toml", "--no-compile")
+    assert (code, told in err) == (2, True), err
+
+
+@pytest.mark.parametrize(("before", "after", "told"), [
     ('settlement = "cash"', 'settlement = "coin"', "options.settlement must be that of the"),
     ('kind = "put"', 'kind = "put"\nsettlement = "coin"', "'cash' beside the linear contract"),
 ])  # fmt: skip
