@@ -9,8 +9,9 @@ from backtest import AccountView, Bar, OptionRule, Range
 class Collar(OptionRule):
     """Hold the leverage of a policy, buy puts under the position, and sell calls over it.
 
-    q = cover N / n puts and as many calls sold at each roll: N the notional of a long position, n
-    that of one contract. Both expire nearest to the tenor, with the Black deltas nearest to those
+    q = cover N / n puts and as many calls sold at each roll: N the notional of a long position and
+    of the coins that the account holds (collateral, the balance of an inverse account), n that of
+    one contract. Both expire nearest to the tenor, with the Black deltas nearest to those
     given; they roll together, when one has ``roll`` days left or is no longer quoted. The legs are
     ``put`` and ``call``.
     Source: Szado and Schneeweis (2010), Loosening Your Collar: Alternative Implementations of QQQ
@@ -33,7 +34,7 @@ class Collar(OptionRule):
         deltas = {"put": self.put_delta, "call": self.call_delta}
         legs = {kind: (kind, deltas[kind], sides[kind]) for kind in sides}
         found = chain.roll(legs, self.tenor, self.roll)
-        held = max(account.leverage, 0.0) * account.equity
+        held = max(chain.cover(account), 0.0)
         return {
             leg: (each.name, sides[leg] * self.cover * held / each.notional)
             for leg, each in found.items()

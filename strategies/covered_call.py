@@ -9,8 +9,9 @@ from backtest import AccountView, Bar, OptionRule, Range
 class CoveredCall(OptionRule):
     """Hold the leverage of a policy, and sell calls on the position, rolled by rule.
 
-    q = -cover N / n contracts at each roll: N the notional of a long position, n that of one
-    contract. The call is the one with a bid and an ask whose expiry is nearest to the tenor and
+    q = -cover N / n contracts at each roll: N the notional of a long position and of the coins that
+    the account holds (collateral, the balance of an inverse account), n that of one contract. The
+    call is the one with a bid and an ask whose expiry is nearest to the tenor and
     whose Black delta is nearest to delta; it is bought back when it has ``roll`` days left or is no
     longer quoted. The leg is ``call``. A cover over 1 is a naked short.
     Source: Whaley (2002), Return and Risk of CBOE Buy Write Monthly Index, J. Derivatives 10(2);
@@ -29,5 +30,5 @@ class CoveredCall(OptionRule):
     def orders(self, bar: Bar, account: AccountView, chain: Any) -> Mapping[str, tuple[str, float]]:
         """Return the call to be short after a roll, and its quantity."""
         found = chain.roll({"call": ("call", self.delta, -1.0)}, self.tenor, self.roll)
-        held = max(account.leverage, 0.0) * account.equity
+        held = max(chain.cover(account), 0.0)
         return {leg: (each.name, -self.cover * held / each.notional) for leg, each in found.items()}

@@ -11,11 +11,12 @@ class TailHedge(OptionRule):
     """Hold the leverage of a policy, and an option out of the money that is bought and rolled.
 
     q = min(budget E / a, cover N / n) contracts at each roll: E the equity, a the ask of a
-    contract, N the notional of the position on the side that the option protects, n that of one
-    contract. The option is the one with an ask whose expiry is nearest to the tenor and whose Black
-    delta is nearest to delta; it is rolled when it has ``roll`` days left or is no longer quoted. A
-    negative delta buys puts under a long position, a positive one calls over a short position. The
-    leg is ``tail``.
+    contract, N the notional on the side that the option protects, of the position and of the coins
+    that the account holds (collateral, the balance of an inverse account), n that of one contract.
+    The option is the one with an ask whose expiry is nearest to the tenor and whose Black delta is
+    nearest to delta; it is rolled when it has ``roll`` days left or is no longer quoted. A negative
+    delta buys puts under a long position, a positive one calls over a short position. The leg is
+    ``tail``.
     Source: Bhansali (2014), Tail Risk Hedging, ch. 3 and 4, for rules of budget, moneyness and
     rolls; Israelov and Nielsen (2015), Still Not Cheap: Portfolio Protection in Calm Markets, J.
     Portfolio Management 41(4), for what they cost.
@@ -35,7 +36,7 @@ class TailHedge(OptionRule):
         """Return the contract to hold after a roll, and its quantity."""
         kind, side = ("put", 1.0) if self.delta < 0.0 else ("call", -1.0)
         found = chain.roll({"tail": (kind, self.delta, 1.0)}, self.tenor, self.roll)
-        hedged = max(side * account.leverage, 0.0) * account.equity
+        hedged = max(side * chain.cover(account), 0.0)
         orders = {}
         for leg, each in found.items():
             paid = self.budget * account.equity / each.cost if each.cost > 0.0 else math.inf

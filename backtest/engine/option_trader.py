@@ -15,6 +15,7 @@ from backtest.account import AccountState, OptionFeed, Scratch
 from backtest.base import (
     RAISED,
     BacktestError,
+    BoolArray,
     FloatArray,
     IntArray,
     PolicyError,
@@ -22,6 +23,7 @@ from backtest.base import (
     repr_plain,
 )
 from backtest.base.units import TOLERANCE, YEAR_DAYS
+from backtest.engine.inputs import find_prices
 from backtest.engine.loop import N_SHOWN, Deciders, RunTape
 from backtest.engine.option_inputs import (
     MAY_SELL,
@@ -33,7 +35,7 @@ from backtest.engine.option_inputs import (
 from backtest.engine.policies import BAR_NUMBERS, ObservedPolicy
 from backtest.engine.run_data import RunOptions
 from backtest.engine.run_setup import Setup
-from backtest.market import Markets
+from backtest.market import Markets, find_coin
 from backtest.policy import AccountView, Policy
 from backtest.venue import Brackets, Option
 
@@ -115,27 +117,38 @@ class ListedContracts(NamedTuple):
     names: Sequence[str]
     options: Sequence[Option]
     expiries: Sequence[pd.Timestamp]
+    lots: Sequence[float]
     feed: OptionFeed
     seen: CloseQuotes
     legs: Legs
 
 
 class OptionChain(Mapping[str, ListedOption]):
+    """The contracts that a policy may trade at a close, by name.
+
+    ``coins`` is what the account holds of their underlying beside positions, in the settlement
+    currency: collateral in full, and the balance of an account that is settled in the coin.
+    """
+
     def __init__(
         self,
         listed: ListedContracts,
-    lots: Sequence[float]
         contracts: Mapping[str, int],
         quantities: FloatArray,
         policy: int,
         instrument: str,
+        coins: float,
         t: int,
     ) -> None:
         feed = listed.feed
         alive = (feed.years_close[t] > 0.0) & np.isfinite(feed.volatilities_close[t])
         self._listed, self._quantities, self._policy, self._t = listed, quantities, policy, t
         self._contracts = {name: k for name, k in contracts.items() if alive[k]}
-        self.instrument = instrument
+        self.instrument, self.coins = instrument, coins
+
+    def cover(self, account: AccountView) -> float:
+        """Return the signed notional of the position and of the coins held beside it."""
+        return account.leverage * account.equity + self.coins
 
     def __getitem__(self, name: str) -> ListedOption:
         k, t, feed, seen = self._contracts[name], self._t, self._listed.feed, self._listed.seen
@@ -239,10 +252,11 @@ class OptionTrader:
     cursor: IntArray
 
     def __init__(
-        self, markets: Markets, listed: ListedContracts, trades: Sequence[Trade], *, may_sell: bool
+        self, setup: Setup, listed: ListedContracts, trades: Sequence[Trade], *, may_sell: bool
     ) -> None:
-        self.markets, self.listed, self.trades = markets, listed, trades
-        self.may_sell = may_sell
+        self.markets, self.are_assets = setup.markets, find_assets(setup)
+        self.are_inverse = setup.inputs.terms.rules.brackets.are_inverse
+        self.listed, self.trades, self.may_sell = listed, trades, may_sell
 
     def begin(self, feed: OptionFeed, state: AccountState, scratch: Scratch, tape: RunTape) -> None:
         self.feed, self.state, self.scratch, self.cursor = feed, state, scratch, tape.cursor
@@ -279,7 +293,8 @@ class OptionTrader:
         state, listed = self.state, self.listed
         is_own, quantities = trade.i < len(state.margin), state.options.positions.quantities
         name = self.markets.names[trade.i] if is_own else ""
-        chain = OptionChain(listed, trade.contracts, quantities, trade.i, name, t)
+        coins = self.count_coins(trade, account)
+        chain = OptionChain(listed, trade.contracts, quantities, trade.i, name, coins, t)
         policy: Any = trade.policy
         try:
             orders = policy.option_orders(bar, account, chain)
@@ -304,6 +319,23 @@ class OptionTrader:
             ) from None
         sell_leftovers(self, trade, chain, t)
 
+    def count_coins(self, trade: Trade, account: AccountView) -> float:
+        held, owners = self.state.held, self.feed.instruments[[*trade.contracts.values()]]
+        are_own = self.are_assets[:, np.unique(owners)].any(axis=1)
+        found = float((held.amounts * held.prices)[are_own].sum())
+        return found + account.wallet if self.are_inverse[owners].any() else found
+
+
+def find_assets(setup: Setup) -> BoolArray:
+    """Return which collateral is the coin of which instrument, of shape (C, n)."""
+    markets, assets = setup.markets, setup.account.collateral
+    found = np.zeros((len(assets), len(markets)), dtype=np.bool_)
+    for c, asset in enumerate(assets):
+        prices = find_prices(asset, markets)
+        for i, name in enumerate(markets.names):
+            found[c, i] = prices is markets[name] or asset.name == find_coin(name)
+    return found
+
 
 def make_trader(
     setup: Setup, observed: Sequence[ObservedPolicy], legs: Legs
@@ -321,6 +353,7 @@ def make_trader(
         names=tuple(options),
         options=tuple(options.values()),
         expiries=tuple(pd.Timestamp(str(each.expiry), tz="UTC") for each in options.values()),
+        lots=find_lots(markets, setup.venues),
         feed=feed,
         seen=read_close_quotes(markets, feed),
         legs=legs,
@@ -340,7 +373,7 @@ def make_trader(
                     legs.held[owner.i, leg] = k
         legs.hedged.update(before.hedged)
     may_sell = not isinstance(setup.account.requirement, Brackets)
-    return OptionTrader(markets, listed, trades, may_sell=may_sell)
+    return OptionTrader(setup, listed, trades, may_sell=may_sell)
 
 
 def list_contracts(markets: Markets, i: int) -> dict[str, int]:
@@ -360,7 +393,6 @@ def read_bar(deciders: Deciders, trade: Trade, time: int, local: int) -> SimpleN
 
 # ---------------------------------------------------------------------------------- the orders
 
-        lots=find_lots(markets, setup.venues),
 
 def write_order(
     trader: OptionTrader,

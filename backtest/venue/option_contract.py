@@ -257,6 +257,7 @@ class OptionCosts(Value, kw_only=True):
     lot: Annotated[float, NOT_NEGATIVE] = 0.1
 
     def find_lot(self, option: Option) -> float:
+        """Return the step of the quantities of an option, in contracts; 0: any quantity."""
         return self.lot if option.lot is None else option.lot
 
 

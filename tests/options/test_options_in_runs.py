@@ -327,7 +327,8 @@ def trading(orders):
     (lambda: run_small(quantities=schedule(-1.0)), "must be at least 0 with brackets"),
     (lambda: run_small(quantities=schedule(columns=["PTU"])), "listed options, PUT, got 'PTU'"),
     (lambda: run_small(quantities=schedule().shift(freq="7min")), "rows by the opens"),
-    (lambda: run_small(make_markets(options={"PUT": PUT.override(lot=0.4)})), "lots, of 0.4"),
+    (lambda: run_small(make_markets(options={"PUT": PUT.override(lot=0.4)}), quantities=schedule()),
+     "lots, of 0.4"),
     (lambda: run_small(policy=trading({"leg": ("PUT", np.inf)})), "must be a finite number"),
     (lambda: run_small(policy=trading({"leg": ("CALL", 1.0)})), "must be one of those listed"),
 ])  # fmt: skip

@@ -53,10 +53,11 @@ def run(policy: Any, days: int = 8, call: Any = bt.run, **more: Any) -> bt.Resul
     bars = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), LEVEL), index=time)
     market = bt.Market.from_frames(bars.assign(volume=0.0))
     given = {"surfaces": {"BTC": make_surfaces(["2022-12-31 12:00"])}, **more}
+    costs = make_venue().option_costs.override(given.pop("costs", {}))
     markets = bt.Markets(
         {"BTC": market, **(given.pop("listed", None) or list_contracts())}, **given
     )
-    venue = make_venue(**{"fees.taker": 0.0, "slippage.rate": 0.0})
+    venue = make_venue(**{"fees.taker": 0.0, "slippage.rate": 0.0, "option_costs": costs})
     account = bt.Account(capital=60_000.0, requirement=RULE)
     return call(markets, policy, venue=venue, account=account, compile=False)
 
@@ -149,6 +150,49 @@ def test_a_covered_call_and_a_collar_follow_the_position():
     both = find_fills(run(Collar(Constant(1.5), tenor=12.0, put_delta=0.1), days=1))
     assert both["instrument"].tolist() == ["put:P26-13", "call:C32-13"]
     assert both["quantity"].tolist() == pytest.approx([3.0, -3.0])
+
+
+@pytest.mark.parametrize(("last", "payoff"), [(33_000.0, 1.0 / 33.0), (LEVEL, 0.0)])
+@pytest.mark.parametrize("kind", ["inverse", "linear"])
+def test_calls_are_sold_on_the_coins_that_an_account_holds(kind, last, payoff):
+    """2 coins, as the balance of an inverse account or beside 60,000, and no position: 2 calls of
+    32,000. Delivery costs .00015 of a coin, at most 12.5 % of the payoff.
+    """
+    is_coin = kind == "inverse"
+    time = pd.date_range("2023-01-01", periods=24 * 5, freq="1h", tz="UTC")
+    bars = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), LEVEL), index=time)
+    bars.iloc[24 * 4 + 8 :] = last
+    market = bt.Market.from_frames(bars.assign(volume=0.0))
+    call = bt.Option(kind="call", strike=32_000, expiry="2023-01-05 08:00", underlying="BTC",
+                     settlement="coin" if is_coin else "cash", lot=0.1)  # fmt: skip
+    surfaces = {"BTC": make_surfaces(["2022-12-31 12:00"])}
+    changes = {"contract.kind": "inverse", "contract.size": 10.0, "contract.lot": 1.0}
+    venue = make_venue(**(changes if is_coin else {}))
+    costs = venue.option_costs.override(tick=0.0)
+    coins = () if is_coin else [bt.Collateral("BTC", 2.0, prices=market, rate=0.9)]
+    account = bt.Account(capital=2.0 if is_coin else 60_000.0, requirement=RULE,
+                         collateral=coins, negative_limit=None if is_coin else 0.0)  # fmt: skip
+    result = bt.run(
+        bt.Markets({"BTC": market, "C": call}, surfaces=surfaces),
+        CoveredCall(Constant(0.0), tenor=4.0, roll=0.0),
+        venue=venue.override(option_costs=costs), account=account, compile=False,
+    )  # fmt: skip
+    fills = find_fills(result)
+    assert fills["quantity"].tolist() == pytest.approx([-2.0])
+    unit, worth = (1.0, 1.0) if is_coin else (LEVEL, last)
+    premium = fills["price"][0] - min(0.0003 * unit, 0.125 * fills["price"][0])
+    paid = (payoff + min(0.00015, 0.125 * payoff)) * worth
+    begun = 2.0 if is_coin else 60_000.0 + 2.0 * last
+    assert result.bars["equity"].iloc[-1] == pytest.approx(begun + 2.0 * (premium - paid), rel=1e-9)
+
+
+def test_quantities_follow_the_lot_of_the_venue():
+    """3.07 coins under a cover of 1: 3 calls in lots of .1, 3.07 without."""
+    for lot, sold in ((None, 3.0), (0.0, 3.07)):
+        listed = list_contracts(lot=lot)
+        held = find_fills(run(CoveredCall(Constant(1.535), tenor=4.0), days=1, listed=listed,
+                              costs={"lot": 0.1}))  # fmt: skip
+        assert held["quantity"].tolist() == pytest.approx([-sold])
 
 
 def test_a_leg_acts_on_fresh_quotes_alone():
