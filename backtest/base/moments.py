@@ -1,13 +1,9 @@
-"""Moments: the one reader of times, whoever wrote them.
+"""Moments: the one reader of times, columns of stamps or a single one, whoever wrote them.
 
-Bars, marks, funding, weights, fills, ledgers and quotes of options come as columns of stamps;
-flags, keys of a file and snapshots as single times. All of them are read by the same rules:
-
-- whole numbers are seconds below 1e11, ms below 1e14, us below 1e17 and else ns since 1970, in one
-  unit per column, from 1973 to 2100; those that could be a date, 20240403 or 202404031000, are
-  refused;
-- text begins with the year of four digits, as ISO 8601 has it;
-- a time without a zone is refused, unless the caller says in which it was written.
+Whole numbers are seconds below 1e11, ms below 1e14, us below 1e17 and else ns since 1970, in one
+unit per column, from 1973 to 2100; those that could be a date, 20240403 or 202404031000, are
+refused. Text begins with the year of four digits, as ISO 8601 has it. A time without a zone is
+refused, unless the caller says in which it was written.
 """
 
 from __future__ import annotations
@@ -19,7 +15,13 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest.base.errors import BacktestError, DataError, ParameterError
+from backtest.base.errors import (
+    BacktestError,
+    DataError,
+    OutsideWarning,
+    ParameterError,
+    warn_caller,
+)
 from backtest.base.json_values import repr_plain
 from backtest.base.units import SECOND, TIMES, BoolArray, IntArray, TimeLike, format_time
 
@@ -59,16 +61,9 @@ def read_stamps(
 ) -> IntArray:
     """Return stamps as int64 UTC nanoseconds of shape (n,), or raise ``error`` in one sentence.
 
-    Parameters
-    ----------
-    stamps : Index or Series of shape (n,)
-        Times of any resolution, texts with the year first, or whole epochs in s, ms, us or ns.
-    name : str
-        What holds them, for errors.
-    timezone : str, optional
-        The zone of stamps without one; if omitted, such stamps are refused. Epochs are UTC.
-    cure : str
-        What an error says of stamps without a zone.
+    They are times of any resolution, texts with the year first, or whole epochs in s, ms, us or ns.
+    ``timezone`` is the zone of those without one, which are refused if it is omitted; then the
+    error ends in ``cure``. ``name`` says what holds them.
     """
     given = texts = pd.Series(stamps.array)
     if given.dtype.kind not in "iufM":
@@ -89,11 +84,10 @@ def read_stamps(
         raise error(f"stamps must have a time zone, got {first} ({name}, row 0){cure}")
     if index.tz is None:
         index = index.tz_localize(check_timezone(timezone), ambiguous="NaT", nonexistent="NaT")
-        if index.hasnans:
-            where = f"{name}, in {timezone}"
-            raise _unreadable(
-                texts, np.asarray(index.isna()), where, error, "; clocks change there"
-            )
+        is_bad = np.asarray(index.isna())
+        if is_bad.any():
+            where = f"{name}, where clocks change in {timezone}"
+            raise _unreadable(texts, is_bad, where, error)
     return np.array(index.as_unit("ns").asi8, dtype=np.int64)
 
 
@@ -144,24 +138,25 @@ def _are_dates(epochs: IntArray) -> BoolArray:
 
 
 def _unreadable(
-    given: pd.Series, is_bad: BoolArray, name: str, error: type[BacktestError], why: str = ""
+    given: pd.Series, is_bad: BoolArray, name: str, error: type[BacktestError]
 ) -> BacktestError:
     count, row = int(is_bad.sum()), int(np.argmax(is_bad))
     value = given.iloc[row]
     shown = repr(value) if isinstance(value, str) else value
     return error(
         f"every row needs a readable time, got {shown} in {count} "
-        f"row{'s' * (count > 1)} ({name}, row {row}){why}; write it as 2021-05-19T12:00Z, the year "
+        f"row{'s' * (count > 1)} ({name}, row {row}); write it as 2021-05-19T12:00Z, the year "
         "first, or as an epoch in s, ms, us or ns from 1973 to 2100, or drop the row"
     )
 
 
-def describe_outside(stamps: IntArray, start: int, end: int) -> str:
-    """Say how many stamps lie before ``start``, or not before ``end``, UTC ns; "" if none do."""
+def warn_of_outside(what: str, stamps: IntArray, start: int, end: int) -> None:
+    """Warn of stamps before ``start``, or not before ``end``, UTC ns, with their number."""
     early, late = int((stamps < start).sum()), int((stamps >= end).sum())
-    parts = [f"{early:,} before {format_time(start)}"] * bool(early)
-    parts += [f"{late:,} from {format_time(end)} on"] * bool(late)
-    return f"{early + late:,} of {stamps.size:,}, {' and '.join(parts)} UTC" if parts else ""
+    if early + late:
+        ends = f"{early:,} before {format_time(start)} and {late:,} from {format_time(end)} on"
+        text = f"{what}: {early + late:,} of {stamps.size:,}, {ends} UTC"
+        warn_caller(text, OutsideWarning)
 
 
 def check_timezone(timezone: str | None) -> str | None:

@@ -279,11 +279,8 @@ def warn_of_thin_bars(markets: Markets) -> None:
 def warn_of_weights(signal: object, markets: Markets) -> None:
     if isinstance(signal, pd.Series | pd.DataFrame) and isinstance(signal.index, pd.DatetimeIndex):
         stamps = base.read_stamps(signal.index, name="signal", error=base.ParameterError)
-        if outside := base.describe_outside(stamps, markets.start, markets.end):
-            base.warn_caller(
-                f"rows of the signal lie outside the market and are not used: {outside}",
-                base.OutsideWarning,
-            )
+        what = "rows of the signal lie outside the market and are not used"
+        base.warn_of_outside(what, stamps, markets.start, markets.end)
     if isinstance(signal, pd.DataFrame):
         warn_of_missing_rows(signal, find_clock(markets).seen)
         warn_of_unknown_weights(signal)
@@ -296,11 +293,8 @@ def warn_of_flows(account: Account, markets: Markets, started: int) -> None:
     if account.flows is None:
         return
     stamps = base.read_stamps(account.flows.index, name="flows")
-    if outside := base.describe_outside(stamps, started, int(markets.time[-1]) + 1):
-        base.warn_caller(
-            f"flows lie outside the account's bars and are not booked: {outside}",
-            base.OutsideWarning,
-        )
+    what = "flows lie outside the account's bars and are not booked"
+    base.warn_of_outside(what, stamps, started, int(markets.time[-1]) + 1)
 
 
 def warn_of_missing_rows(frame: pd.DataFrame, markets: Markets) -> None:

@@ -597,13 +597,16 @@ def carry_rows(markets: Markets, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def tell_carried(stamps: base.IntArray, market: Market | Markets) -> None:
-    """Say which carried rows lie outside: the last before the market holds at its first bars."""
-    if not (outside := base.describe_outside(stamps, market.start, market.end)):
-        return
-    before = stamps[stamps < market.start]
-    held = f"; the first bars hold the row of {base.format_time(int(before.max()))}, before the "
-    text = f"rows of the carried signal lie outside the market: {outside}"
-    base.warn_caller(text + (held + "market") * bool(before.size), base.OutsideWarning)
+    """Say which carried rows lie outside: the last before the market holds at its first bars.
+
+    The first after its end is not counted: it is known when the last of longer bars is over.
+    """
+    before, after = stamps[stamps < market.start], stamps[stamps >= market.end]
+    what = "rows of the carried signal lie outside the market"
+    if before.size:
+        what += f", whose first bars hold the row of {base.format_time(int(before.max()))}"
+    end = int(after.min()) + 1 if after.size else market.end
+    base.warn_of_outside(what, stamps, market.start, end)
 
 
 Fills: TypeAlias = Literal["close", "open"]

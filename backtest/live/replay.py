@@ -88,7 +88,7 @@ def read_fills(
     found = found.assign(time=base.utc_index(stamps))
     if "instrument" in found:
         symbols = found["instrument"].astype(str)
-        found["instrument"] = symbols.map(name_symbols(symbols, names))
+        found["instrument"] = symbols.map(name_symbols(symbols.unique(), names))
     return found.sort_values("time", kind="stable", ignore_index=True)
 
 
@@ -424,12 +424,9 @@ def compare(
             f"a ledger must have rows within the replay, from {format_time(int(edges[0]))} to "
             f"{format_time(int(edges[-1]) + replay.interval)}, got {len(table)} outside"
         )
-    begin, end = int(edges[0]), int(edges[-1]) + replay.interval
-    if outside := base.describe_outside(table["stamp"].to_numpy(), begin, end):
-        base.warn_caller(
-            f"rows of the ledger lie outside the replay and are not compared: {outside}",
-            base.OutsideWarning,
-        )
+    what = "rows of the ledger lie outside the replay and are not compared"
+    last = int(edges[-1]) + replay.interval
+    base.warn_of_outside(what, table["stamp"].to_numpy(), int(edges[0]), last)
     table, bars = table[inside], bars[inside]
     for term in dict.fromkeys(table["term"]):
         amounts = table["amount"].to_numpy()

@@ -189,12 +189,6 @@ class AccountSnapshot(base.Value, kw_only=True):
             )
         opened = [each for each in positions if float(each.get("contracts") or 0.0) != 0.0]
         symbols = [str(each.get("symbol")) for each in opened]
-        twice = next((each for each in symbols if symbols.count(each) > 1), None)
-        if twice is not None:
-            raise ParameterError(
-                f"a symbol may have one position, got {symbols.count(twice)} of {twice!r}; an "
-                "account in hedge mode is not known here"
-            )
         named = name_symbols(symbols, names)
         held = {
             named[symbol]: read_ccxt_position(each, symbol)
@@ -207,16 +201,16 @@ class AccountSnapshot(base.Value, kw_only=True):
 
 
 def name_symbols(symbols: Iterable[str], names: Mapping[str, str] | None) -> dict[str, str]:
-    """Return our instruments by symbol; raise if two symbols would become one."""
+    """Return our instruments by symbol; raise if one would have several, or one twice."""
     found: dict[str, str] = {}
-    first: dict[str, str] = {}
-    for symbol in dict.fromkeys(symbols):
-        found[symbol] = name = (names or {}).get(symbol, shorten(symbol))
-        if first.setdefault(name, symbol) != symbol:
+    for symbol in symbols:
+        name = (names or {}).get(symbol, shorten(symbol))
+        if first := [known for known, each in found.items() if each == name]:
             raise ParameterError(
-                f"two symbols may not be one instrument, got {first[name]!r} and {symbol!r} for "
-                f"{name!r}; names={{{symbol!r}: ...}} tells them apart"
+                f"an instrument may be there once, got {first[0]!r} and {symbol!r} for {name!r}; "
+                f"names={{{symbol!r}: ...}} tells symbols apart, hedge mode is not known here"
             )
+        found[symbol] = name
     return found
 
 

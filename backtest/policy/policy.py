@@ -346,7 +346,11 @@ def check_columns(policy: Policy, columns: object, n_bars: int) -> dict[str, bas
                 f"a column of {own} must be named by an identifier other than "
                 f"{', '.join(BAR_FIELDS)}, got {name!r}"
             )
-        if isinstance(column, pd.Series) and not is_in_order(column.index):
+        is_by_bars = not isinstance(column, pd.Series) or (
+            isinstance(column.index, pd.DatetimeIndex | pd.RangeIndex)
+            and column.index.is_monotonic_increasing
+        )
+        if not is_by_bars:
             raise base.PolicyError(
                 f"column {name!r} of {own} must be an array, or a Series by market.times, was by "
                 f"{type(column.index).__name__}; pd.Series(values, index=market.times)"
@@ -362,12 +366,6 @@ def check_columns(policy: Policy, columns: object, n_bars: int) -> dict[str, bas
             )
         checked[str(name)] = array
     return checked
-
-
-def is_in_order(index: pd.Index) -> bool:
-    """Return whether an index is that of bars, by time or by their numbers, oldest first."""
-    is_of_bars = isinstance(index, pd.DatetimeIndex | pd.RangeIndex)
-    return is_of_bars and bool(index.is_monotonic_increasing)
 
 
 def change_settings(given: type[_T] | _T, changes: Mapping[str, Any]) -> _T:

@@ -16,7 +16,7 @@ from backtest import Market, PolicyError
 from backtest.engine import signals
 from backtest.engine.tables import FORCED
 from backtest.strategies import Constant, VolTarget
-from tests.kit import check_refused, every_nth, live, market_of
+from tests.kit import AT_BINANCE, check_refused, every_nth, live, market_of
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,48 @@ def test_values_outside_the_market_do_not_count_and_are_told():
     with pytest.warns(bt.base.OutsideWarning, match="used: 2 of 3, 1 before 2020-01-01 and 1 from"):
         signal = signals.from_series(FLAT, by_hours({-1.5: 5.0, 0: 1.0, 6.5: 9.0}))
     assert signal.tolist() == [1.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+
+
+HOURS = bt.Market.sample(bars=48)
+BY_TEXT = pd.Series(1.0, index=HOURS.times.strftime("%F %T"))[::-1]
+BY_NUMBER = pd.Series(1.0, index=range(48))
+IN_3000 = pd.date_range("3000-01-01", periods=48, freq="1h", tz="UTC", unit="s")
+
+
+class Observing(Constant):
+    """Observes a column by text."""
+
+    def observe(self, market: Any) -> Any:
+        return {"given": BY_TEXT.head(market.n_bars)}
+
+
+@pytest.mark.parametrize(("terms", "words"), [
+    ({"signal": BY_TEXT}, r"by Index; pd.Series\(values, index=market.times\)"),
+    ({"signal": BY_NUMBER}, r"by RangeIndex; pd.Series\(values, index=market.times\)"),
+    ({"signal": BY_NUMBER.to_frame("SYNTHETIC-PERP")}, "was by RangeIndex"),
+    ({"signal": pd.Series(1.0, index=IN_3000)}, r"got 3000-01-01 00:00:00\+00:00 in 48 rows"),
+    ({"benchmark": BY_NUMBER}, "benchmark must be an array, or be indexed by time, was by Range"),
+    ({"policy": Observing()}, "column 'given' .* was by Index; pd.Series"),
+])  # fmt: skip
+def test_what_is_by_position_is_an_array(terms, words):
+    """A signal by text, newest first, was taken in the order of its rows."""
+    with pytest.raises(bt.BacktestError, match=words):
+        bt.run(HOURS, **{"policy": Constant(1.0), **AT_BINANCE, **terms})
+
+
+def test_rows_and_flows_outside_the_market_are_counted():
+    signal = pd.Series(1.0, index=HOURS.times)
+    later = pd.concat([signal, signal.set_axis(signal.index + pd.Timedelta("1D"))[-24:]])
+    days = [HOURS.times[-1], HOURS.times[-1] + pd.Timedelta("2D")]
+    account = bt.Account(flows=pd.Series([5.0, 5.0], index=pd.DatetimeIndex(days)))
+    with pytest.warns(bt.base.OutsideWarning) as told:
+        bt.run(HOURS, Constant(1.0), signal=later, **{**AT_BINANCE, "account": account})
+    of_signal, of_flows = (str(each.message) for each in told if "outside" in str(each.message))
+    assert of_signal.endswith("24 of 72, 0 before 2023-01-01 and 24 from 2023-01-03 on UTC")
+    assert "flows lie outside the account's bars and are not booked: 1 of 2" in of_flows
+    for wrong in (BY_TEXT, BY_NUMBER):
+        with pytest.raises(bt.ParameterError, match="flows: must be a series indexed by UTC"):
+            bt.Account(flows=wrong)
 
 
 def test_what_is_known_from_a_moment_on_is_carried_until_the_next():

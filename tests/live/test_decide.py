@@ -370,9 +370,9 @@ def go_on(**changes: Any) -> Any:
     (lambda: held(quantity=1.0, entry=1.0, mode="hedge"), "positions.market.mode"),
     (lambda: bt.AccountSnapshot.from_ccxt(
         {"USDT": {"total": 1.0}}, [{"symbol": "A/B:B", "contracts": 1.0}]), "side"),
-    (lambda: of_ccxt(LONG, LONG | {"side": "short"}), "got 2 of 'A/B:B'"),
+    (lambda: of_ccxt(LONG, LONG | {"side": "short"}), "got 'A/B:B' and 'A/B:B' for 'AB'"),
     (lambda: of_ccxt(LONG, LONG | {"symbol": "A/B"}), "got 'A/B:B' and 'A/B' for 'AB'"),
-    (lambda: of_ccxt(LONG, LONG | {"symbol": "C/B:B"}, names={"C/B:B": "AB"}), "one instrument"),
+    (lambda: of_ccxt(LONG, LONG | {"symbol": "C/B:B"}, names={"C/B:B": "AB"}), "may be there once"),
     (lambda: of_ccxt(LONG, equity=2.0), "equity must be left out"),
     (lambda: decide(at=0.0), "at must be over 0"),
     (lambda: decide(funding=2.0), "funding"),

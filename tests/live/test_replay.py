@@ -200,7 +200,7 @@ def test_fills_and_ledgers_are_read_in_every_unit(factor):
     ledger = pd.DataFrame({"time": [stamp], "term": ["fees"], "amount": [-2.0]})
     assert again.reconcile(ledger).query("term == 'fees'").empty
     late = pd.concat([ledger, ledger.assign(time=stamp + 86_400 * factor)])
-    with pytest.warns(bt.base.OutsideWarning, match="not compared: 1 of 2, 1 from 2023-01-01 06"):
+    with pytest.warns(bt.base.OutsideWarning, match="not compared: 1 of 2, 0 .* 1 from 2023"):
         again.reconcile(late)
 
 
@@ -228,7 +228,7 @@ def test_fees_of_ccxt_are_added_once(given, fee, currency):
     ([trade(fees=[IN_USDT, IN_BNB])], "in one currency, got 'USDT' and 'BNB' (row 0 of fills)"),
     ([trade(fee="{'cost': 2}")], "a mapping of cost and currency, got"),
     ([trade(), trade()], "a trade may have one row, got '1' of BTC/USDT:USDT again (row 1"),
-    ([trade(), trade(id="2", symbol="BTC/USDT")], "may not be one instrument, got 'BTC/USDT:USDT'"),
+    ([trade(), trade(id="2", symbol="BTC/USDT")], "may be there once, got 'BTC/USDT:USDT' and"),
     ([{"time": MS, "quantity": 1.0, "price": 1.0, "fees": 2.0}], "must be called 'fee'"),
     ([{"time": "03/04/2024 10:00", "quantity": 1.0, "price": 1.0}], "got '03/04/2024 10:00' in 1"),
     ([{"time": "24-04-03", "quantity": 1.0, "price": 1.0}], "got '24-04-03' in 1"),

@@ -133,7 +133,9 @@ def test_a_defect_outside_the_span_asked_for_does_not_count():
 
 def test_local_times_that_a_clock_change_skips_are_refused():
     frames = {"bars": good()["bars"].set_axis(hourly(start="2023-03-25", zone=None))}
-    check_refused(lambda: load(frames, timezone="Europe/Berlin"), "clocks change there")
+    check_refused(
+        lambda: load(frames, timezone="Europe/Berlin"), "where clocks change in Europe/Berlin"
+    )
 
 
 def write(folder: Path, frames: Frames | None = None) -> Path:
