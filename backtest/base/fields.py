@@ -296,7 +296,8 @@ class Time(Declaration):
 
     def read(self, value: Any) -> str:
         moment = pd.Timestamp(read_time(value), tz="UTC")
-        return value if isinstance(value, str) else moment.isoformat()
+        is_text = isinstance(value, str) and not value.strip().isdigit()
+        return value if is_text else moment.isoformat()
 
 
 @dataclass(frozen=True)

@@ -217,7 +217,10 @@ def read_tables(venue: str) -> dict[str, VenueTables]:
 def read_file(path: Path, changed: int) -> dict[str, VenueTables]:  # noqa: ARG001 - part of the key
     try:
         text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        is_json = path.suffix == ".json"
+        content = (
+            json.loads(text, object_pairs_hook=base.read_object) if is_json else tomllib.loads(text)
+        )
     except (ValueError, RecursionError) as error:
         raise VenueError(f"{path} must be {path.suffix[1:].upper()}: {error}") from error
     tables = dict(content) if isinstance(content, Mapping) else {}

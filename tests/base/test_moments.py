@@ -67,7 +67,10 @@ def test_our_own_files_are_utc_and_have_each_name_once():
     """A series of TOML or JSON: whole numbers have their unit, texts without a zone are UTC."""
     for time in ("2024-04-03 12:00", "2024-04-03T12:00Z", NOON // 10**6):
         assert read_series({"time": [time], "value": [1.0]}).index[0].value == NOON
-    assert bt.AccountSnapshot(equity=1.0, time=NOON // 10**6).time == "2024-04-03T12:00:00+00:00"
+    for time in (NOON // 10**6, str(NOON // 10**9)):
+        assert bt.AccountSnapshot(equity=1.0, time=time).time == "2024-04-03T12:00:00+00:00"
+    with pytest.raises(bt.ParameterError, match="time: must be a time such as"):
+        bt.AccountSnapshot(equity=1.0, time="03/04/2024")
     assert to_nanoseconds("2024-04-03") == to_nanoseconds("2024-04-03 00:00") < NOON
     assert pd.Timestamp(to_nanoseconds("2024")) == pd.Timestamp("2024-01-01")
     with pytest.raises(bt.DataError, match="each name may be given once, got 'a' twice"):

@@ -174,7 +174,7 @@ SIDES = {
 """The functions of Python behind each command; those of experiments read data too."""
 ONE_SIDED = {"--set", "--report", "--json", "--save", "--results", "--help", "--verbose"}
 WRITTEN = {
-    "--data": "paths", "--from": "between", "--to": "between", "--vary": "sets", "--draws": "sets",
+    "--data": "paths", "--from": "since", "--to": "until", "--vary": "sets", "--draws": "sets",
     "--shock": "scenarios", "--snapshot": "state", "--begin": "start", "--from-run": "result",
     "--ledger": "Replay.compare", "--find-leverage": "max_leverage",
 }  # fmt: skip
@@ -182,7 +182,7 @@ WRITTEN = {
 OBJECTS = {
     "market", "results", "result", "progress", "store", "benchmark", "option_quantities", "crowd",
     "me", "data", "settings", "entries", "chain", "self", "path", "state", "sets", "correlation",
-    "instruments", "between", "paths", "price", "bridge", "columns", "repair",
+    "instruments", "paths", "price", "bridge", "columns", "repair",
 }  # fmt: skip
 """Arguments that other flags make, that only Python has, or that are flags of `data import`."""
 

@@ -109,7 +109,7 @@ REFUSED = [
     # data
     ("data import bars.csv --out full", "a market is saved to a new or empty folder"),
     ("data import bars.csv --out x --repair srt", "did you mean 'sort'"),
-    ("data import bars.csv --out x --from 2022", "must lie inside the bars"),
+    ("data import bars.csv --out x --from 2022", "must lie in the days of the bars"),
     ("data fetch A A --from 2024-01-01 --out x", "each symbol is fetched once"),
     ("data fetch BTCUSDT --from 2024-01-01 --interval 7m --out x", "interval must divide a day"),
     *((f"data fetch {request} --interval 1h --out x", words) for request, words in [

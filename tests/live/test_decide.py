@@ -313,8 +313,11 @@ def test_the_command_answers_and_its_exit_code_says_whether_to_act(capsys, tmp_p
     assert code == 1
     assert "do not act" in out
     assert "no order was sent" in out
-    code, _, err = call(capsys, "decide", file, "--snapshot", "none.json")
-    assert (code, "readable JSON" in err) == (2, True)
+    twice = tmp_path / "twice.json"
+    twice.write_text('{"equity": 1, "positions": {"A": {}, "A": {}}}', encoding="utf-8")
+    for name, words in (("none.json", "cannot be read"), (twice, "given once, got 'A' twice")):
+        code, _, err = call(capsys, "decide", file, "--snapshot", name)
+        assert (code, "readable JSON" in err, words in err) == (2, True, True)
 
 
 PAIR = bt.Markets({"AAA": MARKET, "BBB": MARKET}, currency="USDT")

@@ -10,6 +10,7 @@ import pytest
 import backtest as bt
 from backtest import options
 from backtest.options import SVI
+from backtest.options.chain import write_sample
 from backtest.options.surfaces import build_ssvi
 from tests.kit import ask, call, check_refused, market_of
 
@@ -375,6 +376,20 @@ def test_bad_chains_and_calls_get_one_clear_error(surface, surfaces, make, words
 
 
 @needs_chains
+def test_quotes_without_a_zone_need_one(tmp_path):
+    naive = write_sample()
+    naive = naive.assign(**{x: naive[x].astype(str).str[:19] for x in ("time", "expiry")})
+    naive.to_csv(tmp_path / "quotes.csv", index=False)
+    terms = {"settlement": "coin"}
+    for read in (bt.Chain.load, bt.Surfaces.load):
+        with pytest.raises(bt.DataError, match="timezone='UTC' reads them as UTC"):
+            read(tmp_path / "quotes.csv", **terms)
+    found = bt.Chain.load(tmp_path / "quotes.csv", **terms, timezone="UTC")
+    assert found.times[0] == bt.Chain.sample().times[0]
+    with pytest.raises(bt.DataError, match="tz_localize"):
+        bt.Chain.from_frame(naive, **terms)
+
+
 @pytest.mark.slow
 def test_every_real_snapshot_agrees_and_fits():
     """Truth 3: marks within 1e-4 coins in 91 % of all rows and 1e-3 in 99 %; every 22nd fits."""
