@@ -188,6 +188,14 @@ class Number(Declaration):
         return over & under & (self.may_be_infinite | np.isfinite(values))
 
 
+def to_real(values: Any) -> np.ndarray:
+    """Return numbers as float64, a copy; complex ones are a TypeError, not their real parts."""
+    found = np.asarray(values)
+    if np.iscomplexobj(found):
+        raise TypeError("a complex number has no sign")
+    return np.array(found, dtype=np.float64)
+
+
 def check_range(
     name: str,
     value: object,

@@ -261,8 +261,11 @@ def build_venues(draft: Draft, markets: Markets) -> Venue | dict[str, Venue]:
         given = table.setdefault("preset", DEFAULT_VENUE.partition(":")[0])
         if given and ":" not in given:
             for name, market in markets.items():
-                preset = complete_preset(table.get(name, {}).get("preset", given), name, market)
-                table[name] = {**table.get(name, {}), "preset": preset}
+                own = table.get(name, {})
+                if not isinstance(own, Mapping):
+                    raise base.ParameterError(f"venue.{name}: must be a table, got {own!r:.60}")
+                preset = complete_preset(own.get("preset", given), name, market)
+                table[name] = {**own, "preset": preset}
     table.setdefault("preset", DEFAULT_VENUE)
     venue: Venue | dict[str, Venue] = by_instrument(
         "venue", table, markets.names, [*Venue.__dataclass_fields__], build_venue

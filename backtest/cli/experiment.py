@@ -615,8 +615,11 @@ def list_faults(tables: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name}: must be a table, got {table!r:.60}"
         elif name in TABLES:
             yield from list_table_faults(name, table, read_keys(name))
-        elif not isinstance(table.get("preset", ""), str):
-            yield f"{name}.preset: must be text, got {table['preset']!r:.60}"
+        else:
+            own = {f"{name}.{key}": each for key, each in table.items() if isinstance(each, dict)}
+            for place, each in {name: table, **own}.items():
+                if not isinstance(each.get("preset", ""), str):
+                    yield f"{place}.preset: must be text, got {each['preset']!r:.60}"
 
 
 def list_table_faults(

@@ -20,6 +20,7 @@ from backtest.base.units import DAY, TOLERANCE
 from backtest.engine import run_options, tables
 from backtest.engine.inputs import as_of
 from backtest.engine.run_data import RunData, contagion_table
+from backtest.engine.signals import read_numbers
 from backtest.engine.tables import is_inverse
 from backtest.features import find_day, forecast_liquidation
 from backtest.market import BY_BARS, Markets, read_dates, read_weights
@@ -122,7 +123,7 @@ def add_gains(
 
 def read_prices(prices: pd.Series, markets: Markets, first: int) -> base.FloatArray:
     stamps = read_dates(prices.index, "benchmark", BY_BARS)
-    values = pd.Series(prices.to_numpy(dtype=np.float64), index=stamps).reindex(markets.time)
+    values = pd.Series(read_numbers(prices, "benchmark"), index=stamps).reindex(markets.time)
     own = values.to_numpy()[first:]
     bad = np.flatnonzero(~((own > 0.0) & np.isfinite(own)))
     if len(bad):

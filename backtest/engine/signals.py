@@ -104,7 +104,7 @@ Sides: TypeAlias = Literal["both", "long", "short"]
 
 def read_numbers(values: object, name: str = "signal") -> base.FloatArray:
     try:
-        return np.array(values, dtype=np.float64)
+        return base.to_real(values)
     except (TypeError, ValueError, OverflowError) as error:
         raise base.ParameterError(f"{name} must be numbers: {error}") from error
 

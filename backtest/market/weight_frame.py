@@ -59,11 +59,11 @@ def read_raw_weights(
             frame = name_columns(signal, markets, argument)
             stamps = read_dates(frame.index, argument)
             _check_bars(stamps, markets, argument)
-            read = pd.DataFrame(np.array(frame, dtype=np.float64), stamps, frame.columns)
+            read = pd.DataFrame(base.to_real(frame), stamps, frame.columns)
             values = read.reindex(index=markets.time, columns=[*markets.names]).to_numpy()
         else:
             is_array = isinstance(signal, np.ndarray | list | tuple)
-            values = np.array(signal if is_array else [], dtype=np.float64)
+            values = base.to_real(signal if is_array else [])
     except (TypeError, ValueError) as error:
         raise ParameterError(f"{argument}: weights must be numbers: {error}") from error
     wanted = (markets.n_bars, len(markets))

@@ -9,6 +9,7 @@ import pytest
 import typer
 
 import backtest as bt
+from backtest.cli.experiment import MODELS, TABLES, read_keys
 from tests.kit import call
 
 ROOT = Path(__file__).parents[2]
@@ -66,3 +67,51 @@ def test_a_mutated_example_is_read_or_refused(capsys, folder, monkeypatch, seed)
     assert code in (0, 2), err
     assert "Traceback" not in err
     assert (code == 2) == ("error: " in err)
+
+
+# What each table is read by, and what it needs beside the key that is spoilt.
+COMMANDS = {
+    **dict.fromkeys(("sweep", "tune", "compare", "stress", "sensitivity", "capacity", "cascade",
+                     "decide", "replay")),
+    "validate": "validate walk", "paths": "risk", "risk": "risk",
+}  # fmt: skip
+BESIDE = {
+    "data": {"path": '"sample"', "to": "2023-01-03"},
+    "sweep": {"values": "{target = [0.3]}"},
+    "tune": {"space": '{target = "0.1:0.4"}'},
+    "validate": {"space": '{target = "0.1:0.4"}', "train": '"20h"', "test": '"10h"'},
+    "compare": {"policies": '{a = {name = "constant"}, b = {name = "vol-target"}}'},
+    "decide": {"snapshot": f"'{ROOT / 'examples' / 'account.json'}'"},
+    "replay": {"fills": f"'{ROOT / 'examples' / 'fills.csv'}'"},
+}
+FUNCTIONS = ("run", "sweep", "tune", "walk_forward", "compare", "liquidation_risk", "stress",
+             "sensitivity", "capacity", "cascade", "decide", "replay")  # fmt: skip
+WRONG = ("1", "2.5", "nan", "true", '"x"', "[]", "[1]", '["x"]', "[[]]", "{}", "{x = 1}",
+         "{x = {y = []}}", "2023-01-02")  # fmt: skip
+PLACES = [(table, key) for table in (*TABLES, *MODELS) for key in read_keys(table)]
+PLACES += [("venue", name) for name in ("A", "A.preset", "A.fees", "BTCUSDT.contract")]
+
+
+CASES = [
+    *((*place, WRONG[k % len(WRONG) :][:1]) for k, place in enumerate(PLACES) if k % 9 == 0),
+    *(pytest.param(*place, WRONG, marks=pytest.mark.slow) for place in PLACES),
+]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(("table", "key", "values"), CASES)
+def test_a_value_of_a_wrong_type_is_read_or_refused(
+    capsys, tmp_path, monkeypatch, table, key, values
+):
+    """Every table and key of an experiment, up to the call of its function."""
+    for name in FUNCTIONS:
+        monkeypatch.setattr(bt, name, stop_at(getattr(bt, name)))
+    file, words = tmp_path / "e.toml", (COMMANDS.get(table, "run") or table).split()
+    for value in values:
+        lines = {f"{name}.{each}": text for name in {"data", table}
+                 for each, text in BESIDE.get(name, {}).items()}  # fmt: skip
+        lines[f"{table}.{key}"] = value
+        file.write_text("\n".join(f"{name} = {text}" for name, text in lines.items()))
+        code, _, err = call(capsys, *words, file)
+        assert code in (0, 2), (value, err)
+        assert "Traceback" not in err, (value, err)
