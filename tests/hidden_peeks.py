@@ -291,7 +291,7 @@ class DecidingBySelf(bt.Policy):
 
     def leverage(self, bar: Any, account: Any) -> float:
         kept = self.kept
-        t = min(int(np.searchsorted(kept.time, bar.time)) + 1, kept.n_bars - 1)
+        t = min(int(np.searchsorted(kept.time, bar.time * 1e9)) + 1, kept.n_bars - 1)
         return 2.0 if kept.close[t] > bar.close else 0.0
 
 

@@ -576,7 +576,7 @@ def write_formula_part(
     policy: Policy, columns: tuple[str, ...], memory: type | None, width: int
 ) -> list[str]:
     settings = policy.settings()
-    bar = ["time", *(f"seen[{k}]" for k in range(len(BAR_FIELDS) - 1))]
+    bar = ["time / 1e9", *(f"seen[{k}]" for k in range(len(BAR_FIELDS) - 1))]
     view = [f"shown[{k}]" for k in range(N_SHOWN)]
     table = [f"{name}=table[{k * width}:{k * width} + count]" for k, name in enumerate(LEVELS)]
     if width == 0:  # the formula does not read it

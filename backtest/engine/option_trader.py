@@ -303,7 +303,7 @@ class OptionTrader:
         except RAISED as error:
             raise PolicyError(
                 f"{type(policy).__name__}.option_orders raised {type(error).__name__}: {error}, "
-                f"at the close of the bar of {format_time(int(bar.time))} UTC"
+                f"at the close of the bar of {format_time(round(bar.time * 1e9))} UTC"
             ) from error
         try:
             for leg, contract, quantity in read_orders(orders):
@@ -388,7 +388,7 @@ def read_bar(deciders: Deciders, trade: Trade, time: int, local: int) -> SimpleN
         name: deciders.columns[at + j * length + local] for j, name in enumerate(trade.columns)
     }
     numbers = dict(zip(BAR_NUMBERS, deciders.bar, strict=True))
-    return SimpleNamespace(time=time, **numbers, **columns)
+    return SimpleNamespace(time=time / 1e9, **numbers, **columns)
 
 
 # ---------------------------------------------------------------------------------- the orders

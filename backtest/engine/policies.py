@@ -257,7 +257,9 @@ def bind(policy: ObservedPolicy) -> Callable[..., float]:
             kept = deciders.memory[at : at + n_memory]
         if is_kept:
             account = AccountView._make((*shown[:N_SHOWN], venue))
-            row = bar_type._make((np.int64(time), *seen, *(each[local] for each in columns)))
+            row = bar_type._make(
+                (np.float64(time / 1e9), *seen, *(each[local] for each in columns))
+            )
             value, after = decide(shown, row, account, kept, local)
         else:
             bar.opened, bar.seen, bar.local = time, seen, local
@@ -277,7 +279,7 @@ def list_rules(policy: Policy, columns: tuple[str, ...]) -> list[Callable[..., A
 
 def make_bar(columns: Mapping[str, FloatArray]) -> Any:
     """Return a bar that reads a number when it is asked for it, for rules that keep no bar."""
-    fields: dict[str, Any] = {"time": lambda own: np.int64(own.opened)}
+    fields: dict[str, Any] = {"time": lambda own: np.float64(own.opened / 1e9)}
     for k, name in enumerate(BAR_NUMBERS):
         fields[name] = lambda own, k=k: own.seen[k]
     for name, values in columns.items():

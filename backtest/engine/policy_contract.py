@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +25,7 @@ from backtest.options import SVI, Surface, Surfaces
 from backtest.policy import (
     Combinator,
     Policy,
+    find_rule_fault,
     formula_of,
     list_written,
     return_parameter,
@@ -471,12 +471,8 @@ def check_class(trial: ContractTrial) -> str:
             f"defines no {name}: add def {name}({', '.join(wanted)}): return 1.0"
         )
     wanted += ["memory"] * remembers
-    try:
-        inspect.signature(rule).bind(*wanted)
-    except TypeError as error:
-        raise base.PolicyError(
-            f"{name} must take ({', '.join(wanted)}), takes {inspect.signature(rule)}: {error}"
-        ) from error
+    if fault := find_rule_fault(rule, len(wanted)):
+        raise base.PolicyError(f"{name} must take ({', '.join(wanted)}), got {fault}")
     return f"{name} takes ({', '.join(wanted)})"
 
 

@@ -86,7 +86,7 @@ def make_policy_error(
     name = type(policy).__name__
     saw = ", ".join(f"{each}={getattr(bar, each):.6g}" for each in bar._fields[1:])
     place = (
-        f"at the close of bar {t}, {format_time(int(bar.time))}, it saw {saw}, "
+        f"at the close of bar {t}, {format_time(round(bar.time * 1e9))}, it saw {saw}, "
         f"equity={account.equity:.6g}, leverage={account.leverage:.6g}"
     )
     if isinstance(found, BaseException):

@@ -15,10 +15,12 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from backtest.base import describe_bytecode, find_references, raise_to
+from backtest.base import PolicyError, describe_bytecode, find_references, raise_to
 from backtest.base.elementary import REPLACEMENTS
 
 PREFIX = "_backtest_"
+LARGEST_INTEGER = 2**53
+"""Python's integers have no end and those of compiled code wrap after 64 bits."""
 Identity: TypeAlias = "tuple[tuple[str, int], ...]"
 
 _known: WeakKeyDictionary[Any, tuple[Any, Identity]] = WeakKeyDictionary()
@@ -32,6 +34,7 @@ def rewrite_formula(function: Any, above: frozenset[types.FunctionType] = frozen
     known = _known.get(function)
     if known is not None and known[1] == identity:
         return known[0] or function
+    refuse_large_integers(function, references)
     helpers = {
         name: rewrite_formula(value, above | {function})
         for name, value in references.items()
@@ -42,6 +45,29 @@ def rewrite_formula(function: Any, above: frozenset[types.FunctionType] = frozen
     if not above:
         _known[function] = None if found is function else found, identity
     return found
+
+
+def refuse_large_integers(function: FunctionType, references: Mapping[str, Any]) -> None:
+    for number in (*list_numbers(function.__code__), *references.values()):
+        if type(number) is int and abs(number) > LARGEST_INTEGER:
+            raise PolicyError(
+                "a whole number in a formula must be at most 2^53 in size, beyond which compiled "
+                "code wraps and Python does not (write it with a point, as 2.0**70), "
+                f"{function.__qualname__} has {number}"
+            )
+
+
+def list_numbers(code: types.CodeType) -> Iterator[Any]:
+    for each in code.co_consts:
+        if isinstance(each, types.CodeType):
+            yield from list_numbers(each)
+        else:
+            yield from each if isinstance(each, tuple) else (each,)
+    steps = list(dis.get_instructions(code))
+    for one, power, step in zip(steps, steps[1:], steps[2:], strict=False):
+        are_constants = {one.opname, power.opname} <= {"LOAD_CONST", "LOAD_SMALL_INT"}
+        if step.argrepr == "**" and are_constants and type(one.argval) is type(power.argval) is int:
+            yield one.argval ** max(0, min(power.argval, 64))  # Python folds no large ones
 
 
 def identify(function: types.FunctionType, seen: set[int]) -> Identity:

@@ -29,7 +29,7 @@ import pandas as pd
 
 from backtest import base
 from backtest.base import checked
-from backtest.policy.formulas import rewrite_formula
+from backtest.policy.formulas import LARGEST_INTEGER, rewrite_formula
 
 Columns: TypeAlias = Mapping[str, base.FloatArray]
 _T = TypeVar("_T", bound="Parameterized")
@@ -47,11 +47,11 @@ ARGUMENTS = {"venue_leverage": "self, bar, account", "option_orders": "self, bar
 class Bar:
     """The closed bar a policy decides on; it also has the policy's own columns.
 
-    ``time`` is the open time in int64 UTC nanoseconds, prices in quote currency, ``mark`` the mark
+    ``time`` is the open in seconds since 1970, UTC, prices in quote currency, ``mark`` the mark
     close, ``funding`` the last settled funding rate (NaN before the first).
     """
 
-    time: int
+    time: float
     open: float
     high: float
     low: float
@@ -192,13 +192,26 @@ def write_value(value: object) -> str:
 def formula_of(cls: type[Policy]) -> Callable[..., Any]:
     if any(field.name == "leverage" for field in dataclasses.fields(cls)):  # type: ignore[arg-type]
         return return_parameter
-    rule: Any = cls.leverage
-    if not isinstance(rule, FunctionType):
+    rule: Any = inspect.getattr_static(cls, "leverage")
+    fault = find_rule_fault(rule, 3 + hasattr(cls, "start"))
+    if fault and rule is not Policy.leverage and not hasattr(cls, "make_formula"):
         raise base.PolicyError(
-            f"{cls.__name__}.leverage must be an undecorated method (it is compiled anyway), "
-            f"got {rule!r}"
+            f"{cls.__name__}.leverage must be an undecorated method (it is compiled anyway) that "
+            f"takes (self, bar, account{', memory' * hasattr(cls, 'start')}), got {fault}"
         )
     return rule
+
+
+def find_rule_fault(rule: Any, n: int) -> str:
+    """Return why something is no method that returns a number for ``n`` arguments, or nothing."""
+    if not isinstance(rule, FunctionType):
+        return repr(rule)
+    odd = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+    if rule.__code__.co_flags & odd:
+        return "one that is async or yields"
+    signature = inspect.signature(rule)
+    needed = [each for each in signature.parameters.values() if each.default is each.empty]
+    return "" if len(needed) <= n <= rule.__code__.co_argcount else str(signature)
 
 
 def formula_for(policy: Policy, columns: tuple[str, ...]) -> Any:
@@ -318,7 +331,13 @@ def check_value(cls: type[Parameterized], parameter: Parameter, value: object) -
     name = f"{cls.__name__}.{parameter.name}"
     if parameter.space is None:
         return base.Flag().check(name, value)
-    return parameter.space.check(name, value, whole=parameter.kind is int)
+    found = parameter.space.check(name, value, whole=parameter.kind is int)
+    is_whole = parameter.kind is int and isinstance(value, int | float)
+    if is_whole and abs(value) > LARGEST_INTEGER:  # type: ignore[operator]
+        raise base.ParameterError(
+            f"{name} must be at most 2^53 in size, beyond which numbers are not exact, got {value}"
+        )
+    return found
 
 
 def parse_value(parameter: Parameter, value: object) -> object:
@@ -356,10 +375,10 @@ def check_columns(policy: Policy, columns: object, n_bars: int) -> dict[str, bas
                 f"{type(column.index).__name__}; pd.Series(values, index=market.times)"
             )
         try:
-            array = np.ascontiguousarray(np.asarray(column, dtype=np.float64))
+            array = np.ascontiguousarray(base.to_real(column))
             found = f"an array of shape {array.shape}"
         except (TypeError, ValueError):
-            array, found = np.empty(0), type(column).__name__
+            array, found = np.empty(0), str(getattr(column, "dtype", type(column).__name__))
         if array.shape != (n_bars,):
             raise base.PolicyError(
                 f"column {name!r} of {own} must be {n_bars} numbers, one per bar, got {found}"

@@ -92,6 +92,23 @@ def keep(self: Any, bar: Any, account: Any) -> float:
     return 1.0
 
 
+async def answer_later(self: Any, bar: Any, account: Any) -> float:
+    return 1.0
+
+
+MANY = 2**60
+
+
+def declare_count() -> Any:
+    class Counted(bt.Policy):
+        n: Annotated[int, Range(0, 2**62)] = 1
+
+        def leverage(self, bar: Any, account: Any) -> float:
+            return 1.0
+
+    return Counted
+
+
 def misspell(self: Any, bar: Any, account: Any) -> float:
     return 1.0 / bar.sigmaa
 
@@ -113,6 +130,13 @@ def misspell(self: Any, bar: Any, account: Any) -> float:
     (lambda: live(VolTarget), "policy must be a Policy"),
     (lambda: live(make()()), "a policy must define leverage, Made does not"),
     (lambda: make(__init__=lambda self, window: None), "must not define __init__"),
+    (lambda: live(make(leverage=lambda self: 1.0)()), "account), got (self)"),
+    (lambda: live(make(leverage=staticmethod(lambda bar, account: 1.0))()), "an undecorated meth"),
+    (lambda: live(make(leverage=answer_later)()), "got one that is async or yields"),
+    (lambda: live(make(leverage=lambda self, bar, account: 2**70 * 1.0)()), f"has {2**64}"),
+    (lambda: live(make(leverage=lambda self, bar, account: bar.time * MANY)()), f"has {2**60}"),
+    (lambda: declare_count()(2**53 + 1), f"exact, got {2**53 + 1}"),
+    (lambda: live(observing(lambda m: {"a": m.close + 1j})), "one per bar, got complex128"),
     (lambda: live(make(leverage=keep)()), "keep state in its memory"),
     (lambda: live(observing(lambda m: {"sigma": m.close}, misspell)), "did you mean 'sigma'?"),
     (lambda: live(observing(lambda m: {"a": m.close[1:]})), "must be 300 numbers, one per bar"),
@@ -193,8 +217,9 @@ def test_the_bar_a_policy_sees_is_the_one_that_closed():
     VIEWS.clear()
     live(Watching())
     bars = [bar for bar, _ in VIEWS]
-    for name in ("open", "high", "low", "close", "volume", "time"):
+    for name in ("open", "high", "low", "close", "volume"):
         assert [getattr(bar, name) for bar in bars] == list(getattr(MARKET, name))
+    assert [bar.time for bar in bars] == [each.timestamp() for each in MARKET.times]
     assert [bar.mark for bar in bars] == list(MARKET.mark_close)
     last = [MARKET.funding_rate[MARKET.funding_time <= stamp][-1] for stamp in MARKET.time]
     assert [bar.funding for bar in bars] == last
@@ -358,6 +383,15 @@ class Curved(bt.Policy):
         return 0.1 * total + 0.01 * pow(math.pow(ratio, 3.3), 0.3) + 0.01 * np.power(2.0, ratio)
 
 
+class Timed(bt.Policy):
+    """The square of whole seconds is over 2^60, and that of nanoseconds wrapped."""
+
+    power: Annotated[float, bt.Range(0.1, 5.0)] = 1.3
+
+    def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
+        return self.power * (bar.time * bar.time % 1000) / 1000.0
+
+
 def by_hand(ratio: float, power: float) -> float:
     """Return the formula of Curved with the functions of ``bt.math``."""
     f = bt.math
@@ -375,12 +409,13 @@ def test_plain_python_uses_our_functions():
 
 @pytest.mark.slow
 @pytest.mark.compiled
-def test_compiled_code_and_lanes_have_the_bits_of_plain_python():
-    compiled(Curved())
+@pytest.mark.parametrize("cls", [Curved, Timed])
+def test_compiled_code_and_lanes_have_the_bits_of_plain_python(cls):
+    compiled(cls())
     powers = np.linspace(0.5, 3.0, 70)
-    swept = bt.sweep(MARKET, Curved, {"power": powers}, venue=VENUE, account=bt.Account())
+    swept = bt.sweep(MARKET, cls, {"power": powers}, venue=VENUE, account=bt.Account())
     for k in (0, 33, 69):
-        alone = live(Curved(power=float(powers[k])))
+        alone = live(cls(power=float(powers[k])))
         assert swept.table["final_equity"].iloc[k] == alone.metrics["final_equity"]
 
 

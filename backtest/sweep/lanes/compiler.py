@@ -196,7 +196,7 @@ def write_lane_formula(
             else f"shared_{name}"
             for k, (name, each) in enumerate(settings.items())
         ],
-        bar=["time", *(f"bar_{k}" for k in prices), *own],
+        bar=["time / 1e9", *(f"bar_{k}" for k in prices), *own],
         account=[f"account = AccountView({', '.join(view)}, venue)"],
         end=[
             f"        leverage += target[{at_row(1)}]",
