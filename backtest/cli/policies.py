@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import sys
 import textwrap
 import time
 from pathlib import Path
@@ -16,7 +17,7 @@ from backtest.base import ParameterError, pick_value
 from backtest.cli.build import build_experiment, built_in_policies, load_data, load_policies
 from backtest.cli.command import AsJson, command
 from backtest.cli.experiment import draft_experiment
-from backtest.cli.printing import print_json, print_paragraph, print_title, render, show_progress
+from backtest.cli.printing import print_json, print_paragraph, print_title, render
 from backtest.engine import Finding, check_policy, compiling_first, resolve_signal
 from backtest.market import Market, Markets, as_markets, label_names
 from backtest.policy import Parameter, Policy
@@ -103,7 +104,9 @@ def check(
 ) -> None:
     """Check that a policy keeps the contract: above all, that it does not look ahead.
 
-    Without data it is checked on a synthetic market. The exit code is 1 if a check fails.
+    Without data it is checked on a synthetic market. An account in which it held nothing is "not
+    tried". The exit code is 1 if a check fails, or if no account was tried and the policy does not
+    declare may_hold_nothing.
 
     backtest check my_policy.py:MyPolicy --data btc/
     backtest check examples/btc-vol-target.toml
@@ -124,13 +127,13 @@ def check(
     found = {}
     for each, name, market in trials:
         title = f"{each.__name__} on {name}" if name else each.__name__
-        with show_progress(f"checking {title}"):
-            found[title] = check_policy(each, market)
+        if not as_json:
+            print_title(title)
+        found[title] = check_policy(each, market, progress=None if as_json else print_finding)
+        if not as_json:
+            print_title(f"{title}: {judge(found[title])}")
     if as_json:
         print_json({name: [each._asdict() for each in found[name]] for name in found})
-    else:
-        for name, findings in found.items():
-            print_findings(name, findings)
     if not all(each.passed for findings in found.values() for each in findings):
         raise typer.Exit(1)
 
@@ -151,16 +154,21 @@ def label_markets(market: Market | Markets) -> dict[str, Market]:
     return {label: markets[name] for name, label in label_names(markets).items()}
 
 
-def print_findings(name: str, findings: list[Finding]) -> None:
-    print_title(name)
-    for each in findings:
-        first, *rest = each.detail.splitlines() or [""]
-        print_paragraph(f"{'ok   ' if each.passed else 'FAILS'}  {each.name}: {first}".rstrip(": "))
-        for line in rest:
-            typer.echo(f"      {line}")
+def print_finding(found: Finding) -> None:
+    word = ("ok" if found.tried else "not tried") if found.passed else "FAILS"
+    first, *rest = found.detail.splitlines() or [""]
+    print_paragraph(f"{word:9}  {found.name}: {first}".rstrip(": "))
+    for line in rest:
+        typer.echo(f"      {line}")
+    sys.stdout.flush()
+
+
+def judge(findings: list[Finding]) -> str:
     failed = sum(not each.passed for each in findings)
-    verdict = f"{failed} of {len(findings)} checks failed" if failed else "keeps the contract"
-    print_title(f"{name}: {verdict}")
+    untried = sum(not each.tried for each in findings)
+    if failed:
+        return f"{failed} of {len(findings)} checks failed"
+    return "passes the policy checks" + f", {untried} of {len(findings)} not tried" * bool(untried)
 
 
 # ---------------------------------------------------------------------------------------- compile

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Annotated, Any, NamedTuple
 
@@ -117,6 +117,7 @@ class ContractTrial:
     cls: type[Policy]
     market: Market
     accounts: tuple[str, ...] = ACCOUNTS
+    known: dict[str, Result] = field(default_factory=dict)  # by situation, of the market as it is
 
     @cached_property
     def policy(self) -> Policy:
@@ -154,9 +155,20 @@ class ContractTrial:
             for each in chosen
         )
 
-    @cached_property
+    def find(self, situation: Situation) -> Result:
+        """Return the run of a situation in plain Python, which is made once."""
+        if situation.name not in self.known:
+            self.known[situation.name] = self.run(self.market, situation)
+        return self.known[situation.name]
+
+    @property
     def plain(self) -> Result:
-        return self.run(self.market, self.situations[0])
+        return self.find(self.situations[0])
+
+    @cached_property
+    def tried(self) -> tuple[Situation, ...]:
+        """The situations in which the policy held something."""
+        return tuple(each for each in self.situations if holds(self.find(each)))
 
     @property
     def target(self) -> base.FloatArray:
@@ -221,6 +233,7 @@ def choose_trial(
                 warnings.simplefilter("ignore")
                 is_decided = (trial.is_warm & ~np.isnan(trial.target))[: bars // 2 + 1]
                 is_long = is_decided.any() or trades_options(policy_class)
+                is_long &= policy_class.may_hold_nothing or holds(trial.plain)
         except base.RAISED:  # the checks report it
             break
         if is_long:
@@ -273,12 +286,26 @@ def choose_ends(trial: ContractTrial) -> list[int]:
 # -------------------------------------------------------------------------- as a decision maker
 
 
-def check_runs(trial: ContractTrial) -> str:
-    results = [trial.plain, *(trial.run(trial.market, each) for each in trial.situations[1:])]
-    return ", ".join(
-        f"{situation.name}: mean leverage {result.metrics['mean_leverage']:.3g}"
-        for situation, result in zip(trial.situations, results, strict=True)
-    )
+def holds(result: Result) -> bool:
+    return bool((result.positions["quantity"] != 0.0).any())
+
+
+def check_runs(trial: ContractTrial) -> list[Finding]:
+    """Return a finding for each situation; one in which nothing was held is not tried."""
+    found = []
+    for each in trial.situations:
+        text = f"mean leverage {trial.find(each).metrics['mean_leverage']:.3g}"
+        is_tried = each in trial.tried
+        found.append(
+            Finding(f"runs: {each.name}", True, text if is_tried else "it held nothing", is_tried)
+        )
+    if not trial.tried and not trial.cls.may_hold_nothing:
+        text = (
+            f"nothing in {trial.market.n_bars} bars of any account: give --data in which it "
+            "trades, other defaults, or may_hold_nothing = True in its class"
+        )
+        found.append(Finding("runs: holds a position", False, text))
+    return found
 
 
 def check_finite(trial: ContractTrial) -> str:
@@ -317,9 +344,8 @@ def check_compiled(trial: ContractTrial) -> str:
             if len(caught) != 1:
                 raise base.PolicyError(f"{len(caught)} warnings where one says: {reason}")
             return f"runs in plain Python only: {reason}"
-        is_done = situation is trial.situations[0]
-        plain = trial.plain if is_done else trial.run(trial.market, situation)
-        ours, theirs = (each.of_positions("target")[:, 0] for each in (compiled, plain))
+        both = (compiled, trial.find(situation))
+        ours, theirs = (each.of_positions("target")[:, 0] for each in both)
         bad = find_difference(ours, theirs)
         if bad is not None:
             raise base.PolicyError(
@@ -329,22 +355,21 @@ def check_compiled(trial: ContractTrial) -> str:
                 "leverage use math.log, math.exp, math.sqrt and so on rather than numpy's "
                 "functions or ** 0.5, whose last bit may differ once compiled"
             )
-    names = ", ".join(situation.name for situation in trial.situations)
-    return f"compiled; the same bits in: {names}"
+    names = ", ".join(situation.name for situation in trial.tried)
+    return f"compiled; the same bits in: {names or 'accounts that hold nothing'}"
 
 
 def check_causal_decisions(trial: ContractTrial) -> str:
     rng = np.random.default_rng(1)
-    situation = trial.situations[0]
+    situation = (*trial.tried, *trial.situations)[0]
+    plain = trial.find(situation)
     for t in choose_ends(trial)[1::2]:
         for what, market in make_futures(trial.market, t, rng):
             result = trial.run(market, situation)
             for column, word in (("target", "leverage"), ("margin", "margin")):
-                one, other = (x.of_positions(column)[: t + 1, 0] for x in (trial.plain, result))
+                one, other = (x.of_positions(column)[: t + 1, 0] for x in (plain, result))
                 trial.require_same(one, other, f"looks ahead: the {word}", f"{what} {t}")
-            if trades_options(trial.cls) and not list_held(trial.plain, t).equals(
-                list_held(result, t)
-            ):
+            if trades_options(trial.cls) and not list_held(plain, t).equals(list_held(result, t)):
                 raise base.PolicyError(
                     f"looks ahead: the options held up to bar {t} differ {what} {t}"
                 )
@@ -374,6 +399,8 @@ class Finding(NamedTuple):
     name: str
     passed: bool
     detail: str
+    tried: bool = True
+    """Whether it could be seen: False where the policy held nothing."""
 
 
 class ProbeMemory(NamedTuple):
@@ -396,8 +423,9 @@ class Probe(Policy):
 
 class ContractCheck(NamedTuple):
     name: str
-    test: Callable[[ContractTrial], str]
+    test: Callable[[ContractTrial], str | list[Finding]]
     is_gate: bool
+    needs_position: bool = False
 
 
 def check_policy(
@@ -405,18 +433,26 @@ def check_policy(
     market: Market | Markets | None = None,
     *,
     accounts: Sequence[str] = ACCOUNTS,
+    progress: Callable[[Finding], None] | None = None,
 ) -> list[Finding]:
+    """Return what the checks found, of several markets the first failure of each.
+
+    ``progress`` is called with each finding as it is made.
+    """
     given: Mapping[str, Market | None] = {"": None} if market is None else as_markets(market)
     return join_findings(
         {
-            label: list_findings(policy_class, given[name], accounts)
+            label: list_findings(policy_class, given[name], accounts, progress)
             for name, label in label_names(given).items()
         }
     )
 
 
 def list_findings(
-    policy_class: type[Policy], market: Market | None, accounts: Sequence[str]
+    policy_class: type[Policy],
+    market: Market | None,
+    accounts: Sequence[str],
+    progress: Callable[[Finding], None] | None,
 ) -> list[Finding]:
     if isinstance(policy_class, type) and issubclass(policy_class, Combinator):
         probes = [Probe] * policy_class.takes[0]
@@ -424,9 +460,11 @@ def list_findings(
     trial = choose_trial(policy_class, market, tuple(accounts))
     findings = []
     for check in CHECKS:
-        finding = run_check(check, trial)
-        findings.append(finding)
-        if check.is_gate and not finding.passed:
+        made = run_check(check, trial)
+        findings += made
+        for each in made if progress is not None else ():
+            progress(each)
+        if check.is_gate and any(each.name == check.name and not each.passed for each in made):
             break
     return findings
 
@@ -435,21 +473,27 @@ def join_findings(found: Mapping[str, list[Finding]]) -> list[Finding]:
     joined: dict[str, Finding] = {}
     for name, findings in found.items():
         for each in findings:
+            if each.passed and each.tried and not joined.get(each.name, each).tried:
+                joined[each.name] = each
             if joined.setdefault(each.name, each).passed and not each.passed:
                 lead = f"{name}: " if name else ""
                 joined[each.name] = each._replace(detail=f"{lead}{each.detail}")
     return list(joined.values())
 
 
-def run_check(check: ContractCheck, trial: ContractTrial) -> Finding:
+def run_check(check: ContractCheck, trial: ContractTrial) -> list[Finding]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return Finding(check.name, True, check.test(trial))
+            found = check.test(trial)
+            if not isinstance(found, str):
+                return found
+            is_tried = not check.needs_position or bool(trial.tried)
+            return [Finding(check.name, True, found, is_tried)]
     except base.BacktestError as broken:
-        return Finding(check.name, False, str(broken))
+        return [Finding(check.name, False, str(broken))]
     except base.RAISED as error:  # a policy may raise anything
-        return Finding(check.name, False, f"{type(error).__name__}: {error}")
+        return [Finding(check.name, False, f"{type(error).__name__}: {error}")]
 
 
 # ------------------------------------------------------------------- checks of the declaration
@@ -517,8 +561,8 @@ CHECKS = (
     ContractCheck("columns are numbers", check_columns, True),
     ContractCheck("columns know the past only", check_causal_columns, True),
     ContractCheck("runs", check_runs, True),
-    ContractCheck("repeats to the bit", check_repeatable, True),
-    ContractCheck("decisions are finite", check_finite, False),
-    ContractCheck("compiled equals plain", check_compiled, False),
-    ContractCheck("decisions know the past only", check_causal_decisions, False),
+    ContractCheck("repeats to the bit", check_repeatable, True, needs_position=True),
+    ContractCheck("decisions are finite", check_finite, False, needs_position=True),
+    ContractCheck("compiled equals plain", check_compiled, False, needs_position=True),
+    ContractCheck("decisions know the past only", check_causal_decisions, False, True),
 )

@@ -37,8 +37,8 @@ _T = TypeVar("_T", bound="Parameterized")
 BAR_FIELDS = ("time", "open", "high", "low", "close", "mark", "volume", "funding")
 
 TAKEN = frozenset((
-    "combine", "fails_when", "from_settings", "make_formula", "observe", "option_orders", "over",
-    "parameters", "parts", "policies", "settings", "start", "summary", "takes", "title",
+    "combine", "fails_when", "from_settings", "make_formula", "may_hold_nothing", "observe",
+    "option_orders", "over", "parameters", "parts", "policies", "settings", "start", "summary", "takes", "title",
     "tolerance", "venue_leverage", "written",
 ))  # fmt: skip
 ARGUMENTS = {"venue_leverage": "self, bar, account", "option_orders": "self, bar, account, chain"}
@@ -137,6 +137,8 @@ class Policy(Parameterized):
 
     fails_when: ClassVar[str] = ""
     """In one sentence, the market in which the rule does badly; optional."""
+    may_hold_nothing: ClassVar[bool] = False
+    """Whether ``backtest check`` passes where the policy held nothing in any account."""
     tolerance: ClassVar[float] = 1e-9
     """Share of a column's value by which later bars may change it, as rounding does.
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import backtest as bt
@@ -40,6 +41,17 @@ def test_json_is_one_object_with_null_for_nan_and_nothing_else(capsys):
     assert found["data"]["synthetic"] is True
     assert found["path"].startswith("there/")
     assert bt.Result.load(found["path"]).manifest["id"] == found["id"]
+
+
+def test_what_a_summary_says_is_no_warning_too(capsys, folder):
+    index = pd.date_range("2020-01-01", periods=60, freq="1h", tz="UTC")
+    bars = pd.DataFrame(100.0, index=index, columns=["open", "high", "low", "close"])
+    bars.rename_axis("time").to_csv(folder / "bars.csv")
+    flat = ("--policy", "constant", "--set", "leverage=0", "--instrument", "BTCUSDT")
+    code, out, err = call(capsys, "run", "--data", "bars.csv", "--no-compile", *flat)
+    assert code == 0
+    for words in ("tested on last prices", "no order was filled", "the oldest margin table"):
+        assert (out + err).casefold().count(words) == 1
 
 
 def test_flags_reach_policy_venue_account_and_run(capsys):
@@ -82,15 +94,18 @@ def test_check_exits_with_1_where_a_check_fails(capsys, folder, monkeypatch):
     (folder / "mine.py").write_text(MY_POLICY)
     seen = []
 
-    def find(policy, market):
+    def find(policy, market, progress=None):
         seen.append((policy.__name__, market))
         passed = policy.__name__ == "Mine"
-        return [Finding("sees no future", passed, "" if passed else "column x looks ahead")]
+        found = Finding("sees no future", passed, "" if passed else "column x looks ahead")
+        for each in () if progress is None else (found,):
+            progress(each)
+        return [found, Finding("trades", True, "", False)]
 
     monkeypatch.setattr(policies, "check_policy", find)
     code, out, _ = call(capsys, "check", "mine.py")
     assert code == 1
-    assert "Mine: keeps the contract" in out
+    assert "Mine: passes the policy checks, 1 of 2 not tried" in out
     assert "column x looks ahead" in out
     assert seen == [("Mine", None), ("Other", None)]
     assert call(capsys, "check", "mine.py:Mine")[0] == 0
