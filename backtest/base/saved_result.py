@@ -305,9 +305,13 @@ class Reportable:
         """Return the result as data for JSON."""
         raise NotImplementedError
 
-    def summary(self) -> str:
-        """Return what came out as text for a terminal of 80 columns."""
-        return str(self._write_summary())
+    @checked
+    def summary(self, *, verbose: bool = False) -> str:
+        """Return what came out as text for a terminal of 80 columns.
+
+        With ``verbose`` also what was checked and is as it should be.
+        """
+        return str(self._write_summary(verbose=verbose))
 
     @property
     def folder_title(self) -> str:

@@ -37,6 +37,7 @@ def flag(text: str, *names: str, **more: Any) -> Any:
 AsJson = Annotated[bool, option("Print one JSON object only.", "--json")]
 Report = Annotated[Path | None, option("Write a report: .html, .md or .json.", "--report")]
 Save = Annotated[bool, option("Save the result (default).", "--save/--no-save")]
+Verbose = Annotated[bool, option("Also print what was checked and is right.", "--verbose")]
 Results = Annotated[Path, option("The folder of saved results.", "--results")]
 
 
@@ -45,6 +46,7 @@ class Output:
     report: Report = None
     as_json: AsJson = False
     save: Save = True
+    verbose: Verbose = False
     results: Results = RESULTS
 
     @property
@@ -77,7 +79,7 @@ class Output:
         else:
             lines = [*more, *([f"report: {self.report}"] if self.report else [])]
             lines += [] if saved is None else [f"full result: {saved}"]
-            typer.echo("\n\n".join([found.summary(), *lines]))
+            typer.echo("\n\n".join([found.summary(verbose=self.verbose), *lines]))
         if failure is not None:
             raise failure
 

@@ -73,12 +73,17 @@ def clean(text: str) -> str:
 
 
 def render(
-    rows: Any, columns: Sequence[str] = (), *, cut: Sequence[str] = (), shares: Sequence[str] = ()
+    rows: Any,
+    columns: Sequence[str] = (),
+    *,
+    cut: Sequence[str] = (),
+    fold: Sequence[str] = (),
+    shares: Sequence[str] = (),
 ) -> None:
     """Print a frame, or rows of columns.
 
-    Numbers stand on the right, those of ``shares`` in percent; columns of ``cut`` give way where
-    the terminal is too narrow for all.
+    Numbers stand on the right, those of ``shares`` in percent; where the terminal is too
+    narrow for all, columns of ``cut`` are cut, those of ``fold`` take several lines.
     """
     from rich import box  # noqa: PLC0415 - it takes longer to load than most commands to run
     from rich.console import Console  # noqa: PLC0415
@@ -95,7 +100,7 @@ def render(
             name.replace("_", " "),
             justify="right" if is_right else "left",
             overflow="ellipsis" if name in cut else "fold",
-            no_wrap=bool(cut) and name not in cut,
+            no_wrap=bool(cut or fold) and name not in (*cut, *fold),
         )
     for row in rows:
         table.add_row(
@@ -104,8 +109,12 @@ def render(
                 for name, each in zip(columns, row, strict=True)
             )
         )
-    is_piped = bool(cut) and not sys.stdout.isatty()
-    Console(width=PIPED_WIDTH if is_piped else None).print(table)
+    Console(width=get_width() if cut or fold else None).print(table)
+
+
+def get_width() -> int:
+    """Return the columns of a table that may be wide: those of the terminal, or of a pipe."""
+    return shutil.get_terminal_size((PIPED_WIDTH, 24)).columns
 
 
 def is_number(cell: object) -> bool:

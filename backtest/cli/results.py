@@ -16,11 +16,20 @@ from backtest import report as reports
 from backtest.base import ParameterError, format_time
 from backtest.cli.command import RESULTS, AsJson, Results, command, option
 from backtest.cli.experiment import read_bound
-from backtest.cli.printing import clean, print_json, print_paragraph, render, show_progress
+from backtest.cli.printing import (
+    clean,
+    get_width,
+    print_json,
+    print_paragraph,
+    render,
+    show_progress,
+)
 from backtest.measures.measure_table import ABOUT
 
 SHOWN_ID, SHOWN_COMMIT, MOST_NAMED = 8, 12, 20
-MEASURES = ("sharpe", "max_drawdown", "cagr")
+MEASURES = ("total_return", "sharpe", "max_drawdown")
+NARROW = 110
+"""Columns of a terminal up to which a list shows what tells rows apart, and no more."""
 
 Name = Annotated[
     str,
@@ -91,10 +100,14 @@ def list_(
         return
     if shown:
         asked = [*([] if sort in CELLS else [sort]), *(each.name for each in chosen.bounds)]
-        columns = ["id", "kind", "policy", "data", *dict.fromkeys([*asked, *MEASURES]), "saved"]
+        is_wide = get_width() > NARROW
+        ends = ("saved", *MEASURES) if is_wide else ("day", MEASURES[0])
+        columns = [*dict.fromkeys(["id", "policy", "market", *ends, *asked]), *["kind"] * is_wide]
         heads = [name if name in CELLS else measures.name_measure(name) for name in columns]
+        heads = heads if is_wide else [name.removeprefix("total ") for name in heads]
         rows = [[show_cell(each, name) for name in columns] for each in shown]
-        render(rows, heads, cut=("policy", "data", "saved", "name", "source"))
+        give = ("policy", "name", "source")
+        render(rows, heads, cut=give if is_wide else (), fold=() if is_wide else give)
     total = len(everything) - len(unread)
     count = base.count_nouns(total, "result")
     count = count if len(found) == total else f"{len(found):,} of {count} match"
@@ -116,11 +129,12 @@ CELLS: dict[str, Callable[[Any], object]] = {
     "policy": lambda each: (
         f"{each.policy} ({store.describe_note(each)})" if each.note else each.policy
     ),
-    "data": lambda each: f"{each.instrument or 'unnamed'} {each.interval}",
+    "market": lambda each: f"{each.instrument or 'unnamed'} {each.interval}",
     "start": lambda each: each.start,
     "end": lambda each: each.end,
     "source": lambda each: each.source,
     "saved": lambda each: format_time(each.saved)[:16],
+    "day": lambda each: format_time(each.saved)[:10],
     "size": lambda each: f"{each.size / 1e6:,.2f} MB",
     "seconds": lambda each: each.seconds,
     "commit": lambda each: each.commit[:SHOWN_COMMIT] or None,

@@ -36,6 +36,14 @@ from backtest.cli.printing import print_json, show_progress
 from backtest.market import as_markets
 from backtest.policy import format_title
 
+IN_SUMMARY = (
+    backtest.LastPriceWarning,
+    backtest.NoFillWarning,
+    backtest.InfiniteLeverageWarning,
+    backtest.VenueDateWarning,
+)
+"""Warnings whose text stands in the summary of a run too."""
+
 
 @command("run", "")
 def run(draft: Draft, *, output: Output) -> None:
@@ -45,7 +53,8 @@ def run(draft: Draft, *, output: Output) -> None:
     backtest run examples/btc-vol-target.toml --set account.band=0.1 --json
     """
     if not output.as_json:
-        warnings.simplefilter("ignore", backtest.LastPriceWarning)  # the summary says it
+        for each in IN_SUMMARY:
+            warnings.simplefilter("ignore", each)
     result = run_with_progress(build_experiment(draft))
     output.give_out(result)
 

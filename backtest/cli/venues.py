@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from backtest.base import format_percent
 from backtest.cli.command import AsJson, command, flag
 from backtest.cli.experiment import DEFAULT_VENUE, read_list
 from backtest.cli.printing import print_json, print_paragraph, print_title, render
@@ -174,10 +175,13 @@ def liq(
         print_json({"venue": venue, "table": table and table.to_dict(), **content})
         return
     print_title(venue + ("" if table is None else f", margin table of {table.since}"))
-    numbers = {name: x for name, x in found._asdict().items() if name not in ("probabilities",)}
+    numbers: dict[str, Any] = found._asdict()
+    del numbers["probabilities"]
+    for name in ("distance", "volatility"):
+        numbers[name] = None if numbers[name] is None else format_percent(numbers[name])
     for name in ("liquidation_price", "bankruptcy_price"):
         numbers[name] = format_price_at_tick(numbers[name], rules.contract.tick)
-    numbers |= {f"liquidated in {days}": chance for days, chance in odds.items()}
+    numbers |= {f"liquidated in {days}": format_percent(x) for days, x in odds.items()}
     render([(name.replace("_", " "), numbers[name]) for name in numbers], ("of the position", ""))
 
 

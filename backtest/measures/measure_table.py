@@ -203,7 +203,7 @@ ABOUT: dict[str, Measure] = {
         lambda p: performance.expected_shortfall(p.samples.returns, 0.99),
     ),
     "sharpe_error": Measure(
-        ROOT, -1, "standard error of the Sharpe ratio", "returns",
+        ROOT, 0, "standard error of the Sharpe ratio", "returns",
         lambda p: sharpe_error(p.excess, p.periods, n=effective_observations(p.excess)),
     ),
     "probabilistic_sharpe": Measure(
@@ -211,9 +211,9 @@ ABOUT: dict[str, Measure] = {
         lambda p: probability_of_skill(p.excess),
     ),
     "alpha": Measure(A_YEAR, 1, "return that beta times the market does not explain", "returns"),
-    "alpha_error": Measure(A_YEAR, -1, "HAC standard error of alpha", "returns"),
+    "alpha_error": Measure(A_YEAR, 0, "HAC standard error of alpha", "returns"),
     "beta": Measure("number", 0, "slope of the returns on those of the market at 1x", "returns"),
-    "beta_error": Measure("number", -1, "HAC standard error of beta", "returns"),
+    "beta_error": Measure("number", 0, "HAC standard error of beta", "returns"),
     "certainty_equivalent": Measure(
         A_YEAR, 1, "sure growth worth as much at a relative risk aversion of 3", "all",
         Accounts.find_equivalents,

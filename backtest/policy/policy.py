@@ -38,8 +38,8 @@ BAR_FIELDS = ("time", "open", "high", "low", "close", "mark", "volume", "funding
 
 TAKEN = frozenset((
     "combine", "fails_when", "from_settings", "make_formula", "may_hold_nothing", "observe",
-    "option_orders", "over", "parameters", "parts", "policies", "settings", "start", "summary", "takes", "title",
-    "tolerance", "venue_leverage", "written",
+    "option_orders", "over", "parameters", "parts", "policies", "settings", "start", "summary",
+    "takes", "title", "tolerance", "venue_leverage", "written",
 ))  # fmt: skip
 ARGUMENTS = {"venue_leverage": "self, bar, account", "option_orders": "self, bar, account, chain"}
 

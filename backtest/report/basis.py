@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from backtest import base
 from backtest.account import Account
 from backtest.engine import read_tables_in_use
+from backtest.engine.lookahead import ENOUGH
 from backtest.market import split_notes
 from backtest.report.page import (
     Block,
@@ -79,10 +81,13 @@ def find_settings(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
 # ------------------------------------------------------------------------------ accounts and venues
 
 
-def list_terms(manifest: Mapping[str, Any]) -> list[Table]:
-    """Return venues and account as the fields of their models that are not at their defaults."""
+def list_terms(manifest: Mapping[str, Any], *, verbose: bool = True) -> list[Table]:
+    """Return venues and account as the fields of their models that are not at their defaults.
+
+    What was checked and found right is left out unless ``verbose``.
+    """
     settings = find_settings(manifest)
-    terms = [build_pairs("Run", describe_run(manifest))] if "causality" in manifest else []
+    terms = [build_pairs("Run", describe_run(manifest, verbose))] if "causality" in manifest else []
     terms += [build_pairs(f"Venue{of}", describe_venue(manifest, rules))
              for of, rules in list_venues(settings.get("venue") or {}).items()]  # fmt: skip
     account = settings.get("account") or {}
@@ -94,7 +99,7 @@ def list_terms(manifest: Mapping[str, Any]) -> list[Table]:
     return terms
 
 
-def describe_run(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def describe_run(manifest: Mapping[str, Any], verbose: bool) -> Iterator[tuple[str, str]]:
     data = manifest["data"]
     signal = str(manifest.get("signal", "")).partition(" sha256")[0]
     is_plain = signal in ("", "constant 1") or (
@@ -107,9 +112,19 @@ def describe_run(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if "decide" in data:
         yield "decides", f"every {data['decide']}"
     yield "returns", f"per {manifest['sampling']}, {manifest['calendar']} days a year"
-    yield "checked", f"the books balance at every bar; causality: {manifest['causality']}"
+    causality = str(manifest["causality"])
+    if verbose:
+        yield "checked", f"the books balance at every bar; causality: {causality}"
+    elif not is_sound(causality):
+        yield "causality", causality
     if manifest.get("compiled", "yes") != "yes":
         yield "in plain Python", str(manifest["compiled"])
+
+
+def is_sound(causality: str) -> bool:
+    """Return whether all columns were checked for looking ahead, at enough places."""
+    cuts = map(int, re.findall(r"at (\d+) cuts?;", causality))
+    return "not checked" not in causality and all(n >= ENOUGH for n in cuts)
 
 
 def list_venues(found: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -115,9 +115,9 @@ def lay_out(table: Table) -> tuple[Any, list[str]]:
     from rich.table import Table as Grid  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    columns = []
+    columns, most = [], None if table.columns is FACTS else MOST_SHOWN
     for place, column in enumerate(table.columns):
-        rows = (row[place] for row in table.rows[:MOST_SHOWN])
+        rows = (row[place] for row in table.rows[:most])
         cells = [base.escape_directions(x.text if isinstance(x, Cell) else x) for x in rows]
         head = " ".join(filter(None, (column.title, column.unit)))
         room = max(map(len, [*cells, *head.split()]), default=1)
@@ -126,8 +126,8 @@ def lay_out(table: Table) -> tuple[Any, list[str]]:
     shown: list[tuple[Column, str, list[str]]] = []
     unseen, used = list[str](), 0
     for column, head, cells, least in columns:
-        width, most = max(map(len, cells), default=0), LEAST_WORDS if shown else MOST_NAME
-        used += 3 + max(least, width if column.is_number else min(width, most))
+        width, room = max(map(len, cells), default=0), LEAST_WORDS if shown else MOST_NAME
+        used += 3 + max(least, width if column.is_number else min(width, room))
         if used - 3 <= WIDTH or table.columns is FACTS:
             shown.append((column, head, cells))
         else:

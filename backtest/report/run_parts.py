@@ -81,6 +81,7 @@ def list_numbers(result: Result) -> list[Headline]:
                  "of mean equity a year" + ", without premiums" * (PREMIUMS in metrics), "less"),
         Headline("turnover", "Turnover", metrics["turnover"], "decimals",
                  "times equity a year", "less"),
+        Headline("fills", "Fills", float((result.events["kind"] == "fill").sum()), "count"),
         describe_trips(result),
     ]  # fmt: skip
     if PREMIUMS in metrics:
@@ -467,9 +468,11 @@ def find_marks(result: Result) -> pd.DataFrame:
 def list_costs(result: Result) -> list[Shown]:
     rows = list(list_statement(result))
     reserve = float(result.of_account("reserve")[-1])
+    largest = max(abs(find_start(result)), *(abs(amount) for _, amount, _ in rows))
     lines = {
         "equity at the start": (base.format_money(find_start(result)), ""),
-        **{words: (format_signed(amount), "" if rate is None else base.format_percent(rate))
+        **{words: (format_signed(amount, largest),
+                   "" if rate is None else base.format_percent(rate))
            for words, amount, rate in rows},
         "equity at the end": (base.format_money(result.metrics["final_equity"]), ""),
         **({"left in the reserve": (base.format_money(reserve), "")} if reserve > 0.0 else {}),
@@ -497,8 +500,13 @@ def list_statement(result: Result) -> Iterator[tuple[str, float, float | None]]:
     yield from ((words, amount, None) for words, amount in moved.items() if amount != 0.0)
 
 
-def format_signed(amount: float) -> str:
-    return "0" if amount == 0.0 else f"{'+' if amount > 0.0 else ''}{base.format_money(amount)}"
+def format_signed(amount: float, largest: float) -> str:
+    """Format an amount with its sign, with the decimals of the largest one of its column."""
+    if amount == 0.0:
+        return "0"
+    is_large = abs(largest) >= 10.0 and abs(amount) >= 0.005
+    text = f"{amount:,.2f}" if is_large else base.format_money(amount)
+    return f"{'+' * (amount > 0.0)}{text}"
 
 
 def tabulate_instruments(result: Result) -> ShownTable:
@@ -517,7 +525,8 @@ def tabulate_instruments(result: Result) -> ShownTable:
 # --------------------------------------------------------------------------------------- drawdowns
 
 DATED = ("peak", "trough", "recovery")
-WORST = 10
+WORST, SHALLOW = 10, 0.1
+"""Most falls of the table, and the share of the worst under which one is left out."""
 
 
 def find_drawdowns(result: Result) -> pd.DataFrame:
@@ -532,6 +541,7 @@ def find_drawdowns(result: Result) -> pd.DataFrame:
 
 def list_falls(result: Result) -> list[Shown]:
     falls = find_drawdowns(result)
+    falls = falls[falls["depth"] >= SHALLOW * falls["depth"].max()]
     is_daily = result.span.is_daily
     shown = falls.assign(**{name: [format_close(each, is_daily=is_daily) for each in falls[name]]
                             for name in DATED})  # fmt: skip

@@ -96,7 +96,7 @@ def write_report(found: Any, path: Path, format_: str | None = None) -> Path:
     return render.write_page(build_page(found), path, format_)
 
 
-def write_summary(found: Any) -> str:
+def write_summary(found: Any, *, verbose: bool = False) -> str:
     """Return the parts that a summary shows, without charts, and what the account assumes."""
     page = build_head(found)
     sections = []
@@ -105,7 +105,7 @@ def write_summary(found: Any) -> str:
             blocks = [each for each in part.list_blocks() if not isinstance(each, base.ShownChart)]
             if written := list(write_blocks(blocks, part.key)):
                 sections.append(Section(part.key, part.title, part.lead, written))
-    terms = list_terms(found.manifest)
+    terms = list_terms(found.manifest, verbose=verbose)
     if terms:
         sections.append(Section("terms", "", "", [Paragraph(""), *terms]))
     return render.write_terminal(page, sections)

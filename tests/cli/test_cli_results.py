@@ -1,5 +1,6 @@
 """``backtest results``: what it prints, what it refuses, its exit codes."""
 
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -66,6 +67,17 @@ def test_what_is_damaged_or_left_is_named_in_every_list(capsys, results):
     assert ".saving-x: it was left by a process that died" in out
     found = ask(capsys, "list")
     assert [each["name"] for each in found["not_readable"]] == [".saving-x", run.name]
+
+
+def test_a_list_of_80_columns_tells_its_rows_apart(capsys, results, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    out = call(capsys, "results", "list", "--kind", "run")[1]
+    assert out.split("\n")[0].split() == ["id", "policy", "market", "day", "return"]
+    assert max(map(len, out.splitlines())) <= 80
+    for each in ask(capsys, "list", "--kind", "run")["results"]:
+        assert each["id"][:8] in out
+        assert all(word in out for word in re.findall(r"\w+=[^,)]+", each["policy"]))
+    assert "…" not in out
 
 
 def test_hostile_names_and_texts_are_written_out(capsys, results):

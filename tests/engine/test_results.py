@@ -14,8 +14,10 @@ import pytest
 import backtest as bt
 from backtest.base.errors import ParameterError
 from backtest.engine.run_record import index_traded, measure_holding, read_prices, spread_weights
+from backtest.measures.measure_table import ABOUT
+from backtest.report.basis import is_sound
 from backtest.report.page import format_span
-from backtest.report.run_parts import find_drawdowns, list_falls
+from backtest.report.run_parts import find_drawdowns, format_signed, list_falls
 from backtest.strategies import Constant
 from tests import scenes
 from tests.kit import (
@@ -363,6 +365,37 @@ def test_business_days_are_named_by_their_sessions(daily):
     ]  # fmt: skip
 
 
+def test_a_summary_counts_fills_and_says_what_is_right_only_if_asked(daily):
+    text = words(daily.summary())
+    fills = int((daily.events["kind"] == "fill").sum())
+    assert f"Fills {fills} Trades" in text
+    assert "books balance" not in text
+    assert "the books balance at every bar; causality: no columns" in words(
+        daily.summary(verbose=True)
+    )
+    assert is_sound("columns checked at 20 cuts; a peek passes with a chance of 9.5e-07")
+    for doubt in ("at 19 cuts; x", "columns not checked", "at 55 cuts; x; not checked, as data"):
+        assert not is_sound(doubt)
+
+
+def test_falls_under_a_tenth_of_the_worst_are_left_out():
+    # falls of 50 %, 6 % and 4 %: the last is under a tenth of the first
+    prices = [100, 100, 200, 100, 210, 197.4, 220, 211.2, 230]
+    shown = list_falls(scenes.play(*prices, targets=(1.0, scenes.NAN)))[0].table
+    assert shown["depth"].to_numpy() == pytest.approx([0.5, 0.06])
+
+
+def test_amounts_of_a_statement_have_the_decimals_of_the_largest():
+    assert [format_signed(each, 1e4) for each in (-6.56555, 2681.384, 0.0, 0.0004)] == [
+        "-6.57", "+2,681.38", "0", "+0.0004",
+    ]  # fmt: skip
+    assert format_signed(-0.0123456789, 2.0) == "-0.0123457"
+
+
+def test_standard_errors_are_not_judged():
+    assert {ABOUT[name].better for name in ABOUT if name.endswith("_error")} == {0}
+
+
 def test_the_close_of_an_hour_at_midnight_belongs_to_the_day_that_ends():
     """The peak is the close of 23:00 to 24:00 on Friday, the low that of 01:00 to 02:00."""
     hours = pd.date_range("2000-03-24 14:00", periods=15, freq="1h", tz="UTC")
@@ -405,7 +438,7 @@ def make_days(steps):
 
 
 def test_it_shows_the_result_own_numbers(calm):
-    text, metrics = calm.summary(), calm.metrics
+    text, metrics = calm.summary(verbose=True), calm.metrics
     for name in ("total_return", "volatility", "max_drawdown", "es_95", "cagr"):
         assert f"{100 * metrics[name]:,.2f} %" in text
     for name in ("sharpe", "calmar", "mean_leverage", "peak_leverage", "turnover"):
