@@ -245,7 +245,7 @@ def inspect(
     with printing.show_progress("inspecting"):
         texts, terms = [*map(str, paths)], layout.list_terms() | {"instrument": instrument}
         given = [name for name, value in terms.items() if value]
-        data = load_samples(texts, (None, None), given) if is_sample(texts) else paths
+        data: Any = load_samples(texts, (None, None), given) if is_sample(texts) else paths
         found = quality(data, **({} if is_sample(texts) else terms))
     reports = found if isinstance(found, dict) else {"": found}
     if as_json:

@@ -75,6 +75,7 @@ def rename_columns(
                 "{'time': 0, 'open': 1, ...}"
             )
         frame = frame.set_axis(list(names), axis=1)
+    frame = frame.loc[:, [str(name) != "" for name in frame.columns]]
     known = spell_columns(frame, HEADS, where)
     frame, named = _drop_labels(frame, known, where)
     instrument = instrument or named
@@ -83,6 +84,11 @@ def rename_columns(
             frame = frame.drop(columns=known.pop(text))
     if role == "funding":
         return _rename_funding(frame, known, where)
+    if {"timestamp", "homenotional"} <= known.keys():
+        base.warn_caller(
+            f"BitMEX stamps a bar with its end, which is read as its open ({where}); subtract the "
+            "length of a bar from the times"
+        )
     if {"close_time", "open_time"} <= known.keys():  # klines
         frame = frame[[name for name in frame if not _UNUSED.fullmatch(plain_name(name))]]
     ours = {}

@@ -173,7 +173,7 @@ def parse_csv(data: bytes, chosen: Mapping[str, str], where: str) -> pd.DataFram
         names = [str(number) for number in range(len(names))]
     if not data[start : start + TOP].strip():
         return pd.DataFrame(columns=names)
-    own = chosen.get("time", "0" if row is None else "").lower()
+    own = chosen.get("time", "0" if row is None else "time").lower()
     own = names[int(own)].lower() if own.isdigit() and int(own) < len(names) else own
     stamps = {x: pa.string() for x in names if x.lower() == own or plain_name(x) in ALL_TIMES}
     has_comma = has_decimal_comma(lines[row or 0 :], delimiter, where)
@@ -233,10 +233,10 @@ def find_header(lines: Sequence[str], asked: set[str], where: str) -> int | None
             f"a file must have one header, above its rows, line {row + 1} is one and line "
             f"{other + 1} could not be read: {lines[other][:60]!r} ({where})"
         )
-    if row:
-        base.warn_caller(
-            f"{base.count_nouns(row, 'line')} above the header skipped, {lines[0][:60]!r} ({where})"
-        )
+    skipped = [line for line in lines[:row] if line.strip()]
+    if skipped:
+        count = base.count_nouns(len(skipped), "line")
+        base.warn_caller(f"{count} above the header skipped, {skipped[0][:60]!r} ({where})")
     return row
 
 

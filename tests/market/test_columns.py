@@ -114,6 +114,12 @@ def test_the_volume_of_another_coin_is_told_and_left_out(tmp_path):
         assert not load(tmp_path, head + text).volume.any()
 
 
+def test_bars_that_are_stamped_with_their_end_are_told(tmp_path):
+    head = "timestamp,open,high,low,close,volume,homeNotional,foreignNotional\n"
+    with pytest.warns(UserWarning, match="BitMEX stamps a bar with its end"):
+        load(tmp_path, head + ROWS.replace("\n", ",1,2\n"))
+
+
 def test_two_columns_of_one_name_are_an_error_that_names_both(tmp_path):
     text = ROWS.replace("\n", ",7\n")
     for head in ("time,open,high,low,close,Close", "time,Open,High,Low,Close,CLOSE"):

@@ -107,6 +107,9 @@ SPELLINGS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "Yahoo": ("Date,Open,High,Low,Close,Adj Close,Volume", "{day},{o},{h},{l},{c},1,{v}", DAYS),
     "Stooq": ("Date,Open,High,Low,Close,Volume", "{day},{o},{h},{l},{c},{v}", DAYS),
     "Excel": ("sep=;\nDate;Open;High;Low;Close;Volume", "{local};{o};{h};{l};{c};{v}", UTC),
+    "pandas, numbered": (
+        ",time,open,high,low,close,volume", "0,{iso},{o},{h},{l},{c},{v}", {}
+    ),
     "pandas": (",Open,High,Low,Close,Volume", "{local},{o},{h},{l},{c},{v}",
         UTC | {"columns": {"time": 0, "open": 1, "high": 2, "low": 3, "close": 4, "volume": 5}}),
 }  # fmt: skip
