@@ -16,7 +16,7 @@ from backtest.measures.measure_table import CORE
 from backtest.sweep import shared_terms
 from backtest.sweep.set_evaluator import Rows
 from backtest.sweep.sets import BaseTerms, count_sets, read_space
-from backtest.tune import Study, trials, tune
+from backtest.tune import Study, trials, tune, winner
 from tests.scenes import venue_of
 
 MARKET = bt.Market.sample(bars=24 * 40)
@@ -163,6 +163,7 @@ def stand_in(
     evaluator = type("Surface", (MadeUp,), {"surface": staticmethod(surface), "pause": pause})
     put(shared_terms, "choose_evaluator", lambda pool, *, is_separate: evaluator)
     put(trials, "start_sampler", start_drawn)
+    put(winner, "list_benchmarked", lambda task, values, count: [])  # nothing is run
 
 
 def space_of(policy: type[bt.Policy], given: Any = None):

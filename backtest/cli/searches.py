@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -13,7 +13,7 @@ import backtest
 from backtest.base import ParameterError, list_records
 from backtest.cli import experiment, printing
 from backtest.cli.build import build_experiment, load_data, name_policies
-from backtest.cli.command import AsJson, Output, command
+from backtest.cli.command import AsJson, Output, command, option
 from backtest.measures import read_constraints, read_objective, total_violation
 from backtest.measures.measure_table import CORE, STREAMED
 from backtest.sweep import ERROR, Sweep, find_failed, name_parameter, to_plain_value
@@ -113,13 +113,19 @@ def list_sweep(sweep: Sweep) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------- tune
 
 
+Gate = Annotated[
+    bool, option("Exit with code 1 without evidence that constant leverage is beaten.", "--gate")
+]
+
+
 @command("tune", list_flags("tune", f"{TUNED} resume"))
-def tune(draft: experiment.Draft, *, output: Output) -> None:
+def tune(draft: experiment.Draft, *, output: Output, gate: Gate = False) -> None:
     """Search for good parameters, and estimate how much of the result is luck.
 
     Parameters of the policy may vary, fields such as account.band and venue.fees.taker, and
     parameters of a signal's rule such as signal.window. Exit code 1 if no set meets the
-    constraints.
+    constraints, and with --gate if there is no evidence that the best trial beats constant leverage
+    at equal risk.
 
     backtest tune --space target=0.1:1 --space half_life=log:10:500 --seconds 60
     backtest tune btc.toml --constraints 'max_drawdown<=0.4' --resume
@@ -140,7 +146,7 @@ def tune(draft: experiment.Draft, *, output: Output) -> None:
     output.give_out(study, lambda _: study.to_dict(), more, folder=study.folder)
     if not study.complete:
         raise typer.Exit(printing.INTERRUPTED)
-    if study.best is None:
+    if study.best is None or (gate and not study.has_evidence):
         raise typer.Exit(printing.FAILED)
 
 

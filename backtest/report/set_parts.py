@@ -26,7 +26,7 @@ from backtest.measures.measure_table import ABOUT
 from backtest.report.page import format_measure, format_span
 from backtest.report.write import draw_chart
 from backtest.sweep import find_failed
-from backtest.tune import describe_budget, find_measures
+from backtest.tune import GrowthTest, describe_budget, find_measures
 
 if TYPE_CHECKING:
     from backtest.sweep import Sweep
@@ -436,8 +436,8 @@ def list_study_numbers(study: Study) -> list[Headline]:
         found += [
             Headline("holdout", "On the holdout", verdict.holdout_score,
                      note=f"looked at {looks}", better="more", text=format_holdout(study)),
-            Headline("deflated_sharpe", "Deflated Sharpe", verdict.deflated_sharpe,
-                     "probability", "probability that it is more than luck", "more"),
+            Headline("deflated_sharpe", "Deflated Sharpe ratio", verdict.deflated_sharpe,
+                     "probability", "over 0.95 would be evidence", "more"),
             Headline("overfitting", "Overfitting", verdict.overfitting, "decimals",
                      "probability that the best is no better than the median", "less"),
         ]  # fmt: skip
@@ -458,7 +458,8 @@ def list_study_parts(study: Study) -> list[Part]:
     luck = "What the winner is worth, given the number of trials."
     return [
         Part("winner", "The winner", "In the search, and where it was not searched.",
-             lambda: [tabulate_settings(study), tabulate_winner(study)], "both"),
+             lambda: [tabulate_settings(study), tabulate_winner(study), *tabulate_lines(study)],
+             "both"),
         Part("verdict", "How much of it is luck", luck, lambda: list_luck(study), "both"),
         *list_landscape(explored, "study.table"),
     ]  # fmt: skip
@@ -466,6 +467,7 @@ def list_study_parts(study: Study) -> list[Part]:
 
 def list_luck(study: Study) -> list[Shown]:
     verdict = study.verdict
+    growth = GrowthTest() if verdict is None else verdict.growth
     if verdict is None or study.best_trial < 0:
         return ["The study is not finished, or no set keeps the constraints: there is no verdict."]
     policies = ", ".join(verdict.other_policies)
@@ -477,17 +479,21 @@ def list_luck(study: Study) -> list[Shown]:
         "sets tried": (verdict.trials, "count", "in this study"),
         "sets tried elsewhere": (verdict.other_trials, "count", "in other searches of the store on "
                                  f"some of the same bars{': ' * bool(policies)}{policies}"),
-        "independent sets": (verdict.effective_trials, "count", "by how their returns correlate"),
-        "Sharpe of luck": (verdict.lucky_sharpe, "decimals",
-                           "expected of the luckiest without skill"),
-        "deflated Sharpe": (verdict.deflated_sharpe, "probability", "probability that the true "
-                                       "one is above that of luck; 0.95 or more is evidence"),
+        "log growth over constant leverage": (growth.difference, "percent", "a year, at "
+                                              "equal risk, over search and holdout"),
+        "p-value, adjusted": (growth.p_adjusted, "probability", "of that difference, for its "
+                              f"{growth.trials:,.0f} independent trials"),
+        "independent trials": (verdict.effective_trials, "count", "by how their returns correlate"),
+        "expected maximum Sharpe": (verdict.lucky_sharpe, "decimals",
+                                    "of so many trials under the null"),
+        "deflated Sharpe ratio": (verdict.deflated_sharpe, "probability",
+                                  "over 0.95 would be evidence"),
         "probability of overfitting": (verdict.overfitting, "decimals", "how often the best of one "
                                        "half of time was no better than the median in the other"),
         "objective of the best": (verdict.score, "decimals", "its own"),
         "median of its neighbors": (verdict.plateau, "decimals", "a plateau is near its own"),
-        "highest objective": (verdict.plain_score if candidates > 1 else math.nan, "decimals",
-                              f"of {candidates} candidates{around}"),
+        "highest before neighbors": (verdict.plain_score if candidates > 1 else math.nan,
+                                     "decimals", f"of {candidates} candidates{around}"),
         "neighbors that keep bounds": (verdict.kept, "percent", ""),
         "objective on the holdout": (verdict.holdout_score, "decimals", "never searched"),
     }  # fmt: skip
@@ -519,6 +525,24 @@ def tabulate_winner(study: Study) -> ShownTable:
     table = pd.DataFrame.from_dict(rows, orient="index") if rows else None
     return ShownTable(table, "The winner, searched and held out" if holdout else "The winner",
                       note if holdout else "", Head("measure"), heads)  # fmt: skip
+
+
+def tabulate_lines(study: Study) -> list[ShownTable]:
+    parts = () if study.outcome is None else study.outcome.lines
+    rows = {
+        f"{name}, {where}": {measure: line.get(measure, math.nan) for measure in COMPARED[1:]}
+        for where, lines in zip(("search", "holdout"), parts, strict=False)
+        for name, line in lines.items()
+    }
+    note = (
+        "Constant leverage has the signal, the costs and the volatility of the best trial; buy and "
+        "hold is the market at 1x without costs."
+    )
+    if not rows:
+        return []
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    caption, label = "Beside its benchmarks", Head("account")
+    return [ShownTable(table, caption, note, label, columns=COMPARED[1:])]
 
 
 def tabulate_settings(study: Study) -> ShownTable:

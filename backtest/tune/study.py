@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 
 from backtest import base
-from backtest.engine import count_unfilled
+from backtest.engine import count_unfilled, name_better
 from backtest.measures import find_cautions
 from backtest.sweep import Trio, take_sets, to_plain_value
 from backtest.sweep.sweep_table import PLATEAU, ROBUST, SCORE
+from backtest.tune.benchmark import FEW_FILLS, OWN, SIGNIFICANT, GrowthTest
 from backtest.tune.trials import (
     LOOKS,
     UNFINISHED,
@@ -45,6 +46,7 @@ DECLARED = "backtest.report.set_parts"
 """Where the figures, tables and charts are declared."""
 LIKELY = 0.95
 """Least deflated Sharpe ratio that counts as evidence."""
+PARTS = "in the search", "on the holdout"
 EVEN = 0.5
 """Probability of overfitting above which the verdict mentions it."""
 
@@ -306,8 +308,17 @@ class Study(SearchResult):
         return f"{self.trials:,} sets{'' if self.complete else ', unfinished'}"
 
     @property
+    def has_evidence(self) -> bool:
+        """Whether the best trial beats constant leverage at equal risk by more than noise.
+
+        Its log growth is higher over search and holdout, with a p-value of at most 0.05 that is
+        adjusted for the independent trials, and higher on the holdout if there is one.
+        """
+        return self.verdict is not None and self.verdict.growth.is_evidence
+
+    @property
     def verdict_text(self) -> str:
-        """Whether the winner is more than luck, in a sentence."""
+        """Whether the best trial beats constant leverage at equal risk, in a sentence."""
         return write_verdict(self)
 
     def list_measures(self) -> Mapping[str, float]:
@@ -388,24 +399,44 @@ def write_verdict(study: Study) -> str:
         return "no verdict yet: the study is not finished"
     if study.best is None:
         return f"no winner: none of {format_sets(verdict.trials)} keeps all constraints"
-    tried = format_sets(verdict.trials + verdict.other_trials)
-    deflated = verdict.deflated_sharpe
-    if math.isnan(deflated):
-        return "it cannot be told whether the winner is more than luck: too few returns or sets"
-    number = f"its deflated Sharpe ratio is {base.format_probability(deflated)}"
-    if deflated < LIKELY:
-        return (
-            f"no evidence that the winner is more than luck: {number}, and {LIKELY} or more would "
-            f"be evidence, after {tried}"
-        )
-    doubt = ""
-    if verdict.overfitting > EVEN:
-        doubt = (
+    growth = verdict.growth
+    text = f"{describe_growth(growth)}, after {format_sets(verdict.trials + verdict.other_trials)}"
+    if not math.isnan(growth.holdout_difference):
+        gap = base.format_percent(growth.holdout_difference)
+        fills = base.count_nouns(growth.holdout_fills, "fill")
+        few = f", under {FEW_FILLS}, which says little" * (growth.holdout_fills < FEW_FILLS)
+        text += f"; on the holdout the difference is {gap} a year with {fills}{few}"
+    if not math.isnan(verdict.deflated_sharpe):
+        ratio = base.format_probability(verdict.deflated_sharpe)
+        text += f"; deflated Sharpe ratio {ratio} (over {LIKELY} would be evidence)"
+    if growth.is_evidence and verdict.overfitting > EVEN:
+        text += (
             f"; but the best set of one half of the time was no better than the median in the "
             f"other half in {100.0 * verdict.overfitting:.0f} % of the splits"
         )
-    return f"the winner is more than the luck of {tried} explains: {number}{doubt}"
+    for where, lines in zip(PARTS, study.outcome.lines if study.outcome else (), strict=False):
+        better = name_better(lines, lines[OWN])
+        text += f"; {where} {better}" * bool(better)
+    return text
+
+
+def describe_growth(growth: GrowthTest) -> str:
+    against = "beats constant leverage at equal risk"
+    if growth.untested:
+        return f"no evidence that the best trial {against}: not tested, {growth.untested}"
+    p, trials = base.format_probability(growth.p_adjusted), growth.trials
+    number = (
+        f"its log growth less that of constant leverage is "
+        f"{base.format_percent(growth.difference)} a year (p {p}, adjusted by "
+        f"{trials:,.0f} independent trials"
+    )
+    if growth.is_evidence:
+        return f"evidence that the best trial {against}: {number})"
+    return (
+        f"no evidence that the best trial {against}: {number}; {SIGNIFICANT} or less, and a gain "
+        "on the holdout, would be evidence)"
+    )
 
 
 def format_sets(n: int) -> str:
-    return "a single set" if n == 1 else f"{n:,} sets"
+    return "a single parameter set" if n == 1 else f"{n:,} parameter sets"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +24,14 @@ from backtest.measures import (
 )
 from backtest.sweep import check_sets, count_sets, draw_cube, take_sets
 from backtest.sweep.sets import find_active
+from backtest.tune.benchmark import (
+    FEW_FILLS,
+    BenchmarkedPart,
+    GrowthTest,
+    check_growth,
+    count_trials,
+    run_beside,
+)
 from backtest.tune.problem import Problem, Robustness
 from backtest.tune.trials import (
     LOOKS,
@@ -202,6 +210,7 @@ class Verdict(NamedTuple):
     holdout_score: float = math.nan
     looks: int = 0
     other_policies: tuple[str, ...] = ()
+    growth: GrowthTest = GrowthTest()
 
 
 class StudyOutcome(NamedTuple):
@@ -215,16 +224,20 @@ class StudyOutcome(NamedTuple):
     warnings: list[str]
     holdout: dict[str, float]
     chosen_by: str = ""
+    lines: tuple[dict[str, dict[str, float]], ...] = ()
+    """Measures of the best trial and its benchmark lines, in the search and on the holdout."""
 
     def to_dict(self) -> dict[str, Any]:
-        data: dict[str, Any] = base.to_plain({**self._asdict(), "verdict": self.verdict._asdict()})
+        verdict = {**self.verdict._asdict(), "growth": self.verdict.growth._asdict()}
+        data: dict[str, Any] = base.to_plain({**self._asdict(), "verdict": verdict})
         return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> StudyOutcome:
         found = dict(data["verdict"])
-        verdict = Verdict(**{**found, "other_policies": tuple(found["other_policies"])})
-        return cls(**{**data, "verdict": verdict})
+        found["other_policies"] = tuple(found["other_policies"])
+        verdict = Verdict(**{**found, "growth": GrowthTest(**found["growth"])})
+        return cls(**{**data, "verdict": verdict, "lines": tuple(data["lines"])})
 
 
 class StudyTask(NamedTuple):
@@ -237,6 +250,8 @@ class StudyTask(NamedTuple):
     facts: Mapping[str, Any]
     """The manifest. Notes in the store are made of it."""
     store: Path | None = None
+    has_benchmark: bool = True
+    """Whether the best trial is compared with constant leverage; a walk compares its account."""
 
     @property
     def has_holdout(self) -> bool:
@@ -283,11 +298,12 @@ def build_outcome(task: StudyTask, examiner: Examiner) -> StudyOutcome:
     looks = int(task.has_holdout)
     if task.store is not None:
         looks = len(read_notes(task.store, LOOKS, task.facts))
+    parts = list_benchmarked(task, values, 1 + bool(holdout))
     verdict = Verdict(
         trials=len(find_distinct(trials.sets)),
         other_trials=others,
         other_policies=policies,
-        **measure_luck(task, trials, best, others),
+        **measure_luck(task, trials, best, others, parts),
         score=float(trials.scores[best]),
         robust_score=float(candidates.robust[place]),
         plateau=float(candidates.plateau[place]),
@@ -297,9 +313,21 @@ def build_outcome(task: StudyTask, examiner: Examiner) -> StudyOutcome:
         holdout_score=float(task.problem.goal.objective.score(seen)[0]) if seen else math.nan,
         looks=looks,
     )
-    told = [*notes, *list_warnings(task, trials, best, verdict), *failures, *task.seen.doubts]
+    told = [*notes, *list_warnings(task, trials, best, verdict), *warn_of_few_fills(parts)]
+    told += [*failures, *task.seen.doubts]
     robust, plateau = candidates.robust.tolist(), candidates.plateau.tolist()
-    return StudyOutcome(best, rows.tolist(), robust, plateau, verdict, told, holdout, by)
+    lines = tuple(each.lines for each in parts)
+    return StudyOutcome(best, rows.tolist(), robust, plateau, verdict, told, holdout, by, lines)
+
+
+def list_benchmarked(
+    task: StudyTask, values: Mapping[str, Any], count: int
+) -> list[BenchmarkedPart]:
+    """Return the best trial beside its benchmark lines, in the search and on the holdout."""
+    if not task.has_benchmark:
+        return []
+    spans = [(0, task.split), (task.split, task.whole.market.n_bars)]
+    return [run_beside(task.whole, values, task.problem.pool, *span) for span in spans[:count]]
 
 
 def describe_lack(task: StudyTask, trials: Batch, n: int) -> str:
@@ -408,6 +436,14 @@ def list_warnings(task: StudyTask, trials: Batch, best: int, verdict: Verdict) -
     yield from warn_of_failures(trials)
 
 
+def warn_of_few_fills(parts: Sequence[BenchmarkedPart]) -> Iterator[str]:
+    if len(parts) > 1 and parts[1].fills < FEW_FILLS:
+        yield (
+            f"the best trial has {base.count_nouns(parts[1].fills, 'fill')} in the holdout, fewer "
+            f"than {FEW_FILLS}: what it earns there is mostly chance"
+        )
+
+
 def warn_of_failures(trials: Batch) -> Iterator[str]:
     errors = [error for error in trials.errors if error]
     if errors:
@@ -441,7 +477,13 @@ def warn_of_edges(space: Space, values: Mapping[str, Any]) -> Iterator[str]:
 # -------------------------------------------------------------------------------- luck
 
 
-def measure_luck(task: StudyTask, trials: Batch, best: int, others: int) -> dict[str, float]:
+def measure_luck(
+    task: StudyTask,
+    trials: Batch,
+    best: int,
+    others: int,
+    parts: Sequence[BenchmarkedPart],
+) -> dict[str, Any]:
     """Return what a verdict says of the luck in the best of some sets, after others elsewhere.
 
     Of separate accounts, returns are the mean over markets.
@@ -453,7 +495,10 @@ def measure_luck(task: StudyTask, trials: Batch, best: int, others: int) -> dict
     rows = evaluator.evaluate(take_sets(trials.sets, sample), returns=True)
     if not rows.done.all():
         raise KeyboardInterrupt
-    unknown = {"sharpe": float(trials.metrics["sharpe"][best])}
+    n_sets = max(len(places), len(sample))
+    unknown: dict[str, Any] = {"sharpe": float(trials.metrics["sharpe"][best])}
+    growing = count_trials(rows.returns, parts, n_sets) * (1.0 + others / n_sets)
+    unknown["growth"] = check_growth(parts, growing, task.problem.seed)
     if rows.returns is None or len(rows.returns) < 4:
         return unknown
     periods = count_periods(evaluator.calendar, evaluator.sampling, evaluator.market)
@@ -461,13 +506,12 @@ def measure_luck(task: StudyTask, trials: Batch, best: int, others: int) -> dict
     if evaluator.is_pooled:
         own = rows.returns[:, -1]
         ratio = annualize_ratios(own.mean(), own.std(ddof=1), periods)
-        unknown = {"sharpe": float(np.nan_to_num(ratio))}
-    n_sets = max(len(places), len(sample))
+        unknown["sharpe"] = float(np.nan_to_num(ratio))
     try:
-        found = simulate_luck(rows.returns, n_trials=n_sets)
+        luck = simulate_luck(rows.returns, n_trials=n_sets)
         is_alone = len(sample) == 1  # its returns show no correlation
-        count = n_sets + others if is_alone else found.n * (1.0 + others / n_sets)
-        std = found.find_deviation(len(rows.returns), periods)
+        count = n_sets + others if is_alone else luck.n * (1.0 + others / n_sets)
+        std = luck.find_deviation(len(rows.returns), periods)
         moments = estimate_moments(rows.returns[:, -1])
         deflated = deflated_sharpe(
             np.nan_to_num(unknown["sharpe"]) / scale,

@@ -264,7 +264,7 @@ def search_fold(
     seen: Any = SpanEvaluator(whole, span.train, span.train_stop)
     held_out: Any = SpanEvaluator(whole, 0, span.stop)
     later: Any = SpanEvaluator(whole, span.test, span.stop)
-    task = StudyTask(problem, seen, held_out, span.test, {"id": ""})
+    task = StudyTask(problem, seen, held_out, span.test, {"id": ""}, has_benchmark=False)
     examiner = Examiner(
         seen, problem.goal, Journal(folder), total=problem.trials, progress=on_batch
     )

@@ -165,6 +165,15 @@ def test_flags_reach_the_search(capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("is_evidence", [True, False])
+def test_a_gate_follows_the_verdict(capsys, monkeypatch, is_evidence):
+    monkeypatch.setattr(bt.Study, "has_evidence", is_evidence)
+    code, out, _ = call(capsys, "tune", *FEW, "--no-save", "--gate")
+    assert code == int(not is_evidence)
+    assert "beats constant leverage at equal risk" in " ".join(out.split())
+
+
+@pytest.mark.slow
 def test_no_set_that_keeps_the_constraints_is_told(capsys):
     code, out, _ = call(capsys, "tune", *FEW, "--no-save", "--constraints", "fees<0")
     assert code == 1

@@ -2,6 +2,8 @@
 
 import math
 import re
+from dataclasses import replace
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -9,13 +11,16 @@ import pytest
 
 import backtest as bt
 from backtest.base.errors import ParameterError
+from backtest.base.units import DAY
 from backtest.engine.lookahead import rewrite_after
 from backtest.strategies import VolTarget
 from backtest.sweep import shared_terms
-from backtest.tune import Robustness, Study, trials, tune, winner
+from backtest.tune import Robustness, Study, benchmark, trials, tune, winner
+from backtest.tune.benchmark import check_growth, count_trials
 from backtest.tune.search import find_split
+from backtest.tune.winner import StudyOutcome
 from tests import tuning
-from tests.kit import check_refused
+from tests.kit import bars_market, check_refused, free_venue
 
 pytestmark = pytest.mark.usefixtures("made_up")
 
@@ -30,7 +35,7 @@ def test_robust_takes_the_plateau_and_plain_the_spike(on):
     assert robust.verdict.plain_score == 3.0
     assert robust.verdict.plain_plateau == 0.0
     assert robust.verdict.plateau == pytest.approx(1.0, abs=0.01)
-    assert re.search(r"highest objective +3\.00 ", robust.summary())
+    assert re.search(r"highest before neighbors +3\.00 ", robust.summary())
 
 
 def test_the_winner_has_the_highest_low_quantile():
@@ -199,6 +204,137 @@ def test_one_set_alone_was_not_chosen():
     assert study.verdict.lucky_sharpe == 0.0
     assert 0.5 < study.verdict.deflated_sharpe < 1.0
     assert study.summary().startswith("Hills: 1 set searched")
+
+
+# ------------------------------------------------------------------------------ constant leverage
+
+
+def make_part(gap: float, days: int = 365, fills: int = 50, seed: int = 0, **changes):
+    """Return a trial that grows by ``gap`` a year more than constant leverage, but for noise."""
+    rng = np.random.default_rng(seed)
+    constant, noise = 0.02 * rng.standard_normal((2, days))
+    noise = 0.25 * (noise - noise.mean()) + gap / 365
+    returns = np.expm1(np.stack([constant + noise, constant]))
+    line = {"cagr": 0.1, "volatility": 0.4}
+    part = benchmark.BenchmarkedPart({"best trial": line}, returns, days / 365, fills, "")
+    return part._replace(**changes)
+
+
+def test_growth_over_constant_leverage_by_hand(few_draws):
+    """3 years of .6 and 1 of .2 are .5 a year; of n trials p is 1 - (1 - p)^n."""
+    found = check_growth([make_part(0.6, 1_095), make_part(0.2)], 5.0, seed=0)
+    assert found.difference == pytest.approx(0.5, rel=1e-9)
+    assert found.holdout_difference == pytest.approx(0.2, rel=1e-9)
+    assert found.p_value == pytest.approx(1.0 / 300.0)  # no history of 299 is as far
+    assert found.p_adjusted == pytest.approx(1.0 - (1.0 - found.p_value) ** 5, rel=1e-9)
+    assert found.is_evidence
+    assert not check_growth([make_part(0.6, 1_095), make_part(-0.1)], 5.0, seed=0).is_evidence
+    assert not check_growth([make_part(-0.6, 1_095)], 5.0, seed=0).is_evidence
+    many = check_growth([make_part(0.25, 1_095)], 40.0, seed=0)
+    assert many.p_value < 0.05 < many.p_adjusted
+    ruined = make_part(0.6, untested="one of them was ruined")
+    assert not check_growth([make_part(0.6), ruined], 1.0, seed=0).is_evidence
+    assert check_growth([make_part(0.6, 20)], 1.0, seed=0).untested == "under 30 returns"
+
+
+def test_trials_that_are_the_market_in_other_sizes_are_one_trial():
+    """Copies of one difference count once, others each; constant leverage is no difference."""
+    part, rng = make_part(0.0), np.random.default_rng(3)
+    constant = part.returns[1]
+    own = 0.01 * rng.standard_normal((365, 40))
+    apart = count_trials(constant[:, None] + own, [part], 40)
+    assert apart > 25.0
+    assert count_trials(constant[:, None] + own[:, :1] * np.ones(40), [part], 40) < 1.01
+    assert count_trials(own[:, :1], [part], 40) == 40.0  # one column shows no correlation
+
+
+@pytest.fixture
+def few_draws(monkeypatch):
+    monkeypatch.setattr(benchmark, "FIRST_DRAWS", 199)
+    monkeypatch.setattr(benchmark, "MOST_DRAWS", 299)
+
+
+def judge(*parts, trials=3.0, lines=()):
+    study = tuning.seek(trials=40)
+    growth = check_growth(parts, trials, seed=0)
+    verdict = study.verdict._replace(growth=growth, deflated_sharpe=0.51)
+    return replace(study, outcome=study.outcome._replace(verdict=verdict, lines=lines))
+
+
+def test_a_verdict_is_about_constant_leverage_and_names_fills_and_better_lines(few_draws):
+    own = {"cagr": 0.1, "volatility": 0.4}
+    lines = {"best trial": own, "buy and hold": {"cagr": 0.9, "volatility": 0.8},
+             "constant leverage at equal risk": {"cagr": 0.05, "volatility": 0.4}}  # fmt: skip
+    worse = {**lines, "buy and hold": {"cagr": 0.05, "volatility": 0.8}}
+    found = judge(make_part(0.6, 1_095), make_part(0.2, fills=4), lines=(worse, lines))
+    text = found.verdict_text
+    assert text.startswith("evidence that the best trial beats constant leverage at equal risk")
+    assert "its log growth less that of constant leverage is 50.00 % a year (p " in text
+    assert "adjusted by 3 independent trials)" in text
+    assert "the difference is 20.00 % a year with 4 fills, under 10, which says little" in text
+    assert "deflated Sharpe ratio 0.51 (over 0.95 would be evidence)" in text
+    assert "on the holdout buy and hold grew by 90.00 % a year at a volatility of 80.00 %" in text
+    assert "constant leverage at equal risk grew" not in text
+    assert "in the search" not in text
+    assert found.has_evidence
+    noise = judge(make_part(0.02))
+    assert noise.verdict_text.startswith("no evidence that the best trial beats constant")
+    assert not noise.has_evidence
+    assert not tuning.seek(trials=40).has_evidence
+    loaded = StudyOutcome.from_dict(found.outcome.to_dict())
+    assert loaded.verdict.growth == found.verdict.growth
+    assert loaded.lines == found.outcome.lines
+
+
+@pytest.mark.slow
+def test_a_search_has_rows_for_its_benchmarks_in_the_search_and_on_the_holdout(monkeypatch):
+    monkeypatch.undo()
+    terms = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT"), "account": bt.Account()}
+    market = tuning.MARKET.resample("4h")
+    study = tune(market, VolTarget, **terms, trials=4, sampler="sobol", compile=False)
+    split, close = find_split(market, "25%"), market.mark_close
+    spans = ((0, split), (split, market.n_bars))
+    for (first, stop), lines in zip(spans, study.outcome.lines, strict=True):
+        own, held, constant = lines.values()
+        assert [*lines] == ["best trial", "buy and hold", "constant leverage at equal risk"]
+        assert held["total_return"] == pytest.approx(close[stop - 1] / close[first] - 1.0)
+        assert constant["volatility"] == pytest.approx(own["volatility"], rel=1e-3)
+        assert constant["fees"] > 0.0
+    assert study.outcome.lines[1]["best trial"]["sharpe"] == study.outcome.holdout["sharpe"]
+    events = study.task.whole.replay(study.best_values, first=split).events
+    fills = int((events["kind"] == "fill").sum())
+    assert study.verdict.growth.holdout_fills == fills
+    assert "constant leverage at equal risk, holdout" in study.summary()
+
+
+class Timing(bt.Policy):
+    """Holds the market on half of the days, drawn at random."""
+
+    phase: Annotated[int, bt.Range(0, 999)] = 0
+
+    def observe(self, market):
+        value = np.sin((market.time // DAY + 1.0) * (self.phase + 1.0) * 12.9898) * 43758.5453
+        return {"bet": (value - np.floor(value) > 0.5).astype(np.float64)}
+
+    def leverage(self, bar, account):
+        return bar.bet
+
+
+@pytest.mark.slow
+@pytest.mark.compiled
+def test_timing_at_random_in_a_rising_market_is_no_skill(monkeypatch):
+    """The market has a Sharpe ratio of 1.5: 24 of 40 searches were called more than luck."""
+    monkeypatch.undo()
+    deflated = []
+    for seed in range(5):
+        steps = np.random.default_rng(seed).normal(0.9 / 365, 0.6 / 365**0.5, 1_000)
+        close = 100.0 * np.exp(np.cumsum(steps))
+        market = bars_market(np.concatenate(([100.0], close[:-1])), close, "D")
+        how = {"trials": 32, "sampler": "sobol", "robust": False, "seed": seed}
+        study = tune(market, Timing, venue=free_venue(), account=bt.Account(), **how)
+        assert not study.has_evidence
+        deflated.append(study.verdict.deflated_sharpe)
+    assert max(deflated) > 0.95  # the ratio says nothing of the market
 
 
 # ------------------------------------------------------------------------------ the holdout
