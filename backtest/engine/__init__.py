@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from backtest.engine.inputs import mark_samples, measure_years, pack_terms, read_assets
     from backtest.engine.inputs import start_account_state, start_day, start_wallet, write_table
     from backtest.engine.lookahead import Causality, observe, start_check
-    from backtest.engine.loop import Deciders, RunTape, find_failure_value, is_over_cap
-    from backtest.engine.loop import look_at_close
+    from backtest.engine.loop import LIQUIDATED, Deciders, RunTape, find_failure_value
+    from backtest.engine.loop import is_over_cap, look_at_close
     from backtest.engine.manifest import describe_data, describe_history, describe_venue
     from backtest.engine.manifest import hash_source, read_tables_in_use
     from backtest.engine.option_inputs import check_columns, schedule_options

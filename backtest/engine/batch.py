@@ -5,7 +5,7 @@ from __future__ import annotations
 import dis
 import functools
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from backtest import base
-from backtest.account import AccountState
+from backtest.account import AccountBar, AccountState
 from backtest.account.records import EQUITY, UNIT
 from backtest.base import BacktestError, FloatArray, IntArray
 from backtest.engine import driver
@@ -319,6 +319,15 @@ def bind_policies(setup: Setup, deciders: Deciders, *, is_compiled: bool) -> dri
     return driver.bind_loop(asked, is_compiled=is_compiled, has_own=has_own)
 
 
+def place_lanes(
+    feed: Any, begins: IntArray, firsts: IntArray, stops: IntArray, started: Any
+) -> IntArray:
+    """Return the rows of ``Lanes.places``, of lanes whose settlements and flows are from begins."""
+    events = [np.searchsorted(x, begins) for x in (feed.funding_bar, feed.flow_bar)]
+    times = np.broadcast_to(started, begins.shape)
+    return np.stack([begins, firsts, stops, *events, times], axis=1)
+
+
 class BatchLoop:
     """The loop of an account that lives many times, bound to its policies once."""
 
@@ -349,39 +358,84 @@ class BatchLoop:
         LaneFault
             If a policy asked for a negative leverage, or the books did not balance.
         """
-        deciders = laid.deciders._replace(memory=self.deciders.memory)
+        begins, started = np.arange(laid.lanes) * laid.width, laid.deciders.start[0]
+        places = place_lanes(laid.inputs.feed, begins, begins + first, begins + laid.width, started)
+        lives = np.zeros((len(FIELDS), laid.lanes * laid.width))
+        self.prepare(laid, lives)(places)
+        return lives.reshape(len(FIELDS), laid.lanes, laid.width)
+
+    def live_from(self, firsts: IntArray, width: int) -> Iterator[tuple[int, FloatArray]]:
+        """Yield the same rows, (5, width), of an account that is new at each of some bars.
+
+        Its setup is that of the whole market, and its lives may overlap; they end with the data.
+        With the rows comes the place of the bar in ``firsts``, which rise. Rows that are yielded
+        are written again later.
+
+        Raises
+        ------
+        LaneFault
+            As :meth:`live`.
+        """
+        setup, feed = self.setup, self.setup.inputs.feed
+        years = np.broadcast_to(feed.years, feed.time.shape).copy()
+        inputs = setup.inputs._replace(feed=feed._replace(years=years, span=feed.span.copy()))
+        deciders = gather_deciders(setup, setup.observed)
+        lives = np.zeros((len(FIELDS), len(years)))
+        go = self.prepare(Laid(inputs, deciders, setup.observed, width, 1), lives)
+        left = np.arange(len(firsts))
+        while len(left):  # those that do not overlap go together
+            chosen, stop = [], 0
+            for k in left.tolist():
+                if firsts[k] >= stop:
+                    chosen.append(k)
+                    stop = int(firsts[k]) + width
+            begins, left = firsts[chosen], np.setdiff1d(left, chosen)
+            stops = np.minimum(begins + width, len(years))
+            places = place_lanes(feed, begins, begins, stops, feed.time[begins])
+            places[:, BEGIN], lives[:] = 0, 0.0
+            own, years[begins] = years[begins], 0.0  # no interest is due for the bar before
+            try:
+                go(places)
+            except LaneFault as fault:
+                raise LaneFault(chosen[fault.lane]) from fault
+            years[begins] = own
+            for k, first, end in zip(chosen, begins.tolist(), stops.tolist(), strict=True):
+                yield k, lives[:, first:end]
+
+    def prepare(self, laid: Laid, lives: FloatArray) -> Callable[[IntArray], None]:
+        """Return what takes the account through some places of lanes, and writes ``lives``."""
+        deciders = laid.deciders._replace(
+            memory=self.deciders.memory, start=laid.deciders.start.copy()
+        )
         numbers, state, deciders = lay_flat(copy_state(self.state), deciders)
         loop, bound = self.bind_to(laid._replace(deciders=deciders))
-        inputs, n = laid.inputs, len(self.setup.markets)
-        begins = np.arange(laid.lanes) * laid.width
-        events = [
-            np.searchsorted(x, begins) for x in (inputs.feed.funding_bar, inputs.feed.flow_bar)
-        ]
-        places = np.stack([begins, begins + first, begins + laid.width, *events], axis=1)
-        lives = np.zeros((len(FIELDS), laid.lanes * laid.width))
-        tape = driver.new_tape(n, 0, 0, 0)
+        inputs, n, assets = laid.inputs, len(self.setup.markets), len(state.priced)
+        tape, begun = driver.new_tape(n, 0, 0, 0), numbers.copy()
         tape.is_on[0] = 0
-        lanes = Lanes(places, lives, numbers.copy(), numbers)
-        if inputs.fees is None and not inputs.changes:
-            assets, tape = len(state.priced), tape._replace(lanes=lanes)
-            records = (
-                driver.new_quotes(n, assets),
-                driver.new_scratch(n, assets),
-                driver.new_ledger_array(n),
-            )
-            terms = inputs.terms if loop.pack is None else loop.pack(inputs.terms)
-            market = (inputs.feed, inputs.clock, inputs.log_returns)
+        records = (
+            driver.new_quotes(n, assets),
+            driver.new_scratch(n, assets),
+            driver.new_ledger_array(n),
+        )
+        market = (inputs.feed, inputs.clock, inputs.log_returns)
+        is_same = inputs.fees is None and not inputs.changes
+        terms = inputs.terms if loop.pack is None or not is_same else loop.pack(inputs.terms)
+
+        def go(places: IntArray) -> None:
+            lanes = Lanes(places if is_same else places[:0], lives, begun, numbers)
+            on = tape._replace(lanes=lanes)
+            if not is_same:
+                for k, place in enumerate(places):
+                    self.live_one(loop, (inputs, state, bound), on, place, k)
+                return
             with np.errstate(all="ignore"):
                 reached, why = loop.simulate(
-                    terms, *market, bound, state, *records, self.tally, tape, 0, 0
+                    terms, *market, bound, state, *records, self.tally, on, 0, 0
                 )
             if why != DONE:
                 raise LaneFault(int(np.searchsorted(places[:, STOP], reached, side="right")))
-        else:
-            tape = tape._replace(lanes=lanes._replace(places=places[:0]))
-            for k, place in enumerate(places):
-                self.live_one(loop, (inputs, state, bound), tape, place, k)
-        return lives.reshape(len(FIELDS), laid.lanes, laid.width)
+
+        return go
 
     def live_one(
         self, loop: driver.BoundLoop, given: Given, tape: RunTape, place: IntArray, k: int
@@ -392,7 +446,7 @@ class BatchLoop:
             begin, rest = int(place[BEGIN]), len(inputs.feed.time) - int(place[STOP])
             day = np.pad(inputs.fees.day, (begin, rest), constant_values=(0, FOREVER))
             inputs = inputs._replace(fees=inputs.fees._replace(day=day))
-        begin_lane(tape.lanes._replace(places=place[None]), inputs.feed, state, 0)
+        begin_lane(tape.lanes._replace(places=place[None]), inputs.feed, bound, state, 0)
         traded = None if self.setup.resume is None else self.setup.resume.traded
         first, stop = int(place[FIRST]), int(place[STOP])
         counts = driver.Counts(self.tally.copy(), traded)
@@ -438,11 +492,15 @@ class LaterBars:
         )  # fmt: skip
 
     def measure(self, find: Callable[..., float], inputs: AccountInputs, t: int) -> float:
-        """Return what a function finds before bar t of a copy of the state."""
+        """Return what a function finds in bar t from a copy of the state before it."""
         terms = driver.read_tables(inputs, t)
         if inputs.fees is not None:
             terms = inputs.fees.write(terms, start_day(inputs.fees.day, self.counts.traded, t)[0])
         n, assets = len(self.setup.markets), len(self.state.priced)
-        room = driver.new_quotes(n, assets), driver.new_scratch(n, assets)
+        bar = AccountBar(
+            terms=terms, feed=inputs.feed, state=copy_state(self.state),
+            quotes=driver.new_quotes(n, assets), scratch=driver.new_scratch(n, assets),
+            ledger=driver.new_ledger_array(n), log=driver.new_event_log(driver.LOGGED),
+        )  # fmt: skip
         with np.errstate(all="ignore"):
-            return float(find(terms, inputs.feed, copy_state(self.state), *room, t))
+            return float(find(bar, t))

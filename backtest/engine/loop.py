@@ -335,10 +335,11 @@ def compute_all_initial(terms: a.Terms, state: a.AccountState) -> float:
 class Lanes(NamedTuple):
     """Lives of one account on bars that lie end to end; none in a run.
 
-    ``places`` of shape (lanes, 5) has the first bar of each lane, the first one lived, one past the
-    last, and the numbers of its first settlement and flow. ``lives`` of shape (5, bars) are wealth,
-    liquidations, bad debt, margin calls and whether the account is ruined. ``numbers`` are those of
-    the account and of the memory of its policies, which begin each life as in ``begun``.
+    ``places`` of shape (lanes, 6) has the first bar of each lane, the first one lived, one past the
+    last, the numbers of its first settlement and flow, and the time, ns, at which it began.
+    ``lives`` of shape (5, bars) are wealth, liquidations, bad debt, margin calls and whether the
+    account is ruined. ``numbers`` are those of the account and of the memory of its policies, which
+    begin each life as in ``begun``.
     """
 
     places: IntArray
@@ -460,7 +461,7 @@ class Deciders(NamedTuple):
     brackets. Where policies do not decide at each close, ``rows`` says where the longer bars close
     that they see, as :class:`backtest.market.clock.PolicyClock` does, ``seen_time`` has
     their opens, ``seen_bars`` of shape (6, bars, n) their prices and volume, and the last number of
-    the memory is the highest unit value at a decision.
+    the memory is the highest unit value at a decision. ``start`` (1,) is when it began, ns.
     """
 
     methods: Any
@@ -490,7 +491,7 @@ class Deciders(NamedTuple):
     levels: FloatArray
     width: int
     interval: int
-    start: int
+    start: IntArray
 
 
 (
@@ -499,7 +500,7 @@ class Deciders(NamedTuple):
     SHOWN_SINCE_STOP, SHOWN_DAYS, SHOWN_GROSS, SHOWN_NET, SHOWN_POOL_RATIO,
 ) = range(17)  # fmt: skip
 N_SHOWN = 16
-BEGIN, FIRST, STOP, SETTLED, FLOWED = range(5)
+BEGIN, FIRST, STOP, SETTLED, FLOWED, STARTED = range(6)
 """Columns of ``Lanes.places``."""
 WEALTH, LIQUIDATED, LOST, CALLED, RUINED = range(5)
 """Rows of ``Lanes.lives``."""
@@ -547,7 +548,7 @@ def simulate_batch(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
         first, end = start, stop
         if len(lanes.places) > 0:
             first, end = lanes.places[k, FIRST], lanes.places[k, STOP]
-            begin_lane(lanes, feed, state, k)
+            begin_lane(lanes, feed, deciders, state, k)
         reached, why = simulate_account(
             terms, feed, clock, log_returns, deciders, state, quotes, scratch, ledger, tally, tape,
             first, end,
@@ -561,11 +562,14 @@ def locate(function: Any, arguments: Any) -> int:
     raise NotImplementedError
 
 
-def begin_lane(lanes: Lanes, feed: a.MarketFeed, state: a.AccountState, k: int) -> None:
+def begin_lane(
+    lanes: Lanes, feed: a.MarketFeed, deciders: Deciders, state: a.AccountState, k: int
+) -> None:
     for j in range(len(lanes.begun)):
         lanes.numbers[j] = lanes.begun[j]
     state.cursor[r.FUNDING_NEXT] = lanes.places[k, SETTLED]
     state.cursor[r.FLOW_NEXT] = lanes.places[k, FLOWED]
+    deciders.start[0] = lanes.places[k, STARTED]
     for i in range(len(state.margin)):
         feed.span[i, 0], feed.span[i, 1] = lanes.places[k, BEGIN], lanes.places[k, STOP]
 
@@ -703,7 +707,7 @@ def decide_all(bar: a.AccountBar, deciders: Deciders, close: CloseFacts, t: int)
     time = open_of(deciders, bar.feed, k)
     is_done = state.wallet[r.IS_RUINED] + state.wallet[r.IS_OVER] != 0.0
     if deciders.asks[n] == 1 or is_any_set(deciders.wants_account):
-        days = (time + deciders.interval - deciders.start) / DAY_NS
+        days = (time + deciders.interval - deciders.start[0]) / DAY_NS
         show_account_totals(terms, deciders, state, quotes, close, days)
     for i in range(n):
         decide(bar, deciders, is_done, i, t, k)

@@ -171,7 +171,7 @@ def make_deciders(
         levels=np.zeros(5 * width),
         width=width,
         interval=clock.seen.interval,
-        start=started,
+        start=np.array([started], np.int64),
     )
 
 

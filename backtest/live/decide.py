@@ -255,7 +255,7 @@ def show(setup: Setup, bar: AccountBar, t: int) -> tuple[AccountView, ...]:
     functions, deciders = find_functions(), gather_deciders(setup, setup.observed)
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     close = functions.look_at_close(bar, True)
-    days = (bar.feed.time[t] + setup.markets.interval - deciders.start) / DAY_NS
+    days = (bar.feed.time[t] + setup.markets.interval - deciders.start[0]) / DAY_NS
     functions.show_account_totals(terms, deciders, state, quotes, close, days)
     deciders.wants_price[:] = 1
     views = []

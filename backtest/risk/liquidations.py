@@ -19,7 +19,7 @@ from backtest.base.number_text import Head
 from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.base.units import DAY
 from backtest.engine import Progress, Result
-from backtest.market import Market, Markets, find_clock, read_weights
+from backtest.market import Market, Markets, as_markets, find_clock, read_weights
 from backtest.policy import Combinator, Policy, trades_options
 from backtest.risk.path_models import Drift, PathModel, describe_drift, summarize_funding
 from backtest.risk.paths import MARKS, PRICES, PathBars, Paths, simulate_paths
@@ -40,6 +40,8 @@ AnyAccount: TypeAlias = Account | Result
 Estimate: TypeAlias = tuple[float, float, float]
 """A probability, and the ends of its interval."""
 
+PAST = ("history", "history_starts", "history_apart", "history_worst_year")
+YEAR = 365 * DAY
 WARMUP = 2000
 """Bars of history in front of a path, for the columns of a policy."""
 DEPENDENT = ("multiplier", "initial", "sigma", "adv", "stop_scale", "profit_scale", "trail_scale")
@@ -56,6 +58,35 @@ class PathLives(NamedTuple):
     calls: base.FloatArray
     is_ruined: base.FloatArray
     closes: base.FloatArray
+
+
+class PastStarts(NamedTuple):
+    """Accounts that began at the days' first opens of history, ``times`` (n_starts,) in ns.
+
+    ``firsts`` are their bars up to the first liquidation, ``room`` the bars until the data end.
+    """
+
+    times: base.IntArray
+    firsts: base.IntArray
+    room: base.IntArray
+    has_marks: bool
+
+    def summarize(self, bars: int, horizon: int) -> dict[str, float]:
+        """Return the share liquidated within some bars, of those with so many, and the worst year.
+
+        ``horizon`` is their time in ns; so far apart, starts have no bar in common.
+        """
+        whole = self.room >= bars
+        times, hit = self.times[whole], self.firsts[whole] < bars
+        if len(times) == 0:
+            return dict.fromkeys(PAST, math.nan)
+        ends = np.searchsorted(times, times + YEAR)
+        full = times + YEAR <= times[-1] + DAY
+        total = np.concatenate([[0], np.cumsum(hit)])
+        years = (total[ends] - total[:-1])[full] / (ends - np.arange(len(ends)))[full]
+        share = float(np.mean(hit))
+        apart = max(int((times[-1] - times[0] + DAY) // horizon), 1)
+        return dict(zip(PAST, (share, len(times), apart, max([share, *years])), strict=True))
 
 
 @dataclass(eq=False)
@@ -100,6 +131,36 @@ class PathsRunner:
         bars = self.paths.draw_all(0, 1)
         self.seen = self.join(bars, 0, 0)
         self.setup, self.is_own = self.begin(bars)
+
+    def find_past(self, bars: int) -> PastStarts:
+        """Return what happened to the account, new at each day's first open of history.
+
+        Each is followed for ``bars`` bars, or to the end of the data. A history of less than a year
+        is too short: no account begins.
+        """
+        markets = as_markets(self.paths.history)
+        time, day = markets.time, markets.time // DAY
+        has_marks = all(each.has_mark for each in markets.values())
+        if markets.end - time[0] < YEAR:
+            return PastStarts(time[:0], time[:0], time[:0], has_marks)
+        begins = np.flatnonzero(day[1:] != day[:-1])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            setup = self.setup._replace(account=replace(self.terms, flows=None), resume=None)
+            weights, started = self.list_weights(markets), int(time[0])
+            setup = engine.set_up_again(setup, markets, weights, first=0, started=started)
+            loop = engine.BatchLoop(setup, is_compiled=self.compile)
+        found = np.empty(len(begins), np.int64)
+        try:
+            for k, lives in loop.live_from(begins, bars + 1):
+                hit = lives[engine.LIQUIDATED, 1:] != 0.0
+                found[k] = hit.argmax() if hit.any() else bars
+        except engine.LaneFault as fault:
+            first = int(begins[fault.lane])
+            own = setup.change(first=first, started=int(time[first]))
+            engine.run_account(own, is_compiled=False, progress=None)  # it says what
+            raise
+        return PastStarts(time[begins + 1], found, markets.n_bars - 1 - begins, has_marks)
 
     def list_weights(self, markets: Markets) -> base.FloatArray:
         """Return the signal on the bars of a path, of shape (n, n_bars)."""
@@ -364,6 +425,11 @@ QUANTILES = {"equity_05": 0.05, "equity_50": 0.5, "equity_95": 0.95}
 FAN = {f"equity_{each:02d}": each / 100 for each in (5, 25, 50, 75, 95)}
 
 
+def name_interval(kind: str) -> tuple[str, str]:
+    """Return the columns of the ends of a probability's interval."""
+    return f"{kind}_simulation_low", f"{kind}_simulation_high"
+
+
 def describe_horizon(
     events: PathEvents, k: int, bars: int, days: base.FloatArray, confidence: float
 ) -> dict[str, Any]:
@@ -371,7 +437,7 @@ def describe_horizon(
     row = dict[str, float]()
     for kind, first in zip(EVENTS, events.firsts, strict=True):
         found = estimate(int(np.sum(first < bars)), len(first), confidence)
-        row |= zip((kind, f"{kind}_low", f"{kind}_high"), found, strict=True)
+        row |= zip((kind, *name_interval(kind)), found, strict=True)
     died = events.firsts[0][events.firsts[0] < bars]
     return {
         **row,
@@ -389,6 +455,12 @@ def tabulate_hazard(days: base.FloatArray, firsts: base.IntArray) -> pd.DataFram
     return pd.DataFrame(columns, index=pd.RangeIndex(1, len(counts) + 1, name="day"))
 
 
+PAST_HEADS = {
+    "history": Head("liquidated", "share of starts", "percent"),
+    "history_starts": Head("starts", "one a day", "count"),
+    "history_apart": Head("apart", "no bar in common", "count"),
+    "history_worst_year": Head("worst year", "365 days", "percent"),
+}
 MONEY = "settlement currency"
 WEALTH = {
     "equity_05": Head("5 % quantile", MONEY, "money"),
@@ -407,9 +479,13 @@ class LiquidationRisk(base.SettingsResult):
     ----------
     table : DataFrame
         A row per horizon: ``p_liquidation``, ``p_ruin``, ``p_margin_call`` (NaN without margin
-        calls), each with ``_low`` and ``_high``, the ends of its interval; ``bad_debt``, the
-        expected loss of the venue; ``equity_05``, ``equity_50``, ``equity_95``, quantiles of wealth
-        at the horizon; ``days_to_liquidation``, the median over the liquidated paths.
+        calls), each with ``_simulation_low`` and ``_simulation_high``, the ends of its interval,
+        which counts paths and nothing else; ``history``, the share liquidated of the accounts that
+        began anew at each day's first open of the data, of ``history_starts``, of which
+        ``history_apart`` have no bar in common, and ``history_worst_year``, the largest share of
+        365 days of starts (all NaN with less than a year of data); ``bad_debt``, the expected loss
+        of the venue; ``equity_05``, ``equity_50``, ``equity_95``, quantiles of wealth at the
+        horizon; ``days_to_liquidation``, the median over the liquidated paths.
     fan, hazard : DataFrame
         Quantiles of wealth by time, of the first 2,000 paths; and by day the paths liquidated in it
         for the first time, over those not liquidated before.
@@ -465,9 +541,12 @@ class LiquidationRisk(base.SettingsResult):
         row, horizon = self.table.iloc[-1], self.table.index[-1]
         return (
             f"The account is liquidated within {horizon} with a probability of "
-            f"{base.format_chance(row['p_liquidation'])} ({self._sure} interval: "
-            f"{write_interval(row, 'p_liquidation')})."
+            f"{base.format_chance(row['p_liquidation'])} ({self._sure} interval of the simulation: "
+            f"{write_interval(row, 'p_liquidation')}; {self._write_past(row)})."
         )
+
+    def _write_past(self, row: Any) -> str:
+        return write_past(row, has_marks=self.settings["history_has_marks"])
 
     @property
     def details(self) -> str:
@@ -497,24 +576,29 @@ class LiquidationRisk(base.SettingsResult):
     def list_numbers(self) -> list[Headline]:
         return [
             Headline(f"p_liquidation_{name}", f"liquidated within {name}",
-                     float(row["p_liquidation"]), "chance", write_interval(row, "p_liquidation"),
-                     "less")
+                     float(row["p_liquidation"]), "chance",
+                     f"{write_interval(row, 'p_liquidation')} (of the simulation); "
+                     f"{self._write_past(row)}", "less")
             for name, row in self.table.iterrows()
         ]  # fmt: skip
 
     def list_parts(self) -> list[Part]:
         heads: dict[str, Head] = {}
         for kind in (kind for kind in EVENTS if not self.table[kind].isna().all()):
-            low, high = f"{kind}_low", f"{kind}_high"
+            low, high = name_interval(kind)
             heads[kind] = Head(EVENTS[kind], "probability", "chance")
-            heads[low] = Head(f"{self._sure} interval of {EVENTS[kind]}", "", "chance", high)
+            name = f"{self._sure} interval of the simulation"
+            heads[low] = Head(f"{EVENTS[kind]}: {name}", "", "chance", high)
         fan = self.fan.rename(columns=lambda name: f"{str(name).removeprefix('equity_')} %")
         colors = {str(name): "accent" if name == "50 %" else "neutral" for name in fan}
         labels, fits = Head("horizon"), self.settings["paths"].get("funding_fit", {})
+        past = ShownTable(self.table, "What history did", labels=labels, heads=PAST_HEADS,
+                          columns=PAST)  # fmt: skip
         return [
             Part("horizons", "By horizon", "From the last close of the data on.", (
                 ShownTable(self.table, "Probabilities", labels=labels, heads=heads,
                            columns=tuple(heads)),
+                *([past] if self.table["history"].notna().any() else []),
                 ShownTable(self.table, "Wealth at the horizon", labels=labels, heads=WEALTH,
                            columns=tuple(WEALTH)),
                 *summarize_funding(fits),
@@ -537,7 +621,20 @@ class LiquidationRisk(base.SettingsResult):
 
 
 def write_interval(row: Any, name: str) -> str:
-    return f"{base.format_chance(row[f'{name}_low'])} to {base.format_chance(row[f'{name}_high'])}"
+    low, high = (base.format_chance(row[each]) for each in name_interval(name))
+    return f"{low} to {high}"
+
+
+def write_past(row: Any, *, has_marks: bool) -> str:
+    """Say how often history liquidated the account, in a row of a table."""
+    if math.isnan(row["history"]):
+        return "history: too short"
+    share, worst = (base.format_percent(row[x]) for x in ("history", "history_worst_year"))
+    prices = "" if has_marks else ", last prices"
+    return (
+        f"history: {share} of {row['history_starts']:,.0f} starts "
+        f"({row['history_apart']:,.0f} apart), worst year {worst}{prices}"
+    )
 
 
 @base.checked_only("paths", "account", "compile", "progress", "overlay")
@@ -613,10 +710,14 @@ def liquidation_risk(
         )
     drawn, later, resume = runner.paths, runner.paths.time[1:], runner.resume
     days = np.diff(drawn.calendar.time).cumsum() / DAY
-    rows = [describe_horizon(events, k, n, days, sure) for k, n in enumerate(bars.values())]
+    past = runner.find_past(max(bars.values()))
+    rows = [
+        describe_horizon(events, k, n, days, sure) | past.summarize(n, base.parse_duration(name))
+        for k, (name, n) in enumerate(bars.items())
+    ]
     table = pd.DataFrame(rows, index=pd.Index(bars, name="horizon"))
     if runner.terms.margin_call is None:
-        table[["p_margin_call", "p_margin_call_low", "p_margin_call_high"]] = math.nan
+        table[["p_margin_call", *name_interval("p_margin_call")]] = math.nan
     typical = None
     if events.doomed is not None:
         typical = pd.DataFrame(events.doomed.T, later, ["price", "equity"])
@@ -625,6 +726,7 @@ def liquidation_risk(
         "signal": runner.signal,
         "no_fill": no_fill,
         "confidence": sure,
+        "history_has_marks": past.has_marks,
         "paths": drawn.describe(),
     }
     return LiquidationRisk(
@@ -744,7 +846,9 @@ class MaxLeverage(base.SettingsResult):
         size = str(self.grid.index.name)
         heads = {
             "leverage": Head(size),
-            "p_liquidation_low": Head("95 % interval", "", "chance", "p_liquidation_high"),
+            "p_liquidation_simulation_low": Head(
+                "95 % interval", "", "chance", "p_liquidation_simulation_high"
+            ),
             "is_monotone": Head("rises with size throughout", "", "claim"),
             "is_limited": Head("the largest allowed", "", "claim"),
         }
@@ -904,8 +1008,8 @@ def search_leverage(
     row = {
         "leverage": best,
         "p_liquidation": value,
-        "p_liquidation_low": low,
-        "p_liquidation_high": above,
+        "p_liquidation_simulation_low": low,
+        "p_liquidation_simulation_high": above,
         "is_monotone": bool(np.all(np.diff(rough) >= 0.0)),
         "is_limited": best == sizes[-1],
     }

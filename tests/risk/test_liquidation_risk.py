@@ -9,11 +9,12 @@ from scipy.stats import beta
 
 import backtest as bt
 from backtest import paths as models
+from backtest.engine import BatchLoop, set_up_again
 from backtest.features import touch_distance, touch_probability
-from backtest.risk.liquidations import PathsRunner, Scaled, estimate
+from backtest.risk.liquidations import PAST, PathsRunner, Scaled, estimate
 from backtest.strategies import Constant, Cppi, TailHedge, VolTarget
 from tests import kit
-from tests.kit import check_refused
+from tests.kit import check_refused, market_of
 from tests.options.listed_markets import make_markets, make_venue
 from tests.risk.accounts import Hold, free_account, free_venue, liquidation_distance, still_market
 
@@ -43,7 +44,8 @@ def test_paths_find_the_closed_form_from_2x_to_100x(days):
             gbm_paths(paths=10_000, horizon=horizon), Hold(lever), **TERMS,
             horizons=(horizon,), confidence=1 - 1e-4 / 21,
         ).table.iloc[0]  # fmt: skip
-        assert row.p_liquidation_low <= wanted <= row.p_liquidation_high, lever
+        low, high = row.p_liquidation_simulation_low, row.p_liquidation_simulation_high
+        assert low <= wanted <= high, lever
 
 
 @pytest.mark.slow
@@ -59,7 +61,7 @@ def test_paths_with_jumps_find_the_closed_form():
     touched = touch_probability(liquidation_distance(8.0), 0.5, 7 / 365, drift=drift)
     wanted = 1.0 - math.exp(-20 * 7 / 365) * (1.0 - touched)
     row = risk.table.iloc[0]
-    assert row.p_liquidation_low <= wanted <= row.p_liquidation_high
+    assert row.p_liquidation_simulation_low <= wanted <= row.p_liquidation_simulation_high
 
 
 @pytest.mark.slow
@@ -100,6 +102,62 @@ def test_the_report_of_a_risk_says_what_happened():
     check_refused(quiet.path, "no path was liquidated", bt.ParameterError)
     said = " ".join(quiet.summary().split())
     assert "No path was liquidated within 1d: 50 paths show nothing under 6 %." in said
+
+
+class Aging(bt.Policy):
+    """Hold a turn more each day, from 2."""
+
+    def leverage(self, bar, account):
+        return 2.0 + math.floor(account.days)
+
+
+@pytest.mark.parametrize(("policy", "terms"), [
+    (Aging(), {"cash_rate": 0.5, "interest_on": "balance"}),
+    (VolTarget(target=1.5, half_life=24.0), {}),
+    (Aging(), {"fees": {"taker": 5e-4, "tiers": [bt.FeeTier(volume=5e3, maker=0.0, taker=1e-4)]}}),
+])  # fmt: skip
+def test_an_account_that_begins_in_history_is_that_of_a_run(policy, terms):
+    """Each is new: its age, its memory, its tier of fees, and no interest for the bar before."""
+    market, venue = sample(), free_venue().override(terms)
+    given = {"venue": venue, "account": free_account(), "compile": False}
+    runner = PathsRunner(draw(market, horizon="3h"), policy, **given)
+    setup = runner.setup._replace(account=given["account"])
+    setup = set_up_again(setup, runner.paths.markets, np.ones((1, 120)), first=0, started=0)
+    firsts = np.array([23, 40, 47, 90])
+    found = dict(BatchLoop(setup, is_compiled=False).live_from(firsts[:0], 40))
+    assert found == {}
+    for k, lives in BatchLoop(setup, is_compiled=False).live_from(firsts, 40):
+        first = int(firsts[k])
+        run = bt.run(
+            market.prefix(min(first + 40, 120)), policy, **given, start=market.times[first]
+        )
+        assert np.allclose(lives[0], run.bars["equity"], **SAME), first
+
+
+def daily(n: int = 400, fall: int = 200) -> bt.Market:
+    """Return days at 100, with a fall to 85 and back in one of them."""
+    bars = market_of(np.full(n, 100.0), "1D", start="2021-01-01").bars()
+    bars.loc[bars.index[fall], "low"] = 85.0
+    return bt.Market.from_frames(bars)
+
+
+def test_history_is_counted_from_every_day_by_hand():
+    """10x die in a fall of 15 %: opened on its day or the day before, 2 of 398 with two days."""
+    paths = bt.simulate_paths(daily(), models.GBM(volatility=0.1), paths=5, horizon="2d")
+    risk = bt.liquidation_risk(paths, Hold(10.0), **TERMS, compile=False)
+    row = risk.table.loc["2d"]
+    assert row["history"] == pytest.approx(2 / 398)
+    assert row[["history_starts", "history_apart"]].tolist() == [398, 199]
+    assert row["history_worst_year"] == pytest.approx(2 / 365)
+    told = "history: 0.50 % of 398 starts (199 apart), worst year 0.55 %, last prices"
+    assert f"interval of the simulation: 0 % to 52.2 %; {told})." in risk.verdict
+    assert told in " ".join(risk.summary().split())
+    assert risk.table.loc["1d", "history"] == pytest.approx(1 / 399)
+    short = bt.simulate_paths(daily(300), models.GBM(volatility=0.1), paths=5, horizon="2d")
+    risk = bt.liquidation_risk(short, Hold(10.0), **TERMS, compile=False)
+    assert "; history: too short)." in risk.verdict
+    assert risk.table[[*PAST]].isna().all(axis=None)
+    assert "What history did" not in risk.summary()
 
 
 def test_accounts_that_trade_options_are_refused():
@@ -151,7 +209,7 @@ def test_it_finds_the_leverage_of_the_closed_form():
     # the error of p is sqrt(0.05 * 0.95 / 4000) = 0.0034, 7 % of it; that of L some 3 %
     assert found.leverage == pytest.approx(1 / (1 - 0.995 * x), rel=0.04)
     row = found.table.loc["gbm"]
-    assert row["p_liquidation"] <= 0.05 < row["p_liquidation_high"]
+    assert row["p_liquidation"] <= 0.05 < row["p_liquidation_simulation_high"]
     assert row["is_monotone"]
     assert not row["is_limited"]
     assert found.grid["gbm"].is_monotonic_increasing

@@ -279,7 +279,7 @@ def gather_policies(block: Block, n: int) -> LanePolicies:
         wants_account=bool(np.any(deciders.wants_account)),
         wants_bar=bool(np.any(deciders.wants_bar)),
         interval=deciders.interval,
-        start=deciders.start,
+        start=int(deciders.start[0]),
     )
 
 
