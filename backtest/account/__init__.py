@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from backtest.account.balance import compute_initial_needed, compute_pool, count_cross
     from backtest.account.balance import is_under_limit, mark_to_ledger, pick_balances, put_balances
     from backtest.account.balance import value_at
-    from backtest.account.bar import live_bar, may_use_fast_path, set_quotes, take_fast_path
+    from backtest.account.bar import live_bar, may_use_fast_path, open_bar, set_quotes
+    from backtest.account.bar import take_fast_path
     from backtest.account.ledger import Ledger
     from backtest.account.options import close_options, is_walking, open_options, price_options
     from backtest.account.orders import compute_square_root_impact, compute_target, fill, is_outside
@@ -24,11 +25,18 @@ if TYPE_CHECKING:
     from backtest.account.pool_liquidation import is_moved_by, measure_shares
     from backtest.account.position import charge, compute_entry, compute_root, find_line
     from backtest.account.position import follow_prices, follow_trade, make_balances
-    from backtest.account.price_walk import aim_at_leg, choose_turns
+    from backtest.account.price_walk import aim_at_leg, choose_turns, find_stop
+    from backtest.account.price_walk import stop_position
     from backtest.account.records import AccountBar, AccountState, EventLog, MarketBar, MarketFeed
     from backtest.account.records import OptionFeed, OptionState, OptionTerms, Scratch, Terms
-    from backtest.account.records import clear_ledger, has_exits, is_held, is_isolated
-    from backtest.account.records import is_spot, make_option_feed, note, pick_instrument
+    from backtest.account.records import clear_ledger, has_exits, has_stops, is_held
+    from backtest.account.records import (
+        is_isolated,
+        is_spot,
+        make_option_feed,
+        note,
+        pick_instrument,
+    )
     from backtest.account.records import pick_margin, pick_position, pick_quote, share
     from backtest.account.records import sum_bar, sum_changes, sum_ledger, total
 

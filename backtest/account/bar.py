@@ -178,10 +178,28 @@ def close_fast_bar(bar: r.AccountBar, equity: float) -> None:
 
 
 def live_bar(bar: r.AccountBar, t: int) -> None:
+    terms, state = bar.terms, bar.state
+    before, wealth = state.wallet[r.EQUITY], state.wallet[r.EQUITY] + state.wallet[r.RESERVE]
+    open_bar(bar, t, before)
+    step = bar.log.step
+    step[0] = 7
+    price_walk.walk(bar, t)
+    if terms.fill == r.RESTING:
+        price_walk.stamp_openings(terms, state, 1.0 * bar.feed.time[t])
+        if len(bar.scratch.cuts) > 0 and t > 0 and state.wallet[r.IS_RUINED] == 0.0:
+            count_decisions(bar, t, before)
+    follow_bests(bar)
+    step[0] = 8
+    if terms.fill == r.LATE:
+        fill_late(bar, t)
+    close_bar(bar, t, wealth)
+
+
+def open_bar(bar: r.AccountBar, t: int, before: float) -> None:
+    """Take an account of some equity before through the steps up to the way of the prices."""
     terms, feed, state, quotes, ledger = bar.terms, bar.feed, bar.state, bar.quotes, bar.ledger
     set_quotes(terms, feed, quotes, t)
     r.clear_ledger(ledger)
-    before, wealth = state.wallet[r.EQUITY], state.wallet[r.EQUITY] + state.wallet[r.RESERVE]
     state.wallet[r.POOL_FAILED] = 0.0
     step = bar.log.step
     step[0] = 0
@@ -214,17 +232,6 @@ def live_bar(bar: r.AccountBar, t: int) -> None:
     step[0] = 6
     payments.settle_funding(bar, t, 0)
     expire_options(bar, t, 1, ENDLESS)
-    step[0] = 7
-    price_walk.walk(bar, t)
-    if terms.fill == r.RESTING:
-        price_walk.stamp_openings(terms, state, 1.0 * feed.time[t])
-        if len(bar.scratch.cuts) > 0 and t > 0 and state.wallet[r.IS_RUINED] == 0.0:
-            count_decisions(bar, t, before)
-    follow_bests(bar)
-    step[0] = 8
-    if terms.fill == r.LATE:
-        fill_late(bar, t)
-    close_bar(bar, t, wealth)
 
 
 def set_quotes(terms: r.Terms, feed: r.MarketFeed, quotes: r.MarketBar, t: int) -> None:

@@ -131,10 +131,12 @@ def read_axis(given: Any, *, name: str) -> Sequence[Any]:
     return tuple(given) if isinstance(given, list) else read_values(given, name=name)
 
 
-def list_scenarios(table: Mapping[str, Any]) -> list[Scenario]:
+def list_scenarios(table: Mapping[str, Any]) -> list[Scenario] | None:
     known = {each.name: each for each in backtest.crashes()}
     shocks = table.get("shocks")
-    names = table.get("scenarios", [] if shocks else list(known))
+    names = table.get("scenarios", [])
+    if not names and not shocks:
+        return None
     own = [Scenario.from_dict({"name": "shock", **shocks}, where="stress.shocks")] if shocks else []
     return [*(known[Choice(*known).check("stress.scenarios", name)] for name in names), *own]
 

@@ -311,8 +311,6 @@ def go_on(market: Market, bars: ShockBars) -> Market:
 
 LIVED = ("price", "prices", "funding", "basis", "implied_volatility", "margin", "outage")
 """Fields of a scenario that take a bar."""
-OTHERS = ("ADA", "LTC", "XRP")
-"""The coins whose median is the path of a coin that is not among the hours."""
 MOVES = ("price", "prices", "correlation", "over", "shape", "basis", "date", "until")
 """Fields of a scenario that say how prices move."""
 
@@ -351,11 +349,11 @@ def replay_crash(
     strange = [name for name in markets if coins[name] not in paths and name not in resting]
     if is_stocks or not strange:
         return found, "history"
-    return found, f"history; {', '.join(strange)}: median of {', '.join(OTHERS)}"
+    return found, f"history; {', '.join(strange)}: rows of {find_deepest(paths)}"
 
 
 def read_hours(scenario: Scenario) -> dict[str, base.FloatArray]:
-    """Return bars of last prices and of marks, (2, 4, n), by coin; "" is the median of some."""
+    """Return bars of last prices and of marks, (2, 4, n), by coin; "" is the one that fell most."""
     rows = read_table("crash_hours.csv")
     rows = rows[rows["episode"] == scenario.name]
     found = {
@@ -363,8 +361,18 @@ def read_hours(scenario: Scenario) -> dict[str, base.FloatArray]:
         for coin, part in rows.groupby("coin")
     }
     if found:
-        found[""] = np.median([found[coin] for coin in OTHERS], axis=0)
+        found[""] = found[find_deepest(found)]
     return found
+
+
+def find_deepest(paths: Mapping[str, base.FloatArray]) -> str:
+    """Return the coin whose mark fell most from a high of the crash."""
+    falls = {
+        coin: np.min(bars[1, 2] / np.maximum.accumulate(bars[1, 1]))
+        for coin, bars in paths.items()
+        if coin
+    }
+    return min(falls, key=falls.__getitem__)
 
 
 def read_days(scenario: Scenario) -> dict[str, base.FloatArray]:

@@ -199,27 +199,32 @@ def go_through(
     return least if math.isfinite(least) else math.nan
 
 
-def measure_distance(
-    terms: a.Terms,
-    feed: a.MarketFeed,
-    state: a.AccountState,
-    quotes: a.MarketBar,
-    scratch: a.Scratch,
-    t: int,
-) -> float:
-    """Return how near the marks of bar t come to the liquidation prices of what is carried in.
+def measure_distance(bar: a.AccountBar, t: int) -> float:
+    """Return how near the marks of bar t come to the liquidation prices of what is held there.
 
-    At each waypoint of the bar (:mod:`backtest.account.price_walk`), the distance of a position is
-    that of its mark from the price at which it would be liquidated there, the others frozen; a
-    fraction of the mark, infinite if no price liquidates. With options the nearer side counts.
+    At each waypoint of the bar (:mod:`backtest.account.price_walk`), after the orders at its open,
+    the distance of a position is that of its mark from the price at which it would be liquidated,
+    the others frozen; a fraction of the mark, infinite if no price liquidates. With options the
+    nearer side counts. A position that is stopped counts up to its stop. A mark beyond its
+    liquidation price has none: the account is liquidated, or held the position no more.
     """
-    a.set_quotes(terms, feed, quotes, t)
-    a.open_options(terms, feed, state, quotes, t)
+    terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
+    a.open_bar(bar, t, float(state.wallet[EQUITY]))
     least = math.inf
     a.choose_turns(terms, state, quotes, scratch)
+    last, mark = quotes.open.copy(), quotes.mark_open.copy()
     for leg in range(3):
         a.aim_at_leg(quotes, scratch, leg)
-        values, prices = scratch.mark_end.copy(), scratch.price_end.copy()
+        end, ahead, prices = (
+            each.copy() for each in (scratch.last_end, scratch.mark_end, scratch.price_end)
+        )
+        values, stops = ahead.copy(), list[tuple[int, int, float]]()
+        for i in range(len(values)):
+            kind, stop = find_stop_on_leg(bar, i, last[i], end[i])
+            if not math.isnan(stop):
+                place = (stop - last[i]) / (end[i] - last[i]) if end[i] != last[i] else 0.0
+                values[i] = mark[i] + min(max(place, 0.0), 1.0) * (ahead[i] - mark[i])
+                stops.append((i, kind, stop))
         value_all_at(terms, state, values, prices)
         excess = a.compute_excess(terms, state)
         for i in range(len(state.margin)):
@@ -230,8 +235,19 @@ def measure_distance(
                 gap = gap if state.held.quantities[i] > 0.0 else -gap
                 if a.is_walking(terms, state):
                     gap = abs(gap) if excess > 0.0 else 0.0
-                least = min(least, max(gap, 0.0)) if not math.isnan(gap) else least
+                least = min(least, gap) if gap > 0.0 else least
+        for i, kind, stop in stops:
+            a.stop_position(bar, t, i, kind, stop)
+        last, mark = end, ahead
     return least
+
+
+def find_stop_on_leg(bar: a.AccountBar, i: int, start: float, end: float) -> tuple[int, float]:
+    """Return which stop of a position acts between two prices, and where; NaN if none does."""
+    if not (a.is_held(bar.state, i) and a.has_stops(bar.terms, i)):
+        return 0, math.nan
+    between = min(start, end), max(start, end)
+    return a.find_stop(bar.terms, bar.state, bar.quotes, i, *between, math.nan)
 
 
 def value_all_at(
@@ -295,11 +311,13 @@ class Stress(base.SettingsResult):
     ----------
     table : DataFrame
         A row per scenario: ``equity`` (wealth after it), ``loss``, ``liquidated``, ``distance``
-        (the smallest of the mark from the liquidation price, a fraction; 0 once liquidated, NaN if
-        no price does), ``margin_calls``, ``fees``, ``slippage``, ``impact``, ``funding``,
-        ``lost_to_adl``, ``lost_to_default``, ``break_even`` (the move of the price, all else as in
-        the scenario, at which the account is liquidated; NaN if none does), ``bars``, ``from``:
-        ``figures``, ``data`` or ``history``, and ``rules``: whose margin table.
+        (the smallest of the mark from the liquidation price while a position is held, a fraction of
+        the mark; 0 if and only if the account is liquidated, NaN if no price does),
+        ``margin_calls``, ``fees``, ``slippage``, ``impact``, ``funding``, ``lost_to_adl``,
+        ``lost_to_default``, ``break_even`` (the move of the price, all else as in the scenario, at
+        which the account is liquidated, while its policy goes on trading at the closes on the way;
+        NaN if none does), ``bars``, ``from``: ``figures``, ``data`` or ``history`` and whose rows,
+        and ``rules``: whose margin table.
     ladder : DataFrame or None
         ``equity``, ``loss`` and ``liquidated`` for every combination of the axes of the ladder.
     """
@@ -334,7 +352,7 @@ class Stress(base.SettingsResult):
 
     @property
     def notices(self) -> tuple[str, ...]:
-        sources = [text for text in self.table["from"].unique() if ": median of" in text]
+        sources = [text for text in self.table["from"].unique() if ": rows of" in text]
         return (*self.settings["not_counted"], *(f"Bars from {text}." for text in sources))
 
     def list_numbers(self) -> list[Headline]:
@@ -350,15 +368,15 @@ class Stress(base.SettingsResult):
         heads = {
             **{name: Head(name, "money", "money")
                for name in ("loss", "fees", "slippage", "impact", "funding")},
-            "distance": Head("distance of the liquidation", "", "percent"),
+            "distance": Head("distance to liquidation", "nearest mark", "chance"),
             "lost_to_adl": Head("lost to deleveraging", "money", "money"),
             "lost_to_default": Head("lost to default", "money", "money"),
             "margin_calls": Head("margin calls", "", "count"),
-            "break_even": Head("break-even move", "", "percent"),
+            "break_even": Head("break-even move", "policy trading", "percent"),
             "bars": Head("bars", "", "count"), "from": Head("bars from"),
             "rules": Head("margin table of"),
         }  # fmt: skip
-        front = ["equity", "loss", "liquidated", "break_even", "distance"]
+        front = ["from", "equity", "loss", "liquidated", "break_even", "distance"]
         shown = self.table[[*front, *self.table.columns.difference(front, sort=False)]]
         sources = (f"{each['name']}: {each['source']}." for each in self.settings["scenarios"]
                    if each.get("source"))  # fmt: skip
@@ -388,6 +406,11 @@ class Stress(base.SettingsResult):
         if leads:
             of = ", ".join(f"{name} in {scenario}" for scenario, name in leads.items())
             told = f"Break-even: the move of {of}; the others move as the scenario says. "
+        told += (
+            "Distance: of the mark from the liquidation price of what is held, at the nearest; a "
+            "stop or an order ends it before. On the way to the break-even move, the policy goes "
+            "on trading at the closes, and may have sold. "
+        )
         if self.table["break_even"].isna().any():
             told += "Where it is -, no move of the price was found that liquidates the account."
         return told.strip()
@@ -488,14 +511,14 @@ def stress(
         Of :func:`backtest.run`, in this process. Its policies go on deciding at the closes of the
         scenario, with the last direction and weights of the signal.
     scenarios : sequence of Scenario, optional
-        By default :func:`backtest.crashes`.
+        By default :func:`backtest.crashes`; those of stocks for markets with sessions alone.
     rules : str
         ``"run"``: the margin table in force at the end of the run; ``"today"``: the newest one of
         the venue; ``"then"``: the one in force at the date of a scenario, if it has one.
     data : Market or Markets, optional
         Where it covers the days of a scenario, its bars and funding are replayed. Otherwise crashes
-        of history are replayed from the hours of BTC, ETH, XRP, LTC, ADA (another coin takes the
-        median of ADA, LTC and XRP), and in markets with sessions from the days of the S&P 500. Bars
+        of history are replayed from the hours of BTC, ETH, XRP, LTC, ADA (another coin takes those
+        of the coin that fell most), and in markets with sessions from the days of the S&P 500. Bars
         of other scenarios are made from their figures.
     ladder : mapping, optional
         Axes of a grid of one-bar shocks: ``{"price": (-0.5, 0.5, 41), "depth": (0.1, 0.3, 1)}``.
@@ -506,7 +529,8 @@ def stress(
     Notes
     -----
     A scenario takes whole bars of the market of the run, rounded up, and policies decide at their
-    closes. ``distance`` is measured at each waypoint of a bar, with all marks at the waypoint.
+    closes. ``distance`` is measured at each waypoint of a bar, with all marks at the waypoint, and
+    of a position that is stopped up to the stop.
 
     ``break_even`` is found by bisection on the move of the price in the direction that hurts the
     account, with bars made anew for each move. Of several instruments it is the move of the first
@@ -525,6 +549,9 @@ def stress(
             f"{result.metrics['final_equity']:,.2f} left: no scenario can change it"
         )
     chosen = read_scenarios(scenarios)
+    if scenarios is None or chosen == shocks.crashes():  # of stocks only beside stocks
+        has_sessions = result.markets is not None and result.markets.sessions
+        chosen = tuple(each for each in chosen if has_sessions or each.asset != "stocks")
     how = RULES.check("rules", rules)
     axes = {str(name): find_values(axis, name) for name, axis in (ladder or {}).items()}
     points = [*itertools.product(*axes.values())] if axes else []

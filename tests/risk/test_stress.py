@@ -37,6 +37,13 @@ def held(lever=10.0, signal=1.0, venue=None, market=None, policy=None, **terms):
     )  # fmt: skip
 
 
+class Halve(bt.Policy):
+    """Hold 18 turns, and 2 after 60 bars: the order fills at the first open of a scenario."""
+
+    def leverage(self, bar, account):
+        return 18.0 if bar.time < pd.Timestamp("2023-01-03 11:00").value else 2.0
+
+
 def stress_one(result, **scenario):
     return bt.stress(result, bt.Scenario("one", **scenario)).table.iloc[0]
 
@@ -264,9 +271,10 @@ def test_what_does_not_count_and_the_date_of_the_rules_are_said(tmp_path):
     found = bt.stress(result, rules="then")
     for made in (found, bt.Stress.load(found.save(tmp_path))):
         text = " ".join(made.summary().split())
-        assert "! Bars from history; DOGEUSDT: median of ADA, LTC, XRP." in text
+        assert "! Bars from history; DOGEUSDT: rows of ADA." in text
+        assert "! Bars from history; DOGEUSDT: rows of LTC." in text
         assert "Margin tables in force since 2021-03-18, 2022-12-29, 2024-10-24." in text
-        assert "2020-03-12 are older than any table known, of 2021-03-18, which stands" in text
+        assert "2020-03-12 is older than any table known, of 2021-03-18, which stands" in text
     plain = bt.stress(result, bt.Scenario("fall", price=-0.1))
     assert not plain.notices
     assert "Margin tables in force since 2022-12-29." in plain.details
@@ -385,6 +393,52 @@ def test_the_distance_is_that_of_all_marks_at_a_waypoint():
     assert row["distance"] == pytest.approx(gap / last, rel=1e-9)
 
 
+@pytest.mark.parametrize("terms", [
+    {"margin": "isolated", "venue_leverage": 20.0},
+    {},
+    {"equity_stop": 0.15},
+    {"margin": "isolated", "venue_leverage": 20.0, "trailing_stop": 0.03},
+])  # fmt: skip
+@pytest.mark.parametrize("policy", [Hold(18.0), Halve()])
+def test_no_row_says_liquidated_no_and_no_distance(monkeypatch, policy, terms):
+    """With a stop in the bar, the distance was that of a position that was gone: 0."""
+    monkeypatch.setattr(
+        sys.modules["backtest.risk.stress"], "find_break_even", lambda *_: ("A", 0.0)
+    )
+    terms = {"stop_loss": 0.02, **terms} if "trailing_stop" not in terms else terms
+    result = held(policy=policy, **terms)
+    given = [
+        bt.Scenario(f"{move} in {bars}", price=move, over=f"{bars}h", shape=shape, seed=3)
+        for move in (-0.08, -0.3, 0.1)
+        for bars, shape in ((1, "line"), (3, "bridge"))
+    ]
+    found = bt.stress(result, given)
+    assert ((found.table["distance"] == 0.0) == found.table["liquidated"]).all()
+    assert not found.table["liquidated"].all()
+    said = " ".join(found.summary().split())
+    assert said.count("figures") == len(given)  # bars from: not a hidden column
+    assert "the policy goes on trading at the closes" in said
+
+
+def test_the_distance_of_a_stopped_position_is_measured_at_its_stop():
+    result = held(10.0, margin="isolated", venue_leverage=20.0, stop_loss=0.02)
+    row = stress_one(result, price=-0.2, shape="bar")
+    entry, price = result.state.held.entries[0], result.bars["liquidation_price"].iloc[-1]
+    assert not row["liquidated"]
+    assert row["distance"] == pytest.approx(1.0 - price / (0.98 * entry), rel=1e-9)
+
+
+def test_stocks_are_shown_beside_stocks_alone():
+    names = {*bt.stress(held(), bt.crashes()).table.index}
+    stocks = {each.name for each in bt.crashes() if each.asset == "stocks"}
+    assert names == {each.name for each in bt.crashes()} - stocks
+    run = bt.run(
+        market_of("SPX", sessions=True), Hold(1.0), venue=free_venue(), account=free_account(),
+        compile=False, calendar="252",
+    )  # fmt: skip
+    assert stocks <= {*bt.stress(run).table.index}
+
+
 CRASHES = {each.name: each for each in bt.crashes()}
 
 
@@ -405,16 +459,17 @@ def replay(name: str, *markets: bt.Market):
     return found
 
 
-def test_each_coin_has_its_own_hours_and_the_others_the_median_of_three():
+def test_each_coin_has_its_own_hours_and_the_others_those_of_the_coin_that_fell_most():
     markets = [market_of(name) for name in ("BTCUSDT", "ADAUSDT", "SOLUSDT")]
     bars, source = replay("2025-10-10", *markets)
     hours = read_hours(CRASHES["2025-10-10"])
-    assert source == "history; SOLUSDT: median of ADA, LTC, XRP"
+    assert source == "history; SOLUSDT: rows of ADA"
     assert (bars["ADAUSDT"].mark == hours["ADA"][1]).all()
+    # marks fell by 16.5 % (BTC) to 66.5 % (ADA) from their highs
+    assert (bars["SOLUSDT"].last == bars["ADAUSDT"].last).all()
+    assert (bars["SOLUSDT"].mark == bars["ADAUSDT"].mark).all()
     _, high, low, _ = bars["BTCUSDT"].mark
     assert low.min() / high.max() - 1 == pytest.approx(-0.165, abs=0.01)
-    median = np.median([hours[coin][0] for coin in ("ADA", "LTC", "XRP")], axis=0)
-    assert (bars["SOLUSDT"].last == median).all()
 
 
 @pytest.mark.parametrize(("freq", "hours"), [("15min", 0.25), ("1h", 1), ("4h", 4), ("1D", 24)])
