@@ -52,6 +52,7 @@ _VALUE = re.compile(
     r"(?i)[-+]?(\d[\d.,]*|[.,]\d+)(e[-+]?\d+)?|[-+]?(nan|inf(inity)?)|true|false"
     r"|\d{1,4}([-/.])\d{1,2}\4\d{1,4}.*"
 )
+_LETTER = re.compile(r"[^\W\d_]")
 _COMMA, _THOUSANDS = re.compile(r"[-+]?\d+,\d+"), re.compile(r"[-+]?[1-9]\d{0,2},\d{3}")
 
 TOP, LISTED = 1 << 16, 100
@@ -165,7 +166,8 @@ def parse_csv(data: bytes, chosen: Mapping[str, str], where: str) -> pd.DataFram
     lines = [line.rstrip("\r") for line in top.split("\n", LISTED)[:LISTED]]
     asked = {name.lower() for name in chosen.values() if not name.isdigit()}
     row = find_header(lines, asked, where)
-    delimiter, names = split_line(lines[row or 0] if lines else "")
+    top_line = next(filter(str.strip, lines), "") if row is None else lines[row]
+    delimiter, names = split_line(top_line)
     start = 0
     for _ in range(0 if row is None else row + 1):
         start = data.find(b"\n", start) + 1 or len(data)
@@ -215,8 +217,11 @@ def find_header(lines: Sequence[str], asked: set[str], where: str) -> int | None
     It holds the names ``asked`` for, or more names that are known than numbers and stamps. Text
     above it is skipped with a warning. A first line of texts alone is a header of other names.
     """
-    cells = [[cell.lower() for cell in split_line(line)[1]] for line in lines]
-    values = [sum(map(is_value, each)) for each in cells]
+    cells = [split_line(line.lower())[1] if _LETTER.search(line) else [] for line in lines]
+    values = [
+        sum(map(is_value, each)) if each else sum(map(line.count, ";\t|,"))
+        for each, line in zip(cells, lines, strict=True)
+    ]
     found = [
         row
         for row, each in enumerate(cells)
@@ -253,8 +258,10 @@ def is_value(cell: str) -> bool:
 
 def has_decimal_comma(lines: Sequence[str], delimiter: str, where: str) -> bool:
     """Return whether numbers have a decimal comma; raise if it may as well stand at thousands."""
+    if delimiter == ",":
+        return False
     cells = [cell for line in lines for cell in split_line(line)[1] if _COMMA.fullmatch(cell)]
-    if delimiter == "," or not cells:
+    if not cells:
         return False
     if all(_THOUSANDS.fullmatch(cell) for cell in cells):
         raise DataError(

@@ -32,11 +32,14 @@ def test_without_a_header_no_row_is_lost_and_digits_are_positions(tmp_path):
     assert market.n_bars == 6
     assert market.close.tolist() == [3.5] * 6
     assert market.volume.tolist() == [4.0, *[3.9] * 5]
+    assert load(tmp_path, "\n\r\n" + ROWS).n_bars == 48
     named = [f"{stamp},100,101,99,100,5,BTCUSDT\n" for stamp in HOURS[:6]]
     assert load(tmp_path, "".join(named), columns=POSITIONS).n_bars == 6
 
 
-@pytest.mark.parametrize("top", ["https://www.CryptoDataDownload.com", "sep=,", "# by me\n\n#, 2"])
+@pytest.mark.parametrize(
+    "top", ["https://www.CryptoDataDownload.com", "sep=,", "# by me\n\n2024-03-01"]
+)
 @pytest.mark.parametrize("columns", [None, NAMES])
 def test_text_above_the_only_header_is_skipped_with_a_notice(tmp_path, top, columns):
     with pytest.warns(UserWarning, match="above the header skipped"):
