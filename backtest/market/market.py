@@ -336,7 +336,8 @@ class Market(BarClock):
         mark, funding : sequence of str or Path
             Files, or folders of files, of these kinds, if their names do not say so.
         columns : mapping of str to str or int, optional
-            Our names of the bars' columns, and their names or positions (from 0) in the files:
+            Our names of the bars' columns, and their names (in any case) or positions in the files
+            (digits, always counted from 0):
             ``{"time": "ts", "open": "o"}``; for the other files ``"mark.time"``
             and ``"funding.rate"``. Columns that are not named are left out.
         repair : str or sequence of str, optional

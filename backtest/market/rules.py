@@ -7,6 +7,7 @@ requested by name and leave a note; none is a default.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -640,16 +641,12 @@ def drop_duplicates(table: TimedTable, way: str, _interval: int | None) -> Repai
 
 def read_redenomination(way: str) -> tuple[int, float]:
     """Return the time, UTC ns, before which prices are multiplied, and the factor."""
-    time, _, factor = way.rpartition("x")
-    try:
-        size = float(factor)
-    except ValueError:
-        size = math.nan
-    if not (0.0 < size < math.inf and time):
+    match = re.fullmatch(r"(?P<time>.+)x(?P<factor>\d*\.?\d+)", way)
+    if match is None or float(match["factor"]) == 0.0:
         raise base.ParameterError(
             f"a redenomination must be a time and a positive factor, 2024-01-31x1000, got {way!r}"
         )
-    return base.to_nanoseconds(time, "redenomination"), size
+    return base.to_nanoseconds(match["time"], "redenomination"), float(match["factor"])
 
 
 def _redenominate(table: TimedTable, way: str, _interval: int | None) -> Repaired:
