@@ -110,7 +110,7 @@ def measure_kelly(data: Path, count: int) -> dict[str, Any]:
     for coin, folder in COINS.items():
         kinds = ("futures", "mark", "funding_rate")
         files = [data / folder / f"{coin}_USDT_USDT-1h-{kind}.feather" for kind in kinds]
-        market = bt.Market.load(*files, between=("2020-01-10", "2024-01-01"))
+        market = bt.Market.load(*files, since="2020-01-10", until="2024-01-01")
         found[coin] = {f"{k:g}": run_kelly(market, k) for k in (0.0, 1.0, 4.0)}
     drawn = [bt.Market.sample(bars=35_000, seed=seed) for seed in range(count)]
     for k in (0.0, 1.0, 4.0):
