@@ -112,9 +112,6 @@ def open_table(source: Any, what: str) -> tuple[pd.DataFrame, bool]:
         raise DataError(
             f"{what} must be a file, a table or a list of mappings, got {repr_plain(source)}"
         )
-    if not table.columns.is_unique:
-        twice = table.columns[table.columns.duplicated()][0]
-        raise DataError(f"a column of {what} may be there once, got {twice!r} twice")
     return rename_known(table, KNOWN, what), is_file
 
 
@@ -127,10 +124,7 @@ def read_trades(table: pd.DataFrame) -> pd.DataFrame:
     columns = {
         "time": table["timestamp"],
         "instrument": table["symbol"],
-        "quantity": [
-            SIDES[side] * n
-            for side, n in zip(table["side"], table["amount"].astype("float64"), strict=True)
-        ],
+        "quantity": table["amount"].astype("float64") * [SIDES[side] for side in table["side"]],
         "price": table["price"].astype("float64"),
         "fee": [each[0] if each else 0.0 for each in fees],
         "fee_currency": [each[1] if each else "" for each in fees],
