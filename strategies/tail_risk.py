@@ -14,7 +14,8 @@ class TailRisk(Policy):
     L_t = min(budget / risk_t, cap): risk_t is the value at risk, or the expected shortfall, of a
     position of 1x over the next ``horizon`` bars, on the side of the signal at the close. If the
     model's tail is a gain, the leverage is the cap. Over more than a few days the budget is not a
-    limit of the loss, because the leverage changes in between.
+    limit of the loss, because the leverage changes in between. The losses are those of single bars,
+    scaled to the horizon, where the window has fewer than 10 of whole horizons beyond the level.
 
     ``normal`` uses only the current volatility; ``historical`` uses the losses of the window;
     ``filtered-historical`` scales each of them to the current volatility.

@@ -29,7 +29,7 @@ from backtest.features.returns import (
 )
 from backtest.market import SESSIONS, Market, bars_per_year
 
-WEIGHTED_ESTIMATORS = ("ewma", "parkinson", "garman-klass")
+WEIGHTED_ESTIMATORS = ("ewma", "parkinson", "garman-klass", "yang-zhang")
 VOLATILITY_ESTIMATORS = (*WEIGHTED_ESTIMATORS, "garch", "har")
 
 Estimator: TypeAlias = Callable[[Market, base.FloatArray], base.FloatArray]
@@ -41,9 +41,9 @@ def volatility(
 ) -> base.FloatArray:
     """Return the volatility that an estimator forecasts at each close.
 
-    ``estimator``: ``"ewma"``, ``"parkinson"``, ``"garman-klass"``; ``"garch"`` and ``"har"``, which
-    ignore the half-life. ``half_life``: bars after which a bar weighs half as much, over 0. Per
-    sqrt(year); NaN until two bars are known, or a model is fitted.
+    ``estimator``: ``"ewma"``, ``"parkinson"``, ``"garman-klass"``, ``"yang-zhang"``; ``"garch"``
+    and ``"har"``, which ignore the half-life. ``half_life``: bars after which a bar weighs half as
+    much, over 0. Per sqrt(year); NaN until two bars are known, or a model is fitted.
 
     Notes
     -----
@@ -51,7 +51,12 @@ def volatility(
     the variance of one bar: the squared close-to-close log return (``"ewma"``);
     ``ln(H / L)^2 / (4 ln 2)`` (``"parkinson"``), which without drift has 1/4.9 of the variance of
     squared returns; or ``1/2 ln(H / L)^2 - (2 ln 2 - 1) ln(C / O)^2`` (``"garman-klass"``), 1/7.4.
-    Ranges do not see moves from one bar's close to the next open. Sources: Parkinson (1980), The
+    Ranges do not see moves from one bar's close to the next open, 0.79 to 0.83 of the volatility of
+    stocks by day: in markets of sessions both are ``"yang-zhang"``, ``o^2 + k c^2 + (1 - k) s``
+    with o the log of open over last close, c = ln(C / O), s = ln(H / O) ln(H / C) + ln(L / O)
+    ln(L / C), k = 0.34 / (1.34 + 1 / w), where 1 / w is (n + 1) / (n - 1) of n bars that weigh
+    alike, and means of 0. Sources: Yang and Zhang (2000), Drift-Independent Volatility Estimation
+    Based on High, Low, Open, and Close Prices, the same Journal 73(3); Parkinson (1980), The
     Extreme Value Method for Estimating the Variance of the Rate of Return, Journal of Business
     53(1); Garman and Klass (1980), On the Estimation of Security Price Volatilities from Historical
     Data, the same issue. See :func:`garch_volatility` and :func:`har_volatility` for the others.
@@ -187,6 +192,18 @@ def parkinson_variance(market: Market) -> base.FloatArray:
 def garman_klass_variance(market: Market) -> base.FloatArray:
     width, move = np.log(market.high / market.low), np.log(market.close / market.open)
     return np.asarray(0.5 * width**2 - (2.0 * math.log(2.0) - 1.0) * move**2)
+
+
+def yang_zhang_volatility(market: Market, half_lives: base.FloatArray) -> base.FloatArray:
+    gap = np.log(market.open / np.concatenate([market.open[:1], market.close[:-1]]))
+    up, down, move = (np.log(x / market.open) for x in (market.high, market.low, market.close))
+    inside, decay = up * (up - move) + down * (down - move), find_decay(half_lives)
+    scale = np.array(np.broadcast_to(bars_per_year(market), market.n_bars))
+    columns = np.empty((market.n_bars, len(decay)))
+    for j, (w, k) in enumerate(zip(decay, 0.34 * decay / (1.34 * decay + 1.0), strict=True)):
+        variance = gap**2 + k * move**2 + (1.0 - k) * inside
+        columns[:, j] = weighted_root(variance, np.array([w]), scale)[:, 0]
+    return columns
 
 
 # ----- GARCH -----
@@ -381,6 +398,8 @@ def fit_expanding(inputs: base.FloatArray, outputs: base.FloatArray, first: int)
 
 def _average(variance: Callable[[Market], base.FloatArray]) -> Estimator:
     def estimate(market: Market, half_lives: base.FloatArray) -> base.FloatArray:
+        if market.sessions:
+            return yang_zhang_volatility(market, half_lives)
         scale = np.array(np.broadcast_to(bars_per_year(market), market.n_bars))
         return weighted_root(variance(market), find_decay(half_lives), scale)
 
@@ -397,6 +416,7 @@ ESTIMATES: dict[str, Estimator] = {
     "ewma": ewma_volatility,
     "parkinson": _average(parkinson_variance),
     "garman-klass": _average(garman_klass_variance),
+    "yang-zhang": yang_zhang_volatility,
     "garch": _repeat(garch_volatility),
     "har": _repeat(har_volatility),
 }

@@ -436,25 +436,33 @@ def sorted_tail(losses: np.ndarray, level: float) -> tuple[float, float]:
 
 @pytest.mark.parametrize(("model", "window", "level"), [
     ("historical", 25, 0.95), ("historical", 137, 0.975), ("historical", 500, 0.99),
-    ("historical", 9, 0.9), ("filtered-historical", 100, 0.95),
+    ("historical", 9, 0.9), ("filtered-historical", 100, 0.95), ("historical", 640, 0.9),
 ])  # fmt: skip
 @pytest.mark.parametrize("horizon", [1, 6])
 def test_a_model_of_history_is_the_tail_of_the_losses_in_its_window(
     sided: Market, model: str, window: int, level: float, horizon: int
 ):
-    """Filtered losses are scaled from the forecast that they met to that of now."""
-    is_filtered = model.startswith("filtered")
-    sigma = forecast_spread(sided, horizon) if is_filtered else np.ones(sided.n_bars)
+    """Filtered losses are scaled from the forecast that they met to that of now.
+
+    Fewer than 10 independent losses beyond the level are those of single bars, times the deviation
+    of their sum.
+    """
+    is_filtered, bars = model.startswith("filtered"), 1 if (1 - level) * window < 60 else horizon
+    sigma = forecast_spread(sided, bars) if is_filtered else np.ones(sided.n_bars)
     given = {"window": window, "half_life": 24.0, "level": level, "horizon": horizon}
-    found, earned = tail_losses(sided, model, **given), held_returns(sided, horizon)
-    first = window + horizon - 1 + 2 * is_filtered
+    found, earned = tail_losses(sided, model, **given), held_returns(sided, bars)
+    first = window + bars - 1 + 2 * is_filtered
+    ahead = np.concatenate([np.full(bars, np.nan), sigma[:-bars]])
     for t in range(first, sided.n_bars, 3):
         side = -1.0 if sided.signal[t] < 0 else 1.0
         ends = np.arange(t - window + 1, t + 1)
-        tail = sorted_tail(-side * earned[ends] / sigma[ends - horizon], level)
-        assert [part[t] for part in found] == pytest.approx(
-            np.multiply(tail, sigma[t]), rel=1e-11, abs=1e-16
-        )
+        tail = sorted_tail(-side * earned[ends] / ahead[ends], level)
+        x = np.nan_to_num(earned / ahead)
+        rho = x[ends] @ x[ends - 1] / (x[ends] @ x[ends])
+        many = horizon if bars < horizon else 1
+        spread = many + 2 * sum((many - k) * rho**k for k in range(1, many))
+        wanted = np.multiply(tail, sigma[t] * math.sqrt(spread))
+        assert [part[t] for part in found] == pytest.approx(wanted, rel=1e-9, abs=1e-16)
     assert np.isnan(found.value_at_risk[:first]).all()
 
 

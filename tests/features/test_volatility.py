@@ -87,6 +87,32 @@ def test_a_single_bar_by_hand():
         np.testing.assert_allclose(found, [np.nan, math.sqrt(YEAR * variance)], rtol=1e-12)
 
 
+def test_yang_zhang_by_hand():
+    """The bar before, twice, with a gap of 0.05: o = 0.05, c = 0.1, s = 0.2 * 0.1 + 0.1 * 0.2."""
+    market = make_market(np.exp([[0.0, 0.2, -0.1, 0.1], [0.15, 0.35, 0.05, 0.25]]))
+    w = 0.5 ** (1 / 24.0)
+    k = 0.34 / (1.34 + 1.0 / w)
+    inside = k * 0.01 + (1.0 - k) * 0.04
+    wanted = inside + 0.05**2 / (1.0 + w)
+    found = volatility(market, "yang-zhang", 24.0)
+    np.testing.assert_allclose(found, [np.nan, math.sqrt(YEAR * wanted)], rtol=1e-12)
+
+
+def test_ranges_see_the_night_of_session_days():
+    """A third of the variance comes between close and open: ranges alone saw 0.82 of the whole."""
+    rng, n = np.random.default_rng(5), 4000
+    night, steps = 0.006 * rng.standard_normal(n), rng.standard_normal((n, 400))
+    inside = np.cumsum(0.0085 / 20.0 * steps, axis=1)
+    first = np.cumsum(night + np.concatenate([[0.0], inside[:-1, -1]]))
+    logs = [first, first + inside.max(axis=1).clip(0), first + inside.min(axis=1).clip(None, 0)]
+    days = dict(zip(("high", "low"), np.exp(logs[1:]), strict=True))
+    close = np.exp(first + inside[:, -1])
+    stocks = bars_market(np.exp(first), close, "B", "2000-01-03", {"sessions": True}, **days)
+    closes = volatility(stocks, "ewma", 1e9)[-1]
+    for name in ("parkinson", "garman-klass", "yang-zhang"):
+        assert volatility(stocks, name, 1e9)[-1] == pytest.approx(closes, rel=0.04)
+
+
 @pytest.fixture(scope="module")
 def gbm() -> Market:
     """Return hourly bars of a Brownian motion whose log moves by N(0, 1) / 100 each hour.
