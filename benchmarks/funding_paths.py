@@ -5,8 +5,9 @@
 Each FOLDER holds the bars and the funding of an instrument; FOLDER:NAME is one of several. From
 the first day of each month, the mean rate of the 30 days after it is forecast from the history
 before: ``inside`` is the share of months in which it lay within the 90 % band of the paths,
-``told`` and ``came`` are standard deviations of single rates, in basis points, ``base`` and
-``base came`` the share of rates that are the most frequent one.
+``mean told`` and ``mean came`` are mean rates, ``told`` and ``came`` deviations of single rates, in
+basis points, ``base`` and ``base came`` the share of rates that are the most frequent one.
+``--most 180`` forecasts from 180 days.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def load(folder: str) -> bt.Market:
 
 
 def forecast(
-    market: bt.Market, count: int, months: pd.DatetimeIndex, least: int
+    market: bt.Market, count: int, months: pd.DatetimeIndex, least: int, most: int
 ) -> list[dict[str, Any]]:
     """Return a row per month: whether the band held, and deviations in basis points."""
     rows = []
@@ -47,13 +48,15 @@ def forecast(
         if start - market.start < least * DAY or end > market.end:
             continue
         given = {"paths": count, "horizon": f"{AHEAD}d", "start": month, "seed": 1}
-        drawn = bt.simulate_paths(market, GBM, **given)
+        known = market.between(max(start - most * DAY, market.start), market.end)
+        drawn = bt.simulate_paths(known, GBM, **given)
         rates, base = drawn.draw(0, count).rates, drawn.leader.process.usual
         came = market.funding_rate[(market.funding_time >= start) & (market.funding_time < end)]
         low, high = np.quantile(rates.mean(axis=1), (0.05, 0.95))
         rows.append({
             "instrument": market.instrument, "year": month.year,
             "inside": bool(low <= came.mean() <= high),
+            "mean told": 1e4 * rates.mean(), "mean came": 1e4 * came.mean(),
             "told": 1e4 * rates.std(), "came": 1e4 * came.std(),
             "base": np.isclose(rates, base, atol=1e-9).mean(),
             "base came": np.isclose(came, base, atol=1e-9).mean(),
@@ -69,16 +72,17 @@ def main() -> None:
     parser.add_argument("--from", dest="start", default="2020-01-01")
     parser.add_argument("--to", dest="end", default="2024-01-01")
     parser.add_argument("--least", type=int, default=180, help="days of history at least")
+    parser.add_argument("--most", type=int, default=10_000, help="days of history at most")
     wanted = parser.parse_args()
     warnings.simplefilter("ignore")
     months = pd.date_range(wanted.start, wanted.end, freq="MS", tz="UTC", inclusive="left")
-    given = (wanted.paths, months, wanted.least)
+    given = (wanted.paths, months, wanted.least, wanted.most)
     found = [forecast(load(each), *given) for each in wanted.folder]
     rows = pd.DataFrame([row for each in found for row in each])
     if rows.empty:
         sys.exit(f"no month has {wanted.least} days of history in {', '.join(wanted.folder)}")
     rows["all"] = f"{len(rows)} months"
-    columns = ["inside", "told", "came", "base", "base came"]
+    columns = ["inside", "mean told", "mean came", "told", "came", "base", "base came"]
     tables = {name: rows.groupby(name)[columns].mean() for name in ("all", "instrument", "year")}
     for table in tables.values():
         sys.stdout.write(f"{table.round(3).to_string()}\n\n")

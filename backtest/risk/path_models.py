@@ -32,8 +32,8 @@ HALF_LIFE, REVERSION = 3.0, 20.0
 comes half of the way back to that of history. Chosen on 2020 and 2021, see docs/risk.md."""
 STATE = 0.8
 """The part of the log distance of today's variance from that of history which paths start with. On
-forecasts of 7 days at 8x to 15x (BTC, ETH, LTC, 2021 to 2023), the slope of outcomes on log odds
-was 0.89 with 1, 0.97 with 0.8, 1.02 with 0.65. It was chosen on these same outcomes."""
+BTC, ETH and LTC, of 1, 7 and 30 days at 3x, 5x and 10x, 14 of 18 forecasts of 2020 and 2021 (every
+16 days) were right with 1 and with 0.7, 13 with 0.4; of 2022 and 2023 15 with 0.8, 14 with 1."""
 LEAST_HALF_LIFE = 11.0
 """Bars that this half-life has at least: fewer make a noisy variance (0.94 for daily returns)."""
 MOST_VARIANCE = 4.0
@@ -625,6 +625,7 @@ LONG_HISTORY = 180 * DAY
 LEAST_SETTLEMENTS = 10
 """Settlements below which the rate of paths is their mean."""
 LEAST_DEVIATION = 1e-12
+MONTH = 30 * DAY
 LEAST_BASE = 0.05
 """The share of equal settlements from which a rate counts as the one that the venue clamps to."""
 
@@ -673,11 +674,31 @@ class FundingProcess:
     usual: float = math.nan
     clamp: float = 0.0
 
-    def walk(self, residuals: base.FloatArray, uniforms: base.FloatArray) -> base.FloatArray:
+    def draw_unknown(self, draws: Draws) -> tuple[base.FloatArray, base.FloatArray]:
+        """Return what paths add to the constant, and the factors of their residuals, (paths,).
+
+        A short history does not know them: the constant has the standard error of the mean of its
+        residuals, and a variance that lasts for a month was seen once a month (chi-squared).
+        """
+        if not self.weights or self.grid is None:
+            return np.zeros(draws.shape[1]), np.ones(draws.shape[1])
+        error = float(np.std(self.residuals)) / math.sqrt(len(self.rates))
+        months = max(len(self.rates) * self.grid.every / MONTH, 3.0)
+        first, second = (draws.generator(FUNDING, part=part) for part in (1, 2))
+        spread = np.sqrt(months / second.chisquare(months, draws.shape[1]))
+        return error * first.standard_normal(draws.shape[1]), spread
+
+    def walk(
+        self,
+        residuals: base.FloatArray,
+        uniforms: base.FloatArray,
+        more: base.FloatArray | float = 0.0,
+        spread: base.FloatArray | float = 1.0,
+    ) -> base.FloatArray:
         """Return the rates of paths by settlement, of the shape of ``uniforms``.
 
         A uniform number chooses among ``residuals``: in order of time, instruments have those of
-        the same time.
+        the same time. ``more`` and ``spread`` are those of :meth:`draw_unknown`.
         """
         if not self.weights:
             return np.full_like(uniforms, self.constant)
@@ -688,7 +709,12 @@ class FundingProcess:
             weights[-each:] += weight / each
         ranks = np.minimum((uniforms * count).astype(np.int64), count - 1)
         for k, shock in enumerate(residuals[ranks]):
-            rate = self.constant + shock + np.sum(weights * rates[k : k + lags], axis=0)
+            rate = (
+                self.constant
+                + more
+                + spread * shock
+                + np.sum(weights * rates[k : k + lags], axis=0)
+            )
             rates[k + lags] = np.clip(rate, -self.cap, self.cap)
         paid = rates[lags:]
         return np.where(np.abs(paid - self.usual) < self.clamp, self.usual, paid)

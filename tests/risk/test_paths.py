@@ -644,8 +644,9 @@ def test_least_squares_find_the_weights_of_a_known_process():
 @pytest.mark.parametrize("model", [ROWS, GBM])
 def test_paths_follow_the_regression_from_the_last_settlements(settled, model):
     drawn = bt.simulate_paths(settled, model, paths=7, horizon="60d", seed=3)
-    rates, process = drawn.draw(0, 7).rates, drawn.leader.process
-    assert np.array_equal(drawn.draw(4, 5).rates[0], rates[4])
+    process = drawn.leader.process
+    assert np.array_equal(drawn.draw(4, 5).rates[0], drawn.draw(0, 7).rates[4])
+    rates = process.walk(process.residuals, np.random.default_rng(3).random((180, 7))).T
     whole = np.concatenate([settled.funding_rate, rates[4]])
     shocks = []
     for k in range(len(settled.funding_rate), len(whole)):
@@ -653,6 +654,16 @@ def test_paths_follow_the_regression_from_the_last_settlements(settled, model):
         shocks.append(whole[k] - process.constant - float(np.dot(process.weights, means)))
     gaps = np.abs(np.array(shocks)[:, None] - process.residuals[None, :])
     assert gaps.min(axis=1).max() < 1e-15  # each shock is a residual of the fit
+
+
+def test_the_band_of_a_short_history_is_wider_by_what_it_does_not_know():
+    """180 days of settlements see a variance 6 times: 6 / chi-squared has a mean of 6 / 4."""
+    days = laws.fit_process(draw_rates(540), laws.FundingGrid(8 * 3600 * 10**9, 0), 0.1)
+    more, spread = days.draw_unknown(laws.Draws(1, 0, (1, 40_000)))
+    assert np.std(more) == pytest.approx(np.std(days.residuals) / math.sqrt(540), rel=0.02)
+    assert np.mean(spread**2) == pytest.approx(6 / (6 - 2), rel=0.05)
+    long = laws.fit_process(draw_rates(5400), laws.FundingGrid(8 * 3600 * 10**9, 0), 0.1)
+    assert np.mean(long.draw_unknown(laws.Draws(1, 0, (1, 40_000)))[1] ** 2) < 1.05
 
 
 def test_a_path_as_long_as_history_spreads_as_history(settled):
