@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -66,7 +67,8 @@ def record(
         if name.casefold() in existing:
             raise DataError(
                 f"an experiment has one baseline, {file} has {existing[name.casefold()]}; "
-                "backtest regress check --update --reason '...' rewrites it"
+                f"backtest regress check {shlex.quote(str(out))} --update --reason '...' rewrites "
+                "it"
             )
     taken = [
         gate.take_baseline(

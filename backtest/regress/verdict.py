@@ -187,7 +187,7 @@ def list_allowed(patterns: Sequence[str]) -> frozenset[str]:
 
 
 def find_obstacle(was: Baseline, now: Baseline) -> str:
-    cure = "backtest regress check --update --reason '...' records what it is now"
+    cure = "--update --reason '...' records what it is now"
     kinds = ["a walk" if WALK in each.facts else "a run" for each in (was, now)]
     if kinds[0] != kinds[1]:
         return f"a baseline of {kinds[0]} is compared with {kinds[0]}, got {kinds[1]}"
