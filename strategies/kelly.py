@@ -18,6 +18,15 @@ class Kelly(Policy):
     With mu and sigma known, full Kelly grows by SR^2 / 2 a year, half Kelly by three quarters of
     that at half the volatility, and twice Kelly not at all. An estimate that is too high costs as
     much growth as one that is too low, at more risk: use less than full Kelly.
+
+    Log growth a year by shrinkage, all else by default, on hourly perpetuals of 2020 to 2023, and
+    the median of 20 drawn markets without drift (``benchmarks/luck.py kelly FOLDER --count 20``):
+
+    - 0: BTC 0.274, ETH 0.099, LTC -0.117; without drift -0.542, 2 of 20 ruined
+    - 1: BTC 0.342, ETH 0.068, LTC -0.011; without drift -0.308, 2 of 20 ruined
+    - 4: BTC 0.272, ETH 0.058, LTC 0.013; without drift -0.140, none ruined
+
+    Each is best on one of three markets, so the default stays 1. Without drift all lose.
     Source: Thorp (2006), The Kelly Criterion in Blackjack, Sports Betting and the Stock Market,
     Handbook of Asset and Liability Management 1, section 7; Thompson (1968), Some Shrinkage
     Techniques for Estimating the Mean, J. American Statistical Association 63, for mu.
