@@ -1,25 +1,21 @@
-"""What a search finds per second of wall time, beside what a user would pick instead. Prints JSON.
+"""What each sampler finds per second of wall time. Prints JSON.
 
     python benchmarks/tune.py [--seconds 1 10 60] [--seeds 5] [--only NAME ...]
-    python benchmarks/tune.py --eth FOLDER --seconds 8 --seeds 12
 
 The problem: four parameters (target, half-life, cap, band) of a volatility target on 61,320 hourly
 bars of a simulated market that rises by a half a year on top of its noise, so that leverage is
 worth having; the highest Calmar ratio, growth over drawdown, which one lucky trade can mend. In
 calm times the lowest target asks for more leverage than the widest band, so that every set trades.
 Every search calls the same evaluator on both cores, in one process, in turns. Before anything is
-timed, rows of the evaluator must equal single runs bit for bit. With ``--eth``: target, half-life
-and power on hourly bars of ETHUSDT from 2020 to 2023, from the files in a folder.
+timed, rows of the evaluator must equal single runs bit for bit.
 
 * ``regret``: (best ever - best so far) / best ever, the median over seeds, after so many seconds;
   best ever is that of all runs of all searches; 1 at most, and until any gain was found;
 * ``found``: how many seeds end within 0.5 % of the best ever, and the worst regret of all;
 * ``evaluations``: the median number of sets it took;
-* ``ask_microseconds``: what our samplers take to think, per set, evaluation apart.
+* ``ask_microseconds``: what samplers take to think, per set, evaluation apart.
 
-Ours: auto, sobol and random in bulk, and gp, a set at a time.
-Theirs, one set after another: gp_minimize and forest_minimize of scikit-optimize, and Optuna's TPE
-and CMA-ES, which minimise, and to which a ruined set is a loss of 1.
+Searches: auto, sobol and random in bulk, and gp, a set at a time.
 """
 
 from __future__ import annotations
@@ -32,9 +28,7 @@ import os
 import platform
 import sys
 import time
-import warnings
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,14 +51,11 @@ SPACE = {
     "account.max_leverage": (1.0, 10.0),
     "account.band": (0.0, 0.2),
 }
-ETH_SPACE = {"target": (0.1, 2.0), "half_life": (2.0, 2000.0), "power": (0.5, 3.0)}
 OBJECTIVE = "calmar"
 NEAR = 0.005
 """Regret that counts as found."""
 GROWTH = 0.5
 MARKET_SEED = 7
-LOSS = 1.0
-"""The loss of a ruined set: its Calmar ratio is -1, and others lose less than that in years."""
 
 
 class TimeUpError(Exception):
@@ -85,13 +76,6 @@ def make_market(bars: int, seed: int) -> bt.Market:
     funding = market.funding()
     rates = None if funding is None else funding["rate"]
     return bt.Market.from_frames(grow(market.bars()), mark=grow(market.mark()), funding=rates)
-
-
-def load(data: Path, folder: str, name: str, start: str = "2020-01-01") -> bt.Market:
-    """Return four years of hourly bars with mark prices and funding."""
-    kinds = ("futures", "mark", "funding_rate")
-    files = [data / folder / f"{name}_USDT_USDT-1h-{kind}.feather" for kind in kinds]
-    return bt.Market.load(*files, since=start, until="2024-01-01")
 
 
 class Problem:
@@ -148,11 +132,6 @@ class Recorder:
             raise TimeUpError
         return score, violation
 
-    def lose(self, point: list[float]) -> float:
-        """Return the loss of one point, for searches that minimise."""
-        (score,), (violation,) = self.judge(np.array([point]))
-        return -float(score) if violation == 0.0 else LOSS
-
     def after(self, seconds: float) -> tuple[float, int]:
         """Return the best known after some seconds, and the evaluations it took."""
         known = [(best, n) for at, best, n in self.trace if at <= seconds]
@@ -163,46 +142,12 @@ Search = Callable[[Recorder, int], None]
 
 
 def search_with(name: Any) -> Search:
-    """Return a search by one of our samplers."""
+    """Return a search by a sampler."""
 
     def search(recorder: Recorder, seed: int) -> None:
         sampler = make_sampler(name, recorder.problem.space, seed=seed)
         while len(cube := sampler.ask()):
             sampler.tell(cube, *recorder.judge(cube))
-
-    return search
-
-
-def search_with_skopt(name: str) -> Search:
-    """Return a search by one of scikit-optimize's functions, with its defaults."""
-    import skopt  # noqa: PLC0415 - a second, only where compared
-
-    def search(recorder: Recorder, seed: int) -> None:
-        minimize = getattr(skopt, name)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            sides = [(0.0, 1.0)] * len(recorder.problem.names)
-            minimize(recorder.lose, sides, n_calls=10**7, random_state=seed)
-
-    return search
-
-
-def search_with_optuna(name: str) -> Search:
-    """Return a search by one of Optuna's samplers, with its defaults."""
-    import optuna  # noqa: PLC0415 - a second, only where compared
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-    def search(recorder: Recorder, seed: int) -> None:
-        names = recorder.problem.names
-        sides: dict[str, Any] = {
-            each: optuna.distributions.FloatDistribution(0.0, 1.0) for each in names
-        }
-        sampler = getattr(optuna.samplers, name)(seed=seed)
-        study = optuna.create_study(sampler=sampler)
-        while True:
-            trial = study.ask(sides)
-            study.tell(trial, recorder.lose([trial.params[each] for each in names]))
 
     return search
 
@@ -214,10 +159,6 @@ def make_searches(only: list[str] | None) -> dict[str, Search]:
         "gp": lambda: search_with("gp"),
         "sobol": lambda: search_with("sobol"),
         "random": lambda: search_with("random"),
-        "gp_minimize": lambda: search_with_skopt("gp_minimize"),
-        "forest_minimize": lambda: search_with_skopt("forest_minimize"),
-        "optuna_tpe": lambda: search_with_optuna("TPESampler"),
-        "optuna_cmaes": lambda: search_with_optuna("CmaEsSampler"),
     }
     return {name: make() for name, make in searches.items() if not only or name in only}
 
@@ -264,14 +205,6 @@ def report_race(runs: dict[str, list[Recorder]], seconds: list[float]) -> dict[s
     return report
 
 
-def make_problem(bars: int, data: Path | None) -> Problem:
-    """Return the problem on the simulated market, or on ETHUSDT."""
-    if data is None:
-        return Problem(make_market(bars, MARKET_SEED))
-    venue = bt.Venue.preset("binance-usdm", "ETHUSDT")
-    return Problem(load(data, "perps-1h", "ETH"), venue, ETH_SPACE)
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -279,9 +212,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, nargs="+", default=[1.0, 10.0, 60.0])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only", nargs="+", help="names of searches; 'none' for none")
-    parser.add_argument("--eth", type=Path, help="folder of data: search on ETHUSDT instead")
     wanted = parser.parse_args()
-    problem = make_problem(wanted.bars, wanted.eth)
+    problem = Problem(make_market(wanted.bars, MARKET_SEED))
     problem.check_parity(16)
     searches = make_searches(wanted.only)
     start = time.perf_counter()
