@@ -25,7 +25,7 @@ extensions = [
     "docs.ext.site",
 ]
 source_suffix = {".md": "markdown"}
-exclude_patterns = ["ext", "generated/parts"]
+exclude_patterns = ["ext"]
 myst_enable_extensions = ["colon_fence", "deflist", "attrs_inline"]
 myst_heading_anchors = 4
 html_theme = "furo"

@@ -1,14 +1,15 @@
-"""Every public name, by module: its docstring, and the modules it is found in."""
+"""Every public name, by module: its call and docstring; on the site, what Sphinx makes of them."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
+from typing import Any
 
 import backtest as bt
-from docs.ext.markdown import write_table, write_toc
+from docs.ext.markdown import write_table
 
 MODULES = {
     "bt.allocate": "backtest.allocate",
@@ -36,6 +37,16 @@ WINGS = {
 
 
 def list_pages() -> dict[str, str]:
+    """Return the pages as Markdown, readable as they are."""
+    return make_pages(write_plainly)
+
+
+def list_site_pages() -> dict[str, str]:
+    """Return the same pages with directives of autodoc, which link names to each other."""
+    return make_pages(write_directive)
+
+
+def make_pages(write: Callable[[str, str, str], str]) -> dict[str, str]:
     parts: dict[str, list[str]] = {wing: [] for wing in WINGS}
     for name in bt.__all__:
         if not inspect.ismodule(getattr(bt, name)):
@@ -43,18 +54,19 @@ def list_pages() -> dict[str, str]:
     pages, rows = {}, []
     for wing, names in parts.items():
         if names:
-            pages[f"api/{wing}"] = write_page(WINGS[wing], "backtest", "bt", names)
-            rows.append([f"[{WINGS[wing]}](generated/api/{wing}.md)", list_code(names)])
+            pages[f"api/{wing}"] = write_page(write, WINGS[wing], "backtest", "bt", names)
+            rows.append([f"[{WINGS[wing]}](api/{wing}.md)", list_code(names)])
     for title, path in MODULES.items():
         module, page = importlib.import_module(path), f"api/{title.replace('.', '-')}"
         names = list_names(module)
         about = (inspect.getdoc(module) or "").partition("\n")[0]
         if title == "bt.strategies":
-            about += " The [gallery](/policies.md) has a page for each policy."
+            about += " Each policy has a [page](../policies.md) of its own."
         own = [] if title == "bt.strategies" else names
-        pages[page] = write_page(title, path, title, own, about)
-        rows.append([f"[`{title}`](generated/{page}.md)", list_code(names)])
-    return pages | {"parts/api": write_table(["page", "names"], rows) + "\n" + write_toc(pages)}
+        pages[page] = write_page(write, title, path, title, own, about)
+        rows.append([f"[`{title}`]({page}.md)", list_code(names)])
+    index = "# Every public name\n\n" + write_table(["page", "names"], rows)
+    return pages | {"api": index}
 
 
 def list_code(names: list[str]) -> str:
@@ -76,20 +88,84 @@ def list_names(module: ModuleType) -> list[str]:
     return sorted(each for each in names if getattr(bt, each, None) is not getattr(module, each))
 
 
-def write_page(title: str, path: str, shown: str, names: list[str], about: str = "") -> str:
-    sections = [write_name(path, shown, name) for name in names]
+def write_page(
+    write: Callable[[str, str, str], str],
+    title: str,
+    path: str,
+    shown: str,
+    names: list[str],
+    about: str = "",
+) -> str:
+    sections = [write(path, shown, name) for name in names]
     return f"# {title}\n\n{about}\n\n" + "\n".join(sections)
 
 
-def write_name(path: str, shown: str, name: str) -> str:
-    value = getattr(importlib.import_module(path), name)
+def write_head(value: Any, shown: str, name: str) -> str:
+    """Return the heading of a name, and all there is to say if it is no class and no function."""
     head = f"## `{shown}.{name}`\n\n"
-    if not inspect.isclass(value) and not inspect.isroutine(inspect.unwrap(value)):
-        options = list_code(list(map(str, value))) if isinstance(value, Iterable) else ""
-        return head + (f"One of {options}.\n" if options else f"`{value}`\n")
+    if is_called(value):
+        return head
+    options = list_code(list(map(str, value))) if isinstance(value, Iterable) else ""
+    return head + (f"One of {options}.\n" if options else f"`{value}`\n")
+
+
+def is_called(value: Any) -> bool:
+    return inspect.isclass(value) or inspect.isroutine(inspect.unwrap(value))
+
+
+def write_directive(path: str, shown: str, name: str) -> str:
+    value = getattr(importlib.import_module(path), name)
+    if not is_called(value):
+        return write_head(value, shown, name)
     kind = "class" if inspect.isclass(value) else "function"
     members = "   :members:\n   :inherited-members: object, tuple, Exception, UserWarning\n"
     return (
-        f"{head}```{{eval-rst}}\n.. py:currentmodule:: {path}\n\n"
+        f"{write_head(value, shown, name)}```{{eval-rst}}\n.. py:currentmodule:: {path}\n\n"
         f".. auto{kind}:: {name}\n{members if kind == 'class' else ''}\n```\n"
     )
+
+
+def write_plainly(path: str, shown: str, name: str) -> str:
+    value = getattr(importlib.import_module(path), name)
+    if not is_called(value):
+        return write_head(value, shown, name)
+    methods = list_methods(value) if inspect.isclass(value) else ()
+    parts = [write_text(f"{shown}.{name}", value), *(write_text(*each) for each in methods)]
+    return write_head(value, shown, name) + "\n".join(parts)
+
+
+def list_methods(cls: type) -> Iterator[tuple[str, Any]]:
+    """Yield the public methods and properties of a class, also those of our classes above it."""
+    for name in dir(cls):
+        found: Any = inspect.getattr_static(cls, name)
+        for wrapper in ("__func__", "fget", "func"):  # of class methods and properties
+            found = getattr(found, wrapper, None) or found
+        module = getattr(inspect.unwrap(found), "__module__", None) if callable(found) else None
+        is_ours = str(module).startswith("backtest") and not inspect.isclass(found)
+        if is_ours and not name.startswith("_"):
+            yield f"{cls.__name__}.{name}", found
+
+
+def write_text(name: str, value: Any) -> str:
+    """Return a call and its docstring as one block of text."""
+    text = inspect.getdoc(value) or ""
+    return f"```text\n{name}{write_call(value)}\n\n{text}".rstrip() + "\n```\n"
+
+
+def write_call(value: Any) -> str:
+    try:
+        parameters = inspect.signature(value).parameters.values()
+    except ValueError:
+        return ""
+    words, is_named = [], False
+    for each in parameters:
+        if each.name in ("self", "cls"):
+            continue
+        if each.kind is each.KEYWORD_ONLY and not is_named:
+            words.append("*")
+        is_named = is_named or each.kind in (each.KEYWORD_ONLY, each.VAR_POSITIONAL)
+        stars = {each.VAR_POSITIONAL: "*", each.VAR_KEYWORD: "**"}.get(each.kind, "")
+        is_plain = isinstance(each.default, (str, int, float, tuple, type(None)))
+        default = "" if each.default is each.empty else f"={each.default!r}" if is_plain else "=..."
+        words.append(f"{stars}{each.name}{default}")
+    return f"({', '.join(words)})"

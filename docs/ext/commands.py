@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
-from docs.ext.markdown import write_table, write_toc
+from docs.ext.markdown import write_table
 
 EXAMPLES = "[bold]Examples[/bold]"
-PAGE = "commands/commands"
 
 
 def list_pages() -> dict[str, str]:
@@ -21,8 +20,8 @@ def list_pages() -> dict[str, str]:
     tree: Any = typer.main.get_command(app)
     found = [tree.get_command(None, name) for name in MODULES]
     text = "\n".join(part for command in found for part in write_command(command, "backtest", 2))
-    links = " ".join(f"[`{c.name}`](generated/{PAGE}.md#backtest-{c.name})" for c in found)
-    return {PAGE: f"# Commands\n\n{text}", "parts/commands": f"{links}\n\n{write_toc([PAGE])}"}
+    links = " ".join(f"[`{c.name}`](#backtest-{c.name})" for c in found)
+    return {"commands": f"# Commands\n\n{links}\n\n{text}"}
 
 
 def write_command(command: Any, parent: str, level: int) -> Iterator[str]:

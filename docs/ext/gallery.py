@@ -6,7 +6,7 @@ import inspect
 import re
 from typing import Any
 
-from docs.ext.markdown import write_table, write_toc
+from docs.ext.markdown import write_table
 
 BARS = 24 * 90
 INNER = {
@@ -50,13 +50,13 @@ def list_pages() -> dict[str, str]:
     from backtest import strategies
 
     policies = {name: getattr(strategies, name) for name in strategies.__all__}
-    pages = {f"gallery/{p.title()}": write_page(name, p) for name, p in policies.items()}
+    pages = {f"policies/{p.title()}": write_page(name, p) for name, p in policies.items()}
     rows = [
-        [f"[`{name}`](generated/gallery/{p.title()}.md)", p.summary(), p.fails_when]
+        [f"[`{name}`](policies/{p.title()}.md)", p.summary(), p.fails_when]
         for name, p in policies.items()
     ]
     table = write_table(["policy", "what it does", "when it fails"], rows)
-    return pages | {"parts/gallery": table + "\n" + write_toc(pages)}
+    return pages | {"policies": f"# The policies of the library\n\n{table}"}
 
 
 def write_page(name: str, policy: Any) -> str:

@@ -17,8 +17,3 @@ def clean_cell(text: str) -> str:
 
 def escape(text: str) -> str:
     return re.sub(r"([\\*_`<>\[\]$])", r"\\\1", text)
-
-
-def write_toc(names: Iterable[str], *, depth: int = 1) -> str:
-    listed = "\n".join(f"generated/{name}" for name in names)
-    return f"```{{toctree}}\n:maxdepth: {depth}\n\n{listed}\n```\n"

@@ -1,9 +1,13 @@
-"""The pages that are made from the code; nothing on them is written twice."""
+"""The pages that are made from the code; nothing on them is written twice.
+
+python -m docs.ext.pages writes those of docs/reference, which are committed; make docs does too.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from docs.ext import api, commands, gallery, venues
@@ -19,11 +23,12 @@ def list_keys() -> dict[str, str]:
     for table in TABLES:
         rows = [[f"`{name}`", kind, text] for name, kind, text in describe_keys(table)]
         head = ["key", "default or type", "meaning"]
-        parts.append(f"### `[{table}]`\n\n" + write_table(head, rows))
-    return {"parts/keys": "\n".join(parts)}
+        parts.append(f"## `[{table}]`\n\n" + write_table(head, rows))
+    return {"keys": "# Keys of an experiment\n\n" + "\n".join(parts)}
 
 
 def list_cells() -> dict[str, str]:
+    """Return the notebook as a page, which only the site has: the notebook is committed."""
     cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
     texts = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
     parts = [f"```python\n{text}\n```" if kind == "code" else text for kind, text in texts]
@@ -32,13 +37,17 @@ def list_cells() -> dict[str, str]:
 
 GENERATORS: tuple[Callable[[], dict[str, str]], ...] = (
     api.list_pages, commands.list_pages, list_keys, venues.list_pages, gallery.list_pages,
-    list_cells,
 )  # fmt: skip
 """Each returns the texts of its pages by name."""
 
 
-def write_pages(folder: Path) -> None:
+def list_reference() -> dict[str, str]:
+    """Return the pages of ``docs/reference``, which are committed, by name without ``.md``."""
     pages = {name: text for generate in GENERATORS for name, text in generate().items()}
+    return {name: re.sub(r"[ \t]+$", "", text, flags=re.M) for name, text in pages.items()}
+
+
+def write_pages(folder: Path, pages: Mapping[str, str]) -> None:
     for old in sorted(folder.rglob("*.md")):
         if old.relative_to(folder).with_suffix("").as_posix() not in pages:
             old.unlink()
@@ -47,3 +56,7 @@ def write_pages(folder: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_pages(Path(__file__).parents[1] / "reference", list_reference())

@@ -12,17 +12,20 @@ from typing import TYPE_CHECKING, Any
 from docutils import nodes
 from sphinx.util.display import progress_message
 
-from docs.ext import blocks
+from docs.ext import api, blocks
 from docs.ext.links import REPOSITORY
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
+PARTS = ("api", "policies", "venues")
+"""Pages of the reference that list others."""
 PLOTLY = "plotly.min.js"
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", generate_pages)
+    app.connect("source-read", show_reference)
     app.connect("source-read", link_repository)
     app.connect("doctree-read", run_page)
     app.connect("autodoc-process-docstring", escape_bars)
@@ -36,11 +39,22 @@ def generate_pages(app: Sphinx, _config: object) -> None:
     from docs.ext import pages
 
     with progress_message("generating pages"):
-        pages.write_pages(Path(app.srcdir) / "generated")
+        pages.write_pages(Path(app.srcdir) / "generated", pages.list_cells())
+        pages.write_pages(Path(app.srcdir) / "reference", pages.list_reference())
+
+
+def show_reference(_app: Sphinx, name: str, source: list[str]) -> None:
+    """Let the pages of names have links between them, and lists of pages a place in the menu."""
+    folder, _, page = name.partition("/")
+    if folder == "reference" and page.startswith("api/"):
+        source[0] = api.list_site_pages()[page]
+    elif folder == "reference" and page in PARTS:
+        source[0] += f"\n```{{toctree}}\n:glob:\n:hidden:\n\n{page}/*\n```\n"
 
 
 def link_repository(_app: Sphinx, _name: str, source: list[str]) -> None:
-    source[0] = re.sub(r"\]\(\.\./", f"]({REPOSITORY}", source[0])
+    if not _name.startswith("reference/"):
+        source[0] = re.sub(r"\]\(\.\./", f"]({REPOSITORY}", source[0])
 
 
 def escape_bars(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 from typing import Any
 
-from docs.ext.markdown import escape, write_table, write_toc
+from docs.ext.markdown import escape, write_table
 
 
 def list_pages() -> dict[str, str]:
@@ -18,12 +18,17 @@ def list_pages() -> dict[str, str]:
     }
     pages["venues/margin-rules"] = write_margins()
     alike = [
-        [f"`{group[0].venue}`", ", ".join(f"`{each.symbol}`" for each in group), *days]
+        [
+            f"[`{group[0].venue}`](venues/{group[0].venue}.md)",
+            ", ".join(f"`{each.symbol}`" for each in group),
+            *days,
+        ]
         for group in preset_files.group_alike(found)
         for days in [[", ".join(group[0].dates)]]
     ]
     table = write_table(["venue", "symbols", "days of their margin tables"], alike)
-    return pages | {"parts/venues": f"{table}\n\n{write_toc(pages)}"}
+    rules = "[Margin rules of whole accounts](venues/margin-rules.md)."
+    return pages | {"venues": f"# Venue presets\n\n{table}\n{rules}\n"}
 
 
 def write_venue(venue: str, presets: list[Any]) -> str:

@@ -8,12 +8,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
 
 from backtest.cli import main
-from docs.ext import blocks, links
+from docs.ext import blocks, links, pages
 from tests.kit import ask, call
 
 ROOT = Path(__file__).parents[2]
@@ -135,6 +136,46 @@ def test_the_tests_of_the_policy_repository_pass(desk):
     assert "1 passed" in done.stdout
 
 
+GIT = "leverage-backtest @ git+https://github.com/leverage-backtest/leverage-backtest@"
+
+
+@pytest.mark.slow
+def test_the_workflow_of_the_policy_repository_runs_as_it_is_written(tmp_path):
+    """In an empty home, and an environment that has its other requirements but not the package."""
+    yaml, folder, tree = pytest.importorskip("yaml"), tmp_path / "repository", tmp_path / "tree"
+    shutil.copytree(EXAMPLES / "policy-repo", folder)
+    for name in ("backtest", "backtest_pytest"):
+        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree)
+    needed = (folder / "requirements.txt").read_text().splitlines()
+    (place,) = (k for k, line in enumerate(needed) if line.startswith(GIT))
+    needed[place] = f"leverage-backtest @ {tree.as_uri()}"
+    (folder / "requirements.txt").write_text("\n".join(needed))
+    made = start("-m", "venv", "--without-pip", str(tmp_path / "venv"), folder=tmp_path)
+    assert made.returncode == 0
+    (own,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    (own / "others.pth").write_text(sysconfig.get_path("purelib"))
+    scripts = tmp_path / "venv" / "bin"
+    for name in ("pip", "pytest"):
+        (scripts / name).write_text(f'#!/bin/sh\nexec python -m {name} "$@"\n')
+        (scripts / name).chmod(0o755)
+    steps = yaml.safe_load((folder / ".github/workflows/policies.yml").read_text())
+    environment = {
+        "HOME": str(tmp_path / "home"), "PATH": f"{scripts}:/usr/bin:/bin",
+        "PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0", "BACKTEST_COMPILE": "no",
+    }  # fmt: skip
+    commands = [each["run"] for each in steps["jobs"]["policies"]["steps"] if "run" in each]
+    assert len(commands) == 3
+    for command in commands:
+        words = ["bash", "-eo", "pipefail", "-c", command]
+        done = subprocess.run(
+            words, cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{command}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+    assert (folder / "reports" / "tests.xml").is_file()
+
+
 @pytest.mark.slow
 def test_the_cells_of_the_notebook_run_in_order(desk):
     cells = json.loads((EXAMPLES / "notebook.ipynb").read_text("utf-8"))["cells"]
@@ -188,6 +229,28 @@ def test_a_dead_link_and_a_dead_anchor_are_found(tmp_path):
     found = ["a.html: b.html#y", "a.html: c.html", f"d.html: {gone}"]
     assert links.find_dead(tmp_path) == found
     assert "docs.ext.links build/docs" in (ROOT / "Makefile").read_text("utf-8")
+
+
+REFERENCE = ROOT / "docs" / "reference"
+
+
+@pytest.mark.slow
+def test_the_reference_is_what_the_code_says():
+    """Else ``python -m docs.ext.pages`` writes it again."""
+    made = pages.list_reference()
+    files = {path.relative_to(REFERENCE).with_suffix("").as_posix(): path.read_text("utf-8")
+             for path in REFERENCE.rglob("*.md")}  # fmt: skip
+    assert files.keys() == made.keys()
+    assert [name for name, text in made.items() if files[name] != text] == []
+
+
+def test_pages_read_in_a_clone_are_all_there():
+    """No page includes what only the site has, and each link to a page leads to one."""
+    for page in [*SITE, *REFERENCE.rglob("*.md")]:
+        text = page.read_text("utf-8")
+        assert "{include}" not in text
+        for link in re.findall(r"\]\(([\w./-]+\.md)(?:#[\w-]*)?\)", text):
+            assert (page.parent / link).is_file(), f"{page.name}: {link}"
 
 
 # ------------------------------------------------------------- metadata, workflows, benchmarks
