@@ -62,9 +62,9 @@ def build_experiment(draft: Draft, *, warms: bool = True) -> Experiment:
     )
     venue = apply_lending(draft, build_venues(draft, markets), markets)
     market = list_options(draft, loaded, venue)
-    terms: dict[str, Any] = {
-        name: run[name] for name in ("sampling", "calendar", "compile") if name in run
-    }
+    terms: dict[str, Any] = {name: run[name] for name in ("sampling", "compile") if name in run}
+    if "calendar" in run:
+        terms["calendar"] = str(run["calendar"])  # written as a number, as often as not
     terms |= {"venue": venue, "account": account, "signal": read_signal(draft, market)}
     if overlaid := draft.table("overlay"):
         if "name" not in overlaid:

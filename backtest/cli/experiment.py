@@ -92,7 +92,7 @@ OWN: dict[str, dict[str, tuple[Any, ...]]] = {
         "decide": (str, "Length of the bars at whose closes policies decide: 1h, 4h, 1d."),
         "detail": (str, "Folder of shorter bars, which the account lives where they are known."),
         "sampling": (str, "Period of returns (1d)."),
-        "calendar": (str, "Days a year: 365 (default) or 252."),
+        "calendar": ((str, int), "Days a year: 365 (default) or 252."),
         "compile": (bool, "Whether to compile; off for a debugger.", True),
     },
     "options": {

@@ -188,5 +188,8 @@ def compile_engine() -> None:
     for each in (market, Markets({"ONE": market, "TWO": market})):
         with compiling_first():
             found = backtest.run(each, VolTarget(), venue=venue, account=backtest.Account())
-            dict(found.metrics)  # the pass over closes compiles too
+            found.bars.size, dict(found.metrics)  # the passes over closes compile too
+    with compiling_first():  # lanes
+        sets = {"target": [0.1, 0.2, 0.3, 0.4]}
+        backtest.sweep(market, VolTarget(), sets, venue=venue, account=backtest.Account())
     typer.echo(f"The engine is compiled, after {time.perf_counter() - began:.0f} s.")

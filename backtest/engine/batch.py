@@ -282,7 +282,14 @@ def repeat_feed(feed: Any, lanes: int, drawn: Mapping[str, FloatArray]) -> Any:
             fields[name] = np.concatenate([each] * lanes)
         else:
             fields[name] = each.copy()  # the loop changes the span of the feed
-    return feed._replace(**fields)
+    return feed._replace(**{name: as_kind(x, getattr(feed, name)) for name, x in fields.items()})
+
+
+def as_kind(array: FloatArray, like: FloatArray) -> FloatArray:
+    """Return a view, read-only where another array is: Numba compiles the two kinds apart."""
+    view = array.view()
+    view.flags.writeable = view.flags.writeable and like.flags.writeable
+    return view
 
 
 def repeat_deciders(setup: Setup, observed: list[ObservedPolicy], lanes: int) -> Deciders:

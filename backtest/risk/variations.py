@@ -62,7 +62,7 @@ OF_VENUE: dict[str, Callable[[Venue, float], Mapping[str, Any]]] = {
     "rates": shift_rates,
     "fees": lambda own, x: {n: scale(own, n, x, math.inf) for n in ("fees.taker", "fees.maker")},
     "slippage": scale_slippage,
-    "margin": scale_margin,
+    "margin": lambda own, x: {} if own.contract.is_spot else scale_margin(own, x),
 }
 OF_MARKET: dict[str, Callable[[Market, float], Market]] = {
     "funding": lambda own, x: change_funding(own, own.funding_rate * x),
@@ -91,7 +91,13 @@ class Sensitivity(base.SettingsResult):
     plural = "sensitivities"
     table_names = ("table",)
     numbers = ("base",)
-    details = "One assumption is changed at a time; the others stay as they are."
+
+    @property
+    def details(self) -> str:
+        text = "One assumption is changed at a time; the others stay as they are."
+        if spot := self.settings.get("unmargined"):
+            text += f" Margin stays that of {', '.join(spot)}: a spot leg has none."
+        return text
 
     @property
     def note(self) -> str:
@@ -174,6 +180,8 @@ def sensitivity(
         if progress is not None:
             progress(done, len(chosen))
     described = describe_terms(policy, venue, account) | {"factors": list(chosen)}
+    if spot := [name for name, each in venues.items() if each.contract.is_spot]:
+        described["unmargined"] = spot
     table = pd.DataFrame(rows, columns=["factor", "step", "growth", "change_of_growth"])
     return Sensitivity(table.set_index(["factor", "step"]), first, described, market)
 
@@ -184,6 +192,8 @@ def choose_factors(
     idle = set() if any(each.interest_on for each in venues.values()) else {"rates"}
     if not any(each.funding_time.size for each in markets.values()):
         idle |= {"funding", "funding shift"}
+    if all(each.contract.is_spot for each in venues.values()):
+        idle.add("margin")
     known = [name for name in FACTORS if name not in idle]
     if factors is None:
         return tuple(known)

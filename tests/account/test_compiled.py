@@ -19,6 +19,7 @@ from backtest.engine import batch, driver, plain_or_compiled
 from backtest.engine.compiler import MODULES, WITHOUT_OPTIONS, return_always
 from backtest.engine.plain_or_compiled import MOST_SECONDS, is_plain_sooner, set_single
 from backtest.engine.policies import ask_plain
+from backtest.engine.run_setup import set_up_run
 from backtest.engine.twins import Mirror, mirror_modules
 from backtest.policy.formulas import find_fields
 from backtest.strategies import Constant, VolTarget
@@ -442,3 +443,16 @@ def test_drawn_accounts_end_with_balanced_books(seeds, monkeypatch):
     trust_data(monkeypatch)
     for seed in seeds:
         run_engine(make_full_case(seed))
+
+
+@pytest.mark.parametrize(
+    "market", [bt.Market.sample(bars=60), bt.Market.sample(bars=90).prefix(60)]
+)
+def test_the_feed_of_many_accounts_has_arrays_of_the_kinds_of_one(market):
+    """Numba compiles the loop again for an array that may be written where another may not."""
+    terms = {"venue": make_venue(), "account": account_of()}
+    one = set_up_run(market, Constant(1.0), **terms).inputs.feed
+    many = batch.repeat_feed(one, 3, {})
+    assert not one.time.flags.writeable
+    for name in {*one._fields} - {"options"}:
+        assert getattr(many, name).flags.writeable == getattr(one, name).flags.writeable, name

@@ -14,7 +14,7 @@ import backtest as bt
 from backtest.cli import policies, printing
 from backtest.cli.app import MODULES, build_command
 from backtest.cli.build import build_experiment
-from backtest.cli.experiment import MODELS, TABLES, draft_experiment, read_keys
+from backtest.cli.experiment import MODELS, TABLES, draft_experiment, read_entry, read_keys
 from backtest.engine.policy_contract import Finding
 from backtest.strategies import VolTarget
 from tests.kit import AT_BINANCE, MY_POLICY, ask, call
@@ -88,6 +88,42 @@ def test_an_experiment_may_hold_a_multiple(folder):
     account = build_experiment(draft_experiment(folder / "e.toml", [])).terms["account"]
     expected = {"stop_loss": bt.Multiple(2.0, "atr"), "take_profit": bt.Multiple(3.0, "atr")}
     assert account == bt.Account(**expected)
+
+
+def test_a_number_of_days_a_year_is_read_from_a_file_as_from_set(folder):
+    (folder / "e.toml").write_text("run = {calendar = 365}\n")
+    of_file = draft_experiment(folder / "e.toml", [])
+    of_set = draft_experiment(None, [read_entry("run.calendar", "365")])
+    assert [build_experiment(each).terms["calendar"] for each in (of_file, of_set)] == ["365"] * 2
+
+
+def list_code(cache):
+    """Return the files of compiled rules: all but those of policies."""
+    names = {path.name for path in cache.rglob("*.nbc")}
+    return {name for name in names if not name.startswith(("portfolio_policy_", "lanes_"))}
+
+
+@pytest.mark.slow
+def test_after_compile_nothing_but_policies_is_compiled(folder):
+    """A second kind of an array in a signature would be a second kernel."""
+    cache = folder / "cache"
+    environment = {**os.environ, "BACKTEST_CACHE_DIR": str(cache), "BACKTEST_COMPILE": "yes"}
+    constant, short = ("--policy", "constant", "--no-save"), ("--to", "2023-01-15")
+    known = None
+    for words in (
+        ("compile",),
+        ("run", *constant, *short),
+        ("sweep", *constant, *short, "--vary", "leverage=0.5,1,2,3"),
+        ("risk", *constant, "--paths", "256", "--horizon", "1d", "--horizons", "1d"),
+        ("bounds", *constant, *short),
+        ("check", "constant"),
+    ):
+        command = [sys.executable, "-c", "from backtest.cli import main; main()", *words]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{words}: {done.stderr[-2000:]}"
+        found = list_code(cache)
+        known = found if known is None else known
+        assert found - known == set(), words
 
 
 def test_check_exits_with_1_where_a_check_fails(capsys, folder, monkeypatch):

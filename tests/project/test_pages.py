@@ -8,7 +8,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
@@ -155,7 +154,7 @@ def test_the_workflow_of_the_policy_repository_runs_as_it_is_written(tmp_path):
     made = start("-m", "venv", "--without-pip", str(tmp_path / "venv"), folder=tmp_path)
     assert made.returncode == 0
     (own,) = (tmp_path / "venv").glob("lib/python*/site-packages")
-    (own / "others.pth").write_text(sysconfig.get_path("purelib"))
+    (own / "others.pth").write_text("\n".join(each for each in sys.path if "site-packages" in each))
     scripts = tmp_path / "venv" / "bin"
     for name in ("pip", "pytest"):
         (scripts / name).write_text(f'#!/bin/sh\nexec python -m {name} "$@"\n')

@@ -55,6 +55,19 @@ def test_only_what_applies_is_changed_by_default():
     assert one.table.loc[("rates", 0.01), "growth"] == pytest.approx(0.0304, abs=1e-3)
 
 
+def test_margin_is_not_scaled_for_a_spot_leg():
+    own = costly()
+    spot = bt.Venue.spot(taker=0.0, slippage=0.0, haircut=0.1, borrow_rate=0.0, like=own)
+    pair = bt.Markets({"COIN": RISING, "PERP": RISING}, currency="USDT")
+    venues, signal = {"COIN": spot, "PERP": own}, {"COIN": 0.5, "PERP": -0.5}
+    given = {**TERMS, "signal": signal, "factors": ["margin"]}
+    found = bt.sensitivity(pair, Constant(1.0), venue=venues, **given)
+    assert len(found.table) == 2
+    assert "Margin stays that of COIN: a spot leg has none." in " ".join(found.summary().split())
+    with pytest.raises(bt.ParameterError, match="a factor must be"):
+        bt.sensitivity(RISING, Constant(1.0), venue=spot, **TERMS, factors=["margin"])
+
+
 def test_volatility_scales_moves_and_keeps_their_mean():
     market = bt.Market.sample(bars=500)
     wild = scale_moves(market, 1.5)
