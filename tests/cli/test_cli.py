@@ -223,7 +223,8 @@ SIDES = {
     "options surface": (bt.Chain.load, bt.Chain.select, bt.Surface.fit),
 }
 """The functions of Python behind each command; those of experiments read data too."""
-ONE_SIDED = {"--set", "--report", "--json", "--save", "--results", "--help", "--verbose"}
+ONE_SIDED = {"--set", "--report", "--json", "--save", "--results", "--help", "--gate"}
+"""Of the command line alone; ``--gate`` makes an exit code."""
 WRITTEN = {
     "--data": "paths", "--from": "since", "--to": "until", "--vary": "sets", "--draws": "sets",
     "--shock": "scenarios", "--snapshot": "state", "--begin": "start", "--from-run": "result",
@@ -251,6 +252,7 @@ def list_flags(name: str) -> dict[str, str]:
 def test_each_flag_is_an_argument_and_each_argument_a_flag_or_a_key(name):
     flags = list_flags(name)
     functions = [*SIDES[name], *(DATA if "--data" in flags else ())]
+    functions += [bt.Result.summary] if "--verbose" in flags else []
     arguments = {each for function in functions for each in inspect.signature(function).parameters}
     tables = (*TABLES, *MODELS) if "--set" in flags else ()
     keys = {key for table in tables for key in read_keys(table)}
