@@ -334,8 +334,7 @@ def check_value(cls: type[Parameterized], parameter: Parameter, value: object) -
     if parameter.space is None:
         return base.Flag().check(name, value)
     found = parameter.space.check(name, value, whole=parameter.kind is int)
-    is_whole = parameter.kind is int and isinstance(value, int | float)
-    if is_whole and abs(value) > LARGEST_INTEGER:  # type: ignore[operator]
+    if parameter.kind is int and isinstance(value, int | float) and abs(value) > LARGEST_INTEGER:
         raise base.ParameterError(
             f"{name} must be at most 2^53 in size, beyond which numbers are not exact, got {value}"
         )
