@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, Any
@@ -16,7 +17,7 @@ from backtest.base import Choice, ParameterError
 from backtest.cli.build import Experiment, build_experiment
 from backtest.cli.command import AsJson, Output, command, option
 from backtest.cli.experiment import Draft, read_values
-from backtest.cli.printing import print_json, print_title, render, show_progress
+from backtest.cli.printing import print_json, print_message, print_title, render, show_progress
 from backtest.cli.runs import run_with_progress
 from backtest.crowd import Linear, SquareRoot
 from backtest.market import Market, Markets, label_names, unwrap_market
@@ -73,9 +74,17 @@ def find_leverage(
     experiment = build_experiment(draft)
     terms = list_path_terms(experiment, from_run=False)
     policy = experiment.policy if draft.table("policy") else None
-    with show_progress("models", "models") as progress:
+    began = time.monotonic()
+    with show_progress("largest leverage", "models") as meter:
+
+        def report(done: int, total: int) -> None:
+            if meter is not None:
+                meter(done, total)
+            seconds = time.monotonic() - began
+            print_message(f"largest leverage: {done} of {total} models searched, {seconds:.0f} s")
+
         return backtest.max_leverage(
-            experiment.market, policy, **terms, probability=probability, progress=progress,
+            experiment.market, policy, **terms, probability=probability, progress=report,
             **settings, **paths,
         )  # fmt: skip
 

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from backtest.base import open_door
 
 if TYPE_CHECKING:
-    from backtest.risk.liquidations import LiquidationRisk, MaxLeverage
-    from backtest.risk.liquidations import PathsRunner, liquidation_risk, max_leverage
+    from backtest.risk.largest_leverage import MaxLeverage, max_leverage
+    from backtest.risk.liquidations import LiquidationRisk, PathsRunner, liquidation_risk
     from backtest.risk.path_models import GBM, Filtered, Garch, Merton, PathModel, Stationary
     from backtest.risk.path_models import block_length, describe_drift, summarize_funding
     from backtest.risk.paths import Paths, simulate_paths

@@ -1,14 +1,14 @@
-"""Lives of an account on paths; liquidation_risk() and max_leverage()."""
+"""Lives of an account on paths, and from every day of history; liquidation_risk()."""
 
 from __future__ import annotations
 
 import functools
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Annotated, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -20,15 +20,14 @@ from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.base.units import DAY
 from backtest.engine import Progress, Result
 from backtest.market import Market, Markets, as_markets, find_clock, read_weights
-from backtest.policy import Combinator, Policy, trades_options
-from backtest.risk.path_models import Drift, PathModel, describe_drift, summarize_funding
-from backtest.risk.paths import MARKS, PRICES, PathBars, Paths, simulate_paths
+from backtest.policy import Policy, trades_options
+from backtest.risk.path_models import describe_drift, summarize_funding
+from backtest.risk.paths import MARKS, PRICES, PathBars, Paths
 from backtest.risk.stress import fix_margin_tables
 from backtest.venue import (
     Venue,
     VenueLike,
     check_no_column,
-    find_newest,
     list_dated,
     pick_cost,
     read_venue,
@@ -751,266 +750,3 @@ def describe_terms(
         "account": account.to_dict(),
         "overlay": None if overlay is None else repr(overlay),
     }
-
-
-USUAL_MODELS = ("filtered", "stationary", "garch", "gbm")
-LEAST_HITS = 20
-"""Expected liquidations below which paths are too few for a probability."""
-SCANNED = 2000
-"""Paths on which the grid is scanned."""
-STEPS = 10
-"""Bisections after the scan."""
-
-
-class HoldOnce(Policy):
-    size: Annotated[float, base.Range(0.0, 1000.0, "turns of equity")] = 1.0
-
-    def leverage(self, bar: Any, account: Any) -> float:  # noqa: ARG002 - the signature of a formula
-        if account.position != 0.0 or account.bars_since_liquidation < 1e300:
-            return math.nan
-        return self.size
-
-
-class Scaled(Combinator):
-    factor: Annotated[float, base.Range(0.0, 1000.0, "times")] = 1.0
-
-    def combine(self, bar: Any, account: Any, asked: Any) -> Any:  # noqa: ARG002 - as above
-        return self.factor * asked[0]
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class MaxLeverage(base.SettingsResult):
-    """Largest leverage, or factor on a policy, at a probability of liquidation.
-
-    Attributes
-    ----------
-    table : DataFrame
-        A row per model, and ``worst`` last: ``leverage`` (or the factor), ``p_liquidation`` at it
-        with ``p_liquidation_low`` and ``p_liquidation_high``, ``is_monotone`` (whether the
-        probability never fell along the scanned grid), ``is_limited`` (whether no leverage allowed
-        by venue and account reaches the probability).
-    grid : DataFrame
-        The probability by leverage, a column per model, on the first 2,000 paths.
-    """
-
-    table: pd.DataFrame
-    grid: pd.DataFrame
-    settings: dict[str, Any]
-    market: Market | Markets | None = None
-
-    kind = "max-leverage"
-    called = "largest leverage"
-    table_names = ("table", "grid")
-
-    @property
-    def note(self) -> str:
-        return f"{self.leverage:.3g} at {self.settings['probability']:g}"
-
-    @property
-    def leverage(self) -> float:
-        """The smallest over the models."""
-        return float(self.table["leverage"].iloc[-1])
-
-    @property
-    def heading(self) -> str:
-        chance = base.format_chance(self.settings["probability"])
-        return f"Largest {self.grid.index.name} at {chance} in {self.settings['horizon']}"
-
-    @property
-    def verdict(self) -> str:
-        bound = base.format_chance(self.settings["probability"])
-        return (
-            f"Up to a {self.grid.index.name} of {self.leverage:.3g}, the account is liquidated "
-            f"within {self.settings['horizon']} with a probability of at most {bound}, under the "
-            f"worst of {base.count_nouns(len(self.table) - 1, 'model')}."
-        )
-
-    @property
-    def details(self) -> str:
-        return (
-            "The smallest over the models is the one to use: they differ in what they assume. "
-            f"Their paths have {describe_drift(self._drawn)}."
-        )
-
-    @property
-    def _drawn(self) -> Any:
-        return next(iter(self.settings["paths"].values()))  # all models draw the same funding
-
-    def list_numbers(self) -> list[Headline]:
-        return [
-            Headline("leverage", f"largest {self.grid.index.name}", self.leverage,
-                     note="worst model", better="more", text=f"{self.leverage:.3g}")
-        ]  # fmt: skip
-
-    def list_parts(self) -> list[Part]:
-        size = str(self.grid.index.name)
-        heads = {
-            "leverage": Head(size),
-            "p_liquidation_simulation_low": Head(
-                "95 % interval", "", "chance", "p_liquidation_simulation_high"
-            ),
-            "is_monotone": Head("rises with size throughout", "", "claim"),
-            "is_limited": Head("the largest allowed", "", "claim"),
-        }
-        chart = ShownChart(
-            "grid", "Probability by size", "On the first 2,000 paths of each model.", self.grid,
-            x=size, y="probability", has_legend=True, height=320,
-        )  # fmt: skip
-        models = ShownTable(self.table, labels=Head("model"), heads=heads)
-        funding = summarize_funding(self._drawn.get("funding_fit", {}))
-        lead = "All sizes see the same paths."
-        return [Part("models", "By model", lead, (models, chart, *funding), shows="both")]
-
-
-@base.checked_only("compile", "progress", "overlay", "market", "account", "models")
-def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
-    market: Market | Markets,
-    policy: AnyPolicy | None = None,
-    *,
-    venue: VenueLike,
-    account: Account,
-    probability: float = 0.01,
-    horizon: str = "30d",
-    models: Sequence[str | PathModel | type[PathModel]] = USUAL_MODELS,
-    paths: int = 10_000,
-    seed: int = 0,
-    drift: Drift | None = None,
-    signal: float | Mapping[str, float] | None = None,
-    overlay: Policy | None = None,
-    threads: int = 1,
-    compile: bool = True,  # noqa: A002 - the word of bt.run
-    progress: Progress | None = None,
-) -> MaxLeverage:
-    """Return the largest leverage whose probability of liquidation stays within a bound.
-
-    Parameters
-    ----------
-    market : Market or Markets
-        The history from whose end paths go on.
-    policy : Policy, optional
-        By default, a position that is opened once at the leverage and kept; of several instruments
-        one in each, at the leverage times its weight. Otherwise the result is the largest factor on
-        the leverage of this policy, or of those of all instruments.
-    venue, account : Venue, Account
-        As in :func:`backtest.run`; the leverage stays within their limits.
-    probability : float
-        The bound, in (0, 1); paths times this must be at least 20.
-    horizon : str
-        The time within which liquidations count.
-    models : sequence
-        Models of paths, as :func:`backtest.simulate_paths` takes them. The row ``worst`` is the
-        smallest over them: how far models differ is part of the answer.
-    paths, seed, drift, signal, overlay, threads, compile, progress
-        As in :func:`backtest.simulate_paths` and :func:`backtest.liquidation_risk`.
-
-    Notes
-    -----
-    All leverages see the same paths. A grid is scanned upwards to the first that exceeds the bound;
-    then the gap is bisected. Above the result the probability may fall again, if a policy cuts its
-    position; ``is_monotone`` says so.
-    """
-    chance = BETWEEN.check("probability", probability)
-    if not models:
-        raise base.ParameterError("models must be a list with at least one model, got none")
-    drawn = [
-        simulate_paths(market, each, paths=paths, horizon=horizon, seed=seed, drift=drift)
-        for each in models
-    ]
-    if not chance * paths >= LEAST_HITS:
-        raise base.ParameterError(
-            f"paths must be at least {math.ceil(LEAST_HITS / chance)} for the probability "
-            f"{chance:g}, got {paths}"
-        )
-    venue = read_venue(venue)
-    terms: dict[str, Any] = {"venue": venue, "account": account, "signal": signal,
-                             "overlay": overlay, "compile": compile}  # fmt: skip
-    sizes = choose_grid(policy, venue, account, drawn[0])
-    rows: dict[str, dict[str, Any]] = {}
-    columns: dict[str, list[float]] = {}
-    for done, each in enumerate(drawn, 1):
-        bars = read_horizons(each, horizon)[horizon]
-
-        @functools.cache
-        def measure(size: float, count: int, each: Paths = each, bars: int = bars) -> Estimate:
-            runner = PathsRunner(each, scale_policy(policy, size), **terms)
-            lives = runner.run_chunks(count=count, threads=threads)
-            hits = (np.sum(find_first(own.liquidations[:, :bars]) < bars) for own in lives)
-            return estimate(int(sum(hits)), count, 0.95)
-
-        name = type(each.model).__name__.lower()
-        name = f"{name} {len(rows) + 1}" if name in rows else name
-        rows[name], columns[name] = search_leverage(measure, each.count, sizes, chance)
-        if progress is not None:
-            progress(done, len(drawn))
-    table = pd.DataFrame(rows.values(), index=pd.Index(rows, name="model"))
-    table.loc["worst"] = table.iloc[int(np.argmin(table["leverage"].to_numpy()))]
-    label = "leverage" if policy is None else "factor"
-    settings = describe_terms(policy or "one position, held", venue, account, overlay) | {
-        "probability": chance,
-        "horizon": horizon,
-        "signal": signal,
-        "paths": {name: each.describe() for name, each in zip(rows, drawn, strict=True)},
-    }
-    grid = pd.DataFrame(columns, index=pd.Index(sizes, name=label))
-    return MaxLeverage(table, grid, settings, market)
-
-
-def choose_grid(
-    policy: AnyPolicy | None, venue: AnyVenue, account: Account, paths: Paths
-) -> base.FloatArray:
-    if policy is not None:
-        return np.geomspace(0.1, 20.0, 16)
-    venues = [*engine.read_venues(venue, paths.markets).values()]
-    most = min(1000.0, *(max(row.max_leverage for row in each.brackets) for each in venues))
-    if len(venues) == 1:
-        (own,) = fix_margin_tables({"": venues[0]}, paths.calendar.time[0]).values()
-        cost = find_newest(own.fees.taker) + find_newest(own.slippage.rate)
-        held = (
-            min(row.cap / account.capital, row.max_leverage / (1.0 + cost * row.max_leverage))
-            for row in own.brackets
-        )
-        most = min(most, max(held))
-    limits = [*base.list_values(account.max_leverage), *base.list_values(account.venue_leverage)]
-    most = min([most, *(each for each in limits if isinstance(each, int | float))])
-    return np.geomspace(min(0.5, 0.5 * most), most, 16)
-
-
-def scale_policy(policy: AnyPolicy | None, size: float) -> AnyPolicy:
-    scaled: Any = Scaled  # a combinator takes its policies first
-    if isinstance(policy, Mapping):
-        return {name: scaled(each, factor=size) for name, each in policy.items()}
-    return HoldOnce(size=size) if policy is None else scaled(policy, factor=size)
-
-
-def search_leverage(
-    measure: Callable[[float, int], Estimate], count: int, sizes: base.FloatArray, chance: float
-) -> tuple[dict[str, Any], list[float]]:
-    """Return a row, and the probability by size on the first paths.
-
-    ``measure`` estimates the probability of a size on a number of paths, the same ones.
-    """
-    grid = [0.0, *map(float, sizes)]
-    rough = [measure(size, min(SCANNED, count))[0] for size in grid[1:]]
-
-    def is_over(size: float) -> bool:
-        return measure(size, count)[0] > chance
-
-    at = next((k for k, p in enumerate(rough, 1) if p > chance), len(grid) - 1)
-    while at < len(grid) and not is_over(grid[at]):
-        at += 1
-    while 1 < at < len(grid) and is_over(grid[at - 1]):
-        at -= 1
-    best, high = grid[at - 1], grid[min(at, len(grid) - 1)]
-    for _ in range(STEPS if at < len(grid) else 0):
-        middle = math.sqrt(best * high) if best > 0.0 else 0.5 * high
-        best, high = (best, middle) if is_over(middle) else (middle, high)
-    value, low, above = measure(best, count)
-    row = {
-        "leverage": best,
-        "p_liquidation": value,
-        "p_liquidation_simulation_low": low,
-        "p_liquidation_simulation_high": above,
-        "is_monotone": bool(np.all(np.diff(rough) >= 0.0)),
-        "is_limited": best == sizes[-1],
-    }
-    return row, rough

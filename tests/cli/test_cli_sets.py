@@ -282,7 +282,9 @@ def test_the_most_leverage_is_found(capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert main([*given, "--policy", "constant", "--set", "leverage=8"]) == 0
-    assert "largest factor" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "largest factor" in said.out
+    assert "largest leverage: 1 of 1 models searched, " in said.err  # stderr is no terminal
 
 
 def test_shocks_and_ladders_are_read_from_flags(capsys):

@@ -1,0 +1,451 @@
+"""max_leverage(): the largest leverage at which a liquidation stays improbable."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+
+from backtest import base, engine
+from backtest.account import Account
+from backtest.base.number_text import Head
+from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
+from backtest.engine import Progress
+from backtest.features import log_returns
+from backtest.market import Market, Markets, label_names
+from backtest.policy import Combinator, Policy
+from backtest.risk.liquidations import (
+    BETWEEN,
+    AnyPolicy,
+    AnyVenue,
+    PastStarts,
+    PathsRunner,
+    describe_terms,
+    estimate,
+    find_first,
+    name_interval,
+    read_horizons,
+)
+from backtest.risk.path_models import (
+    MOST_RETURNS,
+    Drift,
+    PathModel,
+    describe_drift,
+    summarize_funding,
+)
+from backtest.risk.paths import Paths, simulate_paths
+from backtest.risk.stress import fix_margin_tables
+from backtest.venue import VenueLike, find_newest, read_venue
+
+USUAL_MODELS = ("filtered", "stationary", "garch", "gbm")
+LEAST_HITS = 20
+"""Expected liquidations below which paths are too few for a probability."""
+ROUGH, SEARCHED = 256, 2000
+"""Paths on which the grid is scanned, and those on which the gap is narrowed."""
+ROUNDS, LANES = 2, 6
+"""Times that the gap is narrowed after the scan, and leverages inside it at a time."""
+HISTORY, LONG_RUN = "history", ", long run"
+"""The row of history, and what the name of a model has that starts at the long-run volatility."""
+
+
+class HoldOnce(Policy):
+    size: Annotated[float, base.Range(0.0, 1000.0, "turns of equity")] = 1.0
+
+    def leverage(self, bar: Any, account: Any) -> float:  # noqa: ARG002 - the signature of a formula
+        if account.position != 0.0 or account.bars_since_liquidation < 1e300:
+            return math.nan
+        return self.size
+
+
+class Scaled(Combinator):
+    factor: Annotated[float, base.Range(0.0, 1000.0, "times")] = 1.0
+
+    def combine(self, bar: Any, account: Any, asked: Any) -> Any:  # noqa: ARG002 - as above
+        return self.factor * asked[0]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MaxLeverage(base.SettingsResult):
+    """Largest leverage, or factor on a policy, at a probability of liquidation.
+
+    Attributes
+    ----------
+    table : DataFrame
+        A row per model, those with a volatility of today's again with the long-run one (``garch,
+        long run``), ``history`` where it has a year, and ``worst`` last: ``leverage`` (or the
+        factor), ``p_liquidation`` at it with ``p_liquidation_simulation_low`` and
+        ``p_liquidation_simulation_high`` (NaN for history), ``paths`` (of history: starts) behind
+        them, ``is_monotone`` (whether the probability never fell along the scanned grid),
+        ``is_limited`` (whether no leverage allowed by venue and account reaches the probability).
+    grid : DataFrame
+        The probability by leverage, a column per row, on the first 256 paths or on all starts.
+    """
+
+    table: pd.DataFrame
+    grid: pd.DataFrame
+    settings: dict[str, Any]
+    market: Market | Markets | None = None
+
+    kind = "max-leverage"
+    called = "largest leverage"
+    table_names = ("table", "grid")
+
+    @property
+    def note(self) -> str:
+        return f"{self.leverage:.3g} at {self.settings['probability']:g}"
+
+    @property
+    def leverage(self) -> float:
+        """The smallest over the models."""
+        return float(self.table["leverage"].iloc[-1])
+
+    @property
+    def heading(self) -> str:
+        chance = base.format_chance(self.settings["probability"])
+        return f"Largest {self.grid.index.name} at {chance} in {self.settings['horizon']}"
+
+    @property
+    def bound_by(self) -> str:
+        """The row that decides, the smallest."""
+        return str(self.table.index[int(np.argmin(self.table["leverage"].iloc[:-1].to_numpy()))])
+
+    @property
+    def verdict(self) -> str:
+        bound, row = base.format_chance(self.settings["probability"]), self.table.iloc[-1]
+        past, told = self.settings["history"], base.format_chance(row["p_liquidation"])
+        low, high = (row[each] for each in name_interval("p_liquidation"))
+        name, of = self.bound_by, "95 % interval of the simulation"
+        if name == HISTORY:
+            name, of = "history's own frequency", f"95 % interval of {past['apart']:,} starts apart"
+            low, high = past["low"], past["high"]
+        elif name.endswith(LONG_RUN):
+            name = f"{name.removesuffix(LONG_RUN)} from the long-run volatility"
+        elif name + LONG_RUN in self.table.index:
+            name = f"{name} from today's volatility"
+        return (
+            f"Up to a {self.grid.index.name} of {self.leverage:.3g}, the account is liquidated "
+            f"within {self.settings['horizon']} with a probability of at most {bound}. The bound "
+            f"is {name}: {told} there ({of}: {base.format_chance(low)} to "
+            f"{base.format_chance(high)}). {self._describe_weights()}"
+        )
+
+    def _describe_weights(self) -> str:
+        weights = self.settings["weights"]
+        each = (f"{label or 'signal'} {weights[name]:.3g}" for name, label in
+                label_names(weights).items())  # fmt: skip
+        return f"Weights: {', '.join(each)}."
+
+    @property
+    def details(self) -> str:
+        past = self.settings["history"]
+        told = "History is too short to count: it takes a year." if past is None else (
+            f"History: {past['starts']:,} starts, one a day, {past['apart']:,} apart."
+        )  # fmt: skip
+        return (
+            "The smallest of all rows is the one to use: models start at today's volatility and at "
+            f"the long-run one. Their paths have {describe_drift(self._drawn)}. {told}"
+        )
+
+    @property
+    def _drawn(self) -> Any:
+        return next(iter(self.settings["paths"].values()))  # all models draw the same funding
+
+    def list_numbers(self) -> list[Headline]:
+        return [
+            Headline("leverage", f"largest {self.grid.index.name}", self.leverage,
+                     note=self.bound_by, better="more", text=f"{self.leverage:.3g}")
+        ]  # fmt: skip
+
+    def list_parts(self) -> list[Part]:
+        size, (low, high) = str(self.grid.index.name), name_interval("p_liquidation")
+        heads = {
+            "leverage": Head(size),
+            low: Head("95 % interval of the simulation", "", "chance", high),
+            "paths": Head("paths", "or starts", "count"),
+            "is_monotone": Head("rises with size throughout", "", "claim"),
+            "is_limited": Head("the largest allowed", "", "claim"),
+        }
+        chart = ShownChart(
+            "grid", "Probability by size", "On the first 256 paths of each model.", self.grid,
+            x=size, y="probability", has_legend=True, height=320,
+        )  # fmt: skip
+        models = ShownTable(self.table, labels=Head("model"), heads=heads)
+        funding = summarize_funding(self._drawn.get("funding_fit", {}))
+        lead = "All sizes see the same paths."
+        return [Part("models", "By model", lead, (models, chart, *funding), shows="both")]
+
+
+@base.checked_only("compile", "progress", "overlay", "market", "account", "models")
+def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
+    market: Market | Markets,
+    policy: AnyPolicy | None = None,
+    *,
+    venue: VenueLike,
+    account: Account,
+    probability: float = 0.01,
+    horizon: str = "30d",
+    models: Sequence[str | PathModel | type[PathModel]] = USUAL_MODELS,
+    paths: int = 10_000,
+    seed: int = 0,
+    drift: Drift | None = None,
+    signal: float | Mapping[str, float] | None = None,
+    overlay: Policy | None = None,
+    threads: int = 1,
+    compile: bool = True,  # noqa: A002 - the word of bt.run
+    progress: Progress | None = None,
+) -> MaxLeverage:
+    """Return the largest leverage whose probability of liquidation stays within a bound.
+
+    Parameters
+    ----------
+    market : Market or Markets
+        The history from whose end paths go on.
+    policy : Policy, optional
+        By default, a position that is opened once at the leverage and kept; of several instruments
+        one in each, at the leverage times its weight. Otherwise the result is the largest factor on
+        the leverage of this policy, or of those of all instruments.
+    venue, account : Venue, Account
+        As in :func:`backtest.run`; the leverage stays within their limits.
+    probability : float
+        The bound, in (0, 1); paths times this must be at least 20.
+    horizon : str
+        The time within which liquidations count.
+    models : sequence
+        Models of paths, as :func:`backtest.simulate_paths` takes them.
+    paths, seed, drift, signal, overlay, threads, compile, progress
+        As in :func:`backtest.simulate_paths` and :func:`backtest.liquidation_risk`.
+
+    Notes
+    -----
+    The answer, the row ``worst``, is the smallest of: every model, from today's volatility and from
+    the mean square of the returns of history; and the leverage at which that share of the accounts
+    was liquidated that were new at each day's first open of history (with a year of data).
+
+    All leverages see the same paths. A grid is scanned upwards on 256 of them to the first that
+    exceeds the bound; then the gap is narrowed on 2,000. Where a model decides, its leverage is
+    confirmed on all paths, and lowered while they exceed the bound. Above the result the
+    probability may fall again, if a policy cuts its position; ``is_monotone`` says so.
+    """
+    chance = BETWEEN.check("probability", probability)
+    if not models:
+        raise base.ParameterError("models must be a list with at least one model, got none")
+    drawn = [
+        simulate_paths(market, each, paths=paths, horizon=horizon, seed=seed, drift=drift)
+        for each in models
+    ]
+    if not chance * paths >= LEAST_HITS:
+        raise base.ParameterError(
+            f"paths must be at least {math.ceil(LEAST_HITS / chance)} for the probability "
+            f"{chance:g}, got {paths}"
+        )
+    venue = read_venue(venue)
+    terms: dict[str, Any] = {"venue": venue, "account": account, "signal": signal,
+                             "overlay": overlay, "compile": compile}  # fmt: skip
+    sizes = choose_grid(policy, venue, account, drawn[0])
+    named = name_models(drawn)
+
+    def make(each: Paths, size: float) -> PathsRunner:
+        return PathsRunner(each, scale_policy(policy, size), **terms)
+
+    bars, span = read_horizons(drawn[0], horizon)[horizon], base.parse_duration(horizon)
+    trials: list[PathTrials | HistoryTrials] = [
+        PathTrials(name, each, functools.partial(make, each), bars, span, threads)
+        for name, each in named.items()
+    ]
+    first = make(drawn[0], float(sizes[0]))
+    past = HistoryTrials(HISTORY, drawn[0], functools.partial(make, drawn[0]), bars, span)
+    if past.count:
+        trials.append(past)
+    rows: dict[str, dict[str, Any]] = {}
+    columns: dict[str, list[float]] = {}
+    tell = progress or (lambda done, total: None)  # noqa: ARG005 - as a Progress
+    for done, each in enumerate(trials):
+        tell(done, len(trials))
+        rows[each.name], columns[each.name] = search_leverage(each, sizes, chance)
+    least = min(rows, key=lambda name: rows[name]["leverage"])
+    for each in trials:
+        if each.name == least and isinstance(each, PathTrials):
+            confirm(each, rows[least], chance)
+    tell(len(rows), len(rows))
+    table = pd.DataFrame(rows.values(), index=pd.Index(rows, name="model"))
+    table.loc["worst"] = table.loc[least]
+    label = "leverage" if policy is None else "factor"
+    weights = first.list_weights(drawn[0].markets)[:, -1].tolist()
+    settings = describe_terms(policy or "one position, held", venue, account, overlay) | {
+        "probability": chance,
+        "horizon": horizon,
+        "signal": signal,
+        "weights": dict(zip(drawn[0].names, weights, strict=True)),
+        "history": past.describe(rows[HISTORY]["leverage"]) if past.count else None,
+        "paths": {name: each.describe() for name, each in named.items()},
+    }
+    grid = pd.DataFrame(columns, index=pd.Index(sizes, name=label))
+    return MaxLeverage(table, grid, settings, market)
+
+
+def name_models(drawn: Sequence[Paths]) -> dict[str, Paths]:
+    """Return the paths by name, those from today's volatility also from the long-run one."""
+    found: dict[str, Paths] = {}
+    for each in drawn:
+        name = type(each.model).__name__.lower()
+        name = f"{name} {len(found) + 1}" if name in found else name
+        found[name] = each
+        models: dict[str, Any] = {}
+        for instrument, model in each.models.items():
+            squares = log_returns(each.markets[instrument])[1:][-MOST_RETURNS:] ** 2
+            if hasattr(model, "variance_now"):
+                models[instrument] = model.override(variance_now=float(np.mean(squares)))
+        if models:
+            found[name + LONG_RUN] = replace(each, models={**each.models, **models})
+    return found
+
+
+@dataclass(eq=False)
+class Trials:
+    """Accounts of several sizes on paths or in history; ``make`` returns what runs one of a size.
+
+    ``bars`` and ``horizon``, in ns, are the time within which liquidations count. ``rough`` trials
+    scan the grid, and ``count`` narrow the gap.
+    """
+
+    name: str
+    paths: Paths
+    make: Callable[[float], PathsRunner]
+    bars: int
+    horizon: int
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        self.kept: dict[float, Any] = {}
+        self.rough, self.count = min(ROUGH, self.paths.count), min(SEARCHED, self.paths.count)
+
+
+class PathTrials(Trials):
+    """Accounts on the same paths."""
+
+    def count_hits(self, sizes: Sequence[float], count: int, most: float) -> list[int]:
+        """Return how many of the first paths liquidate each size; over ``most`` it ends."""
+        for size in sizes:
+            if size not in self.kept:
+                self.kept[size] = self.make(size)
+                _ = self.kept[size].loop  # compiled before threads start
+        hits = [0] * len(sizes)
+        with ThreadPoolExecutor(self.threads, thread_name_prefix="paths") as pool:
+            for first in range(0, count, self.paths.block):
+                stop = min(first + self.paths.block, count)
+                self.paths.draw_all(first, stop)  # which keeps them for all sizes
+                left = [k for k, hit in enumerate(hits) if hit <= most]
+                runners = [self.kept[sizes[k]] for k in left]
+
+                def live(runner: PathsRunner, first: int = first, stop: int = stop) -> int:
+                    lives = runner.run_block(first, stop)
+                    return int(np.sum(find_first(lives.liquidations[:, : self.bars]) < self.bars))
+
+                for k, hit in zip(left, pool.map(live, runners), strict=True):
+                    hits[k] += hit
+        return hits
+
+
+class HistoryTrials(Trials):
+    """Accounts that are new at each day's first open of history."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.rough = self.count = int(np.sum(self.live(0.0).room >= self.bars))
+
+    def live(self, size: float) -> PastStarts:
+        if size not in self.kept:
+            self.kept[size] = self.make(size).find_past(self.bars)
+        found: PastStarts = self.kept[size]
+        return found
+
+    def count_hits(self, sizes: Sequence[float], count: int, most: float) -> list[int]:  # noqa: ARG002 - as that of paths
+        """Return how many starts with the whole horizon ahead liquidate each size."""
+        past = [self.live(size) for size in sizes]
+        return [int(np.sum(each.firsts[each.room >= self.bars] < self.bars)) for each in past]
+
+    def describe(self, size: float) -> dict[str, float]:
+        """Return starts, and the interval of Clopper and Pearson of those that are apart."""
+        share, starts, apart, _ = self.live(size).summarize(self.bars, self.horizon).values()
+        _, low, high = estimate(share * apart, int(apart), 0.95)
+        return {"starts": int(starts), "apart": int(apart), "low": low, "high": high}
+
+
+def search_leverage(
+    trials: PathTrials | HistoryTrials, sizes: base.FloatArray, chance: float
+) -> tuple[dict[str, Any], list[float]]:
+    """Return a row, and the probability by size on the first trials."""
+    grid, count = [0.0, *map(float, sizes)], trials.count
+    rough = [hit / trials.rough for hit in trials.count_hits(grid[1:], trials.rough, math.inf)]
+    known: dict[float, bool] = {}
+
+    def is_over(*asked: float) -> list[bool]:
+        new = [size for size in asked if size not in known]
+        hits = trials.count_hits(new, count, chance * count)
+        known.update((size, hit > chance * count) for size, hit in zip(new, hits, strict=True))
+        return [known[size] for size in asked]
+
+    at = next((k for k, p in enumerate(rough, 1) if p > chance), len(grid) - 1)
+    while at < len(grid) and not is_over(grid[at])[0]:
+        at += 1
+    while 1 < at < len(grid) and is_over(grid[at - 1])[0]:
+        at -= 1
+    best, high = grid[at - 1], grid[min(at, len(grid) - 1)]
+    for _ in range(ROUNDS if at < len(grid) else 0):
+        inside = np.geomspace(max(best, 0.01 * high), high, LANES + 2)[1:-1].tolist()
+        over = [*is_over(*inside), True]
+        first = over.index(True)
+        best, high = [best, *inside][first], [*inside, high][first]
+    row = {"leverage": best, **measure(trials, best, count)}
+    row |= {"is_monotone": bool(np.all(np.diff(rough) >= 0.0)), "is_limited": best == sizes[-1]}
+    return row, rough
+
+
+def measure(trials: PathTrials | HistoryTrials, size: float, count: int) -> dict[str, float]:
+    hits = trials.count_hits([size], count, math.inf)[0]
+    found = estimate(hits, count, 0.95)
+    ends = (math.nan, math.nan) if isinstance(trials, HistoryTrials) else found[1:]
+    names = ("p_liquidation", *name_interval("p_liquidation"))
+    return dict(zip(names, (found[0], *ends), strict=True)) | {"paths": count}
+
+
+def confirm(trials: PathTrials, row: dict[str, Any], chance: float) -> None:
+    """Measure the leverage of a row on all paths, and lower it while they are over; in place."""
+    count = trials.paths.count
+    row |= measure(trials, row["leverage"], count)
+    while row["p_liquidation"] > chance:
+        row["leverage"] *= min((chance / row["p_liquidation"]) ** 0.25, 0.99)
+        row |= measure(trials, row["leverage"], count)
+
+
+def choose_grid(
+    policy: AnyPolicy | None, venue: AnyVenue, account: Account, paths: Paths
+) -> base.FloatArray:
+    if policy is not None:
+        return np.geomspace(0.1, 20.0, 16)
+    venues = [*engine.read_venues(venue, paths.markets).values()]
+    most = min(1000.0, *(max(row.max_leverage for row in each.brackets) for each in venues))
+    if len(venues) == 1:
+        (own,) = fix_margin_tables({"": venues[0]}, paths.calendar.time[0]).values()
+        cost = find_newest(own.fees.taker) + find_newest(own.slippage.rate)
+        held = (
+            min(row.cap / account.capital, row.max_leverage / (1.0 + cost * row.max_leverage))
+            for row in own.brackets
+        )
+        most = min(most, max(held))
+    limits = [*base.list_values(account.max_leverage), *base.list_values(account.venue_leverage)]
+    most = min([most, *(each for each in limits if isinstance(each, int | float))])
+    return np.geomspace(min(0.5, 0.5 * most), most, 16)
+
+
+def scale_policy(policy: AnyPolicy | None, size: float) -> AnyPolicy:
+    scaled: Any = Scaled  # a combinator takes its policies first
+    if isinstance(policy, Mapping):
+        return {name: scaled(each, factor=size) for name, each in policy.items()}
+    return HoldOnce(size=size) if policy is None else scaled(policy, factor=size)

@@ -1,0 +1,60 @@
+"""How often the leverage that is found is liquidated in the quarter after. Prints a table.
+
+    python benchmarks/leverage_walk.py FOLDER... [--models gbm ...] [--quarters 2021Q1 2023Q3]
+
+FOLDER holds hourly bars, marks and funding of BTCUSDT, ETHUSDT or LTCUSDT. At each quarter's end,
+``bt.max_leverage`` finds the leverage of a book of equal weights at 1 % in 30 days, from the data
+up to it. A book of that leverage is opened and held from every day of the next quarter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import numpy as np
+import pandas as pd
+from forecast_models import load_coins
+
+import backtest as bt
+from backtest.risk.largest_leverage import scale_policy
+from backtest.risk.liquidations import PathsRunner
+
+BARS, CHANCE = 720, 0.01
+
+
+def main() -> None:
+    """Walk through the quarters, and print what became of each leverage."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("folder", nargs="+")
+    parser.add_argument("--models", nargs="+", default=["filtered", "stationary", "garch", "gbm"])
+    parser.add_argument("--paths", type=int, default=10_000)
+    parser.add_argument("--quarters", nargs=2, default=["2021Q1", "2023Q3"])
+    wanted = parser.parse_args()
+    coins = {each.instrument: each for each in load_coins(wanted.folder, ("2020-01-01", "2024"))}
+    whole = bt.Markets(coins)
+    whole = whole.slice(int(whole.spans[:, 0].max()), whole.n_bars)
+    venues = {name: bt.Venue.preset("binance-usdm", name) for name in coins}
+    account, rows = bt.Account(capital=10_000), []
+    for quarter in pd.period_range(*wanted.quarters, freq="Q"):
+        ends = [(quarter + k).end_time.ceil("D").tz_localize("UTC").value for k in range(2)]
+        now, later = np.searchsorted(whole.time, ends).tolist()
+        found = bt.max_leverage(
+            whole.prefix(now), venue=venues, account=account, probability=CHANCE,
+            models=wanted.models, paths=wanted.paths,
+        )  # fmt: skip
+        ahead = whole.prefix(min(later + BARS, whole.n_bars))
+        paths = bt.simulate_paths(ahead, "gbm", paths=1, horizon="30d")
+        held = scale_policy(None, found.leverage)
+        past = PathsRunner(paths, held, venue=venues, account=account).find_past(BARS)
+        is_in = (past.times >= ends[0]) & (past.times < ends[1]) & (past.room >= BARS)
+        hits = int(np.sum(past.firsts[is_in] < BARS))
+        rows.append((str(quarter), found.leverage, found.bound_by, int(np.sum(is_in)), hits))
+        sys.stdout.write("{}: {:.3g}x by {}, {} starts, {} liquidated\n".format(*rows[-1]))
+        sys.stdout.flush()
+    starts, hits = (sum(row[k] for row in rows) for k in (3, 4))
+    sys.stdout.write(f"pooled: {hits} of {starts} starts, {100.0 * hits / starts:.2f} %\n")
+
+
+if __name__ == "__main__":
+    main()
