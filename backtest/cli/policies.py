@@ -192,4 +192,5 @@ def compile_engine() -> None:
     with compiling_first():  # lanes
         sets = {"target": [0.1, 0.2, 0.3, 0.4]}
         backtest.sweep(market, VolTarget(), sets, venue=venue, account=backtest.Account())
+    backtest.simulate_paths(Market.sample(bars=2_000), paths=2, horizon="1d")  # its filter
     typer.echo(f"The engine is compiled, after {time.perf_counter() - began:.0f} s.")
