@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from backtest.market.files import find_in_folders, is_panel
     from backtest.market.clock import SESSIONS, bars_per_year, count_bars_per_year
     from backtest.market.clock import count_by_calendar
-    from backtest.market.instrument_names import Currency, find_coin, find_currency
+    from backtest.market.names import Currency, find_coin, find_currency
     from backtest.market.market import Market
     from backtest.market.markets import Markets, Panel, as_given, as_markets, detach, label_names
     from backtest.market.markets import remake, require_panel, unwrap_market
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from backtest.market.tables import cadence, nearest_minute, place_on_bars
     from backtest.market.tables import BY_BARS, Defects, rename_known, to_floats
     from backtest.market.weight_frame import CARRIED, CARRY, Weights, name_columns, read_raw_weights
-    from backtest.market.weight_frame import read_dates, read_weight_file, read_weights
-    from backtest.market.weight_frame import weights_to_frame
+    from backtest.market.weight_frame import read_dates, read_weights, weights_to_frame
 
 open_door(__name__)

@@ -29,7 +29,7 @@ from backtest import base
 from backtest.base import DataError, ParameterError, format_time
 from backtest.base.units import DAY, HOUR
 from backtest.market import files as f
-from backtest.market.columns import rename_columns
+from backtest.market.names import rename_columns
 from backtest.market.quality import quality
 from backtest.market.tables import SCHEMAS, Defects, read_frame
 

@@ -23,28 +23,13 @@ import pandas as pd
 import pyarrow as pa
 
 from backtest import base
-from backtest.base import (
-    DataError,
-    ParameterError,
-    did_you_mean,
-    format_duration,
-    parse_duration,
-    repr_plain,
-)
+from backtest.base import DataError, ParameterError, did_you_mean, format_duration, parse_duration
 from backtest.base.units import DAY, SECOND
 from backtest.market import rules
 from backtest.market import tables as timed
-from backtest.market.columns import ALL_TIMES, HEADS, rename_columns
+from backtest.market.names import ALL_TIMES, HEADS, rename_columns
 from backtest.market.rules import Subject, apply_repairs, count_uncovered, drop_duplicates
-from backtest.market.tables import (
-    PRICES,
-    SCHEMAS,
-    Defects,
-    SourceFrame,
-    Span,
-    TimedTable,
-    plain_name,
-)
+from backtest.market.tables import PRICES, SCHEMAS, Defects, SourceFrame, TimedTable, plain_name
 
 SUFFIXES = (".parquet", ".feather", ".csv", ".csv.gz", ".zip")
 
@@ -627,7 +612,7 @@ class ReadOptions(NamedTuple):
             **more,
         }
         arguments = [repr(str(path)) for path in paths]
-        arguments += [f"{name}={repr_plain(value)}" for name, value in shown.items() if value]
+        arguments += [f"{name}={base.repr_plain(value)}" for name, value in shown.items() if value]
         return f"{loader}({', '.join(arguments)})"
 
 
@@ -748,7 +733,7 @@ def read_frames(
         tables[role] = apply_repairs(table, role, options.repairs, interval, filled)
     bars = tables.get("bars")
     if bars is not None and (options.since, options.until) != (None, None):
-        known = Span(int(bars.time.min()), int(bars.time.max()) + (interval or 0))
+        known = timed.Span(int(bars.time.min()), int(bars.time.max()) + (interval or 0))
         span = known.replace(options.since, options.until)
         tables["bars"] = bars.between(*span)
         is_inside = options.clips or known.has_days_of(span, sessions=options.sessions)
@@ -834,7 +819,7 @@ def find_defects(
         return
     if mark is not None and not mark.is_marked.all():
         absent = bars.time[~mark.is_marked]
-        stretch = Span(int(absent[0]), int(absent[-1]) + interval)
+        stretch = timed.Span(int(absent[0]), int(absent[-1]) + interval)
         filled["mark_gaps"] = f"last: {absent.size} of {bars.time.size} bars, {stretch}"
     if funding is None and not options.sessions:
         filled["funding"] = "none given"

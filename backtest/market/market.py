@@ -22,15 +22,7 @@ from backtest.base import DataError, FloatArray, IntArray, ParameterError, Range
 from backtest.market.files import load_fields, load_frames, read_options, time_text, write_folder
 from backtest.market.reshape import resample_fields, slice_fields
 from backtest.market.synthetic import START, generate_sample
-from backtest.market.tables import (
-    BY_BARS,
-    PRICES,
-    SCHEMAS,
-    TIME_NAMES,
-    SourceFrame,
-    Span,
-    to_floats,
-)
+from backtest.market.tables import BY_BARS, PRICES, TIME_NAMES, SourceFrame, Span, to_floats
 
 MarkGaps = Literal["last"] | None
 FundingGaps = Literal["zero"] | None
@@ -527,7 +519,7 @@ _CONTENT = tuple(
 
 
 def read_column(name: str, values: object, time: IntArray) -> FloatArray:
-    if name in SCHEMAS["bars"].known:
+    if name in (*PRICES, "volume"):
         raise DataError(f"{name}: is the name of a price or the volume")
     if name in TIME_NAMES:
         raise DataError(f"{name}: is a name of the time column")

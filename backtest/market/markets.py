@@ -12,18 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest import base
-from backtest.base import (
-    DataError,
-    FloatArray,
-    IntArray,
-    ParameterError,
-    TimeLike,
-    checked,
-    format_time,
-)
+from backtest.base import DataError, FloatArray, IntArray, ParameterError, checked, format_time
 from backtest.market.files import find_sources, load_fields, read_options, time_text
-from backtest.market.instrument_names import find_currency
 from backtest.market.market import BarClock, FundingGaps, Market, MarkGaps, compute_once
+from backtest.market.names import find_currency
 from backtest.market.tables import JITTER, Span, place_on_bars
 from backtest.market.weight_frame import Weights, make_index, read_weights
 
@@ -381,8 +373,8 @@ class Markets(BarClock, Mapping[str, Market]):
         mark_gaps: MarkGaps = None,
         funding_gaps: FundingGaps = None,
         sessions: bool = False,
-        since: TimeLike | None = None,
-        until: TimeLike | None = None,
+        since: base.TimeLike | None = None,
+        until: base.TimeLike | None = None,
         currency: str | None = None,
     ) -> Markets:
         """Return the markets in one or several folders.
@@ -554,8 +546,7 @@ def as_markets(market: Market | Mapping[str, Market]) -> Markets:
 
 
 def unwrap_market(
-    market: Market | Markets,
-    problem: str = "one market is needed, markets['NAME']",
+    market: Market | Markets, problem: str = "one market is needed, markets['NAME']"
 ) -> Market:
     markets = as_markets(market)
     if len(markets) > 1:

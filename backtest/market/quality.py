@@ -13,17 +13,8 @@ import pandas as pd
 
 from backtest import base
 from backtest.base import ParameterError, format_duration, format_time
+from backtest.market import files
 from backtest.market import tables as timed
-from backtest.market.files import (
-    ReadOptions,
-    find_in_folders,
-    find_sources,
-    is_panel,
-    make_subjects,
-    open_files,
-    read_frames,
-    read_options,
-)
 from backtest.market.market import Market
 from backtest.market.markets import Markets
 from backtest.market.rules import LISTED, RULES, Hit, Rule, Subject
@@ -154,19 +145,19 @@ def inspect_market(market: Market) -> Quality:
         if each is not None
     }
     return build_quality(
-        make_subjects(tables, market.interval, sessions=market.sessions),
+        files.make_subjects(tables, market.interval, sessions=market.sessions),
         market.filled,
         source=repr(market),
         instrument=market.instrument,
     )
 
 
-def inspect_files(paths: Sequence[Path], options: ReadOptions) -> Quality:
-    frames, options, filled = open_files(paths, options, needs_bars=False)
+def inspect_files(paths: Sequence[Path], options: files.ReadOptions) -> Quality:
+    frames, options, filled = files.open_files(paths, options, needs_bars=False)
     source = ", ".join(map(str, paths))
-    subjects, defects, _ = read_frames(frames, options)
+    subjects, defects, _ = files.read_frames(frames, options)
     if options.timezone is None and len(subjects) < sum(map(bool, frames.values())):
-        subjects, more, _ = read_frames(frames, options._replace(timezone="UTC"))
+        subjects, more, _ = files.read_frames(frames, options._replace(timezone="UTC"))
         defects += [each for each in more if each not in defects]  # of stamps without a zone, too
     none = [f"a market needs bars, found none ({source})"]
     return build_quality(
@@ -223,11 +214,13 @@ def quality(
         raise ParameterError("quality needs a path, got none")
     names = [instrument] if isinstance(instrument, str) else list(instrument or ())
     terms = {"interval": interval, "timezone": timezone, "sessions": sessions}
-    if is_panel(paths, names):
+    if files.is_panel(paths, names):
         return {
-            name: inspect_files([each.path], read_options(terms | {"instrument": each.instrument}))
-            for name, each in find_sources(paths, names or None).items()
+            name: inspect_files(
+                [each.path], files.read_options(terms | {"instrument": each.instrument})
+            )
+            for name, each in files.find_sources(paths, names or None).items()
         }
-    files, chosen = find_in_folders(paths, names[0] if names else None)
-    options = read_options(terms | {"instrument": chosen, "columns": columns})
-    return inspect_files(files, options)
+    own, chosen = files.find_in_folders(paths, names[0] if names else None)
+    options = files.read_options(terms | {"instrument": chosen, "columns": columns})
+    return inspect_files(own, options)

@@ -21,8 +21,6 @@ TIME_NAMES = ("time", "date", "timestamp", "open_time", "datetime")
 BY_BARS = "pd.Series(values, index=market.times)"
 """The cure of a Series by anything but time: what is given by position is an array."""
 
-# ------------------------------------------------------------------------------------- defects
-
 
 class Defects(list[str]):
     """What is wrong with data, where, and how to mend it: ``rule, value (place); cure``."""
@@ -40,9 +38,6 @@ class Defects(list[str]):
         if self:
             listed = "".join(f"\n{n:>3}. {each}" for n, each in enumerate(self, start=1))
             raise DataError(f"market data has {len(self)} defects ({where}){listed}")
-
-
-# -------------------------------------------------------------------------------------- tables
 
 
 @dataclass(eq=False)
@@ -190,9 +185,6 @@ def to_floats(values: pd.Series, *, column: str, name: str) -> FloatArray:
     )
 
 
-# --------------------------------------------------------------------------------------- times
-
-
 def find_stamps(frame: pd.DataFrame, *, name: str) -> tuple[base.Stamps, str | None]:
     index = frame.index
     if isinstance(index, pd.DatetimeIndex) or index.name in TIME_NAMES:
@@ -209,9 +201,6 @@ def find_stamps(frame: pd.DataFrame, *, name: str) -> tuple[base.Stamps, str | N
         "without a name: give it index_label='time'), or name them by columns (backtest data "
         "import --columns time=NAME,open=...)"
     )
-
-
-# --------------------------------------------------------------------------- parts of one table
 
 
 class SourceFrame(NamedTuple):

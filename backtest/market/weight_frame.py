@@ -25,11 +25,7 @@ CARRY = f"{CARRIED}bt.signals.from_frame(markets, frame.shift(1), carry=True)"
 
 
 def read_weights(
-    signal: Weights,
-    markets: Any,
-    *,
-    first: int = 0,
-    argument: str = "signal",
+    signal: Weights, markets: Any, *, first: int = 0, argument: str = "signal"
 ) -> FloatArray:
     """Return the weights decided at each close, of shape (n_instruments, n_bars).
 

@@ -1,6 +1,6 @@
-"""What the columns of files are called: our names, and those of venues and other programs.
+"""Names of columns in files, ours and those of venues; coins and currencies in instruments' names.
 
-Names are matched without regard to case. Two columns of one name are an error, and so is one that
+Columns are matched without regard to case. Two columns of one name are an error, and so is one that
 holds another unit than ours.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 
@@ -195,3 +195,35 @@ def _take_columns(frame: pd.DataFrame, chosen: Mapping[str, str], where: str) ->
     # a column of times under our name, or the index that the frame has already
     return pd.DataFrame({name: values.array for name, values in taken.items()},
                         index=None if "time" in taken else frame.index)  # fmt: skip
+
+
+_QUOTES = "USDT|USDC|FDUSD|BUSD|TUSD|USD|EUR|GBP|JPY|BTC|ETH|BNB"
+_SETTLES_IN = re.compile(r"[^/:]+/[^/:]+:(?P<currency>[A-Z]+)(-.*)?")
+_INVERSE = re.compile(r"(?P<currency>[A-Z0-9]{2,})USD_(PERP|\d{6})")
+_QUOTED = re.compile(
+    rf"(?P<coin>[A-Z0-9]{{2,}}?)[-/_]?(?P<currency>{_QUOTES})([-_](PERP|SWAP|\d{{6}}))?"
+)
+
+
+def find_currency(instrument: str, *, is_inverse: bool = False) -> str:
+    """Return the settlement currency in the name of an instrument; empty if there is none.
+
+    The last part of a name is the quote currency, in which only a linear contract settles.
+    """
+    patterns = (_SETTLES_IN, _INVERSE) if is_inverse else (_SETTLES_IN, _INVERSE, _QUOTED)
+    matches = (pattern.fullmatch(instrument) for pattern in patterns)
+    return next((match["currency"] for match in matches if match), "")
+
+
+def find_coin(instrument: str) -> str:
+    match = _QUOTED.fullmatch(instrument)
+    return match["coin"] if match else ""
+
+
+class Currency(base.Declaration):
+    kind: ClassVar[type] = str
+
+    def read(self, value: Any) -> str:
+        if not isinstance(value, str) or not re.fullmatch(r"[A-Z0-9]{2,12}", value):
+            raise base.Fault("must be a currency in capital letters, 'USDT' for example")
+        return value
