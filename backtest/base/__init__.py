@@ -12,7 +12,6 @@ from backtest.base.errors import *
 from backtest.base.fields import *
 from backtest.base.json_values import *
 from backtest.base.kernels import *
-from backtest.base.later_import import *
 from backtest.base.moments import *
 from backtest.base.number_text import *
 from backtest.base.result_parts import *

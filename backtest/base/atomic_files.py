@@ -17,9 +17,6 @@ REPLACED = "replaced"
 MOST_TRIES = 100
 
 
-# ------------------------------------------------------------------------------------------- files
-
-
 def write_file(path: Path, content: bytes) -> None:
     with replace_file(path) as draft:
         draft.write_bytes(content)
@@ -47,9 +44,6 @@ def sync_to_disk(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-# ----------------------------------------------------------------------------------------- folders
 
 
 @contextmanager

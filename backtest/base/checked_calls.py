@@ -105,9 +105,6 @@ def find_admitted(function: Callable[..., Any], asked: Sequence[str]) -> dict[st
     return found
 
 
-# ----------------------------------------------------------------------------------- from a hint
-
-
 def read_hint(hint: Any) -> Admitted | None:
     """Return what a type admits, None where that is not checked."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
@@ -237,8 +234,6 @@ PLAIN: dict[Any, Admitted | None] = {
     **dict.fromkeys((dt.datetime, np.datetime64, pd.Timestamp), TIME),
     Path: keep_if("the path of a file or folder", is_path)._replace(error=DataError),
 }
-
-# ---------------------------------------------------------------------------------------- shapes
 
 
 def check_shape(name: str, values: Any, shape: tuple[int, ...]) -> None:

@@ -25,10 +25,9 @@ import pyarrow.parquet as pq
 
 from backtest.base.atomic_files import held_folder, replace_folder, temporary_folder
 from backtest.base.checked_calls import checked
-from backtest.base.code_names import find_version
+from backtest.base.code_names import call_later, find_version
 from backtest.base.errors import DataError
 from backtest.base.json_values import from_plain, parse_json, read_small, to_json, to_plain
-from backtest.base.later_import import call_later
 from backtest.base.number_text import capitalize
 from backtest.base.result_parts import Headline, Part
 
@@ -342,10 +341,6 @@ class Reportable:
     def _is_empty(self) -> bool:
         return False
 
-    def _find_making(self) -> Making | None:
-        found: Making | None = vars(self).get(KEPT)
-        return found
-
     def _repr_html_(self) -> str:
         return str(self._write_cell())
 
@@ -388,8 +383,6 @@ class SavedResult(Reportable):
         """Return the measures that lists show, by the names of those of runs."""
         return {}
 
-    # ------------------------------------------------------------------------------ what follows
-
     @classmethod
     def files(cls) -> tuple[str, ...]:
         """Return the names of the files beside the manifest."""
@@ -403,11 +396,12 @@ class SavedResult(Reportable):
     @classmethod
     def _read_line(cls, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003
         found = cls.load(folder)
+        measures = found.list_measures().items()
         return {
             "policy": found.policy_name,
             "title": found.title,
             "note": found.note,
-            "metrics": select_numbers(found.list_measures()),
+            "metrics": {str(k): float(x) for k, x in measures if isinstance(x, int | float)},
         }
 
     @staticmethod
@@ -416,8 +410,6 @@ class SavedResult(Reportable):
 
     def __str__(self) -> str:
         return self.summary()
-
-    # ------------------------------------------------------------------------------------- files
 
     def list_policies(self) -> Iterable[type]:
         """Return the classes of policies whose code the provenance names."""
@@ -480,19 +472,8 @@ class SavedResult(Reportable):
         return made
 
     @classmethod
-    def _read_back(
-        cls,
-        manifest: dict[str, Any],
-        tables: Mapping[str, Any],
-        folder: Path,
-    ) -> Self:
+    def _read_back(cls, manifest: dict[str, Any], tables: Mapping[str, Any], folder: Path) -> Self:
         raise NotImplementedError
-
-
-def select_numbers(row: Mapping[Any, Any]) -> dict[str, float]:
-    return {
-        str(name): float(value) for name, value in row.items() if isinstance(value, int | float)
-    }
 
 
 def list_records(table: pd.DataFrame | None) -> list[dict[str, Any]] | None:

@@ -10,31 +10,16 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+import typing
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, partial, wraps
-from typing import (
-    Annotated,
-    Any,
-    ClassVar,
-    Self,
-    TypeAlias,
-    TypeVar,
-    dataclass_transform,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Annotated, Any, ClassVar, Self, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from pydantic_core import (
-    ArgsKwargs,
-    InitErrorDetails,
-    PydanticCustomError,
-    ValidationError,
-    core_schema,
-)
+import pydantic_core
+from pydantic_core import ArgsKwargs, PydanticCustomError, ValidationError, core_schema
 
 from backtest.base.checked_calls import checked
 from backtest.base.errors import ParameterError, did_you_mean
@@ -66,7 +51,7 @@ def find_validator(cls: type[Any]) -> Any:
     return TypeAdapter(cls).validator
 
 
-@dataclass_transform(frozen_default=True, eq_default=False)
+@typing.dataclass_transform(frozen_default=True, eq_default=False)
 class Value:
     """A frozen dataclass that is checked, equal, hashed, printed and stored by its content.
 
@@ -253,14 +238,14 @@ def list_changed(value: Value, place: str = "") -> Iterator[tuple[str, str]]:
 # ----- faults -----
 
 
-def make_fault(name: str, rule: str, owner: object) -> InitErrorDetails:
+def make_fault(name: str, rule: str, owner: object) -> pydantic_core.InitErrorDetails:
     place = tuple(int(each) if each.isdecimal() else each for each in name.split("."))
     value: Any = owner
     for each in place:
         is_inside = isinstance(value, Mapping | Sequence)
         value = value[each] if is_inside else getattr(value, str(each))
     problem = PydanticCustomError("rule", "{rule}", {"rule": rule})
-    return InitErrorDetails(type=problem, loc=place, input=value)
+    return pydantic_core.InitErrorDetails(type=problem, loc=place, input=value)
 
 
 def explain(error: ValidationError, cls: type[Any], where: str = "") -> ParameterError:
@@ -335,11 +320,11 @@ def find_owner(cls: type[Any], place: Sequence[object]) -> type[Any]:
 @cache
 def find_declarations(cls: type[Any]) -> dict[str, Declaration]:
     """Return the declarations of the fields of a class, without those of its parts."""
-    hints = get_type_hints(cls, include_extras=True)
+    hints = typing.get_type_hints(cls, include_extras=True)
     return {
         name: hint.__metadata__[0]
         for name, hint in hints.items()
-        if get_origin(hint) is Annotated and isinstance(hint.__metadata__[0], Declaration)
+        if typing.get_origin(hint) is Annotated and isinstance(hint.__metadata__[0], Declaration)
     }
 
 
@@ -347,8 +332,8 @@ def find_declarations(cls: type[Any]) -> dict[str, Declaration]:
 def _find_parts(cls: type[Any]) -> dict[str, type[Value]]:
     return {
         name: part
-        for name, hint in get_type_hints(cls).items()
-        for part in (hint, *get_args(hint))
+        for name, hint in typing.get_type_hints(cls).items()
+        for part in (hint, *typing.get_args(hint))
         if isinstance(part, type) and issubclass(part, Value)
     }
 
