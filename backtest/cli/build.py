@@ -23,17 +23,10 @@ from backtest.cli.printing import show_progress
 from backtest.engine import check_columns, read_named, read_rule, schedule_options, signals
 from backtest.engine.option_inputs import check_lots, check_settlement
 from backtest.engine.signals import RULES
-from backtest.market import (
-    Market,
-    Markets,
-    as_markets,
-    find_clock,
-    find_in_folders,
-    is_panel,
-    read_weight_file,
-    with_clock,
-)
+from backtest.market import Market, Markets, as_markets, find_clock, find_in_folders, is_panel
+from backtest.market.clock import with_clock
 from backtest.market.markets import MAX_AGE
+from backtest.market.weight_frame import read_weight_file
 from backtest.options import Chain, Surfaces, check_chain, find_underlying
 from backtest.policy import Policy, check_settings
 from backtest.venue import Option, RateCurve, Venue, preset_files, require_costs

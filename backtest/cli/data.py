@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 BASE_URL = "BACKTEST_FETCH_URL"
 
-# ------------------------------------------------------------------------------------------ fetch
-
 
 @command("data fetch")
 def fetch(
@@ -68,12 +66,7 @@ def fetch(
 
     requests = {
         folder: read_request(
-            symbol,
-            start=start,
-            end=end,
-            source=source,
-            interval=interval,
-            without=without or (),
+            symbol, start=start, end=end, source=source, interval=interval, without=without or ()
         )
         for symbol, folder in zip(symbols, choose_folders(symbols, out), strict=True)
     }
@@ -123,9 +116,6 @@ def print_fetched(fetched: Fetched) -> None:
     )
     for gap in facts["gaps"]:
         printing.print_paragraph(f"missing or wrong, stored as it is: {gap}")
-
-
-# ----------------------------------------------------------------------------------------- import
 
 
 REPAIR_HELP = "; ".join(f"{'|'.join(words)}: {text}" for words, (text, _) in KINDS.items())
@@ -211,9 +201,6 @@ def import_files(
         for name, note in market.filled.items():
             printing.print_paragraph(f"{name}: {note}")
         typer.echo(f"saved: {out}")
-
-
-# ---------------------------------------------------------------------------------------- inspect
 
 
 @command("data inspect")

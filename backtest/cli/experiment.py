@@ -509,7 +509,7 @@ def list_entries(key: Key, texts: list[str]) -> Iterator[Entry]:
         return
     for text in texts:
         if key.place == "policy.settings":
-            yield read_setting(text)
+            yield read_entry(*split_pair(key.flag, text, "target=0.4"))
         elif key.name == "constraints":
             measure, bound = read_bound(text)
             yield f"{key.place}.{measure}", bound
@@ -520,12 +520,8 @@ def list_entries(key: Key, texts: list[str]) -> Iterator[Entry]:
             yield read_entry(key.place, text)
 
 
-def read_setting(text: str) -> Entry:
-    """Read ``--set``: the key of a table, or else a parameter of the policy."""
-    return read_entry(*split_pair("--set", text, "target=0.4"))
-
-
 def read_entry(name: str, text: str) -> Entry:
+    """Return the key of a table that a name says, or else a parameter of the policy."""
     table, _, key = name.partition(".")
     first, dot, _ = key.partition(".")
     if key and table in RULE_TABLES:

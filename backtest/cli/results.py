@@ -14,16 +14,10 @@ import typer
 from backtest import base, measures, store
 from backtest import report as reports
 from backtest.base import ParameterError, format_time
+from backtest.cli import printing
 from backtest.cli.command import RESULTS, AsJson, Results, command, option
 from backtest.cli.experiment import read_bound
-from backtest.cli.printing import (
-    clean,
-    get_width,
-    print_json,
-    print_paragraph,
-    render,
-    show_progress,
-)
+from backtest.cli.printing import clean, print_json, print_paragraph, render, show_progress
 from backtest.measures.measure_table import ABOUT
 
 SHOWN_ID, SHOWN_COMMIT, MOST_NAMED = 8, 12, 20
@@ -100,7 +94,7 @@ def list_(
         return
     if shown:
         asked = [*([] if sort in CELLS else [sort]), *(each.name for each in chosen.bounds)]
-        is_wide = get_width() > NARROW
+        is_wide = printing.get_width() > NARROW
         ends = ("saved", *MEASURES) if is_wide else ("day", MEASURES[0])
         columns = [*dict.fromkeys(["id", "policy", "market", *ends, *asked]), *["kind"] * is_wide]
         heads = [name if name in CELLS else measures.name_measure(name) for name in columns]
@@ -303,9 +297,6 @@ def confirm_deletion(n: int) -> bool:
             "prune asks before it deletes, and got no answer: nothing was deleted; "
             "--yes does not ask"
         ) from error
-
-
-# ----------------------------------------------------------------------------------------- report
 
 
 @command("report")

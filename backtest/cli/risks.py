@@ -112,9 +112,6 @@ def read_direction(signal: Any) -> float | dict[str, float] | None:
     )
 
 
-# ----------------------------------------------------------------------------------------- stress
-
-
 @command("stress", "stress.scenarios stress.shocks stress.ladder stress.rules")
 def stress(draft: Draft, *, output: Output) -> None:
     """Run an experiment, and show what shocks after the last close would do to its account.
@@ -148,9 +145,6 @@ def list_scenarios(table: Mapping[str, Any]) -> list[Scenario] | None:
         return None
     own = [Scenario.from_dict({"name": "shock", **shocks}, where="stress.shocks")] if shocks else []
     return [*(known[Choice(*known).check("stress.scenarios", name)] for name in names), *own]
-
-
-# --------------------------------------------------- bounds, capacity and sensitivity of a run
 
 
 @command("bounds", "")
@@ -191,9 +185,6 @@ def run_variations(draft: Draft, vary: Callable[..., Any], unit: str) -> Any:
     given = {name: each for name, each in terms.items() if each is not None}
     with show_progress(unit, unit) as progress:
         return vary(market, policy, **given, **draft.table(vary.__name__), progress=progress)
-
-
-# ------------------------------------------------------------------------------------------ paths
 
 
 def draw_paths(draft: Draft, market: Market | Markets, venue: Any) -> Paths:
@@ -258,8 +249,6 @@ def tabulate_spread(drawn: Paths, name: str) -> pd.DataFrame:
         pd.Index([f"{day:g}" for day in marks], name="days")
     )
 
-
-# ---------------------------------------------------------------------------------------- cascade
 
 CASCADE = (
     "cascade.shock cascade.open_interest cascade.leverage cascade.impact cascade.insurance "

@@ -12,26 +12,10 @@ import typer
 
 import backtest
 from backtest.base import ParameterError, did_you_mean, list_records
-from backtest.cli.build import (
-    Experiment,
-    build_experiment,
-    build_policy,
-    by_instrument,
-    name_policies,
-)
+from backtest.cli import build, experiment
+from backtest.cli.build import build_experiment
 from backtest.cli.command import AsJson, Output, command
-from backtest.cli.experiment import (
-    MODELS,
-    RULE_TABLES,
-    TABLES,
-    Draft,
-    Entry,
-    Key,
-    overlay,
-    read_entry,
-    read_flags,
-    split_pair,
-)
+from backtest.cli.experiment import Draft
 from backtest.cli.printing import print_json, show_progress
 from backtest.market import as_markets
 from backtest.policy import format_title
@@ -59,22 +43,18 @@ def run(draft: Draft, *, output: Output) -> None:
     output.give_out(result)
 
 
-def run_with_progress(experiment: Experiment) -> Any:
-    with show_progress(name_policies(experiment.policy), "bars") as progress:
-        return backtest.run(
-            experiment.market, experiment.policy, **experiment.terms, progress=progress
-        )
+def run_with_progress(built: build.Experiment) -> Any:
+    with show_progress(build.name_policies(built.policy), "bars") as progress:
+        return backtest.run(built.market, built.policy, **built.terms, progress=progress)
 
 
-# ----------------------------------------------------------------------------------------- compare
-
-RESERVED = (*TABLES, *MODELS, *RULE_TABLES)
+RESERVED = (*experiment.TABLES, *experiment.MODELS, *experiment.RULE_TABLES)
 """Names that ``--set`` reads as tables, and not as labels of policies."""
 
 
-def read_compared(key: Key, texts: list[str]) -> Iterator[Entry]:
+def read_compared(key: experiment.Key, texts: list[str]) -> Iterator[experiment.Entry]:
     if key.place not in ("policy.name", "policy.settings"):
-        yield from read_flags(key, texts)
+        yield from experiment.read_flags(key, texts)
         return
     for text in texts:
         if key.name == "name":
@@ -83,14 +63,14 @@ def read_compared(key: Key, texts: list[str]) -> Iterator[Entry]:
                 label, policy = make_label(text), text
             yield f"compare.policies.{label.strip()}.name", policy.strip()
             continue
-        name, value = split_pair(key.flag, text, "cppi.multiplier=5")
+        name, value = experiment.split_pair(key.flag, text, "cppi.multiplier=5")
         whose, dot, setting = name.partition(".")
         if not dot:
             raise ParameterError(
                 f"a setting must name its policy, as vol-target.{text}, got {text!r}"
             )
         if whose in RESERVED:
-            yield read_entry(name, value)
+            yield experiment.read_entry(name, value)
         else:
             yield f"compare.policies.{whose}.settings.{setting}", value
 
@@ -120,7 +100,9 @@ def compare(draft: Draft, *, output: Output) -> None:
     names, found = as_markets(market).names, {}
     with show_progress("running", "policies") as progress:
         for done, (label, table) in enumerate(tables.items(), start=1):
-            policy = by_instrument("policy", table, names, ("name", "settings"), build_policy)
+            policy = build.by_instrument(
+                "policy", table, names, ("name", "settings"), build.build_policy
+            )
             found[label] = backtest.run(market, policy, **terms)
             if progress is not None:
                 progress(done, len(tables))
@@ -141,7 +123,7 @@ def collect_policies(draft: Draft) -> dict[str, dict[str, Any]]:
                 f"compare.policies.{label} must have a name or be of a policy that is compared, "
                 f"{', '.join(found) or 'got none'}{did_you_mean(label, found)}"
             )
-        found[label] = overlay(found.get(label, {}), table)
+        found[label] = experiment.overlay(found.get(label, {}), table)
     if len(found) < 2:
         raise ParameterError(
             f"a comparison needs two policies or more, got {', '.join(found) or 'none'}; "
@@ -149,8 +131,6 @@ def collect_policies(draft: Draft) -> dict[str, dict[str, Any]]:
         )
     return found
 
-
-# ------------------------------------------------------------------------------------ live accounts
 
 LEFT_OUT = ("compile", "sampling", "calendar", "start")
 

@@ -110,9 +110,6 @@ def list_sweep(sweep: Sweep) -> dict[str, Any]:
     }
 
 
-# ------------------------------------------------------------------------------------------- tune
-
-
 Gate = Annotated[
     bool, option("Exit with code 1 without evidence that constant leverage is beaten.", "--gate")
 ]
@@ -159,8 +156,6 @@ def read_search(draft: experiment.Draft, table: str) -> dict[str, Any]:
     found["fix"] = experiment.flatten(found.get("fix", {}))
     return found
 
-
-# --------------------------------------------------------------------------------------- validate
 
 CROSS = ("groups", "test_groups", "embargo")
 WALK = ("train", "test", "anchored", "gap", "sampler", "robust")

@@ -113,9 +113,6 @@ def show(venue: str, at: str | None, *, as_json: bool) -> None:
         print_paragraph(f"{each.group}, {each.date}{late}: {each.source}")
 
 
-# -------------------------------------------------------------------------------------------- liq
-
-
 @command("liq")
 def liq(
     *,

@@ -24,10 +24,7 @@ from backtest.engine import AccountInputs, Result, TradedDays, gather_deciders, 
 from backtest.engine.inputs import WINDOW
 from backtest.engine.loop import DAY_NS, N_SHOWN
 from backtest.live import state as snapshots
-from backtest.live.state import (
-    AccountSnapshot,
-    check_known,
-)
+from backtest.live.state import AccountSnapshot, check_known
 from backtest.market import Market, Markets, find_clock, remake, with_clock
 from backtest.market.tables import JITTER
 from backtest.options import refuse_options

@@ -257,9 +257,6 @@ OF_RULES = {
 }
 
 
-# ------------------------------------------------------------------ what must be known
-
-
 def check_known(setup: Setup, snapshot: AccountSnapshot) -> None:
     for policy in setup.observed:
         if start_memory(policy.policy):
@@ -317,9 +314,6 @@ def is_known(setup: Setup, snapshot: AccountSnapshot, fact: str) -> bool:
     own = [snapshot.positions.get(name) for name in setup.markets.names]
     is_of_each = fact in ("bars_since_liquidation", "bars_since_stop")
     return is_of_each and all(each and getattr(each, fact) is not None for each in own)
-
-
-# ------------------------------------------------------------------ the state
 
 
 def start_account(setup: Setup, snapshot: AccountSnapshot, terms: Terms) -> AccountState:

@@ -134,8 +134,6 @@ def complete(table: pd.DataFrame) -> pd.DataFrame:
     return table[list(COLUMNS)].sort_values(keys, kind="stable", ignore_index=True)
 
 
-# ------------------------------------------------------------------ forwards by put-call parity
-
 NEAREST = 3
 """Strikes nearest the money whose parities are averaged by their median."""
 

@@ -221,8 +221,6 @@ def describe_fit(part: pd.DataFrame, smile: SVI) -> dict[str, object]:
     }
 
 
-# ------------------------------------------------------------------------------------------- fits
-
 LEAST_DENSITY = 1e-7
 """Smallest g(k) of a fit: over 0 by more than what lies between two points of the examination."""
 STEEPEST = 1.99

@@ -7,14 +7,7 @@ from backtest.base import open_door
 if TYPE_CHECKING:
     from backtest.report.render import choose_format, write_page
     from backtest.report.page import format_measure
-    from backtest.report.write import (
-        build_page,
-        draw_run,
-        draw_surface,
-        write_all,
-        write_cell,
-        write_report,
-        write_summary,
-    )
+    from backtest.report.write import build_page, draw_run, draw_surface, write_all
+    from backtest.report.write import write_cell, write_report, write_summary
 
 open_door(__name__)

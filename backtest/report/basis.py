@@ -12,16 +12,8 @@ from backtest.account import Account
 from backtest.engine import read_tables_in_use
 from backtest.engine.lookahead import ENOUGH
 from backtest.market import split_notes
-from backtest.report.page import (
-    Block,
-    Code,
-    Column,
-    Paragraph,
-    Section,
-    Table,
-    build_pairs,
-    format_span,
-)
+from backtest.report import page
+from backtest.report.page import Block, Code, Column, Paragraph, Section, Table, build_pairs
 from backtest.store.listing import UNTOLD, Origin, describe_origin
 from backtest.venue import Bracket, Venue, preset_files
 
@@ -43,7 +35,7 @@ def find_origin(source: Any) -> Origin:
     manifest = base.to_plain(dict(source.manifest))
     if not manifest.get("data", {}).get("bars"):
         return UNTOLD
-    return describe_origin(manifest, source._find_making())
+    return describe_origin(manifest, vars(source).get(base.KEPT))
 
 
 def build_basis(found: Any, command: str, origin: Origin) -> list[Section]:
@@ -76,9 +68,6 @@ def build_basis(found: Any, command: str, origin: Origin) -> list[Section]:
 def find_settings(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
     found: Mapping[str, Any] = manifest.get("settings") or manifest
     return found
-
-
-# ------------------------------------------------------------------------------ accounts and venues
 
 
 def list_terms(manifest: Mapping[str, Any], *, verbose: bool = True) -> list[Table]:
@@ -208,8 +197,6 @@ def format_bound(value: float) -> str:
     return "any" if math.isinf(value) else f"{value:,.10g}"
 
 
-# ------------------------------------------------------------------------------- sources of presets
-
 GROUPS = {
     "contract": "contract", "brackets": "margin table", "fees": "fees", "slippage": "slippage",
     "liquidation": "liquidation", "rules": "other rules",
@@ -251,9 +238,6 @@ def list_sources(venue: Mapping[str, Any], days: Sequence[str], of: str = "") ->
     columns = tuple(Column(each, is_number=False) for each in ("rules", "as of", "source"))
     note = "Figures without a source are assumptions, marked as such."
     return Table(f"Sources of the rules{of}", columns, rows, note)
-
-
-# ----------------------------------------------------------------------------------------- settings
 
 
 def describe_rest(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -317,9 +301,6 @@ def describe_paths(paths: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "correlation of instruments", rows
 
 
-# --------------------------------------------------------------------------------------------- data
-
-
 def list_data(data: Mapping[str, Any]) -> Iterator[Block]:
     if not data["bars"]:
         yield Paragraph("No market: the result is computed from what was given.", "note")
@@ -340,7 +321,7 @@ def describe_data(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "source", f"{data.get('source', 'not said')}{made_up}"
     slow = f", policies decide every {data['decide']}" if "decide" in data else ""
     interval = f" of {data['interval']}" if data.get("interval") else ""
-    yield "time", f"{format_span(data)}, {data['bars']:,} bars{interval}{slow}"
+    yield "time", f"{page.format_span(data)}, {data['bars']:,} bars{interval}{slow}"
     if "filled" in data:
         filled, chosen = map(join_notes, split_notes(data["filled"]))
         yield "filled in", filled or "nothing: the data had no gaps"

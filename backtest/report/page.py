@@ -93,8 +93,6 @@ class Code(NamedTuple):
     text: str
 
 
-SYNTHETIC = "Synthetic data: these prices are made up."
-
 Block: TypeAlias = Paragraph | Table | Chart | Code
 
 
@@ -144,8 +142,6 @@ def build_pairs(caption: str, pairs: Iterator[tuple[str, str]]) -> Table:
     columns = Column("item", is_number=False), Column("value", is_number=False)
     return Table(caption, columns, tuple(pairs), is_pairs=True)
 
-
-# --------------------------------------------------------------------------------- declared tables
 
 MEASURE = "measure"
 TINTS = (0.0, 0.03, 0.10, 0.25)

@@ -57,8 +57,6 @@ def write_text(page: Page, format_: str) -> str:
     return {"html": write_html, "md": write_markdown, "json": write_json}[format_](page)
 
 
-# --------------------------------------------------------------------------------------- terminal
-
 WIDTH = 80
 MOST_SHOWN = 12
 """Rows of a table in a terminal, and rows above which a page folds a table."""
@@ -147,9 +145,6 @@ LEAST_WORDS, MOST_NAME = 24, 40
 """Characters that a table keeps room for, of a column of words and of the first."""
 
 
-# ------------------------------------------------------------------------------------------- JSON
-
-
 def write_json(page: Page) -> str:
     content = {
         "kind": page.kind,
@@ -162,9 +157,6 @@ def write_json(page: Page) -> str:
         **page.collect(),
     }
     return json.dumps(base.to_json(content), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-
-
-# --------------------------------------------------------------------------------------- Markdown
 
 
 def write_markdown(page: Page) -> str:
@@ -285,17 +277,14 @@ def pack_plotly() -> str:
     return base64.b64encode(zlib.compress(read_plotly().encode(), 9)).decode("ascii")
 
 
+@functools.cache
 def write_security_policy(*scripts: str) -> str:
-    hashes = " ".join(f"'sha256-{hash_text(text)}'" for text in scripts)
+    digests = (hashlib.sha256(text.encode()).digest() for text in scripts)
+    hashes = " ".join(f"'sha256-{base64.b64encode(each).decode('ascii')}'" for each in digests)
     return (
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
-
-
-@functools.cache
-def hash_text(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
 
 
 def collect_script_data(page: Page) -> dict[str, Any]:

@@ -15,23 +15,11 @@ from backtest.account.records import MONEY_TERMS
 from backtest.base.number_text import Head
 from backtest.base.result_parts import Headline, Panel, Part, Shown, ShownChart, ShownTable
 from backtest.base.units import DAY
+from backtest.engine import run_record
+from backtest.engine import trades as run_trades
 from backtest.engine.option_trader import SCHEDULED
 from backtest.engine.run import WORDS, is_large
 from backtest.engine.run_options import explain_idle_options
-from backtest.engine.run_record import (
-    SHORT,
-    count_boundless,
-    describe_benchmark,
-    find_start,
-    measure_holding,
-)
-from backtest.engine.trades import COSTS as TRADE_COSTS
-from backtest.engine.trades import (
-    collect_options,
-    count_limit_orders,
-    describe_limit_orders,
-    list_limit_orders,
-)
 from backtest.market import split_notes
 from backtest.measures import monthly_returns, name_measure, name_sharpe, worst_drawdowns
 from backtest.measures.measure_table import ABOUT, COSTS, find_cost_rates
@@ -53,11 +41,10 @@ PREMIUMS = "options_cost_annual"
 
 
 def list_numbers(result: Result) -> list[Headline]:
-    metrics, held = result.metrics, measure_holding(result)
+    metrics, held = result.metrics, run_record.measure_holding(result)
     rates = find_cost_rates(result.tally, result.span)
-    year = (
-        "a year" if count_days(result) >= SHORT else f"a year, from {count_days(result):,.0f} days"
-    )
+    days = count_days(result)
+    year = "a year" if days >= run_record.SHORT else f"a year, from {days:,.0f} days"
     ruined = ", 0 after ruin" if metrics["ruined"] else ""
     numbers = [
         Headline("total_return", "Return", metrics["total_return"], "percent",
@@ -154,7 +141,7 @@ def describe_trips(result: Result) -> Headline:
 
 
 def write_verdict(result: Result) -> str:
-    metrics, held = result.metrics, measure_holding(result)
+    metrics, held = result.metrics, run_record.measure_holding(result)
     market = "the instrument" if held.name == "1x" else f"{len(result.names)} instruments"
     hits = int(metrics["liquidations"])
     words = {0: "was never liquidated", 1: "was liquidated once"}
@@ -166,7 +153,7 @@ def write_verdict(result: Result) -> str:
     victims = int((result.contagion()["profit"] > 0.0).sum())
     pulled = f" with {victims:,} position{'s' * (victims > 1)} in profit closed too"
     return (
-        f"{base.format_money(find_start(result))} became "
+        f"{base.format_money(run_record.find_start(result))} became "
         f"{base.format_money(metrics['final_equity'])} in "
         f"{count_days(result):,.0f} days{', with ' * bool(added)}{' and '.join(added)}: a return "
         f"of {base.format_percent(metrics['total_return'])}, against "
@@ -212,7 +199,7 @@ def find_notices(result: Result) -> Iterator[str]:
     yield from find_other_days(result)
     if idle := explain_idle_options(result):
         yield idle
-    if boundless := count_boundless(result):
+    if boundless := run_record.count_boundless(result):
         yield f"an infinite leverage asked for at {boundless:,} closes"
     first = int(np.argmax(~np.isnan(result.of_positions("target")).all(axis=1)))
     if first > WARM:
@@ -247,13 +234,14 @@ def describe_left(result: Result) -> str:
 
 def write_details(result: Result) -> str:
     texts = []
-    if count_days(result) < SHORT:
+    if count_days(result) < run_record.SHORT:
         texts.append(f"Yearly figures are extrapolated from {count_days(result):,.1f} days.")
     cap, metrics = result.account.max_gross_leverage, result.metrics
     if math.isfinite(cap) and metrics["gross_over_cap"] > 0.0:
         texts.append(describe_over_cap(result))
     if result.account.fill == "limit":
-        texts.append(f"Limit orders: {describe_limit_orders(list_limit_orders(result))}.")
+        orders = run_trades.list_limit_orders(result)
+        texts.append(f"Limit orders: {run_trades.describe_limit_orders(orders)}.")
     return " ".join([*texts, *list_doubts(result)])
 
 
@@ -288,9 +276,9 @@ def list_assumptions(result: Result) -> tuple[str, ...]:
 
 def find_assumptions(result: Result) -> Iterator[str]:
     account = result.account
-    yield measure_holding(result).text
+    yield run_record.measure_holding(result).text
     if result.benchmark is not None:
-        yield describe_benchmark(result.manifest, result.metrics)
+        yield run_record.describe_benchmark(result.manifest, result.metrics)
     if account.fill == "same_close":
         yield "fills at the close of the decision are optimistic: at a price known before"
     if account.intrabar == "worst":
@@ -468,9 +456,9 @@ def find_marks(result: Result) -> pd.DataFrame:
 def list_costs(result: Result) -> list[Shown]:
     rows = list(list_statement(result))
     reserve = float(result.of_account("reserve")[-1])
-    largest = max(abs(find_start(result)), *(abs(amount) for _, amount, _ in rows))
+    largest = max(abs(run_record.find_start(result)), *(abs(amount) for _, amount, _ in rows))
     lines = {
-        "equity at the start": (base.format_money(find_start(result)), ""),
+        "equity at the start": (base.format_money(run_record.find_start(result)), ""),
         **{words: (format_signed(amount, largest),
                    "" if rate is None else base.format_percent(rate))
            for words, amount, rate in rows},
@@ -866,15 +854,15 @@ def collect_run(result: Result) -> dict[str, Any]:
             "unallocated": trades.unallocated.to_dict(),
         },
         **(
-            {"limit_orders": count_limit_orders(list_limit_orders(result))}
+            {"limit_orders": run_trades.count_limit_orders(run_trades.list_limit_orders(result))}
             if result.account.fill == "limit"
             else {}
         ),
-        **collect_options(result),
+        **run_trades.collect_options(result),
         "events": {str(kind): int(n) for kind, n in counts.items() if n},
         "target_cuts": list(result.target_cut_rows),
         "no_fill": result.no_fill or None,
-        "infinite_leverage": count_boundless(result),
+        "infinite_leverage": run_record.count_boundless(result),
         "manifest": manifest,
     }
 
@@ -900,7 +888,7 @@ def list_option_parts(result: Result) -> list[Part]:
 def list_tables(result: Result) -> list[Shown]:
     legs = result.rolls("leg")
     legs = legs.iloc[: -1 if len(legs) == 2 else None]
-    heads = {name: Head(name, "a year", "percent") for name in TRADE_COSTS}
+    heads = {name: Head(name, "a year", "percent") for name in run_trades.COSTS}
     shown: list[Shown] = [
         ShownTable(legs, "Cost by leg, of the mean equity", "Cost is premium less proceeds, "
                    "and fees; the spread is what fills were worse than marks.", Head("leg"),
@@ -964,8 +952,8 @@ def tabulate_contracts(result: Result) -> ShownTable:
         "held": [f"{row['opened']:%Y-%m-%d} to {row['closed']:%Y-%m-%d}, {row['ended']}"
                  for row in table.to_dict("records")],
         "contracts": table["quantity"].where(table["side"] == "long", -table["quantity"]),
-        **{name: table[name] for name in TRADE_COSTS},
+        **{name: table[name] for name in run_trades.COSTS},
     }).set_axis(names)  # fmt: skip
-    heads = {name: Head(name, "money", "money") for name in TRADE_COSTS}
+    heads = {name: Head(name, "money", "money") for name in run_trades.COSTS}
     note = "Premium and proceeds of what was sold are negative; an open one counts at its mark."
     return ShownTable(shown, "Cost by roll", note, Head("contract"), heads)

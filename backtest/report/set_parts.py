@@ -14,15 +14,9 @@ from backtest import base
 from backtest.base.number_text import STYLES, Head
 from backtest.base.result_parts import Headline, Part, Shown, ShownChart, ShownTable
 from backtest.engine import count_unfilled
-from backtest.measures import (
-    check_metric,
-    count_cautions,
-    find_cautions,
-    name_measure,
-    order_sets,
-    read_objective,
-)
+from backtest.measures import check_metric, count_cautions, find_cautions, name_measure
 from backtest.measures.measure_table import ABOUT
+from backtest.measures.ranking import order_sets, read_objective
 from backtest.report.page import format_measure, format_span
 from backtest.report.write import draw_chart
 from backtest.sweep import find_failed
@@ -263,15 +257,12 @@ def list_landscape(explored: Explored, whole: str) -> list[Part]:
         Part("plateau", "The plateau around the best", "Whether the best set is one of many "
              "good ones, or alone.", lambda: [tabulate_plateau(explored)], "both"),
         Part("map", "Where the best lie", "By the first three parameters.",
-             lambda: list_maps(explored)),
+             lambda: [draw_map(explored, x, y)
+                      for x, y in itertools.combinations(explored.varied[:3], 2)]),
         Part("sets", "All sets", "Search by any word or number.",
              lambda: [tabulate_sets(explored, LISTED)._replace(is_searched=True, note=note)],
              is_folded=True),
     ]  # fmt: skip
-
-
-def list_maps(explored: Explored) -> list[Shown]:
-    return [draw_map(explored, x, y) for x, y in itertools.combinations(explored.varied[:3], 2)]
 
 
 def draw_sweep_map(sweep: Sweep, x: str, y: str, metric: str) -> Any:

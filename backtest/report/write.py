@@ -17,18 +17,11 @@ from backtest.measures import name_measure
 from backtest.report import render
 from backtest.report.basis import build_basis, find_origin, list_terms
 from backtest.report.charts import LIGHT, TEMPLATE, draw_declared, thin_rows
-from backtest.report.page import (
-    SYNTHETIC,
-    Block,
-    Fact,
-    Page,
-    Paragraph,
-    Section,
-    format_measure,
-    write_table,
-)
+from backtest.report.page import Block, Fact, Page, Paragraph, Section, format_measure, write_table
 from backtest.store import StoreEntry, count_kinds, describe_note, list_results, load_saved
 from backtest.store.listing import LEFTOVER, UNTOLD, Origin, name_fault
+
+SYNTHETIC = "Synthetic data: these prices are made up."
 
 
 def build_page(found: Any, objective: str = "sharpe") -> Page:
@@ -57,12 +50,8 @@ def list_sections(found: Any, origin: Origin) -> list[Section]:
     shown = [each for each in found.list_parts() if each.shows != "summary"]
     sections = [section for each in shown if (section := write_part(each)).blocks]
     first = [each for each in sections if not each.is_folded]
-    command = [
-        "backtest",
-        "report",
-        base.name_folder(found.folder_title, str(found.manifest["id"])),
-    ]
-    basis = build_basis(found, shlex.join(command), origin)
+    name = base.name_folder(found.folder_title, str(found.manifest["id"]))
+    basis = build_basis(found, shlex.join(["backtest", "report", name]), origin)
     return [*first, *basis, *(each for each in sections if each.is_folded)]
 
 
@@ -190,8 +179,6 @@ def draw_chart(shown: base.ShownChart) -> Any:
     figure = go.Figure({} if chart is None else dict(chart.figure))
     return figure.update_layout(template={"layout": TEMPLATE})
 
-
-# ------------------------------------------------------------------------- all results of a store
 
 INDEX, PAGES = "index.html", "pages"
 LONGEST_NOTE = 300

@@ -206,9 +206,6 @@ def _fit(estimator: Any, returns: pd.DataFrame) -> base.FloatArray:
     return weights
 
 
-# ---------------------------------------------------------------------------------- when, and which
-
-
 class Segment(NamedTuple):
     members: base.IntArray
     bars: base.IntArray
