@@ -16,8 +16,7 @@ from backtest.base.units import DAY, YEAR_DAYS
 from backtest.market.files import is_panel
 from backtest.market.market import Market, compute_once
 from backtest.market.markets import Markets, as_given, as_markets, rebuild
-from backtest.market.reshape import MARK_PRICES as MARKS
-from backtest.market.reshape import BarGroups, grid_origin, group_bars, resample_fields
+from backtest.market.reshape import MARK_PRICES, BarGroups, grid_origin, group_bars, resample_fields
 from backtest.market.tables import PRICES
 
 SESSIONS = 252.0
@@ -345,7 +344,7 @@ def join(market: Market, detail: Market, lived: base.BoolArray) -> Market:
     owners, opens = find_owners(market, detail), market.time[lived]
     taken = (owners >= 0) & lived[owners]
     has_mark = market.has_mark and detail.has_mark
-    fields = (*PRICES, *MARKS) if has_mark else PRICES
+    fields = (*PRICES, *MARK_PRICES) if has_mark else PRICES
     both = {
         name: np.concatenate([getattr(market, name)[~lived], getattr(detail, name)[taken]])
         for name in (*fields, "volume", "time")
@@ -353,7 +352,7 @@ def join(market: Market, detail: Market, lived: base.BoolArray) -> Market:
     order = np.argsort(both["time"], kind="stable")
     joined = {name: values[order] for name, values in both.items()}
     if not has_mark:
-        joined |= {mark: joined[name] for mark, name in zip(MARKS, PRICES, strict=True)}
+        joined |= {mark: joined[name] for mark, name in zip(MARK_PRICES, PRICES, strict=True)}
     time = joined["time"]
     ends = np.append(np.searchsorted(time, market.time[1:]) - 1, len(time) - 1)
     known = np.searchsorted(ends, np.arange(len(time)), side="right") - 1
@@ -389,7 +388,7 @@ def compare(market: Market, detail: Mapping[str, FloatArray], groups: BarGroups)
     if not len(opens):
         return {}
     at, worst = np.searchsorted(market.time, opens), np.zeros(len(opens))
-    for names in (PRICES, MARKS) if MARKS[0] in detail else (PRICES,):
+    for names in (PRICES, MARK_PRICES) if MARK_PRICES[0] in detail else (PRICES,):
         for name, made in zip(names, groups.ohlc(*(detail[x] for x in names)), strict=True):
             worst = np.maximum(worst, np.abs(made / getattr(market, name)[at] - 1.0))
     k, count = int(np.argmax(worst)), int(np.sum(worst > SAME))

@@ -155,9 +155,6 @@ def make_frame(kind: str, stamps: Any, values: Any) -> pd.DataFrame:
     return frame
 
 
-# ------------------------------------------------------------------------------ Binance's archive
-
-
 class Archive(NamedTuple):
     client: Any
     address: str
@@ -246,9 +243,6 @@ def read_archive_rows(content: bytes, kind: str, where: str) -> pd.DataFrame:
     return make_frame(kind, table.time, np.stack(columns, axis=1))
 
 
-# ---------------------------------------------------------------------------------------- exchanges
-
-
 class Exchange(NamedTuple):
     client: Any
     request: Request
@@ -328,9 +322,6 @@ def find_symbol(client: Any, request: Request) -> tuple[str, str]:
         )
     chosen = max(found, key=lambda each: bool(each.get("contract") or each.get("swap")))
     return str(chosen["symbol"]), str(chosen["id"])
-
-
-# --------------------------------------------------------------------------------- into the folder
 
 
 class Fetched(NamedTuple):

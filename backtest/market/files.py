@@ -267,17 +267,13 @@ def write_folder(
         raise DataError(
             f"a market is saved to a new or empty folder, this one is in use ({folder})"
         )
-    try:
-        with base.temporary_folder(folder.parent, ".draft-") as temporary:
-            draft = temporary / folder.name
-            draft.mkdir()
-            for name, frame in tables.items():
-                write_table(frame, draft / f"{name}.parquet")
-            base.write_json_file(facts, draft / "market.json")
-            base.replace_folder(draft, folder, ".older-")
-    except OSError as error:
-        raise DataError(f"cannot write the market ({folder}): {error}") from error
-    return folder
+
+    def write(draft: Path) -> None:
+        for name, frame in tables.items():
+            write_table(frame, draft / f"{name}.parquet")
+        base.write_json_file(facts, draft / "market.json")
+
+    return base.save_folder(folder.parent, folder.name, write, what="market")
 
 
 def write_table(frame: pd.DataFrame, path: Path) -> None:
