@@ -235,9 +235,6 @@ def list_changed(value: Value, place: str = "") -> Iterator[tuple[str, str]]:
             yield f"{place}{each.name}", format_setting(_plain(held))
 
 
-# ----- faults -----
-
-
 def make_fault(name: str, rule: str, owner: object) -> pydantic_core.InitErrorDetails:
     place = tuple(int(each) if each.isdecimal() else each for each in name.split("."))
     value: Any = owner
@@ -314,9 +311,6 @@ def find_owner(cls: type[Any], place: Sequence[object]) -> type[Any]:
     return cls
 
 
-# ----- fields -----
-
-
 @cache
 def find_declarations(cls: type[Any]) -> dict[str, Declaration]:
     """Return the declarations of the fields of a class, without those of its parts."""
@@ -350,9 +344,6 @@ def _hashable(value: object) -> object:
     if isinstance(value, pd.Series):
         return (_nanoseconds(value).tobytes(), value.to_numpy().tobytes())
     return value
-
-
-# ----- plain data -----
 
 
 def _nanoseconds(series: FloatSeries) -> IntArray:

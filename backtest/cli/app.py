@@ -177,7 +177,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             printing.print_message(f"error: {error}")
             return printing.FAILED if isinstance(error, base.AccountingError) else printing.REFUSED
         except typer.TyperException as error:
-            return report_usage_error(error)
+            path = getattr(getattr(error, "ctx", None), "command_path", "backtest")
+            printing.print_message(
+                f"error: {error.format_message().rstrip('.')}; see {path} --help"
+            )
+            return printing.REFUSED
         except OSError as error:
             return printing.report_system_error(error)
         except SystemExit as error:
@@ -210,14 +214,6 @@ def run_process(arguments: Sequence[str]) -> int:
         raise
     except KeyboardInterrupt:  # between two of these lines
         return printing.INTERRUPTED
-
-
-def report_usage_error(error: typer.TyperException) -> int:
-    context = getattr(error, "ctx", None)
-    message = error.format_message()
-    path = context.command_path if context is not None else "backtest"
-    printing.print_message(f"error: {message.rstrip('.')}; see {path} --help")
-    return printing.REFUSED
 
 
 def make_warning_printer() -> Callable[..., None]:

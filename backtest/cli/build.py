@@ -81,9 +81,6 @@ def build_experiment(draft: Draft, *, warms: bool = True) -> Experiment:
     return Experiment(market, policy, terms)
 
 
-# -------------------------------------------------------------------------------------------- data
-
-
 def load_data(draft: Draft, *, warms: bool = False) -> Market | Markets:
     data, run = dict(draft.table("data")), draft.table("run")
     given = {"data.from": data.pop("from", None), "data.to": data.pop("to", None),
@@ -142,9 +139,6 @@ def list_texts(given: Any) -> list[str]:
     return [given] if isinstance(given, str) else list(given or [])
 
 
-# ---------------------------------------------------------------------------- signals and weights
-
-
 def read_signal(draft: Draft, market: Market | Markets) -> Any:
     run, seen = draft.table("run"), find_clock(market).seen
     markets = as_markets(seen)
@@ -186,9 +180,6 @@ def allocate(rule: str, settings: Mapping[str, Any], markets: Markets) -> pd.Dat
     if len(markets) == 1:
         raise base.ParameterError("run.allocate is for several instruments, got one")
     return equal(markets) if rule == "equal" else inverse_volatility(markets, **settings)
-
-
-# ---------------------------------------------------------------------------- policies and venues
 
 
 def by_instrument(
@@ -316,9 +307,6 @@ def complete_preset(text: str, name: str, market: Market) -> str:
     return f"{venue}:{found[0] if found else names[-1]}{at}{date}"
 
 
-# ----------------------------------------------------------------------------- lending and options
-
-
 def apply_lending(draft: Draft, venue: Any, markets: Markets) -> Any:
     terms = dict(draft.table("lending"))
     if not terms:
@@ -428,8 +416,6 @@ def read_chains(
     return found
 
 
-# ------------------------------------------------------------------- policies by name, or in files
-
 EXAMPLE = "Capped(VolTarget(target=0.6), cap=3)"
 
 
@@ -528,9 +514,6 @@ def import_error(file: Path, error: BaseException) -> base.PolicyError:
     return base.PolicyError(
         f"a policy's file must be importable, {where} raised {type(error).__name__}: {text}"
     )
-
-
-# -------------------------------------------------------------------------------- expressions
 
 
 def parse_policy(text: str) -> Policy:

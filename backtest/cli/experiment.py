@@ -304,8 +304,6 @@ def describe_kinds(kinds: tuple[type, ...]) -> str:
     return " or ".join(KIND_TEXTS[each] for each in kinds)
 
 
-# ------------------------------------------------------------------------------------ typed values
-
 WORDS: Mapping[str, Any] = {"none": None, "true": True, "false": False}
 MOST_VALUES = 1_000_000
 
@@ -407,8 +405,6 @@ def read_bound(text: str) -> tuple[str, str]:
     return match[1], match[2].strip()
 
 
-# ---------------------------------------------------------------------------------------- the draft
-
 Tables = dict[str, dict[str, Any]]
 Entry = tuple[str, Any]
 """The dotted name of a key, such as ``account.band``, and its value."""
@@ -489,9 +485,6 @@ def overlay(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-# ----------------------------------------------------------------------------- what a flag says
-
-
 def read_flags(key: Key, texts: list[str]) -> Iterator[Entry]:
     seen: set[str] = set()
     for place, value in list_entries(key, texts):
@@ -551,9 +544,6 @@ def read_text(key: Key, text: str) -> Any:
         return text
     value = parse_typed(text)
     return text if value is None and str in key.kinds else value
-
-
-# ------------------------------------------------------------------------------- what a file says
 
 
 def read_experiment(file: Path) -> Tables:

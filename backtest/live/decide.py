@@ -178,8 +178,6 @@ def look_ahead(setup: Setup, stated: Stated) -> Setup:
     return longer_setup._replace(first=first - 1)
 
 
-# ------------------------------------------------------------------ the account in it
-
 CAPACITY = 4_096
 """Entries that the log of one bar may have."""
 OWNER = 8
@@ -543,9 +541,6 @@ def write_in_lots(size: float, lot: float) -> float:
     """Return a size in the digits of its lots: 0.007, where a difference left 0.00699999..."""
     whole = round(round(size / lot) * lot, 12) if lot > 0.0 else size
     return whole if abs(size - whole) <= 1e-6 * lot else size
-
-
-# ------------------------------------------------------------------ what speaks against acting
 
 
 def find_old_data(setup: Setup, now: int | None) -> Iterator[Caution]:

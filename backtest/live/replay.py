@@ -175,9 +175,6 @@ def read_fee(listed: Any, single: Any, row: int) -> tuple[float, str] | None:
     return None
 
 
-# ------------------------------------------------------------------ fills of a replay
-
-
 class Fact(NamedTuple):
     time: int
     place: int
@@ -531,9 +528,6 @@ def live_through(
         record=tape.record, entries=entries, memory=deciders.memory, plain_because="",
         cuts=counts.cuts,
     )  # fmt: skip
-
-
-# ------------------------------------------------------------------ one bar
 
 
 class Replayer:

@@ -15,6 +15,8 @@ import pandas as pd
 from backtest import base
 from backtest.report.page import Chart
 
+Layout: TypeAlias = dict[str, Any]
+Traces: TypeAlias = Iterator[dict[str, Any]]
 ROLES = {
     "ink": ("#1c2127", "#e4e7eb"),
     "muted": ("#5b6570", "#9aa5b1"),
@@ -138,9 +140,6 @@ def to_datetimes(nanoseconds: base.IntArray) -> Any:
     return nanoseconds.view("datetime64[ns]").astype("datetime64[ms]")
 
 
-# ------------------------------------------------------------------------------------------ JSON
-
-
 def encode_figure(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(name): encode_figure(item) for name, item in value.items()}
@@ -223,8 +222,6 @@ def find_gap_ends(values: base.FloatArray, buckets: int) -> base.IntArray:
     return np.concatenate([steps, steps + 1])
 
 
-# ------------------------------------------------------------------------------------- declared
-
 COLORS = ("accent", "loss", "ink", "neutral", "step_5", "step_2", "step_3", "muted")
 DASHES = ("solid", "dash", "dot")
 FROM_LABELS = ("intervals", "tornado")
@@ -261,9 +258,6 @@ def build_chart(shown: base.ShownChart, traces: list[Any], layout: dict[str, Any
 
 def choose_color(shown: base.ShownChart, name: object, place: int) -> str:
     return shown.colors.get(str(name)) or COLORS[place % len(COLORS)]
-
-
-# ----- panels -----
 
 
 def draw_panels(shown: base.ShownChart, table: pd.DataFrame) -> Chart | None:
@@ -310,7 +304,7 @@ def name_panel(shown: base.ShownChart, panel: base.Panel) -> str:
     return f"{panel.title} {'  '.join(keys)}"
 
 
-def draw_events(shown: base.ShownChart) -> Iterator[dict[str, Any]]:
+def draw_events(shown: base.ShownChart) -> Traces:
     if shown.events is None:
         return
     for label, rows in shown.events.groupby("label", sort=False):
@@ -322,12 +316,7 @@ def draw_events(shown: base.ShownChart) -> Iterator[dict[str, Any]]:
         yield {**trace, "customdata": rows["row"].tolist()}
 
 
-# ----- one axis -----
-
-
-def draw_lines(
-    shown: base.ShownChart, table: pd.DataFrame, layout: dict[str, Any]
-) -> Iterator[dict[str, Any]]:
+def draw_lines(shown: base.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
     is_time = isinstance(table.index, pd.DatetimeIndex)
     layout["xaxis"] |= {"type": "date"} if is_time else {}
     for place, (name, column) in enumerate(table.items()):
@@ -350,9 +339,7 @@ def mask_infinite(values: base.FloatArray) -> base.FloatArray:
     return np.where(np.isfinite(values), values, np.nan)
 
 
-def draw_bars(
-    shown: base.ShownChart, table: pd.DataFrame, layout: dict[str, Any]
-) -> Iterator[dict[str, Any]]:
+def draw_bars(shown: base.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
     layout |= {"barmode": "overlay", "bargap": 0.05}
     for place, (name, column) in enumerate(table.items()):
         yield {
@@ -363,9 +350,7 @@ def draw_bars(
     yield from draw_marks(shown, table)
 
 
-def draw_heat(
-    shown: base.ShownChart, table: pd.DataFrame, layout: dict[str, Any]
-) -> Iterator[dict[str, Any]]:
+def draw_heat(shown: base.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
     labels = table.index.get_level_values(0)
     is_sorted = not isinstance(labels[0], str)  # words stay in their own order
     cells = table.iloc[:, 0].groupby(level=[0, 1], sort=is_sorted).mean()
@@ -383,11 +368,7 @@ def draw_heat(
     }  # fmt: skip
 
 
-def draw_tornado(
-    shown: base.ShownChart,  # noqa: ARG001
-    table: pd.DataFrame,
-    layout: dict[str, Any],
-) -> Iterator[dict[str, Any]]:
+def draw_tornado(shown: base.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:  # noqa: ARG001
     change = table.iloc[:, 0].fillna(0.0)
     order = change.abs().groupby(level=0).max().sort_values().index
     layout |= {"height": 90 + 34 * len(order), "barmode": "overlay"}
@@ -407,9 +388,7 @@ def draw_marks(shown: base.ShownChart, table: pd.DataFrame) -> list[dict[str, An
     return [draw_line([at, at], ends, "mark", "neutral", line=dot) for at in known]
 
 
-def draw_scatter(
-    shown: base.ShownChart, table: pd.DataFrame, layout: dict[str, Any]
-) -> Iterator[dict[str, Any]]:
+def draw_scatter(shown: base.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
     layout["xaxis"] |= {"showgrid": True}
     last = table.shape[1] - 1
     for place, (name, column) in enumerate(table.items()):
@@ -426,9 +405,7 @@ def draw_scatter(
         yield draw_line(ends, ends, "equal", "loss", line=line, showlegend=True, hoverinfo="skip")
 
 
-def draw_intervals(
-    shown: base.ShownChart, table: pd.DataFrame, layout: dict[str, Any]
-) -> Iterator[dict[str, Any]]:
+def draw_intervals(shown: base.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
     value, low, high = (table.iloc[:, k].to_numpy(dtype=np.float64) for k in range(3))
     error = {"type": "data", "symmetric": False, "array": mask_infinite(high - value),
              "arrayminus": mask_infinite(value - low), "thickness": 1.2, "width": 4,
@@ -444,9 +421,7 @@ def draw_intervals(
     yield trace
 
 
-def draw_accounts(
-    shown: base.ShownChart, table: pd.DataFrame, layout: dict[str, Any]
-) -> Iterator[dict[str, Any]]:
+def draw_accounts(shown: base.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
     closes = pd.DatetimeIndex(table.index).as_unit("ns").asi8
     layout |= stack_panels(("One unit of money", "Drawdown"), (2, 1), 0.09, closes)
     layout["yaxis2"] |= {"tickformat": PERCENTS, "nticks": 4}
@@ -475,9 +450,7 @@ def draw_edge(time: int) -> dict[str, Any]:
             "line": line, "layer": "below"}  # fmt: skip
 
 
-def draw_area(
-    shown: base.ShownChart, table: pd.DataFrame, layout: dict[str, Any]
-) -> Iterator[dict[str, Any]]:
+def draw_area(shown: base.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
     closes = pd.DatetimeIndex(table.index).as_unit("ns").asi8
     layout["xaxis"] |= {"type": "date"}
     columns = [column.to_numpy(dtype=np.float64) for _, column in table.items()]
@@ -490,11 +463,7 @@ def draw_area(
                             line={"width": 0.5})  # fmt: skip
 
 
-def draw_quotes(
-    shown: base.ShownChart,  # noqa: ARG001
-    table: pd.DataFrame,
-    layout: dict[str, Any],  # noqa: ARG001
-) -> Iterator[dict[str, Any]]:
+def draw_quotes(shown: base.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:  # noqa: ARG001
     fitted, low, high = (table.iloc[:, k] for k in range(3))
     middle = (0.5 * (low + high)).dropna()
     error = {"type": "data", "array": (high - low).dropna().to_numpy() / 2.0,
@@ -505,10 +474,7 @@ def draw_quotes(
     yield draw_line(known.index.to_numpy(), known.to_numpy(), "fit")
 
 
-Draw: TypeAlias = Callable[
-    [base.ShownChart, pd.DataFrame, dict[str, Any]], Iterator[dict[str, Any]]
-]
-DRAWN: Mapping[str, Draw] = {
+DRAWN: Mapping[str, Callable[[base.ShownChart, pd.DataFrame, Layout], Traces]] = {
     "line": draw_lines,
     "points": draw_lines,
     "steps": draw_lines,

@@ -37,8 +37,6 @@ WARM = 24
 """Bars without a decision at the start that are not mentioned."""
 PREMIUMS = "options_cost_annual"
 
-# ----------------------------------------------------------------------------------------- figures
-
 
 def list_numbers(result: Result) -> list[Headline]:
     metrics, held = result.metrics, run_record.measure_holding(result)
@@ -135,9 +133,6 @@ def describe_trips(result: Result) -> Headline:
         note += f"{base.format_number(found['profit_factor'])}; in the market at "
         note += f"{base.format_percent(found['time_in_market'])} of closes"
     return Headline("trades", "Trades", found["trades"], "count", note)
-
-
-# ----------------------------------------------------------------------------------- in sentences
 
 
 def write_verdict(result: Result) -> str:
@@ -300,9 +295,6 @@ def find_assumptions(result: Result) -> Iterator[str]:
         yield "quotes fill orders of any size: their depth is not in the data"
 
 
-# ------------------------------------------------------------------------------------------- parts
-
-
 def list_parts(result: Result) -> list[Part]:
     cuts = list_large_cuts(result)
     return [
@@ -335,9 +327,6 @@ def list_parts(result: Result) -> list[Part]:
              "Money is in the settlement currency. docs/metrics.md "
              "defines each measure.", lambda: [tabulate_measures(result.metrics)], is_folded=True),
     ]  # fmt: skip
-
-
-# ------------------------------------------------------------------------------------------- story
 
 
 class Mark(NamedTuple):
@@ -450,9 +439,6 @@ def find_marks(result: Result) -> pd.DataFrame:
     return found.sort_values("place", kind="stable")
 
 
-# ------------------------------------------------------------------------------------------- costs
-
-
 def list_costs(result: Result) -> list[Shown]:
     rows = list(list_statement(result))
     reserve = float(result.of_account("reserve")[-1])
@@ -510,8 +496,6 @@ def tabulate_instruments(result: Result) -> ShownTable:
                       empty="No instrument made or cost anything.")  # fmt: skip
 
 
-# --------------------------------------------------------------------------------------- drawdowns
-
 DATED = ("peak", "trough", "recovery")
 WORST, SHALLOW = 10, 0.1
 """Most falls of the table, and the share of the worst under which one is left out."""
@@ -546,9 +530,6 @@ def list_falls(result: Result) -> list[Shown]:
                        Head("rank", "", "count"), heads, empty=empty)]  # fmt: skip
 
 
-# --------------------------------------------------------------------------------------- over time
-
-
 def list_over_time(result: Result) -> list[Shown]:
     months = monthly_returns(result.time, result.of_account("unit"), result.tally.first_unit)
     names = [*calendar.month_abbr[1:], "year"]
@@ -556,9 +537,6 @@ def list_over_time(result: Result) -> list[Shown]:
     note = "Simple returns of the unit value by calendar month, UTC, in per cent."
     return [ShownTable(months.set_axis(names, axis=1), "Monthly returns", note,
                        Head("year", "", "whole"), heads, is_tinted=True)]  # fmt: skip
-
-
-# -------------------------------------------------------------------------------------------- risk
 
 
 def list_risk(result: Result) -> list[Shown]:
@@ -633,8 +611,6 @@ def tabulate_contagion(result: Result) -> ShownTable:
                       "cross positions", note, Head("time", "UTC"))  # fmt: skip
 
 
-# ------------------------------------------------------------------------------------------ trades
-
 FILLS_PER_TRIP = 20
 """Fills per round trip from which the page shows lots: the policy keeps its position adjusted."""
 GROUPED = {
@@ -697,9 +673,6 @@ def name_groups(trades: Trades, by: Any) -> dict[str, Any]:
     return {str(name): row for name, row in table.to_dict("index").items()}
 
 
-# --------------------------------------------------------------------------- targets and exposure
-
-
 def list_large_cuts(result: Result) -> list[Any]:
     rows = result.target_cut_rows
     total = next((row for row in rows if row.get("instrument", "all") == "all"), None)
@@ -745,8 +718,6 @@ def list_exposure(result: Result) -> list[Shown]:
                    "hedge.", ratio, height=460, panels=panels),
     ]  # fmt: skip
 
-
-# ------------------------------------------------------------------------------- ledger, measures
 
 PARTS_OF_TRADES = ("fee", "slippage", "impact", "liquidation_loss")
 COMMON = ("fill", "funding", "interest")
@@ -830,9 +801,6 @@ def tabulate_measures(metrics: Mapping[str, float]) -> ShownTable:
     heads = {"value": Head("value", "", "decimals"), "unit": Head("unit")}
     return ShownTable(pd.DataFrame.from_dict(rows, orient="index"), "All measures", "",
                       Head("measure"), heads)  # fmt: skip
-
-
-# -------------------------------------------------------------------------------------------- JSON
 
 
 def collect_run(result: Result) -> dict[str, Any]:

@@ -34,8 +34,6 @@ TOP, LISTED = 10, 500
 MARKING = ("ruined", "ruin_time", "cagr", "max_drawdown")
 SHOWN = ("sharpe", "total_return", "max_drawdown", "turnover", "liquidations")
 
-# ------------------------------------------------------------------------------- sets, for charts
-
 NEAR = 0.1
 """Largest distance of neighbors, as a fraction of a parameter's range, or one grid step."""
 TIED = 1e-9
@@ -178,9 +176,6 @@ def find_neighbors(explored: Explored) -> base.BoolArray:
     return near
 
 
-# ------------------------------------------------------------------------------------------ sweeps
-
-
 def write_sweep_verdict(sweep: Sweep) -> str:
     explored = explore_sweep(sweep)
     near = find_neighbors(explored)
@@ -245,9 +240,6 @@ def list_sweep_assumptions(sweep: Sweep) -> tuple[str, ...]:
     drawn, asked = sweep.manifest["drawn"], sweep.manifest["sets"]["asked"]
     how = f"drawn by Sobol's sequence, seed {drawn['seed']}" if drawn else "given"
     return f"{asked:,} sets were {how}; {len(sweep.table):,} were run.", NO_HOLDOUT
-
-
-# --------------------------------------------------------------------------------------- landscape
 
 
 def list_landscape(explored: Explored, whole: str) -> list[Part]:
@@ -353,8 +345,6 @@ def format_explored(explored: Explored, value: float) -> str:
         return format_measure(explored.name, float(value))
     return base.format_number(float(value))
 
-
-# ----------------------------------------------------------------------------------------- studies
 
 COMPARED = (
     "total_return", "cagr", "volatility", "sharpe", "max_drawdown", "calmar", "turnover",
