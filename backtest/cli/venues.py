@@ -176,13 +176,8 @@ def liq(
     del numbers["probabilities"]
     for name in ("distance", "volatility"):
         numbers[name] = None if numbers[name] is None else format_percent(numbers[name])
+    digits = max(0, math.ceil(-math.log10(rules.contract.tick) - 1e-9))
     for name in ("liquidation_price", "bankruptcy_price"):
-        numbers[name] = format_price_at_tick(numbers[name], rules.contract.tick)
+        numbers[name] = "none" if math.isnan(numbers[name]) else f"{numbers[name]:,.{digits}f}"
     numbers |= {f"liquidated in {days}": format_percent(x) for days, x in odds.items()}
     render([(name.replace("_", " "), numbers[name]) for name in numbers], ("of the position", ""))
-
-
-def format_price_at_tick(price: float, tick: float) -> str:
-    if math.isnan(price):
-        return "none"
-    return f"{price:,.{max(0, math.ceil(-math.log10(tick) - 1e-9))}f}"

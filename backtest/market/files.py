@@ -204,7 +204,7 @@ def find_header(lines: Sequence[str], asked: set[str], where: str) -> int | None
     """
     cells = [split_line(line.lower())[1] if _LETTER.search(line) else [] for line in lines]
     values = [
-        sum(map(is_value, each)) if each else sum(map(line.count, ";\t|,"))
+        sum(map(bool, map(_VALUE.fullmatch, each))) if each else sum(map(line.count, ";\t|,"))
         for each, line in zip(cells, lines, strict=True)
     ]
     found = [
@@ -237,10 +237,6 @@ def split_line(line: str) -> tuple[str, list[str]]:
     return delimiter, [cell.strip() for cell in cells]
 
 
-def is_value(cell: str) -> bool:
-    return bool(cell) and _VALUE.fullmatch(cell) is not None
-
-
 def has_decimal_comma(lines: Sequence[str], delimiter: str, where: str) -> bool:
     """Return whether numbers have a decimal comma; raise if it may as well stand at thousands."""
     if delimiter == ",":
@@ -254,9 +250,6 @@ def has_decimal_comma(lines: Sequence[str], delimiter: str, where: str) -> bool:
             f"stand at thousands ({where}); write them with a point"
         )
     return True
-
-
-# ---------------------------------------------------------------------------------------- writing
 
 
 def write_folder(
@@ -377,9 +370,8 @@ def find_layout(
     tables = {role: [file.path for file in files if file.role == role] for role in ROLES}
     for role, given in tables.items():
         stems = {re.sub(r"[\W\d_]+", "", stem_of(path)) for path in given}
-        if len(given) > 1 and (
-            files is own or len(stems) > 1
-        ):  # of different dates they are joined
+        # of different dates they are joined
+        if len(given) > 1 and (files is own or len(stems) > 1):
             raise DataError(
                 f"one file of {role} is needed, found {given[0].name} and {given[1].name} ({where})"
             )
@@ -457,9 +449,6 @@ def read_facts(path: Path) -> dict[str, Any]:
                 f"{value!r}{did_you_mean(key, _FACTS)} ({path})"
             )
     return facts
-
-
-# ----------------------------------------------------------------------- folders of several markets
 
 
 class MarketSource(NamedTuple):
@@ -577,8 +566,6 @@ def _choose(name: str, found: Sequence[MarketSource]) -> MarketSource:
 ROLES = ("bars", "mark", "funding")
 Frames = Mapping[str, Sequence[SourceFrame]]
 
-# ------------------------------------------------------------------------------------- options
-
 
 class ReadOptions(NamedTuple):
     """How data are read: the arguments of ``Market.load``, times in ns."""
@@ -645,9 +632,6 @@ def read_options(given: Mapping[str, Any]) -> ReadOptions:
         columns={ours: str(theirs) for ours, theirs in columns.items()},
         repairs=repairs,
     )
-
-
-# ------------------------------------------------------------------------------- what was read
 
 
 def load_fields(

@@ -225,10 +225,8 @@ class Market(BarClock):
         object.__setattr__(self, "filled", MappingProxyType(dict(self.filled)))
         object.__setattr__(self, "facts", {})  # copies with the same content share them
         signal = np.asarray(self.signal)
-        signal = base.freeze(
-            signal[:1] if signal.strides == (0,) else signal
-        )  # a constant stays one
-        object.__setattr__(self, "signal", np.broadcast_to(signal, self.time.shape))
+        signal = signal[:1] if signal.strides == (0,) else signal  # a constant stays one
+        object.__setattr__(self, "signal", np.broadcast_to(base.freeze(signal), self.time.shape))
 
     @classmethod
     @checked

@@ -165,9 +165,6 @@ def find_rows(
     return [Hit(time[rows], found, places=places)]
 
 
-# ------------------------------------------------------------------------------------ any table
-
-
 def find_disorder(subject: Subject) -> list[Hit]:
     time, noun = subject.table.time, NOUNS[subject.role]
     text = f"{noun} must be in order of time, {{n}} of {{of}} came before the one above"
@@ -186,9 +183,6 @@ def find_repeats(subject: Subject) -> list[Hit]:
     text = f"{NOUNS[subject.role]} must have each time once, {{n}} of {{of}} are duplicates"
     places = (f"{differs.sum()} of {differs.size} with other values",)
     return find_rows(time, is_again, text, places=places)
-
-
-# -------------------------------------------------------------------------------- bars and marks
 
 
 def is_off_grid(time: IntArray, interval: int, *, sessions: bool) -> BoolArray:
@@ -375,9 +369,6 @@ def find_unit_changes(subject: Subject) -> list[Hit]:
     return find_rows(subject.time, is_first, places=tuple(places))
 
 
-# ------------------------------------------------------------------- marks beside last prices
-
-
 def find_other_length(subject: Subject) -> list[Hit]:
     if not subject.odd.size or subject.bars is None:
         return []
@@ -462,9 +453,6 @@ def find_stale(subject: Subject) -> list[Hit]:
     is_same = np.logical_and.reduce([mark.columns[name] == before for name in PRICES])
     closes = bars.columns["close"]
     return find_rows(mark.time, is_same & (closes != np.concatenate([closes[:1], closes[:-1]])))
-
-
-# ------------------------------------------------------------------------------------- funding
 
 
 def find_settled_twice(subject: Subject) -> list[Hit]:

@@ -134,9 +134,8 @@ def read_frame(
             if x in found:
                 columns[x] = to_floats(frame[x], column=x, name=name)
     cure = base.OF_FILE if is_file else base.OF_FRAME
-    return TimedTable(
-        name, base.read_stamps(stamps, name=name, timezone=timezone, cure=cure), columns
-    )
+    time = base.read_stamps(stamps, name=name, timezone=timezone, cure=cure)
+    return TimedTable(name, time, columns)
 
 
 def plain_name(name: object) -> str:

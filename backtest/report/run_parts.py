@@ -110,9 +110,7 @@ def describe_leverage(result: Result) -> str:
 def describe_liquidations(result: Result) -> str:
     metrics = result.metrics
     counts = {
-        "cost": base.format_money(metrics["liquidation_loss"])
-        if metrics["liquidation_loss"]
-        else "",
+        "cost": base.format_money(loss) if (loss := metrics["liquidation_loss"]) else "",
         "margin calls": count(metrics["margin_calls"]),
         "failed": count(metrics["calls_failed"]),
         "stops": count(metrics["stops"]),
@@ -140,11 +138,9 @@ def write_verdict(result: Result) -> str:
     market = "the instrument" if held.name == "1x" else f"{len(result.names)} instruments"
     hits = int(metrics["liquidations"])
     words = {0: "was never liquidated", 1: "was liquidated once"}
-    flows = metrics["flows"] - metrics["top_ups"]
+    flows, top_ups = metrics["flows"] - metrics["top_ups"], metrics["top_ups"]
     added = [f"{base.format_money(flows)} of net deposits"] if flows else []
-    added += (
-        [f"{base.format_money(metrics['top_ups'])} from the reserve"] if metrics["top_ups"] else []
-    )
+    added += [f"{base.format_money(top_ups)} from the reserve"] if top_ups else []
     victims = int((result.contagion()["profit"] > 0.0).sum())
     pulled = f" with {victims:,} position{'s' * (victims > 1)} in profit closed too"
     return (
@@ -883,9 +879,8 @@ def list_tables(result: Result) -> list[Shown]:
 
 def list_charts(result: Result) -> Iterator[Shown]:
     index = base.utc_index(result.span.named)
-    table = result.greeks[["options_leverage", "net_delta", "gamma", "vega", "theta"]].set_axis(
-        index
-    )
+    names = ["options_leverage", "net_delta", "gamma", "vega", "theta"]
+    table = result.greeks[names].set_axis(index)
     table = table.rename(columns={"options_leverage": "options by delta", "net_delta": "net delta"})
     table["instruments, gross"] = result.bars["gross_leverage"].to_numpy()
     panels = (
