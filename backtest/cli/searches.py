@@ -111,7 +111,10 @@ def list_sweep(sweep: Sweep) -> dict[str, Any]:
 
 
 Gate = Annotated[
-    bool, option("Exit with code 1 without evidence that constant leverage is beaten.", "--gate")
+    bool,
+    option(
+        "Exit code 1 too without evidence of beating constant leverage at equal risk.", "--gate"
+    ),
 ]
 
 
@@ -121,8 +124,7 @@ def tune(draft: experiment.Draft, *, output: Output, gate: Gate = False) -> None
 
     Parameters of the policy may vary, fields such as account.band and venue.fees.taker, and
     parameters of a signal's rule such as signal.window. Exit code 1 if no set meets the
-    constraints, and with --gate if there is no evidence that the best trial beats constant leverage
-    at equal risk.
+    constraints.
 
     backtest tune --space target=0.1:1 --space half_life=log:10:500 --seconds 60
     backtest tune btc.toml --constraints 'max_drawdown<=0.4' --resume
