@@ -15,13 +15,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest.base.errors import (
-    BacktestError,
-    DataError,
-    OutsideWarning,
-    ParameterError,
-    warn_caller,
-)
+from backtest.base import errors
+from backtest.base.errors import BacktestError, DataError, ParameterError
 from backtest.base.json_values import repr_plain
 from backtest.base.units import SECOND, TIMES, BoolArray, IntArray, TimeLike, format_time
 
@@ -56,14 +51,14 @@ def read_stamps(
     *,
     name: str,
     timezone: str | None = None,
-    cure: str = OF_FRAME,
+    is_file: bool = False,
     error: type[BacktestError] = DataError,
 ) -> IntArray:
     """Return stamps as int64 UTC nanoseconds of shape (n,), or raise ``error`` in one sentence.
 
     They are times of any resolution, texts with the year first, or whole epochs in s, ms, us or ns.
-    ``timezone`` is the zone of those without one, which are refused if it is omitted; then the
-    error ends in ``cure``. ``name`` says what holds them.
+    ``timezone`` is the zone of those without one, which are refused if it is omitted, with the cure
+    of a file or of a frame. ``name`` says what holds them.
     """
     given = texts = pd.Series(stamps.array)
     if given.dtype.kind not in "iufM":
@@ -80,8 +75,9 @@ def read_stamps(
     if is_bad.any():
         raise _unreadable(texts, is_bad, name, error)
     if index.tz is None and timezone is None:
-        first = index[0] if len(index) else "none"
-        raise error(f"stamps must have a time zone, got {first} ({name}, row 0){cure}")
+        found = f"{index[0] if len(index) else 'none'} ({name}, row 0)"
+        cure = OF_FILE if is_file else OF_FRAME
+        raise error(f"stamps must have a time zone, got {found}{cure}")
     if index.tz is None:
         index = index.tz_localize(check_timezone(timezone), ambiguous="NaT", nonexistent="NaT")
         is_bad = np.asarray(index.isna())
@@ -156,7 +152,7 @@ def warn_of_outside(what: str, stamps: IntArray, start: int, end: int) -> None:
     if early + late:
         ends = f"{early:,} before {format_time(start)} and {late:,} from {format_time(end)} on"
         text = f"{what}: {early + late:,} of {stamps.size:,}, {ends} UTC"
-        warn_caller(text, OutsideWarning)
+        errors.warn_caller(text, errors.OutsideWarning)
 
 
 def check_timezone(timezone: str | None) -> str | None:

@@ -83,8 +83,7 @@ def read_fills(
         found = read_trades(table) if is_of_ccxt else table[[x for x in COLUMNS if x in table]]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(f"a row of fills cannot be read: {error}") from error
-    cure = base.OF_FILE if is_file else base.OF_FRAME
-    stamps = base.read_stamps(found["time"], name="fills", timezone=timezone, cure=cure)
+    stamps = base.read_stamps(found["time"], name="fills", timezone=timezone, is_file=is_file)
     found = found.assign(time=base.utc_index(stamps))
     if "instrument" in found:
         symbols = found["instrument"].astype(str)
@@ -396,9 +395,8 @@ def read_ledger(given: Any, timezone: str | None) -> pd.DataFrame:
     terms = table["term"].astype(str) if column == "amount" else column
     for name in sorted({*terms}) if column == "amount" else ():
         base.Choice(*TERMS, "other").check("term", name)
-    cure = base.OF_FILE if is_file else base.OF_FRAME
     stamps = base.read_stamps(
-        table["time"], name="a ledger", timezone=timezone, cure=cure, error=ParameterError
+        table["time"], name="a ledger", timezone=timezone, is_file=is_file, error=ParameterError
     )
     return pd.DataFrame({"stamp": stamps, "term": terms, "amount": amounts})
 

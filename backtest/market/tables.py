@@ -133,8 +133,7 @@ def read_frame(
         with defects.catch():
             if x in found:
                 columns[x] = to_floats(frame[x], column=x, name=name)
-    cure = base.OF_FILE if is_file else base.OF_FRAME
-    time = base.read_stamps(stamps, name=name, timezone=timezone, cure=cure)
+    time = base.read_stamps(stamps, name=name, timezone=timezone, is_file=is_file)
     return TimedTable(name, time, columns)
 
 

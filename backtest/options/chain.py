@@ -83,13 +83,12 @@ def read_table(
 
 
 def read_columns(frame: pd.DataFrame, where: str, timezone: str | None) -> dict[str, object]:
-    cure = base.OF_FRAME if where == FRAME else base.OF_FILE
-    read, defects = dict[str, object](), Defects()
+    read, defects, is_file = dict[str, object](), Defects(), where != FRAME
     for name in ("time", "expiry", "quoted"):
         given = frame[name] if name in frame else frame["time"]
         with defects.catch():
             label = f"{where}, {name}"
-            stamps = base.read_stamps(given, name=label, timezone=timezone, cure=cure)
+            stamps = base.read_stamps(given, name=label, timezone=timezone, is_file=is_file)
             read[name] = pd.DatetimeIndex(stamps, tz="UTC")
     for name in ("strike", *NUMBERS):
         given = frame[name] if name in frame else pd.Series(np.nan, frame.index)

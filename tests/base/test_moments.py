@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base import OF_FILE, parse_json, read_series, read_stamps, to_nanoseconds
+from backtest.base import parse_json, read_series, read_stamps, to_nanoseconds
 
 NOON = pd.Timestamp("2024-04-03T12:00", tz="UTC").value
 READ = [
@@ -55,7 +55,7 @@ def test_stamps_without_a_zone_need_one():
         with pytest.raises(bt.DataError, match=r"frame.tz_localize\('UTC'\)"):
             read_stamps(stamps, name="x")
         with pytest.raises(bt.DataError, match="timezone='UTC' reads them as UTC"):
-            read_stamps(stamps, name="x", cure=OF_FILE)
+            read_stamps(stamps, name="x", is_file=True)
         assert read_stamps(stamps, name="x", timezone="Etc/GMT-2")[0] == NOON - 7_200 * 10**9
     with pytest.raises(bt.DataError, match=r"got '2024-03-31 02:30' in 1 .*where clocks"):
         read_stamps(pd.Series(["2024-03-31 02:30"]), name="x", timezone="Europe/Berlin")
