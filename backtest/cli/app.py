@@ -31,7 +31,7 @@ MODULES = {
     "data": "data",
     "venues": "venues",
     "liq": "venues",
-    "options": "options",
+    "options": "data",
     "decide": "runs",
     "report": "results",
     "results": "results",
