@@ -1,8 +1,9 @@
 # make run: run the default experiment on the sample.
-# make test: check format, lint and types, and run the tests except those marked slow; they use the engine compiled
-#   into build/compiled, once for each state of its sources.
+# make test: check format, lint and types, and run the tests except those marked slow; they use the core compiled
+#   into backtest/_built, once for each state of its sources.
 # make test-all: the same with the slow tests, which compile what they run.
 # make docs: build the site of docs/ into build/docs, and check its links; needs no network once .venv is there.
+# make wheel: build the wheel of this platform with its compiled core, and try it in an empty environment.
 # All create .venv first, with the versions of constraints.txt. For another interpreter: make PYTHON=...
 
 PYTHON ?= python3
@@ -11,9 +12,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE :=
 bin := .venv/bin
 cases := not slow
-compile := BACKTEST_CACHE_DIR="$(CURDIR)/build/compiled" $(bin)/backtest compile
+compile := $(bin)/backtest compile
 
-.PHONY: run test test-all docs clean
+.PHONY: run test test-all docs wheel clean
 
 run: .venv/installed
 	$(bin)/backtest run
@@ -33,8 +34,11 @@ docs: .venv/installed-docs
 	$(bin)/python -m sphinx -W --keep-going -E -q -j auto docs build/docs
 	$(bin)/python -m docs.ext.links build/docs
 
+wheel: .venv/installed
+	.ci/wheel
+
 clean:
-	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv build backtest/_built *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/pip: constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, got " + sys.version.split()[0] + "; use make PYTHON=python3.12")'

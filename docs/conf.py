@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("BACKTEST_CACHE_DIR", str(ROOT / "build" / "compiled"))
-os.environ.setdefault("BACKTEST_COMPILE", "no")  # or the engine in it; the numbers are the same
+os.environ.setdefault("BACKTEST_COMPILE", "auto")  # or the engine in it; the numbers are the same
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 

@@ -2,8 +2,8 @@
 
 numba optimizes each function, and again in every other that calls it, which is two thirds of the
 seconds of a kernel of some hundred functions. Here a function that only compiled code calls is kept
-as it was lowered; the one that Python calls links all that it reaches, and is optimized once. With
-``BACKTEST_FAST_LINK=no``, and with a numba that lacks these parts, numba does it its own way.
+as it was lowered; the one that becomes an object links all that it reaches, and is optimized once.
+With ``BACKTEST_FAST_LINK=no``, and with a numba that lacks these parts, numba does it its own way.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from llvmlite.binding import Linkage, parse_bitcode
+from llvmlite.binding import Linkage, ModuleRef, parse_assembly
 from numba.core.codegen import JITCodeLibrary
 from numba.core.registry import cpu_target
 
@@ -21,7 +21,7 @@ CODEGEN: Any = cpu_target.target_context.codegen()
 SET_ENVIRONMENT = getattr(CODEGEN, "set_env", None)
 PARTS = (
     "finalize", "_finalize_final_module", "_finalize_dynamic_globals", "_optimize_functions",
-    "_verify_declare_only_symbols", "_get_module_for_linking", "serialize_using_object_code",
+    "_verify_declare_only_symbols", "_get_module_for_linking",
 )  # fmt: skip
 MANGLED = "_ZN"
 CAN_LINK = (
@@ -33,7 +33,7 @@ CAN_LINK = (
 
 
 class LinkedLibrary(JITCodeLibrary):
-    """Code that has no address of its own."""
+    """Code that has no address of its own: it is linked into what calls it."""
 
     def _optimize_functions(self, ll_module: Any) -> None:
         ll_module.data_layout = self._codegen._data_layout
@@ -56,35 +56,9 @@ class LinkedLibrary(JITCodeLibrary):
             share(self._shared_module, set())
         return self._shared_module
 
-    def serialize_using_object_code(self) -> Any:
-        return self.name, "bitcode", self._get_module_for_linking().as_bitcode()
-
 
 class WholeLibrary(JITCodeLibrary):
-    kept = b""
-
-    @classmethod
-    def _unserialize(cls, codegen: Any, state: Any) -> Any:
-        name, kind, data = state
-        if kind != "object":
-            return super()._unserialize(codegen, state)  # type: ignore[no-untyped-call]
-        self = codegen.create_library(name)
-        compiled, self.kept = data
-        self.enable_object_caching()
-        self._set_compiled_object(compiled)
-        self._finalize_final_module()
-        return self
-
-    def get_pointer_to_function(self, name: str) -> int:
-        engine: Any = self._codegen._engine
-        if self.kept and not engine.is_symbol_defined(name):  # numba has no list of kept names
-            return int(engine.get_function_address(name))
-        return super().get_pointer_to_function(name)  # type: ignore[no-any-return, no-untyped-call]
-
-    def _get_module_for_linking(self) -> Any:
-        if self._shared_module is None and self.kept:
-            self._shared_module = parse_bitcode(self.kept)  # few ask for it, and it takes long
-        return super()._get_module_for_linking()  # type: ignore[no-untyped-call]
+    """Code with all that it calls, optimized to be written as an object; numba loads none of it."""
 
     def finalize(self) -> None:
         functions = self._final_module.functions
@@ -95,11 +69,20 @@ class WholeLibrary(JITCodeLibrary):
         share(self._final_module, own)
         super().finalize()  # type: ignore[no-untyped-call] # numba's
 
-    def _verify_declare_only_symbols(self) -> None:
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()  # type: ignore[no-untyped-call] # numba's
         functions = self._final_module.functions
         missing = [x.name for x in functions if x.is_declaration and x.name.startswith(MANGLED)]
         if missing:
             raise AssertionError(f"{self.name} calls {missing[0]}, which is not linked")
+        self._finalized = True
+
+
+def read_module(library: Any) -> ModuleRef:
+    """Return the optimized module of a library, as a copy to be changed."""
+    if isinstance(library, WholeLibrary):
+        return library._final_module.clone()
+    return parse_assembly(library.get_llvm_str())
 
 
 def link_all(module: Any, libraries: list[Any]) -> list[Any]:
@@ -137,7 +120,7 @@ def linking(*, is_linked: bool) -> Iterator[None]:
         return
     before = CODEGEN._library_class, CODEGEN.set_env
     CODEGEN._library_class = LinkedLibrary if is_linked else WholeLibrary
-    CODEGEN.set_env = ignore_environment if is_linked else SET_ENVIRONMENT
+    CODEGEN.set_env = ignore_environment
     try:
         yield
     finally:
@@ -145,4 +128,4 @@ def linking(*, is_linked: bool) -> Iterator[None]:
 
 
 def ignore_environment(*_: Any) -> None:
-    """Set no Python objects for code that never runs."""
+    """Set no Python objects for code that numba does not run."""

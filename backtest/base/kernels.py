@@ -1,60 +1,19 @@
-"""Kernels: functions of arrays, compiled once per machine; ``KERNELS`` of a module names them.
+"""Kernels: functions of arrays, compiled once; ``KERNELS`` of a module names them.
 
-The cache folder keeps compiled code between processes. A twin is a copy of a function with other
-globals.
+A twin is a copy of a function with other globals.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import os
 import sys
-import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
-from backtest.base.atomic_files import write_file
-from backtest.base.code_names import find_version, hash_texts
-
-# ------------------------------------------------------------------------------- the cache folder
-
-
-def find_cache_folder() -> Path:
-    lasting = find_lasting_folder()
-    return Path(tempfile.mkdtemp(prefix="leverage-backtest-")) if lasting is None else lasting
-
-
-def find_lasting_folder() -> Path | None:
-    given = os.environ.get("BACKTEST_CACHE_DIR")
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
-    candidates = [Path(given)] if given else [Path(home) / "leverage-backtest"]
-    user = os.getuid() if hasattr(os, "getuid") else 0  # as st_uid is on Windows
-    candidates.append(Path(tempfile.gettempdir()) / f"leverage-backtest-{user}")
-    for folder in candidates:
-        with contextlib.suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            if os.access(folder, os.W_OK) and folder.stat().st_uid == user:
-                return folder
-    return None
-
-
-def write_once(path: Path, text: str) -> Path:
-    content = text.encode()
-    if read_bytes(path) != content:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, content)
-    return path
-
-
-def read_bytes(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return None
-
+from backtest.base.code_names import hash_texts
+from backtest.base.object_code import Entry, ObjectFile
 
 # ------------------------------------------------------------------------------------------ twins
 
@@ -76,52 +35,46 @@ def find_own_functions(
             yield name, value
 
 
-@functools.cache
-def describe_target() -> tuple[str, ...]:
-    from llvmlite import binding  # noqa: PLC0415 - only needed where code runs
-
-    versions = [find_version(name) for name in ("numba", "llvmlite", "numpy")]
-    names = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "BACKTEST_FAST_LINK")
-    chosen = [os.environ.get(name, "") for name in names]
-    features = binding.get_host_cpu_features().flatten()
-    host = (binding.get_process_triple(), binding.get_host_cpu_name(), features)
-    here = Path(__file__)
-    own = [here.with_name(f"{name}.py").read_text("utf-8") for name in ("compiler", "fast_link")]
-    return (*versions, *chosen, *map(str, host), *own)
-
-
 # ---------------------------------------------------------------------------------------- kernels
-
-OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True, "_nrt": False}
 
 
 @functools.cache
 def compile_module(module: ModuleType) -> Any:
-    return SimpleNamespace(**compile_functions(module, module.KERNELS))
+    """Return the kernels of a module as entries, compiled where no folder has them."""
+    return SimpleNamespace(**{name: make_kernel(module, name) for name in module.KERNELS})
+
+
+def make_kernel(module: ModuleType, name: str) -> Entry:
+    def compile_for(own: str, given: tuple[Any, ...]) -> ObjectFile:
+        from backtest.base.compiler import compile_entry, read_kinds  # noqa: PLC0415 - loads numba
+
+        return compile_entry(compile_functions(module)[name], own, read_kinds(given))
+
+    texts = [Path(str(each.__file__)).read_text(encoding="utf-8") for each in list_sources(module)]
+    return Entry(name, hash_texts(*texts, *read_compiler())[:12], compile_for)
 
 
 @functools.cache
-def compile_functions(module: ModuleType, kernels: tuple[str, ...] = ()) -> dict[str, Any]:
+def compile_functions(module: ModuleType) -> dict[str, Any]:
+    """Return the functions of a module for compiled code; its kernels are written as objects."""
     from backtest.base.compiler import jit  # noqa: PLC0415 - loads numba
 
     found: dict[str, Any] = {}
     for other in helpers_of(module):
         found |= compile_functions(other)
-    names, path = {**vars(module), **found}, write_copy(module)
+    names, path = {**vars(module), **found}, Path(str(module.__file__))
     for name, function in find_own_functions(module):
-        is_kernel = name in kernels
-        options = {**OPTIONS, "cache": is_kernel, "forceinline": not is_kernel}
-        names[name] = found[name] = jit(make_twin(function, names, path), **options)
+        is_kernel = name in getattr(module, "KERNELS", ())
+        twin = make_twin(function, names, path)
+        names[name] = found[name] = jit(twin, is_linked=not is_kernel, forceinline=not is_kernel)
     return found
 
 
 @functools.cache
-def write_copy(module: ModuleType) -> Path:
-    sources = list_sources(module)
-    texts = [Path(str(each.__file__)).read_text(encoding="utf-8") for each in sources]
-    mark = hash_texts(*texts, *describe_target())
-    name = Path(str(module.__file__)).name
-    return write_once(find_cache_folder() / f"kernels-{mark}" / name, texts[0])
+def read_compiler() -> tuple[str, ...]:
+    """Return the sources of the compiler, which every object depends on."""
+    names = ("compiler", "fast_link", "object_code")
+    return tuple(Path(__file__).with_name(f"{name}.py").read_text("utf-8") for name in names)
 
 
 def list_sources(module: ModuleType) -> list[ModuleType]:

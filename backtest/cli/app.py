@@ -42,7 +42,7 @@ MODULES = {
     "paths": "risks",
     "replay": "runs",
     "policies": "policies",
-    "compile": "policies",
+    "compile": "compiling",
     "help": "app",
 }
 """The module of each command, in the order of the first screen."""

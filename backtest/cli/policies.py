@@ -6,19 +6,17 @@ import dataclasses
 import inspect
 import sys
 import textwrap
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-import backtest
 from backtest.base import ParameterError, pick_value
 from backtest.cli.build import build_experiment, built_in_policies, load_data, load_policies
 from backtest.cli.command import AsJson, command
 from backtest.cli.experiment import draft_experiment
 from backtest.cli.printing import print_json, print_paragraph, print_title, render
-from backtest.engine import Finding, check_policy, compiling_first, resolve_signal
+from backtest.engine import Finding, check_policy, resolve_signal
 from backtest.market import Market, Markets, as_markets, label_names
 from backtest.policy import Parameter, Policy
 
@@ -169,28 +167,3 @@ def judge(findings: list[Finding]) -> str:
     if failed:
         return f"{failed} of {len(findings)} checks failed"
     return "passes the policy checks" + f", {untried} of {len(findings)} not tried" * bool(untried)
-
-
-# ---------------------------------------------------------------------------------------- compile
-
-
-@command("compile")
-def compile_engine() -> None:
-    """Compile the engine for this machine, so that no run waits for it.
-
-    backtest compile                       [dim]# once on a machine, or in a build[/dim]
-    """
-    from backtest.strategies import VolTarget  # noqa: PLC0415 - loads much
-
-    began = time.perf_counter()
-    market = Market.sample(bars=100)
-    venue = backtest.Venue.preset("binance-usdm", "BTCUSDT")
-    for each in (market, Markets({"ONE": market, "TWO": market})):
-        with compiling_first():
-            found = backtest.run(each, VolTarget(), venue=venue, account=backtest.Account())
-            found.bars.size, dict(found.metrics)  # the passes over closes compile too
-    with compiling_first():  # lanes
-        sets = {"target": [0.1, 0.2, 0.3, 0.4]}
-        backtest.sweep(market, VolTarget(), sets, venue=venue, account=backtest.Account())
-    backtest.simulate_paths(Market.sample(bars=2_000), paths=2, horizon="1d")  # its filter
-    typer.echo(f"The engine is compiled, after {time.perf_counter() - began:.0f} s.")

@@ -5,21 +5,23 @@ from typing import TYPE_CHECKING
 from backtest.base import open_door
 
 if TYPE_CHECKING:
-    from backtest.engine.batch import BatchLoop, Laid, LaneFault, LaterBars, begin, copy_state
-    from backtest.engine.batch import gather_deciders, lay, run_account
+    from backtest.engine.batch import BatchLoop, Compile, Laid, LaneFault, LaterBars, begin
+    from backtest.engine.batch import copy_state, gather_deciders, is_loop_compiled, lay
+    from backtest.engine.batch import run_account
     from backtest.engine.checks import check_periods, check_run, count_periods, give_each
     from backtest.engine.checks import read_venues, warn_of_flows, warn_of_market, warn_of_weights
     from backtest.engine.checks import warn_once
     from backtest.engine.code_identity import CodeText, name_callable
-    from backtest.engine.compiler import bind_compiled, build_call, compile_at_address, compile_core
-    from backtest.engine.compiler import compile_general_rules, find_general_folder
-    from backtest.engine.compiler import find_general_loop, make_twins
-    from backtest.engine.driver import Counts, Progress, bind_loop, drive, explain_refusal, new_cuts
+    from backtest.engine.compiler import build_call, compile_core, compile_general_rules
+    from backtest.engine.compiler import make_twins
+    from backtest.engine.driver import Counts, Progress, bind_loop, drive, explain_refusal
+    from backtest.engine.driver import find_entry, new_cuts
     from backtest.engine.driver import new_event_log, new_ledger_array, new_quotes, new_scratch
     from backtest.engine.driver import new_tape, read_tables, report_bad_decision, summarize_account
     from backtest.engine.equal_risk import BUY_AND_HOLD, CONSTANT, ScaledAccount, find_growth
     from backtest.engine.equal_risk import hold_at_equal_risk, measure_market, name_better
     from backtest.engine.equal_risk import scale_to_volatility
+    from backtest.engine.formulas import MARGIN_NUMBERS, bind_compiled, find_address
     from backtest.engine.held_signals import hold_signals
     from backtest.engine.inputs import AccountInputs, TradedDays, as_of, earn_cash, mark_ends
     from backtest.engine.inputs import mark_samples, measure_years, pack_terms, read_assets
@@ -30,12 +32,13 @@ if TYPE_CHECKING:
     from backtest.engine.manifest import describe_data, describe_history, describe_venue
     from backtest.engine.manifest import hash_source, read_tables_in_use
     from backtest.engine.option_inputs import check_columns, schedule_options
-    from backtest.engine.plain_or_compiled import compiling_first, set_single
+    from backtest.engine.plain_or_compiled import is_plain_sooner, tell_of_compiling
     from backtest.engine.policies import ObservedPolicy, ask_plain, assign_policies, check_overlay
     from backtest.engine.policies import flatten_columns, flatten_settings, make_deciders
     from backtest.engine.policies import observe_overlay, observe_policies, replace_policies
     from backtest.engine.policy_contract import Finding, check_policy
-    from backtest.engine.recipe import Place, make_recipe, read_parameter, write_decide
+    from backtest.engine.recipe import Place, hash_rules, make_recipe, read_parameter
+    from backtest.engine.recipe import write_decide
     from backtest.engine.record import AccountFields, Outcome, PositionFields
     from backtest.engine.result import Result
     from backtest.engine.run import Segment, count_unfilled, finish, merge_segments, run

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dis
-import functools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from types import FunctionType
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -28,7 +26,7 @@ from backtest.engine.inputs import (
 )
 from backtest.engine.loop import BEGIN, DONE, FIRST, STOP, Deciders, Lanes, RunTape, begin_lane
 from backtest.engine.option_trader import Legs, make_trader
-from backtest.engine.plain_or_compiled import is_plain_sooner, tell_of_compiling, write_mark
+from backtest.engine.plain_or_compiled import is_plain_sooner, tell_of_compiling
 from backtest.engine.policies import (
     ObservedPolicy,
     bind,
@@ -36,12 +34,14 @@ from backtest.engine.policies import (
     list_rules,
     make_deciders,
 )
-from backtest.engine.recipe import find_rules_folder
 from backtest.engine.record import Outcome
 from backtest.engine.run_setup import Setup
 from backtest.measures import Tally, read_tally, start_tally
 from backtest.policy import Policy
 from backtest.venue import OwnMargin
+
+Compile: TypeAlias = bool | Literal["now"]
+"""Whether compiled code is used: a short run does not wait for the compiler, but ``now``."""
 
 
 class Switch(NamedTuple):
@@ -52,21 +52,18 @@ class Switch(NamedTuple):
 def run_account(
     setup: Setup,
     *,
-    is_compiled: bool,
+    is_compiled: Compile,
     progress: driver.Progress | None,
     switches: Sequence[Switch] = (),
 ) -> Outcome:
     run = partial(take, setup, progress=progress, switches=switches)
     if not is_compiled or isinstance(setup.account.requirement, OwnMargin):
         return run(is_compiled=False)
-    mark = find_mark(has_options=bool(setup.markets.options))
-    if not mark.exists():
-        n_bars = len(setup.inputs.feed.time) - setup.first
-        seconds = n_bars * (PER_GENERAL_BAR + PER_INSTRUMENT * len(setup.observed))
+    if not is_loop_compiled(has_options=bool(setup.markets.options)):
+        n = (len(setup.inputs.feed.time) - setup.first) * len(setup.markets)
         rules = [x for own in setup.observed for x in list_rules(own.policy, tuple(own.columns))]
-        if not any(keeps_comparison(each, set()) for each in rules) and is_plain_sooner(
-            mark, seconds
-        ):
+        is_sooner = is_compiled != "now" and is_plain_sooner(n)
+        if is_sooner and not any(keeps_comparison(each, set()) for each in rules):
             try:
                 return run(is_compiled=False)._replace(plain_because="")
             except base.PolicyError as error:  # compiled code may go on, as at a negative root
@@ -74,10 +71,12 @@ def run_account(
                 if cause is None or isinstance(cause, (AttributeError, NameError)):
                     raise
         else:
-            tell_of_compiling(GENERAL_LOOP)
-    outcome = run(is_compiled=True)
-    write_mark(mark)
-    return outcome
+            tell_of_compiling()
+    return run(is_compiled=True)
+
+
+def is_loop_compiled(*, has_options: bool) -> bool:
+    return driver.find_entry("simulate_batch", has_parts=has_options).is_compiled()
 
 
 def begin(setup: Setup) -> tuple[AccountInputs, AccountState, Deciders, FloatArray]:
@@ -180,24 +179,6 @@ def take(
 
 # ------------------------------------------------------------------------------- plain or compiled
 
-PER_GENERAL_BAR, PER_INSTRUMENT = 200e-6, 150e-6
-"""Seconds of plain Python per bar, and for each instrument."""
-GENERAL_LOOP = 60
-"""Seconds to compile the loop."""
-FOLDERS = ("account", "venue", "engine", "base", "measures")
-
-
-@functools.cache
-def hash_sources() -> str:
-    package = Path(__file__).parents[1]
-    paths = [path for folder in FOLDERS for path in sorted((package / folder).glob("*.py"))]
-    return base.hash_texts(*(path.read_text(encoding="utf-8") for path in paths))
-
-
-def find_mark(*, has_options: bool) -> Path:
-    kind = "options" if has_options else "usual"
-    return find_rules_folder() / f"general.{hash_sources()}.{kind}.ready"
-
 
 def keeps_comparison(function: Any, seen: set[Any]) -> bool:
     """Return whether a rule uses comparisons as numbers, which NumPy's scalars add up to 1."""
@@ -282,14 +263,7 @@ def repeat_feed(feed: Any, lanes: int, drawn: Mapping[str, FloatArray]) -> Any:
             fields[name] = np.concatenate([each] * lanes)
         else:
             fields[name] = each.copy()  # the loop changes the span of the feed
-    return feed._replace(**{name: as_kind(x, getattr(feed, name)) for name, x in fields.items()})
-
-
-def as_kind(array: FloatArray, like: FloatArray) -> FloatArray:
-    """Return a view, read-only where another array is: Numba compiles the two kinds apart."""
-    view = array.view()
-    view.flags.writeable = view.flags.writeable and like.flags.writeable
-    return view
+    return feed._replace(**fields)
 
 
 def repeat_deciders(setup: Setup, observed: list[ObservedPolicy], lanes: int) -> Deciders:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
-import re
 import sys
-import threading
 import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,61 +17,16 @@ from numba.core.errors import TypingError
 from numba.extending import intrinsic, overload
 
 from backtest import base
-from backtest.account import (
-    AccountBar,
-    InstrumentRules,
-    Terms,
-    balance,
-    bar,
-    fills,
-    options,
-    order_limits,
-    orders,
-    payments,
-    pool_liquidation,
-    price_walk,
-    records,
-)
+from backtest.account import InstrumentRules, orders, records
 from backtest.account.records import FLAGS, NUMBERS
-from backtest.base.compiler import cfunc, jit
+from backtest.base.compiler import compile_entry, compile_formula, jit, read_kinds
 from backtest.engine import loop, shared_records
-from backtest.engine.code_identity import OWN_VERSION, CodeText
-from backtest.engine.held_signals import hold_signals
-from backtest.engine.inputs import pack_terms
-from backtest.engine.loop import N_SHOWN, PART, SETTING, WHOLE, Deciders
-from backtest.engine.policy_errors import explain_numba
-from backtest.engine.recipe import (
-    CORE,
-    Place,
-    Recipe,
-    find_rules_folder,
-    make_recipe,
-    may_raise,
-    may_refer_to,
-    read_parameter,
-    write_decide,
-)
+from backtest.engine.code_identity import OWN_VERSION
+from backtest.engine.recipe import CORE, MODULES, Recipe
 from backtest.engine.twins import mirror_modules
 from backtest.options import implied_kernels, pricing
 from backtest.options.pricing import SIGNS
-from backtest.policy import (
-    AccountView,
-    Policy,
-    find_fields,
-    formula_for,
-    margin_formula_for,
-    sets_margin,
-    trades_options,
-)
-from backtest.policy.policy import BAR_FIELDS
-from backtest.venue import (
-    LEVELS,
-    MarginRules,
-    margin,
-    option_kernels,
-    portfolio_kernels,
-    requirement,
-)
+from backtest.venue import margin, portfolio_kernels, requirement
 
 PUBLIC = (
     (margin.maintenance, "scalar_maintenance"),
@@ -98,9 +50,6 @@ MATH: tuple[Any, ...] = (
     base.elementary.normal_cdf,
 )
 PUBLIC_NAMES = frozenset(function.__name__ for function, _ in PUBLIC)
-OPTIONS: dict[str, Any] = {"cache": True, "error_model": "numpy", "_nrt": False}
-INNER: dict[str, Any] = {**OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-
 RARE = frozenset(
     {
         "apply_flow", "top_up", "liquidate", "forfeit", "choose_reduction", "close_contracts",
@@ -109,10 +58,6 @@ RARE = frozenset(
         "end_grace", "close_call", "enter_call", "is_unhealthy", "repay_all",
     }
 )  # fmt: skip
-REASON = re.compile(
-    r"unknown|untyped|cannot|unsupported|invalid|not supported|no implementation|can't",
-    re.IGNORECASE,
-)
 
 
 @functools.cache
@@ -121,9 +66,9 @@ def compile_core() -> dict[int, Any]:
     twins: dict[int, Any] = {}
 
     def compile_one(name: str, twin: Any) -> Any:
-        return jit(twin, **INNER, forceinline=name not in RARE)
+        return jit(twin, forceinline=name not in RARE)
 
-    make_twins(CORE, find_rules_folder() / "inlined", {}, twins, compile_one)
+    make_twins(CORE, {}, twins, compile_one)
     found = base.compile_functions(implied_kernels)
     for public, scalar in (*PUBLIC, *OPTION_FUNCTIONS):
         own = vars(margin).get(scalar)
@@ -138,25 +83,20 @@ def compile_core() -> dict[int, Any]:
 
 def make_twins(
     modules: Sequence[types.ModuleType],
-    place: Path,
     spaces: dict[types.ModuleType, dict[str, Any]],
     twins: dict[int, Any],
     compile_one: Callable[[str, Any], Any],
-    *,
-    mark: str = "",
 ) -> None:
     """Compile the functions of modules, whose globals are in ``spaces``, for one another.
 
     ``twins`` are compiled functions by the identity of the plain ones, to which these are added.
     """
-    inner: dict[str, Any] = {**OPTIONS, "cache": False, "forceinline": True}
-    twins.setdefault(id(orders.floor), jit(floor_as_number, **inner))
-    twins.setdefault(id(requirement.choose), jit(choose_number, **inner))
+    twins.setdefault(id(orders.floor), jit(floor_as_number, forceinline=True))
+    twins.setdefault(id(requirement.choose), jit(choose_number, forceinline=True))
     for module in modules:
         space = spaces.setdefault(module, {})
         space |= vars(module)
-        text = Path(str(module.__file__)).read_text(encoding="utf-8")
-        path = base.write_once(place / f"{module.__name__}{mark}.py", text)
+        path = Path(str(module.__file__))
         for name, own in base.find_own_functions(module, PUBLIC_NAMES):
             if id(own) not in twins:
                 twins[id(own)] = compile_one(name, base.make_twin(own, space, path))
@@ -222,40 +162,26 @@ def read_literals(kind: Any, settlement: Any = "cash") -> tuple[float, bool]:
     return SIGNS[words[0]], words[1] == "coin"
 
 
-_addressed: dict[str, Any] = {}
-
-
-def compile_at_address(
-    recipe: Recipe, folder: Path, signature: Any, names: Mapping[str, Any], *, has_counts: bool
-) -> Any:
-    if recipe.is_complete and recipe.name in _addressed:
-        return _addressed[recipe.name]
-    module = import_part(recipe, folder, names)
-    options: dict[str, Any] = {"error_model": "numpy", "cache": recipe.is_complete}
-    options |= {} if has_counts else {"_nrt": False}
-
-    options["prepare"] = compile_core
-    _addressed[recipe.name] = cfunc(signature, module.decide, **options)  # keeps the address valid
-    return _addressed[recipe.name]
-
-
-def import_part(recipe: Recipe, folder: Path, names: Mapping[str, Any]) -> types.ModuleType:
+def compile_part(
+    recipe: Recipe, kinds: tuple[Any, ...], names: Mapping[str, Any], *, has_counts: bool
+) -> base.ObjectFile:
+    """Return the object of a policy's formula, for arguments of these kinds."""
+    compile_core()  # lets formulas call public functions
     rule = jit_tree(recipe.rule, {})
-    scope = {**names, "NamedTuple": NamedTuple, "rule": rule, "Memory": recipe.memory}
+    scope = {**names, "carray": carray, "np": np, "NamedTuple": NamedTuple}
+    scope |= {"rule": rule, "Memory": recipe.memory}
     if recipe.margin_rule is not None:
         scope["margin_rule"] = jit_tree(recipe.margin_rule, {})
-    return import_source(folder / f"{recipe.name}.py", recipe.text, scope)
+    decide = import_source(recipe.name, recipe.text, scope).decide
+    function = jit(decide, is_linked=False, _nrt=has_counts)
+    return compile_formula(function, recipe.name, tuple(KINDS[each] for each in kinds))
 
 
-def import_source(path: Path, text: str, names: Mapping[str, Any]) -> types.ModuleType:
-    base.write_once(path, text)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
+def import_source(name: str, text: str, names: Mapping[str, Any]) -> types.ModuleType:
+    """Return a module of our own text, in which ``names`` are global."""
+    module = sys.modules[name] = types.ModuleType(name)
     module.__dict__.update({k: v for k, v in names.items() if not k.startswith("__")})
-    spec.loader.exec_module(module)
+    exec(compile(text, f"<{name}>", "exec"), module.__dict__)  # nothing of the user's
     return module
 
 
@@ -280,24 +206,7 @@ def jit_tree(function: Any, done: dict[int, Any]) -> Any:
     return done[id(function)]
 
 
-def explain_compile_error(error: BaseException, policy: Policy) -> str:
-    code = formula_for(policy, ()).__code__
-    lines = [part.strip() for part in str(error).splitlines() if part.strip()]
-    places = re.findall(r'File "([^"]+)", line (\d+)', str(error))
-    own = [int(line) for name, line in places if Path(name).name == Path(code.co_filename).name]
-    reasons = [line for line in lines if REASON.search(line)]
-    reason = next(iter(reasons or lines), type(error).__name__)
-    number = own[-1] if own else code.co_firstlineno
-    return f"{Path(code.co_filename).name}, line {number}: {explain_numba(reason)[:200]}"
-
-
 # ---------------------------------------------------------------------------------------- the loop
-
-MODULES = (
-    portfolio_kernels, base.elementary, base.black_kernels, option_kernels, records, options,
-    balance, pool_liquidation, order_limits, fills, payments, price_walk,
-    bar, loop,
-)  # fmt: skip
 
 INLINED = frozenset(
     {
@@ -316,16 +225,9 @@ INLINED = frozenset(
     }
 )  # fmt: skip
 
-ENTRIES = ("simulate_batch", "fill_closes")
-
 POINTER = numba.types.CPointer(numba.float64)  # type: ignore[no-untyped-call]
-TABLE = frozenset({"venue"})
-OF_MARGIN = frozenset({"*", "maintenance", "margin_ratio", "liquidation_price"})
-"""Fields of the account for which the requirement of a close is computed."""
-MARGIN_NUMBERS = (
-    "close_fee", "taker", "size", "setting", "is_inverse", "is_isolated", "is_valued_at_entry",
-    "multiplier", "initial_multiplier",
-)  # fmt: skip
+KINDS = {"pointer": POINTER, "whole": numba.int64}
+"""What formulas take: arrays by address, and whole numbers."""
 
 WITHOUT_OPTIONS: dict[str, Any] = {
     **dict.fromkeys(
@@ -353,16 +255,6 @@ WITHOUT_OPTIONS: dict[str, Any] = {
 }  # fmt: skip
 """What functions return for an account without options, for which nothing else of them compiles."""
 
-LOCK = threading.RLock()
-
-
-@functools.cache
-def find_general_folder() -> Path:
-    own = (Path(__file__), Path(str(shared_records.__file__)))
-    paths = [*(Path(str(each.__file__)) for each in MODULES), *own]
-    mark = base.hash_texts(*(path.read_text(encoding="utf-8") for path in paths))
-    return find_rules_folder() / f"general-{mark}"
-
 
 def choose_number(condition: Any, yes: Any, no: Any) -> Any:
     return yes if condition else no
@@ -372,18 +264,14 @@ def return_always(value: Any) -> Callable[..., Any]:
     return lambda *_: value
 
 
-@functools.cache
-def find_entry(name: str, *, has_parts: bool) -> Any:
-    """Return a kernel that is called from Python; what it calls is made if it is not kept."""
-    write_pick({})  # kept code names the module that is written for it
-    folder = find_general_folder() / ("all" if has_parts else "usual")
-    path = base.write_once(
-        folder / f"{loop.__name__}.py", Path(str(loop.__file__)).read_text(encoding="utf-8")
-    )
-    space = SPACES.setdefault(has_parts, {}).setdefault(loop, {"__name__": loop.__name__})
-    twin = base.make_twin(getattr(loop, name), space, path)
-    options = {**OPTIONS, "nogil": True}
-    return jit(twin, prepare=lambda: compile_general_rules(has_parts=has_parts), **options)
+def compile_loop(
+    name: str, own: str, given: tuple[Any, ...], *, has_parts: bool
+) -> base.ObjectFile:
+    """Return the object ``own`` of a function of the loop that is called from Python."""
+    compile_general_rules(has_parts=has_parts)
+    space = SPACES[has_parts][loop]
+    twin = base.make_twin(getattr(loop, name), space, Path(str(loop.__file__)))
+    return compile_entry(jit(twin, is_linked=False), own, read_kinds(given))
 
 
 SPACES: dict[bool, dict[types.ModuleType, dict[str, Any]]] = {}
@@ -392,57 +280,29 @@ SPACES: dict[bool, dict[types.ModuleType, dict[str, Any]]] = {}
 
 @functools.cache
 def compile_general_rules(*, has_parts: bool) -> dict[int, Any]:
-    inner: dict[str, Any] = {**OPTIONS, "cache": False, "forceinline": True}
-    pick = jit(portfolio_kernels.pick_rules, **inner)
+    pick = jit(portfolio_kernels.pick_rules, forceinline=True)
     twins: dict[int, Any] = {
-        id(records.write_tuple): jit(return_always(None), **inner),
+        id(records.write_tuple): jit(return_always(None), forceinline=True),
         id(loop.locate): locate_function,
-        id(loop.ask): jit(ask_address, **inner),
-        id(portfolio_kernels.ask_own): jit(return_always(0.0), **inner),
+        id(loop.ask): jit(ask_address, forceinline=True),
+        id(portfolio_kernels.ask_own): jit(return_always(0.0), forceinline=True),
         # not inside a function, whose stack would be gone
         id(records.share): shared_records.share_record,
         id(portfolio_kernels.pick_rules): pick,
-        id(records.pick_instrument): jit(write_pick({"pick_rules": pick}), **inner),
-        **{id(getattr(loop, name)): find_entry(name, has_parts=has_parts) for name in ENTRIES},
+        id(records.pick_instrument): jit(write_pick(pick), forceinline=True),
     }
 
     def compile_one(name: str, twin: Any) -> Any:
-        options = {**INNER, "cache": False, "forceinline": name in INLINED}
+        is_inlined = name in INLINED
         if not has_parts and name in WITHOUT_OPTIONS:
-            twin, options["forceinline"] = return_always(WITHOUT_OPTIONS[name]), True
-        return jit(twin, **options)
+            twin, is_inlined = return_always(WITHOUT_OPTIONS[name]), True
+        return jit(twin, forceinline=is_inlined)
 
-    folder = find_general_folder() / ("all" if has_parts else "usual")
-    spaces = SPACES.setdefault(has_parts, {})
-    make_twins((*CORE, *MODULES), folder, spaces, twins, compile_one)
+    make_twins((*CORE, *MODULES), SPACES.setdefault(has_parts, {}), twins, compile_one)
     return twins
 
 
-def find_general_loop(terms: Terms) -> Any:
-    with LOCK:
-        return find_entry("simulate_batch", has_parts=terms.instruments is not None)
-
-
-def simulate_compiled(terms: Terms, *given: Any) -> Any:
-    return find_general_loop(terms)(terms, *given)
-
-
-def simulate_held(terms: Terms, *given: Any) -> Any:
-    """Do what :func:`simulate_compiled` does; signals wait until it has returned."""
-    loop = find_general_loop(terms)
-    with hold_signals():
-        return loop(terms, *given)
-
-
-def fill_compiled(bar: AccountBar, *given: Any) -> Any:
-    bar = bar._replace(terms=pack_terms(bar.terms))
-    with LOCK:
-        fill = find_entry("fill_closes", has_parts=bar.terms.instruments is not None)
-    with hold_signals():
-        return fill(bar, *given)
-
-
-def write_pick(names: Mapping[str, Any]) -> Callable[..., Any]:
+def write_pick(pick_rules: Any) -> Callable[..., Any]:
     fields = {name: f"terms.numbers[{k}, i]" for k, name in enumerate(NUMBERS)}
     fields |= {name: f"terms.flags[{k}, i] != 0" for k, name in enumerate(FLAGS)}
     fields |= {
@@ -451,9 +311,8 @@ def write_pick(names: Mapping[str, Any]) -> Callable[..., Any]:
     }
     given = ", ".join(f"{name}={text}" for name, text in fields.items())
     text = f"def pick_instrument(terms, i):\n    return InstrumentRules({given})\n"
-    path = find_general_folder() / f"pick_instrument_{base.hash_texts(text)}.py"
-    module: Any = import_source(path, text, {**names, "InstrumentRules": InstrumentRules})
-    found: Callable[..., Any] = module.pick_instrument
+    scope = {"pick_rules": pick_rules, "InstrumentRules": InstrumentRules}
+    found: Callable[..., Any] = import_source("pick_instrument", text, scope).pick_instrument
     return found
 
 
@@ -537,107 +396,3 @@ def ask_address(deciders: Any, terms: Any, _quotes: Any, i: int, time: int, loca
         deciders.params_at[i], deciders.columns, deciders.columns_at[i], deciders.memory,
         deciders.memory_at[i], margin, deciders.levels, count, time, local, deciders.lengths[i],
     )  # fmt: skip
-
-
-class Formula(NamedTuple):
-    address: int
-    has_table: bool
-    account: int
-    has_bar: bool
-
-
-def compile_formula(policy: Policy, columns: tuple[str, ...], width: int) -> Formula:
-    def write(memory: type | None, code: CodeText) -> list[str]:
-        seen = width if may_refer_to(code, TABLE) else 0
-        return write_formula_part(policy, columns, memory, seen)
-
-    recipe = make_recipe(policy, columns, write, "portfolio_policy")
-    has_table = may_refer_to(recipe, TABLE)
-    records = {"MarginRules": MarginRules, "AccountView": AccountView, "carray": carray}
-    whole = numba.int64
-    signature = numba.float64(*[POINTER] * 7, whole, whole, whole, whole)
-    folder = find_general_folder()
-    function = compile_at_address(recipe, folder, signature, records, has_counts=has_table)
-    rules = [each for each in (recipe.rule, recipe.margin_rule) if each is not None]
-    return Formula(
-        int(function.address),
-        has_table,
-        max(map(find_wanted, rules)),
-        not all(find_fields(each, 1) <= {*columns} for each in rules),
-    )
-
-
-def find_wanted(rule: Callable[..., Any]) -> int:
-    read = find_fields(rule, 2)
-    return (WHOLE if read & OF_MARGIN else PART) if read else 0
-
-
-def write_formula_part(
-    policy: Policy, columns: tuple[str, ...], memory: type | None, width: int
-) -> list[str]:
-    settings = policy.settings()
-    bar = ["time / 1e9", *(f"seen[{k}]" for k in range(len(BAR_FIELDS) - 1))]
-    view = [f"shown[{k}]" for k in range(N_SHOWN)]
-    table = [f"{name}=table[{k * width}:{k * width} + count]" for k, name in enumerate(LEVELS)]
-    if width == 0:  # the formula does not read it
-        table = [f"{name}=(0.0,)" for name in LEVELS]
-    numbers = [
-        f"{name}=margin[{k}]" + (" != 0.0" if name.startswith("is_") else "")
-        for k, name in enumerate(MARGIN_NUMBERS)
-    ]
-    place = Place(
-        head=[
-            "def decide(",
-            "    shown, seen, params, columns, memory, margin, levels, count, time, local, length",
-            "):",
-            *([f"    table = carray(levels, ({len(LEVELS) * width},))"] if width else []),
-        ],
-        settings=[read_parameter(f"params[{k}]", x) for k, x in enumerate(settings.values())],
-        bar=[*bar, *(f"columns[{k} * length + local]" for k in range(len(columns)))],
-        account=[
-            f"venue = MarginRules({', '.join([*table, *numbers])})",
-            f"account = AccountView({', '.join(view)}, venue)",
-        ],
-        also=[f"shown[{SETTING}] = 1.0 * margin_rule(settings, bar, account)"]
-        if sets_margin(policy)
-        else [],
-        end=["    return leverage"],
-    )
-    rules = (formula_for(policy, columns), margin_formula_for(policy, columns))
-    raises = any(may_raise(rule, set()) for rule in rules if rule is not None)
-    return write_decide(memory, place, catches=raises)
-
-
-def bind_compiled(
-    deciders: Deciders,
-    policies: list[tuple[Policy, tuple[str, ...]]],
-    *,
-    call_back: Callable[..., int] | None = None,
-    has_orders: bool = False,
-) -> Deciders:
-    """Return the policies by address; ``call_back`` gives that of one which stays in Python.
-
-    So do those that order options, if ``has_orders``; else each that numba refuses.
-    """
-    addresses, wants = deciders.addresses.copy(), np.zeros((3, len(deciders.addresses)), np.int64)
-    for i, (policy, columns) in enumerate(policies):
-        refusal, called = None, has_orders and trades_options(policy)
-        formula: Any
-        try:
-            formula = None if called else compile_formula(policy, columns, deciders.width)
-        except Exception as error:  # numba raises what it likes; no policy runs here
-            if call_back is None:
-                raise
-            formula, refusal = None, error
-        if formula is None and call_back is not None:
-            address = call_back(refusal, deciders, policy, columns, i)
-            formula = Formula(address, has_table=False, account=WHOLE, has_bar=True)
-        addresses[i] = formula.address
-        wants[:, i] = formula.has_table, formula.account, formula.has_bar
-    return deciders._replace(
-        addresses=addresses,
-        wants_table=wants[0],
-        wants_account=wants[1],
-        wants_bar=wants[2],
-        methods=0,
-    )

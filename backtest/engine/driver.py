@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +13,8 @@ from backtest import base
 from backtest.account.order_limits import CAUSES, N_STEPS, N_SUMS
 from backtest.account.records import EQUITY, MARKET_BAR, N_TERMS, WIDTH
 from backtest.engine import loop as loop_steps
+from backtest.engine.formulas import bind_compiled, explain_compile_error
+from backtest.engine.held_signals import hold_signals
 from backtest.engine.inputs import (
     ASSET,
     AccountInputs,
@@ -23,6 +26,7 @@ from backtest.engine.inputs import (
 from backtest.engine.loop import BROKEN, DONE, FULL, NEGATIVE, Deciders, Lanes, RunTape
 from backtest.engine.policies import Callbacks, ask_plain
 from backtest.engine.policy_errors import locate_numba_error
+from backtest.engine.recipe import hash_rules
 from backtest.engine.record import new_record
 from backtest.engine.twins import bind_functions
 from backtest.measures.tally import TRADED
@@ -79,22 +83,56 @@ Progress = Callable[[int, int], None]
 Formulas = list[tuple[Policy, tuple[str, ...]]]
 
 
+@functools.cache
+def find_entry(name: str, *, has_parts: bool) -> base.Entry:
+    """Return a function of the loop as compiled for accounts with options, or without."""
+
+    def compile_for(own: str, given: tuple[Any, ...]) -> base.ObjectFile:
+        from backtest.engine.compiler import compile_loop  # noqa: PLC0415 - loads numba
+
+        return compile_loop(name, own, given, has_parts=has_parts)
+
+    return base.Entry(f"{name}_with_options" if has_parts else name, hash_rules(), compile_for)
+
+
+class CompiledCalls:
+    """Calls of a function of the loop whose first argument holds the terms of the account."""
+
+    def __init__(self, name: str) -> None:
+        self.callers = [find_entry(name, has_parts=each).caller() for each in (False, True)]
+
+    def bind(self, terms: a.Terms, *given: Any) -> Callable[[], Any]:
+        """Return the call; what must be compiled for it is compiled before."""
+        return self.callers[terms.instruments is not None].bind(terms, *given)
+
+    def __call__(self, terms: a.Terms, *given: Any) -> Any:
+        call = self.bind(terms, *given)
+        with hold_signals():
+            return call()
+
+
 def find_simulate(*, is_compiled: bool) -> Callable[..., Any]:
     if is_compiled:
-        from backtest.engine.compiler import simulate_held  # noqa: PLC0415 - numba
-
-        return simulate_held
+        return CompiledCalls("simulate_batch")
     found: Callable[..., Any] = bind_functions(loop_steps, ask=ask_plain)["simulate_batch"]
     return found
 
 
 def find_fill(*, is_compiled: bool) -> Callable[..., Any]:
-    found: Callable[..., Any] = loop_steps.fill_closes
-    if is_compiled:
-        from backtest.engine.compiler import fill_compiled  # noqa: PLC0415 - numba
+    if not is_compiled:
+        return loop_steps.fill_closes
+    calls: list[base.Caller] = []
 
-        found = fill_compiled
-    return found
+    def fill(bar: a.AccountBar, *given: Any) -> Any:
+        bar = bar._replace(terms=pack_terms(bar.terms))
+        if not calls:
+            has_parts = bar.terms.instruments is not None
+            calls.append(find_entry("fill_closes", has_parts=has_parts).caller())
+        call = calls[0].bind(bar, *given)
+        with hold_signals():
+            return call()
+
+    return fill
 
 
 class Counts(NamedTuple):
@@ -230,12 +268,6 @@ def bind_loop(
     because = because or ("" if is_compiled else "compile=False")
     if because:
         return BoundLoop(find_simulate(is_compiled=False), None, bound, because)
-    # numba loads with these
-    from backtest.engine.compiler import (  # noqa: PLC0415
-        bind_compiled,
-        simulate_compiled,
-    )
-
     callbacks, reasons = Callbacks(), {}
 
     def call_back(
@@ -249,7 +281,7 @@ def bind_loop(
     bound, pack = [bind_compiled(*each, **given) for each in asked], pack_terms
     simulate = find_simulate(is_compiled=True)
     if callbacks.kept:
-        simulate = callbacks.guard(simulate_compiled)  # which lets signals in, bar by bar
+        simulate = callbacks.guard(CompiledCalls("simulate_batch").bind)
     if reasons:
         told = [f"{name} runs in plain Python: {reason}" for name, reason in reasons.items()]
         base.warn_caller("; ".join(told))
@@ -314,8 +346,6 @@ def report_bad_decision(inputs: AccountInputs, t: int) -> base.PolicyError:
 
 
 def explain_refusal(refusal: Exception, policy: Policy) -> str:
-    from backtest.engine.compiler import explain_compile_error  # noqa: PLC0415 - loads numba
-
     reason = explain_compile_error(refusal, policy)
     place = locate_numba_error(str(refusal), type(policy)) if isinstance(policy, Combinator) else ""
     return f"{place}: {reason.partition(': ')[2]}" if place else reason

@@ -26,7 +26,7 @@ class SignalGate:
     kept: list[Callable[[], Any]] = field(default_factory=list)
 
     def handle(self, handler: Handler, number: int, frame: FrameType | None) -> None:
-        if self.is_closed and not is_compiling(frame):
+        if self.is_closed:
             self.kept.append(partial(handler, number, frame))
         else:
             handler(number, frame)
@@ -52,14 +52,3 @@ def hold_signals() -> Iterator[SignalGate]:
             gate.is_closed = False
             for answer in reversed(gate.kept):
                 answers.callback(answer)
-
-
-def is_compiling(frame: FrameType | None) -> bool:
-    while frame is not None:
-        name = frame.f_code.co_name
-        if name.startswith("_raw_object_cache"):
-            return False
-        if name == "_compile_for_args" and frame.f_globals["__name__"] == "numba.core.dispatcher":
-            return True
-        frame = frame.f_back
-    return False

@@ -576,13 +576,6 @@ def number_markets(markets: Markets, account: a.Account) -> IntArray:
 # -------------------------------------------------------------------------------------- feed
 
 
-def freeze(array: IntArray) -> IntArray:
-    """Return a read-only view, so that the array is of one kind, and compiled for once."""
-    view = array.view()
-    view.flags.writeable = False
-    return view
-
-
 def read_feed(
     markets: Markets,
     venues: Mapping[str, Venue],
@@ -637,7 +630,7 @@ def read_feed(
         funding_instrument=panel.funding_instrument[kept].astype(np.int64),
         funding_price=panel.funding_price[kept],
         funding_rate=panel.funding_rate[kept],
-        time=freeze(markets.time),
+        time=markets.time,
         options=read_option_feed(markets, venues, panel, first),
     )
 

@@ -335,11 +335,14 @@ class Callbacks:
         found = [np.asarray(each).tolist() for each in pick_rules(self.brackets, i)]
         return MarginRules._make(tuple(x) if isinstance(x, list) else x for x in found)
 
-    def guard(self, simulate: Callable[..., Any]) -> Callable[..., Any]:
+    def guard(self, bind: Callable[..., Callable[[], Any]]) -> Callable[..., Any]:
+        """Return the loop that ``bind`` prepares for its arguments; signals come in bar by bar."""
+
         def simulate_guarded(terms: Any, *given: Any) -> Any:
             self.brackets = terms.rules.brackets
+            simulate = bind(terms, *given)
             with hold_signals() as self.gate:
-                found = simulate(terms, *given)
+                found = simulate()
             error, self.error = self.error, None
             if error is not None:
                 raise error

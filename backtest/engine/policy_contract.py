@@ -16,8 +16,8 @@ import pandas as pd
 from backtest import base
 from backtest.account import Account
 from backtest.base.units import DAY, YEAR_DAYS
+from backtest.engine.batch import Compile
 from backtest.engine.lookahead import make_futures, observe, observe_checked
-from backtest.engine.plain_or_compiled import compiling_first
 from backtest.engine.result import Result
 from backtest.engine.run import run
 from backtest.market import Market, Markets, as_markets, label_names
@@ -174,7 +174,7 @@ class ContractTrial:
     def target(self) -> base.FloatArray:
         return self.plain.of_positions("target")[:, 0]
 
-    def run(self, market: Market, situation: Situation, *, is_compiled: bool = False) -> Result:
+    def run(self, market: Market, situation: Situation, *, compiled: Compile = False) -> Result:
         signal, is_coin = situation.signal, situation.venue.contract.kind == "inverse"
         has_options = trades_options(self.cls)
         return run(
@@ -184,7 +184,7 @@ class ContractTrial:
             account=situation.account,
             signal=None if signal is None else signal[: market.n_bars],
             calendar="252" if market.sessions else "365",
-            compile=is_compiled,
+            compile=compiled,
         )
 
     def name_bar(self, t: int) -> str:
@@ -336,9 +336,9 @@ def check_repeatable(trial: ContractTrial) -> str:
 
 def check_compiled(trial: ContractTrial) -> str:
     for situation in trial.situations:
-        with warnings.catch_warnings(record=True) as caught, compiling_first():
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            compiled = trial.run(trial.market, situation, is_compiled=True)
+            compiled = trial.run(trial.market, situation, compiled="now")
         reason = compiled.manifest["compiled"]
         if reason != "yes":
             if len(caught) != 1:

@@ -1,28 +1,49 @@
-"""The generated part of a policy's compiled loop, and its cache folder, found without numba."""
+"""The generated part of a policy's compiled loop, written without numba."""
 
 from __future__ import annotations
 
-import dis
 import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FunctionType
 from typing import Any, NamedTuple
 
 from backtest import base
-from backtest.account import account_records, ledger, liquidation, orders, position
+from backtest.account import (
+    account_records,
+    balance,
+    bar,
+    fills,
+    ledger,
+    liquidation,
+    options,
+    order_limits,
+    orders,
+    payments,
+    pool_liquidation,
+    position,
+    price_walk,
+    records,
+)
+from backtest.engine import loop
 from backtest.engine.code_identity import CodeText, describe_function, describe_value, join_texts
 from backtest.measures import tally
 from backtest.options import implied_kernels
 from backtest.policy import Policy, formula_for, margin_formula_for, start_memory, view
 from backtest.policy.policy import BAR_FIELDS
-from backtest.venue import margin, requirement
+from backtest.venue import margin, option_kernels, portfolio_kernels, requirement
 
 CORE = (
     requirement, margin, account_records, position, orders,
     liquidation, ledger, tally, view,
 )  # fmt: skip
+"""Rules of one position: inlined into what calls them."""
+MODULES = (
+    portfolio_kernels, base.elementary, base.black_kernels, option_kernels, records, options,
+    balance, pool_liquidation, order_limits, fills, payments, price_walk,
+    bar, loop,
+)  # fmt: skip
+"""Rules of the account, and the loop."""
 
 
 class Recipe(NamedTuple):
@@ -64,17 +85,6 @@ def may_refer_to(code: CodeText | Recipe, names: frozenset[str]) -> bool:
     return bool(code.names & names) or not code.is_complete
 
 
-def may_raise(function: Any, seen: set[Any]) -> bool:
-    """Return whether a rule has a raise or an assert in it, or in a function that it calls."""
-    seen.add(function)
-    if any(each.opname == "RAISE_VARARGS" for each in dis.get_instructions(function)):
-        return True
-    called = [
-        each for each in base.find_references(function).values() if type(each) is FunctionType
-    ]
-    return any(may_raise(each, seen) for each in called if each not in seen)
-
-
 def count_slots(memory: type | None) -> int:
     return len(getattr(memory, "_fields", ()))
 
@@ -90,22 +100,15 @@ class Place(NamedTuple):
     depth: int = 1
 
 
-def write_decide(memory: type | None, place: Place, *, catches: bool = False) -> list[str]:
-    """Return the lines of a formula; one that ``catches`` answers -1 where its rule raises."""
-    call = [*write_call(memory, place.slot), *write_memory(memory, place.slot), *place.also]
-    if catches:
-        call = [
-            "leverage = -1.0",
-            "try:",
-            *(f"    {line}" for line in call),
-            "except Exception:",
-            "    leverage = -1.0",
-        ]
+def write_decide(memory: type | None, place: Place) -> list[str]:
+    """Return the lines of a formula."""
     body = [
         *place.account,
         f"bar = Bar({', '.join(place.bar)})",
         f"settings = Params({', '.join(place.settings or ['0.0'])})",
-        *call,
+        *write_call(memory, place.slot),
+        *write_memory(memory, place.slot),
+        *place.also,
     ]
     return [*place.head, *("    " * place.depth + line for line in body), *place.end]
 
@@ -136,15 +139,11 @@ def read_parameter(text: str, value: object) -> str:
 
 
 @functools.cache
-def find_rules_folder() -> Path:
-    modules = (
-        *CORE,
-        base.units,
-        base.kernels,
-        base.elementary,
-        *base.list_sources(implied_kernels),
-    )
-    texts = [Path(str(each.__file__)).read_text() for each in modules]
+def hash_rules() -> str:
+    """Return a hash of the sources of all rules and of what compiles them."""
+    modules = (*CORE, *MODULES, base.units, *base.list_sources(implied_kernels))
     here = Path(__file__)
-    texts += [path.read_text() for path in (here, here.with_name("compiler.py"))]
-    return base.find_cache_folder() / f"rules-{base.hash_texts(*texts, *base.describe_target())}"
+    paths = [Path(str(each.__file__)) for each in dict.fromkeys(modules)]
+    paths += [here, *map(here.with_name, ("compiler.py", "shared_records.py", "twins.py"))]
+    texts = (path.read_text(encoding="utf-8") for path in paths)
+    return base.hash_texts(*texts, *base.read_compiler())[:12]

@@ -15,14 +15,13 @@ from backtest.account import Account
 from backtest.account.ledger import FILL
 from backtest.account.order_limits import ALL, ASKED, CAUSES, COUNT, CUT, DAYS, DISTANCE, HELD
 from backtest.account.pool_liquidation import CAUSED
-from backtest.engine.batch import Switch, run_account
+from backtest.engine.batch import Compile, Switch, run_account
 from backtest.engine.checks import warn_of_band, warn_of_delisting, warn_of_no_option
 from backtest.engine.driver import Progress
 from backtest.engine.inputs import start_account_state
 from backtest.engine.lookahead import observe_checked
 from backtest.engine.manifest import change_policy, write_manifest
 from backtest.engine.option_inputs import schedule_options
-from backtest.engine.plain_or_compiled import set_single
 from backtest.engine.policies import ObservedPolicy, observe_overlay
 from backtest.engine.record import OptionFields, Outcome
 from backtest.engine.result import Result
@@ -465,7 +464,7 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
     overlay: Policy | None = None,
     sampling: str = "1d",
     calendar: str = "365",
-    compile: bool = True,  # noqa: A002 - the word users know
+    compile: Compile = True,  # noqa: A002 - the word users know
     resume: Result | None = None,
     start: base.TimeLike | None = None,
     end: base.TimeLike | None = None,
@@ -497,8 +496,10 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
     sampling, calendar : str
         The period over which returns are sampled, ``"1d"`` by default; ``"365"`` days a year, or
         ``"252"`` sessions.
-    compile : bool
-        False runs the policy in plain Python, for a debugger; the numbers are the same bits.
+    compile : bool or "now"
+        False runs the policy in plain Python, for a debugger; the numbers are the same bits. Where
+        nothing is compiled yet, a run of at most 50,000 bars times instruments does not wait for
+        the compiler; with ``"now"`` it does.
     resume : Result, optional
         Go on from the last close of an earlier result; ``market`` holds the bars after it and may
         overlap: a result of this process gives the bars before it, a loaded one needs a market that
@@ -541,7 +542,6 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
         given: Any = (signal, option_quantities)
         signal, option_quantities = (cut_rows(each, whole, market) for each in given)
     market = schedule_options(market, option_quantities)
-    set_single(True)
     terms: Any = {"signal": signal, "overlay": overlay, "sampling": sampling, "calendar": calendar}
     terms |= {"resume": resume, "start": start, "benchmark": benchmark}
     setup = set_up_run(market, policy, venue=venue, account=account, **terms)

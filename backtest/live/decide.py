@@ -445,7 +445,6 @@ def decide(
         The present, in UTC, to refuse old data.
     """
     market = with_clock(market, decide, None)
-    engine.set_single(True)
     terms: Any = {"venue": venue, "account": account, "signal": signal, "overlay": overlay}
     setup = engine.set_up_run(market, policy, **terms)
     refuse_options(market, "the next order of an account")

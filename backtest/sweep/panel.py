@@ -292,10 +292,8 @@ class Panel:
         kinds = ((k, type(v), v if isinstance(v, str) else "") for own in settings for k, v in own)
 
         def bind() -> engine.Deciders:
-            from backtest.engine import bind_compiled  # noqa: PLC0415 - numba
-
             policies = [(each.policy, tuple(each.columns)) for each in setup.observed]
-            return bind_compiled(self.make_deciders(setup), policies)
+            return engine.bind_compiled(self.make_deciders(setup), policies)
 
         try:
             pattern = self._find(self._deciders, (width, is_same, *kinds), bind, LANES)

@@ -176,8 +176,7 @@ class Evaluator:
     def _evaluate(
         self, sets: Sets, wanted: EvaluatedBars, progress: engine.Progress | None
     ) -> Rows:
-        engine.set_single(False)  # many runs: compiled code is faster
-        if self._is_swept():
+        if self._is_swept() and not self._is_plain_sooner(sets, wanted):
             try:
                 return self._evaluate_lanes(sets, wanted, progress)
             except NotCompiled as reason:
@@ -276,17 +275,35 @@ class Evaluator:
         is_own = isinstance(self.base.account.requirement, OwnMargin)
         return not (is_own or self.plain_because or self.markets.options)
 
+    def _is_plain_sooner(self, sets: Sets, wanted: EvaluatedBars) -> bool:
+        """Return whether nothing is compiled, and the runs are too short to wait for that."""
+        stop = self.markets.n_bars if wanted.stop is None else wanted.stop
+        n = (stop - wanted.first) * count_sets(sets) * len(self.markets)
+        has_options = bool(self.markets.options)
+        return engine.is_plain_sooner(n) and not engine.is_loop_compiled(has_options=has_options)
+
     def _evaluate_plainly(
         self, sets: Sets, wanted: EvaluatedBars, progress: engine.Progress | None
     ) -> Rows:
-        replay = partial(self.replay, first=wanted.first, stop=wanted.stop)
+        is_compiled = self.compile and not self._is_plain_sooner(sets, wanted)
+        replay = partial(
+            self.replay,
+            first=wanted.first,
+            stop=wanted.stop,
+            compile="now" if is_compiled else self.compile,
+        )
         return run_one_by_one(replay, sets, self.measured, wanted.returns, progress)
 
     def evaluate_path(self, sets: Sets) -> Rows:
         return run_one_by_one(self.replay, sets, PATH, False, None)
 
     def replay(
-        self, values: Mapping[str, object], *, first: int = 0, stop: int | None = None
+        self,
+        values: Mapping[str, object],
+        *,
+        first: int = 0,
+        stop: int | None = None,
+        compile: engine.Compile | None = None,  # noqa: A002 - as that of bt.run
     ) -> engine.Result:
         policy, venue, account = self.base.build_trio(values)
         market = self.market if stop is None else self.market.prefix(stop)
@@ -302,7 +319,7 @@ class Evaluator:
             start=market.times[first] if first > 0 else None,
             sampling=self.sampling,
             calendar=self.calendar,
-            compile=self.compile,
+            compile=self.compile if compile is None else compile,
         )
         return result
 

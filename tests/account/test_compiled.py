@@ -16,10 +16,9 @@ from backtest import account as accounts
 from backtest.account.records import EQUITY
 from backtest.base import find_own_functions, make_twin
 from backtest.engine import batch, driver, plain_or_compiled
-from backtest.engine.compiler import MODULES, WITHOUT_OPTIONS, return_always
-from backtest.engine.plain_or_compiled import MOST_SECONDS, is_plain_sooner, set_single
+from backtest.engine.compiler import WITHOUT_OPTIONS, return_always
 from backtest.engine.policies import ask_plain
-from backtest.engine.run_setup import set_up_run
+from backtest.engine.recipe import MODULES
 from backtest.engine.twins import Mirror, mirror_modules
 from backtest.policy.formulas import find_fields
 from backtest.strategies import Constant, VolTarget
@@ -248,8 +247,8 @@ def run_cold(policy: bt.Policy, n: int = 1, **given):
 
 
 @pytest.fixture
-def cold(monkeypatch, tmp_path):
-    """Nothing is compiled, and whoever compiles is caught; return the folder of marks."""
+def cold(monkeypatch):
+    """Nothing is compiled, and whoever compiles is caught."""
     find = driver.find_simulate
 
     def refuse(*, is_compiled, **rest):
@@ -257,11 +256,8 @@ def cold(monkeypatch, tmp_path):
         return find(is_compiled=False, **rest)
 
     monkeypatch.setenv("BACKTEST_COMPILE", "auto")
-    monkeypatch.setattr(plain_or_compiled, "find_lasting_folder", lambda: tmp_path)
-    monkeypatch.setattr(batch, "find_rules_folder", lambda: tmp_path)
+    monkeypatch.setattr(batch, "is_loop_compiled", lambda **_: False)
     monkeypatch.setattr(driver, "find_simulate", refuse)
-    yield tmp_path
-    set_single(False)
 
 
 @pytest.mark.parametrize("n", [1, 2])
@@ -275,45 +271,27 @@ def test_a_first_run_compiles_nothing_and_does_not_tell(cold, monkeypatch, n):
     assert again.tally == first.tally
 
 
-@pytest.mark.parametrize("n", [1, 2])
-def test_what_is_compiled_is_used(cold, monkeypatch, n):
-    marks = []
-    find = batch.find_mark
-    monkeypatch.setattr(
-        "backtest.engine.batch.find_mark",
-        lambda **given: marks.append(find(**given)) or marks[-1],
-    )
-    run_cold(VolTarget(), n)
-    plain_or_compiled.write_mark(marks[-1])
+def test_what_is_compiled_is_used(cold, monkeypatch):
+    monkeypatch.setattr(batch, "is_loop_compiled", lambda **_: True)
     with pytest.raises(AssertionError, match="compiled"):
-        run_cold(VolTarget(), n)
+        run_cold(VolTarget())
 
 
-def test_what_takes_long_or_has_taken_long_compiles_first(cold):
-    set_single(True)
-    mark = cold / "none.ready"
-    assert not is_plain_sooner(mark, 1.01 * MOST_SECONDS)
-    answers = [is_plain_sooner(mark, 0.3 * MOST_SECONDS) for _ in range(5)]
-    assert answers == [True, True, True, False, False]
-
-
-def test_sweeps_and_checks_compile_first(cold, monkeypatch):
-    mark = cold / "none.ready"
-    set_single(False)
-    assert not is_plain_sooner(mark, 1.0)
-    set_single(True)
-    with plain_or_compiled.compiling_first():
-        assert not is_plain_sooner(mark, 1.0)
-    assert is_plain_sooner(mark, 1.0)
-    monkeypatch.setenv("BACKTEST_COMPILE", "now")
-    set_single(True)
-    assert not is_plain_sooner(mark, 1.0)
-
-
-def test_a_general_loop_that_compiles_says_so(cold, monkeypatch, capsys):
-    monkeypatch.setenv("BACKTEST_COMPILE", "now")
+def test_a_long_run_compiles_first(cold, monkeypatch):
+    """100 bars of two instruments are 200."""
+    monkeypatch.setattr(plain_or_compiled, "MOST_PLAIN", 200)
+    run_cold(VolTarget(), 2)
+    monkeypatch.setattr(plain_or_compiled, "MOST_PLAIN", 199)
     with pytest.raises(AssertionError, match="compiled"):
-        run_cold(Constant(), 2)
+        run_cold(VolTarget(), 2)
+
+
+@pytest.mark.parametrize("way", ["variable", "argument"])
+def test_what_asks_for_it_compiles_first_and_says_so(cold, monkeypatch, capsys, way):
+    if way == "variable":
+        monkeypatch.setenv("BACKTEST_COMPILE", "now")
+    with pytest.raises(AssertionError, match="compiled"):
+        run_cold(Constant(), 2, compile="now" if way == "argument" else True)
     assert "compiling the engine once on this machine" in capsys.readouterr().err
 
 
@@ -443,16 +421,3 @@ def test_drawn_accounts_end_with_balanced_books(seeds, monkeypatch):
     trust_data(monkeypatch)
     for seed in seeds:
         run_engine(make_full_case(seed))
-
-
-@pytest.mark.parametrize(
-    "market", [bt.Market.sample(bars=60), bt.Market.sample(bars=90).prefix(60)]
-)
-def test_the_feed_of_many_accounts_has_arrays_of_the_kinds_of_one(market):
-    """Numba compiles the loop again for an array that may be written where another may not."""
-    terms = {"venue": make_venue(), "account": account_of()}
-    one = set_up_run(market, Constant(1.0), **terms).inputs.feed
-    many = batch.repeat_feed(one, 3, {})
-    assert not one.time.flags.writeable
-    for name in {*one._fields} - {"options"}:
-        assert getattr(many, name).flags.writeable == getattr(one, name).flags.writeable, name

@@ -386,7 +386,7 @@ CASCADE = ("cascade", "--shock", "-0.1", "--open-interest", "3e9",
 
 
 def test_a_cascade_prints_gives_json_and_changes_with_its_options(capsys, monkeypatch):
-    monkeypatch.setenv("BACKTEST_COMPILE", "no")
+    monkeypatch.setenv("BACKTEST_COMPILE", "auto")
 
     def run(*more: str) -> dict[str, Any]:
         return ask(capsys, *CASCADE, "--no-save", *more)

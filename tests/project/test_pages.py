@@ -98,7 +98,7 @@ def desk(tmp_path, monkeypatch):
     for folder in (EXAMPLES, EXAMPLES.parent / "data"):
         shutil.copytree(folder, tmp_path / folder.name, ignore=ignored)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("BACKTEST_COMPILE", "no")  # short runs answer in plain Python
+    monkeypatch.setenv("BACKTEST_COMPILE", "auto")  # short runs answer in plain Python
     return tmp_path
 
 
@@ -210,7 +210,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _answer_in_plain_python(monkeypatch):
-    monkeypatch.setenv("BACKTEST_COMPILE", "no")
+    monkeypatch.setenv("BACKTEST_COMPILE", "auto")
 
 
 @pytest.mark.parametrize(("page", "block"), [*list_blocks()])

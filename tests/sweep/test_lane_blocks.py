@@ -1,6 +1,5 @@
 """Sets side by side: their rows are those of sets taken one by one."""
 
-import functools
 import re
 import warnings
 from typing import Annotated, Any, NamedTuple
@@ -11,8 +10,10 @@ import pytest
 from llvmlite import binding
 
 import backtest as bt
+from backtest.base import compiler as base_compiler
+from backtest.base import object_code
 from backtest.strategies import Capped
-from backtest.sweep.lanes import compiler, runner
+from backtest.sweep.lanes import block, formulas, runner
 from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.sets import BaseTerms
 from tests.agreement import trust_data
@@ -217,17 +218,24 @@ LOOPS = {
     not binding.get_host_cpu_features().get("avx2"), reason="a lane's bit needs shifts of vectors"
 )
 def test_the_loops_over_lanes_are_vectors(monkeypatch):
-    make = functools.cache(compiler.compile_lanes.__wrapped__)
-    monkeypatch.setattr(compiler, "compile_lanes", make)
-    monkeypatch.setattr(compiler, "_loops", {})
-    for name in ("INNER", "OPTIONS"):  # what is kept is machine code alone
-        monkeypatch.setattr(compiler, name, {**getattr(compiler, name), "cache": False})
+    made = []
+
+    def emit(compiled, name, returns, write):
+        if name.startswith("take_block"):
+            made.append(str(compiled.library._final_module))
+        return base_compiler_emit(compiled, name, returns, write)
+
+    base_compiler_emit = base_compiler.emit
+    monkeypatch.setattr(base_compiler, "emit", emit)
+    monkeypatch.setattr(object_code, "find_object", lambda _: None)
+    monkeypatch.setattr(formulas, "find_block", formulas.find_block.__wrapped__)
+    monkeypatch.setattr(block, "find_block", formulas.find_block)
     market, venue = bt.Market.sample(bars=99), bt.Venue.preset("binance-usdm", "BTCUSDT")
     evaluator = Evaluator(market, BaseTerms(Capped.over(Jumpy), venue, bt.Account()))
     evaluator.evaluate({"cap": np.linspace(1.0, 2.0, 8)})
-    (compiled,) = make()["take_block"].overloads.values()
+    (whole,) = made
     found: dict[str, int] = {}
-    for text in str(compiled.library._final_module).split("\ndefine ")[1:]:
+    for text in whole.split("\ndefine ")[1:]:
         words = re.findall(r"\d+([a-z_]+)", text[text.index("@") :].partition("(")[0])
         name = next((each for each in words if each in LOOPS), "")
         found[name] = found.get(name, 0) + len(re.findall(r"^vector\.body\S*:", text, re.MULTILINE))

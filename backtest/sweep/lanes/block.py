@@ -23,6 +23,7 @@ from backtest.policy import (
     start_memory,
 )
 from backtest.sweep.lanes import rows as r
+from backtest.sweep.lanes.formulas import find_block
 from backtest.sweep.lanes.loop import NAMES
 from backtest.sweep.lanes.rows import LANES, LanePolicies, Lanes, make_aligned
 from backtest.sweep.panel import BlockFault, Scored
@@ -295,8 +296,6 @@ def stack_lanes(columns: Sequence[FloatArray]) -> FloatArray:
 
 
 def run_block(block: Block, lanes: Lanes, is_stopped: Callable[[], bool]) -> bool:
-    from backtest.sweep.lanes.compiler import find_lane_loop  # noqa: PLC0415 - numba
-
     setup = block.setups[0]
     inputs, total = setup.inputs, len(setup.inputs.feed.time)
     n, brackets = inputs.feed.open.shape[1], inputs.terms.rules.brackets
@@ -320,8 +319,10 @@ def run_block(block: Block, lanes: Lanes, is_stopped: Callable[[], bool]) -> boo
     tape.is_on[0] = 0
     room = (engine.new_quotes(n, 0), engine.new_scratch(n, 0), engine.new_ledger_array(n))
     shared = (inputs.feed, inputs.clock, inputs.log_returns)
-    run_of = (silent, state, *room, lanes.tally, tape, 0, 1)
-    loop, address = find_lane_loop((engine.pack_terms(terms), *shared, *run_of))
+    run_of = (silent, state, *room, lanes.tally, tape)
+    simulate = engine.find_entry("simulate_batch", has_parts=False)
+    address, _ = simulate(engine.pack_terms(terms), *shared, *run_of, 0, -1)
+    loop = find_block().caller()
     t = setup.first
     for bar, i, margin in inputs.changes:
         terms = engine.write_table(terms, i, margin) if bar < t else terms
@@ -332,8 +333,9 @@ def run_block(block: Block, lanes: Lanes, is_stopped: Callable[[], bool]) -> boo
             terms = engine.write_table(terms, i, margin) if bar == t else terms
         stop = min(t + CHUNK, total, *(bar for bar, _, _ in inputs.changes if bar > t))
         given = (engine.pack_terms(terms), *shared, policies, lanes, silent, state, *room, tape)
+        call = loop.bind(*given, address, setup.first, t, stop)
         with engine.hold_signals():
-            t, why = loop(*given, address, setup.first, t, stop)
+            t, why = call()
         if why != DONE:
             raise BlockFault
     return True

@@ -1,4 +1,4 @@
-"""Compile the loop over lanes, once for all accounts, and the formulas of policies for all lanes.
+"""Compile the loop over lanes, once for all accounts.
 
 The loop calls a formula once per bar and instrument, through its address.
 """
@@ -6,26 +6,21 @@ The loop calls a formula once per bar and instrument, through its address.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numba
 import numpy as np
 from llvmlite import ir
-from numba import int64, typeof, types
+from numba import int64, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from backtest import base, engine
-from backtest.base.compiler import jit
-from backtest.engine.compiler import INNER, LOCK, MARGIN_NUMBERS, OPTIONS, POINTER
-from backtest.policy import AccountView, Policy
-from backtest.policy.policy import BAR_FIELDS
+from backtest.base.compiler import compile_entry, jit, read_kinds
 from backtest.sweep.lanes import closes, loop, quiet, rows, trades
 from backtest.sweep.lanes.rows import LANES, N_POSITION, TARGET
-from backtest.venue import LEVELS, MarginRules
 
 MODULES = (rows, quiet, trades, closes, loop)
 
@@ -40,56 +35,32 @@ INLINED = frozenset(
 
 @functools.cache
 def compile_lanes() -> dict[str, Any]:
-    inner: dict[str, Any] = {**OPTIONS, "cache": False, "forceinline": True}
     twins = engine.compile_general_rules(has_parts=False) | engine.compile_core()
     twins |= {
-        id(rows.cell): jit(find_cell, **inner),
+        id(rows.cell): jit(find_cell, forceinline=True),
         id(rows.lowest): find_lowest,
-        id(loop.ask_lanes): jit(ask_through_addresses, **inner),
+        id(loop.ask_lanes): jit(ask_through_addresses, forceinline=True),
     }
 
     def compile_one(name: str, twin: Any) -> Any:
-        if name == "take_block":
-            return jit(twin, **OPTIONS, nogil=True)
-        return jit(twin, **INNER, forceinline=name in INLINED)
+        return jit(twin, forceinline=name in INLINED)
 
-    texts = [Path(str(each.__file__)).read_text(encoding="utf-8") for each in MODULES]
-    mark = f"-{base.hash_texts(*texts, Path(__file__).read_text(encoding='utf-8'))}"
     spaces: dict[ModuleType, dict[str, Any]] = {}
-    folder = engine.find_general_folder()
-    engine.make_twins(MODULES, folder, spaces, twins, compile_one, mark=mark)
+    engine.make_twins(MODULES, spaces, twins, compile_one)
     return spaces[loop]
 
 
-def find_loop_of_runs(arguments: tuple[Any, ...]) -> tuple[int, Any, tuple[Any, ...]]:
-    address, _ = engine.find_general_loop(arguments[0])(*arguments[:-2], 0, -1)
-    kinds = tuple(typeof(each) for each in arguments)  # type: ignore[no-untyped-call]
-    taken = tuple(
-        engine.Shared(each) if isinstance(each, types.BaseNamedTuple) else each for each in kinds
+def compile_block(own: str, given: tuple[Any, ...]) -> base.ObjectFile:
+    """Return the object ``own`` of the loop over lanes, for its arguments."""
+    names = compile_lanes()
+    run_of = (*given[:4], *given[6:11], given[5].tally, given[11], 0, 1)  # of the loop of a run
+    kinds = tuple(
+        engine.Shared(each) if isinstance(each, types.BaseNamedTuple) else each
+        for each in read_kinds(run_of)
     )
-    return int(address), types.UniTuple(int64, 2), taken  # type: ignore[no-untyped-call]
-
-
-_loops: dict[Any, tuple[Callable[..., Any], int]] = {}
-
-
-def find_lane_loop(arguments: tuple[Any, ...]) -> tuple[Callable[..., Any], int]:
-    key = describe_kinds(arguments)
-    with LOCK:
-        if key not in _loops:
-            address, result, kinds = find_loop_of_runs(arguments)
-            names = compile_lanes()
-            names["pass_alone"] = write_call(result, kinds)
-            _loops[key] = names["take_block"], address
-        return _loops[key]
-
-
-def describe_kinds(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return type(value).__name__, *map(describe_kinds, value)
-    if isinstance(value, np.ndarray):
-        return value.dtype.str, value.ndim, value.flags.c_contiguous, value.flags.writeable
-    return type(value)
+    names["pass_alone"] = write_call(types.UniTuple(int64, 2), kinds)  # type: ignore[no-untyped-call]
+    twin = base.make_twin(loop.take_block, names, Path(str(loop.__file__)))
+    return compile_entry(jit(twin, is_linked=False), own, read_kinds(given))
 
 
 def write_call(result: Any, kinds: tuple[Any, ...]) -> Any:
@@ -122,96 +93,6 @@ def find_lowest(_context: Any, bits: Any) -> Any:
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
 
     return bits(bits), build
-
-
-# ----------------------------------------------------------------------------------- formulas
-
-
-class LaneShape(NamedTuple):
-    varied: frozenset[str]
-    constants: frozenset[str]
-    has_own_columns: bool
-    read: frozenset[str]
-
-
-def compile_lane_formula(
-    policy: Policy,
-    columns: tuple[str, ...],
-    varied: frozenset[str],
-    asked: frozenset[str],
-    read: frozenset[str],
-    *,
-    has_own_columns: bool,
-) -> int:
-    constants = {name for name, each in policy.settings().items() if each in (0, 1)} - asked
-    shape = LaneShape(varied, frozenset(constants), has_own_columns, read)
-
-    def write(memory: type | None, _: engine.CodeText) -> list[str]:
-        return write_lane_formula(policy.settings(), columns, memory, shape)
-
-    recipe = engine.make_recipe(policy, columns, write, "lanes")
-    records = {"MarginRules": MarginRules, "AccountView": AccountView, "np": np}
-    whole = int64
-    signature = whole(*[POINTER] * 6, whole, whole)
-    folder = engine.find_general_folder()
-    function = engine.compile_at_address(recipe, folder, signature, records, has_counts=False)
-    return int(function.address)
-
-
-def write_lane_formula(
-    settings: Mapping[str, Any],
-    columns: tuple[str, ...],
-    memory: type | None,
-    shape: LaneShape,
-) -> list[str]:
-    inside = "seen[{}]".format if shape.has_own_columns else "seen_{}".format
-    prices = range(len(BAR_FIELDS) - 1)
-    given = [
-        repr(each)
-        if name in shape.constants
-        else engine.read_parameter(f"params[{k * LANES}]", each)
-        for k, (name, each) in enumerate(settings.items())
-    ]
-    hoisted = [f"    shared_{name} = {each}" for name, each in zip(settings, given, strict=True)]
-    hoisted += [f"    bar_{k} = bar_numbers[{k}]" for k in prices]
-    if not shape.has_own_columns:
-        hoisted += [f"    seen_{k} = seen[{k * LANES}]" for k in range(len(columns))]
-    margin = dict.fromkeys(LEVELS, "(0.0,)")
-    margin |= {name: "False" if name.startswith("is_") else "0.0" for name in MARGIN_NUMBERS}
-    venue = ", ".join(f"{name}={value}" for name, value in margin.items())
-    shown = AccountView._fields[:-1]
-    view = [f"shown[{at_row(k)}]" if each in shape.read else "0.0" for k, each in enumerate(shown)]
-    own = [inside(at_row(k) if shape.has_own_columns else k) for k in range(len(columns))]
-    place = engine.Place(
-        head=[
-            "def decide(target, params, seen, memory, shown, bar_numbers, count, time):",
-            f"    venue = MarginRules({venue})",
-            *hoisted,
-            "    is_negative = False",
-            "    for lane in range(count):",
-        ],
-        settings=[
-            engine.read_parameter(f"params[{at_row(k)}]", each)
-            if name in shape.varied
-            else f"shared_{name}"
-            for k, (name, each) in enumerate(settings.items())
-        ],
-        bar=["time / 1e9", *(f"bar_{k}" for k in prices), *own],
-        account=[f"account = AccountView({', '.join(view)}, venue)"],
-        end=[
-            f"        leverage += target[{at_row(1)}]",
-            "        target[np.uint64(lane)] = leverage",
-            "        is_negative |= leverage < 0.0",
-            "    return 0 if is_negative else 1",
-        ],
-        slot=lambda k: f"memory[{at_row(k)}]",
-        depth=2,
-    )
-    return engine.write_decide(memory, place)
-
-
-def at_row(k: int) -> str:
-    return f"np.uint64({k * LANES} + lane)"
 
 
 @intrinsic

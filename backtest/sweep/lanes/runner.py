@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest.account.records import EQUITY
-from backtest.base import BacktestError, IntArray
+from backtest.base import LOCK, BacktestError, IntArray
 from backtest.engine import Setup, summarize_account
-from backtest.engine.compiler import LOCK
 from backtest.measures import name_tally, sampled_returns
 from backtest.measures.measure_table import CORE, STREAMED
 from backtest.measures.tally import FIRST_UNIT
@@ -26,7 +25,7 @@ from backtest.sweep.lanes.block import (
     measure_wallets,
     score_block,
 )
-from backtest.sweep.lanes.compiler import compile_lane_formula
+from backtest.sweep.lanes.formulas import locate_lane_formula
 from backtest.sweep.lanes.rows import LANES
 from backtest.sweep.panel import BlockFault, Panel, Scored
 from backtest.sweep.sets import (
@@ -51,6 +50,9 @@ OWN_TERMS = frozenset(
     }
 )  # fmt: skip
 """Terms in which the lanes of a block may differ, where all have them or none."""
+
+LEAST_BAR_SETS = 1_000_000
+"""Bars times sets from which a sweep takes lanes: below, the loop of a run is as fast."""
 
 EXPOSED = frozenset(STREAMED) - frozenset(CORE)
 """Measures for which each close is looked at."""
@@ -115,7 +117,9 @@ def split(
     own = [sets[name] for name in reads if name in sets]
     keys = [*reversed(own), *apart]
     order = np.lexsort([*map(find_codes, keys)]) if keys else np.arange(count_sets(sets))
+    n_bars = len(panel.span.closes)
     fits = not panel.base.has_own(sets)  # lanes share policies and overlay
+    fits = fits and count_sets(sets) * n_bars >= LEAST_BAR_SETS
     for rows in split_where(order, apart):
         setup = None
         if fits and len(rows) >= LEAST_LANES:
@@ -192,7 +196,7 @@ def score_lanes(
     own, asked = has_own_columns(columns), frozenset(task.sets)
     with LOCK:
         formulas = [
-            compile_lane_formula(
+            locate_lane_formula(
                 each.policy,
                 tuple(each.columns),
                 varied,

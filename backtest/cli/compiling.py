@@ -1,0 +1,171 @@
+"""``backtest compile``: the compiled core, so that no run waits for the compiler."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+import backtest
+from backtest import base
+from backtest.base.object_code import (
+    BUILT,
+    building,
+    find_object_folder,
+    name_native,
+    name_platform,
+)
+from backtest.cli.command import command, flag
+from backtest.market import Market, Markets
+from backtest.policy import Combinator, Policy
+from backtest.sweep.lanes.block import find_read
+from backtest.sweep.lanes.formulas import locate_lane_formula
+from backtest.sweep.panel import Columns
+
+Into = Annotated[
+    Path | None, flag("The folder to write. Default: of the checkout, else the cache.", "--into")
+]
+WithOptions = Annotated[
+    bool, flag("Compile accounts that hold options, too.", "--options/--no-options")
+]
+EVERY = 10.0
+"""Seconds between two lines that say what is compiled."""
+N_LANES = 130
+"""Sets of the market below that make a sweep take lanes."""
+
+
+@command("compile")
+def compile_core(into: Into = None, options: WithOptions = False) -> None:
+    """Compile the core for this processor, so that no run waits for the compiler.
+
+    Finished parts are kept when it is interrupted. An installed wheel has the core already.
+
+    backtest compile                       [dim]# once in a checkout, or in a build[/dim]
+    """
+    began = time.perf_counter()
+    folder = into or find_folder()
+    parts = [*list_parts(), *([("accounts with options", hold_options)] if options else [])]
+    with building(folder):
+        for k, (name, compile_it) in enumerate(parts, 1):
+            with reporting(f"compiling {name} ({k} of {len(parts)})"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                compile_it()
+    seconds, n = time.perf_counter() - began, len([*folder.glob("*.o")])
+    typer.echo(f"The core is compiled, after {seconds:.0f} s: {n} objects in {folder}.")
+
+
+def find_folder() -> Path:
+    """Return the folder of the package where it is a checkout, else that of the cache."""
+    is_checkout = (BUILT.parents[1] / "pyproject.toml").exists()
+    return BUILT / f"{name_platform()}-{name_native()}" if is_checkout else find_object_folder()
+
+
+@contextmanager
+def reporting(text: str) -> Iterator[None]:
+    """Print what is compiled to stderr, at once and every ten seconds."""
+    ended, began = threading.Event(), time.perf_counter()
+
+    def report() -> None:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201 - progress
+        while not ended.wait(EVERY):
+            seconds = time.perf_counter() - began
+            print(f"{text}, {seconds:.0f} s", file=sys.stderr, flush=True)  # noqa: T201
+
+    thread = threading.Thread(target=report, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+# ------------------------------------------------------------------------------------------ parts
+
+Part = tuple[str, Callable[[], None]]
+
+
+def list_parts() -> list[Part]:
+    """Return what is compiled: the loop of runs, that over lanes, kernels, and formulas."""
+    policies = list_policies()
+    return [
+        ("the loop of runs", run_once),
+        ("the loop of sweeps", sweep_once),
+        *((f"policy {type(each).__name__}", lambda own=each: use_policy(own)) for each in policies),
+    ]
+
+
+def list_policies() -> list[Policy]:
+    """Return the shipped policies, but those made of other policies."""
+    from backtest import strategies  # noqa: PLC0415 - loads much
+
+    found = []
+    for name in strategies.__all__:
+        kind: Any = getattr(strategies, name)
+        if not issubclass(kind, Combinator):
+            found.append(kind())
+    return found
+
+
+def make_terms(**more: Any) -> dict[str, Any]:
+    venue = backtest.Venue.preset("binance-usdm", "BTCUSDT")
+    return {"venue": venue, "account": backtest.Account(), **more}
+
+
+def run_once() -> None:
+    """Run one account on a market, and on two; read what is computed at each close."""
+    from backtest.strategies import Constant  # noqa: PLC0415
+
+    market = Market.sample(bars=100)
+    for each in (market, Markets({"ONE": market, "TWO": market})):
+        backtest.run(each, Constant(1.0), **make_terms(compile="now")).bars  # noqa: B018
+    paths = backtest.simulate_paths(Market.sample(bars=2_000), paths=4, horizon="1d")
+    backtest.liquidation_risk(paths, Constant(1.0), **make_terms())
+
+
+def sweep_once() -> None:
+    from backtest.strategies import Constant  # noqa: PLC0415
+
+    levels = np.linspace(0.1, 2.0, N_LANES)
+    backtest.sweep(Market.sample(), Constant, {"leverage": levels}, **make_terms())
+
+
+def use_policy(policy: Policy) -> None:
+    """Run a policy; compile its formula for sweeps of its first numbers, and of all of them."""
+    market = Market.sample(bars=400)
+    try:
+        backtest.run(market, policy, **make_terms(compile="now"))
+    except base.BacktestError:  # it needs a chain of options, or a column that the sample lacks
+        return
+    settings = policy.settings()
+    observed = Columns(market, lambda _: policy, memory=1e9)
+    columns = tuple(observed.of_one(settings))
+    numbers = [name for name, each in settings.items() if isinstance(each, int | float)]
+    read = find_read(policy, columns)
+    for varied in (*([name] for name in numbers[:2]), numbers):
+        own, names = any(name in observed.reads for name in varied), frozenset(varied)
+        locate_lane_formula(policy, columns, names, names, read, has_own_columns=own)
+
+
+def hold_options() -> None:
+    """Run an account that holds options of the sample's chain."""
+    from backtest.strategies import TailHedge  # noqa: PLC0415
+
+    surfaces = backtest.Surfaces.fit(backtest.Chain.sample())
+    put = backtest.Option(kind="put", strike=28_000, expiry="2023-01-20 08:00", underlying="BTC")
+    listed = {"BTC": Market.sample(bars=480), "PUT": put}
+    markets = Markets(listed, surfaces={"BTC": surfaces}, max_age="30d")
+    costs = backtest.OptionCosts(
+        fee=0.0003, fee_cap=0.125, delivery_fee=0.0, delivery_cap=0.125, tick=0.1, spread=0.02
+    )
+    terms = make_terms(account=backtest.Account(capital=100_000, requirement="deribit-standard"))
+    terms["venue"] = terms["venue"].override(option_costs=costs)
+    backtest.run(markets, TailHedge(), **terms, compile="now").bars  # noqa: B018

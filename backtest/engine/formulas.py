@@ -1,0 +1,184 @@
+"""The formula of each policy, as code that the compiled loop calls by its address."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backtest import base
+from backtest.engine.code_identity import CodeText
+from backtest.engine.loop import N_SHOWN, PART, SETTING, WHOLE, Deciders
+from backtest.engine.policy_errors import explain_numba
+from backtest.engine.recipe import (
+    Place,
+    Recipe,
+    hash_rules,
+    make_recipe,
+    may_refer_to,
+    read_parameter,
+    write_decide,
+)
+from backtest.policy import (
+    AccountView,
+    Policy,
+    find_fields,
+    formula_for,
+    sets_margin,
+    trades_options,
+)
+from backtest.policy.policy import BAR_FIELDS
+from backtest.venue import LEVELS, MarginRules
+
+TABLE = frozenset({"venue"})
+OF_MARGIN = frozenset({"*", "maintenance", "margin_ratio", "liquidation_price"})
+"""Fields of the account for which the requirement of a close is computed."""
+MARGIN_NUMBERS = (
+    "close_fee", "taker", "size", "setting", "is_inverse", "is_isolated", "is_valued_at_entry",
+    "multiplier", "initial_multiplier",
+)  # fmt: skip
+REASON = re.compile(
+    r"unknown|untyped|cannot|unsupported|invalid|not supported|no implementation|can't",
+    re.IGNORECASE,
+)
+KINDS = (*["pointer"] * 7, *["whole"] * 4)
+"""What the formula of a run takes."""
+
+COUNTER = itertools.count()
+
+_kept: dict[str, int] = {}
+
+
+def find_address(
+    recipe: Recipe, kinds: tuple[str, ...], names: Mapping[str, Any], *, has_counts: bool
+) -> int:
+    """Return the address of a formula, compiled if no folder has it; it stays valid."""
+
+    def compile_now() -> base.ObjectFile:
+        from backtest.engine.compiler import compile_part  # noqa: PLC0415 - loads numba
+
+        return compile_part(recipe, kinds, names, has_counts=has_counts)
+
+    with base.LOCK:
+        if not recipe.is_complete:  # the name does not tell all of its code
+            recipe = recipe._replace(name=f"{recipe.name}_{next(COUNTER)}")
+        if recipe.name in _kept:
+            return _kept[recipe.name]
+        name = f"{recipe.name}-{hash_rules()}"
+        found = base.load_or_compile(name, compile_now, is_kept=recipe.is_complete)
+        _kept[recipe.name] = found.address
+        return found.address
+
+
+def explain_compile_error(error: BaseException, policy: Policy) -> str:
+    code = formula_for(policy, ()).__code__
+    lines = [part.strip() for part in str(error).splitlines() if part.strip()]
+    places = re.findall(r'File "([^"]+)", line (\d+)', str(error))
+    own = [int(line) for name, line in places if Path(name).name == Path(code.co_filename).name]
+    reasons = [line for line in lines if REASON.search(line)]
+    reason = next(iter(reasons or lines), type(error).__name__)
+    number = own[-1] if own else code.co_firstlineno
+    return f"{Path(code.co_filename).name}, line {number}: {explain_numba(reason)[:200]}"
+
+
+class Formula(NamedTuple):
+    address: int
+    has_table: bool
+    account: int
+    has_bar: bool
+
+
+def compile_formula(policy: Policy, columns: tuple[str, ...], width: int) -> Formula:
+    def write(memory: type | None, code: CodeText) -> list[str]:
+        seen = width if may_refer_to(code, TABLE) else 0
+        return write_formula_part(policy, columns, memory, seen)
+
+    recipe = make_recipe(policy, columns, write, "portfolio_policy")
+    has_table = may_refer_to(recipe, TABLE)
+    records = {"MarginRules": MarginRules, "AccountView": AccountView}
+    address = find_address(recipe, KINDS, records, has_counts=has_table)
+    rules = [each for each in (recipe.rule, recipe.margin_rule) if each is not None]
+    return Formula(
+        address,
+        has_table,
+        max(map(find_wanted, rules)),
+        not all(find_fields(each, 1) <= {*columns} for each in rules),
+    )
+
+
+def find_wanted(rule: Callable[..., Any]) -> int:
+    read = find_fields(rule, 2)
+    return (WHOLE if read & OF_MARGIN else PART) if read else 0
+
+
+def write_formula_part(
+    policy: Policy, columns: tuple[str, ...], memory: type | None, width: int
+) -> list[str]:
+    settings = policy.settings()
+    bar = ["time / 1e9", *(f"seen[{k}]" for k in range(len(BAR_FIELDS) - 1))]
+    view = [f"shown[{k}]" for k in range(N_SHOWN)]
+    table = [f"{name}=table[{k * width}:{k * width} + count]" for k, name in enumerate(LEVELS)]
+    if width == 0:  # the formula does not read it
+        table = [f"{name}=(0.0,)" for name in LEVELS]
+    numbers = [
+        f"{name}=margin[{k}]" + (" != 0.0" if name.startswith("is_") else "")
+        for k, name in enumerate(MARGIN_NUMBERS)
+    ]
+    place = Place(
+        head=[
+            "def decide(",
+            "    shown, seen, params, columns, memory, margin, levels, count, time, local, length",
+            "):",
+            *([f"    table = carray(levels, ({len(LEVELS) * width},))"] if width else []),
+        ],
+        settings=[read_parameter(f"params[{k}]", x) for k, x in enumerate(settings.values())],
+        bar=[*bar, *(f"columns[{k} * length + local]" for k in range(len(columns)))],
+        account=[
+            f"venue = MarginRules({', '.join([*table, *numbers])})",
+            f"account = AccountView({', '.join(view)}, venue)",
+        ],
+        also=[f"shown[{SETTING}] = 1.0 * margin_rule(settings, bar, account)"]
+        if sets_margin(policy)
+        else [],
+        end=["    return leverage"],
+    )
+    return write_decide(memory, place)
+
+
+def bind_compiled(
+    deciders: Deciders,
+    policies: list[tuple[Policy, tuple[str, ...]]],
+    *,
+    call_back: Callable[..., int] | None = None,
+    has_orders: bool = False,
+) -> Deciders:
+    """Return the policies by address; ``call_back`` gives that of one which stays in Python.
+
+    So do those that order options, if ``has_orders``; else each that numba refuses.
+    """
+    addresses, wants = deciders.addresses.copy(), np.zeros((3, len(deciders.addresses)), np.int64)
+    for i, (policy, columns) in enumerate(policies):
+        refusal, called = None, has_orders and trades_options(policy)
+        formula: Any
+        try:
+            formula = None if called else compile_formula(policy, columns, deciders.width)
+        except Exception as error:  # numba raises what it likes; no policy runs here
+            if call_back is None:
+                raise
+            formula, refusal = None, error
+        if formula is None and call_back is not None:
+            address = call_back(refusal, deciders, policy, columns, i)
+            formula = Formula(address, has_table=False, account=WHOLE, has_bar=True)
+        addresses[i] = formula.address
+        wants[:, i] = formula.has_table, formula.account, formula.has_bar
+    return deciders._replace(
+        addresses=addresses,
+        wants_table=wants[0],
+        wants_account=wants[1],
+        wants_bar=wants[2],
+        methods=0,
+    )
