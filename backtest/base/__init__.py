@@ -15,7 +15,7 @@ from backtest.base.kernels import *
 from backtest.base.moments import *
 from backtest.base.number_text import *
 from backtest.base.object_code import LOCK, Entry, ObjectFile, describe_target, find_cache_folder
-from backtest.base.object_code import find_lasting_folder, load_or_compile, read_bytes, write_once
+from backtest.base.object_code import find_lasting_folder, load_or_compile
 from backtest.base.result_parts import *
 from backtest.base.saved_result import *
 from backtest.base.units import *

@@ -17,8 +17,7 @@ from numba.core.types import unliteral
 
 from backtest.base import fast_link
 from backtest.base.code_names import hash_texts
-from backtest.base.compile_clock import COMPILING
-from backtest.base.object_code import ObjectFile
+from backtest.base.object_code import COMPILING, ObjectFile
 
 OPTIONS: dict[str, Any] = {
     "error_model": "numpy", "_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True,

@@ -16,6 +16,7 @@ import os
 import struct
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -95,21 +96,6 @@ def find_lasting_folder() -> Path | None:
     return None
 
 
-def write_once(path: Path, text: str) -> Path:
-    content = text.encode()
-    if read_bytes(path) != content:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, content)
-    return path
-
-
-def read_bytes(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return None
-
-
 # ---------------------------------------------------------------------------------------- folders
 
 
@@ -148,7 +134,11 @@ def name_platform() -> str:
 
 @functools.cache
 def name_native() -> str:
-    return f"native-{hash_texts(*describe_target())[:8]}"
+    """Return a name of this very processor."""
+    from llvmlite import binding  # noqa: PLC0415
+
+    features = binding.get_host_cpu_features().flatten()
+    return f"native-{hash_texts(binding.get_host_cpu_name(), features)[:8]}"
 
 
 @functools.cache
@@ -404,3 +394,30 @@ OF_LIBC = frozenset(
 def can_keep(made: ObjectFile) -> bool:
     """Return whether an object needs nothing that numba alone gives a process."""
     return set(made.needs) <= OF_LIBC
+
+
+# ------------------------------------------------------------------------------------ the seconds
+
+
+class Stopwatch:
+    """The seconds that compiling takes; only one thread compiles at a time."""
+
+    depth, began, spent = 0, 0.0, 0.0
+
+    @property
+    def seconds(self) -> float:
+        return self.spent + (time.perf_counter() - self.began if self.depth else 0.0)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        self.began = self.began if self.depth else time.perf_counter()
+        self.depth += 1
+        try:
+            yield
+        finally:
+            self.depth -= 1
+            if self.depth == 0:
+                self.spent += time.perf_counter() - self.began
+
+
+COMPILING = Stopwatch()

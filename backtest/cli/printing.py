@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import typer
 
 from backtest.base import escape_directions, format_cell, format_percent, format_value, to_json
-from backtest.base.compile_clock import COMPILING
+from backtest.base.object_code import COMPILING
 
 if TYPE_CHECKING:
     from backtest.tune import Progress

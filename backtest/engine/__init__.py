@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from backtest.engine.manifest import describe_data, describe_history, describe_venue
     from backtest.engine.manifest import hash_source, read_tables_in_use
     from backtest.engine.option_inputs import check_columns, schedule_options
-    from backtest.engine.plain_or_compiled import is_plain_sooner, tell_of_compiling
+    from backtest.engine.batch import is_plain_sooner, tell_of_compiling
     from backtest.engine.policies import ObservedPolicy, ask_plain, assign_policies, check_overlay
     from backtest.engine.policies import flatten_columns, flatten_settings, make_deciders
     from backtest.engine.policies import observe_overlay, observe_policies, replace_policies
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from backtest.engine.run_setup import end_expired, is_same_account, join_resumed, read_resume
     from backtest.engine.run_setup import read_signals, set_up, set_up_again, set_up_like
     from backtest.engine.run_setup import set_up_run, take_markets
-    from backtest.engine.shared_records import Shared
+    from backtest.engine.compiler import Shared
     from backtest.engine.signals import Directions, SignalRule, compute_signal
     from backtest.engine.signals import describe_signal_check, join_checks, read_directions
     from backtest.engine.signals import read_named, read_rule, resolve_signal

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dis
+import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -26,7 +29,6 @@ from backtest.engine.inputs import (
 )
 from backtest.engine.loop import BEGIN, DONE, FIRST, STOP, Deciders, Lanes, RunTape, begin_lane
 from backtest.engine.option_trader import Legs, make_trader
-from backtest.engine.plain_or_compiled import is_plain_sooner, tell_of_compiling
 from backtest.engine.policies import (
     ObservedPolicy,
     bind,
@@ -178,6 +180,32 @@ def take(
 
 
 # ------------------------------------------------------------------------------- plain or compiled
+
+
+MODE = "BACKTEST_COMPILE"
+MODES = ("auto", "now")
+MOST_PLAIN = 50_000
+"""Bars times parameter sets times instruments that plain Python takes where nothing is compiled.
+
+A bar takes plain Python about 200 us, so this many take 10 s; the compiler takes 60 s once.
+"""
+
+
+def is_plain_sooner(n: int) -> bool:
+    """Return whether ``n`` bars times sets times instruments do not wait for the compiler."""
+    mode = os.environ.get(MODE, "").lower() or "auto"
+    mode = str(base.Choice(*MODES).check(f"the environment variable {MODE}", mode))
+    return mode != "now" and n <= MOST_PLAIN
+
+
+def tell_of_compiling() -> None:
+    """Say on stderr that a run waits for the compiler."""
+    text = (
+        "compiling the engine once on this machine, about 60 s; later runs take 2 s "
+        "(backtest compile does it beforehand)"
+    )
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # there may be no stderr
+        print(text, file=sys.stderr, flush=True)  # noqa: T201 - the one line there is
 
 
 def keeps_comparison(function: Any, seen: set[Any]) -> bool:

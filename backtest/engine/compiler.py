@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -13,14 +14,19 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import carray  # type: ignore[attr-defined]
+from numba.core import cgutils
+from numba.core import types as kinds_of
+from numba.core.datamodel import models
 from numba.core.errors import TypingError
-from numba.extending import intrinsic, overload
+from numba.core.imputils import impl_ret_borrowed, lower_getattr_generic
+from numba.core.typing.templates import AttributeTemplate
+from numba.extending import infer_getattr, intrinsic, overload, register_model
 
 from backtest import base
 from backtest.account import InstrumentRules, orders, records
 from backtest.account.records import FLAGS, NUMBERS
 from backtest.base.compiler import compile_entry, compile_formula, jit, read_kinds
-from backtest.engine import loop, shared_records
+from backtest.engine import loop
 from backtest.engine.code_identity import OWN_VERSION
 from backtest.engine.recipe import CORE, MODULES, Recipe
 from backtest.engine.twins import mirror_modules
@@ -287,7 +293,7 @@ def compile_general_rules(*, has_parts: bool) -> dict[int, Any]:
         id(loop.ask): jit(ask_address, forceinline=True),
         id(portfolio_kernels.ask_own): jit(return_always(0.0), forceinline=True),
         # not inside a function, whose stack would be gone
-        id(records.share): shared_records.share_record,
+        id(records.share): share_record,
         id(portfolio_kernels.pick_rules): pick,
         id(records.pick_instrument): jit(write_pick(pick), forceinline=True),
     }
@@ -314,6 +320,63 @@ def write_pick(pick_rules: Any) -> Callable[..., Any]:
     scope = {"pick_rules": pick_rules, "InstrumentRules": InstrumentRules}
     found: Callable[..., Any] = import_source("pick_instrument", text, scope).pick_instrument
     return found
+
+
+# ------------------------------------------------------------------- records passed by reference
+
+
+class Shared(kinds_of.Type):
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        mark = hashlib.sha256(str(inner).encode()).hexdigest()[:16]
+        super().__init__(name=f"Shared({mark})")  # it stands in the name of each compiled function
+
+
+@register_model(Shared)
+class SharedModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Shared) -> None:
+        super().__init__(manager, kind, manager.lookup(kind.inner).get_value_type().as_pointer())  # type: ignore[no-untyped-call]
+
+
+def find_field(kind: Shared, name: str) -> tuple[int, Any]:
+    fields = kind.inner.fields
+    if name not in fields:
+        return -1, None
+    at = fields.index(name)
+    return at, tuple(kind.inner.types)[at]
+
+
+@infer_getattr
+class SharedFields(AttributeTemplate):
+    key = Shared
+
+    def generic_resolve(self, kind: Any, name: str) -> Any:  # type: ignore[override]
+        at, found = find_field(kind, name)
+        if at < 0:
+            return None
+        return Shared(found) if isinstance(found, kinds_of.BaseNamedTuple) else found
+
+
+@lower_getattr_generic(Shared)  # type: ignore[no-untyped-call, untyped-decorator]
+def read_field(context: Any, builder: Any, kind: Shared, pointer: Any, name: str) -> Any:
+    at, found = find_field(kind, name)
+    zero, position = ir.Constant(ir.IntType(32), 0), ir.Constant(ir.IntType(32), at)
+    place = builder.gep(pointer, [zero, position], inbounds=True)
+    if isinstance(found, kinds_of.BaseNamedTuple):
+        return place
+    value = builder.load(place)
+    return impl_ret_borrowed(context, builder, found, value)  # type: ignore[no-untyped-call]
+
+
+@intrinsic
+def share_record(_context: Any, record: Any) -> Any:
+    def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        kind = arguments[0].type
+        place = cgutils.alloca_once(builder, kind)  # type: ignore[no-untyped-call]
+        builder.store(arguments[0], place)
+        return place
+
+    return Shared(record)(record), build
 
 
 # ----------------------------------------------------------------------------------- policies

@@ -16,7 +16,7 @@ import pandas as pd
 
 from backtest import base
 from backtest.base.atomic_files import DRAFT_FILE, LOCK
-from backtest.base.compile_clock import COMPILING
+from backtest.base.object_code import COMPILING
 from backtest.base.saved_result import MANIFEST
 from backtest.measures import Constraint, Objective, total_violation
 from backtest.sweep import (

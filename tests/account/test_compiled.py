@@ -15,7 +15,7 @@ import backtest as bt
 from backtest import account as accounts
 from backtest.account.records import EQUITY
 from backtest.base import find_own_functions, make_twin
-from backtest.engine import batch, driver, plain_or_compiled
+from backtest.engine import batch, driver
 from backtest.engine.compiler import WITHOUT_OPTIONS, return_always
 from backtest.engine.policies import ask_plain
 from backtest.engine.recipe import MODULES
@@ -279,9 +279,9 @@ def test_what_is_compiled_is_used(cold, monkeypatch):
 
 def test_a_long_run_compiles_first(cold, monkeypatch):
     """100 bars of two instruments are 200."""
-    monkeypatch.setattr(plain_or_compiled, "MOST_PLAIN", 200)
+    monkeypatch.setattr(batch, "MOST_PLAIN", 200)
     run_cold(VolTarget(), 2)
-    monkeypatch.setattr(plain_or_compiled, "MOST_PLAIN", 199)
+    monkeypatch.setattr(batch, "MOST_PLAIN", 199)
     with pytest.raises(AssertionError, match="compiled"):
         run_cold(VolTarget(), 2)
 
