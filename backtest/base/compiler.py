@@ -63,7 +63,7 @@ def jit(function: Callable[..., Any], *, is_linked: bool = True, **options: Any)
 
 def read_kinds(given: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return numba's types of arguments."""
-    return tuple(numba.typeof(each) for each in given)
+    return tuple(numba.typeof(each) for each in given)  # type: ignore[no-untyped-call]
 
 
 LETTERS = {types.float64: "d", types.int64: "q", types.boolean: "b"}
@@ -76,7 +76,7 @@ def compile_entry(function: Callable[..., Any], name: str, kinds: tuple[Any, ...
     """
     made = compile_whole(function, kinds)
     returned = made.signature.return_type
-    parts = tuple(returned) if isinstance(returned, types.BaseTuple) else (returned,)
+    parts: Any = returned if isinstance(returned, types.BaseTuple) else (returned,)
     returns = "".join(LETTERS[each] for each in parts if each is not types.none)
     return emit(made, name, returns, write_table_call)
 
@@ -124,9 +124,10 @@ def emit(made: Any, name: str, returns: str, write: Callable[[Any, str, str], st
 
 def describe_machine() -> Any:
     """Return LLVM's description of the processor that numba compiles for."""
-    name = config.CPU_NAME or binding.get_host_cpu_name()
-    features = config.CPU_FEATURES
-    features = get_host_cpu_features() if features is None else features
+    chosen: Any = config
+    name, features = chosen.CPU_NAME or binding.get_host_cpu_name(), chosen.CPU_FEATURES
+    if features is None:
+        features = get_host_cpu_features()  # type: ignore[no-untyped-call]
     target = binding.Target.from_default_triple()
     return target.create_target_machine(
         cpu=name, features=features, opt=3, reloc="pic", codemodel="small"

@@ -35,7 +35,7 @@ LEVELS = {
 }
 """Levels of x86-64 by the features that they add, the highest first."""
 
-LOCK = threading.RLock()
+COMPILER_LOCK = threading.RLock()
 """Held while a function is compiled or loaded."""
 
 
@@ -302,7 +302,7 @@ class Entry:
     def find(self, kinds: tuple[tuple[str, ...], ...], given: tuple[Any, ...]) -> tuple[Any, str]:
         """Return the function for these kinds, compiled if no folder has it, and its returns."""
         if kinds not in self.found:
-            with LOCK:
+            with COMPILER_LOCK:
                 name = f"{self.prefix}-{hash_texts(repr(kinds))[:12]}"
                 loaded = load_or_compile(name, lambda: self.compile_for(name, given))
                 self.found[kinds] = CALLED(loaded.address), loaded.returns
@@ -347,9 +347,8 @@ def call(name: str, function: Any, returns: str, words: bytes) -> Any:
     if status != 0:
         raise RuntimeError(f"compiled {name} ended with status {status}; please report this")
     place = ctypes.addressof(room)
-    found = tuple(
-        RETURNED[each].from_address(place + 8 * k).value for k, each in enumerate(returns)
-    )
+    kinds: list[Any] = [RETURNED[each] for each in returns]
+    found = tuple(kind.from_address(place + 8 * k).value for k, kind in enumerate(kinds))
     return found if len(found) > 1 else found[0] if found else None
 
 

@@ -166,6 +166,7 @@ def hold_options() -> None:
     costs = backtest.OptionCosts(
         fee=0.0003, fee_cap=0.125, delivery_fee=0.0, delivery_cap=0.125, tick=0.1, spread=0.02
     )
-    terms = make_terms(account=backtest.Account(capital=100_000, requirement="deribit-standard"))
+    rule: Any = "deribit-standard"
+    terms = make_terms(account=backtest.Account(capital=100_000, requirement=rule))
     terms["venue"] = terms["venue"].override(option_costs=costs)
     backtest.run(markets, TailHedge(), **terms, compile="now").bars  # noqa: B018

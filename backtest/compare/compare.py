@@ -526,7 +526,8 @@ class Comparison(base.SavedResult):
 
     def _lead(self) -> str:
         best = self.order[0]
-        own = {str(name): float(x) for name, x in self.table.loc[best].items()}
+        row: Any = self.table.loc[best]
+        own = {str(name): float(x) for name, x in row.items()}
         market = name_better({BUY_AND_HOLD: self.manifest["market"]}, own, f"{best}'s")
         found = [f"The baseline {best} grew most."] if best == self.baseline else []
         found += [f"{base.capitalize(market)}."] if market else []

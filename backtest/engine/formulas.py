@@ -63,7 +63,7 @@ def find_address(
 
         return compile_part(recipe, kinds, names, has_counts=has_counts)
 
-    with base.LOCK:
+    with base.COMPILER_LOCK:
         if not recipe.is_complete:  # the name does not tell all of its code
             recipe = recipe._replace(name=f"{recipe.name}_{next(COUNTER)}")
         if recipe.name in _kept:

@@ -31,7 +31,8 @@ from backtest.venue.requirement_rule import MarginRule, OwnMargin, RequirementRu
 from backtest.venue.venue import Venue, read_venue
 
 if TYPE_CHECKING:
-    from backtest.venue.margin import Assets, Numbers, Options, Venues
+    from backtest.venue.margin import Assets, Numbers, Options
+    from backtest.venue.venue import VenueLike as Venues
 
 OneOrMany: TypeAlias = float | FloatArray
 

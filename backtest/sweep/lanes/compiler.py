@@ -59,7 +59,8 @@ def compile_block(own: str, given: tuple[Any, ...]) -> base.ObjectFile:
         for each in read_kinds(run_of)
     )
     names["pass_alone"] = write_call(types.UniTuple(int64, 2), kinds)  # type: ignore[no-untyped-call]
-    twin = base.make_twin(loop.take_block, names, Path(str(loop.__file__)))
+    block: Any = loop.take_block
+    twin = base.make_twin(block, names, Path(str(loop.__file__)))
     return compile_entry(jit(twin, is_linked=False), own, read_kinds(given))
 
 

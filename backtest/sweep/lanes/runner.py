@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest.account.records import EQUITY
-from backtest.base import LOCK, BacktestError, IntArray
+from backtest.base import COMPILER_LOCK, BacktestError, IntArray
 from backtest.engine import Setup, summarize_account
 from backtest.measures import name_tally, sampled_returns
 from backtest.measures.measure_table import CORE, STREAMED
@@ -194,7 +194,7 @@ def score_lanes(
     columns = join_columns(setups)
     varied = frozenset(name for name, each in task.sets.items() if len(set(each.tolist())) > 1)
     own, asked = has_own_columns(columns), frozenset(task.sets)
-    with LOCK:
+    with COMPILER_LOCK:
         formulas = [
             locate_lane_formula(
                 each.policy,
