@@ -3,12 +3,15 @@
 import pytest
 
 import backtest as bt
+from backtest.base.object_code import BUILT, COMPILED
 from backtest.strategies import Constant
 from tests import before
 from tests.before import WAS
 
 RUNS = before.list_runs()
 FAST = [name for name in RUNS if not name.endswith(".toml")]
+OF_OPTIONS = {"fill_prices", "fill_greeks", "fill_volatilities", "fill_quotes"}
+"""Kernels that only chains of options call."""
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in RUNS if name.endswith(".toml")]
 
 
@@ -19,6 +22,18 @@ def test_every_run_is_kept_and_every_kept_run_is_run():
 @pytest.mark.parametrize("name", [*FAST, *SLOW])
 def test_a_run_equals_that_of_before(name):
     assert [*before.differences(WAS[name], before.run_quietly(RUNS[name]))] == []
+
+
+@pytest.mark.slow
+def test_no_run_without_options_compiles_what_the_core_has():
+    """``make test`` builds the core into the package; policies of tests compile their formulas."""
+    if not any(BUILT.glob("*/simulate_batch-*.o")):
+        pytest.skip("backtest compile has not built the core of this checkout")
+    COMPILED.clear()
+    for make in RUNS.values():
+        before.run_quietly(make)
+    names = {name.partition("-")[0] for name in COMPILED}
+    assert {name for name in names if "option" not in name and "policy" not in name} <= OF_OPTIONS
 
 
 def test_a_fee_that_is_off_by_a_ten_millionth_is_seen():

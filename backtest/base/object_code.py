@@ -17,7 +17,7 @@ import struct
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -116,13 +116,19 @@ def list_folders() -> tuple[Path, ...]:
     """Return the folders that may hold objects for this processor, the best first."""
     from llvmlite import binding  # noqa: PLC0415 - only needed where code runs
 
-    present = binding.get_host_cpu_features()
-    levels = [
-        name for name, features in LEVELS.items() if all(present.get(each) for each in features)
-    ]
-    names = [name_native(), *levels, "generic"]
-    machine = name_platform()
-    return (*(BUILT / f"{machine}-{name}" for name in names), find_object_folder())
+    names = [name_native(), *choose_levels(binding.get_host_cpu_features()), "generic"]
+    return (*(BUILT / f"{name_platform()}-{name}" for name in names), find_object_folder())
+
+
+def choose_levels(present: Mapping[str, bool]) -> list[str]:
+    """Return the levels of x86-64 whose features a processor has, the highest first."""
+    needed: set[str] = set()
+    chosen = []
+    for name, features in reversed(LEVELS.items()):
+        needed |= {*features}
+        if all(present.get(each, False) for each in needed):
+            chosen.insert(0, name)
+    return chosen
 
 
 def name_platform() -> str:
@@ -361,10 +367,17 @@ def load_or_compile(
     found = find_object(name)
     if found is None:
         with one_process(name):
-            found = find_object(name) or compile_now()
+            found = find_object(name)
+            if found is None:
+                found = compile_now()
+                COMPILED.append(name)
             if can_keep(found):
                 keep_object(name, found)
     return start_engine().load(found)
+
+
+COMPILED: list[str] = []
+"""Names of the objects that this process has compiled."""
 
 
 @contextlib.contextmanager

@@ -241,6 +241,15 @@ def test_what_cannot_be_written_is_compiled_and_not_kept(make_entry, tmp_path, m
     assert list(tmp_path.glob("*.o")) == []
 
 
+def test_a_processor_gets_the_objects_of_its_level():
+    third = dict.fromkeys(object_code.LEVELS["x86-64-v3"], True)
+    fourth = third | dict.fromkeys(object_code.LEVELS["x86-64-v4"], True)
+    assert object_code.choose_levels({}) == []
+    assert object_code.choose_levels(third) == ["x86-64-v3"]
+    assert object_code.choose_levels(fourth) == ["x86-64-v4", "x86-64-v3"]
+    assert object_code.choose_levels(fourth | {"avx2": False}) == []
+
+
 def test_words_of_arguments_are_those_of_numba():
     """Meminfo and parent are unknown; then size, width, place, shape and strides in bytes."""
     table = np.zeros((2, 3))[:, ::2]
