@@ -164,12 +164,31 @@ def find_block_length(series: FloatArray) -> float:
     """Return the best mean length of blocks for a stationary bootstrap of the mean of a series.
 
     ``series`` has 8 values or more; the length is NaN if they do not vary. Source: Politis and
-    White (2004), Econometric Reviews 23(1), as corrected in 2009.
-    """
-    from arch.bootstrap import optimal_block_length  # noqa: PLC0415 - it takes a second to import
+    White (2004), Econometric Reviews 23(1), as corrected in 2009 (28(4)).
 
+    Notes
+    -----
+    b = (n g^2 / v^2)^(1/3), at most min(3 sqrt(n), n/3), with g = 2 sum of w_k k c_k and v = c_0 +
+    2 sum of w_k c_k over lags k to m, c_k the autocovariance, w_k = min(1, 2 (1 - k/m)). m is twice
+    the first lag after which k_n = max(5, log10 n) autocorrelations in a row are under
+    2 sqrt(log10(n) / n), at most sqrt(n) + k_n.
+    """
+    n, x = len(series), series - np.mean(series)
+    in_row = max(5, int(math.log10(n)))
+    most = math.ceil(math.sqrt(n)) + in_row
+    products = np.array([x[lag:] @ x[: n - lag] for lag in range(most + 1)])
+    sums = np.concatenate(([0.0], np.cumsum(x * x)))
+    after = np.minimum(np.arange(1, most + 2), n)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return float(optimal_block_length(series)["stationary"].iloc[0])
+        found = np.abs(products) / np.sqrt((sums[-1] - sums[after]) * sums[n - after])
+        is_small = found < 2.0 * math.sqrt(math.log10(n) / n)
+        rows = np.lib.stride_tricks.sliding_window_view(is_small[:-1], in_row).all(axis=1)
+        m = min(2 * max(int(np.argmax(rows)), 1), most) if rows.any() else most
+        lag = np.arange(1, m + 1)
+        weighted = np.minimum(1.0, 2.0 * (1.0 - lag / m)) * products[1 : m + 1]
+        slope, level = 2.0 * (lag @ weighted), products[0] + 2.0 * np.sum(weighted)
+        best = np.cbrt(n * (slope / level) ** 2)
+    return float(np.minimum(best, math.ceil(min(3.0 * math.sqrt(n), n / 3.0))))
 
 
 def choose_block(influence: FloatArray) -> int:

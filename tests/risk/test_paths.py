@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from arch.bootstrap import optimal_block_length
 from scipy import stats
 from scipy.signal import lfilter
 
@@ -13,6 +14,7 @@ import backtest as bt
 from backtest import paths as models
 from backtest import strategies
 from backtest.features import touch_probability
+from backtest.measures import find_block_length
 from backtest.risk import path_models as laws
 from backtest.risk.liquidations import PathsRunner
 from backtest.risk.paths import factor_correlation, read_correlation
@@ -87,6 +89,16 @@ def test_blocks_have_their_length_and_rows_are_equally_likely(market):
     assert (
         abs(counts.reshape(-1)[:1992].reshape(8, -1).sum(axis=1) / 249 / expected - 1).max() < 0.1
     )
+
+
+def test_block_lengths_are_those_of_arch():
+    rng = np.random.default_rng(5)
+    for n in (12, 30, 50, 500, 3000):
+        x = np.cumsum(rng.standard_normal(n)) if n == 50 else rng.standard_normal(n) ** 2
+        for series in (x, np.convolve(x, np.ones(4), mode="same")):
+            expected = float(optimal_block_length(series)["stationary"].iloc[0])
+            assert find_block_length(series) == pytest.approx(expected, rel=1e-8)
+    assert math.isnan(find_block_length(np.ones(20)))
 
 
 @pytest.mark.slow
