@@ -21,7 +21,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job that a shel
 COMPILED = Path(__file__).parents[1] / "build" / "compiled"
 os.environ.setdefault("BACKTEST_CACHE_DIR", str(COMPILED))
 os.environ.setdefault("BACKTEST_COMPILE", "auto")
-"""Runs use the core that `make test` compiles, and otherwise, if they are short, plain Python, to
+"""Runs use the core that `make test` compiles, else plain Python, if they are short, to
 the same bits; slow tests compile what the core lacks into this folder, which all workers share."""
 KEPT = 7 * 24 * 3600.0
 """Seconds after which compiled code of older sources is deleted."""

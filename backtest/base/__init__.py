@@ -15,7 +15,8 @@ from backtest.base.kernels import *
 from backtest.base.moments import *
 from backtest.base.number_text import *
 from backtest.base.object_code import COMPILER_LOCK, Caller, Entry, ObjectFile, describe_target
-from backtest.base.object_code import find_cache_folder, find_lasting_folder, load_or_compile
+from backtest.base.object_code import find_cache_folder, find_lasting_folder, hold_signals
+from backtest.base.object_code import load_or_compile
 from backtest.base.result_parts import *
 from backtest.base.saved_result import *
 from backtest.base.units import *

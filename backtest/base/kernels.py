@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
@@ -33,6 +33,39 @@ def find_own_functions(
         is_own = isinstance(value, FunctionType) and value.__module__ == module.__name__
         if is_own and name not in left_out and not name.startswith("_"):
             yield name, value
+
+
+class Mirror(ModuleType):
+    """A module with what ``find`` gives for the name and the value of its functions."""
+
+    def __init__(self, module: ModuleType, find: Callable[[str, FunctionType], Any]) -> None:
+        super().__init__(module.__name__)
+        self._module, self._find = module, find
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._module, name)
+        if isinstance(value, FunctionType):
+            value = self._find(name, value)
+        setattr(self, name, value)
+        return value
+
+
+def mirror_modules(
+    space: Mapping[str, Any], find: Callable[[str, FunctionType], Any]
+) -> dict[str, Any]:
+    return {
+        name: Mirror(value, find)
+        for name, value in space.items()
+        if isinstance(value, ModuleType) and value.__name__.startswith("backtest.")
+    }
+
+
+def bind_functions(module: ModuleType, **names: Any) -> dict[str, Any]:
+    bound = {**vars(module), **names}
+    bound |= mirror_modules(bound, names.get)
+    for name, function in find_own_functions(module, names):
+        bound[name] = make_twin(function, bound, Path(function.__code__.co_filename))
+    return bound
 
 
 # ---------------------------------------------------------------------------------------- kernels

@@ -13,13 +13,16 @@ import functools
 import hashlib
 import json
 import os
+import signal
 import struct
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from types import FrameType
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -433,3 +436,55 @@ class Stopwatch:
 
 
 COMPILING = Stopwatch()
+
+
+# ------------------------------------------------------------------------------ signals that wait
+
+SIGNALS = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM", "SIGUSR1", "SIGUSR2", "SIGBREAK")
+    if hasattr(signal, name)
+)
+
+Handler: TypeAlias = Callable[[int, FrameType | None], Any]
+
+
+@dataclass
+class SignalGate:
+    is_closed: bool = True
+    kept: list[Callable[[], Any]] = field(default_factory=list)
+
+    def handle(self, handler: Handler, number: int, frame: FrameType | None) -> None:
+        if self.is_closed:
+            self.kept.append(functools.partial(handler, number, frame))
+        else:
+            handler(number, frame)
+
+    def open(self) -> None:
+        self.is_closed = False
+        while self.kept:
+            self.kept.pop(0)()
+
+
+@contextlib.contextmanager
+def hold_signals() -> Iterator[SignalGate]:
+    """Keep signals until the block ends, and then answer all of them, though one raises.
+
+    What a handler raises while compiled code runs would be lost.
+    """
+    gate = SignalGate()
+    with (
+        contextlib.ExitStack() as answers,
+        contextlib.ExitStack() as handlers,
+    ):
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                if callable(handler := signal.getsignal(number)):
+                    handlers.callback(signal.signal, number, handler)
+                    signal.signal(number, functools.partial(gate.handle, handler))
+        try:
+            yield gate
+        finally:
+            gate.is_closed = False
+            for answer in reversed(gate.kept):
+                answers.callback(answer)

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from backtest.engine.equal_risk import hold_at_equal_risk, measure_market, name_better
     from backtest.engine.equal_risk import scale_to_volatility
     from backtest.engine.formulas import MARGIN_NUMBERS, bind_compiled, find_address
-    from backtest.engine.held_signals import hold_signals
     from backtest.engine.inputs import AccountInputs, TradedDays, as_of, earn_cash, mark_ends
     from backtest.engine.inputs import mark_samples, measure_years, pack_terms, read_assets
     from backtest.engine.inputs import start_account_state, start_day, start_wallet, write_table
@@ -53,6 +52,5 @@ if TYPE_CHECKING:
     from backtest.engine.signals import describe_signal_check, join_checks, read_directions
     from backtest.engine.signals import read_named, read_rule, resolve_signal
     from backtest.engine.trades import Trades
-    from backtest.engine.twins import bind_functions
 
 open_door(__name__)

@@ -25,11 +25,11 @@ from numba.extending import infer_getattr, intrinsic, overload, register_model
 from backtest import base
 from backtest.account import InstrumentRules, orders, records
 from backtest.account.records import FLAGS, NUMBERS
+from backtest.base import mirror_modules
 from backtest.base.compiler import compile_entry, compile_formula, jit, read_kinds
 from backtest.engine import loop
 from backtest.engine.code_identity import OWN_VERSION
 from backtest.engine.recipe import CORE, MODULES, Recipe
-from backtest.engine.twins import mirror_modules
 from backtest.options import implied_kernels, pricing
 from backtest.options.pricing import SIGNS
 from backtest.venue import margin, portfolio_kernels, requirement

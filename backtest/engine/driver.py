@@ -12,9 +12,10 @@ from backtest import account as a
 from backtest import base
 from backtest.account.order_limits import CAUSES, N_STEPS, N_SUMS
 from backtest.account.records import EQUITY, MARKET_BAR, N_TERMS, WIDTH
+from backtest.base import bind_functions
+from backtest.base.object_code import hold_signals
 from backtest.engine import loop as loop_steps
 from backtest.engine.formulas import bind_compiled, explain_compile_error
-from backtest.engine.held_signals import hold_signals
 from backtest.engine.inputs import (
     ASSET,
     AccountInputs,
@@ -28,7 +29,6 @@ from backtest.engine.policies import Callbacks, ask_plain
 from backtest.engine.policy_errors import locate_numba_error
 from backtest.engine.recipe import hash_rules
 from backtest.engine.record import new_record
-from backtest.engine.twins import bind_functions
 from backtest.measures.tally import TRADED
 from backtest.policy import Combinator, Policy
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from backtest.account import pick_instrument
 from backtest.base import FloatArray, IntArray, ParameterError, repr_plain
+from backtest.base.object_code import hold_signals
 from backtest.engine.checks import give_each
-from backtest.engine.held_signals import hold_signals
 from backtest.engine.lookahead import observe, observe_checked
 from backtest.engine.loop import N_SHOWN, SETTING, WHOLE, Deciders
 from backtest.engine.policy_errors import bind_formula

@@ -144,6 +144,6 @@ def hash_rules() -> str:
     modules = (*CORE, *MODULES, base.units, *base.list_sources(implied_kernels))
     here = Path(__file__)
     paths = [Path(str(each.__file__)) for each in dict.fromkeys(modules)]
-    paths += [here, *map(here.with_name, ("compiler.py", "twins.py"))]
+    paths += [here, here.with_name("compiler.py")]
     texts = (path.read_text(encoding="utf-8") for path in paths)
     return base.hash_texts(*texts, *base.read_compiler())[:12]

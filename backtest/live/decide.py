@@ -218,7 +218,7 @@ class Filled(NamedTuple):
 
 @functools.cache
 def find_functions() -> Any:
-    bound = engine.bind_functions(engine.loop, ask=engine.ask_plain)
+    bound = base.bind_functions(engine.loop, ask=engine.ask_plain)
     return SimpleNamespace(**{**vars(bar_steps), **bound, "look_at_close": look_at_close})
 
 

@@ -508,7 +508,7 @@ def live_through(
     panel = setup.markets.panel(base.parse_duration(jitter, "funding_jitter"))
     due = np.asarray(panel.funding_time[panel.funding_bar >= first])
     replayer = Replayer(names, n, facts, setup.markets.time, due)
-    bound = engine.bind_functions(
+    bound = base.bind_functions(
         engine.loop,
         live_bar=replayer.live,
         begin_bars=lambda *_: False,
@@ -541,13 +541,13 @@ class Replayer:
     ) -> None:  # fmt: skip
         self.names, self.n, self.facts, self.time, self.due = names, n, facts, time, due
         self._allowed, self._t, self._default = 0, 0, 5
-        pay = engine.bind_functions(
+        pay = base.bind_functions(
             payments,
             liquidate_isolated=lambda *_: False,
             is_funding_due=self._is_next_due,
             compute_withdrawable=lambda *_: math.inf,
         )
-        close = engine.bind_functions(
+        close = base.bind_functions(
             bar_steps,
             settle_debt=self._check_debt,
             delist=lambda *_: None,  # what is delisted or ruined is closed by its fill

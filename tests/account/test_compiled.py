@@ -14,12 +14,11 @@ import pytest
 import backtest as bt
 from backtest import account as accounts
 from backtest.account.records import EQUITY
-from backtest.base import find_own_functions, make_twin
+from backtest.base import Mirror, find_own_functions, make_twin, mirror_modules
 from backtest.engine import batch, driver
 from backtest.engine.compiler import WITHOUT_OPTIONS, return_always
 from backtest.engine.policies import ask_plain
 from backtest.engine.recipe import MODULES
-from backtest.engine.twins import Mirror, mirror_modules
 from backtest.policy.formulas import find_fields
 from backtest.strategies import Constant, VolTarget
 from tests.agreement import run_engine, trust_data

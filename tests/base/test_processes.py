@@ -16,8 +16,7 @@ from backtest.base import atomic_files, fast_link, object_code
 from backtest.base.atomic_files import LOCK, LockHeldError, hold_lock_file, is_lock_held
 from backtest.base.compiler import compile_entry, compile_formula, jit, read_kinds
 from backtest.base.errors import DataError
-from backtest.base.object_code import find_lasting_folder
-from backtest.engine.held_signals import SignalGate, hold_signals
+from backtest.base.object_code import SignalGate, find_lasting_folder, hold_signals
 from backtest.tune.trials import hold_lock
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest import engine
+from backtest import base, engine
 from backtest.account import Terms, find_line, pick_margin, records
 from backtest.base import FloatArray, IntArray
 from backtest.engine.driver import CHUNK
@@ -334,7 +334,7 @@ def run_block(block: Block, lanes: Lanes, is_stopped: Callable[[], bool]) -> boo
         stop = min(t + CHUNK, total, *(bar for bar, _, _ in inputs.changes if bar > t))
         given = (engine.pack_terms(terms), *shared, policies, lanes, silent, state, *room, tape)
         call = loop.bind(*given, address, setup.first, t, stop)
-        with engine.hold_signals():
+        with base.hold_signals():
             t, why = call()
         if why != DONE:
             raise BlockFault
