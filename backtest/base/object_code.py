@@ -126,7 +126,7 @@ def list_folders() -> tuple[Path, ...]:
 def choose_levels(present: Mapping[str, bool]) -> list[str]:
     """Return the levels of x86-64 whose features a processor has, the highest first."""
     needed: set[str] = set()
-    chosen = []
+    chosen: list[str] = []
     for name, features in reversed(LEVELS.items()):
         needed |= {*features}
         if all(present.get(each, False) for each in needed):

@@ -73,8 +73,8 @@ def find_lots(markets: Markets, venues: Mapping[str, Venue]) -> list[float]:
 def check_lots(frame: pd.DataFrame, names: Sequence[str], lots: Sequence[float]) -> None:
     """Require that a schedule holds whole lots, and so at least one."""
     for name, lot in zip(names, lots, strict=True):
-        values = frame[name].to_numpy(dtype=np.float64) if name in frame and lot > 0.0 else []
-        for value in values:
+        is_bound = name in frame and lot > 0.0
+        for value in frame[name].to_numpy(dtype=np.float64) if is_bound else ():
             if math.isfinite(value) and abs(value / lot - round(value / lot)) > LOT_SLACK:
                 refuse(
                     f"must hold whole lots, of {lot:g} in {name!r}, got {value:g}; give the lot "

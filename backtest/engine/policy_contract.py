@@ -462,8 +462,9 @@ def list_findings(
     for check in CHECKS:
         made = run_check(check, trial)
         findings += made
-        for each in made if progress is not None else ():
-            progress(each)
+        if progress is not None:
+            for each in made:
+                progress(each)
         if check.is_gate and any(each.name == check.name and not each.passed for each in made):
             break
     return findings

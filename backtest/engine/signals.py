@@ -257,7 +257,7 @@ def cut_rows(given: Any, whole: Market | Markets, part: Market | Markets) -> Any
         if not isinstance(index, pd.DatetimeIndex) or index.tz is None:
             return given  # refused where it is read
         note = read_note(given)
-        kept = given[index < base.utc_index(part.time)[-1] + pd.Timedelta(part.interval)]
+        kept: Any = given[index < base.utc_index(part.time)[-1] + pd.Timedelta(part.interval)]
         return write_note(kept, **note) if note else kept
     if not isinstance(given, np.ndarray | list | tuple):
         return given

@@ -101,8 +101,8 @@ def rename_columns(
         return frame
     plain = frame.set_axis([plain_name(name) for name in frame.columns], axis=1)
     dates = [x for x, kind in plain.dtypes.items() if kind.kind == "M" and x not in TIME_NAMES]
-    named = plain.rename_axis(index=plain_name(frame.index.name or "") or None)
-    return named.drop(columns=[*dates, *_EXTRAS.intersection(plain.columns)])
+    renamed = plain.rename_axis(index=plain_name(frame.index.name or "") or None)
+    return renamed.drop(columns=[*dates, *_EXTRAS.intersection(plain.columns)])
 
 
 def _drop_labels(

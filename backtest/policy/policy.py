@@ -201,7 +201,8 @@ def formula_of(cls: type[Policy]) -> Callable[..., Any]:
             f"{cls.__name__}.leverage must be an undecorated method (it is compiled anyway) that "
             f"takes (self, bar, account{', memory' * hasattr(cls, 'start')}), got {fault}"
         )
-    return rule
+    found: Callable[..., Any] = rule
+    return found
 
 
 def find_rule_fault(rule: Any, n: int) -> str:

@@ -406,7 +406,7 @@ def reduce_lives(
     )  # fmt: skip
 
 
-def estimate(hits: int, n: int, confidence: float) -> Estimate:
+def estimate(hits: float, n: int, confidence: float) -> Estimate:
     """Return the share of n paths that were hit, and its interval by Clopper and Pearson.
 
     Source: Clopper and Pearson (1934), Biometrika 26(4).

@@ -209,7 +209,7 @@ class RowTable:
         """
         own, phases = np.append(self.calendar.row_phases, -1), self.calendar.phases
         mean, omega, alpha, beta, most = self.variance
-        growth, before = np.zeros(len(phases)), np.empty(0, np.int64)
+        growth, before = np.zeros(len(phases)), np.zeros(0, np.int64)
         mass, variance = np.zeros((2, 0))
         places: dict[tuple[int, int] | None, base.IntArray] = {}
         for t, (last, phase) in enumerate(itertools.pairwise(phases.tolist()), 1):
@@ -220,8 +220,8 @@ class RowTable:
                 goes = np.where(own[before + 1] == phase, before + 1, rows[0])
                 places[step] = np.searchsorted(rows, goes)
             place, stays = places[step], (1.0 - fresh) * mass
-            share, total = (np.bincount(place, x, len(rows)) for x in (stays, stays * variance))
-            older = np.divide(total, share, out=np.full(len(rows), mean), where=share > 0.0)
+            share, summed = (np.bincount(place, x, len(rows)) for x in (stays, stays * variance))
+            older = np.divide(summed, share, out=np.full(len(rows), mean), where=share > 0.0)
             mass, total = np.zeros((2, len(rows)))
             for part, ahead in ((share, older), (fresh / len(rows), np.array([mean]))):
                 moved = np.sqrt(ahead) * self.moves[3, rows]
