@@ -28,33 +28,38 @@ class CodeText(NamedTuple):
     is_complete: bool = True
 
 
-def describe_function(function: Any, seen: dict[int, int]) -> CodeText:
+def describe_function(function: Any, seen: dict[int, int], *, by_source: bool = True) -> CodeText:
+    """Return what a function is: its code, and all that it refers to.
+
+    ``by_source`` names functions of this package by their files, so that the formula of a shipped
+    policy has one name in all versions of Python; else all code is bytecode.
+    """
     if function.__globals__.get("__name__") == "backtest.base.checked_calls":
         function = inspect.unwrap(function)  # how arguments are checked changes no result
     if id(function) in seen:
         return CodeText(f"again {seen[id(function)]}")
     seen[id(function)] = len(seen)
     texts, names, is_complete = [], set(find_code_names(function.__code__)), True
-    texts += [str(function.__module__), describe_code(function)]
+    is_named = by_source and is_shipped(function)
+    code = name_source(function) if is_named else describe_bytecode(function.__code__)
+    texts += [str(function.__module__), code]
     texts.append(repr(function.__defaults__))
     for name, value in sorted(find_references(function).items()):
-        found = describe_value(value, seen)
+        found = describe_value(value, seen, by_source=by_source)
         texts.append(f"{name}={found.text}")
         names |= found.names
         is_complete &= found.is_complete
     return CodeText("\n".join(texts), frozenset(names), is_complete)
 
 
-def describe_code(function: types.FunctionType) -> str:
-    """Return the bytecode; for a function of this package its name and a hash of its file.
+def is_shipped(function: types.FunctionType) -> bool:
+    name = str(function.__module__)
+    file = getattr(sys.modules.get(name), "__file__", None)
+    return name.startswith("backtest.") and function.__code__.co_filename == file
 
-    So the formula of a shipped policy has one name in all versions of Python.
-    """
-    name, code = str(function.__module__), function.__code__
-    file = str(getattr(sys.modules.get(name), "__file__", ""))
-    if name.startswith("backtest.") and code.co_filename == file:
-        return f"{function.__qualname__} of {hash_file(file)}"
-    return describe_bytecode(code)
+
+def name_source(function: types.FunctionType) -> str:
+    return f"{function.__qualname__} of {hash_file(function.__code__.co_filename)}"
 
 
 @functools.cache
@@ -67,7 +72,7 @@ def join_texts(one: CodeText, other: CodeText) -> CodeText:
     return CodeText(text, one.names | other.names, one.is_complete and other.is_complete)
 
 
-def describe_value(value: Any, seen: dict[int, int]) -> CodeText:
+def describe_value(value: Any, seen: dict[int, int], *, by_source: bool = True) -> CodeText:
     is_plain = isinstance(value, tuple) and all(isinstance(x, (int, float, str)) for x in value)
     if is_plain or isinstance(value, CONSTANTS):
         return CodeText(repr(value))
@@ -78,7 +83,7 @@ def describe_value(value: Any, seen: dict[int, int]) -> CodeText:
     if isinstance(value, types.FunctionType):
         if value.__module__ in OWN_VERSION:
             return CodeText(f"{value.__module__}.{value.__qualname__}")
-        return describe_function(value, seen)
+        return describe_function(value, seen, by_source=by_source)
     if isinstance(value, type) and hasattr(value, "_fields"):
         place = f"{value.__module__}.{value.__qualname__}"  # compiled code refers to it there
         return CodeText(f"{place}{value._fields}")
@@ -92,7 +97,8 @@ def name_callable(function: Any) -> str:
 
 def describe_callable(function: Any) -> str:
     if isinstance(function, types.FunctionType):
-        return "\n".join([describe_function(function, {}).text, *describe_tables(function, set())])
+        text = describe_function(function, {}, by_source=False).text
+        return "\n".join([text, *describe_tables(function, set())])
     if isinstance(function, functools.partial):
         bound = sorted(function.keywords.items())
         return f"{describe_callable(function.func)} {function.args!r} {bound!r}"

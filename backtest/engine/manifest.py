@@ -208,9 +208,9 @@ def hash_source(cls: type[Policy]) -> str:
         if base.__module__.partition(".")[0] in ("backtest", "builtins"):
             continue
         functions = [value for value in vars(base).values() if isinstance(value, FunctionType)]
-        texts += [describe_function(function, {}).text for function in functions]
+        texts += [describe_function(function, {}, by_source=False).text for function in functions]
         texts += describe_attributes(base, cls.parameters())
-    texts.append(describe_function(formula_of(cls), {}).text)
+    texts.append(describe_function(formula_of(cls), {}, by_source=False).text)
     texts += [hash_source(part.policy) for part in getattr(cls, "parts", ())]
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
@@ -219,7 +219,10 @@ def describe_attributes(base: type, parameters: Collection[str]) -> Iterator[str
     for name, value in vars(base).items():
         if name in parameters or isinstance(value, FunctionType):
             continue
-        yield from (f"{name}: {describe_function(each, {}).text}" for each in find_functions(value))
+        yield from (
+            f"{name}: {describe_function(each, {}, by_source=False).text}"
+            for each in find_functions(value)
+        )
         is_special = name.startswith("__") and name.endswith("__")
         if not is_special and is_constant(value):
             yield f"{name}={value!r}"

@@ -13,12 +13,14 @@ import pytest
 
 import backtest as bt
 from backtest import account as accounts
+from backtest import strategies
 from backtest.account.records import EQUITY
 from backtest.base import Mirror, find_own_functions, make_twin, mirror_modules
-from backtest.engine import batch, driver
+from backtest.engine import batch, code_identity, driver
 from backtest.engine.compiler import WITHOUT_OPTIONS, return_always
 from backtest.engine.policies import ask_plain
-from backtest.engine.recipe import MODULES
+from backtest.engine.recipe import MODULES, make_recipe
+from backtest.policy import Combinator
 from backtest.policy.formulas import find_fields
 from backtest.strategies import Constant, VolTarget
 from tests.agreement import run_engine, trust_data
@@ -335,6 +337,22 @@ def test_a_policy_that_adds_comparisons_is_compiled(cold, n):
     run_cold(Branch(), n)
     with pytest.raises(AssertionError, match="compiled"):
         run_cold(Votes(), n)
+
+
+def test_formulas_of_shipped_policies_are_named_without_bytecode(monkeypatch):
+    """One wheel serves all versions of Python."""
+
+    def refuse(code):
+        raise AssertionError(f"bytecode of {code.co_name}")
+
+    monkeypatch.setattr(code_identity, "describe_bytecode", refuse)
+    for name in strategies.__all__:
+        kind = getattr(strategies, name)
+        if not issubclass(kind, Combinator):
+            recipe = make_recipe(kind(), (), lambda *_: [], "test")
+            assert recipe.is_complete, name
+    with pytest.raises(AssertionError, match="bytecode of leverage"):
+        make_recipe(Root(), (), lambda *_: [], "test")
 
 
 # ------------------------------------------------------------------------------------------- books
