@@ -26,6 +26,7 @@ class DeltaHedge(OptionRule):
         "A price that jumps between two closes under short options: the hedge comes one bar late, "
         "and the loss is that of their gamma."
     )
+    may_hold_nothing: ClassVar[bool] = True  # where there are no options to hedge
     band: Annotated[float, Range(0.0, 10.0, "turns of equity")] = 0.05
     edge: Annotated[str, Choice("zero", "band")] = "zero"
     numeraire: Annotated[str, Choice("settlement", "money")] = "settlement"

@@ -227,11 +227,11 @@ OF_PAIR = {
 class Planned(bt.Policy):
     """What :class:`Lever` does with one size and window before a time, and others from it on."""
 
-    turn: Annotated[int, bt.Range(0, 2**62)] = 0
+    turn: Annotated[int, bt.Range(0, 2**40, "s")] = 0
 
     def observe(self, market):
         one, other = (Lever(*each).observe(market)["rise"] for each in ((1.0, 3), (2.0, 9)))
-        is_late = market.time >= self.turn
+        is_late = market.time >= self.turn * 10**9
         rise, size = np.where(is_late, other, one), np.where(is_late, 2.0, 1.0)
         return {"level": np.where(rise > 0.0, size, 0.5 * size)}
 
@@ -247,7 +247,7 @@ def test_switching_equals_one_policy_that_knows_the_plan_under_a_table_that_chan
     terms = {**OF_PAIR, "venue": replace(OF_PAIR["venue"], earlier=[until])}
     plan = [Segment(50, turn, Lever(1.0, 3)), Segment(turn, 200, Lever(2.0, 9))]
     found = run_switched(PAIR, plan, **terms)
-    policy, start = Planned(int(PAIR.time[turn])), {"start": PAIR.times[50]}
+    policy, start = Planned(int(PAIR.time[turn]) // 10**9), {"start": PAIR.times[50]}
     whole = bt.run(PAIR, policy, **terms, **start)
     assert np.array_equal(found.record.values, whole.record.values, equal_nan=True)
     assert [each["settings"]["size"] for each in found.manifest["policy"]["switches"]] == [1.0, 2.0]

@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.account import ledger
+from backtest.engine import tables
 from backtest.engine.tables import FORCED
 from backtest.measures.trades import match_first_in, split_trades
 from backtest.strategies import Constant
@@ -110,11 +112,14 @@ def check_sums(result: bt.Result) -> set[str]:
     kinds = result.events["kind"].isin(("fill", *FORCED, "delisted", "expiry"))
     traded = result.events.loc[kinds, "amount"].abs().sum()
     most = 1e-9 * max(float(traded), float(np.abs(account.equity).max()), abs(start))
+    entries = result.entries
+    of_positions = (entries[:, 1] == ledger.INTEREST) & (entries[:, tables.OWNER] >= 0)
+    carried = {"funding": entries[of_positions, 4].sum()}  # what contracts cost a year
     for view in ("trip", "fifo"):
         trades = result.trades.lots(view)
         assert trades["profit"].sum() + trades.unallocated.sum() == pytest.approx(change, abs=most)
         for name in SPLIT:
-            expected = getattr(positions, name).sum()
+            expected = getattr(positions, name).sum() + carried.get(name, 0.0)
             assert trades[name].sum() == pytest.approx(expected, abs=most), (view, name)
         assert not trades.isna().any(axis=None)
         assert (trades[["mae_mark", "mae_last"]] <= 0.0).all(axis=None)

@@ -162,7 +162,7 @@ def test_the_workflow_of_the_policy_repository_runs_as_it_is_written(tmp_path):
     steps = yaml.safe_load((folder / ".github/workflows/policies.yml").read_text())
     environment = {
         "HOME": str(tmp_path / "home"), "PATH": f"{scripts}:/usr/bin:/bin",
-        "PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0", "BACKTEST_COMPILE": "no",
+        "PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0",
     }  # fmt: skip
     commands = [each["run"] for each in steps["jobs"]["policies"]["steps"] if "run" in each]
     assert len(commands) == 3
