@@ -4,6 +4,7 @@ import pytest
 
 import backtest as bt
 from backtest.base.object_code import BUILT, COMPILED
+from backtest.measures.measure_table import METRICS
 from backtest.strategies import Constant
 from tests import before
 from tests.before import WAS
@@ -17,6 +18,11 @@ SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in RUNS if name.ends
 
 def test_every_run_is_kept_and_every_kept_run_is_run():
     assert {*WAS} == {*RUNS}
+
+
+def test_only_measures_of_now_that_the_file_lacks_count_as_new():
+    assert {*before.NEW_MEASURES} <= {*METRICS}
+    assert not {*before.NEW_MEASURES} & {name for run in WAS.values() for name in run["metrics"]}
 
 
 @pytest.mark.parametrize("name", [*FAST, *SLOW])

@@ -185,7 +185,7 @@ class RunRecord(RunData):
         """The measures by name; an unknown name raises KeyError with the nearest one."""
         unit, equity = self.of_account("unit"), self.of_account("equity")
         measured = measures.measure_run(
-            self.tally, self.span, float(unit[-1]), float(equity[-1]), self.samples
+            self.tally, self.span, unit, float(equity[-1]), self.samples
         )
         if self.has_one_position and self.manifest.get("overlay") is None:
             return MappingProxyType(measures.Measures(measured))

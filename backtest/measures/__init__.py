@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from backtest.measures.option_profit import compute_volatilities, explain_profit, measure_greeks
     from backtest.measures.option_profit import multiply, weigh_gamma
     from backtest.measures.performance import Calibration, MarketFit, average_covariances
-    from backtest.measures.performance import calibration, certainty_equivalent, compound_growth
-    from backtest.measures.performance import diversification_ratio, expected_shortfall, fit_market
-    from backtest.measures.performance import max_drawdown, monthly_returns, ratio, risk_shares
-    from backtest.measures.performance import sample_moves, sampled_returns, value_at_risk
+    from backtest.measures.performance import calendar_returns, calibration, certainty_equivalent
+    from backtest.measures.performance import compound_growth, diversification_ratio
+    from backtest.measures.performance import excess_kurtosis, expected_shortfall, fit_market
+    from backtest.measures.performance import gain_over_loss, max_drawdown, monthly_returns, ratio
+    from backtest.measures.performance import risk_shares, sample_moves, sampled_returns, skewness
+    from backtest.measures.performance import tail_ratio, value_at_risk
     from backtest.measures.performance import worst_drawdowns
     from backtest.measures.ranking import Constraint, Objective, ObjectiveLike, check_metric
     from backtest.measures.ranking import count_cautions, find_cautions, find_direction, is_lost
@@ -55,6 +57,7 @@ __all__ = [
     "SharpeMoments",
     "attribute",
     "attribute_by",
+    "calendar_returns",
     "calibration",
     "certainty_equivalent",
     "compare_pairs",
@@ -64,15 +67,19 @@ __all__ = [
     "effective_observations",
     "effective_trials",
     "estimate_moments",
+    "excess_kurtosis",
     "expected_max_sharpe",
     "expected_shortfall",
     "fit_market",
+    "gain_over_loss",
     "holm",
     "max_drawdown",
     "monthly_returns",
     "probabilistic_sharpe",
     "probability_of_backtest_overfitting",
     "sharpe_error",
+    "skewness",
+    "tail_ratio",
     "value_at_risk",
     "worst_drawdowns",
 ]

@@ -87,9 +87,11 @@ class Accounts:
 
 
 class Path:
-    def __init__(self, samples: Samples, periods: float, fall: Tally, span: RunSpan) -> None:
+    def __init__(
+        self, samples: Samples, periods: float, fall: Tally, span: RunSpan, unit: FloatArray
+    ) -> None:
         self.samples, self.periods = samples, periods
-        self.fall, self.span = fall, span
+        self.fall, self.span, self.unit = fall, span, unit
 
     @property
     def excess(self) -> FloatArray:
@@ -100,6 +102,18 @@ class Path:
         return performance.fit_market(
             self.excess, self.samples.market - self.samples.risk_free, self.periods
         )
+
+    @cached_property
+    def days(self) -> FloatArray:
+        return performance.calendar_returns(self.span.opens, self.unit, self.fall.first_unit, "D")
+
+    @cached_property
+    def months(self) -> FloatArray:
+        return performance.calendar_returns(self.span.opens, self.unit, self.fall.first_unit, "M")
+
+    def find_ulcer(self) -> float:
+        peaks = np.maximum.accumulate(np.maximum(self.unit, self.fall.first_unit))
+        return math.sqrt(float(np.mean((1.0 - self.unit / peaks) ** 2)))
 
     def read(self, name: str) -> float:
         return float(getattr(self.fit, name))
@@ -214,6 +228,45 @@ ABOUT: dict[str, Measure] = {
     "alpha_error": Measure(A_YEAR, 0, "HAC standard error of alpha", "returns"),
     "beta": Measure("number", 0, "slope of the returns on those of the market at 1x", "returns"),
     "beta_error": Measure("number", 0, "HAC standard error of beta", "returns"),
+    "skewness": Measure(
+        "number", 1, "third standardized moment of returns, without bias", "returns",
+        lambda p: performance.skewness(p.samples.returns),
+    ),
+    "excess_kurtosis": Measure(
+        "number", -1, "fourth standardized moment less 3, without bias", "returns",
+        lambda p: performance.excess_kurtosis(p.samples.returns),
+    ),
+    "omega": Measure(
+        "number", 1, "sum of the gains over that of the losses", "returns",
+        lambda p: performance.gain_over_loss(p.samples.returns),
+    ),
+    "tail_ratio": Measure(
+        "number", 1, "95 % quantile of returns over the 5 % quantile, without signs", "returns",
+        lambda p: performance.tail_ratio(p.samples.returns),
+    ),
+    "gain_to_pain": Measure(
+        "number", 1, "sum of monthly returns over that of the losses", "path",
+        lambda p: performance.gain_over_loss(p.months) - 1.0,
+    ),
+    "ulcer": Measure(
+        FRACTION, -1, "root mean square of the drawdown at bar closes", "path", Path.find_ulcer,
+    ),
+    "best_day": Measure(
+        FRACTION, 1, "largest return of a calendar day", "path", lambda p: p.days.max(),
+    ),
+    "worst_day": Measure(
+        FRACTION, 1, "smallest return of a calendar day", "path", lambda p: p.days.min(),
+    ),
+    "best_month": Measure(
+        FRACTION, 1, "largest return of a calendar month", "path", lambda p: p.months.max(),
+    ),
+    "worst_month": Measure(
+        FRACTION, 1, "smallest return of a calendar month", "path", lambda p: p.months.min(),
+    ),
+    "positive_days": Measure(
+        FRACTION, 1, "share of calendar days with a gain", "path",
+        lambda p: np.mean(p.days > 0.0),
+    ),
     "certainty_equivalent": Measure(
         A_YEAR, 1, "sure growth worth as much at a relative risk aversion of 3", "all",
         Accounts.find_equivalents,
@@ -307,16 +360,16 @@ STREAMED = list_parts("core", "all")
 
 
 def measure_run(
-    tally: Tally, span: RunSpan, unit: float, equity: float, samples: Samples
+    tally: Tally, span: RunSpan, unit: FloatArray, equity: float, samples: Samples
 ) -> dict[str, float]:
     """Return all measures of one account by name.
 
-    ``unit`` and ``equity`` are values at the end. Money is in the settlement currency, times in
-    days, the rest fractions (0.25 is 25 %).
+    ``unit`` (n_bars,) are values at closes, ``equity`` is that at the end. Money is in the
+    settlement currency, times in days, the rest fractions (0.25 is 25 %).
     """
     many = {name: np.array([value]) for name, value in flatten_tally(tally).items()}
-    measured = measure_accounts(many, span, np.array([unit]), np.array([equity]))
-    path = Path(samples, span.periods, tally, span)
+    measured = measure_accounts(many, span, unit[-1:], np.array([equity]))
+    path = Path(samples, span.periods, tally, span, unit)
     of_path = {name: ABOUT[name].find(name, path) for name in PATH}
     return {name: float(of_path[name] if name in PATH else measured[name][0]) for name in METRICS}
 
@@ -332,7 +385,7 @@ def measure_accounts(
 
 
 def measure_returns(samples: Samples, periods: float) -> dict[str, float]:
-    path: Any = Path(samples, periods, *[None] * 2)  # type: ignore[arg-type] # not asked for
+    path: Any = Path(samples, periods, *[None] * 3)  # type: ignore[arg-type] # not asked for
     return {name: ABOUT[name].find(name, path) for name in OF_RETURNS}
 
 
@@ -355,6 +408,7 @@ def name_measure(name: str) -> str:
     if short in ("var", "es"):
         return f"{'VaR' if short == 'var' else 'ES'} {level} %"
     known = {"price_1x": "price at 1x", "cagr": "CAGR", "price_pnl": "price profit and loss"}
+    known |= {"ulcer": "ulcer index", "positive_days": "share of positive days"}
     known |= {each: each.capitalize() for each in ("sharpe", "sortino", "calmar")}
     return known.get(name, name.replace("_", " "))
 
@@ -368,6 +422,11 @@ class RunSpan(NamedTuple):
     periods: float
 
     @property
+    def opens(self) -> IntArray:
+        """The opens of bars, in ns; all bars are as long as the first."""
+        return self.closes - (int(self.closes[0]) - self.start)
+
+    @property
     def years(self) -> float:
         return (int(self.closes[-1]) - self.start) / (YEAR_DAYS * DAY)
 
@@ -378,7 +437,7 @@ class RunSpan(NamedTuple):
     @property
     def named(self) -> IntArray:
         """Moments that name the closes, ns: the dates of bars of a day or longer, their opens."""
-        return self.closes - (int(self.closes[0]) - self.start) * self.is_daily
+        return self.opens if self.is_daily else self.closes
 
     def name_of(self, bar: int) -> int:
         """Return the moment that names the close of a bar, in ns, as :attr:`named`."""

@@ -263,8 +263,26 @@ def measure(result: bt.Result, periods: float = YEAR) -> dict[str, float]:
     kinds = ("liquidation", "stop", "margin_call")
     counts = {f"{kind}s": float((result.events["kind"] == kind).sum()) for kind in kinds}
     sums = {name: bars[name].sum() for name in ("price_pnl", "fees", "slippage", "funding")}
+    by_day, by_month = (
+        (ends := bars["unit"].groupby(bars.index.strftime(text)).last())
+        / ends.shift(fill_value=1.0)
+        - 1.0
+        for text in ("%Y-%m-%d", "%Y-%m")
+    )
+    low, high = np.quantile(returns, [0.05, 0.95])
     return {
         **tail, **counts, **sums,
+        "skewness": stats.skew(returns, bias=False),
+        "excess_kurtosis": stats.kurtosis(returns, bias=False),
+        "omega": returns[returns > 0].sum() / -returns[returns < 0].sum(),
+        "tail_ratio": abs(high) / abs(low),
+        "gain_to_pain": by_month.sum() / (-by_month[by_month < 0].sum() or math.nan),
+        "ulcer": math.sqrt(np.mean(fall[1:] ** 2)),
+        "best_day": by_day.max(),
+        "worst_day": by_day.min(),
+        "best_month": by_month.max(),
+        "worst_month": by_month.min(),
+        "positive_days": (by_day > 0).mean(),
         "total_return": unit[-1] - 1,
         "cagr": cagr,
         "volatility": returns.std(ddof=1) * math.sqrt(periods),
@@ -292,7 +310,16 @@ def test_the_measures_equal_an_independent_computation(seed, terms):
     result = measured(seed, **terms)
     expected = measure(result)
     found = {name: result.metrics[name] for name in expected}
-    assert found == pytest.approx(expected, rel=1e-9, abs=1e-10)
+    assert found == pytest.approx(expected, rel=1e-9, abs=1e-10, nan_ok=True)
+
+
+def test_calendar_months_compound_and_may_be_partial_at_both_ends():
+    """From 21 January by the day: ten days of January, February whole, two of March."""
+    days = pd.date_range("2023-01-21", periods=41, freq="D").as_unit("ns").asi8
+    unit = np.array([*np.full(11, 1.1), *np.full(28, 0.88), *np.full(2, 0.968)])
+    months = bt.measures.calendar_returns(days, unit, 1.0, "M")
+    assert months == pytest.approx([0.1, -0.2, 0.1])
+    assert bt.measures.gain_over_loss(months) - 1.0 == pytest.approx(0.0)
 
 
 def test_costs_a_year_are_over_the_mean_equity():
