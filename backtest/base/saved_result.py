@@ -33,6 +33,7 @@ from backtest.base.result_parts import Headline, Part
 
 MANIFEST = "manifest.json"
 DRAFT, OLDER, PRUNED = LEFTOVERS = (".saving-", ".older-", ".pruned-")
+UNFINISHED = ".unfinished-"
 
 
 def save_folder(folder: Path, name: str, write: Callable[[Path], None], *, what: str) -> Path:

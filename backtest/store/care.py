@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from backtest import base
 from backtest.base.atomic_files import LOCK, REPLACED
-from backtest.base.saved_result import DRAFT, KINDS, MANIFEST, PROVENANCE, PRUNED
+from backtest.base.saved_result import DRAFT, MANIFEST, PROVENANCE, PRUNED
 from backtest.store import listing as f
 
 # ------------------------------------------------------------------------------------- verify
@@ -73,7 +73,7 @@ def locate_fault(error: base.BacktestError, folder: Path) -> tuple[str, str]:
 def find_faults(folder: Path, kind: str, manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from ((MANIFEST, each) for each in f.find_manifest_faults(manifest, kind))
     hashes = manifest.get("files")
-    if not isinstance(hashes, Mapping) or {*hashes} != {*KINDS[kind].files()}:
+    if not isinstance(hashes, Mapping) or {*hashes} != {*f.find_kinds()[kind].files()}:
         return
     for name, expected in hashes.items():
         if not (folder / name).is_file():
@@ -84,7 +84,7 @@ def find_faults(folder: Path, kind: str, manifest: Mapping[str, Any]) -> Iterato
         base.read_provenance(folder, str(manifest.get("id")))
     except base.BacktestError as error:
         yield locate_fault(error, folder)
-    for inner in KINDS[kind].inner:
+    for inner in f.find_kinds()[kind].inner:
         for account in sorted((folder / inner).iterdir()):
             for name, what in check_folder(account).faults:
                 yield f"{inner}/{account.name}/{name}".removesuffix("/."), what
@@ -92,7 +92,8 @@ def find_faults(folder: Path, kind: str, manifest: Mapping[str, Any]) -> Iterato
 
 
 def list_foreign(folder: Path, kind: str) -> list[str]:
-    own = (*KINDS[kind].files(), *KINDS[kind].inner, MANIFEST, PROVENANCE, LOCK)
+    saved = f.find_kinds()[kind]
+    own = (*saved.files(), *saved.inner, MANIFEST, PROVENANCE, LOCK)
     return sorted(each.name for each in folder.iterdir() if each.name not in own)
 
 
@@ -155,7 +156,8 @@ def find_reason_to_keep(folder: Path) -> str:
         if f.is_begun(folder) and not any(folder.iterdir()):
             return ""
         kind, manifest = f.open_folder(folder)
-        is_known = f.is_begun(folder) or {*manifest.get("files", ())} == {*KINDS[kind].files()}
+        files = {*f.find_kinds()[kind].files()}
+        is_known = f.is_begun(folder) or {*manifest.get("files", ())} == files
         if not is_known or not ID.fullmatch(str(manifest.get("id"))):
             return f"its {MANIFEST} does not describe a result"
         foreign = [] if f.is_begun(folder) else list_foreign(folder, kind)

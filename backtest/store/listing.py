@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import math
 import os
@@ -26,12 +27,12 @@ from backtest.base.saved_result import (
     NOT_SAID,
     PACKAGE,
     SEAL,
+    UNFINISHED,
     hash_manifest,
 )
 from backtest.engine.result import RUN
 from backtest.measures import Constraint, order_sets
 from backtest.measures.measure_table import ABOUT
-from backtest.tune import UNFINISHED, describe_search, name_result
 
 WINGS = ("sweep", "tune", "compare", "risk", "crowd", "validation")
 SHORTEST = 4
@@ -39,26 +40,31 @@ SHORTEST = 4
 MOST_NAMED = 5
 LEFTOVER, UNKNOWN = "leftover", "unknown"
 Saved: TypeAlias = base.SavedResult
+describe_search = base.call_later("backtest.tune", "describe_search")
+name_result = base.call_later("backtest.tune", "name_result")
 
 
-def import_kinds() -> Iterator[type[base.SavedResult]]:
-    for wing in WINGS:
-        door = importlib.import_module(f"backtest.{wing}")
-        yield from (getattr(door, name) for name in door.RESULTS)
+def find_kinds() -> dict[str, Any]:
+    """Return the classes of saved results by kind; each enters itself where it is imported."""
+    import_kinds()
+    return KINDS
 
 
-SAVED = tuple(import_kinds())
+@functools.cache
+def import_kinds() -> tuple[str, ...]:
+    doors = [importlib.import_module(f"backtest.{wing}") for wing in WINGS]
+    return tuple(getattr(door, name).kind for door in doors for name in door.RESULTS)
 
 
 def list_kinds() -> tuple[str, ...]:
-    return tuple(dict.fromkeys((RUN, *(each.kind for each in SAVED), *KINDS)))
+    return tuple(dict.fromkeys((RUN, *import_kinds(), *KINDS)))
 
 
 def name_kind(kind: str, n: int) -> str:
     if n == 1:
         return kind
-    if kind in KINDS:
-        return str(KINDS[kind].plural)
+    if kind in find_kinds():
+        return str(find_kinds()[kind].plural)
     return f"{LEFTOVER}s" if kind == LEFTOVER else kind
 
 
@@ -81,7 +87,7 @@ def open_folder(folder: Path) -> tuple[str, dict[str, Any]]:
     if not isinstance(manifest, dict):
         raise base.DataError(f"{path}: must hold a JSON object, got a {type(manifest).__name__}")
     kind = manifest.get("kind", RUN)
-    if not isinstance(kind, str) or kind not in KINDS:
+    if not isinstance(kind, str) or kind not in find_kinds():
         raise base.DataError(
             f"{path}: must have a known kind, got {kind!r:.40}; read it with the "
             "version that saved it"
@@ -95,7 +101,8 @@ def open_folder(folder: Path) -> tuple[str, dict[str, Any]]:
 
 def name_begun(kind: str, manifest: Mapping[str, Any]) -> str:
     try:
-        return f"{UNFINISHED}{name_result(manifest)}" if KINDS[kind].can_be_resumed else ""
+        can_be_resumed = find_kinds()[kind].can_be_resumed
+        return f"{UNFINISHED}{name_result(manifest)}" if can_be_resumed else ""
     except (KeyError, TypeError, AttributeError):
         return ""
 
@@ -106,7 +113,7 @@ def load_saved(folder: Path) -> Saved:
             f"{folder}: must be finished to be loaded; run it again with resume=True"
         )
     kind, _ = open_folder(folder)
-    found: Saved = KINDS[kind].load(folder)
+    found: Saved = find_kinds()[kind].load(folder)
     return found
 
 
@@ -116,12 +123,13 @@ def name_fault(error: Exception, folder: Path) -> str:
 
 
 def recompute_id(manifest: Mapping[str, Any], kind: str) -> str:
-    aside = (*NOT_SAID, "id", *KINDS[kind].aside)
+    aside = (*NOT_SAID, "id", *find_kinds()[kind].aside)
     return base.compute_id({name: value for name, value in manifest.items() if name not in aside})
 
 
 def find_manifest_faults(manifest: Mapping[str, Any], kind: str) -> Iterator[str]:
-    layout, files = KINDS[kind].layout, KINDS[kind].files()
+    saved = find_kinds()[kind]
+    layout, files = saved.layout, saved.files()
     if manifest.get("format") != layout:
         yield f"is of format {manifest.get('format')!r:.40}, not {layout}"
         return
@@ -245,7 +253,7 @@ def try_entry(folder: Path) -> StoreEntry:
             facts |= {**describe_search(manifest), **describe_progress(folder, kind, manifest)}
         else:
             check_files(folder, kind, manifest)
-            facts |= KINDS[kind]._read_line(folder, manifest)
+            facts |= find_kinds()[kind]._read_line(folder, manifest)
             facts |= summarize_making(base.read_provenance(folder, facts["id"]))
         return StoreEntry(folder.name, kind, **{**disk, **facts})
     except base.BacktestError as error:
@@ -285,7 +293,7 @@ def describe_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def describe_progress(folder: Path, kind: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    note = KINDS[kind]._read_progress(folder, manifest)
+    note = find_kinds()[kind]._read_progress(folder, manifest)
     return {"note": note, "is_busy": base.is_lock_held(folder / LOCK), "is_finished": False}
 
 
@@ -315,7 +323,7 @@ def summarize_making(making: base.Making | None) -> dict[str, Any]:
 
 def check_files(folder: Path, kind: str, manifest: Mapping[str, Any]) -> None:
     faults = [(MANIFEST, fault) for fault in find_manifest_faults(manifest, kind)]
-    paths = [folder / name for name in KINDS[kind].files()]
+    paths = [folder / name for name in find_kinds()[kind].files()]
     faults += [(path.name, "is missing") for path in paths if not path.is_file()]
     for name, fault in faults:
         raise base.damage_error(folder / name, fault)
@@ -431,7 +439,7 @@ def describe_origin(manifest: Mapping[str, Any], making: base.Making | None) -> 
 
 
 def describe_call(manifest: Mapping[str, Any]) -> str:
-    kind = KINDS.get(str(manifest.get("kind")))
+    kind = find_kinds().get(str(manifest.get("kind")))
     call = "bt.run" if kind is None else kind.call
     one = {"": manifest["policy"]} if "policy" in manifest else {}
     policies = manifest.get("policies") or one

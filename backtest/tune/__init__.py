@@ -6,7 +6,7 @@ from backtest.base import open_door
 
 if TYPE_CHECKING:
     from backtest.tune.benchmark import GrowthTest
-    from backtest.tune.trials import UNFINISHED, WALKED, Batch, Journal, add_note, find_finished
+    from backtest.tune.trials import WALKED, Batch, Journal, add_note, find_finished
     from backtest.tune.trials import name_result, open_folder, read_notes
     from backtest.tune.problem import Problem, Robustness, read_problem
     from backtest.tune.search import objective, search_and_choose, tune

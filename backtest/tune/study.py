@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from backtest import base
+from backtest.base.saved_result import UNFINISHED
 from backtest.engine import count_unfilled, name_better
 from backtest.measures import find_cautions
 from backtest.sweep import Trio, take_sets, to_plain_value
@@ -20,7 +21,6 @@ from backtest.sweep.sweep_table import PLATEAU, ROBUST, SCORE
 from backtest.tune.benchmark import FEW_FILLS, OWN, SIGNIFICANT, GrowthTest
 from backtest.tune.trials import (
     LOOKS,
-    UNFINISHED,
     Batch,
     add_note,
     count_stored_sets,

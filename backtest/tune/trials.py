@@ -17,7 +17,7 @@ import pandas as pd
 from backtest import base
 from backtest.base.atomic_files import DRAFT_FILE, LOCK
 from backtest.base.object_code import COMPILING
-from backtest.base.saved_result import MANIFEST
+from backtest.base.saved_result import MANIFEST, UNFINISHED
 from backtest.measures import Constraint, Objective, total_violation
 from backtest.sweep import (
     ERROR,
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 SamplerName = Literal["auto", "gp", "sobol", "random", "grid"]
 PART = "part"
 """The stage of sets that are evaluated on a part of the time."""
-UNFINISHED = ".unfinished-"
 TRIALS = "trials"
 LOOKS, TRIED, WALKED = "looks.jsonl", "trials.jsonl", "walks.jsonl"
 SET, METRIC = "set:", "metric:"

@@ -15,7 +15,7 @@ from backtest.base.saved_result import SavedResult
 from backtest.report.render import MOST_SHOWN, write_html, write_text
 from backtest.report.write import build_page, write_part
 from backtest.store import read_entry
-from backtest.store.listing import SAVED
+from backtest.store.listing import import_kinds
 from backtest.strategies import Constant
 from tests.crowd.test_cascades import make_cascade
 from tests.kit import compare_policies, free_venue, read_files
@@ -149,4 +149,4 @@ def test_a_number_is_the_same_text_on_the_page_in_the_terminal_and_in_json(kind)
 
 
 def test_every_kind_is_tested():
-    assert {made(name).kind for name in MAKES} == {"run", *(each.kind for each in SAVED)}
+    assert {made(name).kind for name in MAKES} == {"run", *import_kinds()}

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
+from backtest.base.saved_result import UNFINISHED
 from backtest.cli import main
 from backtest.store import (
     Filter,
@@ -19,7 +20,6 @@ from backtest.store import (
     verify_folder,
 )
 from backtest.sweep import Evaluator, count_sets
-from backtest.tune import UNFINISHED
 from backtest.validation.walk_forward import walk_forward
 from tests.kills import NEVER, die_at
 from tests.kit import check_refused, every_nth
