@@ -183,14 +183,16 @@ def choose_table(tables: Sequence[Group], day: str | None) -> tuple[Group, str |
 
 
 def find_preset(venue: str, symbol: str) -> VenueTables:
-    symbols = read_tables(venue)
+    path = find_file(venue)
+    changed = path.stat().st_mtime_ns
+    symbols = read_file(path, changed)
     if symbol not in symbols:
         near = did_you_mean(str(symbol).upper(), symbols)
         raise VenueError(
             f"symbol must be one that {venue} has a table for, got {symbol!r}{near}; 'backtest "
             "venues' lists them, venue.override(brackets=...) gives others"
         )
-    return symbols[symbol]
+    return read_symbol(path, changed, symbol)
 
 
 def find_files() -> dict[str, Path]:
@@ -198,6 +200,12 @@ def find_files() -> dict[str, Path]:
 
 
 def read_tables(venue: str) -> dict[str, VenueTables]:
+    path = find_file(venue)
+    changed = path.stat().st_mtime_ns
+    return {symbol: read_symbol(path, changed, symbol) for symbol in read_file(path, changed)}
+
+
+def find_file(venue: str) -> Path:
     if str(venue).endswith(SUFFIXES):
         path = Path(venue)
         if not base.is_path(path) or not path.is_file():
@@ -210,11 +218,12 @@ def read_tables(venue: str) -> dict[str, VenueTables]:
                 f"venue must be a known preset, got {venue!r}{near}; known are {', '.join(files)}"
             )
         path = files[venue]
-    return read_file(path, path.stat().st_mtime_ns)
+    return path
 
 
 @lru_cache(maxsize=64)
-def read_file(path: Path, changed: int) -> dict[str, VenueTables]:  # noqa: ARG001 - part of the key
+def read_file(path: Path, changed: int) -> dict[str, Any]:  # noqa: ARG001 - part of the key
+    """Return the tables of a file by symbol, each with the common ones, unchecked."""
     try:
         text = path.read_text(encoding="utf-8")
         is_json = path.suffix == ".json"
@@ -230,9 +239,12 @@ def read_file(path: Path, changed: int) -> dict[str, VenueTables]:  # noqa: ARG0
             f"{path} must have a table for at least one symbol, and {COMMON!r} must be a table"
         )
     return {
-        name: VenueTables.from_dict(
-            {**common, **table} if isinstance(table, Mapping) else table,
-            where=f"{path.name}: {name}",
-        )
+        name: {**common, **table} if isinstance(table, Mapping) else table
         for name, table in tables.items()
     }
+
+
+@lru_cache(maxsize=1024)
+def read_symbol(path: Path, changed: int, symbol: str) -> VenueTables:
+    """Return the tables of one symbol, which are checked where they are first used."""
+    return VenueTables.from_dict(read_file(path, changed)[symbol], where=f"{path.name}: {symbol}")
