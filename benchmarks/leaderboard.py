@@ -28,7 +28,7 @@ import pandas as pd
 import backtest as bt
 from backtest import strategies
 from backtest.base import Choice
-from backtest.cli.build import find_policies
+from backtest.cli.build import built_in_policies
 from backtest.engine import Segment, run_switched
 from backtest.measures import deflated_sharpe_of_returns, expected_max_sharpe, simulate_luck
 
@@ -76,7 +76,7 @@ def instances() -> dict[str, bt.Policy]:
     """Return every policy of the library with its defaults; combinators over the plainest ones."""
     inner = (strategies.Constant(2.0), strategies.VolTarget())
     found: dict[str, bt.Policy] = {}
-    for cls in find_policies(strategies):
+    for cls in built_in_policies():
         if issubclass(cls, bt.Combinator):
             found[cls.__name__] = cls(*inner[-cls.takes[0] :])
         else:

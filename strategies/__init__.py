@@ -5,35 +5,42 @@ were chosen on BTC perpetual futures of 2020 and 2021, never on later years. Tho
 are conventions.
 """
 
-from backtest.strategies.average import Average
-from backtest.strategies.capped import Capped
-from backtest.strategies.carry import Carry
-from backtest.strategies.collar import Collar
-from backtest.strategies.constant import Constant
-from backtest.strategies.cooldown import Cooldown
-from backtest.strategies.covered_call import CoveredCall
-from backtest.strategies.cppi import Cppi
-from backtest.strategies.delta_hedge import DeltaHedge
-from backtest.strategies.drawdown_control import DrawdownControl
-from backtest.strategies.funding_aware import FundingAware
-from backtest.strategies.health_target import HealthTarget
-from backtest.strategies.implied_vol_target import ImpliedVolTarget
-from backtest.strategies.kelly import Kelly
-from backtest.strategies.ladder import Ladder
-from backtest.strategies.leverage_loop import LeverageLoop
-from backtest.strategies.liquidation_distance import LiquidationDistance
-from backtest.strategies.liquidation_probability import LiquidationProbability
-from backtest.strategies.long_volatility import LongVolatility
-from backtest.strategies.lowest import Lowest
-from backtest.strategies.margin_buffer import MarginBuffer
-from backtest.strategies.regime import Regime
-from backtest.strategies.scheduled import Scheduled
-from backtest.strategies.sharpe_scaling import SharpeScaling
-from backtest.strategies.smoothed import Smoothed
-from backtest.strategies.tail_hedge import TailHedge
-from backtest.strategies.tail_risk import TailRisk
-from backtest.strategies.trend_vol import TrendVol
-from backtest.strategies.vol_target import VolTarget
+from typing import TYPE_CHECKING
+
+from backtest.base import open_door
+
+if TYPE_CHECKING:
+    from backtest.strategies.average import Average
+    from backtest.strategies.capped import Capped
+    from backtest.strategies.carry import Carry
+    from backtest.strategies.collar import Collar
+    from backtest.strategies.constant import Constant
+    from backtest.strategies.cooldown import Cooldown
+    from backtest.strategies.covered_call import CoveredCall
+    from backtest.strategies.cppi import Cppi
+    from backtest.strategies.delta_hedge import DeltaHedge
+    from backtest.strategies.drawdown_control import DrawdownControl
+    from backtest.strategies.funding_aware import FundingAware
+    from backtest.strategies.health_target import HealthTarget
+    from backtest.strategies.implied_vol_target import ImpliedVolTarget
+    from backtest.strategies.kelly import Kelly
+    from backtest.strategies.ladder import Ladder
+    from backtest.strategies.leverage_loop import LeverageLoop
+    from backtest.strategies.liquidation_distance import LiquidationDistance
+    from backtest.strategies.liquidation_probability import LiquidationProbability
+    from backtest.strategies.long_volatility import LongVolatility
+    from backtest.strategies.lowest import Lowest
+    from backtest.strategies.margin_buffer import MarginBuffer
+    from backtest.strategies.regime import Regime
+    from backtest.strategies.scheduled import Scheduled
+    from backtest.strategies.sharpe_scaling import SharpeScaling
+    from backtest.strategies.smoothed import Smoothed
+    from backtest.strategies.tail_hedge import TailHedge
+    from backtest.strategies.tail_risk import TailRisk
+    from backtest.strategies.trend_vol import TrendVol
+    from backtest.strategies.vol_target import VolTarget
+
+open_door(__name__)
 
 __all__ = [
     "Average",

@@ -28,7 +28,7 @@ from backtest.market.clock import with_clock
 from backtest.market.markets import MAX_AGE
 from backtest.market.weight_frame import read_weight_file
 from backtest.options import Chain, Surfaces, check_chain, find_underlying
-from backtest.policy import Policy, check_settings
+from backtest.policy import Policy, check_settings, format_title
 from backtest.venue import Option, RateCurve, Venue, preset_files, require_costs
 
 DEFAULT_POLICY = "vol-target"
@@ -425,7 +425,8 @@ def find_policies(module: Any) -> list[type[Policy]]:
 
 
 def built_in_policies() -> list[type[Policy]]:
-    return sorted(find_policies(strategies), key=lambda policy: policy.title())
+    found = (getattr(strategies, name) for name in strategies.__all__)
+    return sorted(found, key=lambda policy: policy.title())
 
 
 def load_policies(text: str) -> list[type[Policy]]:
@@ -462,16 +463,15 @@ def read_policy(text: str, settings: Mapping[str, object]) -> Policy:
 
 
 def find_built_in(name: str) -> type[Policy]:
-    known = {policy.title(): policy for policy in built_in_policies()}
-    classes = {policy.__name__: policy.title() for policy in known.values()}
-    title = classes.get(name, name)
-    if title not in known:
+    known = {format_title(each): each for each in strategies.__all__}
+    if name not in (*known, *strategies.__all__):
         near = base.did_you_mean(name.lower(), known)
         raise base.ParameterError(
             f"policy must be a known name or a file, got {name!r:.200}{near}; `backtest policies` "
             "lists them"
         )
-    return known[title]
+    found: type[Policy] = getattr(strategies, known.get(name, name))
+    return found
 
 
 def load_file_policies(file: Path) -> list[type[Policy]]:

@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 
 from backtest import Market, Policy, Range, strategies
-from backtest.cli.build import find_policies
+from backtest.cli.build import built_in_policies
 from backtest.engine import policy_contract
 from backtest.engine.lookahead import rewrite_after
 from backtest.engine.policy_contract import ACCOUNTS, CHECKS, Finding, check_policy
 
-OURS = find_policies(strategies)
+OURS = built_in_policies()
 NAMES = [check.name for check in CHECKS]
 
 
