@@ -385,6 +385,53 @@ class RunRecord(RunData):
         }
         return pd.DataFrame(table, index=base.utc_index(self.time))
 
+    @base.checked
+    def measures_by(self, by: str, bins: int = 3) -> pd.DataFrame:
+        """Return what the account gained in each phase of the market; the rows add up to the run.
+
+        ``by`` is ``"volatility"`` (of 30 days, per sqrt(year)), ``"trend"`` (return of 90 days over
+        its standard deviation), ``"drawdown"`` (fall from the high of up to 365 days) or a column
+        of the market. A bar belongs to the phase that was known at the close before it. The
+        ``bins`` phases hold the same number of the run's bars, so they are known only afterwards;
+        their edges are ``from`` and ``to``, and the row ``not yet known`` has the bars before the
+        first value. Columns: ``bars``, ``log_growth`` of the unit value, ``price_pnl``,
+        ``funding`` and ``fees`` (money; paid is positive), and ``liquidations``.
+
+        The price is the mark, of several instruments the benchmark of the run. ParameterError for
+        another name; a column needs the market, which a loaded result lacks.
+        """
+        base.Range(2, 100).check("bins", bins, whole=True)
+        if by in measures.PHASES:
+            price = np.cumprod(1.0 + self.market_returns)
+            if self.has_one_instrument:
+                price = self.mark
+            known = measures.find_phase(self.span.closes, price, by)
+        else:
+            known = self._read_column(by)
+        fields, unit = self.record.account._asdict(), self.of_account("unit")
+        before = np.append(self.tally.first_unit, unit[:-1])
+        is_live = before > 0.0
+        growth = np.divide(unit, before, out=np.ones(len(unit)), where=is_live)
+        with np.errstate(divide="ignore"):
+            parts = {"log_growth": np.log(growth)}
+        parts |= {name: fields[name] for name in ("price_pnl", "funding", "fees")}
+        parts["liquidations"] = count_liquidations(self)
+        shifted = np.append(np.nan, known[:-1])
+        return measures.sum_by_phase(shifted, pd.DataFrame(parts), int(bins))
+
+    def _read_column(self, name: str) -> base.FloatArray:
+        columns = {} if self.markets is None else next(iter(self.markets.values())).columns
+        known = [*measures.PHASES, *(columns if self.has_one_instrument else ())]
+        if name not in known:
+            raise base.ParameterError(
+                f"by must be one of {', '.join(known)}, got {name!r}"
+                f"{base.did_you_mean(name, known)}"
+                f"{'; columns need a run, not a loaded result' if self.markets is None else ''}"
+            )
+        market = self.market
+        rows = np.searchsorted(market.time, self.time)  # type: ignore[union-attr] # it is known
+        return columns[name][rows]
+
     @property
     def exposures(self) -> pd.DataFrame:
         """Signed leverage of each instrument at each close, by name."""
@@ -398,6 +445,22 @@ class RunRecord(RunData):
         """Signed contracts of each instrument at each close, by name."""
         held = self.of_positions("quantity")
         return pd.DataFrame(held, index=base.utc_index(self.time), columns=list(self.names))
+
+
+def count_liquidations(result: RunRecord) -> base.FloatArray:
+    """Return how often a price triggered a liquidation in each bar, of shape (n_bars,).
+
+    A failure of the cross pool closes several positions at once.
+    """
+    entries = result.entries
+    owner, kind = entries[:, tables.OWNER].astype(np.int64), entries[:, 1]
+    is_caused = kind == CAUSED  # each failure of a pool of several begins with its causes
+    is_next = np.append(False, is_caused[:-1] & (np.diff(owner) > 0))
+    are_isolated = np.append(result.are_isolated, np.zeros(max(owner, default=0) + 1, np.bool_))
+    is_alone = result.has_one_position | are_isolated[owner]
+    is_hit = (is_caused & ~is_next) | ((kind == ledger.LIQUIDATED) & is_alone)
+    rows = entries[is_hit, 0].astype(np.int64) - result.span.first
+    return np.bincount(rows, minlength=len(result.time)).astype(np.float64)
 
 
 def sample_risk_free(result: RunRecord) -> base.FloatArray:

@@ -9,7 +9,8 @@ from backtest.base import open_door
 
 if TYPE_CHECKING:
     from backtest.measures.attribution import AccountHistory, Attribution, Period, attribute
-    from backtest.measures.attribution import attribute_by, find_periods, read_account_history
+    from backtest.measures.attribution import PHASES, attribute_by, find_periods, find_phase
+    from backtest.measures.attribution import read_account_history, sum_by_phase
     from backtest.measures.differences import STATISTICS, Differences, Sampled, compare_pairs
     from backtest.measures.differences import find_block_length, holm, pair_differences
     from backtest.measures.luck import Overfitting, SharpeMoments, deflated_sharpe
