@@ -237,13 +237,16 @@ class RowTable:
         """Return the logs of open, high, low and close over the last close, (4, bars, paths)."""
         now, omega, alpha, beta, most = self.variance
         weights = alpha * self.moves[3] ** 2 + beta
-        variance, ahead = np.empty(rows.shape), np.full(rows.shape[1], now)
-        for t, row in enumerate(rows):
+        seen = rows if alpha > 0.0 else rows[:, :1]  # the variance is that of all paths
+        variance, ahead = np.empty(seen.shape), np.full(seen.shape[1], now)
+        for t, row in enumerate(seen):
             variance[t] = ahead
             ahead = np.minimum(omega + weights[row] * ahead, most)
         means = self.find_log_mean(variance, self.calendar.phases[1:, None])
-        shift = drift - self.growth[1:, None] - means
-        return np.asarray(np.take(self.moves, rows, axis=1) * np.sqrt(variance) + shift)
+        logs = np.take(self.moves, rows, axis=1)
+        logs *= np.sqrt(variance)
+        logs += drift - self.growth[1:, None] - means
+        return logs
 
 
 class PathBars(NamedTuple):
