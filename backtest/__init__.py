@@ -29,7 +29,16 @@ from backtest.base import (
 from backtest.base import public_math as math
 from backtest.engine import Result, run, signals
 from backtest.market import Market, Markets, Quality, decide_every, quality
-from backtest.policy import AccountView, Bar, Columns, Combinator, OptionRule, Policy, held_leverage
+from backtest.policy import (
+    AccountView,
+    Bar,
+    Columns,
+    Combinator,
+    OptionRule,
+    Policy,
+    Promise,
+    held_leverage,
+)
 from backtest.venue import (
     Bracket,
     Brackets,
@@ -155,6 +164,7 @@ __all__ = [
     "Policy",
     "PolicyError",
     "PresetMargin",
+    "Promise",
     "Quality",
     "Range",
     "RateCurve",

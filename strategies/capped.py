@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, ClassVar
 
-from backtest import AccountView, Bar, Columns, Combinator, Market, Range, held_leverage
+from backtest import AccountView, Bar, Columns, Combinator, Market, Promise, Range, held_leverage
 
 
 class Capped(Combinator):
@@ -19,6 +19,10 @@ class Capped(Combinator):
         "A long rise in calm markets, in which the policy is right and the cap keeps it small."
     )
     cap: Annotated[float, Range(0.0, math.inf, "turns of equity")] = 3.0
+
+    def promises(self) -> tuple[Promise, ...]:
+        """Return what is left of the promises, as it never asks for more leverage."""
+        return self.limits()
 
     def observe(self, market: Market) -> Columns:
         """Return the direction of the signal."""

@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar, NamedTuple
 
-from backtest import AccountView, Bar, Policy, Range, math
+from backtest import AccountView, Bar, Policy, Promise, Range, math
 
 
 class Floor(NamedTuple):
@@ -30,6 +30,12 @@ class Cppi(Policy):
     floor: Annotated[float, Range(0.0, 0.99, "of starting equity")] = 0.7
     growth: Annotated[float, Range(0.0, 0.5, "per year")] = 0.0
     ratchet: Annotated[float, Range(0.0, 0.99, "of peak equity")] = 0.0
+
+    def promises(self) -> tuple[Promise, ...]:
+        """Return the floor at the start, and the fall from the peak that a ratchet allows."""
+        floor = Promise("equity above the floor", "lowest_unit", self.floor, 0.01, "at least")
+        fall = Promise("drawdown above the ratchet", "max_drawdown", 1.0 - self.ratchet, 0.01)
+        return (floor, fall) if self.ratchet > 0.0 else (floor,)
 
     def start(self) -> Floor:
         """Return a memory that knows no equity yet."""

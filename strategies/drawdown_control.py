@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar
 
-from backtest import AccountView, Bar, Policy, Range
+from backtest import AccountView, Bar, Policy, Promise, Range
 
 
 class DrawdownControl(Policy):
@@ -25,6 +25,10 @@ class DrawdownControl(Policy):
     )
     at_peak: Annotated[float, Range(0.1, 20.0, "turns of equity", log=True)] = 1.0
     floor: Annotated[float, Range(0.0, 0.95, "of peak equity")] = 0.5
+
+    def promises(self) -> tuple[Promise, ...]:
+        """Return the largest fall from the peak."""
+        return (Promise("drawdown above the floor", "max_drawdown", 1.0 - self.floor, 0.01),)
 
     def leverage(self, bar: Bar, account: AccountView) -> float:
         """Return k (1 - alpha M / E) / (1 - alpha)."""

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 
-from backtest import AccountView, Bar, Choice, Columns, Market, Policy, Range, margin
+from backtest import AccountView, Bar, Choice, Columns, Market, Policy, Promise, Range, margin
 from backtest.features import VOLATILITY_ESTIMATORS, WEIGHTED_ESTIMATORS, forecast_reach
 
 
@@ -39,6 +39,12 @@ class LiquidationProbability(Policy):
         float, Range(2, 2000, "bars", log=True, when=("estimator", WEIGHTED_ESTIMATORS))
     ] = 72.0
     tail_index: Annotated[float, Range(0.0, 0.45, "1 / degrees of freedom")] = 0.25
+
+    def promises(self) -> tuple[Promise, ...]:
+        """Return the probability of a liquidation within the horizon."""
+        name = "liquidations as probable as asked"
+        row = Promise(name, "liquidations", self.probability, 0.0, horizon=self.horizon)
+        return (row,)
 
     def observe(self, market: Market) -> Columns:
         """Return the price ratio to withstand, for a long, and the side of the signal."""

@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Any, ClassVar
 
-from backtest import AccountView, Bar, Columns, Market, Policy, Range, margin
+from backtest import AccountView, Bar, Columns, Market, Policy, Promise, Range, margin
 
 
 class MarginBuffer(Policy):
@@ -30,6 +30,11 @@ class MarginBuffer(Policy):
     target: Annotated[float, Range(0.001, 0.9, "of equity", log=True)] = 0.004
     low: Annotated[float, Range(0.0, 1.0, "of the target")] = 0.5
     high: Annotated[float, Range(1.0, 20.0, "of the target", log=True)] = 2.0
+
+    def promises(self) -> tuple[Promise, ...]:
+        """Return the upper edge of the band, which two closes in a row do not exceed."""
+        edge = min(self.high * self.target, 1.0)
+        return (Promise("margin ratio back in the band", "margin_ratio_twice", edge, 0.1),)
 
     def observe(self, market: Market) -> Columns:
         """Return the signal decided at each close."""

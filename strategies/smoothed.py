@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, ClassVar, NamedTuple
 
-from backtest import AccountView, Bar, Columns, Combinator, Market, Range, held_leverage
+from backtest import AccountView, Bar, Columns, Combinator, Market, Promise, Range, held_leverage
 
 
 class Pace(NamedTuple):
@@ -33,6 +33,10 @@ class Smoothed(Combinator):
     )
     up: Annotated[float, Range(0.01, math.inf, "turns of equity per day", log=True)] = 1.0
     down: Annotated[float, Range(0.01, math.inf, "turns of equity per day", log=True)] = math.inf
+
+    def promises(self) -> tuple[Promise, ...]:
+        """Return what is left of the promises if a reduction is never delayed."""
+        return self.limits() if self.down == math.inf else ()
 
     def observe(self, market: Market) -> Columns:
         """Return the direction of the signal."""

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 
-from backtest import AccountView, Bar, Choice, Columns, Market, Policy, Range
+from backtest import AccountView, Bar, Choice, Columns, Market, Policy, Promise, Range
 from backtest.features import TAIL_MODELS, tail_losses
 
 
@@ -47,6 +47,12 @@ class TailRisk(Policy):
     ] = 72.0
     budget: Annotated[float, Range(0.005, 1.0, "of equity", log=True)] = 0.15
     cap: Annotated[float, Range(0.1, 125.0, "turns of equity", log=True)] = 10.0
+
+    def promises(self) -> tuple[Promise, ...]:
+        """Return the budget for the loss in the tail, over the horizon."""
+        tail = f"{self.measure.lower()}_{100.0 * self.level:g}"
+        name = f"{self.measure} {100.0 * self.level:g} % within the budget"
+        return (Promise(name, tail, self.budget, 0.1, horizon=float(self.horizon)),)
 
     def observe(self, market: Market) -> Columns:
         """Return the risk of 1x, NaN until the model is warm."""

@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar
 
-from backtest import AccountView, Bar, Choice, Columns, Market, Policy, Range, math
+from backtest import AccountView, Bar, Choice, Columns, Market, Policy, Promise, Range, math
 from backtest.features import VOLATILITY_ESTIMATORS, WEIGHTED_ESTIMATORS, volatility
 
 
@@ -28,6 +28,12 @@ class VolTarget(Policy):
     ] = 72.0
     power: Annotated[float, Range(0.5, 3.0)] = 1.0
     estimator: Annotated[str, Choice(*VOLATILITY_ESTIMATORS)] = "ewma"
+
+    def promises(self) -> tuple[Promise, ...]:
+        """Return the target, which only power 1 aims at."""
+        if self.power != 1.0:
+            return ()
+        return (Promise("volatility at the target", "volatility", self.target, 0.1, "about"),)
 
     def observe(self, market: Market) -> Columns:
         """Return sigma, NaN until two bars are known or a model is fitted."""

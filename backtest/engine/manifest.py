@@ -19,6 +19,7 @@ from backtest.base import (
     utc_index,
 )
 from backtest.engine.code_identity import describe_function
+from backtest.engine.promises import list_promises
 from backtest.engine.signals import join_checks
 from backtest.market import Market, describe_clock
 from backtest.policy import formula_of
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 PORTFOLIO = "portfolio"
 NOT_IN_ID = (
     "id", "policy_module", "compared_with", "compiled", "causality", "margin_table",
-    "margin_tables",
+    "margin_tables", "promises",
 )  # fmt: skip
 
 
@@ -80,6 +81,8 @@ def write_manifest(
         "causality": join_checks(checks, setup.given),
         "margin_table": tables if is_panel else tables[name],
     }
+    if promises := list_promises(policies, setup.overlay):
+        aside["promises"] = [list(each) for each in promises]
     if not is_panel:
         time = market.time[market.time >= span.start]
         aside["margin_tables"] = [

@@ -19,12 +19,14 @@ from backtest.account.records import SIGNS, TERMS, WIDTH
 from backtest.base.units import DAY, TOLERANCE
 from backtest.engine import run_options, tables
 from backtest.engine.inputs import as_of
+from backtest.engine.promises import count_liquidations, judge_promises
 from backtest.engine.run_data import RunData, contagion_table
 from backtest.engine.signals import read_numbers
 from backtest.engine.tables import is_inverse
 from backtest.features import find_day, forecast_liquidation
 from backtest.market import BY_BARS, Markets, read_dates, read_weights
 from backtest.measures import max_drawdown, ratio
+from backtest.policy import Promise
 from backtest.venue import Venue
 
 BenchmarkLike: TypeAlias = "str | pd.DataFrame | Mapping[str, float] | pd.Series | None"
@@ -385,6 +387,17 @@ class RunRecord(RunData):
         }
         return pd.DataFrame(table, index=base.utc_index(self.time))
 
+    @cached_property
+    def promises(self) -> pd.DataFrame:
+        """What the policy promises and what came, a row per promise; see :class:`bt.Promise`.
+
+        Of several instruments what the overlay promises. Columns: those of the promise, ``value``,
+        ``verdict`` (kept, not kept, too few to judge) and, of liquidations, how many were
+        ``expected``, with the exact 95 % interval from ``low`` to ``high``.
+        """
+        rows = [Promise(*row) for row in self.manifest.get("promises", ())]
+        return judge_promises(self, rows)
+
     @base.checked
     def measures_by(self, by: str, bins: int = 3) -> pd.DataFrame:
         """Return what the account gained in each phase of the market; the rows add up to the run.
@@ -445,22 +458,6 @@ class RunRecord(RunData):
         """Signed contracts of each instrument at each close, by name."""
         held = self.of_positions("quantity")
         return pd.DataFrame(held, index=base.utc_index(self.time), columns=list(self.names))
-
-
-def count_liquidations(result: RunRecord) -> base.FloatArray:
-    """Return how often a price triggered a liquidation in each bar, of shape (n_bars,).
-
-    A failure of the cross pool closes several positions at once.
-    """
-    entries = result.entries
-    owner, kind = entries[:, tables.OWNER].astype(np.int64), entries[:, 1]
-    is_caused = kind == CAUSED  # each failure of a pool of several begins with its causes
-    is_next = np.append(False, is_caused[:-1] & (np.diff(owner) > 0))
-    are_isolated = np.append(result.are_isolated, np.zeros(max(owner, default=0) + 1, np.bool_))
-    is_alone = result.has_one_position | are_isolated[owner]
-    is_hit = (is_caused & ~is_next) | ((kind == ledger.LIQUIDATED) & is_alone)
-    rows = entries[is_hit, 0].astype(np.int64) - result.span.first
-    return np.bincount(rows, minlength=len(result.time)).astype(np.float64)
 
 
 def sample_risk_free(result: RunRecord) -> base.FloatArray:

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from backtest.policy.combinators import Combinator, held_leverage, list_written
     from backtest.policy.combinators import OptionRule, name_tuple, written_formulas
     from backtest.policy.formulas import find_fields, may_read_of_account
-    from backtest.policy.policy import Bar, Columns, Parameter, Parameterized, Policy
+    from backtest.policy.policy import Bar, Columns, Parameter, Parameterized, Policy, Promise
     from backtest.policy.policy import change_settings, check_columns, check_settings
     from backtest.policy.policy import (
         find_rule_fault,

@@ -19,6 +19,7 @@ from backtest.policy.policy import (
     BAR_FIELDS,
     Columns,
     Policy,
+    Promise,
     format_title,
     formula_for,
     formula_of,
@@ -278,6 +279,13 @@ class Combinator(Policy):
         names = tuple(dict.fromkeys((*BAR_FIELDS, *given)))
         whole = name_tuple("Bar", names)(*(getattr(bar, name, math.nan) for name in names))
         return self.make_formula(names)(self, whole, account, *memory)
+
+    def limits(self) -> tuple[Promise, ...]:
+        """Return what is left of the promises of its policies where it only lowers their leverage.
+
+        A combinator that never asks for more than each of its policies returns it as ``promises``.
+        """
+        return tuple(row.limit() for policy in self.policies for row in policy.promises())
 
     def make_formula(self, columns: tuple[str, ...]) -> Any:
         """Return the combined formula for known columns, as a function that compiles."""

@@ -14,6 +14,7 @@ from typing import (
     Annotated,
     Any,
     ClassVar,
+    Literal,
     NamedTuple,
     Self,
     TypeAlias,
@@ -37,9 +38,9 @@ _T = TypeVar("_T", bound="Parameterized")
 BAR_FIELDS = ("time", "open", "high", "low", "close", "mark", "volume", "funding")
 
 TAKEN = frozenset((
-    "combine", "fails_when", "from_settings", "make_formula", "may_hold_nothing", "observe",
-    "option_orders", "over", "parameters", "parts", "policies", "settings", "start", "summary",
-    "takes", "title", "tolerance", "venue_leverage", "written",
+    "combine", "fails_when", "from_settings", "limits", "make_formula", "may_hold_nothing",
+    "observe", "option_orders", "over", "parameters", "parts", "policies", "promises", "settings",
+    "start", "summary", "takes", "title", "tolerance", "venue_leverage", "written",
 ))  # fmt: skip
 ARGUMENTS = {"venue_leverage": "self, bar, account", "option_orders": "self, bar, account, chain"}
 
@@ -62,6 +63,27 @@ class Bar:
 
     def __getattr__(self, name: str) -> float:
         raise AttributeError(name)
+
+
+class Promise(NamedTuple):
+    """What a policy promises of an account: a measure at most, at least or about a bound.
+
+    ``measure`` is one of a run, ``lowest_unit`` (the lowest unit value at a close) or
+    ``margin_ratio_twice`` (the highest that two closes in a row reached, of the equity).
+    ``tolerance`` is a share of the bound. With a ``horizon`` in bars: ``es_99`` or ``var_99`` of
+    returns over it, or the probability of ``liquidations`` within it. The report judges them.
+    """
+
+    name: str
+    measure: str
+    bound: float
+    tolerance: float
+    rule: Literal["at most", "at least", "about"] = "at most"
+    horizon: float = 0.0
+
+    def limit(self) -> Promise:
+        """Return what is left of it with less leverage: no more than what was about the bound."""
+        return self._replace(rule="at most") if self.rule == "about" else self
 
 
 class Parameter(NamedTuple):
@@ -171,6 +193,10 @@ class Policy(Parameterized):
     def observe(self, market: Any) -> Columns:  # noqa: ARG002 - for subclasses
         """Return named columns of shape (n_bars,), each value known at its bar's close."""
         return {}
+
+    def promises(self) -> tuple[Promise, ...]:
+        """Return what holds of an account that follows it, for the table of the report."""
+        return ()
 
     def leverage(self, *_: Any, **__: Any) -> Any:
         """Return the target leverage, at least 0; NaN keeps the position unchanged.

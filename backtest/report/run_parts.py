@@ -18,6 +18,7 @@ from backtest.base.units import DAY
 from backtest.engine import run_record
 from backtest.engine import trades as run_trades
 from backtest.engine.option_trader import SCHEDULED
+from backtest.engine.promises import split_volatility
 from backtest.engine.run import WORDS, is_large
 from backtest.engine.run_options import explain_idle_options
 from backtest.market import split_notes
@@ -298,6 +299,11 @@ def list_parts(result: Result) -> list[Part]:
              lambda: [draw_story(result)]),
         Part("costs", "Costs", "From price to profit; the terms add up.",
              lambda: list_costs(result), "both"),
+        Part("promise", "Did the policy keep its promise?",
+             "What the policy declares, and what came of it.", lambda: list_promises(result),
+             "both"),
+        Part("target", "Realized volatility over the target", "The factors multiply.",
+             lambda: list_factors(result)),
         Part("drawdowns", "Drawdowns", "At bar closes, free of deposits.",
              lambda: list_falls(result)),
         Part("risk", "Risk", "How close the account came to liquidation, and what did happen.",
@@ -490,6 +496,50 @@ def tabulate_instruments(result: Result) -> ShownTable:
     note = "Costs are positive and subtracted. The row of the account belongs to no instrument."
     return ShownTable(shown, "Money by instrument", note, Head("instrument"), heads,
                       empty="No instrument made or cost anything.")  # fmt: skip
+
+
+FACTORS = {
+    "bias": "bias of the forecast, mean r² over mean sigma²",
+    "dispersion": "dispersion of the forecast, which adds leverage where it is too low",
+    "rest": "band, caps, fills and the sampling period",
+    "realized": "(realized / target)², the product",
+}
+
+
+def list_promises(result: Result) -> list[Shown]:
+    found = result.promises
+    if found.empty:
+        return []
+    rows = {str(name): describe_promise(row) for name, row in found.iterrows()}
+    note = "The bound has a tolerance; of liquidations the exact 95 % interval is given."
+    return [ShownTable(pd.DataFrame.from_dict(rows, orient="index"), "Promises", note,
+                       Head("promise"))]  # fmt: skip
+
+
+def list_factors(result: Result) -> list[Shown]:
+    found = result.promises
+    targets = found.loc[(found["measure"] == "volatility") & (found["rule"] == "about"), "bound"]
+    split = None if targets.empty else split_volatility(result, float(targets.iloc[0]))
+    if split is None:
+        return []
+    table = split.rename(index=FACTORS).to_frame("factor")
+    note = "r are returns of the mark by bar, sigma their volatility as forecast before them."
+    return [ShownTable(table, "Volatility over its target", note, Head("factor of"),
+                       {"factor": Head("factor", "", "decimals")})]  # fmt: skip
+
+
+def describe_promise(row: Any) -> dict[str, str]:
+    name, horizon = str(row["measure"]), float(row["horizon"])
+    is_share = name not in ABOUT or name_unit(name) != ABOUT[name].unit or name == "volatility"
+    style = base.format_percent if is_share else base.format_number
+    bound, value = style(row["bound"]), style(row["value"])
+    if name == "liquidations" and horizon:
+        bound = f"{base.format_percent(row['bound'])} in {horizon:,.0f} bars"
+        value = (f"{row['value']:,.0f}; {row['expected']:,.2f} expected "
+                 f"({row['low']:,.0f} to {row['high']:,.0f})")  # fmt: skip
+    elif horizon:
+        bound = f"{bound} in {horizon:,.0f} bars"
+    return {"promised": f"{row['rule']} {bound}", "came": value, "verdict": row["verdict"]}
 
 
 DATED = ("peak", "trough", "recovery")

@@ -10,15 +10,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 import backtest as bt
 from backtest.base.errors import ParameterError
+from backtest.engine.promises import count_interval, split_volatility
 from backtest.engine.run_record import index_traded, measure_holding, read_prices, spread_weights
 from backtest.measures.measure_table import ABOUT
 from backtest.report.basis import is_sound
 from backtest.report.page import format_span
+from backtest.report.render import write_text
 from backtest.report.run_parts import find_drawdowns, format_signed, list_falls
-from backtest.strategies import Constant
+from backtest.report.write import build_page
+from backtest.strategies import (
+    Average,
+    Capped,
+    Constant,
+    DrawdownControl,
+    Lowest,
+    Smoothed,
+    VolTarget,
+)
 from tests import scenes
 from tests.kit import (
     AT_BINANCE,
@@ -693,3 +705,63 @@ def test_the_cap_of_gross_leverage_tells_what_bands_and_what_prices_do():
     assert (
         "at 20.00 % prices carried it there. The cap took 2 decisions out of their bands." in text
     )
+
+
+# ------------------------------------------------------------------------- what policies promise
+
+
+def test_the_interval_of_a_count_is_exact():
+    """Of alike chances it is the binomial one; of two unlike ones it is counted out by hand."""
+    for n, chance in ((20, 0.3), (12, 0.02), (400, 0.01)):
+        wanted = stats.binom.ppf([0.025, 0.975], n, chance)
+        assert count_interval(np.full(n, chance)) == pytest.approx(tuple(wanted))
+    # 0: .9 x .01, 1: .9 x .99 + .1 x .01 = .892, 2: .1 x .99
+    assert count_interval(np.array([0.1, 0.99])) == (1.0, 2.0)
+    assert count_interval(np.array([0.1, 0.99]), confidence=0.8) == (1.0, 1.0)
+    assert count_interval(np.empty(0)) == (0.0, 0.0)
+
+
+def test_volatility_over_its_target_is_split_exactly(calm):
+    market = bt.Market.sample(bars=24 * 45)
+    result = bt.run(market, VolTarget(target=0.3), **AT_BINANCE)
+    split = split_volatility(result, 0.3)
+    realized = (result.metrics["volatility"] / 0.3) ** 2
+    assert split["realized"] == realized
+    assert math.isclose(split["bias"] * split["dispersion"] * split["rest"], realized, rel_tol=1e-9)
+    sigma = VolTarget(target=0.3).observe(market)["sigma"][:-1] / math.sqrt(HOURS)
+    moves, known = np.diff(result.mark) / result.mark[:-1], np.isfinite(sigma)
+    squares, forecasts = moves[known] ** 2, sigma[known] ** 2
+    assert split["bias"] == pytest.approx(squares.mean() / forecasts.mean())
+    assert split["dispersion"] * split["bias"] == pytest.approx((squares / forecasts).mean())
+    assert split["dispersion"] > 1.0
+    assert split_volatility(calm, 0.3)["rest"] > 0.0
+
+
+def test_combinators_pass_promises_on_only_where_they_hold():
+    vol, fall = VolTarget(target=0.4), DrawdownControl(floor=0.8)
+    assert [row.rule for row in vol.promises()] == ["about"]
+    assert VolTarget(power=2.0).promises() == ()
+    assert [row.rule for row in Capped(vol, cap=1.0).promises()] == ["at most"]
+    assert [row.measure for row in Lowest(vol, fall).promises()] == ["volatility", "max_drawdown"]
+    assert Average(vol, fall).promises() == ()
+    assert len(Smoothed(fall, up=1.0).promises()) == 1
+    assert Smoothed(fall, up=1.0, down=2.0).promises() == ()
+
+
+def test_a_promise_is_kept_broken_or_not_judged_and_is_saved(tmp_path):
+    """A floor of .8 at 10 turns: a fall of 5 % in one bar takes 50 % and breaks it."""
+    policy = DrawdownControl(floor=0.8, at_peak=10.0)
+    held = [flat(100), flat(100), flat(101)]
+    kept, broken = (run_one(policy, [*held, flat(last)]).promises.iloc[0] for last in (101, 95))
+    assert (kept["verdict"], broken["verdict"]) == ("kept", "not kept")
+    assert (broken["bound"], broken["value"]) == pytest.approx((0.2, 0.5), rel=0.2)
+    result = run_one(VolTarget(target=0.5, half_life=2.0), held)
+    assert result.promises["verdict"].tolist() == ["too few to judge"]
+    loaded = bt.Result.load(result.save(tmp_path))
+    pd.testing.assert_frame_equal(loaded.promises, result.promises)
+    assert "too few to judge" in write_text(build_page(loaded), "md")
+
+
+def run_one(policy, bars):
+    return bt.run(make_market(bars), policy, venue=make_venue(), account=bt.Account(),
+                  compile=False)  # fmt: skip
