@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -232,18 +232,15 @@ def fit_svi(quotes: Quotes) -> SVI:
 
     From the best of a grid over m and sigma, where the other parameters are linear (Zeliade 2009).
     """
-    from scipy.optimize import least_squares  # noqa: PLC0415 - takes 0.3 s
-
     width = quotes.width
     low = np.array([0.0, 0.0, -0.999, -2.0 * width, 0.01 * width])
     high = np.array([20.0, 2.0, 0.999, 2.0 * width, 8.0 * width])
     found = np.clip(find_start(quotes), low + 1e-9, high - 1e-9)
     grid = np.concatenate([np.linspace(-1.5, 1.5, 121), width * np.linspace(-6.0, 6.0, 121)])
+    mid, scale = quotes.mid, 1.0 / quotes.tolerance
     for weight in (0.0, 1e2, 1e4, 1e6):
-        found = least_squares(
-            residuals, found, bounds=(low, high), args=(quotes, grid, weight), x_scale="jac",
-            max_nfev=200,
-        ).x  # fmt: skip
+        misfit = partial(compare, quotes=quotes, mid=mid, scale=scale, grid=grid, weight=weight)
+        found = minimize(misfit, found, low, high)
         smile = build(found)
         if smile.least_density >= LEAST_DENSITY:
             return smile
@@ -255,42 +252,134 @@ def build(x: FloatArray) -> SVI:
     return SVI(least - b * sigma * math.sqrt(1.0 - rho * rho), b, rho, m, sigma)
 
 
-def residuals(x: FloatArray, quotes: Quotes, grid: FloatArray, weight: float) -> FloatArray:
-    smile = build(x)
-    total = np.maximum(smile.total_variance(quotes.k), 1e-12)
-    misfit = (np.sqrt(total / quotes.years) - quotes.mid) / quotes.tolerance
-    steep = max(0.0, smile.b * (1.0 + abs(smile.rho)) - STEEPEST) * 1e3
-    if not weight:
-        return np.append(misfit, steep)
-    lacking = np.minimum(smile.density(grid) - 1e-6, 0.0)
-    return np.concatenate([misfit, [steep], weight * lacking])
+def compare(
+    x: FloatArray,
+    quotes: Quotes,
+    mid: FloatArray,
+    scale: FloatArray,
+    grid: FloatArray,
+    weight: float,
+) -> Misfit:
+    """Return the misfit to the quotes, to the steepest wing and to a density over 0."""
+    b, rho = float(x[1]), float(x[2])
+    total, by_total = derive_total(x, quotes.k)
+    root = np.sqrt(np.maximum(total, 1e-12) / quotes.years)
+    slope = scale / (2.0 * quotes.years * root) * (total > 1e-12)
+    steep = max(0.0, b * (1.0 + abs(rho)) - STEEPEST) * 1e3
+    by_steep = np.array([0.0, 1.0 + abs(rho), math.copysign(b, rho), 0.0, 0.0]) * 1e3 * (steep > 0)
+    values = [(root - mid) * scale, [steep]]
+    slopes = [by_total * slope, by_steep[:, None]]
+    if weight:
+        density, by_density = derive_density(x, grid)
+        lacking = np.minimum(density - 1e-6, 0.0)
+        values.append(weight * lacking)
+        slopes.append(by_density * (weight * (lacking < 0.0)))
+    return Misfit(np.concatenate(values), np.concatenate(slopes, axis=1))
+
+
+def derive_total(x: FloatArray, k: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return total variance, and its derivatives by the parameters, a row each.
+
+    The parameters are the least total variance, b, rho, m and sigma.
+    """
+    least, b, rho, m, sigma = x.tolist()
+    y, flat = k - m, math.sqrt(1.0 - rho * rho)
+    root = np.sqrt(y * y + sigma * sigma)
+    slopes = np.empty((5, len(k)))
+    slopes[0] = 1.0
+    slopes[1] = rho * y + root - sigma * flat
+    slopes[2] = b * (sigma * rho / flat + y)
+    slopes[3] = -b * (rho + y / root)
+    slopes[4] = b * (sigma / root - flat)
+    return least + b * slopes[1], slopes
+
+
+def derive_density(x: FloatArray, k: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return Durrleman's g(k), and its derivatives by the parameters, a row each."""
+    _, b, rho, m, sigma = x.tolist()
+    y = k - m
+    root = np.sqrt(y * y + sigma * sigma)
+    total, by_total = derive_total(x, k)
+    lean, curve = rho + y / root, sigma * sigma / root**3
+    slope, steep = b * lean, 3.0 * b * curve / (root * root)
+    by_slope, by_bend = np.zeros((2, 5, len(k)))
+    by_slope[1], by_slope[2], by_slope[3], by_slope[4] = lean, b, -b * curve, -b * y * curve / sigma
+    by_bend[1], by_bend[3], by_bend[4] = curve, steep * y, 2.0 * b * curve / sigma - steep * sigma
+    first = 1.0 - k * slope / (2.0 * total)
+    density = first * first - 0.25 * slope**2 * (1.0 / total + 0.25) + 0.5 * b * curve
+    of_slope = -first * k / total - 0.5 * slope * (1.0 / total + 0.25)
+    of_total = (first * k * slope + 0.25 * slope**2) / total**2
+    return density, of_total * by_total + of_slope * by_slope + 0.5 * by_bend
+
+
+class Misfit(NamedTuple):
+    """Numbers whose squares are to add up to little, and their slopes: a row per parameter."""
+
+    values: FloatArray
+    slopes: FloatArray
+
+
+STEPS = 200
+SMALLEST_GAIN = 1e-8
+"""Share of the sum of squares that a step must gain for another one to follow."""
+
+
+def minimize(
+    compute: Callable[[FloatArray], Misfit], x: FloatArray, low: FloatArray, high: FloatArray
+) -> FloatArray:
+    """Return where the sum of squares within some bounds is least, from a point inside.
+
+    Levenberg-Marquardt with projected steps; parameters that leave at a bound rest there. Source:
+    Kanzow, Yamashita and Fukushima (2004), Levenberg-Marquardt methods with strong local
+    convergence properties for solving nonlinear equations with convex constraints.
+    """
+    found, damping = compute(x), 1e-3
+    cost = float(found.values @ found.values)
+    for _ in range(STEPS):
+        pull = found.slopes @ found.values
+        is_free = ~(((x <= low) & (pull > 0.0)) | ((x >= high) & (pull < 0.0)))
+        curve = found.slopes[is_free] @ found.slopes[is_free].T
+        diagonal = curve.ravel()[:: len(curve) + 1]
+        diagonal += damping * (diagonal + 1e-12 * diagonal.sum() + 1e-300)
+        step = np.zeros_like(x)
+        step[is_free] = np.linalg.solve(curve, -pull[is_free])
+        tried = np.clip(x + step, low, high)
+        new = compute(tried)
+        new_cost = float(new.values @ new.values)
+        if new_cost < cost:
+            gain = cost - new_cost
+            x, found, cost, damping = tried, new, new_cost, max(0.2 * damping, 1e-12)
+            if gain <= SMALLEST_GAIN * cost:
+                break
+        elif damping > 1e8:
+            break
+        else:
+            damping *= 4.0
+    return x
 
 
 def find_start(quotes: Quotes) -> FloatArray:
+    """Return the best of a grid over m and sigma: the least total variance, b, rho, m, sigma."""
     width = quotes.width
     total = quotes.mid**2 * quotes.years
     weights = 1.0 / (2.0 * quotes.mid * quotes.years * quotes.tolerance)
-    best, best_cost = np.array([total.min(), 0.1, 0.0, 0.0, width]), math.inf
-    for m in width * np.array([-1.0, -0.5, -0.2, 0.0, 0.2, 0.5, 1.0]):
-        for sigma in width * np.array([0.1, 0.3, 0.6, 1.0, 2.0, 4.0]):
-            found = solve_linear(quotes.k, total, weights, float(m), float(sigma))
-            smile = build(found)
-            cost = float(np.sum(((smile.total_variance(quotes.k) - total) * weights) ** 2))
-            if cost < best_cost:
-                best, best_cost = found, cost
-    return best
-
-
-def solve_linear(
-    k: FloatArray, total: FloatArray, weights: FloatArray, m: float, sigma: float
-) -> FloatArray:
-    x = k - m
-    terms = np.stack([np.ones_like(x), x, np.sqrt(x * x + sigma * sigma)], axis=1)
-    a, skew, b = np.linalg.lstsq(terms * weights[:, None], total * weights, rcond=None)[0]
-    b = min(max(b, 1e-6), 1.9)
-    rho = min(max(skew / b, -0.95), 0.95)
-    least = max(a + b * sigma * math.sqrt(1.0 - rho * rho), 1e-9)
-    return np.array([least, b, rho, m, sigma])
+    pairs = np.meshgrid(
+        width * np.array([-1.0, -0.5, -0.2, 0.0, 0.2, 0.5, 1.0]),
+        width * np.array([0.1, 0.3, 0.6, 1.0, 2.0, 4.0]),
+        indexing="ij",
+    )
+    m, sigma = (each.ravel() for each in pairs)
+    y = quotes.k - m[:, None]
+    root = np.sqrt(y * y + sigma[:, None] ** 2)
+    terms = np.stack([np.ones_like(y), y, root], axis=2) * weights[:, None]
+    a, skew, b = (np.linalg.pinv(terms) @ (total * weights)).T
+    b = np.clip(b, 1e-6, 1.9)
+    rho = np.clip(skew / b, -0.95, 0.95)
+    flat = b * sigma * np.sqrt(1.0 - rho * rho)
+    least = np.maximum(a + flat, 1e-9)
+    fitted = (least - flat)[:, None] + b[:, None] * (rho[:, None] * y + root)
+    best = np.argmin(np.sum(((fitted - total) * weights) ** 2, axis=1))
+    return np.array([each[best] for each in (least, b, rho, m, sigma)])
 
 
 def fit_ssvi(expiries: list[Quotes]) -> list[SVI]:
@@ -301,15 +390,12 @@ def fit_ssvi(expiries: list[Quotes]) -> list[SVI]:
     ``eta (1 + |rho|) <= 2``, ``gamma <= 1/2`` and theta that rises with the time to expiry
     (Gatheral and Jacquier 2014, section 4).
     """
-    from scipy.optimize import least_squares  # noqa: PLC0415 - as above
-
     atm = [each.money**2 * each.years for each in expiries]
     rises = np.maximum(np.diff([0.0, *atm]), 1e-8)
     start = np.array([-0.1, 0.5, 0.4, *np.log(rises)])
-    low = [-0.99, 1e-3, 1e-3, *[-25.0] * len(rises)]
-    high = [0.99, 1.0, 0.5, *[3.0] * len(rises)]
-    solved = least_squares(ssvi_residuals, start, bounds=(low, high), args=(expiries,))
-    return build_ssvi(solved.x)
+    low = np.array([-0.99, 1e-3, 1e-3, *[-25.0] * len(rises)])
+    high = np.array([0.99, 1.0, 0.5, *[3.0] * len(rises)])
+    return build_ssvi(minimize(partial(compare_ssvi, expiries=expiries), start, low, high))
 
 
 def build_ssvi(x: FloatArray) -> list[SVI]:
@@ -323,7 +409,18 @@ def build_ssvi(x: FloatArray) -> list[SVI]:
     return smiles
 
 
-def ssvi_residuals(x: FloatArray, expiries: list[Quotes]) -> FloatArray:
+def compare_ssvi(x: FloatArray, expiries: list[Quotes]) -> Misfit:
+    """Return the misfit of all expiries, with slopes by differences."""
+    values = measure_ssvi(x, expiries)
+    slopes = []
+    for row in range(len(x)):
+        moved = x.copy()
+        moved[row] += 1e-8 * max(1.0, abs(x[row]))
+        slopes.append((measure_ssvi(moved, expiries) - values) / (moved[row] - x[row]))
+    return Misfit(values, np.array(slopes))
+
+
+def measure_ssvi(x: FloatArray, expiries: list[Quotes]) -> FloatArray:
     parts = []
     for smile, quotes in zip(build_ssvi(x), expiries, strict=True):
         total = smile.total_variance(quotes.k)
