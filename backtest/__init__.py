@@ -27,7 +27,7 @@ from backtest.base import (
     open_door,
 )
 from backtest.base import public_math as math
-from backtest.engine import Result, run, signals
+from backtest.engine import Backtest, Result, bind_methods, run, signals
 from backtest.market import Market, Markets, Quality, decide_every, quality
 from backtest.policy import (
     AccountView,
@@ -111,6 +111,25 @@ if TYPE_CHECKING:
     strategies: ModuleType
 
 
+bind_methods(
+    {
+        "bounds": "backtest.risk",
+        "capacity": "backtest.risk",
+        "compare": "backtest.compare",
+        "cross_validate": "backtest.validation",
+        "liquidation_risk": "backtest.risk",
+        "max_leverage": "backtest.risk",
+        "objective": "backtest.tune",
+        "replay": "backtest.live",
+        "run": "backtest.engine",
+        "sensitivity": "backtest.risk",
+        "stress": "backtest.risk",
+        "sweep": "backtest.sweep",
+        "tune": "backtest.tune",
+        "walk_forward": "backtest.validation",
+    }
+)
+
 open_door(__name__, ("allocate", "options", "paths", "strategies"))
 
 
@@ -119,6 +138,7 @@ __all__ = [
     "AccountSnapshot",
     "AccountView",
     "AccountingError",
+    "Backtest",
     "BacktestError",
     "BandWarning",
     "Bar",

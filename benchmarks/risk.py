@@ -40,7 +40,8 @@ def time_paths(market: Any, model: Any, bridge: int, count: int) -> float:
         market, model, paths=count, horizon=f"{HOURS}h", bridge=bridge, seed=1
     )
     venue = bt.Venue.preset("binance-usdm", "BTCUSDT", at="latest")
-    runner = PathsRunner(paths, Hold(), venue=venue, account=bt.Account(capital=10_000))
+    test = bt.Backtest(market, venue=venue, account=bt.Account(capital=10_000))
+    runner = PathsRunner(paths, Hold(), test)
     for _ in runner.run_chunks(count=64):
         pass
     start = time.process_time()

@@ -103,7 +103,7 @@ def measure_loop(market: bt.Market, repeat: int) -> dict[str, float]:
 
 def prepare_loop(market: bt.Market, policy: bt.Policy) -> Callable[[], Any]:
     """Return the loop around a policy, with its measures and without a record, to be timed."""
-    setup = set_up_run(market, policy, venue=VENUE, account=ACCOUNT, signal=None, overlay=None)
+    setup = set_up_run(bt.Backtest(market, venue=VENUE, account=ACCOUNT), policy)
     policies = list_policies(setup.observed)
 
     def work() -> None:

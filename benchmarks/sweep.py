@@ -36,7 +36,7 @@ from timing import best_of, describe_machine, time_first, timed
 import backtest as bt
 from backtest.strategies import VolTarget
 from backtest.sweep.set_evaluator import Evaluator
-from backtest.sweep.sets import BaseTerms
+from backtest.sweep.sets import VariedTest
 
 HOURLY_BARS = 61_320
 SIMPLE = bt.Venue.simple(
@@ -112,10 +112,9 @@ def make_cases(n_sets: int) -> dict[str, Case]:
 
 def build(market: bt.Market, case: Case, threads: int = 1) -> Evaluator:
     """Return what scores a case's sets."""
-    return Evaluator(
-        market, BaseTerms(case.policy, case.venue, case.account), metrics=case.metrics,
-        threads=threads, memory="4GiB",
-    )  # fmt: skip
+    test = bt.Backtest(market, venue=case.venue, account=case.account)
+    varied = VariedTest(test, case.policy)
+    return Evaluator(varied, metrics=case.metrics, threads=threads, memory="4GiB")
 
 
 def check_parity(cases: Mapping[str, Case]) -> dict[str, int]:

@@ -37,7 +37,7 @@ import pandas as pd
 import backtest as bt
 from backtest.measures import read_objective
 from backtest.strategies import VolTarget
-from backtest.sweep import BaseTerms, Evaluator, draw_sets, read_space, take_sets
+from backtest.sweep import Evaluator, VariedTest, draw_sets, read_space, take_sets
 from backtest.tune.samplers import make_sampler
 
 VENUE = bt.Venue.simple(
@@ -85,9 +85,10 @@ class Problem:
         self, market: bt.Market, venue: bt.Venue = VENUE, space: Mapping[str, Any] = SPACE
     ) -> None:
         self.names = [*space]
-        terms = BaseTerms(VolTarget, venue, ACCOUNT)
-        self.space = read_space(terms, space)
-        self.evaluator = Evaluator(market, terms, metrics="core")
+        test = bt.Backtest(market, venue=venue, account=ACCOUNT)
+        varied = VariedTest(test, VolTarget)
+        self.space = read_space(varied, space)
+        self.evaluator = Evaluator(varied, metrics="core")
         self.objective = read_objective(OBJECTIVE)
 
     def judge(self, cube: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,9 +13,9 @@ import numpy as np
 
 import backtest as bt
 from backtest.measures.measure_table import CORE
-from backtest.sweep import shared_terms
+from backtest.sweep import set_runs
 from backtest.sweep.set_evaluator import Rows
-from backtest.sweep.sets import BaseTerms, count_sets, read_space
+from backtest.sweep.sets import VariedTest, count_sets, read_space
 from backtest.tune import Study, trials, tune, winner
 from tests.scenes import venue_of
 
@@ -80,11 +80,8 @@ class MadeUp:
     """Seconds per call."""
     wait = staticmethod(time.sleep)
 
-    def __init__(self, market: bt.Market, terms: BaseTerms, **settings) -> None:
-        self.market = market
-        self.base = terms
-        self.sampling = settings.get("sampling", "1d")
-        self.calendar = settings.get("calendar", "365")
+    def __init__(self, varied: VariedTest, **_: Any) -> None:
+        self.market, self.varied = varied.test.market, varied
         self.asked: list[tuple[int, int, int | None]] = []
 
     is_pooled = False
@@ -161,13 +158,14 @@ def stand_in(
 ) -> None:
     """Put a surface in place of the evaluator, and the plain sampler in place of the others."""
     evaluator = type("Surface", (MadeUp,), {"surface": staticmethod(surface), "pause": pause})
-    put(shared_terms, "choose_evaluator", lambda pool, *, is_separate: evaluator)
+    put(set_runs, "choose_evaluator", lambda pool, *, is_separate: evaluator)
     put(trials, "start_sampler", start_drawn)
     put(winner, "list_benchmarked", lambda task, values, count: [])  # nothing is run
 
 
 def space_of(policy: type[bt.Policy], given: Any = None):
-    return read_space(BaseTerms(policy, venue_of(), bt.Account()), given)
+    test = bt.Backtest(MARKET, venue=venue_of(), account=bt.Account())
+    return read_space(VariedTest(test, policy), given)
 
 
 def seek(policy: Any = Hills, **settings) -> Study:

@@ -153,9 +153,9 @@ FUNCTIONS = {
 """The functions whose arguments a table holds."""
 TAKEN = {
     *("market", "policy", "venue", "account", "signal", "overlay", "sampling", "calendar"),
-    *("compile", "decide", "detail", "start", "sets", "results", "result", "store", "progress"),
-    *("benchmark", "folds", "data", "settings", "crowd", "me", "entries", "contract", "state"),
-    *("rules", "top_ups", "price", "since", "until", "instruments"),
+    *("compile", "decide", "detail", "start", "end", "sets", "results", "result", "store"),
+    *("progress", "benchmark", "folds", "data", "settings", "crowd", "me", "entries"),
+    *("contract", "state", "rules", "top_ups", "price", "since", "until", "instruments"),
 }  # fmt: skip
 """Arguments that the other tables give, or that are objects."""
 KEPT = {("stress", "rules"), ("cascade", "price")}
@@ -238,6 +238,7 @@ def list_arguments(table: str, function: str) -> Iterator[Key]:
     texts = read_parameters(inspect.getdoc(target) or "")
     for each in inspect.signature(target).parameters.values():
         taken = each.name in TAKEN or (each.name == "paths" and table != "paths")
+        taken = taken or "Result" in str(each.annotation)
         if not taken or (table, each.name) in KEPT:
             text = TEXTS.get(f"{table}.{each.name}") or TEXTS.get(each.name, texts.get(each.name))
             default = None if each.default is each.empty else each.default

@@ -74,7 +74,7 @@ def find_best(sweep: Sweep, best: int) -> dict[str, Any]:
         return {}
     values = {name_parameter(name): row[name] for name in sweep.parameters}
     if sweep.evaluator is not None:
-        settings = sweep.evaluator.base.settings
+        settings = sweep.evaluator.varied.settings
         values = {name: to_plain_value(settings[name], each) for name, each in values.items()}
     return values
 

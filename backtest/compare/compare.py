@@ -17,6 +17,8 @@ from backtest.base.result_parts import NOTHING, Headline, Part, Shown, ShownChar
 from backtest.base.units import DAY
 from backtest.engine import (
     BUY_AND_HOLD,
+    AnyPolicy,
+    Backtest,
     Progress,
     Result,
     ScaledAccount,
@@ -24,6 +26,7 @@ from backtest.engine import (
     earn_cash,
     find_growth,
     measure_market,
+    method,
     name_better,
     scale_to_volatility,
 )
@@ -148,6 +151,12 @@ def compare(
     for caution in cautions:
         base.warn_caller(caution)
     return Comparison(table, differences, returns, free, manifest, results)
+
+
+@method("compare")
+def compare_policies(test: Backtest, policies: Mapping[str, AnyPolicy], **how: Any) -> Comparison:
+    """Run policies by name, and call :func:`backtest.compare` with the results."""
+    return compare({name: test.run(each) for name, each in policies.items()}, **how)
 
 
 def build_manifest(

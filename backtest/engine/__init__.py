@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from backtest.base import open_door
 
 if TYPE_CHECKING:
+    from backtest.engine.backtest import AnyPolicy, Backtest, BacktestFields, after_run
+    from backtest.engine.backtest import bind_methods, end_expired, method, read_test, short_form
     from backtest.engine.batch import BatchLoop, Compile, Laid, LaneFault, LaterBars, begin
     from backtest.engine.batch import copy_state, gather_deciders, is_loop_compiled, lay
     from backtest.engine.batch import run_account
@@ -43,10 +45,10 @@ if TYPE_CHECKING:
     from backtest.engine.run import Segment, count_unfilled, finish, merge_segments, run
     from backtest.engine.run import run_switched, warn_of_unfilled
     from backtest.engine.run_options import explain_idle_options
-    from backtest.engine.run_setup import Setup, append_last_bar, check_rules, check_terms
-    from backtest.engine.run_setup import end_expired, is_same_account, join_resumed, read_resume
+    from backtest.engine.run_setup import Setup, append_last_bar, check_rules
+    from backtest.engine.run_setup import is_same_account, join_resumed, read_resume
     from backtest.engine.run_setup import read_signals, set_up, set_up_again, set_up_like
-    from backtest.engine.run_setup import set_up_run, take_markets
+    from backtest.engine.run_setup import set_up_run
     from backtest.engine.compiler import Shared
     from backtest.engine.signals import Directions, SignalRule, compute_signal
     from backtest.engine.signals import describe_signal_check, join_checks, read_directions

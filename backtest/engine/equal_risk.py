@@ -94,7 +94,7 @@ def run_again(result: Any, setup: Setup) -> Result:
             warnings.simplefilter("ignore", category)
         is_compiled = result.manifest["compiled"] == "yes"
         outcome = run_account(setup, is_compiled=is_compiled, progress=None)
-        return finish(setup, outcome, calendar=result.manifest["calendar"])
+        return finish(setup, outcome)
 
 
 class ConstantLeverage(Policy):

@@ -42,7 +42,7 @@ NOT_IN_ID = (
 
 
 def write_manifest(
-    setup: Any, span: RunSpan, *, calendar: str, plain_because: str, compared_with: str
+    setup: Any, span: RunSpan, *, plain_because: str, compared_with: str
 ) -> dict[str, Any]:
     markets, venues, resume = setup.markets, setup.venues, setup.resume
     is_panel, policies = len(markets) > 1, setup.policies
@@ -61,8 +61,8 @@ def write_manifest(
             "venue": describe_venue(venues if is_panel else venue),
             "account": setup.account.to_dict(),
             "signal": setup.describe_signal(),
-            "sampling": setup.sampling,
-            "calendar": calendar,
+            "sampling": setup.test.sampling,
+            "calendar": setup.test.calendar,
             "seed": None,
             "resumed_from": None if resume is None else resume.manifest["id"],
             "versions": find_versions(),

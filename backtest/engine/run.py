@@ -5,16 +5,23 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 import pandas as pd
 
 from backtest import base
-from backtest.account import Account
 from backtest.account.ledger import FILL
 from backtest.account.order_limits import ALL, ASKED, CAUSES, COUNT, CUT, DAYS, DISTANCE, HELD
 from backtest.account.pool_liquidation import CAUSED
+from backtest.engine.backtest import (
+    AnyPolicy,
+    Backtest,
+    BacktestFields,
+    end_expired,
+    read_test,
+    short_form,
+)
 from backtest.engine.batch import Compile, Switch, run_account
 from backtest.engine.checks import warn_of_band, warn_of_delisting, warn_of_no_option
 from backtest.engine.driver import Progress
@@ -27,20 +34,18 @@ from backtest.engine.record import OptionFields, Outcome
 from backtest.engine.result import Result
 from backtest.engine.run_data import Before, Quotes, RunOptions, find_stands, share_causes
 from backtest.engine.run_record import BenchmarkLike
-from backtest.engine.run_setup import Setup, end_before, end_expired, set_up_run, widen_signal
-from backtest.engine.signals import SignalRule, cut_rows, resolve_signal, write_note
+from backtest.engine.run_setup import Setup, set_up_run, widen_signal
+from backtest.engine.signals import SignalRule, resolve_signal, write_note
 from backtest.engine.tables import OWNER
 from backtest.features import NOTHING_SEEN, forecast_volatility
 from backtest.market import (
     Market,
     Markets,
-    Weights,
     as_markets,
     find_clock,
     label_names,
     read_weights,
     weights_to_frame,
-    with_clock,
 )
 from backtest.measures import (
     OptionQuotes,
@@ -50,7 +55,7 @@ from backtest.measures import (
     compute_volatilities,
 )
 from backtest.policy import Policy
-from backtest.venue import VenueLike, compute_collateral_value
+from backtest.venue import compute_collateral_value
 
 LEAST = 2
 """Least bars of an instrument on which columns are computed."""
@@ -78,45 +83,31 @@ def merge_segments(segments: Sequence[Segment]) -> list[Segment]:
     return merged
 
 
-def run_switched(
-    market: Market | Markets,
-    segments: Sequence[Segment],
-    *,
-    venue: Any,
-    account: Any,
-    signal: Any = None,
-    calendar: str = "365",
-    compile: bool = True,  # noqa: A002 - as that of bt.run
-    **terms: Any,
-) -> Result:
-    markets, given = as_markets(end_expired(market, venue)), resolve_signal(signal, market)
+def run_switched(test: Backtest, segments: Sequence[Segment], *, compile: bool = True) -> Result:  # noqa: A002 - as that of bt.run
+    """Run an account from the first bar of its first segment; each segment has its own policies."""
+    market = end_expired(test.market, test.venue)
+    markets, given = as_markets(market), resolve_signal(test.signal, market)
     if isinstance(market, Market):
         given = widen_signal(given, markets)
     weights = [find_weights(markets, each) for each in segments]
+    if segments[0].rule is not None:
+        given = join_rules(weights, segments, markets)
     start: base.TimeLike = base.utc_index(markets.time)[segments[0].first]
-    setup = set_up_run(
-        markets,
-        segments[0].policy,
-        venue=venue,
-        account=account,
-        signal=given if segments[0].rule is None else join_rules(weights, segments, markets),
-        calendar=calendar,
-        start=start,
-        **terms,
-    )
+    whole = test.replace(market=markets, signal=given, start=start)
+    setup = set_up_run(whole, segments[0].policy)
     parts = [observe_segment(setup, *each) for each in zip(segments, weights, strict=True)]
     switches = [Switch(*each) for each in zip([s.first for s in segments], parts, strict=True)]
     begun = setup._replace(observed=parts[0])
     outcome = run_account(begun, is_compiled=compile, progress=None, switches=switches[1:])
-    whole = finish(setup, outcome, calendar=calendar)
+    result = finish(setup, outcome)
     if len(segments) == 1:
-        return whole
-    has_traded = whole.tally.money.traded > 0.0
+        return result
+    has_traded = result.tally.money.traded > 0.0
     return dataclasses.replace(
-        whole,
-        policies={name: segments[-1].find_policy(name) for name in whole.names},
-        overlay=segments[-1].overlay or whole.overlay,
-        manifest=describe_switches(whole.manifest, markets.time, segments),
+        result,
+        policies={name: segments[-1].find_policy(name) for name in result.names},
+        overlay=segments[-1].overlay or result.overlay,
+        manifest=describe_switches(result.manifest, markets.time, segments),
         no_fill="" if has_traded else "no parameters of any segment traded",
     )
 
@@ -325,7 +316,8 @@ QUOTES = (
 )  # fmt: skip
 
 
-def finish(setup: Setup, outcome: Any, *, calendar: str) -> Result:
+def finish(setup: Setup, outcome: Any) -> Result:
+    """Return the result of an account that has ended: its record, measures and manifest."""
     markets, first = setup.markets, setup.first
     closes = markets.time[first:] + markets.interval
     span = RunSpan(int(markets.time[first]), closes, first, setup.periods)
@@ -354,7 +346,6 @@ def finish(setup: Setup, outcome: Any, *, calendar: str) -> Result:
         manifest=write_manifest(
             setup,
             span,
-            calendar=calendar,
             plain_because=outcome.plain_because,
             compared_with="" if benchmark is None else benchmark.text,
         ),
@@ -452,50 +443,29 @@ def start_trail(markets: Markets, i: int, first: int) -> base.FloatArray:
 # ------------------------------------------------------------------------------------------ bt.run
 
 
+@short_form
 @base.record_making
-@base.checked_only("calendar", "compile", "progress")
-def run(  # noqa: PLR0913 - the terms of a run, by name
+@base.checked_only("compile", "progress")
+def run(
     market: Market | Markets,
-    policy: Policy | Mapping[str, Policy],
+    policy: AnyPolicy,
     *,
-    venue: VenueLike,
-    account: Account,
-    signal: Weights | pd.Series | float | str | SignalRule = None,
-    overlay: Policy | None = None,
-    sampling: str = "1d",
-    calendar: str = "365",
     compile: Compile = True,  # noqa: A002 - the word users know
     resume: Result | None = None,
-    start: base.TimeLike | None = None,
-    end: base.TimeLike | None = None,
     progress: Progress | None = None,
     benchmark: BenchmarkLike = None,
-    decide: str | None = None,
-    detail: Any = None,
     option_quantities: pd.DataFrame | None = None,
+    **fields: Unpack[BacktestFields],
 ) -> Result:
     """Run an account through a market, or through several, under a policy.
 
     Parameters
     ----------
-    market : Market or Markets
-        Bars, mark prices and funding; of several instruments for an account with several positions.
+    market, **fields
+        A market and the fields of a :class:`Backtest`, or the test itself.
     policy : Policy, or a mapping of names to policies
         Decides the leverage at each close; filled at the next open. With several instruments, one
         for all or one for each.
-    venue, account : Venue (or a mapping of names to venues), Account
-        The rules and the costs. A text is the name of a preset, ``"binance-usdm:BTCUSDT"``.
-    signal : float, array of shape (n_bars,), Series by UTC time, str or SignalRule, optional
-        Direction and scale in [-1, 1]; default 1. The signal of a bar belongs to the decision at
-        its close. A text is a column of the bars, or a rule of
-        :mod:`backtest.engine.signals` with its parameters in order, ``"rsi:14:30:70"``.
-        With several instruments, a frame by time and instrument of direction times weight, or a
-        rule for the direction in each times 1/n; default 1/n.
-    overlay : Policy, optional
-        Scales all targets of several instruments; its market is ``markets.index(signal)``.
-    sampling, calendar : str
-        The period over which returns are sampled, ``"1d"`` by default; ``"365"`` days a year, or
-        ``"252"`` sessions.
     compile : bool or "now"
         False runs the policy in plain Python, for a debugger; the numbers are the same bits. Where
         nothing is compiled yet, a run of at most 50,000 bars times instruments does not wait for
@@ -504,9 +474,6 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
         Go on from the last close of an earlier result; ``market`` holds the bars after it and may
         overlap: a result of this process gives the bars before it, a loaded one needs a market that
         has them. The new result holds the new bars only.
-    start, end : str or Timestamp, optional
-        When the account begins and ends, in UTC: with the first bar that opens from ``start`` on,
-        and the last that opens before ``end``. The bars before it only warm the policy's columns.
     progress : callable, optional
         Called with bars done and bars in all.
     benchmark : str, DataFrame, mapping or Series, optional
@@ -514,13 +481,6 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
         (:meth:`Markets.index`), or prices at the closes of the bars that open at the times of a
         Series. Default: the market; of several instruments the index of what is traded, with the
         weights abs(s_i) / sum abs(s) of the signal.
-    decide : str, optional
-        The length of the bars at whose closes policies decide, such as ``"1h"``: a multiple of the
-        market's interval. Policies, columns and signal see these bars alone, and the account lives
-        the bars of the market; see docs/accounting.md. Default: policies decide at each close.
-    detail : Market, Markets, mapping of str to Market, str or Path, optional
-        Shorter bars of the same instruments, or their folder. The account lives them where they
-        are known, and the bars of ``market`` elsewhere.
     option_quantities : DataFrame, optional
         Signed contracts to hold of listed options, by time and contract: the row of a bar is
         decided at its close and fills at the next open; NaN leaves a contract as it is.
@@ -534,19 +494,12 @@ def run(  # noqa: PLR0913 - the terms of a run, by name
     AccountingError
         If the books do not balance at some bar.
     """
-    whole = with_clock(market, decide, detail)
-    if end is None:
-        market = whole
-    else:
-        market = with_clock(end_before(market, end), decide, detail)
-        given: Any = (signal, option_quantities)
-        signal, option_quantities = (cut_rows(each, whole, market) for each in given)
-    market = schedule_options(market, option_quantities)
-    terms: Any = {"signal": signal, "overlay": overlay, "sampling": sampling, "calendar": calendar}
-    terms |= {"resume": resume, "start": start, "benchmark": benchmark}
-    setup = set_up_run(market, policy, venue=venue, account=account, **terms)
-    outcome = run_account(setup, is_compiled=compile, progress=progress)
-    return finish(setup, outcome, calendar=calendar)
+    test = read_test(market, fields)
+    if option_quantities is not None:
+        quoted = schedule_options(test.plain.market, test.cut(option_quantities))
+        test = test.plain.replace(market=quoted)
+    setup = set_up_run(test, policy, resume=resume, benchmark=benchmark)
+    return finish(setup, run_account(setup, is_compiled=compile, progress=progress))
 
 
 # ---------------------------------------------------------------------------------------- options

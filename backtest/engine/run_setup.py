@@ -11,8 +11,8 @@ import pandas as pd
 
 from backtest import base
 from backtest.account import Account
-from backtest.account.account import BY_INSTRUMENT
 from backtest.engine import checks
+from backtest.engine.backtest import AnyPolicy, Backtest, check_panel
 from backtest.engine.inputs import ASSET, ON_CLOCK, AccountInputs, has_interest, read_inputs
 from backtest.engine.manifest import describe_policies, describe_policy
 from backtest.engine.option_inputs import check_traders, warn_of_options
@@ -34,15 +34,13 @@ from backtest.market import (
     Market,
     Markets,
     PolicyClock,
-    as_given,
-    as_markets,
     find_clock,
     label_names,
     read_weights,
     remake,
 )
 from backtest.policy import Policy, sets_margin
-from backtest.venue import ScenarioMargin, Venue, read_venue
+from backtest.venue import Venue
 
 SETTLEMENTS = ("funding_time", "funding_rate", "funding_mark")
 
@@ -51,22 +49,12 @@ def find_start_bar(market: Market | Markets, start: base.TimeLike | None) -> int
     first = 0
     if start is not None:
         first = int(np.searchsorted(market.time, base.to_nanoseconds(start, "start")))
-        if first == market.n_bars:
-            last = base.format_time(int(market.time[-1]))
-            raise base.ParameterError(
-                f"start must lie before the last bar, {last} UTC, got {start}"
-            )
     if market.n_bars - first < 2:
         raise base.ParameterError(
             f"a run needs at least 2 bars, for the first never trades, got {market.n_bars - first} "
             + (f"of {market!r}" if start is None else f"from start {start} on")
         )
     return first
-
-
-def end_before(market: Any, end: base.TimeLike) -> Any:
-    """Return the bars of a market that open before a time."""
-    return as_given(as_markets(market).slice(None, end), market)
 
 
 def join_resumed(resume: RunRecord, markets: Markets) -> tuple[Markets, int]:
@@ -225,44 +213,16 @@ def list_rules(account: Account, venues: Mapping[str, Venue], until: int) -> dic
 
 
 def set_up_run(
-    market: Any,
-    policy: Any,
-    *,
-    venue: Any,
-    account: Account,
-    sampling: str = "1d",
-    calendar: str = "365",
-    start: base.TimeLike | None = None,
-    resume: Any = None,
-    **terms: Any,
+    test: Backtest, policy: AnyPolicy, *, resume: Any = None, benchmark: BenchmarkLike = None
 ) -> Setup:
-    venue = read_venue(venue)
-    markets = take_markets(market, venue, account)
-    earlier = read_resume(resume, start)
-    checks.check_periods(markets, sampling, calendar)
-    terms |= {"sampling": sampling, "calendar": calendar, "start": start, "resume": earlier}
-    is_alone = isinstance(market, Market)
-    setup = set_up(markets, policy, venue=venue, account=account, is_alone=is_alone, **terms)
+    earlier = read_resume(resume, test.start)
+    setup = set_up(test, policy, resume=earlier, benchmark=benchmark)
     check_rules(earlier, setup.policies, setup.overlay, setup.venues, setup.account)
     checks.warn_of_market(setup.markets, setup.venues, setup.first)
-    checks.warn_of_weights(setup.given, markets)
+    checks.warn_of_weights(setup.given, test.plain.setting[0])
     checks.warn_of_flows(setup.account, setup.markets, setup.started)
     warn_of_options(setup.markets, setup.inputs.feed.options, setup.policies, setup.overlay)
     return setup
-
-
-def take_markets(market: Any, venue: Any, account: Any) -> Markets:
-    if not isinstance(account, Account):
-        raise base.ParameterError(f"account must be an Account, got {base.repr_plain(account)}")
-    if isinstance(market, Market):
-        return as_markets(market)
-    if not isinstance(market, Markets):
-        cure = "; pass bt.Markets(market)" * isinstance(market, Mapping)
-        raise base.ParameterError(
-            f"market must be a Market or Markets, got {base.repr_plain(market)}{cure}"
-        )
-    ended: Markets = end_expired(market, venue)
-    return ended
 
 
 def widen_signal(signal: Any, markets: Markets) -> Any:
@@ -275,6 +235,14 @@ def widen_signal(signal: Any, markets: Markets) -> Any:
 
 
 class Setup(NamedTuple):
+    """An account ready for the loop: a test with a policy, and what follows from both.
+
+    ``signal`` (n_instruments, n_bars) are the weights, ``given`` where they come from, ``first`` is
+    the account's first bar, ``started`` the time at which it began (ns), ``periods`` are samples a
+    year.
+    """
+
+    test: Backtest
     markets: Markets
     policies: dict[str, Policy]
     overlay: Policy | None
@@ -285,7 +253,6 @@ class Setup(NamedTuple):
     inputs: Any
     first: int
     periods: float
-    sampling: str
     resume: RunRecord | None = None
     benchmark: Benchmark | None = None
     given: Any = None
@@ -309,7 +276,7 @@ class Setup(NamedTuple):
             own.venues,
             own.account,
             signal=own.signal,
-            sampling=own.sampling,
+            sampling=own.test.sampling,
             first=own.first,
             started=own.started,
             like=like,
@@ -325,29 +292,23 @@ class Setup(NamedTuple):
         return self._replace(inputs=self.inputs._replace(started=started), started=started)
 
 
-def set_up(  # noqa: PLR0913 - the terms of a run, by name
-    markets: Markets,
-    policy: Policy | Mapping[str, Policy],
+def set_up(
+    test: Backtest,
+    policy: AnyPolicy,
     *,
-    venue: Venue | Mapping[str, Venue],
-    account: Account,
-    signal: Any = None,
-    overlay: Policy | None = None,
-    sampling: str = "1d",
-    calendar: str = "365",
-    start: base.TimeLike | None = None,
     observed: list[ObservedPolicy] | None = None,
     resume: RunRecord | None = None,
     benchmark: BenchmarkLike = None,
-    is_alone: bool = False,
 ) -> Setup:
-    policies, above = assign_policies(policy, markets, overlay)
-    venues, account = check_panel(markets, account, venue)
+    """Return a test with a policy as the loop takes it; ``observed`` has its columns, if known."""
+    plain, is_alone = test.plain, isinstance(test.market, Market)
+    markets, venues, account = plain.setting
+    policies, above = assign_policies(policy, markets, plain.overlay)
     check_margin_policies(policies, account)
     check_traders(policies, above, markets)
-    signal = resolve_signal(signal, next(iter(markets.values())) if is_alone else markets)
+    signal = resolve_signal(plain.signal, next(iter(markets.values())) if is_alone else markets)
     if resume is None:
-        first = find_start_bar(markets, start)
+        first = find_start_bar(markets, plain.start)
     else:
         markets, first = join_resumed(resume, markets)
     clock = find_clock(markets)
@@ -362,11 +323,12 @@ def set_up(  # noqa: PLR0913 - the terms of a run, by name
         venues,
         account,
         signal=weights,
-        sampling=sampling,
+        sampling=plain.sampling,
         first=first,
         started=int(markets.time[first]) if resume is None else resume.started,
     )
     return Setup(
+        test=test,
         markets=markets,
         policies=policies,
         overlay=above,
@@ -376,8 +338,7 @@ def set_up(  # noqa: PLR0913 - the terms of a run, by name
         observed=observed,
         inputs=inputs,
         first=first,
-        periods=checks.count_periods(calendar, sampling, markets, first),
-        sampling=sampling,
+        periods=checks.count_periods(plain.calendar, plain.sampling, markets, first),
         resume=resume,
         benchmark=compared,
         given=signal,
@@ -424,16 +385,6 @@ def set_up_like(
     return other.change(like=other.inputs, **changes)
 
 
-def check_panel(
-    markets: Markets, account: Account, venue: Venue | Mapping[str, Venue]
-) -> tuple[dict[str, Venue], Account]:
-    venues = checks.read_venues(venue, markets)
-    account = drop_other_instruments(account, markets)
-    account = replace(account, requirement=account.requirement.resolve(markets.names))
-    checks.check_run(markets, venues, account)
-    return venues, account
-
-
 def check_margin_policies(policies: Mapping[str, Policy], account: Account) -> None:
     for name, policy in policies.items():
         if sets_margin(policy) and account.for_instrument(name).margin != "isolated":
@@ -453,67 +404,13 @@ def set_up_again(
     clock = find_clock(markets)
     seen = clock.pick(weights)
     observed = observe_policies(setup.policies, setup.overlay, clock.seen, seen, is_checked=False)
+    test = setup.test if setup.test.sampling == "1d" else setup.test.replace(sampling="1d")
     return setup.change(
+        test=test,
         markets=markets,
         signal=weights,
         observed=observed,
-        sampling="1d",
         first=first,
         started=started,
         benchmark=None,
     )
-
-
-def drop_other_instruments(account: Account, markets: Markets) -> Account:
-    gone = {name for name in markets.names_of_whole if name not in markets}
-    if not gone:
-        return account
-    changes: dict[str, Any] = {}
-    for field in BY_INSTRUMENT:
-        value = getattr(account, field)
-        if isinstance(value, base.FrozenTable):
-            changes[field] = {name: each for name, each in value.items() if name not in gone}
-    rule = account.requirement
-    if isinstance(rule, ScenarioMargin):
-        groups = {*rule.list_groups(markets.names_of_whole)}
-        rule = rule.without(gone)
-        lost = groups - {*rule.list_groups([n for n in markets.names_of_whole if n not in gone])}
-        changes["requirement"] = rule
-        changes["collateral"] = [
-            replace(each, cancels_risk=None) if each.cancels_risk in lost else each
-            for each in account.collateral
-        ]
-    return replace(account, **changes)
-
-
-def end_expired(market: Any, venue: Any) -> Any:
-    if not isinstance(market, Markets):
-        return market
-    found = {}
-    for name in market:
-        given = venue.get(name) if isinstance(venue, Mapping) else venue
-        expires = given.contract.expires if isinstance(given, Venue) else None
-        if expires is not None:
-            found[name] = base.to_nanoseconds(expires)
-    return market.end_at(found) if found else market
-
-
-def check_terms(
-    market: Any,
-    policy: object,
-    venue: Any,
-    account: Any,
-    sampling: str,
-    calendar: str,
-) -> None:
-    if not isinstance(policy, Policy) and not (
-        isinstance(policy, type) and issubclass(policy, Policy)
-    ):
-        found = "a table of policies" if isinstance(policy, Mapping) else f"{policy!r:.60}"
-        raise base.ParameterError(
-            "policy must be one policy for all instruments, or its class, whose parameters the "
-            f"sets vary, got {found}"
-        )
-    markets = take_markets(market, venue, account)
-    check_panel(markets, account, venue)
-    checks.check_periods(markets, sampling, calendar)

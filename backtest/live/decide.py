@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import numpy as np
 import pandas as pd
@@ -20,21 +20,19 @@ from backtest.account.order_limits import ALL, ASKED, CAUSES, CUT, DISTANCE
 from backtest.account.records import EQUITY, OVERLAY, RESTED
 from backtest.base import Number, ParameterError, format_percent, format_price, format_time, to_json
 from backtest.base.units import DAY, HOUR
-from backtest.engine import AccountInputs, Result, TradedDays, gather_deciders, look_at_close, run
+from backtest.engine import AccountInputs, Result, TradedDays, gather_deciders, look_at_close
 from backtest.engine.inputs import WINDOW
 from backtest.engine.loop import DAY_NS, N_SHOWN
 from backtest.live import state as snapshots
 from backtest.live.state import AccountSnapshot, check_known
-from backtest.market import Market, Markets, find_clock, remake, with_clock
+from backtest.market import Market, Markets, find_clock, remake
 from backtest.market.tables import JITTER
 from backtest.options import refuse_options
 from backtest.policy import AccountView, sets_margin
 from backtest.venue import compute_price
 
 if TYPE_CHECKING:
-    from backtest.account import Account
-    from backtest.engine import Setup
-    from backtest.policy import Policy
+    from backtest.engine import AnyPolicy, Backtest, BacktestFields, Setup
 
 
 PRICE = Number(0.0, open_low=True)
@@ -400,21 +398,18 @@ def write_price(price: float) -> str:
     return "none" if math.isnan(price) else format_price(price)
 
 
+@engine.short_form
 @base.checked_only("state")
 def decide(
-    policy: Policy | Mapping[str, Policy],
+    policy: AnyPolicy,
     market: Market | Markets,
     *,
-    venue: Any,
-    account: Account,
     state: AccountSnapshot | Result,
     at: float | Mapping[str, float] | None = None,
     mark: float | Mapping[str, float] | None = None,
     funding: float | pd.DataFrame | Mapping[str, Any] | None = None,
-    signal: Any = None,
-    overlay: Policy | None = None,
     now: base.TimeLike | None = None,
-    decide: str | None = None,
+    **fields: Unpack[BacktestFields],
 ) -> Decision:
     """Return what a policy decides at the last close of a market, and the order it leads to.
 
@@ -428,7 +423,7 @@ def decide(
 
     Parameters
     ----------
-    policy, market, venue, account, signal, overlay, decide
+    policy, market, **fields
         As in :func:`backtest.run`. The market ends with the last closed bar.
     state : AccountSnapshot or Result
         The account at the last close. A result that ends earlier is continued to the last close. A
@@ -444,10 +439,9 @@ def decide(
     now : str or Timestamp, optional
         The present, in UTC, to refuse old data.
     """
-    market = with_clock(market, decide, None)
-    terms: Any = {"venue": venue, "account": account, "signal": signal, "overlay": overlay}
-    setup = engine.set_up_run(market, policy, **terms)
-    refuse_options(market, "the next order of an account")
+    test = engine.read_test(market, fields).plain
+    setup = engine.set_up_run(test, policy)
+    refuse_options(test.market, "the next order of an account")
     if isinstance(state, Result):
         setup = setup.begin_at(state.started)
     elif state.started is not None:
@@ -455,7 +449,7 @@ def decide(
     present = None if now is None else base.to_nanoseconds(now, "now")
     stated = read_stated(setup, at, mark, funding)
     if isinstance(state, Result):
-        decided, traded = go_on(setup, state, market, policy, terms)
+        decided, traded = go_on(setup, state, policy, test)
         of_snapshot: tuple[Caution, ...] = ()
     else:
         check_known(setup, state)
@@ -475,7 +469,7 @@ def decide(
 
 
 def go_on(
-    setup: Setup, result: Result, market: Any, policy: Any, terms: Any
+    setup: Setup, result: Result, policy: AnyPolicy, test: Backtest
 ) -> tuple[AccountState, TradedDays | None]:
     last = int(setup.markets.time[-1])
     if result.last_time > last:
@@ -484,7 +478,7 @@ def go_on(
             f"ends with {format_time(result.last_time)}"
         )
     if result.last_time < last:
-        result = run(market, policy, **terms, resume=result, compile=False)
+        result = test.run(policy, resume=result, compile=False)
     earlier: Any = engine.read_resume(result, None)
     engine.check_rules(earlier, setup.policies, setup.overlay, setup.venues, setup.account)
     return result.state, result.traded

@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import numpy as np
 import pandas as pd
 
 from backtest import account as accounts
 from backtest import base, engine
-from backtest.account import Account, AccountBar, note, payments
+from backtest.account import AccountBar, note, payments
 from backtest.account import bar as bar_steps
 from backtest.account import ledger as kinds
 from backtest.account import records as r
 from backtest.base import DataError, FloatArray, IntArray, ParameterError, format_time, repr_plain
-from backtest.engine import Counts, Outcome, Result, Setup, check_periods, drive, finish, new_cuts
+from backtest.engine import Counts, Outcome, Result, Setup, drive, finish, new_cuts
 from backtest.live.state import AccountSnapshot, name_symbols, start_account
-from backtest.market import Market, Markets, read_file, rename_known
+from backtest.market import Market, Markets, as_markets, read_file, rename_known
 from backtest.measures import read_tally, start_tally
 from backtest.options import refuse_options
 from backtest.policy import Policy
-from backtest.venue import compute_value, read_venue
+from backtest.venue import compute_value
 
 if TYPE_CHECKING:
     from backtest.base import BoolArray
-    from backtest.venue import VenueLike
+    from backtest.engine import BacktestFields
 
 
 NEEDED = ("time", "instrument", "quantity", "price", "fee")
@@ -428,17 +429,15 @@ def compare(
             yield term, np.arange(n, dtype=np.int64), TERMS[term] * replay.of_account(term), theirs
 
 
+@engine.short_form
 @base.checked_only("fills", "start")
 def replay(
     market: Market | Markets,
     fills: pd.DataFrame,
     *,
-    venue: VenueLike,
-    account: Account,
     start: AccountSnapshot | base.TimeLike | None = None,
-    sampling: str = "1d",
-    calendar: str = "365",
     range_tolerance: float = TOLERANCE,
+    **fields: Unpack[BacktestFields],
 ) -> Replay:
     """Take an account through a market by fills that were really made.
 
@@ -451,8 +450,8 @@ def replay(
 
     Parameters
     ----------
-    market, venue, account, sampling, calendar
-        As in :func:`backtest.run`.
+    market, **fields
+        As in :func:`backtest.run`; there is no signal.
     fills : DataFrame
         ``time`` (with time zone), ``instrument`` (may be left out of one market), signed
         ``quantity`` in contracts, ``price``; optionally ``reference`` (the price before slippage),
@@ -465,21 +464,18 @@ def replay(
         How far a price without a reference may lie outside the range of its bar, a fraction.
     """
     base.Number(0.0, 1.0).check("range_tolerance", range_tolerance)
-    venue = read_venue(venue)
-    markets = engine.take_markets(market, venue, account)
+    test = engine.read_test(market, fields).plain
+    market, start = test.market, test.start if start is None else start
+    markets = as_markets(market)
     refuse_options(markets, "a replay of fills")
-    check_periods(markets, sampling, calendar)
     begin: Any = start.time if isinstance(start, AccountSnapshot) else start
     if begin is None and isinstance(start, AccountSnapshot) and start.positions:
         begin = pd.Timestamp(int(markets.time[1]), tz="UTC")
-    setup = engine.set_up(
-        markets, Replayed(), venue=venue, account=account,
-        sampling=sampling, calendar=calendar, start=begin,
-    )  # fmt: skip
+    setup = engine.set_up(test.replace(start=begin, signal=None, overlay=None), Replayed())
     facts = place_fills(setup, fills, range_tolerance)
     state = find_start(setup, start)
-    result = finish(setup, live_through(setup, state, facts), calendar=calendar)
-    return Replay(**{each.name: getattr(result, each.name) for each in fields(Result)})
+    result = finish(setup, live_through(setup, state, facts))
+    return Replay(**{each.name: getattr(result, each.name) for each in dataclasses.fields(Result)})
 
 
 def find_start(setup: Setup, start: Any) -> accounts.AccountState:

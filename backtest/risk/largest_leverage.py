@@ -7,23 +7,20 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Unpack
 
 import numpy as np
 import pandas as pd
 
 from backtest import base, engine
-from backtest.account import Account
 from backtest.base.number_text import Head
 from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
-from backtest.engine import Progress
+from backtest.engine import AnyPolicy, Backtest, BacktestFields, Compile, Progress
 from backtest.features import log_returns
 from backtest.market import Market, Markets, label_names
 from backtest.policy import Combinator, Policy
 from backtest.risk.liquidations import (
     BETWEEN,
-    AnyPolicy,
-    AnyVenue,
     PastStarts,
     PathsRunner,
     describe_terms,
@@ -41,7 +38,7 @@ from backtest.risk.path_models import (
 )
 from backtest.risk.paths import Paths, simulate_paths
 from backtest.risk.stress import fix_margin_tables
-from backtest.venue import VenueLike, find_newest, read_venue
+from backtest.venue import find_newest
 
 USUAL_MODELS = ("filtered", "stationary", "garch", "gbm")
 LEAST_HITS = 20
@@ -181,44 +178,42 @@ class MaxLeverage(base.SettingsResult):
         return [Part("models", "By model", lead, (models, chart, *funding), shows="both")]
 
 
-@base.checked_only("compile", "progress", "overlay", "market", "account", "models")
-def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
+@engine.short_form
+@base.checked_only("compile", "progress", "models")
+def max_leverage(
     market: Market | Markets,
     policy: AnyPolicy | None = None,
     *,
-    venue: VenueLike,
-    account: Account,
     probability: float = 0.01,
     horizon: str = "30d",
     models: Sequence[str | PathModel | type[PathModel]] = USUAL_MODELS,
     paths: int = 10_000,
     seed: int = 0,
     drift: Drift | None = None,
-    signal: float | Mapping[str, float] | None = None,
-    overlay: Policy | None = None,
     threads: int = 1,
-    compile: bool = True,  # noqa: A002 - the word of bt.run
+    compile: Compile = True,  # noqa: A002 - the word of bt.run
     progress: Progress | None = None,
+    **fields: Unpack[BacktestFields],
 ) -> MaxLeverage:
     """Return the largest leverage whose probability of liquidation stays within a bound.
 
     Parameters
     ----------
-    market : Market or Markets
-        The history from whose end paths go on.
+    market, **fields
+        The history from whose end paths go on, and the fields of the test, as in
+        :func:`backtest.liquidation_risk`; the leverage stays within the limits of venue and
+        account.
     policy : Policy, optional
         By default, a position that is opened once at the leverage and kept; of several instruments
         one in each, at the leverage times its weight. Otherwise the result is the largest factor on
         the leverage of this policy, or of those of all instruments.
-    venue, account : Venue, Account
-        As in :func:`backtest.run`; the leverage stays within their limits.
     probability : float
         The bound, in (0, 1); paths times this must be at least 20.
     horizon : str
         The time within which liquidations count.
     models : sequence
         Models of paths, as :func:`backtest.simulate_paths` takes them.
-    paths, seed, drift, signal, overlay, threads, compile, progress
+    paths, seed, drift, threads, compile, progress
         As in :func:`backtest.simulate_paths` and :func:`backtest.liquidation_risk`.
 
     Notes
@@ -235,8 +230,11 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
     chance = BETWEEN.check("probability", probability)
     if not models:
         raise base.ParameterError("models must be a list with at least one model, got none")
+    test = engine.read_test(market, fields)
     drawn = [
-        simulate_paths(market, each, paths=paths, horizon=horizon, seed=seed, drift=drift)
+        simulate_paths(
+            test.plain.market, each, paths=paths, horizon=horizon, seed=seed, drift=drift
+        )
         for each in models
     ]
     if not chance * paths >= LEAST_HITS:
@@ -244,14 +242,11 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
             f"paths must be at least {math.ceil(LEAST_HITS / chance)} for the probability "
             f"{chance:g}, got {paths}"
         )
-    venue = read_venue(venue)
-    terms: dict[str, Any] = {"venue": venue, "account": account, "signal": signal,
-                             "overlay": overlay, "compile": compile}  # fmt: skip
-    sizes = choose_grid(policy, venue, account, drawn[0])
+    sizes = choose_grid(policy, test, drawn[0])
     named = name_models(drawn)
 
     def make(each: Paths, size: float) -> PathsRunner:
-        return PathsRunner(each, scale_policy(policy, size), **terms)
+        return PathsRunner(each, scale_policy(policy, size), test, compile=compile)
 
     bars, span = read_horizons(drawn[0], horizon)[horizon], base.parse_duration(horizon)
     trials: list[PathTrials | HistoryTrials] = [
@@ -277,16 +272,16 @@ def max_leverage(  # noqa: PLR0913 - by name, as in bt.run
     table.loc["worst"] = table.loc[least]
     label = "leverage" if policy is None else "factor"
     weights = first.list_weights(drawn[0].markets)[:, -1].tolist()
-    settings = describe_terms(policy or "one position, held", venue, account, overlay) | {
+    settings = describe_terms(policy or "one position, held", test) | {
         "probability": chance,
         "horizon": horizon,
-        "signal": signal,
+        "signal": None if test.signal is None else first.signal,
         "weights": dict(zip(drawn[0].names, weights, strict=True)),
         "history": past.describe(rows[HISTORY]["leverage"]) if past.count else None,
         "paths": {name: each.describe() for name, each in named.items()},
     }
     grid = pd.DataFrame(columns, index=pd.Index(sizes, name=label))
-    return MaxLeverage(table, grid, settings, market)
+    return MaxLeverage(table, grid, settings, test.market)
 
 
 def name_models(drawn: Sequence[Paths]) -> dict[str, Paths]:
@@ -424,12 +419,12 @@ def confirm(trials: PathTrials, row: dict[str, Any], chance: float) -> None:
         row |= measure(trials, row["leverage"], count)
 
 
-def choose_grid(
-    policy: AnyPolicy | None, venue: AnyVenue, account: Account, paths: Paths
-) -> base.FloatArray:
+def choose_grid(policy: AnyPolicy | None, test: Backtest, paths: Paths) -> base.FloatArray:
+    """Return the leverages, or factors on those of a policy, that a search scans, increasing."""
     if policy is not None:
         return np.geomspace(0.1, 20.0, 16)
-    venues = [*engine.read_venues(venue, paths.markets).values()]
+    account = test.account
+    venues = [*engine.read_venues(test.venue, paths.markets).values()]
     most = min(1000.0, *(max(row.max_leverage for row in each.brackets) for each in venues))
     if len(venues) == 1:
         (own,) = fix_margin_tables({"": venues[0]}, paths.calendar.time[0]).values()

@@ -7,35 +7,24 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import KW_ONLY, dataclass, replace
-from typing import Any, NamedTuple, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeAlias, Unpack
 
 import numpy as np
 import pandas as pd
 
 from backtest import base, engine
-from backtest.account import Account
 from backtest.base.number_text import Head
 from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.base.units import DAY
-from backtest.engine import Progress, Result
+from backtest.engine import AnyPolicy, Backtest, BacktestFields, Compile, Progress, Result
 from backtest.market import Market, Markets, as_markets, find_clock, read_weights
 from backtest.policy import Policy, trades_options
 from backtest.risk.path_models import describe_drift, summarize_funding
-from backtest.risk.paths import MARKS, PRICES, PathBars, Paths
+from backtest.risk.paths import MARKS, PRICES, PathBars, Paths, simulate_paths
 from backtest.risk.stress import fix_margin_tables
-from backtest.venue import (
-    Venue,
-    VenueLike,
-    check_no_column,
-    list_dated,
-    pick_cost,
-    read_venue,
-)
+from backtest.venue import check_no_column, list_dated, pick_cost
 
-AnyPolicy: TypeAlias = Policy | Mapping[str, Policy]
-AnyVenue: TypeAlias = Venue | Mapping[str, Venue]
-AnyAccount: TypeAlias = Account | Result
 Estimate: TypeAlias = tuple[float, float, float]
 """A probability, and the ends of its interval."""
 
@@ -98,30 +87,26 @@ class PathsRunner:
 
     paths: Paths
     policy: AnyPolicy
-    _: KW_ONLY
-    venue: AnyVenue
-    account: AnyAccount
-    signal: Any = None
-    overlay: Policy | None = None
-    compile: bool = True
+    test: Backtest
+    resume: Result | None = None
+    compile: Compile = True
 
     def __post_init__(self) -> None:
-        markets = self.paths.markets
-        self.resume = read_start(self.account, self.paths)
-        self.terms = self.account if isinstance(self.account, Account) else self.account.account
-        self.calendar = "252" if markets.sessions else "365"
-        refuse_options(self.policy, self.overlay, self.resume)
-        engine.assign_policies(self.policy, markets, self.overlay)
-        self.signal = read_constant_signal(self.signal, markets)
-        venues = engine.read_venues(self.venue, markets)
-        engine.check_run(markets, venues, self.terms)
-        if self.terms.collateral:
+        markets, overlay = self.paths.markets, self.test.overlay
+        self.account = self.test.account
+        check_start(self.resume, self.paths)
+        refuse_options(self.policy, overlay, self.resume)
+        engine.assign_policies(self.policy, markets, overlay)
+        self.signal = read_constant_signal(self.test.signal, markets)
+        venues = engine.read_venues(self.test.venue, markets)
+        engine.check_run(markets, venues, self.account)
+        if self.account.collateral:
             raise base.ParameterError(
                 "simulated paths have no prices of account.collateral; count it as capital"
             )
-        if self.resume is not None and (self.overlay is None) != (self.resume.overlay is None):
+        if self.resume is not None and (overlay is None) != (self.resume.overlay is None):
             raise base.ParameterError(
-                f"overlay must be that of the result, {self.resume.overlay!r}, got {self.overlay!r}"
+                f"overlay must be that of the result, {self.resume.overlay!r}, got {overlay!r}"
             )
         for venue in venues.values():
             for name in list_dated(venue):
@@ -145,7 +130,7 @@ class PathsRunner:
         begins = np.flatnonzero(day[1:] != day[:-1])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            setup = self.setup._replace(account=replace(self.terms, flows=None), resume=None)
+            setup = self.setup._replace(account=replace(self.account, flows=None), resume=None)
             weights, started = self.list_weights(markets), int(time[0])
             setup = engine.set_up_again(setup, markets, weights, first=0, started=started)
             loop = engine.BatchLoop(setup, is_compiled=self.compile)
@@ -180,7 +165,7 @@ class PathsRunner:
             if isinstance(self.signal, float):
                 setup = setup._replace(given=self.signal)
             outcome = engine.run_account(setup, is_compiled=self.compile, progress=None)
-            return engine.finish(setup, outcome, calendar=self.calendar)
+            return engine.finish(setup, outcome)
 
     def run_chunks(
         self, *, count: int | None = None, threads: int = 1, progress: Progress | None = None
@@ -203,20 +188,21 @@ class PathsRunner:
         seen = self.seen
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            setup = engine.set_up(
-                seen,
-                self.policy,
+            test = self.test.replace(
+                market=seen,
                 venue=self.venues,
-                account=replace(self.terms, flows=None),
+                account=replace(self.account, flows=None),
                 signal=self.list_weights(find_clock(seen).seen).T,
-                overlay=self.overlay,
-                calendar=self.calendar,
+                sampling="1d",
+                calendar="252" if self.paths.markets.sessions else "365",
+                start=None,
             )
-        account = replace(setup.account, flows=self.terms.flows)
+            setup = engine.set_up(test, self.policy)
+        account = replace(setup.account, flows=self.account.flows)
         setup = setup._replace(account=account, resume=self.resume)
         feed = setup.inputs.feed
         if (
-            self.overlay is not None
+            self.test.overlay is not None
             or seen.decide > 0
             or any(len(getattr(feed, name)) > 1 for name in DEPENDENT)
         ):
@@ -316,22 +302,27 @@ def refuse_options(policy: AnyPolicy, overlay: Policy | None, resume: Result | N
         )
 
 
-def read_start(account: AnyAccount, paths: Paths) -> Result | None:
-    if isinstance(account, Account):
-        return None
+def check_start(resume: Result | None, paths: Paths) -> None:
     begins = int(paths.calendar.time[0])
-    if account.last_time != begins:
+    if resume is not None and resume.last_time != begins:
         raise base.DataError(
-            f"paths must begin where the result ended, {base.format_time(account.last_time)}, "
+            f"paths must begin where the result ended, {base.format_time(resume.last_time)}, "
             f"got {base.format_time(begins)}; start='now' begins at the end of the market"
         )
-    return account
 
 
 def read_constant_signal(signal: Any, markets: Markets) -> float | dict[str, float] | None:
+    """Return the direction, or the weights by instrument: of a table, those of its last row."""
     is_one = len(markets) == 1
     if signal is None:
         return 1.0 if is_one else None
+    if isinstance(signal, pd.DataFrame):
+        signal = signal.iloc[-1].fillna(0.0).to_dict()
+    if isinstance(signal, str | pd.Series | engine.SignalRule):
+        raise base.ParameterError(
+            "signal must be a number on simulated paths, or one by instrument, columns and rules "
+            f"end with the data: got {base.repr_plain(signal)}"
+        )
     bound = base.Range(-1.0, 1.0) if is_one else base.Number()
     found = {
         name: float(bound.check("signal" if is_one else f"signal of {name}", each))
@@ -636,46 +627,48 @@ def write_past(row: Any, *, has_marks: bool) -> str:
     )
 
 
-@base.checked_only("paths", "account", "compile", "progress", "overlay")
+@engine.short_form
+@base.checked_only("paths", "resume", "compile", "progress")
 def liquidation_risk(
-    paths: Paths,
+    market: Market | Markets | Paths,
     policy: AnyPolicy,
     *,
-    venue: VenueLike,
-    account: AnyAccount,
+    paths: Paths | None = None,
+    resume: Result | None = None,
     horizons: Sequence[str] | None = None,
     confidence: float = 0.95,
-    signal: float | Mapping[str, float] | None = None,
-    overlay: Policy | None = None,
     threads: int = 1,
-    compile: bool = True,  # noqa: A002 - the word of bt.run
+    compile: Compile = True,  # noqa: A002 - the word of bt.run
     progress: Progress | None = None,
+    **fields: Unpack[BacktestFields],
 ) -> LiquidationRisk:
     """Return the probabilities that an account is liquidated, ruined or called from now on.
 
     Parameters
     ----------
-    paths : Paths
-        From :func:`backtest.simulate_paths`.
+    market, **fields
+        The test, or its fields, as in :func:`backtest.run`. Paths in place of the market stand for
+        their history. The signal is a constant: direction and scale in [-1, 1], 1 by default; of
+        several instruments, direction times weight of each, by default 1/n, or what the result had
+        at its last close; of a table, the last row. Of dated margin tables, the one in force at
+        the start of the paths holds for all bars. A result in the place of the account is
+        ``resume``.
     policy : Policy
         Decides at each close, first at the last one of history. Of several instruments, one for
         all or one for each.
-    venue : Venue
-        Of dated margin tables, the one in force at the start holds for all bars. Of several
-        instruments, one for all or one for each.
-    account : Account, Result
-        A new account, or a result that ended where the paths begin: positions, pending decisions
-        and memory go on.
+    paths : Paths, optional
+        From :func:`backtest.simulate_paths`; by default, those of its usual model from the end of
+        the market.
+    resume : Result, optional
+        A result that ended where the paths begin: positions, pending decisions and memory go on.
+        Default: a new account.
     horizons : sequence of str, optional
         Not longer than the paths; by default those of 1, 7 and 30 days that fit, and the whole.
     confidence : float
         Of the intervals of Clopper and Pearson, in (0, 1). n paths show nothing under 3 / n.
-    signal : float, or mapping of str to float
-        Direction and scale in [-1, 1], 1 by default. Of several instruments, direction times weight
-        of each, by default 1/n, or what the result had at its last close.
     threads : int
         The result does not depend on it.
-    overlay, compile, progress
+    compile, progress
         As in :func:`backtest.run`. It warns if no path filled an order.
 
     Notes
@@ -685,10 +678,16 @@ def liquidation_risk(
     """
     sure = BETWEEN.check("confidence", confidence)
     threads = base.Whole(1).check("threads", threads)
-    bars, venue = read_horizons(paths, horizons), read_venue(venue)
-    runner = PathsRunner(
-        paths, policy, venue=venue, account=account, signal=signal, overlay=overlay, compile=compile
-    )
+    if isinstance(market, Paths):
+        paths, market = market, market.history
+    own: dict[str, Any] = dict(fields)
+    if isinstance(own.get("account"), Result):
+        resume = own["account"]
+        own["account"] = resume.account
+    test = engine.read_test(market, own)
+    paths = simulate_paths(test.plain.market) if paths is None else paths
+    bars = read_horizons(paths, horizons)
+    runner = PathsRunner(paths, policy, test, resume, compile)
     if (
         paths.bridge == 1
         and not paths.is_resampled
@@ -715,12 +714,12 @@ def liquidation_risk(
         for k, (name, n) in enumerate(bars.items())
     ]
     table = pd.DataFrame(rows, index=pd.Index(bars, name="horizon"))
-    if runner.terms.margin_call is None:
+    if runner.account.margin_call is None:
         table[["p_margin_call", *name_interval("p_margin_call")]] = math.nan
     typical = None
     if events.doomed is not None:
         typical = pd.DataFrame(events.doomed.T, later, ["price", "equity"])
-    settings = describe_terms(runner.policy, runner.venue, runner.terms, overlay) | {
+    settings = describe_terms(runner.policy, runner.test) | {
         "resumed": None if resume is None else resume.manifest["id"],
         "signal": runner.signal,
         "no_fill": no_fill,
@@ -740,13 +739,11 @@ def liquidation_risk(
     )
 
 
-def describe_terms(
-    policy: object, venue: Any, account: Account, overlay: Policy | None = None
-) -> dict[str, Any]:
+def describe_terms(policy: object, test: Backtest) -> dict[str, Any]:
     by_name = policy.items() if isinstance(policy, Mapping) else ()
     return {
         "policy": ", ".join(f"{name}: {each!r}" for name, each in by_name) or str(policy),
-        "venue": engine.describe_venue(venue),
-        "account": account.to_dict(),
-        "overlay": None if overlay is None else repr(overlay),
+        "venue": engine.describe_venue(test.venue),
+        "account": test.account.to_dict(),
+        "overlay": None if test.overlay is None else repr(test.overlay),
     }

@@ -493,6 +493,7 @@ def find_edge(is_dead: Callable[[float], bool], tried: Iterable[float]) -> float
 RULES = base.Choice("run", "today", "then")
 
 
+@engine.after_run
 @base.checked_only("result", "scenarios", "progress", "data", "ladder")
 def stress(
     result: Result,

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -16,13 +16,13 @@ from backtest import base, engine
 from backtest.account import Account
 from backtest.base.number_text import Head
 from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
-from backtest.engine import Progress, Result
+from backtest.engine import AnyPolicy, BacktestFields, Compile, Progress, Result
 from backtest.market import Market, Markets, as_given, as_markets
 from backtest.measures import find_cost_rates
-from backtest.risk.liquidations import AnyPolicy, describe_terms
+from backtest.risk.liquidations import describe_terms
 from backtest.risk.paths import MARKS, PRICES
 from backtest.risk.stress import list_worsenings, scale, scale_margin
-from backtest.venue import Venue, VenueLike, read_venue
+from backtest.venue import Venue
 
 LEAST_CHANGE = 0.00005
 """Change of growth that is not 0.00 %."""
@@ -127,44 +127,42 @@ class Sensitivity(base.SettingsResult):
         ]  # fmt: skip
 
 
-@base.checked_only("progress", "market", "factors")
+@engine.short_form
+@base.checked_only("progress", "factors")
 def sensitivity(
     market: Market | Markets,
     policy: AnyPolicy,
     *,
-    venue: VenueLike,
-    account: Account,
     factors: Sequence[str] | None = None,
+    compile: Compile = True,  # noqa: A002 - the word of bt.run
     progress: Progress | None = None,
-    **settings: Any,
+    **fields: Unpack[BacktestFields],
 ) -> Sensitivity:
     """Return how growth changes with one assumption at a time.
 
     Parameters
     ----------
-    market, policy, venue, account
+    market, policy, compile, progress, **fields
         As in :func:`backtest.run`; several instruments are changed together.
     factors : sequence of str, optional
         Some of ``"rates"`` (shifted by 100 bp; only where interest is charged), ``"funding"``
         (halved and doubled), ``"funding shift"`` (by 1 bp per settlement), ``"fees"``,
         ``"slippage"`` (with impact), ``"margin"``, ``"volatility"`` (three and five quarters); by
         default all that apply.
-    progress, **settings
-        And ``signal``, ``overlay``, ``sampling``, ``calendar``, ``start`` and ``compile``, as in
-        :func:`backtest.run`.
     """
-    markets = as_markets(market)
-    venue = read_venue(venue)
-    venues = engine.read_venues(venue, markets)
+    test = engine.read_test(market, fields).plain
+    markets = as_markets(test.market)
+    venues = engine.read_venues(test.venue, markets)
     chosen = choose_factors(factors, markets, venues)
-    signal = engine.read_named(settings.get("signal"), market)
-    settings["signal"] = engine.resolve_signal(signal, market)  # of the market as it is
+    signal = engine.read_named(test.signal, test.market)
+    signal = engine.resolve_signal(signal, test.market)  # of the market as it is
 
     def grow(changed: Markets, theirs: Mapping[str, Venue]) -> float:
-        with engine.warn_once(is_first=changed is markets and theirs is venues):
-            terms = theirs if isinstance(market, Markets) else next(iter(theirs.values()))
-            given = as_given(changed, market)
-            result = engine.run(given, policy, venue=terms, account=account, **settings)
+        is_first = changed is markets and theirs is venues
+        venue: Any = theirs if isinstance(test.market, Markets) else next(iter(theirs.values()))
+        with engine.warn_once(is_first=is_first):
+            own = test.replace(market=as_given(changed, test.market), venue=venue, signal=signal)
+            result = own.run(policy, compile=compile)
         return float(result.metrics["cagr"])
 
     first, rows = grow(markets, venues), []
@@ -179,11 +177,11 @@ def sensitivity(
             rows.append((name, step, growth, growth - first))
         if progress is not None:
             progress(done, len(chosen))
-    described = describe_terms(policy, venue, account) | {"factors": list(chosen)}
+    described = describe_terms(policy, test) | {"factors": list(chosen)}
     if spot := [name for name, each in venues.items() if each.contract.is_spot]:
         described["unmargined"] = spot
     table = pd.DataFrame(rows, columns=["factor", "step", "growth", "change_of_growth"])
-    return Sensitivity(table.set_index(["factor", "step"]), first, described, market)
+    return Sensitivity(table.set_index(["factor", "step"]), first, described, test.market)
 
 
 def choose_factors(
@@ -278,38 +276,37 @@ def describe_half(table: pd.DataFrame, name: str, capital: float) -> str:
     return f"{HALVED[name]} is not halved at any capital tried"
 
 
-@base.checked_only("progress", "market", "account", "capitals")
+@engine.short_form
+@base.checked_only("progress", "capitals")
 def capacity(
     market: Market | Markets,
-    policy: Any,
+    policy: AnyPolicy,
     *,
-    venue: Any,
-    account: Account,
     capitals: Sequence[float] | None = None,
+    compile: Compile = True,  # noqa: A002 - the word of bt.run
     progress: Progress | None = None,
-    **settings: Any,
+    **fields: Unpack[BacktestFields],
 ) -> Capacity:
     """Return growth and Sharpe ratio by capital, and the capitals at which they are half.
 
     Parameters
     ----------
-    market, policy, venue, account
+    market, policy, compile, progress, **fields
         As in :func:`backtest.run`. The venue must have costs or limits that depend on size:
         ``Slippage(impact=...)`` or ``Slippage(max_participation=...)``.
     capitals : sequence of float, optional
         Increasing, in money; by default seven decades from the capital of the account, two to each.
-    progress, **settings
-        And ``signal``, ``overlay``, ``sampling``, ``calendar``, ``start`` and ``compile``, as in
-        :func:`backtest.run`.
 
     Notes
     -----
     What is half is compared with the smallest capital; the first crossing counts, to 1 %.
     """
+    test = engine.read_test(market, fields).plain
+    account = test.account
     if account.flows is not None:
         raise base.ParameterError("account.flows must be left out: the capital varies")
-    venue = read_venue(venue)
-    slips = [each.slippage for each in engine.read_venues(venue, as_markets(market)).values()]
+    venues = engine.read_venues(test.venue, as_markets(test.market))
+    slips = [each.slippage for each in venues.values()]
     if not any(each.impact > 0.0 or each.max_participation is not None for each in slips):
         raise base.ParameterError(
             "capacity needs costs or limits that depend on size, slippage.impact is 0 and "
@@ -320,8 +317,8 @@ def capacity(
     @functools.cache
     def measure(capital: float) -> dict[str, float]:
         with engine.warn_once(is_first=capital == grid[0]):
-            own = account.override({"capital": capital})
-            result = engine.run(market, policy, venue=venue, account=own, **settings)
+            own = test.replace(account=account.override({"capital": capital}))
+            result = own.run(policy, compile=compile)
         metrics, rates = result.metrics, find_cost_rates(result.tally, result.span)
         return {
             "growth": float(metrics["cagr"]),
@@ -339,7 +336,7 @@ def capacity(
             progress(k + 1, len(grid))
     growth, sharpe = (find_half(name, grid, measure) for name in HALVED)
     table = pd.DataFrame(map(measure, grid), index=pd.Index(grid, name="capital"))
-    return Capacity(table, growth, sharpe, describe_terms(policy, venue, account), market)
+    return Capacity(table, growth, sharpe, describe_terms(policy, test), test.market)
 
 
 def read_capitals(capitals: Sequence[float] | None, account: Account) -> list[float]:
@@ -490,7 +487,7 @@ def run_under(result: Result, way: str, progress: Progress | None) -> Result:
     setup: Any = result.setup.change(account=replace(result.account, intrabar=way))
     is_compiled = result.manifest["compiled"] == "yes"
     outcome = engine.run_account(setup, is_compiled=is_compiled, progress=progress)
-    return engine.finish(setup, outcome, calendar=result.manifest["calendar"])
+    return engine.finish(setup, outcome)
 
 
 def find_parted(runs: Mapping[str, Result]) -> pd.DataFrame:

@@ -7,9 +7,9 @@ from backtest.base import open_door
 if TYPE_CHECKING:
     from backtest.sweep.cluster import on_cluster
     from backtest.sweep.set_evaluator import Evaluator, Metrics, Pool, Rows
-    from backtest.sweep.sets import BaseTerms, Dimension, Sets, Trio, check_sets, count_sets, pick
+    from backtest.sweep.set_runs import Accounts, SetRuns, read_runs
+    from backtest.sweep.sets import Dimension, Sets, VariedTest, check_sets, count_sets, pick
     from backtest.sweep.sets import take_sets, to_plain_value
-    from backtest.sweep.shared_terms import Accounts, SharedTerms, read_shared
     from backtest.sweep.sets import Space, draw_cube, draw_sets, read_space
     from backtest.sweep.sweep import sweep
     from backtest.sweep.sweep_table import Sweep

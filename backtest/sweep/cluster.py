@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from backtest.base import BacktestError, FloatArray, ParameterError, repr_plain, warn_caller
-from backtest.engine import Progress
+from backtest.engine import Backtest, Progress
 from backtest.measures.measure_table import STREAMED
 from backtest.policy import Combinator
 from backtest.sweep.lanes.rows import LANES
@@ -35,7 +35,7 @@ from backtest.sweep.set_evaluator import (
     stack_returns,
     start_rows,
 )
-from backtest.sweep.sets import Sets, count_sets, take_sets
+from backtest.sweep.sets import Sets, VariedTest, count_sets, take_sets
 
 WAIT = 15.0
 """Seconds to wait for a scheduler, and for its first worker."""
@@ -138,7 +138,9 @@ def compute_block(
         warnings.simplefilter("always")
         if name not in EVALUATORS:
             EVALUATORS.clear()
-            EVALUATORS[name] = Evaluator(market, threads=1, **pickle.loads(content))
+            fields, varied, settings = pickle.loads(content)
+            test = Backtest(market, **fields)
+            EVALUATORS[name] = Evaluator(VariedTest(test, *varied), threads=1, **settings)
         found = EVALUATORS[name].evaluate(sets, **wanted)
     return found, tuple(dict.fromkeys((str(each.message), each.category) for each in caught))
 
@@ -146,10 +148,10 @@ def compute_block(
 def describe_job(evaluator: Evaluator) -> tuple[str, bytes]:
     """Pickle the settings of an evaluator under a name of its own; the user's code by value."""
     cloudpickle: Any = importlib.import_module("cloudpickle")
-    same = ("signal", "sampling", "calendar", "memory", "compile")
-    settings = {name: getattr(evaluator, name) for name in same}
-    settings["terms"] = dataclasses.replace(evaluator.base)  # without what it has cached
+    settings: dict[str, Any] = {"memory": evaluator.memory, "compile": evaluator.compile}
     settings["metrics"] = "all" if evaluator.metrics == STREAMED else "core"
+    varied = evaluator.varied
+    content = (varied.test.fields, (varied.policy, varied.names, varied.rule), settings)
 
     class Packer(cloudpickle.Pickler):  # type: ignore[misc] # known where Dask is
         def reducer_override(self, each: Any) -> Any:
@@ -164,7 +166,7 @@ def describe_job(evaluator: Evaluator) -> tuple[str, bytes]:
     for module in own:
         cloudpickle.register_pickle_by_value(module)
     try:
-        Packer(file).dump(settings)
+        Packer(file).dump(content)
     finally:
         for module in own:
             cloudpickle.unregister_pickle_by_value(module)

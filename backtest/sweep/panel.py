@@ -174,16 +174,16 @@ class Panel:
         stop: int | None,
         memory: float,
     ) -> None:
-        self.base = evaluator.base
-        self.sampling, self.calendar = evaluator.sampling, evaluator.calendar
+        self.varied = evaluator.varied
+        test = self.varied.test
         whole = evaluator.markets
         markets = whole if stop is None else whole.prefix(stop)
         self.markets, self.first = markets, first
         closes = markets.time[first:] + markets.interval
-        periods = engine.count_periods(self.calendar, self.sampling, markets)
+        periods = engine.count_periods(test.calendar, test.sampling, markets)
         self.span = RunSpan(int(markets.time[first]), closes, first, periods)
         clock, known = find_clock(markets), find_clock(whole).seen
-        self.seen, signal = clock.seen, evaluator.signal
+        self.seen, signal = clock.seen, test.signal
         if rule is not None:
             signal = rule.weigh(known, is_checked=False)
         if isinstance(evaluator.market, Market) and rule is None:
@@ -195,7 +195,7 @@ class Panel:
         self.columns = []
         for row, name, span in zip(self.weights, self.seen.names, self.seen.spans, strict=True):
             own = self.seen[name].with_signal(np.clip(row[span[0] : span[1]], -1.0, 1.0))
-            self.columns.append(Columns(own, self.base.build_policy, memory / len(markets)))
+            self.columns.append(Columns(own, self.varied.build_policy, memory / len(markets)))
         self._lock = threading.RLock()
         self._pattern: engine.Setup | None = None
         self._terms: OrderedDict[Hashable, engine.Setup] = OrderedDict()
@@ -221,7 +221,7 @@ class Panel:
     def check_ends(self, sets: Sets) -> Iterator[engine.Causality]:
         for overlay in list_ends(take_part(sets, f"{OVERLAY}.")):
             named = {f"{OVERLAY}.{name}": value for name, value in overlay.items()}
-            self._observe_overlay(self.base.build_overlay(named))
+            self._observe_overlay(self.varied.build_overlay(named))
         for name, columns in zip(self.seen.names, self.columns, strict=True):
             own = {k: each for k, each in find_values(sets, name).items() if "." not in k}
             yield from columns.check_ends(own)
@@ -242,25 +242,23 @@ class Panel:
     # ----------------------------------------------------------------------------- inputs of runs
 
     def set_up(self, values: Mapping[str, Any]) -> engine.Setup:
-        policy, venue, account = self.base.build_trio(values)
+        policy, account = self.varied.build_policies(values), self.varied.build_account(values)
+        changes: dict[str, Any] = {"market": self.markets, "signal": self.weights.T}
         if self.first > 0:
             account = without_flows_before(account, int(self.markets.time[self.first]))
+            changes |= {"account": account, "start": base.utc_index(self.markets.time)[self.first]}
         observed = self._observe(policy, values)
         with self._lock:
             if self._pattern is None:
-                start = base.utc_index(self.markets.time)[self.first] if self.first > 0 else None
-                above = self.base.build_overlay(values)
-                given: dict[str, Any] = {"signal": self.weights.T, "overlay": above, "start": start}
-                given |= {"sampling": self.sampling, "calendar": self.calendar}
-                self._pattern = engine.set_up(
-                    self.markets, policy, venue=venue, account=account, observed=observed, **given
-                )
+                test = self.varied.build_test(values, **changes)
+                self._pattern = engine.set_up(test, policy, observed=observed)
                 return self._pattern
+        venue = self.varied.build_venue(values)
         return engine.set_up_like(self._pattern, venue, account, observed)
 
     def set_up_lane(self, like: engine.Setup, values: Mapping[str, Any]) -> engine.Setup:
         """Set up a set that shares all but its policies with an earlier one of the same terms."""
-        policy = self.base.build_policy(values)
+        policy = self.varied.build_policy(values)
         observed = self._observe(policy, values)
         terms = tuple((name, value) for name, value in values.items() if "." in name)
         if terms:
@@ -277,10 +275,10 @@ class Panel:
             found.append(
                 engine.ObservedPolicy(one, each.market, each.of_one(own), int(span[0]), "")
             )
-        return [*found, *self._observe_overlay(self.base.build_overlay(values))]
+        return [*found, *self._observe_overlay(self.varied.build_overlay(values))]
 
     def begin(self, setup: engine.Setup) -> tuple[AccountState, engine.Deciders, base.FloatArray]:
-        has_overlay = self.base.overlay is not None
+        has_overlay = self.varied.test.overlay is not None
         state = engine.start_account_state(
             setup.inputs, setup.account, self.first, has_overlay=has_overlay
         )

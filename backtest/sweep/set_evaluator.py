@@ -24,8 +24,8 @@ from backtest.measures.ranking import NEVER
 from backtest.sweep.panel import NotCompiled, Panel, Scored, list_ends
 from backtest.sweep.sets import (
     SIGNAL,
-    BaseTerms,
     Sets,
+    VariedTest,
     count_sets,
     take_part,
     take_sets,
@@ -130,23 +130,16 @@ class Evaluator:
 
     def __init__(
         self,
-        market: Any,
-        terms: BaseTerms,
+        varied: VariedTest,
         *,
-        signal: Any = None,
-        sampling: str = "1d",
-        calendar: str = "365",
         metrics: Metrics = "all",
         threads: int | None = None,
         memory: str = "1GiB",
         compile: bool = True,  # noqa: A002 - the word users know
     ) -> None:
-        self.market = market
-        self.markets = as_markets(market)
-        self.base = terms
-        self.signal = signal
-        self.sampling = sampling
-        self.calendar = calendar
+        self.varied = varied
+        self.market: Any = varied.test.market
+        self.markets = as_markets(self.market)
         self.metrics = CORE if metrics == "core" else STREAMED
         self.threads = None if threads is None else base.Whole(1).check("threads", threads)
         self.memory = memory
@@ -157,6 +150,11 @@ class Evaluator:
         self._room = parse_size("memory", memory) / 2 / PANELS
         self._panels: dict[tuple[Any, ...], Panel] = {}
         self._lock = threading.Lock()
+
+    @property
+    def signal(self) -> Any:
+        """The signal of all sets; not of those that vary its rule."""
+        return self.varied.test.signal
 
     @property
     def measured(self) -> tuple[str, ...]:
@@ -182,8 +180,8 @@ class Evaluator:
             except NotCompiled as reason:
                 self.plain_because, self.compile = str(reason), False
             base.warn_caller(
-                f"{self.base.policy_class.__name__} is swept in plain Python, some thousand times "
-                f"slower: {self.plain_because}"
+                f"{self.varied.policy_class.__name__} is swept in plain Python, some thousand "
+                f"times slower: {self.plain_because}"
             )
         return self._evaluate_plainly(sets, wanted, progress)
 
@@ -192,7 +190,7 @@ class Evaluator:
         if self.has_checked or count_sets(sets) == 0:
             return
         self.has_checked = True
-        if self.base.signal is not None:
+        if self.varied.rule is not None:
             for own in list_ends(take_part(sets, SIGNAL)):
                 self._check_rule({f"{SIGNAL}{name}": value for name, value in own.items()})
         found = self._find_panel({}, first, stop).check_ends(sets)
@@ -204,7 +202,7 @@ class Evaluator:
 
     def _check_rule(self, values: Mapping[str, Any]) -> bool:
         try:
-            rule = self.base.build_signal(values)
+            rule = self.varied.build_signal(values)
             if rule is not None:
                 engine.resolve_signal(rule, self.market)
         except base.ParameterError:  # the run of the set gives the reason
@@ -212,7 +210,7 @@ class Evaluator:
         return True
 
     def _find_panel(self, values: Mapping[str, Any], first: int, stop: int | None) -> Panel:
-        key = self.base.build_signal(values), first, stop
+        key = self.varied.build_signal(values), first, stop
         with self._lock:
             if key not in self._panels:
                 self._panels[key] = Panel(self, *key, self._room)
@@ -224,7 +222,7 @@ class Evaluator:
     def causality(self) -> str:
         found = self.checked if self._is_swept() else None
         columns = found or "columns checked in every run"
-        if self.base.signal is not None:
+        if self.varied.rule is not None:
             return f"{columns}; signal checked at both ends of its parameters, and in the best set"
         return engine.join_checks(columns, self.signal)
 
@@ -272,7 +270,7 @@ class Evaluator:
         return rows._replace(returns=stack_returns(sampled, rows)) if wanted.returns else rows
 
     def _is_swept(self) -> bool:
-        is_own = isinstance(self.base.account.requirement, OwnMargin)
+        is_own = isinstance(self.varied.test.account.requirement, OwnMargin)
         return not (is_own or self.plain_because or self.markets.options)
 
     def _is_plain_sooner(self, sets: Sets, wanted: EvaluatedBars) -> bool:
@@ -305,21 +303,17 @@ class Evaluator:
         stop: int | None = None,
         compile: engine.Compile | None = None,  # noqa: A002 - as that of bt.run
     ) -> engine.Result:
-        policy, venue, account = self.base.build_trio(values)
-        market = self.market if stop is None else self.market.prefix(stop)
+        changes: dict[str, Any] = {}
+        if stop is not None:
+            changes["market"] = self.market.prefix(stop)
         if first > 0:
-            account = without_flows_before(account, int(market.time[first]))
-        result: engine.Result = engine.run(
-            market,
-            policy,
-            venue=venue,
-            account=account,
-            signal=self.signal if self.base.signal is None else self.base.build_signal(values),
-            overlay=self.base.build_overlay(values),
-            start=market.times[first] if first > 0 else None,
-            sampling=self.sampling,
-            calendar=self.calendar,
-            compile=self.compile if compile is None else compile,
+            account = self.varied.build_account(values)
+            changes["account"] = without_flows_before(account, int(self.market.time[first]))
+            changes["start"] = self.market.times[first]
+        test = self.varied.build_test(values, **changes)
+        policy = self.varied.build_policies(values)
+        result: engine.Result = test.run(
+            policy, compile=self.compile if compile is None else compile
         )
         return result
 
@@ -357,22 +351,16 @@ class PooledEvaluator(Evaluator):
 
     is_pooled = True
 
-    def __init__(
-        self,
-        market: Markets,
-        terms: BaseTerms,
-        *,
-        signal: Any = None,
-        pool: Pool = "mean",
-        **settings: Any,
-    ) -> None:
+    def __init__(self, varied: VariedTest, *, pool: Pool = "mean", **settings: Any) -> None:
         self.pool = pool
+        markets = as_markets(varied.test.market)
         self.members = {
-            name: Evaluator(one, terms.for_instrument(name), signal=signal[name], **settings)
-            for name, one in market.items()
+            name: Evaluator(varied.for_instrument(name, one), **settings)
+            for name, one in markets.items()
         }
         vars(self).update(vars(next(iter(self.members.values()))))
-        self.market, self.markets, self.base = market, market, terms
+        self.market = self.markets = markets
+        self.varied = varied
 
     def _evaluate(
         self, sets: Sets, wanted: EvaluatedBars, progress: engine.Progress | None
@@ -444,9 +432,9 @@ class PooledEvaluator(Evaluator):
         return np.array(found)
 
     def _list_periods(self, name: str, span: tuple[int, int]) -> base.IntArray:
-        part = self.members[name].market.slice(*span)
-        period = max(base.parse_duration(self.sampling, "sampling"), part.interval)
-        return np.asarray(part.time[engine.mark_samples(part, self.sampling) != 0.0] // period)
+        part, sampling = self.members[name].market.slice(*span), self.varied.test.sampling
+        period = max(base.parse_duration(sampling, "sampling"), part.interval)
+        return np.asarray(part.time[engine.mark_samples(part, sampling) != 0.0] // period)
 
 
 def _report(progress: engine.Progress, k: int, n: int, done: int, total: int) -> None:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from backtest import base
 from backtest.account import Account, Multiple, check_setting
-from backtest.engine import SignalRule
+from backtest.engine import Backtest, SignalRule
 from backtest.market import Market, Markets
 from backtest.policy import Policy, change_settings
 from backtest.venue import Venue
@@ -66,25 +66,28 @@ class Setting(NamedTuple):
         return when if when is None else (f"{head}{dot}{when[0]}", when[1])
 
 
-class Trio(NamedTuple):
-    policy: Any
-    venue: Any
-    account: Account
-
-
 @dataclass(frozen=True, eq=False)
-class BaseTerms:
-    """The terms of a run that sets vary, and the run that one set describes.
+class VariedTest:
+    """A test and a policy whose settings sets vary, and the run that one set describes.
 
-    ``names`` are the instruments whose policies may have parameters of their own.
+    ``names`` are the instruments whose policies may have parameters of their own. ``rule`` is the
+    test's signal if sets may vary it.
     """
 
+    test: Backtest
     policy: type[Policy] | Policy
-    venue: Any
-    account: Account
-    signal: SignalRule | None = None
     names: tuple[str, ...] = ()
-    overlay: Policy | None = None
+    rule: SignalRule | None = None
+
+    def __post_init__(self) -> None:
+        kind = self.policy if isinstance(self.policy, type) else type(self.policy)
+        if not issubclass(kind, Policy):
+            is_table = isinstance(self.policy, Mapping)
+            found = "a table of policies" if is_table else f"{self.policy!r:.60}"
+            raise base.ParameterError(
+                "policy must be one policy for all instruments, or its class, whose parameters the "
+                f"sets vary, got {found}"
+            )
 
     @property
     def policy_class(self) -> type[Policy]:
@@ -92,7 +95,7 @@ class BaseTerms:
 
     @cached_property
     def settings(self) -> dict[str, Setting]:
-        own = [*list_parameters(self.policy)]
+        own, above = [*list_parameters(self.policy)], self.test.overlay
         of_each = (
             each._replace(name=f"{name}.{each.name}")
             for name in self.names
@@ -102,27 +105,45 @@ class BaseTerms:
         settings = (
             *of_each,
             *own,
-            *list_fields(self.account, "account"),
+            *list_fields(self.test.account, "account"),
             *list_venues(self.venue),
-            *(() if self.signal is None else list_parameters(self.signal, SIGNAL)),
-            *(() if self.overlay is None else list_parameters(self.overlay, f"{OVERLAY}.")),
+            *(() if self.rule is None else list_parameters(self.rule, SIGNAL)),
+            *(() if above is None else list_parameters(above, f"{OVERLAY}.")),
         )
         return {setting.name: setting for setting in settings}
 
-    def for_instrument(self, name: str) -> BaseTerms:
-        """Return the terms of a separate account in one of several instruments."""
-        account = self.account.for_instrument(name)
-        return dataclasses.replace(self, venue=pick(self.venue, name), account=account)
+    @property
+    def venue(self) -> Any:
+        """The venue, or the venues by instrument."""
+        return self.test.venue
+
+    def for_instrument(self, name: str, market: Market) -> VariedTest:
+        """Return the test of a separate account in one of several instruments."""
+        test = self.test.replace(
+            market=market,
+            venue=pick(self.venue, name),
+            account=self.test.account.for_instrument(name),
+            signal=pick(self.test.signal, name),
+        )
+        return dataclasses.replace(self, test=test)
 
     def has_own(self, names: Iterable[str]) -> bool:
         heads = {name.rpartition(".")[0] for name in names}
         return bool(heads & ({*self.names} - {*RESERVED} | {OVERLAY}))
 
-    def build_trio(self, values: Mapping[str, Any]) -> Trio:
-        policy: Any = self.build_policy(values)
+    def build_test(self, values: Mapping[str, Any], **changes: Any) -> Backtest:
+        """Return the test of a set; ``changes`` are fields that its run has."""
+        found = {"venue": self.build_venue(values), "account": self.build_account(values),
+                 "overlay": self.build_overlay(values)}  # fmt: skip
+        if self.rule is not None:
+            found["signal"] = self.build_signal(values)
+        return self.test.replace(**{**found, **changes})
+
+    def build_policies(self, values: Mapping[str, Any]) -> Any:
+        """Return the policy of a set, or policies by instrument if some have their own values."""
         if any(find_own(values, name) for name in self.names):
-            policy = {name: self.build_policy(find_values(values, name)) for name in self.names}
-        return Trio(policy, self.build_venue(values), self.build_account(values))
+            return {name: self.build_policy(find_values(values, name)) for name in self.names}
+        return self.build_policy(values)
 
     def build_policy(self, values: Mapping[str, Any]) -> Policy:
         own = {name: value for name, value in values.items() if "." not in name}
@@ -130,18 +151,17 @@ class BaseTerms:
 
     def build_overlay(self, values: Mapping[str, Any]) -> Policy | None:
         own = self._read(values, f"{OVERLAY}.")
-        if self.overlay is None or not own:
-            return self.overlay
-        return change_settings(self.overlay, own)
+        above = self.test.overlay
+        return above if above is None or not own else change_settings(above, own)
 
     def build_signal(self, values: Mapping[str, Any]) -> SignalRule | None:
-        if self.signal is None:
+        if self.rule is None:
             return None
-        return change_settings(self.signal, self._read(values, SIGNAL))
+        return change_settings(self.rule, self._read(values, SIGNAL))
 
     def build_account(self, values: Mapping[str, Any]) -> Account:
-        changes = self._read(values, "account.")
-        return self.account.override(changes) if changes else self.account
+        changes, account = self._read(values, "account."), self.test.account
+        return account.override(changes) if changes else account
 
     def build_venue(self, values: Mapping[str, Any]) -> Any:
         changes = self._read(values, "venue.")
@@ -316,8 +336,8 @@ def _from_list(values: list[object]) -> np.ndarray:
     return column
 
 
-def check_sets(terms: BaseTerms, sets: Mapping[str, Any]) -> Sets:
-    settings = terms.settings
+def check_sets(varied: VariedTest, sets: Mapping[str, Any]) -> Sets:
+    settings = varied.settings
     given = {str(name): as_column(str(name), values) for name, values in sets.items()}
     faults = [*find_unknown(settings, given), *find_uneven(given), *find_missing(settings, given)]
     converted = {
@@ -326,7 +346,7 @@ def check_sets(terms: BaseTerms, sets: Mapping[str, Any]) -> Sets:
         if name in settings
     }
     raise_faults(faults)
-    check_terms(terms, converted)
+    check_terms(varied, converted)
     return reset_inactive(settings, converted)
 
 
@@ -422,13 +442,13 @@ def name_sets(places: base.IntArray, n: int) -> str:
 # ------------------------------------------------------------------------ what must go together
 
 
-def check_terms(terms: BaseTerms, sets: Sets) -> None:
+def check_terms(varied: VariedTest, sets: Sets) -> None:
     n = count_sets(sets)
     own = {k: each for k, each in sets.items() if k.startswith(("account.", "venue."))}
     for rows in group_rows(number_rows(own, n)) if own else ():
         values = take_sets(own, rows[0])
         try:
-            check_together(terms.build_account(values), terms.build_venue(values))
+            check_together(varied.build_account(values), varied.build_venue(values))
         except base.BacktestError as error:
             raise base.ParameterError(f"{error}{name_sets(rows, n)}") from None
 
@@ -634,7 +654,9 @@ class Space:
         return plain
 
 
-def read_space(terms: BaseTerms, given: Given | None = None, *, fix: Given | None = None) -> Space:
+def read_space(
+    varied: VariedTest, given: Given | None = None, *, fix: Given | None = None
+) -> Space:
     for name, value in (("space", given), ("fix", fix)):
         if value is not None and not isinstance(value, Mapping):
             example = "(0.1, 1.0)" if name == "space" else "0.4"
@@ -642,9 +664,9 @@ def read_space(terms: BaseTerms, given: Given | None = None, *, fix: Given | Non
                 f"{name} must be a mapping by the names of parameters, {{'target': {example}}} for "
                 f"example, got {base.repr_plain(value)}"
             )
-    settings = terms.settings
+    settings = varied.settings
     fixed = dict(fix or {})
-    wanted = dict(given) if given is not None else _declared(terms, fixed)
+    wanted = dict(given) if given is not None else _declared(varied, fixed)
     faults = [*find_unknown(settings, {**wanted, **fixed}), *_find_doubles(wanted, fixed)]
     faults += find_missing(settings, {**wanted, **fixed})
     dimensions = []
@@ -662,8 +684,8 @@ def read_space(terms: BaseTerms, given: Given | None = None, *, fix: Given | Non
     return Space(_keep_active(dimensions, settings, fixed, is_given=given is not None), fixed)
 
 
-def _declared(terms: BaseTerms, fixed: Given) -> dict[str, Any]:
-    parameters = terms.policy_class.parameters().values()
+def _declared(varied: VariedTest, fixed: Given) -> dict[str, Any]:
+    parameters = varied.policy_class.parameters().values()
     return {
         each.name: [False, True] if each.space is None else each.space
         for each in parameters

@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, TypeAlias, TypeGuard
+from typing import Any, TypeAlias, TypeGuard, Unpack
 
 import numpy as np
 import pandas as pd
 
-from backtest.account import Account
 from backtest.base import Choice, ParameterError, Whole, checked_only, record_making
-from backtest.engine import Progress, warn_of_unfilled
+from backtest.engine import BacktestFields, Progress, read_test, short_form, warn_of_unfilled
 from backtest.market import Market, Markets
 from backtest.measures import rank_by_objective
 from backtest.measures.measure_table import METRICS
@@ -20,9 +19,10 @@ from backtest.policy import Policy
 from backtest.sweep import sweep_table
 from backtest.sweep.cluster import on_cluster
 from backtest.sweep.set_evaluator import Evaluator, Metrics, Pool
+from backtest.sweep.set_runs import Accounts, read_runs
 from backtest.sweep.sets import (
-    BaseTerms,
     Sets,
+    VariedTest,
     check_sets,
     count_sets,
     draw_sets,
@@ -31,12 +31,11 @@ from backtest.sweep.sets import (
     read_space,
     take_sets,
 )
-from backtest.sweep.shared_terms import Accounts, read_shared
-from backtest.venue import VenueLike
 
 SetsLike: TypeAlias = "Mapping[str, Any] | pd.DataFrame | int"
 
 
+@short_form
 @record_making
 @checked_only("progress")
 def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
@@ -44,14 +43,8 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     policy: type[Policy] | Policy,
     sets: SetsLike,
     *,
-    venue: VenueLike,
-    account: Account,
-    signal: Any = None,
-    overlay: Policy | None = None,
     accounts: Accounts = "shared",
     pool: Pool = "mean",
-    sampling: str = "1d",
-    calendar: str = "365",
     metrics: Metrics = "all",
     space: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -60,14 +53,13 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     compile: bool = True,  # noqa: A002 - the word users know
     cluster: str | None = None,
     progress: Progress | None = None,
-    decide: str | None = None,
-    detail: Any = None,
+    **fields: Unpack[BacktestFields],
 ) -> sweep_table.Sweep:
     """Run many sets of parameters; each row equals :func:`backtest.run` of its set, to rounding.
 
     Parameters
     ----------
-    market, venue, account, signal, overlay, sampling, calendar, compile, decide, detail
+    market, compile, **fields
         As in :func:`backtest.run`.
     policy : type or Policy
         A policy class, or an instance whose settings are used unless sets have others.
@@ -119,19 +111,22 @@ def sweep(  # noqa: PLR0913 - keywords, each with a default that is said
     BacktestError
         If every set fails, with the reason of the first.
     """
-    shared = read_shared(locals())
+    runs = read_runs(
+        read_test(market, fields), policy, accounts=accounts, pool=pool, compile=compile,
+        threads=threads, memory=memory,
+    )  # fmt: skip
     Choice("all", "core").check("metrics", metrics)
-    given = build_sets(sets, shared.base, space=space, seed=seed)
-    chosen = check_sets(shared.base, given)
-    shared = shared.fit_to(chosen)
-    evaluator = shared.make(shared.market, shared.signal, metrics)
+    given = build_sets(sets, runs.varied, space=space, seed=seed)
+    chosen = check_sets(runs.varied, given)
+    runs = runs.fit_to(chosen)
+    evaluator = runs.make(runs.market, runs.test.signal, metrics)
     evaluator.check_causal(chosen)
     with on_cluster(evaluator, cluster) as working:
         table = sweep_table.build_table(working, chosen, progress)
     check_winner(evaluator, chosen, table)
     warn_of_unfilled({"turnover": table["turnover"].to_numpy()})
-    settings = {name: shared.base.settings[name] for name in chosen}
-    manifest = shared.describe(
+    settings = {name: runs.varied.settings[name] for name in chosen}
+    manifest = runs.describe(
         "sweep",
         chosen,
         parameters={
@@ -156,11 +151,11 @@ def check_winner(evaluator: Evaluator, sets: Sets, table: pd.DataFrame) -> None:
 
 
 def build_sets(
-    sets: SetsLike, base: BaseTerms, *, space: Mapping[str, Any] | None, seed: int
+    sets: SetsLike, varied: VariedTest, *, space: Mapping[str, Any] | None, seed: int
 ) -> Sets:
     Whole(0).check("seed", seed)
     if is_count(sets):
-        found = read_space(base, space)
+        found = read_space(varied, space)
         return draw_sets(found, int(sets), seed=seed)
     if space is not None:
         raise ParameterError(
@@ -168,7 +163,7 @@ def build_sets(
             f"got {type(sets).__name__}"
         )
     if isinstance(sets, pd.DataFrame):
-        check_is_not_result(sets, base.settings)
+        check_is_not_result(sets, varied.settings)
         return from_frame(sets.rename(columns=lambda name: sweep_table.name_parameter(str(name))))
     if isinstance(sets, Mapping):
         return grid(sets)

@@ -273,7 +273,7 @@ class Sweep(base.SavedResult):
 
     def list_policies(self) -> Iterable[type]:
         """Return the class of the policy; nothing of a loaded sweep."""
-        return [self.evaluator.base.policy_class] if self.evaluator else []
+        return [self.evaluator.varied.policy_class] if self.evaluator else []
 
     def _lay_out(self) -> dict[str, pd.DataFrame | None]:
         words = {name: encode_objects(self.table[name].to_numpy()) for name in self.parameters}

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from backtest.tune.benchmark import GrowthTest
     from backtest.tune.trials import WALKED, Batch, Journal, add_note, find_finished
     from backtest.tune.trials import name_result, open_folder, read_notes
-    from backtest.tune.problem import Problem, Robustness, read_problem
+    from backtest.tune.problem import SearchProblem, Robustness, read_search
     from backtest.tune.search import objective, search_and_choose, tune
     from backtest.tune.study import SearchResult, Study, describe_budget, describe_search
     from backtest.tune.study import find_measures

@@ -1,26 +1,24 @@
-"""The problem of a search or a validation: what is chosen among what, and how it is described."""
+"""What a search or a validation chooses among and by what, and how that is described."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from backtest.base import Choice, Number, ParameterError, Value, Whole
-from backtest.engine import Result, name_callable, run
+from backtest.engine import Backtest, Result, name_callable
 from backtest.engine.checks import warn_once
 from backtest.measures import ObjectiveLike, read_constraints, read_objective
 from backtest.measures.measure_table import CORE, PATH
-from backtest.sweep import Evaluator, SharedTerms, read_shared, read_space
+from backtest.sweep import Evaluator, SetRuns, read_runs, read_space
 from backtest.tune.trials import Goal, SamplerName
 
 if TYPE_CHECKING:
+    from backtest.policy import Policy
     from backtest.sweep import Metrics
 
 LEAST_TRIALS = 4
-DEFAULTS = {"accounts": "shared", "pool": "mean", "seed": 0, "sampler": "sobol", "robust": False,
-            "threads": None, "memory": "1GiB", "trials": LEAST_TRIALS, "seconds": None}  # fmt: skip
 
 
 class Robustness(Value, kw_only=True):
@@ -71,8 +69,8 @@ PLAIN = Robustness(parts=1, candidates=1)
 
 
 @dataclass(frozen=True, eq=False)
-class Problem(SharedTerms):
-    """``space`` is what is searched; None if sets come from elsewhere."""
+class SearchProblem(SetRuns):
+    """What is chosen among what; ``space`` is None if sets come from elsewhere."""
 
     space: Any
     goal: Goal
@@ -95,21 +93,19 @@ class Problem(SharedTerms):
 
     def run(self, values: Mapping[str, Any], first: int, stop: int) -> Result:
         """Run a set on some bars with fresh capital."""
-        trio = self.base.build_trio(values)
+        is_whole = stop == self.market.n_bars
+        changes: dict[str, Any] = {"start": self.market.times[first]}
+        if not is_whole:
+            changes["market"] = self.market.prefix(stop)
+        if self.varied.rule is None:
+            changes["signal"] = self.slice_signal(stop)
         with warn_once(is_first=False):
-            return run(
-                self.market if stop == self.market.n_bars else self.market.prefix(stop),
-                trio.policy,
-                venue=trio.venue,
-                account=trio.account,
-                signal=self.base.build_signal(values) or self.slice_signal(stop),
-                overlay=self.base.build_overlay(values),
-                start=self.market.times[first],
-                **self.terms,
-            )
+            test = self.varied.build_test(values, **changes)
+            result: Result = test.run(self.varied.build_policies(values), compile=self.compile)
+        return result
 
     def slice_signal(self, stop: int) -> Any:
-        return self.signal if stop == self.market.n_bars else self.keep_times()
+        return self.test.signal if stop == self.market.n_bars else self.keep_times()
 
     def describe_search(self, kind: str, **settings: Any) -> dict[str, Any]:
         return self.describe(
@@ -126,32 +122,49 @@ class Problem(SharedTerms):
         )
 
 
-def read_problem(arguments: Mapping[str, Any]) -> Problem:
-    """Read the arguments of a call by name; one without ``space`` searches none."""
-    given = SimpleNamespace(**{**DEFAULTS, **arguments})
-    Choice(*get_args(SamplerName)).check("sampler", given.sampler)
-    Whole(0).check("seed", given.seed)
-    trials = None if given.trials is None else Whole(LEAST_TRIALS).check("trials", given.trials)
-    if given.seconds is not None:
-        Number(0.0, open_low=True).check("seconds", given.seconds)
-    shared = read_shared(vars(given))
-    goal = Goal(read_objective(given.objective), read_constraints(given.constraints))
-    space = None
-    if hasattr(given, "space"):
-        space = read_space(shared.base, given.space, fix=given.fix)
-        shared = shared.fit_to([*(each.name for each in space.dimensions), *space.fixed])
-    return Problem(
-        **vars(shared),
-        space=space,
+def read_search(
+    test: Backtest,
+    policy: type[Policy] | Policy,
+    *,
+    objective: ObjectiveLike,
+    constraints: Mapping[str, str] | None,
+    space: Mapping[str, Any] | None = None,
+    fix: Mapping[str, Any] | None = None,
+    is_searched: bool = True,
+    trials: int | None = LEAST_TRIALS,
+    seconds: float | None = None,
+    sampler: Any = "sobol",
+    robust: bool | Robustness = False,
+    seed: int = 0,
+    **how: Any,
+) -> SearchProblem:
+    """Read the arguments of a search; ``how`` are those of :func:`read_runs`.
+
+    Without ``is_searched`` there is no space.
+    """
+    Choice(*get_args(SamplerName)).check("sampler", sampler)
+    Whole(0).check("seed", seed)
+    most = None if trials is None else Whole(LEAST_TRIALS).check("trials", trials)
+    if seconds is not None:
+        Number(0.0, open_low=True).check("seconds", seconds)
+    runs = read_runs(test, policy, **how)
+    goal = Goal(read_objective(objective), read_constraints(constraints))
+    found = None
+    if is_searched:
+        found = read_space(runs.varied, space, fix=fix)
+        runs = runs.fit_to([*(each.name for each in found.dimensions), *found.fixed])
+    return SearchProblem(
+        **vars(runs),
+        space=found,
         goal=goal,
-        objective=given.objective,
-        metrics=choose_metrics(given.objective, goal),
-        sampler=given.sampler,
-        trials=trials,
-        seconds=given.seconds,
-        robustness=read_robustness(given.robust),
-        is_robust=bool(given.robust),
-        seed=given.seed,
+        objective=objective,
+        metrics=choose_metrics(objective, goal),
+        sampler=sampler,
+        trials=most,
+        seconds=seconds,
+        robustness=read_robustness(robust),
+        is_robust=bool(robust),
+        seed=seed,
     )
 
 

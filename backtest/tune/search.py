@@ -9,16 +9,17 @@ import re
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from backtest import base
 from backtest.base.saved_result import COMMAND, attach_making
+from backtest.engine import BacktestFields, read_test, short_form
 from backtest.market import as_markets
 from backtest.measures import ObjectiveLike
 from backtest.sweep import Accounts, Pool, check_sets, on_cluster
-from backtest.tune.problem import Robustness, read_problem
+from backtest.tune.problem import Robustness, read_search
 from backtest.tune.study import Study
 from backtest.tune.trials import (
     TRIED,
@@ -39,22 +40,19 @@ from backtest.tune.winner import (
 )
 
 if TYPE_CHECKING:
-    from backtest.account import Account
     from backtest.market import Market, Markets
     from backtest.policy import Policy
-    from backtest.venue import VenueLike
 
 TRIALS = 20_000
 """Trials if neither trials nor seconds are given."""
 
 
+@short_form
 @base.checked_only("resume", "store", "progress")
 def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     market: Market | Markets,
     policy: type[Policy] | Policy,
     *,
-    venue: VenueLike,
-    account: Account,
     accounts: Accounts = "shared",
     pool: Pool = "mean",
     objective: ObjectiveLike = "sharpe",
@@ -69,23 +67,18 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     seed: int = 0,
     store: str | Path | None = None,
     resume: bool = False,
-    signal: Any = None,
-    overlay: Policy | None = None,
-    sampling: str = "1d",
-    calendar: str = "365",
     threads: int | None = None,
     memory: str = "1GiB",
     cluster: str | None = None,
     compile: bool = True,  # noqa: A002 - the word users know
     progress: Callable[[Progress], object] | None = None,
-    decide: str | None = None,
-    detail: Any = None,
+    **fields: Unpack[BacktestFields],
 ) -> Study:
     """Search for good parameters of a policy, and measure how much of the result is luck.
 
     Parameters
     ----------
-    market, venue, account, signal, overlay, sampling, calendar, compile, decide, detail
+    market, compile, **fields
         As in :func:`backtest.run`; several markets have one policy, whose parameters are those of
         all instruments.
     policy : type or Policy
@@ -161,7 +154,11 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     """
     if trials is None and seconds is None:
         trials = TRIALS
-    problem = read_problem(locals())
+    problem = read_search(
+        read_test(market, fields), policy, accounts=accounts, pool=pool, compile=compile,
+        threads=threads, memory=memory, objective=objective, constraints=constraints, space=space,
+        fix=fix, trials=trials, seconds=seconds, sampler=sampler, robust=robust, seed=seed,
+    )  # fmt: skip
     market = problem.market
     split = find_split(market, holdout)
     warn_of_unseen(market, split)
@@ -183,34 +180,26 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
             return run_study(task._replace(seen=working), progress)
 
 
-def objective(  # noqa: PLR0913 - keywords, each with a default that is said
+@short_form
+def objective(
     market: Market | Markets,
     policy: type[Policy] | Policy,
     *,
-    venue: VenueLike,
-    account: Account,
     accounts: Accounts = "shared",
     pool: Pool = "mean",
     objective: ObjectiveLike = "sharpe",
     constraints: Mapping[str, str] | None = None,
     fix: Mapping[str, Any] | None = None,
     holdout: str | float | None = "25%",
-    signal: Any = None,
-    overlay: Policy | None = None,
-    sampling: str = "1d",
-    calendar: str = "365",
     compile: bool = True,  # noqa: A002 - the word users know
-    decide: str | None = None,
-    detail: Any = None,
+    **fields: Unpack[BacktestFields],
 ) -> Callable[[Mapping[str, Any]], float]:
     """Return a function from values of parameters to the score that a search would maximize.
 
     Parameters
     ----------
-    market, policy, venue, account, accounts, pool, objective, constraints, fix, holdout
+    market, policy, accounts, pool, objective, constraints, fix, holdout, compile, **fields
         As in :func:`backtest.tune`. The score is of the bars before the holdout.
-    signal, overlay, sampling, calendar, compile, decide, detail
-        As in :func:`backtest.tune`.
 
     Returns
     -------
@@ -226,7 +215,10 @@ def objective(  # noqa: PLR0913 - keywords, each with a default that is said
     PolicyError
         From the function, if the columns of the first set look ahead.
     """
-    problem = read_problem(locals())
+    problem = read_search(
+        read_test(market, fields), policy, accounts=accounts, pool=pool, compile=compile,
+        objective=objective, constraints=constraints, is_searched=False,
+    )  # fmt: skip
     split = find_split(problem.market, holdout)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", base.VenueDateWarning)  # given above
@@ -241,7 +233,7 @@ def objective(  # noqa: PLR0913 - keywords, each with a default that is said
                 f"values must be a mapping of parameters, got {base.repr_plain(values):.60}"
             )
         columns = {name: [value] for name, value in {**(fix or {}), **values}.items()}
-        sets = check_sets(evaluator.base, columns)
+        sets = check_sets(evaluator.varied, columns)
         if not is_checked:
             evaluator.check_causal(sets)
             is_checked = True

@@ -16,7 +16,7 @@ from backtest import base
 from backtest.base.saved_result import UNFINISHED
 from backtest.engine import count_unfilled, name_better
 from backtest.measures import find_cautions
-from backtest.sweep import Trio, take_sets, to_plain_value
+from backtest.sweep import take_sets, to_plain_value
 from backtest.sweep.sweep_table import PLATEAU, ROBUST, SCORE
 from backtest.tune.benchmark import FEW_FILLS, OWN, SIGNIFICANT, GrowthTest
 from backtest.tune.trials import (
@@ -206,7 +206,7 @@ class Study(SearchResult):
         plain = {name: v.item() if isinstance(v, np.generic) else v for name, v in chosen.items()}
         if self.task is None:
             return plain
-        settings = self.task.whole.base.settings
+        settings = self.task.whole.varied.settings
         return {name: to_plain_value(settings[name], value) for name, value in plain.items()}
 
     @property
@@ -227,32 +227,29 @@ class Study(SearchResult):
 
         A policy by instrument if some have parameters of their own.
         """
-        return self._best_trio.policy
+        return self._find_task("its policy").whole.varied.build_policies(self.best_values)
 
     @property
     def best_overlay(self) -> Policy | None:
         """The overlay with the parameters that won, if there is any."""
-        return self._find_task("its overlay").whole.base.build_overlay(self.best_values)
+        return self._find_task("its overlay").whole.varied.build_overlay(self.best_values)
 
     @property
     def best_venue(self) -> Venue | dict[str, Venue]:
         """The venue with the fields that won, or the venues by instrument."""
-        venue: Venue | dict[str, Venue] = self._best_trio.venue
+        found = self._find_task("its venue").whole.varied.build_venue(self.best_values)
+        venue: Venue | dict[str, Venue] = found
         return venue
 
     @property
     def best_account(self) -> Account:
         """The account with the fields that won."""
-        return self._best_trio.account
+        return self._find_task("its account").whole.varied.build_account(self.best_values)
 
     @property
     def best_signal(self) -> SignalRule | None:
         """The rule of the signal with the parameters that won; None unless some were searched."""
-        return self._find_task("its signal").whole.base.build_signal(self.best_values)
-
-    @property
-    def _best_trio(self) -> Trio:
-        return self._find_task("its policy").whole.base.build_trio(self.best_values)
+        return self._find_task("its signal").whole.varied.build_signal(self.best_values)
 
     def replay(self) -> Result:
         """Return the run of the set that won on the whole market, holdout included."""
@@ -357,7 +354,7 @@ class Study(SearchResult):
 
     def list_policies(self) -> Iterable[type]:
         """Return the class of the policy; nothing of a loaded study."""
-        return [self.task.whole.base.policy_class] if self.task else []
+        return [self.task.whole.varied.policy_class] if self.task else []
 
     def _lay_out(self) -> dict[str, pd.DataFrame | None]:
         return {"trials": tabulate_batches(self.batches)}

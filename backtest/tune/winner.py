@@ -32,7 +32,7 @@ from backtest.tune.benchmark import (
     count_trials,
     run_beside,
 )
-from backtest.tune.problem import Problem, Robustness
+from backtest.tune.problem import Robustness, SearchProblem
 from backtest.tune.trials import (
     LOOKS,
     PART,
@@ -243,7 +243,7 @@ class StudyOutcome(NamedTuple):
 class StudyTask(NamedTuple):
     """What is searched on the bars that are seen; the holdout of the whole begins at the split."""
 
-    problem: Problem
+    problem: SearchProblem
     seen: Evaluator
     whole: Evaluator
     split: int
@@ -258,7 +258,7 @@ class StudyTask(NamedTuple):
         return bool(self.split < self.whole.market.n_bars)
 
     def read(self, values: Mapping[str, Any]) -> Sets:
-        return check_sets(self.whole.base, {name: [value] for name, value in values.items()})
+        return check_sets(self.whole.varied, {name: [value] for name, value in values.items()})
 
     def measure_holdout(self, sets: Sets) -> dict[str, float]:
         rows = self.whole.evaluate(sets, first=self.split)
@@ -501,7 +501,8 @@ def measure_luck(
     unknown["growth"] = check_growth(parts, growing, task.problem.seed)
     if rows.returns is None or len(rows.returns) < 4:
         return unknown
-    periods = count_periods(evaluator.calendar, evaluator.sampling, evaluator.market)
+    test = evaluator.varied.test
+    periods = count_periods(test.calendar, test.sampling, test.market)
     scale = math.sqrt(periods)
     if evaluator.is_pooled:
         own = rows.returns[:, -1]

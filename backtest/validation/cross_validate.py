@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias, Unpack
 
 import numpy as np
 import pandas as pd
@@ -15,18 +15,25 @@ import pandas as pd
 from backtest import base
 from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.base.units import DAY, YEAR_DAYS
-from backtest.engine import as_of, count_periods, earn_cash, mark_samples, measure_years
+from backtest.engine import (
+    as_of,
+    count_periods,
+    earn_cash,
+    mark_samples,
+    measure_years,
+    read_test,
+    short_form,
+)
 from backtest.market import Markets
 from backtest.measures import annualize_ratios
 from backtest.measures.measure_table import COSTS
 from backtest.sweep import count_sets, draw_sets, name_column, take_sets, to_plain_value
-from backtest.tune import Journal, Problem, find_distinct
+from backtest.tune import Journal, SearchProblem, find_distinct
 from backtest.validation import validation as v
-from backtest.venue import Venue, VenueLike
+from backtest.venue import Venue
 
 if TYPE_CHECKING:
-    from backtest.account import Account
-    from backtest.engine import Progress
+    from backtest.engine import BacktestFields, Progress
     from backtest.market import Market
     from backtest.policy import Policy
     from backtest.sweep import Evaluator, Rows, Sets
@@ -58,14 +65,13 @@ BARS = {"no better than the median set": "loss", "better": "accent"}
 SPREAD = "the spread of the paths is not an interval"
 
 
+@short_form
 @base.record_making
 @base.checked_only("resume", "progress")
 def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is said
     market: Market | Markets,
     policy: type[Policy] | Policy,
     *,
-    venue: VenueLike,
-    account: Account,
     space: Mapping[str, Any] | None = None,
     fix: Mapping[str, Any] | None = None,
     objective: Any = "sharpe",
@@ -77,24 +83,19 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     seed: int = 0,
     store: str | Path | None = None,
     resume: bool = False,
-    signal: Any = None,
-    overlay: Policy | None = None,
-    sampling: str = "1d",
-    calendar: str = "365",
     threads: int | None = None,
     memory: str = "1GiB",
     cluster: str | None = None,
     compile: bool = True,  # noqa: A002 - the word users know
     progress: Progress | None = None,
-    decide: str | None = None,
-    detail: Any = None,
+    **fields: Unpack[BacktestFields],
 ) -> CrossValidation:
     """Choose the best set on each choice of groups of time, and test it on the others.
 
     Parameters
     ----------
-    market, venue, account, signal, overlay, sampling, calendar, compile, decide, detail, store
-        As in :func:`backtest.walk_forward`, also ``resume``.
+    market, compile, store, resume, **fields
+        As in :func:`backtest.walk_forward`.
     policy, space, fix, objective, constraints, seed, threads, memory, cluster
         As in :func:`backtest.tune`. One objective; it and the constraints are measures that add
         up over groups, as returns, costs, counts and the deepest drawdown do. The space holds
@@ -132,10 +133,13 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     is purged: accounts end at their mark. Source: Lopez de Prado (2018), Advances in Financial
     Machine Learning, chapter 12.
     """
-    arguments = locals()
-    problem = v.read_validated(arguments)
+    problem = v.read_validated(
+        read_test(market, fields), policy, store, compile=compile, threads=threads, memory=memory,
+        objective=objective, constraints=constraints, space=space, fix=fix, trials=trials,
+        seed=seed,
+    )  # fmt: skip
     check_objective(problem)
-    market = problem.market
+    market, sampling = problem.market, problem.test.sampling
     cut, k = v.split_groups(market, groups, test_groups, sampling)
     bars = v.check_embargo(embargo, cut, market)
     period = max(base.parse_duration(sampling, "sampling"), market.interval)
@@ -156,7 +160,8 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
             )
         return judge_splits(problem, sets, plan, runs, manifest)
 
-    return v.make_or_resume(CrossValidation, problem, manifest, arguments, make)
+    how: Any = {"store": store, "resume": resume, "cluster": cluster}
+    return v.make_or_resume(CrossValidation, problem, manifest, make, **how)
 
 
 class SplitPlan(NamedTuple):
@@ -174,7 +179,7 @@ class SplitWinners(NamedTuple):
     rank: base.FloatArray
 
 
-def check_objective(problem: Problem) -> None:
+def check_objective(problem: SearchProblem) -> None:
     objective = problem.objective
     names = {*objective} if isinstance(objective, Mapping) else {objective}
     names = {name.strip().lstrip("- ") if isinstance(name, str) else "a function" for name in names}
@@ -188,13 +193,16 @@ def check_objective(problem: Problem) -> None:
 
 
 def judge_splits(
-    problem: Problem,
+    problem: SearchProblem,
     sets: Sets,
     plan: SplitPlan,
     runs: Sequence[GroupRuns],
     manifest: Mapping[str, Any],
 ) -> CrossValidation:
-    periods, n = count_periods(problem.calendar, problem.sampling, problem.market), len(runs)
+    periods, n = (
+        count_periods(problem.test.calendar, problem.test.sampling, problem.market),
+        len(runs),
+    )
     plain = build_parts(problem, plan.groups, runs, 0)
     late = build_parts(problem, plan.groups, runs, plan.skipped)
     failed = np.any([each.failed for each in runs], axis=0)
@@ -218,7 +226,7 @@ def judge_splits(
     splits = pd.DataFrame({"groups": v.list_splits(n, plan.k), "in_sample": winners.inside,
                            "out_of_sample": winners.outside, "rank": winners.rank})  # fmt: skip
     for name in problem.names:
-        setting = problem.base.settings[name]
+        setting = problem.varied.settings[name]
         values = [None if row < 0 else to_plain_value(setting, sets[name][row])
                   for row in winners.row.tolist()]  # fmt: skip
         splits[name_column(name)] = pd.Series(values)
@@ -321,7 +329,7 @@ def sum_moments(
 
 
 def build_parts(
-    problem: Problem, groups: v.Groups, runs: Sequence[GroupRuns], skipped: int
+    problem: SearchProblem, groups: v.Groups, runs: Sequence[GroupRuns], skipped: int
 ) -> list[GroupPart]:
     market = problem.market
     parts: list[GroupPart] = []
@@ -335,15 +343,15 @@ def build_parts(
     return parts
 
 
-def sample_free(problem: Problem, first: int, stop: int) -> base.FloatArray:
+def sample_free(problem: SearchProblem, first: int, stop: int) -> base.FloatArray:
     """Return the simple risk-free return of each sampling period of a span, of shape (n,)."""
-    market, venue = problem.market.prefix(stop), problem.base.venue
+    market, venue = problem.market.prefix(stop), problem.varied.venue
     if not isinstance(venue, Venue):
         venue = next(iter(venue.values()))
     rates = as_of(venue.cash_rate, market.time, "Venue.cash_rate")
     years = measure_years(market, venue, first, int(market.time[first]))
     free = earn_cash(rates, years, market.n_bars)[first:]
-    ends = np.flatnonzero(mark_samples(market, problem.sampling)[first:])
+    ends = np.flatnonzero(mark_samples(market, problem.test.sampling)[first:])
     starts = np.concatenate(([0], ends[:-1] + 1))
     return np.asarray(np.expm1(np.add.reduceat(np.log1p(free), starts)))
 

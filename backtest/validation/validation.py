@@ -16,13 +16,13 @@ import pandas as pd
 from backtest import base
 from backtest.base.result_parts import ShownChart
 from backtest.base.saved_result import MANIFEST
-from backtest.engine import Result, mark_ends
+from backtest.engine import Backtest, Result, mark_ends
 from backtest.engine.checks import warn_once
 from backtest.market import Market, Markets, as_markets
 from backtest.measures import name_measure
 from backtest.measures.measure_table import METRICS
 from backtest.sweep import Evaluator, on_cluster
-from backtest.tune import Problem, SearchResult, find_finished, open_folder, read_problem
+from backtest.tune import SearchProblem, SearchResult, find_finished, open_folder, read_search
 
 LEAST_TRAIN, LEAST_TEST = 200, 20
 """Least bars of a train span, and of a test span."""
@@ -368,13 +368,13 @@ def show_choice(trials: pd.DataFrame, what: str) -> ShownChart:
 # ------------------------------------------------------------------------------- the arguments
 
 
-def read_validated(arguments: Mapping[str, Any]) -> Problem:
-    store = arguments["store"]
+def read_validated(test: Backtest, policy: Any, store: object, **search: Any) -> SearchProblem:
+    """Read the arguments of a validation; ``search`` are those of :func:`read_search`."""
     if store is not None and not base.is_path(store):
         raise base.ParameterError(
             f"store must be the path of a folder or None, got {base.repr_plain(store)}"
         )
-    problem = read_problem(arguments)
+    problem = read_search(test, policy, **search)
     dotted = [name for name in problem.names if name.startswith(("account.", "venue."))]
     if dotted:
         raise base.ParameterError(
@@ -386,20 +386,23 @@ def read_validated(arguments: Mapping[str, Any]) -> Problem:
 
 def make_or_resume(
     cls: type[V],
-    problem: Problem,
+    problem: SearchProblem,
     manifest: Mapping[str, Any],
-    arguments: Mapping[str, Any],
     make: Callable[[Evaluator, Path | None], V],
+    *,
+    store: str | Path | None,
+    resume: bool,
+    cluster: str | None,
 ) -> V:
-    store = None if arguments["store"] is None else Path(arguments["store"])
-    if (finished := find_finished(store, manifest, resume=arguments["resume"])) is not None:
+    place = None if store is None else Path(store)
+    if (finished := find_finished(place, manifest, resume=resume)) is not None:
         return cls.load(finished)
     evaluator = problem.build_evaluator(problem.market)
-    with open_folder(store, manifest) as folder:
-        with warn_once(is_first=False), on_cluster(evaluator, arguments["cluster"]) as working:
+    with open_folder(place, manifest) as folder:
+        with warn_once(is_first=False), on_cluster(evaluator, cluster) as working:
             made = make(working, folder)
-        if store is not None and folder is not None:
-            made.save(store)
+        if place is not None and folder is not None:
+            made.save(place)
             base.discard_folder(folder)
     for text in made.warnings:
         base.warn_caller(text)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ from backtest.compare import sample_returns, show_accounts
 from backtest.engine import (
     BUY_AND_HOLD,
     CONSTANT,
+    BacktestFields,
     Result,
     Segment,
     find_growth,
@@ -27,7 +28,9 @@ from backtest.engine import (
     measure_market,
     merge_segments,
     name_better,
+    read_test,
     run_switched,
+    short_form,
 )
 from backtest.engine.checks import warn_once
 from backtest.market import Markets
@@ -43,7 +46,7 @@ from backtest.tune import (
     WALKED,
     Examiner,
     Journal,
-    Problem,
+    SearchProblem,
     StudyTask,
     add_note,
     deflate_alone,
@@ -57,14 +60,12 @@ from backtest.tune import (
 from backtest.validation import validation as v
 
 if TYPE_CHECKING:
-    from backtest.account import Account
     from backtest.engine import Progress
     from backtest.market import Market
     from backtest.policy import Policy
     from backtest.sweep import Rows, Sets
     from backtest.tune import Progress as SearchProgress
     from backtest.tune import Robustness, Verdict
-    from backtest.venue import VenueLike
 
 KIND = "walk-forward"
 FEW_TRADES = 10
@@ -89,14 +90,13 @@ BESIDE = (
 )
 
 
+@short_form
 @base.record_making
 @base.checked_only("resume", "progress", "anchored")
 def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     market: Market | Markets,
     policy: type[Policy] | Policy,
     *,
-    venue: VenueLike,
-    account: Account,
     space: Mapping[str, Any] | None = None,
     fix: Mapping[str, Any] | None = None,
     objective: Any = "sharpe",
@@ -111,23 +111,18 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     seed: int = 0,
     store: str | Path | None = None,
     resume: bool = False,
-    signal: Any = None,
-    overlay: Policy | None = None,
-    sampling: str = "1d",
-    calendar: str = "365",
     threads: int | None = None,
     memory: str = "1GiB",
     cluster: str | None = None,
     compile: bool = True,  # noqa: A002 - the word users know
     progress: Progress | None = None,
-    decide: str | None = None,
-    detail: Any = None,
+    **fields: Unpack[BacktestFields],
 ) -> WalkForward:
     """Tune on each train span, trade the test span after it, and judge the whole procedure.
 
     Parameters
     ----------
-    market, venue, account, signal, overlay, sampling, calendar, compile, decide, detail
+    market, compile, **fields
         As in :func:`backtest.run`. Several markets have one policy, whose parameters are those of
         all instruments; of several, ``BTCUSDT.NAME`` of one of them, ``overlay.NAME`` of the
         overlay.
@@ -170,8 +165,11 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     before. The account's parameters change at the first close of each test span; until then the
     last decision of the earlier ones holds.
     """
-    arguments = locals()
-    problem = v.read_validated(arguments)
+    problem = v.read_validated(
+        read_test(market, fields), policy, store, compile=compile, threads=threads, memory=memory,
+        objective=objective, constraints=constraints, space=space, fix=fix, trials=trials,
+        sampler=sampler, robust=robust, seed=seed,
+    )  # fmt: skip
     market = problem.market
     spans = v.plan_spans(market, train, test, anchored, gap)
     table = v.tabulate_spans(market, spans)
@@ -193,7 +191,8 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
             manifest=manifest,
         )
 
-    return v.make_or_resume(WalkForward, problem, manifest, arguments, make)
+    how: Any = {"store": store, "resume": resume, "cluster": cluster}
+    return v.make_or_resume(WalkForward, problem, manifest, make, **how)
 
 
 def count_ways(store: str | Path | None, facts: Mapping[str, Any]) -> int:
@@ -227,7 +226,7 @@ class SearchedFold(NamedTuple):
 
 
 def search_folds(
-    problem: Problem,
+    problem: SearchProblem,
     evaluator: Evaluator,
     spans: list[v.FoldSpan],
     folder: Path | None,
@@ -255,7 +254,7 @@ def search_folds(
 
 
 def search_fold(
-    problem: Problem,
+    problem: SearchProblem,
     whole: Evaluator,
     span: v.FoldSpan,
     folder: Path | None,
@@ -279,7 +278,7 @@ def search_fold(
     if outcome.best >= 0:
         best = take_sets(trials.sets, outcome.best)
         names = [*problem.names, *problem.space.fixed]
-        values = {name: to_plain_value(whole.base.settings[name], best[name]) for name in names}
+        values = {name: to_plain_value(whole.varied.settings[name], best[name]) for name in names}
         code = find_different(trials.sets)[1][outcome.best]
         winner = int(np.searchsorted(rows, rows[code]))
         first, stop = whole.market.time[[span.train, span.train_stop - 1]].tolist()
@@ -324,34 +323,31 @@ class SpanEvaluator:
 # ------------------------------------------------------------------------------------ the accounts
 
 
-def run_walk(problem: Problem, found: list[SearchedFold]) -> Result | None:
+def run_walk(problem: SearchProblem, found: list[SearchedFold]) -> Result | None:
     """Run one account through all test spans; None if its parameters never change."""
-    end, terms = found[-1].span.stop, problem.base
+    end, varied = found[-1].span.stop, problem.varied
     segments = []
     for fold, stop in zip(found, [*(fold.span.test for fold in found[1:]), end], strict=True):
-        overlay = terms.build_overlay(fold.values)
-        own = None if overlay is terms.overlay else overlay
-        policy, rule = terms.build_trio(fold.values).policy, terms.build_signal(fold.values)
+        overlay = varied.build_overlay(fold.values)
+        own = None if overlay is problem.test.overlay else overlay
+        policy, rule = varied.build_policies(fold.values), varied.build_signal(fold.values)
         segments.append(Segment(fold.span.test, stop, policy, rule, own))
     segments = merge_segments(segments)
     if len(segments) == 1:
         return None
+    whole = problem.test.replace(
+        market=problem.market.prefix(end),
+        signal=problem.slice_signal(end),
+        overlay=segments[0].overlay or problem.test.overlay,
+    )
     with warn_once(is_first=False):
-        return run_switched(
-            problem.market.prefix(end),
-            segments,
-            venue=terms.venue,
-            account=terms.account,
-            signal=problem.slice_signal(end),
-            overlay=segments[0].overlay or terms.overlay,
-            **problem.terms,
-        )
+        return run_switched(whole, segments, compile=problem.compile)
 
 
 # ------------------------------------------------------------------------------ tables and figures
 
 
-def tabulate_folds(problem: Problem, found: Sequence[SearchedFold]) -> pd.DataFrame:
+def tabulate_folds(problem: SearchProblem, found: Sequence[SearchedFold]) -> pd.DataFrame:
     table = v.tabulate_spans(problem.market, [fold.span for fold in found])
     for name in problem.names:
         table[name_column(name)] = [fold.values[name] for fold in found]
@@ -372,7 +368,7 @@ def tabulate_folds(problem: Problem, found: Sequence[SearchedFold]) -> pd.DataFr
     )
 
 
-def tabulate_trials(problem: Problem, found: Sequence[SearchedFold]) -> pd.DataFrame:
+def tabulate_trials(problem: SearchProblem, found: Sequence[SearchedFold]) -> pd.DataFrame:
     parts = []
     for k, fold in enumerate(found):
         sides = fold.inside, fold.outside
@@ -385,7 +381,7 @@ def tabulate_trials(problem: Problem, found: Sequence[SearchedFold]) -> pd.DataF
 
 
 def judge_walk(
-    problem: Problem,
+    problem: SearchProblem,
     found: Sequence[SearchedFold],
     ranks: base.FloatArray,
     result: Result,
@@ -441,7 +437,7 @@ def list_warnings(found: Sequence[SearchedFold], trades: Sequence[int]) -> Itera
 # ----------------------------------------------------------------------- how much the winners move
 
 
-def measure_stability(problem: Problem, found: Sequence[SearchedFold]) -> pd.DataFrame:
+def measure_stability(problem: SearchProblem, found: Sequence[SearchedFold]) -> pd.DataFrame:
     pairs = [correlate_folds(one, other) for one, other in itertools.pairwise(found)]
     known = [value for value in pairs if not math.isnan(value)]
     rows = {}

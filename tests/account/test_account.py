@@ -141,7 +141,6 @@ REFUSED = [
     (lambda: run(account=bt.Account(max_holding={"C": "1d"})), "max_holding must be one value for"),
     (lambda: run(overlay=Careful()), "Careful, which reads account.liquidation_price"),
     (lambda: run(start="2030-01-01"), "start must lie before the last bar"),
-    (lambda: run(markets={"AAA": bt.Market.sample(bars=24)}), "; pass bt.Markets(market)"),
 ]  # fmt: skip
 
 

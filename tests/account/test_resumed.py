@@ -23,6 +23,10 @@ from tests.validation.worlds import Lever
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
+def run_segments(market, segments, *, compile=True, **fields):  # noqa: A002 - as that of bt.run
+    return run_switched(bt.Backtest(market, **fields), segments, compile=compile)
+
+
 def find_stop(case: PortfolioCase) -> int:
     spans = [place_of(case, name) for name in case.tapes]
     stops = range(max(each.start for each in spans) + 1, len(case.clock))
@@ -175,12 +179,12 @@ def test_segments_of_one_policy_are_the_run_bit_for_bit(edges):
     policy = VolTarget(target=0.8, half_life=48.0)
     whole = bt.run(MONTH, policy, **KEPT, start=MONTH.times[edges[0]])
     segments = [Segment(a, b, policy) for a, b in itertools.pairwise(edges)]
-    found = run_switched(MONTH, segments, **KEPT)
+    found = run_segments(MONTH, segments, **KEPT)
     assert dict(found.metrics) == pytest.approx(dict(whole.metrics), abs=0.0, nan_ok=True)
     pd.testing.assert_frame_equal(found.bars, whole.bars, check_exact=True)
     pd.testing.assert_frame_equal(found.events, whole.events, check_exact=True)
     assert repr(found.state) == repr(whole.state)
-    merged = run_switched(MONTH, merge_segments(segments), **KEPT)
+    merged = run_segments(MONTH, merge_segments(segments), **KEPT)
     assert merged.manifest["id"] == whole.manifest["id"]
 
 
@@ -188,7 +192,7 @@ def test_the_memory_of_a_policy_goes_on_within_a_segment_and_begins_anew_after_a
     one, other = Cppi(multiplier=2.0), Cppi(multiplier=3.0)
     whole = bt.run(MONTH, one, **KEPT)
     segments = [Segment(0, 300, one), Segment(300, 500, one), Segment(500, 720, other)]
-    found = run_switched(MONTH, merge_segments(segments), **KEPT)
+    found = run_segments(MONTH, merge_segments(segments), **KEPT)
     assert np.array_equal(found.record.values[:500], whole.record.values[:500], equal_nan=True)
     assert not np.array_equal(found.record.values[501:, 0], whole.record.values[501:, 0])
     switches = found.manifest["policy"]["switches"]
@@ -210,7 +214,7 @@ def test_a_switch_pays_for_the_difference_alone():
     venue = venue_of(fees={"taker": 1e-3, "maker": 1e-3})
     segments = [Segment(0, 2, Hold(level=1.0)), Segment(2, 5, Hold(level=3.0))]
     market = make_market([flat(100.0)] * 5)
-    found = run_switched(market, segments, venue=venue, account=account_of(), compile=False)
+    found = run_segments(market, segments, venue=venue, account=account_of(), compile=False)
     fees = found.of_account("fees")
     assert fees.tolist() == pytest.approx([0.0, 1.0, 0.001, 1.997997, fees[4]])
     assert found.of_account("equity")[3] == pytest.approx(997.001003, rel=1e-12)
@@ -246,7 +250,7 @@ def test_switching_equals_one_policy_that_knows_the_plan_under_a_table_that_chan
     until = bt.Earlier(until=str(PAIR.times[change]), brackets=loose)
     terms = {**OF_PAIR, "venue": replace(OF_PAIR["venue"], earlier=[until])}
     plan = [Segment(50, turn, Lever(1.0, 3)), Segment(turn, 200, Lever(2.0, 9))]
-    found = run_switched(PAIR, plan, **terms)
+    found = run_segments(PAIR, plan, **terms)
     policy, start = Planned(int(PAIR.time[turn]) // 10**9), {"start": PAIR.times[50]}
     whole = bt.run(PAIR, policy, **terms, **start)
     assert np.array_equal(found.record.values, whole.record.values, equal_nan=True)
@@ -260,7 +264,7 @@ def test_switching_equals_one_policy_that_knows_the_plan_under_a_table_that_chan
 def test_an_instrument_listed_after_a_stretch_is_never_asked_in_it():
     """BBB is listed at bar 20."""
     plan = [Segment(2, 15, Lever(1.0, 3)), Segment(15, 200, Lever(2.0, 9))]
-    assert run_switched(PAIR, plan, **OF_PAIR).metrics["final_equity"] > 0.0
+    assert run_segments(PAIR, plan, **OF_PAIR).metrics["final_equity"] > 0.0
 
 
 def test_the_unit_of_an_account_with_collateral_begins_at_its_start():

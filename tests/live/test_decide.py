@@ -59,9 +59,8 @@ class Whole:
             hours = case.overlay.every / 3_600_000_000_000
             given["overlay"] = Swinging(level=case.overlay.level, hours=hours)
         self.terms = given
-        self.setup = set_up_run(
-            self.market, Reading(), signal=self.signal, **{"overlay": None, **given}
-        )
+        test = bt.Backtest(self.market, signal=self.signal, **{"overlay": None, **given})
+        self.setup = set_up_run(test, Reading())
         self.outcome = run_account(self.setup, is_compiled=False, progress=None)
         self.names = self.setup.markets.names
 
@@ -131,9 +130,9 @@ def compare(whole: Whole, t: int, decision: Any) -> list[str]:
 def run_to(whole: Whole, t: int) -> Any:
     given = {"overlay": None, **whole.terms, **whole.prefix(t)}
     market = given.pop("market")
-    setup = set_up_run(market, Reading(), **given)
+    setup = set_up_run(bt.Backtest(market, **given), Reading())
     outcome = run_account(setup, is_compiled=False, progress=None)
-    return finish(setup, outcome, calendar="365")
+    return finish(setup, outcome)
 
 
 def decide_like(whole: Whole, t: int) -> Any:

@@ -132,8 +132,6 @@ ROWS = [
     Row("no mark prices: liquidations are", "live(bt.Market.from_frames(bars))",
         "bt.Market.from_frames(bars, mark=...)",
         "live(bt.Market.from_frames(bars, mark=market.mark()))"),
-    Row("; pass bt.Markets(market)", "live({'A': market, 'B': other})", "bt.Markets(market)",
-        "live(bt.Markets({'A': market, 'B': other}))"),
     Row("from_series(market, signal.shift(1), carry=True)", "live(signal=signal)",
         HELD.format("series", "", "signal"), f"live(signal={HELD.format('series', '', 'signal')})"),
     Row("; flat where it is unknown", "signal = signal.reindex(market.times).iloc[3:].fillna(1)\n"

@@ -122,7 +122,7 @@ def test_an_account_that_begins_in_history_is_that_of_a_run(policy, terms):
     """Each is new: its age, its memory, its tier of fees, and no interest for the bar before."""
     market, venue = sample(), free_venue().override(terms)
     given = {"venue": venue, "account": free_account(), "compile": False}
-    runner = PathsRunner(draw(market, horizon="3h"), policy, **given)
+    runner = begin(draw(market, horizon="3h"), policy, **given)
     setup = runner.setup._replace(account=given["account"])
     setup = set_up_again(setup, runner.paths.markets, np.ones((1, 120)), first=0, started=0)
     firsts = np.array([23, 40, 47, 90])
@@ -412,6 +412,11 @@ SAME = {"rtol": 1e-12, "atol": 1e-9}
 """Of a capital of 1,000."""
 
 
+def begin(paths, policy, **given) -> PathsRunner:
+    fields = {name: each for name, each in given.items() if name != "compile"}
+    return PathsRunner(paths, policy, bt.Backtest(paths.history, **fields), compile=False)
+
+
 def draw(market: bt.Market | bt.Markets, **terms) -> bt.Paths:
     return bt.simulate_paths(market, GBM, **{"paths": 4, "horizon": "12h", "seed": 2, **terms})
 
@@ -428,7 +433,7 @@ def costly() -> bt.Venue:
 ])  # fmt: skip
 def test_a_life_is_that_of_a_run_also_beside_an_instrument_not_held(policy, account, happens):
     given = {"venue": costly(), "account": free_account(**account), "compile": False}
-    runner = PathsRunner(draw(sample()), policy, **given)
+    runner = begin(draw(sample()), policy, **given)
     lives = runner.run_block(0, 4)
     assert getattr(lives, happens).any()
     for i in range(4):
@@ -440,7 +445,7 @@ def test_a_life_is_that_of_a_run_also_beside_an_instrument_not_held(policy, acco
         assert lives.is_ruined[i].any() == bool(whole.metrics["ruined"])
         assert lives.bad_debt[i].sum() == pytest.approx(whole.metrics["bad_debt"])
     both = draw(bt.Markets({"A": sample(), "B": sample(1)}))
-    two = PathsRunner(both, policy, signal={"A": 1.0, "B": 0.0}, **given).run_block(0, 4)
+    two = begin(both, policy, signal={"A": 1.0, "B": 0.0}, **given).run_block(0, 4)
     for mine, theirs in zip(lives[1:6], two[1:6], strict=True):
         assert np.allclose(mine, theirs, **SAME)
     assert np.array_equal(lives.closes[0], two.closes[0])
@@ -452,9 +457,7 @@ class Short(bt.Policy):
 
 
 def test_a_negative_leverage_on_a_path_is_the_error_of_its_run():
-    runner = PathsRunner(
-        draw(sample()), Short(), venue=costly(), account=free_account(), compile=False
-    )
+    runner = begin(draw(sample()), Short(), venue=costly(), account=free_account())
     check_refused(lambda: runner.run_block(0, 4), "a leverage must be at least 0", bt.PolicyError)
 
 

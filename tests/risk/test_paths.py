@@ -502,9 +502,8 @@ class HalfOnPathsThatRise(strategies.VolTarget):
 @pytest.mark.filterwarnings("ignore:.*looks ahead")
 def test_columns_of_a_policy_of_the_user_are_made_for_each_path(monkeypatch):
     paths = bt.simulate_paths(bt.Market.sample(bars=700), horizon="1d", paths=3, seed=3)
-    runner = PathsRunner(
-        paths, strategies.VolTarget(), venue=free_venue(), account=free_account(), compile=False
-    )
+    test = bt.Backtest(paths.history, venue=free_venue(), account=free_account())
+    runner = PathsRunner(paths, strategies.VolTarget(), test, compile=False)
     (own,) = runner.setup.observed
     own = own._replace(policy=HalfOnPathsThatRise())
     found = runner.observe(own, paths.names[0], paths.draw(0, 3))["sigma"].reshape(3, -1)

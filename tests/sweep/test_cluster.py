@@ -15,7 +15,7 @@ from backtest.strategies import Cppi, VolTarget
 from backtest.sweep import cluster as clustering
 from backtest.sweep.cluster import on_cluster
 from backtest.sweep.set_evaluator import Evaluator, Rows
-from backtest.sweep.sets import BaseTerms, grid
+from backtest.sweep.sets import VariedTest, grid
 from tests.kit import check_refused
 
 distributed = pytest.importorskip("distributed")
@@ -50,8 +50,9 @@ class Slow(bt.Policy):
 
 def prepare(policy: Any, **settings: Any) -> Evaluator:
     given = {"compile": False, **settings}
-    terms = BaseTerms(policy, VENUE, given.pop("account", bt.Account()))
-    return Evaluator(given.pop("market", MARKET), terms, **given)
+    account, market = given.pop("account", bt.Account()), given.pop("market", MARKET)
+    test = bt.Backtest(market, venue=VENUE, account=account)
+    return Evaluator(VariedTest(test, policy), **given)
 
 
 def check_same(one: Rows, other: Rows) -> None:

@@ -15,7 +15,7 @@ from backtest.base import object_code
 from backtest.strategies import Capped
 from backtest.sweep.lanes import block, formulas, runner
 from backtest.sweep.set_evaluator import Evaluator
-from backtest.sweep.sets import BaseTerms
+from backtest.sweep.sets import VariedTest
 from tests.agreement import trust_data
 from tests.kit import bars_market
 from tests.sweep.sweeps import MONEY
@@ -147,10 +147,11 @@ def make_case(seed: int, n_bars: int, n_sets: int) -> tuple[Evaluator, dict[str,
         weights.repeat(20, axis=0)[:n_bars], index=markets.times, columns=list(markets.names)
     )
     policy = Capped.over(Jumpy) if more[8] < 0.2 else Jumpy
-    evaluator = Evaluator(
-        markets, BaseTerms(policy, venue, account), sampling="4h",
+    test = bt.Backtest(
+        markets, venue=venue, account=account, sampling="4h",
         signal=signal if rng.random() < 0.6 else None,
     )  # fmt: skip
+    evaluator = Evaluator(VariedTest(test, policy))
     sets = {
         "scale": np.geomspace(0.2, 60.0, n_sets),
         "seed": rng.integers(0, 3, n_sets),
@@ -231,7 +232,8 @@ def test_the_loops_over_lanes_are_vectors(monkeypatch):
     monkeypatch.setattr(formulas, "find_block", formulas.find_block.__wrapped__)
     monkeypatch.setattr(block, "find_block", formulas.find_block)
     market, venue = bt.Market.sample(bars=99), bt.Venue.preset("binance-usdm", "BTCUSDT")
-    evaluator = Evaluator(market, BaseTerms(Capped.over(Jumpy), venue, bt.Account()))
+    test = bt.Backtest(market, venue=venue, account=bt.Account())
+    evaluator = Evaluator(VariedTest(test, Capped.over(Jumpy)))
     evaluator.evaluate({"cap": np.linspace(1.0, 2.0, 8)})
     whole, *_ = made  # one for each thread that came first
     found: dict[str, int] = {}

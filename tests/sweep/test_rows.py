@@ -11,7 +11,7 @@ from backtest.engine.signals import read_named
 from backtest.strategies import Constant, LiquidationDistance, VolTarget
 from backtest.sweep.lanes import runner
 from backtest.sweep.set_evaluator import Evaluator, Rows
-from backtest.sweep.sets import BaseTerms, grid
+from backtest.sweep.sets import VariedTest, grid
 from tests.agreement import Scripted, Swinging, trust_data
 from tests.cases import make_full_case, make_portfolio_case
 from tests.sweep.sweeps import LEAN, Modes, are_equal
@@ -93,7 +93,7 @@ def assert_rows_are_runs(evaluator: Evaluator, sets, rows: Rows, every: int = 1,
         result = evaluator.replay(values, **span)
         for name, column in rows.metrics.items():
             alone = result.metrics[name]
-            is_same = are_equal(name, column[k], alone, evaluator.base.account.capital)
+            is_same = are_equal(name, column[k], alone, evaluator.varied.test.account.capital)
             assert is_same, (k, name, column[k], alone)
         if rows.returns is not None:
             given = (rows.returns[:, k], result.returns.to_numpy())
@@ -215,6 +215,13 @@ ROWS: dict[str, tuple[Any, bt.Venue, dict[str, Any], dict[str, Any]]] = {
 }  # fmt: skip
 
 
+def evaluate(
+    market: Any, policy: Any, venue: Any, account: Any = None, *, rule: Any = None, **fields: Any
+) -> Evaluator:
+    test = bt.Backtest(market, venue=venue, account=account or bt.Account(), **fields)
+    return Evaluator(VariedTest(test, policy, rule=rule))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ROWS)
 def test_a_row_is_its_run(kind):
@@ -222,7 +229,7 @@ def test_a_row_is_its_run(kind):
     given = {"signal": np.where(np.arange(BARS) // 170 % 2 == 0, 1.0, -0.7), **terms}
     signal, account = given.pop("signal"), bt.Account(**given)
     rule = read_named(signal, MARKET) if isinstance(signal, str) else None
-    evaluator = Evaluator(MARKET, BaseTerms(policy, venue, account, rule), signal=signal)
+    evaluator = evaluate(MARKET, policy, venue, account, rule=rule, signal=signal)
     rows = evaluator.evaluate(sets, returns=True)
     assert rows.done.all()
     assert not any(rows.errors)
@@ -232,7 +239,7 @@ def test_a_row_is_its_run(kind):
 @pytest.mark.slow
 def test_a_row_that_decides_on_longer_bars_is_its_run():
     market = bt.decide_every(SAMPLE.slice(2, 999), "4h")
-    evaluator = Evaluator(market, BaseTerms(VolTarget, BINANCE, bt.Account(stop_loss=0.03)))
+    evaluator = evaluate(market, VolTarget, BINANCE, bt.Account(stop_loss=0.03))
     sets = draw(6, target=(0.5, 3.0))
     assert_rows_are_runs(evaluator, sets, evaluator.evaluate(sets, returns=True))
 
@@ -253,9 +260,8 @@ def test_rows_of_random_accounts_are_runs(seeds, compiled, monkeypatch):
         )
         sets = {"account.band": np.array([0.0, 0.3]), "account.capital": np.array([9e3, 4e4])}
         given = case.for_engine(bt)
-        venue, account = given.pop("venue"), given.pop("account")
-        terms = BaseTerms(Scripted(), venue, account, overlay=overlay)
-        evaluator = Evaluator(**given, terms=terms, compile=compiled)
+        test = bt.Backtest(**given, overlay=overlay)
+        evaluator = Evaluator(VariedTest(test, Scripted()), compile=compiled)
         rows = evaluator.evaluate(sets, returns=True)
         assert_rows_are_runs(evaluator, sets, rows)
         assert len(rows.done) == 2
@@ -273,7 +279,9 @@ def lean() -> tuple[Evaluator, dict[str, np.ndarray]]:
         "account.band": rng.uniform(0.0, 0.3, 150),
         "account.max_leverage": rng.uniform(1.0, 60.0, 150),
     }
-    return Evaluator(SAMPLE, BaseTerms(VolTarget, LEAN, bt.Account()), threads=1), sets
+    evaluator = evaluate(SAMPLE, VolTarget, LEAN)
+    evaluator.threads = 1
+    return evaluator, sets
 
 
 @pytest.mark.slow
@@ -324,7 +332,7 @@ class Loud(bt.Policy):
 
 @pytest.mark.slow
 def test_a_set_that_fails_is_a_row_with_its_cause_and_the_others_go_on(capfd):
-    evaluator = Evaluator(SAMPLE.prefix(300), BaseTerms(Loud, BINANCE, bt.Account()))
+    evaluator = evaluate(SAMPLE.prefix(300), Loud, BINANCE)
     rows = evaluator.evaluate({"least": np.array([1.0, -1.0, 2.0, 4.5])})
     assert [bool(error) for error in rows.errors] == [False, True, False, True]
     assert "negative" in rows.errors[1] or "at least 0" in rows.errors[1]
@@ -335,7 +343,7 @@ def test_a_set_that_fails_is_a_row_with_its_cause_and_the_others_go_on(capfd):
 
 
 def test_sets_that_contradict_themselves_are_rows_with_their_cause():
-    evaluator = Evaluator(SAMPLE.prefix(100), BaseTerms(Constant, BINANCE, bt.Account()))
+    evaluator = evaluate(SAMPLE.prefix(100), Constant, BINANCE)
     sets = {
         "account.min_leverage": np.array([2.0, 0.0, 1.0]),
         "account.max_leverage": np.array([1.0, 1.0, 0.5]),

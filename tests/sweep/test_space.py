@@ -13,7 +13,7 @@ from backtest import Choice, ParameterError, Range
 from backtest.features import VOLATILITY_ESTIMATORS, WEIGHTED_ESTIMATORS
 from backtest.strategies import Constant, SharpeScaling, VolTarget
 from backtest.sweep.set_evaluator import Evaluator
-from backtest.sweep.sets import BaseTerms, check_sets, draw_sets, grid, read_space
+from backtest.sweep.sets import VariedTest, check_sets, draw_sets, grid, read_space
 from tests.kit import Hold, check_refused, make_venue, simulate_pair
 from tests.sweep.sweeps import ACCOUNT, MARKET, VENUE, Modes
 
@@ -30,12 +30,16 @@ class Bare(Still):
     window: Annotated[int, Range(2, 100, log=True)] = 10
 
 
+def vary(policy: Any) -> VariedTest:
+    return VariedTest(bt.Backtest(MARKET, venue=VENUE, account=ACCOUNT), policy)
+
+
 def check(policy: Any, sets: Any) -> Any:
-    return check_sets(BaseTerms(policy, VENUE, ACCOUNT), sets)
+    return check_sets(vary(policy), sets)
 
 
 def space_of(policy: Any, given: Any = None, **fix: Any) -> Any:
-    return read_space(BaseTerms(policy, VENUE, ACCOUNT), given, fix=fix)
+    return read_space(vary(policy), given, fix=fix)
 
 
 def test_a_grid_is_the_product_with_the_last_name_fastest():
@@ -46,7 +50,7 @@ def test_a_grid_is_the_product_with_the_last_name_fastest():
 
 
 def test_every_field_of_account_and_venue_may_vary():
-    names = set(BaseTerms(VolTarget, VENUE, ACCOUNT).settings)
+    names = set(vary(VolTarget).settings)
     fields = {f"account.{each.name}" for each in dataclasses.fields(bt.Account)}
     for part in ("fees", "slippage", "liquidation", "contract"):
         kind = type(getattr(VENUE, part))
@@ -58,7 +62,7 @@ def test_every_field_of_account_and_venue_may_vary():
 
 
 def test_a_set_becomes_a_policy_a_venue_and_an_account():
-    base = BaseTerms(VolTarget(power=2.0), VENUE, ACCOUNT)
+    base = vary(VolTarget(power=2.0))
     values = {
         "target": np.float64(0.3),
         "account.stop_loss": np.float64("nan"),
@@ -66,7 +70,8 @@ def test_a_set_becomes_a_policy_a_venue_and_an_account():
         "venue.fees.taker": np.float64(1e-3),
         "venue.liquidation.step": "bracket",
     }
-    policy, venue, account = base.build_trio(values)
+    policy, test = base.build_policies(values), base.build_test(values)
+    venue, account = test.venue, test.account
     assert policy == VolTarget(target=0.3, power=2.0)
     assert account == bt.Account(band=0.1)
     assert venue.fees == bt.Fees(taker=1e-3, maker=VENUE.fees.maker)
@@ -355,6 +360,7 @@ def test_an_overlay_is_checked_from_the_first_weight_on_as_in_a_run():
     pair = simulate_pair(30)
     flat = pd.DataFrame(0.0, index=pair.times[:10], columns=pair.names)
     held = pd.DataFrame(0.5, index=pair.times[10:], columns=pair.names)
-    terms = BaseTerms(Constant, **TERMS, overlay=Awake())
-    evaluator = Evaluator(pair, terms, signal=pd.concat([flat, held]), compile=False)
+    signal = pd.concat([flat, held])
+    test = bt.Backtest(pair, **TERMS, overlay=Awake(), signal=signal)
+    evaluator = Evaluator(VariedTest(test, Constant), compile=False)
     evaluator.check_causal({"leverage": np.array([1.0])})

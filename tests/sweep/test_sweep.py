@@ -12,7 +12,7 @@ from backtest import DataError, ParameterError, Range
 from backtest.measures.measure_table import METRICS
 from backtest.strategies import Constant, VolTarget
 from backtest.sweep.set_evaluator import PooledEvaluator
-from backtest.sweep.sets import BaseTerms
+from backtest.sweep.sets import VariedTest
 from tests.kit import check_refused
 from tests.sweep.sweeps import ACCOUNT, CRASH, MARKET, VENUE, Modes, run
 
@@ -239,9 +239,9 @@ def test_settings_and_signals_may_be_tables_by_market():
 
 def test_returns_are_the_mean_on_the_days_that_all_have():
     names = {"A": MARKETS["BTC"].slice(0, 240), "B": MARKETS["BTC"].slice(48, 400)}
-    terms = BaseTerms(bt.strategies.Constant, VENUE, bt.Account())
     signal = dict.fromkeys(names, 1.0)
-    evaluator = PooledEvaluator(bt.Markets(names), terms, signal=signal, compile=False)
+    test = bt.Backtest(names, venue=VENUE, account=bt.Account(), signal=signal)
+    evaluator = PooledEvaluator(VariedTest(test, bt.strategies.Constant), compile=False)
     sets = {"leverage": np.array([1.0])}
     rows = evaluator.evaluate(sets, returns=True)
     runs = evaluator.replay({"leverage": 1.0})

@@ -14,7 +14,7 @@ from backtest.base.errors import ParameterError
 from backtest.base.units import DAY
 from backtest.engine.lookahead import rewrite_after
 from backtest.strategies import VolTarget
-from backtest.sweep import shared_terms
+from backtest.sweep import set_runs
 from backtest.tune import Robustness, Study, benchmark, trials, tune, winner
 from backtest.tune.benchmark import check_growth, count_trials
 from backtest.tune.search import find_split
@@ -350,13 +350,13 @@ def test_the_holdout_is_the_last_part():
 def test_the_search_sees_no_bar_of_the_holdout(monkeypatch):
     made = []
 
-    evaluator = shared_terms.choose_evaluator("mean", is_separate=False)
+    evaluator = set_runs.choose_evaluator("mean", is_separate=False)
 
     def build(market, *args, **kwargs):
         made.append(evaluator(market, *args, **kwargs))
         return made[-1]
 
-    monkeypatch.setattr(shared_terms, "choose_evaluator", lambda pool, *, is_separate: build)
+    monkeypatch.setattr(set_runs, "choose_evaluator", lambda pool, *, is_separate: build)
     tuning.seek()
     seen, whole = made
     assert seen.market.n_bars == 720

@@ -362,7 +362,9 @@ def test_the_account_trades_the_signal_of_each_fold():
     few, many = bt.signals.Breakout(window=4), bt.signals.Breakout(window=20)
     policy, turn = Constant(leverage=1.0), 300
     segments = [Segment(0, turn, policy, few), Segment(turn, 480, policy, many)]
-    found = run_switched(ONE, segments, **RULE_TERMS)
+    fields = {name: each for name, each in RULE_TERMS.items() if name != "compile"}
+    test = bt.Backtest(ONE, **fields)
+    found = run_switched(test, segments, compile=False)
     joined = np.concatenate([few.compute(ONE)[:turn], many.compute(ONE)[turn:]])
     alone = bt.run(ONE, policy, **RULE_TERMS, signal=joined)
     assert np.array_equal(found.record.values, alone.record.values, equal_nan=True)

@@ -118,7 +118,7 @@ def split(
     keys = [*reversed(own), *apart]
     order = np.lexsort([*map(find_codes, keys)]) if keys else np.arange(count_sets(sets))
     n_bars = len(panel.span.closes)
-    fits = not panel.base.has_own(sets)  # lanes share policies and overlay
+    fits = not panel.varied.has_own(sets)  # lanes share policies and overlay
     fits = fits and count_sets(sets) * n_bars >= LEAST_BAR_SETS
     for rows in split_where(order, apart):
         setup = None

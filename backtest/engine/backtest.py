@@ -1,0 +1,365 @@
+"""Backtest: one test of policies, described once; its methods in other rooms, and short forms."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, Required, TypeAlias, TypedDict, TypeVar
+
+import pandas as pd
+
+from backtest import base
+from backtest.account import Account
+from backtest.account.account import BY_INSTRUMENT
+from backtest.engine import checks
+from backtest.engine.policies import check_overlay
+from backtest.engine.signals import SignalRule, cut_rows, read_named
+from backtest.market import Market, Markets, Weights, as_given, as_markets, with_clock
+from backtest.policy import Policy
+from backtest.venue import ScenarioMargin, Venue, VenueLike, read_venue
+
+if TYPE_CHECKING:
+    from typing import Self
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+AnyPolicy: TypeAlias = Policy | Mapping[str, Policy]
+SignalLike: TypeAlias = "Weights | pd.Series | float | str | SignalRule"
+DetailLike: TypeAlias = "Market | Mapping[str, Market] | str | Path | None"
+
+
+class BacktestFields(TypedDict, total=False):
+    """Types of the fields that short forms of methods of :class:`Backtest` take by name."""
+
+    venue: Required[VenueLike]
+    account: Required[Account]
+    signal: SignalLike
+    overlay: Policy | None
+    calendar: str
+    sampling: str
+    decide: str | None
+    detail: DetailLike
+    start: base.TimeLike | None
+    end: base.TimeLike | None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Backtest:
+    """One test of policies: data, rules, account, and what is decided when.
+
+    Its methods are the functions that need such a test: ``test.run(policy)`` is
+    ``bt.run(market, policy, **fields)``. It is checked when it is made, and does not change:
+    :meth:`replace` returns another.
+
+    Parameters
+    ----------
+    market : Market, Markets or mapping of names to markets
+        Bars, mark prices and funding; of several instruments for an account with several positions.
+    venue : Venue, str, or a mapping of names to them
+        The rules and the costs. A text is the name of a preset, ``"binance-usdm:BTCUSDT"``.
+    account : Account
+        Capital, margin mode, limits and stops.
+    signal : float, array of shape (n_bars,), Series by UTC time, str or SignalRule, optional
+        Direction and scale in [-1, 1]; default 1. The signal of a bar belongs to the decision at
+        its close. A text is a column of the bars, or a rule of
+        :mod:`backtest.engine.signals` with its parameters in order, ``"rsi:14:30:70"``.
+        With several instruments, a frame by time and instrument of direction times weight, or a
+        rule for the direction in each times 1/n; default 1/n.
+    overlay : Policy, optional
+        Scales all targets of several instruments; its market is ``markets.index(signal)``.
+    calendar : str
+        ``"365"`` days a year, or ``"252"`` sessions.
+    sampling : str
+        The period over which returns are sampled, ``"1d"`` by default.
+    decide : str, optional
+        The length of the bars at whose closes policies decide, such as ``"1h"``: a multiple of the
+        market's interval. Policies, columns and signal see these bars alone, and the account is
+        simulated on the bars of the market; see docs/accounting.md. Default: policies decide at
+        each close.
+    detail : Market, Markets, mapping of str to Market, str or Path, optional
+        Shorter bars of the same instruments, or their folder. The account is simulated on them
+        where they are available, and on the bars of ``market`` elsewhere.
+    start, end : str or Timestamp, optional
+        When the account begins and ends, in UTC: with the first bar that opens from ``start`` on,
+        and the last that opens before ``end``. The bars before it only warm the policy's columns.
+        Sweeps, searches and validations begin with their market, and cut it at ``start``, with a
+        warning.
+
+    Raises
+    ------
+    ParameterError
+        If a field is unknown or not allowed, or fields do not fit each other.
+    """
+
+    market: Market | Mapping[str, Market]
+    _: KW_ONLY
+    venue: VenueLike
+    account: Account
+    signal: SignalLike = None
+    overlay: Policy | None = None
+    calendar: str = "365"
+    sampling: str = "1d"
+    decide: str | None = None
+    detail: DetailLike = None
+    start: base.TimeLike | None = None
+    end: base.TimeLike | None = None
+
+    if TYPE_CHECKING:  # methods of other rooms: backtest/__init__.py binds them
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.account, Account):
+            raise base.ParameterError(
+                f"account must be an Account, got {base.repr_plain(self.account)}"
+            )
+        markets = as_markets(self.market)
+        held = {"market": as_given(markets, self.market), "venue": read_venue(self.venue)}
+        held["overlay"] = check_overlay(self.overlay)
+        vars(self).update(held)
+        if self.plain is self:
+            checks.check_periods(markets, self.sampling, self.calendar)
+            check_start(markets, self.start)
+            read_named(self.signal, self.market)
+            _ = self.setting
+
+    def __repr__(self) -> str:
+        venue = ", ".join(dict.fromkeys(map(repr, base.list_values(self.venue))))
+        return f"<Backtest of {self.market!r} on {venue:.60}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: vars(self)[name] for name in FIELDS}
+
+    def __setstate__(self, fields: dict[str, Any]) -> None:
+        vars(self).update(fields)
+
+    def replace(self, **changes: Any) -> Self:
+        """Return the test with other fields."""
+        return replace(self, **changes)
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The fields beside the market, by name."""
+        return {name: vars(self)[name] for name in FIELDS[1:]}
+
+    @property
+    def plain(self) -> Backtest:
+        """The same test on the bars of the account: without ``decide``, ``detail`` and ``end``."""
+        is_plain = self.decide is None and self.detail is None and self.end is None
+        return self if is_plain else self._plain
+
+    @cached_property
+    def _plain(self) -> Backtest:
+        whole = with_clock(self.market, self.decide, self.detail)
+        changes = {"market": whole, "decide": None, "detail": None, "end": None}
+        if self.end is not None:
+            part = end_before(self.market, self.end)
+            changes["market"] = with_clock(part, self.decide, self.detail)
+            changes["signal"] = cut_rows(self.signal, whole, changes["market"])
+        return replace(self, **changes)
+
+    def cut(self, rows: _T) -> _T:
+        """Return the rows of a table by time that are of bars before ``end``."""
+        if self.end is None or rows is None:
+            return rows
+        whole = with_clock(self.market, self.decide, self.detail)
+        cut: _T = cut_rows(rows, whole, self.plain.market)
+        return cut
+
+    @cached_property
+    def setting(self) -> tuple[Markets, dict[str, Venue], Account]:
+        """The markets, the venue of each, and the account, after checking them together."""
+        markets = as_markets(end_expired(self.market, self.venue))
+        return markets, *check_panel(markets, self.account, self.venue)
+
+
+FIELDS = tuple(each.name for each in dataclasses.fields(Backtest))
+
+
+def refuse_names(init: Any) -> Any:
+    """Return the constructor with errors that name its fields."""
+
+    @functools.wraps(init)
+    def build(self: object, *given: Any, **named: Any) -> None:
+        needed = ("market", "venue", "account")[len(given[:1]) :]
+        base.check_names("bt.Backtest", named, FIELDS, needed)
+        init(self, *given, **named)
+
+    return build
+
+
+Backtest.__init__ = refuse_names(  # type: ignore[method-assign] # as it was, with other errors
+    base.checked_only("calendar")(Backtest.__init__)
+)
+
+# ------------------------------------------------------------------- methods and their short forms
+
+METHODS: dict[str, Callable[..., Any]] = {}
+"""Methods of :class:`Backtest` by name, of the modules that are loaded."""
+
+
+def method(name: str) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
+    """Make a method of :class:`Backtest` of a function whose first argument is one."""
+
+    def register(function: Callable[_P, _T]) -> Callable[_P, _T]:
+        METHODS[name] = function
+        return function
+
+    return register
+
+
+def after_run(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Make a method of a function whose first argument is the result of a run.
+
+    The method takes a policy in its place, and runs it.
+    """
+    first, *rest = inspect.signature(function).parameters.values()
+    place = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    heads = [inspect.Parameter(name, place) for name in ("self", "policy")]
+
+    def of_test(test: Backtest, policy: AnyPolicy, *args: Any, **named: Any) -> _T:
+        function_of_result: Any = function
+        return function_of_result(test.run(policy), *args, **named)
+
+    of_test.__name__ = function.__name__
+    of_test.__doc__ = (
+        f"Run a policy, and call :func:`backtest.{function.__name__}` with the {first.name}."
+    )
+    of_test.__signature__ = inspect.Signature([*heads, *rest])  # type: ignore[attr-defined]
+    METHODS[function.__name__] = of_test
+    return function
+
+
+def short_form(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Make a method of a function that takes a ``market`` and ``**fields`` as a Backtest does.
+
+    The function itself is the short form of the method: its signature shows every field, and a name
+    that is neither an argument nor a field is an error. It calls :func:`read_test`.
+    """
+    written = inspect.signature(function).parameters.values()
+    own = [each for each in written if each.kind is not each.VAR_KEYWORD]
+    fields = inspect.signature(Backtest).parameters
+    names = {each.name for each in own}
+    shown = [*own, *(fields[name] for name in FIELDS if name not in names)]
+    known = [each.name for each in shown]
+
+    @functools.wraps(function)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        base.check_names(f"bt.{function.__name__}", kwargs, known, noun="argument")
+        return function(*args, **kwargs)
+
+    def of_test(*args: Any, **named: Any) -> _T:
+        test, *rest = args
+        for name in named.keys() & {*FIELDS} - names:
+            raise base.ParameterError(
+                f"{name} is a field of the test, got it as an argument of {function.__name__}: "
+                f"test.replace({name}=...) has another"
+            )
+        given = taken.bind_partial(*rest, **named).arguments
+        return call(**given, market=test)
+
+    rest = [each for each in own if each.name != "market"]
+    taken = inspect.Signature(rest)
+    of_test.__name__, of_test.__doc__ = function.__name__, function.__doc__
+    head = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    of_test.__signature__ = inspect.Signature([head, *rest])  # type: ignore[attr-defined]
+    call.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+    METHODS[function.__name__] = of_test
+    return call
+
+
+def read_test(market: object, fields: Mapping[str, Any]) -> Backtest:
+    """Return the Backtest that is given in the place of a market, or that has these fields."""
+    given: Any = market
+    if not isinstance(market, Backtest):
+        return Backtest(given, **fields)
+    if fields:
+        raise base.ParameterError(
+            f"a test has its own fields, got {', '.join(fields)} too; test.replace(...) changes "
+            "them"
+        )
+    return market
+
+
+class BoundLater:
+    """A method of :class:`Backtest` whose room is imported at its first use."""
+
+    def __init__(self, name: str, room: str) -> None:
+        self.name, self.room = name, room
+
+    def __get__(self, test: Backtest | None, owner: type[Backtest]) -> Any:
+        if self.name not in METHODS:
+            getattr(importlib.import_module(self.room), self.name)
+        setattr(Backtest, self.name, METHODS[self.name])
+        return getattr(owner if test is None else test, self.name)
+
+
+def bind_methods(rooms: Mapping[str, str]) -> None:
+    """Bind methods of :class:`Backtest` by name to the modules that declare them."""
+    for name, room in rooms.items():
+        setattr(Backtest, name, BoundLater(name, room))
+
+
+# --------------------------------------------------------------------------------- what is checked
+
+
+def check_start(market: Market | Markets, start: base.TimeLike | None) -> None:
+    if start is not None and base.to_nanoseconds(start, "start") > int(market.time[-1]):
+        last = base.format_time(int(market.time[-1]))
+        raise base.ParameterError(f"start must lie before the last bar, {last} UTC, got {start}")
+
+
+def end_before(market: Any, end: base.TimeLike) -> Any:
+    """Return the bars of a market that open before a time."""
+    return as_given(as_markets(market).slice(None, end), market)
+
+
+def check_panel(
+    markets: Markets, account: Account, venue: Venue | Mapping[str, Venue]
+) -> tuple[dict[str, Venue], Account]:
+    venues = checks.read_venues(venue, markets)
+    account = drop_other_instruments(account, markets)
+    account = replace(account, requirement=account.requirement.resolve(markets.names))
+    checks.check_run(markets, venues, account)
+    return venues, account
+
+
+def drop_other_instruments(account: Account, markets: Markets) -> Account:
+    gone = {name for name in markets.names_of_whole if name not in markets}
+    if not gone:
+        return account
+    changes: dict[str, Any] = {}
+    for field in BY_INSTRUMENT:
+        value = getattr(account, field)
+        if isinstance(value, base.FrozenTable):
+            changes[field] = {name: each for name, each in value.items() if name not in gone}
+    rule = account.requirement
+    if isinstance(rule, ScenarioMargin):
+        groups = {*rule.list_groups(markets.names_of_whole)}
+        rule = rule.without(gone)
+        lost = groups - {*rule.list_groups([n for n in markets.names_of_whole if n not in gone])}
+        changes["requirement"] = rule
+        changes["collateral"] = [
+            replace(each, cancels_risk=None) if each.cancels_risk in lost else each
+            for each in account.collateral
+        ]
+    return replace(account, **changes)
+
+
+def end_expired(market: Any, venue: Any) -> Any:
+    if not isinstance(market, Markets):
+        return market
+    found = {}
+    for name in market:
+        given = venue.get(name) if isinstance(venue, Mapping) else venue
+        expires = given.contract.expires if isinstance(given, Venue) else None
+        if expires is not None:
+            found[name] = base.to_nanoseconds(expires)
+    return market.end_at(found) if found else market
