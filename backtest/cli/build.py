@@ -20,11 +20,18 @@ from backtest import base, strategies
 from backtest.account import Account
 from backtest.cli.experiment import DEFAULT_VENUE, SAMPLE, Draft, flatten
 from backtest.cli.printing import show_progress
-from backtest.engine import check_columns, read_named, read_rule, schedule_options, signals
+from backtest.engine import (
+    Backtest,
+    Result,
+    check_columns,
+    read_named,
+    read_rule,
+    schedule_options,
+    signals,
+)
 from backtest.engine.option_inputs import check_lots, check_settlement
 from backtest.engine.signals import RULES
 from backtest.market import Market, Markets, as_markets, find_clock, find_in_folders, is_panel
-from backtest.market.clock import with_clock
 from backtest.market.markets import MAX_AGE
 from backtest.market.weight_frame import read_weight_file
 from backtest.options import Chain, Surfaces, check_chain, find_underlying
@@ -35,67 +42,68 @@ DEFAULT_POLICY = "vol-target"
 
 
 class Experiment(NamedTuple):
-    market: Any
+    test: Backtest
     policy: Any
-    terms: dict[str, Any]
+    compile: bool
+
+    def run(self) -> Result:
+        with show_progress(name_policies(self.policy), "bars") as progress:
+            result: Result = self.test.run(self.policy, compile=self.compile, progress=progress)
+        return result
 
 
-def build_experiment(draft: Draft, *, warms: bool = True) -> Experiment:
-    """Build the objects that a draft describes.
-
-    ``warms`` keeps the bars before the account's start, to warm the policy's columns. The accounts
-    of a sweep or a search begin with their market, so their market is cut at the start instead.
-    """
-    run = draft.table("run")
-    account = Account.from_dict(draft.table("account"))
-    loaded = load_data(draft, warms=warms)
-    markets = as_markets(loaded)
+def build_experiment(draft: Draft) -> Experiment:
+    """Build the test that a draft describes, and its policy."""
+    test = build_test(draft)
+    names = as_markets(test.market).names
     policy = by_instrument(
-        "policy", draft.table("policy"), markets.names, ("name", "settings"), build_policy
+        "policy", draft.table("policy"), names, ("name", "settings"), build_policy
     )
-    venue = apply_lending(draft, build_venues(draft, markets), markets)
-    market = list_options(draft, loaded, venue)
-    terms: dict[str, Any] = {name: run[name] for name in ("sampling", "compile") if name in run}
+    return Experiment(test, policy, draft.table("run").get("compile", True))
+
+
+def build_test(draft: Draft) -> Backtest:
+    """Build the test that a draft describes in all tables but those of policies and jobs."""
+    run, overlaid = draft.table("run"), draft.table("overlay")
+    market = load_data(draft)
+    markets = as_markets(market)
+    given: dict[str, Any] = {name: run[name] for name in TAKEN_AS_THEY_ARE if name in run}
     if "calendar" in run:
-        terms["calendar"] = str(run["calendar"])  # written as a number, as often as not
-    terms |= {"venue": venue, "account": account, "signal": read_signal(draft, market)}
-    if overlaid := draft.table("overlay"):
+        given["calendar"] = str(run["calendar"])  # written as a number, as often as not
+    if overlaid:
         if "name" not in overlaid:
             raise base.ParameterError(f"overlay.name is needed, got {', '.join(overlaid)} only")
-        terms["overlay"] = build_policy(overlaid)
+        given["overlay"] = build_policy(overlaid)
     start = run.get("start")
-    if start is not None and warms:
-        if base.to_nanoseconds(start) < market.start:
-            raise base.ParameterError(
-                "the account must begin inside the data, which begin "
-                f"{base.format_time(market.start)}, got {start}"
-            )
-        terms["start"] = start
-    elif start is not None:
-        warnings.warn(
-            f"the data are cut at the start, {start}: here the bars before it do not warm the "
-            "columns of policies, which trade as soon as those are known; `backtest run` and "
-            "`backtest compare` keep them",
-            stacklevel=2,
+    if start is not None and base.to_nanoseconds(start, "run.start") < market.start:
+        raise base.ParameterError(
+            "the account must begin inside the data, which begin "
+            f"{base.format_time(market.start)}, got {start}"
         )
-    return Experiment(market, policy, terms)
+    account = Account.from_dict(draft.table("account"))
+    venue = apply_lending(draft, build_venues(draft, markets), markets)
+    test = Backtest(market, venue=venue, account=account, **given)
+    if draft.table("options"):
+        listed = list_options(draft, test.plain.market, test.venue)
+        test = test.plain.replace(market=listed)
+    return test.replace(signal=read_signal(draft, test.plain.market))
 
 
-def load_data(draft: Draft, *, warms: bool = False) -> Market | Markets:
-    data, run = dict(draft.table("data")), draft.table("run")
-    given = {"data.from": data.pop("from", None), "data.to": data.pop("to", None),
-             "run.start": run.get("start"), "run.end": run.get("end")}  # fmt: skip
-    times = {x: base.to_nanoseconds(t, x) for x, t in given.items() if t is not None}
-    start = "run.start" if "run.start" in times and not warms else "data.from"
-    end = min({"data.to", "run.end"} & times.keys(), key=times.__getitem__, default="run.end")
-    span = (given[start], given[end])
+TAKEN_AS_THEY_ARE = ("sampling", "decide", "detail", "start", "end")
+"""Fields of a test that ``[run]`` has under the same names."""
+
+
+def load_data(draft: Draft) -> Market | Markets:
+    """Load the market of ``[data]``."""
+    data = dict(draft.table("data"))
+    span = (data.pop("from", None), data.pop("to", None))
+    for name, time in zip(("data.from", "data.to"), span, strict=True):
+        if time is not None:
+            base.to_nanoseconds(time, name)
     paths, interval = list_texts(data.pop("path", SAMPLE)), data.pop("resample", None)
     instruments = list_texts(data.pop("instrument", []))
     market = load_paths(paths, instruments, span, data)
-    if interval is not None:
-        market = market.resample(interval)
-    found: Market | Markets = with_clock(market, run.get("decide"), run.get("detail"))
-    return found
+    return market if interval is None else market.resample(interval)
 
 
 def load_paths(
@@ -161,7 +169,7 @@ def read_signal(draft: Draft, market: Market | Markets) -> Any:
             f"weights or allocate in its place, got {signal!r}"
         )
     if not settings:
-        return read_named(signal, seen)
+        return signal if len(markets) == 1 else read_named(signal, seen)
     columns = next(iter(markets.values())).columns
     if not isinstance(signal, str) or signal in columns:
         raise base.ParameterError(
@@ -334,8 +342,6 @@ def apply_lending(draft: Draft, venue: Any, markets: Markets) -> Any:
 
 def list_options(draft: Draft, market: Market | Markets, venue: Any) -> Market | Markets:
     entries = draft.table("options")
-    if not entries:
-        return market
     contracts = read_contracts(entries.get("contracts", []))
     if not contracts or "chains" not in entries:
         raise base.ParameterError(

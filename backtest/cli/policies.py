@@ -137,13 +137,14 @@ def check(
 
 
 def list_of_experiment(file: Path) -> list[tuple[type[Policy], str, Market | None]]:
-    market, policy, terms = build_experiment(draft_experiment(file))
+    test, policy, _ = build_experiment(draft_experiment(file))
+    market, overlay = test.plain.market, test.overlay
     found: list[tuple[type[Policy], str, Market | None]] = [
         (type(pick_value(policy, name)), name, each) for name, each in label_markets(market).items()
     ]
-    if "overlay" in terms:
-        index = market.index(resolve_signal(terms["signal"], market))
-        found.append((type(terms["overlay"]), "the portfolio index", index))
+    if overlay is not None:
+        index = as_markets(market).index(resolve_signal(test.signal, market))
+        found.append((type(overlay), "the portfolio index", index))
     return found
 
 

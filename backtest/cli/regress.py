@@ -18,7 +18,6 @@ from backtest.cli.build import build_experiment
 from backtest.cli.command import AsJson, command, flag
 from backtest.cli.experiment import draft_experiment, split_pair
 from backtest.cli.printing import clean, print_json
-from backtest.cli.runs import run_with_progress
 from backtest.cli.searches import run_validation
 from backtest.engine import Result
 from backtest.measures.measure_table import METRICS
@@ -90,8 +89,7 @@ def record(
 
 
 def run_experiment(file: Path) -> Result:
-    result: Result = run_with_progress(build_experiment(draft_experiment(file)))
-    return result
+    return build_experiment(draft_experiment(file)).run()
 
 
 @command("regress check")

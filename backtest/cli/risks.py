@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, Any
 
@@ -14,13 +14,13 @@ import typer
 
 import backtest
 from backtest.base import Choice, ParameterError
-from backtest.cli.build import Experiment, build_experiment
+from backtest.cli.build import build_experiment, build_test
 from backtest.cli.command import AsJson, Output, command, option
 from backtest.cli.experiment import Draft, read_values
 from backtest.cli.printing import print_json, print_message, print_title, render, show_progress
-from backtest.cli.runs import run_with_progress
 from backtest.crowd import Linear, SquareRoot
-from backtest.market import Market, Markets, label_names, unwrap_market
+from backtest.engine import Backtest
+from backtest.market import label_names, unwrap_market
 from backtest.risk import Paths, Scenario, describe_drift
 from backtest.sweep import count_cores
 from backtest.venue import FundingTerms, Venue
@@ -47,13 +47,14 @@ def risk(draft: Draft, *, from_run: FromRun = False, output: Output) -> None:
         return
     with show_progress("risk of liquidation: reading the data, fitting the model of the paths"):
         experiment = build_experiment(draft)
-        drawn = draw_paths(draft, experiment.market, experiment.terms["venue"])
-    terms = list_path_terms(experiment, from_run=from_run)
+        drawn = draw_paths(draft, experiment.test)
+    resume = experiment.run() if from_run else None
     plan = f"risk of liquidation on {len(drawn):,} paths of {drawn.n_bars:,} bars"
     with show_progress(plan, "paths") as progress:
-        found = backtest.liquidation_risk(
-            drawn, experiment.policy, **terms, progress=progress, **settings
-        )
+        found = experiment.test.liquidation_risk(
+            experiment.policy, paths=drawn, resume=resume, compile=experiment.compile,
+            progress=progress, **settings,
+        )  # fmt: skip
     output.give_out(found)
 
 
@@ -72,7 +73,6 @@ def find_leverage(
             f"a search for the leverage uses plain paths of a new account, got {others[0]}"
         )
     experiment = build_experiment(draft)
-    terms = list_path_terms(experiment, from_run=False)
     policy = experiment.policy if draft.table("policy") else None
     began = time.monotonic()
     with show_progress("largest leverage", "models") as meter:
@@ -83,33 +83,10 @@ def find_leverage(
             seconds = time.monotonic() - began
             print_message(f"largest leverage: {done} of {total} models searched, {seconds:.0f} s")
 
-        return backtest.max_leverage(
-            experiment.market, policy, **terms, probability=probability, progress=report,
+        return experiment.test.max_leverage(
+            policy, compile=experiment.compile, probability=probability, progress=report,
             **settings, **paths,
         )  # fmt: skip
-
-
-def list_path_terms(experiment: Experiment, *, from_run: bool) -> dict[str, Any]:
-    terms = experiment.terms
-    return {
-        "venue": terms["venue"],
-        "account": run_with_progress(experiment) if from_run else terms["account"],
-        "signal": read_direction(terms.get("signal")),
-        "overlay": terms.get("overlay"),
-        "compile": terms.get("compile", True),
-    }
-
-
-def read_direction(signal: Any) -> float | dict[str, float] | None:
-    if signal is None:
-        return None
-    if isinstance(signal, pd.DataFrame):
-        return {str(name): float(x) for name, x in signal.iloc[-1].fillna(0.0).items()}
-    if isinstance(signal, (int, float)):
-        return float(signal)
-    raise ParameterError(
-        "run.signal must be a number on simulated paths: columns and rules end with the data"
-    )
 
 
 @command("stress", "stress.scenarios stress.shocks stress.ladder stress.rules")
@@ -123,11 +100,11 @@ def stress(draft: Draft, *, output: Output) -> None:
     table = draft.table("stress")
     chosen = list_scenarios(table)
     ladder = draft.read_entries("stress", "ladder", read_axis)
-    result = run_with_progress(experiment)
+    result = experiment.run()
     with show_progress("scenarios", "scenarios") as progress:
         found = backtest.stress(
             result, chosen, rules=table.get("rules", "run"), ladder=ladder or None,
-            data=experiment.market, progress=progress,
+            data=experiment.test.plain.market, progress=progress,
         )  # fmt: skip
     output.give_out(found)
 
@@ -154,7 +131,7 @@ def bounds(draft: Draft, *, output: Output) -> None:
     backtest bounds --data btc/ --data eth/ --policy constant --set leverage=5
     backtest bounds --set account.stop_loss=0.05 --report bounds.html
     """
-    result = run_with_progress(build_experiment(draft))
+    result = build_experiment(draft).run()
     with show_progress("bars", "bars") as progress:
         found = backtest.bounds(result, progress=progress)
     output.give_out(found)
@@ -167,7 +144,7 @@ def capacity(draft: Draft, *, output: Output) -> None:
     backtest capacity --set venue.slippage.impact=1.0 --capitals 1e4,1e6,1e8
     backtest capacity --set venue.slippage.max_participation=0.05 --report capacity.html
     """
-    output.give_out(run_variations(draft, backtest.capacity, "capitals"))
+    output.give_out(run_variations(draft, "capacity", "capitals"))
 
 
 @command("sensitivity", "sensitivity.factors")
@@ -177,20 +154,20 @@ def sensitivity(draft: Draft, *, output: Output) -> None:
     backtest sensitivity --factors fees,funding --report tornado.html
     backtest sensitivity --data btc/ --data eth/ --factors volatility
     """
-    output.give_out(run_variations(draft, backtest.sensitivity, "factors"))
+    output.give_out(run_variations(draft, "sensitivity", "factors"))
 
 
-def run_variations(draft: Draft, vary: Callable[..., Any], unit: str) -> Any:
-    market, policy, terms = build_experiment(draft)
-    given = {name: each for name, each in terms.items() if each is not None}
+def run_variations(draft: Draft, how: str, unit: str) -> Any:
+    test, policy, is_compiled = build_experiment(draft)
+    given = {**draft.table(how), "compile": is_compiled}
     with show_progress(unit, unit) as progress:
-        return vary(market, policy, **given, **draft.table(vary.__name__), progress=progress)
+        return getattr(test, how)(policy, **given, progress=progress)
 
 
-def draw_paths(draft: Draft, market: Market | Markets, venue: Any) -> Paths:
+def draw_paths(draft: Draft, test: Backtest) -> Paths:
     settings = dict(draft.table("paths"))
-    settings["funding"] = read_path_funding(settings.get("funding", "fitted"), venue)
-    return backtest.simulate_paths(market, settings.pop("model", "filtered"), **settings)
+    settings["funding"] = read_path_funding(settings.get("funding", "fitted"), test.venue)
+    return backtest.simulate_paths(test.plain.market, settings.pop("model", "filtered"), **settings)
 
 
 def read_path_funding(given: float | str, venue: Any) -> Any:
@@ -220,8 +197,7 @@ def paths(draft: Draft, *, as_json: AsJson = False) -> None:
 
     backtest paths --model gbm --horizon 7d --paths 1000
     """
-    experiment = build_experiment(draft)
-    drawn = draw_paths(draft, experiment.market, experiment.terms["venue"])
+    drawn = draw_paths(draft, build_test(draft))
     tables, told = {name: tabulate_spread(drawn, name) for name in drawn.names}, drawn.describe()
     if as_json:
         rows = {name: each.reset_index().to_dict("records") for name, each in tables.items()}
@@ -276,12 +252,12 @@ def cascade(draft: Draft, *, output: Output) -> None:
     if table.get("adl") == "none":
         table["adl"] = None
     experiment = build_experiment(draft)
-    unwrap_market(experiment.market, "a cascade takes one market")
-    if "overlay" in experiment.terms:
+    market, venue = experiment.test.plain.market, experiment.test.venue
+    unwrap_market(market, "a cascade takes one market")
+    if experiment.test.overlay is not None:
         raise ParameterError("a cascade is about one position, got an overlay")
-    venue = experiment.terms["venue"]
-    accounts = backtest.Crowd.from_leverage(**crowd, entries=experiment.market, venue=venue)
-    mine = run_with_progress(experiment)
+    accounts = backtest.Crowd.from_leverage(**crowd, entries=market, venue=venue)
+    mine = experiment.run()
     is_flat = mine.record.positions.quantity[-1, 0] == 0.0
     if is_flat:
         typer.echo("note: the policy's account holds nothing at the end of the data", err=True)

@@ -39,13 +39,7 @@ def run(draft: Draft, *, output: Output) -> None:
     if not output.as_json:
         for each in IN_SUMMARY:
             warnings.simplefilter("ignore", each)
-    result = run_with_progress(build_experiment(draft))
-    output.give_out(result)
-
-
-def run_with_progress(built: build.Experiment) -> Any:
-    with show_progress(build.name_policies(built.policy), "bars") as progress:
-        return backtest.run(built.market, built.policy, **built.terms, progress=progress)
+    output.give_out(build_experiment(draft).run())
 
 
 RESERVED = (*experiment.TABLES, *experiment.MODELS, *experiment.RULE_TABLES)
@@ -95,15 +89,15 @@ def compare(draft: Draft, *, output: Output) -> None:
     backtest compare calm.toml --policy cppi --set cppi.multiplier=5
     """
     tables = collect_policies(draft)
-    market, _, terms = build_experiment(draft)
+    test, _, is_compiled = build_experiment(draft)
     settings = {name: x for name, x in draft.table("compare").items() if name != "policies"}
-    names, found = as_markets(market).names, {}
+    names, found = as_markets(test.market).names, {}
     with show_progress("running", "policies") as progress:
         for done, (label, table) in enumerate(tables.items(), start=1):
             policy = build.by_instrument(
                 "policy", table, names, ("name", "settings"), build.build_policy
             )
-            found[label] = backtest.run(market, policy, **terms)
+            found[label] = test.run(policy, compile=is_compiled)
             if progress is not None:
                 progress(done, len(tables))
     with show_progress("comparing", "steps") as progress:
@@ -132,9 +126,6 @@ def collect_policies(draft: Draft) -> dict[str, dict[str, Any]]:
     return found
 
 
-LEFT_OUT = ("compile", "sampling", "calendar", "start")
-
-
 @command("decide", "decide.snapshot decide.at decide.mark decide.funding decide.now")
 def decide(draft: Draft, *, as_json: AsJson = False) -> None:
     """Show what a policy decides at the last close, and the order that it leads to.
@@ -150,18 +141,14 @@ def decide(draft: Draft, *, as_json: AsJson = False) -> None:
             "decide.snapshot is needed, a file with the fields of bt.AccountSnapshot"
         )
     state = backtest.AccountSnapshot.load(table.pop("snapshot"))
-    market, policy, terms = build_experiment(draft)
-    given = {name: x for name, x in terms.items() if name not in LEFT_OUT}
-    found = backtest.decide(policy, market, **given, **table, state=state)
+    test, policy, _ = build_experiment(draft)
+    found = backtest.decide(policy, test, **table, state=state)
     if as_json:
         print_json(found.to_dict())
     else:
         typer.echo(str(found))
     if not found.may_act:
         raise typer.Exit(1)
-
-
-REPLAYED = ("venue", "account", "sampling", "calendar", "start")
 
 
 @command("replay", "replay.fills replay.begin replay.ledger replay.range_tolerance")
@@ -179,13 +166,12 @@ def replay(draft: Draft, *, output: Output) -> None:
         raise ParameterError(
             "replay.fills is needed, a table of time, instrument, quantity, price and fee"
         )
-    market, _, given = build_experiment(draft)
-    terms: dict[str, Any] = {name: x for name, x in given.items() if name in REPLAYED}
+    test = build.build_test(draft)
     if "begin" in table:
-        terms["start"] = backtest.AccountSnapshot.load(table.pop("begin"))
+        table["start"] = backtest.AccountSnapshot.load(table.pop("begin"))
     zone, ledger = draft.table("data").get("timezone"), table.pop("ledger", None)
     fills = backtest.read_fills(table.pop("fills"), timezone=zone)
-    found = backtest.replay(market, fills, **terms, **table)
+    found = test.replay(fills, **table)
     more, compared = [], pd.DataFrame()
     if ledger is not None:
         compared = found.reconcile(ledger, timezone=zone)

@@ -58,9 +58,10 @@ def sweep(draft: experiment.Draft, *, output: Output) -> None:
     read_objective(objective).score(nothing)  # an unknown measure is an error before the sweep
     total_violation(read_constraints(constraints), nothing)
     table["space"] = draft.read_entries("sweep", "space", experiment.read_bounds) or None
-    market, policy, terms = build_experiment(draft, warms=False)
+    test, policy, is_compiled = build_experiment(draft)
+    table["compile"] = is_compiled
     with printing.show_progress(name_policies(policy), "sets") as progress:
-        done = backtest.sweep(market, policy, values or draws, **terms, **table, progress=progress)
+        done = test.sweep(policy, values or draws, **table, progress=progress)
     vars(done)["ranked_by"], vars(done)["ranked_where"] = objective, constraints
     best = find_best(done, int(done.rank(objective, constraints)[0]))
     output.give_out(done, lambda path: {"path": path, **list_sweep(done)}, list_settings(best))
@@ -132,13 +133,11 @@ def tune(draft: experiment.Draft, *, output: Output, gate: Gate = False) -> None
     search = {"objective": "sharpe", **read_search(draft, "tune")}
     holdout = search.get("holdout", "25%")
     search["holdout"] = None if holdout in ("none", 0) else holdout
-    market, policy, terms = build_experiment(draft, warms=False)
+    test, policy, search["compile"] = build_experiment(draft)
     title = search["objective"] if isinstance(search["objective"], str) else "score"
     with printing.show_progress(name_policies(policy), "sets") as meter:
         report = partial(meter.report_search, objective=title) if meter else None
-        study = backtest.tune(
-            market, policy, **terms, **search, store=output.store, progress=report
-        )
+        study = test.tune(policy, **search, store=output.store, progress=report)
     more = list_settings({} if study.best is None else study.best_values)
     if study.folder is not None and not study.complete:
         more.append(RESUME)
@@ -170,7 +169,7 @@ def walk_forward(draft: experiment.Draft, *, output: Output) -> None:
 
     backtest validate walk-forward --train 180d --test 30d
     """
-    give_out_validation(draft, backtest.walk_forward, CROSS, output)
+    give_out_validation(draft, "walk_forward", CROSS, output)
 
 
 @command("validate cross-validate", list_flags("validate", f"{GROUPS} {SHARED}"))
@@ -179,7 +178,7 @@ def cross_validate(draft: experiment.Draft, *, output: Output) -> None:
 
     backtest validate cross-validate --groups 8 --trials 500
     """
-    give_out_validation(draft, backtest.cross_validate, WALK, output)
+    give_out_validation(draft, "cross_validate", WALK, output)
 
 
 @command("validate folds", list_flags("validate", f"{SPANS} {GROUPS}"))
@@ -190,8 +189,9 @@ def folds(draft: experiment.Draft, *, as_json: AsJson = False) -> None:
     """
     table = draft.table("validate")
     spans = {name: table[name] for name in (*CROSS, *WALK[:4]) if name in table}
-    sampling = draft.table("run").get("sampling", "1d")
-    found = backtest.folds(load_data(draft), **spans, sampling=sampling)
+    run = draft.table("run")
+    market = load_data(draft).slice(run.get("start"), run.get("end"))
+    found = backtest.folds(market, **spans, sampling=run.get("sampling", "1d"))
     if as_json:
         printing.print_json(list_records(found))
     else:
@@ -199,10 +199,10 @@ def folds(draft: experiment.Draft, *, as_json: AsJson = False) -> None:
 
 
 def give_out_validation(
-    draft: experiment.Draft, validate: Any, others: tuple[str, ...], output: Output
+    draft: experiment.Draft, how: str, others: tuple[str, ...], output: Output
 ) -> None:
     try:
-        found = run_validation(draft, validate, others, store=output.store)
+        found = run_validation(draft, how, others, store=output.store)
     except KeyboardInterrupt:
         if output.save:
             printing.print_message(f"unfinished; {RESUME}")
@@ -212,13 +212,11 @@ def give_out_validation(
 
 
 def run_validation(
-    draft: experiment.Draft, validate: Any = None, others: tuple[str, ...] = CROSS, **more: Any
+    draft: experiment.Draft, how: str = "walk_forward", others: tuple[str, ...] = CROSS, **more: Any
 ) -> Any:
     """Validate as ``[validate]`` says, by walking forward unless told otherwise."""
     search = read_search(draft, "validate")
     given = {name: each for name, each in search.items() if name not in others}
-    market, policy, terms = build_experiment(draft, warms=False)
+    test, policy, given["compile"] = build_experiment(draft)
     with printing.show_progress(name_policies(policy), "sets") as progress:
-        return (validate or backtest.walk_forward)(
-            market, policy, **terms, **given, **more, progress=progress
-        )
+        return getattr(test, how)(policy, **given, **more, progress=progress)

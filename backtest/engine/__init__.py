@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from backtest.engine.run_setup import read_signals, set_up, set_up_again, set_up_like
     from backtest.engine.run_setup import set_up_run
     from backtest.engine.compiler import Shared
-    from backtest.engine.signals import Directions, SignalRule, compute_signal
+    from backtest.engine.signals import Directions, SignalRule, compute_signal, cut_rows
     from backtest.engine.signals import describe_signal_check, join_checks, read_directions
     from backtest.engine.signals import read_named, read_rule, resolve_signal
     from backtest.engine.trades import Trades

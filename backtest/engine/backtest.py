@@ -128,7 +128,11 @@ class Backtest:
             checks.check_periods(markets, self.sampling, self.calendar)
             check_start(markets, self.start)
             read_named(self.signal, self.market)
-            _ = self.setting
+            try:
+                _ = self.setting
+            except base.ParameterError:
+                if not self.fits_apart():
+                    raise
 
     def __repr__(self) -> str:
         venue = ", ".join(dict.fromkeys(map(repr, base.list_values(self.venue))))
@@ -172,6 +176,17 @@ class Backtest:
         whole = with_clock(self.market, self.decide, self.detail)
         cut: _T = cut_rows(rows, whole, self.plain.market)
         return cut
+
+    def fits_apart(self) -> bool:
+        """Return whether each of several instruments fits an account of its own."""
+        markets = as_markets(self.market)
+        try:
+            for name, market in markets.items() if len(markets) > 1 else ():
+                account, venue = self.account.for_instrument(name), self.venue
+                check_panel(as_markets(market), account, base.pick_value(venue, name))
+        except base.ParameterError:
+            return False
+        return len(markets) > 1
 
     @cached_property
     def setting(self) -> tuple[Markets, dict[str, Venue], Account]:

@@ -251,18 +251,22 @@ def suggest(signal: object, values: base.FloatArray) -> str:
 
 
 def cut_rows(given: Any, whole: Market | Markets, part: Market | Markets) -> Any:
-    """Return the rows of a signal of a market that are of its first part, with its note."""
+    """Return the rows of a signal of a market that are of a part of it, with its note."""
     if isinstance(given, pd.Series | pd.DataFrame):
-        index = given.index
+        index, time = given.index, base.utc_index(part.time)
         if not isinstance(index, pd.DatetimeIndex) or index.tz is None:
             return given  # refused where it is read
-        note = read_note(given)
-        kept: Any = given[index < base.utc_index(part.time)[-1] + pd.Timedelta(part.interval)]
+        note, is_kept = read_note(given), index < time[-1] + pd.Timedelta(part.interval)
+        if part.start > whole.start:
+            is_kept &= index >= time[0]
+        kept: Any = given[is_kept]
         return write_note(kept, **note) if note else kept
     if not isinstance(given, np.ndarray | list | tuple):
         return given
-    gone = find_clock(whole).seen.n_bars - find_clock(part).seen.n_bars
-    return given[: max(len(given) - gone, 0)]
+    known, own = (find_clock(each).seen.time for each in (whole, part))
+    first = int(np.searchsorted(known, own[0]))
+    gone = len(known) - first - len(own)
+    return given[min(first, len(given)) : max(len(given) - gone, 0)]
 
 
 def describe_weights(signal: Any, values: base.FloatArray) -> str:

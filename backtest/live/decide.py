@@ -439,7 +439,7 @@ def decide(
     now : str or Timestamp, optional
         The present, in UTC, to refuse old data.
     """
-    test = engine.read_test(market, fields).plain
+    test = engine.read_test(market, fields).plain.replace(start=None)
     setup = engine.set_up_run(test, policy)
     refuse_options(test.market, "the next order of an account")
     if isinstance(state, Result):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
@@ -12,7 +11,15 @@ from typing import Any, Literal, Self, get_args
 from backtest import engine
 from backtest.account import list_shared_settings
 from backtest.account.account import WHOLE
-from backtest.base import Choice, ParameterError, compute_id, find_versions, repr_plain, to_plain
+from backtest.base import (
+    Choice,
+    ParameterError,
+    compute_id,
+    find_versions,
+    repr_plain,
+    to_plain,
+    warn_caller,
+)
 from backtest.engine import Backtest, SignalRule
 from backtest.market import Market, as_markets
 from backtest.policy import Policy
@@ -142,13 +149,14 @@ def cut_at_start(test: Backtest) -> Backtest:
     """Return the test on the bars from its start on, which begin the accounts of sets."""
     if test.start is None:
         return test
-    warnings.warn(
+    warn_caller(
         f"the data are cut at the start, {test.start}: here the bars before it do not warm the "
         "columns of policies, which trade as soon as those are known; `backtest run` and "
-        "`backtest compare` keep them",
-        stacklevel=2,
+        "`backtest compare` keep them"
     )
-    return test.replace(market=test.market.slice(test.start, None), start=None)
+    part = test.market.slice(test.start, None)
+    signal = engine.cut_rows(test.signal, test.market, part)
+    return test.replace(market=part, signal=signal, start=None)
 
 
 def read_accounts(test: Backtest, accounts: Accounts) -> bool:

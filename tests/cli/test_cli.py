@@ -85,7 +85,7 @@ def test_an_experiment_may_hold_a_multiple(folder):
     (folder / "e.toml").write_text(
         'account = {stop_loss = {multiple = 2, column = "atr"}, take_profit = "3*atr"}\n'
     )
-    account = build_experiment(draft_experiment(folder / "e.toml", [])).terms["account"]
+    account = build_experiment(draft_experiment(folder / "e.toml", [])).test.account
     expected = {"stop_loss": bt.Multiple(2.0, "atr"), "take_profit": bt.Multiple(3.0, "atr")}
     assert account == bt.Account(**expected)
 
@@ -94,7 +94,7 @@ def test_a_number_of_days_a_year_is_read_from_a_file_as_from_set(folder):
     (folder / "e.toml").write_text("run = {calendar = 365}\n")
     of_file = draft_experiment(folder / "e.toml", [])
     of_set = draft_experiment(None, [read_entry("run.calendar", "365")])
-    assert [build_experiment(each).terms["calendar"] for each in (of_file, of_set)] == ["365"] * 2
+    assert [build_experiment(each).test.calendar for each in (of_file, of_set)] == ["365"] * 2
 
 
 def list_code(cache):

@@ -58,22 +58,22 @@ DATA = 'data.path = "data"\n'
     {"data": FOLDERS, "instrument": ["BTCUSDT", "ETHUSDT"]},
 ])  # fmt: skip
 def test_flags_name_several_markets(flags):
-    market, policy, terms = build(**flags)
-    assert market == bt.Markets.load("data")
+    test, policy, _ = build(**flags)
+    assert test.market == bt.Markets.load("data")
     assert isinstance(policy, VolTarget)
-    assert terms["signal"] is None
-    assert terms["venue"] == bt.Venue.preset("binance-usdm", ["BTCUSDT", "ETHUSDT"])
-    assert "overlay" not in terms
+    assert test.signal is None
+    assert test.venue == bt.Venue.preset("binance-usdm", ["BTCUSDT", "ETHUSDT"])
+    assert test.overlay is None
 
 
 def test_several_samples_are_markets_named_after_their_seeds():
     flags = build(data=["sample:1", "sample"], to="2023-01-03")
     file = build('data = {path = ["sample:1", "sample"], to = "2023-01-03"}')
     own = {"sample-1": bt.Market.sample(seed=1), "sample-0": bt.Market.sample()}
-    for market, _, terms in (flags, file):
-        assert market == bt.Markets(own).between(None, "2023-01-03")
-        assert terms["venue"] == bt.Venue.preset("binance-usdm", "BTCUSDT")
-    assert build(data=["sample:1"]).market == own["sample-1"]
+    for test, *_ in (flags, file):
+        assert test.market == bt.Markets(own).between(None, "2023-01-03")
+        assert test.venue == bt.Venue.preset("binance-usdm", "BTCUSDT")
+    assert build(data=["sample:1"]).test.market == own["sample-1"]
 
 
 TWO = {"BTCUSDT": Constant(leverage=2.0), "ETHUSDT": Constant(leverage=0.4)}
@@ -95,19 +95,19 @@ def test_policies_settings_and_the_overlay_are_by_instrument(text, settings, pol
     """The names that vary in sweeps are settings of a run too, so its best set can run again."""
     found = build(text, set=settings)
     assert found.policy == policy
-    assert found.terms.get("overlay") == overlay
+    assert found.test.overlay == overlay
 
 
 def test_a_venue_is_completed_by_the_symbol_of_each():
     cheap = ["venue.fees.taker=0.0004"]
-    venue = build(data=FOLDERS, venue="binance-usdm@latest", set=cheap).terms["venue"]["ETHUSDT"]
+    venue = build(data=FOLDERS, venue="binance-usdm@latest", set=cheap).test.venue["ETHUSDT"]
     assert venue.fees.taker == 4e-4
     assert venue.brackets == bt.Venue.preset("binance-usdm", "ETHUSDT", at="latest").brackets
-    fine = build(data=FOLDERS, set=["venue.contract.lot=0.5"]).terms["venue"]  # was: in full
+    fine = build(data=FOLDERS, set=["venue.contract.lot=0.5"]).test.venue  # was: in full
     assert [each.contract.lot for each in fine.values()] == [0.5, 0.5]
     said = "those of BTCUSDT, the prices are those of ETHUSDT; --venue NAME without a symbol"
     with pytest.warns(UserWarning, match=said) as warned:
-        one = build(data=FOLDERS, venue="binance-usdm:BTCUSDT").terms["venue"]
+        one = build(data=FOLDERS, venue="binance-usdm:BTCUSDT").test.venue
     assert len(warned) == 1
     assert one == bt.Venue.preset("binance-usdm", "BTCUSDT")
 
@@ -121,7 +121,7 @@ def test_tables_are_the_venues_of_their_instruments():
         preset = "bitmex:ETHUSDT"
         fees = {{taker = 0.002}}
         """
-    ).terms["venue"]
+    ).test.venue
     assert venue["BTCUSDT"].fees.taker == 0.001
     assert venue["BTCUSDT"].brackets == bt.Venue.preset("binance-usdm", "BTCUSDT").brackets
     assert venue["ETHUSDT"].fees.taker == 0.002
@@ -129,13 +129,16 @@ def test_tables_are_the_venues_of_their_instruments():
 
 
 def test_fields_of_the_account_may_be_by_instrument():
-    text = f"{DATA}account = {{margin = {{BTCUSDT = 'cross', ETHUSDT = 'isolated'}}, band = 0.1}}"
-    account = build(text).terms["account"]
+    text = (
+        f"{DATA}account = {{margin = {{BTCUSDT = 'cross', ETHUSDT = 'isolated'}}, band = 0.1, "
+        "venue_leverage = 5}"
+    )
+    account = build(text).test.account
     assert account.margin["ETHUSDT"] == "isolated"
     assert account.band == 0.1
-    typed = build(data=FOLDERS, set=["account.venue_leverage.BTCUSDT=5"]).terms["account"]
+    typed = build(data=FOLDERS, set=["account.venue_leverage.BTCUSDT=5"]).test.account
     assert typed.venue_leverage["BTCUSDT"] == 5
-    typed = build(data=FOLDERS, set=["account.venue_leverage=7"]).terms["account"]
+    typed = build(data=FOLDERS, set=["account.venue_leverage=7"]).test.account
     assert typed.venue_leverage == 7.0
 
 
@@ -155,11 +158,11 @@ def write_weights(path: str, every: int = 1) -> pd.DataFrame:
 @pytest.mark.parametrize("path", ["w.csv", "w.parquet", "w.feather"])
 def test_weights_come_from_a_file(path):
     frame = write_weights(path)
-    terms = build(data=["data"], weights=path).terms
+    test = build(data=["data"], weights=path).test
     expected = bt.signals.from_frame(bt.Markets.load("data"), frame)
-    pd.testing.assert_frame_equal(terms["signal"], expected, check_freq=False)
-    assert terms["signal"]["BTCUSDT"].iloc[0] == 0.0
-    again = build(f'{DATA}run.weights = "{path}"').terms["signal"]
+    pd.testing.assert_frame_equal(test.signal, expected, check_freq=False)
+    assert test.signal["BTCUSDT"].iloc[0] == 0.0
+    again = build(f'{DATA}run.weights = "{path}"').test.signal
     pd.testing.assert_frame_equal(again, expected, check_freq=False)
 
 
@@ -198,16 +201,16 @@ def test_weights_by_a_rule():
         ({"data": FOLDERS, "allocate": "inverse-volatility"}, ""),
         ({}, f"{DATA}run.allocate = 'inverse-volatility'"),
     ):
-        _, _, terms = build(text, **flags)
-        assert terms["signal"].equals(bt.allocate.inverse_volatility(markets))
+        test, *_ = build(text, **flags)
+        assert test.signal.equals(bt.allocate.inverse_volatility(markets))
     rule, more = "run.allocate = 'inverse-volatility'", "run.allocate_settings.half_life = 48"
-    _, _, terms = build(f"{DATA}{rule}\n{more}", set=["allocate.every=6"])
-    assert terms["signal"].equals(bt.allocate.inverse_volatility(markets, half_life=48, every=6))
-    _, _, terms = build(f"{DATA}{rule}\nrun.decide = '4h'")
+    test, *_ = build(f"{DATA}{rule}\n{more}", set=["allocate.every=6"])
+    assert test.signal.equals(bt.allocate.inverse_volatility(markets, half_life=48, every=6))
+    test, *_ = build(f"{DATA}{rule}\nrun.decide = '4h'")
     seen = markets.resample("4h")
-    assert terms["signal"].equals(bt.allocate.inverse_volatility(seen))
-    _, _, terms = build(f"{DATA}run.allocate = 'equal'")
-    assert terms["signal"].equals(bt.allocate.equal(markets))
+    assert test.signal.equals(bt.allocate.inverse_volatility(seen))
+    test, *_ = build(f"{DATA}run.allocate = 'equal'")
+    assert test.signal.equals(bt.allocate.equal(markets))
 
 
 ROW = "2023-01-01T00:00:00Z"

@@ -84,7 +84,7 @@ def test_ruined_failed_and_forbidden_sets_stand_below_and_are_counted(capsys, fo
 
 
 def test_ctrl_c_prints_and_saves_what_is_done(capsys, monkeypatch):
-    run = bt.sweep
+    run = bt.Backtest.sweep
 
     @functools.wraps(run)
     def stop_early(*given, **settings):
@@ -95,7 +95,7 @@ def test_ctrl_c_prints_and_saves_what_is_done(capsys, monkeypatch):
         with pytest.warns(UserWarning, match="5 of 8 sets were not done"):
             return run(*given, **{**settings, "progress": stop})
 
-    monkeypatch.setattr(searches.backtest, "sweep", stop_early)
+    monkeypatch.setattr(bt.Backtest, "sweep", stop_early)
     code, out, _ = call(capsys, "sweep", *SHORT, "--draws", "8")
     assert code == 130
     assert "3 of 8 sets were run" in out
