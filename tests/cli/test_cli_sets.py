@@ -113,14 +113,14 @@ FEW = (*SHORT_TUNE, "--trials", "24")
 @pytest.fixture
 def studies(monkeypatch):
     made = []
-    make = bt.tune
+    make = bt.Backtest.tune
 
     @functools.wraps(make)  # flags are made of its signature
     def listen(*given, **settings):
         made.append(make(*given, **settings))
         return made[-1]
 
-    monkeypatch.setattr(searches.backtest, "tune", listen)
+    monkeypatch.setattr(bt.Backtest, "tune", listen)
     return made
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import random
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,17 @@ def stop_at(function: Any) -> Any:
     return stop
 
 
+def stop_all(monkeypatch: pytest.MonkeyPatch, names: Iterable[str]) -> None:
+    for name in names:
+        for owner in (bt, bt.Backtest) if hasattr(bt.Backtest, name) else (bt,):
+            monkeypatch.setattr(owner, name, stop_at(getattr(owner, name)))
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("seed", range(80))
 def test_a_mutated_example_is_read_or_refused(capsys, folder, monkeypatch, seed):
     """Experiments are read as their command does, up to the run."""
-    for name in ("run", "sweep", "tune", "compare"):
-        monkeypatch.setattr(bt, name, stop_at(getattr(bt, name)))
+    stop_all(monkeypatch, ("run", "sweep", "tune", "compare"))
     chance = random.Random(seed)
     file = EXAMPLES[seed % len(EXAMPLES)]
     lines = [each for each in file.read_text(encoding="utf-8").splitlines() if each.strip()]
@@ -104,8 +110,7 @@ def test_a_value_of_a_wrong_type_is_read_or_refused(
     capsys, tmp_path, monkeypatch, table, key, values
 ):
     """Every table and key of an experiment, up to the call of its function."""
-    for name in FUNCTIONS:
-        monkeypatch.setattr(bt, name, stop_at(getattr(bt, name)))
+    stop_all(monkeypatch, FUNCTIONS)
     file, words = tmp_path / "e.toml", (COMMANDS.get(table, "run") or table).split()
     for value in values:
         lines = {f"{name}.{each}": text for name in {"data", table}
