@@ -7,9 +7,9 @@ returns what it lived through: fees, funding, interest, margin calls, liquidatio
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from backtest import measures
+from backtest import margin, measures, signals
 from backtest.account import Account, Multiple
-from backtest.base import (
+from backtest.core import (
     AccountingError,
     BacktestError,
     BandWarning,
@@ -26,10 +26,25 @@ from backtest.base import (
     WeightWarning,
     open_door,
 )
-from backtest.base import public_math as math
-from backtest.engine import Backtest, Result, bind_methods, run, signals
+from backtest.core import public_math as math
+from backtest.engine import Backtest, bind_methods, run
+from backtest.margin import (
+    Brackets,
+    Collateral,
+    MarginPreset,
+    OptionShocks,
+    PresetMargin,
+    RateCurve,
+    RequirementRule,
+    ScenarioMargin,
+    Standard,
+    Strategy,
+    margin_preset,
+)
+from backtest.margin import (
+)
 from backtest.market import Market, Markets, Quality, decide_every, quality
-from backtest.policy import (
+from backtest.policies import (
     AccountView,
     Bar,
     Columns,
@@ -39,57 +54,44 @@ from backtest.policy import (
     Promise,
     held_leverage,
 )
+from backtest.results import Result
 from backtest.venue import (
     Bracket,
-    Brackets,
-    Collateral,
     Contract,
     Earlier,
     Fees,
     FeeTier,
     InForce,
     Liquidation,
-    MarginPreset,
     Option,
     OptionCosts,
     OptionPosition,
-    OptionShocks,
-    PresetMargin,
-    RateCurve,
-    RequirementRule,
-    ScenarioMargin,
     Slippage,
-    Standard,
-    Strategy,
     Venue,
     funding,
-    margin,
-    margin_preset,
 )
 
 if TYPE_CHECKING:
     from backtest import allocate, options, paths
-    from backtest.compare import Comparison, compare
-    from backtest.crowd import (
-        Cascade,
-        Crowd,
-        Linear,
-        SquareRoot,
-        cascade,
-    )
     from backtest.live import AccountSnapshot, decide, read_fills, replay
+    from backtest.margin import BookCalculation, Calculation, calculate_book, calculate_liquidation
     from backtest.options import Chain, Surface, Surfaces
     from backtest.risk import (
         Bounds,
         Capacity,
+        Cascade,
+        Crowd,
+        Linear,
         LiquidationRisk,
         MaxLeverage,
         Paths,
         Scenario,
         Sensitivity,
+        SquareRoot,
         Stress,
         bounds,
         capacity,
+        cascade,
         crashes,
         liquidation_risk,
         max_leverage,
@@ -97,16 +99,20 @@ if TYPE_CHECKING:
         simulate_paths,
         stress,
     )
-    from backtest.sweep import Sweep, sweep
-    from backtest.tune import Robustness, Study, objective, tune
-    from backtest.validation import (
+    from backtest.search import (
+        Comparison,
         CrossValidation,
+        Robustness,
+        Study,
         WalkForward,
+        compare,
         cross_validate,
         folds,
+        objective,
+        tune,
         walk_forward,
     )
-    from backtest.venue import BookCalculation, Calculation, calculate_book, calculate_liquidation
+    from backtest.sweep import Sweep, sweep
 
     strategies: ModuleType
 
@@ -115,18 +121,18 @@ bind_methods(
     {
         "bounds": "backtest.risk",
         "capacity": "backtest.risk",
-        "compare": "backtest.compare",
-        "cross_validate": "backtest.validation",
+        "compare": "backtest.search",
+        "cross_validate": "backtest.search",
         "liquidation_risk": "backtest.risk",
         "max_leverage": "backtest.risk",
-        "objective": "backtest.tune",
+        "objective": "backtest.search",
         "replay": "backtest.live",
         "run": "backtest.engine",
         "sensitivity": "backtest.risk",
         "stress": "backtest.risk",
         "sweep": "backtest.sweep",
-        "tune": "backtest.tune",
-        "walk_forward": "backtest.validation",
+        "tune": "backtest.search",
+        "walk_forward": "backtest.search",
     }
 )
 

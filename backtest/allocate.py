@@ -8,10 +8,10 @@ compared with the one of a panel that ends earlier, as signals are.
 
 from typing import TYPE_CHECKING
 
-from backtest.base import open_door
+from backtest.core import open_door
 
 if TYPE_CHECKING:
-    from backtest.weights import equal, fitted, inverse_volatility
+    from backtest.signals import equal, fitted, inverse_volatility
 
 open_door(__name__)
 

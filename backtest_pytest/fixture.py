@@ -10,10 +10,7 @@ from typing import Any
 
 import pytest
 
-from backtest.base import BacktestError, ParameterError
-from backtest.cli.regress import run_experiment
-from backtest.engine import Result
-from backtest.regress import (
+from backtest.baselines import (
     Baseline,
     RegressVerdict,
     choose_bands,
@@ -26,8 +23,11 @@ from backtest.regress import (
     take_baseline,
     write_text,
 )
-from backtest.regress.baseline import EXACT
-from backtest.validation import WalkForward
+from backtest.baselines.baseline import EXACT
+from backtest.cli.regress import run_experiment
+from backtest.core import BacktestError, ParameterError
+from backtest.results import Result
+from backtest.search import WalkForward
 
 MEASURED = (Result, WalkForward)
 

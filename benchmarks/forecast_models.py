@@ -43,9 +43,10 @@ import numpy as np
 import pandas as pd
 
 import backtest as bt
-from backtest.base import BoolArray, FloatArray
-from backtest.features import ewma_volatility, log_returns, touch_probability
-from backtest.features.liquidation_forecast import DEGREES
+from backtest.core import BoolArray, FloatArray
+from backtest.indicators import ewma_volatility, log_returns
+from backtest.indicators.liquidation_forecast import DEGREES
+from backtest.margin import touch_probability
 from backtest.risk.path_models import REVERSION, STATE
 
 COINS = ("BTCUSDT", "ETHUSDT", "LTCUSDT")

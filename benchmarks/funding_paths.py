@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 import backtest as bt
-from backtest.base.units import DAY
+from backtest.core.units import DAY
 
 AHEAD = 30
 """Days of a forecast."""

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from backtest.base import FloatArray
-from backtest.measures import Sampled, compare_pairs
-from backtest.measures.differences import STATISTICS
+from backtest.core import FloatArray
+from backtest.results import Sampled, compare_pairs
+from backtest.results.differences import STATISTICS
 
 KINDS = {
     "normal": "independent, normal",

@@ -27,10 +27,10 @@ import pandas as pd
 
 import backtest as bt
 from backtest import strategies
-from backtest.base import Choice
 from backtest.cli.build import built_in_policies
+from backtest.core import Choice
 from backtest.engine import Segment, run_switched
-from backtest.measures import deflated_sharpe_of_returns, expected_max_sharpe, simulate_luck
+from backtest.results import deflated_sharpe_of_returns, expected_max_sharpe, simulate_luck
 
 RULES_OF = {"LTCUSDT": "ETHUSDT"}
 """Instruments without a table of their own, and the one whose venue rules they take."""

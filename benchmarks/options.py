@@ -22,11 +22,11 @@ import pandas as pd
 from timing import best_of, timed
 
 import backtest as bt
-from backtest.base import compile_module
-from backtest.base.kernels import compile_functions
+from backtest._compile import compile_module
+from backtest._compile.kernels import compile_functions
+from backtest.margin import option_kernels
+from backtest.margin.functions import read_book
 from backtest.options import implied_kernels
-from backtest.venue import option_kernels
-from backtest.venue.margin import read_book
 
 os.environ["BACKTEST_COMPILE"] = "now"  # compiled code is timed
 REPEAT = 9

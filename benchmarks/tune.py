@@ -35,10 +35,10 @@ import numpy as np
 import pandas as pd
 
 import backtest as bt
-from backtest.measures import read_objective
+from backtest.results import read_objective
+from backtest.search.samplers import make_sampler
 from backtest.strategies import VolTarget
 from backtest.sweep import Evaluator, VariedTest, draw_sets, read_space, take_sets
-from backtest.tune.samplers import make_sampler
 
 VENUE = bt.Venue.simple(
     taker=5e-4, slippage=1e-4, maintenance_rate=0.005, max_leverage=100, liquidation_fee=0.0125,

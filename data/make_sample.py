@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from backtest.base.units import HOUR
+from backtest.core.units import HOUR
 from backtest.market.market import Market
 from backtest.market.synthetic import generate
 

@@ -7,7 +7,7 @@ are conventions.
 
 from typing import TYPE_CHECKING
 
-from backtest.base import open_door
+from backtest.core import open_door
 
 if TYPE_CHECKING:
     from backtest.strategies.average import Average

@@ -4,7 +4,7 @@ import math
 from typing import Annotated, ClassVar
 
 from backtest import AccountView, Bar, Columns, Market, Policy, Range
-from backtest.features import funding_forecast
+from backtest.indicators import funding_forecast
 
 
 class Carry(Policy):

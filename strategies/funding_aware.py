@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 
 from backtest import AccountView, Bar, Columns, Combinator, Market, Promise, Range
-from backtest.features import ewma_volatility, funding_forecast
+from backtest.indicators import ewma_volatility, funding_forecast
 
 
 class FundingAware(Combinator):

@@ -3,7 +3,7 @@
 from typing import Annotated, ClassVar
 
 from backtest import AccountView, Bar, Columns, Market, Policy, Range, math
-from backtest.features import implied_volatility
+from backtest.indicators import implied_volatility
 
 
 class ImpliedVolTarget(Policy):

@@ -3,7 +3,7 @@
 from typing import Annotated, ClassVar
 
 from backtest import AccountView, Bar, Columns, Market, Policy, Range
-from backtest.features import ewma_volatility, rolling_drift
+from backtest.indicators import ewma_volatility, rolling_drift
 
 
 class Kelly(Policy):

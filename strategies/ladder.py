@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, NamedTuple
 import numpy as np
 
 from backtest import AccountView, Bar, Choice, Columns, Market, Policy, Range
-from backtest.features import ewma_volatility
+from backtest.indicators import ewma_volatility
 
 
 class Step(NamedTuple):

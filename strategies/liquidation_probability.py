@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 
 from backtest import AccountView, Bar, Choice, Columns, Market, Policy, Promise, Range, margin
-from backtest.features import VOLATILITY_ESTIMATORS, WEIGHTED_ESTIMATORS, forecast_reach
+from backtest.indicators import VOLATILITY_ESTIMATORS, WEIGHTED_ESTIMATORS, forecast_reach
 
 
 class LiquidationProbability(Policy):

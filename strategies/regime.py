@@ -3,7 +3,7 @@
 from typing import Annotated, ClassVar
 
 from backtest import AccountView, Bar, Columns, Market, Policy, Range
-from backtest.features import learned_regimes
+from backtest.indicators import learned_regimes
 
 
 class Regime(Policy):

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 
 from backtest import AccountView, Bar, Choice, Columns, Market, Policy, Promise, Range
-from backtest.features import TAIL_MODELS, tail_losses
+from backtest.indicators import TAIL_MODELS, tail_losses
 
 
 class TailRisk(Policy):
@@ -22,7 +22,7 @@ class TailRisk(Policy):
     Source: Basak and Shapiro (2001), Value-at-Risk-Based Risk Management, Review of Financial
     Studies 14(2); Rockafellar and Uryasev (2002), Conditional Value-at-Risk for General Loss
     Distributions, J. Banking and Finance 26(7); for the models those of
-    :mod:`backtest.features.tails`.
+    :mod:`backtest.indicators.tails`.
     """
 
     fails_when: ClassVar[str] = (

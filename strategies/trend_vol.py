@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 
 from backtest import AccountView, Bar, Choice, Columns, Market, Policy, Range
-from backtest.features import ewma_volatility, trend_sign, trend_strength
+from backtest.indicators import ewma_volatility, trend_sign, trend_strength
 
 
 class TrendVol(Policy):

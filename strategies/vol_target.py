@@ -3,7 +3,7 @@
 from typing import Annotated, ClassVar
 
 from backtest import AccountView, Bar, Choice, Columns, Market, Policy, Promise, Range, math
-from backtest.features import VOLATILITY_ESTIMATORS, WEIGHTED_ESTIMATORS, volatility
+from backtest.indicators import VOLATILITY_ESTIMATORS, WEIGHTED_ESTIMATORS, volatility
 
 
 class VolTarget(Policy):
@@ -11,8 +11,8 @@ class VolTarget(Policy):
 
     L_t = (target / sigma_t)^power, sigma_t the volatility that the estimator forecasts at the close
     of bar t, annualized: by default the exponentially weighted one of closes (see
-    ``backtest.features.volatility`` for others). Power 1 keeps the volatility of the account at the
-    target; power 2 follows the variance, which is best if returns do not rise with volatility. A
+    ``backtest.indicators.volatility`` for others). Power 1 keeps the volatility of the account at
+    the target; power 2 follows the variance, best if returns do not rise with volatility. A
     market that does not move has sigma 0, and gets the largest leverage that the limits allow.
     Source: Moreira and Muir (2017), Volatility-Managed Portfolios, J. Finance 72(4) (power 2);
     Harvey et al. (2018), The Impact of Volatility Targeting, J. Portfolio Management 45(1)

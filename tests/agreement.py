@@ -19,8 +19,8 @@ import pytest
 
 import backtest as bt
 from backtest.account.records import TERMS
-from backtest.engine import lookahead
 from backtest.market import rules
+from backtest.policies import lookahead
 from tests.cases import PortfolioCase, Swing, Tape
 from tests.draws import HOUR, START, utc
 from tests.kit import flat

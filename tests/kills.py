@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from unittest import mock
 
-from backtest.store import Filter, choose_deletions, delete_chosen
+from backtest.results import Filter, choose_deletions, delete_chosen
 
 STEPS = ("fsync", "replace", "rename", "unlink")
 """Functions of :mod:`os` whose calls are counted as steps."""

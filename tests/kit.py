@@ -18,9 +18,9 @@ import pytest
 
 import backtest as bt
 from backtest import Market
-from backtest.base.errors import BacktestError
 from backtest.cli import main
-from backtest.engine.lookahead import rewrite_after
+from backtest.core.errors import BacktestError
+from backtest.policies.lookahead import rewrite_after
 
 # ----------------------------------------------------------------------- markets of one instrument
 

@@ -13,7 +13,7 @@ import pandas as pd
 from scipy import signal as filters
 
 import backtest as bt
-from backtest.features import ewma_volatility, garch_volatility
+from backtest.indicators import ewma_volatility, garch_volatility
 
 Column = Callable[[Any], Any]
 

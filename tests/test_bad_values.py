@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base import FrozenTable, ParameterError
-from backtest.base.values import Value, name_place
+from backtest.core import FrozenTable, ParameterError
+from backtest.core.values import Value, name_place
 from backtest.paths import GBM, Filtered, Garch, Merton, Stationary
 from backtest.venue.venue import Earlier, InForce
 

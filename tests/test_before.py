@@ -3,8 +3,8 @@
 import pytest
 
 import backtest as bt
-from backtest.base.object_code import BUILT, COMPILED
-from backtest.measures.measure_table import METRICS
+from backtest._compile.object_code import BUILT, COMPILED
+from backtest.results.measure_table import METRICS
 from backtest.strategies import Constant
 from tests import before
 from tests.before import WAS

@@ -12,11 +12,11 @@ from typing import Annotated, Any
 import numpy as np
 
 import backtest as bt
-from backtest.measures.measure_table import CORE
+from backtest.results.measure_table import CORE
+from backtest.search import Study, trials, tune, winner
 from backtest.sweep import set_runs
 from backtest.sweep.set_evaluator import Rows
 from backtest.sweep.sets import VariedTest, count_sets, read_space
-from backtest.tune import Study, trials, tune, winner
 from tests.scenes import venue_of
 
 MARKET = bt.Market.sample(bars=24 * 40)

@@ -11,22 +11,23 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest import base
-from backtest.base.fields import COST, NOT_NEGATIVE, POSITIVE
-from backtest.base.units import TOLERANCE
-from backtest.venue import Brackets, Collateral, MarginRule, Requirement, Venue
+from backtest import core
+from backtest.core.fields import COST, NOT_NEGATIVE, POSITIVE
+from backtest.core.units import TOLERANCE
+from backtest.margin import Brackets, Collateral, MarginRule, Requirement
+from backtest.venue import Venue
 
 if TYPE_CHECKING:
     from backtest.market import Market
 
 
 @dataclass(frozen=True)
-class ByInstrument(base.Declaration):
+class ByInstrument(core.Declaration):
     each: Any
 
     @property
     def kind(self) -> type:  # type: ignore[override] # that of each entry
-        declared: base.Declaration = self.each
+        declared: core.Declaration = self.each
         return declared.kind
 
     def read(self, value: Any) -> object:
@@ -34,22 +35,22 @@ class ByInstrument(base.Declaration):
         if not isinstance(value, Mapping) or (value and own.issuperset(value)):
             return self.each.read(value)
         if not value:
-            raise base.Fault("must name at least one instrument, {'BTCUSDT': 1} for example")
+            raise core.Fault("must name at least one instrument, {'BTCUSDT': 1} for example")
         entries: dict[str, object] = {}
         for key, entry in value.items():
             try:
                 entries[str(key)] = None if entry is None else self.each.read(entry)
-            except base.Fault as fault:
-                raise base.Fault(
-                    str(fault), f"{fault.found or base.repr_given(entry)} for {key}"
+            except core.Fault as fault:
+                raise core.Fault(
+                    str(fault), f"{fault.found or core.repr_given(entry)} for {key}"
                 ) from None
-        return base.FrozenTable(entries)
+        return core.FrozenTable(entries)
 
 
 # ---------------------------------------------------------------------------- distances of stops
 
 
-class Multiple(base.Value):
+class Multiple(core.Value):
     """A distance of a stop: a multiple of a column of the market.
 
     The value known at the previous close holds for the whole bar. A value that is missing (NaN) or
@@ -72,8 +73,8 @@ class Multiple(base.Value):
     """
 
     multiple: Annotated[float, POSITIVE]
-    column: Annotated[str, base.Text()]
-    unit: Annotated[str, base.Choice("price", "fraction")] = "price"
+    column: Annotated[str, core.Text()]
+    unit: Annotated[str, core.Choice("price", "fraction")] = "price"
 
     def __str__(self) -> str:
         return f"{self.multiple:g} x {self.column}"
@@ -84,10 +85,10 @@ Distance: TypeAlias = Multiple | float | None
 
 
 @dataclass(frozen=True)
-class StopDistance(base.Declaration):
+class StopDistance(core.Declaration):
     """A fraction of a price, or a :class:`Multiple`; also written as the text ``"2*atr"``."""
 
-    number: base.Number
+    number: core.Number
     kind: ClassVar[type] = float
     names: ClassVar[frozenset[str]] = frozenset({"multiple", "column", "unit"})
 
@@ -105,7 +106,7 @@ class StopDistance(base.Declaration):
         except ValueError:
             star, multiple = "", 0.0
         if not star or not column.strip():
-            raise base.Fault("must be a fraction, or a multiple of a column such as '2*atr'")
+            raise core.Fault("must be a fraction, or a multiple of a column such as '2*atr'")
         return Multiple(multiple, column.strip())
 
 
@@ -119,17 +120,17 @@ def is_price_distance(stop: Distance) -> bool:
     return isinstance(stop, Multiple) and stop.unit == "price"
 
 
-def find_column(market: Market, name: str, key: str) -> base.FloatArray:
+def find_column(market: Market, name: str, key: str) -> core.FloatArray:
     if name in market.columns:
         return market.columns[name]
     known = ", ".join(market.columns) or "none"
-    raise base.ParameterError(
-        f"{key}: the market has no column {name!r}{base.did_you_mean(name, market.columns)}, "
+    raise core.ParameterError(
+        f"{key}: the market has no column {name!r}{core.did_you_mean(name, market.columns)}, "
         f"its columns are: {known}; add it with market.with_columns({name}=values)"
     )
 
 
-def read_scale(stop: Distance, market: Market, key: str) -> base.FloatArray:
+def read_scale(stop: Distance, market: Market, key: str) -> core.FloatArray:
     """Return what multiplies the factor of a stop in each bar: the column at the previous close.
 
     A single 1 for a stop that is a fraction.
@@ -139,9 +140,9 @@ def read_scale(stop: Distance, market: Market, key: str) -> base.FloatArray:
     values = find_column(market, stop.column, key)
     below = np.flatnonzero(values < 0.0)
     if len(below):
-        raise base.DataError(
+        raise core.DataError(
             f"{key} must be a distance of at least 0, got {stop.column} {values[below[0]]:g} "
-            f"in {len(below):,} bars, first at {base.format_time(int(market.time[below[0]]))} UTC"
+            f"in {len(below):,} bars, first at {core.format_time(int(market.time[below[0]]))} UTC"
         )
     return np.concatenate([[np.nan], values[:-1]])
 
@@ -149,7 +150,7 @@ def read_scale(stop: Distance, market: Market, key: str) -> base.FloatArray:
 # ------------------------------------------------------------------------------------- the account
 
 BRACKETS = Brackets()
-LIMIT = base.Timed(base.Number(0, may_be_infinite=True))
+LIMIT = core.Timed(core.Number(0, may_be_infinite=True))
 HEDGED = (
     "an account has one net position in each instrument (one-way mode): a long and a short in the "
     "same instrument earn what their difference earns, for two fees and, under brackets, the "
@@ -173,7 +174,7 @@ WHOLE: dict[str, Any] = {
 }
 
 
-class Account(base.Value, kw_only=True):
+class Account(core.Value, kw_only=True):
     """One account, with one position or several on one collateral.
 
     With several, ``margin``, ``venue_leverage``, ``min_leverage``, ``max_leverage``, ``band``,
@@ -264,41 +265,41 @@ class Account(base.Value, kw_only=True):
     )  # fmt: skip
 
     capital: Annotated[float, POSITIVE] = 10_000.0
-    margin: Annotated[Any, ByInstrument(base.Choice("cross", "isolated"))] = "cross"
+    margin: Annotated[Any, ByInstrument(core.Choice("cross", "isolated"))] = "cross"
     venue_leverage: Annotated[Any | None, ByInstrument(POSITIVE)] = None
     min_leverage: Annotated[Any, ByInstrument(NOT_NEGATIVE)] = 0.0
     max_leverage: Annotated[Any, ByInstrument(LIMIT)] = inf
     band: Annotated[Any, ByInstrument(NOT_NEGATIVE)] = 0.0
     stop_loss: Annotated[
-        Any | None, ByInstrument(StopDistance(base.Number(0, 1, open_low=True, open_high=True)))
+        Any | None, ByInstrument(StopDistance(core.Number(0, 1, open_low=True, open_high=True)))
     ] = None
-    margin_call: Annotated[float | None, base.Number(0, 1, open_low=True)] = None
+    margin_call: Annotated[float | None, core.Number(0, 1, open_low=True)] = None
     reserve: Annotated[float, NOT_NEGATIVE] = 0.0
-    top_up_to: Annotated[float | None, base.Number(0, 1, open_low=True, open_high=True)] = None
-    after_liquidation: Annotated[str, base.Choice("continue", "halt")] = "continue"
-    flows: Annotated[base.FloatSeries | None, base.Timed(base.Number(), constant=False)] = None
-    ruin_at: Annotated[float | None, base.Number(0, 1, open_low=True, open_high=True)] = None
-    auto_margin: Annotated[bool, base.Flag()] = False
-    fill: Annotated[str, base.Choice("next_open", "next_close", "same_close", "limit")] = (
+    top_up_to: Annotated[float | None, core.Number(0, 1, open_low=True, open_high=True)] = None
+    after_liquidation: Annotated[str, core.Choice("continue", "halt")] = "continue"
+    flows: Annotated[core.FloatSeries | None, core.Timed(core.Number(), constant=False)] = None
+    ruin_at: Annotated[float | None, core.Number(0, 1, open_low=True, open_high=True)] = None
+    auto_margin: Annotated[bool, core.Flag()] = False
+    fill: Annotated[str, core.Choice("next_open", "next_close", "same_close", "limit")] = (
         "next_open"
     )
     take_profit: Annotated[Distance, StopDistance(POSITIVE)] = None
     trailing_stop: Annotated[
-        Distance, StopDistance(base.Number(0, 1, open_low=True, open_high=True))
+        Distance, StopDistance(core.Number(0, 1, open_low=True, open_high=True))
     ] = None
-    equity_stop: Annotated[float | None, base.Number(0, 1, open_low=True, open_high=True)] = None
-    max_holding: Annotated[Any | None, ByInstrument(base.Duration())] = None
-    collateral: Annotated[Sequence[Collateral], base.AS_TUPLE] = ()
+    equity_stop: Annotated[float | None, core.Number(0, 1, open_low=True, open_high=True)] = None
+    max_holding: Annotated[Any | None, ByInstrument(core.Duration())] = None
+    collateral: Annotated[Sequence[Collateral], core.AS_TUPLE] = ()
     requirement: Annotated[MarginRule, Requirement()] = BRACKETS
-    intrabar: Annotated[str, base.Choice("path", "worst")] = "path"
-    max_gross_leverage: Annotated[float, base.Number(0, open_low=True, may_be_infinite=True)] = inf
-    max_overlay: Annotated[float, base.Number(0, open_low=True, may_be_infinite=True)] = inf
+    intrabar: Annotated[str, core.Choice("path", "worst")] = "path"
+    max_gross_leverage: Annotated[float, core.Number(0, open_low=True, may_be_infinite=True)] = inf
+    max_overlay: Annotated[float, core.Number(0, open_low=True, may_be_infinite=True)] = inf
     negative_limit: Annotated[float | None, NOT_NEGATIVE] = None
-    conversion: Annotated[str, base.Choice("listed", "pro_rata")] = "listed"
+    conversion: Annotated[str, core.Choice("listed", "pro_rata")] = "listed"
     offset: Annotated[Any | None, ByInstrument(COST)] = None
-    closing: Annotated[str, base.Choice("market", "limit")] = "market"
+    closing: Annotated[str, core.Choice("market", "limit")] = "market"
 
-    @base.checked
+    @core.checked
     def for_instrument(self, name: str) -> Account:
         """Return the settings of one instrument, as an account of its own.
 
@@ -307,7 +308,7 @@ class Account(base.Value, kw_only=True):
         ParameterError
             If its settings contradict each other.
         """
-        given = {each: base.pick_value(getattr(self, each), name) for each in BY_INSTRUMENT}
+        given = {each: core.pick_value(getattr(self, each), name) for each in BY_INSTRUMENT}
         given |= {each: WHOLE[each] for each in WHOLE}
         return replace(self, **given)
 
@@ -317,14 +318,14 @@ class Account(base.Value, kw_only=True):
         others = (self.take_profit, self.trailing_stop, self.equity_stop)
         return isinstance(self.stop_loss, Multiple) or any(stop is not None for stop in others)
 
-    def faults(self) -> base.Faults:
+    def faults(self) -> core.Faults:
         """Yield what contradicts itself."""
         yield from self._find_faults_of_fills_and_collateral()
-        if not any(isinstance(getattr(self, name), base.FrozenTable) for name in BY_INSTRUMENT):
+        if not any(isinstance(getattr(self, name), core.FrozenTable) for name in BY_INSTRUMENT):
             yield from self._find_margin_faults()  # else of each instrument: for_instrument
         yield from self._find_reserve_faults()
 
-    def _find_margin_faults(self) -> base.Faults:
+    def _find_margin_faults(self) -> core.Faults:
         most = float(np.min(self.max_leverage))
         if not self.min_leverage <= most:
             by_date = " at its lowest" * isinstance(self.max_leverage, pd.Series)
@@ -337,7 +338,7 @@ class Account(base.Value, kw_only=True):
         if self.auto_margin and self.margin != "isolated":
             yield "auto_margin", "must be False in cross margin, where all money backs the position"
 
-    def _find_reserve_faults(self) -> base.Faults:
+    def _find_reserve_faults(self) -> core.Faults:
         if self.reserve > 0 and (self.margin_call is None or self.top_up_to is None):
             yield "reserve", "is used only with margin_call and top_up_to, 0.8 and 0.5 for example"
         if self.top_up_to is None:
@@ -350,7 +351,7 @@ class Account(base.Value, kw_only=True):
                 f"must be below margin_call {self.margin_call:g}, or it does not end the call",
             )
 
-    def _find_faults_of_fills_and_collateral(self) -> base.Faults:
+    def _find_faults_of_fills_and_collateral(self) -> core.Faults:
         is_limit, names = self.fill == "limit", [each.name for each in self.collateral]
         if is_limit and self.offset is None:
             yield "offset", "is needed with fill='limit', 0.001 of the close for example"
@@ -373,7 +374,7 @@ class Account(base.Value, kw_only=True):
 
 
 def list_shared_settings(account: Account) -> list[str]:
-    given = [name for name in BY_INSTRUMENT if isinstance(getattr(account, name), base.FrozenTable)]
+    given = [name for name in BY_INSTRUMENT if isinstance(getattr(account, name), core.FrozenTable)]
     fresh = {each.name: each.default for each in fields(Account)}
     return given + [name for name in WHOLE if getattr(account, name) != fresh[name]]
 
@@ -396,19 +397,19 @@ def check_setting(account: Account, venue: Venue, name: str = "") -> None:
     most = min(table[0].max_leverage for table in venue.tables())
     setting = most if account.venue_leverage is None else account.venue_leverage
     if setting > most * (1 + TOLERANCE):
-        raise base.ParameterError(
+        raise core.ParameterError(
             f"venue_leverage must be at most {most:g}{of}, the limit of the first bracket, "
             f"got {setting:g}"
             + "; the margin tables of all dates count, of a preset with @DATE one"
             * bool(venue.earlier)
         )
     if account.min_leverage > setting * (1 + TOLERANCE):
-        raise base.ParameterError(
+        raise core.ParameterError(
             f"min_leverage must be at most {setting:g}{of}, the limit set by initial margin, "
             f"got {account.min_leverage:g}"
         )
     if venue.call_grace is not None and account.margin_call is None:
-        raise base.ParameterError(
+        raise core.ParameterError(
             f"a venue with call_grace {venue.call_grace} needs a margin_call, 0.8 for example, "
             "got None"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from backtest.venue import MarginRules
+from backtest.margin import MarginRules
 
 CLOSE, TAKEOVER, PARTIAL = 0, 1, 2
 """The modes of liquidation."""

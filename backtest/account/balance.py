@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from backtest import venue
+from backtest import margin
 from backtest.account import records as r
 from backtest.account.account_records import Balances
 from backtest.account.options import count_options, has_short_option, holds_options, is_walking
 from backtest.account.position import mark_position
-from backtest.base.units import TOLERANCE
-from backtest.venue import is_pool_failing as is_short
+from backtest.core.units import TOLERANCE
+from backtest.margin import is_pool_failing as is_short
 
 if TYPE_CHECKING:
     from backtest.account.account_records import Trade
-    from backtest.base import FloatArray
+    from backtest.core import FloatArray
 
 
 LEAST = 1e-300
@@ -115,34 +115,34 @@ def compute_isolated(terms: r.Terms, state: r.AccountState) -> float:
 
 
 def compute_pool(terms: r.Terms, state: r.AccountState) -> float:
-    backing = venue.compute_portfolio_backing(terms.rules, state.held, state.wallet[r.CASH])
+    backing = margin.compute_portfolio_backing(terms.rules, state.held, state.wallet[r.CASH])
     return backing + compute_counted(terms, state) if holds_options(state) else backing
 
 
 def compute_counted(terms: r.Terms, state: r.AccountState) -> float:
-    return venue.compute_counted_value(terms.options.rules, state.options.positions)
+    return margin.compute_counted_value(terms.options.rules, state.options.positions)
 
 
 def compute_whole_pool(terms: r.Terms, state: r.AccountState) -> float:
-    backing = venue.compute_full_backing(terms.rules, state.held, state.wallet[r.CASH])
+    backing = margin.compute_full_backing(terms.rules, state.held, state.wallet[r.CASH])
     return backing + compute_counted(terms, state) if holds_options(state) else backing
 
 
 def compute_needed(terms: r.Terms, state: r.AccountState) -> float:
     if holds_options(state):
         return compute_with_options(terms, state, False)
-    return venue.compute_portfolio_requirement(terms.rules, state.held)
+    return margin.compute_portfolio_requirement(terms.rules, state.held)
 
 
 def compute_initial_needed(terms: r.Terms, state: r.AccountState) -> float:
     if holds_options(state):
         return compute_with_options(terms, state, True)
-    return venue.compute_portfolio_initial(terms.rules, state.held)
+    return margin.compute_portfolio_initial(terms.rules, state.held)
 
 
 def compute_with_options(terms: r.Terms, state: r.AccountState, is_initial: bool) -> float:
     positions = state.options.positions
-    return venue.compute_option_requirement(
+    return margin.compute_option_requirement(
         terms.rules, state.held, positions, terms.options.rules, is_initial
     )
 
@@ -152,9 +152,9 @@ def compute_account_equity(terms: r.Terms, state: r.AccountState) -> float:
     for i in range(len(state.margin)):
         if r.is_held(state, i) and not r.is_isolated(terms, i):
             equity += state.held.quantities[i] * state.held.values[i]
-    equity += venue.compute_full_value(state.held)
+    equity += margin.compute_full_value(state.held)
     if holds_options(state):
-        equity += venue.compute_options_value(state.options.positions)
+        equity += margin.compute_options_value(state.options.positions)
     return float(equity + compute_isolated(terms, state))
 
 
@@ -178,7 +178,7 @@ def compute_caution(terms: r.Terms, state: r.AccountState) -> float:
     needed = terms.rules.level * compute_needed(terms, state)
     if count_cross(terms, state) == count_options(state) and not has_short_option(state):
         left = pool - needed * (1.0 - TOLERANCE)
-        left += TOLERANCE * venue.compute_options_value(state.options.positions)
+        left += TOLERANCE * margin.compute_options_value(state.options.positions)
         return left if left < 0.0 else left + LEAST
     return pool - needed * (1.0 + TOLERANCE)
 

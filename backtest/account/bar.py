@@ -18,11 +18,11 @@ from backtest.account.options import (
 from backtest.account.order_limits import count_decisions
 from backtest.account.orders import is_outside, trade
 from backtest.account.position import NOTHING_LEFT, follow_prices, has_wealth
-from backtest.base.units import TOLERANCE
-from backtest.venue import compute_value
+from backtest.core.units import TOLERANCE
+from backtest.margin import compute_value
 
 if TYPE_CHECKING:
-    from backtest.base import FloatArray
+    from backtest.core import FloatArray
 
 
 HAS_ORDER_FEE, HAS_EXITS = r.FLAGS.index("has_order_fee"), r.FLAGS.index("has_exits")

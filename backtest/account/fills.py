@@ -25,7 +25,7 @@ from backtest.account.options import (
     sum_premiums,
 )
 from backtest.account.position import compute_backing, compute_profit, worsen
-from backtest.venue import (
+from backtest.margin import (
     compute_haircut,
     compute_largest_notional,
     compute_price,

@@ -15,8 +15,8 @@ from backtest.account.account_records import (
 from backtest.account.ledger import MARGIN_ADDED
 from backtest.account.orders import LARGEST_WORSENING, compute_square_root_impact, floor
 from backtest.account.records import EventLog, note
-from backtest.base.units import TOLERANCE
-from backtest.venue import compute_setting, compute_step_floor
+from backtest.core.units import TOLERANCE
+from backtest.margin import compute_setting, compute_step_floor
 
 # ------------------------------------------------------------------------------- the liquidation
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from backtest.account import records as r
 from backtest.account.ledger import EQUITY_STOPPED, FILL
 from backtest.account.records import AccountBar, AccountState, MarketBar, MarketFeed, Terms, note
-from backtest.base.units import TOLERANCE
-from backtest.venue import compute_option_value, compute_price, fill_option, is_vega_small
-from backtest.venue.option_kernels import NONE
+from backtest.core.units import TOLERANCE
+from backtest.margin import compute_option_value, compute_price, fill_option, is_vega_small
+from backtest.margin.option_kernels import NONE
 
 if TYPE_CHECKING:
-    from backtest.base import FloatArray
+    from backtest.core import FloatArray
 
 
 def holds_options(state: AccountState) -> bool:

@@ -16,8 +16,8 @@ from backtest.account.options import (
 )
 from backtest.account.orders import find_limit, tell_rounding
 from backtest.account.position import compute_uncounted
-from backtest.base.units import DAY, TOLERANCE
-from backtest.venue import (
+from backtest.core.units import DAY, TOLERANCE
+from backtest.margin import (
     compute_full_backing,
     compute_haircuts,
     compute_initial,
@@ -26,7 +26,7 @@ from backtest.venue import (
 )
 
 if TYPE_CHECKING:
-    from backtest.base import FloatArray
+    from backtest.core import FloatArray
 
 
 BAND_SLACK = 0.1

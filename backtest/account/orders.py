@@ -6,8 +6,8 @@ import math
 
 from backtest.account import position as p
 from backtest.account.account_records import Balances, InstrumentRules, Position, Quote, Trade
-from backtest.base.units import TOLERANCE
-from backtest.venue import compute_affordable, compute_largest_notional, compute_setting
+from backtest.core.units import TOLERANCE
+from backtest.margin import compute_affordable, compute_largest_notional, compute_setting
 
 LARGEST_WORSENING = 0.99
 """The largest share of the price that slippage and impact may take."""

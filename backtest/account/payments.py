@@ -33,8 +33,8 @@ from backtest.account.orders import (
     reduce_to_ratio,
     round_worsening,
 )
-from backtest.base.units import DAY, TOLERANCE
-from backtest.venue import MarginRules, compute_best_leverage, compute_haircuts, compute_setting
+from backtest.core.units import DAY, TOLERANCE
+from backtest.margin import MarginRules, compute_best_leverage, compute_haircuts, compute_setting
 
 # --------------------------------------------------------------------------- step 1: flows
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from backtest import venue
+from backtest import margin
 from backtest.account import account_records, balance, liquidation, options
 from backtest.account import records as r
 from backtest.account.ledger import BAD_DEBT as DEBT
@@ -15,10 +15,10 @@ from backtest.account.orders import LARGEST_WORSENING, compute_square_root_impac
 from backtest.account.payments import drop_after_pool_failure
 from backtest.account.position import worsen
 from backtest.account.records import share
-from backtest.base.units import TOLERANCE
+from backtest.core.units import TOLERANCE
 
 if TYPE_CHECKING:
-    from backtest.base import FloatArray
+    from backtest.core import FloatArray
 
 
 SLIPPAGE, STEP, FULL_BELOW = (
@@ -161,7 +161,7 @@ def size_option_step(terms: r.Terms, state: r.AccountState, k: int) -> float:
 def may_step(terms: r.Terms, state: r.AccountState, k: int) -> bool:
     positions = state.options.positions
     held = positions.quantities[k]
-    if held <= 0.0 or venue.compute_counted_rate(terms.options.rules, positions, k) < 1.0:
+    if held <= 0.0 or margin.compute_counted_rate(terms.options.rules, positions, k) < 1.0:
         return bool(held != 0.0)
     for i in range(len(state.margin)):
         if r.is_held(state, i) and not r.is_isolated(terms, i):
@@ -229,7 +229,7 @@ def rank_option(
     if terms.order == r.BY_NAME:
         return -1.0 * (len(state.margin) + k)
     if terms.order == r.OPTIONS_LAST:
-        return float(abs(held * venue.compute_option_delta(positions, k)) * positions.indices[k])
+        return float(abs(held * margin.compute_option_delta(positions, k)) * positions.indices[k])
     return gain / notional
 
 
@@ -263,9 +263,9 @@ DOWN, UP = (1.0, 0.88, 0.7, 0.5, 0.3, 0.1), (1.0, 1.12, 1.3, 1.5, 1.7, 1.9)
 def value_on_segment(
     terms: r.Terms, state: r.AccountState, scratch: r.Scratch, place: float
 ) -> None:
-    start = venue.Waypoint(scratch.mark, scratch.price)
-    end = venue.Waypoint(scratch.mark_end, scratch.price_end)
-    venue.move_holdings(state.held, start, end, place)
+    start = margin.Waypoint(scratch.mark, scratch.price)
+    end = margin.Waypoint(scratch.mark_end, scratch.price_end)
+    margin.move_holdings(state.held, start, end, place)
     options.price_options(terms, state, state.held.values)
 
 
@@ -345,7 +345,7 @@ def bound_fall(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> flo
     for c in range(len(state.held.amounts)):
         if state.held.amounts[c] != 0.0:
             step = abs(scratch.price_end[c] - scratch.price[c])
-            found += step * venue.bound_asset_slope(packed, state.held, c)
+            found += step * margin.bound_asset_slope(packed, state.held, c)
     rules, positions = terms.options.rules, state.options.positions
     for k in range(len(state.options.targets)):
         if positions.quantities[k] != 0.0:
@@ -357,7 +357,7 @@ def bound_fall(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> flo
             if terms.rules.brackets.are_inverse[terms.options.instruments[k]]:
                 step *= max(start, end) / low  # prices move fastest at the higher end
             gains = positions.quantities[k] * positions.signs[k] * (end - start) > 0.0
-            slope = venue.bound_option_slope(packed, positions, rules, k, low, gains)
+            slope = margin.bound_option_slope(packed, positions, rules, k, low, gains)
             found += step * slope if step > 0.0 else 0.0
     return found + TOLERANCE * abs(found)
 
@@ -365,7 +365,7 @@ def bound_fall(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> flo
 def bound_position(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, i: int) -> float:
     change = scratch.mark_end[i] - scratch.mark[i]
     gain = 0.0 if r.is_spot(terms, i) else max(state.held.quantities[i] * change, 0.0)
-    return float(abs(change) * venue.bound_linear_slope(terms.rules, state.held, i) - 2.0 * gain)
+    return float(abs(change) * margin.bound_linear_slope(terms.rules, state.held, i) - 2.0 * gain)
 
 
 def sum_options_on(terms: r.Terms, state: r.AccountState, i: int, values: FloatArray) -> float:
@@ -405,9 +405,9 @@ def aim_at_ratios(terms: r.Terms, scratch: r.Scratch, i: int, step: int) -> None
     first, second = DOWN[max(step, 0)], DOWN[max(step, 0) + 1]
     if step < 0:
         first, second = UP[-step - 1], UP[-step]
-    base = venue.Waypoint(scratch.last, scratch.kept_assets)
-    venue.aim(terms.rules, base, i, first, venue.Waypoint(scratch.mark, scratch.price))
-    venue.aim(terms.rules, base, i, second, venue.Waypoint(scratch.mark_end, scratch.price_end))
+    base = margin.Waypoint(scratch.last, scratch.kept_assets)
+    margin.aim(terms.rules, base, i, first, margin.Waypoint(scratch.mark, scratch.price))
+    margin.aim(terms.rules, base, i, second, margin.Waypoint(scratch.mark_end, scratch.price_end))
 
 
 def begin_search(state: r.AccountState, scratch: r.Scratch) -> None:
@@ -504,7 +504,7 @@ def has_one_cause(state: r.AccountState) -> bool:
 
 def measure_shares(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> float:
     """Write the Euler shares of the requirement R into ``scratch.shares``. Returns R."""
-    venue.fill_shares(terms.rules, state.held, scratch.shares)
+    margin.fill_shares(terms.rules, state.held, scratch.shares)
     needed = balance.compute_needed(terms, state)
     if options.holds_options(state):
         add_option_shares(terms, state, scratch, needed)
@@ -517,11 +517,11 @@ def add_option_shares(
     gross, positions = 0.0, state.options.positions
     for k in range(len(state.options.targets)):
         gross += compute_option_notional(state, k) if positions.quantities[k] != 0.0 else 0.0
-    rest = needed - venue.compute_portfolio_requirement(terms.rules, state.held)
+    rest = needed - margin.compute_portfolio_requirement(terms.rules, state.held)
     for k in range(len(state.options.targets)):
         if positions.quantities[k] != 0.0 and gross > 0.0:
             part = rest * (compute_option_notional(state, k) / gross)
-            withheld = 1.0 - venue.compute_counted_rate(terms.options.rules, positions, k)
+            withheld = 1.0 - margin.compute_counted_rate(terms.options.rules, positions, k)
             part += withheld * positions.quantities[k] * positions.marks[k] / terms.rules.level
             scratch.shares[terms.options.instruments[k]] += part
 
@@ -578,12 +578,12 @@ def find_step(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, i: int)
 
 
 def weigh_pool(terms: r.Terms, state: r.AccountState, pool: float) -> tuple[float, float, float]:
-    counted = venue.compute_collateral_value(terms.rules.collateral, state.held)
+    counted = margin.compute_collateral_value(terms.rules.collateral, state.held)
     cash, assets, debts = pool - counted, counted, 0.0
     for i in range(len(state.margin)):
         if r.is_held(state, i) and not r.is_isolated(terms, i):
             notional = abs(state.held.quantities[i] * state.held.values[i])
-            needed = terms.rules.level * venue.compute_own_maintenance(terms.rules, state.held, i)
+            needed = terms.rules.level * margin.compute_own_maintenance(terms.rules, state.held, i)
             if state.held.quantities[i] > 0.0:
                 cash -= notional
                 assets += notional - needed
@@ -656,7 +656,7 @@ def compute_requirement_of_one(
     terms: r.Terms, state: r.AccountState, scratch: r.Scratch, i: int
 ) -> float:
     hide_others(state, scratch, i, state.held.quantities[i])
-    found = venue.compute_portfolio_requirement(terms.rules, state.held)
+    found = margin.compute_portfolio_requirement(terms.rules, state.held)
     show_others(state, scratch)
     return found
 

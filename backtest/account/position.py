@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 from backtest.account.account_records import Balances, InstrumentRules, Position, Quote, Watch
-from backtest.base.units import TOLERANCE
-from backtest.venue import (
+from backtest.core.units import TOLERANCE
+from backtest.margin import (
     compute_initial,
     compute_liquidation_value,
     compute_maintenance,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from backtest import venue
+from backtest import margin
 from backtest.account import balance, ledger, pool_liquidation
 from backtest.account import position as p
 from backtest.account import records as r
@@ -21,10 +21,10 @@ from backtest.account.options import (
 )
 from backtest.account.orders import stop_out
 from backtest.account.payments import drop_after_liquidation, liquidate_isolated
-from backtest.base.units import TOLERANCE
+from backtest.core.units import TOLERANCE
 
 if TYPE_CHECKING:
-    from backtest.base import FloatArray
+    from backtest.core import FloatArray
 
 
 CAUTION = 1e-9
@@ -42,7 +42,7 @@ def compute_last_equity(
     for c in range(len(state.held.amounts)):
         equity += state.held.amounts[c] * prices[c]
     if holds_options(state):
-        equity += venue.compute_options_value(state.options.positions)
+        equity += margin.compute_options_value(state.options.positions)
     return float(equity)
 
 
@@ -266,8 +266,8 @@ def is_quiet(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar) -> bool
         return False
     for c in range(len(state.held.amounts)):
         amount, tables = state.held.amounts[c], terms.rules.collateral
-        at_low = venue.compute_value_at_rate(tables, c, amount * quotes.asset_mark_low[c])
-        at_high = venue.compute_value_at_rate(tables, c, amount * quotes.asset_mark_high[c])
+        at_low = margin.compute_value_at_rate(tables, c, amount * quotes.asset_mark_low[c])
+        at_high = margin.compute_value_at_rate(tables, c, amount * quotes.asset_mark_high[c])
         least += min(at_low, at_high)
     return bool(least > CAUTION * gross)
 
@@ -290,8 +290,8 @@ def find_least(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, i: in
         return float((1.0 - terms.rules.spot.haircuts[i]) * low)
     if tables.are_valued_at_entry[i]:
         of_low = of_high = abs(held * state.held.entries[i])
-    at_low = low - level * venue.find_maintenance(tables, i, of_low)
-    at_high = high - level * venue.find_maintenance(tables, i, of_high)
+    at_low = low - level * margin.find_maintenance(tables, i, of_low)
+    at_high = high - level * margin.find_maintenance(tables, i, of_high)
     return float(min(at_low, at_high))
 
 
@@ -303,8 +303,8 @@ def is_isolated_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar,
     if tables.are_valued_at_entry[i]:
         of_low = of_high = abs(held * entry)
     posted = state.margin[i] - held * entry
-    at_low = posted + low - venue.find_maintenance(tables, i, of_low)
-    at_high = posted + high - venue.find_maintenance(tables, i, of_high)
+    at_low = posted + low - margin.find_maintenance(tables, i, of_low)
+    at_high = posted + high - margin.find_maintenance(tables, i, of_high)
     return not min(at_low, at_high) > caution
 
 
@@ -535,8 +535,8 @@ def is_both_reached(bar: r.AccountBar, i: int) -> bool:
         return find_own_failure(bar, i) <= 1.0
     ratio = adverse / scratch.mark[i]
     ratio = 1.0 / ratio if terms.rules.brackets.are_inverse[i] else ratio
-    start = venue.Waypoint(scratch.mark, scratch.price)
-    venue.aim(terms.rules, start, i, ratio, venue.Waypoint(scratch.mark_end, scratch.price_end))
+    start = margin.Waypoint(scratch.mark, scratch.price)
+    margin.aim(terms.rules, start, i, ratio, margin.Waypoint(scratch.mark_end, scratch.price_end))
     return find_pool_failure(terms, state, scratch) <= 1.0
 
 
@@ -636,9 +636,9 @@ def find_pool_failure(terms: r.Terms, state: r.AccountState, scratch: r.Scratch)
     if not is_short and not terms.rules.has_scenarios:
         balance.value_at(state, scratch.mark, scratch.price)
         return 0.0 if balance.is_pool_short(terms, state) else 2.0
-    start = venue.Waypoint(scratch.mark, scratch.price)
-    end = venue.Waypoint(scratch.mark_end, scratch.price_end)
-    place = venue.find_failure(terms.rules, state.held, state.wallet[r.CASH], start, end)
+    start = margin.Waypoint(scratch.mark, scratch.price)
+    end = margin.Waypoint(scratch.mark_end, scratch.price_end)
+    place = margin.find_failure(terms.rules, state.held, state.wallet[r.CASH], start, end)
     return 2.0 if math.isnan(place) else place
 
 

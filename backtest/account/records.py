@@ -7,11 +7,11 @@ from typing import Any, NamedTuple, get_type_hints
 
 import numpy as np
 
-from backtest import venue
+from backtest import margin
 from backtest.account.account_records import InstrumentRules, Liquidation, Position, Quote, Trade
 from backtest.account.ledger import BAD_DEBT as DEBT
 from backtest.account.ledger import LIQUIDATED
-from backtest.base import BoolArray, FloatArray, IntArray
+from backtest.core import BoolArray, FloatArray, IntArray
 
 
 class OptionFeed(NamedTuple):
@@ -20,7 +20,7 @@ class OptionFeed(NamedTuple):
     Of shape (K,): ``signs`` (1 for a call, -1 for a put), ``strikes``, ``sizes`` (units of the
     underlying per contract), ``are_coin`` (settled in coins), ``instruments`` (index of the
     underlying among the n instruments), ``expiries`` and ``pairs`` (as in
-    :class:`backtest.venue.option_kernels.OptionPositions`), ``expiry_times`` (UTC ns), ``rates``
+    :class:`backtest.margin.option_kernels.OptionPositions`), ``expiry_times`` (UTC ns), ``rates``
     (continuous discount rates per year). Fees per unit of the underlying are ``fee_rates`` (of the
     price of the underlying, in coins of 1), at most ``fee_caps`` of the premium; those of expiry
     are ``delivery_rates`` and ``delivery_caps`` of the payoff. ``ticks`` are per unit, in the
@@ -99,7 +99,7 @@ def make_option_feed(n_options: int, n_bars: int) -> OptionFeed:
 
 
 class OptionTerms(NamedTuple):
-    rules: venue.OptionRules
+    rules: margin.OptionRules
     instruments: IntArray
     groups: IntArray
     fee_rates: FloatArray
@@ -110,7 +110,7 @@ class OptionTerms(NamedTuple):
 
 
 class OptionState(NamedTuple):
-    positions: venue.OptionPositions
+    positions: margin.OptionPositions
     offsets: FloatArray
     priced: FloatArray
     paid: FloatArray
@@ -187,7 +187,7 @@ class Terms(NamedTuple):
     instruments: Any
     numbers: FloatArray
     flags: IntArray
-    rules: venue.PortfolioRules
+    rules: margin.PortfolioRules
     markets: IntArray
     ranks: IntArray
     modes: IntArray
@@ -219,7 +219,7 @@ class Terms(NamedTuple):
 
 
 class AccountState(NamedTuple):
-    held: venue.Holdings
+    held: margin.Holdings
     margin: FloatArray
     marked: FloatArray
     priced: FloatArray
@@ -435,7 +435,7 @@ def write_tuple(terms: Terms, i: int) -> None:
 
 
 def pick_margin(terms: Terms, i: int) -> Any:
-    return venue.pick_rules(terms.rules.brackets, i)
+    return margin.pick_rules(terms.rules.brackets, i)
 
 
 def is_isolated(terms: Terms, i: int) -> bool:
@@ -443,7 +443,7 @@ def is_isolated(terms: Terms, i: int) -> bool:
 
 
 def is_spot(terms: Terms, i: int) -> bool:
-    return venue.is_spot_leg(terms.rules, i)
+    return margin.is_spot_leg(terms.rules, i)
 
 
 def has_exits(terms: Terms, i: int) -> bool:

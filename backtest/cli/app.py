@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from backtest import base
+from backtest import core
 from backtest.cli import printing
 from backtest.cli.command import COMMANDS, build_function, command, format_help
 
@@ -84,7 +84,7 @@ class CommandGroup(typer.core.TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and args[0] not in MODULES and not args[0].startswith("-"):
-            ctx.fail(f"No such command {args[0]!r}" + base.did_you_mean(args[0], MODULES))
+            ctx.fail(f"No such command {args[0]!r}" + core.did_you_mean(args[0], MODULES))
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
@@ -130,7 +130,7 @@ def show_keys(
     if table is None:
         typer.echo("\n".join(known))
     else:
-        base.Choice(*known).check("the table", table)
+        core.Choice(*known).check("the table", table)
         printing.render(list(describe_keys(table)), ("key", "default or type", "meaning"))
 
 
@@ -145,7 +145,7 @@ app = typer.Typer(
 
 def show_version(is_wanted: bool) -> None:
     if is_wanted:
-        typer.echo(f"backtest {base.find_version('leverage-backtest')}")
+        typer.echo(f"backtest {core.find_version('leverage-backtest')}")
         raise typer.Exit
 
 
@@ -173,9 +173,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.showwarning = make_warning_printer()
         try:
             return call_command(given)
-        except base.BacktestError as error:
+        except core.BacktestError as error:
             printing.print_message(f"error: {error}")
-            return printing.FAILED if isinstance(error, base.AccountingError) else printing.REFUSED
+            return printing.FAILED if isinstance(error, core.AccountingError) else printing.REFUSED
         except typer.TyperException as error:
             path = getattr(getattr(error, "ctx", None), "command_path", "backtest")
             printing.print_message(
@@ -198,9 +198,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def call_command(given: list[str]) -> int:
     if any(re.search(r"[\0\ud800-\udfff]", word) for word in given):
-        raise base.ParameterError("arguments must be text in UTF-8 without NUL")
+        raise core.ParameterError("arguments must be text in UTF-8 without NUL")
     output = printing.reserve_stdout() if "--json" in given else nullcontext()
-    with base.recording_command(["backtest", *given]), output:
+    with core.recording_command(["backtest", *given]), output:
         tree: Any = typer.main.get_command(app)
         code = tree(args=given, prog_name="backtest", standalone_mode=False)
     return code if isinstance(code, int) else printing.DONE

@@ -16,27 +16,30 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from backtest import base, strategies
+from backtest import core, strategies
 from backtest.account import Account
 from backtest.cli.experiment import DEFAULT_VENUE, SAMPLE, Draft, flatten
 from backtest.cli.printing import show_progress
-from backtest.engine import (
-    Backtest,
-    Result,
-    check_columns,
-    read_named,
-    read_rule,
-    schedule_options,
-    signals,
-)
-from backtest.engine.option_inputs import check_lots, check_settlement
-from backtest.engine.signals import RULES
+from backtest.engine import Backtest
+from backtest.margin import RateCurve
 from backtest.market import Market, Markets, as_markets, find_clock, find_in_folders, is_panel
 from backtest.market.markets import MAX_AGE
 from backtest.market.weight_frame import read_weight_file
-from backtest.options import Chain, Surfaces, check_chain, find_underlying
-from backtest.policy import Policy, check_settings, format_title
-from backtest.venue import Option, RateCurve, Venue, preset_files, require_costs
+from backtest.options import (
+    Chain,
+    Surfaces,
+    check_chain,
+    check_columns,
+    find_underlying,
+    schedule_options,
+)
+from backtest.options.option_inputs import check_lots, check_settlement
+from backtest.policies import Policy, check_settings, format_title
+from backtest.results import Result
+from backtest.signals import read_named, read_rule
+from backtest.signals import rules as signals
+from backtest.signals.rules import RULES
+from backtest.venue import Option, Venue, preset_files, require_costs
 
 DEFAULT_POLICY = "vol-target"
 
@@ -72,13 +75,13 @@ def build_test(draft: Draft) -> Backtest:
         given["calendar"] = str(run["calendar"])  # written as a number, as often as not
     if overlaid:
         if "name" not in overlaid:
-            raise base.ParameterError(f"overlay.name is needed, got {', '.join(overlaid)} only")
+            raise core.ParameterError(f"overlay.name is needed, got {', '.join(overlaid)} only")
         given["overlay"] = build_policy(overlaid)
     start = run.get("start")
-    if start is not None and base.to_nanoseconds(start, "run.start") < market.start:
-        raise base.ParameterError(
+    if start is not None and core.to_nanoseconds(start, "run.start") < market.start:
+        raise core.ParameterError(
             "the account must begin inside the data, which begin "
-            f"{base.format_time(market.start)}, got {start}"
+            f"{core.format_time(market.start)}, got {start}"
         )
     account = Account.from_dict(draft.table("account"))
     venue = apply_lending(draft, build_venues(draft, markets), markets)
@@ -99,7 +102,7 @@ def load_data(draft: Draft) -> Market | Markets:
     span = (data.pop("from", None), data.pop("to", None))
     for name, time in zip(("data.from", "data.to"), span, strict=True):
         if time is not None:
-            base.to_nanoseconds(time, name)
+            core.to_nanoseconds(time, name)
     paths, interval = list_texts(data.pop("path", SAMPLE)), data.pop("resample", None)
     instruments = list_texts(data.pop("instrument", []))
     market = load_paths(paths, instruments, span, data)
@@ -115,7 +118,7 @@ def load_paths(
     if is_several(paths, instruments):
         return Markets.load(*paths, instruments=instruments or None, **terms)
     if "currency" in choices:
-        raise base.ParameterError("data.currency is for several instruments, the data are of one")
+        raise core.ParameterError("data.currency is for several instruments, the data are of one")
     files, name = find_in_folders([*map(Path, paths)], instruments[0] if instruments else None)
     return Market.load(*files, **terms, instrument=name)
 
@@ -128,12 +131,12 @@ def load_samples(paths: list[str], span: tuple[Any, Any], given: list[str]) -> M
     seeds = [re.fullmatch(r"sample(?::(\d{1,9}))?", path, re.ASCII) for path in paths]
     numbers = dict.fromkeys(int(each[1] or 0) for each in seeds if each)
     if len(numbers) < len(paths):
-        raise base.ParameterError(
+        raise core.ParameterError(
             "data.path must be paths, or samples of different seeds, sample:1 and sample:2, "
             f"got {', '.join(paths)}; a folder of that name is ./sample"
         )
     if given:
-        raise base.ParameterError(f"the sample takes no {', '.join(given)}: its data are known")
+        raise core.ParameterError(f"the sample takes no {', '.join(given)}: its data are known")
     found = {f"{SAMPLE}-{seed}": Market.sample(seed=seed) for seed in numbers}
     market = Markets(found) if len(found) > 1 else next(iter(found.values()))
     return market if span == (None, None) else market.slice(*span)
@@ -152,10 +155,10 @@ def read_signal(draft: Draft, market: Market | Markets) -> Any:
     markets = as_markets(seen)
     chosen = [name for name in ("signal", "weights", "allocate") if run.get(name) is not None]
     if len(chosen) > 1:
-        raise base.ParameterError(f"give one of run.{' and run.'.join(chosen)}")
+        raise core.ParameterError(f"give one of run.{' and run.'.join(chosen)}")
     for name, needed in (("carry_weights", "weights"), ("allocate_settings", "allocate")):
         if run.get(name) and needed not in run:
-            raise base.ParameterError(f"run.{name} needs run.{needed}, got none")
+            raise core.ParameterError(f"run.{name} needs run.{needed}, got none")
     if "allocate" in chosen:
         return allocate(run["allocate"], flatten(run.get("allocate_settings", {})), markets)
     if "weights" in chosen:
@@ -164,7 +167,7 @@ def read_signal(draft: Draft, market: Market | Markets) -> Any:
     signal, settings = run.get("signal"), flatten(run.get("signal_settings", {}))
     is_rule = isinstance(signal, str) and signal.partition(":")[0] in RULES
     if signal is not None and not is_rule and len(markets) > 1:
-        raise base.ParameterError(
+        raise core.ParameterError(
             "run.signal of several instruments must be a rule, ma-cross:20:50 for example, or "
             f"weights or allocate in its place, got {signal!r}"
         )
@@ -172,7 +175,7 @@ def read_signal(draft: Draft, market: Market | Markets) -> Any:
         return signal if len(markets) == 1 else read_named(signal, seen)
     columns = next(iter(markets.values())).columns
     if not isinstance(signal, str) or signal in columns:
-        raise base.ParameterError(
+        raise core.ParameterError(
             f"run.signal_settings are of a rule, such as rsi, got {next(iter(settings))} for the "
             f"signal {signal!r}"
         )
@@ -180,13 +183,13 @@ def read_signal(draft: Draft, market: Market | Markets) -> Any:
 
 
 def allocate(rule: str, settings: Mapping[str, Any], markets: Markets) -> pd.DataFrame:
-    from backtest.weights import equal, inverse_volatility  # noqa: PLC0415 - seldom used
+    from backtest.signals import equal, inverse_volatility  # noqa: PLC0415 - seldom used
 
-    base.Choice("equal", "inverse-volatility").check("run.allocate", rule)
+    core.Choice("equal", "inverse-volatility").check("run.allocate", rule)
     known = () if rule == "equal" else ("half_life", "every")
-    base.check_names(f"run.allocate_settings: {rule}", settings, known, noun="setting")
+    core.check_names(f"run.allocate_settings: {rule}", settings, known, noun="setting")
     if len(markets) == 1:
-        raise base.ParameterError("run.allocate is for several instruments, got one")
+        raise core.ParameterError("run.allocate is for several instruments, got one")
     return equal(markets) if rule == "equal" else inverse_volatility(markets, **settings)
 
 
@@ -204,14 +207,14 @@ def by_instrument(
     }
     for name in single:
         if name not in names:
-            raise base.ParameterError(
+            raise core.ParameterError(
                 f"{table}.{name} must be of an instrument of the data, {', '.join(names)}"
-                + base.did_you_mean(name, [*names, *known])
+                + core.did_you_mean(name, [*names, *known])
             )
     shared = {name: each for name, each in entries.items() if name not in single}
     missing = [name for name in names if name not in single]
     if table == "policy" and single and missing and "name" not in shared:
-        raise base.ParameterError(
+        raise core.ParameterError(
             f"each instrument must have a policy, {missing[0]!r} has none: policy.name is that of "
             "all that have none"
         )
@@ -242,7 +245,7 @@ def build_policy(table: Mapping[str, Any]) -> Policy:
 
 
 def name_policies(policy: Policy | Mapping[str, Policy]) -> str:
-    return ", ".join(dict.fromkeys(type(each).__name__ for each in base.list_values(policy)))
+    return ", ".join(dict.fromkeys(type(each).__name__ for each in core.list_values(policy)))
 
 
 def build_venues(draft: Draft, markets: Markets) -> Venue | dict[str, Venue]:
@@ -255,7 +258,7 @@ def build_venues(draft: Draft, markets: Markets) -> Venue | dict[str, Venue]:
             for name, market in markets.items():
                 own = table.get(name, {})
                 if not isinstance(own, Mapping):
-                    raise base.ParameterError(f"venue.{name}: must be a table, got {own!r:.60}")
+                    raise core.ParameterError(f"venue.{name}: must be a table, got {own!r:.60}")
                 preset = complete_preset(own.get("preset", given), name, market)
                 table[name] = {**own, "preset": preset}
     table.setdefault("preset", DEFAULT_VENUE)
@@ -263,7 +266,7 @@ def build_venues(draft: Draft, markets: Markets) -> Venue | dict[str, Venue]:
         "venue", table, markets.names, [*Venue.__dataclass_fields__], build_venue
     )
     for name, market in markets.items() if has_names else ():
-        warn_of_other_symbol(base.pick_value(venue, name), name, market, len(markets))
+        warn_of_other_symbol(core.pick_value(venue, name), name, market, len(markets))
     return venue
 
 
@@ -308,7 +311,7 @@ def complete_preset(text: str, name: str, market: Market) -> str:
     alike = [symbol for each in names for symbol in known if names_symbol(symbol, each)]
     found = exact or sorted(alike, key=len, reverse=True)
     if known and not found:
-        raise base.VenueError(
+        raise core.VenueError(
             f"the venue must have a margin table of each instrument, {venue} has none of "
             f"{names[-1]!r}; an experiment gives one, [venue.{name}] with preset = 'NAME:SYMBOL'"
         )
@@ -322,15 +325,15 @@ def apply_lending(draft: Draft, venue: Any, markets: Markets) -> Any:
     utilization = terms.pop("utilization", None)
     curve = RateCurve.from_dict(terms, where="lending")
     if utilization is None or (len(markets) > 1 and isinstance(utilization, str)):
-        raise base.ParameterError(
+        raise core.ParameterError(
             "lending.utilization is needed, 0.8 for example, or for one market the name of a "
             f"column of its bars, got {utilization!r}"
         )
     rates = curve.rates(next(iter(markets.values())), utilization)
-    for each in base.list_values(venue):
+    for each in core.list_values(venue):
         own = [name for name in rates if repr(getattr(each, name)) not in ("0", "0.0")]
         if own or each.interest_on == "balance":
-            raise base.ParameterError(
+            raise core.ParameterError(
                 "rates must come from [lending] or from the venue, got "
                 f"venue.{own[0] if own else 'interest_on'} too"
             )
@@ -344,7 +347,7 @@ def list_options(draft: Draft, market: Market | Markets, venue: Any) -> Market |
     entries = draft.table("options")
     contracts = read_contracts(entries.get("contracts", []))
     if not contracts or "chains" not in entries:
-        raise base.ParameterError(
+        raise core.ParameterError(
             "options need contracts, and chains: a folder of quotes or 'sample'; "
             + ("got no contracts" if not contracts else "got no chains")
         )
@@ -354,11 +357,11 @@ def list_options(draft: Draft, market: Market | Markets, venue: Any) -> Market |
         for name, each in contracts.items()
     }
     for name, each in contracts.items():  # before surfaces are fitted, which takes minutes
-        own = base.pick_value(venue, owners[name])
+        own = core.pick_value(venue, owners[name])
         require_costs(own.option_costs, owners[name])
         check_settlement(name, each, owners[name], own)
         if quoted not in (None, each.settlement):
-            raise base.ParameterError(
+            raise core.ParameterError(
                 f"options.settlement must be that of the contracts, {each.settlement!r}, got "
                 f"{quoted!r}"
             )
@@ -366,7 +369,7 @@ def list_options(draft: Draft, market: Market | Markets, venue: Any) -> Market |
     if "quantities" in entries:
         quantities = read_weight_file(Path(entries["quantities"]), zone)
         check_columns(quantities, [*contracts])
-        lots = [base.pick_value(venue, owners[name]).option_costs.find_lot(each)
+        lots = [core.pick_value(venue, owners[name]).option_costs.find_lot(each)
                 for name, each in contracts.items()]  # fmt: skip
         check_lots(quantities, [*contracts], lots)
     is_sample = entries["chains"] == SAMPLE
@@ -411,7 +414,7 @@ def read_chains(
 ) -> dict[str, Chain]:
     path, quoted = Path(entries["chains"]), entries.get("settlement")
     chain = Chain.load(path, settlement=quoted, timezone=timezone)
-    end = base.utc_index(markets.time[-1:] + markets.interval)[0]
+    end = core.utc_index(markets.time[-1:] + markets.interval)[0]
     table = chain.table[chain.table["time"] < end].reset_index(drop=True)
     known = Chain(table, chain.settlement, chain.source)
     several = len(known.underlyings) > 1
@@ -447,14 +450,14 @@ def load_policies(text: str) -> list[type[Policy]]:
     if not name:
         return found
     known = {policy.__name__: policy for policy in found}
-    return [known[base.Choice(*known).check(f"the policy of {file}", name)]]
+    return [known[core.Choice(*known).check(f"the policy of {file}", name)]]
 
 
 def load_policy(text: str) -> type[Policy]:
     found = load_policies(text)
     if len(found) > 1:
         names = [policy.__name__ for policy in found]
-        raise base.ParameterError(
+        raise core.ParameterError(
             f"one policy is run at a time, {text} holds {', '.join(names)}; name one: "
             f"{text}:{names[0]}"
         )
@@ -471,8 +474,8 @@ def read_policy(text: str, settings: Mapping[str, object]) -> Policy:
 def find_built_in(name: str) -> type[Policy]:
     known = {format_title(each): each for each in strategies.__all__}
     if name not in (*known, *strategies.__all__):
-        near = base.did_you_mean(name.lower(), known)
-        raise base.ParameterError(
+        near = core.did_you_mean(name.lower(), known)
+        raise core.ParameterError(
             f"policy must be a known name or a file, got {name!r:.200}{near}; `backtest policies` "
             "lists them"
         )
@@ -482,12 +485,12 @@ def find_built_in(name: str) -> type[Policy]:
 
 def load_file_policies(file: Path) -> list[type[Policy]]:
     if not file.is_file():
-        near = base.did_you_mean(file.stem, (each.stem for each in file.parent.glob("*.py")))
-        raise base.ParameterError(f"a policy's file must exist, {str(file)!r} does not{near}")
+        near = core.did_you_mean(file.stem, (each.stem for each in file.parent.glob("*.py")))
+        raise core.ParameterError(f"a policy's file must exist, {str(file)!r} does not{near}")
     module = import_file(file)
     found = [each for each in find_policies(module) if each.__module__ == module.__name__]
     if not found:
-        raise base.ParameterError(
+        raise core.ParameterError(
             f"a policy's file must define a policy, {file} defines none; write class "
             "MyPolicy(bt.Policy) with leverage(self, bar, account)"
         )
@@ -502,29 +505,29 @@ def import_file(file: Path) -> ModuleType:
     sys.path.append(str(file.resolve().parent))
     try:
         spec.loader.exec_module(module)
-    except base.RAISED as error:
+    except core.RAISED as error:
         del sys.modules[name]
         raise import_error(file, error) from error
     return module
 
 
-def import_error(file: Path, error: BaseException) -> base.PolicyError:
+def import_error(file: Path, error: BaseException) -> core.PolicyError:
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if Path(frame.filename) == file.resolve()]
     text = str(error)
     if isinstance(error, SyntaxError):
         lines, text = [error.lineno], error.msg
     where = f"{file}:{lines[-1]}" if lines else str(file)
-    if isinstance(error, base.BacktestError):
-        return base.PolicyError(f"{where}: {error}")
-    return base.PolicyError(
+    if isinstance(error, core.BacktestError):
+        return core.PolicyError(f"{where}: {error}")
+    return core.PolicyError(
         f"a policy's file must be importable, {where} raised {type(error).__name__}: {text}"
     )
 
 
 def parse_policy(text: str) -> Policy:
     """Read calls of policies with numbers and texts; nothing else is evaluated."""
-    refused = base.ParameterError(
+    refused = core.ParameterError(
         "a policy must be written as calls of policies with numbers, "
         f"{EXAMPLE} for example, got {text!r:.200}"
     )

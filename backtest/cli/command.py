@@ -10,9 +10,9 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from backtest.base import BacktestError, from_plain
 from backtest.cli.experiment import Draft, Entry, Key, draft_experiment, find_key, read_flags
 from backtest.cli.printing import print_json
+from backtest.core import BacktestError, from_plain
 
 OUTPUT = "Output"
 RESULTS = Path("results")

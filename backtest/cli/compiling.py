@@ -15,8 +15,8 @@ import numpy as np
 import typer
 
 import backtest
-from backtest import base
-from backtest.base.object_code import (
+from backtest import core
+from backtest._compile.object_code import (
     BUILT,
     building,
     find_object_folder,
@@ -25,7 +25,7 @@ from backtest.base.object_code import (
 )
 from backtest.cli.command import command, flag
 from backtest.market import Market, Markets
-from backtest.policy import Combinator, Policy
+from backtest.policies import Combinator, Policy
 from backtest.sweep.lanes.block import find_read
 from backtest.sweep.lanes.formulas import locate_lane_formula
 from backtest.sweep.panel import Columns
@@ -143,7 +143,7 @@ def use_policy(policy: Policy) -> None:
     market = Market.sample(bars=400)
     try:
         backtest.run(market, policy, **make_terms(compile="now"))
-    except base.BacktestError:  # it needs a chain of options, or a column that the sample lacks
+    except core.BacktestError:  # it needs a chain of options, or a column that the sample lacks
         return
     settings = policy.settings()
     observed = Columns(market, lambda _: policy, memory=1e9)

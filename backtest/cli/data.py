@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import pandas as pd
 import typer
 
-from backtest.base import DataError, ParameterError, format_duration, format_time
 from backtest.cli import printing
 from backtest.cli.command import AsJson, Report, command, flag
 from backtest.cli.experiment import split_pair
+from backtest.core import DataError, ParameterError, format_duration, format_time
 from backtest.market import Market, Quality, quality
 from backtest.market.rules import KINDS
 from backtest.options import Chain, Surface

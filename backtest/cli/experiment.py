@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import backtest
-from backtest import base
-from backtest.venue import RateCurve
+from backtest import core
+from backtest.margin import RateCurve
 
 TIME = (str, dt.date)
 RULE_TABLES = ("signal", "allocate")
@@ -276,7 +276,7 @@ def list_fields(model: Any, table: str, prefix: str) -> Iterator[Key]:
     texts = read_parameters(inspect.getdoc(model) or "")
     for name, field in model.__dataclass_fields__.items():
         part = getattr(backtest, str(field.type).partition(" ")[0], None)
-        if isinstance(part, type) and issubclass(part, base.Value):
+        if isinstance(part, type) and issubclass(part, core.Value):
             yield from list_fields(part, table, f"{prefix}{name}.")
         else:
             default = field.default if isinstance(field.default, (int, float, str)) else None
@@ -312,7 +312,7 @@ MOST_VALUES = 1_000_000
 def split_pair(name: str, text: str, example: str) -> tuple[str, str]:
     key, equals, value = (part.strip() for part in text.partition("="))
     if not (key and equals and value):
-        raise base.ParameterError(
+        raise core.ParameterError(
             f"{name} takes NAME=VALUE, {shlex.quote(example)} for example, got {text!r}"
         )
     return key, value
@@ -331,7 +331,7 @@ def parse_typed(text: str) -> Any:
 def format_typed(value: object) -> str:
     if value is None or isinstance(value, bool):
         return str(value).lower()
-    return base.repr_given(value) if isinstance(value, float) else str(value)
+    return core.repr_given(value) if isinstance(value, float) else str(value)
 
 
 def read_values(given: Any, *, name: str) -> list[Any]:
@@ -353,7 +353,7 @@ def read_bounds(given: Any, *, name: str) -> Any:
     low, high, is_log = read_numbers(given, 2, name=name)
     if not low <= high or (is_log and low <= 0):
         raise range_error(given, 2, name=name)
-    return base.Range(low, high, log=True) if is_log else (low, high)
+    return core.Range(low, high, log=True) if is_log else (low, high)
 
 
 def read_list(given: Any, *, name: str) -> list[Any]:
@@ -361,7 +361,7 @@ def read_list(given: Any, *, name: str) -> list[Any]:
         return given if isinstance(given, list) else [given]
     words = given.split(",")
     if not all(word.strip() for word in words):
-        raise base.ParameterError(f"{name} must be values between commas, got {given!r}")
+        raise core.ParameterError(f"{name} must be values between commas, got {given!r}")
     return [parse_typed(word) for word in words]
 
 
@@ -376,9 +376,9 @@ def read_numbers(text: str, n: int, *, name: str) -> Sequence[float]:
     return [*map(float, numbers), is_log]
 
 
-def range_error(text: str, n: int, *, name: str) -> base.ParameterError:
+def range_error(text: str, n: int, *, name: str) -> core.ParameterError:
     form, order = ("LOW:HIGH:COUNT", "") if n == 3 else ("LOW:HIGH", ", LOW <= HIGH")
-    return base.ParameterError(f"{name} must be {form}, or log:{form} above 0{order}, got {text!r}")
+    return core.ParameterError(f"{name} must be {form}, or log:{form} above 0{order}, got {text!r}")
 
 
 def read_objective(text: str) -> str | dict[str, float]:
@@ -389,7 +389,7 @@ def read_objective(text: str) -> str | dict[str, float]:
         name, weight = split_pair("--objective", part, "sharpe=1,turnover=-0.01")
         number = parse_typed(weight)
         if isinstance(number, bool) or not isinstance(number, int | float):
-            raise base.ParameterError(
+            raise core.ParameterError(
                 f"a weight of an objective must be a number, got {weight!r} for {name}"
             )
         weights[name] = float(number)
@@ -399,7 +399,7 @@ def read_objective(text: str) -> str | dict[str, float]:
 def read_bound(text: str) -> tuple[str, str]:
     match = re.fullmatch(r"\s*(\w+)\s*((?:<=|>=|==|<|>).*)", text)
     if match is None:
-        raise base.ParameterError(
+        raise core.ParameterError(
             "a constraint is one bound for a measure, 'max_drawdown<=0.4' for example, got "
             f"{text!r}"
         )
@@ -490,7 +490,7 @@ def read_flags(key: Key, texts: list[str]) -> Iterator[Entry]:
     seen: set[str] = set()
     for place, value in list_entries(key, texts):
         if place in seen and key.place != "policy.settings":
-            raise base.ParameterError(
+            raise core.ParameterError(
                 f"{key.flag} must have each entry once, {place} was given twice"
             )
         seen.add(place)
@@ -553,7 +553,7 @@ def read_experiment(file: Path) -> Tables:
     for name in ("policy", "overlay"):
         table = tables.get(name, {"name": ""})
         if "name" not in table and not any(map(is_policy, table.values())):
-            raise base.ParameterError(f"{name}.name: is needed")
+            raise core.ParameterError(f"{name}.name: is needed")
     venue = tables.get("venue", {})
     for each in [venue, *venue.values()]:  # a venue given whole has no preset under it
         if isinstance(each, dict) and "contract" in each:
@@ -590,7 +590,7 @@ def find_beside(folder: Path, path: str) -> str:
 
 def refuse_faults(tables: Mapping[str, Any]) -> None:
     if faults := dict.fromkeys(list_faults(tables)):
-        raise base.ParameterError("\n".join(faults))
+        raise core.ParameterError("\n".join(faults))
 
 
 def list_faults(tables: Mapping[str, Any]) -> Iterator[str]:
@@ -630,7 +630,7 @@ def list_table_faults(
 
 
 def suggest(name: str, known: Collection[str]) -> str:
-    return base.did_you_mean(name, known) or f"; known are {', '.join(known)}"
+    return core.did_you_mean(name, known) or f"; known are {', '.join(known)}"
 
 
 def is_policy(entry: object) -> bool:
@@ -639,19 +639,19 @@ def is_policy(entry: object) -> bool:
 
 def read_toml(file: Path) -> dict[str, Any]:
     if file.suffix == ".py" or not file.is_file():
-        near = base.did_you_mean(file.stem, (each.stem for each in file.parent.glob("*.toml")))
+        near = core.did_you_mean(file.stem, (each.stem for each in file.parent.glob("*.toml")))
         fault = "is not one" if file.exists() else f"does not exist{near}"
-        raise base.ParameterError(
+        raise core.ParameterError(
             f"an experiment must be a TOML file, {str(file)!r} {fault}; data go to --data, a "
             "policy goes to --policy"
         )
     try:
-        tables = tomllib.loads(base.read_small(file).decode("utf-8"))
+        tables = tomllib.loads(core.read_small(file).decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise base.ParameterError(f"{file} must be TOML: {error!s:.200}") from error
+        raise core.ParameterError(f"{file} must be TOML: {error!s:.200}") from error
     for name, value in flatten(tables).items():
         if type(value) is int and not -(2**63) <= value < 2**63:
-            raise base.ParameterError(f"{name:.60}: a whole number must fit into 64 bits")
+            raise core.ParameterError(f"{name:.60}: a whole number must fit into 64 bits")
         if isinstance(value, str) and "\0" in value:
-            raise base.ParameterError(f"{name:.60}: a text must hold no NUL")
+            raise core.ParameterError(f"{name:.60}: a text must hold no NUL")
     return tables

@@ -11,14 +11,15 @@ from typing import Annotated, Any
 
 import typer
 
-from backtest.base import ParameterError, pick_value
 from backtest.cli.build import build_experiment, built_in_policies, load_data, load_policies
 from backtest.cli.command import AsJson, command
 from backtest.cli.experiment import draft_experiment
 from backtest.cli.printing import print_json, print_paragraph, print_title, render
-from backtest.engine import Finding, check_policy, resolve_signal
+from backtest.core import ParameterError, pick_value
+from backtest.engine import Finding, check_policy
 from backtest.market import Market, Markets, as_markets, label_names
-from backtest.policy import Parameter, Policy
+from backtest.policies import Parameter, Policy
+from backtest.signals import resolve_signal
 
 
 @command("policies")

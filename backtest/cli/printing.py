@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
-from backtest.base import escape_directions, format_cell, format_percent, format_value, to_json
-from backtest.base.object_code import COMPILING
+from backtest._compile.object_code import COMPILING
+from backtest.core import escape_directions, format_cell, format_percent, format_value, to_json
 
 if TYPE_CHECKING:
-    from backtest.tune import Progress
+    from backtest.search import Progress
 
 
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130

@@ -12,18 +12,18 @@ from typing import Annotated, Any
 
 import typer
 
-from backtest import regress as gate
-from backtest.base import RAISED, BacktestError, DataError, ParameterError
+from backtest import baselines as gate
+from backtest.baselines import Baseline, RegressVerdict
+from backtest.baselines.baseline import EXACT, WALK
+from backtest.baselines.trace import BETTER_IF
 from backtest.cli.build import build_experiment
 from backtest.cli.command import AsJson, command, flag
 from backtest.cli.experiment import draft_experiment, split_pair
 from backtest.cli.printing import clean, print_json
 from backtest.cli.searches import run_validation
-from backtest.engine import Result
-from backtest.measures.measure_table import METRICS
-from backtest.regress import Baseline, RegressVerdict
-from backtest.regress.baseline import EXACT, WALK
-from backtest.regress.trace import BETTER_IF
+from backtest.core import RAISED, BacktestError, DataError, ParameterError
+from backtest.results import Result
+from backtest.results.measure_table import METRICS
 
 FOLDER = Path("baselines")
 SUMMARY = "GITHUB_STEP_SUMMARY"

@@ -11,14 +11,14 @@ from typing import Annotated, Any
 
 import typer
 
-from backtest import base, measures, store
+from backtest import core, results
 from backtest import report as reports
-from backtest.base import ParameterError, format_time
 from backtest.cli import printing
 from backtest.cli.command import RESULTS, AsJson, Results, command, option
 from backtest.cli.experiment import read_bound
 from backtest.cli.printing import clean, print_json, print_paragraph, render, show_progress
-from backtest.measures.measure_table import ABOUT
+from backtest.core import ParameterError, format_time
+from backtest.results.measure_table import ABOUT
 
 SHOWN_ID, SHOWN_COMMIT, MOST_NAMED = 8, 12, 20
 MEASURES = ("total_return", "sharpe", "max_drawdown")
@@ -48,11 +48,11 @@ class Wanted:
 
     def build(self, **times: str | None) -> Any:
         bounds = tuple(
-            measures.read_constraints(dict([read_bound(each)]))[-1] for each in self.where or ()
+            results.read_constraints(dict([read_bound(each)]))[-1] for each in self.where or ()
         )
-        now, kinds = time.time_ns(), store.read_kinds(self.kind or ())
-        read = {x: store.read_time_or_age(t, now, where=x) for x, t in times.items() if t}
-        return store.Filter(kinds, self.policy, self.text, bounds, **read)
+        now, kinds = time.time_ns(), results.read_kinds(self.kind or ())
+        read = {x: results.read_time_or_age(t, now, where=x) for x, t in times.items() if t}
+        return results.Filter(kinds, self.policy, self.text, bounds, **read)
 
 
 @command("results list")
@@ -79,9 +79,9 @@ def list_(
     backtest results list --sort max_drawdown --top 20
     """
     chosen = wanted.build(since=since)
-    store.sort_entries((), sort)  # an unknown word is an error before anything is read
-    everything = store.list_results(results)
-    found = store.sort_entries(filter(chosen.matches, everything), sort, is_reversed=is_reversed)
+    results.sort_entries((), sort)  # an unknown word is an error before anything is read
+    everything = results.list_results(results)
+    found = results.sort_entries(filter(chosen.matches, everything), sort, is_reversed=is_reversed)
     shown = found[:top]
     unread = [each for each in everything if each.trouble]
     if as_json:
@@ -97,13 +97,13 @@ def list_(
         is_wide = printing.get_width() > NARROW
         ends = ("saved", *MEASURES) if is_wide else ("day", MEASURES[0])
         columns = [*dict.fromkeys(["id", "policy", "market", *ends, *asked]), *["kind"] * is_wide]
-        heads = [name if name in CELLS else measures.name_measure(name) for name in columns]
+        heads = [name if name in CELLS else results.name_measure(name) for name in columns]
         heads = heads if is_wide else [name.removeprefix("total ") for name in heads]
         rows = [[show_cell(each, name) for name in columns] for each in shown]
         give = ("policy", "name", "source")
         render(rows, heads, cut=give if is_wide else (), fold=() if is_wide else give)
     total = len(everything) - len(unread)
-    count = base.count_nouns(total, "result")
+    count = core.count_nouns(total, "result")
     count = count if len(found) == total else f"{len(found):,} of {count} match"
     typer.echo(f"\n{'' if shown == found else f'{len(shown):,} shown; '}{count}")
     left = [each for each in unread if each.kind == "leftover"]
@@ -121,7 +121,7 @@ CELLS: dict[str, Callable[[Any], object]] = {
     "name": lambda each: each.name,
     "kind": lambda each: each.kind,
     "policy": lambda each: (
-        f"{each.policy} ({store.describe_note(each)})" if each.note else each.policy
+        f"{each.policy} ({results.describe_note(each)})" if each.note else each.policy
     ),
     "market": lambda each: f"{each.instrument or 'unnamed'} {each.interval}",
     "start": lambda each: each.start,
@@ -160,10 +160,10 @@ def show(name: Name, *, as_json: AsJson = False, results: Results = RESULTS) -> 
     backtest results show voltarget-0a1b2c3d4e5f6071
     backtest results show 0a1b --json              [dim]# how the id begins[/dim]
     """
-    folder, entry = store.read_usable(name, results)
-    _, facts = store.open_folder(folder)
-    making = base.read_provenance(folder, entry.id)
-    origin = store.describe_origin(facts, making)
+    folder, entry = results.read_usable(name, results)
+    _, facts = results.open_folder(folder)
+    making = core.read_provenance(folder, entry.id)
+    origin = results.describe_origin(facts, making)
     if as_json:
         again = {"command": origin.command or None, "remarks": list(origin.remarks)}
         made = None if making is None else making._asdict()
@@ -176,7 +176,7 @@ def show(name: Name, *, as_json: AsJson = False, results: Results = RESULTS) -> 
         pairs.append((f"source hash {label}".strip(), each.get("source_hash", "")))
     pairs.append(("data hash", facts["data"]["content_hash"]))
     pairs += [(f"version of {name}", each) for name, each in facts["versions"].items()]
-    pairs += [(measures.name_measure(x), show_cell(entry, x)) for x in entry.metrics]
+    pairs += [(results.name_measure(x), show_cell(entry, x)) for x in entry.metrics]
     render(pairs, ("of the result", ""))
     if origin.command:
         typer.echo(f"\nrun again by\n{clean(origin.command)}")
@@ -201,10 +201,10 @@ def verify(
     backtest results verify                        [dim]# all of results/[/dim]
     backtest results verify 0a1b2c3d --json
     """
-    folders = [results / name for name in store.list_folders(results)]
+    folders = [results / name for name in results.list_folders(results)]
     if names:
-        folders = [store.find_folder(name, results) for name in names]
-    checks = [store.verify_folder(folder) for folder in folders]
+        folders = [results.find_folder(name, results) for name in names]
+    checks = [results.verify_folder(folder) for folder in folders]
     checks = [each for each, place in zip(checks, folders, strict=True) if place.exists()]
     bad = sum(bool(each.faults) for each in checks)
     if as_json:
@@ -216,7 +216,7 @@ def verify(
                     place = "" if name == "." else f"{name} "
                     print_paragraph(f"{word} {each.name}: {place}{what}", indent="")
         files = sum(each.files for each in checks)
-        whole = sum(not each.faults and each.kind in store.list_kinds() for each in checks)
+        whole = sum(not each.faults and each.kind in results.list_kinds() for each in checks)
         typer.echo(f"{whole:,} whole, {bad:,} damaged; {files:,} files checked")
     if bad:
         raise typer.Exit(1)
@@ -251,7 +251,7 @@ def prune(
     backtest results prune --damaged --yes         [dim]# only unreadable ones[/dim]
     """
     chosen_by = wanted.build(before=older_than)
-    is_only_marked = keep is None and chosen_by == store.Filter()
+    is_only_marked = keep is None and chosen_by == results.Filter()
     if is_only_marked and not (damaged or unfinished):
         raise ParameterError(
             "prune needs a flag that chooses what to delete, got none: a filter, --keep, "
@@ -259,7 +259,7 @@ def prune(
         )
     if as_json and not (yes or dry_run):
         raise ParameterError("--json cannot ask: give --yes or --dry-run too")
-    chosen, kept = store.choose_deletions(
+    chosen, kept = results.choose_deletions(
         results,
         None if is_only_marked else chosen_by,
         keep=keep or 0,
@@ -268,7 +268,7 @@ def prune(
     )
     if not as_json:
         size = sum(each.size for each in chosen) / 1e6
-        total = f"to delete: {store.count_kinds(chosen)}, {size:,.2f} MB"
+        total = f"to delete: {results.count_kinds(chosen)}, {size:,.2f} MB"
         typer.echo(total if chosen else "nothing to delete")
         print_named([
             f"{each.name}  {format_time(each.saved)[:10]}  {each.trouble or each.policy}"
@@ -277,7 +277,7 @@ def prune(
         for each in kept:
             print_paragraph(f"left, not known to be a result: {each.name}  {each.why}")
     is_agreed = bool(chosen) and not dry_run and (yes or confirm_deletion(len(chosen)))
-    deleted, left = store.delete_chosen(results, chosen) if is_agreed else ([], [])
+    deleted, left = results.delete_chosen(results, chosen) if is_agreed else ([], [])
     if as_json:
         not_ours, names = [each._asdict() for each in kept], [each.name for each in chosen]
         print_json({"chosen": names, "deleted": deleted, "left": left, "not_ours": not_ours})
@@ -347,7 +347,7 @@ def report(
         raise ParameterError(
             "name a saved result, which `backtest results list` shows, or give --all"
         )
-    folders = [store.find_folder(name, results) for name in names]
+    folders = [results.find_folder(name, results) for name in names]
     chosen = reports.choose_format(out or Path(), format_)
     is_folder = out is None or out.is_dir() or (len(folders) > 1 and not out.suffix)
     if len(folders) > 1 and not is_folder:
@@ -355,5 +355,5 @@ def report(
     for place in folders:
         target = out or Path()
         target = target / f"{place.resolve().name}.{chosen}" if is_folder else target
-        page = reports.build_page(store.load_saved(place), objective)
+        page = reports.build_page(results.load_saved(place), objective)
         typer.echo(str(reports.write_page(page, target, chosen)))

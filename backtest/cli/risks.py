@@ -13,15 +13,14 @@ import pandas as pd
 import typer
 
 import backtest
-from backtest.base import Choice, ParameterError
 from backtest.cli.build import build_experiment, build_test
 from backtest.cli.command import AsJson, Output, command, option
 from backtest.cli.experiment import Draft, read_values
 from backtest.cli.printing import print_json, print_message, print_title, render, show_progress
-from backtest.crowd import Linear, SquareRoot
+from backtest.core import Choice, ParameterError
 from backtest.engine import Backtest
 from backtest.market import label_names, unwrap_market
-from backtest.risk import Paths, Scenario, describe_drift
+from backtest.risk import Linear, Paths, Scenario, SquareRoot, describe_drift
 from backtest.sweep import count_cores
 from backtest.venue import FundingTerms, Venue
 

@@ -11,14 +11,14 @@ import pandas as pd
 import typer
 
 import backtest
-from backtest.base import ParameterError, did_you_mean, list_records
 from backtest.cli import build, experiment
 from backtest.cli.build import build_experiment
 from backtest.cli.command import AsJson, Output, command
 from backtest.cli.experiment import Draft
 from backtest.cli.printing import print_json, show_progress
+from backtest.core import ParameterError, did_you_mean, list_records
 from backtest.market import as_markets
-from backtest.policy import format_title
+from backtest.policies import format_title
 
 IN_SUMMARY = (
     backtest.LastPriceWarning,

@@ -7,11 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from backtest.base import format_percent
 from backtest.cli.command import AsJson, command, flag
 from backtest.cli.experiment import DEFAULT_VENUE, read_list
 from backtest.cli.printing import print_json, print_paragraph, print_title, render
-from backtest.venue import Venue, calculate_liquidation, list_presets, preset_files
+from backtest.core import format_percent
+from backtest.margin import calculate_liquidation, list_presets
+from backtest.venue import Venue, preset_files
 from backtest.venue import terms as funding_terms
 
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from backtest.base import open_door
+from backtest.core import open_door
 
 if TYPE_CHECKING:
     from backtest.engine.backtest import AnyPolicy, Backtest, BacktestFields, after_run
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from backtest.engine.checks import check_periods, check_run, count_periods, give_each
     from backtest.engine.checks import read_venues, warn_of_flows, warn_of_market, warn_of_weights
     from backtest.engine.checks import warn_once
-    from backtest.engine.code_identity import CodeText, name_callable
     from backtest.engine.compiler import build_call, compile_core, compile_general_rules
     from backtest.engine.compiler import make_twins
     from backtest.engine.driver import Counts, Progress, bind_loop, drive, explain_refusal
@@ -27,12 +26,8 @@ if TYPE_CHECKING:
     from backtest.engine.inputs import AccountInputs, TradedDays, as_of, earn_cash, mark_ends
     from backtest.engine.inputs import mark_samples, measure_years, pack_terms, read_assets
     from backtest.engine.inputs import start_account_state, start_day, start_wallet, write_table
-    from backtest.engine.lookahead import Causality, observe, start_check
     from backtest.engine.loop import LIQUIDATED, Deciders, RunTape, find_failure_value
     from backtest.engine.loop import is_over_cap, look_at_close
-    from backtest.engine.manifest import describe_data, describe_history, describe_venue
-    from backtest.engine.manifest import hash_source, read_tables_in_use
-    from backtest.engine.option_inputs import check_columns, schedule_options
     from backtest.engine.batch import is_plain_sooner, tell_of_compiling
     from backtest.engine.policies import ObservedPolicy, ask_plain, assign_policies, check_overlay
     from backtest.engine.policies import flatten_columns, flatten_settings, make_deciders
@@ -40,19 +35,12 @@ if TYPE_CHECKING:
     from backtest.engine.policy_contract import Finding, check_policy
     from backtest.engine.recipe import Place, hash_rules, make_recipe, read_parameter
     from backtest.engine.recipe import write_decide
-    from backtest.engine.record import AccountFields, Outcome, PositionFields
-    from backtest.engine.result import Result
     from backtest.engine.run import Segment, count_unfilled, finish, merge_segments, run
     from backtest.engine.run import run_switched, warn_of_unfilled
-    from backtest.engine.run_options import explain_idle_options
     from backtest.engine.run_setup import Setup, append_last_bar, check_rules
     from backtest.engine.run_setup import is_same_account, join_resumed, read_resume
     from backtest.engine.run_setup import read_signals, set_up, set_up_again, set_up_like
     from backtest.engine.run_setup import set_up_run
     from backtest.engine.compiler import Shared
-    from backtest.engine.signals import Directions, SignalRule, compute_signal, cut_rows
-    from backtest.engine.signals import describe_signal_check, join_checks, read_directions
-    from backtest.engine.signals import read_named, read_rule, resolve_signal
-    from backtest.engine.trades import Trades
 
 open_door(__name__)

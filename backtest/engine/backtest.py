@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Required, TypeAlias, TypedDict
 
 import pandas as pd
 
-from backtest import base
+from backtest import core
 from backtest.account import Account
 from backtest.account.account import BY_INSTRUMENT
 from backtest.engine import checks
 from backtest.engine.policies import check_overlay
-from backtest.engine.signals import SignalRule, cut_rows, read_named
+from backtest.margin import ScenarioMargin
 from backtest.market import Market, Markets, Weights, as_given, as_markets, with_clock
-from backtest.policy import Policy
-from backtest.venue import ScenarioMargin, Venue, VenueLike, read_venue
+from backtest.policies import Policy
+from backtest.signals.rules import SignalRule, cut_rows, read_named
+from backtest.venue import Venue, VenueLike, read_venue
 
 if TYPE_CHECKING:
     from typing import Self
@@ -46,8 +47,8 @@ class BacktestFields(TypedDict, total=False):
     sampling: str
     decide: str | None
     detail: DetailLike
-    start: base.TimeLike | None
-    end: base.TimeLike | None
+    start: core.TimeLike | None
+    end: core.TimeLike | None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -69,7 +70,7 @@ class Backtest:
     signal : float, array of shape (n_bars,), Series by UTC time, str or SignalRule, optional
         Direction and scale in [-1, 1]; default 1. The signal of a bar belongs to the decision at
         its close. A text is a column of the bars, or a rule of
-        :mod:`backtest.engine.signals` with its parameters in order, ``"rsi:14:30:70"``.
+        :mod:`backtest.signals.rules` with its parameters in order, ``"rsi:14:30:70"``.
         With several instruments, a frame by time and instrument of direction times weight, or a
         rule for the direction in each times 1/n; default 1/n.
     overlay : Policy, optional
@@ -108,8 +109,8 @@ class Backtest:
     sampling: str = "1d"
     decide: str | None = None
     detail: DetailLike = None
-    start: base.TimeLike | None = None
-    end: base.TimeLike | None = None
+    start: core.TimeLike | None = None
+    end: core.TimeLike | None = None
 
     if TYPE_CHECKING:  # methods of other rooms: backtest/__init__.py binds them
 
@@ -117,8 +118,8 @@ class Backtest:
 
     def __post_init__(self) -> None:
         if not isinstance(self.account, Account):
-            raise base.ParameterError(
-                f"account must be an Account, got {base.repr_plain(self.account)}"
+            raise core.ParameterError(
+                f"account must be an Account, got {core.repr_plain(self.account)}"
             )
         markets = as_markets(self.market)
         held = {"market": as_given(markets, self.market), "venue": read_venue(self.venue)}
@@ -130,12 +131,12 @@ class Backtest:
             read_named(self.signal, self.market)
             try:
                 _ = self.setting
-            except base.ParameterError:
+            except core.ParameterError:
                 if not self.fits_apart():
                     raise
 
     def __repr__(self) -> str:
-        venue = ", ".join(dict.fromkeys(map(repr, base.list_values(self.venue))))
+        venue = ", ".join(dict.fromkeys(map(repr, core.list_values(self.venue))))
         return f"<Backtest of {self.market!r} on {venue:.60}>"
 
     def __getstate__(self) -> dict[str, Any]:
@@ -183,8 +184,8 @@ class Backtest:
         try:
             for name, market in markets.items() if len(markets) > 1 else ():
                 account, venue = self.account.for_instrument(name), self.venue
-                check_panel(as_markets(market), account, base.pick_value(venue, name))
-        except base.ParameterError:
+                check_panel(as_markets(market), account, core.pick_value(venue, name))
+        except core.ParameterError:
             return False
         return len(markets) > 1
 
@@ -204,14 +205,14 @@ def refuse_names(init: Any) -> Any:
     @functools.wraps(init)
     def build(self: object, *given: Any, **named: Any) -> None:
         needed = ("market", "venue", "account")[len(given[:1]) :]
-        base.check_names("bt.Backtest", named, FIELDS, needed)
+        core.check_names("bt.Backtest", named, FIELDS, needed)
         init(self, *given, **named)
 
     return build
 
 
 Backtest.__init__ = refuse_names(  # type: ignore[method-assign] # as it was, with other errors
-    base.checked_only("calendar")(Backtest.__init__)
+    core.checked_only("calendar")(Backtest.__init__)
 )
 
 # ------------------------------------------------------------------- methods and their short forms
@@ -267,13 +268,13 @@ def short_form(function: Callable[_P, _T]) -> Callable[_P, _T]:
 
     @functools.wraps(function)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-        base.check_names(f"bt.{function.__name__}", kwargs, known, noun="argument")
+        core.check_names(f"bt.{function.__name__}", kwargs, known, noun="argument")
         return function(*args, **kwargs)
 
     def of_test(*args: Any, **named: Any) -> _T:
         test, *rest = args
         for name in named.keys() & {*FIELDS} - names:
-            raise base.ParameterError(
+            raise core.ParameterError(
                 f"{name} is a field of the test, got it as an argument of {function.__name__}: "
                 f"test.replace({name}=...) has another"
             )
@@ -296,7 +297,7 @@ def read_test(market: object, fields: Mapping[str, Any]) -> Backtest:
     if not isinstance(market, Backtest):
         return Backtest(given, **fields)
     if fields:
-        raise base.ParameterError(
+        raise core.ParameterError(
             f"a test has its own fields, got {', '.join(fields)} too; test.replace(...) changes "
             "them"
         )
@@ -325,13 +326,13 @@ def bind_methods(rooms: Mapping[str, str]) -> None:
 # --------------------------------------------------------------------------------- what is checked
 
 
-def check_start(market: Market | Markets, start: base.TimeLike | None) -> None:
-    if start is not None and base.to_nanoseconds(start, "start") > int(market.time[-1]):
-        last = base.format_time(int(market.time[-1]))
-        raise base.ParameterError(f"start must lie before the last bar, {last} UTC, got {start}")
+def check_start(market: Market | Markets, start: core.TimeLike | None) -> None:
+    if start is not None and core.to_nanoseconds(start, "start") > int(market.time[-1]):
+        last = core.format_time(int(market.time[-1]))
+        raise core.ParameterError(f"start must lie before the last bar, {last} UTC, got {start}")
 
 
-def end_before(market: Any, end: base.TimeLike) -> Any:
+def end_before(market: Any, end: core.TimeLike) -> Any:
     """Return the bars of a market that open before a time."""
     return as_given(as_markets(market).slice(None, end), market)
 
@@ -353,7 +354,7 @@ def drop_other_instruments(account: Account, markets: Markets) -> Account:
     changes: dict[str, Any] = {}
     for field in BY_INSTRUMENT:
         value = getattr(account, field)
-        if isinstance(value, base.FrozenTable):
+        if isinstance(value, core.FrozenTable):
             changes[field] = {name: each for name, each in value.items() if name not in gone}
     rule = account.requirement
     if isinstance(rule, ScenarioMargin):
@@ -376,5 +377,5 @@ def end_expired(market: Any, venue: Any) -> Any:
         given = venue.get(name) if isinstance(venue, Mapping) else venue
         expires = given.contract.expires if isinstance(given, Venue) else None
         if expires is not None:
-            found[name] = base.to_nanoseconds(expires)
+            found[name] = core.to_nanoseconds(expires)
     return market.end_at(found) if found else market

@@ -15,10 +15,10 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from backtest import base
+from backtest import core
 from backtest.account import AccountBar, AccountState
 from backtest.account.records import EQUITY, UNIT
-from backtest.base import BacktestError, FloatArray, IntArray
+from backtest.core import BacktestError, FloatArray, IntArray
 from backtest.engine import driver
 from backtest.engine.inputs import (
     AccountInputs,
@@ -36,11 +36,11 @@ from backtest.engine.policies import (
     list_rules,
     make_deciders,
 )
-from backtest.engine.record import Outcome
 from backtest.engine.run_setup import Setup
-from backtest.measures import Tally, read_tally, start_tally
-from backtest.policy import Policy
-from backtest.venue import OwnMargin
+from backtest.margin import OwnMargin
+from backtest.policies import Policy
+from backtest.results import Tally, read_tally, start_tally
+from backtest.results.record import Outcome
 
 Compile: TypeAlias = bool | Literal["now"]
 """Whether compiled code is used: a short run does not wait for the compiler, but ``now``."""
@@ -68,7 +68,7 @@ def run_account(
         if is_sooner and not any(keeps_comparison(each, set()) for each in rules):
             try:
                 return run(is_compiled=False)._replace(plain_because="")
-            except base.PolicyError as error:  # compiled code may go on, as at a negative root
+            except core.PolicyError as error:  # compiled code may go on, as at a negative root
                 cause = error.__cause__
                 if cause is None or isinstance(cause, (AttributeError, NameError)):
                     raise
@@ -194,7 +194,7 @@ A bar takes plain Python about 200 us, so this many take 10 s; the compiler take
 def is_plain_sooner(n: int) -> bool:
     """Return whether ``n`` bars times sets times instruments do not wait for the compiler."""
     mode = os.environ.get(MODE, "").lower() or "auto"
-    mode = str(base.Choice(*MODES).check(f"the environment variable {MODE}", mode))
+    mode = str(core.Choice(*MODES).check(f"the environment variable {MODE}", mode))
     return mode != "now" and n <= MOST_PLAIN
 
 
@@ -216,7 +216,7 @@ def keeps_comparison(function: Any, seen: set[Any]) -> bool:
     if any(name == "COMPARE_OP" and "JUMP" not in after for name, after in steps):
         return True
     called = [
-        each for each in base.find_references(function).values() if type(each) is FunctionType
+        each for each in core.find_references(function).values() if type(each) is FunctionType
     ]
     own = [x for x in called if x not in seen and not x.__module__.startswith("backtest.base")]
     return any(keeps_comparison(each, seen) for each in own)

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from backtest import base
+from backtest import core
 from backtest.account import Account, check_setting
 from backtest.account.account import BY_INSTRUMENT
 from backtest.account.records import DELISTED
-from backtest.base.units import DAY, YEAR_DAYS
-from backtest.engine.option_inputs import check_options
+from backtest.core.units import DAY, YEAR_DAYS
+from backtest.margin import Brackets, check_collateral
 from backtest.market import (
     CARRY,
     Market,
@@ -29,23 +29,19 @@ from backtest.market import (
     find_currency,
     label_names,
 )
-from backtest.policy import trades_options
-from backtest.venue import (
-    Brackets,
-    Venue,
-    agree_settlement,
-    check_collateral,
-)
+from backtest.options.option_inputs import check_options
+from backtest.policies import trades_options
+from backtest.venue import Venue, agree_settlement
 from backtest.venue.venue import ACCOUNT_FIELDS
 
 if TYPE_CHECKING:
-    from backtest.policy import Policy
+    from backtest.policies import Policy
 
 
 def find_misfit(table: Iterable[Any], names: Sequence[str], known: Sequence[str]) -> str:
     given = [*table]
     unknown = [
-        f"{each!r}{base.did_you_mean(str(each), known)}" for each in given if each not in known
+        f"{each!r}{core.did_you_mean(str(each), known)}" for each in given if each not in known
     ]
     if unknown:
         return f"an unknown {', '.join(unknown)}"
@@ -57,7 +53,7 @@ def give_each(value: object, markets: Markets, *, one: str) -> dict[str, Any]:
     given = value if isinstance(value, Mapping) else dict.fromkeys(markets.names, value)
     found = find_misfit(given, markets.names, markets.names_of_whole)
     if found:
-        raise base.ParameterError(
+        raise core.ParameterError(
             f"{one} must be one for all, or one for each of {', '.join(markets.names)}, got {found}"
         )
     return {name: given[name] for name in markets.names}
@@ -68,7 +64,7 @@ def read_venues(venue: object, markets: Markets) -> dict[str, Venue]:
     for name, each in venues.items():
         if not isinstance(each, Venue):
             whose = f" of {name}" * (len(venues) > 1)
-            raise base.ParameterError(f"venue{whose} must be a Venue, got {base.repr_plain(each)}")
+            raise core.ParameterError(f"venue{whose} must be a Venue, got {core.repr_plain(each)}")
     return venues
 
 
@@ -76,12 +72,12 @@ def check_run(markets: Markets, venues: Mapping[str, Venue], account: Account) -
     settled, names = check_settlement(markets, venues), [*markets.names]
     check_collateral(account.collateral, markets.names, settled)
     for fault in find_faults_of_venues(markets, venues, account):
-        raise base.ParameterError(fault)
+        raise core.ParameterError(fault)
     own = {name: account.for_instrument(name) for name in names}
     for name in names:
         check_setting(own[name], venues[name], name)
     for fault in find_faults_of_margin(markets, venues, own, account):
-        raise base.ParameterError(fault)
+        raise core.ParameterError(fault)
     check_options(markets, venues, own, account)
     account.requirement.resolve(names).check_names(names, account.collateral)
 
@@ -97,7 +93,7 @@ def find_faults_of_venues(
             if not is_equal(mine, theirs):
                 yield (
                     f"{field} must be the same for all venues of an account, got "
-                    f"{base.repr_given(mine)} for {first} and {base.repr_given(theirs)} for "
+                    f"{core.repr_given(mine)} for {first} and {core.repr_given(theirs)} for "
                     f"{name}; give both the same: venue.override({{{field!r}: ...}})"
                 )
     order = venues[first].liquidation.order
@@ -106,7 +102,7 @@ def find_faults_of_venues(
         yield f"order must name instruments of the markets, {', '.join(known)}, got {found}"
     for field in BY_INSTRUMENT:
         value = getattr(account, field)
-        found = find_misfit(value, names, names) if isinstance(value, base.FrozenTable) else ""
+        found = find_misfit(value, names, names) if isinstance(value, core.FrozenTable) else ""
         if found:
             listed = ", ".join(names)
             yield f"{field} must be one value for all, or one for each of {listed}, got {found}"
@@ -117,10 +113,10 @@ def find_faults_of_venues(
                 f"or all taker, got {venue.fees.maker_share:g}"
             )
         text, last = venue.contract.expires, int(markets[name].time[-1])
-        if text is not None and last >= base.to_nanoseconds(text):
+        if text is not None and last >= core.to_nanoseconds(text):
             yield (
                 f"the last bar of {markets[name].instrument or 'the market'} must open before its "
-                f"contract expires at {text} UTC, got {base.format_time(last)}; cut it: "
+                f"contract expires at {text} UTC, got {core.format_time(last)}; cut it: "
                 f"market.between(end={text!r})"
             )
 
@@ -194,11 +190,11 @@ def warn_of_band(account: Account, markets: Markets, targets: np.ndarray) -> Non
         band = account.for_instrument(name).band
         median = float(np.median(asked)) if len(asked) else np.inf
         if band > 0.5 * median:
-            base.warn_caller(
+            core.warn_caller(
                 f"the band of {name} is {band:.3g} turns of the account's equity, more than half "
                 f"the median target of {median:.3g}: it keeps most targets from being traded; give "
                 f"a smaller band, such as {0.1 * median:.2g}",
-                base.BandWarning,
+                core.BandWarning,
             )
 
 
@@ -206,19 +202,19 @@ def warn_of_delisting(markets: Markets, entries: np.ndarray) -> None:
     found = np.unique(entries[entries[:, 1] == DELISTED, 8]).astype(int)
     if len(found):
         names = ", ".join(markets.names[i] for i in found)
-        base.warn_caller(
+        core.warn_caller(
             f"the history of {names} ends before that of the others: the position was closed in "
             "its last bar at the mark close (event 'delisted')"
         )
 
 
 def check_periods(market: Market | Markets, sampling: str, calendar: str) -> None:
-    base.Choice("365", "252").check("calendar", calendar)
+    core.Choice("365", "252").check("calendar", calendar)
     if market.sessions and calendar != "252":
-        raise base.ParameterError("calendar must be '252' for a market with sessions, got '365'")
-    period = base.parse_duration(sampling, "sampling")
+        raise core.ParameterError("calendar must be '252' for a market with sessions, got '365'")
+    period = core.parse_duration(sampling, "sampling")
     if calendar == "252" and period != DAY:
-        raise base.ParameterError(
+        raise core.ParameterError(
             f"sampling must be '1d' with calendar='252', which counts sessions, got {sampling!r}"
         )
 
@@ -229,7 +225,7 @@ def count_periods(calendar: str, sampling: str, market: Market | Markets, first:
     Bars longer than a day are sampled per bar. In a market with sessions they count by calendar
     time, not in sessions: by the mean distance of those from ``first`` on.
     """
-    period = max(base.parse_duration(sampling, "sampling"), market.interval)
+    period = max(core.parse_duration(sampling, "sampling"), market.interval)
     if market.sessions and market.interval > DAY:
         return float(count_by_calendar(market.time[first:], market.interval)[-1])
     days = YEAR_DAYS if period > DAY else float(calendar)
@@ -239,19 +235,19 @@ def count_periods(calendar: str, sampling: str, market: Market | Markets, first:
 # ---------------------------------------------------------------------------------------- warnings
 
 OF_EACH_RUN = (
-    base.LastPriceWarning,
-    base.NoFillWarning,
-    base.InfiniteLeverageWarning,
-    base.BandWarning,
-    base.WeightWarning,
-    base.OutsideWarning,
+    core.LastPriceWarning,
+    core.NoFillWarning,
+    core.InfiniteLeverageWarning,
+    core.BandWarning,
+    core.WeightWarning,
+    core.OutsideWarning,
 )
 
 
 @contextlib.contextmanager
 def warn_once(*, is_first: bool) -> Iterator[None]:
     with warnings.catch_warnings():
-        for category in () if is_first else (*OF_EACH_RUN, base.VenueDateWarning):
+        for category in () if is_first else (*OF_EACH_RUN, core.VenueDateWarning):
             warnings.simplefilter("ignore", category)
         yield
 
@@ -260,7 +256,7 @@ def warn_of_market(market: Market | Markets, venue: Any, first: int = 0) -> None
     markets = as_markets(market)
     warn_of_other_days(markets, venue, first)
     warn_of_thin_bars(markets)
-    spot = [name for name in markets if base.pick_value(venue, name).contract.is_spot]
+    spot = [name for name in markets if core.pick_value(venue, name).contract.is_spot]
     warn_of_last_prices(markets, spot)
 
 
@@ -269,7 +265,7 @@ def warn_of_thin_bars(markets: Markets) -> None:
         found = describe_clock(markets[name])
         if "thin_bars" in found:
             whose = f" of {label}" if label else ""
-            base.warn_caller(
+            core.warn_caller(
                 f"{found['thin_bars']:,} bars of {found['decide']}{whose} at whose closes "
                 "policies decide have under 90 % of their shorter bars, the first at "
                 f"{found['first_thin']} UTC"
@@ -278,9 +274,9 @@ def warn_of_thin_bars(markets: Markets) -> None:
 
 def warn_of_weights(signal: object, markets: Markets) -> None:
     if isinstance(signal, pd.Series | pd.DataFrame) and isinstance(signal.index, pd.DatetimeIndex):
-        stamps = base.read_stamps(signal.index, name="signal", error=base.ParameterError)
+        stamps = core.read_stamps(signal.index, name="signal", error=core.ParameterError)
         what = "rows of the signal lie outside the market and are not used"
-        base.warn_of_outside(what, stamps, markets.start, markets.end)
+        core.warn_of_outside(what, stamps, markets.start, markets.end)
     if isinstance(signal, pd.DataFrame):
         warn_of_missing_rows(signal, find_clock(markets).seen)
         warn_of_unknown_weights(signal)
@@ -292,9 +288,9 @@ def warn_of_flows(account: Account, markets: Markets, started: int) -> None:
     """Warn of flows after the last open: they are booked at opens."""
     if account.flows is None:
         return
-    stamps = base.read_stamps(account.flows.index, name="flows")
+    stamps = core.read_stamps(account.flows.index, name="flows")
     what = "flows lie outside the account's bars and are not booked"
-    base.warn_of_outside(what, stamps, started, int(markets.time[-1]) + 1)
+    core.warn_of_outside(what, stamps, started, int(markets.time[-1]) + 1)
 
 
 def warn_of_missing_rows(frame: pd.DataFrame, markets: Markets) -> None:
@@ -305,21 +301,21 @@ def warn_of_missing_rows(frame: pd.DataFrame, markets: Markets) -> None:
     lacking = np.flatnonzero(~has_row & (np.cumsum(has_row) > 0))
     if len(lacking):
         rows = int(has_row.sum())
-        base.warn_caller(
+        core.warn_caller(
             f"the weights have {rows:,} row{'s' * (rows != 1)}, and the {len(lacking):,} bars "
             f"without one are flat, first at {times[lacking[0]]:%Y-%m-%d %H:%M} UTC; {CARRY}, "
             "or --carry-weights if so",
-            base.WeightWarning,
+            core.WeightWarning,
         )
 
 
 def warn_of_unknown_weights(frame: pd.DataFrame) -> None:
     unknown = [str(name) for name in frame.columns[frame.isna().all()]]
     if unknown and len(frame):
-        base.warn_caller(
+        core.warn_caller(
             f"the weights of {', '.join(unknown)} are NaN in all {len(frame):,} rows, which "
             "trades nothing; give numbers, 0 for flat, or leave the column out",
-            base.WeightWarning,
+            core.WeightWarning,
         )
 
 
@@ -331,12 +327,12 @@ def warn_of_last_prices(markets: Markets, spot: Sequence[str]) -> None:
         if not (each.has_mark or each.sessions or name in spot)
     ]
     if lacking:
-        base.warn_caller(
+        core.warn_caller(
             f"{', '.join(lacking)} {'has' if len(lacking) == 1 else 'have'} no mark prices: "
             "liquidations are tested on last prices, which swing "
             "wider than marks; give mark prices: a mark file "
             "in the folder of the data, or bt.Market.from_frames(bars, mark=...)",
-            base.LastPriceWarning,
+            core.LastPriceWarning,
         )
 
 
@@ -344,24 +340,24 @@ def warn_of_other_days(markets: Markets, venue: Any, first: int) -> None:
     found: dict[str, list[str]] = {}
     start, labels = int(markets.time[first]), label_names(markets)
     for name, each in markets.items():
-        own = base.pick_value(venue, name)
+        own = core.pick_value(venue, name)
         end = int(each.time[-1]) + each.interval
         misfit = "" if each.synthetic else own.describe_misfit(max(start, int(each.time[0])), end)
         if misfit:
             found.setdefault(misfit, []).append(labels[name])
     for misfit, names in found.items():
         named = f"{', '.join(names)}: " if names != [""] else ""
-        base.warn_caller(
+        core.warn_caller(
             f"{named}{misfit}; a preset without @DATE uses at each bar the table in force, where "
             "there is one; venue.override(brackets=...) uses your own",
-            base.VenueDateWarning,
+            core.VenueDateWarning,
         )
 
 
 def warn_of_no_option(policies: Iterable[Policy | None]) -> None:
     for name in dict.fromkeys(type(each).__name__ for each in policies if trades_options(each)):
-        base.warn_caller(
+        core.warn_caller(
             f"{name} held no option: it ordered none, less than a lot, or none with a quote at the "
             "next open; what has an ask in the chain of a close can be bought",
-            base.NoFillWarning,
+            core.NoFillWarning,
         )

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.base import describe_bytecode, find_code_names, find_references
+from backtest.core import describe_bytecode, find_code_names, find_references
 
 KNOWN_MODULES = frozenset({"math", "numpy", "backtest"})
 OWN_VERSION = frozenset(
-    {"backtest.venue.margin", "backtest.base.elementary", "backtest.options.pricing"}
+    {"backtest.margin.functions", "backtest.core.elementary", "backtest.options.pricing"}
 )
 CONSTANTS = (bool, int, float, str, type(None), types.BuiltinFunctionType, np.ufunc, np.generic)
 
@@ -34,7 +34,7 @@ def describe_function(function: Any, seen: dict[int, int], *, by_source: bool = 
     ``by_source`` names functions of this package by their files, so that the formula of a shipped
     policy has one name in all versions of Python; else all code is bytecode.
     """
-    if function.__globals__.get("__name__") == "backtest.base.checked_calls":
+    if function.__globals__.get("__name__") == "backtest.core.checked_calls":
         function = inspect.unwrap(function)  # how arguments are checked changes no result
     if id(function) in seen:
         return CodeText(f"again {seen[id(function)]}")

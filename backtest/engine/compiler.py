@@ -22,17 +22,18 @@ from numba.core.imputils import impl_ret_borrowed, lower_getattr_generic
 from numba.core.typing.templates import AttributeTemplate
 from numba.extending import infer_getattr, intrinsic, overload, register_model
 
-from backtest import base
+from backtest import _compile, core
+from backtest._compile import mirror_modules
+from backtest._compile.code_identity import OWN_VERSION
+from backtest._compile.compiler import compile_entry, compile_formula, jit, read_kinds
 from backtest.account import InstrumentRules, orders, records
 from backtest.account.records import FLAGS, NUMBERS
-from backtest.base import mirror_modules
-from backtest.base.compiler import compile_entry, compile_formula, jit, read_kinds
 from backtest.engine import loop
-from backtest.engine.code_identity import OWN_VERSION
 from backtest.engine.recipe import CORE, MODULES, Recipe
+from backtest.margin import functions as margin
+from backtest.margin import portfolio_kernels, requirement
 from backtest.options import implied_kernels, pricing
 from backtest.options.pricing import SIGNS
-from backtest.venue import margin, portfolio_kernels, requirement
 
 PUBLIC = (
     (margin.maintenance, "scalar_maintenance"),
@@ -48,12 +49,12 @@ OPTION_FUNCTIONS: tuple[tuple[Any, str], ...] = (
     (pricing.bs, "scalar_bs"),
 )
 MATH: tuple[Any, ...] = (
-    base.elementary.exp,
-    base.elementary.log,
-    base.elementary.power,
-    base.elementary.mills_ratio,
-    base.elementary.normal_density,
-    base.elementary.normal_cdf,
+    core.elementary.exp,
+    core.elementary.log,
+    core.elementary.power,
+    core.elementary.mills_ratio,
+    core.elementary.normal_density,
+    core.elementary.normal_cdf,
 )
 PUBLIC_NAMES = frozenset(function.__name__ for function, _ in PUBLIC)
 RARE = frozenset(
@@ -75,14 +76,14 @@ def compile_core() -> dict[int, Any]:
         return jit(twin, forceinline=name not in RARE)
 
     make_twins(CORE, {}, twins, compile_one)
-    found = base.compile_functions(implied_kernels)
+    found = _compile.compile_functions(implied_kernels)
     for public, scalar in (*PUBLIC, *OPTION_FUNCTIONS):
         own = vars(margin).get(scalar)
         register_overload(public, found[scalar] if own is None else twins[id(own)])
     for public in MATH:
         register_overload(public, found[public.__name__], is_inlined=True)
-    register_overload(base.elementary.natural_exp, found["exp"], is_inlined=True)
-    register_overload(base.elementary.natural_log, found["log"], is_inlined=True)
+    register_overload(core.elementary.natural_exp, found["exp"], is_inlined=True)
+    register_overload(core.elementary.natural_log, found["log"], is_inlined=True)
     register_power(found["power"])
     return twins
 
@@ -103,9 +104,9 @@ def make_twins(
         space = spaces.setdefault(module, {})
         space |= vars(module)
         path = Path(str(module.__file__))
-        for name, own in base.find_own_functions(module, PUBLIC_NAMES):
+        for name, own in _compile.find_own_functions(module, PUBLIC_NAMES):
             if id(own) not in twins:
-                twins[id(own)] = compile_one(name, base.make_twin(own, space, path))
+                twins[id(own)] = compile_one(name, _compile.make_twin(own, space, path))
     for space in spaces.values():
         found = {name: twins[id(value)] for name, value in space.items() if id(value) in twins}
         space.update(found | mirror_modules(space, lambda _, each: twins.get(id(each), each)))
@@ -143,7 +144,7 @@ def register_overload(public: Callable[..., Any], scalar: Any, *, is_inlined: bo
 def register_power(power: Any) -> None:
     options: Any = {"forceinline": True}
 
-    @overload(base.elementary.raise_to, jit_options=options)
+    @overload(core.elementary.raise_to, jit_options=options)
     def choose(x, y):  # type: ignore[no-untyped-def] # numba compares the signatures
         are_whole = isinstance(x, numba.types.Integer) and isinstance(y, numba.types.Integer)
         if are_whole:
@@ -170,7 +171,7 @@ def read_literals(kind: Any, settlement: Any = "cash") -> tuple[float, bool]:
 
 def compile_part(
     recipe: Recipe, kinds: tuple[Any, ...], names: Mapping[str, Any], *, has_counts: bool
-) -> base.ObjectFile:
+) -> _compile.ObjectFile:
     """Return the object of a policy's formula, for arguments of these kinds."""
     compile_core()  # lets formulas call public functions
     rule = jit_tree(recipe.rule, {})
@@ -202,7 +203,7 @@ def jit_tree(function: Any, done: dict[int, Any]) -> Any:
         function.__code__, scope, function.__name__, function.__defaults__, closure
     )
     done[id(function)] = numba.njit(error_model="numpy", forceinline=True)(copy)
-    for name, value in base.find_references(function).items():
+    for name, value in core.find_references(function).items():
         if not isinstance(value, types.FunctionType) or value.__module__ in OWN_VERSION:
             continue
         if name in names:
@@ -272,11 +273,11 @@ def return_always(value: Any) -> Callable[..., Any]:
 
 def compile_loop(
     name: str, own: str, given: tuple[Any, ...], *, has_parts: bool
-) -> base.ObjectFile:
+) -> _compile.ObjectFile:
     """Return the object ``own`` of a function of the loop that is called from Python."""
     compile_general_rules(has_parts=has_parts)
     space = SPACES[has_parts][loop]
-    twin = base.make_twin(getattr(loop, name), space, Path(str(loop.__file__)))
+    twin = _compile.make_twin(getattr(loop, name), space, Path(str(loop.__file__)))
     return compile_entry(jit(twin, is_linked=False), own, read_kinds(given))
 
 

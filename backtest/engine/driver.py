@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from backtest import _compile, core
 from backtest import account as a
-from backtest import base
+from backtest._compile import bind_functions
+from backtest._compile.object_code import hold_signals
 from backtest.account.order_limits import CAUSES, N_STEPS, N_SUMS
 from backtest.account.records import EQUITY, MARKET_BAR, N_TERMS, WIDTH
-from backtest.base import bind_functions
-from backtest.base.object_code import hold_signals
 from backtest.engine import loop as loop_steps
 from backtest.engine.formulas import bind_compiled, explain_compile_error
 from backtest.engine.inputs import (
@@ -26,11 +26,11 @@ from backtest.engine.inputs import (
 )
 from backtest.engine.loop import BROKEN, DONE, FULL, NEGATIVE, Deciders, Lanes, RunTape
 from backtest.engine.policies import Callbacks, ask_plain
-from backtest.engine.policy_errors import locate_numba_error
 from backtest.engine.recipe import hash_rules
-from backtest.engine.record import new_record
-from backtest.measures.tally import TRADED
-from backtest.policy import Combinator, Policy
+from backtest.policies import Combinator, Policy
+from backtest.policies.policy_errors import locate_numba_error
+from backtest.results.record import new_record
+from backtest.results.tally import TRADED
 
 
 def new_quotes(n: int, assets: int) -> a.MarketBar:
@@ -44,7 +44,7 @@ NO_CUTS = np.zeros((0, len(CAUSES), N_SUMS))
 """In a loop that does not count what limits take."""
 
 
-def new_scratch(n: int, assets: int, cuts: base.FloatArray = NO_CUTS) -> a.Scratch:
+def new_scratch(n: int, assets: int, cuts: core.FloatArray = NO_CUTS) -> a.Scratch:
     sizes = {
         "price": assets,
         "price_end": assets,
@@ -63,11 +63,11 @@ def new_scratch(n: int, assets: int, cuts: base.FloatArray = NO_CUTS) -> a.Scrat
     return a.Scratch(**{**found, **orders})
 
 
-def new_cuts(n: int) -> base.FloatArray:
+def new_cuts(n: int) -> core.FloatArray:
     return np.zeros((n + 1, len(CAUSES), N_SUMS))
 
 
-def new_ledger_array(n: int) -> base.FloatArray:
+def new_ledger_array(n: int) -> core.FloatArray:
     return np.zeros((N_TERMS, n + 1))
 
 
@@ -84,15 +84,15 @@ Formulas = list[tuple[Policy, tuple[str, ...]]]
 
 
 @functools.cache
-def find_entry(name: str, *, has_parts: bool) -> base.Entry:
+def find_entry(name: str, *, has_parts: bool) -> _compile.Entry:
     """Return a function of the loop as compiled for accounts with options, or without."""
 
-    def compile_for(own: str, given: tuple[Any, ...]) -> base.ObjectFile:
+    def compile_for(own: str, given: tuple[Any, ...]) -> _compile.ObjectFile:
         from backtest.engine.compiler import compile_loop  # noqa: PLC0415 - loads numba
 
         return compile_loop(name, own, given, has_parts=has_parts)
 
-    return base.Entry(f"{name}_with_options" if has_parts else name, hash_rules(), compile_for)
+    return _compile.Entry(f"{name}_with_options" if has_parts else name, hash_rules(), compile_for)
 
 
 class CompiledCalls:
@@ -121,7 +121,7 @@ def find_simulate(*, is_compiled: bool) -> Callable[..., Any]:
 def find_fill(*, is_compiled: bool) -> Callable[..., Any]:
     if not is_compiled:
         return loop_steps.fill_closes
-    calls: list[base.Caller] = []
+    calls: list[_compile.Caller] = []
 
     def fill(bar: a.AccountBar, *given: Any) -> Any:
         bar = bar._replace(terms=pack_terms(bar.terms))
@@ -136,9 +136,9 @@ def find_fill(*, is_compiled: bool) -> Callable[..., Any]:
 
 
 class Counts(NamedTuple):
-    tally: base.FloatArray
+    tally: core.FloatArray
     traded: TradedDays | None
-    cuts: base.FloatArray = NO_CUTS
+    cuts: core.FloatArray = NO_CUTS
 
 
 def drive(
@@ -154,12 +154,12 @@ def drive(
     tape: RunTape,
     chunk: int,
     progress: Progress | None,
-) -> tuple[Counts, base.FloatArray]:
+) -> tuple[Counts, core.FloatArray]:
     n, assets = len(state.margin), len(state.priced)
     tally, traded, cuts = counts
     scratch = new_scratch(n, assets, cuts)
     ledger, quotes = new_ledger_array(n), new_quotes(n, assets)
-    kept: list[base.FloatArray] = []
+    kept: list[core.FloatArray] = []
     arrays = [*flatten(state), deciders.memory, scratch.ordered, scratch.cuts, tally]
     terms, t, trader = read_tables(inputs, first), first, inputs.trader
     if trader is not None:
@@ -223,15 +223,15 @@ def read_tables(inputs: AccountInputs, first: int) -> a.Terms:
 
 class AccountSummary(NamedTuple):
     state: a.AccountState
-    tally: base.FloatArray
-    units: base.FloatArray
+    tally: core.FloatArray
+    units: core.FloatArray
 
 
 def summarize_account(
     inputs: AccountInputs,
     state: a.AccountState,
     deciders: Deciders,
-    tally: base.FloatArray,
+    tally: core.FloatArray,
     first: int,
     *,
     has_units: bool,
@@ -284,7 +284,7 @@ def bind_loop(
         simulate = callbacks.guard(CompiledCalls("simulate_batch").bind)
     if reasons:
         told = [f"{name} runs in plain Python: {reason}" for name, reason in reasons.items()]
-        base.warn_caller("; ".join(told))
+        core.warn_caller("; ".join(told))
     return BoundLoop(simulate, pack, bound, "; ".join(reasons.values()))
 
 
@@ -312,14 +312,14 @@ def restore_arrays(saved: list[Any], arrays: list[Any]) -> None:
 
 
 def report_imbalance(
-    change: float, ledger: base.FloatArray, inputs: AccountInputs, t: int
-) -> base.AccountingError:
+    change: float, ledger: core.FloatArray, inputs: AccountInputs, t: int
+) -> core.AccountingError:
     money = np.zeros(N_TERMS)
     a.sum_ledger(ledger, money)
     terms = a.sum_changes(money)
-    return base.AccountingError(
+    return core.AccountingError(
         f"equity changed by {change!r} in bar {t}, "
-        f"{base.format_time(int(inputs.feed.time[t]))} UTC, its terms add up to {terms!r}, a "
+        f"{core.format_time(int(inputs.feed.time[t]))} UTC, its terms add up to {terms!r}, a "
         f"difference of {change - terms!r}; ledger {ledger.tolist()}; this is a defect of the "
         "engine: please report it with this text"
     )
@@ -327,20 +327,20 @@ def report_imbalance(
 
 def find_bad_decision(
     given: tuple[Any, ...], inputs: AccountInputs, t: int, *, is_compiled: bool
-) -> base.PolicyError:
+) -> core.PolicyError:
     try:
         if is_compiled:
             with np.errstate(all="ignore"):
                 find_simulate(is_compiled=False)(*given, t, t + 1)
-    except base.PolicyError as found:
+    except core.PolicyError as found:
         return found
     return report_bad_decision(inputs, t)
 
 
-def report_bad_decision(inputs: AccountInputs, t: int) -> base.PolicyError:
-    return base.PolicyError(
+def report_bad_decision(inputs: AccountInputs, t: int) -> core.PolicyError:
+    return core.PolicyError(
         "a leverage must be at least 0 or NaN, which leaves the position, and that of an overlay "
-        f"finite, at the close of bar {t}, {base.format_time(int(inputs.feed.time[t]))} UTC; "
+        f"finite, at the close of bar {t}, {core.format_time(int(inputs.feed.time[t]))} UTC; "
         "return max(0.0, ...): the signal sets the direction"
     )
 

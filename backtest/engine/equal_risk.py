@@ -9,18 +9,18 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
-from backtest import base
+from backtest import core
 from backtest.engine.batch import run_account
 from backtest.engine.checks import OF_EACH_RUN
 from backtest.engine.policies import observe_policies
-from backtest.engine.result import Result
 from backtest.engine.run import finish
-from backtest.engine.run_record import measure_holding
 from backtest.engine.run_setup import Setup
 from backtest.market import find_clock
-from backtest.measures import compound_growth
-from backtest.measures.performance import LEAST_DEVIATION
-from backtest.policy import Policy
+from backtest.policies import Policy
+from backtest.results import compound_growth
+from backtest.results.performance import LEAST_DEVIATION
+from backtest.results.result import Result
+from backtest.results.run_record import measure_holding
 
 BUY_AND_HOLD, CONSTANT = "buy and hold", "constant leverage at equal risk"
 """The benchmark lines of an account."""
@@ -98,7 +98,7 @@ def run_again(result: Any, setup: Setup) -> Result:
 
 
 class ConstantLeverage(Policy):
-    turns: Annotated[float, base.Range(0.0, math.inf)] = 1.0
+    turns: Annotated[float, core.Range(0.0, math.inf)] = 1.0
 
     def leverage(self, bar: Any, account: Any) -> float:  # noqa: ARG002 - it knows nothing
         return self.turns
@@ -146,7 +146,7 @@ def name_better(
     """
 
     def say(row: Mapping[str, float]) -> str:
-        growth, volatility = map(base.format_percent, (row["cagr"], row["volatility"]))
+        growth, volatility = map(core.format_percent, (row["cagr"], row["volatility"]))
         return f"{growth} a year at a volatility of {volatility}"
 
     better = [f"{name} grew by {say(row)}" for name, row in lines.items()

@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest import base
-from backtest.engine.code_identity import CodeText
+from backtest import _compile
+from backtest._compile.code_identity import CodeText
 from backtest.engine.loop import N_SHOWN, PART, SETTING, WHOLE, Deciders
-from backtest.engine.policy_errors import explain_numba
 from backtest.engine.recipe import (
     Place,
     Recipe,
@@ -23,7 +22,8 @@ from backtest.engine.recipe import (
     read_parameter,
     write_decide,
 )
-from backtest.policy import (
+from backtest.margin import LEVELS, MarginRules
+from backtest.policies import (
     AccountView,
     Policy,
     find_fields,
@@ -31,8 +31,8 @@ from backtest.policy import (
     sets_margin,
     trades_options,
 )
-from backtest.policy.policy import BAR_FIELDS
-from backtest.venue import LEVELS, MarginRules
+from backtest.policies.policy import BAR_FIELDS
+from backtest.policies.policy_errors import explain_numba
 
 TABLE = frozenset({"venue"})
 OF_MARGIN = frozenset({"*", "maintenance", "margin_ratio", "liquidation_price"})
@@ -58,18 +58,18 @@ def find_address(
 ) -> int:
     """Return the address of a formula, compiled if no folder has it; it stays valid."""
 
-    def compile_now() -> base.ObjectFile:
+    def compile_now() -> _compile.ObjectFile:
         from backtest.engine.compiler import compile_part  # noqa: PLC0415 - loads numba
 
         return compile_part(recipe, kinds, names, has_counts=has_counts)
 
-    with base.COMPILER_LOCK:
+    with _compile.COMPILER_LOCK:
         if not recipe.is_complete:  # the name does not tell all of its code
             recipe = recipe._replace(name=f"{recipe.name}_{next(COUNTER)}")
         if recipe.name in _kept:
             return _kept[recipe.name]
         name = f"{recipe.name}-{hash_rules()}"
-        found = base.load_or_compile(name, compile_now, is_kept=recipe.is_complete)
+        found = _compile.load_or_compile(name, compile_now, is_kept=recipe.is_complete)
         _kept[recipe.name] = found.address
         return found.address
 

@@ -10,16 +10,17 @@ import numpy as np
 import pandas as pd
 
 from backtest import account as a
-from backtest import base
+from backtest import core, margin
 from backtest import venue as v
 from backtest.account import records as r
 from backtest.account.account_records import CLOSE, PARTIAL, TAKEOVER
-from backtest.base import DataError, FloatArray, IntArray, ParameterError
-from backtest.base.units import DAY
-from backtest.engine.option_inputs import read_option_feed
+from backtest.core import DataError, FloatArray, IntArray, ParameterError
+from backtest.core.units import DAY
+from backtest.margin import Collateral, MarginRule, MarginRules, OptionPositions
 from backtest.market import Market, Markets, find_clock, has_gaps
-from backtest.measures import Clock
-from backtest.venue import Collateral, MarginRule, MarginRules, OptionPositions, Venue
+from backtest.options.option_inputs import read_option_feed
+from backtest.results import Clock
+from backtest.venue import Venue
 from backtest.venue.venue import DATED, MAKER, RATES
 
 if TYPE_CHECKING:
@@ -46,11 +47,11 @@ def pack_positions(feed: a.OptionFeed, groups: Any) -> OptionPositions:
 
 
 def pack_option_terms(rule: MarginRule, feed: a.OptionFeed, names: Sequence[str]) -> a.OptionTerms:
-    groups, numbers = v.number_groups(rule, [names[i] for i in feed.instruments], names)
+    groups, numbers = margin.number_groups(rule, [names[i] for i in feed.instruments], names)
     used = rule if len(feed.signs) else MarginRule()
     positions = pack_positions(feed, numbers)
     return a.OptionTerms(
-        rules=v.pack_option_rules(used, positions, groups if len(feed.signs) else (), names),
+        rules=margin.pack_option_rules(used, positions, groups if len(feed.signs) else (), names),
         instruments=feed.instruments,
         groups=positions.groups,
         fee_rates=feed.fee_rates,
@@ -276,11 +277,11 @@ def measure_impact(market: Market, venue: Venue) -> tuple[FloatArray, FloatArray
         rows = np.where(clock.rows >= 0, clock.rows, -clock.rows - 1)
         rows = np.minimum(rows, clock.seen.n_bars - 1)
         return longer[0][rows], longer[1][rows]
-    window = base.parse_duration(venue.slippage.impact_window)
+    window = core.parse_duration(venue.slippage.impact_window)
     n = window // market.interval
     if n < 2:
         raise ParameterError(
-            f"impact_window must hold two bars of {base.format_duration(market.interval)} or more, "
+            f"impact_window must hold two bars of {core.format_duration(market.interval)} or more, "
             f"got {venue.slippage.impact_window}"
         )
     if not np.any(market.volume > 0.0):
@@ -297,7 +298,7 @@ def measure_impact(market: Market, venue: Venue) -> tuple[FloatArray, FloatArray
     return sigma.to_numpy(dtype=np.float64, copy=True), adv.to_numpy(dtype=np.float64, copy=True)
 
 
-def read_cost(cost: base.Cost, market: Market, key: str) -> FloatArray:
+def read_cost(cost: core.Cost, market: Market, key: str) -> FloatArray:
     """Return a cost by bar, of shape (n_bars,), or (1,) for a constant."""
     if not isinstance(cost, str):
         return as_of(cost, market.time, key)
@@ -305,7 +306,7 @@ def read_cost(cost: base.Cost, market: Market, key: str) -> FloatArray:
     low = MAKER.low if key.endswith("maker") else 0.0
     wrong = np.flatnonzero(~((values >= low) & (values < 1.0)))
     if len(wrong):
-        at = base.format_time(int(market.time[wrong[0]]))
+        at = core.format_time(int(market.time[wrong[0]]))
         raise DataError(
             f"{key} must be a fraction of the price from {low:g} up to 1 (1 bp is 0.0001), known "
             f"from the first bar on, got {cost} {values[wrong[0]]:g} in {len(wrong):,} of "
@@ -346,8 +347,8 @@ def as_of(rate: float | pd.Series, time: IntArray, key: str) -> FloatArray:
     found = np.searchsorted(stamps, time, side="right") - 1
     if found[0] < 0:
         raise ParameterError(
-            f"{key}: a series must begin by the first bar, {base.format_time(int(time[0]))} UTC, "
-            f"got one from {base.format_time(int(stamps[0]))} UTC"
+            f"{key}: a series must begin by the first bar, {core.format_time(int(time[0]))} UTC, "
+            f"got one from {core.format_time(int(stamps[0]))} UTC"
         )
     return np.asarray(rate.to_numpy(dtype=np.float64)[found])
 
@@ -368,7 +369,7 @@ def read_assets(markets: Markets, account: a.Account) -> dict[str, Any]:
             inside = np.minimum(rows, prices.n_bars - 1)
             missing = np.flatnonzero(prices.time[inside] != markets.time)
             if len(missing):
-                at = base.format_time(int(markets.time[missing[0]]))
+                at = core.format_time(int(markets.time[missing[0]]))
                 raise DataError(
                     f"collateral {asset.name!r} must have a price in every bar of the markets, got "
                     f"none in {len(missing):,} of {markets.n_bars:,}, first at {at} UTC"
@@ -391,7 +392,7 @@ def find_prices(asset: Collateral, markets: Markets) -> Market | float:
 
 
 def mark_samples(market: Market | Markets, sampling: str) -> FloatArray:
-    return mark_ends(market, max(base.parse_duration(sampling, "sampling"), 1))
+    return mark_ends(market, max(core.parse_duration(sampling, "sampling"), 1))
 
 
 def mark_ends(market: Market | Markets, period: int) -> FloatArray:
@@ -450,7 +451,10 @@ def read_inputs(
         used, venue = venues[name].in_use(markets.time[first:]), venues[name]
         tables.append(
             [
-                (first + table.first, v.read_rules(venue.with_table(table), setting, is_isolated))
+                (
+                    first + table.first,
+                    margin.read_rules(venue.with_table(table), setting, is_isolated),
+                )
                 for table in used
             ]
         )
@@ -505,9 +509,9 @@ def read_terms(
     order, ranks = read_order(account, venue, names)
     call = account.margin_call or 0.0
     legs = [venues[name].contract.haircut for name in names]
-    packed = packed._replace(spot=v.pack_spot(legs))
-    given = [base.pick_value(account.max_holding, name) for name in names]
-    held = np.array([0 if x is None else base.parse_duration(x) for x in given], dtype=np.float64)
+    packed = packed._replace(spot=margin.pack_spot(legs))
+    given = [core.pick_value(account.max_holding, name) for name in names]
+    held = np.array([0 if x is None else core.parse_duration(x) for x in given], dtype=np.float64)
     modes = {own.liquidation_mode for own in rules if not own.margin.is_isolated}
     expenses = np.array([venues[name].contract.expense for name in names], dtype=np.float64)
     return a.Terms(
@@ -540,7 +544,7 @@ def read_terms(
         equity_stop=account.equity_stop or 0.0,
         max_holding=held,
         has_time_stop=bool(np.any(held)),
-        offsets=np.array([base.pick_value(account.offset, name) or 0.0 for name in names]),
+        offsets=np.array([core.pick_value(account.offset, name) or 0.0 for name in names]),
         makers=np.array([v.find_newest(venues[name].fees.maker) for name in names]),
         expenses=expenses,
         rests_closing=account.closing == "limit",
@@ -552,7 +556,7 @@ def read_order(account: a.Account, venue: Venue, names: Sequence[str]) -> tuple[
     order = venue.liquidation.order
     ranks = np.arange(len(names), dtype=np.int64)
     if order is None:
-        has_scenarios = isinstance(account.requirement, v.ScenarioMargin)
+        has_scenarios = isinstance(account.requirement, margin.ScenarioMargin)
         return (r.MOST_RELIEF if has_scenarios else r.LARGEST_LOSS), ranks
     if isinstance(order, str):
         return ORDERS[order], ranks
@@ -564,7 +568,7 @@ def read_order(account: a.Account, venue: Venue, names: Sequence[str]) -> tuple[
 def number_markets(markets: Markets, account: a.Account) -> IntArray:
     paths: list[object] = [id(markets[name]) for name in markets.names]
     assets: list[object] = [id(find_prices(each, markets)) for each in account.collateral]
-    if isinstance(account.requirement, v.ScenarioMargin):
+    if isinstance(account.requirement, margin.ScenarioMargin):
         groups = account.requirement.list_groups(list(markets.names))
         group_of = {name: group for group, members in groups.items() for name in members}
         paths = [group_of[name] for name in markets.names]
@@ -587,7 +591,7 @@ def read_feed(
 ) -> a.MarketFeed:
     """Return the markets as the loop takes them; ``signal`` is (n_bars, n)."""
     venue = venues[markets.names[0]]
-    panel = markets.panel(base.parse_duration(venue.funding_jitter))
+    panel = markets.panel(core.parse_duration(venue.funding_jitter))
     is_paid = np.array([venues[name].contract.is_spot for name in markets.names])
     kept = (panel.funding_bar >= first) & ~is_paid[panel.funding_instrument]  # coins pay no funding
     ends = (markets.spans[:, 1] < markets.n_bars) | ~markets.tradable()[:, -1]
@@ -602,8 +606,8 @@ def read_feed(
         stamps = pd.DatetimeIndex(account.flows.index).as_unit("ns").asi8
         if stamps[0] < started:
             raise ParameterError(
-                f"flows must not lie before the first bar, {base.format_time(started)} UTC, "
-                f"got {base.format_time(int(stamps[0]))} UTC; add it to capital"
+                f"flows must not lie before the first bar, {core.format_time(started)} UTC, "
+                f"got {core.format_time(int(stamps[0]))} UTC; add it to capital"
             )
         bar = np.searchsorted(markets.time, stamps, side="left")
         is_in = (bar < markets.n_bars) & (bar >= first)
@@ -689,7 +693,7 @@ def start_account_state(
     n, feed = inputs.feed.open.shape[1], inputs.feed
     amounts = np.array([each.amount for each in account.collateral], dtype=np.float64)
     prices = feed.asset_open[:, first].copy() if len(amounts) else np.zeros(0)
-    held = v.Holdings(
+    held = margin.Holdings(
         quantities=np.zeros(n),
         entries=np.zeros(n),
         values=np.full(n, np.nan),
@@ -740,5 +744,5 @@ def write_table(terms: a.Terms, i: int, margin: MarginRules, **changes: Any) -> 
     own = list(terms.instruments)
     own[i] = own[i]._replace(margin=margin, **changes)
     width = terms.rules.brackets.floors.shape[1]
-    brackets = v.pack_brackets([each.margin for each in own], width)
+    brackets = margin.pack_brackets([each.margin for each in own], width)
     return terms._replace(instruments=own, rules=terms.rules._replace(brackets=brackets))

@@ -6,16 +6,16 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backtest import account as a
-from backtest import measures, venue
+from backtest import margin, results
 from backtest.account import records as r
 from backtest.account.order_limits import count_over_cap
-from backtest.base.units import TOLERANCE
-from backtest.measures import tally as y
-from backtest.measures.tally import FARTHEST, NEAR
+from backtest.core.units import TOLERANCE
+from backtest.results import tally as y
+from backtest.results.tally import FARTHEST, NEAR
 
 if TYPE_CHECKING:
-    from backtest.base import FloatArray, IntArray
-    from backtest.engine.record import AccountFields, Closes, HeldAtCloses
+    from backtest.core import FloatArray, IntArray
+    from backtest.results.record import AccountFields, Closes, HeldAtCloses
 
 
 class CloseFacts(NamedTuple):
@@ -28,7 +28,7 @@ class CloseFacts(NamedTuple):
 
 
 def count_bar(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
-    clock: measures.Clock,
+    clock: results.Clock,
     tally: FloatArray,
     state: a.AccountState,
     before: FloatArray,
@@ -49,15 +49,15 @@ def count_bar(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
     profit alone. ``cap`` is that of gross leverage, ``held`` the quantities held over the bar.
     """
     unit, equity = state.wallet[r.UNIT], state.wallet[r.EQUITY]
-    measures.add_free(clock, tally, t)
+    results.add_free(clock, tally, t)
     if clock.ends_sample[t] != 0.0:
-        measures.finish_sample(tally, unit)
+        results.finish_sample(tally, unit)
     base, is_forced = tally[y.INVERSE], False
     if is_fast:
         tally[y.MONEY + r.PRICE_PNL] += money[r.PRICE_PNL]
     else:
         moved = money[r.FLOWS] + money[r.TOP_UP]
-        base = base if moved == 0.0 else measures.invert(started + moved)
+        base = base if moved == 0.0 else results.invert(started + moved)
         is_forced = money[r.LIQUIDATIONS] + money[r.STOPS] + money[r.TAKE_PROFITS] > 0.0
         tally[y.CARRY] += money[r.FUNDING] * base
         tally[y.CARRY] += money[r.INTEREST] * base
@@ -70,8 +70,8 @@ def count_bar(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
         note_first(tally, y.FIRST_BOTH, money[r.BOTH_REACHED] > 0.0, t)
     if not is_forced:
         count_decay(tally, held, before, quotes, log_returns, base, t)
-    tally[y.INVERSE] = measures.invert(equity)
-    measures.mark_drawdown(tally, unit, t)
+    tally[y.INVERSE] = results.invert(equity)
+    results.mark_drawdown(tally, unit, t)
     expose(tally, close, cap)
     tally[y.BARS] += 1.0
     tally[y.EQUITY_SUM] += equity
@@ -84,7 +84,7 @@ def note_first(tally: FloatArray, row: int, is_so: bool, t: int) -> None:
 
 def expose(tally: FloatArray, close: CloseFacts, cap: float) -> None:
     leverage = close.gross * tally[y.INVERSE]
-    tally[y.PEAK_NEEDED], tally[y.PEAK_BACKING] = measures.raise_ratio(
+    tally[y.PEAK_NEEDED], tally[y.PEAK_BACKING] = results.raise_ratio(
         tally[y.PEAK_NEEDED],
         tally[y.PEAK_BACKING],
         close.worst_needed,
@@ -121,7 +121,7 @@ def count_decay(
     if grown > 0.0:
         tally[y.DECAY_HELD] += drift
         product *= grown
-    tally[y.DECAY_LOG], tally[y.DECAY_PRODUCT] = measures.fold_product(tally[y.DECAY_LOG], product)
+    tally[y.DECAY_LOG], tally[y.DECAY_PRODUCT] = results.fold_product(tally[y.DECAY_LOG], product)
 
 
 # ------------------------------------------------------------------------ what is shown at a close
@@ -134,7 +134,7 @@ def look_at_close(bar: a.AccountBar, has_prices: bool) -> CloseFacts:
     if has_pool:
         needed = a.compute_pool_needed(terms, state, quotes, len(state.margin))
         backing = a.compute_pool(terms, state)
-    worst_needed, worst_backing = measures.raise_ratio(0.0, 1.0, needed, backing, has_pool)
+    worst_needed, worst_backing = results.raise_ratio(0.0, 1.0, needed, backing, has_pool)
     is_near = False
     for i in range(len(state.margin)):
         scratch.failure[i] = math.nan
@@ -142,7 +142,7 @@ def look_at_close(bar: a.AccountBar, has_prices: bool) -> CloseFacts:
             notional = abs(state.held.quantities[i]) * abs(quotes.mark_close[i])
             gross += notional
             if a.is_isolated(terms, i):
-                worst_needed, worst_backing = measures.raise_ratio(
+                worst_needed, worst_backing = results.raise_ratio(
                     worst_needed,
                     worst_backing,
                     a.compute_pool_needed(terms, state, quotes, i),
@@ -197,7 +197,7 @@ def is_far(terms: a.Terms, state: a.AccountState, i: int, notional: float, exces
     if a.is_isolated(terms, i):
         level = 1.0
         profit = state.held.quantities[i] * (state.held.values[i] - state.held.entries[i])
-        excess = state.margin[i] + profit - venue.find_own_maintenance(terms.rules, state.held, i)
+        excess = state.margin[i] + profit - margin.find_own_maintenance(terms.rules, state.held, i)
     return excess > (FARTHEST - 1.0) * (1.0 + level) * notional
 
 
@@ -229,22 +229,22 @@ def find_failure_value(
     held, value = state.held, state.held.values[i]
     if not terms.rules.has_scenarios and terms.rules.level == 1.0:
         margin = a.pick_margin(terms, i)
-        own = venue.compute_own_maintenance(terms.rules, held, i)
+        own = margin.compute_own_maintenance(terms.rules, held, i)
         quantity, x = held.quantities[i], quotes.multiplier[i]
         if a.is_spot(terms, i) and quantity > 0.0:
             quantity *= 1.0 - terms.rules.spot.haircuts[i]
         base = excess + own - quantity * value
-        return venue.compute_liquidation_value(margin, quantity, held.entries[i], base, x)
+        return margin.compute_liquidation_value(margin, quantity, held.entries[i], base, x)
     for j in range(len(state.margin)):
         scratch.mark[j] = held.values[j]
     for c in range(len(held.prices)):
         scratch.price[c] = held.prices[c]
     start, end = (
-        venue.Waypoint(scratch.mark, scratch.price),
-        venue.Waypoint(scratch.mark_end, scratch.price_end),
+        margin.Waypoint(scratch.mark, scratch.price),
+        margin.Waypoint(scratch.mark_end, scratch.price_end),
     )
     cash = state.wallet[r.CASH]
-    ratio = venue.find_failure_ratio(terms.rules, held, cash, i, start, end)
+    ratio = margin.find_failure_ratio(terms.rules, held, cash, i, start, end)
     return float(value / ratio if terms.rules.brackets.are_inverse[i] else value * ratio)
 
 
@@ -256,9 +256,9 @@ def find_nearer_value(
     down = a.find_value_with_options(terms, state, scratch, i, False, left)
     up = a.find_value_with_options(terms, state, scratch, i, True, left)
     size, is_inverse = terms.rules.brackets.sizes[i], terms.rules.brackets.are_inverse[i]
-    price = venue.compute_price(size, is_inverse, value)
-    of_down = price - venue.compute_price(size, is_inverse, down)
-    of_up = venue.compute_price(size, is_inverse, up) - price
+    price = margin.compute_price(size, is_inverse, value)
+    of_down = price - margin.compute_price(size, is_inverse, down)
+    of_up = margin.compute_price(size, is_inverse, up) - price
     return down if math.isnan(up) or of_down < of_up else up
 
 
@@ -281,8 +281,8 @@ def fill_closes(bar: a.AccountBar, held: HeldAtCloses, closes: Closes, first: in
         closes.backing[row] = a.compute_pool(terms, state)
         closes.initial[row] = compute_all_initial(terms, state)
         closes.balance[row] = a.compute_balance(terms, state)
-        closes.collateral[row] = venue.compute_full_value(state.held)
-        at_rate = venue.compute_collateral_value(terms.rules.collateral, state.held)
+        closes.collateral[row] = margin.compute_full_value(state.held)
+        at_rate = margin.compute_collateral_value(terms.rules.collateral, state.held)
         closes.collateral_at_rate[row] = at_rate
         needed = a.measure_shares(terms, state, scratch)
         closes.distance[row] = closes.backing[row] - terms.rules.level * needed
@@ -304,7 +304,7 @@ def set_close(bar: a.AccountBar, held: HeldAtCloses, row: int, t: int) -> None:
     for i in range(len(state.margin)):
         if feed.span[i, 0] <= t < feed.span[i, 1]:
             size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
-            quotes.mark_close[i] = venue.compute_value(size, is_inverse, feed.mark_close[t, i])
+            quotes.mark_close[i] = margin.compute_value(size, is_inverse, feed.mark_close[t, i])
             quotes.multiplier[i] = feed.multiplier[min(t, len(feed.multiplier) - 1), i]
             brackets.multipliers[i] = quotes.multiplier[i]
             initial = feed.initial[min(t, len(feed.initial) - 1), i]
@@ -519,7 +519,7 @@ def ask(
 def simulate_batch(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
     terms: a.Terms,
     feed: a.MarketFeed,
-    clock: measures.Clock,
+    clock: results.Clock,
     log_returns: FloatArray,
     deciders: Deciders,
     state: a.AccountState,
@@ -577,7 +577,7 @@ def begin_lane(
 def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of a kernel
     terms: a.Terms,
     feed: a.MarketFeed,
-    clock: measures.Clock,
+    clock: results.Clock,
     log_returns: FloatArray,
     deciders: Deciders,
     state: a.AccountState,
@@ -682,7 +682,7 @@ def remember_marks(
         tape.before[i] = quotes.mark_close[i]
         if is_first:
             size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
-            tape.before[i] = venue.compute_value(size, is_inverse, feed.mark_close[last, i])
+            tape.before[i] = margin.compute_value(size, is_inverse, feed.mark_close[last, i])
 
 
 def is_balanced(before: float, state: a.AccountState, change: float, gross: float) -> bool:
@@ -824,11 +824,11 @@ def show_position(
     if equity > 0.0:
         shown[SHOWN_LEVERAGE] = held * abs(quotes.mark_close[i]) / equity / factor
     shown[SHOWN_POSITION] = held
-    shown[SHOWN_ENTRY] = venue.compute_price(size, is_inverse, state.held.entries[i])
+    shown[SHOWN_ENTRY] = margin.compute_price(size, is_inverse, state.held.entries[i])
     if deciders.wants_account[i] == WHOLE:
-        shown[SHOWN_MAINTENANCE] = venue.find_own_maintenance(terms.rules, state.held, i) / factor
+        shown[SHOWN_MAINTENANCE] = margin.find_own_maintenance(terms.rules, state.held, i) / factor
     if deciders.wants_price[i] == 1:
-        shown[SHOWN_PRICE] = venue.compute_price(size, is_inverse, scratch.failure[i])
+        shown[SHOWN_PRICE] = margin.compute_price(size, is_inverse, scratch.failure[i])
 
 
 def show_account(

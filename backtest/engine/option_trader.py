@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from backtest.account import AccountState, OptionFeed, Scratch
-from backtest.base import (
+from backtest.core import (
     RAISED,
     BacktestError,
     BoolArray,
@@ -22,22 +22,23 @@ from backtest.base import (
     format_time,
     repr_plain,
 )
-from backtest.base.units import TOLERANCE, YEAR_DAYS
+from backtest.core.units import TOLERANCE, YEAR_DAYS
 from backtest.engine.inputs import find_prices
 from backtest.engine.loop import N_SHOWN, Deciders, RunTape
-from backtest.engine.option_inputs import (
+from backtest.engine.policies import BAR_NUMBERS, ObservedPolicy
+from backtest.engine.run_setup import Setup
+from backtest.margin import Brackets
+from backtest.market import Markets, find_coin
+from backtest.options.option_inputs import (
     MAY_SELL,
     CloseQuotes,
     check_order,
     find_lots,
     read_close_quotes,
 )
-from backtest.engine.policies import BAR_NUMBERS, ObservedPolicy
-from backtest.engine.run_data import RunOptions
-from backtest.engine.run_setup import Setup
-from backtest.market import Markets, find_coin
-from backtest.policy import AccountView, Policy
-from backtest.venue import Brackets, Option
+from backtest.policies import AccountView, Policy
+from backtest.results.run_data import RunOptions
+from backtest.venue import Option
 
 SCHEDULED, TOTAL = "schedule", "total"
 

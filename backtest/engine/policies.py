@@ -8,15 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from backtest._compile.object_code import hold_signals
 from backtest.account import pick_instrument
-from backtest.base import FloatArray, IntArray, ParameterError, repr_plain
-from backtest.base.object_code import hold_signals
+from backtest.core import FloatArray, IntArray, ParameterError, repr_plain
 from backtest.engine.checks import give_each
-from backtest.engine.lookahead import observe, observe_checked
 from backtest.engine.loop import N_SHOWN, SETTING, WHOLE, Deciders
-from backtest.engine.policy_errors import bind_formula
+from backtest.margin import MarginRules, pick_rules
 from backtest.market import Market, Markets, PolicyClock, find_clock
-from backtest.policy import (
+from backtest.policies import (
     AccountView,
     Policy,
     find_fields,
@@ -26,7 +25,8 @@ from backtest.policy import (
     sets_margin,
     start_memory,
 )
-from backtest.venue import MarginRules, pick_rules
+from backtest.policies.lookahead import observe, observe_checked
+from backtest.policies.policy_errors import bind_formula
 
 SEEN_PRICES = ("open", "high", "low", "close", "mark_close", "volume")
 CALLED = ctypes.CFUNCTYPE(
@@ -80,7 +80,7 @@ def check_overlay(given: object) -> Policy | None:
 
 
 def find_names(policy: Policy) -> frozenset[str]:
-    from backtest.engine.code_identity import describe_function  # noqa: PLC0415 - heavy
+    from backtest._compile.code_identity import describe_function  # noqa: PLC0415 - heavy
 
     columns: tuple[str, ...] = ()
     orders = getattr(type(policy), "option_orders", None)

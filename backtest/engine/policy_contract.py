@@ -13,16 +13,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from backtest import base
+from backtest import core
 from backtest.account import Account
-from backtest.base.units import DAY, YEAR_DAYS
+from backtest.core.units import DAY, YEAR_DAYS
 from backtest.engine.batch import Compile
-from backtest.engine.lookahead import make_futures, observe, observe_checked
-from backtest.engine.result import Result
 from backtest.engine.run import run
 from backtest.market import Market, Markets, as_markets, label_names
 from backtest.options import SVI, Surface, Surfaces
-from backtest.policy import (
+from backtest.policies import (
     Combinator,
     Policy,
     find_rule_fault,
@@ -33,6 +31,8 @@ from backtest.policy import (
     start_memory,
     trades_options,
 )
+from backtest.policies.lookahead import make_futures, observe, observe_checked
+from backtest.results.result import Result
 from backtest.venue import (
     Bracket,
     Contract,
@@ -109,7 +109,7 @@ class Situation(NamedTuple):
     name: str
     venue: Venue
     account: Account
-    signal: base.FloatArray | None
+    signal: core.FloatArray | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +124,7 @@ class ContractTrial:
         return self.cls()
 
     @cached_property
-    def columns(self) -> dict[str, base.FloatArray]:
+    def columns(self) -> dict[str, core.FloatArray]:
         return observe(self.policy, self.market)
 
     @cached_property
@@ -171,7 +171,7 @@ class ContractTrial:
         return tuple(each for each in self.situations if holds(self.find(each)))
 
     @property
-    def target(self) -> base.FloatArray:
+    def target(self) -> core.FloatArray:
         return self.plain.of_positions("target")[:, 0]
 
     def run(self, market: Market, situation: Situation, *, compiled: Compile = False) -> Result:
@@ -188,14 +188,14 @@ class ContractTrial:
         )
 
     def name_bar(self, t: int) -> str:
-        return f"bar {t}, {base.format_time(int(self.market.time[t]))}"
+        return f"bar {t}, {core.format_time(int(self.market.time[t]))}"
 
     def require_same(
-        self, one: base.FloatArray, other: base.FloatArray, what: str, when: str
+        self, one: core.FloatArray, other: core.FloatArray, what: str, when: str
     ) -> None:
         bad = find_difference(one, other)
         if bad is not None:
-            raise base.PolicyError(f"{what} at {self.name_bar(bad)} differs {when}")
+            raise core.PolicyError(f"{what} at {self.name_bar(bad)} differs {when}")
 
 
 def make_situations(n_bars: int) -> tuple[Situation, ...]:
@@ -234,7 +234,7 @@ def choose_trial(
                 is_decided = (trial.is_warm & ~np.isnan(trial.target))[: bars // 2 + 1]
                 is_long = is_decided.any() or trades_options(policy_class)
                 is_long &= policy_class.may_hold_nothing or holds(trial.plain)
-        except base.RAISED:  # the checks report it
+        except core.RAISED:  # the checks report it
             break
         if is_long:
             break
@@ -253,7 +253,7 @@ def check_columns(trial: ContractTrial) -> str:
         trial.require_same(column, other, f"column {name!r}", f"between two calls: {STEADY}")
     if not trial.is_warm.any():
         never = [name for name, column in trial.columns.items() if not np.isfinite(column).any()]
-        raise base.PolicyError(
+        raise core.PolicyError(
             f"{', '.join(never) or 'the columns together'} never known in "
             f"{trial.market.n_bars} bars: give a longer market, or shorter windows as defaults"
         )
@@ -313,13 +313,13 @@ def check_finite(trial: ContractTrial) -> str:
     asked = trial.is_warm & (equity > 0.0)
     infinite = np.flatnonzero(asked & np.isinf(target))
     if len(infinite):
-        raise base.PolicyError(
+        raise core.PolicyError(
             f"infinite at {len(infinite)} of {asked.sum()} decisions, first at "
             f"{trial.name_bar(int(infinite[0]))}: return a finite leverage"
         )
     known = asked & np.isfinite(target)
     if not known.any() and not trades_options(trial.cls):
-        raise base.PolicyError(
+        raise core.PolicyError(
             f"it never decides: its leverage is NaN at all {asked.sum()} closes of "
             f"{trial.market.n_bars} bars"
         )
@@ -342,16 +342,16 @@ def check_compiled(trial: ContractTrial) -> str:
         reason = compiled.manifest["compiled"]
         if reason != "yes":
             if len(caught) != 1:
-                raise base.PolicyError(f"{len(caught)} warnings where one says: {reason}")
+                raise core.PolicyError(f"{len(caught)} warnings where one says: {reason}")
             return f"runs in plain Python only: {reason}"
         both = (compiled, trial.find(situation))
         ours, theirs = (each.of_positions("target")[:, 0] for each in both)
         bad = find_difference(ours, theirs)
         if bad is not None:
-            raise base.PolicyError(
+            raise core.PolicyError(
                 f"{situation.name}: the leverage at {trial.name_bar(bad)} is "
-                f"{base.repr_plain(ours[bad])} compiled, "
-                f"{base.repr_plain(theirs[bad])} in plain Python; in "
+                f"{core.repr_plain(ours[bad])} compiled, "
+                f"{core.repr_plain(theirs[bad])} in plain Python; in "
                 "leverage use math.log, math.exp, math.sqrt and so on rather than numpy's "
                 "functions or ** 0.5, whose last bit may differ once compiled"
             )
@@ -370,7 +370,7 @@ def check_causal_decisions(trial: ContractTrial) -> str:
                 one, other = (x.of_positions(column)[: t + 1, 0] for x in (plain, result))
                 trial.require_same(one, other, f"looks ahead: the {word}", f"{what} {t}")
             if trades_options(trial.cls) and not list_held(plain, t).equals(list_held(result, t)):
-                raise base.PolicyError(
+                raise core.PolicyError(
                     f"looks ahead: the options held up to bar {t} differ {what} {t}"
                 )
     return "the same decisions, whatever comes after"
@@ -383,7 +383,7 @@ def list_held(result: Result, t: int) -> pd.DataFrame:
     return found
 
 
-def find_difference(one: base.FloatArray, other: base.FloatArray) -> int | None:
+def find_difference(one: core.FloatArray, other: core.FloatArray) -> int | None:
     n = min(len(one), len(other))
     x, y = one[:n], other[:n]
     is_same = (x.view(np.int64) == y.view(np.int64)) | (np.isnan(x) & np.isnan(y))
@@ -408,9 +408,9 @@ class ProbeMemory(NamedTuple):
 
 
 class Probe(Policy):
-    most: Annotated[float, base.Range(0.1, 10.0, "turns of equity")] = 2.0
+    most: Annotated[float, core.Range(0.1, 10.0, "turns of equity")] = 2.0
 
-    def observe(self, market: Any) -> dict[str, base.FloatArray]:
+    def observe(self, market: Any) -> dict[str, core.FloatArray]:
         return {"move": np.log(market.high / market.low)}
 
     def start(self) -> ProbeMemory:
@@ -491,9 +491,9 @@ def run_check(check: ContractCheck, trial: ContractTrial) -> list[Finding]:
                 return found
             is_tried = not check.needs_position or bool(trial.tried)
             return [Finding(check.name, True, found, is_tried)]
-    except base.BacktestError as broken:
+    except core.BacktestError as broken:
         return [Finding(check.name, False, str(broken))]
-    except base.RAISED as error:  # a policy may raise anything
+    except core.RAISED as error:  # a policy may raise anything
         return [Finding(check.name, False, f"{type(error).__name__}: {error}")]
 
 
@@ -503,7 +503,7 @@ def run_check(check: ContractCheck, trial: ContractTrial) -> list[Finding]:
 def check_class(trial: ContractTrial) -> str:
     cls = trial.cls
     if not (isinstance(cls, type) and issubclass(cls, Policy)):
-        raise base.PolicyError(f"must be a subclass of bt.Policy, got {cls!r}")
+        raise core.PolicyError(f"must be a subclass of bt.Policy, got {cls!r}")
     rule: Any = formula_of(cls)
     wanted = ["self", "bar", "account"]
     remembers = hasattr(cls, "start")
@@ -512,12 +512,12 @@ def check_class(trial: ContractTrial) -> str:
         remembers = hasattr(cls.written, "start")
     name = rule.__name__ if rule is not return_parameter else "leverage"
     if rule in (Policy.leverage, Combinator.combine):
-        raise base.PolicyError(
+        raise core.PolicyError(
             f"defines no {name}: add def {name}({', '.join(wanted)}): return 1.0"
         )
     wanted += ["memory"] * remembers
     if fault := find_rule_fault(rule, len(wanted)):
-        raise base.PolicyError(f"{name} must take ({', '.join(wanted)}), got {fault}")
+        raise core.PolicyError(f"{name} must take ({', '.join(wanted)}), got {fault}")
     return f"{name} takes ({', '.join(wanted)})"
 
 
@@ -551,7 +551,7 @@ def check_copies(trial: ContractTrial) -> str:
     for text, copy in copies.items():
         again = copy()
         if again != policy:
-            raise base.PolicyError(f"{text} makes {again!r}, not {policy!r}")
+            raise core.PolicyError(f"{text} makes {again!r}, not {policy!r}")
     return repr(policy)
 
 

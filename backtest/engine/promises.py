@@ -1,6 +1,6 @@
 """Whether a run kept what its policy promises: volatility, losses, margin and liquidations.
 
-A ``run`` is a :class:`backtest.engine.run_record.RunRecord`, which imports this.
+A ``run`` is a :class:`backtest.results.run_record.RunRecord`, which imports this.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest import base
+from backtest import core
 from backtest.account import ledger
 from backtest.account.pool_liquidation import CAUSED
-from backtest.engine import tables
 from backtest.market import count_bars_per_year
-from backtest.measures import expected_shortfall, value_at_risk
-from backtest.measures.measure_table import METRICS
-from backtest.policy import Policy, Promise
+from backtest.policies import Policy, Promise
+from backtest.results import expected_shortfall, tables, value_at_risk
+from backtest.results.measure_table import METRICS
 
 KEPT, BROKEN, TOO_FEW = "kept", "not kept", "too few to judge"
 LEAST_HORIZONS, LEAST_RETURNS, LEAST_TAIL = 10, 30, 5.0
@@ -39,10 +38,10 @@ def list_promises(policies: Mapping[str, Policy], overlay: Policy | None) -> lis
     for each in found:
         known = [*METRICS, *OWN]
         if each.measure not in known and read_tail(each.measure) is None:
-            raise base.PolicyError(
+            raise core.PolicyError(
                 f"a measure of {type(policy).__name__}.promises must be one of a run, {OWN[0]}, "
                 f"{OWN[1]} or a tail as es_99, got {each.measure!r}"
-                f"{base.did_you_mean(each.measure, known)}"
+                f"{core.did_you_mean(each.measure, known)}"
             )
     return found
 
@@ -93,7 +92,7 @@ def judge(promise: Promise, found: Finding) -> str:
 def measure_promise(run: Any, promise: Promise) -> Finding:
     unit = np.append(run.tally.first_unit, run.of_account("unit")) / run.tally.first_unit
     decide = run.manifest["data"].get("decide")  # horizons are in bars of the decisions
-    length = base.parse_duration(decide, "decide") if decide else run.interval
+    length = core.parse_duration(decide, "decide") if decide else run.interval
     step = max(round(promise.horizon * length / run.interval), 1)
     if promise.measure == "lowest_unit":
         return Finding(float(unit.min()), True)
@@ -113,7 +112,7 @@ def measure_promise(run: Any, promise: Promise) -> Finding:
     return Finding(run.metrics[promise.measure], is_enough)
 
 
-def compare_liquidations(run: Any, forecasts: base.FloatArray, step: int) -> Finding:
+def compare_liquidations(run: Any, forecasts: core.FloatArray, step: int) -> Finding:
     """Compare forecasts over ``step`` bars, from every step-th close on, with what came.
 
     A horizon counts once, however often its account was liquidated; one without a forecast, or
@@ -131,7 +130,7 @@ def compare_liquidations(run: Any, forecasts: base.FloatArray, step: int) -> Fin
     )  # fmt: skip
 
 
-def count_liquidations(run: Any) -> base.FloatArray:
+def count_liquidations(run: Any) -> core.FloatArray:
     """Return how often a price triggered a liquidation in each bar, of shape (n_bars,).
 
     A failure of the cross pool closes several positions at once.
@@ -147,7 +146,7 @@ def count_liquidations(run: Any) -> base.FloatArray:
     return np.bincount(rows, minlength=len(run.time)).astype(np.float64)
 
 
-def count_interval(chances: base.FloatArray, confidence: float = 0.95) -> tuple[float, float]:
+def count_interval(chances: core.FloatArray, confidence: float = 0.95) -> tuple[float, float]:
     """Return the exact central interval of a count of independent events with these probabilities.
 
     Poisson-binomial: the distribution is convolved event by event; each tail beyond the interval

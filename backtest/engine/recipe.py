@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from backtest import base
+from backtest import _compile, core
+from backtest._compile.code_identity import CodeText, describe_function, describe_value, join_texts
 from backtest.account import (
     account_records,
     balance,
@@ -26,12 +27,12 @@ from backtest.account import (
     records,
 )
 from backtest.engine import loop
-from backtest.engine.code_identity import CodeText, describe_function, describe_value, join_texts
-from backtest.measures import tally
+from backtest.margin import functions as margin
+from backtest.margin import option_kernels, portfolio_kernels, requirement
 from backtest.options import implied_kernels
-from backtest.policy import Policy, formula_for, margin_formula_for, start_memory, view
-from backtest.policy.policy import BAR_FIELDS
-from backtest.venue import margin, option_kernels, portfolio_kernels, requirement
+from backtest.policies import Policy, formula_for, margin_formula_for, start_memory, view
+from backtest.policies.policy import BAR_FIELDS
+from backtest.results import tally
 
 CORE = (
     requirement, margin, account_records, position, orders,
@@ -39,7 +40,7 @@ CORE = (
 )  # fmt: skip
 """Rules of one position: inlined into what calls them."""
 MODULES = (
-    portfolio_kernels, base.elementary, base.black_kernels, option_kernels, records, options,
+    portfolio_kernels, core.elementary, core.black_kernels, option_kernels, records, options,
     balance, pool_liquidation, order_limits, fills, payments, price_walk,
     bar, loop,
 )  # fmt: skip
@@ -76,7 +77,7 @@ def make_recipe(
     slots = describe_value(memory, {}).text
     if type(policy).__module__ not in sys.modules:  # pickled by value: of no use to others
         marks = (*marks, "by value")
-    identity = base.hash_texts(text, slots, code.text, *marks, type(policy).__qualname__)
+    identity = core.hash_texts(text, slots, code.text, *marks, type(policy).__qualname__)
     name = f"{prefix}_{identity}"
     return Recipe(name, text, rule, margin_rule, memory, code.names, code.is_complete)
 
@@ -141,9 +142,9 @@ def read_parameter(text: str, value: object) -> str:
 @functools.cache
 def hash_rules() -> str:
     """Return a hash of the sources of all rules and of what compiles them."""
-    modules = (*CORE, *MODULES, base.units, *base.list_sources(implied_kernels))
+    modules = (*CORE, *MODULES, core.units, *_compile.list_sources(implied_kernels))
     here = Path(__file__)
     paths = [Path(str(each.__file__)) for each in dict.fromkeys(modules)]
     paths += [here, here.with_name("compiler.py")]
     texts = (path.read_text(encoding="utf-8") for path in paths)
-    return base.hash_texts(*texts, *base.read_compiler())[:12]
+    return core.hash_texts(*texts, *_compile.read_compiler())[:12]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Unpack
 import numpy as np
 import pandas as pd
 
-from backtest import base
+from backtest import core
 from backtest.account.ledger import FILL
 from backtest.account.order_limits import ALL, ASKED, CAUSES, COUNT, CUT, DAYS, DISTANCE, HELD
 from backtest.account.pool_liquidation import CAUSED
@@ -26,18 +26,10 @@ from backtest.engine.batch import Compile, Switch, run_account
 from backtest.engine.checks import warn_of_band, warn_of_delisting, warn_of_no_option
 from backtest.engine.driver import Progress
 from backtest.engine.inputs import start_account_state
-from backtest.engine.lookahead import observe_checked
-from backtest.engine.manifest import change_policy, write_manifest
-from backtest.engine.option_inputs import schedule_options
 from backtest.engine.policies import ObservedPolicy, observe_overlay
-from backtest.engine.record import OptionFields, Outcome
-from backtest.engine.result import Result
-from backtest.engine.run_data import Before, Quotes, RunOptions, find_stands, share_causes
-from backtest.engine.run_record import BenchmarkLike
 from backtest.engine.run_setup import Setup, set_up_run, widen_signal
-from backtest.engine.signals import SignalRule, resolve_signal, write_note
-from backtest.engine.tables import OWNER
-from backtest.features import NOTHING_SEEN, forecast_volatility
+from backtest.indicators import NOTHING_SEEN, forecast_volatility
+from backtest.margin import compute_collateral_value
 from backtest.market import (
     Market,
     Markets,
@@ -47,15 +39,23 @@ from backtest.market import (
     read_weights,
     weights_to_frame,
 )
-from backtest.measures import (
+from backtest.options.option_inputs import schedule_options
+from backtest.policies import Policy
+from backtest.policies.lookahead import observe_checked
+from backtest.results import (
     OptionQuotes,
     OptionTerms,
     RunSpan,
     compute_prices,
     compute_volatilities,
 )
-from backtest.policy import Policy
-from backtest.venue import compute_collateral_value
+from backtest.results.manifest import change_policy, write_manifest
+from backtest.results.record import OptionFields, Outcome
+from backtest.results.result import Result
+from backtest.results.run_data import Before, Quotes, RunOptions, find_stands, share_causes
+from backtest.results.run_record import BenchmarkLike
+from backtest.results.tables import OWNER
+from backtest.signals.rules import SignalRule, resolve_signal, write_note
 
 LEAST = 2
 """Least bars of an instrument on which columns are computed."""
@@ -69,7 +69,7 @@ class Segment(NamedTuple):
     overlay: Policy | None = None
 
     def find_policy(self, name: str) -> Policy:
-        policy: Policy = base.pick_value(self.policy, name)
+        policy: Policy = core.pick_value(self.policy, name)
         return policy
 
 
@@ -92,7 +92,7 @@ def run_switched(test: Backtest, segments: Sequence[Segment], *, compile: bool =
     weights = [find_weights(markets, each) for each in segments]
     if segments[0].rule is not None:
         given = join_rules(weights, segments, markets)
-    start: base.TimeLike = base.utc_index(markets.time)[segments[0].first]
+    start: core.TimeLike = core.utc_index(markets.time)[segments[0].first]
     whole = test.replace(market=markets, signal=given, start=start)
     setup = set_up_run(whole, segments[0].policy)
     parts = [observe_segment(setup, *each) for each in zip(segments, weights, strict=True)]
@@ -112,7 +112,7 @@ def run_switched(test: Backtest, segments: Sequence[Segment], *, compile: bool =
     )
 
 
-def find_weights(markets: Markets, segment: Segment) -> base.FloatArray:
+def find_weights(markets: Markets, segment: Segment) -> core.FloatArray:
     """Return the weights of the rule of a segment, (n_instruments, n_seen); empty if none."""
     if segment.rule is None:
         return np.empty((len(markets), 0))
@@ -121,7 +121,7 @@ def find_weights(markets: Markets, segment: Segment) -> base.FloatArray:
 
 
 def join_rules(
-    weights: Sequence[base.FloatArray], segments: Sequence[Segment], markets: Markets
+    weights: Sequence[core.FloatArray], segments: Sequence[Segment], markets: Markets
 ) -> Any:
     joined, clock = weights[0].copy(), find_clock(markets)
     for each, segment in zip(weights[1:], segments[1:], strict=True):
@@ -134,7 +134,7 @@ def join_rules(
 
 
 def observe_segment(
-    setup: Setup, segment: Segment, weights: base.FloatArray
+    setup: Setup, segment: Segment, weights: core.FloatArray
 ) -> list[ObservedPolicy]:
     n, clock = len(setup.markets), find_clock(setup.markets)
     found = []
@@ -144,7 +144,7 @@ def observe_segment(
             each = each._replace(market=each.market.with_signal(own))  # noqa: PLW2901
         stop = min(clock.count(segment.stop) - each.first, each.market.n_bars)
         policy = segment.find_policy(setup.markets.names[row])
-        columns: Mapping[str, base.FloatArray] = {}
+        columns: Mapping[str, core.FloatArray] = {}
         if stop >= LEAST:
             columns, _ = observe_checked(policy, each.market.prefix(stop))
         padded = {
@@ -159,7 +159,7 @@ def observe_segment(
 
 
 def describe_switches(
-    manifest: Mapping[str, Any], time: base.IntArray, segments: Sequence[Segment]
+    manifest: Mapping[str, Any], time: core.IntArray, segments: Sequence[Segment]
 ) -> dict[str, Any]:
     switches = []
     for each in segments:
@@ -167,7 +167,7 @@ def describe_switches(
         settings: Any = {name: policy.settings() for name, policy in policies.items()}
         switches.append(
             {
-                "from": base.format_time(int(time[each.first])),
+                "from": core.format_time(int(time[each.first])),
                 "settings": settings.get("", settings),
                 **({} if each.overlay is None else {"overlay": repr(each.overlay)}),
                 **({} if each.rule is None else {"signal": each.rule.text()}),
@@ -208,7 +208,7 @@ def is_large(row: Mapping[str, Any], total: Mapping[str, Any]) -> bool:
     return bool(row["mean_distance"] >= LEAST_SHARE * asked)
 
 
-def list_cut_rows(names: Sequence[str], cuts: base.FloatArray) -> list[dict[str, Any]]:
+def list_cut_rows(names: Sequence[str], cuts: core.FloatArray) -> list[dict[str, Any]]:
     """Return the rows of the table of cuts from the sums of a run, those of all instruments first.
 
     ``cuts`` of shape (n + 1, causes, sums) have an instrument a row, and all of them in the last.
@@ -219,7 +219,7 @@ def list_cut_rows(names: Sequence[str], cuts: base.FloatArray) -> list[dict[str,
     return [{"instrument": name, **row} for name, own in owners for row in average_rows(own)]
 
 
-def average_rows(sums: base.FloatArray) -> list[dict[str, Any]]:
+def average_rows(sums: core.FloatArray) -> list[dict[str, Any]]:
     total = sums[ALL, COUNT]
     found = []
     for cause, own in zip(CAUSES, sums, strict=True):
@@ -240,7 +240,7 @@ def average_rows(sums: base.FloatArray) -> list[dict[str, Any]]:
     return found
 
 
-def find_columns(setup: Setup) -> dict[str, base.FloatArray]:
+def find_columns(setup: Setup) -> dict[str, core.FloatArray]:
     labels = label_names(setup.markets).values()
     return {
         f"{column} of {label}" if label else column: values
@@ -268,7 +268,7 @@ def explain_no_fill(setup: Setup, outcome: Outcome, rows: Sequence[Mapping[str, 
     return explain_limit(setup, total, limits)
 
 
-def explain_nan(n: int, columns: Mapping[str, base.FloatArray]) -> str:
+def explain_nan(n: int, columns: Mapping[str, core.FloatArray]) -> str:
     unknown = [name for name, column in columns.items() if not np.isfinite(column[:-1]).any()]
     if unknown:
         return (
@@ -295,16 +295,16 @@ def explain_limit(
     )
 
 
-def count_unfilled(metrics: Mapping[str, base.FloatArray]) -> int:
+def count_unfilled(metrics: Mapping[str, core.FloatArray]) -> int:
     return int((np.asarray(metrics["turnover"]) == 0.0).sum())
 
 
-def warn_of_unfilled(metrics: Mapping[str, base.FloatArray]) -> None:
+def warn_of_unfilled(metrics: Mapping[str, core.FloatArray]) -> None:
     n, total = count_unfilled(metrics), len(metrics["turnover"])
     if n:
-        base.warn_caller(
+        core.warn_caller(
             f"{n:,} of {total:,} sets filled no order; a run of one of them says why",
-            base.NoFillWarning,
+            core.NoFillWarning,
         )
 
 
@@ -380,7 +380,7 @@ def finish(setup: Setup, outcome: Any) -> Result:
 
 
 def explain(
-    setup: Setup, outcome: Outcome, closes: base.IntArray, rows: Sequence[Mapping[str, Any]]
+    setup: Setup, outcome: Outcome, closes: core.IntArray, rows: Sequence[Mapping[str, Any]]
 ) -> str:
     level, names = outcome.of_positions("target"), setup.markets.names
     weights = setup.signal.T[setup.first :]
@@ -397,14 +397,14 @@ def explain(
     kinds = dict.fromkeys(type(setup.policies[name]).__name__ for name in chosen or names)
     whose = ", ".join(kinds) + (f" of {', '.join(chosen)}" if chosen else "")
     if no_fill and (find_columns(setup) or level.any()):  # else it is meant to hold cash
-        base.warn_caller(f"{whose} filled no order: {no_fill}", base.NoFillWarning)
+        core.warn_caller(f"{whose} filled no order: {no_fill}", core.NoFillWarning)
     if len(at):
-        base.warn_caller(
+        core.warn_caller(
             f"{whose} asked for an infinite leverage at {len(at):,} of {len(level):,} closes, "
-            f"first at {base.format_time(int(closes[at[0]]))} UTC (a division by zero?): it took "
+            f"first at {core.format_time(int(closes[at[0]]))} UTC (a division by zero?): it took "
             "as much as its limits allow; return float('nan') there to leave the position, or set "
             "max_leverage",
-            base.InfiniteLeverageWarning,
+            core.InfiniteLeverageWarning,
         )
     return no_fill
 
@@ -428,7 +428,7 @@ def find_before(setup: Setup) -> Before:
     )
 
 
-def start_trail(markets: Markets, i: int, first: int) -> base.FloatArray:
+def start_trail(markets: Markets, i: int, first: int) -> core.FloatArray:
     market = markets[markets.names[i]]
     seen = max(min(first, int(markets.spans[i, 1])) - int(markets.spans[i, 0]), 0)
     return forecast_volatility(
@@ -444,8 +444,8 @@ def start_trail(markets: Markets, i: int, first: int) -> base.FloatArray:
 
 
 @short_form
-@base.record_making
-@base.checked_only("compile", "progress")
+@core.record_making
+@core.checked_only("compile", "progress")
 def run(
     market: Market | Markets,
     policy: AnyPolicy,
@@ -571,11 +571,11 @@ def read_options(setup: Setup, outcome: Outcome) -> RunOptions | None:
 
 def value_state(
     terms: OptionTerms,
-    forward: base.FloatArray,
-    volatility: base.FloatArray,
-    years: base.FloatArray,
-    marks: base.FloatArray,
-) -> tuple[base.FloatArray, base.FloatArray, base.FloatArray]:
+    forward: core.FloatArray,
+    volatility: core.FloatArray,
+    years: core.FloatArray,
+    marks: core.FloatArray,
+) -> tuple[core.FloatArray, core.FloatArray, core.FloatArray]:
     bars, options = np.nonzero(years >= 0.0)
     state = np.stack([forward[bars, options], volatility[bars, options], years[bars, options]])
     value, found = np.full(forward.shape, np.nan), volatility.copy()
@@ -589,12 +589,12 @@ def value_state(
 
 
 def find_opened(
-    entries: base.FloatArray,
-    held: base.FloatArray,
-    owners: base.IntArray,
+    entries: core.FloatArray,
+    held: core.FloatArray,
+    owners: core.IntArray,
     first: int,
-    expired: base.FloatArray,
-) -> base.FloatArray:
+    expired: core.FloatArray,
+) -> core.FloatArray:
     """Return the contracts after the fills at the open of each bar, of shape (n_bars, K)."""
     opened = np.where(expired, 0.0, np.concatenate((np.zeros_like(held[:1]), held[:-1])))
     is_fill = (entries[:, 1] == FILL) & np.isin(entries[:, OWNER], owners)
@@ -605,8 +605,8 @@ def find_opened(
 
 
 def find_entries(
-    entries: base.FloatArray, held: base.FloatArray, owners: base.IntArray, first: int
-) -> base.FloatArray:
+    entries: core.FloatArray, held: core.FloatArray, owners: core.IntArray, first: int
+) -> core.FloatArray:
     """Return the average prices of what is held at each close, of shape (n_bars, K)."""
     found = np.full(held.shape, np.nan)
     for place, owner in enumerate(owners.tolist()):

@@ -9,27 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest import base
+from backtest import core
 from backtest.account import Account
 from backtest.engine import checks
 from backtest.engine.backtest import AnyPolicy, Backtest, check_panel
 from backtest.engine.inputs import ASSET, ON_CLOCK, AccountInputs, has_interest, read_inputs
-from backtest.engine.manifest import describe_policies, describe_policy
-from backtest.engine.option_inputs import check_traders, warn_of_options
 from backtest.engine.policies import ObservedPolicy, assign_policies, observe_policies
-from backtest.engine.run_record import (
-    Benchmark,
-    BenchmarkLike,
-    RunRecord,
-    index_traded,
-    read_benchmark,
-)
-from backtest.engine.signals import (
-    SignalRule,
-    describe_weights,
-    read_signal,
-    resolve_signal,
-)
 from backtest.market import (
     Market,
     Markets,
@@ -39,18 +24,28 @@ from backtest.market import (
     read_weights,
     remake,
 )
-from backtest.policy import Policy, sets_margin
+from backtest.options.option_inputs import check_traders, warn_of_options
+from backtest.policies import Policy, sets_margin
+from backtest.results.manifest import describe_policies, describe_policy
+from backtest.results.run_record import (
+    Benchmark,
+    BenchmarkLike,
+    RunRecord,
+    index_traded,
+    read_benchmark,
+)
+from backtest.signals.rules import SignalRule, describe_weights, read_signal, resolve_signal
 from backtest.venue import Venue
 
 SETTLEMENTS = ("funding_time", "funding_rate", "funding_mark")
 
 
-def find_start_bar(market: Market | Markets, start: base.TimeLike | None) -> int:
+def find_start_bar(market: Market | Markets, start: core.TimeLike | None) -> int:
     first = 0
     if start is not None:
-        first = int(np.searchsorted(market.time, base.to_nanoseconds(start, "start")))
+        first = int(np.searchsorted(market.time, core.to_nanoseconds(start, "start")))
     if market.n_bars - first < 2:
-        raise base.ParameterError(
+        raise core.ParameterError(
             f"a run needs at least 2 bars, for the first never trades, got {market.n_bars - first} "
             + (f"of {market!r}" if start is None else f"from start {start} on")
         )
@@ -59,7 +54,7 @@ def find_start_bar(market: Market | Markets, start: base.TimeLike | None) -> int
 
 def join_resumed(resume: RunRecord, markets: Markets) -> tuple[Markets, int]:
     if not is_same_account(markets.names, resume.names):
-        raise base.ParameterError(
+        raise core.ParameterError(
             f"a resumed run must have the same instruments in the same order, "
             f"{', '.join(resume.names)}, got {', '.join(markets.names)}"
         )
@@ -68,11 +63,11 @@ def join_resumed(resume: RunRecord, markets: Markets) -> tuple[Markets, int]:
     is_inside = 0 < first < markets.n_bars and int(markets.time[first - 1]) == last
     is_next = is_inside and int(markets.time[first]) == last + markets.interval
     if not (is_next or (is_inside and markets.sessions)):
-        raise base.DataError(
-            f"the markets of a resumed run must hold the bar of {base.format_time(last)} UTC, the "
+        raise core.DataError(
+            f"the markets of a resumed run must hold the bar of {core.format_time(last)} UTC, the "
             "last one of the earlier run, the history that the policy's columns need, and bars "
-            f"after it, got {base.format_time(markets.start)} to "
-            f"{base.format_time(markets.end)} UTC"
+            f"after it, got {core.format_time(markets.start)} to "
+            f"{core.format_time(markets.end)} UTC"
         )
     held, ended = resume.of_positions("quantity")[-1].tolist(), {}
     for mark, quantity, (name, market), (listed, gone) in zip(
@@ -84,8 +79,8 @@ def join_resumed(resume: RunRecord, markets: Markets) -> tuple[Markets, int]:
             continue
         found = float(market.mark_close[first - 1 - listed])
         if found != mark:
-            raise base.DataError(
-                f"the mark close of {name} at {base.format_time(last)} UTC must be the one the "
+            raise core.DataError(
+                f"the mark close of {name} at {core.format_time(last)} UTC must be the one the "
                 f"earlier run ended on, {mark!r}, got {found!r}; resume on the same data"
             )
     return (remake(markets, {**markets, **ended}) if ended else markets), first
@@ -108,10 +103,10 @@ def put_before(resume: RunRecord, markets: Markets) -> Markets:
 def concatenate(before: Market, after: Market) -> Market:
     kept = int(np.searchsorted(before.time, after.start))
     if after.interval != before.interval or set(after.columns) != set(before.columns):
-        raise base.DataError(
+        raise core.DataError(
             "the market of a resumed run must have the interval and columns of the earlier one, "
-            f"{base.format_duration(before.interval)} and {sorted(before.columns)}, got "
-            f"{base.format_duration(after.interval)} and {sorted(after.columns)}"
+            f"{core.format_duration(before.interval)} and {sorted(before.columns)}, got "
+            f"{core.format_duration(after.interval)} and {sorted(after.columns)}"
         )
     later = int(np.searchsorted(after.funding_time, after.start - after.interval // 4))
     ours = np.concatenate([after.funding_time[later:], [after.end]])
@@ -153,13 +148,13 @@ def append_last_bar(
     )
 
 
-def read_resume(resume: object, start: base.TimeLike | None) -> RunRecord | None:
+def read_resume(resume: object, start: core.TimeLike | None) -> RunRecord | None:
     if resume is None:
         return None
     if not isinstance(resume, RunRecord):
-        raise base.ParameterError(f"resume must be the result of a run, got {resume!r:.60}")
+        raise core.ParameterError(f"resume must be the result of a run, got {resume!r:.60}")
     if start is not None:
-        raise base.ParameterError(
+        raise core.ParameterError(
             f"start must be left out with resume, which goes on where it ended, got {start}"
         )
     return resume
@@ -175,15 +170,15 @@ def check_rules(
     if resume is None:
         return
     above = None if overlay is None else describe_policy(overlay)
-    present: Any = base.to_plain({"policy": describe_policies(policies), "overlay": above})
-    past: Any = base.to_plain(
+    present: Any = core.to_plain({"policy": describe_policies(policies), "overlay": above})
+    past: Any = core.to_plain(
         {"policy": resume.manifest["policy"], "overlay": resume.manifest.get("overlay")}
     )
     present |= list_rules(account, venues, resume.last_time)
     past |= list_rules(resume.account, resume.venues, resume.last_time)
     differing = [name for name in {**past, **present} if past.get(name) != present.get(name)]
     if differing:
-        raise base.ParameterError(
+        raise core.ParameterError(
             f"a resumed run must keep the same rules, got another {', '.join(differing)}; flows "
             "after the end of the earlier run may be added"
         )
@@ -205,7 +200,7 @@ def list_rules(account: Account, venues: Mapping[str, Venue], until: int) -> dic
         rules |= {f"venue.{name}{of}": x for name, x in venue.to_dict().items()}
         if not has_interest(venue):
             rules.pop(f"venue.interest_on{of}", None)
-    plain: dict[str, Any] = base.to_plain(rules)
+    plain: dict[str, Any] = core.to_plain(rules)
     return plain
 
 
@@ -248,7 +243,7 @@ class Setup(NamedTuple):
     overlay: Policy | None
     venues: dict[str, Venue]
     account: Account
-    signal: base.FloatArray
+    signal: core.FloatArray
     observed: list[ObservedPolicy]
     inputs: Any
     first: int
@@ -346,7 +341,7 @@ def set_up(
     )
 
 
-def read_signals(signal: Any, seen: Markets, first: int, *, is_alone: bool) -> base.FloatArray:
+def read_signals(signal: Any, seen: Markets, first: int, *, is_alone: bool) -> core.FloatArray:
     """Return the weights decided at each close, (n, n_bars); one market's signal is a number."""
     if not is_alone or isinstance(signal, pd.DataFrame | Mapping) or np.ndim(signal) == 2:
         return read_weights(signal, seen, first=first)
@@ -356,12 +351,12 @@ def read_signals(signal: Any, seen: Markets, first: int, *, is_alone: bool) -> b
 
 
 def recall_signals(
-    weights: base.FloatArray,
+    weights: core.FloatArray,
     clock: PolicyClock,
     resume: RunRecord | None,
     markets: Markets,
     first: int,
-) -> base.FloatArray:
+) -> core.FloatArray:
     """Return the weights with those of the bars before ``first`` from an earlier run."""
     if resume is None or resume.setup is None or resume.markets is None:
         return weights
@@ -388,14 +383,14 @@ def set_up_like(
 def check_margin_policies(policies: Mapping[str, Policy], account: Account) -> None:
     for name, policy in policies.items():
         if sets_margin(policy) and account.for_instrument(name).margin != "isolated":
-            raise base.ParameterError(
+            raise core.ParameterError(
                 f"margin of {name} must be 'isolated' under {type(policy).__name__}, which defines "
                 "venue_leverage: in cross margin all money backs the position already, got 'cross'"
             )
 
 
 def set_up_again(
-    setup: Setup, markets: Markets, weights: base.FloatArray, *, first: int, started: int
+    setup: Setup, markets: Markets, weights: core.FloatArray, *, first: int, started: int
 ) -> Setup:
     """Return the setup of the same account on other markets, from another bar.
 

@@ -12,24 +12,25 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 import numpy as np
 import pandas as pd
 
+from backtest import _compile, core, engine
 from backtest import account as accounts
-from backtest import base, engine
-from backtest.account import AccountBar, AccountState, Terms, ledger, set_quotes
+from backtest.account import AccountBar, AccountState, Terms, TradedDays, ledger, set_quotes
 from backtest.account import bar as bar_steps
 from backtest.account.order_limits import ALL, ASKED, CAUSES, CUT, DISTANCE
 from backtest.account.records import EQUITY, OVERLAY, RESTED
-from backtest.base import Number, ParameterError, format_percent, format_price, format_time, to_json
-from backtest.base.units import DAY, HOUR
-from backtest.engine import AccountInputs, Result, TradedDays, gather_deciders, look_at_close
+from backtest.core import Number, ParameterError, format_percent, format_price, format_time, to_json
+from backtest.core.units import DAY, HOUR
+from backtest.engine import AccountInputs, gather_deciders, look_at_close
 from backtest.engine.inputs import WINDOW
 from backtest.engine.loop import DAY_NS, N_SHOWN
 from backtest.live import state as snapshots
 from backtest.live.state import AccountSnapshot, check_known
+from backtest.margin import compute_price
 from backtest.market import Market, Markets, find_clock, remake
 from backtest.market.tables import JITTER
 from backtest.options import refuse_options
-from backtest.policy import AccountView, sets_margin
-from backtest.venue import compute_price
+from backtest.policies import AccountView, sets_margin
+from backtest.results import Result
 
 if TYPE_CHECKING:
     from backtest.engine import AnyPolicy, Backtest, BacktestFields, Setup
@@ -76,12 +77,12 @@ def read_settlements(setup: Setup, given: Any) -> dict[str, pd.DataFrame]:
         frame = each
         if not isinstance(each, pd.DataFrame):
             rate = RATE.check(f"funding of {name}", each)
-            frame = pd.DataFrame({"rate": [rate]}, index=base.utc_index(np.array([time])))
+            frame = pd.DataFrame({"rate": [rate]}, index=core.utc_index(np.array([time])))
         if "rate" not in frame or not isinstance(frame.index, pd.DatetimeIndex):
             raise ParameterError(
                 f"funding must have a column rate by UTC time, got {list(frame.columns)}"
             )
-        stamps = base.read_stamps(frame.index, name="funding", error=ParameterError)
+        stamps = core.read_stamps(frame.index, name="funding", error=ParameterError)
         end = time + setup.markets.interval
         if not np.all((stamps >= time - JITTER) & (stamps < end)):
             raise ParameterError(
@@ -113,10 +114,10 @@ def name_given(name: str, given: Any, names: Sequence[str], n: int) -> Mapping[s
         if n > 1:
             raise ParameterError(
                 f"{name} must be a number for each of several instruments, as {{{names[0]!r}: "
-                f"...}}, got {base.repr_plain(given)}"
+                f"...}}, got {core.repr_plain(given)}"
             )
         return {names[0]: given}
-    base.check_names(f"{name}: the market", given, names, noun="instrument")
+    core.check_names(f"{name}: the market", given, names, noun="instrument")
     return given
 
 
@@ -138,7 +139,7 @@ def extend_market(market: Market, name: str, time: int, stated: Stated) -> Marke
     due = stated.funding.get(name)
     if due is None:
         return longer
-    stamps = base.read_stamps(due.index, name="funding")
+    stamps = core.read_stamps(due.index, name="funding")
     return replace(
         longer,
         funding_time=np.append(longer.funding_time, stamps),
@@ -216,7 +217,7 @@ class Filled(NamedTuple):
 
 @functools.cache
 def find_functions() -> Any:
-    bound = base.bind_functions(engine.loop, ask=engine.ask_plain)
+    bound = _compile.bind_functions(engine.loop, ask=engine.ask_plain)
     return SimpleNamespace(**{**vars(bar_steps), **bound, "look_at_close": look_at_close})
 
 
@@ -377,7 +378,7 @@ def write_decision(decision: Decision) -> Iterator[str]:
     for name, row in rows.items():
         level, target = decision.leverage[name], decision.target[name]
         asked = "leave the position" if math.isnan(level) else format_leverage(level)
-        share = "" if math.isnan(target) else f", target {base.format_signed(target)} x equity"
+        share = "" if math.isnan(target) else f", target {core.format_signed(target)} x equity"
         yield f"  {name}: {asked}{share}"
         yield (
             f"    position {row['position_before']:.12g} -> {row['position_after']:.12g} contracts "
@@ -386,7 +387,7 @@ def write_decision(decision: Decision) -> Iterator[str]:
         )
     before, after = decision.equity
     low, high = decision.margin_ratio
-    yield f"  equity {base.format_money(before)} -> {base.format_money(after)}, margin ratio " + (
+    yield f"  equity {core.format_money(before)} -> {core.format_money(after)}, margin ratio " + (
         f"{format_percent(low)} -> {format_percent(high)}"
     )
     for title, texts in (("cut", decision.cuts), ("warning", decision.warnings)):
@@ -399,7 +400,7 @@ def write_price(price: float) -> str:
 
 
 @engine.short_form
-@base.checked_only("state")
+@core.checked_only("state")
 def decide(
     policy: AnyPolicy,
     market: Market | Markets,
@@ -408,7 +409,7 @@ def decide(
     at: float | Mapping[str, float] | None = None,
     mark: float | Mapping[str, float] | None = None,
     funding: float | pd.DataFrame | Mapping[str, Any] | None = None,
-    now: base.TimeLike | None = None,
+    now: core.TimeLike | None = None,
     **fields: Unpack[BacktestFields],
 ) -> Decision:
     """Return what a policy decides at the last close of a market, and the order it leads to.
@@ -445,8 +446,8 @@ def decide(
     if isinstance(state, Result):
         setup = setup.begin_at(state.started)
     elif state.started is not None:
-        setup = setup.begin_at(base.to_nanoseconds(state.started))
-    present = None if now is None else base.to_nanoseconds(now, "now")
+        setup = setup.begin_at(core.to_nanoseconds(state.started))
+    present = None if now is None else core.to_nanoseconds(now, "now")
     stated = read_stated(setup, at, mark, funding)
     if isinstance(state, Result):
         decided, traded = go_on(setup, state, policy, test)
@@ -540,12 +541,12 @@ def find_old_data(setup: Setup, now: int | None) -> Iterator[Caution]:
     markets = setup.markets
     end, interval = int(markets.time[-1]) + markets.interval, markets.interval
     if find_clock(markets).rows[-1] < 0:
-        every = base.format_duration(markets.decide)
+        every = core.format_duration(markets.decide)
         yield Caution(f"policies decide every {every}, not at the last close", stops=False)
     if now is not None and now - end > interval:
         yield Caution(
             f"the data end at {format_time(end)}, {format_hours(now - end)} ago, "
-            f"more than a bar of {base.format_duration(interval)}"
+            f"more than a bar of {core.format_duration(interval)}"
         )
     if now is not None and now < end:
         yield Caution(f"the last bar closes at {format_time(end)}, after now, {format_time(now)}")
@@ -593,7 +594,7 @@ def find_other_account(setup: Setup, snapshot: AccountSnapshot) -> Iterator[Caut
         if held.mode not in (None, wanted):
             yield Caution(f"{name} is held in {held.mode} margin, the account says {wanted}")
     end = int(setup.markets.time[-1]) + setup.markets.interval
-    read = end if snapshot.time is None else base.to_nanoseconds(snapshot.time)
+    read = end if snapshot.time is None else core.to_nanoseconds(snapshot.time)
     if read < end - setup.markets.interval:
         yield Caution(f"the snapshot is of {format_time(read)}, before the last bar")
 

@@ -14,23 +14,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 import numpy as np
 import pandas as pd
 
+from backtest import _compile, core, engine
 from backtest import account as accounts
-from backtest import base, engine
 from backtest.account import AccountBar, note, payments
 from backtest.account import bar as bar_steps
 from backtest.account import ledger as kinds
 from backtest.account import records as r
-from backtest.base import DataError, FloatArray, IntArray, ParameterError, format_time, repr_plain
-from backtest.engine import Counts, Outcome, Result, Setup, drive, finish, new_cuts
+from backtest.core import DataError, FloatArray, IntArray, ParameterError, format_time, repr_plain
+from backtest.engine import Counts, Setup, drive, finish, new_cuts
 from backtest.live.state import AccountSnapshot, name_symbols, start_account
+from backtest.margin import compute_value
 from backtest.market import Market, Markets, as_markets, read_file, rename_known
-from backtest.measures import read_tally, start_tally
 from backtest.options import refuse_options
-from backtest.policy import Policy
-from backtest.venue import compute_value
+from backtest.policies import Policy
+from backtest.results import Outcome, Result, read_tally, start_tally
 
 if TYPE_CHECKING:
-    from backtest.base import BoolArray
+    from backtest.core import BoolArray
     from backtest.engine import BacktestFields
 
 
@@ -48,7 +48,7 @@ KINDS = (*ENTRIES, "bad_debt")
 WITHOUT_RANGE = ("bad_debt", "takeover", "liquidation", "expiry", "delisting", "ruin")
 
 
-@base.checked_only("names", "timezone")
+@core.checked_only("names", "timezone")
 def read_fills(
     source: str | Path | pd.DataFrame | Sequence[Mapping[str, Any]],
     *,
@@ -84,8 +84,8 @@ def read_fills(
         found = read_trades(table) if is_of_ccxt else table[[x for x in COLUMNS if x in table]]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(f"a row of fills cannot be read: {error}") from error
-    stamps = base.read_stamps(found["time"], name="fills", timezone=timezone, is_file=is_file)
-    found = found.assign(time=base.utc_index(stamps))
+    stamps = core.read_stamps(found["time"], name="fills", timezone=timezone, is_file=is_file)
+    found = found.assign(time=core.utc_index(stamps))
     if "instrument" in found:
         symbols = found["instrument"].astype(str)
         found["instrument"] = symbols.map(name_symbols(symbols.unique(), names))
@@ -99,10 +99,10 @@ def open_table(source: Any, what: str) -> tuple[pd.DataFrame, bool]:
         table = source.reset_index() if source.index.name is not None else source.copy()
     elif is_file and Path(source).suffix.lower() == ".json":
         try:
-            table = pd.DataFrame(base.read_json_file(Path(source)))
+            table = pd.DataFrame(core.read_json_file(Path(source)))
         except (OSError, ValueError) as error:
             raise DataError(
-                f"{what} must be a readable file, got {base.describe_fault(error)} ({source})"
+                f"{what} must be a readable file, got {core.describe_fault(error)} ({source})"
             ) from error
     elif is_file:
         table = read_file(Path(source))
@@ -196,7 +196,7 @@ class Fact(NamedTuple):
 def place_fills(setup: Setup, given: pd.DataFrame, tolerance: float) -> dict[int, list[Fact]]:
     names = (*setup.markets.names, *(each.name for each in setup.account.collateral))
     table = complete_fills(given, names, setup.markets.currency)
-    stamps = base.read_stamps(table["time"], name="fills", error=ParameterError)
+    stamps = core.read_stamps(table["time"], name="fills", error=ParameterError)
     time, start = setup.markets.time, int(setup.markets.time[setup.first])
     bars, end = np.searchsorted(time, stamps, "right") - 1, int(time[-1]) + setup.markets.interval
     outside: BoolArray = (bars < setup.first) | (stamps >= end)
@@ -282,7 +282,7 @@ def check_rows(
         if not is_good.all():
             k = int(np.argmin(is_good))
             found = given[name].iloc[k]
-            hint = base.did_you_mean(str(found), near[name]) if name in near else ""
+            hint = core.did_you_mean(str(found), near[name]) if name in near else ""
             raise ParameterError(f"{rule}, got {repr_plain(found)}{hint} (row {k} of fills)")
 
 
@@ -358,7 +358,7 @@ class Replay(Result):
             ``term``, ``ours``, ``theirs`` and ``difference`` (theirs less ours) by the open of the
             bar, the first difference first; empty if nothing differs.
         """
-        base.Number(0.0, 1.0).check("tolerance", tolerance)
+        core.Number(0.0, 1.0).check("tolerance", tolerance)
         table = read_ledger(ledger, timezone)
         found = []
         for term, bars, ours, theirs in compare(self, table):
@@ -366,7 +366,7 @@ class Replay(Result):
             if term in LEVELS:
                 scale = np.maximum(np.abs(ours), np.abs(theirs))
             off = np.abs(theirs - ours) > tolerance * (scale + 1e-300)
-            index = base.utc_index(self.time[bars[off]]).rename("time")
+            index = core.utc_index(self.time[bars[off]]).rename("time")
             rows = {"term": term, "ours": ours[off], "theirs": theirs[off]}
             found.append(pd.DataFrame(rows, index=index))
         whole = pd.concat(found) if found else pd.DataFrame(columns=["term", "ours", "theirs"])
@@ -395,8 +395,8 @@ def read_ledger(given: Any, timezone: str | None) -> pd.DataFrame:
         raise ParameterError(f"{column} must be a finite number, got {found} (row {k} of a ledger)")
     terms = table["term"].astype(str) if column == "amount" else column
     for name in sorted({*terms}) if column == "amount" else ():
-        base.Choice(*TERMS, "other").check("term", name)
-    stamps = base.read_stamps(
+        core.Choice(*TERMS, "other").check("term", name)
+    stamps = core.read_stamps(
         table["time"], name="a ledger", timezone=timezone, is_file=is_file, error=ParameterError
     )
     return pd.DataFrame({"stamp": stamps, "term": terms, "amount": amounts})
@@ -416,7 +416,7 @@ def compare(
         )
     what = "rows of the ledger lie outside the replay and are not compared"
     last = int(edges[-1]) + replay.interval
-    base.warn_of_outside(what, table["stamp"].to_numpy(), int(edges[0]), last)
+    core.warn_of_outside(what, table["stamp"].to_numpy(), int(edges[0]), last)
     table, bars = table[inside], bars[inside]
     for term in dict.fromkeys(table["term"]):
         amounts = table["amount"].to_numpy()
@@ -430,12 +430,12 @@ def compare(
 
 
 @engine.short_form
-@base.checked_only("fills", "start")
+@core.checked_only("fills", "start")
 def replay(
     market: Market | Markets,
     fills: pd.DataFrame,
     *,
-    start: AccountSnapshot | base.TimeLike | None = None,
+    start: AccountSnapshot | core.TimeLike | None = None,
     range_tolerance: float = TOLERANCE,
     **fields: Unpack[BacktestFields],
 ) -> Replay:
@@ -463,7 +463,7 @@ def replay(
     range_tolerance : float
         How far a price without a reference may lie outside the range of its bar, a fraction.
     """
-    base.Number(0.0, 1.0).check("range_tolerance", range_tolerance)
+    core.Number(0.0, 1.0).check("range_tolerance", range_tolerance)
     test = engine.read_test(market, fields).plain
     market, start = test.market, test.start if start is None else start
     markets = as_markets(market)
@@ -501,10 +501,10 @@ def live_through(
     inputs, n, first = setup.inputs, len(setup.markets), setup.first
     names = (*setup.markets.names, *(each.name for each in setup.account.collateral))
     jitter = setup.venues[setup.markets.names[0]].funding_jitter
-    panel = setup.markets.panel(base.parse_duration(jitter, "funding_jitter"))
+    panel = setup.markets.panel(core.parse_duration(jitter, "funding_jitter"))
     due = np.asarray(panel.funding_time[panel.funding_bar >= first])
     replayer = Replayer(names, n, facts, setup.markets.time, due)
-    bound = base.bind_functions(
+    bound = _compile.bind_functions(
         engine.loop,
         live_bar=replayer.live,
         begin_bars=lambda *_: False,
@@ -537,13 +537,13 @@ class Replayer:
     ) -> None:  # fmt: skip
         self.names, self.n, self.facts, self.time, self.due = names, n, facts, time, due
         self._allowed, self._t, self._default = 0, 0, 5
-        pay = base.bind_functions(
+        pay = _compile.bind_functions(
             payments,
             liquidate_isolated=lambda *_: False,
             is_funding_due=self._is_next_due,
             compute_withdrawable=lambda *_: math.inf,
         )
-        close = base.bind_functions(
+        close = _compile.bind_functions(
             bar_steps,
             settle_debt=self._check_debt,
             delist=lambda *_: None,  # what is delisted or ruined is closed by its fill

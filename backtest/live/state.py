@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from backtest import base
-from backtest import policy as policies
+from backtest import core, policies
 from backtest.account import AccountState, Terms, compute_account_equity, is_under_limit
 from backtest.account import records as r
-from backtest.base import Choice, Declaration, Flag, FrozenTable, Number, ParameterError, checked
+from backtest.core import Choice, Declaration, Flag, FrozenTable, Number, ParameterError, checked
 from backtest.engine import start_account_state
-from backtest.policy import AccountView, Combinator, Policy, may_read_of_account, start_memory
-from backtest.venue import compute_value
+from backtest.margin import compute_value
+from backtest.policies import AccountView, Combinator, Policy, may_read_of_account, start_memory
 
 if TYPE_CHECKING:
-    from backtest.base import Faults
+    from backtest.core import Faults
     from backtest.engine import Setup
 
 
@@ -35,17 +34,17 @@ class ByName(Declaration):
 
     def read(self, value: Any) -> FrozenTable:
         if not isinstance(value, Mapping):
-            raise base.Fault("must be a table by name")
+            raise core.Fault("must be a table by name")
         return FrozenTable({str(name): self.read_one(str(name), x) for name, x in value.items()})
 
 
-class HeldPosition(base.Value, kw_only=True):
+class HeldPosition(core.Value, kw_only=True):
     quantity: Annotated[float, SIGNED]
     entry: Annotated[float | None, Number(0.0, open_low=True)] = None
     margin: Annotated[float, SIGNED] = 0.0
     mode: Annotated[str | None, Choice("cross", "isolated")] = None
     best_price: Annotated[float | None, NOT_NEGATIVE] = None
-    opened: Annotated[str | None, base.Time()] = None
+    opened: Annotated[str | None, core.Time()] = None
     bars_since_liquidation: Annotated[float | None, BARS] = None
     bars_since_stop: Annotated[float | None, BARS] = None
     overlay: Annotated[float | None, SIGNED] = None
@@ -67,7 +66,7 @@ def read_amount(name: str, given: Any) -> float:
     return float(SIGNED.check(f"collateral.{name}", given))
 
 
-class AccountSnapshot(base.Value, kw_only=True):
+class AccountSnapshot(core.Value, kw_only=True):
     """What an account owns at one moment: the state that :func:`backtest.decide` starts from.
 
     Either ``wallet`` or ``equity`` is given. All money is in the settlement currency.
@@ -117,14 +116,14 @@ class AccountSnapshot(base.Value, kw_only=True):
     wallet: Annotated[float | None, SIGNED] = None
     equity: Annotated[float | None, SIGNED] = None
     positions: Annotated[Mapping[str, HeldPosition], ByName(read_position)] = FrozenTable({})
-    time: Annotated[str | None, base.Time()] = None
+    time: Annotated[str | None, core.Time()] = None
     reserve: Annotated[float | None, NOT_NEGATIVE] = None
     peak_equity: Annotated[float | None, NOT_NEGATIVE] = None
     highest_equity: Annotated[float | None, NOT_NEGATIVE] = None
     paid_in: Annotated[float | None, NOT_NEGATIVE] = None
     bars_since_liquidation: Annotated[float | None, BARS] = None
     bars_since_stop: Annotated[float | None, BARS] = None
-    started: Annotated[str | None, base.Time()] = None
+    started: Annotated[str | None, core.Time()] = None
     overlay: Annotated[float | None, SIGNED] = None
     collateral: Annotated[Mapping[str, float] | None, ByName(read_amount)] = None
     halted: Annotated[bool, Flag()] = False
@@ -143,11 +142,11 @@ class AccountSnapshot(base.Value, kw_only=True):
         """Return the snapshot in a JSON file."""
         file = Path(path)
         try:
-            data = base.read_json_file(file)
-        except (OSError, base.DataError) as error:
+            data = core.read_json_file(file)
+        except (OSError, core.DataError) as error:
             raise ParameterError(
                 "a snapshot must be a readable JSON file, got "
-                f"{base.describe_fault(error)} ({file})"
+                f"{core.describe_fault(error)} ({file})"
             ) from error
         return cls.from_dict(data, where=file.name)
 
@@ -184,7 +183,7 @@ class AccountSnapshot(base.Value, kw_only=True):
         own: Any = balance.get(currency)
         if not isinstance(own, Mapping) or own.get("total") is None:
             raise ParameterError(
-                f"a balance must have the total of {currency}, got {base.repr_plain(own)}; "
+                f"a balance must have the total of {currency}, got {core.repr_plain(own)}; "
                 "currency= names another"
             )
         opened = [each for each in positions if float(each.get("contracts") or 0.0) != 0.0]
@@ -333,7 +332,7 @@ def start_account(setup: Setup, snapshot: AccountSnapshot, terms: Terms) -> Acco
         state.best[i] = best * is_open
         state.factor[i] = 1.0 if each.overlay is None else each.overlay
         opened = each.opened if is_open else None
-        state.opened[i] = math.nan if opened is None else base.to_nanoseconds(opened)
+        state.opened[i] = math.nan if opened is None else core.to_nanoseconds(opened)
         for since, name in (
             (state.since, "bars_since_liquidation"), (state.since_stop, "bars_since_stop"),
         ):  # fmt: skip

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest import base
-from backtest.base import FloatArray, IntArray, ParameterError, format_duration, format_time
-from backtest.base.units import DAY, YEAR_DAYS
+from backtest import core
+from backtest.core import FloatArray, IntArray, ParameterError, format_duration, format_time
+from backtest.core.units import DAY, YEAR_DAYS
 from backtest.market.files import is_panel
 from backtest.market.market import Market, compute_once
 from backtest.market.markets import Markets, as_given, as_markets, rebuild
@@ -23,7 +23,7 @@ SESSIONS = 252.0
 """Sessions per year, in a market with sessions."""
 
 
-@base.checked
+@core.checked
 def bars_per_year(market: Market) -> float | FloatArray:
     """Return the number of bars in a year, by which variances are annualized.
 
@@ -157,7 +157,7 @@ def decide_every(market: Any, length: str) -> Any:
     >>> decide_every(Market.sample(bars=48), "4h")
     bt.decide_every(Market.sample(bars=48), '4h')
     """
-    markets, every = as_markets(market), base.parse_duration(length, "decide")
+    markets, every = as_markets(market), core.parse_duration(length, "decide")
     if every % markets.interval:
         longer = format_duration(-(-every // markets.interval) * markets.interval)
         raise ParameterError(
@@ -234,7 +234,7 @@ def has_gaps(market: Any) -> bool:
     return bool(market.sessions) or span != (market.n_bars - 1) * int(market.interval)
 
 
-def find_thin(market: Market) -> base.BoolArray:
+def find_thin(market: Market) -> core.BoolArray:
     if "detail" in market.filled:
         return np.zeros(1, np.bool_)
     opens = combine(market).time
@@ -299,7 +299,7 @@ def read_detail(markets: Markets, detail: Any) -> Mapping[str, Market]:
     if not isinstance(given, Mapping) or not all(isinstance(e, Market) for e in given.values()):
         raise ParameterError(
             "detail must be a Market, one for each instrument, or a folder, "
-            f"got {base.repr_plain(given)}"
+            f"got {core.repr_plain(given)}"
         )
     lacking = [name for name in markets.names if name not in given]
     if lacking:
@@ -315,7 +315,7 @@ def find_owners(market: Market, detail: Market) -> IntArray:
     return np.where(detail.time < market.time[owners] + market.interval, owners, -1)
 
 
-def find_covered(name: str, market: Market, detail: Market) -> base.BoolArray:
+def find_covered(name: str, market: Market, detail: Market) -> core.BoolArray:
     """Return which bars of a market have enough detail, and open with it."""
     if detail.interval >= market.interval or market.interval % detail.interval:
         raise ParameterError(
@@ -339,7 +339,7 @@ def find_covered(name: str, market: Market, detail: Market) -> base.BoolArray:
     return covered
 
 
-def join(market: Market, detail: Market, lived: base.BoolArray) -> Market:
+def join(market: Market, detail: Market, lived: core.BoolArray) -> Market:
     """Return a market with its detail in the place of the bars that are ``lived`` by it."""
     owners, opens = find_owners(market, detail), market.time[lived]
     taken = (owners >= 0) & lived[owners]
@@ -363,7 +363,7 @@ def join(market: Market, detail: Market, lived: base.BoolArray) -> Market:
     groups = BarGroups(opens, np.flatnonzero(np.diff(owners[taken], prepend=-1)))
     notes = compare(market, {name: getattr(detail, name)[taken] for name in fields}, groups)
     text = f"{format_duration(detail.interval)} in {len(opens):,} of "
-    text += f"{base.count_nouns(market.n_bars, 'bar')} of {format_duration(market.interval)}"
+    text += f"{core.count_nouns(market.n_bars, 'bar')} of {format_duration(market.interval)}"
     if len(opens):
         end = int(opens[-1]) + market.interval
         text += f", from {format_time(int(opens[0]))} to {format_time(end)}"
@@ -393,9 +393,9 @@ def compare(market: Market, detail: Mapping[str, FloatArray], groups: BarGroups)
             worst = np.maximum(worst, np.abs(made / getattr(market, name)[at] - 1.0))
     k, count = int(np.argmax(worst)), int(np.sum(worst > SAME))
     if worst[k] > MOST:
-        raise base.DataError(
+        raise core.DataError(
             "detail must make the bars that it stands for, got a price that differs by "
-            f"{base.format_percent(float(worst[k]))} in the bar of "
+            f"{core.format_percent(float(worst[k]))} in the bar of "
             f"{format_time(int(opens[k]))} UTC, and {count:,} of {len(opens):,} "
             "bars that differ: of one instrument and one venue?"
         )
@@ -405,5 +405,5 @@ def compare(market: Market, detail: Mapping[str, FloatArray], groups: BarGroups)
         f"{count:,} of {len(opens):,} bars differ from their detail by more than 1e-6, at most by "
         f"{float(worst[k]):.2g} at {format_time(int(opens[k]))} UTC; the detail counts"
     )
-    base.warn_caller(text)
+    core.warn_caller(text)
     return {"detail_differs": text}

@@ -25,9 +25,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest import base
-from backtest.base import DataError, ParameterError, format_time
-from backtest.base.units import DAY, HOUR
+from backtest import core
+from backtest.core import DataError, ParameterError, format_time
+from backtest.core.units import DAY, HOUR
 from backtest.market import files as f
 from backtest.market.names import rename_columns
 from backtest.market.quality import quality
@@ -96,31 +96,31 @@ class Request(NamedTuple):
 
     @property
     def length(self) -> str:
-        return base.format_duration(self.interval)
+        return core.format_duration(self.interval)
 
 
 def read_request(
     symbol: str,
     *,
-    start: base.TimeLike,
-    end: base.TimeLike | None = None,
+    start: core.TimeLike,
+    end: core.TimeLike | None = None,
     source: str = "binance-archive",
     interval: str = "1m",
     without: Sequence[str] = (),
 ) -> Request:
-    base.Choice(*ARCHIVES, *OFFERS).check("source", source)
+    core.Choice(*ARCHIVES, *OFFERS).check("source", source)
     for kind in without:
-        base.Choice("funding", "mark").check("without", kind)
+        core.Choice("funding", "mark").check("without", kind)
     kinds = tuple(kind for kind in COLUMNS if kind not in without)
-    length = base.parse_duration(interval, "interval")
-    first = base.to_nanoseconds(start, "start")
-    last = None if end is None else base.to_nanoseconds(end, "end")
+    length = core.parse_duration(interval, "interval")
+    first = core.to_nanoseconds(start, "start")
+    last = None if end is None else core.to_nanoseconds(end, "end")
     for name, stamp in (("start", first), ("end", last)):
         if stamp is not None and stamp % DAY:
             raise ParameterError(f"{name} must be a midnight of UTC, got {format_time(stamp)}")
     if DAY % length:
         raise ParameterError(
-            f"interval must divide a day, got {base.format_duration(length)}; resample shorter bars"
+            f"interval must divide a day, got {core.format_duration(length)}; resample shorter bars"
         )
     if source in ARCHIVES and not re.fullmatch(r"[A-Z0-9_]{2,40}", symbol):
         raise ParameterError(
@@ -313,7 +313,7 @@ def find_symbol(client: Any, request: Request) -> tuple[str, str]:
         known = [name for each in markets for name in (each["symbol"], each["id"])]
         raise ParameterError(
             f"symbol must be listed at {source}, as the venue or ccxt writes it "
-            f"(BTC/USDT:USDT), {wanted!r} is not{base.did_you_mean(wanted, known)}"
+            f"(BTC/USDT:USDT), {wanted!r} is not{core.did_you_mean(wanted, known)}"
         )
     if request.length not in client.timeframes:
         raise ParameterError(
@@ -340,7 +340,7 @@ def read_facts(folder: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
                 f"({folder})"
             )
         return {}
-    facts = base.parse_json(base.read_small(path), path)
+    facts = core.parse_json(core.read_small(path), path)
     known = facts if isinstance(facts, dict) and isinstance(facts.get("from"), str) else {}
     if other := [name for name, value in wanted.items() if known.get(name) != value]:
         held = ", ".join(f"{name} {known.get(name)}" for name in other)
@@ -381,7 +381,7 @@ def fetch_market(
     start = request.start
     identity = {"source": request.source, "symbol": request.symbol, "interval": request.length}
     if facts := read_facts(folder, identity):
-        start = base.to_nanoseconds(facts["from"], FACTS)
+        start = core.to_nanoseconds(facts["from"], FACTS)
         if request.start < start:
             raise ParameterError(
                 f"start must be {facts['from']} or later in a folder that begins there, got "
@@ -474,21 +474,21 @@ def store(
     folder: Path, kind: str, parts: Sequence[pd.DataFrame], facts: Mapping[str, Any]
 ) -> pd.DataFrame:
     rows = pd.concat(parts, ignore_index=True).drop_duplicates().sort_values("time", kind="stable")
-    frame = rows.set_index(base.utc_index(rows["time"].to_numpy())).drop(columns="time")
+    frame = rows.set_index(core.utc_index(rows["time"].to_numpy())).drop(columns="time")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         market = {name: facts[name] for name in ("instrument", "interval")}
         write_json(folder / "market.json", market)
         write_json(folder / FACTS, facts)
-        with base.replace_file(folder / f"{kind}.parquet") as draft:
+        with core.replace_file(folder / f"{kind}.parquet") as draft:
             f.write_table(frame, draft)
     except OSError as error:
         raise DataError(
-            f"cannot write to the folder of the fetch, {folder}: {base.describe_fault(error)}"
+            f"cannot write to the folder of the fetch, {folder}: {core.describe_fault(error)}"
         ) from error
     return rows
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    with base.replace_file(path) as draft:
-        base.write_json_file(content, draft)
+    with core.replace_file(path) as draft:
+        core.write_json_file(content, draft)

@@ -22,9 +22,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from backtest import base
-from backtest.base import DataError, ParameterError, did_you_mean, format_duration, parse_duration
-from backtest.base.units import DAY, SECOND
+from backtest import core
+from backtest.core import DataError, ParameterError, did_you_mean, format_duration, parse_duration
+from backtest.core.units import DAY, SECOND
 from backtest.market import rules
 from backtest.market import tables as timed
 from backtest.market.names import ALL_TIMES, HEADS, rename_columns
@@ -184,7 +184,7 @@ def parse_csv(data: bytes, chosen: Mapping[str, str], where: str) -> pd.DataFram
             raise
         found, text = broken[0].actual_columns, broken[0].text
         line = data.count(b"\n", 0, data.find(text.encode(), start)) + 1
-        wanted = f"{base.count_nouns(len(names), 'cell')}, as line {(row or 0) + 1} has"
+        wanted = f"{core.count_nouns(len(names), 'cell')}, as line {(row or 0) + 1} has"
         raise DataError(
             f"every line must have {wanted}, line {line} could not be read, it has {found}: "
             f"{text[:60]!r} ({where})"
@@ -225,8 +225,8 @@ def find_header(lines: Sequence[str], asked: set[str], where: str) -> int | None
         )
     skipped = [line for line in lines[:row] if line.strip()]
     if skipped:
-        count = base.count_nouns(len(skipped), "line")
-        base.warn_caller(f"{count} above the header skipped, {skipped[0][:60]!r} ({where})")
+        count = core.count_nouns(len(skipped), "line")
+        core.warn_caller(f"{count} above the header skipped, {skipped[0][:60]!r} ({where})")
     return row
 
 
@@ -264,9 +264,9 @@ def write_folder(
     def write(draft: Path) -> None:
         for name, frame in tables.items():
             write_table(frame, draft / f"{name}.parquet")
-        base.write_json_file(facts, draft / "market.json")
+        core.write_json_file(facts, draft / "market.json")
 
-    return base.save_folder(folder.parent, folder.name, write, what="market")
+    return core.save_folder(folder.parent, folder.name, write, what="market")
 
 
 def write_table(frame: pd.DataFrame, path: Path) -> None:
@@ -438,7 +438,7 @@ def check_exists(path: Path) -> None:
 def read_facts(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    facts = base.parse_json(base.read_small(path), path)
+    facts = core.parse_json(core.read_small(path), path)
     if not isinstance(facts, dict):
         raise DataError(f"market.json must be an object ({path})")
     for key, value in facts.items():
@@ -595,13 +595,13 @@ class ReadOptions(NamedTuple):
             **more,
         }
         arguments = [repr(str(path)) for path in paths]
-        arguments += [f"{name}={base.repr_plain(value)}" for name, value in shown.items() if value]
+        arguments += [f"{name}={core.repr_plain(value)}" for name, value in shown.items() if value]
         return f"{loader}({', '.join(arguments)})"
 
 
 def time_text(time: int) -> str:
     """Return UTC ns as text that is read back to the same ns."""
-    return base.format_time(time) if time % SECOND == 0 else pd.Timestamp(time).isoformat()
+    return core.format_time(time) if time % SECOND == 0 else pd.Timestamp(time).isoformat()
 
 
 def read_options(given: Mapping[str, Any]) -> ReadOptions:
@@ -609,20 +609,20 @@ def read_options(given: Mapping[str, Any]) -> ReadOptions:
     repair, timezone = given.get("repair", ()), given.get("timezone")
     repairs = rules.parse_repairs([repair] if isinstance(repair, str) else repair)
     ways = dict(each.split("=") for each in repairs if "=" in each)
-    base.check_timezone(timezone)
+    core.check_timezone(timezone)
     known = [f"{role}.{name}" for role in ROLES[1:] for name in ("time", *SCHEMAS[role].known)]
     columns = given.get("columns") or {}
     for ours in columns:
         if "." in ours:
-            base.Choice(*known).check("columns of another table", ours)
+            core.Choice(*known).check("columns of another table", ours)
     since, until = (
-        None if given.get(name) is None else base.to_nanoseconds(given[name], name)
+        None if given.get(name) is None else core.to_nanoseconds(given[name], name)
         for name in ("since", "until")
     )
     interval = given.get("interval")
     return ReadOptions(
         instrument=given.get("instrument") or "",
-        interval=None if interval is None else base.parse_duration(interval, "interval"),
+        interval=None if interval is None else core.parse_duration(interval, "interval"),
         timezone=timezone,
         mark_gaps=given.get("mark_gaps") or ways.get("mark-gaps"),
         funding_gaps=given.get("funding_gaps") or ways.get("funding-gaps"),

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from backtest import base
-from backtest.base import DataError, FloatArray, IntArray, ParameterError, Range, TimeLike, checked
+from backtest import core
+from backtest.core import DataError, FloatArray, IntArray, ParameterError, Range, TimeLike, checked
 from backtest.market.files import load_fields, load_frames, read_options, time_text, write_folder
 from backtest.market.reshape import resample_fields, slice_fields
 from backtest.market.synthetic import START, generate_sample
@@ -56,7 +56,7 @@ class BarClock:
     @property
     def times(self) -> pd.DatetimeIndex:
         """The opens as a UTC index."""
-        return base.utc_index(self.time)
+        return core.utc_index(self.time)
 
     @property
     def content_hash(self) -> str:
@@ -114,7 +114,7 @@ class BarClock:
         market, or no bar opens in it.
         """
         low, high = (
-            None if time is None else base.to_nanoseconds(time, name)
+            None if time is None else core.to_nanoseconds(time, name)
             for name, time in (("start", start), ("end", end))
         )
         known = Span(self.start, self.end)
@@ -140,7 +140,7 @@ def compute_once(data: BarClock, name: str, compute: Callable[[], T]) -> T:
     return facts[name]
 
 
-@base.checked_fields
+@core.checked_fields
 @dataclass(frozen=True, eq=False, repr=False)
 class Market(BarClock):
     """Aligned history of one instrument; arrays are C-contiguous and cannot be written to.
@@ -218,15 +218,15 @@ class Market(BarClock):
         frozen: dict[int, Any] = {}  # without mark prices, two fields share one array
         for name, array in self._arrays().items():
             if id(array) not in frozen:
-                frozen[id(array)] = base.freeze(array)
+                frozen[id(array)] = core.freeze(array)
             object.__setattr__(self, name, frozen[id(array)])
-        columns = {name: base.freeze(values) for name, values in self.columns.items()}
+        columns = {name: core.freeze(values) for name, values in self.columns.items()}
         object.__setattr__(self, "columns", MappingProxyType(columns))
         object.__setattr__(self, "filled", MappingProxyType(dict(self.filled)))
         object.__setattr__(self, "facts", {})  # copies with the same content share them
         signal = np.asarray(self.signal)
         signal = signal[:1] if signal.strides == (0,) else signal  # a constant stays one
-        object.__setattr__(self, "signal", np.broadcast_to(base.freeze(signal), self.time.shape))
+        object.__setattr__(self, "signal", np.broadcast_to(core.freeze(signal), self.time.shape))
 
     @classmethod
     @checked
@@ -280,7 +280,7 @@ class Market(BarClock):
         given = {"bars": bars, "mark": mark, "funding": rates}
         frames = {n: (SourceFrame(n, each),) for n, each in given.items() if each is not None}
         fields = load_frames(frames, options, where="the frames given")
-        length, time = base.format_duration(fields["interval"]), fields["time"]
+        length, time = core.format_duration(fields["interval"]), fields["time"]
         label = f"{instrument or 'bars'} {length}, {time.size} from {time_text(int(time[0]))}"
         return cls(**fields, source=f"<Market.from_frames: {label}>")
 
@@ -364,7 +364,7 @@ class Market(BarClock):
         >>> len(market), market.synthetic, market.instrument
         (48, True, 'SYNTHETIC-PERP')
         """
-        length = base.parse_duration(interval, "interval")
+        length = core.parse_duration(interval, "interval")
         Range(1, math.inf, "bars").check("bars", bars, whole=True)
         most = (np.iinfo(np.int64).max - START) // length - 1
         if bars > most:
@@ -416,7 +416,7 @@ class Market(BarClock):
         if not self.funding_time.size:
             return None
         columns = {"rate": self.funding_rate, "mark": self.funding_mark}
-        return pd.DataFrame(columns, index=base.utc_index(self.funding_time))
+        return pd.DataFrame(columns, index=core.utc_index(self.funding_time))
 
     def __repr__(self) -> str:
         return self.source
@@ -444,7 +444,7 @@ class Market(BarClock):
             The direction decided at each close, in [-1, 1].
         """
         if np.shape(signal) != (1,):
-            base.check_shape("signal", signal, (self.n_bars,))
+            core.check_shape("signal", signal, (self.n_bars,))
         told = dataclasses.replace(self, signal=signal)
         vars(told)["facts"] = vars(self)["facts"]
         return told
@@ -491,7 +491,7 @@ class Market(BarClock):
         interval : str
             A multiple of the market's own interval; with sessions, any length not below it.
         """
-        fields = resample_fields(self, base.parse_duration(interval, "interval"))
+        fields = resample_fields(self, core.parse_duration(interval, "interval"))
         return Market(**fields, source=f"{self.source}.resample({interval!r})")
 
     @checked
@@ -502,7 +502,7 @@ class Market(BarClock):
         """
         facts = {
             "instrument": self.instrument,
-            "interval": base.format_duration(self.interval),
+            "interval": core.format_duration(self.interval),
             "synthetic": self.synthetic,
             "sessions": self.sessions,
             "filled": dict(self.filled),
@@ -527,7 +527,7 @@ def read_column(name: str, values: object, time: IntArray) -> FloatArray:
                 f"{name}: must be an array, or a Series by time, was by "
                 f"{type(values.index).__name__}; {BY_BARS}"
             )
-        stamps = base.read_stamps(values.index, name=name)
+        stamps = core.read_stamps(values.index, name=name)
         if not np.array_equal(stamps, time):
             raise DataError(
                 f"{name}: must be indexed by the opens of the bars, lacks "
@@ -545,7 +545,7 @@ def read_column(name: str, values: object, time: IntArray) -> FloatArray:
     column = to_floats(numbers, column=name, name="with_columns")
     infinite = np.flatnonzero(np.isinf(column))
     if infinite.size:
-        first = base.format_time(int(time[infinite[0]]))
+        first = core.format_time(int(time[infinite[0]]))
         raise DataError(
             f"{name}: must be finite, or NaN if unknown, got {column[infinite[0]]:g} in "
             f"{infinite.size} of {time.size} bars, first at {first}"

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest import base
-from backtest.base import DataError, FloatArray, IntArray, ParameterError, checked, format_time
+from backtest import core
+from backtest.core import DataError, FloatArray, IntArray, ParameterError, checked, format_time
 from backtest.market.files import find_sources, load_fields, read_options, time_text
 from backtest.market.market import BarClock, FundingGaps, Market, MarkGaps, compute_once
 from backtest.market.names import find_currency
@@ -21,7 +21,7 @@ from backtest.market.weight_frame import Weights, make_index, read_weights
 
 MAX_AGE = "14d"
 
-read_listing = base.call_later("backtest.options.option_listing", "read_listing")
+read_listing = core.call_later("backtest.options.option_listing", "read_listing")
 
 
 class Panel(NamedTuple):
@@ -108,9 +108,9 @@ def check_same_terms(markets: Mapping[str, Market]) -> None:
     for name, other in markets.items():
         for what, cure, held, found in (
             ("interval", "market.resample makes longer bars",
-             *(base.format_duration(m.interval) for m in (one, other))),
+             *(core.format_duration(m.interval) for m in (one, other))),
             ("clock of policies", "give the markets as they are, and decide= to the run",
-             *(base.format_duration(m.decide or m.interval) for m in (one, other))),
+             *(core.format_duration(m.decide or m.interval) for m in (one, other))),
             ("calendar", "load all with sessions=True, or run those that close in an account of "
              "their own", *("sessions" if m.sessions else "no sessions" for m in (one, other))),
         ):  # fmt: skip
@@ -159,7 +159,7 @@ def make_clock(markets: Mapping[str, Market]) -> tuple[IntArray, IntArray]:
             f"{format_time(int(time[starts[order[k + 1]]]))} UTC, after the last bar of {latest!r} "
             f"at {format_time(int(time[reached[k] - 1]))} UTC"
         )
-    return base.freeze(time), base.freeze(spans)
+    return core.freeze(time), core.freeze(spans)
 
 
 def require_panel(markets: object) -> None:
@@ -287,8 +287,8 @@ class Markets(BarClock, Mapping[str, Market]):
 
     def __repr__(self) -> str:
         names = ", ".join(self.names[:6]) + (", ..." if len(self) > 6 else "")
-        names += f" and {base.count_nouns(len(self.options), 'option')}" if self.options else ""
-        length, start = base.format_duration(self.interval), time_text(self.start)
+        names += f" and {core.count_nouns(len(self.options), 'option')}" if self.options else ""
+        length, start = core.format_duration(self.interval), time_text(self.start)
         return f"<Markets: {names}; {length}, {self.n_bars} bars from {start}>"
 
     @property
@@ -344,7 +344,7 @@ class Markets(BarClock, Mapping[str, Market]):
             self._panels = {jitter: found}
         return self._panels[jitter]
 
-    def tradable(self) -> base.BoolArray:
+    def tradable(self) -> core.BoolArray:
         """Return where a decision at a close can be filled, of shape (n_instruments, n_bars).
 
         An instrument must have this bar, and not be in the last one before it is delisted. An
@@ -352,7 +352,7 @@ class Markets(BarClock, Mapping[str, Market]):
         spans of the panel that this one was cut from, so a part of it has the same values.
         """
 
-        def compute() -> base.BoolArray:
+        def compute() -> core.BoolArray:
             found = np.zeros((len(self), self.n_bars), dtype=np.bool_)
             end = max(self._lasts.values())
             for row, name, (first, stop) in zip(found, self.names, self.spans, strict=True):
@@ -373,8 +373,8 @@ class Markets(BarClock, Mapping[str, Market]):
         mark_gaps: MarkGaps = None,
         funding_gaps: FundingGaps = None,
         sessions: bool = False,
-        since: base.TimeLike | None = None,
-        until: base.TimeLike | None = None,
+        since: core.TimeLike | None = None,
+        until: core.TimeLike | None = None,
         currency: str | None = None,
     ) -> Markets:
         """Return the markets in one or several folders.
@@ -470,7 +470,7 @@ class Markets(BarClock, Mapping[str, Market]):
         """
         check_markets(markets or self)
         for name, market in markets.items():
-            base.Choice(*self).check("an instrument", name)
+            core.Choice(*self).check("an instrument", name)
             if not np.array_equal(market.time, self[name].time):
                 raise DataError(
                     f"a market must have the bars of the one that it replaces, {name!r} has other "
@@ -486,7 +486,7 @@ class Markets(BarClock, Mapping[str, Market]):
         the spans of the rest do not overlap.
         """
         for name in names:
-            base.Choice(*self).check("an instrument", name)
+            core.Choice(*self).check("an instrument", name)
         if len({*names}) < len(names):
             raise ParameterError(f"an instrument is selected once, got {', '.join(names)}")
         chosen = {name: self[name] for name in names}
@@ -515,7 +515,7 @@ class Markets(BarClock, Mapping[str, Market]):
         """
         kept, lasts = {**self}, dict(self._lasts)
         for name, end in ends.items():
-            base.Choice(*self).check("an instrument", name)
+            core.Choice(*self).check("an instrument", name)
             stop = int(np.searchsorted(self[name].time, end))
             if stop == 0:
                 raise ParameterError(
@@ -541,7 +541,7 @@ def as_markets(market: Market | Mapping[str, Market]) -> Markets:
     if isinstance(market, Mapping):
         return market if isinstance(market, Markets) else Markets(market)
     if not isinstance(market, Market):
-        raise ParameterError(f"market must be a Market or Markets, got {base.repr_plain(market)}")
+        raise ParameterError(f"market must be a Market or Markets, got {core.repr_plain(market)}")
     return Markets({market.instrument or "market": market})
 
 
@@ -586,9 +586,9 @@ def detach(market: Market | Markets) -> Any:
     if isinstance(market, Markets):
         return market.with_markets({name: detach(each) for name, each in market.items()})
     own = vars(market)
-    copies = {id(x): base.copy_frozen(x) for x in own.values() if isinstance(x, np.ndarray)}
+    copies = {id(x): core.copy_frozen(x) for x in own.values() if isinstance(x, np.ndarray)}
     found = object.__new__(Market)
     vars(found).update({name: copies.get(id(each), each) for name, each in own.items()})
-    columns = {name: base.copy_frozen(values) for name, values in market.columns.items()}
+    columns = {name: core.copy_frozen(values) for name, values in market.columns.items()}
     vars(found)["columns"] = MappingProxyType(columns)
     return found

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from backtest import base
-from backtest.base import DataError, did_you_mean
+from backtest import core
+from backtest.core import DataError, did_you_mean
 from backtest.market.tables import PRICES, TIME_NAMES, plain_name, spell_columns
 
 _KLINES = ("open_time", *PRICES, "volume", "close_time", "quote_volume", "count",
@@ -85,7 +85,7 @@ def rename_columns(
     if role == "funding":
         return _rename_funding(frame, known, where)
     if {"timestamp", "homenotional"} <= known.keys():
-        base.warn_caller(
+        core.warn_caller(
             f"BitMEX stamps a bar with its end, which is read as its open ({where}); subtract the "
             "length of a bar from the times"
         )
@@ -140,7 +140,7 @@ def _rename_volume(frame: pd.DataFrame, instrument: str, where: str) -> pd.DataF
     own = [name for name, coin in coins.items() if instrument.upper().startswith(coin)]
     others = [name for name in coins if name not in own]
     if others:
-        base.warn_caller(
+        core.warn_caller(
             f"{', '.join(others)} left out: the coin of a volume must begin the name of the "
             f"instrument, got {instrument!r} ({where}); give instrument=, or columns="
         )
@@ -220,10 +220,10 @@ def find_coin(instrument: str) -> str:
     return match["coin"] if match else ""
 
 
-class Currency(base.Declaration):
+class Currency(core.Declaration):
     kind: ClassVar[type] = str
 
     def read(self, value: Any) -> str:
         if not isinstance(value, str) or not re.fullmatch(r"[A-Z0-9]{2,12}", value):
-            raise base.Fault("must be a currency in capital letters, 'USDT' for example")
+            raise core.Fault("must be a currency in capital letters, 'USDT' for example")
         return value

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from backtest import base
-from backtest.base import ParameterError, format_duration, format_time
+from backtest import core
+from backtest.core import ParameterError, format_duration, format_time
 from backtest.market import files
 from backtest.market import tables as timed
 from backtest.market.market import Market
@@ -169,7 +169,7 @@ def inspect_files(paths: Sequence[Path], options: files.ReadOptions) -> Quality:
     )
 
 
-@base.checked
+@core.checked
 def quality(
     data: Market | Markets | str | Path | Sequence[str | Path],
     *,

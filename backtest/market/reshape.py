@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest.base import FloatArray, IntArray, ParameterError, format_duration
-from backtest.base.units import DAY
+from backtest.core import FloatArray, IntArray, ParameterError, format_duration
+from backtest.core.units import DAY
 from backtest.market.tables import PRICES
 
 NEIGHBORS = 5

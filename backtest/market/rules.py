@@ -16,9 +16,9 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest import base
-from backtest.base import BoolArray, FloatArray, IntArray, format_duration, format_time
-from backtest.base.units import DAY, HOUR
+from backtest import core
+from backtest.core import BoolArray, FloatArray, IntArray, format_duration, format_time
+from backtest.core.units import DAY, HOUR
 from backtest.market import tables
 from backtest.market.tables import PRICES, USUAL, Span, TimedTable, is_increasing, is_price, spacing
 
@@ -234,7 +234,7 @@ def hits_of_gaps(
     spans = [f"{format_time(start)} to {format_time(end)}"
              for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]  # fmt: skip
     more = f", last from {spans[-1]}" if len(spans) > 1 else ""
-    text = f"{text}, {missing.sum()} missing in {base.count_nouns(len(spans), 'gap')}"
+    text = f"{text}, {missing.sum()} missing in {core.count_nouns(len(spans), 'gap')}"
     place = f"{table.name}, first gap from {spans[0]}{more} UTC"
     places = (f"{span}: {n:,}" for span, n in zip(spans[:LISTED], missing, strict=False))
     return [Hit(starts, text, missing, place, cure, tuple(places))]
@@ -631,10 +631,10 @@ def read_redenomination(way: str) -> tuple[int, float]:
     """Return the time, UTC ns, before which prices are multiplied, and the factor."""
     match = re.fullmatch(r"(?P<time>.+)x(?P<factor>\d*\.?\d+)", way)
     if match is None or float(match["factor"]) == 0.0:
-        raise base.ParameterError(
+        raise core.ParameterError(
             f"a redenomination must be a time and a positive factor, 2024-01-31x1000, got {way!r}"
         )
-    return base.to_nanoseconds(match["time"], "redenomination"), float(match["factor"])
+    return core.to_nanoseconds(match["time"], "redenomination"), float(match["factor"])
 
 
 def _redenominate(table: TimedTable, way: str, _interval: int | None) -> Repaired:
@@ -715,9 +715,9 @@ def parse_repairs(texts: Sequence[str]) -> tuple[str, ...]:
         name, _, way = word.partition("=")
         is_known = word in WORDS or (name == "redenomination" and bool(read_redenomination(way)))
         if not is_known or name in chosen:
-            raise base.ParameterError(
+            raise core.ParameterError(
                 f"a repair must be a known one, once each, got {word!r}"
-                f"{base.did_you_mean(word, WORDS)}; there are {', '.join(WORDS)}"
+                f"{core.did_you_mean(word, WORDS)}; there are {', '.join(WORDS)}"
             )
         chosen[name] = word
     return tuple(chosen[name] for name in BY_NAME if name in chosen)

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from backtest.base import FloatArray, ParameterError, format_duration
-from backtest.base.units import DAY, HOUR, YEAR_DAYS
+from backtest.core import FloatArray, ParameterError, format_duration
+from backtest.core.units import DAY, HOUR, YEAR_DAYS
 
 INSTRUMENT = "SYNTHETIC-PERP"
 START = 19_358 * DAY  # 2023-01-01

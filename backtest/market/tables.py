@@ -12,9 +12,9 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import numpy as np
 import pandas as pd
 
-from backtest import base
-from backtest.base import BoolArray, DataError, FloatArray, IntArray, format_time
-from backtest.base.units import DAY, HOUR, MINUTE, SECOND
+from backtest import core
+from backtest.core import BoolArray, DataError, FloatArray, IntArray, format_time
+from backtest.core.units import DAY, HOUR, MINUTE, SECOND
 
 PRICES = ("open", "high", "low", "close")
 TIME_NAMES = ("time", "date", "timestamp", "open_time", "datetime")
@@ -118,7 +118,7 @@ def read_frame(
     shown = ", ".join(map(str, others)) or "no other"
     missing = [x for x in known[: schema.n_required] if x not in found]
     for x in missing:
-        near = base.did_you_mean(x, map(str, others))
+        near = core.did_you_mean(x, map(str, others))
         defects.append(f"a column {x!r} is needed, found {shown}{near} ({name})")
     if schema.others == "keep":
         known += tuple(each for each in others if isinstance(each, str))
@@ -126,14 +126,14 @@ def read_frame(
         if schema.others == "keep" and not isinstance(each, str):
             defects.append(f"column names must be text, found {each!r} ({name})")
         elif schema.others == "refuse" and not missing:
-            near = base.did_you_mean(str(each), known)
+            near = core.did_you_mean(str(each), known)
             defects.append(f"columns must be {' and '.join(known)}, found {each!r}{near} ({name})")
     columns = {}
     for x in known:
         with defects.catch():
             if x in found:
                 columns[x] = to_floats(frame[x], column=x, name=name)
-    time = base.read_stamps(stamps, name=name, timezone=timezone, is_file=is_file)
+    time = core.read_stamps(stamps, name=name, timezone=timezone, is_file=is_file)
     return TimedTable(name, time, columns)
 
 
@@ -183,7 +183,7 @@ def to_floats(values: pd.Series, *, column: str, name: str) -> FloatArray:
     )
 
 
-def find_stamps(frame: pd.DataFrame, *, name: str) -> tuple[base.Stamps, str | None]:
+def find_stamps(frame: pd.DataFrame, *, name: str) -> tuple[core.Stamps, str | None]:
     index = frame.index
     if isinstance(index, pd.DatetimeIndex) or index.name in TIME_NAMES:
         return index, None

@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest import base
-from backtest.base import ANY_NUMBER, DataError, FloatArray, IntArray, ParameterError, format_time
+from backtest import core
+from backtest.core import ANY_NUMBER, DataError, FloatArray, IntArray, ParameterError, format_time
 from backtest.market.files import read_file
 from backtest.market.market import Market
 from backtest.market.tables import PRICES, Defects, Schema, nearest_minute, read_frame
@@ -55,11 +55,11 @@ def read_raw_weights(
             frame = name_columns(signal, markets, argument)
             stamps = read_dates(frame.index, argument)
             _check_bars(stamps, markets, argument)
-            read = pd.DataFrame(base.to_real(frame), stamps, frame.columns)
+            read = pd.DataFrame(core.to_real(frame), stamps, frame.columns)
             values = read.reindex(index=markets.time, columns=[*markets.names]).to_numpy()
         else:
             is_array = isinstance(signal, np.ndarray | list | tuple)
-            values = base.to_real(signal if is_array else [])
+            values = core.to_real(signal if is_array else [])
     except (TypeError, ValueError) as error:
         raise ParameterError(f"{argument}: weights must be numbers: {error}") from error
     wanted = (markets.n_bars, len(markets))
@@ -67,7 +67,7 @@ def read_raw_weights(
     if first and values.ndim == 2 and len(values) == markets.n_bars - first:
         values = np.concatenate([np.full((first, values.shape[1]), np.nan), values])
     if values.shape != wanted:
-        found = values.shape if values.size else base.repr_plain(signal)
+        found = values.shape if values.size else core.repr_plain(signal)
         raise ParameterError(
             f"{argument} of several instruments must have a row for each bar and a column for each "
             f"instrument, {wanted}, got {found}; for constants {{{markets.names[0]!r}: 1.0}}"
@@ -91,7 +91,7 @@ def name_columns(frame: pd.DataFrame, markets: Any, argument: str) -> pd.DataFra
         found.setdefault(market.instrument, []).append(name)
     named = [x if x in known or len(found.get(x, ())) != 1 else found[x][0] for x in frame]
     for k, name in enumerate(named):
-        base.Choice(*known).check(f"{argument}: the instrument of a weight", name)
+        core.Choice(*known).check(f"{argument}: the instrument of a weight", name)
         if name in named[:k]:
             raise ParameterError(
                 f"{argument}: each instrument has one column, {name!r} has several"
@@ -115,7 +115,7 @@ def read_dates(index: pd.Index, argument: str, cure: str = BY_TIMES) -> IntArray
             f"{argument} must be an array, or be indexed by time, was by {type(index).__name__}; "
             f"{cure}"
         )
-    stamps = base.read_stamps(index, name=argument, error=ParameterError)
+    stamps = core.read_stamps(index, name=argument, error=ParameterError)
     if index.has_duplicates:
         raise ParameterError(
             f"{argument} must have one row per time, {index[index.duplicated()][0]} is there "
@@ -152,7 +152,7 @@ def read_weight_file(path: Path, timezone: str | None = None) -> pd.DataFrame:
         read_file(path), any_columns, defects, name=path.name, timezone=timezone, is_file=True
     )
     defects.refuse(path.name)
-    return pd.DataFrame(table.columns, index=base.utc_index(table.time))
+    return pd.DataFrame(table.columns, index=core.utc_index(table.time))
 
 
 def make_index(markets: Any, weights: FloatArray) -> Market:

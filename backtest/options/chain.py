@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from backtest import base
-from backtest.base import DataError, ParameterError, checked, count_nouns, did_you_mean, repr_given
-from backtest.base.units import YEAR_DAYS
+from backtest import core
+from backtest.core import DataError, ParameterError, checked, count_nouns, did_you_mean, repr_given
+from backtest.core.units import YEAR_DAYS
 from backtest.market import Defects, read_file, rename_known, suffix_of, to_floats
 from backtest.market.files import SUFFIXES
 from backtest.options.pricing import Settlement, implied_volatility, price, volatility_reason
@@ -88,7 +88,7 @@ def read_columns(frame: pd.DataFrame, where: str, timezone: str | None) -> dict[
         given = frame[name] if name in frame else frame["time"]
         with defects.catch():
             label = f"{where}, {name}"
-            stamps = base.read_stamps(given, name=label, timezone=timezone, is_file=is_file)
+            stamps = core.read_stamps(given, name=label, timezone=timezone, is_file=is_file)
             read[name] = pd.DatetimeIndex(stamps, tz="UTC")
     for name in ("strike", *NUMBERS):
         given = frame[name] if name in frame else pd.Series(np.nan, frame.index)
@@ -359,7 +359,7 @@ class Chain:
         cls, frame: pd.DataFrame, settlement: str | None, source: str, timezone: str | None = None
     ) -> Chain:
         table, known = read_table(frame, where=source, timezone=timezone)
-        chosen = base.Choice("cash", "coin").check("settlement", settlement or known or None)
+        chosen = core.Choice("cash", "coin").check("settlement", settlement or known or None)
         return cls(fill_forwards(table, chosen), chosen, source)
 
     def __repr__(self) -> str:
@@ -384,12 +384,12 @@ class Chain:
         return sorted(self.table["underlying"].unique())
 
     @property
-    def years(self) -> base.FloatArray:
+    def years(self) -> core.FloatArray:
         """Time to expiry of each row, in years of 365 days."""
         days = (self.table["expiry"] - self.table["time"]).dt.total_seconds() / 86_400.0
         return np.asarray(days.to_numpy() / YEAR_DAYS, dtype=np.float64)
 
-    def select(self, underlying: str | None = None, time: base.TimeLike | None = None) -> Chain:
+    def select(self, underlying: str | None = None, time: core.TimeLike | None = None) -> Chain:
         """Return the quotes of one underlying, of the last snapshot at or before a time, or both.
 
         Raises ParameterError if there is no such underlying; DataError if no snapshot is that old.
@@ -405,8 +405,8 @@ class Chain:
                 )
             table = table[table["underlying"] == underlying]
         if time is not None:
-            stamp = base.to_nanoseconds(time, "time")
-            known = table["time"] <= base.utc_index(np.array([stamp]))[0]
+            stamp = core.to_nanoseconds(time, "time")
+            known = table["time"] <= core.utc_index(np.array([stamp]))[0]
             if not known.any():
                 raise DataError(
                     f"no snapshot is at or before {time}, the first is of "

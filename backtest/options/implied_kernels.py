@@ -2,7 +2,7 @@
 
 Black-Scholes is Black-76 on the forward ``S exp((r - q) T)``.
 
-The price of the option out of the money, normalized as in :mod:`backtest.base.black_kernels`, is
+The price of the option out of the money, normalized as in :mod:`backtest.core.black_kernels`, is
 inverted from a guess by Householder steps of third order. A step solves for ``ln b`` below the
 inflection point ``s = sqrt(2|x|)``, where b may be as small as 1e-300; for b above it; and for the
 logarithm of the distance to the upper bound where b is close to it. Bisection replaces a step that
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 
-from backtest.base import (
+from backtest.core import (
     FloatArray,
     is_possible,
     log_ratio,
@@ -21,8 +21,8 @@ from backtest.base import (
     scalar_greeks,
     scalar_price,
 )
-from backtest.base.black_kernels import MOST_CARRY
-from backtest.base.elementary import ROOT_TWO_PI
+from backtest.core.black_kernels import MOST_CARRY
+from backtest.core.elementary import ROOT_TWO_PI
 
 KERNELS = ("fill_prices", "fill_greeks", "fill_volatilities")
 EPSILON = 2.0**-52

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from backtest import base
-from backtest.base import DataError, ParameterError, did_you_mean, parse_duration
+from backtest import core
+from backtest.core import DataError, ParameterError, did_you_mean, parse_duration
 from backtest.market import Market, find_coin
 from backtest.options.chain import Chain
 from backtest.options.surfaces import Surfaces
@@ -119,13 +119,13 @@ def check_contracts(options: Mapping[str, Option], start: int) -> None:
             )
         if find_expiry(each) <= start:
             raise ParameterError(
-                f"an option must expire after the first bar, {base.format_time(start)}, got "
+                f"an option must expire after the first bar, {core.format_time(start)}, got "
                 f"{name!r}, which expires at {each.expiry}"
             )
 
 
 def find_expiry(option: Option) -> int:
-    return base.to_nanoseconds(str(option.expiry), "expiry")
+    return core.to_nanoseconds(str(option.expiry), "expiry")
 
 
 def find_underlying(named: str, markets: Mapping[str, Market], what: str) -> str:
@@ -157,9 +157,9 @@ def read_by_name(
     if not isinstance(found, Mapping) or not all(isinstance(x, kind) for x in found.values()):
         raise ParameterError(
             f"{argument} must be a mapping of instruments to bt.{kind.__name__}, got "
-            f"{base.repr_plain(given)}"
+            f"{core.repr_plain(given)}"
         )
-    base.check_names(f"{argument}: the market", found, [*markets], noun="instrument")
+    core.check_names(f"{argument}: the market", found, [*markets], noun="instrument")
     return dict(found)
 
 

@@ -15,13 +15,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from backtest import base
-from backtest.base import FloatArray, Greeks, ParameterError, repr_given
-from backtest.base.black_kernels import MOST_CARRY
-from backtest.base.fields import NOT_NEGATIVE, POSITIVE
+from backtest import _compile, core
+from backtest.core import FloatArray, Greeks, ParameterError, repr_given
+from backtest.core.black_kernels import MOST_CARRY
+from backtest.core.fields import NOT_NEGATIVE, POSITIVE
+from backtest.margin.functions import check_each
 from backtest.options import implied_kernels
 from backtest.options.implied_kernels import scalar_growth, scalar_implied
-from backtest.venue.margin import check_each
 
 Number = float | FloatArray
 Kind = str | npt.NDArray[np.str_]
@@ -29,7 +29,7 @@ Settlement = Literal["cash", "coin"]
 
 SIGNS = {"call": 1.0, "put": -1.0}
 RATES = ("rate", "dividend")
-RANGES = dict.fromkeys(RATES, base.Number()) | dict.fromkeys(
+RANGES = dict.fromkeys(RATES, core.Number()) | dict.fromkeys(
     ("forward", "spot", "strike"), POSITIVE
 )
 """What numbers may be; all others are at least 0."""
@@ -54,7 +54,7 @@ def read_terms(kind: Kind, numbers: Mapping[str, Number], settlement: object = N
     }
     kinds = np.asarray(kind)
     for each in sorted({*map(str, kinds.ravel().tolist())}):
-        base.Choice(*SIGNS).check("kind", each)
+        core.Choice(*SIGNS).check("kind", each)
     found = broadcast(np.where(kinds == "call", 1.0, -1.0), *arrays.values())
     named = dict(zip(arrays, found[1:], strict=True))
     for name in [each for each in RATES if each in named]:
@@ -83,7 +83,9 @@ def evaluate(formula: Formula, terms: Terms) -> Any:
     if is_known.any():
         chosen = np.ascontiguousarray(rows[:, is_known])
         found = np.empty((chosen.shape[1], *out.shape[1:]))
-        getattr(base.compile_module(formula.module), formula.kernel)(chosen, *terms.flags, found)
+        getattr(_compile.compile_module(formula.module), formula.kernel)(
+            chosen, *terms.flags, found
+        )
         out[is_known] = found
     if not width:
         return out.reshape(first.shape)
@@ -99,11 +101,11 @@ def broadcast(*arrays: FloatArray) -> tuple[FloatArray, ...]:
 
 
 def is_coin(settlement: object) -> bool:
-    return bool(base.Choice("cash", "coin").check("settlement", settlement) == "coin")
+    return bool(core.Choice("cash", "coin").check("settlement", settlement) == "coin")
 
 
-PRICE = Formula(base.scalar_price, implied_kernels, "fill_prices")
-GREEKS = Formula(base.scalar_greeks, implied_kernels, "fill_greeks", width=len(Greeks._fields))
+PRICE = Formula(core.scalar_price, implied_kernels, "fill_prices")
+GREEKS = Formula(core.scalar_greeks, implied_kernels, "fill_greeks", width=len(Greeks._fields))
 IMPLIED = Formula(scalar_implied, implied_kernels, "fill_volatilities")
 UNCERTAIN = "vega is too small: the rounding of the price moves the volatility by over a thousandth"
 REASONS = (
@@ -229,8 +231,8 @@ def greeks(
     held = {
         name: check_each(name, default if position[name] is None else position[name], number)
         for name, default, number in (
-            ("quantity", 1.0, base.Number()),
-            ("size", 1.0, base.Number()),
+            ("quantity", 1.0, core.Number()),
+            ("size", 1.0, core.Number()),
             ("spot", np.asarray(terms.numbers[1]), POSITIVE),
         )
     }

@@ -19,14 +19,14 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest import base
-from backtest.base import DataError, FloatArray, IntArray, ParameterError, call_later, check_range
-from backtest.base.fields import NOT_NEGATIVE, POSITIVE
-from backtest.base.units import DAY, YEAR_DAYS
+from backtest import core
+from backtest.core import DataError, FloatArray, IntArray, ParameterError, call_later, check_range
+from backtest.core.fields import NOT_NEGATIVE, POSITIVE
+from backtest.core.units import DAY, YEAR_DAYS
+from backtest.margin.functions import check_each
 from backtest.market import Market
 from backtest.options.chain import Chain, Inspection
 from backtest.options.pricing import broadcast, price
-from backtest.venue.margin import check_each
 
 Number = float | FloatArray
 GRID = np.unique(
@@ -452,7 +452,7 @@ CROSSING_TOLERANCE = 1e-12
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Surface(base.Reportable):
+class Surface(core.Reportable):
     """Implied volatility by strike and time to expiry, fitted to one snapshot of a chain.
 
     Between expiries total variance is linear in time at constant log-moneyness; outside them
@@ -504,7 +504,7 @@ class Surface(base.Reportable):
     about = property(call_later(DECLARED, "describe_quotes"))
 
     @classmethod
-    @base.checked
+    @core.checked
     def fit(cls, chain: Chain, model: Model = "svi", *, underlying: str | None = None) -> Surface:
         """Fit a surface to bids and asks.
 
@@ -574,12 +574,12 @@ class Surface(base.Reportable):
         butterflies = int(arbitrage["butterfly"].sum())
         skew = self.skew(tenor)
         sides = ("puts", "calls") if skew >= 0.0 else ("calls", "puts")
-        expiries = base.count_nouns(len(self.fits), "expiry", "expiries")
+        expiries = core.count_nouns(len(self.fits), "expiry", "expiries")
         days = f"{YEAR_DAYS * tenor:.3g} days"
         return (
             f"At {days}: {100 * self.atm(tenor):.1f} % a year at the money, 25-delta {sides[0]} "
             f"{100 * abs(skew):.1f} points above {sides[1]}. {100 * self.inside:.1f} % of "
-            f"{base.count_nouns(int(self.fits['quotes'].sum()), 'two-sided quote')} within "
+            f"{core.count_nouns(int(self.fits['quotes'].sum()), 'two-sided quote')} within "
             f"{WIDTH:g} standard deviations contain the fit between bid and ask, widened by "
             f"{100 * WIDENING:g} points; butterfly arbitrage in {butterflies} of {expiries}; "
             f"{describe_crossings(arbitrage)}."
@@ -621,7 +621,7 @@ class Surface(base.Reportable):
         inner = np.interp(wanted, np.append(0.0, times), np.append(0.0, carry))
         after = carry[-1] * wanted / times[-1]
         found = spot * np.exp(np.where(wanted > times[-1], after, inner))
-        return base.float_if_single(np.asarray(found))
+        return core.float_if_single(np.asarray(found))
 
     def total_variance(self, k: Number, years: Number) -> Any:
         """Return volatility^2 years at log-moneyness ``k = ln(K / F)``, both broadcast.
@@ -629,12 +629,12 @@ class Surface(base.Reportable):
         Raises ParameterError if a number is not finite, or years are negative.
         """
         ks, wanted = broadcast(
-            check_each("k", k, base.Number()), check_each("years", years, NOT_NEGATIVE)
+            check_each("k", k, core.Number()), check_each("years", years, NOT_NEGATIVE)
         )
         times = self.years
         totals = np.stack([smile.total_variance(ks) for smile in self.smiles])
         if len(times) == 1:
-            return base.float_if_single(np.asarray(totals[0] * wanted / times[0]))
+            return core.float_if_single(np.asarray(totals[0] * wanted / times[0]))
         after = np.clip(np.searchsorted(times, wanted), 1, len(times) - 1)
         low = np.take_along_axis(totals, (after - 1)[None], axis=0)[0]
         high = np.take_along_axis(totals, after[None], axis=0)[0]
@@ -643,7 +643,7 @@ class Surface(base.Reportable):
         first, last = totals[0] * wanted / times[0], totals[-1] * wanted / times[-1]
         outside = np.where(wanted < times[0], first, last)
         is_inner = (wanted >= times[0]) & (wanted <= times[-1])
-        return base.float_if_single(np.where(is_inner, inner, outside))
+        return core.float_if_single(np.where(is_inner, inner, outside))
 
     def volatility(self, strike: Number, years: Number) -> Any:
         """Return the implied volatility, per sqrt(year), of strikes and times to expiry.
@@ -654,7 +654,7 @@ class Surface(base.Reportable):
         wanted = check_each("years", years, POSITIVE)
         strikes, wanted = broadcast(strikes, wanted)
         total = self.total_variance(np.log(strikes / self.forward(wanted)), wanted)
-        return base.float_if_single(np.asarray(np.sqrt(total / wanted)))
+        return core.float_if_single(np.asarray(np.sqrt(total / wanted)))
 
     def atm(self, tenor: str | float) -> float:
         """Return the volatility at the forward for a tenor such as ``"30d"``, or in years."""
@@ -763,7 +763,7 @@ class Surface(base.Reportable):
 def describe_crossings(arbitrage: pd.DataFrame) -> str:
     judged = arbitrage[arbitrage["quoted_crossings"].notna()]
     crossing = judged[judged["quoted_crossings"] > 0.0]
-    pairs = base.count_nouns(len(judged), "pair") + " of expiries"
+    pairs = core.count_nouns(len(judged), "pair") + " of expiries"
     if crossing.empty:
         return f"no calendar arbitrage between the strikes quoted in both of {pairs}"
     depth = 100 * float(crossing["deepest_crossing"].max())
@@ -775,7 +775,7 @@ def describe_crossings(arbitrage: pd.DataFrame) -> str:
 
 def read_tenor(tenor: str | float) -> float:
     if isinstance(tenor, str):
-        return base.parse_duration(tenor, "tenor") / (DAY * YEAR_DAYS)
+        return core.parse_duration(tenor, "tenor") / (DAY * YEAR_DAYS)
     return float(check_each("tenor", tenor, POSITIVE))
 
 
@@ -802,7 +802,7 @@ class Surfaces:
     skipped: pd.DataFrame
 
     @classmethod
-    @base.checked
+    @core.checked
     def load(
         cls,
         path: str | Path,
@@ -833,7 +833,7 @@ class Surfaces:
         return cls.fit(chain, model, underlying=underlying, progress=progress)
 
     @classmethod
-    @base.checked
+    @core.checked
     def fit(
         cls,
         chain: Chain,
@@ -874,9 +874,9 @@ class Surfaces:
         """The instants, UTC."""
         return pd.DatetimeIndex([each.time for each in self.surfaces], name="time")
 
-    def at(self, time: base.TimeLike) -> Surface:
+    def at(self, time: core.TimeLike) -> Surface:
         """Return the last surface stamped at or before a time; a DataError if there is none."""
-        stamp = base.to_nanoseconds(time, "time")
+        stamp = core.to_nanoseconds(time, "time")
         k = int(np.searchsorted(self._stamps, stamp, side="right")) - 1
         if k < 0:
             raise DataError(f"no surface is stamped at or before {time}, got {self!r}")
@@ -974,15 +974,15 @@ class Surfaces:
         if not tenors or isinstance(tenors, str):
             raise ParameterError(
                 "tenors must be a sequence of durations such as ('30d',), got "
-                f"{base.repr_given(tenors)}"
+                f"{core.repr_given(tenors)}"
             )
         closes = market.time + market.interval
         row = self.locate(closes, "left")
         if row[-1] < 0 or closes[0] - self._stamps[-1] > MAX_AGE:
             raise DataError(
                 f"bars must close after a surface and at most {MAX_AGE / DAY:g} days after the "
-                f"last, got bars from {base.format_time(int(closes[0]))} to "
-                f"{base.format_time(int(closes[-1]))} for {self!r}"
+                f"last, got bars from {core.format_time(int(closes[0]))} to "
+                f"{core.format_time(int(closes[-1]))} for {self!r}"
             )
         columns = {
             f"{name}_{tenor}": np.append(self._series(key, tenor), np.nan)[row]  # row -1: NaN

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from backtest.base import open_door
+from backtest.core import open_door
 
 if TYPE_CHECKING:
     from backtest.report.render import choose_format, write_page

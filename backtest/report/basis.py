@@ -7,14 +7,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from backtest import base
+from backtest import core
 from backtest.account import Account
-from backtest.engine import read_tables_in_use
-from backtest.engine.lookahead import ENOUGH
 from backtest.market import split_notes
+from backtest.policies.lookahead import ENOUGH
 from backtest.report import page
 from backtest.report.page import Block, Code, Column, Paragraph, Section, Table, build_pairs
-from backtest.store.listing import UNTOLD, Origin, describe_origin
+from backtest.results import read_tables_in_use
+from backtest.results.listing import UNTOLD, Origin, describe_origin
 from backtest.venue import Bracket, Venue, preset_files
 
 NOT_SETTINGS = (
@@ -32,10 +32,10 @@ NOT_MODELED = (
 
 
 def find_origin(source: Any) -> Origin:
-    manifest = base.to_plain(dict(source.manifest))
+    manifest = core.to_plain(dict(source.manifest))
     if not manifest.get("data", {}).get("bars"):
         return UNTOLD
-    return describe_origin(manifest, vars(source).get(base.KEPT))
+    return describe_origin(manifest, vars(source).get(core.KEPT))
 
 
 def build_basis(found: Any, command: str, origin: Origin) -> list[Section]:
@@ -125,7 +125,7 @@ def list_venues(found: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
         else:
             owner.append(name)
     return {
-        f" of {base.clip(', '.join(names), 120)}" if any(names) and len(same) > 1 else "": rules
+        f" of {core.clip(', '.join(names), 120)}" if any(names) and len(same) > 1 else "": rules
         for names, rules in same
     }
 
@@ -148,7 +148,7 @@ def describe_venue(
         count = "1 bracket" if len(table.brackets) == 1 else f"{len(table.brackets)} brackets"
         day = "" if table.since is None else f" of {table.since}"
         yield "margin", f"{count}{day} up to {table.brackets[0].max_leverage:g}x"
-    yield from (each for each in base.list_changed(venue) if not each[0].startswith(APART))
+    yield from (each for each in core.list_changed(venue) if not each[0].startswith(APART))
 
 
 def find_tables(manifest: Mapping[str, Any], venue: Venue) -> list[Any]:
@@ -156,14 +156,14 @@ def find_tables(manifest: Mapping[str, Any], venue: Venue) -> list[Any]:
     return list(read_tables_in_use(manifest, venue)) if has_dates else []
 
 
-DEFAULTS = base.to_plain(Account().to_dict())
+DEFAULTS = core.to_plain(Account().to_dict())
 ALWAYS = ("capital", "margin")
 
 
 def describe_account(account: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, value in account.items():
         if name in ALWAYS or value != DEFAULTS.get(name):
-            yield name, "no limit" if value == "inf" else base.format_setting(value)
+            yield name, "no limit" if value == "inf" else core.format_setting(value)
 
 
 def list_rules(manifest: Mapping[str, Any]) -> Iterator[Block]:
@@ -221,7 +221,7 @@ def list_sources(venue: Mapping[str, Any], days: Sequence[str], of: str = "") ->
         return Paragraph(f"The rules are those of {preset}; its file has their dates and sources.")
     name, symbol, _ = preset_files.parse_name(preset)
     since = venue["in_force"].get("since") or None
-    presets = {at: base.to_plain(Venue.preset(name, symbol, at).to_dict()) for at in (None, since)}
+    presets = {at: core.to_plain(Venue.preset(name, symbol, at).to_dict()) for at in (None, since)}
     kept = {at: [g for g in GROUPS if read_group(venue, g) == read_group(own, g)]
             for at, own in presets.items()}  # fmt: skip
     at = max(kept, key=lambda each: len(kept[each]))
@@ -268,9 +268,9 @@ def flatten(settings: Mapping[str, Any], of: str = "") -> Iterator[tuple[str, st
             yield from flatten(value, "" if name == "arguments" else title)
         elif isinstance(value, list):
             if value and not isinstance(value[0], Mapping | list):
-                yield title, ", ".join(map(base.format_setting, value))
+                yield title, ", ".join(map(core.format_setting, value))
         elif value not in (None, ""):
-            yield title, base.format_setting(value)
+            yield title, core.format_setting(value)
 
 
 def list_paths(drawn: Mapping[str, Any]) -> Iterator[Table]:
@@ -285,10 +285,10 @@ def describe_paths(paths: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "model", str(model["name"])
     for name, own in model["instruments"].items():
         words = (f"{key.replace('_', ' ')} "
-                 f"{f'{value:.4g}' if isinstance(value, float) else base.format_setting(value)}"
+                 f"{f'{value:.4g}' if isinstance(value, float) else core.format_setting(value)}"
                  for key, value in own.items() if key not in ("name", "class"))  # fmt: skip
         yield f"parameters of {name}", ", ".join(words)
-    yield "paths", f"{paths['paths']:,} of {base.format_duration(paths['horizon'])}"
+    yield "paths", f"{paths['paths']:,} of {core.format_duration(paths['horizon'])}"
     if "drift" in paths:
         yield "drift", describe_drift(paths)
     yield "start", f"{paths['start']} UTC"

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest import base
+from backtest import core
 from backtest.report.page import Chart
 
 Layout: TypeAlias = dict[str, Any]
@@ -68,7 +68,7 @@ TEMPLATE: Mapping[str, Any] = {
 
 
 def escape_label(text: object) -> str:
-    return html.escape(base.clip(str(text), MOST_LETTERS), quote=False)
+    return html.escape(core.clip(str(text), MOST_LETTERS), quote=False)
 
 
 def build_layout(height: int, **more: Any) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def draw_line(x: Any, y: Any, name: str, color: str = "accent", **more: Any) -> 
 
 
 def draw_series(
-    closes: base.IntArray, values: base.FloatArray, name: str, color: str = "accent", **more: Any
+    closes: core.IntArray, values: core.FloatArray, name: str, color: str = "accent", **more: Any
 ) -> dict[str, Any]:
     rows = thin_rows(closes, values)
     return draw_line(to_datetimes(closes[rows]), values[rows], name, color, **more)
@@ -107,7 +107,7 @@ def draw_points(
 
 
 def stack_panels(
-    titles: Sequence[str], weights: Sequence[float], gap: float, closes: base.IntArray
+    titles: Sequence[str], weights: Sequence[float], gap: float, closes: core.IntArray
 ) -> dict[str, Any]:
     """Return the layout of titled panels below each other that share their x axis.
 
@@ -135,7 +135,7 @@ def stack_panels(
     return {**layout, "xaxis": bottom, "annotations": notes}
 
 
-def to_datetimes(nanoseconds: base.IntArray) -> Any:
+def to_datetimes(nanoseconds: core.IntArray) -> Any:
     """Convert times in ns to the milliseconds that Plotly draws."""
     return nanoseconds.view("datetime64[ns]").astype("datetime64[ms]")
 
@@ -148,7 +148,7 @@ def encode_figure(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [encode_figure(item) for item in value]
     if isinstance(value, str):
-        return base.escape_directions(value)
+        return core.escape_directions(value)
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
@@ -179,14 +179,14 @@ DUST = 1e-6
 """An account that stays below this fraction of its maximum to the end is drawn as 0."""
 
 
-def drop_dust(values: base.FloatArray) -> base.FloatArray:
+def drop_dust(values: core.FloatArray) -> core.FloatArray:
     most = float(np.nanmax(values, initial=0.0))
     large = np.flatnonzero(values >= DUST * most)
     is_end = np.arange(len(values)) > (large[-1] if len(large) else -1)
     return np.where(is_end & (values > 0.0), 0.0, values)
 
 
-def is_wide(*series: base.FloatArray) -> bool:
+def is_wide(*series: core.FloatArray) -> bool:
     known = np.concatenate([drop_dust(values) for values in series])
     positive = known[known > 0.0]
     return len(positive) > 1 and float(np.max(positive) / np.min(positive)) >= LOG_FROM
@@ -197,8 +197,8 @@ BUCKETS = 500
 
 
 def thin_rows(
-    time: base.IntArray, *series: base.FloatArray, buckets: int = BUCKETS
-) -> base.IntArray:
+    time: core.IntArray, *series: core.FloatArray, buckets: int = BUCKETS
+) -> core.IntArray:
     n = len(time)
     if n <= 4 * buckets:
         return np.arange(n, dtype=np.int64)
@@ -215,7 +215,7 @@ def thin_rows(
     return np.unique(np.concatenate(rows)).astype(np.int64)
 
 
-def find_gap_ends(values: base.FloatArray, buckets: int) -> base.IntArray:
+def find_gap_ends(values: core.FloatArray, buckets: int) -> core.IntArray:
     steps = np.flatnonzero(np.diff(np.isnan(values)))
     if len(steps) > buckets:
         steps = steps[np.linspace(0, len(steps) - 1, buckets).astype(np.int64)]
@@ -229,7 +229,7 @@ MOST_POINTS = 3_000
 """Most points of a column in a scatter but the last."""
 
 
-def draw_declared(shown: base.ShownChart) -> Chart | None:
+def draw_declared(shown: core.ShownChart) -> Chart | None:
     """Return the chart, or None where all its values are 0 or unknown."""
     table = pd.DataFrame(shown.table)
     if shown.panels:
@@ -251,16 +251,16 @@ def has_values(table: pd.DataFrame) -> bool:
     return any(np.nan_to_num(table[name].to_numpy(dtype=np.float64)).any() for name in table)
 
 
-def build_chart(shown: base.ShownChart, traces: list[Any], layout: dict[str, Any]) -> Chart:
+def build_chart(shown: core.ShownChart, traces: list[Any], layout: dict[str, Any]) -> Chart:
     figure = {"data": traces, "layout": layout}
     return Chart(shown.key, shown.title, shown.caption, figure, layout["height"], shown.size)
 
 
-def choose_color(shown: base.ShownChart, name: object, place: int) -> str:
+def choose_color(shown: core.ShownChart, name: object, place: int) -> str:
     return shown.colors.get(str(name)) or COLORS[place % len(COLORS)]
 
 
-def draw_panels(shown: base.ShownChart, table: pd.DataFrame) -> Chart | None:
+def draw_panels(shown: core.ShownChart, table: pd.DataFrame) -> Chart | None:
     panels = [each for each in shown.panels if has_values(table[list(each.columns)])]
     if not panels:
         return None
@@ -293,7 +293,7 @@ def draw_panels(shown: base.ShownChart, table: pd.DataFrame) -> Chart | None:
     return build_chart(shown, traces, layout)
 
 
-def name_panel(shown: base.ShownChart, panel: base.Panel) -> str:
+def name_panel(shown: core.ShownChart, panel: core.Panel) -> str:
     if len(panel.columns) == 1:
         return panel.title
     keys = (
@@ -304,7 +304,7 @@ def name_panel(shown: base.ShownChart, panel: base.Panel) -> str:
     return f"{panel.title} {'  '.join(keys)}"
 
 
-def draw_events(shown: base.ShownChart) -> Traces:
+def draw_events(shown: core.ShownChart) -> Traces:
     if shown.events is None:
         return
     for label, rows in shown.events.groupby("label", sort=False):
@@ -316,7 +316,7 @@ def draw_events(shown: base.ShownChart) -> Traces:
         yield {**trace, "customdata": rows["row"].tolist()}
 
 
-def draw_lines(shown: base.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
+def draw_lines(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
     is_time = isinstance(table.index, pd.DatetimeIndex)
     layout["xaxis"] |= {"type": "date"} if is_time else {}
     for place, (name, column) in enumerate(table.items()):
@@ -335,11 +335,11 @@ def draw_lines(shown: base.ShownChart, table: pd.DataFrame, layout: Layout) -> T
     yield from draw_marks(shown, table)
 
 
-def mask_infinite(values: base.FloatArray) -> base.FloatArray:
+def mask_infinite(values: core.FloatArray) -> core.FloatArray:
     return np.where(np.isfinite(values), values, np.nan)
 
 
-def draw_bars(shown: base.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
+def draw_bars(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
     layout |= {"barmode": "overlay", "bargap": 0.05}
     for place, (name, column) in enumerate(table.items()):
         yield {
@@ -350,7 +350,7 @@ def draw_bars(shown: base.ShownChart, table: pd.DataFrame, layout: Layout) -> Tr
     yield from draw_marks(shown, table)
 
 
-def draw_heat(shown: base.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
+def draw_heat(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
     labels = table.index.get_level_values(0)
     is_sorted = not isinstance(labels[0], str)  # words stay in their own order
     cells = table.iloc[:, 0].groupby(level=[0, 1], sort=is_sorted).mean()
@@ -368,7 +368,7 @@ def draw_heat(shown: base.ShownChart, table: pd.DataFrame, layout: Layout) -> Tr
     }  # fmt: skip
 
 
-def draw_tornado(shown: base.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:  # noqa: ARG001
+def draw_tornado(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:  # noqa: ARG001
     change = table.iloc[:, 0].fillna(0.0)
     order = change.abs().groupby(level=0).max().sort_values().index
     layout |= {"height": 90 + 34 * len(order), "barmode": "overlay"}
@@ -380,7 +380,7 @@ def draw_tornado(shown: base.ShownChart, table: pd.DataFrame, layout: Layout) ->
         }  # fmt: skip
 
 
-def draw_marks(shown: base.ShownChart, table: pd.DataFrame) -> list[dict[str, Any]]:
+def draw_marks(shown: core.ShownChart, table: pd.DataFrame) -> list[dict[str, Any]]:
     values = mask_infinite(table.to_numpy(dtype=np.float64)) if shown.marks else np.empty(0)
     ends = [float(np.nanmin(values)), float(np.nanmax(values))] if len(values) else []
     dot = {"color": LIGHT["neutral"], "width": 1.2, "dash": "dot"}
@@ -388,7 +388,7 @@ def draw_marks(shown: base.ShownChart, table: pd.DataFrame) -> list[dict[str, An
     return [draw_line([at, at], ends, "mark", "neutral", line=dot) for at in known]
 
 
-def draw_scatter(shown: base.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
+def draw_scatter(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
     layout["xaxis"] |= {"showgrid": True}
     last = table.shape[1] - 1
     for place, (name, column) in enumerate(table.items()):
@@ -405,7 +405,7 @@ def draw_scatter(shown: base.ShownChart, table: pd.DataFrame, layout: Layout) ->
         yield draw_line(ends, ends, "equal", "loss", line=line, showlegend=True, hoverinfo="skip")
 
 
-def draw_intervals(shown: base.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
+def draw_intervals(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
     value, low, high = (table.iloc[:, k].to_numpy(dtype=np.float64) for k in range(3))
     error = {"type": "data", "symmetric": False, "array": mask_infinite(high - value),
              "arrayminus": mask_infinite(value - low), "thickness": 1.2, "width": 4,
@@ -421,7 +421,7 @@ def draw_intervals(shown: base.ShownChart, table: pd.DataFrame, layout: Layout) 
     yield trace
 
 
-def draw_accounts(shown: base.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
+def draw_accounts(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
     closes = pd.DatetimeIndex(table.index).as_unit("ns").asi8
     layout |= stack_panels(("One unit of money", "Drawdown"), (2, 1), 0.09, closes)
     layout["yaxis2"] |= {"tickformat": PERCENTS, "nticks": 4}
@@ -450,7 +450,7 @@ def draw_edge(time: int) -> dict[str, Any]:
             "line": line, "layer": "below"}  # fmt: skip
 
 
-def draw_area(shown: base.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
+def draw_area(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
     closes = pd.DatetimeIndex(table.index).as_unit("ns").asi8
     layout["xaxis"] |= {"type": "date"}
     columns = [column.to_numpy(dtype=np.float64) for _, column in table.items()]
@@ -463,7 +463,7 @@ def draw_area(shown: base.ShownChart, table: pd.DataFrame, layout: Layout) -> Tr
                             line={"width": 0.5})  # fmt: skip
 
 
-def draw_quotes(shown: base.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:  # noqa: ARG001
+def draw_quotes(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:  # noqa: ARG001
     fitted, low, high = (table.iloc[:, k] for k in range(3))
     middle = (0.5 * (low + high)).dropna()
     error = {"type": "data", "array": (high - low).dropna().to_numpy() / 2.0,
@@ -474,7 +474,7 @@ def draw_quotes(shown: base.ShownChart, table: pd.DataFrame, layout: Layout) -> 
     yield draw_line(known.index.to_numpy(), known.to_numpy(), "fit")
 
 
-DRAWN: Mapping[str, Callable[[base.ShownChart, pd.DataFrame, Layout], Traces]] = {
+DRAWN: Mapping[str, Callable[[core.ShownChart, pd.DataFrame, Layout], Traces]] = {
     "line": draw_lines,
     "points": draw_lines,
     "steps": draw_lines,

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-from backtest import base
-from backtest.base.number_text import NONE, STYLES, Head
-from backtest.measures import name_measure
-from backtest.measures.measure_table import ABOUT
+from backtest import core
+from backtest.core.number_text import NONE, STYLES, Head
+from backtest.results import name_measure
+from backtest.results.measure_table import ABOUT
 
 HEADS: Mapping[str, Head] = {
     "share": Head("share", "", "percent"),
@@ -148,7 +148,7 @@ TINTS = (0.0, 0.03, 0.10, 0.25)
 """Sizes of a fraction above which the tint of its cell gets stronger."""
 
 
-def write_table(shown: base.ShownTable, whole: pd.DataFrame) -> Table:
+def write_table(shown: core.ShownTable, whole: pd.DataFrame) -> Table:
     frame = whole.head(shown.most)
     if frame.index.nlevels > 1:
         lower = [name for name in frame.index.names if name != frame.index.names[0]]
@@ -170,23 +170,23 @@ def write_table(shown: base.ShownTable, whole: pd.DataFrame) -> Table:
     return Table(shown.caption, columns, texts, note, shown.is_searched)
 
 
-def choose_heads(shown: base.ShownTable, frame: pd.DataFrame) -> dict[str, base.Head]:
+def choose_heads(shown: core.ShownTable, frame: pd.DataFrame) -> dict[str, core.Head]:
     names = shown.columns or tuple(map(str, frame))
     heads = {name: shown.heads.get(name) or find_column(name) for name in names}
     ends = {head.until for head in heads.values()}
     return {name: head for name, head in heads.items() if name not in ends}
 
 
-def find_column(name: str) -> base.Head:
+def find_column(name: str) -> core.Head:
     is_measure = name in ABOUT and name not in HEADS
     if is_measure:
         return Head(name_measure(name), "", MEASURE)
     return HEADS.get(name) or Head(name.replace("_", " "))
 
 
-def write_label(label: Any, shown: base.ShownTable) -> str:
+def write_label(label: Any, shown: core.ShownTable) -> str:
     if isinstance(label, pd.Timestamp):
-        return base.format_time(label.value)
+        return core.format_time(label.value)
     if isinstance(label, str):
         return name_measure(label) if shown.has_measures else label
     if isinstance(label, tuple):
@@ -195,14 +195,14 @@ def write_label(label: Any, shown: base.ShownTable) -> str:
 
 
 def write_row(
-    shown: base.ShownTable, heads: Mapping[str, base.Head], label: str, row: Mapping[Any, Any]
+    shown: core.ShownTable, heads: Mapping[str, core.Head], label: str, row: Mapping[Any, Any]
 ) -> Iterator[str | Cell]:
     for name, head in heads.items():
         if shown.has_measures or head.style == MEASURE:
             yield format_measure(label if shown.has_measures else name, float(row[name]))
             continue
         ends: Sequence[Any] = [row[name], *([row[head.until]] if head.until else [])]
-        cells = [base.format_cell(each, STYLES[head.style]) for each in ends]
+        cells = [core.format_cell(each, STYLES[head.style]) for each in ends]
         text = NONE if {*cells} == {NONE} else " to ".join(cells)
         yield Cell(text, find_tint(float(row[name]))) if shown.is_tinted else text
 
@@ -221,11 +221,11 @@ def format_measure(name: str, value: float) -> str:
         return "n/a"
     unit = ABOUT[name].unit
     if unit in IN_PERCENT or name == "volatility":
-        return base.format_percent(value)
+        return core.format_percent(value)
     if unit in PLAIN:
         return f"{value:,.0f}"
     return (
-        base.format_money(value) if unit == "money" else base.format_number(round(value, 2) + 0.0)
+        core.format_money(value) if unit == "money" else core.format_number(round(value, 2) + 0.0)
     )
 
 
@@ -244,7 +244,7 @@ def format_close(stamp: pd.Timestamp, *, is_daily: bool) -> str:
 
 def format_span(data: Mapping[str, Any]) -> str:
     end, text = str(data["end"]), str(data.get("interval") or "1m")
-    interval = base.parse_duration(text, "interval")
-    if interval >= base.DAY and end:
-        end = base.format_time(base.to_nanoseconds(end, "end") - interval)
+    interval = core.parse_duration(text, "interval")
+    if interval >= core.DAY and end:
+        end = core.format_time(core.to_nanoseconds(end, "end") - interval)
     return f"{data['start']} to {end} UTC"

@@ -14,8 +14,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backtest import base
-from backtest.base.number_text import HARD_SPACE
+from backtest import core
+from backtest.core.number_text import HARD_SPACE
 from backtest.report.charts import DARK, LIGHT, TEMPLATE, encode_figure, write_script_data
 from backtest.report.page import Cell, Chart, Code, Column, Page, Paragraph, Section, Table
 
@@ -39,10 +39,10 @@ def save_text(text: str, path: Path) -> Path:
         if path.exists() and not path.is_file():  # a pipe or a terminal
             path.write_text(text, encoding="utf-8", newline="\n")
         else:
-            with base.replace_file(path.resolve()) as draft:
+            with core.replace_file(path.resolve()) as draft:
                 draft.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
-        raise base.DataError(
+        raise core.DataError(
             f"{path}: cannot write the report: {error.strerror or error}"
         ) from error
     return path
@@ -50,7 +50,7 @@ def save_text(text: str, path: Path) -> Path:
 
 def choose_format(path: Path, format_: str | None) -> str:
     named = path.suffix.lstrip(".").lower() or "html"
-    return str(base.Choice(*FORMATS).check("the format of a report", format_ or named))
+    return str(core.Choice(*FORMATS).check("the format of a report", format_ or named))
 
 
 def write_text(page: Page, format_: str) -> str:
@@ -67,7 +67,7 @@ def write_terminal(page: Page, sections: Sequence[Section]) -> str:
     from rich.console import Console, Group  # noqa: PLC0415 - loads when used
     from rich.text import Text  # noqa: PLC0415
 
-    parts: list[Any] = [wrap(base.clip(page.title, LONGEST_TITLE)), wrap(page.subtitle)]
+    parts: list[Any] = [wrap(core.clip(page.title, LONGEST_TITLE)), wrap(page.subtitle)]
     parts += [wrap(f"! {notice}") for notice in page.notices]
     parts += ["", wrap(page.summary)]
     if page.facts:
@@ -77,7 +77,7 @@ def write_terminal(page: Page, sections: Sequence[Section]) -> str:
     stream = io.StringIO()
     console = Console(file=stream, width=WIDTH, color_system=None, force_terminal=False,
                       legacy_windows=False)  # fmt: skip
-    lines = (Text(base.escape_directions(x)) if isinstance(x, str) else x for x in parts)
+    lines = (Text(core.escape_directions(x)) if isinstance(x, str) else x for x in parts)
     console.print(Group(*lines), markup=False, highlight=False)
     shown = (line.rstrip() for line in stream.getvalue().splitlines())
     return "\n".join(shown).strip("\n").replace(HARD_SPACE, " ")
@@ -88,7 +88,7 @@ FACTS = (Column("", is_number=False), Column(""), Column("", is_number=False))
 
 
 def wrap(text: str, indent: str = "") -> str:
-    return textwrap.fill(base.keep_units(text), WIDTH, break_on_hyphens=False,
+    return textwrap.fill(core.keep_units(text), WIDTH, break_on_hyphens=False,
                          subsequent_indent=indent, break_long_words=False)  # fmt: skip
 
 
@@ -116,10 +116,10 @@ def lay_out(table: Table) -> tuple[Any, list[str]]:
     columns, most = [], None if table.columns is FACTS else MOST_SHOWN
     for place, column in enumerate(table.columns):
         rows = (row[place] for row in table.rows[:most])
-        cells = [base.escape_directions(x.text if isinstance(x, Cell) else x) for x in rows]
+        cells = [core.escape_directions(x.text if isinstance(x, Cell) else x) for x in rows]
         head = " ".join(filter(None, (column.title, column.unit)))
         room = max(map(len, [*cells, *head.split()]), default=1)
-        heads = textwrap.wrap(base.escape_directions(head), room, break_on_hyphens=False)
+        heads = textwrap.wrap(core.escape_directions(head), room, break_on_hyphens=False)
         columns.append((column, "\n".join(heads), cells, max(map(len, heads), default=0)))
     shown: list[tuple[Column, str, list[str]]] = []
     unseen, used = list[str](), 0
@@ -156,7 +156,7 @@ def write_json(page: Page) -> str:
         "headlines": [fact._asdict() for fact in page.facts],
         **page.collect(),
     }
-    return json.dumps(base.to_json(content), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    return json.dumps(core.to_json(content), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def write_markdown(page: Page) -> str:
@@ -252,13 +252,13 @@ def start_jinja() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["unbroken"] = base.keep_units
+    environment.filters["unbroken"] = core.keep_units
     return environment
 
 
 def escape_value(value: Any) -> Any:
     is_text = isinstance(value, str) and not hasattr(value, "__html__")
-    return base.escape_directions(value) if is_text else value
+    return core.escape_directions(value) if is_text else value
 
 
 @functools.cache

@@ -10,28 +10,27 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest import base
+from backtest import core
 from backtest.account.records import MONEY_TERMS
-from backtest.base.number_text import Head
-from backtest.base.result_parts import Headline, Panel, Part, Shown, ShownChart, ShownTable
-from backtest.base.units import DAY
-from backtest.engine import run_record
-from backtest.engine import trades as run_trades
+from backtest.core.number_text import Head
+from backtest.core.result_parts import Headline, Panel, Part, Shown, ShownChart, ShownTable
+from backtest.core.units import DAY
 from backtest.engine.option_trader import SCHEDULED
-from backtest.engine.promises import split_volatility
 from backtest.engine.run import WORDS, is_large
-from backtest.engine.run_options import explain_idle_options
 from backtest.market import split_notes
-from backtest.measures import monthly_returns, name_measure, name_sharpe, worst_drawdowns
-from backtest.measures.measure_table import ABOUT, COSTS, find_cost_rates
-from backtest.measures.option_profit import EXPLAINED
-from backtest.measures.ranking import AFTER_RUIN, DOUBTS
-from backtest.policy import sets_margin
+from backtest.policies import sets_margin
 from backtest.report.charts import is_wide
 from backtest.report.page import format_close, format_measure, name_unit
+from backtest.results import monthly_returns, name_measure, name_sharpe, run_record, worst_drawdowns
+from backtest.results import trades as run_trades
+from backtest.results.measure_table import ABOUT, COSTS, find_cost_rates
+from backtest.results.option_profit import EXPLAINED
+from backtest.results.promises import split_volatility
+from backtest.results.ranking import AFTER_RUIN, DOUBTS
+from backtest.results.run_options import explain_idle_options
 
 if TYPE_CHECKING:
-    from backtest.engine import Result, Trades
+    from backtest.results import Result, Trades
 
 
 WARM = 24
@@ -47,12 +46,12 @@ def list_numbers(result: Result) -> list[Headline]:
     ruined = ", 0 after ruin" if metrics["ruined"] else ""
     numbers = [
         Headline("total_return", "Return", metrics["total_return"], "percent",
-                 f"{held.name} {base.format_percent(held.total_return)}", "more"),
+                 f"{held.name} {core.format_percent(held.total_return)}", "more"),
         Headline("cagr", "CAGR", metrics["cagr"], "percent", year, "more"),
         Headline("sharpe", name_sharpe(metrics), metrics["sharpe"], "decimals",
-                 f"{held.name} {base.format_number(held.sharpe)}{ruined}", "more"),
+                 f"{held.name} {core.format_number(held.sharpe)}{ruined}", "more"),
         Headline("volatility", "Volatility", metrics["volatility"], "percent",
-                 f"{held.name} {base.format_percent(held.volatility)}", "less"),
+                 f"{held.name} {core.format_percent(held.volatility)}", "less"),
         Headline("max_drawdown", "Worst drawdown", metrics["max_drawdown"], "percent",
                  describe_drawdown(result), "less"),
         Headline("calmar", "Calmar", metrics["calmar"], "decimals",
@@ -71,7 +70,7 @@ def list_numbers(result: Result) -> list[Headline]:
         describe_trips(result),
     ]  # fmt: skip
     if PREMIUMS in metrics:
-        peak = base.format_number(metrics["peak_options_leverage"])
+        peak = core.format_number(metrics["peak_options_leverage"])
         numbers += [
             Headline("mean_options_leverage", "Options by delta",
                      metrics["mean_options_leverage"], "turns", f"mean; peak {peak}x"),
@@ -105,13 +104,13 @@ def describe_leverage(result: Result) -> str:
     kind = f"gross, {diversity['mean_net_leverage']:.2f}x net" if diversity else "mean"
     text = f"{kind}; peak {metrics['peak_leverage']:.2f}x"
     ratio = metrics["peak_margin_ratio"]
-    return f"{text}, margin ratio {base.format_percent(ratio)}" if ratio > 0.0 else text
+    return f"{text}, margin ratio {core.format_percent(ratio)}" if ratio > 0.0 else text
 
 
 def describe_liquidations(result: Result) -> str:
     metrics = result.metrics
     counts = {
-        "cost": base.format_money(loss) if (loss := metrics["liquidation_loss"]) else "",
+        "cost": core.format_money(loss) if (loss := metrics["liquidation_loss"]) else "",
         "margin calls": count(metrics["margin_calls"]),
         "failed": count(metrics["calls_failed"]),
         "stops": count(metrics["stops"]),
@@ -128,9 +127,9 @@ def describe_trips(result: Result) -> Headline:
     found = result.trades.measures
     note = "round trips" + f", {found['open']:,.0f} open" * bool(found["open"])
     if found["trades"]:
-        note += f", {base.format_percent(found['win_rate'])} won; profit factor "
-        note += f"{base.format_number(found['profit_factor'])}; in the market at "
-        note += f"{base.format_percent(found['time_in_market'])} of closes"
+        note += f", {core.format_percent(found['win_rate'])} won; profit factor "
+        note += f"{core.format_number(found['profit_factor'])}; in the market at "
+        note += f"{core.format_percent(found['time_in_market'])} of closes"
     return Headline("trades", "Trades", found["trades"], "count", note)
 
 
@@ -140,26 +139,26 @@ def write_verdict(result: Result) -> str:
     hits = int(metrics["liquidations"])
     words = {0: "was never liquidated", 1: "was liquidated once"}
     flows, top_ups = metrics["flows"] - metrics["top_ups"], metrics["top_ups"]
-    added = [f"{base.format_money(flows)} of net deposits"] if flows else []
-    added += [f"{base.format_money(top_ups)} from the reserve"] if top_ups else []
+    added = [f"{core.format_money(flows)} of net deposits"] if flows else []
+    added += [f"{core.format_money(top_ups)} from the reserve"] if top_ups else []
     victims = int((result.contagion()["profit"] > 0.0).sum())
     pulled = f" with {victims:,} position{'s' * (victims > 1)} in profit closed too"
     return (
-        f"{base.format_money(run_record.find_start(result))} became "
-        f"{base.format_money(metrics['final_equity'])} in "
+        f"{core.format_money(run_record.find_start(result))} became "
+        f"{core.format_money(metrics['final_equity'])} in "
         f"{count_days(result):,.0f} days{', with ' * bool(added)}{' and '.join(added)}: a return "
-        f"of {base.format_percent(metrics['total_return'])}, against "
-        f"{base.format_percent(held.total_return)} of {market} at 1x. The account was at worst "
-        f"{base.format_percent(metrics['max_drawdown'])} below its peak, "
+        f"of {core.format_percent(metrics['total_return'])}, against "
+        f"{core.format_percent(held.total_return)} of {market} at 1x. The account was at worst "
+        f"{core.format_percent(metrics['max_drawdown'])} below its peak, "
         f"{words.get(hits, f'was liquidated {hits:,} times')}"
         f"{pulled * bool(victims)}, and paid "
-        f"{base.format_money(sum(metrics[name] for name in COSTS))} in fees, slippage, funding and "
+        f"{core.format_money(sum(metrics[name] for name in COSTS))} in fees, slippage, funding and "
         "interest."
     )
 
 
 def list_notices(result: Result) -> tuple[str, ...]:
-    return tuple(f"{base.capitalize(text)}." for text in find_notices(result))
+    return tuple(f"{core.capitalize(text)}." for text in find_notices(result))
 
 
 def find_notices(result: Result) -> Iterator[str]:
@@ -170,7 +169,7 @@ def find_notices(result: Result) -> Iterator[str]:
         yield (
             f"RUINED {result.span.describe_close(result.tally.ruin)}, after "
             f"{metrics['ruin_time']:,.1f} days: {describe_left(result)}, no trade since. "
-            f"{base.capitalize(AFTER_RUIN)}"
+            f"{core.capitalize(AFTER_RUIN)}"
         )
     instruments: Mapping[str, Any] = data.get("instruments") or {"": data}
     spot = {name for name, venue in result.venues.items() if venue.contract.is_spot}
@@ -196,7 +195,7 @@ def find_notices(result: Result) -> Iterator[str]:
     first = int(np.argmax(~np.isnan(result.of_positions("target")).all(axis=1)))
     if first > WARM:
         yield (
-            f"no decision before {base.format_time(int(result.time[first]))} UTC, bar {first:,}: "
+            f"no decision before {core.format_time(int(result.time[first]))} UTC, bar {first:,}: "
             "its columns were not known yet; earlier data, or bt.run(start=...), warm them up"
         )
     if later := data.get("flows_after_the_end"):
@@ -214,7 +213,7 @@ def find_other_days(result: Result) -> Iterator[str]:
 
 
 def name_those(names: list[str]) -> str:
-    return f" of {base.clip(', '.join(names), 120)}" if any(names) else ""
+    return f" of {core.clip(', '.join(names), 120)}" if any(names) else ""
 
 
 def describe_left(result: Result) -> str:
@@ -244,9 +243,9 @@ def describe_over_cap(result: Result) -> str:
     by_bands = counts.get("band_over_cap", 0) / result.record.n_bars
     parts = {"bands had left it there at the fills, up to a tenth above": by_bands,
              "prices carried it there": max(over - by_bands, 0.0)}  # fmt: skip
-    told = ", ".join(f"at {base.format_percent(x)} {text}" for text, x in parts.items() if x)
+    told = ", ".join(f"at {core.format_percent(x)} {text}" for text, x in parts.items() if x)
     text = (f"Gross leverage was above the cap of {result.account.max_gross_leverage:.2f}x at "
-            f"{base.format_percent(over)} of closes: {told}.")  # fmt: skip
+            f"{core.format_percent(over)} of closes: {told}.")  # fmt: skip
     return f"{text} The cap took {taken:,} decisions out of their bands." if taken else text
 
 
@@ -257,13 +256,13 @@ def list_doubts(result: Result) -> Iterator[str]:
     firsts = (result.tally.first_ambiguous, result.tally.first_both)
     for (measure, doubt), first in zip(DOUBTS.items(), firsts, strict=True):
         if n := result.metrics[measure]:
-            time = base.format_time(int(result.time[first - result.span.first]))
+            time = core.format_time(int(result.time[first - result.span.first]))
             bars = f"In {n:,.0f} bar{'s' * (n > 1)}, first {time} UTC,"
             yield f"{bars} {doubt}: {cures[measure]}detail= shortens bars."
 
 
 def list_assumptions(result: Result) -> tuple[str, ...]:
-    return tuple(f"{base.capitalize(text)}." for text in find_assumptions(result))
+    return tuple(f"{core.capitalize(text)}." for text in find_assumptions(result))
 
 
 def find_assumptions(result: Result) -> Iterator[str]:
@@ -369,7 +368,7 @@ def draw_story(result: Result) -> ShownChart:
     bars = result.bars
     table = pd.DataFrame({"account": bars["equity"].to_numpy(),
                           "drawdown": -bars["drawdown"].to_numpy() + 0.0},
-                         index=base.utc_index(result.span.named))  # fmt: skip
+                         index=core.utc_index(result.span.named))  # fmt: skip
     caption = "The account at each close."
     if result.has_one_position:
         trading = bars[["fees", "slippage", "impact"]].sum(axis=1).to_numpy()
@@ -408,7 +407,7 @@ def draw_story(result: Result) -> ShownChart:
                       height=860, panels=panels, events=find_marks(result))  # fmt: skip
 
 
-def find_near(result: Result) -> base.FloatArray:
+def find_near(result: Result) -> core.FloatArray:
     mark, price = result.mark, result.bars["liquidation_price"].to_numpy()
     lowest, highest = float(np.min(mark)), float(np.max(mark))
     low = 0.6 * lowest if is_wide(mark) or highest < 2.5 * lowest else 0.0
@@ -436,7 +435,7 @@ def find_marks(result: Result) -> pd.DataFrame:
             "row": pd.Index(choose_rows(events)).get_indexer(shown.index),
             "place": [list(MARKS).index(kind) for kind in kinds],
         },
-        index=base.utc_index(result.span.named[at]),
+        index=core.utc_index(result.span.named[at]),
     )
     return found.sort_values("place", kind="stable")
 
@@ -446,12 +445,12 @@ def list_costs(result: Result) -> list[Shown]:
     reserve = float(result.of_account("reserve")[-1])
     largest = max(abs(run_record.find_start(result)), *(abs(amount) for _, amount, _ in rows))
     lines = {
-        "equity at the start": (base.format_money(run_record.find_start(result)), ""),
+        "equity at the start": (core.format_money(run_record.find_start(result)), ""),
         **{words: (format_signed(amount, largest),
-                   "" if rate is None else base.format_percent(rate))
+                   "" if rate is None else core.format_percent(rate))
            for words, amount, rate in rows},
-        "equity at the end": (base.format_money(result.metrics["final_equity"]), ""),
-        **({"left in the reserve": (base.format_money(reserve), "")} if reserve > 0.0 else {}),
+        "equity at the end": (core.format_money(result.metrics["final_equity"]), ""),
+        **({"left in the reserve": (core.format_money(reserve), "")} if reserve > 0.0 else {}),
     }  # fmt: skip
     heads = {
         "amount": Head("amount", "money", "money"),
@@ -481,7 +480,7 @@ def format_signed(amount: float, largest: float) -> str:
     if amount == 0.0:
         return "0"
     is_large = abs(largest) >= 10.0 and abs(amount) >= 0.005
-    text = f"{amount:,.2f}" if is_large else base.format_money(amount)
+    text = f"{amount:,.2f}" if is_large else core.format_money(amount)
     return f"{'+' * (amount > 0.0)}{text}"
 
 
@@ -531,10 +530,10 @@ def list_factors(result: Result) -> list[Shown]:
 def describe_promise(row: Any) -> dict[str, str]:
     name, horizon = str(row["measure"]), float(row["horizon"])
     is_share = name not in ABOUT or name_unit(name) != ABOUT[name].unit or name == "volatility"
-    style = base.format_percent if is_share else base.format_number
+    style = core.format_percent if is_share else core.format_number
     bound, value = style(row["bound"]), style(row["value"])
     if name == "liquidations" and horizon:
-        bound = f"{base.format_percent(row['bound'])} in {horizon:,.0f} bars"
+        bound = f"{core.format_percent(row['bound'])} in {horizon:,.0f} bars"
         value = (f"{row['value']:,.0f}; {row['expected']:,.2f} expected "
                  f"({row['low']:,.0f} to {row['high']:,.0f})")  # fmt: skip
     elif horizon:
@@ -596,7 +595,7 @@ def list_risk(result: Result) -> list[Shown]:
             "distance": np.where(distance <= 1.0, distance, np.nan),
             "forecast": bars["liquidation_probability"].to_numpy(),
         },
-        index=base.utc_index(result.span.named),
+        index=core.utc_index(result.span.named),
     )
     panels = (
         Panel("Margin ratio: 100 % is liquidation", ("margin ratio",), 1, True, True),
@@ -644,8 +643,8 @@ def tabulate_contagion(result: Result) -> ShownTable:
         pairs = zip(causes["cause"], causes["share"], strict=True)
         won = zip(winners["cause"], winners["profit"], strict=True)
         rows[group["time"].iloc[0]] = {
-            "causes": ", ".join(f"{cause} {base.format_percent(share)}" for cause, share in pairs),
-            "closed in profit": ", ".join(f"{cause} {base.format_money(x)}" for cause, x in won)
+            "causes": ", ".join(f"{cause} {core.format_percent(share)}" for cause, share in pairs),
+            "closed in profit": ", ".join(f"{cause} {core.format_money(x)}" for cause, x in won)
             or "none",
         }
     note = (
@@ -692,7 +691,7 @@ def list_trades(result: Result) -> list[Shown]:
         return []
     missing = trades.unallocated[trades.unallocated != 0.0]
     left = "; ".join(
-        f"{str(k).replace('_', ' ')} {base.format_money(x)}" for k, x in missing.items()
+        f"{str(k).replace('_', ' ')} {core.format_money(x)}" for k, x in missing.items()
     )
     note = VIEWS[trades.view] + f" Money of no trade: {left}." * bool(left)
     return [note, group_trades(trades)]
@@ -749,7 +748,7 @@ def tabulate_targets(result: Result) -> ShownTable:
 def list_exposure(result: Result) -> list[Shown]:
     if result.has_one_position:
         return []
-    index, names = base.utc_index(result.span.named), list(result.names)
+    index, names = core.utc_index(result.span.named), list(result.names)
     risk = result.risk()[[*names, "diversification_ratio"]].set_axis(index)
     ratio = risk.rename(columns={"diversification_ratio": "ratio"})
     panels = (Panel("Share of the variance", tuple(names), 2.2, percent=True),
@@ -771,7 +770,7 @@ RATIOS = ("margin_call", "call_met", "call_partly_met", "call_failed")
 MOST_ROWS = 2000
 
 
-def choose_rows(events: pd.DataFrame, most: int = MOST_ROWS) -> base.IntArray:
+def choose_rows(events: pd.DataFrame, most: int = MOST_ROWS) -> core.IntArray:
     kind = events["kind"].astype(str)
     rows = events[~kind.isin(PARTS_OF_TRADES)]
     if len(rows) <= most:
@@ -782,7 +781,7 @@ def choose_rows(events: pd.DataFrame, most: int = MOST_ROWS) -> base.IntArray:
     return np.sort(rows.index.to_numpy(dtype=np.int64)[order[:most]])
 
 
-def add_costs(events: pd.DataFrame) -> base.FloatArray:
+def add_costs(events: pd.DataFrame) -> core.FloatArray:
     is_cost = events["kind"].isin(PARTS_OF_TRADES).to_numpy()
     owner = np.maximum.accumulate(np.where(is_cost, -1, np.arange(len(events))))
     owner, n = np.maximum(owner, 0), len(events)
@@ -839,7 +838,7 @@ def tabulate_events(result: Result) -> ShownTable:
 def tabulate_measures(metrics: Mapping[str, float]) -> ShownTable:
     rows = {
         name_measure(name) if name in ABOUT else name.replace("_", " "): {
-            "value": format_measure(name, value) if name in ABOUT else base.format_number(value),
+            "value": format_measure(name, value) if name in ABOUT else core.format_number(value),
             "unit": name_unit(name) if name in ABOUT else "",
         }
         for name, value in metrics.items()
@@ -910,7 +909,7 @@ def list_tables(result: Result) -> list[Shown]:
         ShownTable(result.explained()[["price_pnl", *EXPLAINED]],
                    "Price profit of each option",
                    "Before fees, slippage and the costs of liquidations. The rests are "
-                   f"{base.format_percent(result.metrics['unexplained_share'])} of what single "
+                   f"{core.format_percent(result.metrics['unexplained_share'])} of what single "
                    "options moved in single bars.", Head("option"),
                    {name: Head("profit" if name == "price_pnl" else name, "money", "money")
                     for name in ("price_pnl", *EXPLAINED)}),
@@ -928,7 +927,7 @@ def list_tables(result: Result) -> list[Shown]:
 
 
 def list_charts(result: Result) -> Iterator[Shown]:
-    index = base.utc_index(result.span.named)
+    index = core.utc_index(result.span.named)
     names = ["options_leverage", "net_delta", "gamma", "vega", "theta"]
     table = result.greeks[names].set_axis(index)
     table = table.rename(columns={"options_leverage": "options by delta", "net_delta": "net delta"})

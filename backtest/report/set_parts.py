@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest import base
-from backtest.base.number_text import STYLES, Head
-from backtest.base.result_parts import Headline, Part, Shown, ShownChart, ShownTable
+from backtest import core
+from backtest.core.number_text import STYLES, Head
+from backtest.core.result_parts import Headline, Part, Shown, ShownChart, ShownTable
 from backtest.engine import count_unfilled
-from backtest.measures import check_metric, count_cautions, find_cautions, name_measure
-from backtest.measures.measure_table import ABOUT
-from backtest.measures.ranking import order_sets, read_objective
 from backtest.report.page import format_measure, format_span
 from backtest.report.write import draw_chart
+from backtest.results import check_metric, count_cautions, find_cautions, name_measure
+from backtest.results.measure_table import ABOUT
+from backtest.results.ranking import order_sets, read_objective
+from backtest.search import GrowthTest, describe_budget, find_measures
 from backtest.sweep import find_failed
-from backtest.tune import GrowthTest, describe_budget, find_measures
 
 if TYPE_CHECKING:
+    from backtest.search import Study
     from backtest.sweep import Sweep
-    from backtest.tune import Study
 
 NO_HOLDOUT = (
     "A sweep has no holdout: its best set is chosen and measured on the same prices. "
@@ -48,7 +48,7 @@ BINS = 24
 class Axis(NamedTuple):
     """The cell of each set, and the name of each cell."""
 
-    cells: base.IntArray
+    cells: core.IntArray
     words: list[str]
 
 
@@ -83,10 +83,10 @@ class Explored(NamedTuple):
     table: pd.DataFrame
     parameters: Mapping[str, Mapping[str, Any]]
     name: str
-    values: base.FloatArray
+    values: core.FloatArray
     better: int
-    order: base.IntArray
-    is_ruined: base.BoolArray
+    order: core.IntArray
+    is_ruined: core.BoolArray
 
     @property
     def best(self) -> int:
@@ -149,7 +149,7 @@ def find_label(table: pd.DataFrame, name: str) -> str:
     return own if own in table else name
 
 
-def scale_parameter(column: pd.Series, *, log: bool) -> base.FloatArray:
+def scale_parameter(column: pd.Series, *, log: bool) -> core.FloatArray:
     if not is_numeric(column):
         codes, words = list_words(column)
         return np.asarray(codes / max(len(words) - 1, 1), dtype=np.float64)
@@ -160,7 +160,7 @@ def scale_parameter(column: pd.Series, *, log: bool) -> base.FloatArray:
     return (numbers - np.min(numbers)) / span if span > 0.0 else np.zeros(len(numbers))
 
 
-def find_neighbors(explored: Explored) -> base.BoolArray:
+def find_neighbors(explored: Explored) -> core.BoolArray:
     near = np.ones(len(explored.table), dtype=np.bool_)
     for name in explored.varied:
         column = explored.table[name]
@@ -179,7 +179,7 @@ def find_neighbors(explored: Explored) -> base.BoolArray:
 def write_sweep_verdict(sweep: Sweep) -> str:
     explored = explore_sweep(sweep)
     near = find_neighbors(explored)
-    values = ", ".join(f"{name} = {base.format_value(explored.table[name].iloc[explored.best])}"
+    values = ", ".join(f"{name} = {core.format_value(explored.table[name].iloc[explored.best])}"
                        for name in explored.varied)  # fmt: skip
     beside = "No other set is near it."
     if np.isfinite(explored.values[near]).any():
@@ -223,7 +223,7 @@ def list_sweep_notices(sweep: Sweep) -> tuple[str, ...]:
     if unfilled := count_unfilled(sweep.metrics):
         notices.append(f"{unfilled:,} of {len(sweep.table):,} sets filled no order.")
     if caution := count_cautions(read_rows(explored, TOP)):
-        notices.append(f"{base.capitalize(caution)}: see their notes.")
+        notices.append(f"{core.capitalize(caution)}: see their notes.")
     return tuple(notices)
 
 
@@ -271,7 +271,7 @@ def draw_map(explored: Explored, x: str, y: str) -> ShownChart:
     index = pd.MultiIndex.from_tuples(words, names=[x, y])
     what = name_measure(explored.name)
     table = pd.DataFrame({what: median.reindex(range(len(words))).to_numpy()}, index=index)
-    best = ", ".join(f"{name} = {base.format_value(explored.table[name].iloc[explored.best])}"
+    best = ", ".join(f"{name} = {core.format_value(explored.table[name].iloc[explored.best])}"
                      for name in (x, y))  # fmt: skip
     caption = (
         f"Median {what} of the sets in each cell, over all other parameters; cells that are mostly "
@@ -298,7 +298,7 @@ def tabulate_plateau(explored: Explored) -> ShownTable:
         rows[name] = {
             "sets": f"{chosen.sum():,}",
             **dict(zip(words, (format_explored(explored, x) for x in levels), strict=True)),
-            "ruined": base.format_percent(float(explored.is_ruined[chosen].mean())),
+            "ruined": core.format_percent(float(explored.is_ruined[chosen].mean())),
         }
     table = pd.DataFrame.from_dict(rows, orient="index")
     note = (
@@ -315,8 +315,8 @@ def tabulate_sets(explored: Explored, count: int) -> ShownTable:
     measures = [name for name in dict.fromkeys((explored.name, *SHOWN)) if name in chosen]
     names = explored.varied or list(explored.parameters)
     table = pd.DataFrame({
-        **{name: list(map(base.format_value, chosen[name].tolist())) for name in names},
-        **{name: [format_measure(name, float(x)) if name in ABOUT else base.format_number(float(x))
+        **{name: list(map(core.format_value, chosen[name].tolist())) for name in names},
+        **{name: [format_measure(name, float(x)) if name in ABOUT else core.format_number(float(x))
                   for x in chosen[name].tolist()] for name in measures},
     })  # fmt: skip
     notes = [find_cautions(row) for row in read_rows(explored, count)]
@@ -335,7 +335,7 @@ def read_rows(explored: Explored, count: int) -> list[dict[Any, float]]:
     return explored.table[names].iloc[explored.order[:count]].to_dict("records")
 
 
-def find_median(values: base.FloatArray) -> float:
+def find_median(values: core.FloatArray) -> float:
     known = values[np.isfinite(values)]
     return float(np.median(known)) if len(known) else math.nan
 
@@ -343,7 +343,7 @@ def find_median(values: base.FloatArray) -> float:
 def format_explored(explored: Explored, value: float) -> str:
     if explored.name in ABOUT:
         return format_measure(explored.name, float(value))
-    return base.format_number(float(value))
+    return core.format_number(float(value))
 
 
 COMPARED = (
@@ -353,7 +353,7 @@ COMPARED = (
 
 
 def write_study_title(study: Study) -> str:
-    sets = base.count_nouns(study.trials, "set")
+    sets = core.count_nouns(study.trials, "set")
     return f"{study.policy_name}: {sets} searched for the best {study.objective}"
 
 
@@ -362,7 +362,7 @@ def write_study_details(study: Study) -> str:
         return ""
     explored, verdict = explore_study(study), study.verdict
     values = ", ".join(
-        f"{name} = {base.format_value(each)}" for name, each in study.best_values.items()
+        f"{name} = {core.format_value(each)}" for name, each in study.best_values.items()
     )
     found = format_explored(explored, explored.values[study.best_trial])
     text = (
@@ -391,7 +391,7 @@ def list_study_notices(study: Study) -> tuple[str, ...]:
     if study.trials and (unfilled := study.count_unfilled()):
         notices.append(f"{unfilled:,} of {study.trials:,} sets filled no order.")
     names = tuple(f"{each['name']} =" for each in study.manifest["space"]["dimensions"])
-    said = (text if text.startswith(names) else base.capitalize(text) for text in study.warnings)
+    said = (text if text.startswith(names) else core.capitalize(text) for text in study.warnings)
     return (*notices, *(f"{text}." for text in said))
 
 
@@ -429,7 +429,7 @@ def format_holdout(study: Study) -> str:
     name, outcome = study.objective, study.outcome
     if outcome is not None and name in outcome.holdout:
         return format_measure(name, outcome.holdout[name])
-    return base.format_number(math.nan if study.verdict is None else study.verdict.holdout_score)
+    return core.format_number(math.nan if study.verdict is None else study.verdict.holdout_score)
 
 
 def list_study_parts(study: Study) -> list[Part]:
@@ -454,7 +454,7 @@ def list_luck(study: Study) -> list[Shown]:
     policies = ", ".join(verdict.other_policies)
     candidates = 0 if study.outcome is None else len(study.outcome.candidates)
     median = verdict.plain_plateau
-    around = f"; the median of the neighbors there is {base.format_number(median)}"
+    around = f"; the median of the neighbors there is {core.format_number(median)}"
     around *= math.isfinite(median)
     known = {
         "sets tried": (verdict.trials, "count", "in this study"),
@@ -533,10 +533,10 @@ def tabulate_settings(study: Study) -> ShownTable:
             span = f"{each['low']:g} to {each['high']:g}"
         else:
             span = ", ".join(map(str, each["options"]))
-        rows[each["name"]] = {"value": base.format_value(values.get(each["name"])),
+        rows[each["name"]] = {"value": core.format_value(values.get(each["name"])),
                               "searched": span + (", log" if each["log"] else "")}  # fmt: skip
     for name, value in study.manifest["space"].get("fixed", {}).items():
-        rows[name] = {"value": base.format_value(value), "searched": "fixed"}
+        rows[name] = {"value": core.format_value(value), "searched": "fixed"}
     heads = {"value": Head("value", "", "decimals")}
     return ShownTable(pd.DataFrame.from_dict(rows, orient="index") if values else None,
                       "Parameters of the winner", "", Head("parameter"), heads)  # fmt: skip

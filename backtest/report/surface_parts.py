@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from backtest import base
-from backtest.base.number_text import Head
-from backtest.base.result_parts import Headline, Part, Shown, ShownChart, ShownTable
-from backtest.base.units import YEAR_DAYS
+from backtest import core
+from backtest.core.number_text import Head
+from backtest.core.result_parts import Headline, Part, Shown, ShownChart, ShownTable
+from backtest.core.units import YEAR_DAYS
 from backtest.options import is_out_of_the_money
 from backtest.options.chain import CHECKS
 from backtest.options.surfaces import describe_crossings
@@ -110,7 +110,7 @@ def tabulate_fits(found: Surface) -> ShownTable:
 def describe_arbitrage(found: Surface) -> str:
     table = found.arbitrage()
     text = f"Butterfly arbitrage in {int(table['butterfly'].sum())} of {len(table)} expiries. "
-    return f"{text}{base.capitalize(describe_crossings(table))}."
+    return f"{text}{core.capitalize(describe_crossings(table))}."
 
 
 def tabulate_defects(found: Surface) -> Iterator[Shown]:
@@ -126,8 +126,8 @@ def tabulate_defects(found: Surface) -> Iterator[Shown]:
 
 
 def describe_quotes(found: Surface) -> str:
-    expiries = base.count_nouns(len(found.years), "expiry", "expiries")
-    quotes = base.count_nouns(len(found.quotes), "two-sided quote")
+    expiries = core.count_nouns(len(found.years), "expiry", "expiries")
+    quotes = core.count_nouns(len(found.quotes), "two-sided quote")
     name = found.underlying or "options"
     return f"{name}, {found.time:%Y-%m-%d %H:%M} UTC, {quotes} in {expiries}"
 

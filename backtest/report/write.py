@@ -12,14 +12,20 @@ from urllib.parse import quote
 
 import numpy as np
 
-from backtest import base
-from backtest.measures import name_measure
+from backtest import core
 from backtest.report import render
 from backtest.report.basis import build_basis, find_origin, list_terms
 from backtest.report.charts import LIGHT, TEMPLATE, draw_declared, thin_rows
 from backtest.report.page import Block, Fact, Page, Paragraph, Section, format_measure, write_table
-from backtest.store import StoreEntry, count_kinds, describe_note, list_results, load_saved
-from backtest.store.listing import LEFTOVER, UNTOLD, Origin, name_fault
+from backtest.results import (
+    StoreEntry,
+    count_kinds,
+    describe_note,
+    list_results,
+    load_saved,
+    name_measure,
+)
+from backtest.results.listing import LEFTOVER, UNTOLD, Origin, name_fault
 
 SYNTHETIC = "Synthetic data: these prices are made up."
 
@@ -37,7 +43,7 @@ def build_head(found: Any, origin: Origin = UNTOLD) -> Page:
     return Page(
         kind=found.called or found.kind,
         manifest={**manifest, "data": data},
-        title=base.clip(found.heading, render.LONGEST_TITLE),
+        title=core.clip(found.heading, render.LONGEST_TITLE),
         notices=[*found.notices, *([SYNTHETIC] if data.get("synthetic") else [])],
         summary=f"{write_sentence(found.verdict_text)} {found.details}".rstrip(),
         facts=[Fact(each.title, str(each), each.note) for each in found.list_numbers()],
@@ -50,28 +56,28 @@ def list_sections(found: Any, origin: Origin) -> list[Section]:
     shown = [each for each in found.list_parts() if each.shows != "summary"]
     sections = [section for each in shown if (section := write_part(each)).blocks]
     first = [each for each in sections if not each.is_folded]
-    name = base.name_folder(found.folder_title, str(found.manifest["id"]))
+    name = core.name_folder(found.folder_title, str(found.manifest["id"]))
     basis = build_basis(found, shlex.join(["backtest", "report", name]), origin)
     return [*first, *basis, *(each for each in sections if each.is_folded)]
 
 
 def write_sentence(text: str) -> str:
-    return base.capitalize(text) if text.endswith((".", "?")) else f"{base.capitalize(text)}."
+    return core.capitalize(text) if text.endswith((".", "?")) else f"{core.capitalize(text)}."
 
 
-def write_part(part: base.Part) -> Section:
+def write_part(part: core.Part) -> Section:
     blocks = list(write_blocks(part.list_blocks(), part.key))
     return Section(part.key, part.title, part.lead, blocks, part.is_folded)
 
 
-def write_blocks(blocks: Iterable[base.Shown], key: str) -> Iterator[Block]:
+def write_blocks(blocks: Iterable[core.Shown], key: str) -> Iterator[Block]:
     for shown in blocks:
         if isinstance(shown, str):
             if shown:
                 yield Paragraph(shown, "note")
         elif shown.table is None:
             continue
-        elif isinstance(shown, base.ShownChart):
+        elif isinstance(shown, core.ShownChart):
             chart = draw_declared(shown)
             if chart is not None:
                 yield chart._replace(key=chart.key or key)
@@ -91,7 +97,7 @@ def write_summary(found: Any, *, verbose: bool = False) -> str:
     sections = []
     for part in found.list_parts():
         if part.shows != "page":
-            blocks = [each for each in part.list_blocks() if not isinstance(each, base.ShownChart)]
+            blocks = [each for each in part.list_blocks() if not isinstance(each, core.ShownChart)]
             if written := list(write_blocks(blocks, part.key)):
                 sections.append(Section(part.key, part.title, part.lead, written))
     terms = list_terms(found.manifest, verbose=verbose)
@@ -108,7 +114,7 @@ LONGEST = 200
 """Longest title in characters."""
 
 
-def write_cell(source: base.Reportable) -> str:
+def write_cell(source: core.Reportable) -> str:
     if source._is_empty:
         return f"<div><b>{escape_text(repr(source))}</b></div>"
     page = build_head(source)
@@ -116,7 +122,7 @@ def write_cell(source: base.Reportable) -> str:
     name = "result" if source.kind in DRAWN else page.kind.replace("-", "_").replace(" ", "_")
     more = f'{name}.report("report.html") writes the whole report.'
     return (
-        f"<div><b>{escape_text(base.clip(page.title, LONGEST))}</b><br>"
+        f"<div><b>{escape_text(core.clip(page.title, LONGEST))}</b><br>"
         f"<small>{escape_text(' '.join([f'{page.subtitle}.', *page.notices]))}</small>"
         f"{chart}{write_facts_table(page.facts)}"
         f"<small>{escape_text(f'{page.summary} {more}')}</small></div>"
@@ -149,7 +155,7 @@ def draw_equity_svg(result: Any) -> str:
     )
 
 
-def rescale(values: base.FloatArray, low: float, high: float) -> base.FloatArray:
+def rescale(values: core.FloatArray, low: float, high: float) -> core.FloatArray:
     least, span = float(np.min(values)), float(np.ptp(values))
     if span == 0.0:
         return np.full(len(values), (low + high) / 2.0)
@@ -157,22 +163,22 @@ def rescale(values: base.FloatArray, low: float, high: float) -> base.FloatArray
 
 
 def escape_text(text: str) -> str:
-    return escape(base.escape_directions(text))
+    return escape(core.escape_directions(text))
 
 
 def draw_run(result: Any) -> Any:
-    from backtest.report import run_parts  # noqa: PLC0415 - only when drawn
+    from backtest.report import run_parts  # noqa: PLC0415 - loads plotly
 
     return draw_chart(run_parts.draw_story(result))
 
 
 def draw_surface(surface: Any) -> Any:
-    from backtest.report import surface_parts  # noqa: PLC0415 - only when drawn
+    from backtest.report import surface_parts  # noqa: PLC0415 - loads plotly
 
     return draw_chart(surface_parts.draw_map(surface))
 
 
-def draw_chart(shown: base.ShownChart) -> Any:
+def draw_chart(shown: core.ShownChart) -> Any:
     import plotly.graph_objects as go  # type: ignore[import-untyped] # noqa: PLC0415 - a second
 
     chart = draw_declared(shown)
@@ -202,13 +208,13 @@ class Row(NamedTuple):
 
     @property
     def title(self) -> str:
-        return base.clip(self.entry.title or self.name, LONGEST_NOTE)
+        return core.clip(self.entry.title or self.name, LONGEST_NOTE)
 
     @property
     def note(self) -> str:
         said = f"damaged: {self.trouble}" if self.trouble else describe_note(self.entry)
         name = "" if self.title == self.name else self.name
-        return base.clip(", ".join(filter(None, (said, name))), LONGEST_NOTE)
+        return core.clip(", ".join(filter(None, (said, name))), LONGEST_NOTE)
 
     @property
     def cells(self) -> list[str]:
@@ -229,7 +235,7 @@ def write_all(
     """Return what the list shows; a result that cannot be read has a trouble and no page."""
     entries = [each for each in list_results(store) if each.kind != LEFTOVER]
     if not entries:
-        raise base.DataError(f"{store}: the folder of results must hold a result, it holds none")
+        raise core.DataError(f"{store}: the folder of results must hold a result, it holds none")
     entries.sort(key=lambda each: (-each.saved, each.name))
     rows = []
     for k, entry in enumerate(entries):
@@ -245,7 +251,7 @@ def write_one(store: Path, folder: Path, entry: StoreEntry, objective: str) -> R
         return Row(entry, entry.trouble)
     try:
         page = build_page(load_saved(store / entry.name), objective)
-    except (base.BacktestError, OSError) as error:
+    except (core.BacktestError, OSError) as error:
         return Row(entry, name_fault(error, store / entry.name))
     render.write_page(page, folder / f"{entry.name}.html", "html")
     return Row(entry)

@@ -1,20 +1,30 @@
-"""Simulated paths and the risk of liquidation on them, stress tests, and sensitivity."""
+"""Simulated paths and the risk of liquidation on them, stress tests, crowds and cascades."""
 
 from typing import TYPE_CHECKING
 
-from backtest.base import open_door
+from backtest.core import open_door
 
 if TYPE_CHECKING:
+    from backtest.risk.cascade import Cascade, Linear, SquareRoot, cascade
+    from backtest.risk.crowd import Crowd
     from backtest.risk.largest_leverage import MaxLeverage, max_leverage
     from backtest.risk.liquidations import LiquidationRisk, PathsRunner, liquidation_risk
-    from backtest.risk.path_models import GBM, Filtered, Garch, Merton, PathModel, Stationary
+    from backtest.risk.path_models import Filtered, GBM, Garch, Merton, PathModel, Stationary
     from backtest.risk.path_models import block_length, describe_drift, summarize_funding
     from backtest.risk.paths import Paths, simulate_paths
     from backtest.risk.scenario import Scenario, crashes
     from backtest.risk.stress import Stress, stress
-    from backtest.risk.variations import Bounds, Capacity, Sensitivity
-    from backtest.risk.variations import bounds, capacity, sensitivity
+    from backtest.risk.variations import Bounds, Capacity, Sensitivity, bounds, capacity
+    from backtest.risk.variations import sensitivity
 
-RESULTS = ("LiquidationRisk", "MaxLeverage", "Bounds", "Capacity", "Sensitivity", "Stress")
+RESULTS = (
+    "LiquidationRisk",
+    "MaxLeverage",
+    "Bounds",
+    "Capacity",
+    "Sensitivity",
+    "Stress",
+    "Cascade",
+)
 
 open_door(__name__)

@@ -12,13 +12,13 @@ from typing import Annotated, Any, Unpack
 import numpy as np
 import pandas as pd
 
-from backtest import base, engine
-from backtest.base.number_text import Head
-from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
+from backtest import core, engine
+from backtest.core.number_text import Head
+from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.engine import AnyPolicy, Backtest, BacktestFields, Compile, Progress
-from backtest.features import log_returns
+from backtest.indicators import log_returns
 from backtest.market import Market, Markets, label_names
-from backtest.policy import Combinator, Policy
+from backtest.policies import Combinator, Policy
 from backtest.risk.liquidations import (
     BETWEEN,
     PastStarts,
@@ -52,7 +52,7 @@ HISTORY, LONG_RUN = "history", ", long run"
 
 
 class HoldOnce(Policy):
-    size: Annotated[float, base.Range(0.0, 1000.0, "turns of equity")] = 1.0
+    size: Annotated[float, core.Range(0.0, 1000.0, "turns of equity")] = 1.0
 
     def leverage(self, bar: Any, account: Any) -> float:  # noqa: ARG002 - the signature of a formula
         if account.position != 0.0 or account.bars_since_liquidation < 1e300:
@@ -61,14 +61,14 @@ class HoldOnce(Policy):
 
 
 class Scaled(Combinator):
-    factor: Annotated[float, base.Range(0.0, 1000.0, "times")] = 1.0
+    factor: Annotated[float, core.Range(0.0, 1000.0, "times")] = 1.0
 
     def combine(self, bar: Any, account: Any, asked: Any) -> Any:  # noqa: ARG002 - as above
         return self.factor * asked[0]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class MaxLeverage(base.SettingsResult):
+class MaxLeverage(core.SettingsResult):
     """Largest leverage, or factor on a policy, at a probability of liquidation.
 
     Attributes
@@ -104,7 +104,7 @@ class MaxLeverage(base.SettingsResult):
 
     @property
     def heading(self) -> str:
-        chance = base.format_chance(self.settings["probability"])
+        chance = core.format_chance(self.settings["probability"])
         return f"Largest {self.grid.index.name} at {chance} in {self.settings['horizon']}"
 
     @property
@@ -114,8 +114,8 @@ class MaxLeverage(base.SettingsResult):
 
     @property
     def verdict(self) -> str:
-        bound, row = base.format_chance(self.settings["probability"]), self.table.iloc[-1]
-        past, told = self.settings["history"], base.format_chance(row["p_liquidation"])
+        bound, row = core.format_chance(self.settings["probability"]), self.table.iloc[-1]
+        past, told = self.settings["history"], core.format_chance(row["p_liquidation"])
         low, high = (row[each] for each in name_interval("p_liquidation"))
         name, of = self.bound_by, "95 % interval of the simulation"
         if name == HISTORY:
@@ -128,8 +128,8 @@ class MaxLeverage(base.SettingsResult):
         return (
             f"Up to a {self.grid.index.name} of {self.leverage:.3g}, the account is liquidated "
             f"within {self.settings['horizon']} with a probability of at most {bound}. The bound "
-            f"is {name}: {told} there ({of}: {base.format_chance(low)} to "
-            f"{base.format_chance(high)}). {self._describe_weights()}"
+            f"is {name}: {told} there ({of}: {core.format_chance(low)} to "
+            f"{core.format_chance(high)}). {self._describe_weights()}"
         )
 
     def _describe_weights(self) -> str:
@@ -179,7 +179,7 @@ class MaxLeverage(base.SettingsResult):
 
 
 @engine.short_form
-@base.checked_only("compile", "progress", "models")
+@core.checked_only("compile", "progress", "models")
 def max_leverage(
     market: Market | Markets,
     policy: AnyPolicy | None = None,
@@ -229,7 +229,7 @@ def max_leverage(
     """
     chance = BETWEEN.check("probability", probability)
     if not models:
-        raise base.ParameterError("models must be a list with at least one model, got none")
+        raise core.ParameterError("models must be a list with at least one model, got none")
     test = engine.read_test(market, fields)
     drawn = [
         simulate_paths(
@@ -238,7 +238,7 @@ def max_leverage(
         for each in models
     ]
     if not chance * paths >= LEAST_HITS:
-        raise base.ParameterError(
+        raise core.ParameterError(
             f"paths must be at least {math.ceil(LEAST_HITS / chance)} for the probability "
             f"{chance:g}, got {paths}"
         )
@@ -248,7 +248,7 @@ def max_leverage(
     def make(each: Paths, size: float) -> PathsRunner:
         return PathsRunner(each, scale_policy(policy, size), test, compile=compile)
 
-    bars, span = read_horizons(drawn[0], horizon)[horizon], base.parse_duration(horizon)
+    bars, span = read_horizons(drawn[0], horizon)[horizon], core.parse_duration(horizon)
     trials: list[PathTrials | HistoryTrials] = [
         PathTrials(name, each, functools.partial(make, each), bars, span, threads)
         for name, each in named.items()
@@ -373,7 +373,7 @@ class HistoryTrials(Trials):
 
 
 def search_leverage(
-    trials: PathTrials | HistoryTrials, sizes: base.FloatArray, chance: float
+    trials: PathTrials | HistoryTrials, sizes: core.FloatArray, chance: float
 ) -> tuple[dict[str, Any], list[float]]:
     """Return a row, and the probability by size on the first trials."""
     grid, count = [0.0, *map(float, sizes)], trials.count
@@ -419,7 +419,7 @@ def confirm(trials: PathTrials, row: dict[str, Any], chance: float) -> None:
         row |= measure(trials, row["leverage"], count)
 
 
-def choose_grid(policy: AnyPolicy | None, test: Backtest, paths: Paths) -> base.FloatArray:
+def choose_grid(policy: AnyPolicy | None, test: Backtest, paths: Paths) -> core.FloatArray:
     """Return the leverages, or factors on those of a policy, that a search scans, increasing."""
     if policy is not None:
         return np.geomspace(0.1, 20.0, 16)
@@ -434,7 +434,7 @@ def choose_grid(policy: AnyPolicy | None, test: Backtest, paths: Paths) -> base.
             for row in own.brackets
         )
         most = min(most, max(held))
-    limits = [*base.list_values(account.max_leverage), *base.list_values(account.venue_leverage)]
+    limits = [*core.list_values(account.max_leverage), *core.list_values(account.venue_leverage)]
     most = min([most, *(each for each in limits if isinstance(each, int | float))])
     return np.geomspace(min(0.5, 0.5 * most), most, 16)
 

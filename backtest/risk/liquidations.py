@@ -13,13 +13,14 @@ from typing import Any, NamedTuple, TypeAlias, Unpack
 import numpy as np
 import pandas as pd
 
-from backtest import base, engine
-from backtest.base.number_text import Head
-from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
-from backtest.base.units import DAY
-from backtest.engine import AnyPolicy, Backtest, BacktestFields, Compile, Progress, Result
+from backtest import core, engine, policies, results, signals
+from backtest.core.number_text import Head
+from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
+from backtest.core.units import DAY
+from backtest.engine import AnyPolicy, Backtest, BacktestFields, Compile, Progress
 from backtest.market import Market, Markets, as_markets, find_clock, read_weights
-from backtest.policy import Policy, trades_options
+from backtest.policies import Policy, trades_options
+from backtest.results import Result
 from backtest.risk.path_models import describe_drift, summarize_funding
 from backtest.risk.paths import MARKS, PRICES, PathBars, Paths, simulate_paths
 from backtest.risk.stress import fix_margin_tables
@@ -40,12 +41,12 @@ class PathLives(NamedTuple):
     """Outcomes on paths from ``first`` on, (n_paths, n_bars); ``closes`` (n, n_paths, n_bars)."""
 
     first: int
-    wealth: base.FloatArray
-    liquidations: base.FloatArray
-    bad_debt: base.FloatArray
-    calls: base.FloatArray
-    is_ruined: base.FloatArray
-    closes: base.FloatArray
+    wealth: core.FloatArray
+    liquidations: core.FloatArray
+    bad_debt: core.FloatArray
+    calls: core.FloatArray
+    is_ruined: core.FloatArray
+    closes: core.FloatArray
 
 
 class PastStarts(NamedTuple):
@@ -54,9 +55,9 @@ class PastStarts(NamedTuple):
     ``firsts`` are their bars up to the first liquidation, ``room`` the bars until the data end.
     """
 
-    times: base.IntArray
-    firsts: base.IntArray
-    room: base.IntArray
+    times: core.IntArray
+    firsts: core.IntArray
+    room: core.IntArray
     has_marks: bool
 
     def summarize(self, bars: int, horizon: int) -> dict[str, float]:
@@ -101,11 +102,11 @@ class PathsRunner:
         venues = engine.read_venues(self.test.venue, markets)
         engine.check_run(markets, venues, self.account)
         if self.account.collateral:
-            raise base.ParameterError(
+            raise core.ParameterError(
                 "simulated paths have no prices of account.collateral; count it as capital"
             )
         if self.resume is not None and (overlay is None) != (self.resume.overlay is None):
-            raise base.ParameterError(
+            raise core.ParameterError(
                 f"overlay must be that of the result, {self.resume.overlay!r}, got {overlay!r}"
             )
         for venue in venues.values():
@@ -146,7 +147,7 @@ class PathsRunner:
             raise
         return PastStarts(time[begins + 1], found, markets.n_bars - 1 - begins, has_marks)
 
-    def list_weights(self, markets: Markets) -> base.FloatArray:
+    def list_weights(self, markets: Markets) -> core.FloatArray:
         """Return the signal on the bars of a path, of shape (n, n_bars)."""
         names, chosen = self.paths.names, self.signal
         if chosen is None and self.resume is not None:
@@ -255,7 +256,7 @@ class PathsRunner:
 
     def observe(
         self, own: engine.ObservedPolicy, name: str, bars: PathBars
-    ) -> dict[str, base.FloatArray]:
+    ) -> dict[str, core.FloatArray]:
         """Return the columns of a policy along some paths, end to end."""
         if not own.columns:
             return {}
@@ -264,14 +265,14 @@ class PathsRunner:
         before = seen[name].slice(0, seen.n_bars - width + 1)
         fields = {"source": seen[name].source, "signal": np.clip(signal, -1.0, 1.0)}
         paths = [
-            engine.observe(own.policy, member.market_of(bars, k, before, **fields))
+            policies.observe(own.policy, member.market_of(bars, k, before, **fields))
             for k in range(len(bars.volume))
         ]
         return {
             name: np.concatenate([each[name][-width:] for each in paths]) for name in own.columns
         }
 
-    def draw_fields(self, bars: Mapping[str, PathBars], n: int) -> dict[str, base.FloatArray]:
+    def draw_fields(self, bars: Mapping[str, PathBars], n: int) -> dict[str, core.FloatArray]:
         """Return prices and volumes of some paths, (bars, n), and their rates of funding."""
         each, feed = [*bars.values()], self.setup.inputs.feed
         fields = [(*own.prices, *own.marks, own.volume) for own in each]
@@ -296,7 +297,7 @@ def refuse_options(policy: AnyPolicy, overlay: Policy | None, resume: Result | N
         last = zip(options.terms.names, options.record.quantity[-1].tolist(), strict=True)
         found = [f"a result that holds {name}" for name, held in last if held != 0.0] + found
     if found:
-        raise base.ParameterError(
+        raise core.ParameterError(
             "no risk is simulated of accounts that hold or trade options, got "
             f"{found[0]}; bt.stress answers for them"
         )
@@ -305,9 +306,9 @@ def refuse_options(policy: AnyPolicy, overlay: Policy | None, resume: Result | N
 def check_start(resume: Result | None, paths: Paths) -> None:
     begins = int(paths.calendar.time[0])
     if resume is not None and resume.last_time != begins:
-        raise base.DataError(
-            f"paths must begin where the result ended, {base.format_time(resume.last_time)}, "
-            f"got {base.format_time(begins)}; start='now' begins at the end of the market"
+        raise core.DataError(
+            f"paths must begin where the result ended, {core.format_time(resume.last_time)}, "
+            f"got {core.format_time(begins)}; start='now' begins at the end of the market"
         )
 
 
@@ -318,12 +319,12 @@ def read_constant_signal(signal: Any, markets: Markets) -> float | dict[str, flo
         return 1.0 if is_one else None
     if isinstance(signal, pd.DataFrame):
         signal = signal.iloc[-1].fillna(0.0).to_dict()
-    if isinstance(signal, str | pd.Series | engine.SignalRule):
-        raise base.ParameterError(
+    if isinstance(signal, str | pd.Series | signals.SignalRule):
+        raise core.ParameterError(
             "signal must be a number on simulated paths, or one by instrument, columns and rules "
-            f"end with the data: got {base.repr_plain(signal)}"
+            f"end with the data: got {core.repr_plain(signal)}"
         )
-    bound = base.Range(-1.0, 1.0) if is_one else base.Number()
+    bound = core.Range(-1.0, 1.0) if is_one else core.Number()
     found = {
         name: float(bound.check("signal" if is_one else f"signal of {name}", each))
         for name, each in engine.give_each(signal, markets, one="signal").items()
@@ -332,7 +333,7 @@ def read_constant_signal(signal: Any, markets: Markets) -> float | dict[str, flo
 
 
 USUAL = ("1d", "7d", "30d")
-BETWEEN = base.Number(0.0, 1.0, open_low=True, open_high=True)
+BETWEEN = core.Number(0.0, 1.0, open_low=True, open_high=True)
 SHOWN = 2000
 """Paths whose equity is kept bar by bar, for the fan."""
 
@@ -341,17 +342,17 @@ def read_horizons(paths: Paths, horizons: Sequence[str] | None) -> dict[str, int
     """Return the bars of a path that have closed by each horizon."""
     time, given = paths.calendar.time, [horizons] if isinstance(horizons, str) else horizons
     if given is None:
-        usual = {base.parse_duration(x): x for x in (base.format_duration(paths.horizon), *USUAL)}
+        usual = {core.parse_duration(x): x for x in (core.format_duration(paths.horizon), *USUAL)}
         room = int(time[1] - time[0])
         given = [x for span, x in sorted(usual.items()) if room <= span <= paths.horizon]
     found = {}
     for name in given:
-        span = base.parse_duration(name, "horizons")
+        span = core.parse_duration(name, "horizons")
         found[name] = int(np.sum(time[1:] <= time[0] + span))
         if span > paths.horizon or found[name] < 1:
-            raise base.ParameterError(
+            raise core.ParameterError(
                 "horizons must lie between a bar and the length of the paths, "
-                f"{base.format_duration(paths.horizon)}, got {name}"
+                f"{core.format_duration(paths.horizon)}, got {name}"
             )
     return found
 
@@ -364,20 +365,20 @@ class PathEvents(NamedTuple):
     ``doomed`` (2, n_bars) mean close (relative) and wealth of liquidated paths.
     """
 
-    firsts: base.IntArray
-    wealth: base.FloatArray
-    bad_debt: base.FloatArray
-    shown: base.FloatArray
-    doomed: base.FloatArray | None
+    firsts: core.IntArray
+    wealth: core.FloatArray
+    bad_debt: core.FloatArray
+    shown: core.FloatArray
+    doomed: core.FloatArray | None
 
 
-def find_first(values: base.FloatArray) -> base.IntArray:
+def find_first(values: core.FloatArray) -> core.IntArray:
     is_set = values != 0.0
     return np.asarray(np.where(is_set.any(axis=1), is_set.argmax(axis=1), values.shape[1]))
 
 
 def reduce_lives(
-    lives: Iterable[PathLives], bars: Sequence[int], last: base.FloatArray
+    lives: Iterable[PathLives], bars: Sequence[int], last: core.FloatArray
 ) -> PathEvents:
     firsts, ends, shown, at = [], [], [], np.array(bars) - 1
     doomed, n_doomed = np.zeros((2, 1)), 0
@@ -421,7 +422,7 @@ def name_interval(kind: str) -> tuple[str, str]:
 
 
 def describe_horizon(
-    events: PathEvents, k: int, bars: int, days: base.FloatArray, confidence: float
+    events: PathEvents, k: int, bars: int, days: core.FloatArray, confidence: float
 ) -> dict[str, Any]:
     """Return the row of horizon k; ``days`` (n_bars,) are those from the start to each close."""
     row = dict[str, float]()
@@ -437,7 +438,7 @@ def describe_horizon(
     }
 
 
-def tabulate_hazard(days: base.FloatArray, firsts: base.IntArray) -> pd.DataFrame:
+def tabulate_hazard(days: core.FloatArray, firsts: core.IntArray) -> pd.DataFrame:
     day = np.ceil(days - 1e-9).astype(np.int64)
     counts = np.bincount(day[firsts[firsts < len(day)]] - 1, minlength=int(day[-1]))
     at_risk = len(firsts) - np.concatenate([[0], np.cumsum(counts)[:-1]])
@@ -462,7 +463,7 @@ WEALTH = {
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LiquidationRisk(base.SettingsResult):
+class LiquidationRisk(core.SettingsResult):
     """Risk of liquidation on many paths.
 
     Attributes
@@ -504,7 +505,7 @@ class LiquidationRisk(base.SettingsResult):
         if self.settings.get("no_fill"):
             return "no order was filled"
         chance = float(self.table["p_liquidation"].iloc[-1])
-        return f"{base.format_percent(chance)} liquidated in {self.table.index[-1]}"
+        return f"{core.format_percent(chance)} liquidated in {self.table.index[-1]}"
 
     def path(self) -> pd.DataFrame:
         """Return the mean of the paths that are liquidated, by time.
@@ -512,18 +513,18 @@ class LiquidationRisk(base.SettingsResult):
         ``price`` is the close over the last one of history, ``equity`` the wealth.
         """
         if self.typical is None:
-            raise base.ParameterError("there is no typical path: no path was liquidated")
+            raise core.ParameterError("there is no typical path: no path was liquidated")
         return self.typical
 
-    @base.checked
+    @core.checked
     def run(self, i: int) -> Result:
         """Return the full result of path i, the same bits as in the risk."""
         if self.runner is None:
-            raise base.ParameterError(
+            raise core.ParameterError(
                 "a risk loaded from files has no paths to run; bt.liquidation_risk makes it again"
             )
         count = self.runner.paths.count
-        base.Range(-count, count - 1).check("i", i, whole=True)
+        core.Range(-count, count - 1).check("i", i, whole=True)
         return self.runner.run_path(i)
 
     @property
@@ -531,7 +532,7 @@ class LiquidationRisk(base.SettingsResult):
         row, horizon = self.table.iloc[-1], self.table.index[-1]
         return (
             f"The account is liquidated within {horizon} with a probability of "
-            f"{base.format_chance(row['p_liquidation'])} ({self._sure} interval of the simulation: "
+            f"{core.format_chance(row['p_liquidation'])} ({self._sure} interval of the simulation: "
             f"{write_interval(row, 'p_liquidation')}; {self._write_past(row)})."
         )
 
@@ -546,7 +547,7 @@ class LiquidationRisk(base.SettingsResult):
         if len(unseen):
             text += (
                 f" No path was liquidated within {unseen[-1]}: {drawn['paths']:,} paths show "
-                f"nothing under {base.format_chance(3.0 / drawn['paths'])}."
+                f"nothing under {core.format_chance(3.0 / drawn['paths'])}."
             )
         return text
 
@@ -611,7 +612,7 @@ class LiquidationRisk(base.SettingsResult):
 
 
 def write_interval(row: Any, name: str) -> str:
-    low, high = (base.format_chance(row[each]) for each in name_interval(name))
+    low, high = (core.format_chance(row[each]) for each in name_interval(name))
     return f"{low} to {high}"
 
 
@@ -619,7 +620,7 @@ def write_past(row: Any, *, has_marks: bool) -> str:
     """Say how often history liquidated the account, in a row of a table."""
     if math.isnan(row["history"]):
         return "history: too short"
-    share, worst = (base.format_percent(row[x]) for x in ("history", "history_worst_year"))
+    share, worst = (core.format_percent(row[x]) for x in ("history", "history_worst_year"))
     prices = "" if has_marks else ", last prices"
     return (
         f"history: {share} of {row['history_starts']:,.0f} starts "
@@ -628,7 +629,7 @@ def write_past(row: Any, *, has_marks: bool) -> str:
 
 
 @engine.short_form
-@base.checked_only("paths", "resume", "compile", "progress")
+@core.checked_only("paths", "resume", "compile", "progress")
 def liquidation_risk(
     market: Market | Markets | Paths,
     policy: AnyPolicy,
@@ -677,7 +678,7 @@ def liquidation_risk(
     are right: ``risk.paths`` are the paths used.
     """
     sure = BETWEEN.check("confidence", confidence)
-    threads = base.Whole(1).check("threads", threads)
+    threads = core.Whole(1).check("threads", threads)
     if isinstance(market, Paths):
         paths, market = market, market.history
     own: dict[str, Any] = dict(fields)
@@ -701,16 +702,16 @@ def liquidation_risk(
     if not any((each != each[:, :1]).any() for each in (events.wealth, events.shown.T)):
         no_fill = replace(runner, compile=False).run_path(0).no_fill
     if no_fill:
-        base.warn_caller(
+        core.warn_caller(
             f"no order was filled on any of {runner.paths.count:,} paths, so nothing can be "
             f"liquidated: {no_fill}",
-            base.NoFillWarning,
+            core.NoFillWarning,
         )
     drawn, later, resume = runner.paths, runner.paths.time[1:], runner.resume
     days = np.diff(drawn.calendar.time).cumsum() / DAY
     past = runner.find_past(max(bars.values()))
     rows = [
-        describe_horizon(events, k, n, days, sure) | past.summarize(n, base.parse_duration(name))
+        describe_horizon(events, k, n, days, sure) | past.summarize(n, core.parse_duration(name))
         for k, (name, n) in enumerate(bars.items())
     ]
     table = pd.DataFrame(rows, index=pd.Index(bars, name="horizon"))
@@ -743,7 +744,7 @@ def describe_terms(policy: object, test: Backtest) -> dict[str, Any]:
     by_name = policy.items() if isinstance(policy, Mapping) else ()
     return {
         "policy": ", ".join(f"{name}: {each!r}" for name, each in by_name) or str(policy),
-        "venue": engine.describe_venue(test.venue),
+        "venue": results.describe_venue(test.venue),
         "account": test.account.to_dict(),
         "overlay": None if test.overlay is None else repr(test.overlay),
     }

@@ -13,12 +13,12 @@ from typing import Annotated, Any, ClassVar, NamedTuple, Self, TypeAlias
 
 import numpy as np
 
-from backtest import base
-from backtest.base.units import DAY, HOUR, YEAR_DAYS
-from backtest.features import find_backcast, kernels, log_returns
+from backtest import _compile, core
+from backtest.core.units import DAY, HOUR, YEAR_DAYS
+from backtest.indicators import find_backcast, kernels, log_returns
 from backtest.market import SESSIONS, Market, bars_per_year, cadence, nearest_minute
 from backtest.market.tables import LARGEST_RATE
-from backtest.measures import find_block_length
+from backtest.results import find_block_length
 from backtest.venue import FundingTerms
 
 MOST_RETURNS = 20_000
@@ -60,7 +60,7 @@ Drift = float | str
 """Growth of the expected price per year, or :data:`HISTORY`."""
 
 
-Moves: TypeAlias = tuple[base.FloatArray, base.FloatArray, base.FloatArray]
+Moves: TypeAlias = tuple[core.FloatArray, core.FloatArray, core.FloatArray]
 """Log moves of bars, and their highest and lowest log price over the open, (bars, paths)."""
 NORMALS, EXTREMES, STUDENT, ROWS, BASIS, FUNDING, JUMPS, _, PARTS = range(9)
 """The kinds of random numbers: each has a generator of its own."""
@@ -85,10 +85,10 @@ class Draws:
         counter = np.array([0, instrument, part, kind], dtype=np.uint64)
         return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
-    def normals(self, kind: int, part: int = 0) -> base.FloatArray:
+    def normals(self, kind: int, part: int = 0) -> core.FloatArray:
         return self.generator(kind, 0, part).standard_normal(self.shape)
 
-    def joint_normals(self) -> base.FloatArray:
+    def joint_normals(self) -> core.FloatArray:
         total = np.zeros(self.shape)
         for j, load in enumerate(self.loads):
             if load != 0.0:
@@ -96,8 +96,8 @@ class Draws:
         return total
 
     def extremes(
-        self, moves: base.FloatArray, variance: base.FloatArray | float, part: int = 0
-    ) -> tuple[base.FloatArray, base.FloatArray]:
+        self, moves: core.FloatArray, variance: core.FloatArray | float, part: int = 0
+    ) -> tuple[core.FloatArray, core.FloatArray]:
         """Return the highest and lowest points of Brownian bridges from 0 to ``moves``.
 
         P(M >= m) = exp(-2 m (m - x) / v) for m >= max(0, x). A bridge of several steps draws the
@@ -119,13 +119,13 @@ class Draws:
 
 
 def find_top(
-    move: base.FloatArray, variance: base.FloatArray | float, wait: base.FloatArray
-) -> base.FloatArray:
+    move: core.FloatArray, variance: core.FloatArray | float, wait: core.FloatArray
+) -> core.FloatArray:
     """Return the highest point of a Brownian bridge from 0 to ``move``, by an exponential."""
     return np.asarray(0.5 * (move + np.sqrt(move * move + 2.0 * variance * wait)))
 
 
-class PathModel(base.Value):
+class PathModel(core.Value):
     """Base of the models of paths: frozen values whose fields are parameters with units.
 
     ``fit`` estimates the parameters on a market.
@@ -135,13 +135,13 @@ class PathModel(base.Value):
     """Whether bars repeat rows of history, with their mark prices, volumes and funding."""
 
     @classmethod
-    @base.checked
+    @core.checked
     def fit(cls, market: Market) -> Self:
         """Return the model with its parameters estimated on the last 20,000 returns of a market."""
         return cls._fit(market, read_returns(market, cls.__name__))
 
     @classmethod
-    def _fit(cls, market: Market, returns: base.FloatArray) -> Self:
+    def _fit(cls, market: Market, returns: core.FloatArray) -> Self:
         raise NotImplementedError
 
     @property
@@ -163,17 +163,17 @@ def read_drift(drift: Drift, market: Market) -> float:
         growth = float(np.mean(np.exp(log_returns(market)[1:])))
         return math.log(growth) * count_per_year(market)
     if isinstance(drift, str):
-        raise base.ParameterError(
+        raise core.ParameterError(
             f"drift must be a number per year or 'history', got {drift[:60]!r}"
         )
-    return float(base.Number().check("drift", drift))
+    return float(core.Number().check("drift", drift))
 
 
 def describe_drift(paths: Mapping[str, Any]) -> str:
     """Describe the drift of paths, and where they are too wide to show their mean price."""
     rates, found = paths["drift"], "no drift"
     if any(rates.values()):
-        shown = {name: base.format_percent(rate, is_signed=True) for name, rate in rates.items()}
+        shown = {name: core.format_percent(rate, is_signed=True) for name, rate in rates.items()}
         each = [f"{name} {rate}" for name, rate in shown.items()]
         text = shown[next(iter(shown))] if len(set(rates.values())) == 1 else ", ".join(each)
         of = "of history, " if paths["drift_of_history"] else "of "
@@ -184,11 +184,11 @@ def describe_drift(paths: Mapping[str, Any]) -> str:
     return found + f"{said} mean price, and it is not seen in a sample" * bool(wide)
 
 
-def read_returns(market: Market, model: str) -> base.FloatArray:
+def read_returns(market: Market, model: str) -> core.FloatArray:
     returns = log_returns(market)[1:][-MOST_RETURNS:]
     if len(returns) < LEAST_RETURNS or not float(np.std(returns)) > 0.0:
         found = f"{len(returns)}" if len(returns) < LEAST_RETURNS else "prices that do not move"
-        raise base.DataError(
+        raise core.DataError(
             f"a fit of {model} needs at least {LEAST_RETURNS} returns that vary, got {found} in "
             f"{market!r}; the model can be made from parameters"
         )
@@ -211,11 +211,11 @@ class GBM(PathModel):
         ``drift - volatility^2 / 2``.
     """
 
-    volatility: Annotated[float, base.Number(0.0, 100.0, open_low=True)]
-    drift: Annotated[float, base.Number()] = 0.0
+    volatility: Annotated[float, core.Number(0.0, 100.0, open_low=True)]
+    drift: Annotated[float, core.Number()] = 0.0
 
     @classmethod
-    def _fit(cls, market: Market, returns: base.FloatArray) -> Self:
+    def _fit(cls, market: Market, returns: core.FloatArray) -> Self:
         return cls(volatility=float(np.std(returns)) * math.sqrt(count_per_year(market)))
 
     def walk(self, draws: Draws, per_year: float) -> Moves:
@@ -247,14 +247,14 @@ class Merton(PathModel):
     Discontinuous, J. Financial Economics 3.
     """
 
-    volatility: Annotated[float, base.Number(0.0, 100.0, open_low=True)]
-    jumps: Annotated[float, base.Number(0.0)]
-    jump_mean: Annotated[float, base.Number(-5.0, 5.0)]
-    jump_deviation: Annotated[float, base.Number(0.0, 5.0)]
-    drift: Annotated[float, base.Number()] = 0.0
+    volatility: Annotated[float, core.Number(0.0, 100.0, open_low=True)]
+    jumps: Annotated[float, core.Number(0.0)]
+    jump_mean: Annotated[float, core.Number(-5.0, 5.0)]
+    jump_deviation: Annotated[float, core.Number(0.0, 5.0)]
+    drift: Annotated[float, core.Number()] = 0.0
 
     @classmethod
-    def _fit(cls, market: Market, returns: base.FloatArray) -> Self:
+    def _fit(cls, market: Market, returns: core.FloatArray) -> Self:
         per_year, (deviation, jumps, mean, spread) = count_per_year(market), fit_merton(returns)
         return cls(
             volatility=deviation * math.sqrt(per_year),
@@ -315,19 +315,19 @@ class Garch(PathModel):
     by the largest one of the returns, and omega makes the mean variance of paths that mean square.
     """
 
-    omega: Annotated[float, base.Number(0.0, open_low=True)]
-    alpha: Annotated[float, base.Number(0.0, 1.0)]
-    beta: Annotated[float, base.Number(0.0, 1.0, open_high=True)]
-    degrees_of_freedom: Annotated[float, base.Number(2.0, open_low=True, may_be_infinite=True)] = (
+    omega: Annotated[float, core.Number(0.0, open_low=True)]
+    alpha: Annotated[float, core.Number(0.0, 1.0)]
+    beta: Annotated[float, core.Number(0.0, 1.0, open_high=True)]
+    degrees_of_freedom: Annotated[float, core.Number(2.0, open_low=True, may_be_infinite=True)] = (
         math.inf
     )
-    variance_now: Annotated[float | None, base.Number(0.0, open_low=True)] = None
-    variance_most: Annotated[float, base.Number(0.0, open_low=True, may_be_infinite=True)] = (
+    variance_now: Annotated[float | None, core.Number(0.0, open_low=True)] = None
+    variance_most: Annotated[float, core.Number(0.0, open_low=True, may_be_infinite=True)] = (
         math.inf
     )
-    drift: Annotated[float, base.Number()] = 0.0
+    drift: Annotated[float, core.Number()] = 0.0
 
-    def faults(self) -> base.Faults:
+    def faults(self) -> core.Faults:
         """Yield weights under which the variance has no mean."""
         if not self.alpha + self.beta < 1.0:
             yield "beta", f"must leave alpha + beta under 1: it is {self.alpha + self.beta:g}"
@@ -337,7 +337,7 @@ class Garch(PathModel):
             self._set_fields(variance_now=self.omega / (1.0 - self.alpha - self.beta))
 
     @classmethod
-    def _fit(cls, market: Market, returns: base.FloatArray) -> Self:  # noqa: ARG003 - as its base
+    def _fit(cls, market: Market, returns: core.FloatArray) -> Self:  # noqa: ARG003 - as its base
         from arch import arch_model  # noqa: PLC0415 - takes a second to import
 
         target = float(np.mean(returns**2))
@@ -383,7 +383,7 @@ class Garch(PathModel):
         return moves, *draws.extremes(moves, variance)
 
 
-def find_divisor(ranks: base.FloatArray, degrees: float) -> base.FloatArray:
+def find_divisor(ranks: core.FloatArray, degrees: float) -> core.FloatArray:
     """Return what makes normal numbers Student's t of variance 1, by its quantile from the top.
 
     That is ``sqrt((n - 2) / chi)``, chi chi-squared with n degrees of freedom and of rank 0 to 1:
@@ -397,24 +397,24 @@ def find_divisor(ranks: base.FloatArray, degrees: float) -> base.FloatArray:
     return np.asarray(np.sqrt(0.5 * degrees - 1.0) * np.exp(found))
 
 
-@base.checked
-def block_length(returns: base.FloatArray) -> float:
+@core.checked
+def block_length(returns: core.FloatArray) -> float:
     """Return the mean length of blocks for a stationary bootstrap of squared returns, in bars.
 
     ``returns`` have shape (n,); it is at least n^(1/3). Source: Politis and White
     (2004), Automatic Block-Length Selection for the Dependent Bootstrap, Econometric Reviews 23(1),
     with the correction of Patton, Politis and White (2009).
     """
-    base.check_shape("returns", returns, (-1,))
+    core.check_shape("returns", returns, (-1,))
     if len(returns) < LEAST_SQUARES:
-        raise base.ParameterError(
+        raise core.ParameterError(
             f"a block length needs at least {LEAST_SQUARES} returns, got {len(returns)}"
         )
     found = find_block_length(returns**2)
     return max(float(len(returns) ** (1.0 / 3.0)), found)  # it is NaN if the squares do not vary
 
 
-def find_row_scale(model: Filtered, rows: base.FloatArray, target: float) -> float:
+def find_row_scale(model: Filtered, rows: core.FloatArray, target: float) -> float:
     """Return by what squared rows are multiplied, so that paths have the variance of history.
 
     ``rows`` (n,) are squared returns over their variance.
@@ -428,7 +428,7 @@ def find_row_scale(model: Filtered, rows: base.FloatArray, target: float) -> flo
     return math.exp(brentq(excess, -14.0, 14.0, xtol=1e-10)) if is_found else 1.0
 
 
-def find_long_run(model: Filtered, rows: base.FloatArray) -> float:
+def find_long_run(model: Filtered, rows: core.FloatArray) -> float:
     """Return the mean squared return of a long path; infinite if its variance grows forever.
 
     Notes
@@ -459,11 +459,11 @@ class _Resampled(PathModel):
     same factor, so that its close rises by the drift in the mean over rows.
     """
 
-    block: Annotated[float, base.Number(1.0)]
+    block: Annotated[float, core.Number(1.0)]
 
     is_resampled: ClassVar[bool] = True
 
-    def scale(self, market: Market) -> tuple[base.FloatArray, base.FloatArray]:
+    def scale(self, market: Market) -> tuple[core.FloatArray, core.FloatArray]:
         """Return the volatility of each row, (n_bars,), and what the variance of a path follows.
 
         That is variance now, omega, alpha, beta and the largest variance.
@@ -486,10 +486,10 @@ class Stationary(_Resampled):
     Source: Politis and Romano (1994), The Stationary Bootstrap, JASA 89(428).
     """
 
-    drift: Annotated[float, base.Number()] = 0.0
+    drift: Annotated[float, core.Number()] = 0.0
 
     @classmethod
-    def _fit(cls, market: Market, returns: base.FloatArray) -> Self:  # noqa: ARG003 - as its base
+    def _fit(cls, market: Market, returns: core.FloatArray) -> Self:  # noqa: ARG003 - as its base
         return cls(block=block_length(returns))
 
 
@@ -524,14 +524,14 @@ class Filtered(_Resampled):
     Derivative Securities, J. Futures Markets 19(5).
     """
 
-    omega: Annotated[float, base.Number(0.0, open_low=True)]
-    alpha: Annotated[float, base.Number(0.0, 1.0)]
-    beta: Annotated[float, base.Number(0.0, 1.0, open_high=True)]
-    variance_now: Annotated[float, base.Number(0.0, open_low=True)]
-    drift: Annotated[float, base.Number()] = 0.0
+    omega: Annotated[float, core.Number(0.0, open_low=True)]
+    alpha: Annotated[float, core.Number(0.0, 1.0)]
+    beta: Annotated[float, core.Number(0.0, 1.0, open_high=True)]
+    variance_now: Annotated[float, core.Number(0.0, open_low=True)]
+    drift: Annotated[float, core.Number()] = 0.0
 
     @classmethod
-    def _fit(cls, market: Market, returns: base.FloatArray) -> Self:
+    def _fit(cls, market: Market, returns: core.FloatArray) -> Self:
         day = count_per_year(market) / (SESSIONS if market.sessions else YEAR_DAYS)
         alpha = 1.0 - 0.5 ** (1.0 / max(HALF_LIFE * day, LEAST_HALF_LIFE))
         back = 1.0 - 0.5 ** (1.0 / max(REVERSION * day, LEAST_HALF_LIFE))
@@ -548,16 +548,16 @@ class Filtered(_Resampled):
         left = log_returns(market)[1:] / made.scale(market)[0][1:]
         return made.override(block=block_length(left[-len(returns) :]))
 
-    def filter(self, market: Market) -> base.FloatArray:
+    def filter(self, market: Market) -> core.FloatArray:
         """Return the variance that the model forecasts for the bar after each, (n_bars,)."""
         squares = log_returns(market) ** 2
         ahead = np.full(market.n_bars, find_backcast(squares[1:]))
-        base.compile_module(kernels).filter_variance(
+        _compile.compile_module(kernels).filter_variance(
             squares, np.array([self.omega, self.alpha, self.beta]), float(ahead[0]), 1, ahead
         )
         return ahead
 
-    def scale(self, market: Market) -> tuple[base.FloatArray, base.FloatArray]:
+    def scale(self, market: Market) -> tuple[core.FloatArray, core.FloatArray]:
         """Return the volatility that the model had for each bar, times a constant, and weights."""
         returns = log_returns(market)
         ahead = self.filter(market)
@@ -569,7 +569,7 @@ class Filtered(_Resampled):
         return np.asarray(found / math.sqrt(find_row_scale(self, rows, target))), weights
 
 
-def fit_merton(returns: base.FloatArray) -> tuple[float, float, float, float]:
+def fit_merton(returns: core.FloatArray) -> tuple[float, float, float, float]:
     """Return deviation per bar, jumps per bar, and mean and deviation of a jump: most likely."""
     from scipy.optimize import minimize  # noqa: PLC0415 - slow to load
     from scipy.special import expit, logit  # noqa: PLC0415
@@ -579,7 +579,7 @@ def fit_merton(returns: base.FloatArray) -> tuple[float, float, float, float]:
     far = returns[np.abs(returns) > FAR * deviation]
     share = min(max(len(far) / len(returns), 1.0 / len(returns)), 0.2)
 
-    def cost(given: base.FloatArray) -> float:
+    def cost(given: core.FloatArray) -> float:
         x = np.clip(given, -30.0, 30.0)
         s, jumps, mean, spread = math.exp(x[0]), expit(x[1]), x[2], math.exp(x[3])
         total = np.zeros(len(returns))
@@ -636,7 +636,7 @@ class FundingGrid(NamedTuple):
     every: int
     anchor: int
 
-    def find(self, start: int, end: int) -> base.IntArray:
+    def find(self, start: int, end: int) -> core.IntArray:
         """Return the stamps from ``start`` up to but not including ``end``, ns."""
         first = -((self.anchor - start) // self.every)
         last = -((self.anchor - end) // self.every)
@@ -666,15 +666,15 @@ class FundingProcess:
     kind: str
     grid: FundingGrid | None
     constant: float = 0.0
-    rates: base.FloatArray = field(default_factory=lambda: np.empty(0))
+    rates: core.FloatArray = field(default_factory=lambda: np.empty(0))
     weights: tuple[float, ...] = ()
     windows: tuple[int, ...] = (1,)
     cap: float = LARGEST_RATE
-    residuals: base.FloatArray = field(default_factory=lambda: np.empty(0))
+    residuals: core.FloatArray = field(default_factory=lambda: np.empty(0))
     usual: float = math.nan
     clamp: float = 0.0
 
-    def draw_unknown(self, draws: Draws) -> tuple[base.FloatArray, base.FloatArray]:
+    def draw_unknown(self, draws: Draws) -> tuple[core.FloatArray, core.FloatArray]:
         """Return what paths add to the constant, and the factors of their residuals, (paths,).
 
         A short history does not know them: the constant has the standard error of the mean of its
@@ -690,11 +690,11 @@ class FundingProcess:
 
     def walk(
         self,
-        residuals: base.FloatArray,
-        uniforms: base.FloatArray,
-        more: base.FloatArray | float = 0.0,
-        spread: base.FloatArray | float = 1.0,
-    ) -> base.FloatArray:
+        residuals: core.FloatArray,
+        uniforms: core.FloatArray,
+        more: core.FloatArray | float = 0.0,
+        spread: core.FloatArray | float = 1.0,
+    ) -> core.FloatArray:
         """Return the rates of paths by settlement, of the shape of ``uniforms``.
 
         A uniform number chooses among ``residuals``: in order of time, instruments have those of
@@ -727,24 +727,24 @@ class FundingProcess:
             return f"constant at {format_rate(mean)}"
         return (
             f"{self.kind} of {len(self.rates):,} settlements every "
-            f"{base.format_duration(self.grid.every)}; starts at {format_rate(self.rates[-1])}, "
+            f"{core.format_duration(self.grid.every)}; starts at {format_rate(self.rates[-1])}, "
             f"long-run mean {format_rate(mean)}, residuals {format_rate(np.std(self.residuals))}"
         )
 
 
 def format_rate(rate: Any) -> str:
-    return base.format_bps(float(f"{rate:.3g}"))
+    return core.format_bps(float(f"{rate:.3g}"))
 
 
 def read_funding(funding: object) -> FundingChoice:
     if funding is None or funding == FITTED or isinstance(funding, FundingTerms):
         return funding
     if isinstance(funding, str):
-        raise base.ParameterError(
+        raise core.ParameterError(
             f"funding must be 'fitted', a rate, terms or None, got {funding:.40}"
-            + base.did_you_mean(funding, [FITTED])
+            + core.did_you_mean(funding, [FITTED])
         )
-    return float(base.Number(-LARGEST_RATE, LARGEST_RATE).check("funding", funding))
+    return float(core.Number(-LARGEST_RATE, LARGEST_RATE).check("funding", funding))
 
 
 def make_process(history: Market, funding: FundingChoice) -> FundingProcess:
@@ -757,7 +757,7 @@ def make_process(history: Market, funding: FundingChoice) -> FundingProcess:
     return fit_process(lay_on_grid(history, grid), grid, min(cap, LARGEST_RATE))
 
 
-def lay_on_grid(history: Market, grid: FundingGrid) -> base.FloatArray:
+def lay_on_grid(history: Market, grid: FundingGrid) -> core.FloatArray:
     time = nearest_minute(history.funding_time)
     knots = np.concatenate([[2 * time[0] - time[1]], time]).astype(np.float64)
     paid = np.concatenate([[0.0], np.cumsum(history.funding_rate)])
@@ -766,7 +766,7 @@ def lay_on_grid(history: Market, grid: FundingGrid) -> base.FloatArray:
     return np.asarray(ends - starts)
 
 
-def fit_process(rates: base.FloatArray, grid: FundingGrid, cap: float) -> FundingProcess:
+def fit_process(rates: core.FloatArray, grid: FundingGrid, cap: float) -> FundingProcess:
     """Return the autoregression of settlements, by least squares on all of them.
 
     Weights are at least 0 and their sum is under 1, so that every shock dies out. The clamp makes
@@ -795,8 +795,8 @@ def fit_process(rates: base.FloatArray, grid: FundingGrid, cap: float) -> Fundin
 
 
 def regress(
-    rates: base.FloatArray, windows: tuple[int, ...]
-) -> tuple[float, tuple[float, ...], base.FloatArray]:
+    rates: core.FloatArray, windows: tuple[int, ...]
+) -> tuple[float, tuple[float, ...], core.FloatArray]:
     """Return constant, weights and residuals of the least squares on means of several windows."""
     from scipy.optimize import nnls  # noqa: PLC0415 - slow to load
 

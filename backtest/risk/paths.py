@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest import base, engine
-from backtest.base.units import DAY
-from backtest.features import log_returns
+from backtest import core, engine
+from backtest.core.units import DAY
+from backtest.indicators import log_returns
 from backtest.market import Market, Markets, as_given, as_markets
 from backtest.risk import path_models as laws
 from backtest.risk.path_models import FITTED, Drift, FundingChoice, PathModel
@@ -49,10 +49,10 @@ class PathCalendar(NamedTuple):
     history, -1 for a row that no bar may repeat.
     """
 
-    time: base.IntArray
-    stamps: base.IntArray
-    phases: base.IntArray
-    row_phases: base.IntArray
+    time: core.IntArray
+    stamps: core.IntArray
+    phases: core.IntArray
+    row_phases: core.IntArray
 
 
 def plan_calendar(
@@ -60,8 +60,8 @@ def plan_calendar(
 ) -> PathCalendar:
     """Return the calendar of ``horizon`` ns, with phases that repeat after ``every`` ns."""
     if history.end + horizon > LAST_TIME:
-        raise base.ParameterError(
-            f"horizon must end before the year 2262, got {base.format_duration(horizon)}"
+        raise core.ParameterError(
+            f"horizon must end before the year 2262, got {core.format_duration(horizon)}"
         )
     last = int(history.time[-1])
     if history.sessions:
@@ -71,9 +71,9 @@ def plan_calendar(
     else:
         time = last + np.arange(0, horizon + 1, history.interval, dtype=np.int64)
     if len(time) < 2:
-        raise base.ParameterError(
-            f"horizon must be at least one bar of {base.format_duration(history.interval)}, "
-            f"got {base.format_duration(horizon)}"
+        raise core.ParameterError(
+            f"horizon must be at least one bar of {core.format_duration(history.interval)}, "
+            f"got {core.format_duration(horizon)}"
         )
     stamps = np.empty(0, np.int64)
     if grid is not None:
@@ -82,14 +82,14 @@ def plan_calendar(
     row_phases[0] = -1  # its last close is not known
     missing = np.setdiff1d(phases[1:], row_phases)
     if len(missing):
-        raise base.DataError(
+        raise core.DataError(
             "history must have a bar for each phase of the funding interval or the week, "
             f"{len(missing)} have none in {history!r}"
         )
     return PathCalendar(time, stamps, phases, row_phases)
 
 
-def find_week(history: Market) -> base.IntArray:
+def find_week(history: Market) -> core.IntArray:
     """Return the times of the week at which bars open in at least half of the last weeks, ns."""
     if history.interval > DAY:
         return np.array([int(history.time[-1]) % WEEK], dtype=np.int64)
@@ -100,8 +100,8 @@ def find_week(history: Market) -> base.IntArray:
 
 
 def find_phases(
-    history: Market, time: base.IntArray, every: int
-) -> tuple[base.IntArray, base.IntArray]:
+    history: Market, time: core.IntArray, every: int
+) -> tuple[core.IntArray, core.IntArray]:
     if history.sessions and history.interval <= DAY:
         week = find_week(history)
         place = np.searchsorted(week, history.time % WEEK).clip(max=len(week) - 1)
@@ -130,7 +130,7 @@ class RowTable:
         self.ratios, mean = marks / prices, float(np.mean(history.volume))
         self.shares = history.volume / mean if mean > 0.0 else np.zeros(history.n_bars)
         own = calendar.row_phases
-        self.order: base.IntArray = np.argsort(own, kind="stable")
+        self.order: core.IntArray = np.argsort(own, kind="stable")
         self.counts = np.bincount(own[own >= 0])
         self.starts = int(np.sum(own < 0)) + np.cumsum(self.counts) - self.counts
         volatility, self.variance = model.scale(past)
@@ -141,7 +141,7 @@ class RowTable:
             self.variance[0] /= float(np.mean(self.moves[3, own >= 0] ** 2))
             self.variance[4] = max(self.variance[4], self.variance[0])
 
-    def choose(self, uniforms: base.FloatArray) -> base.IntArray:
+    def choose(self, uniforms: core.FloatArray) -> core.IntArray:
         """Return which row each bar repeats, (bars, paths), by uniform numbers (..., 2).
 
         Blocks have geometric lengths, as in the stationary bootstrap. A block that runs over the
@@ -159,7 +159,7 @@ class RowTable:
         return rows
 
     @functools.cached_property
-    def log_means(self) -> tuple[int, base.FloatArray]:
+    def log_means(self) -> tuple[int, core.FloatArray]:
         """Return the first node of a table of log means, and its cubics, (4, phases, nodes).
 
         Nodes are logs of the variance over :data:`LOG_STEP`. A cubic has the values and slopes of
@@ -185,8 +185,8 @@ class RowTable:
         )
 
     def find_log_mean(
-        self, variance: base.FloatArray, phase: int | base.IntArray
-    ) -> base.FloatArray:
+        self, variance: core.FloatArray, phase: int | core.IntArray
+    ) -> core.FloatArray:
         """Return the log of the mean of exp(move) over the rows of a phase, given the variance."""
         first, cubics = self.log_means
         place = np.log(variance) * (1.0 / LOG_STEP) - first
@@ -201,7 +201,7 @@ class RowTable:
         return np.asarray(found)
 
     @functools.cached_property
-    def growth(self) -> base.FloatArray:
+    def growth(self) -> core.FloatArray:
         """The mean of a product is not the product of the means: rows of a block are neighbors.
 
         It follows the share of the paths that are at each row, weighted by price, and their mean
@@ -211,7 +211,7 @@ class RowTable:
         mean, omega, alpha, beta, most = self.variance
         growth, before = np.zeros(len(phases)), np.zeros(0, np.int64)
         mass, variance = np.zeros((2, 0))
-        places: dict[tuple[int, int] | None, base.IntArray] = {}
+        places: dict[tuple[int, int] | None, core.IntArray] = {}
         for t, (last, phase) in enumerate(itertools.pairwise(phases.tolist()), 1):
             rows = self.order[self.starts[phase] :][: self.counts[phase]]
             fresh = 1.0 / self.block if t > 1 else 1.0
@@ -233,7 +233,7 @@ class RowTable:
             mean, mass, before = float(total.sum() / mass.sum()), mass / mass.sum(), rows
         return growth
 
-    def lay(self, rows: base.IntArray, drift: float) -> base.FloatArray:
+    def lay(self, rows: core.IntArray, drift: float) -> core.FloatArray:
         """Return the logs of open, high, low and close over the last close, (4, bars, paths)."""
         now, omega, alpha, beta, most = self.variance
         weights = alpha * self.moves[3] ** 2 + beta
@@ -257,11 +257,11 @@ class PathBars(NamedTuple):
     shape (n_paths, width), ``rates`` of funding (n_paths, n_stamps).
     """
 
-    prices: base.FloatArray
-    marks: base.FloatArray
-    volume: base.FloatArray
-    rows: base.IntArray
-    rates: base.FloatArray
+    prices: core.FloatArray
+    marks: core.FloatArray
+    volume: core.FloatArray
+    rows: core.IntArray
+    rates: core.FloatArray
 
     def select(self, part: slice) -> PathBars:
         return PathBars(*[each[..., part, :] for each in self])  # type: ignore[arg-type] # by field
@@ -325,14 +325,14 @@ class InstrumentPaths:
             rates=self.draw_rates(draws),
         )
 
-    def put_first(self, names: tuple[str, ...], values: base.FloatArray) -> base.FloatArray:
+    def put_first(self, names: tuple[str, ...], values: core.FloatArray) -> core.FloatArray:
         """Return values (k, bars, paths) as (k, paths, width), with the last bar of history."""
         found = np.empty((len(names), values.shape[2], values.shape[1] + 1))
         found[:, :, 0] = np.array([getattr(self.history, name)[-1] for name in names])[:, None]
         found[:, :, 1:] = np.moveaxis(values, 1, 2)
         return found
 
-    def draw_basis(self, draws: laws.Draws) -> base.FloatArray:
+    def draw_basis(self, draws: laws.Draws) -> core.FloatArray:
         """Return log mark over last at open, high, low and close, (4, bars, paths)."""
         now, mean, keep, spread = self.basis
         z = draws.normals(laws.BASIS)
@@ -342,7 +342,7 @@ class InstrumentPaths:
         middle = 0.5 * (basis[:-1] + basis[1:])
         return np.array([basis[:-1], middle, middle, basis[1:]])
 
-    def draw_rates(self, draws: laws.Draws) -> base.FloatArray:
+    def draw_rates(self, draws: laws.Draws) -> core.FloatArray:
         process = self.process
         residuals = process.residuals if self.table is not None else np.sort(process.residuals)
         size = len(self.calendar.stamps), draws.shape[1]
@@ -359,8 +359,8 @@ class InstrumentPaths:
 
 def append_bars(
     market: Market,
-    prices: base.FloatArray,
-    marks: base.FloatArray,
+    prices: core.FloatArray,
+    marks: core.FloatArray,
     ahead: Mapping[str, Any],
     **changes: Any,
 ) -> Market:
@@ -380,7 +380,7 @@ def append_bars(
     return Market(**fields | changes)
 
 
-def bound_extremes(prices: base.FloatArray) -> base.FloatArray:
+def bound_extremes(prices: core.FloatArray) -> core.FloatArray:
     """Put the highs and lows of bars (4, ...) beyond their opens and closes, in place."""
     first, high, low, close = prices
     np.maximum(high, np.maximum(first, close), out=high)
@@ -454,7 +454,7 @@ class Paths:
         self.model, self.calendar = self.leader.model, self.leader.calendar
         self.width = len(self.calendar.time)
         self.n_bars = self.width - 1
-        self.time = base.utc_index(self.calendar.time)
+        self.time = core.utc_index(self.calendar.time)
         self.start = self.time[0]
         self.block = min(BLOCK, max(1 << int(math.log2(max(BLOCK_BARS / self.width, 1.0))), 2))
         self._kept: dict[str, tuple[int, PathBars]] = {}
@@ -463,7 +463,7 @@ class Paths:
         return self.count
 
     def __repr__(self) -> str:
-        begins = base.format_time(int(self.calendar.time[0]) + self.markets.interval)
+        begins = core.format_time(int(self.calendar.time[0]) + self.markets.interval)
         names = f" of {', '.join(self.names)}" if len(self.names) > 1 else ""
         drawn = self.kinds if names else repr(self.model)
         return (
@@ -471,7 +471,7 @@ class Paths:
             f"seed {self.seed}>"
         )
 
-    @base.checked
+    @core.checked
     def __getitem__(self, i: int) -> Any:
         if not -self.count <= i < self.count:
             raise IndexError(f"there are {self.count} paths, got {i}")
@@ -499,7 +499,7 @@ class Paths:
             },
             "funding_fit": {name: str(own.process) for name, own in self.members.items()},
             "correlation": [list(row) for row in self.correlation] if is_joined else None,
-            "start": base.format_time(int(self.calendar.time[0]) + self.markets.interval),
+            "start": core.format_time(int(self.calendar.time[0]) + self.markets.interval),
             "history": self.markets.content_hash,
         }  # fmt: skip
 
@@ -523,7 +523,7 @@ class Paths:
 
     def closes(
         self, first: int = 0, stop: int | None = None, name: str | None = None
-    ) -> base.FloatArray:
+    ) -> core.FloatArray:
         """Return last prices of an instrument at closes, of shape (paths, width)."""
         bars = self.draw(first, self.count if stop is None else stop, name)
         return np.asarray(bars.prices[3])
@@ -541,12 +541,12 @@ class Paths:
         return Markets(found, currency=self.markets.currency or None)
 
 
-def factor_correlation(correlation: base.FloatArray) -> base.FloatArray:
+def factor_correlation(correlation: core.FloatArray) -> core.FloatArray:
     c = np.asarray(correlation, dtype=np.float64)
     is_matrix = bool(np.isfinite(c).all() and np.allclose(c, c.T, atol=1e-12))
     is_matrix = is_matrix and bool(np.allclose(np.diag(c), 1.0))
     if not is_matrix or float(np.linalg.eigvalsh(c).min()) < -SLACK:
-        raise base.ParameterError(
+        raise core.ParameterError(
             "correlation must be a symmetric matrix with ones on its diagonal and no negative "
             f"eigenvalue, got {np.round(c, 4).tolist()}"
         )
@@ -565,28 +565,28 @@ def read_correlation(given: Any, history: Markets) -> tuple[tuple[float, ...], .
             found = np.eye(n) if len(returns[0]) < 2 else np.atleast_2d(np.corrcoef(returns))
         found = np.where(np.isfinite(found), found, 0.0)
     elif np.ndim(given) == 0:
-        found = np.full((n, n), base.Number(-1.0, 1.0).check("correlation", given))
+        found = np.full((n, n), core.Number(-1.0, 1.0).check("correlation", given))
     else:
-        base.check_shape("correlation", given, (n, n))
+        core.check_shape("correlation", given, (n, n))
         found = np.array(given, dtype=np.float64)
     if np.ndim(given) == 0:
         np.fill_diagonal(found, 1.0)
     return tuple(tuple(map(float, row)) for row in found)
 
 
-@base.checked
+@core.checked
 def simulate_paths(
     market: Market | Markets,
     model: Any = "filtered",
     *,
     paths: int = 10_000,
     horizon: str = "30d",
-    start: base.TimeLike = "now",
+    start: core.TimeLike = "now",
     seed: int = 0,
     bridge: int = 1,
     funding: Any = FITTED,
     drift: Drift | None = None,
-    correlation: float | base.FloatArray | None = None,
+    correlation: float | core.FloatArray | None = None,
 ) -> Paths:
     """Return possible continuations of a market, or of several.
 
@@ -624,13 +624,13 @@ def simulate_paths(
         ``Garch`` are common to all. Resampled rows keep theirs.
     """
     markets = as_markets(market)
-    count = int(base.Range(1, 10**9).check("paths", paths, whole=True))
-    base.Range(0, 2**62).check("seed", seed, whole=True)
+    count = int(core.Range(1, 10**9).check("paths", paths, whole=True))
+    core.Range(0, 2**62).check("seed", seed, whole=True)
     if bridge not in {1, 4}:
-        raise base.ParameterError(f"bridge must be 1 or 4 steps, got {bridge!r}")
-    span = base.parse_duration(horizon, "horizon")
+        raise core.ParameterError(f"bridge must be 1 or 4 steps, got {bridge!r}")
+    span = core.parse_duration(horizon, "horizon")
     if markets.options:
-        raise base.ParameterError(
+        raise core.ParameterError(
             "simulated paths have no prices of options, got "
             f"{next(iter(markets.options))!r}; bt.stress answers for accounts that hold them"
         )
@@ -646,7 +646,7 @@ def simulate_paths(
         longest = max(each.block for each in models.values())
         models = {name: replace(each, block=longest) for name, each in models.items()}
     if correlation is not None and (len(history) == 1 or is_resampled):
-        raise base.ParameterError(
+        raise core.ParameterError(
             "correlation needs several instruments and a parametric model; rows have their own"
         )
     given = engine.give_each(funding, history, one="funding")
@@ -664,31 +664,31 @@ def simulate_paths(
     )
 
 
-def select_history(markets: Markets, start: base.TimeLike) -> Markets:
+def select_history(markets: Markets, start: core.TimeLike) -> Markets:
     spans = zip(markets.names, markets.spans, strict=True)
     ended = [name for name, (_, stop) in spans if stop < markets.n_bars]
     if ended:
-        raise base.DataError(
+        raise core.DataError(
             f"paths begin at the end of all instruments, {', '.join(ended)} ended earlier; "
             "markets.select(...) leaves them out"
         )
     common = markets.slice(int(markets.spans[:, 0].max()), markets.n_bars)
     if common.n_bars < markets.n_bars:
-        base.warn_caller(
+        core.warn_caller(
             "what instruments have in common is that of the bars that all have, from "
-            f"{base.format_time(common.start)} UTC on, {common.n_bars:,} of {markets.n_bars:,}: "
+            f"{core.format_time(common.start)} UTC on, {common.n_bars:,} of {markets.n_bars:,}: "
             "rows that are repeated together, and correlations"
         )
     if common.n_bars < 2:
-        raise base.DataError(f"paths need at least 2 bars of history, got {markets!r}")
+        raise core.DataError(f"paths need at least 2 bars of history, got {markets!r}")
     if isinstance(start, str) and start == "now":
         return common
-    end = base.to_nanoseconds(start, "start")
+    end = core.to_nanoseconds(start, "start")
     n = int((common.time + common.interval <= end).sum())
     if n < 2 or end > common.end:
-        raise base.ParameterError(
-            f"start must lie after two bars of the market, {base.format_time(common.start)} to "
-            f"{base.format_time(common.end)}, got {base.format_time(end)}"
+        raise core.ParameterError(
+            f"start must lie after two bars of the market, {core.format_time(common.start)} to "
+            f"{core.format_time(common.end)}, got {core.format_time(end)}"
         )
     return common.prefix(n)
 
@@ -696,9 +696,9 @@ def select_history(markets: Markets, start: base.TimeLike) -> Markets:
 def choose_model(model: object, history: Market, drift: Drift | None) -> PathModel:
     kind: Any = MODELS.get(model.lower()) if isinstance(model, str) else model
     if not isinstance(model, PathModel) and kind not in MODELS.values():
-        raise base.ParameterError(
+        raise core.ParameterError(
             f"model must be a model of bt.paths or one of {', '.join(MODELS)}, "
-            f"got {base.repr_plain(model):.60}{base.did_you_mean(model, MODELS)}"
+            f"got {core.repr_plain(model):.60}{core.did_you_mean(model, MODELS)}"
         )
     chosen: PathModel = model if isinstance(model, PathModel) else kind.fit(history)
     return chosen if drift is None else chosen.override(drift=laws.read_drift(drift, history))

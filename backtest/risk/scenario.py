@@ -16,18 +16,18 @@ from typing import Annotated, NamedTuple
 import numpy as np
 import pandas as pd
 
-from backtest import base
+from backtest import core
 from backtest.account import ByInstrument
-from backtest.base.units import DAY, HOUR
+from backtest.core.units import DAY, HOUR
 from backtest.market import Market, find_coin
 from backtest.risk.paths import MARKS, MONTH, PRICES, append_bars, bound_extremes
 
-SCALE = base.Number(0.0)
-MOVE = base.Number(-1.0, open_low=True)
+SCALE = core.Number(0.0)
+MOVE = core.Number(-1.0, open_low=True)
 FILE = Path(__file__).with_name("crashes.toml")
 
 
-class Scenario(base.Value):
+class Scenario(core.Value):
     """A shock. The defaults change nothing.
 
     Parameters
@@ -89,30 +89,30 @@ class Scenario(base.Value):
         Of the random walk of ``"bridge"``.
     """
 
-    name: Annotated[str, base.Text()]
+    name: Annotated[str, core.Text()]
     price: Annotated[float, MOVE] = 0.0
-    over: Annotated[str | None, base.Duration()] = None
-    shape: Annotated[str, base.Choice("bridge", "line", "bar")] = "bridge"
+    over: Annotated[str | None, core.Duration()] = None
+    shape: Annotated[str, core.Choice("bridge", "line", "bar")] = "bridge"
     volatility: Annotated[float, SCALE] = 1.0
-    funding: Annotated[float | None, base.Number(-1.0, 1.0)] = None
+    funding: Annotated[float | None, core.Number(-1.0, 1.0)] = None
     spread: Annotated[float, SCALE] = 1.0
-    depth: Annotated[float, base.Number(0.0, 1e6, open_low=True)] = 1.0
-    margin: Annotated[float, base.Number(0.0, open_low=True)] = 1.0
-    outage: Annotated[str | None, base.Duration()] = None
-    adl: Annotated[float, base.Number(0.0, 1.0)] = 0.0
-    adl_leverage: Annotated[float, base.Number(1.0)] = 20.0
-    venue_default: Annotated[float, base.Number(0.0, 1.0)] = 0.0
+    depth: Annotated[float, core.Number(0.0, 1e6, open_low=True)] = 1.0
+    margin: Annotated[float, core.Number(0.0, open_low=True)] = 1.0
+    outage: Annotated[str | None, core.Duration()] = None
+    adl: Annotated[float, core.Number(0.0, 1.0)] = 0.0
+    adl_leverage: Annotated[float, core.Number(1.0)] = 20.0
+    venue_default: Annotated[float, core.Number(0.0, 1.0)] = 0.0
     basis: Annotated[float, MOVE] = 0.0
     implied_volatility: Annotated[float, MOVE] = 0.0
     prices: Annotated[Mapping[str, float] | None, ByInstrument(MOVE)] = None
-    correlation: Annotated[float | None, base.Number(-1.0, 1.0)] = None
-    date: Annotated[str | None, base.Time()] = None
-    until: Annotated[str | None, base.Time()] = None
-    asset: Annotated[str, base.Choice("any", "crypto", "stocks")] = "any"
+    correlation: Annotated[float | None, core.Number(-1.0, 1.0)] = None
+    date: Annotated[str | None, core.Time()] = None
+    until: Annotated[str | None, core.Time()] = None
+    asset: Annotated[str, core.Choice("any", "crypto", "stocks")] = "any"
     source: str = ""
-    seed: Annotated[int, base.Whole(0)] = 0
+    seed: Annotated[int, core.Whole(0)] = 0
 
-    def faults(self) -> base.Faults:
+    def faults(self) -> core.Faults:
         """Yield what contradicts itself."""
         if self.shape == "bar" and self.over is not None:
             yield "over", "must be left out with shape 'bar', which takes one bar"
@@ -122,7 +122,7 @@ class Scenario(base.Value):
             yield "price", "must be left out: prices with a correlation move all instruments"
         if (self.date is None) != (self.until is None):
             yield "until", "must be given with date, and only with it"
-        elif self.date is not None and base.read_time(self.until) <= base.read_time(self.date):
+        elif self.date is not None and core.read_time(self.until) <= core.read_time(self.date):
             yield "until", f"must be after date {self.date}"
 
 
@@ -148,11 +148,11 @@ class ShockBars(NamedTuple):
     ``stamps`` are ns after the open of the first bar.
     """
 
-    last: base.FloatArray
-    mark: base.FloatArray
-    volume: base.FloatArray
-    stamps: base.FloatArray
-    rates: base.FloatArray
+    last: core.FloatArray
+    mark: core.FloatArray
+    volume: core.FloatArray
+    stamps: core.FloatArray
+    rates: core.FloatArray
 
 
 def make_flat_bars(n: int) -> ShockBars:
@@ -169,13 +169,13 @@ def find_moves(
     """Return the move of each market in a scenario, a fraction of its last close."""
     own = {} if scenario.prices is None else dict(scenario.prices)
     owner = f"prices of scenario {scenario.name!r}: the account"
-    base.check_names(owner, own, list(markets), noun="instrument")
+    core.check_names(owner, own, list(markets), noun="instrument")
     free = {name: market for name, market in markets.items() if name not in resting}
     rest = {name: own.get(name, 0.0) for name in markets if name in resting}
     if scenario.correlation is None:
         return {name: own.get(name, scenario.price) for name in free} | rest
     if len(free) < 2:
-        raise base.ParameterError(
+        raise core.ParameterError(
             f"correlation of scenario {scenario.name!r} needs several instruments that move, "
             f"got {', '.join(free)}"
         )
@@ -222,15 +222,15 @@ def make_all_bars(
 
 def count_scenario_bars(scenario: Scenario, interval: int) -> int:
     if scenario.over is not None:
-        return max(-(-base.parse_duration(scenario.over) // interval), 1)
+        return max(-(-core.parse_duration(scenario.over) // interval), 1)
     still = Scenario(scenario.name)
     is_lived = any(getattr(scenario, name) != getattr(still, name) for name in LIVED)
     return int(is_lived or scenario.shape == "bar")
 
 
 def make_prices(
-    scenario: Scenario, market: Market, n: int, move: float, noise: base.FloatArray
-) -> base.FloatArray:
+    scenario: Scenario, market: Market, n: int, move: float, noise: core.FloatArray
+) -> core.FloatArray:
     sigma = scenario.volatility * measure_recent(market) / 4.0
     walk = np.cumsum(noise) * (sigma if scenario.shape == "bridge" and n > 1 else 0.0)
     way = walk + np.arange(1, 16 * n + 1) / (16 * n) * (math.log1p(move) - walk[-1])
@@ -241,7 +241,7 @@ def make_prices(
     return bound_extremes(last)
 
 
-def make_marks(market: Market, last: base.FloatArray, basis: float) -> base.FloatArray:
+def make_marks(market: Market, last: core.FloatArray, basis: float) -> core.FloatArray:
     n = last.shape[1]
     before = math.log(market.mark_close[-1] / market.close[-1])
     after = math.log1p(basis) if basis != 0.0 else before
@@ -250,7 +250,7 @@ def make_marks(market: Market, last: base.FloatArray, basis: float) -> base.Floa
 
 
 def complete_bars(
-    market: Market, last: base.FloatArray, mark: base.FloatArray, funding: float | None
+    market: Market, last: core.FloatArray, mark: core.FloatArray, funding: float | None
 ) -> ShockBars:
     """Return bars with the mean volume of a month, and funding at the open of the last one."""
     n, recent = last.shape[1], market.volume[market.time > market.time[-1] - MONTH]
@@ -274,14 +274,14 @@ def slice_replay(scenario: Scenario, data: Market | None, interval: int) -> Shoc
         return None
     if scenario.asset != "any" and (scenario.asset == "stocks") != data.sessions:
         return None
-    start, stop = map(base.to_nanoseconds, (scenario.date, scenario.until))
+    start, stop = map(core.to_nanoseconds, (scenario.date, scenario.until))
     first, last = np.searchsorted(data.time, [start, stop]).tolist()
     if first < 1 or stop > data.end or first >= last:
         return None
     if data.interval != interval:
-        raise base.DataError(
+        raise core.DataError(
             f"data must have the bars of the run for a replay of {scenario.name!r}, "
-            f"{base.format_duration(interval)}, got {base.format_duration(data.interval)}"
+            f"{core.format_duration(interval)}, got {core.format_duration(data.interval)}"
         )
     part, before = data.slice(first, last), data.close[first - 1]
     return ShockBars(
@@ -303,7 +303,7 @@ def go_on(market: Market, bars: ShockBars) -> Market:
         "funding_time": np.asarray(start + bars.stamps, dtype=np.int64),
         "funding_rate": bars.rates,
     }
-    source = f"{market.source} and {n} bars after {base.format_time(start)}"
+    source = f"{market.source} and {n} bars after {core.format_time(start)}"
     has_mark = market.has_mark or not np.array_equal(bars.mark, bars.last)
     prices = close * bars.last, close * bars.mark
     return append_bars(market, *prices, ahead, source=source, has_mark=has_mark)
@@ -352,7 +352,7 @@ def replay_crash(
     return found, f"history; {', '.join(strange)}: rows of {find_deepest(paths)}"
 
 
-def read_hours(scenario: Scenario) -> dict[str, base.FloatArray]:
+def read_hours(scenario: Scenario) -> dict[str, core.FloatArray]:
     """Return bars of last prices and of marks, (2, 4, n), by coin; "" is the one that fell most."""
     rows = read_table("crash_hours.csv")
     rows = rows[rows["episode"] == scenario.name]
@@ -365,7 +365,7 @@ def read_hours(scenario: Scenario) -> dict[str, base.FloatArray]:
     return found
 
 
-def find_deepest(paths: Mapping[str, base.FloatArray]) -> str:
+def find_deepest(paths: Mapping[str, core.FloatArray]) -> str:
     """Return the coin whose mark fell most from a high of the crash."""
     falls = {
         coin: np.min(bars[1, 2] / np.maximum.accumulate(bars[1, 1]))
@@ -375,7 +375,7 @@ def find_deepest(paths: Mapping[str, base.FloatArray]) -> str:
     return min(falls, key=falls.__getitem__)
 
 
-def read_days(scenario: Scenario) -> dict[str, base.FloatArray]:
+def read_days(scenario: Scenario) -> dict[str, core.FloatArray]:
     """Return daily bars, (2, 4, n); marks are last prices."""
     rows = read_table("crash_days.csv")
     inside = (rows["date"] >= str(scenario.date)) & (rows["date"] < str(scenario.until))
@@ -383,7 +383,7 @@ def read_days(scenario: Scenario) -> dict[str, base.FloatArray]:
     return {"": np.stack([days, days])} if days.size else {}
 
 
-def fit_bars(path: base.FloatArray, ratio: float) -> base.FloatArray:
+def fit_bars(path: core.FloatArray, ratio: float) -> core.FloatArray:
     """Return bars (2, 4, n) of ``ratio`` times their length.
 
     Of several shorter ones, the first goes all the way, and the others stay at its close.

@@ -13,17 +13,19 @@ import numpy as np
 import pandas as pd
 
 from backtest import account as a
-from backtest import base, engine
+from backtest import core, engine, results
 from backtest.account.records import CONVERTED_SO_FAR, EQUITY, RESERVE
-from backtest.base.number_text import Head
-from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
-from backtest.base.units import DAY
-from backtest.engine import Progress, Result, find_failure_value
+from backtest.core.number_text import Head
+from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
+from backtest.core.units import DAY
+from backtest.engine import Progress, find_failure_value
+from backtest.margin import compute_value
 from backtest.market import Market, Markets, as_markets, remake
+from backtest.results import Result
 from backtest.risk import scenario as shocks
 from backtest.risk.paths import PRICES
 from backtest.risk.scenario import Bars, Scenario, ShockBars
-from backtest.venue import Venue, compute_value, has_spread, pick_cost, scale_cost
+from backtest.venue import Venue, has_spread, pick_cost, scale_cost
 
 NO_STOPS: dict[str, Any] = dict.fromkeys(
     ("stop_loss", "take_profit", "trailing_stop", "equity_stop", "max_holding")
@@ -46,7 +48,7 @@ class StressedAccount:
     def __init__(self, result: Result, venues: Mapping[str, Venue]) -> None:
         markets, collateral = result.markets, result.account.collateral
         if markets is None or not result.policies:
-            raise base.ParameterError(
+            raise core.ParameterError(
                 "a stress test needs a result of this process, got a loaded one; run it again"
             )
         first = min(markets.n_bars - WARMUP, int(markets.spans[:, 1].min()) - 1)  # none is left out
@@ -61,7 +63,7 @@ class StressedAccount:
         self.resting = {name for name, each in assets.items() if np.ptp(each.close) == 0.0}
         going = {name: each for name, each in self.history.items() if self.goes_on(name)}
         if not going:
-            raise base.ParameterError(
+            raise core.ParameterError(
                 "a scenario begins where an instrument goes on, "
                 f"{', '.join(self.history)} ended with the run"
             )
@@ -79,7 +81,7 @@ class StressedAccount:
 
     def goes_on(self, name: str) -> bool:
         expires, end = self.venues[name].contract.expires, self.history.end
-        is_open = expires is None or end < base.to_nanoseconds(expires)
+        is_open = expires is None or end < core.to_nanoseconds(expires)
         return is_open and self.history[name].end == end
 
     def find_instrument(self, prices: object) -> str | None:
@@ -165,7 +167,7 @@ class StressedAccount:
         )
         quiet, outage = setup.inputs, 0
         if scenario.outage is not None:
-            outage = -(-base.parse_duration(scenario.outage) // history.interval)
+            outage = -(-core.parse_duration(scenario.outage) // history.interval)
             quiet = setup.change(account=replace(setup.account, **NO_STOPS)).inputs
         for inputs in (setup.inputs, quiet)[: 1 + bool(outage)]:
             move_volatilities(inputs.feed.options, setup.first, 1.0 + scenario.implied_volatility)
@@ -251,7 +253,7 @@ def find_stop_on_leg(bar: a.AccountBar, i: int, start: float, end: float) -> tup
 
 
 def value_all_at(
-    terms: a.Terms, state: a.AccountState, values: base.FloatArray, prices: base.FloatArray
+    terms: a.Terms, state: a.AccountState, values: core.FloatArray, prices: core.FloatArray
 ) -> None:
     a.value_at(state, values, prices)
     a.price_options(terms, state, values)
@@ -267,16 +269,16 @@ def move_volatilities(options: a.OptionFeed, first: int, factor: float) -> None:
     options.marks_open[first:], options.marks_close[first:] = np.nan, np.nan
 
 
-def make_asset(clock: Markets, assets: Mapping[str, base.FloatArray], c: int) -> Market:
+def make_asset(clock: Markets, assets: Mapping[str, core.FloatArray], c: int) -> Market:
     last, mark = (
         pd.DataFrame({each: assets[f"asset_{kind}{each}"][c] for each in PRICES}, clock.times)
         for kind in ("", "mark_")
     )
-    interval = base.format_duration(clock.interval)
+    interval = core.format_duration(clock.interval)
     return Market.from_frames(last, mark=mark, interval=interval, sessions=clock.sessions)
 
 
-def scale(venue: Venue, name: str, factor: float, most: float) -> base.Cost:
+def scale(venue: Venue, name: str, factor: float, most: float) -> core.Cost:
     return scale_cost(pick_cost(venue, name), factor, most=most, name=f"venue.{name}")
 
 
@@ -304,7 +306,7 @@ def scale_venue(venue: Venue, scenario: Scenario) -> Venue:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Stress(base.SettingsResult):
+class Stress(core.SettingsResult):
     """Outcome of scenarios.
 
     Attributes
@@ -346,7 +348,7 @@ class Stress(base.SettingsResult):
 
     @property
     def details(self) -> str:
-        before = base.format_money(float(self.table["equity"].iloc[0] + self.table["loss"].iloc[0]))
+        before = core.format_money(float(self.table["equity"].iloc[0] + self.table["loss"].iloc[0]))
         worth = f"The account was worth {before} at the last close of the run."
         return " ".join([worth, *self.settings["tables"]])
 
@@ -490,11 +492,11 @@ def find_edge(is_dead: Callable[[float], bool], tried: Iterable[float]) -> float
     return math.nan
 
 
-RULES = base.Choice("run", "today", "then")
+RULES = core.Choice("run", "today", "then")
 
 
 @engine.after_run
-@base.checked_only("result", "scenarios", "progress", "data", "ladder")
+@core.checked_only("result", "scenarios", "progress", "data", "ladder")
 def stress(
     result: Result,
     scenarios: Sequence[Scenario] | Scenario | None = None,
@@ -544,8 +546,8 @@ def stress(
     prices it has, else under its own name; one with a constant price only where ``prices`` name it.
     """
     if result.metrics["ruined"]:
-        time = base.format_time(result.span.start + round(result.metrics["ruin_time"] * DAY))
-        raise base.ParameterError(
+        time = core.format_time(result.span.start + round(result.metrics["ruin_time"] * DAY))
+        raise core.ParameterError(
             f"the account was ruined in the run, at {time} UTC with "
             f"{result.metrics['final_equity']:,.2f} left: no scenario can change it"
         )
@@ -581,7 +583,7 @@ def stress(
     if climbed:
         steps = pd.DataFrame(climbed, pd.MultiIndex.from_tuples(points, names=[*axes]))
         steps = steps[["equity", "loss", "liquidated"]].astype({"liquidated": np.bool_})
-    idle = engine.explain_idle_options(result)
+    idle = results.explain_idle_options(result)
     settings = {
         "policy": result.manifest["policy"]["text"],
         "data": result.manifest["data"]["source"],
@@ -591,7 +593,7 @@ def stress(
         "ladder": None if ladder is None else {name: list(axis) for name, axis in ladder.items()},
         "leads": leads if len(account.moving) > 1 else {},
         "tables": list(describe_tables(result, times)),
-        "not_counted": [base.capitalize(f"{idle}.")] if idle else [],
+        "not_counted": [core.capitalize(f"{idle}.")] if idle else [],
     }
     return Stress(
         table=pd.DataFrame(rows.values(), index=pd.Index(rows, name="scenario")),
@@ -608,7 +610,7 @@ def describe_tables(result: Result, times: Mapping[str, int]) -> Iterator[str]:
         for venue in result.venues.values():
             first = venue.days()[0]
             days.add(venue.in_use(np.array([time], dtype=np.int64))[0].since)
-            if first is not None and time < base.to_nanoseconds(first):
+            if first is not None and time < core.to_nanoseconds(first):
                 early[name] = first
     known = ", ".join(sorted(day for day in days if day))
     if known:
@@ -623,7 +625,7 @@ def describe_tables(result: Result, times: Mapping[str, int]) -> Iterator[str]:
 def find_table_time(result: Result, rules: str, scenario: Scenario) -> int:
     """Return the time, in ns, whose margin tables hold in a scenario."""
     if rules == "then" and scenario.date is not None:
-        return base.to_nanoseconds(scenario.date)
+        return core.to_nanoseconds(scenario.date)
     return int(np.iinfo(np.int64).max) if rules == "today" else result.last_time
 
 
@@ -637,7 +639,7 @@ def read_scenarios(scenarios: Sequence[Scenario] | Scenario | None) -> tuple[Sce
     chosen = tuple(given) if isinstance(given, Sequence) else (given,)
     names = [each.name for each in chosen]
     if not names or len({*names}) < len(names):
-        raise base.ParameterError(
+        raise core.ParameterError(
             f"scenarios must be one or more with different names, got {', '.join(names) or 'none'}"
         )
     return chosen
@@ -670,11 +672,11 @@ def slice_replays(account: StressedAccount, scenario: Scenario, data: Any) -> Ba
     return {name: cut.get(name, flat) for name in found}
 
 
-def find_values(axis: Any, name: str) -> base.FloatArray:
+def find_values(axis: Any, name: str) -> core.FloatArray:
     is_range = isinstance(axis, tuple) and len(axis) == 3 and isinstance(axis[2], int)
     values = np.linspace(*axis) if is_range and axis[2] > 2 else np.array(axis, dtype=np.float64)
     if not len(values) or not np.isfinite(values).all():
-        raise base.ParameterError(
-            f"ladder: {name} must be (low, high, n) or finite values, got {base.repr_plain(axis)}"
+        raise core.ParameterError(
+            f"ladder: {name} must be (low, high, n) or finite values, got {core.repr_plain(axis)}"
         )
     return values

@@ -12,13 +12,13 @@ from typing import Any, Unpack
 import numpy as np
 import pandas as pd
 
-from backtest import base, engine
+from backtest import core, engine, signals
 from backtest.account import Account
-from backtest.base.number_text import Head
-from backtest.base.result_parts import Headline, Part, ShownChart, ShownTable
-from backtest.engine import AnyPolicy, BacktestFields, Compile, Progress, Result
+from backtest.core.number_text import Head
+from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
+from backtest.engine import AnyPolicy, BacktestFields, Compile, Progress
 from backtest.market import Market, Markets, as_given, as_markets
-from backtest.measures import find_cost_rates
+from backtest.results import Result, find_cost_rates
 from backtest.risk.liquidations import describe_terms
 from backtest.risk.paths import MARKS, PRICES
 from backtest.risk.stress import list_worsenings, scale, scale_margin
@@ -39,7 +39,7 @@ def scale_slippage(venue: Venue, factor: float) -> dict[str, Any]:
     return {**changes, "slippage.impact": venue.slippage.impact * factor}
 
 
-def change_funding(market: Market, rates: base.FloatArray) -> Market:
+def change_funding(market: Market, rates: core.FloatArray) -> Market:
     return Market(**market.fields() | {"funding_rate": rates}, source=f"{market.source}, funding")
 
 
@@ -75,7 +75,7 @@ STEPS = {"rates": (-0.01, 0.01), "funding shift": (-1e-4, 1e-4), "volatility": (
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Sensitivity(base.SettingsResult):
+class Sensitivity(core.SettingsResult):
     """Results under single changed assumptions.
 
     ``table`` has a row per ``factor`` and ``step``: ``growth`` (the CAGR), and ``change_of_growth``
@@ -101,16 +101,16 @@ class Sensitivity(base.SettingsResult):
 
     @property
     def note(self) -> str:
-        return f"growth {base.format_percent(self.base)} a year"
+        return f"growth {core.format_percent(self.base)} a year"
 
     @property
     def verdict(self) -> str:
         change = self.table["change_of_growth"].dropna()
-        text = f"Growth is {base.format_percent(self.base)} a year as run"
+        text = f"Growth is {core.format_percent(self.base)} a year as run"
         if not len(change) or not change.abs().max() >= LEAST_CHANGE:
             return f"{text}, and no factor changes it."
         most: Any = change.abs().idxmax()
-        moved = base.format_percent(float(change.loc[most]), is_signed=True)
+        moved = core.format_percent(float(change.loc[most]), is_signed=True)
         return f"{text}. It depends most on {most[0]}: step {most[1]:g} changes it by {moved}."
 
     def list_numbers(self) -> list[Headline]:
@@ -128,7 +128,7 @@ class Sensitivity(base.SettingsResult):
 
 
 @engine.short_form
-@base.checked_only("progress", "factors")
+@core.checked_only("progress", "factors")
 def sensitivity(
     market: Market | Markets,
     policy: AnyPolicy,
@@ -154,8 +154,8 @@ def sensitivity(
     markets = as_markets(test.market)
     venues = engine.read_venues(test.venue, markets)
     chosen = choose_factors(factors, markets, venues)
-    signal = engine.read_named(test.signal, test.market)
-    signal = engine.resolve_signal(signal, test.market)  # of the market as it is
+    signal = signals.read_named(test.signal, test.market)
+    signal = signals.resolve_signal(signal, test.market)  # of the market as it is
 
     def grow(changed: Markets, theirs: Mapping[str, Venue]) -> float:
         is_first = changed is markets and theirs is venues
@@ -196,19 +196,19 @@ def choose_factors(
     if factors is None:
         return tuple(known)
     if not factors:
-        raise base.ParameterError("factors must be a list of names, got none")
-    choice = base.Choice(*known)  # of those with an effect on venue and market
+        raise core.ParameterError("factors must be a list of names, got none")
+    choice = core.Choice(*known)  # of those with an effect on venue and market
     return tuple(dict.fromkeys(choice.check("a factor", name) for name in factors))
 
 
-MONEY = base.Number(0, open_low=True)
+MONEY = core.Number(0, open_low=True)
 TOLERANCE = 0.01
 """Relative error of the capitals at which a measure is half."""
 HALVED = {"growth": "growth", "sharpe": "the Sharpe ratio"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Capacity(base.SettingsResult):
+class Capacity(core.SettingsResult):
     """Growth and Sharpe ratio of a policy at different capitals.
 
     Attributes
@@ -237,15 +237,15 @@ class Capacity(base.SettingsResult):
 
     @property
     def note(self) -> str:
-        return f"growth halves at {base.format_round_money(self.half_growth)}"
+        return f"growth halves at {core.format_round_money(self.half_growth)}"
 
     @property
     def verdict(self) -> str:
         halves = (describe_half(self.table, name, getattr(self, f"half_{name}")) for name in HALVED)
-        return f"{base.capitalize('; '.join(halves))}."
+        return f"{core.capitalize('; '.join(halves))}."
 
     def list_numbers(self) -> list[Headline]:
-        first, at = self.table.iloc[0], base.format_round_money(float(self.table.index[0]))
+        first, at = self.table.iloc[0], core.format_round_money(float(self.table.index[0]))
         money, growth, sharpe = "round money", float(first["growth"]), float(first["sharpe"])
         return [
             Headline("half_growth", "growth halves at", self.half_growth, money, "", "more"),
@@ -270,14 +270,14 @@ class Capacity(base.SettingsResult):
 
 def describe_half(table: pd.DataFrame, name: str, capital: float) -> str:
     if not math.isnan(capital):
-        return f"{HALVED[name]} halves at {base.format_round_money(capital)}"
+        return f"{HALVED[name]} halves at {core.format_round_money(capital)}"
     if table["ruined"].iloc[0] or not float(table[name].iloc[0]) > 0.0:
         return f"{HALVED[name]} is not above 0 at the smallest capital, so it has no half"
     return f"{HALVED[name]} is not halved at any capital tried"
 
 
 @engine.short_form
-@base.checked_only("progress", "capitals")
+@core.checked_only("progress", "capitals")
 def capacity(
     market: Market | Markets,
     policy: AnyPolicy,
@@ -304,11 +304,11 @@ def capacity(
     test = engine.read_test(market, fields).plain
     account = test.account
     if account.flows is not None:
-        raise base.ParameterError("account.flows must be left out: the capital varies")
+        raise core.ParameterError("account.flows must be left out: the capital varies")
     venues = engine.read_venues(test.venue, as_markets(test.market))
     slips = [each.slippage for each in venues.values()]
     if not any(each.impact > 0.0 or each.max_participation is not None for each in slips):
-        raise base.ParameterError(
+        raise core.ParameterError(
             "capacity needs costs or limits that depend on size, slippage.impact is 0 and "
             "slippage.max_participation is None"
         )
@@ -344,8 +344,8 @@ def read_capitals(capitals: Sequence[float] | None, account: Account) -> list[fl
         return [float(account.capital) * 10.0 ** (k / 2) for k in range(15)]
     found = [MONEY.check("capital", each) for each in capitals]
     if len(found) < 2 or any(b <= a for a, b in pairwise(found)):
-        raise base.ParameterError(
-            f"capitals must be two or more increasing numbers, got {base.repr_plain(capitals):.60}"
+        raise core.ParameterError(
+            f"capitals must be two or more increasing numbers, got {core.repr_plain(capitals):.60}"
         )
     return found
 
@@ -377,7 +377,7 @@ FORCED = ("liquidation", "stop", "trailing_stop", "equity_stop", "take_profit")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Bounds(base.SettingsResult):
+class Bounds(core.SettingsResult):
     """A run under ``intrabar="path"`` and under ``"worst"``, and the bars in which they part.
 
     ``table`` has final equity, growth, deepest fall and liquidations of both ``runs``. ``bars``
@@ -442,7 +442,7 @@ class Bounds(base.SettingsResult):
         ]  # fmt: skip
 
 
-@base.checked_only("progress", "result")
+@core.checked_only("progress", "result")
 def bounds(result: Result, *, progress: Progress | None = None) -> Bounds:
     """Return a run under ``Account(intrabar="path")`` and under ``"worst"``, and where they part.
 
@@ -468,7 +468,7 @@ def bounds(result: Result, *, progress: Progress | None = None) -> Bounds:
     }  # fmt: skip
     for problem, is_true in problems.items():
         if is_true:
-            raise base.ParameterError(
+            raise core.ParameterError(
                 f"bounds run one account from its start under both ways, got {problem}"
             )
     with engine.warn_once(is_first=False):

@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from backtest.base import BacktestError, FloatArray, ParameterError, repr_plain, warn_caller
+from backtest.core import BacktestError, FloatArray, ParameterError, repr_plain, warn_caller
 from backtest.engine import Backtest, Progress
-from backtest.measures.measure_table import STREAMED
-from backtest.policy import Combinator
+from backtest.policies import Combinator
+from backtest.results.measure_table import STREAMED
 from backtest.sweep.lanes.rows import LANES
 from backtest.sweep.set_evaluator import (
     EvaluatedBars,

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from backtest import base, engine
+from backtest import core, engine, policies, signals
 from backtest.account import AccountState, without_flows_before
 from backtest.account.records import EQUITY, UNIT
 from backtest.market import Market, find_clock, read_weights, show_signal
-from backtest.measures import RunSpan, start_tally
-from backtest.policy import Policy
+from backtest.policies import Policy
+from backtest.results import RunSpan, start_tally
 from backtest.sweep.lanes.rows import LANES
 from backtest.sweep.sets import OVERLAY, Sets, find_codes, find_values, take_part, take_sets
 
@@ -30,8 +30,8 @@ _T = TypeVar("_T")
 class Scored(NamedTuple):
     """Measures of shape (n_sets,) by name, and sampled returns of shape (n_samples, n_sets)."""
 
-    metrics: dict[str, base.FloatArray]
-    returns: base.FloatArray
+    metrics: dict[str, core.FloatArray]
+    returns: core.FloatArray
 
 
 class NotCompiled(Exception):  # noqa: N818 - a reason to sweep in plain Python
@@ -76,10 +76,10 @@ class Columns:
         self.build = build
         self.memory = memory
         self.reads: tuple[str, ...] = ()
-        self._kept: OrderedDict[tuple[object, ...], dict[str, base.FloatArray]] = OrderedDict()
+        self._kept: OrderedDict[tuple[object, ...], dict[str, core.FloatArray]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def of_one(self, values: Mapping[str, Any]) -> dict[str, base.FloatArray]:
+    def of_one(self, values: Mapping[str, Any]) -> dict[str, core.FloatArray]:
         """Return the columns of one set of values, each of shape (n_bars,)."""
         with self._lock:
             key = self._find_key(values)
@@ -92,8 +92,8 @@ class Columns:
         return tuple((name, values.get(name)) for name in self.reads)
 
     def _keep(
-        self, values: Mapping[str, Any], seen: dict[str, base.FloatArray]
-    ) -> dict[str, base.FloatArray]:
+        self, values: Mapping[str, Any], seen: dict[str, core.FloatArray]
+    ) -> dict[str, core.FloatArray]:
         size = sum(column.nbytes for column in seen.values())
         with self._lock:
             self._kept[self._find_key(values)] = seen
@@ -101,7 +101,7 @@ class Columns:
                 self._kept.popitem(last=False)
         return seen
 
-    def check_ends(self, sets: Sets) -> Iterator[engine.Causality]:
+    def check_ends(self, sets: Sets) -> Iterator[policies.Causality]:
         """Check the sets at the ends of what the policy reads."""
         done: list[Mapping[str, Any]] = []
         for values in list_ends(sets):
@@ -111,36 +111,36 @@ class Columns:
                 if found is not None:
                     yield found
 
-    def check_causal(self, values: Mapping[str, Any]) -> engine.Causality | None:
+    def check_causal(self, values: Mapping[str, Any]) -> policies.Causality | None:
         """Check the columns of one set for look-ahead; return None if they cannot be observed."""
-        failed: list[base.BacktestError] = []
+        failed: list[core.BacktestError] = []
 
-        def observe_whole() -> dict[str, base.FloatArray]:
+        def observe_whole() -> dict[str, core.FloatArray]:
             try:
                 return self._observe_alone(values)
-            except base.BacktestError as error:  # the run of the set gives the reason
+            except core.BacktestError as error:  # the run of the set gives the reason
                 failed.append(error)
                 return {}
 
         try:
             policy = self.build(values)
-        except base.BacktestError:
+        except core.BacktestError:
             return None
-        check = engine.start_check(policy, self.market)
+        check = policies.start_check(policy, self.market)
         seen = check.run(observe_whole)
         if failed:
             return None
         self._keep(values, dict(seen))
         return check.causality
 
-    def _observe_alone(self, values: Mapping[str, Any]) -> dict[str, base.FloatArray]:
+    def _observe_alone(self, values: Mapping[str, Any]) -> dict[str, core.FloatArray]:
         policy = self.build(values)
         watched: Any = Watched(policy, policy.settings())
         try:
-            seen = engine.observe(watched, self.market)
+            seen = policies.observe(watched, self.market)
             reads = watched.reads()
         except Exception:  # the wrapper may lack something that the policy uses
-            seen = engine.observe(policy, self.market)
+            seen = policies.observe(policy, self.market)
             reads = tuple(policy.settings())
         with self._lock:
             missing = [name for name in reads if name not in self.reads]
@@ -169,7 +169,7 @@ class Panel:
     def __init__(
         self,
         evaluator: Any,
-        rule: engine.SignalRule | None,
+        rule: signals.SignalRule | None,
         first: int,
         stop: int | None,
         memory: float,
@@ -187,7 +187,7 @@ class Panel:
         if rule is not None:
             signal = rule.weigh(known, is_checked=False)
         if isinstance(evaluator.market, Market) and rule is None:
-            given = engine.resolve_signal(signal, evaluator.market)
+            given = signals.resolve_signal(signal, evaluator.market)
             weights = engine.read_signals(given, known, 0, is_alone=True)[:, : self.seen.n_bars]
             self.weights = np.ascontiguousarray(weights)
         else:
@@ -201,7 +201,7 @@ class Panel:
         self._terms: OrderedDict[Hashable, engine.Setup] = OrderedDict()
         self._above: OrderedDict[Hashable, list[engine.ObservedPolicy]] = OrderedDict()
         self._deciders: OrderedDict[Hashable, engine.Deciders] = OrderedDict()
-        self._flat: OrderedDict[Hashable, tuple[list[engine.ObservedPolicy], base.FloatArray]] = (
+        self._flat: OrderedDict[Hashable, tuple[list[engine.ObservedPolicy], core.FloatArray]] = (
             OrderedDict()
         )
 
@@ -218,7 +218,7 @@ class Panel:
 
     # ------------------------------------------------------------------------------ look-ahead
 
-    def check_ends(self, sets: Sets) -> Iterator[engine.Causality]:
+    def check_ends(self, sets: Sets) -> Iterator[policies.Causality]:
         for overlay in list_ends(take_part(sets, f"{OVERLAY}.")):
             named = {f"{OVERLAY}.{name}": value for name, value in overlay.items()}
             self._observe_overlay(self.varied.build_overlay(named))
@@ -246,7 +246,7 @@ class Panel:
         changes: dict[str, Any] = {"market": self.markets, "signal": self.weights.T}
         if self.first > 0:
             account = without_flows_before(account, int(self.markets.time[self.first]))
-            changes |= {"account": account, "start": base.utc_index(self.markets.time)[self.first]}
+            changes |= {"account": account, "start": core.utc_index(self.markets.time)[self.first]}
         observed = self._observe(policy, values)
         with self._lock:
             if self._pattern is None:
@@ -271,13 +271,13 @@ class Panel:
         found = []
         for each, name, span in zip(self.columns, self.seen.names, self.seen.spans, strict=True):
             own = {k: v for k, v in find_values(values, name).items() if "." not in k}
-            one = base.pick_value(policy, name)
+            one = core.pick_value(policy, name)
             found.append(
                 engine.ObservedPolicy(one, each.market, each.of_one(own), int(span[0]), "")
             )
         return [*found, *self._observe_overlay(self.varied.build_overlay(values))]
 
-    def begin(self, setup: engine.Setup) -> tuple[AccountState, engine.Deciders, base.FloatArray]:
+    def begin(self, setup: engine.Setup) -> tuple[AccountState, engine.Deciders, core.FloatArray]:
         has_overlay = self.varied.test.overlay is not None
         state = engine.start_account_state(
             setup.inputs, setup.account, self.first, has_overlay=has_overlay
@@ -295,7 +295,7 @@ class Panel:
 
         try:
             pattern = self._find(self._deciders, (width, is_same, *kinds), bind, LANES)
-        except base.BacktestError:
+        except core.BacktestError:
             raise
         except Exception as refusal:  # numba may raise anything; the policy does not run here
             text = engine.explain_refusal(refusal, setup.observed[0].policy)
@@ -306,8 +306,8 @@ class Panel:
         started, width = setup.inputs.started, setup.inputs.terms.rules.brackets.floors.shape[1]
         return engine.make_deciders(setup.observed, self.markets, started=started, width=width)
 
-    def _flatten(self, setup: engine.Setup) -> base.FloatArray:
-        def flatten() -> tuple[list[engine.ObservedPolicy], base.FloatArray]:
+    def _flatten(self, setup: engine.Setup) -> core.FloatArray:
+        def flatten() -> tuple[list[engine.ObservedPolicy], core.FloatArray]:
             # the policies stay with it, so that no id is used again
             return setup.observed, engine.flatten_columns(setup.observed)[0]
 

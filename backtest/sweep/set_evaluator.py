@@ -14,13 +14,14 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest import base, engine
+from backtest import core, engine, policies, results, signals
 from backtest.account import without_flows_before
-from backtest.engine.signals import NOT_CHECKED
+from backtest.margin import OwnMargin
 from backtest.market import Markets, as_markets
-from backtest.measures import find_direction
-from backtest.measures.measure_table import CORE, OPTION_COSTS, PATH, STREAMED
-from backtest.measures.ranking import NEVER
+from backtest.results import find_direction
+from backtest.results.measure_table import CORE, OPTION_COSTS, PATH, STREAMED
+from backtest.results.ranking import NEVER
+from backtest.signals.rules import NOT_CHECKED
 from backtest.sweep.panel import NotCompiled, Panel, Scored, list_ends
 from backtest.sweep.sets import (
     SIGNAL,
@@ -31,7 +32,6 @@ from backtest.sweep.sets import (
     take_sets,
 )
 from backtest.sweep.threads import count_cores
-from backtest.venue import OwnMargin
 
 PANELS = 6
 """Spans and signals whose columns are kept, because a search uses them repeatedly."""
@@ -47,10 +47,10 @@ class Rows(NamedTuple):
     run because of Ctrl-C.
     """
 
-    metrics: dict[str, base.FloatArray]
-    returns: base.FloatArray | None
+    metrics: dict[str, core.FloatArray]
+    returns: core.FloatArray | None
     errors: list[str]
-    done: base.BoolArray
+    done: core.BoolArray
 
 
 def start_rows(sets: Sets, names: tuple[str, ...]) -> Rows:
@@ -60,7 +60,7 @@ def start_rows(sets: Sets, names: tuple[str, ...]) -> Rows:
 
 
 def put_rows(
-    rows: Rows, places: base.IntArray, part: Rows, sampled: dict[int, base.FloatArray]
+    rows: Rows, places: core.IntArray, part: Rows, sampled: dict[int, core.FloatArray]
 ) -> None:
     for name, column in rows.metrics.items():
         column[places] = part.metrics[name]
@@ -72,7 +72,7 @@ def put_rows(
 
 
 def run_one_by_one(
-    replay: Callable[[Mapping[str, object]], engine.Result],
+    replay: Callable[[Mapping[str, object]], results.Result],
     sets: Sets,
     names: tuple[str, ...],
     returns: bool,
@@ -80,7 +80,7 @@ def run_one_by_one(
 ) -> Rows:
     rows = start_rows(sets, names)
     metrics, n = rows.metrics, len(rows.done)
-    sampled: dict[int, base.FloatArray] = {}
+    sampled: dict[int, core.FloatArray] = {}
     with warnings.catch_warnings(record=True) as caught, engine.warn_once(is_first=False):
         try:
             for k in range(n):
@@ -90,7 +90,7 @@ def run_one_by_one(
                     for name in names:
                         metrics[name][k] = measured[name]
                     sampled[k] = result.returns.to_numpy() if returns else np.empty(0)
-                except base.RAISED as error:  # a policy may raise anything
+                except core.RAISED as error:  # a policy may raise anything
                     rows.errors[k] = describe_error(error)
                 rows.done[k] = True
                 if progress is not None:
@@ -99,11 +99,11 @@ def run_one_by_one(
             for column in metrics.values():
                 column[~rows.done] = np.nan
     for text, kind in dict.fromkeys((str(each.message), each.category) for each in caught):
-        base.warn_caller(text, kind)
+        core.warn_caller(text, kind)
     return rows._replace(returns=stack_returns(sampled, rows)) if returns else rows
 
 
-def stack_returns(sampled: Mapping[int, base.FloatArray], rows: Rows) -> base.FloatArray:
+def stack_returns(sampled: Mapping[int, core.FloatArray], rows: Rows) -> core.FloatArray:
     length = max((len(values) for values in sampled.values()), default=0)
     table = np.full((length, len(rows.done)), np.nan)
     for k, values in sampled.items():
@@ -115,7 +115,7 @@ def describe_error(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-Signal: TypeAlias = "pd.Series | base.FloatArray | float | engine.SignalRule | None"
+Signal: TypeAlias = "pd.Series | core.FloatArray | float | engine.SignalRule | None"
 Metrics = Literal["all", "core"]
 
 
@@ -141,11 +141,11 @@ class Evaluator:
         self.market: Any = varied.test.market
         self.markets = as_markets(self.market)
         self.metrics = CORE if metrics == "core" else STREAMED
-        self.threads = None if threads is None else base.Whole(1).check("threads", threads)
+        self.threads = None if threads is None else core.Whole(1).check("threads", threads)
         self.memory = memory
-        self.compile = base.Flag().check("compile", compile)
+        self.compile = core.Flag().check("compile", compile)
         self.plain_because = "" if self.compile else "compile=False"
-        self.checked: engine.Causality | None = None
+        self.checked: policies.Causality | None = None
         self.has_checked = False
         self._room = parse_size("memory", memory) / 2 / PANELS
         self._panels: dict[tuple[Any, ...], Panel] = {}
@@ -179,7 +179,7 @@ class Evaluator:
                 return self._evaluate_lanes(sets, wanted, progress)
             except NotCompiled as reason:
                 self.plain_because, self.compile = str(reason), False
-            base.warn_caller(
+            core.warn_caller(
                 f"{self.varied.policy_class.__name__} is swept in plain Python, some thousand "
                 f"times slower: {self.plain_because}"
             )
@@ -204,8 +204,8 @@ class Evaluator:
         try:
             rule = self.varied.build_signal(values)
             if rule is not None:
-                engine.resolve_signal(rule, self.market)
-        except base.ParameterError:  # the run of the set gives the reason
+                signals.resolve_signal(rule, self.market)
+        except core.ParameterError:  # the run of the set gives the reason
             return False
         return True
 
@@ -224,13 +224,13 @@ class Evaluator:
         columns = found or "columns checked in every run"
         if self.varied.rule is not None:
             return f"{columns}; signal checked at both ends of its parameters, and in the best set"
-        return engine.join_checks(columns, self.signal)
+        return signals.join_checks(columns, self.signal)
 
     @property
     def doubts(self) -> list[str]:
         found = self.checked if self._is_swept() else None
         few = [str(found)] if found is not None and (found.is_weak or found.given) else []
-        signal = engine.describe_signal_check(self.signal)
+        signal = signals.describe_signal_check(self.signal)
         return few + ([signal] if signal == NOT_CHECKED else [])
 
     def map_members(self, change: Callable[[Evaluator], Evaluator]) -> Evaluator:
@@ -245,7 +245,7 @@ class Evaluator:
         from backtest.sweep.lanes.runner import score_sets  # noqa: PLC0415 - numba loads with it
 
         rows = start_rows(sets, self.metrics)
-        sampled: dict[int, base.FloatArray] = {}
+        sampled: dict[int, core.FloatArray] = {}
         faulty = []  # the run of each set gives the reason
         first, stop, returns = wanted
         self.check_causal(sets, first, stop)
@@ -302,7 +302,7 @@ class Evaluator:
         first: int = 0,
         stop: int | None = None,
         compile: engine.Compile | None = None,  # noqa: A002 - as that of bt.run
-    ) -> engine.Result:
+    ) -> results.Result:
         changes: dict[str, Any] = {}
         if stop is not None:
             changes["market"] = self.market.prefix(stop)
@@ -312,7 +312,7 @@ class Evaluator:
             changes["start"] = self.market.times[first]
         test = self.varied.build_test(values, **changes)
         policy = self.varied.build_policies(values)
-        result: engine.Result = test.run(
+        result: results.Result = test.run(
             policy, compile=self.compile if compile is None else compile
         )
         return result
@@ -322,7 +322,7 @@ Pool = Literal["mean", "median", "worst"]
 """How measures of several markets become one."""
 
 
-def pool_measure(name: str, values: base.FloatArray, pool: Pool) -> base.FloatArray:
+def pool_measure(name: str, values: core.FloatArray, pool: Pool) -> core.FloatArray:
     """Return one measure of all sets from that of each market, of shape (n_markets, n_sets)."""
     if name == "ruined":
         return np.asarray(values.sum(axis=0))
@@ -384,7 +384,7 @@ class PooledEvaluator(Evaluator):
 
     def replay(  # type: ignore[override] # one run of each market
         self, values: Mapping[str, object], *, first: int = 0, stop: int | None = None
-    ) -> dict[str, engine.Result]:
+    ) -> dict[str, results.Result]:
         spans = self.find_spans(first, self.market.n_bars if stop is None else stop)
         return {
             name: self.members[name].replay(values, first=a, stop=b)
@@ -422,7 +422,7 @@ class PooledEvaluator(Evaluator):
 
     def _align_returns(
         self, parts: Mapping[str, Rows], spans: Mapping[str, tuple[int, int]]
-    ) -> base.FloatArray:
+    ) -> core.FloatArray:
         periods = {name: self._list_periods(name, span) for name, span in spans.items()}
         common = functools.reduce(np.intersect1d, periods.values())
         found = []
@@ -431,9 +431,9 @@ class PooledEvaluator(Evaluator):
             found.append(sampled[np.isin(periods[name], common)])
         return np.array(found)
 
-    def _list_periods(self, name: str, span: tuple[int, int]) -> base.IntArray:
+    def _list_periods(self, name: str, span: tuple[int, int]) -> core.IntArray:
         part, sampling = self.members[name].market.slice(*span), self.varied.test.sampling
-        period = max(base.parse_duration(sampling, "sampling"), part.interval)
+        period = max(core.parse_duration(sampling, "sampling"), part.interval)
         return np.asarray(part.time[engine.mark_samples(part, sampling) != 0.0] // period)
 
 
@@ -475,7 +475,7 @@ def parse_size(name: str, text: str) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?i?B)\s*", str(text))
     size = int(float(match[1]) * SIZES.get(match[2], 0)) if match else 0
     if size <= 0:
-        raise base.ParameterError(
+        raise core.ParameterError(
             f"{name} must be a size such as '1GiB' ({', '.join(SIZES)}), got {text!r}"
         )
     return size

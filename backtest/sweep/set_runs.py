@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
-from backtest import engine
+from backtest import engine, results, signals
 from backtest.account import list_shared_settings
 from backtest.account.account import WHOLE
-from backtest.base import (
+from backtest.core import (
     Choice,
     ParameterError,
     compute_id,
@@ -20,9 +20,10 @@ from backtest.base import (
     to_plain,
     warn_caller,
 )
-from backtest.engine import Backtest, SignalRule
+from backtest.engine import Backtest
 from backtest.market import Market, as_markets
-from backtest.policy import Policy
+from backtest.policies import Policy
+from backtest.signals import SignalRule
 from backtest.sweep.set_evaluator import Evaluator, Metrics, Pool, PooledEvaluator
 from backtest.sweep.sets import VariedTest, list_names, names_signal, pick
 
@@ -70,13 +71,13 @@ class SetRuns:
         """Return the signal with the times of its bars, for some of the bars."""
         if self.is_separate:
             return self.test.signal
-        return engine.read_directions(self.test.signal, self.market).keep_times()
+        return signals.read_directions(self.test.signal, self.market).keep_times()
 
     def describe_signal(self) -> str:
         signal: Any = self.test.signal
         if not self.is_separate:
-            return engine.read_directions(signal, self.market).describe()
-        found = (engine.read_directions(signal[k], one) for k, one in self.market.items())
+            return signals.read_directions(signal, self.market).describe()
+        found = (signals.read_directions(signal[k], one) for k, one in self.market.items())
         return "; ".join(dict.fromkeys(each.describe() for each in found))
 
     def describe(self, kind: str, names: Iterable[str] = (), **settings: Any) -> dict[str, Any]:
@@ -88,15 +89,15 @@ class SetRuns:
         manifest: dict[str, Any] = to_plain(
             {
                 "kind": kind,
-                "data": engine.describe_data(
+                "data": results.describe_data(
                     market, test.account, market.start, market.time + market.interval
                 ),
                 "policy": {
                     "name": cls.__name__,
-                    "source_hash": engine.hash_source(cls),
+                    "source_hash": results.hash_source(cls),
                     "settings": held,
                 },
-                "venue": engine.describe_venue(self.varied.venue),
+                "venue": results.describe_venue(self.varied.venue),
                 "account": test.account.to_dict(),
                 "signal": self.describe_signal(),
                 **({} if test.overlay is None else {"overlay": repr(test.overlay)}),
@@ -124,7 +125,7 @@ def read_runs(
     is_separate = read_accounts(test, accounts)
     test = cut_at_start(test.plain)
     market = engine.end_expired(test.market, test.venue)
-    named = engine.read_named(test.signal, market)
+    named = signals.read_named(test.signal, market)
     rule = named if isinstance(named, SignalRule) else None
     names = () if is_separate else list_names(market)
     varied = VariedTest(test.replace(market=market), policy, names, rule)
@@ -133,12 +134,12 @@ def read_runs(
         signal = {}
         for name, one in market.items():
             own = varied.for_instrument(name, one).test
-            found = engine.resolve_signal(pick(named, name), one)
-            signal[name] = engine.read_directions(found, own.market).keep_times()
+            found = signals.resolve_signal(pick(named, name), one)
+            signal[name] = signals.read_directions(found, own.market).keep_times()
     else:
         _ = test.setting  # the markets fit one account
-        signal = engine.resolve_signal(named, market)
-        engine.warn_of_weights(signal, as_markets(market))
+        signal = signals.resolve_signal(named, market)
+        signals.warn_of_weights(signal, as_markets(market))
     engine.warn_of_market(market, test.venue)
     engine.warn_of_flows(test.account, as_markets(market), market.start)
     varied = dataclasses.replace(varied, test=varied.test.replace(signal=signal))
@@ -155,7 +156,7 @@ def cut_at_start(test: Backtest) -> Backtest:
         "`backtest compare` keep them"
     )
     part = test.market.slice(test.start, None)
-    signal = engine.cut_rows(test.signal, test.market, part)
+    signal = signals.cut_rows(test.signal, test.market, part)
     return test.replace(market=part, signal=signal, start=None)
 
 

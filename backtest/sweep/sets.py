@@ -13,11 +13,12 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import numpy as np
 import pandas as pd
 
-from backtest import base
+from backtest import core
 from backtest.account import Account, Multiple, check_setting
-from backtest.engine import Backtest, SignalRule
+from backtest.engine import Backtest
 from backtest.market import Market, Markets
-from backtest.policy import Policy, change_settings
+from backtest.policies import Policy, change_settings
+from backtest.signals import SignalRule
 from backtest.venue import Venue
 
 Venues: TypeAlias = Venue | Mapping[str, Venue]
@@ -60,8 +61,8 @@ class Setting(NamedTuple):
         return getattr(self.space, "unit", "")
 
     @property
-    def when(self) -> base.Condition:
-        when: base.Condition = getattr(self.space, "when", None)
+    def when(self) -> core.Condition:
+        when: core.Condition = getattr(self.space, "when", None)
         head, dot, _ = self.name.rpartition(".")
         return when if when is None else (f"{head}{dot}{when[0]}", when[1])
 
@@ -84,7 +85,7 @@ class VariedTest:
         if not issubclass(kind, Policy):
             is_table = isinstance(self.policy, Mapping)
             found = "a table of policies" if is_table else f"{self.policy!r:.60}"
-            raise base.ParameterError(
+            raise core.ParameterError(
                 "policy must be one policy for all instruments, or its class, whose parameters the "
                 f"sets vary, got {found}"
             )
@@ -180,7 +181,7 @@ def list_parameters(
     owner: type[Policy] | Policy | SignalRule, prefix: str = ""
 ) -> Iterator[Setting]:
     for each in owner.parameters().values():
-        space: Any = base.Flag() if each.space is None else each.space
+        space: Any = core.Flag() if each.space is None else each.space
         check = partial(space.check, whole=True) if each.kind is int else space.check
         default = dataclasses.MISSING if each.default is None else each.default
         value = default if isinstance(owner, type) else getattr(owner, each.name)
@@ -196,25 +197,25 @@ def list_venues(venue: Venues) -> Iterator[Setting]:
         if all(name in each for each in found):
             values = {key: each[name].value for key, each in zip(venue, found, strict=True)}
             is_same = len({repr(value) for value in values.values()}) == 1
-            yield setting if is_same else setting._replace(value=base.FrozenTable(values))
+            yield setting if is_same else setting._replace(value=core.FrozenTable(values))
 
 
-def list_fields(value: base.Value, prefix: str) -> Iterator[Setting]:
-    declarations = base.find_declarations(type(value))  # type: ignore[arg-type] # classes do hash
+def list_fields(value: core.Value, prefix: str) -> Iterator[Setting]:
+    declarations = core.find_declarations(type(value))  # type: ignore[arg-type] # classes do hash
     for each in dataclasses.fields(value):  # type: ignore[arg-type] # every class is declared
         space = declarations.get(each.name)
         name, content = f"{prefix}.{each.name}", getattr(value, each.name)
-        if space is None and isinstance(content, base.Value) and each.default is not None:
+        if space is None and isinstance(content, core.Value) and each.default is not None:
             yield from list_fields(content, name)
         elif space is not None and getattr(space, "constant", True) and not name.endswith(_FIXED):
             yield Setting(name, space.kind, space, space.check, content, each.default is None)
-            if isinstance(content, base.Value):
+            if isinstance(content, core.Value):
                 yield from list_fields(content, name)
 
 
 def suggest_name(name: str, known: Mapping[str, object]) -> str:
     same = [each for each in known if each.rpartition(".")[2] == name.rpartition(".")[2]]
-    return base.did_you_mean(name, same) or base.did_you_mean(name, known)
+    return core.did_you_mean(name, same) or core.did_you_mean(name, known)
 
 
 def find_own(values: Mapping[str, _T], owner: str) -> dict[str, _T]:
@@ -250,7 +251,7 @@ def list_names(market: Market | Markets) -> tuple[str, ...]:
 def pick(given: Any, name: str) -> Any:
     if isinstance(given, Mapping):
         if name not in given:
-            raise base.ParameterError(
+            raise core.ParameterError(
                 f"venue and signal must be one for all markets, or one for each; {name} has none"
             )
         return given[name]
@@ -265,15 +266,15 @@ def take_sets(sets: Sets, rows: int | slice | np.ndarray) -> dict[str, Any]:
     return {name: values[rows] for name, values in sets.items()}
 
 
-def find_codes(values: np.ndarray) -> base.IntArray:
+def find_codes(values: np.ndarray) -> core.IntArray:
     if values.dtype == object:
         places: dict[str, int] = {}
         return np.array([places.setdefault(repr(value), len(places)) for value in values.tolist()])
-    found: base.IntArray = np.unique(values, return_inverse=True)[1]
+    found: core.IntArray = np.unique(values, return_inverse=True)[1]
     return found
 
 
-def number_rows(sets: Sets, n: int) -> base.IntArray:
+def number_rows(sets: Sets, n: int) -> core.IntArray:
     """Return numbers of shape (n,), the same for equal sets, in the order in which they appear."""
     if not sets:
         return np.zeros(n, dtype=np.int64)
@@ -281,7 +282,7 @@ def number_rows(sets: Sets, n: int) -> base.IntArray:
     return groups.ngroup().to_numpy().astype(np.int64)
 
 
-def group_rows(codes: base.IntArray) -> list[base.IntArray]:
+def group_rows(codes: core.IntArray) -> list[core.IntArray]:
     order = np.argsort(codes, kind="stable")
     ends = np.flatnonzero(np.diff(codes[order], append=-1)) + 1
     return np.split(order, ends[:-1])
@@ -295,7 +296,7 @@ def grid(values: Mapping[str, Any]) -> Sets:
     n_sets = math.prod(len(axis) for axis in axes.values())
     if not axes or not 0 < n_sets * len(axes) <= MOST_CELLS:
         sizes = " x ".join(f"{name} {len(axis)}" for name, axis in axes.items()) or "nothing"
-        raise base.ParameterError(
+        raise core.ParameterError(
             f"a grid must have values for every name, {MOST_CELLS:,} in all at most, got {sizes}; "
             "sets=100000 draws from a large space"
         )
@@ -307,7 +308,7 @@ def grid(values: Mapping[str, Any]) -> Sets:
 def from_frame(frame: pd.DataFrame) -> Sets:
     if frame.empty or not frame.columns.is_unique:
         repeated = [str(name) for name in frame.columns[frame.columns.duplicated()]]
-        raise base.ParameterError(
+        raise core.ParameterError(
             "a table of sets must have rows, and one column per name, got "
             + (f"one with {', '.join(repeated)} twice" if repeated else f"of shape {frame.shape}")
         )
@@ -322,7 +323,7 @@ def as_column(name: str, values: Any) -> np.ndarray:
     else:
         column = np.atleast_1d(np.asarray(values))
     if column.ndim != 1:
-        raise base.ParameterError(f"values of {name} must be a list, got shape {column.shape}")
+        raise core.ParameterError(f"values of {name} must be a list, got shape {column.shape}")
     return column.astype(object) if column.dtype.kind in "UST" else column
 
 
@@ -352,7 +353,7 @@ def check_sets(varied: VariedTest, sets: Mapping[str, Any]) -> Sets:
 
 def raise_faults(faults: list[str]) -> None:
     if faults:
-        raise base.ParameterError("\n".join(faults))
+        raise core.ParameterError("\n".join(faults))
 
 
 # ---------------------------------------------------------------------------- names and lengths
@@ -404,14 +405,14 @@ def convert_column(setting: Setting, given: np.ndarray, faults: list[str]) -> np
         for k, value in enumerate(different):
             try:
                 converted[k] = convert_value(setting, value)
-            except base.BacktestError:
+            except core.BacktestError:
                 converted[k], refused[k] = setting.dtype(), True
         converted, refused = converted[codes], refused[codes]
     places = np.flatnonzero(refused)
     if len(places):
         try:
             convert_value(setting, given[places[0]])
-        except base.BacktestError as error:
+        except core.BacktestError as error:
             faults.append(f"{error}{name_sets(places, len(given))}")
     found: np.ndarray = converted.astype(setting.dtype)
     # Adding 0.0 turns -0.0 into 0.0, so that equal sets have equal bits.
@@ -429,13 +430,13 @@ def convert_value(setting: Setting, value: object) -> object:
             if isinstance(checked, Multiple)
             else "compare two venues, one with each"
         )
-        raise base.ParameterError(
+        raise core.ParameterError(
             f"{setting.name} must be a number to vary, got {value!r:.80}; {cure}"
         )
     return checked
 
 
-def name_sets(places: base.IntArray, n: int) -> str:
+def name_sets(places: core.IntArray, n: int) -> str:
     return f", in {len(places)} of {n} sets, first in set {places[0]}" if n > 1 else ""
 
 
@@ -449,13 +450,13 @@ def check_terms(varied: VariedTest, sets: Sets) -> None:
         values = take_sets(own, rows[0])
         try:
             check_together(varied.build_account(values), varied.build_venue(values))
-        except base.BacktestError as error:
-            raise base.ParameterError(f"{error}{name_sets(rows, n)}") from None
+        except core.BacktestError as error:
+            raise core.ParameterError(f"{error}{name_sets(rows, n)}") from None
 
 
 def check_together(account: Account, venue: Any) -> None:
     tables: list[Mapping[str, Any]] = [
-        each for each in vars(account).values() if isinstance(each, base.FrozenTable)
+        each for each in vars(account).values() if isinstance(each, core.FrozenTable)
     ]
     tables += [] if isinstance(venue, Venue) else [venue]
     if not tables:
@@ -463,7 +464,7 @@ def check_together(account: Account, venue: Any) -> None:
         return
     for name in tables[0]:
         if all(name in each for each in tables):
-            check_setting(account.for_instrument(name), base.pick_value(venue, name), name)
+            check_setting(account.for_instrument(name), core.pick_value(venue, name), name)
 
 
 # ------------------------------------------------------------------------------ unused parameters
@@ -479,7 +480,7 @@ def reset_inactive(settings: Settings, sets: Sets) -> Sets:
     return reset
 
 
-def find_active(settings: Settings, sets: Sets, name: str) -> base.BoolArray:
+def find_active(settings: Settings, sets: Sets, name: str) -> core.BoolArray:
     is_active = np.ones(count_sets(sets), dtype=np.bool_)
     when = settings[name].when
     while when is not None:
@@ -505,7 +506,7 @@ class Dimension(NamedTuple):
     high: float
     log: bool
     options: tuple[Any, ...]
-    when: base.Condition
+    when: core.Condition
     value: Any
 
     @property
@@ -517,7 +518,7 @@ class Dimension(NamedTuple):
             return np.int64 if kinds == {int} else np.float64
         return object
 
-    def decode(self, part: base.FloatArray) -> np.ndarray:
+    def decode(self, part: core.FloatArray) -> np.ndarray:
         """Return the values at numbers in [0, 1], of shape (n,)."""
         if self.options:
             places = np.minimum((part * len(self.options)).astype(np.int64), len(self.options) - 1)
@@ -529,7 +530,7 @@ class Dimension(NamedTuple):
         values = np.where(part <= 0.0, self.low, np.where(part >= 1.0, self.high, values))
         return np.clip(values, self.low, self.high).astype(self.dtype)
 
-    def encode(self, values: np.ndarray) -> base.FloatArray:
+    def encode(self, values: np.ndarray) -> core.FloatArray:
         """Return the numbers in [0, 1] that are decoded to these values, of shape (n,)."""
         if self.options:
             places = {repr(option): k for k, option in enumerate(self._list_options().tolist())}
@@ -540,7 +541,7 @@ class Dimension(NamedTuple):
         numbers = np.log(numbers) if self.log else numbers
         if not high > low:
             return np.full(numbers.shape, 0.5)
-        part: base.FloatArray = np.clip((numbers - low) / (high - low), 0.0, 1.0)
+        part: core.FloatArray = np.clip((numbers - low) / (high - low), 0.0, 1.0)
         return part
 
     def _list_options(self) -> np.ndarray:
@@ -557,7 +558,7 @@ Settings: TypeAlias = Mapping[str, Setting | Dimension]
 
 def read_dimension(setting: Setting, want: object) -> Dimension:
     is_range = isinstance(want, tuple) and setting.kind not in (str, bool)
-    has_bounds = isinstance(want, base.Range) or is_range
+    has_bounds = isinstance(want, core.Range) or is_range
     return _read_bounds(setting, want) if has_bounds else _read_options(setting, want)
 
 
@@ -565,19 +566,19 @@ def _read_bounds(setting: Setting, want: Any) -> Dimension:
     name = setting.name
     if isinstance(want, tuple):
         if len(want) != 2:
-            raise base.ParameterError(
+            raise core.ParameterError(
                 f"bounds of {name} must be (low, high), got {want!r}; options stand in [...]"
             )
-        low, high = (base.ANY_NUMBER.check(name, bound) for bound in want)
+        low, high = (core.ANY_NUMBER.check(name, bound) for bound in want)
         is_log = getattr(setting.space, "log", False)
         if not low <= high or (is_log and not low > 0.0):
-            raise base.ParameterError(
+            raise core.ParameterError(
                 f"bounds of {name} must be low <= high{', over 0' * is_log}, got {want!r}"
             )
-        want = base.Range(low, high, log=is_log)
+        want = core.Range(low, high, log=is_log)
     low, high = want.low, want.high
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise base.ParameterError(
+        raise core.ParameterError(
             f"a range must be finite to be drawn from, {name} has {low:g} to {high:g}; give its "
             "bounds, or fix it"
         )
@@ -591,10 +592,10 @@ def _read_bounds(setting: Setting, want: Any) -> Dimension:
 
 def _read_options(setting: Setting, want: Any) -> Dimension:
     name = setting.name
-    if isinstance(want, base.Choice):
+    if isinstance(want, core.Choice):
         want = want.options
     elif not isinstance(want, (list, np.ndarray, range)) or len(want) == 0:
-        raise base.ParameterError(
+        raise core.ParameterError(
             f"{name} must be given as bounds or as a list of options, got {want!r}; one value "
             "belongs in fix"
         )
@@ -606,7 +607,7 @@ def _read_options(setting: Setting, want: Any) -> Dimension:
 
 
 def _default(setting: Setting, otherwise: object) -> object:
-    if setting.value is dataclasses.MISSING or isinstance(setting.value, base.FrozenTable):
+    if setting.value is dataclasses.MISSING or isinstance(setting.value, core.FrozenTable):
         return otherwise
     return math.nan if setting.value is None else setting.value
 
@@ -626,7 +627,7 @@ class Space:
     def by_name(self) -> dict[str, Dimension]:
         return {each.name: each for each in self.dimensions}
 
-    def decode(self, cube: base.FloatArray) -> Sets:
+    def decode(self, cube: core.FloatArray) -> Sets:
         """Return the sets at points of shape (n_sets, n_dimensions) in [0, 1]."""
         n = len(cube)
         sets = {each.name: each.decode(cube[:, k]) for k, each in enumerate(self.dimensions)}
@@ -634,7 +635,7 @@ class Space:
             sets[name] = np.full(n, value, dtype=object if isinstance(value, str) else None)
         return reset_inactive(self.by_name, sets)
 
-    def encode(self, sets: Sets) -> base.FloatArray:
+    def encode(self, sets: Sets) -> core.FloatArray:
         """Return points of shape (n_sets, n_dimensions) that decode to these sets."""
         return np.column_stack([each.encode(sets[each.name]) for each in self.dimensions])
 
@@ -650,7 +651,7 @@ class Space:
 
     def describe(self) -> dict[str, Any]:
         rows = [each._asdict() for each in self.dimensions]
-        plain: dict[str, Any] = base.to_plain({"dimensions": rows, "fixed": self.fixed})
+        plain: dict[str, Any] = core.to_plain({"dimensions": rows, "fixed": self.fixed})
         return plain
 
 
@@ -660,9 +661,9 @@ def read_space(
     for name, value in (("space", given), ("fix", fix)):
         if value is not None and not isinstance(value, Mapping):
             example = "(0.1, 1.0)" if name == "space" else "0.4"
-            raise base.ParameterError(
+            raise core.ParameterError(
                 f"{name} must be a mapping by the names of parameters, {{'target': {example}}} for "
-                f"example, got {base.repr_plain(value)}"
+                f"example, got {core.repr_plain(value)}"
             )
     settings = varied.settings
     fixed = dict(fix or {})
@@ -673,12 +674,12 @@ def read_space(
     for name in (name for name in wanted if name in settings):
         try:
             dimensions.append(read_dimension(settings[name], wanted[name]))
-        except base.BacktestError as error:
+        except core.BacktestError as error:
             faults.append(str(error))
     for name in (name for name in fixed if name in settings):
         try:
             fixed[name] = convert_value(settings[name], fixed[name])
-        except base.BacktestError as error:
+        except core.BacktestError as error:
             faults.append(str(error))
     raise_faults(faults)
     return Space(_keep_active(dimensions, settings, fixed, is_given=given is not None), fixed)
@@ -714,7 +715,7 @@ def _keep_active(
             if not never:
                 kept[each.name] = each._replace(when=when)
             elif is_given:
-                raise base.ParameterError(
+                raise core.ParameterError(
                     f"{each.name} has no effect in any set: it is used only where {never}"
                 )
             else:
@@ -724,7 +725,7 @@ def _keep_active(
 
 def find_condition(
     name: str, varying: Given, settings: Mapping[str, Setting], fixed: Given
-) -> tuple[base.Condition, str]:
+) -> tuple[core.Condition, str]:
     """Return on what varying parameter it depends whether one is used, and why if it never is."""
     when, found = settings[name].when, None
     while when is not None:
@@ -740,11 +741,11 @@ def find_condition(
 
 
 def draw_sets(space: Space, n: int, *, seed: int = 0) -> Sets:
-    n = int(base.Range(1, MOST_CELLS).check("the number of sets", n, whole=True))
+    n = int(core.Range(1, MOST_CELLS).check("the number of sets", n, whole=True))
     return space.decode(draw_cube(len(space.dimensions), n, np.random.default_rng(seed)))
 
 
-def draw_cube(d: int, n: int, rng: np.random.Generator) -> base.FloatArray:
+def draw_cube(d: int, n: int, rng: np.random.Generator) -> core.FloatArray:
     """Return scrambled Sobol points of shape (n, d) in [0, 1]."""
     from scipy.stats import qmc  # noqa: PLC0415 - takes half a second to import
 

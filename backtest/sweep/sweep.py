@@ -10,12 +10,12 @@ from typing import Any, TypeAlias, TypeGuard, Unpack
 import numpy as np
 import pandas as pd
 
-from backtest.base import Choice, ParameterError, Whole, checked_only, record_making
+from backtest.core import Choice, ParameterError, Whole, checked_only, record_making
 from backtest.engine import BacktestFields, Progress, read_test, short_form, warn_of_unfilled
 from backtest.market import Market, Markets
-from backtest.measures import rank_by_objective
-from backtest.measures.measure_table import METRICS
-from backtest.policy import Policy
+from backtest.policies import Policy
+from backtest.results import rank_by_objective
+from backtest.results.measure_table import METRICS
 from backtest.sweep import sweep_table
 from backtest.sweep.cluster import on_cluster
 from backtest.sweep.set_evaluator import Evaluator, Metrics, Pool

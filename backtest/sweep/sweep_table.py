@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest import base
+from backtest import core
 from backtest.engine import Progress
-from backtest.measures import ObjectiveLike, rank_by_objective, read_constraints
-from backtest.measures.measure_table import METRICS, OPTION_COSTS, Measures
+from backtest.results import ObjectiveLike, rank_by_objective, read_constraints
+from backtest.results.measure_table import METRICS, OPTION_COSTS, Measures
 from backtest.sweep.set_evaluator import Evaluator, Rows
 from backtest.sweep.sets import Sets, count_sets, from_frame, number_rows, take_sets
 
 if TYPE_CHECKING:
-    from backtest.engine import Result
+    from backtest.results import Result
 
 
 ERROR = "error"
@@ -43,7 +43,7 @@ def build_table(evaluator: Evaluator, sets: Sets, progress: Progress | None) -> 
     return order_columns(table[done], tuple(columns))
 
 
-def find_different(sets: Sets) -> tuple[base.IntArray, base.IntArray]:
+def find_different(sets: Sets) -> tuple[core.IntArray, core.IntArray]:
     codes = number_rows(sets, count_sets(sets))
     places = np.unique(codes, return_index=True)[1]
     return places.astype(np.int64), codes
@@ -56,18 +56,18 @@ def check_rows(evaluator: Evaluator, sets: Sets, rows: Rows) -> None:
     errors = np.array(rows.errors, dtype=object)
     if all(errors[rows.done]):
         evaluator.replay(take_sets(sets, first))
-        raise base.PolicyError(f"every set failed, the first with: {errors[first]}")
+        raise core.PolicyError(f"every set failed, the first with: {errors[first]}")
 
 
-def warn_of_losses(rows: Rows, codes: base.IntArray) -> None:
+def warn_of_losses(rows: Rows, codes: core.IntArray) -> None:
     errors, n = np.array(rows.errors, dtype=object)[codes], len(codes)
     failed = np.flatnonzero(errors != "")
     if len(failed):
         text = f"{len(failed):,} of {n:,} sets failed, the first (row {failed[0]}) with: "
-        base.warn_caller(text + errors[failed[0]])
+        core.warn_caller(text + errors[failed[0]])
     left = int((~rows.done[codes]).sum())
     if left:
-        base.warn_caller(f"interrupted: {left:,} of {n:,} sets were not done")
+        core.warn_caller(f"interrupted: {left:,} of {n:,} sets were not done")
 
 
 def order_columns(table: pd.DataFrame, parameters: tuple[str, ...]) -> pd.DataFrame:
@@ -90,12 +90,12 @@ DECLARED = "backtest.report.set_parts"
 Labels: TypeAlias = "int | Iterable[int] | pd.DataFrame"
 
 
-def find_failed(table: pd.DataFrame) -> base.BoolArray:
+def find_failed(table: pd.DataFrame) -> core.BoolArray:
     return np.array(table[ERROR] != "" if ERROR in table else [False] * len(table), dtype=np.bool_)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Sweep(base.SavedResult):
+class Sweep(core.SavedResult):
     """Results of many parameter sets.
 
     Attributes
@@ -118,14 +118,14 @@ class Sweep(base.SavedResult):
     aside = ("policy_module", "versions", "causality")
     ranked_by: ClassVar[str | Mapping[str, float]] = "sharpe"
     """The objective by which the page ranks the sets."""
-    ranked_where: ClassVar[Mapping[str, str]] = base.NOTHING
+    ranked_where: ClassVar[Mapping[str, str]] = core.NOTHING
     """The constraints that it ranks them under."""
-    list_numbers = base.call_later(DECLARED, "list_sweep_numbers")
-    list_parts = base.call_later(DECLARED, "list_sweep_parts")
-    list_assumptions = base.call_later(DECLARED, "list_sweep_assumptions")
-    _draw_map = base.call_later(DECLARED, "draw_sweep_map")
-    verdict = property(base.call_later(DECLARED, "write_sweep_verdict"))
-    notices = property(base.call_later(DECLARED, "list_sweep_notices"))
+    list_numbers = core.call_later(DECLARED, "list_sweep_numbers")
+    list_parts = core.call_later(DECLARED, "list_sweep_parts")
+    list_assumptions = core.call_later(DECLARED, "list_sweep_assumptions")
+    _draw_map = core.call_later(DECLARED, "draw_sweep_map")
+    verdict = property(core.call_later(DECLARED, "write_sweep_verdict"))
+    notices = property(core.call_later(DECLARED, "list_sweep_notices"))
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -138,24 +138,24 @@ class Sweep(base.SavedResult):
         return len(self.table) == int(self.manifest["sets"]["asked"])
 
     @cached_property
-    def metrics(self) -> Measures[base.FloatArray]:
+    def metrics(self) -> Measures[core.FloatArray]:
         """The measures by name, arrays of shape (n_sets,)."""
         known = [name for name in METRICS if name in self.table]
         return Measures({name: self.table[name].to_numpy() for name in known})
 
-    @base.checked
+    @core.checked
     def rank(
         self, objective: ObjectiveLike = "sharpe", constraints: Mapping[str, str] | None = None
-    ) -> base.IntArray:
+    ) -> core.IntArray:
         """Return the positions of the rows from the best to the worst.
 
         Rows that keep the constraints come first, then those that do not, then the ruined ones by
         their time to ruin, then the failed ones. See
-        :func:`backtest.measures.ranking.read_objective`.
+        :func:`backtest.results.ranking.read_objective`.
         """
         return rank_by_objective(self.metrics, objective, constraints, find_failed(self.table))
 
-    @base.checked
+    @core.checked
     def best(
         self, objective: ObjectiveLike = "sharpe", constraints: Mapping[str, str] | None = None
     ) -> pd.Series:
@@ -168,10 +168,10 @@ class Sweep(base.SavedResult):
         broken = [str(each) for each in read_constraints(constraints) if each.violation(row)[0] > 0]
         if broken:
             text = f"no set keeps all constraints, the best breaks {', '.join(broken)}"
-            base.warn_caller(text)
+            core.warn_caller(text)
         return self.table.iloc[int(place)]
 
-    @base.checked
+    @core.checked
     def top(
         self,
         n: int = 10,
@@ -185,24 +185,24 @@ class Sweep(base.SavedResult):
         ParameterError
             If n is less than 1, a measure is unknown, or a constraint is no bound.
         """
-        base.Whole(1).check("n", n)
+        core.Whole(1).check("n", n)
         return self.table.iloc[self.rank(objective, constraints)[:n]]
 
-    @base.checked
+    @core.checked
     def heatmap(self, x: str, y: str, metric: str = "sharpe") -> Any:
         """Return a Plotly figure of the median of a measure over two parameters."""
-        base.Choice(*self.parameters).check("x", x)
-        base.Choice(*(name for name in self.parameters if name != x)).check("y", y)
-        base.Choice(*self.metrics).check("metric", metric)
+        core.Choice(*self.parameters).check("x", x)
+        core.Choice(*(name for name in self.parameters if name != x)).check("y", y)
+        core.Choice(*self.metrics).check("metric", metric)
         return self._draw_map(x, y, metric)
 
-    @base.checked
+    @core.checked
     def replay(self, row: int) -> Result:
         """Return the run of a row, by its label, as :func:`backtest.run` returns it."""
         evaluator = self._find_evaluator()
         return evaluator.replay(take_sets(self._find_sets(self._select(row)), 0))
 
-    @base.checked
+    @core.checked
     def detail(self, rows: Labels) -> pd.DataFrame:
         """Return some rows with the measures that need their path, by running them again.
 
@@ -229,7 +229,7 @@ class Sweep(base.SavedResult):
             raise KeyboardInterrupt
         if done < len(table):
             text = f"interrupted: {len(table) - done:,} of {len(table):,} rows were not run again"
-            base.warn_caller(text)
+            core.warn_caller(text)
         return order_columns(table.assign(**found.metrics)[found.done], self.parameters)
 
     @property
@@ -255,11 +255,11 @@ class Sweep(base.SavedResult):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the sweep as data for JSON; a table of more than 10,000 sets is left out."""
-        data: dict[str, Any] = base.to_plain(
+        data: dict[str, Any] = core.to_plain(
             {
                 "sweep": self.manifest,
                 "verdict": self.verdict,
-                "table": base.list_records(self.table),
+                "table": core.list_records(self.table),
             }
         )
         return data
@@ -292,7 +292,7 @@ class Sweep(base.SavedResult):
 
     def __repr__(self) -> str:
         best = self.table.iloc[int(self.rank()[0])]
-        values = ", ".join(f"{name}={base.format_value(best[name])}" for name in self.parameters)
+        values = ", ".join(f"{name}={core.format_value(best[name])}" for name in self.parameters)
         left_out = "" if self.complete else f" of {self.manifest['sets']['asked']:,}"
         return (
             f"<Sweep of {self.manifest['policy']['name']}: {len(self.table):,}{left_out} sets on "
@@ -305,7 +305,7 @@ class Sweep(base.SavedResult):
         is_known = labels.isin(self.table.index) & (labels.inferred_type != "boolean")
         unknown = labels[~is_known].tolist()
         if unknown or not len(labels):
-            raise base.ParameterError(
+            raise core.ParameterError(
                 f"rows must be labels of the table, {self.table.index[0]} to "
                 f"{self.table.index[-1]}, got {unknown[0] if unknown else labels!r}"
             )
@@ -320,7 +320,7 @@ class Sweep(base.SavedResult):
 
     def _find_evaluator(self) -> Evaluator:
         if self.evaluator is None:
-            raise base.ParameterError(
+            raise core.ParameterError(
                 "a row can be run again only with its market, and a loaded sweep has none; run the "
                 "policy with the parameters of the row"
             )
@@ -331,12 +331,12 @@ def encode_objects(values: np.ndarray) -> np.ndarray:
     """Return values of any kind as JSON, and numbers and claims as they are."""
     if values.dtype != object:
         return values
-    return np.array([json.dumps(base.to_plain(value)) for value in values], dtype=object)
+    return np.array([json.dumps(core.to_plain(value)) for value in values], dtype=object)
 
 
 def decode_objects(values: np.ndarray) -> np.ndarray:
     if values.dtype.kind in "iufb":
         return values
     objects = np.empty(len(values), dtype=object)
-    objects[:] = [base.from_plain(json.loads(text)) for text in values]
+    objects[:] = [core.from_plain(json.loads(text)) for text in values]
     return objects

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from backtest import base
-from backtest.base import Duration, Number, check_broadcast, check_range, checked, float_if_single
-from backtest.base.fields import NOT_NEGATIVE
+from backtest import core
+from backtest.core import Duration, Number, check_broadcast, check_range, checked, float_if_single
+from backtest.core.fields import NOT_NEGATIVE
+from backtest.margin.requirement import compute_payment, compute_value
 from backtest.venue import preset_files
-from backtest.venue.requirement import compute_payment, compute_value
 
 if TYPE_CHECKING:
-    from backtest.base import FloatArray
+    from backtest.core import FloatArray
     from backtest.venue.venue import Contract
 
 
@@ -45,7 +45,7 @@ def payment(
     return float_if_single(paid)
 
 
-class FundingTerms(base.Value, kw_only=True):
+class FundingTerms(core.Value, kw_only=True):
     """How a venue computes its funding rate F from the average premium P of a period.
 
     ``F = P + clamp(interest - P, -clamp, clamp)``, times interval / period, then at most the cap of
@@ -79,7 +79,7 @@ class FundingTerms(base.Value, kw_only=True):
 
 
 @checked
-def terms(venue: str, symbol: str, at: base.TimeLike | None = None) -> FundingTerms | None:
+def terms(venue: str, symbol: str, at: core.TimeLike | None = None) -> FundingTerms | None:
     """Return how a preset's venue computes its funding rate at a day; None if it is unknown.
 
     Examples

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import pandas as pd
 
-from backtest import base
-from backtest.base import Choice, Declaration, Faults, Number, Text, Value, to_nanoseconds
-from backtest.base.fields import COST, NOT_NEGATIVE, POSITIVE
+from backtest import core
+from backtest.core import Choice, Declaration, Faults, Number, Text, Value, to_nanoseconds
+from backtest.core.fields import COST, NOT_NEGATIVE, POSITIVE
 
 NAME = re.compile(r"([A-Z0-9]+)(_USDC|_USDT)?-(\d{1,2}[A-Z]{3}\d{2})-(\d+(?:[.d]\d+)?)-([CP])")
 SAID = ("kind", "strike", "expiry", "settlement", "underlying")
@@ -51,7 +51,7 @@ class Option(Value):
     name: Annotated[str | None, Text()] = None
     kind: Annotated[str | None, Choice("call", "put")] = None
     strike: Annotated[float | None, POSITIVE] = None
-    expiry: Annotated[str | None, base.Time()] = None
+    expiry: Annotated[str | None, core.Time()] = None
     settlement: Annotated[str | None, Choice("cash", "coin")] = None
     style: Annotated[str, Choice("european")] = "european"
     size: Annotated[float, POSITIVE] = 1.0
@@ -83,7 +83,7 @@ class Option(Value):
             self._set_fields(name=f"{head}{short if is_said else f'{day:%Y-%m-%d}'}{end}")
 
     @classmethod
-    @base.checked
+    @core.checked
     def grid(
         cls,
         underlying: str,
@@ -133,7 +133,7 @@ def read_name(name: str | None) -> dict[str, Any]:
     try:
         expiry = pd.to_datetime(day, format="%d%b%y") + pd.Timedelta(hours=8)
     except ValueError as error:
-        raise base.ParameterError(
+        raise core.ParameterError(
             f"the name of an option must have a day such as 26JUN26, got {name}"
         ) from error
     return {
@@ -157,7 +157,7 @@ class OptionField(Declaration):
             return value
         if isinstance(value, Mapping):
             return Option.from_dict(value)
-        raise base.Fault("must be an Option or a name, 'BTC-26JUN26-60000-P' for example")
+        raise core.Fault("must be an Option or a name, 'BTC-26JUN26-60000-P' for example")
 
 
 class OptionPosition(Value):
@@ -190,7 +190,7 @@ class OptionPosition(Value):
     option: Annotated[Any, OptionField()]
     quantity: Annotated[float, Number()]
     index: Annotated[float, POSITIVE]
-    at: Annotated[str, base.Time()]
+    at: Annotated[str, core.Time()]
     volatility: Annotated[float | None, NOT_NEGATIVE] = None
     forward: Annotated[float | None, POSITIVE] = None
     rate: Annotated[float, Number(-10, 10)] = 0.0
@@ -253,7 +253,7 @@ class OptionCosts(Value, kw_only=True):
     delivery_cap: Annotated[float, CAP]
     tick: Annotated[float, NOT_NEGATIVE]
     spread: Annotated[float | None, NOT_NEGATIVE] = None
-    delivery_window: Annotated[str | None, base.Duration()] = None
+    delivery_window: Annotated[str | None, core.Duration()] = None
     lot: Annotated[float, NOT_NEGATIVE] = 0.1
 
     def find_lot(self, option: Option) -> float:
@@ -264,7 +264,7 @@ class OptionCosts(Value, kw_only=True):
 def require_costs(given: object, name: str) -> OptionCosts:
     if isinstance(given, OptionCosts):
         return given
-    raise base.ParameterError(
+    raise core.ParameterError(
         f"options on {name} need venue.option_costs, got {given!r}; "
         "bt.OptionCosts(fee=, fee_cap=, delivery_fee=, delivery_cap=, tick=)"
     )

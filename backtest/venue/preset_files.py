@@ -21,8 +21,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from backtest import base
-from backtest.base import Declaration, Fault, Text, TimeLike, Value, VenueError, did_you_mean
+from backtest import core
+from backtest.core import Declaration, Fault, Text, TimeLike, Value, VenueError, did_you_mean
 
 FOLDER = Path(__file__).with_name("presets")
 SUFFIXES = (".toml", ".json")
@@ -144,7 +144,7 @@ def read_at(text: str) -> str:
 def read_day(at: TimeLike | dt.date) -> str:
     """Return the day of a time in UTC, as ``2021-05-19``."""
     time = str(at) if isinstance(at, dt.date) and not isinstance(at, dt.datetime) else at
-    return base.format_time(base.to_nanoseconds(time, "the day of a preset"))[:10]
+    return core.format_time(core.to_nanoseconds(time, "the day of a preset"))[:10]
 
 
 def origins(venue: str, symbol: str, at: TimeLike | None = None) -> list[GroupSource]:
@@ -208,7 +208,7 @@ def read_tables(venue: str) -> dict[str, VenueTables]:
 def find_file(venue: str) -> Path:
     if str(venue).endswith(SUFFIXES):
         path = Path(venue)
-        if not base.is_path(path) or not path.is_file():
+        if not core.is_path(path) or not path.is_file():
             raise VenueError(f"venue file {str(venue)!r} does not exist in {Path.cwd()}")
     else:
         files = find_files()
@@ -228,7 +228,7 @@ def read_file(path: Path, changed: int) -> dict[str, Any]:  # noqa: ARG001 - par
         text = path.read_text(encoding="utf-8")
         is_json = path.suffix == ".json"
         content = (
-            json.loads(text, object_pairs_hook=base.read_object) if is_json else tomllib.loads(text)
+            json.loads(text, object_pairs_hook=core.read_object) if is_json else tomllib.loads(text)
         )
     except (ValueError, RecursionError) as error:
         raise VenueError(f"{path} must be {path.suffix[1:].upper()}: {error}") from error

@@ -17,10 +17,10 @@ from typing import Annotated, Any, NamedTuple, Self, TypeAlias, overload
 import numpy as np
 import pandas as pd
 
-from backtest import base
-from backtest.base import Cost, DatedCost, Faults, Number, Rate, Timed, Value, checked
-from backtest.base.fields import COST, NOT_NEGATIVE, POSITIVE, SHARE
-from backtest.base.units import TOLERANCE
+from backtest import core
+from backtest.core import Cost, DatedCost, Faults, Number, Rate, Timed, Value, checked
+from backtest.core.fields import COST, NOT_NEGATIVE, POSITIVE, SHARE
+from backtest.core.units import TOLERANCE
 from backtest.market import Currency, find_coin, find_currency
 from backtest.venue import preset_files
 from backtest.venue.option_contract import OptionCosts
@@ -46,15 +46,15 @@ WHOLE_SHARES = {"all": 1.0, "losses": 0.0}
 
 
 @dataclass(frozen=True)
-class ShareOrWord(base.Declaration):
+class ShareOrWord(core.Declaration):
     least: float
     words: Collection[str]
 
     def read(self, value: Any) -> float | str:
         if isinstance(value, str) and value not in self.words:
             listed = " or ".join(map(repr, self.words))
-            found = base.repr_given(value) + base.did_you_mean(value, self.words)
-            raise base.Fault(f"must be a share from {self.least:g} to 1, or {listed}", found)
+            found = core.repr_given(value) + core.did_you_mean(value, self.words)
+            raise core.Fault(f"must be a share from {self.least:g} to 1, or {listed}", found)
         return value if isinstance(value, str) else Number(self.least, 1).read(value)
 
 
@@ -64,16 +64,16 @@ ORDERS = (
 )  # fmt: skip
 
 
-class ReductionOrder(base.Declaration):
+class ReductionOrder(core.Declaration):
     def read(self, value: Any) -> str | tuple[str, ...]:
         if isinstance(value, str) and value in ORDERS:
             return value
         is_list = isinstance(value, Sequence) and not isinstance(value, str) and bool(value)
         if not is_list or not all(isinstance(each, str) and each for each in value):
-            found = base.repr_given(value) + base.did_you_mean(value, ORDERS)
-            raise base.Fault(f"must be one of {', '.join(ORDERS)}, or a list of instruments", found)
+            found = core.repr_given(value) + core.did_you_mean(value, ORDERS)
+            raise core.Fault(f"must be one of {', '.join(ORDERS)}, or a list of instruments", found)
         if len(set(value)) < len(value):
-            raise base.Fault("must name each instrument once")
+            raise core.Fault("must name each instrument once")
         return tuple(value)
 
 
@@ -116,13 +116,13 @@ class Contract(Value, kw_only=True):
         {"round_to_tick", "expires", "settles", "haircut", "borrow_rate", "expense"}
     )
 
-    kind: Annotated[str, base.Choice("linear", "inverse", "spot")] = "linear"
+    kind: Annotated[str, core.Choice("linear", "inverse", "spot")] = "linear"
     size: Annotated[float, POSITIVE] = 1.0
     lot: Annotated[float, NOT_NEGATIVE] = 0.001
     tick: Annotated[float, POSITIVE] = 0.1
     min_notional: Annotated[float | None, NOT_NEGATIVE] = None
-    round_to_tick: Annotated[bool, base.Flag()] = False
-    expires: Annotated[str | None, base.Time()] = None
+    round_to_tick: Annotated[bool, core.Flag()] = False
+    expires: Annotated[str | None, core.Time()] = None
     settles: Annotated[str | None, Currency()] = None
     haircut: Annotated[float | None, Number(0, 1, open_high=True)] = None
     borrow_rate: Annotated[Rate | None, Timed(Number(0, 10))] = None
@@ -170,7 +170,7 @@ class Fees(Value, kw_only=True):
     taker: Annotated[Cost, DatedCost(COST)]
     maker: Annotated[Cost, DatedCost(MAKER)]
     maker_share: Annotated[float, SHARE] = 0.0
-    tiers: Annotated[Sequence[FeeTier], base.AS_TUPLE] = ()
+    tiers: Annotated[Sequence[FeeTier], core.AS_TUPLE] = ()
     per_order: Annotated[Rate, Timed(NOT_NEGATIVE)] = 0.0
 
     def faults(self) -> Faults:
@@ -200,7 +200,7 @@ class Slippage(Value, kw_only=True):
 
     rate: Annotated[Cost, DatedCost(COST)]
     impact: Annotated[float, NOT_NEGATIVE] = 0.0
-    impact_window: Annotated[str, base.Duration()] = "1d"
+    impact_window: Annotated[str, core.Duration()] = "1d"
     max_participation: Annotated[float | None, Number(0, 1, open_low=True)] = None
     spread: Annotated[Cost, DatedCost(COST)] = 0.0
 
@@ -236,7 +236,7 @@ class Liquidation(Value, kw_only=True):
 
     _omitted = frozenset({"order", "full_below_health"})
 
-    mode: Annotated[str, base.Choice("close", "takeover", "partial")] = "close"
+    mode: Annotated[str, core.Choice("close", "takeover", "partial")] = "close"
     fee: Annotated[Cost, DatedCost(COST)]
     slippage: Annotated[Cost, DatedCost(COST)]
     step: Annotated[float | str, ShareOrWord(LEAST_STEP, ("bracket",))] = 0.2
@@ -292,7 +292,7 @@ def scale_cost(cost: Cost, factor: float, *, most: float, name: str) -> Cost:
 
 def check_no_column(cost: Cost, name: str, place: str = "to be varied") -> None:
     if isinstance(cost, str):
-        raise base.ParameterError(
+        raise core.ParameterError(
             f"{name} must be a number or a series {place}, got the column {cost!r}"
         )
 
@@ -317,7 +317,7 @@ def agree_settlement(
         coins = map(find_coin, names if is_inverse else ())  # an inverse one settles in its coin
         found = by_name or next(filter(None, coins), "")
         if is_checked and each.settles and found not in ("", each.settles):
-            raise base.ParameterError(
+            raise core.ParameterError(
                 f"venue: a market must be in the currency in which its venue settles, got {found} "
                 f"by the name of {name!r} and {each.settles} of its venue; to count the two "
                 f"as one, give bt.Markets(..., currency={each.settles!r})"
@@ -330,20 +330,20 @@ def agree_settlement(
         if currency != known[first]:
             one = f"venue.override({{'contract.settles': {known[first]!r}}})"
             cure = "" if inverse else f"; to count the two as one, give {name!r} {one}"
-            raise base.ParameterError(
+            raise core.ParameterError(
                 f"venue: the positions of one account must settle in one currency, got "
                 f"{known[first]} for {first!r} and {currency} for {name!r}; give each currency an "
                 f"account of its own{cure}"
             )
     if inverse and len(known) < len(contracts) > 1:
         unknown = next(name for name in contracts if name not in known)
-        raise base.ParameterError(
+        raise core.ParameterError(
             "venue: positions beside an inverse contract must have a known settlement currency, "
             f"got none for {unknown!r} beside {inverse!r}; "
             "venue.override({'contract.settles': 'BTC'}) gives it"
         )
     if given and known.get(first, given) != given:
-        raise base.ParameterError(
+        raise core.ParameterError(
             f"currency of the markets must be that in which their venues settle, got {given!r} and "
             f"{known[first]!r} for {first!r}"
         )
@@ -448,16 +448,16 @@ class InForce(Value, kw_only=True):
     read, ``until`` that of the preset's next table, if any.
     """
 
-    preset: Annotated[str, base.Text()]
-    since: Annotated[str, base.Time()]
-    until: Annotated[str | None, base.Time()] = None
+    preset: Annotated[str, core.Text()]
+    since: Annotated[str, core.Time()]
+    until: Annotated[str | None, core.Time()] = None
 
 
 class Earlier(Value, kw_only=True):
     """A margin table that a later one replaced at bars that open at ``until`` (UTC) or later."""
 
-    until: Annotated[str, base.Time()]
-    brackets: Annotated[Sequence[Bracket], base.AS_TUPLE]
+    until: Annotated[str, core.Time()]
+    brackets: Annotated[Sequence[Bracket], core.AS_TUPLE]
 
     def faults(self) -> Faults:
         yield from find_table_faults(self.brackets, "brackets")
@@ -468,7 +468,7 @@ class Earlier(Value, kw_only=True):
     @property
     def end(self) -> int:
         """``until`` in ns."""
-        return base.to_nanoseconds(self.until)
+        return core.to_nanoseconds(self.until)
 
 
 class InUse(NamedTuple):
@@ -580,23 +580,23 @@ class Venue(Value, kw_only=True):
     """
 
     contract: Contract
-    brackets: Annotated[Sequence[Bracket], base.AS_TUPLE]
+    brackets: Annotated[Sequence[Bracket], core.AS_TUPLE]
     fees: Fees
     slippage: Slippage
     liquidation: Liquidation
-    interest_on: Annotated[str | None, base.Choice("balance", "loan")] = None
+    interest_on: Annotated[str | None, core.Choice("balance", "loan")] = None
     borrow_rate: Annotated[Rate, _ANNUAL] = 0.0
     cash_rate: Annotated[Rate, _ANNUAL] = 0.0
     short_rate: Annotated[Rate, _ANNUAL] = 0.0
     day_count: Annotated[float, Number(360, 366)] = 365.0
-    funding_jitter: Annotated[str, base.Duration()] = "60s"
-    isolated_funding: Annotated[str, base.Choice("margin", "wallet")] = "margin"
-    maintenance_at: Annotated[str, base.Choice("mark", "entry")] = "mark"
-    includes_close_fee: Annotated[bool, base.Flag()] = False
+    funding_jitter: Annotated[str, core.Duration()] = "60s"
+    isolated_funding: Annotated[str, core.Choice("margin", "wallet")] = "margin"
+    maintenance_at: Annotated[str, core.Choice("mark", "entry")] = "mark"
+    includes_close_fee: Annotated[bool, core.Flag()] = False
     margin_multiplier: Annotated[Rate, Timed(POSITIVE)] = 1.0
-    call_grace: Annotated[int | None, base.Whole(0)] = None
+    call_grace: Annotated[int | None, core.Whole(0)] = None
     in_force: InForce | None = None
-    earlier: Annotated[Sequence[Earlier], base.AS_TUPLE] = ()
+    earlier: Annotated[Sequence[Earlier], core.AS_TUPLE] = ()
     initial_multiplier: Annotated[Rate | None, Timed(POSITIVE)] = None
     maintenance_multiplier: Annotated[Rate | None, Timed(POSITIVE)] = None
     profit_counts: Annotated[float | str, ShareOrWord(0, WHOLE_SHARES)] = "all"
@@ -644,7 +644,7 @@ class Venue(Value, kw_only=True):
 
     def __repr__(self) -> str:
         name = self.in_force.preset if self.in_force else "no preset"
-        count = base.count_nouns(len(self.brackets), "bracket")
+        count = core.count_nouns(len(self.brackets), "bracket")
         table = f"{count}, {self.brackets[0].max_leverage:g}x"
         interest = ", ".join(find_charged(self)) or "no interest"
         parts = (self.contract, self.fees, self.slippage, self.liquidation)
@@ -652,17 +652,17 @@ class Venue(Value, kw_only=True):
 
     @overload
     @classmethod
-    def preset(cls, venue: str, symbol: str, at: base.TimeLike | None = None) -> Self: ...
+    def preset(cls, venue: str, symbol: str, at: core.TimeLike | None = None) -> Self: ...
 
     @overload
     @classmethod
     def preset(
-        cls, venue: str, symbol: list[str] | tuple[str, ...], at: base.TimeLike | None = None
+        cls, venue: str, symbol: list[str] | tuple[str, ...], at: core.TimeLike | None = None
     ) -> dict[str, Self]: ...
 
     @classmethod
     def preset(
-        cls, venue: str, symbol: str | list[str] | tuple[str, ...], at: base.TimeLike | None = None
+        cls, venue: str, symbol: str | list[str] | tuple[str, ...], at: core.TimeLike | None = None
     ) -> Self | dict[str, Self]:
         """Return the rules of a symbol from a preset of the package or from a file.
 
@@ -692,14 +692,14 @@ class Venue(Value, kw_only=True):
             names = list(symbol) if isinstance(symbol, list | tuple) else []
             plain = {each.partition("@")[0] for each in names if isinstance(each, str)}
             if not names or len(plain) < len(names):
-                raise base.VenueError(
+                raise core.VenueError(
                     "symbol must be a name, or a list of different names, got "
-                    f"{base.repr_plain(symbol)}"
+                    f"{core.repr_plain(symbol)}"
                 )
             return {each.partition("@")[0]: cls.preset(venue, each, at) for each in names}
         name, day = preset_files.split_day(symbol)
         if day is not None and (at is not None or not day):
-            raise base.VenueError(
+            raise core.VenueError(
                 f"the day of a preset must be given once, got {symbol!r} and at={at!r}"
             )
         at = at if day is None else day
@@ -778,7 +778,7 @@ class Venue(Value, kw_only=True):
         (0.05, 10.0)
         """
         if max_leverage is None and not haircut > 0.0:
-            raise base.VenueError("max_leverage is needed with a haircut of 0, 10 for example")
+            raise core.VenueError("max_leverage is needed with a haircut of 0, 10 for example")
         most = 0.5 / haircut if max_leverage is None else max_leverage
         fee = taker if liquidation_fee is None else liquidation_fee
         forced = Liquidation(mode="close", fee=fee, slippage=slippage)
@@ -807,9 +807,9 @@ class Venue(Value, kw_only=True):
         Empty if all of it is covered, or if the brackets are of no preset.
         """
         table, parts = self.in_force, []
-        if table is not None and start < base.to_nanoseconds(table.since):
-            parts.append(f"but the run uses it from {base.format_time(start)[:10]} on")
-        if table is not None and table.until and end > base.to_nanoseconds(table.until):
+        if table is not None and start < core.to_nanoseconds(table.since):
+            parts.append(f"but the run uses it from {core.format_time(start)[:10]} on")
+        if table is not None and table.until and end > core.to_nanoseconds(table.until):
             parts.append(f"it was replaced on {table.until}, before the run ends")
         if table is None or not parts:
             return ""
@@ -826,9 +826,9 @@ class Venue(Value, kw_only=True):
         return (first, *(each.until for each in self.earlier))
 
     @checked
-    def in_use(self, time: base.IntArray) -> list[InUse]:
+    def in_use(self, time: core.IntArray) -> list[InUse]:
         """Return the margin tables that apply to bars with these open times, with their bars."""
-        base.check_shape("time", time, (-1,))
+        core.check_shape("time", time, (-1,))
         ends = np.array([each.end for each in self.earlier], dtype=np.int64)
         bars = [0, *np.searchsorted(time, ends).tolist(), len(time)]
         found = (

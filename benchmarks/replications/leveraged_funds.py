@@ -29,7 +29,7 @@ from comparison import Row, write
 from paths import FREE, FloatArray, live, market_of, venue_of, walk
 
 import backtest as bt
-from backtest.features import settled_funding
+from backtest.indicators import settled_funding
 from backtest.strategies import Constant
 
 SIGMA, MU, RATE, FEE = 0.4, 0.05, 0.04, 2e-4

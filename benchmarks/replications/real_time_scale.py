@@ -24,7 +24,7 @@ from comparison import Row, write
 from moreira_muir import Managed, manage, monthly_market, read_factor, scale_to_market, sharpe
 
 import backtest as bt
-from backtest.measures import max_drawdown
+from backtest.results import max_drawdown
 
 LEARNED = (5, 10, 20)
 """Years before the first month that is managed."""

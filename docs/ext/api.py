@@ -13,16 +13,16 @@ from docs.ext.markdown import write_table
 
 MODULES = {
     "bt.allocate": "backtest.allocate",
-    "bt.features": "backtest.features",
+    "bt.indicators": "backtest.indicators",
     "bt.funding": "backtest.venue.funding",
-    "bt.margin": "backtest.venue.margin",
-    "bt.math": "backtest.base.public_math",
-    "bt.measures": "backtest.measures",
+    "bt.margin": "backtest.margin",
+    "bt.math": "backtest.core.public_math",
+    "bt.measures": "backtest.results",
     "bt.options": "backtest.options",
     "bt.paths": "backtest.paths",
-    "bt.signals": "backtest.engine.signals",
+    "bt.signals": "backtest.signals",
     "bt.strategies": "backtest.strategies",
-    "backtest.regress": "backtest.regress",
+    "backtest.baselines": "backtest.baselines",
 }
 """The public modules by the name under which users know them."""
 WINGS = {

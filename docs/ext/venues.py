@@ -49,7 +49,7 @@ def write_venue(venue: str, presets: list[Any]) -> str:
 
 
 def write_margins() -> str:
-    from backtest.venue import list_presets
+    from backtest.margin import list_presets
 
     parts = ["# Margin rules of whole accounts\n\nPresets of `bt.margin_preset`.\n"]
     for each in list_presets():

@@ -14,14 +14,14 @@ import pytest
 import backtest as bt
 from backtest import account as accounts
 from backtest import strategies
+from backtest._compile import Mirror, code_identity, find_own_functions, make_twin, mirror_modules
 from backtest.account.records import EQUITY
-from backtest.base import Mirror, find_own_functions, make_twin, mirror_modules
-from backtest.engine import batch, code_identity, driver
+from backtest.engine import batch, driver
 from backtest.engine.compiler import WITHOUT_OPTIONS, return_always
 from backtest.engine.policies import ask_plain
 from backtest.engine.recipe import MODULES, make_recipe
-from backtest.policy import Combinator
-from backtest.policy.formulas import find_fields
+from backtest.policies import Combinator
+from backtest.policies.formulas import find_fields
 from backtest.strategies import Constant, VolTarget
 from tests.agreement import run_engine, trust_data
 from tests.cases import (

@@ -8,8 +8,8 @@ import pytest
 
 import backtest as bt
 from backtest.account.orders import round_quantity
+from backtest.margin.requirement import compute_after_cost
 from backtest.strategies import Constant
-from backtest.venue.requirement import compute_after_cost
 from tests import agreement
 from tests.agreement import FLAT, flat
 from tests.kit import make_venue

@@ -6,7 +6,7 @@ import numpy as np
 
 import backtest as bt
 from backtest.account.records import PAID_IN
-from backtest.measures.ranking import order_sets
+from backtest.results.ranking import order_sets
 from tests.scenes import (
     FEE,
     INF,

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import backtest as bt
-from backtest.measures import flatten_tally
+from backtest.results import flatten_tally
 from tests.before import WAS
 from tests.scenes import (
     LP,

@@ -8,7 +8,7 @@ import pytest
 
 import backtest as bt
 from backtest import options
-from backtest.measures.option_profit import EXPLAINED
+from backtest.results.option_profit import EXPLAINED
 from tests.kit import Once, bars_market, check_refused, make_venue
 
 STRANGLE = [

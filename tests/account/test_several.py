@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base.errors import ParameterError, PolicyError
-from backtest.engine import Result
-from backtest.measures.performance import diversification_ratio, risk_shares
+from backtest.core.errors import ParameterError, PolicyError
+from backtest.results import Result
+from backtest.results.performance import diversification_ratio, risk_shares
 from backtest.strategies import Constant, VolTarget
 from tests.agreement import (
     assert_agrees,

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base import parse_json, read_series, read_stamps, to_nanoseconds
+from backtest.core import parse_json, read_series, read_stamps, to_nanoseconds
 
 NOON = pd.Timestamp("2024-04-03T12:00", tz="UTC").value
 READ = [

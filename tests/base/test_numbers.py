@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.base import number_text as text
-from backtest.base.elementary import SHORT, raise_to
+from backtest.core import number_text as text
+from backtest.core.elementary import SHORT, raise_to
 from backtest.engine.compiler import compile_core
 from backtest.live.decide import format_leverage
 

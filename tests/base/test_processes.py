@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from numba import float64, njit
 
-from backtest.base import atomic_files, fast_link, object_code
-from backtest.base.atomic_files import LOCK, LockHeldError, hold_lock_file, is_lock_held
-from backtest.base.compiler import compile_entry, compile_formula, jit, read_kinds
-from backtest.base.errors import DataError
-from backtest.base.object_code import SignalGate, find_lasting_folder, hold_signals
-from backtest.tune.trials import hold_lock
+from backtest._compile import fast_link, object_code
+from backtest._compile.compiler import compile_entry, compile_formula, jit, read_kinds
+from backtest._compile.object_code import SignalGate, find_lasting_folder, hold_signals
+from backtest.core import atomic_files
+from backtest.core.atomic_files import LOCK, LockHeldError, hold_lock_file, is_lock_held
+from backtest.core.errors import DataError
+from backtest.search.trials import hold_lock
 
 
 def test_a_second_holder_is_refused_with_the_number_of_the_first(tmp_path, monkeypatch):
@@ -35,7 +36,7 @@ def test_a_second_holder_is_refused_with_the_number_of_the_first(tmp_path, monke
 @pytest.mark.slow
 def test_a_process_that_dies_lets_go(tmp_path):
     code = "import os\nfrom pathlib import Path\n"
-    code += "from backtest.base.atomic_files import hold_lock_file\n"
+    code += "from backtest.core.atomic_files import hold_lock_file\n"
     code += f"hold_lock_file(Path({str(tmp_path / LOCK)!r})).__enter__()\nos._exit(0)"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert (tmp_path / LOCK).read_text().strip().isdigit()
@@ -293,7 +294,7 @@ import sys, time
 from pathlib import Path
 import numpy as np
 from backtest.base import object_code
-from backtest.base.compiler import compile_entry, read_kinds
+from backtest._compile.compiler import compile_entry, read_kinds
 folder = Path(sys.argv[1])
 object_code.list_folders = lambda: (folder,)
 object_code.find_object_folder = lambda: folder

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
-from backtest.base.errors import DataError
-from backtest.base.saved_result import PROVENANCE, Making, find_commit, read_provenance
 from backtest.cli.build import read_policy
-from backtest.store import read_entry, verify_folder
+from backtest.core.errors import DataError
+from backtest.core.saved_result import PROVENANCE, Making, find_commit, read_provenance
+from backtest.results import read_entry, verify_folder
 from backtest.strategies import Constant
 from tests.kit import AT_BINANCE, MY_POLICY
 

@@ -7,8 +7,8 @@ from typing import Annotated
 import pytest
 
 import backtest as bt
-from backtest.base.errors import DataError
-from backtest.regress import report_failure, write_markdown
+from backtest.baselines import report_failure, write_markdown
+from backtest.core.errors import DataError
 from tests.kit import call, every_nth
 
 DAYS = 40

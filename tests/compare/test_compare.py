@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.compare.compare import TITLES
 from backtest.engine import hold_at_equal_risk
-from backtest.measures.differences import STATISTICS
 from backtest.report.write import build_head
-from backtest.store import load_saved
+from backtest.results import load_saved
+from backtest.results.differences import STATISTICS
+from backtest.search.compare import TITLES
 from backtest.strategies import Constant, Cppi, VolTarget
 from tests.kit import bars_market, check_refused, compare_policies, free_venue
 

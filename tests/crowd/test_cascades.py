@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.crowd.cascade import Books, ImpactCurve
+from backtest.risk.cascade import Books, ImpactCurve
 from tests.kit import ask, bars_market, call, check_refused, free_venue, market_of
 
 RATE = 0.01

@@ -14,8 +14,8 @@ import pytest
 from backtest import Market, Policy, Range, strategies
 from backtest.cli.build import built_in_policies
 from backtest.engine import policy_contract
-from backtest.engine.lookahead import rewrite_after
 from backtest.engine.policy_contract import ACCOUNTS, CHECKS, Finding, check_policy
+from backtest.policies.lookahead import rewrite_after
 
 OURS = built_in_policies()
 NAMES = [check.name for check in CHECKS]

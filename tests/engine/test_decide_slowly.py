@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base.errors import BacktestError
+from backtest.core.errors import BacktestError
 from backtest.market.clock import find_clock, find_thin
 from tests.kit import check_refused, free_venue
 

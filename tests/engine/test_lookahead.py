@@ -10,10 +10,10 @@ import pytest
 from scipy import signal as filters
 
 import backtest as bt
-from backtest.base.fields import Choice, Range
-from backtest.engine import lookahead
-from backtest.engine.lookahead import ENOUGH, Causality, describe_cuts, observe_checked
-from backtest.engine.signals import NOT_CHECKED, describe_signal_check
+from backtest.core.fields import Choice, Range
+from backtest.policies import lookahead
+from backtest.policies.lookahead import ENOUGH, Causality, describe_cuts, observe_checked
+from backtest.signals.rules import NOT_CHECKED, describe_signal_check
 from backtest.strategies import VolTarget
 from tests.hidden_peeks import POLICIES, forget
 from tests.kit import every_nth, free_venue, market_of

@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from backtest.results.promises import count_interval, split_volatility
 from scipy import stats
 
 import backtest as bt
-from backtest.base.errors import ParameterError
-from backtest.engine.promises import count_interval, split_volatility
-from backtest.engine.run_record import index_traded, measure_holding, read_prices, spread_weights
-from backtest.measures.measure_table import ABOUT
+from backtest.core.errors import ParameterError
 from backtest.report.basis import is_sound
 from backtest.report.page import format_span
 from backtest.report.render import write_text
 from backtest.report.run_parts import find_drawdowns, format_signed, list_falls
 from backtest.report.write import build_page
+from backtest.results.measure_table import ABOUT
+from backtest.results.run_record import index_traded, measure_holding, read_prices, spread_weights
 from backtest.strategies import (
     Average,
     Capped,

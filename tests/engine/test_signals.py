@@ -13,8 +13,8 @@ import pytest
 
 import backtest as bt
 from backtest import Market, PolicyError
-from backtest.engine import signals
-from backtest.engine.tables import FORCED
+from backtest.results.tables import FORCED
+from backtest.signals import rules as signals
 from backtest.strategies import Constant, VolTarget
 from tests.kit import AT_BINANCE, check_refused, every_nth, live, market_of
 

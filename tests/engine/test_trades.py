@@ -10,9 +10,9 @@ import pytest
 
 import backtest as bt
 from backtest.account import ledger
-from backtest.engine import tables
-from backtest.engine.tables import FORCED
-from backtest.measures.trades import match_first_in, split_trades
+from backtest.results import tables
+from backtest.results.tables import FORCED
+from backtest.results.trade_measures import match_first_in, split_trades
 from backtest.strategies import Constant
 from tests.agreement import run_engine, trust_data
 from tests.cases import (

@@ -10,10 +10,9 @@ import pytest
 from scipy import stats
 from statsmodels.tsa.regime_switching.markov_regression import MarkovRegression
 
-from backtest import Market, features
-from backtest.base.units import parse_duration
-from backtest.features import (
-    bars_per_year,
+from backtest import Market, indicators, margin
+from backtest.core.units import parse_duration
+from backtest.indicators import (
     close_to_close_volatility,
     ewma_volatility,
     funding_forecast,
@@ -27,8 +26,9 @@ from backtest.features import (
     trend_sign,
     trend_strength,
 )
-from backtest.features.tails import held_returns
-from backtest.features.trends import find_moves
+from backtest.indicators.tails import held_returns
+from backtest.indicators.trends import find_moves
+from backtest.market import bars_per_year
 from tests.kit import YEAR, check_refused, walk
 from tests.kit import market_of as held_market
 
@@ -161,33 +161,35 @@ TAIL = {"level": 0.99, "horizon": 1, "window": 99, "half_life": 10.0}
 
 
 def reach(**changed):
-    return lambda: features.forecast_reach(FEW, **{"probability": 0.01, "horizon": 24.0, **changed})
+    return lambda: indicators.forecast_reach(
+        FEW, **{"probability": 0.01, "horizon": 24.0, **changed}
+    )
 
 
 def tail(**changed):
-    return lambda: features.tail_losses(FEW, "historical", **{**TAIL, **changed})
+    return lambda: indicators.tail_losses(FEW, "historical", **{**TAIL, **changed})
 
 
 BAD = [
-    (lambda: features.ewma_volatility(FEW, math.nan), "half_life must be a number"),
-    (lambda: features.close_to_close_volatility(FEW, 1), "window must be 2"),
-    (lambda: features.trend_sign(FEW, math.inf), "lookback must be a whole number"),
-    (lambda: features.trend_strength(FEW, 2, 10.0, np.array([1.0, 0.0])), "full must be over 0"),
-    (lambda: features.learned_regimes(FEW, 10, 1.0, 20), "calm_bars must be over 1"),
-    (lambda: features.volatility(FEW, "parkinsen"), "got 'parkinsen'; did you mean 'parkinson'"),
-    (lambda: features.implied_volatility(FEW), "market.with_columns(implied_volatility="),
-    (lambda: features.implied_volatility(PER_CENT), "10 of 10 bars; divide per cent by 100"),
-    (lambda: features.garch_volatility(FEW, first=100.5), "first must be a whole number"),
-    (lambda: features.har_volatility(Market.sample(bars=10, interval="24h")), "got bars of 1d"),
+    (lambda: indicators.ewma_volatility(FEW, math.nan), "half_life must be a number"),
+    (lambda: indicators.close_to_close_volatility(FEW, 1), "window must be 2"),
+    (lambda: indicators.trend_sign(FEW, math.inf), "lookback must be a whole number"),
+    (lambda: indicators.trend_strength(FEW, 2, 10.0, np.array([1.0, 0.0])), "full must be over 0"),
+    (lambda: indicators.learned_regimes(FEW, 10, 1.0, 20), "calm_bars must be over 1"),
+    (lambda: indicators.volatility(FEW, "parkinsen"), "got 'parkinsen'; did you mean 'parkinson'"),
+    (lambda: indicators.implied_volatility(FEW), "market.with_columns(implied_volatility="),
+    (lambda: indicators.implied_volatility(PER_CENT), "10 of 10 bars; divide per cent by 100"),
+    (lambda: indicators.garch_volatility(FEW, first=100.5), "first must be a whole number"),
+    (lambda: indicators.har_volatility(Market.sample(bars=10, interval="24h")), "got bars of 1d"),
     (tail(level=0.5), "level must be over 0.5"),
     (tail(horizon=0), "horizon must be 1"),
     (tail(window=98), "window must hold at least 99 losses for the level 0.99, got 98"),
     (reach(horizon=0.0), "horizon must be over 0"),
     (reach(degrees_of_freedom=2.0), "degrees_of_freedom must be over 2"),
-    (lambda: features.touch_probability(0.1, -0.5, DAY), "sigma must be at least 0, got"),
-    (lambda: features.touch_probability(0.1, 0.5, DAY, -math.inf), "drift must be finite"),
-    (lambda: features.touch_distance(1.5, 0.5, DAY), "probability must be at least 0 and at most"),
-    (lambda: features.touch_probability(0.1, 0.5, DAY, 0.1, degrees_of_freedom=4), "drift must"),
+    (lambda: margin.touch_probability(0.1, -0.5, DAY), "sigma must be at least 0, got"),
+    (lambda: margin.touch_probability(0.1, 0.5, DAY, -math.inf), "drift must be finite"),
+    (lambda: margin.touch_distance(1.5, 0.5, DAY), "probability must be at least 0 and at most"),
+    (lambda: margin.touch_probability(0.1, 0.5, DAY, 0.1, degrees_of_freedom=4), "drift must"),
 ]  # fmt: skip
 
 

@@ -9,14 +9,15 @@ import pytest
 from scipy import stats
 
 import backtest as bt
-from backtest.base.units import DAY
-from backtest.features import ewma_volatility, touch_probability
-from backtest.features.liquidation_forecast import (
+from backtest.core.units import DAY
+from backtest.indicators import ewma_volatility
+from backtest.indicators.liquidation_forecast import (
     NOTHING_SEEN,
     find_day,
     forecast_liquidation,
     forecast_volatility,
 )
+from backtest.margin import touch_probability
 from backtest.strategies import Constant
 from tests.features.test_features import session_market, sessions_market
 from tests.kit import find_touches, live, walk

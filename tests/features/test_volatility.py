@@ -10,8 +10,8 @@ import pytest
 from arch import arch_model
 
 from backtest import Market
-from backtest.base.kernels import compile_module
-from backtest.features import (
+from backtest._compile.kernels import compile_module
+from backtest.indicators import (
     TAIL_MODELS,
     WEIGHTED_ESTIMATORS,
     close_to_close_volatility,
@@ -32,7 +32,7 @@ from backtest.features import (
     trend_strength,
     volatility,
 )
-from backtest.features.estimators import (
+from backtest.indicators.estimators import (
     GarchFit,
     fit_garch,
     garman_klass_variance,

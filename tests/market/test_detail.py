@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.base.errors import BacktestError
+from backtest.core.errors import BacktestError
 from backtest.market.clock import with_clock
 from backtest.strategies import VolTarget
 from tests.kit import AT_BINANCE, check_refused

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.base.errors import DataError
-from backtest.base.moments import to_nanoseconds
-from backtest.base.units import HOUR
+from backtest.core.errors import DataError
+from backtest.core.moments import to_nanoseconds
+from backtest.core.units import HOUR
 from backtest.market import fetch as module
 from backtest.market.fetch import OFFERS, fetch_market, read_archive_rows, read_request
 from tests.kills import count_steps, die_at

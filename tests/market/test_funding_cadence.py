@@ -8,7 +8,7 @@ import pytest
 
 import backtest as bt
 from backtest import Market
-from backtest.base.units import HOUR
+from backtest.core.units import HOUR
 from backtest.strategies import Constant
 from tests.kit import check_refused, live
 from tests.layouts import MARKET, write_freqtrade_feather

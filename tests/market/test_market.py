@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import backtest as bt
-from backtest.base.errors import DataError, ParameterError
-from backtest.base.units import DAY, HOUR
+from backtest.core.errors import DataError, ParameterError
+from backtest.core.units import DAY, HOUR
 from backtest.market.market import Market
 from backtest.strategies import Constant
 from tests.kit import check_refused, make_venue

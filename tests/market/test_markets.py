@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base.units import HOUR, SECOND
+from backtest.core.units import HOUR, SECOND
 from tests.kit import check_refused
 
 START = pd.Timestamp("2023-01-01", tz="UTC")

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base.errors import DataError, ParameterError
+from backtest.core.errors import DataError, ParameterError
 from backtest.market.weight_frame import read_weights, weights_to_frame
 from tests.kit import check_refused, make_market
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base.units import HOUR
+from backtest.core.units import HOUR
 from backtest.market.rules import MOST_MOVES, measure_outliers
 from backtest.market.tables import TimedTable
 from tests.kit import check_refused

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base.errors import ParameterError
+from backtest.core.errors import ParameterError
 from backtest.market.market import Market
 from tests.kit import Once, check_refused
 from tests.market.conftest import ARRAYS, REAL

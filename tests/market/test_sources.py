@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backtest.base.errors import DataError
-from backtest.base.moments import read_stamps
+from backtest.core.errors import DataError
+from backtest.core.moments import read_stamps
 from backtest.market.market import Market
 from tests.kit import check_refused
 from tests.layouts import write_freqtrade_feather

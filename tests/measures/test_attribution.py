@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base.units import DAY
-from backtest.measures.attribution import TERMS, find_phase
+from backtest.core.units import DAY
+from backtest.results.attribution import TERMS, find_phase
 from backtest.strategies import Constant
 from tests.cases import make_case
 from tests.kit import AT_BINANCE, bars_market, check_refused, every_nth, live, market_of, walk

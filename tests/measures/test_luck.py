@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from backtest import ParameterError
-from backtest.measures import differences, luck
+from backtest.results import differences, luck
 
 
 def noise_of(seed: int, samples: int = 1000, trials: int = 100) -> np.ndarray:

@@ -14,7 +14,7 @@ from scipy import stats
 
 import backtest as bt
 from backtest import ParameterError
-from backtest.measures import (
+from backtest.results import (
     calibration,
     certainty_equivalent,
     effective_observations,
@@ -22,14 +22,9 @@ from backtest.measures import (
     fit_market,
     sharpe_error,
 )
-from backtest.measures.luck import estimate_moments, probabilistic_sharpe, probability_of_skill
-from backtest.measures.measure_table import ABOUT
-from backtest.measures.ranking import (
-    Constraint,
-    rank_by_objective,
-    read_constraints,
-    read_objective,
-)
+from backtest.results.luck import estimate_moments, probabilistic_sharpe, probability_of_skill
+from backtest.results.measure_table import ABOUT
+from backtest.results.ranking import Constraint, rank_by_objective, read_constraints, read_objective
 from tests.kit import check_refused
 from tests.scenes import (
     NAN,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from backtest import options
-from backtest.measures.option_profit import (
+from backtest.results.option_profit import (
     EXPLAINED,
     OptionQuotes,
     OptionTerms,

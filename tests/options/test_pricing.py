@@ -10,8 +10,8 @@ import pytest
 
 import backtest as bt
 from backtest import options
-from backtest.base import black_kernels
-from backtest.base.elementary import normal_cdf
+from backtest.core import black_kernels
+from backtest.core.elementary import normal_cdf
 from backtest.options import implied_kernels
 from tests.kit import check_refused
 

@@ -13,9 +13,9 @@ import pytest
 
 import backtest as bt
 from backtest import Choice, PolicyError, Range
-from backtest.engine.manifest import hash_source
-from backtest.policy import formula_for
-from backtest.policy.formulas import may_read_of_account, rewrite_formula
+from backtest.policies import formula_for
+from backtest.policies.formulas import may_read_of_account, rewrite_formula
+from backtest.results.manifest import hash_source
 from backtest.strategies import VolTarget
 from tests.kit import check_refused
 

@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest import base, regress
-from backtest.base.errors import DataError, ParameterError
-from backtest.measures.measure_table import METRICS
-from backtest.regress import trace
-from backtest.regress.verdict import list_tables
+from backtest import baselines, core
+from backtest.baselines import trace
+from backtest.baselines.verdict import list_tables
+from backtest.core.errors import DataError, ParameterError
+from backtest.results.measure_table import METRICS
+from backtest.search.walk_forward import walk_forward
 from backtest.strategies import Constant
-from backtest.validation.walk_forward import walk_forward
 from tests.kit import AT_BINANCE, Hold, ask, call, check_refused, make_venue, simulate_pair
 from tests.store.conftest import SEARCH, SPANS
 from tests.validation.worlds import POLICY, Lever, make_market
@@ -44,7 +44,7 @@ def run(*, leverage=2.0, venue=VENUE, data=None):
 
 
 def take(result=None, **more):
-    return regress.take_baseline(run() if result is None else result, "calm", **more)
+    return baselines.take_baseline(run() if result is None else result, "calm", **more)
 
 
 def disturb(baseline, factor):
@@ -64,7 +64,7 @@ def columns_at_first(verdict):
 def test_a_fee_off_by_a_tenth_of_a_basis_point_is_named_with_its_step_and_size(was):
     other = VENUE.override({"fees.taker": VENUE.fees.taker + 1e-5})
     now = take(run(venue=other))
-    verdict = regress.compare_baselines(was, now)
+    verdict = baselines.compare_baselines(was, now)
     assert verdict.exit_code == 1
     assert verdict.bars.first == 1
     assert columns_at_first(verdict)[0] == "fees"
@@ -76,7 +76,7 @@ def test_a_fee_off_by_a_tenth_of_a_basis_point_is_named_with_its_step_and_size(w
 
 
 def test_funding_shifted_by_one_bar_is_named_at_the_first_settlement_that_moved(was):
-    verdict = regress.compare_baselines(was, take(run(data=market(shift=1))))
+    verdict = baselines.compare_baselines(was, take(run(data=market(shift=1))))
     assert verdict.exit_code == 1
     paid = np.flatnonzero(was.trace.columns["funding"])[0]
     assert verdict.bars.first == paid
@@ -86,13 +86,13 @@ def test_funding_shifted_by_one_bar_is_named_at_the_first_settlement_that_moved(
 
 
 def test_one_bar_of_data_that_changed_is_named(was):
-    verdict = regress.compare_baselines(was, take(run(data=market(bar=500))))
+    verdict = baselines.compare_baselines(was, take(run(data=market(bar=500))))
     assert verdict.exit_code == 1
     assert verdict.bars.data.bar == 500
     assert verdict.bars.data.count == 1
     assert verdict.bars.first == 500
     assert columns_at_first(verdict)[0] == "close"
-    assert "data differ" in regress.write_text([verdict])
+    assert "data differ" in baselines.write_text([verdict])
 
 
 @pytest.mark.parametrize("what", ["funding", "mark"])
@@ -103,16 +103,16 @@ def test_data_of_a_kind_that_are_gone_cannot_be_measured(what):
     del frames[what]
     less = take(run(data=bt.Market.from_frames(sample.bars(), **frames)))
     for mode in ("exact", "tolerance"):
-        verdict = regress.compare_baselines(whole, less, mode=mode)
+        verdict = baselines.compare_baselines(whole, less, mode=mode)
         assert verdict.exit_code == 2
         assert f"{what}" in verdict.reason
         assert "the run lacks data" in verdict.reason
-    assert regress.compare_baselines(less, whole).exit_code == 1
+    assert baselines.compare_baselines(less, whole).exit_code == 1
 
 
 def test_other_bars_cannot_be_measured(was):
     shorter = take(run(data=market().prefix(24 * DAYS - 1)))
-    verdict = regress.compare_baselines(was, shorter)
+    verdict = baselines.compare_baselines(was, shorter)
     assert verdict.exit_code == 2
     assert "960 of" in verdict.reason
     assert "959 of" in verdict.reason
@@ -120,20 +120,22 @@ def test_other_bars_cannot_be_measured(was):
 
 def test_a_measure_that_is_computed_otherwise_moves_though_all_bars_are_the_same(was):
     now = take()
-    verdict = regress.compare_baselines(was, replace(now, metrics={**now.metrics, "sharpe": -9.0}))
+    verdict = baselines.compare_baselines(
+        was, replace(now, metrics={**now.metrics, "sharpe": -9.0})
+    )
     assert verdict.exit_code == 1
     assert verdict.bars.is_same
     assert verdict.reason == "worse in sharpe"
 
 
 def test_the_same_platform_means_the_same_bytes_and_another_one_a_billionth_per_bar(was):
-    verdict = regress.compare_baselines(was, disturb(was, 1.0 + 1e-15))
+    verdict = baselines.compare_baselines(was, disturb(was, 1.0 + 1e-15))
     assert (verdict.exit_code, verdict.bars.is_exact) == (1, True)
     assert trace.NEITHER in verdict.reason
     elsewhere = {**was.host, "numpy": "1.99"}
     for factor, exit_code in ((1.0 + 1e-12, 0), (1.0 + 1e-8, 1)):
         now = replace(disturb(was, factor), host=elsewhere)
-        verdict = regress.compare_baselines(was, now)
+        verdict = baselines.compare_baselines(was, now)
         assert (verdict.exit_code, verdict.bars.is_exact) == (exit_code, False)
         assert "to 1e-9 relative per bar" in verdict.basis
         assert f"numpy {was.host['numpy']} -> 1.99" in verdict.basis
@@ -145,8 +147,8 @@ def test_a_fee_of_one_venue_is_named_with_its_instrument():
     terms = {"account": bt.Account(capital=1_000.0), "overlay": Hold(0.5), "compile": False}
     venues = ({"AAA": make_venue(taker=0.001), "BBB": make_venue(taker=x)} for x in (0.001, 0.0011))
     results = (bt.run(markets, Hold(2.0), venue=each, sampling="1h", **terms) for each in venues)
-    was, now = (regress.take_baseline(each, "pair") for each in results)
-    verdict = regress.compare_baselines(was, now)
+    was, now = (baselines.take_baseline(each, "pair") for each in results)
+    verdict = baselines.compare_baselines(was, now)
     assert verdict.exit_code == 1
     # BBB is listed in bar 6: decided at its close, filled in bar 7
     assert verdict.bars.first == 7
@@ -198,15 +200,15 @@ def test_the_last_pattern_that_names_a_measure_holds():
 def test_a_move_for_the_better_fails_unless_it_is_allowed():
     held = take(mode="tolerance", tolerance={"*": "any", "fees": 0.0})
     cheaper = take(run(venue=VENUE.override({"fees.taker": 4e-4})))
-    verdict = regress.compare_baselines(held, cheaper)
+    verdict = baselines.compare_baselines(held, cheaper)
     assert (verdict.exit_code, verdict.reason) == (1, "better in fees")
-    verdict = regress.compare_baselines(held, cheaper, allow_better=["fees"])
+    verdict = baselines.compare_baselines(held, cheaper, allow_better=["fees"])
     assert (verdict.exit_code, verdict.accepted) == (0, ("fees",))
-    assert "allowed" in regress.write_text([verdict])
+    assert "allowed" in baselines.write_text([verdict])
     dearer = take(run(venue=VENUE.override({"fees.taker": 6e-4})))
-    assert regress.compare_baselines(held, dearer, allow_better=["*"]).exit_code == 1
+    assert baselines.compare_baselines(held, dearer, allow_better=["*"]).exit_code == 1
     with pytest.raises(ParameterError, match="did you mean 'sharpe'"):
-        regress.compare_baselines(held, cheaper, allow_better=["sharp"])
+        baselines.compare_baselines(held, cheaper, allow_better=["sharp"])
 
 
 def grow(changes, was):
@@ -276,17 +278,17 @@ def test_what_moved_within_its_noise_is_in_neither_the_table_nor_the_headline(wa
     base = replace(was, trace=grow(np.zeros(400), was))
     moved = {name: was.metrics[name] * 1.01 for name in ("cagr", "sharpe", "volatility", "fees")}
     now = replace(was, trace=grow(noise, was), metrics={**was.metrics, **moved})
-    verdict = regress.compare_baselines(base, now)
+    verdict = baselines.compare_baselines(base, now)
     hidden = {each.name for each in verdict.within_noise}
     assert hidden == {*moved} & {*verdict.noise.within} != set()
     assert {row[0] for row in next(list_tables(verdict))[1]} == {*moved} - hidden
     assert not [name for name in hidden if name in verdict.reason]
-    assert f"noise: {len(hidden)} moved within noise: " in regress.write_text([verdict])
+    assert f"noise: {len(hidden)} moved within noise: " in baselines.write_text([verdict])
     only = {name: now.metrics[name] if name in hidden else was.metrics[name] for name in METRICS
             if name in was.metrics}  # fmt: skip
-    silent = regress.compare_baselines(base, replace(now, metrics=only))
+    silent = baselines.compare_baselines(base, replace(now, metrics=only))
     assert (silent.exit_code, silent.reason) == (1, f"{trace.NEITHER}: what moved is within noise")
-    beyond = regress.compare_baselines(base, replace(now, trace=grow(noise - 0.002, was)))
+    beyond = baselines.compare_baselines(base, replace(now, trace=grow(noise - 0.002, was)))
     assert "cagr" not in {each.name for each in beyond.within_noise}
 
 
@@ -295,7 +297,7 @@ def test_what_moved_within_its_noise_is_in_neither_the_table_nor_the_headline(wa
 
 def test_the_same_run_makes_the_same_bytes_sorted_and_indented(was, tmp_path):
     one, two = (
-        regress.save_baseline(each, tmp_path / name) for each, name in ((was, "a"), (take(), "b"))
+        baselines.save_baseline(each, tmp_path / name) for each, name in ((was, "a"), (take(), "b"))
     )
     names = sorted(path.name for path in one.parent.iterdir())
     assert names == sorted(path.name for path in two.parent.iterdir())
@@ -314,10 +316,10 @@ def edit(path, change):
 
 
 def test_tolerances_and_mode_may_be_edited_by_hand(was, tmp_path):
-    path = regress.save_baseline(was, tmp_path)
+    path = baselines.save_baseline(was, tmp_path)
     edit(path, lambda data: data["metrics"]["sharpe"].update(tolerance="5%"))
     edit(path, lambda data: data.update(mode="tolerance"))
-    back = regress.load_baseline(path)
+    back = baselines.load_baseline(path)
     assert back.bands["sharpe"] == trace.Band(relative=0.05)
     assert back.mode == "tolerance"
 
@@ -334,16 +336,16 @@ DAMAGE = {
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_baseline_is_refused(damage, was, tmp_path):
-    DAMAGE[damage](regress.save_baseline(was, tmp_path))
+    DAMAGE[damage](baselines.save_baseline(was, tmp_path))
     (path,) = tmp_path.glob("*.json")
     with pytest.raises(DataError, match=re.escape(f"{tmp_path}")):
-        regress.load_baseline(path)
+        baselines.load_baseline(path)
 
 
 @pytest.mark.slow
 def test_a_writer_that_fails_anywhere_leaves_the_old_baseline(was, tmp_path, monkeypatch):
-    path = regress.save_baseline(was, tmp_path)
-    write = base.write_file
+    path = baselines.save_baseline(was, tmp_path)
+    write = core.write_file
     for stage in (1, 2):
         calls = []
 
@@ -353,42 +355,44 @@ def test_a_writer_that_fails_anywhere_leaves_the_old_baseline(was, tmp_path, mon
                 raise OSError(28, "No space left on device")
             write(target, content)
 
-        monkeypatch.setattr(base, "write_file", full)
+        monkeypatch.setattr(core, "write_file", full)
         with pytest.raises(DataError, match="No space left"):
-            regress.save_baseline(take(run(leverage=3.0)), tmp_path)
-        assert not regress.load_baseline(path).is_other_than(was)
-    monkeypatch.setattr(base, "write_file", write)
-    regress.save_baseline(take(run(leverage=3.0)), tmp_path)
-    assert regress.load_baseline(path).is_other_than(was)
+            baselines.save_baseline(take(run(leverage=3.0)), tmp_path)
+        assert not baselines.load_baseline(path).is_other_than(was)
+    monkeypatch.setattr(core, "write_file", write)
+    baselines.save_baseline(take(run(leverage=3.0)), tmp_path)
+    assert baselines.load_baseline(path).is_other_than(was)
     assert not list(tmp_path.glob(".new-*"))
 
 
 def test_a_rewritten_baseline_keeps_reason_old_values_tolerances_and_mode():
     held = take(mode="tolerance", tolerance={"sharpe": 0.5}, experiment="../calm.toml")
-    renewed = regress.rewrite_baseline(held, take(run(leverage=3.0)), " bolder ")
+    renewed = baselines.rewrite_baseline(held, take(run(leverage=3.0)), " bolder ")
     assert renewed.bands == held.bands
     assert (renewed.mode, renewed.experiment) == ("tolerance", "../calm.toml")
     (entry,) = renewed.history
     assert entry["reason"] == "bolder"
     assert entry["metrics"]["sharpe"] == held.metrics["sharpe"]
     assert "policy.settings.leverage: 2.0 -> 3.0" in entry["changed"]
-    assert len(regress.rewrite_baseline(renewed, held, "back").history) == 2
+    assert len(baselines.rewrite_baseline(renewed, held, "back").history) == 2
     check_refused(
-        lambda: regress.rewrite_baseline(held, held, "  "), "needs a reason", ParameterError
+        lambda: baselines.rewrite_baseline(held, held, "  "), "needs a reason", ParameterError
     )
 
 
 def test_no_baseline_at_all_is_no_pass(tmp_path):
-    check_refused(lambda: regress.find_baselines([tmp_path]), "no baseline to check", DataError)
-    check_refused(lambda: regress.find_baselines([tmp_path / "gone.json"]), "there is no baseline")
-    assert regress.combine_exit_codes([]) == 2
+    check_refused(lambda: baselines.find_baselines([tmp_path]), "no baseline to check", DataError)
+    check_refused(
+        lambda: baselines.find_baselines([tmp_path / "gone.json"]), "there is no baseline"
+    )
+    assert baselines.combine_exit_codes([]) == 2
 
 
 def test_names_of_files_are_harmless():
-    assert regress.name_baseline("../../x") == "x"
-    assert regress.name_baseline("<script>") == "script"
-    assert regress.name_baseline("\u202e" + "a" * 10_000) == "a" * 100
-    assert regress.name_baseline("///") == "baseline"
+    assert baselines.name_baseline("../../x") == "x"
+    assert baselines.name_baseline("<script>") == "script"
+    assert baselines.name_baseline("\u202e" + "a" * 10_000) == "a" * 100
+    assert baselines.name_baseline("///") == "baseline"
 
 
 # ------------------------------------------------------------------------------------ walks
@@ -409,7 +413,7 @@ def walk():
 
 @pytest.fixture(scope="module")
 def walked(walk):
-    return regress.take_baseline(walk, "calm-walk")
+    return baselines.take_baseline(walk, "calm-walk")
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -424,9 +428,9 @@ def test_a_walk_is_recorded_with_its_account_its_figures_and_its_winners(walk, w
     assert walked.facts["walk"]["trials"] == 4
     assert "switches" not in walked.facts["policy"]
     assert len(walked.trace.time) == len(walk.result.close)
-    loaded = regress.load_baseline(regress.save_baseline(walked, tmp_path))
+    loaded = baselines.load_baseline(baselines.save_baseline(walked, tmp_path))
     assert not loaded.is_other_than(walked)
-    assert regress.compare_baselines(loaded, walked).status == "same"
+    assert baselines.compare_baselines(loaded, walked).status == "same"
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -435,16 +439,16 @@ def test_a_moved_winner_is_named_and_is_no_cause(walked):
     better = walked.metrics["walk_efficiency_difference"] + 7.0
     metrics = {**walked.metrics, "walk_efficiency_difference": better, "walk_pbo": 0.9}
     now = replace(walked, facts=facts, metrics=metrics)
-    verdict = regress.compare_baselines(walked, now)
+    verdict = baselines.compare_baselines(walked, now)
     assert (verdict.status, verdict.exit_code) == ("moved", 1)
     assert {each.name for each in verdict.moved} == {"walk_efficiency_difference", "walk_pbo"}
-    for text in (regress.write_text([verdict]), regress.write_markdown([verdict])):
+    for text in (baselines.write_text([verdict]), baselines.write_markdown([verdict])):
         assert "winners[0].size" in text
         assert "1.25" in text
         assert "no recorded fact" in text
         assert "walk_pbo" in text
     assert json.loads(json.dumps(verdict.to_dict()))["changes"][0]["kind"] == "winners"
-    allowed = regress.compare_baselines(walked, now, allow_better=["walk_eff*"])
+    allowed = baselines.compare_baselines(walked, now, allow_better=["walk_eff*"])
     assert allowed.accepted == ("walk_efficiency_difference",)
 
 

@@ -11,18 +11,18 @@ import plotly.graph_objects as go
 import pytest
 
 import backtest as bt
-from backtest.base.number_text import format_percent
-from backtest.base.units import DAY
 from backtest.cli import main
-from backtest.measures.measure_table import METRICS
-from backtest.measures.performance import monthly_returns, worst_drawdowns
+from backtest.core.number_text import format_percent
+from backtest.core.units import DAY
 from backtest.report import run_parts
 from backtest.report.charts import draw_declared, drop_dust, thin_rows
 from backtest.report.page import Table
 from backtest.report.render import write_html, write_page, write_text
 from backtest.report.set_parts import explore_sweep, find_neighbors
 from backtest.report.write import build_page
-from backtest.store import load_saved
+from backtest.results import load_saved
+from backtest.results.measure_table import METRICS
+from backtest.results.performance import monthly_returns, worst_drawdowns
 from backtest.strategies import Constant
 from backtest.sweep.sweep_table import Sweep
 from tests.agreement import run_engine, scene, tape

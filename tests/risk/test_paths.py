@@ -13,8 +13,8 @@ from scipy.signal import lfilter
 import backtest as bt
 from backtest import paths as models
 from backtest import strategies
-from backtest.features import touch_probability
-from backtest.measures import find_block_length
+from backtest.margin import touch_probability
+from backtest.results import find_block_length
 from backtest.risk import path_models as laws
 from backtest.risk.liquidations import PathsRunner
 from backtest.risk.paths import factor_correlation, read_correlation

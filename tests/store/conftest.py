@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
-from backtest.store import list_results
+from backtest.results import list_results
 from backtest.strategies import Constant, VolTarget
 from tests.kit import AT_BINANCE, compare_policies
 from tests.report.conftest import live

@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base.saved_result import SavedResult
+from backtest.core.saved_result import SavedResult
 from backtest.report.render import MOST_SHOWN, write_html, write_text
 from backtest.report.write import build_page, write_part
-from backtest.store import read_entry
-from backtest.store.listing import import_kinds
+from backtest.results import read_entry
+from backtest.results.listing import import_kinds
 from backtest.strategies import Constant
 from tests.crowd.test_cascades import make_cascade
 from tests.kit import compare_policies, free_venue, read_files

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
-from backtest.store import Filter, choose_deletions, delete_chosen, list_results
+from backtest.results import Filter, choose_deletions, delete_chosen, list_results
 from backtest.strategies import Constant
 from tests.kit import ask, call, read_files
 from tests.store.conftest import live

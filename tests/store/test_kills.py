@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.base.atomic_files import DRAFT_FILE, LOCK, hold_lock_file
-from backtest.base.errors import DataError
-from backtest.base.json_values import to_plain
-from backtest.store import (
+from backtest.core.atomic_files import DRAFT_FILE, LOCK, hold_lock_file
+from backtest.core.errors import DataError
+from backtest.core.json_values import to_plain
+from backtest.results import (
     Filter,
     choose_deletions,
     delete_chosen,
@@ -110,7 +110,7 @@ def save_the_same(source: Path, store: Path, times: int) -> None:
 @pytest.fixture(scope="module")
 def processes():
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["backtest", "pyarrow.parquet", "backtest.store"])
+    context.set_forkserver_preload(["backtest", "pyarrow.parquet", "backtest.results"])
     return context
 
 

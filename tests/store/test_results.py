@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
-from backtest.base.units import DAY
-from backtest.store import (
+from backtest.core.units import DAY
+from backtest.results import (
     Filter,
     StoreEntry,
     choose_deletions,
@@ -21,8 +21,8 @@ from backtest.store import (
     sort_entries,
     verify_folder,
 )
+from backtest.search import Study
 from backtest.strategies import Constant
-from backtest.tune import Study
 from tests.kit import call, check_refused, every_nth
 from tests.store.conftest import SEARCH, SPANS, folder_of, live, spoil
 from tests.tuning import seek, stand_in

@@ -10,8 +10,9 @@ import pytest
 from scipy import stats
 
 import backtest as bt
-from backtest import features
-from backtest.measures import calibration
+from backtest import indicators
+from backtest.margin.requirement import read_rules
+from backtest.results import calibration
 from backtest.strategies import (
     Constant,
     Cppi,
@@ -28,7 +29,6 @@ from backtest.strategies import (
     VolTarget,
 )
 from backtest.strategies.margin_buffer import find_notional
-from backtest.venue.requirement import read_rules
 from tests.kit import YEAR, bars_market, every_nth, free_venue, live, market_of, walk
 
 
@@ -42,13 +42,13 @@ def test_decay_of_constant_in_a_market_that_goes_nowhere():
     assert result.metrics["leverage_decay"] == pytest.approx(decay, rel=1e-9)
 
 
-@pytest.mark.parametrize("estimator", every_nth(features.VOLATILITY_ESTIMATORS, 9))
+@pytest.mark.parametrize("estimator", every_nth(indicators.VOLATILITY_ESTIMATORS, 9))
 def test_vol_target_is_its_formula(estimator: str):
     """131 days, so that the slowest, the autoregression of days, is known at the end."""
     market = bt.Market.sample(bars=131 * 24 + 10)
     policy = VolTarget(target=0.5, half_life=24.0, power=2.0, estimator=estimator)
     assert policy == VolTarget(0.5, 24.0, 2.0, estimator)
-    sigma = features.volatility(market, estimator, 24.0)
+    sigma = indicators.volatility(market, estimator, 24.0)
     assert policy.observe(market)["sigma"].tobytes() == sigma.tobytes()
     target = live(market, policy, compile=False).bars["target"].to_numpy()
     np.testing.assert_allclose(target, (0.5 / sigma) ** 2, rtol=1e-14)
@@ -156,7 +156,7 @@ def test_the_floor_of_tipp_follows_the_peak_and_never_falls():
 def test_regime_weighs_two_leverages_with_the_probability_of_the_next_bar():
     policy = Regime(calm=3.0, stress=1.0, half_life=500.0, calm_bars=100.0, stress_bars=25.0)
     market = bt.Market.sample(bars=400)
-    p = features.learned_regimes(market, 500.0, 100.0, 25.0).predicted
+    p = indicators.learned_regimes(market, 500.0, 100.0, 25.0).predicted
     target = live(market, policy, compile=False).bars["target"].to_numpy()
     np.testing.assert_allclose(target, 3.0 - 2.0 * p, rtol=1e-12)
     assert np.isnan(target[:100]).all()
@@ -170,10 +170,10 @@ def test_trend_vol_is_its_formula(measure: str):
     )
     market = bt.Market.sample(bars=300)
     looks = (12, 36, 90)
-    trends = [features.trend_sign(market, n) for n in looks]
+    trends = [indicators.trend_sign(market, n) for n in looks]
     if measure == "strength":
-        trends = [features.trend_strength(market, n, 24.0, 1.5) for n in looks]
-    base = 0.5 / features.ewma_volatility(market, 24.0)
+        trends = [indicators.trend_strength(market, n, 24.0, 1.5) for n in looks]
+    base = 0.5 / indicators.ewma_volatility(market, 24.0)
     side = np.where(np.arange(300) % 50 < 25, 1.0, -0.4)
     for signal, sides in ((None, 1.0), (-1.0, -1.0), (side, np.sign(side))):
         target = live(market, policy, signal=signal, compile=False).bars["target"].to_numpy()
@@ -215,7 +215,10 @@ def test_the_side_that_receives_funding_is_not_cut():
     policy = FundingAware(Constant(2.0), sensitivity=2.0)
     long = live(market, policy, compile=False).bars["target"]
     assert (long[20:] < 2.0).all()
-    paid, sigma = features.funding_forecast(market, 72.0), features.ewma_volatility(market, 72.0)
+    paid, sigma = (
+        indicators.funding_forecast(market, 72.0),
+        indicators.ewma_volatility(market, 72.0),
+    )
     expected = 2.0 * max(0.0, 1.0 - 2.0 * (paid[-1] - 0.1) / sigma[-1])
     assert long.iloc[-1] == pytest.approx(expected, rel=1e-9)
     for size in (-1.0, -0.3):
@@ -227,13 +230,13 @@ def test_the_side_that_receives_funding_is_not_cut():
 # -------------------------------------------------------------------------------------------- tails
 
 
-@pytest.mark.parametrize("model", features.TAIL_MODELS)
+@pytest.mark.parametrize("model", indicators.TAIL_MODELS)
 @pytest.mark.parametrize("measure", every_nth(["VaR", "ES"], 2))
 def test_tail_risk_is_its_formula(model: str, measure: str):
     market = bt.Market.sample(bars=1300)
     terms = {"level": 0.975, "horizon": 8, "window": 1000, "half_life": 48.0}
     policy = TailRisk(measure=measure, model=model, budget=0.1, **terms)
-    tail = features.tail_losses(market, model, **terms)
+    tail = indicators.tail_losses(market, model, **terms)
     risk = tail.value_at_risk if measure == "VaR" else tail.expected_shortfall
     assert policy.observe(market)["risk"].tobytes() == risk.tobytes()
     target = live(market, policy, compile=False).bars["target"].to_numpy()
@@ -309,8 +312,8 @@ def test_the_drift_is_that_of_what_is_traded():
     signal = np.where(np.arange(400) // 50 % 2, 1.0, -0.5)
     seen = market.with_signal(signal)
     windows = np.array([2, 30, 100])
-    found = features.rolling_drift(seen, windows)
-    earned = features.long_returns(market)[1:] * signal[:-1]  # no settlement where it changes
+    found = indicators.rolling_drift(seen, windows)
+    earned = indicators.long_returns(market)[1:] * signal[:-1]  # no settlement where it changes
     for k, n in enumerate(windows):
         for t in (100, 237, 399):
             part = earned[t - n : t]
@@ -320,10 +323,10 @@ def test_the_drift_is_that_of_what_is_traded():
             assert found.error[t, k] == pytest.approx(error, rel=1e-9)
         assert np.isnan(found.mean[:n, k]).all()
         assert np.isnan(found.error[:n, k]).all()
-        assert features.rolling_drift(seen, int(n)).mean.tobytes() == found.mean[:, k].tobytes()
-        assert features.rolling_drift(seen, int(n)).error.tobytes() == found.error[:, k].tobytes()
+        assert indicators.rolling_drift(seen, int(n)).mean.tobytes() == found.mean[:, k].tobytes()
+        assert indicators.rolling_drift(seen, int(n)).error.tobytes() == found.error[:, k].tobytes()
     for n in (1, 2, 31, 101, 399):
-        cut = features.rolling_drift(seen.prefix(n), windows)
+        cut = indicators.rolling_drift(seen.prefix(n), windows)
         assert cut.mean.tobytes() == found.mean[:n].tobytes()
         assert cut.error.tobytes() == found.error[:n].tobytes()
 
@@ -331,7 +334,7 @@ def test_the_drift_is_that_of_what_is_traded():
 def test_kelly_is_its_formula():
     market = bt.Market.sample(bars=300)
     policy = Kelly(fraction=0.7, window=100, shrinkage=2.0, half_life=24.0, cap=3.0)
-    drift, sigma = features.rolling_drift(market, 100), features.ewma_volatility(market, 24.0)
+    drift, sigma = indicators.rolling_drift(market, 100), indicators.ewma_volatility(market, 24.0)
     t = drift.mean / drift.error
     mu = drift.mean * t**2 / (t**2 + 2.0)
     expected = np.clip(0.7 * mu / sigma**2, 0.0, 3.0)

@@ -10,8 +10,8 @@ import pytest
 from llvmlite import binding
 
 import backtest as bt
-from backtest.base import compiler as base_compiler
-from backtest.base import object_code
+from backtest._compile import compiler as base_compiler
+from backtest._compile import object_code
 from backtest.strategies import Capped
 from backtest.sweep.lanes import block, formulas, runner
 from backtest.sweep.set_evaluator import Evaluator

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.engine.signals import read_named
+from backtest.signals.rules import read_named
 from backtest.strategies import Constant, LiquidationDistance, VolTarget
 from backtest.sweep.lanes import runner
 from backtest.sweep.set_evaluator import Evaluator, Rows
@@ -73,7 +73,7 @@ class Branching(bt.Policy):
         return (self.b if self.is_slow else self.a) ** 0.9
 
     def observe(self, market):
-        return {"sigma": bt.features.ewma_volatility(market, self.choose())}
+        return {"sigma": bt.indicators.ewma_volatility(market, self.choose())}
 
     def leverage(self, bar, account):
         return 0.3 / bar.sigma

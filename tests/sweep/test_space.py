@@ -10,7 +10,7 @@ import pytest
 
 import backtest as bt
 from backtest import Choice, ParameterError, Range
-from backtest.features import VOLATILITY_ESTIMATORS, WEIGHTED_ESTIMATORS
+from backtest.indicators import VOLATILITY_ESTIMATORS, WEIGHTED_ESTIMATORS
 from backtest.strategies import Constant, SharpeScaling, VolTarget
 from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.sets import VariedTest, check_sets, draw_sets, grid, read_space

@@ -9,7 +9,7 @@ import pytest
 
 import backtest as bt
 from backtest import DataError, ParameterError, Range
-from backtest.measures.measure_table import METRICS
+from backtest.results.measure_table import METRICS
 from backtest.strategies import Constant, VolTarget
 from backtest.sweep.set_evaluator import PooledEvaluator
 from backtest.sweep.sets import VariedTest

@@ -2,7 +2,7 @@
 
 import pytest
 
-from backtest.tune.trials import Examiner
+from backtest.search.trials import Examiner
 from tests.tuning import Clock, MadeUp, stand_in
 
 

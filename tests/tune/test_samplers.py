@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from backtest.search.samplers import build_grid, grade, make_sampler
 from backtest.sweep.sets import Dimension, Space
-from backtest.tune.samplers import build_grid, grade, make_sampler
 
 FAST = ("auto", "sobol", "random", "grid")
 

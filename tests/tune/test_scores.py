@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base.errors import ParameterError
+from backtest.core.errors import ParameterError
 from backtest.strategies import Constant, VolTarget
 from tests.kit import Hold, check_refused, make_venue, simulate_pair
 

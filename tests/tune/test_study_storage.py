@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base import atomic_files
-from backtest.base.atomic_files import DRAFT_FILE
-from backtest.base.errors import DataError, ParameterError
-from backtest.base.json_values import to_plain
-from backtest.tune import Study, trials
+from backtest.core import atomic_files
+from backtest.core.atomic_files import DRAFT_FILE
+from backtest.core.errors import DataError, ParameterError
+from backtest.core.json_values import to_plain
+from backtest.search import Study, trials
 from tests.kit import check_refused, every_nth
 from tests.tuning import MARKET, Hills, Mixed, seek
 

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base.errors import ParameterError
-from backtest.base.json_values import to_plain
-from backtest.tune import Progress
-from backtest.tune.problem import describe_objective
+from backtest.core.errors import ParameterError
+from backtest.core.json_values import to_plain
+from backtest.search import Progress
+from backtest.search.problem import describe_objective
 from tests.kit import check_refused
 from tests.tuning import Columns, Hills, MadeUp, dome, seek, stand_in
 

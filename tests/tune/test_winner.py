@@ -10,15 +10,15 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base.errors import ParameterError
-from backtest.base.units import DAY
-from backtest.engine.lookahead import rewrite_after
+from backtest.core.errors import ParameterError
+from backtest.core.units import DAY
+from backtest.policies.lookahead import rewrite_after
+from backtest.search import Robustness, Study, benchmark, trials, tune, winner
+from backtest.search.benchmark import check_growth, count_trials
+from backtest.search.tune import find_split
+from backtest.search.winner import StudyOutcome
 from backtest.strategies import VolTarget
 from backtest.sweep import set_runs
-from backtest.tune import Robustness, Study, benchmark, trials, tune, winner
-from backtest.tune.benchmark import check_growth, count_trials
-from backtest.tune.search import find_split
-from backtest.tune.winner import StudyOutcome
 from tests import tuning
 from tests.kit import bars_market, check_refused, free_venue
 

@@ -7,16 +7,16 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base.units import DAY
-from backtest.measures.luck import expected_max_sharpe
-from backtest.validation.cross_validate import (
+from backtest.core.units import DAY
+from backtest.results.luck import expected_max_sharpe
+from backtest.search.cross_validate import (
     choose_winners,
     combine_parts,
     cross_validate,
     estimate_overfitting,
     sum_moments,
 )
-from backtest.validation.validation import folds, list_paths, list_splits, plan_spans, split_groups
+from backtest.search.validation import folds, list_paths, list_splits, plan_spans, split_groups
 from tests.validation.worlds import PLAIN, Lever, make_market
 
 HOURS = bt.Market.sample(bars=24 * 100)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
-from backtest.base.saved_result import UNFINISHED
 from backtest.cli import main
-from backtest.store import (
+from backtest.core.saved_result import UNFINISHED
+from backtest.results import (
     Filter,
     choose_deletions,
     delete_chosen,
@@ -19,8 +19,8 @@ from backtest.store import (
     read_entry,
     verify_folder,
 )
+from backtest.search.walk_forward import walk_forward
 from backtest.sweep import Evaluator, count_sets
-from backtest.validation.walk_forward import walk_forward
 from tests.kills import NEVER, die_at
 from tests.kit import check_refused, every_nth
 from tests.validation.worlds import PLAIN, POLICY, Lever, make_market, read_all
@@ -106,7 +106,7 @@ def begun(tmp_path):
 
 def test_a_cross_validation_killed_after_a_batch_ends_at_the_same_bytes(tmp_path, monkeypatch):
     """Six sets, four at a time in three groups: what is stored is not run again."""
-    module = importlib.import_module("backtest.validation.cross_validate")
+    module = importlib.import_module("backtest.search.cross_validate")
     monkeypatch.setattr(module, "CHUNK", 4)
     run, sizes = Evaluator.evaluate, []
 

@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base import format_probability
-from backtest.engine.lookahead import rewrite_after
+from backtest.core import format_probability
 from backtest.engine.run import Segment, run_switched
-from backtest.measures.luck import probability_of_skill
+from backtest.policies.lookahead import rewrite_after
+from backtest.results.luck import probability_of_skill
+from backtest.search import deflate_alone
+from backtest.search.validation import count_by_chance, estimate_share, find_rank, share_overfit
+from backtest.search.walk_forward import count_ways, walk_forward
 from backtest.strategies import Constant
-from backtest.tune import deflate_alone
-from backtest.validation.validation import count_by_chance, estimate_share, find_rank, share_overfit
-from backtest.validation.walk_forward import count_ways, walk_forward
 from tests.kit import bars_market, check_refused, make_venue, simulate_pair
 from tests.validation.worlds import ACCOUNT, PLAIN, VENUE, Lever, make_market
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.base.errors import BacktestError
+from backtest.core.errors import BacktestError
+from backtest.margin.collateral import StoredMarket
+from backtest.margin.requirement import read_rules
+from backtest.margin.requirement_rule import MarginRule, list_presets
 from backtest.strategies import Constant
-from backtest.venue.collateral import StoredMarket
-from backtest.venue.requirement import read_rules
-from backtest.venue.requirement_rule import MarginRule, list_presets
 from tests.kit import check_refused
 from tests.option_books import FREE, SHARES, hold, stock_option
 from tests.scenes import market_of, venue_of

@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base.errors import VenueDateWarning
+from backtest.core.errors import VenueDateWarning
+from backtest.margin.requirement import read_rules
 from backtest.venue import preset_files
-from backtest.venue.requirement import read_rules
 from backtest.venue.venue import (
     Bracket,
     Contract,

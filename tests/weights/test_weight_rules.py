@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.base.errors import PolicyError
-from backtest.engine.signals import describe_signal_check
-from backtest.weights import weights
+from backtest.core.errors import PolicyError
+from backtest.signals import weights
+from backtest.signals.rules import describe_signal_check
 from tests.kit import check_refused, market_of
 
 A, B, C = (bt.Market.sample(bars=24 * 30, seed=seed) for seed in range(3))

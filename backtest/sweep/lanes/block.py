@@ -8,26 +8,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest import base, engine
+from backtest import _compile, engine
 from backtest.account import Terms, find_line, pick_margin, records
-from backtest.base import FloatArray, IntArray
+from backtest.core import FloatArray, IntArray
 from backtest.engine.driver import CHUNK
 from backtest.engine.loop import DONE, N_SHOWN
-from backtest.measures import RunSpan, measure_accounts, sampled_returns, start_tally
-from backtest.measures.tally import N_TALLY
-from backtest.policy import (
-    Combinator,
-    Policy,
-    find_fields,
-    formula_for,
-    start_memory,
-)
+from backtest.margin import compute_best_leverage, compute_value
+from backtest.policies import Combinator, Policy, find_fields, formula_for, start_memory
+from backtest.results import RunSpan, measure_accounts, sampled_returns, start_tally
+from backtest.results.tally import N_TALLY
 from backtest.sweep.lanes import rows as r
 from backtest.sweep.lanes.formulas import find_block
 from backtest.sweep.lanes.loop import NAMES
 from backtest.sweep.lanes.rows import LANES, LanePolicies, Lanes, make_aligned
 from backtest.sweep.panel import BlockFault, Scored
-from backtest.venue import compute_best_leverage, compute_value
 
 LEAST_LANES = 4
 """Fewer sets are faster one by one."""
@@ -334,7 +328,7 @@ def run_block(block: Block, lanes: Lanes, is_stopped: Callable[[], bool]) -> boo
         stop = min(t + CHUNK, total, *(bar for bar, _, _ in inputs.changes if bar > t))
         given = (engine.pack_terms(terms), *shared, policies, lanes, silent, state, *room, tape)
         call = loop.bind(*given, address, setup.first, t, stop)
-        with base.hold_signals():
+        with _compile.hold_signals():
             t, why = call()
         if why != DONE:
             raise BlockFault

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from backtest.account import Terms
 from backtest.account.records import CASH, EQUITY, PEAK, RESERVE, SCALE, UNIT
 from backtest.engine import is_over_cap
-from backtest.measures import finish_sample, invert, is_deeper, raise_ratio
-from backtest.measures import tally as y
+from backtest.margin import find_maintenance
+from backtest.results import finish_sample, invert, is_deeper, raise_ratio
+from backtest.results import tally as y
 from backtest.sweep.lanes import rows as r
 from backtest.sweep.lanes.rows import LANES, Lanes, cell, lowest, spot
-from backtest.venue import find_maintenance
 
 if TYPE_CHECKING:
-    from backtest.base import FloatArray
+    from backtest.core import FloatArray
 
 
 def close_lanes(terms: Terms, lanes: Lanes, n: int) -> None:

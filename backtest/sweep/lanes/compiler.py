@@ -17,8 +17,8 @@ from numba import int64, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from backtest import base, engine
-from backtest.base.compiler import compile_entry, jit, read_kinds
+from backtest import _compile, engine
+from backtest._compile.compiler import compile_entry, jit, read_kinds
 from backtest.sweep.lanes import closes, loop, quiet, rows, trades
 from backtest.sweep.lanes.rows import LANES, N_POSITION, TARGET
 
@@ -50,7 +50,7 @@ def compile_lanes() -> dict[str, Any]:
     return spaces[loop]
 
 
-def compile_block(own: str, given: tuple[Any, ...]) -> base.ObjectFile:
+def compile_block(own: str, given: tuple[Any, ...]) -> _compile.ObjectFile:
     """Return the object ``own`` of the loop over lanes, for its arguments."""
     names = compile_lanes()
     run_of = (*given[:4], *given[6:11], given[5].tally, given[11], 0, 1)  # of the loop of a run
@@ -60,7 +60,7 @@ def compile_block(own: str, given: tuple[Any, ...]) -> base.ObjectFile:
     )
     names["pass_alone"] = write_call(types.UniTuple(int64, 2), kinds)  # type: ignore[no-untyped-call]
     block: Any = loop.take_block
-    twin = base.make_twin(block, names, Path(str(loop.__file__)))
+    twin = _compile.make_twin(block, names, Path(str(loop.__file__)))
     return compile_entry(jit(twin, is_linked=False), own, read_kinds(given))
 
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from backtest import base, engine
-from backtest.policy import AccountView, Policy
-from backtest.policy.policy import BAR_FIELDS
+from backtest import _compile, core, engine
+from backtest.margin import LEVELS, MarginRules
+from backtest.policies import AccountView, Policy
+from backtest.policies.policy import BAR_FIELDS
 from backtest.sweep.lanes import closes, loop, quiet, rows, trades
 from backtest.sweep.lanes.rows import LANES
-from backtest.venue import LEVELS, MarginRules
 
 MODULES = (rows, quiet, trades, closes, loop)
 KINDS = (*["pointer"] * 6, *["whole"] * 2)
@@ -25,19 +25,19 @@ def hash_lanes() -> str:
     here = Path(__file__)
     paths = [*(Path(str(each.__file__)) for each in MODULES), here, here.with_name("compiler.py")]
     texts = (path.read_text(encoding="utf-8") for path in paths)
-    return base.hash_texts(*texts, engine.hash_rules())[:12]
+    return core.hash_texts(*texts, engine.hash_rules())[:12]
 
 
 @functools.cache
-def find_block() -> base.Entry:
+def find_block() -> _compile.Entry:
     """Return the loop over lanes."""
 
-    def compile_for(own: str, given: tuple[Any, ...]) -> base.ObjectFile:
+    def compile_for(own: str, given: tuple[Any, ...]) -> _compile.ObjectFile:
         from backtest.sweep.lanes.compiler import compile_block  # noqa: PLC0415 - loads numba
 
         return compile_block(own, given)
 
-    return base.Entry("take_block", hash_lanes(), compile_for)
+    return _compile.Entry("take_block", hash_lanes(), compile_for)
 
 
 class LaneShape(NamedTuple):
@@ -59,7 +59,7 @@ def locate_lane_formula(
     constants = {name for name, each in policy.settings().items() if each in (0, 1)} - asked
     shape = LaneShape(varied, frozenset(constants), has_own_columns, read)
 
-    def write(memory: type | None, _: engine.CodeText) -> list[str]:
+    def write(memory: type | None, _: _compile.CodeText) -> list[str]:
         return write_lane_formula(policy.settings(), columns, memory, shape)
 
     recipe = engine.make_recipe(policy, columns, write, "lanes")

@@ -17,11 +17,11 @@ from backtest.account.records import (
     SINCE_POOL,
     UNIT,
 )
-from backtest.base.units import TOLERANCE
+from backtest.core.units import TOLERANCE
 from backtest.engine import Deciders, RunTape
 from backtest.engine.loop import DAY_NS, DONE, NEGATIVE
-from backtest.measures import Clock, grow_free
-from backtest.policy import AccountView
+from backtest.policies import AccountView
+from backtest.results import Clock, grow_free
 from backtest.sweep.lanes import quiet
 from backtest.sweep.lanes import rows as r
 from backtest.sweep.lanes.closes import close_lanes, end_samples, keep_units, tighten
@@ -40,7 +40,7 @@ from backtest.sweep.lanes.rows import (
 from backtest.sweep.lanes.trades import fill_trades, find_exits, follow_bests, plan_trades
 
 if TYPE_CHECKING:
-    from backtest.base import FloatArray
+    from backtest.core import FloatArray
 
 
 def pass_alone(address: Any, *arguments: Any) -> tuple[int, int]:

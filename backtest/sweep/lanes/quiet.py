@@ -6,9 +6,9 @@ import math
 
 from backtest.account import MarketFeed, Terms, compute_target, is_outside, pick_margin
 from backtest.account.records import CASH
+from backtest.margin import compute_largest_notional, compute_payment, compute_value, scale_rate
 from backtest.sweep.lanes import rows
 from backtest.sweep.lanes import rows as r
-from backtest.venue import compute_largest_notional, compute_payment, compute_value, scale_rate
 
 # --------------------------------------------- prices, and bounds of what lanes can lose and need
 

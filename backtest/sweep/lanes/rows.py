@@ -14,12 +14,12 @@ import numpy as np
 
 from backtest.account import AccountState, InstrumentRules, Quote, Terms, find_line
 from backtest.account.records import NUMBERS, PAID_IN, PEAK, RESERVE, SINCE_POOL, TURNOVER
-from backtest.measures import tally as y
-from backtest.measures.tally import N_TALLY
-from backtest.venue import MarginRules
+from backtest.margin import MarginRules
+from backtest.results import tally as y
+from backtest.results.tally import N_TALLY
 
 if TYPE_CHECKING:
-    from backtest.base import FloatArray, IntArray
+    from backtest.core import FloatArray, IntArray
 
 LANES = 64
 """Accounts in a block; a multiple of every vector length."""

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from backtest._compile import COMPILER_LOCK
 from backtest.account.records import EQUITY
-from backtest.base import COMPILER_LOCK, BacktestError, IntArray
+from backtest.core import BacktestError, IntArray
 from backtest.engine import Setup, summarize_account
-from backtest.measures import name_tally, sampled_returns
-from backtest.measures.measure_table import CORE, STREAMED
-from backtest.measures.tally import FIRST_UNIT
+from backtest.results import name_tally, sampled_returns
+from backtest.results.measure_table import CORE, STREAMED
+from backtest.results.tally import FIRST_UNIT
 from backtest.sweep.lanes.block import (
     LEAST_LANES,
     Block,

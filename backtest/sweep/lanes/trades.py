@@ -15,7 +15,8 @@ from backtest.account.position import (
     find_side,
 )
 from backtest.account.records import CASH, FLAGS
-from backtest.base.units import TOLERANCE
+from backtest.core.units import TOLERANCE
+from backtest.margin import compute_setting
 from backtest.sweep.lanes import rows as r
 from backtest.sweep.lanes.quiet import bound_moves, bound_rates
 from backtest.sweep.lanes.rows import (
@@ -30,7 +31,6 @@ from backtest.sweep.lanes.rows import (
     read_rules,
     spot,
 )
-from backtest.venue import compute_setting
 
 CAUTION = 1e-9
 """Share of limits that lanes leave for rounding."""

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 import backtest as bt
-from backtest.features import ewma_volatility
+from backtest.indicators import ewma_volatility
 
 
 class Steady(bt.Policy):

@@ -1,0 +1,124 @@
+"""Kernels: functions of arrays, compiled once; ``KERNELS`` of a module names them.
+
+A twin is a copy of a function with other globals.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from types import FunctionType, ModuleType, SimpleNamespace
+from typing import Any
+
+from backtest._compile.object_code import Entry, ObjectFile
+from backtest.core.code_names import hash_texts
+
+# ------------------------------------------------------------------------------------------ twins
+
+
+def make_twin(function: FunctionType, names: dict[str, Any], path: Path) -> FunctionType:
+    code = function.__code__.replace(co_filename=str(path))
+    copy = FunctionType(code, names, function.__name__, function.__defaults__, function.__closure__)
+    copy.__qualname__ = function.__qualname__
+    copy.__module__ = names["__name__"]
+    return copy
+
+
+def find_own_functions(
+    module: ModuleType, left_out: Collection[str] = ()
+) -> Iterator[tuple[str, FunctionType]]:
+    for name, value in vars(module).items():
+        is_own = isinstance(value, FunctionType) and value.__module__ == module.__name__
+        if is_own and name not in left_out and not name.startswith("_"):
+            yield name, value
+
+
+class Mirror(ModuleType):
+    """A module with what ``find`` gives for the name and the value of its functions."""
+
+    def __init__(self, module: ModuleType, find: Callable[[str, FunctionType], Any]) -> None:
+        super().__init__(module.__name__)
+        self._module, self._find = module, find
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._module, name)
+        if isinstance(value, FunctionType):
+            value = self._find(name, value)
+        setattr(self, name, value)
+        return value
+
+
+def mirror_modules(
+    space: Mapping[str, Any], find: Callable[[str, FunctionType], Any]
+) -> dict[str, Any]:
+    return {
+        name: Mirror(value, find)
+        for name, value in space.items()
+        if isinstance(value, ModuleType) and value.__name__.startswith("backtest.")
+    }
+
+
+def bind_functions(module: ModuleType, **names: Any) -> dict[str, Any]:
+    bound = {**vars(module), **names}
+    bound |= mirror_modules(bound, names.get)
+    for name, function in find_own_functions(module, names):
+        bound[name] = make_twin(function, bound, Path(function.__code__.co_filename))
+    return bound
+
+
+# ---------------------------------------------------------------------------------------- kernels
+
+
+@functools.cache
+def compile_module(module: ModuleType) -> Any:
+    """Return the kernels of a module as entries, compiled where no folder has them."""
+    return SimpleNamespace(**{name: make_kernel(module, name) for name in module.KERNELS})
+
+
+def make_kernel(module: ModuleType, name: str) -> Entry:
+    def compile_for(own: str, given: tuple[Any, ...]) -> ObjectFile:
+        from backtest._compile.compiler import compile_entry, read_kinds  # noqa: PLC0415 - loads numba
+
+        return compile_entry(compile_functions(module)[name], own, read_kinds(given))
+
+    texts = [Path(str(each.__file__)).read_text(encoding="utf-8") for each in list_sources(module)]
+    return Entry(name, hash_texts(*texts, *read_compiler())[:12], compile_for)
+
+
+@functools.cache
+def compile_functions(module: ModuleType) -> dict[str, Any]:
+    """Return the functions of a module for compiled code; its kernels are written as objects."""
+    from backtest._compile.compiler import jit  # noqa: PLC0415 - loads numba
+
+    found: dict[str, Any] = {}
+    for other in helpers_of(module):
+        found |= compile_functions(other)
+    names, path = {**vars(module), **found}, Path(str(module.__file__))
+    for name, function in find_own_functions(module):
+        is_kernel = name in getattr(module, "KERNELS", ())
+        twin = make_twin(function, names, path)
+        names[name] = found[name] = jit(twin, is_linked=not is_kernel, forceinline=not is_kernel)
+    return found
+
+
+@functools.cache
+def read_compiler() -> tuple[str, ...]:
+    """Return the sources of the compiler, which every object depends on."""
+    names = ("compiler", "fast_link", "object_code")
+    return tuple(Path(__file__).with_name(f"{name}.py").read_text("utf-8") for name in names)
+
+
+def list_sources(module: ModuleType) -> list[ModuleType]:
+    found = [module]
+    for other in found:
+        found += [each for each in helpers_of(other) if each not in found]
+    return found
+
+
+def helpers_of(module: ModuleType) -> list[ModuleType]:
+    functions = [value for value in vars(module).values() if isinstance(value, FunctionType)]
+    names = {each.__module__ for each in functions if each.__module__ != module.__name__}
+    names = {name for name in names if name.startswith("backtest.")}  # not typing.NamedTuple
+    return [sys.modules[name] for name in sorted(names)]

@@ -1,0 +1,490 @@
+"""Compiled functions as object files, which load without numba and take a table of words.
+
+A file holds one function for arguments of certain kinds: a line of JSON, then the object. Its name
+tells the function, the kinds, and the sources that it was compiled from, so a file of other sources
+is never found. :data:`BUILT` is written with the package, the cache holds what was compiled later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import json
+import os
+import signal
+import struct
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, ClassVar, NamedTuple, TypeAlias
+
+import numpy as np
+
+from backtest.core.atomic_files import write_file
+from backtest.core.code_names import find_version, hash_texts
+
+BUILT = Path(__file__).parents[1] / "_built"
+"""Folders of objects by processor, written by ``backtest compile`` and with a wheel."""
+
+LEVELS = {
+    "x86-64-v4": ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"),
+    "x86-64-v3": ("avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe"),
+}
+"""Levels of x86-64 by the features that they add, the highest first."""
+
+COMPILER_LOCK = threading.RLock()
+"""Held while a function is compiled or loaded."""
+
+
+class ObjectFile(NamedTuple):
+    """An object: the symbol to call, the kinds that it returns, and the symbols that it needs."""
+
+    symbol: str
+    returns: str
+    needs: tuple[str, ...]
+    code: bytes
+
+    def pack(self) -> bytes:
+        """Return the file: a line of JSON with a digest of the code, then the code."""
+        head = {"symbol": self.symbol, "returns": self.returns, "needs": self.needs}
+        return json.dumps({**head, "sha256": digest(self.code)}).encode() + b"\n" + self.code
+
+    @classmethod
+    def read(cls, path: Path) -> ObjectFile | None:
+        """Return the object of a file; None if there is none, or it is damaged."""
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            first, _, code = path.read_bytes().partition(b"\n")
+            head = json.loads(first)
+            if head["sha256"] == digest(code):
+                return cls(head["symbol"], head["returns"], tuple(head["needs"]), code)
+        return None
+
+
+def digest(code: bytes) -> str:
+    return hashlib.sha256(code).hexdigest()
+
+
+class Loaded(NamedTuple):
+    """A function in memory: its address, and the kinds that it returns, a letter each."""
+
+    address: int
+    returns: str
+
+
+# ------------------------------------------------------------------------------- the cache folder
+
+
+def find_cache_folder() -> Path:
+    lasting = find_lasting_folder()
+    return Path(tempfile.mkdtemp(prefix="leverage-backtest-")) if lasting is None else lasting
+
+
+def find_lasting_folder() -> Path | None:
+    given = os.environ.get("BACKTEST_CACHE_DIR")
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
+    candidates = [Path(given)] if given else [Path(home) / "leverage-backtest"]
+    user = os.getuid() if hasattr(os, "getuid") else 0  # as st_uid is on Windows
+    candidates.append(Path(tempfile.gettempdir()) / f"leverage-backtest-{user}")
+    for folder in candidates:
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if os.access(folder, os.W_OK) and folder.stat().st_uid == user:
+                return folder
+    return None
+
+
+# ---------------------------------------------------------------------------------------- folders
+
+
+@functools.cache
+def describe_target() -> tuple[str, ...]:
+    from llvmlite import binding  # noqa: PLC0415 - only needed where code runs
+
+    versions = [find_version(name) for name in ("numba", "llvmlite", "numpy")]
+    names = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "BACKTEST_FAST_LINK")
+    chosen = [os.environ.get(name, "") for name in names]
+    features = binding.get_host_cpu_features().flatten()
+    host = (binding.get_process_triple(), binding.get_host_cpu_name(), features)
+    return (*versions, *chosen, *map(str, host))
+
+
+@functools.cache
+def list_folders() -> tuple[Path, ...]:
+    """Return the folders that may hold objects for this processor, the best first."""
+    from llvmlite import binding  # noqa: PLC0415 - only needed where code runs
+
+    names = [name_native(), *choose_levels(binding.get_host_cpu_features()), "generic"]
+    return (*(BUILT / f"{name_platform()}-{name}" for name in names), find_object_folder())
+
+
+def choose_levels(present: Mapping[str, bool]) -> list[str]:
+    """Return the levels of x86-64 whose features a processor has, the highest first."""
+    needed: set[str] = set()
+    chosen: list[str] = []
+    for name, features in reversed(LEVELS.items()):
+        needed |= {*features}
+        if all(present.get(each, False) for each in needed):
+            chosen.insert(0, name)
+    return chosen
+
+
+def name_platform() -> str:
+    from llvmlite import binding  # noqa: PLC0415
+
+    machine, _, rest = str(binding.get_process_triple()).partition("-")
+    return f"{'macos' if 'darwin' in rest else 'linux' if 'linux' in rest else rest}-{machine}"
+
+
+@functools.cache
+def name_native() -> str:
+    """Return a name of this very processor."""
+    from llvmlite import binding  # noqa: PLC0415
+
+    features = binding.get_host_cpu_features().flatten()
+    return f"native-{hash_texts(binding.get_host_cpu_name(), features)[:8]}"
+
+
+@functools.cache
+def find_object_folder() -> Path:
+    """Return the folder of the cache for objects of this processor and these versions."""
+    return find_cache_folder() / f"objects-{hash_texts(*describe_target())}"
+
+
+def find_object(name: str) -> ObjectFile | None:
+    """Return the object of a name, from the first folder that has it undamaged."""
+    BUILD.used.add(name)
+    folders = list_folders() if BUILD.folder is None else (BUILD.folder,)
+    found = (ObjectFile.read(folder / f"{name}.o") for folder in folders)
+    return next((each for each in found if each is not None and can_load(each)), None)
+
+
+def keep_object(name: str, made: ObjectFile) -> None:
+    """Write an object into the cache, or where the core is built; it need not be writable."""
+    with contextlib.suppress(OSError):
+        place = BUILD.folder or find_object_folder()
+        place.mkdir(parents=True, exist_ok=True)
+        write_file(place / f"{name}.o", made.pack())
+
+
+class Build:
+    """The folder into which the core is built, if it is, and the objects that are in use."""
+
+    folder: Path | None = None
+    used: ClassVar[set[str]] = set()
+
+
+BUILD = Build()
+
+
+@contextlib.contextmanager
+def building(folder: Path) -> Iterator[None]:
+    """Take and keep objects in one folder alone; at the end, remove those that are not in use."""
+    BUILD.folder = folder
+    BUILD.used.clear()
+    try:
+        yield
+    finally:
+        BUILD.folder = None
+    for path in folder.glob("*.o"):
+        if path.stem not in BUILD.used:
+            path.unlink(missing_ok=True)
+
+
+def has_object(prefix: str) -> bool:
+    """Return whether any folder has an object whose name begins so."""
+    return any(any(folder.glob(f"{prefix}*.o")) for folder in list_folders())
+
+
+# ---------------------------------------------------------------------------------------- loading
+
+
+class Engine:
+    """LLVM's loader of objects; what it has loaded stays for the life of the process."""
+
+    def __init__(self) -> None:
+        from llvmlite import binding  # noqa: PLC0415
+
+        binding.initialize_native_target()
+        binding.initialize_native_asmprinter()
+        target = binding.Target.from_default_triple()
+        machine = target.create_target_machine(reloc="pic", codemodel="small")
+        self.binding = binding
+        self.loader = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
+        self.loaded: dict[str, Loaded] = {}
+
+    def load(self, made: ObjectFile) -> Loaded:
+        """Return the function of an object whose needs :func:`can_load` has checked."""
+        if made.symbol not in self.loaded:
+            part = self.binding.object_file.ObjectFileRef.from_data(made.code)
+            self.loader.add_object_file(part)
+            self.loader.finalize_object()
+            address = int(self.loader.get_function_address(made.symbol))
+            self.loaded[made.symbol] = Loaded(address, made.returns)
+        return self.loaded[made.symbol]
+
+
+@functools.cache
+def start_engine() -> Engine:
+    return Engine()
+
+
+def can_load(made: ObjectFile) -> bool:
+    """Return whether this process has all symbols of an object: LLVM ends it for want of one."""
+    binding = start_engine().binding
+    return all(binding.address_of_symbol(each) for each in made.needs)
+
+
+# ---------------------------------------------------------------------------------------- calling
+
+KINDS = {float: "d", np.float64: "d", int: "q", np.int64: "q", bool: "b", np.bool_: "b"}
+RETURNED = {"q": ctypes.c_int64, "d": ctypes.c_double, "b": ctypes.c_bool}
+
+
+class Packed(NamedTuple):
+    """An argument as words, and its kinds: letters of numbers, types of arrays."""
+
+    kinds: tuple[str, ...]
+    words: bytes
+
+
+def pack(value: Any) -> Packed:
+    """Return an argument as numba passes it: tuples flat, an array as its seven or more words."""
+    kinds: list[str] = []
+    form: list[str] = []
+    words: list[Any] = []
+    for leaf in flatten(value):
+        if isinstance(leaf, np.ndarray):
+            order = "C" if leaf.flags.c_contiguous else "A"
+            kinds.append(f"{leaf.dtype.str}{leaf.ndim}{order}")
+            place = leaf.ctypes.data
+            words += (0, 0, leaf.size, leaf.itemsize, place, *leaf.shape, *leaf.strides)
+            form.append(f"{5 + 2 * leaf.ndim}q")
+        elif leaf is None:
+            kinds.append("n")
+            words.append(0)
+            form.append("q")
+        else:
+            kind = KINDS[type(leaf)]
+            kinds.append(kind)
+            words.append(leaf)
+            form.append("d" if kind == "d" else "q")
+    return Packed(tuple(kinds), struct.pack("".join(form), *words))
+
+
+def flatten(value: Any) -> Iterator[Any]:
+    if isinstance(value, tuple):
+        for each in value:
+            yield from flatten(each)
+    else:
+        yield value
+
+
+Compile = Callable[[str, tuple[Any, ...]], ObjectFile]
+CALLED = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_void_p)
+
+
+class Entry:
+    """A function that Python calls, one object for each kinds of arguments.
+
+    ``mark`` names its sources; ``compile_for`` returns the object of a name for given arguments.
+    """
+
+    def __init__(self, name: str, mark: str, compile_for: Compile) -> None:
+        self.name, self.mark, self.compile_for = name, mark, compile_for
+        self.found: dict[tuple[tuple[str, ...], ...], tuple[Any, str]] = {}
+
+    @property
+    def prefix(self) -> str:
+        """What the names of its files begin with."""
+        return f"{self.name}-{self.mark}"
+
+    def is_compiled(self) -> bool:
+        """Return whether it is in memory or in a folder, for arguments of some kinds."""
+        return bool(self.found) or has_object(self.prefix)
+
+    def find(self, kinds: tuple[tuple[str, ...], ...], given: tuple[Any, ...]) -> tuple[Any, str]:
+        """Return the function for these kinds, compiled if no folder has it, and its returns."""
+        if kinds not in self.found:
+            with COMPILER_LOCK:
+                name = f"{self.prefix}-{hash_texts(repr(kinds))[:12]}"
+                loaded = load_or_compile(name, lambda: self.compile_for(name, given))
+                self.found[kinds] = CALLED(loaded.address), loaded.returns
+        return self.found[kinds]
+
+    def caller(self) -> Caller:
+        """Return a call that packs an argument again only where it is another object."""
+        return Caller(self)
+
+    def __call__(self, *given: Any) -> Any:
+        return Caller(self)(*given)
+
+
+class Caller:
+    """Call an entry again and again, with mostly the same arguments."""
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+        self.kept: dict[int, tuple[Any, Packed]] = {}
+
+    def bind(self, *given: Any) -> Callable[[], Any]:
+        """Return the call itself; what must be compiled for it is compiled before."""
+        parts = []
+        for k, value in enumerate(given):
+            last = self.kept.get(k)
+            if last is None or last[0] is not value:
+                last = self.kept[k] = value, pack(value)
+            parts.append(last[1])
+        function, returns = self.entry.find(tuple(each.kinds for each in parts), given)
+        words = b"".join(each.words for each in parts)
+        return functools.partial(call, self.entry.name, function, returns, words)
+
+    def __call__(self, *given: Any) -> Any:
+        return self.bind(*given)()
+
+
+def call(name: str, function: Any, returns: str, words: bytes) -> Any:
+    """Return what a function returns: None, a number, or a tuple of numbers."""
+    room = (ctypes.c_int64 * 8)()
+    fault = ctypes.c_void_p()
+    status = function(words, ctypes.addressof(room), ctypes.addressof(fault))
+    if status != 0:
+        raise RuntimeError(f"compiled {name} ended with status {status}; please report this")
+    place = ctypes.addressof(room)
+    kinds: list[Any] = [RETURNED[each] for each in returns]
+    found = tuple(kind.from_address(place + 8 * k).value for k, kind in enumerate(kinds))
+    return found if len(found) > 1 else found[0] if found else None
+
+
+def load_or_compile(
+    name: str, compile_now: Callable[[], ObjectFile], *, is_kept: bool = True
+) -> Loaded:
+    """Return a function from a folder; else compile it, and keep what loads without numba."""
+    if not is_kept:
+        return start_engine().load(compile_now())
+    found = find_object(name)
+    if found is None:
+        with one_process(name):
+            found = find_object(name)
+            if found is None:
+                found = compile_now()
+                COMPILED.append(name)
+            if can_keep(found):
+                keep_object(name, found)
+    return start_engine().load(found)
+
+
+COMPILED: list[str] = []
+"""Names of the objects that this process has compiled."""
+
+
+@contextlib.contextmanager
+def one_process(name: str) -> Iterator[None]:
+    """Let one process compile an object, where its folder can be written; the others wait."""
+    from filelock import FileLock  # noqa: PLC0415 - only where something compiles
+
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError, NotImplementedError):
+            folder = find_object_folder()
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(folder / f"{name}.lock"))
+        yield
+
+
+OF_LIBC = frozenset(
+    {
+        "log", "log1p", "log2", "log10", "exp", "exp2", "expm1", "pow", "sqrt", "sin", "cos", "tan",
+        "asin", "acos", "atan", "atan2", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf",
+        "erfc", "lgamma", "tgamma", "fmod", "floor", "ceil", "trunc", "round", "rint", "nearbyint",
+        "fabs", "copysign", "ldexp", "frexp", "hypot", "cbrt", "memset", "memcpy", "memmove",
+    }
+)  # fmt: skip
+
+
+def can_keep(made: ObjectFile) -> bool:
+    """Return whether an object needs nothing that numba alone gives a process."""
+    return set(made.needs) <= OF_LIBC
+
+
+# ------------------------------------------------------------------------------------ the seconds
+
+
+class Stopwatch:
+    """The seconds that compiling takes; only one thread compiles at a time."""
+
+    depth, began, spent = 0, 0.0, 0.0
+
+    @property
+    def seconds(self) -> float:
+        return self.spent + (time.perf_counter() - self.began if self.depth else 0.0)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        self.began = self.began if self.depth else time.perf_counter()
+        self.depth += 1
+        try:
+            yield
+        finally:
+            self.depth -= 1
+            if self.depth == 0:
+                self.spent += time.perf_counter() - self.began
+
+
+COMPILING = Stopwatch()
+
+
+# ------------------------------------------------------------------------------ signals that wait
+
+SIGNALS = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM", "SIGUSR1", "SIGUSR2", "SIGBREAK")
+    if hasattr(signal, name)
+)
+
+Handler: TypeAlias = Callable[[int, FrameType | None], Any]
+
+
+@dataclass
+class SignalGate:
+    is_closed: bool = True
+    kept: list[Callable[[], Any]] = field(default_factory=list)
+
+    def handle(self, handler: Handler, number: int, frame: FrameType | None) -> None:
+        if self.is_closed:
+            self.kept.append(functools.partial(handler, number, frame))
+        else:
+            handler(number, frame)
+
+    def open(self) -> None:
+        self.is_closed = False
+        while self.kept:
+            self.kept.pop(0)()
+
+
+@contextlib.contextmanager
+def hold_signals() -> Iterator[SignalGate]:
+    """Keep signals until the block ends, and then answer all of them, though one raises.
+
+    What a handler raises while compiled code runs would be lost.
+    """
+    gate = SignalGate()
+    with (
+        contextlib.ExitStack() as answers,
+        contextlib.ExitStack() as handlers,
+    ):
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                if callable(handler := signal.getsignal(number)):
+                    handlers.callback(signal.signal, number, handler)
+                    signal.signal(number, functools.partial(gate.handle, handler))
+        try:
+            yield gate
+        finally:
+            gate.is_closed = False
+            for answer in reversed(gate.kept):
+                answers.callback(answer)

@@ -1,5 +1,0 @@
-"""Functions of numbers that policies may call; they compile. Public as :mod:`backtest.math`."""
-
-from backtest.base.elementary import exp, log, mills_ratio, normal_cdf, normal_density, power
-
-__all__ = ["exp", "log", "mills_ratio", "normal_cdf", "normal_density", "power"]

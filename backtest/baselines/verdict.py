@@ -1,0 +1,380 @@
+"""Compare a run with its baseline: the same, moved, or not measured; and the verdict as text."""
+
+from __future__ import annotations
+
+import html
+import math
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from backtest.baselines import trace as t
+from backtest.baselines.baseline import (
+    EXACT,
+    TOLERANCE,
+    WALK,
+    WINNERS,
+    Baseline,
+    FactChange,
+    check_mode,
+    list_changes,
+    list_host_changes,
+)
+from backtest.core import BacktestError, count_nouns, to_plain
+from backtest.results.measure_table import METRICS
+
+SAME, MOVED, UNMEASURED = "same", "moved", "not measured"
+REWRITTEN, SKIPPED = "rewritten", "skipped"
+EXIT = {SAME: 0, REWRITTEN: 0, MOVED: 1, UNMEASURED: 2, SKIPPED: 0}
+MOST_NAMED = 5
+
+
+class MetricMove(NamedTuple):
+    name: str
+    was: float
+    now: float
+    tolerance: t.Band
+    direction: str
+
+    @property
+    def is_inside(self) -> bool:
+        return self.tolerance.holds(self.was, self.now)
+
+
+@dataclass(frozen=True)
+class RegressVerdict:
+    """The outcome of comparing a run with its baseline.
+
+    ``status`` is ``"same"``, ``"moved"`` or ``"not measured"``; ``"rewritten"`` after an update of
+    the baseline; ``"skipped"`` if a test measures it. ``basis`` says how the bars were compared,
+    bit by bit or to 1e-9, and why; ``accepted`` are measures that became better, as
+    ``allow_better`` permits; ``changes`` are the inputs that differ, ``host`` the platforms.
+    """
+
+    name: str
+    status: str
+    reason: str
+    mode: str = EXACT
+    basis: str = ""
+    metrics: tuple[MetricMove, ...] = ()
+    accepted: tuple[str, ...] = ()
+    bars: t.BarMoves | None = None
+    noise: t.Noise | None = None
+    changes: tuple[FactChange, ...] = ()
+    host: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """0 same, rewritten or skipped, 1 moved, 2 not measured."""
+        return EXIT[self.status]
+
+    def as_rewritten(self, reason: str) -> RegressVerdict:
+        text = f"{reason.strip()} ({self.status}: {self.reason})"
+        return replace(self, status=REWRITTEN, reason=text)
+
+    @property
+    def moved(self) -> tuple[MetricMove, ...]:
+        """The measures outside their bands."""
+        return tuple(each for each in self.metrics if not each.is_inside)
+
+    @property
+    def within_noise(self) -> tuple[MetricMove, ...]:
+        """Those of them that returns as noisy as these would move as far by chance."""
+        names = () if self.noise is None else self.noise.within
+        return tuple(each for each in self.moved if each.name in names)
+
+    @property
+    def beyond_noise(self) -> tuple[MetricMove, ...]:
+        """Those of them that noise does not explain."""
+        return tuple(each for each in self.moved if each not in self.within_noise)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the verdict as data for JSON; numbers that are not finite are strings."""
+        noisy = {each.name for each in self.within_noise}
+        kept = ("name", "status", "reason", "mode", "basis", "accepted")
+        plain: dict[str, Any] = to_plain(
+            {
+                **{name: getattr(self, name) for name in kept},
+                "exit": self.exit_code,
+                "metrics": {
+                    each.name: {
+                        **each._asdict(),
+                        "tolerance": each.tolerance.to_data(),
+                        "inside": each.is_inside,
+                        "within_noise": each.name in noisy,
+                    }
+                    for each in self.metrics
+                },
+                "bars": self.bars and {**asdict(self.bars), "is_same": self.bars.is_same},
+                "returns": self.noise and self.noise._asdict(),
+                "changes": [each._asdict() for each in self.changes],
+                "platform": self.host,
+            }
+        )
+        return plain
+
+
+# -------------------------------------------------------------------------------------- comparing
+
+
+def report_failure(name: str, error: BaseException, mode: str = EXACT) -> RegressVerdict:
+    """Return the verdict on a run that could not be measured; it never passes."""
+    reason = str(error)
+    if not isinstance(error, BacktestError):
+        reason = f"a run must end, raised {type(error).__name__}: {error}"
+    return RegressVerdict(name, UNMEASURED, reason, mode)
+
+
+def report_skipped(name: str) -> RegressVerdict:
+    return RegressVerdict(name, SKIPPED, "a test made its result: pytest checks it")
+
+
+def combine_exit_codes(verdicts: Sequence[RegressVerdict]) -> int:
+    codes = [each.exit_code for each in verdicts if each.status != SKIPPED]
+    return max(codes, default=2)
+
+
+def compare_baselines(
+    was: Baseline, now: Baseline, *, mode: str | None = None, allow_better: Sequence[str] = ()
+) -> RegressVerdict:
+    """Compare a run with its baseline.
+
+    ``mode`` is the baseline's own by default; ``allow_better`` are names or patterns of measures
+    that may become better.
+    """
+    decides = check_mode(mode or was.mode)
+    allowed = list_allowed(allow_better)
+    host = tuple(list_host_changes(was.host, now.host))
+    changes = tuple(list_changes(was.facts, now.facts))
+    obstacle = find_obstacle(was, now)
+    found = RegressVerdict(was.name, UNMEASURED, obstacle, decides, changes=changes, host=host)
+    if obstacle:
+        return found
+    basis = "bit by bit: the same platform"
+    if host:
+        basis = f"to 1e-9 relative per bar: another platform ({'; '.join(host)})"
+    was_ruined, is_ruined = (each.metrics.get("ruined", 0.0) > 0.0 for each in (was, now))
+    found = replace(
+        found,
+        basis=basis,
+        metrics=tuple(compare_metric(name, was, now) for name in sort_metrics(was.metrics)),
+        bars=t.compare_traces(was.trace, now.trace, is_exact=not host),
+        noise=t.compare_returns(was.trace, now.trace, was_ruined=was_ruined, is_ruined=is_ruined),
+    )
+    accepted = tuple(m.name for m in found.moved if m.name in allowed and m.direction == t.BETTER)
+    status, reason = decide(found, accepted)
+    return replace(found, status=status, reason=reason, accepted=accepted)
+
+
+def sort_metrics(names: Iterable[str]) -> list[str]:
+    order = {name: place for place, name in enumerate(METRICS)}
+    return sorted(names, key=lambda name: order.get(name, len(order)))
+
+
+def compare_metric(name: str, was: Baseline, now: Baseline) -> MetricMove:
+    one, other = was.metrics[name], now.metrics[name]
+    return MetricMove(name, one, other, was.bands[name], t.find_direction(name, one, other))
+
+
+def list_allowed(patterns: Sequence[str]) -> frozenset[str]:
+    known = (*METRICS, *t.BETTER_IF)
+    return frozenset(
+        name for each in patterns for name in t.match_names(each, known, "allow_better")
+    )
+
+
+def find_obstacle(was: Baseline, now: Baseline) -> str:
+    cure = "--update --reason '...' records what it is now"
+    kinds = ["a walk" if WALK in each.facts else "a run" for each in (was, now)]
+    if kinds[0] != kinds[1]:
+        return f"a baseline of {kinds[0]} is compared with {kinds[0]}, got {kinds[1]}"
+    missing = [name for name in was.metrics if name not in now.metrics]
+    if missing:
+        return f"the run lacks measures of the baseline: {', '.join(missing)}; {cure}"
+    spans = [baseline.facts["data"] for baseline in (was, now)]
+    lost = find_lost_data(*spans)
+    if lost:
+        return f"the run lacks data that the baseline was measured on: {lost}; {cure}"
+    one, other = was.trace.time, now.trace.time
+    if len(one) == len(other) and (one == other).all():
+        return ""
+    bars = [f"{each['bars']:,} of {each['start']} to {each['end']}" for each in spans]
+    return f"runs must have the same bars to be compared, got {bars[0]} and {bars[1]}; {cure}"
+
+
+def find_lost_data(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    if "instruments" in was:
+        now_parts = now.get("instruments", {})
+        lost = {
+            name: find_lost_data(each, now_parts[name]) if name in now_parts else "all bars"
+            for name, each in was["instruments"].items()
+        }
+        return ", ".join(f"{what} of {name}" for name, what in lost.items() if what)
+    kinds = {
+        "settlements of funding": [each["funding_events"] > 0 for each in (was, now)],
+        "mark prices": [each["liquidations_tested_on"] == "mark prices" for each in (was, now)],
+    }
+    return " and ".join(kind for kind, (had, has) in kinds.items() if had and not has)
+
+
+def decide(found: RegressVerdict, accepted: Sequence[str]) -> tuple[str, str]:
+    if any(each.name not in accepted for each in found.moved):
+        return MOVED, describe_moved(found, accepted)
+    if accepted:
+        return SAME, f"better in {', '.join(accepted)}, which is allowed"
+    if found.mode == TOLERANCE:
+        return SAME, "every measure lies in its tolerance"
+    if found.bars is not None and not found.bars.is_same:
+        return MOVED, f"{t.NEITHER}: bars differ, every measure lies in its tolerance"
+    return SAME, "every bar is the same"
+
+
+def describe_moved(found: RegressVerdict, accepted: Sequence[str]) -> str:
+    """Return which measures moved in which direction, those within noise not among them."""
+    words = []
+    for direction in (t.WORSE, t.BETTER, t.NEITHER):
+        moved = [each for each in found.beyond_noise if each.direction == direction]
+        names = [each.name for each in moved if each.name not in accepted]
+        most = MOST_NAMED if len(names) <= MOST_NAMED else MOST_NAMED - 1
+        words += [f"{direction} in {name_some(names, most, ', ', ' and ')}"] if names else []
+    return "; ".join(words) or f"{t.NEITHER}: what moved is within noise"
+
+
+# --------------------------------------------------------------------------------------- as text
+
+WIDTH = 100
+METRIC_HEADS = ("measure", "baseline", "now", "change", "tolerance", "")
+BAR_HEADS = ("first differing bar", "baseline", "now", "change", "bars that differ")
+MOST_LATER = 6
+MOST_WINNERS = 8
+"""Most parameters of winners of folds that are named."""
+
+
+def count_statuses(verdicts: Sequence[RegressVerdict]) -> str:
+    counts = [(word, sum(each.status == word for each in verdicts)) for word in EXIT]
+    listed = ", ".join(f"{n} {status}" for status, n in counts if n)
+    return f"{count_nouns(len(verdicts), 'baseline')}: {listed}"
+
+
+def list_tables(verdict: RegressVerdict) -> Iterator[tuple[Sequence[str], list[Sequence[str]]]]:
+    """Yield the measures that moved by more than their noise, and the first bar that differs."""
+    rows: list[Sequence[str]] = []
+    for each in verdict.beyond_noise:
+        word = "allowed" if each.name in verdict.accepted else each.direction.partition(" ")[0]
+        pair = format_pair(each.was, each.now)
+        change = format_change(each.was, each.now)
+        rows.append((each.name, *pair, change, str(each.tolerance), word))
+    yield METRIC_HEADS, rows
+    at_first = () if verdict.bars is None else verdict.bars.at_first
+    yield (
+        BAR_HEADS,
+        [
+            (x.step, *format_pair(x.was, x.now), format_change(x.was, x.now), f"{x.count:,}")
+            for x in at_first
+        ],
+    )
+
+
+def list_remarks(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
+    """Yield what matters most first: where it began, what was changed, what it cost, and noise."""
+    bars = verdict.bars if verdict.bars is not None and not verdict.bars.is_same else None
+    if bars is not None:
+        step = bars.at_first[0].step
+        yield "first", f"bar {bars.first:,} of {bars.n_bars:,}, {bars.first_time} UTC: {step}"
+    yield from describe_causes(verdict)
+    if bars is not None and bars.terms:
+        total = sum(bars.terms.values())
+        terms = sorted(bars.terms.items(), key=lambda item: -abs(item[1]))
+        parts = ", ".join(f"{name} {value:+,.6g}" for name, value in terms)
+        yield "equity", f"the final equity moved by {total:+,.6g}: {parts}"
+    if verdict.noise is not None and (verdict.moved or bars is not None):
+        yield "returns", str(verdict.noise)
+    if noisy := verdict.within_noise:
+        names = ", ".join(each.name for each in noisy)
+        yield "noise", f"{len(noisy)} moved within noise: {names}"
+    if verdict.accepted:
+        yield "allowed", f"better in {', '.join(verdict.accepted)}"
+    later = [f"{x.column} from bar {x.bar:,}" for x in (bars.moves if bars else ())
+             if bars and x.bar > bars.first]  # fmt: skip
+    if later:
+        yield "later", name_some(later, MOST_LATER, ", ", " and ")
+    if verdict.basis:
+        yield "compared", f"{verdict.basis}; what decides: {verdict.mode}"
+
+
+def describe_causes(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
+    by_kind: dict[str, list[str]] = {}
+    is_python = any(each.startswith("python ") for each in verdict.host)
+    for change in verdict.changes:
+        is_bytecode = is_python and change.name == "policy.source_hash"
+        note = " (of another Python's bytecode: the source may be the same)" * is_bytecode
+        by_kind.setdefault(change.kind, []).append(f"{change}{note}")
+    for kind, changes in by_kind.items():
+        most = MOST_WINNERS if kind == WINNERS else len(changes)
+        yield f"{kind} changed", name_some(changes, most, "; ", "; and ")
+    bars = verdict.bars
+    if bars is not None and bars.data is not None:
+        one, other = format_pair(bars.data.was, bars.data.now)
+        close = f", close {one} -> {other}" if one != other else ""
+        yield (
+            "data differ",
+            f"in {bars.data.count:,} of {bars.n_bars:,} bars, first in bar {bars.data.bar:,}, "
+            f"{bars.data_time} UTC{close}",
+        )
+    if verdict.status == MOVED and all(each.kind == WINNERS for each in verdict.changes):
+        yield (
+            "changed",
+            "no recorded fact of data, policy, venue, account or engine; a policy may depend on "
+            "what its hash does not cover: an object, a file, the clock, random numbers",
+        )
+
+
+def name_some(texts: Sequence[str], most: int, comma: str, last: str) -> str:
+    rest = len(texts) - most
+    return comma.join(texts[:most]) + (f"{last}{rest} more" if rest > 0 else "")
+
+
+def write_text(verdicts: Sequence[RegressVerdict]) -> str:
+    lines = []
+    for verdict in verdicts:
+        lines.append(f"{verdict.name}: {verdict.status}: {verdict.reason}")
+        for subject, text in list_remarks(verdict):
+            lines += textwrap.wrap(
+                f"{subject}: {text}", WIDTH, initial_indent="  ", subsequent_indent="    "
+            )
+        is_told = verdict.status != SAME or bool(verdict.accepted)
+        for heads, rows in list_tables(verdict):
+            if rows and is_told:
+                table = pd.DataFrame(rows, columns=list(heads)).to_string(index=False)
+                lines += [f"  {each}".rstrip() for each in table.splitlines()]
+    if len(verdicts) > 1:
+        lines.append(count_statuses(verdicts))
+    return "\n".join(lines)
+
+
+def write_markdown(verdicts: Sequence[RegressVerdict]) -> str:
+    text = html.escape(write_text(verdicts), quote=False)
+    return f"## Regression gate: {count_statuses(verdicts)}\n\n<pre>\n{text}\n</pre>\n"
+
+
+DIGITS = (6, 9, 12, 17)
+"""Numbers of significant digits tried in turn until two numbers look different."""
+
+
+def format_pair(one: float, other: float) -> tuple[str, str]:
+    for digits in DIGITS:
+        texts = f"{one:,.{digits}g}", f"{other:,.{digits}g}"
+        if texts[0] != texts[1]:
+            break
+    return texts
+
+
+def format_change(before: float, after: float) -> str:
+    if not (math.isfinite(before) and math.isfinite(after)):
+        return ""
+    if before == 0.0:
+        return f"{after:+.3g}"
+    return f"{(after - before) / abs(before) * 100.0:+.3g} %"

@@ -1,0 +1,164 @@
+"""Black-76 prices and Greeks of European options, in scalar functions that also compile.
+
+With ``x = -|ln(F/K)|``, ``s = sigma sqrt(T)``, ``h = x / s`` and ``t = s / 2``, the option that is
+out of the money is worth ``sqrt(F K) b`` before discounting, with
+``b = exp(x/2) Phi(h + t) - exp(-x/2) Phi(h - t)``. Both terms are almost equal in the wings and
+for small s. So b is computed as a difference of Mills' ratios times one exponential, or as a Taylor
+series of that difference in t, and keeps its relative accuracy down to the smallest numbers. The
+option in the money adds the intrinsic value (put-call parity).
+
+Sources: Black (1976), The pricing of commodity contracts; Jäckel (2015), Let's be rational, for the
+normalized form.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from backtest.core.elementary import ROOT_TWO_PI, mills_ratio, normal_cdf, normal_density
+
+MOST_CARRY = 700.0
+"""Largest rate times years: its exponential must fit into a float."""
+SERIES_LIMIT = 0.12
+"""Half deviations below which the difference is a series in t."""
+
+
+class Greeks(NamedTuple):
+    """Derivatives of an option's value, as :func:`backtest.options.greeks` defines them.
+
+    Floats, or arrays of one shape.
+    """
+
+    delta: Any
+    gamma: Any
+    vega: Any
+    theta: Any
+    rho: Any
+    vanna: Any
+    volga: Any
+
+
+def is_possible(
+    forward: float, strike: float, years: float, volatility: float, rate: float
+) -> bool:
+    is_placed = forward > 0.0 and strike > 0.0 and abs(rate * years) <= MOST_CARRY
+    return is_placed and years >= 0.0 and volatility >= 0.0
+
+
+def log_ratio(forward: float, strike: float) -> float:
+    ratio = forward / strike
+    if 0.5 < ratio < 2.0:
+        return math.log1p((forward - strike) / strike)
+    return math.log(forward) - math.log(strike)
+
+
+def normalized_price(x: float, s: float) -> float:
+    return price_and_slope(x, s)[0] if s > 0.0 else 0.0
+
+
+def price_and_slope(x: float, s: float) -> tuple[float, float]:
+    q, t = -x / s, 0.5 * s
+    slope = math.exp(-0.5 * (q * q + t * t)) / ROOT_TWO_PI
+    if t < SERIES_LIMIT:
+        return (slope * mills_difference(q, t) if slope > 0.0 else 0.0), slope
+    if t >= q:
+        return math.exp(0.5 * x) - slope * (mills_ratio(q + t) + mills_ratio(t - q)), slope
+    return slope * (mills_ratio(q - t) - mills_ratio(q + t)), slope
+
+
+def mills_difference(q: float, t: float) -> float:
+    """Return R(q - t) - R(q + t) for small t: twice the odd terms of the Taylor series at q.
+
+    With Y(h) = R(-h): Y' = 1 + h Y, and Y(n+1) = h Y(n) + n Y(n-1).
+    """
+    h = -q
+    even = mills_ratio(q)
+    odd = 1.0 + h * even
+    term, total = t, t * odd
+    for k in range(1, 7):
+        even = h * odd + (2.0 * k - 1.0) * even
+        odd = h * even + 2.0 * k * odd
+        term *= t * t / (2.0 * k * (2.0 * k + 1.0))
+        total += term * odd
+    return 2.0 * total
+
+
+def scalar_price(
+    sign: float,
+    forward: float,
+    strike: float,
+    years: float,
+    volatility: float,
+    rate: float,
+    is_coin: bool,
+) -> float:
+    if not is_possible(forward, strike, years, volatility, rate):
+        return math.nan
+    intrinsic = max(0.0, sign * (forward - strike))
+    s = volatility * math.sqrt(years)
+    value = 0.0
+    if s > 0.0:
+        x = -abs(log_ratio(forward, strike))
+        value = math.sqrt(forward) * math.sqrt(strike) * normalized_price(x, s)
+    cash = math.exp(-rate * years) * (intrinsic + value)
+    return cash / forward if is_coin else cash
+
+
+def scalar_greeks(
+    sign: float,
+    forward: float,
+    strike: float,
+    years: float,
+    volatility: float,
+    rate: float,
+    is_coin: bool,
+) -> Greeks:
+    if not is_possible(forward, strike, years, volatility, rate):
+        nan = math.nan
+        return Greeks(nan, nan, nan, nan, nan, nan, nan)
+    value = scalar_price(sign, forward, strike, years, volatility, rate, False)
+    found = cash_greeks(sign, forward, strike, years, volatility, rate, value)
+    if not is_coin:
+        return found
+    delta = (found.delta - value / forward) / forward
+    is_fixed = not volatility * math.sqrt(years) > 0.0
+    return Greeks(
+        delta=delta,
+        gamma=0.0 if is_fixed else (found.gamma - 2.0 * delta) / forward,
+        vega=found.vega / forward,
+        theta=found.theta / forward,
+        rho=found.rho / forward,
+        vanna=(found.vanna - found.vega / forward) / forward,
+        volga=found.volga / forward,
+    )
+
+
+def cash_greeks(
+    sign: float,
+    forward: float,
+    strike: float,
+    years: float,
+    volatility: float,
+    rate: float,
+    value: float,
+) -> Greeks:
+    discount = math.exp(-rate * years)
+    s = volatility * math.sqrt(years)
+    if not s > 0.0:
+        above = sign * (forward - strike)
+        step = 0.5 if above == 0.0 else (1.0 if above > 0.0 else 0.0)
+        return Greeks(discount * sign * step, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    d1 = log_ratio(forward, strike) / s + 0.5 * s
+    d2 = d1 - s
+    density = discount * normal_density(d1)
+    vega = forward * density * math.sqrt(years)
+    return Greeks(
+        delta=discount * sign * normal_cdf(sign * d1),
+        gamma=density / (forward * s),
+        vega=vega,
+        theta=rate * value - 0.5 * forward * density * volatility / math.sqrt(years),
+        rho=-years * value,
+        vanna=-density * d2 / volatility,
+        volga=vega * d1 * d2 / volatility,
+    )

@@ -1,0 +1,257 @@
+"""Check the arguments of public functions against the types that their signatures declare."""
+
+from __future__ import annotations
+
+import builtins
+import datetime as dt
+import functools
+import inspect
+import itertools
+import numbers
+import os
+import sys
+import types
+import typing
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from backtest.core import units
+from backtest.core.errors import BacktestError, DataError, ParameterError
+from backtest.core.json_values import repr_plain
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_C = TypeVar("_C")
+
+REFUSED: Any = object()
+BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+class Admitted(NamedTuple):
+    """What an argument may be; ``read`` returns it as the function takes it, or REFUSED."""
+
+    noun: str
+    read: Callable[[Any], Any]
+    error: type[BacktestError] = ParameterError
+
+
+def checked(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Wrap a function so that its arguments are checked against its annotations."""
+    return checked_only(*inspect.signature(function).parameters)(function)
+
+
+def checked_only(*names: str) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
+    def wrap(function: Callable[_P, _T]) -> Callable[_P, _T]:
+        parameters = inspect.signature(function).parameters.values()
+        order = [each.name for each in parameters if each.kind in BY_PLACE]
+        order += [each.name for each in parameters if each.kind is each.VAR_POSITIONAL]
+        find_asked = functools.cache(lambda: find_admitted(function, names))
+
+        @functools.wraps(function)
+        def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+            asked = find_asked()  # at the first call: annotations may name later modules
+            places = itertools.chain(order, itertools.repeat(order[-1] if order else ""))
+            read: Any = [read_one(function, asked, *each) for each in zip(places, args)]  # noqa: B905 - places go on
+            named: Any = {name: read_one(function, asked, name, kwargs[name]) for name in kwargs}
+            return function(*read, **named)
+
+        return call
+
+    return wrap
+
+
+def checked_fields(cls: type[_C]) -> type[_C]:
+    cls.__init__ = checked(cls.__init__)  # type: ignore[method-assign]
+    return cls
+
+
+def read_one(
+    function: Callable[..., Any], asked: Mapping[str, Admitted], name: str, value: Any
+) -> Any:
+    if (admitted := asked.get(name)) is None:
+        return value
+    found = admitted.read(value)
+    if found is REFUSED:
+        call = function.__qualname__.removesuffix(".__init__")
+        call = f"bt.{call}" if hasattr(sys.modules["backtest"], call.partition(".")[0]) else call
+        rule = f"{call}: {name} must be {admitted.noun}"
+        raise admitted.error(f"{rule}, got {repr_plain(value)}")
+    return found
+
+
+class Names(ChainMap[str, Any]):
+    def __missing__(self, name: str) -> Any:
+        return Any
+
+
+def find_admitted(function: Callable[..., Any], asked: Sequence[str]) -> dict[str, Admitted]:
+    public = vars(sys.modules["backtest"])
+    own = {"Path": Path, "Progress": sys.modules["backtest.engine"].Progress}
+    names = Names(function.__globals__, vars(builtins), vars(units), public, own)
+    written = {name: each for name, each in function.__annotations__.items() if name in asked}
+    holder = types.SimpleNamespace(__annotations__=written)
+    parameters, found = inspect.signature(function).parameters, {}
+    for name, hint in typing.get_type_hints(holder, {}, names, include_extras=True).items():
+        admitted = read_hint(hint)
+        if admitted is not None:
+            is_optional = parameters[name].default is None and admitted.read(None) is REFUSED
+            found[name] = join_admitted([admitted, ABSENT]) if is_optional else admitted
+    return found
+
+
+def read_hint(hint: Any) -> Admitted | None:
+    """Return what a type admits, None where that is not checked."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if hint in PLAIN or origin in PLAIN:
+        return PLAIN[hint if hint in PLAIN else origin]
+    if origin in (typing.Union, types.UnionType):
+        all_parts = [read_hint(each) for each in parts if not (each is str and Path in parts)]
+        return None if None in all_parts else join_admitted([each for each in all_parts if each])
+    if origin is Literal:
+        named = ", ".join(map(str, parts))
+        return keep_if(f"one of {named}", lambda it: type(it) is str and it in parts)
+    if origin is np.ndarray:
+        return FLOATS if np.dtype[np.float64] in parts else ARRAY
+    if origin in (Sequence, list, tuple):
+        return read_items(*parts, is_fixed=origin is tuple and Ellipsis not in parts)
+    if origin in (Mapping, dict):
+        item = read_hint(parts[1]) if parts else None
+        noun = "a mapping" + (f" to {item.noun} each" if item else "")
+        return keep_if(noun, lambda it: isinstance(it, Mapping) and fits([item], it.values()))
+    return read_class(parts[0] if origin is type else hint, is_class=origin is type)
+
+
+def read_class(base: Any, *, is_class: bool) -> Admitted | None:
+    if not isinstance(base, type) or base is object or getattr(base, "_is_protocol", False):
+        return None
+    if is_class:
+        noun = f"a class of {base.__name__}"
+        return keep_if(noun, lambda it: isinstance(it, type) and issubclass(it, base))
+    article = "an" if base.__name__[0] in "AEIO" else "a"
+    return keep_if(f"{article} {base.__name__}", lambda it: isinstance(it, base))
+
+
+def keep_if(noun: str, admits: Callable[[Any], bool]) -> Admitted:
+    return Admitted(noun, lambda value: value if admits(value) else REFUSED)
+
+
+def join_admitted(kinds: Sequence[Admitted]) -> Admitted:
+    def read(value: Any) -> Any:
+        found = (kind.read(value) for kind in kinds)
+        return next((each for each in found if each is not REFUSED), REFUSED)
+
+    is_file = any(kind.error is DataError for kind in kinds)
+    nouns = dict.fromkeys(kind.noun for kind in kinds)
+    return Admitted(" or ".join(nouns), read, DataError if is_file else ParameterError)
+
+
+def fits(kinds: Sequence[Admitted | None], items: Iterable[Any]) -> bool:
+    pairs = zip(itertools.cycle(kinds), items)
+    return all(kind is None or kind.read(each) is not REFUSED for kind, each in pairs)
+
+
+def read_items(*parts: Any, is_fixed: bool) -> Admitted:
+    kinds = [read_hint(each) for each in parts if each is not Ellipsis] or [None]
+    nouns = [kind.noun if kind else "any" for kind in kinds]
+
+    def read(value: Any) -> Any:
+        is_flat = getattr(value, "ndim", 1) == 1 and isinstance(value, Iterable)
+        if not is_flat or isinstance(value, str | bytes | Mapping):
+            return REFUSED
+        is_kept = isinstance(value, Sequence | np.ndarray | pd.Series | pd.Index)
+        items: Any = value if is_kept else tuple(value)
+        is_long = not is_fixed or len(items) == len(kinds)
+        return items if is_long and fits(kinds, items) else REFUSED
+
+    named = f"a tuple ({', '.join(nouns)})" if is_fixed else f"a sequence ({nouns[0]} each)"
+    return Admitted(named if any(kinds) else "a sequence", read)
+
+
+def admit_number(value: Any) -> Any:
+    number = value[()] if isinstance(value, np.ndarray) and not value.ndim else value
+    if isinstance(number, bool) or not isinstance(number, numbers.Real):
+        return REFUSED
+    try:
+        plain = float(number)
+    except OverflowError:
+        return REFUSED
+    is_plain_int = isinstance(number, int) and not isinstance(number, np.generic)
+    return number if is_plain_int else plain
+
+
+def admit_whole(value: Any) -> Any:
+    is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    return int(value) if is_whole and -(2**63) <= int(value) < 2**63 else REFUSED
+
+
+def admit_array(value: Any) -> Any:
+    if isinstance(value, np.ndarray | pd.Series | pd.Index):
+        is_numeric = isinstance(value.dtype, np.dtype) and value.dtype.kind in "biuf"
+        return value if is_numeric and value.ndim else REFUSED
+    try:
+        is_table = isinstance(value, pd.DataFrame | list | tuple)
+        return np.asarray(value, dtype=np.float64) if is_table else REFUSED
+    except (TypeError, ValueError, OverflowError):
+        return REFUSED
+
+
+def admit_floats(value: Any) -> Any:
+    values = admit_array(value)
+    is_plain = values is REFUSED or values.dtype.kind not in "bu"
+    return values if is_plain else values.astype(np.float64)
+
+
+def is_path(value: Any) -> bool:
+    """Return whether a value can be the path of a file: 255 bytes a name, 4,096 in all."""
+    if type(value) is not str and not isinstance(value, Path):
+        return False
+    try:
+        name = os.fsencode(value)
+    except (UnicodeEncodeError, TypeError):
+        return False
+    return b"\0" not in name and len(name) < 4096 and max(map(len, name.split(b"/"))) <= 255
+
+
+ARRAY = Admitted("an array of numbers", admit_array)
+FLOATS = ARRAY._replace(read=admit_floats)
+ABSENT = keep_if("None", lambda value: value is None)
+TIME = keep_if("a time", lambda value: isinstance(value, units.TIMES))
+PLAIN: dict[Any, Admitted | None] = {
+    Any: None,
+    float: Admitted("a number", admit_number),
+    int: Admitted("a whole number", admit_whole),
+    bool: keep_if("True or False", lambda value: isinstance(value, bool | np.bool_)),
+    str: keep_if("text", lambda value: isinstance(value, str)),
+    type(None): ABSENT,
+    npt.ArrayLike: ARRAY,
+    Callable: keep_if("a function", callable),
+    **dict.fromkeys((dt.datetime, np.datetime64, pd.Timestamp), TIME),
+    Path: keep_if("the path of a file or folder", is_path)._replace(error=DataError),
+}
+
+
+def check_shape(name: str, values: Any, shape: tuple[int, ...]) -> None:
+    """Check the shape of an array; -1 in ``shape`` stands for any length but 0."""
+    found = np.shape(values)
+    is_fit = len(found) == len(shape) and all(
+        n == asked or (asked < 0 < n) for n, asked in zip(found, shape, strict=True)
+    )
+    if not is_fit:
+        asked = ", ".join("n" if each < 0 else f"{each:,}" for each in shape)
+        raise ParameterError(f"{name} must be an array of shape ({asked}), got {found}")
+
+
+def check_broadcast(**arrays: Any) -> None:
+    """Check that the shapes of arrays fit each other."""
+    shapes = {name: np.shape(values) for name, values in arrays.items()}
+    try:
+        np.broadcast_shapes(*shapes.values())
+    except ValueError as error:
+        found = ", ".join(f"{name} of {shape}" for name, shape in shapes.items())
+        raise ParameterError(f"arrays must be of shapes that fit, got {found}") from error

@@ -1,0 +1,396 @@
+"""Declarations of what fields and arguments may hold: ``Annotated[float, Range(0.0, 1.0)]``."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, get_args
+
+import numpy as np
+import pandas as pd
+from pydantic_core import PydanticCustomError, core_schema
+
+from backtest.core import moments, units
+from backtest.core.checked_calls import checked, checked_fields
+from backtest.core.errors import BacktestError, Fault, ParameterError, did_you_mean
+from backtest.core.json_values import repr_given
+
+Condition: TypeAlias = "tuple[str, object] | None"
+
+
+class Declaration(ABC):
+    """What a field or an argument may hold, written as ``Annotated[float, declaration]``."""
+
+    kind: ClassVar[type] = object
+
+    @abstractmethod
+    def read(self, value: Any) -> Any:
+        """Return a value as it is held, or raise a Fault."""
+
+    def check(self, name: str, value: object, *, whole: bool = False) -> Any:
+        """Return the value as it is held.
+
+        Raises
+        ------
+        ParameterError
+            If it is not what is declared, or not whole where ``whole``.
+        """
+        try:
+            return int(self.read(read_number(value, whole=True))) if whole else self.read(value)
+        except Fault as fault:
+            found = fault.found or repr_given(value)
+            raise ParameterError(f"{name} {fault}, got {found}") from None
+
+    def __get_pydantic_core_schema__(self, source: Any, _: Any) -> core_schema.CoreSchema:
+        schema = core_schema.no_info_plain_validator_function(self._read_field)
+        is_optional = type(None) in get_args(source)
+        return core_schema.nullable_schema(schema) if is_optional else schema
+
+    def _read_field(self, value: Any) -> Any:
+        try:
+            return self.read(value)
+        except Fault as fault:
+            rule, found = str(fault), fault.found
+        except BacktestError as error:  # of a value inside: it has all of its own faults
+            raise PydanticCustomError("inner", "{text}", {"text": str(error)}) from None
+        raise PydanticCustomError("rule", "{rule}", {"rule": rule, "found": found})
+
+
+@checked_fields
+@dataclass(frozen=True, repr=False)
+class Range(Declaration):
+    """Numbers from ``low`` to ``high``, both included.
+
+    Parameters
+    ----------
+    low, high : float
+        The bounds; ``high`` may be infinite.
+    unit : str
+        What the number counts, for example ``"bars"`` or ``"per sqrt(year)"``.
+    log : bool
+        Whether ratios matter rather than differences (search on a logarithmic scale).
+    when : (name, value) or (name, (value, value, ...)), optional
+        The parameter matters only while another one has such a value. Where it does not matter, a
+        search leaves it at its default.
+    """
+
+    low: float
+    high: float
+    unit: str = ""
+    log: bool = False
+    when: Condition = None
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.high or (self.log and not self.low > 0):
+            raise ParameterError(
+                f"a Range needs low <= high, and low > 0 on a log scale, got {self!r}"
+            )
+
+    def __repr__(self) -> str:
+        parts = [f"{self.low:g}", f"{self.high:g}"]
+        parts += [repr(self.unit)] if self.unit else []
+        parts += ["log=True"] if self.log else []
+        parts += [f"when={self.when!r}"] if self.when else []
+        return f"Range({', '.join(parts)})"
+
+    def __str__(self) -> str:
+        return f"{self.low:g} to {self.high:g}" + (f" {self.unit}" if self.unit else "")
+
+    def read(self, value: Any) -> float:
+        """Return the number, or raise a Fault."""
+        number = read_number(value)
+        if not self.low <= number <= self.high:
+            raise Fault(f"must be {self}")
+        return number
+
+    @checked
+    def admits(self, values: units.FloatArray) -> units.BoolArray:
+        """Return a mask of the numbers that :meth:`check` accepts, whole or not."""
+        return (values >= self.low) & (values <= self.high)
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class Choice(Declaration):
+    """One of a few named options; ``when`` is that of :class:`Range`."""
+
+    options: tuple[str, ...] = field(default=())
+    unit: str = ""
+    when: Condition = None
+    kind: ClassVar[type] = str
+
+    def __init__(self, *options: str, unit: str = "", when: Condition = None) -> None:
+        object.__setattr__(self, "options", options)
+        object.__setattr__(self, "unit", unit)
+        object.__setattr__(self, "when", when)
+
+    def __repr__(self) -> str:
+        parts = [repr(option) for option in self.options]
+        parts += [f"when={self.when!r}"] if self.when else []
+        return f"Choice({', '.join(parts)})"
+
+    def __str__(self) -> str:
+        return ", ".join(self.options)
+
+    def read(self, value: Any) -> str:
+        """Return the option, or raise a Fault."""
+        if not isinstance(value, str) or value not in self.options:  # a series has no truth value
+            found = repr_given(value) + did_you_mean(value, self.options)
+            raise Fault(f"must be {'one of ' * (len(self.options) > 1)}{self}", found)
+        return str(value)
+
+
+def read_number(value: object, *, whole: bool = False) -> float:
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    number = to_float(value) if real else math.nan
+    if math.isnan(number) or (whole and not number.is_integer()):
+        raise Fault(f"must be {'a whole number' if whole else 'a number'}")
+    return number
+
+
+def to_float(value: object) -> float:
+    try:
+        return float(value)  # type: ignore[arg-type] # a real number has one
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf  # type: ignore[operator] # as above
+
+
+@dataclass(frozen=True)
+class Number(Declaration):
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+    may_be_infinite: bool = False
+    kind: ClassVar[type] = float
+
+    def __str__(self) -> str:
+        lower = f"{'over' if self.open_low else 'at least'} {self.low:g}"
+        upper = f"{'below' if self.open_high else 'at most'} {self.high:g}"
+        texts = ((lower, self.low), (upper, self.high))
+        return " and ".join(text for text, bound in texts if math.isfinite(bound)) or "finite"
+
+    def read(self, value: Any) -> float:
+        number = read_number(value)
+        over = number > self.low if self.open_low else number >= self.low
+        under = number < self.high if self.open_high else number <= self.high
+        if not (over and under):
+            raise Fault(f"must be {self}")
+        if math.isinf(number) and not self.may_be_infinite:
+            raise Fault("must be finite")
+        return number
+
+    def admits(self, values: units.FloatArray) -> units.BoolArray:
+        over = values > self.low if self.open_low else values >= self.low
+        under = values < self.high if self.open_high else values <= self.high
+        return over & under & (self.may_be_infinite | np.isfinite(values))
+
+
+def to_real(values: Any) -> np.ndarray:
+    """Return numbers as float64, a copy; complex ones are a TypeError, not their real parts."""
+    found = np.asarray(values)
+    if np.iscomplexobj(found):
+        raise TypeError("a complex number has no sign")
+    return np.array(found, dtype=np.float64)
+
+
+def check_range(
+    name: str,
+    value: object,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    open_low: bool = False,
+    open_high: bool = False,
+) -> float:
+    """Check one number as :class:`Number` does; infinite ones are allowed."""
+    if type(value) is float and low < value < high:  # the usual case, at once
+        return value
+    allowed = Number(low, high, open_low, open_high, may_be_infinite=True)
+    return float(allowed.check(name, value))
+
+
+if TYPE_CHECKING:
+    FloatSeries: TypeAlias = pd.Series[float]
+else:
+    FloatSeries = pd.Series
+Rate: TypeAlias = float | FloatSeries
+Cost: TypeAlias = float | FloatSeries | str
+
+
+def check_names(
+    owner: str,
+    given: Iterable[object],
+    known: Sequence[str],
+    needed: Sequence[str] = (),
+    *,
+    noun: str = "field",
+) -> None:
+    names = [str(name) for name in given]
+    unknown = [f"{name!r}{did_you_mean(name, known)}" for name in names if name not in known]
+    if unknown:
+        raise ParameterError(
+            f"{owner} has no {noun} {', '.join(unknown)}; use {', '.join(known) or f'no {noun}s'}"
+        )
+    missing = ", ".join(name for name in needed if name not in names)
+    if missing:
+        raise ParameterError(f"{owner} needs {missing}, which has no default")
+
+
+ANY_NUMBER = Number(may_be_infinite=True)
+POSITIVE = Number(0, open_low=True)
+NOT_NEGATIVE = Number(0)
+SHARE = Number(0, 1)
+COST = Number(0, 1, open_high=True)
+
+
+@dataclass(frozen=True)
+class Whole(Declaration):
+    low: int
+    kind: ClassVar[type] = int
+
+    def read(self, value: Any) -> int:
+        number = read_number(value)
+        if math.isfinite(number):
+            read_number(value, whole=True)
+        return int(Number(self.low).read(value))
+
+    def admits(self, values: units.FloatArray) -> units.BoolArray:
+        is_whole: units.BoolArray = values == np.rint(values)
+        return Number(self.low).admits(values) & is_whole
+
+
+class Flag(Declaration):
+    kind: ClassVar[type] = bool
+
+    def read(self, value: Any) -> bool:
+        if not isinstance(value, bool | np.bool_):
+            raise Fault("must be True or False")
+        return bool(value)
+
+
+class Text(Declaration):
+    kind: ClassVar[type] = str
+
+    def read(self, value: Any) -> str:
+        if not isinstance(value, str) or not value:
+            raise Fault("must be text")
+        return value
+
+
+class Duration(Declaration):
+    kind: ClassVar[type] = str
+
+    def read(self, value: Any) -> str:
+        try:
+            units.parse_duration(value if isinstance(value, str) else "")
+        except ParameterError:
+            raise Fault("must be a duration such as '60s' or '7d'") from None
+        return str(value)
+
+
+def read_time(value: Any) -> int:
+    """Return a time as UTC nanoseconds."""
+    try:
+        return moments.to_nanoseconds(value)
+    except ParameterError:
+        raise Fault("must be a time such as '2021-05-19' or '2021-05-19T12:00' (UTC)") from None
+
+
+class Time(Declaration):
+    kind: ClassVar[type] = str
+
+    def read(self, value: Any) -> str:
+        moment = pd.Timestamp(read_time(value), tz="UTC")
+        is_text = isinstance(value, str) and not value.strip().isdigit()
+        return value if is_text else moment.isoformat()
+
+
+@dataclass(frozen=True)
+class Timed(Declaration):
+    number: Number
+    constant: bool = True
+    kind: ClassVar[type] = float
+
+    def read(self, value: Any) -> Cost:
+        if self.constant and not isinstance(value, pd.Series):
+            return self.number.read(value)
+        series = read_timed(value, may_be_infinite=self.number.may_be_infinite)
+        for position in (int(series.argmin()), int(series.argmax())):
+            number = float(series.iloc[position])
+            try:
+                self.number.read(number)
+            except Fault as fault:
+                found = f"{repr_given(number)} at {_format(series.index, position)}"
+                raise Fault(str(fault), found) from None
+        return series
+
+    def admits(self, values: units.FloatArray) -> units.BoolArray:
+        return self.number.admits(values)
+
+
+class DatedCost(Timed):
+    def read(self, value: Any) -> Cost:
+        if not isinstance(value, str):
+            return super().read(value)
+        number = pd.to_numeric(value.strip().rstrip("%"), errors="coerce")
+        if not value.strip() or not math.isnan(number):
+            raise Fault(
+                "must be a number, a series by UTC time or the name of a column of the market"
+            )
+        return value
+
+
+def read_timed(series: object, *, may_be_infinite: bool = False) -> FloatSeries:
+    """Return a read-only copy of a series of numbers by UTC time, to the nanosecond."""
+    if not isinstance(series, pd.Series):
+        raise Fault("must be a series indexed by UTC time")
+    if not isinstance(series.index, pd.DatetimeIndex):
+        raise Fault(
+            "must be a series indexed by UTC time, pd.Series(values, index=market.times)",
+            type(series.index).__name__,
+        )
+    if series.empty:
+        raise Fault("must have at least one value", "an empty series")
+    times = _read_times(series.index)
+    values = _read_values(series, may_be_infinite=may_be_infinite)
+    times.flags.writeable = False
+    values.flags.writeable = False
+    return pd.Series(values, index=units.utc_index(times), copy=False)
+
+
+def _read_times(index: pd.DatetimeIndex) -> np.ndarray:
+    if index.tz is None:
+        raise Fault(
+            "must be indexed by UTC time, for example by series.tz_localize('UTC')",
+            "a series without a time zone",
+        )
+    try:
+        times = np.array(index.as_unit("ns").asi8)
+    except pd.errors.OutOfBoundsDatetime:
+        raise Fault("must be indexed by times from 1678 to 2261", f"{index.max()}") from None
+    wrong = np.flatnonzero(index.isna() | np.append(False, np.diff(times) <= 0))
+    if wrong.size:
+        found = f"{index[wrong[0]]} in row {wrong[0]}"
+        raise Fault("must be indexed by times that increase strictly", found)
+    return times
+
+
+def _read_values(series: FloatSeries, *, may_be_infinite: bool) -> np.ndarray:
+    is_number = pd.api.types.is_numeric_dtype(series) and not pd.api.types.is_bool_dtype(series)
+    if not is_number or pd.api.types.is_complex_dtype(series):
+        raise Fault("must hold numbers", f"a series of {series.dtype}")
+    # Adding 0.0 copies, and turns -0.0 into 0.0 so that equal series have equal bytes.
+    values = series.to_numpy(dtype=np.float64, na_value=np.nan) + 0.0
+    wrong = np.flatnonzero(np.isnan(values) if may_be_infinite else ~np.isfinite(values))
+    if wrong.size:
+        found = f"{values[wrong[0]]} in {wrong.size} of {values.size} rows, first at "
+        found += _format(series.index, int(wrong[0]))
+        raise Fault(f"must be {'numbers' if may_be_infinite else 'finite'}", found)
+    return values
+
+
+def _format(index: pd.Index, position: int) -> str:
+    return f"{units.format_time(int(pd.DatetimeIndex(index).as_unit('ns').asi8[position]))} UTC"

@@ -1,0 +1,121 @@
+"""Conversion of values for JSON and for messages, and safe reads of files with JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import reprlib
+import stat
+import types
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backtest.core.errors import DataError
+
+MOST_PLAIN = 1e15
+"""Whole floats below this are written without a decimal point in messages."""
+LONGEST_TEXT, MOST_ITEMS = 200, 20
+"""Letters and items of a value that messages write."""
+WORDS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+def to_json(value: Any) -> Any:
+    return to_plain(value, lambda _: None)
+
+
+def to_plain(value: Any, write_special: Callable[[float], str | None] = str) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): to_plain(item, write_special) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item, write_special) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return to_plain(value.tolist(), write_special)
+    is_special = isinstance(value, float) and not math.isfinite(value)
+    return write_special(value) if is_special else value
+
+
+class PlainRepr(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxlong = self.maxother = LONGEST_TEXT
+        self.maxlist = self.maxtuple = self.maxdict = MOST_ITEMS
+
+    def repr_instance(self, x: Any, level: int) -> str:
+        """Write any other value: a class by its name, a table or a large array by its shape."""
+        if isinstance(x, type | types.ModuleType):
+            return f"the {'class' if isinstance(x, type) else 'module'} {x.__name__}"
+        if isinstance(x, types.FunctionType):
+            return f"the function {x.__name__}"
+        shape: Any = getattr(x, "shape", ())
+        is_array = isinstance(shape, tuple) and bool(shape)
+        if is_array and (len(shape) > 1 or shape[0] > MOST_ITEMS or hasattr(x, "index")):
+            return f"a {type(x).__name__} of shape {shape}"
+        return super().repr_instance(x, level)
+
+
+WRITER = PlainRepr()
+
+
+def repr_plain(value: object) -> str:
+    """Return a short repr of a value for messages, with numpy numbers written as Python numbers."""
+    return WRITER.repr(_strip(value))
+
+
+def repr_given(value: object) -> str:
+    if isinstance(value, float) and value.is_integer() and abs(value) < MOST_PLAIN:
+        return f"{value:.0f}"
+    return repr_plain(value)
+
+
+def _strip(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*map(_strip, value))
+    if type(value) in (tuple, list):
+        return type(value)(map(_strip, value))
+    if type(value) is dict:
+        return {_strip(key): _strip(item) for key, item in value.items()}
+    return value
+
+
+def from_plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: from_plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [from_plain(item) for item in value]
+    return WORDS.get(value, value) if isinstance(value, str) else value
+
+
+LARGEST = 32 * 2**20
+"""Size limit in bytes; a larger file of a result is damaged."""
+
+
+def read_small(path: Path | str) -> bytes:
+    found = Path(path).stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise DataError(f"{path}: must be a plain file, got a folder, a pipe or a device")
+    size = found.st_size
+    if size > LARGEST:
+        raise DataError(f"{path}: must be at most {LARGEST >> 20} MiB, got {size / 2**20:,.0f} MiB")
+    return Path(path).read_bytes()
+
+
+def read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise ValueError(f"each name may be given once, got {twice!r} twice")
+    return found
+
+
+def parse_json(content: bytes, path: Path | str) -> Any:
+    try:
+        return json.loads(content.decode("utf-8"), object_pairs_hook=read_object)
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise DataError(f"{path}: must be JSON: {reason[:200]}") from error

@@ -1,0 +1,194 @@
+"""Moments: the one reader of times, columns of stamps or a single one, whoever wrote them.
+
+Whole numbers are seconds below 1e11, ms below 1e14, us below 1e17 and else ns since 1970, in one
+unit per column, from 1973 to 2100; those that could be a date, 20240403 or 202404031000, are
+refused. Text begins with the year of four digits, as ISO 8601 has it. A time without a zone is
+refused, unless the caller says in which it was written.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from backtest.core import errors
+from backtest.core.errors import BacktestError, DataError, ParameterError
+from backtest.core.json_values import repr_plain
+from backtest.core.units import SECOND, TIMES, BoolArray, IntArray, TimeLike, format_time
+
+Stamps: TypeAlias = "pd.Index | pd.Series"
+
+UNITS, BOUNDS = (SECOND, 10**6, 10**3, 1), (10**11, 10**14, 10**17)
+"""Nanoseconds of the units of whole numbers, and the numbers from which the next one is meant."""
+FIRST_EPOCH, LAST_EPOCH = 94_694_400 * SECOND, 4_133_980_800 * SECOND
+"""1973 and 2101 in ns: smaller whole numbers are mostly numbers of rows, or dates."""
+FIRST_YEAR, LAST_YEAR = 1678, 2261
+"""The years that nanoseconds can hold in full."""
+FIRST_DAY, LAST_DAY = 19_700_101, 21_010_101
+CLOCK_DIGITS = (0, 4, 6, 9)
+"""How many digits of a time of day may follow the eight of a date: none, HHMM, with SS, with ms."""
+
+_YEAR_FIRST = re.compile(r"\d{4}[-/.]\d|\d{8}T")
+_ENDS_IN_ZONE = r"[T ]\d.*(?:Z|[+-]\d\d(?::?\d\d)?)$"
+_UTC_NAMES = ("z", "UTC", "GMT")
+_NAME_OF_UTC = re.compile(r"\s?(?:z|UTC|GMT)$")
+_WHOLE = re.compile(r"\d{1,19}(?:\.0*)?")
+_YEAR = re.compile(r"\d{4}")
+
+OF_FILE = "; timezone='UTC' reads them as UTC, or name the zone in which they were written"
+OF_FRAME = (
+    "; frame.tz_localize('UTC'), or frame['time'].dt.tz_localize('UTC') of a column, makes them UTC"
+)
+"""Cures of stamps without a zone, in a file and in a frame of Python."""
+
+
+def read_stamps(
+    stamps: Stamps,
+    *,
+    name: str,
+    timezone: str | None = None,
+    is_file: bool = False,
+    error: type[BacktestError] = DataError,
+) -> IntArray:
+    """Return stamps as int64 UTC nanoseconds of shape (n,), or raise ``error`` in one sentence.
+
+    They are times of any resolution, texts with the year first, or whole epochs in s, ms, us or ns.
+    ``timezone`` is the zone of those without one, which are refused if it is omitted, with the cure
+    of a file or of a frame. ``name`` says what holds them.
+    """
+    given = texts = pd.Series(stamps.array)
+    if given.dtype.kind not in "iufM":
+        texts = given.astype(str).str.strip()
+        is_whole = len(texts) > 0 and texts.str.fullmatch(_WHOLE.pattern).all()
+        given = pd.to_numeric(texts) if is_whole else texts
+    if given.dtype.kind in "iuf":
+        return _read_epochs(given, name, error)
+    if given.dtype.kind != "M":
+        given = _read_texts(texts, name, error)
+    index = pd.DatetimeIndex(given)
+    years = index.year.to_numpy()
+    is_bad = ~((years >= FIRST_YEAR) & (years <= LAST_YEAR))  # NaT has no year
+    if is_bad.any():
+        raise _unreadable(texts, is_bad, name, error)
+    if index.tz is None and timezone is None:
+        found = f"{index[0] if len(index) else 'none'} ({name}, row 0)"
+        cure = OF_FILE if is_file else OF_FRAME
+        raise error(f"stamps must have a time zone, got {found}{cure}")
+    if index.tz is None:
+        index = index.tz_localize(check_timezone(timezone), ambiguous="NaT", nonexistent="NaT")
+        is_bad = np.asarray(index.isna())
+        if is_bad.any():
+            where = f"{name}, where clocks change in {timezone}"
+            raise _unreadable(texts, is_bad, where, error)
+    return np.array(index.as_unit("ns").asi8, dtype=np.int64)
+
+
+def _read_texts(texts: pd.Series, name: str, error: type[BacktestError]) -> pd.Series:
+    """Return texts as times, in UTC if they have a zone; NaT where they cannot be read."""
+    if texts.str.endswith(_UTC_NAMES).any():
+        texts = texts.str.replace(_NAME_OF_UTC.pattern, "Z", regex=True)
+    known = texts.where(texts.str.match(_YEAR_FIRST.pattern))
+    read = pd.to_datetime(known, format="ISO8601", utc=True, errors="coerce")
+    is_naive = ~texts.where(read.notna(), "2000-01-01 00Z").str.contains(_ENDS_IN_ZONE)
+    if is_naive.any() and not is_naive.all() and read.notna().all():
+        row = int(np.flatnonzero(is_naive != is_naive.iloc[0])[0])
+        raise error(
+            f"stamps must all have a zone or none, were {texts.iloc[0]!r} and "
+            f"{texts.iloc[row]!r} ({name}, row {row}); write them all in UTC, ending in Z"
+        )
+    return read.dt.tz_localize(None) if is_naive.any() else read
+
+
+def _read_epochs(given: pd.Series, name: str, error: type[BacktestError]) -> IntArray:
+    floats = given.to_numpy(dtype=np.float64, na_value=np.nan)
+    limit = 2.0**53 if given.dtype.kind == "f" else 2.0**63
+    is_bad = ~((floats == np.trunc(floats)) & (floats >= 0.0) & (floats < limit))
+    epochs = np.where(is_bad, 0, given.fillna(0).to_numpy()).astype(np.int64)
+    factors = np.array(UNITS)[np.searchsorted(BOUNDS, epochs, side="right")]
+    is_bad |= (epochs < FIRST_EPOCH // factors) | (epochs >= LAST_EPOCH // factors)
+    is_bad |= _are_dates(epochs)
+    if is_bad.any():
+        raise _unreadable(given, is_bad, name, error)
+    if (factors != factors[:1]).any():
+        row = int(np.argmax(factors != factors[0]))
+        raise error(
+            f"epochs must all be in one unit, were {int(epochs[0])} and {int(epochs[row])} "
+            f"({name}, row {row}); some venues went from ms to us within a file"
+        )
+    return np.asarray(epochs * factors)
+
+
+def _are_dates(epochs: IntArray) -> BoolArray:
+    """Return which whole numbers may be dates of 1970 to 2100, YYYYMMDD, with a time or none."""
+    found = np.zeros(epochs.shape, dtype=np.bool_)
+    for digits in CLOCK_DIGITS:
+        low, high = FIRST_DAY * 10**digits, LAST_DAY * 10**digits
+        rows = np.flatnonzero((epochs >= low) & (epochs < high))
+        days = pd.Series(epochs[rows] // 10**digits).astype(str)
+        found[rows] = pd.to_datetime(days, format="%Y%m%d", errors="coerce").notna()
+    return found
+
+
+def _unreadable(
+    given: pd.Series, is_bad: BoolArray, name: str, error: type[BacktestError]
+) -> BacktestError:
+    count, row = int(is_bad.sum()), int(np.argmax(is_bad))
+    value = given.iloc[row]
+    shown = repr(value) if isinstance(value, str) else value
+    return error(
+        f"every row needs a readable time, got {shown} in {count} "
+        f"row{'s' * (count > 1)} ({name}, row {row}); write it as 2021-05-19T12:00Z, the year "
+        "first, or as an epoch in s, ms, us or ns from 1973 to 2100, or drop the row"
+    )
+
+
+def warn_of_outside(what: str, stamps: IntArray, start: int, end: int) -> None:
+    """Warn of stamps before ``start``, or not before ``end``, UTC ns, with their number."""
+    early, late = int((stamps < start).sum()), int((stamps >= end).sum())
+    if early + late:
+        ends = f"{early:,} before {format_time(start)} and {late:,} from {format_time(end)} on"
+        text = f"{what}: {early + late:,} of {stamps.size:,}, {ends} UTC"
+        errors.warn_caller(text, errors.OutsideWarning)
+
+
+def check_timezone(timezone: str | None) -> str | None:
+    try:
+        pd.Timestamp(0, tz=timezone)
+    except (LookupError, ValueError, TypeError, OSError, OverflowError) as error:
+        raise ParameterError(
+            f"timezone must be the name of a zone ('Europe/Berlin'), got {repr_plain(timezone)}"
+        ) from error
+    return timezone
+
+
+def to_nanoseconds(time: TimeLike, name: str = "a time") -> int:
+    """Return a time as UTC nanoseconds; a time without a zone is read as UTC."""
+    try:
+        if isinstance(time, str | int | np.integer):
+            return _read_one(time if isinstance(time, str) else int(time))
+        stamp = pd.Timestamp(time if isinstance(time, TIMES) else None)
+        found: Any = (stamp if stamp.tzinfo else stamp.tz_localize("UTC")).as_unit("ns")
+    except (DataError, ValueError, TypeError):
+        found = pd.NaT
+    if pd.isna(found):
+        raise ParameterError(
+            f"{name} must be a time such as 2021-05-19 or 2021-05-19T12:00 (UTC), year first, or "
+            f"an epoch from 1973 to 2100, got {repr_plain(time)}"
+        )
+    return int(found.value)
+
+
+@lru_cache(maxsize=1024)
+def _read_one(given: str | int) -> int:
+    """Return a number or text as UTC nanoseconds; a text of four digits is a year."""
+    text = _NAME_OF_UTC.sub("Z", str(given).strip())
+    is_year = isinstance(given, str) and _YEAR.fullmatch(text)
+    if not is_year and _WHOLE.fullmatch(text):
+        return int(read_stamps(pd.Index([text]), name="a time")[0])
+    if not is_year and not _YEAR_FIRST.match(text):
+        raise ValueError(text)
+    return int(pd.to_datetime(text, format="ISO8601", utc=True).as_unit("ns").value)

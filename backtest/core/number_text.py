@@ -1,0 +1,167 @@
+"""Texts of numbers, and tables of them: percentages, prices, amounts and durations.
+
+NaN is written ``n/a``. Percentages and basis points have a space before their unit.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple, SupportsFloat
+
+import numpy as np
+import pandas as pd
+
+from backtest.core.units import format_time
+
+NOT_AVAILABLE = "n/a"
+
+
+def write_known(write: Callable[[float], str]) -> Callable[[float], str]:
+    return lambda value: NOT_AVAILABLE if math.isnan(value) else write(value)
+
+
+format_number = write_known("{:,.2f}".format)
+format_signed = write_known("{:+.2f}".format)
+format_chance = write_known(lambda probability: f"{100.0 * probability:.3g} %")
+format_probability = write_known(lambda share: f"{math.floor(100.0 * share + 1e-9) / 100.0:.2f}")
+
+
+def format_percent(fraction: float, decimals: int = 2, *, is_signed: bool = False) -> str:
+    """Format a fraction as a percentage, with a plus sign where ``is_signed``."""
+    if math.isnan(fraction):
+        return NOT_AVAILABLE
+    return f"{100.0 * fraction + 0.0:{'+' * is_signed},.{decimals}f} %"
+
+
+def format_bps(rate: object) -> str:
+    """Format a fraction in basis points; one that changes over time by its range or its column."""
+    if isinstance(rate, str):
+        return f"by the column {rate}"
+    found: Any = rate["value"] if isinstance(rate, Mapping) else rate
+    if np.ndim(found) > 0:
+        low, high = (round(1e4 * float(edge(found)), 6) for edge in (np.min, np.max))
+        return f"{low:g} to {high:g} bp by date"
+    return f"{round(1e4 * float(found), 6):g} bp"
+
+
+def format_price(price: float) -> str:
+    return f"{price:,.2f}" if abs(price) >= 1000.0 else f"{price:.6g}"
+
+
+@write_known
+def format_money(amount: float) -> str:
+    """Format an amount: two decimals from 10 on, six significant digits for fractions of a coin."""
+    return f"{amount:,.2f}" if abs(amount) >= 10.0 or amount == 0.0 else f"{amount:,.6g}"
+
+
+def format_value(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "none" if value is None else str(value)
+
+
+def format_setting(value: object, comma: str = ",") -> str:
+    if isinstance(value, Mapping) and value.keys() == {"time", "value"}:
+        return f"a series of {len(value['value']):,} values"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_enclose(each)}" for name, each in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_enclose, value))
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{value:{comma}}" if isinstance(value, int) else f"{value:{comma}.10g}"
+
+
+def _enclose(value: object) -> str:
+    text = format_setting(value, "")
+    return f"({text})" if isinstance(value, Mapping | list | tuple) else text
+
+
+def count_nouns(number: float, noun: str, plural: str = "") -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {plural or noun + 's'}"
+
+
+@write_known
+def format_days(days: float) -> str:
+    if math.isinf(days):
+        return "never"
+    return f"{days:,.1f}" if days < 100.0 else f"{days:,.0f}"
+
+
+NONE = "-"
+
+
+def format_round_money(amount: float) -> str:
+    if math.isnan(amount):
+        return "no capital tried"
+    digits = max(math.floor(math.log10(amount)) - 2, 0)
+    return f"{round(amount, -digits):,.0f}"
+
+
+class Head(NamedTuple):
+    title: str
+    unit: str = ""
+    style: str = "number"
+    until: str = ""
+
+
+EDGES = {math.inf: "above", -math.inf: "below"}
+STYLES: Mapping[str, Callable[[float], str]] = {
+    "number": lambda value: f"{value:,.0f}" if abs(value) >= 1000.0 else f"{value:.4g}",
+    "decimals": format_number,
+    "percent": format_percent,
+    "signed percent": partial(format_percent, is_signed=True),
+    "growth": lambda value: EDGES.get(value) or format_percent(value),
+    "p-value": "{:.3f}".format,
+    "chance": format_chance,
+    "probability": format_probability,
+    "money": format_money,
+    "price": format_price,
+    "points": lambda fraction: f"{100.0 * fraction + 0.0:,.1f}",
+    "whole": "{:.0f}".format,
+    "round money": format_round_money,
+    "turns": "{:.2f}x".format,
+    "multiple": "{:.3f}x".format,
+    "count": lambda value: "unlimited" if math.isinf(value) else f"{value:,.0f}",
+    "claim": lambda value: "yes" if value else "no",
+    "days": format_days,
+}
+
+
+def format_cell(value: object, write: Callable[[float], str]) -> str:
+    if isinstance(value, bool | np.bool_):
+        return STYLES["claim"](float(value))
+    if isinstance(value, pd.Timestamp):
+        return format_time(value.value)
+    if isinstance(value, str) or not isinstance(value, SupportsFloat):
+        return str(value)
+    number = float(value)
+    return NONE if math.isnan(number) else write(number)
+
+
+WIDTH = 80
+HARD_SPACE = "\N{NO-BREAK SPACE}"
+NUMBER_AND_UNIT = re.compile(r"(?<=\d) (?=%|bp\b)")
+DIRECTIONS = {
+    code: f"\\u{code:04x}"
+    for code in (0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+}
+
+
+def keep_units(text: str) -> str:
+    return NUMBER_AND_UNIT.sub(HARD_SPACE, text)
+
+
+def clip(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: max(most - 1, 0)]}…"
+
+
+def capitalize(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"
+
+
+def escape_directions(text: str) -> str:
+    return text.translate(DIRECTIONS)

@@ -1,0 +1,112 @@
+"""How a saved result describes itself: its numbers, tables and charts, as plain data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeAlias
+
+import pandas as pd
+
+from backtest.core.number_text import NOT_AVAILABLE, STYLES, Head
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class Headline(NamedTuple):
+    name: str
+    title: str
+    value: float
+    style: str = "number"
+    note: str = ""
+    better: str = ""
+    text: str = ""
+
+    def __str__(self) -> str:
+        return self.text or (NOT_AVAILABLE if self.is_unknown else STYLES[self.style](self.value))
+
+    @property
+    def is_unknown(self) -> bool:
+        return math.isnan(self.value) and self.style != "round money"
+
+
+class ShownTable(NamedTuple):
+    table: pd.DataFrame | None
+    caption: str = ""
+    note: str = ""
+    labels: Head = Head("")
+    heads: Mapping[str, Head] = NOTHING
+    columns: tuple[str, ...] = ()
+    most: int = 200
+    empty: str = "There are none."
+    has_measures: bool = False
+    is_searched: bool = False
+    is_tinted: bool = False
+
+
+class Panel(NamedTuple):
+    """A part of a chart that has an axis of its own; ``height`` is relative to the other panels.
+
+    ``scale`` is ``"log"`` where values vary much, which a reader can switch off, or empty.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    height: float = 1.0
+    percent: bool = False
+    from_zero: bool = False
+    scale: str = ""
+
+
+class ShownChart(NamedTuple):
+    """A chart of columns of a table over its index; without a table it is left out.
+
+    ``kind`` is ``"line"``, ``"points"`` (a line with its points), ``"steps"``, ``"area"`` (stacked
+    above and below 0), ``"bars"``, ``"heat"`` (a map over two levels of the index), ``"tornado"``
+    (a bar per label of the first level, from its lowest to its highest), ``"scatter"`` (points, and
+    where both axes are equal), ``"intervals"`` (values by label, from the second column to the
+    third, in color where the fourth holds), ``"quotes"`` (a line of the first column, bars from the
+    second to the third) or ``"accounts"`` (unit values over time above their drawdowns). ``colors``
+    are roles by column. ``log`` and ``percent`` name axes: ``"x"``, ``"y"`` or both. ``marks`` are
+    dotted lines on the x axis, times in ns. ``events`` are marked in the first panel: ``y``,
+    ``label``, ``color``, ``symbol`` and ``row``, that of the ledger of the page. ``size`` is
+    ``"full"``, ``"half"`` or ``"narrow"``, ``height`` in pixels.
+    """
+
+    key: str
+    title: str
+    caption: str
+    table: pd.DataFrame | pd.Series[float] | None
+    kind: str = "line"
+    colors: Mapping[str, str] = NOTHING
+    x: str = ""
+    y: str = ""
+    log: str = ""
+    percent: str = ""
+    marks: tuple[float, ...] = ()
+    has_legend: bool = False
+    size: str = "full"
+    height: int = 300
+    panels: tuple[Panel, ...] = ()
+    events: pd.DataFrame | None = None
+
+
+Shown: TypeAlias = ShownTable | ShownChart | str
+
+
+class Part(NamedTuple):
+    """A section of a result; ``shows`` is ``"page"``, ``"summary"`` (for a terminal) or ``"both"``.
+
+    ``blocks`` may be a function that makes them when they are shown.
+    """
+
+    key: str
+    title: str
+    lead: str
+    blocks: Sequence[Shown] | Callable[[], Iterable[Shown]]
+    shows: str = "page"
+    is_folded: bool = False
+
+    def list_blocks(self) -> list[Shown]:
+        return list(self.blocks() if callable(self.blocks) else self.blocks)

@@ -1,0 +1,586 @@
+"""Results that are saved: their folders, what made them, and their base class."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, ParamSpec, Self, TypeVar
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from backtest.core.atomic_files import held_folder, replace_folder, temporary_folder
+from backtest.core.checked_calls import checked
+from backtest.core.code_names import call_later, find_version
+from backtest.core.errors import DataError
+from backtest.core.json_values import from_plain, parse_json, read_small, to_json, to_plain
+from backtest.core.number_text import capitalize
+from backtest.core.result_parts import Headline, Part
+
+MANIFEST = "manifest.json"
+DRAFT, OLDER, PRUNED = LEFTOVERS = (".saving-", ".older-", ".pruned-")
+UNFINISHED = ".unfinished-"
+
+
+def save_folder(folder: Path, name: str, write: Callable[[Path], None], *, what: str) -> Path:
+    target = folder / name
+    try:
+        with temporary_folder(folder, DRAFT) as temporary:
+            draft = temporary / name
+            draft.mkdir()
+            write(draft)
+            replace_folder(draft, target, OLDER)
+    except OSError as error:
+        raise DataError(f"{target}: cannot write the {what}: {error.strerror or error}") from error
+    return target
+
+
+def discard_folder(folder: Path) -> None:
+    with suppress(OSError), held_folder(folder.parent, PRUNED) as grave:
+        moved = folder.rename(grave / folder.name)
+        for each in moved.iterdir():
+            if each.is_dir():
+                shutil.rmtree(each)
+            elif each.name != MANIFEST:
+                each.unlink()
+        shutil.rmtree(moved)
+
+
+def name_folder(title: str, identity: str) -> str:
+    return f"{re.sub(r'[^a-z0-9]+', '-', title.lower()).strip('-')}-{identity}"
+
+
+def read_manifest(folder: Path, files: Sequence[str], format_: int, *, what: str) -> dict[str, Any]:
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise DataError(f"{folder}: must be the folder of a saved {what}, {MANIFEST} is missing")
+    manifest = read_json_file(path)
+    if not isinstance(manifest, dict):
+        manifest = {}
+    kind = manifest.get("kind", "result") if "format" in manifest else what
+    if kind != what:
+        raise DataError(f"{folder}: must be the folder of a saved {what}, got a {kind!s:.40}")
+    if manifest.get("format") != format_:
+        raise DataError(
+            f"{path}: format must be {format_}, got {manifest.get('format')!r}; "
+            "load it with the version that saved it"
+        )
+    if manifest.get(SEAL) != hash_manifest(manifest):
+        raise damage_error(path, "was changed after saving: its sha256 is not that of its content")
+    for name in files:
+        expected = manifest.get("files", {}).get(name)
+        found = hash_file(folder / name) if (folder / name).is_file() else "missing"
+        if found != expected:
+            is_gone = found == "missing"
+            fault = "is missing" if is_gone else "was changed or truncated after saving"
+            raise damage_error(folder / name, fault)
+    return manifest
+
+
+def hash_manifest(manifest: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of all that a manifest says, against accident, not forgery.
+
+    The id names what the numbers depend on, and so leaves out how they were made.
+    """
+    said = {name: value for name, value in manifest.items() if name != SEAL}
+    return hashlib.sha256(json.dumps(to_plain(said), sort_keys=True).encode()).hexdigest()
+
+
+def write_parquet(table: pd.DataFrame, path: Path) -> None:
+    pq.write_table(pa.Table.from_pandas(table), path, compression="zstd")
+
+
+def write_json_file(data: Mapping[str, Any], path: Path) -> None:
+    text = json.dumps(to_plain(data), indent=1, allow_nan=False, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json_file(path: Path) -> Any:
+    try:
+        return parse_json(read_small(path), path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def damage_error(path: Path, fault: str) -> DataError:
+    return DataError(f"{path}: {fault}; run the experiment again, or restore the file")
+
+
+PROVENANCE = "provenance.json"
+SEAL = "sha256"
+NOT_SAID = ("format", "files", SEAL)
+"""Keys of a saved manifest that the result itself does not have."""
+PACKAGE, PACKAGE_FILE = "backtest", Path(__file__)
+KEPT = "_making"
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+GIT = ("git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-C")
+DIRTY = "-dirty"
+"""Ends a commit whose tracked files were changed."""
+
+
+def find_commit(source: Path) -> str | None:
+    """Return the commit of a file, ending in ``-dirty`` if tracked files of it were changed.
+
+    None if git does not know the file.
+    """
+    describe = ("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    found = ""
+    try:
+        for words in (("ls-files", "--error-unmatch", "--", source.name), describe):
+            command = [*GIT, str(source.parent), *words]
+            found = subprocess.check_output(
+                command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True, timeout=2
+            )
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+    return found.strip()
+
+
+class Making(NamedTuple):
+    """What made a result: seconds, commits by the name of their code, and the command line."""
+
+    seconds: float | None
+    code: Mapping[str, str | None]
+    argv: tuple[str, ...] = ()
+
+    @property
+    def is_dirty(self) -> bool | None:
+        known = [each for each in self.code.values() if each]
+        if any(each.endswith(DIRTY) for each in known):
+            return True
+        is_loose = self.code.get(PACKAGE) and None in self.code.values()
+        return None if is_loose or not known else False
+
+
+COMMAND: ContextVar[tuple[str, ...]] = ContextVar("COMMAND", default=())
+
+
+def record_making(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    @functools.wraps(function)
+    def clock(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        began = time.perf_counter()
+        made = function(*args, **kwargs)
+        seconds = round(time.perf_counter() - began, 6)
+        if vars(made).get(KEPT) is None:  # otherwise it was loaded from a store
+            attach_making(made, Making(seconds, {}, argv=COMMAND.get()))
+        return made
+
+    return clock
+
+
+@contextmanager
+def recording_command(argv: Sequence[str]) -> Iterator[None]:
+    token = COMMAND.set(tuple(argv))
+    try:
+        yield
+    finally:
+        COMMAND.reset(token)
+
+
+def attach_making(made: object, making: Making) -> None:
+    vars(made)[KEPT] = making
+
+
+def find_making(made: object, policies: Iterable[type]) -> Making:
+    kept: Making = vars(made).get(KEPT) or Making(None, {}, argv=COMMAND.get())
+    is_loaded = KEPT in vars(made) and kept.seconds is None
+    return kept if kept.code or is_loaded else kept._replace(code=find_code(policies))
+
+
+def find_code(policies: Iterable[type]) -> dict[str, str | None]:
+    found = {PACKAGE: find_commit(PACKAGE_FILE)}
+    waiting = list(policies)
+    for cls in waiting:
+        waiting += [part.policy for part in getattr(cls, "parts", ())]
+        try:
+            found[cls.__name__] = find_commit(Path(inspect.getfile(cls)).absolute())
+        except (TypeError, OSError):  # of no file
+            found[cls.__name__] = None
+    return found
+
+
+def read_provenance(folder: Path, identity: str) -> Making | None:
+    path = folder / PROVENANCE
+    if not os.path.lexists(path):
+        return None
+    data = read_json_file(path)
+    try:
+        found, made = data["id"], data["made"]
+        code = {name: each and str(each) for name, each in made["code"].items()}
+        making = Making(made["seconds"], code, tuple(map(str, made["argv"])))
+    except (TypeError, KeyError, AttributeError) as error:
+        raise DataError(
+            f"{path}: must hold id, seconds, code and argv; the result can be read without it"
+        ) from error
+    if found != identity:
+        raise DataError(f"{path}: must belong to the result {identity}, got one of {found!r:.40}")
+    return making
+
+
+MOST_ROWS = 10_000
+"""The rows of the largest table that is written as JSON."""
+KINDS: dict[str, Any] = {}
+"""The classes of results that are saved, by their kinds."""
+
+
+class Reportable:
+    """Base of results that can be written as a report.
+
+    ``kind`` is the name of what it is. Reports import results, never the reverse; see
+    :mod:`backtest.report`.
+    """
+
+    kind: ClassVar[str]
+    called: ClassVar[str] = ""
+    _write_report = call_later("backtest.report", "write_report")
+    _write_summary = call_later("backtest.report", "write_summary")
+    _write_cell = call_later("backtest.report", "write_cell")
+
+    @property
+    def title(self) -> str:
+        """What the result is about, for lists."""
+        raise NotImplementedError
+
+    @property
+    def heading(self) -> str:
+        """The title of the page."""
+        return capitalize(f"{self.called or self.kind}: {self.title}".removesuffix(": "))
+
+    @property
+    def verdict(self) -> str:
+        """What the numbers say, in a sentence."""
+        raise NotImplementedError
+
+    @property
+    def verdict_text(self) -> str:
+        """The verdict, of a result whose ``verdict`` is not a sentence."""
+        return self.verdict
+
+    @property
+    def details(self) -> str:
+        """What the reader must know beside the verdict, in sentences."""
+        return ""
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What must be read before any number."""
+        return ()
+
+    def list_numbers(self) -> list[Headline]:
+        """Return the headline numbers, the most important first."""
+        return []
+
+    def list_parts(self) -> list[Part]:
+        """Return the sections of the page, before those on data and assumptions."""
+        return []
+
+    def list_assumptions(self) -> tuple[str, ...]:
+        """Return what the numbers assume beside the rules of the account, in sentences."""
+        return ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as data for JSON."""
+        raise NotImplementedError
+
+    @checked
+    def summary(self, *, verbose: bool = False) -> str:
+        """Return what came out as text for a terminal of 80 columns.
+
+        With ``verbose`` also what was checked and is as it should be.
+        """
+        return str(self._write_summary(verbose=verbose))
+
+    @property
+    def folder_title(self) -> str:
+        """What the name of the folder begins with."""
+        return self.kind
+
+    @checked
+    def report(self, path: str | Path, format: str | None = None) -> Path:  # noqa: A002
+        """Write a report and return its path.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file.
+        format : str, optional
+            ``"html"``, ``"md"`` or ``"json"``. The default is the ending of the file's name, or
+            HTML if it has none.
+
+        Raises
+        ------
+        DataError
+            If the file cannot be written.
+        """
+        written: Path = self._write_report(Path(path), format)
+        return written
+
+    @property
+    def _is_empty(self) -> bool:
+        return False
+
+    def _repr_html_(self) -> str:
+        return str(self._write_cell())
+
+
+class SavedResult(Reportable):
+    """Base of results that are saved.
+
+    ``call`` is the function that makes it, by default ``kind`` in ``bt``. Tables are attributes and
+    files of the same names; ``long_tables`` are left out of JSON, ``inner`` are folders of results
+    of its own. The id in ``manifest``, which holds everything that the numbers depend on, does not
+    depend on its entries ``aside``.
+    """
+
+    noun: ClassVar[str]
+    plural: ClassVar[str]
+    call: ClassVar[str]
+    layout: ClassVar[int] = 1
+    table_names: ClassVar[tuple[str, ...]]
+    long_tables: ClassVar[tuple[str, ...]] = ()
+    more_files: ClassVar[tuple[str, ...]] = ()
+    inner: ClassVar[tuple[str, ...]] = ()
+    can_be_resumed: ClassVar[bool] = False
+    aside: ClassVar[tuple[str, ...]] = ()
+    manifest: Mapping[str, Any]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "kind" in vars(cls):
+            cls.noun = vars(cls).get("noun", cls.kind)
+            cls.plural = vars(cls).get("plural", f"{cls.kind}s")
+            cls.call = vars(cls).get("call", f"bt.{cls.kind.replace('-', '_')}")
+            KINDS[cls.kind] = cls
+
+    @property
+    def note(self) -> str:
+        """What came out, in a few words for lists."""
+        raise NotImplementedError
+
+    def list_measures(self) -> Mapping[str, float]:
+        """Return the measures that lists show, by the names of those of runs."""
+        return {}
+
+    @classmethod
+    def files(cls) -> tuple[str, ...]:
+        """Return the names of the files beside the manifest."""
+        return (*(f"{name}.parquet" for name in cls.table_names), *cls.more_files)
+
+    @property
+    def policy_name(self) -> str:
+        """The policy that the result is about, for lists."""
+        return self.title.partition("(")[0]
+
+    @classmethod
+    def _read_line(cls, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003
+        found = cls.load(folder)
+        measures = found.list_measures().items()
+        return {
+            "policy": found.policy_name,
+            "title": found.title,
+            "note": found.note,
+            "metrics": {str(k): float(x) for k, x in measures if isinstance(x, int | float)},
+        }
+
+    @staticmethod
+    def _read_progress(folder: Path, manifest: Mapping[str, Any]) -> str:
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def list_policies(self) -> Iterable[type]:
+        """Return the classes of policies whose code the provenance names."""
+        return ()
+
+    def _lay_out(self) -> dict[str, pd.DataFrame | None]:
+        return {name: getattr(self, name) for name in self.table_names}
+
+    def _write_more(self, folder: Path) -> Mapping[str, Any]:  # noqa: ARG002
+        return {}
+
+    @checked
+    def save(self, folder: str | Path = "results") -> Path:
+        """Write the result into a folder of its own inside ``folder``; return that folder.
+
+        It appears whole or not at all.
+        """
+        identity = self.manifest["id"]
+        target = Path(folder) / name_folder(self.folder_title, identity)
+        making = find_making(self, self.list_policies())
+
+        def write(draft: Path) -> None:
+            for name, table in self._lay_out().items():
+                write_parquet(EMPTY if table is None else table, draft / f"{name}.parquet")
+            manifest = {**self.manifest, **self._write_more(draft)}
+            hashes = {name: hash_file(draft / name) for name in self.files()}
+            manifest = {"format": self.layout, **manifest, "files": hashes}
+            manifest[SEAL] = hash_manifest(manifest)
+            write_json_file(manifest, draft / MANIFEST)
+            write_json_file({"id": identity, "made": making._asdict()}, draft / PROVENANCE)
+
+        return save_folder(target.parent, target.name, write, what=self.noun)
+
+    @classmethod
+    @checked
+    def load(cls, folder: str | Path) -> Self:
+        """Load a saved result; nothing in the folder is executed.
+
+        Raises
+        ------
+        DataError
+            If a file is missing, damaged, or not the one that was written.
+        """
+        path = Path(folder)
+        try:
+            manifest = read_manifest(path, cls.files(), cls.layout, what=cls.noun)
+            tables = {
+                name: None if [*table] == [*EMPTY] else table
+                for name in cls.table_names
+                for table in [pq.read_table(path / f"{name}.parquet").to_pandas()]
+            }
+            kept = {key: value for key, value in manifest.items() if key not in NOT_SAID}
+            made = cls._read_back(kept, tables, path)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+        making = None
+        with suppress(DataError):  # lists and ``verify`` report the damage
+            making = read_provenance(path, manifest["id"])
+        attach_making(made, making or Making(None, {}))
+        return made
+
+    @classmethod
+    def _read_back(cls, manifest: dict[str, Any], tables: Mapping[str, Any], folder: Path) -> Self:
+        raise NotImplementedError
+
+
+def list_records(table: pd.DataFrame | None) -> list[dict[str, Any]] | None:
+    if table is None or len(table) > MOST_ROWS:
+        return None
+    plain = table.reset_index()
+    for name in plain.select_dtypes("datetimetz").columns:
+        plain[name] = [None if pd.isna(time) else time.isoformat() for time in plain[name]]
+    records = plain.to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in records]
+
+
+describe_history = call_later("backtest.engine", "describe_history")
+EMPTY = pd.DataFrame({"none": pd.Series(dtype="float64")})
+"""Stands for a table that is None."""
+
+
+class SettingsResult(SavedResult):
+    """Base of results that are made of tables, settings and a few ``numbers``, attributes all.
+
+    Other fields, such as paths or a market, are not saved: a loaded result has None there.
+    """
+
+    numbers: ClassVar[tuple[str, ...]] = ()
+    settings: dict[str, Any]
+    market: Any
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.note}>"
+
+    def describe_data(self) -> Mapping[str, Any]:
+        """Return the data of the market, as the manifest of a run describes them."""
+        found: Mapping[str, Any] = describe_history(self.market)
+        return found
+
+    @property
+    def title(self) -> str:
+        """What the result is about, for lists."""
+        return str(self.settings.get("policy", ""))
+
+    @classmethod
+    def _read_line(cls, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003
+        title = str(manifest["title"])
+        return {"policy": title.partition("(")[0], "title": title, "note": str(manifest["note"])}
+
+    @cached_property
+    def manifest(self) -> Mapping[str, Any]:  # type: ignore[override] # made when asked for
+        """Everything that the numbers depend on and how they are laid out, with an ``id``."""
+        tables = {name: getattr(self, name) for name in self.table_names}
+        manifest = to_plain(
+            {
+                "kind": self.kind,
+                "data": self.describe_data(),
+                "settings": self.settings,
+                "outcome": {name: getattr(self, name) for name in self.numbers},
+                "content": {name: hash_table(table) for name, table in tables.items()},
+                "title": self.title,
+                "note": self.note,
+                "versions": find_versions(),
+            }
+        )
+        return {"id": compute_id(manifest), **manifest}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as data for JSON; tables of more than 10,000 rows are left out."""
+        tables = {
+            name: getattr(self, name) for name in self.table_names if name not in self.long_tables
+        }
+        data: dict[str, Any] = to_json(
+            {
+                "verdict": self.verdict,
+                "numbers": {each.name: each.value for each in self.list_numbers()},
+                **{name: getattr(self, name) for name in self.numbers},
+                **{name: list_records(table) for name, table in tables.items()},
+            }
+        )
+        return {**data, "settings": self.manifest["settings"]}
+
+    @classmethod
+    def _read_back(
+        cls,
+        manifest: dict[str, Any],
+        tables: Mapping[str, Any],
+        folder: Path,  # noqa: ARG003
+    ) -> Self:
+        fields = {"settings": from_plain(manifest["settings"]), **tables}
+        made = cls(**fields, **from_plain(manifest["outcome"]))
+        vars(made)["manifest"] = manifest  # what was saved, not what is left of it
+        return made
+
+
+def hash_table(table: pd.DataFrame | None) -> str:
+    text = (EMPTY if table is None else table).to_csv(lineterminator="\n")
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+LIBRARIES = (
+    "leverage-backtest", "numpy", "numba", "llvmlite", "pandas", "pyarrow", "scipy", "arch",
+)  # fmt: skip
+
+
+def compute_id(manifest: Mapping[str, Any]) -> str:
+    data = {key: value for key, value in manifest["data"].items() if key != "source"}
+    text = json.dumps({**manifest, "data": data}, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def find_versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: find_version(name) for name in LIBRARIES}}

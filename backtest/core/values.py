@@ -1,0 +1,467 @@
+"""Declared values such as Venue and Account: frozen, checked whole, compared by their content.
+
+A class is declared once: its fields with their types, and the rules between them in ``faults``.
+All faults of a value come as one ParameterError with a line each, ``account.band: must be at least
+0, got -1``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache, partial, wraps
+from typing import Annotated, Any, ClassVar, Self, TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pydantic_core
+from pydantic_core import ArgsKwargs, PydanticCustomError, ValidationError, core_schema
+
+from backtest.core.checked_calls import checked
+from backtest.core.errors import ParameterError, did_you_mean
+from backtest.core.fields import Declaration, FloatSeries
+from backtest.core.json_values import WORDS, repr_given
+from backtest.core.moments import read_stamps
+from backtest.core.number_text import format_setting
+from backtest.core.units import SECOND, IntArray, utc_index
+
+Faults: TypeAlias = Iterator[tuple[str, str]]
+"""Dotted names of fields, and the rule that each breaks: ``"tiers.1.volume", "must be ..."``."""
+MOST_LINES = 12
+"""Faults that an error lists; the brackets of a venue may break one rule each."""
+
+
+class AsTuple:
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        return core_schema.no_info_after_validator_function(tuple, handler(source))
+
+
+AS_TUPLE = AsTuple()
+
+
+@cache
+def find_validator(cls: type[Any]) -> Any:
+    """Return what reads a class from arguments or a table; it is built at the first use."""
+    from pydantic import TypeAdapter  # noqa: PLC0415 - loads much
+
+    return TypeAdapter(cls).validator
+
+
+@typing.dataclass_transform(frozen_default=True, eq_default=False)
+class Value:
+    """A frozen dataclass that is checked, equal, hashed, printed and stored by its content.
+
+    A field declared as ``Annotated[type, declaration]`` is read by the declaration. A field that is
+    a Value may be given as a table of its fields.
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "arbitrary_types_allowed": True}
+    _omitted: ClassVar[frozenset[str]] = frozenset()
+    """Fields that are stored only if they are not at their default."""
+    _refused: ClassVar[Mapping[str, str]] = {}
+    """Names that are no fields, and why."""
+
+    def __init_subclass__(cls, *, kw_only: bool = False) -> None:
+        made: Any = dataclasses.dataclass(frozen=True, eq=False, repr=False, kw_only=kw_only)(cls)
+
+        @wraps(made.__init__)
+        def __init__(self: Any, *args: Any, **given: Any) -> None:  # noqa: N807 - of the class
+            try:
+                find_validator(made).validate_python(ArgsKwargs(args, given), self_instance=self)
+            except ValidationError as error:
+                raise explain(error, cls) from None
+
+        made.__init__ = __init__
+
+    def __post_init__(self) -> None:
+        found = [make_fault(name, rule, self) for name, rule in self.faults()]
+        if found:
+            raise ValidationError.from_exception_data(type(self).__name__, found)
+        self._settle()
+
+    def faults(self) -> Faults:
+        """Yield each broken rule between fields: the dotted name of a field, and the rule."""
+        yield from ()
+
+    def _settle(self) -> None:
+        """Set fields that follow from others, once the rules hold."""
+
+    def _set_fields(self, **checked: object) -> None:
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        mine, theirs = _content(self), _content(other)
+        return all(_is_same(value, theirs[name]) for name, value in mine.items())
+
+    def __hash__(self) -> int:
+        return hash((type(self).__name__, *map(_hashable, _content(self).values())))
+
+    def __repr__(self) -> str:
+        shown = (each for each in _fields(self) if not _is_default(each, getattr(self, each.name)))
+        parts = (f"{each.name}={_text(getattr(self, each.name))}" for each in shown)
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Copies and other processes construct it anew, so that their series are read-only too.
+        return partial(type(self), **_content(self)), ()
+
+    def _complete_changes(self, changes: dict[str, Any]) -> dict[str, Any]:
+        return changes
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields as data for JSON or TOML; infinity is ``"inf"``, None is left out.
+
+        So are the defaults of :attr:`_omitted` fields.
+        """
+        given = ((each, getattr(self, each.name)) for each in _fields(self))
+        return {
+            each.name: _plain(value)
+            for each, value in given
+            if value is not None and not (each.name in self._omitted and _is_default(each, value))
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], *, where: str = "") -> Self:
+        """Return the value that :meth:`to_dict` wrote; nothing in the data is executed.
+
+        Parameters
+        ----------
+        data : Mapping
+            One entry per field; absent ones take their defaults.
+        where : str
+            The dotted name of the table for messages. Default: the name of the class.
+
+        Raises
+        ------
+        ParameterError
+            If an entry is unknown, missing, of the wrong shape, or breaks a rule of the value. All
+            faults are listed.
+        """
+        if not isinstance(data, Mapping):
+            names = ", ".join(each.name for each in _fields(cls))
+            raise ParameterError(
+                f"{where or name_place(cls)}: must be a table of {names}, got {repr_given(data)}"
+            )
+        content = {}
+        try:
+            for name, entry in data.items():
+                content[str(name)] = read_plain(entry)
+            return find_validator(cls).validate_python(content)  # type: ignore[no-any-return, arg-type]
+        except ParameterError as error:
+            raise ParameterError(f"{where or name_place(cls)}.{name}: {error}") from error
+        except ValidationError as error:
+            raise explain(error, cls, where) from None
+
+    @checked
+    def override(self, changes: Mapping[str, object] | None = None, /, **groups: object) -> Self:
+        """Return the value with some of its content changed, and checked again.
+
+        Parameters
+        ----------
+        changes : Mapping, optional
+            New values by name; a dot leads into a part: ``{"fees.taker": 0.0004}``.
+        **groups
+            The same by keyword; a part may be given as a table of what changes in it:
+            ``fees={"taker": 0.0004}``.
+
+        Raises
+        ------
+        ParameterError
+            If a name is unknown or given twice, or a value breaks a rule.
+        """
+        nested: dict[str, Any] = {}
+        for name, entry in [*(changes or {}).items(), *groups.items()]:
+            _put(nested, str(name).split("."), entry)
+        try:
+            content = {**_content(self), **_merge(self, nested)}
+            return find_validator(type(self)).validate_python(content)  # type: ignore[no-any-return, arg-type]
+        except ValidationError as error:
+            raise explain(error, type(self)) from None
+
+
+def _put(nested: dict[str, Any], names: list[str], entry: Any) -> None:
+    head, rest = names[0], names[1:]
+    below = nested.setdefault(head, {}) if rest or isinstance(entry, Mapping) else None
+    if not rest and below is None and head not in nested:
+        nested[head] = entry
+    elif isinstance(below, dict) and rest:
+        _put(below, rest, entry)
+    elif isinstance(below, dict) and not set(below) & set(entry):
+        below.update(entry)
+    else:
+        raise ParameterError(f"{head}: must be changed once, was given twice")
+
+
+def _merge(held: Value, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return changes with the content that they leave in parts and in tables of names."""
+    declarations = find_declarations(type(held))  # type: ignore[arg-type] # classes do hash
+    parts = _find_parts(type(held))  # type: ignore[arg-type]
+    merged: dict[str, Any] = {}
+    for name, entry in held._complete_changes(dict(changes)).items():
+        below = getattr(held, name, None)
+        if not isinstance(entry, Mapping) or not isinstance(below, Value | FrozenTable):
+            merged[name] = read_plain(entry)
+        elif isinstance(below, FrozenTable):
+            is_table = getattr(declarations.get(name), "is_table", False)
+            merged[name] = {**(below if is_table else {}), **read_plain(entry)}
+        elif parts.get(name) is type(below):
+            merged[name] = {**_content(below), **_merge(below, entry)}
+        else:  # of a kind of its own, which stays
+            merged[name] = below.override(entry)
+    return merged
+
+
+def _fields(value: object) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(value)  # type: ignore[arg-type] # every class of values is declared
+
+
+def _content(value: Value) -> dict[str, Any]:
+    return {each.name: getattr(value, each.name) for each in _fields(value)}
+
+
+def list_changed(value: Value, place: str = "") -> Iterator[tuple[str, str]]:
+    for each in _fields(value):
+        held = getattr(value, each.name)
+        if isinstance(held, Value):
+            yield from list_changed(held, f"{place}{each.name}.")
+        elif not _is_default(each, held):
+            yield f"{place}{each.name}", format_setting(_plain(held))
+
+
+def make_fault(name: str, rule: str, owner: object) -> pydantic_core.InitErrorDetails:
+    place = tuple(int(each) if each.isdecimal() else each for each in name.split("."))
+    value: Any = owner
+    for each in place:
+        is_inside = isinstance(value, Mapping | Sequence)
+        value = value[each] if is_inside else getattr(value, str(each))
+    problem = PydanticCustomError("rule", "{rule}", {"rule": rule})
+    return pydantic_core.InitErrorDetails(type=problem, loc=place, input=value)
+
+
+def explain(error: ValidationError, cls: type[Any], where: str = "") -> ParameterError:
+    found = (explain_one(each, cls, where) for each in error.errors(include_url=False))
+    lines = list(dict.fromkeys(found))
+    more = [f"and {len(lines) - MOST_LINES} more"] if len(lines) > MOST_LINES else []
+    return ParameterError("\n".join(lines[:MOST_LINES] + more))
+
+
+def explain_one(fault: Any, cls: type[Any], where: str) -> str:
+    place = list(fault["loc"])
+    names = [each.name for each in _fields(cls)]
+    if place and isinstance(place[0], int) and place[0] < len(names):
+        place[0] = names[place[0]]  # given by its position
+    if fault["type"] == "unexpected_positional_argument":
+        place = []
+    base = ".".join(map(str, [where or name_place(cls), *place]))
+    if fault["type"] == "inner":
+        first, *rest = fault["ctx"]["text"].splitlines()
+        lines = [first if INNER.match(first) else f"it: {first}", *rest]
+        return "\n".join(INNER.sub(lambda found: f"{base}{found[1]}: ", each) for each in lines)
+    rule, found = find_rule(fault, cls, place)
+    return f"{base}: {rule}{found and f', got {found}'}"
+
+
+INNER = re.compile(r"^\w+((?:\.\w+)*): ")
+"""The place of a fault in a value that a declaration reads: its class, and fields below it."""
+
+
+def find_rule(fault: Any, cls: type[Any], place: Sequence[object]) -> tuple[str, str]:
+    """Return the rule of a fault, and what was found; empty where that says nothing."""
+    owner = find_owner(cls, place[:-1])
+    context, found = fault.get("ctx", {}), repr_given(fault["input"])
+    match fault["type"]:
+        case "rule":
+            return fault["msg"], context.get("found") or found
+        case "unexpected_keyword_argument":
+            name, known = str(place[-1]), [each.name for each in _fields(owner)]
+            near = did_you_mean(name, known) or f"; known are {', '.join(known)}"
+            return owner._refused.get(name) or f"{owner.__name__} has no such field{near}", ""
+        case "unexpected_positional_argument":
+            first = _fields(cls)[0]
+            if first.kw_only:
+                return f"takes no values by position: write {cls.__name__}({first.name}=...)", found
+            return f"takes {len(_fields(cls))} values by position", found
+        case "missing" | "missing_argument" | "missing_keyword_only_argument":
+            return "is needed", ""
+        case "dataclass_type":
+            kind = context["class_name"]
+            article = "an" if kind[0] in "AEIO" else "a"
+            return f"must be {article} {kind} or a table of its fields", found
+        case "is_instance_of" | "sequence_str":
+            return "must be a list", found
+    is_raised = fault["type"] == "value_error"  # by code of the user's
+    return str(fault["msg"]).replace("Input should be", "must be"), "" if is_raised else found
+
+
+def name_place(cls: type[Any]) -> str:
+    """Return the name of a class as in a table of settings: ``fee_tier`` of ``FeeTier``."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__).lower()
+
+
+def find_owner(cls: type[Any], place: Sequence[object]) -> type[Any]:
+    for name in place:
+        cls = _find_parts(cls).get(str(name), cls)  # type: ignore[arg-type] # classes do hash
+    return cls
+
+
+@cache
+def find_declarations(cls: type[Any]) -> dict[str, Declaration]:
+    """Return the declarations of the fields of a class, without those of its parts."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {
+        name: hint.__metadata__[0]
+        for name, hint in hints.items()
+        if typing.get_origin(hint) is Annotated and isinstance(hint.__metadata__[0], Declaration)
+    }
+
+
+@cache
+def _find_parts(cls: type[Any]) -> dict[str, type[Value]]:
+    return {
+        name: part
+        for name, hint in typing.get_type_hints(cls).items()
+        for part in (hint, *typing.get_args(hint))
+        if isinstance(part, type) and issubclass(part, Value)
+    }
+
+
+def _is_same(one: object, other: object) -> bool:
+    return type(one) is type(other) and bool(_hashable(one) == _hashable(other))
+
+
+def _is_default(each: dataclasses.Field[Any], value: object) -> bool:
+    return each.default is not dataclasses.MISSING and _is_same(each.default, value)
+
+
+def _hashable(value: object) -> object:
+    if isinstance(value, pd.Series):
+        return (_nanoseconds(value).tobytes(), value.to_numpy().tobytes())
+    return value
+
+
+def _nanoseconds(series: FloatSeries) -> IntArray:
+    return pd.DatetimeIndex(series.index).asi8
+
+
+def _write_times(series: FloatSeries) -> list[str]:
+    times = _nanoseconds(series)
+    stamps = times.view("datetime64[ns]")
+    unit: Any = "ns" if (times % SECOND).any() else "s"
+    return [str(stamp) for stamp in np.datetime_as_string(stamps, unit=unit)]
+
+
+def _text(value: object) -> str:
+    if isinstance(value, pd.Series):
+        index = f"pd.DatetimeIndex({_write_times(value)!r}, tz='UTC')"
+        return f"pd.Series({value.tolist()!r}, index={index})"
+    return repr(value)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Value):
+        return value.to_dict()
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, FrozenTable):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, pd.Series):
+        numbers = [_plain(each) for each in value.tolist()]
+        return {"time": [f"{text}Z" for text in _write_times(value)], "value": numbers}
+    if value in (math.inf, -math.inf):
+        return str(value)
+    return value
+
+
+def read_plain(entry: Any) -> Any:
+    """Return data of TOML or JSON with series and infinities in the place of their texts."""
+    if isinstance(entry, Mapping):
+        if {"time", "value"} == set(entry):
+            return read_series(entry)
+        return {name: read_plain(each) for name, each in entry.items()}
+    if isinstance(entry, list | tuple) and not hasattr(entry, "_fields"):
+        found = map(read_plain, entry)
+        return tuple(found) if isinstance(entry, tuple) else list(found)
+    return WORDS.get(entry, entry) if isinstance(entry, str) else entry
+
+
+def read_series(entry: Mapping[str, Any]) -> FloatSeries:
+    times, values = entry["time"], entry["value"]
+    are_lists = isinstance(times, list) and isinstance(values, list)
+    if not are_lists or len(times) != len(values):
+        raise ParameterError(
+            "a series must be a table of two lists of one length, time and value, "
+            f"got {dict(entry)!r:.80}"
+        )
+    given = pd.Series(times, dtype=object)
+    stamps = read_stamps(given, name="a series", timezone="UTC", error=ParameterError)
+    series: FloatSeries = pd.Series([read_plain(each) for each in values], index=utc_index(stamps))
+    return series
+
+
+ArrayT = TypeVar("ArrayT", bound="npt.NDArray[Any]")
+
+
+def freeze(array: ArrayT) -> ArrayT:
+    return array if array.flags.c_contiguous and is_frozen(array) else copy_frozen(array)
+
+
+def copy_frozen(array: ArrayT) -> ArrayT:
+    frozen: Any = np.frombuffer(array.tobytes(), dtype=array.dtype)
+    same: ArrayT = frozen if array.ndim == 1 else frozen.reshape(array.shape)
+    return same
+
+
+def is_frozen(array: npt.NDArray[Any]) -> bool:
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return not array.flags.writeable and isinstance(base, bytes)
+
+
+class FrozenTable(Mapping[str, Any]):
+    __slots__ = ("_entries",)
+
+    def __init__(self, entries: Mapping[str, Any]) -> None:
+        self._entries = dict(entries)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, FrozenTable):
+            return NotImplemented
+        return list(self._entries.items()) == list(other._entries.items())
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._entries.items()))
+
+    def __repr__(self) -> str:
+        return repr(self._entries)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self._entries,)
+
+
+def pick_value(value: Any, name: str) -> Any:
+    return value[name] if isinstance(value, Mapping) else value
+
+
+def list_values(value: Any) -> list[Any]:
+    return [*value.values()] if isinstance(value, Mapping) else [value]
+
+
+def float_if_single(values: npt.NDArray[np.float64]) -> Any:
+    return values if values.ndim else float(values)

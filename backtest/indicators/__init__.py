@@ -1,0 +1,58 @@
+"""Estimators for policies: causal, one value per bar, for one parameter value or many at once.
+
+Each takes a market and returns values that are known at the close of each bar. The columns of the
+first n bars are the first n values of the columns of all bars, bit for bit. A parameter given as an
+array of shape (k,) gives columns of shape (n_bars, k).
+"""
+
+from typing import TYPE_CHECKING
+
+from backtest.core import open_door
+
+if TYPE_CHECKING:
+    from backtest.indicators.estimators import VOLATILITY_ESTIMATORS, WEIGHTED_ESTIMATORS
+    from backtest.indicators.estimators import close_to_close_volatility, ewma_volatility
+    from backtest.indicators.estimators import find_backcast, garch_volatility, har_volatility
+    from backtest.indicators.estimators import implied_volatility, volatility
+    from backtest.indicators.liquidation_forecast import NOTHING_SEEN, find_day
+    from backtest.indicators.liquidation_forecast import forecast_liquidation, forecast_volatility
+    from backtest.indicators.returns import funding_forecast, log_returns, long_returns
+    from backtest.indicators.returns import settled_funding, traded_returns
+    from backtest.indicators.tails import TAIL_MODELS, Tail, forecast_reach, tail_losses
+    from backtest.indicators.trends import Drift, Regimes, Sharpe, learned_regimes, rolling_drift
+    from backtest.indicators.trends import rolling_sharpe, trend_sign, trend_strength
+    from backtest.margin.calculators import touch_distance, touch_probability
+    from backtest.market.clock import bars_per_year
+
+open_door(__name__)
+
+__all__ = [
+    "TAIL_MODELS",
+    "VOLATILITY_ESTIMATORS",
+    "WEIGHTED_ESTIMATORS",
+    "Drift",
+    "Regimes",
+    "Sharpe",
+    "Tail",
+    "bars_per_year",
+    "close_to_close_volatility",
+    "ewma_volatility",
+    "forecast_reach",
+    "funding_forecast",
+    "garch_volatility",
+    "har_volatility",
+    "implied_volatility",
+    "learned_regimes",
+    "log_returns",
+    "long_returns",
+    "rolling_drift",
+    "rolling_sharpe",
+    "settled_funding",
+    "tail_losses",
+    "touch_distance",
+    "touch_probability",
+    "traded_returns",
+    "trend_sign",
+    "trend_strength",
+    "volatility",
+]

@@ -1,0 +1,422 @@
+"""Volatility, annualized, from closed bars only.
+
+Variances add up over time. So the annual volatility is that of one bar times the root of the number
+of bars per year (:func:`backtest.indicators.bars_per_year`).
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from backtest import _compile, core
+from backtest.core.units import DAY, YEAR_DAYS
+from backtest.indicators import kernels
+from backtest.indicators.returns import (
+    OneOrMany,
+    find_decay,
+    list_lanes,
+    log_returns,
+    read_windows,
+    shape_as,
+)
+from backtest.market import SESSIONS, Market, bars_per_year
+
+WEIGHTED_ESTIMATORS = ("ewma", "parkinson", "garman-klass", "yang-zhang")
+VOLATILITY_ESTIMATORS = (*WEIGHTED_ESTIMATORS, "garch", "har")
+
+Estimator: TypeAlias = Callable[[Market, core.FloatArray], core.FloatArray]
+
+
+@core.checked
+def volatility(
+    market: Market, estimator: str | Sequence[str] = "ewma", half_life: OneOrMany = 72.0
+) -> core.FloatArray:
+    """Return the volatility that an estimator forecasts at each close.
+
+    ``estimator``: ``"ewma"``, ``"parkinson"``, ``"garman-klass"``, ``"yang-zhang"``; ``"garch"``
+    and ``"har"``, which ignore the half-life. ``half_life``: bars after which a bar weighs half as
+    much, over 0. Per sqrt(year); NaN until two bars are known, or a model is fitted.
+
+    Notes
+    -----
+    sigma_t^2 = A sum_i w^i v_{t-i} / sum_i w^i with w = 2^(-1/half_life), A the bars per year and v
+    the variance of one bar: the squared close-to-close log return (``"ewma"``);
+    ``ln(H / L)^2 / (4 ln 2)`` (``"parkinson"``), which without drift has 1/4.9 of the variance of
+    squared returns; or ``1/2 ln(H / L)^2 - (2 ln 2 - 1) ln(C / O)^2`` (``"garman-klass"``), 1/7.4.
+    Ranges do not see moves from one bar's close to the next open, 0.79 to 0.83 of the volatility of
+    stocks by day: in markets of sessions both are ``"yang-zhang"``, ``o^2 + k c^2 + (1 - k) s``
+    with o the log of open over last close, c = ln(C / O), s = ln(H / O) ln(H / C) + ln(L / O)
+    ln(L / C), k = 0.34 / (1.34 + 1 / w), where 1 / w is (n + 1) / (n - 1) of n bars that weigh
+    alike, and means of 0. Sources: Yang and Zhang (2000), Drift-Independent Volatility Estimation
+    Based on High, Low, Open, and Close Prices, the same Journal 73(3); Parkinson (1980), The
+    Extreme Value Method for Estimating the Variance of the Rate of Return, Journal of Business
+    53(1); Garman and Klass (1980), On the Estimation of Security Price Volatilities from Historical
+    Data, the same issue. See :func:`garch_volatility` and :func:`har_volatility` for the others.
+    """
+    names = np.atleast_1d(np.asarray(estimator, dtype=object))
+    half_lives = np.array(list_lanes("half_life", half_life), dtype=np.float64)
+    names, half_lives = np.broadcast_arrays(names, half_lives)
+    find_decay(half_lives)  # also those of models that ignore it are checked
+    distinct = list(dict.fromkeys(names.tolist()))
+    if len(distinct) == 1:
+        columns = _find_estimator(distinct[0])(market, np.array(half_lives))
+        return shape_as(columns, estimator, half_life)
+    columns = np.empty((market.n_bars, len(names)))
+    for name in distinct:
+        lanes = np.flatnonzero(names == name)
+        columns[:, lanes] = _find_estimator(name)(market, half_lives[lanes])
+    return shape_as(columns, estimator, half_life)
+
+
+def _find_estimator(name: object) -> Estimator:
+    return ESTIMATES[core.Choice(*ESTIMATES).check("estimator", name)]
+
+
+# ----- closes -----
+
+
+@core.checked
+def ewma_volatility(market: Market, half_life: OneOrMany) -> core.FloatArray:
+    """Return the exponentially weighted volatility of close-to-close log returns.
+
+    Only closes count. ``half_life``: bars after which a return weighs half as much, over 0. Per
+    sqrt(year); NaN until two returns are known.
+
+    Notes
+    -----
+    sigma_t^2 = A sum_i w^i r_{t-i}^2 / sum_i w^i with w = 2^(-1/half_life), r the log returns up to
+    bar t, A the bars per year. The mean is taken as 0. Source: J.P. Morgan/Reuters (1996),
+    RiskMetrics Technical Document, section 5.2; the weights are divided by their sum, so that the
+    first returns do not count for more.
+    """
+    columns = ewma_deviation(log_returns(market), find_decay(half_life), bars_per_year(market))
+    return shape_as(columns, half_life)
+
+
+def ewma_deviation(
+    returns: core.FloatArray, decay: core.FloatArray, scale: float | core.FloatArray
+) -> core.FloatArray:
+    """Return roots of weighted means of squares, (n_bars, k); the first return does not count."""
+    scales = np.array(np.broadcast_to(scale, len(returns)))
+    out = np.full((len(returns), len(decay)), np.nan)
+    out[1:] = weighted_root(returns[1:] ** 2, decay, scales[1:])
+    return out
+
+
+def weighted_root(
+    squares: core.FloatArray, decay: core.FloatArray, scale: core.FloatArray
+) -> core.FloatArray:
+    """Return roots of weighted means times ``scale`` (n_bars,), of shape (n_bars, k)."""
+    out = np.empty((len(squares), len(decay)))
+    state = np.zeros((3, len(decay)))
+    _compile.compile_module(kernels).ewma_lanes(squares, decay, scale, state, out)
+    return np.sqrt(out, out=out)
+
+
+@core.checked
+def close_to_close_volatility(market: Market, window: OneOrMany) -> core.FloatArray:
+    """Return the sample standard deviation of the last ``window`` log returns.
+
+    Only closes count. ``window``: returns, at least 2. Per sqrt(year); NaN until
+    ``window`` returns are known.
+
+    Notes
+    -----
+    sigma_t^2 = A sum_i (r_{t-i} - mean)^2 / (window - 1), A the bars per year. Source: Hull,
+    Options, Futures, and Other Derivatives, "Estimating volatility from historical data".
+    """
+    _, deviation = roll_moments(log_returns(market), read_windows(window))
+    root = np.sqrt(np.reshape(bars_per_year(market), (-1, 1)))
+    return shape_as(np.asarray(deviation * root), window)
+
+
+def roll_moments(
+    values: core.FloatArray, windows: core.IntArray
+) -> tuple[core.FloatArray, core.FloatArray]:
+    """Return means and deviations (ddof 1) of the last values, of shape (n_bars, k) each."""
+    mean, deviation = np.empty((2, len(values), len(windows)))
+    series = pd.Series(values)
+    for j, window in enumerate(windows.tolist()):
+        rolling = series.rolling(window)
+        mean[:, j], deviation[:, j] = rolling.mean(), rolling.std()
+    return mean, deviation
+
+
+@core.checked
+def implied_volatility(market: Market) -> core.FloatArray:
+    """Return the column ``implied_volatility`` of a market.
+
+    Returns
+    -------
+    FloatArray of shape (n_bars,)
+        Per sqrt(year), as a fraction; NaN where it is unknown.
+
+    Raises
+    ------
+    DataError
+        If there is no such column, or a value is negative or over 10 (in percent).
+    """
+    name, most = "implied_volatility", 10.0
+    if name not in market.columns:
+        raise core.DataError(
+            f"market must have a column {name!r}, has {', '.join(market.columns) or 'none'}; "
+            f"market.with_columns({name}="
+            "dvol.shift(1).reindex(market.times, method='ffill') / 100) adds it"
+        )
+    column = market.columns[name]
+    wrong = np.flatnonzero((column < 0.0) | (column > most))
+    if wrong.size:
+        raise core.DataError(
+            f"{name} must be a fraction per sqrt(year), from 0 to {most:g}, got "
+            f"{column[wrong[0]]:g} at {core.format_time(int(market.time[wrong[0]]))} UTC, "
+            f"{wrong.size} of {market.n_bars} bars; divide per cent by 100"
+        )
+    return column
+
+
+# ----- ranges -----
+
+
+def parkinson_variance(market: Market) -> core.FloatArray:
+    return np.asarray(np.log(market.high / market.low) ** 2 / (4.0 * math.log(2.0)))
+
+
+def garman_klass_variance(market: Market) -> core.FloatArray:
+    width, move = np.log(market.high / market.low), np.log(market.close / market.open)
+    return np.asarray(0.5 * width**2 - (2.0 * math.log(2.0) - 1.0) * move**2)
+
+
+def yang_zhang_volatility(market: Market, half_lives: core.FloatArray) -> core.FloatArray:
+    gap = np.log(market.open / np.concatenate([market.open[:1], market.close[:-1]]))
+    up, down, move = (np.log(x / market.open) for x in (market.high, market.low, market.close))
+    inside, decay = up * (up - move) + down * (down - move), find_decay(half_lives)
+    scale = np.array(np.broadcast_to(bars_per_year(market), market.n_bars))
+    columns = np.empty((market.n_bars, len(decay)))
+    for j, (w, k) in enumerate(zip(decay, 0.34 * decay / (1.34 * decay + 1.0), strict=True)):
+        variance = gap**2 + k * move**2 + (1.0 - k) * inside
+        columns[:, j] = weighted_root(variance, np.array([w]), scale)[:, 0]
+    return columns
+
+
+# ----- GARCH -----
+
+FIRST_RETURNS = 1000
+"""Returns of the first fit: fewer do not determine the persistence."""
+LEAST_RETURNS = 100
+SCALE = 10.0
+"""Standard deviation to which returns are scaled for a fit; the optimizer works best there."""
+BACKCAST = 75
+"""Returns whose weighted mean square stands in for the past before the first return."""
+MOST_KEPT = 10_000
+"""Fits kept in memory; each is three numbers."""
+
+
+class GarchFit(NamedTuple):
+    """Parameters of h_{t+1} = omega + alpha e_t^2 + beta h_t; ``omega`` is a variance per bar."""
+
+    omega: float
+    alpha: float
+    beta: float
+
+
+@core.checked
+def garch_volatility(
+    market: Market, *, first: int = FIRST_RETURNS, growth: float = 0.1
+) -> core.FloatArray:
+    """Return the volatility that a GARCH(1,1) forecasts for the next bar.
+
+    Only closes count. ``first``: returns in the first fit, at least 100. ``growth``: growth of the
+    number of returns from one fit to the next, over 0 and up to 10: with 0.1, fits are at bars
+    1000, 1100, 1210 and so on, counted from the start of the market. The result (n_bars,) is per
+    sqrt(year); NaN until the first fit.
+
+    Notes
+    -----
+    sigma_t^2 = A h_{t+1}, h_{t+1} = omega + alpha r_t^2 + beta h_t, r the log returns with mean 0,
+    A the bars per year. Parameters by maximum likelihood with normal innovations (``arch``) on all
+    returns up to the bar of the fit. If the optimizer does not converge, the last ones stay in
+    force. Source: Bollerslev (1986), Generalized Autoregressive Conditional Heteroskedasticity,
+    J. Econometrics 31(3).
+    """
+    first = core.Whole(LEAST_RETURNS).check("first", first)
+    core.check_range("growth", growth, low=0.0, high=10.0, open_low=True)
+    returns = log_returns(market)
+    squares, variance = returns**2, np.full(market.n_bars, np.nan)
+    bars, backcast = [], find_backcast(squares[1:])
+    while first < market.n_bars:
+        bars.append(first)
+        first += max(1, int(growth * first))
+    spans = pairwise([*bars, market.n_bars])
+    for fit, (bar, stop) in zip(_fit_all(returns, bars), spans, strict=True):
+        if fit is not None:
+            weights = np.array([fit.omega, fit.alpha, fit.beta])
+            _compile.compile_module(kernels).filter_variance(
+                squares[:stop], weights, backcast, bar, variance[:stop]
+            )
+    return np.sqrt(variance * bars_per_year(market))
+
+
+def find_backcast(squares: core.FloatArray) -> float:
+    weights = 0.94 ** np.arange(min(BACKCAST, len(squares)))
+    return float(np.sum(squares[: len(weights)] * (weights / sum(weights))))
+
+
+_kept: dict[bytes, GarchFit | None] = {}
+
+
+def _fit_all(returns: core.FloatArray, bars: list[int]) -> Iterator[GarchFit | None]:
+    digest, seen, last = hashlib.blake2b(), 1, None
+    for bar in bars:
+        digest.update(returns[seen : bar + 1].tobytes())
+        seen = bar + 1
+        key = digest.copy().digest()
+        if key not in _kept:
+            if len(_kept) >= MOST_KEPT:
+                _kept.clear()
+            _kept[key] = fit_garch(returns[1:seen])
+        last = _kept.get(key) or last
+        yield last
+
+
+def fit_garch(returns: core.FloatArray) -> GarchFit | None:
+    """Fit a GARCH(1,1) to returns of shape (n,) with mean 0; None if it does not converge."""
+    from arch import arch_model  # noqa: PLC0415 - takes a second to import
+
+    deviation = float(np.std(returns))
+    if not deviation > 0.0:
+        return None
+    scale = SCALE / deviation
+    model = arch_model(returns * scale, mean="Zero", vol="GARCH", rescale=False)
+    with np.errstate(all="ignore"):  # the optimizer may try parameters without a likelihood
+        found = model.fit(disp="off", show_warning=False)
+    omega, alpha, beta = (float(each) for each in found.params)
+    fit = GarchFit(omega / scale**2, alpha, beta)
+    is_good = found.convergence_flag == 0 and bool(np.isfinite(fit).all())
+    return fit if is_good else None
+
+
+# ----- the heterogeneous autoregression -----
+
+WITHOUT_PAUSE, WITH_SESSIONS = (1, 7, 30), (1, 5, 22)
+"""Days in a day, a week, and a month of a market that never closes, and of one with sessions."""
+
+
+@core.checked
+def har_volatility(market: Market, *, first: int = 100) -> core.FloatArray:
+    """Return the volatility that the heterogeneous autoregression forecasts for the next day.
+
+    Bars must be shorter than a day. ``first``: days in the first fit, at least 10.
+    Of shape (n_bars,), per sqrt(year), from the end of a day until the end of the next; NaN
+    until the first fit.
+
+    Notes
+    -----
+    sigma^2 = D (b_0 + b_d RV_d + b_w RV_w + b_m RV_m): RV_d the sum of the squared log returns of a
+    UTC day, RV_w and RV_m its means over the last 7 and 30 days (5 and 22 in a market with
+    sessions), D the days in a year (365, or 252); b by least squares, every day anew, on all days
+    that were followed by another. The move from the previous close counts toward the day. The first
+    day does not count, since it may have begun before the market. Least squares may give negative
+    forecasts, so a forecast is clipped to the range of past realised variances. Source: Corsi
+    (2009), A Simple Approximate Long-Memory Model of Realized Volatility, J. Financial Econometrics
+    7(2).
+    """
+    first = core.Whole(10).check("first", first)
+    if market.interval >= DAY:
+        raise core.DataError(
+            "har_volatility needs bars shorter than a day, got bars of "
+            f"{core.format_duration(market.interval)}"
+        )
+    variance, known = find_daily_variance(market)
+    lengths = WITH_SESSIONS if market.sessions else WITHOUT_PAUSE
+    found = np.append(np.nan, _forecast_once(variance.tobytes(), lengths, first))[known]
+    return np.sqrt(found * (SESSIONS if market.sessions else YEAR_DAYS))
+
+
+def find_daily_variance(market: Market) -> tuple[core.FloatArray, core.IntArray]:
+    """Return realised variances of whole days, and how many are over at each bar's close."""
+    day = market.time // DAY
+    number = np.cumsum(np.diff(day, prepend=day[0]) != 0)
+    is_over = (market.time + market.interval) // DAY > day
+    squares = log_returns(market) ** 2
+    squares[0] = 0.0
+    sums = np.bincount(number, weights=squares).astype(np.float64, copy=False)
+    n_days = int(number[-1] + is_over[-1])
+    return sums[1:n_days], np.maximum(number - 1 + is_over, 0)
+
+
+@functools.lru_cache(maxsize=64)
+def _forecast_once(days: bytes, lengths: tuple[int, ...], first: int) -> core.FloatArray:
+    return forecast_har(np.frombuffer(days), lengths, first)
+
+
+def forecast_har(
+    variance: core.FloatArray, lengths: tuple[int, ...], first: int
+) -> core.FloatArray:
+    """Return the forecast at the end of each day for the next, of shape (n_days,)."""
+    forecasts, month = np.full(len(variance), np.nan), max(lengths)
+    start = month - 1 + first
+    if len(variance) <= start:
+        return forecasts
+    whole = len(variance) - month + 1
+    windows = [  # each is summed anew: a running sum would carry the errors of all days before
+        sum(variance[month - 1 - back :][:whole] for back in range(length)) / length
+        for length in lengths
+    ]
+    inputs = np.column_stack([np.ones(whole), *windows])
+    fits = fit_expanding(inputs[:-1], variance[month:], first)
+    found = np.zeros(len(fits))
+    for each in range(inputs.shape[1]):
+        found += fits[:, each] * inputs[first:, each]
+    low, high = np.minimum.accumulate(variance), np.maximum.accumulate(variance)
+    forecasts[start:] = np.minimum(np.maximum(found, low[start:]), high[start:])
+    return forecasts
+
+
+def fit_expanding(inputs: core.FloatArray, outputs: core.FloatArray, first: int) -> core.FloatArray:
+    """Return the least squares coefficients of the ``first`` rows, of one row more, ... of all.
+
+    Of shape (n - first + 1, k) for ``inputs`` (n, k) and ``outputs`` (n,).
+    """
+    scale = np.append(1.0, np.full(inputs.shape[1] - 1, inputs[0, 1] or 1.0))
+    scaled = inputs / scale
+    squares = np.cumsum(scaled[:, :, np.newaxis] * scaled[:, np.newaxis, :], axis=0)[first - 1 :]
+    products = np.cumsum(scaled * outputs[:, np.newaxis], axis=0)[first - 1 :]
+    inverses = np.linalg.pinv(squares, rcond=1e-12, hermitian=True)
+    fits = np.zeros_like(products)
+    for each in range(scaled.shape[1]):
+        fits += inverses[:, :, each] * products[:, each, np.newaxis]
+    return np.asarray(fits / scale)
+
+
+def _average(variance: Callable[[Market], core.FloatArray]) -> Estimator:
+    def estimate(market: Market, half_lives: core.FloatArray) -> core.FloatArray:
+        if market.sessions:
+            return yang_zhang_volatility(market, half_lives)
+        scale = np.array(np.broadcast_to(bars_per_year(market), market.n_bars))
+        return weighted_root(variance(market), find_decay(half_lives), scale)
+
+    return estimate
+
+
+def _repeat(forecast: Callable[[Market], core.FloatArray]) -> Estimator:
+    return lambda market, half_lives: np.repeat(
+        forecast(market)[:, np.newaxis], len(half_lives), axis=1
+    )
+
+
+ESTIMATES: dict[str, Estimator] = {
+    "ewma": ewma_volatility,
+    "parkinson": _average(parkinson_variance),
+    "garman-klass": _average(garman_klass_variance),
+    "yang-zhang": yang_zhang_volatility,
+    "garch": _repeat(garch_volatility),
+    "har": _repeat(har_volatility),
+}

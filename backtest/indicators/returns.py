@@ -1,0 +1,207 @@
+"""What estimators are built on: returns by bar, funding, and parameters of one value or several."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from backtest import core
+from backtest.core.units import DAY, YEAR_DAYS
+from backtest.market import Market, place_on_bars
+
+
+@core.checked
+def log_returns(market: Market) -> core.FloatArray:
+    """Return ln(C_t / C_{t-1}) of the last prices at closes, of shape (n_bars,).
+
+    The first is NaN.
+    """
+    logs = np.log(market.close)
+    returns = np.empty_like(logs)
+    returns[:1] = np.nan
+    np.subtract(logs[1:], logs[:-1], out=returns[1:])
+    return returns
+
+
+@core.checked
+def long_returns(market: Market) -> core.FloatArray:
+    """Return the return of a long position of 1x over each bar, net of funding.
+
+    Returns
+    -------
+    FloatArray of shape (n_bars,)
+        ``C_t / C_{t-1} - 1 - f_t``, simple, with f_t the sum of the rates settled after the close
+        of bar t-1 and before that of bar t. The first is NaN.
+
+    Notes
+    -----
+    A perpetual future or a hedged dollar position needs no cash: this is an excess return. Funding
+    is taken as a fraction of the notional at the last close. :func:`traded_returns` of a signal of
+    1 throughout.
+    """
+    return returns_of_signal(market, np.ones(market.n_bars))
+
+
+@core.checked
+def traded_returns(market: Market) -> core.FloatArray:
+    """Return the return of the traded position over each bar at 1x, net of funding.
+
+    Returns
+    -------
+    FloatArray of shape (n_bars,)
+        ``s_{t-1} (C_t / C_{t-1} - 1 - g_t) - s_{t-2} o_t``, with s the signal decided at each
+        close, in [-1, 1]: a short position earns what a long one loses. o_t is the funding settled
+        at the open of bar t, which the position carried into it pays, g_t that settled after it.
+        The first is NaN.
+
+    Notes
+    -----
+    o_t and g_t add up to :func:`settled_funding`: each settlement counts in the bar at whose close
+    it is known. As in the engine, a settlement belongs to an open if it is within a minute of it.
+    One stamped some ms before the open of bar t is known at the close of bar t-1, and is paid by
+    the position of that bar, s_{t-2}. Before the first close the position is assumed to be that of
+    the first signal.
+    """
+    return returns_of_signal(market, market.signal)
+
+
+def returns_of_signal(market: Market, signal: core.FloatArray) -> core.FloatArray:
+    bar, is_open = place_on_bars(market.funding_time, market.time, market.interval)
+    known = find_known_bars(market)
+    is_carried = is_open & (bar == known)
+    rates, n_bars = market.funding_rate, market.n_bars
+    inside = np.bincount(known[~is_carried], rates[~is_carried], minlength=n_bars)
+    returns = np.full(n_bars, np.nan)
+    price = market.close[1:] / market.close[:-1] - 1.0
+    returns[1:] = signal[:-1] * (price - inside[1:])
+    if is_carried.any():
+        opened = np.bincount(known[is_carried], rates[is_carried], minlength=n_bars)
+        before = signal[np.maximum(np.arange(n_bars) - 2, 0)]
+        paid = np.where(opened == 0.0, 0.0, before * opened)  # 0 also if that signal is NaN
+        returns[1:] -= paid[1:]
+    return returns
+
+
+@core.checked
+def settled_funding(market: Market) -> core.FloatArray:
+    """Return the sum of the funding rates known at each close and not at the one before.
+
+    Of shape (n_bars,), as a fraction of the notional; positive: longs pay. A settlement belongs to
+    the first bar that closes after its stamp.
+    """
+    sums = np.bincount(find_known_bars(market), market.funding_rate, minlength=market.n_bars)
+    return sums.astype(np.float64, copy=False)
+
+
+def find_known_bars(market: Market) -> core.IntArray:
+    return np.searchsorted(market.time + market.interval, market.funding_time, side="right")
+
+
+# ----- parameters -----
+
+OneOrMany: TypeAlias = float | core.FloatArray
+"""Parameter of an estimator: one value, or an array of shape (k,)."""
+
+MOST_BARS = 2.0**26
+"""Longest window, 127 years of minutes."""
+
+
+def broadcast(*values: OneOrMany) -> list[core.FloatArray]:
+    """Return parameters as arrays of one shape (k,); a single value applies to every lane."""
+    named: dict[str, Any] = {f"array_{k}": each for k, each in enumerate(values)}
+    core.check_broadcast(**named)
+    arrays = [np.array(value, dtype=np.float64, ndmin=1) for value in values]
+    return [np.array(array) for array in np.broadcast_arrays(*arrays)]
+
+
+def shape_as(columns: core.FloatArray, *values: Any) -> core.FloatArray:
+    """Return columns (n_bars, k), or the only one (n_bars,) if every parameter is one value."""
+    return columns if any(np.ndim(value) for value in values) else columns[:, 0]
+
+
+def list_lanes(name: str, value: Any) -> list[Any]:
+    """Return one value, or an array of shape (k,), as a list of Python objects."""
+    if np.ndim(value):
+        core.check_shape(name, value, (-1,))
+    found: list[Any] = np.atleast_1d(np.asarray(value, dtype=object)).tolist()
+    return found
+
+
+def check_lanes(
+    name: str,
+    value: OneOrMany,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    open_low: bool = False,
+    open_high: bool = False,
+) -> None:
+    for each in list_lanes(name, value):
+        core.check_range(name, each, low=low, high=high, open_low=open_low, open_high=open_high)
+
+
+def check_bars(name: str, value: OneOrMany, *, low: float = 1.0, or_infinite: bool = False) -> None:
+    for each in list_lanes(name, value):
+        if not (or_infinite and each == math.inf):
+            core.Range(low, MOST_BARS, "bars").check(name, each, whole=True)
+
+
+def read_windows(window: OneOrMany) -> core.IntArray:
+    check_bars("window", window, low=2.0)
+    return np.atleast_1d(window).astype(np.int64)
+
+
+def find_decay(half_life: OneOrMany) -> core.FloatArray:
+    """Return the weight of a bar relative to the next one, 2^(-1 / half_life), of shape (k,)."""
+    check_lanes("half_life", half_life, low=0.0, open_low=True)
+    return np.array([0.5 ** (1.0 / float(bars)) for bars in list_lanes("half_life", half_life)])
+
+
+@core.checked
+def funding_forecast(market: Market, half_life: OneOrMany) -> core.FloatArray:
+    """Return the exponentially weighted mean of the funding rates settled so far, per year.
+
+    Parameters
+    ----------
+    market : Market
+        Its settlements and closes.
+    half_life : float, or FloatArray of shape (k,)
+        Bars after which a settlement weighs half as much, over 0.
+
+    Returns
+    -------
+    FloatArray of shape (n_bars,), or (n_bars, k)
+        Fraction of the notional per year of 365 days, positive: longs pay. NaN until two
+        settlements are known; constant from one settlement to the next.
+
+    Notes
+    -----
+    f_t = sum_i w^(t - b_i) r_i / sum_i w^(t - b_i) y_i with w = 2^(-1/half_life): r_i the rate of
+    settlement i, y_i the years since the settlement before it, b_i the bar at whose close it is
+    known, the first that closes after its stamp. So periods of different length count by their
+    length, and the first settlement only starts the clock. This is the estimator of the rate of a
+    renewal-reward process, reward per time, with exponential weights.
+    """
+    known, n = find_known_bars(market)[1:], market.n_bars
+    years = np.diff(market.funding_time) / (YEAR_DAYS * DAY)
+    counted = (market.funding_rate[1:], years)
+    sums = [np.bincount(known, each, minlength=n)[:n].astype(np.float64) for each in counted]
+    rows = np.arange(n)
+    last = np.maximum.accumulate(np.where(np.isin(rows, known), rows, -1))
+    columns = []
+    for decay in find_decay(half_life).tolist():
+        paid, time = (sum_weighted(each, decay) for each in sums)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            columns.append(np.append(paid / time, np.nan)[last])
+    return shape_as(np.stack(columns, axis=1), half_life)
+
+
+def sum_weighted(values: core.FloatArray, decay: float) -> core.FloatArray:
+    """Return sum_i decay^(t - i) x_i at each t; the decay of an endless half-life is 1."""
+    if decay == 1.0:
+        return np.cumsum(values)
+    found: core.FloatArray = pd.Series(values).ewm(alpha=1.0 - decay).sum().to_numpy()
+    return found

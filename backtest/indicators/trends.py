@@ -1,0 +1,199 @@
+"""Trend, drift, Sharpe ratio and hidden regimes of a market over the last bars."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from backtest._compile import compile_module
+from backtest.core import FloatArray, IntArray, checked
+from backtest.indicators import kernels, returns
+from backtest.indicators.estimators import ewma_volatility, roll_moments
+from backtest.market import Market, bars_per_year
+
+LEAST_DEVIATION = 1e-12
+"""Standard deviation per bar below which the Sharpe ratio is NaN."""
+
+
+def find_moves(market: Market, lookbacks: IntArray) -> FloatArray:
+    """Return ln(C_t / C_{t-n}) less the funding settled since, (n_bars, k); NaN until known."""
+    path = np.log(market.close) - np.cumsum(returns.settled_funding(market))
+    moves = np.full((len(path), len(lookbacks)), np.nan)
+    for j, bars in enumerate(lookbacks.tolist()):
+        moves[bars:, j] = path[bars:] - path[:-bars]
+    return moves
+
+
+@checked
+def trend_sign(market: Market, lookback: returns.OneOrMany) -> FloatArray:
+    """Return the direction of the last bars: 1 up, -1 down, 0 if the return is 0.
+
+    The log return of a long position, net of funding. ``lookback``: bars, at least 1. NaN until
+    ``lookback`` returns are known.
+
+    Notes
+    -----
+    sign of ln(C_t / C_{t-n}) - sum f, n = lookback and f the funding rates settled after the close
+    of bar t-n and before that of bar t. Where log prices have drift m per year and
+    volatility sigma, it is that of the drift with probability Phi(|m| sqrt(T) / sigma), T the
+    lookback in years. Source: Moskowitz, Ooi and Pedersen (2012), Time Series Momentum.
+    """
+    returns.check_bars("lookback", lookback)
+    moves = find_moves(market, np.atleast_1d(lookback).astype(np.int64))
+    return returns.shape_as(np.sign(moves), lookback)
+
+
+@checked
+def trend_strength(
+    market: Market,
+    lookback: returns.OneOrMany,
+    half_life: returns.OneOrMany,
+    full: returns.OneOrMany = 1.0,
+) -> FloatArray:
+    """Return the move of the last bars in standard deviations, as a strength from -1 to 1.
+
+    ``lookback``: bars, at least 1. ``half_life``: half-life of the volatility in bars, over 0.
+    ``full``: standard deviations at which the strength is 1, over 0. NaN until
+    ``lookback`` returns, and two, are known.
+
+    Notes
+    -----
+    clip(z / full, -1, 1) with z = R / (sigma sqrt(n / A)): R the excess return over n = lookback
+    bars, sigma the exponentially weighted volatility per sqrt(year), A the bars per year. A random
+    walk without drift has z of mean 0 and deviation 1 for every lookback. A constant price has
+    strength 0. Source: Baltas and Kosowski (2020), Demystifying Time-Series Momentum
+    Strategies, in Market Momentum: Theory and Practice, Wiley, whose trend signal is a t-statistic
+    clipped at 1 in place of the sign.
+    """
+    returns.check_lanes("full", full, low=0.0, open_low=True)
+    returns.check_bars("lookback", lookback)
+    bars, half_lives, fulls = returns.broadcast(lookback, half_life, full)
+    moves = find_moves(market, bars.astype(np.int64))
+    root = np.sqrt(1.0 / np.reshape(bars_per_year(market), (-1, 1)))
+    width = ewma_volatility(market, half_lives) * root * (np.sqrt(bars) * fulls)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        parts = np.where(moves != 0.0, moves / width, 0.0 * width)
+    return returns.shape_as(np.clip(parts, -1.0, 1.0), lookback, half_life, full)
+
+
+class Drift(NamedTuple):
+    """Mean return by bar and its standard error, both per year.
+
+    Arrays of shape (n_bars,), or (n_bars, k) for k windows; NaN until the window is full.
+    """
+
+    mean: FloatArray
+    error: FloatArray
+
+
+@checked
+def rolling_drift(market: Market, window: returns.OneOrMany) -> Drift:
+    """Return the mean return of the traded position, at 1x and net of funding, with its error.
+
+    ``window``: returns, at least 2. Annualized; NaN until ``window`` returns are known.
+
+    Notes
+    -----
+    With T = window, A the bars per year, and mean and std (ddof 1) of the last T simple returns of
+    :func:`traded_returns`: mean ``A mean``, error ``A std / sqrt(T)``, for independent returns.
+    Only a longer window in years reduces the error, not more bars within it. Source: Merton (1980),
+    On Estimating the Expected Return on the Market, J. Financial Economics 8(4).
+    """
+    windows = returns.read_windows(window)
+    mean, deviation = roll_moments(returns.traded_returns(market), windows)
+    years = np.reshape(bars_per_year(market), (-1, 1))
+    error = years * deviation / np.sqrt(windows)
+    return Drift(returns.shape_as(years * mean, window), returns.shape_as(error, window))
+
+
+class Sharpe(NamedTuple):
+    """Sharpe ratio by bar and its standard error, both per sqrt(year).
+
+    Arrays of shape (n_bars,), or (n_bars, k) for k windows; NaN until the window is full.
+    """
+
+    ratio: FloatArray
+    error: FloatArray
+
+
+@checked
+def rolling_sharpe(market: Market, window: returns.OneOrMany) -> Sharpe:
+    """Return the Sharpe ratio of the traded position, at 1x, over the last bars, with its error.
+
+    ``market``: its closes, funding and signal: returns are those of the side held, net of funding.
+    ``window``: returns, at least 2. Annualized; NaN until ``window`` returns are known,
+    and while the price is constant.
+
+    Notes
+    -----
+    With T = window, A the bars per year and S = mean / std (ddof 1) of the last T returns: ratio
+    ``sqrt(A) S``, error ``sqrt(A (1 + S^2 / 2) / T)``, for returns that are independent and
+    identically distributed. Source: Lo (2002), The Statistics of Sharpe Ratios, Financial Analysts
+    Journal 58(4), eq. 9.
+    """
+    windows = returns.read_windows(window)
+    mean, deviation = roll_moments(returns.traded_returns(market), windows)
+    ratio = mean / np.where(deviation >= LEAST_DEVIATION, deviation, np.nan)
+    root = np.sqrt(np.reshape(bars_per_year(market), (-1, 1)))
+    error = root * np.sqrt((1.0 + 0.5 * ratio * ratio) / windows)
+    return Sharpe(returns.shape_as(root * ratio, window), returns.shape_as(error, window))
+
+
+class Regimes(NamedTuple):
+    """Probabilities of stress by bar: for the bar that closes, and for the next.
+
+    Arrays of shape (n_bars,), or (n_bars, k) for k sets of parameters; NaN until warm.
+    """
+
+    filtered: FloatArray
+    predicted: FloatArray
+
+
+@checked
+def learned_regimes(
+    market: Market,
+    half_life: returns.OneOrMany,
+    calm_bars: returns.OneOrMany,
+    stress_bars: returns.OneOrMany,
+) -> Regimes:
+    """Return the probabilities of two regimes whose volatilities are learned bar by bar.
+
+    Only closes count. ``half_life``: bars after which a return weighs half as much in what is
+    learned, over 0. ``calm_bars`` and ``stress_bars``: mean length of a stay in each state, bars,
+    over 1. NaN until 100 returns are known.
+
+    Notes
+    -----
+    r_t ~ N(0, sigma_s^2) in state s: over single bars means are negligible. A stay ends after a bar
+    with probability 1 / bars. Each bar is one step of the online EM algorithm: the probabilities by
+    Hamilton's filter with the variances learned so far, then ``S_t = (1 - g_t) E[S_{t-1}] + g_t
+    (1{s}, 1{s} r_t^2)`` for both states s, the expectation over paths that lead to each state now,
+    and ``sigma_s^2 = S_t(s, r^2) / S_t(s)``. The step is ``g_t = max(min(2 / t, 1 / 20),
+    1 - 2^(-1 / half_life))``, t the number of known returns. At first the weight of returns grows
+    in proportion to t, because early ones were assigned to states by guesses. The transitions are
+    not learned: with fat tails the likelihood prefers regimes of a bar or two.
+
+    The variances start at half and four times the mean square of the first 20 returns. Stress has
+    at least twice the variance of calm. Without this, both states would become identical in a
+    market with one regime, and never separate again. Sources: Hamilton (1989), A New Approach to
+    the Economic Analysis of Nonstationary Time Series and the Business Cycle, Econometrica 57(2);
+    Cappe (2011), Online EM Algorithm for Hidden Markov Models, J. Computational and Graphical
+    Statistics 20(3), section 2.
+    """
+    given = (half_life, calm_bars, stress_bars)
+    returns.check_lanes("half_life", half_life, low=0.0, open_low=True)
+    returns.check_lanes("calm_bars", calm_bars, low=1.0, open_low=True)
+    returns.check_lanes("stress_bars", stress_bars, low=1.0, open_low=True)
+    half_lives, *stays = returns.broadcast(*given)
+    leave, k = 1.0 / np.stack(stays), len(half_lives)
+    filtered = np.empty((market.n_bars, k))
+    compile_module(kernels).learn_lanes(
+        returns.log_returns(market) ** 2,
+        1.0 - returns.find_decay(half_lives),
+        leave,
+        np.empty((10, k)),
+        filtered,
+    )
+    predicted = filtered * (1.0 - leave[0] - leave[1]) + leave[0]
+    return Regimes(returns.shape_as(filtered, *given), returns.shape_as(predicted, *given))

@@ -1,0 +1,63 @@
+"""Mathematics of margin: requirements, cross margin, liquidation prices, calculators."""
+
+from typing import TYPE_CHECKING
+
+from backtest.core import open_door
+
+if TYPE_CHECKING:
+    from backtest.margin.calculators import BookCalculation, Calculation, calculate_book
+    from backtest.margin.calculators import calculate_liquidation, find_touch_factor
+    from backtest.margin.calculators import touch_probability
+    from backtest.margin.collateral import Collateral, RateCurve, check_collateral
+    from backtest.margin.functions import (
+        bankruptcy_price,
+        collateral_value,
+        initial,
+        largest_notional,
+    )
+    from backtest.margin.functions import liquidation_price, maintenance, option_value, requirement
+    from backtest.margin.functions import strategy_deposit, survivable_notional
+    from backtest.margin.option_kernels import OptionPositions, OptionRules, bound_asset_slope
+    from backtest.margin.option_kernels import bound_linear_slope, bound_option_slope
+    from backtest.margin.option_kernels import compute_counted_rate, compute_counted_value
+    from backtest.margin.option_kernels import compute_option_delta, compute_option_requirement
+    from backtest.margin.option_kernels import compute_option_value, compute_options_value
+    from backtest.margin.option_kernels import fill_option, is_vega_small
+    from backtest.margin.portfolio_kernels import Holdings, PortfolioRules, Waypoint, aim
+    from backtest.margin.portfolio_kernels import compute_collateral_value, compute_full_backing
+    from backtest.margin.portfolio_kernels import compute_full_value, compute_haircut
+    from backtest.margin.portfolio_kernels import compute_haircuts, compute_own_maintenance
+    from backtest.margin.portfolio_kernels import compute_portfolio_backing
+    from backtest.margin.portfolio_kernels import compute_portfolio_initial
+    from backtest.margin.portfolio_kernels import compute_portfolio_requirement
+    from backtest.margin.portfolio_kernels import compute_value_at_rate, fill_shares, find_failure
+    from backtest.margin.portfolio_kernels import find_failure_ratio, find_maintenance
+    from backtest.margin.portfolio_kernels import find_own_maintenance, is_pool_failing, is_spot_leg
+    from backtest.margin.portfolio_kernels import move_holdings, pick_rules, scale_rate
+    from backtest.margin.requirement import LEVELS, MarginRules, compute_affordable
+    from backtest.margin.requirement import compute_best_leverage, compute_initial
+    from backtest.margin.requirement import compute_largest_notional, compute_liquidation_value
+    from backtest.margin.requirement import compute_maintenance, compute_payment, compute_price
+    from backtest.margin.requirement import compute_setting, compute_step_floor, compute_value
+    from backtest.margin.requirement import read_rules
+    from backtest.margin.requirement_rule import Brackets, MarginPreset, MarginRule, OptionShocks
+    from backtest.margin.requirement_rule import OwnMargin, PresetMargin, Requirement
+    from backtest.margin.requirement_rule import RequirementRule, ScenarioMargin, Standard, Strategy
+    from backtest.margin.requirement_rule import check_moves, list_presets, margin_preset
+    from backtest.margin.requirement_rule import number_each, number_groups, pack_brackets
+    from backtest.margin.requirement_rule import pack_option_rules, pack_spot
+
+open_door(__name__)
+
+__all__ = [
+    "bankruptcy_price",
+    "collateral_value",
+    "initial",
+    "largest_notional",
+    "liquidation_price",
+    "maintenance",
+    "option_value",
+    "requirement",
+    "strategy_deposit",
+    "survivable_notional",
+]

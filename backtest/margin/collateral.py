@@ -1,0 +1,235 @@
+"""Collateral: assets besides money that back cross positions at a rate; and rates of lending."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from backtest import core
+from backtest.core import Fault, Faults, FloatArray, Number, ParameterError, Text, Value
+from backtest.core.fields import COST, SHARE, FloatSeries
+from backtest.margin.portfolio_kernels import CollateralTables, compute_value_at_rate
+from backtest.market import Market
+
+Tier: TypeAlias = tuple[float, float, float]
+
+
+class Tiers(core.Declaration):
+    def read(self, value: Any) -> tuple[Tier, ...]:
+        if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+            raise Fault("must be a list of (floor, cap, rate), [(0, 1e6, 1.0)] for example")
+        return tuple(map(read_tier, value))
+
+
+def read_tier(row: Any) -> Tier:
+    if not isinstance(row, Sequence) or isinstance(row, str) or len(row) != 3:
+        raise Fault(
+            "must be rows of (floor, cap, rate), (0, 1e6, 0.95) for example", core.repr_plain(row)
+        )
+    floor, cap, rate = (math.inf if each == "inf" else each for each in row)
+    try:
+        return float(core.read_number(floor)), float(core.read_number(cap)), float(SHARE.read(rate))
+    except Fault as fault:
+        raise Fault(str(fault), core.repr_plain(row)) from None
+
+
+class StoredMarket(Value, kw_only=True):
+    instrument: str
+    content: str
+
+
+class Prices(core.Declaration):
+    def read(self, value: Any) -> Market | StoredMarket | str | float:
+        if isinstance(value, Mapping):
+            return StoredMarket.from_dict(value)
+        if isinstance(value, Market | StoredMarket):
+            return value
+        if isinstance(value, str):
+            return Text().read(value)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(Number(0, open_low=True).read(value))
+        raise Fault("must be a Market, the name of an instrument of the run, or a number")
+
+
+class Collateral(Value):
+    """A collateral asset of an account; policies do not trade it.
+
+    It counts in full in the equity, and at its rate in what backs the cross positions. A debt, a
+    negative amount, counts in full in both.
+
+    Parameters
+    ----------
+    name : str
+        What it is called in tables and events.
+    amount : float
+        Units of the asset; negative for a debt.
+    prices : Market, str or float
+        Its price path in the settlement currency: a market, the name of an instrument of the run,
+        or a constant price.
+    rate : float
+        The share of its value that backs positions, from 0 to 1.
+    tiers : sequence of (floor, cap, rate)
+        Instead of ``rate``: marginal rates by the value of the asset in the settlement currency,
+        from 0 on, falling; nothing counts beyond the last cap.
+    slippage : float
+        How much under the open a conversion sells it, as a fraction of the price.
+    cancels_risk : str, optional
+        The group of a :class:`ScenarioMargin` whose losses its changes of value offset.
+    """
+
+    name: Annotated[str, Text()]
+    amount: Annotated[float, Number()]
+    prices: Annotated[StoredMarket | Market | str | float, Prices()]
+    rate: Annotated[float | None, SHARE] = None
+    tiers: Annotated[Sequence[Sequence[float]] | None, Tiers()] = None
+    slippage: Annotated[float, COST] = 0.0
+    cancels_risk: Annotated[str | None, Text()] = None
+
+    def faults(self) -> Faults:
+        if (self.rate is None) == (self.tiers is None):
+            yield "rate", "must be given, or tiers, and not both"
+        before: Sequence[float] = (0.0, 0.0, 1.0)
+        for k, row in enumerate(self.tiers or ()):
+            if row[0] != before[1]:
+                rule = f"must begin at {before[1]:.12g}, where the one before it ends"
+                yield f"tiers.{k}", rule
+            elif not row[1] > row[0] or row[2] > before[2]:
+                yield f"tiers.{k}", "must end over its floor, and rates must fall"
+            before = row
+
+    def value_at(self, price: float) -> float:
+        """Return what it counts for at a price, in the settlement currency."""
+        return float(compute_value_at_rate(pack_collateral([self]), 0, self.amount * price))
+
+    def last_price(self) -> float:
+        """Return its constant price, or the last mark close of its market."""
+        if isinstance(self.prices, Market):
+            return float(self.prices.mark_close[-1])
+        if isinstance(self.prices, float):
+            return self.prices
+        raise ParameterError(
+            f"collateral {self.name!r} needs a price to be valued, its prices are {self.prices!r}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields as plain data; a market by its name and content hash."""
+        data = super().to_dict()
+        if isinstance(self.prices, Market):
+            market = self.prices
+            data["prices"] = {"instrument": market.instrument, "content": market.content_hash}
+        return data
+
+
+def check_collateral(
+    collateral: Sequence[Collateral], instruments: Sequence[str], currency: str
+) -> None:
+    for each in collateral:
+        if currency and each.name == currency:
+            raise ParameterError(
+                f"collateral must not be the money in which the account settles, got {currency!r}; "
+                "add it to the capital"
+            )
+        if isinstance(each.prices, str) and each.prices not in instruments:
+            raise ParameterError(
+                f"prices of collateral {each.name!r} must be a Market or name an instrument of the "
+                f"run, got {each.prices!r}{core.did_you_mean(each.prices, instruments)}"
+            )
+
+
+def pack_rows(rows: Sequence[Sequence[float]], width: int = 1) -> tuple[core.IntArray, FloatArray]:
+    counts = np.array([len(row) for row in rows], dtype=np.int64)
+    most = max([width, *(len(row) for row in rows)])
+    padded = [[*row, *[row[-1] if row else math.nan] * (most - len(row))] for row in rows]
+    return counts, np.array(padded, dtype=np.float64).reshape(len(rows), most)
+
+
+def pack_collateral(
+    collateral: Sequence[Collateral], groups: Sequence[str] = ()
+) -> CollateralTables:
+    tiers = [each.tiers or [(0.0, math.inf, float(each.rate or 0.0))] for each in collateral]
+    columns = [pack_rows([[row[k] for row in rows] for rows in tiers]) for k in range(3)]
+    floors, caps, rates = (rows for _, rows in columns)
+    places = {group: k for k, group in enumerate(groups)}
+    return CollateralTables(
+        counts=columns[0][0],
+        floors=floors,
+        caps=caps,
+        rates=rates,
+        groups=np.array([places.get(x.cancels_risk or "", -1) for x in collateral], dtype=np.int64),
+        slippages=np.array([each.slippage for each in collateral], dtype=np.float64),
+    )
+
+
+SLOPE = Number(0, 100)
+
+
+class RateCurve(Value):
+    """Rates per year of borrowing and supplying, by the utilization of a lending market.
+
+    With U the utilization, borrowed over supplied, ``R = base + slope1 U / U_opt`` up to U_opt,
+    then ``R = base + slope1 + slope2 (U - U_opt) / (1 - U_opt)``; suppliers earn ``R U (1 -
+    reserve_factor)``. Rates are without compounding, charged for the time of each bar. Source: Aave
+    (2022), Aave V3 Technical Paper, and ``DefaultReserveInterestRateStrategy`` in
+    github.com/aave/aave-v3-core.
+
+    Parameters
+    ----------
+    base : float
+        The borrow rate at a utilization of 0.
+    slope1, slope2 : float
+        How much it rises up to the optimal utilization, and from there to a utilization of 1.
+    optimal : float
+        The utilization at the kink, over 0 and under 1.
+    reserve_factor : float
+        The share of the interest that the protocol keeps, from 0 to 1.
+
+    Examples
+    --------
+    >>> curve = RateCurve(base=0.0, slope1=0.04, slope2=0.6, optimal=0.9, reserve_factor=0.1)
+    >>> round(curve.borrow(0.45), 6), round(curve.borrow(0.95), 6), round(curve.supply(0.45), 6)
+    (0.02, 0.34, 0.0081)
+    """
+
+    base: Annotated[float, SLOPE]
+    slope1: Annotated[float, SLOPE]
+    slope2: Annotated[float, SLOPE]
+    optimal: Annotated[float, Number(0, 1, open_low=True, open_high=True)]
+    reserve_factor: Annotated[float, Number(0, 1)] = 0.0
+
+    def borrow(self, utilization: Any) -> Any:
+        """Return the borrow rate per year at a utilization, or at each of an array or Series."""
+        used = np.asarray(utilization, dtype=np.float64)
+        bad = used[~((used >= 0.0) & (used <= 1.0))]
+        if bad.size:
+            raise ParameterError(f"utilization must be from 0 to 1, got {float(bad.flat[0]):g}")
+        low = self.base + self.slope1 * np.minimum(utilization, self.optimal) / self.optimal
+        over = np.maximum(utilization - self.optimal, 0.0) / (1.0 - self.optimal)
+        return core.float_if_single(low + self.slope2 * over)
+
+    def supply(self, utilization: Any) -> Any:
+        """Return the supply rate per year at a utilization, or at each of an array or Series."""
+        return self.borrow(utilization) * utilization * (1.0 - self.reserve_factor)
+
+    def rates(self, market: Market, utilization: float | str) -> dict[str, FloatSeries | float]:
+        """Return ``borrow_rate`` and ``cash_rate`` of a venue, by a utilization through time.
+
+        ``utilization`` is a constant, or the column of the market with the utilization known at
+        each close: it sets the rate from the next open on, and the first bar has that of the
+        second.
+        """
+        columns = market.columns
+        if not isinstance(utilization, str):
+            used: Any = core.ANY_NUMBER.check("utilization", utilization)
+        elif utilization in columns:
+            known = columns[utilization]
+            used = pd.Series([*known[:1], *known[:-1]], core.utc_index(market.time))
+        else:
+            raise core.DataError(
+                f"market must have a column {utilization!r}, has {', '.join(columns) or 'none'}"
+                + core.did_you_mean(utilization, columns)
+            )
+        return {"borrow_rate": self.borrow(used), "cash_rate": self.supply(used)}

@@ -1,0 +1,632 @@
+"""Maintenance margin, initial margin and liquidation price of positions.
+
+The functions of one position take a venue, and scalars or arrays; inside compiled policies they
+take ``account.venue``. Each broadcasts the scalar function of its name, which also compiles. The
+formulas are explained in :mod:`backtest.margin.requirement`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from backtest.core import Fault, FloatArray, Number, ParameterError, did_you_mean, repr_plain
+from backtest.core.units import TOLERANCE
+from backtest.margin import option_kernels
+from backtest.margin import portfolio_kernels as kernels
+from backtest.margin import requirement_rule as r
+from backtest.margin.collateral import Collateral
+from backtest.margin.option_kernels import OptionPool, OptionPositions, OptionRules
+from backtest.margin.portfolio_kernels import Holdings, PortfolioRules
+from backtest.margin.requirement import (
+    MarginRules,
+    compute_liquidation_value,
+    compute_maintenance,
+    compute_price,
+    compute_rate,
+    compute_setting,
+    compute_value,
+    read_rules,
+)
+from backtest.margin.requirement_rule import MarginRule, RequirementRule
+from backtest.venue.option_contract import OptionPosition
+from backtest.venue.venue import agree_settlement, read_venue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from backtest.venue.venue import Venue
+
+    Numeric = float | FloatArray
+    Options = OptionPosition | Sequence[OptionPosition]
+    from backtest.venue.venue import VenueLike as Venues
+
+    Numbers = float | Mapping[str, float]
+    Assets = Collateral | Sequence[Collateral]
+
+
+__all__ = [
+    "bankruptcy_price",
+    "collateral_value",
+    "initial",
+    "largest_notional",
+    "liquidation_price",
+    "maintenance",
+    "option_value",
+    "requirement",
+    "strategy_deposit",
+    "survivable_notional",
+]
+
+
+def scalar_maintenance(rules: MarginRules, notional: float, multiplier: float) -> float:
+    return compute_maintenance(rules, abs(notional), multiplier)
+
+
+def scalar_largest_notional(rules: MarginRules, equity: float, leverage: float) -> float:
+    if not leverage < math.inf:
+        best = 0.0
+        for k in range(len(rules.caps)):
+            most = equity * rules.leverages[k] / rules.initial_multiplier
+            best = max(best, min(rules.caps[k], most))
+        return best
+    cap = 0.0
+    for k in range(len(rules.caps)):
+        if rules.leverages[k] / rules.initial_multiplier >= leverage * (1.0 - TOLERANCE):
+            cap = rules.caps[k]
+    return max(0.0, min(cap, equity * leverage))
+
+
+def scalar_survivable_notional(rules: MarginRules, equity: float, ratio: float) -> float:
+    if equity <= 0.0:
+        return 0.0
+    move = 1.0 / ratio if rules.is_inverse else ratio
+    lost, backing = abs(1.0 - move), equity
+    if rules.is_isolated:
+        setting = compute_setting(rules, rules.initial_multiplier)
+        lost, backing = lost - 1.0 / setting, 0.0
+    tested = 1.0 if rules.is_valued_at_entry else move
+    rate = compute_rate(rules, 0, rules.multiplier)
+    amount = 0.0
+    for k in range(1, len(rules.floors)):
+        if rules.floors[k] * (lost + rate * tested) > (backing + amount) * tested:
+            break
+        after = compute_rate(rules, k, rules.multiplier)
+        amount += rules.floors[k] * (after - rate)
+        rate = after
+    slope = lost + rate * tested
+    notional = math.inf if slope <= 0.0 else (backing + amount) / slope
+    return min(notional, equity * setting) if rules.is_isolated else notional
+
+
+def scalar_liquidation_price(
+    rules: MarginRules,
+    quantity: float,
+    entry: float,
+    collateral: float,
+    multiplier: float,
+    other_backing: float,
+    other_maintenance: float,
+) -> float:
+    if quantity == 0.0:
+        return math.nan
+    value = compute_value(rules.size, rules.is_inverse, entry)
+    backing = collateral + (other_backing - other_maintenance)
+    base = backing - quantity * value
+    root = compute_liquidation_value(rules, quantity, value, base, multiplier)
+    if not math.isnan(root):
+        return compute_price(rules.size, rules.is_inverse, root)
+    needed = compute_maintenance(rules, abs(quantity * value), multiplier)
+    return entry if backing <= needed * (1.0 + TOLERANCE) else math.nan
+
+
+def scalar_bankruptcy_price(
+    rules: MarginRules, quantity: float, entry: float, collateral: float
+) -> float:
+    if quantity == 0.0:
+        return math.nan
+    value = compute_value(rules.size, rules.is_inverse, entry) - collateral / quantity
+    price = compute_price(rules.size, rules.is_inverse, value)
+    return price if price > 0.0 else math.nan
+
+
+OF_PRICES = (scalar_survivable_notional, scalar_liquidation_price, scalar_bankruptcy_price)
+"""What a spot leg has only together with its account."""
+PRICE = Number(0, open_low=True)
+OVER_ZERO = Number(0, open_low=True, may_be_infinite=True)
+DEFAULT, REG_T = r.Brackets(), r.Strategy()
+
+
+def maintenance(
+    venue: Venue | MarginRules | str, notional: Numeric, multiplier: Numeric | None = None
+) -> Any:
+    """Return the maintenance margin MM(N), in the settlement currency, of the broadcast shape.
+
+    ``venue`` is ``account.venue`` inside a policy. The sign of ``notional`` is ignored. Default of
+    ``multiplier``: 1 for a venue, whose own multipliers belong to times; this bar's for
+    ``account.venue``.
+
+    Examples
+    --------
+    >>> from backtest import Venue
+    >>> maintenance(Venue.preset("binance-usdm", "BTCUSDT@2024-10-24"), 550_000)
+    2700.0
+    """
+    return _broadcast(scalar_maintenance, venue, notional, _read(multiplier, venue))
+
+
+def largest_notional(
+    venue: Venue | MarginRules | str, equity: Numeric, leverage: Numeric = math.inf
+) -> Any:
+    """Return the largest notional that initial margin allows, before costs; 0 where it allows none.
+
+    It is under the multiplier of initial margin: this bar's for ``account.venue``, 1 for a venue.
+    ``equity`` is in the settlement currency. ``leverage`` is set at the venue: the largest cap
+    whose bracket still allows it, and at most ``equity leverage``. Infinite: the best setting for
+    the order, ``max_k min(C_k, equity X_k)``.
+    """
+    check_each("leverage", leverage, OVER_ZERO, is_nan_allowed=False)
+    return _broadcast(scalar_largest_notional, venue, equity, leverage)
+
+
+def liquidation_price(
+    venue: Venue | MarginRules | str,
+    quantity: Numeric,
+    entry: Numeric,
+    collateral: Numeric,
+    multiplier: Numeric | None = None,
+    other_backing: Numeric = 0.0,
+    other_maintenance: Numeric = 0.0,
+) -> Any:
+    """Return the price at which the collateral and the profit equal the maintenance margin.
+
+    It is the entry where the requirement fails at every price, and NaN where no price liquidates.
+
+    Parameters
+    ----------
+    quantity, entry : float or array
+        Signed contracts and their average entry price.
+    collateral : float or array
+        What backs the position, in the settlement currency: the posted margin, or the wallet
+        balance in cross margin.
+    multiplier : float or array, optional
+        Of maintenance margin, as in :func:`maintenance`.
+    other_backing, other_maintenance : float or array
+        Of other cross positions, at prices that stay where they are: unrealized profit with
+        collateral at its rates, and maintenance margin.
+    """
+    check_each("entry", entry, OVER_ZERO, is_nan_allowed=False)
+    x = _read(multiplier, venue)
+    others = (other_backing, other_maintenance)
+    return _broadcast(scalar_liquidation_price, venue, quantity, entry, collateral, x, *others)
+
+
+def survivable_notional(venue: Venue | MarginRules | str, equity: Numeric, ratio: Numeric) -> Any:
+    """Return the largest notional, before a move of the price, that the move does not liquidate.
+
+    With u the value of a contract after the move over that before, it is the largest N with ``N |1
+    - u| + MM(u N) <= equity``. ``ratio`` is the price after the move over that before: under 1 for
+    a long, over 1 for a short. In isolated margin (inside a policy) the margin that is posted backs
+    the position: at most the equity times the leverage set at the venue, and 0 where that setting
+    alone brings the liquidation price nearer than the move.
+
+    Examples
+    --------
+    >>> from backtest import Venue
+    >>> venue = Venue.preset("binance-usdm", "BTCUSDT")
+    >>> notional = survivable_notional(venue, 10_000, 0.9)
+    >>> round(liquidation_price(venue, notional / 100.0, 100.0, 10_000), 9)
+    90.0
+    """
+    check_each("ratio", ratio, OVER_ZERO)
+    return _broadcast(scalar_survivable_notional, venue, equity, ratio)
+
+
+def bankruptcy_price(
+    venue: Venue | MarginRules | str, quantity: Numeric, entry: Numeric, collateral: Numeric
+) -> Any:
+    """Return the price at which a position has lost all that backs it; NaN where none does."""
+    check_each("entry", entry, OVER_ZERO, is_nan_allowed=False)
+    return _broadcast(scalar_bankruptcy_price, venue, quantity, entry, collateral)
+
+
+def _read(multiplier: Numeric | None, venue: Venue | MarginRules | str) -> Numeric:
+    if multiplier is None:
+        return venue.multiplier if isinstance(venue, MarginRules) else 1.0
+    check_each("multiplier", multiplier, OVER_ZERO, is_nan_allowed=False)
+    return multiplier
+
+
+def _broadcast(
+    function: Callable[..., float], venue: Venue | MarginRules | str, *numbers: Numeric
+) -> Any:
+    venue = read_venue(venue) if isinstance(venue, str) else venue
+    if not isinstance(venue, MarginRules) and not hasattr(venue, "brackets"):
+        raise ParameterError(f"venue must be a Venue, got {repr_plain(venue)}")
+    rules = venue if isinstance(venue, MarginRules) else read_rules(venue)
+    if not isinstance(venue, MarginRules) and venue.contract.is_spot and function in OF_PRICES:
+        raise ParameterError(
+            "contract.kind must be margined, as the price that fails a spot leg is one of its "
+            "whole account, got 'spot'; bt.calculate_book takes the account"
+        )
+    try:
+        arrays = [np.asarray(number, dtype=np.float64) for number in numbers]
+        flat = np.broadcast_arrays(*arrays)
+    except (TypeError, ValueError, OverflowError) as error:
+        problem = f"arguments must be numbers, or arrays of shapes that fit: {error}"
+        raise ParameterError(problem) from error
+    rows = zip(*(array.ravel().tolist() for array in flat), strict=True)
+    values = np.array([function(rules, *row) for row in rows], dtype=np.float64)
+    return float(values[0]) if not flat[0].shape else values.reshape(flat[0].shape)
+
+
+def check_each(
+    name: str, value: object, number: Number, *, is_nan_allowed: bool = True
+) -> FloatArray:
+    given = np.asarray(value)
+    with contextlib.suppress(TypeError, ValueError):  # Decimal, or a row of several types
+        given = given.astype(np.float64) if given.dtype.kind == "O" else given
+    if given.dtype.kind not in "iuf":
+        raise ParameterError(f"{name} must be numbers, got {repr_plain(value)}")
+    numbers = given.astype(np.float64)
+    bad = numbers[~(number.admits(numbers) | (is_nan_allowed & np.isnan(numbers)))]
+    if bad.size:
+        try:
+            number.read(float(bad.flat[0]))
+        except Fault as fault:
+            count = f" in {bad.size} of {numbers.size} places" if numbers.size > 1 else ""
+            raise ParameterError(f"{name} {fault}, got {bad.flat[0]:g}{count}") from None
+    return numbers
+
+
+@dataclass(frozen=True)
+class Book:
+    """Cross positions on one collateral, by arrays in the order of ``names``, and options.
+
+    ``cash`` is the balance less margined positions at their entries. ``followed`` is the instrument
+    whose price each collateral has, empty if none. ``offsets`` is mark less value of each option.
+    """
+
+    names: tuple[str, ...]
+    rule: MarginRule
+    packed: PortfolioRules
+    held: Holdings
+    prices: FloatArray
+    entries: FloatArray
+    balance: float
+    cash: float
+    followed: tuple[str, ...]
+    given: tuple[OptionPosition, ...]
+    groups: tuple[str, ...]
+    options: OptionPositions
+    option_rules: OptionRules
+    offsets: FloatArray
+
+    def name_group(self, k: int) -> str:
+        return self.groups[int(self.options.groups[k])]
+
+    def list_linked(self, group: str) -> list[str]:
+        labels = {each.label for k, each in enumerate(self.given) if self.name_group(k) == group}
+        assets = {*map(r.find_asset, (group, *labels))}
+        return [each for each in self.names if each in labels or r.find_asset(each) in assets]
+
+    def move(self, moving: Collection[str], ratio: float) -> Book:
+        """Return the book with the prices of instruments, and groups of options, times a ratio."""
+        factors = np.array([ratio if name in moving else 1.0 for name in self.names])
+        of_assets = [ratio if name in moving else 1.0 for name in self.followed]
+        powers = np.where(self.packed.brackets.are_inverse, -1.0, 1.0)
+        held = self.held._replace(
+            values=self.held.values * factors**powers, prices=self.held.prices * of_assets
+        )
+        moved = {
+            group: any(each in moving for each in (group, *self.list_linked(group)))
+            for group in {*map(self.name_group, range(len(self.given)))}
+        }
+        of_options = [ratio if moved[self.name_group(k)] else 1.0 for k in range(len(self.given))]
+        indices = self.options.indices * of_options
+        options = self.options._replace(indices=indices, values=self.options.values.copy())
+        option_kernels.fill_options(options, self.option_rules)
+        marks = np.maximum(0.0, options.values + self.offsets)
+        return replace(self, held=held, options=options._replace(marks=marks))
+
+    def option_value(self) -> float:
+        return float(option_kernels.compute_counted_value(self.option_rules, self.options))
+
+    def backing(self) -> float:
+        held = kernels.compute_portfolio_backing(self.packed, self.held, self.cash)
+        return float(held) + self.option_value()
+
+    def requirement(self, at: FloatArray | None = None, *, is_initial: bool = False) -> float:
+        """Return R; ``at`` has the values at which scenarios count gross notional."""
+        pool = self.pool()
+        option_kernels.fill_options(self.options, self.option_rules)
+        if at is None or not self.packed.has_scenarios or self.packed.own > 0:
+            return float(option_kernels.compute_option_requirement(*pool, is_initial))
+        counted = self.held._replace(values=at)
+        terms = (kernels.compute_gross, kernels.compute_offset)
+        gross, offset = (compute(self.packed, counted) for compute in terms)
+        loss = option_kernels.compute_option_loss(pool)
+        charge = option_kernels.compute_short_charge(self.options, self.option_rules, is_initial)
+        return charge + kernels.combine_scenarios(self.packed, loss, gross, offset, is_initial)
+
+    def pool(self) -> OptionPool:
+        return OptionPool(self.packed, self.held, self.options, self.option_rules)
+
+    def distance(self) -> float:
+        return self.backing() - self.packed.level * self.requirement()
+
+    def is_failing(self) -> bool:
+        needed = self.packed.level * self.requirement()
+        return not self.is_flat() and self.backing() <= needed * (1.0 + TOLERANCE)
+
+    def is_flat(self) -> bool:
+        return not (self.held.quantities.any() or self.options.quantities.any())
+
+
+def requirement(
+    venues: Venues,
+    quantities: Numbers,
+    prices: Numbers,
+    rule: RequirementRule | MarginRule = DEFAULT,
+    *,
+    collateral: Assets = (),
+    collateral_prices: Numbers | None = None,
+    entries: Numbers | None = None,
+    index: Numbers | None = None,
+    options: Options = (),
+) -> float:
+    """Return R, the maintenance requirement of some positions on one collateral.
+
+    The positions fail where what backs them is at most ``rule.level`` times R.
+
+    Parameters
+    ----------
+    venues : Venue or Mapping
+        The venue of all instruments, or of each by name.
+    quantities, prices : float or Mapping
+        Signed contracts, 0 if left out, and mark price of each instrument by name.
+    rule : RequirementRule
+        :class:`Brackets` (default), :class:`ScenarioMargin`, the name of a preset, or an object
+        with the two methods of :class:`RequirementRule`.
+    collateral : Collateral or sequence of them
+        Assets; those that cancel risk lower the losses of their group.
+    collateral_prices : float or Mapping
+        The price of each; default: its constant price, or the last mark close of its market.
+    entries : float or Mapping
+        Average entry prices, for venues that value maintenance at entry; default: the prices.
+    index : float or Mapping
+        The prices at which ``minimum`` and the contingencies value gross notional, if at an index;
+        default: the prices.
+    options : OptionPosition or sequence of them
+        Options of the same account, whose margin the rule knows: :class:`ScenarioMargin`,
+        :class:`Standard`, :class:`Strategy`, or a preset with options.
+
+    Examples
+    --------
+    >>> import backtest as bt
+    >>> venues = bt.Venue.preset("binance-usdm", ["BTCUSDT", "ETHUSDT"])
+    >>> held, prices = {"BTCUSDT": 1.0, "ETHUSDT": -20.0}, {"BTCUSDT": 60_000, "ETHUSDT": 3_000}
+    >>> hedged = bt.ScenarioMargin(moves=[-0.1, 0.1], groups={"coins": ["BTCUSDT", "ETHUSDT"]},
+    ...                            minimum=0.005)
+    >>> [bt.margin.requirement(venues, held, prices, rule) for rule in (bt.Brackets(), hedged)]
+    [480.0, 600.0]
+    """
+    book = read_book(
+        venues, quantities, prices, rule, entries=entries, collateral=collateral,
+        collateral_prices=collateral_prices, options=options,
+    )  # fmt: skip
+    return book.requirement(read_index(book, index))
+
+
+def read_index(book: Book, index: Numbers | None) -> FloatArray | None:
+    if index is None:
+        return None
+    prices, brackets = read_numbers("index", index, book.names), book.packed.brackets
+    rows = zip(brackets.sizes, brackets.are_inverse, prices.values(), strict=True)
+    return np.array([compute_value(*row) for row in rows])
+
+
+def initial(
+    venues: Venues,
+    quantities: Numbers,
+    prices: Numbers,
+    rule: RequirementRule | MarginRule = DEFAULT,
+    *,
+    collateral: Assets = (),
+    collateral_prices: Numbers | None = None,
+    index: Numbers | None = None,
+    venue_leverage: Numbers | None = None,
+    options: Options = (),
+) -> float:
+    """Return the initial margin of some positions on one collateral; see :func:`requirement`.
+
+    Under brackets it is the sum of each notional over the largest leverage of the bracket that
+    holds it, or over ``venue_leverage``, the leverage set at the venue, which scenarios do not use.
+    That of a long spot leg is without its haircut, which what backs the positions does not contain.
+    """
+    book = read_book(
+        venues, quantities, prices, rule, collateral=collateral,
+        collateral_prices=collateral_prices, options=options, venue_leverage=venue_leverage,
+    )  # fmt: skip
+    return book.requirement(read_index(book, index), is_initial=True)
+
+
+def collateral_value(collateral: Assets, prices: Numbers | None = None) -> float:
+    """Return what collateral counts for at prices: its value at its rates, debts in full.
+
+    ``prices`` are by name, in the settlement currency; default: constant prices, or the last mark
+    close of each market.
+    """
+    assets = r.list_given("collateral", collateral, Collateral)
+    worth = list_worth(assets, prices, {})
+    return float(sum(each.value_at(price) for each, price in zip(assets, worth, strict=True)))
+
+
+# ------------------------------------------------------------------------------ the arguments
+
+
+def read_book(
+    venues: Venues,
+    quantities: Numbers,
+    prices: Numbers,
+    rule: RequirementRule | MarginRule | str,
+    *,
+    balance: float = 0.0,
+    entries: Numbers | None = None,
+    collateral: Assets = (),
+    collateral_prices: Numbers | None = None,
+    options: Options = (),
+    venue_leverage: Numbers | None = None,
+) -> Book:
+    venues = read_venue(venues)
+    tables: Any = [each for each in (venues, quantities, prices) if isinstance(each, Mapping)]
+    names = tuple(map(str, tables[0] if tables else "0"))  # a single instrument has no name
+    given: Any = venues if isinstance(venues, Mapping) else dict.fromkeys(names, venues)
+    missing = [name for name in names if not hasattr(given.get(name), "brackets")]
+    if missing:
+        raise ParameterError(
+            f"venues must give a Venue for every instrument, got {repr_plain(venues):.80} "
+            f"for {', '.join(missing)}"
+        )
+    chosen = {name: given[name] for name in names}
+    holds = read_numbers("quantities", quantities, names, Number(), missing=0.0)
+    priced = read_numbers("prices", prices, names)
+    rules = {name: read_rules(venue) for name, venue in chosen.items()}
+    agree_settlement({name: venue.contract for name, venue in chosen.items()})
+    if venue_leverage is not None:
+        is_table = isinstance(venue_leverage, Mapping)
+        every = venue_leverage if is_table else dict.fromkeys(names, venue_leverage)
+        settings = read_numbers("venue_leverage", every, names)
+        rules = {name: rule._replace(setting=settings[name]) for name, rule in rules.items()}
+    assets = r.list_given("collateral", collateral, Collateral)
+    followed = tuple(each.prices if isinstance(each.prices, str) else "" for each in assets)
+    for each, instrument in zip(assets, followed, strict=True):
+        if instrument and instrument not in names:
+            raise ParameterError(
+                f"prices of collateral {each.name!r} must be a number or an instrument of the "
+                f"book, {', '.join(names)}, got {instrument!r}"
+            )
+    worth = list_worth(assets, collateral_prices, priced)
+    listed = r.list_given("options", options, OptionPosition)
+    labels = [each.label for each in listed]
+    checked: MarginRule = r.Requirement().check("rule", rule)
+    known = checked.resolve(names, labels)
+    if listed:
+        r.check_options(listed, known, rules)
+    groups, numbers = r.number_groups(known, labels, names)
+    packed = known.pack(rules, assets, underlyings=groups)
+    packed = packed._replace(spot=r.pack_spot([each.contract.haircut for each in chosen.values()]))
+    of_options = r.pack_options(listed, numbers)
+    option_rules = r.pack_option_rules(known, of_options, groups, names)
+    quoted = of_options.marks.copy()
+    option_kernels.fill_options(of_options, option_rules)
+    of_options.marks[:] = np.where(np.isnan(quoted), of_options.values, quoted)
+    entered = priced if entries is None else read_numbers("entries", entries, names)
+    at_entry, now = (
+        [compute_value(rules[name].size, rules[name].is_inverse, each[name]) for name in names]
+        for each in (entered, priced)
+    )
+    held = r.pack_holdings(
+        [*holds.values()], now, at_entry, [each.amount for each in assets], worth
+    )
+    money = Number().check("balance", balance)
+    is_margined = ~packed.spot.are_spot
+    return Book(
+        names=names,
+        rule=known,
+        packed=packed,
+        held=held,
+        prices=np.array([*priced.values()]),
+        entries=np.array([*entered.values()]),
+        balance=money,
+        cash=money - float(np.sum(held.quantities * held.entries * is_margined)),
+        followed=followed,
+        given=listed,
+        groups=groups,
+        options=of_options,
+        option_rules=option_rules,
+        offsets=of_options.marks - of_options.values,
+    )
+
+
+def list_worth(
+    assets: Sequence[Collateral], prices: Numbers | None, priced: Mapping[str, float]
+) -> list[float]:
+    if prices is not None:
+        given = read_numbers("prices", prices, [each.name for each in assets])
+        return [given[each.name] for each in assets]
+    followed = [each.prices if isinstance(each.prices, str) else "" for each in assets]
+    pairs = zip(assets, followed, strict=True)
+    return [priced[name] if name in priced else each.last_price() for each, name in pairs]
+
+
+def read_numbers(
+    noun: str,
+    given: Any,
+    names: Iterable[str],
+    number: Number = PRICE,
+    missing: float | None = None,
+) -> dict[str, float]:
+    order, is_table = list(names), isinstance(given, Mapping)
+    found = dict(given) if is_table else dict.fromkeys(order[:1], given)
+    unknown = [name for name in found if name not in order]
+    absent = [name for name in order if name not in found]
+    if unknown or (absent and (missing is None or not is_table)):
+        hint = did_you_mean(unknown[0], order) if unknown else ""
+        raise ParameterError(
+            f"{noun} must have one number for each of {', '.join(order)}, "
+            f"got {repr_plain(given)}{hint}"
+        )
+    return {name: float(number.check(f"{noun}.{name}", found.get(name, missing))) for name in order}
+
+
+def strategy_deposit(
+    venues: Venues,
+    quantities: Numbers,
+    prices: Numbers,
+    rule: MarginRule | str = REG_T,
+    *,
+    options: Options,
+    proceeds: bool = True,
+) -> float:
+    """Return what a strategy has to be deposited with when it is opened at its marks.
+
+    It is the initial margin and, with ``proceeds``, what longs cost at their marks, less what the
+    shorts that they cover bring and the loan value of longs. Naked shorts, and those that shares
+    cover, are without their proceeds. Cboe's manual counts so; LEAN publishes the initial margin
+    alone. The account itself uses the requirement. Shares are given as in :func:`requirement`,
+    ``{}`` without any; the options are settled in cash.
+
+    Examples
+    --------
+    >>> import backtest as bt
+    >>> def leg(strike, quantity, mark):
+    ...     call = bt.Option(kind="call", strike=strike, expiry="2026-06-19", size=100,
+    ...                      underlying="XYZ")
+    ...     return bt.OptionPosition(call, quantity, index=550, at="2026-06-01", mark=mark)
+    >>> butterfly = [leg(545, 1, 12.4), leg(550, -2, 8.8), leg(565, 1, 2.0)]
+    >>> round(bt.margin.strategy_deposit({}, {}, {}, options=butterfly), 6)
+    680.0
+    """
+    book = read_book(venues, quantities, prices, rule, options=options)
+    if not book.given or not isinstance(book.rule, r.Strategy):
+        got = type(book.rule).__name__ if book.given else "no options"
+        raise ParameterError(f"a deposit is of options under a bt.Strategy, got {got}")
+    needed = book.requirement(is_initial=True)
+    if not proceeds:
+        return needed
+    return float(needed + option_kernels.compute_premiums(book.pool()) - book.option_value())
+
+
+def option_value(options: Options, rule: MarginRule | str) -> float:
+    """Return what options add to the backing of an account under a rule, at their marks.
+
+    Under portfolio margin the value of all options, of shorts negative; under :class:`Standard`
+    what its ``option_value`` says; under :class:`Strategy` the loan value of longs.
+    """
+    return read_book({}, {}, {}, rule, options=options).option_value()

@@ -1,0 +1,956 @@
+"""What a portfolio on one collateral requires: by brackets, scenarios, per option or by strategies.
+
+Portfolio margin is the worst loss of the whole portfolio in scenarios of the price.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+import tomllib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    NamedTuple,
+    Protocol,
+    Self,
+    TypeAlias,
+    TypeVar,
+    runtime_checkable,
+)
+
+import numpy as np
+
+from backtest import core
+from backtest.core import Fault, Faults, FloatArray, IntArray, ParameterError, repr_plain
+from backtest.core.fields import NOT_NEGATIVE, POSITIVE, SHARE
+from backtest.margin import option_kernels, portfolio_kernels
+from backtest.margin.collateral import Collateral, pack_collateral, pack_rows
+from backtest.margin.option_kernels import OptionPositions, OptionRates, OptionRules, ShockTables
+from backtest.margin.portfolio_kernels import Holdings, PortfolioRules, ScenarioTables, SpotTables
+from backtest.margin.requirement import LEVELS, MarginRules, compute_price
+from backtest.venue import preset_files
+from backtest.venue.option_contract import OptionPosition
+from backtest.venue.preset_files import Group, choose_table
+
+OWN_RULES: Any = portfolio_kernels.OWN_RULES
+FLAGS = ("inverse", "isolated", "valued_at_entry")
+NUMBERS = ("close_fee", "taker", "size", "setting", "multiplier", "initial_multiplier")
+
+
+def pack_brackets(rules: Sequence[MarginRules], width: int = 1) -> portfolio_kernels.BracketTables:
+    def read(name: str, kind: type = np.float64) -> Any:
+        return np.array([getattr(each, name) for each in rules], dtype=kind)
+
+    rows = {name: pack_rows([getattr(each, name) for each in rules], width) for name in LEVELS}
+    flags = {f"are_{name}": read(f"is_{name}", np.bool_) for name in FLAGS}
+    numbers = {f"{name}s": read(name) for name in NUMBERS}
+    packed: dict[str, Any] = {name: row for name, (_, row) in rows.items()}
+    return portfolio_kernels.BracketTables(counts=rows["floors"][0], **packed, **flags, **numbers)
+
+
+def pack_spot(haircuts: Sequence[float | None] = ()) -> SpotTables:
+    are_spot = np.array([each is not None for each in haircuts], dtype=np.bool_)
+    if not are_spot.any():
+        return SpotTables(False, np.zeros(1, dtype=np.bool_), np.zeros(1))
+    return SpotTables(True, are_spot, np.array([each or 0.0 for each in haircuts]))
+
+
+def pack_holdings(
+    quantities: Sequence[float],
+    values: Sequence[float],
+    entries: Sequence[float] | None = None,
+    amounts: Sequence[float] = (),
+    prices: Sequence[float] = (),
+) -> Holdings:
+    rows = (quantities, values if entries is None else entries, values, amounts, prices)
+    return Holdings(*(np.array(each, dtype=np.float64) for each in rows))
+
+
+@runtime_checkable
+class RequirementRule(Protocol):
+    """What a requirement of one's own has: two methods, and ``level`` if it is not 1.
+
+    ``positions`` has the signed quantity of each cross position by instrument, ``prices`` the mark
+    prices. Both methods return an amount of the settlement currency, at least 0. The cross
+    positions are liquidated where what backs them is at most ``level`` times ``requirement``; an
+    order passes if what backs them afterwards is at least ``initial``.
+    """
+
+    def requirement(self, positions: Mapping[str, float], prices: Mapping[str, float]) -> float:
+        """Return the maintenance requirement."""
+
+    def initial(self, positions: Mapping[str, float], prices: Mapping[str, float]) -> float:
+        """Return the initial margin."""
+
+
+class MarginRule(core.Value, kw_only=True):
+    """Base class of the rules that compile; ``level`` is that of :class:`Brackets`."""
+
+    level: Annotated[float, POSITIVE] = 1.0
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], *, where: str = "") -> Self:
+        if cls is not MarginRule:
+            return super().from_dict(data, where=where)
+        given = data if isinstance(data, Mapping) else {}
+        kind = next((kind for field, kind in KINDS.items() if field in given), Brackets)
+        found: Any = kind.from_dict(data, where=where)
+        return found  # type: ignore[no-any-return]
+
+    def resolve(self, names: Sequence[str], underlyings: Sequence[str] = ()) -> MarginRule:  # noqa: ARG002 - of presets
+        return self
+
+    def check_names(
+        self,
+        names: Sequence[str],  # noqa: ARG002 - of scenarios
+        collateral: Sequence[Collateral],
+        underlyings: Sequence[str] = (),  # noqa: ARG002 - of scenarios
+    ) -> None:
+        for each in collateral:
+            if each.cancels_risk is not None:
+                raise ParameterError(
+                    "cancels_risk must be None without scenarios, which alone have groups, got "
+                    f"{each.cancels_risk!r} of collateral {each.name!r}"
+                )
+
+    def list_groups(self, names: Sequence[str]) -> dict[str, tuple[str, ...]]:  # noqa: ARG002 - of scenarios
+        return {}
+
+    def pack(
+        self,
+        rules: Mapping[str, MarginRules],
+        collateral: Sequence[Collateral] = (),
+        width: int = 1,
+        underlyings: Sequence[str] = (),
+    ) -> PortfolioRules:
+        names = list(rules)
+        rule = self.resolve(names, underlyings)
+        if rule is not self:
+            return rule.pack(rules, collateral, width, underlyings)
+        self.check_names(names, collateral, underlyings)
+        scenarios, groups, own = None, self.list_groups(names), 0
+        if isinstance(self, ScenarioMargin):
+            scenarios = self
+            groups |= {each: () for each in underlyings if each not in groups}
+        if isinstance(self, OwnMargin):  # each instrument is a group of its own
+            scenarios, groups = ScenarioMargin(moves=[0.0]), {each: (each,) for each in names}
+            own = number_rule(self.rule, tuple(names))
+        packed = PortfolioRules(
+            brackets=pack_brackets(list(rules.values()), width),
+            scenarios=pack_scenarios(scenarios, groups, names),
+            collateral=pack_collateral(collateral, tuple(groups)),
+            has_scenarios=scenarios is not None,
+            level=self.level,
+            spot=pack_spot(),
+            own=own,
+        )
+        for members, moves in zip(groups.values(), packed.scenarios.moves, strict=True):
+            coins = [name for name in members if rules[name].is_inverse]
+            if coins and moves.min() <= -1.0:
+                raise ParameterError(
+                    f"moves of a group with an inverse contract must be over -1, got "
+                    f"{moves.min():g} for {coins[0]}"
+                )
+        return packed
+
+
+class Brackets(MarginRule, kw_only=True):
+    """The sum of the positions' bracket requirements: standard cross margin.
+
+    Parameters
+    ----------
+    level : float
+        The cross positions fail where what backs them is at most ``level`` times the requirement;
+        Binance portfolio margin has 1.05.
+    """
+
+
+EVERY = "*"
+EXAMPLE = "[(-0.15, 1), (0.15, 1)]"
+FROM_ALL = core.Number(-1)
+NUMBERS_OF_ROW = (FROM_ALL, NOT_NEGATIVE, FROM_ALL, NOT_NEGATIVE)
+"""Move, weight, and for options move of volatility and relief."""
+Row: TypeAlias = tuple[float, ...]
+
+
+def is_list(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+class Moves(core.Declaration):
+    is_table: ClassVar[bool] = True
+
+    def read(self, value: Any) -> core.FrozenTable:
+        table = value if isinstance(value, Mapping) else {EVERY: value}
+        if not table:
+            raise Fault(f"must have scenarios for at least one group, {{'BTC': {EXAMPLE}}}")
+        for rows in table.values():
+            if not is_list(rows) or not rows:
+                rule = f"must be lists of at least one (move, weight), {EXAMPLE}"
+                raise Fault(rule, repr_plain(rows))
+        return core.FrozenTable({str(x): tuple(map(read_row, rows)) for x, rows in table.items()})
+
+
+def read_row(row: Any) -> Row:
+    given = tuple(row) if is_list(row) else (row, 1.0)
+    if not 2 <= len(given) <= len(NUMBERS_OF_ROW):
+        rule = "must be rows of (move, weight), and for options a move of volatility and a relief"
+        raise Fault(rule, repr_plain(row))
+    try:
+        found = [number.read(each) for number, each in zip(NUMBERS_OF_ROW, given, strict=False)]
+    except Fault:
+        rule = "must be moves of at least -1, weights and reliefs of at least 0, all finite"
+        raise Fault(rule, repr_plain(row)) from None
+    while len(found) > 2 and found[-1] == 0.0:
+        found.pop()
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class NameGroups(core.Declaration):
+    member: str
+    is_table: ClassVar[bool] = True
+
+    def read(self, value: Any) -> core.FrozenTable:
+        if not isinstance(value, Mapping) or not value:
+            raise Fault(f"must be a table of lists of names, {{'first': ['{self.member} 1']}}")
+        for names in value.values():
+            if not is_list(names) or not names or not all(isinstance(each, str) for each in names):
+                rule = f"must list the names of at least one {self.member} each"
+                raise Fault(rule, repr_plain(names))
+        flat = [each for names in value.values() for each in names]
+        twice = sorted({each for each in flat if flat.count(each) > 1})
+        if twice:
+            raise Fault(f"must name each {self.member} once", f"{', '.join(twice)} twice")
+        return core.FrozenTable({str(group): tuple(names) for group, names in value.items()})
+
+
+@dataclass(frozen=True)
+class Figures(core.Declaration):
+    count: int
+    number: core.Number = NOT_NEGATIVE
+
+    def read(self, value: Any) -> tuple[float, ...]:
+        if not is_list(value) or len(value) != self.count:
+            raise Fault(f"must be {self.count} numbers")
+        return tuple(float(self.number.read(each)) for each in value)
+
+
+class OptionShocks(core.Value, kw_only=True):
+    """What :class:`ScenarioMargin` adds for options; all of it is off by default.
+
+    Parameters
+    ----------
+    power : (float, float)
+        A move of volatility is multiplied by ``(days / max(T, least_days)) ** power`` for T days to
+        expiry: the first power up to ``days``, the second beyond.
+    days, least_days : float
+        As above.
+    least_volatility : float
+        The lowest volatility of a row in which volatility rises.
+    short_charge : (float, float)
+        Maintenance and initial charge per unit of notional that is net short by strike and expiry.
+    delta_charge : (float, float)
+        What is added to the worst loss per unit of the absolute delta of the options of each
+        expiry: the larger of a constant and a rate per year to expiry.
+    futures_range : float
+        The largest move of futures; rows beyond it move options only.
+    discounts : six numbers, optional
+        Base, multiple of the rate and addition for an expiry worth over 0 in a scenario, which is
+        multiplied by ``base exp(-T (multiple rate + addition))``; then those for one worth less,
+        multiplied by ``base exp(T (multiple rate + addition))``, at most by ``exp(rate T)``.
+    skew : eight numbers, optional
+        Two rows that turn the smile: cap and its slope by root of T of the linear and of the
+        absolute row; least width, scale of the width, volatility level and its slope. The result
+        of each expiry counts as a loss.
+    expiry_charge : three numbers, optional
+        A move of the forward of each expiry, and the share of its loss that is charged: a constant
+        and one per year. The sum over expiries counts if it is larger than the worst loss.
+    """
+
+    power: Annotated[Sequence[float], Figures(2)] = (0.0, 0.0)
+    days: Annotated[float, POSITIVE] = 30.0
+    least_days: Annotated[float, NOT_NEGATIVE] = 1.0
+    least_volatility: Annotated[float, NOT_NEGATIVE] = 0.0
+    short_charge: Annotated[Sequence[float], Figures(2)] = (0.0, 0.0)
+    delta_charge: Annotated[Sequence[float], Figures(2)] = (0.0, 0.0)
+    futures_range: Annotated[float, core.Number(0, open_low=True, may_be_infinite=True)] = math.inf
+    discounts: Annotated[Sequence[float] | None, Figures(6)] = None
+    skew: Annotated[Sequence[float] | None, Figures(8, core.Number())] = None
+    expiry_charge: Annotated[Sequence[float] | None, Figures(3)] = None
+
+    def faults(self) -> Faults:
+        if self.short_charge[1] < self.short_charge[0]:
+            yield "short_charge", "must have an initial charge of at least that of maintenance"
+        if self.expiry_charge is not None and not 0.0 < self.expiry_charge[0] < 1.0:
+            yield "expiry_charge", "must have a move between 0 and 1, (0.045, 0.5, 2.0) for example"
+
+
+NO_SHOCKS = OptionShocks()
+
+
+class ScenarioMargin(MarginRule, kw_only=True):
+    """Portfolio margin: the worst loss of the whole portfolio in scenarios of the price.
+
+    With S the worst loss, G the gross notional and O the notional that offsets within groups (the
+    smaller side of each), the requirement is
+    ``max(factor S, minimum G) + contingency G + pair_contingency O``.
+
+    Parameters
+    ----------
+    moves : Mapping or list
+        Scenarios by group: lists of ``(move, weight)``, the move a fraction of the price and the
+        weight the share of its loss that counts. A list, or the group ``"*"``, holds for all groups
+        that are not named. For options a row goes on with a relative move of their volatility, and
+        with an amount that is taken off its loss.
+    groups : Mapping, optional
+        Names of instruments by group; the instruments of a group move together. Those in no group
+        are one each, by their own name.
+    products : Mapping, optional
+        Names of groups by product, with ``across="same row"``. Default: one product of all.
+    across : str
+        ``"independent"``: each group has its own worst row, and gains count nothing. ``"same row"``
+        : each product has one worst row, in which losses count in full and gains by ``offset``.
+    offset : float
+        The share of a group's gain that offsets losses of its product, from 0 to 1.
+    factor, minimum, contingency, pair_contingency : float
+        As above, at least 0.
+    initial : (float, float), optional
+        The factor and the contingency of initial margin. Default: those of maintenance.
+    options : OptionShocks
+        What is added for options.
+    level : float
+        The cross positions fail where what backs them is at most ``level`` times the requirement.
+    """
+
+    moves: Annotated[Mapping[str, Sequence[Row]] | Sequence[Any], Moves()]
+    groups: Annotated[Mapping[str, Sequence[str]] | None, NameGroups("instrument")] = None
+    products: Annotated[Mapping[str, Sequence[str]] | None, NameGroups("group")] = None
+    across: Annotated[str, core.Choice("independent", "same row")] = "independent"
+    offset: Annotated[float, SHARE] = 0.0
+    factor: Annotated[float, NOT_NEGATIVE] = 1.0
+    minimum: Annotated[float, NOT_NEGATIVE] = 0.0
+    contingency: Annotated[float, NOT_NEGATIVE] = 0.0
+    pair_contingency: Annotated[float, NOT_NEGATIVE] = 0.0
+    initial: Annotated[Sequence[float] | None, Figures(2)] = None
+    options: OptionShocks = NO_SHOCKS
+
+    _omitted = frozenset({"options"})
+
+    def faults(self) -> Faults:
+        if self.across == "independent":
+            rule = "must be left out with across='independent', in which gains count nothing"
+            if self.products is not None:
+                yield "products", rule
+            if self.offset > 0.0:
+                yield "offset", rule
+        factor, contingency = self.initial_terms()
+        is_enough = factor >= self.factor and contingency >= self.contingency
+        if not is_enough or (self.initial is None and self.level > 1.0):
+            least = max(1.0, self.level)
+            terms = f"({least * self.factor:g}, {least * self.contingency:g})"
+            yield "initial", f"must be at least {terms}, or an order is liquidated at once"
+        if not (self.factor > 0.0 or self.minimum > 0.0 or self.contingency > 0.0):
+            yield "factor", "must be over 0, or minimum or contingency, or nothing is required"
+        if self.across == "same row":
+            yield from self._find_product_faults()
+
+    def _find_product_faults(self) -> Faults:
+        moves: Any = self.moves
+        table = {"all": tuple(moves)} if self.products is None else self.products
+        for groups in table.values():
+            found = {group: moves.get(group, moves.get(EVERY)) for group in groups}
+            rows = {group: len(each) for group, each in found.items() if each is not None}
+            if len(set(rows.values())) > 1:
+                listed = ", ".join(f"{group!r} {count}" for group, count in rows.items())
+                rule = "must have as many scenarios for each group of a product with across='same "
+                yield "moves", f"{rule}row': {listed}"
+
+    def list_groups(self, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """Return the instruments of each group: the given ones, then the rest one by one."""
+        given = {group: tuple(members) for group, members in (self.groups or {}).items()}
+        grouped = {each for members in given.values() for each in members}
+        return given | {name: (name,) for name in names if name not in grouped}
+
+    def rows_of(self, group: str) -> list[Row]:
+        """Return the scenarios of a group: move, weight, move of volatility and relief."""
+        moves: Any = self.moves
+        return [(*row, 0.0, 0.0)[:4] for row in moves[group if group in moves else EVERY]]
+
+    def initial_terms(self) -> tuple[float, float]:
+        """Return the factor and the contingency of initial margin."""
+        factor, contingency = self.initial or (self.factor, self.contingency)
+        return factor, contingency
+
+    def without(self, gone: Collection[str]) -> ScenarioMargin:
+        """Return the rule without some instruments, and without groups that have no others."""
+        groups, moves = drop_names(self.groups, gone), dict[str, Any](self.moves)
+        lost = {*gone, *(self.groups or ())} - {*groups}
+        kept = {group: rows for group, rows in moves.items() if group not in lost}
+        products = drop_names(self.products, lost)
+        return replace(self, moves=kept, groups=groups or None, products=products or None)
+
+    def check_names(
+        self,
+        names: Sequence[str],
+        collateral: Sequence[Collateral],
+        underlyings: Sequence[str] = (),
+    ) -> None:
+        """Check that the groups of moves, groups, products and collateral are there."""
+        groups = [*self.list_groups(names), *underlyings]
+        for group, members in (self.groups or {}).items():
+            core.check_names(f"groups.{group}: the account", members, names, noun="instrument")
+        moved = [each for each in self.moves if each != EVERY]
+        core.check_names("moves: the account", moved, groups, noun="group")
+        for product, members in (self.products or {}).items():
+            core.check_names(f"products.{product}: the account", members, groups, noun="group")
+        for each in collateral:
+            own = [] if each.cancels_risk is None else [each.cancels_risk]
+            core.check_names(f"collateral {each.name!r}: the account", own, groups, noun="group")
+        missing = [each for each in groups if each not in self.moves and EVERY not in self.moves]
+        if missing:
+            raise ParameterError(
+                f"moves must have scenarios for every group, or for all others under {EVERY!r}, "
+                f"got none for {', '.join(missing)}"
+            )
+
+
+def drop_names(
+    table: Mapping[str, Sequence[str]] | None, gone: Collection[str]
+) -> dict[str, tuple[str, ...]]:
+    kept = {
+        name: tuple(each for each in members if each not in gone)
+        for name, members in (table or {}).items()
+    }
+    return {name: members for name, members in kept.items() if members}
+
+
+def pack_moves(rule: ScenarioMargin | None, groups: Iterable[str]) -> list[FloatArray]:
+    rows = [] if rule is None else [rule.rows_of(group) for group in groups]
+    return [
+        pack_rows([[row[column] for row in each] for each in rows])[1]
+        for column in range(len(NUMBERS_OF_ROW))
+    ]
+
+
+def pack_scenarios(
+    rule: ScenarioMargin | None, groups: Mapping[str, Sequence[str]], names: Sequence[str]
+) -> ScenarioTables:
+    moves, weights, *_ = pack_moves(rule, groups)
+    limit = math.inf if rule is None else rule.options.futures_range
+    products: list[int] = []
+    if rule is not None and rule.across == "same row" and not rule.products:
+        products = [0] * len(groups)
+    elif rule is not None:  # a group in no product is one of its own
+        named = (rule.products or {}).items()
+        owners = {each: (product,) for product, some in named for each in some}
+        products = number_each([owners.get(group, group) for group in groups]).tolist()
+    initial = (0.0, 0.0) if rule is None else rule.initial_terms()
+    terms = ("offset", "factor", "minimum", "contingency", "pair_contingency")
+    return ScenarioTables(
+        moves=np.clip(moves, -limit, limit),
+        weights=weights,
+        members=index_names([name for each in groups.values() for name in each], names),
+        starts=np.cumsum([0, *map(len, groups.values())], dtype=np.int64),
+        products=np.array(products, dtype=np.int64),
+        n_products=max(products, default=-1) + 1,
+        initial_factor=initial[0],
+        initial_contingency=initial[1],
+        nets=np.zeros((len(moves), 2)),
+        losses=np.zeros(moves.shape),
+        **{name: float(getattr(rule, name, 0.0)) for name in terms},
+    )
+
+
+class Standard(MarginRule, kw_only=True):
+    """Margin of each option by itself, as Deribit's and OKX's standard accounts.
+
+    A short needs ``size (max(maintenance unit, of_mark mark) factor + mark)``, the part of the mark
+    only of puts, and initially at least ``size (max(least, initial - otm / forward) factor unit +
+    mark)``. The unit is 1 coin, or the index for options settled in cash. Longs need nothing. All
+    other positions need what their brackets say.
+
+    Parameters
+    ----------
+    initial, least, maintenance, of_mark, factor : float
+        As above.
+    option_value : str
+        ``"none"``: no option value backs the account. ``"long"``: that of longs does.
+    level : float
+        The cross positions fail where what backs them is at most ``level`` times the requirement.
+    """
+
+    initial: Annotated[float, NOT_NEGATIVE]
+    least: Annotated[float, NOT_NEGATIVE]
+    maintenance: Annotated[float, NOT_NEGATIVE]
+    of_mark: Annotated[float, NOT_NEGATIVE] = 0.0
+    factor: Annotated[float, POSITIVE] = 1.0
+    option_value: Annotated[str, core.Choice("none", "long")] = "none"
+
+    def faults(self) -> Faults:
+        if self.least < self.maintenance * min(1.0, self.level):
+            rule = f"must be at least maintenance {self.maintenance:g}, or an order is liquidated "
+            yield "least", f"{rule}at once"
+
+
+class Strategy(MarginRule, kw_only=True):
+    """Margin of options by strategies: spreads, covered and naked options, as Regulation T.
+
+    Shorts are paired with longs of the same kind that expire no earlier; pairs whose shorts expire
+    together need the greatest loss of their common payoff over 0 and the strikes, without premiums.
+    Others need ``mark + max(naked S - otm, least_call S)``, puts ``least_put K`` in its place. Of a
+    naked call and a naked put, the larger counts, and the other's mark. A short that shares cover
+    needs nothing besides what the shares need. The cheapest pairing counts.
+
+    Parameters
+    ----------
+    naked, least_call, least_put : float
+        As above: 0.2, 0.1, 0.1 for stocks, naked 0.15 for broad indices.
+    covered_itm : bool
+        Whether a short that shares cover needs the amount by which it is in the money: the shares
+        then count no more than the strike.
+    conversion : float
+        What shares need for maintenance, as a fraction of the strike, where a short and a long
+        option of one strike and expiry lock their price; 0: what their brackets say.
+    loan_value : float
+        The share of the mark of a long that backs the account if it expires after ``loan_days``,
+        and no option of its kind is sold.
+    loan_days : float
+        As above.
+    level : float
+        The cross positions fail where what backs them is at most ``level`` times the requirement.
+    """
+
+    naked: Annotated[float, NOT_NEGATIVE] = 0.2
+    least_call: Annotated[float, NOT_NEGATIVE] = 0.1
+    least_put: Annotated[float, NOT_NEGATIVE] = 0.1
+    covered_itm: Annotated[bool, core.Flag()] = True
+    conversion: Annotated[float, NOT_NEGATIVE] = 0.1
+    loan_value: Annotated[float, SHARE] = 0.25
+    loan_days: Annotated[float, NOT_NEGATIVE] = 273.0
+
+
+def number_groups(
+    rule: MarginRule, labels: Sequence[str], names: Sequence[str]
+) -> tuple[tuple[str, ...], IntArray]:
+    groups = rule.list_groups(names)
+    of_names = {name: group for group, members in groups.items() for name in members}
+    found = [of_names.get(each, each) for each in labels]
+    order = tuple(dict.fromkeys([*groups, *found]))
+    return order, index_names(found, order)
+
+
+def index_names(found: Sequence[object], order: Sequence[object]) -> IntArray:
+    places = {each: k for k, each in enumerate(order)}
+    return np.array([places[each] for each in found], dtype=np.int64)
+
+
+def number_each(keys: Sequence[object]) -> IntArray:
+    return index_names(keys, list(dict.fromkeys(keys)))
+
+
+def pack_options(given: Sequence[OptionPosition], groups: IntArray) -> OptionPositions:
+    options, years = [each.option for each in given], [each.years for each in given]
+    strikes = [float(each.strike) for each in options]
+    expiries = list(zip(groups.tolist(), years, strict=True))
+    numbers: dict[str, Any] = {
+        "signs": [each.sign for each in options],
+        "strikes": strikes,
+        "sizes": [each.size for each in options],
+        "years": years,
+        "rates": [each.rate for each in given],
+        "volatilities": [each.volatility for each in given],
+        "bases": [(each.forward or each.index) / each.index for each in given],
+        "indices": [each.index for each in given],
+        "quantities": [each.quantity for each in given],
+        "values": [math.nan] * len(given),
+        "marks": [None if each.mark is None else each.mark * each.option.size for each in given],
+    }
+    return OptionPositions(
+        are_coin=np.array([each.is_coin for each in options], dtype=np.bool_),
+        groups=groups,
+        expiries=number_each(expiries),
+        pairs=number_each(list(zip(expiries, strikes, strict=True))),
+        **{name: np.array(each, dtype=np.float64) for name, each in numbers.items()},
+    )
+
+
+def pack_option_rules(
+    rule: MarginRule, options: OptionPositions, groups: Sequence[str], names: Sequence[str]
+) -> OptionRules:
+    scenarios = rule if isinstance(rule, ScenarioMargin) else None
+    kinds = {
+        ScenarioMargin: option_kernels.BY_SCENARIOS,
+        Standard: option_kernels.PER_OPTION,
+        Strategy: option_kernels.BY_STRATEGIES,
+    }
+    counts = {"none": option_kernels.NONE, "long": option_kernels.LONG}
+    shocks, order = NO_SHOCKS if scenarios is None else scenarios.options, list(names)
+    moves, _, volatilities, reliefs = pack_moves(scenarios, groups)
+    n, rows = len(options.signs), moves.shape[1]
+    numbers = ("days", "least_days", "least_volatility")
+    terms = ("power", "short_charge", "delta_charge", "discounts", "skew", "expiry_charge")
+    packed: dict[str, Any] = {name: getattr(shocks, name) for name in numbers}
+    packed |= {name: np.array(getattr(shocks, name) or (), dtype=np.float64) for name in terms}
+    own = rule if isinstance(rule, Standard | Strategy) else None
+    n_expiries = int(options.expiries.max(initial=-1)) + 1
+    return OptionRules(
+        kind=kinds.get(type(rule), option_kernels.BY_BRACKETS),
+        counted=option_kernels.NET if scenarios else counts[getattr(rule, "option_value", "none")],
+        underlyings=np.array(
+            [order.index(each) if each in order else -1 for each in groups], dtype=np.int64
+        ),
+        shocks=ShockTables(
+            moves=moves,
+            logs=np.log1p(moves),
+            roots=np.sqrt(1.0 + moves),
+            volatilities=volatilities,
+            reliefs=reliefs,
+            **packed,
+        ),
+        rates=OptionRates(**{x: float(getattr(own, x, 0.0)) for x in OptionRates._fields}),
+        scratch=option_kernels.OptionScratch(
+            table=np.zeros((n, rows + 4)),
+            sums=np.zeros((n_expiries, rows + 4)),
+            totals=np.zeros(n_expiries),
+            nets=np.zeros(int(options.pairs.max(initial=-1)) + 1),
+            matches=np.zeros((n, n + 1)),
+            rows=np.zeros((5, n + 1)),
+            paths=np.zeros((2, n + 1), dtype=np.int64),
+        ),
+    )
+
+
+def check_options(
+    options: Sequence[OptionPosition], rule: MarginRule, rules: Mapping[str, MarginRules]
+) -> None:
+    if not isinstance(rule, ScenarioMargin | Standard | Strategy):
+        raise ParameterError(
+            f"options need portfolio margin, bt.Standard or bt.Strategy, got {type(rule).__name__}"
+        )
+    coin = [each.option.name for each in options if each.option.is_coin]
+    currencies = {f"{x.option.underlying} coins" if x.option.is_coin else "cash" for x in options}
+    if len(currencies) > 1:
+        found = ", ".join(sorted(currencies))
+        raise ParameterError(f"options of one balance must settle in one currency, got {found}")
+    if coin and isinstance(rule, Strategy):
+        raise ParameterError(f"margin by strategies is of options settled in cash, got {coin[0]}")
+    for name, own in rules.items():
+        if own.is_inverse != bool(coin):
+            kinds = "in coins beside a linear" if coin else "in cash beside an inverse"
+            raise ParameterError(
+                "options and contracts of one balance must settle in one currency, got "
+                f"{options[0].option.name} {kinds} contract, {name}"
+            )
+    first: dict[str, OptionPosition] = {}
+    for each in options:
+        other = first.setdefault(each.label, each)
+        for field in ("index", "at"):
+            one, two = getattr(other, field), getattr(each, field)
+            if one != two:
+                raise ParameterError(
+                    f"options of one underlying must have one {field}, got {one} for "
+                    f"{other.option.name} and {two} for {each.option.name}"
+                )
+        if isinstance(rule, ScenarioMargin) and each.volatility is None:
+            raise ParameterError(
+                "portfolio margin needs the volatility of each option, got none for "
+                f"{each.option.name}; bt.options.implied_volatility finds it from a mark"
+            )
+    if isinstance(rule, ScenarioMargin):
+        check_moves(rule)
+
+
+def check_moves(rule: ScenarioMargin) -> None:
+    moves = [row[0] for rows in rule.moves.values() for row in rows]  # type: ignore[union-attr]
+    if min(moves) <= -1.0:
+        raise ParameterError(f"moves of an index with options must be over -1, got {min(moves):g}")
+
+
+QUOTES = re.compile(r"[-_/]?(USDT|USDC|BUSD|FDUSD|USD|PERP|SWAP).*")
+ALIASES = {"XBT": "BTC", "PF_XBT": "BTC", "PF_ETH": "ETH"}
+
+
+def find_asset(instrument: str) -> str:
+    whole = instrument.upper()
+    asset = QUOTES.sub("", whole) or whole
+    return ALIASES.get(asset, asset)
+
+
+T = TypeVar("T")
+
+
+def list_given(noun: str, given: Any, kind: type[T]) -> tuple[T, ...]:
+    listed = (given,) if isinstance(given, kind) else given
+    is_list = isinstance(listed, list | tuple)
+    if not is_list or not all(isinstance(each, kind) for each in listed):
+        raise ParameterError(
+            f"{noun} must be bt.{kind.__name__} or a list of them, got {repr_plain(given):.80}"
+        )
+    return tuple(listed)
+
+
+# ----------------------------------------------------------------- a requirement of the user's own
+
+
+class OwnRule(core.Declaration):
+    def read(self, value: Any) -> RequirementRule:
+        if isinstance(value, type) or not isinstance(value, RequirementRule):
+            raise Fault("must have the methods requirement and initial, or be bt.Brackets()")
+        return value
+
+
+class OwnMargin(MarginRule, kw_only=True):
+    rule: Annotated[Any, OwnRule()]
+
+    def faults(self) -> Faults:
+        try:
+            POSITIVE.read(getattr(self.rule, "level", 1.0))
+        except Fault as fault:
+            yield "rule.level", str(fault)
+
+    def _settle(self) -> None:
+        self._set_fields(level=float(getattr(self.rule, "level", 1.0)))
+
+    def to_dict(self) -> dict[str, Any]:
+        own = self.rule.name if isinstance(self.rule, StoredRule) else type(self.rule).__name__
+        return {"level": self.level, "own": own}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], *, where: str = "") -> Self:  # noqa: ARG003
+        return cls(rule=StoredRule(str(data.get("own")), data.get("level", 1.0)))
+
+
+def number_rule(rule: RequirementRule, names: tuple[str, ...]) -> int:
+    """Return the number of a rule in ``OWN_RULES``, from 1, to which a new one is added."""
+    given = (rule, names)
+    found = next((k for k, each in enumerate(OWN_RULES) if each.args == given), len(OWN_RULES))
+    if found == len(OWN_RULES):
+        OWN_RULES.append(functools.partial(ask_rule, *given))
+    return found + 1
+
+
+@dataclass(frozen=True)
+class StoredRule:
+    name: str
+    level: float
+
+    def requirement(self, positions: Mapping[str, float], prices: Mapping[str, float]) -> float:  # noqa: ARG002
+        raise ParameterError(
+            f"account.requirement is not stored with a result: pass the {self.name} again"
+        )
+
+    initial = requirement
+
+
+class Requirement(core.Declaration):
+    def read(self, value: Any) -> MarginRule:
+        if isinstance(value, MarginRule):
+            return value
+        if isinstance(value, str):
+            return MarginRule.from_dict({"preset": value})
+        if isinstance(value, Mapping):
+            return MarginRule.from_dict(value)
+        return OwnMargin(rule=OwnRule().read(value))
+
+
+def ask_rule(
+    rule: RequirementRule,
+    names: Sequence[str],
+    rules: PortfolioRules,
+    held: Holdings,
+    is_initial: bool,
+) -> float:
+    positions, prices, brackets = {}, {}, rules.brackets
+    for i, name in enumerate(names):
+        value = float(held.values[i])
+        if not math.isnan(value):
+            is_inverse = bool(brackets.are_inverse[i])
+            prices[name] = compute_price(float(brackets.sizes[i]), is_inverse, value)
+        if portfolio_kernels.is_in_pool(rules, held, i):
+            positions[name] = float(held.quantities[i])
+    method = "initial" if is_initial else "requirement"
+    noun = f"{type(rule).__name__}.{method}"
+    try:
+        answer = getattr(rule, method)(positions, prices)
+    except core.BacktestError:
+        raise
+    except core.RAISED as error:
+        raise ParameterError(
+            f"{noun} must answer for any positions, and for none; given {positions!r:.200} "
+            f"it raised {type(error).__name__}: {error}"
+        ) from error
+    return float(core.Number(0, may_be_infinite=True).check(noun, answer))
+
+
+# ------------------------------------------------------------------- rules of venues, by date
+
+
+class MarginPreset(NamedTuple):
+    """The margin rules of an account at a venue, from a day on.
+
+    ``date`` is the day from which the table holds (or on which it was read), ``dates`` those of all
+    tables, the oldest first. ``exact`` and ``leaves_out`` say what a run reproduces and what not.
+    ``rates`` are those of collateral by asset, ``slippage`` is of its exchange. ``negative_limit``
+    and ``conversion`` are for the :class:`Account`, ``call_grace_days`` for ``Venue.call_grace``,
+    which counts bars.
+    """
+
+    name: str
+    date: str
+    source: str
+    dates: tuple[str, ...]
+    requirement: MarginRule
+    title: str
+    exact: str
+    leaves_out: str
+    figures: Sequence[Mapping[str, str]]
+    rates: Mapping[str, float]
+    slippage: float = 0.0
+    negative_limit: float | None = None
+    conversion: str | None = None
+    call_grace_days: int | None = None
+
+
+@core.checked_only("name", "at")
+def margin_preset(
+    name: str,
+    instruments: Sequence[str] | Mapping[str, Sequence[str]] = (),
+    at: core.TimeLike | None = None,
+) -> MarginPreset:
+    """Return the margin rules of an account at a venue or clearing house.
+
+    Raises VenueError if there is no such preset, or it has no moves for a group.
+
+    Parameters
+    ----------
+    name : str
+        A preset: ``backtest venues --margins`` lists them with their figures and sources.
+    instruments : sequence of str, or Mapping
+        The instruments of the account. Those of one coin form a group: ``"BTCUSDT"``,
+        ``"BTC-PERPETUAL"`` and ``"btc"`` that of ``"BTC"``. A mapping gives those of each group.
+        Default: the requirement finds those of its account itself.
+    at : str or Timestamp, optional
+        The day in UTC. Default: the newest table. A day before the first gives the first.
+
+    Examples
+    --------
+    >>> preset = margin_preset("binance-multi-assets", at="2022-07-06")
+    >>> preset.negative_limit, preset.rates["ADA"], preset.requirement
+    (10000.0, 0.9, PresetMargin(preset='binance-multi-assets', at='2022-07-06'))
+    """
+    content, table = find_margins(name, at)
+    is_any = isinstance(instruments, Sequence | Mapping) and not instruments
+    found: dict[str, Any] = {"rates": {}}
+    found |= {each: content[each] for each in MarginPreset._fields if each in content}
+    found |= {each: table[each] for each in MarginPreset._fields if each in table}
+    found["requirement"] = (
+        PresetMargin(preset=name, at=preset_files.read_choice(at))
+        if is_any
+        else make_rule(name, table, group_by_asset(instruments))
+    )
+    return MarginPreset(name=name, dates=tuple(each["date"] for each in content["tables"]), **found)
+
+
+def find_margins(name: str, at: core.TimeLike | None) -> tuple[Group, Group]:
+    presets = load_margins()
+    if name not in presets:
+        raise core.VenueError(
+            f"there are no margin rules {repr_plain(name)}{core.did_you_mean(str(name), presets)}; "
+            f"known are {', '.join(presets)}"
+        )
+    content = presets[name]
+    return content, choose_table(content["tables"], preset_files.read_choice(at))[0]
+
+
+@functools.cache
+def load_margins() -> dict[str, Group]:
+    return tomllib.loads(Path(__file__).with_name("margin_presets.toml").read_text("utf-8"))
+
+
+def list_presets() -> list[MarginPreset]:
+    return [margin_preset(name) for name in load_margins()]
+
+
+def make_rule(
+    name: str, table: Group, groups: Mapping[str, Sequence[str]], underlyings: Sequence[str] = ()
+) -> MarginRule:
+    given = table["requirement"]
+    if "moves" not in given:
+        return MarginRule.from_dict(given)
+    moves, known = given["moves"], table.get("underlyings", [])
+    for noun, asked, listed in (
+        ("moves for", (*groups, *underlyings), moves),
+        ("figures for options on", underlyings, known),
+    ):
+        missing = [each for each in asked if each not in listed and EVERY not in listed]
+        if missing:
+            raise core.VenueError(
+                f"{name} has {noun} {', '.join(listed) or 'nothing'}, got {missing[0]!r}; "
+                "groups of instruments may be named, {'BTC': ['BTCUSDT']}, and "
+                "bt.ScenarioMargin(...) has moves of your own"
+            )
+    found = {each: moves.get(each, moves.get(EVERY)) for each in (*groups, *underlyings)}
+    return MarginRule.from_dict({**given, "moves": found, "groups": groups or None})
+
+
+def group_by_asset(
+    instruments: Sequence[str] | Mapping[str, Sequence[str]],
+) -> dict[str, tuple[str, ...]]:
+    if isinstance(instruments, Mapping):
+        return {str(group): tuple(names) for group, names in instruments.items()}
+    if isinstance(instruments, str) or not isinstance(instruments, Sequence):
+        raise ParameterError(f"instruments must be a list of names, got {repr_plain(instruments)}")
+    groups: dict[str, tuple[str, ...]] = {}
+    for each in instruments:
+        name = core.Text().check("instruments", each)
+        asset = find_asset(name)
+        groups[asset] = (*groups.get(asset, ()), name)
+    return groups
+
+
+class PresetMargin(MarginRule, kw_only=True):
+    """The requirement of a preset, for the instruments of whatever account it is given to.
+
+    Parameters
+    ----------
+    preset : str
+        The name, as in :func:`margin_preset`.
+    at : str, optional
+        The day whose table holds for the whole run; default: the newest.
+    """
+
+    preset: Annotated[str, core.Text()]
+    at: Annotated[str | None, core.Time()] = None
+
+    def faults(self) -> core.Faults:
+        level = self._find_level()
+        if self.level not in (1.0, level):
+            yield "level", f"must be that of the preset, {level:g}"
+
+    def _settle(self) -> None:
+        self._set_fields(level=self._find_level())
+
+    def _find_level(self) -> float:
+        return float(find_margins(self.preset, self.at)[1]["requirement"].get("level", 1.0))
+
+    def resolve(self, names: Sequence[str], underlyings: Sequence[str] = ()) -> MarginRule:
+        """Return the rule for some instruments and underlyings of options."""
+        table, assets = find_margins(self.preset, self.at)[1], [*map(find_asset, underlyings)]
+        return make_rule(self.preset, table, group_by_asset(names), assets)
+
+
+KINDS: dict[str, type[MarginRule]] = {
+    "moves": ScenarioMargin,
+    "maintenance": Standard,
+    "naked": Strategy,
+    "own": OwnMargin,
+    "preset": PresetMargin,
+}
+"""The rules by the field that tells them apart in stored data."""

@@ -1,0 +1,89 @@
+"""Measures of accounts and forecasts: performance, tails, attribution, calibration, luck.
+
+Functions of arrays, which can be used on their own, without a run.
+"""
+
+from typing import TYPE_CHECKING
+
+from backtest.core import open_door
+
+if TYPE_CHECKING:
+    from backtest.results import (
+        STATISTICS,
+        AccountHistory,
+        Attribution,
+        Calibration,
+        Differences,
+        MarketFit,
+        Overfitting,
+        Sampled,
+        SharpeMoments,
+        attribute,
+        attribute_by,
+        calendar_returns,
+        calibration,
+        certainty_equivalent,
+        compare_pairs,
+        compound_growth,
+        deflated_sharpe,
+        deflated_sharpe_of_returns,
+        effective_observations,
+        effective_trials,
+        estimate_moments,
+        excess_kurtosis,
+        expected_max_sharpe,
+        expected_shortfall,
+        fit_market,
+        gain_over_loss,
+        holm,
+        max_drawdown,
+        monthly_returns,
+        probabilistic_sharpe,
+        probability_of_backtest_overfitting,
+        sharpe_error,
+        skewness,
+        tail_ratio,
+        value_at_risk,
+        worst_drawdowns,
+    )
+
+open_door(__name__)
+
+__all__ = [
+    "STATISTICS",
+    "AccountHistory",
+    "Attribution",
+    "Calibration",
+    "Differences",
+    "MarketFit",
+    "Overfitting",
+    "Sampled",
+    "SharpeMoments",
+    "attribute",
+    "attribute_by",
+    "calendar_returns",
+    "calibration",
+    "certainty_equivalent",
+    "compare_pairs",
+    "compound_growth",
+    "deflated_sharpe",
+    "deflated_sharpe_of_returns",
+    "effective_observations",
+    "effective_trials",
+    "estimate_moments",
+    "excess_kurtosis",
+    "expected_max_sharpe",
+    "expected_shortfall",
+    "fit_market",
+    "gain_over_loss",
+    "holm",
+    "max_drawdown",
+    "monthly_returns",
+    "probabilistic_sharpe",
+    "probability_of_backtest_overfitting",
+    "sharpe_error",
+    "skewness",
+    "tail_ratio",
+    "value_at_risk",
+    "worst_drawdowns",
+]

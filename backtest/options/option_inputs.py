@@ -1,0 +1,597 @@
+"""Options of a run: their schedule, quotes and expiries as arrays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+import pandas as pd
+
+from backtest import _compile, core
+from backtest.account import Account, OptionFeed, make_option_feed
+from backtest.core.units import DAY, YEAR_DAYS
+from backtest.margin import (
+    Brackets,
+    OwnMargin,
+    ScenarioMargin,
+    Standard,
+    Strategy,
+    check_moves,
+    number_each,
+)
+from backtest.market import Markets, Panel, as_markets, find_clock, read_dates
+from backtest.options import quote_kernels
+from backtest.options.chain import Chain
+from backtest.options.option_listing import find_expiry
+from backtest.options.surfaces import Surfaces
+from backtest.policies import OptionRule, trades_options
+from backtest.venue import Option, OptionCosts, Venue, require_costs
+
+SETTLES = {"inverse": "coin", "linear": "cash", "spot": "cash"}
+"""The settlement of options beside each kind of contract: one currency for one balance."""
+MAY_SELL = "requirement='deribit-standard' knows shorts"
+LOT_SLACK = 1e-6
+"""Lots by which a quantity may miss whole ones: the rounding of floats."""
+LIST_OPTIONS = (
+    "give bt.Markets({'BTC': market, 'BTC-26JUN26-60000-P': bt.Option(...)}, surfaces=...)"
+)
+
+
+def check_options(
+    markets: Markets, venues: Mapping[str, Venue], own: Mapping[str, Account], account: Account
+) -> None:
+    if not markets.options:
+        return
+    if account.fill != "next_open":
+        raise core.ParameterError(
+            f"fill must be 'next_open' in an account with options, got {account.fill!r}"
+        )
+    check_rule(account, markets)
+    for name, option in markets.options.items():
+        owner = markets.listing.underlyings[name]
+        require_costs(venues[owner].option_costs, owner)
+        check_settlement(name, option, owner, venues[owner])
+        if own[owner].margin == "isolated":
+            raise core.ParameterError(
+                f"margin of {owner}, the underlying of {name!r}, must be 'cross', got 'isolated'"
+            )
+    if markets.listing.quantities is not None:
+        check_lots(markets.listing.quantities, [*markets.options], find_lots(markets, venues))
+
+
+def find_lots(markets: Markets, venues: Mapping[str, Venue]) -> list[float]:
+    owners, options = markets.listing.underlyings, markets.options
+    costs = {
+        name: require_costs(venues[owner].option_costs, owner) for name, owner in owners.items()
+    }
+    return [costs[name].find_lot(option) for name, option in options.items()]
+
+
+def check_lots(frame: pd.DataFrame, names: Sequence[str], lots: Sequence[float]) -> None:
+    """Require that a schedule holds whole lots, and so at least one."""
+    for name, lot in zip(names, lots, strict=True):
+        is_bound = name in frame and lot > 0.0
+        for value in frame[name].to_numpy(dtype=np.float64) if is_bound else ():
+            if math.isfinite(value) and abs(value / lot - round(value / lot)) > LOT_SLACK:
+                refuse(
+                    f"must hold whole lots, of {lot:g} in {name!r}, got {value:g}; give the lot "
+                    "as bt.OptionCosts(lot=), or bt.Option(lot=) of one contract"
+                )
+
+
+def check_traders(policies: Mapping[str, object], overlay: object, markets: Markets) -> None:
+    for name, policy in (*policies.items(), ("the overlay", overlay)):
+        if not trades_options(policy):
+            continue
+        is_inside = any(trades_options(each.policy) for each in getattr(policy, "parts", ()))
+        if is_inside and not isinstance(policy, OptionRule):
+            raise core.ParameterError(
+                f"a policy that trades options stands alone, got it inside "
+                f"{type(policy).__name__} of {name}; give it as the overlay, or derive the policy "
+                "around it from bt.OptionRule"
+            )
+        owners = {*markets.listing.underlyings.values()} if markets.options else set()
+        if not owners or (name in policies and name not in owners):
+            raise core.ParameterError(
+                f"{type(policy).__name__} of {name} trades options, got none listed on it; "
+                f"{LIST_OPTIONS}"
+            )
+
+
+def warn_of_options(
+    markets: Markets, feed: OptionFeed, policies: Mapping[str, object], overlay: object
+) -> None:
+    listing = markets.listing
+    is_traded = trades_options(policies) or trades_options(overlay)
+    if not markets.options or not (is_traded or listing.quantities is not None):
+        return
+    frame = listing.quantities
+    for name in () if frame is None else frame.columns:
+        ordered = frame.index[frame[name].fillna(0.0) != 0.0]
+        inside = ordered[(ordered >= markets.times[0]) & (ordered < markets.times[-1])]
+        if len(inside) and not np.isfinite(feed.targets[:, [*markets.options].index(name)]).any():
+            core.warn_caller(f"{name} is never traded: its quantities begin after it expired")
+    names, end = [], int(markets.time[-1])
+    for k, (name, option) in enumerate(markets.options.items()):
+        if feed.are_inside[k] and option.settlement_price is None:
+            opened = core.format_time(int(markets.time[feed.expiry_bars[k]]))
+            core.warn_caller(
+                f"{name} expires inside the bar of {opened} UTC and settles at a mark price of its "
+                f"underlying, {feed.expiry_spots[k]:g}; give bt.Option(settlement_price=) if the "
+                "venue's is known"
+            )
+        surfaces = listing.surfaces[listing.underlyings[name]]
+        if surfaces.is_flat_before(find_expiry(option), end):
+            names.append(name)
+    if names:
+        core.warn_caller(
+            f"volatility is flat before the first fitted expiry: {', '.join(names[:5])}"
+            f"{f' and {len(names) - 5} more' * (len(names) > 5)} expire before it in some surfaces"
+        )
+
+
+def check_rule(account: Account, markets: Markets) -> None:
+    rule = account.requirement
+    if not isinstance(rule, Brackets | ScenarioMargin | Standard | Strategy):
+        found = "a requirement of your own" if isinstance(rule, OwnMargin) else type(rule).__name__
+        raise core.ParameterError(
+            "requirement must be a margin rule that knows options, 'deribit-standard', "
+            f"'deribit-portfolio' or 'reg-t' for example, got {found}"
+        )
+    if isinstance(rule, ScenarioMargin):
+        check_moves(rule)
+    frame = markets.listing.quantities
+    if isinstance(rule, Brackets) and frame is not None and bool((frame < 0.0).any(axis=None)):
+        name = next(each for each in frame.columns if (frame[each] < 0.0).any())
+        raise core.ParameterError(
+            f"option_quantities must be at least 0 with brackets, got {frame[name].min():g} of "
+            f"{name!r}; {MAY_SELL}"
+        )
+    coin = next((name for name, each in markets.options.items() if each.is_coin), None)
+    if isinstance(rule, Strategy) and coin is not None:
+        raise core.ParameterError(
+            "requirement must be portfolio margin or bt.Standard for options settled in coins, "
+            f"got margin by strategies with {coin!r}"
+        )
+
+
+def check_settlement(name: str, option: Option, owner: str, venue: Venue) -> None:
+    """Require that an option settles in the currency of its underlying's contract."""
+    kind = venue.contract.kind
+    if option.settlement != SETTLES[kind]:
+        raise core.ParameterError(
+            f"settlement of {name!r} must be {SETTLES[kind]!r} beside the {kind} contract of "
+            f"{owner}, whose money it is paid in, got {option.settlement!r}"
+        )
+
+
+# ---------------------------------------------------------------------------------------- expiries
+
+HOUR = 3_600 * 10**9
+"""The longest bars at whose mark open an option settles that expires inside them."""
+
+
+class Expiry(NamedTuple):
+    bar: int
+    is_inside: bool
+    price: float
+
+
+def find_settlement(markets: Markets, venue: Venue, option: Option, owner: str) -> Expiry:
+    expiry, time = find_expiry(option), markets.time
+    jitter = core.parse_duration(venue.funding_jitter)
+    listed, gone = markets.spans[markets.names.index(owner)].tolist()
+    bar = int(np.searchsorted(time, expiry - jitter))
+    is_at_open = bar < len(time) and int(time[bar]) <= expiry + jitter
+    is_inside = not is_at_open and bar > 0 and expiry < int(time[bar - 1]) + markets.interval
+    bar = bar - 1 if is_inside else bar
+    if gone < len(time) and bar >= gone:
+        raise core.DataError(
+            f"an option must expire in the data of its underlying, got {option.name!r}, which "
+            f"expires at {option.expiry}, after the last bar of {owner}, "
+            f"{core.format_time(int(time[gone - 1]))} UTC"
+        )
+    if not listed <= bar < gone:
+        return Expiry(-1, is_inside=False, price=float("nan"))
+    if is_inside and option.settlement_price is None and markets.interval > HOUR:
+        raise core.DataError(
+            "an option that expires inside a bar of over an hour needs a settlement_price, got "
+            f"none for {option.name!r}, which expires at {option.expiry} in the bar of "
+            f"{core.format_duration(markets.interval)} from {core.format_time(int(time[bar]))} UTC"
+        )
+    return Expiry(bar, is_inside, find_price(markets, venue, option, owner, bar))
+
+
+def find_price(markets: Markets, venue: Venue, option: Option, owner: str, bar: int) -> float:
+    if option.settlement_price is not None:
+        return option.settlement_price
+    market, expiry = markets[owner], find_expiry(option)
+    window = None if venue.option_costs is None else venue.option_costs.delivery_window
+    if window is not None:
+        length = core.parse_duration(window)
+        closes = market.time + market.interval
+        known: core.FloatArray = market.mark_close[(closes > expiry - length) & (closes <= expiry)]
+        if market.interval < length and len(known):
+            return float(np.mean(known))
+    return float(market.mark_open[bar - int(markets.spans[markets.names.index(owner), 0])])
+
+
+# ------------------------------------------------------------------------------------------ quotes
+
+CACHE = "_implied_rows"
+
+
+class QuoteRows(NamedTuple):
+    stamps: core.IntArray
+    bid: core.FloatArray
+    ask: core.FloatArray
+    mark: core.FloatArray
+    volatility: core.FloatArray
+    spreads: tuple[core.IntArray, core.FloatArray]
+    price_spreads: tuple[core.IntArray, core.FloatArray]
+
+    def find(self, times: core.IntArray, side: Any, age: int) -> core.IntArray:
+        """Return the last row known at each time that is not older than ``age`` ns, else -1."""
+        rows = np.searchsorted(self.stamps, times, side=side) - 1
+        if not len(self.stamps):
+            return rows
+        is_young = times - self.stamps[np.maximum(rows, 0)] <= age
+        return np.where((rows >= 0) & is_young, rows, -1)
+
+    def pick(self, field: str, rows: core.IntArray) -> core.FloatArray:
+        values = np.append(getattr(self, field), np.nan)
+        return np.asarray(values[rows])
+
+
+def find_last(
+    stamps: core.IntArray, values: core.FloatArray, times: core.IntArray
+) -> core.FloatArray:
+    rows = np.searchsorted(stamps, times, side="right") - 1
+    return np.asarray(np.append(values, np.nan)[rows])
+
+
+def read_quote_rows(chain: Chain, option: Option) -> QuoteRows:
+    rows = list_implied(chain)
+    if len(chain.underlyings) > 1:
+        rows = rows[rows["underlying"] == option.underlying]
+    expiry = pd.Timestamp(str(option.expiry), tz="UTC")
+    of_contract = (
+        (rows["kind"] == option.kind)
+        & (rows["strike"] == option.strike)
+        & (rows["expiry"] == expiry)
+    )
+    own = rows[of_contract].drop_duplicates("time", keep="last")
+    volatility = own["iv"].fillna(own["mark_iv"])
+    _, begin = select_quoted(own, "half_spread")
+    others = find_nearest(rows[rows["time"] < begin], option, expiry)
+    return QuoteRows(
+        stamps=list_times(own),
+        bid=own["bid"].to_numpy(dtype=np.float64),
+        ask=own["ask"].to_numpy(dtype=np.float64),
+        mark=own["mark"].to_numpy(dtype=np.float64),
+        volatility=volatility.to_numpy(dtype=np.float64),
+        spreads=join_spreads("half_spread", own, others),
+        price_spreads=join_spreads("half_price", own, others),
+    )
+
+
+def list_implied(chain: Chain) -> pd.DataFrame:
+    kept = chain.__dict__.get(CACHE)
+    if kept is None:
+        kept = chain.implied()
+        kept["half_spread"] = 0.5 * (kept["ask_iv"] - kept["bid_iv"])
+        kept["half_price"] = 0.5 * (kept["ask"] - kept["bid"])
+        object.__setattr__(chain, CACHE, kept)
+    found: pd.DataFrame = kept
+    return found
+
+
+def list_times(rows: pd.DataFrame) -> core.IntArray:
+    """Return the times of rows, UTC ns."""
+    return np.asarray(pd.DatetimeIndex(rows["time"]).as_unit("ns").asi8)
+
+
+def select_quoted(rows: pd.DataFrame, name: str) -> tuple[pd.DataFrame, pd.Timestamp]:
+    known = rows[rows[name] >= 0.0]
+    return known, known["time"].iloc[0] if len(known) else pd.Timestamp.max.tz_localize("UTC")
+
+
+def join_spreads(
+    name: str, own: pd.DataFrame, others: pd.DataFrame
+) -> tuple[core.IntArray, core.FloatArray]:
+    known, begin = select_quoted(own, name)
+    found = pd.concat([others[others["time"] < begin], known])
+    return list_times(found), found[name].to_numpy(dtype=np.float64)
+
+
+def find_nearest(rows: pd.DataFrame, option: Option, expiry: pd.Timestamp) -> pd.DataFrame:
+    quoted = rows[rows["half_spread"] >= 0.0]
+    ranked = quoted.assign(
+        days=(quoted["expiry"] - expiry).abs(),
+        distance=np.abs(np.log(float(option.strike or 1.0) / quoted["strike"])),
+    )
+    ordered = ranked.sort_values(["time", "days", "distance", "strike", "kind"], kind="stable")
+    return ordered.drop_duplicates("time")
+
+
+# ---------------------------------------------------------------------------------------- the feed
+
+YEAR = YEAR_DAYS * DAY
+
+
+class Instant(NamedTuple):
+    """Opens or closes of all bars, with the mark prices (n, n_bars) there."""
+
+    name: str
+    time: core.IntArray
+    marks: core.FloatArray
+    side: Any
+    first: int
+
+
+class Contract(NamedTuple):
+    name: str
+    option: Option
+    costs: OptionCosts
+    instrument: int
+    owner: str
+    expiry: int
+    surfaces: Surfaces
+
+
+def read_option_feed(
+    markets: Markets, venues: Mapping[str, Venue], panel: Panel, first: int = 0
+) -> OptionFeed:
+    """Return what options are worth, from the bar before ``first``, at which the account begins."""
+    listing = markets.listing
+    if listing is None or not listing.options:
+        return make_option_feed(0, 1)
+    feed = make_option_feed(len(listing.options), markets.n_bars)
+    instants = (
+        Instant("open", markets.time, panel.mark_open, "right", first - 1),
+        Instant("close", markets.time + markets.interval, panel.mark_close, "left", first - 1),
+    )
+    for k, each in enumerate(list_contracts(markets, venues)):
+        settled = find_settlement(markets, venues[each.owner], each.option, each.owner)
+        write_terms(feed, k, each)
+        feed.expiry_bars[k] = settled.bar
+        feed.are_inside[k] = 1 if settled.is_inside else 0
+        feed.expiry_spots[k] = settled.price
+        for instant in instants:
+            write_values(feed, k, each, instant)
+        write_rows(feed, k, markets, each, instants)
+        old = np.flatnonzero(feed.ages[:, k] > listing.max_age / DAY)
+        if len(old):
+            t = int(old[0])
+            raise core.DataError(
+                f"the last surface of {each.owner!r} must be at most {listing.max_age / DAY:g} "
+                f"days old while {each.name!r} is listed, got {feed.ages[t, k]:.4g} days at the "
+                f"close of {core.format_time(int(markets.time[t]))} UTC; give later surfaces, end "
+                "the markets earlier, or give a larger max_age"
+            )
+        feed.are_listed[:, k] = np.isfinite(feed.volatilities_open[:, k])
+    keys = list(zip(feed.instruments.tolist(), feed.expiry_times.tolist(), strict=True))
+    feed.expiries[:] = number_each(keys)
+    feed.pairs[:] = number_each(list(zip(keys, feed.strikes.tolist(), strict=True)))
+    write_targets(feed, markets)
+    return feed
+
+
+def list_contracts(markets: Markets, venues: Mapping[str, Venue]) -> list[Contract]:
+    listing: Any = markets.listing
+    return [
+        Contract(
+            name=name,
+            option=option,
+            costs=require_costs(venues[owner].option_costs, owner),
+            instrument=markets.names.index(owner),
+            owner=owner,
+            expiry=find_expiry(option),
+            surfaces=listing.surfaces[owner],
+        )
+        for name, option in listing.options.items()
+        for owner in [listing.underlyings[name]]
+    ]
+
+
+def write_terms(feed: OptionFeed, k: int, contract: Contract) -> None:
+    option, costs = contract.option, contract.costs
+    terms: dict[str, Any] = {
+        "signs": option.sign,
+        "strikes": option.strike,
+        "sizes": option.size,
+        "are_coin": option.is_coin,
+        "instruments": contract.instrument,
+        "expiry_times": contract.expiry,
+        "rates": 0.0,  # surfaces are fitted to undiscounted prices on the forward
+        "fee_rates": costs.fee,
+        "fee_caps": costs.fee_cap,
+        "delivery_rates": costs.delivery_fee,
+        "delivery_caps": costs.delivery_cap,
+        "ticks": costs.tick,
+    }
+    for name, value in terms.items():
+        getattr(feed, name)[k] = value
+    spread = option.spread if option.spread is not None else costs.spread
+    feed.half_spreads[:, k] = np.nan if spread is None else 0.5 * spread
+
+
+# ------------------------------------------------------------------------- values by surface
+
+
+def write_values(feed: OptionFeed, k: int, contract: Contract, at: Instant) -> None:
+    spots = at.marks[contract.instrument]
+    left = (contract.expiry - at.time) / YEAR
+    rows = contract.surfaces.locate(at.time, at.side)
+    is_alive = left > 0.0 if at.name == "open" else left >= 0.0
+    here = np.flatnonzero((rows >= 0) & is_alive & np.isfinite(spots))
+    here = here[here >= at.first]
+    found = contract.surfaces.value(
+        feed.strikes[k], contract.expiry, at.time[here], spots[here], rows[here]
+    )
+    getattr(feed, f"years_{at.name}")[here, k] = left[here]
+    getattr(feed, f"bases_{at.name}")[here, k] = found[0]
+    getattr(feed, f"volatilities_{at.name}")[here, k] = found[1]
+    if at.name == "close":
+        feed.ages[here, k] = contract.surfaces.find_ages(at.time[here], rows[here])
+
+
+# ---------------------------------------------------------------------------- values by quotes
+
+
+def write_rows(
+    feed: OptionFeed, k: int, markets: Markets, contract: Contract, instants: Sequence[Instant]
+) -> None:
+    listing: Any = markets.listing
+    chain = listing.chains.get(contract.owner)
+    if chain is None:
+        return
+    rows = read_quote_rows(chain, contract.option)
+    age = listing.quote_age or markets.interval
+    for at in instants:
+        found = rows.find(at.time, at.side, age)
+        is_known = (found >= 0) & np.isfinite(getattr(feed, f"years_{at.name}")[:, k])
+        here = np.flatnonzero(is_known & np.isfinite(rows.pick("mark", found)))
+        getattr(feed, f"marks_{at.name}")[here, k] = rows.mark[found[here]]
+        own = np.flatnonzero(is_known & np.isfinite(rows.pick("volatility", found)))
+        getattr(feed, f"volatilities_{at.name}")[own, k] = rows.volatility[found[own]]
+        if at.name == "open":
+            here = np.flatnonzero(is_known)
+            feed.has_quotes[here, k] = 1
+            feed.bids[here, k] = rows.bid[found[here]]
+            feed.asks[here, k] = rows.ask[found[here]]
+    halves = find_last(*rows.spreads, markets.time)
+    feed.half_spreads[:, k] = np.where(np.isfinite(halves), halves, feed.half_spreads[:, k])
+    feed.half_prices[:, k] = find_last(*rows.price_spreads, markets.time)
+
+
+class CloseQuotes(NamedTuple):
+    """What is known of the contracts at each close, (n_bars, K)."""
+
+    forwards: core.FloatArray
+    marks: core.FloatArray
+    bids: core.FloatArray
+    asks: core.FloatArray
+    deltas: core.FloatArray
+
+
+def read_close_quotes(markets: Markets, feed: OptionFeed) -> CloseQuotes:
+    listing: Any = markets.listing
+    found = CloseQuotes(*np.full((5, markets.n_bars, len(listing.options)), np.nan))
+    age, closes = listing.quote_age or markets.interval, markets.time + markets.interval
+    spots = markets.panel().mark_close
+    for k, (name, option) in enumerate(listing.options.items()):
+        forwards = spots[feed.instruments[k]] * feed.bases_close[:, k]
+        years, volatilities = feed.years_close[:, k], feed.volatilities_close[:, k]
+        found.forwards[:, k] = forwards
+        here = np.flatnonzero(np.isfinite(forwards + years + volatilities))
+        halves, same = np.nan_to_num(feed.half_spreads[here, k]), np.ones(len(here))
+        quotes = np.empty((4, len(here)))
+        _compile.compile_module(quote_kernels).fill_quotes(
+            option.sign * same, forwards[here], feed.strikes[k] * same, years[here],
+            volatilities[here], halves, np.where(halves > 0.0, feed.ticks[k], 0.0),
+            option.is_coin, quotes,
+        )  # fmt: skip
+        for values, quoted in zip(found[1:], quotes, strict=True):
+            values[here, k] = quoted
+        chain = listing.chains.get(listing.underlyings[name])
+        if chain is not None:
+            own, rows = feed.marks_close[:, k], read_quote_rows(chain, option)
+            found.marks[:, k] = np.where(np.isfinite(own), own, found.marks[:, k])
+            last = rows.find(closes, "left", age)
+            found.bids[:, k], found.asks[:, k] = rows.pick("bid", last), rows.pick("ask", last)
+    return found
+
+
+# ---------------------------------------------------------------------------------- orders
+
+
+def write_targets(feed: OptionFeed, markets: Markets) -> None:
+    listing: Any = markets.listing
+    if listing.quantities is None:
+        return
+    names, length = [*listing.options], markets.decide or markets.interval
+    stamps = np.asarray(listing.quantities.index.as_unit("ns").asi8)
+    bars = np.searchsorted(markets.time, stamps + length)
+    inside = (stamps >= markets.start) & (bars < markets.n_bars)
+    for name in listing.quantities.columns:
+        k = names.index(name)
+        values = listing.quantities[name].to_numpy(dtype=np.float64)
+        alive = inside & (markets.time[np.minimum(bars, markets.n_bars - 1)] < feed.expiry_times[k])
+        feed.targets[bars[alive], k] = values[alive]
+        for t in np.flatnonzero(np.isfinite(feed.targets[:, k]))[:1]:
+            check_order(feed, markets, k, int(t))
+
+
+def check_order(feed: OptionFeed, markets: Markets, k: int, t: int) -> None:
+    if feed.are_listed[t, k] and np.isnan(feed.half_spreads[t, k]):
+        raise core.DataError(
+            "an option that is traded needs a spread in volatility, got none for "
+            f"{[*markets.options][k]!r} at the open of {core.format_time(int(markets.time[t]))} "
+            "UTC; "
+            "give a spread of 0.02 for two points to bt.OptionCosts or bt.Option, or chains with "
+            "quotes"
+        )
+
+
+# --------------------------------------------------------------------------------------- schedules
+
+
+def schedule_options(market: Any, given: Any) -> Any:
+    if given is None:
+        return market
+    if not as_markets(market).options:
+        refuse(f"must be of listed options, got none in {market!r}; {LIST_OPTIONS}")
+    if not isinstance(given, pd.DataFrame):
+        refuse(f"must be a DataFrame by time and contract, got {core.repr_plain(given)}")
+    check_columns(given, [*market.options])
+    check_times(read_dates(given.index, "option_quantities"), market)
+    frame = pd.DataFrame(read_values(given), index=given.index, columns=given.columns).sort_index()
+    found = market.with_markets({})
+    found.listing = market.listing._replace(quantities=frame)
+    return found
+
+
+def refuse(problem: str) -> NoReturn:
+    raise core.ParameterError(f"option_quantities {problem}")
+
+
+def check_columns(frame: pd.DataFrame, names: list[str]) -> None:
+    for name in frame.columns:
+        if name not in names:
+            refuse(
+                f"must have columns of listed options, {', '.join(names[:5])}, got {name!r}"
+                f"{core.did_you_mean(str(name), names)}"
+            )
+    if frame.columns.has_duplicates:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        refuse(f"must have one column for each option, got {twice!r} twice")
+
+
+def check_times(stamps: core.IntArray, markets: Markets) -> None:
+    known = np.asarray(find_clock(markets).seen.time)
+    inside = stamps[(stamps >= markets.start) & (stamps < markets.end)]
+    if not len(inside):
+        refuse(
+            f"must have rows inside the markets, got none from {core.format_time(markets.start)} "
+            f"to {core.format_time(markets.end)} UTC"
+        )
+    odd = inside[~np.isin(inside, known)]
+    if len(odd):
+        refuse(
+            "must have rows by the opens of the bars at whose closes they are decided, got "
+            f"{core.format_time(int(odd[0]))} inside that of "
+            f"{core.format_time(int(known[np.searchsorted(known, odd[0]) - 1]))} UTC"
+        )
+
+
+def read_values(frame: pd.DataFrame) -> core.FloatArray:
+    try:
+        values = frame.to_numpy(dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        refuse(f"must be numbers of contracts, got {error}")
+    if np.isinf(values).any():
+        refuse("must be finite, or NaN, which leaves a contract as it is, got infinity")
+    return values

@@ -1,0 +1,452 @@
+"""Combinators: policies made of other policies, and rules that trade options over one."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import inspect
+import itertools
+import math
+from collections import namedtuple
+from collections.abc import Callable, Iterator, Mapping
+from types import FunctionType
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeAlias
+
+from backtest.core import ParameterError, PolicyError, checked
+from backtest.policies.formulas import rewrite_formula
+from backtest.policies.policy import (
+    BAR_FIELDS,
+    Columns,
+    Policy,
+    Promise,
+    format_title,
+    formula_for,
+    formula_of,
+    margin_formula_for,
+    return_parameter,
+    start_memory,
+    trades_options,
+    write_value,
+)
+
+
+class CombinedPart(NamedTuple):
+    policy: type[Policy]
+    name: str
+
+    @property
+    def prefix(self) -> str:
+        return f"{self.name}__"
+
+    @property
+    def flat(self) -> dict[str, str]:
+        return {name: f"{self.name}_{name}" for name in self.policy.parameters()}
+
+    def view(self, whole: Any) -> Any:
+        """Return the policy with the settings of the whole; it reads those that it uses."""
+        seen = object.__new__(view_class(self))
+        object.__setattr__(seen, "_whole", whole)
+        return seen
+
+    def find_own(self, columns: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(c.removeprefix(self.prefix) for c in columns if c.startswith(self.prefix))
+
+    def add_to(self, held: dict[str, Any], own: Mapping[str, Any]) -> None:
+        more = {f"{self.prefix}{name}": value for name, value in own.items()}
+        double = next((name for name in more if name in held), None)
+        if double is not None:
+            raise PolicyError(
+                f"columns and memory fields must have different names, two are called {double}; "
+                "names with __ belong to the policies of a combinator"
+            )
+        held.update(more)
+
+
+@functools.cache
+def view_class(part: CombinedPart) -> Any:
+    names = part.flat
+
+    def __getattribute__(self: Any, name: str) -> Any:  # noqa: N807 - it is the method
+        if name in names:
+            return getattr(object.__getattribute__(self, "_whole"), names[name])
+        return object.__getattribute__(self, name)
+
+    body = {"__getattribute__": __getattribute__, "__module__": part.policy.__module__}
+    return type(part.policy.__name__, (part.policy,), body)
+
+
+def observe_parts(self: Any, market: Any) -> Columns:
+    columns = dict(self.written.observe(self, market))
+    for part in self.parts:
+        part.add_to(columns, part.view(self).observe(market))
+    return columns
+
+
+def start_parts(self: Any) -> Any:
+    slots = self.written.start(self)._asdict() if hasattr(self.written, "start") else {}
+    for part in self.parts:
+        if hasattr(part.policy, "start"):
+            part.add_to(slots, start_memory(part.view(self))._asdict())
+    return name_tuple("Memory", tuple(slots))(**slots)
+
+
+@functools.cache
+def name_tuple(name: str, fields: tuple[str, ...]) -> Any:
+    return namedtuple(name, fields)
+
+
+# --------------------------------------------------------------------------------- the formula
+
+
+def write_formula(whole: Any, columns: tuple[str, ...]) -> Any:
+    scope: dict[str, Any] = {"combine": rewrite_formula(type(whole).combine)}
+    lines: list[str] = []
+    slots: dict[str, str] = {}
+    if hasattr(whole.written, "start"):
+        own = whole.written.start(whole)._fields
+        scope["Own"] = name_tuple("Own", own)
+        slots = {name: f"after[{i}]" for i, name in enumerate(own)}
+    kept = ", ".join(f"memory.{name}" for name in slots)
+    for k, (part, policy) in enumerate(zip(whole.parts, whole.policies, strict=True)):
+        memory = start_memory(policy)
+        given = write_arguments(scope, k, part, columns)
+        scope[f"rule_{k}"] = formula_for(policy, part.find_own(columns))
+        if memory is None:
+            lines.append(f"asked_{k} = 1.0 * rule_{k}({given})")
+            continue
+        scope[f"Memory_{k}"] = type(memory)
+        before = ", ".join(f"memory.{part.prefix}{name}" for name in memory._fields)
+        lines += [
+            f"answer_{k}, after_{k} = rule_{k}({given}, Memory_{k}({before}))",
+            f"asked_{k} = 1.0 * answer_{k}",
+        ]
+        slots |= {
+            f"{part.prefix}{name}": f"after_{k}[{i}]" for i, name in enumerate(memory._fields)
+        }
+    asked = f"self, bar, account, ({', '.join(f'asked_{k}' for k in range(len(whole.parts)))},)"
+    if "Own" in scope:
+        lines.append(f"leverage, after = combine({asked}, Own({kept}))")
+    else:
+        lines.append(f"leverage = combine({asked})")
+    if not slots:
+        return build(whole, "leverage", "", [*lines, "return leverage"], scope)
+    scope["Memory"] = name_tuple("Memory", tuple(slots))
+    lines.append(f"return leverage, Memory({', '.join(slots.values())})")
+    return build(whole, "leverage", ", memory", lines, scope)
+
+
+def build(whole: Any, name: str, more: str, lines: list[str], scope: dict[str, Any]) -> Any:
+    text = "\n    ".join([f"def {name}(self, bar, account{more}):", *lines])
+    scope["__name__"] = type(whole).__module__
+    exec(compile(text, f"<{type(whole).__name__}>", "exec"), scope)  # our own text
+    return scope[name]
+
+
+def write_arguments(
+    scope: dict[str, Any], k: int, part: CombinedPart, columns: tuple[str, ...]
+) -> str:
+    seen = part.find_own(columns)
+    scope[f"Settings_{k}"] = make_settings_class(part.policy)  # type: ignore[arg-type] # classes can be hashed
+    scope[f"Bar_{k}"] = name_tuple("Bar", (*BAR_FIELDS, *seen))
+    settings = [f"self.{flat}" for flat in part.flat.values()] or ["0.0"]
+    bar = [*(f"bar.{name}" for name in BAR_FIELDS), *(f"bar.{part.prefix}{name}" for name in seen)]
+    return f"Settings_{k}({', '.join(settings)}), Bar_{k}({', '.join(bar)}), account"
+
+
+def write_margin_formula(whole: Any, columns: tuple[str, ...]) -> Callable[..., Any] | None:
+    scope: dict[str, Any] = {"choose_lower": choose_lower}
+    lines: list[str] = []
+    for k, (part, policy) in enumerate(zip(whole.parts, whole.policies, strict=True)):
+        rule = margin_formula_for(policy, part.find_own(columns))
+        if rule is not None:
+            scope[f"rule_{k}"] = rule
+            found = f"1.0 * rule_{k}({write_arguments(scope, k, part, columns)})"
+            lines.append(f"asked = choose_lower(asked, {found})" if lines else f"asked = {found}")
+    return build(whole, "venue_leverage", "", [*lines, "return asked"], scope) if lines else None
+
+
+def choose_lower(one: float, other: float) -> float:
+    return other if math.isnan(one) or other < one else one
+
+
+@functools.cache
+def make_settings_class(cls: type[Policy]) -> Any:
+    base: Any = namedtuple("Settings", tuple(cls.parameters()) or ("nothing",))  # type: ignore[misc] # they are found here
+
+    def __getattr__(self: object, name: str) -> Any:  # noqa: N807 - it is the method
+        found = inspect.getattr_static(cls, name)
+        return found.__get__(self, cls) if hasattr(found, "__get__") else found
+
+    return type("Settings", (base,), {"__getattr__": __getattr__, "__slots__": ()})
+
+
+class Combinator(Policy):
+    """A policy over other policies, which come first: ``Capped(VolTarget(target=0.6), cap=3.0)``.
+
+    A subclass declares its own parameters as any policy does. ``takes`` is the least and the
+    largest number of policies. Instead of ``leverage`` it defines ``combine(self, bar, account,
+    asked)``, where ``asked`` is the tuple of the leverages that the policies return (NaN: keep the
+    position unchanged). A combinator with memory also defines ``start``, and takes and returns the
+    memory: ``combine(self, bar, account, asked, memory) -> (leverage, memory)``. Its own columns
+    are on the bar under their names, those of its policies under ``policy__column``.
+
+    A combinator keeps the ``venue_leverage`` of its policies: the lowest where several answer.
+    ParameterError is raised if it is given too few policies or too many.
+    """
+
+    takes: ClassVar[tuple[int, float]] = (1, 1)
+    parts: ClassVar[tuple[CombinedPart, ...]] = ()
+    written: ClassVar[type[Combinator]]
+    """The class that the user wrote, which has no parts."""
+
+    def __new__(cls, *given: object, **_: object) -> Combinator:
+        return object.__new__(cls.over(*map(type, split_policies(given)[0])))
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        build = cls.__init__
+        if not cls.parts:
+            cls.written = cls
+
+        @functools.wraps(build)
+        def __init__(self: Combinator, *given: object, **settings: object) -> None:  # noqa: N807 - it is the method
+            policies, rest = split_policies(given)
+            own = own_parameters(type(self))
+            if len(rest) > len(own):
+                known = ", ".join(own) or "no parameters"
+                raise ParameterError(
+                    f"{type(self).__name__} takes policies, then {known}; also got {rest!r}"
+                )
+            named = dict(zip(own, rest, strict=False))
+            for part, policy in zip(self.parts, policies, strict=False):
+                named |= {flat: getattr(policy, name) for name, flat in part.flat.items()}
+            for name in named.keys() & settings.keys():
+                both = f"{named[name]!r} and {settings[name]!r}"
+                raise ParameterError(f"{type(self).__name__}: {name} was given twice, {both}")
+            build(self, **named, **settings)
+
+        cls.__init__ = __init__  # type: ignore[method-assign, assignment]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self.policies  # raises what their constructors raise
+
+    def __repr__(self) -> str:
+        settings = [f"{name}={write_value(value)}" for name, value in self._own().items()]
+        return f"{self.written.__name__}({', '.join([*map(repr, self.policies), *settings])})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return functools.partial(self.written, *self.policies, **self._own()), ()
+
+    def _own(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in own_parameters(type(self))}
+
+    @classmethod
+    def title(cls) -> str:
+        """Return the name of the combinator and those of its policies, joined."""
+        written = format_title(cls.written.__name__)
+        return "-".join([written, *(part.policy.title() for part in cls.parts)])
+
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        """The policies that are combined."""
+        return tuple(
+            part.policy(**{name: getattr(self, flat) for name, flat in part.flat.items()})
+            for part in self.parts
+        )
+
+    @classmethod
+    @checked
+    def over(cls, *policies: type[Policy]) -> type[Combinator]:
+        """Return the class over some policy classes, which a sweep or a search accepts."""
+        if cls.parts and policies in ((), tuple(part.policy for part in cls.parts)):
+            return cls
+        if cls.parts:
+            name = cls.written.__name__
+            raise ParameterError(f"{cls.__name__} has its policies already; use {name}(...)")
+        check_class(cls)
+        least, most = cls.takes
+        if not least <= len(policies) <= most:
+            wanted = "policy" if most == 1 else "policies"
+            wanted = f"{least} {wanted}" if least == most else f"at least {least} policy"
+            raise ParameterError(f"{cls.__name__} must be given {wanted}, got {len(policies)}")
+        return make_combined_class(cls, policies)  # type: ignore[arg-type] # classes can be hashed
+
+    def leverage(self, bar: Any, account: Any, *memory: Any) -> Any:
+        """Return the target leverage; the bar has the columns of :meth:`observe`."""
+        given = getattr(bar, "_fields", None) or tuple(vars(bar))
+        names = tuple(dict.fromkeys((*BAR_FIELDS, *given)))
+        whole = name_tuple("Bar", names)(*(getattr(bar, name, math.nan) for name in names))
+        return self.make_formula(names)(self, whole, account, *memory)
+
+    def limits(self) -> tuple[Promise, ...]:
+        """Return what is left of the promises of its policies where it only lowers their leverage.
+
+        A combinator that never asks for more than each of its policies returns it as ``promises``.
+        """
+        return tuple(row.limit() for policy in self.policies for row in policy.promises())
+
+    def make_formula(self, columns: tuple[str, ...]) -> Any:
+        """Return the combined formula for known columns, as a function that compiles."""
+        return write_formula(self, columns)
+
+    def make_margin_formula(self, columns: tuple[str, ...]) -> Callable[..., Any] | None:
+        """Return the formula of the setting of its position, None if nothing decides it."""
+        own: Callable[..., Any] | None = getattr(self.written, "venue_leverage", None)
+        return write_margin_formula(self, columns) if own is None else own
+
+    def combine(self, *_: Any, **__: Any) -> Any:
+        """Return the target leverage, given those of the policies.
+
+        A subclass takes ``(self, bar, account, asked)``, or ``(self, bar, account, asked,
+        memory)``.
+        """
+        check_class(type(self))
+
+
+def held_leverage(account: Any, signal: float) -> float:
+    """Return the leverage that a policy would ask for to leave the position as it is.
+
+    It is multiplied by the signal, the direction decided at this close; at least 0, and 0 where
+    nothing is held on the side of the signal.
+    """
+    if signal == 0.0:
+        return 0.0
+    held: float = account.leverage / signal
+    return max(held, 0.0)
+
+
+def list_written(cls: type[Policy]) -> list[type[Policy]]:
+    inner = [list_written(part.policy) for part in getattr(cls, "parts", ())]
+    return [getattr(cls, "written", cls), *itertools.chain(*inner)]
+
+
+def written_formulas(cls: type[Policy]) -> Iterator[FunctionType]:
+    for each in list_written(cls):
+        rule: Any = each.combine if issubclass(each, Combinator) else formula_of(each)
+        if rule is not return_parameter:
+            yield rule
+
+
+def own_parameters(cls: type[Combinator]) -> list[str]:
+    return [each.name for each in dataclasses.fields(cls.written)]
+
+
+# ---------------------------------------------------------------------------------- construction
+
+
+def check_class(cls: type[Combinator]) -> None:
+    if cls.combine is Combinator.combine or cls.leverage is not Combinator.leverage:
+        raise PolicyError(
+            f"a combinator must define combine in place of leverage, {cls.__name__} does not; "
+            "add def combine(self, bar, account, asked): return asked[0]"
+        )
+    if cls.takes[0] < 1:
+        raise PolicyError(
+            f"{cls.__name__}.takes must be (at least 1, at most) policies, got {cls.takes}"
+        )
+
+
+def split_policies(given: tuple[object, ...]) -> tuple[tuple[Policy, ...], tuple[object, ...]]:
+    policies = tuple(itertools.takewhile(lambda each: isinstance(each, Policy), given))
+    for each in given[len(policies) :]:
+        if isinstance(each, Policy) or (isinstance(each, type) and issubclass(each, Policy)):
+            raise ParameterError(
+                "the policies of a combinator must be instances and come before its parameters, "
+                f"got {given!r}"
+            )
+    return policies, given[len(policies) :]  # type: ignore[return-value] # they are policies
+
+
+@functools.cache
+def make_combined_class(
+    cls: type[Combinator], policies: tuple[type[Policy], ...]
+) -> type[Combinator]:
+    titles = [getattr(each, "written", each).title() for each in policies]
+    names = [title.replace("-", "_").lstrip("_") for title in titles]
+    numbered = [
+        f"{name}_{names[:k].count(name) + 1}" if names.count(name) > 1 else name
+        for k, name in enumerate(names)
+    ]
+    parts = tuple(itertools.starmap(CombinedPart, zip(policies, numbered, strict=True)))
+    inside = ", ".join(policy.__name__ for policy in policies)
+    annotations: dict[str, Any] = {"_": dataclasses.KW_ONLY}
+    body: dict[str, Any] = {
+        "__module__": cls.__module__,
+        "__qualname__": f"{cls.__qualname__}[{inside}]",
+        "__doc__": cls.__doc__,
+        "__annotations__": annotations,
+        "parts": parts,
+        "observe": observe_parts,
+    }
+    if hasattr(cls, "start") or any(hasattr(policy, "start") for policy in policies):
+        body["start"] = start_parts
+    for part in parts:
+        for parameter in part.policy.parameters().values():
+            flat, space = part.flat[parameter.name], parameter.space
+            if flat in annotations or flat in own_parameters(cls):
+                raise ParameterError(
+                    f"parameters of {cls.__name__} and of its policies must have different names, "
+                    f"two are called {flat}"
+                )
+            when = None if space is None else space.when
+            if when is not None:
+                space = copy.copy(space)
+                object.__setattr__(space, "when", (part.flat[when[0]], when[1]))
+            kind: Any = parameter.kind
+            annotations[flat] = kind if space is None else Annotated[kind, space]
+            if parameter.default is not None:
+                body[flat] = parameter.default
+    return type(f"{cls.__name__}[{inside}]", (cls,), body)
+
+
+OptionOrders: TypeAlias = Mapping[str, tuple[str, float]]
+
+
+class OptionRule(Combinator):
+    """A rule that trades options, over the policy that sets the leverage.
+
+    A subclass defines ``orders(self, bar, account, chain)``, which returns what ``option_orders``
+    of a policy does. Orders of the policy inside are kept, so that rules can be stacked.
+    """
+
+    def combine(self, bar: Any, account: Any, asked: tuple[float, ...]) -> float:  # noqa: ARG002 - the signature of a formula
+        """Return what the policy asks."""
+        return asked[0]
+
+    def option_orders(self, bar: Any, account: Any, chain: Any) -> OptionOrders:
+        """Return the orders of the policy inside, and those of the rule."""
+        own = self.orders(bar, account, chain)
+        for k, part in enumerate(self.parts):
+            if not trades_options(part.policy):
+                continue
+            inner: Any = self.policies[k]
+            found = inner.option_orders(PartBar(bar, part.name), account, chain)
+            twice = sorted(found.keys() & own.keys())
+            if twice:
+                raise PolicyError(
+                    f"legs of one position must have different names, {type(self).__name__} and "
+                    f"the policy inside both order {twice[0]!r}"
+                )
+            own = {**found, **own}
+        return own
+
+    def orders(self, *_: Any, **__: Any) -> OptionOrders:
+        """Return the orders of the rule.
+
+        A subclass takes ``(self, bar, account, chain)``.
+        """
+        raise PolicyError(
+            f"a rule that trades options must define orders, {type(self).__name__} does not; add "
+            'def orders(self, bar, account, chain): return {"put": (contract, 1.0)}'
+        )
+
+
+class PartBar:
+    def __init__(self, bar: Any, part: str) -> None:
+        self.bar, self.part = bar, part
+
+    def __getattr__(self, name: str) -> Any:
+        own = f"{self.part}__{name}"
+        return getattr(self.bar, own if hasattr(self.bar, own) else name)

@@ -1,0 +1,431 @@
+"""The base class of policies, with their parameters, columns and memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import keyword
+import math
+import re
+from collections.abc import Callable, Mapping
+from types import FunctionType, MappingProxyType
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    NamedTuple,
+    Self,
+    TypeAlias,
+    TypeVar,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+import numpy as np
+import pandas as pd
+
+from backtest import core
+from backtest.core import checked
+from backtest.policies.formulas import LARGEST_INTEGER, rewrite_formula
+
+Columns: TypeAlias = Mapping[str, core.FloatArray]
+_T = TypeVar("_T", bound="Parameterized")
+
+BAR_FIELDS = ("time", "open", "high", "low", "close", "mark", "volume", "funding")
+
+TAKEN = frozenset((
+    "combine", "fails_when", "from_settings", "limits", "make_formula", "may_hold_nothing",
+    "observe", "option_orders", "over", "parameters", "parts", "policies", "promises", "settings",
+    "start", "summary", "takes", "title", "tolerance", "venue_leverage", "written",
+))  # fmt: skip
+ARGUMENTS = {"venue_leverage": "self, bar, account", "option_orders": "self, bar, account, chain"}
+
+
+class Bar:
+    """The closed bar a policy decides on; it also has the policy's own columns.
+
+    ``time`` is the open in seconds since 1970, UTC, prices in quote currency, ``mark`` the mark
+    close, ``funding`` the last settled funding rate (NaN before the first).
+    """
+
+    time: float
+    open: float
+    high: float
+    low: float
+    close: float
+    mark: float
+    volume: float
+    funding: float
+
+    def __getattr__(self, name: str) -> float:
+        raise AttributeError(name)
+
+
+class Promise(NamedTuple):
+    """What a policy promises of an account: a measure at most, at least or about a bound.
+
+    ``measure`` is one of a run, ``lowest_unit`` (the lowest unit value at a close) or
+    ``margin_ratio_twice`` (the highest that two closes in a row reached, of the equity).
+    ``tolerance`` is a share of the bound. With a ``horizon`` in bars: ``es_99`` or ``var_99`` of
+    returns over it, or the probability of ``liquidations`` within it. The report judges them.
+    """
+
+    name: str
+    measure: str
+    bound: float
+    tolerance: float
+    rule: Literal["at most", "at least", "about"] = "at most"
+    horizon: float = 0.0
+
+    def limit(self) -> Promise:
+        """Return what is left of it with less leverage: no more than what was about the bound."""
+        return self._replace(rule="at most") if self.rule == "about" else self
+
+
+class Parameter(NamedTuple):
+    name: str
+    kind: type
+    space: core.Range | core.Choice | None
+    default: object
+
+
+class Parameterized:
+    """The base of frozen dataclasses whose fields are parameters with a range or a choice."""
+
+    def __post_init__(self) -> None:
+        for parameter in self.parameters().values():
+            value = check_value(type(self), parameter, getattr(self, parameter.name))
+            object.__setattr__(self, parameter.name, value)
+
+    def __repr__(self) -> str:
+        settings = [f"{name}={write_value(value)}" for name, value in self.settings().items()]
+        return f"{type(self).__name__}({', '.join(settings)})"
+
+    @classmethod
+    def parameters(cls) -> Mapping[str, Parameter]:
+        """Return the declared parameters by name, in order."""
+        return find_parameters(cls)  # type: ignore[arg-type] # classes are hashable
+
+    @classmethod
+    def title(cls) -> str:
+        """Return the name at the command line, for example ``vol-target``."""
+        return format_title(cls.__name__)
+
+    @classmethod
+    @checked
+    def from_settings(cls, settings: Mapping[str, object]) -> Self:
+        """Create one from its parameters; numbers may be given as text."""
+        check_settings(cls, settings)
+        declared = cls.parameters()
+        return cls(**{name: parse_value(declared[name], v) for name, v in settings.items()})
+
+    def settings(self) -> dict[str, Any]:
+        """Return the values of all parameters by name."""
+        return {name: getattr(self, name) for name in self.parameters()}
+
+
+def freeze(cls: Any) -> None:
+    """Make a class a frozen dataclass whose errors name its parameters."""
+    dataclasses.dataclass(frozen=True, repr=False)(cls)
+    build = cls.__init__
+
+    @functools.wraps(build)
+    def __init__(self: Any, *args: object, **settings: object) -> None:  # noqa: N807 - it is the method
+        check_settings(cls, settings, len(args))
+        build(self, *args, **settings)
+
+    cls.__init__ = __init__
+
+
+@dataclass_transform(frozen_default=True)
+class Policy(Parameterized):
+    """The base of all policies; a subclass becomes a frozen dataclass of its parameters.
+
+    Declare parameters as ``name: Annotated[float, Range(low, high, unit)] = default`` (or int with
+    a Range, str with a Choice, or bool). Define ``leverage(self, bar, account)``. A policy with
+    memory also defines ``start(self)``, which returns a NamedTuple of floats, and takes and returns
+    it: ``leverage(self, bar, account, memory) -> (leverage, memory)``.
+
+    A policy may also define ``venue_leverage(self, bar, account)``: the leverage setting of an
+    isolated position from the next open on, to which its margin is brought. NaN leaves it alone.
+    One that trades options defines ``option_orders(self, bar, account, chain)``: the contracts to
+    hold after the next open, ``{leg: (contract, quantity)}``; ``chain`` has those that are listed.
+    ParameterError is raised if a parameter is unknown, out of range or of the wrong type.
+    """
+
+    fails_when: ClassVar[str] = ""
+    """In one sentence, the market in which the rule does badly; optional."""
+    may_hold_nothing: ClassVar[bool] = False
+    """Whether ``backtest check`` passes where the policy held nothing in any account."""
+    tolerance: ClassVar[float] = 1e-9
+    """Share of a column's value by which later bars may change it, as rounding does.
+
+    Columns computed by FFT or in single precision declare 1e-4, for example."""
+
+    def __init_subclass__(cls) -> None:
+        if isinstance(vars(cls).get("__init__"), FunctionType):
+            raise core.PolicyError(
+                f"a policy must not define __init__, {cls.__name__} does; its parameters are "
+                "fields of the class: window: Annotated[int, bt.Range(1, 1000, 'bars')] = 24"
+            )
+        for name, taken in ARGUMENTS.items():
+            rule = vars(cls).get(name)
+            given = ", ".join(inspect.signature(rule).parameters) if callable(rule) else repr(rule)
+            if rule is not None and given.count(",") != taken.count(","):
+                raise core.PolicyError(
+                    f"{cls.__name__}.{name} must be a plain method that takes ({taken}), got "
+                    f"({given})"
+                )
+        if "leverage" in vars(cls).get("__annotations__", {}) and "leverage" not in vars(cls):
+            bare: Any = dataclasses.field()  # or it would inherit the formula as its default
+            setattr(cls, "leverage", bare)  # noqa: B010 - a method for the type checker
+        freeze(cls)
+
+    @classmethod
+    def summary(cls) -> str:
+        """Return the first line of the docstring."""
+        return (inspect.getdoc(cls) or "").partition("\n")[0]
+
+    def observe(self, market: Any) -> Columns:  # noqa: ARG002 - for subclasses
+        """Return named columns of shape (n_bars,), each value known at its bar's close."""
+        return {}
+
+    def promises(self) -> tuple[Promise, ...]:
+        """Return what holds of an account that follows it, for the table of the report."""
+        return ()
+
+    def leverage(self, *_: Any, **__: Any) -> Any:
+        """Return the target leverage, at least 0; NaN keeps the position unchanged.
+
+        A subclass takes ``(self, bar, account)``, or ``(self, bar, account, memory)``.
+        """
+        raise core.PolicyError(
+            f"a policy must define leverage, {type(self).__name__} does not; add "
+            "def leverage(self, bar, account): return 1.0"
+        )
+
+
+def format_title(class_name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", class_name).lower()
+
+
+def write_value(value: object) -> str:
+    return "float('inf')" if value == math.inf else repr(value)
+
+
+def formula_of(cls: type[Policy]) -> Callable[..., Any]:
+    if any(field.name == "leverage" for field in dataclasses.fields(cls)):  # type: ignore[arg-type]
+        return return_parameter
+    rule: Any = inspect.getattr_static(cls, "leverage")
+    fault = find_rule_fault(rule, 3 + hasattr(cls, "start"))
+    if fault and rule is not Policy.leverage and not hasattr(cls, "make_formula"):
+        raise core.PolicyError(
+            f"{cls.__name__}.leverage must be an undecorated method (it is compiled anyway) that "
+            f"takes (self, bar, account{', memory' * hasattr(cls, 'start')}), got {fault}"
+        )
+    found: Callable[..., Any] = rule
+    return found
+
+
+def find_rule_fault(rule: Any, n: int) -> str:
+    """Return why something is no method that returns a number for ``n`` arguments, or nothing."""
+    if not isinstance(rule, FunctionType):
+        return repr(rule)
+    odd = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+    if rule.__code__.co_flags & odd:
+        return "one that is async or yields"
+    signature = inspect.signature(rule)
+    needed = [each for each in signature.parameters.values() if each.default is each.empty]
+    return "" if len(needed) <= n <= rule.__code__.co_argcount else str(signature)
+
+
+def formula_for(policy: Policy, columns: tuple[str, ...]) -> Any:
+    made = getattr(policy, "make_formula", None)
+    return rewrite_formula(formula_of(type(policy)) if made is None else made(columns))
+
+
+def margin_formula_for(policy: Policy, columns: tuple[str, ...]) -> Any:
+    made = getattr(policy, "make_margin_formula", None)
+    own = getattr(type(policy), "venue_leverage", None)
+    return rewrite_formula(own if made is None else made(columns))
+
+
+def sets_margin(given: object) -> bool:
+    return defines(given, "venue_leverage")
+
+
+def trades_options(given: object) -> bool:
+    return defines(given, "option_orders")
+
+
+def defines(given: object, method: str) -> bool:
+    if isinstance(given, Mapping):
+        return any(defines(each, method) for each in given.values())
+    cls = given if isinstance(given, type) else type(given)
+    if not issubclass(cls, Policy):
+        return False
+    parts = getattr(cls, "parts", ())
+    return hasattr(cls, method) or any(defines(each.policy, method) for each in parts)
+
+
+def return_parameter(self: Any, bar: Any, account: Any) -> Any:  # noqa: ARG001 - the signature of a formula
+    return self.leverage
+
+
+def start_memory(policy: Policy) -> Any:
+    if not hasattr(policy, "start"):
+        return None
+    name = f"{type(policy).__name__}.start"
+    try:
+        memory = policy.start()
+    except core.RAISED as error:
+        raise core.PolicyError(f"{name} raised {type(error).__name__}: {error}") from error
+    is_named = isinstance(memory, tuple) and bool(getattr(memory, "_fields", ()))
+    numbers = (int, float, np.number)
+    if not is_named or not all(isinstance(value, numbers) for value in memory):
+        raise core.PolicyError(
+            f"{name} must return a NamedTuple of floats, returned {core.repr_plain(memory)}; for "
+            "example Memory(peak=0.0) of class Memory(NamedTuple): peak: float"
+        )
+    return memory
+
+
+def list_fields(cls: type[Parameterized]) -> tuple[dataclasses.Field[Any], ...]:
+    if not dataclasses.is_dataclass(cls):
+        raise core.ParameterError(f"{cls.__name__} is a base class: derive a class from it")
+    return dataclasses.fields(cls)
+
+
+@functools.cache
+def find_parameters(cls: type[Parameterized]) -> Mapping[str, Parameter]:
+    declared, hints = list_fields(cls), get_type_hints(cls, include_extras=True)
+    found: dict[str, Parameter] = {}
+    for field in declared:
+        if field.name in TAKEN or field.name.startswith("_"):
+            raise core.ParameterError(
+                f"the name of a parameter must not be reserved or start with _, got "
+                f"{cls.__name__}.{field.name}"
+            )
+        hint = hints[field.name]
+        kind, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        space = next((note for note in notes if isinstance(note, (core.Range, core.Choice))), None)
+        if kind not in (float, int, str, bool) or (space is None and kind is not bool):
+            raise core.ParameterError(
+                f"a parameter needs a type and a range, {cls.__name__}.{field.name} has "
+                f"{field.type!r}; declare {field.name}: Annotated[float, bt.Range(low, high)]"
+            )
+        default = None if field.default is dataclasses.MISSING else field.default
+        found[field.name] = Parameter(field.name, kind, space, default)
+    for parameter in found.values():
+        check_condition(cls, parameter, found)
+    return MappingProxyType(found)
+
+
+def check_condition(
+    cls: type[Parameterized], parameter: Parameter, found: Mapping[str, Parameter]
+) -> None:
+    seen = [parameter.name]
+    while parameter.space is not None and parameter.space.when is not None:
+        name, values = parameter.space.when
+        others = [other for other in found if other not in seen]
+        if name not in others:
+            raise core.ParameterError(
+                f"when must name another parameter, and not in a circle, "
+                f"{cls.__name__}.{parameter.name} has {name!r}{core.did_you_mean(name, others)}"
+            )
+        for value in values if isinstance(values, tuple) else (values,):
+            check_value(cls, found[name], value)
+        parameter = found[name]
+        seen.append(name)
+
+
+def check_settings(
+    cls: type[Parameterized], settings: Mapping[str, object], n_positional: int | None = None
+) -> None:
+    declared = list_fields(cls)
+    known = [field.name for field in declared]
+    rest = () if n_positional is None else declared[n_positional:]
+    if n_positional is not None and n_positional > len(declared):
+        taken = f"{len(declared)} parameters ({', '.join(known)})"
+        raise core.ParameterError(f"{cls.__name__} takes {taken}, got {n_positional}")
+    needed = [field.name for field in rest if field.default is dataclasses.MISSING]
+    core.check_names(cls.__name__, settings, known, needed, noun="parameter")
+
+
+def check_value(cls: type[Parameterized], parameter: Parameter, value: object) -> object:
+    name = f"{cls.__name__}.{parameter.name}"
+    if parameter.space is None:
+        return core.Flag().check(name, value)
+    found = parameter.space.check(name, value, whole=parameter.kind is int)
+    if parameter.kind is int and isinstance(value, int | float) and abs(value) > LARGEST_INTEGER:
+        raise core.ParameterError(
+            f"{name} must be at most 2^53 in size, beyond which numbers are not exact, got {value}"
+        )
+    return found
+
+
+def parse_value(parameter: Parameter, value: object) -> object:
+    if not isinstance(value, str) or parameter.kind is str:
+        return value
+    if parameter.kind is bool:
+        return {"true": True, "false": False}.get(value.lower(), value)
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
+def check_columns(policy: Policy, columns: object, n_bars: int) -> dict[str, core.FloatArray]:
+    own = f"{type(policy).__name__}.observe"
+    if not isinstance(columns, Mapping):
+        found = type(columns).__name__
+        raise core.PolicyError(f'{own} must return columns, {{"sigma": array}}, returned {found}')
+    checked = {}
+    for name, column in columns.items():
+        word = str(name)
+        is_word = word.isidentifier() and not keyword.iskeyword(word) and word[0] != "_"
+        if not is_word or name in BAR_FIELDS:
+            raise core.PolicyError(
+                f"a column of {own} must be named by an identifier other than "
+                f"{', '.join(BAR_FIELDS)}, got {name!r}"
+            )
+        is_by_bars = not isinstance(column, pd.Series) or (
+            isinstance(column.index, pd.DatetimeIndex | pd.RangeIndex)
+            and column.index.is_monotonic_increasing
+        )
+        if not is_by_bars:
+            raise core.PolicyError(
+                f"column {name!r} of {own} must be an array, or a Series by market.times, was by "
+                f"{type(column.index).__name__}; pd.Series(values, index=market.times)"
+            )
+        try:
+            array = np.ascontiguousarray(core.to_real(column))
+            found = f"an array of shape {array.shape}"
+        except (TypeError, ValueError):
+            array, found = np.empty(0), str(getattr(column, "dtype", type(column).__name__))
+        if array.shape != (n_bars,):
+            raise core.PolicyError(
+                f"column {name!r} of {own} must be {n_bars} numbers, one per bar, got {found}"
+            )
+        checked[str(name)] = array
+    return checked
+
+
+def change_settings(given: type[_T] | _T, changes: Mapping[str, Any]) -> _T:
+    """Return a policy or rule with some settings changed.
+
+    One that holds nothing but its settings is copied, and only the changes are checked.
+    """
+    if isinstance(given, type):
+        return given(**changes)
+    cls, held, declared = type(given), vars(given), given.parameters()
+    if held.keys() != declared.keys() or cls.__post_init__ is not Parameterized.__post_init__:
+        return cls(**{**given.settings(), **changes})
+    changed = object.__new__(cls)
+    checked = {name: check_value(cls, declared[name], value) for name, value in changes.items()}
+    vars(changed).update({**held, **checked})
+    return changed

@@ -1,0 +1,143 @@
+"""Errors raised by a policy, with the bar, what the policy saw, and the line of its code."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from backtest.core import RAISED, PolicyError, did_you_mean, format_time, repr_plain
+from backtest.policies.combinators import name_tuple, written_formulas
+from backtest.policies.policy import (
+    BAR_FIELDS,
+    Policy,
+    change_settings,
+    formula_for,
+    formula_of,
+    margin_formula_for,
+    start_memory,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from backtest.policies.view import AccountView
+
+
+def bind_formula(policy: Policy, columns: tuple[str, ...]) -> tuple[Any, Callable[..., Any]]:
+    own = change_settings(policy, {})
+    for name, value in policy.settings().items():
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            number = np.float64(value) if isinstance(value, float) else np.int64(value)
+            object.__setattr__(own, name, number)
+    formula, margin_formula = formula_for(policy, columns), margin_formula_for(policy, columns)
+    start = start_memory(policy)
+    memory_type = None if start is None else type(start)
+
+    def decide(also: Any, bar: Any, view: AccountView, memory: Any, t: int) -> tuple[float, Any]:
+        answer = "leverage"
+        try:
+            if memory_type is None:
+                value, after = as_number(formula(own, bar, view)), memory
+            else:
+                decided, kept = formula(own, bar, view, memory_type(*map(np.float64, memory)))
+                value, after = as_number(decided), as_memory(kept, len(memory))
+            answer, setting = "venue_leverage", math.nan
+            if margin_formula is not None:
+                also[-1] = setting = as_number(margin_formula(own, bar, view))
+        except RAISED as error:
+            raise make_policy_error(policy, bar, view, t, error, answer) from error
+        if value < 0.0:
+            raise make_policy_error(policy, bar, view, t, value)
+        if setting <= 0.0:
+            raise make_policy_error(policy, bar, view, t, setting, answer)
+        return value, after
+
+    return name_tuple("Bar", (*BAR_FIELDS, *columns)), decide
+
+
+def as_number(value: object) -> float:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)):
+        raise TypeError(f"leverage and memory must be numbers, got {repr_plain(value)}")
+    return float(value)
+
+
+def as_memory(values: Any, length: int) -> tuple[float, ...]:
+    memory = tuple(map(as_number, values))
+    if len(memory) != length:
+        raise TypeError(f"a memory must keep its length {length}, got {repr_plain(values)}")
+    return memory
+
+
+def make_policy_error(
+    policy: Policy,
+    bar: Any,
+    account: AccountView,
+    t: int,
+    found: BaseException | float,
+    answer: str = "leverage",
+) -> PolicyError:
+    name = type(policy).__name__
+    saw = ", ".join(f"{each}={getattr(bar, each):.6g}" for each in bar._fields[1:])
+    place = (
+        f"at the close of bar {t}, {format_time(round(bar.time * 1e9))}, it saw {saw}, "
+        f"equity={account.equity:.6g}, leverage={account.leverage:.6g}"
+    )
+    if isinstance(found, BaseException):
+        cls = type(policy)
+        formulas: list[Callable[..., Any]] = [*written_formulas(cls)] or [formula_of(cls)]
+        return PolicyError(
+            f"{name}.{answer} raised {type(found).__name__}: {found}"
+            f"{suggest_cure(found, policy)} ({format_location(found, *formulas)}; {place})"
+        )
+    rule = (
+        "venue_leverage must be over 0, or NaN to leave the margin"
+        if answer == "venue_leverage"
+        else "a leverage must be at least 0 (the signal has the direction), or NaN to leave the "
+        "position"
+    )
+    return PolicyError(f"{name} returned {found:g}; {rule} ({place})")
+
+
+def suggest_cure(error: BaseException, policy: Policy) -> str:
+    if isinstance(error, FrozenInstanceError):
+        return "; a policy is frozen: keep state in its memory, which start returns"
+    if isinstance(error, AttributeError):
+        is_own = isinstance(error.obj, Policy)
+        names = policy.settings() if is_own else getattr(error.obj, "_fields", ())
+        return f"{did_you_mean(error.name, names)}; there are {', '.join(names) or 'none'}"
+    return ""
+
+
+def format_location(error: BaseException, *functions: Callable[..., Any]) -> str:
+    codes = [inspect.unwrap(each).__code__ for each in functions]
+    files = {code.co_filename for code in codes}
+    place, trace = (codes[0].co_filename, codes[0].co_firstlineno), error.__traceback__
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if file in files:
+            place = file, trace.tb_lineno
+        trace = trace.tb_next
+    return f"{place[0]}, line {place[1]}"
+
+
+# --------------------------------------------------------------------------- messages of numba
+
+
+def locate_numba_error(text: str, cls: type[Policy]) -> str:
+    for path, line in re.findall(r'File "([^"]+)", line (\d+)', text):
+        for rule in written_formulas(cls):
+            lines = {each for *_, each in rule.__code__.co_lines()}
+            if int(line) in lines and Path(path).name == Path(rule.__code__.co_filename).name:
+                return f"{rule.__qualname__}, {Path(path).name}, line {line}"
+    return ""
+
+
+def explain_numba(line: str) -> str:
+    named = re.sub(r"<(?:built-in )?(?:function|method) ([\w.]+)[^>]*>", r"\1", line)
+    return re.sub(r"<[^>]*>", "", named).strip(" :")

@@ -1,0 +1,295 @@
+"""Attribution of an account's log growth: an exact split into terms, bar by bar."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from backtest.account.records import GROWTH_TERMS
+from backtest.core import Choice, FloatArray, IntArray, checked, checked_only, utc_index
+from backtest.core.units import DAY, YEAR_DAYS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from backtest.core import BoolArray
+
+Period: TypeAlias = Literal["day", "week", "month", "quarter", "year"]
+
+CALENDAR_PERIODS = {"day": "D", "week": "W", "month": "M", "quarter": "Q", "year": "Y"}
+MEANINGS = {
+    "price_1x": "1x in the direction of the signal",
+    "average_leverage": "mean leverage above or below 1x",
+    "leverage_timing": "more leverage when it paid, less when not",
+    "volatility_drag": "what fluctuation takes from compounding, beyond that at 1x",
+    "fills": "trading at another price than the mark close",
+    "forced_exits": "stops and liquidations inside a bar",
+    "fees": "trading fees",
+    "slippage": "fills worse than the price of the bar",
+    "impact": "fills worse still for their size",
+    "funding": "paid to the other side",
+    "interest": "on balances and loans",
+    "liquidation_loss": "what the venue took beyond the price",
+    "bad_debt": "the venue's loss",
+    "ruin": "nothing is left to grow",
+}
+TERMS = tuple(MEANINGS)
+
+
+class AccountHistory(NamedTuple):
+    """History of an account for the attribution, arrays of shape (n_bars,).
+
+    ``before`` is the wealth (equity and reserve) before each bar, with the bar's deposits, and
+    ``after`` the wealth at its close. ``money`` maps ``price_pnl``, the costs, and ``bad_debt`` to
+    amounts. ``direction`` is -1, 0, or 1. ``leverage`` is the leverage held over the bar in that
+    direction: the notional at the previous mark close over ``before``, negative against the
+    direction. ``move`` is the return of 1x in that direction from mark close to mark close.
+    ``is_cut`` marks bars with a stop or liquidation, ``is_counted`` bars with positive wealth.
+    """
+
+    before: FloatArray
+    after: FloatArray
+    money: Mapping[str, FloatArray]
+    leverage: FloatArray
+    direction: FloatArray
+    move: FloatArray
+    is_cut: BoolArray
+    is_counted: BoolArray
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Log growth split into the terms of ``MEANINGS``, which add up to ``growth``; costs negative.
+
+    ``growth`` is the log of the unit value at the end over that at the start, minus infinity after
+    ruin, where the other terms stay finite. ``price_1x`` is that of 1x held in the direction of the
+    signal, rebalanced at every bar without costs; ``average_leverage`` (mean leverage - 1) times
+    the sum of its returns; ``leverage_timing`` the covariance of leverage with the return it met,
+    times the number of bars, and ``timing_error`` its standard error if the two were independent;
+    ``volatility_drag`` the logarithmic less the arithmetic growth, beyond that of 1x. Money is a
+    fraction of the wealth before the bar; bad debt, borne by the venue, is a gain.
+    ``leverage_held`` is the mean leverage along the signal over bars with a direction.
+    """
+
+    growth: float
+    price_1x: float
+    average_leverage: float
+    leverage_timing: float
+    volatility_drag: float
+    fills: float
+    forced_exits: float
+    fees: float
+    slippage: float
+    impact: float
+    funding: float
+    interest: float
+    liquidation_loss: float
+    bad_debt: float
+    ruin: float
+    timing_error: float
+    leverage_held: float
+    years: float
+
+    @property
+    def terms(self) -> pd.Series:
+        """The terms by name, in their order."""
+        return pd.Series({name: float(getattr(self, name)) for name in TERMS}, name="log growth")
+
+    def __str__(self) -> str:
+        lines = [f"{'':22}{'log growth':>12}{'per year':>12}"]
+        for name, value in self.terms.items():
+            label = str(name).replace("_", " ").replace(" 1x", " at 1x")
+            if value != 0.0 or name in TERMS[:4]:
+                lines.append(f"  {label:20}{value:>+12.4f}{value / self.years:>+12.4f}")
+        lines.append(f"  {'growth':20}{self.growth:>+12.4f}{self.growth / self.years:>+12.4f}")
+        held = f"mean leverage {self.leverage_held:.2f}"
+        return "\n".join([*lines, f"  {held}; standard error of timing {self.timing_error:.4f}"])
+
+
+def split_growth(life: AccountHistory) -> dict[str, FloatArray]:
+    """Return the terms of log growth bar by bar, and ``growth``, their sum.
+
+    One array of shape (n_bars,) per name of ``TERMS``, and ``growth``; 0 in bars that do not count.
+
+    Notes
+    -----
+    With W wealth before the bar, x its change over W, l leverage and m the move of 1x:
+    ``x = l m + (price_pnl / W - l m) - costs / W + bad_debt / W``, and
+
+        ln(1 + x) = ln(1 + m) + (mean(l) - 1) m + (l - mean(l)) m + (price_pnl / W - l m)
+                    - costs / W + bad_debt / W + [ln(1 + x) - x] - [ln(1 + m) - m].
+
+    mean(l) is the mean of the whole run, so periods add up to the run. The brackets are the
+    volatility drag, on a random walk about -(l^2 - 1) sigma^2 / 2. If 1x would have lost everything
+    in one bar (m <= -1), its simple return replaces its logarithm. In the bar of ruin x = -1: the
+    terms hold the shares of the loss, and ``ruin`` the infinite rest.
+    """
+    counted = life.is_counted
+    scale = np.divide(1.0, life.before, out=np.zeros_like(life.before), where=counted)
+    move = np.where(counted, life.move, 0.0)
+    mean, _ = measure_leverage(life)
+    unseen = life.money["price_pnl"] * scale - life.leverage * move
+    log_move = np.log1p(move, out=move.copy(), where=move > -1.0)
+    simple = {
+        "average_leverage": (mean - 1.0) * move,
+        "leverage_timing": (life.leverage - mean) * move,
+        "fills": np.where(life.is_cut, 0.0, unseen),
+        "forced_exits": np.where(life.is_cut, unseen, 0.0),
+        **{name: 0.0 - life.money[name] * scale for name in GROWTH_TERMS},
+        "bad_debt": life.money["bad_debt"] * scale,
+    }
+    is_ruin = counted & ~(life.after > 0.0)
+    growth = np.log(life.after * scale, out=np.zeros_like(scale), where=counted & ~is_ruin)
+    terms = {
+        **simple,
+        "price_1x": log_move,
+        "volatility_drag": growth - sum(simple.values()) - log_move,
+        "ruin": np.where(is_ruin, -np.inf, 0.0),
+    }
+    terms["volatility_drag"][is_ruin] = (move - log_move)[is_ruin]
+    growth[is_ruin] = -np.inf
+    return {name: terms[name] for name in TERMS} | {"growth": growth}
+
+
+def measure_leverage(life: AccountHistory) -> tuple[float, float]:
+    """Return the mean leverage over bars with a direction, and the error of its timing.
+
+    Notes
+    -----
+    The timing is sum (l - mean l) (m - mean m); its standard error is the root of the sum of the
+    squared summands (White 1980), which lets volatility differ between bars.
+    """
+    used = life.is_counted & (life.direction != 0.0)
+    if not used.any():
+        return 0.0, 0.0
+    leverage, move = life.leverage[used], life.move[used]
+    mean = float(np.mean(leverage))
+    products = (leverage - mean) * (move - np.mean(move))
+    return mean, float(np.sqrt(np.sum(np.square(products))))
+
+
+@checked
+def attribute(life: AccountHistory, years: float) -> Attribution:
+    """Return the split of the log growth of a whole history, which covers ``years``."""
+    terms = split_growth(life)
+    mean, error = measure_leverage(life)
+    totals = {name: float(np.sum(terms[name])) for name in ("growth", *TERMS)}
+    return Attribution(**totals, timing_error=error, leverage_held=mean, years=years)
+
+
+@checked_only("life", "time")
+def attribute_by(life: AccountHistory, time: IntArray, by: Period) -> pd.DataFrame:
+    """Return the terms and ``growth`` summed over periods of UTC time, a row each.
+
+    ``time`` (n_bars,) holds open times in ns: a bar belongs to the period in which it opens; ``by``
+    is ``"day"``, ``"week"`` (from Monday), ``"month"``, ``"quarter"`` or ``"year"``. Mean leverage
+    is that of the whole run. Every row adds up to its ``growth``, every column to the term of the
+    whole.
+    """
+    Choice(*CALENDAR_PERIODS).check("by", by)
+    return pd.DataFrame(split_growth(life), index=find_periods(time, by)).groupby(level=0).sum()
+
+
+def find_periods(time: IntArray, by: Period) -> pd.DatetimeIndex:
+    naive = utc_index(time).tz_localize(None)
+    return naive.to_period(CALENDAR_PERIODS[by]).start_time.tz_localize("UTC").rename(by)
+
+
+PHASES = ("volatility", "trend", "drawdown")
+SHORT_WINDOW, LONG_WINDOW, HIGH_WINDOW = 30 * DAY, 90 * DAY, 365 * DAY
+"""Time over which the volatility, the trend and the high of a phase are measured, ns."""
+
+
+def find_phase(closes: IntArray, price: FloatArray, by: str) -> FloatArray:
+    """Return what a phase of the market is measured by, known at each close, of shape (n_bars,).
+
+    ``closes`` (n_bars,) are in ns, ``price`` (n_bars,) is positive. ``"volatility"``: standard
+    deviation of the close-to-close log returns of 30 days, per sqrt(year). ``"trend"``: log return
+    of 90 days over sigma sqrt(90), sigma the same volatility per sqrt(day). ``"drawdown"``: fall
+    from the high of 365 days, or of those there are. NaN before the window is full.
+    """
+    values = pd.Series(price, utc_index(closes))
+    if by == "drawdown":
+        return (1.0 - values / values.rolling(pd.Timedelta(HIGH_WINDOW, "ns")).max()).to_numpy()
+    logs = np.log(price)
+    moves = pd.Series(np.diff(logs, prepend=np.nan), values.index)
+    bars_per_day = (len(closes) - 1) * DAY / max(int(closes[-1] - closes[0]), 1)
+    sigma = moves.rolling(pd.Timedelta(SHORT_WINDOW, "ns")).std().to_numpy() * bars_per_day**0.5
+    sigma = np.where(closes - closes[0] >= SHORT_WINDOW, sigma, np.nan)
+    if by == "volatility":
+        return np.asarray(sigma * YEAR_DAYS**0.5)
+    before = np.searchsorted(closes, closes - LONG_WINDOW, side="right") - 1
+    moved = np.where(before >= 0, logs - logs[np.maximum(before, 0)], np.nan)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(moved / (sigma * (LONG_WINDOW / DAY) ** 0.5))
+
+
+def sum_by_phase(known: FloatArray, parts: pd.DataFrame, bins: int) -> pd.DataFrame:
+    """Return the sums of columns by bar over the bars of each phase; they add up to the whole.
+
+    ``known`` (n_bars,) is what was known before each bar; its quantiles over these bars are the
+    edges, ``from`` and ``to``. The last row has the bars before it is known.
+    """
+    is_known = np.isfinite(known)
+    steps = np.linspace(0.0, 1.0, bins + 1)
+    edges = np.quantile(known[is_known], steps) if is_known.any() else np.full(bins + 1, np.nan)
+    place = np.where(is_known, np.searchsorted(edges[1:-1], known, side="right"), bins)
+    names = ["low", "middle", "high"] if bins == 3 else [f"{k + 1} of {bins}" for k in range(bins)]
+    rows = pd.RangeIndex(bins + 1)
+    sums = parts.groupby(place).sum().reindex(rows, fill_value=0.0)
+    sums.insert(0, "from", np.append(edges[:-1], np.nan))
+    sums.insert(1, "to", np.append(edges[1:], np.nan))
+    sums.insert(2, "bars", np.bincount(place, minlength=bins + 1))
+    return sums.set_index(pd.Index([*names, "not yet known"], name="phase"))
+
+
+def read_account_history(
+    series: Mapping[str, FloatArray],
+    value: FloatArray,
+    signal: FloatArray,
+    forced: FloatArray,
+    *,
+    first_value: float,
+    first_signal: float,
+    ruin: int,
+    late: FloatArray | None = None,
+) -> AccountHistory:
+    """Return the history of an account from the record of a run.
+
+    ``series`` maps names to arrays of shape (n_bars,): ``equity``, ``reserve``, ``position``,
+    ``flows`` (with ``top_up``), ``price_pnl``, the costs, and ``bad_debt``. ``value`` is the value
+    of one contract at each mark close, ``signal`` the signal decided at each close, ``forced`` the
+    signed contracts that stops and liquidations traded. ``first_value`` (NaN if unknown) and
+    ``first_signal`` are those of the close before the first bar. ``ruin`` is the row of the bar of
+    ruin: negative if it was earlier, ``n_bars`` or more without ruin. ``late`` are the contracts
+    that decisions traded at the close of each bar; None if they fill before the bar's prices.
+    """
+    after = series["equity"] + series["reserve"]
+    gains = series["price_pnl"] + series["bad_debt"] - sum(series[name] for name in GROWTH_TERMS)
+    before = np.concatenate([after[:1] - gains[:1], after[:-1]])
+    before[1:] += (series["flows"] - series["top_up"])[1:]
+    is_counted = (before > 0.0) & (np.arange(len(after)) <= ruin)
+    value_before = np.concatenate([[first_value], value[:-1]])
+    held = series["quantity"] - forced
+    decided = np.concatenate([[first_signal], signal[:-1]])
+    if late is not None:
+        held = held - late
+        decided = np.concatenate([[0.0], decided[:-1]])
+    direction = np.sign(decided)
+    direction = np.where(direction == 0.0, np.sign(held), direction)
+    notional = np.where(held == 0.0, 0.0, held * np.abs(value_before))
+    known = np.where(np.isnan(value_before), value, value_before)
+    return AccountHistory(
+        before=before,
+        after=after,
+        money={name: series[name] for name in ("price_pnl", *GROWTH_TERMS, "bad_debt")},
+        leverage=direction
+        * np.divide(notional, before, out=np.zeros_like(after), where=is_counted),
+        direction=direction,
+        move=direction * (value - known) / np.abs(known),
+        is_cut=forced != 0.0,
+        is_counted=is_counted,
+    )

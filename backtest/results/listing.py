@@ -1,0 +1,440 @@
+"""The store: its folders, each read into an entry; entries are selected and sorted."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import math
+import os
+import re
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from backtest import core
+from backtest.core.atomic_files import LOCK
+from backtest.core.saved_result import DIRTY, KINDS, LEFTOVERS, MANIFEST, NOT_SAID, PACKAGE, SEAL, UNFINISHED, hash_manifest
+from backtest.results.result import RUN
+from backtest.results import Constraint, order_sets
+from backtest.results.measure_table import ABOUT
+
+WINGS = ("sweep", "search", "risk")
+SHORTEST = 4
+"""The least number of letters that may abbreviate an id."""
+MOST_NAMED = 5
+LEFTOVER, UNKNOWN = "leftover", "unknown"
+Saved: TypeAlias = core.SavedResult
+describe_search = core.call_later("backtest.search", "describe_search")
+name_result = core.call_later("backtest.search", "name_result")
+
+
+def find_kinds() -> dict[str, Any]:
+    """Return the classes of saved results by kind; each enters itself where it is imported."""
+    import_kinds()
+    return KINDS
+
+
+@functools.cache
+def import_kinds() -> tuple[str, ...]:
+    doors = [importlib.import_module(f"backtest.{wing}") for wing in WINGS]
+    return tuple(getattr(door, name).kind for door in doors for name in door.RESULTS)
+
+
+def list_kinds() -> tuple[str, ...]:
+    return tuple(dict.fromkeys((RUN, *import_kinds(), *KINDS)))
+
+
+def name_kind(kind: str, n: int) -> str:
+    if n == 1:
+        return kind
+    if kind in find_kinds():
+        return str(find_kinds()[kind].plural)
+    return f"{LEFTOVER}s" if kind == LEFTOVER else kind
+
+
+def is_leftover(folder: Path) -> bool:
+    return folder.name.startswith(LEFTOVERS)
+
+
+def is_begun(folder: Path) -> bool:
+    return folder.name.startswith(UNFINISHED)
+
+
+# ---------------------------------------------------------------------------------- one folder
+
+
+def open_folder(folder: Path) -> tuple[str, dict[str, Any]]:
+    path = folder / MANIFEST
+    if not path.exists():
+        raise core.DataError(f"{folder}: holds no {MANIFEST}")
+    manifest = core.read_json_file(path)
+    if not isinstance(manifest, dict):
+        raise core.DataError(f"{path}: must hold a JSON object, got a {type(manifest).__name__}")
+    kind = manifest.get("kind", RUN)
+    if not isinstance(kind, str) or kind not in find_kinds():
+        raise core.DataError(
+            f"{path}: must have a known kind, got {kind!r:.40}; read it with the "
+            "version that saved it"
+        )
+    if is_begun(folder) and folder.resolve().name != name_begun(kind, manifest):
+        raise core.DataError(
+            f"{folder}: {MANIFEST} must describe the result that the folder is named after"
+        )
+    return kind, manifest
+
+
+def name_begun(kind: str, manifest: Mapping[str, Any]) -> str:
+    try:
+        can_be_resumed = find_kinds()[kind].can_be_resumed
+        return f"{UNFINISHED}{name_result(manifest)}" if can_be_resumed else ""
+    except (KeyError, TypeError, AttributeError):
+        return ""
+
+
+def load_saved(folder: Path) -> Saved:
+    if is_begun(folder):
+        raise core.DataError(
+            f"{folder}: must be finished to be loaded; run it again with resume=True"
+        )
+    kind, _ = open_folder(folder)
+    found: Saved = find_kinds()[kind].load(folder)
+    return found
+
+
+def name_fault(error: Exception, folder: Path) -> str:
+    text = str(error).partition("\n")[0]  # lists of results have a line for each
+    return text.removeprefix(f"{folder}: ").removeprefix(f"{folder}{os.sep}")
+
+
+def recompute_id(manifest: Mapping[str, Any], kind: str) -> str:
+    aside = (*NOT_SAID, "id", *find_kinds()[kind].aside)
+    return core.compute_id({name: value for name, value in manifest.items() if name not in aside})
+
+
+def find_manifest_faults(manifest: Mapping[str, Any], kind: str) -> Iterator[str]:
+    saved = find_kinds()[kind]
+    layout, files = saved.layout, saved.files()
+    if manifest.get("format") != layout:
+        yield f"is of format {manifest.get('format')!r:.40}, not {layout}"
+        return
+    if manifest.get(SEAL) != hash_manifest(manifest):
+        yield "was changed: its sha256 is not that of its content"
+    elif manifest.get("id") != recompute_id(manifest, kind):
+        yield "was changed: its id does not match its content"
+    hashes = manifest.get("files")
+    if not isinstance(hashes, Mapping) or {*hashes} != {*files}:
+        yield f"must have the hashes of {', '.join(files)}"
+
+
+# ------------------------------------------------------------------------------------ by name
+
+
+def list_folders(store: Path) -> list[str]:
+    try:
+        names = [each.name for each in store.iterdir() if each.is_dir()]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise core.DataError(
+            f"{store}: cannot read the folder of results: {error.strerror or error}"
+        ) from error
+    listed = (*LEFTOVERS, UNFINISHED)
+    return sorted(name for name in names if name[0] != "." or name.startswith(listed))
+
+
+def find_folder(name: str, store: Path) -> Path:
+    folders = list_folders(store)
+    if name in folders:
+        return store / name
+    if name and is_result(Path(name)):
+        return Path(name)
+    known = [each for each in folders if is_result(store / each)]
+    fits = [each for each in folders if has_prefix(each, name)]
+    if len(fits) == 1:
+        return store / fits[0]
+    if fits:
+        shown = ", ".join(fits[:MOST_NAMED]) + (", ..." if len(fits) > MOST_NAMED else "")
+        raise core.ParameterError(
+            f"a name must match one result in {store}, {name!r:.60} matches {len(fits)}: {shown}"
+        )
+    raise core.DataError(
+        f"no saved result is called {name!r:.60} in {store}{core.did_you_mean(name, known)}; "
+        f"{SHORTEST} or more letters of an id are enough"
+    )
+
+
+def is_result(folder: Path) -> bool:
+    return (folder / MANIFEST).is_file() and not folder.name.startswith(".")
+
+
+def has_prefix(folder: str, name: str) -> bool:
+    is_id = len(name) >= SHORTEST and folder.rpartition("-")[2].startswith(name)
+    return is_id or (len(name) > 0 and folder.startswith(name))
+
+
+# --------------------------------------------------------------------------------- entries
+
+
+@dataclass(frozen=True)
+class StoreEntry:
+    """A folder of the store, as lists show it.
+
+    ``trouble`` says in one sentence why it cannot be used. ``title`` is the policy with its
+    settings, or with what varied. ``saved`` is the time of its manifest, in ns since 1970, ``size``
+    bytes on the disk. ``metrics`` are the measures of the run, of the set with the highest Sharpe
+    ratio (sweep), of the chosen set (study), or of the policy with the highest log growth
+    (comparison). ``commit`` and ``backtest_commit`` are those of the checkouts of its policy and of
+    this package; ``is_dirty`` is None if there was none.
+    """
+
+    name: str
+    kind: str
+    trouble: str = ""
+    id: str = ""
+    policy: str = ""
+    title: str = ""
+    instrument: str = ""
+    interval: str = ""
+    start: str = ""
+    end: str = ""
+    source: str = ""
+    is_synthetic: bool = False
+    saved: int = 0
+    size: int = 0
+    note: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+    is_busy: bool = False
+    is_finished: bool = True
+    seconds: float | None = None
+    commit: str = ""
+    backtest_commit: str = ""
+    is_dirty: bool | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+def list_results(store: Path) -> list[StoreEntry]:
+    entries = (read_entry(store / name) for name in list_folders(store))
+    return [each for each in entries if not each.trouble or (store / each.name).is_dir()]
+
+
+def read_entry(folder: Path) -> StoreEntry:
+    entry = try_entry(folder)
+    # what another process was replacing meanwhile is read again
+    return try_entry(folder) if entry.trouble and entry.kind != LEFTOVER else entry
+
+
+def try_entry(folder: Path) -> StoreEntry:
+    kind, disk = UNKNOWN, {}
+    try:
+        disk = measure_disk(folder)
+        if is_leftover(folder):
+            return read_leftover(folder, disk)
+        kind, manifest = open_folder(folder)
+        facts = describe_manifest(manifest)
+        if is_begun(folder):
+            facts |= {**describe_search(manifest), **describe_progress(folder, kind, manifest)}
+        else:
+            check_files(folder, kind, manifest)
+            facts |= find_kinds()[kind]._read_line(folder, manifest)
+            facts |= summarize_making(core.read_provenance(folder, facts["id"]))
+        return StoreEntry(folder.name, kind, **{**disk, **facts})
+    except core.BacktestError as error:
+        text = name_fault(error, folder)
+    except Exception as error:  # a damaged file may raise anything
+        text = f"it cannot be read: {type(error).__name__}: {error}"
+    return StoreEntry(folder.name, kind, text, **disk)
+
+
+def measure_disk(folder: Path) -> dict[str, Any]:
+    facts = {}
+    for each in (*folder.rglob("*"), folder):
+        with contextlib.suppress(FileNotFoundError):  # a draft that was renamed since
+            facts[each] = each.lstat()
+    newest = max((each.st_mtime_ns for each in facts.values()), default=0)
+    manifest = facts.get(folder / MANIFEST)
+    size = sum(each.st_size for path, each in facts.items() if not path.is_dir())
+    return {"saved": newest if manifest is None else manifest.st_mtime_ns, "size": size}
+
+
+def read_leftover(folder: Path, disk: Mapping[str, Any]) -> StoreEntry:
+    busy = core.is_lock_held(folder / LOCK)
+    inner = [each.name for each in folder.glob("*") if each.is_dir()]
+    about = f" of {inner[0]}" if len(inner) == 1 else ""
+    what = "is being written now" if busy else f"was left by a process that died{about}"
+    return StoreEntry(folder.name, LEFTOVER, f"it {what}", **disk, is_busy=busy)
+
+
+def describe_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    data = manifest["data"]
+    return {
+        "id": manifest["id"],
+        "source": str(data.get("source", "")),
+        **{name: str(data[name] or "") for name in ("instrument", "interval", "start", "end")},
+        "is_synthetic": bool(data.get("synthetic")),
+    }
+
+
+def describe_progress(folder: Path, kind: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    note = find_kinds()[kind]._read_progress(folder, manifest)
+    return {"note": note, "is_busy": core.is_lock_held(folder / LOCK), "is_finished": False}
+
+
+def describe_note(entry: StoreEntry) -> str:
+    if entry.is_finished:
+        return entry.note
+    return f"{entry.note}, {'running' if entry.is_busy else 'unfinished'}"
+
+
+def count_kinds(entries: Iterable[StoreEntry]) -> str:
+    counts = Counter(each.kind for each in entries)
+    return ", ".join(f"{n:,} {name_kind(kind, n)}" for kind, n in counts.items()) or "none"
+
+
+def summarize_making(making: core.Making | None) -> dict[str, Any]:
+    if making is None:
+        return {}
+    commits = {name: each.removesuffix(DIRTY) for name, each in making.code.items() if each}
+    own = commits.pop(PACKAGE, "")
+    return {
+        "seconds": making.seconds,
+        "commit": ", ".join(dict.fromkeys(commits.values())),
+        "backtest_commit": own,
+        "is_dirty": making.is_dirty,
+    }
+
+
+def check_files(folder: Path, kind: str, manifest: Mapping[str, Any]) -> None:
+    faults = [(MANIFEST, fault) for fault in find_manifest_faults(manifest, kind)]
+    paths = [folder / name for name in find_kinds()[kind].files()]
+    faults += [(path.name, "is missing") for path in paths if not path.is_file()]
+    for name, fault in faults:
+        raise core.damage_error(folder / name, fault)
+
+
+def read_usable(name: str, folder: Path) -> tuple[Path, StoreEntry]:
+    place = find_folder(name, folder)
+    entry = read_entry(place)
+    if entry.trouble:
+        raise core.DataError(
+            f"{place}: cannot read the result: {entry.trouble}; backtest results verify "
+            f"{place.name} shows more"
+        )
+    return place, entry
+
+
+# --------------------------------------------------------------------------- select and sort
+
+FIELDS = ("saved", "name", "kind", "policy", "size", "seconds")
+
+
+class Filter(NamedTuple):
+    """Conditions that select entries; an entry must satisfy all.
+
+    ``policy`` is a part of the policy, ``text`` one of name, policy, data or note; case is ignored.
+    An entry without a measure matches no bound on it. ``since`` and ``before`` are in ns.
+    """
+
+    kinds: tuple[str, ...] = ()
+    policy: str = ""
+    text: str = ""
+    bounds: tuple[Constraint, ...] = ()
+    since: int | None = None
+    before: int | None = None
+
+    def matches(self, entry: StoreEntry) -> bool:
+        words = (entry.name, entry.policy, entry.instrument, entry.source, entry.note)
+        named = ("ruined", *(bound.name for bound in self.bounds))
+        known = {name: np.array([entry.metrics.get(name, math.nan)]) for name in named}
+        return (
+            not entry.trouble
+            and (not self.kinds or entry.kind in self.kinds)
+            and normalize_name(self.policy) in normalize_name(entry.policy)
+            and any(self.text.casefold() in word.casefold() for word in words)
+            and all(bound.violation(known)[0] == 0.0 for bound in self.bounds)
+            and (self.since is None or entry.saved >= self.since)
+            and (self.before is None or entry.saved < self.before)
+        )
+
+
+def normalize_name(text: str) -> str:
+    return re.sub(r"[\s_-]", "", text).casefold()
+
+
+def read_kinds(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(core.Choice(*list_kinds()).check("kind", each) for each in texts)
+
+
+def read_time_or_age(text: str, now: int, *, where: str) -> int:
+    """Return the time of a date, or of an age before ``now`` such as ``"7d"``, in nanoseconds."""
+    with contextlib.suppress(core.ParameterError):
+        return now - core.parse_duration(text)
+    return core.to_nanoseconds(text, where)
+
+
+def sort_entries(
+    entries: Iterable[StoreEntry], by: str = "saved", *, is_reversed: bool = False
+) -> list[StoreEntry]:
+    if by not in (*FIELDS, *ABOUT):
+        raise core.ParameterError(
+            f"sort must be a measure (docs/metrics.md) or one of {', '.join(FIELDS)}, got "
+            f"{by!r:.40}{core.did_you_mean(by, (*FIELDS, *ABOUT))}"
+        )
+    named = sorted(entries, key=lambda each: each.name)
+    if by not in FIELDS:
+        return sort_by_measure(named, by, is_reversed=is_reversed)
+    falls = (by in ("saved", "size")) != is_reversed
+    known = [each for each in named if getattr(each, by) is not None]
+    found = sorted(known, key=lambda each: getattr(each, by), reverse=falls)
+    return found + [each for each in named if getattr(each, by) is None]
+
+
+def sort_by_measure(entries: list[StoreEntry], by: str, *, is_reversed: bool) -> list[StoreEntry]:
+    turned = entries[::-1] if is_reversed else entries  # equal ones stay in the order of names
+    values, ruined, days = (
+        np.array([each.metrics.get(name, math.nan) for each in turned])
+        for name in (by, "ruined", "ruin_time")
+    )
+    better = ABOUT[by].better
+    ruined = ruined if better else np.full(len(turned), math.nan)
+    failed = np.isnan(values) & np.isnan(ruined)
+    scores = -values if better < 0 else values
+    order = order_sets(scores, np.zeros(len(turned)), ruined, days, failed)
+    ranked, n = [turned[k] for k in order], int(np.sum(~failed))
+    return ranked[:n][::-1] + ranked[n:][::-1] if is_reversed else ranked
+
+
+class Origin(NamedTuple):
+    command: str = ""
+    remarks: tuple[str, ...] = ()
+
+
+UNTOLD = Origin()
+
+
+def describe_origin(manifest: Mapping[str, Any], making: core.Making | None) -> Origin:
+    argv = making.argv if making else ()
+    if not argv:
+        return Origin("", (describe_call(manifest),))
+    files = [word for word in argv if Path(word.partition(":")[0]).suffix in (".toml", ".py")]
+    remarks = (f"it reads {', '.join(files)} as it is now",) if files else ()
+    return Origin(shlex.join(argv), remarks)
+
+
+def describe_call(manifest: Mapping[str, Any]) -> str:
+    kind = find_kinds().get(str(manifest.get("kind")))
+    call = "bt.run" if kind is None else kind.call
+    one = {"": manifest["policy"]} if "policy" in manifest else {}
+    policies = manifest.get("policies") or one
+    names = ", ".join(str(each.get("text") or each["name"]) for each in policies.values())
+    module = f" of {manifest['policy_module']}" if "policy_module" in manifest else ""
+    source = manifest["data"].get("source") or manifest.get("source", "data of no known source")
+    parts = [call, f"{names}{module}", str(source)]
+    return f"made in Python: {', '.join(filter(None, parts))}"

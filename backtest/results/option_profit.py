@@ -1,0 +1,257 @@
+"""Greeks of option positions, and the profit of options explained by them.
+
+Functions of arrays of shape (n_bars, K). Money is in the settlement currency: quote currency, or
+coins. Greeks are those of :func:`backtest.options.greeks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backtest.core import BoolArray, FloatArray, Greeks, IntArray
+from backtest.options import greeks, implied_volatility, price
+from backtest.options.pricing import SCALES
+
+EXPLAINED = ("delta", "gamma", "vega", "theta", "vanna", "volga", "rest")
+STEPS = 80
+"""Bisections that find a forward to the last places of a float."""
+
+
+class OptionTerms(NamedTuple):
+    """What K options are, arrays of shape (K,): ``signs`` is 1 for a call and -1 for a put.
+
+    ``sizes`` are units of the underlying per contract, ``instruments`` the places of their
+    underlyings, ``expiries`` in ns, and ``rates`` continuous discount rates per year.
+    """
+
+    names: tuple[str, ...]
+    signs: FloatArray
+    strikes: FloatArray
+    sizes: FloatArray
+    are_coin: BoolArray
+    instruments: IntArray
+    expiries: IntArray
+    rates: FloatArray
+
+
+class OptionQuotes(NamedTuple):
+    """What options are valued at, at the open and at the close of each bar: shape (n_bars, K).
+
+    ``index`` is the mark price of the underlying, ``value`` what one contract is worth at its mark,
+    in the settlement currency. ``volatility`` is that which gives the mark. NaN where a contract is
+    not listed. At the open at which it expires, ``years`` is 0 and ``value`` the payoff.
+    """
+
+    index_open: FloatArray
+    forward_open: FloatArray
+    volatility_open: FloatArray
+    years_open: FloatArray
+    value_open: FloatArray
+    index_close: FloatArray
+    forward_close: FloatArray
+    volatility_close: FloatArray
+    years_close: FloatArray
+    value_close: FloatArray
+
+
+class Moves(NamedTuple):
+    """Stretches of time in which a number of contracts was held, arrays of shape (m,).
+
+    ``bars`` and ``options`` say where the profit is booked. ``start`` and ``end`` have forward,
+    volatility and years, of shape (3, m).
+    """
+
+    bars: IntArray
+    options: IntArray
+    quantities: FloatArray
+    start: FloatArray
+    end: FloatArray
+
+
+def compute_greeks(terms: OptionTerms, options: IntArray, state: FloatArray) -> FloatArray:
+    """Return the Greeks per unit of the underlying, of shape (7, m).
+
+    ``options`` (m,) are places in the terms; ``state`` (3, m) has forward, volatility and years. A
+    volatility of NaN counts as 0: a mark at a bound has none.
+    """
+    return evaluate_rows(greeks, terms, options, state)
+
+
+def compute_prices(terms: OptionTerms, options: IntArray, state: FloatArray) -> FloatArray:
+    """Return the prices per unit of the underlying, of shape (m,)."""
+    found: FloatArray = evaluate_rows(price, terms, options, state)[0]
+    return found
+
+
+def compute_volatilities(
+    terms: OptionTerms, options: IntArray, forward: FloatArray, marks: FloatArray, years: FloatArray
+) -> FloatArray:
+    def invert(kind: Any, forward: Any, strike: Any, years: Any, mark: Any, *rest: Any) -> Any:
+        return implied_volatility(kind, mark, forward, strike, years, *rest)
+
+    state = np.stack([forward, marks, years])
+    found: FloatArray = evaluate_rows(invert, terms, options, state)[0]
+    return found
+
+
+def evaluate_rows(
+    formula: Callable[..., Any], terms: OptionTerms, options: IntArray, state: FloatArray
+) -> FloatArray:
+    """Return what a formula of :mod:`backtest.options` gives by row, of shape (values, m)."""
+    forward, volatility, years = state
+    kinds = np.where(terms.signs[options] > 0.0, "call", "put")
+    found = np.full((len(Greeks._fields), len(options)), np.nan)
+    for settlement in ("cash", "coin"):
+        rows = np.flatnonzero(terms.are_coin[options] == (settlement == "coin"))
+        if len(rows):
+            found[:, rows] = formula(
+                kinds[rows], forward[rows], terms.strikes[options[rows]],
+                np.maximum(years[rows], 0.0), np.nan_to_num(volatility[rows]),
+                terms.rates[options[rows]],
+                settlement,
+            )  # fmt: skip
+    return found
+
+
+def measure_greeks(
+    terms: OptionTerms, quotes: OptionQuotes, quantities: FloatArray
+) -> dict[str, FloatArray]:
+    """Return the Greeks in money of what is held at each close, of shape (n_bars, K) by name."""
+    bars, options = np.nonzero(quantities)
+    found = compute_greeks(terms, options, pick(quotes, "close", bars, options))
+    amount = quantities[bars, options] * terms.sizes[options]
+    index = quotes.index_close[bars, options]
+    table = {name: np.zeros(quantities.shape) for name in Greeks._fields}
+    for own, name, (power, per) in zip(found, table, SCALES, strict=True):
+        table[name][bars, options] = own * amount * index**power / per
+    return table
+
+
+def pick(quotes: OptionQuotes, when: str, bars: IntArray, options: IntArray) -> FloatArray:
+    """Return forward, volatility and years at the open or the close of bars, of shape (3, m)."""
+    names = ("forward", "volatility", "years")
+    return np.stack([getattr(quotes, f"{name}_{when}")[bars, options] for name in names])
+
+
+def explain_profit(
+    terms: OptionTerms,
+    quotes: OptionQuotes,
+    carried: FloatArray,
+    opened: FloatArray,
+    closed: FloatArray,
+    profit: FloatArray,
+    settled: FloatArray,
+) -> dict[str, FloatArray]:
+    """Return the parts of each option's profit in each bar, of shape (n_bars, K) by name.
+
+    ``carried``, ``opened`` and ``closed`` (n_bars, K) are signed contracts at the last close, after
+    the fills at the open, and at the close; ``profit`` is the price profit of the bar, ``settled``
+    the price at which a contract expires inside the bar, else NaN.
+    """
+    before = np.concatenate((quotes.value_open[:1], quotes.value_close[:-1]))
+    made = profit - multiply(carried, quotes.value_open - before)
+    made -= multiply(closed, quotes.value_close - quotes.value_open)
+    ended = follow_endings(terms, quotes, opened - closed, made, settled)
+    parts = {name: np.zeros(profit.shape) for name in EXPLAINED}
+    for moves in (follow_gap(quotes, carried), follow_bar(quotes, closed), ended):
+        for name, money in zip(EXPLAINED, expand(terms, moves), strict=False):
+            np.add.at(parts[name], (moves.bars, moves.options), money)
+    parts["rest"] = profit - sum(parts.values())
+    return parts
+
+
+def multiply(quantities: FloatArray, values: FloatArray) -> FloatArray:
+    return np.asarray(np.where(quantities != 0.0, quantities * values, 0.0))
+
+
+def expand(terms: OptionTerms, moves: Moves) -> FloatArray:
+    """Return the parts of the profit of some moves but for the rest, of shape (6, m)."""
+    delta, gamma, vega, theta, _, vanna, volga = compute_greeks(terms, moves.options, moves.start)
+    forward = moves.end[0] - moves.start[0]
+    volatility = np.nan_to_num(moves.end[1] - moves.start[1])
+    time = moves.start[2] - moves.end[2]
+    amount = moves.quantities * terms.sizes[moves.options]
+    parts = (
+        delta * forward,
+        0.5 * gamma * forward**2,
+        vega * volatility,
+        theta * time,
+        vanna * forward * volatility,
+        0.5 * volga * volatility**2,
+    )
+    return np.stack([amount * each for each in parts])
+
+
+def follow_gap(quotes: OptionQuotes, carried: FloatArray) -> Moves:
+    bars, options = np.nonzero(carried[1:])
+    start, end = pick(quotes, "close", bars, options), pick(quotes, "open", bars + 1, options)
+    return Moves(bars + 1, options, carried[bars + 1, options], start, end)
+
+
+def follow_bar(quotes: OptionQuotes, held: FloatArray) -> Moves:
+    bars, options = np.nonzero(held)
+    start, end = pick(quotes, "open", bars, options), pick(quotes, "close", bars, options)
+    return Moves(bars, options, held[bars, options], start, end)
+
+
+def follow_endings(
+    terms: OptionTerms,
+    quotes: OptionQuotes,
+    quantities: FloatArray,
+    made: FloatArray,
+    settled: FloatArray,
+) -> Moves:
+    bars, options = np.nonzero(quantities)
+    start = pick(quotes, "open", bars, options)
+    held, at = quantities[bars, options], settled[bars, options]
+    value = quotes.value_open[bars, options] + made[bars, options] / held
+    forward = find_forwards(terms, options, start, value / terms.sizes[options])
+    is_settled = ~np.isnan(at)
+    end = start.copy()
+    end[0] = np.where(is_settled, at, forward)
+    end[2] = np.where(is_settled, 0.0, end[2])
+    return Moves(bars, options, held, start, end)
+
+
+def find_forwards(
+    terms: OptionTerms, options: IntArray, state: FloatArray, value: FloatArray
+) -> FloatArray:
+    """Return the forwards at which options have some values per unit, all else as in the state.
+
+    The value of a call rises with the forward, that of a put falls, in coins too.
+    """
+    low, high = state[0] / 1e3, state[0] * 1e3
+    for _ in range(STEPS if len(options) else 0):
+        middle = np.sqrt(low * high)
+        over = compute_prices(terms, options, np.stack([middle, *state[1:]])) - value
+        is_under = terms.signs[options] * over < 0.0
+        low, high = np.where(is_under, middle, low), np.where(is_under, high, middle)
+    return np.asarray(np.sqrt(low * high))
+
+
+def weigh_gamma(
+    terms: OptionTerms, quotes: OptionQuotes, carried: FloatArray, opened: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return G S^2 dt of each option in each bar, and the same times its implied variance.
+
+    Of shape (n_bars, K), G the gamma in cash of all contracts at the start of a move, dt its years;
+    of options settled in coins over S: what an option hedged in its own settlement earns is half of
+    G S^2 (s^2 - s_h^2) dt, in coins too.
+    """
+    weights, implied = np.zeros((2, *opened.shape))
+    in_cash = terms._replace(are_coin=np.zeros_like(terms.are_coin))
+    bar = follow_bar(quotes, opened)
+    bar.end[2] = np.nan_to_num(bar.end[2])  # one that has expired has no time left
+    for moves in (follow_gap(quotes, carried), bar):
+        gamma = compute_greeks(in_cash, moves.options, moves.start)[1]
+        forward, volatility, years = moves.start
+        power = np.where(terms.are_coin[moves.options], 1.0, 2.0)
+        amount = moves.quantities * terms.sizes[moves.options]
+        own = amount * gamma * forward**power * (years - np.maximum(moves.end[2], 0.0))
+        place = moves.bars, moves.options
+        np.add.at(weights, place, own)
+        np.add.at(implied, place, own * np.nan_to_num(volatility) ** 2)
+    return weights, implied

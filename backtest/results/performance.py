@@ -1,0 +1,512 @@
+"""Measures of performance and risk, and of forecasts, as pure functions of arrays."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from backtest import core
+from backtest.core.units import DAY, TOLERANCE
+
+LEAST_DEVIATION = 1e-12
+"""A standard deviation below this counts as 0: the ratio is NaN, never infinite."""
+RISK_AVERSION = 3.0
+"""Relative risk aversion of the measure ``certainty_equivalent``."""
+
+
+@core.checked
+def compound_growth(growth: float, years: float) -> float:
+    """Return the annual rate of a total growth factor over some years.
+
+    Examples
+    --------
+    >>> round(compound_growth(1.21, 2.0), 12)
+    0.1
+    """
+    return find_growth_rate(growth, years)
+
+
+def find_growth_rate(growth: float, years: float) -> float:
+    if growth <= 0.0:
+        return -1.0
+    exponent = math.log(growth) / years
+    return math.expm1(exponent) if exponent < 700.0 else math.inf
+
+
+def ratio(mean: float, deviation: float, periods: float) -> float:
+    """Return mean over deviation, annualized; NaN if the deviation is below 1e-12."""
+    return mean / deviation * math.sqrt(periods) if deviation >= LEAST_DEVIATION else math.nan
+
+
+@core.checked
+def max_drawdown(equity: core.FloatArray) -> float:
+    """Return the deepest fall from a running peak, as a fraction of the peak.
+
+    ``equity`` (n_bars,) are positive account values at bar closes; falls inside a bar are missed.
+    NaN without a close. max over t of 1 - E_t / max_{s <= t} E_s.
+
+    Examples
+    --------
+    >>> max_drawdown(np.array([1.0, 2.0, 1.5, 3.0]))
+    0.25
+    """
+    if not np.size(equity):
+        return math.nan
+    peak = np.maximum.accumulate(equity)
+    return float(np.max(1.0 - equity / peak))
+
+
+@core.checked
+def value_at_risk(returns: core.FloatArray, level: float) -> float:
+    """Return the historical value at risk: the loss at a quantile, positive = loss.
+
+    ``returns`` (n,) are simple returns, ``level`` is the confidence, for example 0.95. NaN without
+    returns. ``quantile(losses, level, method="higher")``.
+
+    Examples
+    --------
+    >>> value_at_risk(np.array([-0.04, -0.01, 0.02, 0.03]), 0.75)
+    0.04
+    """
+    core.Range(0, 1).check("level", level)
+    if len(returns) == 0:
+        return math.nan
+    return float(np.quantile(-returns, level, method="higher"))
+
+
+@core.checked
+def expected_shortfall(returns: core.FloatArray, level: float) -> float:
+    """Return the mean of the losses at or beyond the value at risk, positive = loss.
+
+    Examples
+    --------
+    >>> expected_shortfall(np.array([-0.04, -0.02, 0.02, 0.03]), 0.6)
+    0.03
+    """
+    if len(returns) == 0:
+        return math.nan
+    losses = -returns
+    return float(np.mean(losses[losses >= value_at_risk(returns, level)]))
+
+
+@core.checked
+def certainty_equivalent(
+    returns: core.FloatArray, periods: float, risk_aversion: float = RISK_AVERSION
+) -> float:
+    """Return the sure growth per year that an investor would take in exchange for the returns.
+
+    ``returns`` (n,) are simple returns per sampling period, ``periods`` of them a year;
+    ``risk_aversion`` is relative: 0 counts the mean, 1 the growth of the logarithm. -1 if a return
+    loses everything and the risk aversion is 1 or more; NaN without returns.
+
+    Notes
+    -----
+    (mean (1 + r)^(1 - g))^(periods / (1 - g)) - 1 for a risk aversion g, exp(periods · mean
+    ln(1 + r)) - 1 for g = 1: constant relative risk aversion, returns reinvested.
+
+    Examples
+    --------
+    >>> round(certainty_equivalent(np.array([0.01] * 12), 1.0), 12)
+    0.01
+    >>> round(certainty_equivalent(np.array([0.5, -0.4]), 1.0, 1.0), 12)
+    -0.051316701949
+    """
+    if len(returns) == 0:
+        return math.nan
+    growth = np.maximum(1.0 + returns, 0.0)
+    power = 1.0 - risk_aversion
+    with np.errstate(divide="ignore"):
+        if power == 0.0:
+            return compound_growth(float(np.exp(np.mean(np.log(growth)))), 1.0 / periods)
+        utility = float(np.mean(growth**power))
+    return compound_growth(utility ** (1.0 / power), 1.0 / periods) if utility > 0.0 else -1.0
+
+
+def sample_moves(moves: core.FloatArray, ends_sample: core.FloatArray) -> core.FloatArray:
+    """Return the simple returns per sampling period of those of bars, of shape (n_samples,).
+
+    ``ends_sample`` (n_bars,) is 1 at the last bar of each period.
+    """
+    growth = np.cumprod(1.0 + moves)[ends_sample != 0.0]
+    return np.asarray(growth / np.concatenate(([1.0], growth[:-1])) - 1.0)
+
+
+def sampled_returns(
+    unit: core.FloatArray, ends_sample: core.FloatArray, first_unit: float
+) -> core.FloatArray:
+    """Return the simple returns between sample ends, of shape (n_samples,), from the start on.
+
+    ``unit`` (n_bars,) is the unit value at closes, ``first_unit`` the one before the first bar.
+    ``ends_sample`` (n_bars,) is 1 at the last bar of each sampling period.
+    """
+    ends = np.concatenate(([first_unit], unit[ends_sample != 0.0]))
+    before, after = ends[:-1], ends[1:]
+    return np.divide(after, before, out=np.ones_like(after), where=before > 0.0) - 1.0
+
+
+@base.checked
+def calendar_returns(
+    opens: base.IntArray, unit: base.FloatArray, first_unit: float, period: Literal["D", "M"]
+) -> base.FloatArray:
+    """Return the simple return of every calendar day or month (UTC) that has a bar, in order.
+
+    ``opens`` (n_bars,) are times in ns; a bar belongs to the period in which it opens. ``unit``
+    (n_bars,) is the unit value at closes, ``first_unit`` the one before. The first and the last
+    period may be partial.
+    """
+    check_lengths(opens=opens, unit=unit)
+    period_of = opens.astype("datetime64[ns]").astype(f"datetime64[{period}]")
+    is_end = np.append(period_of[1:] != period_of[:-1], [True])
+    return sampled_returns(unit, is_end.astype(np.float64), first_unit)
+
+
+@base.checked
+def skewness(returns: base.FloatArray) -> float:
+    """Return the skewness of a sample, without bias; NaN for fewer than 3 or equal values.
+
+    g sqrt(n (n - 1)) / (n - 2), g the mean of the cubes of (x - mean) / deviation.
+
+    Examples
+    --------
+    >>> round(skewness(np.array([0.0, 0.0, 3.0])), 12)
+    1.732050807569
+    """
+    n, scaled = len(returns), standardize(returns)
+    if n < 3:
+        return math.nan
+    return float(np.mean(scaled**3)) * math.sqrt(n * (n - 1)) / (n - 2)
+
+
+@base.checked
+def excess_kurtosis(returns: base.FloatArray) -> float:
+    """Return the kurtosis of a sample less 3, without bias; NaN for fewer than 4 or equal values.
+
+    ((n + 1) g + 6) (n - 1) / ((n - 2) (n - 3)), g the mean of ((x - mean) / deviation)^4 less 3.
+
+    Examples
+    --------
+    >>> round(excess_kurtosis(np.array([0.0, 0.0, 1.0, 1.0])), 12)
+    -6.0
+    """
+    n, scaled = len(returns), standardize(returns)
+    if n < 4:
+        return math.nan
+    of_sample = float(np.mean(scaled**4)) - 3.0
+    return ((n + 1) * of_sample + 6.0) * (n - 1) / ((n - 2) * (n - 3))
+
+
+def standardize(values: base.FloatArray) -> base.FloatArray:
+    deviation = float(np.std(values)) if len(values) else 0.0
+    scale = deviation if deviation >= LEAST_DEVIATION else math.nan
+    return np.asarray((values - np.mean(values)) / scale) if len(values) else values
+
+
+@base.checked
+def gain_over_loss(returns: base.FloatArray) -> float:
+    """Return the sum of the gains over that of the losses; NaN without a loss.
+
+    Of sampled returns it is omega at 0: Keating and Shadwick (2002), A Universal Performance
+    Measure. Less 1 it is the sum of all returns over that of the losses.
+
+    Examples
+    --------
+    >>> round(gain_over_loss(np.array([0.03, -0.01, 0.01, -0.01])), 12)
+    2.0
+    """
+    lost = -float(np.minimum(returns, 0.0).sum())
+    return float(np.maximum(returns, 0.0).sum()) / lost if lost > 0.0 else math.nan
+
+
+@base.checked
+def tail_ratio(returns: base.FloatArray) -> float:
+    """Return the 95 % quantile over the 5 % quantile, without signs; NaN if the latter is 0.
+
+    Examples
+    --------
+    >>> round(tail_ratio(np.linspace(-0.01, 0.03, 101)), 12)
+    3.5
+    """
+    low, high = np.abs(np.quantile(returns, (0.05, 0.95))) if len(returns) else (0.0, 0.0)
+    return float(high / low) if low > 0.0 else math.nan
+
+
+# ----- against a market -----
+
+
+class MarketFit(NamedTuple):
+    """Alpha per year and beta of returns against a market, with their standard errors."""
+
+    alpha: float
+    beta: float
+    alpha_error: float
+    beta_error: float
+
+
+@core.checked
+def fit_market(excess: core.FloatArray, market: core.FloatArray, periods: float) -> MarketFit:
+    """Return alpha and beta of an account against its market at 1x, with HAC standard errors.
+
+    ``excess`` and ``market`` (n,) are simple returns over the same sampling periods, in excess of
+    the risk-free rate; alpha is per year of ``periods``. NaN for fewer than 3 returns, or if the
+    standard deviation of the market is below 1e-12.
+
+    Notes
+    -----
+    Least squares. The errors allow for heteroscedastic and autocorrelated residuals: Newey and West
+    (1987), A Simple, Positive Semi-Definite, Heteroskedasticity and Autocorrelation Consistent
+    Covariance Matrix, Econometrica 55(3), with the weights of Bartlett, no correction for small
+    samples, and floor(4 (n / 100)^(2/9)) lags, the rule of thumb of Newey and West (1994),
+    Automatic Lag Selection in Covariance Matrix Estimation, Review of Economic Studies 61(4).
+
+    Examples
+    --------
+    >>> market = np.array([0.01, -0.02, 0.03, 0.0])
+    >>> round(fit_market(2.0 * market + 0.001, market, 365.0).beta, 12)
+    2.0
+    """
+    check_lengths(excess=excess, market=market)
+    excess, market = np.asarray(excess), np.asarray(market)
+    n = len(market)
+    if n < 3 or not np.std(market, ddof=1) >= LEAST_DEVIATION:
+        return MarketFit(math.nan, math.nan, math.nan, math.nan)
+    table = np.column_stack([np.ones(n), market])
+    inverse = np.linalg.inv(table.T @ table)
+    found = inverse @ (table.T @ excess)
+    lags = min(int(4.0 * (n / 100.0) ** (2.0 / 9.0)), n - 1)
+    scores = table * (excess - table @ found)[:, None]
+    total: core.FloatArray = scores.T @ scores
+    for k in range(1, lags + 1):
+        shifted = scores[k:].T @ scores[:-k]
+        total = total + (1.0 - k / (lags + 1.0)) * (shifted + shifted.T)
+    errors = np.sqrt(np.maximum(np.diag(inverse @ total @ inverse), 0.0))
+    return MarketFit(
+        alpha=float(found[0] * periods),
+        beta=float(found[1]),
+        alpha_error=float(errors[0] * periods),
+        beta_error=float(errors[1]),
+    )
+
+
+# ----- forecasts -----
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How probability forecasts compare with what happened.
+
+    ``count`` pairs are known; ``forecast`` and ``frequency`` are the mean forecast and the share of
+    outcomes that are 1. ``brier`` is the mean of (forecast - outcome)^2, ``base_brier`` what it
+    would be had every forecast been the frequency. ``kupiec`` is the likelihood ratio that the
+    frequency is the mean forecast, ``christoffersen`` that outcomes do not depend on the one
+    before; their p-values are the probabilities of larger ones.
+    """
+
+    count: int
+    forecast: float
+    frequency: float
+    brier: float
+    base_brier: float
+    kupiec: float
+    kupiec_p: float
+    christoffersen: float
+    christoffersen_p: float
+
+
+@core.checked
+def calibration(forecast: npt.ArrayLike, outcome: npt.ArrayLike) -> Calibration:
+    """Compare probability forecasts with what happened.
+
+    ``forecast`` (n,) are probabilities in order of time: for the violations of a value at risk at a
+    confidence of 0.95, all are 0.05. ``outcome`` (n,) is 1 or True where it happened, else 0 or
+    False. Pairs in which either is NaN do not count; two must be known.
+
+    Notes
+    -----
+    Kupiec: -2 ln[(1 - p)^(n - x) p^x] + 2 ln[(1 - q)^(n - x) q^x] with p the mean forecast, x
+    events in n pairs and q = x / n. If forecasts differ, the number of events varies less than it
+    assumes, so it rejects too seldom. Source: Kupiec (1995), Techniques for Verifying the Accuracy
+    of Risk Measurement Models, J. Derivatives 3(2).
+
+    Christoffersen: -2 ln[(1 - q)^(n00 + n10) q^(n01 + n11)] + 2 ln[(1 - q0)^n00 q0^n01 (1 - q1)^n10
+    q1^n11], n_ij how often outcome j followed i, q0 = n01 / (n00 + n01), q1 = n11 / (n10 + n11) and
+    q = (n01 + n11) / (n - 1). It is for forecasts that are all the same and horizons that do not
+    overlap. Source: Christoffersen (1998), Evaluating Interval Forecasts, International Economic
+    Review 39(4). Both are chi-squared with one degree of freedom, their sum with two.
+
+    Examples
+    --------
+    >>> found = calibration([0.25, 0.25, 0.25, 0.25], [True, False, False, True])
+    >>> found.frequency, found.brier, round(found.kupiec, 4)
+    (0.5, 0.3125, 1.1507)
+    """
+    p, happened = read_pairs(forecast, outcome)
+    n, events = len(p), int(np.count_nonzero(happened))
+    mean, frequency = float(np.mean(p)), events / n
+    n00, n01, n10, n11 = np.bincount(2 * happened[:-1] + happened[1:], minlength=4).tolist()
+    kupiec = log_likelihood(n - events, events) - log_likelihood(n - events, events, mean)
+    apart = log_likelihood(n00, n01) + log_likelihood(n10, n11)
+    clusters = apart - log_likelihood(n00 + n10, n01 + n11)
+    return Calibration(
+        count=n,
+        forecast=mean,
+        frequency=frequency,
+        brier=float(np.mean((p - happened) ** 2)),
+        base_brier=frequency * (1.0 - frequency),
+        kupiec=max(2.0 * kupiec, 0.0),
+        kupiec_p=find_p_value(kupiec),
+        christoffersen=max(2.0 * clusters, 0.0),
+        christoffersen_p=find_p_value(clusters),
+    )
+
+
+def read_pairs(
+    forecast: npt.ArrayLike, outcome: npt.ArrayLike
+) -> tuple[core.FloatArray, core.IntArray]:
+    p, happened = np.asarray(forecast, np.float64), np.asarray(outcome, np.float64)
+    check_lengths(forecast=p, outcome=happened)
+    is_known = ~np.isnan(p) & ~np.isnan(happened)
+    p, happened = p[is_known], happened[is_known]
+    if len(p) < 2:
+        raise core.ParameterError(
+            f"calibration needs at least 2 forecasts with a known outcome, got {len(p)}"
+        )
+    for name, values, is_right, rule in (
+        ("forecast", p, (p >= 0.0) & (p <= 1.0), "probabilities from 0 to 1"),
+        ("outcome", happened, (happened == 0.0) | (happened == 1.0), "0 or 1"),
+    ):
+        bad = values[~is_right]
+        if len(bad):
+            raise core.ParameterError(
+                f"{name} must be {rule}, got {bad[0]:g} in {len(bad)} of {len(values)}; "
+                "NaN where it is not known"
+            )
+    return p, happened.astype(np.int64)
+
+
+def log_likelihood(misses: int, hits: int, probability: float | None = None) -> float:
+    """Return ln[(1 - q)^misses q^hits], by default for the most likely q; 0 ln 0 = 0."""
+    if probability is None:
+        probability = hits / max(misses + hits, 1)
+    if (misses and probability == 1.0) or (hits and probability == 0.0):
+        return -math.inf
+    missed = misses * math.log1p(-probability) if misses else 0.0
+    return missed + (hits * math.log(probability) if hits else 0.0)
+
+
+def find_p_value(log_ratio: float) -> float:
+    """Return the probability of a larger ratio, chi-squared with one degree of freedom."""
+    return math.erfc(math.sqrt(max(log_ratio, 0.0)))
+
+
+@core.checked
+def monthly_returns(time: core.IntArray, unit: core.FloatArray, first_unit: float) -> pd.DataFrame:
+    """Return the simple return of every calendar month (UTC) and year.
+
+    ``time`` (n_bars,) holds open times in ns; a bar belongs to the month in which it opens.
+    ``unit`` (n_bars,) is the unit value at closes, ``first_unit`` the one before. Indexed by year,
+    columns 1 to 12 and ``"year"``; NaN without bars, or if the unit value before was 0. Months
+    compound to their year.
+    """
+    core.check_shape("time", time, (-1,))
+    check_lengths(time=time, unit=unit)
+    index, values = core.utc_index(time), pd.Series(unit)
+    year = index.year.astype(np.int64)
+
+    def change(periods: Any) -> pd.Series:
+        ends = values.groupby(periods).last()
+        before = ends.shift(fill_value=first_unit)
+        return ends / before.where(before > 0.0) - 1.0
+
+    years = pd.RangeIndex(year[0], year[-1] + 1, name="year")
+    months = change([year, index.month]).unstack().reindex(years, columns=range(1, 13))
+    return months.rename_axis(columns=None).assign(year=change(year))
+
+
+@core.checked
+def worst_drawdowns(
+    unit: core.FloatArray, closes: core.IntArray, *, start: int, first_peak: float, count: int
+) -> pd.DataFrame:
+    """Return the deepest drawdowns at bar closes, the deepest first, at most ``count``.
+
+    ``unit`` and ``closes`` (n_bars,) are the unit value at each close, and the closes in ns;
+    ``start`` is the time of a peak before the first bar, ``first_peak`` the highest unit value
+    before it. Columns: ``depth``; ``peak``, ``trough`` and ``recovery`` (NaT without one);
+    ``days_down`` from peak to trough; ``days_under_water`` from peak to recovery, or to the end.
+    """
+    check_lengths(unit=unit, closes=closes)
+    fall = 1.0 - unit / np.maximum.accumulate(np.maximum(unit, first_peak))
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], fall > TOLERANCE, [0]])))
+    depth = np.maximum.reduceat(np.append(fall, 0.0), edges)[::2]
+    begins, ends = edges.reshape(-1, 2)[np.argsort(-depth, kind="stable")[:count]].T
+    lows = [b + np.argmax(fall[b:e]) for b, e in zip(begins, ends, strict=True)]
+    troughs = np.array(lows, dtype=np.int64)
+    times = np.concatenate([[start], closes])
+    peak, trough, end = times[begins], times[troughs + 1], times[np.minimum(ends + 1, len(closes))]
+    return pd.DataFrame(
+        {
+            "depth": fall[troughs],
+            "peak": core.utc_index(peak),
+            "trough": core.utc_index(trough),
+            "recovery": core.utc_index(np.where(ends < len(closes), end, pd.NaT.value)),
+            "days_down": (trough - peak) / DAY,
+            "days_under_water": (end - peak) / DAY,
+        }
+    )
+
+
+# ----- risk by instrument -----
+
+LEAST_VARIANCE = 1e-24
+"""A variance of the portfolio under which it counts as none."""
+
+
+def average_covariances(
+    returns: core.FloatArray, half_life: float, rows: core.IntArray | slice = slice(None)
+) -> core.FloatArray:
+    """Return exponentially weighted covariances of returns, of shape (n_rows, n, n).
+
+    ``returns`` (n_bars, n) are per bar, NaN counts as 0; ``half_life`` is in bars; ``rows`` are the
+    bars whose covariances are wanted.
+    """
+    known = np.ascontiguousarray(np.nan_to_num(returns, nan=0.0).T)
+    n = len(known)
+    found = np.empty((len(np.arange(len(returns))[rows]), n, n))
+    for i in range(n):
+        for j in range(i + 1):
+            product = pd.Series(known[i] * known[j])
+            values = product.ewm(halflife=half_life, adjust=True).mean().to_numpy()[rows]
+            found[:, i, j] = found[:, j, i] = values
+    return found
+
+
+def risk_shares(weights: core.FloatArray, covariance: core.FloatArray) -> core.FloatArray:
+    """Return the share of each position in the variance of the portfolio, of the weights' shape."""
+    marginal = np.einsum("...ij,...j->...i", covariance, weights)
+    parts = weights * marginal
+    total = parts.sum(axis=-1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(total > LEAST_VARIANCE, parts / total, np.nan)
+
+
+def diversification_ratio(weights: core.FloatArray, covariance: core.FloatArray) -> core.FloatArray:
+    """Return the weighted mean volatility over that of the portfolio.
+
+    Source: Choueifaty and Coignard (2008), Toward Maximum Diversification, J. Portfolio Management
+    35(1).
+    """
+    alone = np.sum(np.abs(weights) * np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1)), axis=-1)
+    variance = np.einsum("...i,...ij,...j->...", weights, covariance, weights)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = np.where(variance > LEAST_VARIANCE, alone / np.sqrt(variance), np.nan)
+    return np.asarray(found)
+
+
+def check_lengths(**arrays: Any) -> None:
+    first = next(iter(arrays.values()))
+    for name, values in arrays.items():
+        core.check_shape(name, values, (len(first),) if np.ndim(first) else (-1,))

@@ -1,0 +1,258 @@
+"""Objectives, constraints, and the order of parameter sets under them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from backtest import core
+from backtest.results.measure_table import ABOUT, METRICS, PATH
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+MetricArrays: TypeAlias = Mapping[str, core.FloatArray]
+ObjectiveLike: TypeAlias = str | Mapping[str, float] | Callable[[Mapping[str, float]], float]
+
+TINY = float(np.finfo(np.float64).tiny)
+
+NEVER = ("time_to_first_liquidation", "ruin_time")
+
+_CONSTRAINT = re.compile(r"\s*(<=|>=|==|<|>)\s*(\S+)\s*")
+
+
+class Objective(NamedTuple):
+    """Quantity to maximize.
+
+    ``score`` takes the measures as arrays of shape (n_sets,) and returns one score per set; larger
+    is better, NaN means no score.
+    """
+
+    name: str
+    score: Callable[[MetricArrays], core.FloatArray]
+
+
+class Constraint(NamedTuple):
+    name: str
+    operator: str
+    bound: float
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.operator} {self.bound:g}"
+
+    def violation(self, metrics: MetricArrays) -> core.FloatArray:
+        values = select_measure(metrics, self.name)
+        if self.name in NEVER:
+            has_run = ~np.isnan(metrics.get("ruined", np.zeros(len(values))))
+            values = np.where(np.isnan(values) & has_run, np.inf, values)
+        sign = -1.0 if self.operator[0] == ">" else 1.0
+        over = sign * (values - self.bound)
+        if self.operator == "==":
+            over = np.abs(over)
+        elif len(self.operator) == 1:
+            over = np.where(over >= 0.0, np.maximum(over, TINY), over)
+        violation: core.FloatArray = np.maximum(over, 0.0) / (abs(self.bound) or 1.0)
+        violation[np.isnan(values)] = np.inf
+        return violation
+
+
+RUIN = Constraint("ruined", "==", 0.0)
+
+
+def select_measure(metrics: MetricArrays, name: str) -> core.FloatArray:
+    if name in metrics:
+        return metrics[name]
+    check_metric(name)
+    does = "sweep.detail of its rows" if name in PATH else "a sweep with metrics='all'"
+    raise core.ParameterError(f"{name} was not measured; {does} does")
+
+
+# --------------------------------------------------------------------------------- reading words
+
+
+def read_objective(objective: ObjectiveLike) -> Objective:
+    if isinstance(objective, str):
+        measure = objective.strip().removeprefix("-").strip()
+        check_metric(measure)
+        is_turned = objective.strip().startswith("-") or find_direction(measure) < 0
+        sign = -1.0 if is_turned else 1.0
+        return Objective(
+            f"-{measure}" if is_turned else measure,
+            lambda metrics: sign * select_measure(metrics, measure),
+        )
+    if isinstance(objective, Mapping) and objective:
+        return _read_sum(objective)
+    if not callable(objective):
+        raise core.ParameterError(
+            f"objective must be a measure, weights of measures or a function, "
+            f"got {core.repr_plain(objective)}"
+        )
+    name = getattr(objective, "__name__", type(objective).__name__)
+
+    def call(row: Mapping[str, float]) -> float:
+        if math.isnan(row.get("ruined", 0.0)):  # the set failed
+            return math.nan
+        try:
+            return float(objective(row))
+        except ArithmeticError:
+            return math.nan
+        except core.RAISED as error:  # a user's function may raise anything
+            raise core.ParameterError(
+                f"objective {name} must return a number, raised {type(error).__name__}: {error}"
+            ) from error
+
+    def apply(metrics: MetricArrays) -> core.FloatArray:
+        columns = [column.tolist() for column in metrics.values()]
+        rows = (dict(zip(metrics, row, strict=True)) for row in zip(*columns, strict=True))
+        return np.array([call(row) for row in rows], dtype=np.float64)
+
+    return Objective(name, apply)
+
+
+def find_direction(name: str) -> int:
+    return ABOUT[name].better
+
+
+def _read_sum(weights: Mapping[str, float]) -> Objective:
+    terms = []
+    for name, weight in weights.items():
+        if not isinstance(name, str):
+            raise core.ParameterError(
+                f"objective must name its measures, got {core.repr_plain(name)}; "
+                "{'sharpe': 1.0, 'max_drawdown': -0.5}, for example"
+            )
+        check_metric(name)
+        core.ANY_NUMBER.check(f"the weight of {name}", weight)
+        size = "" if abs(weight) == 1.0 else f"{abs(weight):g} * "
+        terms.append(f"{'-' if weight < 0.0 else '+'} {size}{name}")
+
+    def add(metrics: MetricArrays) -> core.FloatArray:
+        found = [weight * select_measure(metrics, name) for name, weight in weights.items()]
+        total: core.FloatArray = np.sum(found, axis=0)
+        return total
+
+    return Objective(" ".join(terms).removeprefix("+ "), add)
+
+
+def read_constraints(constraints: Mapping[str, str] | None = None) -> tuple[Constraint, ...]:
+    if constraints is not None and not isinstance(constraints, Mapping):
+        raise core.ParameterError(
+            f"constraints must map measures to bounds, got {constraints!r}; "
+            "{'max_drawdown': '<= 0.4'}, for example"
+        )
+    given = (constraints or {}).items()
+    read = [_read_constraint(name, text) for name, text in given]
+    return (RUIN, *(each for each in read if each != RUIN))
+
+
+def _read_constraint(name: str, text: str) -> Constraint:
+    check_metric(name)
+    match = _CONSTRAINT.fullmatch(str(text))
+    try:
+        bound = float(match[2]) if match else math.nan
+    except ValueError:
+        bound = math.nan
+    if match is None or not math.isfinite(bound):
+        raise core.ParameterError(
+            f"a constraint must be a number after <=, >=, ==, < or >, got {text!r} for {name}; "
+            "'<= 0.4', for example"
+        )
+    return Constraint(name, match[1], bound)
+
+
+def check_metric(name: str) -> None:
+    if name not in METRICS:
+        raise core.ParameterError(f"there is no measure {name!r}{core.did_you_mean(name, METRICS)}")
+
+
+# --------------------------------------------------------------------------------------- ordering
+
+
+def total_violation(constraints: Sequence[Constraint], metrics: MetricArrays) -> core.FloatArray:
+    """Return the sum of all violations of each set, of shape (n_sets,)."""
+    total: core.FloatArray = np.sum([each.violation(metrics) for each in constraints], axis=0)
+    return total
+
+
+def order_sets(
+    scores: core.FloatArray,
+    violations: core.FloatArray,
+    ruined: core.FloatArray | core.BoolArray,
+    ruin_time: core.FloatArray,
+    failed: core.BoolArray,
+) -> core.IntArray:
+    """Return the rows of all sets, the best first; equal sets keep their order.
+
+    Arrays have shape (n_sets,). Larger ``scores`` are better, a violation of 0 satisfies all
+    constraints, ``ruined`` counts the accounts that were ruined, ``ruin_time`` is in days. The
+    order is: sets that satisfy the constraints by score, those of them without a score, sets that
+    violate constraints by how much, ruined sets (the fewest ruins and the latest first), failed
+    sets.
+    """
+    is_scoreless, is_over, is_ruined = np.isnan(scores), ~(violations <= 0.0), ruined > 0.0
+    tier = np.select([failed, is_ruined, is_over, is_scoreless], [4, 3, 2, 1], default=0)
+    within = np.select([tier == 3, tier == 2, tier == 0], [-ruin_time, violations, -scores], 0.0)
+    return np.lexsort((within, np.where(tier == 3, ruined, 0.0), tier)).astype(np.int64)
+
+
+def rank_by_objective(
+    metrics: MetricArrays,
+    objective: ObjectiveLike,
+    constraints: Mapping[str, str] | None,
+    failed: core.BoolArray,
+) -> core.IntArray:
+    return order_sets(
+        read_objective(objective).score(metrics),
+        total_violation(read_constraints(constraints), metrics),
+        select_measure(metrics, "ruined"),
+        select_measure(metrics, "ruin_time"),
+        failed,
+    )
+
+
+DEEP = 0.8
+"""A drawdown above which a set is marked: what is left must rise fivefold to get back."""
+LEFT = 0.01
+"""An account is lost if at most this share of its unit value is left at the end."""
+
+DOUBTS = {
+    "ambiguous_bars": "the account lives only because prices that hedge each other move together",
+    "both_reached": "a take-profit is reached, and so is the stop or the liquidation price of the "
+    "position",
+}
+"""By measure, what is so in bars whose outcome hangs on the way of prices inside them."""
+AFTER_RUIN = "returns after the ruin count as 0 in Sharpe, Sortino, volatility, VaR and ES"
+
+
+def is_lost(metrics: Mapping[Any, float]) -> bool:
+    return metrics["ruined"] > 0.0 or metrics["total_return"] <= LEFT - 1.0
+
+
+def find_cautions(metrics: Mapping[Any, float] | pd.Series) -> str:
+    if metrics.get("ruined", 0.0) > 0.0:
+        day = metrics.get("ruin_time", math.nan)
+        return "ruined" if math.isnan(day) else f"ruined, day {day:.0f}"
+    found = ["negative growth"] if metrics.get("cagr", 0.0) < 0.0 else []
+    is_deep = metrics.get("max_drawdown", 0.0) > DEEP
+    found += [f"drawdown over {DEEP:.0%}".replace("%", " %")] if is_deep else []
+    return ", ".join(found)
+
+
+def name_sharpe(metrics: Mapping[Any, float]) -> str:
+    return "Sharpe (0 after ruin)" if metrics["ruined"] > 0.0 else "Sharpe"
+
+
+def count_cautions(metrics: Sequence[Mapping[Any, float]]) -> str:
+    marks = [find_cautions(each) != "" for each in metrics]
+    n = sum(marks)
+    if not n:
+        return ""
+    has = "has" if n == 1 else "have"
+    best = ", the best one among them," if marks[0] and len(marks) > 1 else ""
+    of = f"{n:,} of these {len(marks):,} sets" if len(marks) > 1 else "this set"
+    return f"{of}{best} {has} negative growth or a drawdown over 80 %"

@@ -1,0 +1,181 @@
+"""The record of a run: what the bar loop writes at each close, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from backtest.core import FloatArray
+    from backtest.engine.inputs import TradedDays
+    from backtest.results.tally import Tally
+
+
+class AccountFields(NamedTuple):
+    """The account at each close, arrays of shape (n_bars,)."""
+
+    equity: FloatArray
+    cash: FloatArray
+    reserve: FloatArray
+    unit: FloatArray
+    overlay: FloatArray
+    price_pnl: FloatArray
+    fees: FloatArray
+    slippage: FloatArray
+    impact: FloatArray
+    funding: FloatArray
+    interest: FloatArray
+    liquidation_loss: FloatArray
+    flows: FloatArray
+    top_up: FloatArray
+    bad_debt: FloatArray
+    collateral_pnl: FloatArray
+    conversion: FloatArray
+
+
+class PositionFields(NamedTuple):
+    """The positions at each close, arrays of shape (n_bars, n)."""
+
+    quantity: FloatArray
+    entry: FloatArray
+    margin: FloatArray
+    target: FloatArray
+    price_pnl: FloatArray
+    fees: FloatArray
+    slippage: FloatArray
+    impact: FloatArray
+    funding: FloatArray
+    liquidation_loss: FloatArray
+    bad_debt: FloatArray
+
+
+class HeldAtCloses(NamedTuple):
+    """What an account holds at some closes: money of shape (n_bars,), and its contracts.
+
+    Of shape (n_bars, n): quantities, entries and margins of positions; (n_bars, C): amounts of
+    collateral; (n_bars, K): quantities of options.
+    """
+
+    cash: FloatArray
+    quantity: FloatArray
+    entry: FloatArray
+    margin: FloatArray
+    amounts: FloatArray
+    options: FloatArray
+
+
+class Closes(NamedTuple):
+    """What follows from the account and the market at each close.
+
+    Of shape (n_bars,): the settlement ``balance`` B, and of the cross positions the ``backing`` M
+    and the ``requirement`` (times the level); the ``collateral`` in full and at its rate; the
+    ``initial`` margin of all positions; the ``distance`` D, and ``collateral_share``, the part of
+    the collateral in the requirement R. Of shape (n_bars, n): ``share``, that of a position,
+    ``own``, the requirement of an isolated one, and ``failure``, the u at which its margin fails,
+    the others frozen.
+    """
+
+    balance: FloatArray
+    backing: FloatArray
+    requirement: FloatArray
+    collateral: FloatArray
+    collateral_at_rate: FloatArray
+    initial: FloatArray
+    distance: FloatArray
+    collateral_share: FloatArray
+    share: FloatArray
+    own: FloatArray
+    failure: FloatArray
+
+
+class OptionFields(NamedTuple):
+    """The options at each close, arrays of shape (n_bars, K), of no width without any."""
+
+    quantity: FloatArray
+    value: FloatArray
+    price_pnl: FloatArray
+    fees: FloatArray
+    slippage: FloatArray
+    liquidation_loss: FloatArray
+
+
+class Record(NamedTuple):
+    account: AccountFields
+    positions: PositionFields
+    closes: Closes | None = None
+    options: OptionFields | None = None
+
+    @property
+    def n_bars(self) -> int:
+        return len(self.account.equity)
+
+    @property
+    def values(self) -> FloatArray:
+        """All fields side by side, of shape (n_bars, columns)."""
+        own = (self.account, self.positions, self.closes, self.options)
+        parts = [each for part in own if part is not None for each in part]
+        return np.concatenate([each.reshape(self.n_bars, -1) for each in parts], axis=1)
+
+    @property
+    def held(self) -> dict[str, FloatArray]:
+        return self.positions._asdict()
+
+    def of_one(self) -> dict[str, FloatArray]:
+        """Return the fields of the account and of its only position, of shape (n_bars,)."""
+        own = {name: each[:, 0] for name, each in self.positions._asdict().items()}
+        return {**own, **self.account._asdict()}
+
+    def take(self, rows: slice) -> Record:
+        def take(fields: Any) -> Any:
+            return None if fields is None else type(fields)._make(each[rows] for each in fields)
+
+        return Record(*map(take, self))
+
+
+def new_record(n_bars: int, n: int, n_options: int = 0) -> Record:
+    """Return a record of zeros; the money of the only position is the account's, but bad debt."""
+    account = AccountFields(*np.zeros((len(AccountFields._fields), n_bars)))
+    positions = PositionFields(*np.zeros((len(PositionFields._fields), n_bars, n)))
+    if n == 1 and n_options == 0:
+        own = account._asdict()
+        both = {name: own[name][:, None] for name in PositionFields._fields if name in own}
+        positions = positions._replace(**{**both, "bad_debt": positions.bad_debt})
+    options = OptionFields(*np.zeros((len(OptionFields._fields), n_bars, n_options)))
+    return Record(account, positions, options=options)
+
+
+def new_closes(n_bars: int, n: int) -> Closes:
+    own = np.zeros((len(Closes._fields) - 3, n_bars))
+    return Closes(*own, *np.zeros((3, n_bars, n)))
+
+
+class Outcome(NamedTuple):
+    """Where a loop ended, what it recorded, and what it has accumulated.
+
+    ``memory`` is that of the policies, ``cuts`` what limits took of their targets. ``is_compiled``
+    says whether the loop was. ``legs`` are those of policies that trade options, by the number of
+    the contract; ``hedged`` are the instruments that these policies ordered in contracts.
+    """
+
+    state: Any
+    tally: Tally
+    memory: Any
+    record: Record
+    entries: FloatArray
+    plain_because: str
+    cuts: FloatArray
+    traded: TradedDays | None
+    is_compiled: bool = False
+    legs: Mapping[int, str] = MappingProxyType({})
+    hedged: frozenset[int] = frozenset()
+
+    def of_account(self, name: str) -> FloatArray:
+        """Return a field of the account at each close, of shape (n_bars,)."""
+        return np.asarray(getattr(self.record.account, name))
+
+    def of_positions(self, name: str) -> FloatArray:
+        """Return a field of the positions at each close, of shape (n_bars, n)."""
+        return np.asarray(getattr(self.record.positions, name))

@@ -1,0 +1,544 @@
+"""The result of a run."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self, TypeAlias, overload
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from backtest import core
+from backtest.account import Account, AccountState
+from backtest.account.ledger import FILL
+from backtest.account.records import WIDTH
+from backtest.core.saved_result import MANIFEST
+from backtest.engine.inputs import no_options, read_traded
+from backtest.results.manifest import NOT_IN_ID
+from backtest.results.record import AccountFields, Closes, OptionFields, PositionFields, Record
+from backtest.results.run_data import Before, Quotes, RunOptions
+from backtest.results.run_options import list_held
+from backtest.results.run_record import RunRecord, measure_spread
+from backtest.results.tables import FORCED, attribute_money, attribution_table, is_inverse, sum_contracts, value_of
+from backtest.results.tables import KINDS as KINDS_OF_EVENTS
+from backtest.results.trades import RollSplit, Trades, list_limit_orders, list_run_trades, tabulate_fills, tabulate_rolls
+from backtest.market import Market, find_coin
+from backtest.results.attribution import AccountHistory, Attribution, Period, attribute, attribute_by, find_periods, read_account_history
+from backtest.results.measure_table import Measures, RunSpan, Samples
+from backtest.results.option_profit import OptionQuotes, OptionTerms
+from backtest.results.performance import compound_growth, ratio, sampled_returns
+from backtest.results.tally import flatten_tally, make_tally
+from backtest.results.measure_table import measure_returns
+from backtest.margin import Holdings
+from backtest.venue import Option, Venue
+
+DECLARED = "backtest.report.run_parts"
+"""Where the figures, tables and charts of a run are declared."""
+Split: TypeAlias = Period | Literal["instrument"]
+
+RUN = "run"
+FORMAT = 5
+FILES = ("bars.parquet", "positions.parquet", "events.parquet", "state.json", "metrics.json")
+BARS, POSITIONS, EVENTS, STATE, METRICS = FILES
+
+
+class Result(RunRecord, core.SavedResult):
+    """Result of a run. Tables are made on first access.
+
+    Attributes
+    ----------
+    metrics : mapping of str to float
+        The measures of a run by name: fractions (0.25 is 25 %), money in the settlement currency,
+        times in days. Of several positions also those of the portfolio.
+    bars : DataFrame
+        One row per bar of the account, of one position with its columns; see
+        :func:`backtest.results.run_record.bars_table`.
+    positions : DataFrame
+        One row per bar and instrument.
+    events : DataFrame
+        The ledger; see :func:`backtest.results.tables.KINDS`.
+    returns : Series
+        Simple returns of the unit value per sampling period.
+    manifest : mapping
+        Data, venues, account, policies, settings and versions that produced this result.
+    names, venues, policies, overlay, markets
+        Instruments, and what each of them has.
+    state, memory
+        State of the account at the last close, to resume from.
+    """
+
+    kind, noun = RUN, "result"
+    layout, more_files, aside = FORMAT, FILES, NOT_IN_ID[1:]
+    table_names = ()
+    _draw = core.call_later("backtest.report", "draw_run")
+    list_numbers = core.call_later(DECLARED, "list_numbers")
+    list_parts = core.call_later(DECLARED, "list_parts")
+    list_assumptions = core.call_later(DECLARED, "list_assumptions")
+    to_dict = core.call_later(DECLARED, "collect_run")
+    verdict = property(core.call_later(DECLARED, "write_verdict"))
+    details = property(core.call_later(DECLARED, "write_details"))
+    notices = property(core.call_later(DECLARED, "list_notices"))
+
+    @property
+    def title(self) -> str:
+        """The policy, or the policies by instrument."""
+        return str(self.manifest["policy"]["text"])
+
+    @property
+    def heading(self) -> str:
+        """The title of the page."""
+        return self.title
+
+    @property
+    def folder_title(self) -> str:
+        """What the name of the folder begins with."""
+        return str(self.manifest["policy"]["name"])
+
+    def target_cuts(self) -> pd.DataFrame:
+        """Return how often and how far each limit kept the account from its target leverage.
+
+        A row ``all`` for all decisions that reached an open, then one for each binding limit, in
+        the order in which they apply, indexed by ``cause``. Columns: ``decisions``; ``share`` of
+        all decisions; ``mean_asked`` and ``mean_held`` over these decisions, in turns of the equity
+        before the costs of the fill; ``mean_shortfall``, the amount that this limit took away (the
+        shortfalls of a decision add up to asked less held); ``mean_distance``, the same without
+        sign; ``days``, the UTC days of these decisions. With several positions also indexed by
+        ``instrument`` (``all``, then each).
+
+        Notes
+        -----
+        See docs/accounting.md, section 4, for the causes. A leverage of NaN is no decision.
+
+        Asked is ``signal * leverage * overlay``, held the position after the fill, both at the
+        price of the fill. The loop counts what each limit takes where it makes the order.
+        ``initial_margin`` includes notional caps; it is ``venue_leverage`` where the account sets
+        one. Infinite targets are left out.
+        """
+        if not self.target_cut_rows:
+            raise core.ParameterError(
+                "this result was saved without the cuts of its targets; run it again"
+            )
+        table = pd.DataFrame(list(self.target_cut_rows))
+        index = [name for name in ("instrument", "cause") if name in table]
+        return table.set_index(index if len(index) > 1 else "cause")
+
+    @cached_property
+    def trades(self) -> Trades:
+        """The trades, a row per round trip; see :func:`backtest.results.trades.list_run_trades`.
+
+        ``trades.lots("fifo")`` has a row per lot, first in first out;
+        ``trades.measures`` and ``trades.measures_by("year")`` win rate, profit factor and others.
+        The profits and ``trades.unallocated`` add up to the change of equity without flows.
+        """
+        return list_run_trades(self, "trip")
+
+    @cached_property
+    def fills(self) -> pd.DataFrame:
+        """The changes of positions, see :func:`backtest.results.trades.tabulate_fills`."""
+        return tabulate_fills(self)
+
+    @core.checked
+    def rolls(self, by: RollSplit = "roll") -> pd.DataFrame:
+        """Return what the options cost, by ``"roll"`` or by ``"leg"``.
+
+        See :func:`backtest.results.trades.tabulate_rolls`.
+        """
+        return tabulate_rolls(self, self.options, by)
+
+    @core.checked
+    def counted_in(self, market: Market) -> CountedResult:
+        """Count an account that settles in a coin in the currency of a market, at its marks.
+
+        Equity and unit value at a close times the mark there, which the market (its bars may be
+        shorter) must have; the account starts at the mark of its first close, a resumed one at that
+        before. ``bars`` have ``equity`` and ``drawdown``, ``returns`` are those of sampling
+        periods, ``metrics`` have a risk-free rate of 0 and the coin itself as the market.
+        """
+        return count_in(self, market)
+
+    @property
+    def limit_orders(self) -> pd.DataFrame:
+        """A row for each limit order of an account with ``fill="limit"``.
+
+        ``time`` is the open of the bar in which it rested, ``price`` its limit, ``quantity`` in
+        contracts. ``next_move`` is the move of the mark against it in the bar after, from close to
+        close, as a fraction (NaN in the last bar).
+        """
+        return list_limit_orders(self)
+
+    @cached_property
+    def _life(self) -> AccountHistory:
+        n = len(self.time)
+        ruin = n if self.tally.ruin < 0 else self.tally.ruin - self.span.first
+        first = value_of(self.venue, self.before.mark[:1])
+        late = None
+        if self.account.fill == "next_close":
+            late = sum_contracts(self.entries, (FILL,), self.span.first, len(self.time))
+        forced = tuple(kind for kind, name in KINDS_OF_EVENTS.items() if name in FORCED)
+        own = self.record.of_one()
+        return read_account_history(
+            own,
+            value_of(self.venue, self.mark),
+            self.signal,
+            sum_contracts(self.entries, forced, self.span.first, len(self.time)),
+            first_value=float(first[0]),
+            first_signal=float(self.before.signal[0]),
+            ruin=ruin,
+            late=late,
+        )
+
+    @overload
+    def attribution(self, by: None = None) -> Any: ...
+
+    @overload
+    def attribution(self, by: Split) -> pd.DataFrame: ...
+
+    @core.checked
+    def attribution(self, by: Split | None = None) -> Attribution | pd.DataFrame:
+        """Return where the growth of the account came from; the terms add up exactly.
+
+        ``by`` is ``"instrument"``: a table of the money that each instrument made and cost, which
+        is the default for several positions; or ``"day"``, ``"week"``, ``"month"``, ``"quarter"``
+        or ``"year"``: a row per period; of one position the terms of log growth, of several the
+        money of each instrument in each period. Default for one position: the terms of log growth
+        over the run.
+
+        Notes
+        -----
+        See :func:`backtest.results.attribution.split_growth` for the formula. A resumed run is
+        split from where it went on.
+        """
+        if by != "instrument" and self.has_one_position:
+            if by is None:
+                return attribute(self._life, self.span.years)
+            return attribute_by(self._life, self.time, by)
+        names, held = list_held(self)
+        money = (names, self.record.account._asdict(), held)
+        if by is None or by == "instrument":
+            return attribution_table(*money)
+        return attribute_money(*money, find_periods(self.time, by))
+
+    def __repr__(self) -> str:
+        metrics = self.metrics
+        return (
+            f"<Result {self.manifest['policy']['text']} on {self.manifest['data']['source']}: "
+            f"equity {metrics['final_equity']:.2f}, sharpe {metrics['sharpe']:.2f}, "
+            f"{metrics['liquidations']:.0f} liquidations>"
+        )
+
+    __str__ = __repr__
+
+    def plot(self) -> Any:
+        """Return the account over time as a Plotly figure: equity, leverage, price, costs.
+
+        Long runs are thinned; the extremes of every pixel are kept.
+        """
+        return self._draw()
+
+    @core.checked
+    def save(self, folder: str | Path = "results") -> Path:
+        """Write the result into a folder of its own inside ``folder``; return that folder.
+
+        The same experiment makes the same folder, with the same bytes.
+        """
+        name = core.name_folder(self.folder_title, self.manifest["id"])
+        moved = list_moved(Path(folder) / name / METRICS, self._list_stored())
+        saved = super().save(folder)
+        if moved:
+            core.warn_caller(
+                f"the same experiment gave other numbers before ({', '.join(moved[:3])}); this "
+                "result replaces the saved one. A policy that uses random numbers, a clock or "
+                "files is not repeatable (backtest check tests it); or the backtester changed"
+            )
+        return saved
+
+    def _list_stored(self) -> dict[str, float | None]:
+        return {k: x if math.isfinite(x) else None for k, x in self.metrics.items()}
+
+    def list_policies(self) -> list[type]:
+        """Return the classes of policies whose code the provenance names."""
+        return [type(each) for each in (*self.policies.values(), self.overlay) if each]
+
+    def _write_more(self, folder: Path) -> Mapping[str, Any]:
+        core.write_parquet(list_account(self), folder / BARS)
+        core.write_parquet(pd.DataFrame(list_positions(self)), folder / POSITIONS)
+        columns = [f"column_{k}" for k in range(WIDTH)]
+        core.write_parquet(pd.DataFrame(self.entries, columns=columns), folder / EVENTS)
+        core.write_json_file(pack_state(self), folder / STATE)
+        core.write_json_file(self._list_stored(), folder / METRICS)
+        return {}
+
+    @classmethod
+    def _read_back(
+        cls,
+        manifest: dict[str, Any],
+        tables: Mapping[str, Any],  # noqa: ARG003
+        folder: Path,
+    ) -> Self:
+        where = f"{folder / MANIFEST}"
+        account = Account.from_dict(manifest["account"], where=f"{where}, account")
+        stored: Any = core.from_plain(core.read_json_file(folder / STATE))
+        bars, wide = (pq.read_table(folder / name).to_pandas() for name in (BARS, POSITIONS))
+        time = bars.pop("time").astype("datetime64[ns, UTC]").astype("int64").to_numpy()
+        names, book = tuple(stored["names"]), stored["book"]
+        held = Holdings(**{name: np.array(x, dtype=np.float64) for name, x in book["held"].items()})
+        state = {name: read_array(name, x) for name, x in book.items() if name != "held"}
+        venues = manifest["venue"] if len(names) > 1 else {names[0]: manifest["venue"]}
+        quotes = [
+            gather(wide, names, [k])[0] if f"{names[0]} {k}" in wide else np.empty((0, len(names)))
+            for k in Quotes._fields
+        ]
+        closes = [bars[name].to_numpy() for name in Closes._fields if name not in BY_POSITION]
+        return cls(
+            policies={},
+            overlay=None,
+            venues={
+                name: Venue.from_dict(each, where=f"{where}, venue of {name}")
+                for name, each in venues.items()
+            },
+            account=account,
+            manifest=manifest,
+            names=names,
+            span=RunSpan(
+                stored["start"], time + stored["interval"], stored["first"], stored["periods"]
+            ),
+            spans=np.array(stored["spans"], dtype=np.int64),
+            tally=make_tally(stored["tally"]),
+            state=AccountState(held=held, options=no_options(), **state),
+            memory=np.array(stored["memory"], dtype=np.float64),
+            **{name: stored[name] for name in KEPT},
+            record=Record(
+                AccountFields(*(bars[name].to_numpy() for name in AccountFields._fields)),
+                PositionFields(*gather(wide, names, PositionFields._fields)),
+                Closes(*closes, *gather(wide, names, BY_POSITION)),
+            ),
+            entries=pq.read_table(folder / EVENTS).to_pandas().to_numpy(dtype=np.float64),
+            quotes=Quotes(*quotes),
+            asset_marks=bars[[f"price of {x.name}" for x in account.collateral]].to_numpy(
+                np.float64
+            ),
+            ends_sample=bars["ends_sample"].to_numpy(dtype=np.float64),
+            before=Before(*(np.array(stored["before"][k], np.float64) for k in Before._fields)),
+            benchmark=bars["market_return"].to_numpy() if "market_return" in bars else None,
+            target_cut_rows=list(stored["target_cuts"]),
+            no_fill=stored["no_fill"],
+            traded=read_traded(stored["traded"]),
+            options=read_options(stored["options"], wide) if "options" in stored else None,
+        )
+
+    @classmethod
+    def _read_line(cls, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        for name in (METRICS, STATE):
+            if core.hash_file(folder / name) != manifest["files"][name]:
+                raise core.damage_error(folder / name, "was changed")
+        stored, data = core.read_json_file(folder / METRICS), manifest["data"]
+        policy = str(manifest["policy"]["text"])
+        return {
+            "policy": policy,
+            "title": policy,
+            "source": str(data.get("source", "")),
+            **{name: str(data[name] or "") for name in ("instrument", "interval", "start", "end")},
+            "is_synthetic": bool(data.get("synthetic")),
+            "metrics": {k: math.nan if x is None else float(x) for k, x in stored.items()},
+        }
+
+    def to_vectorbt(self) -> Any:
+        """Return vectorbt's returns accessor on the account's returns: ``.stats()``, ``.total()``.
+
+        They include margin, funding and liquidations. Its measures are of returns per bar, ours of
+        returns per sampling period. The index is UTC without a zone.
+        """
+        unit = np.concatenate(([self.tally.first_unit], self.of_account("unit")))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import vectorbt  # noqa: PLC0415 - only where asked for
+        change = np.divide(unit[1:], unit[:-1], out=np.ones(len(unit) - 1), where=unit[:-1] > 0.0)
+        index = core.utc_index(self.time).tz_localize(None)
+        return vectorbt.returns.accessors.ReturnsSRAccessor(
+            pd.Series(change - 1.0, index=index, name="return"),
+            freq=pd.Timedelta(self.interval, unit="ns"),
+        )
+
+
+class CountedResult(NamedTuple):
+    """``equity`` and ``drawdown`` by bar, returns per sampling period, and their measures."""
+
+    bars: pd.DataFrame
+    returns: pd.Series
+    metrics: Mapping[str, float]
+
+
+def count_in(run: RunRecord, market: Market) -> CountedResult:
+    coin, ends, closes = (
+        find_coin(market.instrument),
+        market.time + market.interval,
+        run.span.closes,
+    )
+    settled = {each.contract.settles for each in run.list_venues() if is_inverse(each)}
+    if not settled:
+        raise core.ParameterError("counted_in needs an account in coins, got no inverse contract")
+    if coin and (others := ", ".join(map(str, sorted(settled - {coin, None}, key=str)))):
+        raise core.ParameterError(
+            f"market must price the coin of the account, {others}, got {coin!r}"
+        )
+    rows = np.searchsorted(ends, closes, side="right") - 1
+    missing = closes[(rows < 0) | (ends[rows] != closes)]
+    if len(missing):
+        first = core.format_time(int(missing[0]))
+        raise core.DataError(
+            f"market must have a mark at each close of the run, got none at {first}"
+        )
+    before = int(np.searchsorted(ends, run.time[0], side="right")) - 1
+    start = before if run.manifest.get("resumed_from") is not None and before >= 0 else rows[0]
+    marks, first_mark = market.mark_close[rows], float(market.mark_close[start])
+    unit, begun = run.of_account("unit") * marks, run.tally.first_unit * first_mark
+    equity = run.of_account("equity") * marks
+    fall = 1.0 - unit / np.maximum.accumulate(np.maximum(unit, begun))
+    returns = sampled_returns(unit, run.ends_sample, begun)
+    held = sampled_returns(marks, run.ends_sample, first_mark)
+    n, periods, deepest = len(returns), run.span.periods, float(fall.max())
+    growth = float(unit[-1]) / begun
+    rate = -1.0 if run.tally.ruin >= 0 else compound_growth(growth, run.span.years)
+    mean = float(returns.mean()) if n > 0 else math.nan
+    downside = math.sqrt(np.square(np.minimum(returns, 0.0)).sum() / max(n, 1))
+    measured = {
+        "total_return": growth - 1.0,
+        "cagr": rate,
+        **measure_spread(returns, 0.0, periods),
+        "sortino": ratio(mean, downside, periods),
+        "max_drawdown": deepest,
+        "calmar": rate / deepest if deepest > 0.0 else math.nan,
+        **measure_returns(Samples(returns, np.zeros(n), held), periods),
+        "final_equity": float(equity[-1]),
+    }
+    bars = pd.DataFrame({"equity": equity, "drawdown": fall}, index=core.utc_index(run.time))
+    sampled = pd.Series(returns, run.returns.index, name="return")
+    return CountedResult(bars, sampled, Measures(measured))
+
+
+# ------------------------------------------------------------------------------------------- files
+
+KEPT = ("interval", "is_session", "first_peak", "first_unit", "started")
+WHOLE = (
+    "is_pending", "is_halted", "is_called", "is_call_open", "cursor", "refused", "instruments",
+    "expiries", "owners",
+)  # fmt: skip
+"""Arrays of integers among those of the state and of the options."""
+BY_BAR = ("opened", "entries", "settled", "ages")
+BY_POSITION = Closes._fields[-3:]
+
+
+def list_account(result: RunRecord) -> pd.DataFrame:
+    closes = {k: x for k, x in result.closes._asdict().items() if k not in BY_POSITION}
+    time = pd.DatetimeIndex(result.time, tz="UTC")
+    bars = pd.DataFrame({"time": time, **result.record.account._asdict(), **closes})
+    bars = bars.assign(ends_sample=result.ends_sample)
+    if result.benchmark is not None:
+        bars["market_return"] = result.benchmark
+    for c, asset in enumerate(result.account.collateral):
+        bars[f"price of {asset.name}"] = result.asset_marks[:, c]
+    return bars
+
+
+def list_positions(result: RunRecord) -> dict[str, core.FloatArray]:
+    shape, options = (len(result.time), len(result.names)), result.options
+    quotes = {k: x for k, x in result.quotes._asdict().items() if len(x)}
+    own = {k: np.broadcast_to(x, shape) for k, x in quotes.items()}
+    closes = {name: getattr(result.closes, name) for name in BY_POSITION}
+    found = widen(result.names, {**result.record.held, **closes, **own})
+    if options is None:
+        return found
+    own = {name: getattr(options, name) for name in BY_BAR}
+    fields = {**options.record._asdict(), **options.quotes._asdict(), **own}
+    return found | widen(options.terms.names, fields)
+
+
+def widen(
+    names: Sequence[str], fields: Mapping[str, core.FloatArray]
+) -> dict[str, core.FloatArray]:
+    return {f"{name} {k}": x[:, i] for i, name in enumerate(names) for k, x in fields.items()}
+
+
+def pack_state(result: RunRecord) -> dict[str, Any]:
+    traded, options, state = result.traded, result.options, result.state
+    packed = {
+        "book": {**list_plain(state, "held", "options"), "held": list_plain(state.held)},
+        "tally": flatten_tally(result.tally),
+        **{name: getattr(result, name) for name in KEPT},
+        "memory": np.asarray(result.memory, dtype=np.float64).tolist(),
+        "start": result.span.start,
+        "first": result.span.first,
+        "periods": result.span.periods,
+        "target_cuts": list(result.target_cut_rows),
+        "no_fill": result.no_fill,
+        "traded": None if traded is None else traded.to_dict(),
+        "names": list(result.names),
+        "spans": result.spans.tolist(),
+        "before": list_plain(result.before),
+    }
+    if options is None:
+        return packed
+    return {
+        **packed,
+        "options": {
+            "names": options.terms.names,
+            "terms": list_plain(options.terms, "names"),
+            "legs": options.legs,
+            "hedged": options.hedged,
+            "owners": options.owners.tolist(),
+            "contracts": [each.to_dict() for each in options.contracts],
+        },
+    }
+
+
+def list_plain(record: Any, *without: str) -> dict[str, Any]:
+    return {k: x.tolist() for k, x in record._asdict().items() if k not in without}
+
+
+ROUNDING = 1e-9
+"""Difference of two numbers, relative or absolute, by which processors of other models differ."""
+
+
+def list_moved(saved: Path, metrics: Mapping[str, float | None]) -> list[str]:
+    try:
+        before = pd.Series(core.read_json_file(saved), dtype=np.float64)
+    except (core.DataError, TypeError, ValueError):
+        return []
+    now = pd.Series(metrics, dtype=np.float64).reindex(before.index)
+    is_same = np.isclose(before, now, rtol=ROUNDING, atol=ROUNDING, equal_nan=True)
+    return [*map(str, before.index[~is_same])]
+
+
+# ----------------------------------------------------------------------------------------- loading
+
+
+def read_options(stored: Mapping[str, Any], wide: pd.DataFrame) -> RunOptions:
+    names = tuple(stored["names"])
+    own = {name: read_array(name, each) for name, each in stored["terms"].items()}
+    return RunOptions(
+        contracts=tuple(Option.from_dict(each) for each in stored["contracts"]),
+        legs=tuple(stored["legs"]),
+        owners=read_array("owners", stored["owners"]),
+        hedged=tuple(stored["hedged"]),
+        terms=OptionTerms(names=names, **own),
+        record=OptionFields(*gather(wide, names, OptionFields._fields)),
+        quotes=OptionQuotes(*gather(wide, names, OptionQuotes._fields)),
+        **dict(zip(BY_BAR, gather(wide, names, BY_BAR), strict=True)),
+    )
+
+
+def read_array(name: str, values: Any) -> Any:
+    kind: Any = np.bool_ if name == "are_coin" else np.int64 if name in WHOLE else np.float64
+    return np.array(values, dtype=kind)
+
+
+def gather(
+    wide: pd.DataFrame, names: Sequence[str], fields: Sequence[str]
+) -> list[core.FloatArray]:
+    """Return the arrays of some fields, of shape (n_bars, names)."""
+    return [wide[[f"{name} {field}" for name in names]].to_numpy() for field in fields]

@@ -1,0 +1,454 @@
+"""What a run keeps, and what follows from it at each close."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from backtest import results
+from backtest.account import AccountBar, ledger
+from backtest.account.pool_liquidation import CAUSED, OF_COLLATERAL, OF_FLOWS, OF_RULES
+from backtest.core import BoolArray, FloatArray, IntArray, ParameterError, repr_plain, utc_index
+from backtest.engine import driver
+from backtest.results import tables
+from backtest.engine.inputs import start_account_state
+from backtest.results.record import Closes, HeldAtCloses, new_closes
+from backtest.indicators import forecast_volatility
+
+if TYPE_CHECKING:
+    from backtest.account import Account
+    from backtest.engine.inputs import TradedDays
+    from backtest.results.record import OptionFields, Record
+    from backtest.market import Market, Markets
+    from backtest.results.tally import Tally
+    from backtest.policies import Policy
+    from backtest.venue import Option, Venue
+
+T = TypeVar("T")
+
+
+class Quotes(NamedTuple):
+    """Prices, signals and margin multipliers at closes, of shape (n_bars, n)."""
+
+    close: FloatArray
+    mark: FloatArray
+    mark_low: FloatArray
+    mark_high: FloatArray
+    signal: FloatArray
+    multiplier: FloatArray
+    initial_multiplier: FloatArray
+    low: FloatArray
+    high: FloatArray
+
+
+class Before(NamedTuple):
+    """What a run knew at the close before its first bar, by instrument, of shape (n,).
+
+    ``stands`` of shape (n + 3,) are where the causes of a liquidation stood at the last high of the
+    unit value, with what each has gained since (:func:`find_stands`). ``trails`` of
+    shape (n, 4) are those of :func:`backtest.indicators.forecast_volatility`.
+    """
+
+    mark: FloatArray
+    signal: FloatArray
+    unrealized: FloatArray
+    stands: FloatArray
+    trails: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class RunOptions:
+    """The options that a run held, in the order of the markets; arrays of shape (n_bars, K).
+
+    ``legs`` name the leg of a policy that ordered each first, empty for one held by a schedule.
+    ``owners`` (K,) are their numbers in the log. ``opened`` are signed contracts after the fills at
+    the open, ``entries`` the average prices of what is held, ``settled`` the prices of the
+    underlying at which contracts expired inside a bar, and ``ages`` the days since the surface.
+    ``hedged`` are the places of the instruments that policies ordered in contracts beside options.
+    """
+
+    contracts: tuple[Option, ...]
+    legs: tuple[str, ...]
+    owners: IntArray
+    terms: results.OptionTerms
+    quotes: results.OptionQuotes
+    record: OptionFields
+    opened: FloatArray
+    entries: FloatArray
+    settled: FloatArray
+    ages: FloatArray
+    hedged: tuple[int, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        pairs = zip(self.legs, self.terms.names, strict=True)
+        return tuple(f"{leg}:{name}" if leg else name for leg, name in pairs)
+
+    @property
+    def named(self) -> dict[int, str]:
+        return dict(zip(self.owners.tolist(), self.names, strict=True))
+
+    @property
+    def profits(self) -> FloatArray:
+        held = self.record.quantity
+        return results.multiply(held, self.record.value - self.entries)
+
+    @property
+    def carried(self) -> FloatArray:
+        held = self.record.quantity
+        return np.concatenate((np.zeros_like(held[:1]), held[:-1]))
+
+    @cached_property
+    def greeks(self) -> dict[str, FloatArray]:
+        return results.measure_greeks(self.terms, self.quotes, self.record.quantity)
+
+    @cached_property
+    def parts(self) -> dict[str, FloatArray]:
+        return results.explain_profit(
+            self.terms, self.quotes, self.carried, self.opened, self.record.quantity,
+            self.record.price_pnl, self.settled,
+        )  # fmt: skip
+
+    def sum_by_underlying(self, values: FloatArray, n: int) -> FloatArray:
+        """Return the sums of values over the options of each instrument, of shape (n_bars, n)."""
+        found = np.zeros((len(values), n))
+        np.add.at(found.T, self.terms.instruments, values.T)
+        return found
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RunData:
+    """The data of a run; ``RunRecord`` adds measures and tables, ``Result`` the analyses.
+
+    ``state`` is a :class:`backtest.account.AccountState`.
+    ``record`` is what the loop wrote. ``asset_marks`` are mark closes of the collateral, of shape
+    (n_bars, C). ``first_unit``, the unit value at the start of the account, is 1 in tables.
+    ``spans`` are the bars of each instrument. ``benchmark`` has the returns by bar of the one that
+    was given, or of what is traded; None if it is the market. ``markets`` are None in a result that
+    was loaded, and ``policies`` empty. ``setup`` is what the loop began with; ``target_cut_rows``
+    are the rows of the table ``target_cuts``. ``options`` are those that were
+    held, None without any.
+    """
+
+    policies: Mapping[str, Policy]
+    overlay: Policy | None
+    venues: Mapping[str, Venue]
+    account: Account
+    manifest: Mapping[str, Any]
+    names: tuple[str, ...]
+    span: results.RunSpan
+    spans: IntArray
+    interval: int
+    is_session: bool
+    tally: Tally
+    state: Any
+    memory: Any
+    started: int
+    first_peak: float
+    first_unit: float
+    record: Record
+    entries: FloatArray
+    quotes: Quotes
+    asset_marks: FloatArray
+    ends_sample: FloatArray
+    before: Before
+    benchmark: FloatArray | None = None
+    markets: Markets | None = None
+    setup: Any = None
+    target_cut_rows: Sequence[Mapping[str, Any]] = ()
+    no_fill: str = ""
+    traded: TradedDays | None = None
+    options: RunOptions | None = None
+
+    # ------------------------------------------------------------------- what it ran on
+
+    @property
+    def has_one_instrument(self) -> bool:
+        """Whether it ran on one instrument, whose columns stand beside those of the account."""
+        return len(self.names) == 1
+
+    @property
+    def has_one_position(self) -> bool:
+        """Whether one position and money are all that the account can hold."""
+        is_plain = not self.account.collateral and self.options is None
+        return self.has_one_instrument and is_plain
+
+    @property
+    def time(self) -> IntArray:
+        """Open times of the bars, int64 ns of shape (n_bars,)."""
+        return self.span.closes - self.interval
+
+    @property
+    def last_time(self) -> int:
+        """Open time of the last bar, in ns."""
+        return int(self.time[-1])
+
+    @property
+    def marks(self) -> FloatArray:
+        """Mark closes, of shape (n_bars, n); NaN outside the spans of the instruments."""
+        return self.quotes.mark
+
+    @property
+    def policy(self) -> Policy | None:
+        """The policy of the only instrument; None in a result that was loaded."""
+        return self._only("policy", self.policies) if self.policies else None
+
+    @property
+    def venue(self) -> Venue:
+        """The venue of the only instrument."""
+        return self._only("venue", self.venues)
+
+    @property
+    def market(self) -> Market | None:
+        """The market of the only instrument; None in a result that was loaded."""
+        return None if self.markets is None else self._only("market", self.markets)
+
+    @property
+    def close(self) -> FloatArray:
+        """Closes of the only instrument, of shape (n_bars,)."""
+        return self._column("close")
+
+    @property
+    def mark(self) -> FloatArray:
+        """Mark closes of the only instrument, of shape (n_bars,)."""
+        return self._column("mark")
+
+    @property
+    def signal(self) -> FloatArray:
+        """Signal of the only instrument at closes, of shape (n_bars,) or (1,)."""
+        return self._column("signal")
+
+    def _only(self, name: str, values: Mapping[str, T]) -> T:
+        if len(values) != 1:
+            raise ParameterError(
+                f"only a result of one instrument has a single {name}, got {len(values)} "
+                "instruments; read policies, venues, markets, marks and positions"
+            )
+        return next(iter(values.values()))
+
+    def _column(self, name: str) -> FloatArray:
+        values: FloatArray = getattr(self.quotes, name)
+        return self._only(name, dict(zip(self.names, values.T, strict=True)))
+
+    def list_venues(self) -> list[Venue]:
+        """Return the venues of the instruments, in their order."""
+        return [self.venues[name] for name in self.names]
+
+    # ------------------------------------------------------------------- fields by name
+
+    def of_account(self, name: str) -> FloatArray:
+        """Return a field of the account at each close, of shape (n_bars,)."""
+        return read_field(self.record.account._asdict(), name)
+
+    def of_positions(self, name: str) -> FloatArray:
+        """Return a field of the positions at each close, of shape (n_bars, n)."""
+        return read_field(self.record.positions._asdict(), name)
+
+    # ------------------------------------------------------------------- forecasts
+
+    @cached_property
+    def volatilities(self) -> tuple[FloatArray, FloatArray]:
+        """Forecasts of shape (n_bars, n), and their trails after the last bar, of shape (n, 4)."""
+        forecasts = np.full((len(self.time), len(self.names)), np.nan)
+        trails = np.empty_like(self.before.trails)
+        for i, (first, stop) in enumerate(self.spans.tolist()):
+            rows = slice(first, stop)
+            close = self.quotes.close[rows, i]
+            forecasts[rows, i], trails[i] = forecast_volatility(
+                self.before.trails[i],
+                self.time[rows],
+                close,
+                self.interval,
+                is_session=self.is_session,
+            )
+        return forecasts, trails
+
+    # ------------------------------------------------------------------- closes
+
+    @cached_property
+    def closes(self) -> Closes:
+        """What follows from account and market at each close."""
+        return self.record.closes or measure_closes(self.setup, self, slice(None))
+
+    def read_closes(self, rows: slice) -> Closes:
+        """Return what follows at some closes, without a look at the others."""
+        if self.record.closes is None and "closes" not in vars(self):
+            return measure_closes(self.setup, self, rows)
+        return Closes(*(each[rows] for each in self.closes))
+
+    @property
+    def market_returns(self) -> FloatArray:
+        """Returns of the benchmark by bar, of shape (n_bars,)."""
+        if self.benchmark is not None:
+            return self.benchmark
+        value = tables.value_of(self.venue, np.concatenate((self.before.mark, self.mark)))
+        return np.asarray(np.diff(value) / np.abs(value[:-1]))
+
+    @cached_property
+    def notionals(self) -> FloatArray:
+        """Signed notionals of the positions at each close, of shape (n_bars, n)."""
+        quantity, values = self.record.held["quantity"], self._values
+        return np.where(quantity != 0.0, quantity * np.abs(values), 0.0)
+
+    @property
+    def _values(self) -> FloatArray:
+        """The values u of the marks, of shape (n_bars, n)."""
+        return tables.value_marks(self.marks, self.list_venues())
+
+    @cached_property
+    def profits(self) -> FloatArray:
+        """The unrealized profits at each close, of shape (n_bars, n)."""
+        held = self.record.held
+        quantity, gains = held["quantity"], self._values - held["entry"]
+        return np.where(quantity != 0.0, quantity * gains, 0.0)
+
+    @property
+    def net_leverage(self) -> FloatArray:
+        """Sum of the signed notionals over equity at each close, of shape (n_bars,)."""
+        return tables.divide_by_equity(
+            tables.sum_positions(self.notionals), self.of_account("equity")
+        )
+
+    @cached_property
+    def are_isolated(self) -> BoolArray:
+        """Whether each position has a margin of its own, of shape (n,)."""
+        modes = (self.account.for_instrument(name).margin for name in self.names)
+        return np.array([mode == "isolated" for mode in modes])
+
+    @property
+    def liquidation_prices(self) -> FloatArray:
+        """Marks at which the positions fail, the others frozen, of shape (n_bars, n)."""
+        venues, failure = self.list_venues(), self.closes.failure
+        return np.stack(
+            [tables.price_of(each, failure[:, i]) for i, each in enumerate(venues)], axis=1
+        )
+
+    @property
+    def unrealized(self) -> FloatArray:
+        """The unrealized profits at each close by position; last of all options, if any."""
+        if self.options is None:
+            return self.profits
+        return np.column_stack((self.profits, self.options.profits.sum(axis=1)))
+
+
+def read_field(fields: Mapping[str, FloatArray], name: object) -> FloatArray:
+    if not isinstance(name, str) or name not in fields:
+        raise ParameterError(f"name must be one of {', '.join(fields)}, got {repr_plain(name)}")
+    return fields[name]
+
+
+def measure_closes(setup: Any, run: RunData, rows: slice) -> Closes:
+    record, names, inputs = run.record, setup.markets.names, setup.inputs
+    n, first, (begin, stop, _) = len(names), setup.first, rows.indices(record.n_bars)
+    fill = driver.find_fill(is_compiled=setup.is_compiled)
+    state = start_account_state(inputs, setup.account, first, has_overlay=False)
+    assets = len(state.priced)
+    room = (driver.new_quotes(n, assets), driver.new_scratch(n, assets), driver.new_ledger_array(n))
+    held = HeldAtCloses(
+        cash=record.account.cash,
+        quantity=record.positions.quantity,
+        entry=record.positions.entry,
+        margin=record.positions.margin,
+        amounts=tables.count_assets(run.state.held.amounts, run.entries, n, first, record.n_bars),
+        options=record.options.quantity,  # type: ignore[union-attr] # a loaded record has closes
+    )
+    closes = new_closes(stop - begin, n)
+    changed = (bar - first for bar, *_ in inputs.changes)
+    edges = sorted({begin, stop, *(row for row in changed if begin < row < stop)})
+    for row, end in pairwise(edges):
+        terms = driver.read_tables(inputs, first + row + 1)
+        bar = AccountBar(terms, inputs.feed, state, *room, driver.new_event_log(1))
+        part = HeldAtCloses(*(each[row:end] for each in held))
+        found = Closes(*(each[row - begin : end - begin] for each in closes))
+        with np.errstate(all="ignore"):
+            fill(bar, part, found, first + row)
+    return closes
+
+
+# --------------------------------------------------------------------------------------- contagion
+
+ROUNDING = 1e-9
+"""Share of a fall that is rounding, and counts as none."""
+
+
+def share_causes(run: RunData) -> FloatArray:
+    """Return the entries of a run with the share of each cause in place of where it stands.
+
+    Those that have none and gained nothing are left out.
+    """
+    entries, size = np.array(run.entries), len(run.names) + 3
+    rows = np.flatnonzero(entries[:, 1] == CAUSED).reshape(-1, size)
+    for own in rows:
+        stood = find_stands(run, int(entries[own[0], 0]) - run.span.first)
+        falls = entries[own, 2] - stood
+        falls[-1] = -falls[-1] - falls[:-1].sum()  # D falls, and rules take what is left over
+        falls = np.maximum(falls, 0.0)
+        shares = falls / falls.sum() if falls.sum() > 0.0 else np.eye(size)[-1]
+        entries[own, 2] = np.where(shares > ROUNDING, shares, 0.0)
+    is_none = (entries[:, 1] == CAUSED) & (entries[:, 2] == 0.0) & ~(entries[:, 4] > 0.0)
+    return np.asarray(entries[~is_none])
+
+
+def find_stands(run: RunData, stop: int) -> FloatArray:
+    """Return where the causes stood at the last high before a bar, and their gains since."""
+    unit = run.of_account("unit")[:stop]
+    highs = np.maximum.accumulate(np.concatenate(([run.first_peak], unit)))
+    rows = np.flatnonzero(unit >= highs[:-1])
+    if not len(rows):
+        return run.before.stands + sum_gains(run, slice(0, stop))
+    high = int(rows[-1])
+    closes, n = run.read_closes(slice(high, high + 1)), len(run.names)
+    stands = np.zeros(n + 3)
+    shares = np.append(closes.share[0], closes.collateral_share)
+    stands[: n + 1] = run.account.requirement.level * shares
+    stands[np.flatnonzero(run.are_isolated)] = 0.0
+    stands[n + OF_RULES] = closes.distance[0]
+    return stands + sum_gains(run, slice(high + 1, stop))
+
+
+def sum_gains(run: RunData, rows: slice) -> FloatArray:
+    """Return what each cause gained in some bars, of shape (n + 3,); of rules it is not known."""
+    n, found = len(run.names), np.zeros(len(run.names) + 3)
+    held, account = run.record.take(rows).positions, run.record.take(rows).account
+    costs = held.fees + held.slippage + held.impact + held.funding + held.liquidation_loss
+    gains = held.price_pnl - costs
+    if run.options is not None:
+        own = run.options.record
+        net = own.price_pnl - own.fees - own.slippage - own.liquidation_loss
+        gains = gains + run.options.sum_by_underlying(net[rows], n)
+    found[:n] = np.where(run.are_isolated, 0.0, gains.sum(axis=0))
+    found[n + OF_COLLATERAL] = (account.collateral_pnl - account.conversion).sum()
+    found[n + OF_FLOWS] = (account.flows - account.interest).sum()
+    return found
+
+
+def contagion_table(
+    time: IntArray, names: Sequence[str], entries: FloatArray, first: int
+) -> pd.DataFrame:
+    labels = np.array([*names, "collateral", "flows", "rules"], dtype=object)
+    is_cause = entries[:, 1] == CAUSED
+    begins = is_cause & ~np.concatenate(([False], is_cause[:-1]))
+    falls = np.concatenate(([False], np.diff(entries[:, 8]) <= 0.0)) & is_cause
+    numbers = np.cumsum(begins | falls)
+    pairs = numbers * len(labels) + entries[:, 8]
+    is_closed = np.isin(pairs, pairs[entries[:, 1] == ledger.LIQUIDATED])
+    gained = np.where(is_closed, np.maximum(entries[:, 4], 0.0), 0.0)
+    is_shown = is_cause & ((entries[:, 2] > 0.0) | (gained > 0.0))
+    chosen, hits = entries[is_shown], numbers[is_shown]
+    bar = chosen[:, 0].astype(np.int64) - first
+    return pd.DataFrame(
+        {
+            "liquidation": hits,
+            "time": utc_index(time[bar]),
+            "cause": labels[chosen[:, 8].astype(np.int64)],
+            "share": chosen[:, 2],
+            "quantity": chosen[:, 3],
+            "profit": gained[is_shown],
+        }
+    )

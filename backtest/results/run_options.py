@@ -1,0 +1,225 @@
+"""Tables of the options of a run: their Greeks, profits and hedges."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from backtest.core import FloatArray, format_money, utc_index
+from backtest.core.units import DAY, YEAR_DAYS
+from backtest.results.run_data import RunData, RunOptions
+from backtest.results.tables import OWN, divide_by_equity
+from backtest.results.attribution import Period, find_periods
+from backtest.results.option_profit import weigh_gamma
+from backtest.results.measure_table import OPTION_COSTS
+from backtest.results.option_profit import EXPLAINED
+from backtest.margin import ScenarioMargin
+
+
+def explain_idle_options(run: RunData) -> str:
+    """Say what the long options at the last close are worth if that backs no position."""
+    rule = run.account.requirement
+    is_counted = isinstance(rule, ScenarioMargin) or getattr(rule, "option_value", "") == "long"
+    if run.options is None or is_counted or getattr(rule, "loan_value", 0.0) > 0.0:
+        return ""
+    held, value = run.options.record.quantity[-1], run.options.record.value[-1]
+    worth = float(np.nansum(np.where(held > 0.0, held * value, 0.0)))
+    if worth == 0.0:
+        return ""
+    return (
+        f"the options held are worth {format_money(worth)}, which back no position before they are "
+        "sold: the requirement counts no option as money"
+    )
+
+
+# ------------------------------------------------------------------------------------------- hedges
+
+HedgeSplit: TypeAlias = Literal["instrument", "bar"]
+MONEY = ("options", "hedge", "profit", "theory", "error")
+COLUMNS = (
+    *MONEY, "deviation", "expected_deviation", "volatility", "implied_volatility", "costs", "bars",
+)  # fmt: skip
+PAID = ("fees", "slippage", "impact", "funding", "liquidation_loss")
+
+
+def tabulate_hedging(run: RunData, options: RunOptions | None, by: HedgeSplit) -> pd.DataFrame:
+    moneys, rows = ({}, {}) if options is None else follow_hedges(run, options)
+    if by == "instrument":
+        index = pd.Index([*rows], name="instrument")
+        return pd.DataFrame([*rows.values()], columns=[*COLUMNS], index=index)
+    time = utc_index(run.time if moneys else run.time[:0])
+    nothing = np.zeros(len(time))
+    sums = {name: sum((each[name] for each in moneys.values()), nothing) for name in MONEY}
+    return pd.DataFrame(sums, index=time)
+
+
+def follow_hedges(
+    run: RunData, options: RunOptions
+) -> tuple[dict[str, dict[str, FloatArray]], dict[str, dict[str, float]]]:
+    """Return the money of each hedged instrument by bar, and its row of the table."""
+    given = (options.terms, options.quotes, options.carried, options.opened)
+    weights, implied = weigh_gamma(*given)
+    is_exposed = (options.carried != 0.0) | (options.opened != 0.0)
+    ends = np.diff(run.span.closes) / (YEAR_DAYS * DAY)
+    moneys, rows = {}, {}
+    for i in options.hedged:
+        own = options.terms.instruments == i
+        exposed, quantity = is_exposed[:, own].any(axis=1), run.of_positions("quantity")[:, i]
+        moves = np.diff(np.log(run.marks[:, i]))
+        seen = exposed[1:] & np.isfinite(moves)
+        variance = math.nan  # per year, while options on it were held
+        if seen.any():
+            variance = float((moves[seen] ** 2).sum() / ends[seen].sum())
+        made = options.record.price_pnl[:, own].sum(axis=1)
+        hedged, weight = run.of_positions("price_pnl")[:, i], weights[:, own].sum(axis=1)
+        meant = implied[:, own].sum(axis=1)
+        profit, theory = made + hedged, 0.5 * (variance * weight - meant)
+        money = dict(zip(MONEY, (made, hedged, profit, theory, profit - theory), strict=True))
+        held = exposed | (quantity != 0.0)
+        errors, n, size = money["error"][held], int(held.sum()), float(np.abs(weight).sum())
+        mean = float(np.abs(meant).sum()) / size if size > 0.0 else math.nan
+        moneys[run.names[i]] = money
+        rows[run.names[i]] = {
+            **{name: float(each.sum()) for name, each in money.items()},
+            "deviation": float(errors.std(ddof=1)) * math.sqrt(n) if n > 1 else math.nan,
+            "expected_deviation": variance * math.sqrt(0.5 * float((weight**2).sum())),
+            "volatility": math.sqrt(variance),
+            "implied_volatility": math.sqrt(mean),
+            "costs": sum(float(run.of_positions(each)[:, i].sum()) for each in PAID),
+            "bars": n,
+        }
+    return moneys, rows
+
+
+# ------------------------------------------------------------------------------------------- tables
+
+OptionSplit: TypeAlias = Literal["option", "bar"] | Period
+GREEKS = ("delta", "gamma", "vega", "theta", "vanna", "volga", "rho")
+MEASURES = (
+    "mean_options_leverage", "peak_options_leverage", "premium_decay", "unexplained_share",
+    *OPTION_COSTS,
+)  # fmt: skip
+
+
+def tabulate_options(run: RunData, options: RunOptions) -> list[pd.DataFrame]:
+    held, quotes = options.record, options.quotes
+    equity, nothing = run.of_account("equity"), np.zeros(len(run.time))
+    prices = run.liquidation_prices[:, options.terms.instruments]
+    parts = []
+    for k, name in enumerate(options.names):
+        rows = np.flatnonzero((held.quantity[:, k] != 0.0) | (held.price_pnl[:, k] != 0.0))
+        quantity, entry = held.quantity[:, k], options.entries[:, k]
+        is_held = quantity != 0.0
+        value = np.where(is_held, quantity * held.value[:, k], 0.0)
+        delta = options.greeks["delta"][:, k]
+        own = {
+            "time": utc_index(run.time),
+            "instrument": name,
+            "quantity": quantity,
+            "entry": entry,
+            "mark": np.where(is_held, held.value[:, k], np.nan),
+            "notional": delta,
+            "leverage": divide_by_equity(delta, equity),
+            "profit": np.where(is_held, value - quantity * entry, 0.0),
+            "price_pnl": held.price_pnl[:, k],
+            "fees": held.fees[:, k],
+            "slippage": held.slippage[:, k],
+            "impact": nothing,
+            "funding": nothing,
+            "liquidation_loss": held.liquidation_loss[:, k],
+            "margin": nothing,
+            "liquidation_price": np.where(is_held, prices[:, k], np.nan),
+            "value": value,
+            **{each: options.greeks[each][:, k] for each in GREEKS},
+            "volatility": np.where(is_held, quotes.volatility_close[:, k], np.nan),
+            "days": np.where(is_held, 365.0 * quotes.years_close[:, k], np.nan),
+            "surface_age": np.where(is_held, options.ages[:, k], np.nan),
+        }
+        parts.append(pd.DataFrame(own).iloc[rows])
+    return parts
+
+
+def sum_greeks(run: RunData, options: RunOptions) -> dict[str, FloatArray]:
+    equity, held = run.of_account("equity"), options.record
+    delta = options.sum_by_underlying(options.greeks["delta"], len(run.names))
+    total = {name: options.greeks[name].sum(axis=1) for name in GREEKS}
+    value = np.where(held.quantity != 0.0, held.quantity * held.value, 0.0).sum(axis=1)
+    return {
+        "options_value": value,
+        **total,
+        "net_delta": divide_by_equity(total["delta"] + run.notionals.sum(axis=1), equity),
+        "options_leverage": divide_by_equity(np.abs(delta).sum(axis=1), equity),
+        "premium_decay": divide_by_equity(-total["theta"], equity),
+    }
+
+
+def list_held(run: RunData) -> tuple[tuple[str, ...], dict[str, FloatArray]]:
+    held, options = run.record.positions._asdict(), run.options
+    if options is None:
+        return run.names, held
+    own: dict[str, FloatArray] = options.record._asdict()
+    nothing = np.zeros_like(options.opened)
+    joined = {name: np.hstack((held[name], own.get(name, nothing))) for name in OWN}
+    return (*run.names, *options.names), joined
+
+
+def tabulate_greeks(run: RunData, options: RunOptions | None) -> pd.DataFrame:
+    """Return the Greeks of the options of an account at each close; no rows without options.
+
+    Columns, in the settlement currency: ``options_value`` at marks; ``delta``, ``gamma`` (change of
+    delta per 1 %), ``vega`` (per point), ``theta`` (per day), ``vanna``, ``volga`` and ``rho``, as
+    :func:`backtest.options.greeks` with ``in_money=True``. In turns of the equity: ``net_delta``
+    with the notionals of all instruments, ``options_leverage``, the sum over underlyings of the
+    absolute delta of their options, and ``premium_decay``, what time alone takes in a day.
+    """
+    if options is None:
+        columns = ("options_value", *GREEKS, "net_delta", "options_leverage", "premium_decay")
+        return pd.DataFrame({name: [] for name in columns}, index=utc_index(run.time[:0]))
+    return pd.DataFrame(sum_greeks(run, options), index=utc_index(run.time))
+
+
+def measure_options(run: RunData, options: RunOptions) -> dict[str, float]:
+    """Return the measures of an account with options.
+
+    ``premium_decay`` is the mean over closes at which options were held, ``unexplained_share`` the
+    sum of absolute rests over that of absolute profits, of each option in each bar. Cost is what
+    the options lost after all costs, spread what fills were worse than marks, both as fractions of
+    the mean equity per year.
+    """
+    found, own, base = sum_greeks(run, options), options.record, measure_equity(run)
+    is_held, spread = own.quantity.any(axis=1), float(own.slippage.sum())
+    paid = float(own.fees.sum() + own.liquidation_loss.sum()) + spread
+    cost = paid - float(own.price_pnl.sum())
+    moved, rest = np.abs(own.price_pnl).sum(), np.abs(options.parts["rest"]).sum()
+    values = (
+        found["options_leverage"].mean(),
+        found["options_leverage"].max(),
+        found["premium_decay"][is_held].mean() if is_held.any() else 0.0,
+        rest / moved if moved > 0.0 else np.nan,
+        cost / base if base > 0.0 else np.nan,
+        spread / base if base > 0.0 else np.nan,
+    )
+    return dict(zip(MEASURES, map(float, values), strict=True))
+
+
+def measure_equity(run: RunData) -> float:
+    return float(run.of_account("equity").mean()) * run.span.years
+
+
+def explain_options(run: RunData, options: RunOptions | None, by: OptionSplit) -> pd.DataFrame:
+    columns = [*EXPLAINED, "price_pnl"]
+    if options is None:
+        return pd.DataFrame({name: [] for name in columns}, dtype=np.float64)
+    parts: Mapping[str, FloatArray] = {**options.parts, "price_pnl": options.record.price_pnl}
+    if by == "option":
+        table = pd.DataFrame({name: each.sum(axis=0) for name, each in parts.items()})
+        table.index = pd.Index([*options.names], name="option")
+        table.loc["total"] = table.sum()
+        return table
+    table = pd.DataFrame({name: each.sum(axis=1) for name, each in parts.items()})
+    table.index = utc_index(run.time)
+    return table if by == "bar" else table.groupby(find_periods(run.time, by)).sum()

@@ -1,0 +1,709 @@
+"""What a run computes of its record: the path, the measures, and the account that only holds."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from backtest import core, results
+from backtest.account import ledger
+from backtest.account.pool_liquidation import CAUSED
+from backtest.account.records import SIGNS, TERMS, WIDTH
+from backtest.core.units import DAY, TOLERANCE
+from backtest.results import run_options, tables
+from backtest.engine.inputs import as_of
+from backtest.results.promises import count_liquidations, judge_promises
+from backtest.results.run_data import RunData, contagion_table
+from backtest.signals.rules import read_numbers
+from backtest.results.tables import is_inverse
+from backtest.indicators import find_day, forecast_liquidation
+from backtest.market import BY_BARS, Markets, read_dates, read_weights
+from backtest.results import max_drawdown, ratio
+from backtest.policies import Promise
+from backtest.venue import Venue
+
+BenchmarkLike: TypeAlias = "str | pd.DataFrame | Mapping[str, float] | pd.Series | None"
+
+
+class Benchmark(NamedTuple):
+    """What it is, and its simple returns by bar of the market, of shape (n_bars,)."""
+
+    text: str
+    moves: core.FloatArray
+
+
+def read_benchmark(
+    given: BenchmarkLike, markets: Markets, venues: Mapping[str, Venue], first: int
+) -> Benchmark | None:
+    if given is None or (isinstance(given, str) and markets.names == (given,)):
+        return None
+    if isinstance(given, pd.Series):
+        moves = read_prices(given, markets, first)
+        return Benchmark(f"{given.name or 'series'} {hash_values(moves[first:])}", moves)
+    if isinstance(given, str):
+        name = check_name(given, markets)
+        return Benchmark(name, follow_instrument(markets, venues, name))
+    if not isinstance(given, pd.DataFrame | Mapping):
+        raise core.ParameterError(
+            "benchmark must be the name of an instrument, weights by time and instrument or a "
+            f"Series of prices by the opens of the bars, got {type(given).__name__}"
+        )
+    weights = read_weights(given, markets, argument="benchmark")
+    text = f"index of given weights {hash_values(weights)}"
+    return Benchmark(text, measure_moves(markets, venues, weights))
+
+
+def index_traded(
+    markets: Markets, venues: Mapping[str, Venue], signal: core.FloatArray, first: int
+) -> Benchmark:
+    weights = spread_weights(signal, markets)
+    own = weights[:, first:]
+    names = [name for name, row in zip(markets.names, own, strict=True) if row.any()]
+    if len(names) == 1:
+        return Benchmark(names[0], follow_instrument(markets, venues, names[0]))
+    text = f"index of what is traded: {', '.join(names)}"
+    return Benchmark(text, measure_moves(markets, venues, weights))
+
+
+def spread_weights(signal: core.FloatArray, markets: Markets) -> core.FloatArray:
+    """Return the weights of the index of what is traded, of shape (n_instruments, n_bars)."""
+    size = np.abs(signal)
+    total = size.sum(axis=0)
+    if not total.any():
+        return read_weights(None, markets)
+    has_any = np.flatnonzero(total)
+    last = np.searchsorted(has_any, np.arange(len(total)), side="right") - 1
+    kept = np.where(markets.tradable(), size[:, has_any[np.maximum(last, 0)]], 0.0)
+    sums = kept.sum(axis=0)
+    weights: core.FloatArray = kept / np.where(sums > 0.0, sums, 1.0)
+    return weights
+
+
+def measure_moves(
+    markets: Markets, venues: Mapping[str, Venue], weights: core.FloatArray
+) -> core.FloatArray:
+    """Return the simple returns of the index's mark from close to close, of shape (n_bars,).
+
+    Bar t holds the weights of bar t - 1, rebalanced at its open without costs; the first bar has no
+    return. Gains are those of the value of a contract in the settlement currency.
+    """
+    panel, inverse = markets.panel(), [is_inverse(venues[name]) for name in markets.names]
+    held = np.concatenate((weights[:, :1], weights[:, :-1]), axis=1)
+    following = np.roll(panel.open, -1, axis=1)
+    following[:, -1] = np.nan
+    following = np.where(np.isnan(following), panel.close, following)
+    growth = 1.0 + add_gains(held, following, panel.open, inverse)
+    opens = np.concatenate(([1.0], np.cumprod(growth[:-1])))
+    close = opens * (1.0 + add_gains(held, panel.mark_close, panel.open, inverse))
+    before = np.concatenate((close[:1], close[:-1]))
+    moves: core.FloatArray = (close - before) / before
+    return moves
+
+
+def follow_instrument(markets: Markets, venues: Mapping[str, Venue], name: str) -> core.FloatArray:
+    value = tables.value_of(venues[name], markets.panel().mark_close[markets.names.index(name)])
+    before = np.concatenate((value[:1], value[:-1]))
+    return np.nan_to_num((value - before) / np.abs(before))
+
+
+def add_gains(
+    held: core.FloatArray, price: core.FloatArray, begun: core.FloatArray, inverse: Sequence[bool]
+) -> core.FloatArray:
+    total = np.zeros(held.shape[1])
+    for weight, one, other, is_coin in zip(held, price, begun, inverse, strict=True):
+        gain = 1.0 - other / one if is_coin else one / other - 1.0
+        total += np.where(weight != 0.0, weight * gain, 0.0)
+    return total
+
+
+def read_prices(prices: pd.Series, markets: Markets, first: int) -> core.FloatArray:
+    stamps = read_dates(prices.index, "benchmark", BY_BARS)
+    values = pd.Series(read_numbers(prices, "benchmark"), index=stamps).reindex(markets.time)
+    own = values.to_numpy()[first:]
+    bad = np.flatnonzero(~((own > 0.0) & np.isfinite(own)))
+    if len(bad):
+        raise core.ParameterError(
+            f"benchmark must have a positive price at each bar, {len(bad):,} of {len(own):,} have "
+            f"none, the first at {core.format_time(int(markets.time[first + bad[0]]))} UTC; fill "
+            "it: prices.reindex(markets.times, method='ffill')"
+        )
+    moves = values.to_numpy() / values.shift().to_numpy() - 1.0
+    return np.where(np.isnan(moves), 0.0, moves)
+
+
+def describe_benchmark(manifest: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
+    beta, alpha = metrics["beta"], metrics["alpha"]
+    return (
+        f"{name_benchmark(manifest)}; beta {core.format_number(beta)} ± "
+        f"{core.format_number(metrics['beta_error'])}, alpha {core.format_percent(alpha)} ± "
+        f"{core.format_percent(metrics['alpha_error'])} per year (standard errors)"
+    )
+
+
+def name_benchmark(manifest: Mapping[str, Any]) -> str:
+    return find_benchmark(manifest).partition(" sha256")[0]
+
+
+def find_benchmark(manifest: Mapping[str, Any]) -> str:
+    return str(manifest.get("benchmark", manifest["compared_with"]))
+
+
+def check_name(name: str, markets: Markets) -> str:
+    if name not in markets:
+        raise core.ParameterError(
+            f"benchmark must be an instrument of the run, one of {', '.join(markets.names)}, or a "
+            f"Series of prices, got {name!r}{core.did_you_mean(name, markets.names)}"
+        )
+    return name
+
+
+def hash_values(values: core.FloatArray) -> str:
+    return f"sha256:{hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()}"
+
+
+# -------------------------------------------------------------------------------------- the record
+
+DIVERSITY = ("mean_net_leverage", "diversification_ratio")
+SHORT = 330.0
+"""Days of a run under which its yearly figures are said to be extrapolated."""
+HALF_LIFE = 30 * DAY
+"""The half-life of the covariances behind risk shares, in ns."""
+
+
+class RunRecord(RunData):
+    """Measures and tables of a run, made on first access; files and texts are made of them."""
+
+    # ------------------------------------------------------------------- measures
+
+    @cached_property
+    def metrics(self) -> Mapping[str, float]:
+        """The measures by name; an unknown name raises KeyError with the nearest one."""
+        unit, equity = self.of_account("unit"), self.of_account("equity")
+        measured = results.measure_run(
+            self.tally, self.span, unit, float(equity[-1]), self.samples
+        )
+        if self.has_one_position and self.manifest.get("overlay") is None:
+            return MappingProxyType(results.Measures(measured))
+        extra = self._measure_portfolio()
+        # of the account's terms: the tally adds those of the collateral to price and slippage
+        measured["price_pnl"] -= extra["collateral_pnl"]
+        measured["slippage"] -= extra["conversion"]
+        return MappingProxyType(results.Measures({**measured, **extra}))
+
+    @property
+    def diversity(self) -> Mapping[str, float]:
+        """The measures of how several positions spread the risk; none of one position."""
+        names = () if self.has_one_position else DIVERSITY
+        return {name: self.metrics[name] for name in names}
+
+    def _measure_portfolio(self) -> dict[str, float]:
+        ends = np.flatnonzero(self.ends_sample)
+        weights, covariance = self._compute_weights(
+            HALF_LIFE / self.interval, ends, collateral=False
+        )
+        spread = results.diversification_ratio(weights, covariance)
+        known = bool(np.any(np.isfinite(spread)))
+        return {
+            "mean_net_leverage": float(pd.Series(self.net_leverage).mean()),
+            **{
+                name: float(np.add.accumulate(self.of_account(name))[-1])
+                for name in ("collateral_pnl", "conversion")
+            },
+            **({} if self.options is None else run_options.measure_options(self, self.options)),
+            "diversification_ratio": float(np.nanmean(spread)) if known else math.nan,
+        }
+
+    @property
+    def samples(self) -> results.Samples:
+        """Sampled returns of the account, risk-free, and of the market at 1x."""
+        if self.benchmark is None:
+            market = sample_market(self)
+        else:
+            name = find_benchmark(self.manifest)
+            side = -1.0 if name in self.venues and is_inverse(self.venues[name]) else 1.0
+            market = side * results.sample_moves(side * self.benchmark, self.ends_sample)
+        return results.Samples(self._sampled, sample_risk_free(self), market)
+
+    @cached_property
+    def _sampled(self) -> core.FloatArray:
+        return results.sampled_returns(
+            self.of_account("unit"), self.ends_sample, self.tally.first_unit
+        )
+
+    @cached_property
+    def returns(self) -> pd.Series:
+        """Simple returns per sampling period, indexed by the open of its last bar."""
+        ends = self.time[self.ends_sample != 0.0]
+        return pd.Series(self._sampled, index=core.utc_index(ends), name="return")
+
+    def _compute_weights(
+        self, half_life: float, rows: core.IntArray | slice, *, collateral: bool
+    ) -> tuple[core.FloatArray, core.FloatArray]:
+        marks, notionals = self.marks, self.notionals
+        if collateral:
+            marks = np.concatenate((marks, self.asset_marks), axis=1)
+            notionals = np.concatenate((notionals, self._amounts * self.asset_marks), axis=1)
+        equity = self.of_account("equity")[:, None]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            weights = np.where(equity[rows] > 0.0, notionals[rows] / equity[rows], 0.0)
+            logs = np.log(marks)
+        returns = np.diff(logs, axis=0, prepend=logs[:1])
+        return weights, results.average_covariances(returns, max(half_life, 1.0), rows)
+
+    @property
+    def _amounts(self) -> core.FloatArray:
+        """Amounts of collateral at each close, of shape (n_bars, C)."""
+        if not self.account.collateral:
+            return np.empty((self.record.n_bars, 0))
+        final, n = self.state.held.amounts, len(self.names)
+        return tables.count_assets(final, self.entries, n, self.span.first, self.record.n_bars)
+
+    # ------------------------------------------------------------------- tables
+
+    @cached_property
+    def bars(self) -> pd.DataFrame:
+        """One row per bar of the account; of one instrument with the columns of its position."""
+        found = {} if self.options is None else run_options.sum_greeks(self, self.options)
+        names = ("options_value", "options_leverage", "net_delta") if found else ()
+        return bars_table(self, {name: found[name] for name in names})
+
+    @cached_property
+    def positions(self) -> pd.DataFrame:
+        """One row per bar and instrument that has it, and per bar and option that is held.
+
+        Columns: ``time``, ``instrument``, ``quantity`` in contracts, ``entry`` and ``mark`` as
+        prices, signed ``notional`` and ``leverage``, ``profit`` (unrealized), ``price_pnl``,
+        ``fees``, ``slippage``, ``impact``, ``funding``, ``liquidation_loss`` of the bar, ``margin``
+        (isolated), ``liquidation_price`` (the others frozen), ``requirement_share`` (its Euler
+        share; the whole maintenance of the only position), ``target``.
+
+        Prices of an option are those of one contract in the settlement currency, its notional is
+        its delta in money, the ``liquidation_price`` is that of its underlying, and it has no share
+        and no target. Options have columns of their own, of instruments NaN but for ``delta``:
+        ``value`` of the position, the Greeks in money (docs/options.md), implied ``volatility``,
+        ``days`` to expiry and ``surface_age`` in days.
+        """
+        return tabulate_positions(self)
+
+    @cached_property
+    def greeks(self) -> pd.DataFrame:
+        """The Greeks of the options, see :func:`backtest.results.run_options.tabulate_greeks`."""
+        return run_options.tabulate_greeks(self, self.options)
+
+    @core.checked
+    def explained(self, by: run_options.OptionSplit = "option") -> pd.DataFrame:
+        """Return the price profit of the options, explained by their Greeks.
+
+        ``by`` is ``"option"``: a row for each option that was held, and their ``total``; or
+        ``"bar"``, ``"day"``, ``"week"``, ``"month"``, ``"quarter"`` or ``"year"``: of all by time.
+        Columns: ``delta``, ``gamma``, ``vega``, ``theta``, ``vanna``, ``volga`` and ``rest``, which
+        add up to ``price_pnl``. No rows of an account that held no options.
+
+        Notes
+        -----
+        Of each option and bar, delta dF + gamma dF^2 / 2 + vega ds + theta dt + vanna dF ds +
+        volga ds^2 / 2 + rest. Greeks are those at the start of the bar, F is the forward and s the
+        contract's own implied volatility; of coin-settled options they are those of the value in
+        coins. The start is the last close for what moved until the open, and the open after it.
+        """
+        return run_options.explain_options(self, self.options, by)
+
+    @core.checked
+    def hedging_error(self, by: run_options.HedgeSplit = "instrument") -> pd.DataFrame:
+        """Return what options and their delta hedge earned, beside what their gamma predicts.
+
+        ``by`` is ``"instrument"``: a row for each instrument that a policy ordered in contracts
+        beside its options, as ``DeltaHedge`` does; or ``"bar"``: the money of all of them by bar.
+        In the settlement currency: ``options`` and ``hedge``, their price profits, and their sum
+        ``profit``; ``theory``, the sum of G S^2 (s^2 - s_h^2) dt / 2 over bars; ``error``, profit
+        less theory. By instrument also ``deviation``, the standard deviation of the error (that of
+        one bar times the root of the number of bars); ``expected_deviation``, that of hedges at
+        each close under normal returns; ``volatility`` s of the mark closes;
+        ``implied_volatility``, the mean of s_h weighted by gamma; ``costs`` of the hedge, which the
+        profit does not contain; and the number of ``bars``.
+
+        Notes
+        -----
+        G is the gamma at the start of a bar, s_h the contract's own implied volatility there, and s
+        that of the instrument while options on it were held. Vega and the delay of the hedge
+        by a bar are in the error. Boyle and Emanuel (1980); Bertsimas, Kogan and Lo (2000).
+        """
+        return run_options.tabulate_hedging(self, self.options, by)
+
+    @cached_property
+    def events(self) -> pd.DataFrame:
+        """One row per event."""
+        return tabulate_events(self)
+
+    @property
+    def transfers(self) -> pd.Series:
+        """Money that came in (positive) and went out, by the open of the bar: flows and top-ups."""
+        moved = self.of_account("flows")
+        rows = np.flatnonzero(moved)
+        return pd.Series(moved[rows], index=core.utc_index(self.time[rows]), name="amount")
+
+    # ------------------------------------------------------------------- positions together
+
+    def contagion(self) -> pd.DataFrame:
+        """Return what brought down the cross pool: a row per cause of each liquidation.
+
+        ``liquidation`` (its number), ``time``, ``cause`` (an instrument, ``collateral``, ``flows``
+        or ``rules``), ``share`` of the fall of M - level R since the last high of the unit value
+        (the shares of a liquidation add up to 1), ``quantity`` held, and ``profit``, what a
+        position in profit had gained since its entry, else 0. Empty if the account has one
+        position, which nothing else can bring down.
+        """
+        entries = np.empty((0, WIDTH)) if self.has_one_position else np.asarray(self.entries)
+        return contagion_table(self.time, self.names, entries, self.span.first)
+
+    @core.checked
+    def risk(self, half_life: float | None = None, *, collateral: bool = False) -> pd.DataFrame:
+        """Return the risk of the portfolio at each close.
+
+        ``half_life`` is that of the covariances of mark returns, in bars, at least 1; default: 30
+        days. With ``collateral`` it counts as positions too. By bar: ``gross_leverage``,
+        ``net_leverage``, ``diversification_ratio``, and the share of each instrument in the
+        variance, by its name. NaN without a position.
+        """
+        bars = max(HALF_LIFE / self.interval, 1.0) if half_life is None else half_life
+        core.Range(1, math.inf).check("half_life", bars)
+        names = list(self.names)
+        if collateral:
+            names += [each.name for each in self.account.collateral]
+        weights, covariance = self._compute_weights(bars, slice(None), collateral=collateral)
+        shares = results.risk_shares(weights, covariance)
+        table = {
+            "gross_leverage": np.abs(weights).sum(axis=1),
+            "net_leverage": weights.sum(axis=1),
+            "diversification_ratio": results.diversification_ratio(weights, covariance),
+            **{name: shares[:, i] for i, name in enumerate(names)},
+        }
+        return pd.DataFrame(table, index=core.utc_index(self.time))
+
+    @cached_property
+    def promises(self) -> pd.DataFrame:
+        """What the policy promises and what came, a row per promise; see :class:`bt.Promise`.
+
+        Of several instruments what the overlay promises. Columns: those of the promise, ``value``,
+        ``verdict`` (kept, not kept, too few to judge) and, of liquidations, how many were
+        ``expected``, with the exact 95 % interval from ``low`` to ``high``.
+        """
+        rows = [Promise(*row) for row in self.manifest.get("promises", ())]
+        return judge_promises(self, rows)
+
+    @core.checked
+    def measures_by(self, by: str, bins: int = 3) -> pd.DataFrame:
+        """Return what the account gained in each phase of the market; the rows add up to the run.
+
+        ``by`` is ``"volatility"`` (of 30 days, per sqrt(year)), ``"trend"`` (return of 90 days over
+        its standard deviation), ``"drawdown"`` (fall from the high of up to 365 days) or a column
+        of the market. A bar belongs to the phase that was known at the close before it. The
+        ``bins`` phases hold the same number of the run's bars, so they are known only afterwards;
+        their edges are ``from`` and ``to``, and the row ``not yet known`` has the bars before the
+        first value. Columns: ``bars``, ``log_growth`` of the unit value, ``price_pnl``,
+        ``funding`` and ``fees`` (money; paid is positive), and ``liquidations``.
+
+        The price is the mark, of several instruments the benchmark of the run. ParameterError for
+        another name; a column needs the market, which a loaded result lacks.
+        """
+        core.Range(2, 100).check("bins", bins, whole=True)
+        if by in results.PHASES:
+            price = np.cumprod(1.0 + self.market_returns)
+            if self.has_one_instrument:
+                price = self.mark
+            known = results.find_phase(self.span.closes, price, by)
+        else:
+            known = self._read_column(by)
+        fields, unit = self.record.account._asdict(), self.of_account("unit")
+        before = np.append(self.tally.first_unit, unit[:-1])
+        is_live = before > 0.0
+        growth = np.divide(unit, before, out=np.ones(len(unit)), where=is_live)
+        with np.errstate(divide="ignore"):
+            parts = {"log_growth": np.log(growth)}
+        parts |= {name: fields[name] for name in ("price_pnl", "funding", "fees")}
+        parts["liquidations"] = count_liquidations(self)
+        shifted = np.append(np.nan, known[:-1])
+        return results.sum_by_phase(shifted, pd.DataFrame(parts), int(bins))
+
+    def _read_column(self, name: str) -> core.FloatArray:
+        columns = {} if self.markets is None else next(iter(self.markets.values())).columns
+        known = [*results.PHASES, *(columns if self.has_one_instrument else ())]
+        if name not in known:
+            raise core.ParameterError(
+                f"by must be one of {', '.join(known)}, got {name!r}"
+                f"{core.did_you_mean(name, known)}"
+                f"{'; columns need a run, not a loaded result' if self.markets is None else ''}"
+            )
+        market = self.market
+        rows = np.searchsorted(market.time, self.time)  # type: ignore[union-attr] # it is known
+        return columns[name][rows]
+
+    @property
+    def exposures(self) -> pd.DataFrame:
+        """Signed leverage of each instrument at each close, by name."""
+        equity = self.of_account("equity")[:, None]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            weights = np.where(equity > 0.0, self.notionals / equity, 0.0)
+        return pd.DataFrame(weights, index=core.utc_index(self.time), columns=list(self.names))
+
+    @property
+    def quantities(self) -> pd.DataFrame:
+        """Signed contracts of each instrument at each close, by name."""
+        held = self.of_positions("quantity")
+        return pd.DataFrame(held, index=core.utc_index(self.time), columns=list(self.names))
+
+
+def sample_risk_free(result: RunRecord) -> core.FloatArray:
+    """Return the simple risk-free rate over each sampling period, of shape (n_samples,)."""
+    venue, time = result.venues[result.names[0]], result.time
+    rate, year = as_of(venue.cash_rate, time, "Venue.cash_rate"), venue.day_count * DAY
+    if not np.any(rate):
+        return np.zeros(np.count_nonzero(result.ends_sample))
+    lengths = np.diff(time, prepend=time[:1]) if result.is_session else result.interval
+    total = np.cumsum(np.broadcast_to(rate * (lengths / year), time.shape))
+    return np.diff(total[result.ends_sample != 0.0], prepend=0.0)
+
+
+def sample_market(result: RunRecord) -> core.FloatArray:
+    """Return the simple returns of the market at 1x per sampling period, of shape (n_samples,).
+
+    They are those of the value of one contract at mark closes, in the settlement currency. A market
+    without a close before its first bar begins at the first close.
+    """
+    before = result.before.mark[:1]
+    first = np.where(np.isnan(before), result.mark[:1], before)
+    marks = np.concatenate((first, result.mark[result.ends_sample != 0.0]))
+    value = tables.value_of(result.venue, marks)
+    return np.diff(value) / np.abs(value[:-1])
+
+
+def find_start(result: RunRecord) -> float:
+    account = result.record.account
+    gains = sum(sign * getattr(account, name)[0] for name, sign in SIGNS.items())
+    return float(account.equity[0] - gains)
+
+
+def count_boundless(result: RunRecord) -> int:
+    return int(np.isinf(result.of_positions("target")).any(axis=1).sum())
+
+
+class Held(NamedTuple):
+    name: str
+    text: str
+    total_return: float
+    volatility: float
+    sharpe: float
+    max_drawdown: float
+
+
+def measure_holding(result: RunRecord) -> Held:
+    """Return the measures of the market itself, from the first close to the last.
+
+    Of one instrument its mark price, of several the index that the measures compare with. Returns
+    are sampled and annualized as the account's are, over the same risk-free rate.
+    """
+    name, text, unit = follow_market(result)
+    returns = results.sampled_returns(unit, result.ends_sample, 1.0)
+    return Held(
+        name=name,
+        text=text,
+        total_return=float(unit[-1]) - 1.0,
+        **measure_spread(returns, sample_risk_free(result), result.span.periods),
+        max_drawdown=max_drawdown(unit),
+    )
+
+
+def measure_spread(
+    returns: core.FloatArray, risk_free: core.FloatArray | float, periods: float
+) -> dict[str, float]:
+    if len(returns) < 2:
+        return {"volatility": math.nan, "sharpe": math.nan}
+    excess = returns - risk_free
+    deviation = float(np.std(excess, ddof=1))
+    return {
+        "volatility": float(np.std(returns, ddof=1)) * math.sqrt(periods),
+        "sharpe": ratio(float(np.mean(excess)), deviation, periods),
+    }
+
+
+def follow_market(result: RunRecord) -> tuple[str, str, core.FloatArray]:
+    is_alone = result.has_one_instrument and result.benchmark is None
+    if not (is_alone or result.has_one_position):
+        unit = np.cumprod(1.0 + result.market_returns)
+        text = f"the {name_benchmark(result.manifest)} at 1x; price only, no costs"
+        return "benchmark", text, unit / unit[0]
+    is_inverse = result.venue.contract.kind == "inverse"
+    priced = "in the quote currency, " if is_inverse else ""
+    text = f"buy and hold: the mark price from the first close on; {priced}price only, no costs"
+    return "1x", text, result.mark / result.mark[0]
+
+
+# ----------------------------------------------------------------------------- events and positions
+
+
+def tabulate_events(run: RunData) -> pd.DataFrame:
+    entries = run.entries[run.entries[:, 1] != CAUSED]
+    kinds = entries[:, 1].astype(np.int64)
+    is_trade, is_loss = np.isin(kinds, tables.TRADES), kinds == ledger.LIQUIDATED
+    parts = [(np.arange(len(entries)), np.array([tables.KINDS[each] for each in kinds], object), 4)]
+    for name, chosen, column in (
+        ("fee", is_trade, 5),
+        ("slippage", is_trade, 6),
+        ("impact", is_trade, 7),
+        ("liquidation_loss", is_loss, 5),
+    ):
+        own = np.flatnonzero(chosen & (entries[:, column] != 0.0))
+        parts.append((own, np.full(len(own), name, dtype=object), column))
+    rows = np.concatenate([own for own, _, _ in parts])
+    order = np.argsort(rows, kind="stable")
+    rows, amounts = rows[order], np.concatenate([entries[own, k] for own, _, k in parts])
+    assets = [each.name for each in run.account.collateral]
+    labels = tables.label_owners(run.names, assets, run.options.named if run.options else None)
+    who: Any = labels[entries[rows, tables.OWNER].astype(np.int64)]
+    names: Any = np.concatenate([name for _, name, _ in parts])[order]
+    return pd.DataFrame(
+        {
+            "time": core.utc_index(run.time[entries[rows, 0].astype(np.int64) - run.span.first]),
+            "kind": pd.Categorical(names, categories=[*tables.ORDER]),
+            "instrument": pd.Categorical(who, categories=[*dict.fromkeys(labels)]),
+            "price": tables.find_prices(entries, run.list_venues())[rows],
+            "quantity": entries[rows, 3],
+            "amount": amounts[order],
+        }
+    )
+
+
+def tabulate_positions(run: RunData) -> pd.DataFrame:
+    held, equity, marks = run.record.held, run.of_account("equity"), run.marks
+    notionals, profits, prices = run.notionals, run.profits, run.liquidation_prices
+    options = [] if run.options is None else run_options.tabulate_options(run, run.options)
+    parts = []
+    for i, (name, venue) in enumerate(zip(run.names, run.list_venues(), strict=True)):
+        rows = slice(*(int(each) for each in run.spans[i]))
+        is_held = held["quantity"][rows, i] != 0.0
+        is_shown = is_held | bool(options)  # options fail with it where it is not held
+        own = {
+            "time": core.utc_index(run.time[rows]),
+            "instrument": name,
+            "quantity": held["quantity"][rows, i],
+            "entry": np.where(is_held, tables.price_of(venue, held["entry"][rows, i]), np.nan),
+            "mark": marks[rows, i],
+            "notional": notionals[rows, i],
+            "leverage": tables.divide_by_equity(notionals[rows, i], equity[rows]),
+            "profit": profits[rows, i],
+            **{each: held[each][rows, i] for each in tables.SHOWN},
+            "liquidation_price": np.where(is_shown, prices[rows, i], np.nan),
+            "requirement_share": run.closes.share[rows, i],
+            "target": held["target"][rows, i],
+        }
+        parts.append(pd.DataFrame(own | ({"delta": notionals[rows, i]} if options else {})))
+    parts.extend(options)
+    table = pd.concat(parts, ignore_index=True)
+    held_options = (each["instrument"].iloc[0] for each in options if len(each))  # any may be empty
+    known = list(dict.fromkeys([*run.names, *held_options]))
+    table["instrument"] = pd.Categorical(table["instrument"], categories=known)
+    return table.sort_values(["time", "instrument"], kind="stable", ignore_index=True)
+
+
+# -------------------------------------------------------------------------------------------- bars
+
+
+def bars_table(run: RunData, options: Mapping[str, core.FloatArray]) -> pd.DataFrame:
+    account = tabulate_account(run, options)
+    own = tabulate_position(run) if run.has_one_instrument else {}
+    return pd.DataFrame(account | own, index=core.utc_index(run.time), copy=False)
+
+
+def tabulate_account(
+    run: RunData, options: Mapping[str, core.FloatArray]
+) -> dict[str, core.FloatArray]:
+    account, closes, equity = run.record.account, run.closes, run.record.account.equity
+    needed, backing, initial = closes.requirement, closes.backing, closes.initial
+    venues = run.list_venues()
+    gross, profits = np.abs(run.notionals).sum(axis=1), run.unrealized
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(backing > 0.0, needed / backing, np.inf)
+    peak = np.maximum.accumulate(np.maximum(account.unit, run.first_peak))
+    counted, kept = backing, np.array([1.0 - venue.profit_share() for venue in venues])
+    if (kept[~run.are_isolated] > 0.0).any():  # profits count in part
+        gains = kept * np.maximum(run.profits, 0.0)
+        counted = backing - tables.sum_positions(np.where(run.are_isolated, 0.0, gains))
+    tied = initial
+    if run.are_isolated.any():
+        tied = initial - tables.sum_positions(run.record.held["margin"][:, run.are_isolated])
+    unrealized = profits.sum(axis=1)
+    change = np.diff(unrealized, prepend=float(np.sum(run.before.unrealized)))
+    realized = account.price_pnl - account.slippage - account.impact - change
+    is_rounding = np.abs(realized) <= TOLERANCE * (gross + np.abs(account.price_pnl))
+    is_broke = (initial > 0.0) & ~(equity > 0.0)
+    return {
+        "equity": equity,
+        "gross_leverage": tables.divide_by_equity(gross, equity),
+        "net_leverage": run.net_leverage,
+        "backing": backing,
+        "requirement": needed,
+        "margin_ratio": np.where(needed > 0.0, ratio, 0.0),
+        "balance": closes.balance,
+        "collateral": closes.collateral,
+        "collateral_at_rate": closes.collateral_at_rate,
+        **{name: getattr(account, name) for name in (*TERMS, "top_up", "cash", "reserve")},
+        **options,
+        "overlay": account.overlay,
+        "unit": account.unit / run.first_unit,
+        "drawdown": 1.0 - account.unit / peak,
+        "initial_margin": initial,
+        "available": np.maximum(counted - tied, 0.0),
+        "margin_used": np.where(is_broke, np.inf, tables.divide_by_equity(initial, equity)),
+        "realized_pnl": np.where(is_rounding, 0.0, realized),
+        "unrealized_pnl": unrealized,
+    }
+
+
+def tabulate_position(run: RunData) -> dict[str, core.FloatArray]:
+    fields, venue, equity = run.record.of_one(), run.venue, run.record.account.equity
+    quantity, value, cash = fields["quantity"], tables.value_of(venue, run.mark), fields["cash"]
+    is_held, is_isolated = quantity != 0.0, bool(run.are_isolated[0])
+    needed = run.closes.own[:, 0] if is_isolated else run.closes.requirement
+    with np.errstate(divide="ignore", invalid="ignore"):
+        leverage = quantity * np.abs(value) / equity
+        turns = np.where(is_held, np.abs(run.notionals[:, 0]) / run.closes.initial, 0.0)
+    price = run.liquidation_prices[:, 0]
+    day = find_day(run.interval, is_session=run.is_session)
+    columns = {
+        "close": run.close,
+        "mark": run.mark,
+        "position": quantity,
+        "leverage": np.where(is_held, leverage, 0.0),
+        "maintenance": needed,
+        "liquidation_price": price,
+        "liquidation_probability": forecast_liquidation(
+            quantity, run.mark, price, run.volatilities[0][:, 0], day
+        ),
+        "entry": tables.price_of(venue, fields["entry"]),
+        "margin": fields["margin"],
+        "target": fields["target"],
+        "position_leverage": turns,
+    }
+    if is_isolated:
+        backing = fields["margin"] + run.unrealized[:, 0]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.where(backing > 0.0, needed / backing, np.inf)
+        columns["margin_ratio"] = np.where(is_held, ratio, 0.0)
+        cash = fields["margin"] - quantity * fields["entry"]
+    if venue.interest_on != "loan":
+        return columns
+    owned = np.where(is_held, quantity * value, 0.0)
+    collateral = np.maximum(cash, 0.0) + np.maximum(owned, 0.0)
+    debt = np.maximum(-cash, 0.0) + np.maximum(-owned, 0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        of_long, of_short = (collateral - needed) / debt, collateral / (debt + needed)
+        ltv = np.where(debt > 0.0, debt / collateral, 0.0)
+    health = np.where(debt > 0.0, np.where(owned < 0.0, of_short, of_long), np.inf)
+    return {**columns, "health_factor": health, "ltv": ltv}

@@ -1,0 +1,353 @@
+"""Crowd: the leveraged accounts of one market, as arrays; their liquidation prices and ladder.
+
+The formulas of margin are those of :mod:`backtest.venue`, on arrays. An account's money is kept as
+``beside``, its equity without the position: ``equity(P) = beside + q u(P)``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from backtest import core
+from backtest.core.units import TOLERANCE
+from backtest.margin import (
+    compute_liquidation_value,
+    compute_maintenance,
+    compute_price,
+    compute_value,
+    read_rules,
+)
+from backtest.market import Market, Markets, unwrap_market
+from backtest.venue import Contract, Venue, read_venue
+
+MOST_ACCOUNTS = 10_000_000
+COLUMNS = ("side", "quantity", "entry", "collateral")
+ARRAYS_OF_CROWD = ("quantity", "entry", "collateral", "equity")
+ROUNDS = 64
+"""How often an entry is drawn again if the account would not have survived since."""
+
+
+def to_value(contract: Contract, price: Any) -> Any:
+    return compute_value(contract.size, contract.kind == "inverse", price)
+
+
+def to_price(contract: Contract, value: Any) -> Any:
+    return compute_price(contract.size, contract.kind == "inverse", value)
+
+
+@core.checked_fields
+@dataclass(frozen=True, eq=False, repr=False)
+class Crowd:
+    """The accounts that trade one contract with leverage; one row each.
+
+    Make one with :meth:`from_positions` or :meth:`from_leverage`.
+
+    Attributes
+    ----------
+    quantity, entry, collateral, equity : FloatArray of shape (n_accounts,)
+        Signed contracts, longs positive; entry prices; what backs each position, in the settlement
+        currency; and all the money of the account at its entry price. What exceeds the collateral
+        is never touched by a liquidation.
+    price : float or None
+        The price at which the crowd was made.
+    market : Market or None
+        The market that the entries come from.
+    contract : Contract
+        The contract that quantities count.
+    origin : mapping
+        How the crowd was made, for manifests.
+    """
+
+    quantity: core.FloatArray
+    entry: core.FloatArray
+    collateral: core.FloatArray
+    equity: core.FloatArray
+    price: float | None = None
+    market: Market | None = None
+    contract: Contract = field(default_factory=Contract)
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ARRAYS_OF_CROWD:
+            values = np.asarray(getattr(self, name), dtype=np.float64)
+            object.__setattr__(self, name, core.freeze(values))
+
+    def __len__(self) -> int:
+        return len(self.quantity)
+
+    def __repr__(self) -> str:
+        return f"<Crowd of {core.count_nouns(len(self), 'account')}, {self.content_hash}>"
+
+    @classmethod
+    @core.checked
+    def from_positions(cls, frame: pd.DataFrame, *, price: float | None = None) -> Crowd:
+        """Return a crowd of given positions.
+
+        Parameters
+        ----------
+        frame : DataFrame
+            One row per account: ``side`` ("long" or "short", or 1 or -1), ``quantity`` in contracts
+            (positive), ``entry`` price, ``collateral`` in the settlement currency, and optionally
+            ``equity``, at least the collateral. It may be empty.
+        price : float, optional
+            The price now; a cascade starts from it.
+        """
+        if missing := [name for name in COLUMNS if name not in frame]:
+            raise core.ParameterError(
+                f"frame must have the columns {', '.join(COLUMNS)}, it has no {', '.join(missing)}"
+            )
+        values = {name: read_column(frame, name) for name in COLUMNS[1:]}
+        equity = read_column(frame, "equity") if "equity" in frame else values["collateral"]
+        if np.any(equity < values["collateral"] * (1.0 - 1e-12)):
+            raise core.ParameterError(
+                "equity must be at least the collateral, got less in row "
+                f"{int(np.argmax(equity < values['collateral']))}"
+            )
+        return cls(
+            quantity=read_sides(frame["side"]) * values["quantity"],
+            entry=values["entry"],
+            collateral=values["collateral"],
+            equity=equity,
+            price=None if price is None else find_price(price),
+            origin={"made_from": "positions", "accounts": len(frame)},
+        )
+
+    @classmethod
+    @core.checked
+    def from_leverage(
+        cls,
+        *,
+        open_interest: float,
+        leverage: float | str = "loguniform:1:50",
+        entries: Any = None,
+        long_share: float = 0.5,
+        accounts: int = 100_000,
+        seed: int = 0,
+        price: float | None = None,
+        venue: Venue | str | None = None,
+        lookback: str = "30d",
+    ) -> Crowd:
+        """Return a crowd with a distribution of leverage.
+
+        Parameters
+        ----------
+        open_interest : float
+            The notional of all accounts at the price now, longs and shorts together, in the
+            settlement currency. Every account has the same notional.
+        leverage : str or float
+            Notional over collateral at the entry: ``"loguniform:LOW:HIGH"``,
+            ``"uniform:LOW:HIGH"``, ``"constant:X"``, or a number.
+        entries : Market (or Markets of one) or float
+            Where the entry prices come from. A market: its closes within ``lookback`` of its end,
+            in proportion to volume, for accounts that survived since. None: the price now.
+        long_share : float
+            The share of the open interest that is long, from 0 to 1.
+        accounts, seed : int
+            The number of accounts, and the seed of the draws.
+        price : float, optional
+            The price now; the last close of the market by default.
+        venue : Venue or str, optional
+            The venue: no account has met its lowest maintenance rate since its entry, and
+            quantities are of its contract. Without one, none has lost everything, some fail at any
+            venue before a cascade begins, and the contract is linear, of one unit.
+        lookback : str
+            How far back entries go, such as ``"30d"``.
+        """
+        core.check_range("open_interest", open_interest, low=0.0, high=1e300, open_low=True)
+        core.check_range("long_share", long_share, low=0.0, high=1.0)
+        n = int(core.Range(1, MOST_ACCOUNTS).check("accounts", accounts, whole=True))
+        start = int(core.Range(0, 2**63 - 1).check("seed", seed, whole=True))
+        rng = np.random.default_rng(start)
+        ratio = draw_leverage(leverage, n, rng)
+        is_long = np.arange(n) < round(long_share * n)
+        rng.shuffle(is_long)
+        market = unwrap_market(entries) if isinstance(entries, Market | Markets) else None
+        now = find_price(price, entries if market is None else float(market.close[-1]))
+        venue = None if venue is None else read_venue(venue)
+        contract = Contract() if venue is None else venue.contract
+        margin = 0.0 if venue is None else read_rules(venue).rates[0]
+        if market is None:
+            entry = np.full(n, find_price(entries, now))
+        else:
+            entry = draw_entries(market, ratio, is_long, lookback, rng, margin)
+        longs = int(np.sum(is_long))
+        notional = open_interest * np.where(
+            is_long, long_share / max(longs, 1), (1.0 - long_share) / max(n - longs, 1)
+        )
+        size = notional / abs(to_value(contract, now))
+        collateral = size * np.abs(to_value(contract, entry)) / ratio
+        origin = {
+            "made_from": "leverage",
+            "open_interest": float(open_interest),
+            "leverage": leverage,
+            "long_share": float(long_share),
+            "accounts": n,
+            "seed": start,
+            "lookback": lookback,
+            "maintenance_rate": margin,
+        }
+        return cls(
+            quantity=np.where(is_long, size, -size),
+            entry=entry,
+            collateral=collateral,
+            equity=collateral,
+            price=now,
+            market=market,
+            contract=contract,
+            origin=origin,
+        )
+
+    @property
+    def content_hash(self) -> str:
+        """A hash of all accounts."""
+        arrays = b"".join(getattr(self, name).tobytes() for name in ARRAYS_OF_CROWD)
+        return hashlib.sha256(arrays).hexdigest()[:16]
+
+    @property
+    def leverage(self) -> core.FloatArray:
+        """Notional at entry over collateral, signed."""
+        value = to_value(self.contract, self.entry)
+        return np.asarray(self.quantity * np.abs(value) / self.collateral)
+
+    @core.checked
+    def notional(self, price: float | None = None) -> core.FloatArray:
+        """Return the signed notional of each account at a price, by default that of the crowd."""
+        at = find_price(price, self.price)
+        return np.asarray(self.quantity * abs(to_value(self.contract, at)))
+
+    @core.checked
+    def liquidation_prices(self, venue: Venue | str) -> core.FloatArray:
+        """Return the price at which a venue liquidates each account, NaN where none does."""
+        value = np.asarray(to_value(self.contract, self.entry))
+        beside = self.collateral - self.quantity * value
+        return find_liquidation_prices(read_venue(venue), self.quantity, value, beside)
+
+    @core.checked
+    def ladder(self, venue: Venue | str | None = None, *, price: float | None = None,
+               bins: int = 100, span: float = 0.5) -> pd.DataFrame:  # fmt: skip
+        """Return the notional that is liquidated at each price; bankruptcy prices without a venue.
+
+        ``bins`` price levels reach to both sides by ``span``, a fraction of the price now.
+        The index is the middle of each level; ``long``, ``short``, and what is liquidated between
+        the price now and the level, ``cumulative``, are notionals at the price now.
+        """
+        now = find_price(price, self.price)
+        n = int(core.Range(2, 100_000).check("bins", bins, whole=True))
+        core.check_range("span", span, low=0.0, high=10.0, open_low=True)
+        if venue is None:
+            with np.errstate(divide="ignore"):
+                value = to_value(self.contract, self.entry) - self.collateral / self.quantity
+            prices = to_price(self.contract, value)
+        else:
+            prices = self.liquidation_prices(venue)
+        notional, found = self.notional(now), {}
+        edges = now * np.linspace(max(1.0 - span, 0.0), 1.0 + span, n + 1)
+        for name, side in (("long", 1.0), ("short", -1.0)):
+            rows = ~np.isnan(prices) & (side * notional > 0.0)
+            weights = np.abs(notional[rows])
+            found[name] = np.histogram(prices[rows], edges, weights=weights)[0]
+        middle = 0.5 * (edges[:-1] + edges[1:])
+        falling = np.cumsum(np.where(middle < now, found["long"], 0.0)[::-1])[::-1]
+        rising = np.cumsum(np.where(middle < now, 0.0, found["short"]))
+        cumulative = np.where(middle < now, falling, rising)
+        return pd.DataFrame({**found, "cumulative": cumulative}, pd.Index(middle, name="price"))
+
+
+def find_liquidation_prices(
+    venue: Venue, quantity: Any, entry: Any, beside: Any
+) -> core.FloatArray:
+    """Return the prices that liquidate positions entered at values ``entry``; NaN where none."""
+    rules = read_rules(venue)
+    root = compute_liquidation_value(rules, quantity, entry, beside, 1.0)
+    needed = compute_maintenance(rules, np.abs(quantity * entry), 1.0)
+    is_failing = beside + quantity * entry <= needed * (1.0 + TOLERANCE)
+    price = to_price(venue.contract, np.where(np.isnan(root) & is_failing, entry, root))
+    return np.asarray(np.where(quantity == 0.0, np.nan, price))
+
+
+def read_sides(sides: pd.Series[Any]) -> core.FloatArray:
+    words = {"long": 1.0, "short": -1.0, 1: 1.0, -1: -1.0}
+    found = sides.map(words).to_numpy(dtype=np.float64)
+    if np.isnan(found).any():
+        row = int(np.argmax(np.isnan(found)))
+        raise core.ParameterError(
+            f"side must be 'long' or 'short', or 1 or -1, got {sides.iloc[row]!r} in row {row}"
+        )
+    return np.asarray(found)
+
+
+def read_column(frame: pd.DataFrame, name: str) -> core.FloatArray:
+    values = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64)
+    is_bad = ~((values > 0.0) & np.isfinite(values))
+    if is_bad.any():
+        row = int(np.argmax(is_bad))
+        raise core.ParameterError(
+            f"{name} must be positive and finite, got {frame[name].iloc[row]} in row {row}"
+            + "; the side gives the direction" * (name == "quantity")
+        )
+    return values
+
+
+def find_price(*given: float | None) -> float:
+    """Return the first price that is given."""
+    known = next((each for each in given if each is not None), None)
+    if known is None:
+        raise core.ParameterError(
+            "price must be given, got None; price=, or entries=market to use its last close"
+        )
+    return core.check_range("price", known, low=0.0, high=1e300, open_low=True)
+
+
+def draw_leverage(leverage: Any, n: int, rng: np.random.Generator) -> core.FloatArray:
+    name, *parts = (leverage if isinstance(leverage, str) else f"constant:{leverage}").split(":")
+    try:
+        low, high = (float(each) for each in (parts * 2 if len(parts) == 1 else parts))
+    except ValueError:
+        low = high = 0.0
+    is_known = (name, len(parts)) in (("constant", 1), ("uniform", 2), ("loguniform", 2))
+    if not is_known or not 0.0 < low <= high < np.inf:
+        raise core.ParameterError(
+            "leverage must be 'loguniform:LOW:HIGH', 'uniform:LOW:HIGH', 'constant:X' or a "
+            f"positive number, got {core.repr_plain(leverage)}"
+        )
+    share = rng.random(n)
+    if name == "loguniform":
+        return np.asarray(low * (high / low) ** share)
+    return low + (high - low) * share
+
+
+def draw_entries(
+    market: Market,
+    leverage: core.FloatArray,
+    is_long: core.BoolArray,
+    lookback: str,
+    rng: np.random.Generator,
+    margin: float,
+) -> core.FloatArray:
+    """Draw closes in proportion to volume; again where an account would not have survived since."""
+    length = core.parse_duration(lookback, "lookback")
+    rows = slice(-max(1, length // market.interval), None)
+    close, weight = market.close[rows], market.volume[rows].astype(np.float64)
+    weight = weight if weight.sum() > 0.0 else np.ones(len(close))
+    edges = np.cumsum(weight) / np.sum(weight)
+    lowest = np.minimum.accumulate(np.append(market.low[rows][1:], np.inf)[::-1])[::-1]
+    highest = np.maximum.accumulate(np.append(market.high[rows][1:], -np.inf)[::-1])[::-1]
+    row = np.full(len(leverage), len(close) - 1)
+    left = np.arange(len(leverage))
+    for _ in range(ROUNDS):
+        drawn = np.searchsorted(edges, rng.random(len(left)), side="right").clip(max=len(close) - 1)
+        share = 1.0 / leverage[left]
+        survives = np.where(
+            is_long[left],
+            lowest[drawn] > close[drawn] * (1.0 - share) / (1.0 - margin),
+            highest[drawn] < close[drawn] * (1.0 + share) / (1.0 + margin),
+        )
+        row[left[survives]] = drawn[survives]
+        left = left[~survives]
+    return np.asarray(close[row])

@@ -1,0 +1,706 @@
+"""compare(): test the differences between results that were made under the same terms."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import pandas as pd
+
+from backtest import core, results
+from backtest.core import as_of
+from backtest.core.result_parts import NOTHING, Headline, Part, Shown, ShownChart, ShownTable
+from backtest.core.units import DAY
+from backtest.engine import (
+    BUY_AND_HOLD,
+    AnyPolicy,
+    Backtest,
+    Progress,
+    ScaledAccount,
+    earn_cash,
+    find_growth,
+    measure_market,
+    method,
+    name_better,
+    scale_to_volatility,
+)
+from backtest.engine.equal_risk import NEAR
+from backtest.results import Result
+from backtest.results.differences import STATISTICS
+from backtest.results.performance import LEAST_DEVIATION
+from backtest.results.ranking import AFTER_RUIN, DOUBTS
+
+MEASURED = (
+    "log_growth", "cagr", "volatility", "sharpe", "max_drawdown", "es_95", "mean_leverage",
+    "liquidations", "fees_annual", "funding_annual",
+)  # fmt: skip
+TITLES = {
+    "log_growth": "log growth per year",
+    "sharpe": "Sharpe",
+    "volatility": "volatility",
+    "es_95": "ES 95 %",
+}
+COVERAGE = (
+    "on simulated accounts of 500 and 2,000 days, 95 % intervals held the true difference of log "
+    "growth and Sharpe ratio in 93 to 97 % of cases (docs/sweeps.md)"
+)
+LEAST_MEASURED = 500
+"""Periods of a comparison under which nobody measured the coverage."""
+LEAST_SAMPLES = 30
+"""The least number of returns for an interval."""
+ALIKE = 1e-4
+"""Two accounts are alike if the root mean square of the difference of their returns is at most this
+share of that of the returns."""
+TEST, SAME, RUIN, FEW, NONE = "test", "alike", "ruin", "too few returns", "undefined"
+UNTESTED, LOST = "no test", "both lost"
+ACCOUNTS = "The unit value of each account, free of deposits, and its fall from its own peak."
+MOST_DRAWS = 1_000_000
+SHARED = ("venue", "account", "signal", "sampling", "calendar")
+LISTED = 8
+"""Differing terms that an error lists."""
+
+
+@core.record_making
+@core.checked_only("results", "progress")
+def compare(
+    results: Mapping[str, Result],
+    *,
+    baseline: str | None = None,
+    equal_risk: bool = False,
+    confidence: float = 0.95,
+    draws: int = 1_999,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Test which differences between results are more than noise.
+
+    Parameters
+    ----------
+    results : mapping of str to Result
+        At least two, made on the same market with the same signal, overlay, venue and account.
+    baseline : str, optional
+        The result that the others are compared with; the first by default.
+    equal_risk : bool
+        Whether to scale positions down, and run all again, until all have the volatility of the
+        calmest one. Needs results of this process, not loaded ones.
+    confidence : float
+        The confidence of intervals and decisions, from 0.5 to below 1.
+    draws, seed : int
+        The number of resampled histories, at least 99, and their seed.
+    progress : callable, optional
+        Called with accounts scaled and accounts in total, then with histories drawn and in total.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    ParameterError
+        If an argument is not allowed, or results were made under different terms, naming them.
+
+    Notes
+    -----
+    Differences of log growth, Sharpe ratio, volatility and expected shortfall of sampled returns
+    are tested by the stationary bootstrap: see
+    :func:`backtest.results.differences.compare_pairs`. A ruined account has a log growth of
+    -inf and ranks below all that were not ruined, without a test: returns after the ruin carry no
+    information, and resampling one history cannot estimate how likely ruin was.
+    """
+    if len(results) < 2:
+        raise core.ParameterError(
+            "results must be two or more, each with a name of its own, {'calm': bt.run(...), "
+            f"'bold': bt.run(...)}} for example, got {len(results)}"
+        )
+    against = next(iter(results)) if baseline is None else baseline
+    if against not in results:
+        raise core.ParameterError(
+            f"baseline must be one of {', '.join(results)}, got {baseline!r}"
+            f"{core.did_you_mean(against, [*results])}"
+        )
+    rules = check_rules(confidence, draws, seed)
+    check_alike(results)
+    scaled = equalize_risk(results, progress) if equal_risk else None
+    if scaled is not None:
+        results = {name: each.result for name, each in scaled.items()}
+    sampled = sample_returns(results)
+    rows = {name: measure_account(result) for name, result in results.items()}
+    for name, each in (scaled or {}).items():
+        rows[name] |= {"scale": each.scale, "unscaled_volatility": each.volatility}
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("policy")
+    rest = np.array([1.0 if scaled is None else scaled[name].rest for name in results])
+    differences, blocks = tabulate_differences(sampled, table, rest, against, rules, progress)
+    cautions = list(list_cautions(len(sampled.free), scaled))
+    facts = {
+        "baseline": against,
+        "market": measure_market(next(iter(results.values()))),
+        "equal_risk": equal_risk,
+        **rules._asdict(),
+        "blocks": blocks,
+        "warnings": cautions,
+    }
+    manifest = build_manifest(results, scaled, sampled, facts)
+    index = next(iter(results.values())).returns.index
+    returns = pd.DataFrame(dict(zip(results, sampled.returns, strict=True)), index=index)
+    free = pd.Series(sampled.free, index=index, name="risk_free")
+    for caution in cautions:
+        core.warn_caller(caution)
+    return Comparison(table, differences, returns, free, manifest, results)
+
+
+@method("compare")
+def compare_policies(test: Backtest, policies: Mapping[str, AnyPolicy], **how: Any) -> Comparison:
+    """Run policies by name, and call :func:`backtest.compare` with the results."""
+    return compare({name: test.run(each) for name, each in policies.items()}, **how)
+
+
+def build_manifest(
+    results: Mapping[str, Result],
+    scaled: Mapping[str, ScaledAccount] | None,
+    sampled: results.Sampled,
+    facts: Mapping[str, Any],
+) -> dict[str, Any]:
+    first = next(iter(results.values())).manifest
+    overlay = find_overlay(first)
+    manifest: dict[str, Any] = core.to_plain(
+        {
+            "kind": "comparison",
+            "data": first["data"],
+            "policies": {
+                name: {
+                    "text": result.manifest["policy"]["text"],
+                    "source_hash": result.manifest["policy"]["source_hash"],
+                    "result": result.manifest["id"],
+                    "scale": 1.0 if scaled is None else scaled[name].scale,
+                    "rest": 1.0 if scaled is None else scaled[name].rest,
+                }
+                for name, result in results.items()
+            },
+            **{name: first[name] for name in SHARED},
+            **({"overlay": overlay} if overlay else {}),
+            "samples": {
+                "n": sampled.returns.shape[1],
+                "per_year": sampled.per_year,
+                "periods": sampled.periods,
+            },
+            **facts,
+            "versions": {**core.find_versions(), "arch": core.find_version("arch")},
+        }
+    )
+    return {"id": core.compute_id(manifest), **manifest}
+
+
+# ------------------------------------------------------------------------------------- arguments
+
+
+def check_rules(confidence: float, draws: int, seed: int) -> BootstrapRules:
+    level = core.check_range("confidence", confidence, low=0.5, high=1.0, open_high=True)
+    n = int(core.Range(99, MOST_DRAWS).check("draws", draws, whole=True))
+    if (n + 1) * (1.0 - level) < 1.0 - 1e-9:
+        raise core.ParameterError(
+            f"draws must be {1.0 / (1.0 - level) - 1.0:,.0f} or more for a confidence of {level:g},"
+            f" got {n}"
+        )
+    start = core.Range(0, 2**63 - 1).check("seed", seed, whole=True)
+    return BootstrapRules(level, n, int(start))
+
+
+def check_alike(results: Mapping[str, Result]) -> None:
+    name, first = next(iter(results.items()))
+    terms = core.to_plain(describe_terms(first))
+    for other, result in results.items():
+        theirs = core.to_plain(describe_terms(result))
+        found = [each for each, *_ in walk_differences(terms, theirs)]
+        if result.manifest["resumed_from"] is not None:
+            what = "begins in the middle: it was resumed from another run"
+        elif found:
+            more = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
+            what = f"differs from {name} in {', '.join(found[:LISTED])}{more}"
+        else:
+            continue
+        raise core.ParameterError(
+            "results must share market data, time, signal, venue and account to be compared, "
+            f"{other!r} {what}"
+        )
+
+
+def describe_terms(result: Result) -> dict[str, Any]:
+    manifest = result.manifest
+    data = manifest["data"]
+    span = {"market data": data["content_hash"], "start": data["start"], "end": data["end"]}
+    return {**span, **{name: manifest[name] for name in SHARED}, "overlay": find_overlay(manifest)}
+
+
+def find_overlay(manifest: Mapping[str, Any]) -> str:
+    return str((manifest.get("overlay") or {}).get("text", ""))
+
+
+def walk_differences(mine: Any, theirs: Any, lead: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield the dotted name and both values of each entry in which plain data differ."""
+    if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
+        for key in sorted({*mine, *theirs}):
+            name = f"{lead}.{key}" if lead else key
+            yield from walk_differences(mine.get(key), theirs.get(key), name)
+    elif isinstance(mine, list) and isinstance(theirs, list) and len(mine) == len(theirs):
+        for place, (one, other) in enumerate(zip(mine, theirs, strict=True)):
+            yield from walk_differences(one, other, f"{lead}[{place}]")
+    elif mine != theirs:
+        yield lead, mine, theirs
+
+
+def list_cautions(n: int, scaled: Mapping[str, ScaledAccount] | None) -> Iterator[str]:
+    if n < LEAST_SAMPLES:
+        yield (
+            f"{n} returns are too few for intervals, which need {LEAST_SAMPLES}: give a longer "
+            "market, or a shorter sampling"
+        )
+    for name, each in (scaled or {}).items():
+        if not each.distance <= NEAR:
+            got = float(each.result.metrics["volatility"])
+            how = (
+                f"was scaled to a volatility of {got:.4g}, not"
+                if got
+                else "held nothing, and cannot be scaled"
+            )
+            yield f"{name} {how} to {each.target:.4g}: its risk is not equal"
+
+
+# --------------------------------------------------------------------------------- the accounts
+
+
+def measure_account(result: Result) -> dict[str, float]:
+    """Return log growth, all measures of a run, and its costs per year over mean equity."""
+    rates = results.find_cost_rates(result.tally, result.span)
+    return {
+        "log_growth": find_growth(result),
+        **result.metrics,
+        **{f"{name}_annual": rate for name, rate in rates.items()},
+    }
+
+
+def sample_returns(results: Mapping[str, Result]) -> results.Sampled:
+    """Return the sampled returns of all accounts, of shape (k, n)."""
+    first = next(iter(results.values()))
+    rows = np.array([result.returns.to_numpy() for result in results.values()])
+    per_year = rows.shape[1] / first.span.years
+    return results.Sampled(rows, sample_free(first), per_year, first.span.periods)
+
+
+def sample_free(result: Result) -> core.FloatArray:
+    """Return the simple risk-free return of each sampling period, of shape (n,)."""
+    venue, time = result.venues[result.names[0]], result.time
+    years = np.diff(time, prepend=time[:1]) / (venue.day_count * DAY)
+    free = earn_cash(as_of(venue.cash_rate, time, "Venue.cash_rate"), years, len(time))
+    ends = np.flatnonzero(result.ends_sample)
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    return np.asarray(np.expm1(np.add.reduceat(np.log1p(free), starts)))
+
+
+# ---------------------------------------------------------------------------------- equal risk
+
+
+def equalize_risk(
+    results: Mapping[str, Result], progress: Progress | None
+) -> dict[str, ScaledAccount]:
+    for name, result in results.items():
+        is_retuned = "switches" in result.manifest["policy"]
+        if is_retuned or not result.policies:
+            what = "changed its parameters on the way" if is_retuned else "was loaded"
+            raise core.ParameterError(f"equal_risk runs every policy again, {name!r} {what}")
+    known = {name: result.metrics["volatility"] for name, result in results.items()}
+    moving = [each for each in known.values() if each > LEAST_DEVIATION]
+    if not moving:
+        raise core.ParameterError(
+            "equal_risk needs an account that moves, all have a volatility of 0"
+        )
+    found = {}
+    for done, (name, result) in enumerate(results.items()):
+        found[name] = scale_to_volatility(result, min(moving))
+        if progress is not None:
+            progress(done + 1, len(results))
+    return found
+
+
+# ------------------------------------------------------------------------------- the differences
+
+
+class BootstrapRules(NamedTuple):
+    confidence: float
+    draws: int
+    seed: int
+
+
+def tabulate_differences(
+    sampled: results.Sampled,
+    table: pd.DataFrame,
+    rest: core.FloatArray,
+    baseline: str,
+    rules: BootstrapRules,
+    progress: Progress | None,
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Return a row per measure and policy, and the length of blocks by measure.
+
+    ``rest`` of shape (k,) is by what returns are still to be multiplied for the risk to be equal.
+    """
+    names = [*table.index]
+    pairs = np.array([(k, names.index(baseline)) for k, name in enumerate(names)
+                      if name != baseline], dtype=np.int64)  # fmt: skip
+    ruined = table["ruined"].to_numpy() != 0.0
+    lost = np.array([results.is_lost(row) for row in table.to_dict("records")])
+    living = np.where(ruined[:, None], 0.0, sampled.returns * rest[:, None])
+    bases = np.array([find_basis(living, pair, ruined) for pair in pairs], dtype=object)
+    bases[lost[pairs].all(axis=1)] = LOST
+    rows, blocks = [], {}
+    for place, measure in enumerate(TITLES):
+        is_tested, of_run = measure in STATISTICS, table[measure].to_numpy()
+        with np.errstate(invalid="ignore"):
+            gap = results.pair_differences(of_run if is_tested else of_run * rest, pairs)
+        is_fallen = bases == RUIN
+        edge = np.where(is_fallen, gap if measure == "log_growth" else np.nan, np.nan)
+        found = {"difference": np.where(is_fallen, edge, gap), "low": edge, "high": edge.copy(),
+                 "p_value": np.full(len(pairs), np.nan)}  # fmt: skip
+        tested = np.isin(bases, (TEST, SAME)) & is_tested
+        if tested.any():
+            drawn = results.compare_pairs(
+                sampled._replace(returns=living),
+                pairs[tested],
+                measure,
+                confidence=rules.confidence,
+                draws=rules.draws,
+                rng=np.random.default_rng(rules.seed),
+                progress=None
+                if progress is None
+                else functools.partial(
+                    _report, progress, place * rules.draws, len(STATISTICS) * rules.draws
+                ),
+            )
+            blocks[measure] = drawn.block
+            for name, column in found.items():
+                column[tested] = getattr(drawn, name)
+        for name in ("difference", "low", "high"):
+            found[name][bases == LOST] = np.nan
+        corrected = np.full(len(pairs), np.nan)
+        corrected[bases == TEST] = results.holm(found["p_value"][bases == TEST])
+        is_decided = np.nan_to_num(corrected, nan=1.0) <= 1.0 - rules.confidence + 1e-12
+        basis = np.where((bases == TEST) & ~np.array(is_tested), UNTESTED, bases)
+        basis[np.isnan(found["difference"]) & ~np.isin(bases, (RUIN, LOST))] = NONE
+        rows.append(
+            pd.DataFrame(
+                {
+                    "policy": [names[one] for one, _ in pairs],
+                    "against": baseline,
+                    "measure": measure,
+                    **found,
+                    "p_holm": corrected,
+                    "distinguishable": np.isinf(found["difference"]) | is_decided,
+                    "basis": basis,
+                }
+            )
+        )
+    return pd.concat(rows, ignore_index=True), blocks
+
+
+def _report(progress: Progress, done: int, total: int, more: int) -> None:
+    progress(done + more, total)
+
+
+def find_basis(returns: core.FloatArray, pair: core.IntArray, ruined: core.BoolArray) -> str:
+    if ruined[pair].any():
+        return RUIN
+    one, other = returns[pair]
+    if len(one) < LEAST_SAMPLES:
+        return FEW
+    apart = np.sqrt(np.mean((one - other) ** 2))
+    size = np.sqrt(max(np.mean(one**2), np.mean(other**2)))
+    return SAME if apart <= ALIKE * size else TEST
+
+
+# ------------------------------------------------------------------------------------- the result
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(core.SavedResult):
+    """Several policies on the same market and terms.
+
+    Attributes
+    ----------
+    table : DataFrame
+        One row per policy: ``log_growth`` per year (-inf after ruin), all measures of a run, and
+        ``liquidation_loss_annual``; at equal risk also ``scale`` and ``unscaled_volatility``.
+    differences : DataFrame
+        One row per measure and policy beside the baseline: ``policy``, ``against``, ``measure``
+        (log_growth, sharpe, volatility, es_95), ``difference`` from the baseline, ``low`` and
+        ``high`` of its interval, ``p_value``, ``p_holm`` (corrected over the rows of the measure),
+        ``distinguishable``, and its ``basis``: ``test``; ``alike`` (almost equal returns);
+        ``ruin`` (decided without a test); ``no test`` (volatility, es_95); ``too few returns``;
+        ``undefined``.
+    returns : DataFrame
+        Simple returns per sampling period, one column per policy.
+    risk_free : Series
+        The risk-free return of the same periods.
+    manifest : mapping
+        Data, venue, account, policies, settings and versions.
+    results : mapping of str to Result, or None
+        The results, scaled at equal risk; None in a loaded comparison.
+    """
+
+    table: pd.DataFrame
+    differences: pd.DataFrame
+    returns: pd.DataFrame
+    risk_free: pd.Series[float]
+    manifest: Mapping[str, Any]
+    results: Mapping[str, Result] | None = None
+
+    kind = "comparison"
+    call = "bt.compare"
+    table_names = ("table", "differences", "returns")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The results, in the order given."""
+        return tuple(map(str, self.table.index))
+
+    @property
+    def baseline(self) -> str:
+        """The result that the others are compared with."""
+        return str(self.manifest["baseline"])
+
+    @property
+    def confidence(self) -> float:
+        """The confidence of intervals and decisions."""
+        return float(self.manifest["confidence"])
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The warnings of the comparison, one sentence each."""
+        return tuple(self.manifest["warnings"])
+
+    @property
+    def ruined(self) -> tuple[str, ...]:
+        """The policies whose account was ruined, latest ruin first."""
+        fallen = self.table[self.table["ruined"] != 0.0]
+        rows = fallen.sort_values("ruin_time", ascending=False, kind="stable")
+        return tuple(map(str, rows.index))
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """The policies whose account was lost: ruined, or 99 % of its unit value is gone."""
+        rows = self.table[["ruined", "total_return"]].to_dict("index")
+        return tuple(str(name) for name, row in rows.items() if results.is_lost(row))
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The policies by log growth, highest first; ruined ones last, latest ruin first."""
+        growth = self.table["log_growth"].sort_values(ascending=False, kind="stable")
+        return (*(str(name) for name in growth.index if name not in self.ruined), *self.ruined)
+
+    def _tabulate_gaps(self) -> ShownTable:
+        cells: dict[str, dict[str, str]] = {}
+        for row in self.differences.to_dict("records"):
+            cells.setdefault(str(row["policy"]), {})[TITLES[row["measure"]]] = write_gap(row)
+        others = [name for name in self.order if name != self.baseline]
+        table = pd.DataFrame.from_dict(cells, orient="index").loc[others]
+        heads = {title: core.Head(title, "", "decimals") for title in TITLES.values()}
+        note = f"Intervals of {100.0 * self.confidence:.6g} %; * is more than noise."
+        caption = f"Difference from {self.baseline}"
+        return ShownTable(table, caption, note, core.Head("policy"), heads)
+
+    def _describe_intervals(self) -> str:
+        blocks = ", ".join(f"{n} for {TITLES[name]}" for name, n in self.manifest["blocks"].items())
+        few = f"; here are {len(self.returns):,} periods, fewer than were measured"
+        return (
+            f"intervals by the stationary bootstrap: {self.manifest['draws']:,} histories, seed "
+            f"{self.manifest['seed']}, of all accounts together, in blocks of a mean length of "
+            f"{blocks or 'no'} periods; decisions allow for the number of comparisons of a measure "
+            f"(Holm). {core.capitalize(COVERAGE)}{few * (len(self.returns) < LEAST_MEASURED)}"
+        )
+
+    @property
+    def verdict(self) -> str:
+        clear = self.differences[self.differences["distinguishable"]]
+        parts = []
+        for measure, words in TITLES.items():
+            rows = clear[clear["measure"] == measure].to_dict("records")
+            sides = [f"{row['policy']} ({'higher' if row['difference'] > 0.0 else 'lower'})"
+                     for row in rows]  # fmt: skip
+            parts += [f"{words}: {', '.join(sides)}"] if sides else []
+        start = f"Against {self.baseline}, with {self.confidence:.0%} confidence,"
+        found = f"these differ by more than noise. {core.capitalize('; '.join(parts))}."
+        return f"{start} {found if parts else 'nothing differs by more than noise.'}{self._lead()}"
+
+    def _lead(self) -> str:
+        best = self.order[0]
+        row: Any = self.table.loc[best]
+        own = {str(name): float(x) for name, x in row.items()}
+        market = name_better({BUY_AND_HOLD: self.manifest["market"]}, own, f"{best}'s")
+        found = [f"The baseline {best} grew most."] if best == self.baseline else []
+        found += [f"{core.capitalize(market)}."] if market else []
+        return "".join(f" {each}" for each in found)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        days = self.table["ruin_time"]
+        found = [
+            f"{name} was RUINED after {float(days[name]):,.1f} days: no trade since; {AFTER_RUIN}."
+            for name in self.ruined
+        ]
+        for name in self.lost:
+            if name not in self.ruined:
+                left = 1.0 + float(self.table["total_return"][name])
+                found.append(
+                    f"{name} was LOST: {core.format_percent(left, 4)} of its money is left."
+                )
+        if len(self.lost) > 1:
+            found.append(f"Nothing is compared between lost accounts: {', '.join(self.lost)}.")
+        if self.manifest["equal_risk"]:
+            found.append(
+                "At equal risk: positions were scaled by factors known only afterwards, to compare "
+                "and not to trade."
+            )
+        for measure, doubt in DOUBTS.items():
+            counts = self.table[measure][self.table[measure] > 0.0]
+            if len(counts):
+                each = ", ".join(f"{name} {count:,.0f}" for name, count in counts.items())
+                found.append(f"Bars in which {doubt}: {each}.")
+        return (*found, *self.warnings)
+
+    def __repr__(self) -> str:
+        risk = " at equal risk" if self.manifest["equal_risk"] else ""
+        return f"<Comparison of {', '.join(self.names)}{risk} on {self.manifest['data']['source']}>"
+
+    def to_dict(self) -> dict[str, Any]:
+        data: dict[str, Any] = core.to_plain(
+            {
+                "comparison": self.manifest,
+                "table": self.table.reset_index().to_dict("records"),
+                "differences": self.differences.to_dict("records"),
+                "order": list(self.order),
+            }
+        )
+        return data
+
+    # ---------------------------------------------------------------------------------- the page
+
+    @property
+    def folder_title(self) -> str:
+        return "compare"
+
+    @property
+    def policy_name(self) -> str:
+        return ", ".join(self.names)
+
+    @property
+    def title(self) -> str:
+        others = ", ".join(name for name in self.names if name != self.baseline)
+        return f"{self.baseline} against {others}"
+
+    @property
+    def note(self) -> str:
+        return f"{len(self.names)} policies"
+
+    @property
+    def heading(self) -> str:
+        return core.clip(self.title, 200)
+
+    def list_numbers(self) -> list[Headline]:
+        rows = self.table[["cagr", "sharpe"]].to_dict("index")
+        return [
+            Headline(f"cagr {name}", core.clip(name, 60), rows[name]["cagr"], "percent",
+                     f"per year; Sharpe {core.format_number(rows[name]['sharpe'])}", "more")
+            for name in self.order[:8]
+        ]  # fmt: skip
+
+    def list_parts(self) -> list[Part]:
+        others = [name for name in self.names if name != self.baseline]
+        units = (1.0 + self.returns[[self.baseline, *others]]).cumprod()
+        ordered, label = self.table.loc[list(self.order)], core.Head("policy")
+        names = tuple(name for name in MEASURED[1:] if name in self.table)
+        accounts: list[Shown] = [
+            show_accounts(units),
+            ShownTable(ordered, "Measures", columns=names, labels=label,
+                       note="The highest log growth first, ruined accounts last."),
+        ]  # fmt: skip
+        gaps: list[Shown] = []
+        for measure, title in TITLES.items():
+            rows = self.differences[self.differences["measure"] == measure].set_index("policy")
+            gaps.append(show_gap(f"difference-{measure}", f"Difference of {title}", rows))
+        gaps.append(self._tabulate_gaps())
+        lead = f"Each account less {self.baseline}; intervals hold {self.confidence:.0%}."
+        return [
+            Part("accounts", "The accounts", "One unit of money in each, over the same time.",
+                 tuple(accounts), "both"),
+            Part("differences", "What differs by more than noise", lead, tuple(gaps), "both"),
+        ]  # fmt: skip
+
+    def list_assumptions(self) -> tuple[str, ...]:
+        return (f"{core.capitalize(self._describe_intervals())}.",)
+
+    def list_measures(self) -> Mapping[str, float]:
+        best: Any = self.table.loc[self.order[0]]
+        return dict(best)
+
+    def list_policies(self) -> Iterable[type]:
+        for result in (self.results or {}).values():
+            yield from (type(each) for each in result.policies.values())
+
+    def _lay_out(self) -> dict[str, pd.DataFrame | None]:
+        returns = self.returns.set_axis(range(len(self.names)), axis=1)
+        numbered = {str(name): returns[name] for name in returns}
+        columns = {"time": returns.index, "risk_free": self.risk_free, **numbered}
+        return {
+            "table": self.table.reset_index(),
+            "differences": self.differences,
+            "returns": pd.DataFrame(columns),
+        }
+
+    @classmethod
+    def _read_back(
+        cls,
+        manifest: dict[str, Any],
+        tables: Mapping[str, pd.DataFrame],
+        folder: Path,  # noqa: ARG003
+    ) -> Self:
+        table, returns = tables["table"].set_index("policy"), tables["returns"].set_index("time")
+        free = returns.pop("risk_free")
+        named = returns.set_axis(table.index.rename(None), axis=1)
+        return cls(table, tables["differences"], named, free, manifest)
+
+
+def write_gap(row: Mapping[Any, Any]) -> str:
+    """Return a difference with the half width of its interval, or why it has none."""
+    mark = " *" if row["distinguishable"] else ""
+    gap, half, basis = row["difference"], row["high"] - row["difference"], row["basis"]
+    if basis in (SAME, LOST):
+        return str(basis)
+    if basis not in (TEST, FEW, UNTESTED):
+        word = "below" if gap < 0.0 else "above"
+        return f"{word if math.isinf(gap) else 'n/a'}{mark}"
+    unit = 1.0 if row["measure"] == "sharpe" else 100.0
+    around = "" if basis != TEST else f" ± {unit * half:.2f}" if math.isfinite(half) else " ± ?"
+    return f"{unit * gap:.2f}{around}{'' if unit == 1.0 else ' %'}{mark}"
+
+
+def show_gap(key: str, title: str, rows: pd.DataFrame) -> ShownChart:
+    known = rows[np.isfinite(rows["difference"])]
+    return ShownChart(
+        key, title, "Blue where it is more than noise, gray where it is not.",
+        known[["difference", "low", "high", "distinguishable"]] if len(known) else None,
+        "intervals", x="difference", percent="" if key.endswith("sharpe") else "x", size="narrow",
+    )  # fmt: skip
+
+
+def show_accounts(
+    units: pd.DataFrame,
+    colors: Mapping[str, str] = NOTHING,
+    marks: tuple[float, ...] = (),
+    more: str = "",
+) -> ShownChart:
+    return ShownChart(
+        "accounts", "The accounts over time", f"{ACCOUNTS} {more}".rstrip(), units, "accounts",
+        colors, marks=marks, has_legend=True, height=560,
+    )  # fmt: skip

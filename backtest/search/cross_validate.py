@@ -1,0 +1,629 @@
+"""cross_validate(): combinatorial purged cross-validation of a search, at the cost of one sweep."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias, Unpack
+
+import numpy as np
+import pandas as pd
+
+from backtest import core
+from backtest.core import as_of
+from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
+from backtest.core.units import DAY, YEAR_DAYS
+from backtest.engine import (
+    count_periods,
+    earn_cash,
+    mark_samples,
+    measure_years,
+    read_test,
+    short_form,
+)
+from backtest.market import Markets
+from backtest.results import annualize_ratios
+from backtest.results.measure_table import COSTS
+from backtest.search import Journal, SearchProblem, find_distinct
+from backtest.search import validation as v
+from backtest.sweep import count_sets, draw_sets, name_column, take_sets, to_plain_value
+from backtest.venue import Venue
+
+if TYPE_CHECKING:
+    from backtest.engine import BacktestFields, Progress
+    from backtest.market import Market
+    from backtest.policies import Policy
+    from backtest.sweep import Evaluator, Rows, Sets
+
+KIND = "cross-validation"
+CHUNK = 256
+"""Sets that are run at a time, which is what a kill can lose."""
+RETURNS, FAILED = "sampled returns", "has failed"
+PANELS, PANEL_SETS = 200, 50
+"""Panels of noise by which the interval of an overfitting probability is calibrated."""
+MOST_COMPARED = 500
+"""Splits of a panel, spread evenly."""
+LEAST_SHARE = 1e-13
+"""A variance below this share of the mean square is a rounding error of a constant."""
+
+SUMS = (
+    "price_pnl", *COSTS, "liquidations", "liquidation_loss", "bad_debt", "stops", "take_profits",
+    "margin_calls", "calls_met", "calls_failed", "liquidated_after_call", "flows", "top_ups",
+)  # fmt: skip
+MAXIMA = ("max_drawdown", "ruined", "peak_leverage", "peak_margin_ratio")
+MEANS = ("turnover", "mean_leverage", "gross_over_cap")
+OF_RETURNS = ("total_return", "cagr", "volatility", "sharpe", "sortino")
+KNOWN = frozenset({*SUMS, *MAXIMA, *MEANS, *OF_RETURNS, "calmar"})
+"""Measures of consecutive fresh accounts that follow from those of each."""
+FIRST = ("sharpe", "cagr", "total_return", "volatility", "max_drawdown", "ruined")
+MEASURES = ("sharpe", "cagr", "total_return", "volatility", "max_drawdown", "fees", "ruined")
+BINS = 10
+BARS = {"no better than the median set": "loss", "better": "accent"}
+SPREAD = "the spread of the paths is not an interval"
+
+
+@short_form
+@core.record_making
+@core.checked_only("resume", "progress")
+def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is said
+    market: Market | Markets,
+    policy: type[Policy] | Policy,
+    *,
+    space: Mapping[str, Any] | None = None,
+    fix: Mapping[str, Any] | None = None,
+    objective: Any = "sharpe",
+    constraints: Mapping[str, str] | None = None,
+    groups: int = 10,
+    test_groups: int = 2,
+    embargo: int | str | None = None,
+    trials: int = 2_000,
+    seed: int = 0,
+    store: str | Path | None = None,
+    resume: bool = False,
+    threads: int | None = None,
+    memory: str = "1GiB",
+    cluster: str | None = None,
+    compile: bool = True,  # noqa: A002 - the word users know
+    progress: Progress | None = None,
+    **fields: Unpack[BacktestFields],
+) -> CrossValidation:
+    """Choose the best set on each choice of groups of time, and test it on the others.
+
+    Parameters
+    ----------
+    market, compile, store, resume, **fields
+        As in :func:`backtest.walk_forward`.
+    policy, space, fix, objective, constraints, seed, threads, memory, cluster
+        As in :func:`backtest.tune`. One objective; it and the constraints are measures that add
+        up over groups, as returns, costs, counts and the deepest drawdown do. The space holds
+        parameters of the policy and of the signal.
+    groups, test_groups : int
+        N groups of whole sampling periods, k of them in each test: C(N, k) splits and
+        k/N · C(N, k) paths.
+    embargo : int or str, optional
+        Bars, or a duration, at the beginning of a train group that follows a test group, whose
+        returns do not count, rounded up to whole sampling periods; 1 % of all bars by default.
+        It should be as long as the policy's columns remember: their longest window.
+    trials : int, optional
+        Sets, drawn evenly from the space (scrambled Sobol points).
+    progress : callable, optional
+        Called with the sets run in a group, and all there will be.
+
+    Returns
+    -------
+    CrossValidation
+
+    Raises
+    ------
+    ParameterError
+        If an argument is not allowed, groups are too short, or nothing is there to resume.
+    PolicyError
+        If every set fails.
+    DataError
+        If the folder cannot be written, or another process works in it.
+
+    Notes
+    -----
+    Every set lives with fresh capital in each group; its columns are warmed by the bars before. A
+    split is scored from these accounts: returns one after another, costs and counts as sums, the
+    drawdown as the deepest within a group, ruin in any. Labels do not overlap here, so that nothing
+    is purged: accounts end at their mark. Source: Lopez de Prado (2018), Advances in Financial
+    Machine Learning, chapter 12.
+    """
+    problem = v.read_validated(
+        read_test(market, fields), policy, store, compile=compile, threads=threads, memory=memory,
+        objective=objective, constraints=constraints, space=space, fix=fix, trials=trials,
+        seed=seed,
+    )  # fmt: skip
+    check_objective(problem)
+    market, sampling = problem.market, problem.test.sampling
+    cut, k = v.split_groups(market, groups, test_groups, sampling)
+    bars = v.check_embargo(embargo, cut, market)
+    period = max(core.parse_duration(sampling, "sampling"), market.interval)
+    skipped = min(-(-bars * market.interval // period), int(np.diff(cut.samples).min()) - 2)
+    plan = SplitPlan(cut, k, bars, skipped)
+    manifest = problem.describe_search(
+        KIND, groups=plan.groups.n, test_groups=plan.k, embargo=plan.embargo
+    )
+    drawn = draw_sets(problem.space, trials, seed=seed)
+    sets = take_sets(drawn, find_distinct(drawn))
+
+    def make(evaluator: Evaluator, folder: Path | None) -> CrossValidation:
+        evaluator.check_causal(problem.space.list_ends())
+        runs = run_groups(evaluator, sets, plan.groups, folder, progress)
+        if any(each.failed.all() for each in runs):
+            raise core.PolicyError(
+                "every set failed in a group; run one alone with bt.run to see more"
+            )
+        return judge_splits(problem, sets, plan, runs, manifest)
+
+    how: Any = {"store": store, "resume": resume, "cluster": cluster}
+    return v.make_or_resume(CrossValidation, problem, manifest, make, **how)
+
+
+class SplitPlan(NamedTuple):
+    groups: v.Groups
+    k: int
+    embargo: int
+    skipped: int
+    """Sampled returns within the embargo."""
+
+
+class SplitWinners(NamedTuple):
+    row: core.IntArray
+    inside: core.FloatArray
+    outside: core.FloatArray
+    rank: core.FloatArray
+
+
+def check_objective(problem: SearchProblem) -> None:
+    objective = problem.objective
+    names = {*objective} if isinstance(objective, Mapping) else {objective}
+    names = {name.strip().lstrip("- ") if isinstance(name, str) else "a function" for name in names}
+    names |= {each.name for each in problem.goal.constraints}
+    if names - KNOWN:
+        raise core.ParameterError(
+            "objective and constraints of a cross-validation must add up over groups, as sharpe, "
+            f"cagr, max_drawdown and fees do, got {', '.join(sorted(names - KNOWN))}; a walk "
+            "forward takes any"
+        )
+
+
+def judge_splits(
+    problem: SearchProblem,
+    sets: Sets,
+    plan: SplitPlan,
+    runs: Sequence[GroupRuns],
+    manifest: Mapping[str, Any],
+) -> CrossValidation:
+    periods, n = (
+        count_periods(problem.test.calendar, problem.test.sampling, problem.market),
+        len(runs),
+    )
+    plain = build_parts(problem, plan.groups, runs, 0)
+    late = build_parts(problem, plan.groups, runs, plan.skipped)
+    failed = np.any([each.failed for each in runs], axis=0)
+
+    def score(parts: Sequence[GroupPart]) -> tuple[core.FloatArray, core.FloatArray]:
+        metrics = combine_parts(parts, periods)
+        scores, violation = problem.goal.score(metrics, failed)
+        return v.order_scores(scores, metrics["ruined"]), violation
+
+    insides, outsides = [], []
+    for tested in v.list_splits(n, plan.k):
+        is_late = v.find_embargoed(n, tested)
+        rest = [late[g] if is_late[g] else plain[g] for g in range(n) if g not in tested]
+        inside, violation = score(rest)
+        insides.append(np.where(violation == 0.0, inside, -np.inf))
+        outsides.append(score([plain[g] for g in tested])[0])
+    winners = choose_winners(insides, outsides)
+    objective, empty = problem.goal.objective, int(np.sum(winners.row < 0))
+    text = f"{empty} of {len(winners.row)} splits have no set that keeps all constraints"
+    matrix = np.stack([objective.score(each.metrics) for each in runs], axis=1)
+    splits = pd.DataFrame({"groups": v.list_splits(n, plan.k), "in_sample": winners.inside,
+                           "out_of_sample": winners.outside, "rank": winners.rank})  # fmt: skip
+    for name in problem.names:
+        setting = problem.varied.settings[name]
+        values = [None if row < 0 else to_plain_value(setting, sets[name][row])
+                  for row in winners.row.tolist()]  # fmt: skip
+        splits[name_column(name)] = pd.Series(values)
+    return CrossValidation(
+        splits=splits.rename_axis("split"),
+        paths=stitch_paths(plan, winners, plain, runs, periods),
+        matrix=pd.DataFrame(matrix).rename_axis("set"),
+        sets=pd.DataFrame({name_column(name): sets[name] for name in problem.names}),
+        figures={
+            "embargo_bars": plan.embargo,
+            "embargo_samples": plan.skipped,
+            "sets": count_sets(sets),
+            "pbo": estimate_overfitting(winners.rank, n, plan.k).to_dict(),
+            "mean_rank": find_known(np.mean, winners.rank),
+            "median_in_sample": find_known(np.median, winners.inside),
+            "median_out_of_sample": find_known(np.median, winners.outside),
+            "warnings": [text] * bool(empty),
+        },
+        manifest=manifest,
+    )
+
+
+def find_known(measure: Any, values: core.FloatArray) -> float:
+    known = values[np.isfinite(values)]
+    return float(measure(known)) if len(known) else math.nan
+
+
+# ------------------------------------------------------------------------- all sets in each group
+
+
+class GroupRuns(NamedTuple):
+    """All sets in one group: measures of shape (n_sets,) and returns (n_samples, n_sets)."""
+
+    metrics: dict[str, core.FloatArray]
+    returns: core.FloatArray
+    failed: core.BoolArray
+
+
+def run_groups(
+    evaluator: Evaluator,
+    sets: Sets,
+    groups: v.Groups,
+    folder: Path | None,
+    progress: Progress | None,
+) -> list[GroupRuns]:
+    spans = [groups.span(group) for group in range(groups.n)]
+    n, journal, chunks = count_sets(sets), Journal(folder), []
+    for first in range(0, n, CHUNK):
+        some = take_sets(sets, slice(first, first + CHUNK))
+        tables: list[pd.DataFrame] = []
+        while len(tables) < groups.n and (table := journal.read_table()) is not None:
+            tables.append(table)
+        for begin, end in spans[len(tables) :]:
+            rows = evaluator.evaluate(some, first=begin, stop=end, returns=True)
+            tables.append(tabulate_runs(rows))
+            journal.write_table(tables[-1])
+        chunks.append(tables)
+        if progress is not None:
+            progress(min(first + CHUNK, n), n)
+    return [read_runs(pd.concat(parts, ignore_index=True)) for parts in zip(*chunks, strict=True)]
+
+
+def tabulate_runs(rows: Rows) -> pd.DataFrame:
+    if not rows.done.all() or rows.returns is None:
+        raise KeyboardInterrupt
+    failed = np.array([error != "" for error in rows.errors], dtype=np.bool_)
+    returns = np.where(failed, 0.0, rows.returns).T.copy()
+    return pd.DataFrame({**rows.metrics, RETURNS: [*returns], FAILED: failed})
+
+
+def read_runs(table: pd.DataFrame) -> GroupRuns:
+    each, failed = table[RETURNS], table[FAILED].to_numpy()
+    length = max(map(len, each))
+    returns = np.stack([np.pad(one, (0, length - len(one))) for one in each], axis=1)
+    metrics = table.drop(columns=[RETURNS, FAILED])
+    return GroupRuns({str(name): metrics[name].to_numpy() for name in metrics}, returns, failed)
+
+
+# ------------------------------------------------------------ several fresh accounts, one by one
+
+
+TIME = ("n", "years")
+MOMENTS = (*TIME, "growth", "total", "squares", "excess", "excess_squares", "downside")
+"""Numbers of samples and years, and sums over sampled returns r and excess returns e: of
+log(1 + r), r, r^2, e, e^2 and min(e, 0)^2."""
+GroupPart: TypeAlias = Mapping[str, core.FloatArray]
+"""What sets did in one group: moments of their returns and their measures, of shape (n,)."""
+
+
+def sum_moments(
+    returns: core.FloatArray, free: core.FloatArray, years: float
+) -> dict[str, core.FloatArray]:
+    """Compute the moments of returns of shape (n_samples, n) and risk-free ones (n_samples,)."""
+    excess, whole = returns - free[:, None], np.ones(returns.shape[1])
+    with np.errstate(divide="ignore"):
+        growth = np.log1p(returns)
+    summed = (growth, returns, returns**2, excess, excess**2, np.minimum(excess, 0.0) ** 2)
+    sums = (len(returns) * whole, years * whole, *(np.sum(each, axis=0) for each in summed))
+    return dict(zip(MOMENTS, sums, strict=True))
+
+
+def build_parts(
+    problem: SearchProblem, groups: v.Groups, runs: Sequence[GroupRuns], skipped: int
+) -> list[GroupPart]:
+    market = problem.market
+    parts: list[GroupPart] = []
+    for group, each in enumerate(runs):
+        first, stop = groups.span(group)
+        free = sample_free(problem, first, stop)[skipped:]
+        span = int(market.time[stop - 1]) + market.interval - int(market.time[first])
+        years = span / (YEAR_DAYS * DAY) * len(free) / len(each.returns)
+        metrics = {name: each.metrics[name] for name in each.metrics if name in KNOWN}
+        parts.append({**metrics, **sum_moments(each.returns[skipped:], free, years)})
+    return parts
+
+
+def sample_free(problem: SearchProblem, first: int, stop: int) -> core.FloatArray:
+    """Return the simple risk-free return of each sampling period of a span, of shape (n,)."""
+    market, venue = problem.market.prefix(stop), problem.varied.venue
+    if not isinstance(venue, Venue):
+        venue = next(iter(venue.values()))
+    rates = as_of(venue.cash_rate, market.time, "Venue.cash_rate")
+    years = measure_years(market, venue, first, int(market.time[first]))
+    free = earn_cash(rates, years, market.n_bars)[first:]
+    ends = np.flatnonzero(mark_samples(market, problem.test.sampling)[first:])
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    return np.asarray(np.expm1(np.add.reduceat(np.log1p(free), starts)))
+
+
+def combine_parts(parts: Sequence[GroupPart], periods: float) -> dict[str, core.FloatArray]:
+    """Return the measures of sets over several groups, by name, of shape (n,).
+
+    ``periods`` is the number of samples per year. A set ruined in any group is ruined.
+    """
+    years = np.stack([part["years"] for part in parts])
+    found: dict[str, core.FloatArray] = {}
+    with np.errstate(all="ignore"):
+        for name in parts[0]:
+            rows = np.stack([part[name] for part in parts])
+            if name in MOMENTS or name in SUMS:
+                found[name] = np.sum(rows, axis=0)
+            elif name in MAXIMA:
+                found[name] = np.max(rows, axis=0)
+            elif name in MEANS:
+                found[name] = np.sum(rows * years, axis=0) / np.sum(years, axis=0)
+        n, growth, total, squares, excess, of_excess, downside = (
+            found.pop(name) for name in MOMENTS if name != "years"
+        )
+        ruined, drawdown = found["ruined"] != 0.0, found["max_drawdown"]
+        rate = np.expm1(np.minimum(growth / found.pop("years"), 700.0))
+        cagr = np.where(ruined | ~(growth > -np.inf), -1.0, rate)
+        mean, deviation = excess / n, find_deviation(of_excess, excess, n)
+        return {
+            **found,
+            "total_return": np.expm1(growth),
+            "cagr": cagr,
+            "volatility": find_deviation(squares, total, n) * math.sqrt(periods),
+            "sharpe": annualize_ratios(mean, deviation, periods),
+            "sortino": annualize_ratios(mean, np.sqrt(downside / n), periods),
+            "calmar": np.where(drawdown > 0.0, cagr / drawdown, np.nan),
+        }
+
+
+def find_deviation(
+    squares: core.FloatArray, total: core.FloatArray, n: core.FloatArray
+) -> core.FloatArray:
+    spread = squares - total * total / np.maximum(n, 1.0)
+    spread = np.where(spread > LEAST_SHARE * squares, spread, 0.0)
+    deviation: core.FloatArray = np.sqrt(spread / np.where(n > 1.0, n - 1.0, np.nan))
+    return deviation
+
+
+# ------------------------------------------------------------------- winners, paths and their luck
+
+
+def choose_winners(
+    inside: Sequence[core.FloatArray], outside: Sequence[core.FloatArray]
+) -> SplitWinners:
+    """Return the best set of each split in training, of the first of equals.
+
+    Objectives of shape (n_sets,) per split; minus infinity for sets that must not win, -1 is the
+    row of a split in which all are.
+    """
+    rows = []
+    for one, other in zip(inside, outside, strict=True):
+        best = int(np.argmax(one))
+        is_any = bool(np.isfinite(one[best]))
+        found = (best, float(one[best]), float(other[best]), v.find_rank(other, best))
+        rows.append(found if is_any else (-1, math.nan, math.nan, math.nan))
+    row, *scores = (np.array(column) for column in zip(*rows, strict=True))
+    return SplitWinners(row, *scores)
+
+
+def estimate_overfitting(ranks: core.FloatArray, n: int, k: int) -> v.Estimate:
+    return v.estimate_share(v.share_overfit(ranks), count_independent_splits(n, k))
+
+
+@functools.cache
+def count_independent_splits(n: int, k: int) -> float:
+    """Return how many independent splits have an overfitting that scatters as much on noise."""
+    splits = v.list_splits(n, k)
+    chosen = np.unique(np.linspace(0, len(splits) - 1, MOST_COMPARED).astype(np.int64))
+    tested = np.zeros((len(chosen), n))
+    for row, place in enumerate(chosen.tolist()):
+        tested[row, list(splits[place])] = 1.0
+    rng, shares = np.random.default_rng(0), []
+    for _ in range(PANELS):
+        panel = rng.standard_normal((n, PANEL_SETS))
+        outside = tested @ panel
+        best = np.argmax((1.0 - tested) @ panel, axis=1)[:, None]
+        rank = np.mean(outside < np.take_along_axis(outside, best, axis=1), axis=1)
+        shares.append(np.mean(rank * PANEL_SETS / (PANEL_SETS - 1) <= 0.5))
+    return 0.25 / float(np.var(shares, ddof=1))
+
+
+def stitch_paths(
+    plan: SplitPlan,
+    winners: SplitWinners,
+    parts: Sequence[GroupPart],
+    runs: Sequence[GroupRuns],
+    periods: float,
+) -> pd.DataFrame:
+    rows = winners.row[np.array(v.list_paths(plan.groups.n, plan.k))]
+    alive = np.ones(len(rows), dtype=np.bool_)
+    taken, returns = [], []
+    for group in range(plan.groups.n):
+        chosen = np.maximum(rows[:, group], 0)
+        lives = alive & (rows[:, group] >= 0)
+        taken.append(
+            {  # who does not live earns and costs nothing
+                name: each[chosen] if name in TIME else np.where(lives, each[chosen], 0.0)
+                for name, each in parts[group].items()
+            }
+        )
+        returns.append(runs[group].returns[:, chosen] * lives)
+        alive = alive & (taken[-1]["ruined"] == 0.0)
+    curves: core.FloatArray = np.cumprod(1.0 + np.concatenate(returns), axis=0).T.astype(np.float64)
+    measured = combine_parts(taken, periods)
+    peaks = np.maximum.accumulate(np.maximum(curves, 1.0), axis=1)
+    drawdown = np.maximum(measured["max_drawdown"], np.max(1.0 - curves / peaks, axis=1))
+    measured["max_drawdown"] = drawdown
+    with np.errstate(all="ignore"):
+        measured["calmar"] = np.where(drawdown > 0.0, measured["cagr"] / drawdown, np.nan)
+    names = [*(name for name in FIRST if name in measured), *measured]
+    table = pd.DataFrame({name: measured[name] for name in dict.fromkeys(names)})
+    return table.rename_axis("path")
+
+
+# ------------------------------------------------------------------------------------- the result
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CrossValidation(v.Validation):
+    """Result of a combinatorial cross-validation of choosing the best of many sets.
+
+    Attributes
+    ----------
+    splits : DataFrame
+        One row per split: ``groups`` (those of the test), ``in_sample`` and ``out_of_sample`` (the
+        winner's objective), ``rank`` of the winner among all sets out of sample (1 best, 0 worst),
+        and its parameters.
+    paths : DataFrame
+        One row per path, with measures by the names of ``result.metrics``.
+    matrix : DataFrame
+        The objective of each set (row) in each group (column).
+    sets : DataFrame
+        The parameters of the sets, in the rows of the matrix.
+    figures : mapping
+        Headline figures as data.
+    manifest : mapping
+        Everything that decides the numbers.
+    """
+
+    splits: pd.DataFrame
+    paths: pd.DataFrame
+    matrix: pd.DataFrame
+    sets: pd.DataFrame
+    figures: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+
+    kind = "cross-validation"
+    call = "bt.cross_validate"
+    can_be_resumed = True
+    table_names = ("splits", "paths", "matrix", "sets")
+
+    @property
+    def ranks(self) -> pd.Series:
+        """The winner's rank out of sample in each split."""
+        return self.splits["rank"]
+
+    @property
+    def verdict(self) -> str:
+        pbo = self.pbo
+        if math.isnan(pbo):
+            return "no verdict: there is nothing to choose among"
+        lost = (
+            f"in {float(pbo):.0%} of {len(self.splits)} splits the winner was no better than the "
+            "median set, where chance alone gives half"
+        )
+        if pbo > v.EVEN:
+            return f"choosing the best set adds nothing: {lost}"
+        if pbo.high >= v.EVEN:
+            return f"it is not clear that choosing the best set adds anything: {lost}"
+        return f"evidence that the choice lasts: only {lost}"
+
+    @property
+    def note(self) -> str:
+        return f"{len(self.splits):,} splits, {len(self.paths)} paths"
+
+    @property
+    def heading(self) -> str:
+        sets = f"{self.figures['sets']:,} sets"
+        return f"{self.policy_name}: {sets} over {len(self.splits)} splits of time"
+
+    @property
+    def details(self) -> str:
+        rank = core.format_number(v.read_figures(self.figures, "mean_rank"))
+        return (
+            f"{self.describe_search()} The mean rank of winners out of sample is {rank} (1 best, "
+            "0.5 the median)."
+        )
+
+    def list_parts(self) -> list[Part]:
+        measures = tuple(name for name in MEASURES if name in self.paths)
+        note = (
+            "The drawdown is the deepest inside a group, or across groups by sampled returns. "
+            f"{core.capitalize(SPREAD)}."
+        )
+        splits = self.splits.assign(
+            groups=[" and ".join(map(str, each)) for each in self.splits["groups"]]
+        )
+        known, edges = np.histogram(self.ranks.dropna(), bins=BINS, range=(0.0, 1.0))
+        middle = np.round(0.5 * (edges[:-1] + edges[1:]), 6)
+        bars = (np.where(middle < 0.5, known, 0), np.where(middle < 0.5, 0, known))
+        counts = pd.DataFrame(dict(zip(BARS, bars, strict=True)), index=middle)
+        spread = self.paths.agg(["min", "median", "max"])[list(measures)]
+        spread.index = pd.Index(["lowest", "median", "highest"])
+        return [
+            Part("paths", "What the procedure would have earned", "Paths through all groups of "
+                 "time, each group under the winner of a split that did not train on it.", (
+                     ShownTable(self.paths, "Paths", note, columns=measures),)),
+            Part("spread", "Paths", "", (ShownTable(spread, "Paths",
+                 f"{core.capitalize(SPREAD)}: all are made of one history.",
+                 core.Head("of paths")),),
+                 "summary"),
+            Part("choice", "What choosing was worth", "Winners of the train groups, in the test "
+                 "groups.", (
+                     ShownChart("ranks", "Ranks of the winners", "Orange: no better than the "
+                                "median set. Skill piles up at 1; noise is even.",
+                                counts, "bars", BARS,
+                                "rank of the winner out of sample", "splits", height=280),
+                     ShownTable(splits, "Splits", heads={"groups": core.Head("tested on groups")},
+                                most=len(splits), is_searched=True))),
+        ]  # fmt: skip
+
+    def list_assumptions(self) -> tuple[str, ...]:
+        return (
+            "Splits are scored from the fresh accounts of their groups, one after another. "
+            f"{self.figures['embargo_bars']:,} bars after a test "
+            f"group do not count in training ({self.figures['embargo_samples']} sampled returns). "
+            "Paths are made of fresh accounts, without trades of switching; ruin ends a path. "
+            f"Sets: scrambled Sobol points, seed {self.manifest['seed']}.",
+        )
+
+    def list_measures(self) -> Mapping[str, float]:
+        return v.select_metrics(self.paths.median().to_dict())
+
+    def list_numbers(self) -> list[Headline]:
+        pbo, figures = self.pbo, self.figures
+        inside, outside = (v.read_figures(figures, f"median_{k}_sample") for k in ("in", "out_of"))
+        return [
+            Headline("pbo", "Overfitting", float(pbo), "decimals", "share of winners no better "
+                     f"than the median; {pbo.low:.2f} to {pbo.high:.2f}", "less"),
+            Headline("median_in_sample", "In sample", inside, "decimals",
+                     "median objective of the winners", "more"),
+            Headline("median_out_of_sample", "Out of sample", outside, "decimals",
+                     "of the same winners", "more"),
+        ]  # fmt: skip
+
+    def __repr__(self) -> str:
+        name = self.manifest["policy"]["name"]
+        return f"<CrossValidation of {name}: {len(self.splits)} splits, PBO {self.pbo:.2f}>"
+
+    def to_dict(self) -> dict[str, Any]:
+        return self._write_data(
+            "cross_validation",
+            splits=core.list_records(self.splits),
+            paths=core.list_records(self.paths),
+        )
+
+    @staticmethod
+    def _read_progress(folder: Path, manifest: Mapping[str, Any]) -> str:  # noqa: ARG004
+        n = len(list(folder.rglob("[0-9]*.parquet")))
+        return f"{n:,} batch{'es' if n != 1 else ''} of sets"
+
+    @classmethod
+    def _read_back(cls, manifest: dict[str, Any], tables: Mapping[str, Any], folder: Path) -> Self:
+        groups = [tuple(map(int, each)) for each in tables["splits"]["groups"]]
+        tables = {**tables, "splits": tables["splits"].assign(groups=groups)}
+        return super()._read_back(manifest, tables, folder)

@@ -1,0 +1,197 @@
+"""What a search or a validation chooses among and by what, and how that is described."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+from backtest._compile import name_callable
+from backtest.core import Choice, Number, ParameterError, Value, Whole
+from backtest.engine import Backtest
+from backtest.engine.checks import warn_once
+from backtest.results import ObjectiveLike, Result, read_constraints, read_objective
+from backtest.results.measure_table import CORE, PATH
+from backtest.search.trials import Goal, SamplerName
+from backtest.sweep import Evaluator, SetRuns, read_runs, read_space
+
+if TYPE_CHECKING:
+    from backtest.policies import Policy
+    from backtest.sweep import Metrics
+
+LEAST_TRIALS = 4
+
+
+class Robustness(Value, kw_only=True):
+    """Rule by which candidates are scored: a low quantile over neighbors, averaged over time.
+
+    A candidate's robust score is the mean of two: the low quantile of the objective over its
+    neighbors on the whole time, and the mean over equal parts of the time of the same quantile
+    there. So a spike fails by its neighbors, and a lucky part counts for no more than its share.
+
+    Parameters
+    ----------
+    quantile : float
+        Of the objective over the neighbors and the candidate itself. A tenth: of 17 the second
+        lowest, so that a single odd neighbor does not decide.
+    width : float
+        Neighbors lie in a box of this share of each range on either side, on its scale. A tenth is
+        farther than a spike of noise reaches, and near enough to be the same policy; whole numbers
+        reach at least 1 on either side, options stay.
+    neighbours : int
+        In each box, evenly spread (scrambled Sobol points), the same for all candidates.
+    parts : int
+        Equal parts of the time, with a fresh account in each.
+    candidates : int
+        Leading sets whose neighbors are evaluated. The boxes of the first half do not overlap, so
+        that they are not all from one hill; the others are outside of the boxes before.
+
+    Notes
+    -----
+    A neighbor that breaks a constraint over the whole time, is ruined in it or in a part, or fails
+    there, counts as minus infinity. A part where a set has no score (it does not trade) is left
+    out.
+    """
+
+    quantile: Annotated[float, Number(0, 1)] = 0.10
+    width: Annotated[float, Number(0, 0.5, open_low=True)] = 0.10
+    neighbours: Annotated[int, Whole(1)] = 16
+    parts: Annotated[int, Whole(1)] = 4
+    candidates: Annotated[int, Whole(1)] = 96
+
+    def fit(self, trials: float) -> Robustness:
+        """Return the rule with as many candidates, and neighbors, as ``trials`` can pay for."""
+        candidates = int(min(self.candidates, max(1.0, trials / self.neighbours)))
+        neighbours = int(min(self.neighbours, max(1.0, trials)))
+        return Robustness(**{**self.to_dict(), "candidates": candidates, "neighbours": neighbours})
+
+
+PLAIN = Robustness(parts=1, candidates=1)
+
+
+@dataclass(frozen=True, eq=False)
+class SearchProblem(SetRuns):
+    """What is chosen among what; ``space`` is None if sets come from elsewhere."""
+
+    space: Any
+    goal: Goal
+    objective: ObjectiveLike
+    metrics: Metrics
+    sampler: SamplerName
+    trials: int | None
+    seconds: float | None
+    robustness: Robustness
+    is_robust: bool
+    seed: int
+
+    @property
+    def names(self) -> list[str]:
+        return [each.name for each in self.space.dimensions]
+
+    def build_evaluator(self, market: Any) -> Evaluator:
+        """Return an evaluator of some of the bars."""
+        return self.make(market, self.keep_times(), self.metrics)
+
+    def run(self, values: Mapping[str, Any], first: int, stop: int) -> Result:
+        """Run a set on some bars with fresh capital."""
+        is_whole = stop == self.market.n_bars
+        changes: dict[str, Any] = {"start": self.market.times[first]}
+        if not is_whole:
+            changes["market"] = self.market.prefix(stop)
+        if self.varied.rule is None:
+            changes["signal"] = self.slice_signal(stop)
+        with warn_once(is_first=False):
+            test = self.varied.build_test(values, **changes)
+            result: Result = test.run(self.varied.build_policies(values), compile=self.compile)
+        return result
+
+    def slice_signal(self, stop: int) -> Any:
+        return self.test.signal if stop == self.market.n_bars else self.keep_times()
+
+    def describe_search(self, kind: str, **settings: Any) -> dict[str, Any]:
+        return self.describe(
+            kind,
+            space=self.space.describe(),
+            objective=self.goal.objective.name,
+            objective_source=describe_objective(self.objective),
+            constraints=[str(each) for each in self.goal.constraints],
+            trials=self.trials,
+            sampler=self.sampler,
+            robust=self.robustness.to_dict() if self.is_robust else False,
+            seed=self.seed,
+            **settings,
+        )
+
+
+def read_search(
+    test: Backtest,
+    policy: type[Policy] | Policy,
+    *,
+    objective: ObjectiveLike,
+    constraints: Mapping[str, str] | None,
+    space: Mapping[str, Any] | None = None,
+    fix: Mapping[str, Any] | None = None,
+    is_searched: bool = True,
+    trials: int | None = LEAST_TRIALS,
+    seconds: float | None = None,
+    sampler: Any = "sobol",
+    robust: bool | Robustness = False,
+    seed: int = 0,
+    **how: Any,
+) -> SearchProblem:
+    """Read the arguments of a search; ``how`` are those of :func:`read_runs`.
+
+    Without ``is_searched`` there is no space.
+    """
+    Choice(*get_args(SamplerName)).check("sampler", sampler)
+    Whole(0).check("seed", seed)
+    most = None if trials is None else Whole(LEAST_TRIALS).check("trials", trials)
+    if seconds is not None:
+        Number(0.0, open_low=True).check("seconds", seconds)
+    runs = read_runs(test, policy, **how)
+    goal = Goal(read_objective(objective), read_constraints(constraints))
+    found = None
+    if is_searched:
+        found = read_space(runs.varied, space, fix=fix)
+        runs = runs.fit_to([*(each.name for each in found.dimensions), *found.fixed])
+    return SearchProblem(
+        **vars(runs),
+        space=found,
+        goal=goal,
+        objective=objective,
+        metrics=choose_metrics(objective, goal),
+        sampler=sampler,
+        trials=most,
+        seconds=seconds,
+        robustness=read_robustness(robust),
+        is_robust=bool(robust),
+        seed=seed,
+    )
+
+
+def read_robustness(robust: object) -> Robustness:
+    if isinstance(robust, Robustness):
+        return robust
+    if not isinstance(robust, bool):
+        raise ParameterError(f"robust must be True, False or a bt.Robustness, got {robust!r}")
+    return Robustness() if robust else PLAIN
+
+
+def choose_metrics(objective: ObjectiveLike, goal: Goal) -> Metrics:
+    if callable(objective):
+        return "all"
+    names = {*objective} if isinstance(objective, Mapping) else {objective.strip().lstrip("- ")}
+    names |= {each.name for each in goal.constraints}
+    slow = sorted(names & set(PATH))
+    if slow:
+        raise ParameterError(
+            "objective and constraints must be measures that need no path of an account, got "
+            f"{', '.join(slow)}; study.replay().metrics has all"
+        )
+    return "core" if names <= set(CORE) else "all"
+
+
+def describe_objective(objective: ObjectiveLike) -> Any:
+    if isinstance(objective, Mapping):
+        return {name: float(weight) for name, weight in objective.items()}
+    return name_callable(objective) if callable(objective) else str(objective)

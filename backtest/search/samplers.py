@@ -1,0 +1,374 @@
+"""Samplers choose the points of the unit cube to evaluate next.
+
+A point that keeps the constraints is better than one that does not. Of two that keep them, the one
+with the higher score is better; of two that break them, the one that breaks them less. Only the
+order counts, so constraints need no weights.
+Source: Deb (2000), An efficient constraint handling method for genetic algorithms, Computer
+Methods in Applied Mechanics and Engineering 186(2-4).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import cmaes
+import numpy as np
+from scipy.special import ndtri
+from scipy.stats import qmc, rankdata
+
+from backtest.core import FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from backtest.sweep import Dimension, Space
+
+BULK = 1024
+"""Points of a batch where scores are ignored; a power of two keeps Sobol points balanced."""
+
+
+class Sampler(Protocol):
+    def ask(self) -> FloatArray:
+        """Return the next points, of shape (n, n_dimensions) in [0, 1]; n = 0 ends the search."""
+
+    def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
+        """Take the scores of the points that :meth:`ask` returned.
+
+        ``score`` of shape (n,) is larger for better points; NaN is worst. ``violation`` of shape
+        (n,) is by how much constraints are broken: 0 for none, inf for ruin or failure.
+        """
+
+
+def make_sampler(name: str, space: Space, *, seed: int, trials: int | None = None) -> Sampler:
+    """Return a sampler; ``trials`` are those that will be evaluated, by which it plans."""
+    rng, d = np.random.default_rng(seed), len(space.dimensions)
+    if name == "gp":
+        return GaussianProcess(space, seed)
+    if name in ("sobol", "random"):
+        return Blind(SobolStream(d, rng).take if name == "sobol" else lambda n: rng.random((n, d)))
+    number = math.prod(count_values(each) for each in space.dimensions)
+    if name == "grid" or number <= min(MOST_POINTS, trials or MOST_POINTS):
+        grid = rng.permutation(build_grid(space, trials or MOST_POINTS))
+        pieces = (grid[k : k + BULK] for k in itertools.count(0, BULK))
+        return Blind(lambda _: next(pieces))
+    return Auto(d, seed, trials)
+
+
+class Points(NamedTuple):
+    """Points of shape (n, n_dimensions), with violations and scores of shape (n,)."""
+
+    cube: FloatArray
+    violation: FloatArray
+    score: FloatArray
+
+    def add(self, other: Points) -> Points:
+        return Points(*map(np.concatenate, zip(self, other, strict=True)))
+
+    def take(self, places: Any) -> Points:
+        return Points(*(each[places] for each in self))
+
+    def sort(self) -> IntArray:
+        """Return the places of the points, of shape (n,), the best first."""
+        return np.lexsort((-self.score, self.violation))
+
+    def rank(self) -> FloatArray:
+        """Return ranks of shape (n,), 1 for the worst; ties share their mean rank."""
+        by_score = rankdata(self.score, "dense")
+        ranks: FloatArray = rankdata(by_score - len(by_score) * rankdata(self.violation, "dense"))
+        return ranks
+
+
+def grade(cube: FloatArray, score: FloatArray, violation: FloatArray) -> Points:
+    broken = np.where(np.isnan(violation), np.inf, np.maximum(violation, 0.0))
+    known = np.where(np.isnan(score), -np.inf, score)
+    return Points(cube, broken, np.where(broken > 0.0, 0.0, known))
+
+
+def know_nothing(n_dimensions: int) -> Points:
+    return Points(np.empty((0, n_dimensions)), np.empty(0), np.empty(0))
+
+
+# -------------------------------------------------------------------- samplers that do not learn
+
+
+class SobolStream:
+    """Scrambled Sobol sequence, taken in pieces of any length.
+
+    Source: Owen (1998), Scrambling Sobol' and Niederreiter-Xing points, J. Complexity 14(4); as in
+    ``scipy.stats.qmc``.
+    """
+
+    def __init__(self, n_dimensions: int, rng: np.random.Generator) -> None:
+        self._engine = qmc.Sobol(n_dimensions, rng=rng)
+        self._kept = np.empty((0, n_dimensions))
+
+    def take(self, n: int) -> FloatArray:
+        """Return the next points, of shape (n, n_dimensions)."""
+        missing = n - len(self._kept)
+        drawn = [self._engine.random(BULK) for _ in range(-(-missing // BULK))]
+        points = np.concatenate([self._kept, *drawn])
+        self._kept = points[n:]
+        return points[:n]
+
+
+class Blind:
+    """Draws points in batches, whatever their scores."""
+
+    def __init__(self, draw: Callable[[int], FloatArray]) -> None:
+        self.draw = draw
+
+    def ask(self) -> FloatArray:
+        return self.draw(BULK)
+
+    def tell(self, *_: FloatArray) -> None:
+        """Ignore the scores."""
+
+
+MOST_POINTS = 4096
+"""Points of a grid if the number of trials is not given."""
+
+
+def build_grid(space: Space, most: int) -> FloatArray:
+    """Return the finest grid of at most ``most`` points, of shape (n, n_dimensions)."""
+    axes = [
+        spread_levels(dimension, count)
+        for dimension, count in zip(space.dimensions, count_levels(space, most), strict=True)
+    ]
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
+    if all(dimension.when is None for dimension in space.dimensions):
+        return points
+    _, first = np.unique(canonicalize(space, points), axis=0, return_index=True)
+    return points[np.sort(first)]
+
+
+def count_levels(space: Space, most: int) -> list[int]:
+    limits = [count_values(dimension) for dimension in space.dimensions]
+    growing = [k for k, each in enumerate(space.dimensions) if not each.options]
+    combinations = math.prod(len(each.options) or 1 for each in space.dimensions)
+    share = max(int((most / combinations) ** (1.0 / max(len(growing), 1))), 1)
+    levels = [
+        len(each.options) or int(min(share, limit))
+        for each, limit in zip(space.dimensions, limits, strict=True)
+    ]
+    while growing:
+        for k in list(growing):
+            product = math.prod(levels) // levels[k] * (levels[k] + 1)
+            if levels[k] >= limits[k] or product > most:
+                growing.remove(k)
+            else:
+                levels[k] += 1
+    return levels
+
+
+def count_values(dimension: Dimension) -> float:
+    if dimension.options:
+        return len(dimension.options)
+    if dimension.low == dimension.high:
+        return 1
+    return dimension.high - dimension.low + 1 if dimension.kind == "int" else math.inf
+
+
+def spread_levels(dimension: Dimension, count: int) -> FloatArray:
+    if dimension.options:
+        return (np.arange(count) + 0.5) / count
+    if count == 1:
+        return np.full(1, 0.5)
+    if count == count_values(dimension):
+        return dimension.encode(dimension.low + np.arange(count))
+    return np.unique(dimension.encode(dimension.decode(np.linspace(0.0, 1.0, count))))
+
+
+def canonicalize(space: Space, cube: FloatArray) -> FloatArray:
+    """Return points of shape (n, n_dimensions) that are equal where their sets are."""
+    return np.nan_to_num(space.encode(space.decode(cube)), nan=0.5)
+
+
+# ------------------------------------------------------------------------------ samplers that learn
+
+
+STRATEGIES = 4
+EXPLORED = 1024
+"""Sobol points before anything else; an eighth of the trials at most."""
+MEMBERS, FEW_MEMBERS = 32, 16
+"""Points of one strategy and generation; several strategies share a batch."""
+FEW_TRIALS = 1024
+"""With at most so many trials, strategies have few members, so that there are more generations."""
+BEST = 4096
+"""Best points that are remembered, to begin strategies at: one of each generation."""
+HILLS, NEAR, FAR = 6, 0.05, 0.3
+"""Hills that strategies begin at, and the least distance of two, log-uniform in a share of axes."""
+SHORT, LONG, FIRST_STEP = 0.02, 0.2, 0.25
+"""First steps of strategies around a hill, log-uniform, and of those elsewhere."""
+AROUND = 0.75
+"""Share of the strategies that begin at a hill."""
+CONVERGED, FLAT = 1e-7, 1e-9
+"""A strategy ends when its members stand so close, as a share of every axis, or gain so little."""
+PATIENCE = 32
+"""The search ends when it is so many times as long as it was at its last gain."""
+LEAST_GAIN = 1e-3
+"""Least gain of the best score, as a share of its distance from the median score."""
+
+
+class Auto:
+    """Sobol points, then CMA-ES: several strategies at once, each restarted when it has converged.
+
+    A strategy ends on one hill, which on a rugged surface is often not the highest. So most begin
+    at one of the best hills seen so far, with steps of all sizes, and the others anywhere.
+    Source: Hansen (2009), Benchmarking a BI-population CMA-ES on the BBOB-2009 function testbed,
+    GECCO (restarts of two kinds); as in ``cmaes.CMA``.
+    """
+
+    def __init__(self, d: int, seed: int, trials: int | None) -> None:
+        stream, rng = np.random.SeedSequence(seed).spawn(2)
+        self._d, most = d, math.inf if trials is None else trials
+        self._stream = SobolStream(self._d, np.random.default_rng(stream))
+        self._rng = np.random.default_rng(rng)
+        self._members = FEW_MEMBERS if most <= FEW_TRIALS else MEMBERS
+        self._explored = min(EXPLORED, most / 8)
+        self._strategies: list[cmaes.CMA] = []
+        self._known = know_nothing(self._d)
+        self._asked = np.empty((0, self._d))
+        self._done, self._gained = 0, 0
+        self._median, self._best = math.nan, (math.inf, -math.inf)
+
+    def ask(self) -> FloatArray:
+        if self._done > PATIENCE * max(self._gained, EXPLORED):
+            return self._known.cube[:0]
+        if self._done < self._explored:
+            return self._stream.take(STRATEGIES * self._members)
+        while len(self._strategies) < STRATEGIES:
+            self._strategies.append(self._begin())
+        asked = [each.ask() for each in self._strategies for _ in range(self._members)]
+        self._asked = np.array(asked)
+        return self._asked[:, : self._d]
+
+    def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
+        points = grade(cube, score, violation)
+        self._done += len(cube)
+        kept = np.arange(len(cube))
+        if self._strategies:
+            parts = np.split(kept, len(self._strategies))
+            pairs = list(zip(self._strategies, parts, strict=True))
+            kept = np.array([self._teach(one, mine, points) for one, mine in pairs])
+        else:
+            ok = points.score[(points.violation == 0.0) & np.isfinite(points.score)]
+            self._median = float(np.median(ok)) if len(ok) else math.nan
+        known = self._known.add(points.take(kept))
+        self._known = known.take(known.sort()[:BEST])
+        best = float(self._known.violation[0]), float(self._known.score[0])
+        if is_gain(self._best, best, self._median):
+            self._gained, self._best = self._done, best
+
+    def _teach(self, strategy: cmaes.CMA, mine: IntArray, points: Points) -> int:
+        """Tell a strategy its grades, drop it if it has converged, return its best point."""
+        own = points.take(mine)
+        losses = -own.rank()
+        strategy.tell(list(zip(self._asked[mine], losses.tolist(), strict=True)))
+        is_flat = own.violation.max() == 0.0 and self._is_flat(own.score)
+        if strategy.should_stop() or is_flat or np.ptp(own.cube, axis=0).max() < CONVERGED:
+            self._strategies.remove(strategy)
+        return int(mine[np.argmin(losses)])
+
+    def _is_flat(self, scores: FloatArray) -> bool:
+        best, worst = float(scores.max()), float(scores.min())
+        return best - worst <= FLAT * abs(best - float(np.nan_to_num(self._median)))
+
+    def _begin(self) -> cmaes.CMA:
+        (middle,), step = self._stream.take(1), FIRST_STEP
+        if self._rng.random() < AROUND:
+            hills = self._find_hills()
+            middle = hills[min(int(self._rng.exponential()), len(hills) - 1)]
+            step = self._draw(SHORT, LONG)
+        middle = np.resize(middle, max(self._d, 2))  # the package takes no single dimension
+        return cmaes.CMA(
+            mean=middle,
+            sigma=step,
+            bounds=np.array([[0.0, 1.0]] * len(middle)),
+            population_size=self._members,
+            seed=int(self._rng.integers(2**32)),
+        )
+
+    def _find_hills(self) -> FloatArray:
+        cube, reach = self._known.cube, self._draw(NEAR, FAR)  # the best first
+        tops: list[FloatArray] = []
+        while len(cube) and len(tops) < HILLS:
+            tops.append(cube[0])
+            cube = cube[(np.abs(cube - cube[0]) > reach).any(axis=1)]
+        return np.array(tops)
+
+    def _draw(self, low: float, high: float) -> float:
+        return math.exp(self._rng.uniform(math.log(low), math.log(high)))
+
+
+def is_gain(before: tuple[float, float], after: tuple[float, float], median: float) -> bool:
+    """Return whether a violation and a score are better by enough to go on for."""
+    (old_violation, old_score), (violation, score) = before, after
+    if violation > 0.0:
+        return bool(violation < (1.0 - LEAST_GAIN) * old_violation)
+    if old_violation > 0.0:
+        return True
+    spread = score - median if math.isfinite(median) else abs(score)
+    return bool(score - old_score > LEAST_GAIN * spread)
+
+
+FIRST_POINTS = 16
+"""Sobol points before a process is fitted."""
+LATEST = 96
+"""The process is fitted to so many of the best points and of the latest; its time is cubic."""
+DRAWS = 256
+"""Sobol points that may stand in for a set that was asked for before."""
+
+
+class GaussianProcess:
+    """Asks for the point at which a Gaussian process hopes for most, one at a time.
+
+    It takes about a second of thinking for each set, so it is for sets that take longer to run.
+    Source: ``skopt.Optimizer`` with the lower confidence bound.
+    """
+
+    def __init__(self, space: Space, seed: int) -> None:
+        self._space, self._seed = space, seed % 2**32
+        self._stream = SobolStream(len(space.dimensions), np.random.default_rng(seed))
+        self._known = know_nothing(len(space.dimensions))
+        self._asked: set[bytes] = set()
+
+    def ask(self) -> FloatArray:
+        n = len(self._known.cube)
+        points = [] if n < FIRST_POINTS else [self._propose()]
+        for point in canonicalize(self._space, np.array([*points, *self._stream.take(DRAWS)])):
+            if point.tobytes() not in self._asked:
+                return np.asarray(point[None])
+        return self._known.cube[:0]
+
+    def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
+        self._known = self._known.add(grade(cube, score, violation))
+        self._asked.update(point.tobytes() for point in cube)
+
+    def _propose(self) -> FloatArray:
+        from skopt import Optimizer, space  # noqa: PLC0415 - takes a second to import
+        from threadpoolctl import threadpool_limits  # noqa: PLC0415 - as above
+
+        n = len(self._known.cube)
+        best, latest = self._known.sort()[:LATEST], np.arange(max(n - LATEST, 0), n)
+        some = self._known.take(np.union1d(best, latest))
+        losses = -ndtri((some.rank() - 0.5) / len(some.cube))
+        axes = [
+            space.Categorical(spread_levels(each, len(each.options)).tolist())
+            if each.options
+            else space.Real(0.0, 1.0)
+            for each in self._space.dimensions
+        ]
+        optimizer = Optimizer(
+            axes,
+            "GP",
+            n_initial_points=1,
+            acq_func="LCB",
+            acq_optimizer="sampling",
+            random_state=(self._seed + n) % 2**32,
+        )
+        with threadpool_limits(1), warnings.catch_warnings():  # one thread: the same bits anywhere
+            warnings.simplefilter("ignore")
+            optimizer.tell(some.cube.tolist(), losses.tolist())
+            return np.array(optimizer.ask())

@@ -1,0 +1,440 @@
+"""Study: the result of :func:`backtest.tune`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pandas as pd
+
+from backtest import core
+from backtest.core.saved_result import UNFINISHED
+from backtest.engine import count_unfilled, name_better
+from backtest.results import find_cautions
+from backtest.search.benchmark import FEW_FILLS, OWN, SIGNIFICANT, GrowthTest
+from backtest.search.trials import (
+    LOOKS,
+    Batch,
+    add_note,
+    count_stored_sets,
+    find_best,
+    find_distinct,
+    gather,
+    name_result,
+    read_batches,
+    read_notes,
+    tabulate_batches,
+    tabulate_trials,
+)
+from backtest.search.winner import StudyOutcome, StudyTask, Verdict
+from backtest.sweep import take_sets, to_plain_value
+from backtest.sweep.sweep_table import PLATEAU, ROBUST, SCORE
+
+if TYPE_CHECKING:
+    from backtest.account import Account
+    from backtest.policies import Policy
+    from backtest.results import Result
+    from backtest.signals import SignalRule
+    from backtest.venue import Venue
+
+OUTCOME = "outcome.json"
+DECLARED = "backtest.report.set_parts"
+"""Where the figures, tables and charts are declared."""
+LIKELY = 0.95
+"""Least deflated Sharpe ratio that counts as evidence."""
+PARTS = "in the search", "on the holdout"
+EVEN = 0.5
+"""Probability of overfitting above which the verdict mentions it."""
+
+
+class SearchResult(core.SavedResult):
+    """Base of a search and of the validations of one."""
+
+    manifest: Mapping[str, Any]
+    aside = ("policy_module", "versions")
+
+    @property
+    def policy_name(self) -> str:
+        """The policy whose parameters are searched."""
+        return str(self.manifest["policy"]["name"])
+
+    @property
+    def folder_title(self) -> str:
+        """What the name of the folder begins with."""
+        return f"{self.policy_name} {self.manifest['kind']}"
+
+    @property
+    def title(self) -> str:
+        """The policy, and the parameters that were searched."""
+        return describe_search(self.manifest)["title"]
+
+
+def describe_search(manifest: Mapping[str, Any]) -> dict[str, str]:
+    name = str(manifest["policy"]["name"])
+    varied = ", ".join(str(each["name"]) for each in manifest["space"]["dimensions"])
+    return {"policy": name, "title": f"{name} over {varied}"}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Study(SearchResult):
+    """Result of a search.
+
+    Attributes
+    ----------
+    manifest : mapping
+        Description: data, policy, venue, account, space, objective, budget, seed, versions.
+    batches : tuple of Batch
+        Everything that was evaluated, in order.
+    outcome : Outcome or None
+        Conclusion; None in a study that was interrupted.
+    store : Path or None
+        Folder in which its folder and the looks at its holdout are kept.
+    task : StudyTask or None
+        Runs its sets; None in a study that was loaded.
+    """
+
+    manifest: Mapping[str, Any]
+    batches: tuple[Batch, ...]
+    outcome: StudyOutcome | None
+    store: Path | None = None
+    task: StudyTask | None = None
+
+    kind = "study"
+    plural = "studies"
+    call = "bt.tune"
+    table_names = ("trials",)
+    more_files = (OUTCOME,)
+    can_be_resumed = True
+
+    list_numbers = core.call_later(DECLARED, "list_study_numbers")
+    list_parts = core.call_later(DECLARED, "list_study_parts")
+    list_assumptions = core.call_later(DECLARED, "list_study_assumptions")
+    heading = property(core.call_later(DECLARED, "write_study_title"))
+    details = property(core.call_later(DECLARED, "write_study_details"))
+    notices = property(core.call_later(DECLARED, "list_study_notices"))
+
+    @property
+    def complete(self) -> bool:
+        """Whether the study is finished; False after Ctrl-C."""
+        return self.outcome is not None
+
+    @property
+    def objective(self) -> str:
+        """The name of the objective."""
+        return str(self.manifest["objective"])
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder in which it is stored; None if there is no store."""
+        if self.store is None:
+            return None
+        name = name_result(self.manifest)
+        return self.store / (name if self.complete else f"{UNFINISHED}{name}")
+
+    @property
+    def _is_empty(self) -> bool:
+        return not self.batches
+
+    # ---------------------------------------------------------------------------------- the trials
+
+    @cached_property
+    def _rows(self) -> Batch:
+        return gather(self.batches)
+
+    @cached_property
+    def trials(self) -> int:
+        """Number of different sets that were evaluated, neighbors included."""
+        return len(find_distinct(self._rows.sets))
+
+    def count_unfilled(self) -> int:
+        """Return the number of different sets that filled no order."""
+        rows = self.table.iloc[find_distinct(self._rows.sets)]
+        return count_unfilled({"turnover": rows["turnover"].to_numpy()})
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """One row per set: parameters, measures, error, score, violation, stage.
+
+        Measures are those of the bars of the search. ``score`` is the objective, larger is better;
+        ``violation`` is by how much the constraints are broken, infinite for a ruined or failed
+        set; ``error`` is why a set failed. The candidates
+        also have ``robust_score``, by which they were ranked, and ``plateau``, the median of their
+        neighbors. The column of a parameter with the name of a measure, or of one of these
+        columns, is ``policy.name``.
+        """
+        table = tabulate_trials(self.batches)
+        if self.outcome is not None:
+            for name, values in ((ROBUST, self.outcome.robust), (PLATEAU, self.outcome.plateau)):
+                table[name] = np.nan
+                table.loc[self.outcome.candidates, name] = values
+        return table
+
+    @cached_property
+    def best_trial(self) -> int:
+        """The row of the table that won; -1 if none keeps the constraints.
+
+        In an unfinished study, it is the best by its own score.
+        """
+        if self.outcome is not None:
+            return self.outcome.best
+        return find_best(self._rows)
+
+    @property
+    def best(self) -> pd.Series | None:
+        """The row that won, parameters and measures; None if none keeps the constraints."""
+        return None if self.best_trial < 0 else self.table.iloc[self.best_trial]
+
+    @property
+    def best_values(self) -> dict[str, Any]:
+        """The parameters of the set that won, by name.
+
+        Raises
+        ------
+        ParameterError
+            If no set keeps the constraints.
+        """
+        if self.best_trial < 0:
+            raise core.ParameterError(
+                f"a best set must keep the constraints, none of {self.trials:,} does; study.table "
+                "says how far off"
+            )
+        chosen: dict[str, Any] = take_sets(self._rows.sets, self.best_trial)
+        plain = {name: v.item() if isinstance(v, np.generic) else v for name, v in chosen.items()}
+        if self.task is None:
+            return plain
+        settings = self.task.whole.varied.settings
+        return {name: to_plain_value(settings[name], value) for name, value in plain.items()}
+
+    @property
+    def warnings(self) -> list[str]:
+        """Warnings about the result, one sentence each."""
+        return [] if self.outcome is None else list(self.outcome.warnings)
+
+    @property
+    def verdict(self) -> Verdict | None:  # type: ignore[override] # a sentence in other results
+        """How much of the best is luck, in numbers; None of an unfinished study."""
+        return None if self.outcome is None else self.outcome.verdict
+
+    # ----------------------------------------------------------------------------- running its sets
+
+    @property
+    def best_policy(self) -> Any:
+        """The policy with the parameters that won, ready for :func:`backtest.run`.
+
+        A policy by instrument if some have parameters of their own.
+        """
+        return self._find_task("its policy").whole.varied.build_policies(self.best_values)
+
+    @property
+    def best_overlay(self) -> Policy | None:
+        """The overlay with the parameters that won, if there is any."""
+        return self._find_task("its overlay").whole.varied.build_overlay(self.best_values)
+
+    @property
+    def best_venue(self) -> Venue | dict[str, Venue]:
+        """The venue with the fields that won, or the venues by instrument."""
+        found = self._find_task("its venue").whole.varied.build_venue(self.best_values)
+        venue: Venue | dict[str, Venue] = found
+        return venue
+
+    @property
+    def best_account(self) -> Account:
+        """The account with the fields that won."""
+        return self._find_task("its account").whole.varied.build_account(self.best_values)
+
+    @property
+    def best_signal(self) -> SignalRule | None:
+        """The rule of the signal with the parameters that won; None unless some were searched."""
+        return self._find_task("its signal").whole.varied.build_signal(self.best_values)
+
+    def replay(self) -> Result:
+        """Return the run of the set that won on the whole market, holdout included."""
+        return self._find_task("replay").whole.replay(self.best_values)
+
+    def _find_task(self, what: str) -> StudyTask:
+        if self.task is None:
+            raise core.ParameterError(
+                f"{what} needs the market, and a loaded study has none; bt.tune of the same "
+                "arguments with resume=True returns the study with it"
+            )
+        return self.task
+
+    # ---------------------------------------------------------------------------------- the holdout
+
+    @property
+    def looks(self) -> int:
+        """How many sets any study in the store has looked at on the holdout so far."""
+        if self.store is not None:
+            return len(read_notes(self.store, LOOKS, self.manifest))
+        return 0 if self.outcome is None else self.outcome.verdict.looks
+
+    def look(self, values: Mapping[str, Any]) -> dict[str, float]:
+        """Return the measures of a set on the holdout. A store records each set that is looked at.
+
+        The account begins with fresh capital at the first bar of the holdout; what the policy
+        observes is computed on all bars. A holdout that was used to choose a set is no longer one.
+
+        Parameters
+        ----------
+        values : mapping
+            A set by name, such as :attr:`best_values`.
+
+        Raises
+        ------
+        ParameterError
+            If the study has no holdout or was loaded, or if the set is invalid; this does not
+            count as a look.
+        """
+        task = self._find_task("a look at the holdout")
+        if not task.has_holdout:
+            raise core.ParameterError("a look needs a holdout, and this study has none")
+        sets = task.read(values)
+        if self.store is not None:
+            add_note(self.store, LOOKS, self.manifest, values=dict(values))
+        return task.measure_holdout(sets)
+
+    # --------------------------------------------------------------------------------- what it says
+
+    @property
+    def note(self) -> str:
+        """The number of sets."""
+        return f"{self.trials:,} sets{'' if self.complete else ', unfinished'}"
+
+    @property
+    def has_evidence(self) -> bool:
+        """Whether the best trial beats constant leverage at equal risk by more than noise.
+
+        Its log growth is higher over search and holdout, with a p-value of at most 0.05 that is
+        adjusted for the independent trials, and higher on the holdout if there is one.
+        """
+        return self.verdict is not None and self.verdict.growth.is_evidence
+
+    @property
+    def verdict_text(self) -> str:
+        """Whether the best trial beats constant leverage at equal risk, in a sentence."""
+        return write_verdict(self)
+
+    def list_measures(self) -> Mapping[str, float]:
+        """Return the measures of the set that won."""
+        measured = self._rows.metrics
+        best = self.best
+        return {} if best is None else {name: float(best[name]) for name in measured}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the description and the result of the study for JSON, without the table."""
+        best = self.best
+        found = None if best is None else {"values": self.best_values, **best.to_dict()}
+        data: dict[str, Any] = core.to_plain(
+            {
+                "study": self.manifest,
+                "complete": self.complete,
+                "folder": None if self.folder is None else str(self.folder),
+                "trials": self.trials,
+                "looks": self.looks,
+                "best": None if found is None else {**found, "note": find_cautions(found)},
+                "outcome": None if self.outcome is None else self.outcome.to_dict(),
+            }
+        )
+        return data
+
+    def __repr__(self) -> str:
+        best = self.best
+        score = math.nan if best is None else best[SCORE]
+        state = "" if self.complete else ", unfinished"
+        return (
+            f"<Study of {self.policy_name}: {self.trials:,} sets, best {self.objective} "
+            f"{score:.4g}{state}>"
+        )
+
+    # ----------------------------------------------------------------------------------- its files
+
+    def list_policies(self) -> Iterable[type]:
+        """Return the class of the policy; nothing of a loaded study."""
+        return [self.task.whole.varied.policy_class] if self.task else []
+
+    def _lay_out(self) -> dict[str, pd.DataFrame | None]:
+        return {"trials": tabulate_batches(self.batches)}
+
+    def _write_more(self, folder: Path) -> Mapping[str, Any]:
+        outcome = None if self.outcome is None else self.outcome.to_dict()
+        core.write_json_file({"outcome": outcome}, folder / OUTCOME)
+        return {}
+
+    @classmethod
+    def _read_back(cls, manifest: dict[str, Any], tables: Mapping[str, Any], folder: Path) -> Self:
+        stored = core.from_plain(core.read_json_file(folder / OUTCOME))["outcome"]
+        outcome = None if stored is None else StudyOutcome.from_dict(stored)
+        return cls(manifest, tuple(read_batches(tables["trials"])), outcome, folder.parent)
+
+    @staticmethod
+    def _read_progress(folder: Path, manifest: Mapping[str, Any]) -> str:  # noqa: ARG004
+        return f"{count_stored_sets(folder):,} sets"
+
+
+def describe_budget(facts: Mapping[str, Any]) -> str:
+    trials, seconds = facts["trials"], facts["seconds"]
+    limits = [f"{trials:,} trials"] if trials is not None else []
+    limits += [f"{seconds:g} s"] if seconds is not None else []
+    how = "plateaus before spikes" if facts["robust"] else "the plain optimum"
+    return f"{facts['sampler']} for {' or '.join(limits)} at most, seed {facts['seed']}; {how}"
+
+
+def find_measures(study: Study) -> list[str]:
+    words = [study.objective, *study.manifest["constraints"]]
+    return [word.removeprefix("-").partition(" ")[0] for word in words]
+
+
+def write_verdict(study: Study) -> str:
+    verdict = study.verdict
+    if not study.trials:
+        return "no verdict: nothing was evaluated"
+    if verdict is None:
+        return "no verdict yet: the study is not finished"
+    if study.best is None:
+        return f"no winner: none of {format_sets(verdict.trials)} keeps all constraints"
+    growth = verdict.growth
+    text = f"{describe_growth(growth)}, after {format_sets(verdict.trials + verdict.other_trials)}"
+    if not math.isnan(growth.holdout_difference):
+        gap = core.format_percent(growth.holdout_difference)
+        fills = core.count_nouns(growth.holdout_fills, "fill")
+        few = f", under {FEW_FILLS}, which says little" * (growth.holdout_fills < FEW_FILLS)
+        text += f"; on the holdout the difference is {gap} a year with {fills}{few}"
+    if not math.isnan(verdict.deflated_sharpe):
+        ratio = core.format_probability(verdict.deflated_sharpe)
+        text += f"; deflated Sharpe ratio {ratio} (over {LIKELY} would be evidence)"
+    if growth.is_evidence and verdict.overfitting > EVEN:
+        text += (
+            f"; but the best set of one half of the time was no better than the median in the "
+            f"other half in {100.0 * verdict.overfitting:.0f} % of the splits"
+        )
+    for where, lines in zip(PARTS, study.outcome.lines if study.outcome else (), strict=False):
+        better = name_better(lines, lines[OWN])
+        text += f"; {where} {better}" * bool(better)
+    return text
+
+
+def describe_growth(growth: GrowthTest) -> str:
+    against = "beats constant leverage at equal risk"
+    if growth.untested:
+        return f"no evidence that the best trial {against}: not tested, {growth.untested}"
+    p, trials = core.format_probability(growth.p_adjusted), growth.trials
+    number = (
+        f"its log growth less that of constant leverage is "
+        f"{core.format_percent(growth.difference)} a year (p {p}, adjusted by "
+        f"{trials:,.0f} independent trials"
+    )
+    if growth.is_evidence:
+        return f"evidence that the best trial {against}: {number})"
+    return (
+        f"no evidence that the best trial {against}: {number}; {SIGNIFICANT} or less, and a gain "
+        "on the holdout, would be evidence)"
+    )
+
+
+def format_sets(n: int) -> str:
+    return "a single parameter set" if n == 1 else f"{n:,} parameter sets"

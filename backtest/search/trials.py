@@ -1,0 +1,572 @@
+"""Trials of a search: proposed by a sampler, evaluated, stored, and noted for later searches."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from backtest import core
+from backtest._compile.object_code import COMPILING
+from backtest.core.atomic_files import DRAFT_FILE, LOCK
+from backtest.core.saved_result import MANIFEST, UNFINISHED
+from backtest.results import Constraint, Objective, total_violation
+from backtest.sweep import (
+    ERROR,
+    Sets,
+    count_sets,
+    draw_cube,
+    find_different,
+    name_column,
+    order_columns,
+    take_sets,
+)
+from backtest.sweep.sweep_table import SCORE, STAGE, VIOLATION, decode_objects, encode_objects
+
+if TYPE_CHECKING:
+    from backtest.search.samplers import Sampler
+    from backtest.sweep import Evaluator, Sets, Space
+
+SamplerName = Literal["auto", "gp", "sobol", "random", "grid"]
+PART = "part"
+"""The stage of sets that are evaluated on a part of the time."""
+TRIALS = "trials"
+LOOKS, TRIED, WALKED = "looks.jsonl", "trials.jsonl", "walks.jsonl"
+SET, METRIC = "set:", "metric:"
+FORMAT = 1
+
+
+class Batch(NamedTuple):
+    """Sets evaluated together, with their results.
+
+    ``stage`` is ``"search"``, ``"neighbour"``, or ``"part"`` (of the time). ``seconds`` were spent
+    on the study up to the end of this batch. ``sets`` and ``metrics`` are arrays of shape (n,) by
+    name, NaN if a set failed. ``scores`` of shape (n,) are larger for better sets, NaN if there is
+    none. ``violation`` of shape (n,) is by how much constraints are broken, 0 if they hold.
+    ``errors`` say in one line why a set failed, empty if it did not.
+    """
+
+    stage: str
+    seconds: float
+    sets: Sets
+    metrics: dict[str, core.FloatArray]
+    scores: core.FloatArray
+    violation: core.FloatArray
+    errors: list[str]
+
+
+def tabulate_batches(batches: Sequence[Batch]) -> pd.DataFrame:
+    return pd.concat(
+        [lay_out_batch(batch, k) for k, batch in enumerate(batches)] or [pd.DataFrame()],
+        ignore_index=True,
+    )
+
+
+def lay_out_batch(batch: Batch, number: int) -> pd.DataFrame:
+    columns: dict[str, Any] = {
+        f"{SET}{name}": encode_objects(values) for name, values in batch.sets.items()
+    }
+    columns |= {f"{METRIC}{name}": values for name, values in batch.metrics.items()}
+    table = pd.DataFrame(columns).assign(score=batch.scores, violation=batch.violation)
+    table["error"] = np.array(batch.errors, dtype=object)
+    return table.assign(batch=number, stage=batch.stage, seconds=batch.seconds)
+
+
+def read_batches(table: pd.DataFrame) -> list[Batch]:
+    return [] if table.empty else [read_batch(each) for _, each in table.groupby("batch")]
+
+
+def read_batch(table: pd.DataFrame) -> Batch:
+    columns = {str(name): table[name].to_numpy() for name in table}
+    return Batch(
+        stage=str(columns["stage"][0]),
+        seconds=float(columns["seconds"][0]),
+        sets={k: decode_objects(v) for k, v in strip(columns, SET).items()},
+        metrics=strip(columns, METRIC),
+        scores=columns["score"],
+        violation=columns["violation"],
+        errors=columns["error"].tolist(),
+    )
+
+
+def strip(columns: Mapping[str, np.ndarray], prefix: str) -> dict[str, Any]:
+    return {k.removeprefix(prefix): v for k, v in columns.items() if k.startswith(prefix)}
+
+
+# ----------------------------------------------------------------------------- unfinished searches
+
+
+class Journal:
+    """The batches of an unfinished search in their order, one Parquet file each."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = None if folder is None else folder / TRIALS
+        self.position = 0
+
+    def read_next(self) -> Batch | None:
+        table = self.read_table()
+        return None if table is None else read_batch(table)
+
+    def append(self, batch: Batch) -> None:
+        self.write_table(lay_out_batch(batch, self.position))
+
+    def read_table(self) -> pd.DataFrame | None:
+        path = self._name_next()
+        if path is None or not path.is_file():
+            return None
+        self.position += 1
+        return load_batch(path)
+
+    def write_table(self, table: pd.DataFrame) -> None:
+        if path := self._name_next():
+            sink = io.BytesIO()
+            table.to_parquet(sink, index=False)
+            write_study_file(path, sink.getvalue())
+        self.position += 1
+
+    def _name_next(self) -> Path | None:
+        return self.folder and self.folder / f"{self.position:06d}.parquet"
+
+
+def load_batch(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:  # those of Arrow are of these
+        raise core.DataError(
+            f"{path}: cannot read trials: {str(error).partition(chr(10))[0]}; delete it and the "
+            "files after it, then continue with resume=True: those are evaluated again"
+        ) from error
+
+
+def count_stored_sets(folder: Path) -> int:
+    """Return how many sets an unfinished search has evaluated on the whole of its time."""
+    tables = (load_batch(path) for path in sorted((folder / TRIALS).glob("[0-9]*.parquet")))
+    return sum(len(table) for table in tables if len(table) and table["stage"][0] != PART)
+
+
+def name_result(manifest: Mapping[str, Any]) -> str:
+    return core.name_folder(f"{manifest['policy']['name']} {manifest['kind']}", manifest["id"])
+
+
+def find_finished(store: Path | None, manifest: Mapping[str, Any], *, resume: bool) -> Path | None:
+    """Return the folder of a finished result, if this one is to be resumed and is finished."""
+    kind = manifest["kind"]
+    if store is None:
+        if resume:
+            raise core.ParameterError(
+                f"resume needs the store that the {kind} was started in, got None"
+            )
+        return None
+    name = name_result(manifest)
+    finished, begun = store / name, store / f"{UNFINISHED}{name}"
+    is_finished = (finished / MANIFEST).is_file()
+    if not resume and (is_finished or (begun / MANIFEST).is_file()):
+        raise core.ParameterError(
+            f"{finished if is_finished else begun}: this {kind} was already started; resume=True "
+            "continues it, or loads it if it is finished; another seed is another one"
+        )
+    if resume and not (is_finished or begun.is_dir()):
+        raise core.ParameterError(
+            f"{store}: there is no {kind} of {manifest['policy']['name']} of these data, policy "
+            "source and settings to resume"
+        )
+    if is_finished and begun.is_dir():  # of a process that was killed after it saved the result
+        core.discard_folder(begun)
+    return finished if is_finished else None
+
+
+@contextmanager
+def open_folder(store: Path | None, manifest: Mapping[str, Any]) -> Iterator[Path | None]:
+    """Hold the folder of what is unfinished, which a mistake of the user's discards."""
+    if store is None:
+        yield None
+        return
+    folder = store / f"{UNFINISHED}{name_result(manifest)}"
+    with hold_lock(folder):
+        for path in folder.rglob(f"{DRAFT_FILE}*"):
+            path.unlink(missing_ok=True)
+        if not (folder / MANIFEST).is_file():
+            text = json.dumps(core.to_plain({"format": FORMAT, **manifest}), indent=1)
+            write_study_file(folder / MANIFEST, f"{text}\n".encode())
+        try:
+            yield folder
+        except (core.ParameterError, core.PolicyError):  # a resume would end the same way
+            core.discard_folder(folder)
+            raise
+
+
+@contextmanager
+def hold_lock(folder: Path) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(core.hold_lock_file(folder / LOCK))
+        except core.LockHeldError as error:
+            raise core.DataError(
+                f"{folder}: another process ({error.holder}) is already running this; another "
+                "seed is another folder"
+            ) from error
+        except OSError as error:
+            raise cannot_write(folder / LOCK, error) from error
+        yield
+
+
+def write_study_file(path: Path, content: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        core.write_file(path, content)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> core.DataError:
+    is_blocked = isinstance(error, FileExistsError | NotADirectoryError)
+    cure = "a file is in the way" if is_blocked else "resume=True continues with the trials so far"
+    return core.DataError(f"{path}: cannot write the study: {error.strerror or error}; {cure}")
+
+
+# ------------------------------------------------------------------------------ notes of the store
+
+
+def add_note(store: Path, file: str, facts: Mapping[str, Any], **about: Any) -> None:
+    """Note a look at the holdout, sets tried before it, or a walk, as a line of JSON, once."""
+    note = {"study": facts["id"], "policy": facts["policy"]["name"], **about}
+    text = json.dumps(core.to_plain({**note, **describe_bars_of(facts, file)}), sort_keys=True)
+    path = store / file
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_file() and text.encode() in path.read_bytes().splitlines():
+            return
+        with path.open("ab", buffering=0) as sink:  # in one write, so that processes do not mix
+            sink.write(f"{text}\n".encode())
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def read_notes(store: Path | None, file: str, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the different notes about some of the same bars; one that is damaged is left out."""
+    if store is None or not (store / file).is_file():
+        return []
+    here, found = describe_bars_of(facts, file), []
+    for line in dict.fromkeys((store / file).read_bytes().splitlines()):
+        with suppress(ValueError, KeyError, TypeError):
+            note = json.loads(line)
+            found += [note] if shares_bars(here, note) else []
+    return found
+
+
+def describe_bars_of(facts: Mapping[str, Any], file: str) -> dict[str, Any]:
+    data, split = facts["data"], facts["searched"]
+    start, stop = (data["start"], split) if file == TRIED else (split, data["end"])
+    parts = data.get("instruments") or {str(data["instrument"]): data}
+    prices = {name: each["content_hash"] for name, each in parts.items()}
+    return {"prices": prices, "synthetic": data["synthetic"], "start": start, "stop": stop}
+
+
+def shares_bars(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether two notes are about some of the same bars.
+
+    An instrument is the same if its prices are, or its name: data grow, and made-up prices of one
+    name are not the same.
+    """
+    mine, theirs = one["prices"], other["prices"]
+    is_same = bool({*mine.values()} & {*theirs.values()})
+    if not (one["synthetic"] or other["synthetic"]):
+        is_same = is_same or bool({*filter(None, mine)} & {*filter(None, theirs)})
+    return is_same and max(one["start"], other["start"]) < min(one["stop"], other["stop"])
+
+
+FIRST_PIECE = 16
+"""Sets in the first piece, while the rate is unknown."""
+GROWTH = 16
+"""Largest ratio of the next piece to the last one."""
+PIECE_SECONDS = 10.0
+"""Sets are evaluated and stored in pieces of about this length, which is what a kill can lose."""
+LANES = 64
+"""Larger pieces are multiples of this, the sets that the evaluator takes at once."""
+
+
+class Progress(NamedTuple):
+    trials: int
+    total: int | None
+    best_score: float
+    best_values: dict[str, Any]
+    seconds: float
+    stage: str
+
+    def add(self, batch: Batch) -> Progress:
+        is_whole = batch.stage != "part"
+        best = find_best(batch) if is_whole else -1
+        now = self._replace(
+            trials=self.trials + (count_sets(batch.sets) if is_whole else 0),
+            seconds=batch.seconds,
+            stage=batch.stage,
+        )
+        if best < 0 or batch.scores[best] <= now.best_score:
+            return now
+        values = take_sets(batch.sets, best)
+        plain = {name: v.item() if hasattr(v, "item") else v for name, v in values.items()}
+        return now._replace(best_score=float(batch.scores[best]), best_values=plain)
+
+
+class Goal(NamedTuple):
+    objective: Objective
+    constraints: tuple[Constraint, ...]
+
+    def score(
+        self, metrics: Mapping[str, core.FloatArray], failed: core.BoolArray
+    ) -> tuple[core.FloatArray, core.FloatArray]:
+        """Return scores and violations, of shape (n,) each."""
+        scores = np.full(len(failed), np.nan)
+        scores[~failed] = self.objective.score(take_sets(metrics, ~failed))
+        violation = total_violation(self.constraints, metrics)
+        violation[failed | ~(metrics["ruined"] == 0.0)] = np.inf
+        return scores, violation
+
+    def list_broken(self, metrics: Mapping[str, float]) -> list[Constraint]:
+        columns = {name: np.array([value]) for name, value in metrics.items()}
+        known = (each for each in self.constraints if each.name in columns)
+        return [each for each in known if each.violation(columns)[0] > 0.0]
+
+
+def find_best(trials: Batch) -> int:
+    """Return the row of the best set, of the first of equals; -1 if none keeps the constraints."""
+    scores = worst_where_broken(trials)
+    return int(np.argmax(scores)) if np.isfinite(scores).any() else -1
+
+
+class Examiner:
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        goal: Goal,
+        journal: Journal,
+        *,
+        total: int | None = None,
+        progress: Callable[[Progress], object] | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.evaluator = evaluator
+        self.goal = goal
+        self.journal = journal
+        self.batches: list[Batch] = []
+        self.progress = progress
+        self.now = Progress(0, total, math.nan, {}, 0.0, "search")
+        self.clock = clock
+        self.stored = journal.read_next()
+        self.seconds = 0.0
+        self.since = clock()
+        self.piece = FIRST_PIECE
+        self.is_warm = False
+
+    @property
+    def elapsed(self) -> float:
+        return self.seconds + self.clock() - self.since
+
+    def evaluate(
+        self,
+        sets: Sets,
+        stage: str,
+        *,
+        first: int = 0,
+        stop: int | None = None,
+        deadline: float = math.inf,
+    ) -> Batch:
+        pieces: list[Batch] = []
+        n, done = count_sets(sets), 0
+        while done < n:
+            if not self._has_time(stage, deadline):
+                break
+            rest = take_sets(sets, slice(done, None))
+            if self.stored is not None:
+                piece = self._read_stored(rest, stage)
+            else:
+                piece = self._evaluate(rest, stage, first, stop, deadline)
+            pieces.append(piece)
+            done += count_sets(piece.sets)
+        return join_batches(pieces, sets)
+
+    def _has_time(self, stage: str, deadline: float) -> bool:
+        if deadline == math.inf:
+            return True
+        if self.stored is not None:
+            return self.stored.stage == stage
+        return self.elapsed < deadline or not self.batches
+
+    def _read_stored(self, sets: Sets, stage: str) -> Batch:
+        batch = self.stored
+        if batch is None or batch.stage != stage or not starts_with(sets, batch.sets):
+            raise core.DataError(
+                f"{self.journal.folder}: batch {self.journal.position - 1:06d} does not hold the "
+                "sets that the sampler proposes now; resume with the versions in its manifest"
+            )
+        self.stored = self.journal.read_next()
+        self._add(batch)
+        return batch
+
+    def _evaluate(
+        self, sets: Sets, stage: str, first: int, stop: int | None, deadline: float
+    ) -> Batch:
+        if deadline < math.inf and not self.is_warm:
+            self._warm_up(sets, first, stop)
+        began = self.clock()
+        asked = take_sets(sets, slice(self.piece))
+        compiled = COMPILING.seconds
+        rows = self.evaluator.evaluate(asked, first=first, stop=stop)
+        if deadline < math.inf:  # compiling does not count
+            compiled = COMPILING.seconds - compiled
+            began, self.since = began + compiled, self.since + compiled
+        n = count_sets(asked) if rows.done.all() else int(np.argmin(rows.done))
+        failed = np.array([error != "" for error in rows.errors[:n]], dtype=np.bool_)
+        asked, metrics = take_sets(asked, slice(n)), take_sets(rows.metrics, slice(n))
+        scores, violation = self.goal.score(metrics, failed)
+        batch = Batch(stage, self.elapsed, asked, metrics, scores, violation, rows.errors[:n])
+        if n > 0:
+            self.journal.append(batch)
+            self._add(batch)
+            self._set_piece(n, self.clock() - began, deadline)
+        if not rows.done.all():
+            raise KeyboardInterrupt
+        return batch
+
+    def _warm_up(self, sets: Sets, first: int, stop: int | None) -> None:
+        began = self.clock()
+        if not self.evaluator.evaluate(
+            take_sets(sets, slice(2)), first=first, stop=stop
+        ).done.all():
+            raise KeyboardInterrupt
+        self.since += self.clock() - began
+        self.is_warm = True
+
+    def _add(self, batch: Batch) -> None:
+        self.batches.append(batch)
+        self.seconds, self.since = batch.seconds, self.clock()
+        self.now = self.now.add(batch)
+        if self.progress is not None:
+            self.progress(self.now)
+
+    def _set_piece(self, n: int, seconds: float, deadline: float) -> None:
+        left = min(PIECE_SECONDS, max(0.0, deadline - self.elapsed))
+        affordable = n * left / seconds if seconds > 0.0 else math.inf
+        size = int(min(affordable, max(GROWTH * n, self.piece)))
+        self.piece = max(1, size if size < LANES else size // LANES * LANES)
+
+
+def starts_with(sets: Sets, first: Sets) -> bool:
+    n = count_sets(first)
+    return list(sets) == list(first) and all(
+        np.array_equal(sets[name][:n], values, equal_nan=values.dtype.kind == "f")
+        for name, values in first.items()
+    )
+
+
+def join_batches(pieces: Sequence[Batch], sets: Sets | None = None) -> Batch:
+    if not pieces:
+        none = take_sets(sets, slice(0)) if sets else {}
+        return Batch("", 0.0, none, {}, np.empty(0), np.empty(0), [])
+    return Batch(
+        stage=pieces[-1].stage,
+        seconds=pieces[-1].seconds,
+        sets=join_columns([piece.sets for piece in pieces]),
+        metrics=join_columns([piece.metrics for piece in pieces]),
+        scores=np.concatenate([piece.scores for piece in pieces]),
+        violation=np.concatenate([piece.violation for piece in pieces]),
+        errors=[error for piece in pieces for error in piece.errors],
+    )
+
+
+def join_columns(parts: list[Any]) -> dict[str, Any]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+# ------------------------------------------------------------------------------ all trials
+
+
+def gather(batches: Sequence[Batch]) -> Batch:
+    return join_batches([batch for batch in batches if batch.stage != PART])
+
+
+def is_feasible(trials: Batch) -> core.BoolArray:
+    return np.asarray((trials.violation == 0.0) & np.isfinite(trials.scores))
+
+
+def find_distinct(sets: Sets) -> core.IntArray:
+    return find_different(sets)[0] if sets else np.empty(0, dtype=np.int64)
+
+
+def tabulate_trials(batches: Sequence[Batch]) -> pd.DataFrame:
+    trials = gather(batches)
+    parameters = {name_column(name): values for name, values in trials.sets.items()}
+    table = pd.DataFrame({**parameters, **trials.metrics})
+    table[ERROR] = np.array(trials.errors, dtype=object)
+    table = order_columns(table, tuple(parameters))
+    table[SCORE] = trials.scores
+    table[VIOLATION] = trials.violation
+    sizes = [0 if batch.stage == PART else count_sets(batch.sets) for batch in batches]
+    table[STAGE] = np.repeat([batch.stage for batch in batches], sizes).astype(object)
+    return table.rename_axis("trial")
+
+
+def spread_sample(
+    space: Space, sets: Sets, places: core.IntArray, n: int, rng: np.random.Generator
+) -> core.IntArray:
+    if len(places) <= n:
+        return places
+    from scipy.spatial import KDTree  # noqa: PLC0415 - loads where it is used
+
+    cube = space.encode(take_sets(sets, places))
+    nearest = KDTree(cube).query(draw_cube(cube.shape[1], n, rng))[1]
+    return places[np.unique(nearest)]
+
+
+def worst_where_broken(trials: Batch) -> core.FloatArray:
+    return np.where(is_feasible(trials), trials.scores, -np.inf)
+
+
+# ---------------------------------------------------------------------------- the search loop
+
+SEARCH = "search"
+FAILURES = 16
+"""If a batch of at least so many sets fails as a whole, the search stops."""
+
+
+def start_sampler(sampler: SamplerName, space: Space, trials: int | None, seed: int) -> Sampler:
+    from backtest.search.samplers import make_sampler  # noqa: PLC0415 - they load SciPy and more
+
+    return make_sampler(sampler, space, seed=seed, trials=trials)
+
+
+def search(
+    examiner: Examiner,
+    space: Space,
+    name: SamplerName,
+    seed: int,
+    *,
+    trials: int | None,
+    deadline: float,
+) -> None:
+    sampler, left = start_sampler(name, space, trials, seed), trials
+    while left is None or left > 0:
+        asked = sampler.ask()
+        cube = asked[:left]
+        if not len(cube):
+            return
+        batch = examiner.evaluate(space.decode(cube), SEARCH, deadline=deadline)
+        if len(batch.errors) >= FAILURES and all(batch.errors):
+            raise core.PolicyError(
+                f"all {len(batch.errors)} sets failed, the first with: {batch.errors[0]}"
+            )
+        n = count_sets(batch.sets)
+        if n < len(cube):
+            return  # time is up
+        if n == len(asked):
+            scores = np.where(np.isfinite(batch.scores), batch.scores, np.nan)
+            sampler.tell(cube, scores, batch.violation)
+        left = None if left is None else left - n

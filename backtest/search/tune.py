@@ -1,0 +1,325 @@
+"""tune(): search for good parameters, and measure how much of the result is luck."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+import numpy as np
+
+from backtest import core
+from backtest.core.saved_result import COMMAND, attach_making
+from backtest.engine import BacktestFields, read_test, short_form
+from backtest.market import as_markets
+from backtest.results import ObjectiveLike
+from backtest.search.problem import Robustness, read_search
+from backtest.search.study import Study
+from backtest.search.trials import (
+    TRIED,
+    Examiner,
+    Journal,
+    Progress,
+    SamplerName,
+    add_note,
+    find_finished,
+    open_folder,
+    search,
+)
+from backtest.search.winner import BUDGET_SHARE, StudyOutcome, StudyTask, build_outcome
+from backtest.sweep import Accounts, Pool, check_sets, on_cluster
+
+if TYPE_CHECKING:
+    from backtest.market import Market, Markets
+    from backtest.policies import Policy
+
+TRIALS = 20_000
+"""Trials if neither trials nor seconds are given."""
+
+
+@short_form
+@core.checked_only("resume", "store", "progress")
+def tune(  # noqa: PLR0913 - keywords, each with a default that is said
+    market: Market | Markets,
+    policy: type[Policy] | Policy,
+    *,
+    accounts: Accounts = "shared",
+    pool: Pool = "mean",
+    objective: ObjectiveLike = "sharpe",
+    constraints: Mapping[str, str] | None = None,
+    trials: int | None = None,
+    seconds: float | None = None,
+    sampler: SamplerName = "auto",
+    space: Mapping[str, Any] | None = None,
+    fix: Mapping[str, Any] | None = None,
+    robust: bool | Robustness = True,
+    holdout: str | float | None = "25%",
+    seed: int = 0,
+    store: str | Path | None = None,
+    resume: bool = False,
+    threads: int | None = None,
+    memory: str = "1GiB",
+    cluster: str | None = None,
+    compile: bool = True,  # noqa: A002 - the word users know
+    progress: Callable[[Progress], object] | None = None,
+    **fields: Unpack[BacktestFields],
+) -> Study:
+    """Search for good parameters of a policy, and measure how much of the result is luck.
+
+    Parameters
+    ----------
+    market, compile, **fields
+        As in :func:`backtest.run`; several markets have one policy, whose parameters are those of
+        all instruments.
+    policy : type or Policy
+        A policy class, or an instance whose settings are used unless the search varies them.
+    accounts, pool : str
+        ``accounts="separate"`` scores each set in every market in an account of its own, and pools
+        the measures, as in :func:`backtest.sweep.sweep.sweep`. The deflated Sharpe ratio is that of
+        the mean of the returns, on the days that all markets have; the markets are no trials.
+    objective : str, mapping or callable
+        What to maximize, as in :func:`backtest.results.ranking.read_objective`: a measure, a
+        weighted sum ``{"sharpe": 1.0, "turnover": -0.01}``, or a function of the measures of one
+        set.
+    constraints : mapping, optional
+        Bounds such as ``{"max_drawdown": "<= 0.4", "liquidations": "== 0"}``. A set that breaks one
+        never wins over a set that does not. No ruin is always a constraint.
+    trials : int, optional
+        Most sets to evaluate, neighbors included, at least 4. Default 20,000 if ``seconds`` is not
+        given either. A sampler may end earlier if nothing more is gained.
+    seconds : float, optional
+        Most time to search, not counting the time to compile or load before the first result; time
+        spent before a resume counts. With ``trials``, whichever ends first. With ``robust``, a
+        quarter of either is reserved for the neighbors of candidates.
+    sampler : str
+        ``"auto"`` (Sobol points, then CMA-ES with restarts), ``"gp"`` (a Gaussian process: a second
+        of thinking for each set), ``"sobol"``, ``"random"`` or ``"grid"``;
+        :func:`backtest.objective` serves any other optimizer.
+    space : mapping, optional
+        What varies, as in :func:`backtest.sweep.sets.read_space`: ``{"target": (0.1, 1.0)}``.
+        Default all parameters of the policy over their declared ranges. Where ``signal`` is a rule,
+        ``signal.window`` is its parameter ``window``.
+    fix : mapping, optional
+        Settings with one value in every set.
+    robust : bool or Robustness
+        Whether the leading sets are ranked by a low quantile of the objective over their neighbors
+        and over parts of the time; a :class:`~backtest.search.problem.Robustness` says how. False
+        takes the highest objective. With too few trials for many candidates, the highest objective
+        may win, with a warning.
+    holdout : str, float or None
+        The last part of the data, which the search never sees: a share (``"25%"``), a duration
+        (``"90d"``), or 0 or None for none. The winner is evaluated on it, and every look at it is
+        counted.
+    seed : int
+        Seed of all random numbers. The same seed gives the same study with any number of threads.
+    store : str or Path, optional
+        Folder in which the study gets a folder of its own, ``"results"`` for example. None keeps
+        it in memory only: a crash loses it, and looks at the holdout are not counted.
+    resume : bool
+        Continue the study of the same data, policy source, settings and seed in the store. Its
+        result is the same as if it had not been interrupted.
+    threads : int, optional
+        Number of threads; default all cores.
+    memory : str
+        Limit for the columns of policies.
+    cluster : str, optional
+        ``"tcp://host:port"`` or ``"local:N"``: the cluster to use, see
+        :mod:`backtest.sweep.cluster`. The numbers do not depend on it.
+    progress : callable, optional
+        Called with a :class:`~backtest.search.trials.Progress` after every piece of work.
+
+    Returns
+    -------
+    Study
+        After Ctrl-C, an unfinished study with the sets that were done.
+
+    Raises
+    ------
+    ParameterError
+        If an argument is not allowed, or the study to resume differs.
+    DataError
+        If the folder cannot be written, is damaged, or another process works in it.
+    PolicyError
+        If every set of a batch fails.
+    """
+    if trials is None and seconds is None:
+        trials = TRIALS
+    problem = read_search(
+        read_test(market, fields), policy, accounts=accounts, pool=pool, compile=compile,
+        threads=threads, memory=memory, objective=objective, constraints=constraints, space=space,
+        fix=fix, trials=trials, seconds=seconds, sampler=sampler, robust=robust, seed=seed,
+    )  # fmt: skip
+    market = problem.market
+    split = find_split(market, holdout)
+    warn_of_unseen(market, split)
+    manifest = problem.describe_search(
+        Study.kind,
+        seconds=problem.seconds,
+        holdout=holdout,
+        searched=core.format_time(int(market.time[split - 1]) + market.interval),
+    )
+    place = None if store is None else Path(store)
+    finished = find_finished(place, manifest, resume=resume)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", core.VenueDateWarning)  # given above for the whole market
+        seen = problem.build_evaluator(market.prefix(split))
+        task = StudyTask(problem, seen, problem.build_evaluator(market), split, manifest, place)
+        if finished is not None:
+            return dataclasses.replace(Study.load(finished), task=task)
+        with on_cluster(task.seen, cluster) as working:
+            return run_study(task._replace(seen=working), progress)
+
+
+@short_form
+def objective(
+    market: Market | Markets,
+    policy: type[Policy] | Policy,
+    *,
+    accounts: Accounts = "shared",
+    pool: Pool = "mean",
+    objective: ObjectiveLike = "sharpe",
+    constraints: Mapping[str, str] | None = None,
+    fix: Mapping[str, Any] | None = None,
+    holdout: str | float | None = "25%",
+    compile: bool = True,  # noqa: A002 - the word users know
+    **fields: Unpack[BacktestFields],
+) -> Callable[[Mapping[str, Any]], float]:
+    """Return a function from values of parameters to the score that a search would maximize.
+
+    Parameters
+    ----------
+    market, policy, accounts, pool, objective, constraints, fix, holdout, compile, **fields
+        As in :func:`backtest.tune`. The score is of the bars before the holdout.
+
+    Returns
+    -------
+    callable
+        Takes a mapping such as ``{"target": 0.4}``, with the names that a ``space`` has, and
+        returns a float: minus infinity if the account was ruined or breaks a constraint, NaN if
+        the run of the set fails or the objective is not defined for it.
+
+    Raises
+    ------
+    ParameterError
+        If an argument is not allowed; from the function, if a value is out of its range.
+    PolicyError
+        From the function, if the columns of the first set look ahead.
+    """
+    problem = read_search(
+        read_test(market, fields), policy, accounts=accounts, pool=pool, compile=compile,
+        objective=objective, constraints=constraints, is_searched=False,
+    )  # fmt: skip
+    split = find_split(problem.market, holdout)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", core.VenueDateWarning)  # given above
+        evaluator = problem.build_evaluator(problem.market.prefix(split))
+    goal = problem.goal
+    is_checked = False
+
+    def score(values: Mapping[str, Any]) -> float:
+        nonlocal is_checked
+        if not isinstance(values, Mapping):
+            raise core.ParameterError(
+                f"values must be a mapping of parameters, got {core.repr_plain(values):.60}"
+            )
+        columns = {name: [value] for name, value in {**(fix or {}), **values}.items()}
+        sets = check_sets(evaluator.varied, columns)
+        if not is_checked:
+            evaluator.check_causal(sets)
+            is_checked = True
+        rows = evaluator.evaluate(sets)
+        if not rows.done[0]:
+            raise KeyboardInterrupt
+        if rows.errors[0]:
+            return float("nan")
+        scores, violation = goal.score(rows.metrics, ~rows.done)
+        return float(scores[0]) if violation[0] == 0.0 else float("-inf")
+
+    return score
+
+
+# ---------------------------------------------------------------------------------------- the study
+
+
+def run_study(task: StudyTask, progress: Callable[[Progress], object] | None) -> Study:
+    problem, outcome = task.problem, None
+    with open_folder(task.store, task.facts) as folder:
+        journal = Journal(folder)
+        examiner = Examiner(
+            task.seen, problem.goal, journal, total=problem.trials, progress=progress
+        )
+        with contextlib.suppress(KeyboardInterrupt):
+            outcome = search_and_choose(task, examiner)
+        study = Study(task.facts, tuple(examiner.batches), outcome, task.store, task)
+        attach_making(study, core.Making(round(examiner.elapsed, 6), {}, argv=COMMAND.get()))
+        if outcome is None:
+            core.warn_caller(
+                f"interrupted: the study is unfinished, {study.trials:,} sets were evaluated"
+            )
+        elif folder is not None and task.store is not None:
+            if study.trials:
+                add_note(task.store, TRIED, task.facts, sets=study.trials)
+            study.save(task.store)
+            core.discard_folder(folder)
+    return study
+
+
+def search_and_choose(task: StudyTask, examiner: Examiner) -> StudyOutcome:
+    task.seen.check_causal(task.problem.space.list_ends())
+    examiner.since = examiner.clock()  # a budget in seconds is for the search
+    problem, trials = task.problem, task.problem.trials
+    if trials is not None:
+        wanted = problem.robustness.candidates * problem.robustness.neighbours
+        trials -= max(1, min(wanted, int(BUDGET_SHARE * trials)))
+    share = 1.0 - BUDGET_SHARE if problem.is_robust else 1.0
+    deadline = math.inf if problem.seconds is None else share * problem.seconds
+    where = problem.space, problem.sampler, problem.seed
+    search(examiner, *where, trials=trials, deadline=deadline)
+    return build_outcome(task, examiner)
+
+
+# -------------------------------------------------------------------------------- the holdout
+
+LEAST_BARS = 2
+"""Least bars on either side of the split, as a run needs two."""
+
+_SHARE = re.compile(r"\s*(\d+(?:\.\d*)?)\s*%\s*")
+
+
+def find_split(market: Market | Markets, holdout: str | float | None) -> int:
+    """Return the first bar of the holdout; the number of bars if there is none."""
+    n = market.n_bars
+    if holdout is None or (not isinstance(holdout, str) and holdout == 0):
+        return n
+    split = -1
+    match = _SHARE.fullmatch(holdout) if isinstance(holdout, str) else None
+    if match or isinstance(holdout, float):
+        share = float(match[1]) / 100.0 if match else float(holdout)
+        split = n - round(n * share) if 0.0 <= share < 1.0 else -1
+    elif isinstance(holdout, str):
+        with contextlib.suppress(core.ParameterError):
+            begin = market.end - core.parse_duration(holdout)
+            split = int(np.searchsorted(market.time, begin))
+    if split != n and not LEAST_BARS <= split <= n - LEAST_BARS:
+        raise core.ParameterError(
+            "holdout must be a share such as '25%', a duration such as '90d' or 0 for none, that "
+            f"leaves bars to search on, got {holdout!r} of {n} bars"
+        )
+    return split
+
+
+def warn_of_unseen(market: Market | Markets, split: int) -> None:
+    markets = as_markets(market)
+    unseen = [
+        name for name, (listed, _) in zip(markets, markets.spans, strict=True) if listed >= split
+    ]
+    if unseen:
+        core.warn_caller(
+            f"{', '.join(unseen)} is first listed in the holdout, so the search does not see it. "
+            "Use a shorter holdout or other markets to include it"
+        )

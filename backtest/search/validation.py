@@ -1,0 +1,474 @@
+"""What validations share: spans of time, results that resume, and shares with intervals."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any, NamedTuple, Self, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from backtest import core
+from backtest.core.result_parts import ShownChart
+from backtest.core.saved_result import MANIFEST
+from backtest.engine import Backtest, mark_ends
+from backtest.engine.checks import warn_once
+from backtest.market import Market, Markets, as_markets
+from backtest.results import Result, name_measure
+from backtest.results.measure_table import METRICS
+from backtest.search import SearchProblem, SearchResult, find_finished, open_folder, read_search
+from backtest.sweep import Evaluator, on_cluster
+
+LEAST_TRAIN, LEAST_TEST = 200, 20
+"""Least bars of a train span, and of a test span."""
+FEW_BARS = 200
+"""A test span under this many bars is allowed, with a warning."""
+MOST_GROUPS = 50
+MOST_SPLITS = 20_000
+USUAL_EMBARGO = 0.01
+"""Share of all bars: Lopez de Prado (2018), section 7.4.2."""
+TIMES = ("train_start", "train_end", "test_start", "test_end")
+
+
+class FoldSpan(NamedTuple):
+    train: int
+    train_stop: int
+    test: int
+    stop: int
+
+
+class Groups(NamedTuple):
+    """Groups of consecutive bars, cut where sampling periods end.
+
+    ``edges`` of shape (N + 1,) are bars, ``samples`` of shape (N + 1,) the sampling periods that
+    end before them.
+    """
+
+    edges: core.IntArray
+    samples: core.IntArray
+
+    @property
+    def n(self) -> int:
+        return len(self.edges) - 1
+
+    def span(self, group: int) -> tuple[int, int]:
+        return int(self.edges[group]), int(self.edges[group + 1])
+
+
+@core.checked
+def folds(
+    market: Market | Markets,
+    *,
+    train: str = "365d",
+    test: str = "30d",
+    anchored: bool = False,
+    gap: str = "0d",
+    groups: int | None = None,
+    test_groups: int = 2,
+    embargo: int | str = 0,
+    sampling: str = "1d",
+) -> pd.DataFrame:
+    """Return the spans of a walk, or with ``groups`` those of a cross-validation.
+
+    Parameters
+    ----------
+    market : Market or Markets
+        The bars to cut; of several markets, those of their common clock.
+    train, test, anchored, gap
+        As in :func:`backtest.walk_forward`.
+    groups, test_groups, embargo, sampling
+        As in :func:`backtest.cross_validate`, without an embargo by default.
+
+    Returns
+    -------
+    DataFrame
+        Of a walk, a row per fold: ``train_start, train_end, test_start, test_end``. Of a
+        cross-validation, a row per split and group: ``split``, ``group``, ``is_test``, ``start``,
+        ``end``; a train group after a test group starts after the embargo. Times are UTC,
+        half-open.
+
+    Raises
+    ------
+    ParameterError
+        If an argument is not allowed, or spans are too short.
+
+    Examples
+    --------
+    >>> import backtest as bt
+    >>> market = bt.Market.sample(bars=24 * 90)
+    >>> bt.folds(market, train="30d", test="20d")["test_start"].dt.strftime("%m-%d").tolist()
+    ['01-31', '02-20', '03-12']
+    >>> len(bt.folds(market, groups=6, test_groups=2))
+    90
+    """
+    as_markets(market)
+    if groups is None:
+        return tabulate_spans(market, plan_spans(market, train, test, anchored, gap))
+    cut, k = split_groups(market, groups, test_groups, sampling)
+    late = check_embargo(embargo, cut, market)
+    rows = []
+    for split, tested in enumerate(list_splits(cut.n, k)):
+        is_late = find_embargoed(cut.n, tested)
+        for group in range(cut.n):
+            first, stop = cut.span(group)
+            rows.append((split, group, group in tested, first + late * int(is_late[group]), stop))
+    table = pd.DataFrame(rows, columns=["split", "group", "is_test", "start", "end"])
+    bars = {name: table[name].to_numpy(dtype=np.int64) for name in ("start", "end")}
+    return table.assign(**{name: time_bars(market, each) for name, each in bars.items()})
+
+
+# ------------------------------------------------------------------------------ folds of a walk
+
+
+def plan_spans(
+    market: Market | Markets, train: str, test: str, anchored: bool = False, gap: str = "0d"
+) -> list[FoldSpan]:
+    is_none = re.fullmatch(r"\s*0+\s*[a-zA-Z]*\s*", str(gap)) is not None
+    trained = core.parse_duration(train, "train")
+    tested = core.parse_duration(test, "test")
+    between = 0 if is_none else core.parse_duration(gap, "gap")
+    if between >= min(trained, tested):
+        raise core.ParameterError("gap must be shorter than train and test, '0d' for none")
+    if market.start + trained + between >= market.end:
+        half = (market.end - market.start) // 2
+        raise core.ParameterError(
+            f"train must leave bars to test on, {core.format_duration(half)!r} for example: the "
+            f"data end {core.format_time(market.end)}"
+        )
+    spans: list[FoldSpan] = []
+    for opened in range(market.start + trained + between, market.end, tested):
+        if spans and spans[-1].stop == market.n_bars:
+            break
+        end = opened - between
+        begin = market.start if anchored else max(market.start, end - trained)
+        bars = np.searchsorted(market.time, [begin, end, opened, opened + tested]).tolist()
+        if market.n_bars - bars[3] < LEAST_TEST:
+            bars[3] = market.n_bars
+        for name, k, least in (("train", 0, LEAST_TRAIN), ("test", 2, LEAST_TEST)):
+            if bars[k + 1] - bars[k] < least:
+                raise core.ParameterError(
+                    f"a {name} span must have {least} bars or more, that of fold {len(spans)} from "
+                    f"{describe_bar(market, bars[k])} has {max(bars[k + 1] - bars[k], 0)}"
+                )
+        spans.append(FoldSpan(*bars))
+    return spans
+
+
+def describe_bar(market: Market | Markets, bar: int) -> str:
+    return core.format_time(int(market.time[bar]) if bar < market.n_bars else market.end)
+
+
+def tabulate_spans(market: Market | Markets, spans: Sequence[FoldSpan]) -> pd.DataFrame:
+    bars = np.array(spans, dtype=np.int64)
+    table = pd.DataFrame({name: time_bars(market, bars[:, k]) for k, name in enumerate(TIMES)})
+    return table.rename_axis("fold")
+
+
+def time_bars(market: Market | Markets, bars: core.IntArray) -> pd.DatetimeIndex:
+    times = np.append(market.time, market.end)
+    return core.utc_index(times[bars].astype(np.int64))
+
+
+def warn_of_short(spans: Sequence[FoldSpan]) -> Iterator[str]:
+    bars = np.array([span.stop - span.test for span in spans])
+    short = bars[bars < FEW_BARS]
+    if len(short):
+        yield (
+            f"{len(short)} of {len(bars)} test spans have under {FEW_BARS} bars, the shortest "
+            f"{short.min()}: scores of these folds are mostly noise"
+        )
+
+
+# ------------------------------------------------------------------------------ groups and splits
+
+
+def split_groups(
+    market: Market | Markets, groups: int, test_groups: int, sampling: str
+) -> tuple[Groups, int]:
+    """Return the groups of bars, and how many of them each split tests."""
+    n = int(core.Range(2, MOST_GROUPS).check("groups", groups, whole=True))
+    k = int(core.Range(1, n - 1).check("test_groups", test_groups, whole=True))
+    if math.comb(n, k) > MOST_SPLITS:
+        raise core.ParameterError(
+            f"groups and test_groups must make at most {MOST_SPLITS:,} splits, {n} and {k} make "
+            f"{math.comb(n, k):,}"
+        )
+    closes = np.flatnonzero(mark_ends(market, core.parse_duration(sampling, "sampling"))) + 1
+    parts = np.array_split(np.arange(len(closes)), n)
+    samples = np.array([0, *(int(part[-1]) + 1 if len(part) else 0 for part in parts)])
+    edges = np.concatenate(([0], closes))[samples]
+    least = int(np.diff(edges).min())
+    if least < LEAST_TRAIN or int(np.diff(samples).min()) < 2:
+        raise core.ParameterError(
+            f"groups must each have {LEAST_TRAIN} bars and two sampling periods or more, the "
+            f"shortest of {n} has {least} bars"
+        )
+    return Groups(edges.astype(np.int64), samples.astype(np.int64)), k
+
+
+def list_splits(n: int, k: int) -> list[tuple[int, ...]]:
+    """Return the test groups of each split, C(n, k) of them, in lexical order."""
+    return list(itertools.combinations(range(n), k))
+
+
+def list_paths(n: int, k: int) -> list[list[int]]:
+    """Return the split from which each path takes each group: φ = k/n · C(n, k) paths.
+
+    Source: Lopez de Prado (2018), Advances in Financial Machine Learning, section 12.4.
+    """
+    splits = list_splits(n, k)
+    tested = [[s for s, groups in enumerate(splits) if g in groups] for g in range(n)]
+    return [list(path) for path in zip(*tested, strict=True)]
+
+
+def find_embargoed(n: int, tested: Sequence[int]) -> core.BoolArray:
+    """Return which train groups follow a test group directly, of shape (n,)."""
+    return np.array([g - 1 in tested and g not in tested for g in range(n)])
+
+
+def check_embargo(embargo: int | str | None, groups: Groups, market: Market | Markets) -> int:
+    if embargo is None:
+        return math.ceil(USUAL_EMBARGO * market.n_bars)
+    if isinstance(embargo, str):
+        bars = -(-core.parse_duration(embargo, "embargo") // market.interval)
+    else:
+        bars = int(core.Range(0, math.inf, "bars").check("embargo", embargo, whole=True))
+    shortest = int(np.diff(groups.edges).min())
+    if shortest - bars < LEAST_TRAIN:
+        raise core.ParameterError(
+            f"embargo must leave {LEAST_TRAIN} bars of each group, got {bars:,} of {shortest:,}"
+        )
+    return bars
+
+
+V = TypeVar("V", bound="Validation")
+FIGURES, ACCOUNTS = "figures.json", "accounts"
+EVIDENCE, EVEN = 0.95, 0.5
+"""Least probabilistic Sharpe ratio that is evidence (without skill it has 1 in 20 chances), and the
+probability of overfitting above which a choice is no better than chance."""
+CONFIDENCE = 0.95
+SCATTER = (
+    "Each gray point is a set, each blue one a winner. Winners under the dotted line lost against "
+    "what they showed in sample; a cloud without slope means that the past does not separate the "
+    "sets."
+)
+
+
+class Validation(SearchResult):
+    """Base of validations.
+
+    Attributes
+    ----------
+    figures : mapping
+        Headline figures as data.
+    """
+
+    more_files = (FIGURES,)
+    figures: Mapping[str, Any]
+
+    @property
+    def pbo(self) -> Estimate:
+        """Share of winners that were no better than the median set out of sample."""
+        return Estimate(*(read_figures(self.figures["pbo"], k) for k in ("value", "low", "high")))
+
+    @property
+    def warnings(self) -> list[str]:
+        """Warnings, one sentence each."""
+        return list(self.figures["warnings"])
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        return tuple(f"{core.capitalize(text)}." for text in self.warnings)
+
+    @property
+    def accounts(self) -> Mapping[str, Result]:
+        """The accounts that are saved with it, by name."""
+        return {}
+
+    @property
+    def objective(self) -> str:
+        """The objective in words."""
+        given = self.manifest["objective_source"]
+        if isinstance(given, Mapping):
+            return " + ".join(f"{weight:g} {name_measure(name)}" for name, weight in given.items())
+        return name_measure(str(given).partition(" sha256:")[0].removeprefix("-"))
+
+    def list_policies(self) -> Iterable[type]:
+        for each in self.accounts.values():
+            policies = [*each.policies.values(), *([each.overlay] if each.overlay else [])]
+            yield from map(type, policies)
+
+    def describe_search(self) -> str:
+        """Return what was searched, and by what, in a sentence."""
+        facts = self.manifest
+        above = f" under {facts['overlay']}" if "overlay" in facts else ""
+        rules = f", where {', '.join(facts['constraints'])}" if facts["constraints"] else ""
+        return f"Sets of {self.title}{above} were chosen by {self.objective}{rules}."
+
+    def _write_data(self, name: str, **more: Any) -> dict[str, Any]:
+        data: dict[str, Any] = core.to_plain(
+            {name: self.manifest, "verdict": self.verdict, "figures": self.figures, **more}
+        )
+        return data
+
+    def _write_more(self, folder: Path) -> Mapping[str, Any]:
+        place, seals = folder / ACCOUNTS, {}
+        for title, account in self.accounts.items():
+            account.save(place / f".{title}").rename(place / title)
+            (place / f".{title}").rmdir()
+            seals[title] = core.hash_file(place / title / MANIFEST)
+        core.write_json_file({"figures": self.figures, "accounts": seals}, folder / FIGURES)
+        return {}
+
+    @classmethod
+    def _read_back(cls, manifest: dict[str, Any], tables: Mapping[str, Any], folder: Path) -> Self:
+        stored = core.from_plain(core.read_json_file(folder / FIGURES))
+        accounts = {
+            title: load_account(folder / ACCOUNTS / title, seal)
+            for title, seal in stored["accounts"].items()
+        }
+        fields = {**tables, **accounts, "figures": stored["figures"], "manifest": manifest}
+        return cls(**fields)
+
+
+def load_account(folder: Path, seal: str) -> Result:
+    path = folder / MANIFEST
+    if not path.is_file() or core.hash_file(path) != seal:
+        raise core.DataError(f"{path}: was changed or truncated after saving, or is missing")
+    return Result.load(folder)
+
+
+def read_figures(figures: Mapping[str, Any], name: str) -> float:
+    value = figures.get(name)
+    return math.nan if value is None else float(value)
+
+
+def select_metrics(row: Mapping[Any, Any]) -> dict[str, float]:
+    return {str(name): value for name, value in row.items() if name in METRICS}
+
+
+def show_choice(trials: pd.DataFrame, what: str) -> ShownChart:
+    points = trials.set_index("in_sample")
+    drawn = {
+        "all sets": points["out_of_sample"].where(~points["is_winner"]),
+        "winners": points["out_of_sample"].where(points["is_winner"]),
+    }
+    return ShownChart(
+        "scatter", f"{what} in and out of sample", SCATTER, pd.DataFrame(drawn), "scatter",
+        {"all sets": "neutral", "winners": "accent"}, f"{what} in sample",
+        f"{what} out of sample", has_legend=True, height=400,
+    )  # fmt: skip
+
+
+# ------------------------------------------------------------------------------- the arguments
+
+
+def read_validated(test: Backtest, policy: Any, store: object, **search: Any) -> SearchProblem:
+    """Read the arguments of a validation; ``search`` are those of :func:`read_search`."""
+    if store is not None and not core.is_path(store):
+        raise core.ParameterError(
+            f"store must be the path of a folder or None, got {core.repr_plain(store)}"
+        )
+    problem = read_search(test, policy, **search)
+    dotted = [name for name in problem.names if name.startswith(("account.", "venue."))]
+    if dotted:
+        raise core.ParameterError(
+            "space of a validation must hold parameters of policies, overlay and signal, got "
+            f"{', '.join(dotted)}; fix takes one value each"
+        )
+    return problem
+
+
+def make_or_resume(
+    cls: type[V],
+    problem: SearchProblem,
+    manifest: Mapping[str, Any],
+    make: Callable[[Evaluator, Path | None], V],
+    *,
+    store: str | Path | None,
+    resume: bool,
+    cluster: str | None,
+) -> V:
+    place = None if store is None else Path(store)
+    if (finished := find_finished(place, manifest, resume=resume)) is not None:
+        return cls.load(finished)
+    evaluator = problem.build_evaluator(problem.market)
+    with open_folder(place, manifest) as folder:
+        with warn_once(is_first=False), on_cluster(evaluator, cluster) as working:
+            made = make(working, folder)
+        if place is not None and folder is not None:
+            made.save(place)
+            core.discard_folder(folder)
+    for text in made.warnings:
+        core.warn_caller(text)
+    return made
+
+
+# ------------------------------------------------------------------ shares, ranks and chance alone
+
+
+class Estimate(float):
+    low: float
+    high: float
+
+    def __new__(cls, value: float, low: float, high: float) -> Estimate:
+        found = super().__new__(cls, value)
+        found.low, found.high = float(low), float(high)
+        return found
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (float(self), self.low, self.high)
+
+    def to_dict(self) -> dict[str, float]:
+        return {"value": float(self), "low": self.low, "high": self.high}
+
+
+def estimate_share(share: float, n: float) -> Estimate:
+    """Return a share of n independent cases with its interval; n need not be whole.
+
+    Source: Wilson (1927), J. American Statistical Association 22(158): the interval has the shares
+    p with ``|share - p| <= z sqrt(p (1 - p) / n)``.
+    """
+    if math.isnan(share) or n <= 0.0:
+        return Estimate(math.nan, math.nan, math.nan)
+    z = NormalDist().inv_cdf(0.5 + 0.5 * CONFIDENCE)
+    weight = 1.0 + z * z / n
+    middle = (share + 0.5 * z * z / n) / weight
+    half = z / weight * math.sqrt(share * (1.0 - share) / n + 0.25 * z * z / (n * n))
+    return Estimate(share, max(0.0, middle - half), min(1.0, middle + half))
+
+
+def order_scores(scores: core.FloatArray, ruined: core.FloatArray) -> core.FloatArray:
+    return np.where(np.isfinite(scores) & (ruined == 0.0), scores, -np.inf)
+
+
+def find_rank(scores: core.FloatArray, row: int) -> float:
+    n = len(scores)
+    if n < 2:
+        return math.nan
+    worse = np.count_nonzero(scores < scores[row])
+    equal = np.count_nonzero(scores == scores[row]) - 1
+    return float((worse + 0.5 * equal) / (n - 1))
+
+
+def share_overfit(ranks: core.FloatArray) -> float:
+    known = ranks[~np.isnan(ranks)]
+    return float(np.mean(known <= 0.5)) if len(known) else math.nan
+
+
+class ChanceCount(NamedTuple):
+    found: int
+    n: int
+    expected: float
+    p_value: float
+
+
+def count_by_chance(is_good: np.ndarray, share: float) -> ChanceCount:
+    n, found = len(is_good), int(np.count_nonzero(is_good))
+    tail = sum(math.comb(n, k) * share**k * (1.0 - share) ** (n - k) for k in range(found, n + 1))
+    return ChanceCount(found, n, share * n, min(1.0, tail))

@@ -1,0 +1,693 @@
+"""walk_forward(): tune on each train span, and trade the test span after it in one account."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
+
+import numpy as np
+import pandas as pd
+
+from backtest import core
+from backtest.core.result_parts import Headline, Part, Shown, ShownTable
+from backtest.core.units import DAY, YEAR_DAYS
+from backtest.engine import (
+    BUY_AND_HOLD,
+    CONSTANT,
+    BacktestFields,
+    Segment,
+    find_growth,
+    hold_at_equal_risk,
+    measure_market,
+    merge_segments,
+    name_better,
+    read_test,
+    run_switched,
+    short_form,
+)
+from backtest.engine.checks import warn_once
+from backtest.market import Markets
+from backtest.results import Result
+from backtest.search import (
+    WALKED,
+    Examiner,
+    Journal,
+    SearchProblem,
+    StudyTask,
+    add_note,
+    deflate_alone,
+    find_distinct,
+    find_extent,
+    gather,
+    is_feasible,
+    read_notes,
+    sample_returns,
+    search_and_choose,
+    show_accounts,
+)
+from backtest.search import validation as v
+from backtest.sweep import (
+    Dimension,
+    Evaluator,
+    find_different,
+    name_column,
+    take_sets,
+    to_plain_value,
+)
+
+if TYPE_CHECKING:
+    from backtest.engine import Progress
+    from backtest.market import Market
+    from backtest.policies import Policy
+    from backtest.search import Progress as SearchProgress
+    from backtest.search import Robustness, Verdict
+    from backtest.sweep import Rows, Sets
+
+KIND = "walk-forward"
+FEW_TRADES = 10
+"""A fold with fewer trades than this says little about its parameters."""
+MOST_NOTES = 5
+"""Most kinds of warnings of folds that a walk repeats."""
+MEASURES = ("cagr", "volatility", "sharpe", "max_drawdown", "total_return", "turnover", "fees",
+            "funding", "liquidations")  # fmt: skip
+OF_SPANS = {
+    "train_start": core.Head("trained from", "UTC"),
+    "test_start": core.Head("tested from", "UTC"),
+}
+STABILITY = (
+    "Range: of the winners between quartiles, as a share of the declared range, on its scale. "
+    "Plateau held: share of folds whose winner lies in the box of the last one. Correlation: of "
+    "the ranks of all sets between consecutive folds."
+)
+RANK = "Rank: 1 is the best set of the test span, 0.5 the median, 0 the worst."
+BESIDE = (
+    "Constant leverage pays the same costs, and has the volatility of the re-tuned account; buy "
+    "and hold is the market at 1x without costs."
+)
+
+
+@short_form
+@core.record_making
+@core.checked_only("resume", "progress", "anchored")
+def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
+    market: Market | Markets,
+    policy: type[Policy] | Policy,
+    *,
+    space: Mapping[str, Any] | None = None,
+    fix: Mapping[str, Any] | None = None,
+    objective: Any = "sharpe",
+    constraints: Mapping[str, str] | None = None,
+    train: str = "365d",
+    test: str = "30d",
+    anchored: bool = False,
+    gap: str = "0d",
+    trials: int = 2_000,
+    sampler: str = "auto",
+    robust: bool | Robustness = True,
+    seed: int = 0,
+    store: str | Path | None = None,
+    resume: bool = False,
+    threads: int | None = None,
+    memory: str = "1GiB",
+    cluster: str | None = None,
+    compile: bool = True,  # noqa: A002 - the word users know
+    progress: Progress | None = None,
+    **fields: Unpack[BacktestFields],
+) -> WalkForward:
+    """Tune on each train span, trade the test span after it, and judge the whole procedure.
+
+    Parameters
+    ----------
+    market, compile, **fields
+        As in :func:`backtest.run`. Several markets have one policy, whose parameters are those of
+        all instruments; of several, ``BTCUSDT.NAME`` of one of them, ``overlay.NAME`` of the
+        overlay.
+    policy, space, fix, objective, constraints, sampler, robust, seed, threads, memory, cluster
+        As in :func:`backtest.tune`, which searches every train span with the same seed. One
+        objective; the space holds parameters of the policy and of the signal.
+    train, test : str
+        Lengths of the spans, such as ``"365d"``: at least 200 and 20 bars. The first test span
+        opens ``train + gap`` after the data begin. The last one ends with the data.
+    anchored : bool
+        Whether every train span begins with the data instead of moving on.
+    gap : str
+        Time between the end of a train span and its test span; a walk trains before it tests, and
+        needs none.
+    trials : int, optional
+        Most sets to evaluate in each fold, neighbors included.
+    store : str or Path, optional
+        Folder in which the walk is saved, ``"results"`` for example. It keeps every batch until
+        then, so that a killed walk can be resumed.
+    resume : bool
+        Continue the walk of the same arguments in the store. It ends at the same bytes. A finished
+        walk is loaded from the store.
+    progress : callable, optional
+        Called with the sets evaluated and the most there will be.
+
+    Returns
+    -------
+    WalkForward
+
+    Raises
+    ------
+    ParameterError
+        If an argument is not allowed, a span is too short, or nothing is there to resume.
+    DataError
+        If the folder cannot be written, or another process works in it.
+
+    Notes
+    -----
+    A decision at the last close of a train span fills in the test span: nothing of it is known
+    before. The account's parameters change at the first close of each test span; until then the
+    last decision of the earlier ones holds.
+    """
+    problem = v.read_validated(
+        read_test(market, fields), policy, store, compile=compile, threads=threads, memory=memory,
+        objective=objective, constraints=constraints, space=space, fix=fix, trials=trials,
+        sampler=sampler, robust=robust, seed=seed,
+    )  # fmt: skip
+    market = problem.market
+    spans = v.plan_spans(market, train, test, anchored, gap)
+    table = v.tabulate_spans(market, spans)
+    rows = [[f"{time:%Y-%m-%d %H:%M:%S}" for time in row] for row in table.to_numpy().tolist()]
+    manifest = problem.describe_search(KIND, spans={"columns": list(v.TIMES), "rows": rows})
+
+    def make(evaluator: Evaluator, folder: Path | None) -> WalkForward:
+        found = search_folds(problem, evaluator, spans, folder, progress)
+        fixed = problem.run(found[0].values, spans[0].test, spans[-1].stop)
+        ways = count_ways(store, {**manifest, "searched": v.describe_bar(market, spans[0].test)})
+        result, table = run_walk(problem, found) or fixed, tabulate_folds(problem, found)
+        return WalkForward(
+            folds=table,
+            result=result,
+            fixed=fixed,
+            stability=measure_stability(problem, found),
+            trials=tabulate_trials(problem, found),
+            figures=judge_walk(problem, found, table["rank"].to_numpy(), result, fixed, ways),
+            manifest=manifest,
+        )
+
+    how: Any = {"store": store, "resume": resume, "cluster": cluster}
+    return v.make_or_resume(WalkForward, problem, manifest, make, **how)
+
+
+def count_ways(store: str | Path | None, facts: Mapping[str, Any]) -> int:
+    """Note a walk in the store, and return how many different ones tested some of its bars."""
+    if store is None:
+        return 1
+    add_note(Path(store), WALKED, facts)
+    return len({note["study"] for note in read_notes(Path(store), WALKED, facts)})
+
+
+# -------------------------------------------------------------------------------- searching a fold
+
+
+class SearchedFold(NamedTuple):
+    """A fold after its search and its test.
+
+    ``winner`` is the row of the best of the distinct ``sets`` (-1 if none keeps the constraints),
+    ``values`` its parameters, ``growth`` its log growth per year on the train span. ``inside`` and
+    ``outside`` of shape (n,) are objectives, minus infinity after ruin or without a score.
+    """
+
+    span: v.FoldSpan
+    sets: Sets
+    winner: int
+    values: dict[str, Any]
+    inside: core.FloatArray
+    outside: core.FloatArray
+    growth: float
+    verdict: Verdict
+    warnings: tuple[str, ...]
+
+
+def search_folds(
+    problem: SearchProblem,
+    evaluator: Evaluator,
+    spans: list[v.FoldSpan],
+    folder: Path | None,
+    progress: Progress | None,
+) -> list[SearchedFold]:
+    found: list[SearchedFold] = []
+    trials = problem.trials or 0
+    for k, span in enumerate(spans):
+
+        def report(now: SearchProgress, before: int = k * trials) -> None:
+            if progress is not None:
+                progress(before + min(now.trials, trials), len(spans) * trials)
+
+        own = None if folder is None else folder / f"fold-{k:05d}"
+        fold = search_fold(problem, evaluator, span, own, report)
+        if fold.winner < 0 and not found:
+            raise core.ParameterError(
+                "the first train span must have a set that keeps all constraints, none of "
+                f"{len(fold.inside):,} does from {v.describe_bar(evaluator.market, span.train)}"
+            )
+        found.append(fold if fold.winner >= 0 else fold._replace(values=found[-1].values))
+    if progress is not None:
+        progress(len(spans) * trials, len(spans) * trials)
+    return found
+
+
+def search_fold(
+    problem: SearchProblem,
+    whole: Evaluator,
+    span: v.FoldSpan,
+    folder: Path | None,
+    on_batch: Callable[[SearchProgress], object],
+) -> SearchedFold:
+    seen: Any = SpanEvaluator(whole, span.train, span.train_stop)
+    held_out: Any = SpanEvaluator(whole, 0, span.stop)
+    later: Any = SpanEvaluator(whole, span.test, span.stop)
+    task = StudyTask(problem, seen, held_out, span.test, {"id": ""}, has_benchmark=False)
+    examiner = Examiner(
+        seen, problem.goal, Journal(folder), total=problem.trials, progress=on_batch
+    )
+    outcome = search_and_choose(task, examiner)
+    trials = gather(examiner.batches)
+    rows = find_distinct(trials.sets)
+    sets = take_sets(trials.sets, rows)
+    journal = Journal(None if folder is None else folder / "test")
+    outside = Examiner(later, problem.goal, journal).evaluate(sets, "part")
+    is_kept = is_feasible(trials)[rows]
+    winner, values, growth = -1, {}, math.nan
+    if outcome.best >= 0:
+        best = take_sets(trials.sets, outcome.best)
+        names = [*problem.names, *problem.space.fixed]
+        values = {name: to_plain_value(whole.varied.settings[name], best[name]) for name in names}
+        code = find_different(trials.sets)[1][outcome.best]
+        winner = int(np.searchsorted(rows, rows[code]))
+        first, stop = whole.market.time[[span.train, span.train_stop - 1]].tolist()
+        years = (stop + whole.market.interval - first) / (YEAR_DAYS * DAY)
+        growth = math.log1p(float(trials.metrics["total_return"][outcome.best])) / years
+    return SearchedFold(
+        span=span,
+        sets=sets,
+        winner=winner,
+        values=values,
+        inside=np.where(is_kept, trials.scores[rows], -np.inf),
+        outside=v.order_scores(outside.scores, outside.metrics["ruined"]),
+        growth=growth,
+        verdict=outcome.verdict,
+        warnings=tuple(outcome.warnings),
+    )
+
+
+class SpanEvaluator:
+    """An evaluator on some bars of a market, with columns that are warmed by the bars before."""
+
+    def __init__(self, whole: Evaluator, first: int, stop: int) -> None:
+        self.whole, self.first, self.stop = whole, first, stop
+        self.market = whole.market.slice(first, stop)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.whole, name)
+
+    def _move(self, first: int, stop: int | None) -> dict[str, Any]:
+        end = self.stop if stop is None else self.first + stop
+        return {"first": self.first + first, "stop": end}
+
+    def evaluate(
+        self, sets: Sets, *, first: int = 0, stop: int | None = None, **terms: Any
+    ) -> Rows:
+        return self.whole.evaluate(sets, **{**self._move(first, stop), **terms})
+
+    def replay(self, values: Mapping[str, object]) -> Any:
+        return self.whole.replay(values, **self._move(0, None))
+
+
+# ------------------------------------------------------------------------------------ the accounts
+
+
+def run_walk(problem: SearchProblem, found: list[SearchedFold]) -> Result | None:
+    """Run one account through all test spans; None if its parameters never change."""
+    end, varied = found[-1].span.stop, problem.varied
+    segments = []
+    for fold, stop in zip(found, [*(fold.span.test for fold in found[1:]), end], strict=True):
+        overlay = varied.build_overlay(fold.values)
+        own = None if overlay is problem.test.overlay else overlay
+        policy, rule = varied.build_policies(fold.values), varied.build_signal(fold.values)
+        segments.append(Segment(fold.span.test, stop, policy, rule, own))
+    segments = merge_segments(segments)
+    if len(segments) == 1:
+        return None
+    whole = problem.test.replace(
+        market=problem.market.prefix(end),
+        signal=problem.slice_signal(end),
+        overlay=segments[0].overlay or problem.test.overlay,
+    )
+    with warn_once(is_first=False):
+        return run_switched(whole, segments, compile=problem.compile)
+
+
+# ------------------------------------------------------------------------------ tables and figures
+
+
+def tabulate_folds(problem: SearchProblem, found: Sequence[SearchedFold]) -> pd.DataFrame:
+    table = v.tabulate_spans(problem.market, [fold.span for fold in found])
+    for name in problem.names:
+        table[name_column(name)] = [fold.values[name] for fold in found]
+    inside = np.array([fold.verdict.score for fold in found])
+    outside = np.array([fold.verdict.holdout_score for fold in found])
+    is_positive = inside > 0.0
+    return table.assign(
+        in_sample=inside,
+        out_of_sample=outside,
+        rank=[
+            v.find_rank(fold.outside, fold.winner) if fold.winner >= 0 else math.nan
+            for fold in found
+        ],
+        shrinkage=np.where(is_positive, outside / np.where(is_positive, inside, 1.0), np.nan),
+        difference=outside - inside,
+        trials=[fold.verdict.trials for fold in found],
+        deflated_sharpe=[fold.verdict.deflated_sharpe for fold in found],
+    )
+
+
+def tabulate_trials(problem: SearchProblem, found: Sequence[SearchedFold]) -> pd.DataFrame:
+    parts = []
+    for k, fold in enumerate(found):
+        sides = fold.inside, fold.outside
+        inside, outside = (np.where(np.isfinite(each), each, np.nan) for each in sides)
+        columns = {name_column(name): fold.sets[name] for name in problem.names}
+        columns = {"fold": np.full(len(inside), k), "in_sample": inside, "out_of_sample": outside,
+                   "is_winner": np.arange(len(inside)) == fold.winner, **columns}  # fmt: skip
+        parts.append(pd.DataFrame(columns))
+    return pd.concat(parts, ignore_index=True)
+
+
+def judge_walk(
+    problem: SearchProblem,
+    found: Sequence[SearchedFold],
+    ranks: core.FloatArray,
+    result: Result,
+    fixed: Result,
+    ways: int,
+) -> dict[str, Any]:
+    inside, outside = float(np.nanmean([fold.growth for fold in found])), find_growth(result)
+    known = int(np.count_nonzero(~np.isnan(ranks)))
+    fills = result.events.loc[result.events["kind"] == "fill", "time"]
+    rows = np.searchsorted(problem.market.time, pd.DatetimeIndex(fills).as_unit("ns").asi8)
+    trades = [int(np.sum((rows >= fold.span.test) & (rows < fold.span.stop))) for fold in found]
+    sampled = sample_returns({"re-tuned": result})
+    skill = deflate_alone(sampled.returns[0] - sampled.free, ways)
+    beside = {BUY_AND_HOLD: measure_market(fixed)}
+    held = None
+    if not result.metrics["ruined"]:
+        held = hold_at_equal_risk(fixed, result.metrics["volatility"])
+    if held is not None:
+        beside[CONSTANT] = dict(held.result.metrics)
+    broken = problem.goal.list_broken(result.metrics)
+    return {
+        "growth_in_sample": inside,
+        "growth_out_of_sample": outside,
+        "growth_fixed": find_growth(fixed),
+        "efficiency": outside / inside if inside > 0.0 else math.nan,
+        "efficiency_difference": outside - inside,
+        "mean_rank": float(np.nanmean(ranks)) if known else math.nan,
+        "pbo": v.estimate_share(v.share_overfit(ranks), known).to_dict(),
+        "ways": ways,
+        "probabilistic_sharpe": 0.0 if result.metrics["ruined"] else skill,
+        "broken": {str(each): float(result.metrics[each.name]) for each in broken},
+        "beside": beside,
+        "trades": trades,
+        "warnings": list(list_warnings(found, trades)),
+    }
+
+
+def list_warnings(found: Sequence[SearchedFold], trades: Sequence[int]) -> Iterator[str]:
+    yield from v.warn_of_short([fold.span for fold in found])
+    few = sum(n < FEW_TRADES for n in trades)
+    if 2 * few > len(found):
+        yield (
+            f"{few} of {len(found)} folds have under {FEW_TRADES} trades, {sum(trades):,} in all: "
+            "a fold says little about its parameters"
+        )
+    kinds: dict[str, list[str]] = {}
+    for text in (text for fold in found for text in fold.warnings):
+        kinds.setdefault(re.sub(r"[-+]?\d[\d.,e+-]*", "#", text), []).append(text)
+    for texts in sorted(kinds.values(), key=len, reverse=True)[:MOST_NOTES]:
+        yield f"in {len(texts)} of {len(found)} folds, as in the first of them: {texts[0]}"
+
+
+# ----------------------------------------------------------------------- how much the winners move
+
+
+def measure_stability(problem: SearchProblem, found: Sequence[SearchedFold]) -> pd.DataFrame:
+    pairs = [correlate_folds(one, other) for one, other in itertools.pairwise(found)]
+    known = [value for value in pairs if not math.isnan(value)]
+    rows = {}
+    for each in problem.space.dimensions:
+        values = np.array([fold.values[each.name] for fold in found])
+        rows[each.name] = {
+            "interquartile_range": math.nan
+            if each.options
+            else float(np.ptp(np.quantile(each.encode(values), [0.25, 0.75]))),
+            "plateau_held": find_held_share(each, values, problem.robustness.width),
+            "rank_correlation": float(np.mean(known)) if known else math.nan,
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("parameter")
+
+
+def find_held_share(dimension: Dimension, values: np.ndarray, width: float) -> float:
+    if len(values) < 2:
+        return math.nan
+    if dimension.options:
+        return float(np.mean(values[1:] == values[:-1]))
+    down, up = find_extent(dimension, values[:-1], width)
+    move: core.FloatArray = np.diff(dimension.encode(values))
+    return float(np.mean((move >= -down - 1e-12) & (move <= up + 1e-12)))
+
+
+def correlate_folds(one: SearchedFold, other: SearchedFold) -> float:
+    """Return the rank correlation of the sets that two folds tried; NaN of fewer than three."""
+    tables = [pd.DataFrame(dict(fold.sets)).assign(score=fold.inside) for fold in (one, other)]
+    scores = tables[0].merge(tables[1], on=list(one.sets))[["score_x", "score_y"]]
+    scores = scores[np.isfinite(scores.to_numpy()).all(axis=1)]
+    if len(scores) < 3 or (scores.nunique() == 1).any():
+        return math.nan
+    return float(scores["score_x"].corr(scores["score_y"], method="spearman"))
+
+
+# ------------------------------------------------------------------------------------- the result
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class WalkForward(v.Validation):
+    """Result of a walk-forward: tuned on each train span, tested on the span after it.
+
+    Attributes
+    ----------
+    folds : DataFrame
+        One row per fold: ``train_start, train_end, test_start, test_end`` (UTC, half-open), the
+        winner's parameters, ``in_sample`` and ``out_of_sample`` (the objective), ``rank`` of the
+        winner among all sets out of sample (1 best, 0 worst), ``shrinkage`` (out / in; NaN where
+        in is not positive), ``difference`` (out - in), ``trials``, ``deflated_sharpe``.
+    result : Result
+        The account that lived through all test spans while its parameters changed.
+    fixed : Result
+        The account with the winner of the first train span, left alone.
+    stability : DataFrame
+        Per parameter: ``interquartile_range`` of the winners as a share of the declared range,
+        ``plateau_held`` (share of folds whose winner lies near the last one), and the
+        ``rank_correlation`` of all sets between consecutive folds.
+    trials : DataFrame
+        One row per fold and set tried: ``fold, in_sample, out_of_sample, is_winner``, and its
+        parameters.
+    figures : mapping
+        Headline figures as data; the properties below name the most important. ``broken`` are the
+        constraints of the search that the re-tuned account broke, ``beside`` the measures of the
+        market and of a constant leverage at equal risk.
+    manifest : mapping
+        Everything that decides the numbers.
+    """
+
+    folds: pd.DataFrame
+    result: Result
+    fixed: Result
+    stability: pd.DataFrame
+    trials: pd.DataFrame
+    figures: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+
+    kind = "walk-forward"
+    plural = "walk-forward validations"
+    can_be_resumed = True
+    inner = (v.ACCOUNTS,)
+    table_names = ("folds", "stability", "trials")
+
+    @property
+    def efficiency(self) -> float:
+        """Log growth per year out of sample over that in sample; NaN if that is not positive."""
+        return v.read_figures(self.figures, "efficiency")
+
+    @property
+    def efficiency_difference(self) -> float:
+        """Log growth per year out of sample less that in sample."""
+        return v.read_figures(self.figures, "efficiency_difference")
+
+    @property
+    def probabilistic_sharpe(self) -> float:
+        """The probability that the true Sharpe ratio out of sample is above 0.
+
+        Deflated by the number of walks of the store that tested some of the same bars, for the best
+        of several ways of choosing is lucky; the sets of the folds never saw these returns.
+        """
+        return v.read_figures(self.figures, "probabilistic_sharpe")
+
+    @property
+    def chance(self) -> v.ChanceCount:
+        """Winners that were better than the median set out of sample, beside what chance gives."""
+        ranks = self.folds["rank"].to_numpy(dtype=np.float64)
+        return v.count_by_chance(ranks[~np.isnan(ranks)] > v.EVEN, 0.5)
+
+    @property
+    def verdict(self) -> str:
+        better = name_better(self.figures["beside"], self.result.metrics)
+        better = f"; {better}" * bool(better)
+        if self.result.metrics["ruined"]:
+            return f"do not trust it: the re-tuned account was ruined out of sample{better}"
+        pbo, count, ways = self.pbo, self.chance, int(self.figures["ways"])
+        number = core.format_probability(self.probabilistic_sharpe)
+        number = f"probabilistic Sharpe ratio {number} out of sample"
+        if ways > 1:
+            number += f", deflated by {ways} ways of choosing"
+        words = f"winners were {{}} the median set, where chance alone gives {count.expected:g}"
+        lost = f"{count.n - count.found} of {count.n} {words.format('no better than')}"
+        won = f"{count.found} of {count.n} {words.format('better than')}"
+        gains, single = "the policy gains out of sample", "a single set leaves nothing to choose"
+        if self.probabilistic_sharpe < v.EVIDENCE:
+            text = (
+                f"no evidence that re-tuning finds what lasts: {number}, and {v.EVIDENCE} or more "
+                f"would be evidence; {lost if count.n else single}"
+            )
+        elif math.isnan(pbo):
+            text = f"evidence of a gain out of sample, {number}; {single}"
+        elif pbo > v.EVEN:
+            text = f"{gains}, but choosing its parameters adds nothing: {number}, yet {lost}"
+        elif pbo.high >= v.EVEN:
+            text = (
+                f"{gains}, and it is not clear that choosing its parameters adds anything: "
+                f"{number}; {won}, and as many or more with probability "
+                f"{core.format_probability(count.p_value)}"
+            )
+        else:
+            text = f"evidence that it lasts: {number}, and {won}"
+        broken = [
+            f"{rule} (it came to {value:.4g})" for rule, value in self.figures["broken"].items()
+        ]
+        if broken:
+            text += (
+                f"; out of sample the account broke a constraint of the search: {', '.join(broken)}"
+            )
+        if pbo > v.EVEN:
+            text += (
+                f"; the choice is no better than chance: the overfitting probability is {pbo:.2f}"
+            )
+        return text + better
+
+    @property
+    def note(self) -> str:
+        return f"{len(self.folds):,} folds"
+
+    @property
+    def heading(self) -> str:
+        return f"{self.policy_name} walked forward over {len(self.folds)} folds"
+
+    @property
+    def details(self) -> str:
+        found = (v.read_figures(self.figures, f"growth_{k}_sample") for k in ("in", "out_of"))
+        inside, outside = map(core.format_percent, found)
+        return (
+            f"{self.describe_search()} Log growth per year was {inside} in sample and {outside} "
+            "out of sample."
+        )
+
+    def list_parts(self) -> list[Part]:
+        folds = self.folds.drop(columns=["train_end", "test_end", "shrinkage"])
+        return [
+            Part("account", "The account over time", "One account through all test spans: it "
+                 "trades from what it holds when parameters change.",
+                 self._show_accounts(), "both"),
+            Part("choice", "What choosing was worth", "Winners of the train spans, in their test "
+                 "spans.", (
+                     v.show_choice(self.trials, self.objective),
+                     ShownTable(folds, "Folds", RANK, heads=OF_SPANS),
+                     ShownTable(self.stability, "Stability", STABILITY))),
+        ]  # fmt: skip
+
+    def _show_accounts(self) -> tuple[Shown, ...]:
+        kept = {"re-tuned": self.result, "tuned once": self.fixed}
+        units = {
+            name: pd.Series(
+                each.of_account("unit") / each.tally.first_unit, core.utc_index(each.span.named)
+            )
+            for name, each in kept.items()
+        }
+        rows = {name: dict(each.metrics) for name, each in kept.items()}
+        beside = self.figures["beside"]
+        rows |= {name: {k: v.read_figures(row, k) for k in row} for name, row in beside.items()}
+        table = pd.DataFrame.from_dict(rows, orient="index").reindex(columns=list(MEASURES))
+        edges = pd.DatetimeIndex(self.folds["test_start"]).as_unit("ns").asi8
+        return (
+            show_accounts(pd.DataFrame(units), {"re-tuned": "accent", "tuned once": "neutral"},
+                          tuple(map(float, edges)), "Thin lines: parameters may change."),
+            ShownTable(table, "Measures over all test spans", BESIDE,
+                       labels=core.Head("account"), columns=MEASURES),
+        )  # fmt: skip
+
+    def list_assumptions(self) -> tuple[str, ...]:
+        facts = self.manifest
+        return (
+            f"Each fold was searched with {facts['trials']:,} trials at most, seed "
+            f"{facts['seed']}, sampler {facts['sampler']}. The Sharpe ratio of the account is out "
+            "of sample: the sets of the folds do not deflate it, only walks that were compared.",
+        )
+
+    def list_measures(self) -> Mapping[str, float]:
+        return v.select_metrics(self.result.metrics)
+
+    def list_numbers(self) -> list[Headline]:
+        pbo, ways = self.pbo, int(self.figures["ways"])
+        said = f"that the true Sharpe is above 0; over {v.EVIDENCE} would be evidence"
+        said += f", deflated by {ways} ways of choosing" * (ways > 1)
+        return [
+            Headline("sharpe", "Sharpe, re-tuned", self.result.metrics["sharpe"], "decimals",
+                     "out of sample", "more"),
+            Headline("probabilistic_sharpe", "Probabilistic Sharpe ratio",
+                     self.probabilistic_sharpe, "probability", said, "more"),
+            Headline("efficiency", "Efficiency", self.efficiency, "decimals",
+                     "growth out of sample over in sample", "more"),
+            Headline("pbo", "Overfitting", float(pbo), "decimals", "share of winners no better "
+                     f"than the median, 0.5 by chance; {pbo.low:.2f} to {pbo.high:.2f}", "less"),
+            Headline("sharpe_fixed", "Sharpe, tuned once", self.fixed.metrics["sharpe"],
+                     "decimals", "over the same bars", "more"),
+        ]  # fmt: skip
+
+    def __repr__(self) -> str:
+        name = self.manifest["policy"]["name"]
+        return f"<WalkForward of {name}: {len(self.folds)} folds, efficiency {self.efficiency:.2f}>"
+
+    def to_dict(self) -> dict[str, Any]:
+        return self._write_data(
+            "walk",
+            chance=self.chance._asdict(),
+            folds=core.list_records(self.folds),
+            stability=core.list_records(self.stability),
+            metrics=dict(self.result.metrics),
+            metrics_fixed=dict(self.fixed.metrics),
+        )
+
+    @property
+    def accounts(self) -> Mapping[str, Result]:
+        return {"fixed": self.fixed, "result": self.result}
+
+    @staticmethod
+    def _read_progress(folder: Path, manifest: Mapping[str, Any]) -> str:
+        done = len(list(folder.glob("fold-*")))
+        return f"in fold {done:,} of {len(manifest['spans']['rows']):,}" if done else "no set yet"

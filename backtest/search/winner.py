@@ -1,0 +1,551 @@
+"""The winner of a search: candidates ranked by their neighbors, its holdout, and its luck."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from backtest import core
+from backtest.engine import count_periods
+from backtest.results import (
+    annualize_ratios,
+    deflated_sharpe,
+    effective_observations,
+    estimate_moments,
+    expected_max_sharpe,
+    probability_of_backtest_overfitting,
+    simulate_luck,
+)
+from backtest.search.benchmark import (
+    FEW_FILLS,
+    BenchmarkedPart,
+    GrowthTest,
+    check_growth,
+    count_trials,
+    run_beside,
+)
+from backtest.search.problem import Robustness, SearchProblem
+from backtest.search.trials import (
+    LOOKS,
+    PART,
+    TRIED,
+    Batch,
+    add_note,
+    find_distinct,
+    gather,
+    is_feasible,
+    join_columns,
+    read_notes,
+    spread_sample,
+    worst_where_broken,
+)
+from backtest.sweep import check_sets, count_sets, draw_cube, take_sets
+from backtest.sweep.sets import find_active
+
+if TYPE_CHECKING:
+    from backtest.search.trials import Examiner
+    from backtest.sweep import Dimension, Evaluator, Sets, Space
+
+NEIGHBOUR = "neighbour"
+BY_ROBUST, BY_KEPT, BY_SCORE = "robust_score", "kept", "score"
+"""By what a winner is chosen."""
+ENOUGH = 16
+"""With at least so many candidates, a winner below the median or without a robust score is
+accepted."""
+BUDGET_SHARE = 0.25
+"""Share of the budget that may be spent on the neighbors of candidates."""
+WHOLE_STEPS = 1.5
+"""Reach of neighbors in steps of a whole number: the value and the two next to it are equally
+likely."""
+SAMPLE = 128
+"""Sets in the sample whose returns are compared."""
+SPLITS = 10
+"""Blocks of time for the probability of overfitting, which gives 252 splits into halves."""
+EDGE = 0.01
+"""A parameter is on the edge if it is within this share of its range from an end."""
+SPIKE = 0.2
+"""A score is a spike if it exceeds the median of its neighbors by more than this share of itself,
+or of the interquartile range of all scores, whichever is larger."""
+
+
+class CandidateScores(NamedTuple):
+    """Robust scores of k candidates.
+
+    ``robust`` is the robust score and ``plateau`` the median of the neighbors over the whole time.
+    ``kept`` is the share of neighbors, over the whole time and its parts, that break no constraint
+    and are not ruined. Arrays of shape (k,).
+    """
+
+    robust: core.FloatArray
+    plateau: core.FloatArray
+    kept: core.FloatArray
+
+
+def half_widths(space: Space, sets: Sets, width: float) -> tuple[core.FloatArray, core.FloatArray]:
+    """Return the extent of the boxes around sets, down and up, of shape (k, d) each."""
+    pairs = [find_extent(each, sets[each.name], width) for each in space.dimensions]
+    down, up = (np.stack(side, axis=1) for side in zip(*pairs, strict=True))
+    return down, up
+
+
+def find_extent(
+    dimension: Dimension, values: np.ndarray, width: float
+) -> tuple[core.FloatArray, core.FloatArray]:
+    """Return the extent of boxes in one dimension, down and up, of shape (k,) each."""
+    if dimension.options:
+        return np.zeros(len(values)), np.zeros(len(values))
+    if dimension.kind != "int":
+        return np.full(len(values), width), np.full(len(values), width)
+    here = dimension.encode(values)
+    below = here - dimension.encode(np.maximum(values - 1, dimension.low))
+    above = dimension.encode(np.minimum(values + 1, dimension.high)) - here
+    return np.maximum(width, WHOLE_STEPS * below), np.maximum(width, WHOLE_STEPS * above)
+
+
+def draw_neighbors(
+    space: Space, sets: Sets, robustness: Robustness, rng: np.random.Generator
+) -> Sets:
+    centers = space.encode(sets)
+    down, up = half_widths(space, sets, robustness.width)
+    drawn = draw_cube(centers.shape[1], robustness.neighbours, rng)
+    offsets = (2.0 * drawn - 1.0)[None, :, :]
+    steps = np.where(offsets < 0.0, down[:, None, :], up[:, None, :])
+    points = np.abs(centers[:, None, :] + offsets * steps)
+    points = np.clip(np.where(points > 1.0, 2.0 - points, points), 0.0, 1.0)
+    return space.decode(points.reshape(-1, centers.shape[1]))
+
+
+def choose_candidates(
+    space: Space, sets: Sets, scores: core.FloatArray, robustness: Robustness
+) -> core.IntArray:
+    """Return the rows of the best sets: half whose boxes do not overlap, half just outside them.
+
+    The best is the first. ``scores`` has shape (n,); sets without a finite score are no candidates.
+    """
+    places = np.argsort(-scores, kind="stable")
+    places = places[np.isfinite(scores[places])]
+    cube = space.encode(take_sets(sets, places))
+
+    def is_apart(one: int, reach: float) -> core.BoolArray:
+        center = take_sets(sets, places[one : one + 1])
+        down, up = half_widths(space, center, reach * robustness.width)
+        distance = cube - cube[one]
+        found: core.BoolArray = ~((distance >= -down) & (distance <= up)).all(axis=1)
+        return found
+
+    chosen: list[int] = []
+    for reach, most in ((2.0, -(-robustness.candidates // 2)), (1.0, robustness.candidates)):
+        is_left = np.ones(len(places), dtype=np.bool_)
+        for one in chosen:
+            is_left &= is_apart(one, reach)
+        while len(chosen) < most and is_left.any():
+            chosen.append(int(np.argmax(is_left)))
+            is_left &= is_apart(chosen[-1], reach)
+    return places[chosen]
+
+
+def score_candidates(
+    examiner: Examiner,
+    space: Space,
+    sets: Sets,
+    own: core.FloatArray,
+    robustness: Robustness,
+    rng: np.random.Generator,
+) -> CandidateScores:
+    """Evaluate the neighbors of k sets and return the robust scores.
+
+    ``own`` of shape (k,) are the scores of the sets over the whole time.
+    """
+    k = len(own)
+    around = draw_neighbors(space, sets, robustness, rng)
+    found = examiner.evaluate(around, NEIGHBOUR)
+    is_bad = (found.violation > 0.0) | np.isnan(found.scores)
+    scores = np.where(is_bad, -np.inf, found.scores).reshape(k, -1)
+    samples = [np.column_stack([own, scores])]
+    everything = join_columns([sets, around])
+    for first, stop in split_parts(examiner.evaluator.market.n_bars, robustness.parts):
+        part = examiner.evaluate(everything, PART, first=first, stop=stop)
+        values = np.where(part.metrics["ruined"] == 0.0, part.scores, -np.inf)
+        samples.append(np.column_stack([values[:k], values[k:].reshape(k, -1)]))
+    tables = (pd.DataFrame(values) for values in samples)
+    lows = [each.quantile(robustness.quantile, axis=1, interpolation="lower") for each in tables]
+    whole, *rest = (each.to_numpy() for each in lows)  # NaN of a part is left out
+    parts = pd.DataFrame(rest, columns=range(k), dtype=float).mean().to_numpy()
+    kept = np.mean(~np.isneginf(samples), axis=(0, 2))
+    robust = 0.5 * (whole + np.where(np.isnan(parts), whole, parts))
+    return CandidateScores(robust, np.median(scores, axis=1), kept)
+
+
+def split_parts(n_bars: int, parts: int) -> list[tuple[int, int]]:
+    n = min(parts, n_bars // 2)
+    if n < 2:
+        return []
+    edges = [n_bars * k // n for k in range(n + 1)]
+    return list(itertools.pairwise(edges))
+
+
+# ------------------------------------------------------------------------------ the outcome
+
+
+class Verdict(NamedTuple):
+    trials: int
+    other_trials: int
+    effective_trials: float = math.nan
+    sharpe: float = math.nan
+    lucky_sharpe: float = math.nan
+    deflated_sharpe: float = math.nan
+    overfitting: float = math.nan
+    score: float = math.nan
+    robust_score: float = math.nan
+    plateau: float = math.nan
+    kept: float = math.nan
+    plain_score: float = math.nan
+    plain_plateau: float = math.nan
+    holdout_score: float = math.nan
+    looks: int = 0
+    other_policies: tuple[str, ...] = ()
+    growth: GrowthTest = GrowthTest()
+
+
+class StudyOutcome(NamedTuple):
+    """Conclusion of a search; ``best`` is a row of the table, -1 if none keeps the constraints."""
+
+    best: int
+    candidates: list[int]
+    robust: list[float]
+    plateau: list[float]
+    verdict: Verdict
+    warnings: list[str]
+    holdout: dict[str, float]
+    chosen_by: str = ""
+    lines: tuple[dict[str, dict[str, float]], ...] = ()
+    """Measures of the best trial and its benchmark lines, in the search and on the holdout."""
+
+    def to_dict(self) -> dict[str, Any]:
+        verdict = {**self.verdict._asdict(), "growth": self.verdict.growth._asdict()}
+        data: dict[str, Any] = core.to_plain({**self._asdict(), "verdict": verdict})
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> StudyOutcome:
+        found = dict(data["verdict"])
+        found["other_policies"] = tuple(found["other_policies"])
+        verdict = Verdict(**{**found, "growth": GrowthTest(**found["growth"])})
+        return cls(**{**data, "verdict": verdict, "lines": tuple(data["lines"])})
+
+
+class StudyTask(NamedTuple):
+    """What is searched on the bars that are seen; the holdout of the whole begins at the split."""
+
+    problem: SearchProblem
+    seen: Evaluator
+    whole: Evaluator
+    split: int
+    facts: Mapping[str, Any]
+    """The manifest. Notes in the store are made of it."""
+    store: Path | None = None
+    has_benchmark: bool = True
+    """Whether the best trial is compared with constant leverage; a walk compares its account."""
+
+    @property
+    def has_holdout(self) -> bool:
+        return bool(self.split < self.whole.market.n_bars)
+
+    def read(self, values: Mapping[str, Any]) -> Sets:
+        return check_sets(self.whole.varied, {name: [value] for name, value in values.items()})
+
+    def measure_holdout(self, sets: Sets) -> dict[str, float]:
+        rows = self.whole.evaluate(sets, first=self.split)
+        if not rows.done.all():
+            raise KeyboardInterrupt
+        if rows.errors[0]:
+            raise core.PolicyError(f"the set failed on the holdout: {rows.errors[0]}")
+        return {name: float(column[0]) for name, column in rows.metrics.items()}
+
+
+def build_outcome(task: StudyTask, examiner: Examiner) -> StudyOutcome:
+    trials = gather(examiner.batches)
+    n, found = len(find_distinct(trials.sets)), find_other_trials(task)
+    others, policies = sum(found.values()), tuple(sorted({policy for _, policy in found}))
+    if not is_feasible(trials).any():
+        verdict = Verdict(n, others, other_policies=policies)
+        told = [describe_lack(task, trials, n), *warn_of_failures(trials)]
+        return StudyOutcome(-1, [], [], [], verdict, told, {})
+    rule = task.problem.robustness.fit(find_allowance(task, examiner))
+    rows = choose_candidates(task.problem.space, trials.sets, worst_where_broken(trials), rule)
+    sets, scores = take_sets(trials.sets, rows), trials.scores[rows]
+    rng = np.random.default_rng([task.problem.seed, 1])
+    candidates = score_candidates(examiner, task.problem.space, sets, scores, rule, rng)
+    trials = gather(examiner.batches)
+    place, by, notes = 0, BY_SCORE, list[str]()
+    if task.problem.is_robust:
+        median = float(np.median(trials.scores[is_feasible(trials)]))
+        is_enough = rule.candidates >= min(ENOUGH, task.problem.robustness.candidates)
+        place, by = choose_winner(candidates, scores, median, is_enough=is_enough)
+        name = task.problem.goal.objective.name
+        notes = [*explain_choice(by, len(rows), scores[place], median, name)]
+    best = int(rows[place])
+    values = take_sets(trials.sets, best)
+    task.seen.check_set(values)
+    holdout, failures = evaluate_holdout(task, values)
+    seen = {name: np.array([value]) for name, value in holdout.items()}
+    looks = int(task.has_holdout)
+    if task.store is not None:
+        looks = len(read_notes(task.store, LOOKS, task.facts))
+    parts = list_benchmarked(task, values, 1 + bool(holdout))
+    verdict = Verdict(
+        trials=len(find_distinct(trials.sets)),
+        other_trials=others,
+        other_policies=policies,
+        **measure_luck(task, trials, best, others, parts),
+        score=float(trials.scores[best]),
+        robust_score=float(candidates.robust[place]),
+        plateau=float(candidates.plateau[place]),
+        kept=float(candidates.kept[place]),
+        plain_score=float(scores[0]),
+        plain_plateau=float(candidates.plateau[0]),
+        holdout_score=float(task.problem.goal.objective.score(seen)[0]) if seen else math.nan,
+        looks=looks,
+    )
+    told = [*notes, *list_warnings(task, trials, best, verdict), *warn_of_few_fills(parts)]
+    told += [*failures, *task.seen.doubts]
+    robust, plateau = candidates.robust.tolist(), candidates.plateau.tolist()
+    lines = tuple(each.lines for each in parts)
+    return StudyOutcome(best, rows.tolist(), robust, plateau, verdict, told, holdout, by, lines)
+
+
+def list_benchmarked(
+    task: StudyTask, values: Mapping[str, Any], count: int
+) -> list[BenchmarkedPart]:
+    """Return the best trial beside its benchmark lines, in the search and on the holdout."""
+    if not task.has_benchmark:
+        return []
+    spans = [(0, task.split), (task.split, task.whole.market.n_bars)]
+    return [run_beside(task.whole, values, task.problem.pool, *span) for span in spans[:count]]
+
+
+def describe_lack(task: StudyTask, trials: Batch, n: int) -> str:
+    has_run = np.array([error == "" for error in trials.errors], dtype=np.bool_)
+    broken = [
+        (each, each.violation(trials.metrics) > 0.0) for each in task.problem.goal.constraints
+    ]
+    counts = [(each, np.count_nonzero(is_broken & has_run)) for each, is_broken in broken]
+    causes = [f"{count:,} break {each}" for each, count in counts if count]
+    if not has_run.all():
+        causes.append(f"{np.count_nonzero(~has_run):,} failed")
+    scoreless = np.count_nonzero(trials.violation == 0.0)  # or they would have been feasible
+    if scoreless:
+        causes.insert(
+            0, f"{scoreless:,} keep them and have no finite {task.problem.goal.objective.name}"
+        )
+    return f"no set keeps all constraints and has a score: of {n:,} sets {', '.join(causes)}"
+
+
+def find_other_trials(task: StudyTask) -> dict[tuple[str, str], int]:
+    """Return how many sets each other search of the store tried on some of the same bars."""
+    notes = read_notes(task.store, TRIED, task.facts)
+    found = {(each["study"], each["policy"]): int(each["sets"]) for each in notes}
+    return {key: n for key, n in found.items() if key[0] != task.facts["id"]}
+
+
+def find_allowance(task: StudyTask, examiner: Examiner) -> float:
+    done = sum(count_sets(batch.sets) for batch in examiner.batches)
+    by_number = math.inf
+    if task.problem.trials is not None:
+        by_number = min(BUDGET_SHARE * task.problem.trials, task.problem.trials - done)
+    if task.problem.seconds is None or not task.problem.is_robust:
+        return by_number
+    return min(
+        by_number, 0.5 * BUDGET_SHARE * task.problem.seconds * done / max(examiner.seconds, 1e-9)
+    )
+
+
+def evaluate_holdout(
+    task: StudyTask, values: Mapping[str, Any]
+) -> tuple[dict[str, float], list[str]]:
+    if not task.has_holdout:
+        return {}, []
+    if task.store is not None:
+        add_note(task.store, LOOKS, task.facts, values=dict(values))
+    task.whole.copy_fallback(task.seen)  # the warning was already given
+    try:
+        metrics = task.measure_holdout(task.read(values))
+    except core.BacktestError as error:
+        return {}, [f"the best set cannot be run on the holdout: {error}"]
+    broken = task.problem.goal.list_broken(metrics)
+    return metrics, [f"on the holdout the best set breaks {each}" for each in broken]
+
+
+def choose_winner(
+    candidates: CandidateScores, scores: core.FloatArray, median: float, *, is_enough: bool
+) -> tuple[int, str]:
+    """Return the winner among k candidates, the one with the highest robust score, and by what.
+
+    If no candidate has one (some neighbors of each break a constraint), the winner is the one with
+    the largest share of neighbors that keep them. With too few candidates (not ``is_enough``),
+    such a winner, or one below the median of the sets tried, is replaced by the highest score.
+    ``scores`` of shape (k,) are the candidates' own.
+    """
+    is_known = bool(np.isfinite(candidates.robust).any())
+    place = int(np.argmax(candidates.robust if is_known else candidates.kept))
+    if is_enough or (is_known and scores[place] >= median):
+        return place, BY_ROBUST if is_known else BY_KEPT
+    return int(np.argmax(scores)), BY_SCORE
+
+
+def explain_choice(by: str, n: int, own: float, median: float, name: str) -> Iterator[str]:
+    if by == BY_SCORE:
+        yield (
+            f"too few candidates to rank by neighbors: only {n} scored, none of them both robust "
+            "and above the median of the sets tried; the best is the plain optimum, the highest "
+            f"{name}. More trials score more candidates"
+        )
+    elif by == BY_KEPT:
+        yield (
+            f"none of the {n} candidates is robust: some neighbors of each break a constraint or "
+            "are ruined; the best is the one with the largest share of neighbors that do not"
+        )
+    if own < median:
+        yield (
+            f"the best is below the median of the sets tried: its own {name} is {own:.4g}, the "
+            f"median {median:.4g}; it was chosen for its neighbors"
+        )
+
+
+# --------------------------------------------------------------------------------------- warnings
+
+
+def list_warnings(task: StudyTask, trials: Batch, best: int, verdict: Verdict) -> Iterator[str]:
+    values = take_sets(trials.sets, best)
+    yield from warn_of_edges(task.problem.space, values)
+    scores = trials.scores[is_feasible(trials)]
+    name = task.problem.goal.objective.name
+    if is_spike(verdict.score, verdict.plateau, scores):
+        found = f"the median of its neighbors {verdict.plateau:.4g}"
+        if math.isinf(verdict.plateau):
+            found = "and half of its neighbors or more are ruined or break a constraint"
+        yield f"the best sits on a spike: its own {name} is {verdict.score:.4g}, {found}"
+    if trials.metrics["turnover"][best] == 0.0:
+        yield "the best set filled no order: bt.run of it says why"
+    yield from warn_of_failures(trials)
+
+
+def warn_of_few_fills(parts: Sequence[BenchmarkedPart]) -> Iterator[str]:
+    if len(parts) > 1 and parts[1].fills < FEW_FILLS:
+        yield (
+            f"the best trial has {core.count_nouns(parts[1].fills, 'fill')} in the holdout, fewer "
+            f"than {FEW_FILLS}: what it earns there is mostly chance"
+        )
+
+
+def warn_of_failures(trials: Batch) -> Iterator[str]:
+    errors = [error for error in trials.errors if error]
+    if errors:
+        yield f"{len(errors):,} of {len(trials.errors):,} sets failed, the first with: {errors[0]}"
+
+
+def is_spike(score: float, plateau: float, scores: core.FloatArray) -> bool:
+    if not len(scores) or math.isnan(score) or math.isnan(plateau):
+        return False
+    low, high = np.quantile(scores, [0.25, 0.75], method="nearest")
+    return bool(score - plateau > SPIKE * max(abs(score), high - low))
+
+
+def warn_of_edges(space: Space, values: Mapping[str, Any]) -> Iterator[str]:
+    sets = {name: np.array([value], dtype=object) for name, value in values.items()}
+    for each in space.dimensions:
+        if each.options or not find_active(space.by_name, sets, each.name)[0]:
+            continue
+        value = values[each.name]
+        place = float(each.encode(np.array([value]))[0])
+        for side, bound, distance in (("lower", each.low, place), ("upper", each.high, 1 - place)):
+            is_there = value == bound if each.kind == "int" else distance <= EDGE
+            is_natural = bound == 0.0 and not each.log
+            if is_there and not is_natural:
+                yield (
+                    f"{each.name} = {value:.4g} lies on the {side} edge of its range, "
+                    f"{each.low:g} to {each.high:g}: widen it, better values may lie beyond"
+                )
+
+
+# -------------------------------------------------------------------------------- luck
+
+
+def measure_luck(
+    task: StudyTask,
+    trials: Batch,
+    best: int,
+    others: int,
+    parts: Sequence[BenchmarkedPart],
+) -> dict[str, Any]:
+    """Return what a verdict says of the luck in the best of some sets, after others elsewhere.
+
+    Of separate accounts, returns are the mean over markets.
+    """
+    evaluator, places = task.seen, find_distinct(trials.sets)
+    kept, rng = places[is_feasible(trials)[places]], np.random.default_rng([task.problem.seed, 2])
+    sample = spread_sample(task.problem.space, trials.sets, kept, SAMPLE, rng)
+    sample = np.append(sample[sample != best], best)
+    rows = evaluator.evaluate(take_sets(trials.sets, sample), returns=True)
+    if not rows.done.all():
+        raise KeyboardInterrupt
+    n_sets = max(len(places), len(sample))
+    unknown: dict[str, Any] = {"sharpe": float(trials.metrics["sharpe"][best])}
+    growing = count_trials(rows.returns, parts, n_sets) * (1.0 + others / n_sets)
+    unknown["growth"] = check_growth(parts, growing, task.problem.seed)
+    if rows.returns is None or len(rows.returns) < 4:
+        return unknown
+    test = evaluator.varied.test
+    periods = count_periods(test.calendar, test.sampling, test.market)
+    scale = math.sqrt(periods)
+    if evaluator.is_pooled:
+        own = rows.returns[:, -1]
+        ratio = annualize_ratios(own.mean(), own.std(ddof=1), periods)
+        unknown["sharpe"] = float(np.nan_to_num(ratio))
+    try:
+        luck = simulate_luck(rows.returns, n_trials=n_sets)
+        is_alone = len(sample) == 1  # its returns show no correlation
+        count = n_sets + others if is_alone else luck.n * (1.0 + others / n_sets)
+        std = luck.find_deviation(len(rows.returns), periods)
+        moments = estimate_moments(rows.returns[:, -1])
+        deflated = deflated_sharpe(
+            np.nan_to_num(unknown["sharpe"]) / scale,
+            moments.n,
+            skew=moments.skew,
+            kurtosis=moments.kurtosis,
+            n_trials=count,
+            std=std / scale,
+        )
+        overfitting = math.nan if is_alone else find_overfitting(rows.returns)
+    except core.BacktestError:  # returns that are not finite
+        return unknown
+    return {
+        **unknown,
+        "effective_trials": float(count),
+        "lucky_sharpe": expected_max_sharpe(count, std),
+        "deflated_sharpe": deflated,
+        "overfitting": overfitting,
+    }
+
+
+def deflate_alone(returns: core.FloatArray, trials: float) -> float:
+    """Return the probabilistic Sharpe ratio of one account, deflated by some independent trials.
+
+    Without the other trials' returns, their Sharpe ratios scatter as those of noise.
+    """
+    if len(returns) < 2:
+        return 0.5
+    moments, n = estimate_moments(returns), effective_observations(returns)
+    std = math.sqrt(1.0 / (n - 1)) if trials > 1.0 else 0.0
+    return deflated_sharpe(**{**moments._asdict(), "n": n}, n_trials=trials, std=std)
+
+
+def find_overfitting(returns: core.FloatArray) -> float:
+    splits = min(SPLITS, len(returns) // 4 * 2)
+    return probability_of_backtest_overfitting(returns, n_splits=splits).pbo

@@ -1,0 +1,244 @@
+"""Weights that are equal, by the volatilities of returns, or of an estimator."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from backtest import core
+from backtest.market import Markets, read_weights, require_panel, weights_to_frame
+from backtest.signals.rules import compute_signal
+
+
+def equal(markets: Markets) -> pd.DataFrame:
+    """Return 1/n in each of the n instruments that can be traded: the signal of a run without one.
+
+    An instrument can be traded from its first bar, and not in the last one before it is delisted.
+
+    Returns
+    -------
+    DataFrame of shape (n_bars, n_instruments)
+
+    Examples
+    --------
+    >>> import backtest as bt
+    >>> whole = bt.Market.sample(bars=4)
+    >>> equal(bt.Markets({"A": whole, "B": whole.slice(2, 4)}))["A"].tolist()
+    [1.0, 1.0, 0.5, 0.5]
+    """
+    require_panel(markets)
+    return weights_to_frame(read_weights(None, markets), markets)
+
+
+def inverse_volatility(
+    markets: Markets, *, half_life: float = 168.0, every: int = 24
+) -> pd.DataFrame:
+    """Return weights in proportion to the inverse of volatility.
+
+    Parameters
+    ----------
+    markets : Markets
+        Only their closes count.
+    half_life : float
+        Bars after which a return weighs half as much in the variances; a week of hours by default.
+    every : int
+        Bars between new weights.
+
+    Returns
+    -------
+    DataFrame of shape (n_bars, n_instruments)
+        Adding up to 1 among the instruments with returns of a half-life, 0 before.
+
+    Raises
+    ------
+    ParameterError
+        If a parameter is out of range, or a price does not move.
+
+    Notes
+    -----
+    Returns are logarithmic, their means are taken as 0. The variance of each instrument is of all
+    its own returns, whichever others are listed or delisted. Weights are made at closes that are a
+    multiple of ``every`` bars since 1970, and where the set of instruments changes. They are held
+    as shares of equity in between.
+    """
+    core.Whole(1).check("every", every)
+    half_life = float(core.Range(0.5, 1e9, "bars").check("half_life", half_life))
+    require_panel(markets)
+
+    def allocate(seen: Markets) -> core.FloatArray:
+        known = estimate(find_returns(seen), half_life)
+
+        def solve(segment: Segment) -> core.FloatArray:
+            variances = known[np.ix_(segment.bars, segment.members)]
+            _check_moves(variances, segment, seen)
+            inverse = 1.0 / np.sqrt(variances)
+            return np.asarray(inverse / inverse.sum(axis=1, keepdims=True))
+
+        return hold_weights(seen, list_segments(seen, max(2, math.ceil(half_life)), every), solve)
+
+    found: pd.DataFrame = compute_signal(markets, allocate)
+    return found
+
+
+def find_returns(markets: Markets) -> core.FloatArray:
+    """Return log returns of closes, of shape (n_bars, n_instruments), NaN outside the spans."""
+    return np.diff(np.log(markets.panel().close), prepend=np.nan).T
+
+
+def estimate(returns: core.FloatArray, half_life: float) -> core.FloatArray:
+    """Return the variance of each instrument at each bar, (n_bars, n), by its own past alone."""
+    return np.asarray(pd.DataFrame(returns**2).ewm(halflife=half_life).mean())
+
+
+def _check_moves(variances: core.FloatArray, segment: Segment, markets: Markets) -> None:
+    still = np.argwhere(~(variances > 0.0))
+    if len(still):
+        fit, member = (int(each) for each in still[0])
+        name = markets.names[int(segment.members[member])]
+        until = core.format_time(int(markets.time[segment.bars[fit]]))
+        raise core.ParameterError(
+            f"the price of {name!r} must move, it has not up to {until} UTC; give a longer "
+            "half_life"
+        )
+
+
+def fitted(
+    markets: Markets,
+    estimator: Any,
+    window: int,
+    every: int = 24,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Return the weights that an estimator finds in the last returns.
+
+    Parameters
+    ----------
+    markets : Markets
+        Only their closes count.
+    estimator : object
+        With ``fit(X)``, which returns an object with ``weights_``, one number per column. X is a
+        frame of simple returns, of shape (window, n_instruments), by time and name. It is copied
+        before each fit. The estimators of ``skfolio.optimization`` are such objects (install
+        ``leverage-backtest[allocate]``).
+    window : int
+        Returns in X. An instrument takes part once it has as many.
+    every : int
+        Bars between fits: at closes that are a multiple of it since 1970, and where the set of
+        instruments changes.
+    progress : callable, optional
+        Called with fits done and fits in all.
+
+    Returns
+    -------
+    DataFrame of shape (n_bars, n_instruments)
+        0 before the first fit.
+
+    Raises
+    ------
+    ParameterError
+        If the estimator has no ``fit``, or a number is out of range.
+    PolicyError
+        If the estimator raises, returns no finite weight for each column, or gives other weights
+        for the same returns.
+
+    Examples
+    --------
+    >>> import backtest as bt
+    >>> class Momentum:
+    ...     def fit(self, X):
+    ...         self.weights_ = np.sign(X.mean()) / X.shape[1]
+    ...         return self
+    >>> both = bt.Markets({"A": bt.Market.sample(bars=72), "B": bt.Market.sample(bars=72, seed=1)})
+    >>> fitted(both, Momentum(), window=24).iloc[-1].tolist()
+    [-0.5, 0.5]
+    """
+    require_panel(markets)
+    if isinstance(estimator, type) or not callable(getattr(estimator, "fit", None)):
+        raise core.ParameterError(
+            f"estimator must be an object with fit, got {estimator!r:.80}; "
+            "skfolio.optimization.MeanRisk(), for example"
+        )
+    window, every = core.Whole(2).check("window", window), core.Whole(1).check("every", every)
+
+    def fit_and_report(seen: Markets) -> core.FloatArray:
+        closes = pd.DataFrame(seen.panel().close.T, index=seen.times, columns=[*seen.names])
+        returns = closes.pct_change(fill_method=None)
+        segments = list(list_segments(seen, window, every))
+        total, done = sum(len(segment.bars) for segment in segments), 0
+
+        def solve(segment: Segment) -> core.FloatArray:
+            nonlocal done
+            found = []
+            for t in segment.bars:
+                found.append(_fit(estimator, returns.iloc[t + 1 - window : t + 1, segment.members]))
+                done += 1
+                if progress is not None and seen.n_bars == markets.n_bars:  # no part of the check
+                    progress(done, total)
+            return np.stack(found)
+
+        return hold_weights(seen, iter(segments), solve)
+
+    fit_and_report.__name__ = type(estimator).__name__
+    found: pd.DataFrame = compute_signal(markets, fit_and_report)
+    return found
+
+
+def _fit(estimator: Any, returns: pd.DataFrame) -> core.FloatArray:
+    name, until = type(estimator).__name__, f"up to {returns.index[-1]:%Y-%m-%d %H:%M} UTC"
+    try:
+        fit = copy.deepcopy(estimator).fit(returns.copy())
+        weights = np.asarray(fit.weights_, dtype=np.float64)
+    except core.RAISED as error:
+        raise core.PolicyError(
+            f"{name}.fit raised {type(error).__name__}: {error}, on returns {until}"
+        ) from error
+    if weights.shape != (returns.shape[1],) or not np.isfinite(weights).all():
+        raise core.PolicyError(
+            f"{name} must give a finite weight for each of {returns.shape[1]} columns, "
+            f"got {weights!r:.200} for returns {until}"
+        )
+    return weights
+
+
+class Segment(NamedTuple):
+    members: core.IntArray
+    bars: core.IntArray
+
+
+def list_segments(markets: Markets, known: int, every: int) -> Iterator[Segment]:
+    """Yield them; an instrument takes part where it can be traded and has ``known`` returns."""
+    bars = np.arange(markets.n_bars)
+    has_part = markets.tradable() & (bars - markets.spans[:, :1] >= known)
+    is_new = np.any(has_part[:, 1:] != has_part[:, :-1], axis=0)
+    starts = np.flatnonzero(np.concatenate([[True], is_new]))
+    counted = bars + 1 if markets.sessions else markets.time // markets.interval + 1
+    due = counted % every == 0
+    for start, stop in zip(starts, [*starts[1:], markets.n_bars], strict=True):
+        members = np.flatnonzero(has_part[:, start])
+        if members.size:
+            later = np.flatnonzero(due[start + 1 : stop]) + start + 1
+            yield Segment(members, np.concatenate([[start], later]))
+
+
+def hold_weights(
+    markets: Markets,
+    segments: Iterator[Segment],
+    solve: Callable[[Segment], core.FloatArray],
+) -> core.FloatArray:
+    """Return weights of shape (n_bars, n_instruments), each held until the next; NaN before.
+
+    ``solve`` returns those of the members at each bar of a segment, of shape (n_fits, n_members).
+    """
+    weights = np.full((markets.n_bars, len(markets)), np.nan)
+    for segment in segments:
+        rows = np.zeros((len(segment.bars), len(markets)))
+        rows[:, segment.members] = solve(segment)
+        weights[segment.bars] = rows
+    is_known = ~np.isnan(weights[:, 0])
+    return weights[np.maximum.accumulate(np.where(is_known, np.arange(len(weights)), 0))]
