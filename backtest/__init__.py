@@ -41,8 +41,6 @@ from backtest.margin import (
     Strategy,
     margin_preset,
 )
-from backtest.margin import (
-)
 from backtest.market import Market, Markets, Quality, decide_every, quality
 from backtest.policies import (
     AccountView,

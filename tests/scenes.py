@@ -18,7 +18,7 @@ import backtest as bt
 from backtest.account import InstrumentRules
 from backtest.account.account_records import Quote
 from backtest.engine.inputs import read_instrument_rules
-from backtest.margin.requirement import read_rules
+from backtest.margin.brackets import read_rules
 
 GROUPS: dict[str, dict[str, Any]] = {
     "contract": {"kind": "linear", "size": 1.0, "lot": 0.0, "tick": 1e-8, "min_notional": 0.0},

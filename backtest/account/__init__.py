@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from backtest.account.balance import value_at
     from backtest.account.bar import live_bar, may_use_fast_path, open_bar, set_quotes
     from backtest.account.bar import take_fast_path
+    from backtest.account.first_state import TradedDays, no_options, pack_option_terms
+    from backtest.account.first_state import read_traded, start_options
     from backtest.account.ledger import Ledger
     from backtest.account.options import close_options, is_walking, open_options, price_options
     from backtest.account.orders import compute_square_root_impact, compute_target, fill, is_outside

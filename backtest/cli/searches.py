@@ -13,10 +13,9 @@ import backtest
 from backtest.cli import experiment, printing
 from backtest.cli.build import build_experiment, load_data, name_policies
 from backtest.cli.command import AsJson, Output, command, option
-from backtest.core import ParameterError, list_records
+from backtest.core import ParameterError, list_records, name_result
 from backtest.results import read_constraints, read_objective, total_violation
 from backtest.results.measure_table import CORE, STREAMED
-from backtest.search import name_result
 from backtest.sweep import ERROR, Sweep, find_failed, name_parameter, to_plain_value
 
 

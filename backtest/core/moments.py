@@ -18,7 +18,15 @@ import pandas as pd
 from backtest.core import errors
 from backtest.core.errors import BacktestError, DataError, ParameterError
 from backtest.core.json_values import repr_plain
-from backtest.core.units import SECOND, TIMES, BoolArray, IntArray, TimeLike, format_time
+from backtest.core.units import (
+    SECOND,
+    TIMES,
+    BoolArray,
+    FloatArray,
+    IntArray,
+    TimeLike,
+    format_time,
+)
 
 Stamps: TypeAlias = "pd.Index | pd.Series"
 
@@ -192,3 +200,17 @@ def _read_one(given: str | int) -> int:
     if not is_year and not _YEAR_FIRST.match(text):
         raise ValueError(text)
     return int(pd.to_datetime(text, format="ISO8601", utc=True).as_unit("ns").value)
+
+
+def as_of(rate: float | pd.Series, time: IntArray, key: str) -> FloatArray:
+    """Return the value in force at each time: of shape (n,), or (1,) for a constant."""
+    if not isinstance(rate, pd.Series):
+        return np.array([float(rate)])
+    stamps = pd.DatetimeIndex(rate.index).as_unit("ns").asi8
+    found = np.searchsorted(stamps, time, side="right") - 1
+    if found[0] < 0:
+        raise ParameterError(
+            f"{key}: a series must begin by the first bar, {format_time(int(time[0]))} UTC, "
+            f"got one from {format_time(int(stamps[0]))} UTC"
+        )
+    return np.asarray(rate.to_numpy(dtype=np.float64)[found])

@@ -487,7 +487,7 @@ def list_records(table: pd.DataFrame | None) -> list[dict[str, Any]] | None:
     return [{str(name): value for name, value in row.items()} for row in records]
 
 
-describe_history = call_later("backtest.engine", "describe_history")
+describe_history = call_later("backtest.results.manifest", "describe_history")
 EMPTY = pd.DataFrame({"none": pd.Series(dtype="float64")})
 """Stands for a table that is None."""
 
@@ -584,3 +584,7 @@ def compute_id(manifest: Mapping[str, Any]) -> str:
 
 def find_versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: find_version(name) for name in LIBRARIES}}
+
+
+def name_result(manifest: Mapping[str, Any]) -> str:
+    return name_folder(f"{manifest['policy']['name']} {manifest['kind']}", manifest["id"])

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from backtest.engine.batch import copy_state, gather_deciders, is_loop_compiled, lay
     from backtest.engine.batch import run_account
     from backtest.engine.checks import check_periods, check_run, count_periods, give_each
-    from backtest.engine.checks import read_venues, warn_of_flows, warn_of_market, warn_of_weights
+    from backtest.engine.checks import read_venues, warn_of_flows, warn_of_market
     from backtest.engine.checks import warn_once
     from backtest.engine.compiler import build_call, compile_core, compile_general_rules
     from backtest.engine.compiler import make_twins
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from backtest.engine.equal_risk import hold_at_equal_risk, measure_market, name_better
     from backtest.engine.equal_risk import scale_to_volatility
     from backtest.engine.formulas import MARGIN_NUMBERS, bind_compiled, find_address
-    from backtest.engine.inputs import AccountInputs, TradedDays, as_of, earn_cash, mark_ends
+    from backtest.engine.inputs import AccountInputs, earn_cash, mark_ends
     from backtest.engine.inputs import mark_samples, measure_years, pack_terms, read_assets
     from backtest.engine.inputs import start_account_state, start_day, start_wallet, write_table
     from backtest.engine.loop import LIQUIDATED, Deciders, RunTape, find_failure_value

@@ -18,13 +18,11 @@ from backtest.account.records import DELISTED
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.margin import Brackets, check_collateral
 from backtest.market import (
-    CARRY,
     Market,
     Markets,
     as_markets,
     count_by_calendar,
     describe_clock,
-    find_clock,
     find_coin,
     find_currency,
     label_names,
@@ -272,18 +270,6 @@ def warn_of_thin_bars(markets: Markets) -> None:
             )
 
 
-def warn_of_weights(signal: object, markets: Markets) -> None:
-    if isinstance(signal, pd.Series | pd.DataFrame) and isinstance(signal.index, pd.DatetimeIndex):
-        stamps = core.read_stamps(signal.index, name="signal", error=core.ParameterError)
-        what = "rows of the signal lie outside the market and are not used"
-        core.warn_of_outside(what, stamps, markets.start, markets.end)
-    if isinstance(signal, pd.DataFrame):
-        warn_of_missing_rows(signal, find_clock(markets).seen)
-        warn_of_unknown_weights(signal)
-    elif isinstance(signal, np.ndarray) and signal.ndim == 2:
-        warn_of_unknown_weights(pd.DataFrame(signal, columns=[*markets.names]))
-
-
 def warn_of_flows(account: Account, markets: Markets, started: int) -> None:
     """Warn of flows after the last open: they are booked at opens."""
     if account.flows is None:
@@ -291,32 +277,6 @@ def warn_of_flows(account: Account, markets: Markets, started: int) -> None:
     stamps = core.read_stamps(account.flows.index, name="flows")
     what = "flows lie outside the account's bars and are not booked"
     core.warn_of_outside(what, stamps, started, int(markets.time[-1]) + 1)
-
-
-def warn_of_missing_rows(frame: pd.DataFrame, markets: Markets) -> None:
-    times = markets.times[:-1]
-    has_row = np.asarray(times.isin(frame.index))
-    if not has_row.any():
-        return
-    lacking = np.flatnonzero(~has_row & (np.cumsum(has_row) > 0))
-    if len(lacking):
-        rows = int(has_row.sum())
-        core.warn_caller(
-            f"the weights have {rows:,} row{'s' * (rows != 1)}, and the {len(lacking):,} bars "
-            f"without one are flat, first at {times[lacking[0]]:%Y-%m-%d %H:%M} UTC; {CARRY}, "
-            "or --carry-weights if so",
-            core.WeightWarning,
-        )
-
-
-def warn_of_unknown_weights(frame: pd.DataFrame) -> None:
-    unknown = [str(name) for name in frame.columns[frame.isna().all()]]
-    if unknown and len(frame):
-        core.warn_caller(
-            f"the weights of {', '.join(unknown)} are NaN in all {len(frame):,} rows, which "
-            "trades nothing; give numbers, 0 for flat, or leave the column out",
-            core.WeightWarning,
-        )
 
 
 def warn_of_last_prices(markets: Markets, spot: Sequence[str]) -> None:

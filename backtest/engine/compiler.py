@@ -30,8 +30,8 @@ from backtest.account import InstrumentRules, orders, records
 from backtest.account.records import FLAGS, NUMBERS
 from backtest.engine import loop
 from backtest.engine.recipe import CORE, MODULES, Recipe
+from backtest.margin import brackets, portfolio_kernels
 from backtest.margin import functions as margin
-from backtest.margin import portfolio_kernels, requirement
 from backtest.options import implied_kernels, pricing
 from backtest.options.pricing import SIGNS
 
@@ -99,7 +99,7 @@ def make_twins(
     ``twins`` are compiled functions by the identity of the plain ones, to which these are added.
     """
     twins.setdefault(id(orders.floor), jit(floor_as_number, forceinline=True))
-    twins.setdefault(id(requirement.choose), jit(choose_number, forceinline=True))
+    twins.setdefault(id(brackets.choose), jit(choose_number, forceinline=True))
     for module in modules:
         space = spaces.setdefault(module, {})
         space |= vars(module)

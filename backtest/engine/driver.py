@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from backtest.engine.inputs import (
     AccountInputs,
     TradedDays,
     pack_terms,
+    start_account_state,
     start_day,
     write_table,
 )
@@ -29,8 +31,12 @@ from backtest.engine.policies import Callbacks, ask_plain
 from backtest.engine.recipe import hash_rules
 from backtest.policies import Combinator, Policy
 from backtest.policies.policy_errors import locate_numba_error
-from backtest.results.record import new_record
+from backtest.results import tables
+from backtest.results.record import Closes, HeldAtCloses, new_closes, new_record
 from backtest.results.tally import TRADED
+
+if TYPE_CHECKING:
+    from backtest.results.run_data import RunData
 
 
 def new_quotes(n: int, assets: int) -> a.MarketBar:
@@ -349,3 +355,32 @@ def explain_refusal(refusal: Exception, policy: Policy) -> str:
     reason = explain_compile_error(refusal, policy)
     place = locate_numba_error(str(refusal), type(policy)) if isinstance(policy, Combinator) else ""
     return f"{place}: {reason.partition(': ')[2]}" if place else reason
+
+
+def measure_closes(setup: Any, run: RunData, rows: slice) -> Closes:
+    """Return what is at the closes of the rows of a run, from its record and its inputs."""
+    record, names, inputs = run.record, setup.markets.names, setup.inputs
+    n, first, (begin, stop, _) = len(names), setup.first, rows.indices(record.n_bars)
+    fill = find_fill(is_compiled=setup.is_compiled)
+    state = start_account_state(inputs, setup.account, first, has_overlay=False)
+    assets = len(state.priced)
+    room = (new_quotes(n, assets), new_scratch(n, assets), new_ledger_array(n))
+    held = HeldAtCloses(
+        cash=record.account.cash,
+        quantity=record.positions.quantity,
+        entry=record.positions.entry,
+        margin=record.positions.margin,
+        amounts=tables.count_assets(run.state.held.amounts, run.entries, n, first, record.n_bars),
+        options=record.options.quantity,  # type: ignore[union-attr] # a loaded record has closes
+    )
+    closes = new_closes(stop - begin, n)
+    changed = (bar - first for bar, *_ in inputs.changes)
+    edges = sorted({begin, stop, *(row for row in changed if begin < row < stop)})
+    for row, end in pairwise(edges):
+        terms = read_tables(inputs, first + row + 1)
+        bar = a.AccountBar(terms, inputs.feed, state, *room, new_event_log(1))
+        part = HeldAtCloses(*(each[row:end] for each in held))
+        found = Closes(*(each[row - begin : end - begin] for each in closes))
+        with np.errstate(all="ignore"):
+            fill(bar, part, found, first + row)
+    return closes

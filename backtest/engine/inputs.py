@@ -14,9 +14,10 @@ from backtest import core, margin
 from backtest import venue as v
 from backtest.account import records as r
 from backtest.account.account_records import CLOSE, PARTIAL, TAKEOVER
-from backtest.core import DataError, FloatArray, IntArray, ParameterError
+from backtest.account.first_state import WINDOW, TradedDays, pack_option_terms, start_options
+from backtest.core import DataError, FloatArray, IntArray, ParameterError, as_of
 from backtest.core.units import DAY
-from backtest.margin import Collateral, MarginRule, MarginRules, OptionPositions
+from backtest.margin import Collateral, MarginRules, pack_brackets
 from backtest.market import Market, Markets, find_clock, has_gaps
 from backtest.options.option_inputs import read_option_feed
 from backtest.results import Clock
@@ -25,50 +26,6 @@ from backtest.venue.venue import DATED, MAKER, RATES
 
 if TYPE_CHECKING:
     from backtest.venue import Fees
-
-
-BY_BAR = ("years", "volatilities", "bases", "indices", "values", "marks")
-
-
-def pack_positions(feed: a.OptionFeed, groups: Any) -> OptionPositions:
-    n = len(feed.signs)
-    return OptionPositions(
-        signs=feed.signs,
-        strikes=feed.strikes,
-        sizes=feed.sizes,
-        are_coin=feed.are_coin,
-        groups=groups,
-        expiries=feed.expiries,
-        pairs=feed.pairs,
-        rates=feed.rates,
-        quantities=np.zeros(n),
-        **{name: np.full(n, np.nan) for name in BY_BAR},
-    )
-
-
-def pack_option_terms(rule: MarginRule, feed: a.OptionFeed, names: Sequence[str]) -> a.OptionTerms:
-    groups, numbers = margin.number_groups(rule, [names[i] for i in feed.instruments], names)
-    used = rule if len(feed.signs) else MarginRule()
-    positions = pack_positions(feed, numbers)
-    return a.OptionTerms(
-        rules=margin.pack_option_rules(used, positions, groups if len(feed.signs) else (), names),
-        instruments=feed.instruments,
-        groups=positions.groups,
-        fee_rates=feed.fee_rates,
-        fee_caps=feed.fee_caps,
-        delivery_rates=feed.delivery_rates,
-        delivery_caps=feed.delivery_caps,
-        ticks=feed.ticks,
-    )
-
-
-def start_options(terms: a.OptionTerms, feed: a.OptionFeed) -> a.OptionState:
-    n = len(feed.signs)
-    empty: dict[str, Any] = {name: np.zeros(n) for name in a.OptionState._fields}
-    targets: dict[str, Any] = {"targets": np.full(n, np.nan)}
-    flags: dict[str, Any] = {"has_quotes": np.zeros(n, np.int64)}
-    positions: dict[str, Any] = {"positions": pack_positions(feed, terms.groups)}
-    return a.OptionState(**{**empty, **targets, **flags, **positions})
 
 
 def resume_options(inputs: Any, names: Sequence[str], held: Any) -> a.OptionState:
@@ -91,47 +48,10 @@ def resume_options(inputs: Any, names: Sequence[str], held: Any) -> a.OptionStat
     return found
 
 
-def no_options() -> a.OptionState:
-    feed = a.make_option_feed(0, 1)
-    return start_options(pack_option_terms(MarginRule(), feed, ()), feed)
-
-
 # ------------------------------------------------------------------------------------ days of fees
 
-WINDOW = 30
-"""Days of the volume that chooses a tier."""
 ROUNDING = 1e-9
 """Relative rounding of a volume that reaches a tier."""
-
-
-class TradedDays(NamedTuple):
-    """Traded notional by UTC day: ``today``, of day number ``day``, and the 30 days before it.
-
-    ``past`` has shape (30,), the oldest day first.
-    """
-
-    day: int
-    today: float
-    past: FloatArray
-
-    def at(self, day: int) -> TradedDays:
-        passed = min(day - self.day, WINDOW + 1)
-        if passed <= 0:
-            return self
-        rows = np.concatenate([self.past, [self.today], np.zeros(passed - 1)])
-        return TradedDays(day, 0.0, rows[-WINDOW:])
-
-    def add(self, amount: float) -> TradedDays:
-        return self._replace(today=self.today + amount)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"day": self.day, "today": self.today, "past": self.past.tolist()}
-
-
-def read_traded(data: Mapping[str, Any] | None) -> TradedDays | None:
-    if data is None:
-        return None
-    return TradedDays(data["day"], data["today"], np.array(data["past"], dtype=np.float64))
 
 
 def start_day(day: IntArray, traded: TradedDays | None, t: int) -> tuple[TradedDays, int]:
@@ -339,20 +259,6 @@ def earn_cash(cash_rate: FloatArray, years: FloatArray, n_bars: int) -> FloatArr
     return free
 
 
-def as_of(rate: float | pd.Series, time: IntArray, key: str) -> FloatArray:
-    """Return the value in force at each time: of shape (n,), or (1,) for a constant."""
-    if not isinstance(rate, pd.Series):
-        return np.array([float(rate)])
-    stamps = pd.DatetimeIndex(rate.index).as_unit("ns").asi8
-    found = np.searchsorted(stamps, time, side="right") - 1
-    if found[0] < 0:
-        raise ParameterError(
-            f"{key}: a series must begin by the first bar, {core.format_time(int(time[0]))} UTC, "
-            f"got one from {core.format_time(int(stamps[0]))} UTC"
-        )
-    return np.asarray(rate.to_numpy(dtype=np.float64)[found])
-
-
 ASSET = (
     "open", "high", "low", "close", "mark_open", "mark_high", "mark_low", "mark_close",
 )  # fmt: skip
@@ -462,7 +368,7 @@ def read_inputs(
         read_instrument_rules(venues[name], own[name], table[0][1])
         for name, table in zip(markets.names, tables, strict=True)
     ]
-    width = max(len(margin.floors) for table in tables for _, margin in table)
+    width = max(len(each.floors) for table in tables for _, each in table)
     known = None if like is None else like.feed.signal
     weights = np.ascontiguousarray(np.nan_to_num(signal.T, nan=0.0)) if known is None else known
     weights = find_clock(markets).ignore_between(weights) if known is None else known
@@ -744,5 +650,5 @@ def write_table(terms: a.Terms, i: int, margin: MarginRules, **changes: Any) -> 
     own = list(terms.instruments)
     own[i] = own[i]._replace(margin=margin, **changes)
     width = terms.rules.brackets.floors.shape[1]
-    brackets = margin.pack_brackets([each.margin for each in own], width)
+    brackets = pack_brackets([each.margin for each in own], width)
     return terms._replace(instruments=own, rules=terms.rules._replace(brackets=brackets))

@@ -228,13 +228,13 @@ def find_failure_value(
         return find_nearer_value(terms, state, scratch, i, excess)
     held, value = state.held, state.held.values[i]
     if not terms.rules.has_scenarios and terms.rules.level == 1.0:
-        margin = a.pick_margin(terms, i)
+        rules = a.pick_margin(terms, i)
         own = margin.compute_own_maintenance(terms.rules, held, i)
         quantity, x = held.quantities[i], quotes.multiplier[i]
         if a.is_spot(terms, i) and quantity > 0.0:
             quantity *= 1.0 - terms.rules.spot.haircuts[i]
         base = excess + own - quantity * value
-        return margin.compute_liquidation_value(margin, quantity, held.entries[i], base, x)
+        return margin.compute_liquidation_value(rules, quantity, held.entries[i], base, x)
     for j in range(len(state.margin)):
         scratch.mark[j] = held.values[j]
     for c in range(len(held.prices)):

@@ -31,6 +31,8 @@ from backtest.margin import Brackets
 from backtest.market import Markets, find_coin
 from backtest.options.option_inputs import (
     MAY_SELL,
+    SCHEDULED,
+    TOTAL,
     CloseQuotes,
     check_order,
     find_lots,
@@ -39,8 +41,6 @@ from backtest.options.option_inputs import (
 from backtest.policies import AccountView, Policy
 from backtest.results.run_data import RunOptions
 from backtest.venue import Option
-
-SCHEDULED, TOTAL = "schedule", "total"
 
 
 class ListedOption(NamedTuple):

@@ -27,15 +27,16 @@ from backtest.account import (
     records,
 )
 from backtest.engine import loop
+from backtest.margin import brackets, option_kernels, portfolio_kernels
 from backtest.margin import functions as margin
-from backtest.margin import option_kernels, portfolio_kernels, requirement
 from backtest.options import implied_kernels
 from backtest.policies import Policy, formula_for, margin_formula_for, start_memory, view
 from backtest.policies.policy import BAR_FIELDS
 from backtest.results import tally
+from backtest.venue import contract_value
 
 CORE = (
-    requirement, margin, account_records, position, orders,
+    contract_value, brackets, margin, account_records, position, orders,
     liquidation, ledger, tally, view,
 )  # fmt: skip
 """Rules of one position: inlined into what calls them."""

@@ -11,7 +11,7 @@ import pandas as pd
 
 from backtest import core
 from backtest.account import Account
-from backtest.engine import checks
+from backtest.engine import checks, driver
 from backtest.engine.backtest import AnyPolicy, Backtest, check_panel
 from backtest.engine.inputs import ASSET, ON_CLOCK, AccountInputs, has_interest, read_inputs
 from backtest.engine.policies import ObservedPolicy, assign_policies, observe_policies
@@ -27,6 +27,8 @@ from backtest.market import (
 from backtest.options.option_inputs import check_traders, warn_of_options
 from backtest.policies import Policy, sets_margin
 from backtest.results.manifest import describe_policies, describe_policy
+from backtest.results.record import Closes
+from backtest.results.run_data import RunData
 from backtest.results.run_record import (
     Benchmark,
     BenchmarkLike,
@@ -34,7 +36,13 @@ from backtest.results.run_record import (
     index_traded,
     read_benchmark,
 )
-from backtest.signals.rules import SignalRule, describe_weights, read_signal, resolve_signal
+from backtest.signals.rules import (
+    SignalRule,
+    describe_weights,
+    read_signal,
+    resolve_signal,
+    warn_of_weights,
+)
 from backtest.venue import Venue
 
 SETTLEMENTS = ("funding_time", "funding_rate", "funding_mark")
@@ -214,7 +222,7 @@ def set_up_run(
     setup = set_up(test, policy, resume=earlier, benchmark=benchmark)
     check_rules(earlier, setup.policies, setup.overlay, setup.venues, setup.account)
     checks.warn_of_market(setup.markets, setup.venues, setup.first)
-    checks.warn_of_weights(setup.given, test.plain.setting[0])
+    warn_of_weights(setup.given, test.plain.setting[0])
     checks.warn_of_flows(setup.account, setup.markets, setup.started)
     warn_of_options(setup.markets, setup.inputs.feed.options, setup.policies, setup.overlay)
     return setup
@@ -281,6 +289,9 @@ class Setup(NamedTuple):
     def scale(self, scale: float) -> Setup:
         signal = self.signal * scale
         return self.change(signal=signal, given=float(signal[0]) if signal.size == 1 else signal)
+
+    def measure_closes(self, run: RunData, rows: slice) -> Closes:
+        return driver.measure_closes(self, run, rows)
 
     def begin_at(self, started: int) -> Setup:
         """Return the setup of an account that began at another time, ns."""

@@ -34,18 +34,19 @@ if TYPE_CHECKING:
     from backtest.margin.portfolio_kernels import find_failure_ratio, find_maintenance
     from backtest.margin.portfolio_kernels import find_own_maintenance, is_pool_failing, is_spot_leg
     from backtest.margin.portfolio_kernels import move_holdings, pick_rules, scale_rate
-    from backtest.margin.requirement import LEVELS, MarginRules, compute_affordable
-    from backtest.margin.requirement import compute_best_leverage, compute_initial
-    from backtest.margin.requirement import compute_largest_notional, compute_liquidation_value
-    from backtest.margin.requirement import compute_maintenance, compute_payment, compute_price
-    from backtest.margin.requirement import compute_setting, compute_step_floor, compute_value
-    from backtest.margin.requirement import read_rules
+    from backtest.margin.brackets import LEVELS, MarginRules, compute_affordable
+    from backtest.margin.brackets import compute_best_leverage, compute_initial
+    from backtest.margin.brackets import compute_largest_notional, compute_liquidation_value
+    from backtest.margin.brackets import compute_maintenance, compute_price
+    from backtest.margin.brackets import compute_setting, compute_step_floor
+    from backtest.margin.brackets import read_rules
     from backtest.margin.requirement_rule import Brackets, MarginPreset, MarginRule, OptionShocks
     from backtest.margin.requirement_rule import OwnMargin, PresetMargin, Requirement
     from backtest.margin.requirement_rule import RequirementRule, ScenarioMargin, Standard, Strategy
     from backtest.margin.requirement_rule import check_moves, list_presets, margin_preset
     from backtest.margin.requirement_rule import number_each, number_groups, pack_brackets
     from backtest.margin.requirement_rule import pack_option_rules, pack_spot
+    from backtest.venue.contract_value import compute_payment, compute_value
 
 open_door(__name__)
 

@@ -26,8 +26,8 @@ from backtest.margin.portfolio_kernels import (
     compute_full_value,
     fill_shares,
 )
-from backtest.margin.requirement import compute_value
 from backtest.margin.requirement_rule import MarginRule, OwnMargin, RequirementRule
+from backtest.venue.contract_value import compute_value
 from backtest.venue.venue import Venue, read_venue
 
 if TYPE_CHECKING:
@@ -344,7 +344,7 @@ def calculate_book(
     Parameters
     ----------
     venues, quantities, prices, rule, collateral, collateral_prices, entries, options
-        As in :func:`backtest.margin.requirement`. Collateral whose ``prices`` name an instrument
+        As in :func:`backtest.margin.brackets`. Collateral whose ``prices`` name an instrument
         has its price and moves with it.
     balance : float
         The settlement balance: realized money, without unrealized profit, collateral and the

@@ -2,7 +2,7 @@
 
 The functions of one position take a venue, and scalars or arrays; inside compiled policies they
 take ``account.venue``. Each broadcasts the scalar function of its name, which also compiles. The
-formulas are explained in :mod:`backtest.margin.requirement`.
+formulas are explained in :mod:`backtest.margin.brackets`.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from backtest.core.units import TOLERANCE
 from backtest.margin import option_kernels
 from backtest.margin import portfolio_kernels as kernels
 from backtest.margin import requirement_rule as r
-from backtest.margin.collateral import Collateral
-from backtest.margin.option_kernels import OptionPool, OptionPositions, OptionRules
-from backtest.margin.portfolio_kernels import Holdings, PortfolioRules
-from backtest.margin.requirement import (
+from backtest.margin.brackets import (
     MarginRules,
     compute_liquidation_value,
     compute_maintenance,
     compute_price,
     compute_rate,
     compute_setting,
-    compute_value,
     read_rules,
 )
+from backtest.margin.collateral import Collateral
+from backtest.margin.option_kernels import OptionPool, OptionPositions, OptionRules
+from backtest.margin.portfolio_kernels import Holdings, PortfolioRules
 from backtest.margin.requirement_rule import MarginRule, RequirementRule
+from backtest.venue.contract_value import compute_value
 from backtest.venue.option_contract import OptionPosition
 from backtest.venue.venue import agree_settlement, read_venue
 

@@ -2,7 +2,7 @@
 
 Arrays have one row per instrument, group or collateral, in the order in which they were given, and
 are padded on the right. Values ``u`` are those of one contract in the settlement currency
-(:mod:`backtest.margin.requirement`). :mod:`backtest.margin.requirement_rule` builds the records.
+(:mod:`backtest.margin.brackets`). :mod:`backtest.margin.requirement_rule` builds the records.
 
 All instruments of a group move together. In row k the group loses
 ``l_gk = -w_k sum_i q_i (u_i(P_i (1 + m_k)) - u_i(P_i))``, which is the notional times m for a
@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 from backtest.core import BoolArray, FloatArray, IntArray
 from backtest.core.units import TOLERANCE
-from backtest.margin.requirement import MarginRules, compute_initial
+from backtest.margin.brackets import MarginRules, compute_initial
 
 
 class BracketTables(NamedTuple):

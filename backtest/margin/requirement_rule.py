@@ -30,10 +30,10 @@ from backtest import core
 from backtest.core import Fault, Faults, FloatArray, IntArray, ParameterError, repr_plain
 from backtest.core.fields import NOT_NEGATIVE, POSITIVE, SHARE
 from backtest.margin import option_kernels, portfolio_kernels
+from backtest.margin.brackets import LEVELS, MarginRules, compute_price
 from backtest.margin.collateral import Collateral, pack_collateral, pack_rows
 from backtest.margin.option_kernels import OptionPositions, OptionRates, OptionRules, ShockTables
 from backtest.margin.portfolio_kernels import Holdings, PortfolioRules, ScenarioTables, SpotTables
-from backtest.margin.requirement import LEVELS, MarginRules, compute_price
 from backtest.venue import preset_files
 from backtest.venue.option_contract import OptionPosition
 from backtest.venue.preset_files import Group, choose_table

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from backtest.core import open_door
 
 if TYPE_CHECKING:
+    from backtest.core import Greeks
     from backtest.options.chain import Chain, Inspection
     from backtest.options.option_inputs import check_columns, schedule_options
     from backtest.options.option_listing import check_chain, find_expiry, find_underlying

@@ -15,9 +15,9 @@ from backtest.account.records import MONEY_TERMS
 from backtest.core.number_text import Head
 from backtest.core.result_parts import Headline, Panel, Part, Shown, ShownChart, ShownTable
 from backtest.core.units import DAY
-from backtest.engine.option_trader import SCHEDULED
 from backtest.engine.run import WORDS, is_large
 from backtest.market import split_notes
+from backtest.options.option_inputs import SCHEDULED
 from backtest.policies import sets_margin
 from backtest.report.charts import is_wide
 from backtest.report.page import format_close, format_measure, name_unit

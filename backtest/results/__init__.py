@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from backtest.results.care import verify_folder
     from backtest.results.differences import Differences, STATISTICS, Sampled, compare_pairs
     from backtest.results.differences import find_block_length, holm, pair_differences
+    from backtest.results.manifest import describe_search
     from backtest.results.listing import Filter, StoreEntry, count_kinds, describe_note
     from backtest.results.listing import describe_origin, find_folder, list_folders, list_kinds
     from backtest.results.listing import list_results, load_saved, name_fault, open_folder

@@ -19,19 +19,18 @@ import numpy as np
 
 from backtest import core
 from backtest.core.atomic_files import LOCK
-from backtest.core.saved_result import DIRTY, KINDS, LEFTOVERS, MANIFEST, NOT_SAID, PACKAGE, SEAL, UNFINISHED, hash_manifest
+from backtest.core.saved_result import DIRTY, KINDS, LEFTOVERS, MANIFEST, NOT_SAID, PACKAGE, SEAL, UNFINISHED, hash_manifest, name_result
 from backtest.results.result import RUN
-from backtest.results import Constraint, order_sets
+from backtest.results.manifest import describe_search
+from backtest.results.ranking import Constraint, order_sets
 from backtest.results.measure_table import ABOUT
 
-WINGS = ("sweep", "search", "risk")
+ROOMS = ("sweep", "search", "risk")
 SHORTEST = 4
 """The least number of letters that may abbreviate an id."""
 MOST_NAMED = 5
 LEFTOVER, UNKNOWN = "leftover", "unknown"
 Saved: TypeAlias = core.SavedResult
-describe_search = core.call_later("backtest.search", "describe_search")
-name_result = core.call_later("backtest.search", "name_result")
 
 
 def find_kinds() -> dict[str, Any]:
@@ -42,7 +41,7 @@ def find_kinds() -> dict[str, Any]:
 
 @functools.cache
 def import_kinds() -> tuple[str, ...]:
-    doors = [importlib.import_module(f"backtest.{wing}") for wing in WINGS]
+    doors = [importlib.import_module(f"backtest.{room}") for room in ROOMS]
     return tuple(getattr(door, name).kind for door in doors for name in door.RESULTS)
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from backtest.account import Account
     from backtest.core import IntArray
     from backtest.market import Markets
-    from backtest.results import RunSpan
+    from backtest.results.measure_table import RunSpan
     from backtest.policies import Policy
     from backtest.venue import InUse, Venue
 
@@ -232,3 +232,10 @@ def is_constant(value: Any) -> bool:
 def find_functions(value: Any) -> Iterator[FunctionType]:
     inner = (getattr(value, name, None) for name in ("fget", "__func__", "func"))
     yield from (each for each in inner if isinstance(each, FunctionType))
+
+
+def describe_search(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Return the policy and the title of a search, of its manifest."""
+    name = str(manifest["policy"]["name"])
+    varied = ", ".join(str(each["name"]) for each in manifest["space"]["dimensions"])
+    return {"policy": name, "title": f"{name} over {varied}"}

@@ -149,10 +149,10 @@ def sampled_returns(
     return np.divide(after, before, out=np.ones_like(after), where=before > 0.0) - 1.0
 
 
-@base.checked
+@core.checked
 def calendar_returns(
-    opens: base.IntArray, unit: base.FloatArray, first_unit: float, period: Literal["D", "M"]
-) -> base.FloatArray:
+    opens: core.IntArray, unit: core.FloatArray, first_unit: float, period: Literal["D", "M"]
+) -> core.FloatArray:
     """Return the simple return of every calendar day or month (UTC) that has a bar, in order.
 
     ``opens`` (n_bars,) are times in ns; a bar belongs to the period in which it opens. ``unit``
@@ -165,8 +165,8 @@ def calendar_returns(
     return sampled_returns(unit, is_end.astype(np.float64), first_unit)
 
 
-@base.checked
-def skewness(returns: base.FloatArray) -> float:
+@core.checked
+def skewness(returns: core.FloatArray) -> float:
     """Return the skewness of a sample, without bias; NaN for fewer than 3 or equal values.
 
     g sqrt(n (n - 1)) / (n - 2), g the mean of the cubes of (x - mean) / deviation.
@@ -182,8 +182,8 @@ def skewness(returns: base.FloatArray) -> float:
     return float(np.mean(scaled**3)) * math.sqrt(n * (n - 1)) / (n - 2)
 
 
-@base.checked
-def excess_kurtosis(returns: base.FloatArray) -> float:
+@core.checked
+def excess_kurtosis(returns: core.FloatArray) -> float:
     """Return the kurtosis of a sample less 3, without bias; NaN for fewer than 4 or equal values.
 
     ((n + 1) g + 6) (n - 1) / ((n - 2) (n - 3)), g the mean of ((x - mean) / deviation)^4 less 3.
@@ -200,14 +200,14 @@ def excess_kurtosis(returns: base.FloatArray) -> float:
     return ((n + 1) * of_sample + 6.0) * (n - 1) / ((n - 2) * (n - 3))
 
 
-def standardize(values: base.FloatArray) -> base.FloatArray:
+def standardize(values: core.FloatArray) -> core.FloatArray:
     deviation = float(np.std(values)) if len(values) else 0.0
     scale = deviation if deviation >= LEAST_DEVIATION else math.nan
     return np.asarray((values - np.mean(values)) / scale) if len(values) else values
 
 
-@base.checked
-def gain_over_loss(returns: base.FloatArray) -> float:
+@core.checked
+def gain_over_loss(returns: core.FloatArray) -> float:
     """Return the sum of the gains over that of the losses; NaN without a loss.
 
     Of sampled returns it is omega at 0: Keating and Shadwick (2002), A Universal Performance
@@ -222,8 +222,8 @@ def gain_over_loss(returns: base.FloatArray) -> float:
     return float(np.maximum(returns, 0.0).sum()) / lost if lost > 0.0 else math.nan
 
 
-@base.checked
-def tail_ratio(returns: base.FloatArray) -> float:
+@core.checked
+def tail_ratio(returns: core.FloatArray) -> float:
     """Return the 95 % quantile over the 5 % quantile, without signs; NaN if the latter is 0.
 
     Examples

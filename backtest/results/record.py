@@ -10,7 +10,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from backtest.core import FloatArray
-    from backtest.engine.inputs import TradedDays
+    from backtest.account import TradedDays
     from backtest.results.tally import Tally
 
 

@@ -18,7 +18,7 @@ from backtest.account import Account, AccountState
 from backtest.account.ledger import FILL
 from backtest.account.records import WIDTH
 from backtest.core.saved_result import MANIFEST
-from backtest.engine.inputs import no_options, read_traded
+from backtest.account import no_options, read_traded
 from backtest.results.manifest import NOT_IN_ID
 from backtest.results.record import AccountFields, Closes, OptionFields, PositionFields, Record
 from backtest.results.run_data import Before, Quotes, RunOptions

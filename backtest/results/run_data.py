@@ -11,19 +11,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 import pandas as pd
 
-from backtest import results
+from backtest.results.option_profit import OptionQuotes, OptionTerms, explain_profit, measure_greeks, multiply
+from backtest.results.measure_table import RunSpan
 from backtest.account import AccountBar, ledger
 from backtest.account.pool_liquidation import CAUSED, OF_COLLATERAL, OF_FLOWS, OF_RULES
 from backtest.core import BoolArray, FloatArray, IntArray, ParameterError, repr_plain, utc_index
-from backtest.engine import driver
 from backtest.results import tables
-from backtest.engine.inputs import start_account_state
 from backtest.results.record import Closes, HeldAtCloses, new_closes
 from backtest.indicators import forecast_volatility
 
 if TYPE_CHECKING:
     from backtest.account import Account
-    from backtest.engine.inputs import TradedDays
+    from backtest.account import TradedDays
     from backtest.results.record import OptionFields, Record
     from backtest.market import Market, Markets
     from backtest.results.tally import Tally
@@ -76,8 +75,8 @@ class RunOptions:
     contracts: tuple[Option, ...]
     legs: tuple[str, ...]
     owners: IntArray
-    terms: results.OptionTerms
-    quotes: results.OptionQuotes
+    terms: OptionTerms
+    quotes: OptionQuotes
     record: OptionFields
     opened: FloatArray
     entries: FloatArray
@@ -97,7 +96,7 @@ class RunOptions:
     @property
     def profits(self) -> FloatArray:
         held = self.record.quantity
-        return results.multiply(held, self.record.value - self.entries)
+        return multiply(held, self.record.value - self.entries)
 
     @property
     def carried(self) -> FloatArray:
@@ -106,11 +105,11 @@ class RunOptions:
 
     @cached_property
     def greeks(self) -> dict[str, FloatArray]:
-        return results.measure_greeks(self.terms, self.quotes, self.record.quantity)
+        return measure_greeks(self.terms, self.quotes, self.record.quantity)
 
     @cached_property
     def parts(self) -> dict[str, FloatArray]:
-        return results.explain_profit(
+        return explain_profit(
             self.terms, self.quotes, self.carried, self.opened, self.record.quantity,
             self.record.price_pnl, self.settled,
         )  # fmt: skip
@@ -142,7 +141,7 @@ class RunData:
     account: Account
     manifest: Mapping[str, Any]
     names: tuple[str, ...]
-    span: results.RunSpan
+    span: RunSpan
     spans: IntArray
     interval: int
     is_session: bool
@@ -274,12 +273,12 @@ class RunData:
     @cached_property
     def closes(self) -> Closes:
         """What follows from account and market at each close."""
-        return self.record.closes or measure_closes(self.setup, self, slice(None))
+        return self.record.closes or self.setup.measure_closes(self, slice(None))
 
     def read_closes(self, rows: slice) -> Closes:
         """Return what follows at some closes, without a look at the others."""
         if self.record.closes is None and "closes" not in vars(self):
-            return measure_closes(self.setup, self, rows)
+            return self.setup.measure_closes(self, rows)
         return Closes(*(each[rows] for each in self.closes))
 
     @property
@@ -341,34 +340,6 @@ def read_field(fields: Mapping[str, FloatArray], name: object) -> FloatArray:
     if not isinstance(name, str) or name not in fields:
         raise ParameterError(f"name must be one of {', '.join(fields)}, got {repr_plain(name)}")
     return fields[name]
-
-
-def measure_closes(setup: Any, run: RunData, rows: slice) -> Closes:
-    record, names, inputs = run.record, setup.markets.names, setup.inputs
-    n, first, (begin, stop, _) = len(names), setup.first, rows.indices(record.n_bars)
-    fill = driver.find_fill(is_compiled=setup.is_compiled)
-    state = start_account_state(inputs, setup.account, first, has_overlay=False)
-    assets = len(state.priced)
-    room = (driver.new_quotes(n, assets), driver.new_scratch(n, assets), driver.new_ledger_array(n))
-    held = HeldAtCloses(
-        cash=record.account.cash,
-        quantity=record.positions.quantity,
-        entry=record.positions.entry,
-        margin=record.positions.margin,
-        amounts=tables.count_assets(run.state.held.amounts, run.entries, n, first, record.n_bars),
-        options=record.options.quantity,  # type: ignore[union-attr] # a loaded record has closes
-    )
-    closes = new_closes(stop - begin, n)
-    changed = (bar - first for bar, *_ in inputs.changes)
-    edges = sorted({begin, stop, *(row for row in changed if begin < row < stop)})
-    for row, end in pairwise(edges):
-        terms = driver.read_tables(inputs, first + row + 1)
-        bar = AccountBar(terms, inputs.feed, state, *room, driver.new_event_log(1))
-        part = HeldAtCloses(*(each[row:end] for each in held))
-        found = Closes(*(each[row - begin : end - begin] for each in closes))
-        with np.errstate(all="ignore"):
-            fill(bar, part, found, first + row)
-    return closes
 
 
 # --------------------------------------------------------------------------------------- contagion

@@ -12,20 +12,22 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest import core, results
+from backtest import core
+from backtest.results.measure_table import Measures, Samples, measure_run
+from backtest.results.performance import average_covariances, diversification_ratio, risk_shares, sample_moves, sampled_returns
 from backtest.account import ledger
 from backtest.account.pool_liquidation import CAUSED
 from backtest.account.records import SIGNS, TERMS, WIDTH
 from backtest.core.units import DAY, TOLERANCE
 from backtest.results import run_options, tables
-from backtest.engine.inputs import as_of
 from backtest.results.promises import count_liquidations, judge_promises
+from backtest.core import as_of
 from backtest.results.run_data import RunData, contagion_table
 from backtest.signals.rules import read_numbers
 from backtest.results.tables import is_inverse
 from backtest.indicators import find_day, forecast_liquidation
 from backtest.market import BY_BARS, Markets, read_dates, read_weights
-from backtest.results import max_drawdown, ratio
+from backtest.results.performance import max_drawdown, ratio
 from backtest.policies import Promise
 from backtest.venue import Venue
 
@@ -186,16 +188,16 @@ class RunRecord(RunData):
     def metrics(self) -> Mapping[str, float]:
         """The measures by name; an unknown name raises KeyError with the nearest one."""
         unit, equity = self.of_account("unit"), self.of_account("equity")
-        measured = results.measure_run(
+        measured = measure_run(
             self.tally, self.span, unit, float(equity[-1]), self.samples
         )
         if self.has_one_position and self.manifest.get("overlay") is None:
-            return MappingProxyType(results.Measures(measured))
+            return MappingProxyType(Measures(measured))
         extra = self._measure_portfolio()
         # of the account's terms: the tally adds those of the collateral to price and slippage
         measured["price_pnl"] -= extra["collateral_pnl"]
         measured["slippage"] -= extra["conversion"]
-        return MappingProxyType(results.Measures({**measured, **extra}))
+        return MappingProxyType(Measures({**measured, **extra}))
 
     @property
     def diversity(self) -> Mapping[str, float]:
@@ -208,7 +210,7 @@ class RunRecord(RunData):
         weights, covariance = self._compute_weights(
             HALF_LIFE / self.interval, ends, collateral=False
         )
-        spread = results.diversification_ratio(weights, covariance)
+        spread = diversification_ratio(weights, covariance)
         known = bool(np.any(np.isfinite(spread)))
         return {
             "mean_net_leverage": float(pd.Series(self.net_leverage).mean()),
@@ -221,19 +223,19 @@ class RunRecord(RunData):
         }
 
     @property
-    def samples(self) -> results.Samples:
+    def samples(self) -> Samples:
         """Sampled returns of the account, risk-free, and of the market at 1x."""
         if self.benchmark is None:
             market = sample_market(self)
         else:
             name = find_benchmark(self.manifest)
             side = -1.0 if name in self.venues and is_inverse(self.venues[name]) else 1.0
-            market = side * results.sample_moves(side * self.benchmark, self.ends_sample)
-        return results.Samples(self._sampled, sample_risk_free(self), market)
+            market = side * sample_moves(side * self.benchmark, self.ends_sample)
+        return Samples(self._sampled, sample_risk_free(self), market)
 
     @cached_property
     def _sampled(self) -> core.FloatArray:
-        return results.sampled_returns(
+        return sampled_returns(
             self.of_account("unit"), self.ends_sample, self.tally.first_unit
         )
 
@@ -255,7 +257,7 @@ class RunRecord(RunData):
             weights = np.where(equity[rows] > 0.0, notionals[rows] / equity[rows], 0.0)
             logs = np.log(marks)
         returns = np.diff(logs, axis=0, prepend=logs[:1])
-        return weights, results.average_covariances(returns, max(half_life, 1.0), rows)
+        return weights, average_covariances(returns, max(half_life, 1.0), rows)
 
     @property
     def _amounts(self) -> core.FloatArray:
@@ -378,11 +380,11 @@ class RunRecord(RunData):
         if collateral:
             names += [each.name for each in self.account.collateral]
         weights, covariance = self._compute_weights(bars, slice(None), collateral=collateral)
-        shares = results.risk_shares(weights, covariance)
+        shares = risk_shares(weights, covariance)
         table = {
             "gross_leverage": np.abs(weights).sum(axis=1),
             "net_leverage": weights.sum(axis=1),
-            "diversification_ratio": results.diversification_ratio(weights, covariance),
+            "diversification_ratio": diversification_ratio(weights, covariance),
             **{name: shares[:, i] for i, name in enumerate(names)},
         }
         return pd.DataFrame(table, index=core.utc_index(self.time))
@@ -510,7 +512,7 @@ def measure_holding(result: RunRecord) -> Held:
     are sampled and annualized as the account's are, over the same risk-free rate.
     """
     name, text, unit = follow_market(result)
-    returns = results.sampled_returns(unit, result.ends_sample, 1.0)
+    returns = sampled_returns(unit, result.ends_sample, 1.0)
     return Held(
         name=name,
         text=text,

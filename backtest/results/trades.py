@@ -15,7 +15,7 @@ from backtest.account import ledger
 from backtest.account import records as r
 from backtest.account.pool_liquidation import CAUSED
 from backtest.results import tables
-from backtest.engine.option_trader import SCHEDULED, TOTAL
+from backtest.options.option_inputs import SCHEDULED, TOTAL
 from backtest.results.run_options import GREEKS, measure_equity
 from backtest.market import place_on_bars
 from backtest.results.trade_measures import Fills, TradeRows, TradeView, list_trades, measure_trades, reduce_spans, split_trades

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import pandas as pd
 
-from backtest import core, results
+from backtest import core
 from backtest.core import as_of
 from backtest.core.result_parts import NOTHING, Headline, Part, Shown, ShownChart, ShownTable
 from backtest.core.units import DAY
@@ -30,7 +30,15 @@ from backtest.engine import (
     scale_to_volatility,
 )
 from backtest.engine.equal_risk import NEAR
-from backtest.results import Result
+from backtest.results import (
+    Result,
+    Sampled,
+    compare_pairs,
+    find_cost_rates,
+    holm,
+    is_lost,
+    pair_differences,
+)
 from backtest.results.differences import STATISTICS
 from backtest.results.performance import LEAST_DEVIATION
 from backtest.results.ranking import AFTER_RUIN, DOUBTS
@@ -162,7 +170,7 @@ def compare_policies(test: Backtest, policies: Mapping[str, AnyPolicy], **how: A
 def build_manifest(
     results: Mapping[str, Result],
     scaled: Mapping[str, ScaledAccount] | None,
-    sampled: results.Sampled,
+    sampled: Sampled,
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
     first = next(iter(results.values())).manifest
@@ -275,7 +283,7 @@ def list_cautions(n: int, scaled: Mapping[str, ScaledAccount] | None) -> Iterato
 
 def measure_account(result: Result) -> dict[str, float]:
     """Return log growth, all measures of a run, and its costs per year over mean equity."""
-    rates = results.find_cost_rates(result.tally, result.span)
+    rates = find_cost_rates(result.tally, result.span)
     return {
         "log_growth": find_growth(result),
         **result.metrics,
@@ -283,12 +291,12 @@ def measure_account(result: Result) -> dict[str, float]:
     }
 
 
-def sample_returns(results: Mapping[str, Result]) -> results.Sampled:
+def sample_returns(results: Mapping[str, Result]) -> Sampled:
     """Return the sampled returns of all accounts, of shape (k, n)."""
     first = next(iter(results.values()))
     rows = np.array([result.returns.to_numpy() for result in results.values()])
     per_year = rows.shape[1] / first.span.years
-    return results.Sampled(rows, sample_free(first), per_year, first.span.periods)
+    return Sampled(rows, sample_free(first), per_year, first.span.periods)
 
 
 def sample_free(result: Result) -> core.FloatArray:
@@ -336,7 +344,7 @@ class BootstrapRules(NamedTuple):
 
 
 def tabulate_differences(
-    sampled: results.Sampled,
+    sampled: Sampled,
     table: pd.DataFrame,
     rest: core.FloatArray,
     baseline: str,
@@ -351,7 +359,7 @@ def tabulate_differences(
     pairs = np.array([(k, names.index(baseline)) for k, name in enumerate(names)
                       if name != baseline], dtype=np.int64)  # fmt: skip
     ruined = table["ruined"].to_numpy() != 0.0
-    lost = np.array([results.is_lost(row) for row in table.to_dict("records")])
+    lost = np.array([is_lost(row) for row in table.to_dict("records")])
     living = np.where(ruined[:, None], 0.0, sampled.returns * rest[:, None])
     bases = np.array([find_basis(living, pair, ruined) for pair in pairs], dtype=object)
     bases[lost[pairs].all(axis=1)] = LOST
@@ -359,14 +367,14 @@ def tabulate_differences(
     for place, measure in enumerate(TITLES):
         is_tested, of_run = measure in STATISTICS, table[measure].to_numpy()
         with np.errstate(invalid="ignore"):
-            gap = results.pair_differences(of_run if is_tested else of_run * rest, pairs)
+            gap = pair_differences(of_run if is_tested else of_run * rest, pairs)
         is_fallen = bases == RUIN
         edge = np.where(is_fallen, gap if measure == "log_growth" else np.nan, np.nan)
         found = {"difference": np.where(is_fallen, edge, gap), "low": edge, "high": edge.copy(),
                  "p_value": np.full(len(pairs), np.nan)}  # fmt: skip
         tested = np.isin(bases, (TEST, SAME)) & is_tested
         if tested.any():
-            drawn = results.compare_pairs(
+            drawn = compare_pairs(
                 sampled._replace(returns=living),
                 pairs[tested],
                 measure,
@@ -385,7 +393,7 @@ def tabulate_differences(
         for name in ("difference", "low", "high"):
             found[name][bases == LOST] = np.nan
         corrected = np.full(len(pairs), np.nan)
-        corrected[bases == TEST] = results.holm(found["p_value"][bases == TEST])
+        corrected[bases == TEST] = holm(found["p_value"][bases == TEST])
         is_decided = np.nan_to_num(corrected, nan=1.0) <= 1.0 - rules.confidence + 1e-12
         basis = np.where((bases == TEST) & ~np.array(is_tested), UNTESTED, bases)
         basis[np.isnan(found["difference"]) & ~np.isin(bases, (RUIN, LOST))] = NONE
@@ -491,7 +499,7 @@ class Comparison(core.SavedResult):
     def lost(self) -> tuple[str, ...]:
         """The policies whose account was lost: ruined, or 99 % of its unit value is gone."""
         rows = self.table[["ruined", "total_return"]].to_dict("index")
-        return tuple(str(name) for name, row in rows.items() if results.is_lost(row))
+        return tuple(str(name) for name, row in rows.items() if is_lost(row))
 
     @property
     def order(self) -> tuple[str, ...]:

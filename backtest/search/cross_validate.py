@@ -27,8 +27,9 @@ from backtest.engine import (
 from backtest.market import Markets
 from backtest.results import annualize_ratios
 from backtest.results.measure_table import COSTS
-from backtest.search import Journal, SearchProblem, find_distinct
 from backtest.search import validation as v
+from backtest.search.problem import SearchProblem
+from backtest.search.trials import Journal, find_distinct
 from backtest.sweep import count_sets, draw_sets, name_column, take_sets, to_plain_value
 from backtest.venue import Venue
 

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from backtest import core
-from backtest.core.saved_result import UNFINISHED
+from backtest.core.saved_result import UNFINISHED, name_result
 from backtest.engine import count_unfilled, name_better
-from backtest.results import find_cautions
+from backtest.results import describe_search, find_cautions
 from backtest.search.benchmark import FEW_FILLS, OWN, SIGNIFICANT, GrowthTest
 from backtest.search.trials import (
     LOOKS,
@@ -25,7 +25,6 @@ from backtest.search.trials import (
     find_best,
     find_distinct,
     gather,
-    name_result,
     read_batches,
     read_notes,
     tabulate_batches,
@@ -72,12 +71,6 @@ class SearchResult(core.SavedResult):
     def title(self) -> str:
         """The policy, and the parameters that were searched."""
         return describe_search(self.manifest)["title"]
-
-
-def describe_search(manifest: Mapping[str, Any]) -> dict[str, str]:
-    name = str(manifest["policy"]["name"])
-    varied = ", ".join(str(each["name"]) for each in manifest["space"]["dimensions"])
-    return {"policy": name, "title": f"{name} over {varied}"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -17,7 +17,7 @@ import pandas as pd
 from backtest import core
 from backtest._compile.object_code import COMPILING
 from backtest.core.atomic_files import DRAFT_FILE, LOCK
-from backtest.core.saved_result import MANIFEST, UNFINISHED
+from backtest.core.saved_result import MANIFEST, UNFINISHED, name_result
 from backtest.results import Constraint, Objective, total_violation
 from backtest.sweep import (
     ERROR,
@@ -150,10 +150,6 @@ def count_stored_sets(folder: Path) -> int:
     """Return how many sets an unfinished search has evaluated on the whole of its time."""
     tables = (load_batch(path) for path in sorted((folder / TRIALS).glob("[0-9]*.parquet")))
     return sum(len(table) for table in tables if len(table) and table["stage"][0] != PART)
-
-
-def name_result(manifest: Mapping[str, Any]) -> str:
-    return core.name_folder(f"{manifest['policy']['name']} {manifest['kind']}", manifest["id"])
 
 
 def find_finished(store: Path | None, manifest: Mapping[str, Any], *, resume: bool) -> Path | None:

@@ -21,7 +21,9 @@ from backtest.engine.checks import warn_once
 from backtest.market import Market, Markets, as_markets
 from backtest.results import Result, name_measure
 from backtest.results.measure_table import METRICS
-from backtest.search import SearchProblem, SearchResult, find_finished, open_folder, read_search
+from backtest.search.problem import SearchProblem, read_search
+from backtest.search.study import SearchResult
+from backtest.search.trials import find_finished, open_folder
 from backtest.sweep import Evaluator, on_cluster
 
 LEAST_TRAIN, LEAST_TEST = 200, 20

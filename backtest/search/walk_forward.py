@@ -33,24 +33,21 @@ from backtest.engine import (
 from backtest.engine.checks import warn_once
 from backtest.market import Markets
 from backtest.results import Result
-from backtest.search import (
+from backtest.search import validation as v
+from backtest.search.compare import sample_returns, show_accounts
+from backtest.search.problem import SearchProblem
+from backtest.search.trials import (
     WALKED,
     Examiner,
     Journal,
-    SearchProblem,
-    StudyTask,
     add_note,
-    deflate_alone,
     find_distinct,
-    find_extent,
     gather,
     is_feasible,
     read_notes,
-    sample_returns,
-    search_and_choose,
-    show_accounts,
 )
-from backtest.search import validation as v
+from backtest.search.tune import search_and_choose
+from backtest.search.winner import StudyTask, deflate_alone, find_extent
 from backtest.sweep import (
     Dimension,
     Evaluator,
@@ -64,8 +61,9 @@ if TYPE_CHECKING:
     from backtest.engine import Progress
     from backtest.market import Market
     from backtest.policies import Policy
-    from backtest.search import Progress as SearchProgress
-    from backtest.search import Robustness, Verdict
+    from backtest.search.problem import Robustness
+    from backtest.search.trials import Progress as SearchProgress
+    from backtest.search.winner import Verdict
     from backtest.sweep import Rows, Sets
 
 KIND = "walk-forward"

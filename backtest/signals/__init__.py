@@ -7,7 +7,13 @@ from backtest.core import open_door
 if TYPE_CHECKING:
     from backtest.signals.rules import cut_rows
     from backtest.signals.rules import Directions, SignalRule, compute_signal, describe_signal_check
-    from backtest.signals.rules import join_checks, read_directions, read_named, read_rule
+    from backtest.signals.rules import (
+        join_checks,
+        read_directions,
+        warn_of_weights,
+        read_named,
+        read_rule,
+    )
     from backtest.signals.rules import resolve_signal
     from backtest.signals.rules import (
         Bollinger,

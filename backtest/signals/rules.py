@@ -28,10 +28,10 @@ import numpy as np
 import pandas as pd
 
 from backtest import core
-from backtest.engine.checks import warn_of_weights
 from backtest.market import (
     BY_BARS,
     CARRIED,
+    CARRY,
     Market,
     Markets,
     as_markets,
@@ -825,3 +825,41 @@ def from_vectorbt(portfolio: Any, fills: Fills = "close", *, sized: bool = False
     if fills == "open":
         values = np.append(values[1:], values[-1:])
     return pd.Series(values + 0.0, index=core.utc_index(stamps), name="signal")
+
+
+def warn_of_weights(signal: object, markets: Markets) -> None:
+    if isinstance(signal, pd.Series | pd.DataFrame) and isinstance(signal.index, pd.DatetimeIndex):
+        stamps = core.read_stamps(signal.index, name="signal", error=core.ParameterError)
+        what = "rows of the signal lie outside the market and are not used"
+        core.warn_of_outside(what, stamps, markets.start, markets.end)
+    if isinstance(signal, pd.DataFrame):
+        warn_of_missing_rows(signal, find_clock(markets).seen)
+        warn_of_unknown_weights(signal)
+    elif isinstance(signal, np.ndarray) and signal.ndim == 2:
+        warn_of_unknown_weights(pd.DataFrame(signal, columns=[*markets.names]))
+
+
+def warn_of_missing_rows(frame: pd.DataFrame, markets: Markets) -> None:
+    times = markets.times[:-1]
+    has_row = np.asarray(times.isin(frame.index))
+    if not has_row.any():
+        return
+    lacking = np.flatnonzero(~has_row & (np.cumsum(has_row) > 0))
+    if len(lacking):
+        rows = int(has_row.sum())
+        core.warn_caller(
+            f"the weights have {rows:,} row{'s' * (rows != 1)}, and the {len(lacking):,} bars "
+            f"without one are flat, first at {times[lacking[0]]:%Y-%m-%d %H:%M} UTC; {CARRY}, "
+            "or --carry-weights if so",
+            core.WeightWarning,
+        )
+
+
+def warn_of_unknown_weights(frame: pd.DataFrame) -> None:
+    unknown = [str(name) for name in frame.columns[frame.isna().all()]]
+    if unknown and len(frame):
+        core.warn_caller(
+            f"the weights of {', '.join(unknown)} are NaN in all {len(frame):,} rows, which "
+            "trades nothing; give numbers, 0 for flat, or leave the column out",
+            core.WeightWarning,
+        )

@@ -10,8 +10,8 @@ import numpy as np
 from backtest import core
 from backtest.core import Duration, Number, check_broadcast, check_range, checked, float_if_single
 from backtest.core.fields import NOT_NEGATIVE
-from backtest.margin.requirement import compute_payment, compute_value
 from backtest.venue import preset_files
+from backtest.venue.contract_value import compute_payment, compute_value
 
 if TYPE_CHECKING:
     from backtest.core import FloatArray

@@ -8,7 +8,7 @@ import pytest
 
 import backtest as bt
 from backtest.account.orders import round_quantity
-from backtest.margin.requirement import compute_after_cost
+from backtest.margin.brackets import compute_after_cost
 from backtest.strategies import Constant
 from tests import agreement
 from tests.agreement import FLAT, flat

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from backtest.results.promises import count_interval, split_volatility
 from scipy import stats
 
 import backtest as bt
@@ -21,6 +20,7 @@ from backtest.report.render import write_text
 from backtest.report.run_parts import find_drawdowns, format_signed, list_falls
 from backtest.report.write import build_page
 from backtest.results.measure_table import ABOUT
+from backtest.results.promises import count_interval, split_volatility
 from backtest.results.run_record import index_traded, measure_holding, read_prices, spread_weights
 from backtest.strategies import (
     Average,

@@ -43,7 +43,7 @@ def test_a_value_belongs_to_the_bar_it_is_stamped_with_and_the_others_are_flat()
 
 
 def test_values_outside_the_market_do_not_count_and_are_told():
-    with pytest.warns(bt.base.OutsideWarning, match="used: 2 of 3, 1 before 2020-01-01 and 1 from"):
+    with pytest.warns(bt.core.OutsideWarning, match="used: 2 of 3, 1 before 2020-01-01 and 1 from"):
         signal = signals.from_series(FLAT, by_hours({-1.5: 5.0, 0: 1.0, 6.5: 9.0}))
     assert signal.tolist() == [1.0, 0.0, 0.0, 0.0, 0.0, 0.0]
 
@@ -80,7 +80,7 @@ def test_rows_and_flows_outside_the_market_are_counted():
     later = pd.concat([signal, signal.set_axis(signal.index + pd.Timedelta("1D"))[-24:]])
     days = [HOURS.times[-1], HOURS.times[-1] + pd.Timedelta("2D")]
     account = bt.Account(flows=pd.Series([5.0, 5.0], index=pd.DatetimeIndex(days)))
-    with pytest.warns(bt.base.OutsideWarning) as told:
+    with pytest.warns(bt.core.OutsideWarning) as told:
         bt.run(HOURS, Constant(1.0), signal=later, **{**AT_BINANCE, "account": account})
     of_signal, of_flows = (str(each.message) for each in told if "outside" in str(each.message))
     assert of_signal.endswith("24 of 72, 0 before 2023-01-01 and 24 from 2023-01-03 on UTC")
@@ -94,7 +94,7 @@ def test_what_is_known_from_a_moment_on_is_carried_until_the_next():
     """Known at 1:30, bar 1 (1:00 to 2:00) has it; at 3:00, the close of bar 2, bar 3 has it."""
     signal = signals.from_series(FLAT, by_hours({1.5: 1.0, 3: -1.0, 5.99: 0.0}), carry=True)
     assert signal.tolist() == [0.0, 1.0, 1.0, -1.0, -1.0, 0.0]
-    with pytest.warns(bt.base.OutsideWarning, match="first bars hold the row of 2019-12-29 22:00"):
+    with pytest.warns(bt.core.OutsideWarning, match="first bars hold the row of 2019-12-29 22:00"):
         known = signals.from_series(FLAT, by_hours({-50: -1.0, 3: math.nan}), carry=True)
     assert known.tolist() == [-1.0, -1.0, -1.0, 0.0, 0.0, 0.0]
 

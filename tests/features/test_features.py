@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 from statsmodels.tsa.regime_switching.markov_regression import MarkovRegression
 
-from backtest import Market, indicators, margin
+from backtest import Market, indicators
 from backtest.core.units import parse_duration
 from backtest.indicators import (
     close_to_close_volatility,
@@ -186,10 +186,13 @@ BAD = [
     (tail(window=98), "window must hold at least 99 losses for the level 0.99, got 98"),
     (reach(horizon=0.0), "horizon must be over 0"),
     (reach(degrees_of_freedom=2.0), "degrees_of_freedom must be over 2"),
-    (lambda: margin.touch_probability(0.1, -0.5, DAY), "sigma must be at least 0, got"),
-    (lambda: margin.touch_probability(0.1, 0.5, DAY, -math.inf), "drift must be finite"),
-    (lambda: margin.touch_distance(1.5, 0.5, DAY), "probability must be at least 0 and at most"),
-    (lambda: margin.touch_probability(0.1, 0.5, DAY, 0.1, degrees_of_freedom=4), "drift must"),
+    (lambda: indicators.touch_probability(0.1, -0.5, DAY), "sigma must be at least 0, got"),
+    (lambda: indicators.touch_probability(0.1, 0.5, DAY, -math.inf), "drift must be finite"),
+    (
+        lambda: indicators.touch_distance(1.5, 0.5, DAY),
+        "probability must be at least 0 and at most",
+    ),
+    (lambda: indicators.touch_probability(0.1, 0.5, DAY, 0.1, degrees_of_freedom=4), "drift must"),
 ]  # fmt: skip
 
 

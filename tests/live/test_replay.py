@@ -200,7 +200,7 @@ def test_fills_and_ledgers_are_read_in_every_unit(factor):
     ledger = pd.DataFrame({"time": [stamp], "term": ["fees"], "amount": [-2.0]})
     assert again.reconcile(ledger).query("term == 'fees'").empty
     late = pd.concat([ledger, ledger.assign(time=stamp + 86_400 * factor)])
-    with pytest.warns(bt.base.OutsideWarning, match="not compared: 1 of 2, 0 .* 1 from 2023"):
+    with pytest.warns(bt.core.OutsideWarning, match="not compared: 1 of 2, 0 .* 1 from 2023"):
         again.reconcile(late)
 
 

@@ -11,7 +11,7 @@ from scipy.stats import beta
 import backtest as bt
 from backtest import paths as models
 from backtest.engine import BatchLoop, set_up_again
-from backtest.margin import touch_distance, touch_probability
+from backtest.indicators import touch_distance, touch_probability
 from backtest.risk.largest_leverage import Scaled, confirm, name_models, search_leverage
 from backtest.risk.liquidations import PAST, PathsRunner, estimate
 from backtest.strategies import Constant, Cppi, TailHedge, VolTarget

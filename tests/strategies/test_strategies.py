@@ -11,7 +11,7 @@ from scipy import stats
 
 import backtest as bt
 from backtest import indicators
-from backtest.margin.requirement import read_rules
+from backtest.margin.brackets import read_rules
 from backtest.results import calibration
 from backtest.strategies import (
     Constant,

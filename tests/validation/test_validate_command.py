@@ -9,7 +9,7 @@ import pytest
 
 import backtest as bt
 from backtest.cli import main
-from backtest.core.saved_result import UNFINISHED
+from backtest.core import UNFINISHED
 from backtest.results import (
     Filter,
     choose_deletions,

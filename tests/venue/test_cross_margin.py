@@ -7,9 +7,9 @@ import pytest
 from scipy.special import log_ndtr, stdtr
 
 import backtest as bt
+from backtest.indicators import touch_distance, touch_probability
 from backtest.margin import portfolio_kernels as kernels
-from backtest.margin import touch_distance, touch_probability
-from backtest.margin.requirement import compute_initial, compute_maintenance, read_rules
+from backtest.margin.brackets import compute_initial, compute_maintenance, read_rules
 from backtest.margin.requirement_rule import MarginRule, OwnMargin, Requirement, pack_holdings
 from tests.scenes import bracket, venue_of
 from tests.venue import test_vectors as vectors

@@ -13,8 +13,8 @@ import pytest
 
 import backtest as bt
 from backtest.core.errors import BacktestError
+from backtest.margin.brackets import read_rules
 from backtest.margin.collateral import StoredMarket
-from backtest.margin.requirement import read_rules
 from backtest.margin.requirement_rule import MarginRule, list_presets
 from backtest.strategies import Constant
 from tests.kit import check_refused

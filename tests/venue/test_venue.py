@@ -16,7 +16,7 @@ import pytest
 
 import backtest as bt
 from backtest.core.errors import VenueDateWarning
-from backtest.margin.requirement import read_rules
+from backtest.margin.brackets import read_rules
 from backtest.venue import preset_files
 from backtest.venue.venue import (
     Bracket,

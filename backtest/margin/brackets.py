@@ -84,20 +84,10 @@ def choose(condition: Any, yes: float, no: float) -> float:
     return yes if condition else no
 
 
-def compute_value(size: float, is_inverse: bool, price: float) -> float:
-    """Return u(P), the value of one contract in the settlement currency."""
-    return -size / price if is_inverse else size * price
-
-
 def compute_price(size: float, is_inverse: bool, value: float) -> float:
     """Return the price at which one contract is worth ``value``; NaN if there is none."""
     known = choose(value != 0.0, value, math.nan)
     return -size / known if is_inverse else known / size
-
-
-def compute_payment(quantity: float, value: float, rate: float) -> float:
-    """Return the payment of a position at a funding event: ``q |u| r``, negative if received."""
-    return quantity * (abs(value) * rate)
 
 
 # -------------------------------------------------------------------------- maintenance margin

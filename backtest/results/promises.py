@@ -17,7 +17,8 @@ from backtest.account import ledger
 from backtest.account.pool_liquidation import CAUSED
 from backtest.market import count_bars_per_year
 from backtest.policies import Policy, Promise
-from backtest.results import expected_shortfall, tables, value_at_risk
+from backtest.results import tables
+from backtest.results.performance import expected_shortfall, value_at_risk
 from backtest.results.measure_table import METRICS
 
 KEPT, BROKEN, TOO_FEW = "kept", "not kept", "too few to judge"
