@@ -42,7 +42,10 @@ if TYPE_CHECKING:
 # ------------------------------------------------------------------------------- facts of a run
 
 
-WINGS = ("account", "base", "engine", "features", "market", "measures", "policy", "venue")
+ROOMS = (
+    *("_compile", "account", "core", "engine", "indicators", "margin", "market", "policies"),
+    *("results", "signals", "venue"),
+)
 """The folders whose code computes a run."""
 POLICY = ("text", "name", "settings", "source_hash", "by_instrument", "switches")
 OF_FILES = frozenset({"policy.file_hash"})
@@ -76,7 +79,7 @@ def gather_facts(result: Result) -> dict[str, Any]:
         "run": {name: manifest[name] for name in RUN},
         "engine": {
             "version": manifest["versions"]["leverage-backtest"],
-            "source_hash": hash_wings(WINGS),
+            "source_hash": hash_rooms(ROOMS),
         },
     }
     plain: dict[str, Any] = core.to_plain(shorten_lists(facts))
@@ -84,9 +87,9 @@ def gather_facts(result: Result) -> dict[str, Any]:
 
 
 @functools.cache
-def hash_wings(wings: tuple[str, ...]) -> str:
+def hash_rooms(rooms: tuple[str, ...]) -> str:
     root = Path(__file__).parents[1]
-    return hash_texts(sorted(path for wing in wings for path in (root / wing).rglob("*.py")))
+    return hash_texts(sorted(path for room in rooms for path in (root / room).rglob("*.py")))
 
 
 def hash_texts(files: Iterable[Path]) -> str:
@@ -149,7 +152,7 @@ def shorten_value(value: Any) -> str:
 
 WALK = "walk"
 WINNERS = "winners"
-SEARCHED_BY = ("sweep", "tune", "validation")
+SEARCHED_BY = ("search", "sweep")
 SEARCH = ("space", "objective", "constraints", "trials", "seed", "sampler", "robust")
 
 
@@ -168,7 +171,7 @@ def gather_walk_facts(walk: WalkForward) -> dict[str, Any]:
         **{name: manifest[name] for name in SEARCH},
         "folds": len(walk.folds),
         "spans": hash_data(manifest["spans"]),
-        "source_hash": hash_wings(SEARCHED_BY),
+        "source_hash": hash_rooms(SEARCHED_BY),
     }
     return {
         **facts,

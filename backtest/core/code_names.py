@@ -1,6 +1,6 @@
 """What code names, and hashes and versions of code.
 
-Also names of a package that are imported at their first use, and functions of a wing above.
+Also names of a package that are imported at their first use, and functions of a room above.
 """
 
 from __future__ import annotations

@@ -218,7 +218,11 @@ def keeps_comparison(function: Any, seen: set[Any]) -> bool:
     called = [
         each for each in core.find_references(function).values() if type(each) is FunctionType
     ]
-    own = [x for x in called if x not in seen and not x.__module__.startswith("backtest.base")]
+    own = [
+        x
+        for x in called
+        if x not in seen and not x.__module__.startswith(("backtest.core", "backtest._compile"))
+    ]
     return any(keeps_comparison(each, seen) for each in own)
 
 

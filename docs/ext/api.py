@@ -25,13 +25,12 @@ MODULES = {
     "backtest.baselines": "backtest.baselines",
 }
 """The public modules by the name under which users know them."""
-WINGS = {
-    "account": "Account", "market": "Markets and data", "venue": "Venues and margin",
-    "policy": "Policies", "engine": "Runs and results", "compare": "Comparisons",
-    "sweep": "Sweeps", "tune": "Tuning", "validation": "Validation",
-    "risk": "Paths, risk, stress, bounds, capacity",
-    "crowd": "Crowds and cascades", "options": "Options",
-    "base": "Parameters, errors and warnings",
+ROOMS = {
+    "account": "Account", "market": "Markets and data", "venue": "Venues", "margin": "Margin",
+    "policies": "Policies", "signals": "Signals", "engine": "Runs", "results": "Results",
+    "sweep": "Sweeps", "search": "Tuning, validation and comparisons", "live": "Live accounts",
+    "risk": "Paths, risk, stress, bounds, capacity, cascades", "options": "Options",
+    "core": "Parameters, errors and warnings",
 }  # fmt: skip
 """The title of the names of ``bt`` that a folder of the package defines."""
 
@@ -47,15 +46,15 @@ def list_site_pages() -> dict[str, str]:
 
 
 def make_pages(write: Callable[[str, str, str], str]) -> dict[str, str]:
-    parts: dict[str, list[str]] = {wing: [] for wing in WINGS}
+    parts: dict[str, list[str]] = {room: [] for room in ROOMS}
     for name in bt.__all__:
         if not inspect.ismodule(getattr(bt, name)):
-            parts[find_wing(getattr(bt, name))].append(name)
+            parts[find_room(getattr(bt, name))].append(name)
     pages, rows = {}, []
-    for wing, names in parts.items():
+    for room, names in parts.items():
         if names:
-            pages[f"api/{wing}"] = write_page(write, WINGS[wing], "backtest", "bt", names)
-            rows.append([f"[{WINGS[wing]}](api/{wing}.md)", list_code(names)])
+            pages[f"api/{room}"] = write_page(write, ROOMS[room], "backtest", "bt", names)
+            rows.append([f"[{ROOMS[room]}](api/{room}.md)", list_code(names)])
     for title, path in MODULES.items():
         module, page = importlib.import_module(path), f"api/{title.replace('.', '-')}"
         names = list_names(module)
@@ -73,9 +72,9 @@ def list_code(names: list[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
-def find_wing(value: object) -> str:
+def find_room(value: object) -> str:
     parts: list[str] = getattr(value, "__module__", "").split(".")
-    return parts[1] if parts[0] == "backtest" and parts[1] in WINGS else "policy"
+    return parts[1] if parts[0] == "backtest" and parts[1] in ROOMS else "policies"
 
 
 def list_names(module: ModuleType) -> list[str]:

@@ -16,7 +16,7 @@ from tests.kit import run_python
 
 ROOT = Path(__file__).parents[2]
 
-WINGS = (
+ROOMS = (
     *("core", "_compile", "market", "venue", "margin", "account", "policies", "indicators"),
     *("options", "signals", "results", "engine", "live", "sweep", "search", "risk", "baselines"),
     *("report", "cli"),
@@ -25,9 +25,9 @@ WINGS = (
 
 
 OUTSIDE = ("allocate", "measures", "paths", "", "strategies", "__main__")
-"""What is no wing: public names, the policies, and ``python -m backtest``."""
+"""What is no room: public names, the policies, and ``python -m backtest``."""
 
-ORDER = (*(name for name in WINGS if name != "cli"), *OUTSIDE[:-1], "cli", "__main__")
+ORDER = (*(name for name in ROOMS if name != "cli"), *OUTSIDE[:-1], "cli", "__main__")
 """The command line stands on the public names; all others stand below them."""
 
 
@@ -55,14 +55,14 @@ def is_ours(module: str) -> bool:
     return module.partition(".")[0] == "backtest"
 
 
-def find_wing(module: str) -> str:
+def find_room(module: str) -> str:
     return [*module.split("."), ""][1]
 
 
-def test_the_package_is_its_wings():
+def test_the_package_is_its_rooms():
     folders = {path.parent.name for path in (ROOT / "backtest").glob("*/__init__.py")}
-    assert folders - {"strategies"} == {*WINGS}
-    assert {find_wing(module) for module in MODULES} == {*WINGS, *OUTSIDE}
+    assert folders - {"strategies"} == {*ROOMS}
+    assert {find_room(module) for module in MODULES} == {*ROOMS, *OUTSIDE}
 
 
 def list_imports() -> Iterator[tuple[str, str]]:
@@ -70,9 +70,9 @@ def list_imports() -> Iterator[tuple[str, str]]:
         yield from ((module, each) for each in read_imports(path) if is_ours(each))
 
 
-def test_a_wing_imports_only_wings_before_it():
+def test_a_wing_imports_only_rooms_before_it():
     order = {name: level for level, name in enumerate(ORDER)}
-    found = {(find_wing(module), find_wing(imported)) for module, imported in list_imports()}
+    found = {(find_room(module), find_room(imported)) for module, imported in list_imports()}
     upward = {(mine, theirs) for mine, theirs in found if order[theirs] > order[mine]}
     assert not upward
 
@@ -105,7 +105,7 @@ def test_what_is_slow_waits_for_its_first_use_and_hides_no_function():
     slow = ["numba", "llvmlite", "scipy", "vectorbt", "plotly", "dask", "arch", "statsmodels"]
     slow += ["httpx", "ccxt"]
     above = ("risk", "sweep", "search", "baselines", "cli")
-    early = [*slow, "typer", "rich", *(f"backtest.{wing}" for wing in above)]
+    early = [*slow, "typer", "rich", *(f"backtest.{room}" for room in above)]
     code = "import sys, backtest as bt, backtest.indicators, backtest.strategies; "
     code += f"print([name for name in {early} if name in sys.modules]); "
     code += "import backtest.search.tune; print(bt.sweep.__name__, bt.tune.__name__); "
