@@ -25,7 +25,7 @@ from backtest.core.fields import NOT_NEGATIVE, POSITIVE
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.margin.functions import check_each
 from backtest.market import Market
-from backtest.options.chain import Chain, Inspection
+from backtest.options.chain import Chain
 from backtest.options.pricing import broadcast, price
 
 Number = float | FloatArray
@@ -40,6 +40,22 @@ class Smile(NamedTuple):
     total: FloatArray
     slope: FloatArray
     bend: FloatArray
+
+
+def shape_smile(a: Number, b: Number, rho: Number, m: Number, sigma: Number, k: Number) -> Smile:
+    """Return total variance and its derivatives by k; the parameters broadcast with k."""
+    x = np.asarray(k, dtype=np.float64) - m
+    root = np.sqrt(x * x + np.square(sigma))
+    slope, bend = b * (rho + x / root), b * np.square(sigma) / root**3
+    return Smile(a + b * (rho * x + root), slope, bend)
+
+
+def measure_density(k: Number, smile: Smile) -> FloatArray:
+    """Return Durrleman's g(k); see :meth:`SVI.density`."""
+    w, slope, bend = smile
+    with np.errstate(divide="ignore", invalid="ignore"):
+        first = 1.0 - np.asarray(k) * slope / (2.0 * w)
+        return np.asarray(first * first - 0.25 * slope**2 * (1.0 / w + 0.25) + 0.5 * bend)
 
 
 @dataclass(frozen=True)
@@ -90,13 +106,7 @@ class SVI:
 
     def smile(self, k: Number) -> Smile:
         """Return total variance and its derivatives at log-moneyness k."""
-        x = np.asarray(k, dtype=np.float64) - self.m
-        root = np.sqrt(x * x + self.sigma**2)
-        return Smile(
-            self.a + self.b * (self.rho * x + root),
-            self.b * (self.rho + x / root),
-            self.b * self.sigma**2 / root**3,
-        )
+        return shape_smile(self.a, self.b, self.rho, self.m, self.sigma, k)
 
     def total_variance(self, k: Number) -> FloatArray:
         """Return total variance, volatility^2 years, at log-moneyness k."""
@@ -108,10 +118,7 @@ class SVI:
         ``g = (1 - k w'/(2w))^2 - w'^2/4 (1/w + 1/4) + w''/2``; the density of the underlying at
         expiry is g times a positive factor.
         """
-        w, slope, bend = self.smile(k)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            first = 1.0 - np.asarray(k) * slope / (2.0 * w)
-            return first * first - 0.25 * slope**2 * (1.0 / w + 0.25) + 0.5 * bend
+        return measure_density(k, self.smile(k))
 
     @property
     def least_density(self) -> float:
@@ -187,33 +194,36 @@ def choose_rows(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return rows[used].reset_index(drop=True), left.reset_index(drop=True)
 
 
-def collect_quotes(part: pd.DataFrame) -> Quotes:
-    is_out = is_out_of_the_money(part)
-    both = part["bid_iv"].notna()
-    ranked = part[both].assign(rank=~is_out[both]).sort_values(["strike", "rank"], kind="stable")
-    best = ranked.drop_duplicates("strike")
-    k, bid, ask = (best[name].to_numpy(dtype=np.float64) for name in ("k", "bid_iv", "ask_iv"))
-    return Quotes(k, bid, ask, float(part["years"].median()))
+Columns = dict[str, FloatArray]
+FITTED = ("strike", "k", "years", "forward", "bid_iv", "ask_iv", "iv", "mark_iv")
 
 
-def describe_fit(part: pd.DataFrame, smile: SVI) -> dict[str, object]:
-    years = float(part["years"].median())
-    fitted = np.sqrt(smile.total_variance(part["k"].to_numpy()) / years)
+def collect_quotes(part: Columns) -> Quotes:
+    """Return the two-sided quotes of an expiry by strike, those out of the money first."""
+    both = np.flatnonzero(~np.isnan(part["bid_iv"]))
+    strikes, is_in = part["strike"][both], part["is_in"][both]
+    ranked = both[np.lexsort((is_in, strikes))]
+    best = ranked[np.unique(part["strike"][ranked], return_index=True)[1]]
+    k, bid, ask = (part[name][best] for name in ("k", "bid_iv", "ask_iv"))
+    return Quotes(k, bid, ask, float(np.median(part["years"])))
+
+
+def describe_fit(part: Columns, smile: SVI) -> dict[str, object]:
+    years = float(np.median(part["years"]))
+    fitted = np.sqrt(smile.total_variance(part["k"]) / years)
     money = math.sqrt(float(smile.total_variance(0.0)))
-    near = (part["k"].abs() <= WIDTH * money).to_numpy()
-    low = part["bid_iv"].fillna(0.0).to_numpy() - WIDENING
-    inside = (fitted >= low) & (fitted <= part["ask_iv"].to_numpy() + WIDENING)
-    marks = part["iv"].fillna(part["mark_iv"]).to_numpy()
+    near = np.abs(part["k"]) <= WIDTH * money
+    low = np.nan_to_num(part["bid_iv"], nan=0.0) - WIDENING
+    inside = (fitted >= low) & (fitted <= part["ask_iv"] + WIDENING)
+    marks = np.where(np.isnan(part["iv"]), part["mark_iv"], part["iv"])
     errors = np.abs(fitted - marks)[near]
     known = errors[~np.isnan(errors)]
     return {
-        "expiry": part["expiry"].iloc[0],
         "years": years,
-        "forward": float(part["forward"].median()),
-        "forward_source": part["forward_source"].iloc[0],
+        "forward": float(np.median(part["forward"])),
         **vars(smile),
         "quotes": int(near.sum()),
-        "strikes": int(part.loc[near, "strike"].nunique()),
+        "strikes": len(np.unique(part["strike"][near])),
         "inside": float(inside[near].mean()) if near.any() else math.nan,
         "median_error": float(np.median(known)) if known.size else math.nan,
         "worst_error": float(known.max()) if known.size else math.nan,
@@ -237,9 +247,9 @@ def fit_svi(quotes: Quotes) -> SVI:
     high = np.array([20.0, 2.0, 0.999, 2.0 * width, 8.0 * width])
     found = np.clip(find_start(quotes), low + 1e-9, high - 1e-9)
     grid = np.concatenate([np.linspace(-1.5, 1.5, 121), width * np.linspace(-6.0, 6.0, 121)])
-    mid, scale = quotes.mid, 1.0 / quotes.tolerance
+    scale = 1.0 / quotes.tolerance
     for weight in (0.0, 1e2, 1e4, 1e6):
-        misfit = partial(compare, quotes=quotes, mid=mid, scale=scale, grid=grid, weight=weight)
+        misfit = partial(compare, quotes=quotes, scale=scale, grid=grid, weight=weight)
         found = minimize(misfit, found, low, high)
         smile = build(found)
         if smile.least_density >= LEAST_DENSITY:
@@ -248,108 +258,66 @@ def fit_svi(quotes: Quotes) -> SVI:
 
 
 def build(x: FloatArray) -> SVI:
-    least, b, rho, m, sigma = (float(each) for each in x)
+    least, b, rho, m, sigma = x.tolist()
     return SVI(least - b * sigma * math.sqrt(1.0 - rho * rho), b, rho, m, sigma)
 
 
 def compare(
-    x: FloatArray,
-    quotes: Quotes,
-    mid: FloatArray,
-    scale: FloatArray,
-    grid: FloatArray,
-    weight: float,
-) -> Misfit:
-    """Return the misfit to the quotes, to the steepest wing and to a density over 0."""
-    b, rho = float(x[1]), float(x[2])
-    total, by_total = derive_total(x, quotes.k)
-    root = np.sqrt(np.maximum(total, 1e-12) / quotes.years)
-    slope = scale / (2.0 * quotes.years * root) * (total > 1e-12)
-    steep = max(0.0, b * (1.0 + abs(rho)) - STEEPEST) * 1e3
-    by_steep = np.array([0.0, 1.0 + abs(rho), math.copysign(b, rho), 0.0, 0.0]) * 1e3 * (steep > 0)
-    values = [(root - mid) * scale, [steep]]
-    slopes = [by_total * slope, by_steep[:, None]]
-    if weight:
-        density, by_density = derive_density(x, grid)
-        lacking = np.minimum(density - 1e-6, 0.0)
-        values.append(weight * lacking)
-        slopes.append(by_density * (weight * (lacking < 0.0)))
-    return Misfit(np.concatenate(values), np.concatenate(slopes, axis=1))
+    points: FloatArray, quotes: Quotes, scale: FloatArray, grid: FloatArray, weight: float
+) -> FloatArray:
+    """Return the misfits to quotes, to the steepest wing and to a density over 0, a row a point.
 
-
-def derive_total(x: FloatArray, k: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return total variance, and its derivatives by the parameters, a row each.
-
-    The parameters are the least total variance, b, rho, m and sigma.
+    The columns of ``points`` are the least total variance, b, rho, m and sigma.
     """
-    least, b, rho, m, sigma = x.tolist()
-    y, flat = k - m, math.sqrt(1.0 - rho * rho)
-    root = np.sqrt(y * y + sigma * sigma)
-    slopes = np.empty((5, len(k)))
-    slopes[0] = 1.0
-    slopes[1] = rho * y + root - sigma * flat
-    slopes[2] = b * (sigma * rho / flat + y)
-    slopes[3] = -b * (rho + y / root)
-    slopes[4] = b * (sigma / root - flat)
-    return least + b * slopes[1], slopes
-
-
-def derive_density(x: FloatArray, k: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return Durrleman's g(k), and its derivatives by the parameters, a row each."""
-    _, b, rho, m, sigma = x.tolist()
-    y = k - m
-    root = np.sqrt(y * y + sigma * sigma)
-    total, by_total = derive_total(x, k)
-    lean, curve = rho + y / root, sigma * sigma / root**3
-    slope, steep = b * lean, 3.0 * b * curve / (root * root)
-    by_slope, by_bend = np.zeros((2, 5, len(k)))
-    by_slope[1], by_slope[2], by_slope[3], by_slope[4] = lean, b, -b * curve, -b * y * curve / sigma
-    by_bend[1], by_bend[3], by_bend[4] = curve, steep * y, 2.0 * b * curve / sigma - steep * sigma
-    first = 1.0 - k * slope / (2.0 * total)
-    density = first * first - 0.25 * slope**2 * (1.0 / total + 0.25) + 0.5 * b * curve
-    of_slope = -first * k / total - 0.5 * slope * (1.0 / total + 0.25)
-    of_total = (first * k * slope + 0.25 * slope**2) / total**2
-    return density, of_total * by_total + of_slope * by_slope + 0.5 * by_bend
-
-
-class Misfit(NamedTuple):
-    """Numbers whose squares are to add up to little, and their slopes: a row per parameter."""
-
-    values: FloatArray
-    slopes: FloatArray
+    least, b, rho, m, sigma = points.T[:, :, None]
+    place = (least - b * sigma * np.sqrt(1.0 - rho * rho), b, rho, m, sigma)
+    total = np.maximum(shape_smile(*place, quotes.k).total, 1e-12)
+    steep = np.maximum(0.0, b * (1.0 + np.abs(rho)) - STEEPEST) * 1e3
+    misfits = [(np.sqrt(total / quotes.years) - quotes.mid) * scale, steep]
+    if weight:
+        density = measure_density(grid, shape_smile(*place, grid))
+        misfits.append(weight * np.minimum(density - 1e-6, 0.0))
+    return np.concatenate(misfits, axis=1)
 
 
 STEPS = 200
 SMALLEST_GAIN = 1e-8
 """Share of the sum of squares that a step must gain for another one to follow."""
+SHIFT = 1.5e-8
+"""Part of a parameter over which a slope is taken: the root of the smallest difference."""
 
 
 def minimize(
-    compute: Callable[[FloatArray], Misfit], x: FloatArray, low: FloatArray, high: FloatArray
+    compute: Callable[[FloatArray], FloatArray], x: FloatArray, low: FloatArray, high: FloatArray
 ) -> FloatArray:
     """Return where the sum of squares within some bounds is least, from a point inside.
 
-    Levenberg-Marquardt with projected steps; parameters that leave at a bound rest there. Source:
-    Kanzow, Yamashita and Fukushima (2004), Levenberg-Marquardt methods with strong local
-    convergence properties for solving nonlinear equations with convex constraints.
+    ``compute`` returns a row of numbers for each row of parameters. Levenberg-Marquardt with
+    projected steps; parameters that leave at a bound rest there. Source: Kanzow, Yamashita and
+    Fukushima (2004), Levenberg-Marquardt methods with strong local convergence properties for
+    solving nonlinear equations with convex constraints.
     """
-    found, damping = compute(x), 1e-3
-    cost = float(found.values @ found.values)
+
+    def look(x: FloatArray) -> tuple[float, FloatArray, FloatArray]:
+        """Return the sum of squares at a point, half its slopes, and their products."""
+        shift = SHIFT * np.maximum(np.abs(x), 1e-4)
+        values, *moved = compute(x + np.vstack([np.zeros(len(x)), np.diag(shift)]))
+        slopes = (np.array(moved) - values) / shift[:, None]
+        return float(values @ values), slopes @ values, slopes @ slopes.T
+
+    damping, (cost, pull, curve) = 1e-3, look(x)
     for _ in range(STEPS):
-        pull = found.slopes @ found.values
         is_free = ~(((x <= low) & (pull > 0.0)) | ((x >= high) & (pull < 0.0)))
-        curve = found.slopes[is_free] @ found.slopes[is_free].T
-        diagonal = curve.ravel()[:: len(curve) + 1]
-        diagonal += damping * (diagonal + 1e-12 * diagonal.sum() + 1e-300)
+        own = curve[np.ix_(is_free, is_free)]
+        size = np.diag(own) + 1e-12 * np.trace(own) + 1e-300
         step = np.zeros_like(x)
-        step[is_free] = np.linalg.solve(curve, -pull[is_free])
+        step[is_free] = np.linalg.solve(own + np.diag(damping * size), -pull[is_free])
         tried = np.clip(x + step, low, high)
-        new = compute(tried)
-        new_cost = float(new.values @ new.values)
-        if new_cost < cost:
-            gain = cost - new_cost
-            x, found, cost, damping = tried, new, new_cost, max(0.2 * damping, 1e-12)
-            if gain <= SMALLEST_GAIN * cost:
+        found = look(tried)
+        if found[0] < cost:
+            is_last = cost - found[0] <= SMALLEST_GAIN * found[0]
+            x, damping, (cost, pull, curve) = tried, max(0.2 * damping, 1e-12), found
+            if is_last:
                 break
         elif damping > 1e8:
             break
@@ -409,23 +377,20 @@ def build_ssvi(x: FloatArray) -> list[SVI]:
     return smiles
 
 
-def compare_ssvi(x: FloatArray, expiries: list[Quotes]) -> Misfit:
-    """Return the misfit of all expiries, with slopes by differences."""
-    values = measure_ssvi(x, expiries)
-    slopes = []
-    for row in range(len(x)):
-        moved = x.copy()
-        moved[row] += 1e-8 * max(1.0, abs(x[row]))
-        slopes.append((measure_ssvi(moved, expiries) - values) / (moved[row] - x[row]))
-    return Misfit(values, np.array(slopes))
-
-
-def measure_ssvi(x: FloatArray, expiries: list[Quotes]) -> FloatArray:
-    parts = []
-    for smile, quotes in zip(build_ssvi(x), expiries, strict=True):
-        total = smile.total_variance(quotes.k)
-        parts.append((np.sqrt(total / quotes.years) - quotes.mid) / quotes.tolerance)
-    return np.concatenate(parts)
+def compare_ssvi(points: FloatArray, expiries: list[Quotes]) -> FloatArray:
+    """Return the misfits of all expiries, a row a point."""
+    rows = []
+    for smiles in map(build_ssvi, points):
+        fitted = [
+            np.sqrt(smile.total_variance(each.k) / each.years)
+            for smile, each in zip(smiles, expiries, strict=True)
+        ]
+        misfits = [
+            (found - each.mid) / each.tolerance
+            for found, each in zip(fitted, expiries, strict=True)
+        ]
+        rows.append(np.concatenate(misfits))
+    return np.array(rows)
 
 
 DECLARED = "backtest.report.surface_parts"
@@ -481,8 +446,8 @@ class Surface(core.Reportable):
         Of the chain.
     quotes : DataFrame
         The rows that the fit used, with their volatilities and log-moneyness ``k``.
-    inspection : Inspection
-        The defects of the chain.
+    chain : Chain
+        The snapshot; ``chain.inspect()`` finds its defects.
     """
 
     time: pd.Timestamp
@@ -494,7 +459,7 @@ class Surface(core.Reportable):
     index: float
     settlement: str
     quotes: pd.DataFrame
-    inspection: Inspection
+    chain: Chain
 
     kind = "surface"
     plot = call_later("backtest.report", "draw_surface")
@@ -523,21 +488,28 @@ class Surface(core.Reportable):
         """
         one = chain.only(underlying)
         rows, left_out = choose_rows(one.implied())
-        expiries = list(rows.groupby("expiry", sort=True))
-        if not expiries:
+        if rows.empty:
             raise DataError(
                 f"an expiry needs {FEWEST} strikes with bid and ask, got none that has in the "
                 f"{len(one)} quotes of {one.source}; chain.inspect() shows why"
             )
-        quotes = [collect_quotes(part) for _, part in expiries]
+        columns = {name: rows[name].to_numpy(dtype=np.float64) for name in FITTED}
+        columns["is_in"] = ~is_out_of_the_money(rows).to_numpy()
+        expiries = rows.groupby("expiry", sort=True)
+        parts = [
+            {name: column[places] for name, column in columns.items()}
+            for places in expiries.indices.values()
+        ]
+        quotes = [*map(collect_quotes, parts)]
         smiles = tuple(map(fit_svi, quotes) if model == "svi" else fit_ssvi(quotes))
-        fits = pd.DataFrame(
-            [describe_fit(part, smile) for (_, part), smile in zip(expiries, smiles, strict=True)]
-        )
+        fits = pd.DataFrame([*map(describe_fit, parts, smiles)])
+        heads = expiries[["forward_source"]].first().reset_index()
+        fits.insert(0, "expiry", heads["expiry"])
+        fits.insert(3, "forward_source", heads["forward_source"])
         return cls(
             one.times[0], one.underlyings[0], model, smiles, fits, left_out,
             float(one.table["index"].median()), one.settlement, rows,
-            one.inspect(),
+            one,
         )  # fmt: skip
 
     def __repr__(self) -> str:

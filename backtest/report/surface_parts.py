@@ -114,7 +114,7 @@ def describe_arbitrage(found: Surface) -> str:
 
 
 def tabulate_defects(found: Surface) -> Iterator[Shown]:
-    totals = found.inspection.total
+    totals = found.chain.inspect().total
     rows = pd.DataFrame({"rows": [totals[name] for name in CHECKS]},
                         index=[CHECKS[name][0] for name in CHECKS])  # fmt: skip
     count = {"rows": Head("rows", "", "count"), "count": Head("quotes", "", "count")}

@@ -11,14 +11,7 @@ import backtest as bt
 from backtest import options
 from backtest.options import SVI
 from backtest.options.chain import write_sample
-from backtest.options.surfaces import (
-    Misfit,
-    build,
-    build_ssvi,
-    derive_density,
-    derive_total,
-    minimize,
-)
+from backtest.options.surfaces import build_ssvi, minimize
 from tests.kit import ask, call, check_refused, market_of
 
 NOW = pd.Timestamp("2026-01-01 12:00", tz="UTC")
@@ -63,24 +56,12 @@ def hours(n: int, start: str = "2026-01-01") -> bt.Market:
     return market_of(100.0 + np.sin(np.arange(n)), start=start, terms=terms)
 
 
-def test_slopes_of_a_smile_are_its_differences():
-    k = np.linspace(-1.2, 1.2, 25)
-    for least, b, rho, m, sigma in np.random.default_rng(5).uniform(0.1, 0.6, (8, 5)):
-        x = np.array([least, b, rho - 0.4, m - 0.3, sigma])
-        for derive, known in ((derive_total, SVI.total_variance), (derive_density, SVI.density)):
-            values, slopes = derive(x, k)
-            assert values == pytest.approx(known(build(x), k), rel=1e-12, abs=1e-13)
-            for row, step in enumerate(1e-6 * np.eye(5)):
-                change = derive(x + step, k)[0] - derive(x - step, k)[0]
-                assert slopes[row] == pytest.approx(change / 2e-6, rel=1e-5, abs=1e-7)
-
-
 def test_the_least_squares_rest_at_a_bound():
     """Rosenbrock's valley, whose lowest point (1, 1) lies beyond x <= 1/2: there y = x^2."""
 
-    def valley(x: np.ndarray) -> Misfit:
-        slopes = np.array([[-20.0 * x[0], -1.0], [10.0, 0.0]])
-        return Misfit(np.array([10.0 * (x[1] - x[0] ** 2), 1.0 - x[0]]), slopes)
+    def valley(points: np.ndarray) -> np.ndarray:
+        x, y = points.T
+        return np.stack([10.0 * (y - x * x), 1.0 - x], axis=1)
 
     start, low = np.array([-1.2, 1.0]), np.array([-2.0, -2.0])
     assert minimize(valley, start, low, np.array([2.0, 2.0])) == pytest.approx([1.0, 1.0])
