@@ -24,6 +24,7 @@ from backtest.core import (
     VenueDateWarning,
     VenueError,
     WeightWarning,
+    bind_higher,
     open_door,
 )
 from backtest.core import public_math as math
@@ -114,6 +115,17 @@ if TYPE_CHECKING:
 
     strategies: ModuleType
 
+
+bind_higher(
+    {
+        "listing of options": "backtest.options.option_listing",
+        "manifest": "backtest.results.manifest",
+        "page of a run": "backtest.report.run_parts",
+        "page of a surface": "backtest.report.surface_parts",
+        "page of sets": "backtest.report.set_parts",
+        "report": "backtest.report",
+    }
+)
 
 bind_methods(
     {

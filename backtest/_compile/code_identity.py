@@ -16,9 +16,6 @@ import numpy as np
 from backtest.core import describe_bytecode, find_code_names, find_references
 
 KNOWN_MODULES = frozenset({"math", "numpy", "backtest"})
-OWN_VERSION = frozenset(
-    {"backtest.margin.functions", "backtest.core.elementary", "backtest.options.pricing"}
-)
 CONSTANTS = (bool, int, float, str, type(None), types.BuiltinFunctionType, np.ufunc, np.generic)
 
 
@@ -81,13 +78,18 @@ def describe_value(value: Any, seen: dict[int, int], *, by_source: bool = True) 
         text = f"{value.__name__} {getattr(value, '__version__', '')}"
         return CodeText(text, is_complete=is_known)
     if isinstance(value, types.FunctionType):
-        if value.__module__ in OWN_VERSION:
+        if has_compiled_versions(value):
             return CodeText(f"{value.__module__}.{value.__qualname__}")
         return describe_function(value, seen, by_source=by_source)
     if isinstance(value, type) and hasattr(value, "_fields"):
         place = f"{value.__module__}.{value.__qualname__}"  # compiled code refers to it there
         return CodeText(f"{place}{value._fields}")
     return CodeText(repr(type(value)), is_complete=False)
+
+
+def has_compiled_versions(function: types.FunctionType) -> bool:
+    """Return whether compiled code has other functions in place of those of its module."""
+    return hasattr(sys.modules.get(str(function.__module__)), "HAS_COMPILED_VERSIONS")
 
 
 def name_callable(function: Any) -> str:

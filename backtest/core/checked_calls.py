@@ -92,7 +92,7 @@ class Names(ChainMap[str, Any]):
 
 def find_admitted(function: Callable[..., Any], asked: Sequence[str]) -> dict[str, Admitted]:
     public = vars(sys.modules["backtest"])
-    own = {"Path": Path, "Progress": sys.modules["backtest.engine"].Progress}
+    own = {"Path": Path}
     names = Names(function.__globals__, vars(builtins), vars(units), public, own)
     written = {name: each for name, each in function.__annotations__.items() if name in asked}
     holder = types.SimpleNamespace(__annotations__=written)

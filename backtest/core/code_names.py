@@ -11,7 +11,7 @@ import hashlib
 import importlib.metadata
 import sys
 import types
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from opcode import opmap
 from typing import Any
 
@@ -103,9 +103,19 @@ def find_imports(code: types.CodeType) -> Iterator[tuple[str, str]]:
             yield code.co_names[index], module
 
 
-def call_later(module: str, name: str) -> Callable[..., Any]:
-    def call(*given: Any, **named: Any) -> Any:
-        return getattr(importlib.import_module(module), name)(*given, **named)
+HIGHER: dict[str, str] = {}
+"""Modules of higher rooms that lower ones call, by their part; the package binds them."""
 
-    call.__doc__ = f"Call ``{module}.{name}``, which is imported then."
+
+def bind_higher(modules: Mapping[str, str]) -> None:
+    HIGHER.update(modules)
+
+
+def call_later(part: str, name: str) -> Callable[..., Any]:
+    """Return a function that calls ``name`` of the module bound as ``part``, imported then."""
+
+    def call(*given: Any, **named: Any) -> Any:
+        return getattr(importlib.import_module(HIGHER[part]), name)(*given, **named)
+
+    call.__doc__ = f"Call ``{name}`` of the {part}, which is imported then."
     return call

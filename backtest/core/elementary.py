@@ -12,6 +12,9 @@ from typing import Any
 
 import numpy as np
 
+HAS_COMPILED_VERSIONS = True
+"""Compiled code has other functions for those of this module, of the same names."""
+
 LN_2_HIGH, LN_2_LOW = 0.6931471804855391, 7.440617110012397e-11
 """ln 2 in two parts; the first has 32 bits, so its product with an exponent is exact."""
 PER_LN_2 = 1.4426950408889634

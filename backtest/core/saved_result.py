@@ -255,9 +255,9 @@ class Reportable:
 
     kind: ClassVar[str]
     called: ClassVar[str] = ""
-    _write_report = call_later("backtest.report", "write_report")
-    _write_summary = call_later("backtest.report", "write_summary")
-    _write_cell = call_later("backtest.report", "write_cell")
+    _write_report = call_later("report", "write_report")
+    _write_summary = call_later("report", "write_summary")
+    _write_cell = call_later("report", "write_cell")
 
     @property
     def title(self) -> str:
@@ -487,7 +487,7 @@ def list_records(table: pd.DataFrame | None) -> list[dict[str, Any]] | None:
     return [{str(name): value for name, value in row.items()} for row in records]
 
 
-describe_history = call_later("backtest.results.manifest", "describe_history")
+describe_history = call_later("manifest", "describe_history")
 EMPTY = pd.DataFrame({"none": pd.Series(dtype="float64")})
 """Stands for a table that is None."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
@@ -24,6 +25,8 @@ FloatArray: TypeAlias = npt.NDArray[np.float64]
 IntArray: TypeAlias = npt.NDArray[np.int64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 Numbers: TypeAlias = float | FloatArray
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called with what is done, and with all that is to do."""
 TimeLike: TypeAlias = str | dt.datetime | np.datetime64 | pd.Timestamp
 TIMES = (str, dt.date, np.datetime64, int, np.integer)
 """Types that are read as times; whole numbers are nanoseconds."""

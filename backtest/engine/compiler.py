@@ -24,7 +24,7 @@ from numba.extending import infer_getattr, intrinsic, overload, register_model
 
 from backtest import _compile, core
 from backtest._compile import mirror_modules
-from backtest._compile.code_identity import OWN_VERSION
+from backtest._compile.code_identity import has_compiled_versions
 from backtest._compile.compiler import compile_entry, compile_formula, jit, read_kinds
 from backtest.account import InstrumentRules, orders, records
 from backtest.account.records import FLAGS, NUMBERS
@@ -204,7 +204,7 @@ def jit_tree(function: Any, done: dict[int, Any]) -> Any:
     )
     done[id(function)] = numba.njit(error_model="numpy", forceinline=True)(copy)
     for name, value in core.find_references(function).items():
-        if not isinstance(value, types.FunctionType) or value.__module__ in OWN_VERSION:
+        if not isinstance(value, types.FunctionType) or has_compiled_versions(value):
             continue
         if name in names:
             closure[names.index(name)].cell_contents = jit_tree(value, done)

@@ -15,6 +15,7 @@ from backtest._compile import bind_functions
 from backtest._compile.object_code import hold_signals
 from backtest.account.order_limits import CAUSES, N_STEPS, N_SUMS
 from backtest.account.records import EQUITY, MARKET_BAR, N_TERMS, WIDTH
+from backtest.core import Progress
 from backtest.engine import loop as loop_steps
 from backtest.engine.formulas import bind_compiled, explain_compile_error
 from backtest.engine.inputs import (
@@ -85,7 +86,6 @@ CHUNK, PLAIN_CHUNK = 65_536, 4_096
 """Bars between two reports of progress, compiled and in plain Python."""
 LOGGED = 1024
 """Rows of the log beyond four a bar and instrument."""
-Progress = Callable[[int, int], None]
 Formulas = list[tuple[Policy, tuple[str, ...]]]
 
 

@@ -50,6 +50,9 @@ if TYPE_CHECKING:
     Assets = Collateral | Sequence[Collateral]
 
 
+HAS_COMPILED_VERSIONS = True
+"""Compiled code has other functions for those of this module, of the same names."""
+
 __all__ = [
     "bankruptcy_price",
     "collateral_value",

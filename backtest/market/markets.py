@@ -21,7 +21,7 @@ from backtest.market.weight_frame import Weights, make_index, read_weights
 
 MAX_AGE = "14d"
 
-read_listing = core.call_later("backtest.options.option_listing", "read_listing")
+read_listing = core.call_later("listing of options", "read_listing")
 
 
 class Panel(NamedTuple):

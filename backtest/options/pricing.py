@@ -23,6 +23,9 @@ from backtest.margin.functions import check_each
 from backtest.options import implied_kernels
 from backtest.options.implied_kernels import scalar_growth, scalar_implied
 
+HAS_COMPILED_VERSIONS = True
+"""Compiled code has other functions for those of this module, of the same names."""
+
 Number = float | FloatArray
 Kind = str | npt.NDArray[np.str_]
 Settlement = Literal["cash", "coin"]

@@ -393,7 +393,7 @@ def compare_ssvi(points: FloatArray, expiries: list[Quotes]) -> FloatArray:
     return np.array(rows)
 
 
-DECLARED = "backtest.report.surface_parts"
+DECLARED = "page of a surface"
 """Where the figures, tables and charts are declared."""
 Model = Literal["svi", "ssvi"]
 Measure = Literal["atm", "skew", "vix"]
@@ -462,7 +462,7 @@ class Surface(core.Reportable):
     chain: Chain
 
     kind = "surface"
-    plot = call_later("backtest.report", "draw_surface")
+    plot = call_later("report", "draw_surface")
     list_numbers = call_later(DECLARED, "list_numbers")
     list_parts = call_later(DECLARED, "list_parts")
     to_dict = call_later(DECLARED, "collect")

@@ -37,7 +37,7 @@ from backtest.results.measure_table import measure_returns
 from backtest.margin import Holdings
 from backtest.venue import Option, Venue
 
-DECLARED = "backtest.report.run_parts"
+DECLARED = "page of a run"
 """Where the figures, tables and charts of a run are declared."""
 Split: TypeAlias = Period | Literal["instrument"]
 
@@ -75,7 +75,7 @@ class Result(RunRecord, core.SavedResult):
     kind, noun = RUN, "result"
     layout, more_files, aside = FORMAT, FILES, NOT_IN_ID[1:]
     table_names = ()
-    _draw = core.call_later("backtest.report", "draw_run")
+    _draw = core.call_later("report", "draw_run")
     list_numbers = core.call_later(DECLARED, "list_numbers")
     list_parts = core.call_later(DECLARED, "list_parts")
     list_assumptions = core.call_later(DECLARED, "list_assumptions")

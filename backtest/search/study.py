@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from backtest.venue import Venue
 
 OUTCOME = "outcome.json"
-DECLARED = "backtest.report.set_parts"
+DECLARED = "page of sets"
 """Where the figures, tables and charts are declared."""
 LIKELY = 0.95
 """Least deflated Sharpe ratio that counts as evidence."""

@@ -85,7 +85,7 @@ def name_parameter(column: str) -> str:
     return column.removeprefix("policy.")
 
 
-DECLARED = "backtest.report.set_parts"
+DECLARED = "page of sets"
 """Where the figures, tables and charts are declared."""
 Labels: TypeAlias = "int | Iterable[int] | pd.DataFrame"
 

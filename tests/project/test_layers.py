@@ -15,6 +15,8 @@ from backtest import indicators
 from tests.kit import run_python
 
 ROOT = Path(__file__).parents[2]
+PUBLIC_NAMES = ROOT / "backtest" / "__init__.py"
+"""Binds by their names the modules of higher rooms that lower ones call."""
 
 ROOMS = (
     *("core", "_compile", "market", "venue", "margin", "account", "policies", "indicators"),
@@ -41,6 +43,7 @@ MODULES = {name.removesuffix(".__init__"): path for name, path in find_modules()
 
 @cache
 def read_imports(path: Path) -> list[str]:
+    """Return the modules that a file imports, and those whose names are texts in it."""
     found: list[str] = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -48,6 +51,8 @@ def read_imports(path: Path) -> list[str]:
         elif isinstance(node, ast.ImportFrom):
             names = [f"{node.module}.{alias.name}" for alias in node.names]
             found += [name if name in MODULES else str(node.module) for name in names]
+        elif isinstance(node, ast.Constant) and path != PUBLIC_NAMES:
+            found += [node.value] if node.value in MODULES and node.value != "backtest" else []
     return found
 
 
@@ -75,6 +80,23 @@ def test_a_wing_imports_only_rooms_before_it():
     found = {(find_room(module), find_room(imported)) for module, imported in list_imports()}
     upward = {(mine, theirs) for mine, theirs in found if order[theirs] > order[mine]}
     assert not upward
+
+
+def test_the_house_has_at_most_twelve_floors():
+    """A room stands one floor above the highest of those that it imports."""
+    floors: dict[str, int] = {}
+    for room in ROOMS:
+        below = {find_room(to) for module, to in list_imports() if find_room(module) == room}
+        floors[room] = 1 + max((floors[each] for each in below & floors.keys()), default=0)
+    assert max(floors.values()) <= 12, floors
+
+
+def test_no_room_has_more_than_an_eighth_of_the_lines():
+    lines = dict.fromkeys(ROOMS, 0)
+    for module, path in MODULES.items():
+        if find_room(module) in lines:
+            lines[find_room(module)] += len(path.read_text(encoding="utf-8").splitlines())
+    assert max(lines.values()) <= 0.125 * sum(lines.values()), lines
 
 
 def test_modules_do_not_import_each_other_in_a_circle():
