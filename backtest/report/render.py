@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 
-PACKAGE = "backtest.report"
+PACKAGE = str(__package__)
 FORMATS = ("html", "md", "json")
 LEDGER_ROWS = 30
 """Rows of a ledger that are written in Markdown."""
