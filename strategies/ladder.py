@@ -18,7 +18,7 @@ class Step(NamedTuple):
 class Ladder(Policy):
     """Hold one of three leverages, depending on the drawdown or the volatility.
 
-    L = level_n, with n = 1 + the number of thresholds that x has passed: x the drawdown of the
+    L = levels[n], with n the number of thresholds that x has passed: x the drawdown of the
     account, or the exponentially weighted volatility. A threshold is passed upward at
     x >= threshold and downward at x < threshold (1 - band). In between, the step does not change,
     so that x can vary around a threshold without trades.
@@ -33,17 +33,16 @@ class Ladder(Policy):
         "A fall that recovers at once: the leverage is cut near the low, and the rise is missed."
     )
     by: Annotated[str, Choice("drawdown", "volatility")] = "volatility"
-    level_1: Annotated[float, Range(0.0, 125.0, "turns of equity")] = 2.0
-    level_2: Annotated[float, Range(0.0, 125.0, "turns of equity")] = 1.0
-    level_3: Annotated[float, Range(0.0, 125.0, "turns of equity")] = 0.5
-    drawdown_1: Annotated[float, Range(0.01, 0.95, "of peak", when=("by", "drawdown"))] = 0.15
-    drawdown_2: Annotated[float, Range(0.01, 0.95, "of peak", when=("by", "drawdown"))] = 0.30
-    volatility_1: Annotated[
-        float, Range(0.05, 5.0, "per sqrt(year)", log=True, when=("by", "volatility"))
-    ] = 0.60
-    volatility_2: Annotated[
-        float, Range(0.05, 5.0, "per sqrt(year)", log=True, when=("by", "volatility"))
-    ] = 1.0
+    levels: Annotated[tuple[float, ...], Range(0.0, 125.0, "turns of equity", length=3)] = (
+        2.0, 1.0, 0.5,
+    )  # fmt: skip
+    drawdowns: Annotated[
+        tuple[float, ...], Range(0.01, 0.95, "of peak", when=("by", "drawdown"), length=2)
+    ] = (0.15, 0.30)
+    volatilities: Annotated[
+        tuple[float, ...],
+        Range(0.05, 5.0, "per sqrt(year)", log=True, when=("by", "volatility"), length=2),
+    ] = (0.60, 1.0)
     half_life: Annotated[float, Range(2, 2000, "bars", log=True, when=("by", "volatility"))] = 168.0
     band: Annotated[float, Range(0.0, 0.9, "of the threshold")] = 0.2
 
@@ -60,9 +59,10 @@ class Ladder(Policy):
 
     def leverage(self, bar: Bar, account: AccountView, memory: Step) -> tuple[float, Step]:
         """Return the level of the step, and the step."""
-        x, first, second = account.drawdown, self.drawdown_1, self.drawdown_2
+        x, thresholds = account.drawdown, self.drawdowns
         if bar.by_volatility > 0.0:
-            x, first, second = bar.sigma, self.volatility_1, self.volatility_2
+            x, thresholds = bar.sigma, self.volatilities
+        first, second = thresholds
         if math.isnan(x):
             return math.nan, memory
         kept = 1.0 - self.band
@@ -70,8 +70,8 @@ class Ladder(Policy):
         most = count_passed(x, first * kept, second * kept)
         step = min(max(memory.step, least), most)
         if step == 0.0:
-            return self.level_1, Step(step)
-        return (self.level_2 if step == 1.0 else self.level_3), Step(step)
+            return self.levels[0], Step(step)
+        return (self.levels[1] if step == 1.0 else self.levels[2]), Step(step)
 
 
 def count_passed(x: float, first: float, second: float) -> float:

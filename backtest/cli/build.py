@@ -34,7 +34,7 @@ from backtest.options import (
     schedule_options,
 )
 from backtest.options.option_inputs import check_lots, check_settlement
-from backtest.policies import Policy, check_settings, format_title
+from backtest.policies import Policy, check_settings, format_title, split_name
 from backtest.results import Result
 from backtest.signals import read_named, read_rule
 from backtest.signals import rules as signals
@@ -227,14 +227,14 @@ def by_instrument(
 def list_own_settings(shared: Mapping[str, Any], names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return the policy of each instrument whose settings name instruments: ``BTCUSDT.target``."""
     settings = flatten(shared.get("settings", {}))
-    common = {key: each for key, each in settings.items() if key.rpartition(".")[0] not in names}
+    common = {key: each for key, each in settings.items() if split_name(key)[0] not in names}
     if len(common) == len(settings):
         return {}
     return {
         name: {**shared, "settings": common | {
-            key.rpartition(".")[2]: each
+            split_name(key)[1]: each
             for key, each in settings.items()
-            if key.rpartition(".")[0] == name
+            if split_name(key)[0] == name
         }}
         for name in names
     }  # fmt: skip
@@ -566,6 +566,8 @@ def build_node(node: ast.AST, classes: Mapping[str, type[Policy]]) -> Any:
             return (classes.get(name) or find_built_in(name))()
         case ast.Constant(value=bool() | int() | float() | str() as value):
             return value
+        case ast.Tuple(elts=elements) | ast.List(elts=elements):
+            return tuple(build_node(each, classes) for each in elements)
         case ast.UnaryOp(op=ast.USub()):
             return -build_node(node.operand, classes)
     raise ValueError(node)

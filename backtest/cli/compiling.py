@@ -25,7 +25,7 @@ from backtest._compile.object_code import (
 )
 from backtest.cli.command import command, flag
 from backtest.market import Market, Markets
-from backtest.policies import Combinator, Policy
+from backtest.policies import Combinator, Policy, number_elements
 from backtest.sweep.lanes.block import find_read
 from backtest.sweep.lanes.formulas import locate_lane_formula
 from backtest.sweep.panel import Columns
@@ -145,7 +145,7 @@ def use_policy(policy: Policy) -> None:
         backtest.run(market, policy, **make_terms(compile="now"))
     except core.BacktestError:  # it needs a chain of options, or a column that the sample lacks
         return
-    settings = policy.settings()
+    settings = number_elements(policy.settings())
     observed = Columns(market, lambda _: policy, memory=1e9)
     columns = tuple(observed.of_one(settings))
     numbers = [name for name, each in settings.items() if isinstance(each, int | float)]

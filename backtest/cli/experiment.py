@@ -461,7 +461,10 @@ def drop_replaced(tables: Tables, name: str, value: object) -> None:
 
 def put(tables: dict[str, Any], names: list[str], value: Any) -> None:
     for each in names[:-1]:
-        if not isinstance(tables.get(each), dict):
+        held = tables.get(each)
+        if isinstance(held, list) and names[-1].isdecimal():  # a number of a list
+            tables[each] = {str(k): value for k, value in enumerate(held)}
+        elif not isinstance(held, dict):
             tables[each] = {}
         tables = tables[each]
     tables[names[-1]] = value

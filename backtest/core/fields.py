@@ -75,6 +75,9 @@ class Range(Declaration):
     when : (name, value) or (name, (value, value, ...)), optional
         The parameter matters only while another one has such a value. Where it does not matter, a
         search leaves it at its default.
+    length : int
+        Of a parameter that is a list, ``Annotated[tuple[float, ...], Range(0, 10, length=3)]``: how
+        many numbers it has, each in the range; 0 for a single number.
     """
 
     low: float
@@ -82,6 +85,7 @@ class Range(Declaration):
     unit: str = ""
     log: bool = False
     when: Condition = None
+    length: int = 0
 
     def __post_init__(self) -> None:
         if not self.low <= self.high or (self.log and not self.low > 0):
@@ -94,10 +98,12 @@ class Range(Declaration):
         parts += [repr(self.unit)] if self.unit else []
         parts += ["log=True"] if self.log else []
         parts += [f"when={self.when!r}"] if self.when else []
+        parts += [f"length={self.length}"] if self.length else []
         return f"Range({', '.join(parts)})"
 
     def __str__(self) -> str:
-        return f"{self.low:g} to {self.high:g}" + (f" {self.unit}" if self.unit else "")
+        each = f"{self.length} numbers, each " if self.length else ""
+        return f"{each}{self.low:g} to {self.high:g}" + (f" {self.unit}" if self.unit else "")
 
     def read(self, value: Any) -> float:
         """Return the number, or raise a Fault."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from backtest.engine.equal_risk import hold_at_equal_risk, measure_market, name_better
     from backtest.engine.equal_risk import scale_to_volatility
     from backtest.engine.formulas import MARGIN_NUMBERS, bind_compiled, find_address
+    from backtest.engine.formulas import write_settings
     from backtest.engine.inputs import AccountInputs, earn_cash, mark_ends
     from backtest.engine.inputs import mark_samples, measure_years, pack_terms, read_assets
     from backtest.engine.inputs import start_account_state, start_day, start_wallet, write_table

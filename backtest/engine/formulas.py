@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ from backtest.policies import (
     Policy,
     find_fields,
     formula_for,
+    number_elements,
     sets_margin,
     trades_options,
 )
@@ -110,6 +111,15 @@ def compile_formula(policy: Policy, columns: tuple[str, ...], width: int) -> For
     )
 
 
+def write_settings(texts: Sequence[str], policy: Policy) -> list[str]:
+    """Return what stands for each setting of a policy, given that of each number."""
+    left = iter(texts)
+    return [
+        f"({', '.join(next(left) for _ in value)},)" if isinstance(value, tuple) else next(left)
+        for value in policy.settings().values()
+    ]
+
+
 def find_wanted(rule: Callable[..., Any]) -> int:
     read = find_fields(rule, 2)
     return (WHOLE if read & OF_MARGIN else PART) if read else 0
@@ -118,7 +128,7 @@ def find_wanted(rule: Callable[..., Any]) -> int:
 def write_formula_part(
     policy: Policy, columns: tuple[str, ...], memory: type | None, width: int
 ) -> list[str]:
-    settings = policy.settings()
+    numbered = number_elements(policy.settings())
     bar = ["time / 1e9", *(f"seen[{k}]" for k in range(len(BAR_FIELDS) - 1))]
     view = [f"shown[{k}]" for k in range(N_SHOWN)]
     table = [f"{name}=table[{k * width}:{k * width} + count]" for k, name in enumerate(LEVELS)]
@@ -135,7 +145,9 @@ def write_formula_part(
             "):",
             *([f"    table = carray(levels, ({len(LEVELS) * width},))"] if width else []),
         ],
-        settings=[read_parameter(f"params[{k}]", x) for k, x in enumerate(settings.values())],
+        settings=write_settings(
+            [read_parameter(f"params[{k}]", x) for k, x in enumerate(numbered.values())], policy
+        ),
         bar=[*bar, *(f"columns[{k} * length + local]" for k in range(len(columns)))],
         account=[
             f"venue = MarginRules({', '.join([*table, *numbers])})",

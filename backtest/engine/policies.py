@@ -22,6 +22,7 @@ from backtest.policies import (
     formula_for,
     margin_formula_for,
     may_read_of_account,
+    number_elements,
     sets_margin,
     start_memory,
 )
@@ -200,8 +201,9 @@ def replace_policies(
 
 
 def flatten_settings(observed: list[ObservedPolicy]) -> tuple[FloatArray, IntArray]:
-    settings = [[as_number(v) for v in p.policy.settings().values()] or [0.0] for p in observed]
-    return flatten([np.array(each, dtype=np.float64) for each in settings])
+    settings = [number_elements(each.policy.settings()).values() for each in observed]
+    numbers = [[as_number(value) for value in each] or [0.0] for each in settings]
+    return flatten([np.array(each, dtype=np.float64) for each in numbers])
 
 
 def flatten_columns(observed: list[ObservedPolicy]) -> tuple[FloatArray, IntArray]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from backtest.policies.policy import change_settings, check_columns, check_settings
     from backtest.policies.policy import find_rule_fault, format_title, formula_for, formula_of
     from backtest.policies.policy import freeze, margin_formula_for, return_parameter, sets_margin
-    from backtest.policies.policy import start_memory, trades_options
+    from backtest.policies.policy import number_elements, split_name, start_memory, trades_options
     from backtest.policies.view import AccountView
 
 open_door(__name__)

@@ -395,6 +395,7 @@ def make_combined_class(
                 space = copy.copy(space)
                 object.__setattr__(space, "when", (part.flat[when[0]], when[1]))
             kind: Any = parameter.kind
+            kind = tuple[kind, ...] if parameter.length else kind
             annotations[flat] = kind if space is None else Annotated[kind, space]
             if parameter.default is not None:
                 body[flat] = parameter.default

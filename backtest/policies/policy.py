@@ -34,13 +34,15 @@ from backtest.policies.formulas import LARGEST_INTEGER, rewrite_formula
 
 Columns: TypeAlias = Mapping[str, core.FloatArray]
 _T = TypeVar("_T", bound="Parameterized")
+_V = TypeVar("_V")
 
 BAR_FIELDS = ("time", "open", "high", "low", "close", "mark", "volume", "funding")
 
 TAKEN = frozenset((
-    "combine", "fails_when", "from_settings", "limits", "make_formula", "may_hold_nothing",
-    "observe", "option_orders", "over", "parameters", "parts", "policies", "promises", "settings",
-    "start", "summary", "takes", "title", "tolerance", "venue_leverage", "written",
+    "combine", "fails_when", "faults", "from_settings", "limits", "make_formula",
+    "may_hold_nothing", "observe", "option_orders", "over", "parameters", "parts", "policies",
+    "promises", "settings", "start", "summary", "takes", "title", "tolerance", "venue_leverage",
+    "written",
 ))  # fmt: skip
 ARGUMENTS = {"venue_leverage": "self, bar, account", "option_orders": "self, bar, account, chain"}
 
@@ -92,6 +94,22 @@ class Parameter(NamedTuple):
     space: core.Range | core.Choice | None
     default: object
 
+    @property
+    def length(self) -> int:
+        """How many numbers a list has, 0 if it is none; ``kind`` is that of one."""
+        return getattr(self.space, "length", 0)
+
+    def list_elements(self) -> list[Parameter]:
+        """Return the numbers of a list as parameters, ``levels.0`` and so on, or itself."""
+        if not isinstance(self.space, core.Range) or not self.length:
+            return [self]
+        space, default = dataclasses.replace(self.space, length=0), self.default
+        values: Any = [None] * self.length if default is None else default
+        return [
+            self._replace(name=f"{self.name}.{k}", space=space, default=value)
+            for k, value in enumerate(values)
+        ]
+
 
 class Parameterized:
     """The base of frozen dataclasses whose fields are parameters with a range or a choice."""
@@ -100,6 +118,17 @@ class Parameterized:
         for parameter in self.parameters().values():
             value = check_value(type(self), parameter, getattr(self, parameter.name))
             object.__setattr__(self, parameter.name, value)
+        held = number_elements(self.settings())
+        found = [
+            f"{type(self).__name__}.{name} {rule}, got {held.get(name, getattr(self, name, ''))}"
+            for name, rule in self.faults()
+        ]
+        if found:
+            raise core.ParameterError("\n".join(found))
+
+    def faults(self) -> core.Faults:
+        """Yield the name of a parameter and a rule that it breaks: of what must fit together."""
+        return iter(())
 
     def __repr__(self) -> str:
         settings = [f"{name}={write_value(value)}" for name, value in self.settings().items()]
@@ -119,9 +148,10 @@ class Parameterized:
     @checked
     def from_settings(cls, settings: Mapping[str, object]) -> Self:
         """Create one from its parameters; numbers may be given as text."""
-        check_settings(cls, settings)
+        given = merge_elements(cls, settings)
+        check_settings(cls, given)
         declared = cls.parameters()
-        return cls(**{name: parse_value(declared[name], v) for name, v in settings.items()})
+        return cls(**{name: parse_value(declared[name], v) for name, v in given.items()})
 
     def settings(self) -> dict[str, Any]:
         """Return the values of all parameters by name."""
@@ -146,7 +176,10 @@ class Policy(Parameterized):
     """The base of all policies; a subclass becomes a frozen dataclass of its parameters.
 
     Declare parameters as ``name: Annotated[float, Range(low, high, unit)] = default`` (or int with
-    a Range, str with a Choice, or bool). Define ``leverage(self, bar, account)``. A policy with
+    a Range, str with a Choice, or bool, or ``tuple[float, ...]`` with a Range that has a length:
+    the numbers of ``levels`` are ``levels.0`` and so on in sweeps). What must hold between them is
+    said by ``faults(self)``, which yields a name and a rule, ``("levels.1", "must be below
+    levels.0")``. Define ``leverage(self, bar, account)``. A policy with
     memory also defines ``start(self)``, which returns a NamedTuple of floats, and takes and returns
     it: ``leverage(self, bar, account, memory) -> (leverage, memory)``.
 
@@ -213,7 +246,53 @@ def format_title(class_name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", class_name).lower()
 
 
+def number_elements(settings: Mapping[str, _V]) -> dict[str, Any]:
+    """Return settings by name, the numbers of a list under ``levels.0`` and so on."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        found |= (
+            {f"{name}.{k}": each for k, each in enumerate(value)}
+            if isinstance(value, tuple)
+            else {name: value}
+        )
+    return found
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Return whose a parameter is, ``BTCUSDT`` or nothing, and its own name (``levels.0``)."""
+    head, _, own = name.rpartition(".")
+    if not own.isdecimal():
+        return head, own
+    head, _, field = head.rpartition(".")
+    return head, f"{field}.{own}"
+
+
+def merge_elements(owner: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return changes with lists in the place of their numbers.
+
+    The other numbers of a list are those of ``owner``, or the defaults of a class.
+    """
+    declared, merged = owner.parameters(), dict(changes)
+    for name in changes:
+        field, _, place = name.rpartition(".")
+        known = declared.get(field)
+        if known is None or not (place.isdecimal() and int(place) < known.length):
+            continue
+        values = merged.get(field)
+        if values is None:
+            held = known.default if isinstance(owner, type) else getattr(owner, field)
+            values = [None] * known.length if held is None else held
+        elif isinstance(values, str):
+            values = parse_value(known, values)
+        values = [*values]
+        values[int(place)] = merged.pop(name)
+        merged[field] = values
+    return merged
+
+
 def write_value(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"({', '.join(map(write_value, value))}{',' * (len(value) == 1)})"
     return "float('inf')" if value == math.inf else repr(value)
 
 
@@ -313,6 +392,14 @@ def find_parameters(cls: type[Parameterized]) -> Mapping[str, Parameter]:
         hint = hints[field.name]
         kind, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
         space = next((note for note in notes if isinstance(note, (core.Range, core.Choice))), None)
+        is_list = get_origin(kind) is tuple and get_args(kind)[1:] == (Ellipsis,)
+        kind = get_args(kind)[0] if is_list else kind
+        if is_list != bool(getattr(space, "length", 0)):
+            raise core.ParameterError(
+                f"a list needs its length, and nothing else has one, {cls.__name__}.{field.name} "
+                f"has {field.type!r}; declare {field.name}: Annotated[tuple[float, ...], "
+                "bt.Range(low, high, length=3)]"
+            )
         if kind not in (float, int, str, bool) or (space is None and kind is not bool):
             raise core.ParameterError(
                 f"a parameter needs a type and a range, {cls.__name__}.{field.name} has "
@@ -356,7 +443,21 @@ def check_settings(
     core.check_names(cls.__name__, settings, known, needed, noun="parameter")
 
 
-def check_value(cls: type[Parameterized], parameter: Parameter, value: object) -> object:
+def check_value(cls: type[Parameterized], parameter: Parameter, value: Any) -> object:
+    """Return a value as it is held: of a list, a tuple of its numbers."""
+    if not parameter.length:
+        return check_one(cls, parameter, value)
+    elements = parameter.list_elements()
+    values = value.tolist() if isinstance(value, np.ndarray) else value
+    if not isinstance(values, list | tuple) or len(values) != len(elements):
+        raise core.ParameterError(
+            f"{cls.__name__}.{parameter.name} must be {parameter.space}, got "
+            f"{core.repr_plain(value):.60}"
+        )
+    return tuple(check_one(cls, *each) for each in zip(elements, values, strict=True))
+
+
+def check_one(cls: type[Parameterized], parameter: Parameter, value: object) -> object:
     name = f"{cls.__name__}.{parameter.name}"
     if parameter.space is None:
         return core.Flag().check(name, value)
@@ -369,6 +470,10 @@ def check_value(cls: type[Parameterized], parameter: Parameter, value: object) -
 
 
 def parse_value(parameter: Parameter, value: object) -> object:
+    if parameter.length and isinstance(value, str):
+        value = [each for each in value.strip("()[] ").split(",") if each.strip()]
+    if parameter.length and isinstance(value, list | tuple):
+        return tuple(parse_value(parameter._replace(space=None), each) for each in value)
     if not isinstance(value, str) or parameter.kind is str:
         return value
     if parameter.kind is bool:
@@ -420,10 +525,15 @@ def change_settings(given: type[_T] | _T, changes: Mapping[str, Any]) -> _T:
 
     One that holds nothing but its settings is copied, and only the changes are checked.
     """
+    if any("." in name for name in changes):
+        changes = merge_elements(given, changes)
     if isinstance(given, type):
         return given(**changes)
     cls, held, declared = type(given), vars(given), given.parameters()
-    if held.keys() != declared.keys() or cls.__post_init__ is not Parameterized.__post_init__:
+    is_checked = cls.__post_init__ is Parameterized.__post_init__ and (
+        cls.faults is Parameterized.faults
+    )
+    if held.keys() != declared.keys() or not is_checked:
         return cls(**{**given.settings(), **changes})
     changed = object.__new__(cls)
     checked = {name: check_value(cls, declared[name], value) for name, value in changes.items()}

@@ -29,12 +29,19 @@ if TYPE_CHECKING:
     from backtest.policies.view import AccountView
 
 
+def as_numpy(value: Any) -> Any:
+    """Return a setting whose numbers divide as those of compiled code do."""
+    if isinstance(value, tuple):
+        return tuple(map(as_numpy, value))
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    return np.float64(value) if isinstance(value, float) else np.int64(value)
+
+
 def bind_formula(policy: Policy, columns: tuple[str, ...]) -> tuple[Any, Callable[..., Any]]:
     own = change_settings(policy, {})
     for name, value in policy.settings().items():
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            number = np.float64(value) if isinstance(value, float) else np.int64(value)
-            object.__setattr__(own, name, number)
+        object.__setattr__(own, name, as_numpy(value))
     formula, margin_formula = formula_for(policy, columns), margin_formula_for(policy, columns)
     start = start_memory(policy)
     memory_type = None if start is None else type(start)

@@ -14,7 +14,7 @@ from backtest import core, engine, policies, signals
 from backtest.account import AccountState, without_flows_before
 from backtest.account.records import EQUITY, UNIT
 from backtest.market import Market, find_clock, read_weights, show_signal
-from backtest.policies import Policy
+from backtest.policies import Policy, number_elements, split_name
 from backtest.results import RunSpan, start_tally
 from backtest.sweep.lanes.rows import LANES
 from backtest.sweep.sets import OVERLAY, Sets, find_codes, find_values, take_part, take_sets
@@ -63,7 +63,8 @@ class Watched:
         return repr(self._policy)
 
     def reads(self) -> tuple[str, ...]:
-        return tuple(name for name in self._values if name in self._read)
+        read = {name: each for name, each in self._values.items() if name in self._read}
+        return tuple(number_elements(read))
 
 
 class Columns:
@@ -140,8 +141,8 @@ class Columns:
             seen = policies.observe(watched, self.market)
             reads = watched.reads()
         except Exception:  # the wrapper may lack something that the policy uses
-            seen = policies.observe(policy, self.market)
-            reads = tuple(policy.settings())
+            seen = engine.observe(policy, self.market)
+            reads = tuple(number_elements(policy.settings()))
         with self._lock:
             missing = [name for name in reads if name not in self.reads]
             if missing:
@@ -223,7 +224,7 @@ class Panel:
             named = {f"{OVERLAY}.{name}": value for name, value in overlay.items()}
             self._observe_overlay(self.varied.build_overlay(named))
         for name, columns in zip(self.seen.names, self.columns, strict=True):
-            own = {k: each for k, each in find_values(sets, name).items() if "." not in k}
+            own = {k: each for k, each in find_values(sets, name).items() if not split_name(k)[0]}
             yield from columns.check_ends(own)
 
     def check_set(self, values: Mapping[str, Any]) -> None:
@@ -260,7 +261,7 @@ class Panel:
         """Set up a set that shares all but its policies with an earlier one of the same terms."""
         policy = self.varied.build_policy(values)
         observed = self._observe(policy, values)
-        terms = tuple((name, value) for name, value in values.items() if "." in name)
+        terms = tuple((name, value) for name, value in values.items() if split_name(name)[0])
         if terms:
             like = self._find(self._terms, terms, lambda: self.set_up(values), LANES)
         return like._replace(policies=dict.fromkeys(self.markets.names, policy), observed=observed)
@@ -270,7 +271,7 @@ class Panel:
     ) -> list[engine.ObservedPolicy]:
         found = []
         for each, name, span in zip(self.columns, self.seen.names, self.seen.spans, strict=True):
-            own = {k: v for k, v in find_values(values, name).items() if "." not in k}
+            own = {k: v for k, v in find_values(values, name).items() if not split_name(k)[0]}
             one = core.pick_value(policy, name)
             found.append(
                 engine.ObservedPolicy(one, each.market, each.of_one(own), int(span[0]), "")

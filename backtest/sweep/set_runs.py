@@ -84,7 +84,8 @@ class SetRuns:
         """Return the manifest of a result of sets that vary the settings with these names."""
         test, market, cls = self.test, self.market, self.varied.policy_class
         known, varied = self.varied.settings, {*names}
-        held = {name: known[name].value for name in cls.parameters() if name not in varied}
+        own = [part for each in cls.parameters().values() for part in each.list_elements()]
+        held = {each.name: known[each.name].value for each in own if each.name not in varied}
         held = {name: each for name, each in held.items() if each is not dataclasses.MISSING}
         manifest: dict[str, Any] = to_plain(
             {

@@ -17,7 +17,7 @@ from backtest import core
 from backtest.account import Account, Multiple, check_setting
 from backtest.engine import Backtest
 from backtest.market import Market, Markets
-from backtest.policies import Policy, change_settings
+from backtest.policies import Policy, change_settings, number_elements, split_name
 from backtest.signals import SignalRule
 from backtest.venue import Venue
 
@@ -63,8 +63,8 @@ class Setting(NamedTuple):
     @property
     def when(self) -> core.Condition:
         when: core.Condition = getattr(self.space, "when", None)
-        head, dot, _ = self.name.rpartition(".")
-        return when if when is None else (f"{head}{dot}{when[0]}", when[1])
+        head, _ = split_name(self.name)
+        return when if when is None else (f"{head}{'.' * bool(head)}{when[0]}", when[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +129,7 @@ class VariedTest:
         return dataclasses.replace(self, test=test)
 
     def has_own(self, names: Iterable[str]) -> bool:
-        heads = {name.rpartition(".")[0] for name in names}
+        heads = {split_name(name)[0] for name in names}
         return bool(heads & ({*self.names} - {*RESERVED} | {OVERLAY}))
 
     def build_test(self, values: Mapping[str, Any], **changes: Any) -> Backtest:
@@ -147,7 +147,7 @@ class VariedTest:
         return self.build_policy(values)
 
     def build_policy(self, values: Mapping[str, Any]) -> Policy:
-        own = {name: value for name, value in values.items() if "." not in name}
+        own = {name: value for name, value in values.items() if not split_name(name)[0]}
         return change_settings(self.policy, self._read(own, ""))
 
     def build_overlay(self, values: Mapping[str, Any]) -> Policy | None:
@@ -180,11 +180,12 @@ class VariedTest:
 def list_parameters(
     owner: type[Policy] | Policy | SignalRule, prefix: str = ""
 ) -> Iterator[Setting]:
-    for each in owner.parameters().values():
+    held = {} if isinstance(owner, type) else number_elements(owner.settings())
+    for each in (part for own in owner.parameters().values() for part in own.list_elements()):
         space: Any = core.Flag() if each.space is None else each.space
         check = partial(space.check, whole=True) if each.kind is int else space.check
         default = dataclasses.MISSING if each.default is None else each.default
-        value = default if isinstance(owner, type) else getattr(owner, each.name)
+        value = held.get(each.name, default)
         yield Setting(f"{prefix}{each.name}", each.kind, space, check, value, may_be_none=False)
 
 
@@ -214,15 +215,15 @@ def list_fields(value: core.Value, prefix: str) -> Iterator[Setting]:
 
 
 def suggest_name(name: str, known: Mapping[str, object]) -> str:
-    same = [each for each in known if each.rpartition(".")[2] == name.rpartition(".")[2]]
+    same = [each for each in known if split_name(each)[1] == split_name(name)[1]]
     return core.did_you_mean(name, same) or core.did_you_mean(name, known)
 
 
 def find_own(values: Mapping[str, _T], owner: str) -> dict[str, _T]:
     if owner in RESERVED:
         return {}
-    split = ((name.rpartition("."), value) for name, value in values.items())
-    return {own: value for (head, _, own), value in split if head == owner}
+    split = ((split_name(name), value) for name, value in values.items())
+    return {own: value for (head, own), value in split if head == owner}
 
 
 def find_values(values: Mapping[str, _T], owner: str) -> dict[str, _T]:
@@ -364,7 +365,7 @@ def find_unknown(settings: Mapping[str, Setting], given: Mapping[str, object]) -
         if name.startswith(SIGNAL) and not names_signal(settings):
             yield f"{name} needs a signal rule, the signal is none; rsi:14:30:70 for example"
         elif name not in settings:
-            own = ", ".join(each for each in settings if "." not in each)
+            own = ", ".join(each for each in settings if not split_name(each)[0])
             known = f"{own or 'no parameters'}, account.band, venue.fees.taker and such"
             near = suggest_name(name, settings) or f"; there are {known}"
             yield f"there is nothing named {name!r} to vary{near}"
@@ -379,7 +380,7 @@ def find_uneven(given: Mapping[str, np.ndarray]) -> Iterator[str]:
 
 def find_missing(settings: Mapping[str, Setting], given: Mapping[str, object]) -> Iterator[str]:
     for name, setting in settings.items():
-        if setting.value is dataclasses.MISSING and not {name, name.rpartition(".")[2]} & {*given}:
+        if setting.value is dataclasses.MISSING and not {name, split_name(name)[1]} & {*given}:
             yield f"{name} has no default and must be given"
 
 
@@ -495,7 +496,7 @@ def find_active(settings: Settings, sets: Sets, name: str) -> core.BoolArray:
 
 def find_known(name: str, settings: Settings, given: Mapping[str, Any]) -> str:
     """Return the name of all instruments in place of one's own that is not given."""
-    of_all = name.rpartition(".")[2]
+    of_all = split_name(name)[1]
     return of_all if name not in given and of_all in settings and of_all in given else name
 
 
@@ -689,7 +690,8 @@ def _declared(varied: VariedTest, fixed: Given) -> dict[str, Any]:
     parameters = varied.policy_class.parameters().values()
     return {
         each.name: [False, True] if each.space is None else each.space
-        for each in parameters
+        for own in parameters
+        for each in own.list_elements()
         if each.name not in fixed
     }
 

@@ -97,6 +97,17 @@ def test_a_number_of_days_a_year_is_read_from_a_file_as_from_set(folder):
     assert [build_experiment(each).test.calendar for each in (of_file, of_set)] == ["365"] * 2
 
 
+def test_a_list_is_given_whole_in_a_file_or_by_its_numbers(folder):
+    file = folder / "e.toml"
+    file.write_text('policy = {name = "ladder", settings = {levels = [3, 2, 1]}}\n')
+    given = {"": (3, 2, 1), "levels.1=2.5": (3, 2.5, 1), "levels=4,1,0": (4, 1, 0)}
+    for word, levels in given.items():
+        entries = [read_entry(*word.split("="))] if word else []
+        assert build_experiment(draft_experiment(file, entries)).policy.levels == levels
+    typed = draft_experiment(None, [("policy.name", "Ladder(levels=(5, 2, 1))")])
+    assert build_experiment(typed).policy.levels == (5, 2, 1)
+
+
 def list_code(cache):
     """Return the objects of compiled rules: all but those of policies."""
     names = {path.name for path in cache.rglob("*.o")}

@@ -13,7 +13,7 @@ import pytest
 
 import backtest as bt
 from backtest import Choice, PolicyError, Range
-from backtest.policies import formula_for
+from backtest.policies import change_settings, formula_for
 from backtest.policies.formulas import may_read_of_account, rewrite_formula
 from backtest.results.manifest import hash_source
 from backtest.strategies import VolTarget
@@ -147,6 +147,52 @@ def misspell(self: Any, bar: Any, account: Any) -> float:
 ])  # fmt: skip
 def test_bad_policies_are_refused(call: Callable[[], object], words: str):
     check_refused(call, words)
+
+
+class Steps(bt.Policy):
+    """A list of numbers, whose order is a rule of its own."""
+
+    levels: Annotated[tuple[float, ...], Range(0, 10, "turns", length=3)] = (3.0, 2.0, 1.0)
+
+    def faults(self):
+        for k, (above, below) in enumerate(zip(self.levels, self.levels[1:], strict=False), 1):
+            if above < below:
+                yield f"levels.{k}", f"must be at most levels.{k - 1}"
+
+    def leverage(self, bar, account):
+        fall = account.drawdown
+        return self.levels[0] if fall < 0.02 else self.levels[1 if fall < 0.05 else 2]
+
+
+def test_a_parameter_may_be_a_list_whose_numbers_have_names():
+    policy = Steps(levels=np.array([4, 2, 1]))
+    assert (policy.levels, repr(policy)) == ((4.0, 2.0, 1.0), "Steps(levels=(4.0, 2.0, 1.0))")
+    assert eval(repr(policy)) == Steps.from_settings({"levels.0": "4"}) == policy
+    assert Steps.from_settings({"levels": "4,2,1"}) == Steps.from_settings(policy.settings())
+    assert change_settings(policy, {"levels.2": 0.5}).levels == (4.0, 2.0, 0.5)
+    capped = bt.strategies.Capped(policy, cap=3.0)
+    assert capped.policies == (policy,)
+    for levels, said in {
+        (1.0, 2.0): "levels must be 3 numbers, each 0 to 10 turns, got",
+        (3.0, 2.0, 11.0): "levels.2 must be 0 to 10 turns, got 11",
+        (3.0, 4.0, 1.0): "Steps.levels.1 must be at most levels.0, got 4",
+    }.items():
+        check_refused(lambda given=levels: Steps(levels=given), said)
+    check_refused(lambda: Steps.from_settings({"levels.3": 1.0}), "no parameter 'levels.3'")
+
+
+@pytest.mark.filterwarnings("ignore:.* sets failed")
+def test_the_numbers_of_a_list_vary_in_sweeps_and_searches():
+    """A set that breaks an order is a row with its cause."""
+    test = bt.Backtest(MARKET, venue=VENUE, account=bt.Account())
+    sweep = test.sweep(Steps, {"levels.0": [2.0, 5.0], "levels.2": [0.5, 4.0]}, compile=False)
+    expected = [test.run(Steps(levels=(x, 2.0, 0.5)), compile=False) for x in (2.0, 5.0)]
+    found = sweep.table["final_equity"].tolist()
+    assert found[::2] == [each.metrics["final_equity"] for each in expected]
+    is_refused = sweep.table["error"].str.contains("levels.2 must be at most")
+    assert is_refused.tolist() == [False, True, False, True]
+    drawn = test.sweep(Steps, 2, space={"levels.0": (3.0, 9.0)}, compile=False).table
+    assert drawn["levels.0"].between(3.0, 9.0).all()
 
 
 def test_an_error_of_a_formula_names_its_line_and_its_bar():

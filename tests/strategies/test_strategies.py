@@ -410,12 +410,12 @@ def climb(policy: Ladder, values: np.ndarray) -> np.ndarray:
     return np.array(levels)
 
 
-STEPS: dict[str, Any] = {"level_1": 3.0, "level_2": 1.5, "level_3": 0.5, "band": 0.2}
+STEPS: dict[str, Any] = {"levels": (3.0, 1.5, 0.5), "band": 0.2}
 
 
 def test_a_ladder_steps_at_its_thresholds_and_back_under_their_bands():
     """Thresholds 0.5 and 1.0, band a fifth: passed back under 0.4 and 0.8, not before."""
-    policy = Ladder(by="volatility", volatility_1=0.5, volatility_2=1.0, **STEPS)
+    policy = Ladder(by="volatility", volatilities=(0.5, 1.0), **STEPS)
     sigma = np.array([0.3, 0.499, 0.5, 0.41, 0.399, 1.2, 0.81, 0.79, 0.45, 0.39, 1.0, 0.1])
     expected = [3.0, 3.0, 1.5, 1.5, 3.0, 0.5, 0.5, 1.5, 1.5, 3.0, 0.5, 3.0]
     assert climb(policy, sigma).tolist() == expected
@@ -424,9 +424,7 @@ def test_a_ladder_steps_at_its_thresholds_and_back_under_their_bands():
 def test_a_ladder_by_drawdown_follows_the_account():
     """Levels 2, 1 and 0.5 at falls of 10 % and 20 %, each held until the next close."""
     close = 100.0 * np.cumprod([1.0, 1.0, 0.96, 0.98, 0.9, 0.9, 1.1, 1.3, 1.3, 1.3, 1.01])
-    policy = Ladder(
-        by="drawdown", level_1=2.0, level_2=1.0, level_3=0.5, drawdown_1=0.1, drawdown_2=0.2
-    )
+    policy = Ladder(by="drawdown", levels=(2.0, 1.0, 0.5), drawdowns=(0.1, 0.2))
     bars = live(market_of(close), policy, compile=False).bars
     returns = close[1:] / close[:-1] - 1.0
     equity, peak, step, expected = 1.0, 1.0, 0, []

@@ -8,7 +8,7 @@ import pytest
 
 import backtest as bt
 from backtest.signals.rules import read_named
-from backtest.strategies import Constant, LiquidationDistance, VolTarget
+from backtest.strategies import Constant, Ladder, LiquidationDistance, VolTarget
 from backtest.sweep.lanes import runner
 from backtest.sweep.set_evaluator import Evaluator, Rows
 from backtest.sweep.sets import VariedTest, grid
@@ -188,6 +188,10 @@ ROWS: dict[str, tuple[Any, bt.Venue, dict[str, Any], dict[str, Any]]] = {
         Modes, BINANCE, {},
         grid({"mode": ["plain", "both"], "kind": ["x", "y"], "scale": [0.5, 2.0],
               "count": [1, 3], "is_on": [True, False]}),
+    ),
+    "numbers of lists": (
+        Ladder, LEAN, {},
+        draw(96, levels__0=(0.5, 3.0), levels__2=(0.0, 1.0), volatilities__1=(0.3, 2.0)),
     ),
     "limit orders": (
         VolTarget, BINANCE, {"fill": "limit", "offset": 0.002, "max_holding": "2d"},

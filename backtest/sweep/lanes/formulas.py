@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from backtest import _compile, core, engine
-from backtest._compile.code_identity import CodeText
 from backtest.margin import LEVELS, MarginRules
-from backtest.policies import AccountView, Policy
+from backtest.policies import AccountView, Policy, number_elements
 from backtest.policies.policy import BAR_FIELDS
 from backtest.sweep.lanes import closes, loop, quiet, rows, trades
 from backtest.sweep.lanes.rows import LANES
@@ -57,11 +55,12 @@ def locate_lane_formula(
     *,
     has_own_columns: bool,
 ) -> int:
-    constants = {name for name, each in policy.settings().items() if each in (0, 1)} - asked
+    numbered = number_elements(policy.settings())
+    constants = {name for name, each in numbered.items() if each in (0, 1)} - asked
     shape = LaneShape(varied, frozenset(constants), has_own_columns, read)
 
-    def write(memory: type | None, _: CodeText) -> list[str]:
-        return write_lane_formula(policy.settings(), columns, memory, shape)
+    def write(memory: type | None, _: engine.CodeText) -> list[str]:
+        return write_lane_formula(policy, columns, memory, shape)
 
     recipe = engine.make_recipe(policy, columns, write, "lanes")
     records = {"MarginRules": MarginRules, "AccountView": AccountView}
@@ -69,20 +68,21 @@ def locate_lane_formula(
 
 
 def write_lane_formula(
-    settings: Mapping[str, Any],
+    policy: Policy,
     columns: tuple[str, ...],
     memory: type | None,
     shape: LaneShape,
 ) -> list[str]:
     inside = "seen[{}]".format if shape.has_own_columns else "seen_{}".format
-    prices = range(len(BAR_FIELDS) - 1)
+    prices, settings = range(len(BAR_FIELDS) - 1), number_elements(policy.settings())
     given = [
         repr(each)
         if name in shape.constants
         else engine.read_parameter(f"params[{k * LANES}]", each)
         for k, (name, each) in enumerate(settings.items())
     ]
-    hoisted = [f"    shared_{name} = {each}" for name, each in zip(settings, given, strict=True)]
+    shared = [f"shared_{name.replace('.', '_at_')}" for name in settings]
+    hoisted = [f"    {name} = {each}" for name, each in zip(shared, given, strict=True)]
     hoisted += [f"    bar_{k} = bar_numbers[{k}]" for k in prices]
     if not shape.has_own_columns:
         hoisted += [f"    seen_{k} = seen[{k * LANES}]" for k in range(len(columns))]
@@ -100,12 +100,15 @@ def write_lane_formula(
             "    is_negative = False",
             "    for lane in range(count):",
         ],
-        settings=[
-            engine.read_parameter(f"params[{at_row(k)}]", each)
-            if name in shape.varied
-            else f"shared_{name}"
-            for k, (name, each) in enumerate(settings.items())
-        ],
+        settings=engine.write_settings(
+            [
+                engine.read_parameter(f"params[{at_row(k)}]", each)
+                if name in shape.varied
+                else shared[k]
+                for k, (name, each) in enumerate(settings.items())
+            ],
+            policy,
+        ),
         bar=["time / 1e9", *(f"bar_{k}" for k in prices), *own],
         account=[f"account = AccountView({', '.join(view)}, venue)"],
         end=[

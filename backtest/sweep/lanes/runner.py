@@ -12,6 +12,7 @@ from backtest._compile import COMPILER_LOCK
 from backtest.account.records import EQUITY
 from backtest.core import BacktestError, IntArray
 from backtest.engine import Setup, summarize_account
+from backtest.policies import split_name
 from backtest.results import name_tally, sampled_returns
 from backtest.results.measure_table import CORE, STREAMED
 from backtest.results.tally import FIRST_UNIT
@@ -111,7 +112,7 @@ def split(
 ) -> Iterator[SetTask]:
     reads = panel.list_reads()
     texts = [name for name in sets if sets[name].dtype == object]
-    terms = [name for name in sets if "." in name and name not in OWN_TERMS]
+    terms = [name for name in sets if split_name(name)[0] and name not in OWN_TERMS]
     apart = [sets[name] for name in dict.fromkeys([*texts, *terms])]
     shared = [sets[name] for name in sets if name in OWN_TERMS and sets[name].dtype != object]
     apart += [each > 0.0 for each in shared]
