@@ -141,7 +141,7 @@ class Columns:
             seen = policies.observe(watched, self.market)
             reads = watched.reads()
         except Exception:  # the wrapper may lack something that the policy uses
-            seen = engine.observe(policy, self.market)
+            seen = policies.observe(policy, self.market)
             reads = tuple(number_elements(policy.settings()))
         with self._lock:
             missing = [name for name in reads if name not in self.reads]

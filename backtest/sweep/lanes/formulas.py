@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from backtest import _compile, core, engine
+from backtest._compile.code_identity import CodeText
 from backtest.margin import LEVELS, MarginRules
 from backtest.policies import AccountView, Policy, number_elements
 from backtest.policies.policy import BAR_FIELDS
@@ -59,7 +60,7 @@ def locate_lane_formula(
     constants = {name for name, each in numbered.items() if each in (0, 1)} - asked
     shape = LaneShape(varied, frozenset(constants), has_own_columns, read)
 
-    def write(memory: type | None, _: engine.CodeText) -> list[str]:
+    def write(memory: type | None, _: CodeText) -> list[str]:
         return write_lane_formula(policy, columns, memory, shape)
 
     recipe = engine.make_recipe(policy, columns, write, "lanes")
