@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple, SupportsFloat
+from typing import Any, NamedTuple, Self, SupportsFloat
 
 import numpy as np
 import pandas as pd
@@ -123,7 +123,7 @@ STYLES: Mapping[str, Callable[[float], str]] = {
     "points": lambda fraction: f"{100.0 * fraction + 0.0:,.1f}",
     "whole": "{:.0f}".format,
     "round money": format_round_money,
-    "turns": "{:.2f}x".format,
+    "turns": "{:,.2f}x".format,
     "multiple": "{:.3f}x".format,
     "count": lambda value: "unlimited" if math.isinf(value) else f"{value:,.0f}",
     "claim": lambda value: "yes" if value else "no",
@@ -137,7 +137,7 @@ def format_cell(value: object, write: Callable[[float], str]) -> str:
     if isinstance(value, pd.Timestamp):
         return format_time(value.value)
     if isinstance(value, str) or not isinstance(value, SupportsFloat):
-        return str(value)
+        return value if isinstance(value, str) else str(value)
     number = float(value)
     return NONE if math.isnan(number) else write(number)
 
@@ -153,6 +153,31 @@ DIRECTIONS = {
 
 def keep_units(text: str) -> str:
     return NUMBER_AND_UNIT.sub(HARD_SPACE, text)
+
+
+class Measured(str):
+    """The text of a measure, which knows its name and how it was formatted."""
+
+    __slots__ = ("measure", "style")
+    measure: str
+    style: str
+
+    def __new__(cls, text: str, measure: str, style: str) -> Self:
+        made = super().__new__(cls, text)
+        made.measure, made.style = measure, style
+        return made
+
+    @property
+    def marked(self) -> str:
+        """The text between marks that a page reads, for use inside a sentence."""
+        return f"\ue000{self.measure}|{self.style}\ue001{self}\ue002"
+
+
+MARKED = re.compile("\ue000(\\w+)\\|([^\ue001]*)\ue001([^\ue002]*)\ue002")
+
+
+def strip_marks(text: str) -> str:
+    return MARKED.sub(r"\3", text)
 
 
 def clip(text: str, most: int) -> str:

@@ -68,10 +68,12 @@ class ShownChart(NamedTuple):
     where both axes are equal), ``"intervals"`` (values by label, from the second column to the
     third, in color where the fourth holds), ``"quotes"`` (a line of the first column, bars from the
     second to the third) or ``"accounts"`` (unit values over time above their drawdowns). ``colors``
-    are roles by column. ``log`` and ``percent`` name axes: ``"x"``, ``"y"`` or both. ``marks`` are
-    dotted lines on the x axis, times in ns. ``events`` are marked in the first panel: ``y``,
-    ``label``, ``color``, ``symbol`` and ``row``, that of the ledger of the page. ``size`` is
-    ``"full"``, ``"half"`` or ``"narrow"``, ``height`` in pixels.
+    are roles by column, ``dotted`` columns drawn as dotted lines. ``spans`` are shaded over all
+    panels, each from one time to another in ns, with its name. ``log`` and ``percent`` name axes:
+    ``"x"``, ``"y"`` or both. ``marks`` are dotted lines on the x axis, times in ns, named by
+    ``mark_names``. ``events`` are marked in the first panel: ``y``, ``label``, ``color``,
+    ``symbol`` and ``row``, that of the ledger of the page. ``size`` is ``"full"``, ``"half"``,
+    ``"third"`` or ``"narrow"``, ``height`` in pixels.
     """
 
     key: str
@@ -90,6 +92,9 @@ class ShownChart(NamedTuple):
     height: int = 300
     panels: tuple[Panel, ...] = ()
     events: pd.DataFrame | None = None
+    mark_names: tuple[str, ...] = ()
+    dotted: tuple[str, ...] = ()
+    spans: tuple[tuple[int, int, str], ...] = ()
 
 
 Shown: TypeAlias = ShownTable | ShownChart | str

@@ -19,13 +19,15 @@ from backtest.market import find_clock
 from backtest.policies import Policy
 from backtest.results import compound_growth
 from backtest.results.performance import LEAST_DEVIATION
-from backtest.results.result import Result
+from backtest.results.result import EqualRisk, Result
 from backtest.results.run_record import measure_holding
 
 BUY_AND_HOLD, CONSTANT = "buy and hold", "constant leverage at equal risk"
 """The benchmark lines of an account."""
 MOST_RUNS = 6
 """The most runs of one account in the search for its scale."""
+MOST_PLAIN = 10_000
+"""Bars times instruments up to which an account in plain Python gets its line at equal risk."""
 EXACT = 1e-6
 """The relative distance from the target volatility at which the search ends."""
 NEAR = 0.01
@@ -57,18 +59,20 @@ class ScaledAccount(NamedTuple):
         return rest if rest * float(self.result.returns.min()) > -1.0 else 1.0
 
 
-def scale_to_volatility(result: Result, target: float, most: float = 1.0) -> ScaledAccount:
+def scale_to_volatility(
+    result: Result, target: float, most: float = 1.0, exact: float = EXACT
+) -> ScaledAccount:
     """Scale all positions of an account, and run it again, until it has an annual volatility.
 
     ``most`` is the largest scale. Secant steps in logarithms: ln c <- ln c + ln(target / sigma) /
     e, with the elasticity e = 1 at first, and then d ln sigma / d ln c of the last two runs. The
-    nearest of at most 6 runs is returned; ``distance`` says how near.
+    nearest of at most 6 runs is returned; ``distance`` says how near, ``exact`` how near suffices.
     """
     volatility = result.metrics["volatility"]
     best = ScaledAccount(result, 1.0, volatility, target)
     scale, elasticity = 1.0, 1.0
     for _ in range(MOST_RUNS):
-        if best.distance <= EXACT or not volatility > LEAST_DEVIATION:
+        if best.distance <= exact or not volatility > LEAST_DEVIATION:
             break
         step = math.exp(math.log(target / volatility) / elasticity)
         last, scale = scale, min(most, scale * step)
@@ -104,7 +108,9 @@ class ConstantLeverage(Policy):
         return self.turns
 
 
-def hold_at_equal_risk(result: Any, volatility: float | None = None) -> ScaledAccount | None:
+def hold_at_equal_risk(
+    result: Any, volatility: float | None = None, exact: float = EXACT
+) -> ScaledAccount | None:
     """Return a constant leverage on the terms of an account, at its annual volatility or another.
 
     It trades the same bars and signal, under the same overlay, at the same costs and limits. The
@@ -123,7 +129,23 @@ def hold_at_equal_risk(result: Any, volatility: float | None = None) -> ScaledAc
     seen = clock.pick(setup.signal)
     observed = observe_policies(policies, setup.overlay, clock.seen, seen, is_checked=False)
     constant = run_again(result, setup.change(policies=policies, observed=observed))
-    return scale_to_volatility(constant, target, most=math.inf)
+    return scale_to_volatility(constant, target, most=math.inf, exact=exact)
+
+
+def find_equal_risk(result: Any) -> EqualRisk | None:
+    """Return the constant leverage with the account's volatility, within 1 %; None if none has it.
+
+    See :func:`hold_at_equal_risk` for the accounts that have none; a long one in plain Python has
+    none either, as it takes some runs.
+    """
+    is_long = len(result.time) * len(result.names) > MOST_PLAIN
+    if result.manifest["compiled"] != "yes" and is_long:
+        return None
+    held = hold_at_equal_risk(result, exact=NEAR)
+    if held is None or not held.distance <= NEAR:
+        return None
+    unit = held.result.of_account("unit") / held.result.tally.first_unit
+    return EqualRisk(held.scale, unit)
 
 
 def measure_market(result: Result) -> dict[str, float]:

@@ -224,6 +224,8 @@ def find_gap_ends(values: core.FloatArray, buckets: int) -> core.IntArray:
 
 COLORS = ("accent", "loss", "ink", "neutral", "step_5", "step_2", "step_3", "muted")
 DASHES = ("solid", "dash", "dot")
+MOST_NUMBERS = 200
+"""Cells of a heat map up to which each has its number in it."""
 FROM_LABELS = ("intervals", "tornado")
 MOST_POINTS = 3_000
 """Most points of a column in a scatter but the last."""
@@ -252,8 +254,37 @@ def has_values(table: pd.DataFrame) -> bool:
 
 
 def build_chart(shown: core.ShownChart, traces: list[Any], layout: dict[str, Any]) -> Chart:
+    if shown.panels or shown.kind in ("bars", "line", "area"):
+        fix_margins(layout)
     figure = {"data": traces, "layout": layout}
-    return Chart(shown.key, shown.title, shown.caption, figure, layout["height"], shown.size)
+    values = () if shown.kind in FROM_LABELS else tuple(describe_lines(shown))
+    return Chart(
+        shown.key, shown.title, shown.caption, figure, layout["height"], shown.size, values
+    )
+
+
+def fix_margins(layout: Layout) -> None:
+    """Give a chart margins that fit its labels: measuring them doubles the time to draw it."""
+    for name, axis in layout.items():
+        if name[1:].startswith("axis"):
+            axis["automargin"] = False
+    bottom = 46 if layout["xaxis"].get("title") else 34
+    left = 74 if layout["yaxis"].get("title") else 56
+    layout["margin"] = {**layout["margin"], "l": left, "b": bottom}
+
+
+def describe_lines(shown: core.ShownChart) -> Iterator[tuple[str, ...]]:
+    """Yield name, first, lowest, highest and last value of each column, for a screen reader."""
+    percents = {name for each in shown.panels if each.percent for name in each.columns}
+    for name, column in pd.DataFrame(shown.table).items():
+        values = mask_infinite(column.to_numpy(dtype=np.float64))
+        known = values[~np.isnan(values)]
+        if not len(known):
+            continue
+        is_percent = name in percents or ("y" in shown.percent and not shown.panels)
+        write = core.format_percent if is_percent else core.format_number
+        found = (known[0], known.min(), known.max(), known[-1])
+        yield str(name), *(write(float(each)) for each in found)
 
 
 def choose_color(shown: core.ShownChart, name: object, place: int) -> str:
@@ -276,21 +307,56 @@ def draw_panels(shown: core.ShownChart, table: pd.DataFrame) -> Chart | None:
         axis |= {"tickformat": PERCENTS} if panel.percent else {}
         columns = {name: mask_infinite(table[name].to_numpy(dtype=np.float64))
                    for name in panel.columns}  # fmt: skip
-        axis |= LOG if panel.scale and is_wide(*columns.values()) else {}
+        if panel.scale:
+            is_log = is_wide(*columns.values())
+            axis |= LOG if is_log else {}
+            layout.setdefault("updatemenus", []).append(offer_scales(axis, number, is_log))
         hover = "%{y:.1%}" if panel.percent else "%{y:,.6~g}"
         for column, values in columns.items():
             color = choose_color(shown, column, panel.columns.index(column))
             shape = {"shape": "hv"} if shown.kind == "steps" else {}
+            shape |= {"dash": "dot"} if column in shown.dotted else {}
             more: dict[str, Any] = {"line": {"width": 1.2, **shape}, "yaxis": f"y{number}"}
             label = escape_label(column)
             traces.append(draw_series(closes, values, label, color, hovertemplate=hover, **more))
     traces += draw_events(shown)
+    for first, last, name in shown.spans:
+        shade_span(layout, first, last, name, len(panels))
     if shown.events is not None and len(shown.events):
-        layout |= {"showlegend": True, "legend": {"y": 1.03, "traceorder": "normal"}}
+        layout |= {"showlegend": True, "legend": {"yref": "container", "y": 1, "yanchor": "top",
+                                                  "traceorder": "normal"}}  # fmt: skip
         layout["margin"] = {**layout["margin"], "t": 60}
     else:
         layout["margin"] = {**layout["margin"], "t": 30}
     return build_chart(shown, traces, layout)
+
+
+def offer_scales(axis: Mapping[str, Any], number: str, is_log: bool) -> dict[str, Any]:
+    """Return the two buttons above a panel that switch its axis between linear and logarithmic."""
+    scales = (("linear", "linear"), ("log", "log"))
+    return {
+        "type": "buttons", "direction": "right", "showactive": True, "active": int(is_log),
+        "x": 1, "xanchor": "right", "y": axis["domain"][1], "yanchor": "bottom",
+        "pad": {"b": 2, "t": 0, "l": 0, "r": 0}, "bgcolor": LIGHT["paper"],
+        "bordercolor": LIGHT["grid"], "font": {"size": 11, "color": LIGHT["muted"]},
+        "buttons": [{"label": label, "method": "relayout", "args": [{f"yaxis{number}.type": kind}]}
+                    for label, kind in scales],
+    }  # fmt: skip
+
+
+def shade_span(layout: Layout, first: int, last: int, name: str, panels: int) -> None:
+    """Add a shaded time to a layout, over all panels, with its name at the foot of the last."""
+    start, end = (str(np.datetime64(each, "ns").astype("datetime64[s]")) for each in (first, last))
+    layout.setdefault("shapes", []).append({
+        "type": "rect", "x0": start, "x1": end, "xref": "x", "y0": 0, "y1": 1, "yref": "paper",
+        "fillcolor": LIGHT["loss_soft"], "line": {"width": 0}, "layer": "below", "opacity": 0.6,
+    })  # fmt: skip
+    middle = str(np.datetime64((first + last) // 2, "ns").astype("datetime64[s]"))
+    axis = "y" if panels == 1 else f"y{panels}"
+    layout["annotations"].append({
+        "text": name, "x": middle, "xref": "x", "y": 0, "yref": f"{axis} domain",
+        "yanchor": "bottom", "showarrow": False, "font": {"size": 12, "color": LIGHT["loss"]},
+    })  # fmt: skip
 
 
 def name_panel(shown: core.ShownChart, panel: core.Panel) -> str:
@@ -340,7 +406,9 @@ def mask_infinite(values: core.FloatArray) -> core.FloatArray:
 
 
 def draw_bars(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
-    layout |= {"barmode": "overlay", "bargap": 0.05}
+    is_beside = isinstance(table.index[0], str)
+    layout |= {"barmode": "group" if is_beside else "overlay", "bargap": 0.2 if is_beside else 0.05}
+    layout["xaxis"] |= {"type": "category"} if is_beside else {}
     for place, (name, column) in enumerate(table.items()):
         yield {
             "type": "bar", "x": list(table.index), "y": column.to_numpy(dtype=np.float64),
@@ -360,10 +428,12 @@ def draw_heat(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Tr
     x, y = ([escape_label(each if isinstance(each, str) else f"{each:.3g}") for each in labels]
             for labels in (grid.index, grid.columns))  # fmt: skip
     color = shown.colors.get(str(table.columns[0]), "loss")
+    text = "%{z:.3g}" if grid.size <= MOST_NUMBERS else ""
     yield {
         "type": "heatmap", "x": x, "y": y, "z": grid.to_numpy(dtype=np.float64).T,
         "colorscale": [[0.0, LIGHT["paper"]], [1.0, LIGHT[color]]], "hoverongaps": False,
-        "hovertemplate": "%{x}, %{y}: %{z:.4g}<extra></extra>",
+        "hovertemplate": "%{x}, %{y}: %{z:.4g}<extra></extra>", "texttemplate": text,
+        "textfont": {"size": 10},
         "colorbar": {"thickness": 10, "outlinewidth": 0, "tickfont": {"color": LIGHT["muted"]}},
     }  # fmt: skip
 
@@ -384,8 +454,19 @@ def draw_marks(shown: core.ShownChart, table: pd.DataFrame) -> list[dict[str, An
     values = mask_infinite(table.to_numpy(dtype=np.float64)) if shown.marks else np.empty(0)
     ends = [float(np.nanmin(values)), float(np.nanmax(values))] if len(values) else []
     dot = {"color": LIGHT["neutral"], "width": 1.2, "dash": "dot"}
-    known = [each for each in shown.marks if math.isfinite(each)]
-    return [draw_line([at, at], ends, "mark", "neutral", line=dot) for at in known]
+    names = shown.mark_names or ("mark",) * len(shown.marks)
+    more: dict[str, Any] = {"line": dot}
+    if shown.mark_names:
+        more |= {"mode": "lines+text", "textposition": "top center",
+                 "textfont": {"size": 10, "color": LIGHT["muted"]}}  # fmt: skip
+    heights = (
+        [[ends[0], ends[1] * (1.0 - 0.09 * (k % 2))] for k in range(len(names))] if ends else []
+    )
+    return [
+        draw_line([at, at], height, name, "neutral", **more, text=["", name])
+        for at, name, height in zip(shown.marks, names, heights, strict=True)
+        if math.isfinite(at)
+    ]
 
 
 def draw_scatter(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:

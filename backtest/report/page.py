@@ -13,7 +13,7 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from backtest import core
-from backtest.core.number_text import NONE, STYLES, Head
+from backtest.core.number_text import NONE, STYLES, Head, Measured, strip_marks
 from backtest.results import name_measure
 from backtest.results.measure_table import ABOUT
 
@@ -86,6 +86,7 @@ class Chart(NamedTuple):
     figure: Mapping[str, Any]
     height: int = 320
     size: str = "full"
+    values: tuple[tuple[str, ...], ...] = ()
 
 
 class Code(NamedTuple):
@@ -110,7 +111,7 @@ class Page:
     manifest: Mapping[str, Any]
     title: str
     notices: Sequence[str]
-    summary: str
+    marked_summary: str
     facts: Sequence[Fact]
     write_sections: Callable[[], Sequence[Section]]
     collect: Callable[[], Mapping[str, Any]] = dict
@@ -118,6 +119,10 @@ class Page:
     @property
     def identity(self) -> str:
         return str(self.manifest["id"])
+
+    @property
+    def summary(self) -> str:
+        return strip_marks(self.marked_summary)
 
     @property
     def subtitle(self) -> str:
@@ -198,12 +203,13 @@ def write_row(
     shown: core.ShownTable, heads: Mapping[str, core.Head], label: str, row: Mapping[Any, Any]
 ) -> Iterator[str | Cell]:
     for name, head in heads.items():
-        if shown.has_measures or head.style == MEASURE:
-            yield format_measure(label if shown.has_measures else name, float(row[name]))
+        if (shown.has_measures and not isinstance(row[name], str)) or head.style == MEASURE:
+            write = format_measure if shown.has_measures else write_measure
+            yield write(label if shown.has_measures else name, float(row[name]))
             continue
         ends: Sequence[Any] = [row[name], *([row[head.until]] if head.until else [])]
         cells = [core.format_cell(each, STYLES[head.style]) for each in ends]
-        text = NONE if {*cells} == {NONE} else " to ".join(cells)
+        text = NONE if {*cells} == {NONE} else " to ".join(cells) if head.until else cells[0]
         yield Cell(text, find_tint(float(row[name]))) if shown.is_tinted else text
 
 
@@ -216,9 +222,15 @@ IN_PERCENT = ("fraction", "fraction per year")
 PLAIN = ("count", "0 or 1")
 
 
-def format_measure(name: str, value: float) -> str:
+def format_measure(name: str, value: float) -> Measured:
+    return Measured(write_measure(name, value), name, MEASURE)
+
+
+def write_measure(name: str, value: float) -> str:
     if math.isnan(value):
         return "n/a"
+    if name not in ABOUT:
+        return core.format_number(value)
     unit = ABOUT[name].unit
     if unit in IN_PERCENT or name == "volatility":
         return core.format_percent(value)

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backtest import core
-from backtest.core.number_text import HARD_SPACE
+from backtest.core.number_text import HARD_SPACE, MARKED, Measured
 from backtest.report.charts import DARK, LIGHT, TEMPLATE, encode_figure, write_script_data
 from backtest.report.page import Cell, Chart, Code, Column, Page, Paragraph, Section, Table
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 
 PACKAGE = str(__package__)
@@ -229,12 +230,14 @@ def write_html(page: Page) -> str:
         .render(
             page=page,
             name=lambda block: type(block).__name__.lower(),
+            tagged=tag_value,
+            is_plain=lambda block: isinstance(block, Table) and not block.is_searched,
             first=FIRST_ROWS,
             most=MOST_SHOWN,
             policy=write_security_policy(script, library),
             style=read_template("page.css"),
             script=script,
-            data=write_script_data(collect_script_data(page)),
+            data=pack_text(write_script_data(collect_script_data(page))),
             library=pack_plotly(),
         )
     )
@@ -253,7 +256,26 @@ def start_jinja() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["unbroken"] = core.keep_units
+    environment.filters["measured"] = tag_measures
     return environment
+
+
+def tag_value(value: object) -> Markup | str:
+    """Return the attributes of an element that shows one measure; nothing of any other text."""
+    from markupsafe import Markup  # noqa: PLC0415 - loads when used
+
+    if not isinstance(value, Measured):
+        return ""
+    return Markup(' data-measure="{}" data-format="{}"').format(value.measure, value.style)
+
+
+def tag_measures(text: str) -> Markup:
+    """Return escaped text with its marked measures in elements that name them."""
+    from markupsafe import Markup, escape  # noqa: PLC0415 - loads when used
+
+    escaped = str(escape(core.escape_directions(text)))
+    tag = r'<span data-measure="\1" data-format="\2">\3</span>'
+    return Markup(MARKED.sub(tag, escaped))
 
 
 def escape_value(value: Any) -> Any:
@@ -274,7 +296,11 @@ def read_plotly() -> str:
 
 @functools.cache
 def pack_plotly() -> str:
-    return base64.b64encode(zlib.compress(read_plotly().encode(), 9)).decode("ascii")
+    return pack_text(read_plotly())
+
+
+def pack_text(text: str) -> str:
+    return base64.b64encode(zlib.compress(text.encode(), 9)).decode("ascii")
 
 
 @functools.cache

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
-import calendar
 import math
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from backtest import core
 from backtest.account.records import MONEY_TERMS
-from backtest.core.number_text import Head
+from backtest.core.number_text import STYLES, Head, Measured, strip_marks
 from backtest.core.result_parts import Headline, Panel, Part, Shown, ShownChart, ShownTable
 from backtest.core.units import DAY
 from backtest.engine.run import WORDS, is_large
 from backtest.market import split_notes
 from backtest.options.option_inputs import SCHEDULED
 from backtest.policies import sets_margin
-from backtest.report.charts import is_wide
-from backtest.report.page import format_close, format_measure, name_unit
-from backtest.results import monthly_returns, name_measure, name_sharpe, run_record, worst_drawdowns
+from backtest.report.page import format_close, name_unit
+from backtest.report.run_charts import (
+    COMMON,
+    DATED,
+    MOST_ROWS,
+    PARTS_OF_TRADES,
+    SHALLOW,
+    choose_rows,
+    draw_costs,
+    draw_story,
+    find_drawdowns,
+    list_exposure,
+    list_positions,
+    list_returns,
+    list_rolling,
+    list_trade_charts,
+)
+from backtest.results import name_sharpe, run_record
 from backtest.results import trades as run_trades
 from backtest.results.measure_table import ABOUT, COSTS, find_cost_rates
 from backtest.results.option_profit import EXPLAINED
@@ -44,29 +58,28 @@ def list_numbers(result: Result) -> list[Headline]:
     days = count_days(result)
     year = "a year" if days >= run_record.SHORT else f"a year, from {days:,.0f} days"
     ruined = ", 0 after ruin" if metrics["ruined"] else ""
+    market = "buy and hold" if held.name == "1x" else held.name
     numbers = [
         Headline("total_return", "Return", metrics["total_return"], "percent",
-                 f"{held.name} {core.format_percent(held.total_return)}", "more"),
+                 f"{market} {core.format_percent(held.total_return)}", "more"),
         Headline("cagr", "CAGR", metrics["cagr"], "percent", year, "more"),
         Headline("sharpe", name_sharpe(metrics), metrics["sharpe"], "decimals",
-                 f"{held.name} {core.format_number(held.sharpe)}{ruined}", "more"),
+                 f"{market} {core.format_number(held.sharpe)}{ruined}", "more"),
         Headline("volatility", "Volatility", metrics["volatility"], "percent",
-                 f"{held.name} {core.format_percent(held.volatility)}", "less"),
+                 f"{market} {core.format_percent(held.volatility)}", "less"),
         Headline("max_drawdown", "Worst drawdown", metrics["max_drawdown"], "percent",
                  describe_drawdown(result), "less"),
         Headline("calmar", "Calmar", metrics["calmar"], "decimals",
                  "CAGR over the worst drawdown", "more"),
         Headline("es_95", "Expected shortfall", metrics["es_95"], "percent",
-                 f"the worst twentieth of {result.manifest['sampling']} returns", "less"),
+                 f"95 %, returns per {result.manifest['sampling']} (CVaR)", "less"),
         Headline("mean_leverage", "Leverage", metrics["mean_leverage"], "turns",
                  describe_leverage(result)),
         Headline("liquidations", "Liquidations", metrics["liquidations"], "count",
                  describe_liquidations(result), "less"),
         Headline("costs", "Costs", sum(rates[name] for name in COSTS), "percent",
                  "of mean equity a year" + ", without premiums" * (PREMIUMS in metrics), "less"),
-        Headline("turnover", "Turnover", metrics["turnover"], "decimals",
-                 "times equity a year", "less"),
-        Headline("fills", "Fills", float((result.events["kind"] == "fill").sum()), "count"),
+        Headline("turnover", "Turnover", metrics["turnover"], "turns", "a year", "less"),
         describe_trips(result),
     ]  # fmt: skip
     if PREMIUMS in metrics:
@@ -125,7 +138,9 @@ def count(number: float) -> str:
 
 def describe_trips(result: Result) -> Headline:
     found = result.trades.measures
-    note = "round trips" + f", {found['open']:,.0f} open" * bool(found["open"])
+    fills = int((result.events["kind"] == "fill").sum())
+    still = f", {found['open']:,.0f} open" * bool(found["open"])
+    note = f"round trips{still}, {fills:,} fills"
     if found["trades"]:
         note += f", {core.format_percent(found['win_rate'])} won; profit factor "
         note += f"{core.format_number(found['profit_factor'])}; in the market at "
@@ -134,23 +149,33 @@ def describe_trips(result: Result) -> Headline:
 
 
 def write_verdict(result: Result) -> str:
+    return strip_marks(write_marked_verdict(result))
+
+
+def write_marked_verdict(result: Result) -> str:
+    """Return the verdict; its measures are between the marks of :class:`Measured`."""
     metrics, held = result.metrics, run_record.measure_holding(result)
     market = "the instrument" if held.name == "1x" else f"{len(result.names)} instruments"
     hits = int(metrics["liquidations"])
+    count = Measured(f"{hits:,}", "liquidations", "count").marked
     words = {0: "was never liquidated", 1: "was liquidated once"}
     flows, top_ups = metrics["flows"] - metrics["top_ups"], metrics["top_ups"]
     added = [f"{core.format_money(flows)} of net deposits"] if flows else []
     added += [f"{core.format_money(top_ups)} from the reserve"] if top_ups else []
     victims = int((result.contagion()["profit"] > 0.0).sum())
     pulled = f" with {victims:,} position{'s' * (victims > 1)} in profit closed too"
+
+    def say(name: str, style: str) -> str:
+        return Measured(STYLES[style](metrics[name]), name, style).marked
+
     return (
         f"{core.format_money(run_record.find_start(result))} became "
-        f"{core.format_money(metrics['final_equity'])} in "
+        f"{say('final_equity', 'money')} in "
         f"{count_days(result):,.0f} days{', with ' * bool(added)}{' and '.join(added)}: a return "
-        f"of {core.format_percent(metrics['total_return'])}, against "
+        f"of {say('total_return', 'percent')}, against "
         f"{core.format_percent(held.total_return)} of {market} at 1x. The account was at worst "
-        f"{core.format_percent(metrics['max_drawdown'])} below its peak, "
-        f"{words.get(hits, f'was liquidated {hits:,} times')}"
+        f"{say('max_drawdown', 'percent')} below its peak, "
+        f"{words.get(hits, f'was liquidated {count} times')}"
         f"{pulled * bool(victims)}, and paid "
         f"{core.format_money(sum(metrics[name] for name in COSTS))} in fees, slippage, funding and "
         "interest."
@@ -294,34 +319,37 @@ def find_assumptions(result: Result) -> Iterator[str]:
 def list_parts(result: Result) -> list[Part]:
     cuts = list_large_cuts(result)
     return [
-        Part("story", "The account's story", "The account from the first bar to the last.",
+        Part("equity", "Equity", "The account from the first bar to the last.",
              lambda: [draw_story(result)]),
-        Part("costs", "Costs", "From price to profit; the terms add up.",
-             lambda: list_costs(result), "both"),
         Part("promise", "Did the policy keep its promise?",
              "What the policy declares, and what came of it.", lambda: list_promises(result),
              "both"),
         Part("target", "Realized volatility over the target", "The factors multiply.",
              lambda: list_factors(result)),
+        Part("returns", "Returns", "By month and year, and how they are distributed.",
+             lambda: list_returns(result)),
+        Part("rolling", "Over time", "How steady the account was.", lambda: list_rolling(result)),
         Part("drawdowns", "Drawdowns", "At bar closes, free of deposits.",
              lambda: list_falls(result)),
-        Part("risk", "Risk", "How close the account came to liquidation, and what did happen.",
-             lambda: list_risk(result)),
+        Part("positions", "Positions", "What was held, on what margin, and how near liquidation.",
+             lambda: list_positions(result)),
         Part("liquidations", "Liquidations", "What was closed by force, and why.",
              lambda: list_liquidations(result), "both"),
+        Part("exposure", "Book", "What was held, and which instruments carried risk and profit.",
+             lambda: list_exposure(result)),
+        Part("costs", "Costs", "From price to profit; the terms add up.",
+             lambda: list_costs(result), "both"),
         *list_option_parts(result),
         Part("trades", "Trades", "After all costs; a year is that of the exit.",
              lambda: list_trades(result)),
+        Part("phases", "Market phases", "When it gained, and what it paid then.",
+             lambda: list_phases(result)),
         Part("targets", "Targets",
-             "How far each limit kept the account from the leverage that was "
-             "asked for.", lambda: [tabulate_targets(result)], "both" if cuts else "page",
+             "How far each limit kept the account from its target leverage.",
+             lambda: [tabulate_targets(result)], "both" if cuts else "page",
              is_folded=not cuts),
         Part("happened", "Other events", "How often what else happened.",
              lambda: [tabulate_events(result)], "summary"),
-        Part("exposure", "Exposure", "What was held, and which instruments carried the risk.",
-             lambda: list_exposure(result), is_folded=True),
-        Part("time", "Over time", "Monthly returns.",
-             lambda: list_over_time(result), is_folded=True),
         Part("events", "Event ledger", "All events in order. Search by any word.",
              lambda: [tabulate_ledger(result)], is_folded=True),
         Part("measures", "All measures",
@@ -330,114 +358,25 @@ def list_parts(result: Result) -> list[Part]:
     ]  # fmt: skip
 
 
-class Mark(NamedTuple):
-    words: str
-    symbol: str
-    color: str
-
-
-MARKS = {
-    "liquidation": Mark("liquidation", "x", "loss"),
-    "stop": Mark("stop", "triangle-down", "loss"),
-    "trailing_stop": Mark("trailing stop", "triangle-down", "loss"),
-    "equity_stop": Mark("equity stop", "triangle-down", "loss"),
-    "time_stop": Mark("time stop", "triangle-down", "loss"),
-    "take_profit": Mark("take-profit", "star", "accent"),
-    "margin_call": Mark("margin call", "circle-open", "loss"),
-    "call_met": Mark("margin call met", "circle", "accent"),
-    "call_failed": Mark("margin call failed", "circle-x-open", "loss"),
-    "top_up": Mark("top-up", "triangle-up", "accent"),
-    "flow": Mark("deposit or withdrawal", "diamond-open", "accent"),
-    "withdrawal_refused": Mark("withdrawal refused", "diamond-x-open", "loss"),
-    "margin_added": Mark("margin from the wallet", "triangle-up-open", "accent"),
-    "margin_returned": Mark("margin to the wallet", "triangle-down-open", "accent"),
-    "margin_refused": Mark("margin that could not move", "circle-x-open", "loss"),
-    "bad_debt": Mark("bad debt", "square", "loss"),
-    "ruin": Mark("ruin", "cross", "loss"),
-}
-MOST_MARKS = 400
-"""Most marks of one kind; if there are more, the largest are drawn."""
-STORY = {
-    "account": "accent", "buy and hold 1x": "neutral", "drawdown": "loss", "leverage": "accent",
-    "gross": "accent", "net": "neutral", "mark price": "ink", "liquidation price": "loss",
-    "margin ratio": "accent", "funding": "accent", "fees, slippage, impact": "neutral",
-}  # fmt: skip
-
-
-def draw_story(result: Result) -> ShownChart:
-    bars = result.bars
-    table = pd.DataFrame({"account": bars["equity"].to_numpy(),
-                          "drawdown": -bars["drawdown"].to_numpy() + 0.0},
-                         index=core.utc_index(result.span.named))  # fmt: skip
-    caption = "The account at each close."
-    if result.has_one_position:
-        trading = bars[["fees", "slippage", "impact"]].sum(axis=1).to_numpy()
-        table["buy and hold 1x"] = table["account"].iloc[0] * result.mark / result.mark[0]
-        table["leverage"] = bars["leverage"].to_numpy()
-        table["mark price"] = result.mark
-        table["liquidation price"] = find_near(result)
-        table["funding"] = np.cumsum(bars["funding"].to_numpy())
-        table["fees, slippage, impact"] = np.cumsum(trading)
-        panels: tuple[Panel, ...] = (
-            Panel("Equity", ("account", "buy and hold 1x"), 2.6, scale="log"),
-            Panel("Drawdown", ("drawdown",), 1.0, percent=True, from_zero=True),
-            Panel("Leverage, turns of equity", ("leverage",), 1.3),
-            Panel("Price", ("mark price", "liquidation price"), 2.1, scale="log"),
-            Panel("Paid so far", ("funding", "fees, slippage, impact"), 1.1),
-        )
-        caption += (
-            " Equity beside the same money in the instrument at 1x (price only, no costs). The "
-            "liquidation price is that of the position held, where it lies within reach."
-        )
-    else:
-        table["gross"] = bars["gross_leverage"].to_numpy()
-        table["net"] = bars["net_leverage"].to_numpy()
-        table["margin ratio"] = np.minimum(bars["margin_ratio"].to_numpy(), 1.5)
-        panels = (
-            Panel("Equity", ("account",), 2.2, scale="log"),
-            Panel("Drawdown", ("drawdown",), 1.0, percent=True, from_zero=True),
-            Panel("Leverage, turns of equity", ("gross", "net"), 1.4),
-            Panel("Margin ratio of the cross positions: 100 % is liquidation",
-                  ("margin ratio",), 1.2, percent=True, from_zero=True),
-        )  # fmt: skip
-        caption += " Gross leverage adds all notionals, net their signs too."
-    if len(bars) > 4000:
-        caption += " Each line keeps the extremes of every pixel."
-    return ShownChart("story", "The account over time", caption, table, colors=STORY,
-                      height=860, panels=panels, events=find_marks(result))  # fmt: skip
-
-
-def find_near(result: Result) -> core.FloatArray:
-    mark, price = result.mark, result.bars["liquidation_price"].to_numpy()
-    lowest, highest = float(np.min(mark)), float(np.max(mark))
-    low = 0.6 * lowest if is_wide(mark) or highest < 2.5 * lowest else 0.0
-    return np.where((price >= low) & (price <= 1.5 * highest), price, np.nan)
-
-
-def find_marks(result: Result) -> pd.DataFrame:
-    events = result.events
-    chosen = events[events["kind"].isin(tuple(MARKS))]
-    size = chosen["amount"].abs().groupby(chosen["kind"], observed=True)
-    shown = chosen[size.rank(method="first", ascending=False) <= MOST_MARKS]
-    kinds = shown["kind"].astype(str)
-    at = np.searchsorted(result.time, pd.DatetimeIndex(shown["time"]).as_unit("ns").asi8)
-    total, drawn = chosen["kind"].astype(str).value_counts(), kinds.value_counts()
-    labels = {
-        kind: f"{MARKS[kind].words} ({f'largest {drawn[kind]:,} of ' * bool(drawn[kind] < n)}{n:,})"
-        for kind, n in ((str(kind), n) for kind, n in total.items())
-    }
-    found = pd.DataFrame(
-        {
-            "y": result.bars["equity"].to_numpy()[at],
-            "label": [labels[kind] for kind in kinds],
-            "symbol": [MARKS[kind].symbol for kind in kinds],
-            "color": [MARKS[kind].color for kind in kinds],
-            "row": pd.Index(choose_rows(events)).get_indexer(shown.index),
-            "place": [list(MARKS).index(kind) for kind in kinds],
-        },
-        index=core.utc_index(result.span.named[at]),
-    )
-    return found.sort_values("place", kind="stable")
+def list_phases(result: Result) -> Iterator[Shown]:
+    """Yield the measures by market phase, without phases that are all unknown."""
+    titles = {"volatility": "Volatility of 30 days", "trend": "Trend of 90 days",
+              "drawdown": "Fall from the high of up to 365 days"}  # fmt: skip
+    style = {"volatility": "percent", "trend": "decimals", "drawdown": "percent"}
+    for by, title in titles.items():
+        table = result.measures_by(by)
+        if not table["bars"].iloc[:-1].any():
+            continue
+        heads = {
+            "from": Head("phase", "", style[by], "to"), "bars": Head("bars", "", "count"),
+            "log_growth": Head("log growth", "", "growth"),
+            **{name: Head(name.replace("_pnl", " profit"), "money", "money")
+               for name in ("price_pnl", "funding", "fees")},
+            "liquidations": Head("liquidations", "", "count"),
+        }  # fmt: skip
+        shown = table[table["bars"] > 0]
+        yield ShownTable(shown, title, "Of what was known at the close before; the phases are "
+                         "terciles of this run's bars.", Head("market"), heads)  # fmt: skip
 
 
 def list_costs(result: Result) -> list[Shown]:
@@ -459,7 +398,7 @@ def list_costs(result: Result) -> list[Shown]:
     statement = pd.DataFrame.from_dict(lines, orient="index", columns=["amount", "rate"])
     return [
         ShownTable(statement, "Statement of the account", labels=Head("statement"),
-        heads=heads), tabulate_instruments(result),
+        heads=heads), tabulate_instruments(result), draw_costs(result),
     ]  # fmt: skip
 
 
@@ -541,21 +480,6 @@ def describe_promise(row: Any) -> dict[str, str]:
     return {"promised": f"{row['rule']} {bound}", "came": value, "verdict": row["verdict"]}
 
 
-DATED = ("peak", "trough", "recovery")
-WORST, SHALLOW = 10, 0.1
-"""Most falls of the table, and the share of the worst under which one is left out."""
-
-
-def find_drawdowns(result: Result) -> pd.DataFrame:
-    unit, span, first_peak = result.of_account("unit"), result.span, result.first_peak
-    falls = worst_drawdowns(unit, span.closes, start=span.start, first_peak=first_peak, count=WORST)
-    shift = pd.Timedelta(int(span.closes[0] - span.named[0]), "ns")
-    for name in DATED:
-        stamps = falls[name]
-        falls[name] = stamps.where(stamps <= pd.Timestamp(span.start, tz="UTC"), stamps - shift)
-    return falls
-
-
 def list_falls(result: Result) -> list[Shown]:
     falls = find_drawdowns(result)
     falls = falls[falls["depth"] >= SHALLOW * falls["depth"].max()]
@@ -573,43 +497,6 @@ def list_falls(result: Result) -> list[Shown]:
     empty = "The account never closed below an earlier peak: there is no drawdown."
     return [ShownTable(shown[[*heads]], "Worst drawdowns", note,
                        Head("rank", "", "count"), heads, empty=empty)]  # fmt: skip
-
-
-def list_over_time(result: Result) -> list[Shown]:
-    months = monthly_returns(result.time, result.of_account("unit"), result.tally.first_unit)
-    names = [*calendar.month_abbr[1:], "year"]
-    heads = {name: Head(name, "%", "points") for name in names}
-    note = "Simple returns of the unit value by calendar month, UTC, in per cent."
-    return [ShownTable(months.set_axis(names, axis=1), "Monthly returns", note,
-                       Head("year", "", "whole"), heads, is_tinted=True)]  # fmt: skip
-
-
-def list_risk(result: Result) -> list[Shown]:
-    bars = result.bars
-    if "liquidation_price" not in bars:
-        return []
-    distance = np.abs(bars["liquidation_price"].to_numpy() / bars["mark"].to_numpy() - 1.0)
-    table = pd.DataFrame(
-        {
-            "margin ratio": np.minimum(bars["margin_ratio"].to_numpy(), 1.5),
-            "distance": np.where(distance <= 1.0, distance, np.nan),
-            "forecast": bars["liquidation_probability"].to_numpy(),
-        },
-        index=core.utc_index(result.span.named),
-    )
-    panels = (
-        Panel("Margin ratio: 100 % is liquidation", ("margin ratio",), 1, True, True),
-        Panel("Distance to liquidation", ("distance",), 1, True, True),
-        Panel("Forecast: touched within a day", ("forecast",), 1, True, True),
-    )
-    caption = (
-        "The margin ratio is the maintenance requirement over what backs the position. The "
-        "distance is the move of the mark price that would liquidate at each close; no line where "
-        "it is out of reach. The forecast is the probability that it is touched."
-    )
-    colors = {"margin ratio": "accent", "distance": "accent", "forecast": "loss"}
-    return [ShownChart("closeness", "Closeness to liquidation", caption, table, colors=colors,
-                       height=480, panels=panels)]  # fmt: skip
 
 
 def list_liquidations(result: Result) -> list[Shown]:
@@ -694,7 +581,7 @@ def list_trades(result: Result) -> list[Shown]:
         f"{str(k).replace('_', ' ')} {core.format_money(x)}" for k, x in missing.items()
     )
     note = VIEWS[trades.view] + f" Money of no trade: {left}." * bool(left)
-    return [note, group_trades(trades)]
+    return [note, group_trades(trades), *list_trade_charts(closed)]
 
 
 def group_trades(trades: Trades) -> ShownTable:
@@ -745,40 +632,7 @@ def tabulate_targets(result: Result) -> ShownTable:
     return ShownTable(shown, "Targets, and what was held", note, Head("limit"), heads)
 
 
-def list_exposure(result: Result) -> list[Shown]:
-    if result.has_one_position:
-        return []
-    index, names = core.utc_index(result.span.named), list(result.names)
-    risk = result.risk()[[*names, "diversification_ratio"]].set_axis(index)
-    ratio = risk.rename(columns={"diversification_ratio": "ratio"})
-    panels = (Panel("Share of the variance", tuple(names), 2.2, percent=True),
-              Panel("Diversification ratio", ("ratio",)))  # fmt: skip
-    return [
-        ShownChart("exposure", "Exposure by instrument",
-                   "Notional over equity at closes: longs "
-                   "are stacked above 0, shorts below.", result.exposures.set_axis(index), "area",
-                   y="turns of equity", has_legend=True, height=340),
-        ShownChart("risk_shares", "Where the risk came from", "From exponentially weighted "
-                   "covariances of mark returns with a half-life of 30 days. A share below 0 is a "
-                   "hedge.", ratio, height=460, panels=panels),
-    ]  # fmt: skip
-
-
-PARTS_OF_TRADES = ("fee", "slippage", "impact", "liquidation_loss")
-COMMON = ("fill", "funding", "interest")
 RATIOS = ("margin_call", "call_met", "call_partly_met", "call_failed")
-MOST_ROWS = 2000
-
-
-def choose_rows(events: pd.DataFrame, most: int = MOST_ROWS) -> core.IntArray:
-    kind = events["kind"].astype(str)
-    rows = events[~kind.isin(PARTS_OF_TRADES)]
-    if len(rows) <= most:
-        return rows.index.to_numpy(dtype=np.int64)
-    place = rows["amount"].abs().groupby(kind.loc[rows.index]).rank(method="first", ascending=False)
-    is_common = kind.loc[rows.index].isin(COMMON)
-    order = np.lexsort((place.to_numpy(), is_common.to_numpy()))
-    return np.sort(rows.index.to_numpy(dtype=np.int64)[order[:most]])
 
 
 def add_costs(events: pd.DataFrame) -> core.FloatArray:
@@ -836,16 +690,10 @@ def tabulate_events(result: Result) -> ShownTable:
 
 
 def tabulate_measures(metrics: Mapping[str, float]) -> ShownTable:
-    rows = {
-        name_measure(name) if name in ABOUT else name.replace("_", " "): {
-            "value": format_measure(name, value) if name in ABOUT else core.format_number(value),
-            "unit": name_unit(name) if name in ABOUT else "",
-        }
-        for name, value in metrics.items()
-    }
+    units = [name_unit(name) if name in ABOUT else "" for name in metrics]
+    table = pd.DataFrame({"value": [*metrics.values()], "unit": units}, index=[*metrics])
     heads = {"value": Head("value", "", "decimals"), "unit": Head("unit")}
-    return ShownTable(pd.DataFrame.from_dict(rows, orient="index"), "All measures", "",
-                      Head("measure"), heads)  # fmt: skip
+    return ShownTable(table, "All measures", "", Head("measure"), heads, has_measures=True)
 
 
 def collect_run(result: Result) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from urllib.parse import quote
 import numpy as np
 
 from backtest import core
+from backtest.core.number_text import Measured
 from backtest.report import render
 from backtest.report.basis import build_basis, find_origin, list_terms
 from backtest.report.charts import LIGHT, TEMPLATE, draw_declared, thin_rows
@@ -26,6 +27,7 @@ from backtest.results import (
     name_measure,
 )
 from backtest.results.listing import LEFTOVER, UNTOLD, Origin, name_fault
+from backtest.results.measure_table import ABOUT
 
 SYNTHETIC = "Synthetic data: these prices are made up."
 
@@ -45,11 +47,16 @@ def build_head(found: Any, origin: Origin = UNTOLD) -> Page:
         manifest={**manifest, "data": data},
         title=core.clip(found.heading, render.LONGEST_TITLE),
         notices=[*found.notices, *([SYNTHETIC] if data.get("synthetic") else [])],
-        summary=f"{write_sentence(found.verdict_text)} {found.details}".rstrip(),
-        facts=[Fact(each.title, str(each), each.note) for each in found.list_numbers()],
+        marked_summary=f"{write_sentence(found.verdict_text)} {found.details}".rstrip(),
+        facts=[Fact(each.title, tag_number(each), each.note) for each in found.list_numbers()],
         write_sections=lambda: list_sections(found, origin),
         collect=lambda: {**found.to_dict(), **made},
     )
+
+
+def tag_number(number: core.Headline) -> str:
+    is_measure = number.name in ABOUT and not number.text
+    return Measured(str(number), number.name, number.style) if is_measure else str(number)
 
 
 def list_sections(found: Any, origin: Origin) -> list[Section]:
@@ -58,7 +65,8 @@ def list_sections(found: Any, origin: Origin) -> list[Section]:
     first = [each for each in sections if not each.is_folded]
     name = core.name_folder(found.folder_title, str(found.manifest["id"]))
     basis = build_basis(found, shlex.join(["backtest", "report", name]), origin)
-    return [*first, *basis, *(each for each in sections if each.is_folded)]
+    folded = (each for each in sections if each.is_folded)
+    return [*first, *folded, *(each._replace(is_folded=found.kind in DRAWN) for each in basis)]
 
 
 def write_sentence(text: str) -> str:
@@ -167,13 +175,13 @@ def escape_text(text: str) -> str:
 
 
 def draw_run(result: Any) -> Any:
-    from backtest.report import run_parts  # noqa: PLC0415 - loads plotly
+    from backtest.report import run_charts  # noqa: PLC0415 - only when drawn
 
-    return draw_chart(run_parts.draw_story(result))
+    return draw_chart(run_charts.draw_overview(result))
 
 
 def draw_surface(surface: Any) -> Any:
-    from backtest.report import surface_parts  # noqa: PLC0415 - loads plotly
+    from backtest.report import surface_parts  # noqa: PLC0415 - only when drawn
 
     return draw_chart(surface_parts.draw_map(surface))
 

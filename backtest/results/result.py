@@ -47,6 +47,13 @@ FILES = ("bars.parquet", "positions.parquet", "events.parquet", "state.json", "m
 BARS, POSITIONS, EVENTS, STATE, METRICS = FILES
 
 
+class EqualRisk(NamedTuple):
+    """A constant leverage, and its unit value at closes, of shape (n_bars,), 1 at the start."""
+
+    leverage: float
+    unit: core.FloatArray
+
+
 class Result(RunRecord, core.SavedResult):
     """Result of a run. Tables are made on first access.
 
@@ -76,11 +83,13 @@ class Result(RunRecord, core.SavedResult):
     layout, more_files, aside = FORMAT, FILES, NOT_IN_ID[1:]
     table_names = ()
     _draw = core.call_later("report", "draw_run")
+    _find_equal_risk = core.call_later("engine.equal_risk", "find_equal_risk")
     list_numbers = core.call_later(DECLARED, "list_numbers")
     list_parts = core.call_later(DECLARED, "list_parts")
     list_assumptions = core.call_later(DECLARED, "list_assumptions")
     to_dict = core.call_later(DECLARED, "collect_run")
     verdict = property(core.call_later(DECLARED, "write_verdict"))
+    verdict_text = property(core.call_later(DECLARED, "write_marked_verdict"))
     details = property(core.call_later(DECLARED, "write_details"))
     notices = property(core.call_later(DECLARED, "list_notices"))
 
@@ -160,6 +169,17 @@ class Result(RunRecord, core.SavedResult):
         periods, ``metrics`` have a risk-free rate of 0 and the coin itself as the market.
         """
         return count_in(self, market)
+
+    @cached_property
+    def equal_risk(self) -> EqualRisk | None:
+        """The constant leverage on the same terms that had the same volatility, within 1 %.
+
+        Costs are included. It is chosen in hindsight: to compare, not to trade. It takes a few runs
+        and is saved with results of compiled runs; None of other loaded ones, of a ruined account,
+        and where no leverage has this volatility.
+        """
+        found: EqualRisk | None = self._find_equal_risk()
+        return found
 
     @property
     def limit_orders(self) -> pd.DataFrame:
@@ -265,11 +285,17 @@ class Result(RunRecord, core.SavedResult):
         return [type(each) for each in (*self.policies.values(), self.overlay) if each]
 
     def _write_more(self, folder: Path) -> Mapping[str, Any]:
-        core.write_parquet(list_account(self), folder / BARS)
+        table = list_account(self)
+        is_compiled = self.manifest["compiled"] == "yes" or "equal_risk" in vars(self)
+        constant = self.equal_risk if is_compiled else None
+        if constant is not None:
+            table[EQUAL_RISK] = constant.unit
+        core.write_parquet(table, folder / BARS)
         core.write_parquet(pd.DataFrame(list_positions(self)), folder / POSITIONS)
         columns = [f"column_{k}" for k in range(WIDTH)]
         core.write_parquet(pd.DataFrame(self.entries, columns=columns), folder / EVENTS)
-        core.write_json_file(pack_state(self), folder / STATE)
+        leverage = {} if constant is None else {EQUAL_RISK: constant.leverage}
+        core.write_json_file(pack_state(self) | leverage, folder / STATE)
         core.write_json_file(self._list_stored(), folder / METRICS)
         return {}
 
@@ -294,7 +320,7 @@ class Result(RunRecord, core.SavedResult):
             for k in Quotes._fields
         ]
         closes = [bars[name].to_numpy() for name in Closes._fields if name not in BY_POSITION]
-        return cls(
+        made = cls(
             policies={},
             overlay=None,
             venues={
@@ -330,6 +356,10 @@ class Result(RunRecord, core.SavedResult):
             traded=read_traded(stored["traded"]),
             options=read_options(stored["options"], wide) if "options" in stored else None,
         )
+        if EQUAL_RISK in stored:
+            constant = EqualRisk(stored[EQUAL_RISK], bars[EQUAL_RISK].to_numpy())
+            vars(made)["equal_risk"] = constant
+        return made
 
     @classmethod
     def _read_line(cls, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -423,6 +453,8 @@ def count_in(run: RunRecord, market: Market) -> CountedResult:
 
 # ------------------------------------------------------------------------------------------- files
 
+EQUAL_RISK = "constant_of_equal_risk"
+"""The column of its unit value, and the entry of its leverage."""
 KEPT = ("interval", "is_session", "first_peak", "first_unit", "started")
 WHOLE = (
     "is_pending", "is_halted", "is_called", "is_call_open", "cursor", "refused", "instruments",

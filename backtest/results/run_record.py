@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from backtest import core
+from backtest.results.attribution import PHASES, find_phase, sum_by_phase
 from backtest.results.measure_table import Measures, Samples, measure_run
 from backtest.results.performance import average_covariances, diversification_ratio, risk_shares, sample_moves, sampled_returns
 from backtest.account import ledger
@@ -416,11 +417,11 @@ class RunRecord(RunData):
         another name; a column needs the market, which a loaded result lacks.
         """
         core.Range(2, 100).check("bins", bins, whole=True)
-        if by in results.PHASES:
+        if by in PHASES:
             price = np.cumprod(1.0 + self.market_returns)
             if self.has_one_instrument:
                 price = self.mark
-            known = results.find_phase(self.span.closes, price, by)
+            known = find_phase(self.span.closes, price, by)
         else:
             known = self._read_column(by)
         fields, unit = self.record.account._asdict(), self.of_account("unit")
@@ -432,11 +433,11 @@ class RunRecord(RunData):
         parts |= {name: fields[name] for name in ("price_pnl", "funding", "fees")}
         parts["liquidations"] = count_liquidations(self)
         shifted = np.append(np.nan, known[:-1])
-        return results.sum_by_phase(shifted, pd.DataFrame(parts), int(bins))
+        return sum_by_phase(shifted, pd.DataFrame(parts), int(bins))
 
     def _read_column(self, name: str) -> core.FloatArray:
         columns = {} if self.markets is None else next(iter(self.markets.values())).columns
-        known = [*results.PHASES, *(columns if self.has_one_instrument else ())]
+        known = [*PHASES, *(columns if self.has_one_instrument else ())]
         if name not in known:
             raise core.ParameterError(
                 f"by must be one of {', '.join(known)}, got {name!r}"

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import re
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -12,18 +13,18 @@ import pytest
 
 import backtest as bt
 from backtest.cli import main
-from backtest.core.number_text import format_percent
+from backtest.core.number_text import HARD_SPACE, STYLES, format_percent
 from backtest.core.units import DAY
-from backtest.report import run_parts
+from backtest.report import run_charts, run_parts
 from backtest.report.charts import draw_declared, drop_dust, thin_rows
-from backtest.report.page import Table
+from backtest.report.page import Table, write_measure
 from backtest.report.render import write_html, write_page, write_text
 from backtest.report.set_parts import explore_sweep, find_neighbors
 from backtest.report.write import build_page
 from backtest.results import load_saved
 from backtest.results.measure_table import METRICS
 from backtest.results.performance import monthly_returns, worst_drawdowns
-from backtest.strategies import Constant
+from backtest.strategies import Constant, VolTarget
 from backtest.sweep.sweep_table import Sweep
 from tests.agreement import run_engine, scene, tape
 from tests.kit import Hold, call, check_refused, flat, make_market, make_venue, market_of
@@ -57,10 +58,53 @@ def test_marks_of_events_lie_on_the_equity_and_lead_to_their_rows(page, result):
     for trace in marked:
         for time, value, row in zip(trace["x"], trace["y"], trace["customdata"], strict=True):
             stamp, kind = ledger.rows[row][:2]
-            assert trace["name"].startswith(run_parts.MARKS[kind.replace(" ", "_")].words)
+            assert trace["name"].startswith(run_charts.MARKS[kind.replace(" ", "_")].words)
             opened = pd.Timestamp(stamp, tz="UTC")
             assert pd.Timestamp(time, tz="UTC") == opened + pd.Timedelta("1h")
             assert result.bars["equity"].loc[opened] == value
+
+
+@pytest.mark.parametrize("kind", ["run", "calm"])
+def test_every_measure_on_a_page_is_the_result_own(kind, result, html):
+    """Each element with data-measure says how the measure was written; the text follows from it."""
+    if kind == "calm":
+        result = live(VolTarget(target=0.5), days=40)
+        html = write_html(build_page(result))
+    found = re.findall(r'data-measure="(\w+)" data-format="([^"]+)">([^<]*)<', html)
+    assert {name for name, _, _ in found} == {*METRICS}
+    assert len(found) >= len(METRICS) + 12 + 3  # all measures, the headlines, the verdict
+    for name, style, text in found:
+        write = partial(write_measure, name) if style == "measure" else STYLES[style]
+        assert text.replace(HARD_SPACE, " ") == write(result.metrics[name]), name
+
+
+def test_the_line_of_equal_risk_is_saved_with_the_result(tmp_path):
+    result = live(VolTarget(target=0.5), days=40)
+    constant = result.equal_risk
+    sampled = np.append(1.0, constant.unit[result.ends_sample != 0.0])
+    volatility = np.std(sampled[1:] / sampled[:-1] - 1.0, ddof=1) * math.sqrt(365)
+    assert volatility == pytest.approx(result.metrics["volatility"], rel=0.01)
+    loaded = load_saved(result.save(tmp_path))
+    assert loaded.equal_risk.leverage == constant.leverage
+    assert loaded.equal_risk.unit.tolist() == constant.unit.tolist()
+    assert write_html(build_page(loaded)) == write_html(build_page(result))
+    names = [trace["name"] for trace in build_page(loaded).charts[0].figure["data"]]
+    assert names[:3] == ["account", "buy and hold", f"constant {constant.leverage:.2f}x"]
+    assert live(Constant(leverage=0.0), days=2).equal_risk is None
+
+
+def test_a_run_names_its_five_deepest_drawdowns_and_its_rolling_window(page, result):
+    story, *_ = page.charts
+    shades = [each for each in story.figure["layout"]["shapes"] if each["type"] == "rect"]
+    falls = run_parts.find_drawdowns(result)
+    assert len(shades) == min(5, len(falls))
+    assert shades[0]["x0"] == f"{falls['peak'].iloc[0]:%Y-%m-%dT%H:%M:%S}"
+    rolling = next(each for each in page.charts if each.key == "rolling")
+    assert rolling.title == "Rolling windows of 20 days"  # a quarter of 80
+    drawn = {trace["name"]: np.asarray(trace["y"]) for trace in rolling.figure["data"]}
+    last = result.returns.to_numpy()[-20:]
+    assert drawn["volatility"][-1] == pytest.approx(last.std(ddof=1) * math.sqrt(365))
+    assert drawn["Sharpe"][-1] == pytest.approx(last.mean() / last.std(ddof=1) * math.sqrt(365))
 
 
 def test_the_statement_adds_up_to_the_change_of_equity(result):
@@ -176,7 +220,7 @@ def test_the_format_is_that_of_the_name_unless_it_is_said(page, tmp_path):
 def test_every_figure_is_one_that_plotly_knows(page, sweep, result):
     for chart in (*page.charts, *build_page(sweep).charts):
         assert go.Figure(chart.figure).data
-    assert {"account", "leverage", "mark price"} <= {trace.name for trace in result.plot().data}
+    assert {"account", "held", "mark price"} <= {trace.name for trace in result.plot().data}
 
 
 @pytest.fixture

@@ -1,6 +1,13 @@
 "use strict";
-(() => {
-  const data = JSON.parse(document.getElementById("page-data").textContent);
+(async () => {
+  const inflate = async (id) => {
+    const text = atob(document.getElementById(id).textContent);
+    const bytes = new Uint8Array(text.length);
+    for (let k = 0; k < text.length; k += 1) bytes[k] = text.charCodeAt(k);
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+    return new Response(stream).text();
+  };
+  const data = JSON.parse(await inflate("page-data"));
   const root = document.documentElement;
   const charts = [...document.querySelectorAll("[data-chart]")];
   const system = window.matchMedia("(prefers-color-scheme: dark)");
@@ -50,7 +57,8 @@
     const plain = data.charts[box.dataset.chart];
     const figure = isDark() ? recolor(plain) : JSON.parse(JSON.stringify(plain));
     const template = isDark() ? recolor(data.template) : data.template;
-    const width = printing ? (box.parentElement.matches(".half") ? 330 : 690) : box.clientWidth;
+    const width = printing ? ({ half: 330, third: 220 }[box.parentElement.className] || 690) : box.clientWidth;
+    delete figure.layout.updatemenus; // the button beside the title does this
     const layout = { ...figure.layout, template, width, height: printing ? Math.min(box.dataset.height, 800) : Number(box.dataset.height) };
     if (width < wide) {
       layout.dragmode = false;
@@ -58,16 +66,27 @@
       layout.margin = { ...layout.margin, t: Math.max(layout.margin.t, buttons) };
     }
     (layout.annotations || []).forEach((note) => { if (note.align === "left") fit(note, layout); });
+    if (box.dataset.scale) layout.yaxis = { ...layout.yaxis, type: box.dataset.scale };
     return window.Plotly.react(box, figure.data, layout, settings);
   };
+  document.querySelectorAll(".scale").forEach((button) => {
+    const box = button.closest("figure").querySelector(".chart");
+    const axis = data.charts[box.dataset.chart].layout.yaxis;
+    box.dataset.scale = axis.type || "linear";
+    const say = () => { button.textContent = box.dataset.scale === "log" ? "Linear scale" : "Log scale"; };
+    button.addEventListener("click", () => {
+      box.dataset.scale = box.dataset.scale === "log" ? "linear" : "log";
+      say();
+      draw(box);
+    });
+    say();
+    button.hidden = false;
+  });
   const drawAll = () => Promise.all(charts.map(draw));
 
   const unpack = async () => {
-    const text = atob(document.getElementById("plotly").textContent);
-    const bytes = Uint8Array.from(text, (letter) => letter.charCodeAt(0));
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
     const script = document.createElement("script");
-    script.textContent = await new Response(stream).text();
+    script.textContent = await inflate("plotly");
     document.head.append(script);
   };
 

@@ -1,0 +1,485 @@
+"""The charts of a run: equity, returns, positions, costs, trades, and what a book is made of."""
+
+from __future__ import annotations
+
+import calendar
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from backtest import core
+from backtest.core.number_text import Head
+from backtest.core.result_parts import Panel, Shown, ShownChart, ShownTable
+from backtest.core.units import DAY
+from backtest.report.charts import is_wide
+from backtest.results import find_periods, monthly_returns, run_record, worst_drawdowns
+from backtest.results.promises import compare_liquidations
+
+if TYPE_CHECKING:
+    from backtest.results import Result
+
+
+PARTS_OF_TRADES = ("fee", "slippage", "impact", "liquidation_loss")
+COMMON = ("fill", "funding", "interest")
+MOST_ROWS = 2000
+
+
+def choose_rows(events: pd.DataFrame, most: int = MOST_ROWS) -> core.IntArray:
+    kind = events["kind"].astype(str)
+    rows = events[~kind.isin(PARTS_OF_TRADES)]
+    if len(rows) <= most:
+        return rows.index.to_numpy(dtype=np.int64)
+    place = rows["amount"].abs().groupby(kind.loc[rows.index]).rank(method="first", ascending=False)
+    is_common = kind.loc[rows.index].isin(COMMON)
+    order = np.lexsort((place.to_numpy(), is_common.to_numpy()))
+    return np.sort(rows.index.to_numpy(dtype=np.int64)[order[:most]])
+
+
+class Mark(NamedTuple):
+    words: str
+    symbol: str
+    color: str
+
+
+MARKS = {
+    "liquidation": Mark("liquidation", "x", "loss"),
+    "stop": Mark("stop", "triangle-down", "loss"),
+    "trailing_stop": Mark("trailing stop", "triangle-down", "loss"),
+    "equity_stop": Mark("equity stop", "triangle-down", "loss"),
+    "time_stop": Mark("time stop", "triangle-down", "loss"),
+    "take_profit": Mark("take-profit", "star", "accent"),
+    "margin_call": Mark("margin call", "circle-open", "loss"),
+    "call_met": Mark("margin call met", "circle", "accent"),
+    "call_failed": Mark("margin call failed", "circle-x-open", "loss"),
+    "top_up": Mark("top-up", "triangle-up", "accent"),
+    "flow": Mark("deposit or withdrawal", "diamond-open", "accent"),
+    "withdrawal_refused": Mark("withdrawal refused", "diamond-x-open", "loss"),
+    "margin_added": Mark("margin from the wallet", "triangle-up-open", "accent"),
+    "margin_returned": Mark("margin to the wallet", "triangle-down-open", "accent"),
+    "margin_refused": Mark("margin that could not move", "circle-x-open", "loss"),
+    "bad_debt": Mark("bad debt", "square", "loss"),
+    "ruin": Mark("ruin", "cross", "loss"),
+}
+MOST_MARKS = 400
+"""Most marks of one kind; if there are more, the largest are drawn."""
+
+
+def find_near(result: Result) -> core.FloatArray:
+    mark, price = result.mark, result.bars["liquidation_price"].to_numpy()
+    lowest, highest = float(np.min(mark)), float(np.max(mark))
+    low = 0.6 * lowest if is_wide(mark) or highest < 2.5 * lowest else 0.0
+    return np.where((price >= low) & (price <= 1.5 * highest), price, np.nan)
+
+
+def find_marks(result: Result) -> pd.DataFrame:
+    """Return the events that are marked on the equity, the largest of each kind."""
+    events = result.events
+    return place_marks(result, events[events["kind"].isin(tuple(MARKS))],
+                       result.bars["equity"].to_numpy())  # fmt: skip
+
+
+def place_marks(
+    result: Result, chosen: pd.DataFrame, height: core.FloatArray,
+    kinds_of: Mapping[str, Mark] = MARKS, most: int = MOST_MARKS,
+) -> pd.DataFrame:  # fmt: skip
+    """Return where events are marked: at a height by bar, with label, symbol, color and row."""
+    size = chosen["amount"].abs().groupby(chosen["kind"], observed=True)
+    shown = chosen[size.rank(method="first", ascending=False) <= most]
+    kinds = shown["kind"].astype(str)
+    at = np.searchsorted(result.time, pd.DatetimeIndex(shown["time"]).as_unit("ns").asi8)
+    total, drawn = chosen["kind"].astype(str).value_counts(), kinds.value_counts()
+    labels = {
+        kind: f"{kinds_of[kind].words} "
+        f"({f'largest {drawn[kind]:,} of ' * bool(drawn[kind] < n)}{n:,})"
+        for kind, n in ((str(kind), n) for kind, n in total.items())
+    }
+    found = pd.DataFrame(
+        {
+            "y": height[at],
+            "label": [labels[kind] for kind in kinds],
+            "symbol": [kinds_of[kind].symbol for kind in kinds],
+            "color": [kinds_of[kind].color for kind in kinds],
+            "row": pd.Index(choose_rows(result.events)).get_indexer(shown.index),
+            "place": [list(kinds_of).index(kind) for kind in kinds],
+        },
+        index=core.utc_index(result.span.named[at]),
+    )
+    return found.sort_values("place", kind="stable")
+
+
+DATED = ("peak", "trough", "recovery")
+WORST, SHALLOW = 10, 0.1
+"""Most falls of the table, and the share of the worst under which one is left out."""
+NAMED = 5
+"""The falls that are shaded and numbered in the chart."""
+
+
+def find_drawdowns(result: Result) -> pd.DataFrame:
+    unit, span, first_peak = result.of_account("unit"), result.span, result.first_peak
+    falls = worst_drawdowns(unit, span.closes, start=span.start, first_peak=first_peak, count=WORST)
+    shift = pd.Timedelta(int(span.closes[0] - span.named[0]), "ns")
+    for name in DATED:
+        stamps = falls[name]
+        falls[name] = stamps.where(stamps <= pd.Timestamp(span.start, tz="UTC"), stamps - shift)
+    return falls
+
+
+# ------------------------------------------------------------------------------------ the equity
+
+
+def draw_story(result: Result) -> ShownChart:
+    """Return equity and drawdown beside buy and hold and the constant leverage of equal risk."""
+    bars, start = result.bars, run_record.find_start(result)
+    table = pd.DataFrame({"account": bars["equity"].to_numpy(),
+                          "drawdown": -bars["drawdown"].to_numpy() + 0.0},
+                         index=core.utc_index(result.span.named))  # fmt: skip
+    name, _, unit = run_record.follow_market(result)
+    held = "buy and hold" if name == "1x" else "benchmark at 1x"
+    table[held] = start * unit
+    lines = ["account", held]
+    caption = f"The account at each close. {core.capitalize(held)}: price only, no costs."
+    if (constant := result.equal_risk) is not None:
+        own = f"constant {constant.leverage:.2f}x"
+        table[own], lines = start * constant.unit, [*lines, own]
+        caption += (f" {core.capitalize(own)} had the same volatility, costs included; it was "
+                    "chosen in hindsight.")  # fmt: skip
+    falls = find_drawdowns(result).iloc[:NAMED]
+    spans = [(row["peak"].value, min(row["recovery"].value, table.index[-1].value)
+              if pd.notna(row["recovery"]) else table.index[-1].value, f"{place}")
+             for place, (_, row) in enumerate(falls.iterrows(), start=1)]  # fmt: skip
+    if spans:
+        caption += " Shaded and numbered: the deepest drawdowns, from peak to recovery."
+    if len(bars) > THINNED:
+        caption += " Each line keeps the extremes of every pixel."
+    panels = (
+        Panel("Equity", tuple(lines), 2.6, scale="log"),
+        Panel("Drawdown", ("drawdown",), 1.0, percent=True, from_zero=True),
+    )
+    colors = {"drawdown": "loss", **dict(zip(lines, ("accent", "neutral", "ink"), strict=False))}
+    return ShownChart("story", "Equity and drawdown", caption, table, colors=colors, height=470,
+                      panels=panels, events=find_marks(result), spans=tuple(spans))  # fmt: skip
+
+
+def draw_overview(result: Result) -> ShownChart:
+    """Return one chart of equity, drawdown, and what was held."""
+    story, held = (
+        draw_story(result),
+        next(each for each in list_positions(result) if isinstance(each, ShownChart)),
+    )
+    table = pd.concat([pd.DataFrame(story.table), pd.DataFrame(held.table)], axis=1)
+    return story._replace(
+        table=table, panels=(*story.panels, *held.panels), colors={**held.colors, **story.colors},
+        height=story.height + held.height, dotted=held.dotted,
+        caption=f"{story.caption} {held.caption}",
+    )  # fmt: skip
+
+
+THINNED = 2000
+"""Points of a line above which it is thinned."""
+
+
+# ----------------------------------------------------------------------------------- the returns
+
+
+def list_returns(result: Result) -> list[Shown]:
+    unit, first = result.of_account("unit"), result.tally.first_unit
+    months = monthly_returns(result.time, unit, first)
+    names = [*calendar.month_abbr[1:], "year"]
+    heads = {name: Head(name, "%", "points") for name in names}
+    note = "Simple returns of the unit value by calendar month, UTC, in per cent."
+    if partial := find_partial(result):
+        note += f" Partial: {', '.join(partial)}."
+    return [
+        ShownTable(months.set_axis(names, axis=1), "Monthly returns", note,
+                   Head("year", "", "whole"), heads, is_tinted=True),
+        ShownTable(pd.DataFrame({"value": [result.metrics[each] for each in OF_RETURNS]},
+                                index=list(OF_RETURNS)),
+                   "Measures of returns", has_measures=True, labels=Head("measure")),
+        draw_years(result), draw_distribution(result),
+    ]  # fmt: skip
+
+
+OF_RETURNS = (
+    "best_day", "worst_day", "best_month", "worst_month", "positive_days", "skewness",
+    "excess_kurtosis", "omega", "tail_ratio", "gain_to_pain", "ulcer", "es_95",
+)  # fmt: skip
+
+
+def find_partial(result: Result) -> list[str]:
+    """Return the first and the last month of a run if it does not cover them whole."""
+    start, end = pd.Timestamp(result.span.start), pd.Timestamp(int(result.span.closes[-1]))
+    slack = pd.Timedelta(days=4 if result.is_session else 0)  # days without a session
+    first = start.normalize().replace(day=1)
+    last = (end - pd.Timedelta(1, "ns")).normalize().replace(day=1)
+    after = last + pd.offsets.MonthBegin()
+    edges = {f"{first:%b %Y}": start - first > slack, f"{last:%b %Y}": after - end > slack}
+    return [name for name, is_partial in edges.items() if is_partial]
+
+
+def draw_years(result: Result) -> ShownChart:
+    name, _, unit = run_record.follow_market(result)
+    years = pd.DatetimeIndex(find_periods(result.time, "year")).year
+    own = pd.Series(result.of_account("unit")).groupby(years).last()
+    held = pd.Series(unit).groupby(years).last()
+    own_before = own.shift(fill_value=result.tally.first_unit)
+    table = pd.DataFrame({
+        "account": own / own_before.where(own_before > 0.0) - 1.0,
+        "buy and hold" if name == "1x" else "benchmark at 1x":
+            held / held.shift(fill_value=1.0) - 1.0,
+    })  # fmt: skip
+    table.index = pd.Index([str(year) for year in table.index])
+    colors = dict(zip(table, ("accent", "neutral"), strict=True))
+    return ShownChart("years", "Returns of calendar years", "Beside the market at 1x, without "
+                      "costs.", table, "bars", colors, percent="y", has_legend=True, size="half",
+                      height=280)  # fmt: skip
+
+
+def draw_distribution(result: Result) -> ShownChart:
+    returns, metrics = result.returns.to_numpy(), result.metrics
+    n = min(60, max(12, math.isqrt(len(returns)) * 2))
+    counts, edges = np.histogram(returns, n)
+    table = pd.DataFrame({"returns": counts}, index=0.5 * (edges[1:] + edges[:-1]))
+    marks = {"VaR 95 %": -metrics["var_95"], "ES 95 %": -metrics["es_95"],
+             "ES 99 %": -metrics["es_99"]}  # fmt: skip
+    caption = f"Returns per {result.manifest['sampling']}; losses to the left."
+    return ShownChart("distribution", "Distribution of returns", caption, table, "bars",
+                      {"returns": "accent"}, percent="x", y="count", size="half", height=280,
+                      marks=tuple(marks.values()), mark_names=tuple(marks))  # fmt: skip
+
+
+LEAST_WINDOW = 8
+"""Samples of a rolling window below which none is drawn."""
+
+
+def list_rolling(result: Result) -> list[Shown]:
+    """Return rolling windows of 90 days, or a quarter of the run if that is less."""
+    periods, samples = result.span.periods, result.samples
+    days = min(90.0, result.span.years * 365.0 / 4.0)
+    n = int(days / 365.0 * len(samples.returns) / result.span.years)
+    if n < LEAST_WINDOW:
+        return []
+    frame = pd.DataFrame({"own": samples.returns, "market": samples.market,
+                          "excess": samples.returns - samples.risk_free},
+                         index=result.returns.index)  # fmt: skip
+    rolling = frame.rolling(n)
+    deviation, root = rolling.std(), math.sqrt(periods)
+    gross = pd.Series(result.bars["gross_leverage"].to_numpy())
+    mean = gross.rolling(max(n * len(gross) // len(frame), 1)).mean().to_numpy()
+    known = np.where(deviation["excess"] > 1e-12, deviation["excess"], np.nan)
+    table = pd.DataFrame({
+        "Sharpe": rolling["excess"].mean() / known * root,
+        "volatility": deviation["own"] * root,
+        "market": deviation["market"] * root,
+        "leverage": mean[result.ends_sample != 0.0],
+        "beta": rolling["own"].cov(frame["market"]) / rolling["market"].var(),
+    }, index=frame.index)  # fmt: skip
+    volatility = ["volatility", "market"]
+    for row in result.manifest.get("promises", ()):
+        if row[1] == "volatility":
+            table["target"] = row[2]
+            volatility.append("target")
+    panels = (
+        Panel("Sharpe", ("Sharpe",)),
+        Panel("Volatility", tuple(volatility), percent=True, from_zero=True),
+        Panel("Mean leverage, x", ("leverage",), from_zero=True),
+        Panel("Beta", ("beta",)),
+    )
+    colors = {"Sharpe": "accent", "volatility": "accent", "market": "neutral", "target": "loss",
+              "leverage": "accent", "beta": "accent"}  # fmt: skip
+    return [ShownChart("rolling", f"Rolling windows of {days:,.0f} days", "Each value is of the "
+                       "window that ends there, annualized as the measures of the run.", table,
+                       colors=colors, height=520, panels=panels, dotted=("target",))]  # fmt: skip
+
+
+# --------------------------------------------------------------------------------- the positions
+
+
+TRADED = {
+    "opened": Mark("entry", "triangle-up", "accent"),
+    "closed": Mark("exit", "triangle-down-open", "ink"),
+    "changed": Mark("adjustment", "line-ns-open", "neutral"),
+    **{name: MARKS[name] for name in ("liquidation", "stop", "trailing_stop", "equity_stop",
+                                      "time_stop", "take_profit")},
+}  # fmt: skip
+MOST_FILLS = 150
+"""Most fills of one kind on the price; if there are more, the largest are drawn."""
+
+
+def list_fills(result: Result) -> pd.DataFrame:
+    """Return the fills of one position for the chart of its price, by what they did to it."""
+    events = result.events
+    fills = events[events["kind"].isin(["fill", *TRADED])]
+    after = fills["quantity"].cumsum().to_numpy()
+    before = np.append(0.0, after[:-1])
+    dust = 1e-9 * float(np.abs(after).max(initial=0.0))
+    is_new = (np.abs(before) <= dust) | (before * after < 0.0)
+    kinds = np.where(is_new, "opened", np.where(np.abs(after) <= dust, "closed", "changed"))
+    shown = fills.assign(kind=np.where(fills["kind"] == "fill", kinds, fills["kind"].astype(str)))
+    return place_marks(result, shown, result.mark, TRADED, MOST_FILLS)
+
+
+def list_positions(result: Result) -> list[Shown]:
+    """Return what was held: fills on the price, leverage, margin, and how near liquidation was."""
+    bars = result.bars
+    equity = bars["equity"].to_numpy()
+    table = pd.DataFrame({"in use": bars["initial_margin"].to_numpy(),
+                          "available": bars["available"].to_numpy(), "equity": equity,
+                          "margin ratio": np.minimum(bars["margin_ratio"].to_numpy(), 1.5)},
+                         index=core.utc_index(result.span.named))  # fmt: skip
+    margin = (
+        Panel("Margin", ("equity", "in use", "available"), from_zero=True),
+        Panel("Margin ratio: 100 % is liquidation", ("margin ratio",), 1, True, True),
+    )
+    colors = {"in use": "loss", "available": "accent", "equity": "neutral", "held": "accent",
+              "target": "neutral", "mark price": "ink", "liquidation price": "loss",
+              "gross": "accent", "net": "neutral", "cap": "loss", "distance": "accent",
+              "forecast": "loss", "margin ratio": "accent"}  # fmt: skip
+    if not result.has_one_position:
+        table["gross"] = bars["gross_leverage"].to_numpy()
+        table["net"] = bars["net_leverage"].to_numpy()
+        cap, lines = result.account.max_gross_leverage, ("gross", "net")
+        if math.isfinite(cap):
+            table["cap"], lines = cap, (*lines, "cap")
+        panels: tuple[Panel, ...] = (Panel("Leverage, x", lines, 1.4), *margin)
+        return [ShownChart("positions", "Leverage and margin", "Gross leverage adds all notionals, "
+                           "net their signs too. The margin ratio is that of the cross positions.",
+                           table, colors=colors, height=520, panels=panels,
+                           dotted=("cap",))]  # fmt: skip
+    table["mark price"] = result.mark
+    table["liquidation price"] = find_near(result)
+    table["target"] = pd.Series(bars["target"].to_numpy()).ffill().to_numpy()
+    table["held"] = bars["leverage"].to_numpy()
+    away = np.abs(bars["liquidation_price"].to_numpy() / result.mark - 1.0)
+    table["distance"] = np.where(away <= 1.0, away, np.nan)
+    table["forecast"] = bars["liquidation_probability"].to_numpy()
+    panels = (
+        Panel("Price", ("mark price", "liquidation price"), 2.4, scale="log"),
+        Panel("Leverage, x", ("target", "held"), 1.2),
+        *margin,
+        Panel("Distance to liquidation", ("distance",), 1, True, True),
+        Panel("Forecast: touched within a day", ("forecast",), 1, True, True),
+    )
+    caption = (
+        "Fills on the price, the largest where there are many. The target is what the policy asked "
+        "for. The distance is the move of the mark price that would liquidate at each close; no "
+        "line where it is out of reach. The forecast is the probability that it is touched."
+    )
+    chart = ShownChart("positions", "Fills, leverage and margin", caption, table, colors=colors,
+                       height=980, panels=panels, events=list_fills(result))  # fmt: skip
+    return [chart, describe_forecast(result)]
+
+
+SAID = 0.005
+"""Expected liquidations under which none is as good as certain, and nothing is said."""
+
+
+def describe_forecast(result: Result) -> str:
+    """Return how many liquidations a day were forecast, and how many came; empty if none were."""
+    step = max(round(DAY / result.interval), 1)
+    found = compare_liquidations(result, result.bars["liquidation_probability"].to_numpy()[::step],
+                                 step)  # fmt: skip
+    if not found.value and not found.expected >= SAID:
+        return ""
+    text = (f"Liquidations: {found.expected:,.2f} days with one were forecast, {found.value:,.0f} "
+            f"came")  # fmt: skip
+    if not found.is_enough:
+        return f"{text}: too few days to judge."
+    return (f"{text}; with 95 % probability from {found.low:,.0f} to {found.high:,.0f} if the "
+            "forecasts are right.")  # fmt: skip
+
+
+def draw_costs(result: Result) -> ShownChart:
+    account = result.record.account
+    table = pd.DataFrame({
+        "fees": account.fees, "slippage and impact": account.slippage + account.impact,
+        "funding": account.funding, "interest": account.interest,
+        "liquidations": account.liquidation_loss,
+    }, index=core.utc_index(result.span.named)).cumsum()  # fmt: skip
+    shown = table.loc[:, (table != 0.0).any(axis=0)]
+    return ShownChart("costs_over_time", "Costs so far", "Paid since the start; below 0 is earned.",
+                      shown, y="money", has_legend=True, height=280)  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------ the trades
+
+
+WEEKDAYS = (*calendar.day_abbr,)
+LEAST_TRADES = 3
+"""Closed trades below which no chart is drawn."""
+
+
+def list_trade_charts(closed: pd.DataFrame) -> Iterator[Shown]:
+    """Yield the profit of closed trades: how large, by time held, by reason and by time of exit."""
+    if len(closed) < LEAST_TRADES:
+        return
+    profit = closed["profit"].to_numpy(dtype=np.float64)
+    exits = pd.DatetimeIndex(closed["exit_time"])
+    days = (closed["exit_time"] - closed["entry_time"]).dt.total_seconds().to_numpy() / 86_400.0
+    bins = min(40, max(8, 2 * math.isqrt(len(profit))))
+    for key, title, values, unit in (("profits", "Profit of trades", profit, "money"),
+                                     ("holding", "Time held", days, "days")):  # fmt: skip
+        counts, edges = np.histogram(values, bins)
+        table = pd.DataFrame({"trades": counts}, index=0.5 * (edges[1:] + edges[:-1]))
+        yield ShownChart(key, title, "", table, "bars", x=unit, size="third", height=210)
+    reasons = closed["ended"].astype(str).str.replace("_", " ")
+    groups = {
+        "reason of exit": pd.Index(reasons),
+        "month": exits.month.map(MONTHS.__getitem__),
+        "weekday": exits.day_of_week.map(WEEKDAYS.__getitem__),
+        "hour, UTC": exits.hour,
+    }
+    orders = {"month": MONTHS[1:], "weekday": WEEKDAYS, "hour, UTC": range(24)}
+    for name, group in groups.items():
+        sums = pd.Series(profit).groupby(np.asarray(group)).sum()
+        sums = sums.reindex([each for each in orders.get(name, sums.index) if each in sums.index])
+        if len(sums) < 2:
+            continue
+        table = sums.rename("profit").to_frame()
+        yield ShownChart(f"by_{name.split()[0].rstrip(',')}", f"Profit by {name}", "", table,
+                         "bars", size="third", height=210)  # fmt: skip
+
+
+MONTHS = (*calendar.month_abbr,)
+
+
+# ------------------------------------------------------------------------------------ of a book
+
+
+def list_exposure(result: Result) -> list[Shown]:
+    if result.has_one_position:
+        return []
+    index, names = core.utc_index(result.span.named), list(result.names)
+    risk = result.risk()[[*names, "diversification_ratio"]].set_axis(index)
+    ratio = risk.rename(columns={"diversification_ratio": "ratio"})
+    panels = (Panel("Share of the variance", tuple(names), 2.2, percent=True),
+              Panel("Diversification ratio", ("ratio",)))  # fmt: skip
+    own = result.record.held
+    costs = sum(own[name] for name in ("fees", "slippage", "impact", "funding", "liquidation_loss"))
+    profits = pd.DataFrame(np.nan_to_num(own["price_pnl"] - costs).cumsum(axis=0), index, names)
+    return [
+        ShownChart("exposure", "Exposure by instrument",
+                   "Notional over equity at closes: longs "
+                   "are stacked above 0, shorts below.", result.exposures.set_axis(index), "area",
+                   y="leverage, x", has_legend=True, height=340),
+        ShownChart("risk_shares", "Where the risk came from", "From exponentially weighted "
+                   "covariances of mark returns with a half-life of 30 days. A share below 0 is a "
+                   "hedge.", ratio, height=460, panels=panels),
+        ShownChart("profit_shares", "Where the profit came from", "Profit after costs so far, by "
+                   "instrument.", profits, y="money", has_legend=True, height=300),
+        *draw_correlations(result),
+    ]  # fmt: skip
+
+
+def draw_correlations(result: Result) -> list[Shown]:
+    """Return the correlations of the instruments' mark returns by sampling period."""
+    ends = result.ends_sample != 0.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        moves = pd.DataFrame(np.diff(np.log(result.marks[ends]), axis=0), columns=[*result.names])
+    found = moves.corr().stack().rename("correlation")
+    found.index.names = ["", " "]
+    caption = f"Of log returns of the mark per {result.manifest['sampling']}."
+    return [ShownChart("correlations", "Correlation of the instruments", caption, found.to_frame(),
+                       "heat", size="half", height=320)]  # fmt: skip
