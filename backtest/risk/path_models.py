@@ -658,9 +658,11 @@ class FundingProcess:
     the cap. What is paid is ``usual`` where r_k is no farther than ``clamp`` from it.
 
     ``weights`` are b1 to b4 and ``windows`` the settlements in each of the means; a first-order
-    autoregression has b1 alone. ``rates`` (n,) are the settlements of history on the grid of paths,
-    ``residuals`` e of the last 180 days, in order of time, ``cap`` the largest rate of either sign.
-    Where no rate is repeated, ``usual`` is NaN and ``clamp`` 0.
+    autoregression has b1 alone. ``centers`` are the means of these means, and ``errors``, (1 +
+    windows) squared, a factor of the covariance of the level at them and of the weights. ``rates``
+    (n,) are the settlements of history on the grid of paths, ``residuals`` e of the last 180 days,
+    in order of time, ``cap`` the largest rate of either sign. Where no rate is repeated, ``usual``
+    is NaN and ``clamp`` 0.
     """
 
     kind: str
@@ -671,50 +673,53 @@ class FundingProcess:
     windows: tuple[int, ...] = (1,)
     cap: float = LARGEST_RATE
     residuals: core.FloatArray = field(default_factory=lambda: np.empty(0))
+    centers: core.FloatArray = field(default_factory=lambda: np.empty(0))
+    errors: core.FloatArray = field(default_factory=lambda: np.zeros((1, 1)))
     usual: float = math.nan
     clamp: float = 0.0
 
-    def draw_unknown(self, draws: Draws) -> tuple[core.FloatArray, core.FloatArray]:
-        """Return what paths add to the constant, and the factors of their residuals, (paths,).
+    def draw_unknown(
+        self, draws: Draws
+    ) -> tuple[core.FloatArray, core.FloatArray, core.FloatArray]:
+        """Return constants (paths,), weights (windows, paths) and factors of residuals (paths,).
 
-        A short history does not know them: the constant has the standard error of the mean of its
-        residuals, and a variance that lasts for a month was seen once a month (chi-squared).
+        A short history does not know them: level and weights have the errors of the regression, and
+        a variance that lasts for a month was seen once a month (chi-squared).
         """
-        if not self.weights or self.grid is None:
-            return np.zeros(draws.shape[1]), np.ones(draws.shape[1])
-        error = float(np.std(self.residuals)) / math.sqrt(len(self.rates))
-        months = max(len(self.rates) * self.grid.every / MONTH, 3.0)
+        months = max(len(self.rates) * self.grid.every / MONTH, 3.0) if self.grid else 3.0
         first, second = (draws.generator(FUNDING, part=part) for part in (1, 2))
         spread = np.sqrt(months / second.chisquare(months, draws.shape[1]))
-        return error * first.standard_normal(draws.shape[1]), spread
+        normals = first.standard_normal((len(self.errors), draws.shape[1]))
+        known, shifts = np.array(self.weights)[:, None], spread * (self.errors @ normals)
+        weights = np.maximum(known + shifts[1:], 0.0)
+        total = np.maximum(np.sum(weights, axis=0), 1e-9)
+        weights *= np.minimum(1.0, LARGEST_PERSISTENCE / total)
+        return self.constant + shifts[0] - self.centers @ (weights - known), weights, spread
 
     def walk(
         self,
         residuals: core.FloatArray,
         uniforms: core.FloatArray,
-        more: core.FloatArray | float = 0.0,
-        spread: core.FloatArray | float = 1.0,
+        unknown: tuple[Any, Any, Any] | None = None,
     ) -> core.FloatArray:
         """Return the rates of paths by settlement, of the shape of ``uniforms``.
 
         A uniform number chooses among ``residuals``: in order of time, instruments have those of
-        the same time. ``more`` and ``spread`` are those of :meth:`draw_unknown`.
+        the same time. ``unknown`` is what :meth:`draw_unknown` returns; by default the fit is
+        taken for the truth.
         """
         if not self.weights:
             return np.full_like(uniforms, self.constant)
+        constant, drawn, spread = unknown or (self.constant, np.array(self.weights)[:, None], 1.0)
         count, lags = len(residuals), self.windows[-1]
-        rates, weights = np.zeros((lags + len(uniforms), uniforms.shape[1])), np.zeros((lags, 1))
+        rates, weights = np.zeros((lags + len(uniforms), uniforms.shape[1])), 0.0
         rates[:lags] = self.rates[-lags:, None]
-        for weight, each in zip(self.weights, self.windows, strict=True):
-            weights[-each:] += weight / each
+        for weight, each in zip(drawn, self.windows, strict=True):
+            inside = np.arange(lags)[:, None] >= lags - each
+            weights = weights + inside * (weight / each)
         ranks = np.minimum((uniforms * count).astype(np.int64), count - 1)
         for k, shock in enumerate(residuals[ranks]):
-            rate = (
-                self.constant
-                + more
-                + spread * shock
-                + np.sum(weights * rates[k : k + lags], axis=0)
-            )
+            rate = constant + spread * shock + np.sum(weights * rates[k : k + lags], axis=0)
             rates[k + lags] = np.clip(rate, -self.cap, self.cap)
         paid = rates[lags:]
         return np.where(np.abs(paid - self.usual) < self.clamp, self.usual, paid)
@@ -780,6 +785,8 @@ def fit_process(rates: core.FloatArray, grid: FundingGrid, cap: float) -> Fundin
     kind = f"{'heterogeneous' if is_long else 'first-order'} autoregression"
     windows = (1, *(max(each // grid.every, 1) for each in WINDOWS if is_long))
     constant, weights, residuals = regress(rates, windows)
+    means = find_means(rates, windows)
+    centers, errors = np.mean(means, axis=0), find_errors(means, residuals)
     residuals = residuals[-(LONG_HISTORY // grid.every) :]
     recent = rates[-len(residuals) :]
     values, counts = np.unique(np.round(recent, 12), return_counts=True)
@@ -790,7 +797,7 @@ def fit_process(rates: core.FloatArray, grid: FundingGrid, cap: float) -> Fundin
         mixed = recent - residuals + np.random.default_rng(0).permutation(residuals)
         clamp = float(np.quantile(np.abs(mixed - usual), share))
     return FundingProcess(
-        kind, grid, constant, rates, weights, windows, cap, residuals, usual, clamp
+        kind, grid, constant, rates, weights, windows, cap, residuals, centers, errors, usual, clamp
     )
 
 
@@ -800,14 +807,30 @@ def regress(
     """Return constant, weights and residuals of the least squares on means of several windows."""
     from scipy.optimize import nnls  # noqa: PLC0415 - slow to load
 
-    sums = np.concatenate([[0.0], np.cumsum(rates)])
-    k = np.arange(max(windows), len(rates))
-    means = np.column_stack([(sums[k] - sums[k - each]) / each for each in windows])
-    target, center, unit = rates[k], np.mean(means, axis=0), float(np.std(rates))
+    means = find_means(rates, windows)
+    target, center, unit = rates[max(windows) :], np.mean(means, axis=0), float(np.std(rates))
     weights, _ = nnls((means - center) / unit, (target - np.mean(target)) / unit)
     weights *= min(1.0, LARGEST_PERSISTENCE / max(float(np.sum(weights)), 1e-9))
     constant = float(np.mean(target) - center @ weights)
     return constant, tuple(map(float, weights)), target - constant - means @ weights
+
+
+def find_means(rates: core.FloatArray, windows: tuple[int, ...]) -> core.FloatArray:
+    """Return means of the rates before each, from the longest window on, (n, windows)."""
+    sums = np.concatenate([[0.0], np.cumsum(rates)])
+    k = np.arange(max(windows), len(rates))
+    return np.column_stack([(sums[k] - sums[k - each]) / each for each in windows])
+
+
+def find_errors(means: core.FloatArray, residuals: core.FloatArray) -> core.FloatArray:
+    """Return a factor F of the covariance F F' of the level and the weights of a regression.
+
+    With x = (1, means less their center): (x'x)^-1 x' diag(e^2) x (x'x)^-1. Source: White (1980), A
+    Heteroskedasticity-Consistent Covariance Matrix Estimator and a Direct Test for
+    Heteroskedasticity, Econometrica 48(4).
+    """
+    x = np.column_stack([np.ones(len(means)), means - np.mean(means, axis=0)])
+    return np.linalg.qr((np.linalg.pinv(x) * residuals).T, mode="r").T
 
 
 def summarize_funding(fits: Mapping[str, str]) -> list[str]:

@@ -347,7 +347,7 @@ class InstrumentPaths:
         residuals = process.residuals if self.table is not None else np.sort(process.residuals)
         size = len(self.calendar.stamps), draws.shape[1]
         uniforms = draws.generator(laws.FUNDING).random(size)
-        return process.walk(residuals, uniforms, *process.draw_unknown(draws)).T.copy()
+        return process.walk(residuals, uniforms, process.draw_unknown(draws)).T.copy()
 
     def market_of(self, bars: PathBars, k: int, before: Market, **changes: Any) -> Market:
         """Return path k of some bars behind history; ``changes`` are other fields."""

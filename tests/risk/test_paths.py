@@ -609,6 +609,7 @@ GBM = models.GBM(volatility=0.8)
 ROWS = models.Stationary(block=30.0)
 WEIGHTS = (0.4, 0.3, 0.15, 0.05)
 SPANS = (7, 30, 180)
+GRID = laws.FundingGrid(8 * 3600 * 10**9, 0)
 
 
 def draw_rates(n: int, weights=WEIGHTS, scale: float = 1e-5, seed: int = 0) -> np.ndarray:
@@ -642,7 +643,7 @@ def spread_of_means(rates: np.ndarray) -> np.ndarray:
 
 
 def test_least_squares_find_the_weights_of_a_known_process():
-    found = laws.fit_process(draw_rates(12_000), laws.FundingGrid(8 * 3600 * 10**9, 0), 0.1)
+    found = laws.fit_process(draw_rates(12_000), GRID, 0.1)
     assert found.kind == "heterogeneous autoregression"
     assert found.windows == (1, 3, 21, 90)
     assert found.weights == pytest.approx(WEIGHTS, abs=0.05)
@@ -669,12 +670,39 @@ def test_paths_follow_the_regression_from_the_last_settlements(settled, model):
 
 def test_the_band_of_a_short_history_is_wider_by_what_it_does_not_know():
     """180 days of settlements see a variance 6 times: 6 / chi-squared has a mean of 6 / 4."""
-    days = laws.fit_process(draw_rates(540), laws.FundingGrid(8 * 3600 * 10**9, 0), 0.1)
-    more, spread = days.draw_unknown(laws.Draws(1, 0, (1, 40_000)))
-    assert np.std(more) == pytest.approx(np.std(days.residuals) / math.sqrt(540), rel=0.02)
+    rates = draw_rates(540)
+    days = laws.fit_process(rates, GRID, 0.1)
+    constant, weights, spread = days.draw_unknown(laws.Draws(1, 0, (1, 40_000)))
     assert np.mean(spread**2) == pytest.approx(6 / (6 - 2), rel=0.05)
-    long = laws.fit_process(draw_rates(5400), laws.FundingGrid(8 * 3600 * 10**9, 0), 0.1)
-    assert np.mean(long.draw_unknown(laws.Draws(1, 0, (1, 40_000)))[1] ** 2) < 1.05
+    assert weights.min() >= 0.0
+    assert weights.sum(axis=0).max() <= laws.LARGEST_PERSISTENCE + 1e-12
+    # level and weights have the errors of White's covariance, by hand
+    x = np.array([[1.0, *(rates[k - n : k].mean() for n in (1, 3, 21, 90))]
+                  for k in range(90, 540)])  # fmt: skip
+    centers = x[:, 1:].mean(axis=0)
+    x[:, 1:] -= centers
+    left = rates[90:] - days.constant - (x[:, 1:] + centers) @ days.weights
+    bread = np.linalg.inv(x.T @ x)
+    wanted = bread @ (x.T * left**2) @ x @ bread
+    assert days.errors @ days.errors.T == pytest.approx(wanted, rel=1e-6)
+    level = constant + centers @ weights
+    assert np.std(level) == pytest.approx(math.sqrt(1.5 * wanted[0, 0]), rel=0.03)
+    long = laws.fit_process(draw_rates(5400), GRID, 0.1)
+    assert np.mean(long.draw_unknown(laws.Draws(1, 0, (1, 40_000)))[2] ** 2) < 1.05
+
+
+@pytest.mark.slow
+def test_the_band_of_the_mean_rate_holds_as_told_from_180_days():
+    """Of the mean of 30 days, 90 % are told; by errors of the level alone, 80 % were held."""
+    held, count = 0, 300
+    for seed in range(count):
+        rates = draw_rates(630, seed=seed)
+        fit, draws = laws.fit_process(rates[:540], GRID, 0.1), laws.Draws(seed, 0, (90, 200))
+        uniforms = draws.generator(laws.FUNDING).random((90, 200))
+        means = fit.walk(fit.residuals, uniforms, fit.draw_unknown(draws)).mean(axis=0)
+        low, high = np.quantile(means, (0.05, 0.95))
+        held += low <= rates[540:].mean() <= high
+    assert 0.86 <= held / count <= 0.94, held
 
 
 def test_a_path_as_long_as_history_spreads_as_history(settled):
