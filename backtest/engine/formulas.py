@@ -13,6 +13,7 @@ import numpy as np
 from backtest import _compile
 from backtest._compile.code_identity import CodeText
 from backtest.engine.loop import N_SHOWN, PART, SETTING, WHOLE, Deciders
+from backtest.engine.policies import list_rules
 from backtest.engine.recipe import (
     Place,
     Recipe,
@@ -52,12 +53,16 @@ KINDS = (*["pointer"] * 7, *["whole"] * 4)
 COUNTER = itertools.count()
 
 _kept: dict[str, int] = {}
+_refused: dict[str, Exception] = {}
 
 
 def find_address(
     recipe: Recipe, kinds: tuple[str, ...], names: Mapping[str, Any], *, has_counts: bool
 ) -> int:
-    """Return the address of a formula, compiled if no folder has it; it stays valid."""
+    """Return the address of a formula, compiled if no folder has it; it stays valid.
+
+    What numba raised for a formula is raised again without another attempt.
+    """
 
     def compile_now() -> _compile.ObjectFile:
         from backtest.engine.compiler import compile_part  # noqa: PLC0415 - loads numba
@@ -69,8 +74,14 @@ def find_address(
             recipe = recipe._replace(name=f"{recipe.name}_{next(COUNTER)}")
         if recipe.name in _kept:
             return _kept[recipe.name]
+        if recipe.name in _refused:
+            raise _refused[recipe.name].with_traceback(None)
         name = f"{recipe.name}-{hash_rules()}"
-        found = _compile.load_or_compile(name, compile_now, is_kept=recipe.is_complete)
+        try:
+            found = _compile.load_or_compile(name, compile_now, is_kept=recipe.is_complete)
+        except Exception as error:
+            _refused[recipe.name] = error
+            raise
         _kept[recipe.name] = found.address
         return found.address
 
@@ -87,6 +98,8 @@ def explain_compile_error(error: BaseException, policy: Policy) -> str:
 
 
 class Formula(NamedTuple):
+    """Where a formula is, and what the loop prepares for it: the table, the account, the bar."""
+
     address: int
     has_table: bool
     account: int
@@ -184,7 +197,9 @@ def bind_compiled(
             formula, refusal = None, error
         if formula is None and call_back is not None:
             address = call_back(refusal, deciders, policy, columns, i)
-            formula = Formula(address, has_table=False, account=WHOLE, has_bar=True)
+            rules = list_rules(policy, columns)
+            account = WHOLE if called else max(PART, *map(find_wanted, rules))  # errors show a part
+            formula = Formula(address, has_table=False, account=account, has_bar=True)
         addresses[i] = formula.address
         wants[:, i] = formula.has_table, formula.account, formula.has_bar
     return deciders._replace(

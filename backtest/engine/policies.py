@@ -319,7 +319,10 @@ class Callbacks:
 
         def call(*given: int) -> float:
             try:
-                self.gate.open()
+                gate = self.gate
+                gate.is_closed = False
+                if gate.kept:
+                    gate.open()
                 venue: Any = self.read_venue(i) if has_venue else self.read_venue
                 found: float = method(deciders, venue, i, given[8], given[9])
             except BaseException as error:

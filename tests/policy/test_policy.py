@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest import Choice, PolicyError, Range
+from backtest import Choice, PolicyError, Range, _compile
+from backtest.engine import formulas
 from backtest.policies import change_settings, formula_for
 from backtest.policies.formulas import may_read_of_account, rewrite_formula
 from backtest.results.manifest import hash_source
@@ -347,6 +348,21 @@ class Tabled(bt.Policy):
         """Return 2 in rising bars."""
         table = {"rising": 2.0, "falling": 1.0}
         return table["rising" if bar.close > bar.open else "falling"]
+
+
+def test_what_does_not_compile_is_tried_once_in_a_process(monkeypatch: pytest.MonkeyPatch):
+    tried = []
+
+    def refuse(name: str, *_: object, **__: object) -> None:
+        tried.append(name)
+        raise TypeError("unsupported")
+
+    monkeypatch.setattr(_compile, "load_or_compile", refuse)
+    monkeypatch.setattr(formulas, "_refused", {})
+    for _ in range(2):
+        with pytest.raises(TypeError, match="unsupported"):
+            formulas.compile_formula(Tabled(), (), 0)
+    assert len(tried) == 1
 
 
 @pytest.mark.slow
