@@ -83,7 +83,7 @@ class Result(RunRecord, core.SavedResult):
     layout, more_files, aside = FORMAT, FILES, NOT_IN_ID[1:]
     table_names = ()
     _draw = core.call_later("report", "draw_run")
-    _find_equal_risk = core.call_later("engine.equal_risk", "find_equal_risk")
+    _find_equal_risk = core.call_later("equal risk", "find_equal_risk")
     list_numbers = core.call_later(DECLARED, "list_numbers")
     list_parts = core.call_later(DECLARED, "list_parts")
     list_assumptions = core.call_later(DECLARED, "list_assumptions")
