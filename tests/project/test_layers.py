@@ -137,6 +137,16 @@ def test_what_is_slow_waits_for_its_first_use_and_hides_no_function():
     assert (printed[0], printed[1], printed[-1]) == ("[]", "sweep tune", "[]")
 
 
+@pytest.mark.slow
+def test_a_run_loads_what_it_uses():
+    unused = ["numba", "scipy", "plotly", "dask", "arch", "statsmodels"]
+    unused += ["backtest.strategies.kelly", "backtest.search.study", "backtest.risk.cascade"]
+    code = "import sys; from backtest.cli import main; "
+    code += "main(['run', '--policy', 'constant', '--no-save', '--until', '2023-01-09']); "
+    code += f"print([name for name in {unused} if name in sys.modules])"
+    assert run_python(code).splitlines()[-1] == "[]"
+
+
 def test_the_package_is_pickled_by_name():
     """A policy of a script that names the package is sent to other processes."""
     assert pickle.loads(cloudpickle.dumps(bt)) is bt
