@@ -125,6 +125,7 @@ bind_higher(
         "page of a surface": "backtest.report.surface_parts",
         "page of sets": "backtest.report.set_parts",
         "report": "backtest.report",
+        "test": "backtest.engine.backtest",
     }
 )
 
@@ -135,10 +136,12 @@ bind_methods(
         "compare": "backtest.search",
         "cross_validate": "backtest.search",
         "liquidation_risk": "backtest.risk",
+        "load": "backtest.cli.saved_tests",
         "max_leverage": "backtest.risk",
         "objective": "backtest.search",
         "replay": "backtest.live",
         "run": "backtest.engine",
+        "save": "backtest.cli.saved_tests",
         "sensitivity": "backtest.risk",
         "stress": "backtest.risk",
         "sweep": "backtest.sweep",

@@ -163,7 +163,10 @@ def read_signal(draft: Draft, market: Market | Markets) -> Any:
         return allocate(run["allocate"], flatten(run.get("allocate_settings", {})), markets)
     if "weights" in chosen:
         frame = read_weight_file(Path(run["weights"]), draft.table("data").get("timezone"))
-        return signals.from_frame(markets, frame, carry=run.get("carry_weights", False))
+        carry = run.get("carry_weights", False)
+        if len(markets) == 1 and frame.shape[1] == 1:
+            return signals.from_series(next(iter(markets.values())), frame.iloc[:, 0], carry=carry)
+        return signals.from_frame(markets, frame, carry=carry)
     signal, settings = run.get("signal"), flatten(run.get("signal_settings", {}))
     is_rule = isinstance(signal, str) and signal.partition(":")[0] in RULES
     if signal is not None and not is_rule and len(markets) > 1:

@@ -20,7 +20,7 @@ from backtest.account.account import BY_INSTRUMENT
 from backtest.engine import checks
 from backtest.engine.policies import check_overlay
 from backtest.margin import ScenarioMargin
-from backtest.market import Market, Markets, Weights, as_given, as_markets, with_clock
+from backtest.market import Market, Markets, Weights, as_given, as_markets, read_source, with_clock
 from backtest.policies import Policy
 from backtest.signals.rules import SignalRule, cut_rows, read_named
 from backtest.venue import Venue, VenueLike, read_venue
@@ -157,6 +157,8 @@ class Backtest:
     @property
     def plain(self) -> Backtest:
         """The same test on the bars of the account: without ``decide``, ``detail`` and ``end``."""
+        if isinstance(self.market, Unread):
+            raise core.DataError(f"{self.market.why}; give it: result.backtest.replace(market=...)")
         is_plain = self.decide is None and self.detail is None and self.end is None
         return self if is_plain else self._plain
 
@@ -194,6 +196,16 @@ class Backtest:
         """The markets, the venue of each, and the account, after checking them together."""
         markets = as_markets(end_expired(self.market, self.venue))
         return markets, *check_panel(markets, self.account, self.venue)
+
+
+class Unread:
+    """Stands for the market of a loaded result that could not be read again, and says why."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+
+    def __repr__(self) -> str:
+        return "a market that was not read"
 
 
 FIELDS = tuple(each.name for each in dataclasses.fields(Backtest))
@@ -239,16 +251,23 @@ def after_run(function: Callable[_P, _T]) -> Callable[_P, _T]:
     first, *rest = inspect.signature(function).parameters.values()
     place = inspect.Parameter.POSITIONAL_OR_KEYWORD
     heads = [inspect.Parameter(name, place) for name in ("self", "policy")]
+    compiled = inspect.Parameter("compile", inspect.Parameter.KEYWORD_ONLY, default=True)
 
-    def of_test(test: Backtest, policy: AnyPolicy, *args: Any, **named: Any) -> _T:
+    def of_test(
+        test: Backtest,
+        policy: AnyPolicy,
+        *args: Any,
+        compile: bool = True,  # noqa: A002 - as that of bt.run
+        **named: Any,
+    ) -> _T:
         function_of_result: Any = function
-        return function_of_result(test.run(policy), *args, **named)
+        return function_of_result(test.run(policy, compile=compile), *args, **named)
 
     of_test.__name__ = function.__name__
     of_test.__doc__ = (
         f"Run a policy, and call :func:`backtest.{function.__name__}` with the {first.name}."
     )
-    of_test.__signature__ = inspect.Signature([*heads, *rest])  # type: ignore[attr-defined]
+    of_test.__signature__ = inspect.Signature([*heads, *rest, compiled])  # type: ignore[attr-defined]
     METHODS[function.__name__] = of_test
     return function
 
@@ -379,3 +398,60 @@ def end_expired(market: Any, venue: Any) -> Any:
         if expires is not None:
             found[name] = core.to_nanoseconds(expires)
     return market.end_at(found) if found else market
+
+
+# --------------------------------------------------------------------------- the test of a result
+
+
+def recall_test(result: Any) -> Backtest:
+    """Return the test of a result: of a loaded one, as its files say it.
+
+    Its market is loaded again from the recorded path, if that holds the same data; else whatever
+    needs it asks for ``result.backtest.replace(market=...)``. Raises DataError if it had an overlay
+    or longer bars to decide on with a signal, which a loaded result does not hold.
+    """
+    if result.setup is not None:
+        test: Backtest = result.setup.test
+        return test
+    manifest, names = result.manifest, result.names
+    if "overlay" in manifest:
+        raise core.DataError(
+            f"a loaded result does not hold its overlay, {manifest['overlay']['text']}: give a new "
+            "bt.Backtest"
+        )
+    data, is_one = manifest["data"], len(names) == 1
+    fields = {
+        "venue": result.venues[names[0]] if is_one else result.venues,
+        "account": result.account,
+        "signal": recall_signal(result),
+        "calendar": manifest["calendar"],
+        "sampling": manifest["sampling"],
+        "start": core.utc_index(result.time)[0],
+    }
+    market: Any
+    try:
+        rows = {names[0]: data} if is_one else data["instruments"]
+        read = {x: read_source(row["source"], row["content_hash"]) for x, row in rows.items()}
+        market = read[names[0]] if is_one else Markets(read)
+    except core.BacktestError as error:
+        known = dict.fromkeys(FIELDS) | fields | {"market": Unread(str(error))}
+        bare = object.__new__(Backtest)
+        bare.__setstate__(known)
+        return bare
+    return Backtest(market, **fields)
+
+
+def recall_signal(result: Any) -> SignalLike:
+    """Return the signal of a loaded result: a constant, or its values by time."""
+    kind, _, number = result.manifest["signal"].partition(" ")
+    if kind == "constant":
+        return float(number)
+    if result.manifest["signal"] == "equal weights":
+        return None
+    if "decide" in result.manifest["data"]:
+        raise core.DataError(
+            "a loaded result does not hold the signal of decide=, "
+            f"{result.manifest['signal']:.60}: give a new bt.Backtest"
+        )
+    frame = pd.DataFrame(result.quotes.signal, core.utc_index(result.time), [*result.names])
+    return frame if len(result.names) > 1 else frame.iloc[:, 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import functools
 from collections.abc import Mapping
@@ -11,7 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest import core
-from backtest.core import FloatArray, IntArray, ParameterError, format_duration, format_time
+from backtest.core import (
+    DataError,
+    FloatArray,
+    IntArray,
+    ParameterError,
+    format_duration,
+    format_time,
+)
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.market.files import is_panel
 from backtest.market.market import Market, compute_once
@@ -407,3 +415,41 @@ def compare(market: Market, detail: Mapping[str, FloatArray], groups: BarGroups)
     )
     core.warn_caller(text)
     return {"detail_differs": text}
+
+
+# ------------------------------------------------------------------------------ markets once again
+
+STEPS = ("slice", "prefix", "between", "resample")
+
+
+def read_source(text: str, content_hash: str) -> Market:
+    """Return the market whose ``source`` is a text, loaded again.
+
+    The text is read as calls of :meth:`Market.load`, :meth:`Market.sample` and what makes parts of
+    them, with literals; nothing else is evaluated. Raises DataError if it is anything else, or the
+    content is not that of the hash.
+    """
+    try:
+        market = call_again(ast.parse(text, mode="eval").body)
+    except (SyntaxError, ValueError, TypeError, RecursionError) as error:
+        raise DataError(
+            f"a market must be loaded from files to be read again, got {text}"
+        ) from error
+    if market.content_hash != content_hash:
+        raise DataError(f"the market must be the one of the result, {text} holds other data now")
+    return market
+
+
+def call_again(node: ast.expr) -> Market:
+    match node:
+        case ast.Call(func=ast.Attribute(value=inner, attr=name), args=given, keywords=words):
+            named = {str(each.arg): ast.literal_eval(each.value) for each in words}
+            if isinstance(inner, ast.Name) and (inner.id, name) == ("bt", "decide_every"):
+                found: Market = decide_every(call_again(given[0]), ast.literal_eval(given[1]))
+                return found
+            is_market = isinstance(inner, ast.Name) and inner.id == "Market"
+            if name in (("load", "sample") if is_market else STEPS):
+                owner = Market if is_market else call_again(inner)
+                made: Market = getattr(owner, name)(*map(ast.literal_eval, given), **named)
+                return made
+    raise ValueError(node)

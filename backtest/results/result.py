@@ -75,6 +75,9 @@ class Result(RunRecord, core.SavedResult):
         Data, venues, account, policies, settings and versions that produced this result.
     names, venues, policies, overlay, markets
         Instruments, and what each of them has.
+    backtest : Backtest
+        The test of which this is a run. Of a loaded result, its market is read again from the
+        recorded path; where that fails, ``result.backtest.replace(market=...)`` gives it.
     state, memory
         State of the account at the last close, to resume from.
     """
@@ -92,6 +95,7 @@ class Result(RunRecord, core.SavedResult):
     verdict_text = property(core.call_later(DECLARED, "write_marked_verdict"))
     details = property(core.call_later(DECLARED, "write_details"))
     notices = property(core.call_later(DECLARED, "list_notices"))
+    backtest = property(core.call_later("test", "recall_test"))
 
     @property
     def title(self) -> str:

@@ -442,6 +442,7 @@ class Bounds(core.SettingsResult):
         ]  # fmt: skip
 
 
+@engine.after_run
 @core.checked_only("progress", "result")
 def bounds(result: Result, *, progress: Progress | None = None) -> Bounds:
     """Return a run under ``Account(intrabar="path")`` and under ``"worst"``, and where they part.

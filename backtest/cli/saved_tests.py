@@ -1,0 +1,223 @@
+"""Tests as files: ``Backtest.load`` of an experiment, and ``Backtest.save``."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from backtest.account import Account
+from backtest.cli.build import TAKEN_AS_THEY_ARE, build_test, load_data
+from backtest.cli.experiment import SAMPLE, Draft, draft_experiment
+from backtest.core import (
+    BacktestError,
+    ParameterError,
+    format_time,
+    warn_caller,
+    write_file,
+)
+from backtest.engine import Backtest, method
+from backtest.market import Market, as_markets, find_clock, read_weights, weights_to_frame
+from backtest.policies import Policy
+from backtest.signals import SignalRule
+from backtest.venue import Venue, preset_files
+
+FILE = "experiment.toml"
+TABLES = ("data", "venue", "account", "lending", "overlay", "run", "options")
+"""Tables of an experiment that describe a test; all others are policies and jobs."""
+NAMES = {"since": "from", "until": "to"}
+"""Arguments of ``Market.load`` that ``[data]`` calls otherwise."""
+
+
+@method("load")
+@staticmethod
+def load(path: str | Path) -> Backtest:
+    """Return the test of an experiment file, or of a folder of :meth:`Backtest.save`.
+
+    Tables of policies and jobs, such as ``[policy]`` and ``[tune]``, are left aside, with a
+    warning. Raises ParameterError if the file is no experiment.
+    """
+    file = Path(path) / FILE if Path(path).is_dir() else Path(path)
+    draft = draft_experiment(file)
+    aside = ", ".join(f"[{name}]" for name in draft.tables if name not in TABLES)
+    if aside:
+        warn_caller(f"{file.name}: {aside} are no part of a test, which is loaded without them")
+    return build_test(draft)
+
+
+@method("save")
+def save(test: Backtest, path: str | Path) -> Path:
+    """Write the test as an experiment that :meth:`Backtest.load` reads, and return its path.
+
+    Where market, signal and detail came from files or have names, it is one TOML file; else a new
+    folder of that name, without the suffix, with ``experiment.toml`` and what has no file as
+    Parquet. Raises ParameterError if something cannot be written: options, or an overlay of no
+    file.
+    """
+    if as_markets(test.market).options:
+        raise ParameterError("a test with listed options cannot be saved, keep its experiment file")
+    target = Path(path)
+    folder = target.with_suffix("") if target.suffix == ".toml" else target
+    tables: dict[str, Any] = {
+        "data": find_files(test.market) or save_market(test.market, folder / "market"),
+        "venue": name_venues(test.venue),
+        "account": find_changed(Account().to_dict(), test.account.to_dict()),
+        "run": {"signal": name_signal(test.signal)},
+    }
+    for name in ("calendar", *TAKEN_AS_THEY_ARE):
+        value = getattr(test, name)
+        tables["run"][name] = value if isinstance(value, str) or value is None else str(value)
+    if isinstance(test.detail, Market | Mapping):
+        found = save_market(test.detail, folder / "detail")
+        tables["run"]["detail"] = found["path"]
+    elif test.detail is not None:
+        tables["run"]["detail"] = str(Path(test.detail).resolve())
+    if test.overlay is not None:
+        tables["overlay"] = name_policy(test.overlay)
+    if tables["run"]["signal"] is None and test.signal is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        tabulate_signal(test).to_parquet(folder / "signal.parquet")
+        tables["run"]["weights"] = "signal.parquet"
+    file = folder / FILE if folder.exists() else folder.with_suffix(".toml")
+    text = "".join(write_table(name, each) for name, each in tables.items())
+    write_file(file, text.encode("utf-8"))
+    return folder if folder.exists() else file
+
+
+def as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def save_market(market: Any, folder: Path) -> dict[str, Any]:
+    """Write a market, or one folder for each instrument; return the entries of ``[data]``."""
+    if isinstance(market, Market):
+        market.save(folder)
+    else:
+        for name, each in market.items():
+            each.save(folder / name)
+    return {"path": folder.name}
+
+
+def find_files(market: Any) -> dict[str, Any] | None:
+    """Return the entries of ``[data]`` that load a market again, None if none do."""
+    calls = [read_call(each.source) for each in as_markets(market).values()]
+    if None in calls or not calls:
+        return None
+    found: dict[str, Any] = {}
+    for entries in calls:
+        for name, value in (entries or {}).items():
+            known = found.setdefault(name, [])
+            known += [each for each in as_list(value) if each not in known]
+    data = {name: each if len(each) > 1 else each[0] for name, each in found.items()}
+    spans = ({}, {"from": format_time(market.start), "to": format_time(market.end)})
+    for span in spans:  # whole, or a part of what the files hold
+        try:
+            again = load_data(Draft({"data": {**data, **span}}))
+        except BacktestError:
+            continue
+        if type(again) is type(market) and again.content_hash == market.content_hash:
+            return {**data, **span}
+    return None
+
+
+def read_call(source: str) -> dict[str, Any] | None:
+    """Return the entries of ``[data]`` that stand in the source of a market."""
+    match = re.match(r"Market\.(?:load|sample)\(", source)
+    calls = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Call)] if match else []
+    first = next((n for n in calls if isinstance(getattr(n.func, "value", n), ast.Name)), None)
+    if first is None:
+        return None
+    named = {str(word.arg): ast.literal_eval(word.value) for word in first.keywords}
+    if match and "sample" in match[0]:
+        seed = named.get("seed", 0)
+        return {"path": f"{SAMPLE}:{seed}" if seed else SAMPLE}
+    paths = [str(Path(ast.literal_eval(each)).resolve()) for each in first.args]
+    resampled = re.search(r"\.resample\('([^']*)'\)$", source)
+    more = {"resample": resampled[1]} if resampled else {}
+    given = {NAMES.get(name, name): value for name, value in named.items()}
+    return {"path": paths[0] if len(paths) == 1 else paths, **given, **more}
+
+
+def name_venues(venue: Any) -> dict[str, Any]:
+    if isinstance(venue, Mapping):
+        return {"preset": "", **{name: name_venues(each) for name, each in venue.items()}}
+    preset = "" if venue.in_force is None else venue.in_force.preset
+    for text in (preset, f"{preset}@latest") if preset else ():
+        known = Venue.preset(*preset_files.parse_name(text))
+        changed = find_changed(known.to_dict(), venue.to_dict())
+        if known.override(changed) == venue:
+            return {"preset": text, **changed}
+    return {"preset": "", **venue.to_dict()}
+
+
+def find_changed(known: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of a table that differ from known ones."""
+    return {
+        name: find_changed(known[name], each)
+        if isinstance(each, dict) and isinstance(known.get(name), dict)
+        else each
+        for name, each in table.items()
+        if known.get(name) != each
+    }
+
+
+def name_signal(signal: Any) -> float | str | None:
+    """Return a signal as a number or a text, None if it is neither."""
+    if isinstance(signal, SignalRule):
+        return signal.text()
+    return signal if isinstance(signal, int | float | str) else None
+
+
+def tabulate_signal(test: Backtest) -> pd.DataFrame:
+    """Return the weights by time and instrument that a signal has."""
+    whole = test.plain
+    seen, values = as_markets(find_clock(whole.market).seen), whole.signal
+    if isinstance(values, pd.Series):
+        return values.to_frame(seen.names[0])
+    frame: pd.DataFrame = weights_to_frame(read_weights(values, seen), seen)
+    return frame
+
+
+def name_policy(policy: Policy) -> dict[str, Any]:
+    cls = getattr(type(policy), "written", type(policy))
+    if cls.__module__.startswith("backtest."):
+        return {"name": repr(policy)}
+    file = inspect.getsourcefile(cls)
+    if file is None or hasattr(type(policy), "written"):
+        raise ParameterError(f"an overlay must be of a file to be saved, got {policy!r}")
+    return {"name": f"{Path(file).resolve()}:{cls.__name__}", "settings": policy.settings()}
+
+
+# ------------------------------------------------------------------------------------------- TOML
+
+
+def write_table(name: str, table: Mapping[str, Any]) -> str:
+    lines = "\n".join(write_entries(table))
+    return f"[{name}]\n{lines}\n\n" if lines else ""
+
+
+def write_entries(table: Mapping[str, Any]) -> Iterator[str]:
+    return (f"{write_key(k)} = {write_value(v)}" for k, v in table.items() if v is not None)
+
+
+def write_key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
+
+
+def write_value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(write_entries(value))}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(write_value, value))}]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and not math.isfinite(value):
+        return {math.inf: "inf", -math.inf: "-inf"}.get(value, "nan")
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
