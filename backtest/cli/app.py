@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import sys
 import warnings
@@ -207,6 +208,7 @@ def call_command(given: list[str]) -> int:
 
 
 def run_process(arguments: Sequence[str]) -> int:
+    gc.freeze()  # what imports made stays
     try:
         return printing.flush_output(main(arguments))
     except SystemExit:  # typer's, where the reader of the output has left

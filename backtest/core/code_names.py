@@ -9,6 +9,7 @@ import builtins
 import functools
 import hashlib
 import importlib.metadata
+import re
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -54,9 +55,11 @@ def hash_texts(*texts: str) -> str:
 @functools.cache
 def find_version(name: str) -> str:
     try:
-        return importlib.metadata.version(name)
+        found = importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
+    said = re.search(r"^Version: (\S+)", found.read_text("METADATA") or "", re.MULTILINE)
+    return said[1] if said else found.version  # which parses all of the text: 10 ms
 
 
 class Door(types.ModuleType):

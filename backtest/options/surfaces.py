@@ -381,14 +381,10 @@ def compare_ssvi(points: FloatArray, expiries: list[Quotes]) -> FloatArray:
     """Return the misfits of all expiries, a row a point."""
     rows = []
     for smiles in map(build_ssvi, points):
-        fitted = [
-            np.sqrt(smile.total_variance(each.k) / each.years)
-            for smile, each in zip(smiles, expiries, strict=True)
-        ]
-        misfits = [
-            (found - each.mid) / each.tolerance
-            for found, each in zip(fitted, expiries, strict=True)
-        ]
+        misfits = []
+        for smile, each in zip(smiles, expiries, strict=True):
+            fitted = np.sqrt(smile.total_variance(each.k) / each.years)
+            misfits.append((fitted - each.mid) / each.tolerance)
         rows.append(np.concatenate(misfits))
     return np.array(rows)
 
