@@ -26,7 +26,7 @@ BUY_AND_HOLD, CONSTANT = "buy and hold", "constant leverage at equal risk"
 """The benchmark lines of an account."""
 MOST_RUNS = 6
 """The most runs of one account in the search for its scale."""
-MOST_PLAIN = 10_000
+MOST_PLAIN = 5_000
 """Bars times instruments up to which an account in plain Python gets its line at equal risk."""
 EXACT = 1e-6
 """The relative distance from the target volatility at which the search ends."""

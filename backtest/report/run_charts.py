@@ -476,6 +476,8 @@ def list_exposure(result: Result) -> list[Shown]:
 def draw_correlations(result: Result) -> list[Shown]:
     """Return the correlations of the instruments' mark returns by sampling period."""
     ends = result.ends_sample != 0.0
+    if len(result.names) < 2 or ends.sum() < LEAST_WINDOW:
+        return []
     with np.errstate(divide="ignore", invalid="ignore"):
         moves = pd.DataFrame(np.diff(np.log(result.marks[ends]), axis=0), columns=[*result.names])
     found = moves.corr().stack().rename("correlation")

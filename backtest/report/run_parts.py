@@ -140,7 +140,7 @@ def describe_trips(result: Result) -> Headline:
     found = result.trades.measures
     fills = int((result.events["kind"] == "fill").sum())
     still = f", {found['open']:,.0f} open" * bool(found["open"])
-    note = f"round trips{still}, {fills:,} fills"
+    note = f"round trips{still}, {core.count_nouns(fills, 'fill')}"
     if found["trades"]:
         note += f", {core.format_percent(found['win_rate'])} won; profit factor "
         note += f"{core.format_number(found['profit_factor'])}; in the market at "

@@ -25,6 +25,7 @@ from backtest.results import (
     list_results,
     load_saved,
     name_measure,
+    run_record,
 )
 from backtest.results.listing import LEFTOVER, UNTOLD, Origin, name_fault
 from backtest.results.measure_table import ABOUT
@@ -114,7 +115,8 @@ def write_summary(found: Any, *, verbose: bool = False) -> str:
     return render.write_terminal(page, sections)
 
 
-WIDTH, HEIGHT = 560, 90
+WIDTH, HEIGHT, LEFT, FOOT = 640, 150, 36.0, 18.0
+"""Of the chart of a notebook, in pixels; with the room for its labels."""
 COLUMNS = 4
 """Headline numbers in a row."""
 DRAWN = ("run",)
@@ -150,16 +152,31 @@ def write_facts_table(facts: Sequence[Fact]) -> str:
 
 
 def draw_equity_svg(result: Any) -> str:
-    time, values = result.span.closes, result.of_account("unit") / result.tally.first_unit
-    rows = thin_rows(time, values, buckets=280)
-    x = rescale(time[rows].astype(np.float64), 0.0, float(WIDTH))
-    y = rescale(values[rows], HEIGHT - 2.0, 2.0)
-    points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
+    """Return the first chart of the page as a still: unit values, their axis, and dates."""
+    time, own = result.span.closes, result.of_account("unit") / result.tally.first_unit
+    held = run_record.follow_market(result)[2]
+    rows = thin_rows(time, own, held, buckets=280)
+    x = rescale(time[rows].astype(np.float64), LEFT, float(WIDTH))
+    both = np.concatenate((own[rows], held[rows]))
+    y = rescale(both, HEIGHT - FOOT, 6.0)
+    low, high = float(both.min()), float(both.max())
+    lines = []
+    for values, color, name in ((y[len(rows):], "neutral", "market at 1x"),
+                                (y[: len(rows)], "accent", "account")):  # fmt: skip
+        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, values, strict=True))
+        lines.append(f'<polyline fill="none" stroke="{LIGHT[color]}" stroke-width="1.2" '
+                     f'points="{points}"><title>{name}</title></polyline>')  # fmt: skip
+    days = [f"{np.datetime64(int(each), 'ns'):.10}" for each in (result.span.start, time[-1])]
+    marks = [(0.0, 12.0, "start", f"{high:.2f}"), (0.0, HEIGHT - FOOT, "start", f"{low:.2f}"),
+             (LEFT, HEIGHT - 2.0, "start", days[0]), (WIDTH, HEIGHT - 2.0, "end", days[1]),
+             (WIDTH / 2, HEIGHT - 2.0, "middle", "account (blue) and market at 1x")]  # fmt: skip
+    texts = [f'<text x="{a:.0f}" y="{b:.0f}" text-anchor="{anchor}">{text}</text>'
+             for a, b, anchor, text in marks]  # fmt: skip
     return (
         f'<svg width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="unit value over time" style="display:block;max-width:100%">'
-        f'<polyline fill="none" stroke="{LIGHT["accent"]}" stroke-width="1.2" points="{points}"/>'
-        "</svg>"
+        f'aria-label="unit value over time, beside the market at 1x" font-size="11" '
+        f'fill="{LIGHT["neutral"]}" style="display:block;max-width:100%">'
+        f"{''.join(lines)}{''.join(texts)}</svg>"
     )
 
 

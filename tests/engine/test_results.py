@@ -380,7 +380,7 @@ def test_business_days_are_named_by_their_sessions(daily):
 def test_a_summary_counts_fills_and_says_what_is_right_only_if_asked(daily):
     text = words(daily.summary())
     fills = int((daily.events["kind"] == "fill").sum())
-    assert f"Fills {fills} Trades" in text
+    assert f"round trips, 1 open, {fills} fill" in text
     assert "books balance" not in text
     assert "the books balance at every bar; causality: no columns" in words(
         daily.summary(verbose=True)
