@@ -307,10 +307,6 @@ class SignalRule(Parameterized):
     def __init_subclass__(cls) -> None:
         freeze(cls)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check()
-
     def text(self) -> str:
         """Return the rule as a text, ``rsi:14:30:70``: its parameters in order.
 
@@ -323,9 +319,6 @@ class SignalRule(Parameterized):
                 break
             del values[parameter.name]
         return ":".join([self.title(), *map(write_word, values.values())])
-
-    def check(self) -> None:
-        """Raise a ParameterError if parameters contradict each other."""
 
     def direction(self, market: Market) -> Any:  # noqa: ARG002 - for subclasses
         """Return one number in [-1, 1] per bar, each known at its bar's close; NaN is flat."""
@@ -431,13 +424,10 @@ class MaCross(SignalRule):
     sides: TradedSides = "both"
     ewm: bool = False
 
-    def check(self) -> None:
-        """Require that fast lies below slow."""
+    def faults(self) -> core.Faults:
+        """Require that fast lies below slow; the opposite is the negative of the signal."""
         if not self.fast < self.slow:
-            raise core.ParameterError(
-                f"fast must be below slow {self.slow}, got {self.fast}; for the opposite direction "
-                "take the negative of the signal"
-            )
+            yield "fast", f"must be below slow {self.slow}"
 
     @core.checked
     def direction(self, market: Market) -> core.FloatArray:
