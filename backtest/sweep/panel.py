@@ -16,7 +16,7 @@ from backtest.account.records import EQUITY, UNIT
 from backtest.market import Market, find_clock, read_weights, show_signal
 from backtest.policies import Policy, number_elements, split_name
 from backtest.results import RunSpan, start_tally
-from backtest.sweep.lanes.rows import LANES
+from backtest.sweep.lanes.rows import LANES, PriceTable
 from backtest.sweep.sets import OVERLAY, Sets, find_codes, find_values, take_part, take_sets
 
 KEPT = 4
@@ -201,6 +201,7 @@ class Panel:
         self._pattern: engine.Setup | None = None
         self._terms: OrderedDict[Hashable, engine.Setup] = OrderedDict()
         self._above: OrderedDict[Hashable, list[engine.ObservedPolicy]] = OrderedDict()
+        self._tables: OrderedDict[Hashable, PriceTable] = OrderedDict()
         self._deciders: OrderedDict[Hashable, engine.Deciders] = OrderedDict()
         self._flat: OrderedDict[Hashable, tuple[list[engine.ObservedPolicy], core.FloatArray]] = (
             OrderedDict()
@@ -302,6 +303,17 @@ class Panel:
             text = engine.explain_refusal(refusal, setup.observed[0].policy)
             raise NotCompiled(text) from refusal
         return state, engine.replace_policies(pattern, setup.observed, self._flatten(setup)), tally
+
+    def find_table(self, setup: engine.Setup) -> PriceTable:
+        """Return the table of prices for the blocks of all sets with contracts of the same size."""
+        brackets, shape = setup.inputs.terms.rules.brackets, setup.inputs.feed.open.shape
+
+        def begin() -> PriceTable:
+            return PriceTable(np.empty((*shape, 4)), set())
+
+        return self._find(
+            self._tables, (brackets.sizes.tobytes(), brackets.are_inverse.tobytes()), begin, KEPT
+        )
 
     def make_deciders(self, setup: engine.Setup) -> engine.Deciders:
         started, width = setup.inputs.started, setup.inputs.terms.rules.brackets.floors.shape[1]

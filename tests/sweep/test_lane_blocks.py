@@ -206,10 +206,33 @@ def test_blocks_of_random_accounts_have_the_rows_of_their_sets(seeds, least, mon
     assert (found > least).all()
 
 
+@pytest.mark.compiled
+def test_several_isolated_positions_are_taken_in_lanes(monkeypatch):
+    """Two blocks, whose prices are written once; none of their sets is taken alone."""
+    trust_data(monkeypatch)
+    markets = make_markets(np.random.default_rng(5), 600)
+    assert len(markets) == 3
+    venue = bt.Venue.simple(
+        taker=5e-4, slippage=1e-4, maintenance_rate=0.01, max_leverage=50, liquidation_fee=0.01
+    )
+    account = bt.Account(
+        band=0.02, max_leverage=20.0, margin="isolated", venue_leverage=15.0, stop_loss=0.2
+    )
+    test = bt.Backtest(markets, venue=venue, account=account, sampling="4h")
+    evaluator = Evaluator(VariedTest(test, Jumpy))
+    sets = {"scale": np.geomspace(0.2, 60.0, 70), "seed": np.arange(70) % 3}
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "score_set", None)
+        rows = evaluator.evaluate(sets, returns=True)
+    monkeypatch.setattr(runner, "LEAST_LANES", 1_000)
+    require_equal(rows, evaluator.evaluate(sets, returns=True))
+    assert rows.metrics["liquidations"].sum() > 100
+
+
 LOOPS = {
-    "look": 3, "value_lanes": 2, "find_asking": 2, "find_exits": 2, "write_stops": 1,
-    "plan_once": 2, "plan_by_kind": 6, "fill_by_kind": 5, "add_wanted": 3, "pay_lanes": 2,
-    "charge_lanes": 3, "close_lanes": 3, "close_several": 2, "expose_lanes": 4, "ask_all": 3,
+    "look": 8, "value_lanes": 6, "find_groups": 1, "find_exits": 2, "write_stops": 1,
+    "add_held": 2, "plan_by_kind": 8, "fill_by_kind": 5, "add_wanted": 3, "pay_lanes": 2,
+    "charge_lanes": 3, "close_lanes": 3, "close_several": 5, "expose_lanes": 5, "ask_all": 3,
 }  # fmt: skip
 """Loops over lanes in the functions of a bar, with those that they call inlined."""
 

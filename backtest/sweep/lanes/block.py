@@ -20,7 +20,7 @@ from backtest.results.tally import N_TALLY
 from backtest.sweep.lanes import rows as r
 from backtest.sweep.lanes.formulas import find_block
 from backtest.sweep.lanes.loop import NAMES
-from backtest.sweep.lanes.rows import LANES, LanePolicies, Lanes, make_aligned
+from backtest.sweep.lanes.rows import LANES, LanePolicies, Lanes, PriceTable, make_aligned
 from backtest.sweep.panel import BlockFault, Scored
 
 LEAST_LANES = 4
@@ -43,7 +43,7 @@ def fits_lanes(setup: engine.Setup, deciders: engine.Deciders) -> bool:
     is_plain &= not terms.has_time_stop and len(deciders.rows) == 1
     is_plain &= not (terms.is_loan and terms.has_interest) and not np.any(terms.expenses)
     is_plain &= not np.any(brackets.are_valued_at_entry)
-    is_plain &= len(brackets.sizes) == 1 or not np.any(brackets.are_isolated)
+    is_plain &= len(set(brackets.are_isolated.tolist())) == 1  # all are isolated, or none
     is_plain &= not np.any(
         terms.flags[records.FLAGS.index("is_funded_by_wallet")] & brackets.are_isolated
     )
@@ -118,6 +118,7 @@ class Block(NamedTuple):
     span: RunSpan
     has_returns: bool
     is_full: bool
+    table: PriceTable
 
 
 def join_columns(setups: Sequence[engine.Setup]) -> list[list[FloatArray]]:
@@ -178,10 +179,12 @@ def start_lanes(block: Block, n_samples: int) -> Lanes:
         moves_stops=moves_stops(inputs),
         has_rest=bool(np.any(kinds != r.PLAIN)),
         last_funding=np.full(n, np.nan),
-        cursor=np.zeros(5, np.int64),
+        cursor=np.zeros(r.N_CURSOR, np.int64),
         units=np.zeros((n_samples if block.has_returns else 0, LANES)),
         free=np.zeros(1),
         tally=np.zeros(N_TALLY),
+        table=block.table.values,
+        is_due=find_due(inputs),
     )
     account, position = lanes.account.reshape(-1, LANES), lanes.position.reshape(n, -1, LANES)
     numbers, widest = lanes.numbers.reshape(n, -1, LANES), find_widest(inputs)
@@ -198,6 +201,15 @@ def start_lanes(block: Block, n_samples: int) -> Lanes:
     account[r.IS_LIVE, len(block.setups) :] = 0.0
     position[:, r.REST, len(block.setups) :] = math.nan
     return lanes
+
+
+def find_due(inputs: Any) -> IntArray:
+    """Return, for each bar, whether money flows, funding is paid, or an instrument ends."""
+    feed, due = inputs.feed, np.zeros(len(inputs.feed.time), np.int64)
+    last = feed.span[feed.ends == 1, 1] - 1
+    for bars in (feed.flow_bar, feed.funding_bar, last):
+        due[bars[(bars >= 0) & (bars < len(due))]] = 1
+    return due
 
 
 def moves_stops(inputs: Any) -> bool:
@@ -228,7 +240,7 @@ def begin_account(setup: engine.Setup, widest: Sequence[float]) -> tuple[FloatAr
     one[records.SINCE_POOL] = setup.first - 1.0 - wallet[records.SINCE_POOL]
     line = find_line(terms.ruin_at, wallet[records.RESERVE], wallet[records.PAID_IN])
     one[r.LEAST] = find_least(setup.inputs, widest)
-    one[r.LINE] = max(line, one[r.LEAST] - wallet[records.RESERVE])
+    one[r.LINE] = max(line, one[r.LEAST] - wallet[records.RESERVE], 0.0)
     one[r.KEEP], one[r.IS_LIVE] = 1.0, 1.0
     return one, terms
 
@@ -327,11 +339,14 @@ def run_block(block: Block, lanes: Lanes, is_stopped: Callable[[], bool]) -> boo
             terms = engine.write_table(terms, i, margin) if bar == t else terms
         stop = min(t + CHUNK, total, *(bar for bar, _, _ in inputs.changes if bar > t))
         given = (engine.pack_terms(terms), *shared, policies, lanes, silent, state, *room, tape)
-        call = loop.bind(*given, address, setup.first, t, stop)
+        span = (t, stop)
+        lanes.cursor[r.IS_WRITTEN] = span in block.table.written
+        call = loop.bind(*given, address, setup.first, *span)
         with _compile.hold_signals():
             t, why = call()
         if why != DONE:
             raise BlockFault
+        block.table.written.add(span)
     return True
 
 

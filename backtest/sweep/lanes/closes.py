@@ -24,29 +24,45 @@ def close_lanes(terms: Terms, lanes: Lanes, n: int) -> None:
         else:
             is_deeper = close_one(lanes, False)
     else:
-        is_deeper = close_several(lanes, n)
+        is_deeper = close_several(lanes, terms.rules.brackets.are_isolated[0] != 0, n)
     if is_deeper:
         deepen(lanes)
     if lanes.is_full:
         expose_lanes(terms, lanes, n)
 
 
-def close_several(lanes: Lanes, n: int) -> bool:
+def close_several(lanes: Lanes, is_isolated: bool, n: int) -> bool:
     account, found = lanes.account, False
     for lane in range(LANES):
-        account[cell(EQUITY, lane)] = account[cell(CASH, lane)]
+        account[cell(EQUITY, lane)] = 0.0 if is_isolated else account[cell(CASH, lane)]
     for i in range(n):
         if lanes.prices[r.IS_LISTED, i] != 0.0:
-            add_close(lanes, i)
+            add_close(lanes, is_isolated, i)
     for lane in range(LANES):
+        if is_isolated:
+            account[cell(EQUITY, lane)] = account[cell(CASH, lane)] + account[cell(EQUITY, lane)]
         found |= count_close(account, account[cell(EQUITY, lane)], lane)
     return found
 
 
-def add_close(lanes: Lanes, i: int) -> None:
+def add_close(lanes: Lanes, is_isolated: bool, i: int) -> None:
     account, position, close = lanes.account, lanes.position, lanes.prices[r.CLOSE, i]
+    if is_isolated:
+        for lane in range(LANES):
+            profit = position[spot(i, r.QUANTITY, lane)] * (
+                close - position[spot(i, r.ENTRY, lane)]
+            )
+            before = account[cell(EQUITY, lane)] + position[spot(i, r.MARGIN, lane)]
+            account[cell(EQUITY, lane)] = before + profit
+        return
     for lane in range(LANES):
         account[cell(EQUITY, lane)] += position[spot(i, r.QUANTITY, lane)] * close
+
+
+def find_backing(position: FloatArray, close: float, i: int, lane: int) -> float:
+    """Return what a position that stands alone is worth at its close."""
+    profit = position[spot(i, r.QUANTITY, lane)] * (close - position[spot(i, r.ENTRY, lane)])
+    return position[spot(i, r.MARGIN, lane)] + profit
 
 
 def close_one(lanes: Lanes, is_isolated: bool) -> bool:
@@ -55,8 +71,7 @@ def close_one(lanes: Lanes, is_isolated: bool) -> bool:
         quantity, cash = position[spot(0, r.QUANTITY, lane)], account[cell(CASH, lane)]
         backing = quantity * close
         if is_isolated:
-            profit = quantity * (close - position[spot(0, r.ENTRY, lane)])
-            backing = position[spot(0, r.MARGIN, lane)] + profit
+            backing = find_backing(position, close, 0, lane)
         equity = cash + backing
         account[cell(EQUITY, lane)] = equity
         found |= count_close(account, equity, lane)
@@ -89,16 +104,18 @@ def deepen(lanes: Lanes) -> None:
 
 def expose_lanes(terms: Terms, lanes: Lanes, n: int) -> None:
     account, cap, peaks, is_first = lanes.account, terms.max_gross_leverage, 0, True
+    is_isolated = bool(terms.rules.brackets.are_isolated[0])
     for i in range(n):
         if lanes.prices[r.IS_LISTED, i] != 0.0:
-            expose_position(lanes, is_first, i)
+            if is_isolated:
+                expose_isolated(lanes, is_first, i)
+            else:
+                expose_position(lanes, is_first, i)
             is_first = False
     for lane in range(LANES if is_first else 0):  # none is listed
         account[cell(r.GROSS, lane)] = 0.0
         account[cell(r.NEEDED, lane)] = 0.0
-    is_isolated = bool(terms.rules.brackets.are_isolated[0])
-    if is_isolated:
-        write_backing(lanes, 0)
+        account[cell(r.POOL, lane)] = 1.0
     for lane in range(LANES):
         equity = account[cell(EQUITY, lane)]
         gross, needed = account[cell(r.GROSS, lane)], account[cell(r.NEEDED, lane)]
@@ -114,14 +131,6 @@ def expose_lanes(terms: Terms, lanes: Lanes, n: int) -> None:
         raise_peaks(terms, lanes, n, peaks)
 
 
-def write_backing(lanes: Lanes, i: int) -> None:
-    account, position, close = lanes.account, lanes.position, lanes.prices[r.CLOSE, i]
-    for lane in range(LANES):
-        profit = close - position[spot(i, r.ENTRY, lane)]
-        backing = position[spot(i, r.QUANTITY, lane)] * profit
-        account[cell(r.POOL, lane)] = position[spot(i, r.MARGIN, lane)] + backing
-
-
 def expose_position(lanes: Lanes, is_first: bool, i: int) -> None:
     account, position = lanes.account, lanes.position
     unit, rate = abs(lanes.prices[r.CLOSE, i]), lanes.prices[r.RATE, i]
@@ -132,30 +141,52 @@ def expose_position(lanes: Lanes, is_first: bool, i: int) -> None:
         account[cell(r.NEEDED, lane)] = notional * rate + (0.0 if is_first else needed)
 
 
+def expose_isolated(lanes: Lanes, is_first: bool, i: int) -> None:
+    """Keep the position whose bound of the margin needed is the largest share of its backing."""
+    account, position = lanes.account, lanes.position
+    close, rate = lanes.prices[r.CLOSE, i], lanes.prices[r.RATE, i]
+    for lane in range(LANES):
+        notional = abs(position[spot(i, r.QUANTITY, lane)]) * abs(close)
+        needed, backing = notional * rate, find_backing(position, close, i, lane)
+        gross = 0.0 if is_first else account[cell(r.GROSS, lane)]
+        worst = 0.0 if is_first else account[cell(r.NEEDED, lane)]
+        pool = 1.0 if is_first else account[cell(r.POOL, lane)]
+        is_worse = needed * pool > worst * backing
+        account[cell(r.GROSS, lane)] = gross + notional
+        account[cell(r.NEEDED, lane)] = needed if is_worse else worst
+        account[cell(r.POOL, lane)] = backing if is_worse else pool
+
+
 def raise_peaks(terms: Terms, lanes: Lanes, n: int, found: int) -> None:
     account = lanes.account
     while found != 0:
         lane = lowest(found)
         found &= found - 1
+        worst, pool = find_worst(terms, lanes, n, lane)
         needed, backing = raise_ratio(
             account[cell(r.PEAK_NEEDED, lane)],
             account[cell(r.PEAK_BACKING, lane)],
-            find_needed(terms, lanes, n, lane),
-            account[cell(r.POOL, lane)],
+            worst,
+            pool,
             account[cell(r.GROSS, lane)] > 0.0,
         )
         account[cell(r.PEAK_NEEDED, lane)] = needed
         account[cell(r.PEAK_BACKING, lane)] = backing
 
 
-def find_needed(terms: Terms, lanes: Lanes, n: int, lane: int) -> float:
-    total = 0.0
+def find_worst(terms: Terms, lanes: Lanes, n: int, lane: int) -> tuple[float, float]:
+    """Return the margin needed and the backing of the pool, or of the isolated position nearest."""
+    brackets, total, worst, pool = terms.rules.brackets, 0.0, 0.0, 1.0
     for i in range(n):
-        quantity = lanes.position[spot(i, r.QUANTITY, lane)]
+        quantity, close = lanes.position[spot(i, r.QUANTITY, lane)], lanes.prices[r.CLOSE, i]
         if quantity != 0.0:
-            notional = abs(quantity) * abs(lanes.prices[r.CLOSE, i])
-            total += find_maintenance(terms.rules.brackets, i, notional)
-    return total
+            needed = find_maintenance(brackets, i, abs(quantity) * abs(close))
+            backing = find_backing(lanes.position, close, i, lane)
+            total += needed
+            worst, pool = raise_ratio(worst, pool, needed, backing, True)
+    if brackets.are_isolated[0]:
+        return worst, pool
+    return total, lanes.account[cell(EQUITY, lane)]
 
 
 # ----------------------------------------------------------------------------- the end of a sample

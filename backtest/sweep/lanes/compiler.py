@@ -28,7 +28,8 @@ INLINED = frozenset(
     {
         "spot", "term", "read_rules", "make_kind", "quote_open", "size_lane", "bound_cost", "plan",
         "fill_lanes", "round_as_isolated", "trade_lane", "widen", "pick", "look_at_one",
-        "close_one", "count_close",
+        "close_one", "count_close", "make_plain_kind", "has_bit", "plan_group", "spare_pool",
+        "spare_isolated", "find_backing",
     }
 )  # fmt: skip
 

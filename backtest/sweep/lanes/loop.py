@@ -43,6 +43,10 @@ if TYPE_CHECKING:
     from backtest.core import FloatArray
 
 
+OFTEN = 8
+"""Bars in a row with a trade after which the next is expected to have one."""
+
+
 def pass_alone(address: Any, *arguments: Any) -> tuple[int, int]:
     raise NotImplementedError
 
@@ -75,6 +79,8 @@ def take_block(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
     shown, quotes, scratch, tape = share(deciders), share(quotes), share(scratch), share(tape)
     times = share(clock)
     quiet.begin_prices(rules, markets, block)
+    if block.cursor[r.IS_WRITTEN] == 0:
+        quiet.write_table(rules, markets, block, start, stop)
     for t in range(start, stop):
         quiet.write_bar_prices(rules, markets, block, t)
         rare = pass_open(rules, markets, block, n, t)
@@ -83,6 +89,8 @@ def take_block(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
         if clock.ends_sample[t] != 0.0:
             end_samples(block, free)
         alone = rare
+        if rare != 0:
+            quiet.write_before(rules, markets, block, t)
         while alone != 0:
             lane = lowest(alone)
             alone &= alone - 1
@@ -105,12 +113,13 @@ def take_block(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
 
 def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> int:
     """Pay and trade; return the lanes that pass this bar alone, and are kept as they were."""
-    if is_whole(feed, lanes, t):
+    is_due = lanes.is_due[t] != 0
+    if is_due and is_whole(feed, lanes, t):
         rare: int = find_lanes(lanes, r.LIVE) | find_lanes(lanes, r.ENDED)
         keep_rare(lanes, rare, n, False)
         return rare
     event = lanes.cursor[r.EVENT]
-    has_funding = event < len(feed.funding_bar) and feed.funding_bar[event] == t
+    has_funding = is_due and event < len(feed.funding_bar) and feed.funding_bar[event] == t
     is_paying = has_funding or (terms.has_interest and t > 0)
     if is_paying:
         quiet.begin_payments(lanes, n)
@@ -135,8 +144,10 @@ def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> i
 
 def decide_trades(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> tuple[bool, int]:
     """Plan what lanes trade; return whether any does, and those that pass the bar alone."""
-    is_asking, rare = quiet.look(terms, lanes, n)
-    is_trading = False
+    is_asking, rare, is_trading = trades_on(terms, lanes, n), 0, False
+    lanes.cursor[r.ASKING] = r.ALL_GROUPS
+    if not is_asking:
+        is_asking, rare = quiet.look(terms, lanes, n)
     if lanes.has_exits or (is_asking and lanes.has_rest):
         quiet.write_rest_of_prices(terms, feed, lanes, t)
     if lanes.has_exits:
@@ -146,7 +157,16 @@ def decide_trades(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) 
         rare |= more
         if lanes.has_exits:
             rare |= find_exits(terms, lanes, n, True)
+    lanes.cursor[r.N_TRADING] = lanes.cursor[r.N_TRADING] + 1 if is_trading else 0
     return is_trading, rare
+
+
+def trades_on(terms: Terms, lanes: Lanes, n: int) -> bool:
+    """Return whether a look would be for nothing: one position, traded at each of the last bars."""
+    if n > 1 or lanes.cursor[r.N_TRADING] < OFTEN or lanes.kinds[0] > r.LOTS:
+        return False
+    is_open = lanes.is_pending[0] == 1 and lanes.prices[r.IS_LISTED, 0] != 0.0
+    return bool(is_open and terms.max_gross_leverage == math.inf)
 
 
 def count_paid(lanes: Lanes) -> None:
@@ -179,6 +199,8 @@ def end_bar(feed: MarketFeed, clock: Clock, lanes: Lanes, free: float, t: int) -
         tighten(lanes)
         free = 0.0
     lanes.free[0] = free
+    if lanes.is_due[t] == 0:
+        return
     event, flow = lanes.cursor[r.EVENT], lanes.cursor[r.FLOW]
     while event < len(feed.funding_bar) and feed.funding_bar[event] == t:
         lanes.last_funding[feed.funding_instrument[event]] = feed.funding_rate[event]

@@ -23,35 +23,63 @@ def begin_prices(terms: Terms, feed: MarketFeed, lanes: rows.Lanes) -> None:
         )
         prices[r.INITIAL_X, i] = feed.initial[0, i]
         lanes.is_known[i] = 0
+        write_cost_rates(lanes, i)
     lanes.cursor[r.IS_BOUND] = 0
 
 
+def write_cost_rates(lanes: rows.Lanes, i: int) -> None:
+    """Write what a unit of notional traded costs at most, without impact."""
+    kind, table = rows.make_kind(False, False, False, False), rows.Table(1.0, 1.0, 1.0)
+    for lane in range(rows.LANES):
+        rules = rows.read_rules(lanes.numbers, kind, table, i, lane)
+        ratio = 1.0 + rules.slippage
+        cost = (rules.slippage * ratio + rules.fee * ratio) * r.SLACK
+        lanes.position[rows.spot(i, r.COST, lane)] = cost
+
+
+def write_table(terms: Terms, feed: MarketFeed, lanes: rows.Lanes, start: int, stop: int) -> None:
+    """Write the prices of bars that all blocks share, in the settlement currency per contract."""
+    table, brackets = lanes.table, terms.rules.brackets
+    for t in range(start, stop):
+        for i in range(len(lanes.signal)):
+            size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
+            value = compute_value(size, is_inverse, feed.open[t, i])
+            opened = compute_value(size, is_inverse, feed.mark_open[t, i])
+            low = compute_value(size, is_inverse, feed.mark_low[t, i])
+            high = compute_value(size, is_inverse, feed.mark_high[t, i])
+            close = compute_value(size, is_inverse, feed.mark_close[t, i])
+            low, high = min(opened, low, close), max(opened, high, close)
+            table[t, i, r.OF_OPEN], table[t, i, r.OF_CLOSE] = value, close
+            table[t, i, r.OF_WIDEST] = max(abs(low), abs(high), abs(value))
+            table[t, i, r.OF_FAR] = max(value - low, high - value)
+
+
 def write_bar_prices(terms: Terms, feed: MarketFeed, lanes: rows.Lanes, t: int) -> None:
-    prices, brackets, last = lanes.prices, terms.rules.brackets, max(t - 1, 0)
+    prices, table = lanes.prices, lanes.table
     is_bound = lanes.cursor[r.IS_BOUND] == 1
     for i in range(len(lanes.signal)):
         is_listed = feed.span[i, 0] <= t < feed.span[i, 1]
         prices[r.IS_LISTED, i] = 1.0 if is_listed else 0.0
         if not is_listed:
             continue
-        size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
-        value = compute_value(size, is_inverse, feed.open[t, i])
-        opened = compute_value(size, is_inverse, feed.mark_open[t, i])
-        low = compute_value(size, is_inverse, feed.mark_low[t, i])
-        high = compute_value(size, is_inverse, feed.mark_high[t, i])
-        close = compute_value(size, is_inverse, feed.mark_close[t, i])
-        before = compute_value(size, is_inverse, feed.mark_close[last, i])
-        low, high = min(opened, low, close), max(opened, high, close)
-        prices[r.OPEN, i], prices[r.CLOSE, i] = value, close
-        prices[r.BEFORE, i] = value if math.isnan(before) else before
-        prices[r.AT_OPEN, i] = abs(value)
-        widest = max(abs(low), abs(high), abs(value))
-        prices[r.WIDEST, i], prices[r.FAR, i] = widest, max(value - low, high - value)
+        value, widest = table[t, i, r.OF_OPEN], table[t, i, r.OF_WIDEST]
+        prices[r.OPEN, i], prices[r.AT_OPEN, i] = value, abs(value)
+        prices[r.CLOSE, i] = table[t, i, r.OF_CLOSE]
+        prices[r.WIDEST, i], prices[r.FAR, i] = widest, table[t, i, r.OF_FAR]
         if not is_bound or lanes.most[i] * widest > prices[r.TOP, i]:
             bound_rates(terms, lanes, i)
         prices[r.DUE, i] = 0.0
         bound_moves(lanes, i)
     lanes.cursor[r.IS_BOUND] = 1
+
+
+def write_before(terms: Terms, feed: MarketFeed, lanes: rows.Lanes, t: int) -> None:
+    """Write what a contract was worth at the close before bar t, at its open if it is the first."""
+    brackets, last = terms.rules.brackets, max(t - 1, 0)
+    for i in range(len(lanes.signal)):
+        size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
+        before = compute_value(size, is_inverse, feed.mark_close[last, i])
+        lanes.prices[r.BEFORE, i] = lanes.prices[r.OPEN, i] if math.isnan(before) else before
 
 
 def write_rest_of_prices(terms: Terms, feed: MarketFeed, lanes: rows.Lanes, t: int) -> None:
@@ -183,7 +211,7 @@ def charge_lanes(terms: Terms, feed: MarketFeed, lanes: rows.Lanes, t: int) -> N
 def look(terms: Terms, lanes: rows.Lanes, n: int) -> tuple[bool, int]:
     """Value all lanes at the open; return whether any may trade, and as bits who may fail."""
     if n > 1:
-        rare = value_lanes(lanes, n)
+        rare = value_lanes(lanes, terms.rules.brackets.are_isolated[0] != 0, n)
         return find_asking(lanes, n), rare
     if terms.rules.brackets.are_isolated[0]:
         is_asking, rare = look_at_one(lanes, rows.make_kind(False, False, False, True))
@@ -196,47 +224,75 @@ def look(terms: Terms, lanes: rows.Lanes, n: int) -> tuple[bool, int]:
 
 def look_at_one(lanes: rows.Lanes, kind: rows.FillKind) -> tuple[bool, int]:
     account, position, numbers = lanes.account, lanes.position, lanes.numbers
-    quote, signal, found, rare = rows.quote_open(lanes.prices, 0), lanes.signal[0], False, 0
+    quote, signal, asking, is_any = rows.quote_open(lanes.prices, 0), lanes.signal[0], 0, False
     scale, reach_of_one = (
         (1.0 if signal > 0.0 else -1.0) * abs(quote.fill),
         lanes.prices[r.REACH, 0],
     )
     table = rows.Table(1.0, 1.0, 1.0)
-    for lane in range(rows.LANES):
-        rules = rows.read_rules(numbers, kind, table, 0, lane)
-        quantity, cash = position[rows.spot(0, r.QUANTITY, lane)], account[rows.cell(CASH, lane)]
-        line, target = account[rows.cell(r.LINE, lane)], position[rows.spot(0, r.TARGET, lane)]
-        backing, lost = quantity * quote.fill, abs(quantity) * reach_of_one
-        if kind.is_isolated:
-            profit = quantity * (quote.fill - position[rows.spot(0, r.ENTRY, lane)])
-            backing = position[rows.spot(0, r.MARGIN, lane)] + profit
-        worth = cash + backing
-        is_safe = lost < worth - line
-        if kind.is_isolated:
-            is_safe &= ((lost < backing) | (quantity == 0.0)) & (cash >= 0.0)
-        else:
-            is_safe &= lost <= worth
-        reach = compute_target(rules, quote, worth, target, signal)
-        found |= is_outside(rules, worth, reach, quantity * scale)
-        rare |= (not is_safe) << lane
-        account[rows.cell(r.WORTH, lane)] = worth
-    return found, rare
+    for group in range(r.GROUPS):
+        found = False
+        for k in range(r.GROUP):
+            lane = group * r.GROUP + k
+            rules = rows.read_rules(numbers, kind, table, 0, lane)
+            quantity, cash = (
+                position[rows.spot(0, r.QUANTITY, lane)],
+                account[rows.cell(CASH, lane)],
+            )
+            line, target = account[rows.cell(r.LINE, lane)], position[rows.spot(0, r.TARGET, lane)]
+            backing, lost = quantity * quote.fill, abs(quantity) * reach_of_one
+            if kind.is_isolated:
+                profit = quantity * (quote.fill - position[rows.spot(0, r.ENTRY, lane)])
+                backing = position[rows.spot(0, r.MARGIN, lane)] + profit
+            worth = cash + backing
+            spare = worth - line - lost
+            if kind.is_isolated:
+                is_safe = ((lost < backing) | (quantity == 0.0)) & (cash >= 0.0)
+                spare = spare if is_safe else -1.0
+            reach = compute_target(rules, quote, worth, target, signal)
+            found |= is_outside(rules, worth, reach, quantity * scale)
+            is_any |= not spare > 0.0
+            account[rows.cell(r.SPARE, lane)] = spare
+            account[rows.cell(r.WORTH, lane)] = worth
+        asking |= found << group
+    lanes.cursor[r.ASKING] = asking
+    return asking != 0, find_spent(lanes) if is_any else 0
 
 
-def value_lanes(lanes: rows.Lanes, n: int) -> int:
-    account = lanes.account
-    for lane in range(rows.LANES):
-        account[rows.cell(r.WORTH, lane)] = account[rows.cell(CASH, lane)]
-        account[rows.cell(r.LOST, lane)] = 0.0
-    for i in range(n):
-        if lanes.prices[r.IS_LISTED, i] != 0.0:
-            add_worth(lanes, i)
+def find_spent(lanes: rows.Lanes) -> int:
+    """Return as bits the lanes that may lose as much as they can spare."""
     rare = 0
     for lane in range(rows.LANES):
-        lost, worth = account[rows.cell(r.LOST, lane)], account[rows.cell(r.WORTH, lane)]
-        is_safe = (lost <= worth) & (lost < worth - account[rows.cell(r.LINE, lane)])
-        rare |= (not is_safe) << lane
+        rare |= (not lanes.account[rows.cell(r.SPARE, lane)] > 0.0) << lane
     return rare
+
+
+def value_lanes(lanes: rows.Lanes, is_isolated: bool, n: int) -> int:
+    account = lanes.account
+    for lane in range(rows.LANES):
+        account[rows.cell(r.WORTH, lane)] = 0.0 if is_isolated else account[rows.cell(CASH, lane)]
+        account[rows.cell(r.LOST, lane)] = 0.0
+        account[rows.cell(r.SPARE, lane)] = math.inf
+    for i in range(n):
+        if lanes.prices[r.IS_LISTED, i] != 0.0:
+            if is_isolated:
+                add_worth_isolated(lanes, i)
+            else:
+                add_worth(lanes, i)
+    is_any = False
+    for lane in range(rows.LANES):
+        lost, worth = account[rows.cell(r.LOST, lane)], account[rows.cell(r.WORTH, lane)]
+        if is_isolated:
+            worth = account[rows.cell(CASH, lane)] + worth
+            account[rows.cell(r.WORTH, lane)] = worth
+        spare = worth - account[rows.cell(r.LINE, lane)] - lost
+        if is_isolated:
+            least = account[rows.cell(r.SPARE, lane)]
+            least = least if account[rows.cell(CASH, lane)] >= 0.0 else -1.0
+            spare = least if least < spare else spare
+        is_any |= not spare > 0.0
+        account[rows.cell(r.SPARE, lane)] = spare
+    return find_spent(lanes) if is_any else 0
 
 
 def add_worth(lanes: rows.Lanes, i: int) -> None:
@@ -248,26 +304,48 @@ def add_worth(lanes: rows.Lanes, i: int) -> None:
         account[rows.cell(r.LOST, lane)] += abs(quantity) * reach
 
 
+def add_worth_isolated(lanes: rows.Lanes, i: int) -> None:
+    """Add what a position that stands alone is worth and may lose; it may not lose its backing."""
+    account, position = lanes.account, lanes.position
+    value, reach = lanes.prices[r.OPEN, i], lanes.prices[r.REACH, i]
+    for lane in range(rows.LANES):
+        quantity = position[rows.spot(i, r.QUANTITY, lane)]
+        profit = quantity * (value - position[rows.spot(i, r.ENTRY, lane)])
+        backing, lost = position[rows.spot(i, r.MARGIN, lane)] + profit, abs(quantity) * reach
+        before = account[rows.cell(r.WORTH, lane)]
+        account[rows.cell(r.WORTH, lane)] = before + position[rows.spot(i, r.MARGIN, lane)] + profit
+        account[rows.cell(r.LOST, lane)] += lost
+        is_safe = (lost < backing) | (quantity == 0.0)
+        least = account[rows.cell(r.SPARE, lane)]
+        account[rows.cell(r.SPARE, lane)] = least if is_safe else -1.0
+
+
 def find_asking(lanes: rows.Lanes, n: int) -> bool:
-    found = False
+    asking = 0
     for i in range(n):
         is_open = lanes.is_pending[i] == 1 and lanes.prices[r.IS_LISTED, i] != 0.0
-        is_asking = is_open and is_any_asking(lanes, i)
-        lanes.is_asking[i] = 1 if is_asking else 0
-        found = found or is_asking
-    return found
+        found = find_groups(lanes, i) if is_open else 0
+        lanes.is_asking[i] = 1 if found != 0 else 0
+        asking |= found
+    lanes.cursor[r.ASKING] = asking
+    return asking != 0
 
 
-def is_any_asking(lanes: rows.Lanes, i: int) -> bool:
+def find_groups(lanes: rows.Lanes, i: int) -> int:
+    """Return as bits the groups in which a lane wants to trade the instrument."""
     account, position, numbers = lanes.account, lanes.position, lanes.numbers
-    quote, signal, found = rows.quote_open(lanes.prices, i), lanes.signal[i], False
+    quote, signal, asking = rows.quote_open(lanes.prices, i), lanes.signal[i], 0
     scale = (1.0 if signal > 0.0 else -1.0) * abs(quote.fill)
     kind, table = rows.make_kind(False, False, False, False), rows.Table(1.0, 1.0, 1.0)
-    for lane in range(rows.LANES):
-        rules = rows.read_rules(numbers, kind, table, i, lane)
-        equity = account[rows.cell(r.WORTH, lane)]
-        target = position[rows.spot(i, r.TARGET, lane)]
-        reach = compute_target(rules, quote, equity, target, signal)
-        held = position[rows.spot(i, r.QUANTITY, lane)] * scale
-        found |= is_outside(rules, equity, reach, held)
-    return found
+    for group in range(r.GROUPS):
+        found = False
+        for k in range(r.GROUP):
+            lane = group * r.GROUP + k
+            rules = rows.read_rules(numbers, kind, table, i, lane)
+            equity = account[rows.cell(r.WORTH, lane)]
+            target = position[rows.spot(i, r.TARGET, lane)]
+            reach = compute_target(rules, quote, equity, target, signal)
+            held = position[rows.spot(i, r.QUANTITY, lane)] * scale
+            found |= is_outside(rules, equity, reach, held)
+        asking |= found << group
+    return asking

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 LANES = 64
 """Accounts in a block; a multiple of every vector length."""
+GROUP = 32
+"""Lanes that are planned together where one of them wants to trade; a block has 2 such groups."""
+GROUPS = LANES // GROUP
+ALL_GROUPS = (1 << GROUPS) - 1
 CACHE_LINE = 64
 """Bytes of a cache line."""
 SLACK = 1.0 + 1e-9
@@ -47,20 +51,23 @@ TALLY_ROWS = {name: TALLY + k for k, name in enumerate(y.FIELDS)}
         "equity", "fees", "slippage", "impact", "funding", "interest", "traded",
     )
 )  # fmt: skip
-N_ACCOUNT = STATE_ROWS + 12
+N_ACCOUNT = STATE_ROWS + 14
 (
     CASH_BEFORE, WORTH, LOST, COSTS, INITIAL, BASE, WANTED, FUNDED, CHARGED, GROSS, NEEDED, POOL,
+    SPARE, ADDING,
 ) = range(STATE_ROWS, N_ACCOUNT)  # fmt: skip
 
-N_POSITION = 13
+N_POSITION = 14
 HELD_ROWS = 9
 (
     QUANTITY, ENTRY, MARGIN, TARGET, REST, BEST, LAST_STOP, LAST_HIT, IS_HALTED, MARGIN_BEFORE,
-    WANT, STOP_LOW, STOP_HIGH,
+    WANT, STOP_LOW, STOP_HIGH, COST,
 ) = range(N_POSITION)  # fmt: skip
 """``REST``, which formulas add to the target in the row before, is 0, or NaN where none decides."""
 N_NUMBERS = len(NUMBERS)
 
+OF_OPEN, OF_CLOSE, OF_WIDEST, OF_FAR = range(4)
+"""Columns of ``Lanes.table``."""
 N_PRICES = 22
 (
     OPEN, BEFORE, CLOSE, AT_OPEN, WIDEST, FAR, REACH, TOP, RATE, INITIAL_RATE, LIMIT, IS_LISTED,
@@ -71,9 +78,12 @@ N_PRICES = 22
 LIVE, ENDED = 1.0, 2.0
 """What ``IS_LIVE`` says: an ended account stays, and never trades again; 0: there is none."""
 
-EVENT, FLOW, SAMPLE, IS_BOUND, CLOSING = range(5)
+N_CURSOR = 8
+EVENT, FLOW, SAMPLE, IS_BOUND, CLOSING, N_TRADING, IS_WRITTEN, ASKING = range(N_CURSOR)
 """Entries of ``Lanes.cursor``: the next settlement, flow and sample; whether bounds hold; as bits
-the ended lanes with something left to close or to earn, which pass every bar alone."""
+the ended lanes with something left to close or to earn, which pass every bar alone; how many bars
+in a row some lane traded; whether the table has the bars of the chunk; as bits
+the groups of lanes in which one may trade."""
 
 PLAIN, LOTS, LINEAR, INVERTED, ISOLATED, ISOLATED_INVERSE = range(6)
 
@@ -89,6 +99,8 @@ class Lanes(NamedTuple):
     this bar, ``kinds`` how they fill. ``is_known[0]`` of shape (n,) are, as bits,
     the lanes whose row ``FAILURE`` holds (the u at which a position that stands alone is
     liquidated), ``is_known[1]`` whether the rows ``STOP_*`` do (the u between which no stop acts).
+    ``table`` of shape (n_bars, n, 4) holds prices that all blocks share, and ``is_due`` of shape
+    (n_bars,) the bars in which money flows, funding is paid, or an instrument ends.
     ``units`` of shape (n_samples, LANES) are unit values at the ends of samples. ``free`` of shape
     (1,) is the risk-free return of the sample in progress. ``tally`` is that of the lane being
     taken out.
@@ -116,6 +128,15 @@ class Lanes(NamedTuple):
     units: FloatArray
     free: FloatArray
     tally: FloatArray
+    table: FloatArray
+    is_due: IntArray
+
+
+class PriceTable(NamedTuple):
+    """Prices of shape (n_bars, n, 4) that all blocks read, and the spans of bars that it has."""
+
+    values: FloatArray
+    written: set[tuple[int, int]]
 
 
 class LanePolicies(NamedTuple):
@@ -149,6 +170,10 @@ class LanePolicies(NamedTuple):
     wants_bar: bool
     interval: int
     start: int
+
+
+def has_bit(bits: int, k: int) -> bool:
+    return (bits >> k) & 1 != 0
 
 
 def cell(row: int, lane: int) -> int:
@@ -229,7 +254,7 @@ def put_back(lanes: Lanes, terms: Terms, state: AccountState, t: int, lane: int)
     account[cell(SINCE_POOL, lane)] = t - state.wallet[SINCE_POOL]
     reserve, least = state.wallet[RESERVE], account[cell(LEAST, lane)]
     line = find_line(terms.ruin_at, reserve, state.wallet[PAID_IN])
-    account[cell(LINE, lane)] = max(line, least - reserve)
+    account[cell(LINE, lane)] = max(line, least - reserve, 0.0)
     put_tally(lanes, account, lane)
     for i in range(len(state.margin)):
         size = abs(state.held.quantities[i])
@@ -286,6 +311,7 @@ class FillKind(NamedTuple):
     is_stop_distance: bool
     is_profit_distance: bool
     is_trail_distance: bool
+    is_alone: bool
 
 
 def make_kind(
@@ -294,7 +320,11 @@ def make_kind(
     is_inverse: bool,
     is_isolated: bool,
 ) -> FillKind:
-    return FillKind(has_rounding, has_impact, is_inverse, is_isolated, False, False, False)
+    return FillKind(has_rounding, has_impact, is_inverse, is_isolated, False, False, False, False)
+
+
+def make_plain_kind(has_rounding: bool) -> FillKind:
+    return FillKind(has_rounding, False, False, False, False, False, False, True)
 
 
 class Table(NamedTuple):

@@ -216,6 +216,7 @@ def score_lanes(
         span=panel.span,
         has_returns=task.has_returns,
         is_full=bool(EXPOSED & {*names}),
+        table=panel.find_table(first),
     )
     return score_block(names, block, is_stopped)
 

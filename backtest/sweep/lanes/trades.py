@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from backtest import account as a
 from backtest.account.account_records import Balances, Trade, Watch
@@ -18,7 +18,7 @@ from backtest.account.records import CASH, FLAGS
 from backtest.core.units import TOLERANCE
 from backtest.margin import compute_setting
 from backtest.sweep.lanes import rows as r
-from backtest.sweep.lanes.quiet import bound_moves, bound_rates
+from backtest.sweep.lanes.quiet import bound_moves, bound_rates, find_spent
 from backtest.sweep.lanes.rows import (
     LANES,
     SLACK,
@@ -26,14 +26,21 @@ from backtest.sweep.lanes.rows import (
     Lanes,
     Table,
     cell,
+    lowest,
     make_kind,
+    make_plain_kind,
     quote_open,
     read_rules,
     spot,
 )
 
+if TYPE_CHECKING:
+    from backtest.core import FloatArray
+
 CAUTION = 1e-9
 """Share of limits that lanes leave for rounding."""
+ALL, SHRINKING, GROWING = range(3)
+"""Which positions are filled."""
 GROWTH = 1.5
 """Ratio of the bound of quantities to the largest one that exceeded the last bound."""
 
@@ -53,29 +60,34 @@ class LaneOrder(NamedTuple):
 
 
 def plan_trades(terms: a.Terms, lanes: Lanes, n: int) -> tuple[bool, int]:
+    """Write what lanes want to hold; return whether any trades, and as bits who may fail."""
     rare = find_capped(terms, lanes, n)
     while True:
-        is_trading, is_over, found = plan_once(terms, lanes, n)
+        is_trading, is_over, is_any = plan_once(terms, lanes, n)
         if not is_over:
-            return is_trading, rare | found
+            return is_trading, rare | (find_spent(lanes) if is_any else 0)
         for i in range(n):
             bound_rates(terms, lanes, i)
             bound_moves(lanes, i)
 
 
-def plan_once(terms: a.Terms, lanes: Lanes, n: int) -> tuple[bool, bool, int]:
-    """Plan trades after what is kept: each tests the sums."""
-    is_trading, is_over, rare, adding, is_first = False, False, 0, 0, True
+def plan_once(terms: a.Terms, lanes: Lanes, n: int) -> tuple[bool, bool, bool]:
+    """Plan trades after what is kept: each tests the sums so far.
+
+    Return whether any lane trades, whether one passes the bound of quantities, and whether one may
+    fail.
+    """
+    is_trading, is_over, is_any, is_first = False, False, False, True
     for i in range(n):
         if lanes.prices[r.IS_LISTED, i] != 0.0 and lanes.is_asking[i] == 0:
-            add_held(lanes, is_first, i)
+            add_held(lanes, terms.rules.brackets.are_isolated[i] != 0, is_first, i)
             is_first = False
     for i in range(n):
         if lanes.prices[r.IS_LISTED, i] != 0.0 and lanes.is_asking[i] != 0:
-            some, more, found, adding = plan_by_kind(terms, lanes, is_first, adding, i)
-            is_trading, is_over, rare = is_trading or some, is_over or more, rare | found
+            some, more, found = plan_by_kind(terms, lanes, is_first, i)
+            is_trading, is_over, is_any = is_trading or some, is_over or more, is_any or found
             is_first = False
-    return is_trading, is_over, rare
+    return is_trading, is_over, is_any
 
 
 def make_table(terms: a.Terms, i: int) -> Table:
@@ -83,83 +95,141 @@ def make_table(terms: a.Terms, i: int) -> Table:
     return Table(1.0, tables.settings[i], tables.leverages[i, 0])
 
 
-def plan_by_kind(
-    terms: a.Terms, lanes: Lanes, is_first: bool, adding: int, i: int
-) -> tuple[bool, bool, int, int]:
-    kind, table = lanes.kinds[i], make_table(terms, i)
+def plan_by_kind(terms: a.Terms, lanes: Lanes, is_first: bool, i: int) -> tuple[bool, bool, bool]:
+    kind, table, is_alone = lanes.kinds[i], make_table(terms, i), len(lanes.signal) == 1
+    if kind == r.PLAIN and is_alone:
+        return plan(lanes, make_plain_kind(False), table, True, i)
+    if kind == r.LOTS and is_alone:
+        return plan(lanes, make_plain_kind(True), table, True, i)
     if kind == r.PLAIN:
-        return plan(lanes, make_kind(False, False, False, False), table, is_first, adding, i)
+        return plan(lanes, make_kind(False, False, False, False), table, is_first, i)
     if kind == r.LOTS:
-        return plan(lanes, make_kind(True, False, False, False), table, is_first, adding, i)
+        return plan(lanes, make_kind(True, False, False, False), table, is_first, i)
     if kind == r.LINEAR:
-        return plan(lanes, make_kind(True, True, False, False), table, is_first, adding, i)
+        return plan(lanes, make_kind(True, True, False, False), table, is_first, i)
     if kind == r.INVERTED:
-        return plan(lanes, make_kind(True, True, True, False), table, is_first, adding, i)
+        return plan(lanes, make_kind(True, True, True, False), table, is_first, i)
     if kind == r.ISOLATED:
-        return plan(lanes, make_kind(True, True, False, True), table, is_first, adding, i)
-    return plan(lanes, make_kind(True, True, True, True), table, is_first, adding, i)
+        return plan(lanes, make_kind(True, True, False, True), table, is_first, i)
+    return plan(lanes, make_kind(True, True, True, True), table, is_first, i)
 
 
 def plan(
-    lanes: Lanes, kind: FillKind, table: Table, is_first: bool, before: int, i: int
-) -> tuple[bool, bool, int, int]:
+    lanes: Lanes, kind: FillKind, table: Table, is_first: bool, i: int
+) -> tuple[bool, bool, bool]:
+    found, asking = 0, lanes.cursor[r.ASKING]
+    while asking != 0:
+        group = lowest(asking)
+        asking &= asking - 1
+        found |= plan_group(lanes, kind, table, is_first, group, i)
+    is_over = r.has_bit(found, 1) and raise_most(lanes, i)
+    return r.has_bit(found, 0), is_over, r.has_bit(found, 2)
+
+
+def plan_group(
+    lanes: Lanes, kind: FillKind, table: Table, is_first: bool, group: int, i: int
+) -> int:
+    """Plan the trades of a group; return three answers of :func:`plan_once` as bits."""
     account, position, numbers = lanes.account, lanes.position, lanes.numbers
     quote, signal, limit = quote_open(lanes.prices, i), lanes.signal[i], lanes.prices[r.LIMIT, i]
     unit, reach_of_one = abs(quote.fill), lanes.prices[r.REACH, i]
     rate, most = lanes.prices[r.INITIAL_RATE, i], lanes.most[i] * unit
-    is_trading, is_over, rare, adding = False, False, 0, 0
-    for lane in range(LANES):
+    is_trading, is_over, is_any = False, False, False
+    for k in range(r.GROUP):
+        lane = group * r.GROUP + k
         rules = read_rules(numbers, kind, table, i, lane)
-        worth, quantity = account[cell(r.WORTH, lane)], position[spot(i, r.QUANTITY, lane)]
+        quantity, worth = position[spot(i, r.QUANTITY, lane)], account[cell(r.WORTH, lane)]
+        if kind.is_alone:  # lanes that trade at every bar were not looked at
+            worth = account[cell(CASH, lane)] + quantity * quote.fill
         target = position[spot(i, r.TARGET, lane)]
         order = size_lane(rules, quote, worth, quantity, target, signal, limit)
         after = round_quantity(rules, quantity, quote, order.wanted)
-        reached = max(order.size if order.is_adding else 0.0, abs(after) * unit)
-        cost = bound_cost(rules, quote, order) * max(
-            abs(order.size - order.held) if order.is_adding else 0.0, abs(after - quantity) * unit
-        )
-        lost, is_rare = abs(after) * reach_of_one, order.is_asking & (order.reach == math.inf)
-        lost_before, costs = account[cell(r.LOST, lane)], account[cell(r.COSTS, lane)]
-        initial = account[cell(r.INITIAL, lane)]
-        is_adding = order.is_adding | ((before >> lane) & 1 == 1)
-        if not kind.is_isolated:
-            lost += 0.0 if is_first else lost_before
-            costs = cost + (0.0 if is_first else costs)
-            initial = reached * rate + (0.0 if is_first else initial)
-            is_enough = worth - costs - initial > CAUTION * abs(worth)
-            is_rare |= (not lost + costs <= worth) | (is_adding & (not is_enough))
-        else:
-            costs = cost
+        reached, moved = abs(after) * unit, abs(after - quantity) * unit
+        if kind.has_rounding:
+            reached = max(order.size if order.is_adding else 0.0, reached)
+            moved = max(abs(order.size - order.held) if order.is_adding else 0.0, moved)
+        cost = position[spot(i, r.COST, lane)]
+        if kind.has_impact:
+            cost = bound_cost(rules, quote, order)
+        cost *= moved
+        lost = abs(after) * reach_of_one
+        if kind.is_alone:
+            lost = max(lost, abs(quantity) * reach_of_one)
+        lost = math.inf if order.is_asking & (order.reach == math.inf) else lost
+        if kind.is_isolated:
             entry, margin = position[spot(i, r.ENTRY, lane)], position[spot(i, r.MARGIN, lane)]
-            own = a.make_balances(math.inf, a.Position(quantity, entry, margin, 0.0))
-            held = trade_lane(rules, own, quote, after).balances.positions[0]
-            backing = held.margin + held.quantity * (quote.fill - held.entry)
-            is_rare |= (not lost < backing) & (held.quantity != 0.0)
-            posted = 1.0 / compute_setting(rules.margin, quote.initial)
-            taken = SLACK * (1.0 + rules.slippage) * (posted + rules.fee) * order.added + cost
-            taken = (taken if order.is_adding else 0.0) + cost
-            is_rare |= not taken <= account[cell(CASH, lane)] * (1.0 - CAUTION)
-            is_cut = order.reach > limit * (1.0 - CAUTION)
-            is_cut |= order.size * rate + cost > worth * (1.0 - CAUTION)
-            is_rare |= order.is_adding & (is_cut | (order.held < 0.0))
-        account[cell(r.LOST, lane)], account[cell(r.COSTS, lane)] = lost, costs
-        account[cell(r.INITIAL, lane)] = initial
-        is_rare |= not lost + costs < worth - account[cell(r.LINE, lane)]
-        account[cell(r.WANTED, lane)] = reached
+            own = a.Position(quantity, entry, margin, 0.0)
+            spare = spare_isolated(
+                account, own, rules, quote, order, after, lost, cost, rate, limit, is_first, lane
+            )
+        else:
+            initial = reached * rate
+            spare = spare_pool(account, kind, order, worth, lost, cost, initial, is_first, lane)
+        is_any |= not spare > 0.0
+        account[cell(r.SPARE, lane)], account[cell(r.WANTED, lane)] = spare, reached
         position[spot(i, r.WANT, lane)] = after
         is_trading |= after != quantity
         is_over |= reached > most
-        adding |= is_adding << lane
-        rare |= is_rare << lane
-    return is_trading, is_over and raise_most(lanes, unit, i), rare, adding
+    return is_trading | (is_over << 1) | (is_any << 2)
 
 
-def raise_most(lanes: Lanes, unit: float, i: int) -> bool:
-    account, largest = lanes.account, 0.0
+def spare_pool(
+    account: FloatArray, kind: FillKind, order: LaneOrder, worth: float, lost: float, costs: float,
+    initial: float, is_first: bool, lane: int,
+) -> float:  # fmt: skip
+    """Return a number over 0 if the lane can bear what all its positions so far may lose and cost.
+
+    If one of them grows, their initial margin must be there. The sums so far are kept.
+    """
+    adding = 1.0 if order.is_adding else 0.0
+    if not kind.is_alone:
+        lost += 0.0 if is_first else account[cell(r.LOST, lane)]
+        costs += 0.0 if is_first else account[cell(r.COSTS, lane)]
+        initial += 0.0 if is_first else account[cell(r.INITIAL, lane)]
+        adding += 0.0 if is_first else account[cell(r.ADDING, lane)]
+        account[cell(r.LOST, lane)], account[cell(r.COSTS, lane)] = lost, costs
+        account[cell(r.INITIAL, lane)], account[cell(r.ADDING, lane)] = initial, adding
+    spare = worth - account[cell(r.LINE, lane)] - (lost + costs)
+    free = worth - costs - initial - CAUTION * abs(worth)
+    return free if (adding > 0.0) & (not free >= spare) else spare
+
+
+def spare_isolated(
+    account: FloatArray, own: a.Position, rules: a.InstrumentRules, quote: a.Quote,
+    order: LaneOrder, after: float, lost: float, cost: float, rate: float, limit: float,
+    is_first: bool, lane: int,
+) -> float:  # fmt: skip
+    """Return a number over 0 if all positions so far bear what they may lose, and cash the costs.
+
+    The sums so far are kept.
+    """
+    worth, cash = account[cell(r.WORTH, lane)], account[cell(CASH, lane)]
+    held = trade_lane(rules, a.make_balances(math.inf, own), quote, after).balances.positions[0]
+    backing = held.margin + held.quantity * (quote.fill - held.entry)
+    is_rare = (not lost < backing) & (held.quantity != 0.0)
+    posted = 1.0 / compute_setting(rules.margin, quote.initial)
+    taken = SLACK * (1.0 + rules.slippage) * (posted + rules.fee) * order.added + cost
+    taken = (taken if order.is_adding else 0.0) + cost
+    is_cut = order.reach > limit * (1.0 - CAUTION)
+    is_cut |= order.size * rate + cost > worth * (1.0 - CAUTION)
+    is_rare |= order.is_adding & (is_cut | (order.held < 0.0))
+    least = math.inf if is_first else account[cell(r.SPARE, lane)]
+    lost += 0.0 if is_first else account[cell(r.LOST, lane)]
+    costs = cost + (0.0 if is_first else account[cell(r.COSTS, lane)])
+    taken += 0.0 if is_first else account[cell(r.INITIAL, lane)]
+    account[cell(r.LOST, lane)], account[cell(r.COSTS, lane)] = lost, costs
+    account[cell(r.INITIAL, lane)] = taken
+    is_rare |= not taken <= cash * (1.0 - CAUTION)
+    spare = -1.0 if is_rare else worth - account[cell(r.LINE, lane)] - (lost + costs)
+    return least if least < spare else spare
+
+
+def raise_most(lanes: Lanes, i: int) -> bool:
+    account, largest, asking = lanes.account, 0.0, lanes.cursor[r.ASKING]
     for lane in range(LANES):
-        reached = account[cell(r.WANTED, lane)]
+        reached = account[cell(r.WANTED, lane)] if r.has_bit(asking, lane // r.GROUP) else 0.0
         largest = max(largest, reached) if reached < math.inf else largest
-    lanes.most[i] = max(lanes.most[i], GROWTH * largest / unit)
+    lanes.most[i] = max(lanes.most[i], GROWTH * largest / lanes.prices[r.AT_OPEN, i])
     return largest > 0.0
 
 
@@ -216,16 +286,23 @@ def bound_cost(rules: a.InstrumentRules, quote: a.Quote, order: LaneOrder) -> fl
     return (worsening * ratio + rules.fee * ratio) * SLACK
 
 
-def add_held(lanes: Lanes, is_first: bool, i: int) -> None:
+def add_held(lanes: Lanes, is_isolated: bool, is_first: bool, i: int) -> None:
     account, position, prices = lanes.account, lanes.position, lanes.prices
     reach, rate = prices[r.REACH, i], prices[r.INITIAL_RATE, i] * prices[r.AT_OPEN, i]
-    for lane in range(LANES):
-        size = abs(position[spot(i, r.QUANTITY, lane)])
-        costs, lost = account[cell(r.COSTS, lane)], account[cell(r.LOST, lane)]
-        initial = account[cell(r.INITIAL, lane)]
-        account[cell(r.COSTS, lane)] = 0.0 if is_first else costs
-        account[cell(r.LOST, lane)] = size * reach + (0.0 if is_first else lost)
-        account[cell(r.INITIAL, lane)] = size * rate + (0.0 if is_first else initial)
+    rate = 0.0 if is_isolated else rate  # what cash must pay for, which is nothing here
+    asking = lanes.cursor[r.ASKING]
+    while asking != 0:
+        group = lowest(asking)
+        asking &= asking - 1
+        for k in range(r.GROUP):
+            lane = group * r.GROUP + k
+            size = abs(position[spot(i, r.QUANTITY, lane)])
+            lost, initial = account[cell(r.LOST, lane)], account[cell(r.INITIAL, lane)]
+            account[cell(r.COSTS, lane)] = 0.0
+            account[cell(r.ADDING, lane)] = 0.0
+            account[cell(r.SPARE, lane)] = math.inf
+            account[cell(r.LOST, lane)] = size * reach + (0.0 if is_first else lost)
+            account[cell(r.INITIAL, lane)] = size * rate + (0.0 if is_first else initial)
 
 
 def find_capped(terms: a.Terms, lanes: Lanes, n: int) -> int:
@@ -260,56 +337,66 @@ def add_wanted(lanes: Lanes, i: int) -> None:
 
 
 def fill_trades(terms: a.Terms, lanes: Lanes, n: int) -> None:
-    for i in range(n):
-        if lanes.is_asking[i] != 0:
-            fill_by_kind(lanes, make_table(terms, i), i)
+    """Fill what is planned; of several isolated positions all that shrink, before those that grow.
+
+    So wallets add up in the order of a run, and have its bits.
+    """
+    is_split = n > 1 and lanes.has_isolated
+    for turn in range(2 if is_split else 1):
+        for i in range(n):
+            if lanes.is_asking[i] != 0:
+                fill_by_kind(lanes, make_table(terms, i), SHRINKING + turn if is_split else ALL, i)
 
 
-def fill_by_kind(lanes: Lanes, table: Table, i: int) -> None:
+def fill_by_kind(lanes: Lanes, table: Table, turn: int, i: int) -> None:
     kind = lanes.kinds[i]
     if kind <= r.LOTS:
-        fill_lanes(lanes, make_kind(False, False, False, False), table, i)
+        fill_lanes(lanes, make_kind(False, False, False, False), table, turn, i)
     elif kind == r.LINEAR:
-        fill_lanes(lanes, make_kind(False, True, False, False), table, i)
+        fill_lanes(lanes, make_kind(False, True, False, False), table, turn, i)
     elif kind == r.INVERTED:
-        fill_lanes(lanes, make_kind(False, True, True, False), table, i)
+        fill_lanes(lanes, make_kind(False, True, True, False), table, turn, i)
     elif kind == r.ISOLATED:
-        fill_lanes(lanes, make_kind(False, True, False, True), table, i)
+        fill_lanes(lanes, make_kind(False, True, False, True), table, turn, i)
     else:
-        fill_lanes(lanes, make_kind(False, True, True, True), table, i)
+        fill_lanes(lanes, make_kind(False, True, True, True), table, turn, i)
 
 
-def fill_lanes(lanes: Lanes, kind: FillKind, table: Table, i: int) -> None:
+def fill_lanes(lanes: Lanes, kind: FillKind, table: Table, turn: int, i: int) -> None:
     account, position, numbers = lanes.account, lanes.position, lanes.numbers
-    quote = quote_open(lanes.prices, i)
-    for lane in range(LANES):
-        rules = read_rules(numbers, kind, table, i, lane)
-        quantity, entry = position[spot(i, r.QUANTITY, lane)], position[spot(i, r.ENTRY, lane)]
-        margin, cash = 0.0, account[cell(CASH, lane)]
-        if kind.is_isolated:
-            margin, cash = position[spot(i, r.MARGIN, lane)], math.inf
-        own, want = a.Position(quantity, entry, margin, 0.0), position[spot(i, r.WANT, lane)]
-        done = trade_lane(rules, a.make_balances(cash, own), quote, want)
-        after = done.balances.positions[0]
-        if not kind.is_isolated:
-            account[cell(CASH, lane)] = done.balances.cash
-        else:
-            returned, posted, _ = a.split_margin(
-                rules, own, after.quantity, done.value, quote.initial
-            )
-            change = (returned - posted) - done.fee
-            account[cell(CASH, lane)] += change if done.quantity != 0.0 else 0.0
-            position[spot(i, r.MARGIN, lane)] = after.margin
-        account[cell(r.OF_FEES, lane)] += done.fee
-        account[cell(r.OF_SLIPPAGE, lane)] += done.slippage
-        if kind.has_impact:
-            account[cell(r.OF_IMPACT, lane)] += done.impact
-        account[cell(r.OF_TRADED, lane)] += abs(done.quantity) * abs(done.value)
-        is_new = quantity * after.quantity <= 0.0
-        best = position[spot(i, r.BEST, lane)]
-        position[spot(i, r.BEST, lane)] = after.entry if is_new else best
-        position[spot(i, r.QUANTITY, lane)] = after.quantity
-        position[spot(i, r.ENTRY, lane)] = after.entry
+    quote, asking = quote_open(lanes.prices, i), lanes.cursor[r.ASKING]
+    while asking != 0:
+        group = lowest(asking)
+        asking &= asking - 1
+        for k in range(r.GROUP):
+            lane = group * r.GROUP + k
+            rules = read_rules(numbers, kind, table, i, lane)
+            quantity, entry = position[spot(i, r.QUANTITY, lane)], position[spot(i, r.ENTRY, lane)]
+            margin, cash = 0.0, account[cell(CASH, lane)]
+            want, room = position[spot(i, r.WANT, lane)], cash
+            if kind.is_isolated:
+                margin, room = position[spot(i, r.MARGIN, lane)], max(cash, 0.0)
+                is_growing = (want * quantity <= 0.0) | (abs(want) > abs(quantity))
+                is_growing &= want != 0.0
+                want = want if (turn == ALL) | (is_growing == (turn == GROWING)) else quantity
+            own = a.Position(quantity, entry, margin, 0.0)
+            done = trade_lane(rules, a.make_balances(room, own), quote, want)
+            after = done.balances.positions[0]
+            if kind.is_isolated:
+                account[cell(CASH, lane)] = cash + (done.balances.cash - room)
+                position[spot(i, r.MARGIN, lane)] = after.margin
+            else:
+                account[cell(CASH, lane)] = done.balances.cash
+            account[cell(r.OF_FEES, lane)] += done.fee
+            account[cell(r.OF_SLIPPAGE, lane)] += done.slippage
+            if kind.has_impact:
+                account[cell(r.OF_IMPACT, lane)] += done.impact
+            account[cell(r.OF_TRADED, lane)] += abs(done.quantity) * abs(done.value)
+            is_new = quantity * after.quantity <= 0.0
+            best = position[spot(i, r.BEST, lane)]
+            position[spot(i, r.BEST, lane)] = after.entry if is_new else best
+            position[spot(i, r.QUANTITY, lane)] = after.quantity
+            position[spot(i, r.ENTRY, lane)] = after.entry
 
 
 # ----------------------------------------------------------------------------------- the stops
@@ -322,6 +409,7 @@ def choose_exit_kind(terms: a.Terms, i: int) -> FillKind:
         has_impact=True,
         is_inverse=terms.rules.brackets.are_inverse[i],
         is_isolated=False,
+        is_alone=False,
         is_stop_distance=flags[STOP_DISTANCE, i] != 0,
         is_profit_distance=flags[PROFIT_DISTANCE, i] != 0,
         is_trail_distance=flags[TRAIL_DISTANCE, i] != 0,
@@ -356,25 +444,30 @@ def write_stops(terms: a.Terms, lanes: Lanes, is_planned: bool, i: int) -> None:
     position, numbers, prices = lanes.position, lanes.numbers, lanes.prices
     quote, kind = quote_open(prices, i), choose_exit_kind(terms, i)
     table = Table(terms.rules.brackets.sizes[i], 1.0, 1.0)
-    for lane in range(LANES):
-        rules = read_rules(numbers, kind, table, i, lane)
-        own = a.Position(
-            position[spot(i, r.QUANTITY, lane)], position[spot(i, r.ENTRY, lane)], 0.0, 0.0
-        )
-        watch = Watch(position[spot(i, r.BEST, lane)], 0.0)
-        want = position[spot(i, r.WANT, lane)]
-        after = trade_lane(rules, a.make_balances(0.0, own), quote, want).balances.positions[0]
-        watch = a.follow_trade(watch, own, after) if is_planned else watch
-        own = after if is_planned else own
-        side, is_long, is_short = find_side(own), own.quantity > 0.0, own.quantity < 0.0
-        stop = widen(compute_loss_stop(rules, own, quote), side)
-        trail = widen(compute_trail(rules, own, quote, watch), side)
-        aim = widen(compute_target_price(rules, own, quote), -side)
-        low, high = pick(is_long, stop, -math.inf), pick(is_short, stop, math.inf)
-        low, high = max(low, pick(is_long, trail, low)), min(high, pick(is_short, trail, high))
-        low, high = max(low, pick(is_short, aim, low)), min(high, pick(is_long, aim, high))
-        position[spot(i, r.STOP_LOW, lane)] = low
-        position[spot(i, r.STOP_HIGH, lane)] = high
+    asking = lanes.cursor[r.ASKING] if is_planned else r.ALL_GROUPS
+    while asking != 0:
+        group = lowest(asking)
+        asking &= asking - 1
+        for k in range(r.GROUP):
+            lane = group * r.GROUP + k
+            rules = read_rules(numbers, kind, table, i, lane)
+            own = a.Position(
+                position[spot(i, r.QUANTITY, lane)], position[spot(i, r.ENTRY, lane)], 0.0, 0.0
+            )
+            watch = Watch(position[spot(i, r.BEST, lane)], 0.0)
+            want = position[spot(i, r.WANT, lane)]
+            after = trade_lane(rules, a.make_balances(0.0, own), quote, want).balances.positions[0]
+            watch = a.follow_trade(watch, own, after) if is_planned else watch
+            own = after if is_planned else own
+            side, is_long, is_short = find_side(own), own.quantity > 0.0, own.quantity < 0.0
+            stop = widen(compute_loss_stop(rules, own, quote), side)
+            trail = widen(compute_trail(rules, own, quote, watch), side)
+            aim = widen(compute_target_price(rules, own, quote), -side)
+            low, high = pick(is_long, stop, -math.inf), pick(is_short, stop, math.inf)
+            low, high = max(low, pick(is_long, trail, low)), min(high, pick(is_short, trail, high))
+            low, high = max(low, pick(is_short, aim, low)), min(high, pick(is_long, aim, high))
+            position[spot(i, r.STOP_LOW, lane)] = low
+            position[spot(i, r.STOP_HIGH, lane)] = high
     lanes.is_known[i] = 1
 
 
