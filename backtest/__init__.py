@@ -9,108 +9,33 @@ from typing import TYPE_CHECKING
 
 from backtest import margin, measures, signals
 from backtest.account import Account, Multiple
-from backtest.core import (
-    AccountingError,
-    BacktestError,
-    BandWarning,
-    Choice,
-    DataError,
-    InfiniteLeverageWarning,
-    LastPriceWarning,
-    NoFillWarning,
-    ParameterError,
-    PolicyError,
-    Range,
-    VenueDateWarning,
-    VenueError,
-    WeightWarning,
-    bind_higher,
-    open_door,
-)
+from backtest.core import AccountingError, BacktestError, BandWarning, Choice, DataError
+from backtest.core import InfiniteLeverageWarning, LastPriceWarning, NoFillWarning, ParameterError
+from backtest.core import PolicyError, Range, VenueDateWarning, VenueError, WeightWarning
+from backtest.core import bind_higher, open_door
 from backtest.core import public_math as math
 from backtest.engine import Backtest, bind_methods, run
-from backtest.margin import (
-    Brackets,
-    Collateral,
-    MarginPreset,
-    OptionShocks,
-    PresetMargin,
-    RateCurve,
-    RequirementRule,
-    ScenarioMargin,
-    Standard,
-    Strategy,
-    margin_preset,
-)
+from backtest.margin import Brackets, Collateral, MarginPreset, OptionShocks, PresetMargin
+from backtest.margin import RateCurve, RequirementRule, ScenarioMargin, Standard, Strategy
+from backtest.margin import margin_preset
 from backtest.market import Market, Markets, Quality, decide_every, quality
-from backtest.policies import (
-    AccountView,
-    Bar,
-    Columns,
-    Combinator,
-    OptionRule,
-    Policy,
-    Promise,
-    held_leverage,
-)
+from backtest.policies import AccountView, Bar, Columns, Combinator, OptionRule, Policy, Promise
+from backtest.policies import held_leverage
 from backtest.results import Result
-from backtest.venue import (
-    Bracket,
-    Contract,
-    Earlier,
-    Fees,
-    FeeTier,
-    InForce,
-    Liquidation,
-    Option,
-    OptionCosts,
-    OptionPosition,
-    Slippage,
-    Venue,
-    funding,
-)
+from backtest.venue import Bracket, Contract, Earlier, Fees, FeeTier, InForce, Liquidation, Option
+from backtest.venue import OptionCosts, OptionPosition, Slippage, Venue, funding
 
 if TYPE_CHECKING:
     from backtest import allocate, options, paths
     from backtest.live import AccountSnapshot, decide, read_fills, replay
     from backtest.margin import BookCalculation, Calculation, calculate_book, calculate_liquidation
     from backtest.options import Chain, Surface, Surfaces
-    from backtest.risk import (
-        Bounds,
-        Capacity,
-        Cascade,
-        Crowd,
-        Linear,
-        LiquidationRisk,
-        MaxLeverage,
-        Paths,
-        Scenario,
-        Sensitivity,
-        SquareRoot,
-        Stress,
-        bounds,
-        capacity,
-        cascade,
-        crashes,
-        liquidation_risk,
-        max_leverage,
-        sensitivity,
-        simulate_paths,
-        stress,
-    )
-    from backtest.search import (
-        Comparison,
-        CrossValidation,
-        Robustness,
-        Study,
-        WalkForward,
-        compare,
-        cross_validate,
-        folds,
-        objective,
-        tune,
-        walk_forward,
-    )
+    from backtest.risk import Bounds, Capacity, Cascade, Crowd, Linear, LiquidationRisk, MaxLeverage
+    from backtest.risk import Paths, Scenario, Sensitivity, SquareRoot, Stress, bounds, capacity
+    from backtest.risk import cascade, crashes, liquidation_risk, max_leverage, sensitivity
+    from backtest.risk import simulate_paths, stress
+    from backtest.search import Comparison, CrossValidation, Robustness, Study, WalkForward, compare
+    from backtest.search import cross_validate, folds, objective, tune, walk_forward
     from backtest.sweep import Sweep, sweep
 
     strategies: ModuleType

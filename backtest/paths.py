@@ -5,21 +5,9 @@ from typing import TYPE_CHECKING
 from backtest.core import open_door
 
 if TYPE_CHECKING:
-    from backtest.risk import (
-        GBM,
-        Filtered,
-        Garch,
-        LiquidationRisk,
-        MaxLeverage,
-        Merton,
-        PathModel,
-        Paths,
-        Stationary,
-        block_length,
-        liquidation_risk,
-        max_leverage,
-        simulate_paths,
-    )
+    from backtest.risk import GBM, Filtered, Garch, LiquidationRisk, MaxLeverage, Merton, PathModel
+    from backtest.risk import Paths, Stationary, block_length, liquidation_risk, max_leverage
+    from backtest.risk import simulate_paths
 
 open_door(__name__)
 

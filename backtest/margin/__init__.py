@@ -9,12 +9,8 @@ if TYPE_CHECKING:
     from backtest.margin.calculators import calculate_liquidation, find_touch_factor
     from backtest.margin.calculators import touch_probability
     from backtest.margin.collateral import Collateral, RateCurve, check_collateral
-    from backtest.margin.functions import (
-        bankruptcy_price,
-        collateral_value,
-        initial,
-        largest_notional,
-    )
+    from backtest.margin.functions import bankruptcy_price, collateral_value, initial
+    from backtest.margin.functions import largest_notional
     from backtest.margin.functions import liquidation_price, maintenance, option_value, requirement
     from backtest.margin.functions import strategy_deposit, survivable_notional
     from backtest.margin.option_kernels import OptionPositions, OptionRules, bound_asset_slope

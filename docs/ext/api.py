@@ -17,7 +17,7 @@ MODULES = {
     "bt.funding": "backtest.venue.funding",
     "bt.margin": "backtest.margin",
     "bt.math": "backtest.core.public_math",
-    "bt.measures": "backtest.results",
+    "bt.measures": "backtest.measures",
     "bt.options": "backtest.options",
     "bt.paths": "backtest.paths",
     "bt.signals": "backtest.signals",
