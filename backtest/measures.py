@@ -10,14 +10,14 @@ from backtest.core import open_door
 if TYPE_CHECKING:
     from backtest.results import STATISTICS, AccountHistory, Attribution, Calibration, Differences
     from backtest.results import MarketFit, Overfitting, Sampled, SharpeMoments, attribute
-    from backtest.results import attribute_by, calendar_returns, calibration, certainty_equivalent
+    from backtest.results import attribute_by, calibration, certainty_equivalent
     from backtest.results import compare_pairs, compound_growth, deflated_sharpe
     from backtest.results import deflated_sharpe_of_returns, effective_observations
-    from backtest.results import effective_trials, estimate_moments, excess_kurtosis
-    from backtest.results import expected_max_sharpe, expected_shortfall, fit_market, gain_over_loss
+    from backtest.results import effective_trials, estimate_moments
+    from backtest.results import expected_max_sharpe, expected_shortfall, fit_market
     from backtest.results import holm, max_drawdown, monthly_returns, probabilistic_sharpe
-    from backtest.results import probability_of_backtest_overfitting, sharpe_error, skewness
-    from backtest.results import tail_ratio, value_at_risk, worst_drawdowns
+    from backtest.results import probability_of_backtest_overfitting, sharpe_error
+    from backtest.results import value_at_risk, worst_drawdowns
 
 open_door(__name__)
 
@@ -33,7 +33,6 @@ __all__ = [
     "SharpeMoments",
     "attribute",
     "attribute_by",
-    "calendar_returns",
     "calibration",
     "certainty_equivalent",
     "compare_pairs",
@@ -43,19 +42,15 @@ __all__ = [
     "effective_observations",
     "effective_trials",
     "estimate_moments",
-    "excess_kurtosis",
     "expected_max_sharpe",
     "expected_shortfall",
     "fit_market",
-    "gain_over_loss",
     "holm",
     "max_drawdown",
     "monthly_returns",
     "probabilistic_sharpe",
     "probability_of_backtest_overfitting",
     "sharpe_error",
-    "skewness",
-    "tail_ratio",
     "value_at_risk",
     "worst_drawdowns",
 ]

@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, ClassVar
 
-from backtest import AccountView, Bar, Columns, Combinator, Market, Promise, Range, held_leverage
+from backtest import AccountView, Bar, Columns, Combinator, Market, Range, held_leverage
 
 
 class Capped(Combinator):
@@ -15,14 +15,11 @@ class Capped(Combinator):
     volatility targets are capped at 1 and 1.5.
     """
 
+    only_lowers: ClassVar[bool] = True
     fails_when: ClassVar[str] = (
         "A long rise in calm markets, in which the policy is right and the cap keeps it small."
     )
     cap: Annotated[float, Range(0.0, math.inf, "turns of equity")] = 3.0
-
-    def promises(self) -> tuple[Promise, ...]:
-        """Return what is left of the promises, as it never asks for more leverage."""
-        return self.limits()
 
     def observe(self, market: Market) -> Columns:
         """Return the direction of the signal."""

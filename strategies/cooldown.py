@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar
 
-from backtest import AccountView, Bar, Combinator, Promise, Range
+from backtest import AccountView, Bar, Combinator, Range
 
 
 class Cooldown(Combinator):
@@ -13,14 +13,11 @@ class Cooldown(Combinator):
     Source: common practice of pausing after a loss, made exact here.
     """
 
+    only_lowers: ClassVar[bool] = True
     fails_when: ClassVar[str] = (
         "A recovery right after the stop or liquidation, which it waits out."
     )
     bars: Annotated[int, Range(0, 100_000, "bars")] = 24
-
-    def promises(self) -> tuple[Promise, ...]:
-        """Return what is left of the promises, as it never asks for more leverage."""
-        return self.limits()
 
     def combine(self, bar: Bar, account: AccountView, asked: tuple[float, ...]) -> float:
         """Return 0 while the pause lasts, else what is asked."""

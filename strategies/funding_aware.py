@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 
-from backtest import AccountView, Bar, Columns, Combinator, Market, Promise, Range
+from backtest import AccountView, Bar, Columns, Combinator, Market, Range
 from backtest.indicators import ewma_volatility, funding_forecast
 
 
@@ -22,16 +22,13 @@ class FundingAware(Combinator):
     Carry, J. Financial Economics 127(2); the linear cut is ours.
     """
 
+    only_lowers: ClassVar[bool] = True
     fails_when: ClassVar[str] = (
         "A rise that pays more than its high funding: the leverage is cut while prices go up."
     )
     sensitivity: Annotated[float, Range(0.0, 20.0, "of the leverage, per Sharpe ratio")] = 2.0
     break_even: Annotated[float, Range(-1.0, 3.0, "per year")] = 0.10
     half_life: Annotated[float, Range(1, 2000, "bars", log=True)] = 168.0
-
-    def promises(self) -> tuple[Promise, ...]:
-        """Return what is left of the promises, as it never asks for more leverage."""
-        return self.limits()
 
     def observe(self, market: Market) -> Columns:
         """Return the forecast of the funding that the position pays per year, and sigma."""

@@ -3,7 +3,7 @@
 import math
 from typing import ClassVar
 
-from backtest import AccountView, Bar, Columns, Combinator, Market, Promise, held_leverage
+from backtest import AccountView, Bar, Columns, Combinator, Market, held_leverage
 
 
 class Lowest(Combinator):
@@ -15,14 +15,11 @@ class Lowest(Combinator):
     Source: risk limits in common practice, where the tightest one binds.
     """
 
+    only_lowers: ClassVar[bool] = True
     fails_when: ClassVar[str] = (
         "One policy that stays out by mistake, which keeps all others out of a rise."
     )
     takes: ClassVar[tuple[int, float]] = (1, math.inf)
-
-    def promises(self) -> tuple[Promise, ...]:
-        """Return what is left of the promises, as it never asks for more leverage."""
-        return self.limits()
 
     def observe(self, market: Market) -> Columns:
         """Return the direction of the signal."""

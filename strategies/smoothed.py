@@ -28,6 +28,7 @@ class Smoothed(Combinator):
     Costs, J. Finance 68(6), on trading only part of the way; the constant speed is ours.
     """
 
+    only_lowers: ClassVar[bool] = True
     fails_when: ClassVar[str] = (
         "A sudden rise of risk, which the leverage follows more slowly than the policy asks."
     )
@@ -36,7 +37,7 @@ class Smoothed(Combinator):
 
     def promises(self) -> tuple[Promise, ...]:
         """Return what is left of the promises if a reduction is never delayed."""
-        return self.limits() if self.down == math.inf else ()
+        return super().promises() if self.down == math.inf else ()
 
     def observe(self, market: Market) -> Columns:
         """Return the direction of the signal."""

@@ -196,6 +196,8 @@ class Combinator(Policy):
     """
 
     takes: ClassVar[tuple[int, float]] = (1, 1)
+    only_lowers: ClassVar[bool] = False
+    """Whether it never asks for more than each of its policies, whose limits then hold for it."""
     parts: ClassVar[tuple[CombinedPart, ...]] = ()
     written: ClassVar[type[Combinator]]
     """The class that the user wrote, which has no parts."""
@@ -280,12 +282,10 @@ class Combinator(Policy):
         whole = name_tuple("Bar", names)(*(getattr(bar, name, math.nan) for name in names))
         return self.make_formula(names)(self, whole, account, *memory)
 
-    def limits(self) -> tuple[Promise, ...]:
-        """Return what is left of the promises of its policies where it only lowers their leverage.
-
-        A combinator that never asks for more than each of its policies returns it as ``promises``.
-        """
-        return tuple(row.limit() for policy in self.policies for row in policy.promises())
+    def promises(self) -> tuple[Promise, ...]:
+        """Return what is left of the promises of its policies, if it only lowers their leverage."""
+        found = (row.limit() for policy in self.policies for row in policy.promises())
+        return tuple(found) if self.only_lowers else ()
 
     def make_formula(self, columns: tuple[str, ...]) -> Any:
         """Return the combined formula for known columns, as a function that compiles."""

@@ -307,10 +307,8 @@ def draw_panels(shown: core.ShownChart, table: pd.DataFrame) -> Chart | None:
         axis |= {"tickformat": PERCENTS} if panel.percent else {}
         columns = {name: mask_infinite(table[name].to_numpy(dtype=np.float64))
                    for name in panel.columns}  # fmt: skip
-        if panel.scale:
-            is_log = is_wide(*columns.values())
-            axis |= LOG if is_log else {}
-            layout.setdefault("updatemenus", []).append(offer_scales(axis, number, is_log))
+        axis |= LOG if panel.scale and is_wide(*columns.values()) else {}
+        layout |= {"meta": "scale"} if panel.scale else {}  # a page offers to switch it
         hover = "%{y:.1%}" if panel.percent else "%{y:,.6~g}"
         for column, values in columns.items():
             color = choose_color(shown, column, panel.columns.index(column))
@@ -329,19 +327,6 @@ def draw_panels(shown: core.ShownChart, table: pd.DataFrame) -> Chart | None:
     else:
         layout["margin"] = {**layout["margin"], "t": 30}
     return build_chart(shown, traces, layout)
-
-
-def offer_scales(axis: Mapping[str, Any], number: str, is_log: bool) -> dict[str, Any]:
-    """Return the two buttons above a panel that switch its axis between linear and logarithmic."""
-    scales = (("linear", "linear"), ("log", "log"))
-    return {
-        "type": "buttons", "direction": "right", "showactive": True, "active": int(is_log),
-        "x": 1, "xanchor": "right", "y": axis["domain"][1], "yanchor": "bottom",
-        "pad": {"b": 2, "t": 0, "l": 0, "r": 0}, "bgcolor": LIGHT["paper"],
-        "bordercolor": LIGHT["grid"], "font": {"size": 11, "color": LIGHT["muted"]},
-        "buttons": [{"label": label, "method": "relayout", "args": [{f"yaxis{number}.type": kind}]}
-                    for label, kind in scales],
-    }  # fmt: skip
 
 
 def shade_span(layout: Layout, first: int, last: int, name: str, panels: int) -> None:

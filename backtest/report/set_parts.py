@@ -261,6 +261,13 @@ def draw_sweep_map(sweep: Sweep, x: str, y: str, metric: str) -> Any:
     return draw_chart(draw_map(explore_sweep(sweep, metric), x, y))
 
 
+def draw_study_map(study: Study) -> Any:
+    """Return the map of the first two parameters that were searched, or an empty figure."""
+    explored = explore_study(study)
+    pair = explored.varied[:2]
+    return draw_chart(draw_map(explored, *pair) if len(pair) == 2 else ShownChart("", "", "", None))
+
+
 def draw_map(explored: Explored, x: str, y: str) -> ShownChart:
     across, along = explored.read_axis(x), explored.read_axis(y)
     width = len(across.words)

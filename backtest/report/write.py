@@ -208,7 +208,8 @@ def draw_chart(shown: core.ShownChart) -> Any:
 
     chart = draw_declared(shown)
     figure = go.Figure({} if chart is None else dict(chart.figure))
-    return figure.update_layout(template={"layout": TEMPLATE})
+    title = {} if chart is None or shown.panels else {"title": chart.title, "margin_t": 44}
+    return figure.update_layout(template={"layout": TEMPLATE}, **title)
 
 
 INDEX, PAGES = "index.html", "pages"

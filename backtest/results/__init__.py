@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from backtest.results.option_profit import OptionQuotes, OptionTerms, compute_prices
     from backtest.results.option_profit import compute_volatilities, explain_profit, measure_greeks
     from backtest.results.option_profit import multiply, weigh_gamma
-    from backtest.results.performance import calendar_returns, excess_kurtosis, gain_over_loss
-    from backtest.results.performance import skewness, tail_ratio
     from backtest.results.performance import Calibration, MarketFit, average_covariances
     from backtest.results.performance import calibration, certainty_equivalent, compound_growth
     from backtest.results.performance import diversification_ratio, expected_shortfall, fit_market

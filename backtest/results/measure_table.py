@@ -230,11 +230,11 @@ ABOUT: dict[str, Measure] = {
     "beta_error": Measure("number", 0, "HAC standard error of beta", "returns"),
     "skewness": Measure(
         "number", 1, "third standardized moment of returns, without bias", "returns",
-        lambda p: performance.skewness(p.samples.returns),
+        lambda p: performance.measure_shape(p.samples.returns)[0],
     ),
     "excess_kurtosis": Measure(
         "number", -1, "fourth standardized moment less 3, without bias", "returns",
-        lambda p: performance.excess_kurtosis(p.samples.returns),
+        lambda p: performance.measure_shape(p.samples.returns)[1],
     ),
     "omega": Measure(
         "number", 1, "sum of the gains over that of the losses", "returns",
@@ -251,21 +251,16 @@ ABOUT: dict[str, Measure] = {
     "ulcer": Measure(
         FRACTION, -1, "root mean square of the drawdown at bar closes", "path", Path.find_ulcer,
     ),
-    "best_day": Measure(
-        FRACTION, 1, "largest return of a calendar day", "path", lambda p: p.days.max(),
-    ),
-    "worst_day": Measure(
-        FRACTION, 1, "smallest return of a calendar day", "path", lambda p: p.days.min(),
-    ),
+    "best_day": Measure(FRACTION, 1, "largest return of a day", "path", lambda p: p.days.max()),
+    "worst_day": Measure(FRACTION, 1, "smallest return of a day", "path", lambda p: p.days.min()),
     "best_month": Measure(
-        FRACTION, 1, "largest return of a calendar month", "path", lambda p: p.months.max(),
+        FRACTION, 1, "largest return of a month", "path", lambda p: p.months.max(),
     ),
     "worst_month": Measure(
-        FRACTION, 1, "smallest return of a calendar month", "path", lambda p: p.months.min(),
+        FRACTION, 1, "smallest return of a month", "path", lambda p: p.months.min(),
     ),
     "positive_days": Measure(
-        FRACTION, 1, "share of calendar days with a gain", "path",
-        lambda p: np.mean(p.days > 0.0),
+        FRACTION, 1, "share of days with a gain", "path", lambda p: np.mean(p.days > 0.0),
     ),
     "certainty_equivalent": Measure(
         A_YEAR, 1, "sure growth worth as much at a relative risk aversion of 3", "all",

@@ -149,88 +149,35 @@ def sampled_returns(
     return np.divide(after, before, out=np.ones_like(after), where=before > 0.0) - 1.0
 
 
-@core.checked
 def calendar_returns(
     opens: core.IntArray, unit: core.FloatArray, first_unit: float, period: Literal["D", "M"]
 ) -> core.FloatArray:
     """Return the simple return of every calendar day or month (UTC) that has a bar, in order.
 
-    ``opens`` (n_bars,) are times in ns; a bar belongs to the period in which it opens. ``unit``
-    (n_bars,) is the unit value at closes, ``first_unit`` the one before. The first and the last
-    period may be partial.
+    A bar belongs to the period in which it opens (ns); the first and the last may be partial.
     """
-    check_lengths(opens=opens, unit=unit)
     period_of = opens.astype("datetime64[ns]").astype(f"datetime64[{period}]")
     is_end = np.append(period_of[1:] != period_of[:-1], [True])
     return sampled_returns(unit, is_end.astype(np.float64), first_unit)
 
 
-@core.checked
-def skewness(returns: core.FloatArray) -> float:
-    """Return the skewness of a sample, without bias; NaN for fewer than 3 or equal values.
-
-    g sqrt(n (n - 1)) / (n - 2), g the mean of the cubes of (x - mean) / deviation.
-
-    Examples
-    --------
-    >>> round(skewness(np.array([0.0, 0.0, 3.0])), 12)
-    1.732050807569
-    """
-    n, scaled = len(returns), standardize(returns)
-    if n < 3:
-        return math.nan
-    return float(np.mean(scaled**3)) * math.sqrt(n * (n - 1)) / (n - 2)
+def measure_shape(returns: core.FloatArray) -> tuple[float, float]:
+    """Return skewness and excess kurtosis without bias; NaN for fewer than 4 or equal returns."""
+    n, deviation = len(returns), float(np.std(returns)) if len(returns) else 0.0
+    if n < 4 or deviation < LEAST_DEVIATION:
+        return math.nan, math.nan
+    scaled = (returns - np.mean(returns)) / deviation
+    skewness = float(np.mean(scaled**3)) * math.sqrt(n * (n - 1)) / (n - 2)
+    excess = float(np.mean(scaled**4)) - 3.0
+    return skewness, ((n + 1) * excess + 6.0) * (n - 1) / ((n - 2) * (n - 3))
 
 
-@core.checked
-def excess_kurtosis(returns: core.FloatArray) -> float:
-    """Return the kurtosis of a sample less 3, without bias; NaN for fewer than 4 or equal values.
-
-    ((n + 1) g + 6) (n - 1) / ((n - 2) (n - 3)), g the mean of ((x - mean) / deviation)^4 less 3.
-
-    Examples
-    --------
-    >>> round(excess_kurtosis(np.array([0.0, 0.0, 1.0, 1.0])), 12)
-    -6.0
-    """
-    n, scaled = len(returns), standardize(returns)
-    if n < 4:
-        return math.nan
-    of_sample = float(np.mean(scaled**4)) - 3.0
-    return ((n + 1) * of_sample + 6.0) * (n - 1) / ((n - 2) * (n - 3))
-
-
-def standardize(values: core.FloatArray) -> core.FloatArray:
-    deviation = float(np.std(values)) if len(values) else 0.0
-    scale = deviation if deviation >= LEAST_DEVIATION else math.nan
-    return np.asarray((values - np.mean(values)) / scale) if len(values) else values
-
-
-@core.checked
 def gain_over_loss(returns: core.FloatArray) -> float:
-    """Return the sum of the gains over that of the losses; NaN without a loss.
-
-    Of sampled returns it is omega at 0: Keating and Shadwick (2002), A Universal Performance
-    Measure. Less 1 it is the sum of all returns over that of the losses.
-
-    Examples
-    --------
-    >>> round(gain_over_loss(np.array([0.03, -0.01, 0.01, -0.01])), 12)
-    2.0
-    """
     lost = -float(np.minimum(returns, 0.0).sum())
     return float(np.maximum(returns, 0.0).sum()) / lost if lost > 0.0 else math.nan
 
 
-@core.checked
 def tail_ratio(returns: core.FloatArray) -> float:
-    """Return the 95 % quantile over the 5 % quantile, without signs; NaN if the latter is 0.
-
-    Examples
-    --------
-    >>> round(tail_ratio(np.linspace(-0.01, 0.03, 101)), 12)
-    3.5
-    """
     low, high = np.abs(np.quantile(returns, (0.05, 0.95))) if len(returns) else (0.0, 0.0)
     return float(high / low) if low > 0.0 else math.nan
 

@@ -104,6 +104,7 @@ class Study(SearchResult):
     more_files = (OUTCOME,)
     can_be_resumed = True
 
+    _draw_map = core.call_later(DECLARED, "draw_study_map")
     list_numbers = core.call_later(DECLARED, "list_study_numbers")
     list_parts = core.call_later(DECLARED, "list_study_parts")
     list_assumptions = core.call_later(DECLARED, "list_study_assumptions")
@@ -115,6 +116,10 @@ class Study(SearchResult):
     def complete(self) -> bool:
         """Whether the study is finished; False after Ctrl-C."""
         return self.outcome is not None
+
+    def plot(self) -> Any:
+        """Return a Plotly figure of the objective over the first two parameters of the search."""
+        return self._draw_map()
 
     @property
     def objective(self) -> str:

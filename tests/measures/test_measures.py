@@ -24,6 +24,7 @@ from backtest.results import (
 )
 from backtest.results.luck import estimate_moments, probabilistic_sharpe, probability_of_skill
 from backtest.results.measure_table import ABOUT
+from backtest.results.performance import calendar_returns, gain_over_loss
 from backtest.results.ranking import Constraint, rank_by_objective, read_constraints, read_objective
 from tests.kit import check_refused
 from tests.scenes import (
@@ -312,9 +313,9 @@ def test_calendar_months_compound_and_may_be_partial_at_both_ends():
     """From 21 January by the day: ten days of January, February whole, two of March."""
     days = pd.date_range("2023-01-21", periods=41, freq="D").as_unit("ns").asi8
     unit = np.array([*np.full(11, 1.1), *np.full(28, 0.88), *np.full(2, 0.968)])
-    months = bt.measures.calendar_returns(days, unit, 1.0, "M")
+    months = calendar_returns(days, unit, 1.0, "M")
     assert months == pytest.approx([0.1, -0.2, 0.1])
-    assert bt.measures.gain_over_loss(months) - 1.0 == pytest.approx(0.0)
+    assert gain_over_loss(months) - 1.0 == pytest.approx(0.0)
 
 
 def test_costs_a_year_are_over_the_mean_equity():

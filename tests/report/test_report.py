@@ -200,6 +200,7 @@ def test_neighbors_are_within_a_tenth_of_each_range(sweep):
 def test_a_loaded_study_has_the_same_page_and_an_unfinished_one_says_so(monkeypatch, tmp_path):
     stand_in(put=monkeypatch.setattr)
     study = seek(store=tmp_path)
+    assert study.plot().layout.title.text
     assert write_html(build_page(load_saved(study.folder))) == write_html(build_page(study))
     unfinished = dataclasses.replace(study, outcome=None)
     assert any("UNFINISHED" in notice for notice in build_page(unfinished).notices)

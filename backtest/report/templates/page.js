@@ -58,7 +58,6 @@
     const figure = isDark() ? recolor(plain) : JSON.parse(JSON.stringify(plain));
     const template = isDark() ? recolor(data.template) : data.template;
     const width = printing ? ({ half: 330, third: 220 }[box.parentElement.className] || 690) : box.clientWidth;
-    delete figure.layout.updatemenus; // the button beside the title does this
     const layout = { ...figure.layout, template, width, height: printing ? Math.min(box.dataset.height, 800) : Number(box.dataset.height) };
     if (width < wide) {
       layout.dragmode = false;
@@ -83,6 +82,12 @@
     button.hidden = false;
   });
   const drawAll = () => Promise.all(charts.map(draw));
+  const drawFirst = async () => { // what is seen first; the rest without holding the page up
+    for (const box of charts) {
+      await draw(box);
+      await new Promise((resume) => { setTimeout(resume); });
+    }
+  };
 
   const unpack = async () => {
     const script = document.createElement("script");
@@ -199,7 +204,7 @@
   document.querySelectorAll("details").forEach((fold) => fold.addEventListener("toggle", () => {
     if (fold.open && window.Plotly) charts.filter((box) => fold.contains(box)).forEach(draw);
   }));
-  unpack().then(drawAll).then(() => {
+  unpack().then(drawFirst).then(() => {
     charts.filter((box) => box.on).forEach(listen);
     root.dataset.ready = "yes";
   }).catch((error) => {
