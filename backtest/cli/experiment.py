@@ -81,18 +81,18 @@ OWN: dict[str, dict[str, tuple[Any, ...]]] = {
         "settings": (dict, "Parameters of the overlay."),
     },
     "run": {
-        "start": (TIME, "Start of the account; earlier bars warm up."),
-        "end": (TIME, "When the account ends, UTC, exclusive."),
+        "start": (TIME,),
+        "end": (TIME,),
         "signal": ((float, str), "From -1 to 1 (1), a column, or rsi:14:30:70."),
         "signal_settings": (dict, "Parameters of the signal's rule, also signal.NAME."),
         "weights": (str, "Several markets: a file of weights by time and instrument (1/n)."),
         "carry_weights": (bool, "Each row of weights holds from its time until the next."),
         "allocate": (str, "Several markets: weights, 'equal' or 'inverse-volatility'."),
         "allocate_settings": (dict, "Parameters of the weights' rule, also allocate.NAME."),
-        "decide": (str, "Length of the bars at whose closes policies decide: 1h, 4h, 1d."),
-        "detail": (str, "Folder of shorter bars, which the account lives where they are known."),
-        "sampling": (str, "Period of returns (1d)."),
-        "calendar": ((str, int), "Days a year: 365 (default) or 252."),
+        "decide": (str,),
+        "detail": (str,),
+        "sampling": (str,),
+        "calendar": ((str, int),),
         "compile": (bool, "Whether to compile; off for a debugger.", True),
     },
     "options": {
@@ -133,7 +133,10 @@ OWN: dict[str, dict[str, tuple[Any, ...]]] = {
         "ledger": (str, "A CSV of the venue's ledger, or of the equity, to compare with."),
     },
 }  # fmt: skip
-"""Keys that are no argument of the function of their table, or are written otherwise."""
+"""Keys that are no argument of the function of their table, or are written otherwise.
+
+One without a text is a field of :class:`backtest.Backtest`, which has it.
+"""
 
 FUNCTIONS = {
     "data": ("Markets.load",),
@@ -220,9 +223,10 @@ PLAIN: dict[str, tuple[type, ...]] = {
 
 @cache
 def read_keys(table: str) -> dict[str, Key]:
-    found = {}
+    found, fields = {}, read_parameters(inspect.getdoc(backtest.Backtest) or "")
     for name, (kinds, *told) in OWN.get(table, {}).items():
-        found[name] = Key(table, name, kinds if isinstance(kinds, tuple) else (kinds,), *told)
+        text = told or [fields[name]]
+        found[name] = Key(table, name, kinds if isinstance(kinds, tuple) else (kinds,), *text)
     for function in FUNCTIONS.get(table, ()):
         for key in list_arguments(table, function):
             found.setdefault(key.name, key)

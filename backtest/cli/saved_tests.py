@@ -24,6 +24,7 @@ from backtest.core import (
     write_file,
 )
 from backtest.engine import Backtest, method
+from backtest.engine.backtest import METHODS
 from backtest.market import Market, as_markets, find_clock, read_weights, weights_to_frame
 from backtest.policies import Policy
 from backtest.signals import SignalRule
@@ -36,8 +37,6 @@ NAMES = {"since": "from", "until": "to"}
 """Arguments of ``Market.load`` that ``[data]`` calls otherwise."""
 
 
-@method("load")
-@staticmethod
 def load(path: str | Path) -> Backtest:
     """Return the test of an experiment file, or of a folder of :meth:`Backtest.save`.
 
@@ -50,6 +49,9 @@ def load(path: str | Path) -> Backtest:
     if aside:
         warn_caller(f"{file.name}: {aside} are no part of a test, which is loaded without them")
     return build_test(draft)
+
+
+METHODS["load"] = staticmethod(load)
 
 
 @method("save")

@@ -87,11 +87,12 @@ class Backtest:
     detail : Market, Markets, mapping of str to Market, str or Path, optional
         Shorter bars of the same instruments, or their folder. The account is simulated on them
         where they are available, and on the bars of ``market`` elsewhere.
-    start, end : str or Timestamp, optional
-        When the account begins and ends, in UTC: with the first bar that opens from ``start`` on,
-        and the last that opens before ``end``. The bars before it only warm the policy's columns.
-        Sweeps, searches and validations begin with their market, and cut it at ``start``, with a
-        warning.
+    start : str or Timestamp, optional
+        When the account begins, in UTC: with the first bar that opens from then on. The bars before
+        only warm the policy's columns. Sweeps, searches and validations begin with their market,
+        and cut it at ``start``, with a warning.
+    end : str or Timestamp, optional
+        When the account ends, in UTC: with the last bar that opens before then.
 
     Raises
     ------
@@ -99,7 +100,7 @@ class Backtest:
         If a field is unknown or not allowed, or fields do not fit each other.
     """
 
-    market: Market | Mapping[str, Market]
+    market: Market | Markets
     _: KW_ONLY
     venue: VenueLike
     account: Account
@@ -297,6 +298,9 @@ def short_form(function: Callable[_P, _T]) -> Callable[_P, _T]:
                 f"{name} is a field of the test, got it as an argument of {function.__name__}: "
                 f"test.replace({name}=...) has another"
             )
+        core.check_names(
+            f"Backtest.{function.__name__}", named, [*taken.parameters], noun="argument"
+        )
         given = taken.bind_partial(*rest, **named).arguments
         return call(**given, market=test)
 
@@ -356,9 +360,8 @@ def end_before(market: Any, end: core.TimeLike) -> Any:
     return as_given(as_markets(market).slice(None, end), market)
 
 
-def check_panel(
-    markets: Markets, account: Account, venue: Venue | Mapping[str, Venue]
-) -> tuple[dict[str, Venue], Account]:
+def check_panel(markets: Markets, account: Account, venue: Any) -> tuple[dict[str, Venue], Account]:
+    """Return the venue of each market and the account, checked against each other."""
     venues = checks.read_venues(venue, markets)
     account = drop_other_instruments(account, markets)
     account = replace(account, requirement=account.requirement.resolve(markets.names))
@@ -420,7 +423,7 @@ def recall_test(result: Any) -> Backtest:
             "bt.Backtest"
         )
     data, is_one = manifest["data"], len(names) == 1
-    fields = {
+    fields: dict[str, Any] = {
         "venue": result.venues[names[0]] if is_one else result.venues,
         "account": result.account,
         "signal": recall_signal(result),

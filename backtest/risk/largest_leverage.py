@@ -15,7 +15,7 @@ import pandas as pd
 from backtest import core, engine
 from backtest.core.number_text import Head
 from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
-from backtest.engine import AnyPolicy, Backtest, BacktestFields, Compile, Progress
+from backtest.engine import AnyPolicy, Backtest, BacktestFields, Progress
 from backtest.indicators import log_returns
 from backtest.market import Market, Markets, label_names
 from backtest.policies import Combinator, Policy
@@ -191,7 +191,7 @@ def max_leverage(
     seed: int = 0,
     drift: Drift | None = None,
     threads: int = 1,
-    compile: Compile = True,  # noqa: A002 - the word of bt.run
+    compile: bool = True,  # noqa: A002 - the word of bt.run
     progress: Progress | None = None,
     **fields: Unpack[BacktestFields],
 ) -> MaxLeverage:

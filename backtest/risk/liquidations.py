@@ -17,7 +17,7 @@ from backtest import core, engine, policies, results, signals
 from backtest.core.number_text import Head
 from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.core.units import DAY
-from backtest.engine import AnyPolicy, Backtest, BacktestFields, Compile, Progress
+from backtest.engine import AnyPolicy, Backtest, BacktestFields, Progress
 from backtest.market import Market, Markets, as_markets, find_clock, read_weights
 from backtest.policies import Policy, trades_options
 from backtest.results import Result
@@ -90,7 +90,7 @@ class PathsRunner:
     policy: AnyPolicy
     test: Backtest
     resume: Result | None = None
-    compile: Compile = True
+    compile: bool = True
 
     def __post_init__(self) -> None:
         markets, overlay = self.paths.markets, self.test.overlay
@@ -639,7 +639,7 @@ def liquidation_risk(
     horizons: Sequence[str] | None = None,
     confidence: float = 0.95,
     threads: int = 1,
-    compile: Compile = True,  # noqa: A002 - the word of bt.run
+    compile: bool = True,  # noqa: A002 - the word of bt.run
     progress: Progress | None = None,
     **fields: Unpack[BacktestFields],
 ) -> LiquidationRisk:
@@ -742,9 +742,10 @@ def liquidation_risk(
 
 def describe_terms(policy: object, test: Backtest) -> dict[str, Any]:
     by_name = policy.items() if isinstance(policy, Mapping) else ()
+    venue: Any = test.venue
     return {
         "policy": ", ".join(f"{name}: {each!r}" for name, each in by_name) or str(policy),
-        "venue": results.describe_venue(test.venue),
+        "venue": results.describe_venue(venue),
         "account": test.account.to_dict(),
         "overlay": None if test.overlay is None else repr(test.overlay),
     }
