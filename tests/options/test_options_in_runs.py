@@ -8,7 +8,7 @@ import pytest
 
 import backtest as bt
 from backtest.account.records import OptionFeed
-from backtest.options.option_inputs import read_option_feed
+from backtest.options.option_inputs import read_option_feed, schedule_options
 from backtest.strategies import Collar, Constant, CoveredCall, TailHedge, VolTarget
 from tests.kit import Hold, check_refused, market_of
 from tests.options.listed_markets import PUT, make_chain, make_markets, make_surfaces, make_venue
@@ -189,7 +189,7 @@ def test_settlement_is_the_price_given_the_mean_of_closes_or_the_mark_open():
 def test_schedules_fill_at_the_next_open_and_end_with_the_contract():
     markets = make_markets()
     frame = pd.DataFrame({"PUT": 2.0}, index=markets.times[[20, 178, 179, 200]])
-    found = bt.engine.option_inputs.schedule_options(markets, frame)
+    found = schedule_options(markets, frame)
     targets = read(found).targets[:, 0]
     assert np.flatnonzero(np.isfinite(targets)).tolist() == [21, 179]
     assert markets.listing.quantities is None
