@@ -255,68 +255,93 @@ def find_last(
     return np.asarray(np.append(values, np.nan)[rows])
 
 
+class Implied(NamedTuple):
+    """Columns of the quotes of an underlying, in order of time; times are UTC ns."""
+
+    time: core.IntArray
+    expiry: core.IntArray
+    strike: core.FloatArray
+    is_call: np.ndarray
+    bid: core.FloatArray
+    ask: core.FloatArray
+    mark: core.FloatArray
+    volatility: core.FloatArray
+    half_spread: core.FloatArray
+    half_price: core.FloatArray
+
+
 def read_quote_rows(chain: Chain, option: Option) -> QuoteRows:
-    rows = list_implied(chain)
-    if len(chain.underlyings) > 1:
-        rows = rows[rows["underlying"] == option.underlying]
-    expiry = pd.Timestamp(str(option.expiry), tz="UTC")
-    of_contract = (
-        (rows["kind"] == option.kind)
-        & (rows["strike"] == option.strike)
-        & (rows["expiry"] == expiry)
+    rows = list_implied(chain, str(option.underlying))
+    expiry = pd.Timestamp(str(option.expiry), tz="UTC").as_unit("ns").value
+    own = np.flatnonzero(
+        (rows.strike == option.strike)
+        & (rows.expiry == expiry)
+        & (rows.is_call == (option.kind == "call"))
     )
-    own = rows[of_contract].drop_duplicates("time", keep="last")
-    volatility = own["iv"].fillna(own["mark_iv"])
-    _, begin = select_quoted(own, "half_spread")
-    others = find_nearest(rows[rows["time"] < begin], option, expiry)
+    own = own[::-1][mark_first(rows.time[own][::-1])][::-1]  # the last of each time
+    known = own[rows.half_spread[own] >= 0.0]
+    others = find_nearest(rows, option, expiry, find_begin(rows, known))
+    priced = own[rows.half_price[own] >= 0.0]
+    spreads = np.append(others, known)
+    price_spreads = np.append(others[rows.time[others] < find_begin(rows, priced)], priced)
     return QuoteRows(
-        stamps=list_times(own),
-        bid=own["bid"].to_numpy(dtype=np.float64),
-        ask=own["ask"].to_numpy(dtype=np.float64),
-        mark=own["mark"].to_numpy(dtype=np.float64),
-        volatility=volatility.to_numpy(dtype=np.float64),
-        spreads=join_spreads("half_spread", own, others),
-        price_spreads=join_spreads("half_price", own, others),
+        stamps=rows.time[own],
+        bid=rows.bid[own],
+        ask=rows.ask[own],
+        mark=rows.mark[own],
+        volatility=rows.volatility[own],
+        spreads=(rows.time[spreads], rows.half_spread[spreads]),
+        price_spreads=(rows.time[price_spreads], rows.half_price[price_spreads]),
     )
 
 
-def list_implied(chain: Chain) -> pd.DataFrame:
-    kept = chain.__dict__.get(CACHE)
-    if kept is None:
-        kept = chain.implied()
-        kept["half_spread"] = 0.5 * (kept["ask_iv"] - kept["bid_iv"])
-        kept["half_price"] = 0.5 * (kept["ask"] - kept["bid"])
-        object.__setattr__(chain, CACHE, kept)
-    found: pd.DataFrame = kept
+def list_implied(chain: Chain, underlying: str) -> Implied:
+    """Return the quotes of an underlying, of the only one whatever its name; kept in the chain."""
+    kept = chain.__dict__.setdefault(CACHE, {})
+    if underlying not in kept:
+        rows = chain.implied()
+        if len(chain.underlyings) > 1:
+            rows = rows[rows["underlying"] == underlying]
+        times, expiries = (pd.DatetimeIndex(rows[x]).as_unit("ns").asi8 for x in ("time", "expiry"))
+        names = ("strike", "bid", "ask", "mark", "iv", "mark_iv", "bid_iv", "ask_iv")
+        strike, bid, ask, mark, iv, mark_iv, bid_iv, ask_iv = (
+            rows[name].to_numpy(dtype=np.float64) for name in names
+        )
+        is_call, volatility = (rows["kind"] == "call").to_numpy(), np.where(iv >= 0.0, iv, mark_iv)
+        halves = 0.5 * (ask_iv - bid_iv), 0.5 * (ask - bid)
+        kept[underlying] = Implied(
+            times, expiries, strike, is_call, bid, ask, mark, volatility, *halves
+        )
+    found: Implied = kept[underlying]
     return found
 
 
-def list_times(rows: pd.DataFrame) -> core.IntArray:
-    """Return the times of rows, UTC ns."""
-    return np.asarray(pd.DatetimeIndex(rows["time"]).as_unit("ns").asi8)
+def find_begin(rows: Implied, known: core.IntArray) -> int:
+    """Return the time of the first of some rows; the end of all time if there are none."""
+    return int(rows.time[known[0]]) if len(known) else np.iinfo(np.int64).max
 
 
-def select_quoted(rows: pd.DataFrame, name: str) -> tuple[pd.DataFrame, pd.Timestamp]:
-    known = rows[rows[name] >= 0.0]
-    return known, known["time"].iloc[0] if len(known) else pd.Timestamp.max.tz_localize("UTC")
+def find_nearest(rows: Implied, option: Option, expiry: int, end: int) -> core.IntArray:
+    """Return, of each time before an end, the quoted row that is nearest to a contract.
+
+    First the nearest expiry counts, then the nearest strike, the lower one, and the call.
+    """
+    found = np.flatnonzero((rows.half_spread >= 0.0) & (rows.time < end))
+    away = np.abs(np.log(float(option.strike or 1.0) / rows.strike))
+    for column in (np.abs(rows.expiry - expiry), away, rows.strike, ~rows.is_call):
+        begins = np.flatnonzero(mark_first(rows.time[found]))
+        if len(begins) < len(found):
+            counts = np.diff(np.append(begins, len(found)))
+            least = np.repeat(np.minimum.reduceat(column[found], begins), counts)
+            found = found[column[found] == least]
+    return found[mark_first(rows.time[found])]
 
 
-def join_spreads(
-    name: str, own: pd.DataFrame, others: pd.DataFrame
-) -> tuple[core.IntArray, core.FloatArray]:
-    known, begin = select_quoted(own, name)
-    found = pd.concat([others[others["time"] < begin], known])
-    return list_times(found), found[name].to_numpy(dtype=np.float64)
-
-
-def find_nearest(rows: pd.DataFrame, option: Option, expiry: pd.Timestamp) -> pd.DataFrame:
-    quoted = rows[rows["half_spread"] >= 0.0]
-    ranked = quoted.assign(
-        days=(quoted["expiry"] - expiry).abs(),
-        distance=np.abs(np.log(float(option.strike or 1.0) / quoted["strike"])),
-    )
-    ordered = ranked.sort_values(["time", "days", "distance", "strike", "kind"], kind="stable")
-    return ordered.drop_duplicates("time")
+def mark_first(times: core.IntArray) -> np.ndarray:
+    """Return which of some ordered times differ from the one before."""
+    is_first = np.ones(len(times), dtype=bool)
+    is_first[1:] = times[1:] != times[:-1]
+    return is_first
 
 
 # ---------------------------------------------------------------------------------------- the feed

@@ -571,10 +571,22 @@ class Surface(core.Reportable):
         rows = pd.util.hash_pandas_object(self.quotes[columns], index=False).to_numpy().tobytes()
         return hashlib.sha256(rows + f"{self.time} {self.model}".encode()).hexdigest()[:16]
 
-    @property
+    @cached_property
     def years(self) -> FloatArray:
         """Time to expiry of the fitted smiles, increasing."""
         return self.fits["years"].to_numpy(dtype=np.float64)
+
+    @cached_property
+    def _forwards(self) -> FloatArray:
+        """The index, or the first forward without one, and then the forwards of the smiles."""
+        forwards = self.fits["forward"].to_numpy(dtype=np.float64)
+        return np.append(self.index if self.index > 0.0 else forwards[0], forwards)
+
+    def _carry(self, years: FloatArray) -> FloatArray:
+        """Return ln(F / index)."""
+        carries, times = np.log(self._forwards / self._forwards[0]), np.append(0.0, self.years)
+        after = carries[-1] * years / times[-1]
+        return np.where(years > times[-1], after, np.interp(years, times, carries))
 
     def forward(self, years: Number) -> Any:
         """Return the forward of times to expiry, of the same shape.
@@ -582,14 +594,8 @@ class Surface(core.Reportable):
         ln(F / index) is linear in time from 0 over the expiries, and in proportion to it after.
         Raises ParameterError if years are negative or no numbers.
         """
-        wanted, times = check_each("years", years, NOT_NEGATIVE), self.years
-        forwards = self.fits["forward"].to_numpy(dtype=np.float64)
-        spot = self.index if self.index > 0.0 else forwards[0]
-        carry = np.log(forwards / spot)
-        inner = np.interp(wanted, np.append(0.0, times), np.append(0.0, carry))
-        after = carry[-1] * wanted / times[-1]
-        found = spot * np.exp(np.where(wanted > times[-1], after, inner))
-        return core.float_if_single(np.asarray(found))
+        wanted = np.asarray(check_each("years", years, NOT_NEGATIVE))
+        return core.float_if_single(self._forwards[0] * np.exp(self._carry(wanted)))
 
     def total_variance(self, k: Number, years: Number) -> Any:
         """Return volatility^2 years at log-moneyness ``k = ln(K / F)``, both broadcast.
@@ -599,19 +605,22 @@ class Surface(core.Reportable):
         ks, wanted = broadcast(
             check_each("k", k, core.Number()), check_each("years", years, NOT_NEGATIVE)
         )
-        times = self.years
-        totals = np.stack([smile.total_variance(ks) for smile in self.smiles])
-        if len(times) == 1:
-            return core.float_if_single(np.asarray(totals[0] * wanted / times[0]))
-        after = np.clip(np.searchsorted(times, wanted), 1, len(times) - 1)
-        low = np.take_along_axis(totals, (after - 1)[None], axis=0)[0]
-        high = np.take_along_axis(totals, after[None], axis=0)[0]
-        share = (wanted - times[after - 1]) / (times[after] - times[after - 1])
-        inner = low + share * (high - low)
-        first, last = totals[0] * wanted / times[0], totals[-1] * wanted / times[-1]
-        outside = np.where(wanted < times[0], first, last)
-        is_inner = (wanted >= times[0]) & (wanted <= times[-1])
-        return core.float_if_single(np.where(is_inner, inner, outside))
+        totals = np.empty(np.shape(ks))
+        for each in np.unique(wanted):
+            totals[wanted == each] = self._interpolate(ks[wanted == each], float(each))
+        return core.float_if_single(totals)
+
+    def _interpolate(self, k: FloatArray, years: float) -> FloatArray:
+        """Return total variance at one time to expiry, from the two expiries around it."""
+        times, smiles = self.years, self.smiles
+        if years < times[0] or len(times) == 1:
+            return smiles[0].total_variance(k) * years / times[0]
+        if years > times[-1]:
+            return smiles[-1].total_variance(k) * years / times[-1]
+        after = min(max(int(np.searchsorted(times, years)), 1), len(times) - 1)
+        low, high = (each.total_variance(k) for each in smiles[after - 1 : after + 1])
+        share = (years - times[after - 1]) / (times[after] - times[after - 1])
+        return low + share * (high - low)
 
     def volatility(self, strike: Number, years: Number) -> Any:
         """Return the implied volatility, per sqrt(year), of strikes and times to expiry.
@@ -870,10 +879,10 @@ class Surfaces:
             surface = self.surfaces[row]
             tenor = (expiry - int(self._stamps[row])) / YEAR
             here = np.flatnonzero(rows == row)
-            carry = np.log(surface.forward(tenor) / surface.forward(0.0))
+            carry = float(surface._carry(np.float64(tenor)))
             bases[here] = np.exp(carry * left[here] / tenor)
             distance = np.log(strike / (spots[here] * bases[here]))
-            volatilities[here] = np.sqrt(surface.total_variance(distance, tenor) / tenor)
+            volatilities[here] = np.sqrt(surface._interpolate(distance, tenor) / tenor)
         return bases, volatilities
 
     def find_ages(self, times: IntArray, rows: IntArray) -> FloatArray:
