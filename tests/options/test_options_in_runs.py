@@ -1,5 +1,6 @@
 """Options in runs: inputs, values, rolls, and what is refused."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 import backtest as bt
 from backtest.account.records import OptionFeed
-from backtest.options.option_inputs import read_option_feed, schedule_options
+from backtest.options.option_inputs import Implied, find_nearest, read_option_feed, schedule_options
 from backtest.strategies import Collar, Constant, CoveredCall, TailHedge, VolTarget
 from tests.kit import Hold, check_refused, market_of
 from tests.options.listed_markets import PUT, make_chain, make_markets, make_surfaces, make_venue
@@ -334,3 +335,22 @@ def trading(orders):
 ])  # fmt: skip
 def test_bad_input_is_refused(call, words):
     check_refused(call, words)
+
+
+def test_the_nearest_quotes_are_the_first_of_each_time_in_order():
+    rng, n = np.random.default_rng(3), 400
+    rows = Implied(
+        time=np.sort(rng.integers(0, 20, n)), expiry=rng.integers(1, 5, n) * 10,
+        strike=rng.choice([50.0, 80.0, 100.0, 125.0, 200.0], n), is_call=rng.random(n) < 0.5,
+        half_spread=np.where(rng.random(n) < 0.8, 0.01, np.nan),
+        **dict.fromkeys(("bid", "ask", "mark", "volatility", "half_price"), np.zeros(n)),
+    )  # fmt: skip
+    option = bt.Option(kind="put", strike=100.0, expiry="2026-01-01", underlying="BTC")
+
+    def rank(row: int) -> tuple[float, ...]:
+        away = abs(math.log(100.0 / rows.strike[row]))
+        return abs(rows.expiry[row] - 25), away, rows.strike[row], not rows.is_call[row]
+
+    quoted = [row for row in range(n) if rows.half_spread[row] >= 0.0]
+    each = ([row for row in quoted if rows.time[row] == time] for time in range(15))
+    assert find_nearest(rows, option, 25, 15).tolist() == [min(x, key=rank) for x in each if x]
