@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.account.records import TERMS
+from backtest.account.money import TERMS
 from backtest.market import rules
 from backtest.policies import lookahead
 from tests.cases import PortfolioCase, Swing, Tape

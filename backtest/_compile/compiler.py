@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numba
+import numpy as np
 from llvmlite import binding
 from llvmlite.binding import newpassmanagers
 from numba.core import config, types
 from numba.core.codegen import get_host_cpu_features
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.types import unliteral
+from numba.extending import typeof_impl
 
 from backtest._compile import fast_link
-from backtest._compile.object_code import COMPILING, ObjectFile
+from backtest._compile.object_code import COMPILING, ObjectFile, Struct, Structs
 from backtest.core.code_names import hash_texts
 
 OPTIONS: dict[str, Any] = {
@@ -64,6 +67,24 @@ def jit(function: Callable[..., Any], *, is_linked: bool = True, **options: Any)
 def read_kinds(given: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return numba's types of arguments."""
     return tuple(numba.typeof(each) for each in given)  # type: ignore[no-untyped-call]
+
+
+@functools.cache
+def find_layout(kind: type[Struct]) -> Any:
+    """Return numba's type of a kind of structs; its name stands in that of each function."""
+    layout = numba.from_dtype(np.dtype(kind))  # type: ignore[no-untyped-call]
+    layout.name = f"Struct({kind.__name__})"
+    return layout
+
+
+@typeof_impl.register(Struct)
+def find_record(record: Struct, _context: Any) -> Any:
+    return find_layout(type(record))
+
+
+@typeof_impl.register(Structs)
+def find_records(records: Structs[Any], _context: Any) -> Any:
+    return types.Array(find_layout(records.kind), 1, "C")
 
 
 LETTERS = {types.float64: "d", types.int64: "q", types.boolean: "b"}

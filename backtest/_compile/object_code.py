@@ -18,11 +18,11 @@ import struct
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, Self, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -246,6 +246,82 @@ KINDS = {float: "d", np.float64: "d", int: "q", np.int64: "q", bool: "b", np.boo
 RETURNED = {"q": ctypes.c_int64, "d": ctypes.c_double, "b": ctypes.c_bool}
 
 
+class Struct(ctypes.Structure):
+    """Numbers with names, in memory that plain Python and compiled code share.
+
+    A derived class has fields that are all float64, see :func:`lay_out` and :meth:`declare`.
+    Compiled code takes a struct by its address, as numba's record of the same layout.
+    """
+
+    @staticmethod
+    def declare(names: Iterable[str]) -> list[tuple[str, Any]]:
+        """Return the fields of some names, as ctypes takes them."""
+        return [(name, ctypes.c_double) for name in names]
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        return tuple(each[0] for each in cls._fields_)
+
+    @classmethod
+    def read(cls, numbers: Any) -> Self:
+        """Return a struct of numbers in the order of the fields."""
+        return cls.from_buffer_copy(np.array(numbers, dtype=np.float64))
+
+    @property
+    def numbers(self) -> Any:
+        """The memory as an array of shape (fields,)."""
+        return np.frombuffer(self)
+
+    def copy(self) -> Self:
+        """Return a struct of the same numbers, in memory of its own."""
+        return type(self).from_buffer_copy(self)
+
+    def tolist(self) -> list[float]:
+        """Return the numbers in the order of the fields."""
+        found: list[float] = self.numbers.tolist()
+        return found
+
+    def __repr__(self) -> str:
+        pairs = zip(self.names(), self.tolist(), strict=True)
+        return f"{type(self).__name__}({', '.join(f'{k}={x!r}' for k, x in pairs)})"
+
+
+def lay_out(kind: Any) -> Any:
+    """Give a class of structs its fields, from its annotations."""
+    kind._fields_ = Struct.declare(kind.__annotations__)
+    return kind
+
+
+AnyStruct = TypeVar("AnyStruct", bound=Struct)
+
+
+class Structs(list[AnyStruct]):
+    """Structs of one kind in one memory; compiled code takes an array of numba's records.
+
+    ``numbers`` is that memory, of shape (n, fields).
+    """
+
+    def __init__(self, kind: type[AnyStruct], n: int) -> None:
+        self.kind, self.numbers = kind, np.zeros((n, len(kind.names())))
+        super().__init__(kind.from_buffer(row) for row in self.numbers)
+
+    def copy(self) -> Structs[AnyStruct]:
+        """Return structs of the same numbers, in memory of their own."""
+        found = Structs(self.kind, len(self))
+        found.numbers[:] = self.numbers
+        return found
+
+    def tolist(self) -> list[list[float]]:
+        """Return the numbers of each."""
+        found: list[list[float]] = self.numbers.tolist()
+        return found
+
+
+def view_numbers(record: Struct | Structs[Any]) -> Any:
+    """Return the memory as an array of shape (fields,) or (n, fields), also in compiled code."""
+    return record.numbers
+
+
 class Packed(NamedTuple):
     """An argument as words, and its kinds: letters of numbers, types of arrays."""
 
@@ -254,7 +330,10 @@ class Packed(NamedTuple):
 
 
 def pack(value: Any) -> Packed:
-    """Return an argument as numba passes it: tuples flat, an array as its seven or more words."""
+    """Return an argument as numba passes it: tuples flat, an array as its seven or more words.
+
+    A struct is the word of its address.
+    """
     kinds: list[str] = []
     form: list[str] = []
     words: list[Any] = []
@@ -265,6 +344,15 @@ def pack(value: Any) -> Packed:
             place = leaf.ctypes.data
             words += (0, 0, leaf.size, leaf.itemsize, place, *leaf.shape, *leaf.strides)
             form.append(f"{5 + 2 * leaf.ndim}q")
+        elif isinstance(leaf, Struct):
+            kinds.append(type(leaf).__name__)
+            words.append(ctypes.addressof(leaf))
+            form.append("q")
+        elif isinstance(leaf, Structs):
+            kinds.append(f"{leaf.kind.__name__}1C")
+            n, size = leaf.numbers.shape[0], leaf.numbers.strides[0]
+            words += (0, 0, n, size, leaf.numbers.ctypes.data, n, size)
+            form.append("7q")
         elif leaf is None:
             kinds.append("n")
             words.append(0)

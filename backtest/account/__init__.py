@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from backtest.account.bar import take_fast_path
     from backtest.account.first_state import TradedDays, no_options, pack_option_terms
     from backtest.account.first_state import read_traded, start_options
-    from backtest.account.ledger import Ledger
+    from backtest.account.money import Ledger, clear_ledger
     from backtest.account.options import close_options, is_walking, open_options, price_options
     from backtest.account.orders import compute_square_root_impact, compute_target, fill, is_outside
     from backtest.account.orders import move_margin, split_margin
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from backtest.account.price_walk import stop_position
     from backtest.account.records import AccountBar, AccountState, EventLog, MarketBar, MarketFeed
     from backtest.account.records import OptionFeed, OptionState, OptionTerms, Scratch, Terms
-    from backtest.account.records import clear_ledger, has_exits, has_stops, is_held
+    from backtest.account.records import has_exits, has_stops, is_held
     from backtest.account.records import (
         is_isolated,
         is_spot,
@@ -40,6 +40,5 @@ if TYPE_CHECKING:
         pick_instrument,
     )
     from backtest.account.records import pick_margin, pick_position, pick_quote, share
-    from backtest.account.records import sum_bar, sum_changes, sum_ledger, total
 
 open_door(__name__)

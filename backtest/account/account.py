@@ -163,6 +163,8 @@ BY_INSTRUMENT = (
     "offset",
 )  # fmt: skip
 
+STOPS = ("stop_loss", "take_profit", "trailing_stop", "equity_stop", "max_holding")
+
 WHOLE: dict[str, Any] = {
     "collateral": (),
     "requirement": BRACKETS,

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from backtest import margin
+from backtest._compile.object_code import Structs
 from backtest.account import records as r
 from backtest.account.account_records import Balances
+from backtest.account.events import Event
+from backtest.account.money import Money, enter_trade
 from backtest.account.options import count_options, has_short_option, holds_options, is_walking
 from backtest.account.position import mark_position
 from backtest.core.units import TOLERANCE
@@ -76,7 +79,7 @@ def has_collateral_to_sell(state: r.AccountState) -> bool:
 
 
 def compute_balance(terms: r.Terms, state: r.AccountState) -> float:
-    balance = state.wallet[r.CASH]
+    balance = state.wallet.cash
     for i in range(len(state.margin)):
         if r.is_held(state, i) and not r.is_isolated(terms, i) and not r.is_spot(terms, i):
             balance += state.held.quantities[i] * state.held.entries[i]
@@ -88,7 +91,7 @@ def take_from_isolated(terms: r.Terms, state: r.AccountState) -> None:
 
     It changes margins and cash. A position that is all an account can hold owes the whole.
     """
-    missing, posted = -state.wallet[r.CASH], 0.0
+    missing, posted = -state.wallet.cash, 0.0
     if not missing > 0.0 or count_cross(terms, state) > 0 or has_collateral(state):
         return
     is_alone = has_one_position(terms, state) and count_open(state) == 1
@@ -100,7 +103,7 @@ def take_from_isolated(terms: r.Terms, state: r.AccountState) -> None:
         if r.is_isolated(terms, i) and r.is_held(state, i) and taken > 0.0:
             own = 1.0 if is_alone else max(state.margin[i], 0.0) / posted
             state.margin[i] -= own * taken
-    state.wallet[r.CASH] = taken - missing
+    state.wallet.cash = taken - missing
 
 
 def compute_isolated(terms: r.Terms, state: r.AccountState) -> float:
@@ -115,7 +118,7 @@ def compute_isolated(terms: r.Terms, state: r.AccountState) -> float:
 
 
 def compute_pool(terms: r.Terms, state: r.AccountState) -> float:
-    backing = margin.compute_portfolio_backing(terms.rules, state.held, state.wallet[r.CASH])
+    backing = margin.compute_portfolio_backing(terms.rules, state.held, state.wallet.cash)
     return backing + compute_counted(terms, state) if holds_options(state) else backing
 
 
@@ -124,7 +127,7 @@ def compute_counted(terms: r.Terms, state: r.AccountState) -> float:
 
 
 def compute_whole_pool(terms: r.Terms, state: r.AccountState) -> float:
-    backing = margin.compute_full_backing(terms.rules, state.held, state.wallet[r.CASH])
+    backing = margin.compute_full_backing(terms.rules, state.held, state.wallet.cash)
     return backing + compute_counted(terms, state) if holds_options(state) else backing
 
 
@@ -148,7 +151,7 @@ def compute_with_options(terms: r.Terms, state: r.AccountState, is_initial: bool
 
 
 def compute_account_equity(terms: r.Terms, state: r.AccountState) -> float:
-    equity = state.wallet[r.CASH]
+    equity = state.wallet.cash
     for i in range(len(state.margin)):
         if r.is_held(state, i) and not r.is_isolated(terms, i):
             equity += state.held.quantities[i] * state.held.values[i]
@@ -168,7 +171,7 @@ def is_pool_short(terms: r.Terms, state: r.AccountState) -> bool:
     if count_cross(terms, state) == 0:
         return False
     if not holds_options(state):
-        return is_short(terms.rules, state.held, state.wallet[r.CASH])
+        return is_short(terms.rules, state.held, state.wallet.cash)
     return compute_caution(terms, state) <= 0.0
 
 
@@ -189,16 +192,16 @@ def compute_caution(terms: r.Terms, state: r.AccountState) -> float:
 def pick_balances(terms: r.Terms, state: r.AccountState, i: int) -> Balances:
     if r.is_isolated(terms, i):
         return Balances(max(compute_balance(terms, state), 0.0), (r.pick_position(state, i),))
-    return Balances(state.wallet[r.CASH], (r.pick_position(state, i),))
+    return Balances(state.wallet.cash, (r.pick_position(state, i),))
 
 
 def put_balances(
     terms: r.Terms, state: r.AccountState, i: int, before: Balances, after: Balances
 ) -> None:
     if r.is_isolated(terms, i):
-        state.wallet[r.CASH] += after.cash - before.cash
+        state.wallet.cash += after.cash - before.cash
     else:
-        state.wallet[r.CASH] = after.cash
+        state.wallet.cash = after.cash
     r.put_position(state, i, after.positions[0])
 
 
@@ -206,8 +209,8 @@ def enter_fill(
     bar: r.AccountBar, t: int, i: int, kind: int, before: Balances, done: Trade, stops: int
 ) -> None:
     r.note_trade(bar.log, t, i, kind, done)
-    r.enter_trade(bar.ledger, i, done)
-    bar.ledger[r.STOPS, i] += stops
+    enter_trade(bar.ledger, i, done)
+    bar.ledger[i].stops += stops
     put_balances(bar.terms, bar.state, i, before, done.balances)
 
 
@@ -216,21 +219,21 @@ def is_under_limit(terms: r.Terms, state: r.AccountState, equity: float) -> bool
     return has_collateral(state) and compute_balance(terms, state) < -limit
 
 
-def mark_to_ledger(state: r.AccountState, i: int, value: float, ledger: FloatArray) -> None:
+def mark_to_ledger(state: r.AccountState, i: int, value: float, ledger: Structs[Money]) -> None:
     marked, pnl = mark_position(r.pick_position(state, i), value)
     r.put_position(state, i, marked)
-    ledger[r.PRICE_PNL, i] += pnl
+    ledger[i].price_pnl += pnl
 
 
 # ------------------------------------------------------------------------------ the collateral
 
 
-def mark_collateral(state: r.AccountState, prices: FloatArray, ledger: FloatArray) -> None:
-    last = ledger.shape[1] - 1
+def mark_collateral(state: r.AccountState, prices: FloatArray, ledger: Structs[Money]) -> None:
+    last = len(ledger) - 1
     for c in range(len(prices)):
         if state.held.amounts[c] != 0.0:
             pnl = state.held.amounts[c] * (prices[c] - state.priced[c])
-            ledger[r.COLLATERAL_PNL, last] += pnl
+            ledger[last].collateral_pnl += pnl
         state.priced[c] = prices[c]
 
 
@@ -261,16 +264,16 @@ def sell_collateral(bar: r.AccountBar, t: int, missing: float) -> None:
             if most > missing * (1.0 + TOLERANCE):
                 sold = missing / kept
             missing -= sold * kept
-        last = ledger.shape[1] - 1
-        ledger[r.COLLATERAL_PNL, last] += sold * (price - state.priced[c])
-        ledger[r.CONVERSION, last] += sold * (price - kept)
+        last = len(ledger) - 1
+        ledger[last].collateral_pnl += sold * (price - state.priced[c])
+        ledger[last].conversion += sold * (price - kept)
         state.held.amounts[c] = amount - sold
-        state.wallet[r.CASH] += sold * kept
+        state.wallet.cash += sold * kept
         r.note(
             bar.log,
             t,
             len(state.margin) + c,
-            r.CONVERTED,
+            Event.CONVERTED,
             kept,
             -sold,
             sold * kept,

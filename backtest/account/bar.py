@@ -5,9 +5,21 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from backtest._compile.object_code import Structs
 from backtest.account import balance, fills, payments, price_walk
 from backtest.account import records as r
 from backtest.account.account_records import Watch
+from backtest.account.events import Event
+from backtest.account.money import (
+    COLLATERAL_PNL,
+    CONVERSION,
+    FLOWS,
+    TOP_UP,
+    Money,
+    clear_ledger,
+    earn,
+    total,
+)
 from backtest.account.options import (
     ENDLESS,
     book_profits,
@@ -22,7 +34,7 @@ from backtest.core.units import TOLERANCE
 from backtest.margin import compute_value
 
 if TYPE_CHECKING:
-    from backtest.core import FloatArray
+    pass
 
 
 HAS_ORDER_FEE, HAS_EXITS = r.FLAGS.index("has_order_fee"), r.FLAGS.index("has_exits")
@@ -55,7 +67,7 @@ def take_fast_path(bar: r.AccountBar, t: int, is_clear: bool) -> bool:
     if not is_sound(terms, state, equity):
         return False
     if not is_clear:
-        r.clear_ledger(bar.ledger)
+        clear_ledger(bar.ledger)
     close_fast_bar(bar, equity)
     if len(bar.scratch.cuts) > 0:
         count_decisions(bar, t, opened)
@@ -145,11 +157,11 @@ def is_sound(terms: r.Terms, state: r.AccountState, equity: float) -> bool:
         if r.is_held(state, i):
             count += 1
             crossed += 0 if r.is_isolated(terms, i) else 1
-    if equity < 0.0 or (crossed == 0 and state.wallet[r.CASH] < 0.0):
+    if equity < 0.0 or (crossed == 0 and state.wallet.cash < 0.0):
         return False
-    if count == 0 or state.wallet[r.IS_RUINED] != 0.0:
+    if count == 0 or state.wallet.is_ruined != 0.0:
         return True
-    wealth, paid_in = equity + state.wallet[r.RESERVE], state.wallet[r.PAID_IN]
+    wealth, paid_in = equity + state.wallet.reserve, state.wallet.paid_in
     is_under = wealth <= terms.ruin_at * paid_in * (1.0 + TOLERANCE)
     return not (is_under or equity <= NOTHING_LEFT * paid_in * (1.0 + TOLERANCE))
 
@@ -162,16 +174,16 @@ def close_fast_bar(bar: r.AccountBar, equity: float) -> None:
         if r.is_held(state, i):
             profit += state.held.quantities[i] * (quotes.mark_close[i] - state.marked[i])
             state.marked[i] = quotes.mark_close[i]
-        bar.ledger[r.PRICE_PNL, i] = profit
+        bar.ledger[i].price_pnl = profit
         state.since[i] += 1.0
         state.since_stop[i] += 1.0
-    wealth = wallet[r.EQUITY] + wallet[r.RESERVE]
-    wallet[r.POOL_FAILED] = 0.0
-    wallet[r.SINCE_POOL] += 1.0
-    wallet[r.EQUITY] = equity
-    if has_wealth(wealth, 0.0) and wallet[r.IS_RUINED] == 0.0:
-        wallet[r.UNIT] = wallet[r.SCALE] * (equity + wallet[r.RESERVE])
-    wallet[r.PEAK] = max(wallet[r.UNIT], wallet[r.PEAK])
+    wealth = wallet.equity + wallet.reserve
+    wallet.pool_failed = 0.0
+    wallet.since_pool += 1.0
+    wallet.equity = equity
+    if has_wealth(wealth, 0.0) and wallet.is_ruined == 0.0:
+        wallet.unit = wallet.scale * (equity + wallet.reserve)
+    wallet.peak = max(wallet.unit, wallet.peak)
 
 
 # --------------------------------------------------------------------------------- the eight steps
@@ -179,14 +191,14 @@ def close_fast_bar(bar: r.AccountBar, equity: float) -> None:
 
 def live_bar(bar: r.AccountBar, t: int) -> None:
     terms, state = bar.terms, bar.state
-    before, wealth = state.wallet[r.EQUITY], state.wallet[r.EQUITY] + state.wallet[r.RESERVE]
+    before, wealth = state.wallet.equity, state.wallet.equity + state.wallet.reserve
     open_bar(bar, t, before)
     step = bar.log.step
     step[0] = 7
     price_walk.walk(bar, t)
     if terms.fill == r.RESTING:
         price_walk.stamp_openings(terms, state, 1.0 * bar.feed.time[t])
-        if len(bar.scratch.cuts) > 0 and t > 0 and state.wallet[r.IS_RUINED] == 0.0:
+        if len(bar.scratch.cuts) > 0 and t > 0 and state.wallet.is_ruined == 0.0:
             count_decisions(bar, t, before)
     follow_bests(bar)
     step[0] = 8
@@ -199,8 +211,8 @@ def open_bar(bar: r.AccountBar, t: int, before: float) -> None:
     """Take an account of some equity before through the steps up to the way of the prices."""
     terms, feed, state, quotes, ledger = bar.terms, bar.feed, bar.state, bar.quotes, bar.ledger
     set_quotes(terms, feed, quotes, t)
-    r.clear_ledger(ledger)
-    state.wallet[r.POOL_FAILED] = 0.0
+    clear_ledger(ledger)
+    state.wallet.pool_failed = 0.0
     step = bar.log.step
     step[0] = 0
     if terms.fill == r.EARLY and t > 0:
@@ -213,9 +225,7 @@ def open_bar(bar: r.AccountBar, t: int, before: float) -> None:
     payments.answer_calls(bar, t)
     rescale_unit(state, ledger, before)
     if terms.equity_stop > 0.0:
-        price_walk.rescale_highest(
-            state, r.total(ledger, r.FLOWS) + r.total(ledger, r.TOP_UP), before
-        )
+        price_walk.rescale_highest(state, total(ledger, FLOWS) + total(ledger, TOP_UP), before)
     step[0] = 2
     payments.settle_funding(bar, t, 1)
     expire_options(bar, t, 0, ENDLESS)
@@ -302,11 +312,11 @@ def set_decision_prices(terms: r.Terms, feed: r.MarketFeed, quotes: r.MarketBar,
             quotes.decided[i] = compute_value(size, is_inverse, feed.close[last, i])
 
 
-def rescale_unit(state: r.AccountState, ledger: FloatArray, equity: float) -> None:
-    flows = r.total(ledger, r.FLOWS)
-    wealth = equity + state.wallet[r.RESERVE] + r.total(ledger, r.TOP_UP)
+def rescale_unit(state: r.AccountState, ledger: Structs[Money], equity: float) -> None:
+    flows = total(ledger, FLOWS)
+    wealth = equity + state.wallet.reserve + total(ledger, TOP_UP)
     if flows != 0.0 and has_wealth(wealth, flows):
-        state.wallet[r.SCALE] = state.wallet[r.UNIT] / (wealth + flows)
+        state.wallet.scale = state.wallet.unit / (wealth + flows)
 
 
 # ---------------------------------------------------------------------- steps 0 and 5: the fills
@@ -314,13 +324,13 @@ def rescale_unit(state: r.AccountState, ledger: FloatArray, equity: float) -> No
 
 def fill_pending(bar: r.AccountBar, t: int) -> None:
     terms, state, quotes = bar.terms, bar.state, bar.quotes
-    if state.wallet[r.IS_RUINED] == 0.0:
+    if state.wallet.is_ruined == 0.0:
         balance.value_at(state, quotes.fill, quotes.asset_fill)
         equity = balance.compute_account_equity(terms, state)
         payments.change_settings(bar, t)
         payments.force_reductions(bar, t)
         if terms.fill == r.RESTING:
-            known = state.wallet[r.EQUITY] if equity > 0.0 else 0.0
+            known = state.wallet.equity if equity > 0.0 else 0.0
             fills.place_orders(bar, t, known)
         else:
             fills.fill_decisions(bar, t, equity)
@@ -333,7 +343,7 @@ def fill_early(bar: r.AccountBar, t: int) -> None:
             balance.mark_to_ledger(state, i, bar.quotes.fill[i], ledger)
     fill_pending(bar, t)
     for pool in range(len(state.is_called)):
-        if ledger[r.CALLS_MET, pool] + ledger[r.CALLS_FAILED, pool] > 0.0:
+        if ledger[pool].calls_met + ledger[pool].calls_failed > 0.0:
             state.is_call_open[pool] = 0
             state.is_called[pool] = 0
 
@@ -371,24 +381,24 @@ def close_bar(bar: r.AccountBar, t: int, wealth: float) -> None:
     close_options(bar, t)
     mark_closes(bar, t)
     equity = balance.compute_account_equity(terms, state)
-    is_lost = state.wallet[r.IS_RUINED] == 0.0 and r.earn(ledger) < 0.0
+    is_lost = state.wallet.is_ruined == 0.0 and earn(ledger) < 0.0
     if is_lost:
         is_lost = payments.is_account_ruined(terms, state, bar.quotes, equity)
     if is_lost:
         payments.end_account(bar, t)
         equity = balance.compute_account_equity(terms, state)
     payments.close_calls(bar, t, is_lost)
-    state.wallet[r.IS_CONVERTING] = 1.0 if balance.is_under_limit(terms, state, equity) else 0.0
-    state.wallet[r.EQUITY] = equity
+    state.wallet.is_converting = 1.0 if balance.is_under_limit(terms, state, equity) else 0.0
+    state.wallet.equity = equity
     price_walk.follow_highest(terms, state, equity)
     count_bars(state)
     count_assets(state, ledger)
-    is_growing = has_wealth(wealth, r.total(ledger, r.FLOWS)) and state.wallet[r.IS_RUINED] == 0.0
+    is_growing = has_wealth(wealth, total(ledger, FLOWS)) and state.wallet.is_ruined == 0.0
     if is_growing:
-        state.wallet[r.UNIT] = state.wallet[r.SCALE] * (equity + state.wallet[r.RESERVE])
-    state.wallet[r.PEAK] = max(state.wallet[r.UNIT], state.wallet[r.PEAK])
+        state.wallet.unit = state.wallet.scale * (equity + state.wallet.reserve)
+    state.wallet.peak = max(state.wallet.unit, state.wallet.peak)
     if is_lost:
-        state.wallet[r.IS_RUINED] = 1.0
+        state.wallet.is_ruined = 1.0
 
 
 def mark_closes(bar: r.AccountBar, t: int) -> None:
@@ -405,20 +415,20 @@ def mark_closes(bar: r.AccountBar, t: int) -> None:
 
 
 def count_bars(state: r.AccountState) -> None:
-    state.wallet[r.SINCE_POOL] += 1.0
+    state.wallet.since_pool += 1.0
     for i in range(len(state.margin)):
         state.since[i] += 1.0
         state.since_stop[i] += 1.0
 
 
-def count_assets(state: r.AccountState, ledger: FloatArray) -> None:
+def count_assets(state: r.AccountState, ledger: Structs[Money]) -> None:
     if len(state.priced) > 0:
-        state.wallet[r.ASSETS_SO_FAR] += r.total(ledger, r.COLLATERAL_PNL)
-        state.wallet[r.CONVERTED_SO_FAR] += r.total(ledger, r.CONVERSION)
+        state.wallet.assets_so_far += total(ledger, COLLATERAL_PNL)
+        state.wallet.converted_so_far += total(ledger, CONVERSION)
 
 
 def delist(bar: r.AccountBar, t: int, i: int) -> None:
     rules, quote = r.share(r.pick_instrument(bar.terms, i)), r.pick_quote(bar.quotes, i)
     before = balance.pick_balances(bar.terms, bar.state, i)
     done = trade(rules, before, bar.quotes.mark_close[i], 0.0, 0.0, 0.0, rules.taker, quote, False)
-    balance.enter_fill(bar, t, i, r.DELISTED, before, done, 0)
+    balance.enter_fill(bar, t, i, Event.DELISTED, before, done, 0)

@@ -16,7 +16,7 @@ from backtest.account.balance import (
     take_from_isolated,
     value_at,
 )
-from backtest.account.ledger import FILL
+from backtest.account.events import Event
 from backtest.account.options import (
     add_options,
     begin_options,
@@ -89,12 +89,12 @@ def choose_within_bands(bar: r.AccountBar, equity: float) -> None:
 
 
 def is_deciding(state: r.AccountState, quotes: r.MarketBar, i: int) -> bool:
-    is_waiting = state.is_pending[i] == 1 and state.wallet[r.IS_RUINED] == 0.0
+    is_waiting = state.is_pending[i] == 1 and state.wallet.is_ruined == 0.0
     return bool(is_waiting and quotes.is_listed[i] == 1)
 
 
 def is_ending(state: r.AccountState, i: int) -> bool:
-    return bool(state.is_halted[i] == 1 or state.wallet[r.IS_OVER] != 0.0)
+    return bool(state.is_halted[i] == 1 or state.wallet.is_over != 0.0)
 
 
 def aim(bar: r.AccountBar, equity: float, i: int) -> int:
@@ -122,7 +122,7 @@ def measure_target(
     terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, equity: float, i: int
 ) -> tuple[bool, float, float, float]:
     rules, quote = r.pick_instrument(terms, i), r.pick_quote(quotes, i)
-    leverage, signal, overlay = state.leverage[i], state.signal[i], state.wallet[r.OVERLAY]
+    leverage, signal, overlay = state.leverage[i], state.signal[i], state.wallet.overlay
     is_unchanged = (math.isnan(leverage) or math.isnan(overlay)) and signal != 0.0
     if is_unchanged or not orders.can_order(rules, quote, equity):
         return False, 1.0, 0.0, 0.0
@@ -299,11 +299,11 @@ def trade_to(bar: r.AccountBar, t: int, i: int, wanted: float, is_increase: bool
     rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(quotes, i)
     before = pick_balances(terms, state, i)
     done = orders.fill(rules, before, quote, wanted, rules.fee)
-    enter_fill(bar, t, i, FILL, before, done, 0)
+    enter_fill(bar, t, i, Event.FILL, before, done, 0)
     if is_increase and r.is_isolated(terms, i):
         post_in_full(terms, state, quotes, before, done, i)
     if done.quantity != 0.0:
-        state.factor[i] = state.wallet[r.OVERLAY]
+        state.factor[i] = state.wallet.overlay
     follow_best(state, i, before.positions[0].quantity)
 
 
@@ -318,7 +318,7 @@ def post_in_full(
     rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(quotes, i)
     held = state.held.quantities[i]
     _, margin = orders.move_margin(rules, before, held, done.value, quote.initial)
-    state.wallet[r.CASH] -= margin - state.margin[i]
+    state.wallet.cash -= margin - state.margin[i]
     state.margin[i] = margin
 
 
@@ -477,14 +477,16 @@ def rest(bar: r.AccountBar, t: int, i: int, wanted: float) -> None:
     if quantity != held:
         scratch.wanted[i], scratch.limit[i] = quantity, quotes.fill[i]
         change = quantity - held
-        r.note(bar.log, t, i, r.RESTED, quotes.fill[i], change, abs(change) * abs(quotes.fill[i]))
+        r.note(
+            bar.log, t, i, Event.RESTED, quotes.fill[i], change, abs(change) * abs(quotes.fill[i])
+        )
 
 
 # ---------------------------------------------------------------------- step 7: inside the bar
 
 
 def is_resting(state: r.AccountState, scratch: r.Scratch, i: int) -> bool:
-    is_waiting = state.is_pending[i] == 1 and state.wallet[r.IS_RUINED] == 0.0
+    is_waiting = state.is_pending[i] == 1 and state.wallet.is_ruined == 0.0
     return bool(is_waiting and not math.isnan(scratch.wanted[i]))
 
 
@@ -525,11 +527,11 @@ def fill_resting(bar: r.AccountBar, t: int, i: int) -> None:
         wallet, _ = orders.move_margin(rules, before, wanted, limit, quote.initial)
         if wallet - done.fee < -ROUNDING * abs(wanted * limit):
             return
-    enter_fill(bar, t, i, FILL, before, done, 0)
+    enter_fill(bar, t, i, Event.FILL, before, done, 0)
     scratch.steps[i, order_limits.REACHED] = scratch.side[i] * wanted
     if scratch.kind[i] == r.INCREASE and r.is_isolated(terms, i):
         post_in_full(terms, state, quotes, before, done, i)
-    state.factor[i] = state.wallet[r.OVERLAY]
+    state.factor[i] = state.wallet.overlay
     follow_best(state, i, held)
     if held * wanted <= 0.0:
         scratch.fresh[i] = 1.0

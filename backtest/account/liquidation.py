@@ -12,7 +12,7 @@ from backtest.account.account_records import (
     Position,
     Quote,
 )
-from backtest.account.ledger import MARGIN_ADDED
+from backtest.account.events import Event
 from backtest.account.orders import LARGEST_WORSENING, compute_square_root_impact, floor
 from backtest.account.records import EventLog, note
 from backtest.core.units import TOLERANCE
@@ -166,5 +166,5 @@ def add_from_wallet(
     missing = max(needed - p.compute_backing(rules, balances, value), 0.0)
     each = abs(position.quantity * position.entry) / compute_setting(rules.margin, quote.initial)
     amount = min((floor(missing / each) + 1.0) * each, balances.cash)
-    note(log, t, i, MARGIN_ADDED, value, 0.0, amount)
+    note(log, t, i, Event.MARGIN_ADDED, value, 0.0, amount)
     return p.make_balances(balances.cash - amount, p.add_margin(position, amount))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from backtest.account import records as r
-from backtest.account.ledger import EQUITY_STOPPED, FILL
+from backtest._compile.object_code import Structs
+from backtest.account.events import Event
+from backtest.account.money import Money
 from backtest.account.records import AccountBar, AccountState, MarketBar, MarketFeed, Terms, note
 from backtest.core.units import TOLERANCE
 from backtest.margin import compute_option_value, compute_price, fill_option, is_vega_small
@@ -131,18 +132,20 @@ def close_options(bar: AccountBar, t: int) -> None:
         restart(bar.terms, bar.state, k, index, data.sizes[k] * data.marks_close[t, k])
 
 
-def book_profits(state: AccountState, ledger: FloatArray) -> None:
+def book_profits(state: AccountState, ledger: Structs[Money]) -> None:
     own = state.options
     for k in range(len(own.targets)):
         held = own.positions.quantities[k]
         if held != 0.0:
             profit = held * (own.positions.marks[k] - own.priced[k])
             own.profits[k] += profit
-            ledger[r.PRICE_PNL, ledger.shape[1] - 1] += profit
+            ledger[len(ledger) - 1].price_pnl += profit
         own.priced[k] = own.positions.marks[k]
 
 
-def book_options(terms: Terms, state: AccountState, values: FloatArray, ledger: FloatArray) -> None:
+def book_options(
+    terms: Terms, state: AccountState, values: FloatArray, ledger: Structs[Money]
+) -> None:
     price_options(terms, state, values)
     book_profits(state, ledger)
 
@@ -174,7 +177,7 @@ def expire_options(bar: AccountBar, t: int, is_inside: int, before: int) -> None
 
 def settle(bar: AccountBar, t: int, k: int) -> None:
     state, ledger = bar.state, bar.ledger
-    own, own_terms, last = state.options, bar.terms.options, ledger.shape[1] - 1
+    own, own_terms, last = state.options, bar.terms.options, len(ledger) - 1
     positions, spot = own.positions, bar.feed.options.expiry_spots[k]
     held, size = positions.quantities[k], positions.sizes[k]
     payoff = size * max(0.0, positions.signs[k] * (spot - positions.strikes[k]))
@@ -187,11 +190,11 @@ def settle(bar: AccountBar, t: int, k: int) -> None:
     profit = held * (payoff - own.priced[k])
     own.profits[k] += profit
     own.fees[k] += fee
-    ledger[r.PRICE_PNL, last] += profit
-    ledger[r.FEES, last] += fee
-    state.wallet[r.CASH] += held * payoff - fee
+    ledger[last].price_pnl += profit
+    ledger[last].fees += fee
+    state.wallet.cash += held * payoff - fee
     release(state, k)
-    note(bar.log, t, name_option(state, k), r.EXPIRED, payoff, -held, abs(held) * payoff, fee)
+    note(bar.log, t, name_option(state, k), Event.EXPIRED, payoff, -held, abs(held) * payoff, fee)
 
 
 def release(state: AccountState, k: int) -> None:
@@ -244,13 +247,15 @@ def begin_options(bar: AccountBar, t: int, equity: float) -> None:
     for k in range(len(own.targets)):
         held = own.positions.quantities[k]
         own.kept[k], own.added[k] = held, 0.0
-        wanted = 0.0 if state.wallet[r.IS_OVER] != 0.0 else own.targets[k]
+        wanted = 0.0 if state.wallet.is_over != 0.0 else own.targets[k]
         own.targets[k] = math.nan
         if math.isnan(wanted) or wanted == held or not equity > 0.0:
             continue
         own.prices[k] = price_fill(bar.terms, state, k, 1.0 if wanted > held else -1.0)
         if math.isnan(own.prices[k]):
-            note(bar.log, t, name_option(state, k), r.UNQUOTED, own.positions.marks[k], 0.0, 0.0)
+            note(
+                bar.log, t, name_option(state, k), Event.UNQUOTED, own.positions.marks[k], 0.0, 0.0
+            )
         elif wanted * held >= 0.0 and abs(wanted) < abs(held):
             fill_option_order(bar, t, k, wanted)
             own.kept[k] = wanted
@@ -331,7 +336,7 @@ def add_options(bar: AccountBar, t: int, factor: float) -> None:
 
 
 def fill_option_order(bar: AccountBar, t: int, k: int, wanted: float) -> None:
-    enter_option_trade(bar, t, k, wanted, FILL)
+    enter_option_trade(bar, t, k, wanted, Event.FILL)
 
 
 def stop_options(bar: AccountBar, t: int) -> None:
@@ -342,34 +347,34 @@ def stop_options(bar: AccountBar, t: int) -> None:
             half = 0.0 if math.isnan(half) else half
             side = -1.0 if held > 0.0 else 1.0
             own.prices[k] = price_by_volatility(bar.terms, bar.state, k, side, half)
-            enter_option_trade(bar, t, k, 0.0, EQUITY_STOPPED)
+            enter_option_trade(bar, t, k, 0.0, Event.EQUITY_STOPPED)
 
 
 def enter_option_trade(bar: AccountBar, t: int, k: int, wanted: float, kind: int) -> None:
     state, ledger = bar.state, bar.ledger
-    own, last = state.options, ledger.shape[1] - 1
+    own, last = state.options, len(ledger) - 1
     traded, price = wanted - own.positions.quantities[k], own.prices[k]
     fee = abs(traded) * compute_option_fee(bar.terms, state, k, price)
     worsening = traded * (price - own.positions.marks[k])
     own.fees[k] += fee
     own.slippage[k] += worsening
-    ledger[r.FEES, last] += fee
-    ledger[r.SLIPPAGE, last] += worsening
+    ledger[last].fees += fee
+    ledger[last].slippage += worsening
     trade_option(state, ledger, k, wanted, price)
-    state.wallet[r.CASH] -= fee
+    state.wallet.cash -= fee
     amount = abs(traded) * price
     note(bar.log, t, name_option(state, k), kind, price, traded, amount, fee, worsening)
 
 
 def trade_option(
-    state: AccountState, ledger: FloatArray, k: int, wanted: float, price: float
+    state: AccountState, ledger: Structs[Money], k: int, wanted: float, price: float
 ) -> None:
     own = state.options
     held = own.positions.quantities[k]
     traded = wanted - held
-    state.wallet[r.CASH] -= traded * price
+    state.wallet.cash -= traded * price
     own.traded[k] += abs(traded) * price
-    ledger[r.TRADED, ledger.shape[1] - 1] += abs(traded) * price
+    ledger[len(ledger) - 1].traded += abs(traded) * price
     own.positions.quantities[k] = wanted
     if wanted == 0.0:
         own.paid[k] = 0.0

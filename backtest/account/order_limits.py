@@ -152,7 +152,7 @@ def count_decisions(bar: r.AccountBar, t: int, equity: float) -> None:
     for i in range(len(state.margin)):
         level, signal, reach = state.leverage[i], state.signal[i], scratch.reach[i]
         is_kept = scratch.kind[i] == r.KEPT
-        overlay, before = state.wallet[r.OVERLAY], scratch.before[i]
+        overlay, before = state.wallet.overlay, scratch.before[i]
         stated = 0.0
         if signal != 0.0:
             stated = abs(signal) * level * equity * overlay
@@ -183,7 +183,7 @@ def count_over_cap(bar: r.AccountBar, gross: float) -> None:
     scratch, n, is_left = bar.scratch, len(bar.scratch.cuts) - 1, False
     for i in range(n):
         is_left = is_left or scratch.steps[i, OVER] == LEFT_OVER
-    most = bar.terms.max_gross_leverage * bar.state.wallet[r.EQUITY]
+    most = bar.terms.max_gross_leverage * bar.state.wallet.equity
     if is_left and gross > most * (1.0 + TOLERANCE):
         scratch.cuts[n if n > 1 else 0, BAND_OVER_CAP, COUNT] += 1.0
 
@@ -248,7 +248,7 @@ def fit_increases(bar: r.AccountBar) -> float:
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     values = quotes.open if terms.fill == r.RESTING else quotes.fill
     value_at(state, values, quotes.asset_fill)
-    free = compute_full_backing(terms.rules, state.held, state.wallet[r.CASH])
+    free = compute_full_backing(terms.rules, state.held, state.wallet.cash)
     free -= compute_all_uncounted(terms, state, scratch, -2)
     count, only = count_increases(scratch)
     fixed = 0.0

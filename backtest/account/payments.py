@@ -4,27 +4,15 @@ from __future__ import annotations
 
 import math
 
+from backtest._compile.object_code import Structs
 from backtest.account import balance
 from backtest.account import position as p
 from backtest.account import records as r
 from backtest.account.account_records import Position
+from backtest.account.events import Event
 from backtest.account.fills import is_deciding, is_ending, trade_to
-from backtest.account.ledger import BAD_DEBT as DEBT
-from backtest.account.ledger import (
-    CALL_FAILED,
-    CALL_MET,
-    CALL_PARTLY_MET,
-    CALLED,
-    FILL,
-    FLOW,
-    MARGIN_ADDED,
-    REFUSED,
-    RUINED,
-)
-from backtest.account.ledger import FUNDING as FUNDED
-from backtest.account.ledger import INTEREST as CHARGED
-from backtest.account.ledger import TOP_UP as TOPPED_UP
 from backtest.account.liquidation import add_from_wallet, can_add, liquidate
+from backtest.account.money import Money, enter_liquidation
 from backtest.account.options import expire_options, holds_options, name_option, trade_option
 from backtest.account.orders import (
     compute_cost,
@@ -42,22 +30,22 @@ from backtest.margin import MarginRules, compute_best_leverage, compute_haircuts
 def take_flows(bar: r.AccountBar, t: int) -> None:
     terms, feed, state = bar.terms, bar.feed, bar.state
     quotes, ledger, log = bar.quotes, bar.ledger, bar.log
-    last = ledger.shape[1] - 1
+    last = len(ledger) - 1
     flow = state.cursor[r.FLOW_NEXT]
     while flow < len(feed.flow_bar) and feed.flow_bar[flow] == t:
         amount = feed.flow_amount[flow]
         balance.value_at(state, quotes.mark_open, quotes.asset_mark_open)
-        wealth = balance.compute_account_equity(terms, state) + state.wallet[r.RESERVE]
+        wealth = balance.compute_account_equity(terms, state) + state.wallet.reserve
         moved = amount
         if amount < 0.0:
             moved = -min(-amount, compute_withdrawable(bar))
-        state.wallet[r.CASH] += moved
-        state.wallet[r.PAID_IN] = p.pay_in(state.wallet[r.PAID_IN], wealth, moved)
-        ledger[r.FLOWS, last] += moved
+        state.wallet.cash += moved
+        state.wallet.paid_in = p.pay_in(state.wallet.paid_in, wealth, moved)
+        ledger[last].flows += moved
         if moved != 0.0:
-            r.note(log, t, -1, FLOW, 1.0, 0.0, moved)
+            r.note(log, t, -1, Event.FLOW, 1.0, 0.0, moved)
         if moved != amount:
-            r.note(log, t, -1, REFUSED, 1.0, 0.0, moved - amount)
+            r.note(log, t, -1, Event.REFUSED, 1.0, 0.0, moved - amount)
         flow += 1
     state.cursor[r.FLOW_NEXT] = flow
 
@@ -86,9 +74,9 @@ def compute_free(terms: r.Terms, state: r.AccountState) -> float:
 
 def convert_collateral(bar: r.AccountBar, t: int) -> None:
     state, quotes = bar.state, bar.quotes
-    if state.wallet[r.IS_CONVERTING] == 0.0:
+    if state.wallet.is_converting == 0.0:
         return
-    state.wallet[r.IS_CONVERTING] = 0.0
+    state.wallet.is_converting = 0.0
     balance.value_at(state, quotes.open, quotes.asset_open)
     missing = -balance.compute_balance(bar.terms, state)
     if missing > 0.0:
@@ -123,8 +111,8 @@ def settle_funding(bar: r.AccountBar, t: int, is_open: int) -> None:
             before = balance.pick_balances(terms, state, i)
             after, paid = p.pay_funding(rules, before, value, rate)
             balance.put_balances(terms, state, i, before, after)
-            bar.ledger[r.FUNDING, i] += paid
-            r.note(bar.log, t, i, FUNDED, value, after.positions[0].quantity, paid)
+            bar.ledger[i].funding += paid
+            r.note(bar.log, t, i, Event.FUNDING, value, after.positions[0].quantity, paid)
             if r.is_isolated(terms, i):
                 liquidate_isolated(bar, t, i)
 
@@ -140,7 +128,7 @@ def liquidate_isolated(bar: r.AccountBar, t: int, i: int) -> bool:
     if is_failed:
         done = liquidate(rules, after, opened, quote)
         r.note_death(log, t, i, opened, done)
-        r.enter_liquidation(bar.ledger, i, done)
+        enter_liquidation(bar.ledger, i, done)
         after = done.balances
     balance.put_balances(terms, state, i, before, after)
     if is_failed:
@@ -156,10 +144,10 @@ def drop_after_liquidation(terms: r.Terms, state: r.AccountState, i: int) -> Non
 
 
 def drop_after_pool_failure(terms: r.Terms, state: r.AccountState) -> None:
-    state.wallet[r.POOL_FAILED] = 1.0
-    state.wallet[r.SINCE_POOL] = -1.0
+    state.wallet.pool_failed = 1.0
+    state.wallet.since_pool = -1.0
     if terms.is_halting:
-        state.wallet[r.IS_OVER] = 1.0
+        state.wallet.is_over = 1.0
     for i in range(len(state.margin)):
         if not r.is_isolated(terms, i):
             state.is_pending[i] = 0
@@ -178,7 +166,7 @@ def charge_interest(bar: r.AccountBar, t: int) -> None:
     borrow = feed.borrow_rate[min(before, len(feed.borrow_rate) - 1)]
     cash = feed.cash_rate[min(before, len(feed.cash_rate) - 1)]
     short = feed.short_rate[min(before, len(feed.short_rate) - 1)]
-    base, lent = state.wallet[r.CASH], 0.0
+    base, lent = state.wallet.cash, 0.0
     for i in range(len(state.margin)):
         if r.is_isolated(terms, i):
             base += state.margin[i]
@@ -195,9 +183,9 @@ def charge_interest(bar: r.AccountBar, t: int) -> None:
     if terms.is_loan and lent > 0.0:
         interest += lent * short * years
     if interest != 0.0:
-        state.wallet[r.CASH] -= interest
-        ledger[r.INTEREST, ledger.shape[1] - 1] += interest
-        r.note(bar.log, t, -1, CHARGED, 1.0, 0.0, interest)
+        state.wallet.cash -= interest
+        ledger[len(ledger) - 1].interest += interest
+        r.note(bar.log, t, -1, Event.INTEREST, 1.0, 0.0, interest)
     charge_positions(bar, t, years)
     balance.take_from_isolated(terms, state)
 
@@ -211,9 +199,9 @@ def charge_positions(bar: r.AccountBar, t: int, years: float) -> None:
             rate += feed.coin_rate[min(max(t - 1, 0), len(feed.coin_rate) - 1), i]
         interest = abs(held * quotes.mark_open[i]) * rate * years if held != 0.0 else 0.0
         if interest != 0.0:
-            state.wallet[r.CASH] -= interest
-            bar.ledger[r.INTEREST, i] += interest
-            r.note(log, t, i, CHARGED, quotes.mark_open[i], held, interest)
+            state.wallet.cash -= interest
+            bar.ledger[i].interest += interest
+            r.note(log, t, i, Event.INTEREST, quotes.mark_open[i], held, interest)
 
 
 # -------------------------------------------------------------------------- the end of the account
@@ -225,23 +213,23 @@ def settle_debt(bar: r.AccountBar, t: int) -> None:
     if (
         balance.count_cross(terms, state) == 0
         and not balance.has_collateral(state)
-        and state.wallet[r.CASH] < 0.0
+        and state.wallet.cash < 0.0
     ):
-        debt = -state.wallet[r.CASH]
-        state.wallet[r.CASH] = 0.0
+        debt = -state.wallet.cash
+        state.wallet.cash = 0.0
     equity = balance.compute_account_equity(terms, state)
     if equity < 0.0:
         debt -= equity
-        state.wallet[r.CASH] -= equity
+        state.wallet.cash -= equity
     if debt != 0.0:
-        ledger[r.BAD_DEBT, ledger.shape[1] - 1] += debt
-        r.note(bar.log, t, -1, DEBT, 1.0, 0.0, debt)
+        ledger[len(ledger) - 1].bad_debt += debt
+        r.note(bar.log, t, -1, Event.BAD_DEBT, 1.0, 0.0, debt)
 
 
 def is_account_ruined(
     terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, equity: float
 ) -> bool:
-    wealth, paid_in = equity + state.wallet[r.RESERVE], state.wallet[r.PAID_IN]
+    wealth, paid_in = equity + state.wallet.reserve, state.wallet.paid_in
     is_under = wealth <= terms.ruin_at * paid_in * (1.0 + TOLERANCE)
     is_under = is_under or equity <= p.NOTHING_LEFT * paid_in * (1.0 + TOLERANCE)
     if is_under or balance.count_open(state) > 0:
@@ -270,32 +258,32 @@ def is_poor(terms: r.Terms, quotes: r.MarketBar, wealth: float) -> bool:
 def end_account(bar: r.AccountBar, t: int) -> None:
     state, ledger, log = bar.state, bar.ledger, bar.log
     if balance.count_open(state) == 0:
-        r.note(log, t, -1, RUINED, 1.0, 0.0, 0.0)
+        r.note(log, t, -1, Event.RUINED, 1.0, 0.0, 0.0)
     for i in range(len(state.margin)):
         if r.is_held(state, i):
             value, held = bar.quotes.mark_close[i], state.held.quantities[i]
-            r.note(log, t, i, RUINED, value, 0.0 - held, abs(held) * abs(value))
-            ledger[r.TRADED, i] += abs(held) * abs(value)
+            r.note(log, t, i, Event.RUINED, value, 0.0 - held, abs(held) * abs(value))
+            ledger[i].traded += abs(held) * abs(value)
             if r.is_isolated(bar.terms, i):
                 profit = held * (value - state.held.entries[i])
-                state.wallet[r.CASH] += state.margin[i] + profit
+                state.wallet.cash += state.margin[i] + profit
             else:
-                state.wallet[r.CASH] += held * value
+                state.wallet.cash += held * value
             r.put_position(state, i, Position(0.0, 0.0, 0.0, value))
     for k in range(len(state.options.targets)):
         held, mark = state.options.positions.quantities[k], state.options.positions.marks[k]
         if held != 0.0:
             trade_option(state, ledger, k, 0.0, mark)
-            r.note(log, t, name_option(state, k), RUINED, mark, 0.0 - held, abs(held) * mark)
+            r.note(log, t, name_option(state, k), Event.RUINED, mark, 0.0 - held, abs(held) * mark)
     if (
         balance.count_open(state) == 0
         and not balance.has_collateral(state)
-        and state.wallet[r.CASH] < 0.0
+        and state.wallet.cash < 0.0
     ):
-        debt = -state.wallet[r.CASH]
-        state.wallet[r.CASH] = 0.0
-        ledger[r.BAD_DEBT, ledger.shape[1] - 1] += debt
-        r.note(log, t, -1, DEBT, 1.0, 0.0, debt)
+        debt = -state.wallet.cash
+        state.wallet.cash = 0.0
+        ledger[len(ledger) - 1].bad_debt += debt
+        r.note(log, t, -1, Event.BAD_DEBT, 1.0, 0.0, debt)
 
 
 # ----------------------------------------------------------------------------------- margin calls
@@ -353,6 +341,12 @@ def note_pool(log: r.EventLog, t: int, n: int, pool: int, kind: int, amount: flo
     r.note(log, t, -1 if pool == n else pool, kind, 1.0, 0.0, amount)
 
 
+def count_call(ledger: Structs[Money], pool: int, is_met: bool) -> None:
+    """Enter a margin call that ended into the ledger."""
+    ledger[pool].calls_met += 1.0 if is_met else 0.0
+    ledger[pool].calls_failed += 0.0 if is_met else 1.0
+
+
 # ------------------------------------------------------------------------------------ top-ups
 
 
@@ -376,25 +370,25 @@ def top_up_pool(bar: r.AccountBar, t: int, pool: int) -> None:
     if is_pool_held(terms, state, pool):
         needed = compute_pool_needed(terms, state, quotes, pool)
         missing = needed / terms.top_up_to - compute_pool_backing(terms, state, pool)
-        moved = min(max(missing, 0.0), state.wallet[r.RESERVE])
+        moved = min(max(missing, 0.0), state.wallet.reserve)
     if not missing > 0.0:
         return
-    state.wallet[r.RESERVE] -= moved
-    ledger[r.TOP_UP, pool] += moved
+    state.wallet.reserve -= moved
+    ledger[pool].top_up += moved
     if pool == n:
-        state.wallet[r.CASH] += moved
+        state.wallet.cash += moved
     else:
         r.put_position(state, pool, p.add_margin(r.pick_position(state, pool), moved))
     ratio = compute_pool_ratio(terms, state, quotes, pool)
     is_met = is_pool_under(terms, ratio)
     if moved != 0.0:
-        note_pool(log, t, n, pool, TOPPED_UP, moved)
+        note_pool(log, t, n, pool, Event.TOPPED_UP, moved)
         state.ratio[pool] = ratio
         state.unmet[pool] = -1.0 if is_met else state.unmet[pool]
         if not is_met:
-            note_pool(log, t, n, pool, CALL_PARTLY_MET, ratio)
-    note_pool(log, t, n, pool, CALL_MET if is_met else CALL_FAILED, ratio)
-    ledger[r.CALLS_MET if is_met else r.CALLS_FAILED, pool] += 1.0
+            note_pool(log, t, n, pool, Event.CALL_PARTLY_MET, ratio)
+    note_pool(log, t, n, pool, Event.CALL_MET if is_met else Event.CALL_FAILED, ratio)
+    count_call(ledger, pool, is_met)
     state.is_call_open[pool] = 0
     if is_met:
         state.called_at[pool] = math.nan
@@ -413,7 +407,7 @@ def force_reductions(bar: r.AccountBar, t: int) -> None:
     if terms.grace < 0.0:
         return
     is_due = is_pool_forced(terms, state, n) and balance.count_cross(terms, state) > 0
-    if is_due and state.wallet[r.POOL_FAILED] == 0.0:
+    if is_due and state.wallet.pool_failed == 0.0:
         force_pool(bar, t)
     for i in range(n):
         is_due = r.is_isolated(terms, i) and r.is_held(state, i) and is_pool_forced(terms, state, i)
@@ -428,7 +422,7 @@ def force_isolated(bar: r.AccountBar, t: int, i: int) -> None:
     done = reduce_to_ratio(rules, before, quote, terms.grace_ratio)
     is_reduced = done.quantity != 0.0
     if is_reduced:
-        balance.enter_fill(bar, t, i, FILL, before, done, 0)
+        balance.enter_fill(bar, t, i, Event.FILL, before, done, 0)
         state.is_pending[i] = 0
     end_pool_grace(bar, t, i, is_reduced)
 
@@ -503,8 +497,9 @@ def end_pool_grace(bar: r.AccountBar, t: int, pool: int, is_reduced: bool) -> No
     balance.value_at(state, quotes.fill, quotes.asset_fill)
     ratio = compute_pool_ratio(terms, state, quotes, pool)
     is_met = is_pool_under(terms, ratio) and not is_reduced
-    note_pool(bar.log, t, len(state.margin), pool, CALL_MET if is_met else CALL_FAILED, ratio)
-    bar.ledger[r.CALLS_MET if is_met else r.CALLS_FAILED, pool] += 1.0
+    kind = Event.CALL_MET if is_met else Event.CALL_FAILED
+    note_pool(bar.log, t, len(state.margin), pool, kind, ratio)
+    count_call(bar.ledger, pool, is_met)
 
 
 # -------------------------------------------------------------------------------- at the close
@@ -521,8 +516,8 @@ def close_calls(bar: r.AccountBar, t: int, is_lost: bool) -> None:
             state.is_called[pool] = 1 if is_called else 0
             state.ratio[pool], state.unmet[pool] = ratio, unmet
             if is_called:
-                bar.ledger[r.CALLS, pool] += 1.0
-                note_pool(bar.log, t, n, pool, CALLED, ratio)
+                bar.ledger[pool].calls += 1.0
+                note_pool(bar.log, t, n, pool, Event.CALLED, ratio)
 
 
 def check_pool(
@@ -541,23 +536,24 @@ def end_pool_call(
     bar: r.AccountBar, t: int, pool: int, ratio: float, is_called: bool, is_lost: bool
 ) -> None:
     feed, state, ledger = bar.feed, bar.state, bar.ledger
-    is_under, is_hit = is_pool_under(bar.terms, ratio), ledger[r.LIQUIDATIONS, pool] > 0.0
-    is_answered = ledger[r.CALLS_MET, pool] + ledger[r.CALLS_FAILED, pool] > 0.0
+    is_under, is_hit = is_pool_under(bar.terms, ratio), ledger[pool].liquidations > 0.0
+    is_answered = ledger[pool].calls_met + ledger[pool].calls_failed > 0.0
     is_open = state.is_call_open[pool] == 1 and not is_answered
-    called_at = math.nan if ledger[r.CALLS_MET, pool] > 0.0 else state.called_at[pool]
+    called_at = math.nan if ledger[pool].calls_met > 0.0 else state.called_at[pool]
     is_failed = is_open and (is_hit or is_lost)
     is_met = is_open and is_under and not is_failed
     is_liquidated = is_hit and not math.isnan(called_at)
     if is_liquidated:
-        ledger[r.LIQUIDATED_CALLS, pool] += 1.0
-        ledger[r.CALL_DAYS, pool] += (feed.time[t] - called_at) / DAY
+        ledger[pool].liquidated_calls += 1.0
+        ledger[pool].call_days += (feed.time[t] - called_at) / DAY
     if is_liquidated or is_under:
         called_at = math.nan
     if is_called:
         called_at = 1.0 * feed.time[t]
     if is_met or is_failed:
-        note_pool(bar.log, t, len(state.margin), pool, CALL_MET if is_met else CALL_FAILED, ratio)
-        ledger[r.CALLS_MET if is_met else r.CALLS_FAILED, pool] += 1.0
+        kind = Event.CALL_MET if is_met else Event.CALL_FAILED
+        note_pool(bar.log, t, len(state.margin), pool, kind, ratio)
+        count_call(ledger, pool, is_met)
     is_left = is_open and not (is_failed or is_met)
     state.is_call_open[pool] = 1 if is_called or is_left else 0
     state.called_at[pool] = called_at
@@ -632,8 +628,8 @@ def return_margin(bar: r.AccountBar, t: int, i: int) -> None:
     needed = max(needed, abs(position.quantity * position.entry) / setting)
     moved = min(-bar.scratch.reach[i], max(position.margin - needed, 0.0))
     state.margin[i] -= moved
-    state.wallet[r.CASH] += moved
-    log_margin(bar, t, i, r.MARGIN_RETURNED, moved)
+    state.wallet.cash += moved
+    log_margin(bar, t, i, Event.MARGIN_RETURNED, moved)
 
 
 def add_from_balance(bar: r.AccountBar, t: int, i: int) -> None:
@@ -641,18 +637,18 @@ def add_from_balance(bar: r.AccountBar, t: int, i: int) -> None:
     free = min(compute_free(terms, state), max(balance.compute_balance(terms, state), 0.0))
     moved = min(bar.scratch.reach[i], free)
     state.margin[i] += moved
-    state.wallet[r.CASH] -= moved
-    log_margin(bar, t, i, MARGIN_ADDED, moved)
+    state.wallet.cash -= moved
+    log_margin(bar, t, i, Event.MARGIN_ADDED, moved)
 
 
 def log_margin(bar: r.AccountBar, t: int, i: int, kind: int, moved: float) -> None:
     state, quotes, scratch, log = bar.state, bar.quotes, bar.scratch, bar.log
-    cause = ADDING if kind == MARGIN_ADDED else RETURNING
+    cause = ADDING if kind == Event.MARGIN_ADDED else RETURNING
     refused = abs(scratch.reach[i]) - moved
     if moved > 0.0:
         r.note(log, t, i, kind, quotes.fill[i], 0.0, moved)
     if refused <= TOLERANCE * abs(scratch.reach[i]):
         state.refused[i] &= ~cause
     elif scratch.kind[i] == 1 and state.refused[i] & cause == 0:
-        r.note(log, t, i, r.MARGIN_REFUSED, quotes.fill[i], 0.0, refused)
+        r.note(log, t, i, Event.MARGIN_REFUSED, quotes.fill[i], 0.0, refused)
         state.refused[i] |= cause

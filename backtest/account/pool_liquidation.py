@@ -6,10 +6,11 @@ import math
 from typing import TYPE_CHECKING
 
 from backtest import margin
+from backtest._compile.object_code import Structs
 from backtest.account import account_records, balance, liquidation, options
 from backtest.account import records as r
-from backtest.account.ledger import BAD_DEBT as DEBT
-from backtest.account.ledger import LIQUIDATED
+from backtest.account.events import Event
+from backtest.account.money import FLOWS, INTEREST, TOP_UP, Money, compute_gain, total
 from backtest.account.order_limits import hide_others, show_others
 from backtest.account.orders import LARGEST_WORSENING, compute_square_root_impact
 from backtest.account.payments import drop_after_pool_failure
@@ -44,7 +45,7 @@ def price_forced(terms: r.Terms, state: r.AccountState, k: int, side: float) -> 
 
 
 def force_option(
-    terms: r.Terms, state: r.AccountState, ledger: FloatArray, k: int, traded: float
+    terms: r.Terms, state: r.AccountState, ledger: Structs[Money], k: int, traded: float
 ) -> tuple[float, float]:
     price = price_forced(terms, state, k, 1.0 if traded > 0.0 else -1.0)
     held, mark = state.options.positions.quantities[k], state.options.positions.marks[k]
@@ -54,7 +55,7 @@ def force_option(
 
 def book_forced(
     state: r.AccountState,
-    ledger: FloatArray,
+    ledger: Structs[Money],
     log: r.EventLog,
     t: int,
     k: int,
@@ -63,17 +64,16 @@ def book_forced(
 ) -> None:
     mark = state.options.positions.marks[k]
     state.options.losses[k] += loss
-    ledger[r.LOSS, ledger.shape[1] - 1] += loss
-    r.note(
-        log, t, options.name_option(state, k), LIQUIDATED, mark, traded, abs(traded) * mark, loss
-    )
+    ledger[len(ledger) - 1].liquidation_loss += loss
+    owner, amount = options.name_option(state, k), abs(traded) * mark
+    r.note(log, t, owner, Event.LIQUIDATED, mark, traded, amount, loss)
 
 
 # ---------------------------------------------------------------------- options, all at once
 
 
 def close_options_of_pool(
-    terms: r.Terms, state: r.AccountState, ledger: FloatArray
+    terms: r.Terms, state: r.AccountState, ledger: Structs[Money]
 ) -> tuple[float, float]:
     own, asked, gross = state.options, 0.0, 0.0
     for k in range(len(own.targets)):
@@ -102,14 +102,19 @@ def size_close(terms: r.Terms, state: r.AccountState, k: int, side: float) -> fl
 
 
 def end_close(
-    state: r.AccountState, ledger: FloatArray, log: r.EventLog, t: int, asked: float, paid: float
+    state: r.AccountState,
+    ledger: Structs[Money],
+    log: r.EventLog,
+    t: int,
+    asked: float,
+    paid: float,
 ) -> None:
     own = state.options
     share = 1.0 if asked == paid else paid / asked
     for k in range(len(own.targets)):
         if own.added[k] != 0.0:
             fee = own.kept[k] * share
-            state.wallet[r.CASH] -= fee
+            state.wallet.cash -= fee
             book_forced(state, ledger, log, t, k, own.added[k], own.prices[k] + fee)
             own.added[k] = 0.0
 
@@ -125,7 +130,7 @@ def forfeit_options(state: r.AccountState) -> tuple[float, float]:
 
 
 def end_forfeit(
-    state: r.AccountState, ledger: FloatArray, log: r.EventLog, t: int, rate: float
+    state: r.AccountState, ledger: Structs[Money], log: r.EventLog, t: int, rate: float
 ) -> None:
     own = state.options
     for k in range(len(own.targets)):
@@ -179,16 +184,16 @@ def cap_fee(asked: float, left: float) -> float:
 
 def try_option_step(terms: r.Terms, state: r.AccountState, k: int) -> tuple[float, float]:
     own = state.options
-    held, cash = own.positions.quantities[k], state.wallet[r.CASH]
+    held, cash = own.positions.quantities[k], state.wallet.cash
     before, traded = balance.compute_excess(terms, state), size_option_step(terms, state, k)
     price = price_forced(terms, state, k, 1.0 if traded > 0.0 else -1.0)
     notional = compute_option_notional(state, k) * abs(traded / held)
-    state.wallet[r.CASH] -= traded * price
+    state.wallet.cash -= traded * price
     own.positions.quantities[k] = held + traded
     asked = abs(traded) * options.compute_option_fee(terms, state, k, price)
     fee = cap_fee(asked, balance.compute_pool(terms, state))
     gain = balance.compute_excess(terms, state) - fee - before
-    own.positions.quantities[k], state.wallet[r.CASH] = held, cash
+    own.positions.quantities[k], state.wallet.cash = held, cash
     return gain, notional
 
 
@@ -197,7 +202,7 @@ def take_option_step(bar: r.AccountBar, t: int, k: int) -> None:
     traded = size_option_step(terms, state, k)
     cost, asked = force_option(terms, state, ledger, k, traded)
     fee = cap_fee(asked, balance.compute_pool(terms, state))
-    state.wallet[r.CASH] -= fee
+    state.wallet.cash -= fee
     book_forced(state, ledger, bar.log, t, k, traded, cost + fee)
 
 
@@ -455,8 +460,6 @@ def find_value_with_options(
 # --------------------------------------------------------------------------------------- the pool
 
 
-CAUSED = 20
-"""Kind of the entries in the log that give a cause of a liquidation and where it stands."""
 OF_COLLATERAL, OF_FLOWS, OF_RULES = range(3)
 
 
@@ -467,35 +470,29 @@ def log_causes(bar: r.AccountBar, t: int) -> None:
     bar; of flows what they took; and last D.
     """
     terms, state, scratch, ledger, log = bar.terms, bar.state, bar.scratch, bar.ledger, bar.log
-    n, last = len(state.margin), ledger.shape[1] - 1
+    n, last = len(state.margin), len(ledger) - 1
     if len(log.entries) == 0 or has_one_cause(state):
         return
     needed, level = measure_shares(terms, state, scratch), terms.rules.level
     for i in range(n):
         stand, profit, held = 0.0, 0.0, state.held.quantities[i]
         if not r.is_isolated(terms, i):
-            gain = (
-                ledger[r.PRICE_PNL, i]
-                - ledger[r.FUNDING, i]
-                - ledger[r.FEES, i]
-                - ledger[r.LOSS, i]
-            )
-            gain -= ledger[r.SLIPPAGE, i] + ledger[r.IMPACT, i]
+            gain = compute_gain(ledger, i)
             if r.is_held(state, i):
                 gain += held * (state.held.values[i] - state.marked[i])
                 profit = held * (state.held.values[i] - state.held.entries[i])
             gain += sum_option_gains(terms, state, i)
             stand = level * scratch.shares[i] - gain
-        r.note(log, t, i, CAUSED, stand, held, profit)
-    assets = ledger[r.CONVERSION, last] - ledger[r.COLLATERAL_PNL, last]
+        r.note(log, t, i, Event.CAUSED, stand, held, profit)
+    assets = ledger[last].conversion - ledger[last].collateral_pnl
     for c in range(len(state.held.amounts)):
         assets -= state.held.amounts[c] * (state.held.prices[c] - state.priced[c])
         assets += level * scratch.shares[n + c]
-    r.note(log, t, n + OF_COLLATERAL, CAUSED, assets, 0.0, 0.0)
-    flows = r.total(ledger, r.INTEREST) - r.total(ledger, r.FLOWS) - r.total(ledger, r.TOP_UP)
-    r.note(log, t, n + OF_FLOWS, CAUSED, flows, 0.0, 0.0)
+    r.note(log, t, n + OF_COLLATERAL, Event.CAUSED, assets, 0.0, 0.0)
+    flows = total(ledger, INTEREST) - total(ledger, FLOWS) - total(ledger, TOP_UP)
+    r.note(log, t, n + OF_FLOWS, Event.CAUSED, flows, 0.0, 0.0)
     left = balance.compute_pool(terms, state) - level * needed
-    r.note(log, t, n + OF_RULES, CAUSED, left, 0.0, 0.0)
+    r.note(log, t, n + OF_RULES, Event.CAUSED, left, 0.0, 0.0)
 
 
 def has_one_cause(state: r.AccountState) -> bool:
@@ -555,7 +552,7 @@ def close_part(
         worsening = min(worsening + impact, LARGEST_WORSENING)
     side = -1.0 if closed > 0.0 else 1.0
     filled = worsen(rules, value, side, worsening)
-    state.wallet[r.CASH] += closed * filled
+    state.wallet.cash += closed * filled
     quantity = state.held.quantities[i] - closed
     entry = state.held.entries[i] if quantity != 0.0 else 0.0
     r.put_position(state, i, account_records.Position(quantity, entry, 0.0, value))
@@ -596,7 +593,7 @@ def weigh_pool(terms: r.Terms, state: r.AccountState, pool: float) -> tuple[floa
 
 def try_step(bar: r.AccountBar, i: int) -> tuple[float, float]:
     terms, state = bar.terms, bar.state
-    position, cash = r.pick_position(state, i), state.wallet[r.CASH]
+    position, cash = r.pick_position(state, i), state.wallet.cash
     before = balance.compute_excess(terms, state)
     closed = find_step(terms, state, bar.scratch, i)
     rules = share(r.pick_instrument(terms, i))
@@ -604,7 +601,7 @@ def try_step(bar: r.AccountBar, i: int) -> tuple[float, float]:
     fee = cap_fee(rules.liquidation_fee * notional, balance.compute_pool(terms, state))
     gain = balance.compute_excess(terms, state) - fee - before
     r.put_position(state, i, position)
-    state.wallet[r.CASH] = cash
+    state.wallet.cash = cash
     return gain, notional
 
 
@@ -614,9 +611,9 @@ def take_step(bar: r.AccountBar, t: int, i: int) -> None:
     rules = share(r.pick_instrument(terms, i))
     cost, notional = close_part(rules, state, r.pick_quote(bar.quotes, i), i, closed)
     fee = cap_fee(rules.liquidation_fee * notional, balance.compute_pool(terms, state))
-    state.wallet[r.CASH] -= fee
-    ledger[r.LOSS, i] += cost + fee
-    ledger[r.TRADED, i] += notional
+    state.wallet.cash -= fee
+    ledger[i].liquidation_loss += cost + fee
+    ledger[i].traded += notional
     r.note_liquidation(bar.log, t, i, state.held.values[i], -closed, cost + fee)
 
 
@@ -678,8 +675,8 @@ def liquidate_pool(bar: r.AccountBar, t: int, is_alone: bool) -> None:
             balance.mark_to_ledger(state, i, state.held.values[i], ledger)
     begin_forced(state)
     options.book_profits(state, ledger)
-    last = ledger.shape[1] - 1
-    ledger[r.LIQUIDATIONS, last] += 1.0
+    last = len(ledger) - 1
+    ledger[last].liquidations += 1.0
     mark_assets(state, ledger)
     if is_alone and not options.holds_options(state):
         liquidate_only_position(bar, t)
@@ -693,12 +690,12 @@ def liquidate_pool(bar: r.AccountBar, t: int, is_alone: bool) -> None:
     drop_after_pool_failure(terms, state)
 
 
-def mark_assets(state: r.AccountState, ledger: FloatArray) -> None:
-    last = ledger.shape[1] - 1
+def mark_assets(state: r.AccountState, ledger: Structs[Money]) -> None:
+    last = len(ledger) - 1
     for c in range(len(state.held.amounts)):
         if state.held.amounts[c] != 0.0:
             change = state.held.prices[c] - state.priced[c]
-            ledger[r.COLLATERAL_PNL, last] += state.held.amounts[c] * change
+            ledger[last].collateral_pnl += state.held.amounts[c] * change
             state.priced[c] = state.held.prices[c]
 
 
@@ -708,10 +705,10 @@ def liquidate_only_position(bar: r.AccountBar, t: int) -> None:
         if r.is_held(state, i):
             rules, quote = share(r.pick_instrument(terms, i)), r.pick_quote(quotes, i)
             held, value = state.held.quantities[i], state.held.values[i]
-            balances = account_records.Balances(state.wallet[r.CASH], (r.pick_position(state, i),))
+            balances = account_records.Balances(state.wallet.cash, (r.pick_position(state, i),))
             loss = 0.0
             if terms.liquidation_mode == account_records.TAKEOVER:
-                ledger[r.TRADED, i] += abs(held) * abs(value)
+                ledger[i].traded += abs(held) * abs(value)
                 balances, loss = liquidation.forfeit(rules, balances, value)
             while balances.positions[0].quantity != 0.0:
                 if rules.full_below_health > 0.0 and terms.rules.level != 1.0:
@@ -723,14 +720,14 @@ def liquidate_only_position(bar: r.AccountBar, t: int) -> None:
                     rules, balances, value, closed, quote
                 )
                 loss += cost
-                ledger[r.TRADED, i] += notional
+                ledger[i].traded += notional
                 r.put_position(state, i, balances.positions[0])
-                state.wallet[r.CASH] = balances.cash
+                state.wallet.cash = balances.cash
                 if r.is_held(state, i) and not balance.is_pool_short(terms, state):
                     break
-            state.wallet[r.CASH] = balances.cash
+            state.wallet.cash = balances.cash
             r.put_position(state, i, balances.positions[0])
-            ledger[r.LOSS, i] += loss
+            ledger[i].liquidation_loss += loss
             r.note_liquidation(bar.log, t, i, value, state.held.quantities[i] - held, loss)
 
 
@@ -738,11 +735,11 @@ def record_bad_debt(bar: r.AccountBar, t: int) -> None:
     state, ledger = bar.state, bar.ledger
     if balance.count_cross(bar.terms, state) > 0 or balance.has_collateral_to_sell(state):
         return
-    if state.wallet[r.CASH] < 0.0:
-        debt = -state.wallet[r.CASH]
-        state.wallet[r.CASH] = 0.0
-        ledger[r.BAD_DEBT, ledger.shape[1] - 1] += debt
-        r.note(bar.log, t, -1, DEBT, 1.0, 0.0, debt)
+    if state.wallet.cash < 0.0:
+        debt = -state.wallet.cash
+        state.wallet.cash = 0.0
+        ledger[len(ledger) - 1].bad_debt += debt
+        r.note(bar.log, t, -1, Event.BAD_DEBT, 1.0, 0.0, debt)
 
 
 # --------------------------------------------------------------------------------- the modes
@@ -751,18 +748,20 @@ def record_bad_debt(bar: r.AccountBar, t: int) -> None:
 def forfeit_pool(bar: r.AccountBar, t: int) -> None:
     terms, state, ledger, log = bar.terms, bar.state, bar.ledger, bar.log
     lost, gross = forfeit_options(state)
-    lost += state.wallet[r.CASH]
+    lost += state.wallet.cash
     for c in range(len(state.held.amounts)):
         amount, price = state.held.amounts[c], state.held.prices[c]
         lost += amount * price
         if amount != 0.0:
-            r.note(log, t, len(state.margin) + c, LIQUIDATED, price, -amount, abs(amount) * price)
+            r.note(
+                log, t, len(state.margin) + c, Event.LIQUIDATED, price, -amount, abs(amount) * price
+            )
         state.held.amounts[c] = 0.0
     for i in range(len(state.margin)):
         if r.is_held(state, i) and not r.is_isolated(terms, i):
             lost += state.held.quantities[i] * state.held.values[i]
             gross += abs(state.held.quantities[i] * state.held.values[i])
-    state.wallet[r.CASH] = min(lost, 0.0)
+    state.wallet.cash = min(lost, 0.0)
     loss = max(lost, 0.0)
     end_forfeit(state, ledger, log, t, loss / gross if gross > 0.0 else 0.0)
     for i in range(len(state.margin)):
@@ -770,8 +769,8 @@ def forfeit_pool(bar: r.AccountBar, t: int) -> None:
             value = state.held.values[i]
             notional = abs(state.held.quantities[i] * value)
             share = loss * (notional / gross) if gross > 0.0 else 0.0
-            ledger[r.LOSS, i] += share
-            ledger[r.TRADED, i] += notional
+            ledger[i].liquidation_loss += share
+            ledger[i].traded += notional
             r.note_liquidation(log, t, i, value, -state.held.quantities[i], share)
             r.put_position(state, i, account_records.Position(0.0, 0.0, 0.0, value))
 
@@ -788,7 +787,7 @@ def close_pool(bar: r.AccountBar, t: int) -> None:
             scratch.fee[i] = rules.liquidation_fee * scratch.taken[i]
             asked += scratch.fee[i]
             gross += scratch.taken[i]
-            ledger[r.TRADED, i] += scratch.taken[i]
+            ledger[i].traded += scratch.taken[i]
     asked_of_options, premiums = close_options_of_pool(terms, state, ledger)
     asked, gross = asked + asked_of_options, gross + premiums
     balance.sell_collateral(bar, t, -balance.compute_balance(terms, state))
@@ -797,15 +796,15 @@ def close_pool(bar: r.AccountBar, t: int) -> None:
     for i in range(len(state.margin)):
         if scratch.taken[i] > 0.0:
             fee = scratch.fee[i] if is_all else left * (scratch.taken[i] / gross)
-            state.wallet[r.CASH] -= fee
+            state.wallet.cash -= fee
             loss = scratch.cost[i] + fee
-            ledger[r.LOSS, i] += loss
+            ledger[i].liquidation_loss += loss
             r.note_liquidation(log, t, i, state.marked[i], -scratch.reach[i], loss)
     paid = asked_of_options if is_all else left * (premiums / gross) if gross > 0.0 else 0.0
     end_close(state, ledger, log, t, asked_of_options, paid)
     balance.sell_collateral(bar, t, -balance.compute_balance(terms, state))
     if not is_all and left > 0.0:
-        state.wallet[r.CASH] = 0.0  # the shares of the fee add up to all that was left
+        state.wallet.cash = 0.0  # the shares of the fee add up to all that was left
 
 
 def reduce_pool(bar: r.AccountBar, t: int) -> None:

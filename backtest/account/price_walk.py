@@ -6,12 +6,14 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from backtest import margin
-from backtest.account import balance, ledger, pool_liquidation
+from backtest.account import balance, pool_liquidation
 from backtest.account import position as p
 from backtest.account import records as r
 from backtest.account.account_records import Balances, Watch
+from backtest.account.events import Event
 from backtest.account.fills import fill_resting, find_fill_place, follow_fresh, is_any_reached
 from backtest.account.liquidation import add_from_wallet, can_add, liquidate
+from backtest.account.money import enter_liquidation, enter_trade
 from backtest.account.options import (
     book_options,
     holds_options,
@@ -34,7 +36,7 @@ CAUTION = 1e-9
 def compute_last_equity(
     terms: r.Terms, state: r.AccountState, values: FloatArray, prices: FloatArray
 ) -> float:
-    equity = state.wallet[r.CASH]
+    equity = state.wallet.cash
     for i in range(len(state.margin)):
         if r.is_held(state, i):
             moved = values[i] - state.held.entries[i] if r.is_isolated(terms, i) else values[i]
@@ -47,7 +49,7 @@ def compute_last_equity(
 
 
 def compute_stop_level(terms: r.Terms, state: r.AccountState) -> float:
-    return float((1.0 - terms.equity_stop) * state.wallet[r.HIGHEST])
+    return float((1.0 - terms.equity_stop) * state.wallet.highest)
 
 
 def is_drawn(terms: r.Terms, state: r.AccountState, values: FloatArray, prices: FloatArray) -> bool:
@@ -99,7 +101,7 @@ def find_stop_with_options(terms: r.Terms, state: r.AccountState, scratch: r.Scr
 
 
 def is_drawdown_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar) -> bool:
-    least, gross = state.wallet[r.CASH], abs(state.wallet[r.HIGHEST])
+    least, gross = state.wallet.cash, abs(state.wallet.highest)
     for i in range(len(state.margin)):
         if r.is_held(state, i):
             held = state.held.quantities[i]
@@ -118,7 +120,7 @@ def is_drawdown_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar)
 
 def rescale_highest(state: r.AccountState, moved: float, equity: float) -> None:
     if moved != 0.0 and equity > 0.0:
-        state.wallet[r.HIGHEST] = max(state.wallet[r.HIGHEST] * ((equity + moved) / equity), 0.0)
+        state.wallet.highest = max(state.wallet.highest * ((equity + moved) / equity), 0.0)
 
 
 def follow_highest(terms: r.Terms, state: r.AccountState, equity: float) -> None:
@@ -126,7 +128,7 @@ def follow_highest(terms: r.Terms, state: r.AccountState, equity: float) -> None
         return
     level = compute_stop_level(terms, state) * (1.0 + p.USED_UP)
     is_anew = balance.count_open(state) == 0 and equity <= level
-    state.wallet[r.HIGHEST] = equity if is_anew else max(state.wallet[r.HIGHEST], equity)
+    state.wallet.highest = equity if is_anew else max(state.wallet.highest, equity)
 
 
 # --------------------------------------------------------------------------- step 4: the open
@@ -138,7 +140,7 @@ def check_gap(bar: r.AccountBar, t: int) -> None:
     is_any_hit = liquidate_at_gap(bar, t)
     highest = math.nan
     if terms.equity_stop > 0.0 and had_only_position:
-        highest = state.wallet[r.HIGHEST]
+        highest = state.wallet.highest
     elif terms.equity_stop > 0.0 and is_drawn(terms, state, quotes.open, quotes.asset_mark_open):
         close_account(bar, t, quotes.open, quotes.asset_mark_open)
     for i in range(len(state.margin)):
@@ -200,8 +202,9 @@ def stop_position(bar: r.AccountBar, t: int, i: int, kind: int, value: float) ->
     before = balance.pick_balances(terms, state, i)
     done = stop_out(rules, before, value, quote)
     r.note_trade(log, t, i, name_stop(kind), done)
-    r.enter_trade(bar.ledger, i, done)
-    bar.ledger[r.TAKE_PROFITS if kind == p.PROFIT else r.STOPS, i] += 1.0
+    enter_trade(bar.ledger, i, done)
+    bar.ledger[i].take_profits += 1.0 if kind == p.PROFIT else 0.0
+    bar.ledger[i].stops += 0.0 if kind == p.PROFIT else 1.0
     balance.put_balances(terms, state, i, before, done.balances)
     state.is_pending[i] = 0
     if kind != p.PROFIT:
@@ -212,10 +215,10 @@ def stop_position(bar: r.AccountBar, t: int, i: int, kind: int, value: float) ->
 
 def name_stop(kind: int) -> int:
     if kind == p.STOP:
-        return ledger.STOPPED
+        return Event.STOPPED
     if kind == p.PROFIT:
-        return ledger.TOOK_PROFIT
-    return ledger.TRAILED if kind == p.TRAIL else ledger.EQUITY_STOPPED
+        return Event.TOOK_PROFIT
+    return Event.TRAILED if kind == p.TRAIL else Event.EQUITY_STOPPED
 
 
 def drop_after_equity_stop(state: r.AccountState) -> None:
@@ -232,7 +235,7 @@ def close_account(bar: r.AccountBar, t: int, values: FloatArray, prices: FloatAr
         if r.is_held(state, i):
             stop_position(bar, t, i, p.DRAW, values[i])
     stop_options(bar, t)
-    state.wallet[r.HIGHEST] = compute_last_equity(bar.terms, state, values, prices)
+    state.wallet.highest = compute_last_equity(bar.terms, state, values, prices)
 
 
 # ------------------------------------------------------------------------- can anything act?
@@ -246,7 +249,7 @@ def is_quiet(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar) -> bool
     """
     if terms.equity_stop > 0.0 and is_drawdown_near(terms, state, quotes):
         return False
-    least, gross = state.wallet[r.CASH], 0.0
+    least, gross = state.wallet.cash, 0.0
     has_pool = False
     for i in range(len(state.margin)):
         if not r.is_held(state, i):
@@ -329,7 +332,7 @@ def stop_by_time(bar: r.AccountBar, t: int, time: float) -> None:
             rules, quote = r.share(r.pick_instrument(terms, i)), r.pick_quote(quotes, i)
             before = balance.pick_balances(terms, state, i)
             done = stop_out(rules, before, quotes.open[i], quote)
-            balance.enter_fill(bar, t, i, ledger.TIME_STOPPED, before, done, 1)
+            balance.enter_fill(bar, t, i, Event.TIME_STOPPED, before, done, 1)
             state.is_pending[i] = 0
             state.since_stop[i] = -1.0
 
@@ -353,7 +356,7 @@ EVERY = -1
 POOL, ALONE, EXIT, DRAWN, FILLED = range(5)
 
 
-class Event(NamedTuple):
+class NextEvent(NamedTuple):
     what: int
     who: int
     place: float
@@ -383,8 +386,8 @@ def walk(bar: r.AccountBar, t: int) -> None:
     if is_filling:
         take_late_profits(bar, t)
         follow_fresh(state, scratch)
-    if is_ambiguous and state.wallet[r.POOL_FAILED] == 0.0:
-        bar.ledger[r.AMBIGUOUS, bar.ledger.shape[1] - 1] += 1.0
+    if is_ambiguous and state.wallet.pool_failed == 0.0:
+        bar.ledger[len(bar.ledger) - 1].ambiguous_bars += 1.0
 
 
 def is_sound_on_path(bar: r.AccountBar) -> bool:
@@ -510,7 +513,7 @@ def count_both_reached(bar: r.AccountBar) -> None:
     for i in range(len(bar.state.margin)):
         found = found or (r.is_held(bar.state, i) and is_both_reached(bar, i))
     if found:
-        bar.ledger[r.BOTH_REACHED, bar.ledger.shape[1] - 1] += 1.0
+        bar.ledger[len(bar.ledger) - 1].both_reached += 1.0
 
 
 def is_both_reached(bar: r.AccountBar, i: int) -> bool:
@@ -591,38 +594,38 @@ def move(start: float, end: float, place: float) -> float:
     return end if place == 1.0 else start + place * (end - start)
 
 
-def find_event(bar: r.AccountBar) -> Event:
+def find_event(bar: r.AccountBar) -> NextEvent:
     terms, state, scratch = bar.terms, bar.state, bar.scratch
-    found = Event(-1, -1, 2.0, math.nan, p.NOTHING)
+    found = NextEvent(-1, -1, 2.0, math.nan, p.NOTHING)
     place = find_pool_failure(terms, state, scratch)
     if place <= 1.0:
-        found = Event(POOL, -1, place, math.nan, p.NOTHING)
+        found = NextEvent(POOL, -1, place, math.nan, p.NOTHING)
     for i in range(len(state.margin)):
         if r.is_held(state, i) and r.is_isolated(terms, i):
             place = find_own_failure(bar, i)
             if place < found.place - SAME_PLACE:
-                found = Event(ALONE, i, place, math.nan, p.NOTHING)
+                found = NextEvent(ALONE, i, place, math.nan, p.NOTHING)
     place = find_stop_on_segment(terms, state, scratch)
     if place < found.place - SAME_PLACE:
-        found = Event(DRAWN, -1, place, math.nan, p.NOTHING)
+        found = NextEvent(DRAWN, -1, place, math.nan, p.NOTHING)
     found = add_stops(bar, found)
     return add_fills(state, scratch, found) if terms.fill == r.RESTING else found
 
 
-def add_fills(state: r.AccountState, scratch: r.Scratch, found: Event) -> Event:
+def add_fills(state: r.AccountState, scratch: r.Scratch, found: NextEvent) -> NextEvent:
     for i in range(len(state.margin)):
         place = find_fill_place(state, scratch, i)
         if place < found.place - SAME_PLACE:
-            found = Event(FILLED, i, place, math.nan, p.NOTHING)
+            found = NextEvent(FILLED, i, place, math.nan, p.NOTHING)
     return found
 
 
-def add_stops(bar: r.AccountBar, found: Event) -> Event:
+def add_stops(bar: r.AccountBar, found: NextEvent) -> NextEvent:
     for i in range(len(bar.state.margin)):
         if r.is_held(bar.state, i):
             kind, place, value = find_stop_place(bar, i)
             if kind != p.NOTHING and place < found.place - SAME_PLACE:
-                found = Event(EXIT, i, place, value, kind)
+                found = NextEvent(EXIT, i, place, value, kind)
     return found
 
 
@@ -638,7 +641,7 @@ def find_pool_failure(terms: r.Terms, state: r.AccountState, scratch: r.Scratch)
         return 0.0 if balance.is_pool_short(terms, state) else 2.0
     start = margin.Waypoint(scratch.mark, scratch.price)
     end = margin.Waypoint(scratch.mark_end, scratch.price_end)
-    place = margin.find_failure(terms.rules, state.held, state.wallet[r.CASH], start, end)
+    place = margin.find_failure(terms.rules, state.held, state.wallet.cash, start, end)
     return 2.0 if math.isnan(place) else place
 
 
@@ -695,6 +698,6 @@ def fail_alone(bar: r.AccountBar, t: int, i: int, value: float) -> None:
     own = Balances(0.0, before.positions)
     done = liquidate(rules, own, value, quote)
     r.note_death(log, t, i, value, done)
-    r.enter_liquidation(bar.ledger, i, done)
+    enter_liquidation(bar.ledger, i, done)
     balance.put_balances(terms, state, i, own, done.balances)
     drop_after_liquidation(terms, state, i)

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple, get_type_hints
 import numpy as np
 
 from backtest import margin
+from backtest._compile.object_code import Structs
 from backtest.account.account_records import InstrumentRules, Liquidation, Position, Quote, Trade
-from backtest.account.ledger import BAD_DEBT as DEBT
-from backtest.account.ledger import LIQUIDATED
+from backtest.account.events import Entries, Event
+from backtest.account.money import Money, Wallet
 from backtest.core import BoolArray, FloatArray, IntArray
 
 
@@ -134,17 +135,6 @@ class OptionState(NamedTuple):
 
 # ------------------------------------------------------------------ terms, feed, state and scratch
 
-(
-    CASH, RESERVE, EQUITY, UNIT, PEAK, SCALE, PAID_IN, IS_OVER, IS_RUINED, OVERLAY, SINCE_POOL,
-    IS_CONVERTING, POOL_FAILED, ASSETS_SO_FAR, CONVERTED_SO_FAR, HIGHEST, TURNOVER,
-) = range(17)  # fmt: skip
-N_WALLET = 17
-"""Entries of ``AccountState.wallet``; flags are 0 or 1. ``OVERLAY`` is the portfolio's leverage at
-the next open, ``SINCE_POOL`` the bars since the pool's last liquidation, ``POOL_FAILED`` whether it
-failed in this bar, ``ASSETS_SO_FAR`` the profit of the collateral, ``CONVERTED_SO_FAR`` the cost of
-selling it, ``HIGHEST`` the highest equity since the start or the last equity stop, ``TURNOVER``
-what was traded so far."""
-
 FUNDING_NEXT, FLOW_NEXT = range(2)
 
 LEFT, REDUCE, INCREASE, KEPT, UNPLACED = range(5)
@@ -241,7 +231,7 @@ class AccountState(NamedTuple):
     unmet: FloatArray
     is_call_open: IntArray
     called_at: FloatArray
-    wallet: FloatArray
+    wallet: Wallet
     cursor: IntArray
     options: OptionState
 
@@ -400,7 +390,7 @@ class Scratch(NamedTuple):
     ordered: FloatArray
     steps: FloatArray
     cuts: FloatArray
-    money: FloatArray
+    money: Money
 
 
 def share(record: Any) -> Any:
@@ -488,65 +478,20 @@ class AccountBar(NamedTuple):
     state: AccountState
     quotes: MarketBar
     scratch: Scratch
-    ledger: FloatArray
+    ledger: Structs[Money]
     log: EventLog
 
 
-# ---------------------------------------------------------------------------------- terms of money
-
-
-class MoneyTerm(NamedTuple):
-    name: str
-    sign: float
-    words: str
-    in_growth: bool = False
-    in_trades: bool = False
-
-
-MONEY_TERMS = (
-    MoneyTerm("price_pnl", 1.0, "price profit and loss", in_trades=True),
-    MoneyTerm("fees", -1.0, "fees", in_growth=True, in_trades=True),
-    MoneyTerm("slippage", -1.0, "slippage", in_growth=True, in_trades=True),
-    MoneyTerm("impact", -1.0, "impact", in_growth=True, in_trades=True),
-    MoneyTerm("funding", -1.0, "funding", in_growth=True, in_trades=True),
-    MoneyTerm("interest", -1.0, "interest", in_growth=True),
-    MoneyTerm("liquidation_loss", -1.0, "liquidation loss", in_growth=True, in_trades=True),
-    MoneyTerm("flows", 1.0, "deposits and withdrawals"),
-    MoneyTerm("bad_debt", 1.0, "bad debt, the venue's loss"),
-    MoneyTerm("collateral_pnl", 1.0, "profit of collateral"),
-    MoneyTerm("conversion", -1.0, "cost of conversions"),
-)
-SIGNS = {each.name: each.sign for each in MONEY_TERMS}
-TERMS = tuple(SIGNS)
-GROWTH_TERMS = tuple(each.name for each in MONEY_TERMS if each.in_growth)
-
-
-# ---------------------------------------------------------------------- the money of a bar, by row
-
-(
-    PRICE_PNL, FEES, SLIPPAGE, IMPACT, FUNDING, INTEREST, LOSS, FLOWS, BAD_DEBT, TOP_UP, TRADED,
-    LIQUIDATIONS, STOPS, CALLS, CALLS_MET, CALLS_FAILED, LIQUIDATED_CALLS, CALL_DAYS, TAKE_PROFITS,
-    AMBIGUOUS, BOTH_REACHED, COLLATERAL_PNL, CONVERSION,
-) = range(23)  # fmt: skip
-N_TERMS = 23
-
-DELISTED, CONVERTED = 18, 19
-MARGIN_RETURNED, MARGIN_REFUSED = 30, 31
-RESTED = 40
-EXPIRED, UNQUOTED = 43, 44
-"""Kinds of entries in the log, after those of one position."""
-
-WIDTH = 10
-"""Columns of the log."""
+# ----------------------------------------------------------------------------------------- the log
 
 
 class EventLog(NamedTuple):
-    """The event log of a run: entries of shape (capacity, WIDTH).
+    """The event log of a run: entries of shape (capacity,), see :data:`.events.ENTRY`.
 
     Of shape (1,): how many were ``written``, and the ``step`` of the bar that writes now.
     """
 
-    entries: FloatArray
+    entries: Entries
     written: IntArray
     step: IntArray
 
@@ -566,16 +511,17 @@ def note(
     row = log.written[0]
     log.written[0] = row + 1
     if row < len(log.entries):
-        log.entries[row, 0] = t
-        log.entries[row, 1] = kind
-        log.entries[row, 2] = value
-        log.entries[row, 3] = quantity
-        log.entries[row, 4] = amount
-        log.entries[row, 5] = fee
-        log.entries[row, 6] = slippage
-        log.entries[row, 7] = impact
-        log.entries[row, 8] = i
-        log.entries[row, 9] = log.step[0]
+        entry = log.entries[row]
+        entry["bar"] = t
+        entry["kind"] = kind
+        entry["value"] = value
+        entry["quantity"] = quantity
+        entry["amount"] = amount
+        entry["fee"] = fee
+        entry["slippage"] = slippage
+        entry["impact"] = impact
+        entry["owner"] = i
+        entry["step"] = log.step[0]
 
 
 def note_trade(log: EventLog, t: int, i: int, kind: int, done: Trade) -> None:
@@ -590,74 +536,10 @@ def note_trade(log: EventLog, t: int, i: int, kind: int, done: Trade) -> None:
 def note_liquidation(
     log: EventLog, t: int, i: int, value: float, quantity: float, loss: float
 ) -> None:
-    note(log, t, i, LIQUIDATED, value, quantity, abs(quantity) * abs(value), loss)
+    note(log, t, i, Event.LIQUIDATED, value, quantity, abs(quantity) * abs(value), loss)
 
 
 def note_death(log: EventLog, t: int, i: int, value: float, done: Liquidation) -> None:
     note_liquidation(log, t, i, value, done.quantity, done.loss)
     if done.bad_debt != 0.0:
-        note(log, t, i, DEBT, value, 0.0, done.bad_debt)
-
-
-def clear_ledger(ledger: FloatArray) -> None:
-    ledger[:, :] = 0.0
-
-
-def enter_trade(ledger: FloatArray, i: int, done: Trade) -> None:
-    ledger[PRICE_PNL, i] += done.price_pnl
-    ledger[FEES, i] += done.fee
-    ledger[SLIPPAGE, i] += done.slippage
-    ledger[IMPACT, i] += done.impact
-    ledger[TRADED, i] += abs(done.quantity) * abs(done.value)
-
-
-def enter_liquidation(ledger: FloatArray, i: int, done: Liquidation) -> None:
-    ledger[PRICE_PNL, i] += done.price_pnl
-    ledger[LOSS, i] += done.loss
-    ledger[BAD_DEBT, i] += done.bad_debt
-    ledger[TRADED, i] += done.traded
-    ledger[LIQUIDATIONS, i] += 1.0
-
-
-def total(ledger: FloatArray, term: int) -> float:
-    found = 0.0
-    for i in range(ledger.shape[1]):
-        found += ledger[term, i]
-    return found
-
-
-def sum_ledger(ledger: FloatArray, money: FloatArray) -> None:
-    """Write the sums of a bar, with those of collateral in price and slippage."""
-    for term in range(N_TERMS):
-        money[term] = total(ledger, term)
-    money[PRICE_PNL] += money[COLLATERAL_PNL]
-    money[SLIPPAGE] += money[CONVERSION]
-
-
-def sum_bar(ledger: FloatArray, money: FloatArray, wallet: FloatArray, is_fast: bool) -> float:
-    """Return the change of equity by a bar, and write its sums and the turnover so far.
-
-    Of a fast bar only prices count.
-    """
-    if is_fast:
-        money[PRICE_PNL] = total(ledger, PRICE_PNL)
-        return float(money[PRICE_PNL])
-    sum_ledger(ledger, money)
-    wallet[TURNOVER] += money[TRADED]
-    return sum_changes(money)
-
-
-def earn(ledger: FloatArray) -> float:
-    found = 0.0
-    for i in range(ledger.shape[1]):
-        found += ledger[PRICE_PNL, i] + ledger[COLLATERAL_PNL, i] + ledger[BAD_DEBT, i]
-        found -= ledger[FEES, i] + ledger[SLIPPAGE, i] + ledger[IMPACT, i] + ledger[FUNDING, i]
-        found -= ledger[INTEREST, i] + ledger[LOSS, i] + ledger[CONVERSION, i]
-    return found
-
-
-def sum_changes(money: FloatArray) -> float:
-    """Return by how much the sums of a bar change the equity."""
-    gains = money[PRICE_PNL] + money[FLOWS] + money[TOP_UP] + money[BAD_DEBT]
-    costs = money[FEES] + money[SLIPPAGE] + money[IMPACT] + money[FUNDING] + money[INTEREST]
-    return float(gains - (costs + money[LOSS]))
+        note(log, t, i, Event.BAD_DEBT, value, 0.0, done.bad_debt)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from backtest.account.records import SIGNS
+from backtest.account.money import GROWTH_TERMS, MONEY_TERMS, SIGNS
 from backtest.core import BoolArray, FloatArray, IntArray, ParameterError, did_you_mean, format_time
 from backtest.core.units import DAY, TOLERANCE, YEAR_DAYS
 from backtest.results import AccountFields, PositionFields, Sampled, compare_pairs, sampled_returns
@@ -25,23 +25,16 @@ if TYPE_CHECKING:
     from backtest.results import Result
 
 
+WORDS = {term.name: term.words for term in MONEY_TERMS}
 STEPS = {
     "close": "last price of the data",
     "mark": "mark price of the data",
     "multiplier": "margin multiplier of the venue",
     "top_up": "top-up from the reserve",
-    "flows": "deposits and withdrawals",
-    "funding": "funding",
-    "interest": "interest",
+    **{name: WORDS[name] for name in ("flows", "funding", "interest")},
     "position": "position (fills, stops, liquidations)",
-    "fees": "fees",
-    "slippage": "slippage",
-    "impact": "market impact",
-    "liquidation_loss": "liquidation",
-    "bad_debt": "bad debt",
-    "price_pnl": "profit of price moves",
-    "collateral_pnl": "profit of collateral",
-    "conversion": "cost of selling collateral",
+    **{name: WORDS[name] for name in GROWTH_TERMS if name not in ("funding", "interest")},
+    **{name: WORDS[name] for name in ("bad_debt", "price_pnl", "collateral_pnl", "conversion")},
     "entry": "average entry",
     "margin": "isolated margin",
     "reserve": "reserve",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from backtest.engine.compiler import make_twins
     from backtest.engine.driver import Counts, Progress, bind_loop, drive, explain_refusal
     from backtest.engine.driver import find_entry, new_cuts
-    from backtest.engine.driver import new_event_log, new_ledger_array, new_quotes, new_scratch
+    from backtest.engine.driver import new_event_log, new_ledger, new_quotes, new_scratch
     from backtest.engine.driver import new_tape, read_tables, report_bad_decision, summarize_account
     from backtest.engine.equal_risk import BUY_AND_HOLD, CONSTANT, ScaledAccount, find_growth
     from backtest.engine.equal_risk import hold_at_equal_risk, measure_market, name_better

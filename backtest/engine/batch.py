@@ -16,8 +16,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from backtest import core
+from backtest._compile.object_code import Struct
 from backtest.account import AccountBar, AccountState
-from backtest.account.records import EQUITY, UNIT
 from backtest.core import BacktestError, FloatArray, IntArray
 from backtest.engine import driver
 from backtest.engine.inputs import (
@@ -93,7 +93,7 @@ def begin(setup: Setup) -> tuple[AccountInputs, AccountState, Deciders, FloatArr
     deciders = gather_deciders(setup, setup.observed)
     if resume is not None:
         deciders.memory[:] = resume.memory
-    tally = start_tally(float(state.wallet[UNIT]), float(state.wallet[EQUITY]), setup.first)
+    tally = start_tally(float(state.wallet.unit), float(state.wallet.equity), setup.first)
     return inputs, state, deciders, tally
 
 
@@ -317,13 +317,18 @@ def lay_flat(state: AccountState, deciders: Deciders) -> tuple[FloatArray, Accou
 
     The arrays of the state and the memory that are returned are views of it.
     """
-    arrays = [*driver.flatten([x for x in state if x is not state.options]), deciders.memory]
-    numbers = np.concatenate([each.view(np.float64) for each in arrays])
+    leaves = [*driver.list_leaves([x for x in state if x is not state.options]), deciders.memory]
+    arrays = [driver.view_leaf(each).view(np.float64) for each in leaves]
+    numbers = np.concatenate(arrays)
     parts = np.split(numbers, np.cumsum([len(each) for each in arrays])[:-1])
-    views = (part.view(each.dtype) for part, each in zip(parts, arrays, strict=True))
+    views = (view_as(each, part) for each, part in zip(leaves, parts, strict=True))
     held = type(state.held)._make(next(views) for _ in state.held)
     own = {x: next(views) for x in state._fields if x not in ("held", "options")}
     return numbers, state._replace(held=held, **own), deciders._replace(memory=next(views))
+
+
+def view_as(like: Any, part: FloatArray) -> Any:
+    return type(like).from_buffer(part) if isinstance(like, Struct) else part.view(like.dtype)
 
 
 def bind_policies(setup: Setup, deciders: Deciders, *, is_compiled: bool) -> driver.BoundLoop:
@@ -428,7 +433,7 @@ class BatchLoop:
         records = (
             driver.new_quotes(n, assets),
             driver.new_scratch(n, assets),
-            driver.new_ledger_array(n),
+            driver.new_ledger(n),
         )
         market = (inputs.feed, inputs.clock, inputs.log_returns)
         is_same = inputs.fees is None and not inputs.changes
@@ -513,7 +518,7 @@ class LaterBars:
         bar = AccountBar(
             terms=terms, feed=inputs.feed, state=copy_state(self.state),
             quotes=driver.new_quotes(n, assets), scratch=driver.new_scratch(n, assets),
-            ledger=driver.new_ledger_array(n), log=driver.new_event_log(driver.LOGGED),
+            ledger=driver.new_ledger(n), log=driver.new_event_log(driver.LOGGED),
         )  # fmt: skip
         with np.errstate(all="ignore"):
             return float(find(bar, t))

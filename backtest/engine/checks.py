@@ -14,7 +14,7 @@ import pandas as pd
 from backtest import core
 from backtest.account import Account, check_setting
 from backtest.account.account import BY_INSTRUMENT
-from backtest.account.records import DELISTED
+from backtest.account.events import Entries, Event
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.margin import Brackets, check_collateral
 from backtest.market import (
@@ -196,8 +196,8 @@ def warn_of_band(account: Account, markets: Markets, targets: np.ndarray) -> Non
             )
 
 
-def warn_of_delisting(markets: Markets, entries: np.ndarray) -> None:
-    found = np.unique(entries[entries[:, 1] == DELISTED, 8]).astype(int)
+def warn_of_delisting(markets: Markets, entries: Entries) -> None:
+    found = np.unique(entries["owner"][entries["kind"] == Event.DELISTED])
     if len(found):
         names = ", ".join(markets.names[i] for i in found)
         core.warn_caller(

@@ -7,6 +7,7 @@ import hashlib
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
+from enum import IntEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,9 +22,10 @@ from numba.core.errors import TypingError
 from numba.core.imputils import impl_ret_borrowed, lower_getattr_generic
 from numba.core.typing.templates import AttributeTemplate
 from numba.extending import infer_getattr, intrinsic, overload, register_model
+from numba.np.arrayobj import populate_array
 
 from backtest import _compile, core
-from backtest._compile import mirror_modules
+from backtest._compile import mirror_modules, object_code
 from backtest._compile.code_identity import has_compiled_versions
 from backtest._compile.compiler import compile_entry, compile_formula, jit, read_kinds
 from backtest.account import InstrumentRules, orders, records
@@ -110,14 +112,22 @@ def make_twins(
     for space in spaces.values():
         found = {name: twins[id(value)] for name, value in space.items() if id(value) in twins}
         space.update(found | mirror_modules(space, lambda _, each: twins.get(id(each), each)))
+        space.update({name: number(value) for name, value in space.items() if is_enum(value)})
+
+
+def is_enum(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, IntEnum)
+
+
+def number(kind: type[IntEnum]) -> types.ModuleType:
+    """Return the members of an enumeration as plain numbers, of which numba makes no new types."""
+    found = types.ModuleType(kind.__name__)
+    vars(found).update({name: int(each) for name, each in kind.__members__.items()})
+    return found
 
 
 def floor_as_number(size: float) -> Any:
     return np.floor(size)
-
-
-def as_unsigned(t: int) -> Any:
-    return np.uint64(t)
 
 
 def register_overload(public: Callable[..., Any], scalar: Any, *, is_inlined: bool = False) -> None:
@@ -295,6 +305,7 @@ def compile_general_rules(*, has_parts: bool) -> dict[int, Any]:
         id(portfolio_kernels.ask_own): jit(return_always(0.0), forceinline=True),
         # not inside a function, whose stack would be gone
         id(records.share): share_record,
+        id(object_code.view_numbers): view_memory,
         id(portfolio_kernels.pick_rules): pick,
         id(records.pick_instrument): jit(write_pick(pick), forceinline=True),
     }
@@ -378,6 +389,31 @@ def share_record(_context: Any, record: Any) -> Any:
         return place
 
     return Shared(record)(record), build
+
+
+# ------------------------------------------------------------------------------ records of numbers
+
+
+@intrinsic
+def view_memory(_context: Any, record: Any) -> Any:
+    """Return the memory of a record, or of an array of them, as an array of floats."""
+    is_many = isinstance(record, kinds_of.Array)
+    fields = len((record.dtype if is_many else record).fields)
+    kind = kinds_of.Array(numba.float64, 2 if is_many else 1, "C")  # type: ignore[no-untyped-call]
+
+    def build(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        place, word = arguments[0], ir.IntType(64)
+        shape, strides = [ir.Constant(word, fields)], [ir.Constant(word, 8)]
+        if is_many:
+            given = context.make_array(record)(context, builder, place)
+            place, (n,) = given.data, cgutils.unpack_tuple(builder, given.shape)  # type: ignore[no-untyped-call]
+            shape, strides = [n, *shape], [ir.Constant(word, 8 * fields), *strides]
+        found = context.make_array(kind)(context, builder)
+        data = builder.bitcast(place, found.data.type)
+        populate_array(found, data, shape, strides, ir.Constant(word, 8), meminfo=None)  # type: ignore[no-untyped-call]
+        return found._getvalue()
+
+    return kind(record), build
 
 
 # ----------------------------------------------------------------------------------- policies

@@ -12,9 +12,11 @@ import numpy as np
 from backtest import _compile, core
 from backtest import account as a
 from backtest._compile import bind_functions
-from backtest._compile.object_code import hold_signals
+from backtest._compile.object_code import Struct, Structs, hold_signals
+from backtest.account.events import ENTRY, Entries
+from backtest.account.money import Money, sum_changes, sum_ledger
 from backtest.account.order_limits import CAUSES, N_STEPS, N_SUMS
-from backtest.account.records import EQUITY, MARKET_BAR, N_TERMS, WIDTH
+from backtest.account.records import MARKET_BAR
 from backtest.core import Progress
 from backtest.engine import loop as loop_steps
 from backtest.engine.formulas import bind_compiled, explain_compile_error
@@ -65,7 +67,7 @@ def new_scratch(n: int, assets: int, cuts: core.FloatArray = NO_CUTS) -> a.Scrat
         "ordered": np.full(n, np.nan),
         "steps": np.full((n, N_STEPS), np.nan),
         "cuts": cuts,
-        "money": np.zeros(N_TERMS),
+        "money": Money(),
     }
     return a.Scratch(**{**found, **orders})
 
@@ -74,12 +76,13 @@ def new_cuts(n: int) -> core.FloatArray:
     return np.zeros((n + 1, len(CAUSES), N_SUMS))
 
 
-def new_ledger_array(n: int) -> core.FloatArray:
-    return np.zeros((N_TERMS, n + 1))
+def new_ledger(n: int) -> Structs[Money]:
+    """Return the ledger of n instruments, and last of the account."""
+    return Structs(Money, n + 1)
 
 
 def new_event_log(capacity: int) -> a.EventLog:
-    return a.EventLog(np.empty((capacity, WIDTH)), *np.zeros((2, 1), np.int64))
+    return a.EventLog(np.empty(capacity, ENTRY), *np.zeros((2, 1), np.int64))
 
 
 CHUNK, PLAIN_CHUNK = 65_536, 4_096
@@ -160,13 +163,14 @@ def drive(
     tape: RunTape,
     chunk: int,
     progress: Progress | None,
-) -> tuple[Counts, core.FloatArray]:
+) -> tuple[Counts, Entries]:
     n, assets = len(state.margin), len(state.priced)
     tally, traded, cuts = counts
     scratch = new_scratch(n, assets, cuts)
-    ledger, quotes = new_ledger_array(n), new_quotes(n, assets)
-    kept: list[core.FloatArray] = []
-    arrays = [*flatten(state), deciders.memory, scratch.ordered, scratch.cuts, tally]
+    ledger, quotes = new_ledger(n), new_quotes(n, assets)
+    kept: list[Entries] = []
+    arrays = [*map(view_leaf, list_leaves(state)), deciders.memory, tally]
+    arrays += [scratch.ordered, scratch.cuts]
     terms, t, trader = read_tables(inputs, first), first, inputs.trader
     if trader is not None:
         trader.begin(inputs.feed.options, state, scratch, tape)
@@ -193,7 +197,7 @@ def drive(
         with np.errstate(all="ignore"):
             reached, why = simulate(*given, ledger, tally, tape, t, stop)
         if why != DONE:
-            after, entered = state.wallet[EQUITY], ledger.copy()
+            after, entered = state.wallet.equity, ledger.copy()
             restore_arrays(saved, arrays)
             tape.log.written[0] = 0
             if trader is not None:
@@ -209,7 +213,7 @@ def drive(
                     raise report_bad_decision(inputs, reached)
                 plain = (terms, *given[1:4], deciders, *given[5:], ledger, tally, tape)
                 raise find_bad_decision(plain, inputs, reached, is_compiled=pack is not None)
-            change = float(after - state.wallet[EQUITY])
+            change = float(after - state.wallet.equity)
             raise report_imbalance(change, entered, inputs, reached)
         traded = None if traded is None else traded.add(tally[TRADED] - before)
         t = reached
@@ -295,9 +299,11 @@ def bind_loop(
 
 
 def new_tape(n: int, n_bars: int, first: int, capacity: int, n_options: int = 0) -> RunTape:
+    record, terms = new_record(n_bars, n, n_options)
     return RunTape(
         log=new_event_log(capacity),
-        record=new_record(n_bars, n, n_options),
+        record=record,
+        terms=terms,
         cursor=np.array([first, first], np.int64),
         before=np.zeros(n),
         is_on=np.ones(1, np.int64),
@@ -307,9 +313,15 @@ def new_tape(n: int, n_bars: int, first: int, capacity: int, n_options: int = 0)
     )
 
 
-def flatten(record: Any) -> list[Any]:
-    parts = (flatten(each) if isinstance(each, tuple) else [each] for each in record)
+def list_leaves(record: Any) -> list[Any]:
+    """Return the arrays and the records of numbers that a named tuple of them holds."""
+    parts = (list_leaves(each) if isinstance(each, tuple) else [each] for each in record)
     return [each for part in parts for each in part]
+
+
+def view_leaf(leaf: Any) -> Any:
+    """Return an array as it is, and the memory of a record as one."""
+    return leaf.numbers if isinstance(leaf, Struct) else leaf
 
 
 def restore_arrays(saved: list[Any], arrays: list[Any]) -> None:
@@ -318,11 +330,11 @@ def restore_arrays(saved: list[Any], arrays: list[Any]) -> None:
 
 
 def report_imbalance(
-    change: float, ledger: core.FloatArray, inputs: AccountInputs, t: int
+    change: float, ledger: Structs[Money], inputs: AccountInputs, t: int
 ) -> core.AccountingError:
-    money = np.zeros(N_TERMS)
-    a.sum_ledger(ledger, money)
-    terms = a.sum_changes(money)
+    money = Money()
+    sum_ledger(ledger, money)
+    terms = float(sum_changes(money))
     return core.AccountingError(
         f"equity changed by {change!r} in bar {t}, "
         f"{core.format_time(int(inputs.feed.time[t]))} UTC, its terms add up to {terms!r}, a "
@@ -364,7 +376,7 @@ def measure_closes(setup: Any, run: RunData, rows: slice) -> Closes:
     fill = find_fill(is_compiled=setup.is_compiled)
     state = start_account_state(inputs, setup.account, first, has_overlay=False)
     assets = len(state.priced)
-    room = (new_quotes(n, assets), new_scratch(n, assets), new_ledger_array(n))
+    room = (new_quotes(n, assets), new_scratch(n, assets), new_ledger(n))
     held = HeldAtCloses(
         cash=record.account.cash,
         quantity=record.positions.quantity,

@@ -15,6 +15,7 @@ from backtest import venue as v
 from backtest.account import records as r
 from backtest.account.account_records import CLOSE, PARTIAL, TAKEOVER
 from backtest.account.first_state import WINDOW, TradedDays, pack_option_terms, start_options
+from backtest.account.money import Wallet
 from backtest.core import DataError, FloatArray, IntArray, ParameterError, as_of
 from backtest.core.units import DAY
 from backtest.margin import Collateral, MarginRules, pack_brackets
@@ -630,14 +631,20 @@ def start_account_state(
     )
 
 
-def start_wallet(account: a.Account, equity: float, *, has_overlay: bool) -> FloatArray:
-    wealth, wallet = equity + account.reserve, np.zeros(r.N_WALLET)
-    wallet[[r.CASH, r.RESERVE]] = account.capital, account.reserve
-    wallet[[r.EQUITY, r.HIGHEST]] = equity
-    wallet[[r.UNIT, r.PEAK, r.SCALE, r.PAID_IN]] = wealth, wealth, 1.0, wealth
-    wallet[r.OVERLAY] = np.nan if has_overlay else 1.0
-    wallet[r.SINCE_POOL] = np.inf
-    return wallet
+def start_wallet(account: a.Account, equity: float, *, has_overlay: bool) -> Wallet:
+    wealth = equity + account.reserve
+    return Wallet(
+        cash=account.capital,
+        reserve=account.reserve,
+        equity=equity,
+        highest=equity,
+        unit=wealth,
+        peak=wealth,
+        scale=1.0,
+        paid_in=wealth,
+        overlay=np.nan if has_overlay else 1.0,
+        since_pool=np.inf,
+    )
 
 
 def pack_terms(terms: a.Terms) -> a.Terms:

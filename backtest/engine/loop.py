@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backtest import account as a
 from backtest import margin, results
+from backtest._compile.object_code import view_numbers
 from backtest.account import records as r
+from backtest.account.money import POSITION_ROWS, PRICE_PNL, TERM_ROWS, sum_bar, total
 from backtest.account.order_limits import count_over_cap
 from backtest.core.units import TOLERANCE
 from backtest.results import tally as y
 from backtest.results.tally import FARTHEST, NEAR
 
 if TYPE_CHECKING:
+    from backtest._compile.object_code import Structs
+    from backtest.account.money import Money
     from backtest.core import FloatArray, IntArray
-    from backtest.results.record import AccountFields, Closes, HeldAtCloses
+    from backtest.results.record import Closes, HeldAtCloses, TermRows
 
 
 class CloseFacts(NamedTuple):
@@ -34,7 +38,7 @@ def count_bar(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
     before: FloatArray,
     started: float,
     quotes: a.MarketBar,
-    money: FloatArray,
+    money: Money,
     is_fast: bool,
     close: CloseFacts,
     log_returns: FloatArray,
@@ -48,26 +52,26 @@ def count_bar(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
     shape (n_bars, n) those of the marks. ``money`` are the sums of the ledger, of a fast bar the
     profit alone. ``cap`` is that of gross leverage, ``held`` the quantities held over the bar.
     """
-    unit, equity = state.wallet[r.UNIT], state.wallet[r.EQUITY]
+    unit, equity = state.wallet.unit, state.wallet.equity
     results.add_free(clock, tally, t)
     if clock.ends_sample[t] != 0.0:
         results.finish_sample(tally, unit)
     base, is_forced = tally[y.INVERSE], False
     if is_fast:
-        tally[y.MONEY + r.PRICE_PNL] += money[r.PRICE_PNL]
+        tally[y.MONEY + PRICE_PNL] += money.price_pnl
     else:
-        moved = money[r.FLOWS] + money[r.TOP_UP]
+        moved, sums = money.flows + money.top_up, view_numbers(money)
         base = base if moved == 0.0 else results.invert(started + moved)
-        is_forced = money[r.LIQUIDATIONS] + money[r.STOPS] + money[r.TAKE_PROFITS] > 0.0
-        tally[y.CARRY] += money[r.FUNDING] * base
-        tally[y.CARRY] += money[r.INTEREST] * base
-        tally[y.CARRY] += money[r.FEES] * base
+        is_forced = money.liquidations + money.stops + money.take_profits > 0.0
+        tally[y.CARRY] += money.funding * base
+        tally[y.CARRY] += money.interest * base
+        tally[y.CARRY] += money.fees * base
         for term in range(y.N_TALLY - y.MONEY):
-            tally[y.MONEY + term] += money[term]
-        note_first(tally, y.FIRST_LIQUIDATION, money[r.LIQUIDATIONS] > 0.0, t)
-        note_first(tally, y.FIRST_RUIN, state.wallet[r.IS_RUINED] != 0.0, t)
-        note_first(tally, y.FIRST_AMBIGUOUS, money[r.AMBIGUOUS] > 0.0, t)
-        note_first(tally, y.FIRST_BOTH, money[r.BOTH_REACHED] > 0.0, t)
+            tally[y.MONEY + term] += sums[term]
+        note_first(tally, y.FIRST_LIQUIDATION, money.liquidations > 0.0, t)
+        note_first(tally, y.FIRST_RUIN, state.wallet.is_ruined != 0.0, t)
+        note_first(tally, y.FIRST_AMBIGUOUS, money.ambiguous_bars > 0.0, t)
+        note_first(tally, y.FIRST_BOTH, money.both_reached > 0.0, t)
     if not is_forced:
         count_decay(tally, held, before, quotes, log_returns, base, t)
     tally[y.INVERSE] = results.invert(equity)
@@ -243,7 +247,7 @@ def find_failure_value(
         margin.Waypoint(scratch.mark, scratch.price),
         margin.Waypoint(scratch.mark_end, scratch.price_end),
     )
-    cash = state.wallet[r.CASH]
+    cash = state.wallet.cash
     ratio = margin.find_failure_ratio(terms.rules, held, cash, i, start, end)
     return float(value / ratio if terms.rules.brackets.are_inverse[i] else value * ratio)
 
@@ -300,7 +304,7 @@ def fill_closes(bar: a.AccountBar, held: HeldAtCloses, closes: Closes, first: in
 def set_close(bar: a.AccountBar, held: HeldAtCloses, row: int, t: int) -> None:
     terms, feed, state, quotes = bar.terms, bar.feed, bar.state, bar.quotes
     brackets = terms.rules.brackets
-    state.wallet[r.CASH] = held.cash[row]
+    state.wallet.cash = held.cash[row]
     for i in range(len(state.margin)):
         if feed.span[i, 0] <= t < feed.span[i, 1]:
             size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
@@ -353,6 +357,7 @@ class RunTape(NamedTuple):
 
     log: a.EventLog
     record: Any
+    terms: TermRows
     cursor: IntArray
     before: FloatArray
     is_on: IntArray
@@ -365,36 +370,27 @@ def record_account(bar: a.AccountBar, tape: RunTape, is_fast: bool, t: int) -> N
     """Write one bar; in one that ``is_fast`` prices moved, and nothing else happened."""
     state, ledger = bar.state, bar.ledger
     account, wallet = tape.record.account, state.wallet
-    account.equity[t] = wallet[r.EQUITY]
-    write(account.cash, wallet[r.CASH], t)
-    write(account.reserve, wallet[r.RESERVE], t)
-    account.unit[t] = wallet[r.UNIT]
-    account.overlay[t] = wallet[r.OVERLAY]
-    write_total(account.price_pnl, ledger, r.PRICE_PNL, t)
+    account.equity[t] = wallet.equity
+    write(account.cash, wallet.cash, t)
+    write(account.reserve, wallet.reserve, t)
+    account.unit[t] = wallet.unit
+    account.overlay[t] = wallet.overlay
+    write(account.price_pnl, total(ledger, PRICE_PNL), t)
     if not is_fast:
-        record_money(account, ledger, t)
+        record_money(tape, ledger, bar.scratch.money, t)
     for i in range(len(state.margin)):
         record_position(tape, state, ledger, is_fast, i, t)
     for k in range(len(state.options.targets)):
         record_option(tape, state, k, t)
 
 
-def record_money(account: AccountFields, ledger: FloatArray, t: int) -> None:
-    write_total(account.fees, ledger, r.FEES, t)
-    write_total(account.slippage, ledger, r.SLIPPAGE, t)
-    write_total(account.impact, ledger, r.IMPACT, t)
-    write_total(account.funding, ledger, r.FUNDING, t)
-    write_total(account.interest, ledger, r.INTEREST, t)
-    write_total(account.liquidation_loss, ledger, r.LOSS, t)
-    write(account.flows, a.total(ledger, r.FLOWS) + a.total(ledger, r.TOP_UP), t)
-    write_total(account.top_up, ledger, r.TOP_UP, t)
-    write_total(account.bad_debt, ledger, r.BAD_DEBT, t)
-    write_total(account.collateral_pnl, ledger, r.COLLATERAL_PNL, t)
-    write_total(account.conversion, ledger, r.CONVERSION, t)
-
-
-def write_total(column: FloatArray, ledger: FloatArray, term: int, t: int) -> None:
-    write(column, a.total(ledger, term), t)
+def record_money(tape: RunTape, ledger: Structs[Money], money: Money, t: int) -> None:
+    """Write the terms of a bar that is not fast; its flows have those from the reserve too."""
+    account, rows = tape.record.account, tape.terms.account
+    for k in range(len(TERM_ROWS)):
+        write_of(rows, total(ledger, TERM_ROWS[k]), k, t)
+    write(account.top_up, money.top_up, t)
+    write(account.flows, money.flows + money.top_up, t)
 
 
 def write(column: FloatArray, value: float, t: int) -> None:
@@ -409,26 +405,23 @@ def write_of(column: FloatArray, value: float, t: int, i: int) -> None:
 
 
 def record_position(
-    tape: RunTape, state: a.AccountState, ledger: FloatArray, is_fast: bool, i: int, t: int
+    tape: RunTape, state: a.AccountState, ledger: Structs[Money], is_fast: bool, i: int, t: int
 ) -> None:
-    held = tape.record.positions
+    held, rows = tape.record.positions, view_numbers(ledger)
     write_of(held.quantity, state.held.quantities[i], t, i)
     write_of(held.entry, state.held.entries[i], t, i)
     write_of(held.margin, state.margin[i], t, i)
     write_of(held.target, state.leverage[i], t, i)
     is_alone = len(state.margin) == 1 and len(state.options.targets) == 0
     if not is_alone:  # whose money is the account's, but bad debt: see new_record
-        write_of(held.price_pnl, ledger[r.PRICE_PNL, i], t, i)
+        write_of(held.price_pnl, ledger[i].price_pnl, t, i)
     if is_fast:
         return
-    write_of(held.bad_debt, ledger[r.BAD_DEBT, i], t, i)
+    write_of(held.bad_debt, ledger[i].bad_debt, t, i)
     if is_alone:
         return
-    write_of(held.fees, ledger[r.FEES, i], t, i)
-    write_of(held.slippage, ledger[r.SLIPPAGE, i], t, i)
-    write_of(held.impact, ledger[r.IMPACT, i], t, i)
-    write_of(held.funding, ledger[r.FUNDING, i], t, i)
-    write_of(held.liquidation_loss, ledger[r.LOSS, i], t, i)
+    for k in range(len(POSITION_ROWS)):
+        write_of(tape.terms.positions[k], rows[i, POSITION_ROWS[k]], t, i)
 
 
 def record_option(tape: RunTape, state: a.AccountState, k: int, t: int) -> None:
@@ -525,7 +518,7 @@ def simulate_batch(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
     state: a.AccountState,
     quotes: a.MarketBar,
     scratch: a.Scratch,
-    ledger: FloatArray,
+    ledger: Structs[Money],
     tally: FloatArray,
     tape: RunTape,
     start: int,
@@ -583,7 +576,7 @@ def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of
     state: a.AccountState,
     quotes: a.MarketBar,
     scratch: a.Scratch,
-    ledger: FloatArray,
+    ledger: Structs[Money],
     tally: FloatArray,
     tape: RunTape,
     start: int,
@@ -602,7 +595,7 @@ def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of
     has_close = is_counted or wants_close(deciders)
     for t in range(start, stop):
         tape.cursor[0] = t
-        equity = state.wallet[r.EQUITY]
+        equity = state.wallet.equity
         if is_counted:
             remember_marks(tape, terms, feed, quotes, t, t == start)
         may_be = has_fast_path and t > start  # the first bar writes the whole quotes
@@ -614,7 +607,7 @@ def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of
             return t, FULL
         close = look_at_close(bar, has_prices) if has_close else measure_gross(bar)
         tape.pool[0], tape.pool[1] = close.needed, close.backing
-        change = a.sum_bar(ledger, money, state.wallet, is_fast)
+        change = sum_bar(ledger, money, state.wallet, is_fast)
         if not is_balanced(equity, state, change, close.gross):
             return t, BROKEN
         if is_counted:
@@ -629,20 +622,20 @@ def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of
         if not decide_all(bar, deciders, close, t):
             return t, NEGATIVE
         if len(tape.units) > 0:
-            tape.units[t - tape.cursor[1]] = state.wallet[r.UNIT]
+            tape.units[t - tape.cursor[1]] = state.wallet.unit
         if is_recorded:
             record_account(bar, tape, is_fast, t - tape.cursor[1])
     return stop, DONE
 
 
 def write_life(
-    lives: FloatArray, state: a.AccountState, money: FloatArray, is_fast: bool, t: int
+    lives: FloatArray, state: a.AccountState, money: Money, is_fast: bool, t: int
 ) -> None:
-    lives[WEALTH, t] = state.wallet[r.EQUITY] + state.wallet[r.RESERVE]
-    lives[RUINED, t] = state.wallet[r.IS_RUINED]
+    lives[WEALTH, t] = state.wallet.equity + state.wallet.reserve
+    lives[RUINED, t] = state.wallet.is_ruined
     if not is_fast:
-        lives[LIQUIDATED, t], lives[LOST, t] = money[r.LIQUIDATIONS], money[r.BAD_DEBT]
-        lives[CALLED, t] = money[r.CALLS]
+        lives[LIQUIDATED, t], lives[LOST, t] = money.liquidations, money.bad_debt
+        lives[CALLED, t] = money.calls
 
 
 def begin_bars(
@@ -664,7 +657,7 @@ def wants_close(deciders: Deciders) -> bool:
 
 def begin_peak(deciders: Deciders, state: a.AccountState) -> None:
     if len(deciders.rows) > 1 and deciders.memory[-1] == 0.0:
-        deciders.memory[-1] = state.wallet[r.PEAK]
+        deciders.memory[-1] = state.wallet.peak
 
 
 def is_any_set(flags: IntArray) -> bool:
@@ -687,11 +680,11 @@ def remember_marks(
 
 def is_balanced(before: float, state: a.AccountState, change: float, gross: float) -> bool:
     wallet = state.wallet
-    after, assets = wallet[r.EQUITY], 0.0
+    after, assets = wallet.equity, 0.0
     for c in range(len(state.held.amounts)):
         assets += abs(state.held.amounts[c] * state.held.prices[c])
-    scale = max(before, after, gross, assets, abs(wallet[r.CASH]))
-    scale = max(scale, wallet[r.PAID_IN], wallet[r.TURNOVER])
+    scale = max(before, after, gross, assets, abs(wallet.cash))
+    scale = max(scale, wallet.paid_in, wallet.turnover)
     return bool(abs(after - before - change) <= IDENTITY_TOLERANCE * scale)
 
 
@@ -705,7 +698,7 @@ def decide_all(bar: a.AccountBar, deciders: Deciders, close: CloseFacts, t: int)
         hold_all(state)
         return True
     time = open_of(deciders, bar.feed, k)
-    is_done = state.wallet[r.IS_RUINED] + state.wallet[r.IS_OVER] != 0.0
+    is_done = state.wallet.is_ruined + state.wallet.is_over != 0.0
     if deciders.asks[n] == 1 or is_any_set(deciders.wants_account):
         days = (time + deciders.interval - deciders.start[0]) / DAY_NS
         show_account_totals(terms, deciders, state, quotes, close, days)
@@ -720,7 +713,7 @@ def decide_all(bar: a.AccountBar, deciders: Deciders, close: CloseFacts, t: int)
         if overlay < 0.0 or overlay == math.inf:
             return False
         if not math.isnan(overlay):
-            state.wallet[r.OVERLAY] = min(overlay, terms.max_overlay)
+            state.wallet.overlay = min(overlay, terms.max_overlay)
     return True
 
 
@@ -729,7 +722,7 @@ def find_seen_bar(deciders: Deciders, state: a.AccountState, t: int) -> int:
     if len(deciders.rows) > 1:
         k = deciders.rows[t]
         if k >= 0:
-            deciders.memory[-1] = max(deciders.memory[-1], state.wallet[r.UNIT])
+            deciders.memory[-1] = max(deciders.memory[-1], state.wallet.unit)
     return k
 
 
@@ -744,7 +737,7 @@ def hold_all(state: a.AccountState) -> None:
         state.signal[i] = 1.0
         state.since[i] = hold_count(state.since[i])
         state.since_stop[i] = hold_count(state.since_stop[i])
-    state.wallet[r.SINCE_POOL] = hold_count(state.wallet[r.SINCE_POOL])
+    state.wallet.since_pool = hold_count(state.wallet.since_pool)
 
 
 def hold_count(since: float) -> float:
@@ -781,17 +774,18 @@ def show_account_totals(
     close: CloseFacts,
     days: float,
 ) -> None:
-    shown, equity = deciders.shown, state.wallet[r.EQUITY]
+    shown, equity = deciders.shown, state.wallet.equity
     net = 0.0
     for i in range(len(state.margin)):
         if a.is_held(state, i):
             net += state.held.quantities[i] * abs(quotes.mark_close[i])
     shown[SHOWN_EQUITY] = equity
-    peak = deciders.memory[-1] if len(deciders.rows) > 1 else state.wallet[r.PEAK]
-    shown[SHOWN_PEAK] = equity * (peak / state.wallet[r.UNIT])
-    shown[SHOWN_DRAWDOWN] = 1.0 - state.wallet[r.UNIT] / peak
+    peak = deciders.memory[-1] if len(deciders.rows) > 1 else state.wallet.peak
+    unit = state.wallet.unit
+    shown[SHOWN_PEAK] = equity * (peak / unit if unit != 0.0 else math.inf)
+    shown[SHOWN_DRAWDOWN] = 1.0 - unit / peak
     shown[SHOWN_WALLET] = a.compute_balance(terms, state)
-    shown[SHOWN_RESERVE] = state.wallet[r.RESERVE]
+    shown[SHOWN_RESERVE] = state.wallet.reserve
     shown[SHOWN_DAYS] = days
     shown[SHOWN_GROSS] = close.gross / equity if equity > 0.0 else 0.0
     shown[SHOWN_NET] = net / equity if equity > 0.0 else 0.0
@@ -808,7 +802,7 @@ def show_position(
     scratch: a.Scratch,
     i: int,
 ) -> None:
-    shown, equity = deciders.shown, state.wallet[r.EQUITY]
+    shown, equity = deciders.shown, state.wallet.equity
     shown[SHOWN_LEVERAGE], shown[SHOWN_POSITION], shown[SHOWN_ENTRY] = 0.0, 0.0, math.nan
     shown[SHOWN_MAINTENANCE], shown[SHOWN_PRICE] = 0.0, math.nan
     shown[SHOWN_RATIO] = shown[SHOWN_POOL_RATIO]
@@ -843,7 +837,7 @@ def show_account(
         shown[SHOWN_POOL_RATIO] = close.needed / close.backing if close.backing > 0.0 else math.inf
     shown[SHOWN_RATIO] = shown[SHOWN_POOL_RATIO]
     shown[SHOWN_PRICE] = math.nan
-    shown[SHOWN_SINCE] = state.wallet[r.SINCE_POOL]
+    shown[SHOWN_SINCE] = state.wallet.since_pool
     shown[SHOWN_SINCE_STOP] = math.inf
     for i in range(len(state.margin)):
         shown[SHOWN_SINCE_STOP] = min(shown[SHOWN_SINCE_STOP], state.since_stop[i])

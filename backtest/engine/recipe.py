@@ -14,9 +14,10 @@ from backtest.account import (
     account_records,
     balance,
     bar,
+    events,
     fills,
-    ledger,
     liquidation,
+    money,
     options,
     order_limits,
     orders,
@@ -37,11 +38,11 @@ from backtest.venue import contract_value
 
 CORE = (
     contract_value, brackets, margin, account_records, position, orders,
-    liquidation, ledger, tally, view,
+    liquidation, events, tally, view,
 )  # fmt: skip
 """Rules of one position: inlined into what calls them."""
 MODULES = (
-    portfolio_kernels, core.elementary, core.black_kernels, option_kernels, records, options,
+    portfolio_kernels, core.elementary, core.black_kernels, option_kernels, money, records, options,
     balance, pool_liquidation, order_limits, fills, payments, price_walk,
     bar, loop,
 )  # fmt: skip

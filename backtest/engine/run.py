@@ -11,9 +11,8 @@ import numpy as np
 import pandas as pd
 
 from backtest import core
-from backtest.account.ledger import FILL
+from backtest.account.events import Entries, Event
 from backtest.account.order_limits import ALL, ASKED, CAUSES, COUNT, CUT, DAYS, DISTANCE, HELD
-from backtest.account.pool_liquidation import CAUSED
 from backtest.engine.backtest import (
     AnyPolicy,
     Backtest,
@@ -54,7 +53,6 @@ from backtest.results.record import OptionFields, Outcome
 from backtest.results.result import Result
 from backtest.results.run_data import Before, Quotes, RunOptions, find_stands, share_causes
 from backtest.results.run_record import BenchmarkLike
-from backtest.results.tables import OWNER
 from backtest.signals.rules import SignalRule, resolve_signal, write_note
 
 LEAST = 2
@@ -374,7 +372,7 @@ def finish(setup: Setup, outcome: Any) -> Result:
         traded=outcome.traded,
         options=options,
     )
-    if result.has_one_position or not np.any(outcome.entries[:, 1] == CAUSED):
+    if result.has_one_position or not np.any(outcome.entries["kind"] == Event.CAUSED):
         return result
     return dataclasses.replace(result, entries=share_causes(result))
 
@@ -388,7 +386,7 @@ def explain(
         targets = np.multiply(level, weights, out=np.zeros_like(level), where=weights != 0.0)
         warn_of_band(setup.account, setup.markets, targets)
     warn_of_delisting(setup.markets, outcome.entries)
-    has_fill = outcome.tally.money.traded > 0.0 or (outcome.entries[:, 1] == FILL).any()
+    has_fill = outcome.tally.money.traded > 0.0 or (outcome.entries["kind"] == Event.FILL).any()
     is_idle = not (has_fill or outcome.of_positions("quantity").any())
     no_fill = explain_no_fill(setup, outcome, rows) if is_idle else ""
     infinite = np.isinf(level)
@@ -512,8 +510,8 @@ def read_options(setup: Setup, outcome: Outcome) -> RunOptions | None:
         return None
     after = len(setup.markets.names) + len(setup.account.collateral)
     entries, first = outcome.entries, setup.first
-    is_own = (entries[:, OWNER] >= after) & (entries[:, 1] != CAUSED)  # causes have numbers too
-    kept = np.unique(entries[is_own, OWNER].astype(np.int64)) - after
+    events = entries[entries["kind"] != Event.CAUSED]  # causes have numbers too
+    kept = np.unique(events["owner"][events["owner"] >= after]) - after
     kept = np.union1d(kept, np.flatnonzero(record.quantity.any(axis=0)))
     if not len(kept):
         return None
@@ -589,7 +587,7 @@ def value_state(
 
 
 def find_opened(
-    entries: core.FloatArray,
+    entries: Entries,
     held: core.FloatArray,
     owners: core.IntArray,
     first: int,
@@ -597,26 +595,26 @@ def find_opened(
 ) -> core.FloatArray:
     """Return the contracts after the fills at the open of each bar, of shape (n_bars, K)."""
     opened = np.where(expired, 0.0, np.concatenate((np.zeros_like(held[:1]), held[:-1])))
-    is_fill = (entries[:, 1] == FILL) & np.isin(entries[:, OWNER], owners)
-    own = entries[is_fill]
-    places = np.searchsorted(owners, own[:, OWNER].astype(np.int64))
-    np.add.at(opened, (own[:, 0].astype(np.int64) - first, places), own[:, 3])
+    own = entries[(entries["kind"] == Event.FILL) & np.isin(entries["owner"], owners)]
+    places = np.searchsorted(owners, own["owner"])
+    np.add.at(opened, (own["bar"] - first, places), own["quantity"])
     return opened
 
 
 def find_entries(
-    entries: core.FloatArray, held: core.FloatArray, owners: core.IntArray, first: int
+    entries: Entries, held: core.FloatArray, owners: core.IntArray, first: int
 ) -> core.FloatArray:
     """Return the average prices of what is held at each close, of shape (n_bars, K)."""
     found = np.full(held.shape, np.nan)
     for place, owner in enumerate(owners.tolist()):
         quantity, average = 0.0, np.nan
-        for entry in entries[(entries[:, OWNER] == owner) & (entries[:, 3] != 0.0)]:
-            after = quantity + entry[3]
-            if quantity * entry[3] > 0.0:
-                average = (quantity * average + entry[3] * entry[2]) / after
+        own = entries[(entries["owner"] == owner) & (entries["quantity"] != 0.0)]
+        for bar, change, value in own[["bar", "quantity", "value"]].tolist():
+            after = quantity + change
+            if quantity * change > 0.0:
+                average = (quantity * average + change * value) / after
             elif quantity * after <= 0.0:
-                average = entry[2]
+                average = value
             quantity = after
-            found[int(entry[0]) - first :, place] = average
+            found[bar - first :, place] = average
     return np.where(held != 0.0, found, np.nan)

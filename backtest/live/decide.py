@@ -14,10 +14,11 @@ import pandas as pd
 
 from backtest import _compile, core, engine
 from backtest import account as accounts
-from backtest.account import AccountBar, AccountState, Terms, TradedDays, ledger, set_quotes
+from backtest.account import AccountBar, AccountState, Terms, TradedDays, set_quotes
 from backtest.account import bar as bar_steps
+from backtest.account.events import INSIDE, STOPS, Event
+from backtest.account.money import FILL_COSTS
 from backtest.account.order_limits import ALL, ASKED, CAUSES, CUT, DISTANCE
-from backtest.account.records import EQUITY, OVERLAY, RESTED
 from backtest.core import Number, ParameterError, format_percent, format_price, format_time, to_json
 from backtest.core.units import DAY, HOUR
 from backtest.engine import AccountInputs, gather_deciders, look_at_close
@@ -179,10 +180,8 @@ def look_ahead(setup: Setup, stated: Stated) -> Setup:
 
 CAPACITY = 4_096
 """Entries that the log of one bar may have."""
-OWNER = 8
-ORDERS = (ledger.FILL, ledger.TIME_STOPPED)
-COSTS = ("fee", "slippage", "impact")
-FORCED = (*(kind for kind in ledger.STOP_KINDS if kind not in ORDERS), ledger.LIQUIDATED)
+ORDERS = (Event.FILL, *(each for each in STOPS if each not in INSIDE))
+COSTS = tuple(FILL_COSTS.values())
 
 
 class Cut(NamedTuple):
@@ -240,7 +239,7 @@ def new_bar(
         state=engine.copy_state(state),
         quotes=engine.new_quotes(n, assets),
         scratch=engine.new_scratch(n, assets, engine.new_cuts(n)),
-        ledger=engine.new_ledger_array(n),
+        ledger=engine.new_ledger(n),
         log=engine.new_event_log(CAPACITY),
     )
 
@@ -287,23 +286,22 @@ def fill(setup: Setup, state: AccountState, traded: TradedDays | None, stated: S
     views = show(setup, bar, t)
     entries, orders = bar.log.entries[: bar.log.written[0]], {}
     for i, name in enumerate(setup.markets.names):
-        rows, cut = entries[entries[:, OWNER] == i], bar.scratch.cuts[i]
-        filled = rows[np.isin(rows[:, 1], ORDERS)]
-        is_resting = rows[:, 1] == RESTED
-        before = np.isin(rows[:, 1], ORDERS) & (np.cumsum(is_resting) == 0)
+        rows, cut = entries[entries["owner"] == i], bar.scratch.cuts[i]
+        is_filled, is_resting = np.isin(rows["kind"], ORDERS), rows["kind"] == Event.RESTED
+        before = is_filled & (np.cumsum(is_resting) == 0)
         fills = np.concatenate([rows[before], rows[is_resting]])
-        values = fills[fills[:, 3] != 0.0, 2]
+        values = fills["value"][fills["quantity"] != 0.0]
         causes = np.flatnonzero(cut[ALL + 1 :, DISTANCE]) + ALL + 1
         orders[name] = Order(
-            size=float(sum(fills[:, 3].tolist())),
+            size=float(sum(fills["quantity"].tolist())),
             value=float(values[-1]) if len(values) else math.nan,
-            costs={x: float(filled[:, 5 + k].sum()) for k, x in enumerate(COSTS)},
-            is_forced=bool(np.isin(rows[:, 1], FORCED).any()),
+            costs={x: float(rows[x][is_filled].sum()) for x in COSTS},
+            is_forced=bool(np.isin(rows["kind"], INSIDE).any()),
             cuts=tuple(
                 Cut(name, CAUSES[k], float(cut[k, CUT]), float(cut[ALL, ASKED])) for k in causes
             ),
         )
-    return Filled(orders, views, float(bar.state.wallet[EQUITY]))
+    return Filled(orders, views, float(bar.state.wallet.equity))
 
 
 BY_MARGIN = ("initial_margin", "venue_leverage", "wallet", "max_gross_leverage")
@@ -496,7 +494,7 @@ def answer(
     after = filled.views
     ratios = [max(float(each.margin_ratio) for each in views) for views in (before, after)]
     leverage = dict(zip(names, state.leverage.tolist(), strict=True))
-    overlay = float(state.wallet[OVERLAY])
+    overlay = float(state.wallet.overlay)
     target = {
         name: 0.0 if signal == 0.0 else signal * leverage[name] * overlay
         for name, signal in zip(names, state.signal.tolist(), strict=True)

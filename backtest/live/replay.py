@@ -18,8 +18,8 @@ from backtest import _compile, core, engine
 from backtest import account as accounts
 from backtest.account import AccountBar, note, payments
 from backtest.account import bar as bar_steps
-from backtest.account import ledger as kinds
 from backtest.account import records as r
+from backtest.account.events import Event
 from backtest.core import DataError, FloatArray, IntArray, ParameterError, format_time, repr_plain
 from backtest.engine import Counts, Setup, drive, finish, new_cuts
 from backtest.live.state import AccountSnapshot, name_symbols, start_account
@@ -40,9 +40,9 @@ CCXT = ("timestamp", "symbol", "side", "amount", "price")
 KNOWN = (*COLUMNS, *CCXT, "fees", "term", "amount", "equity", "balance")
 SIDES = {"buy": 1.0, "sell": -1.0}
 ENTRIES = {
-    "order": kinds.FILL, "stop": kinds.STOPPED, "liquidation": kinds.LIQUIDATED,
-    "takeover": kinds.LIQUIDATED, "expiry": r.DELISTED, "delisting": r.DELISTED,
-    "ruin": kinds.FILL, "conversion": r.CONVERTED,
+    "order": Event.FILL, "stop": Event.STOPPED, "liquidation": Event.LIQUIDATED,
+    "takeover": Event.LIQUIDATED, "expiry": Event.DELISTED, "delisting": Event.DELISTED,
+    "ruin": Event.FILL, "conversion": Event.CONVERTED,
 }  # fmt: skip
 KINDS = (*ENTRIES, "bad_debt")
 WITHOUT_RANGE = ("bad_debt", "takeover", "liquidation", "expiry", "delisting", "ruin")
@@ -513,7 +513,7 @@ def live_through(
     )
     deciders, total = engine.gather_deciders(setup, setup.observed), setup.markets.n_bars
     tape = engine.new_tape(n, total - first, first, 8 * (n * CHUNK + sum(map(len, facts.values()))))
-    tally = start_tally(float(state.wallet[r.UNIT]), float(state.wallet[r.EQUITY]), first)
+    tally = start_tally(float(state.wallet.unit), float(state.wallet.equity), first)
     counts = Counts(tally, None, new_cuts(n))
     given = (inputs, state, deciders, deciders, counts, first, total, tape, CHUNK, None)
     counts, entries = drive(bound["simulate_account"], None, *given)
@@ -557,8 +557,8 @@ class Replayer:
         self._t, opened = t, int(self.time[t])
         bar_steps.set_quotes(terms, bar.feed, quotes, t)
         accounts.clear_ledger(ledger)
-        before = state.wallet[r.EQUITY]
-        wealth = before + state.wallet[r.RESERVE]
+        before = state.wallet.equity
+        wealth = before + state.wallet.reserve
         left = list(self.facts.get(t, ()))
         if terms.fill == r.EARLY and t > 0:
             for i in range(self.n):
@@ -608,9 +608,9 @@ class Replayer:
     def _enter(self, bar: AccountBar, fact: Fact) -> None:
         bar.log.step[0] = fact.step if fact.step >= 0 else self._default
         if fact.kind == "bad_debt":
-            bar.state.wallet[r.CASH] -= fact.fee
-            bar.ledger[r.BAD_DEBT, self.n] -= fact.fee
-            note(bar.log, self._t, -1, kinds.BAD_DEBT, 1.0, 0.0, -fact.fee)
+            bar.state.wallet.cash -= fact.fee
+            bar.ledger[self.n].bad_debt -= fact.fee
+            note(bar.log, self._t, -1, Event.BAD_DEBT, 1.0, 0.0, -fact.fee)
         elif fact.place >= self.n:
             sell_asset(bar, self._t, fact, self.n)
         else:
@@ -618,26 +618,26 @@ class Replayer:
 
     def _check_debt(self, bar: AccountBar, t: int) -> None:
         state, equity = bar.state, accounts.compute_account_equity(bar.terms, bar.state)
-        scale = max(abs(state.wallet[r.CASH]), float(abs(state.wallet[r.EQUITY])), 1e-300)
+        scale = max(abs(state.wallet.cash), float(abs(state.wallet.equity)), 1e-300)
         if equity < -DUST * scale:
             raise DataError(
                 f"the equity of a replay must not fall below 0, got {equity:.10g} in bar {t}, "
                 f"{format_time(int(self.time[t]))}; add a row of the kind bad_debt with the fee "
                 "-amount after the fill that left the debt"
             )
-        state.wallet[r.CASH] -= min(equity, 0.0)
+        state.wallet.cash -= min(equity, 0.0)
 
 
 def sell_asset(bar: AccountBar, t: int, fact: Fact, n: int) -> None:
     state, ledger, c = bar.state, bar.ledger, fact.place - n
     sold = -fact.quantity
-    ledger[r.COLLATERAL_PNL, n] += sold * (fact.reference - state.priced[c])
-    ledger[r.CONVERSION, n] += sold * (fact.reference - fact.price)
-    ledger[r.FEES, n] += fact.fee
+    ledger[n].collateral_pnl += sold * (fact.reference - state.priced[c])
+    ledger[n].conversion += sold * (fact.reference - fact.price)
+    ledger[n].fees += fact.fee
     left = state.held.amounts[c] - sold
     state.held.amounts[c] = 0.0 if abs(left) <= DUST * abs(sold) else left
-    state.wallet[r.CASH] += sold * fact.price - fact.fee
-    note(bar.log, t, fact.place, r.CONVERTED, fact.price, -sold, sold * fact.price)
+    state.wallet.cash += sold * fact.price - fact.fee
+    note(bar.log, t, fact.place, Event.CONVERTED, fact.price, -sold, sold * fact.price)
 
 
 def enter_fill(bar: AccountBar, t: int, fact: Fact) -> None:
@@ -661,12 +661,13 @@ def enter_fill(bar: AccountBar, t: int, fact: Fact) -> None:
     )
     cost = change * (fact.filled - fact.value)
     is_forced = fact.kind in BY_VENUE
-    ledger[r.PRICE_PNL, i] += position.quantity * (fact.value - position.value)
-    ledger[r.LOSS if is_forced else r.FEES, i] += fact.fee
-    ledger[r.LOSS if is_forced else r.SLIPPAGE, i] += cost
-    ledger[r.TRADED, i] += abs(change) * abs(fact.filled)
-    ledger[r.LIQUIDATIONS, i] += 1.0 if is_forced else 0.0
-    ledger[r.STOPS, i] += 1.0 if fact.kind == "stop" else 0.0
+    ledger[i].price_pnl += position.quantity * (fact.value - position.value)
+    ledger[i].liquidation_loss += fact.fee + cost if is_forced else 0.0
+    ledger[i].fees += 0.0 if is_forced else fact.fee
+    ledger[i].slippage += 0.0 if is_forced else cost
+    ledger[i].traded += abs(change) * abs(fact.filled)
+    ledger[i].liquidations += 1.0 if is_forced else 0.0
+    ledger[i].stops += 1.0 if fact.kind == "stop" else 0.0
     accounts.put_balances(terms, state, i, before, after)
     costs = (fact.fee + cost, 0.0) if is_forced else (fact.fee, cost)
     shown = fact.value if is_forced else fact.filled

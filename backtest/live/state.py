@@ -12,7 +12,6 @@ import numpy as np
 
 from backtest import core, policies
 from backtest.account import AccountState, Terms, compute_account_equity, is_under_limit
-from backtest.account import records as r
 from backtest.core import Choice, Declaration, Flag, FrozenTable, Number, ParameterError, checked
 from backtest.engine import start_account_state
 from backtest.margin import compute_value
@@ -374,18 +373,18 @@ def write_wallet(
             worth += quantity * mark
     worth_of_assets = float(np.sum(state.held.amounts * state.held.prices))
     cash = (snapshot.equity or 0.0) - worth - worth_of_assets
-    wallet[r.CASH] = cash if snapshot.wallet is None else snapshot.wallet - paid
+    wallet.cash = cash if snapshot.wallet is None else snapshot.wallet - paid
     equity = compute_account_equity(terms, state)
-    wallet[r.EQUITY], wallet[r.RESERVE] = equity, snapshot.reserve or 0.0
-    wallet[r.UNIT] = equity
-    wallet[r.PEAK] = max(snapshot.peak_equity or equity, equity)
-    wealth = equity + wallet[r.RESERVE]
-    wallet[r.SCALE] = wallet[r.UNIT] / wealth if wealth > 0.0 else 1.0
-    wallet[r.PAID_IN] = wealth if snapshot.paid_in is None else snapshot.paid_in
-    wallet[r.HIGHEST] = equity if snapshot.highest_equity is None else snapshot.highest_equity
-    wallet[r.IS_RUINED] = 0.0 if equity > 0.0 else 1.0
-    wallet[r.IS_OVER] = 1.0 if snapshot.halted else 0.0
+    wallet.equity, wallet.reserve = equity, snapshot.reserve or 0.0
+    wallet.unit = equity
+    wallet.peak = max(snapshot.peak_equity or equity, equity)
+    wealth = equity + wallet.reserve
+    wallet.scale = wallet.unit / wealth if wealth > 0.0 else 1.0
+    wallet.paid_in = wealth if snapshot.paid_in is None else snapshot.paid_in
+    wallet.highest = equity if snapshot.highest_equity is None else snapshot.highest_equity
+    wallet.is_ruined = 0.0 if equity > 0.0 else 1.0
+    wallet.is_over = 1.0 if snapshot.halted else 0.0
     if snapshot.overlay is not None:
-        wallet[r.OVERLAY] = snapshot.overlay
-    wallet[r.SINCE_POOL] = math.inf if whole is None else whole
-    wallet[r.IS_CONVERTING] = 1.0 if is_under_limit(terms, state, equity) else 0.0
+        wallet.overlay = snapshot.overlay
+    wallet.since_pool = math.inf if whole is None else whole
+    wallet.is_converting = 1.0 if is_under_limit(terms, state, equity) else 0.0

@@ -5,24 +5,26 @@ from __future__ import annotations
 import calendar
 import math
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from backtest import core
+from backtest.account.events import FORCED, MARKS, Event, Mark
+from backtest.account.money import TRADE_COSTS
 from backtest.core.number_text import Head
 from backtest.core.result_parts import Panel, Shown, ShownChart, ShownTable
 from backtest.core.units import DAY
 from backtest.report.charts import is_wide
-from backtest.results import find_periods, monthly_returns, run_record, worst_drawdowns
+from backtest.results import find_periods, monthly_returns, run_record, tables, worst_drawdowns
 from backtest.results.promises import compare_liquidations
 
 if TYPE_CHECKING:
     from backtest.results import Result
 
 
-PARTS_OF_TRADES = ("fee", "slippage", "impact", "liquidation_loss")
+PARTS_OF_TRADES = (*tables.COSTS,)
 COMMON = ("fill", "funding", "interest")
 MOST_ROWS = 2000
 
@@ -38,31 +40,6 @@ def choose_rows(events: pd.DataFrame, most: int = MOST_ROWS) -> core.IntArray:
     return np.sort(rows.index.to_numpy(dtype=np.int64)[order[:most]])
 
 
-class Mark(NamedTuple):
-    words: str
-    symbol: str
-    color: str
-
-
-MARKS = {
-    "liquidation": Mark("liquidation", "x", "loss"),
-    "stop": Mark("stop", "triangle-down", "loss"),
-    "trailing_stop": Mark("trailing stop", "triangle-down", "loss"),
-    "equity_stop": Mark("equity stop", "triangle-down", "loss"),
-    "time_stop": Mark("time stop", "triangle-down", "loss"),
-    "take_profit": Mark("take-profit", "star", "accent"),
-    "margin_call": Mark("margin call", "circle-open", "loss"),
-    "call_met": Mark("margin call met", "circle", "accent"),
-    "call_failed": Mark("margin call failed", "circle-x-open", "loss"),
-    "top_up": Mark("top-up", "triangle-up", "accent"),
-    "flow": Mark("deposit or withdrawal", "diamond-open", "accent"),
-    "withdrawal_refused": Mark("withdrawal refused", "diamond-x-open", "loss"),
-    "margin_added": Mark("margin from the wallet", "triangle-up-open", "accent"),
-    "margin_returned": Mark("margin to the wallet", "triangle-down-open", "accent"),
-    "margin_refused": Mark("margin that could not move", "circle-x-open", "loss"),
-    "bad_debt": Mark("bad debt", "square", "loss"),
-    "ruin": Mark("ruin", "cross", "loss"),
-}
 MOST_MARKS = 400
 """Most marks of one kind; if there are more, the largest are drawn."""
 
@@ -301,8 +278,7 @@ TRADED = {
     "opened": Mark("entry", "triangle-up", "accent"),
     "closed": Mark("exit", "triangle-down-open", "ink"),
     "changed": Mark("adjustment", "line-ns-open", "neutral"),
-    **{name: MARKS[name] for name in ("liquidation", "stop", "trailing_stop", "equity_stop",
-                                      "time_stop", "take_profit")},
+    **{each.kind.name: MARKS[each.kind.name] for each in FORCED if each != Event.RUINED},
 }  # fmt: skip
 MOST_FILLS = 150
 """Most fills of one kind on the price; if there are more, the largest are drawn."""
@@ -457,7 +433,7 @@ def list_exposure(result: Result) -> list[Shown]:
     panels = (Panel("Share of the variance", tuple(names), 2.2, percent=True),
               Panel("Diversification ratio", ("ratio",)))  # fmt: skip
     own = result.record.held
-    costs = sum(own[name] for name in ("fees", "slippage", "impact", "funding", "liquidation_loss"))
+    costs = sum(own[name] for name in TRADE_COSTS)
     profits = pd.DataFrame(np.nan_to_num(own["price_pnl"] - costs).cumsum(axis=0), index, names)
     return [
         ShownChart("exposure", "Exposure by instrument",

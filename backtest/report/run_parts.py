@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from backtest import core
-from backtest.account.records import MONEY_TERMS
+from backtest.account.money import COSTS, MONEY_TERMS
 from backtest.core.number_text import STYLES, Head, Measured, strip_marks
 from backtest.core.result_parts import Headline, Panel, Part, Shown, ShownChart, ShownTable
 from backtest.core.units import DAY
@@ -37,7 +37,7 @@ from backtest.report.run_charts import (
 )
 from backtest.results import name_sharpe, run_record
 from backtest.results import trades as run_trades
-from backtest.results.measure_table import ABOUT, COSTS, find_cost_rates
+from backtest.results.measure_table import ABOUT, find_cost_rates
 from backtest.results.option_profit import EXPLAINED
 from backtest.results.promises import split_volatility
 from backtest.results.ranking import AFTER_RUIN, DOUBTS

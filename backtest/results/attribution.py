@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest.account.records import GROWTH_TERMS
+from backtest.account.money import GROWTH_TERMS, MONEY_TERMS
 from backtest.core import Choice, FloatArray, IntArray, checked, checked_only, utc_index
 from backtest.core.units import DAY, YEAR_DAYS
 
@@ -27,12 +27,7 @@ MEANINGS = {
     "volatility_drag": "what fluctuation takes from compounding, beyond that at 1x",
     "fills": "trading at another price than the mark close",
     "forced_exits": "stops and liquidations inside a bar",
-    "fees": "trading fees",
-    "slippage": "fills worse than the price of the bar",
-    "impact": "fills worse still for their size",
-    "funding": "paid to the other side",
-    "interest": "on balances and loans",
-    "liquidation_loss": "what the venue took beyond the price",
+    **{term.name: term.growth for term in MONEY_TERMS if term.growth},
     "bad_debt": "the venue's loss",
     "ruin": "nothing is left to grow",
 }
@@ -71,24 +66,12 @@ class Attribution:
     times the number of bars, and ``timing_error`` its standard error if the two were independent;
     ``volatility_drag`` the logarithmic less the arithmetic growth, beyond that of 1x. Money is a
     fraction of the wealth before the bar; bad debt, borne by the venue, is a gain.
-    ``leverage_held`` is the mean leverage along the signal over bars with a direction.
+    ``leverage_held`` is the mean leverage along the signal over bars with a direction. The terms,
+    ``amounts`` by name, are attributes too.
     """
 
     growth: float
-    price_1x: float
-    average_leverage: float
-    leverage_timing: float
-    volatility_drag: float
-    fills: float
-    forced_exits: float
-    fees: float
-    slippage: float
-    impact: float
-    funding: float
-    interest: float
-    liquidation_loss: float
-    bad_debt: float
-    ruin: float
+    amounts: Mapping[str, float]
     timing_error: float
     leverage_held: float
     years: float
@@ -96,7 +79,14 @@ class Attribution:
     @property
     def terms(self) -> pd.Series:
         """The terms by name, in their order."""
-        return pd.Series({name: float(getattr(self, name)) for name in TERMS}, name="log growth")
+        return pd.Series(dict(self.amounts), name="log growth")
+
+    def __getattr__(self, name: str) -> float:
+        amounts = self.__dict__.get("amounts", {})
+        if name not in amounts:
+            raise AttributeError(f"an Attribution has no {name!r}")
+        found: float = amounts[name]
+        return found
 
     def __str__(self) -> str:
         lines = [f"{'':22}{'log growth':>12}{'per year':>12}"]
@@ -176,8 +166,13 @@ def attribute(life: AccountHistory, years: float) -> Attribution:
     """Return the split of the log growth of a whole history, which covers ``years``."""
     terms = split_growth(life)
     mean, error = measure_leverage(life)
-    totals = {name: float(np.sum(terms[name])) for name in ("growth", *TERMS)}
-    return Attribution(**totals, timing_error=error, leverage_held=mean, years=years)
+    return Attribution(
+        growth=float(np.sum(terms["growth"])),
+        amounts={name: float(np.sum(terms[name])) for name in TERMS},
+        timing_error=error,
+        leverage_held=mean,
+        years=years,
+    )
 
 
 @checked_only("life", "time")

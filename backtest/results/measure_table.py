@@ -10,13 +10,13 @@ from typing import Any, NamedTuple, Never, TypeVar
 import numpy as np
 import pandas as pd
 
+from backtest.account.money import GROWTH_TERMS, MONEY_TERMS
 from backtest.core import FloatArray, IntArray, did_you_mean, format_time
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.results import performance
 from backtest.results.luck import effective_observations, probability_of_skill, sharpe_error
 from backtest.results.tally import Tally, flatten_tally
 
-COSTS = ("fees", "slippage", "impact", "funding", "interest")
 OPTION_COSTS = ("options_cost_annual", "options_spread_annual")
 
 
@@ -270,11 +270,7 @@ ABOUT: dict[str, Measure] = {
         "per year", -1, "traded notional over mean equity", "core", Accounts.find_turnover,
     ),
     "price_pnl": Measure(MONEY, 1, "profit of price moves, before any cost"),
-    "fees": Measure(MONEY, -1, "trading fees paid", "core"),
-    "slippage": Measure(MONEY, -1, "paid by fills worse than the open", "core"),
-    "impact": Measure(MONEY, -1, "paid by fills worsened through their own size", "core"),
-    "funding": Measure(MONEY, -1, "funding paid less received", "core"),
-    "interest": Measure(MONEY, -1, "interest paid less earned", "core"),
+    **{x.name: Measure(MONEY, -1, x.measure, "core") for x in MONEY_TERMS if x.is_cost},
     "liquidations": Measure(COUNT, -1, "times that a price triggered a liquidation", "core"),
     "liquidation_loss": Measure(MONEY, -1, "what liquidations cost beyond the price move"),
     "bad_debt": Measure(MONEY, -1, "losses beyond what backed the position, borne by the venue"),
@@ -388,8 +384,7 @@ def find_cost_rates(tally: Tally, span: RunSpan) -> dict[str, float]:
     """Return costs per year as fractions of mean equity, by name; NaN if there never was any."""
     mean = tally.equity / tally.bars
     scale = mean if mean > 0.0 else math.nan
-    names = (*COSTS, "liquidation_loss")
-    return {name: getattr(tally.money, name) / scale / span.years for name in names}
+    return {name: getattr(tally.money, name) / scale / span.years for name in GROWTH_TERMS}
 
 
 def annualize_ratios(mean: FloatArray, deviation: FloatArray, periods: float) -> FloatArray:

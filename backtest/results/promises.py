@@ -13,8 +13,7 @@ import numpy as np
 import pandas as pd
 
 from backtest import core
-from backtest.account import ledger
-from backtest.account.pool_liquidation import CAUSED
+from backtest.account.events import Event
 from backtest.market import count_bars_per_year
 from backtest.policies import Policy, Promise
 from backtest.results import tables
@@ -137,13 +136,13 @@ def count_liquidations(run: Any) -> core.FloatArray:
     A failure of the cross pool closes several positions at once.
     """
     entries = run.entries
-    owner, kind = entries[:, tables.OWNER].astype(np.int64), entries[:, 1]
-    is_caused = kind == CAUSED  # each failure of a pool of several begins with its causes
+    owner, kind = entries["owner"], entries["kind"]
+    is_caused = kind == Event.CAUSED  # each failure of a pool of several begins with its causes
     is_next = np.append(False, is_caused[:-1] & (np.diff(owner) > 0))
     are_isolated = np.append(run.are_isolated, np.zeros(max(owner, default=0) + 1, np.bool_))
     is_alone = run.has_one_position | are_isolated[owner]
-    is_hit = (is_caused & ~is_next) | ((kind == ledger.LIQUIDATED) & is_alone)
-    rows = entries[is_hit, 0].astype(np.int64) - run.span.first
+    is_hit = (is_caused & ~is_next) | ((kind == Event.LIQUIDATED) & is_alone)
+    rows = entries["bar"][is_hit] - run.span.first
     return np.bincount(rows, minlength=len(run.time)).astype(np.float64)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import namedtuple
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
+
+from backtest.account.money import OPTION_TERMS, POSITION_TERMS, TERMS
 
 if TYPE_CHECKING:
     from backtest.core import FloatArray
@@ -14,42 +17,33 @@ if TYPE_CHECKING:
     from backtest.results.tally import Tally
 
 
-class AccountFields(NamedTuple):
-    """The account at each close, arrays of shape (n_bars,)."""
+OF_ACCOUNT = ("equity", "cash", "reserve", "unit", "overlay")
+OF_POSITION = ("quantity", "entry", "margin", "target")
+"""What a record has before the terms of money."""
 
-    equity: FloatArray
-    cash: FloatArray
-    reserve: FloatArray
-    unit: FloatArray
-    overlay: FloatArray
-    price_pnl: FloatArray
-    fees: FloatArray
-    slippage: FloatArray
-    impact: FloatArray
-    funding: FloatArray
-    interest: FloatArray
-    liquidation_loss: FloatArray
-    flows: FloatArray
-    top_up: FloatArray
-    bad_debt: FloatArray
-    collateral_pnl: FloatArray
-    conversion: FloatArray
+if TYPE_CHECKING:
 
+    class Fields(tuple[FloatArray, ...]):
+        _fields: tuple[str, ...]
 
-class PositionFields(NamedTuple):
-    """The positions at each close, arrays of shape (n_bars, n)."""
+        def __new__(cls, *arrays: FloatArray, **named: FloatArray) -> Self: ...
+        def __getattr__(self, name: str) -> FloatArray: ...
+        def _asdict(self) -> dict[str, FloatArray]: ...
+        def _replace(self, **named: FloatArray) -> Self: ...
 
-    quantity: FloatArray
-    entry: FloatArray
-    margin: FloatArray
-    target: FloatArray
-    price_pnl: FloatArray
-    fees: FloatArray
-    slippage: FloatArray
-    impact: FloatArray
-    funding: FloatArray
-    liquidation_loss: FloatArray
-    bad_debt: FloatArray
+    class AccountFields(Fields): ...
+
+    class PositionFields(Fields): ...
+
+    class OptionFields(Fields): ...
+
+else:
+    AccountFields = namedtuple("AccountFields", (*OF_ACCOUNT, *TERMS, "top_up"))
+    AccountFields.__doc__ = "The account at each close, arrays of shape (n_bars,)."
+    PositionFields = namedtuple("PositionFields", (*OF_POSITION, *POSITION_TERMS))
+    PositionFields.__doc__ = "The positions at each close, arrays of shape (n_bars, n)."
+    OptionFields = namedtuple("OptionFields", ("quantity", "value", *OPTION_TERMS))
+    OptionFields.__doc__ = "The options at each close, arrays of shape (n_bars, K), or of no width."
 
 
 class HeldAtCloses(NamedTuple):
@@ -91,17 +85,6 @@ class Closes(NamedTuple):
     failure: FloatArray
 
 
-class OptionFields(NamedTuple):
-    """The options at each close, arrays of shape (n_bars, K), of no width without any."""
-
-    quantity: FloatArray
-    value: FloatArray
-    price_pnl: FloatArray
-    fees: FloatArray
-    slippage: FloatArray
-    liquidation_loss: FloatArray
-
-
 class Record(NamedTuple):
     account: AccountFields
     positions: PositionFields
@@ -135,16 +118,28 @@ class Record(NamedTuple):
         return Record(*map(take, self))
 
 
-def new_record(n_bars: int, n: int, n_options: int = 0) -> Record:
-    """Return a record of zeros; the money of the only position is the account's, but bad debt."""
-    account = AccountFields(*np.zeros((len(AccountFields._fields), n_bars)))
-    positions = PositionFields(*np.zeros((len(PositionFields._fields), n_bars, n)))
+class TermRows(NamedTuple):
+    """The terms of a record as rows: (terms, n_bars), and of positions (terms, n_bars, n)."""
+
+    account: FloatArray
+    positions: FloatArray
+
+
+def new_record(n_bars: int, n: int, n_options: int = 0) -> tuple[Record, TermRows]:
+    """Return a record of zeros, and its terms as rows.
+
+    The money of the only position is the account's, but bad debt.
+    """
+    of_account = np.zeros((len(AccountFields._fields), n_bars))
+    of_positions = np.zeros((len(PositionFields._fields), n_bars, n))
+    account, positions = AccountFields(*of_account), PositionFields(*of_positions)
     if n == 1 and n_options == 0:
         own = account._asdict()
         both = {name: own[name][:, None] for name in PositionFields._fields if name in own}
         positions = positions._replace(**{**both, "bad_debt": positions.bad_debt})
     options = OptionFields(*np.zeros((len(OptionFields._fields), n_bars, n_options)))
-    return Record(account, positions, options=options)
+    rows = TermRows(of_account[len(OF_ACCOUNT) :], of_positions[len(OF_POSITION) :])
+    return Record(account, positions, options=options), rows
 
 
 def new_closes(n_bars: int, n: int) -> Closes:

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 
 from backtest import core
 from backtest.account import Account, AccountState
-from backtest.account.ledger import FILL
-from backtest.account.records import WIDTH
+from backtest.account.events import ENTRY, FORCED, Entries, Event
+from backtest.account.money import Wallet
 from backtest.core.saved_result import MANIFEST
 from backtest.account import no_options, read_traded
 from backtest.results.manifest import NOT_IN_ID
@@ -24,8 +24,7 @@ from backtest.results.record import AccountFields, Closes, OptionFields, Positio
 from backtest.results.run_data import Before, Quotes, RunOptions
 from backtest.results.run_options import list_held
 from backtest.results.run_record import RunRecord, measure_spread
-from backtest.results.tables import FORCED, attribute_money, attribution_table, is_inverse, sum_contracts, value_of
-from backtest.results.tables import KINDS as KINDS_OF_EVENTS
+from backtest.results.tables import attribute_money, attribution_table, is_inverse, sum_contracts, value_of
 from backtest.results.trades import RollSplit, Trades, list_limit_orders, list_run_trades, tabulate_fills, tabulate_rolls
 from backtest.market import Market, find_coin
 from backtest.results.attribution import AccountHistory, Attribution, Period, attribute, attribute_by, find_periods, read_account_history
@@ -68,7 +67,7 @@ class Result(RunRecord, core.SavedResult):
     positions : DataFrame
         One row per bar and instrument.
     events : DataFrame
-        The ledger; see :func:`backtest.results.tables.KINDS`.
+        The log; see :data:`backtest.account.events.ENTRY`.
     returns : Series
         Simple returns of the unit value per sampling period.
     manifest : mapping
@@ -202,14 +201,13 @@ class Result(RunRecord, core.SavedResult):
         first = value_of(self.venue, self.before.mark[:1])
         late = None
         if self.account.fill == "next_close":
-            late = sum_contracts(self.entries, (FILL,), self.span.first, len(self.time))
-        forced = tuple(kind for kind, name in KINDS_OF_EVENTS.items() if name in FORCED)
+            late = sum_contracts(self.entries, (Event.FILL,), self.span.first, len(self.time))
         own = self.record.of_one()
         return read_account_history(
             own,
             value_of(self.venue, self.mark),
             self.signal,
-            sum_contracts(self.entries, forced, self.span.first, len(self.time)),
+            sum_contracts(self.entries, FORCED, self.span.first, len(self.time)),
             first_value=float(first[0]),
             first_signal=float(self.before.signal[0]),
             ruin=ruin,
@@ -296,8 +294,7 @@ class Result(RunRecord, core.SavedResult):
             table[EQUAL_RISK] = constant.unit
         core.write_parquet(table, folder / BARS)
         core.write_parquet(pd.DataFrame(list_positions(self)), folder / POSITIONS)
-        columns = [f"column_{k}" for k in range(WIDTH)]
-        core.write_parquet(pd.DataFrame(self.entries, columns=columns), folder / EVENTS)
+        core.write_parquet(pd.DataFrame(self.entries), folder / EVENTS)
         leverage = {} if constant is None else {EQUAL_RISK: constant.leverage}
         core.write_json_file(pack_state(self) | leverage, folder / STATE)
         core.write_json_file(self._list_stored(), folder / METRICS)
@@ -347,7 +344,7 @@ class Result(RunRecord, core.SavedResult):
                 PositionFields(*gather(wide, names, PositionFields._fields)),
                 Closes(*closes, *gather(wide, names, BY_POSITION)),
             ),
-            entries=pq.read_table(folder / EVENTS).to_pandas().to_numpy(dtype=np.float64),
+            entries=read_entries(folder / EVENTS),
             quotes=Quotes(*quotes),
             asset_marks=bars[[f"price of {x.name}" for x in account.collateral]].to_numpy(
                 np.float64
@@ -568,7 +565,17 @@ def read_options(stored: Mapping[str, Any], wide: pd.DataFrame) -> RunOptions:
     )
 
 
+def read_entries(path: Path) -> Entries:
+    columns = pq.read_table(path).to_pandas()
+    found = np.empty(len(columns), ENTRY)
+    for name in ENTRY.names or ():
+        found[name] = columns[name]
+    return found
+
+
 def read_array(name: str, values: Any) -> Any:
+    if name == "wallet":
+        return Wallet.read(values)
     kind: Any = np.bool_ if name == "are_coin" else np.int64 if name in WHOLE else np.float64
     return np.array(values, dtype=kind)
 

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 import pandas as pd
 
-from backtest.results.option_profit import OptionQuotes, OptionTerms, explain_profit, measure_greeks, multiply
+from backtest.account import AccountBar
+from backtest.account.events import Entries, Event
+from backtest.account.money import OPTION_TERMS, SIGNS, TRADE_COSTS
+from backtest.account.pool_liquidation import OF_COLLATERAL, OF_FLOWS, OF_RULES
 from backtest.results.measure_table import RunSpan
-from backtest.account import AccountBar, ledger
-from backtest.account.pool_liquidation import CAUSED, OF_COLLATERAL, OF_FLOWS, OF_RULES
+from backtest.results.option_profit import OptionQuotes, OptionTerms, explain_profit, measure_greeks, multiply
 from backtest.core import BoolArray, FloatArray, IntArray, ParameterError, repr_plain, utc_index
 from backtest.results import tables
 from backtest.results.record import Closes, HeldAtCloses, new_closes
@@ -348,21 +350,21 @@ ROUNDING = 1e-9
 """Share of a fall that is rounding, and counts as none."""
 
 
-def share_causes(run: RunData) -> FloatArray:
+def share_causes(run: RunData) -> Entries:
     """Return the entries of a run with the share of each cause in place of where it stands.
 
     Those that have none and gained nothing are left out.
     """
     entries, size = np.array(run.entries), len(run.names) + 3
-    rows = np.flatnonzero(entries[:, 1] == CAUSED).reshape(-1, size)
-    for own in rows:
-        stood = find_stands(run, int(entries[own[0], 0]) - run.span.first)
-        falls = entries[own, 2] - stood
+    is_cause, stands = entries["kind"] == Event.CAUSED, entries["value"]
+    for own in np.flatnonzero(is_cause).reshape(-1, size):
+        stood = find_stands(run, int(entries["bar"][own[0]]) - run.span.first)
+        falls = stands[own] - stood
         falls[-1] = -falls[-1] - falls[:-1].sum()  # D falls, and rules take what is left over
         falls = np.maximum(falls, 0.0)
         shares = falls / falls.sum() if falls.sum() > 0.0 else np.eye(size)[-1]
-        entries[own, 2] = np.where(shares > ROUNDING, shares, 0.0)
-    is_none = (entries[:, 1] == CAUSED) & (entries[:, 2] == 0.0) & ~(entries[:, 4] > 0.0)
+        stands[own] = np.where(shares > ROUNDING, shares, 0.0)
+    is_none = is_cause & (stands == 0.0) & ~(entries["amount"] > 0.0)
     return np.asarray(entries[~is_none])
 
 
@@ -387,11 +389,10 @@ def sum_gains(run: RunData, rows: slice) -> FloatArray:
     """Return what each cause gained in some bars, of shape (n + 3,); of rules it is not known."""
     n, found = len(run.names), np.zeros(len(run.names) + 3)
     held, account = run.record.take(rows).positions, run.record.take(rows).account
-    costs = held.fees + held.slippage + held.impact + held.funding + held.liquidation_loss
-    gains = held.price_pnl - costs
+    gains = held.price_pnl - sum(getattr(held, name) for name in TRADE_COSTS)
     if run.options is not None:
         own = run.options.record
-        net = own.price_pnl - own.fees - own.slippage - own.liquidation_loss
+        net: Any = sum(SIGNS[name] * getattr(own, name) for name in OPTION_TERMS)
         gains = gains + run.options.sum_by_underlying(net[rows], n)
     found[:n] = np.where(run.are_isolated, 0.0, gains.sum(axis=0))
     found[n + OF_COLLATERAL] = (account.collateral_pnl - account.conversion).sum()
@@ -400,26 +401,25 @@ def sum_gains(run: RunData, rows: slice) -> FloatArray:
 
 
 def contagion_table(
-    time: IntArray, names: Sequence[str], entries: FloatArray, first: int
+    time: IntArray, names: Sequence[str], entries: Entries, first: int
 ) -> pd.DataFrame:
     labels = np.array([*names, "collateral", "flows", "rules"], dtype=object)
-    is_cause = entries[:, 1] == CAUSED
+    is_cause, owner, amount = entries["kind"] == Event.CAUSED, entries["owner"], entries["amount"]
     begins = is_cause & ~np.concatenate(([False], is_cause[:-1]))
-    falls = np.concatenate(([False], np.diff(entries[:, 8]) <= 0.0)) & is_cause
+    falls = np.concatenate(([False], np.diff(owner) <= 0)) & is_cause
     numbers = np.cumsum(begins | falls)
-    pairs = numbers * len(labels) + entries[:, 8]
-    is_closed = np.isin(pairs, pairs[entries[:, 1] == ledger.LIQUIDATED])
-    gained = np.where(is_closed, np.maximum(entries[:, 4], 0.0), 0.0)
-    is_shown = is_cause & ((entries[:, 2] > 0.0) | (gained > 0.0))
+    pairs = numbers * len(labels) + owner
+    is_closed = np.isin(pairs, pairs[entries["kind"] == Event.LIQUIDATED])
+    gained = np.where(is_closed, np.maximum(amount, 0.0), 0.0)
+    is_shown = is_cause & ((entries["value"] > 0.0) | (gained > 0.0))
     chosen, hits = entries[is_shown], numbers[is_shown]
-    bar = chosen[:, 0].astype(np.int64) - first
     return pd.DataFrame(
         {
             "liquidation": hits,
-            "time": utc_index(time[bar]),
-            "cause": labels[chosen[:, 8].astype(np.int64)],
-            "share": chosen[:, 2],
-            "quantity": chosen[:, 3],
+            "time": utc_index(time[chosen["bar"] - first]),
+            "cause": labels[chosen["owner"]],
+            "share": chosen["value"],
+            "quantity": chosen["quantity"],
             "profit": gained[is_shown],
         }
     )

@@ -9,12 +9,13 @@ from typing import Literal, TypeAlias
 import numpy as np
 import pandas as pd
 
+from backtest.account.money import POSITION_TERMS, TRADE_COSTS
 from backtest.core import FloatArray, format_money, utc_index
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.results.run_data import RunData, RunOptions
-from backtest.results.tables import OWN, divide_by_equity
 from backtest.results.attribution import Period, find_periods
 from backtest.results.option_profit import weigh_gamma
+from backtest.results.tables import divide_by_equity
 from backtest.results.measure_table import OPTION_COSTS
 from backtest.results.option_profit import EXPLAINED
 from backtest.margin import ScenarioMargin
@@ -43,7 +44,6 @@ MONEY = ("options", "hedge", "profit", "theory", "error")
 COLUMNS = (
     *MONEY, "deviation", "expected_deviation", "volatility", "implied_volatility", "costs", "bars",
 )  # fmt: skip
-PAID = ("fees", "slippage", "impact", "funding", "liquidation_loss")
 
 
 def tabulate_hedging(run: RunData, options: RunOptions | None, by: HedgeSplit) -> pd.DataFrame:
@@ -89,7 +89,7 @@ def follow_hedges(
             "expected_deviation": variance * math.sqrt(0.5 * float((weight**2).sum())),
             "volatility": math.sqrt(variance),
             "implied_volatility": math.sqrt(mean),
-            "costs": sum(float(run.of_positions(each)[:, i].sum()) for each in PAID),
+            "costs": sum(float(run.of_positions(each)[:, i].sum()) for each in TRADE_COSTS),
             "bars": n,
         }
     return moneys, rows
@@ -163,7 +163,7 @@ def list_held(run: RunData) -> tuple[tuple[str, ...], dict[str, FloatArray]]:
         return run.names, held
     own: dict[str, FloatArray] = options.record._asdict()
     nothing = np.zeros_like(options.opened)
-    joined = {name: np.hstack((held[name], own.get(name, nothing))) for name in OWN}
+    joined = {name: np.hstack((held[name], own.get(name, nothing))) for name in POSITION_TERMS}
     return (*run.names, *options.names), joined
 
 

@@ -13,12 +13,11 @@ import numpy as np
 import pandas as pd
 
 from backtest import core
+from backtest.account.events import ENTRY, Event
+from backtest.account.money import SIGNS, TERMS
 from backtest.results.attribution import PHASES, find_phase, sum_by_phase
 from backtest.results.measure_table import Measures, Samples, measure_run
 from backtest.results.performance import average_covariances, diversification_ratio, risk_shares, sample_moves, sampled_returns
-from backtest.account import ledger
-from backtest.account.pool_liquidation import CAUSED
-from backtest.account.records import SIGNS, TERMS, WIDTH
 from backtest.core.units import DAY, TOLERANCE
 from backtest.results import run_options, tables
 from backtest.results.promises import count_liquidations, judge_promises
@@ -363,7 +362,7 @@ class RunRecord(RunData):
         position in profit had gained since its entry, else 0. Empty if the account has one
         position, which nothing else can bring down.
         """
-        entries = np.empty((0, WIDTH)) if self.has_one_position else np.asarray(self.entries)
+        entries = np.empty(0, ENTRY) if self.has_one_position else np.asarray(self.entries)
         return contagion_table(self.time, self.names, entries, self.span.first)
 
     @core.checked
@@ -552,32 +551,28 @@ def follow_market(result: RunRecord) -> tuple[str, str, core.FloatArray]:
 
 
 def tabulate_events(run: RunData) -> pd.DataFrame:
-    entries = run.entries[run.entries[:, 1] != CAUSED]
-    kinds = entries[:, 1].astype(np.int64)
-    is_trade, is_loss = np.isin(kinds, tables.TRADES), kinds == ledger.LIQUIDATED
-    parts = [(np.arange(len(entries)), np.array([tables.KINDS[each] for each in kinds], object), 4)]
-    for name, chosen, column in (
-        ("fee", is_trade, 5),
-        ("slippage", is_trade, 6),
-        ("impact", is_trade, 7),
-        ("liquidation_loss", is_loss, 5),
-    ):
-        own = np.flatnonzero(chosen & (entries[:, column] != 0.0))
-        parts.append((own, np.full(len(own), name, dtype=object), column))
+    entries = run.entries[run.entries["kind"] != Event.CAUSED]
+    kinds = entries["kind"]
+    of_kinds = np.array([Event(each).kind.name for each in kinds.tolist()], dtype=object)
+    parts = [(np.arange(len(entries)), of_kinds, entries["amount"])]
+    for name, of in tables.COSTS.items():
+        paid = entries["fee" if name == "liquidation_loss" else name]
+        own = np.flatnonzero(np.isin(kinds, of) & (paid != 0.0))
+        parts.append((own, np.full(len(own), name, dtype=object), paid[own]))
     rows = np.concatenate([own for own, _, _ in parts])
     order = np.argsort(rows, kind="stable")
-    rows, amounts = rows[order], np.concatenate([entries[own, k] for own, _, k in parts])
+    rows, amounts = rows[order], np.concatenate([paid for _, _, paid in parts])
     assets = [each.name for each in run.account.collateral]
     labels = tables.label_owners(run.names, assets, run.options.named if run.options else None)
-    who: Any = labels[entries[rows, tables.OWNER].astype(np.int64)]
+    who: Any = labels[entries["owner"][rows]]
     names: Any = np.concatenate([name for _, name, _ in parts])[order]
     return pd.DataFrame(
         {
-            "time": core.utc_index(run.time[entries[rows, 0].astype(np.int64) - run.span.first]),
-            "kind": pd.Categorical(names, categories=[*tables.ORDER]),
+            "time": core.utc_index(run.time[entries["bar"][rows] - run.span.first]),
+            "kind": pd.Categorical(names, categories=[*tables.NAMES]),
             "instrument": pd.Categorical(who, categories=[*dict.fromkeys(labels)]),
             "price": tables.find_prices(entries, run.list_venues())[rows],
-            "quantity": entries[rows, 3],
+            "quantity": entries["quantity"][rows],
             "amount": amounts[order],
         }
     )

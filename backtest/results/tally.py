@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
 import numpy as np
 
-from backtest.account import Ledger
+from backtest.account.money import COUNTED, Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,10 +82,7 @@ FIELDS = (*Tally._fields[:MONEY], *Ledger._fields)
 N_TALLY = len(FIELDS)
 TRADED = FIELDS.index("traded")
 COUNTS = frozenset(
-    name
-    for record in (Tally, Ledger)
-    for name, kind in get_type_hints(record).items()
-    if kind is int
+    name for name, kind in {**get_type_hints(Tally), **COUNTED}.items() if kind is int
 )
 
 

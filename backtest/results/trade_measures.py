@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from backtest.core import BoolArray, FloatArray, IntArray
 
 FLAT = 1e-10
@@ -78,13 +80,14 @@ TradeView: TypeAlias = Literal["trip", "fifo"]
 
 
 class Fills(NamedTuple):
-    """Fills of one instrument, arrays of shape (n_fills,), and the funding between them."""
+    """Fills of one instrument, arrays of shape (n_fills,), and the funding between them.
+
+    ``costs`` are those of :data:`backtest.account.money.FILL_COSTS`, by name.
+    """
 
     turns: Turns
     value: FloatArray
-    fees: FloatArray
-    slippage: FloatArray
-    impact: FloatArray
+    costs: Mapping[str, FloatArray]
     loss: FloatArray
     funding: FloatArray
     rate: FloatArray
@@ -98,9 +101,7 @@ class TradeRows(NamedTuple):
     entry_value: FloatArray
     exit_value: FloatArray
     gain: FloatArray
-    fees: FloatArray
-    slippage: FloatArray
-    impact: FloatArray
+    costs: Mapping[str, FloatArray]
     loss: FloatArray
     funding: FloatArray
 
@@ -137,9 +138,7 @@ def list_trips(fills: Fills) -> TradeRows:
         entry_value=paid / quantity,
         exit_value=received / quantity,
         gain=side * (received - paid),
-        fees=sum_costs(fills.fees),
-        slippage=sum_costs(fills.slippage),
-        impact=sum_costs(fills.impact),
+        costs={name: sum_costs(cost) for name, cost in fills.costs.items()},
         loss=sum_parts(fills.loss, nothing),
         funding=sum_parts(fills.funding, nothing),
     )
@@ -163,9 +162,7 @@ def list_lots(fills: Fills) -> TradeRows:
         entry_value=fills.value[entry],
         exit_value=fills.value[exit_],
         gain=side * contracts * (fills.value[exit_] - fills.value[entry]),
-        fees=share(fills.fees),
-        slippage=share(fills.slippage),
-        impact=share(fills.impact),
+        costs={name: share(cost) for name, cost in fills.costs.items()},
         loss=fills.loss[exit_] * part_out,
         funding=contracts * (total[exit_] - total[entry]),
     )

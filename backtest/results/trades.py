@@ -11,9 +11,16 @@ import numpy as np
 import pandas as pd
 
 from backtest import core
-from backtest.account import ledger
-from backtest.account import records as r
-from backtest.account.pool_liquidation import CAUSED
+from backtest.account.events import (
+    ENDINGS,
+    ENTRY,
+    STOPS,
+    TRADED,
+    TRADES,
+    Entries,
+    Event,
+)
+from backtest.account.money import FILL_COSTS, MONEY_TERMS, SIGNS
 from backtest.results import tables
 from backtest.options.option_inputs import SCHEDULED, TOTAL
 from backtest.results.run_options import GREEKS, measure_equity
@@ -92,8 +99,6 @@ def describe_limit_orders(orders: pd.DataFrame) -> str:
 
 # ------------------------------------------------------------------------------------------- fills
 
-CHANGES = (*tables.TRADES, ledger.LIQUIDATED, ledger.RUINED, r.CONVERTED)
-
 
 def tabulate_fills(run: RunRecord) -> pd.DataFrame:
     """Return the fills of a run, a row for each change of a position or of the collateral.
@@ -102,21 +107,20 @@ def tabulate_fills(run: RunRecord) -> pd.DataFrame:
     two before it for stops and liquidations inside. ``step`` is the step of the bar. ``price`` has
     slippage and impact, ``reference`` has not. The ``fee`` of a liquidation is all that it cost.
     """
-    own = run.entries[run.entries[:, 1] != CAUSED]
-    kinds, quantity, venues = own[:, 1].astype(np.int64), own[:, 3], run.list_venues()
+    own = run.entries[run.entries["kind"] != Event.CAUSED]
+    kinds, quantity, venues = own["kind"], own["quantity"], run.list_venues()
     assets = [each.name for each in run.account.collateral]
     labels = tables.label_owners(run.names, assets, run.options.named if run.options else None)
-    names = labels[own[:, tables.OWNER].astype(np.int64)]
-    is_debt, is_trade = kinds == ledger.BAD_DEBT, np.isin(kinds, tables.TRADES)
+    names = labels[own["owner"]]
+    is_debt, is_trade = kinds == Event.BAD_DEBT, np.isin(kinds, TRADES)
     price, unworsened = tables.find_prices(own, venues), own.copy()
-    worsened = np.where(is_trade, own[:, 6] + own[:, 7], 0.0)
-    unworsened[:, 2] -= worsened / np.where(quantity != 0.0, quantity, 1.0)
+    worsened = np.where(is_trade, own["slippage"] + own["impact"], 0.0)
+    unworsened["value"] -= worsened / np.where(quantity != 0.0, quantity, 1.0)
     reference = np.where(worsened != 0.0, tables.find_prices(unworsened, venues), price)
     for asset in run.account.collateral:
-        rows = (kinds == r.CONVERTED) & (names == asset.name)
+        rows = (kinds == Event.CONVERTED) & (names == asset.name)
         reference[rows] /= 1.0 - asset.slippage if asset.slippage < 1.0 else 1.0
-    fee = np.where(is_trade | (kinds == ledger.LIQUIDATED), own[:, 5], 0.0)
-    steps = own[:, tables.STEP].astype(np.int64)
+    fee = np.where(is_trade | (kinds == Event.LIQUIDATED), own["fee"], 0.0)
     stamps = place_entries(run, own, names)
     table = pd.DataFrame(
         {
@@ -125,18 +129,18 @@ def tabulate_fills(run: RunRecord) -> pd.DataFrame:
             "quantity": np.where(is_debt, 0.0, quantity),
             "price": price,
             "reference": reference,
-            "fee": np.where(is_debt, -own[:, 4], fee),
+            "fee": np.where(is_debt, -own["amount"], fee),
             "fee_currency": run.manifest["data"].get("currency") or "",
             "kind": [name_fill(run, *each) for each in zip(kinds.tolist(), names, strict=True)],
-            "step": steps,
+            "step": own["step"],
         }
     )
-    is_fill = is_debt | (np.isin(kinds, CHANGES) & (quantity != 0.0))
+    is_fill = is_debt | (np.isin(kinds, (*TRADED, Event.CONVERTED)) & (quantity != 0.0))
     found: pd.DataFrame = table[is_fill].reset_index(drop=True)
     return found
 
 
-def place_entries(run: RunRecord, entries: FloatArray, names: npt.NDArray[np.object_]) -> IntArray:
+def place_entries(run: RunRecord, entries: Entries, names: npt.NDArray[np.object_]) -> IntArray:
     """Return the times of entries, ns: as :func:`tabulate_fills` says, inside at a settlement."""
     settled, opens, interval = find_settlements(run), run.time.tolist(), run.interval
     expiries: dict[str, int] = {}
@@ -145,19 +149,19 @@ def place_entries(run: RunRecord, entries: FloatArray, names: npt.NDArray[np.obj
         expiries = dict(zip(run.options.names, stamps, strict=True))
     paid: dict[tuple[str, int, int], int] = defaultdict(int)
     found, last, stamp = [], -1, 0
-    rows = entries[:, [0, 1, tables.STEP]].astype(np.int64).tolist()
+    rows = entries[["bar", "kind", "step"]].tolist()
     for (bar, kind, step), name in zip(rows, names, strict=True):
         opened = opens[bar - run.span.first]
         stamp = stamp if bar == last else opened
         last = bar
-        if kind == ledger.FUNDING:
+        if kind == Event.FUNDING:
             known = [
                 at for at, is_open in settled.get((name, opened), []) if is_open == (step == 2)
             ]
             k = paid[name, bar, step]
             paid[name, bar, step] = k + 1
             stamp = known[k] if k < len(known) else opened
-        elif kind == r.EXPIRED:
+        elif kind == Event.EXPIRED:
             stamp = expiries.get(name, opened)
         inside = max(stamp, opened) if step == 6 else opened + interval - (2 if step == 7 else 1)
         found.append(opened if step < 6 else inside)
@@ -180,21 +184,18 @@ def find_settlements(run: RunRecord) -> Settlements:
 
 def name_fill(run: RunRecord, kind: int, name: str) -> str:
     venue = run.venues.get(name)
-    if kind == ledger.LIQUIDATED:
+    if kind == Event.LIQUIDATED:
         modes = {each.liquidation.mode for each in ([venue] if venue else run.list_venues())}
         return "takeover" if modes == {"takeover"} else "liquidation"
-    if kind == r.DELISTED:
+    if kind == Event.DELISTED:
         return "expiry" if venue is not None and venue.contract.expires is not None else "delisting"
-    if kind in ledger.STOP_KINDS:
-        return "stop"
-    return "order" if kind == ledger.FILL else tables.KINDS[kind]
+    return "stop" if kind in STOPS else ENDINGS.get(Event(kind)) or Event(kind).kind.name
 
 
 # ---------------------------------------------------------------------------------- fills by trade
 
 CARRIED, OPEN = -1, -2
 """Kinds of the fills before the first, of what an earlier run held, and after the last."""
-TRADED = (*tables.TRADES, ledger.LIQUIDATED, ledger.RUINED)
 
 
 class Holding(NamedTuple):
@@ -246,59 +247,55 @@ class InstrumentFills(NamedTuple):
     fills: Fills
 
 
-def read_entries(run: RunRecord) -> FloatArray:
+def read_entries(run: RunRecord) -> Entries:
     """Return the entries of the ledger with bars counted from 0."""
     entries = run.entries.copy()
-    entries[:, 0] -= run.span.first
+    entries["bar"] -= run.span.first
     return entries
 
 
-def read_fills(run: RunRecord, entries: FloatArray, held: Holding) -> InstrumentFills:
-    own = entries[:, tables.OWNER] == held.owner
-    is_fill = own & np.isin(entries[:, 1], TRADED) & (entries[:, 3] != 0.0)
-    carry = (ledger.FUNDING, ledger.INTEREST)
-    rows, paid = np.flatnonzero(is_fill), np.flatnonzero(own & np.isin(entries[:, 1], carry))
+def read_fills(run: RunRecord, entries: Entries, held: Holding) -> InstrumentFills:
+    own = entries[entries["owner"] == held.owner]
+    is_fill = np.isin(own["kind"], TRADED) & (own["quantity"] != 0.0)
+    is_paid = np.isin(own["kind"], (Event.FUNDING, Event.INTEREST))
+    rows, paid = np.flatnonzero(is_fill), np.flatnonzero(is_paid)
+    fills, payments = own[rows], own[paid]
     quantity, last = held.quantity, run.record.n_bars - 1
-    in_first = rows[entries[rows, 0] == 0.0]
-    carried = float(quantity[0] - entries[in_first, 3].sum())
-    if abs(carried) <= 1e-9 * max(abs(float(quantity[0])), *np.abs(entries[in_first, 3]), 0.0):
+    in_first = fills["quantity"][fills["bar"] == 0]
+    carried = float(quantity[0] - in_first.sum())
+    if abs(carried) <= 1e-9 * max(abs(float(quantity[0])), *np.abs(in_first), 0.0):
         carried = 0.0
-    parts = [entries[rows]]
+    parts = [fills]
     if carried != 0.0:
         parts.insert(0, make_entry(0, CARRIED, held.before, carried))
     if quantity[last] != 0.0:
         parts.append(make_entry(last, OPEN, held.value[last], -float(quantity[last])))
     taken = np.concatenate(parts)
     place = np.searchsorted(rows, paid) + (carried != 0.0)
-    n, rate = len(taken), entries[paid, 4] / np.abs(entries[paid, 3])
-    is_loss = taken[:, 1] == ledger.LIQUIDATED
-    fills = Fills(
-        turns=split_trades(taken[:, 3]),
-        value=taken[:, 2],
-        fees=np.where(is_loss, 0.0, taken[:, 5]),
-        slippage=taken[:, 6],
-        impact=taken[:, 7],
-        loss=np.where(is_loss, taken[:, 5], 0.0),
-        funding=np.bincount(place, entries[paid, 4], n).astype(np.float64),
+    n, rate = len(taken), payments["amount"] / np.abs(payments["quantity"])
+    is_loss = taken["kind"] == Event.LIQUIDATED
+    found = Fills(
+        turns=split_trades(taken["quantity"]),
+        value=taken["value"],
+        costs={name: np.where(is_loss, 0.0, taken[column]) for name, column in FILL_COSTS.items()},
+        loss=np.where(is_loss, taken["fee"], 0.0),
+        funding=np.bincount(place, payments["amount"], n).astype(np.float64),
         rate=np.bincount(place, rate, n).astype(np.float64),
     )
-    return InstrumentFills(taken[:, 0].astype(np.int64), taken[:, 1].astype(np.int64), fills)
+    return InstrumentFills(taken["bar"], taken["kind"], found)
 
 
-def make_entry(bar: int, kind: int, value: float, quantity: float) -> FloatArray:
-    entry = np.zeros((1, r.WIDTH))
-    entry[0, :4] = bar, kind, value, quantity
+def make_entry(bar: int, kind: int, value: float, quantity: float) -> Entries:
+    entry = np.zeros(1, ENTRY)
+    entry["bar"], entry["kind"], entry["value"], entry["quantity"] = bar, kind, value, quantity
     return entry
 
 
 # ------------------------------------------------------------------------------------- round trips
 
 Group: TypeAlias = Literal["day", "week", "month", "quarter", "year", "instrument", "side", "ended"]
-ENDINGS = {kind: name for kind, name in tables.KINDS.items() if kind in ledger.STOP_KINDS} | {
-    ledger.FILL: "order", ledger.LIQUIDATED: "liquidation", ledger.RUINED: "ruin",
-    r.DELISTED: "delisting", r.EXPIRED: "expiry", OPEN: "open",
-}  # fmt: skip
-UNALLOCATED = tuple(x.name for x in r.MONEY_TERMS if not x.in_trades and x.name != "flows")
+ENDED: dict[int, str] = {**ENDINGS, OPEN: "open"}
+UNALLOCATED = tuple(x.name for x in MONEY_TERMS if not x.in_trades and x.name != "flows")
 
 
 class Trades(pd.DataFrame):
@@ -313,10 +310,10 @@ class Trades(pd.DataFrame):
     @property
     def unallocated(self) -> pd.Series:
         account, positions = self._run.record.account, self._run.record.positions
-        found = {name: r.SIGNS[name] * float(getattr(account, name).sum()) for name in UNALLOCATED}
+        found = {name: SIGNS[name] * float(getattr(account, name).sum()) for name in UNALLOCATED}
         entries = self._run.entries
-        of_coins = (entries[:, 1] == ledger.INTEREST) & (entries[:, tables.OWNER] >= 0)
-        found["interest"] += float(entries[of_coins, 4].sum())
+        of_coins = (entries["kind"] == Event.INTEREST) & (entries["owner"] >= 0)
+        found["interest"] += float(entries["amount"][of_coins].sum())
         lost = account.liquidation_loss.sum() - positions.liquidation_loss.sum()
         if self._run.options is not None:
             lost -= self._run.options.record.liquidation_loss.sum()
@@ -396,16 +393,16 @@ def tabulate_trades(
 ) -> pd.DataFrame:
     fills, equity = read.fills, run.of_account("equity")
     rows = list_trades(fills, view)
-    costs = rows.fees + rows.slippage + rows.impact + rows.loss + rows.funding
-    price_pnl = rows.gain + rows.slippage + rows.impact
+    costs = sum(rows.costs.values()) + rows.loss + rows.funding
+    price_pnl = rows.gain + rows.costs["slippage"] + rows.costs["impact"]
     profit, entry = price_pnl - costs, find_price(run, held, rows.entry_value)
     first, last, kind = read.bar[rows.entry], read.bar[rows.exit], read.kind[rows.exit]
     stop = last + (kind == OPEN)
-    ended = np.array([ENDINGS[each] for each in kind.tolist()], dtype=object)
+    ended = np.array([ENDED[each] for each in kind.tolist()], dtype=object)
     expires = None if held.place is None else run.venues[held.name].contract.expires
     if expires is not None:
         is_over = run.span.closes[last] + run.interval >= core.to_nanoseconds(expires)
-        ended[(kind == r.DELISTED) & is_over] = "expiry"
+        ended[(kind == Event.DELISTED) & is_over] = "expiry"
     before = np.concatenate(([run.account.capital], equity[:-1]))[first]
     size = np.abs(fills.turns.after[rows.entry] * fills.value[rows.entry])
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -425,9 +422,7 @@ def tabulate_trades(
             "bars": stop - first,
             "peak_leverage": np.where(np.isnan(peaks), at_fill, peaks),
             "price_pnl": price_pnl,
-            "fees": rows.fees,
-            "slippage": rows.slippage,
-            "impact": rows.impact,
+            **rows.costs,
             "liquidation_loss": rows.loss,
             "funding": rows.funding,
             "profit": profit,
@@ -443,8 +438,8 @@ def measure_excursions(
     run: RunRecord, held: Holding, read: InstrumentFills, rows: TradeRows, entry: FloatArray
 ) -> dict[str, FloatArray]:
     """Return the furthest moves of the price over the whole bars of each trade, and at its end."""
-    at_close = np.isin(read.kind, (ledger.RUINED, r.DELISTED, OPEN))
-    late = (read.kind == ledger.FILL) & (run.account.fill == "next_close")
+    at_close = np.isin(read.kind, (Event.RUINED, Event.DELISTED, OPEN))
+    late = (read.kind == Event.FILL) & (run.account.fill == "next_close")
     first = read.bar[rows.entry] + late[rows.entry]
     stop = np.maximum(first, read.bar[rows.exit] + (at_close | late)[rows.exit])
     end, is_long = find_price(run, held, read.fills.value[rows.exit]), rows.side > 0.0
@@ -502,19 +497,19 @@ def list_rolls(run: RunRecord, options: RunOptions) -> list[pd.DataFrame]:
         rows = list_trades(read.fills, "trip")
         premium = rows.side * rows.quantity * rows.entry_value
         proceeds = rows.side * rows.quantity * rows.exit_value
-        fees = rows.fees + rows.loss
+        fees = rows.costs["fees"] + rows.loss
         own = {
             "leg": leg or SCHEDULED,
             "contract": contract,
             "side": np.where(rows.side > 0.0, "long", "short"),
             "opened": core.utc_index(run.time[read.bar[rows.entry]]),
             "closed": core.utc_index(run.time[read.bar[rows.exit]]),
-            "ended": [ENDINGS[kind] for kind in read.kind[rows.exit].tolist()],
+            "ended": [ENDED[kind] for kind in read.kind[rows.exit].tolist()],
             "quantity": rows.quantity,
             "premium": premium,
             "proceeds": proceeds,
             "fees": fees,
-            "spread": rows.slippage,
+            "spread": rows.costs["slippage"],
             "cost": premium - proceeds + fees,
         }
         parts.append(pd.DataFrame(own))

@@ -14,7 +14,8 @@ import pandas as pd
 
 from backtest import account as a
 from backtest import core, engine, results
-from backtest.account.records import CONVERTED_SO_FAR, EQUITY, RESERVE
+from backtest.account.account import STOPS
+from backtest.account.money import COSTS, TRADE_COSTS
 from backtest.core.number_text import Head
 from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.core.units import DAY
@@ -27,14 +28,14 @@ from backtest.risk.paths import PRICES
 from backtest.risk.scenario import Bars, Scenario, ShockBars
 from backtest.venue import Venue, has_spread, pick_cost, scale_cost
 
-NO_STOPS: dict[str, Any] = dict.fromkeys(
-    ("stop_loss", "take_profit", "trailing_stop", "equity_stop", "max_holding")
-)
+NO_STOPS: dict[str, Any] = dict.fromkeys(STOPS)
 FOREVER = 2**62
 """An age that no surface reaches, ns."""
 MULTIPLIERS = ("margin_multiplier", "initial_multiplier", "maintenance_multiplier")
 WARMUP = 20_000
 """Bars of history in front of a scenario, for the columns of policies and for impact."""
+
+PAID = tuple(name for name in COSTS if name in TRADE_COSTS)
 
 
 class StressedAccount:
@@ -109,19 +110,18 @@ class StressedAccount:
                 for name, quantity in zip(self.history, state.held.quantities.tolist(), strict=True)
                 if name in bars
             )
-        kept = float(state.wallet[EQUITY]) - lost
+        kept = float(state.wallet.equity) - lost
         gone = scenario.venue_default * max(kept, 0.0)
-        equity = kept - gone + float(state.wallet[RESERVE])
-        converted = state.wallet[CONVERTED_SO_FAR] - self.result.state.wallet[CONVERTED_SO_FAR]
+        equity = kept - gone + float(state.wallet.reserve)
+        converted = state.wallet.converted_so_far - self.result.state.wallet.converted_so_far
         is_dead = money is not None and money.liquidations > 0
-        costs = ("fees", "slippage", "impact", "funding")
         row = {
             "equity": equity,
             "loss": before - equity,
             "liquidated": is_dead,
             "distance": 0.0 if is_dead else distance,
             "margin_calls": 0 if money is None else money.calls,
-            **{name: float(getattr(money, name, 0.0)) for name in costs},
+            **{name: float(getattr(money, name, 0.0)) for name in PAID},
             "lost_to_adl": lost,
             "lost_to_default": gone,
         }
@@ -211,7 +211,7 @@ def measure_distance(bar: a.AccountBar, t: int) -> float:
     liquidation price has none: the account is liquidated, or held the position no more.
     """
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
-    a.open_bar(bar, t, float(state.wallet[EQUITY]))
+    a.open_bar(bar, t, float(state.wallet.equity))
     least = math.inf
     a.choose_turns(terms, state, quotes, scratch)
     last, mark = quotes.open.copy(), quotes.mark_open.copy()
@@ -369,7 +369,7 @@ class Stress(core.SettingsResult):
     def list_parts(self) -> list[Part]:
         heads = {
             **{name: Head(name, "money", "money")
-               for name in ("loss", "fees", "slippage", "impact", "funding")},
+               for name in ("loss", *PAID)},
             "distance": Head("distance to liquidation", "nearest mark", "chance"),
             "lost_to_adl": Head("lost to deleveraging", "money", "money"),
             "lost_to_default": Head("lost to default", "money", "money"),

@@ -14,6 +14,8 @@ import pandas as pd
 
 from backtest import core, engine, signals
 from backtest.account import Account
+from backtest.account.events import INSIDE
+from backtest.account.money import FILL_COSTS
 from backtest.core.number_text import Head
 from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.engine import AnyPolicy, BacktestFields, Compile, Progress
@@ -325,7 +327,7 @@ def capacity(
             "sharpe": float(metrics["sharpe"]),
             "mean_leverage": float(metrics["mean_leverage"]),
             "impact": rates["impact"],
-            "costs": rates["fees"] + rates["slippage"] + rates["impact"],
+            "costs": sum(rates[name] for name in FILL_COSTS),
             "final_equity": float(metrics["final_equity"]) / capital,
             "ruined": float(metrics["ruined"]),
         }
@@ -372,8 +374,7 @@ def find_half(
 
 WAYS = "path", "worst"
 SHOWN = ("final_equity", "cagr", "max_drawdown", "liquidations")
-FORCED = ("liquidation", "stop", "trailing_stop", "equity_stop", "take_profit")
-"""Kinds of events that act inside a bar."""
+ACTING_INSIDE = tuple(each.kind.name for each in INSIDE)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -508,7 +509,7 @@ def find_parted(runs: Mapping[str, Result]) -> pd.DataFrame:
 def list_forced(result: Result) -> dict[tuple[Any, str], list[tuple[str, str]]]:
     """Return kind and price, to nine digits, of what happened inside bars, by bar and name."""
     found: dict[tuple[Any, str], list[tuple[str, str]]] = {}
-    for row in result.events[result.events["kind"].isin(FORCED)].itertuples():
+    for row in result.events[result.events["kind"].isin(ACTING_INSIDE)].itertuples():
         name = str(getattr(row, "instrument", result.names[0]))
         found.setdefault((row.time, name), []).append((str(row.kind), f"{row.price:.9g}"))
     return found

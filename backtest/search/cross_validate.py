@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from backtest import core
+from backtest.account.money import COSTS
 from backtest.core import as_of
 from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.core.units import DAY, YEAR_DAYS
@@ -26,7 +27,6 @@ from backtest.engine import (
 )
 from backtest.market import Markets
 from backtest.results import annualize_ratios
-from backtest.results.measure_table import COSTS
 from backtest.search import validation as v
 from backtest.search.problem import SearchProblem
 from backtest.search.trials import Journal, find_distinct

@@ -12,7 +12,6 @@ import numpy as np
 
 from backtest import core, engine, policies, signals
 from backtest.account import AccountState, without_flows_before
-from backtest.account.records import EQUITY, UNIT
 from backtest.market import Market, find_clock, read_weights, show_signal
 from backtest.policies import Policy, number_elements, split_name
 from backtest.results import RunSpan, start_tally
@@ -284,7 +283,7 @@ class Panel:
         state = engine.start_account_state(
             setup.inputs, setup.account, self.first, has_overlay=has_overlay
         )
-        tally = start_tally(float(state.wallet[UNIT]), float(state.wallet[EQUITY]), self.first)
+        tally = start_tally(float(state.wallet.unit), float(state.wallet.equity), self.first)
         n, width = len(self.markets), setup.inputs.terms.rules.brackets.floors.shape[1]
         is_same = len({id(each.policy) for each in setup.observed[:n]}) == 1
         shown = setup.observed[:1] + setup.observed[n:] if is_same else setup.observed

@@ -15,7 +15,6 @@ import backtest as bt
 from backtest import account as accounts
 from backtest import strategies
 from backtest._compile import Mirror, code_identity, find_own_functions, make_twin, mirror_modules
-from backtest.account.records import EQUITY
 from backtest.engine import batch, driver
 from backtest.engine.compiler import WITHOUT_OPTIONS, return_always
 from backtest.engine.policies import ask_plain
@@ -374,7 +373,7 @@ def test_a_run_stops_at_the_bar_whose_terms_miss_a_change_of_equity(monkeypatch)
     def live_with_gift(bar, t):
         live(bar, t)
         if t == 1:
-            bar.state.wallet[EQUITY] += 2.0
+            bar.state.wallet.equity += 2.0
 
     monkeypatch.setattr(accounts, "live_bar", live_with_gift)
     up = {"A": (100.0, 110.0, 100.0, 110.0), "B": (100.0, 105.0, 100.0, 105.0)}
@@ -397,7 +396,7 @@ def test_a_wrong_term_of_a_millionth_is_found_in_a_flat_bar(wrong, is_found, mon
     def live_with_gift(bar, t):
         live(bar, t)
         if t == 5:
-            bar.state.wallet[EQUITY] += wrong * 10_000.0
+            bar.state.wallet.equity += wrong * 10_000.0
 
     monkeypatch.setattr(accounts, "live_bar", live_with_gift)
     run = partial(play, *[100.0] * 8, targets=(2.0, 0.0),

@@ -5,7 +5,6 @@ import math
 import numpy as np
 
 import backtest as bt
-from backtest.account.records import PAID_IN
 from backtest.results.ranking import order_sets
 from tests.scenes import (
     FEE,
@@ -300,7 +299,7 @@ def test_a_withdrawal_brings_ruin_no_nearer():
     account = account_of(ruin_at=0.9534, flows=flows)
     kept = play(*bars, last[0], targets=targets, account=account)
     # 300 / 110 contracts lose 300 x 40 / 110 = 109.09: 190.91 of 200 are 95.45 %
-    assert kept.state.wallet[PAID_IN] == is_(200.0)
+    assert kept.state.wallet.paid_in == is_(200.0)
     assert kept.bars["equity"].iloc[-1] == is_(300 - 300 * 40 / 110)
     assert kept.metrics["ruined"] == 0.0
     # 300 x 41 / 110 = 111.82: 188.18 are 94.09 %

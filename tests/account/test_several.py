@@ -83,7 +83,7 @@ def test_one_instrument_is_the_single_run():
     assert type(named) is type(alone)
     assert named.manifest["id"] == alone.manifest["id"]
     assert np.array_equal(named.record.values, alone.record.values, equal_nan=True)
-    assert np.array_equal(named.entries, alone.entries, equal_nan=True)
+    assert named.entries.tobytes() == alone.entries.tobytes()
 
 
 def test_risk_of_two_uncorrelated_positions_of_equal_risk():

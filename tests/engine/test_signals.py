@@ -13,7 +13,7 @@ import pytest
 
 import backtest as bt
 from backtest import Market, PolicyError
-from backtest.results.tables import FORCED
+from backtest.account.events import TRADED
 from backtest.signals import rules as signals
 from backtest.strategies import Constant, VolTarget
 from tests.kit import AT_BINANCE, check_refused, every_nth, live, market_of
@@ -479,7 +479,8 @@ def make_portfolio(result):
     import vectorbt  # noqa: PLC0415 - slow to import
 
     events, index = result.events, result.bars.index
-    trades = events[events["kind"].isin(("fill", *FORCED, "delisted", "expiry"))].set_index("time")
+    kinds = [each.kind.name for each in TRADED]
+    trades = events[events["kind"].isin(kinds)].set_index("time")
     fees = events[events["kind"] == "fee"].set_index("time")["amount"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -9,9 +9,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.account import ledger
-from backtest.results import tables
-from backtest.results.tables import FORCED
+from backtest.account.events import TRADED, Event
 from backtest.results.trade_measures import match_first_in, split_trades
 from backtest.strategies import Constant
 from tests.agreement import run_engine, trust_data
@@ -109,12 +107,12 @@ def check_sums(result: bt.Result) -> set[str]:
     gains = gains - account.interest - sum(getattr(account, name) for name in COSTS)
     start = account.equity[0] - gains[0] - account.flows[0]
     change = account.equity[-1] - start - account.flows.sum()
-    kinds = result.events["kind"].isin(("fill", *FORCED, "delisted", "expiry"))
+    kinds = result.events["kind"].isin([each.kind.name for each in TRADED])
     traded = result.events.loc[kinds, "amount"].abs().sum()
     most = 1e-9 * max(float(traded), float(np.abs(account.equity).max()), abs(start))
     entries = result.entries
-    of_positions = (entries[:, 1] == ledger.INTEREST) & (entries[:, tables.OWNER] >= 0)
-    carried = {"funding": entries[of_positions, 4].sum()}  # what contracts cost a year
+    of_positions = (entries["kind"] == Event.INTEREST) & (entries["owner"] >= 0)
+    carried = {"funding": entries["amount"][of_positions].sum()}  # what contracts cost a year
     for view in ("trip", "fifo"):
         trades = result.trades.lots(view)
         assert trades["profit"].sum() + trades.unallocated.sum() == pytest.approx(change, abs=most)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.account import ledger
+from backtest.account.events import FORCED, Event
 from backtest.engine.batch import run_account
 from backtest.engine.run import finish
 from backtest.engine.run_setup import set_up_run
@@ -66,13 +66,12 @@ class Whole:
 
     def order(self, t: int, i: int) -> float:
         entries = self.outcome.entries
-        is_own = (entries[:, 0] == t) & (entries[:, 1] == ledger.FILL) & (entries[:, 8] == i)
-        return float(sum(entries[is_own, 3].tolist()))
+        own = entries[(entries["bar"] == t) & (entries["owner"] == i)]
+        return float(sum(own["quantity"][own["kind"] == Event.FILL].tolist()))
 
     def list_bars(self) -> list[int]:
-        forced = (*ledger.STOP_KINDS, ledger.LIQUIDATED, ledger.RUINED)
         entries = self.outcome.entries
-        bad = {int(t) for t in entries[np.isin(entries[:, 1], forced), 0]}
+        bad = {int(t) for t in entries["bar"][np.isin(entries["kind"], FORCED)]}
         found = []
         for t in range(2, self.setup.markets.n_bars - 2):
             goes_on = all(not a <= t or t + 2 < b for a, b in self.setup.markets.spans.tolist())

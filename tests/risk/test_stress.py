@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.account.records import CASH
 from backtest.risk.paths import PRICES
 from backtest.risk.scenario import read_days, read_hours, replay_crash
 from backtest.risk.stress import NO_STOPS
@@ -102,7 +101,7 @@ def test_funding_basis_and_margin_by_hand():
     assert table.loc["rate", "funding"] == pytest.approx(0.001 * quantity * last)
     assert table.loc["discount", "loss"] == pytest.approx(0.02 * quantity * last)
     # with 1 % instead of 0.5 % maintenance: (w + q P) = 0.01 q P, w the cash
-    cash = result.state.wallet[CASH]
+    cash = result.state.wallet.cash
     price = -cash / (quantity * 0.99)
     assert table.loc["double", "break_even"] == pytest.approx(price / last - 1.0, rel=1e-9)
 

@@ -15,8 +15,11 @@ import pytest
 
 import backtest as bt
 from backtest import indicators
+from backtest._compile.object_code import Structs
 from backtest.account.balance import sell_collateral
-from backtest.account.records import N_TERMS, EventLog
+from backtest.account.events import ENTRY
+from backtest.account.money import Money, Wallet
+from backtest.account.records import EventLog
 from tests.option_books import FREE, hold
 from tests.scenes import INF, NAN, account_of, bracket, happened, isolated, play, total, venue_of
 
@@ -448,9 +451,9 @@ def conversion(case: dict[str, Any]) -> dict[str, float]:
     terms: Any = SimpleNamespace(
         rules=SimpleNamespace(collateral=tables), conversion_is_pro_rata=False
     )
-    state: Any = SimpleNamespace(held=held, priced=np.ones(1), margin=(), wallet=np.zeros(20))
-    log = EventLog(np.empty((0, 10)), *np.zeros((2, 1), np.int64))
-    bar: Any = SimpleNamespace(terms=terms, state=state, ledger=np.zeros((N_TERMS, 1)), log=log)
+    state: Any = SimpleNamespace(held=held, priced=np.ones(1), margin=(), wallet=Wallet())
+    log = EventLog(np.empty(0, ENTRY), *np.zeros((2, 1), np.int64))
+    bar: Any = SimpleNamespace(terms=terms, state=state, ledger=Structs(Money, 1), log=log)
     sell_collateral(bar, 0, case["deficit"])
     return {"sold": float((sold - held.amounts)[0])}
 

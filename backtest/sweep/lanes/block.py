@@ -10,6 +10,14 @@ import numpy as np
 
 from backtest import _compile, engine
 from backtest.account import Terms, find_line, pick_margin, records
+from backtest.account.money import (
+    ASSETS_SO_FAR,
+    CONVERTED_SO_FAR,
+    EQUITY,
+    GROWTH_TERMS,
+    SINCE_POOL,
+    UNIT,
+)
 from backtest.core import FloatArray, IntArray
 from backtest.engine.driver import CHUNK
 from backtest.engine.loop import DONE, N_SHOWN
@@ -29,7 +37,6 @@ MORE = 1.0 + 1e-6
 """Factor on the equity that the smallest position needs."""
 HAS_ROUNDING = records.FLAGS.index("has_rounding")
 GAINS = ("flows", "top_up", "bad_debt")
-LOSSES = ("fees", "slippage", "impact", "funding", "interest", "liquidation_loss")
 REFUSED = ("has_limits", "rounds_price", "has_auto_margin", "has_profit_share", "has_order_fee")
 
 
@@ -143,7 +150,7 @@ def score_block(
     ends = setup.inputs.clock.ends_sample[setup.first :]
     lanes = start_lanes(block, int(ends.sum()))
     account = lanes.account.reshape(-1, LANES)[:, :count]
-    began = account[records.EQUITY].copy()
+    began = account[EQUITY].copy()
     if not run_block(block, lanes, is_stopped):
         return None
     flat = {name: account[row].copy() for name, row in r.TALLY_ROWS.items()}
@@ -233,14 +240,12 @@ def find_widest(inputs: Any) -> list[float]:
 def begin_account(setup: engine.Setup, widest: Sequence[float]) -> tuple[FloatArray, Terms]:
     terms, one = setup.inputs.terms, np.zeros(r.N_ACCOUNT)
     wallet = engine.start_wallet(setup.account, setup.account.capital, has_overlay=False)
-    one[r.TALLY : r.STATE_ROWS] = start_tally(
-        float(wallet[records.UNIT]), float(wallet[records.EQUITY]), setup.first
-    )
-    one[: r.WALLET_ROWS] = wallet
-    one[records.SINCE_POOL] = setup.first - 1.0 - wallet[records.SINCE_POOL]
-    line = find_line(terms.ruin_at, wallet[records.RESERVE], wallet[records.PAID_IN])
+    one[r.TALLY : r.STATE_ROWS] = start_tally(float(wallet.unit), float(wallet.equity), setup.first)
+    one[: r.WALLET_ROWS] = wallet.numbers
+    one[SINCE_POOL] = setup.first - 1.0 - wallet.since_pool
+    line = find_line(terms.ruin_at, wallet.reserve, wallet.paid_in)
     one[r.LEAST] = find_least(setup.inputs, widest)
-    one[r.LINE] = max(line, one[r.LEAST] - wallet[records.RESERVE], 0.0)
+    one[r.LINE] = max(line, one[r.LEAST] - wallet.reserve, 0.0)
     one[r.KEEP], one[r.IS_LIVE] = 1.0, 1.0
     return one, terms
 
@@ -323,7 +328,7 @@ def run_block(block: Block, lanes: Lanes, is_stopped: Callable[[], bool]) -> boo
     state = engine.start_account_state(inputs, setup.account, setup.first, has_overlay=False)
     tape = engine.new_tape(n, 0, setup.first, 0)
     tape.is_on[0] = 0
-    room = (engine.new_quotes(n, 0), engine.new_scratch(n, 0), engine.new_ledger_array(n))
+    room = (engine.new_quotes(n, 0), engine.new_scratch(n, 0), engine.new_ledger(n))
     shared = (inputs.feed, inputs.clock, inputs.log_returns)
     run_of = (silent, state, *room, lanes.tally, tape)
     simulate = engine.find_entry("simulate_batch", has_parts=False)
@@ -361,11 +366,11 @@ def measure_wallets(
 
     The profit of prices is what else explains the change from the equities ``began``.
     """
-    earned = wallets[:, records.EQUITY] - began - sum(numbers[name] for name in GAINS)
-    numbers["price_pnl"] = earned + sum(numbers[name] for name in LOSSES)
-    found = measure_accounts(numbers, span, wallets[:, records.UNIT], wallets[:, records.EQUITY])
+    earned = wallets[:, EQUITY] - began - sum(numbers[name] for name in GAINS)
+    numbers["price_pnl"] = earned + sum(numbers[name] for name in GROWTH_TERMS)
+    found = measure_accounts(numbers, span, wallets[:, UNIT], wallets[:, EQUITY])
     measured = {name: np.asarray(found[name], dtype=np.float64) for name in names}
-    for name, row in (("price_pnl", records.ASSETS_SO_FAR), ("slippage", records.CONVERTED_SO_FAR)):
+    for name, row in (("price_pnl", ASSETS_SO_FAR), ("slippage", CONVERTED_SO_FAR)):
         if name in measured:
             measured[name] = measured[name] - wallets[:, row]
     if "price_pnl" in measured:  # nothing was ever held, and what is left is rounding

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from backtest.account import Terms
-from backtest.account.records import CASH, EQUITY, PEAK, RESERVE, SCALE, UNIT
+from backtest.account.money import CASH, EQUITY, PEAK, RESERVE, SCALE, UNIT
 from backtest.engine import is_over_cap
 from backtest.margin import find_maintenance
 from backtest.results import finish_sample, invert, is_deeper, raise_ratio

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from backtest.account import AccountState, MarketBar, MarketFeed, Scratch, Terms, share
-from backtest.account.records import (
+from backtest.account.money import (
     CASH,
     EQUITY,
     IS_OVER,

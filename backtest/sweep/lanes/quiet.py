@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from backtest.account import MarketFeed, Terms, compute_target, is_outside, pick_margin
-from backtest.account.records import CASH
+from backtest.account.money import CASH
 from backtest.margin import compute_largest_notional, compute_payment, compute_value, scale_rate
 from backtest.sweep.lanes import rows
 from backtest.sweep.lanes import rows as r

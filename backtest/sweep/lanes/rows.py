@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from backtest._compile.object_code import view_numbers
 from backtest.account import AccountState, InstrumentRules, Quote, Terms, find_line
-from backtest.account.records import NUMBERS, PAID_IN, PEAK, RESERVE, SINCE_POOL, TURNOVER
+from backtest.account.money import PEAK, SINCE_POOL, WALLET
+from backtest.account.records import NUMBERS
 from backtest.margin import MarginRules
 from backtest.results import tally as y
 from backtest.results.tally import N_TALLY
@@ -32,7 +34,7 @@ CACHE_LINE = 64
 SLACK = 1.0 + 1e-9
 """Factor that allows for rounding, and for the tolerance of a requirement."""
 
-WALLET_ROWS = 17
+WALLET_ROWS = len(WALLET)
 """The first rows of an account are its wallet (:mod:`backtest.account.records`).
 
 In row ``SINCE_POOL`` stands the bar of the pool's last liquidation. The turnover is the tally's.
@@ -222,10 +224,11 @@ def keep_rare(lanes: Lanes, rare: int, n: int, is_paying: bool) -> None:
 
 def take_out(lanes: Lanes, terms: Terms, state: AccountState, t: int, lane: int) -> None:
     account, position = lanes.kept_account, lanes.kept_position
+    wallet = view_numbers(state.wallet)
     for row in range(WALLET_ROWS):
-        state.wallet[row] = account[cell(row, lane)]
-    state.wallet[SINCE_POOL] = t - 1.0 - account[cell(SINCE_POOL, lane)]
-    state.wallet[TURNOVER] = account[cell(OF_TRADED, lane)]
+        wallet[row] = account[cell(row, lane)]
+    state.wallet.since_pool = t - 1.0 - account[cell(SINCE_POOL, lane)]
+    state.wallet.turnover = account[cell(OF_TRADED, lane)]
     for i in range(len(state.margin)):
         quantity = position[spot(i, QUANTITY, lane)]
         state.held.quantities[i] = quantity
@@ -238,7 +241,7 @@ def take_out(lanes: Lanes, terms: Terms, state: AccountState, t: int, lane: int)
         state.is_halted[i] = int(position[spot(i, IS_HALTED, lane)])
         state.factor[i] = 1.0
         state.last_funding[i] = lanes.last_funding[i]
-        state.since[i] = state.wallet[SINCE_POOL]
+        state.since[i] = state.wallet.since_pool
         if terms.rules.brackets.are_isolated[i]:
             state.since[i] = t - 1.0 - position[spot(i, LAST_HIT, lane)]
         state.since_stop[i] = t - 1.0 - position[spot(i, LAST_STOP, lane)]
@@ -249,11 +252,12 @@ def take_out(lanes: Lanes, terms: Terms, state: AccountState, t: int, lane: int)
 
 def put_back(lanes: Lanes, terms: Terms, state: AccountState, t: int, lane: int) -> None:
     account, position = lanes.account, lanes.position
+    wallet = view_numbers(state.wallet)
     for row in range(WALLET_ROWS):
-        account[cell(row, lane)] = state.wallet[row]
-    account[cell(SINCE_POOL, lane)] = t - state.wallet[SINCE_POOL]
-    reserve, least = state.wallet[RESERVE], account[cell(LEAST, lane)]
-    line = find_line(terms.ruin_at, reserve, state.wallet[PAID_IN])
+        account[cell(row, lane)] = wallet[row]
+    account[cell(SINCE_POOL, lane)] = t - state.wallet.since_pool
+    reserve, least = state.wallet.reserve, account[cell(LEAST, lane)]
+    line = find_line(terms.ruin_at, reserve, state.wallet.paid_in)
     account[cell(LINE, lane)] = max(line, least - reserve, 0.0)
     put_tally(lanes, account, lane)
     for i in range(len(state.margin)):

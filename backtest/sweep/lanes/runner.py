@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest._compile import COMPILER_LOCK
-from backtest.account.records import EQUITY
 from backtest.core import BacktestError, IntArray
 from backtest.engine import Setup, summarize_account
 from backtest.policies import split_name
@@ -232,7 +231,7 @@ def score_set(
     try:
         setup = panel.set_up(task.sets)
         state, deciders, tally = panel.begin(setup)
-        began = state.wallet[[EQUITY]].copy()
+        began = np.array([state.wallet.equity])
         done = summarize_account(
             setup.inputs, state, deciders, tally, panel.first,
             has_units=task.has_returns, is_compiled=True, progress=go_on,
@@ -242,7 +241,7 @@ def score_set(
     except Stopped:
         return None
     flat = {name: np.array([value]) for name, value in name_tally(done.tally).items()}
-    metrics = measure_wallets(names, panel.span, flat, done.state.wallet[None], began)
+    metrics = measure_wallets(names, panel.span, flat, done.state.wallet.numbers[None], began)
     returns = np.zeros(0)
     if task.has_returns:
         ends = setup.inputs.clock.ends_sample[panel.first :]

@@ -1,0 +1,259 @@
+"""The wallet of an account, the terms of money, each said once, and the ledger of a bar."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from backtest._compile.object_code import Struct, Structs, lay_out, view_numbers
+
+if TYPE_CHECKING:
+    from backtest.account.account_records import Liquidation, Trade
+
+
+@lay_out
+class Wallet(Struct):
+    """The money of an account at a close, and what it counts; flags are 0 or 1.
+
+    ``overlay`` is the portfolio's leverage at the next open, ``since_pool`` the bars since the
+    pool's last liquidation, ``pool_failed`` whether it failed in this bar, ``assets_so_far`` the
+    profit of the collateral, ``converted_so_far`` the cost of selling it, ``highest`` the highest
+    equity since the start or the last equity stop, ``turnover`` what was traded so far.
+    """
+
+    cash: float
+    reserve: float
+    equity: float
+    unit: float
+    peak: float
+    scale: float
+    paid_in: float
+    is_over: float
+    is_ruined: float
+    overlay: float
+    since_pool: float
+    is_converting: float
+    pool_failed: float
+    assets_so_far: float
+    converted_so_far: float
+    highest: float
+    turnover: float
+
+
+WALLET = Wallet.names()
+(
+    CASH, RESERVE, EQUITY, UNIT, PEAK, SCALE, IS_OVER, IS_RUINED, SINCE_POOL, ASSETS_SO_FAR,
+    CONVERTED_SO_FAR,
+) = (
+    WALLET.index(name)
+    for name in (
+        "cash", "reserve", "equity", "unit", "peak", "scale", "is_over", "is_ruined", "since_pool",
+        "assets_so_far", "converted_so_far",
+    )
+)  # fmt: skip
+"""Rows of a wallet in a block of lanes."""
+
+
+# ---------------------------------------------------------------------------------- terms of money
+
+
+class MoneyTerm(NamedTuple):
+    """A cause of a change of equity: its amount, times ``sign``, is the change.
+
+    ``words`` stand in statements, ``measure`` says what the measure of a cost is, and ``growth``
+    what the term of log growth is, for terms that are one. ``is_cost``: charged for trading,
+    holding or owing. A fill pays it if ``column`` names it in the log. Positions have it
+    (``of_positions``), options (``of_options``), and trades (``in_trades``). ``is_of_assets``: it
+    is the collateral's, which sums count as price or slippage.
+    """
+
+    name: str
+    sign: float
+    words: str
+    measure: str = ""
+    growth: str = ""
+    column: str = ""
+    is_cost: bool = False
+    of_positions: bool = False
+    of_options: bool = False
+    in_trades: bool = False
+    is_of_assets: bool = False
+
+
+MONEY_TERMS = (
+    MoneyTerm(
+        "price_pnl", 1.0, "price profit and loss",
+        of_positions=True, of_options=True, in_trades=True,
+    ),
+    MoneyTerm(
+        "fees", -1.0, "fees", "trading fees paid", "trading fees", "fee",
+        is_cost=True, of_positions=True, of_options=True, in_trades=True,
+    ),
+    MoneyTerm(
+        "slippage", -1.0, "slippage", "paid by fills worse than the open",
+        "fills worse than the price of the bar", "slippage",
+        is_cost=True, of_positions=True, of_options=True, in_trades=True,
+    ),
+    MoneyTerm(
+        "impact", -1.0, "impact", "paid by fills worsened through their own size",
+        "fills worse still for their size", "impact",
+        is_cost=True, of_positions=True, in_trades=True,
+    ),
+    MoneyTerm(
+        "funding", -1.0, "funding", "funding paid less received", "paid to the other side",
+        is_cost=True, of_positions=True, in_trades=True,
+    ),
+    MoneyTerm(
+        "interest", -1.0, "interest", "interest paid less earned", "on balances and loans",
+        is_cost=True,
+    ),
+    MoneyTerm(
+        "liquidation_loss", -1.0, "liquidation loss",
+        growth="what the venue took beyond the price",
+        of_positions=True, of_options=True, in_trades=True,
+    ),
+    MoneyTerm("flows", 1.0, "deposits and withdrawals"),
+    MoneyTerm("bad_debt", 1.0, "bad debt, the venue's loss", of_positions=True),
+    MoneyTerm("collateral_pnl", 1.0, "profit of collateral", is_of_assets=True),
+    MoneyTerm("conversion", -1.0, "cost of conversions", is_of_assets=True),
+)  # fmt: skip
+SIGNS = {term.name: term.sign for term in MONEY_TERMS}
+TERMS = tuple(SIGNS)
+COSTS = tuple(term.name for term in MONEY_TERMS if term.is_cost)
+GROWTH_TERMS = tuple(term.name for term in MONEY_TERMS if term.growth)
+FILL_COSTS = {term.name: term.column for term in MONEY_TERMS if term.column}
+"""The costs of a fill, and their names in the log."""
+POSITION_TERMS = tuple(term.name for term in MONEY_TERMS if term.of_positions)
+OPTION_TERMS = tuple(term.name for term in MONEY_TERMS if term.of_options)
+TRADE_TERMS = tuple(term.name for term in MONEY_TERMS if term.in_trades)
+TRADE_COSTS = tuple(name for name in TRADE_TERMS if SIGNS[name] < 0.0)
+
+SUMMED = tuple(term.name for term in MONEY_TERMS if not term.is_of_assets)
+OF_ASSETS = tuple(term.name for term in MONEY_TERMS if term.is_of_assets)
+COUNTED = {
+    "top_up": float, "traded": float, "liquidations": int, "stops": int, "calls": int,
+    "calls_met": int, "calls_failed": int, "liquidated_calls": int, "call_days": float,
+    "take_profits": int, "ambiguous_bars": int, "both_reached": int,
+}  # fmt: skip
+"""What a ledger has beside the terms: money from the reserve, the notional traded, and counts."""
+
+if TYPE_CHECKING:
+
+    class Numbers(Struct):
+        def __getattr__(self, name: str) -> float: ...
+        def __setattr__(self, name: str, value: float) -> None: ...
+
+    class Money(Numbers): ...
+
+    class Ledger(tuple[float, ...]):
+        _fields: tuple[str, ...]
+
+        def __init__(self, **money: float) -> None: ...
+        def __getattr__(self, name: str) -> float: ...
+        def _asdict(self) -> dict[str, float]: ...
+
+else:
+
+    class Money(Struct):
+        """The money of a bar by cause: of an instrument, of the account, or of all."""
+
+        _fields_ = Struct.declare((*SUMMED, *COUNTED, *OF_ASSETS))
+
+    Ledger = NamedTuple("Ledger", [*((name, float) for name in SUMMED), *COUNTED.items()])
+    Ledger.__doc__ = "The money of a run by cause, in the order of :class:`Money`."
+
+MONEY = Money.names()
+FLOWS, TOP_UP, INTEREST = (MONEY.index(name) for name in ("flows", "top_up", "interest"))
+PRICE_PNL, COLLATERAL_PNL, CONVERSION = (
+    MONEY.index(name) for name in ("price_pnl", "collateral_pnl", "conversion")
+)
+TERM_ROWS = tuple(MONEY.index(name) for name in TERMS)
+POSITION_ROWS = tuple(MONEY.index(name) for name in POSITION_TERMS)
+CHANGES = (*(SIGNS[name] for name in SUMMED), 1.0)
+"""Signs of the first rows in the change of equity; the last is that of a top-up."""
+EARNED = tuple(0.0 if name == "flows" else SIGNS[name] for name in SUMMED)
+GAINED = tuple(SIGNS[name] if name in TRADE_TERMS else 0.0 for name in SUMMED)
+"""Signs of the first rows in what a bar earned, and in what a position gained."""
+
+
+# ------------------------------------------------------------------------------ the ledger of a bar
+
+
+def clear_ledger(ledger: Structs[Money]) -> None:
+    view_numbers(ledger)[:, :] = 0.0
+
+
+def enter_trade(ledger: Structs[Money], i: int, done: Trade) -> None:
+    own = ledger[i]
+    own.price_pnl += done.price_pnl
+    own.fees += done.fee
+    own.slippage += done.slippage
+    own.impact += done.impact
+    own.traded += abs(done.quantity) * abs(done.value)
+
+
+def enter_liquidation(ledger: Structs[Money], i: int, done: Liquidation) -> None:
+    own = ledger[i]
+    own.price_pnl += done.price_pnl
+    own.liquidation_loss += done.loss
+    own.bad_debt += done.bad_debt
+    own.traded += done.traded
+    own.liquidations += 1.0
+
+
+def total(ledger: Structs[Money], term: int) -> float:
+    """Return the sum of a row of :data:`MONEY` over the instruments and the account."""
+    rows, found = view_numbers(ledger), 0.0
+    for i in range(len(rows)):
+        found += rows[i, term]
+    return found
+
+
+def sum_ledger(ledger: Structs[Money], money: Money) -> None:
+    """Write the sums of a bar, with those of collateral in price and slippage."""
+    rows, sums = view_numbers(ledger), view_numbers(money)
+    for term in range(len(sums)):
+        found = 0.0
+        for i in range(len(rows)):
+            found += rows[i, term]
+        sums[term] = found
+    money.price_pnl += money.collateral_pnl
+    money.slippage += money.conversion
+
+
+def sum_bar(ledger: Structs[Money], money: Money, wallet: Wallet, is_fast: bool) -> float:
+    """Return the change of equity by a bar, and write its sums and the turnover so far.
+
+    Of a fast bar only prices count.
+    """
+    if is_fast:
+        money.price_pnl = total(ledger, PRICE_PNL)
+        return money.price_pnl
+    sum_ledger(ledger, money)
+    wallet.turnover += money.traded
+    return sum_changes(money)
+
+
+def earn(ledger: Structs[Money]) -> float:
+    """Return by how much a bar changed the equity so far, beside deposits and top-ups."""
+    rows, found = view_numbers(ledger), 0.0
+    for i in range(len(ledger)):
+        for term in range(len(EARNED)):
+            found += EARNED[term] * rows[i, term]
+        found += ledger[i].collateral_pnl - ledger[i].conversion
+    return found
+
+
+def compute_gain(ledger: Structs[Money], i: int) -> float:
+    """Return what a position gained in a bar so far, after the costs that trades have."""
+    rows, found = view_numbers(ledger), 0.0
+    for term in range(len(GAINED)):
+        found += GAINED[term] * rows[i, term]
+    return found
+
+
+def sum_changes(money: Money) -> float:
+    """Return by how much the sums of a bar change the equity."""
+    sums, found = view_numbers(money), 0.0
+    for term in range(len(CHANGES)):
+        found += CHANGES[term] * sums[term]
+    return found

@@ -1,0 +1,130 @@
+"""The wallet, the terms of money and the ledger, and the kinds of events: each said once."""
+
+import copy
+import pickle
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+import backtest as bt
+from backtest._compile.object_code import Struct, Structs, pack, view_numbers
+from backtest.account import events, money
+from backtest.account.events import ENTRY, EVENTS, Event
+from backtest.account.money import COUNTED, MONEY, OF_ASSETS, SIGNS, SUMMED, Money, Wallet
+from backtest.results import AccountFields, PositionFields
+from backtest.results.record import OptionFields
+from backtest.results.tally import FIELDS
+from tests.scenes import account_of, play
+
+# ----- structs -----
+
+
+@pytest.mark.parametrize("kind", [Wallet, Money])
+def test_the_fields_of_a_struct_are_those_of_its_layout_in_compiled_code(kind):
+    layout = np.dtype(kind)
+    assert layout.names == kind.names()
+    assert {layout[name] for name in layout.names} == {np.dtype(np.float64)}
+    assert [layout.fields[name][1] for name in layout.names] == [*range(0, layout.itemsize, 8)]
+
+
+def test_a_struct_its_copy_and_its_rows():
+    wallet = Wallet(cash=2.0, turnover=5.0)
+    other = wallet.copy()
+    wallet.numbers[0] += 1.0
+    assert (wallet.cash, other.cash, view_numbers(wallet)[-1]) == (3.0, 2.0, 5.0)
+    assert Wallet.read(wallet.tolist()).tolist() == wallet.tolist()
+    assert repr(pickle.loads(pickle.dumps(wallet))) == repr(wallet) == repr(copy.copy(wallet))
+    ledger = Structs(Money, 3)
+    ledger[1].fees += 2.0
+    kept = ledger.copy()
+    view_numbers(ledger)[1, MONEY.index("fees")] += 0.5
+    assert (ledger[1].fees, kept[1].fees, len(ledger)) == (2.5, 2.0, 3)
+
+
+def test_structs_are_packed_as_their_addresses():
+    wallet, ledger = Wallet(), Structs(Money, 2)
+    place = wallet.numbers.ctypes.data
+    assert pack((wallet,)) == (("Wallet",), place.to_bytes(8, "little"))
+    words = np.frombuffer(pack(ledger).words, np.int64).tolist()
+    assert words == [0, 0, 2, 8 * len(MONEY), ledger.numbers.ctypes.data, 2, 8 * len(MONEY)]
+
+
+def test_a_run_hands_its_wallet_over_and_keeps_its_own():
+    result = play(100.0, 110.0, targets=1.0, account=account_of())
+    assert isinstance(result.state.wallet, Struct)
+    assert result.state.wallet.equity == result.bars["equity"].iloc[-1]
+
+
+# ----- terms -----
+
+
+def test_the_sums_of_a_bar_change_equity_by_their_signs():
+    """Of three owners and drawn amounts: gains less costs, flows and top-ups too."""
+    rng = np.random.default_rng(7)
+    ledger, sums = Structs(Money, 3), Money()
+    ledger.numbers[:, : len(SUMMED)] = rng.normal(size=(3, len(SUMMED)))
+    ledger[2].top_up, ledger[2].collateral_pnl, ledger[2].conversion = 3.0, 0.7, 0.2
+    by_hand = sum(SIGNS[name] * getattr(own, name) for own in ledger for name in SIGNS)
+    money.sum_ledger(ledger, sums)
+    assert money.sum_changes(sums) == pytest.approx(by_hand + 3.0, rel=1e-12)
+    flows = sum(own.flows for own in ledger)
+    assert money.earn(ledger) == pytest.approx(by_hand - flows, rel=1e-12)
+    one = ledger[0]
+    costs = one.fees + one.slippage + one.impact + one.funding + one.liquidation_loss
+    assert money.compute_gain(ledger, 0) == pytest.approx(one.price_pnl - costs, rel=1e-12)
+
+
+def test_a_new_term_of_money_is_in_all_that_follows_from_the_table():
+    """The module is made again with one more cost of fills; what derives from it has the cost."""
+    text = Path(money.__file__).read_text(encoding="utf-8")
+    tax = 'MoneyTerm("tax", -1.0, "tax", "tax paid", "taxes", "tax", is_cost=True,'
+    tax += ' of_positions=True, in_trades=True),\n    MoneyTerm(\n        "funding"'
+    changed = ModuleType("changed_money")
+    exec(text.replace('MoneyTerm(\n        "funding"', tax, 1), vars(changed))
+    for names in (changed.COSTS, changed.GROWTH_TERMS, changed.POSITION_TERMS, changed.TRADE_COSTS,
+                  changed.FILL_COSTS, changed.Ledger._fields, changed.Money.names()):  # fmt: skip
+        assert "tax" in names
+    sums = changed.Money(price_pnl=5.0, tax=2.0)
+    assert changed.sum_changes(sums) == 3.0
+
+
+def test_records_tallies_and_logs_have_the_terms_in_their_order():
+    assert AccountFields._fields[5:] == (*SIGNS, "top_up")
+    assert PositionFields._fields[4:] == money.POSITION_TERMS
+    assert OptionFields._fields[2:] == money.OPTION_TERMS
+    assert (*SUMMED, *COUNTED, *OF_ASSETS) == MONEY
+    assert FIELDS[-len((*SUMMED, *COUNTED)) :] == (*SUMMED, *COUNTED) == money.Ledger._fields
+    assert set(money.FILL_COSTS.values()) <= set(ENTRY.names)
+
+
+# ----- events -----
+
+
+def test_every_event_has_one_kind_and_every_kind_one_name():
+    names = [each.kind.name for each in EVENTS]
+    assert {*EVENTS} == {*Event} - {Event.CAUSED}
+    assert len({*names}) == len(names)
+    assert [*map(int, Event)] == [*range(len(Event))]
+    stops = {"stop", "trailing_stop", "equity_stop", "time_stop", "take_profit"}
+    assert {each.kind.name for each in events.STOPS} == stops
+    assert {each.kind.name for each in events.FORCED} == stops | {"liquidation", "ruin"}
+    inside = stops - {"time_stop"} | {"liquidation"}
+    assert {each.kind.name for each in events.INSIDE} == inside
+    trades = stops | {"fill", "delisted", "expiry"}
+    assert {each.kind.name for each in events.TRADES} == trades
+    assert {each.kind.name for each in events.TRADED} == trades | {"liquidation", "ruin"}
+
+
+def test_the_log_has_named_columns():
+    """10 contracts at 100 cost 1,000, and a fee of a thousandth."""
+    venue = bt.Venue.simple(
+        taker=1e-3, slippage=0.0, maintenance_rate=0.005, max_leverage=50.0, liquidation_fee=0.01
+    )
+    result = play(100.0, 100.0, targets=1.0, venue=venue, account=account_of(capital=1000.0))
+    entry = result.entries[result.entries["kind"] == Event.FILL][0]
+    assert entry.dtype == ENTRY
+    assert (entry["bar"], entry["owner"], entry["step"], entry["value"]) == (1, 0, 5, 100.0)
+    assert entry["fee"] == pytest.approx(1e-3 * entry["amount"])
+    assert entry["amount"] == pytest.approx(100.0 * entry["quantity"])
