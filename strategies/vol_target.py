@@ -22,6 +22,7 @@ class VolTarget(Policy):
     fails_when: ClassVar[str] = (
         "A crash out of a calm market: the leverage is highest when the fall begins."
     )
+    takes_arrays: ClassVar[bool] = True
     target: Annotated[float, Range(0.05, 2.0, "per sqrt(year)", log=True)] = 0.40
     half_life: Annotated[
         float, Range(2, 2000, "bars", log=True, when=("estimator", WEIGHTED_ESTIMATORS))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -76,6 +76,7 @@ class Columns:
         self.build = build
         self.memory = memory
         self.reads: tuple[str, ...] = ()
+        self.takes_arrays, self.is_tried = True, False
         self._kept: OrderedDict[tuple[object, ...], dict[str, core.FloatArray]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -87,6 +88,38 @@ class Columns:
                 self._kept.move_to_end(key)
                 return self._kept[key]
         return self._keep(values, self._observe_alone(values))
+
+    def observe_together(self, sets: Sequence[Mapping[str, Any]]) -> None:
+        """Keep the columns of sets that differ in numbers, where the policy takes arrays of them.
+
+        All sets of the first call, and three of each later one, are compared with their own
+        observation; once one differs, or it raises, each set is observed alone.
+        """
+        differ = [name for name in self.reads if len({each.get(name) for each in sets}) > 1]
+        is_apt = all(isinstance(each.get(name), float) for each in sets for name in differ)
+        if not differ or not is_apt or not self.takes_arrays:
+            return
+        policy = self.build(sets[0])
+        if not vars(find_observer(type(policy))).get("takes_arrays", False):
+            return
+        compared = range(len(sets))
+        if self.is_tried:
+            compared = np.random.default_rng(len(self._kept)).integers(0, len(sets), 3).tolist()
+        alone = {k: self._observe_alone(sets[k]) for k in compared}
+        arrays = {name: np.array([each[name] for each in sets]) for name in differ}
+        shown: Any = Watched(policy, {**policy.settings(), **arrays})
+        try:
+            seen = type(policy).observe(shown, self.market)
+        except Exception:  # it takes one value
+            seen = {}
+        self.is_tried = True
+        self.takes_arrays = seen.keys() == alone[compared[0]].keys() and all(
+            np.shape(each) == (self.market.n_bars, len(sets))
+            and all(np.array_equal(each[:, k], alone[k][name], equal_nan=True) for k in alone)
+            for name, each in seen.items()
+        )
+        for k, values in enumerate(sets if self.takes_arrays else ()):
+            self._keep(values, {name: each[:, k] for name, each in seen.items()})
 
     def _find_key(self, values: Mapping[str, Any]) -> tuple[object, ...]:
         return tuple((name, values.get(name)) for name in self.reads)
@@ -148,6 +181,16 @@ class Columns:
                 self.reads = (*self.reads, *missing)
                 self._kept.clear()
         return seen
+
+
+def find_own(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the values of a set that are parameters of the policy of one instrument."""
+    return {k: v for k, v in find_values(values, name).items() if not split_name(k)[0]}
+
+
+def find_observer(cls: type[Policy]) -> type:
+    """Return the class that defines the ``observe`` of a policy."""
+    return next(each for each in cls.__mro__ if "observe" in vars(each))
 
 
 def list_ends(sets: Sets) -> list[dict[str, Any]]:
@@ -234,6 +277,11 @@ class Panel:
     def list_reads(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(name for each in self.columns for name in each.reads))
 
+    def observe_together(self, sets: Sequence[Mapping[str, Any]]) -> None:
+        """Observe the sets of a block at once, where their policies take arrays."""
+        for name, columns in zip(self.seen.names, self.columns, strict=True):
+            columns.observe_together([find_own(values, name) for values in sets])
+
     def _observe_overlay(self, overlay: Policy | None) -> list[engine.ObservedPolicy]:
         def observe_it() -> list[engine.ObservedPolicy]:
             return engine.observe_overlay(overlay, self.seen, self.weights)
@@ -271,7 +319,7 @@ class Panel:
     ) -> list[engine.ObservedPolicy]:
         found = []
         for each, name, span in zip(self.columns, self.seen.names, self.seen.spans, strict=True):
-            own = {k: v for k, v in find_values(values, name).items() if not split_name(k)[0]}
+            own = find_own(values, name)
             one = core.pick_value(policy, name)
             found.append(
                 engine.ObservedPolicy(one, each.market, each.of_one(own), int(span[0]), "")

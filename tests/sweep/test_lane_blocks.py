@@ -229,6 +229,46 @@ def test_several_isolated_positions_are_taken_in_lanes(monkeypatch):
     assert rows.metrics["liquidations"].sum() > 100
 
 
+class Together(bt.Policy):
+    """Say that columns may be observed together, and mix them if ``is_mixed``."""
+
+    takes_arrays = True
+    length: Annotated[float, bt.Range(1.0, 1e3)] = 5.0
+    is_mixed: bool = False
+
+    def observe(self, market):
+        """Return a column for each length."""
+        whole = np.outer(market.close / market.close[0], np.atleast_1d(self.length)) / 100.0
+        whole = whole.mean(axis=1, keepdims=True) + 0.0 * whole if self.is_mixed else whole
+        SHAPES.append(np.shape(self.length))
+        return {"size": whole if np.ndim(self.length) else whole[:, 0]}
+
+    def leverage(self, bar, account):
+        """Return the column."""
+        return bar.size
+
+
+SHAPES: list[tuple[int, ...]] = []
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("is_mixed", [False, True])
+def test_sets_of_a_block_are_observed_together_where_their_columns_are_their_own(
+    is_mixed, monkeypatch
+):
+    market, venue = bt.Market.sample(bars=300), bt.Venue.preset("binance-usdm", "BTCUSDT")
+    test = bt.Backtest(market, venue=venue, account=bt.Account())
+    evaluator = Evaluator(VariedTest(test, Together), threads=1)
+    sets = {"length": np.geomspace(1.0, 400.0, 80), "is_mixed": np.full(80, is_mixed)}
+    SHAPES.clear()
+    rows = evaluator.evaluate(sets, returns=True)
+    assert SHAPES.count((64,)) == 1
+    assert SHAPES.count((16,)) == (0 if is_mixed else 1)
+    monkeypatch.setattr(runner, "LEAST_LANES", 1_000)
+    evaluator = Evaluator(VariedTest(test, Together), threads=1)
+    require_equal(rows, evaluator.evaluate(sets, returns=True))
+
+
 LOOPS = {
     "look": 8, "value_lanes": 6, "find_groups": 1, "find_exits": 2, "write_stops": 1,
     "add_held": 2, "plan_by_kind": 8, "fill_by_kind": 5, "add_wanted": 3, "pay_lanes": 2,

@@ -135,7 +135,9 @@ def join_columns(setups: Sequence[engine.Setup]) -> list[list[FloatArray]]:
             if id(each.columns) not in joined:
                 own = list(each.columns.values()) or [np.zeros(1)]
                 one = own[0] if len(own) == 1 else np.concatenate(own)
-                joined[id(each.columns)] = np.ascontiguousarray(one, dtype=np.float64)
+                joined[id(each.columns)] = np.asarray(one, dtype=np.float64)
+    if len({each.strides for each in joined.values()}) > 1:  # lanes take steps of one length
+        joined = {key: np.ascontiguousarray(each) for key, each in joined.items()}
     return [[joined[id(each.columns)] for each in setup.observed] for setup in setups]
 
 
@@ -282,6 +284,7 @@ def gather_policies(block: Block, n: int) -> LanePolicies:
         columns=columns.ravel(),
         n_columns=n_columns,
         has_own_columns=has_own_columns(block.columns),
+        stride=block.columns[0][0].strides[0] // 8,
         lengths=deciders.lengths,
         firsts=deciders.firsts,
         tradable=deciders.tradable,

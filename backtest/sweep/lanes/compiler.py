@@ -136,7 +136,8 @@ def ask_through_addresses(policies: Any, lanes: Any, i: int, time: int, local: i
     for k in range(policies.n_columns[i]):
         for lane in range(LANES if policies.has_own_columns else 1):
             at = columns[i * LANES + lane]
-            seen[k * LANES + lane] = read_number(at, k * length + local)  # type: ignore[call-arg]
+            place = (k * length + local) * policies.stride
+            seen[k * LANES + lane] = read_number(at, place)  # type: ignore[call-arg]
     answered: int = call_lanes(  # type: ignore[call-arg]
         policies.addresses[i], lanes.position, (i * N_POSITION + TARGET) * LANES, policies.params,
         policies.params_at[i] * LANES, seen, policies.memory, policies.memory_at[i] * LANES,

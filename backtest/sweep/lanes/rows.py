@@ -146,10 +146,10 @@ class LanePolicies(NamedTuple):
 
     ``params`` and ``memory`` have a row of LANES numbers for each parameter and each number of a
     memory; those of instrument i begin at row ``*_at[i]``. ``columns`` of shape (n * LANES,) are
-    the addresses of the columns, one after another, each ``lengths[i]`` long. ``seen`` is room for
-    the numbers of one bar, a row for each of the ``n_columns``; without ``has_own_columns`` all
-    lanes have those of the first. ``shown`` has a row for each field of the account that policies
-    see, written if ``wants_account``.
+    the addresses of the columns, one after another, each ``lengths[i]`` long, in steps of
+    ``stride`` numbers. ``seen`` is room for the numbers of one bar, a row for each of the
+    ``n_columns``; without ``has_own_columns`` all lanes have those of the first. ``shown`` has a
+    row for each field of the account that policies see, written if ``wants_account``.
     ``firsts`` and ``tradable`` are those of a
     :class:`backtest.engine.loop.Deciders`, as are ``interval`` and ``start``.
     """
@@ -162,6 +162,7 @@ class LanePolicies(NamedTuple):
     columns: IntArray
     n_columns: IntArray
     has_own_columns: bool
+    stride: int
     lengths: IntArray
     firsts: IntArray
     tradable: IntArray

@@ -187,7 +187,9 @@ def score_lanes(
     names: tuple[str, ...], task: SetTask, like: Setup, is_stopped: Callable[[], bool]
 ) -> Scored | None:
     panel = task.panel
-    setups = [panel.set_up_lane(like, take_sets(task.sets, k)) for k in range(len(task.rows))]
+    sets = [take_sets(task.sets, k) for k in range(len(task.rows))]
+    panel.observe_together(sets)
+    setups = [panel.set_up_lane(like, values) for values in sets]
     first, *others = {id(each.inputs): each for each in setups}.values()
     if not all(have_same_terms(first, each) for each in others):
         raise BlockFault
