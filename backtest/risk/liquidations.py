@@ -264,10 +264,8 @@ class PathsRunner:
         signal = self.list_weights(seen)[self.paths.names.index(name)]
         before = seen[name].slice(0, seen.n_bars - width + 1)
         fields = {"source": seen[name].source, "signal": np.clip(signal, -1.0, 1.0)}
-        paths = [
-            policies.observe(own.policy, member.market_of(bars, k, before, **fields))
-            for k in range(len(bars.volume))
-        ]
+        markets = member.list_markets(bars, before, **fields)
+        paths = [policies.observe(own.policy, each) for each in markets]
         return {
             name: np.concatenate([each[name][-width:] for each in paths]) for name in own.columns
         }

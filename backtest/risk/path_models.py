@@ -6,8 +6,9 @@ same bars. Their numbers are those of NumPy's Philox.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, NamedTuple, Self, TypeAlias
 
@@ -419,13 +420,29 @@ def find_row_scale(model: Filtered, rows: core.FloatArray, target: float) -> flo
 
     ``rows`` (n,) are squared returns over their variance.
     """
-    from scipy.optimize import brentq  # noqa: PLC0415 - slow to load
 
     def excess(log: float) -> float:
-        return min(find_long_run(model, math.exp(log) * rows) / target, 1e9) - 1.0
+        return math.log(min(find_long_run(model, math.exp(log) * rows) / target, 1e9))
 
     is_found = rows.any() and excess(-14.0) < 0.0 < excess(14.0)
-    return math.exp(brentq(excess, -14.0, 14.0, xtol=1e-10)) if is_found else 1.0
+    return math.exp(find_root(excess, -14.0, 14.0, near=1e-10)) if is_found else 1.0
+
+
+def find_root(rises: Callable[[float], float], low: float, high: float, *, near: float) -> float:
+    """Return where a function from below 0 to above is 0, by false position (Illinois)."""
+    below, above, place, is_same = rises(low), rises(high), math.inf, 0
+    while True:
+        before, place = place, (low * above - high * below) / (above - below)
+        value = rises(place)
+        if abs(place - before) <= near or value == 0.0:
+            return place
+        is_low = value < 0.0
+        halved = 0.5 if is_same == (1 if is_low else -1) else 1.0
+        if is_low:
+            low, below, above = place, value, halved * above
+        else:
+            high, above, below = place, value, halved * below
+        is_same = 1 if is_low else -1
 
 
 def find_long_run(model: Filtered, rows: core.FloatArray) -> float:
@@ -805,14 +822,25 @@ def regress(
     rates: core.FloatArray, windows: tuple[int, ...]
 ) -> tuple[float, tuple[float, ...], core.FloatArray]:
     """Return constant, weights and residuals of the least squares on means of several windows."""
-    from scipy.optimize import nnls  # noqa: PLC0415 - slow to load
-
     means = find_means(rates, windows)
     target, center, unit = rates[max(windows) :], np.mean(means, axis=0), float(np.std(rates))
-    weights, _ = nnls((means - center) / unit, (target - np.mean(target)) / unit)
+    weights = find_weights((means - center) / unit, (target - np.mean(target)) / unit)
     weights *= min(1.0, LARGEST_PERSISTENCE / max(float(np.sum(weights)), 1e-9))
     constant = float(np.mean(target) - center @ weights)
     return constant, tuple(map(float, weights)), target - constant - means @ weights
+
+
+def find_weights(means: core.FloatArray, target: core.FloatArray) -> core.FloatArray:
+    """Return weights of at least 0 of the least squares: the best choice of a few columns."""
+    products, along = means.T @ means, means.T @ target
+    weights, most = np.zeros(len(along)), 0.0
+    for chosen in itertools.product((False, True), repeat=len(along)):
+        at = np.flatnonzero(chosen)
+        found = np.linalg.lstsq(products[np.ix_(at, at)], along[at], rcond=None)[0]
+        if np.all(found >= 0.0) and along[at] @ found > most:
+            weights, most = np.zeros(len(along)), float(along[at] @ found)
+            weights[at] = found
+    return weights
 
 
 def find_means(rates: core.FloatArray, windows: tuple[int, ...]) -> core.FloatArray:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -21,6 +22,8 @@ from backtest.venue import FundingTerms
 
 BLOCK, BLOCK_BARS = 256, 2**19
 """Paths that are drawn at once, and about the most bars of them."""
+AT_ONCE = 32
+"""Paths whose markets share arrays."""
 MODELS: dict[str, type[PathModel]] = {
     each.__name__.lower(): each
     for each in (laws.Filtered, laws.Stationary, laws.GBM, laws.Merton, laws.Garch)
@@ -355,6 +358,25 @@ class InstrumentPaths:
         ahead |= {"funding_time": self.calendar.stamps, "funding_rate": bars.rates[k]}
         changes = {"columns": {}, "filled": {}, **changes}
         return append_bars(before, bars.prices[:, k, 1:], bars.marks[:, k, 1:], ahead, **changes)
+
+    def list_markets(self, bars: PathBars, before: Market, **changes: Any) -> Iterator[Market]:
+        """Yield all paths of some bars as :meth:`market_of` does, as rows of a few arrays."""
+        names = (*PRICES, *MARKS, "volume")
+        for at in range(0, len(bars.volume), AT_ONCE):
+            part = bars.select(slice(at, at + AT_ONCE))
+            last = [each[:, 1:] for each in (*part.prices, *part.marks, part.volume)]
+            later = dict(zip(names, last, strict=True)) | {"funding_rate": part.rates}
+            rows = {}
+            for name, values in later.items():
+                past = getattr(before, name)
+                past = np.broadcast_to(past, (len(values), len(past)))
+                rows[name] = np.concatenate([past, values], axis=1)
+                rows[name].flags.writeable = False
+            first = self.market_of(part, 0, before, **changes)
+            for k in range(len(part.volume)):
+                found = copy.copy(first)  # checked once
+                vars(found).update({name: each[k] for name, each in rows.items()}, facts={})
+                yield found
 
 
 def append_bars(

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from arch.bootstrap import optimal_block_length
 from scipy import stats
+from scipy.optimize import nnls
 from scipy.signal import lfilter
 
 import backtest as bt
@@ -603,6 +604,19 @@ def test_a_fit_of_garch_finds_what_was_simulated():
     assert fit.variance_now == pytest.approx(variance, rel=0.1)
 
 
+def test_markets_of_a_block_are_those_of_its_paths_and_cannot_be_written(market):
+    drawn = bt.simulate_paths(market, GBM, paths=40, horizon="2d", seed=1)
+    bars, given = drawn.draw(0, 40), {"source": "drawn", "signal": np.full(market.n_bars + 48, 0.5)}
+    found = list(drawn.leader.list_markets(bars, market, **given))
+    assert len(found) == 40
+    for k in (0, 31, 32, 39):
+        assert (
+            found[k].content_hash == drawn.leader.market_of(bars, k, market, **given).content_hash
+        )
+        with pytest.raises(ValueError, match="read-only"):
+            found[k].close[0] = 1.0
+
+
 # ----- funding
 
 GBM = models.GBM(volatility=0.8)
@@ -769,6 +783,21 @@ def test_several_instruments_have_processes_of_their_own(settled):
     assert [*mixed.describe()["funding_fit"].values()] == ["constant at 2 bp", "none"]
 
 
+def test_weights_of_at_least_zero_are_those_of_scipy():
+    rng = np.random.default_rng(2)
+    for k in range(20):
+        means = rng.standard_normal((60, 1 + k % 4)) @ rng.standard_normal((1 + k % 4, 1 + k % 4))
+        target = rng.standard_normal(60)
+        assert laws.find_weights(means, target) == pytest.approx(nnls(means, target)[0], abs=1e-9)
+    column = rng.random((60, 1))  # of equal windows, as those of daily settlements
+    assert laws.find_weights(np.hstack([column, column]), column[:, 0]).sum() == pytest.approx(1.0)
+
+
+def test_the_root_of_a_rising_function_is_found():
+    for function, root in ((math.expm1, 0.0), (lambda x: x**3 - 8.0, 2.0), (lambda x: x + 9.0, -9)):
+        assert laws.find_root(function, -14.0, 14.0, near=1e-12) == pytest.approx(root, abs=1e-10)
+
+
 def test_the_weights_of_funding_leave_no_shock_that_grows():
     """Least squares of this walk would sum to over 1, and of that with b1 alone be negative."""
     walk = 1e-4 + 1e-5 * np.cumsum(np.random.default_rng(1).standard_normal(800))
@@ -781,11 +810,11 @@ def test_the_weights_of_funding_leave_no_shock_that_grows():
 
 
 def test_a_repeated_rate_is_as_frequent_on_paths_as_it_was():
-    """The clamp of a venue: rates within 0.5 bp of 1 bp are 1 bp."""
+    """The clamp of a venue: rates within 0.5 bp of 1 bp are 1 bp; levels of paths vary."""
     rates = draw_rates(3000)
     rates[np.abs(rates - 1e-4) < 5e-6] = 1e-4
     share = np.mean(rates[-540:] == 1e-4)
     drawn = bt.simulate_paths(settle(rates), GBM, paths=100, horizon="180d", seed=1)
     found = drawn.draw(0, 100).rates
     assert 0.2 < share < 0.6
-    assert np.mean(found == 1e-4) == pytest.approx(share, abs=0.05)
+    assert np.mean(found == 1e-4) == pytest.approx(share, abs=0.06)
