@@ -47,6 +47,9 @@ ROUGH, SEARCHED = 256, 2000
 """Paths on which the grid is scanned, and those on which the gap is narrowed."""
 ROUNDS, LANES = 2, 6
 """Times that the gap is narrowed after the scan, and leverages inside it at a time."""
+BEFORE = ("stop_loss", "take_profit", "trailing_stop", "equity_stop", "max_holding", "margin_call",
+          "top_up_to", "reserve")  # fmt: skip
+"""Fields of an account that may save a larger position, held, from what liquidates a smaller."""
 HISTORY, LONG_RUN = "history", ", long run"
 """The row of history, and what the name of a model has that starts at the long-run volatility."""
 
@@ -254,7 +257,10 @@ def max_leverage(
         for name, each in named.items()
     ]
     first = make(drawn[0], float(sizes[0]))
-    past = HistoryTrials(HISTORY, drawn[0], functools.partial(make, drawn[0]), bars, span)
+    is_nested = policy is None and not any(vars(test.account)[name] for name in BEFORE)
+    past = HistoryTrials(
+        HISTORY, drawn[0], functools.partial(make, drawn[0]), bars, span, is_nested=is_nested
+    )
     if past.count:
         trials.append(past)
     rows: dict[str, dict[str, Any]] = {}
@@ -347,8 +353,14 @@ class PathTrials(Trials):
         return hits
 
 
+@dataclass(eq=False)
 class HistoryTrials(Trials):
-    """Accounts that are new at each day's first open of history."""
+    """Accounts that are new at each day's first open of history.
+
+    Where they are ``is_nested``, a start that no larger size liquidates is not tried again.
+    """
+
+    is_nested: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -356,14 +368,18 @@ class HistoryTrials(Trials):
 
     def live(self, size: float) -> PastStarts:
         if size not in self.kept:
-            self.kept[size] = self.make(size).find_past(self.bars)
+            above = min((each for each in self.kept if each > size), default=math.nan)
+            is_bound = self.is_nested and above in self.kept
+            among = self.kept[above].firsts < self.bars if is_bound else None
+            self.kept[size] = self.make(size).find_past(self.bars, among)
         found: PastStarts = self.kept[size]
         return found
 
     def count_hits(self, sizes: Sequence[float], count: int, most: float) -> list[int]:  # noqa: ARG002 - as that of paths
         """Return how many starts with the whole horizon ahead liquidate each size."""
-        past = [self.live(size) for size in sizes]
-        return [int(np.sum(each.firsts[each.room >= self.bars] < self.bars)) for each in past]
+        past = {size: self.live(size) for size in sorted(sizes, reverse=True)}
+        firsts = [past[size].firsts[past[size].room >= self.bars] for size in sizes]
+        return [int(np.sum(each < self.bars)) for each in firsts]
 
     def describe(self, size: float) -> dict[str, float]:
         """Return starts, and the interval of Clopper and Pearson of those that are apart."""
@@ -378,15 +394,16 @@ def search_leverage(
     """Return a row, and the probability by size on the first trials."""
     grid, count = [0.0, *map(float, sizes)], trials.count
     rough = [hit / trials.rough for hit in trials.count_hits(grid[1:], trials.rough, math.inf)]
-    known: dict[float, bool] = {}
+    known: dict[float, int] = {}
 
     def is_over(*asked: float) -> list[bool]:
         new = [size for size in asked if size not in known]
         hits = trials.count_hits(new, count, chance * count)
-        known.update((size, hit > chance * count) for size, hit in zip(new, hits, strict=True))
-        return [known[size] for size in asked]
+        known.update(zip(new, hits, strict=True))
+        return [known[size] > chance * count for size in asked]
 
     at = next((k for k, p in enumerate(rough, 1) if p > chance), len(grid) - 1)
+    is_over(*grid[max(at - 1, 1) : at + 1])  # both on the same draws
     while at < len(grid) and not is_over(grid[at])[0]:
         at += 1
     while 1 < at < len(grid) and is_over(grid[at - 1])[0]:
@@ -397,13 +414,17 @@ def search_leverage(
         over = [*is_over(*inside), True]
         first = over.index(True)
         best, high = [best, *inside][first], [*inside, high][first]
-    row = {"leverage": best, **measure(trials, best, count)}
+    row = {"leverage": best, **measure(trials, best, count, known.get(best))}
     row |= {"is_monotone": bool(np.all(np.diff(rough) >= 0.0)), "is_limited": best == sizes[-1]}
     return row, rough
 
 
-def measure(trials: PathTrials | HistoryTrials, size: float, count: int) -> dict[str, float]:
-    hits = trials.count_hits([size], count, math.inf)[0]
+def measure(
+    trials: PathTrials | HistoryTrials, size: float, count: int, hits: int | None = None
+) -> dict[str, float]:
+    """Return the probability of a size on the first trials; ``hits`` are counted if not given."""
+    if hits is None:
+        hits = trials.count_hits([size], count, math.inf)[0]
     found = estimate(hits, count, 0.95)
     ends = (math.nan, math.nan) if isinstance(trials, HistoryTrials) else found[1:]
     names = ("p_liquidation", *name_interval("p_liquidation"))

@@ -113,15 +113,15 @@ class PathsRunner:
             for name in list_dated(venue):
                 check_no_column(pick_cost(venue, name), f"venue.{name}", "on simulated paths")
         self.venues = fix_margin_tables(venues, self.paths.calendar.time[0])
-        bars = self.paths.draw_all(0, 1)
+        bars = self.paths.first_bars
         self.seen = self.join(bars, 0, 0)
         self.setup, self.is_own = self.begin(bars)
 
-    def find_past(self, bars: int) -> PastStarts:
+    def find_past(self, bars: int, among: core.BoolArray | None = None) -> PastStarts:
         """Return what happened to the account, new at each day's first open of history.
 
         Each is followed for ``bars`` bars, or to the end of the data. A history of less than a year
-        is too short: no account begins.
+        is too short: no account begins. Only starts ``among`` (n_starts,) can be liquidated.
         """
         markets = as_markets(self.paths.history)
         time, day = markets.time, markets.time // DAY
@@ -135,13 +135,14 @@ class PathsRunner:
             weights, started = self.list_weights(markets), int(time[0])
             setup = engine.set_up_again(setup, markets, weights, first=0, started=started)
             loop = engine.BatchLoop(setup, is_compiled=self.compile)
-        found = np.empty(len(begins), np.int64)
+        found = np.full(len(begins), bars, np.int64)
+        asked = np.arange(len(begins)) if among is None else np.flatnonzero(among)
         try:
-            for k, lives in loop.live_from(begins, bars + 1):
+            for k, lives in loop.live_from(begins[asked], bars + 1):
                 hit = lives[engine.LIQUIDATED, 1:] != 0.0
-                found[k] = hit.argmax() if hit.any() else bars
+                found[asked[k]] = hit.argmax() if hit.any() else bars
         except engine.LaneFault as fault:
-            first = int(begins[fault.lane])
+            first = int(begins[asked[fault.lane]])
             own = setup.change(first=first, started=int(time[first]))
             engine.run_account(own, is_compiled=False, progress=None)  # it says what
             raise

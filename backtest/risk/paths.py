@@ -525,6 +525,11 @@ class Paths:
             "history": self.markets.content_hash,
         }  # fmt: skip
 
+    @functools.cached_property
+    def first_bars(self) -> dict[str, PathBars]:
+        """The bars of the first path, which every account on these paths is set up on."""
+        return self.draw_all(0, 1)
+
     def draw_all(self, first: int, stop: int) -> dict[str, PathBars]:
         """Return the bars of the paths from ``first`` up to ``stop``, by instrument."""
         return {name: self.draw(first, stop, name) for name in self.names}

@@ -10,9 +10,17 @@ from scipy.stats import beta
 
 import backtest as bt
 from backtest import paths as models
+from backtest.core.units import DAY
 from backtest.engine import BatchLoop, set_up_again
 from backtest.indicators import touch_distance, touch_probability
-from backtest.risk.largest_leverage import Scaled, confirm, name_models, search_leverage
+from backtest.risk.largest_leverage import (
+    HistoryTrials,
+    HoldOnce,
+    Scaled,
+    confirm,
+    name_models,
+    search_leverage,
+)
 from backtest.risk.liquidations import PAST, PathsRunner, estimate
 from backtest.strategies import Constant, Cppi, TailHedge, VolTarget
 from tests import kit
@@ -293,6 +301,33 @@ def test_history_bounds_the_leverage_where_it_was_worse_than_models():
     assert "The bound is gbm: " in short.verdict
     assert "95 % interval of the simulation: " in short.verdict
     assert "History is too short to count" in short.details
+
+
+@pytest.mark.slow
+def test_starts_that_no_larger_size_liquidates_are_not_tried_again():
+    drawn, test = (
+        bt.simulate_paths(daily(), WILD, paths=2, horizon="2d"),
+        bt.Backtest(daily(), **TERMS),
+    )
+    asked = []
+
+    def make(size: float) -> SimpleNamespace:
+        runner = PathsRunner(drawn, HoldOnce(size=size), test, compile=False)
+
+        def find_past(bars: int, among: np.ndarray | None) -> object:
+            asked.append(0 if among is None else int(among.sum()))
+            return runner.find_past(bars, among)
+
+        return SimpleNamespace(find_past=find_past)
+
+    sizes, hits = [5.0, 6.6, 10.0, 30.0], []
+    for is_nested in (False, True):
+        trials = HistoryTrials("history", drawn, make, 2, 2 * DAY, is_nested=is_nested)
+        hits.append(trials.count_hits(sizes, trials.count, math.inf))
+        assert trials.count_hits([8.0], trials.count, 0.0)[0] <= hits[-1][2]
+    assert hits[0] == hits[1] == sorted(hits[0])
+    assert hits[0][-1] > hits[0][0]
+    assert asked[-4:] == [*hits[1][:0:-1], hits[1][2]]  # the last is 8x, after 10x
 
 
 def test_a_policy_is_scaled_by_a_factor():
