@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING
 from backtest.core import open_door
 
 if TYPE_CHECKING:
-    from backtest.live.decide import Cut, Decision, decide
-    from backtest.live.replay import read_fills
-    from backtest.live.replay import Replay, replay
-    from backtest.live.state import AccountSnapshot, HeldPosition
+    from backtest.live.decide import decide
+    from backtest.live.replay import read_fills, replay
+    from backtest.live.state import AccountSnapshot
 
 open_door(__name__)

@@ -5,20 +5,20 @@ from typing import TYPE_CHECKING
 from backtest.core import open_door
 
 if TYPE_CHECKING:
-    from backtest.market.clock import SESSIONS, PolicyClock, bars_per_year, count_bars_per_year
+    from backtest.market.clock import PolicyClock, SESSIONS, bars_per_year, count_bars_per_year
     from backtest.market.clock import count_by_calendar, decide_every, describe_clock, find_clock
     from backtest.market.clock import has_gaps, read_source, show_signal, with_clock
     from backtest.market.fetch import Fetched, fetch_market, read_request
     from backtest.market.files import find_in_folders, is_panel, read_file, suffix_of
-    from backtest.market.names import Currency, find_coin, find_currency
     from backtest.market.market import Market
     from backtest.market.markets import Markets, Panel, as_given, as_markets, detach, label_names
     from backtest.market.markets import remake, require_panel, unwrap_market
-    from backtest.market.quality import Finding, Quality, quality
+    from backtest.market.names import Currency, find_coin, find_currency
+    from backtest.market.quality import Quality, quality
     from backtest.market.rules import split_notes
     from backtest.market.tables import BY_BARS, Defects, cadence, nearest_minute, place_on_bars
     from backtest.market.tables import rename_known, to_floats
-    from backtest.market.weight_frame import CARRIED, CARRY, Weights, name_columns, read_raw_weights
-    from backtest.market.weight_frame import read_dates, read_weights, weights_to_frame
+    from backtest.market.weight_frame import CARRIED, CARRY, Weights, name_columns, read_dates
+    from backtest.market.weight_frame import read_raw_weights, read_weights, weights_to_frame
 
 open_door(__name__)

@@ -8,8 +8,7 @@ if TYPE_CHECKING:
     from backtest.core import Greeks
     from backtest.options.chain import Chain, Inspection
     from backtest.options.option_inputs import check_columns, schedule_options
-    from backtest.options.option_listing import check_chain, find_expiry, find_underlying
-    from backtest.options.option_listing import refuse_options
+    from backtest.options.option_listing import check_chain, find_underlying, refuse_options
     from backtest.options.pricing import bs, bs_greeks, greeks, implied_volatility, price
     from backtest.options.pricing import volatility_reason
     from backtest.options.surfaces import SVI, Surface, Surfaces, is_out_of_the_money

@@ -6,14 +6,14 @@ from backtest.core import open_door
 
 if TYPE_CHECKING:
     from backtest.policies.combinators import Combinator, OptionRule, held_leverage, list_written
-    from backtest.policies.combinators import name_tuple, written_formulas
+    from backtest.policies.combinators import written_formulas
     from backtest.policies.formulas import find_fields, may_read_of_account
     from backtest.policies.lookahead import Causality, observe, start_check
     from backtest.policies.policy import Bar, Columns, Parameter, Parameterized, Policy, Promise
-    from backtest.policies.policy import change_settings, check_columns, check_settings
-    from backtest.policies.policy import find_rule_fault, format_title, formula_for, formula_of
-    from backtest.policies.policy import freeze, margin_formula_for, return_parameter, sets_margin
-    from backtest.policies.policy import number_elements, split_name, start_memory, trades_options
+    from backtest.policies.policy import change_settings, check_settings, find_rule_fault
+    from backtest.policies.policy import format_title, formula_for, formula_of, freeze
+    from backtest.policies.policy import margin_formula_for, number_elements, return_parameter
+    from backtest.policies.policy import sets_margin, split_name, start_memory, trades_options
     from backtest.policies.view import AccountView
 
 open_door(__name__)

@@ -48,19 +48,6 @@ from backtest.policies import Parameterized, freeze
 from backtest.policies.lookahead import TOLERANCE, LookAheadCheck, describe_cuts
 from backtest.policies.policy_errors import format_location
 
-__all__ = [
-    "Bollinger",
-    "Breakout",
-    "MaCross",
-    "Rsi",
-    "Sides",
-    "SignalRule",
-    "from_frame",
-    "from_function",
-    "from_series",
-    "from_vectorbt",
-]
-
 SignalT = TypeVar("SignalT", pd.Series, pd.DataFrame)
 
 NOTE = "backtest.signal"
