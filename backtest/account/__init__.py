@@ -15,30 +15,22 @@ if TYPE_CHECKING:
     from backtest.account.balance import value_at
     from backtest.account.bar import live_bar, may_use_fast_path, open_bar, set_quotes
     from backtest.account.bar import take_fast_path
-    from backtest.account.first_state import TradedDays, no_options, pack_option_terms
-    from backtest.account.first_state import read_traded, start_options
+    from backtest.account.first_state import TradedDays, no_options, read_traded
     from backtest.account.money import Ledger, clear_ledger
-    from backtest.account.options import close_options, is_walking, open_options, price_options
+    from backtest.account.options import close_options, is_walking, price_options
     from backtest.account.orders import compute_square_root_impact, compute_target, fill, is_outside
-    from backtest.account.orders import move_margin, split_margin
+    from backtest.account.orders import move_margin
     from backtest.account.payments import charge_interest, compute_pool_backing, compute_pool_needed
     from backtest.account.payments import compute_pool_ratio, write_settings
     from backtest.account.pool_liquidation import find_value_with_options, is_far_with_options
     from backtest.account.pool_liquidation import is_moved_by, measure_shares
     from backtest.account.position import charge, compute_entry, compute_root, find_line
     from backtest.account.position import follow_prices, follow_trade, make_balances
-    from backtest.account.price_walk import aim_at_leg, choose_turns, find_stop
-    from backtest.account.price_walk import stop_position
+    from backtest.account.price_walk import aim_at_leg, choose_turns, find_stop, stop_position
     from backtest.account.records import AccountBar, AccountState, EventLog, MarketBar, MarketFeed
-    from backtest.account.records import OptionFeed, OptionState, OptionTerms, Scratch, Terms
-    from backtest.account.records import has_exits, has_stops, is_held
-    from backtest.account.records import (
-        is_isolated,
-        is_spot,
-        make_option_feed,
-        note,
-        pick_instrument,
-    )
-    from backtest.account.records import pick_margin, pick_position, pick_quote, share
+    from backtest.account.records import OptionFeed, OptionState, Scratch, Terms, has_stops, is_held
+    from backtest.account.records import is_isolated, is_spot, make_option_feed, note
+    from backtest.account.records import pick_instrument, pick_margin, pick_position, pick_quote
+    from backtest.account.records import share
 
 open_door(__name__)
