@@ -97,7 +97,8 @@ def measure_promise(run: Any, promise: Promise) -> Finding:
     if promise.measure == "lowest_unit":
         return Finding(float(unit.min()), True)
     if promise.measure == "margin_ratio_twice":
-        ratio = run.bars["requirement"].to_numpy() / run.of_account("equity")
+        needed, equity = run.bars["requirement"].to_numpy(), run.of_account("equity")
+        ratio = np.divide(needed, equity, out=np.zeros(len(needed)), where=equity > 0.0)
         return Finding(float(np.minimum(ratio[1:], ratio[:-1]).max(initial=0.0)), len(ratio) > 1)
     if promise.measure == "liquidations" and promise.horizon:
         held = (run.bars["gross_leverage"].to_numpy() > 0.0)[::step]
