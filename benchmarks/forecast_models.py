@@ -45,7 +45,7 @@ import pandas as pd
 import backtest as bt
 from backtest.core import BoolArray, FloatArray
 from backtest.indicators import ewma_volatility, log_returns
-from backtest.indicators.liquidation_forecast import DEGREES
+from backtest.indicators.tails import DEGREES
 from backtest.margin import touch_probability
 from backtest.risk.path_models import REVERSION, STATE
 

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from backtest.indicators.estimators import close_to_close_volatility, ewma_volatility
     from backtest.indicators.estimators import find_backcast, garch_volatility, har_volatility
     from backtest.indicators.estimators import implied_volatility, volatility
-    from backtest.indicators.liquidation_forecast import NOTHING_SEEN, find_day
-    from backtest.indicators.liquidation_forecast import forecast_liquidation, forecast_volatility
     from backtest.indicators.returns import funding_forecast, log_returns, long_returns
     from backtest.indicators.returns import settled_funding, traded_returns
-    from backtest.indicators.tails import TAIL_MODELS, Tail, forecast_reach, tail_losses
+    from backtest.indicators.tails import NOTHING_SEEN, TAIL_MODELS, Tail, find_day
+    from backtest.indicators.tails import forecast_liquidation, forecast_reach, forecast_volatility
+    from backtest.indicators.tails import tail_losses
     from backtest.indicators.trends import Drift, Regimes, Sharpe, learned_regimes, rolling_drift
     from backtest.indicators.trends import rolling_sharpe, trend_sign, trend_strength
     from backtest.margin.calculators import touch_distance, touch_probability

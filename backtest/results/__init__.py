@@ -7,7 +7,7 @@ from backtest.core import open_door
 if TYPE_CHECKING:
     from backtest.results.attribution import AccountHistory, Attribution, attribute, attribute_by
     from backtest.results.attribution import find_periods
-    from backtest.results.care import choose_deletions, delete_chosen, verify_folder
+    from backtest.results.listing import choose_deletions, delete_chosen, verify_folder
     from backtest.results.differences import Differences, STATISTICS, Sampled, compare_pairs
     from backtest.results.differences import find_block_length, holm, pair_differences
     from backtest.results.listing import Filter, StoreEntry, count_kinds, describe_note

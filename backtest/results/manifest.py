@@ -9,12 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtest.core import compute_id, find_versions, format_duration, format_time, to_nanoseconds, to_plain, utc_index
 from backtest._compile.code_identity import describe_function
-from backtest.results.promises import list_promises
-from backtest.signals.rules import join_checks
+from backtest.core import (
+    compute_id,
+    find_versions,
+    format_duration,
+    format_time,
+    to_nanoseconds,
+    to_plain,
+    utc_index,
+)
 from backtest.market import Market, describe_clock
 from backtest.policies import formula_of
+from backtest.results.promises import list_promises
+from backtest.signals.rules import join_checks
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -22,8 +30,8 @@ if TYPE_CHECKING:
     from backtest.account import Account
     from backtest.core import IntArray
     from backtest.market import Markets
-    from backtest.results.measure_table import RunSpan
     from backtest.policies import Policy
+    from backtest.results.measure_table import RunSpan
     from backtest.venue import InUse, Venue
 
 PORTFOLIO = "portfolio"

@@ -17,8 +17,8 @@ from backtest.account.events import Event
 from backtest.market import count_bars_per_year
 from backtest.policies import Policy, Promise
 from backtest.results import tables
-from backtest.results.performance import expected_shortfall, value_at_risk
 from backtest.results.measure_table import METRICS
+from backtest.results.performance import expected_shortfall, value_at_risk
 
 KEPT, BROKEN, TOO_FEW = "kept", "not kept", "too few to judge"
 LEAST_HORIZONS, LEAST_RETURNS, LEAST_TAIL = 10, 30, 5.0
