@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -31,13 +31,9 @@ from backtest.baselines.trace import (
     read_band,
     take_trace,
 )
-from backtest.policies import written_formulas
+from backtest.policies import Policy, written_formulas
 from backtest.results import Result
 from backtest.search import WalkForward, read_figures, walk_differences
-
-if TYPE_CHECKING:
-    from backtest.policies import Policy
-
 
 # ------------------------------------------------------------------------------- facts of a run
 

@@ -94,11 +94,6 @@ def name_field(column: str) -> str:
     return column.rpartition(" ")[2]
 
 
-def describe_column(column: str) -> str:
-    instrument, _, field = column.rpartition(" ")
-    return f"{STEPS[field]} of {instrument}" if instrument else STEPS[field]
-
-
 def take_trace(result: Result) -> Trace:
     n = len(result.time)
     columns = {name: result.of_account(name) for name in STEPS if name in AccountFields._fields}
@@ -156,7 +151,8 @@ class ColumnMove:
 
     @property
     def step(self) -> str:
-        return describe_column(self.column)
+        instrument, _, field = self.column.rpartition(" ")
+        return f"{STEPS[field]} of {instrument}" if instrument else STEPS[field]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from backtest import core, strategies
+from backtest import core, options, strategies
 from backtest.account import Account
 from backtest.cli.experiment import DEFAULT_VENUE, SAMPLE, Draft, flatten
 from backtest.cli.printing import show_progress
@@ -25,14 +25,6 @@ from backtest.margin import RateCurve
 from backtest.market import Market, Markets, as_markets, find_clock, find_in_folders, is_panel
 from backtest.market.markets import MAX_AGE
 from backtest.market.weight_frame import read_weight_file
-from backtest.options import (
-    Chain,
-    Surfaces,
-    check_chain,
-    check_columns,
-    find_underlying,
-    schedule_options,
-)
 from backtest.options.option_inputs import check_lots, check_settlement
 from backtest.policies import Policy, check_settings, format_title, split_name
 from backtest.results import Result
@@ -356,7 +348,7 @@ def list_options(draft: Draft, market: Market | Markets, venue: Any) -> Market |
         )
     markets, quoted = as_markets(market), entries.get("settlement")
     owners = {
-        name: find_underlying(str(each.underlying), markets, f"option {name!r}")
+        name: options.find_underlying(str(each.underlying), markets, f"option {name!r}")
         for name, each in contracts.items()
     }
     for name, each in contracts.items():  # before surfaces are fitted, which takes minutes
@@ -371,20 +363,20 @@ def list_options(draft: Draft, market: Market | Markets, venue: Any) -> Market |
     quantities, zone = None, draft.table("data").get("timezone")
     if "quantities" in entries:
         quantities = read_weight_file(Path(entries["quantities"]), zone)
-        check_columns(quantities, [*contracts])
+        options.check_columns(quantities, [*contracts])
         lots = [core.pick_value(venue, owners[name]).option_costs.find_lot(each)
                 for name, each in contracts.items()]  # fmt: skip
         check_lots(quantities, [*contracts], lots)
     is_sample = entries["chains"] == SAMPLE
-    chains = dict.fromkeys(owners.values(), Chain.sample()) if is_sample else {}
+    chains = dict.fromkeys(owners.values(), options.Chain.sample()) if is_sample else {}
     if not is_sample:
         chains = read_chains(entries, owners, contracts, markets, zone)
     for name, chain in chains.items() if not is_sample else ():
-        check_chain(contracts, owners, name, chain)
+        options.check_chain(contracts, owners, name, chain)
     surfaces = {}
     for name, chain in chains.items():
         with show_progress(f"surfaces of {name}", "snapshots") as progress:
-            surfaces[name] = Surfaces.fit(chain, progress=progress)
+            surfaces[name] = options.Surfaces.fit(chain, progress=progress)
     found = Markets(
         {**markets, **contracts},
         currency=markets.currency or None,
@@ -393,7 +385,7 @@ def list_options(draft: Draft, market: Market | Markets, venue: Any) -> Market |
         quote_age=entries.get("quote_age"),
         max_age=entries.get("max_age", MAX_AGE),
     )
-    scheduled: Market | Markets = schedule_options(found, quantities)
+    scheduled: Market | Markets = options.schedule_options(found, quantities)
     return scheduled
 
 
@@ -414,14 +406,14 @@ def read_chains(
     contracts: Mapping[str, Option],
     markets: Markets,
     timezone: str | None,
-) -> dict[str, Chain]:
+) -> dict[str, options.Chain]:
     path, quoted = Path(entries["chains"]), entries.get("settlement")
-    chain = Chain.load(path, settlement=quoted, timezone=timezone)
+    chain = options.Chain.load(path, settlement=quoted, timezone=timezone)
     end = core.utc_index(markets.time[-1:] + markets.interval)[0]
     table = chain.table[chain.table["time"] < end].reset_index(drop=True)
-    known = Chain(table, chain.settlement, chain.source)
+    known = options.Chain(table, chain.settlement, chain.source)
     several = len(known.underlyings) > 1
-    found: dict[str, Chain] = {}
+    found: dict[str, options.Chain] = {}
     for name, owner in owners.items():
         if owner not in found:
             found[owner] = known.select(contracts[name].underlying) if several else known

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import pandas as pd
 import typer
@@ -17,14 +17,11 @@ from backtest.cli import printing
 from backtest.cli.command import AsJson, Report, command, flag
 from backtest.cli.experiment import split_pair
 from backtest.core import DataError, ParameterError, format_duration, format_time
-from backtest.market import Market, Quality, quality
+from backtest.market import Fetched, Market, Quality, quality
 from backtest.market.rules import KINDS
 from backtest.options import Chain, Surface
 from backtest.options.chain import CHECKS
 from backtest.options.surfaces import MODELS
-
-if TYPE_CHECKING:
-    from backtest.market import Fetched
 
 BASE_URL = "BACKTEST_FETCH_URL"
 Timezone = Annotated[

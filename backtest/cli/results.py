@@ -18,27 +18,7 @@ from backtest.cli.command import RESULTS, AsJson, Results, command, option
 from backtest.cli.experiment import read_bound
 from backtest.cli.printing import clean, print_json, print_paragraph, render, show_progress
 from backtest.core import ParameterError, format_time
-from backtest.results import (
-    Filter,
-    choose_deletions,
-    count_kinds,
-    delete_chosen,
-    describe_note,
-    describe_origin,
-    find_folder,
-    list_folders,
-    list_kinds,
-    list_results,
-    load_saved,
-    name_measure,
-    open_folder,
-    read_constraints,
-    read_kinds,
-    read_time_or_age,
-    read_usable,
-    sort_entries,
-    verify_folder,
-)
+from backtest.results import listing, name_measure, read_constraints
 from backtest.results.measure_table import ABOUT
 
 SHOWN_ID, SHOWN_COMMIT, MOST_NAMED = 8, 12, 20
@@ -69,9 +49,9 @@ class Wanted:
 
     def build(self, **times: str | None) -> Any:
         bounds = tuple(read_constraints(dict([read_bound(each)]))[-1] for each in self.where or ())
-        now, kinds = time.time_ns(), read_kinds(self.kind or ())
-        read = {x: read_time_or_age(t, now, where=x) for x, t in times.items() if t}
-        return Filter(kinds, self.policy, self.text, bounds, **read)
+        now, kinds = time.time_ns(), listing.read_kinds(self.kind or ())
+        read = {x: listing.read_time_or_age(t, now, where=x) for x, t in times.items() if t}
+        return listing.Filter(kinds, self.policy, self.text, bounds, **read)
 
 
 @command("results list")
@@ -98,9 +78,9 @@ def list_(
     backtest results list --sort max_drawdown --top 20
     """
     chosen = wanted.build(since=since)
-    sort_entries((), sort)  # an unknown word is an error before anything is read
-    everything = list_results(results)
-    found = sort_entries(filter(chosen.matches, everything), sort, is_reversed=is_reversed)
+    listing.sort_entries((), sort)  # an unknown word is an error before anything is read
+    everything = listing.list_results(results)
+    found = listing.sort_entries(filter(chosen.matches, everything), sort, is_reversed=is_reversed)
     shown = found[:top]
     unread = [each for each in everything if each.trouble]
     if as_json:
@@ -139,7 +119,9 @@ CELLS: dict[str, Callable[[Any], object]] = {
     "id": lambda each: each.id[:SHOWN_ID] if each.name.endswith(each.id) else each.name,
     "name": lambda each: each.name,
     "kind": lambda each: each.kind,
-    "policy": lambda each: f"{each.policy} ({describe_note(each)})" if each.note else each.policy,
+    "policy": lambda each: (
+        f"{each.policy} ({listing.describe_note(each)})" if each.note else each.policy
+    ),
     "market": lambda each: f"{each.instrument or 'unnamed'} {each.interval}",
     "start": lambda each: each.start,
     "end": lambda each: each.end,
@@ -177,10 +159,10 @@ def show(name: Name, *, as_json: AsJson = False, results: Results = RESULTS) -> 
     backtest results show voltarget-0a1b2c3d4e5f6071
     backtest results show 0a1b --json              [dim]# how the id begins[/dim]
     """
-    folder, entry = read_usable(name, results)
-    _, facts = open_folder(folder)
+    folder, entry = listing.read_usable(name, results)
+    _, facts = listing.open_folder(folder)
     making = core.read_provenance(folder, entry.id)
-    origin = describe_origin(facts, making)
+    origin = listing.describe_origin(facts, making)
     if as_json:
         again = {"command": origin.command or None, "remarks": list(origin.remarks)}
         made = None if making is None else making._asdict()
@@ -218,10 +200,10 @@ def verify(
     backtest results verify                        [dim]# all of results/[/dim]
     backtest results verify 0a1b2c3d --json
     """
-    folders = [results / name for name in list_folders(results)]
+    folders = [results / name for name in listing.list_folders(results)]
     if names:
-        folders = [find_folder(name, results) for name in names]
-    checks = [verify_folder(folder) for folder in folders]
+        folders = [listing.find_folder(name, results) for name in names]
+    checks = [listing.verify_folder(folder) for folder in folders]
     checks = [each for each, place in zip(checks, folders, strict=True) if place.exists()]
     bad = sum(bool(each.faults) for each in checks)
     if as_json:
@@ -233,7 +215,7 @@ def verify(
                     place = "" if name == "." else f"{name} "
                     print_paragraph(f"{word} {each.name}: {place}{what}", indent="")
         files = sum(each.files for each in checks)
-        whole = sum(not each.faults and each.kind in list_kinds() for each in checks)
+        whole = sum(not each.faults and each.kind in listing.list_kinds() for each in checks)
         typer.echo(f"{whole:,} whole, {bad:,} damaged; {files:,} files checked")
     if bad:
         raise typer.Exit(1)
@@ -268,7 +250,7 @@ def prune(
     backtest results prune --damaged --yes         [dim]# only unreadable ones[/dim]
     """
     chosen_by = wanted.build(before=older_than)
-    is_only_marked = keep is None and chosen_by == Filter()
+    is_only_marked = keep is None and chosen_by == listing.Filter()
     if is_only_marked and not (damaged or unfinished):
         raise ParameterError(
             "prune needs a flag that chooses what to delete, got none: a filter, --keep, "
@@ -276,7 +258,7 @@ def prune(
         )
     if as_json and not (yes or dry_run):
         raise ParameterError("--json cannot ask: give --yes or --dry-run too")
-    chosen, kept = choose_deletions(
+    chosen, kept = listing.choose_deletions(
         results,
         None if is_only_marked else chosen_by,
         keep=keep or 0,
@@ -285,7 +267,7 @@ def prune(
     )
     if not as_json:
         size = sum(each.size for each in chosen) / 1e6
-        total = f"to delete: {count_kinds(chosen)}, {size:,.2f} MB"
+        total = f"to delete: {listing.count_kinds(chosen)}, {size:,.2f} MB"
         typer.echo(total if chosen else "nothing to delete")
         print_named([
             f"{each.name}  {format_time(each.saved)[:10]}  {each.trouble or each.policy}"
@@ -294,7 +276,7 @@ def prune(
         for each in kept:
             print_paragraph(f"left, not known to be a result: {each.name}  {each.why}")
     is_agreed = bool(chosen) and not dry_run and (yes or confirm_deletion(len(chosen)))
-    deleted, left = delete_chosen(results, chosen) if is_agreed else ([], [])
+    deleted, left = listing.delete_chosen(results, chosen) if is_agreed else ([], [])
     if as_json:
         not_ours, names = [each._asdict() for each in kept], [each.name for each in chosen]
         print_json({"chosen": names, "deleted": deleted, "left": left, "not_ours": not_ours})
@@ -364,7 +346,7 @@ def report(
         raise ParameterError(
             "name a saved result, which `backtest results list` shows, or give --all"
         )
-    folders = [find_folder(name, results) for name in names]
+    folders = [listing.find_folder(name, results) for name in names]
     chosen = reports.choose_format(out or Path(), format_)
     is_folder = out is None or out.is_dir() or (len(folders) > 1 and not out.suffix)
     if len(folders) > 1 and not is_folder:
@@ -372,5 +354,5 @@ def report(
     for place in folders:
         target = out or Path()
         target = target / f"{place.resolve().name}.{chosen}" if is_folder else target
-        page = reports.build_page(load_saved(place), objective)
+        page = reports.build_page(listing.load_saved(place), objective)
         typer.echo(str(reports.write_page(page, target, chosen)))

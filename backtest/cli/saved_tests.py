@@ -93,10 +93,6 @@ def save(test: Backtest, path: str | Path) -> Path:
     return folder if folder.exists() else file
 
 
-def as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
 def save_market(market: Any, folder: Path) -> dict[str, Any]:
     """Write a market, or one folder for each instrument; return the entries of ``[data]``."""
     if isinstance(market, Market):
@@ -116,7 +112,8 @@ def find_files(market: Any) -> dict[str, Any] | None:
     for entries in calls:
         for name, value in (entries or {}).items():
             known = found.setdefault(name, [])
-            known += [each for each in as_list(value) if each not in known]
+            given = value if isinstance(value, list) else [value]
+            known += [each for each in given if each not in known]
     data = {name: each if len(each) > 1 else each[0] for name, each in found.items()}
     spans = ({}, {"from": format_time(market.start), "to": format_time(market.end)})
     for span in spans:  # whole, or a part of what the files hold

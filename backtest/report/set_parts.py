@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,12 +19,8 @@ from backtest.report.write import draw_chart
 from backtest.results import check_metric, count_cautions, find_cautions, name_measure
 from backtest.results.measure_table import ABOUT
 from backtest.results.ranking import order_sets, read_objective
-from backtest.search import GrowthTest, describe_budget, find_measures
-from backtest.sweep import find_failed
-
-if TYPE_CHECKING:
-    from backtest.search import Study
-    from backtest.sweep import Sweep
+from backtest.search import GrowthTest, Study, describe_budget, find_measures
+from backtest.sweep import Sweep, find_failed
 
 NO_HOLDOUT = (
     "A sweep has no holdout: its best set is chosen and measured on the same prices. "

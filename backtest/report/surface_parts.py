@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,12 +12,9 @@ from backtest import core
 from backtest.core.number_text import Head
 from backtest.core.result_parts import Headline, Part, Shown, ShownChart, ShownTable
 from backtest.core.units import YEAR_DAYS
-from backtest.options import is_out_of_the_money
+from backtest.options import Surface, is_out_of_the_money
 from backtest.options.chain import CHECKS
 from backtest.options.surfaces import describe_crossings
-
-if TYPE_CHECKING:
-    from backtest.options import Surface
 
 REACH = 3.0
 """Standard deviations of log-moneyness that the charts show."""

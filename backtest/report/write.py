@@ -12,21 +12,13 @@ from urllib.parse import quote
 
 import numpy as np
 
-from backtest import core
+from backtest import core, results
 from backtest.core.number_text import Measured
 from backtest.report import render
 from backtest.report.basis import build_basis, find_origin, list_terms
 from backtest.report.charts import LIGHT, TEMPLATE, draw_declared, thin_rows
 from backtest.report.page import Block, Fact, Page, Paragraph, Section, format_measure, write_table
-from backtest.results import (
-    StoreEntry,
-    count_kinds,
-    describe_note,
-    list_results,
-    load_saved,
-    name_measure,
-    run_record,
-)
+from backtest.results import run_record
 from backtest.results.listing import LEFTOVER, UNTOLD, Origin, name_fault
 from backtest.results.measure_table import ABOUT
 
@@ -220,7 +212,7 @@ SHOWN = ("cagr", "volatility", "sharpe", "max_drawdown", "liquidations")
 
 
 class Row(NamedTuple):
-    entry: StoreEntry
+    entry: results.StoreEntry
     trouble: str = ""
 
     @property
@@ -238,7 +230,7 @@ class Row(NamedTuple):
 
     @property
     def note(self) -> str:
-        said = f"damaged: {self.trouble}" if self.trouble else describe_note(self.entry)
+        said = f"damaged: {self.trouble}" if self.trouble else results.describe_note(self.entry)
         name = "" if self.title == self.name else self.name
         return core.clip(", ".join(filter(None, (said, name))), LONGEST_NOTE)
 
@@ -259,7 +251,7 @@ def write_all(
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Row]:
     """Return what the list shows; a result that cannot be read has a trouble and no page."""
-    entries = [each for each in list_results(store) if each.kind != LEFTOVER]
+    entries = [each for each in results.list_results(store) if each.kind != LEFTOVER]
     if not entries:
         raise core.DataError(f"{store}: the folder of results must hold a result, it holds none")
     entries.sort(key=lambda each: (-each.saved, each.name))
@@ -272,11 +264,11 @@ def write_all(
     return rows
 
 
-def write_one(store: Path, folder: Path, entry: StoreEntry, objective: str) -> Row:
+def write_one(store: Path, folder: Path, entry: results.StoreEntry, objective: str) -> Row:
     if entry.trouble or not entry.is_finished:
         return Row(entry, entry.trouble)
     try:
-        page = build_page(load_saved(store / entry.name), objective)
+        page = build_page(results.load_saved(store / entry.name), objective)
     except (core.BacktestError, OSError) as error:
         return Row(entry, name_fault(error, store / entry.name))
     render.write_page(page, folder / f"{entry.name}.html", "html")
@@ -287,9 +279,9 @@ def write_index(rows: Sequence[Row], store: Path, path: Path) -> None:
     text = render.start_jinja().get_template(INDEX).render(
         rows=rows,
         store=store.resolve().name,
-        kinds=count_kinds([each.entry for each in rows if not each.trouble]),
+        kinds=results.count_kinds([each.entry for each in rows if not each.trouble]),
         damaged=sum(bool(each.trouble) for each in rows),
-        measures=[name_measure(name) for name in SHOWN],
+        measures=[results.name_measure(name) for name in SHOWN],
         style=render.read_template("page.css"),
     )  # fmt: skip
     render.save_text(text, path)

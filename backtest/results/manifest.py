@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from backtest._compile.code_identity import describe_function
-from backtest.core import (
-    compute_id,
-    find_versions,
-    format_duration,
-    format_time,
-    to_nanoseconds,
-    to_plain,
-    utc_index,
-)
-from backtest.market import Market, describe_clock
-from backtest.policies import formula_of
+from backtest import core
+from backtest.market import Market, Markets, describe_clock
+from backtest.policies import Policy, formula_of
 from backtest.results.promises import list_promises
 from backtest.signals.rules import join_checks
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
 
     from backtest.account import Account
     from backtest.core import IntArray
-    from backtest.market import Markets
-    from backtest.policies import Policy
     from backtest.results.measure_table import RunSpan
     from backtest.venue import InUse, Venue
 
@@ -50,7 +39,7 @@ def write_manifest(
     end = int(span.closes[-1])
     has_options = bool(markets.options) and not is_panel
     listed = {"options": markets.listing.describe()} if has_options else {}
-    manifest: dict[str, Any] = to_plain(
+    manifest: dict[str, Any] = core.to_plain(
         {
             "data": describe_data(
                 markets if is_panel else market, setup.account, span.start, span.closes
@@ -65,7 +54,7 @@ def write_manifest(
             "calendar": setup.test.calendar,
             "seed": None,
             "resumed_from": None if resume is None else resume.manifest["id"],
-            "versions": find_versions(),
+            "versions": core.find_versions(),
             **({} if setup.benchmark is None else {"benchmark": compared_with}),
         }
     )
@@ -88,19 +77,19 @@ def write_manifest(
         aside["margin_tables"] = [
             {
                 "of": table.since,
-                "from": format_time(int(time[table.first])),
+                "from": core.format_time(int(time[table.first])),
                 "bars": table.stop - table.first,
             }
             for table in venue.in_use(time)
         ]
-    return {"id": compute_id(manifest), **manifest, **aside}
+    return {"id": core.compute_id(manifest), **manifest, **aside}
 
 
 def change_policy(manifest: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     facts = {name: value for name, value in manifest.items() if name not in NOT_IN_ID}
-    plain: dict[str, Any] = to_plain({**facts, "policy": {**manifest["policy"], **changes}})
+    plain: dict[str, Any] = core.to_plain({**facts, "policy": {**manifest["policy"], **changes}})
     aside = {name: manifest[name] for name in NOT_IN_ID[1:] if name in manifest}
-    return {"id": compute_id(plain), **plain, **aside}
+    return {"id": core.compute_id(plain), **plain, **aside}
 
 
 def describe_data(
@@ -110,7 +99,7 @@ def describe_data(
         return describe_instrument(market, account, start, closes)
     return {
         **describe_bars(market, start, closes),
-        **({"decide": format_duration(market.decide)} if market.decide else {}),
+        **({"decide": core.format_duration(market.decide)} if market.decide else {}),
         **({"options": market.listing.describe()} if market.options else {}),
         "instruments": {
             name: describe_instrument(each, account, start, each.time + each.interval)
@@ -122,7 +111,7 @@ def describe_data(
 def describe_instrument(
     market: Market, account: Account, start: int, closes: IntArray
 ) -> dict[str, Any]:
-    last, flows = utc_index(market.time[-1:])[0], account.flows
+    last, flows = core.utc_index(market.time[-1:])[0], account.flows
     return {
         **describe_bars(market, start, closes),
         **describe_clock(market),
@@ -177,10 +166,10 @@ def describe_bars(market: Market | Markets, start: int, closes: IntArray) -> dic
         "source": repr(market),
         "instrument": market.instrument,
         "content_hash": market.content_hash,
-        "start": format_time(start),
-        "end": format_time(int(closes[-1])),
+        "start": core.format_time(start),
+        "end": core.format_time(int(closes[-1])),
         "bars": len(closes),
-        "interval": format_duration(market.interval),
+        "interval": core.format_duration(market.interval),
         "synthetic": market.synthetic,
     }
 
@@ -198,9 +187,9 @@ def describe_margin_tables(market: Market, venue: Venue, start: int, end: int) -
 
 def read_tables_in_use(manifest: Mapping[str, Any], venue: Venue) -> list[InUse]:
     if "margin_tables" in manifest:
-        stamps = [to_nanoseconds(each["from"]) for each in manifest["margin_tables"]]
+        stamps = [core.to_nanoseconds(each["from"]) for each in manifest["margin_tables"]]
     else:
-        start, end = (to_nanoseconds(manifest["data"][k]) for k in ("start", "end"))
+        start, end = (core.to_nanoseconds(manifest["data"][k]) for k in ("start", "end"))
         stamps = [start, *(each.end for each in venue.earlier if start < each.end < end)]
     return venue.in_use(np.array(stamps, dtype=np.int64))
 
