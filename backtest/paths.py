@@ -12,17 +12,6 @@ if TYPE_CHECKING:
 open_door(__name__)
 
 __all__ = [
-    "GBM",
-    "Filtered",
-    "Garch",
-    "LiquidationRisk",
-    "MaxLeverage",
-    "Merton",
-    "PathModel",
-    "Paths",
-    "Stationary",
-    "block_length",
-    "liquidation_risk",
-    "max_leverage",
-    "simulate_paths",
-]
+    "GBM", "Filtered", "Garch", "LiquidationRisk", "MaxLeverage", "Merton", "PathModel", "Paths",
+    "Stationary", "block_length", "liquidation_risk", "max_leverage", "simulate_paths",
+]  # fmt: skip

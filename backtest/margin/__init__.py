@@ -47,14 +47,6 @@ if TYPE_CHECKING:
 open_door(__name__)
 
 __all__ = [
-    "bankruptcy_price",
-    "collateral_value",
-    "initial",
-    "largest_notional",
-    "liquidation_price",
-    "maintenance",
-    "option_value",
-    "requirement",
-    "strategy_deposit",
-    "survivable_notional",
-]
+    "bankruptcy_price", "collateral_value", "initial", "largest_notional", "liquidation_price",
+    "maintenance", "option_value", "requirement", "strategy_deposit", "survivable_notional",
+]  # fmt: skip

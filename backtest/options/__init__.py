@@ -16,16 +16,6 @@ if TYPE_CHECKING:
 open_door(__name__)
 
 __all__ = [
-    "SVI",
-    "Chain",
-    "Greeks",
-    "Inspection",
-    "Surface",
-    "Surfaces",
-    "bs",
-    "bs_greeks",
-    "greeks",
-    "implied_volatility",
-    "price",
-    "volatility_reason",
-]
+    "SVI", "Chain", "Greeks", "Inspection", "Surface", "Surfaces", "bs", "bs_greeks", "greeks",
+    "implied_volatility", "price", "volatility_reason",
+]  # fmt: skip

@@ -14,14 +14,6 @@ if TYPE_CHECKING:
 open_door(__name__)
 
 __all__ = [
-    "Bollinger",
-    "Breakout",
-    "MaCross",
-    "Rsi",
-    "Sides",
-    "SignalRule",
-    "from_frame",
-    "from_function",
-    "from_series",
-    "from_vectorbt",
-]
+    "Bollinger", "Breakout", "MaCross", "Rsi", "Sides", "SignalRule", "from_frame", "from_function",
+    "from_series", "from_vectorbt",
+]  # fmt: skip
