@@ -35,9 +35,6 @@ from backtest.policies import Policy, written_formulas
 from backtest.results import Result
 from backtest.search import WalkForward, read_figures, walk_differences
 
-# ------------------------------------------------------------------------------- facts of a run
-
-
 ROOMS = (
     *("_compile", "account", "core", "engine", "indicators", "margin", "market", "policies"),
     *("results", "signals", "venue"),
@@ -175,9 +172,6 @@ def gather_walk_facts(walk: WalkForward) -> dict[str, Any]:
         WALK: shorten_lists(search),
         WINNERS: shorten_lists(winners.to_dict("records")),
     }
-
-
-# ------------------------------------------------------------------------------------ baseline
 
 
 FORMAT = 2
@@ -341,9 +335,6 @@ def check_unique_names(paths: Sequence[Path], names: Sequence[str]) -> None:
             raise core.DataError(
                 f"each experiment has one baseline, {name!r} has two, {other} and {path}"
             )
-
-
-# ------------------------------------------------------------------------------------- as a file
 
 
 def save_baseline(baseline: Baseline, folder: Path) -> Path:

@@ -135,8 +135,6 @@ def hash_rows(frame: pd.DataFrame) -> npt.NDArray[np.uint64]:
     return np.array(pd.util.hash_pandas_object(frame), dtype=np.uint64)
 
 
-# -------------------------------------------------------------------------------- differing bars
-
 NEAR = 1e-9
 """The relative tolerance for bars of different platforms."""
 
@@ -237,8 +235,6 @@ def explain_equity(was: Trace, now: Trace) -> dict[str, float]:
     }
     return {name: value for name, value in moved.items() if value != 0.0}
 
-
-# ---------------------------------------------------------------------------- measures and bands
 
 FIGURES = {
     "walk_growth": ("growth_out_of_sample", 1),
@@ -341,8 +337,6 @@ def find_direction(name: str, was: float, now: float) -> str:
         return NEITHER
     return BETTER if (now > was) == (better > 0) else WORSE
 
-
-# ------------------------------------------------------------------------------------- noise
 
 CONFIDENCE, DRAWS, SEED = 0.95, 1_999, 0
 ROUNDING = 1e-9

@@ -117,9 +117,6 @@ class RegressVerdict:
         return plain
 
 
-# -------------------------------------------------------------------------------------- comparing
-
-
 def report_failure(name: str, error: BaseException, mode: str = EXACT) -> RegressVerdict:
     """Return the verdict on a run that could not be measured; it never passes."""
     reason = str(error)
@@ -242,8 +239,6 @@ def describe_moved(found: RegressVerdict, accepted: Sequence[str]) -> str:
         words += [f"{direction} in {name_some(names, most, ', ', ' and ')}"] if names else []
     return "; ".join(words) or f"{t.NEITHER}: what moved is within noise"
 
-
-# --------------------------------------------------------------------------------------- as text
 
 WIDTH = 100
 METRIC_HEADS = ("measure", "baseline", "now", "change", "tolerance", "")

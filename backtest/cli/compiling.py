@@ -88,8 +88,6 @@ def reporting(text: str) -> Iterator[None]:
         thread.join()
 
 
-# ------------------------------------------------------------------------------------------ parts
-
 Part = tuple[str, Callable[[], None]]
 
 

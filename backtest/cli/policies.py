@@ -80,9 +80,6 @@ def policy_to_dict(policy: type[Policy]) -> dict[str, Any]:
     }
 
 
-# ------------------------------------------------------------------------------------------ check
-
-
 @command("check")
 def check(
     policy: Annotated[

@@ -194,9 +194,6 @@ def name_policy(policy: Policy) -> dict[str, Any]:
     return {"name": f"{Path(file).resolve()}:{cls.__name__}", "settings": policy.settings()}
 
 
-# ------------------------------------------------------------------------------------------- TOML
-
-
 def write_table(name: str, table: Mapping[str, Any]) -> str:
     lines = "\n".join(write_entries(table))
     return f"[{name}]\n{lines}\n\n" if lines else ""

@@ -80,9 +80,6 @@ def _find_estimator(name: object) -> Estimator:
     return ESTIMATES[core.Choice(*ESTIMATES).check("estimator", name)]
 
 
-# ----- closes -----
-
-
 @core.checked
 def ewma_volatility(market: Market, half_life: OneOrMany) -> core.FloatArray:
     """Return the exponentially weighted volatility of close-to-close log returns.
@@ -182,9 +179,6 @@ def implied_volatility(market: Market) -> core.FloatArray:
     return column
 
 
-# ----- ranges -----
-
-
 def parkinson_variance(market: Market) -> core.FloatArray:
     return np.asarray(np.log(market.high / market.low) ** 2 / (4.0 * math.log(2.0)))
 
@@ -205,8 +199,6 @@ def yang_zhang_volatility(market: Market, half_lives: core.FloatArray) -> core.F
         columns[:, j] = weighted_root(variance, np.array([w]), scale)[:, 0]
     return columns
 
-
-# ----- GARCH -----
 
 FIRST_RETURNS = 1000
 """Returns of the first fit: fewer do not determine the persistence."""
@@ -302,8 +294,6 @@ def fit_garch(returns: core.FloatArray) -> GarchFit | None:
     is_good = found.convergence_flag == 0 and bool(np.isfinite(fit).all())
     return fit if is_good else None
 
-
-# ----- the heterogeneous autoregression -----
 
 WITHOUT_PAUSE, WITH_SESSIONS = (1, 7, 30), (1, 5, 22)
 """Days in a day, a week, and a month of a market that never closes, and of one with sessions."""

@@ -100,8 +100,6 @@ def find_known_bars(market: Market) -> core.IntArray:
     return np.searchsorted(market.time + market.interval, market.funding_time, side="right")
 
 
-# ----- parameters -----
-
 OneOrMany: TypeAlias = float | core.FloatArray
 """Parameter of an estimator: one value, or an array of shape (k,)."""
 

@@ -249,8 +249,6 @@ def forecast_reach(
     return shape_as(columns, probability, horizon, degrees_of_freedom, estimator, half_life)
 
 
-# ------------------------------------------------------------------------ forecast of liquidation
-
 HALF_LIFE = "3d"
 DEGREES = 4.0
 """Degrees of freedom of Student's t for a day. On hourly Bitcoin prices of 2020 and 2021, with

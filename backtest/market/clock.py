@@ -417,8 +417,6 @@ def compare(market: Market, detail: Mapping[str, FloatArray], groups: BarGroups)
     return {"detail_differs": text}
 
 
-# ------------------------------------------------------------------------------ markets once again
-
 STEPS = ("slice", "prefix", "between", "resample")
 
 

@@ -170,8 +170,6 @@ def check_settlement(name: str, option: Option, owner: str, venue: Venue) -> Non
         )
 
 
-# ---------------------------------------------------------------------------------------- expiries
-
 HOUR = 3_600 * 10**9
 """The longest bars at whose mark open an option settles that expires inside them."""
 
@@ -220,8 +218,6 @@ def find_price(markets: Markets, venue: Venue, option: Option, owner: str, bar: 
             return float(np.mean(known))
     return float(market.mark_open[bar - int(markets.spans[markets.names.index(owner), 0])])
 
-
-# ------------------------------------------------------------------------------------------ quotes
 
 CACHE = "_implied_rows"
 
@@ -344,8 +340,6 @@ def mark_first(times: core.IntArray) -> np.ndarray:
     return is_first
 
 
-# ---------------------------------------------------------------------------------------- the feed
-
 YEAR = YEAR_DAYS * DAY
 
 
@@ -446,9 +440,6 @@ def write_terms(feed: OptionFeed, k: int, contract: Contract) -> None:
     feed.half_spreads[:, k] = np.nan if spread is None else 0.5 * spread
 
 
-# ------------------------------------------------------------------------- values by surface
-
-
 def write_values(feed: OptionFeed, k: int, contract: Contract, at: Instant) -> None:
     spots = at.marks[contract.instrument]
     left = (contract.expiry - at.time) / YEAR
@@ -464,9 +455,6 @@ def write_values(feed: OptionFeed, k: int, contract: Contract, at: Instant) -> N
     getattr(feed, f"volatilities_{at.name}")[here, k] = found[1]
     if at.name == "close":
         feed.ages[here, k] = contract.surfaces.find_ages(at.time[here], rows[here])
-
-
-# ---------------------------------------------------------------------------- values by quotes
 
 
 def write_rows(
@@ -533,9 +521,6 @@ def read_close_quotes(markets: Markets, feed: OptionFeed) -> CloseQuotes:
     return found
 
 
-# ---------------------------------------------------------------------------------- orders
-
-
 def write_targets(feed: OptionFeed, markets: Markets) -> None:
     listing: Any = markets.listing
     if listing.quantities is None:
@@ -562,9 +547,6 @@ def check_order(feed: OptionFeed, markets: Markets, k: int, t: int) -> None:
             "give a spread of 0.02 for two points to bt.OptionCosts or bt.Option, or chains with "
             "quotes"
         )
-
-
-# --------------------------------------------------------------------------------------- schedules
 
 
 def schedule_options(market: Any, given: Any) -> Any:

@@ -96,9 +96,6 @@ def name_tuple(name: str, fields: tuple[str, ...]) -> Any:
     return namedtuple(name, fields)
 
 
-# --------------------------------------------------------------------------------- the formula
-
-
 def write_formula(whole: Any, columns: tuple[str, ...]) -> Any:
     scope: dict[str, Any] = {"combine": rewrite_formula(type(whole).combine)}
     lines: list[str] = []
@@ -331,9 +328,6 @@ def written_formulas(cls: type[Policy]) -> Iterator[FunctionType]:
 
 def own_parameters(cls: type[Combinator]) -> list[str]:
     return [each.name for each in dataclasses.fields(cls.written)]
-
-
-# ---------------------------------------------------------------------------------- construction
 
 
 def check_class(cls: type[Combinator]) -> None:

@@ -82,9 +82,6 @@ def describe_cuts(what: str, cuts: int) -> str:
     return f"{what} checked at {places}; {chance}"
 
 
-# ---------------------------------------------------------------------------- columns of a policy
-
-
 def observe(policy: Policy, market: Market) -> dict[str, FloatArray]:
     """Return the policy's columns, each of one number per bar."""
     try:
@@ -154,9 +151,6 @@ def is_ours(policy: Policy) -> bool:
     """Return whether a policy is one of the package, and so computes from the market alone."""
     bases = type(policy).__mro__
     return not list_parts(policy) and all(b.__module__.partition(".")[0] in OURS for b in bases)
-
-
-# -------------------------------------------------------------------------------------- the check
 
 
 class Part(NamedTuple):
@@ -427,9 +421,6 @@ def find_funding_changes(market: Market) -> FloatArray:
     places = np.searchsorted(market.funding_time, market.time)
     turns, moves = (np.abs(np.diff(each, prepend=each[:1])) for each in (np.sign(rates), rates))
     return np.asarray((turns + moves)[places])
-
-
-# ---------------------------------------------------------------------------------- other futures
 
 
 def make_futures(market: Market, t: int, rng: np.random.Generator) -> Iterator[tuple[str, Market]]:

@@ -139,9 +139,6 @@ def format_location(error: BaseException, *functions: Callable[..., Any]) -> str
     return f"{place[0]}, line {place[1]}"
 
 
-# --------------------------------------------------------------------------- messages of numba
-
-
 def locate_numba_error(text: str, cls: type[Policy]) -> str:
     for path, line in re.findall(r'File "([^"]+)", line (\d+)', text):
         for rule in written_formulas(cls):

@@ -63,8 +63,6 @@ STATISTICS = {
 intervals held the true difference of 8 in 10 pairs under GARCH."""
 
 
-# ----- differences of pairs -----
-
 ROUNDING = 1e-12
 """Largest error of a history that is rounding, as a share of the largest influence."""
 

@@ -271,8 +271,6 @@ def has_spread(returns: core.FloatArray) -> bool:
     return len(returns) > 1 and bool(np.std(returns, ddof=1) >= LEAST_DEVIATION)
 
 
-# ----- how many independent trials several are worth -----
-
 DRAWS = 10_000
 """Simulated Sharpe ratios of each trial."""
 MOST_TRIALS = 512
@@ -377,8 +375,6 @@ def count_normals(height: float, most: int) -> float:
 def round_figures(value: float) -> float:
     return float(f"{value:.{FIGURES}g}")
 
-
-# ----- the probability of backtest overfitting -----
 
 MOST_SPLITS = 20
 """20 blocks have 184,756 halves. 22 would have 705,432, without a better estimate."""

@@ -182,9 +182,6 @@ def tail_ratio(returns: core.FloatArray) -> float:
     return float(high / low) if low > 0.0 else math.nan
 
 
-# ----- against a market -----
-
-
 class MarketFit(NamedTuple):
     """Alpha per year and beta of returns against a market, with their standard errors."""
 
@@ -237,9 +234,6 @@ def fit_market(excess: core.FloatArray, market: core.FloatArray, periods: float)
         alpha_error=float(errors[0] * periods),
         beta_error=float(errors[1]),
     )
-
-
-# ----- forecasts -----
 
 
 @dataclass(frozen=True)
@@ -405,8 +399,6 @@ def worst_drawdowns(
         }
     )
 
-
-# ----- risk by instrument -----
 
 LEAST_VARIANCE = 1e-24
 """A variance of the portfolio under which it counts as none."""

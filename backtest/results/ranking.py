@@ -72,9 +72,6 @@ def select_measure(metrics: MetricArrays, name: str) -> core.FloatArray:
     raise core.ParameterError(f"{name} was not measured; {does} does")
 
 
-# --------------------------------------------------------------------------------- reading words
-
-
 def read_objective(objective: ObjectiveLike) -> Objective:
     if isinstance(objective, str):
         measure = objective.strip().removeprefix("-").strip()
@@ -168,9 +165,6 @@ def _read_constraint(name: str, text: str) -> Constraint:
 def check_metric(name: str) -> None:
     if name not in METRICS:
         raise core.ParameterError(f"there is no measure {name!r}{core.did_you_mean(name, METRICS)}")
-
-
-# --------------------------------------------------------------------------------------- ordering
 
 
 def total_violation(constraints: Sequence[Constraint], metrics: MetricArrays) -> core.FloatArray:

@@ -90,9 +90,6 @@ def know_nothing(n_dimensions: int) -> Points:
     return Points(np.empty((0, n_dimensions)), np.empty(0), np.empty(0))
 
 
-# -------------------------------------------------------------------- samplers that do not learn
-
-
 class SobolStream:
     """Scrambled Sobol sequence, taken in pieces of any length.
 
@@ -183,9 +180,6 @@ def spread_levels(dimension: Dimension, count: int) -> FloatArray:
 def canonicalize(space: Space, cube: FloatArray) -> FloatArray:
     """Return points of shape (n, n_dimensions) that are equal where their sets are."""
     return np.nan_to_num(space.encode(space.decode(cube)), nan=0.5)
-
-
-# ------------------------------------------------------------------------------ samplers that learn
 
 
 STRATEGIES = 4

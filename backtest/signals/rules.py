@@ -268,9 +268,6 @@ def describe_weights(signal: Any, values: core.FloatArray) -> str:
     return f"{name} sha256:{hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()}"
 
 
-# ------------------------------------------------------------------------------------------- rules
-
-
 @dataclass_transform(frozen_default=True)
 class SignalRule(Parameterized):
     """The base of all signal rules; a subclass becomes a frozen dataclass of its parameters.
@@ -358,9 +355,6 @@ def write_word(value: object) -> str:
     return str(value)
 
 
-# -------------------------------------------------------------------------------------- directions
-
-
 class Directions(NamedTuple):
     """A signal as it was given, and its values at the bars that policies see of a market.
 
@@ -392,8 +386,6 @@ def read_directions(signal: Any, market: Market | Markets) -> Directions:
     read = read_weights if isinstance(seen, Markets) else read_signal
     return Directions(signal, read(signal, seen), seen)
 
-
-# -------------------------------------------------------------------------------------- indicators
 
 Window = Annotated[int, core.Range(1, 100_000, "bars", log=True)]
 TradedSides = Annotated[str, core.Choice("both", "long", "short")]
@@ -563,9 +555,6 @@ def read_rule(
         return RULES[name].from_settings({**given, **(settings or {})})
     except core.ParameterError as error:
         raise core.ParameterError(f"signal {text!r}: {error}") from error
-
-
-# ------------------------------------------------------------------------------- signals from data
 
 
 def carry_rows(markets: Markets, frame: pd.DataFrame) -> pd.DataFrame:
