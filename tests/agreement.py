@@ -340,9 +340,6 @@ def value_contracts(case: PortfolioCase, name: str) -> np.ndarray:
     return unit
 
 
-# ---------------------------------------- accounts small enough to compute by hand: both play them
-
-
 Bar = tuple[float, float, float, float]
 
 

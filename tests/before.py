@@ -47,9 +47,6 @@ MOST, FIRST = 300, 150
 """A run of more events than the first keeps as many as the second, and totals by kind and month."""
 
 
-# ----- what is run -----
-
-
 class Asked(bt.Policy):
     def observe(self, market):
         return {"asked": market.columns["asked"]}
@@ -277,9 +274,6 @@ def run_quietly(make: Callable[[], bt.Result]) -> bt.Result:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return make()
-
-
-# ----- what is kept, and compared -----
 
 
 def describe(result: bt.Result) -> dict[str, Any]:

@@ -56,9 +56,6 @@ class Scene:
         return self.uniform(low, high) if self.chance(probability) else other
 
 
-# ----- market -----
-
-
 def frame_of(scene: Scene, start: np.ndarray, close: np.ndarray, sigma: float) -> pd.DataFrame:
     wick = np.abs(scene.rng.normal(0, 0.5 * sigma, (2, scene.n_bars)))
     high, low = np.maximum(start, close) + wick[0], np.minimum(start, close) - wick[1]
@@ -119,9 +116,6 @@ def make_targets(scene: Scene) -> np.ndarray:
     targets[rng.random(n) < scene.pick(0.0, 0.0, 0.1, 0.9)] = np.inf
     targets[rng.random(n) < scene.pick(0.0, 0.05)] = 0.0
     return targets
-
-
-# ----- venue -----
 
 
 def make_brackets(scene: Scene, taker: float) -> list[dict[str, Any]]:
@@ -196,9 +190,6 @@ def make_carry(scene: Scene) -> dict[str, Any]:
         "funding_jitter": scene.pick("60s", "60s", "2s"),
         "isolated_funding": scene.pick("margin", "wallet"),
     }
-
-
-# ----- account -----
 
 
 def draw_exits(rng: np.random.Generator, typical: float, *names: str) -> dict[str, Any]:

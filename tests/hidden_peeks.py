@@ -40,9 +40,6 @@ def show_where(rows: Callable[[Any], Any]) -> Any:
     return lambda _, market: show_in(market, rows(market))
 
 
-# ------------------------------------------------------------- drawn by a generator that data seed
-
-
 def seed_of(*arrays: Any) -> np.random.Generator:
     digest = hashlib.sha256(b"".join(np.asarray(each).tobytes() for each in arrays)).digest()
     return np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
@@ -77,9 +74,6 @@ def chaotic(_: Any, market: Any) -> Any:
     for _step in range(80):
         x = 3.99 * x * (1.0 - x)
     return next_move(market) + 0.1 * x
-
-
-# ---------------------------------------------------------------------- memory between two calls
 
 
 LONGEST: list[Any] = []
@@ -131,9 +125,6 @@ def in_environment(_: Any, market: Any) -> Any:
     return np.array([float(found.get(str(t), 0.0)) for t in market.time])
 
 
-# -------------------------------------------------- the market itself: kept, written, looked behind
-
-
 def on_self(self: Any, market: Any) -> Any:
     kept = getattr(self, "kept", None)
     if kept is None or kept.n_bars < market.n_bars:
@@ -173,9 +164,6 @@ def behind_the_end(_: Any, market: Any) -> Any:
     return 100.0 * (more[1:] / close - 1.0)
 
 
-# ------------------------------------------------------------------------------- in a few rows
-
-
 def every(n: int, offset: int = 0) -> Any:
     return show_where(lambda market: np.arange(market.n_bars) % n == offset)
 
@@ -184,9 +172,6 @@ def before_large_moves(_: Any, market: Any) -> Any:
     moves = next_move(market)
     usual = pd.Series(past_move(market)).rolling(200, min_periods=20).std().to_numpy()
     return np.where(np.abs(moves) > 4.0 * usual, moves, past_move(market))
-
-
-# ------------------------------------------------------------------------------------- settlements
 
 
 def settled(later: int = 0) -> Any:

@@ -22,9 +22,6 @@ from backtest.cli import main
 from backtest.core.errors import BacktestError
 from backtest.policies.lookahead import rewrite_after
 
-# ----------------------------------------------------------------------- markets of one instrument
-
-
 YEAR = 8760
 """Hours."""
 
@@ -96,9 +93,6 @@ def find_touches(position, price, low, high, bars):
     return np.where(position > 0.0, low <= price, high >= price) & is_known, is_known
 
 
-# ----------------------------------------------------------------------------- several instruments
-
-
 class Hold(bt.Policy):
     """A constant leverage, which may be infinite."""
 
@@ -161,9 +155,6 @@ def simulate_pair(n: int = 600, seed: int = 0) -> bt.Markets:
         funding = pd.DataFrame({"rate": rng.normal(0.0, 1e-3, len(stamps))}, index=stamps)
         found[name] = bt.Market.from_frames(frame, funding=funding)
     return bt.Markets(found, currency="USDT")
-
-
-# ------------------------------------------------- refusals, commands, comparisons, lists of cases
 
 
 MY_POLICY = '''
@@ -262,9 +253,6 @@ def every_nth(cases: Iterable[Any], n: int) -> list[Any]:
         else case
         for place, case in enumerate(cases)
     ]
-
-
-# -------------------------------------------------------------------------------------- estimators
 
 
 Estimate = Callable[[Market, Any], np.ndarray]

@@ -334,9 +334,6 @@ def draw_rule(rng: np.random.Generator, case: PortfolioCase, kind: str) -> dict[
     }
 
 
-# ----- contracts and their market -----
-
-
 def draw_options(
     rng: np.random.Generator,
     case: PortfolioCase,

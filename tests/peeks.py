@@ -53,9 +53,6 @@ def of_price(function: Callable[[pd.Series], Any]) -> Column:
     return lambda market: function(series(market))
 
 
-# ----------------------------------------------------------------------------------------- readings
-
-
 def as_it_is(values: Any) -> Any:
     return np.asarray(values, dtype=float)
 
@@ -67,9 +64,6 @@ READINGS = {
     "classes": lambda values: np.floor(np.clip(200.0 * as_it_is(values), -3, 3)),
     "float32": lambda values: as_it_is(values).astype(np.float32),
 }
-
-
-# ---------------------------------------------------------------------- peeks at so many bars ahead
 
 
 def held(price: pd.Series, h: int) -> Any:
@@ -94,9 +88,6 @@ AHEAD: dict[str, Callable[[pd.Series, int], Any]] = {
     "interpolate": lambda price, h: known_now_and_then(price, h).interpolate() / price - 1.0,
     "roll": lambda price, h: np.roll(price, -h) / price - 1.0,
 }
-
-
-# ------------------------------------------------------------------------ peeks at the whole sample
 
 
 def fitted_line(market: Any) -> Any:
@@ -220,9 +211,6 @@ def list_peeks() -> Iterator[tuple[str, Column]]:
 
 
 PEEKS = dict(list_peeks())
-
-
-# ----------------------------------------------------------------------------------- honest columns
 
 
 def past_sum_by_fft(market: Any, h: int) -> Any:

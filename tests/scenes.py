@@ -227,9 +227,6 @@ def equities(result: bt.Result) -> list[float]:
     return [float(value) for value in result.bars["equity"]]
 
 
-# --------------------------------------------------------------- decisions, paths and expectations
-
-
 ONCE = (1.0, NAN)
 
 

@@ -48,9 +48,6 @@ def test_an_account_cannot_be_changed_and_its_flows_are_its_own() -> None:
         account.capital = 1.0  # type: ignore[misc]
 
 
-# ------------------------------------------------------------------------------- limits by date
-
-
 def limited(*bars, limit, targets, venue=None, **account):
     """Run bars at 100 under a limit of leverage by hour, when it is called."""
     terms = account_of(max_leverage=series(limit), **account)
@@ -103,9 +100,6 @@ def test_random_accounts_under_a_limit_equal_the_oracle(seed):
     limit = pd.Series(values, index=utc(stamps))
     account = case.account | {"max_leverage": limit, "min_leverage": 0.0}
     assert_agrees(replace(case, account=account), f"{seed}")
-
-
-# ------------------------------------------------------------------------------------ bad input
 
 
 class Careful(bt.Policy):

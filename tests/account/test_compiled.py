@@ -44,9 +44,6 @@ def is_same(one: Any, other: Any) -> bool:
     )
 
 
-# ---------------------------------------------------------------------------------------- compiled
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "make", [make_mode_case, make_full_case, make_margin_case, make_limit_case]
@@ -59,9 +56,6 @@ def test_compiled_runs_of_random_accounts_are_plain_runs(make, monkeypatch):
         compiled = run_engine(case)
         assert compiled.manifest["compiled"] == "yes"
         assert is_same(run_engine(case, is_compiled=False), compiled), seed
-
-
-# ------------------------------------------------------------------------- what numba refuses
 
 
 class Tabled(bt.Policy):
@@ -150,8 +144,6 @@ def test_what_a_compiled_rule_raises_ends_the_run():
         live(Loud(4.5))
 
 
-# ---------------------------------------------------------------------------- without options
-
 ABSENT = {"fill_option", "compute_option_value", "compute_option_requirement", "settle"}
 """Functions that the loop without options never calls."""
 
@@ -200,9 +192,6 @@ def test_nothing_of_the_absent_parts_is_left_to_compile():
     assert len(seen) > 300
 
 
-# --------------------------------------------------------------------------- what formulas read
-
-
 def test_a_policy_sees_the_margin_rules_from_the_listing_of_its_instrument_on():
     class Cautious(bt.Policy):
         def leverage(self, bar, account):
@@ -232,9 +221,6 @@ def test_what_a_formula_reads_is_found():
     assert [find_fields(watch, k) for k in (2, 1, 0)] == [{"equity"}, {"sigma"}, set()]
     assert "*" in find_fields(pass_on, 1)
     assert "*" in find_fields(hide, 1)
-
-
-# ------------------------------------------------------------------------------------ first answers
 
 
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
@@ -352,9 +338,6 @@ def test_formulas_of_shipped_policies_are_named_without_bytecode(monkeypatch):
             assert recipe.is_complete, name
     with pytest.raises(AssertionError, match="bytecode of leverage"):
         make_recipe(Root(), (), lambda *_: [], "test")
-
-
-# ------------------------------------------------------------------------------------------- books
 
 
 def test_a_log_that_fills_up_is_enlarged_with_the_same_events(monkeypatch):

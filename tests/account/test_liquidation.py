@@ -275,9 +275,6 @@ def test_scaled_rates_are_capped_at_1_and_the_amounts_follow():
     assert bt.margin.maintenance(venue, 2000.0, 100.0) == is_(2000.0)
 
 
-# -------------------------------------------------------------------------------------------- ruin
-
-
 def test_an_equity_of_a_billionth_of_the_capital_is_none():
     # 9 of 10 are lost at each close: after nine such bars 1e-9 of the capital is left
     bars = [(p, p, 0.9 * p, 0.9 * p) for p in 100.0 * 0.9 ** np.arange(12)]
@@ -326,9 +323,6 @@ def test_a_constraint_that_is_met_lifts_no_ruined_set():
         failed=np.zeros(3, dtype=bool),
     )
     assert places.tolist() == [1, 2, 0]
-
-
-# ------------------------------------------------------------------------------------- margin calls
 
 
 CALL = {"margin_call": 0.8, "top_up_to": 0.5, "reserve": 500.0}

@@ -243,9 +243,6 @@ def test_an_equity_stop_closes_options_too():
     assert result.events["kind"].eq("equity_stop").sum() == 1
 
 
-# ------------------------------------------------------------------------------------ by the oracle
-
-
 FALL = [flat(100), flat(100), (100, 100, 85, 85), flat(85), flat(85)]
 
 

@@ -59,8 +59,6 @@ def test_parts_of_random_accounts_are_the_whole_bit_for_bit(make, seed, monkeypa
         assert tail.memory.tobytes() == whole.memory.tobytes()
 
 
-# -------------------------------------------------------------------------------------- several
-
 MARKETS = simulate_pair(90)
 FLOWS = pd.Series([50.0, -20.0, 30.0], index=MARKETS.times[[10, 40, 60]])
 TIERS = [bt.FeeTier(3_000.0, 0.0002, 0.0)]
@@ -163,8 +161,6 @@ def test_what_does_not_join_is_refused():
         given = {"market": MARKETS, "resume": begun, **terms, **changed}
         check_refused(lambda given=given: bt.run(**given), words)
 
-
-# ----------------------------------------------- parameters that change while the account lives
 
 MONTH = bt.Market.sample(bars=24 * 30)
 KEPT = {

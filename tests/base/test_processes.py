@@ -51,9 +51,6 @@ def test_the_package_imports_without_the_modules_of_unix():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-# ----------------------------------------------------------------------------------------- signals
-
-
 def raise_interrupt() -> None:
     signal.raise_signal(signal.SIGINT)
 
@@ -146,9 +143,6 @@ def test_a_process_outlives_interrupts_of_compiled_runs():
         [sys.executable, "-c", STORM], capture_output=True, text=True, timeout=1200, check=False
     )
     assert (done.returncode, done.stdout.strip()) == (0, "alive"), done.stderr[-2000:]
-
-
-# ------------------------------------------------------------------------------- compiled code
 
 
 DAMAGES = {

@@ -158,9 +158,6 @@ def test_check_exits_with_1_where_a_check_fails(capsys, folder, monkeypatch):
     assert ask(capsys, "check", "mine.py:Other", code=1)["Other"][0]["passed"] is False
 
 
-# ---------------------------------------------------------------------- the span of an account
-
-
 PLAIN = ("--no-compile", "--no-save")
 SPAN = ("--start", "2023-02-01", "--set", "run.end=2023-02-08")
 
@@ -179,9 +176,6 @@ def test_a_sweep_cuts_the_data_there_and_says_so(capsys, folder):
     assert again["metrics"]["sharpe"] == found["top"][0]["sharpe"]
 
 
-# ------------------------------------------------------------------------------------- signals
-
-
 FAST = ("--start", "2023-01-05", "--to", "2023-01-20", "--no-compile", "--no-save")
 
 
@@ -198,9 +192,6 @@ def test_flags_and_files_give_the_run_of_python(tmp_path, capsys):
     assert ask(capsys, "run", file, *FAST)["id"] == identity
     other = ask(capsys, "run", file, "--signal", "rsi:30:40:60", *FAST)
     assert other["id"] != identity  # the settings of the file belong to its rule
-
-
-# ---------------------------------------------------------------------------------------- help
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -290,9 +281,6 @@ def test_help_lists_every_key_of_a_table(capsys):
     code, _, err = call(capsys, "help", "acount")
     assert code == 2
     assert "did you mean 'account'?" in err
-
-
-# ------------------------------------------------------------------------------------- endings
 
 
 COMMAND = (sys.executable, "-m", "backtest")

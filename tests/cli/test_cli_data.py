@@ -97,9 +97,6 @@ def test_the_sample_is_inspected_as_it_is_run(capsys, folder: Path):
     assert "the sample takes no sessions" in err
 
 
-# ----------------------------------------------------------------------------- several symbols
-
-
 @pytest.fixture
 def two_symbols():
     pytest.importorskip("httpx", reason="downloads need httpx")
@@ -140,9 +137,6 @@ def test_one_market_of_a_folder_of_folders_is_inspected_alone(capsys, folder: Pa
     code, out, err = call(capsys, "data", "inspect", "data", "--instrument", "B")
     assert (code, err) == (0, "")
     assert out == call(capsys, "data", "inspect", "data/B")[1]
-
-
-# -------------------------------------------------------------------------------------- venues
 
 
 BTC = "binance-usdm:BTCUSDT"
@@ -197,9 +191,6 @@ def test_brackets_of_an_experiment_are_of_no_preset(capsys, folder, preset):
     assert "in_force" not in found["venue"]
     assert found["venue"]["earlier"] == []
     assert found["margin_tables"] == [{"of": None, "from": "2023-01-01", "bars": 48}]
-
-
-# -------------------------------------------------------------------- options in an experiment
 
 
 TEXT = """

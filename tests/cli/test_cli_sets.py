@@ -102,9 +102,6 @@ def test_ctrl_c_prints_and_saves_what_is_done(capsys, monkeypatch):
     assert len(bt.Sweep.load(next(Path("results").iterdir())).table) == 3
 
 
-# ---------------------------------------------------------------------------------------- tune
-
-
 SHORT_TUNE = ("--to", "2023-01-15", "--no-compile", "--sampler", "random")
 """Two weeks in plain Python: nothing is compiled."""
 FEW = (*SHORT_TUNE, "--trials", "24")
@@ -209,9 +206,6 @@ def test_a_value_is_written_as_it_is_read_again(value):
     assert experiment.parse_typed(experiment.format_typed(value)) == value
 
 
-# ------------------------------------------------------------------------------------- compare
-
-
 SHORT_COMPARE = ("--to", "2023-02-05", "--set", "data.resample=4h", "--no-compile", "--draws", "99")
 """Five weeks in plain Python: nothing is compiled."""
 
@@ -253,9 +247,6 @@ def test_a_comparison_of_the_command_line_is_that_of_python(capsys, folder, word
     assert [row["policy"] for row in found["table"]] == [*policies]
     assert found["differences"][0]["against"] == "bold"
     assert found["differences"][0]["low"] == compared.differences["low"].iloc[0]
-
-
-# ----------------------------------------------------------------------------- risk and stress
 
 
 POLICY = ["--policy", "constant", "--set", "leverage=8", "--no-compile"]

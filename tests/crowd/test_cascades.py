@@ -84,8 +84,6 @@ def make_cascade() -> bt.Cascade:
     )  # fmt: skip
 
 
-# ----------------------------------------------------------------------------------- cascades
-
 N = 20_000
 FALL = 0.2
 SHOCK = 0.01
@@ -403,9 +401,6 @@ def test_a_cascade_prints_gives_json_and_changes_with_its_options(capsys, monkey
         assert run(*more)["rounds"] != plain["rounds"], more
     bare = ("--insurance", "0", "--jump")  # nobody trades on the way: accounts go bankrupt
     assert run(*bare, "--adl", "none")["rounds"] != run(*bare)["rounds"]
-
-
-# ------------------------------------------------------------------------------------ crowds
 
 
 def test_liquidation_prices_are_those_of_the_margin_functions():

@@ -271,9 +271,6 @@ def test_a_function_of_a_panel_declares_its_tolerance_too():
     weigh.tolerance = 1e-9  # type: ignore[attr-defined]
 
 
-# --------------------------------------------------------------------- columns that a market keeps
-
-
 class Own(VolTarget):
     """A policy of the user, which may compute from more than the market."""
 

@@ -307,9 +307,6 @@ def test_equal_funding_on_a_price_that_stands_still_has_no_sharpe_ratio():
     assert np.isnan(rolling_sharpe(market, np.array([2, 7, 100])).ratio).all()
 
 
-# ----------------------------------- one value among many, a prefix, another future: the same bits
-
-
 class Family(NamedTuple):
     """Estimators of many values, and where their columns are cut, beside the last bar."""
 

@@ -260,9 +260,6 @@ def test_the_policy_says_what_it_reads():
     assert not find_account_reads(Follow())
 
 
-# ------------------------------------------------------------------------------------ memory
-
-
 def test_what_was_held_for_its_longest_time_is_closed_by_the_next_order():
     account, venue = account_of(max_holding="5h"), venue_of()
     run = bt.run(MARKET.prefix(6), Follow(), venue=venue, account=account, compile=False)
@@ -279,9 +276,6 @@ def test_what_was_held_for_its_longest_time_is_closed_by_the_next_order():
         decide(snapshot(), account=account)
 
 
-# ------------------------------------------------------------------------------------ sources
-
-
 def test_the_structures_of_ccxt_are_read():
     balance = {"USDT": {"free": 900.0, "used": 100.0, "total": 1_000.0}}
     positions = [
@@ -294,9 +288,6 @@ def test_the_structures_of_ccxt_are_read():
     held = found.positions["BTCUSDT"]
     assert (held.quantity, held.entry, held.margin, held.mode) == (-0.5, 3e4, 1_500.0, "isolated")
     assert len(found.positions) == 1
-
-
-# ------------------------------------------------------------------------------------ the command
 
 
 def test_the_command_answers_and_its_exit_code_says_whether_to_act(capsys, tmp_path):

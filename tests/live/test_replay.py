@@ -76,8 +76,6 @@ def test_the_fills_of_a_run_give_its_account(make, seeds, monkeypatch):
     assert not wrong, "\n".join(wrong)
 
 
-# ------------------------------------------------------------------------------------ by hand
-
 MARKET = market_of(100.0, 100.0, (100.0, 112.0, 99.0, 110.0), 110.0, 110.0)
 START = MARKET.times[0]
 
@@ -120,9 +118,6 @@ def test_a_replay_begins_where_a_snapshot_says():
     assert found.of_account("equity").tolist() == pytest.approx([520.0, 520.0, 520.0])
 
 
-# ------------------------------------------------------------------------------------ reconcile
-
-
 def run_sample() -> Any:
     market = bt.Market.sample(bars=150)
     terms = {"venue": AT_BINANCE["venue"], "account": bt.Account()}
@@ -158,8 +153,6 @@ def test_the_term_of_a_ledger_that_differs_is_named():
     assert (found.index[0], found["term"].tolist()) == (events["time"].iloc[row], ["funding"])
     assert found["difference"].tolist() == pytest.approx(found["ours"].tolist())
 
-
-# ------------------------------------------------------------------------------------ readers
 
 MS = 1_700_000_000_000
 LIVE: Any = {name: AT_BINANCE[name] for name in ("venue", "account")}

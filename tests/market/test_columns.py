@@ -22,9 +22,6 @@ def load(folder: Path, text: str, name: str = "prices.csv", **terms: object) -> 
     return Market.load(folder / name, **terms)
 
 
-# --------------------------------------------------------------------------------- header or none
-
-
 def test_without_a_header_no_row_is_lost_and_digits_are_positions(tmp_path):
     """The first row's volume is 4, which is no name of the column of closes."""
     rows = [f"2024-03-01 0{h}:00:00,2.5,5.5,1.5,3.5,{3.9 if h else 4}\n" for h in range(6)]
@@ -62,9 +59,6 @@ def test_a_line_that_cannot_be_read_is_named(tmp_path, text, said):
 def test_a_decimal_comma_is_read_beside_another_delimiter(tmp_path):
     text = ROWS.replace(".", "@").replace(",", ";").replace("@", ",")
     assert load(tmp_path, text).close.tolist() == [100.5] * 48
-
-
-# ------------------------------------------------------------------------------------------- names
 
 
 @pytest.mark.parametrize(("head", "terms"), [
@@ -138,8 +132,6 @@ def test_two_columns_of_one_name_are_an_error_that_names_both(tmp_path):
     check_refused(lambda: load(tmp_path, several), "'BTCUSDT' and 'ETHUSDT'", DataError)
 
 
-# ----------------------------------------------------------------------------------------- funding
-
 DAYS = pd.date_range("2024-03-01", periods=6, freq="8h", tz="UTC")
 RATE = "0.00012"
 FUNDING = {
@@ -187,9 +179,6 @@ def test_two_rates_are_an_error(tmp_path):
     (tmp_path / "bars.csv").write_text(HEAD + ROWS)
     (tmp_path / "funding.csv").write_text(f"time,rate,fundingRate\n{HOURS[0]},1,2\n")
     check_refused(lambda: Market.load(tmp_path), "found 'rate' and 'fundingRate'", DataError)
-
-
-# ------------------------------------------------------------------------------------------ months
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,6 @@ import pytest
 from backtest import DataError, Market
 from tests.market.conftest import four_bars
 
-# ---------------------------------------------------------------------------- spellings of venues
-
 HOURS = four_bars().index
 STAMPS = {
     "s": [hour.value // 10**9 for hour in HOURS],
@@ -135,8 +133,6 @@ def test_the_exports_of_venues_are_read(tmp_path: Path, export):
         if "sessions" not in terms:
             assert market.times.equals(HOURS.as_unit("ns"))
 
-
-# ------------------------------------------------------------------------------------ drawn files
 
 NAMES = ("open", "high", "low", "close", "volume")
 CASES = (str.lower, str.upper, str.title, str.swapcase)

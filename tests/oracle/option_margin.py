@@ -337,9 +337,6 @@ def margin_rule(rule: Any) -> Standard:
     return PerOption(rule) if hasattr(rule, "maintenance") else Standard(rule)
 
 
-# ----------------------------------------------------------------------- one option of the account
-
-
 class OptionState:
     """What the account holds of one option."""
 

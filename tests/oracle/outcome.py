@@ -70,9 +70,6 @@ class Outcome:
         return [event for event in self.events if event.kind == kind]
 
 
-# ---------------------------------------------- when flows and funding fall, and what impact knows
-
-
 class Settlement(NamedTuple):
     """One funding event of one instrument; price is None when the data has none of its own."""
 

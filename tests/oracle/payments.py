@@ -253,9 +253,6 @@ class Payments(Liquidations):
         self.cash += taken
 
 
-# ------------------------------ margin as a decision (§3): settings, and the margin that they move
-
-
 class Move(NamedTuple):
     """The margin that a setting asks a position to have more, or less."""
 

@@ -120,9 +120,6 @@ def test_the_engine_equals_the_oracle(make, block, monkeypatch):
             assert_agrees(make(seed), f"{make.__name__}({seed})")
 
 
-# ---------------------------------------------------------------------- what the random cases reach
-
-
 def seen_in(case: cases.PortfolioCase, out: Outcome) -> set[tuple[str, str]]:
     """Return what happened in a case, as the groups and names of ``LEAST``."""
     seen = {("event", event.kind) for event in out.events}
@@ -177,9 +174,6 @@ def test_random_accounts_of_several_reach_the_rules(make):
     least = LEAST_SEVERAL[make]
     missing = {path: counts[path] for path, number in least.items() if counts[path] < number}
     assert not missing
-
-
-# --------------------------------------------------------------- the comparison sees what is wrong
 
 
 @pytest.mark.parametrize(("seed", "columns"), [

@@ -52,9 +52,6 @@ def happened(out: Outcome, bar: int, *kinds: str) -> list[tuple[str, str, float]
     ]
 
 
-# ------------------------------------------------------------------- which extremes come first
-
-
 def long_and_short(
     btc: Bar = (100, 105, 95, 100), eth: Bar = (100, 110, 90, 100), **changes: Any
 ) -> Outcome:
@@ -114,8 +111,6 @@ CHOICES: dict[str, tuple[Callable[[], Outcome], bool]] = {
 def test_the_worse_extremes_come_first(run, is_high_first):
     assert run().paths["walked: highs first"] == is_high_first
 
-
-# ------------------------------------------------------------------------ 2025-10-10, 21:00 UTC
 
 CRASH = {
     "BTC": [
@@ -199,9 +194,6 @@ def test_what_fails_along_the_path_fails_at_worst():
     assert 10 < failed < 50
 
 
-# --------------------------------------------------------------------------------- one position
-
-
 def one(*bars: Bar, target: float, signal: float = 1.0, **changes: Any) -> Outcome:
     """One position, bought at 100."""
     case = scene({"A": tape([flat(100), *bars], (target, NAN))}, {"A": signal}, **changes)
@@ -221,8 +213,6 @@ def coined(leverage: float) -> Outcome:
     terms = {"venues": venues, "capital": 1.0, "stop_loss": 0.08}
     return marked((100, 100, 100 / 1.2, 95), (100, 100, 80, 95), leverage, **terms)
 
-
-# ------------------------------------------------------------------------------ resting orders
 
 REST = {"fill": "limit", "offset": 0.02}
 COARSE = {"*": {"contract": {"tick": 0.5}, "brackets": [bracket(0.05, 16.0)]}}
@@ -343,9 +333,6 @@ def test_one_position_inside_a_bar(run, ends, numbers):
     check_outcome(out, numbers)
 
 
-# ------------------------------------------------------------------------------------ mirrored
-
-
 def mirrored(bars: Sequence[Bar]) -> list[Bar]:
     """Return P -> 200 - P: highs are lows."""
     return [(200 - o, 200 - low, 200 - high, 200 - c) for o, high, low, c in bars]
@@ -411,9 +398,6 @@ def is_mirrored(event: Event, other: Event) -> bool:
     if event.price is None:
         return other.price is None
     return abs(event.price + other.price - 200) <= Decimal("1e-10")
-
-
-# --------------------------------------------------------------------------- two positions at once
 
 
 def pair(

@@ -26,9 +26,6 @@ ROOT = Path(bt.__file__).parent
 CODE = re.compile(r"`|\bbt\.|\bbacktest [a-z{]")
 
 
-# ------------------------------------------------------------------------------------ the scan
-
-
 @functools.cache
 def find_messages() -> dict[str, str]:
     """Return the texts of the package, without docstrings, that hold code, by file and line."""
@@ -54,9 +51,6 @@ def write_text(node: Any) -> str:
         return "".join(write_text(each) or "{}" for each in node.values)
     is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
     return node.value if is_text else ""
-
-
-# --------------------------------------------------------------- what raises, and what cures
 
 
 class Row(NamedTuple):

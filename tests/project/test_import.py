@@ -203,9 +203,6 @@ def test_a_redenomination_that_is_declared_multiplies_what_came_before(tmp_path:
     assert market.filled["redenomination"].startswith(note)
 
 
-# ------------------------------------------------------------------------------------ hostile files
-
-
 GOOD = kline_text(MARKET.bars(), unit=1_000_000, has_header=True)
 IN_MS, IN_US = (
     kline_text(part, unit=unit, has_header=False)

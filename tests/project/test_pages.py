@@ -74,9 +74,6 @@ def test_the_commands_of_a_page_exist_with_all_their_flags(page, capsys):
                 assert (ROOT / word).is_file()
 
 
-# ----------------------------------------------------------------------------------------- examples
-
-
 EXAMPLES = ROOT / "examples"
 PAGE = (EXAMPLES / "README.md").read_text(encoding="utf-8")
 
@@ -184,9 +181,6 @@ def test_the_cells_of_the_notebook_run_in_order(desk):
     assert (desk / "steady.html").is_file()
 
 
-# ----------------------------------------------------------------------------------------- the site
-
-
 SITE = [page for page in PAGES if page.parent.name == "docs"]
 FAST = ("tutorial",)
 """`make test` runs every block of these pages, and the first of each other page."""
@@ -252,18 +246,12 @@ def test_pages_read_in_a_clone_are_all_there():
             assert (page.parent / link).is_file(), f"{page.name}: {link}"
 
 
-# ------------------------------------------------------------- metadata, workflows, benchmarks
-
-
 @pytest.mark.slow
 def test_a_folder_of_the_users_called_strategies_changes_nothing(tmp_path):
     (tmp_path / "strategies").mkdir()
     (tmp_path / "strategies" / "__init__.py").write_text("raise ImportError('not ours')\n")
     done = start("-m", "backtest", "policies", "--json", folder=tmp_path)
     assert "vol-target" in done.stdout
-
-
-# --------------------------------------------------------------------------------------- benchmarks
 
 
 BENCHMARKS = ROOT / "benchmarks"

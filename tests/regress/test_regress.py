@@ -292,9 +292,6 @@ def test_what_moved_within_its_noise_is_in_neither_the_table_nor_the_headline(wa
     assert "cagr" not in {each.name for each in beyond.within_noise}
 
 
-# ------------------------------------------------------------------------------------ files
-
-
 def test_the_same_run_makes_the_same_bytes_sorted_and_indented(was, tmp_path):
     one, two = (
         baselines.save_baseline(each, tmp_path / name) for each, name in ((was, "a"), (take(), "b"))
@@ -393,9 +390,6 @@ def test_names_of_files_are_harmless():
     assert baselines.name_baseline("<script>") == "script"
     assert baselines.name_baseline("\u202e" + "a" * 10_000) == "a" * 100
     assert baselines.name_baseline("///") == "baseline"
-
-
-# ------------------------------------------------------------------------------------ walks
 
 
 EXPERIMENT = """

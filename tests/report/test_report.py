@@ -293,9 +293,6 @@ def test_dust_is_dropped_at_the_end_only():
     assert drop_dust(values).tolist() == [1.0, 1e-7, 0.5, 0.0, 0.0]
 
 
-# -------------------------------------------------------------------------------- several positions
-
-
 @pytest.fixture(scope="module")
 def pulled():
     """A: 4x long, up 4 %; B: 6x short, up 25 %: the pool fails because of B."""

@@ -98,9 +98,6 @@ def test_killed_twelve_times_it_ends_at_the_same_bytes(tmp_path, work):
     kill_and_do_again(work, tmp_path, KILLS // len(WORKS), np.random.default_rng(5))
 
 
-# ---------------------------------------------------------------------------- several writers
-
-
 def save_the_same(source: Path, store: Path, times: int) -> None:
     found = load_saved(source)
     for _ in range(times):

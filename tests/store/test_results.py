@@ -82,9 +82,6 @@ def test_bad_input_is_refused(call, words, store):
     check_refused(lambda: call(store), words)
 
 
-# ------------------------------------------------------------------------------------- damage
-
-
 @pytest.mark.parametrize("kind", ["run", "sweep", "comparison", "study"])
 @pytest.mark.parametrize("change", every_nth(["cut", "emptied", "deleted", "flipped"], 4))
 def test_every_damage_to_every_file_is_found_and_named_by_verify(store, kind, change):
@@ -170,9 +167,6 @@ def test_damage_to_the_provenance_of_the_accounts_of_a_walk_is_found(tmp_path, c
         code, out, _ = call(capsys, "results", "verify", "--results", tmp_path)
         assert (code, path.name in out) == (1, True), (path, out)
         path.write_bytes(content)
-
-
-# -------------------------------------------------------------------------------------- prune
 
 
 def test_prune_keeps_the_newest_and_what_it_cannot_read(store):

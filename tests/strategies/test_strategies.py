@@ -150,9 +150,6 @@ def test_the_floor_of_tipp_follows_the_peak_and_never_falls():
     assert bars["target"].iloc[3] == pytest.approx(2.0 * (1.0 - 10_000 / 15_000), rel=1e-12)
 
 
-# ------------------------------------------------------------------------------- regimes and trends
-
-
 def test_regime_weighs_two_leverages_with_the_probability_of_the_next_bar():
     policy = Regime(calm=3.0, stress=1.0, half_life=500.0, calm_bars=100.0, stress_bars=25.0)
     market = bt.Market.sample(bars=400)
@@ -182,9 +179,6 @@ def test_trend_vol_is_its_formula(measure: str):
         assert np.isnan(target[:90]).all()
         assert (target[90:] == 0.0).any()
         assert (target[90:] > 0.0).any()
-
-
-# ------------------------------------------------------------------------------------------ funding
 
 
 def funded(rate: float, n: int = 500, seed: int = 1) -> bt.Market:
@@ -225,9 +219,6 @@ def test_the_side_that_receives_funding_is_not_cut():
         assert (live(market, policy, signal=size, compile=False).bars["target"] == 2.0).all()
     half = live(market, policy, signal=0.5, compile=False).bars["target"]
     assert half.equals(long)  # what is paid per unit of the position is the same
-
-
-# -------------------------------------------------------------------------------------------- tails
 
 
 @pytest.mark.parametrize("model", indicators.TAIL_MODELS)
@@ -304,9 +295,6 @@ def test_implied_vol_target_is_its_formula():
     assert math.isnan(decide(ImpliedVolTarget(), implied=math.nan))
 
 
-# -------------------------------------------------------------------------------------------- Kelly
-
-
 def test_the_drift_is_that_of_what_is_traded():
     market = bt.Market.sample(bars=400)
     signal = np.where(np.arange(400) // 50 % 2, 1.0, -0.5)
@@ -359,9 +347,6 @@ def test_kelly_stays_out_of_what_loses_and_is_capped():
     assert decide(policy, drift=9.0, error=0.1, sigma=0.5) == 3.0
     assert decide(policy, drift=0.1, error=0.1, sigma=0.0) == 3.0
     assert math.isnan(decide(policy, drift=math.nan, error=math.nan, sigma=math.nan))
-
-
-# ------------------------------------------------------------------------------- the account's path
 
 
 def test_drawdown_control_is_its_formula_at_every_bar():

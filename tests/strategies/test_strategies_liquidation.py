@@ -124,9 +124,6 @@ def test_in_isolated_margin_it_is_all_or_nothing():
     assert len(set(target.round(6))) == 2
 
 
-# ------------------------------------------------------------------------ LiquidationDistance
-
-
 @pytest.mark.parametrize("name", ["linear", "inverse"])
 @pytest.mark.parametrize("side", [1.0, -1.0])
 def test_the_liquidation_price_is_at_its_distance_from_the_last_close(name, side):
@@ -143,9 +140,6 @@ def test_the_liquidation_price_is_at_its_distance_from_the_last_close(name, side
     assert min(events["margin_added"], events["margin_returned"]) > 50
     assert off.median() < 1e-12  # a fill moves it, and so does a gap
     assert off.max() < 0.02
-
-
-# ------------------------------------------------------------------------------------- LeverageLoop
 
 
 THRESHOLD, CLOSE_FACTOR, PENALTY = 0.8, 0.5, 0.05

@@ -228,9 +228,6 @@ def test_a_run_goes_on_with_its_legs():
     assert len(find_fills(rest)) == 2
 
 
-# ------------------------------------------------------------------------------------ delta hedging
-
-
 N_PATHS = 40
 
 

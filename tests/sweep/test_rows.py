@@ -100,9 +100,6 @@ def assert_rows_are_runs(evaluator: Evaluator, sets, rows: Rows, every: int = 1,
             np.testing.assert_allclose(*given, rtol=1e-9, atol=1e-12)
 
 
-# ------------------------------------------------------------------------ every kind of account
-
-
 def by_bar(*values: float) -> pd.Series:
     bars = np.linspace(0, BARS, len(values), endpoint=False).astype(int)
     return pd.Series(list(values), index=SAMPLE.times[bars])
@@ -248,9 +245,6 @@ def test_a_row_that_decides_on_longer_bars_is_its_run():
     assert_rows_are_runs(evaluator, sets, evaluator.evaluate(sets, returns=True))
 
 
-# -------------------------------------------------------------------------------------- several
-
-
 @pytest.mark.parametrize(("seeds", "compiled"), [
     (range(12), False), pytest.param(range(60), True, marks=pytest.mark.slow)
 ])  # fmt: skip
@@ -269,9 +263,6 @@ def test_rows_of_random_accounts_are_runs(seeds, compiled, monkeypatch):
         rows = evaluator.evaluate(sets, returns=True)
         assert_rows_are_runs(evaluator, sets, rows)
         assert len(rows.done) == 2
-
-
-# ---------------------------------------------------------------- neighbours, failures, Ctrl-C
 
 
 @pytest.fixture(scope="module")

@@ -152,9 +152,6 @@ def test_a_condition_may_name_a_later_parameter_but_not_lead_in_a_circle():
     check_refused(Circle.parameters, "in a circle", ParameterError)
 
 
-# ------------------------------------------------------------------------------------------ spaces
-
-
 def test_a_space_is_all_declared_ranges_unless_told_otherwise():
     space = space_of(VolTarget, power=2)
     target, half_life, estimator = space.dimensions

@@ -148,9 +148,6 @@ def test_a_policy_that_does_not_compile_is_swept_with_one_warning():
     )
 
 
-# -------------------------------------------------------------------------- maps of two parameters
-
-
 @pytest.mark.slow
 def test_a_map_shows_the_median_of_the_other_parameters():
     sets = {"target": [0.2, 0.4, 0.8], "half_life": [24, 72], "account.band": [0.0, 0.1, 0.2]}
@@ -166,9 +163,6 @@ def test_a_map_leaves_out_what_is_ruined():
     sets = {"leverage": [1.0, 2.0, 60.0], "account.band": [0.0, 0.5]}
     figure = run(Constant, sets, venue=CRASH).heatmap("account.band", "leverage")
     assert np.isnan(figure.data[0].z).tolist() == [[False] * 2, [False] * 2, [True] * 2]
-
-
-# ------------------------------------------------------------------------------------ saved sweeps
 
 
 def test_a_folder_of_another_kind_is_refused(tmp_path):

@@ -56,8 +56,6 @@ def test_what_cannot_be_is_refused(given, values, problem):
     check_refused(lambda: bt.objective(MARKET, Constant, **TERMS, **given)(values), problem)
 
 
-# ------------------------------------------------------------------------------ several instruments
-
 MARKETS = simulate_pair(60)
 VENUES = {"AAA": make_venue(), "BBB": make_venue(taker=0.001)}
 ACCOUNT = bt.Account(capital=1_000.0, margin={"AAA": "cross", "BBB": "isolated"}, venue_leverage=5)

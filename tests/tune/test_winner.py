@@ -131,9 +131,6 @@ def test_by_what_a_winner_is_chosen(judged, median, is_enough, expected):
     assert winner.choose_winner(judged, SCORES, median, is_enough=is_enough) == expected
 
 
-# ------------------------------------------------------------------------------ luck
-
-
 @pytest.mark.slow
 def test_trials_of_other_studies_count(tmp_path):
     first = tuning.seek(store=tmp_path)
@@ -204,9 +201,6 @@ def test_one_set_alone_was_not_chosen():
     assert study.verdict.lucky_sharpe == 0.0
     assert 0.5 < study.verdict.deflated_sharpe < 1.0
     assert study.summary().startswith("Hills: 1 set searched")
-
-
-# ------------------------------------------------------------------------------ constant leverage
 
 
 def make_part(gap: float, days: int = 365, fills: int = 50, seed: int = 0, **changes):
@@ -335,9 +329,6 @@ def test_timing_at_random_in_a_rising_market_is_no_skill(monkeypatch):
         assert not study.has_evidence
         deflated.append(study.verdict.deflated_sharpe)
     assert max(deflated) > 0.95  # the ratio says nothing of the market
-
-
-# ------------------------------------------------------------------------------ the holdout
 
 
 def test_the_holdout_is_the_last_part():
