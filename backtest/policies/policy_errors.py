@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 import math
 import re
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -22,11 +23,7 @@ from backtest.policies.policy import (
     margin_formula_for,
     start_memory,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from backtest.policies.view import AccountView
+from backtest.policies.view import AccountView
 
 
 def as_numpy(value: Any) -> Any:

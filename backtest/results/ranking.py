@@ -5,16 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+import pandas as pd
 
 from backtest import core
 from backtest.results.measure_table import ABOUT, METRICS, PATH
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 MetricArrays: TypeAlias = Mapping[str, core.FloatArray]
 ObjectiveLike: TypeAlias = str | Mapping[str, float] | Callable[[Mapping[str, float]], float]
