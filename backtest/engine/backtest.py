@@ -188,7 +188,7 @@ class Backtest:
             for name, market in markets.items() if len(markets) > 1 else ():
                 account, venue = self.account.for_instrument(name), self.venue
                 check_panel(as_markets(market), account, core.pick_value(venue, name))
-        except core.ParameterError:
+        except (core.ParameterError, KeyError):  # a table has none of an instrument
             return False
         return len(markets) > 1
 

@@ -90,7 +90,7 @@ REFUSED = [
     # risk and live accounts
     ("risk --model gbm --paths 5 --horizon 2h --drift up", "drift"),
     ("risk --model gbm --paths 5 --horizon 2h --funding fited", "did you mean 'fitted'"),
-    ("risk --signal rsi", "run.signal must be a number on simulated paths"),
+    ("risk --signal rsi", "signal must be a number on simulated paths"),
     ("risk --find-leverage 0.1 --set paths.bridge=4", "a new account, got paths.bridge"),
     ("stress --scenarios 2020-03-13", "did you mean '2020-03-12'"),
     ("stress --set stress.scenarios=[['2020-03-12']]", "stress.scenarios must be"),
