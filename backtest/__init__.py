@@ -4,8 +4,12 @@
 returns what it lived through: fees, funding, interest, margin calls, liquidations, bad debt.
 """
 
+import gc
 from types import ModuleType
 from typing import TYPE_CHECKING
+
+_was_collecting = gc.isenabled()
+gc.disable()  # imports leave no garbage, and looking for it takes a sixth of their time
 
 from backtest import margin, measures, signals
 from backtest.account import Account, Multiple
@@ -74,6 +78,9 @@ bind_methods(
         "walk_forward": "backtest.search",
     }
 )
+
+if _was_collecting:
+    gc.enable()
 
 open_door(__name__, ("allocate", "options", "paths", "strategies"))
 
