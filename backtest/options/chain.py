@@ -124,11 +124,12 @@ def complete(table: pd.DataFrame) -> pd.DataFrame:
         known = np.where(is_synthetic, "synthetic", "future")
         named = np.where(source.notna() & table["forward"].notna(), known, "none")
     table["forward_source"] = named
-    day = table["expiry"].dt.strftime("%d%b%y").str.upper().str.lstrip("0")
-    head = table["underlying"].where(table["underlying"] != "", "OPTION")
-    strike, letter = table["strike"].map("{:g}".format), table["kind"].str[0].str.upper()
-    made = head + "-" + day + "-" + strike + "-" + letter
-    table["name"] = np.where(table["name"] == "", made, table["name"])
+    unnamed = table[table["name"] == ""]
+    if len(unnamed):
+        day = unnamed["expiry"].dt.strftime("%d%b%y").str.upper().str.lstrip("0")
+        head = unnamed["underlying"].where(unnamed["underlying"] != "", "OPTION")
+        strike, letter = unnamed["strike"].map("{:g}".format), unnamed["kind"].str[0].str.upper()
+        table.loc[unnamed.index, "name"] = head + "-" + day + "-" + strike + "-" + letter
     keys = ["time", "underlying", "expiry", "strike", "kind"]
     return table[list(COLUMNS)].sort_values(keys, kind="stable", ignore_index=True)
 
@@ -139,10 +140,12 @@ NEAREST = 3
 
 def fill_forwards(table: pd.DataFrame, settlement: str) -> pd.DataFrame:
     filled = table.copy()
-    for _, rows in table.groupby(["time", "underlying", "expiry"], sort=False):
-        without = rows.index[rows["forward_source"] == "none"]
-        if without.empty:
+    is_without = (table["forward_source"] == "none").to_numpy()
+    for places in table.groupby(["time", "underlying", "expiry"], sort=False).indices.values():
+        if not is_without[places].any():
             continue
+        rows = table.iloc[places]
+        without = rows.index[is_without[places]]
         forward, source = find_parity(rows, settlement), "parity"
         if np.isnan(forward):
             forward, source = float(rows.loc[without, "index"].median()), "index"
