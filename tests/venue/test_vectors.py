@@ -272,7 +272,7 @@ def volatility_estimators(case: dict[str, Any]) -> dict[str, float]:
     """All bars weigh the same; per bar, where ours are annual."""
     index = pd.date_range("2024-01-01", periods=len(case["close"]), freq="D", tz="UTC")
     market = bt.Market.from_frames(pd.DataFrame(case, index=index))
-    per_bar = 1.0 / math.sqrt(market.bars_per_year(market))
+    per_bar = 1.0 / math.sqrt(indicators.bars_per_year(market))
     return {
         name.replace("-", "_"): indicators.volatility(market, name, 1e12)[-1] * per_bar
         for name in ("parkinson", "garman-klass")
