@@ -244,7 +244,8 @@ class OptionCosts(Value, kw_only=True):
         bars are shorter. Default: the mark price at the expiry.
     lot : float
         The step of quantities and the smallest order, in contracts. Default: 0.1, as Deribit's on
-        BTC; its options on ETH and those of a stock exchange have 1.
+        BTC (``min_trade_amount`` in the documentation of its API, of BTC-13JAN23-16000-P); those of
+        a stock exchange have 1, and so have options on ETH there, without a source at hand.
     """
 
     fee: Annotated[float, COST]
