@@ -136,7 +136,7 @@ def draw_story(result: Result) -> ShownChart:
         Panel("Drawdown", ("drawdown",), 1.0, percent=True, from_zero=True),
     )
     colors = {"drawdown": "loss", **dict(zip(lines, ("accent", "neutral", "ink"), strict=False))}
-    return ShownChart("story", "Equity and drawdown", caption, table, colors=colors, height=470,
+    return ShownChart("story", "Equity and drawdown", caption, table, colors=colors, height=430,
                       panels=panels, events=find_marks(result), spans=tuple(spans))  # fmt: skip
 
 

@@ -319,8 +319,7 @@ def find_assumptions(result: Result) -> Iterator[str]:
 def list_parts(result: Result) -> list[Part]:
     cuts = list_large_cuts(result)
     return [
-        Part("equity", "Equity", "The account from the first bar to the last.",
-             lambda: [draw_story(result)]),
+        Part("equity", "Equity and drawdown", "", lambda: [draw_story(result)]),
         Part("promise", "Did the policy keep its promise?",
              "What the policy declares, and what came of it.", lambda: list_promises(result),
              "both"),
