@@ -11,7 +11,7 @@ from tests.before import WAS
 
 RUNS = before.list_runs()
 FAST = [name for name in RUNS if not name.endswith(".toml")]
-OF_OPTIONS = {"fill_prices", "fill_greeks", "fill_volatilities", "fill_quotes"}
+OF_OPTIONS = {"fill_prices", "fill_greeks", "fill_volatilities"}
 """Kernels that only chains of options call."""
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in RUNS if name.endswith(".toml")]
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 import pandas as pd
 
-from backtest import _compile, core
+from backtest import core
 from backtest.account import Account, OptionFeed, make_option_feed
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.margin import (
@@ -22,7 +22,7 @@ from backtest.margin import (
     number_each,
 )
 from backtest.market import Markets, Panel, as_markets, find_clock, read_dates
-from backtest.options import quote_kernels
+from backtest.options import pricing
 from backtest.options.chain import Chain
 from backtest.options.option_listing import find_expiry
 from backtest.options.surfaces import Surfaces
@@ -504,12 +504,9 @@ def read_close_quotes(markets: Markets, feed: OptionFeed) -> CloseQuotes:
         found.forwards[:, k] = forwards
         here = np.flatnonzero(np.isfinite(forwards + years + volatilities))
         halves, same = np.nan_to_num(feed.half_spreads[here, k]), np.ones(len(here))
-        quotes = np.empty((4, len(here)))
-        _compile.compile_module(quote_kernels).fill_quotes(
-            option.sign * same, forwards[here], feed.strikes[k] * same, years[here],
-            volatilities[here], halves, np.where(halves > 0.0, feed.ticks[k], 0.0),
-            option.is_coin, quotes,
-        )  # fmt: skip
+        place = option.sign * same, forwards[here], feed.strikes[k] * same, years[here]
+        ticks = np.where(halves > 0.0, feed.ticks[k], 0.0)
+        quotes = quote_at_model(place, volatilities[here], halves, ticks, is_coin=option.is_coin)
         for values, quoted in zip(found[1:], quotes, strict=True):
             values[here, k] = quoted
         chain = listing.chains.get(listing.underlyings[name])
@@ -519,6 +516,32 @@ def read_close_quotes(markets: Markets, feed: OptionFeed) -> CloseQuotes:
             last = rows.find(closes, "left", age)
             found.bids[:, k], found.asks[:, k] = rows.pick("bid", last), rows.pick("ask", last)
     return found
+
+
+def quote_at_model(
+    place: tuple[core.FloatArray, ...],
+    volatilities: core.FloatArray,
+    halves: core.FloatArray,
+    ticks: core.FloatArray,
+    *,
+    is_coin: bool,
+) -> tuple[core.FloatArray, ...]:
+    """Return marks, bids, asks and deltas of a contract, (n,), at its model price and spread.
+
+    ``place`` has its sign, forwards, strikes and years; ``halves`` half the spread in volatility.
+    """
+    rate = np.zeros(len(volatilities))
+
+    def price(volatility: core.FloatArray) -> core.FloatArray:
+        terms = pricing.Terms((*place, volatility, rate), (is_coin,))
+        return np.asarray(pricing.evaluate(pricing.PRICE, terms))
+
+    quotes = [price(volatilities)]
+    for side in (-1.0, 1.0):
+        away = side * (price(np.maximum(volatilities + side * halves, 0.0)) - quotes[0])
+        quotes.append(np.maximum(quotes[0] + side * np.maximum(away, ticks), 0.0))
+    greeks = pricing.evaluate(pricing.GREEKS, pricing.Terms((*place, volatilities, rate), (False,)))
+    return (*quotes, greeks[0])
 
 
 def write_targets(feed: OptionFeed, markets: Markets) -> None:
