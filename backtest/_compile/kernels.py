@@ -15,8 +15,6 @@ from typing import Any
 from backtest._compile.object_code import Entry, ObjectFile
 from backtest.core.code_names import hash_texts
 
-# ------------------------------------------------------------------------------------------ twins
-
 
 def make_twin(function: FunctionType, names: dict[str, Any], path: Path) -> FunctionType:
     code = function.__code__.replace(co_filename=str(path))
@@ -66,9 +64,6 @@ def bind_functions(module: ModuleType, **names: Any) -> dict[str, Any]:
     for name, function in find_own_functions(module, names):
         bound[name] = make_twin(function, bound, Path(function.__code__.co_filename))
     return bound
-
-
-# ---------------------------------------------------------------------------------------- kernels
 
 
 @functools.cache

@@ -179,9 +179,6 @@ def take(
     )
 
 
-# ------------------------------------------------------------------------------- plain or compiled
-
-
 MODE = "BACKTEST_COMPILE"
 MODES = ("auto", "now")
 MOST_PLAIN = 50_000
@@ -225,8 +222,6 @@ def keeps_comparison(function: Any, seen: set[Any]) -> bool:
     ]
     return any(keeps_comparison(each, seen) for each in own)
 
-
-# ----------------------------------------------------------------------------------- many accounts
 
 Given: TypeAlias = tuple[AccountInputs, AccountState, Deciders]
 BOUND = ("addresses", "wants_table", "wants_account", "wants_bar")

@@ -230,8 +230,6 @@ def count_periods(calendar: str, sampling: str, market: Market | Markets, first:
     return days * DAY / period
 
 
-# ---------------------------------------------------------------------------------------- warnings
-
 OF_EACH_RUN = (
     core.LastPriceWarning,
     core.NoFillWarning,

@@ -49,8 +49,6 @@ def resume_options(inputs: Any, names: Sequence[str], held: Any) -> a.OptionStat
     return found
 
 
-# ------------------------------------------------------------------------------------ days of fees
-
 ROUNDING = 1e-9
 """Relative rounding of a volume that reaches a tier."""
 
@@ -90,8 +88,6 @@ class DailyFees(NamedTuple):
 def blend(taker: Any, maker: Any, maker_share: float) -> Any:
     return taker * (1.0 - maker_share) + maker * maker_share
 
-
-# ------------------------------------------------------------------------- settings by instrument
 
 MODES = {"close": CLOSE, "takeover": TAKEOVER, "partial": PARTIAL}
 
@@ -236,9 +232,6 @@ def read_cost(cost: core.Cost, market: Market, key: str) -> FloatArray:
     return np.concatenate([values[:1], values[:-1]])
 
 
-# -------------------------------------------------------------------------- arrays on the clock
-
-
 def measure_years(market: Market | Markets, venue: Venue, first: int, started: int) -> FloatArray:
     year = venue.day_count * DAY
     if has_gaps(market):
@@ -314,8 +307,6 @@ def mark_ends(market: Market | Markets, period: int) -> FloatArray:
     ends[-1] = 1.0
     return ends
 
-
-# ---------------------------------------------------------------------------------- terms and feed
 
 ORDERS = {
     "most_relief": r.MOST_RELIEF,
@@ -399,9 +390,6 @@ def read_inputs(
     return AccountInputs(terms, feed, clock, log_returns, tuple(changes), started, fees)
 
 
-# ------------------------------------------------------------------------------------- terms
-
-
 def read_terms(
     markets: Markets,
     venues: Mapping[str, Venue],
@@ -482,9 +470,6 @@ def number_markets(markets: Markets, account: a.Account) -> IntArray:
         assets = [each.cancels_risk or id(each) for each in account.collateral]
     keys = [*paths, *assets]
     return np.array([keys.index(key) for key in keys], dtype=np.int64)
-
-
-# -------------------------------------------------------------------------------------- feed
 
 
 def read_feed(
@@ -589,9 +574,6 @@ def stack(values: Sequence[FloatArray], markets: Markets) -> FloatArray:
     for row, each, (first, stop) in zip(found.T, values, markets.spans, strict=True):
         row[first:stop] = each
     return found
-
-
-# ------------------------------------------------------------------------------ state and scratch
 
 
 def start_account_state(

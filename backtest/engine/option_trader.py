@@ -234,9 +234,6 @@ class OptionChain(Mapping[str, ListedOption]):
         return {leg: each for leg, each in found.items() if each} if all(found.values()) else {}
 
 
-# -------------------------------------------------------------------------------------- the trader
-
-
 class Trade(NamedTuple):
     i: int
     policy: Policy
@@ -390,9 +387,6 @@ def read_bar(deciders: Deciders, trade: Trade, time: int, local: int) -> SimpleN
     }
     numbers = dict(zip(BAR_NUMBERS, deciders.bar, strict=True))
     return SimpleNamespace(time=time / 1e9, **numbers, **columns)
-
-
-# ---------------------------------------------------------------------------------- the orders
 
 
 def write_order(

@@ -92,8 +92,6 @@ def list_options(market: Market, end: int, *, is_coin: bool) -> Markets:
     return Markets({"X": market, **listed}, surfaces={"X": surfaces}, max_age="10000d")
 
 
-# ------------------------------------------------------------------------------------------ trials
-
 EFFORT = 8
 """Cuts of the check for look-ahead, as a multiple of those of a run."""
 STEADY = "use no random numbers, no clock, and no state but the memory"
@@ -241,9 +239,6 @@ def choose_trial(
     return trial
 
 
-# ---------------------------------------------------------------------------------- the checks
-
-
 def check_columns(trial: ContractTrial) -> str:
     if not trial.columns:
         return "observes nothing"
@@ -281,9 +276,6 @@ def choose_ends(trial: ContractTrial) -> list[int]:
     warm = int(np.argmax(trial.is_warm))
     cuts = {warm + 1, *(warm + (n - warm) * k // 4 for k in (1, 2, 3)), n - 2}
     return sorted(t for t in cuts if 1 <= t <= n - 2)
-
-
-# -------------------------------------------------------------------------- as a decision maker
 
 
 def holds(result: Result) -> bool:
@@ -392,9 +384,6 @@ def find_difference(one: core.FloatArray, other: core.FloatArray) -> int | None:
     return None if len(one) == len(other) else n
 
 
-# ------------------------------------------------------------------------------------ the contract
-
-
 class Finding(NamedTuple):
     name: str
     passed: bool
@@ -495,9 +484,6 @@ def run_check(check: ContractCheck, trial: ContractTrial) -> list[Finding]:
         return [Finding(check.name, False, str(broken))]
     except core.RAISED as error:  # a policy may raise anything
         return [Finding(check.name, False, f"{type(error).__name__}: {error}")]
-
-
-# ------------------------------------------------------------------- checks of the declaration
 
 
 def check_class(trial: ContractTrial) -> str:

@@ -212,9 +212,6 @@ def list_rules(account: Account, venues: Mapping[str, Venue], until: int) -> dic
     return plain
 
 
-# ------------------------------------------------------------------------------------------ set up
-
-
 def set_up_run(
     test: Backtest, policy: AnyPolicy, *, resume: Any = None, benchmark: BenchmarkLike = None
 ) -> Setup:
