@@ -228,8 +228,6 @@ Backtest.__init__ = refuse_names(  # type: ignore[method-assign] # as it was, wi
     core.checked_only("calendar")(Backtest.__init__)
 )
 
-# ------------------------------------------------------------------- methods and their short forms
-
 METHODS: dict[str, Callable[..., Any]] = {}
 """Methods of :class:`Backtest` by name, of the modules that are loaded."""
 
@@ -346,9 +344,6 @@ def bind_methods(rooms: Mapping[str, str]) -> None:
         setattr(Backtest, name, BoundLater(name, room))
 
 
-# --------------------------------------------------------------------------------- what is checked
-
-
 def check_start(market: Market | Markets, start: core.TimeLike | None) -> None:
     if start is not None and core.to_nanoseconds(start, "start") > int(market.time[-1]):
         last = core.format_time(int(market.time[-1]))
@@ -401,9 +396,6 @@ def end_expired(market: Any, venue: Any) -> Any:
         if expires is not None:
             found[name] = core.to_nanoseconds(expires)
     return market.end_at(found) if found else market
-
-
-# --------------------------------------------------------------------------- the test of a result
 
 
 def recall_test(result: Any) -> Backtest:

@@ -306,8 +306,6 @@ def warn_of_unfilled(metrics: Mapping[str, core.FloatArray]) -> None:
         )
 
 
-# -------------------------------------------------------------------------------------- the result
-
 QUOTES = (
     "close", "mark_close", "mark_low", "mark_high", "signal", "multiplier", "initial", "low",
     "high",
@@ -438,9 +436,6 @@ def start_trail(markets: Markets, i: int, first: int) -> core.FloatArray:
     )[1]
 
 
-# ------------------------------------------------------------------------------------------ bt.run
-
-
 @short_form
 @core.record_making
 @core.checked_only("compile", "progress")
@@ -498,9 +493,6 @@ def run(
         test = test.plain.replace(market=quoted)
     setup = set_up_run(test, policy, resume=resume, benchmark=benchmark)
     return finish(setup, run_account(setup, is_compiled=compile, progress=progress))
-
-
-# ---------------------------------------------------------------------------------------- options
 
 
 def read_options(setup: Setup, outcome: Outcome) -> RunOptions | None:

@@ -452,8 +452,6 @@ def count_in(run: RunRecord, market: Market) -> CountedResult:
     return CountedResult(bars, sampled, Measures(measured))
 
 
-# ------------------------------------------------------------------------------------------- files
-
 EQUAL_RISK = "constant_of_equal_risk"
 """The column of its unit value, and the entry of its leverage."""
 KEPT = ("interval", "is_session", "first_peak", "first_unit", "started")
@@ -545,9 +543,6 @@ def list_moved(saved: Path, metrics: Mapping[str, float | None]) -> list[str]:
     now = pd.Series(metrics, dtype=np.float64).reindex(before.index)
     is_same = np.isclose(before, now, rtol=ROUNDING, atol=ROUNDING, equal_nan=True)
     return [*map(str, before.index[~is_same])]
-
-
-# ----------------------------------------------------------------------------------------- loading
 
 
 def read_options(stored: Mapping[str, Any], wide: pd.DataFrame) -> RunOptions:

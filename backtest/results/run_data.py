@@ -344,8 +344,6 @@ def read_field(fields: Mapping[str, FloatArray], name: object) -> FloatArray:
     return fields[name]
 
 
-# --------------------------------------------------------------------------------------- contagion
-
 ROUNDING = 1e-9
 """Share of a fall that is rounding, and counts as none."""
 

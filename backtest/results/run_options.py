@@ -37,8 +37,6 @@ def explain_idle_options(run: RunData) -> str:
     )
 
 
-# ------------------------------------------------------------------------------------------- hedges
-
 HedgeSplit: TypeAlias = Literal["instrument", "bar"]
 MONEY = ("options", "hedge", "profit", "theory", "error")
 COLUMNS = (
@@ -94,8 +92,6 @@ def follow_hedges(
         }
     return moneys, rows
 
-
-# ------------------------------------------------------------------------------------------- tables
 
 OptionSplit: TypeAlias = Literal["option", "bar"] | Period
 GREEKS = ("delta", "gamma", "vega", "theta", "vanna", "volga", "rho")

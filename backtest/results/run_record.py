@@ -170,8 +170,6 @@ def hash_values(values: core.FloatArray) -> str:
     return f"sha256:{hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()}"
 
 
-# -------------------------------------------------------------------------------------- the record
-
 DIVERSITY = ("mean_net_leverage", "diversification_ratio")
 SHORT = 330.0
 """Days of a run under which its yearly figures are said to be extrapolated."""
@@ -547,9 +545,6 @@ def follow_market(result: RunRecord) -> tuple[str, str, core.FloatArray]:
     return "1x", text, result.mark / result.mark[0]
 
 
-# ----------------------------------------------------------------------------- events and positions
-
-
 def tabulate_events(run: RunData) -> pd.DataFrame:
     entries = run.entries[run.entries["kind"] != Event.CAUSED]
     kinds = entries["kind"]
@@ -608,9 +603,6 @@ def tabulate_positions(run: RunData) -> pd.DataFrame:
     known = list(dict.fromkeys([*run.names, *held_options]))
     table["instrument"] = pd.Categorical(table["instrument"], categories=known)
     return table.sort_values(["time", "instrument"], kind="stable", ignore_index=True)
-
-
-# -------------------------------------------------------------------------------------------- bars
 
 
 def bars_table(run: RunData, options: Mapping[str, core.FloatArray]) -> pd.DataFrame:

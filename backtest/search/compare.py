@@ -203,9 +203,6 @@ def build_manifest(
     return {"id": core.compute_id(manifest), **manifest}
 
 
-# ------------------------------------------------------------------------------------- arguments
-
-
 def check_rules(confidence: float, draws: int, seed: int) -> BootstrapRules:
     level = core.check_range("confidence", confidence, low=0.5, high=1.0, open_high=True)
     n = int(core.Range(99, MOST_DRAWS).check("draws", draws, whole=True))
@@ -278,9 +275,6 @@ def list_cautions(n: int, scaled: Mapping[str, ScaledAccount] | None) -> Iterato
             yield f"{name} {how} to {each.target:.4g}: its risk is not equal"
 
 
-# --------------------------------------------------------------------------------- the accounts
-
-
 def measure_account(result: Result) -> dict[str, float]:
     """Return log growth, all measures of a run, and its costs per year over mean equity."""
     rates = find_cost_rates(result.tally, result.span)
@@ -309,9 +303,6 @@ def sample_free(result: Result) -> core.FloatArray:
     return np.asarray(np.expm1(np.add.reduceat(np.log1p(free), starts)))
 
 
-# ---------------------------------------------------------------------------------- equal risk
-
-
 def equalize_risk(
     results: Mapping[str, Result], progress: Progress | None
 ) -> dict[str, ScaledAccount]:
@@ -332,9 +323,6 @@ def equalize_risk(
         if progress is not None:
             progress(done + 1, len(results))
     return found
-
-
-# ------------------------------------------------------------------------------- the differences
 
 
 class BootstrapRules(NamedTuple):
@@ -426,9 +414,6 @@ def find_basis(returns: core.FloatArray, pair: core.IntArray, ruined: core.BoolA
     apart = np.sqrt(np.mean((one - other) ** 2))
     size = np.sqrt(max(np.mean(one**2), np.mean(other**2)))
     return SAME if apart <= ALIKE * size else TEST
-
-
-# ------------------------------------------------------------------------------------- the result
 
 
 @dataclass(frozen=True, eq=False, repr=False)

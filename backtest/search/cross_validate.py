@@ -255,9 +255,6 @@ def find_known(measure: Any, values: core.FloatArray) -> float:
     return float(measure(known)) if len(known) else math.nan
 
 
-# ------------------------------------------------------------------------- all sets in each group
-
-
 class GroupRuns(NamedTuple):
     """All sets in one group: measures of shape (n_sets,) and returns (n_samples, n_sets)."""
 
@@ -304,9 +301,6 @@ def read_runs(table: pd.DataFrame) -> GroupRuns:
     returns = np.stack([np.pad(one, (0, length - len(one))) for one in each], axis=1)
     metrics = table.drop(columns=[RETURNS, FAILED])
     return GroupRuns({str(name): metrics[name].to_numpy() for name in metrics}, returns, failed)
-
-
-# ------------------------------------------------------------ several fresh accounts, one by one
 
 
 TIME = ("n", "years")
@@ -400,9 +394,6 @@ def find_deviation(
     return deviation
 
 
-# ------------------------------------------------------------------- winners, paths and their luck
-
-
 def choose_winners(
     inside: Sequence[core.FloatArray], outside: Sequence[core.FloatArray]
 ) -> SplitWinners:
@@ -474,9 +465,6 @@ def stitch_paths(
     names = [*(name for name in FIRST if name in measured), *measured]
     table = pd.DataFrame({name: measured[name] for name in dict.fromkeys(names)})
     return table.rename_axis("path")
-
-
-# ------------------------------------------------------------------------------------- the result
 
 
 @dataclass(frozen=True, eq=False, repr=False)

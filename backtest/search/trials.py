@@ -101,9 +101,6 @@ def strip(columns: Mapping[str, np.ndarray], prefix: str) -> dict[str, Any]:
     return {k.removeprefix(prefix): v for k, v in columns.items() if k.startswith(prefix)}
 
 
-# ----------------------------------------------------------------------------- unfinished searches
-
-
 class Journal:
     """The batches of an unfinished search in their order, one Parquet file each."""
 
@@ -226,9 +223,6 @@ def cannot_write(path: Path, error: OSError) -> core.DataError:
     is_blocked = isinstance(error, FileExistsError | NotADirectoryError)
     cure = "a file is in the way" if is_blocked else "resume=True continues with the trials so far"
     return core.DataError(f"{path}: cannot write the study: {error.strerror or error}; {cure}")
-
-
-# ------------------------------------------------------------------------------ notes of the store
 
 
 def add_note(store: Path, file: str, facts: Mapping[str, Any], **about: Any) -> None:
@@ -482,9 +476,6 @@ def join_columns(parts: list[Any]) -> dict[str, Any]:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-# ------------------------------------------------------------------------------ all trials
-
-
 def gather(batches: Sequence[Batch]) -> Batch:
     return join_batches([batch for batch in batches if batch.stage != PART])
 
@@ -525,8 +516,6 @@ def spread_sample(
 def worst_where_broken(trials: Batch) -> core.FloatArray:
     return np.where(is_feasible(trials), trials.scores, -np.inf)
 
-
-# ---------------------------------------------------------------------------- the search loop
 
 SEARCH = "search"
 FAILURES = 16

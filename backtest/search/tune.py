@@ -243,9 +243,6 @@ def objective(
     return score
 
 
-# ---------------------------------------------------------------------------------------- the study
-
-
 def run_study(task: StudyTask, progress: Callable[[Progress], object] | None) -> Study:
     problem, outcome = task.problem, None
     with open_folder(task.store, task.facts) as folder:
@@ -282,8 +279,6 @@ def search_and_choose(task: StudyTask, examiner: Examiner) -> StudyOutcome:
     search(examiner, *where, trials=trials, deadline=deadline)
     return build_outcome(task, examiner)
 
-
-# -------------------------------------------------------------------------------- the holdout
 
 LEAST_BARS = 2
 """Least bars on either side of the split, as a run needs two."""

@@ -124,9 +124,6 @@ def folds(
     return table.assign(**{name: time_bars(market, each) for name, each in bars.items()})
 
 
-# ------------------------------------------------------------------------------ folds of a walk
-
-
 def plan_spans(
     market: Market | Markets, train: str, test: str, anchored: bool = False, gap: str = "0d"
 ) -> list[FoldSpan]:
@@ -184,9 +181,6 @@ def warn_of_short(spans: Sequence[FoldSpan]) -> Iterator[str]:
             f"{len(short)} of {len(bars)} test spans have under {FEW_BARS} bars, the shortest "
             f"{short.min()}: scores of these folds are mostly noise"
         )
-
-
-# ------------------------------------------------------------------------------ groups and splits
 
 
 def split_groups(
@@ -367,9 +361,6 @@ def show_choice(trials: pd.DataFrame, what: str) -> ShownChart:
     )  # fmt: skip
 
 
-# ------------------------------------------------------------------------------- the arguments
-
-
 def read_validated(test: Backtest, policy: Any, store: object, **search: Any) -> SearchProblem:
     """Read the arguments of a validation; ``search`` are those of :func:`read_search`."""
     if store is not None and not core.is_path(store):
@@ -409,9 +400,6 @@ def make_or_resume(
     for text in made.warnings:
         core.warn_caller(text)
     return made
-
-
-# ------------------------------------------------------------------ shares, ranks and chance alone
 
 
 class Estimate(float):

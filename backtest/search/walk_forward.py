@@ -202,9 +202,6 @@ def count_ways(store: str | Path | None, facts: Mapping[str, Any]) -> int:
     return len({note["study"] for note in read_notes(Path(store), WALKED, facts)})
 
 
-# -------------------------------------------------------------------------------- searching a fold
-
-
 class SearchedFold(NamedTuple):
     """A fold after its search and its test.
 
@@ -319,9 +316,6 @@ class SpanEvaluator:
         return self.whole.replay(values, **self._move(0, None))
 
 
-# ------------------------------------------------------------------------------------ the accounts
-
-
 def run_walk(problem: SearchProblem, found: list[SearchedFold]) -> Result | None:
     """Run one account through all test spans; None if its parameters never change."""
     end, varied = found[-1].span.stop, problem.varied
@@ -341,9 +335,6 @@ def run_walk(problem: SearchProblem, found: list[SearchedFold]) -> Result | None
     )
     with warn_once(is_first=False):
         return run_switched(whole, segments, compile=problem.compile)
-
-
-# ------------------------------------------------------------------------------ tables and figures
 
 
 def tabulate_folds(problem: SearchProblem, found: Sequence[SearchedFold]) -> pd.DataFrame:
@@ -433,9 +424,6 @@ def list_warnings(found: Sequence[SearchedFold], trades: Sequence[int]) -> Itera
         yield f"in {len(texts)} of {len(found)} folds, as in the first of them: {texts[0]}"
 
 
-# ----------------------------------------------------------------------- how much the winners move
-
-
 def measure_stability(problem: SearchProblem, found: Sequence[SearchedFold]) -> pd.DataFrame:
     pairs = [correlate_folds(one, other) for one, other in itertools.pairwise(found)]
     known = [value for value in pairs if not math.isnan(value)]
@@ -470,9 +458,6 @@ def correlate_folds(one: SearchedFold, other: SearchedFold) -> float:
     if len(scores) < 3 or (scores.nunique() == 1).any():
         return math.nan
     return float(scores["score_x"].corr(scores["score_y"], method="spearman"))
-
-
-# ------------------------------------------------------------------------------------- the result
 
 
 @dataclass(frozen=True, eq=False, repr=False)

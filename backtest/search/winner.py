@@ -190,9 +190,6 @@ def split_parts(n_bars: int, parts: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(edges))
 
 
-# ------------------------------------------------------------------------------ the outcome
-
-
 class Verdict(NamedTuple):
     trials: int
     other_trials: int
@@ -418,9 +415,6 @@ def explain_choice(by: str, n: int, own: float, median: float, name: str) -> Ite
         )
 
 
-# --------------------------------------------------------------------------------------- warnings
-
-
 def list_warnings(task: StudyTask, trials: Batch, best: int, verdict: Verdict) -> Iterator[str]:
     values = take_sets(trials.sets, best)
     yield from warn_of_edges(task.problem.space, values)
@@ -472,9 +466,6 @@ def warn_of_edges(space: Space, values: Mapping[str, Any]) -> Iterator[str]:
                     f"{each.name} = {value:.4g} lies on the {side} edge of its range, "
                     f"{each.low:g} to {each.high:g}: widen it, better values may lie beyond"
                 )
-
-
-# -------------------------------------------------------------------------------- luck
 
 
 def measure_luck(

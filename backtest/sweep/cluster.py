@@ -123,8 +123,6 @@ class ClusterEvaluator(Evaluator):
         return rows._replace(returns=stack_returns(sampled, rows)) if wanted.returns else rows
 
 
-# ------------------------------------------------------------------------------------- the workers
-
 EVALUATORS: dict[str, Evaluator] = {}
 LOCK = threading.Lock()
 

@@ -289,9 +289,6 @@ def group_rows(codes: core.IntArray) -> list[core.IntArray]:
     return np.split(order, ends[:-1])
 
 
-# ------------------------------------------------------------------------------ sources of sets
-
-
 def grid(values: Mapping[str, Any]) -> Sets:
     axes = {name: as_column(name, axis) for name, axis in values.items()}
     n_sets = math.prod(len(axis) for axis in axes.values())
@@ -357,9 +354,6 @@ def raise_faults(faults: list[str]) -> None:
         raise core.ParameterError("\n".join(faults))
 
 
-# ---------------------------------------------------------------------------- names and lengths
-
-
 def find_unknown(settings: Mapping[str, Setting], given: Mapping[str, object]) -> Iterator[str]:
     for name in given:
         if name.startswith(SIGNAL) and not names_signal(settings):
@@ -382,9 +376,6 @@ def find_missing(settings: Mapping[str, Setting], given: Mapping[str, object]) -
     for name, setting in settings.items():
         if setting.value is dataclasses.MISSING and not {name, split_name(name)[1]} & {*given}:
             yield f"{name} has no default and must be given"
-
-
-# -------------------------------------------------------------------------------- types and ranges
 
 
 def convert_column(setting: Setting, given: np.ndarray, faults: list[str]) -> np.ndarray:
@@ -441,9 +432,6 @@ def name_sets(places: core.IntArray, n: int) -> str:
     return f", in {len(places)} of {n} sets, first in set {places[0]}" if n > 1 else ""
 
 
-# ------------------------------------------------------------------------ what must go together
-
-
 def check_terms(varied: VariedTest, sets: Sets) -> None:
     n = count_sets(sets)
     own = {k: each for k, each in sets.items() if k.startswith(("account.", "venue."))}
@@ -466,9 +454,6 @@ def check_together(account: Account, venue: Any) -> None:
     for name in tables[0]:
         if all(name in each for each in tables):
             check_setting(account.for_instrument(name), core.pick_value(venue, name), name)
-
-
-# ------------------------------------------------------------------------------ unused parameters
 
 
 def reset_inactive(settings: Settings, sets: Sets) -> Sets:
