@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, Required, TypeAlias, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Required, Self, TypeAlias, TypedDict, TypeVar
 
 import pandas as pd
 
@@ -24,9 +24,6 @@ from backtest.market import Market, Markets, Weights, as_given, as_markets, read
 from backtest.policies import Policy
 from backtest.signals.rules import SignalRule, cut_rows, read_named
 from backtest.venue import Venue, VenueLike, read_venue
-
-if TYPE_CHECKING:
-    from typing import Self
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")

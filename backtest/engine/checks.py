@@ -6,7 +6,7 @@ import contextlib
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,12 +28,9 @@ from backtest.market import (
     label_names,
 )
 from backtest.options.option_inputs import check_options
-from backtest.policies import trades_options
+from backtest.policies import Policy, trades_options
 from backtest.venue import Venue, agree_settlement
 from backtest.venue.venue import ACCOUNT_FIELDS
-
-if TYPE_CHECKING:
-    from backtest.policies import Policy
 
 
 def find_misfit(table: Iterable[Any], names: Sequence[str], known: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,11 +22,8 @@ from backtest.margin import Collateral, MarginRules, pack_brackets
 from backtest.market import Market, Markets, find_clock, has_gaps
 from backtest.options.option_inputs import read_option_feed
 from backtest.results import Clock
-from backtest.venue import Venue
+from backtest.venue import Fees, Venue
 from backtest.venue.venue import DATED, MAKER, RATES
-
-if TYPE_CHECKING:
-    from backtest.venue import Fees
 
 
 def resume_options(inputs: Any, names: Sequence[str], held: Any) -> a.OptionState:

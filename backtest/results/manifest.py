@@ -5,23 +5,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from backtest._compile.code_identity import describe_function
 from backtest import core
+from backtest._compile.code_identity import describe_function
+from backtest.account import Account
+from backtest.core import IntArray
 from backtest.market import Market, Markets, describe_clock
 from backtest.policies import Policy, formula_of
+from backtest.results.measure_table import RunSpan
 from backtest.results.promises import list_promises
 from backtest.signals.rules import join_checks
-
-if TYPE_CHECKING:
-
-    from backtest.account import Account
-    from backtest.core import IntArray
-    from backtest.results.measure_table import RunSpan
-    from backtest.venue import InUse, Venue
+from backtest.venue import InUse, Venue
 
 PORTFOLIO = "portfolio"
 NOT_IN_ID = (

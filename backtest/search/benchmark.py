@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,10 +14,8 @@ from backtest import core
 from backtest.engine import BUY_AND_HOLD, CONSTANT, hold_at_equal_risk, measure_market
 from backtest.engine.equal_risk import NEAR
 from backtest.results import Sampled, compare_pairs, simulate_luck
+from backtest.sweep import Evaluator
 from backtest.sweep.set_evaluator import pool_measure
-
-if TYPE_CHECKING:
-    from backtest.sweep import Evaluator
 
 OWN = "best trial"
 SIGNIFICANT = 0.05

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import Annotated, Any, get_args
 
 from backtest._compile.code_identity import name_callable
 from backtest.core import Choice, Number, ParameterError, Value, Whole
 from backtest.engine import Backtest
 from backtest.engine.checks import warn_once
+from backtest.policies import Policy
 from backtest.results import ObjectiveLike, Result, read_constraints, read_objective
 from backtest.results.measure_table import CORE, PATH
 from backtest.search.trials import Goal, SamplerName
-from backtest.sweep import Evaluator, SetRuns, read_runs, read_space
-
-if TYPE_CHECKING:
-    from backtest.policies import Policy
-    from backtest.sweep import Metrics
+from backtest.sweep import Evaluator, Metrics, SetRuns, read_runs, read_space
 
 LEAST_TRIALS = 4
 

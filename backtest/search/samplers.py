@@ -13,7 +13,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import cmaes
 import numpy as np
@@ -21,9 +21,7 @@ from scipy.special import ndtri
 from scipy.stats import qmc, rankdata
 
 from backtest.core import FloatArray, IntArray
-
-if TYPE_CHECKING:
-    from backtest.sweep import Dimension, Space
+from backtest.sweep import Dimension, Space
 
 BULK = 1024
 """Points of a batch where scores are ignored; a power of two keeps Sobol points balanced."""

@@ -7,15 +7,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 
 from backtest import core
+from backtest.account import Account
 from backtest.core.saved_result import UNFINISHED, name_result
 from backtest.engine import count_unfilled, name_better
-from backtest.results import describe_search, find_cautions
+from backtest.policies import Policy
+from backtest.results import Result, describe_search, find_cautions
 from backtest.search.benchmark import FEW_FILLS, OWN, SIGNIFICANT, GrowthTest
 from backtest.search.trials import (
     LOOKS,
@@ -31,15 +33,10 @@ from backtest.search.trials import (
     tabulate_trials,
 )
 from backtest.search.winner import StudyOutcome, StudyTask, Verdict
+from backtest.signals import SignalRule
 from backtest.sweep import take_sets, to_plain_value
 from backtest.sweep.sweep_table import PLATEAU, ROBUST, SCORE
-
-if TYPE_CHECKING:
-    from backtest.account import Account
-    from backtest.policies import Policy
-    from backtest.results import Result
-    from backtest.signals import SignalRule
-    from backtest.venue import Venue
+from backtest.venue import Venue
 
 OUTCOME = "outcome.json"
 DECLARED = "page of sets"

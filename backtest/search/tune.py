@@ -9,14 +9,15 @@ import re
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 
 from backtest import core
 from backtest.core.saved_result import COMMAND, attach_making
 from backtest.engine import BacktestFields, read_test, short_form
-from backtest.market import as_markets
+from backtest.market import Market, Markets, as_markets
+from backtest.policies import Policy
 from backtest.results import ObjectiveLike
 from backtest.search.problem import Robustness, read_search
 from backtest.search.study import Study
@@ -33,10 +34,6 @@ from backtest.search.trials import (
 )
 from backtest.search.winner import BUDGET_SHARE, StudyOutcome, StudyTask, build_outcome
 from backtest.sweep import Accounts, Pool, check_sets, on_cluster
-
-if TYPE_CHECKING:
-    from backtest.market import Market, Markets
-    from backtest.policies import Policy
 
 TRIALS = 20_000
 """Trials if neither trials nor seconds are given."""

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ from backtest.engine import (
     BUY_AND_HOLD,
     CONSTANT,
     BacktestFields,
+    Progress,
     Segment,
     find_growth,
     hold_at_equal_risk,
@@ -31,11 +32,12 @@ from backtest.engine import (
     short_form,
 )
 from backtest.engine.checks import warn_once
-from backtest.market import Markets
+from backtest.market import Market, Markets
+from backtest.policies import Policy
 from backtest.results import Result
 from backtest.search import validation as v
 from backtest.search.compare import sample_returns, show_accounts
-from backtest.search.problem import SearchProblem
+from backtest.search.problem import Robustness, SearchProblem
 from backtest.search.trials import (
     WALKED,
     Examiner,
@@ -46,25 +48,19 @@ from backtest.search.trials import (
     is_feasible,
     read_notes,
 )
+from backtest.search.trials import Progress as SearchProgress
 from backtest.search.tune import search_and_choose
-from backtest.search.winner import StudyTask, deflate_alone, find_extent
+from backtest.search.winner import StudyTask, Verdict, deflate_alone, find_extent
 from backtest.sweep import (
     Dimension,
     Evaluator,
+    Rows,
+    Sets,
     find_different,
     name_column,
     take_sets,
     to_plain_value,
 )
-
-if TYPE_CHECKING:
-    from backtest.engine import Progress
-    from backtest.market import Market
-    from backtest.policies import Policy
-    from backtest.search.problem import Robustness
-    from backtest.search.trials import Progress as SearchProgress
-    from backtest.search.winner import Verdict
-    from backtest.sweep import Rows, Sets
 
 KIND = "walk-forward"
 FEW_TRADES = 10

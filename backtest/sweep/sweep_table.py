@@ -7,21 +7,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from backtest import core
 from backtest.engine import Progress
-from backtest.results import ObjectiveLike, rank_by_objective, read_constraints
+from backtest.results import ObjectiveLike, Result, rank_by_objective, read_constraints
 from backtest.results.measure_table import METRICS, OPTION_COSTS, Measures
 from backtest.sweep.set_evaluator import Evaluator, Rows
 from backtest.sweep.sets import Sets, count_sets, from_frame, number_rows, take_sets
-
-if TYPE_CHECKING:
-    from backtest.results import Result
-
 
 ERROR = "error"
 SCORE, VIOLATION, STAGE = "score", "violation", "stage"
