@@ -47,7 +47,7 @@ def test_a_process_that_dies_lets_go(tmp_path):
 def test_the_package_imports_without_the_modules_of_unix():
     code = "import sys\nfor name in ('fcntl', 'resource', 'pwd', 'grp', 'termios'):\n"
     code += "    sys.modules[name] = None\nimport backtest\n"
-    code += "import backtest.store"
+    code += "import backtest.results.listing"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -185,7 +185,7 @@ def test_an_object_is_compiled_once_and_loaded_by_later_processes(make_entry, tm
     assert [call_double(make_entry(), x) for x in (2.0, 3.0)] == [4.0, 6.0]
     assert len(make_entry.made) == 1
     assert make_entry().is_compiled()
-    code = "import sys\nfrom pathlib import Path\nfrom backtest.base import object_code as o\n"
+    code = "import sys\nfrom pathlib import Path\nfrom backtest._compile import object_code as o\n"
     code += "import numpy as np\nfolder = Path(sys.argv[1])\no.list_folders = lambda: (folder,)\n"
     code += "out = np.zeros(1)\no.Entry('double', 'sources', None)(4.0, out)\n"
     code += "print(out[0], 'numba' in sys.modules)"
@@ -287,7 +287,7 @@ TWO = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from backtest.base import object_code
+from backtest._compile import object_code
 from backtest._compile.compiler import compile_entry, read_kinds
 folder = Path(sys.argv[1])
 object_code.list_folders = lambda: (folder,)
