@@ -12,8 +12,8 @@ import numpy as np
 from backtest.account.money import OPTION_TERMS, POSITION_TERMS, TERMS
 
 if TYPE_CHECKING:
-    from backtest.core import FloatArray
     from backtest.account import TradedDays
+    from backtest.core import FloatArray
     from backtest.results.tally import Tally
 
 

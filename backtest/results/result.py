@@ -14,26 +14,45 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from backtest import core
-from backtest.account import Account, AccountState
+from backtest.account import Account, AccountState, no_options, read_traded
 from backtest.account.events import ENTRY, FORCED, Entries, Event
 from backtest.account.money import Wallet
 from backtest.core.saved_result import MANIFEST
-from backtest.account import no_options, read_traded
+from backtest.margin import Holdings
+from backtest.market import Market, find_coin
+from backtest.results.attribution import (
+    AccountHistory,
+    Attribution,
+    Period,
+    attribute,
+    attribute_by,
+    find_periods,
+    read_account_history,
+)
 from backtest.results.manifest import NOT_IN_ID
+from backtest.results.measure_table import Measures, RunSpan, Samples, measure_returns
+from backtest.results.option_profit import OptionQuotes, OptionTerms
+from backtest.results.performance import compound_growth, ratio, sampled_returns
 from backtest.results.record import AccountFields, Closes, OptionFields, PositionFields, Record
 from backtest.results.run_data import Before, Quotes, RunOptions
 from backtest.results.run_options import list_held
 from backtest.results.run_record import RunRecord, measure_spread
-from backtest.results.tables import attribute_money, attribution_table, is_inverse, sum_contracts, value_of
-from backtest.results.trades import RollSplit, Trades, list_limit_orders, list_run_trades, tabulate_fills, tabulate_rolls
-from backtest.market import Market, find_coin
-from backtest.results.attribution import AccountHistory, Attribution, Period, attribute, attribute_by, find_periods, read_account_history
-from backtest.results.measure_table import Measures, RunSpan, Samples
-from backtest.results.option_profit import OptionQuotes, OptionTerms
-from backtest.results.performance import compound_growth, ratio, sampled_returns
+from backtest.results.tables import (
+    attribute_money,
+    attribution_table,
+    is_inverse,
+    sum_contracts,
+    value_of,
+)
 from backtest.results.tally import flatten_tally, make_tally
-from backtest.results.measure_table import measure_returns
-from backtest.margin import Holdings
+from backtest.results.trades import (
+    RollSplit,
+    Trades,
+    list_limit_orders,
+    list_run_trades,
+    tabulate_fills,
+    tabulate_rolls,
+)
 from backtest.venue import Option, Venue
 
 DECLARED = "page of a run"

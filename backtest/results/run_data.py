@@ -5,30 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
 
-from backtest.account import AccountBar
 from backtest.account.events import Entries, Event
 from backtest.account.money import OPTION_TERMS, SIGNS, TRADE_COSTS
 from backtest.account.pool_liquidation import OF_COLLATERAL, OF_FLOWS, OF_RULES
-from backtest.results.measure_table import RunSpan
-from backtest.results.option_profit import OptionQuotes, OptionTerms, explain_profit, measure_greeks, multiply
 from backtest.core import BoolArray, FloatArray, IntArray, ParameterError, repr_plain, utc_index
-from backtest.results import tables
-from backtest.results.record import Closes, HeldAtCloses, new_closes
 from backtest.indicators import forecast_volatility
+from backtest.results import option_profit, tables
+from backtest.results.measure_table import RunSpan
+from backtest.results.record import Closes
 
 if TYPE_CHECKING:
-    from backtest.account import Account
-    from backtest.account import TradedDays
-    from backtest.results.record import OptionFields, Record
+    from backtest.account import Account, TradedDays
     from backtest.market import Market, Markets
-    from backtest.results.tally import Tally
     from backtest.policies import Policy
+    from backtest.results.record import OptionFields, Record
+    from backtest.results.tally import Tally
     from backtest.venue import Option, Venue
 
 T = TypeVar("T")
@@ -77,8 +73,8 @@ class RunOptions:
     contracts: tuple[Option, ...]
     legs: tuple[str, ...]
     owners: IntArray
-    terms: OptionTerms
-    quotes: OptionQuotes
+    terms: option_profit.OptionTerms
+    quotes: option_profit.OptionQuotes
     record: OptionFields
     opened: FloatArray
     entries: FloatArray
@@ -98,7 +94,7 @@ class RunOptions:
     @property
     def profits(self) -> FloatArray:
         held = self.record.quantity
-        return multiply(held, self.record.value - self.entries)
+        return option_profit.multiply(held, self.record.value - self.entries)
 
     @property
     def carried(self) -> FloatArray:
@@ -107,11 +103,11 @@ class RunOptions:
 
     @cached_property
     def greeks(self) -> dict[str, FloatArray]:
-        return measure_greeks(self.terms, self.quotes, self.record.quantity)
+        return option_profit.measure_greeks(self.terms, self.quotes, self.record.quantity)
 
     @cached_property
     def parts(self) -> dict[str, FloatArray]:
-        return explain_profit(
+        return option_profit.explain_profit(
             self.terms, self.quotes, self.carried, self.opened, self.record.quantity,
             self.record.price_pnl, self.settled,
         )  # fmt: skip

@@ -12,13 +12,12 @@ import pandas as pd
 from backtest.account.money import POSITION_TERMS, TRADE_COSTS
 from backtest.core import FloatArray, format_money, utc_index
 from backtest.core.units import DAY, YEAR_DAYS
-from backtest.results.run_data import RunData, RunOptions
-from backtest.results.attribution import Period, find_periods
-from backtest.results.option_profit import weigh_gamma
-from backtest.results.tables import divide_by_equity
-from backtest.results.measure_table import OPTION_COSTS
-from backtest.results.option_profit import EXPLAINED
 from backtest.margin import ScenarioMargin
+from backtest.results.attribution import Period, find_periods
+from backtest.results.measure_table import OPTION_COSTS
+from backtest.results.option_profit import EXPLAINED, weigh_gamma
+from backtest.results.run_data import RunData, RunOptions
+from backtest.results.tables import divide_by_equity
 
 
 def explain_idle_options(run: RunData) -> str:

@@ -15,20 +15,19 @@ import pandas as pd
 from backtest import core
 from backtest.account.events import ENTRY, Event
 from backtest.account.money import SIGNS, TERMS
-from backtest.results.attribution import PHASES, find_phase, sum_by_phase
-from backtest.results.measure_table import Measures, Samples, measure_run
-from backtest.results.performance import average_covariances, diversification_ratio, risk_shares, sample_moves, sampled_returns
-from backtest.core.units import DAY, TOLERANCE
-from backtest.results import run_options, tables
-from backtest.results.promises import count_liquidations, judge_promises
 from backtest.core import as_of
-from backtest.results.run_data import RunData, contagion_table
-from backtest.signals.rules import read_numbers
-from backtest.results.tables import is_inverse
+from backtest.core.units import DAY, TOLERANCE
 from backtest.indicators import find_day, forecast_liquidation
 from backtest.market import BY_BARS, Markets, read_dates, read_weights
-from backtest.results.performance import max_drawdown, ratio
 from backtest.policies import Promise
+from backtest.results import performance, run_options, tables
+from backtest.results.attribution import PHASES, find_phase, sum_by_phase
+from backtest.results.measure_table import Measures, Samples, measure_run
+from backtest.results.performance import max_drawdown, ratio
+from backtest.results.promises import count_liquidations, judge_promises
+from backtest.results.run_data import RunData, contagion_table
+from backtest.results.tables import is_inverse
+from backtest.signals.rules import read_numbers
 from backtest.venue import Venue
 
 BenchmarkLike: TypeAlias = "str | pd.DataFrame | Mapping[str, float] | pd.Series | None"
@@ -186,9 +185,7 @@ class RunRecord(RunData):
     def metrics(self) -> Mapping[str, float]:
         """The measures by name; an unknown name raises KeyError with the nearest one."""
         unit, equity = self.of_account("unit"), self.of_account("equity")
-        measured = measure_run(
-            self.tally, self.span, unit, float(equity[-1]), self.samples
-        )
+        measured = measure_run(self.tally, self.span, unit, float(equity[-1]), self.samples)
         if self.has_one_position and self.manifest.get("overlay") is None:
             return MappingProxyType(Measures(measured))
         extra = self._measure_portfolio()
@@ -208,7 +205,7 @@ class RunRecord(RunData):
         weights, covariance = self._compute_weights(
             HALF_LIFE / self.interval, ends, collateral=False
         )
-        spread = diversification_ratio(weights, covariance)
+        spread = performance.diversification_ratio(weights, covariance)
         known = bool(np.any(np.isfinite(spread)))
         return {
             "mean_net_leverage": float(pd.Series(self.net_leverage).mean()),
@@ -228,12 +225,12 @@ class RunRecord(RunData):
         else:
             name = find_benchmark(self.manifest)
             side = -1.0 if name in self.venues and is_inverse(self.venues[name]) else 1.0
-            market = side * sample_moves(side * self.benchmark, self.ends_sample)
+            market = side * performance.sample_moves(side * self.benchmark, self.ends_sample)
         return Samples(self._sampled, sample_risk_free(self), market)
 
     @cached_property
     def _sampled(self) -> core.FloatArray:
-        return sampled_returns(
+        return performance.sampled_returns(
             self.of_account("unit"), self.ends_sample, self.tally.first_unit
         )
 
@@ -255,7 +252,7 @@ class RunRecord(RunData):
             weights = np.where(equity[rows] > 0.0, notionals[rows] / equity[rows], 0.0)
             logs = np.log(marks)
         returns = np.diff(logs, axis=0, prepend=logs[:1])
-        return weights, average_covariances(returns, max(half_life, 1.0), rows)
+        return weights, performance.average_covariances(returns, max(half_life, 1.0), rows)
 
     @property
     def _amounts(self) -> core.FloatArray:
@@ -378,11 +375,11 @@ class RunRecord(RunData):
         if collateral:
             names += [each.name for each in self.account.collateral]
         weights, covariance = self._compute_weights(bars, slice(None), collateral=collateral)
-        shares = risk_shares(weights, covariance)
+        shares = performance.risk_shares(weights, covariance)
         table = {
             "gross_leverage": np.abs(weights).sum(axis=1),
             "net_leverage": weights.sum(axis=1),
-            "diversification_ratio": diversification_ratio(weights, covariance),
+            "diversification_ratio": performance.diversification_ratio(weights, covariance),
             **{name: shares[:, i] for i, name in enumerate(names)},
         }
         return pd.DataFrame(table, index=core.utc_index(self.time))
@@ -510,7 +507,7 @@ def measure_holding(result: RunRecord) -> Held:
     are sampled and annualized as the account's are, over the same risk-free rate.
     """
     name, text, unit = follow_market(result)
-    returns = sampled_returns(unit, result.ends_sample, 1.0)
+    returns = performance.sampled_returns(unit, result.ends_sample, 1.0)
     return Held(
         name=name,
         text=text,

@@ -12,8 +12,8 @@ import pandas as pd
 from backtest.account.events import EVENTS, TRADES, WITHOUT_PRICE, Entries, Event
 from backtest.account.money import FILL_COSTS, POSITION_TERMS, SIGNS, TERMS, TRADE_TERMS
 from backtest.core import FloatArray
-from backtest.venue import Venue
 from backtest.margin import compute_price, compute_value
+from backtest.venue import Venue
 
 COSTS = {**dict.fromkeys(FILL_COSTS.values(), TRADES), "liquidation_loss": (Event.LIQUIDATED,)}
 """Rows of the table of events that an entry of some kinds has beside its own: what it cost."""

@@ -21,12 +21,11 @@ from backtest.account.events import (
     Event,
 )
 from backtest.account.money import FILL_COSTS, MONEY_TERMS, SIGNS
-from backtest.results import tables
-from backtest.options.option_inputs import SCHEDULED, TOTAL
-from backtest.results.run_options import GREEKS, measure_equity
 from backtest.market import place_on_bars
-from backtest.results.trade_measures import Fills, TradeRows, TradeView, list_trades, measure_trades, reduce_spans, split_trades
+from backtest.options.option_inputs import SCHEDULED, TOTAL
+from backtest.results import tables, trade_measures
 from backtest.results.attribution import find_periods
+from backtest.results.run_options import GREEKS, measure_equity
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -244,7 +243,7 @@ class InstrumentFills(NamedTuple):
 
     bar: IntArray
     kind: IntArray
-    fills: Fills
+    fills: trade_measures.Fills
 
 
 def read_entries(run: RunRecord) -> Entries:
@@ -274,8 +273,8 @@ def read_fills(run: RunRecord, entries: Entries, held: Holding) -> InstrumentFil
     place = np.searchsorted(rows, paid) + (carried != 0.0)
     n, rate = len(taken), payments["amount"] / np.abs(payments["quantity"])
     is_loss = taken["kind"] == Event.LIQUIDATED
-    found = Fills(
-        turns=split_trades(taken["quantity"]),
+    found = trade_measures.Fills(
+        turns=trade_measures.split_trades(taken["quantity"]),
         value=taken["value"],
         costs={name: np.where(is_loss, 0.0, taken[column]) for name, column in FILL_COSTS.items()},
         loss=np.where(is_loss, taken["fee"], 0.0),
@@ -301,7 +300,7 @@ UNALLOCATED = tuple(x.name for x in MONEY_TERMS if not x.in_trades and x.name !=
 class Trades(pd.DataFrame):
     _metadata = ["_run", "view"]  # noqa: RUF012 - the name that pandas reads
     _run: RunRecord
-    view: TradeView
+    view: trade_measures.TradeView
 
     @property
     def _constructor(self) -> type[pd.DataFrame]:
@@ -326,7 +325,7 @@ class Trades(pd.DataFrame):
         return pd.Series(self._measure(np.ones(len(self), dtype=bool)), name=self.view)
 
     @core.checked
-    def lots(self, by: TradeView = "fifo") -> Trades:
+    def lots(self, by: trade_measures.TradeView = "fifo") -> Trades:
         return list_run_trades(self._run, by)
 
     @core.checked
@@ -348,7 +347,7 @@ class Trades(pd.DataFrame):
         if self._run.options is not None:
             held = held | self._run.options.record.quantity.any(axis=1)
         return {
-            **measure_trades(
+            **trade_measures.measure_trades(
                 np.asarray(closed["profit"], dtype=np.float64), np.asarray(days, dtype=np.float64)
             ),
             "open": float(is_open.sum()),
@@ -360,7 +359,7 @@ def find_price(run: RunRecord, held: Holding, value: FloatArray) -> FloatArray:
     return value if held.place is None else tables.price_of(run.list_venues()[held.place], value)
 
 
-def list_run_trades(run: RunRecord, view: TradeView) -> Trades:
+def list_run_trades(run: RunRecord, view: trade_measures.TradeView) -> Trades:
     """Return the trades of a run.
 
     Columns: ``instrument``, ``side``, ``quantity`` (contracts opened), ``entry_time``,
@@ -389,10 +388,10 @@ def list_run_trades(run: RunRecord, view: TradeView) -> Trades:
 
 
 def tabulate_trades(
-    run: RunRecord, held: Holding, read: InstrumentFills, view: TradeView
+    run: RunRecord, held: Holding, read: InstrumentFills, view: trade_measures.TradeView
 ) -> pd.DataFrame:
     fills, equity = read.fills, run.of_account("equity")
-    rows = list_trades(fills, view)
+    rows = trade_measures.list_trades(fills, view)
     costs = sum(rows.costs.values()) + rows.loss + rows.funding
     price_pnl = rows.gain + rows.costs["slippage"] + rows.costs["impact"]
     profit, entry = price_pnl - costs, find_price(run, held, rows.entry_value)
@@ -409,7 +408,7 @@ def tabulate_trades(
         on_size = profit / (rows.quantity * np.abs(rows.entry_value))
         turns = np.where(equity > 0.0, held.notional / equity, 0.0)
         at_fill = np.where(before > 0.0, size / before, 0.0)
-    peaks = reduce_spans(turns, first, stop, np.fmax)
+    peaks = trade_measures.reduce_spans(turns, first, stop, np.fmax)
     return pd.DataFrame(
         {
             "instrument": held.name,
@@ -435,7 +434,11 @@ def tabulate_trades(
 
 
 def measure_excursions(
-    run: RunRecord, held: Holding, read: InstrumentFills, rows: TradeRows, entry: FloatArray
+    run: RunRecord,
+    held: Holding,
+    read: InstrumentFills,
+    rows: trade_measures.TradeRows,
+    entry: FloatArray,
 ) -> dict[str, FloatArray]:
     """Return the furthest moves of the price over the whole bars of each trade, and at its end."""
     at_close = np.isin(read.kind, (Event.RUINED, Event.DELISTED, OPEN))
@@ -451,8 +454,8 @@ def measure_excursions(
                 np.broadcast_to(each[:, held.place], unknown.shape) if len(each) else unknown
                 for each in (getattr(run.quotes, f"{lead}{side}") for side in ("low", "high"))
             )
-        least = np.fmin(reduce_spans(low, first, stop, np.fmin), end)
-        most = np.fmax(reduce_spans(high, first, stop, np.fmax), end)
+        least = np.fmin(trade_measures.reduce_spans(low, first, stop, np.fmin), end)
+        most = np.fmax(trade_measures.reduce_spans(high, first, stop, np.fmax), end)
         down, up = np.minimum(least / entry - 1.0, 0.0), np.maximum(most / entry - 1.0, 0.0)
         if np.isnan(low).all():
             down, up = np.full((2, len(end)), np.nan)
@@ -494,7 +497,7 @@ def list_rolls(run: RunRecord, options: RunOptions) -> list[pd.DataFrame]:
     pairs = zip(hold_options(options), options.legs, options.terms.names, strict=True)
     for held, leg, contract in pairs:
         read = read_fills(run, entries, held)
-        rows = list_trades(read.fills, "trip")
+        rows = trade_measures.list_trades(read.fills, "trip")
         premium = rows.side * rows.quantity * rows.entry_value
         proceeds = rows.side * rows.quantity * rows.exit_value
         fees = rows.costs["fees"] + rows.loss
