@@ -11,17 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from backtest import core
 from backtest.account import AccountState, OptionFeed, Scratch
-from backtest.core import (
-    RAISED,
-    BacktestError,
-    BoolArray,
-    FloatArray,
-    IntArray,
-    PolicyError,
-    format_time,
-    repr_plain,
-)
 from backtest.core.units import TOLERANCE, YEAR_DAYS
 from backtest.engine.inputs import find_prices
 from backtest.engine.loop import N_SHOWN, Deciders, RunTape
@@ -135,7 +126,7 @@ class OptionChain(Mapping[str, ListedOption]):
         self,
         listed: ListedContracts,
         contracts: Mapping[str, int],
-        quantities: FloatArray,
+        quantities: core.FloatArray,
         policy: int,
         instrument: str,
         coins: float,
@@ -187,7 +178,7 @@ class OptionChain(Mapping[str, ListedOption]):
         return bool(np.isfinite([seen.bids[self._t, numbers], seen.asks[self._t, numbers]]).any())
 
     @property
-    def _numbers(self) -> IntArray:
+    def _numbers(self) -> core.IntArray:
         return np.fromiter(self._contracts.values(), np.int64, len(self._contracts))
 
     def held(self, leg: str) -> ListedOption | None:
@@ -210,7 +201,7 @@ class OptionChain(Mapping[str, ListedOption]):
         fits &= np.isfinite(seen.bids[t, numbers]) | (side > 0.0)
         numbers, days = numbers[fits], days[fits]
         if len(np.unique(feed.instruments[numbers])) > 1:
-            raise PolicyError(
+            raise core.PolicyError(
                 "a leg chooses among the contracts on one instrument, got those on several; give "
                 "the rule as the policy of each instrument, not as the overlay"
             )
@@ -247,7 +238,7 @@ class OptionTrader:
     feed: OptionFeed
     state: AccountState
     scratch: Scratch
-    cursor: IntArray
+    cursor: core.IntArray
 
     def __init__(
         self, setup: Setup, listed: ListedContracts, trades: Sequence[Trade], *, may_sell: bool
@@ -296,12 +287,12 @@ class OptionTrader:
         policy: Any = trade.policy
         try:
             orders = policy.option_orders(bar, account, chain)
-        except BacktestError:
+        except core.BacktestError:
             raise
-        except RAISED as error:
-            raise PolicyError(
+        except core.RAISED as error:
+            raise core.PolicyError(
                 f"{type(policy).__name__}.option_orders raised {type(error).__name__}: {error}, "
-                f"at the close of the bar of {format_time(round(bar.time * 1e9))} UTC"
+                f"at the close of the bar of {core.format_time(round(bar.time * 1e9))} UTC"
             ) from error
         try:
             for leg, contract, quantity in read_orders(orders):
@@ -311,9 +302,9 @@ class OptionTrader:
                     self.scratch.ordered[trade.i], state.is_pending[trade.i] = quantity, 1
                     listed.legs.hedged.add(trade.i)
         except WrongOrderError as wrong:
-            raise PolicyError(
+            raise core.PolicyError(
                 f"{type(policy).__name__}.option_orders at the close of bar {t}, "
-                f"{format_time(int(self.markets.time[t]))} UTC: {wrong}"
+                f"{core.format_time(int(self.markets.time[t]))} UTC: {wrong}"
             ) from None
         sell_leftovers(self, trade, chain, t)
 
@@ -324,7 +315,7 @@ class OptionTrader:
         return found + account.wallet if self.are_inverse[owners].any() else found
 
 
-def find_assets(setup: Setup) -> BoolArray:
+def find_assets(setup: Setup) -> core.BoolArray:
     """Return which collateral is the coin of which instrument, of shape (C, n)."""
     markets, assets = setup.markets, setup.account.collateral
     found = np.zeros((len(assets), len(markets)), dtype=np.bool_)
@@ -432,7 +423,7 @@ def read_orders(orders: Any) -> list[tuple[str, Any, float]]:
     if not isinstance(orders, Mapping):
         raise WrongOrderError(
             'it must return a dict of legs, {"put": ("BTC-26JUN26-60000-P", 1.0)} for example, got '
-            f"{repr_plain(orders)}"
+            f"{core.repr_plain(orders)}"
         )
     found = []
     for leg, order in orders.items():
@@ -443,14 +434,14 @@ def read_orders(orders: Any) -> list[tuple[str, Any, float]]:
         if not isinstance(order, tuple | list) or len(order) != 2:
             raise WrongOrderError(
                 "the order of a leg must be (contract, quantity), got "
-                f"{repr_plain(order)} for {leg!r}"
+                f"{core.repr_plain(order)} for {leg!r}"
             )
         quantity = order[1]
         is_number = isinstance(quantity, int | float | np.number)
         if not is_number or isinstance(quantity, bool) or math.isinf(quantity):
             raise WrongOrderError(
                 "a quantity must be a finite number of contracts, NaN to leave the leg alone, got "
-                f"{repr_plain(quantity)} for {leg!r}"
+                f"{core.repr_plain(quantity)} for {leg!r}"
             )
         found.append((leg, order[0], float(quantity)))
     return found
@@ -466,7 +457,7 @@ def find_name(contract: Any, trader: OptionTrader, trade: Trade) -> str:
         names = ", ".join([*trade.contracts][:5])
         raise WrongOrderError(
             f"a contract must be one of those listed on the instrument, {names}, got "
-            f"{repr_plain(contract)}"
+            f"{core.repr_plain(contract)}"
         )
     return found
 

@@ -13,43 +13,23 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from backtest import core
+from backtest import core, policies
+from backtest import venue as venues
 from backtest.account import Account
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.engine.batch import Compile
 from backtest.engine.run import run
 from backtest.market import Market, Markets, as_markets, label_names
 from backtest.options import SVI, Surface, Surfaces
-from backtest.policies import (
-    Combinator,
-    Policy,
-    find_rule_fault,
-    formula_of,
-    list_written,
-    return_parameter,
-    sets_margin,
-    start_memory,
-    trades_options,
-)
 from backtest.policies.lookahead import make_futures, observe, observe_checked
 from backtest.results.result import Result
-from backtest.venue import (
-    Bracket,
-    Contract,
-    Fees,
-    Liquidation,
-    Option,
-    OptionCosts,
-    Slippage,
-    Venue,
-)
 
 EVERY = 21
 """Days from one expiry to the next."""
 STRIKES = (0.85, 1.0, 1.2)
 """Strikes over the first close."""
 VOLATILITY = 0.6
-COSTS = OptionCosts(
+COSTS = venues.OptionCosts(
     fee=0.0003,
     fee_cap=0.125,
     delivery_fee=0.00015,
@@ -69,7 +49,7 @@ def list_options(market: Market, end: int, *, is_coin: bool) -> Markets:
     settlement = "coin" if is_coin else "cash"
     days = range(EVERY, int((end - begin.value) / DAY) + 2 * EVERY + 1, EVERY)
     options = [
-        Option(
+        venues.Option(
             kind=kind,
             strike=float(f"{share * price:.3g}"),
             expiry=str(begin + pd.Timedelta(days=day)),
@@ -105,20 +85,20 @@ class Situation(NamedTuple):
     """An account at a venue with its signal: None, or an array of shape (n_bars,)."""
 
     name: str
-    venue: Venue
+    venue: venues.Venue
     account: Account
     signal: core.FloatArray | None
 
 
 @dataclass(frozen=True, eq=False)
 class ContractTrial:
-    cls: type[Policy]
+    cls: type[policies.Policy]
     market: Market
     accounts: tuple[str, ...] = ACCOUNTS
     known: dict[str, Result] = field(default_factory=dict)  # by situation, of the market as it is
 
     @cached_property
-    def policy(self) -> Policy:
+    def policy(self) -> policies.Policy:
         return self.cls()
 
     @cached_property
@@ -133,12 +113,12 @@ class ContractTrial:
     @cached_property
     def situations(self) -> tuple[Situation, ...]:
         every = make_situations(self.market.n_bars)
-        if sets_margin(self.cls):  # of positions with a margin of their own
+        if policies.sets_margin(self.cls):  # of positions with a margin of their own
             terms: dict[str, Any] = {"margin": "isolated", "venue_leverage": 20.0}
             moved = (each._replace(account=replace(each.account, **terms)) for each in every)
             every = tuple(each for each in moved if "cross" not in each.name)
         chosen = tuple(each for each in every if each.name.split()[0] in self.accounts)
-        if not trades_options(self.cls):
+        if not policies.trades_options(self.cls):
             return chosen
         rule: dict[str, Any] = {
             "margin": "cross",
@@ -174,7 +154,7 @@ class ContractTrial:
 
     def run(self, market: Market, situation: Situation, *, compiled: Compile = False) -> Result:
         signal, is_coin = situation.signal, situation.venue.contract.kind == "inverse"
-        has_options = trades_options(self.cls)
+        has_options = policies.trades_options(self.cls)
         return run(
             list_options(market, self.market.end, is_coin=is_coin) if has_options else market,
             self.policy,
@@ -197,13 +177,13 @@ class ContractTrial:
 
 
 def make_situations(n_bars: int) -> tuple[Situation, ...]:
-    venue = Venue.preset("binance-usdm", "BTCUSDT")
-    coin = Venue(
-        contract=Contract(kind="inverse", size=100.0, lot=1.0, tick=0.1, min_notional=0.0),
-        brackets=[Bracket(0.0, 5.0, 100.0, 0.005), Bracket(5.0, 1e6, 50.0, 0.01)],
-        fees=Fees(taker=5e-4, maker=1e-4),
-        slippage=Slippage(rate=1e-4),
-        liquidation=Liquidation(mode="partial", fee=0.005, slippage=0.002),
+    venue = venues.Venue.preset("binance-usdm", "BTCUSDT")
+    coin = venues.Venue(
+        contract=venues.Contract(kind="inverse", size=100.0, lot=1.0, tick=0.1, min_notional=0.0),
+        brackets=[venues.Bracket(0.0, 5.0, 100.0, 0.005), venues.Bracket(5.0, 1e6, 50.0, 0.01)],
+        fees=venues.Fees(taker=5e-4, maker=1e-4),
+        slippage=venues.Slippage(rate=1e-4),
+        liquidation=venues.Liquidation(mode="partial", fee=0.005, slippage=0.002),
     )
     flips = np.array([1.0, -1.0, 0.5, 0.0])[np.arange(n_bars) // 37 % 4]
     isolated = Account(margin="isolated", venue_leverage=20.0, band=0.05)
@@ -215,7 +195,7 @@ def make_situations(n_bars: int) -> tuple[Situation, ...]:
 
 
 def choose_trial(
-    policy_class: type[Policy], market: Market | None, accounts: tuple[str, ...]
+    policy_class: type[policies.Policy], market: Market | None, accounts: tuple[str, ...]
 ) -> ContractTrial:
     if market is not None:
         most = market.prefix(min(market.n_bars, SAMPLES[-1]))
@@ -230,7 +210,7 @@ def choose_trial(
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 is_decided = (trial.is_warm & ~np.isnan(trial.target))[: bars // 2 + 1]
-                is_long = is_decided.any() or trades_options(policy_class)
+                is_long = is_decided.any() or policies.trades_options(policy_class)
                 is_long &= policy_class.may_hold_nothing or holds(trial.plain)
         except core.RAISED:  # the checks report it
             break
@@ -310,7 +290,7 @@ def check_finite(trial: ContractTrial) -> str:
             f"{trial.name_bar(int(infinite[0]))}: return a finite leverage"
         )
     known = asked & np.isfinite(target)
-    if not known.any() and not trades_options(trial.cls):
+    if not known.any() and not policies.trades_options(trial.cls):
         raise core.PolicyError(
             f"it never decides: its leverage is NaN at all {asked.sum()} closes of "
             f"{trial.market.n_bars} bars"
@@ -361,7 +341,9 @@ def check_causal_decisions(trial: ContractTrial) -> str:
             for column, word in (("target", "leverage"), ("margin", "margin")):
                 one, other = (x.of_positions(column)[: t + 1, 0] for x in (plain, result))
                 trial.require_same(one, other, f"looks ahead: the {word}", f"{what} {t}")
-            if trades_options(trial.cls) and not list_held(plain, t).equals(list_held(result, t)):
+            if policies.trades_options(trial.cls) and not list_held(plain, t).equals(
+                list_held(result, t)
+            ):
                 raise core.PolicyError(
                     f"looks ahead: the options held up to bar {t} differ {what} {t}"
                 )
@@ -396,7 +378,7 @@ class ProbeMemory(NamedTuple):
     leverage: float
 
 
-class Probe(Policy):
+class Probe(policies.Policy):
     most: Annotated[float, core.Range(0.1, 10.0, "turns of equity")] = 2.0
 
     def observe(self, market: Any) -> dict[str, core.FloatArray]:
@@ -418,7 +400,7 @@ class ContractCheck(NamedTuple):
 
 
 def check_policy(
-    policy_class: type[Policy],
+    policy_class: type[policies.Policy],
     market: Market | Markets | None = None,
     *,
     accounts: Sequence[str] = ACCOUNTS,
@@ -438,12 +420,12 @@ def check_policy(
 
 
 def list_findings(
-    policy_class: type[Policy],
+    policy_class: type[policies.Policy],
     market: Market | None,
     accounts: Sequence[str],
     progress: Callable[[Finding], None] | None,
 ) -> list[Finding]:
-    if isinstance(policy_class, type) and issubclass(policy_class, Combinator):
+    if isinstance(policy_class, type) and issubclass(policy_class, policies.Combinator):
         probes = [Probe] * policy_class.takes[0]
         policy_class = policy_class if policy_class.parts else policy_class.over(*probes)
     trial = choose_trial(policy_class, market, tuple(accounts))
@@ -488,21 +470,21 @@ def run_check(check: ContractCheck, trial: ContractTrial) -> list[Finding]:
 
 def check_class(trial: ContractTrial) -> str:
     cls = trial.cls
-    if not (isinstance(cls, type) and issubclass(cls, Policy)):
+    if not (isinstance(cls, type) and issubclass(cls, policies.Policy)):
         raise core.PolicyError(f"must be a subclass of bt.Policy, got {cls!r}")
-    rule: Any = formula_of(cls)
+    rule: Any = policies.formula_of(cls)
     wanted = ["self", "bar", "account"]
     remembers = hasattr(cls, "start")
-    if issubclass(cls, Combinator):
+    if issubclass(cls, policies.Combinator):
         rule, wanted = cls.combine, [*wanted, "asked"]
         remembers = hasattr(cls.written, "start")
-    name = rule.__name__ if rule is not return_parameter else "leverage"
-    if rule in (Policy.leverage, Combinator.combine):
+    name = rule.__name__ if rule is not policies.return_parameter else "leverage"
+    if rule in (policies.Policy.leverage, policies.Combinator.combine):
         raise core.PolicyError(
             f"defines no {name}: add def {name}({', '.join(wanted)}): return 1.0"
         )
     wanted += ["memory"] * remembers
-    if fault := find_rule_fault(rule, len(wanted)):
+    if fault := policies.find_rule_fault(rule, len(wanted)):
         raise core.PolicyError(f"{name} must take ({', '.join(wanted)}), got {fault}")
     return f"{name} takes ({', '.join(wanted)})"
 
@@ -513,21 +495,21 @@ def check_defaults(trial: ContractTrial) -> str:
         for cls in trial.cls.__mro__
         for name, value in vars(cls).items()
         if type(value) in (int, float)
-        and not (name in vars(cls).get("__annotations__", ()) or hasattr(Policy, name))
+        and not (name in vars(cls).get("__annotations__", ()) or hasattr(policies.Policy, name))
     }
     notes = [
         f"; {name} = {value!r} is no parameter, as it has no annotation: "
         f"{name}: Annotated[{type(value).__name__}, bt.Range(low, high)] = {value!r} would be one"
         for name, value in bare.items()
     ]
-    memory = start_memory(trial.policy)
+    memory = policies.start_memory(trial.policy)
     kept = "" if memory is None else f", remembers {', '.join(memory._fields)}"
     return f"{trial.policy!r}{kept}{''.join(notes)}"
 
 
 def check_copies(trial: ContractTrial) -> str:
     policy, settings = trial.policy, trial.policy.settings()
-    names = {**{each.__name__: each for each in list_written(trial.cls)}, "inf": math.inf}
+    names = {**{each.__name__: each for each in policies.list_written(trial.cls)}, "inf": math.inf}
     texts = {name: str(value) for name, value in settings.items()}
     copies: dict[str, Callable[[], object]] = {
         repr(policy): lambda: eval(repr(policy), names),  # the text of the policy being checked

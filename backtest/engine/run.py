@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Unpack
 import numpy as np
 import pandas as pd
 
-from backtest import core
+from backtest import core, results
 from backtest.account.events import Entries, Event
 from backtest.account.order_limits import ALL, ASKED, CAUSES, COUNT, CUT, DAYS, DISTANCE, HELD
 from backtest.engine.backtest import (
@@ -41,13 +41,6 @@ from backtest.market import (
 from backtest.options.option_inputs import schedule_options
 from backtest.policies import Policy
 from backtest.policies.lookahead import observe_checked
-from backtest.results import (
-    OptionQuotes,
-    OptionTerms,
-    RunSpan,
-    compute_prices,
-    compute_volatilities,
-)
 from backtest.results.manifest import change_policy, write_manifest
 from backtest.results.record import OptionFields, Outcome
 from backtest.results.result import Result
@@ -316,7 +309,7 @@ def finish(setup: Setup, outcome: Any) -> Result:
     """Return the result of an account that has ended: its record, measures and manifest."""
     markets, first = setup.markets, setup.first
     closes = markets.time[first:] + markets.interval
-    span = RunSpan(int(markets.time[first]), closes, first, setup.periods)
+    span = results.RunSpan(int(markets.time[first]), closes, first, setup.periods)
     benchmark, feed = setup.find_benchmark(), setup.inputs.feed
     if markets.decide:  # the loop has no signal between decisions
         feed = feed._replace(signal=setup.signal.T)
@@ -509,7 +502,7 @@ def read_options(setup: Setup, outcome: Outcome) -> RunOptions | None:
         return None
     market, names = setup.inputs.feed, tuple(listed)
     feed = market.options
-    terms = OptionTerms(
+    terms = results.OptionTerms(
         names=tuple(names[k] for k in kept),
         signs=feed.signs[kept],
         strikes=feed.strikes[kept],
@@ -536,7 +529,7 @@ def read_options(setup: Setup, outcome: Outcome) -> RunOptions | None:
     index_close = closes[:, terms.instruments]
     forward = index_close * feed.bases_close[at]
     at_close = (feed.volatilities_close[at], feed.years_close[at], feed.marks_close[at])
-    quotes = OptionQuotes(
+    quotes = results.OptionQuotes(
         index,
         index * bases,
         *value_state(terms, index * bases, volatilities, years, marks),
@@ -560,7 +553,7 @@ def read_options(setup: Setup, outcome: Outcome) -> RunOptions | None:
 
 
 def value_state(
-    terms: OptionTerms,
+    terms: results.OptionTerms,
     forward: core.FloatArray,
     volatility: core.FloatArray,
     years: core.FloatArray,
@@ -569,12 +562,12 @@ def value_state(
     bars, options = np.nonzero(years >= 0.0)
     state = np.stack([forward[bars, options], volatility[bars, options], years[bars, options]])
     value, found = np.full(forward.shape, np.nan), volatility.copy()
-    value[bars, options] = compute_prices(terms, options, state)
+    value[bars, options] = results.compute_prices(terms, options, state)
     rows = np.flatnonzero(~np.isnan(marks[bars, options]))
     if len(rows):
         own, at = (bars[rows], options[rows]), state[:, rows]
         value[own] = marks[own]
-        found[own] = compute_volatilities(terms, options[rows], at[0], marks[own], at[2])
+        found[own] = results.compute_volatilities(terms, options[rows], at[0], marks[own], at[2])
     return found, years, value * terms.sizes
 
 

@@ -104,9 +104,6 @@ def find_drawdowns(result: Result) -> pd.DataFrame:
     return falls
 
 
-# ------------------------------------------------------------------------------------ the equity
-
-
 def draw_story(result: Result) -> ShownChart:
     """Return equity and drawdown beside buy and hold and the constant leverage of equal risk."""
     bars, start = result.bars, run_record.find_start(result)
@@ -156,9 +153,6 @@ def draw_overview(result: Result) -> ShownChart:
 
 THINNED = 2000
 """Points of a line above which it is thinned."""
-
-
-# ----------------------------------------------------------------------------------- the returns
 
 
 def list_returns(result: Result) -> list[Shown]:
@@ -271,9 +265,6 @@ def list_rolling(result: Result) -> list[Shown]:
                        colors=colors, height=520, panels=panels, dotted=("target",))]  # fmt: skip
 
 
-# --------------------------------------------------------------------------------- the positions
-
-
 TRADED = {
     "opened": Mark("entry", "triangle-up", "accent"),
     "closed": Mark("exit", "triangle-down-open", "ink"),
@@ -379,9 +370,6 @@ def draw_costs(result: Result) -> ShownChart:
                       shown, y="money", has_legend=True, height=280)  # fmt: skip
 
 
-# ------------------------------------------------------------------------------------ the trades
-
-
 WEEKDAYS = (*calendar.day_abbr,)
 LEAST_TRADES = 3
 """Closed trades below which no chart is drawn."""
@@ -419,9 +407,6 @@ def list_trade_charts(closed: pd.DataFrame) -> Iterator[Shown]:
 
 
 MONTHS = (*calendar.month_abbr,)
-
-
-# ------------------------------------------------------------------------------------ of a book
 
 
 def list_exposure(result: Result) -> list[Shown]:

@@ -63,8 +63,6 @@ def sum_contracts(entries: Entries, kinds: Sequence[Event], first: int, n_bars: 
     return found.astype(np.float64)
 
 
-# --------------------------------------------------------------------------------------- positions
-
 Fields = Mapping[str, FloatArray]
 SHOWN = (*TRADE_TERMS, "margin")
 

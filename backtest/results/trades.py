@@ -96,9 +96,6 @@ def describe_limit_orders(orders: pd.DataFrame) -> str:
     return f"{text}; in the next bar the mark moved {' and '.join(told)}, on average"
 
 
-# ------------------------------------------------------------------------------------------- fills
-
-
 def tabulate_fills(run: RunRecord) -> pd.DataFrame:
     """Return the fills of a run, a row for each change of a position or of the collateral.
 
@@ -190,8 +187,6 @@ def name_fill(run: RunRecord, kind: int, name: str) -> str:
         return "expiry" if venue is not None and venue.contract.expires is not None else "delisting"
     return "stop" if kind in STOPS else ENDINGS.get(Event(kind)) or Event(kind).kind.name
 
-
-# ---------------------------------------------------------------------------------- fills by trade
 
 CARRIED, OPEN = -1, -2
 """Kinds of the fills before the first, of what an earlier run held, and after the last."""
@@ -289,8 +284,6 @@ def make_entry(bar: int, kind: int, value: float, quantity: float) -> Entries:
     entry["bar"], entry["kind"], entry["value"], entry["quantity"] = bar, kind, value, quantity
     return entry
 
-
-# ------------------------------------------------------------------------------------- round trips
 
 Group: TypeAlias = Literal["day", "week", "month", "quarter", "year", "instrument", "side", "ended"]
 ENDED: dict[int, str] = {**ENDINGS, OPEN: "open"}
@@ -463,8 +456,6 @@ def measure_excursions(
         found[f"mfe_{name}"] = np.where(is_long, up, -down) + 0.0
     return found
 
-
-# -------------------------------------------------------------------------------- rolls of options
 
 RollSplit: TypeAlias = Literal["roll", "leg"]
 COSTS = ("premium", "proceeds", "fees", "spread", "cost")

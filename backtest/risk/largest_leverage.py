@@ -19,6 +19,7 @@ from backtest.engine import AnyPolicy, Backtest, BacktestFields, Progress
 from backtest.indicators import log_returns
 from backtest.market import Market, Markets, label_names
 from backtest.policies import Combinator, Policy
+from backtest.risk import path_models
 from backtest.risk.liquidations import (
     BETWEEN,
     PastStarts,
@@ -28,13 +29,6 @@ from backtest.risk.liquidations import (
     find_first,
     name_interval,
     read_horizons,
-)
-from backtest.risk.path_models import (
-    MOST_RETURNS,
-    Drift,
-    PathModel,
-    describe_drift,
-    summarize_funding,
 )
 from backtest.risk.paths import Paths, simulate_paths
 from backtest.risk.stress import fix_margin_tables
@@ -149,7 +143,7 @@ class MaxLeverage(core.SettingsResult):
         )  # fmt: skip
         return (
             "The smallest of all rows is the one to use: models start at today's volatility and at "
-            f"the long-run one. Their paths have {describe_drift(self._drawn)}. {told}"
+            f"the long-run one. Their paths have {path_models.describe_drift(self._drawn)}. {told}"
         )
 
     @property
@@ -176,7 +170,7 @@ class MaxLeverage(core.SettingsResult):
             x=size, y="probability", has_legend=True, height=320,
         )  # fmt: skip
         models = ShownTable(self.table, labels=Head("model"), heads=heads)
-        funding = summarize_funding(self._drawn.get("funding_fit", {}))
+        funding = path_models.summarize_funding(self._drawn.get("funding_fit", {}))
         lead = "All sizes see the same paths."
         return [Part("models", "By model", lead, (models, chart, *funding), shows="both")]
 
@@ -189,10 +183,10 @@ def max_leverage(
     *,
     probability: float = 0.01,
     horizon: str = "30d",
-    models: Sequence[str | PathModel | type[PathModel]] = USUAL_MODELS,
+    models: Sequence[str | path_models.PathModel | type[path_models.PathModel]] = USUAL_MODELS,
     paths: int = 10_000,
     seed: int = 0,
-    drift: Drift | None = None,
+    drift: path_models.Drift | None = None,
     threads: int = 1,
     compile: bool = True,  # noqa: A002 - the word of bt.run
     progress: Progress | None = None,
@@ -299,7 +293,7 @@ def name_models(drawn: Sequence[Paths]) -> dict[str, Paths]:
         found[name] = each
         models: dict[str, Any] = {}
         for instrument, model in each.models.items():
-            squares = log_returns(each.markets[instrument])[1:][-MOST_RETURNS:] ** 2
+            squares = log_returns(each.markets[instrument])[1:][-path_models.MOST_RETURNS :] ** 2
             if hasattr(model, "variance_now"):
                 models[instrument] = model.override(variance_now=float(np.mean(squares)))
         if models:

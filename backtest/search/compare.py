@@ -12,23 +12,10 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import pandas as pd
 
-from backtest import core
+from backtest import core, engine
 from backtest.core import as_of
 from backtest.core.result_parts import NOTHING, Headline, Part, Shown, ShownChart, ShownTable
 from backtest.core.units import DAY
-from backtest.engine import (
-    BUY_AND_HOLD,
-    AnyPolicy,
-    Backtest,
-    Progress,
-    ScaledAccount,
-    earn_cash,
-    find_growth,
-    measure_market,
-    method,
-    name_better,
-    scale_to_volatility,
-)
 from backtest.engine.equal_risk import NEAR
 from backtest.results import (
     Result,
@@ -83,7 +70,7 @@ def compare(
     confidence: float = 0.95,
     draws: int = 1_999,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: engine.Progress | None = None,
 ) -> Comparison:
     """Test which differences between results are more than noise.
 
@@ -146,7 +133,7 @@ def compare(
     cautions = list(list_cautions(len(sampled.free), scaled))
     facts = {
         "baseline": against,
-        "market": measure_market(next(iter(results.values()))),
+        "market": engine.measure_market(next(iter(results.values()))),
         "equal_risk": equal_risk,
         **rules._asdict(),
         "blocks": blocks,
@@ -161,15 +148,17 @@ def compare(
     return Comparison(table, differences, returns, free, manifest, results)
 
 
-@method("compare")
-def compare_policies(test: Backtest, policies: Mapping[str, AnyPolicy], **how: Any) -> Comparison:
+@engine.method("compare")
+def compare_policies(
+    test: engine.Backtest, policies: Mapping[str, engine.AnyPolicy], **how: Any
+) -> Comparison:
     """Run policies by name, and call :func:`backtest.compare` with the results."""
     return compare({name: test.run(each) for name, each in policies.items()}, **how)
 
 
 def build_manifest(
     results: Mapping[str, Result],
-    scaled: Mapping[str, ScaledAccount] | None,
+    scaled: Mapping[str, engine.ScaledAccount] | None,
     sampled: Sampled,
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -258,7 +247,7 @@ def walk_differences(mine: Any, theirs: Any, lead: str = "") -> Iterator[tuple[s
         yield lead, mine, theirs
 
 
-def list_cautions(n: int, scaled: Mapping[str, ScaledAccount] | None) -> Iterator[str]:
+def list_cautions(n: int, scaled: Mapping[str, engine.ScaledAccount] | None) -> Iterator[str]:
     if n < LEAST_SAMPLES:
         yield (
             f"{n} returns are too few for intervals, which need {LEAST_SAMPLES}: give a longer "
@@ -279,7 +268,7 @@ def measure_account(result: Result) -> dict[str, float]:
     """Return log growth, all measures of a run, and its costs per year over mean equity."""
     rates = find_cost_rates(result.tally, result.span)
     return {
-        "log_growth": find_growth(result),
+        "log_growth": engine.find_growth(result),
         **result.metrics,
         **{f"{name}_annual": rate for name, rate in rates.items()},
     }
@@ -297,15 +286,15 @@ def sample_free(result: Result) -> core.FloatArray:
     """Return the simple risk-free return of each sampling period, of shape (n,)."""
     venue, time = result.venues[result.names[0]], result.time
     years = np.diff(time, prepend=time[:1]) / (venue.day_count * DAY)
-    free = earn_cash(as_of(venue.cash_rate, time, "Venue.cash_rate"), years, len(time))
+    free = engine.earn_cash(as_of(venue.cash_rate, time, "Venue.cash_rate"), years, len(time))
     ends = np.flatnonzero(result.ends_sample)
     starts = np.concatenate(([0], ends[:-1] + 1))
     return np.asarray(np.expm1(np.add.reduceat(np.log1p(free), starts)))
 
 
 def equalize_risk(
-    results: Mapping[str, Result], progress: Progress | None
-) -> dict[str, ScaledAccount]:
+    results: Mapping[str, Result], progress: engine.Progress | None
+) -> dict[str, engine.ScaledAccount]:
     for name, result in results.items():
         is_retuned = "switches" in result.manifest["policy"]
         if is_retuned or not result.policies:
@@ -319,7 +308,7 @@ def equalize_risk(
         )
     found = {}
     for done, (name, result) in enumerate(results.items()):
-        found[name] = scale_to_volatility(result, min(moving))
+        found[name] = engine.scale_to_volatility(result, min(moving))
         if progress is not None:
             progress(done + 1, len(results))
     return found
@@ -337,7 +326,7 @@ def tabulate_differences(
     rest: core.FloatArray,
     baseline: str,
     rules: BootstrapRules,
-    progress: Progress | None,
+    progress: engine.Progress | None,
 ) -> tuple[pd.DataFrame, dict[str, int]]:
     """Return a row per measure and policy, and the length of blocks by measure.
 
@@ -401,7 +390,7 @@ def tabulate_differences(
     return pd.concat(rows, ignore_index=True), blocks
 
 
-def _report(progress: Progress, done: int, total: int, more: int) -> None:
+def _report(progress: engine.Progress, done: int, total: int, more: int) -> None:
     progress(done + more, total)
 
 
@@ -530,7 +519,9 @@ class Comparison(core.SavedResult):
         best = self.order[0]
         row: Any = self.table.loc[best]
         own = {str(name): float(x) for name, x in row.items()}
-        market = name_better({BUY_AND_HOLD: self.manifest["market"]}, own, f"{best}'s")
+        market = engine.name_better(
+            {engine.BUY_AND_HOLD: self.manifest["market"]}, own, f"{best}'s"
+        )
         found = [f"The baseline {best} grew most."] if best == self.baseline else []
         found += [f"{core.capitalize(market)}."] if market else []
         return "".join(f" {each}" for each in found)

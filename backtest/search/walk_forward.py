@@ -35,20 +35,10 @@ from backtest.engine.checks import warn_once
 from backtest.market import Market, Markets
 from backtest.policies import Policy
 from backtest.results import Result
+from backtest.search import trials as trial_steps
 from backtest.search import validation as v
 from backtest.search.compare import sample_returns, show_accounts
 from backtest.search.problem import Robustness, SearchProblem
-from backtest.search.trials import (
-    WALKED,
-    Examiner,
-    Journal,
-    add_note,
-    find_distinct,
-    gather,
-    is_feasible,
-    read_notes,
-)
-from backtest.search.trials import Progress as SearchProgress
 from backtest.search.tune import search_and_choose
 from backtest.search.winner import StudyTask, Verdict, deflate_alone, find_extent
 from backtest.sweep import (
@@ -194,8 +184,10 @@ def count_ways(store: str | Path | None, facts: Mapping[str, Any]) -> int:
     """Note a walk in the store, and return how many different ones tested some of its bars."""
     if store is None:
         return 1
-    add_note(Path(store), WALKED, facts)
-    return len({note["study"] for note in read_notes(Path(store), WALKED, facts)})
+    trial_steps.add_note(Path(store), trial_steps.WALKED, facts)
+    return len(
+        {note["study"] for note in trial_steps.read_notes(Path(store), trial_steps.WALKED, facts)}
+    )
 
 
 class SearchedFold(NamedTuple):
@@ -228,7 +220,7 @@ def search_folds(
     trials = problem.trials or 0
     for k, span in enumerate(spans):
 
-        def report(now: SearchProgress, before: int = k * trials) -> None:
+        def report(now: trial_steps.Progress, before: int = k * trials) -> None:
             if progress is not None:
                 progress(before + min(now.trials, trials), len(spans) * trials)
 
@@ -250,22 +242,22 @@ def search_fold(
     whole: Evaluator,
     span: v.FoldSpan,
     folder: Path | None,
-    on_batch: Callable[[SearchProgress], object],
+    on_batch: Callable[[trial_steps.Progress], object],
 ) -> SearchedFold:
     seen: Any = SpanEvaluator(whole, span.train, span.train_stop)
     held_out: Any = SpanEvaluator(whole, 0, span.stop)
     later: Any = SpanEvaluator(whole, span.test, span.stop)
     task = StudyTask(problem, seen, held_out, span.test, {"id": ""}, has_benchmark=False)
-    examiner = Examiner(
-        seen, problem.goal, Journal(folder), total=problem.trials, progress=on_batch
+    examiner = trial_steps.Examiner(
+        seen, problem.goal, trial_steps.Journal(folder), total=problem.trials, progress=on_batch
     )
     outcome = search_and_choose(task, examiner)
-    trials = gather(examiner.batches)
-    rows = find_distinct(trials.sets)
+    trials = trial_steps.gather(examiner.batches)
+    rows = trial_steps.find_distinct(trials.sets)
     sets = take_sets(trials.sets, rows)
-    journal = Journal(None if folder is None else folder / "test")
-    outside = Examiner(later, problem.goal, journal).evaluate(sets, "part")
-    is_kept = is_feasible(trials)[rows]
+    journal = trial_steps.Journal(None if folder is None else folder / "test")
+    outside = trial_steps.Examiner(later, problem.goal, journal).evaluate(sets, "part")
+    is_kept = trial_steps.is_feasible(trials)[rows]
     winner, values, growth = -1, {}, math.nan
     if outcome.best >= 0:
         best = take_sets(trials.sets, outcome.best)

@@ -22,14 +22,7 @@ from backtest.results import (
     probability_of_backtest_overfitting,
     simulate_luck,
 )
-from backtest.search.benchmark import (
-    FEW_FILLS,
-    BenchmarkedPart,
-    GrowthTest,
-    check_growth,
-    count_trials,
-    run_beside,
-)
+from backtest.search import benchmark
 from backtest.search.problem import Robustness, SearchProblem
 from backtest.search.trials import (
     LOOKS,
@@ -207,7 +200,7 @@ class Verdict(NamedTuple):
     holdout_score: float = math.nan
     looks: int = 0
     other_policies: tuple[str, ...] = ()
-    growth: GrowthTest = GrowthTest()
+    growth: benchmark.GrowthTest = benchmark.GrowthTest()
 
 
 class StudyOutcome(NamedTuple):
@@ -233,7 +226,7 @@ class StudyOutcome(NamedTuple):
     def from_dict(cls, data: Mapping[str, Any]) -> StudyOutcome:
         found = dict(data["verdict"])
         found["other_policies"] = tuple(found["other_policies"])
-        verdict = Verdict(**{**found, "growth": GrowthTest(**found["growth"])})
+        verdict = Verdict(**{**found, "growth": benchmark.GrowthTest(**found["growth"])})
         return cls(**{**data, "verdict": verdict, "lines": tuple(data["lines"])})
 
 
@@ -319,12 +312,14 @@ def build_outcome(task: StudyTask, examiner: Examiner) -> StudyOutcome:
 
 def list_benchmarked(
     task: StudyTask, values: Mapping[str, Any], count: int
-) -> list[BenchmarkedPart]:
+) -> list[benchmark.BenchmarkedPart]:
     """Return the best trial beside its benchmark lines, in the search and on the holdout."""
     if not task.has_benchmark:
         return []
     spans = [(0, task.split), (task.split, task.whole.market.n_bars)]
-    return [run_beside(task.whole, values, task.problem.pool, *span) for span in spans[:count]]
+    return [
+        benchmark.run_beside(task.whole, values, task.problem.pool, *span) for span in spans[:count]
+    ]
 
 
 def describe_lack(task: StudyTask, trials: Batch, n: int) -> str:
@@ -430,11 +425,11 @@ def list_warnings(task: StudyTask, trials: Batch, best: int, verdict: Verdict) -
     yield from warn_of_failures(trials)
 
 
-def warn_of_few_fills(parts: Sequence[BenchmarkedPart]) -> Iterator[str]:
-    if len(parts) > 1 and parts[1].fills < FEW_FILLS:
+def warn_of_few_fills(parts: Sequence[benchmark.BenchmarkedPart]) -> Iterator[str]:
+    if len(parts) > 1 and parts[1].fills < benchmark.FEW_FILLS:
         yield (
             f"the best trial has {core.count_nouns(parts[1].fills, 'fill')} in the holdout, fewer "
-            f"than {FEW_FILLS}: what it earns there is mostly chance"
+            f"than {benchmark.FEW_FILLS}: what it earns there is mostly chance"
         )
 
 
@@ -473,7 +468,7 @@ def measure_luck(
     trials: Batch,
     best: int,
     others: int,
-    parts: Sequence[BenchmarkedPart],
+    parts: Sequence[benchmark.BenchmarkedPart],
 ) -> dict[str, Any]:
     """Return what a verdict says of the luck in the best of some sets, after others elsewhere.
 
@@ -488,8 +483,8 @@ def measure_luck(
         raise KeyboardInterrupt
     n_sets = max(len(places), len(sample))
     unknown: dict[str, Any] = {"sharpe": float(trials.metrics["sharpe"][best])}
-    growing = count_trials(rows.returns, parts, n_sets) * (1.0 + others / n_sets)
-    unknown["growth"] = check_growth(parts, growing, task.problem.seed)
+    growing = benchmark.count_trials(rows.returns, parts, n_sets) * (1.0 + others / n_sets)
+    unknown["growth"] = benchmark.check_growth(parts, growing, task.problem.seed)
     if rows.returns is None or len(rows.returns) < 4:
         return unknown
     test = evaluator.varied.test

@@ -8,18 +8,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
-from backtest import engine, results, signals
+from backtest import core, engine, results, signals
 from backtest.account import list_shared_settings
 from backtest.account.account import WHOLE
-from backtest.core import (
-    Choice,
-    ParameterError,
-    compute_id,
-    find_versions,
-    repr_plain,
-    to_plain,
-    warn_caller,
-)
 from backtest.engine import Backtest
 from backtest.market import Market, as_markets
 from backtest.policies import Policy
@@ -87,7 +78,7 @@ class SetRuns:
         own = [part for each in cls.parameters().values() for part in each.list_elements()]
         held = {each.name: known[each.name].value for each in own if each.name not in varied}
         held = {name: each for name, each in held.items() if each is not dataclasses.MISSING}
-        manifest: dict[str, Any] = to_plain(
+        manifest: dict[str, Any] = core.to_plain(
             {
                 "kind": kind,
                 "data": results.describe_data(
@@ -108,8 +99,8 @@ class SetRuns:
                 **settings,
             }
         )
-        beside = {"policy_module": cls.__module__, "versions": find_versions()}
-        return {"id": compute_id(manifest), **manifest, **beside}
+        beside = {"policy_module": cls.__module__, "versions": core.find_versions()}
+        return {"id": core.compute_id(manifest), **manifest, **beside}
 
 
 def read_runs(
@@ -151,7 +142,7 @@ def cut_at_start(test: Backtest) -> Backtest:
     """Return the test on the bars from its start on, which begin the accounts of sets."""
     if test.start is None:
         return test
-    warn_caller(
+    core.warn_caller(
         f"the data are cut at the start, {test.start}: here the bars before it do not warm the "
         "columns of policies, which trade as soon as those are known; `backtest run` and "
         "`backtest compare` keep them"
@@ -163,27 +154,27 @@ def cut_at_start(test: Backtest) -> Backtest:
 
 def read_accounts(test: Backtest, accounts: Accounts) -> bool:
     """Return whether each market has an account of its own."""
-    Choice(*get_args(Accounts)).check("accounts", accounts)
+    core.Choice(*get_args(Accounts)).check("accounts", accounts)
     is_separate = accounts == "separate"
     if is_separate and isinstance(test.market, Market):
-        raise ParameterError(
+        raise core.ParameterError(
             f"accounts='separate' needs several markets, {{'BTC': btc, 'ETH': eth}}, "
-            f"got {repr_plain(test.market)}"
+            f"got {core.repr_plain(test.market)}"
         )
     shared = [each for each in list_shared_settings(test.account) if each in WHOLE]
     if is_separate and shared:
-        raise ParameterError(f"account.{shared[0]} needs accounts='shared'")
+        raise core.ParameterError(f"account.{shared[0]} needs accounts='shared'")
     if is_separate and test.overlay is not None:
-        raise ParameterError("overlay needs accounts='shared': it scales a portfolio")
+        raise core.ParameterError("overlay needs accounts='shared': it scales a portfolio")
     return is_separate
 
 
 def choose_evaluator(pool: Pool, *, is_separate: bool) -> Callable[..., Evaluator]:
-    Choice(*get_args(Pool)).check("pool", pool)
+    core.Choice(*get_args(Pool)).check("pool", pool)
     if is_separate:
         return functools.partial(PooledEvaluator, pool=pool)
     if pool != "mean":
-        raise ParameterError(
+        raise core.ParameterError(
             f"pool needs accounts='separate', whose measures it joins, got {pool!r} for one account"
         )
     return Evaluator
