@@ -10,17 +10,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from tests.agreement import (
-    Scripted,
-    assert_agrees,
-    bracket,
-    check_outcome,
-    near,
-    run_engine,
-    scenarios,
-    scene,
-    tape,
-)
+from tests import agreement
 from tests.draws import DAY, HOUR, START
 from tests.kit import flat
 from tests.option_cases import COSTS, OptionCase, OptionTape, make_option_case
@@ -41,7 +31,7 @@ SHOCKS = SimpleNamespace(
     power=(0.0, 0.0), days=30.0, least_days=1.0, least_volatility=0.0, short_charge=(0.0, 0.0),
     delta_charge=(0.0, 0.0), futures_range=math.inf,
 )  # fmt: skip
-BY_SCENARIOS = scenarios(options=SHOCKS)
+BY_SCENARIOS = agreement.scenarios(options=SHOCKS)
 
 
 def option(
@@ -106,14 +96,14 @@ def make(
 ) -> OptionCase:
     """Return an account of one instrument and options."""
     terms = {"requirement": PER_OPTION} | changes
-    case = scene({name: tape(bars, (leverage, NAN))}, {name: 1.0}, **terms)
+    case = agreement.scene({name: agreement.tape(bars, (leverage, NAN))}, {name: 1.0}, **terms)
     case.venues[name]["venue"] |= {"option_costs": COSTS}
     return OptionCase(**vars(case), options=tuple(options))
 
 
 def play(*given: Any, **changes: Any) -> Outcome:
     """Run an account; the engine is held to it."""
-    return assert_agrees(make(*given, **changes), "by hand")
+    return agreement.assert_agrees(make(*given, **changes), "by hand")
 
 
 def test_what_nothing_values_is_not_traded():
@@ -121,10 +111,10 @@ def test_what_nothing_values_is_not_traded():
     bars = [flat(100)] * 6
     call = option(bars, 1, 100.0, [NAN, 1.0, NAN, NAN, 1.0], 3, volatility=0.6, expiry_spot=90.0)
     call.rows["volatilities_open"][:3] = call.rows["volatilities_close"][:3] = NAN
-    result = run_engine(make(bars, [call]), is_compiled=False)
+    result = agreement.run_engine(make(bars, [call]), is_compiled=False)
     times = result.events.query("kind == 'unquoted'")["time"]
     assert result.bars.index.get_indexer(times).tolist() == [1, 4]
-    assert near(result.bars["cash"].iloc[-1], 1000)
+    assert agreement.near(result.bars["cash"].iloc[-1], 1000)
 
 
 RULES = {
@@ -151,16 +141,16 @@ def test_a_trade_at_the_mark_changes_free_margin_by_what_it_requires(name, held,
     given = case.for_engine(bt)
     given["account"] = replace(given["account"], requirement=rule)
     with case.feeding():
-        result = bt.run(policy=Scripted(), compile=False, **given)
+        result = bt.run(policy=agreement.Scripted(), compile=False, **given)
     listed = bt.Option(
         kind="call" if sign > 0 else "put", strike=100.0, expiry="2024-01-31", underlying="BTC",
         settlement="coin" if is_coin else "cash",
     )  # fmt: skip
     own = bt.OptionPosition(listed, held, 100.0, "2024-01-01 02:00", volatility=0.6)
     counted, bar = bt.margin.option_value(own, rule), result.bars.iloc[1]
-    assert near(bar["requirement"], bt.margin.requirement({}, {}, {}, rule, options=own))
+    assert agreement.near(bar["requirement"], bt.margin.requirement({}, {}, {}, rule, options=own))
     mark = result.record.options.value[1, 0]
-    assert near(bar["backing"], 1000 + bar["price_pnl"] - (held * mark - counted))
+    assert agreement.near(bar["backing"], 1000 + bar["price_pnl"] - (held * mark - counted))
 
 
 @pytest.mark.parametrize("intrabar", ["path", "worst"])
@@ -172,7 +162,7 @@ def test_longs_that_count_none_are_walked_as_if_they_were_not_there(rule, intrab
     idle = model(1, 128.0, bars=rows)
     given = {"requirement": rule, "intrabar": intrabar}
     alone, beside = (
-        run_engine(make(rows, [each], level, capital=capital, **given), is_compiled=False)
+        agreement.run_engine(make(rows, [each], level, capital=capital, **given), is_compiled=False)
         for each, level, capital in ((idle, 4.0, 512.0), (call, 2.0, 1024.0))
     )
     hits = [each.events.query("kind == 'liquidation'") for each in (alone, beside)]
@@ -190,7 +180,9 @@ def test_an_addition_averages_what_a_position_paid():
     # one for 2, and two more for 5 each
     call = quoted(1, 100.0, 1.0, 3.0, quotes=(2.0, 1.0))
     call.rows["ask"][2:] = 5.0
-    assert near(run_engine(make(QUIET, [call]), is_compiled=False).state.options.paid[0], 4)
+    assert agreement.near(
+        agreement.run_engine(make(QUIET, [call]), is_compiled=False).state.options.paid[0], 4
+    )
 
 
 # -------------------------------------------------------------------------------------- liquidated
@@ -224,7 +216,7 @@ def test_it_is_bought_back_over_the_mark_and_pays_fees():
     out = play(RALLY, options, capital=250.0, venues=venues)
     sold = value_strangle(100.0, MONTH - 1, 0.59)
     cash = 250 + 10 * sold - 20 * 0.0003 * 100
-    assert near(out.cash[1], cash)
+    assert agreement.near(out.cash[1], cash)
     failure = find_failure(cash)
     lost = 10 * (value_strangle(failure, MONTH - 2, 0.63) - value_strangle(failure, MONTH - 2))
     lost += 20 * 0.0003 * failure
@@ -237,7 +229,7 @@ def test_an_equity_stop_closes_options_too():
     """Half of the highest equity is left: the ten calls are sold at the marks there."""
     rows = [flat(100), flat(100), (100, 100, 80, 80), flat(80)]
     case = make(rows, [model(1, 100.0, 10.0, bars=rows)], capital=100.0, equity_stop=0.4)
-    result = run_engine(case, is_compiled=False)
+    result = agreement.run_engine(case, is_compiled=False)
     assert result.bars["equity"].iloc[2] == pytest.approx(60.0, rel=1e-6)
     assert result.record.options.quantity[2, 0] == 0.0
     assert result.events["kind"].eq("equity_stop").sum() == 1
@@ -249,7 +241,7 @@ FALL = [flat(100), flat(100), (100, 100, 85, 85), flat(85), flat(85)]
 def protected(requirement: dict[str, Any], **venue: Any) -> Outcome:
     """10 of capital, one unit long at 100, a put of strike 95 for 2."""
     put = option(FALL, -1, 95.0, [NAN, 1.0], expiry_bar=4, quotes=(2.0, 0.0))
-    safe = {"*": {"brackets": [bracket(0.01, 50.0)]} | venue}
+    safe = {"*": {"brackets": [agreement.bracket(0.01, 50.0)]} | venue}
     return play(FALL, [put], 10.0, capital=10.0, requirement=requirement, venues=safe)
 
 
@@ -287,7 +279,7 @@ QUIET = [flat(100)] * 4
 RISE = [flat(100), flat(100), (100, 120, 100, 120), flat(120)]
 MARK, PAID = price(1, 100.0, 719.0), price(1, 100.0, 719.0, sigma=0.62)
 PUT = price(-1, 100.0, 719.0, 95.0)
-WORSE = {"*": {"brackets": [bracket(0.01, 50.0)], "liquidation": {"slippage": 0.02}}}
+WORSE = {"*": {"brackets": [agreement.bracket(0.01, 50.0)], "liquidation": {"slippage": 0.02}}}
 TAKEN = {"*": {"liquidation": {"mode": "takeover"}}}
 AT = Fraction(9200, 99)
 """Where 8 + S - 100 is 1 % of S."""
@@ -399,7 +391,7 @@ HAND: Hand = {
 
 @by_hand(HAND)
 def test_options_by_hand(run, numbers):
-    check_outcome(run(), numbers)
+    agreement.check_outcome(run(), numbers)
 
 
 @pytest.mark.parametrize("order", [

@@ -38,15 +38,8 @@ from backtest.indicators.estimators import (
     garman_klass_variance,
     parkinson_variance,
 )
+from tests import kit
 from tests.features.test_features import flipping, market_of, sessions_market
-from tests.kit import (
-    YEAR,
-    Estimate,
-    bars_market,
-    check_knows_the_past_only,
-    check_lanes_are_each_alone,
-    make_market,
-)
 
 HALF_LIVES = np.array([0.3, 0.5, 2.0, 24.0, 72.0, 300.0, 3000.0, 1e9])
 
@@ -75,27 +68,27 @@ def test_weighted_means_are_those_of_pandas(market: Market, name: str):
     each = pd.Series(WEIGHTED[name](market))
     expected = [each.ewm(halflife=h, min_periods=2).mean() for h in HALF_LIVES]
     found = volatility(market, name, HALF_LIVES)
-    np.testing.assert_allclose(found, np.sqrt(np.transpose(expected) * YEAR), rtol=1e-12)
+    np.testing.assert_allclose(found, np.sqrt(np.transpose(expected) * kit.YEAR), rtol=1e-12)
 
 
 def test_a_single_bar_by_hand():
     """ln(H/L) = 0.3, ln(C/O) = 0.1, H 0.2 over O and 0.1 over C, L 0.1 under O and 0.2 under C."""
-    market = make_market(np.exp([[0.0, 0.2, -0.1, 0.1]] * 2))
+    market = kit.make_market(np.exp([[0.0, 0.2, -0.1, 0.1]] * 2))
     parkinson, garman = 0.09 / (4 * math.log(2)), 0.045 - (2 * math.log(2) - 1) * 0.01
     for name, variance in (("parkinson", parkinson), ("garman-klass", garman)):
         found = volatility(market, name, 24.0)
-        np.testing.assert_allclose(found, [np.nan, math.sqrt(YEAR * variance)], rtol=1e-12)
+        np.testing.assert_allclose(found, [np.nan, math.sqrt(kit.YEAR * variance)], rtol=1e-12)
 
 
 def test_yang_zhang_by_hand():
     """The bar before, twice, with a gap of 0.05: o = 0.05, c = 0.1, s = 0.2 * 0.1 + 0.1 * 0.2."""
-    market = make_market(np.exp([[0.0, 0.2, -0.1, 0.1], [0.15, 0.35, 0.05, 0.25]]))
+    market = kit.make_market(np.exp([[0.0, 0.2, -0.1, 0.1], [0.15, 0.35, 0.05, 0.25]]))
     w = 0.5 ** (1 / 24.0)
     k = 0.34 / (1.34 + 1.0 / w)
     inside = k * 0.01 + (1.0 - k) * 0.04
     wanted = inside + 0.05**2 / (1.0 + w)
     found = volatility(market, "yang-zhang", 24.0)
-    np.testing.assert_allclose(found, [np.nan, math.sqrt(YEAR * wanted)], rtol=1e-12)
+    np.testing.assert_allclose(found, [np.nan, math.sqrt(kit.YEAR * wanted)], rtol=1e-12)
 
 
 def test_ranges_see_the_night_of_session_days():
@@ -107,7 +100,7 @@ def test_ranges_see_the_night_of_session_days():
     logs = [first, first + inside.max(axis=1).clip(0), first + inside.min(axis=1).clip(None, 0)]
     days = dict(zip(("high", "low"), np.exp(logs[1:]), strict=True))
     close = np.exp(first + inside[:, -1])
-    stocks = bars_market(np.exp(first), close, "B", "2000-01-03", {"sessions": True}, **days)
+    stocks = kit.bars_market(np.exp(first), close, "B", "2000-01-03", {"sessions": True}, **days)
     closes = volatility(stocks, "ewma", 1e9)[-1]
     for name in ("parkinson", "garman-klass", "yang-zhang"):
         assert volatility(stocks, name, 1e9)[-1] == pytest.approx(closes, rel=0.04)
@@ -135,7 +128,7 @@ def gbm() -> Market:
     }  # fmt: skip
     start -= start.mean()
     bars = {name: np.exp(start + each) for name, each in logs.items()}
-    return bars_market(np.exp(start), **bars)
+    return kit.bars_market(np.exp(start), **bars)
 
 
 @pytest.mark.parametrize(("name", "published"), [("parkinson", 4.91), ("garman-klass", 7.41)])
@@ -196,7 +189,7 @@ def test_a_model_is_fitted_on_a_schedule_of_bars_and_once(long_market: Market, c
 
 def test_a_forecast_is_that_of_arch_with_the_same_parameters(long_market: Market):
     """Its conditional volatility of the next bar, and after the last bar its forecast."""
-    found = garch_volatility(long_market) / math.sqrt(YEAR)
+    found = garch_volatility(long_market) / math.sqrt(kit.YEAR)
     returns = log_returns(long_market)[1:]
     for start, stop in ((1000, 1100), (1210, 1331), (1331, 1400)):
         fit = fit_garch(returns[:start])
@@ -312,7 +305,7 @@ class Family(NamedTuple):
 
     values: Any
     cuts: tuple[int, ...]
-    estimates: dict[str, Estimate]
+    estimates: dict[str, kit.Estimate]
     make: Callable[[], Market] = lambda: Market.sample(bars=500)
 
 
@@ -333,7 +326,7 @@ REACH = {
 ONE = {"probability": 0.01, "horizon": 24.0}
 
 
-def tail_of(model: str, part: int) -> Estimate:
+def tail_of(model: str, part: int) -> kit.Estimate:
     """Return value at risk (0) or expected shortfall (1) of a model, or of several by name."""
 
     def estimate(market: Market, at: Any) -> np.ndarray:
@@ -343,7 +336,7 @@ def tail_of(model: str, part: int) -> Estimate:
     return estimate
 
 
-def reach_of(*names: str) -> Estimate:
+def reach_of(*names: str) -> kit.Estimate:
     return lambda m, at: forecast_reach(m, **{**ONE, **{each: REACH[each][at] for each in names}})
 
 
@@ -413,6 +406,6 @@ CASES = [
 def test_the_bits_do_not_depend_on_other_values_nor_on_the_future(family: str, name: str, make):
     values, cuts, estimates, own = FAMILIES[family]
     market = (make or own)()
-    check_lanes_are_each_alone(estimates[name], market, values)
+    kit.check_lanes_are_each_alone(estimates[name], market, values)
     cuts = tuple(n for n in cuts if n < market.n_bars)
-    check_knows_the_past_only(estimates[name], market, values, (*cuts, market.n_bars - 1))
+    kit.check_knows_the_past_only(estimates[name], market, values, (*cuts, market.n_bars - 1))

@@ -12,19 +12,9 @@ import pytest
 
 import backtest as bt
 from backtest.strategies import VolTarget
+from tests import kit
 from tests.agreement import run_engine, trust_data
 from tests.cases import make_exit_case, make_full_case, make_limit_case
-from tests.kit import (
-    AT_BINANCE,
-    Hold,
-    ask,
-    call,
-    check_refused,
-    every_nth,
-    flat,
-    make_market,
-    make_venue,
-)
 from tests.scenes import account_of, market_of, venue_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -68,7 +58,9 @@ def compare(case: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("make", [make_exit_case, make_full_case, make_limit_case])
-@pytest.mark.parametrize("seeds", every_nth([range(2), range(2, 50), range(50, 150)], 3), ids=str)
+@pytest.mark.parametrize(
+    "seeds", kit.every_nth([range(2), range(2, 50), range(50, 150)], 3), ids=str
+)
 def test_the_fills_of_a_run_give_its_account(make, seeds, monkeypatch):
     """Equity and terms at every bar; takeovers, forfeited margin and bad debt are among them."""
     trust_data(monkeypatch)
@@ -120,7 +112,7 @@ def test_a_replay_begins_where_a_snapshot_says():
 
 def run_sample() -> Any:
     market = bt.Market.sample(bars=150)
-    terms = {"venue": AT_BINANCE["venue"], "account": bt.Account()}
+    terms = {"venue": kit.AT_BINANCE["venue"], "account": bt.Account()}
     return bt.run(market, VolTarget(), **terms, compile=False), market, terms
 
 
@@ -155,7 +147,7 @@ def test_the_term_of_a_ledger_that_differs_is_named():
 
 
 MS = 1_700_000_000_000
-LIVE: Any = {name: AT_BINANCE[name] for name in ("venue", "account")}
+LIVE: Any = {name: kit.AT_BINANCE[name] for name in ("venue", "account")}
 ROW = {
     "ccxt": [{"timestamp": MS, "symbol": "BTC/USDT:USDT", "side": "sell", "amount": 0.5,
               "price": 100.0, "fee": {"cost": 0.05, "currency": "USDT"}}],
@@ -228,7 +220,7 @@ def test_fees_of_ccxt_are_added_once(given, fee, currency):
     ([{"time": "2024-04-03", "quantity": 1.0, "price": 1.0}], "must have a time zone"),
 ], ids=range(8))  # fmt: skip
 def test_fills_that_would_be_guessed_are_refused(rows, words):
-    check_refused(lambda: bt.read_fills(rows), words)
+    kit.check_refused(lambda: bt.read_fills(rows), words)
 
 
 def test_files_of_fills_and_ledgers_have_a_zone_or_are_given_one(tmp_path):
@@ -237,11 +229,11 @@ def test_files_of_fills_and_ledgers_have_a_zone_or_are_given_one(tmp_path):
     row = f"2023-01-01 02:00,0.1,{market.open[1]},2"
     fills.write_text(f"time,quantity,price,fee\n{row}\n", encoding="utf-8")
     ledger.write_text("time,term,amount\n2023-01-01 02:00,fees,-2\n", encoding="utf-8")
-    check_refused(lambda: bt.read_fills(fills), "timezone='UTC' reads them as UTC")
+    kit.check_refused(lambda: bt.read_fills(fills), "timezone='UTC' reads them as UTC")
     found = bt.read_fills(fills, timezone="Etc/GMT-1")
     assert found["time"][0] == market.times[1]
     again = bt.replay(market, found, **LIVE)
-    check_refused(lambda: again.reconcile(ledger), "timezone='UTC' reads them as UTC")
+    kit.check_refused(lambda: again.reconcile(ledger), "timezone='UTC' reads them as UTC")
     terms = again.reconcile(ledger, timezone="Etc/GMT-1")["term"]
     assert "fees" not in terms.tolist()
 
@@ -260,13 +252,13 @@ def test_the_command_replays_an_export_and_names_the_first_difference(capsys, tm
         "2023-01-01T04:00:00Z,fees,-1.9\n", encoding="utf-8",
     )  # fmt: skip
     given = ["replay", "--fills", "examples/fills.csv", "--to", "2023-01-03", "--ledger", ledger]
-    found = ask(capsys, *given, "--no-save", code=1)  # the books differ
+    found = kit.ask(capsys, *given, "--no-save", code=1)  # the books differ
     first = found["differences"][0]
     assert (pd.Timestamp(first["time"]).hour, first["term"]) == (4, "fees")
     shutil.copy("examples/fills.csv", tmp_path)  # paths of a file are relative to it
     file = tmp_path / "live.toml"
     file.write_text('[replay]\nfills = "fills.csv"\nledger = "ledger.csv"\n', encoding="utf-8")
-    code, out, _ = call(
+    code, out, _ = kit.call(
         capsys, "replay", file, "--to", "2023-01-03", "--results", tmp_path / "results"
     )
     assert code == 1
@@ -274,7 +266,7 @@ def test_the_command_replays_an_export_and_names_the_first_difference(capsys, tm
     assert "2023-01-01 04:00:00+00:00  fees" in out
     (tmp_path / "odd.csv").write_text("a\nb\n1,2\n", encoding="utf-8")
     for name in ("none.csv", tmp_path / "odd.csv"):
-        code, _, err = call(capsys, "replay", "--fills", name, "--no-save")
+        code, _, err = kit.call(capsys, "replay", "--fills", name, "--no-save")
         assert (code, Path(name).name in err) == (2, True)
 
 
@@ -284,13 +276,15 @@ def test_a_liquidation_at_the_gap_is_replayed_after_the_interest():
     """
     index = START + pd.to_timedelta([2], unit="h")
     funding = pd.DataFrame({"rate": [0.001]}, index=index)
-    fall = make_market([flat(100), flat(100), *[flat(80)] * 2], str(START), funding=funding)
-    rise = make_market([flat(100), flat(100), *[flat(95)] * 2], str(START))
-    venue = make_venue().override({"interest_on": "balance", "borrow_rate": 9.0})
+    fall = kit.make_market(
+        [kit.flat(100), kit.flat(100), *[kit.flat(80)] * 2], str(START), funding=funding
+    )
+    rise = kit.make_market([kit.flat(100), kit.flat(100), *[kit.flat(95)] * 2], str(START))
+    venue = kit.make_venue().override({"interest_on": "balance", "borrow_rate": 9.0})
     given = {"venue": venue, "account": bt.Account(capital=1_000.0, after_liquidation="halt")}
     markets = bt.Markets({"A": fall, "B": rise})
     signal = pd.DataFrame({"A": 1.0, "B": -0.6}, index=markets.times)
-    run = bt.run(markets, Hold(5.0), signal=signal, **given, compile=False)
+    run = bt.run(markets, kit.Hold(5.0), signal=signal, **given, compile=False)
     assert run.fills["step"].tolist() == [5, 5, 4, 4]
     again = bt.replay(markets, run.fills, **given)
     for name in ("equity", "interest"):

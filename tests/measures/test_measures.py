@@ -13,15 +13,7 @@ import pytest
 from scipy import stats
 
 import backtest as bt
-from backtest import ParameterError
-from backtest.results import (
-    calibration,
-    certainty_equivalent,
-    effective_observations,
-    find_cost_rates,
-    fit_market,
-    sharpe_error,
-)
+from backtest import ParameterError, results
 from backtest.results.luck import estimate_moments, probabilistic_sharpe, probability_of_skill
 from backtest.results.measure_table import ABOUT
 from backtest.results.performance import calendar_returns, gain_over_loss
@@ -53,7 +45,7 @@ def near(value, rel=1e-9):
 
 
 def test_alpha_beta_and_their_errors_are_those_of_statsmodels():
-    fit = fit_market(RETURNS, MARKET, 365.0)
+    fit = results.fit_market(RETURNS, MARKET, 365.0)
     # statsmodels, least squares with HAC errors of 3 lags, no small-sample correction
     assert fit.alpha == near(-0.0006067779531068146 * 365)
     assert fit.beta == near(1.5836893408407389)
@@ -65,12 +57,12 @@ def test_the_error_of_the_sharpe_ratio_is_that_of_lo_for_normal_returns():
     returns = 0.05 + np.random.default_rng(1).standard_normal(200_000)
     sharpe = np.mean(returns) / np.std(returns, ddof=1)
     lo = math.sqrt((1 + sharpe**2 / 2) / (len(returns) - 1) * 365)
-    assert sharpe_error(returns, 365.0) == near(lo, rel=1e-3)
+    assert results.sharpe_error(returns, 365.0) == near(lo, rel=1e-3)
 
 
 def test_the_probability_of_skill_is_the_normal_quantile_of_sharpe_over_its_error():
     sharpe = np.mean(RETURNS) / np.std(RETURNS, ddof=1) * math.sqrt(365)
-    score = sharpe / sharpe_error(RETURNS, 365.0, n=effective_observations(RETURNS))
+    score = sharpe / results.sharpe_error(RETURNS, 365.0, n=results.effective_observations(RETURNS))
     assert probability_of_skill(RETURNS) == near(0.5 * math.erfc(-score / math.sqrt(2)))
     # quantstats.stats.probabilistic_sharpe_ratio takes moments corrected for bias
     published = probabilistic_sharpe(**estimate_moments(RETURNS)._asdict())
@@ -83,9 +75,9 @@ def test_autocorrelated_returns_count_as_fewer_by_hand():
     Of 4 returns 2 lags, weights 2/3 and 1/3: 1 + 2 (2/3 0.25 - 1/3 0.3) = 17/15, times 1 + 3/4.
     """
     returns = np.array([1.0, 2.0, 3.0, 4.0])
-    assert effective_observations(returns) == near(4.0 / (17.0 / 15.0 * 1.75))
-    assert effective_observations(np.tile([1.0, -1.0], 9)) == 18.0  # no more than there are
-    assert effective_observations(FLAT) == len(FLAT)
+    assert results.effective_observations(returns) == near(4.0 / (17.0 / 15.0 * 1.75))
+    assert results.effective_observations(np.tile([1.0, -1.0], 9)) == 18.0  # no more than there are
+    assert results.effective_observations(FLAT) == len(FLAT)
 
 
 def draw_returns(kind: str, draws: int, n: int) -> np.ndarray:
@@ -130,17 +122,17 @@ def test_the_certainty_equivalent_of_lognormal_growth_is_its_closed_form(aversio
     x = np.random.default_rng(2).standard_normal(200_000)
     x = mu + sigma * (x - np.mean(x)) / np.std(x)
     expected = math.expm1(365 * (mu + (1 - aversion) * sigma**2 / 2))
-    assert certainty_equivalent(np.expm1(x), 365.0, aversion) == near(expected, rel=2e-2)
+    assert results.certainty_equivalent(np.expm1(x), 365.0, aversion) == near(expected, rel=2e-2)
 
 
 def test_what_is_undefined_is_nan():
     assert math.isnan(probability_of_skill(NOTHING))
     assert math.isnan(probability_of_skill(FLAT))
-    assert math.isnan(sharpe_error(RETURNS[:1], 365.0))
-    assert math.isnan(sharpe_error(FLAT, 365.0))
-    assert math.isnan(certainty_equivalent(NOTHING, 365.0))
-    assert all(map(math.isnan, fit_market(RETURNS[:2], MARKET[:2], 365.0)))
-    assert all(map(math.isnan, fit_market(RETURNS[:10], FLAT, 365.0)))
+    assert math.isnan(results.sharpe_error(RETURNS[:1], 365.0))
+    assert math.isnan(results.sharpe_error(FLAT, 365.0))
+    assert math.isnan(results.certainty_equivalent(NOTHING, 365.0))
+    assert all(map(math.isnan, results.fit_market(RETURNS[:2], MARKET[:2], 365.0)))
+    assert all(map(math.isnan, results.fit_market(RETURNS[:10], FLAT, 365.0)))
 
 
 def hits_of(n: int, x: int) -> np.ndarray:
@@ -151,7 +143,7 @@ def hits_of(n: int, x: int) -> np.ndarray:
 
 
 def judge(hits, probability: float):
-    return calibration(np.full(len(hits), probability), hits)
+    return results.calibration(np.full(len(hits), probability), hits)
 
 
 KUPIEC = {
@@ -190,7 +182,7 @@ def test_both_tests_give_the_figures_of_the_risk_management_toolbox():
 
 def test_scores_by_hand():
     """Forecasts .1 .4 .4 .8 of 0 0 1 1: Brier (.01 + .16 + .36 + .04) / 4; of .5 always .25."""
-    found = calibration([0.1, 0.4, 0.4, 0.8], [0, 0, 1, 1])
+    found = results.calibration([0.1, 0.4, 0.4, 0.8], [0, 0, 1, 1])
     assert (found.count, found.frequency, found.base_brier) == (4, 0.5, 0.25)
     assert found.forecast == pytest.approx(0.425, rel=1e-15)
     assert found.brier == pytest.approx(0.1425, rel=1e-15)
@@ -215,8 +207,8 @@ def test_pairs_that_are_not_known_do_not_count():
     """What is left stands side by side: 1 0 1 1."""
     forecast = pd.Series([0.2, np.nan, 0.3, 0.4, 0.5, np.nan])
     outcome = np.array([1.0, 1.0, 0.0, 1.0, 1.0, np.nan])
-    rest = calibration([0.2, 0.3, 0.4, 0.5], [True, False, True, True])
-    assert calibration(forecast, outcome) == rest
+    rest = results.calibration([0.2, 0.3, 0.4, 0.5], [True, False, True, True])
+    assert results.calibration(forecast, outcome) == rest
     assert rest.count == 4
 
 
@@ -228,7 +220,7 @@ def test_pairs_that_are_not_known_do_not_count():
 ])  # fmt: skip
 def test_what_is_no_forecast_with_an_outcome_is_refused(forecast, outcome, message):
     with pytest.raises(ParameterError, match=message):
-        calibration(forecast, outcome)
+        results.calibration(forecast, outcome)
 
 
 def measure(result: bt.Result, periods: float = YEAR) -> dict[str, float]:
@@ -320,7 +312,7 @@ def test_calendar_months_compound_and_may_be_partial_at_both_ends():
 
 def test_costs_a_year_are_over_the_mean_equity():
     result = measured(1)
-    rates, bars = find_cost_rates(result.tally, result.span), result.bars
+    rates, bars = results.find_cost_rates(result.tally, result.span), result.bars
     years = len(bars) / 24 / YEAR
     for name in ("fees", "slippage", "funding"):
         assert rates[name] == is_(bars[name].sum() / bars["equity"].mean() / years, 1e-9), name

@@ -10,18 +10,10 @@ import numpy as np
 import pytest
 
 import backtest as bt
+from backtest import results
 from backtest.core.atomic_files import DRAFT_FILE, LOCK, hold_lock_file
 from backtest.core.errors import DataError
 from backtest.core.json_values import to_plain
-from backtest.results import (
-    Filter,
-    choose_deletions,
-    delete_chosen,
-    list_results,
-    load_saved,
-    read_entry,
-    verify_folder,
-)
 from backtest.strategies import Constant
 from tests.kills import clear_leftovers, count_steps, die_at
 from tests.kit import every_nth
@@ -84,11 +76,13 @@ def kill_and_do_again(
             ended = die_at(int(rng.integers(steps)), lambda store=store: work(store))
             assert ended in (0, -signal.SIGKILL)
             done += ended != 0
-            assert not [each for each in list_results(store) if each.trouble and each.id]
+            assert not [each for each in results.list_results(store) if each.trouble and each.id]
         work(store)
         clear_leftovers(store)
-        assert not [each for each in list_results(store) if each.trouble]
-        assert not any(verify_folder(each).faults for each in store.iterdir() if each.is_dir())
+        assert not [each for each in results.list_results(store) if each.trouble]
+        assert not any(
+            results.verify_folder(each).faults for each in store.iterdir() if each.is_dir()
+        )
         assert read_found(store) == whole
 
 
@@ -99,7 +93,7 @@ def test_killed_twelve_times_it_ends_at_the_same_bytes(tmp_path, work):
 
 
 def save_the_same(source: Path, store: Path, times: int) -> None:
-    found = load_saved(source)
+    found = results.load_saved(source)
     for _ in range(times):
         found.save(store)
 
@@ -115,32 +109,32 @@ def processes():
 @pytest.mark.parametrize("kind", ["run", "sweep", "comparison"])
 def test_two_writers_and_a_reader_never_meet_half_a_result(made, processes, tmp_path, kind):
     """Between two renames there is a moment without any: the reader then sees none."""
-    source = next(made / e.name for e in list_results(made) if e.kind == kind)
+    source = next(made / e.name for e in results.list_results(made) if e.kind == kind)
     shutil.copytree(source, tmp_path / source.name)
     told = (source, tmp_path, 15)
     writers = [processes.Process(target=save_the_same, args=told) for _ in range(2)]
     for each in writers:
         each.start()
     while any(each.is_alive() for each in writers):
-        list_results(tmp_path)  # it raises nothing
+        results.list_results(tmp_path)  # it raises nothing
     for each in writers:
         each.join()
         assert each.exitcode == 0
-    assert not verify_folder(tmp_path / source.name).faults
+    assert not results.verify_folder(tmp_path / source.name).faults
     assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == [source.name]
 
 
 def test_a_draft_that_is_being_written_is_told_from_one_that_was_left(tmp_path):
     draft = tmp_path / ".saving-x"
     draft.mkdir()
-    assert "was left" in read_entry(draft).trouble
+    assert "was left" in results.read_entry(draft).trouble
     with hold_lock_file(draft / LOCK):
-        assert read_entry(draft).is_busy
-        assert choose_deletions(tmp_path, Filter(), with_damaged=True) == ([], [])
-    chosen, _ = choose_deletions(tmp_path, Filter(), with_damaged=True)
+        assert results.read_entry(draft).is_busy
+        assert results.choose_deletions(tmp_path, results.Filter(), with_damaged=True) == ([], [])
+    chosen, _ = results.choose_deletions(tmp_path, results.Filter(), with_damaged=True)
     with hold_lock_file(draft / LOCK):
-        assert delete_chosen(tmp_path, chosen) == ([], [".saving-x"])
-    assert delete_chosen(tmp_path, chosen) == ([".saving-x"], [])
+        assert results.delete_chosen(tmp_path, chosen) == ([], [".saving-x"])
+    assert results.delete_chosen(tmp_path, chosen) == ([".saving-x"], [])
 
 
 @pytest.mark.parametrize("kind", ["run", "sweep", "comparison"])
@@ -150,11 +144,11 @@ def test_a_draft_that_is_being_written_is_told_from_one_that_was_left(tmp_path):
 @pytest.mark.parametrize("is_there", every_nth([True, False], 4))
 def test_a_full_disk_leaves_a_store_as_it_was(made, tmp_path, monkeypatch, kind, broken, is_there):
     """Whichever write finds no space: no folder that was not there, and the old one whole."""
-    source = next(made / e.name for e in list_results(made) if e.kind == kind)
-    found, store = load_saved(source), tmp_path / "store"
+    source = next(made / e.name for e in results.list_results(made) if e.kind == kind)
+    found, store = results.load_saved(source), tmp_path / "store"
     if is_there:
         found.save(store)
-    before = repr(list_results(store))
+    before = repr(results.list_results(store))
 
     def refuse(*_, **__):
         raise OSError(28, "No space left on device")
@@ -164,5 +158,5 @@ def test_a_full_disk_leaves_a_store_as_it_was(made, tmp_path, monkeypatch, kind,
         with pytest.raises(DataError, match="No space left") as caught:
             found.save(store)
     assert source.name in str(caught.value)
-    assert repr(list_results(store)) == before
+    assert repr(results.list_results(store)) == before
     assert found.save(store).is_dir()

@@ -7,20 +7,8 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
+from backtest import results
 from backtest.core.units import DAY
-from backtest.results import (
-    Filter,
-    StoreEntry,
-    choose_deletions,
-    delete_chosen,
-    find_folder,
-    list_results,
-    load_saved,
-    read_entry,
-    read_time_or_age,
-    sort_entries,
-    verify_folder,
-)
 from backtest.search import Study
 from backtest.strategies import Constant
 from tests.kit import call, check_refused, every_nth
@@ -32,13 +20,13 @@ from tests.validation.worlds import Lever, make_market
 @pytest.mark.slow
 def test_measures_are_those_of_the_run_and_of_the_best_set_and_policy(store):
     run, sweep = folder_of(store, "run"), folder_of(store, "sweep")
-    assert read_entry(run).metrics["sharpe"] == bt.Result.load(run).metrics["sharpe"]
-    assert read_entry(sweep).metrics["sharpe"] == bt.Sweep.load(sweep).table["sharpe"].max()
+    assert results.read_entry(run).metrics["sharpe"] == bt.Result.load(run).metrics["sharpe"]
+    assert results.read_entry(sweep).metrics["sharpe"] == bt.Sweep.load(sweep).table["sharpe"].max()
     study = folder_of(store, "study")
-    assert read_entry(study).metrics["sharpe"] == Study.load(study).best["sharpe"]
+    assert results.read_entry(study).metrics["sharpe"] == Study.load(study).best["sharpe"]
     found = bt.Comparison.load(folder_of(store, "comparison"))
     best = found.table.loc[found.order[0], "sharpe"]
-    assert read_entry(folder_of(store, "comparison")).metrics["sharpe"] == best
+    assert results.read_entry(folder_of(store, "comparison")).metrics["sharpe"] == best
 
 
 def test_a_ruined_account_is_never_among_the_best():
@@ -46,12 +34,12 @@ def test_a_ruined_account_is_never_among_the_best():
     measures = ("sharpe", "max_drawdown", "mean_leverage", "ruined")
     values = {"lost": (9.0, 0.1, 1, 1), "poor": (-1.0, 0.9, 2), "good": (2.0, 0.2, 3, 0)}
     entries = [
-        StoreEntry(name, kind="run", metrics=dict(zip(measures, each, strict=False)))
+        results.StoreEntry(name, kind="run", metrics=dict(zip(measures, each, strict=False)))
         for name, each in values.items()
     ]
 
     def names(by, **order):
-        return [each.name for each in sort_entries(entries, by, **order)]
+        return [each.name for each in results.sort_entries(entries, by, **order)]
 
     assert names("sharpe") == ["good", "poor", "lost"]
     assert names("max_drawdown") == ["good", "poor", "lost"]
@@ -64,15 +52,15 @@ def test_a_result_is_found_by_name_id_and_beginning_and_a_damaged_one_too(store)
     folder = folder_of(store, "sweep")
     identity = folder.name.rpartition("-")[2]
     for name in (folder.name, identity, identity[:6], "sweep", str(folder)):
-        assert find_folder(name, store) == folder
+        assert results.find_folder(name, store) == folder
     (folder / "manifest.json").unlink()
-    assert find_folder(identity[:6], store) == folder
+    assert results.find_folder(identity[:6], store) == folder
 
 
 @pytest.mark.parametrize(("call", "words"), [
-    (lambda _: read_time_or_age("soon", 0, where="since"), "since must be a time"),
-    (lambda store: find_folder("nothing", store), "no saved result is called 'nothing'"),
-    (lambda store: find_folder("../made", store), "made"),
+    (lambda _: results.read_time_or_age("soon", 0, where="since"), "since must be a time"),
+    (lambda store: results.find_folder("nothing", store), "no saved result is called 'nothing'"),
+    (lambda store: results.find_folder("../made", store), "made"),
     (lambda _: bt.compare(
         {"a": live(Constant(leverage=1.0)), "b": live(Constant(leverage=1.0), capital=500.0)}),
      "'b' differs from a in account.capital"),
@@ -93,7 +81,7 @@ def test_every_damage_to_every_file_is_found_and_named_by_verify(store, kind, ch
             continue  # a flipped bit may be in a space: see the test of edited JSON
         content = path.read_bytes()
         spoil(path, change)
-        check = verify_folder(folder)
+        check = results.verify_folder(folder)
         is_gone = path.name == "manifest.json" and change == "deleted"
         if is_beside and change == "deleted":  # unfinished, or saved by an earlier version
             assert path.name in {name for name, _ in check.remarks}
@@ -102,7 +90,7 @@ def test_every_damage_to_every_file_is_found_and_named_by_verify(store, kind, ch
             assert named, (path, change)
             assert path.name in named or is_gone
         path.write_bytes(content)
-    assert not verify_folder(folder).faults
+    assert not results.verify_folder(folder).faults
 
 
 @pytest.mark.parametrize("kind", ["run", "sweep", "comparison", "study"])
@@ -112,8 +100,8 @@ def test_a_manifest_edited_by_hand_is_not_believed(store, kind):
     manifest = json.loads(path.read_text())
     manifest["account"]["capital"] = 9.0
     path.write_text(json.dumps(manifest))
-    assert "sha256" in read_entry(folder).trouble
-    found = verify_folder(folder).faults
+    assert "sha256" in results.read_entry(folder).trouble
+    found = results.verify_folder(folder).faults
     assert ("manifest.json", "was changed: its sha256 is not that of its content") in found
 
 
@@ -130,11 +118,11 @@ def test_every_key_of_a_manifest_is_covered(store):
     content = path.read_text()
     for name, value in json.loads(content).items():
         edit(path, name, f"{value} and 1,000,000 more")
-        assert "manifest.json" in {each for each, _ in verify_folder(folder).faults}, name
+        assert "manifest.json" in {each for each, _ in results.verify_folder(folder).faults}, name
         with pytest.raises(bt.DataError):
-            load_saved(folder)
+            results.load_saved(folder)
         path.write_text(content)
-    assert not verify_folder(folder).faults
+    assert not results.verify_folder(folder).faults
 
 
 @pytest.mark.parametrize("value", [None, 1, "x", [], [1], {}, {"x": None}], ids=repr)
@@ -176,16 +164,18 @@ def test_prune_keeps_the_newest_and_what_it_cannot_read(store):
             os.utime(path, ns=(k * DAY, k * DAY))
     run = folder_of(store, "run")
     (run / "bars.parquet").unlink()
-    newest = sort_entries(each for each in list_results(store) if not each.trouble)[0]
-    to_delete, _ = choose_deletions(store, Filter(), keep=1)
+    newest = results.sort_entries(each for each in results.list_results(store) if not each.trouble)[
+        0
+    ]
+    to_delete, _ = results.choose_deletions(store, results.Filter(), keep=1)
     assert len(to_delete) == 3
-    deleted, left = delete_chosen(store, to_delete)
+    deleted, left = results.delete_chosen(store, to_delete)
     assert (len(deleted), left) == (3, [])
-    assert {each.name for each in list_results(store)} == {newest.name, run.name}
+    assert {each.name for each in results.list_results(store)} == {newest.name, run.name}
     assert (store / "looks.jsonl").is_file()
-    damaged, kept = choose_deletions(store, Filter(before=0), with_damaged=True)
+    damaged, kept = results.choose_deletions(store, results.Filter(before=0), with_damaged=True)
     assert ([each.name for each in damaged], kept) == ([run.name], [])
-    assert delete_chosen(store, damaged) == ([run.name], [])
+    assert results.delete_chosen(store, damaged) == ([run.name], [])
 
 
 def test_prune_leaves_unfinished_studies_unless_told(tmp_path, monkeypatch):
@@ -196,10 +186,10 @@ def test_prune_leaves_unfinished_studies_unless_told(tmp_path, monkeypatch):
 
     with pytest.warns(UserWarning, match="unfinished"):
         folder = seek(store=tmp_path, progress=interrupt).folder
-    wanted = Filter(kinds=("study",))
-    (entry,) = list_results(tmp_path)
+    wanted = results.Filter(kinds=("study",))
+    (entry,) = results.list_results(tmp_path)
     assert (entry.name, entry.kind, entry.is_finished) == (folder.name, "study", False)
     assert entry.note == "16 sets"
-    assert choose_deletions(tmp_path, wanted) == ([], [])
-    chosen, _ = choose_deletions(tmp_path, wanted, with_unfinished=True)
-    assert delete_chosen(tmp_path, chosen)[0] == [folder.name]
+    assert results.choose_deletions(tmp_path, wanted) == ([], [])
+    chosen, _ = results.choose_deletions(tmp_path, wanted, with_unfinished=True)
+    assert results.delete_chosen(tmp_path, chosen)[0] == [folder.name]

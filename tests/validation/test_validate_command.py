@@ -8,17 +8,9 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
+from backtest import results
 from backtest.cli import main
 from backtest.core import UNFINISHED
-from backtest.results import (
-    Filter,
-    choose_deletions,
-    delete_chosen,
-    list_results,
-    load_saved,
-    read_entry,
-    verify_folder,
-)
 from backtest.search.walk_forward import walk_forward
 from backtest.sweep import Evaluator, count_sets
 from tests.kills import NEVER, die_at
@@ -58,16 +50,18 @@ def call(place: Path, command: str, *more: str) -> int:
 def test_a_validation_is_run_listed_verified_shown_and_reported(place, command, capsys):
     assert call(place, command) == 0
     assert capsys.readouterr().out.startswith("Held")
-    entry = next(each for each in list_results(place / "results") if each.kind == KINDS[command])
+    entry = next(
+        each for each in results.list_results(place / "results") if each.kind == KINDS[command]
+    )
     assert not entry.trouble
     assert entry.title == "Held over size"
     assert entry.metrics
     folder = place / "results" / entry.name
-    check = verify_folder(folder)
+    check = results.verify_folder(folder)
     assert (check.faults, check.remarks) == ((), ())
-    assert read_entry(folder).id == load_saved(folder).manifest["id"]
-    page = load_saved(folder).report(place / f"{command}.md").read_text()
-    assert load_saved(folder).verdict.lower() in page.lower()
+    assert results.read_entry(folder).id == results.load_saved(folder).manifest["id"]
+    page = results.load_saved(folder).report(place / f"{command}.md").read_text()
+    assert results.load_saved(folder).verdict.lower() in page.lower()
     assert main(["results", "show", entry.id, "--results", str(place / "results")]) == 0
     assert "backtest validate" in capsys.readouterr().out
 
@@ -124,9 +118,9 @@ def test_a_cross_validation_killed_after_a_batch_ends_at_the_same_bytes(tmp_path
     begun = tmp_path / "killed"
     end = die_at(NEVER, lambda: validate(begun, progress=kill_this_process))
     assert end == -signal.SIGKILL
-    entry = next(each for each in list_results(begun) if each.kind == "cross-validation")
+    entry = next(each for each in results.list_results(begun) if each.kind == "cross-validation")
     assert (entry.note, entry.is_finished, entry.trouble) == ("3 batches of sets", False, "")
-    assert not verify_folder(begun / entry.name).faults
+    assert not results.verify_folder(begun / entry.name).faults
     check_refused(lambda: validate(begun), "already started", bt.ParameterError)
     max((begun / entry.name).rglob("[0-9]*.parquet")).unlink()  # killed between two groups
     monkeypatch.setattr(Evaluator, "evaluate", count)
@@ -138,16 +132,16 @@ def test_a_cross_validation_killed_after_a_batch_ends_at_the_same_bytes(tmp_path
 
 
 def test_an_unfinished_walk_is_listed_and_pruned_only_when_asked(begun):
-    entry = next(each for each in list_results(begun) if each.kind == "walk-forward")
+    entry = next(each for each in results.list_results(begun) if each.kind == "walk-forward")
     assert (entry.name[:12], entry.policy, entry.instrument) == (UNFINISHED, "Lever", "RANDOM")
     assert (entry.note, entry.is_finished, entry.trouble) == ("in fold 1 of 2", False, "")
-    assert not verify_folder(begun / entry.name).faults
+    assert not results.verify_folder(begun / entry.name).faults
     with pytest.raises(bt.DataError, match=r"must be finished .* resume=True"):
-        load_saved(begun / entry.name)
+        results.load_saved(begun / entry.name)
     check_refused(lambda: walk(begun), "already started", bt.ParameterError)
-    assert not choose_deletions(begun, Filter())[0]
+    assert not results.choose_deletions(begun, results.Filter())[0]
     (begun / "notes").mkdir()
     (begun / "notes" / "mine.txt").touch()
-    chosen, _ = choose_deletions(begun, None, with_unfinished=True)
-    assert delete_chosen(begun, chosen) == ([entry.name], [])
+    chosen, _ = results.choose_deletions(begun, None, with_unfinished=True)
+    assert results.delete_chosen(begun, chosen) == ([entry.name], [])
     assert {each.name for each in begun.iterdir() if each.is_dir()} == {"notes"}
