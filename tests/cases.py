@@ -159,9 +159,6 @@ class Swing:
         return answer
 
 
-# ------------------------------------------------------------------------------------------- draws
-
-
 DATED = (
     ("fees", "taker"), ("fees", "maker"), ("slippage", "rate"), ("slippage", "spread"),
     ("liquidation", "fee"), ("liquidation", "slippage"),
@@ -398,9 +395,6 @@ def make_one_venue(scene: draws.Scene, shared: Mapping[str, Any]) -> dict[str, A
         "liquidation": liquidation,
         "venue": own,
     }
-
-
-# ------------------------------------------------------------------ accounts of 1 to 5 instruments
 
 
 GROUP = "pair"

@@ -18,8 +18,6 @@ from backtest.results.record import OptionFields
 from backtest.results.tally import FIELDS
 from tests.scenes import account_of, play
 
-# ----- structs -----
-
 
 @pytest.mark.parametrize("kind", [Wallet, Money])
 def test_the_fields_of_a_struct_are_those_of_its_layout_in_compiled_code(kind):
@@ -55,9 +53,6 @@ def test_a_run_hands_its_wallet_over_and_keeps_its_own():
     result = play(100.0, 110.0, targets=1.0, account=account_of())
     assert isinstance(result.state.wallet, Struct)
     assert result.state.wallet.equity == result.bars["equity"].iloc[-1]
-
-
-# ----- terms -----
 
 
 def test_the_sums_of_a_bar_change_equity_by_their_signs():
@@ -97,9 +92,6 @@ def test_records_tallies_and_logs_have_the_terms_in_their_order():
     assert (*SUMMED, *COUNTED, *OF_ASSETS) == MONEY
     assert FIELDS[-len((*SUMMED, *COUNTED)) :] == (*SUMMED, *COUNTED) == money.Ledger._fields
     assert set(money.FILL_COSTS.values()) <= set(ENTRY.names)
-
-
-# ----- events -----
 
 
 def test_every_event_has_one_kind_and_every_kind_one_name():

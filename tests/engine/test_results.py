@@ -490,9 +490,6 @@ def test_every_metric_is_explained_and_nothing_else(calm):
     assert sorted(explained) == sorted(calm.metrics)
 
 
-# ----------------------------------------------------------- what kept positions from their targets
-
-
 N = 30
 STILL = {name: make_market([flat(100.0)] * N) for name in ("A", "B")}
 
@@ -705,9 +702,6 @@ def test_the_cap_of_gross_leverage_tells_what_bands_and_what_prices_do():
     assert (
         "at 20.00 % prices carried it there. The cap took 2 decisions out of their bands." in text
     )
-
-
-# ------------------------------------------------------------------------- what policies promise
 
 
 def test_the_interval_of_a_count_is_exact():

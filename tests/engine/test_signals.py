@@ -360,9 +360,6 @@ def test_columns_may_have_the_names_of_instruments():
         bt.signals.from_frame(markets, frame.assign(eth=0.1))
 
 
-# ----------------------------------------------------------------------------------- rules by name
-
-
 class Rising(bt.signals.SignalRule):
     bars: Annotated[int, bt.Range(1, 1000, "bars")] = 1
 

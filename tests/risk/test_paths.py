@@ -617,8 +617,6 @@ def test_markets_of_a_block_are_those_of_its_paths_and_cannot_be_written(market)
             found[k].close[0] = 1.0
 
 
-# ----- funding
-
 GBM = models.GBM(volatility=0.8)
 ROWS = models.Stationary(block=30.0)
 WEIGHTS = (0.4, 0.3, 0.15, 0.05)

@@ -440,8 +440,6 @@ def test_bad_rules_and_answers_are_errors():
         kernels.compute_portfolio_requirement(own, pack_holdings([0.0, 0.0, 0.0], [1.0, 1.0, 1.0]))
 
 
-# -------------------- liquidation_calculator
-
 BITCOIN = bt.Venue.preset("binance-usdm", "BTCUSDT", at="2024-10-24")
 
 

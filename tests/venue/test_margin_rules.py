@@ -217,11 +217,7 @@ def test_the_coin_of_an_instrument_is_read_from_its_name():
     assert groups == {"BTC": tuple(coins), "ETH": ("ETH/USDT",), "SPY": ("SPY",)}
 
 
-# -------------------- option_margin
-
 DATA = Path(__file__).parents[1] / "data"
-
-# ------------------------------------------------------------------------------------- Derive
 
 DERIVE = json.loads((DATA / "derive_books.json").read_text())
 VOLATILITY = {"Up": 0.5, "Down": -0.275, "None": 0.0}
@@ -318,8 +314,6 @@ def test_the_derive_preset_is_that_of_its_cases():
     }
     assert (preset.factor, preset.contingency) == (cases.factor, cases.contingency)
 
-
-# --------------------------------------------------------------------- strategies and standard
 
 CASES = json.loads((DATA / "option_margins.json").read_text())
 
@@ -610,9 +604,6 @@ def test_the_cheapest_pairing_counts_in_any_order(order):
     ]  # fmt: skip
     options = [held[k] for k in order]
     assert bt.margin.requirement({}, {}, {}, bt.Strategy(), options=options) == 0.0
-
-
-# ------------------------------------------------------------------------- the name of a preset
 
 
 @pytest.mark.slow

@@ -118,8 +118,6 @@ def test_a_bracket_holds_a_notional_up_to_its_cap():
     assert bt.margin.largest_notional(doubled, 5_000.0, 40.0) == 50_000.0
 
 
-# -------------------- presets
-
 BTC = ("binance-usdm", "BTCUSDT")
 HYPERLIQUID, KRAKEN = ("hyperliquid", "BTC"), ("kraken-futures", "PF_XBTUSD")
 ALL = preset_files.available()
