@@ -27,13 +27,8 @@ from tests.oracle.numbers import DIGITS
 from tests.oracle.outcome import COSTS, GAINS, KIND_OF_COLUMN, Event, Outcome
 
 __all__ = [
-    "COSTS",
-    "GAINS",
-    "KIND_OF_COLUMN",
-    "Event",
-    "Outcome",
-    "simulate",
-]
+    "COSTS", "GAINS", "KIND_OF_COLUMN", "Event", "Outcome", "simulate",
+]  # fmt: skip
 
 
 def simulate(
