@@ -72,7 +72,7 @@ def read_kinds(given: tuple[Any, ...]) -> tuple[Any, ...]:
 @functools.cache
 def find_layout(kind: type[Struct]) -> Any:
     """Return numba's type of a kind of structs; its name stands in that of each function."""
-    layout = numba.from_dtype(np.dtype(kind))  # type: ignore[no-untyped-call]
+    layout = numba.from_dtype(np.dtype(kind))
     layout.name = f"Struct({kind.__name__})"
     return layout
 
@@ -84,7 +84,9 @@ def find_record(record: Struct, _context: Any) -> Any:
 
 @typeof_impl.register(Structs)
 def find_records(records: Structs[Any], _context: Any) -> Any:
-    return types.Array(find_layout(records.kind), 1, "C")
+    kind: Any = records.kind
+    make: Any = types.Array
+    return make(find_layout(kind), 1, "C")
 
 
 LETTERS = {types.float64: "d", types.int64: "q", types.boolean: "b"}

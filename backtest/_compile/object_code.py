@@ -265,12 +265,14 @@ class Struct(ctypes.Structure):
     @classmethod
     def read(cls, numbers: Any) -> Self:
         """Return a struct of numbers in the order of the fields."""
-        return cls.from_buffer_copy(np.array(numbers, dtype=np.float64))
+        row: Any = np.array(numbers, dtype=np.float64)
+        return cls.from_buffer_copy(row)
 
     @property
     def numbers(self) -> Any:
         """The memory as an array of shape (fields,)."""
-        return np.frombuffer(self)
+        memory: Any = self
+        return np.frombuffer(memory)
 
     def copy(self) -> Self:
         """Return a struct of the same numbers, in memory of its own."""
@@ -303,7 +305,8 @@ class Structs(list[AnyStruct]):
 
     def __init__(self, kind: type[AnyStruct], n: int) -> None:
         self.kind, self.numbers = kind, np.zeros((n, len(kind.names())))
-        super().__init__(kind.from_buffer(row) for row in self.numbers)
+        rows: Any = self.numbers
+        super().__init__(kind.from_buffer(row) for row in rows)
 
     def copy(self) -> Structs[AnyStruct]:
         """Return structs of the same numbers, in memory of their own."""

@@ -399,7 +399,7 @@ def view_memory(_context: Any, record: Any) -> Any:
     """Return the memory of a record, or of an array of them, as an array of floats."""
     is_many = isinstance(record, kinds_of.Array)
     fields = len((record.dtype if is_many else record).fields)
-    kind = kinds_of.Array(numba.float64, 2 if is_many else 1, "C")  # type: ignore[no-untyped-call]
+    kind = kinds_of.Array(numba.float64, 2 if is_many else 1, "C")
 
     def build(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         place, word = arguments[0], ir.IntType(64)

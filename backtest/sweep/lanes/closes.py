@@ -62,7 +62,7 @@ def add_close(lanes: Lanes, is_isolated: bool, i: int) -> None:
 def find_backing(position: FloatArray, close: float, i: int, lane: int) -> float:
     """Return what a position that stands alone is worth at its close."""
     profit = position[spot(i, r.QUANTITY, lane)] * (close - position[spot(i, r.ENTRY, lane)])
-    return position[spot(i, r.MARGIN, lane)] + profit
+    return float(position[spot(i, r.MARGIN, lane)] + profit)
 
 
 def close_one(lanes: Lanes, is_isolated: bool) -> bool:
