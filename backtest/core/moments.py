@@ -15,24 +15,15 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
-from backtest.core import errors
+from backtest.core import errors, units
 from backtest.core.errors import BacktestError, DataError, ParameterError
 from backtest.core.json_values import repr_plain
-from backtest.core.units import (
-    SECOND,
-    TIMES,
-    BoolArray,
-    FloatArray,
-    IntArray,
-    TimeLike,
-    format_time,
-)
 
 Stamps: TypeAlias = "pd.Index | pd.Series"
 
-UNITS, BOUNDS = (SECOND, 10**6, 10**3, 1), (10**11, 10**14, 10**17)
+UNITS, BOUNDS = (units.SECOND, 10**6, 10**3, 1), (10**11, 10**14, 10**17)
 """Nanoseconds of the units of whole numbers, and the numbers from which the next one is meant."""
-FIRST_EPOCH, LAST_EPOCH = 94_694_400 * SECOND, 4_133_980_800 * SECOND
+FIRST_EPOCH, LAST_EPOCH = 94_694_400 * units.SECOND, 4_133_980_800 * units.SECOND
 """1973 and 2101 in ns: smaller whole numbers are mostly numbers of rows, or dates."""
 FIRST_YEAR, LAST_YEAR = 1678, 2261
 """The years that nanoseconds can hold in full."""
@@ -61,7 +52,7 @@ def read_stamps(
     timezone: str | None = None,
     is_file: bool = False,
     error: type[BacktestError] = DataError,
-) -> IntArray:
+) -> units.IntArray:
     """Return stamps as int64 UTC nanoseconds of shape (n,), or raise ``error`` in one sentence.
 
     They are times of any resolution, texts with the year first, or whole epochs in s, ms, us or ns.
@@ -111,7 +102,7 @@ def _read_texts(texts: pd.Series, name: str, error: type[BacktestError]) -> pd.S
     return read.dt.tz_localize(None) if is_naive.any() else read
 
 
-def _read_epochs(given: pd.Series, name: str, error: type[BacktestError]) -> IntArray:
+def _read_epochs(given: pd.Series, name: str, error: type[BacktestError]) -> units.IntArray:
     floats = given.to_numpy(dtype=np.float64, na_value=np.nan)
     limit = 2.0**53 if given.dtype.kind == "f" else 2.0**63
     is_bad = ~((floats == np.trunc(floats)) & (floats >= 0.0) & (floats < limit))
@@ -130,7 +121,7 @@ def _read_epochs(given: pd.Series, name: str, error: type[BacktestError]) -> Int
     return np.asarray(epochs * factors)
 
 
-def _are_dates(epochs: IntArray) -> BoolArray:
+def _are_dates(epochs: units.IntArray) -> units.BoolArray:
     """Return which whole numbers may be dates of 1970 to 2100, YYYYMMDD, with a time or none."""
     found = np.zeros(epochs.shape, dtype=np.bool_)
     for digits in CLOCK_DIGITS:
@@ -142,7 +133,7 @@ def _are_dates(epochs: IntArray) -> BoolArray:
 
 
 def _unreadable(
-    given: pd.Series, is_bad: BoolArray, name: str, error: type[BacktestError]
+    given: pd.Series, is_bad: units.BoolArray, name: str, error: type[BacktestError]
 ) -> BacktestError:
     count, row = int(is_bad.sum()), int(np.argmax(is_bad))
     value = given.iloc[row]
@@ -154,11 +145,12 @@ def _unreadable(
     )
 
 
-def warn_of_outside(what: str, stamps: IntArray, start: int, end: int) -> None:
+def warn_of_outside(what: str, stamps: units.IntArray, start: int, end: int) -> None:
     """Warn of stamps before ``start``, or not before ``end``, UTC ns, with their number."""
     early, late = int((stamps < start).sum()), int((stamps >= end).sum())
     if early + late:
-        ends = f"{early:,} before {format_time(start)} and {late:,} from {format_time(end)} on"
+        first, last = units.format_time(start), units.format_time(end)
+        ends = f"{early:,} before {first} and {late:,} from {last} on"
         text = f"{what}: {early + late:,} of {stamps.size:,}, {ends} UTC"
         errors.warn_caller(text, errors.OutsideWarning)
 
@@ -173,12 +165,12 @@ def check_timezone(timezone: str | None) -> str | None:
     return timezone
 
 
-def to_nanoseconds(time: TimeLike, name: str = "a time") -> int:
+def to_nanoseconds(time: units.TimeLike, name: str = "a time") -> int:
     """Return a time as UTC nanoseconds; a time without a zone is read as UTC."""
     try:
         if isinstance(time, str | int | np.integer):
             return _read_one(time if isinstance(time, str) else int(time))
-        stamp = pd.Timestamp(time if isinstance(time, TIMES) else None)
+        stamp = pd.Timestamp(time if isinstance(time, units.TIMES) else None)
         found: Any = (stamp if stamp.tzinfo else stamp.tz_localize("UTC")).as_unit("ns")
     except (DataError, ValueError, TypeError):
         found = pd.NaT
@@ -202,7 +194,7 @@ def _read_one(given: str | int) -> int:
     return int(pd.to_datetime(text, format="ISO8601", utc=True).as_unit("ns").value)
 
 
-def as_of(rate: float | pd.Series, time: IntArray, key: str) -> FloatArray:
+def as_of(rate: float | pd.Series, time: units.IntArray, key: str) -> units.FloatArray:
     """Return the value in force at each time: of shape (n,), or (1,) for a constant."""
     if not isinstance(rate, pd.Series):
         return np.array([float(rate)])
@@ -210,7 +202,7 @@ def as_of(rate: float | pd.Series, time: IntArray, key: str) -> FloatArray:
     found = np.searchsorted(stamps, time, side="right") - 1
     if found[0] < 0:
         raise ParameterError(
-            f"{key}: a series must begin by the first bar, {format_time(int(time[0]))} UTC, "
-            f"got one from {format_time(int(stamps[0]))} UTC"
+            f"{key}: a series must begin by the first bar, {units.format_time(int(time[0]))} UTC, "
+            f"got one from {units.format_time(int(stamps[0]))} UTC"
         )
     return np.asarray(rate.to_numpy(dtype=np.float64)[found])

@@ -20,15 +20,7 @@ from backtest.engine.policies import BAR_NUMBERS, ObservedPolicy
 from backtest.engine.run_setup import Setup
 from backtest.margin import Brackets
 from backtest.market import Markets, find_coin
-from backtest.options.option_inputs import (
-    MAY_SELL,
-    SCHEDULED,
-    TOTAL,
-    CloseQuotes,
-    check_order,
-    find_lots,
-    read_close_quotes,
-)
+from backtest.options import option_inputs
 from backtest.policies import AccountView, Policy
 from backtest.results.run_data import RunOptions
 from backtest.venue import Option
@@ -111,7 +103,7 @@ class ListedContracts(NamedTuple):
     expiries: Sequence[pd.Timestamp]
     lots: Sequence[float]
     feed: OptionFeed
-    seen: CloseQuotes
+    seen: option_inputs.CloseQuotes
     legs: Legs
 
 
@@ -342,9 +334,9 @@ def make_trader(
         names=tuple(options),
         options=tuple(options.values()),
         expiries=tuple(pd.Timestamp(str(each.expiry), tz="UTC") for each in options.values()),
-        lots=find_lots(markets, setup.venues),
+        lots=option_inputs.find_lots(markets, setup.venues),
         feed=feed,
-        seen=read_close_quotes(markets, feed),
+        seen=option_inputs.read_close_quotes(markets, feed),
         legs=legs,
     )
     before: RunOptions | None = None if resume is None else resume.options
@@ -402,10 +394,11 @@ def write_order(
     listed.legs.held[owner] = k
     if quantity < 0.0 and not trader.may_sell:
         raise WrongOrderError(
-            f"a quantity must be at least 0 with brackets, got {quantity:g} of {name!r}; {MAY_SELL}"
+            f"a quantity must be at least 0 with brackets, got {quantity:g} of {name!r}; "
+            f"{option_inputs.MAY_SELL}"
         )
     if name in chain:
-        check_order(feed, trader.markets, k, t + 1)
+        option_inputs.check_order(feed, trader.markets, k, t + 1)
     if trader.markets.time[t + 1] < feed.expiry_times[k]:
         lot = listed.lots[k]
         if lot > 0.0:
@@ -427,9 +420,10 @@ def read_orders(orders: Any) -> list[tuple[str, Any, float]]:
         )
     found = []
     for leg, order in orders.items():
-        if not isinstance(leg, str) or leg in ("", SCHEDULED, TOTAL):
+        if not isinstance(leg, str) or leg in ("", option_inputs.SCHEDULED, option_inputs.TOTAL):
             raise WrongOrderError(
-                f"a leg must be a text other than {SCHEDULED!r} and {TOTAL!r}, got {leg!r}"
+                f"a leg must be a text other than {option_inputs.SCHEDULED!r} and "
+                f"{option_inputs.TOTAL!r}, got {leg!r}"
             )
         if not isinstance(order, tuple | list) or len(order) != 2:
             raise WrongOrderError(
@@ -469,5 +463,5 @@ def sell_leftovers(trader: OptionTrader, trade: Trade, chain: OptionChain, t: in
         quote = each.bid if each.quantity > 0.0 else each.ask
         is_left = k in legs.owners and legs.held[legs.owners[k]] != k
         if is_left and math.isfinite(quote) and trader.listed.legs.owners[k][0] == trade.i:
-            check_order(feed, trader.markets, k, t + 1)
+            option_inputs.check_order(feed, trader.markets, k, t + 1)
             feed.targets[t + 1, k] = 0.0

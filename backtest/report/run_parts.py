@@ -18,23 +18,8 @@ from backtest.engine.run import WORDS, is_large
 from backtest.market import split_notes
 from backtest.options.option_inputs import SCHEDULED
 from backtest.policies import sets_margin
+from backtest.report import run_charts
 from backtest.report.page import format_close, name_unit
-from backtest.report.run_charts import (
-    COMMON,
-    DATED,
-    MOST_ROWS,
-    PARTS_OF_TRADES,
-    SHALLOW,
-    choose_rows,
-    draw_costs,
-    draw_story,
-    find_drawdowns,
-    list_exposure,
-    list_positions,
-    list_returns,
-    list_rolling,
-    list_trade_charts,
-)
 from backtest.results import name_sharpe, run_record
 from backtest.results import trades as run_trades
 from backtest.results.measure_table import ABOUT, find_cost_rates
@@ -319,23 +304,24 @@ def find_assumptions(result: Result) -> Iterator[str]:
 def list_parts(result: Result) -> list[Part]:
     cuts = list_large_cuts(result)
     return [
-        Part("equity", "Equity and drawdown", "", lambda: [draw_story(result)]),
+        Part("equity", "Equity and drawdown", "", lambda: [run_charts.draw_story(result)]),
         Part("promise", "Did the policy keep its promise?",
              "What the policy declares, and what came of it.", lambda: list_promises(result),
              "both"),
         Part("target", "Realized volatility over the target", "The factors multiply.",
              lambda: list_factors(result)),
         Part("returns", "Returns", "By month and year, and how they are distributed.",
-             lambda: list_returns(result)),
-        Part("rolling", "Over time", "How steady the account was.", lambda: list_rolling(result)),
+             lambda: run_charts.list_returns(result)),
+        Part("rolling", "Over time", "How steady the account was.",
+             lambda: run_charts.list_rolling(result)),
         Part("drawdowns", "Drawdowns", "At bar closes, free of deposits.",
              lambda: list_falls(result)),
         Part("positions", "Positions", "What was held, on what margin, and how near liquidation.",
-             lambda: list_positions(result)),
+             lambda: run_charts.list_positions(result)),
         Part("liquidations", "Liquidations", "What was closed by force, and why.",
              lambda: list_liquidations(result), "both"),
         Part("exposure", "Book", "What was held, and which instruments carried risk and profit.",
-             lambda: list_exposure(result)),
+             lambda: run_charts.list_exposure(result)),
         Part("costs", "Costs", "From price to profit; the terms add up.",
              lambda: list_costs(result), "both"),
         *list_option_parts(result),
@@ -397,7 +383,7 @@ def list_costs(result: Result) -> list[Shown]:
     statement = pd.DataFrame.from_dict(lines, orient="index", columns=["amount", "rate"])
     return [
         ShownTable(statement, "Statement of the account", labels=Head("statement"),
-        heads=heads), tabulate_instruments(result), draw_costs(result),
+        heads=heads), tabulate_instruments(result), run_charts.draw_costs(result),
     ]  # fmt: skip
 
 
@@ -480,11 +466,11 @@ def describe_promise(row: Any) -> dict[str, str]:
 
 
 def list_falls(result: Result) -> list[Shown]:
-    falls = find_drawdowns(result)
-    falls = falls[falls["depth"] >= SHALLOW * falls["depth"].max()]
+    falls = run_charts.find_drawdowns(result)
+    falls = falls[falls["depth"] >= run_charts.SHALLOW * falls["depth"].max()]
     is_daily = result.span.is_daily
     shown = falls.assign(**{name: [format_close(each, is_daily=is_daily) for each in falls[name]]
-                            for name in DATED})  # fmt: skip
+                            for name in run_charts.DATED})  # fmt: skip
     shown.index = pd.Index(range(1, len(shown) + 1), name="rank")
     heads = {
         "depth": Head("depth", "", "percent"), "peak": Head("peak", "UTC"),
@@ -580,7 +566,7 @@ def list_trades(result: Result) -> list[Shown]:
         f"{str(k).replace('_', ' ')} {core.format_money(x)}" for k, x in missing.items()
     )
     note = VIEWS[trades.view] + f" Money of no trade: {left}." * bool(left)
-    return [note, group_trades(trades), *list_trade_charts(closed)]
+    return [note, group_trades(trades), *run_charts.list_trade_charts(closed)]
 
 
 def group_trades(trades: Trades) -> ShownTable:
@@ -635,7 +621,7 @@ RATIOS = ("margin_call", "call_met", "call_partly_met", "call_failed")
 
 
 def add_costs(events: pd.DataFrame) -> core.FloatArray:
-    is_cost = events["kind"].isin(PARTS_OF_TRADES).to_numpy()
+    is_cost = events["kind"].isin(run_charts.PARTS_OF_TRADES).to_numpy()
     owner = np.maximum.accumulate(np.where(is_cost, -1, np.arange(len(events))))
     owner, n = np.maximum(owner, 0), len(events)
     paid = np.bincount(owner, weights=np.where(is_cost, events["amount"], 0.0), minlength=n)
@@ -645,9 +631,9 @@ def add_costs(events: pd.DataFrame) -> core.FloatArray:
 
 def tabulate_ledger(result: Result) -> ShownTable:
     events = result.events
-    rows = choose_rows(events)
+    rows = run_charts.choose_rows(events)
     shown = events.loc[rows].assign(cost=add_costs(events)[rows])
-    total = int((~events["kind"].isin(PARTS_OF_TRADES)).sum())
+    total = int((~events["kind"].isin(run_charts.PARTS_OF_TRADES)).sum())
     is_ratio = shown["kind"].isin(RATIOS)
     table = pd.DataFrame(
         {
@@ -676,13 +662,13 @@ def tabulate_ledger(result: Result) -> ShownTable:
             f"{len(rows):,} of {total:,} events: every liquidation, stop, call and flow that "
             f"fits, and the largest fills and payments. All are in result.events. {note}"
         )
-    return ShownTable(table, "Events", note, Head("time", "UTC"), heads, most=MOST_ROWS,
+    return ShownTable(table, "Events", note, Head("time", "UTC"), heads, most=run_charts.MOST_ROWS,
                       is_searched=True)  # fmt: skip
 
 
 def tabulate_events(result: Result) -> ShownTable:
     counts = result.events["kind"].astype(str).value_counts(sort=False)
-    told = (*COMMON, *PARTS_OF_TRADES, "liquidation")
+    told = (*run_charts.COMMON, *run_charts.PARTS_OF_TRADES, "liquidation")
     rare = counts[~counts.index.isin(told) & (counts > 0)]
     rare.index = pd.Index([str(name).replace("_", " ") for name in rare.index])
     return ShownTable(rare.to_frame("times"), labels=Head("other events"), empty="")
@@ -706,7 +692,9 @@ def collect_run(result: Result) -> dict[str, Any]:
         "attribution": {**split.terms.to_dict(), "growth": split.growth}
         if result.has_one_position
         else dict(split.to_dict("index")),
-        "drawdowns": find_drawdowns(result).astype(dict.fromkeys(DATED, str)).to_dict("records"),
+        "drawdowns": run_charts.find_drawdowns(result)
+        .astype(dict.fromkeys(run_charts.DATED, str))
+        .to_dict("records"),
         "contagion": result.contagion().astype({"time": str}).to_dict("records"),
         "trades": {
             "view": trades.view,

@@ -12,19 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias, Unpack
 import numpy as np
 import pandas as pd
 
-from backtest import core
+from backtest import core, engine
 from backtest.account.money import COSTS
 from backtest.core import as_of
 from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.core.units import DAY, YEAR_DAYS
-from backtest.engine import (
-    count_periods,
-    earn_cash,
-    mark_samples,
-    measure_years,
-    read_test,
-    short_form,
-)
 from backtest.market import Markets
 from backtest.results import annualize_ratios
 from backtest.search import validation as v
@@ -66,7 +58,7 @@ BARS = {"no better than the median set": "loss", "better": "accent"}
 SPREAD = "the spread of the paths is not an interval"
 
 
-@short_form
+@engine.short_form
 @core.record_making
 @core.checked_only("resume", "progress")
 def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is said
@@ -135,9 +127,9 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
     Machine Learning, chapter 12.
     """
     problem = v.read_validated(
-        read_test(market, fields), policy, store, compile=compile, threads=threads, memory=memory,
-        objective=objective, constraints=constraints, space=space, fix=fix, trials=trials,
-        seed=seed,
+        engine.read_test(market, fields), policy, store, compile=compile, threads=threads,
+        memory=memory, objective=objective, constraints=constraints, space=space, fix=fix,
+        trials=trials, seed=seed,
     )  # fmt: skip
     check_objective(problem)
     market, sampling = problem.market, problem.test.sampling
@@ -201,7 +193,7 @@ def judge_splits(
     manifest: Mapping[str, Any],
 ) -> CrossValidation:
     periods, n = (
-        count_periods(problem.test.calendar, problem.test.sampling, problem.market),
+        engine.count_periods(problem.test.calendar, problem.test.sampling, problem.market),
         len(runs),
     )
     plain = build_parts(problem, plan.groups, runs, 0)
@@ -344,9 +336,9 @@ def sample_free(problem: SearchProblem, first: int, stop: int) -> core.FloatArra
     if not isinstance(venue, Venue):
         venue = next(iter(venue.values()))
     rates = as_of(venue.cash_rate, market.time, "Venue.cash_rate")
-    years = measure_years(market, venue, first, int(market.time[first]))
-    free = earn_cash(rates, years, market.n_bars)[first:]
-    ends = np.flatnonzero(mark_samples(market, problem.test.sampling)[first:])
+    years = engine.measure_years(market, venue, first, int(market.time[first]))
+    free = engine.earn_cash(rates, years, market.n_bars)[first:]
+    ends = np.flatnonzero(engine.mark_samples(market, problem.test.sampling)[first:])
     starts = np.concatenate(([0], ends[:-1] + 1))
     return np.asarray(np.expm1(np.add.reduceat(np.log1p(free), starts)))
 

@@ -13,24 +13,9 @@ from typing import Any, NamedTuple, Unpack
 import numpy as np
 import pandas as pd
 
-from backtest import core
+from backtest import core, engine
 from backtest.core.result_parts import Headline, Part, Shown, ShownTable
 from backtest.core.units import DAY, YEAR_DAYS
-from backtest.engine import (
-    BUY_AND_HOLD,
-    CONSTANT,
-    BacktestFields,
-    Progress,
-    Segment,
-    find_growth,
-    hold_at_equal_risk,
-    measure_market,
-    merge_segments,
-    name_better,
-    read_test,
-    run_switched,
-    short_form,
-)
 from backtest.engine.checks import warn_once
 from backtest.market import Market, Markets
 from backtest.policies import Policy
@@ -75,7 +60,7 @@ BESIDE = (
 )
 
 
-@short_form
+@engine.short_form
 @core.record_making
 @core.checked_only("resume", "progress", "anchored")
 def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
@@ -100,8 +85,8 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     memory: str = "1GiB",
     cluster: str | None = None,
     compile: bool = True,  # noqa: A002 - the word users know
-    progress: Progress | None = None,
-    **fields: Unpack[BacktestFields],
+    progress: engine.Progress | None = None,
+    **fields: Unpack[engine.BacktestFields],
 ) -> WalkForward:
     """Tune on each train span, trade the test span after it, and judge the whole procedure.
 
@@ -151,9 +136,9 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     last decision of the earlier ones holds.
     """
     problem = v.read_validated(
-        read_test(market, fields), policy, store, compile=compile, threads=threads, memory=memory,
-        objective=objective, constraints=constraints, space=space, fix=fix, trials=trials,
-        sampler=sampler, robust=robust, seed=seed,
+        engine.read_test(market, fields), policy, store, compile=compile, threads=threads,
+        memory=memory, objective=objective, constraints=constraints, space=space, fix=fix,
+        trials=trials, sampler=sampler, robust=robust, seed=seed,
     )  # fmt: skip
     market = problem.market
     spans = v.plan_spans(market, train, test, anchored, gap)
@@ -214,7 +199,7 @@ def search_folds(
     evaluator: Evaluator,
     spans: list[v.FoldSpan],
     folder: Path | None,
-    progress: Progress | None,
+    progress: engine.Progress | None,
 ) -> list[SearchedFold]:
     found: list[SearchedFold] = []
     trials = problem.trials or 0
@@ -312,8 +297,8 @@ def run_walk(problem: SearchProblem, found: list[SearchedFold]) -> Result | None
         overlay = varied.build_overlay(fold.values)
         own = None if overlay is problem.test.overlay else overlay
         policy, rule = varied.build_policies(fold.values), varied.build_signal(fold.values)
-        segments.append(Segment(fold.span.test, stop, policy, rule, own))
-    segments = merge_segments(segments)
+        segments.append(engine.Segment(fold.span.test, stop, policy, rule, own))
+    segments = engine.merge_segments(segments)
     if len(segments) == 1:
         return None
     whole = problem.test.replace(
@@ -322,7 +307,7 @@ def run_walk(problem: SearchProblem, found: list[SearchedFold]) -> Result | None
         overlay=segments[0].overlay or problem.test.overlay,
     )
     with warn_once(is_first=False):
-        return run_switched(whole, segments, compile=problem.compile)
+        return engine.run_switched(whole, segments, compile=problem.compile)
 
 
 def tabulate_folds(problem: SearchProblem, found: Sequence[SearchedFold]) -> pd.DataFrame:
@@ -366,24 +351,24 @@ def judge_walk(
     fixed: Result,
     ways: int,
 ) -> dict[str, Any]:
-    inside, outside = float(np.nanmean([fold.growth for fold in found])), find_growth(result)
+    inside, outside = float(np.nanmean([fold.growth for fold in found])), engine.find_growth(result)
     known = int(np.count_nonzero(~np.isnan(ranks)))
     fills = result.events.loc[result.events["kind"] == "fill", "time"]
     rows = np.searchsorted(problem.market.time, pd.DatetimeIndex(fills).as_unit("ns").asi8)
     trades = [int(np.sum((rows >= fold.span.test) & (rows < fold.span.stop))) for fold in found]
     sampled = sample_returns({"re-tuned": result})
     skill = deflate_alone(sampled.returns[0] - sampled.free, ways)
-    beside = {BUY_AND_HOLD: measure_market(fixed)}
+    beside = {engine.BUY_AND_HOLD: engine.measure_market(fixed)}
     held = None
     if not result.metrics["ruined"]:
-        held = hold_at_equal_risk(fixed, result.metrics["volatility"])
+        held = engine.hold_at_equal_risk(fixed, result.metrics["volatility"])
     if held is not None:
-        beside[CONSTANT] = dict(held.result.metrics)
+        beside[engine.CONSTANT] = dict(held.result.metrics)
     broken = problem.goal.list_broken(result.metrics)
     return {
         "growth_in_sample": inside,
         "growth_out_of_sample": outside,
-        "growth_fixed": find_growth(fixed),
+        "growth_fixed": engine.find_growth(fixed),
         "efficiency": outside / inside if inside > 0.0 else math.nan,
         "efficiency_difference": outside - inside,
         "mean_rank": float(np.nanmean(ranks)) if known else math.nan,
@@ -519,7 +504,7 @@ class WalkForward(v.Validation):
 
     @property
     def verdict(self) -> str:
-        better = name_better(self.figures["beside"], self.result.metrics)
+        better = engine.name_better(self.figures["beside"], self.result.metrics)
         better = f"; {better}" * bool(better)
         if self.result.metrics["ruined"]:
             return f"do not trust it: the re-tuned account was ruined out of sample{better}"

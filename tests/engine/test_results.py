@@ -17,7 +17,8 @@ from backtest.core.errors import ParameterError
 from backtest.report.basis import is_sound
 from backtest.report.page import format_span
 from backtest.report.render import write_text
-from backtest.report.run_parts import find_drawdowns, format_signed, list_falls
+from backtest.report.run_charts import find_drawdowns
+from backtest.report.run_parts import format_signed, list_falls
 from backtest.report.write import build_page
 from backtest.results.measure_table import ABOUT
 from backtest.results.promises import count_interval, split_volatility

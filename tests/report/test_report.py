@@ -96,7 +96,7 @@ def test_the_line_of_equal_risk_is_saved_with_the_result(tmp_path):
 def test_a_run_names_its_five_deepest_drawdowns_and_its_rolling_window(page, result):
     story, *_ = page.charts
     shades = [each for each in story.figure["layout"]["shapes"] if each["type"] == "rect"]
-    falls = run_parts.find_drawdowns(result)
+    falls = run_charts.find_drawdowns(result)
     assert len(shades) == min(5, len(falls))
     assert shades[0]["x0"] == f"{falls['peak'].iloc[0]:%Y-%m-%dT%H:%M:%S}"
     rolling = next(each for each in page.charts if each.key == "rolling")
@@ -276,7 +276,7 @@ def test_each_pixel_keeps_its_first_last_lowest_and_highest():
 
 def test_a_ledger_keeps_rare_events_and_says_how_many_it_leaves_out(result):
     events = pd.concat([result.events] * 4, ignore_index=True)
-    rows = run_parts.choose_rows(events, most=300)
+    rows = run_charts.choose_rows(events, most=300)
     kinds = events["kind"].astype(str)
     assert len(rows) == 300
     rare = np.flatnonzero(kinds.isin(["liquidation", "margin_call", "top_up", "flow"]))
@@ -312,7 +312,7 @@ def test_the_page_says_who_pulled_whom_down(pulled):
 
 def test_exposure_stacks_longs_above_and_shorts_below(pulled):
     """4 turns of A above 0, 6 turns of B below."""
-    traces = draw_declared(run_parts.list_exposure(pulled)[0]).figure["data"]
+    traces = draw_declared(run_charts.list_exposure(pulled)[0]).figure["data"]
     highest = {(each["name"], each["stackgroup"]): np.abs(each["y"]).max() for each in traces}
     assert highest == pytest.approx(
         {("A", "long"): 4.0, ("A", "short"): 0.0, ("B", "long"): 0.0, ("B", "short"): 6.0}
