@@ -136,7 +136,8 @@ def test_fields_of_the_account_may_be_by_instrument():
     account = build(text).test.account
     assert account.margin["ETHUSDT"] == "isolated"
     assert account.band == 0.1
-    typed = build(data=FOLDERS, set=["account.venue_leverage.BTCUSDT=5"]).test.account
+    own = ["account.venue_leverage.BTCUSDT=5", "account.venue_leverage.ETHUSDT=3"]
+    typed = build(data=FOLDERS, set=own).test.account
     assert typed.venue_leverage["BTCUSDT"] == 5
     typed = build(data=FOLDERS, set=["account.venue_leverage=7"]).test.account
     assert typed.venue_leverage == 7.0
