@@ -79,9 +79,6 @@ def is_begun(folder: Path) -> bool:
     return folder.name.startswith(UNFINISHED)
 
 
-# ---------------------------------------------------------------------------------- one folder
-
-
 def open_folder(folder: Path) -> tuple[str, dict[str, Any]]:
     path = folder / MANIFEST
     if not path.exists():
@@ -145,9 +142,6 @@ def find_manifest_faults(manifest: Mapping[str, Any], kind: str) -> Iterator[str
         yield f"must have the hashes of {', '.join(files)}"
 
 
-# ------------------------------------------------------------------------------------ by name
-
-
 def list_folders(store: Path) -> list[str]:
     try:
         names = [each.name for each in store.iterdir() if each.is_dir()]
@@ -189,9 +183,6 @@ def is_result(folder: Path) -> bool:
 def has_prefix(folder: str, name: str) -> bool:
     is_id = len(name) >= SHORTEST and folder.rpartition("-")[2].startswith(name)
     return is_id or (len(name) > 0 and folder.startswith(name))
-
-
-# --------------------------------------------------------------------------------- entries
 
 
 @dataclass(frozen=True)
@@ -343,8 +334,6 @@ def read_usable(name: str, folder: Path) -> tuple[Path, StoreEntry]:
     return place, entry
 
 
-# --------------------------------------------------------------------------- select and sort
-
 FIELDS = ("saved", "name", "kind", "policy", "size", "seconds")
 
 
@@ -453,9 +442,6 @@ def describe_call(manifest: Mapping[str, Any]) -> str:
     return f"made in Python: {', '.join(filter(None, parts))}"
 
 
-# ------------------------------------------------------------------------------------- verify
-
-
 @dataclass(frozen=True)
 class FolderCheck:
     name: str
@@ -530,8 +516,6 @@ def list_foreign(folder: Path, kind: str) -> list[str]:
     own = (*saved.files(), *saved.inner, MANIFEST, PROVENANCE, LOCK)
     return sorted(each.name for each in folder.iterdir() if each.name not in own)
 
-
-# -------------------------------------------------------------------------------------- prune
 
 ID = re.compile(r"[0-9a-f]{16}")
 
