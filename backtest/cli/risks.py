@@ -251,7 +251,8 @@ def cascade(draft: Draft, *, output: Output) -> None:
     if table.get("adl") == "none":
         table["adl"] = None
     experiment = build_experiment(draft)
-    market, venue = experiment.test.plain.market, experiment.test.venue
+    test: Any = experiment.test.plain
+    market, venue = test.market, test.venue
     unwrap_market(market, "a cascade takes one market")
     if experiment.test.overlay is not None:
         raise ParameterError("a cascade is about one position, got an overlay")

@@ -115,7 +115,10 @@ def find_files(market: Any) -> dict[str, Any] | None:
             given = value if isinstance(value, list) else [value]
             known += [each for each in given if each not in known]
     data = {name: each if len(each) > 1 else each[0] for name, each in found.items()}
-    spans = ({}, {"from": format_time(market.start), "to": format_time(market.end)})
+    spans: tuple[dict[str, str], ...] = (
+        {},
+        {"from": format_time(market.start), "to": format_time(market.end)},
+    )
     for span in spans:  # whole, or a part of what the files hold
         try:
             again = load_data(Draft({"data": {**data, **span}}))
@@ -177,7 +180,8 @@ def name_signal(signal: Any) -> float | str | None:
 def tabulate_signal(test: Backtest) -> pd.DataFrame:
     """Return the weights by time and instrument that a signal has."""
     whole = test.plain
-    seen, values = as_markets(find_clock(whole.market).seen), whole.signal
+    values: Any = whole.signal
+    seen = as_markets(find_clock(whole.market).seen)
     if isinstance(values, pd.Series):
         return values.to_frame(seen.names[0])
     frame: pd.DataFrame = weights_to_frame(read_weights(values, seen), seen)

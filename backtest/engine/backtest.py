@@ -257,7 +257,8 @@ def after_run(function: Callable[_P, _T]) -> Callable[_P, _T]:
         **named: Any,
     ) -> _T:
         function_of_result: Any = function
-        return function_of_result(test.run(policy, compile=compile), *args, **named)
+        found: _T = function_of_result(test.run(policy, compile=compile), *args, **named)
+        return found
 
     of_test.__name__ = function.__name__
     of_test.__doc__ = (
@@ -297,7 +298,9 @@ def short_form(function: Callable[_P, _T]) -> Callable[_P, _T]:
             f"Backtest.{function.__name__}", named, [*taken.parameters], noun="argument"
         )
         given = taken.bind_partial(*rest, **named).arguments
-        return call(**given, market=test)
+        bound: Any = call
+        found: _T = bound(**given, market=test)
+        return found
 
     rest = [each for each in own if each.name != "market"]
     taken = inspect.Signature(rest)

@@ -18,11 +18,11 @@ import numpy as np
 from backtest import core
 from backtest._compile.object_code import Struct
 from backtest.account import AccountBar, AccountState
+from backtest.account.first_state import TradedDays
 from backtest.core import BacktestError, FloatArray, IntArray
 from backtest.engine import driver
 from backtest.engine.inputs import (
     AccountInputs,
-    TradedDays,
     resume_options,
     start_account_state,
     start_day,
@@ -55,7 +55,7 @@ def run_account(
     setup: Setup,
     *,
     is_compiled: Compile,
-    progress: driver.Progress | None,
+    progress: core.Progress | None,
     switches: Sequence[Switch] = (),
 ) -> Outcome:
     run = partial(take, setup, progress=progress, switches=switches)
@@ -122,7 +122,7 @@ def take(
     setup: Setup,
     *,
     is_compiled: bool,
-    progress: driver.Progress | None,
+    progress: core.Progress | None,
     switches: Sequence[Switch] = (),
 ) -> Outcome:
     inputs, state, deciders, tally = begin(setup)
@@ -322,7 +322,7 @@ def lay_flat(state: AccountState, deciders: Deciders) -> tuple[FloatArray, Accou
     return numbers, state._replace(held=held, **own), deciders._replace(memory=next(views))
 
 
-def view_as(like: Any, part: FloatArray) -> Any:
+def view_as(like: Any, part: Any) -> Any:
     return type(like).from_buffer(part) if isinstance(like, Struct) else part.view(like.dtype)
 
 

@@ -23,7 +23,6 @@ from backtest.engine.formulas import bind_compiled, explain_compile_error
 from backtest.engine.inputs import (
     ASSET,
     AccountInputs,
-    TradedDays,
     pack_terms,
     start_account_state,
     start_day,
@@ -146,7 +145,7 @@ def find_fill(*, is_compiled: bool) -> Callable[..., Any]:
 
 class Counts(NamedTuple):
     tally: core.FloatArray
-    traded: TradedDays | None
+    traded: a.TradedDays | None
     cuts: core.FloatArray = NO_CUTS
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from backtest import core, results
 from backtest.account.events import Entries, Event
 from backtest.account.order_limits import ALL, ASKED, CAUSES, COUNT, CUT, DAYS, DISTANCE, HELD
+from backtest.core import Progress
 from backtest.engine.backtest import (
     AnyPolicy,
     Backtest,
@@ -23,7 +24,6 @@ from backtest.engine.backtest import (
 )
 from backtest.engine.batch import Compile, Switch, run_account
 from backtest.engine.checks import warn_of_band, warn_of_delisting, warn_of_no_option
-from backtest.engine.driver import Progress
 from backtest.engine.inputs import start_account_state
 from backtest.engine.policies import ObservedPolicy, observe_overlay
 from backtest.engine.run_setup import Setup, set_up_run, widen_signal

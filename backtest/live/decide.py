@@ -17,12 +17,12 @@ from backtest import account as accounts
 from backtest.account import AccountBar, AccountState, Terms, TradedDays, set_quotes
 from backtest.account import bar as bar_steps
 from backtest.account.events import INSIDE, STOPS, Event
+from backtest.account.first_state import WINDOW
 from backtest.account.money import FILL_COSTS
 from backtest.account.order_limits import ALL, ASKED, CAUSES, CUT, DISTANCE
 from backtest.core import Number, ParameterError, format_percent, format_price, format_time, to_json
 from backtest.core.units import DAY, HOUR
 from backtest.engine import AccountInputs, gather_deciders, look_at_close
-from backtest.engine.inputs import WINDOW
 from backtest.engine.loop import DAY_NS, N_SHOWN
 from backtest.live import state as snapshots
 from backtest.live.state import AccountSnapshot, check_known
@@ -401,7 +401,7 @@ def write_price(price: float) -> str:
 @core.checked_only("state")
 def decide(
     policy: AnyPolicy,
-    market: Market | Markets,
+    market: Market | Markets | Backtest,
     *,
     state: AccountSnapshot | Result,
     at: float | Mapping[str, float] | None = None,

@@ -431,7 +431,7 @@ def compare(
 
 @engine.short_form
 @core.checked_only("fills", "start")
-def replay(
+def replay(  # type: ignore[misc] # start may be a snapshot too, of which alone it tells
     market: Market | Markets,
     fills: pd.DataFrame,
     *,

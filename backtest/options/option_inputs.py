@@ -330,7 +330,7 @@ def find_nearest(rows: Implied, option: Option, expiry: int, end: int) -> core.I
             counts = np.diff(np.append(begins, len(found)))
             least = np.repeat(np.minimum.reduceat(column[found], begins), counts)
             found = found[column[found] == least]
-    return found[mark_first(rows.time[found])]
+    return np.asarray(found[mark_first(rows.time[found])])
 
 
 def mark_first(times: core.IntArray) -> np.ndarray:

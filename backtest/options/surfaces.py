@@ -586,7 +586,7 @@ class Surface(core.Reportable):
         """Return ln(F / index)."""
         carries, times = np.log(self._forwards / self._forwards[0]), np.append(0.0, self.years)
         after = carries[-1] * years / times[-1]
-        return np.where(years > times[-1], after, np.interp(years, times, carries))
+        return np.asarray(np.where(years > times[-1], after, np.interp(years, times, carries)))
 
     def forward(self, years: Number) -> Any:
         """Return the forward of times to expiry, of the same shape.
@@ -614,13 +614,13 @@ class Surface(core.Reportable):
         """Return total variance at one time to expiry, from the two expiries around it."""
         times, smiles = self.years, self.smiles
         if years < times[0] or len(times) == 1:
-            return smiles[0].total_variance(k) * years / times[0]
+            return np.asarray(smiles[0].total_variance(k) * years / times[0])
         if years > times[-1]:
-            return smiles[-1].total_variance(k) * years / times[-1]
+            return np.asarray(smiles[-1].total_variance(k) * years / times[-1])
         after = min(max(int(np.searchsorted(times, years)), 1), len(times) - 1)
         low, high = (each.total_variance(k) for each in smiles[after - 1 : after + 1])
         share = (years - times[after - 1]) / (times[after] - times[after - 1])
-        return low + share * (high - low)
+        return np.asarray(low + share * (high - low))
 
     def volatility(self, strike: Number, years: Number) -> Any:
         """Return the implied volatility, per sqrt(year), of strikes and times to expiry.

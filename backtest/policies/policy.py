@@ -288,7 +288,8 @@ def merge_elements(owner: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
             values = [None] * known.length if held is None else held
         elif isinstance(values, str):
             values = parse_value(known, values)
-        values = [*values]
+        rows: Any = values
+        values = list(rows)
         values[int(place)] = merged.pop(name)
         merged[field] = values
     return merged

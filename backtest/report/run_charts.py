@@ -202,7 +202,7 @@ def draw_years(result: Result) -> ShownChart:
             held / held.shift(fill_value=1.0) - 1.0,
     })  # fmt: skip
     table.index = pd.Index([str(year) for year in table.index])
-    colors = dict(zip(table, ("accent", "neutral"), strict=True))
+    colors = dict(zip(map(str, table), ("accent", "neutral"), strict=True))
     return ShownChart("years", "Returns of calendar years", "Beside the market at 1x, without "
                       "costs.", table, "bars", colors, percent="y", has_legend=True, size="half",
                       height=280)  # fmt: skip
@@ -307,7 +307,8 @@ def list_positions(result: Result) -> list[Shown]:
     if not result.has_one_position:
         table["gross"] = bars["gross_leverage"].to_numpy()
         table["net"] = bars["net_leverage"].to_numpy()
-        cap, lines = result.account.max_gross_leverage, ("gross", "net")
+        cap = result.account.max_gross_leverage
+        lines: tuple[str, ...] = ("gross", "net")
         if math.isfinite(cap):
             table["cap"], lines = cap, (*lines, "cap")
         panels: tuple[Panel, ...] = (Panel("Leverage, x", lines, 1.4), *margin)
@@ -441,7 +442,8 @@ def draw_correlations(result: Result) -> list[Shown]:
         return []
     with np.errstate(divide="ignore", invalid="ignore"):
         moves = pd.DataFrame(np.diff(np.log(result.marks[ends]), axis=0), columns=[*result.names])
-    found = moves.corr().stack().rename("correlation")
+    found = moves.corr().stack()
+    found.name = "correlation"
     found.index.names = ["", " "]
     caption = f"Of log returns of the mark per {result.manifest['sampling']}."
     return [ShownChart("correlations", "Correlation of the instruments", caption, found.to_frame(),

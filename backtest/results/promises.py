@@ -121,8 +121,8 @@ def compare_liquidations(run: Any, forecasts: core.FloatArray, step: int) -> Fin
     """
     hits = np.append(count_liquidations(run)[1:], np.zeros(1))
     n = (len(hits) - 1) // step
-    came = hits[: n * step].reshape(n, step).any(axis=1)
-    is_known = np.isfinite(forecasts[:n])
+    came: Any = hits[: n * step].reshape(n, step).any(axis=1)
+    is_known: Any = np.isfinite(forecasts[:n])
     chances = forecasts[:n][is_known]
     low, high = count_interval(chances)
     return Finding(

@@ -13,6 +13,7 @@ from backtest.account.money import OPTION_TERMS, POSITION_TERMS, TERMS
 
 if TYPE_CHECKING:
     from backtest.account import TradedDays
+    from backtest.account.events import Entries
     from backtest.core import FloatArray
     from backtest.results.tally import Tally
 
@@ -159,7 +160,7 @@ class Outcome(NamedTuple):
     tally: Tally
     memory: Any
     record: Record
-    entries: FloatArray
+    entries: Entries
     plain_because: str
     cuts: FloatArray
     traded: TradedDays | None

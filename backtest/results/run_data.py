@@ -150,7 +150,7 @@ class RunData:
     first_peak: float
     first_unit: float
     record: Record
-    entries: FloatArray
+    entries: Entries
     quotes: Quotes
     asset_marks: FloatArray
     ends_sample: FloatArray
@@ -276,7 +276,8 @@ class RunData:
     def read_closes(self, rows: slice) -> Closes:
         """Return what follows at some closes, without a look at the others."""
         if self.record.closes is None and "closes" not in vars(self):
-            return self.setup.measure_closes(self, rows)
+            found: Closes = self.setup.measure_closes(self, rows)
+            return found
         return Closes(*(each[rows] for each in self.closes))
 
     @property

@@ -412,7 +412,7 @@ class RunRecord(RunData):
         """
         core.Range(2, 100).check("bins", bins, whole=True)
         if by in PHASES:
-            price = np.cumprod(1.0 + self.market_returns)
+            price: Any = np.cumprod(1.0 + self.market_returns)
             if self.has_one_instrument:
                 price = self.mark
             known = find_phase(self.span.closes, price, by)

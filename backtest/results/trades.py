@@ -286,7 +286,7 @@ def make_entry(bar: int, kind: int, value: float, quantity: float) -> Entries:
 
 
 Group: TypeAlias = Literal["day", "week", "month", "quarter", "year", "instrument", "side", "ended"]
-ENDED: dict[int, str] = {**ENDINGS, OPEN: "open"}
+ENDED: dict[int, str] = {int(kind): word for kind, word in ENDINGS.items()} | {OPEN: "open"}
 UNALLOCATED = tuple(x.name for x in MONEY_TERMS if not x.in_trades and x.name != "flows")
 
 

@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 
 from backtest import core, engine
+from backtest.core import Progress
 from backtest.core.number_text import Head
 from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
-from backtest.engine import AnyPolicy, Backtest, BacktestFields, Progress
+from backtest.engine import AnyPolicy, Backtest, BacktestFields
 from backtest.indicators import log_returns
 from backtest.market import Market, Markets, label_names
 from backtest.policies import Combinator, Policy

@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 
 from backtest import core, engine, policies, results, signals
+from backtest.core import Progress
 from backtest.core.number_text import Head
 from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.core.units import DAY
-from backtest.engine import AnyPolicy, Backtest, BacktestFields, Progress
+from backtest.engine import AnyPolicy, Backtest, BacktestFields
 from backtest.market import Market, Markets, as_markets, find_clock, read_weights
 from backtest.policies import Policy, trades_options
 from backtest.results import Result

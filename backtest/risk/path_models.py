@@ -858,7 +858,8 @@ def find_errors(means: core.FloatArray, residuals: core.FloatArray) -> core.Floa
     Heteroskedasticity, Econometrica 48(4).
     """
     x = np.column_stack([np.ones(len(means)), means - np.mean(means, axis=0)])
-    return np.linalg.qr((np.linalg.pinv(x) * residuals).T, mode="r").T
+    root: Any = np.linalg.qr((np.linalg.pinv(x) * residuals).T, mode="r")
+    return np.asarray(root.T)
 
 
 def summarize_funding(fits: Mapping[str, str]) -> list[str]:

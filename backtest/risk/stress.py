@@ -16,10 +16,11 @@ from backtest import account as a
 from backtest import core, engine, results
 from backtest.account.account import STOPS
 from backtest.account.money import COSTS, TRADE_COSTS
+from backtest.core import Progress
 from backtest.core.number_text import Head
 from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.core.units import DAY
-from backtest.engine import Progress, find_failure_value
+from backtest.engine import find_failure_value
 from backtest.margin import compute_value
 from backtest.market import Market, Markets, as_markets, remake
 from backtest.results import Result

@@ -16,9 +16,10 @@ from backtest import core, engine, signals
 from backtest.account import Account
 from backtest.account.events import INSIDE
 from backtest.account.money import FILL_COSTS
+from backtest.core import Progress
 from backtest.core.number_text import Head
 from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
-from backtest.engine import AnyPolicy, BacktestFields, Compile, Progress
+from backtest.engine import AnyPolicy, BacktestFields, Compile
 from backtest.market import Market, Markets, as_given, as_markets
 from backtest.results import Result, find_cost_rates
 from backtest.risk.liquidations import describe_terms

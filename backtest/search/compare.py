@@ -70,7 +70,7 @@ def compare(
     confidence: float = 0.95,
     draws: int = 1_999,
     seed: int = 0,
-    progress: engine.Progress | None = None,
+    progress: core.Progress | None = None,
 ) -> Comparison:
     """Test which differences between results are more than noise.
 
@@ -293,7 +293,7 @@ def sample_free(result: Result) -> core.FloatArray:
 
 
 def equalize_risk(
-    results: Mapping[str, Result], progress: engine.Progress | None
+    results: Mapping[str, Result], progress: core.Progress | None
 ) -> dict[str, engine.ScaledAccount]:
     for name, result in results.items():
         is_retuned = "switches" in result.manifest["policy"]
@@ -326,7 +326,7 @@ def tabulate_differences(
     rest: core.FloatArray,
     baseline: str,
     rules: BootstrapRules,
-    progress: engine.Progress | None,
+    progress: core.Progress | None,
 ) -> tuple[pd.DataFrame, dict[str, int]]:
     """Return a row per measure and policy, and the length of blocks by measure.
 
@@ -390,7 +390,7 @@ def tabulate_differences(
     return pd.concat(rows, ignore_index=True), blocks
 
 
-def _report(progress: engine.Progress, done: int, total: int, more: int) -> None:
+def _report(progress: core.Progress, done: int, total: int, more: int) -> None:
     progress(done + more, total)
 
 

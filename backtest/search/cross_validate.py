@@ -26,7 +26,8 @@ from backtest.sweep import count_sets, draw_sets, name_column, take_sets, to_pla
 from backtest.venue import Venue
 
 if TYPE_CHECKING:
-    from backtest.engine import BacktestFields, Progress
+    from backtest.core import Progress
+    from backtest.engine import BacktestFields
     from backtest.market import Market
     from backtest.policies import Policy
     from backtest.sweep import Evaluator, Rows, Sets

@@ -13,9 +13,30 @@ from typing import Any, NamedTuple, Unpack
 import numpy as np
 import pandas as pd
 
+<<<<<<< HEAD
 from backtest import core, engine
 from backtest.core.result_parts import Headline, Part, Shown, ShownTable
 from backtest.core.units import DAY, YEAR_DAYS
+=======
+from backtest import core
+from backtest.core import Progress
+from backtest.core.result_parts import Headline, Part, Shown, ShownTable
+from backtest.core.units import DAY, YEAR_DAYS
+from backtest.engine import (
+    BUY_AND_HOLD,
+    CONSTANT,
+    BacktestFields,
+    Segment,
+    find_growth,
+    hold_at_equal_risk,
+    measure_market,
+    merge_segments,
+    name_better,
+    read_test,
+    run_switched,
+    short_form,
+)
+>>>>>>> ca198c54 (Type entries, progress and pages as they are)
 from backtest.engine.checks import warn_once
 from backtest.market import Market, Markets
 from backtest.policies import Policy

@@ -22,8 +22,15 @@ from typing import Any
 
 import numpy as np
 
-from backtest.core import BacktestError, FloatArray, ParameterError, repr_plain, warn_caller
-from backtest.engine import Backtest, Progress
+from backtest.core import (
+    BacktestError,
+    FloatArray,
+    ParameterError,
+    Progress,
+    repr_plain,
+    warn_caller,
+)
+from backtest.engine import Backtest
 from backtest.policies import Combinator
 from backtest.results.measure_table import STREAMED
 from backtest.sweep.lanes.rows import LANES

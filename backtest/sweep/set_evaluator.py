@@ -76,7 +76,7 @@ def run_one_by_one(
     sets: Sets,
     names: tuple[str, ...],
     returns: bool,
-    progress: engine.Progress | None,
+    progress: core.Progress | None,
 ) -> Rows:
     rows = start_rows(sets, names)
     metrics, n = rows.metrics, len(rows.done)
@@ -115,7 +115,7 @@ def describe_error(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-Signal: TypeAlias = "pd.Series | core.FloatArray | float | engine.SignalRule | None"
+Signal: TypeAlias = "pd.Series | core.FloatArray | float | signals.SignalRule | None"
 Metrics = Literal["all", "core"]
 
 
@@ -167,13 +167,11 @@ class Evaluator:
         first: int = 0,
         stop: int | None = None,
         returns: bool = False,
-        progress: engine.Progress | None = None,
+        progress: core.Progress | None = None,
     ) -> Rows:
         return self._evaluate(sets, EvaluatedBars(first, stop, returns), progress)
 
-    def _evaluate(
-        self, sets: Sets, wanted: EvaluatedBars, progress: engine.Progress | None
-    ) -> Rows:
+    def _evaluate(self, sets: Sets, wanted: EvaluatedBars, progress: core.Progress | None) -> Rows:
         if self._is_swept() and not self._is_plain_sooner(sets, wanted):
             try:
                 return self._evaluate_lanes(sets, wanted, progress)
@@ -240,7 +238,7 @@ class Evaluator:
         self.plain_because, self.compile = other.plain_because, other.compile
 
     def _evaluate_lanes(
-        self, sets: Sets, wanted: EvaluatedBars, progress: engine.Progress | None
+        self, sets: Sets, wanted: EvaluatedBars, progress: core.Progress | None
     ) -> Rows:
         from backtest.sweep.lanes.runner import score_sets  # noqa: PLC0415 - numba loads with it
 
@@ -281,7 +279,7 @@ class Evaluator:
         return engine.is_plain_sooner(n) and not engine.is_loop_compiled(has_options=has_options)
 
     def _evaluate_plainly(
-        self, sets: Sets, wanted: EvaluatedBars, progress: engine.Progress | None
+        self, sets: Sets, wanted: EvaluatedBars, progress: core.Progress | None
     ) -> Rows:
         is_compiled = self.compile and not self._is_plain_sooner(sets, wanted)
         replay = partial(
@@ -362,9 +360,7 @@ class PooledEvaluator(Evaluator):
         self.market = self.markets = markets
         self.varied = varied
 
-    def _evaluate(
-        self, sets: Sets, wanted: EvaluatedBars, progress: engine.Progress | None
-    ) -> Rows:
+    def _evaluate(self, sets: Sets, wanted: EvaluatedBars, progress: core.Progress | None) -> Rows:
         stop = self.market.n_bars if wanted.stop is None else wanted.stop
         spans = self.find_spans(wanted.first, stop)
         parts, n = {}, len(spans)
@@ -437,7 +433,7 @@ class PooledEvaluator(Evaluator):
         return np.asarray(part.time[engine.mark_samples(part, sampling) != 0.0] // period)
 
 
-def _report(progress: engine.Progress, k: int, n: int, done: int, total: int) -> None:
+def _report(progress: core.Progress, k: int, n: int, done: int, total: int) -> None:
     progress((k * total + done) // n, total)
 
 

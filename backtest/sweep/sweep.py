@@ -10,8 +10,8 @@ from typing import Any, TypeAlias, TypeGuard, Unpack
 import numpy as np
 import pandas as pd
 
-from backtest.core import Choice, ParameterError, Whole, checked_only, record_making
-from backtest.engine import BacktestFields, Progress, read_test, short_form, warn_of_unfilled
+from backtest.core import Choice, ParameterError, Progress, Whole, checked_only, record_making
+from backtest.engine import BacktestFields, read_test, short_form, warn_of_unfilled
 from backtest.market import Market, Markets
 from backtest.policies import Policy
 from backtest.results import rank_by_objective

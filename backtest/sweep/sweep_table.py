@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from backtest import core
-from backtest.engine import Progress
+from backtest.core import Progress
 from backtest.results import ObjectiveLike, Result, rank_by_objective, read_constraints
 from backtest.results.measure_table import METRICS, OPTION_COSTS, Measures
 from backtest.sweep.set_evaluator import Evaluator, Rows
