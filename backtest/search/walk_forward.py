@@ -13,30 +13,9 @@ from typing import Any, NamedTuple, Unpack
 import numpy as np
 import pandas as pd
 
-<<<<<<< HEAD
 from backtest import core, engine
 from backtest.core.result_parts import Headline, Part, Shown, ShownTable
 from backtest.core.units import DAY, YEAR_DAYS
-=======
-from backtest import core
-from backtest.core import Progress
-from backtest.core.result_parts import Headline, Part, Shown, ShownTable
-from backtest.core.units import DAY, YEAR_DAYS
-from backtest.engine import (
-    BUY_AND_HOLD,
-    CONSTANT,
-    BacktestFields,
-    Segment,
-    find_growth,
-    hold_at_equal_risk,
-    measure_market,
-    merge_segments,
-    name_better,
-    read_test,
-    run_switched,
-    short_form,
-)
->>>>>>> ca198c54 (Type entries, progress and pages as they are)
 from backtest.engine.checks import warn_once
 from backtest.market import Market, Markets
 from backtest.policies import Policy
@@ -106,7 +85,7 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     memory: str = "1GiB",
     cluster: str | None = None,
     compile: bool = True,  # noqa: A002 - the word users know
-    progress: engine.Progress | None = None,
+    progress: core.Progress | None = None,
     **fields: Unpack[engine.BacktestFields],
 ) -> WalkForward:
     """Tune on each train span, trade the test span after it, and judge the whole procedure.
@@ -220,7 +199,7 @@ def search_folds(
     evaluator: Evaluator,
     spans: list[v.FoldSpan],
     folder: Path | None,
-    progress: engine.Progress | None,
+    progress: core.Progress | None,
 ) -> list[SearchedFold]:
     found: list[SearchedFold] = []
     trials = problem.trials or 0
