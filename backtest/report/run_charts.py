@@ -5,7 +5,7 @@ from __future__ import annotations
 import calendar
 import math
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -442,7 +442,7 @@ def draw_correlations(result: Result) -> list[Shown]:
         return []
     with np.errstate(divide="ignore", invalid="ignore"):
         moves = pd.DataFrame(np.diff(np.log(result.marks[ends]), axis=0), columns=[*result.names])
-    found = moves.corr().stack()
+    found: Any = moves.corr().stack()
     found.name = "correlation"
     found.index.names = ["", " "]
     caption = f"Of log returns of the mark per {result.manifest['sampling']}."
