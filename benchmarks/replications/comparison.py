@@ -5,10 +5,13 @@ Each table names its reference: what a paper published, a formula, or a second i
 
 from __future__ import annotations
 
+import argparse
+import inspect
 import json
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 
@@ -46,3 +49,18 @@ def write(
     ]
     text = json.dumps({"replication": title, "against": against, "rows": plain, **facts})
     sys.stdout.write("\n".join(lines) + f"\n{text}\n")
+
+
+def run(
+    title: str, replicate: Callable[..., Iterable[Row]], *, against: str = "published", **facts: Any
+) -> None:
+    """Print a replication; its command line has the arguments of its function."""
+    parser = argparse.ArgumentParser(description=title)
+    for name, parameter in inspect.signature(replicate).parameters.items():
+        if name == "file":
+            parser.add_argument(name, type=Path)
+        else:
+            parser.add_argument(f"--{name}", type=int, default=parameter.default)
+    given = vars(parser.parse_args())
+    plain = {name: getattr(value, "name", value) for name, value in given.items()}
+    write(title, replicate(**given), facts | plain, against=against)

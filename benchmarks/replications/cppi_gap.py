@@ -22,11 +22,10 @@ Asset Prices, Mathematical Finance 19(3), section 4; Kou (2002), Management Scie
 
 from __future__ import annotations
 
-import argparse
 import math
 
 import numpy as np
-from comparison import Row, write
+from comparison import Row, run
 from paths import Jumps, jump_walk, live, market_of
 
 import backtest as bt
@@ -131,17 +130,15 @@ def replicate(paths: int = 2000, seed: int = 0) -> list[Row]:
 
 def main() -> None:
     """Print the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--paths", type=int, default=2000)
-    parser.add_argument("--seed", type=int, default=0)
-    wanted = parser.parse_args()
-    facts = {"mu": MU, "sigma": SIGMA, "floor": FLOOR, "years": YEARS, **JUMPS._asdict()}
-    rows = replicate(wanted.paths, wanted.seed)
-    write(
+    run(
         "CPPI gap risk, Cont and Tankov (2009)",
-        rows,
-        facts | {"paths": wanted.paths},
+        replicate,
         against="formula",
+        mu=MU,
+        sigma=SIGMA,
+        floor=FLOOR,
+        years=YEARS,
+        **JUMPS._asdict(),
     )
 
 

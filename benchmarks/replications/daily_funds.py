@@ -15,13 +15,12 @@ the close they are taken on (``fill="same_close"``).
 
 from __future__ import annotations
 
-import argparse
 import math
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from comparison import Row, write
+from comparison import Row, run
 from paths import FloatArray, live, market_of_returns, venue_of
 
 import backtest as bt
@@ -84,10 +83,7 @@ def replicate(file: Path) -> list[Row]:
 
 def main() -> None:
     """Print the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("file", type=Path)
-    rows = replicate(parser.parse_args().file)
-    write("Daily funds on the US market", rows, {"since": SINCE, "rate": RATE}, against="formula")
+    run("Daily funds on the US market", replicate, against="formula", since=SINCE, rate=RATE)
 
 
 if __name__ == "__main__":

@@ -23,12 +23,11 @@ Constraints, IMA Volumes in Mathematics 65, for growth; Chernoff (1965) for 0.58
 
 from __future__ import annotations
 
-import argparse
 import math
 
 import numpy as np
 import pandas as pd
-from comparison import Row, write
+from comparison import Row, run
 from paths import FREE, YEAR, FloatArray, live, market_of, mirrored_walks
 
 import backtest as bt
@@ -118,14 +117,8 @@ def allow(share: float, years: int) -> float:
 
 def main() -> None:
     """Print the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--years", type=int, default=60)
-    parser.add_argument("--seed", type=int, default=0)
-    wanted = parser.parse_args()
-    facts = {"mu": MU, "sigma": SIGMA, "years": wanted.years, "bars_a_year": YEAR}
-    write(
-        "Grossman and Zhou (1993)", replicate(wanted.years, wanted.seed), facts, against="formula"
-    )
+    facts = {"mu": MU, "sigma": SIGMA, "bars_a_year": YEAR}
+    run("Grossman and Zhou (1993)", replicate, against="formula", **facts)
 
 
 if __name__ == "__main__":

@@ -15,11 +15,10 @@ Handbook of Asset and Liability Management 1, section 7.
 
 from __future__ import annotations
 
-import argparse
 import math
 
 import numpy as np
-from comparison import Row, write
+from comparison import Row, run
 from paths import FREE, YEAR, FloatArray, market_of, mirrored_walks
 
 import backtest as bt
@@ -79,14 +78,8 @@ def replicate(years: int = 60, seed: int = 0) -> list[Row]:
 
 def main() -> None:
     """Print the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--years", type=int, default=60)
-    parser.add_argument("--seed", type=int, default=0)
-    wanted = parser.parse_args()
-    facts = {"mu": MU, "sigma": SIGMA, "years": wanted.years, "bars_a_year": YEAR}
-    write(
-        "Kelly growth, Thorp (2006)", replicate(wanted.years, wanted.seed), facts, against="formula"
-    )
+    facts = {"mu": MU, "sigma": SIGMA, "bars_a_year": YEAR}
+    run("Kelly growth, Thorp (2006)", replicate, against="formula", **facts)
 
 
 if __name__ == "__main__":

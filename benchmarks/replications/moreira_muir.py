@@ -20,14 +20,13 @@ Source: Moreira and Muir (2017), Volatility-Managed Portfolios, J. Finance 72(4)
 
 from __future__ import annotations
 
-import argparse
 import math
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from comparison import Row, write
+from comparison import Row, run
 from paths import FloatArray, live, venue_of
 
 import backtest as bt
@@ -196,10 +195,7 @@ def weight_rows(portfolios: dict[str, Managed]) -> list[Row]:
 
 def main() -> None:
     """Print the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("file", type=Path)
-    wanted = parser.parse_args()
-    write("Moreira and Muir (2017)", replicate(wanted.file), {"file": wanted.file.name})
+    run("Moreira and Muir (2017)", replicate)
 
 
 if __name__ == "__main__":

@@ -14,13 +14,12 @@ Management 46(1), abstract.
 
 from __future__ import annotations
 
-import argparse
 import math
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from comparison import Row, write
+from comparison import Row, run
 from moreira_muir import Managed, manage, monthly_market, read_factor, scale_to_market, sharpe
 
 import backtest as bt
@@ -72,15 +71,7 @@ def replicate(file: Path) -> list[Row]:
 
 def main() -> None:
     """Print the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("file", type=Path)
-    wanted = parser.parse_args()
-    write(
-        "Scale without look-ahead, Liu, Tang and Zhou (2019)",
-        replicate(wanted.file),
-        {"file": wanted.file.name},
-        against="abstract",
-    )
+    run("Scale without look-ahead, Liu, Tang and Zhou (2019)", replicate, against="abstract")
 
 
 if __name__ == "__main__":

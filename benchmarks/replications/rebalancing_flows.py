@@ -12,10 +12,8 @@ Journal of Investment Management 7(4).
 
 from __future__ import annotations
 
-import argparse
-
 import numpy as np
-from comparison import Row, write
+from comparison import Row, run
 from paths import FloatArray, live, market_of, walk
 
 import backtest as bt
@@ -62,12 +60,7 @@ def replicate(days: int = 250, seed: int = 0) -> list[Row]:
 
 def main() -> None:
     """Print the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--days", type=int, default=250)
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    rows = replicate(given.days, given.seed)
-    write("Rebalancing, Cheng and Madhavan (2009)", rows, vars(given), against="formula")
+    run("Rebalancing, Cheng and Madhavan (2009)", replicate, against="formula")
 
 
 if __name__ == "__main__":

@@ -14,11 +14,10 @@ Continuity Correction for Discrete Barrier Options, Mathematical Finance 7(4), f
 
 from __future__ import annotations
 
-import argparse
 import math
 
 import numpy as np
-from comparison import Row, write
+from comparison import Row, run
 from paths import live, market_of, walk
 
 from backtest.strategies import Constant
@@ -51,13 +50,7 @@ def replicate(walks: int = 400, years: int = 6, seed: int = 0) -> list[Row]:
 
 def main() -> None:
     """Print the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--walks", type=int, default=400)
-    parser.add_argument("--years", type=int, default=6)
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    rows = replicate(given.walks, given.years, given.seed)
-    write("Falls of wealth, Thorp (2006)", rows, vars(given), against="formula")
+    run("Falls of wealth, Thorp (2006)", replicate, against="formula")
 
 
 if __name__ == "__main__":

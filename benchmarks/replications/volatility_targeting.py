@@ -20,13 +20,12 @@ Volatility Targeting, J. Portfolio Management 45(1), 14-33.
 
 from __future__ import annotations
 
-import argparse
 import math
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from comparison import Row, write
+from comparison import Row, run
 from moreira_muir import read_factor
 from paths import live, market_of_returns
 
@@ -101,15 +100,7 @@ def replicate(file: Path) -> list[Row]:
 
 def main() -> None:
     """Print the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("file", type=Path)
-    wanted = parser.parse_args()
-    write(
-        "Volatility targeting, Harvey et al. (2018)",
-        replicate(wanted.file),
-        {"file": wanted.file.name},
-        against="quoted",
-    )
+    run("Volatility targeting, Harvey et al. (2018)", replicate, against="quoted")
 
 
 if __name__ == "__main__":
