@@ -46,6 +46,8 @@ def list_site_pages() -> dict[str, str]:
 
 
 def make_pages(write: Callable[[str, str, str], str]) -> dict[str, str]:
+    for name in vars(bt.Backtest).copy():
+        getattr(bt.Backtest, name)  # methods of higher rooms are bound at their first use
     parts: dict[str, list[str]] = {room: [] for room in ROOMS}
     for name in bt.__all__:
         if not inspect.ismodule(getattr(bt, name)):
