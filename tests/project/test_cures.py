@@ -197,6 +197,7 @@ SEEN_BY = {
 }
 """Words of messages whose input is long or compiles, and the test that raises each."""
 UNTRIED = (
+    "a loaded result does not hold", "a list needs its length, and nothing else has one",
     "give bt.Markets({'BTC': market", "for options settled in coins", "needs a spread in volatil",
     "a policy that trades options stands alone", "settles at a mark price of its underlying",
     "a snapshot must have a surface", "a market must be in the currency",
@@ -207,7 +208,7 @@ UNTRIED = (
 """Words of messages of which only the names and commands are checked."""
 NOT_RAISED = (
     "backtest {}", "Call ``", "\n    backtest ", "or TABLE.KEY=VALUE", "as --snapshot of",
-    "\nbacktest run {}", ". {} `{}`",
+    "\nbacktest run {}", ". {} `{}`", "The money of a run by cause", "Run a policy, and call",
 )  # fmt: skip
 """Words of docstrings, help and names, whose commands :mod:`tests.project.test_pages` reads."""
 

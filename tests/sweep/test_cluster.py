@@ -51,7 +51,8 @@ class Slow(bt.Policy):
 def prepare(policy: Any, **settings: Any) -> Evaluator:
     given = {"compile": False, **settings}
     account, market = given.pop("account", bt.Account()), given.pop("market", MARKET)
-    test = bt.Backtest(market, venue=VENUE, account=account)
+    signal = given.pop("signal", None)
+    test = bt.Backtest(market, venue=VENUE, account=account, signal=signal)
     return Evaluator(VariedTest(test, policy), **given)
 
 
