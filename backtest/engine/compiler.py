@@ -120,7 +120,7 @@ def is_enum(value: Any) -> bool:
 
 
 def number(kind: type[IntEnum]) -> types.ModuleType:
-    """Return the members of an enumeration as plain numbers, of which numba makes no new types."""
+    """Return the members of an enumeration as plain numbers, for which numba adds no types."""
     found = types.ModuleType(kind.__name__)
     vars(found).update({name: int(each) for name, each in kind.__members__.items()})
     return found

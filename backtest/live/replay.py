@@ -431,7 +431,7 @@ def compare(
 
 @engine.short_form
 @core.checked_only("fills", "start")
-def replay(  # type: ignore[misc] # start may be a snapshot too, of which alone it tells
+def replay(  # type: ignore[misc] # here start may be a snapshot too
     market: Market | Markets,
     fills: pd.DataFrame,
     *,

@@ -94,8 +94,8 @@ class Result(RunRecord, core.SavedResult):
     names, venues, policies, overlay, markets
         Instruments, and what each of them has.
     backtest : Backtest
-        The test of which this is a run. Of a loaded result, its market is read again from the
-        recorded path; where that fails, ``result.backtest.replace(market=...)`` gives it.
+        The test that was run. A loaded result reads the market again from the recorded path;
+        where that fails, ``result.backtest.replace(market=...)`` gives it.
     state, memory
         State of the account at the last close, to resume from.
     """
