@@ -153,9 +153,9 @@ def use_policy(policy: Policy) -> None:
         locate_lane_formula(policy, columns, names, names, read, has_own_columns=own)
 
 
-def hold_options() -> None:
-    """Run an account that holds options of the sample's chain."""
-    from backtest.strategies import TailHedge  # noqa: PLC0415
+def hold_options(*, plain: bool = False) -> None:
+    """Run an account that holds options of the sample's chain, compiled or in plain Python."""
+    from backtest.strategies import Constant, TailHedge  # noqa: PLC0415
 
     surfaces = backtest.Surfaces.fit(backtest.Chain.sample())
     put = backtest.Option(kind="put", strike=28_000, expiry="2023-01-20 08:00", underlying="BTC")
@@ -167,4 +167,5 @@ def hold_options() -> None:
     rule: Any = "deribit-standard"
     terms = make_terms(account=backtest.Account(capital=100_000, requirement=rule))
     terms["venue"] = terms["venue"].override(option_costs=costs)
-    backtest.run(markets, TailHedge(), **terms, compile="now").bars  # noqa: B018
+    when: Any = False if plain else "now"
+    backtest.run(markets, TailHedge(Constant(1.0)), **terms, compile=when).bars  # noqa: B018

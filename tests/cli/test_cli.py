@@ -14,6 +14,7 @@ import backtest as bt
 from backtest.cli import policies, printing
 from backtest.cli.app import MODULES, build_command
 from backtest.cli.build import build_experiment
+from backtest.cli.compiling import hold_options
 from backtest.cli.experiment import MODELS, TABLES, draft_experiment, read_entry, read_keys
 from backtest.engine.policy_contract import Finding
 from backtest.strategies import VolTarget
@@ -134,6 +135,11 @@ def test_after_compile_nothing_but_policies_is_compiled(folder):
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{words}: {done.stderr[-2000:]}"
         assert list_code(cache) == set(), words
+
+
+@pytest.mark.slow
+def test_the_account_with_options_that_a_wheel_compiles_runs():
+    hold_options(plain=True)
 
 
 def test_check_exits_with_1_where_a_check_fails(capsys, folder, monkeypatch):
