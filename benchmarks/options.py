@@ -14,7 +14,6 @@ import json
 import os
 import time
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,6 @@ from timing import best_of, timed
 
 import backtest as bt
 from backtest._compile import compile_module
-from backtest._compile.kernels import compile_functions
 from backtest.margin import option_kernels
 from backtest.margin.functions import read_book
 from backtest.options import implied_kernels
@@ -82,7 +80,7 @@ def time_margin(n: int) -> dict[str, float]:
     ]  # fmt: skip
     book = read_book({}, {}, {}, rule, options=held)
     options, rules = book.options, book.option_rules
-    kernels = SimpleNamespace(**compile_functions(option_kernels, option_kernels.KERNELS))
+    kernels = compile_module(option_kernels)
 
     def reuse() -> None:
         for _ in range(LOOPS):

@@ -1,4 +1,4 @@
-"""Kernels: functions of arrays, compiled once; ``KERNELS`` of a module names them.
+"""Kernels: functions of arrays marked as such, compiled at their first call.
 
 A twin is a copy of a function with other globals.
 """
@@ -69,7 +69,8 @@ def bind_functions(module: ModuleType, **names: Any) -> dict[str, Any]:
 @functools.cache
 def compile_module(module: ModuleType) -> Any:
     """Return the kernels of a module as entries, compiled where no folder has them."""
-    return SimpleNamespace(**{name: make_kernel(module, name) for name in module.KERNELS})
+    kernels = [name for name, each in find_own_functions(module) if "is_kernel" in vars(each)]
+    return SimpleNamespace(**{name: make_kernel(module, name) for name in kernels})
 
 
 def make_kernel(module: ModuleType, name: str) -> Entry:
@@ -92,7 +93,7 @@ def compile_functions(module: ModuleType) -> dict[str, Any]:
         found |= compile_functions(other)
     names, path = {**vars(module), **found}, Path(str(module.__file__))
     for name, function in find_own_functions(module):
-        is_kernel = name in getattr(module, "KERNELS", ())
+        is_kernel = "is_kernel" in vars(function)
         twin = make_twin(function, names, path)
         names[name] = found[name] = jit(twin, is_linked=not is_kernel, forceinline=not is_kernel)
     return found

@@ -12,6 +12,7 @@ from backtest.account.events import Event
 from backtest.account.money import Money, enter_trade
 from backtest.account.options import count_options, has_short_option, holds_options, is_walking
 from backtest.account.position import mark_position
+from backtest.core.kernels import inlined, of_options
 from backtest.core.units import TOLERANCE
 from backtest.margin import is_pool_failing as is_short
 
@@ -24,6 +25,7 @@ LEAST = 1e-300
 """More than nothing."""
 
 
+@inlined
 def value_at(state: r.AccountState, values: FloatArray, prices: FloatArray) -> None:
     for i in range(len(values)):
         state.held.values[i] = values[i]
@@ -143,6 +145,7 @@ def compute_initial_needed(terms: r.Terms, state: r.AccountState) -> float:
     return margin.compute_portfolio_initial(terms.rules, state.held)
 
 
+@of_options(returns=0.0)
 def compute_with_options(terms: r.Terms, state: r.AccountState, is_initial: bool) -> float:
     positions = state.options.positions
     return margin.compute_option_requirement(

@@ -30,6 +30,7 @@ from backtest.account.options import (
 from backtest.account.order_limits import count_decisions
 from backtest.account.orders import is_outside, trade
 from backtest.account.position import NOTHING_LEFT, follow_prices, has_wealth
+from backtest.core.kernels import inlined
 from backtest.core.units import TOLERANCE
 from backtest.margin import compute_value
 
@@ -137,6 +138,7 @@ def has_order(scratch: r.Scratch) -> bool:
     return bool(found)
 
 
+@inlined
 def is_trading(bar: r.AccountBar, equity: float, i: int) -> bool:
     terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
     scratch.kind[i] = r.LEFT

@@ -25,6 +25,7 @@ from backtest.account.options import (
     sum_premiums,
 )
 from backtest.account.position import compute_backing, compute_profit, worsen
+from backtest.core.kernels import inlined
 from backtest.margin import (
     compute_haircut,
     compute_largest_notional,
@@ -88,11 +89,13 @@ def choose_within_bands(bar: r.AccountBar, equity: float) -> None:
                 scratch.kind[i] = order_limits.tell_order(scratch, i)
 
 
+@inlined
 def is_deciding(state: r.AccountState, quotes: r.MarketBar, i: int) -> bool:
     is_waiting = state.is_pending[i] == 1 and state.wallet.is_ruined == 0.0
     return bool(is_waiting and quotes.is_listed[i] == 1)
 
 
+@inlined
 def is_ending(state: r.AccountState, i: int) -> bool:
     return bool(state.is_halted[i] == 1 or state.wallet.is_over != 0.0)
 
@@ -118,6 +121,7 @@ def aim(bar: r.AccountBar, equity: float, i: int) -> int:
     return r.KEPT
 
 
+@inlined
 def measure_target(
     terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, equity: float, i: int
 ) -> tuple[bool, float, float, float]:

@@ -15,12 +15,14 @@ from backtest.account.account_records import (
 from backtest.account.events import Event
 from backtest.account.orders import LARGEST_WORSENING, compute_square_root_impact, floor
 from backtest.account.records import EventLog, note
+from backtest.core.kernels import cold
 from backtest.core.units import TOLERANCE
 from backtest.margin import compute_setting, compute_step_floor
 
 # ------------------------------------------------------------------------------- the liquidation
 
 
+@cold
 def liquidate(
     rules: InstrumentRules, balances: Balances, value: float, quote: Quote
 ) -> Liquidation:
@@ -50,6 +52,7 @@ def liquidate(
     )
 
 
+@cold
 def forfeit(rules: InstrumentRules, balances: Balances, value: float) -> tuple[Balances, float]:
     backing = p.compute_backing(rules, balances, value)
     left = min(backing, 0.0)
@@ -58,6 +61,7 @@ def forfeit(rules: InstrumentRules, balances: Balances, value: float) -> tuple[B
     return p.make_flat_balances(left, 0.0, value), backing - left
 
 
+@cold
 def choose_reduction(
     rules: InstrumentRules, balances: Balances, value: float, initial: float, multiplier: float
 ) -> float:
@@ -92,6 +96,7 @@ def choose_share(rules: InstrumentRules, held: float, value: float) -> float:
     return held - side * floor / abs(value)
 
 
+@cold
 def is_unhealthy(
     rules: InstrumentRules, balances: Balances, value: float, multiplier: float
 ) -> bool:
@@ -105,6 +110,7 @@ def is_unhealthy(
     return above <= rules.full_below_health * below * (1.0 + TOLERANCE)
 
 
+@cold
 def repay_all(rules: InstrumentRules, held: float, value: float, debt: float) -> float:
     if held < 0.0:
         return held
@@ -112,6 +118,7 @@ def repay_all(rules: InstrumentRules, held: float, value: float, debt: float) ->
     return min(held, debt / (kept * abs(value)))
 
 
+@cold
 def close_contracts(
     rules: InstrumentRules, balances: Balances, value: float, closed: float, quote: Quote
 ) -> tuple[Balances, float, float]:
@@ -152,6 +159,7 @@ def can_add(rules: InstrumentRules, balances: Balances) -> bool:
     return balances.cash > 0.0
 
 
+@cold
 def add_from_wallet(
     rules: InstrumentRules,
     balances: Balances,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from backtest._compile.object_code import Struct, Structs, lay_out, view_numbers
+from backtest.core.kernels import inlined
 
 if TYPE_CHECKING:
     from backtest.account.account_records import Liquidation, Trade
@@ -200,6 +201,7 @@ def enter_liquidation(ledger: Structs[Money], i: int, done: Liquidation) -> None
     own.liquidations += 1.0
 
 
+@inlined
 def total(ledger: Structs[Money], term: int) -> float:
     """Return the sum of a row of :data:`MONEY` over the instruments and the account."""
     rows, found = view_numbers(ledger), 0.0

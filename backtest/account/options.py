@@ -9,6 +9,7 @@ from backtest._compile.object_code import Structs
 from backtest.account.events import Event
 from backtest.account.money import Money
 from backtest.account.records import AccountBar, AccountState, MarketBar, MarketFeed, Terms, note
+from backtest.core.kernels import inlined, of_options
 from backtest.core.units import TOLERANCE
 from backtest.margin import compute_option_value, compute_price, fill_option, is_vega_small
 from backtest.margin.option_kernels import NONE
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from backtest.core import FloatArray
 
 
+@inlined
+@of_options(returns=False)
 def holds_options(state: AccountState) -> bool:
     for quantity in state.options.positions.quantities:  # noqa: SIM110 - numba takes no any()
         if quantity != 0.0:
@@ -24,6 +27,8 @@ def holds_options(state: AccountState) -> bool:
     return False
 
 
+@inlined
+@of_options(returns=0)
 def count_options(state: AccountState) -> int:
     found = 0
     for quantity in state.options.positions.quantities:
@@ -32,6 +37,7 @@ def count_options(state: AccountState) -> int:
     return found
 
 
+@of_options(returns=False)
 def has_short_option(state: AccountState) -> bool:
     found = False
     for k in range(len(state.options.targets)):
@@ -39,6 +45,7 @@ def has_short_option(state: AccountState) -> bool:
     return bool(found)
 
 
+@of_options(returns=False)
 def is_walking(terms: Terms, state: AccountState) -> bool:
     rules, found = terms.options.rules, False
     sees_longs = rules.counted != NONE or rules.rates.loan_value > 0.0 or terms.equity_stop > 0.0
@@ -59,11 +66,13 @@ def is_needed(state: AccountState, k: int) -> bool:
     return bool(held != 0.0 or not math.isnan(state.options.targets[k]))
 
 
+@of_options(returns=0.0)
 def find_index(terms: Terms, k: int, values: FloatArray) -> float:
     i, brackets = terms.options.instruments[k], terms.rules.brackets
     return compute_price(brackets.sizes[i], brackets.are_inverse[i], values[i])
 
 
+@of_options(returns=None)
 def price_options(terms: Terms, state: AccountState, values: FloatArray) -> None:
     own, instruments, last, index = state.options, terms.options.instruments, -1, 0.0
     indices, held, targets = own.positions.indices, own.positions.quantities, own.targets
@@ -78,6 +87,7 @@ def price_options(terms: Terms, state: AccountState, values: FloatArray) -> None
             own.positions.marks[k] = max(0.0, own.positions.values[k] + own.offsets[k])
 
 
+@of_options(returns=None)
 def open_options(
     terms: Terms, feed: MarketFeed, state: AccountState, quotes: MarketBar, t: int
 ) -> None:
@@ -118,6 +128,7 @@ def restart(terms: Terms, state: AccountState, k: int, index: float, quoted: flo
     own.positions.marks[k] = value if math.isnan(quoted) else quoted
 
 
+@of_options(returns=None)
 def close_options(bar: AccountBar, t: int) -> None:
     own, data = bar.state.options, bar.feed.options
     for k in range(len(own.targets)):
@@ -132,6 +143,7 @@ def close_options(bar: AccountBar, t: int) -> None:
         restart(bar.terms, bar.state, k, index, data.sizes[k] * data.marks_close[t, k])
 
 
+@of_options(returns=None)
 def book_profits(state: AccountState, ledger: Structs[Money]) -> None:
     own = state.options
     for k in range(len(own.targets)):
@@ -143,6 +155,7 @@ def book_profits(state: AccountState, ledger: Structs[Money]) -> None:
         own.priced[k] = own.positions.marks[k]
 
 
+@of_options(returns=None)
 def book_options(
     terms: Terms, state: AccountState, values: FloatArray, ledger: Structs[Money]
 ) -> None:
@@ -163,6 +176,7 @@ def find_unit(state: AccountState, k: int) -> float:
 # ------------------------------------------------------------------------------------- expiry
 
 
+@of_options(returns=None)
 def expire_options(bar: AccountBar, t: int, is_inside: int, before: int) -> None:
     """Settle what expires at the open of the bar, or inside it, before a time in ns."""
     state = bar.state
@@ -202,6 +216,7 @@ def release(state: AccountState, k: int) -> None:
     state.options.paid[k] = 0.0
 
 
+@of_options(returns=-1)
 def name_option(state: AccountState, k: int) -> int:
     return len(state.margin) + len(state.held.amounts) + k
 
@@ -241,6 +256,7 @@ def compute_option_fee(terms: Terms, state: AccountState, k: int, price: float) 
 # -------------------------------------------------------------------------------------- orders
 
 
+@of_options(returns=None)
 def begin_options(bar: AccountBar, t: int, equity: float) -> None:
     state = bar.state
     own = state.options
@@ -269,6 +285,7 @@ def is_adding(state: AccountState, k: int) -> bool:
     return bool(own.added[k] != 0.0 or own.kept[k] != own.positions.quantities[k])
 
 
+@of_options(returns=False)
 def is_adding_options(state: AccountState) -> bool:
     found = False
     for k in range(len(state.options.targets)):
@@ -282,6 +299,7 @@ def compute_outlay(terms: Terms, state: AccountState, k: int, wanted: float) -> 
     return float(traded * price + abs(traded) * compute_option_fee(terms, state, k, price))
 
 
+@of_options(returns=(0.0, 0.0))
 def sum_premiums(terms: Terms, state: AccountState) -> tuple[float, float]:
     fixed, paid = 0.0, 0.0
     for k in range(len(state.options.targets)):
@@ -297,6 +315,7 @@ def sum_premiums(terms: Terms, state: AccountState) -> tuple[float, float]:
     return fixed, paid
 
 
+@of_options(returns=None)
 def cut_premiums(state: AccountState, factor: float) -> None:
     own = state.options
     for k in range(len(own.targets)):
@@ -304,6 +323,7 @@ def cut_premiums(state: AccountState, factor: float) -> None:
             own.added[k] *= factor
 
 
+@of_options(returns=0.0)
 def try_options(terms: Terms, state: AccountState, factor: float) -> float:
     own, outlay = state.options, 0.0
     for k in range(len(own.targets)):
@@ -315,12 +335,14 @@ def try_options(terms: Terms, state: AccountState, factor: float) -> float:
     return outlay
 
 
+@of_options(returns=None)
 def end_trial(state: AccountState) -> None:
     own = state.options
     for k in range(len(own.targets)):
         own.positions.quantities[k] = own.before[k]
 
 
+@of_options(returns=None)
 def add_options(bar: AccountBar, t: int, factor: float) -> None:
     own = bar.state.options
     for k in range(len(own.targets)):
@@ -339,6 +361,7 @@ def fill_option_order(bar: AccountBar, t: int, k: int, wanted: float) -> None:
     enter_option_trade(bar, t, k, wanted, Event.FILL)
 
 
+@of_options(returns=None)
 def stop_options(bar: AccountBar, t: int) -> None:
     own = bar.state.options
     for k in range(len(own.targets)):
@@ -366,6 +389,7 @@ def enter_option_trade(bar: AccountBar, t: int, k: int, wanted: float, kind: int
     note(bar.log, t, name_option(state, k), kind, price, traded, amount, fee, worsening)
 
 
+@of_options(returns=None)
 def trade_option(
     state: AccountState, ledger: Structs[Money], k: int, wanted: float, price: float
 ) -> None:

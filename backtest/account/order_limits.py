@@ -16,6 +16,7 @@ from backtest.account.options import (
 )
 from backtest.account.orders import find_limit, tell_rounding
 from backtest.account.position import compute_uncounted
+from backtest.core.kernels import inlined
 from backtest.core.units import DAY, TOLERANCE
 from backtest.margin import (
     compute_full_backing,
@@ -216,6 +217,7 @@ def count_cut(scratch: r.Scratch, decision: Decision, i: int, cause: int, cut: f
         add_cut(scratch, decision, i, cause, cut)
 
 
+@inlined
 def add_cut(scratch: r.Scratch, decision: Decision, i: int, cause: int, cut: float) -> None:
     n = len(scratch.cuts) - 1
     add_to(scratch.cuts, decision, i, cause, cut)
@@ -223,6 +225,7 @@ def add_cut(scratch: r.Scratch, decision: Decision, i: int, cause: int, cut: flo
         add_to(scratch.cuts, decision, n, cause, cut)
 
 
+@inlined
 def add_to(cuts: FloatArray, decision: Decision, row: int, cause: int, cut: float) -> None:
     cuts[row, cause, COUNT] += 1.0
     cuts[row, cause, ASKED] += decision.stated * decision.inverse

@@ -6,6 +6,7 @@ import math
 
 from backtest.account import position as p
 from backtest.account.account_records import Balances, InstrumentRules, Position, Quote, Trade
+from backtest.core.kernels import cold, inlined
 from backtest.core.units import TOLERANCE
 from backtest.margin import compute_affordable, compute_largest_notional, compute_setting
 
@@ -13,12 +14,14 @@ LARGEST_WORSENING = 0.99
 """The largest share of the price that slippage and impact may take."""
 
 
+@inlined
 def compute_order_fee(rules: InstrumentRules, quote: Quote) -> float:
     if not rules.has_order_fee:
         return 0.0
     return rules.order_fee + quote.order_fee
 
 
+@inlined
 def can_order(rules: InstrumentRules, quote: Quote, equity: float) -> bool:
     return equity > compute_order_fee(rules, quote)
 
@@ -32,18 +35,21 @@ def compute_counted(
     return equity - (uncounted if held > 0.0 else 0.0)
 
 
+@inlined
 def is_outside(rules: InstrumentRules, equity: float, reach: float, held: float) -> bool:
     width = rules.band * equity * (1.0 + TOLERANCE)
     width = 0.0 if reach == 0.0 else width
     return abs(reach - held) > width
 
 
+@inlined
 def find_limit(rules: InstrumentRules, quote: Quote) -> float:
     if rules.has_limits:
         return quote.limit
     return rules.max_leverage
 
 
+@inlined
 def compute_target(
     rules: InstrumentRules, quote: Quote, equity: float, leverage: float, signal: float
 ) -> float:
@@ -94,6 +100,7 @@ def size_order(
     return 0.0 if reach == 0.0 else wanted
 
 
+@inlined
 def compute_cost(rules: InstrumentRules, side: float, worsening: float) -> float:
     if rules.margin.is_inverse:
         return (worsening + rules.fee) / (1.0 + side * worsening)
@@ -220,6 +227,7 @@ def fill(
     return trade(rules, balances, quote.fill, quantity, rules.slippage, impact, fee, quote, True)
 
 
+@cold
 def stop_out(rules: InstrumentRules, balances: Balances, value: float, quote: Quote) -> Trade:
     return trade(rules, balances, value, 0.0, rules.slippage, 0.0, rules.taker, quote, True)
 
@@ -288,6 +296,7 @@ def split_margin(
     return returned if is_closing else 0.0, posted, (left if is_closing else margin) + posted
 
 
+@cold
 def reduce_to_ratio(
     rules: InstrumentRules, balances: Balances, quote: Quote, ratio: float
 ) -> Trade:

@@ -16,6 +16,7 @@ from backtest.account.orders import LARGEST_WORSENING, compute_square_root_impac
 from backtest.account.payments import drop_after_pool_failure
 from backtest.account.position import worsen
 from backtest.account.records import share
+from backtest.core.kernels import of_options
 from backtest.core.units import TOLERANCE
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ SLIPPAGE, STEP, FULL_BELOW = (
 )
 
 
+@of_options(returns=None)
 def begin_forced(state: r.AccountState) -> None:
     own = state.options
     for k in range(len(own.targets)):
@@ -72,6 +74,7 @@ def book_forced(
 # ---------------------------------------------------------------------- options, all at once
 
 
+@of_options(returns=(0.0, 0.0))
 def close_options_of_pool(
     terms: r.Terms, state: r.AccountState, ledger: Structs[Money]
 ) -> tuple[float, float]:
@@ -101,6 +104,7 @@ def size_close(terms: r.Terms, state: r.AccountState, k: int, side: float) -> fl
     return float(-missing / price if price * held > missing else -held)
 
 
+@of_options(returns=None)
 def end_close(
     state: r.AccountState,
     ledger: Structs[Money],
@@ -119,6 +123,7 @@ def end_close(
             own.added[k] = 0.0
 
 
+@of_options(returns=(0.0, 0.0))
 def forfeit_options(state: r.AccountState) -> tuple[float, float]:
     lost, gross = 0.0, 0.0
     for k in range(len(state.options.targets)):
@@ -129,6 +134,7 @@ def forfeit_options(state: r.AccountState) -> tuple[float, float]:
     return lost, gross
 
 
+@of_options(returns=None)
 def end_forfeit(
     state: r.AccountState, ledger: Structs[Money], log: r.EventLog, t: int, rate: float
 ) -> None:
@@ -197,6 +203,7 @@ def try_option_step(terms: r.Terms, state: r.AccountState, k: int) -> tuple[floa
     return gain, notional
 
 
+@of_options(returns=None)
 def take_option_step(bar: r.AccountBar, t: int, k: int) -> None:
     terms, state, ledger = bar.terms, bar.state, bar.ledger
     traded = size_option_step(terms, state, k)
@@ -206,6 +213,7 @@ def take_option_step(bar: r.AccountBar, t: int, k: int) -> None:
     book_forced(state, ledger, bar.log, t, k, traded, cost + fee)
 
 
+@of_options(returns=-1)
 def choose_option_step(
     terms: r.Terms, state: r.AccountState, scratch: r.Scratch, least: float, best: float
 ) -> int:
@@ -280,6 +288,7 @@ def compute_left(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, plac
     return balance.compute_caution(terms, state)
 
 
+@of_options(returns=0.0)
 def find_place_with_options(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> float:
     left = compute_left(terms, state, scratch, 0.0)
     if left <= 0.0:
@@ -373,6 +382,7 @@ def bound_position(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, i:
     return float(abs(change) * margin.bound_linear_slope(terms.rules, state.held, i) - 2.0 * gain)
 
 
+@of_options(returns=0.0)
 def sum_options_on(terms: r.Terms, state: r.AccountState, i: int, values: FloatArray) -> float:
     found, is_priced, positions = 0.0, False, state.options.positions
     for k in range(len(state.options.targets)):
@@ -384,6 +394,7 @@ def sum_options_on(terms: r.Terms, state: r.AccountState, i: int, values: FloatA
     return found
 
 
+@of_options(returns=0.0)
 def sum_notionals_on(terms: r.Terms, state: r.AccountState, i: int, values: FloatArray) -> float:
     found, is_priced, own = 0.0, False, state.options
     for k in range(len(own.targets)):
@@ -398,6 +409,7 @@ def sum_notionals_on(terms: r.Terms, state: r.AccountState, i: int, values: Floa
 # ---------------------------------------------------------------------------- liquidation prices
 
 
+@of_options(returns=False)
 def is_moved_by(terms: r.Terms, state: r.AccountState, i: int) -> bool:
     found = r.is_held(state, i)
     for k in range(len(state.options.targets)):
@@ -430,6 +442,7 @@ def end_search(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> Non
     options.price_options(terms, state, state.held.values)
 
 
+@of_options(returns=False)
 def is_far_with_options(
     terms: r.Terms, state: r.AccountState, scratch: r.Scratch, i: int, excess: float
 ) -> bool:
@@ -440,6 +453,7 @@ def is_far_with_options(
     return excess > max(fall, bound_fall(terms, state, scratch))
 
 
+@of_options(returns=0.0)
 def find_value_with_options(
     terms: r.Terms, state: r.AccountState, scratch: r.Scratch, i: int, is_up: bool, left: float
 ) -> float:
@@ -508,6 +522,7 @@ def measure_shares(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) ->
     return needed
 
 
+@of_options(returns=None)
 def add_option_shares(
     terms: r.Terms, state: r.AccountState, scratch: r.Scratch, needed: float
 ) -> None:
@@ -523,6 +538,7 @@ def add_option_shares(
             scratch.shares[terms.options.instruments[k]] += part
 
 
+@of_options(returns=0.0)
 def sum_option_gains(terms: r.Terms, state: r.AccountState, i: int) -> float:
     own, gain = state.options, 0.0
     for k in range(len(own.targets)):

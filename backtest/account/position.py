@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from backtest.account.account_records import Balances, InstrumentRules, Position, Quote, Watch
+from backtest.core.kernels import cold, inlined
 from backtest.core.units import TOLERANCE
 from backtest.margin import (
     compute_initial,
@@ -21,6 +22,7 @@ def compute_value_of(rules: InstrumentRules, price: float) -> float:
     return rules.margin.size * price
 
 
+@inlined
 def worsen(rules: InstrumentRules, value: float, side: float, rate: float) -> float:
     """Return u of the price moved by a fraction: up for side 1 (a buyer), down for -1."""
     up, down = 1.0 + rate, 1.0 - rate
@@ -63,15 +65,18 @@ def compute_requirement(
 # --------------------------------------------------------------------------------------- the stop
 
 
+@inlined
 def find_side(position: Position) -> float:
     return 1.0 if position.quantity > 0.0 else -1.0
 
 
+@inlined
 def compute_stop(rules: InstrumentRules, position: Position) -> float:
     """Return u of the stop price: a fraction of the entry price on the losing side."""
     return worsen(rules, position.entry, -find_side(position), rules.stop_loss)
 
 
+@inlined
 def is_stopped(rules: InstrumentRules, position: Position, value: float) -> bool:
     stop = compute_stop(rules, position)
     is_through = find_side(position) * (value - stop) <= TOLERANCE * abs(stop)
@@ -90,6 +95,7 @@ def compute_entry(position: Position, quantity: float, filled: float) -> float:
     return 0.0 if quantity == 0.0 else entry
 
 
+@inlined
 def find_adverse(position: Position, low: float, high: float) -> float:
     return low if position.quantity > 0.0 else high
 
@@ -158,6 +164,7 @@ def charge(rules: InstrumentRules, balances: Balances, amount: float) -> Balance
     return make_balances(cash, Position(position.quantity, position.entry, margin, position.value))
 
 
+@cold
 def record_shortfall(rules: InstrumentRules, balances: Balances) -> tuple[Balances, float]:
     position = balances.positions[0]
     if position.quantity != 0.0:
@@ -358,6 +365,7 @@ def find_line(ruin_at: Any, reserve: Any, paid_in: Any) -> Any:
     return least * (line <= least) + line * (line > least) + CAUTION * paid_in
 
 
+@cold
 def pay_in(paid_in: float, wealth: float, moved: float) -> float:
     if moved >= 0.0:
         return paid_in + moved

@@ -23,6 +23,7 @@ from backtest.account.options import (
 )
 from backtest.account.orders import stop_out
 from backtest.account.payments import drop_after_liquidation, liquidate_isolated
+from backtest.core.kernels import inlined, of_options
 from backtest.core.units import TOLERANCE
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def compute_drawn(terms: r.Terms, state: r.AccountState, scratch: r.Scratch, pla
     return equity - compute_stop_level(terms, state) * (1.0 + TOLERANCE)
 
 
+@of_options(returns=0.0)
 def find_stop_with_options(terms: r.Terms, state: r.AccountState, scratch: r.Scratch) -> float:
     if compute_drawn(terms, state, scratch, 0.0) <= 0.0:
         return 0.0
@@ -285,6 +287,7 @@ def is_any_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar) -> b
     return False
 
 
+@inlined
 def find_least(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, i: int) -> float:
     tables, held, level = terms.rules.brackets, state.held.quantities[i], terms.rules.level
     low, high = held * quotes.mark_low[i], held * quotes.mark_high[i]
@@ -298,6 +301,7 @@ def find_least(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, i: in
     return float(min(at_low, at_high))
 
 
+@inlined
 def is_isolated_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, i: int) -> bool:
     tables, held, entry = terms.rules.brackets, state.held.quantities[i], state.held.entries[i]
     low, high = held * quotes.mark_low[i], held * quotes.mark_high[i]
@@ -590,6 +594,7 @@ def advance(scratch: r.Scratch, place: float) -> None:
         scratch.price[c] = move(scratch.price[c], scratch.price_end[c], place)
 
 
+@inlined
 def move(start: float, end: float, place: float) -> float:
     return end if place == 1.0 else start + place * (end - start)
 

@@ -13,6 +13,7 @@ from backtest.account.account_records import InstrumentRules, Liquidation, Posit
 from backtest.account.events import Entries, Event
 from backtest.account.money import Money, Wallet
 from backtest.core import BoolArray, FloatArray, IntArray
+from backtest.core.kernels import inlined
 
 
 class OptionFeed(NamedTuple):
@@ -424,36 +425,44 @@ def write_tuple(terms: Terms, i: int) -> None:
     terms.instruments[i] = own._replace(**changed, margin=own.margin._replace(taker=taker))
 
 
+@inlined
 def pick_margin(terms: Terms, i: int) -> Any:
     return margin.pick_rules(terms.rules.brackets, i)
 
 
+@inlined
 def is_isolated(terms: Terms, i: int) -> bool:
     return bool(terms.rules.brackets.are_isolated[i])
 
 
+@inlined
 def is_spot(terms: Terms, i: int) -> bool:
     return margin.is_spot_leg(terms.rules, i)
 
 
+@inlined
 def has_exits(terms: Terms, i: int) -> bool:
     return bool(terms.flags[HAS_EXITS, i] == 1)
 
 
+@inlined
 def has_stops(terms: Terms, i: int) -> bool:
     return bool(terms.flags[HAS_STOP, i] == 1 or terms.flags[HAS_EXITS, i] == 1)
 
 
+@inlined
 def is_held(state: AccountState, i: int) -> bool:
     return bool(state.held.quantities[i] != 0.0)
 
 
+@inlined
 def pick_position(state: AccountState, i: int) -> Position:
     return Position(
         state.held.quantities[i], state.held.entries[i], state.margin[i], state.marked[i]
     )
 
 
+@inlined
 def put_position(state: AccountState, i: int, position: Position) -> None:
     state.held.quantities[i] = position.quantity
     state.held.entries[i] = position.entry
@@ -461,6 +470,7 @@ def put_position(state: AccountState, i: int, position: Position) -> None:
     state.marked[i] = position.value
 
 
+@inlined
 def pick_quote(quotes: MarketBar, i: int) -> Quote:
     return Quote(
         open=quotes.open[i], low=quotes.low[i], high=quotes.high[i], fill=quotes.fill[i],

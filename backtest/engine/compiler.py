@@ -59,14 +59,6 @@ MATH: tuple[Any, ...] = (
     core.elementary.normal_cdf,
 )
 PUBLIC_NAMES = frozenset(function.__name__ for function, _ in PUBLIC)
-RARE = frozenset(
-    {
-        "apply_flow", "top_up", "liquidate", "forfeit", "choose_reduction", "close_contracts",
-        "record_shortfall", "compute_liquidation_value", "reduce_to_ratio",
-        "stop_out", "end_account", "close_ruined", "pay_in", "add_from_wallet", "answer_call",
-        "end_grace", "close_call", "enter_call", "is_unhealthy", "repay_all",
-    }
-)  # fmt: skip
 
 
 @functools.cache
@@ -74,8 +66,8 @@ def compile_core() -> dict[int, Any]:
     """Return the scalar rules, inlined into what calls them, and let formulas call public ones."""
     twins: dict[int, Any] = {}
 
-    def compile_one(name: str, twin: Any) -> Any:
-        return jit(twin, forceinline=name not in RARE)
+    def compile_one(rule: Any, twin: Any) -> Any:
+        return jit(twin, forceinline="is_cold" not in vars(rule))
 
     make_twins(CORE, {}, twins, compile_one)
     found = _compile.compile_functions(implied_kernels)
@@ -94,7 +86,7 @@ def make_twins(
     modules: Sequence[types.ModuleType],
     spaces: dict[types.ModuleType, dict[str, Any]],
     twins: dict[int, Any],
-    compile_one: Callable[[str, Any], Any],
+    compile_one: Callable[[Any, Any], Any],
 ) -> None:
     """Compile the functions of modules, whose globals are in ``spaces``, for one another.
 
@@ -106,9 +98,9 @@ def make_twins(
         space = spaces.setdefault(module, {})
         space |= vars(module)
         path = Path(str(module.__file__))
-        for name, own in _compile.find_own_functions(module, PUBLIC_NAMES):
+        for _, own in _compile.find_own_functions(module, PUBLIC_NAMES):
             if id(own) not in twins:
-                twins[id(own)] = compile_one(name, _compile.make_twin(own, space, path))
+                twins[id(own)] = compile_one(own, _compile.make_twin(own, space, path))
     for space in spaces.values():
         found = {name: twins[id(value)] for name, value in space.items() if id(value) in twins}
         space.update(found | mirror_modules(space, lambda _, each: twins.get(id(each), each)))
@@ -225,52 +217,9 @@ def jit_tree(function: Any, done: dict[int, Any]) -> Any:
 
 # ---------------------------------------------------------------------------------------- the loop
 
-INLINED = frozenset(
-    {
-        "is_held", "is_isolated", "is_spot", "is_spot_leg", "is_in_pool", "pick_position",
-        "put_position", "pick_quote", "pick_rules", "pick_margin", "compute_value", "has_exits",
-        "has_stops", "choose",
-        "compute_exposure", "move", "total", "find_maintenance", "scale_rate",
-        "is_cross", "find_least", "is_isolated_near", "is_stopped", "compute_stop", "worsen",
-        "find_side", "find_adverse", "measure_target", "compute_target", "find_limit", "is_outside",
-        "can_order", "compute_order_fee", "is_deciding", "is_ending", "value_at",
-        "compute_cost", "decide", "count_bar", "add_free", "grow_free", "mark_drawdown",
-        "is_deeper", "expose", "note_first", "is_over_cap", "count_decay",
-        "fold_product", "needs_folding", "is_trading",
-        "add_cut", "add_to", "invert", "is_far",
-        "is_balanced", "holds_options", "count_options",
-    }
-)  # fmt: skip
-
 POINTER = numba.types.CPointer(numba.float64)  # type: ignore[no-untyped-call]
 KINDS = {"pointer": POINTER, "whole": numba.int64}
 """What formulas take: arrays by address, and whole numbers."""
-
-WITHOUT_OPTIONS: dict[str, Any] = {
-    **dict.fromkeys(
-        ("has_short_option", "holds_options", "is_adding_options", "is_far_with_options",
-         "is_moved_by", "is_walking"),
-        False,
-    ),
-    **dict.fromkeys(
-        ("add_option_shares", "add_options", "begin_forced", "begin_options", "book_options",
-         "book_profits", "close_options", "cut_premiums", "end_close", "end_forfeit", "end_trial",
-         "expire_options", "open_options", "price_options", "record_option", "stop_options",
-         "take_option_step", "trade_option"),
-        None,
-    ),
-    **dict.fromkeys(
-        ("bound_option_slope", "compute_counted_value", "compute_options_value",
-         "compute_with_options", "find_index", "find_place_with_options",
-         "find_stop_with_options", "find_value_with_options", "sum_option_gains",
-         "sum_notionals_on", "sum_options_on", "try_options"),
-        0.0,
-    ),
-    **dict.fromkeys(("close_options_of_pool", "forfeit_options", "sum_premiums"), (0.0, 0.0)),
-    **dict.fromkeys(("choose_option_step", "name_option"), -1),
-    "count_options": 0,
-}  # fmt: skip
-"""What functions return for an account without options, for which nothing else of them compiles."""
 
 
 def choose_number(condition: Any, yes: Any, no: Any) -> Any:
@@ -310,11 +259,11 @@ def compile_general_rules(*, has_parts: bool) -> dict[int, Any]:
         id(records.pick_instrument): jit(write_pick(pick), forceinline=True),
     }
 
-    def compile_one(name: str, twin: Any) -> Any:
-        is_inlined = name in INLINED
-        if not has_parts and name in WITHOUT_OPTIONS:
-            twin, is_inlined = return_always(WITHOUT_OPTIONS[name]), True
-        return jit(twin, forceinline=is_inlined)
+    def compile_one(rule: Any, twin: Any) -> Any:
+        marks = vars(rule)
+        if not has_parts and "without_options" in marks:
+            return jit(return_always(marks["without_options"]), forceinline=True)
+        return jit(twin, forceinline="is_inlined" in marks)
 
     make_twins((*CORE, *MODULES), SPACES.setdefault(has_parts, {}), twins, compile_one)
     return twins

@@ -11,6 +11,7 @@ from backtest._compile.object_code import view_numbers
 from backtest.account import records as r
 from backtest.account.money import POSITION_ROWS, PRICE_PNL, TERM_ROWS, sum_bar, total
 from backtest.account.order_limits import count_over_cap
+from backtest.core.kernels import inlined, of_options
 from backtest.core.units import TOLERANCE
 from backtest.results import tally as y
 from backtest.results.tally import FARTHEST, NEAR
@@ -31,6 +32,7 @@ class CloseFacts(NamedTuple):
     is_near: bool
 
 
+@inlined
 def count_bar(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
     clock: results.Clock,
     tally: FloatArray,
@@ -81,11 +83,13 @@ def count_bar(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
     tally[y.EQUITY_SUM] += equity
 
 
+@inlined
 def note_first(tally: FloatArray, row: int, is_so: bool, t: int) -> None:
     if is_so and tally[row] < 0.0:
         tally[row] = t
 
 
+@inlined
 def expose(tally: FloatArray, close: CloseFacts, cap: float) -> None:
     leverage = close.gross * tally[y.INVERSE]
     tally[y.PEAK_NEEDED], tally[y.PEAK_BACKING] = results.raise_ratio(
@@ -101,10 +105,12 @@ def expose(tally: FloatArray, close: CloseFacts, cap: float) -> None:
     tally[y.PEAK_LEVERAGE] = max(tally[y.PEAK_LEVERAGE], leverage)
 
 
+@inlined
 def is_over_cap(leverage: float, cap: float) -> bool:
     return leverage > cap * (1.0 + TOLERANCE)
 
 
+@inlined
 def count_decay(
     tally: FloatArray,
     quantities: FloatArray,
@@ -196,6 +202,7 @@ def is_any_near(
     return has_prices or not is_far(terms, state, i, notional, excess)
 
 
+@inlined
 def is_far(terms: a.Terms, state: a.AccountState, i: int, notional: float, excess: float) -> bool:
     level = terms.rules.level
     if a.is_isolated(terms, i):
@@ -424,6 +431,7 @@ def record_position(
         write_of(tape.terms.positions[k], rows[i, POSITION_ROWS[k]], t, i)
 
 
+@of_options(returns=None)
 def record_option(tape: RunTape, state: a.AccountState, k: int, t: int) -> None:
     own, options = state.options, tape.record.options
     options.quantity[t, k], options.value[t, k] = own.positions.quantities[k], own.priced[k]
@@ -678,6 +686,7 @@ def remember_marks(
             tape.before[i] = margin.compute_value(size, is_inverse, feed.mark_close[last, i])
 
 
+@inlined
 def is_balanced(before: float, state: a.AccountState, change: float, gross: float) -> bool:
     wallet = state.wallet
     after, assets = wallet.equity, 0.0
@@ -744,6 +753,7 @@ def hold_count(since: float) -> float:
     return since - 1.0 if since > 0.0 else -1.0
 
 
+@inlined
 def decide(bar: a.AccountBar, deciders: Deciders, is_done: bool, i: int, t: int, k: int) -> None:
     terms, feed, state, quotes = bar.terms, bar.feed, bar.state, bar.quotes
     state.leverage[i], state.is_pending[i] = math.nan, 0

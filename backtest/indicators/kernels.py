@@ -11,8 +11,7 @@ import math
 import numpy as np
 
 from backtest.core import FloatArray
-
-KERNELS = ("ewma_lanes", "filter_variance", "learn_lanes", "tail_lane")
+from backtest.core.kernels import kernel
 
 START = 20
 """Returns whose mean square starts the learning of regimes."""
@@ -28,6 +27,7 @@ LARGEST_EXPONENT = 700.0
 # ----- weighted means -----
 
 
+@kernel
 def ewma_lanes(
     squares: FloatArray, decay: FloatArray, scale: FloatArray, state: FloatArray, out: FloatArray
 ) -> None:
@@ -58,6 +58,7 @@ def advance_weights(decay: FloatArray, weight: FloatArray, inverse: FloatArray) 
     return moved
 
 
+@kernel
 def filter_variance(
     squares: FloatArray, parameters: FloatArray, backcast: float, start: int, out: FloatArray
 ) -> None:
@@ -77,6 +78,7 @@ def filter_variance(
 # ----- windows -----
 
 
+@kernel
 def tail_lane(
     losses: FloatArray,
     top: float,
@@ -128,6 +130,7 @@ def move_in(held: FloatArray, place: int, value: float) -> None:
 # ----- regimes -----
 
 
+@kernel
 def learn_lanes(
     squares: FloatArray,
     forget: FloatArray,

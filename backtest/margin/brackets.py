@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from backtest.core.kernels import cold, inlined
 from backtest.core.units import TOLERANCE
 from backtest.venue.venue import find_newest
 
@@ -77,6 +78,7 @@ def read_rules(venue: Venue, setting: float = 0.0, is_isolated: bool = False) ->
 # --------------------------------------------------------------------- the value of a contract
 
 
+@inlined
 def choose(condition: Any, yes: float, no: float) -> float:
     """Return one of two numbers, or of arrays; compiled code, which has numbers, replaces this."""
     if isinstance(condition, np.ndarray):
@@ -188,6 +190,7 @@ def compute_affordable(
 # ------------------------------------------------------------------------------ liquidation
 
 
+@cold
 def compute_liquidation_value(
     rules: MarginRules, quantity: float, entry: float, base: float, multiplier: float
 ) -> float:

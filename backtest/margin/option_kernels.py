@@ -25,6 +25,7 @@ from backtest.core import (
     scalar_greeks,
     scalar_price,
 )
+from backtest.core.kernels import kernel, of_options
 from backtest.margin.portfolio_kernels import (
     Holdings,
     PortfolioRules,
@@ -257,6 +258,7 @@ def compute_counted_rate(rules: OptionRules, options: OptionPositions, i: int) -
     return rules.rates.loan_value if shorts == 0 else 0.0
 
 
+@of_options(returns=0.0)
 def compute_counted_value(rules: OptionRules, options: OptionPositions) -> float:
     total = 0.0
     for i in range(len(options.signs)):
@@ -266,6 +268,7 @@ def compute_counted_value(rules: OptionRules, options: OptionPositions) -> float
     return total
 
 
+@of_options(returns=0.0)
 def compute_options_value(options: OptionPositions) -> float:
     total = 0.0
     for i in range(len(options.signs)):
@@ -638,9 +641,7 @@ def compute_premiums(pool: OptionPool) -> float:
 # ------------------------------------------------------------------------------ what is needed
 
 
-KERNELS = ("fill_options", "compute_option_requirement")
-
-
+@kernel
 def fill_options(options: OptionPositions, rules: OptionRules) -> None:
     for i in range(len(options.signs)):
         fill_option(options, rules, i)
@@ -652,6 +653,7 @@ def fill_option(options: OptionPositions, rules: OptionRules, i: int) -> None:
         fill_scenario_values(options, rules, i)
 
 
+@kernel
 def compute_option_requirement(
     packed: PortfolioRules,
     held: Holdings,
@@ -712,6 +714,7 @@ def bound_scenario_slope(
     return float(packed.scenarios.factor * most + short)
 
 
+@of_options(returns=0.0)
 def bound_option_slope(
     packed: PortfolioRules,
     options: OptionPositions,

@@ -24,6 +24,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from backtest.core import BoolArray, FloatArray, IntArray
+from backtest.core.kernels import inlined
 from backtest.core.units import TOLERANCE
 from backtest.margin.brackets import MarginRules, compute_initial
 
@@ -135,6 +136,7 @@ def ask_own(rules: PortfolioRules, held: Holdings, is_initial: bool) -> float:
     return OWN_RULES[rules.own - 1](rules, held, is_initial)
 
 
+@inlined
 def pick_rules(tables: BracketTables, i: int) -> MarginRules:
     count = tables.counts[i]
     floors: Any = tables.floors[i, :count]
@@ -160,10 +162,12 @@ def pick_rules(tables: BracketTables, i: int) -> MarginRules:
     )
 
 
+@inlined
 def is_spot_leg(rules: PortfolioRules, i: int) -> bool:
     return bool(rules.spot.has_any and rules.spot.are_spot[i])
 
 
+@inlined
 def is_in_pool(rules: PortfolioRules, held: Holdings, i: int) -> bool:
     return held.quantities[i] != 0.0 and not rules.brackets.are_isolated[i]
 
@@ -205,6 +209,7 @@ def compute_move_loss(linear: float, inverse: float, move: float, weight: float)
     return -weight * gain
 
 
+@inlined
 def compute_exposure(held: Holdings, i: int) -> float:
     exposure: float = held.quantities[i] * abs(held.values[i])
     return exposure
@@ -300,10 +305,12 @@ def find_bracket(tables: BracketTables, i: int, notional: float) -> int:
     return k
 
 
+@inlined
 def scale_rate(rate: float, multiplier: float, close_fee: float) -> float:
     return min(1.0, multiplier * rate + close_fee)
 
 
+@inlined
 def find_maintenance(tables: BracketTables, i: int, notional: float) -> float:
     x, fee = tables.multipliers[i], tables.close_fees[i]
     rate, amount, k = scale_rate(tables.rates[i, 0], x, fee), 0.0, 1

@@ -23,8 +23,8 @@ from backtest.core import (
 )
 from backtest.core.black_kernels import MOST_CARRY
 from backtest.core.elementary import ROOT_TWO_PI
+from backtest.core.kernels import kernel
 
-KERNELS = ("fill_prices", "fill_greeks", "fill_volatilities")
 EPSILON = 2.0**-52
 LEAST_CERTAIN = 1e-3
 """Largest part of a volatility that four rounding errors of the price may move it by."""
@@ -152,6 +152,7 @@ def guess_deviation(x: float, price: float) -> float:
     return s * (1.0 + moved * (1.0 + 3.0 * moved))
 
 
+@kernel
 def fill_volatilities(terms: FloatArray, is_coin: bool, out: FloatArray) -> None:
     for i in range(len(out)):
         out[i] = scalar_implied(
@@ -159,6 +160,7 @@ def fill_volatilities(terms: FloatArray, is_coin: bool, out: FloatArray) -> None
         )
 
 
+@kernel
 def fill_prices(terms: FloatArray, is_coin: bool, out: FloatArray) -> None:
     for i in range(len(out)):
         out[i] = scalar_price(
@@ -166,6 +168,7 @@ def fill_prices(terms: FloatArray, is_coin: bool, out: FloatArray) -> None:
         )
 
 
+@kernel
 def fill_greeks(terms: FloatArray, is_coin: bool, out: FloatArray) -> None:
     """Write the Greeks of each option to a row of ``out`` (n, 7), in the order of the record."""
     for i in range(len(out)):

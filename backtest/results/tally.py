@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 import numpy as np
 
 from backtest.account.money import COUNTED, Ledger
+from backtest.core.kernels import inlined
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -122,6 +123,7 @@ def flatten_tally(tally: Tally) -> dict[str, float]:
 # ----------------------------------------------------------------------------------- the drawdown
 
 
+@inlined
 def mark_drawdown(tally: FloatArray, unit: float, t: int) -> None:
     peak, low, low_peak = tally[PEAK_UNIT], tally[LOW], tally[LOW_PEAK]
     if unit < peak and not is_deeper(peak, low, low_peak, unit):
@@ -135,6 +137,7 @@ def mark_drawdown(tally: FloatArray, unit: float, t: int) -> None:
         tally[FALL_PEAK], tally[FALL_TROUGH], tally[RECOVERED] = tally[PEAK_BAR], t, -1.0
 
 
+@inlined
 def is_deeper(peak: float, low: float, low_peak: float, unit: float) -> bool:
     return unit * low_peak < low * peak
 
@@ -142,10 +145,12 @@ def is_deeper(peak: float, low: float, low_peak: float, unit: float) -> bool:
 # ------------------------------------------------------------------------------------- the samples
 
 
+@inlined
 def add_free(clock: Clock, tally: FloatArray, t: int) -> None:
     tally[SAMPLE_FREE] = grow_free(tally[SAMPLE_FREE], clock.risk_free[t])
 
 
+@inlined
 def grow_free(free: float, rate: float) -> float:
     return free + rate * (1.0 + free)
 
@@ -173,14 +178,17 @@ def find_disutility(growth: float) -> float:
 # ---------------------------------------------------------------------------------- what it counts
 
 
+@inlined
 def invert(equity: float) -> float:
     return 1.0 / equity if equity > 0.0 else 0.0
 
 
+@inlined
 def needs_folding(product: float) -> bool:
     return product > 1e100 or product < 1e-100
 
 
+@inlined
 def fold_product(log: float, product: float) -> tuple[float, float]:
     if needs_folding(product):
         return log + math.log(product), 1.0

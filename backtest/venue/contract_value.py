@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from backtest.core.kernels import inlined
 
+
+@inlined
 def compute_value(size: float, is_inverse: bool, price: float) -> float:
     """Return u(P), the value of one contract in the settlement currency."""
     return -size / price if is_inverse else size * price

@@ -16,7 +16,7 @@ from backtest import account as accounts
 from backtest import strategies
 from backtest._compile import Mirror, code_identity, find_own_functions, make_twin, mirror_modules
 from backtest.engine import batch, driver
-from backtest.engine.compiler import WITHOUT_OPTIONS, return_always
+from backtest.engine.compiler import return_always
 from backtest.engine.policies import ask_plain
 from backtest.engine.recipe import MODULES, make_recipe
 from backtest.policies import Combinator
@@ -154,9 +154,8 @@ def make_shorter() -> dict[str, Any]:
     twins: dict[int, Any] = {}
     for module, space in spaces.items():
         path = Path(str(module.__file__))
-        for name, own in find_own_functions(module, {"ask"}):
-            is_absent = name in WITHOUT_OPTIONS
-            value = WITHOUT_OPTIONS.get(name)
+        for _, own in find_own_functions(module, {"ask"}):
+            is_absent, value = "without_options" in vars(own), vars(own).get("without_options")
             twins[id(own)] = return_always(value) if is_absent else make_twin(own, space, path)
     for space in spaces.values():
         found = {name: twins[id(value)] for name, value in space.items() if id(value) in twins}

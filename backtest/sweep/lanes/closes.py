@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from backtest.account import Terms
 from backtest.account.money import CASH, EQUITY, PEAK, RESERVE, SCALE, UNIT
+from backtest.core.kernels import inlined
 from backtest.engine import is_over_cap
 from backtest.margin import find_maintenance
 from backtest.results import finish_sample, invert, is_deeper, raise_ratio
@@ -59,12 +60,14 @@ def add_close(lanes: Lanes, is_isolated: bool, i: int) -> None:
         account[cell(EQUITY, lane)] += position[spot(i, r.QUANTITY, lane)] * close
 
 
+@inlined
 def find_backing(position: FloatArray, close: float, i: int, lane: int) -> float:
     """Return what a position that stands alone is worth at its close."""
     profit = position[spot(i, r.QUANTITY, lane)] * (close - position[spot(i, r.ENTRY, lane)])
     return float(position[spot(i, r.MARGIN, lane)] + profit)
 
 
+@inlined
 def close_one(lanes: Lanes, is_isolated: bool) -> bool:
     account, position, close, found = lanes.account, lanes.position, lanes.prices[r.CLOSE, 0], False
     for lane in range(LANES):
@@ -78,6 +81,7 @@ def close_one(lanes: Lanes, is_isolated: bool) -> bool:
     return found
 
 
+@inlined
 def count_close(account: FloatArray, equity: float, lane: int) -> bool:
     peak = account[cell(PEAK, lane)]
     unit = account[cell(SCALE, lane)] * (equity + account[cell(RESERVE, lane)])

@@ -24,15 +24,6 @@ from backtest.sweep.lanes.rows import LANES, N_POSITION, TARGET
 
 MODULES = (rows, quiet, trades, closes, loop)
 
-INLINED = frozenset(
-    {
-        "spot", "term", "read_rules", "make_kind", "quote_open", "size_lane", "bound_cost", "plan",
-        "fill_lanes", "round_as_isolated", "trade_lane", "widen", "pick", "look_at_one",
-        "close_one", "count_close", "make_plain_kind", "has_bit", "plan_group", "spare_pool",
-        "spare_isolated", "find_backing",
-    }
-)  # fmt: skip
-
 
 @functools.cache
 def compile_lanes() -> dict[str, Any]:
@@ -43,8 +34,8 @@ def compile_lanes() -> dict[str, Any]:
         id(loop.ask_lanes): jit(ask_through_addresses, forceinline=True),
     }
 
-    def compile_one(name: str, twin: Any) -> Any:
-        return jit(twin, forceinline=name in INLINED)
+    def compile_one(rule: Any, twin: Any) -> Any:
+        return jit(twin, forceinline="is_inlined" in vars(rule))
 
     spaces: dict[ModuleType, dict[str, Any]] = {}
     engine.make_twins(MODULES, spaces, twins, compile_one)

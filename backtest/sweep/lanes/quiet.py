@@ -6,6 +6,7 @@ import math
 
 from backtest.account import MarketFeed, Terms, compute_target, is_outside, pick_margin
 from backtest.account.money import CASH
+from backtest.core.kernels import inlined
 from backtest.margin import compute_largest_notional, compute_payment, compute_value, scale_rate
 from backtest.sweep.lanes import rows
 from backtest.sweep.lanes import rows as r
@@ -222,6 +223,7 @@ def look(terms: Terms, lanes: rows.Lanes, n: int) -> tuple[bool, int]:
     return is_asking, rare
 
 
+@inlined
 def look_at_one(lanes: rows.Lanes, kind: rows.FillKind) -> tuple[bool, int]:
     account, position, numbers = lanes.account, lanes.position, lanes.numbers
     quote, signal, asking, is_any = rows.quote_open(lanes.prices, 0), lanes.signal[0], 0, False

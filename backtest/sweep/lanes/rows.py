@@ -16,6 +16,7 @@ from backtest._compile.object_code import view_numbers
 from backtest.account import AccountState, InstrumentRules, Quote, Terms, find_line
 from backtest.account.money import PEAK, SINCE_POOL, WALLET
 from backtest.account.records import NUMBERS
+from backtest.core.kernels import inlined
 from backtest.margin import MarginRules
 from backtest.results import tally as y
 from backtest.results.tally import N_TALLY
@@ -175,6 +176,7 @@ class LanePolicies(NamedTuple):
     start: int
 
 
+@inlined
 def has_bit(bits: int, k: int) -> bool:
     return (bits >> k) & 1 != 0
 
@@ -183,10 +185,12 @@ def cell(row: int, lane: int) -> int:
     return row * LANES + lane
 
 
+@inlined
 def spot(i: int, row: int, lane: int) -> int:
     return cell(i * N_POSITION + row, lane)
 
 
+@inlined
 def term(i: int, row: int, lane: int) -> int:
     return cell(i * N_NUMBERS + row, lane)
 
@@ -319,6 +323,7 @@ class FillKind(NamedTuple):
     is_alone: bool
 
 
+@inlined
 def make_kind(
     has_rounding: bool,
     has_impact: bool,
@@ -328,6 +333,7 @@ def make_kind(
     return FillKind(has_rounding, has_impact, is_inverse, is_isolated, False, False, False, False)
 
 
+@inlined
 def make_plain_kind(has_rounding: bool) -> FillKind:
     return FillKind(has_rounding, False, False, False, False, False, False, True)
 
@@ -340,6 +346,7 @@ class Table(NamedTuple):
     first_leverage: float
 
 
+@inlined
 def read_rules(
     numbers: FloatArray, kind: FillKind, table: Table, i: int, lane: int
 ) -> InstrumentRules:
@@ -401,6 +408,7 @@ def read_rules(
     )
 
 
+@inlined
 def quote_open(prices: FloatArray, i: int) -> Quote:
     value = prices[OPEN, i]
     return Quote(

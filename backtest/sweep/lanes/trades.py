@@ -16,6 +16,7 @@ from backtest.account.position import (
     find_side,
 )
 from backtest.account.records import FLAGS
+from backtest.core.kernels import inlined
 from backtest.core.units import TOLERANCE
 from backtest.margin import compute_setting
 from backtest.sweep.lanes import rows as r
@@ -115,6 +116,7 @@ def plan_by_kind(terms: a.Terms, lanes: Lanes, is_first: bool, i: int) -> tuple[
     return plan(lanes, make_kind(True, True, True, True), table, is_first, i)
 
 
+@inlined
 def plan(
     lanes: Lanes, kind: FillKind, table: Table, is_first: bool, i: int
 ) -> tuple[bool, bool, bool]:
@@ -127,6 +129,7 @@ def plan(
     return r.has_bit(found, 0), is_over, r.has_bit(found, 2)
 
 
+@inlined
 def plan_group(
     lanes: Lanes, kind: FillKind, table: Table, is_first: bool, group: int, i: int
 ) -> int:
@@ -174,6 +177,7 @@ def plan_group(
     return is_trading | (is_over << 1) | (is_any << 2)
 
 
+@inlined
 def spare_pool(
     account: FloatArray, kind: FillKind, order: LaneOrder, worth: float, lost: float, costs: float,
     initial: float, is_first: bool, lane: int,
@@ -195,6 +199,7 @@ def spare_pool(
     return free if (adding > 0.0) & (not free >= spare) else spare
 
 
+@inlined
 def spare_isolated(
     account: FloatArray, own: a.Position, rules: a.InstrumentRules, quote: a.Quote,
     order: LaneOrder, after: float, lost: float, cost: float, rate: float, limit: float,
@@ -234,6 +239,7 @@ def raise_most(lanes: Lanes, i: int) -> bool:
     return largest > 0.0
 
 
+@inlined
 def trade_lane(rules: a.InstrumentRules, balances: Balances, quote: a.Quote, after: float) -> Trade:
     impact = 0.0
     if rules.has_impact:
@@ -242,6 +248,7 @@ def trade_lane(rules: a.InstrumentRules, balances: Balances, quote: a.Quote, aft
     return trade(rules, balances, quote.fill, after, rules.slippage, impact, rules.fee, quote, True)
 
 
+@inlined
 def size_lane(
     rules: a.InstrumentRules,
     quote: a.Quote,
@@ -268,6 +275,7 @@ def size_lane(
     return LaneOrder(wanted, reach, held, size, added, is_asking, is_adding)
 
 
+@inlined
 def round_as_isolated(side: float, unit: float, quantity: float, reach: float) -> float:
     """Return the notional as the limits of an isolated order leave it, to the last bit."""
     kept = max(side * quantity, 0.0)
@@ -275,6 +283,7 @@ def round_as_isolated(side: float, unit: float, quantity: float, reach: float) -
     return side * wanted * unit
 
 
+@inlined
 def bound_cost(rules: a.InstrumentRules, quote: a.Quote, order: LaneOrder) -> float:
     worsening = rules.slippage
     if rules.has_impact:
@@ -363,6 +372,7 @@ def fill_by_kind(lanes: Lanes, table: Table, turn: int, i: int) -> None:
         fill_lanes(lanes, make_kind(False, True, True, True), table, turn, i)
 
 
+@inlined
 def fill_lanes(lanes: Lanes, kind: FillKind, table: Table, turn: int, i: int) -> None:
     account, position, numbers = lanes.account, lanes.position, lanes.numbers
     quote, asking = quote_open(lanes.prices, i), lanes.cursor[r.ASKING]
@@ -472,10 +482,12 @@ def write_stops(terms: a.Terms, lanes: Lanes, is_planned: bool, i: int) -> None:
     lanes.is_known[i] = 1
 
 
+@inlined
 def widen(stop: float, side: float) -> float:
     return stop + side * (2.0 * TOLERANCE) * abs(stop)
 
 
+@inlined
 def pick(is_there: bool, stop: float, other: float) -> float:
     return stop if is_there & (not math.isnan(stop)) else other
 
