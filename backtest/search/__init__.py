@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from backtest.core import open_door
 
 if TYPE_CHECKING:
-    from backtest.search.benchmark import GrowthTest
     from backtest.search.compare import Comparison, LEAST_SAMPLES, compare, walk_differences
     from backtest.search.cross_validate import CrossValidation, cross_validate
     from backtest.search.problem import Robustness
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from backtest.search.tune import objective, tune
     from backtest.search.validation import folds, read_figures
     from backtest.search.walk_forward import WalkForward, walk_forward
-    from backtest.search.winner import deflate_alone
+    from backtest.search.winner import GrowthTest, deflate_alone
 
 RESULTS = ("Comparison", "Study", "CrossValidation", "WalkForward")
 

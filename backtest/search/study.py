@@ -18,7 +18,6 @@ from backtest.core.saved_result import UNFINISHED, name_result
 from backtest.engine import count_unfilled, name_better
 from backtest.policies import Policy
 from backtest.results import Result, describe_search, find_cautions
-from backtest.search.benchmark import FEW_FILLS, OWN, SIGNIFICANT, GrowthTest
 from backtest.search.trials import (
     LOOKS,
     Batch,
@@ -32,7 +31,15 @@ from backtest.search.trials import (
     tabulate_batches,
     tabulate_trials,
 )
-from backtest.search.winner import StudyOutcome, StudyTask, Verdict
+from backtest.search.winner import (
+    FEW_FILLS,
+    OWN,
+    SIGNIFICANT,
+    GrowthTest,
+    StudyOutcome,
+    StudyTask,
+    Verdict,
+)
 from backtest.signals import SignalRule
 from backtest.sweep import take_sets, to_plain_value
 from backtest.sweep.sweep_table import PLATEAU, ROBUST, SCORE

@@ -13,10 +13,9 @@ import backtest as bt
 from backtest.core.errors import ParameterError
 from backtest.core.units import DAY
 from backtest.policies.lookahead import rewrite_after
-from backtest.search import Robustness, Study, benchmark, trials, tune, winner
-from backtest.search.benchmark import check_growth, count_trials
+from backtest.search import Robustness, Study, trials, tune, winner
 from backtest.search.tune import find_split
-from backtest.search.winner import StudyOutcome
+from backtest.search.winner import StudyOutcome, check_growth, count_trials
 from backtest.strategies import VolTarget
 from backtest.sweep import set_runs
 from tests import tuning
@@ -210,7 +209,7 @@ def make_part(gap: float, days: int = 365, fills: int = 50, seed: int = 0, **cha
     noise = 0.25 * (noise - noise.mean()) + gap / 365
     returns = np.expm1(np.stack([constant + noise, constant]))
     line = {"cagr": 0.1, "volatility": 0.4}
-    part = benchmark.BenchmarkedPart({"best trial": line}, returns, days / 365, fills, "")
+    part = winner.BenchmarkedPart({"best trial": line}, returns, days / 365, fills, "")
     return part._replace(**changes)
 
 
@@ -244,8 +243,8 @@ def test_trials_that_are_the_market_in_other_sizes_are_one_trial():
 
 @pytest.fixture
 def few_draws(monkeypatch):
-    monkeypatch.setattr(benchmark, "FIRST_DRAWS", 199)
-    monkeypatch.setattr(benchmark, "MOST_DRAWS", 299)
+    monkeypatch.setattr(winner, "FIRST_DRAWS", 199)
+    monkeypatch.setattr(winner, "MOST_DRAWS", 299)
 
 
 def judge(*parts, trials=3.0, lines=()):
