@@ -146,7 +146,8 @@ def shorten_value(value: Any) -> str:
 WALK = "walk"
 WINNERS = "winners"
 SEARCHED_BY = ("search", "sweep")
-SEARCH = ("space", "objective", "constraints", "trials", "seed", "sampler", "robust")
+SEARCH = ("space", "objective", "constraints", "trials", "seed", "sampler", "robust",
+          "patience")  # fmt: skip
 
 
 def measure_walk(walk: WalkForward) -> dict[str, float]:
@@ -161,7 +162,7 @@ def gather_walk_facts(walk: WalkForward) -> dict[str, Any]:
     winners = walk.folds.drop(columns=names).loc[:, :"in_sample"].drop(columns="in_sample")
     kept = ("name", "source_hash", "file_hash")
     search = {
-        **{name: manifest[name] for name in SEARCH},
+        **{name: manifest[name] for name in SEARCH if name in manifest},
         "folds": len(walk.folds),
         "spans": hash_data(manifest["spans"]),
         "source_hash": hash_rooms(SEARCHED_BY),

@@ -199,6 +199,7 @@ TEXTS = {
     "constraints": "A bound: 'max_drawdown<=0.4'; repeatable.",
     "space": "NAME=0.1:1, NAME=log:10:500 or NAME=a,b.",
     "fix": "NAME=VALUE to keep fixed; repeatable.",
+    "patience": "Evaluations without a gain (of 1/4 standard error) that end the search.",
     "sampler": "auto, gp, sobol, random or grid.",
     "robust": "Whether neighbors must be good too.",
     "seed": "Seed of all random numbers.",

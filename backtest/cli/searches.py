@@ -24,7 +24,10 @@ def list_flags(table: str, names: str) -> str:
 
 
 SWEPT = "values draws space seed objective constraints metrics threads cluster"
-TUNED = "objective constraints space fix trials seconds sampler robust holdout seed threads cluster"
+TUNED = (
+    "objective constraints space fix trials seconds patience sampler robust holdout seed threads "
+    "cluster"
+)
 SHARED = "objective constraints trials space fix seed threads cluster resume"
 SPANS, GROUPS = "train test anchored gap", "groups test_groups embargo"
 DRAWS = 1_024
@@ -158,11 +161,11 @@ def read_search(draft: experiment.Draft, table: str) -> dict[str, Any]:
 
 
 CROSS = ("groups", "test_groups", "embargo")
-WALK = ("train", "test", "anchored", "gap", "sampler", "robust")
+WALK = ("train", "test", "anchored", "gap", "sampler", "robust", "patience")
 """Keys of ``[validate]`` that only one of its functions takes."""
 
 
-@command("validate walk-forward", list_flags("validate", f"{SPANS} {SHARED} sampler"))
+@command("validate walk-forward", list_flags("validate", f"{SPANS} {SHARED} sampler patience"))
 def walk_forward(draft: experiment.Draft, *, output: Output) -> None:
     """Tune on each train span, trade the test span after it, and judge the procedure.
 

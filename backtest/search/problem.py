@@ -80,6 +80,7 @@ class SearchProblem(SetRuns):
     robustness: Robustness
     is_robust: bool
     seed: int
+    patience: int | None
 
     @property
     def names(self) -> list[str]:
@@ -116,11 +117,12 @@ class SearchProblem(SetRuns):
             sampler=self.sampler,
             robust=self.robustness.to_dict() if self.is_robust else False,
             seed=self.seed,
+            **({} if self.patience is None else {"patience": self.patience}),
             **settings,
         )
 
 
-def read_search(
+def read_search(  # noqa: PLR0913 - those of a search
     test: Backtest,
     policy: type[Policy] | Policy,
     *,
@@ -134,6 +136,7 @@ def read_search(
     sampler: Any = "sobol",
     robust: bool | Robustness = False,
     seed: int = 0,
+    patience: int | None = None,
     **how: Any,
 ) -> SearchProblem:
     """Read the arguments of a search; ``how`` are those of :func:`read_runs`.
@@ -145,6 +148,8 @@ def read_search(
     most = None if trials is None else Whole(LEAST_TRIALS).check("trials", trials)
     if seconds is not None:
         Number(0.0, open_low=True).check("seconds", seconds)
+    if patience is not None:
+        Whole(1).check("patience", patience)
     runs = read_runs(test, policy, **how)
     goal = Goal(read_objective(objective), read_constraints(constraints))
     found = None
@@ -163,6 +168,7 @@ def read_search(
         robustness=read_robustness(robust),
         is_robust=bool(robust),
         seed=seed,
+        patience=patience,
     )
 
 

@@ -382,6 +382,7 @@ def describe_budget(facts: Mapping[str, Any]) -> str:
     trials, seconds = facts["trials"], facts["seconds"]
     limits = [f"{trials:,} trials"] if trials is not None else []
     limits += [f"{seconds:g} s"] if seconds is not None else []
+    limits += [f"{facts['patience']:,} without a gain"] if "patience" in facts else []
     how = "plateaus before spikes" if facts["robust"] else "the plain optimum"
     return f"{facts['sampler']} for {' or '.join(limits)} at most, seed {facts['seed']}; {how}"
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
@@ -307,8 +307,20 @@ class Progress(NamedTuple):
 
 
 class Goal(NamedTuple):
+    """What is maximized under which constraints; with ``others``, several objectives at once."""
+
     objective: Objective
     constraints: tuple[Constraint, ...]
+    others: tuple[Objective, ...] = ()
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        return self.objective, *self.others
+
+    def grade(self, metrics: Mapping[str, core.FloatArray]) -> core.FloatArray:
+        """Return the scores of sets, of shape (n, n_objectives); NaN where one is not finite."""
+        scores = np.column_stack([each.score(metrics) for each in self.objectives])
+        return np.where(np.isfinite(scores), scores, np.nan)
 
     def score(
         self, metrics: Mapping[str, core.FloatArray], failed: core.BoolArray
@@ -517,6 +529,14 @@ def worst_where_broken(trials: Batch) -> core.FloatArray:
     return np.where(is_feasible(trials), trials.scores, -np.inf)
 
 
+class Stopping(Protocol):
+    """Ends a search when no more evaluations are ``left``; ``count`` counts those of a batch."""
+
+    left: int
+
+    def count(self, batch: Batch) -> None: ...
+
+
 SEARCH = "search"
 FAILURES = 16
 """If a batch of at least so many sets fails as a whole, the search stops."""
@@ -536,6 +556,7 @@ def search(
     *,
     trials: int | None,
     deadline: float,
+    patience: Stopping | None = None,
 ) -> None:
     sampler, left = start_sampler(name, space, trials, seed), trials
     while left is None or left > 0:
@@ -543,15 +564,36 @@ def search(
         cube = asked[:left]
         if not len(cube):
             return
-        batch = examiner.evaluate(space.decode(cube), SEARCH, deadline=deadline)
+        batch = evaluate_while(examiner, space.decode(cube), deadline, patience)
         if len(batch.errors) >= FAILURES and all(batch.errors):
             raise core.PolicyError(
                 f"all {len(batch.errors)} sets failed, the first with: {batch.errors[0]}"
             )
         n = count_sets(batch.sets)
         if n < len(cube):
-            return  # time is up
+            return  # time or patience is up
         if n == len(asked):
-            scores = np.where(np.isfinite(batch.scores), batch.scores, np.nan)
-            sampler.tell(cube, scores, batch.violation)
+            scores = examiner.goal.grade(batch.metrics)
+            sampler.tell(cube, scores if examiner.goal.others else scores[:, 0], batch.violation)
         left = None if left is None else left - n
+
+
+def evaluate_while(
+    examiner: Examiner, sets: Sets, deadline: float, patience: Stopping | None
+) -> Batch:
+    """Evaluate sets in their order until time or patience is up."""
+    if patience is None:
+        return examiner.evaluate(sets, SEARCH, deadline=deadline)
+    parts: list[Batch] = []
+    done, n = 0, count_sets(sets)
+    while done < n and patience.left > 0:
+        asked = take_sets(sets, slice(done, done + patience.left))
+        part = examiner.evaluate(asked, SEARCH, deadline=deadline)
+        found = count_sets(part.sets)
+        if found:
+            parts.append(part)
+            patience.count(part)
+        if found < count_sets(asked):
+            break
+        done += found
+    return join_batches(parts, sets)

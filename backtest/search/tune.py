@@ -19,6 +19,7 @@ from backtest.engine import BacktestFields, read_test, short_form
 from backtest.market import Market, Markets, as_markets
 from backtest.policies import Policy
 from backtest.results import ObjectiveLike
+from backtest.search.frontier import start_patience
 from backtest.search.problem import Robustness, read_search
 from backtest.search.study import Study
 from backtest.search.trials import (
@@ -51,6 +52,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     constraints: Mapping[str, str] | None = None,
     trials: int | None = None,
     seconds: float | None = None,
+    patience: int | None = None,
     sampler: SamplerName = "auto",
     space: Mapping[str, Any] | None = None,
     fix: Mapping[str, Any] | None = None,
@@ -93,6 +95,9 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         Most time to search, not counting the time to compile or load before the first result; time
         spent before a resume counts. With ``trials``, whichever ends first. With ``robust``, a
         quarter of either is reserved for the neighbors of candidates.
+    patience : int, optional
+        Evaluations without a gain after which the search ends. A gain is over a quarter of the
+        standard error of the best, by a stationary bootstrap of its returns.
     sampler : str
         ``"auto"`` (Sobol points, then CMA-ES with restarts), ``"gp"`` (a Gaussian process: a second
         of thinking for each set), ``"sobol"``, ``"random"`` or ``"grid"``;
@@ -149,7 +154,8 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     problem = read_search(
         read_test(market, fields), policy, accounts=accounts, pool=pool, compile=compile,
         threads=threads, memory=memory, objective=objective, constraints=constraints, space=space,
-        fix=fix, trials=trials, seconds=seconds, sampler=sampler, robust=robust, seed=seed,
+        fix=fix, trials=trials, seconds=seconds, patience=patience, sampler=sampler, robust=robust,
+        seed=seed,
     )  # fmt: skip
     market = problem.market
     split = find_split(market, holdout)
@@ -273,7 +279,8 @@ def search_and_choose(task: StudyTask, examiner: Examiner) -> StudyOutcome:
     share = 1.0 - BUDGET_SHARE if problem.is_robust else 1.0
     deadline = math.inf if problem.seconds is None else share * problem.seconds
     where = problem.space, problem.sampler, problem.seed
-    search(examiner, *where, trials=trials, deadline=deadline)
+    patience = start_patience(problem, task.seen)
+    search(examiner, *where, trials=trials, deadline=deadline, patience=patience)
     return build_outcome(task, examiner)
 
 

@@ -76,6 +76,7 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     anchored: bool = False,
     gap: str = "0d",
     trials: int = 2_000,
+    patience: int | None = None,
     sampler: str = "auto",
     robust: bool | Robustness = True,
     seed: int = 0,
@@ -96,7 +97,9 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
         As in :func:`backtest.run`. Several markets have one policy, whose parameters are those of
         all instruments; of several, ``BTCUSDT.NAME`` of one of them, ``overlay.NAME`` of the
         overlay.
-    policy, space, fix, objective, constraints, sampler, robust, seed, threads, memory, cluster
+    seed, threads, memory, cluster
+        As in :func:`backtest.tune`.
+    policy, space, fix, objective, constraints, patience, sampler, robust
         As in :func:`backtest.tune`, which searches every train span with the same seed. One
         objective; the space holds parameters of the policy and of the signal.
     train, test : str
@@ -138,7 +141,7 @@ def walk_forward(  # noqa: PLR0913 - keywords, each with a default that is said
     problem = v.read_validated(
         engine.read_test(market, fields), policy, store, compile=compile, threads=threads,
         memory=memory, objective=objective, constraints=constraints, space=space, fix=fix,
-        trials=trials, sampler=sampler, robust=robust, seed=seed,
+        trials=trials, patience=patience, sampler=sampler, robust=robust, seed=seed,
     )  # fmt: skip
     market = problem.market
     spans = v.plan_spans(market, train, test, anchored, gap)
