@@ -4,21 +4,20 @@
 returns what it lived through: fees, funding, interest, margin calls, liquidations, bad debt.
 """
 
-import gc
-from types import ModuleType
+import gc as _gc
 from typing import TYPE_CHECKING
 
-_was_collecting = gc.isenabled()
-gc.disable()  # imports leave no garbage, and looking for it takes a sixth of their time
+_was_collecting = _gc.isenabled()
+_gc.disable()  # imports leave no garbage, and looking for it takes a sixth of their time
 
 from backtest import margin, measures, signals
 from backtest.account import Account, Multiple
 from backtest.core import AccountingError, BacktestError, BandWarning, Choice, DataError
 from backtest.core import InfiniteLeverageWarning, LastPriceWarning, NoFillWarning, ParameterError
 from backtest.core import PolicyError, Range, VenueDateWarning, VenueError, WeightWarning
-from backtest.core import bind_higher, open_door
+from backtest.core import bind_higher, export_lazily
 from backtest.core import public_math as math
-from backtest.engine import Backtest, bind_methods, run
+from backtest.engine import Backtest, run
 from backtest.margin import Brackets, Collateral, MarginPreset, OptionShocks, PresetMargin
 from backtest.margin import RateCurve, RequirementRule, ScenarioMargin, Standard, Strategy
 from backtest.margin import margin_preset
@@ -30,7 +29,9 @@ from backtest.venue import Bracket, Contract, Earlier, Fees, FeeTier, InForce, L
 from backtest.venue import OptionCosts, OptionPosition, Slippage, Venue, funding
 
 if TYPE_CHECKING:
-    from backtest import allocate, options, paths
+    from types import ModuleType
+
+    from backtest import allocate, indicators, options, paths
     from backtest.live import AccountSnapshot, decide, read_fills, replay
     from backtest.margin import BookCalculation, Calculation, calculate_book, calculate_liquidation
     from backtest.options import Chain, Surface, Surfaces
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from backtest.sweep import Sweep, sweep
 
     strategies: ModuleType
-
 
 bind_higher(
     {
@@ -58,7 +58,7 @@ bind_higher(
     }
 )
 
-bind_methods(
+bind_higher(
     {
         "bounds": "backtest.risk",
         "capacity": "backtest.risk",
@@ -76,13 +76,15 @@ bind_methods(
         "sweep": "backtest.sweep",
         "tune": "backtest.search",
         "walk_forward": "backtest.search",
-    }
+    },
+    methods_of=Backtest,
 )
 
 if _was_collecting:
-    gc.enable()
+    _gc.enable()
 
-open_door(__name__, ("allocate", "options", "paths", "strategies"))
+export_lazily(__name__)
+del bind_higher  # not public
 
 
 __all__ = [
@@ -99,7 +101,7 @@ __all__ = [
     "Sweep", "Venue", "VenueDateWarning", "VenueError", "WalkForward", "WeightWarning", "allocate",
     "bounds", "calculate_book", "calculate_liquidation", "capacity", "cascade", "compare",
     "crashes", "cross_validate", "decide", "decide_every", "folds", "funding", "held_leverage",
-    "liquidation_risk", "margin", "margin_preset", "math", "max_leverage", "measures", "objective",
-    "options", "paths", "quality", "read_fills", "replay", "run", "sensitivity", "signals",
-    "simulate_paths", "stress", "sweep", "tune", "walk_forward",
+    "indicators", "liquidation_risk", "margin", "margin_preset", "math", "max_leverage", "measures",
+    "objective", "options", "paths", "quality", "read_fills", "replay", "run", "sensitivity",
+    "signals", "simulate_paths", "strategies", "stress", "sweep", "tune", "walk_forward",
 ]  # fmt: skip

@@ -8,11 +8,11 @@ compared with the one of a panel that ends earlier, as signals are.
 
 from typing import TYPE_CHECKING
 
-from backtest.core import open_door
+from backtest.core import export_lazily
 
 if TYPE_CHECKING:
     from backtest.signals import equal, fitted, inverse_volatility
 
-open_door(__name__)
+export_lazily(__name__)
 
 __all__ = ["equal", "fitted", "inverse_volatility"]

@@ -5,7 +5,7 @@ Functions of arrays, which can be used on their own, without a run.
 
 from typing import TYPE_CHECKING
 
-from backtest.core import open_door
+from backtest.core import export_lazily
 
 if TYPE_CHECKING:
     from backtest.results import STATISTICS, AccountHistory, Attribution, Calibration, Differences
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from backtest.results import probability_of_backtest_overfitting, sharpe_error
     from backtest.results import value_at_risk, worst_drawdowns
 
-open_door(__name__)
+export_lazily(__name__)
 
 __all__ = [
     "STATISTICS", "AccountHistory", "Attribution", "Calibration", "Differences", "MarketFit",

@@ -2,14 +2,14 @@
 
 from typing import TYPE_CHECKING
 
-from backtest.core import open_door
+from backtest.core import export_lazily
 
 if TYPE_CHECKING:
     from backtest.risk import GBM, Filtered, Garch, LiquidationRisk, MaxLeverage, Merton, PathModel
     from backtest.risk import Paths, Stationary, block_length, liquidation_risk, max_leverage
     from backtest.risk import simulate_paths
 
-open_door(__name__)
+export_lazily(__name__)
 
 __all__ = [
     "GBM", "Filtered", "Garch", "LiquidationRisk", "MaxLeverage", "Merton", "PathModel", "Paths",

@@ -7,7 +7,7 @@ are conventions.
 
 from typing import TYPE_CHECKING
 
-from backtest.core import open_door
+from backtest.core import export_lazily
 
 if TYPE_CHECKING:
     from backtest.strategies.average import Average
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from backtest.strategies.trend_vol import TrendVol
     from backtest.strategies.vol_target import VolTarget
 
-open_door(__name__)
+export_lazily(__name__)
 
 __all__ = [
     "Average",

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from backtest.core import open_door
+from backtest.core import export_lazily
 
 if TYPE_CHECKING:
     from backtest.account.account import Account, ByInstrument, Multiple, check_setting, find_column
@@ -33,4 +33,4 @@ if TYPE_CHECKING:
     from backtest.account.records import pick_instrument, pick_margin, pick_position, pick_quote
     from backtest.account.records import share
 
-open_door(__name__)
+export_lazily(__name__)

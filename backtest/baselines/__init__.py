@@ -6,7 +6,7 @@ The command line has ``backtest regress record`` and ``check``; tests have the p
 
 from typing import TYPE_CHECKING
 
-from backtest.core import open_door
+from backtest.core import export_lazily
 
 if TYPE_CHECKING:
     from backtest.baselines.baseline import Baseline, check_mode, check_unique_names, find_baselines
@@ -17,4 +17,6 @@ if TYPE_CHECKING:
     from backtest.baselines.verdict import list_allowed, report_failure, report_skipped
     from backtest.baselines.verdict import write_markdown, write_text
 
-open_door(__name__)
+export_lazily(__name__)
+
+__all__ = ["Baseline", "RegressVerdict", "compare_baselines"]

@@ -23,8 +23,7 @@ from backtest.core import (
     warn_caller,
     write_file,
 )
-from backtest.engine import Backtest, method
-from backtest.engine.backtest import METHODS
+from backtest.engine import Backtest
 from backtest.market import Market, as_markets, find_clock, read_weights, weights_to_frame
 from backtest.policies import Policy
 from backtest.signals import SignalRule
@@ -51,10 +50,9 @@ def load(path: str | Path) -> Backtest:
     return build_test(draft)
 
 
-METHODS["load"] = staticmethod(load)
+vars(load)["as_method"] = staticmethod(load)
 
 
-@method("save")
 def save(test: Backtest, path: str | Path) -> Path:
     """Write the test as an experiment that :meth:`Backtest.load` reads, and return its path.
 

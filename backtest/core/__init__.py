@@ -1,16 +1,51 @@
 """Tools that do not depend on markets: errors, units, declared values, files."""
 
-from backtest.core.atomic_files import *
-from backtest.core.black_kernels import *
-from backtest.core.checked_calls import *
-from backtest.core.code_names import *
-from backtest.core.elementary import *
-from backtest.core.errors import *
-from backtest.core.fields import *
-from backtest.core.json_values import *
-from backtest.core.moments import *
-from backtest.core.number_text import *
-from backtest.core.result_parts import *
-from backtest.core.saved_result import *
-from backtest.core.units import *
-from backtest.core.values import *
+from typing import TYPE_CHECKING
+
+from backtest.core.code_names import export_lazily
+
+if TYPE_CHECKING:
+    from backtest.core import atomic_files, black_kernels, elementary, errors, moments, number_text
+    from backtest.core import public_math, units
+    from backtest.core.atomic_files import LockHeldError, hold_lock_file, is_lock_held, replace_file
+    from backtest.core.atomic_files import write_file
+    from backtest.core.black_kernels import Greeks, is_possible, log_ratio, normalized_price
+    from backtest.core.black_kernels import price_and_slope, scalar_greeks, scalar_price
+    from backtest.core.checked_calls import check_broadcast, check_shape, checked, checked_fields
+    from backtest.core.checked_calls import checked_only, is_path
+    from backtest.core.code_names import bind_higher, call_later, export_lazily, find_version
+    from backtest.core.code_names import hash_texts
+    from backtest.core.elementary import raise_to
+    from backtest.core.errors import AccountingError, BacktestError, BandWarning, DataError, Fault
+    from backtest.core.errors import InfiniteLeverageWarning, LastPriceWarning, NoFillWarning
+    from backtest.core.errors import OutsideWarning, ParameterError, PolicyError, RAISED
+    from backtest.core.errors import VenueDateWarning, VenueError, WeightWarning, describe_fault
+    from backtest.core.errors import did_you_mean, warn_caller
+    from backtest.core.fields import ANY_NUMBER, Choice, Condition, Cost, DatedCost, Declaration
+    from backtest.core.fields import Duration, Flag, FloatSeries, Number, Range, Rate, Text, Time
+    from backtest.core.fields import Timed, Whole
+    from backtest.core.fields import check_names, check_range, read_number, read_time, to_real
+    from backtest.core.json_values import from_plain, parse_json, read_object, read_small
+    from backtest.core.json_values import repr_given, repr_plain, to_json, to_plain
+    from backtest.core.moments import Stamps, as_of, check_timezone, read_stamps, to_nanoseconds
+    from backtest.core.moments import warn_of_outside
+    from backtest.core.number_text import Head, capitalize, clip, count_nouns, escape_directions
+    from backtest.core.number_text import format_bps, format_cell, format_chance, format_money
+    from backtest.core.number_text import format_number, format_percent, format_price
+    from backtest.core.number_text import format_probability, format_round_money, format_setting
+    from backtest.core.number_text import format_signed, format_value, keep_units
+    from backtest.core.result_parts import Headline, NOTHING, Panel, Part, Shown, ShownChart
+    from backtest.core.result_parts import ShownTable
+    from backtest.core.saved_result import KEPT, Making, Reportable, SavedResult, SettingsResult
+    from backtest.core.saved_result import UNFINISHED, compute_id, damage_error, discard_folder
+    from backtest.core.saved_result import find_versions, hash_file, list_records, name_folder
+    from backtest.core.saved_result import name_result, read_json_file, read_provenance
+    from backtest.core.saved_result import record_making, recording_command, save_folder
+    from backtest.core.saved_result import write_json_file, write_parquet
+    from backtest.core.units import BoolArray, DAY, FloatArray, IntArray, Progress, TimeLike
+    from backtest.core.units import format_duration, format_time, parse_duration, utc_index
+    from backtest.core.values import AS_TUPLE, Faults, FrozenTable, Value, copy_frozen
+    from backtest.core.values import find_declarations, float_if_single, freeze, list_changed
+    from backtest.core.values import list_values, pick_value, read_series
+
+export_lazily(__name__)

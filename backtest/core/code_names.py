@@ -1,51 +1,17 @@
-"""What code names, and hashes and versions of code.
-
-Also names of a package that are imported at their first use, and functions of a room above.
-"""
+"""Names that are imported at their first use, and hashes and versions of code."""
 
 from __future__ import annotations
 
-import builtins
+import ast
 import functools
 import hashlib
 import importlib.metadata
 import re
 import sys
-import types
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from opcode import opmap
+from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
 from typing import Any
-
-
-def describe_bytecode(code: types.CodeType) -> str:
-    constants = list(map(describe_constant, code.co_consts))
-    return repr((code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars))
-
-
-def describe_constant(value: Any) -> str:
-    if isinstance(value, types.CodeType):
-        return describe_bytecode(value)
-    return f"frozenset({sorted(map(repr, value))})" if isinstance(value, frozenset) else repr(value)
-
-
-def find_code_names(code: types.CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for item in code.co_consts:
-        if isinstance(item, types.CodeType):
-            yield from find_code_names(item)
-
-
-def find_references(function: Any) -> dict[str, Any]:
-    scope = function.__globals__
-    found = {name: scope[name] for name in find_code_names(function.__code__) if name in scope}
-    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-    found |= {name: cell.cell_contents for name, cell in cells}
-    return {name: value for name, value in found.items() if not is_builtin(name, value)}
-
-
-def is_builtin(name: str, value: Any) -> bool:
-    is_special = name.startswith("__") and hasattr(builtins, name)
-    return is_special or value is getattr(builtins, name, is_builtin)
 
 
 def hash_texts(*texts: str) -> str:
@@ -62,63 +28,92 @@ def find_version(name: str) -> str:
     return said[1] if said else found.version  # which parses all of the text: 10 ms
 
 
-class Door(types.ModuleType):
+class LazyModule(ModuleType):
+    """A module whose public names are imported at their first use.
+
+    A class, where ``__getattr__`` of a module (PEP 562) would not do: importing the module
+    ``backtest.sweep`` must not hide the function of that name.
+    """
+
+    __all__: Collection[str]
     _places: dict[str, str]
 
     def __getattr__(self, name: str) -> Any:
-        module = self.__dict__["_places"].get(name)
-        if module is None:
+        place = self._places.get(name, self.__name__ if name in self.__all__ else "")
+        if not place:
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        if module == self.__name__:
-            return importlib.import_module(f"{module}.{name}")
-        found = getattr(__import__(module, fromlist=(name,)), name)
+        if place == self.__name__:
+            return importlib.import_module(f"{place}.{name}")
+        found = getattr(importlib.import_module(place), name)
         self.__dict__[name] = found
         return found
 
     def __setattr__(self, name: str, value: object) -> None:
-        is_module = isinstance(value, types.ModuleType)
+        is_module = isinstance(value, ModuleType)
         if not is_module or self._places.get(name, self.__name__) == self.__name__:
             super().__setattr__(name, value)
 
-    def __reduce__(self) -> tuple[Callable[[str], types.ModuleType], tuple[str]]:
+    def __reduce__(self) -> tuple[Callable[[str], ModuleType], tuple[str]]:
         return importlib.import_module, (self.__name__,)
 
     def __dir__(self) -> Iterable[str]:
-        return sorted({*self.__dict__, *self.__dict__.get("__all__", self._places)})
+        return sorted({*self.__dict__, *self.__all__})
 
 
-def open_door(package: str, modules: Sequence[str] = ()) -> None:
-    places = dict(find_imports(sys._getframe(1).f_code))
-    places |= dict.fromkeys(modules, package)
-    door = sys.modules[package]
-    door.__dict__["_places"] = places
-    door.__class__ = Door
+def export_lazily(name: str) -> None:
+    """Let a module import at first use what its ``if TYPE_CHECKING:`` imports of this package.
 
-
-def find_imports(code: types.CodeType) -> Iterator[tuple[str, str]]:
-    module, high = "", 0
-    for operation, low in zip(code.co_code[::2], code.co_code[1::2], strict=True):
-        index = high | low
-        high = index << 8 if operation == opmap["EXTENDED_ARG"] else 0
-        if operation == opmap["IMPORT_NAME"]:
-            module = code.co_names[index]
-        elif operation == opmap["IMPORT_FROM"] and "." in module:
-            yield code.co_names[index], module
+    So type checkers and Python read one list. ``__all__`` is that list where none is written;
+    other names of it are modules.
+    """
+    module = sys.modules[name]
+    tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
+    shown = [each for each in tree.body if isinstance(each, ast.If)]
+    places = {
+        alias.name: str(found.module)
+        for found in (line for each in shown for line in each.body)
+        if isinstance(found, ast.ImportFrom) and str(found.module).startswith("backtest")
+        for alias in found.names
+    }
+    for each in ("TYPE_CHECKING", "export_lazily"):  # not its own
+        module.__dict__.pop(each, None)
+    module.__dict__.setdefault("__all__", sorted(places))
+    module.__dict__["_places"] = places
+    module.__class__ = LazyModule
 
 
 HIGHER: dict[str, str] = {}
 """Modules of higher rooms that lower ones call, by their part; the package binds them."""
 
 
-def bind_higher(modules: Mapping[str, str]) -> None:
+class Later:
+    """A function of a higher room: ``name`` of the module bound as ``part``, imported when used.
+
+    In a class it is a method, whose text and parameters are those of the function.
+    """
+
+    def __init__(self, part: str, name: str) -> None:
+        self.part, self.name = part, name
+
+    def find(self) -> Any:
+        """Return the function, or what it declares as its form as a method."""
+        found = getattr(importlib.import_module(HIGHER[self.part]), self.name)
+        return vars(found).get("as_method", found)
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        return self.find().__get__(instance, owner)
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        return self.find()(*given, **named)
+
+
+def bind_higher(modules: Mapping[str, str], *, methods_of: type | None = None) -> None:
+    """Name the modules of some parts; each is a method of a class, if one is given."""
     HIGHER.update(modules)
+    for name in modules if methods_of else ():
+        setattr(methods_of, name, Later(name, name))
 
 
-def call_later(part: str, name: str) -> Callable[..., Any]:
-    """Return a function that calls ``name`` of the module bound as ``part``, imported then."""
-
-    def call(*given: Any, **named: Any) -> Any:
-        return getattr(importlib.import_module(HIGHER[part]), name)(*given, **named)
-
-    call.__doc__ = f"Call ``{name}`` of the {part}, which is imported then."
-    return call
+def call_later(part: str, name: str) -> Any:
+    """Return a function or method that calls ``name`` of the module bound as ``part``."""
+    return Later(part, name)

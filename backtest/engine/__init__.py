@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from backtest.core import open_door
+from backtest.core import export_lazily
 
 if TYPE_CHECKING:
     from backtest.engine.backtest import AnyPolicy, Backtest, BacktestFields, after_run
-    from backtest.engine.backtest import bind_methods, end_expired, method, read_test, short_form
+    from backtest.engine.backtest import end_expired, read_test, short_form
     from backtest.engine.batch import BatchLoop, Compile, Laid, LaneFault, LaterBars, begin
     from backtest.engine.batch import copy_state, gather_deciders, is_loop_compiled, is_plain_sooner
     from backtest.engine.batch import lay, run_account, tell_of_compiling
@@ -38,4 +38,4 @@ if TYPE_CHECKING:
     from backtest.engine.run_setup import join_resumed, read_resume, read_signals, set_up
     from backtest.engine.run_setup import set_up_again, set_up_like, set_up_run
 
-open_door(__name__)
+export_lazily(__name__)

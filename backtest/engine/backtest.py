@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, replace
@@ -225,19 +224,6 @@ Backtest.__init__ = refuse_names(  # type: ignore[method-assign] # as it was, wi
     core.checked_only("calendar")(Backtest.__init__)
 )
 
-METHODS: dict[str, Callable[..., Any]] = {}
-"""Methods of :class:`Backtest` by name, of the modules that are loaded."""
-
-
-def method(name: str) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
-    """Make a method of :class:`Backtest` of a function whose first argument is one."""
-
-    def register(function: Callable[_P, _T]) -> Callable[_P, _T]:
-        METHODS[name] = function
-        return function
-
-    return register
-
 
 def after_run(function: Callable[_P, _T]) -> Callable[_P, _T]:
     """Make a method of a function whose first argument is the result of a run.
@@ -265,7 +251,7 @@ def after_run(function: Callable[_P, _T]) -> Callable[_P, _T]:
         f"Run a policy, and call :func:`backtest.{function.__name__}` with the {first.name}."
     )
     of_test.__signature__ = inspect.Signature([*heads, *rest, compiled])  # type: ignore[attr-defined]
-    METHODS[function.__name__] = of_test
+    vars(function)["as_method"] = of_test
     return function
 
 
@@ -308,7 +294,7 @@ def short_form(function: Callable[_P, _T]) -> Callable[_P, _T]:
     head = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
     of_test.__signature__ = inspect.Signature([head, *rest])  # type: ignore[attr-defined]
     call.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
-    METHODS[function.__name__] = of_test
+    vars(call)["as_method"] = of_test
     return call
 
 
@@ -323,25 +309,6 @@ def read_test(market: object, fields: Mapping[str, Any]) -> Backtest:
             "them"
         )
     return market
-
-
-class BoundLater:
-    """A method of :class:`Backtest` whose room is imported at its first use."""
-
-    def __init__(self, name: str, room: str) -> None:
-        self.name, self.room = name, room
-
-    def __get__(self, test: Backtest | None, owner: type[Backtest]) -> Any:
-        if self.name not in METHODS:
-            getattr(importlib.import_module(self.room), self.name)
-        setattr(Backtest, self.name, METHODS[self.name])
-        return getattr(owner if test is None else test, self.name)
-
-
-def bind_methods(rooms: Mapping[str, str]) -> None:
-    """Bind methods of :class:`Backtest` by name to the modules that declare them."""
-    for name, room in rooms.items():
-        setattr(Backtest, name, BoundLater(name, room))
 
 
 def check_start(market: Market | Markets, start: core.TimeLike | None) -> None:

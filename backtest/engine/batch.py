@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from backtest import core
+from backtest._compile.code_identity import find_references
 from backtest._compile.object_code import Struct
 from backtest.account import AccountBar, AccountState
 from backtest.account.first_state import TradedDays
@@ -212,9 +213,7 @@ def keeps_comparison(function: Any, seen: set[Any]) -> bool:
     steps = pairwise(each for each in names if each != "EXTENDED_ARG")
     if any(name == "COMPARE_OP" and "JUMP" not in after for name, after in steps):
         return True
-    called = [
-        each for each in core.find_references(function).values() if type(each) is FunctionType
-    ]
+    called = [each for each in find_references(function).values() if type(each) is FunctionType]
     own = [
         x
         for x in called

@@ -26,7 +26,7 @@ from numba.np.arrayobj import populate_array
 
 from backtest import _compile, core
 from backtest._compile import mirror_modules, object_code
-from backtest._compile.code_identity import has_compiled_versions
+from backtest._compile.code_identity import find_references, has_compiled_versions
 from backtest._compile.compiler import compile_entry, compile_formula, jit, read_kinds
 from backtest.account import InstrumentRules, orders, records
 from backtest.account.records import FLAGS, NUMBERS
@@ -205,7 +205,7 @@ def jit_tree(function: Any, done: dict[int, Any]) -> Any:
         function.__code__, scope, function.__name__, function.__defaults__, closure
     )
     done[id(function)] = numba.njit(error_model="numpy", forceinline=True)(copy)
-    for name, value in core.find_references(function).items():
+    for name, value in find_references(function).items():
         if not isinstance(value, types.FunctionType) or has_compiled_versions(value):
             continue
         if name in names:

@@ -7,7 +7,7 @@ array of shape (k,) gives columns of shape (n_bars, k).
 
 from typing import TYPE_CHECKING
 
-from backtest.core import open_door
+from backtest.core import export_lazily
 
 if TYPE_CHECKING:
     from backtest.indicators.estimators import VOLATILITY_ESTIMATORS, WEIGHTED_ESTIMATORS
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from backtest.margin.calculators import touch_distance, touch_probability
     from backtest.market.clock import bars_per_year
 
-open_door(__name__)
+export_lazily(__name__)
 
 __all__ = [
     "TAIL_MODELS", "VOLATILITY_ESTIMATORS", "WEIGHTED_ESTIMATORS", "Drift", "Regimes", "Sharpe",

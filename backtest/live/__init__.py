@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from backtest.core import open_door
+from backtest.core import export_lazily
 
 if TYPE_CHECKING:
     from backtest.live.decide import decide
     from backtest.live.replay import read_fills, replay
     from backtest.live.state import AccountSnapshot
 
-open_door(__name__)
+export_lazily(__name__)

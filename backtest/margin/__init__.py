@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from backtest.core import open_door
+from backtest.core import export_lazily
 
 if TYPE_CHECKING:
     from backtest.margin.calculators import BookCalculation, Calculation, calculate_book
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from backtest.margin.requirement_rule import pack_option_rules, pack_spot
     from backtest.venue.contract_value import compute_payment, compute_value
 
-open_door(__name__)
+export_lazily(__name__)
 
 __all__ = [
     "bankruptcy_price", "collateral_value", "initial", "largest_notional", "liquidation_price",

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from backtest.core import open_door
+from backtest.core import export_lazily
 
 if TYPE_CHECKING:
     from backtest.market.clock import PolicyClock, SESSIONS, bars_per_year, count_bars_per_year
@@ -21,4 +21,4 @@ if TYPE_CHECKING:
     from backtest.market.weight_frame import CARRIED, CARRY, Weights, name_columns, read_dates
     from backtest.market.weight_frame import read_raw_weights, read_weights, weights_to_frame
 
-open_door(__name__)
+export_lazily(__name__)

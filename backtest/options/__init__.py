@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from backtest.core import open_door
+from backtest.core import export_lazily
 
 if TYPE_CHECKING:
     from backtest.core import Greeks
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from backtest.options.pricing import volatility_reason
     from backtest.options.surfaces import SVI, Surface, Surfaces, is_out_of_the_money
 
-open_door(__name__)
+export_lazily(__name__)
 
 __all__ = [
     "SVI", "Chain", "Greeks", "Inspection", "Surface", "Surfaces", "bs", "bs_greeks", "greeks",

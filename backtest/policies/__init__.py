@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from backtest.core import open_door
+from backtest.core import export_lazily
 
 if TYPE_CHECKING:
     from backtest.policies.combinators import Combinator, OptionRule, held_leverage, list_written
@@ -16,4 +16,4 @@ if TYPE_CHECKING:
     from backtest.policies.policy import sets_margin, split_name, start_memory, trades_options
     from backtest.policies.view import AccountView
 
-open_door(__name__)
+export_lazily(__name__)

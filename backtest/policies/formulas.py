@@ -15,7 +15,8 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from backtest.core import PolicyError, describe_bytecode, find_references, raise_to
+from backtest._compile.code_identity import describe_bytecode, find_references
+from backtest.core import PolicyError, raise_to
 from backtest.core.elementary import REPLACEMENTS
 
 PREFIX = "_backtest_"

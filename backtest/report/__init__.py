@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from backtest.core import open_door
+from backtest.core import export_lazily
 
 if TYPE_CHECKING:
     from backtest.report.render import choose_format, write_page
@@ -10,4 +10,4 @@ if TYPE_CHECKING:
     from backtest.report.write import build_page, draw_run, draw_surface, write_all
     from backtest.report.write import write_cell, write_report, write_summary
 
-open_door(__name__)
+export_lazily(__name__)

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from backtest.core import open_door
+from backtest.core import export_lazily
 
 if TYPE_CHECKING:
     from backtest.results.attribution import AccountHistory, Attribution, attribute, attribute_by
@@ -42,4 +42,4 @@ if TYPE_CHECKING:
     from backtest.results.tally import name_tally, raise_ratio, read_tally, start_tally
     from backtest.results.trades import Trades
 
-open_door(__name__)
+export_lazily(__name__)

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from backtest.core import open_door
+from backtest.core import export_lazily
 
 if TYPE_CHECKING:
     from backtest.risk.cascade import Cascade, Linear, SquareRoot, cascade
@@ -27,4 +27,4 @@ RESULTS = (
     "Cascade",
 )
 
-open_door(__name__)
+export_lazily(__name__)

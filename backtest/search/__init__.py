@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from backtest.core import open_door
+from backtest.core import export_lazily
 
 if TYPE_CHECKING:
     from backtest.search.compare import Comparison, LEAST_SAMPLES, compare, walk_differences
@@ -17,4 +17,4 @@ if TYPE_CHECKING:
 
 RESULTS = ("Comparison", "Study", "CrossValidation", "WalkForward")
 
-open_door(__name__)
+export_lazily(__name__)

@@ -148,12 +148,14 @@ def compare(
     return Comparison(table, differences, returns, free, manifest, results)
 
 
-@engine.method("compare")
 def compare_policies(
     test: engine.Backtest, policies: Mapping[str, engine.AnyPolicy], **how: Any
 ) -> Comparison:
     """Run policies by name, and call :func:`backtest.compare` with the results."""
     return compare({name: test.run(each) for name, each in policies.items()}, **how)
+
+
+vars(compare)["as_method"] = compare_policies
 
 
 def build_manifest(

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from backtest.core import open_door
+from backtest.core import export_lazily
 
 if TYPE_CHECKING:
     from backtest.signals.rules import Bollinger, Breakout, MaCross, Rsi, Sides, SignalRule
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from backtest.signals.rules import read_named, read_rule, resolve_signal, warn_of_weights
     from backtest.signals.weights import equal, fitted, inverse_volatility
 
-open_door(__name__)
+export_lazily(__name__)
 
 __all__ = [
     "Bollinger", "Breakout", "MaCross", "Rsi", "Sides", "SignalRule", "from_frame", "from_function",

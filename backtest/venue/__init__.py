@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from backtest.core import open_door
+from backtest.core import export_lazily
 
 if TYPE_CHECKING:
     from backtest.venue.funding import FundingTerms, terms
@@ -13,4 +13,4 @@ if TYPE_CHECKING:
     from backtest.venue.venue import has_spread, list_dated, pick_cost, read_newest, read_venue
     from backtest.venue.venue import scale_cost
 
-open_door(__name__)
+export_lazily(__name__)

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import backtest as bt
+from backtest.core.code_names import Later
 from docs.ext.markdown import write_table
 
 MODULES = {
@@ -46,8 +47,6 @@ def list_site_pages() -> dict[str, str]:
 
 
 def make_pages(write: Callable[[str, str, str], str]) -> dict[str, str]:
-    for name in vars(bt.Backtest).copy():
-        getattr(bt.Backtest, name)  # methods of higher rooms are bound at their first use
     parts: dict[str, list[str]] = {room: [] for room in ROOMS}
     for name in bt.__all__:
         if not inspect.ismodule(getattr(bt, name)):
@@ -139,12 +138,23 @@ def list_methods(cls: type) -> Iterator[tuple[str, Any]]:
     """Yield the public methods and properties of a class, also those of our classes above it."""
     for name in dir(cls):
         found: Any = inspect.getattr_static(cls, name)
-        for wrapper in ("__func__", "fget", "func"):  # of class methods and properties
-            found = getattr(found, wrapper, None) or found
+        found = unwrap(found)
+        if isinstance(
+            found, Later
+        ):  # of a higher room; without words it has those of a class above
+            above = [unwrap(vars(each)[name]) for each in cls.__mro__[1:] if name in vars(each)]
+            found = next((each for each in (found.find(), *above) if each.__doc__), found.find())
         module = getattr(inspect.unwrap(found), "__module__", None) if callable(found) else None
         is_ours = str(module).startswith("backtest") and not inspect.isclass(found)
         if is_ours and not name.startswith("_"):
             yield f"{cls.__name__}.{name}", found
+
+
+def unwrap(found: Any) -> Any:
+    """Return the function of a class method or property, and anything else as it is."""
+    for wrapper in ("__func__", "fget", "func"):
+        found = getattr(found, wrapper, None) or found
+    return found
 
 
 def write_text(name: str, value: Any) -> str:

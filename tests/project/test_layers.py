@@ -11,7 +11,7 @@ import cloudpickle
 import pytest
 
 import backtest as bt
-from backtest import indicators
+from backtest import core, engine, indicators
 from tests.kit import run_python
 
 ROOT = Path(__file__).parents[2]
@@ -151,6 +151,27 @@ def test_the_package_is_pickled_by_name():
     """A policy of a script that names the package is sent to other processes."""
     assert pickle.loads(cloudpickle.dumps(bt)) is bt
     assert pickle.loads(pickle.dumps([bt, bt.measures])) == [bt, bt.measures]
+
+
+@pytest.mark.parametrize("module", [bt, core, engine], ids=lambda module: module.__name__)
+def test_a_module_exports_what_it_lists(module):
+    """Beside it stand its own modules alone, which importing them puts there."""
+    assert all(hasattr(module, name) for name in module.__all__)
+    listed = {*module.__all__, *(name for name in vars(module) if name.startswith("_"))}
+    beside = {name: vars(module)[name] for name in vars(module).keys() - listed}
+    own = f"{module.__name__}."
+    assert [
+        name for name, x in beside.items() if not getattr(x, "__name__", "").startswith(own)
+    ] == []
+    assert {*module.__all__} <= {*dir(module)}
+    with pytest.raises(AttributeError, match=f"module '{module.__name__}' has no attribute 'oops'"):
+        _ = module.oops
+
+
+def test_a_method_of_a_higher_room_shows_its_own_text_and_parameters():
+    assert bt.Backtest.sweep.__doc__ == bt.sweep.__doc__
+    assert "threads" in inspect.signature(bt.Backtest.sweep).parameters
+    assert [*inspect.signature(bt.Study.list_parts).parameters] == ["study"]
 
 
 PUBLIC = (bt, bt.indicators, bt.paths, bt.options, bt.allocate, bt.measures, bt.strategies, bt.math)
