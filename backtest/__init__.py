@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from backtest.risk import cascade, crashes, liquidation_risk, max_leverage, sensitivity
     from backtest.risk import simulate_paths, stress
     from backtest.search import Comparison, CrossValidation, Robustness, Study, WalkForward, compare
-    from backtest.search import cross_validate, folds, objective, tune, walk_forward
+    from backtest.search import TimingTest, cross_validate, folds, objective, timing_test, tune
+    from backtest.search import walk_forward
     from backtest.sweep import Sweep, sweep
 
     strategies: ModuleType
@@ -74,6 +75,7 @@ bind_higher(
         "sensitivity": "backtest.risk",
         "stress": "backtest.risk",
         "sweep": "backtest.sweep",
+        "timing_test": "backtest.search",
         "tune": "backtest.search",
         "walk_forward": "backtest.search",
     },
@@ -98,10 +100,11 @@ __all__ = [
     "Policy", "PolicyError", "PresetMargin", "Promise", "Quality", "Range", "RateCurve",
     "RequirementRule", "Result", "Robustness", "Scenario", "ScenarioMargin", "Sensitivity",
     "Slippage", "SquareRoot", "Standard", "Strategy", "Stress", "Study", "Surface", "Surfaces",
-    "Sweep", "Venue", "VenueDateWarning", "VenueError", "WalkForward", "WeightWarning", "allocate",
-    "bounds", "calculate_book", "calculate_liquidation", "capacity", "cascade", "compare",
-    "crashes", "cross_validate", "decide", "decide_every", "folds", "funding", "held_leverage",
-    "indicators", "liquidation_risk", "margin", "margin_preset", "math", "max_leverage", "measures",
-    "objective", "options", "paths", "quality", "read_fills", "replay", "run", "sensitivity",
-    "signals", "simulate_paths", "strategies", "stress", "sweep", "tune", "walk_forward",
+    "Sweep", "TimingTest", "Venue", "VenueDateWarning", "VenueError", "WalkForward",
+    "WeightWarning", "allocate", "bounds", "calculate_book", "calculate_liquidation", "capacity",
+    "cascade", "compare", "crashes", "cross_validate", "decide", "decide_every", "folds", "funding",
+    "held_leverage", "indicators", "liquidation_risk", "margin", "margin_preset", "math",
+    "max_leverage", "measures", "objective", "options", "paths", "quality", "read_fills", "replay",
+    "run", "sensitivity", "signals", "simulate_paths", "strategies", "stress", "sweep",
+    "timing_test", "tune", "walk_forward",
 ]  # fmt: skip

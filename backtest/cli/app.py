@@ -39,6 +39,7 @@ MODULES = {
     "regress": "regress",
     "capacity": "risks",
     "sensitivity": "risks",
+    "timing": "searches",
     "cascade": "risks",
     "paths": "risks",
     "replay": "runs",
@@ -71,7 +72,17 @@ GROUPS = {
     """,
 }
 """What the commands are that have subcommands."""
-RARE = ("capacity", "sensitivity", "cascade", "paths", "replay", "policies", "compile", "help")
+RARE = (
+    "capacity",
+    "sensitivity",
+    "timing",
+    "cascade",
+    "paths",
+    "replay",
+    "policies",
+    "compile",
+    "help",
+)
 
 
 class CommandGroup(typer.core.TyperGroup):

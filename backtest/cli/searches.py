@@ -115,14 +115,44 @@ def list_sweep(sweep: Sweep) -> dict[str, Any]:
 
 Gate = Annotated[
     bool,
-    option(
-        "Exit code 1 too without evidence of beating constant leverage at equal risk.", "--gate"
-    ),
+    option("Exit code 1 too without evidence of a gain.", "--gate"),
+]
+
+Timing = Annotated[
+    bool,
+    option("Test its timing too, out of sample.", "--timing"),
 ]
 
 
+def test_timing(found: Any, output: Output) -> Any:
+    """Test the timing of a run, or of a search out of its sample, and save that of a search."""
+    with printing.show_progress("shifts in time", "replays") as progress:
+        done = backtest.timing_test(found, progress=progress)
+    if output.store is not None:
+        done.save(output.store)
+    return done
+
+
+@command("timing", list_flags("timing", "shifts threads"))
+def timing(draft: experiment.Draft, *, output: Output) -> None:
+    """Test whether the timing of the leverage earned the result, by shifts of it in time.
+
+    For a policy with tuned parameters use `backtest tune --timing`, which tests the holdout.
+
+    backtest timing --policy vol-target --shifts 999
+    backtest timing examples/btc-vol-target.toml --report timing.html
+    """
+    test, policy, is_compiled = build_experiment(draft)
+    result = test.run(policy, compile=is_compiled)
+    with printing.show_progress("shifts in time", "replays") as progress:
+        found = backtest.timing_test(result, **draft.table("timing"), progress=progress)
+    output.give_out(found)
+
+
 @command("tune", list_flags("tune", f"{TUNED} resume"))
-def tune(draft: experiment.Draft, *, output: Output, gate: Gate = False) -> None:
+def tune(
+    draft: experiment.Draft, *, output: Output, gate: Gate = False, timing: Timing = False
+) -> None:
     """Search for good parameters, and estimate how much of the result is luck.
 
     Parameters of the policy may vary, fields such as account.band and venue.fees.taker, and
@@ -143,6 +173,8 @@ def tune(draft: experiment.Draft, *, output: Output, gate: Gate = False) -> None
     more = list_settings({} if study.best is None else study.best_values)
     if study.folder is not None and not study.complete:
         more.append(RESUME)
+    if timing and study.complete and study.best is not None:
+        more.append(test_timing(study, output).verdict)
     output.give_out(study, lambda _: study.to_dict(), more, folder=study.folder)
     if not study.complete:
         raise typer.Exit(printing.INTERRUPTED)
@@ -166,12 +198,12 @@ WALK = ("train", "test", "anchored", "gap", "sampler", "robust", "patience")
 
 
 @command("validate walk-forward", list_flags("validate", f"{SPANS} {SHARED} sampler patience"))
-def walk_forward(draft: experiment.Draft, *, output: Output) -> None:
+def walk_forward(draft: experiment.Draft, *, output: Output, timing: Timing = False) -> None:
     """Tune on each train span, trade the test span after it, and judge the procedure.
 
     backtest validate walk-forward --train 180d --test 30d
     """
-    give_out_validation(draft, "walk_forward", CROSS, output)
+    give_out_validation(draft, "walk_forward", CROSS, output, timing=timing)
 
 
 @command("validate cross-validate", list_flags("validate", f"{GROUPS} {SHARED}"))
@@ -201,7 +233,12 @@ def folds(draft: experiment.Draft, *, as_json: AsJson = False) -> None:
 
 
 def give_out_validation(
-    draft: experiment.Draft, how: str, others: tuple[str, ...], output: Output
+    draft: experiment.Draft,
+    how: str,
+    others: tuple[str, ...],
+    output: Output,
+    *,
+    timing: bool = False,
 ) -> None:
     try:
         found = run_validation(draft, how, others, store=output.store)
@@ -210,7 +247,8 @@ def give_out_validation(
             printing.print_message(f"unfinished; {RESUME}")
         raise
     folder = None if output.store is None else output.store / name_result(found.manifest)
-    output.give_out(found, folder=folder)
+    more = [test_timing(found, output).verdict] if timing else []
+    output.give_out(found, None, more, folder=folder)
 
 
 def run_validation(

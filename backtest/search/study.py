@@ -258,6 +258,20 @@ class Study(SearchResult):
         """Return the run of the set that won on the whole market, holdout included."""
         return self._find_task("replay").whole.replay(self.best_values)
 
+    def replay_holdout(self) -> Result:
+        """Return the run of the set that won on the holdout alone, from fresh capital.
+
+        Raises ParameterError if there is none, if the study was loaded, or if each market had an
+        account of its own.
+        """
+        task = self._find_task("a run on the holdout")
+        if not task.has_holdout or task.whole.is_pooled:
+            why = "has one account for each market" if task.has_holdout else "has none"
+            raise core.ParameterError(
+                f"a run on the holdout needs one account and a holdout, and this study {why}"
+            )
+        return task.whole.replay(self.best_values, first=task.split)
+
     def _find_task(self, what: str) -> StudyTask:
         if self.task is None:
             raise core.ParameterError(

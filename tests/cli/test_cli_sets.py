@@ -303,6 +303,7 @@ def test_a_ladder_of_a_file_is_that_of_python(capsys, tmp_path):
     (["stress", "--shock", "price=-0.05"], "stress"),
     (["bounds"], "bounds"),
     (["sensitivity", "--factors", "funding"], "sensitivity"),
+    (["timing"], "timing"),
 ])  # fmt: skip
 def test_results_are_saved_unless_told_otherwise(words, kind, capsys, tmp_path):
     given = [words[0], *POLICY, *words[1:], "--to", "2023-01-10"]

@@ -78,7 +78,7 @@ def test_a_mutated_example_is_read_or_refused(capsys, folder, monkeypatch, seed)
 # What each table is read by, and what it needs beside the key that is spoilt.
 COMMANDS = {
     **dict.fromkeys(("sweep", "tune", "compare", "stress", "sensitivity", "capacity", "cascade",
-                     "decide", "replay")),
+                     "timing", "decide", "replay")),
     "validate": "validate walk", "paths": "risk", "risk": "risk",
 }  # fmt: skip
 BESIDE = {
@@ -91,7 +91,7 @@ BESIDE = {
     "replay": {"fills": f"'{ROOT / 'examples' / 'fills.csv'}'"},
 }
 FUNCTIONS = ("run", "sweep", "tune", "walk_forward", "compare", "liquidation_risk", "stress",
-             "sensitivity", "capacity", "cascade", "decide", "replay")  # fmt: skip
+             "sensitivity", "capacity", "timing_test", "cascade", "decide", "replay")  # fmt: skip
 WRONG = ("1", "2.5", "nan", "true", '"x"', "[]", "[1]", '["x"]', "[[]]", "{}", "{x = 1}",
          "{x = {y = []}}", "2023-01-02")  # fmt: skip
 PLACES = [(table, key) for table in (*TABLES, *MODELS) for key in read_keys(table)]

@@ -60,6 +60,11 @@ MAKES: dict[str, Callable[[], Any]] = {
         MARKET, Constant(leverage=2.0), **PLAIN, factors=["funding"]
     ),
     "capacity": lambda: bt.capacity(MARKET, Constant(leverage=2.0), **DEEP, capitals=[1e3, 1e8]),
+    "timing test": lambda: bt.TimingTest(
+        pd.DataFrame({"log_growth": [0.3, 0.1, -0.2], "sharpe": [1.0, 0.5, -0.5]},
+                     index=pd.Index([0.0, 30.0, 31.0], name="shift")),
+        1 / 3, 1 / 3, 0.1, 0.2, {"policy": "Constant()"}, market=MARKET,
+    ),
     "cascade": make_cascade,
     "run": make_run,
     "sweep": lambda: bt.sweep(MARKET, Modes, SETS, **PLAIN),
