@@ -26,7 +26,7 @@ from backtest.policies import AccountView, Bar, Columns, Combinator, OptionRule,
 from backtest.policies import held_leverage
 from backtest.results import Result
 from backtest.venue import Bracket, Contract, Earlier, Fees, FeeTier, InForce, Liquidation, Option
-from backtest.venue import OptionCosts, OptionPosition, Slippage, Venue, funding
+from backtest.venue import OptionCosts, OptionPosition, Slippage, Venue, funding, margin_rules
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -103,8 +103,8 @@ __all__ = [
     "Sweep", "TimingTest", "Venue", "VenueDateWarning", "VenueError", "WalkForward",
     "WeightWarning", "allocate", "bounds", "calculate_book", "calculate_liquidation", "capacity",
     "cascade", "compare", "crashes", "cross_validate", "decide", "decide_every", "folds", "funding",
-    "held_leverage", "indicators", "liquidation_risk", "margin", "margin_preset", "math",
-    "max_leverage", "measures", "objective", "options", "paths", "quality", "read_fills", "replay",
-    "run", "sensitivity", "signals", "simulate_paths", "strategies", "stress", "sweep",
+    "held_leverage", "indicators", "liquidation_risk", "margin", "margin_preset", "margin_rules",
+    "math", "max_leverage", "measures", "objective", "options", "paths", "quality", "read_fills",
+    "replay", "run", "sensitivity", "signals", "simulate_paths", "strategies", "stress", "sweep",
     "timing_test", "tune", "walk_forward",
 ]  # fmt: skip

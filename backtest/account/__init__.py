@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from backtest.core import export_lazily
 
 if TYPE_CHECKING:
-    from backtest.account.account import Account, ByInstrument, Multiple, check_setting, find_column
+    from backtest.account.account import Account, ByInstrument, Multiple, check_setting
     from backtest.account.account import find_factor, is_price_distance, list_shared_settings
     from backtest.account.account import read_scale, without_flows_before
     from backtest.account.account_records import Balances, InstrumentRules, Position, Quote

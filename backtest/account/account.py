@@ -15,6 +15,7 @@ from backtest import core
 from backtest.core.fields import COST, NOT_NEGATIVE, POSITIVE
 from backtest.core.units import TOLERANCE
 from backtest.margin import Brackets, Collateral, MarginRule, Requirement
+from backtest.market import find_column
 from backtest.venue import Venue
 
 if TYPE_CHECKING:
@@ -118,16 +119,6 @@ def find_factor(stop: Distance) -> float:
 def is_price_distance(stop: Distance) -> bool:
     """Return whether the distance of a stop is one in price, not a fraction of it."""
     return isinstance(stop, Multiple) and stop.unit == "price"
-
-
-def find_column(market: Market, name: str, key: str) -> core.FloatArray:
-    if name in market.columns:
-        return market.columns[name]
-    known = ", ".join(market.columns) or "none"
-    raise core.ParameterError(
-        f"{key}: the market has no column {name!r}{core.did_you_mean(name, market.columns)}, "
-        f"its columns are: {known}; add it with market.with_columns({name}=values)"
-    )
 
 
 def read_scale(stop: Distance, market: Market, key: str) -> core.FloatArray:

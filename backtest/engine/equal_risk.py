@@ -127,7 +127,9 @@ def hold_at_equal_risk(
     clock = find_clock(setup.markets)
     policies: dict[str, Policy] = dict.fromkeys(setup.markets.names, ConstantLeverage())
     seen = clock.pick(setup.signal)
-    observed = observe_policies(policies, setup.overlay, clock.seen, seen, is_checked=False)
+    observed = observe_policies(
+        policies, setup.overlay, clock.seen, setup.venues, seen, is_checked=False
+    )
     constant = run_again(result, setup.change(policies=policies, observed=observed))
     return scale_to_volatility(constant, target, most=math.inf, exact=exact)
 

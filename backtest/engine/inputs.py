@@ -19,7 +19,7 @@ from backtest.account.money import Wallet
 from backtest.core import DataError, FloatArray, IntArray, ParameterError, as_of
 from backtest.core.units import DAY
 from backtest.margin import Collateral, MarginRules, pack_brackets
-from backtest.market import Market, Markets, find_clock, has_gaps
+from backtest.market import Market, Markets, find_clock, find_column, has_gaps
 from backtest.options.option_inputs import read_option_feed
 from backtest.results import Clock
 from backtest.venue import Fees, Venue
@@ -163,13 +163,14 @@ def read_instrument(market: Market, venue: Venue, account: a.Account) -> dict[st
         name: as_of(rate, market.time, f"venue.{name}")
         for name, rate in v.choose_multipliers(venue).items()
     }
+    by_rule, _ = venue.multiply_margin(market)
     both = multipliers.get("margin_multiplier", np.ones(1))
-    initial = multipliers.get("initial_multiplier", both)
+    initial = multipliers.get("initial_multiplier", both) * by_rule
     per_order = venue.fees.per_order
     order_fee = per_order if isinstance(per_order, pd.Series) else 0.0
     scales = {"stop_loss": "stop", "take_profit": "profit", "trailing_stop": "trail"}
     return {
-        "multiplier": multipliers.get("maintenance_multiplier", both),
+        "multiplier": multipliers.get("maintenance_multiplier", both) * by_rule,
         "initial": initial,
         "sigma": sigma,
         "adv": adv,
@@ -216,7 +217,7 @@ def read_cost(cost: core.Cost, market: Market, key: str) -> FloatArray:
     """Return a cost by bar, of shape (n_bars,), or (1,) for a constant."""
     if not isinstance(cost, str):
         return as_of(cost, market.time, key)
-    values = pd.Series(a.find_column(market, cost, key)).ffill().to_numpy()
+    values = pd.Series(find_column(market, cost, key)).ffill().to_numpy()
     low = MAKER.low if key.endswith("maker") else 0.0
     wrong = np.flatnonzero(~((values >= low) & (values < 1.0)))
     if len(wrong):

@@ -28,6 +28,7 @@ from backtest.policies import (
 )
 from backtest.policies.lookahead import observe, observe_checked
 from backtest.policies.policy_errors import bind_formula
+from backtest.venue import Venue
 
 SEEN_PRICES = ("open", "high", "low", "close", "mark_close", "volume")
 CALLED = ctypes.CFUNCTYPE(
@@ -94,6 +95,7 @@ def observe_policies(
     policies: Mapping[str, Policy],
     overlay: Policy | None,
     markets: Markets,
+    venues: Mapping[str, Venue],
     signal: FloatArray,
     *,
     is_checked: bool = True,
@@ -102,7 +104,11 @@ def observe_policies(
     found = []
     for i, name in enumerate(markets.names):
         first, stop = (int(each) for each in markets.spans[i])
-        market = markets[name].with_signal(np.clip(signal[i, first:stop], -1.0, 1.0))
+        market = (
+            venues[name]
+            .show_margin(markets[name])
+            .with_signal(np.clip(signal[i, first:stop], -1.0, 1.0))
+        )
         columns, causality = look(policies[name], market)
         found.append(ObservedPolicy(policies[name], market, columns, first, str(causality)))
     return [*found, *observe_overlay(overlay, markets, signal, is_checked=is_checked)]

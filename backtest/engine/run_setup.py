@@ -319,7 +319,7 @@ def set_up(
     weights = read_signals(signal, seen, clock.at(first), is_alone=is_alone)
     compared = read_benchmark(benchmark, markets, venues, first)
     known = recall_signals(weights, clock, resume, markets, first)
-    observed = observed or observe_policies(policies, above, seen, known)
+    observed = observed or observe_policies(policies, above, seen, venues, known)
     weights = clock.hold(weights)
     inputs = read_inputs(
         markets,
@@ -406,7 +406,9 @@ def set_up_again(
     """
     clock = find_clock(markets)
     seen = clock.pick(weights)
-    observed = observe_policies(setup.policies, setup.overlay, clock.seen, seen, is_checked=False)
+    observed = observe_policies(
+        setup.policies, setup.overlay, clock.seen, setup.venues, seen, is_checked=False
+    )
     test = setup.test if setup.test.sampling == "1d" else setup.test.replace(sampling="1d")
     return setup.change(
         test=test,

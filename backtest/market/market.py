@@ -551,3 +551,14 @@ def read_column(name: str, values: object, time: IntArray) -> FloatArray:
             f"{infinite.size} of {time.size} bars, first at {first}"
         )
     return column
+
+
+def find_column(market: Market, name: str, key: str) -> core.FloatArray:
+    """Return a column of a market, (n_bars,); ``key`` is the setting that names it."""
+    if name in market.columns:
+        return market.columns[name]
+    known = ", ".join(market.columns) or "none"
+    raise core.ParameterError(
+        f"{key}: the market has no column {name!r}{core.did_you_mean(name, market.columns)}, "
+        f"its columns are: {known}; add it with market.with_columns({name}=values)"
+    )

@@ -300,6 +300,12 @@ def list_positions(result: Result) -> list[Shown]:
         Panel("Margin", ("equity", "in use", "available"), from_zero=True),
         Panel("Margin ratio: 100 % is liquidation", ("margin ratio",), 1, True, True),
     )
+    for name, venue in result.venues.items():
+        if venue.margin is not None:
+            table[f"multiplier of {name}"] = result.margin_multipliers[name].to_numpy()
+    rule = tuple(name for name in table if name.startswith("multiplier of "))
+    if rule:
+        margin = (*margin, Panel("Margin by rule: multiplier of the margin table", rule))
     colors = {"in use": "loss", "available": "accent", "equity": "neutral", "held": "accent",
               "target": "neutral", "mark price": "ink", "liquidation price": "loss",
               "gross": "accent", "net": "neutral", "cap": "loss", "distance": "accent",

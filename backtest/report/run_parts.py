@@ -286,6 +286,9 @@ def find_assumptions(result: Result) -> Iterator[str]:
         yield "each position meets its adverse extreme at once: a bound, not an estimate"
     if sets_margin(result.policies):
         yield "a policy decides the venue leverage of its position, and moves margin with it"
+    for name, venue in result.venues.items():
+        if venue.margin is not None:
+            yield f"the margin table of {name} moves by rule: {venue.margin!r}"
     isolated: dict[str, list[str]] = {}
     for name in result.names:
         own = account.for_instrument(name)

@@ -443,6 +443,15 @@ class RunRecord(RunData):
         return columns[name][rows]
 
     @property
+    def margin_multipliers(self) -> pd.DataFrame:
+        """The multiplier of the maintenance margin in force in each bar, by name.
+
+        A column as ``venue.margin_multiplier`` gives the run without its margin rule.
+        """
+        held, names = self.quotes.multiplier, list(self.names)
+        return pd.DataFrame(held, index=core.utc_index(self.time), columns=names)
+
+    @property
     def exposures(self) -> pd.DataFrame:
         """Signed leverage of each instrument at each close, by name."""
         equity = self.of_account("equity")[:, None]

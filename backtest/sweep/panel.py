@@ -17,6 +17,7 @@ from backtest.policies import Policy, number_elements, split_name
 from backtest.results import RunSpan, start_tally
 from backtest.sweep.lanes.rows import LANES, PriceTable
 from backtest.sweep.sets import OVERLAY, Sets, find_codes, find_values, take_part, take_sets
+from backtest.venue import Venue
 
 KEPT = 4
 """Flat arrays of columns and overlays that are kept; neighbors in the order of scoring share."""
@@ -213,6 +214,7 @@ class Panel:
         self,
         evaluator: Any,
         rule: signals.SignalRule | None,
+        venues: Sequence[Venue],
         first: int,
         stop: int | None,
         memory: float,
@@ -236,8 +238,12 @@ class Panel:
         else:
             self.weights = read_weights(signal, self.seen, first=clock.at(first))
         self.columns = []
-        for row, name, span in zip(self.weights, self.seen.names, self.seen.spans, strict=True):
-            own = self.seen[name].with_signal(np.clip(row[span[0] : span[1]], -1.0, 1.0))
+        for row, name, span, venue in zip(
+            self.weights, self.seen.names, self.seen.spans, venues, strict=True
+        ):
+            own = venue.show_margin(self.seen[name]).with_signal(
+                np.clip(row[span[0] : span[1]], -1.0, 1.0)
+            )
             self.columns.append(Columns(own, self.varied.build_policy, memory / len(markets)))
         self._lock = threading.RLock()
         self._pattern: engine.Setup | None = None

@@ -208,7 +208,8 @@ class Evaluator:
         return True
 
     def _find_panel(self, values: Mapping[str, Any], first: int, stop: int | None) -> Panel:
-        key = self.varied.build_signal(values), first, stop
+        varied = self.varied
+        key = varied.build_signal(values), varied.build_margins(values), first, stop
         with self._lock:
             if key not in self._panels:
                 self._panels[key] = Panel(self, *key, self._room)

@@ -16,7 +16,7 @@ import pandas as pd
 from backtest import core
 from backtest.account import Account, Multiple, check_setting
 from backtest.engine import Backtest
-from backtest.market import Market, Markets
+from backtest.market import Market, Markets, as_markets
 from backtest.policies import Policy, change_settings, number_elements, split_name
 from backtest.signals import SignalRule
 from backtest.venue import Venue
@@ -29,7 +29,7 @@ Sets: TypeAlias = Mapping[str, np.ndarray]
 MOST_CELLS = 1_000_000_000
 """Most values in a grid; more are treated as a mistake."""
 
-SIGNAL = "signal."
+SIGNAL, MARGIN = "signal.", "venue.margin."
 """The beginning of the names of parameters of a signal's rule."""
 
 OVERLAY = "overlay"
@@ -172,6 +172,12 @@ class VariedTest:
             return self.venue.override(changes)
         return {name: each.override(changes) for name, each in self.venue.items()}
 
+    def build_margins(self, values: Mapping[str, Any]) -> tuple[Venue, ...]:
+        """Return the venues by instrument as far as policies see them: with their margin rules."""
+        seen = {name: each for name, each in values.items() if name.startswith(MARGIN)}
+        venue, names = self.build_venue(seen), as_markets(self.test.market).names
+        return tuple(pick(venue, name) for name in names)
+
     def _read(self, values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
         own = take_part(values, prefix)
         return {k: to_plain_value(self.settings[f"{prefix}{k}"], v) for k, v in own.items()}
@@ -232,6 +238,11 @@ def find_values(values: Mapping[str, _T], owner: str) -> dict[str, _T]:
 
 def take_part(values: Mapping[str, _T], prefix: str) -> dict[str, _T]:
     return {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
+
+
+def take_seen(sets: Sets) -> Sets:
+    """Return the values that change what policies see of the market: signal and margin rule."""
+    return {name: each for name, each in sets.items() if name.startswith((SIGNAL, MARGIN))}
 
 
 def to_plain_value(setting: Setting, value: object) -> object:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from backtest.core import export_lazily
 
 if TYPE_CHECKING:
+    from backtest.venue.margin_rules import DynamicMargin, Rule
     from backtest.venue.funding import FundingTerms, terms
     from backtest.venue.option_contract import Option, OptionCosts, OptionPosition, require_costs
     from backtest.venue.venue import Bracket, Contract, Earlier, FeeTier, Fees, InForce, InUse

@@ -21,8 +21,9 @@ from backtest import core
 from backtest.core import Cost, DatedCost, Faults, Number, Rate, Timed, Value, checked
 from backtest.core.fields import COST, NOT_NEGATIVE, POSITIVE, SHARE
 from backtest.core.units import TOLERANCE
-from backtest.market import Currency, find_coin, find_currency
+from backtest.market import Currency, Market, find_coin, find_currency
 from backtest.venue import preset_files
+from backtest.venue.margin_rules import ANNOUNCED, IN_FORCE, DynamicMargin, Rule
 from backtest.venue.option_contract import OptionCosts
 
 MAKER = Number(-1, 1, open_low=True, open_high=True)
@@ -519,6 +520,8 @@ def find_spot_faults(venue: Any) -> Faults:
     for name, value in only.items():
         if attrgetter(name)(venue) != value:
             yield name, f"must be {value!r} for a spot contract"
+    if venue.margin is not None:
+        yield "margin", "must be left out for a spot contract: change the haircut or max_leverage"
     for name, multiplier in choose_multipliers(venue).items():
         if not is_one(multiplier):
             yield name, "must be 1 for a spot contract: change the haircut or max_leverage"
@@ -575,6 +578,10 @@ class Venue(Value, kw_only=True):
         Divides the allowed leverages: the initial margin of orders and withdrawals.
     maintenance_multiplier : float, Series by UTC time, or None
         Scales the maintenance rates: margin ratio, margin calls and liquidation.
+    margin : DynamicMargin or None
+        A rule of ``bt.margin_rules`` that scales the margin table with the market, beside the
+        multipliers above. Policies see ``margin_multiplier``, in force in a bar, and
+        ``announced_multiplier``, known at its close, in ``market.columns``.
     option_costs : OptionCosts or None
         Fees, ticks and spread of options on the instrument; needed where there are any.
     """
@@ -601,6 +608,7 @@ class Venue(Value, kw_only=True):
     maintenance_multiplier: Annotated[Rate | None, Timed(POSITIVE)] = None
     profit_counts: Annotated[float | str, ShareOrWord(0, WHOLE_SHARES)] = "all"
     option_costs: OptionCosts | None = None
+    margin: Annotated[DynamicMargin | None, Rule()] = None
 
     def faults(self) -> Faults:
         is_spot = self.contract.is_spot
@@ -838,6 +846,25 @@ class Venue(Value, kw_only=True):
             )
         )
         return [each for each in found if each.first < each.stop]
+
+    def multiply_margin(self, market: Market) -> tuple[core.FloatArray, core.FloatArray]:
+        """Return the multipliers of the margin rule, each of shape (n_bars,), or (1,) without one.
+
+        The first is in force in each bar, the second is announced at its close.
+        """
+        if self.margin is None:
+            return np.ones(1), np.ones(1)
+        rates = np.empty(market.n_bars)
+        for each in self.in_use(market.time):
+            rates[each.first : each.stop] = each.brackets[0].maintenance_rate
+        return self.margin.multiply(market, rates)
+
+    def show_margin(self, market: Market) -> Market:
+        """Return the market with the multipliers of the margin rule as columns, if there is one."""
+        if self.margin is None:
+            return market
+        in_force, announced = self.multiply_margin(market)
+        return market.with_columns(**{IN_FORCE: in_force, ANNOUNCED: announced})
 
     @checked
     def with_table(self, table: InUse) -> Venue:

@@ -30,13 +30,12 @@ from backtest.sweep.lanes.formulas import locate_lane_formula
 from backtest.sweep.lanes.rows import LANES
 from backtest.sweep.panel import BlockFault, Panel, Scored
 from backtest.sweep.sets import (
-    SIGNAL,
     Sets,
     count_sets,
     find_codes,
     group_rows,
     number_rows,
-    take_part,
+    take_seen,
     take_sets,
 )
 from backtest.sweep.threads import run_in_threads
@@ -87,7 +86,7 @@ def score_sets(
     returns: bool,
 ) -> Iterator[Found]:
     def list_tasks() -> Iterator[SetTask | IntArray]:
-        parts = group_rows(number_rows(take_part(sets, SIGNAL), count_sets(sets)))
+        parts = group_rows(number_rows(take_seen(sets), count_sets(sets)))
         most = -(-count_sets(sets) // threads) if len(parts) == 1 else LANES
         for rows in parts:
             some = take_sets(sets, rows)

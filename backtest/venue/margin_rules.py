@@ -1,0 +1,390 @@
+"""Margin by rule: requirements that follow the market, in place of fixed rates per notional.
+
+A rule gives m, the maintenance margin per unit of notional, at the close of each UTC day. The
+multiplier of the venue's margin table is clip(m / rate, floor, cap), where the rate is the
+maintenance rate of the lowest bracket in force; initial margin moves by the same ratio. What is
+computed at a close is in force from the first open ``notice`` later, rises and falls alike; until m
+is known the multiplier is ``floor``. A rise of the initial margin reduces no position: maintenance
+calls or liquidates.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from statistics import NormalDist
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+
+from backtest import core
+from backtest.core import FloatArray, IntArray, Number, Value
+from backtest.core.fields import NOT_NEGATIVE, POSITIVE, SHARE
+from backtest.core.units import DAY, SECOND
+from backtest.market import Market, find_column
+
+HOUR = 3600 * SECOND
+YEAR = 365
+"""Days in a year of returns; a market of sessions has fewer, and the window holds more years."""
+IN_FORCE, ANNOUNCED = "margin_multiplier", "announced_multiplier"
+"""Columns that policies see at a venue with a rule, of the bar and known at its close."""
+MAXIMUM = Number(0, open_low=True, may_be_infinite=True)
+
+
+class DailyCloses(NamedTuple):
+    """The UTC days of a market: times of their closes (ns), bars that close them, log returns.
+
+    Each is of shape (n_days,); returns are of mark closes, the first is NaN.
+    """
+
+    time: IntArray
+    rows: IntArray
+    returns: FloatArray
+
+
+def read_days(market: Market) -> DailyCloses:
+    """Return the days of a market; the last only if the bars reach its end."""
+    closes = market.time + market.interval
+    is_last = np.append(market.time[1:] // DAY > market.time[:-1] // DAY, closes[-1] % DAY == 0)
+    rows = np.flatnonzero(is_last)
+    returns = np.full(len(rows), np.nan)
+    returns[1:] = np.diff(np.log(market.mark_close[rows]))
+    return DailyCloses(closes[rows], rows, returns)
+
+
+class DynamicMargin(Value, kw_only=True):
+    """Base class of the rules.
+
+    Parameters
+    ----------
+    floor, cap : float
+        The least and the largest multiplier of the margin table.
+    notice : str, optional
+        Time between a day's close and the open from which its margin is in force, ``"1d"``.
+        Default: none; the next open.
+    """
+
+    floor: Annotated[float, POSITIVE] = 1.0
+    cap: Annotated[float, MAXIMUM] = math.inf
+    notice: Annotated[str | None, core.Duration()] = None
+
+    is_of_volatility: ClassVar[bool] = False
+
+    def faults(self) -> core.Faults:
+        if self.cap < self.floor:
+            yield "cap", f"must be at least floor, {self.floor:g}"
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], *, where: str = "") -> Self:
+        if cls is not DynamicMargin:
+            return super().from_dict(data, where=where)
+        given = data if isinstance(data, Mapping) else {}
+        kind: Any = next((kind for name, kind in KINDS.items() if name in given), Volatility)
+        return kind.from_dict(data, where=where)  # type: ignore[no-any-return]
+
+    def compute_levels(self, market: Market, days: DailyCloses) -> FloatArray:
+        """Return m at each day's close, (n_days,), from what is known then; NaN is unknown."""
+        raise NotImplementedError
+
+    def find_factors(self, days: DailyCloses) -> FloatArray:
+        """Return m per unit of daily volatility at each day's close, (n_days,)."""
+        raise NotImplementedError
+
+    def scale_hours(self, time: IntArray) -> FloatArray:
+        """Return the factor of m at times, (n,), which is known in advance."""
+        return np.ones(len(time))
+
+    def multiply(self, market: Market, rates: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the multipliers in force in each bar, and announced at its close, (n_bars,) each.
+
+        Parameters
+        ----------
+        rates : FloatArray of shape (n_bars,) or (1,)
+            The maintenance rate of the lowest bracket.
+        """
+        days, closes = read_days(market), market.time + market.interval
+        levels = np.append(np.nan, self.compute_levels(market, days))
+        start = days.time + (core.parse_duration(self.notice) if self.notice else 0)
+        found = []
+        for known, at in ((start, market.time), (days.time, closes)):
+            level = levels[np.searchsorted(known, at, side="right")]
+            wanted = level * self.scale_hours(at) / rates
+            clipped = np.clip(wanted, self.floor, self.cap)
+            found.append(np.where(np.isnan(wanted), self.floor, clipped))
+        return found[0], found[1]
+
+
+class Volatility(DynamicMargin):
+    """m = q s sqrt(days): a quantile of the loss over some days.
+
+    s is the volatility of daily log returns of the mark, with exponential weights. q is the
+    quantile of a normal variable, or of all past returns over the volatility known before each,
+    the larger side.
+
+    Parameters
+    ----------
+    lambda_ : float
+        Weight of a day over that of the next one.
+    quantile : float
+        The share of losses that the margin covers.
+    days : float
+        Days that a position needs to be closed.
+    shape : str
+        ``"normal"`` or ``"empirical"``.
+
+    Examples
+    --------
+    >>> Volatility(quantile=0.995, floor=1.0, cap=10.0).override(lambda_=0.94).lambda_
+    0.94
+    """
+
+    lambda_: Annotated[float, core.Range(0.5, 0.9999, "per day")] = 0.97
+    quantile: Annotated[float, core.Range(0.5, 0.99999)] = 0.99
+    days: Annotated[float, core.Range(0.01, 365.0, "days", log=True)] = 2.0
+    shape: Annotated[str, core.Choice("normal", "empirical")] = "normal"
+
+    is_of_volatility: ClassVar[bool] = True
+
+    def compute_levels(self, market: Market, days: DailyCloses) -> FloatArray:  # noqa: ARG002
+        """Return m at each day's close; the first return makes it known."""
+        return self.find_factors(days) * self.compute_volatility(days.returns)
+
+    def compute_volatility(self, returns: FloatArray) -> FloatArray:
+        """Return the root of the mean square of the returns so far, (n_days,), per day."""
+        found = np.full(len(returns), np.nan)
+        total = weight = 0.0
+        for t, each in enumerate(returns[1:].tolist(), 1):
+            total = self.lambda_ * total + each * each
+            weight = self.lambda_ * weight + 1.0
+            found[t] = math.sqrt(total / weight)
+        return found
+
+    def find_factors(self, days: DailyCloses) -> FloatArray:
+        """Return q sqrt(days), (n_days,)."""
+        root = math.sqrt(self.days)
+        if self.shape == "normal":
+            return np.full(len(days.returns), root * NormalDist().inv_cdf(self.quantile))
+        before = self.compute_volatility(days.returns)[:-1]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratios = np.append(np.nan, days.returns[1:] / before)
+        found, past = np.full(len(ratios), np.nan), list[float]()
+        for t, ratio in enumerate(ratios.tolist()):
+            if math.isfinite(ratio):
+                bisect.insort(past, ratio)
+            if past:
+                low, high = pick_quantiles(past, self.quantile)
+                found[t] = root * max(-low, high)
+        return found
+
+
+def pick_quantiles(ordered: Sequence[float], quantile: float) -> tuple[float, float]:
+    """Return the lower and the upper quantile of ordered numbers, interpolated between two."""
+    found = []
+    for share in (1.0 - quantile, quantile):
+        place = share * (len(ordered) - 1)
+        k = min(int(place), len(ordered) - 2) if len(ordered) > 1 else 0
+        step = ordered[min(k + 1, len(ordered) - 1)] - ordered[k]
+        found.append(ordered[k] + (place - k) * step)
+    return found[0], found[1]
+
+
+class OpenInterestTier(Value):
+    """The margin per notional from an open interest on, in the unit of its column."""
+
+    open_interest: Annotated[float, NOT_NEGATIVE]
+    margin: Annotated[float, SHARE]
+
+
+class OpenInterest(DynamicMargin):
+    """m by the tier of the market's open interest.
+
+    Parameters
+    ----------
+    column : str
+        A column of the market with the open interest at each close.
+    tiers : sequence of OpenInterestTier
+        The margin per notional from an open interest on, the lowest first.
+    """
+
+    column: Annotated[str, core.Text()]
+    tiers: Annotated[Sequence[OpenInterestTier], core.AS_TUPLE]
+
+    def faults(self) -> core.Faults:
+        yield from super().faults()
+        lows = [each.open_interest for each in self.tiers]
+        if not lows or lows != sorted(set(lows)):
+            yield "tiers", "must have one or more tiers of rising open_interest"
+
+    def compute_levels(self, market: Market, days: DailyCloses) -> FloatArray:
+        """Return the margin of the tier at each day's close; unknown below the lowest tier."""
+        values = find_column(market, self.column, "margin.column")[days.rows]
+        place = np.searchsorted([each.open_interest for each in self.tiers], values, side="right")
+        place = np.where(np.isnan(values), 0, place)
+        return np.array([np.nan, *(each.margin for each in self.tiers)])[place]
+
+
+@dataclass(frozen=True)
+class Rule(core.Declaration):
+    """A rule, or a table of its fields."""
+
+    kind: ClassVar[type] = DynamicMargin
+
+    def read(self, value: Any) -> DynamicMargin:
+        if isinstance(value, Mapping):
+            return DynamicMargin.from_dict(value)
+        if type(value) not in KINDS.values():
+            raise core.Fault("must be a rule of bt.margin_rules, such as Volatility()")
+        return value
+
+
+class Wrapper(DynamicMargin):
+    """Base of the rules that change another one; ``floor``, ``cap`` and ``notice`` are its own."""
+
+    rule: Annotated[DynamicMargin, Rule()]
+
+    needs_volatility: ClassVar[bool] = False
+
+    @property
+    def is_of_volatility(self) -> bool:  # type: ignore[override]
+        return self.rule.is_of_volatility
+
+    def faults(self) -> core.Faults:
+        yield from super().faults()
+        for each in fields(DynamicMargin):
+            if getattr(self.rule, each.name) != each.default:
+                yield f"rule.{each.name}", "must be given to the outermost rule"
+        if self.needs_volatility and not self.rule.is_of_volatility:
+            yield "rule", "must be of volatility, such as Volatility()"
+
+    def compute_levels(self, market: Market, days: DailyCloses) -> FloatArray:
+        """Return m of the rule inside."""
+        return self.rule.compute_levels(market, days)
+
+    def find_factors(self, days: DailyCloses) -> FloatArray:
+        """Return those of the rule inside."""
+        return self.rule.find_factors(days)
+
+    def scale_hours(self, time: IntArray) -> FloatArray:
+        """Return those of the rule inside."""
+        return self.rule.scale_hours(time)
+
+
+class Hours(Wrapper):
+    """A margin that is higher at weekends and at night.
+
+    Parameters
+    ----------
+    rule : DynamicMargin
+        The rule whose m is multiplied.
+    weekend, night : float
+        The factors on Saturday and Sunday, and at night; the larger one where both apply.
+    evening, morning : float
+        The hours in UTC at which the night begins and ends.
+    """
+
+    weekend: Annotated[float, POSITIVE] = 1.5
+    night: Annotated[float, POSITIVE] = 1.0
+    evening: Annotated[float, Number(0, 24)] = 22.0
+    morning: Annotated[float, Number(0, 24)] = 6.0
+
+    def scale_hours(self, time: IntArray) -> FloatArray:
+        """Return the factor at times, (n,)."""
+        hours, weekday = time % DAY / HOUR, (time // DAY + 3) % 7
+        if self.evening > self.morning:
+            is_night = (hours >= self.evening) | (hours < self.morning)
+        else:
+            is_night = (hours >= self.evening) & (hours < self.morning)
+        by_day = np.where(weekday >= 5, self.weekend, 1.0)
+        by_hour = np.where(is_night, self.night, 1.0)
+        return self.rule.scale_hours(time) * np.maximum(by_day, by_hour)
+
+
+class Buffer(Wrapper):
+    """c = min(max(c of yesterday, m), (1 + share) m): a buffer that is used as margins rise.
+
+    Source: Delegated Regulation (EU) 153/2013, Art. 28(1)(a): a buffer of at least 25 % of the
+    margin, which may be exhausted when margins rise significantly.
+    """
+
+    share: Annotated[float, core.Range(0.0, 10.0)] = 0.25
+
+    def compute_levels(self, market: Market, days: DailyCloses) -> FloatArray:
+        """Return c at each day's close, (n_days,); the first is m."""
+        levels = self.rule.compute_levels(market, days)
+        found, held = np.full(len(levels), np.nan), 0.0
+        for t, level in enumerate(levels.tolist()):
+            if not math.isnan(level):
+                held = found[t] = min(max(held, level), (1.0 + self.share) * level)
+        return found
+
+
+class Stressed(Wrapper):
+    """(1 - weight) m + weight m of the worst window so far: the same quantile of its volatility.
+
+    Source: Delegated Regulation (EU) 153/2013, Art. 28(1)(b): a weight of at least 25 % of stressed
+    observations.
+
+    Parameters
+    ----------
+    window : int
+        Daily returns in the worst window; a shorter history has what there is, from two on.
+    """
+
+    weight: Annotated[float, SHARE] = 0.25
+    window: Annotated[int, core.Whole(2)] = 30
+
+    needs_volatility: ClassVar[bool] = True
+
+    def compute_levels(self, market: Market, days: DailyCloses) -> FloatArray:
+        """Return the weighted margin at each day's close, (n_days,)."""
+        levels = self.rule.compute_levels(market, days)
+        spread = measure_window(days.returns, self.window)
+        worst = np.fmax.accumulate(spread) * self.find_factors(days)
+        worst = np.where(np.isnan(worst), levels, worst)
+        return (1.0 - self.weight) * levels + self.weight * worst
+
+
+class Floor(Wrapper):
+    """The larger of m, and the same quantile of the volatility of the last years.
+
+    Source: Delegated Regulation (EU) 153/2013, Art. 28(1)(c): a floor from the volatility of ten
+    years of history. A shorter history has what there is; :meth:`count_years` says how much.
+    """
+
+    years: Annotated[float, core.Range(0.1, 100.0, "years")] = 10.0
+
+    needs_volatility: ClassVar[bool] = True
+
+    def compute_levels(self, market: Market, days: DailyCloses) -> FloatArray:
+        """Return the larger margin at each day's close, (n_days,)."""
+        spread = measure_window(days.returns, max(round(self.years * YEAR), 2))
+        return np.fmax(self.rule.compute_levels(market, days), spread * self.find_factors(days))
+
+    def count_years(self, market: Market) -> float:
+        """Return the years of history that the floor rests on at the end of a market."""
+        days = read_days(market)
+        return min(self.years, (len(days.time) - 1) / YEAR) if len(days.time) else 0.0
+
+
+def measure_window(returns: FloatArray, window: int) -> FloatArray:
+    """Return the root of the mean square of the last returns at each day, (n_days,); NaN first."""
+    squares = np.concatenate([[0.0], np.cumsum(np.nan_to_num(returns) ** 2)])
+    ends = np.arange(1, len(squares))
+    begins = np.maximum(ends - window, 1)  # the first return is unknown
+    count = ends - begins
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = (squares[ends] - squares[begins]) / count
+    return np.sqrt(np.where(count >= 2, np.maximum(mean, 0.0), np.nan))
+
+
+KINDS: Mapping[str, type[DynamicMargin]] = {
+    "lambda_": Volatility,
+    "tiers": OpenInterest,
+    "weekend": Hours,
+    "share": Buffer,
+    "weight": Stressed,
+    "years": Floor,
+}
+"""The rules by a field that each alone has."""

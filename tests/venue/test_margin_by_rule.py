@@ -1,0 +1,210 @@
+"""Margin by rule: hand numbers of each rule, when it is in force, and its recorded series."""
+
+import math
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest as bt
+from backtest.policies.lookahead import LookAheadCheck
+from backtest.strategies import Constant
+from backtest.venue.margin_rules import (
+    Buffer,
+    DynamicMargin,
+    Floor,
+    Hours,
+    OpenInterest,
+    OpenInterestTier,
+    Stressed,
+    Volatility,
+    read_days,
+)
+from tests.kit import check_refused
+from tests.scenes import bracket, venue_of
+
+SAMPLE = bt.Market.sample()
+VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
+
+
+def days_of(returns, per_day=2):
+    """Return a market of whole days with given daily log returns, flat within a day."""
+    closes = np.repeat(100.0 * np.exp(np.cumsum([0.0, *returns])), per_day)
+    times = pd.date_range("2024-01-01", periods=len(closes), freq=f"{24 // per_day}h", tz="UTC")
+    frame = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), closes), index=times)
+    return bt.Market.from_frames(frame)
+
+
+def levels(rule, market):
+    return rule.compute_levels(market, read_days(market))
+
+
+def test_volatility_is_a_quantile_times_the_weighted_root_mean_square():
+    market = days_of([0.02, -0.04])
+    rule = Volatility(lambda_=0.9, quantile=0.99, days=4.0)
+    second = math.sqrt((0.9 * 0.02**2 + 0.04**2) / 1.9)
+    wanted = [math.nan, 2.0 * 2.3263478740408408 * 0.02, 2.0 * 2.3263478740408408 * second]
+    np.testing.assert_allclose(levels(rule, market), wanted, rtol=1e-12)
+
+
+def test_an_empirical_quantile_is_that_of_the_larger_side_of_what_is_known():
+    returns = [0.02, -0.06, 0.03, 0.01]
+    rule = Volatility(lambda_=0.5, quantile=0.9, days=1.0, shape="empirical")
+    spread = rule.compute_volatility(np.array([math.nan, *returns]))
+    ratios = np.array(returns[1:]) / spread[1:-1]
+    found = levels(rule, days_of(returns))
+    assert np.isnan(found[:2]).all()
+    for t in (2, 3, 4):
+        low, high = np.quantile(ratios[: t - 1], [0.1, 0.9])
+        assert found[t] == pytest.approx(max(-low, high) * spread[t], rel=1e-12)
+
+
+def test_a_buffer_is_used_as_margins_rise_and_is_built_again():
+    market = days_of([0.01, 0.04, 0.01, 0.01])
+    inner = Volatility(lambda_=0.5)
+    m, c = levels(inner, market), levels(Buffer(inner, 0.25), market)
+    assert c[1] == m[1]
+    assert c[2] == m[2] > m[1]  # over the held one: the larger
+    assert c[3] == pytest.approx(min(m[2], 1.25 * m[3]), rel=1e-15)
+    assert c[4] == pytest.approx(min(c[3], 1.25 * m[4]), rel=1e-15)
+
+
+def test_stress_weighs_the_worst_window_and_a_floor_holds_what_years_say():
+    returns = [0.05, -0.05, 0.01, 0.01, 0.01, 0.01]
+    market, inner = days_of(returns), Volatility(lambda_=0.5, days=1.0)
+    m, q = levels(inner, market), 2.3263478740408408
+    stressed = levels(Stressed(inner, 0.25, 2), market)
+    assert stressed[-1] == pytest.approx(0.75 * m[-1] + 0.25 * q * 0.05, rel=1e-12)
+    whole = math.sqrt(np.mean(np.square(returns)))
+    assert levels(Floor(inner, 10.0), market)[-1] == pytest.approx(q * whole, rel=1e-12)
+    assert Floor(inner, 10.0).count_years(market) == pytest.approx(6 / 365)
+
+
+def test_hours_multiply_weekends_and_nights():
+    rule = Hours(Volatility(), weekend=2.0, night=1.5)
+    times = pd.DatetimeIndex(
+        ["2024-01-05 12:00", "2024-01-05 22:00", "2024-01-06 03:00", "2024-01-08 05:59"]
+    )
+    factors = rule.scale_hours(times.as_unit("ns").asi8)
+    assert factors.tolist() == [1.0, 1.5, 2.0, 1.5]
+
+
+def test_open_interest_has_tiers():
+    tiers = [OpenInterestTier(0.0, 0.01), OpenInterestTier(500.0, 0.02)]
+    market = days_of([0.0, 0.0, 0.0]).with_columns(oi=[9, 100, 9, 500, 9, 499, 9, np.nan])
+    found = levels(OpenInterest("oi", tiers), market)
+    np.testing.assert_array_equal(found, [0.01, 0.02, 0.01, np.nan])
+
+
+@pytest.mark.parametrize(("notice", "begins"), [(None, 4), ("12h", 5), ("13h", 6), ("1d", 6)])
+def test_a_margin_is_in_force_from_the_first_open_after_its_notice(notice, begins):
+    market = days_of([0.05, 0.05])
+    venue = venue_of().override(margin=Volatility(notice=notice, floor=0.5, cap=40.0))
+    in_force, announced = venue.multiply_margin(market)
+    level = 2.3263478740408408 * 0.05 * math.sqrt(2.0) / venue.brackets[0].maintenance_rate
+    wanted = min(level, 40.0)
+    np.testing.assert_allclose(in_force, [0.5] * begins + [wanted] * (6 - begins))
+    np.testing.assert_allclose(announced, [0.5] * 3 + [wanted] * 3)
+
+
+RULES = [
+    Volatility(cap=30.0),
+    Volatility(shape="empirical", notice="1d"),
+    Buffer(Stressed(Volatility(lambda_=0.9)), 0.25),
+    Floor(Hours(Volatility(), night=1.3)),
+]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+def test_an_account_under_a_rule_is_that_under_its_recorded_series(rule):
+    venue = VENUE.override(margin=rule)
+    account = bt.Account(margin_call=0.5, max_leverage=10.0)
+    market = SAMPLE.slice(0, 400)
+    found = bt.run(market, Constant(9.0), venue=venue, account=account, compile=False)
+    series = found.margin_multipliers.iloc[:, 0]
+    assert series.nunique() > 8
+    other = VENUE.override(margin_multiplier=series)
+    same = bt.run(market, Constant(9.0), venue=other, account=account, compile=False)
+    assert repr(dict(found.metrics)) == repr(dict(same.metrics))
+    np.testing.assert_array_equal(found.bars["equity"], same.bars["equity"])
+
+
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+def test_rules_see_no_future(rule):
+    venue = VENUE.override(margin=rule)
+
+    def observe(market):
+        in_force, announced = venue.multiply_margin(market)
+        return {"in force": in_force, "announced": announced}
+
+    check = LookAheadCheck("margin", observe, SAMPLE)
+    check.run(lambda: observe(SAMPLE))
+    assert check.causality.cuts > 3
+
+
+class Wary(bt.Policy):
+    """Less leverage as the announced margin rises."""
+
+    share: Annotated[float, bt.Range(0.0, 100.0)] = 10.0
+
+    def observe(self, market):
+        return {"after": market.columns["announced_multiplier"]}
+
+    def leverage(self, bar, account):
+        return self.share / bar.after
+
+
+def test_policies_see_what_is_announced_in_runs_and_in_rows_of_a_sweep():
+    test = bt.Backtest(
+        SAMPLE.slice(0, 200), venue=VENUE.override(margin=Volatility()), account=bt.Account()
+    )
+    sets = {"share": [5.0, 10.0], "venue.margin.lambda_": [0.9, 0.99]}
+    table = test.sweep(Wary, sets, compile=False).table
+    for _, row in table.iterrows():
+        venue = VENUE.override(margin=Volatility(lambda_=row["venue.margin.lambda_"]))
+        own = test.replace(venue=venue).run(Wary(share=row["share"]), compile=False)
+        assert own.metrics["total_return"] == pytest.approx(row["total_return"], rel=1e-9)
+
+
+def test_rules_are_stored_and_changed():
+    for rule in RULES:
+        venue = VENUE.override(margin=rule)
+        assert bt.Venue.from_dict(venue.to_dict()) == venue
+    inside = VENUE.override(margin=RULES[2]).override({"margin.rule.rule.lambda_": 0.8})
+    assert inside.margin.rule.rule.lambda_ == 0.8
+
+
+def test_bad_rules_are_refused():
+    check_refused(lambda: Volatility(floor=2.0, cap=1.0), "cap: must be at least floor, 2")
+    check_refused(lambda: Buffer(Volatility(cap=3.0)), "rule.cap: must be given to the outermost")
+    tiers = [OpenInterestTier(1.0, 0.01)]
+    wrong = "rule: must be of volatility, such as Volatility()"
+    check_refused(lambda: Floor(OpenInterest("oi", tiers)), wrong)
+    check_refused(lambda: OpenInterest("oi", tiers[::-1] + tiers), "rising open_interest")
+
+    class Own(DynamicMargin):
+        pass
+
+    check_refused(lambda: VENUE.override(margin=Own()), "must be a rule of bt.margin_rules")
+    missing = VENUE.override(margin=OpenInterest("oi", tiers))
+    with pytest.raises(bt.ParameterError, match=r"margin.column: the market has no column 'oi'"):
+        bt.run(SAMPLE, Constant(1.0), venue=missing, account=bt.Account(), compile=False)
+    spot = bt.Venue.spot(taker=0.001, slippage=1e-4, haircut=0.05, borrow_rate=0.04)
+    check_refused(lambda: spot.override(margin=Volatility()), "margin: must be left out for a spot")
+
+
+def test_a_rise_of_initial_margin_reduces_no_position():
+    """Only maintenance calls or liquidates: 6x is kept where new orders get at most 4x."""
+    market = days_of([0.001, 0.03, 0.0, 0.0])
+    venue = venue_of(brackets=[bracket(leverage=40.0, rate=0.005)])
+    venue = venue.override(margin=Volatility(lambda_=0.5, cap=10.0))
+    account = bt.Account(band=1.0)
+    result = bt.run(market, Constant(6.0), venue=venue, account=account, compile=False)
+    assert result.margin_multipliers.iloc[-1, 0] == 10.0
+    assert len(result.events) == 1
+    assert result.bars["leverage"].iloc[-1] > 5.0
+    late = bt.run(
+        market, Constant(6.0), venue=venue, account=account, start=market.times[6], compile=False
+    )
+    assert late.bars["leverage"].iloc[-1] == pytest.approx(4.0)
