@@ -56,6 +56,20 @@ bind_higher(
         "page of sets": "backtest.report.set_parts",
         "report": "backtest.report",
         "test": "backtest.engine.backtest",
+        "kind of result: run": "backtest.results.result",
+        "kind of result: sweep": "backtest.sweep.sweep_table",
+        "kind of result: comparison": "backtest.search.compare",
+        "kind of result: study": "backtest.search.study",
+        "kind of result: cross-validation": "backtest.search.cross_validate",
+        "kind of result: walk-forward": "backtest.search.walk_forward",
+        "kind of result: timing": "backtest.search.timing",
+        "kind of result: liquidation-risk": "backtest.risk.liquidations",
+        "kind of result: max-leverage": "backtest.risk.largest_leverage",
+        "kind of result: bounds": "backtest.risk.variations",
+        "kind of result: capacity": "backtest.risk.variations",
+        "kind of result: sensitivity": "backtest.risk.variations",
+        "kind of result: stress": "backtest.risk.stress",
+        "kind of result: cascade": "backtest.risk.cascade",
     }
 )
 

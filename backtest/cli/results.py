@@ -215,7 +215,7 @@ def verify(
                     place = "" if name == "." else f"{name} "
                     print_paragraph(f"{word} {each.name}: {place}{what}", indent="")
         files = sum(each.files for each in checks)
-        whole = sum(not each.faults and each.kind in listing.list_kinds() for each in checks)
+        whole = sum(not each.faults and each.kind in listing.KINDS for each in checks)
         typer.echo(f"{whole:,} whole, {bad:,} damaged; {files:,} files checked")
     if bad:
         raise typer.Exit(1)

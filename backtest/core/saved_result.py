@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib
 import inspect
 import json
 import os
@@ -25,7 +26,7 @@ import pyarrow.parquet as pq
 
 from backtest.core.atomic_files import held_folder, replace_folder, temporary_folder
 from backtest.core.checked_calls import checked
-from backtest.core.code_names import call_later, find_version
+from backtest.core.code_names import HIGHER, call_later, find_version
 from backtest.core.errors import DataError
 from backtest.core.json_values import from_plain, parse_json, read_small, to_json, to_plain
 from backtest.core.number_text import capitalize
@@ -242,8 +243,33 @@ def read_provenance(folder: Path, identity: str) -> Making | None:
 
 MOST_ROWS = 10_000
 """The rows of the largest table that is written as JSON."""
-KINDS: dict[str, Any] = {}
-"""The classes of results that are saved, by their kinds."""
+KIND = "kind of result: "
+"""What the part of a kind begins with in the table of :func:`bind_higher`."""
+
+
+class Kinds(Mapping[str, Any]):
+    """The classes of saved results by their kinds, each imported when it is needed.
+
+    A class enters itself; the table of the package names the module of each kind.
+    """
+
+    def __init__(self) -> None:
+        self.known: dict[str, Any] = {}
+
+    def __getitem__(self, kind: str) -> Any:
+        if kind not in self.known and f"{KIND}{kind}" in HIGHER:
+            importlib.import_module(HIGHER[f"{KIND}{kind}"])
+        return self.known[kind]
+
+    def __iter__(self) -> Iterator[str]:
+        bound = (part.removeprefix(KIND) for part in HIGHER if part.startswith(KIND))
+        return iter(dict.fromkeys((*bound, *self.known)))
+
+    def __len__(self) -> int:
+        return len([*self])
+
+
+KINDS = Kinds()
 
 
 class Reportable:
@@ -373,7 +399,7 @@ class SavedResult(Reportable):
             cls.noun = vars(cls).get("noun", cls.kind)
             cls.plural = vars(cls).get("plural", f"{cls.kind}s")
             cls.call = vars(cls).get("call", f"bt.{cls.kind.replace('-', '_')}")
-            KINDS[cls.kind] = cls
+            KINDS.known[cls.kind] = cls
 
     @property
     def note(self) -> str:

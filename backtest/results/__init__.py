@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from backtest.results.differences import Differences, STATISTICS, Sampled, compare_pairs
     from backtest.results.differences import find_block_length, holm, pair_differences
     from backtest.results.listing import Filter, StoreEntry, count_kinds, describe_note
-    from backtest.results.listing import describe_origin, find_folder, list_folders, list_kinds
+    from backtest.results.listing import describe_origin, find_folder, list_folders
     from backtest.results.listing import list_results, load_saved, open_folder, read_entry
     from backtest.results.listing import read_kinds, read_time_or_age, read_usable, sort_entries
     from backtest.results.luck import Overfitting, SharpeMoments, deflated_sharpe

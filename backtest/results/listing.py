@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import importlib
 import math
 import os
 import re
@@ -39,7 +37,6 @@ from backtest.results.measure_table import ABOUT
 from backtest.results.ranking import Constraint, order_sets
 from backtest.results.result import RUN
 
-ROOMS = ("sweep", "search", "risk")
 SHORTEST = 4
 """The least number of letters that may abbreviate an id."""
 MOST_NAMED = 5
@@ -47,27 +44,11 @@ LEFTOVER, UNKNOWN = "leftover", "unknown"
 Saved: TypeAlias = core.SavedResult
 
 
-def find_kinds() -> dict[str, Any]:
-    """Return the classes of saved results by kind; each enters itself where it is imported."""
-    import_kinds()
-    return KINDS
-
-
-@functools.cache
-def import_kinds() -> tuple[str, ...]:
-    doors = [importlib.import_module(f"backtest.{room}") for room in ROOMS]
-    return tuple(getattr(door, name).kind for door in doors for name in door.RESULTS)
-
-
-def list_kinds() -> tuple[str, ...]:
-    return tuple(dict.fromkeys((RUN, *import_kinds(), *KINDS)))
-
-
 def name_kind(kind: str, n: int) -> str:
     if n == 1:
         return kind
-    if kind in find_kinds():
-        return str(find_kinds()[kind].plural)
+    if kind in KINDS:
+        return str(KINDS[kind].plural)
     return f"{LEFTOVER}s" if kind == LEFTOVER else kind
 
 
@@ -87,7 +68,7 @@ def open_folder(folder: Path) -> tuple[str, dict[str, Any]]:
     if not isinstance(manifest, dict):
         raise core.DataError(f"{path}: must hold a JSON object, got a {type(manifest).__name__}")
     kind = manifest.get("kind", RUN)
-    if not isinstance(kind, str) or kind not in find_kinds():
+    if not isinstance(kind, str) or kind not in KINDS:
         raise core.DataError(
             f"{path}: must have a known kind, got {kind!r:.40}; read it with the "
             "version that saved it"
@@ -101,7 +82,7 @@ def open_folder(folder: Path) -> tuple[str, dict[str, Any]]:
 
 def name_begun(kind: str, manifest: Mapping[str, Any]) -> str:
     try:
-        can_be_resumed = find_kinds()[kind].can_be_resumed
+        can_be_resumed = KINDS[kind].can_be_resumed
         return f"{UNFINISHED}{name_result(manifest)}" if can_be_resumed else ""
     except (KeyError, TypeError, AttributeError):
         return ""
@@ -113,7 +94,7 @@ def load_saved(folder: Path) -> Saved:
             f"{folder}: must be finished to be loaded; run it again with resume=True"
         )
     kind, _ = open_folder(folder)
-    found: Saved = find_kinds()[kind].load(folder)
+    found: Saved = KINDS[kind].load(folder)
     return found
 
 
@@ -123,12 +104,12 @@ def name_fault(error: Exception, folder: Path) -> str:
 
 
 def recompute_id(manifest: Mapping[str, Any], kind: str) -> str:
-    aside = (*NOT_SAID, "id", *find_kinds()[kind].aside)
+    aside = (*NOT_SAID, "id", *KINDS[kind].aside)
     return core.compute_id({name: value for name, value in manifest.items() if name not in aside})
 
 
 def find_manifest_faults(manifest: Mapping[str, Any], kind: str) -> Iterator[str]:
-    saved = find_kinds()[kind]
+    saved = KINDS[kind]
     layout, files = saved.layout, saved.files()
     if manifest.get("format") != layout:
         yield f"is of format {manifest.get('format')!r:.40}, not {layout}"
@@ -247,7 +228,7 @@ def try_entry(folder: Path) -> StoreEntry:
             facts |= {**describe_search(manifest), **describe_progress(folder, kind, manifest)}
         else:
             check_files(folder, kind, manifest)
-            facts |= find_kinds()[kind]._read_line(folder, manifest)
+            facts |= KINDS[kind]._read_line(folder, manifest)
             facts |= summarize_making(core.read_provenance(folder, facts["id"]))
         return StoreEntry(folder.name, kind, **{**disk, **facts})
     except core.BacktestError as error:
@@ -287,7 +268,7 @@ def describe_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def describe_progress(folder: Path, kind: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    note = find_kinds()[kind]._read_progress(folder, manifest)
+    note = KINDS[kind]._read_progress(folder, manifest)
     return {"note": note, "is_busy": core.is_lock_held(folder / LOCK), "is_finished": False}
 
 
@@ -317,7 +298,7 @@ def summarize_making(making: core.Making | None) -> dict[str, Any]:
 
 def check_files(folder: Path, kind: str, manifest: Mapping[str, Any]) -> None:
     faults = [(MANIFEST, fault) for fault in find_manifest_faults(manifest, kind)]
-    paths = [folder / name for name in find_kinds()[kind].files()]
+    paths = [folder / name for name in KINDS[kind].files()]
     faults += [(path.name, "is missing") for path in paths if not path.is_file()]
     for name, fault in faults:
         raise core.damage_error(folder / name, fault)
@@ -371,7 +352,7 @@ def normalize_name(text: str) -> str:
 
 
 def read_kinds(texts: Iterable[str]) -> tuple[str, ...]:
-    return tuple(core.Choice(*list_kinds()).check("kind", each) for each in texts)
+    return tuple(core.Choice(*KINDS).check("kind", each) for each in texts)
 
 
 def read_time_or_age(text: str, now: int, *, where: str) -> int:
@@ -431,7 +412,7 @@ def describe_origin(manifest: Mapping[str, Any], making: core.Making | None) -> 
 
 
 def describe_call(manifest: Mapping[str, Any]) -> str:
-    kind = find_kinds().get(str(manifest.get("kind")))
+    kind = KINDS.get(str(manifest.get("kind")))
     call = "bt.run" if kind is None else kind.call
     one = {"": manifest["policy"]} if "policy" in manifest else {}
     policies = manifest.get("policies") or one
@@ -493,7 +474,7 @@ def locate_fault(error: core.BacktestError, folder: Path) -> tuple[str, str]:
 def find_faults(folder: Path, kind: str, manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from ((MANIFEST, each) for each in find_manifest_faults(manifest, kind))
     hashes = manifest.get("files")
-    if not isinstance(hashes, Mapping) or {*hashes} != {*find_kinds()[kind].files()}:
+    if not isinstance(hashes, Mapping) or {*hashes} != {*KINDS[kind].files()}:
         return
     for name, expected in hashes.items():
         if not (folder / name).is_file():
@@ -504,7 +485,7 @@ def find_faults(folder: Path, kind: str, manifest: Mapping[str, Any]) -> Iterato
         core.read_provenance(folder, str(manifest.get("id")))
     except core.BacktestError as error:
         yield locate_fault(error, folder)
-    for inner in find_kinds()[kind].inner:
+    for inner in KINDS[kind].inner:
         for account in sorted((folder / inner).iterdir()):
             for name, what in verify_folder(account).faults:
                 yield f"{inner}/{account.name}/{name}".removesuffix("/."), what
@@ -512,7 +493,7 @@ def find_faults(folder: Path, kind: str, manifest: Mapping[str, Any]) -> Iterato
 
 
 def list_foreign(folder: Path, kind: str) -> list[str]:
-    saved = find_kinds()[kind]
+    saved = KINDS[kind]
     own = (*saved.files(), *saved.inner, MANIFEST, PROVENANCE, LOCK)
     return sorted(each.name for each in folder.iterdir() if each.name not in own)
 
@@ -574,7 +555,7 @@ def find_reason_to_keep(folder: Path) -> str:
         if is_begun(folder) and not any(folder.iterdir()):
             return ""
         kind, manifest = open_folder(folder)
-        files = {*find_kinds()[kind].files()}
+        files = {*KINDS[kind].files()}
         is_known = is_begun(folder) or {*manifest.get("files", ())} == files
         if not is_known or not ID.fullmatch(str(manifest.get("id"))):
             return f"its {MANIFEST} does not describe a result"

@@ -17,14 +17,4 @@ if TYPE_CHECKING:
     from backtest.risk.variations import Bounds, Capacity, Sensitivity, bounds, capacity
     from backtest.risk.variations import sensitivity
 
-RESULTS = (
-    "LiquidationRisk",
-    "MaxLeverage",
-    "Bounds",
-    "Capacity",
-    "Sensitivity",
-    "Stress",
-    "Cascade",
-)
-
 export_lazily(__name__)

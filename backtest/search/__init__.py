@@ -16,6 +16,4 @@ if TYPE_CHECKING:
     from backtest.search.walk_forward import WalkForward, walk_forward
     from backtest.search.winner import GrowthTest, deflate_alone
 
-RESULTS = ("Comparison", "Study", "CrossValidation", "WalkForward", "TimingTest")
-
 export_lazily(__name__)

@@ -15,6 +15,4 @@ if TYPE_CHECKING:
     from backtest.sweep.sweep_table import name_parameter, order_columns
     from backtest.sweep.threads import count_cores
 
-RESULTS = ("Sweep",)
-
 export_lazily(__name__)

@@ -1,6 +1,7 @@
 """Results of every kind are saved, loaded, listed and verified, and say the same everywhere."""
 
 import json
+import os
 import re
 from collections.abc import Callable
 from functools import cache
@@ -11,14 +12,13 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.core.saved_result import SavedResult
+from backtest.core.saved_result import KINDS, SavedResult
 from backtest.report.render import MOST_SHOWN, write_html, write_text
 from backtest.report.write import build_page, write_part
 from backtest.results import read_entry
-from backtest.results.listing import import_kinds
 from backtest.strategies import Constant
 from tests.crowd.test_cascades import make_cascade
-from tests.kit import compare_policies, free_venue, read_files
+from tests.kit import compare_policies, free_venue, read_files, run_python
 from tests.risk.accounts import Hold, free_account
 from tests.risk.accounts import free_venue as riskless_venue
 from tests.store.conftest import SEARCH, SPANS
@@ -153,5 +153,31 @@ def test_a_number_is_the_same_text_on_the_page_in_the_terminal_and_in_json(kind)
                 assert text in plain["markdown"], part.key
 
 
+OPEN = """
+import os, sys
+from backtest.cli import main
+for name in {names}:
+    child = os.fork()
+    if child == 0:
+        assert "backtest.search" not in sys.modules and "backtest.risk" not in sys.modules
+        main(["report", name, "--results", {store!r}, "--out", {store!r} + "/" + name + ".html"])
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0, name
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="each page needs a process of its own")
+def test_a_page_of_every_kind_opens_in_a_process_that_has_imported_no_kind(tmp_path):
+    names = [made(name).save(tmp_path).name for name in MAKES]
+    run_python(OPEN.format(names=names, store=str(tmp_path)))
+    for name, kind in zip(names, MAKES, strict=True):
+        text = (tmp_path / f"{name}.html").read_text(encoding="utf-8")
+        numbers = made(kind).list_numbers()
+        assert all(
+            SPACES.sub(" ", str(each)) in SPACES.sub(" ", unescape(text)) for each in numbers
+        )
+
+
 def test_every_kind_is_tested():
-    assert {made(name).kind for name in MAKES} == {"run", *import_kinds()}
+    assert {made(name).kind for name in MAKES} == {*KINDS}
