@@ -10,10 +10,11 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from docs.ext import api, commands, gallery, venues
+from docs.ext import api, commands, gallery, pictures, venues
 from docs.ext.markdown import write_table
 
 NOTEBOOK = Path(__file__).parents[2] / "examples" / "notebook.ipynb"
+PICTURES = Path(__file__).parents[1] / "pictures"
 
 
 def list_keys() -> dict[str, str]:
@@ -60,3 +61,5 @@ def write_pages(folder: Path, pages: Mapping[str, str]) -> None:
 
 if __name__ == "__main__":
     write_pages(Path(__file__).parents[1] / "reference", list_reference())
+    for file, drawing in pictures.draw_all().items():
+        (PICTURES / file).write_text(drawing, encoding="utf-8")

@@ -1,6 +1,7 @@
 """What the pages show is true: code of the README runs, commands and files are there."""
 
 import json
+import math
 import os
 import re
 import runpy
@@ -9,11 +10,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from backtest.cli import main
-from docs.ext import blocks, links, pages
+from docs.ext import blocks, links, pages, pictures
 from tests.kit import ask, call
 
 ROOT = Path(__file__).parents[2]
@@ -21,6 +23,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [
     *(ROOT / name / "README.md" for name in ("", "data", "examples", "results")),
     *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs" / "gallery").glob("*.md")),
     *(ROOT / f"{name}.md" for name in ("ARCHITECTURE", "CONTRIBUTING", "SECURITY")),
 ]
 
@@ -181,7 +184,7 @@ def test_the_cells_of_the_notebook_run_in_order(desk):
     assert (desk / "steady.html").is_file()
 
 
-SITE = [page for page in PAGES if page.parent.name == "docs"]
+SITE = [page for page in PAGES if page.is_relative_to(ROOT / "docs")]
 FAST = ("tutorial",)
 """`make test` runs every block of these pages, and the first of each other page."""
 
@@ -210,6 +213,32 @@ def _answer_in_plain_python(monkeypatch):
 @pytest.mark.parametrize(("page", "block"), [*list_blocks()])
 def test_a_block_runs_on_its_own(page, block, folder):
     blocks.run_python(block, folder, page.name)
+
+
+def test_five_bars_by_hand_are_what_the_account_does(folder):
+    """The block of the page, its table, and the same arithmetic here."""
+    text = (ROOT / "docs" / "accounting.md").read_text("utf-8")
+    module = ModuleType("five_bars")
+    blocks.run_python(blocks.find_blocks(text)[0], folder, "accounting", module)
+    bars = module.result.bars
+    rows = re.findall(r"^\| ([0-4]) \|.*\| ([\d,.]+) \|$", text, re.MULTILINE)
+    assert [f"{equity:,.2f}" for equity in bars["equity"]] == [shown for _, shown in rows]
+    first = 1_000.0 + 30 * 2 - 30 * 100 * 0.001
+    held = math.floor(5 * (first - 30 * 102 * 0.0005) / 102 * 1_000) / 1_000
+    second = first - 30 * 102 * 0.0005 - (held - 30) * 102 * 0.001 - held
+    third = second - 4 * held
+    price = (97 * held - third) / (0.98 * held)
+    last = third + held * (price - 97) - 0.005 * held * price
+    assert bars["equity"].to_list() == pytest.approx([1_000, first, second, third, last], rel=1e-12)
+    assert bars["liquidation_price"].iloc[3] == pytest.approx(price, rel=1e-12)
+    for shown in ("51.738", "83.31", "1.53", "2.22", "51.74", "206.95", "708.36", "21.55"):
+        assert shown in text
+
+
+def test_the_drawings_are_what_the_code_draws():
+    """Else ``python -m docs.ext.pages`` draws them again."""
+    for name, drawing in pictures.draw_all().items():
+        assert (ROOT / "docs" / "pictures" / name).read_text("utf-8") == drawing
 
 
 def test_a_dead_link_and_a_dead_anchor_are_found(tmp_path):
