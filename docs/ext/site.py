@@ -54,7 +54,8 @@ def show_reference(_app: Sphinx, name: str, source: list[str]) -> None:
 
 def link_repository(_app: Sphinx, _name: str, source: list[str]) -> None:
     if not _name.startswith("reference/"):
-        source[0] = re.sub(r"\]\(\.\./", f"]({REPOSITORY}", source[0])
+        above = "](" + "../" * (1 + _name.count("/"))
+        source[0] = source[0].replace(above, f"]({REPOSITORY}")
 
 
 def escape_bars(
