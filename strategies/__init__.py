@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from backtest.strategies.cppi import Cppi
     from backtest.strategies.delta_hedge import DeltaHedge
     from backtest.strategies.drawdown_control import DrawdownControl
+    from backtest.strategies.fixed_risk import FixedRisk
     from backtest.strategies.funding_aware import FundingAware
     from backtest.strategies.health_target import HealthTarget
     from backtest.strategies.implied_vol_target import ImpliedVolTarget
@@ -53,6 +54,7 @@ __all__ = [
     "Cppi",
     "DeltaHedge",
     "DrawdownControl",
+    "FixedRisk",
     "FundingAware",
     "HealthTarget",
     "ImpliedVolTarget",

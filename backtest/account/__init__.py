@@ -6,8 +6,9 @@ from backtest.core import export_lazily
 
 if TYPE_CHECKING:
     from backtest.account.account import Account, ByInstrument, Multiple, check_setting
-    from backtest.account.account import find_factor, is_price_distance, list_shared_settings
-    from backtest.account.account import read_scale, without_flows_before
+    from backtest.account.account import find_factor, is_fixed_distance, is_price_distance
+    from backtest.account.account import list_shared_settings, measure_stop, read_scale
+    from backtest.account.account import without_flows_before
     from backtest.account.account_records import Balances, InstrumentRules, Position, Quote
     from backtest.account.balance import compute_account_equity, compute_balance, compute_excess
     from backtest.account.balance import compute_initial_needed, compute_pool, count_cross

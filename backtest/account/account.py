@@ -66,6 +66,8 @@ class Multiple(core.Value):
     unit : str
         ``"price"`` if the column is in units of the price, such as an average true range;
         ``"fraction"`` if it is a fraction of the price, such as a volatility.
+    fixed : bool
+        Whether a position keeps the distance of the bar in which it was opened.
 
     Examples
     --------
@@ -76,9 +78,10 @@ class Multiple(core.Value):
     multiple: Annotated[float, POSITIVE]
     column: Annotated[str, core.Text()]
     unit: Annotated[str, core.Choice("price", "fraction")] = "price"
+    fixed: Annotated[bool, core.Flag()] = False
 
     def __str__(self) -> str:
-        return f"{self.multiple:g} x {self.column}"
+        return f"{self.multiple:g} x {self.column}" + " at entry" * self.fixed
 
 
 Distance: TypeAlias = Multiple | float | None
@@ -91,7 +94,7 @@ class StopDistance(core.Declaration):
 
     number: core.Number
     kind: ClassVar[type] = float
-    names: ClassVar[frozenset[str]] = frozenset({"multiple", "column", "unit"})
+    names: ClassVar[frozenset[str]] = frozenset({"multiple", "column", "unit", "fixed"})
 
     def read(self, value: Any) -> Multiple | float:
         """Return the fraction or the multiple."""
@@ -116,9 +119,24 @@ def find_factor(stop: Distance) -> float:
     return stop.multiple if isinstance(stop, Multiple) else stop or 0.0
 
 
+def is_fixed_distance(stop: Distance) -> bool:
+    return isinstance(stop, Multiple) and stop.fixed
+
+
 def is_price_distance(stop: Distance) -> bool:
     """Return whether the distance of a stop is one in price, not a fraction of it."""
     return isinstance(stop, Multiple) and stop.unit == "price"
+
+
+def measure_stop(stop: Multiple | float, market: Market, entry: core.FloatArray) -> core.FloatArray:
+    """Return the distance of a stop from entries after each close, as a fraction of their price.
+
+    ``entry`` of shape (n_bars,) are the prices. NaN where the column is unknown.
+    """
+    if not isinstance(stop, Multiple):
+        return np.full(market.n_bars, stop)
+    distance = stop.multiple * find_column(market, stop.column, "account")
+    return distance / entry if stop.unit == "price" else distance
 
 
 def read_scale(stop: Distance, market: Market, key: str) -> core.FloatArray:

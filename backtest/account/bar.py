@@ -213,6 +213,7 @@ def open_bar(bar: r.AccountBar, t: int, before: float) -> None:
     """Take an account of some equity before through the steps up to the way of the prices."""
     terms, feed, state, quotes, ledger = bar.terms, bar.feed, bar.state, bar.quotes, bar.ledger
     set_quotes(terms, feed, quotes, t)
+    price_walk.keep_distances(bar)
     clear_ledger(ledger)
     state.wallet.pool_failed = 0.0
     step = bar.log.step
@@ -241,6 +242,7 @@ def open_bar(bar: r.AccountBar, t: int, before: float) -> None:
     if terms.fill in (r.AT_OPEN, r.RESTING) and t > 0:
         fill_pending(bar, t)
     price_walk.stamp_openings(terms, state, 1.0 * feed.time[t])
+    price_walk.keep_distances(bar)
     step[0] = 6
     payments.settle_funding(bar, t, 0)
     expire_options(bar, t, 1, ENDLESS)

@@ -351,6 +351,35 @@ def stamp_openings(terms: r.Terms, state: r.AccountState, time: float) -> None:
             state.opened[i] = time
 
 
+def keep_distances(bar: r.AccountBar) -> None:
+    """Give stops that are fixed at the entry the distances of the bar that opened the position."""
+    terms, feed, state, quotes = bar.terms, bar.feed, bar.state, bar.quotes
+    if not terms.has_time_stop:
+        return
+    for i in range(len(state.margin)):
+        if not r.is_held(state, i) or math.isnan(state.opened[i]):
+            continue
+        t = find_bar(feed, state.opened[i], i)
+        if terms.fixed[0, i] == 1:
+            quotes.stop_scale[i] = feed.stop_scale[min(t, len(feed.stop_scale) - 1), i]
+        if terms.fixed[1, i] == 1:
+            quotes.profit_scale[i] = feed.profit_scale[min(t, len(feed.profit_scale) - 1), i]
+        if terms.fixed[2, i] == 1:
+            quotes.trail_scale[i] = feed.trail_scale[min(t, len(feed.trail_scale) - 1), i]
+
+
+def find_bar(feed: r.MarketFeed, time: float, i: int) -> int:
+    """Return the bar of an instrument that opens at a time; its first one if that was earlier."""
+    low, high = feed.span[i, 0], feed.span[i, 1] - 1
+    while low < high:
+        middle = (low + high) // 2
+        if feed.time[middle] < time:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
 SAME_PLACE = 1e-12
 """Places nearer to each other than this share of a segment are equal."""
 NEARLY = 1e-9

@@ -169,10 +169,11 @@ class Terms(NamedTuple):
     ``negative_limit`` is at least 0. ``grace`` is in bars, -1 for none. ``conversion_is_pro_rata``
     sells all collateral in proportion to its value, otherwise in the order given. ``equity_stop``
     is a fraction, 0 for none. ``max_holding`` of shape (n,) is in ns, 0 for none, and
-    ``has_time_stop`` whether any is not. ``offsets`` of shape (n,) are those of limit orders, as
-    fractions of the price, ``makers`` their fee rates; with ``rests_closing`` closings and
-    reductions rest too. ``expenses`` of shape (n,) are those of the contracts, per year of
-    notional. ``options`` are the rules of options.
+    ``has_time_stop`` whether any is not, or any distance of a stop is ``fixed`` at the entry: of
+    shape (3, n), of stop-loss, take-profit and trailing stop. ``offsets`` of shape (n,) are those
+    of limit orders, as fractions of the price, ``makers`` their fee rates; with ``rests_closing``
+    closings and reductions rest too. ``expenses`` of shape (n,) are those of the contracts, per
+    year of notional. ``options`` are the rules of options.
     """
 
     instruments: Any
@@ -202,6 +203,7 @@ class Terms(NamedTuple):
     equity_stop: float
     max_holding: FloatArray
     has_time_stop: bool
+    fixed: IntArray
     offsets: FloatArray
     makers: FloatArray
     expenses: FloatArray

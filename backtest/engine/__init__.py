@@ -28,7 +28,12 @@ if TYPE_CHECKING:
     from backtest.engine.loop import Deciders, LIQUIDATED, RunTape, find_failure_value, is_over_cap
     from backtest.engine.loop import look_at_close
     from backtest.engine.policies import ObservedPolicy, ask_plain, assign_policies, flatten_columns
-    from backtest.engine.policies import flatten_settings, make_deciders, observe_overlay
+    from backtest.engine.policies import (
+        flatten_settings,
+        make_deciders,
+        observe_overlay,
+        show_terms,
+    )
     from backtest.engine.policies import replace_policies
     from backtest.engine.policy_contract import Finding, check_policy
     from backtest.engine.recipe import Place, hash_rules, make_recipe, read_parameter, write_decide

@@ -405,6 +405,13 @@ def read_terms(
     packed = packed._replace(spot=margin.pack_spot(legs))
     given = [core.pick_value(account.max_holding, name) for name in names]
     held = np.array([0 if x is None else core.parse_duration(x) for x in given], dtype=np.float64)
+    fixed = np.array(
+        [
+            [int(a.is_fixed_distance(core.pick_value(stop, name))) for name in names]
+            for stop in (account.stop_loss, account.take_profit, account.trailing_stop)
+        ],
+        dtype=np.int64,
+    )
     modes = {own.liquidation_mode for own in rules if not own.margin.is_isolated}
     expenses = np.array([venues[name].contract.expense for name in names], dtype=np.float64)
     return a.Terms(
@@ -436,7 +443,8 @@ def read_terms(
         fill=FILLS[account.fill],
         equity_stop=account.equity_stop or 0.0,
         max_holding=held,
-        has_time_stop=bool(np.any(held)),
+        has_time_stop=bool(np.any(held) or np.any(fixed)),
+        fixed=fixed,
         offsets=np.array([core.pick_value(account.offset, name) or 0.0 for name in names]),
         makers=np.array([v.find_newest(venues[name].fees.maker) for name in names]),
         expenses=expenses,

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from backtest._compile.object_code import hold_signals
-from backtest.account import pick_instrument
+from backtest.account import Account, measure_stop, pick_instrument
 from backtest.core import FloatArray, IntArray, ParameterError, repr_plain
 from backtest.engine.checks import give_each
+from backtest.engine.inputs import read_cost
 from backtest.engine.loop import N_SHOWN, SETTING, WHOLE, Deciders
 from backtest.margin import MarginRules, pick_rules
 from backtest.market import Market, Markets, PolicyClock, find_clock
@@ -27,8 +28,10 @@ from backtest.policies import (
     start_memory,
 )
 from backtest.policies.lookahead import observe, observe_checked
+from backtest.policies.policy import formula_of
 from backtest.policies.policy_errors import bind_formula
 from backtest.venue import Venue
+from backtest.venue.venue import pick_cost
 
 SEEN_PRICES = ("open", "high", "low", "close", "mark_close", "volume")
 CALLED = ctypes.CFUNCTYPE(
@@ -126,6 +129,64 @@ def observe_overlay(
     unknown = np.full(begin, np.nan)
     columns = {name: np.concatenate([unknown, values]) for name, values in columns.items()}
     return [ObservedPolicy(overlay, index, columns, 0, str(causality))]
+
+
+TERMS = ("stop_distance", "slippage", "taker")
+"""What a formula may read of the account's stop and the venue's costs, as a column of its bar."""
+
+
+def list_terms(cls: type[Policy], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the column and the name of each of ``TERMS`` that a policy, or a part of it, reads."""
+    parts = getattr(cls, "parts", ())
+    for part in parts:
+        yield from list_terms(part.policy, f"{prefix}{part.prefix}")
+    names = () if parts else formula_of(cls).__code__.co_names
+    yield from ((f"{prefix}{name}", name) for name in TERMS if name in names)
+
+
+def show_terms(
+    observed: Sequence[ObservedPolicy], account: Account, venues: Mapping[str, Venue]
+) -> list[ObservedPolicy]:
+    """Return observed policies with the columns of ``TERMS`` that their formulas read.
+
+    Raises ParameterError if one reads the distance of a stop, and the account has none.
+    """
+    found = list(observed)
+    for k, (name, own) in enumerate(zip(venues, observed, strict=False)):
+        read = [each for each in list_terms(type(own.policy)) if each[0] not in own.columns]
+        if read:
+            values = measure_terms(own, account.for_instrument(name), venues[name])
+            more = {column: values[term]() for column, term in read}
+            found[k] = own._replace(columns={**own.columns, **more})
+    return found
+
+
+def measure_terms(
+    own: ObservedPolicy, account: Account, venue: Venue
+) -> dict[str, Callable[[], FloatArray]]:
+    market = own.market
+
+    def read(cost: str) -> FloatArray:
+        known = read_cost(pick_cost(venue, cost), market, f"venue.{cost}")
+        return np.array(np.broadcast_to(known, (market.n_bars,)))
+
+    def measure_distance() -> FloatArray:
+        stops = [each for each in (account.stop_loss, account.trailing_stop) if each is not None]
+        if not stops:
+            raise ParameterError(
+                f"{type(own.policy).__name__} sizes a position by its stop; give one, "
+                "Account(stop_loss=0.05) or Account(stop_loss='2*atr') for example, got none"
+            )
+        side = np.where(market.signal < 0.0, -1.0, 1.0)
+        entry = market.close * (1.0 + side * read("slippage.rate"))
+        found = [measure_stop(each, market, entry) for each in stops]
+        return np.fmin.reduce([np.where(each > 0.0, each, np.nan) for each in found])
+
+    return {
+        "stop_distance": measure_distance,
+        "slippage": lambda: read("slippage.rate"),
+        "taker": lambda: read("fees.taker"),
+    }
 
 
 def observe_again(policy: Policy, market: Market) -> tuple[dict[str, FloatArray], str]:

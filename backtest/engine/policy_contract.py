@@ -18,6 +18,7 @@ from backtest import venue as venues
 from backtest.account import Account
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.engine.batch import Compile
+from backtest.engine.policies import list_terms
 from backtest.engine.run import run
 from backtest.market import Market, Markets, as_markets, label_names
 from backtest.options import SVI, Surface, Surfaces
@@ -117,6 +118,10 @@ class ContractTrial:
             terms: dict[str, Any] = {"margin": "isolated", "venue_leverage": 20.0}
             moved = (each._replace(account=replace(each.account, **terms)) for each in every)
             every = tuple(each for each in moved if "cross" not in each.name)
+        if any(name == "stop_distance" for _, name in list_terms(self.cls)):
+            every = tuple(
+                each._replace(account=replace(each.account, stop_loss=0.05)) for each in every
+            )
         chosen = tuple(each for each in every if each.name.split()[0] in self.accounts)
         if not policies.trades_options(self.cls):
             return chosen

@@ -25,7 +25,7 @@ from backtest.engine.backtest import (
 from backtest.engine.batch import Compile, Switch, run_account
 from backtest.engine.checks import warn_of_band, warn_of_delisting, warn_of_no_option
 from backtest.engine.inputs import start_account_state
-from backtest.engine.policies import ObservedPolicy, observe_overlay
+from backtest.engine.policies import ObservedPolicy, observe_overlay, show_terms
 from backtest.engine.run_setup import Setup, set_up_run, widen_signal
 from backtest.indicators import NOTHING_SEEN, forecast_volatility
 from backtest.margin import compute_collateral_value
@@ -144,6 +144,7 @@ def observe_segment(
         }
         blank = {name: np.full(each.market.n_bars, np.nan) for name in each.columns}
         found.append(each._replace(policy=policy, columns=padded or blank))
+    found = show_terms(found, setup.account, setup.venues)
     if segment.overlay is None or segment.overlay == setup.overlay:
         return [*found, *setup.observed[n:]]
     return [*found, *observe_overlay(segment.overlay, clock.seen, clock.pick(setup.signal))]

@@ -14,7 +14,12 @@ from backtest.account import Account
 from backtest.engine import checks, driver
 from backtest.engine.backtest import AnyPolicy, Backtest, check_panel
 from backtest.engine.inputs import ASSET, ON_CLOCK, AccountInputs, has_interest, read_inputs
-from backtest.engine.policies import ObservedPolicy, assign_policies, observe_policies
+from backtest.engine.policies import (
+    ObservedPolicy,
+    assign_policies,
+    observe_policies,
+    show_terms,
+)
 from backtest.market import (
     Market,
     Markets,
@@ -271,6 +276,7 @@ class Setup(NamedTuple):
     def change(self, *, like: AccountInputs | None = None, **changes: Any) -> Setup:
         """Return the setup with other fields, and the inputs that follow from them."""
         own = self._replace(**changes)
+        own = own._replace(observed=show_terms(own.observed, own.account, own.venues))
         inputs = read_inputs(
             own.markets,
             own.venues,
@@ -320,6 +326,7 @@ def set_up(
     compared = read_benchmark(benchmark, markets, venues, first)
     known = recall_signals(weights, clock, resume, markets, first)
     observed = observed or observe_policies(policies, above, seen, venues, known)
+    observed = show_terms(observed, account, venues)
     weights = clock.hold(weights)
     inputs = read_inputs(
         markets,

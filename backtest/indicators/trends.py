@@ -25,6 +25,52 @@ def find_moves(market: Market, lookbacks: IntArray) -> FloatArray:
     return moves
 
 
+def average_wilder(values: FloatArray, window: int) -> FloatArray:
+    """Return the mean of the first ``window`` known values, smoothed by 1/window since.
+
+    ``values`` of shape (n_bars,) begin with any number of NaN. Source: Wilder (1978), New Concepts
+    in Technical Trading Systems.
+    """
+    import pandas as pd  # noqa: PLC0415 - slow to load
+
+    known = pd.Series(values)
+    means = known.rolling(window).mean()
+    first = known.where(means.shift(1).notna(), means)
+    return first.ewm(alpha=1.0 / window, adjust=False).mean().to_numpy(copy=True)
+
+
+@checked
+def true_range(market: Market) -> FloatArray:
+    """Return the true range of each bar, in units of the price, of shape (n_bars,).
+
+    max(H_t, C_{t-1}) - min(L_t, C_{t-1}); H - L in the first bar. Source: Wilder (1978).
+    """
+    before = np.append(market.close[:1], market.close[:-1])
+    before[0] = market.low[0]
+    return np.maximum(market.high, before) - np.minimum(market.low, before)
+
+
+@checked
+def atr(market: Market, window: returns.OneOrMany = 14) -> FloatArray:
+    """Return Wilder's average true range, in units of the price; NaN until ``window`` bars.
+
+    ``window``: bars, at least 1. The mean of the first n true ranges, then (ATR (n - 1) + TR) / n.
+    ``Account(stop_loss="2*atr")`` takes it from a column, ``market.with_columns(atr=...)``.
+    Source: Wilder (1978), New Concepts in Technical Trading Systems.
+
+    Examples
+    --------
+    >>> market = Market.sample(bars=48)
+    >>> values = atr(market, 24)
+    >>> bool(np.isnan(values[22])), bool(values[23] > 0.0)
+    (True, True)
+    """
+    returns.check_bars("window", window)
+    ranges, windows = true_range(market), np.atleast_1d(window).astype(np.int64).tolist()
+    found = np.stack([average_wilder(ranges, n) for n in windows], axis=1)
+    return returns.shape_as(found, window)
+
+
 @checked
 def trend_sign(market: Market, lookback: returns.OneOrMany) -> FloatArray:
     """Return the direction of the last bars: 1 up, -1 down, 0 if the return is 0.

@@ -52,6 +52,11 @@ class Bar:
 
     ``time`` is the open in seconds since 1970, UTC, prices in quote currency, ``mark`` the mark
     close, ``funding`` the last settled funding rate (NaN before the first).
+
+    A formula may also read ``stop_distance``: how far the nearest of stop-loss and trailing stop
+    would be from an entry at this close with slippage, as a fraction of its price (NaN where a
+    column gives none); and ``slippage`` and ``taker``, the rates of the venue. An account without a
+    stop is refused then.
     """
 
     time: float
@@ -62,6 +67,9 @@ class Bar:
     mark: float
     volume: float
     funding: float
+    stop_distance: float
+    slippage: float
+    taker: float
 
     def __getattr__(self, name: str) -> float:
         raise AttributeError(name)

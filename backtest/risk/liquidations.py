@@ -268,8 +268,10 @@ class PathsRunner:
         fields = {"source": seen[name].source, "signal": np.clip(signal, -1.0, 1.0)}
         markets = member.list_markets(bars, before, **fields)
         paths = [policies.observe(own.policy, each) for each in markets]
+        last = {name: column[-1:].repeat(width) for name, column in own.columns.items()}
         return {
-            name: np.concatenate([each[name][-width:] for each in paths]) for name in own.columns
+            name: np.concatenate([each.get(name, last[name])[-width:] for each in paths])
+            for name in own.columns
         }
 
     def draw_fields(self, bars: Mapping[str, PathBars], n: int) -> dict[str, core.FloatArray]:

@@ -28,6 +28,7 @@ import numpy as np
 import pandas as pd
 
 from backtest import core
+from backtest.indicators import average_wilder
 from backtest.market import (
     BY_BARS,
     CARRIED,
@@ -433,7 +434,8 @@ class Rsi(SignalRule):
         """Return what a trader holds who bets on reversal, flat until the index is known."""
         move = closes(market).diff()
         gains, losses = (
-            average_wilder(each.clip(lower=0.0), self.window) for each in (move, -move)
+            pd.Series(average_wilder(each.clip(lower=0.0).to_numpy(), self.window))
+            for each in (move, -move)
         )
         index = 100.0 - 100.0 / (1.0 + gains / losses)
         is_low, is_high = index < self.low, index > self.high
@@ -494,13 +496,6 @@ def average(values: pd.Series, window: int, *, ewm: bool) -> pd.Series:
     if ewm:
         return values.ewm(span=window, adjust=False, min_periods=window).mean()
     return values.rolling(window).mean()
-
-
-def average_wilder(values: pd.Series, window: int) -> pd.Series:
-    """Return the mean of the first ``window`` values that are known, smoothed by 1/window since."""
-    means = values.rolling(window).mean()
-    first = values.where(means.shift(1).notna(), means)
-    return first.ewm(alpha=1.0 / window, adjust=False).mean()
 
 
 def hold_between(enter: Any, leave: Any) -> core.FloatArray:

@@ -318,6 +318,7 @@ class Panel:
         terms = tuple((name, value) for name, value in values.items() if split_name(name)[0])
         if terms:
             like = self._find(self._terms, terms, lambda: self.set_up(values), LANES)
+        observed = engine.show_terms(observed, like.account, like.venues)
         return like._replace(policies=dict.fromkeys(self.markets.names, policy), observed=observed)
 
     def _observe(

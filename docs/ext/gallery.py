@@ -90,6 +90,7 @@ def write_run(name: str, policy: Any) -> str:
     inner = INNER.get(name, "VolTarget(target=0.6)") if issubclass(policy, bt.Combinator) else ""
     arguments = ", ".join(filter(None, [inner, SETTINGS.get(name, "")]))
     isolated = 'margin="isolated", venue_leverage=5.0, ' if name in ISOLATED else ""
+    stop = "stop_loss=0.05, " if name == "FixedRisk" else ""
     is_trading = hasattr(policy, "option_orders")
     rule = 'requirement="deribit-standard", ' if is_trading else ""
     names = sorted({name, *re.findall(r"([A-Z]\w+)\(", inner)})
@@ -100,7 +101,7 @@ def write_run(name: str, policy: Any) -> str:
         + (f"{DATA[name]}\n" if name in DATA else "")
         + 'venue = bt.Venue.preset("binance-usdm", "BTCUSDT")\n'
         + (OPTIONS if is_trading else "")
-        + f"account = bt.Account({isolated}{rule}band=0.1)\n"
+        + f"account = bt.Account({isolated}{rule}{stop}band=0.1)\n"
         f"result = bt.run(market, {name}({arguments}), venue=venue, account=account)\n"
         'daily = result.bars[["equity", "leverage"]].resample("1D").last()\n'
         'figure = daily.plot(backend="plotly", facet_row="variable")\n'

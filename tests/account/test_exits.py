@@ -136,11 +136,15 @@ def test_a_forced_reduction_reaches_the_ratio_after_its_fees():
     assert [*map(float, out.quantity[3])] == pytest.approx([50 * left, 100 * left], rel=1e-9)
 
 
-@pytest.mark.parametrize(
-    "stop", [bt.Multiple(2.0, "width"), bt.Multiple(2.0, "part", unit="fraction")]
-)
+@pytest.mark.parametrize("stop", [
+    bt.Multiple(2.0, "width"), bt.Multiple(2.0, "part", unit="fraction"),
+    bt.Multiple(2.0, "width", fixed=True), bt.Multiple(2.0, "part", unit="fraction", fixed=True),
+])  # fmt: skip
 def test_a_multiple_is_taken_from_the_previous_close(stop):
-    """Every stop of a run of 1x lies at entry less twice the column of the bar before."""
+    """Every stop of a run of 1x lies at entry less twice the column of the bar before.
+
+    A fixed one takes the column of the bar before the entry.
+    """
     rng = np.random.default_rng(1)
     width, part = rng.uniform(0.5, 2.0, 300), rng.uniform(0.005, 0.02, 300)
     width[50:60], part[50:60] = NAN, NAN
@@ -151,16 +155,16 @@ def test_a_multiple_is_taken_from_the_previous_close(stop):
     assert len(stopped) > 4
     is_price = stop.unit == "price"
     column = width if is_price else part
-    entry = np.nan
-    checked = 0
+    entry, opened, checked = np.nan, 0, 0
     for row in events[events["kind"].isin(["fill", "stop"])].to_dict("records"):
         t = bars.index.get_loc(row["time"])
         if row["kind"] == "stop":
-            assert not 51 <= t <= 60
-            distance = 2.0 * column[t - 1] * (1.0 if is_price else entry)
+            assert stop.fixed or not 51 <= t <= 60
+            distance = 2.0 * column[opened if stop.fixed else t - 1] * (1.0 if is_price else entry)
             expected = min(entry - distance, market.open[t])
             assert row["price"] == pytest.approx(expected, rel=1e-9)
             checked += 1
+        opened = t - 1 if np.isnan(entry) or row["kind"] == "stop" else opened
         entry = bars["entry"].iloc[t]
         if row["kind"] == "fill" and np.isnan(entry):
             entry = row["price"]

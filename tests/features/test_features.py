@@ -481,3 +481,23 @@ def test_what_is_held_over_a_horizon_pays_the_funding_settled_in_it(sided: Marke
         expected = sided.close[t] / sided.close[t - 3] - 1.0 - paid
         assert earned[t] == pytest.approx(expected, abs=1e-14)
     np.testing.assert_allclose(held_returns(sided, 1), long_returns(sided), atol=1e-15)
+
+
+def test_true_range_and_atr_by_hand():
+    """Ranges 4, 6 (a gap up from 102 to 108), 2 and 10 (a gap down): (4 + 6) / 2, then halves."""
+    index = pd.date_range("2024-01-01", periods=4, freq="1h", tz="UTC")
+    bars = pd.DataFrame(
+        {
+            "open": [100.0, 105, 107, 100],
+            "high": [103.0, 108, 108, 100],
+            "low": [99.0, 104, 106, 97],
+            "close": [102.0, 107, 107, 98],
+        },
+        index=index,
+    )
+    market = Market.from_frames(bars)
+    np.testing.assert_array_equal(indicators.true_range(market), [4.0, 6.0, 2.0, 10.0])
+    both = indicators.atr(market, [1, 2])
+    np.testing.assert_array_equal(both[:, 0], [4.0, 6.0, 2.0, 10.0])
+    np.testing.assert_array_equal(both[:, 1], [np.nan, 5.0, 3.5, 6.75])
+    np.testing.assert_array_equal(indicators.atr(market, 2), both[:, 1])

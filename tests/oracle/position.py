@@ -322,7 +322,10 @@ class Position:
             return None
         if hasattr(stop, "column"):
             rows = self.market.columns[stop.column]
-            known = float(rows[self.here - 1]) if self.here else math.nan
+            before = self.here
+            if getattr(stop, "fixed", False):  # the bars that were closed when it was opened
+                before = sum(1 for stamp in self.market.time.tolist() if stamp < self.opened_at)
+            known = float(rows[before - 1]) if before else math.nan
             if math.isnan(known) or known == 0:
                 return None
             distance = exact(stop.multiple) * exact(known)

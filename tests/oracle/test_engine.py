@@ -6,11 +6,13 @@ arithmetic in the other files of this folder.
 
 import os
 from collections import Counter
+from dataclasses import replace
 from decimal import Decimal, localcontext
 
 import pandas as pd
 import pytest
 
+from backtest import Multiple
 from tests import cases
 from tests.agreement import assert_agrees, differences, run_engine, trust_data
 from tests.option_cases import make_option_case
@@ -87,6 +89,17 @@ LEAST_SEVERAL = {
     },
 }  # fmt: skip
 """How many of the first 100 random accounts of several positions take each path, at least."""
+
+
+STOPS = ("stop_loss", "take_profit", "trailing_stop")
+
+
+def fix(stop):
+    """Return a stop, or a table of stops by instrument, with multiples fixed at the entry."""
+    if isinstance(stop, dict):
+        fixed = {name: fix(each) for name, each in stop.items()}
+        return fixed if any(fixed[name] is not stop[name] for name in stop) else stop
+    return replace(stop, fixed=True) if isinstance(stop, Multiple) else stop
 
 
 KINDS = [
@@ -204,3 +217,19 @@ class Changed:
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.result, name)
+
+
+@pytest.mark.slow
+def test_stops_fixed_at_the_entry_equal_the_oracle(monkeypatch):
+    """Drawn accounts of one position and of several, whose multiples keep the entry's distance."""
+    trust_data(monkeypatch)
+    tried = 0
+    for make in (cases.make_exit_case, cases.make_full_case):
+        for seed in range(24):
+            case = make(seed)
+            stops = {name: fix(case.account.get(name)) for name in STOPS}
+            if any(stops[name] is not case.account.get(name) for name in STOPS):
+                case = replace(case, account={**case.account, **stops})
+                assert_agrees(case, f"{make.__name__}({seed})", is_compiled=False)
+                tried += 1
+    assert tried > 20

@@ -14,9 +14,11 @@ from backtest import indicators
 from backtest.margin.brackets import read_rules
 from backtest.results import calibration
 from backtest.strategies import (
+    Capped,
     Constant,
     Cppi,
     DrawdownControl,
+    FixedRisk,
     FundingAware,
     ImpliedVolTarget,
     Kelly,
@@ -499,3 +501,53 @@ def test_margin_buffer_follows_the_signal_at_once():
     full = held[0]
     assert full > 0.0
     np.testing.assert_allclose(held, full * np.array([1, -1, -0.5, -1, 0, 1]), rtol=1e-9)
+
+
+COIN = {"kind": "inverse", "size": 1.0, "lot": 0.0, "tick": 1e-8, "min_notional": 0.0}
+
+
+@pytest.mark.parametrize("side", [1.0, -1.0])
+@pytest.mark.parametrize("kind", ["linear", "inverse"])
+@pytest.mark.parametrize("stop", [0.05, bt.Multiple(2.0, "width"), None])
+def test_the_stop_of_fixed_risk_costs_its_share(stop, kind, side):
+    """Linear long at d = .05, f = .0005, s = .001: L = .02 / {1.001 [1 - .95 x .999 + .0005 +
+    .0005 x .95 x .999]} = .384805..., and the stop leaves 98 % of the capital."""
+    costs = {"fees.taker": 5e-4, "slippage.rate": 1e-3}
+    contract = {"contract": bt.Contract(**COIN)} if kind == "inverse" else {}
+    venue = free_venue().override({**costs, **contract})
+    close = 100.0 * np.array([1.0, 1.0, 1.0, 1.0, 1.0 - side * 0.08, 1.0 - side * 0.08])
+    market = market_of(close).with_columns(width=np.full(6, 2.5))
+    stops = {"trailing_stop": 0.05} if stop is None else {"stop_loss": stop}
+    account = bt.Account(capital=10.0, **stops)
+    policy = FixedRisk(share=0.02)
+    run = bt.run(market, policy, venue=venue, account=account, signal=side, compile=False)
+    if (kind, side, stop) == ("linear", 1.0, 0.05):
+        out = 0.95 * 0.999
+        by_hand = 0.02 / (1.001 * (1.0 - out + 5e-4 + 5e-4 * out))
+        assert run.bars["target"].iloc[0] == pytest.approx(by_hand, rel=1e-12)
+    assert run.bars["target"].iloc[1:3].isna().all()
+    assert run.bars["equity"].iloc[4] == pytest.approx(9.8, rel=1e-9)
+
+
+def test_fixed_risk_stays_where_the_stop_comes_before_the_liquidation():
+    """Half of equity at a stop of 5 % is 10x; at 12 % maintenance a fall of 5 % kills 1 / .164."""
+    venue = free_venue().override({"brackets": [bt.Bracket(0.0, 1e12, 8.0, 0.12)]})
+    close = np.array([100.0, 100.0, 100.0, 94.0, 94.0])
+    given = {"venue": venue, "account": bt.Account(stop_loss=0.05), "compile": False}
+    run = bt.run(market_of(close), FixedRisk(share=0.5), **given)
+    assert run.bars["target"].iloc[0] == pytest.approx(1.0 / (0.05 + 0.12 * 0.95), rel=1e-5)
+    assert {*run.events["kind"]} >= {"stop"}
+    assert run.metrics["liquidations"] == 0.0
+    capped = bt.run(market_of(close), Capped(FixedRisk(share=0.5), cap=2.0), **given)
+    assert capped.bars["target"].iloc[0] == 2.0
+    with pytest.raises(bt.ParameterError, match=r"Account\(stop_loss=0.05\)"):
+        bt.run(market_of(close), FixedRisk(), **{**given, "account": bt.Account()})
+
+
+def test_a_sweep_of_the_stop_sizes_each_set_by_its_own():
+    given = {"venue": free_venue(), "account": bt.Account(stop_loss=0.5), "compile": False}
+    market = bt.Market.sample(bars=60)
+    rows = bt.sweep(market, FixedRisk, {"account.stop_loss": [0.02, 0.05]}, **given).table
+    for stop, row in zip((0.02, 0.05), rows.to_dict("records"), strict=True):
+        own = {**given, "account": bt.Account(stop_loss=stop)}
+        assert row["total_return"] == bt.run(market, FixedRisk(), **own).metrics["total_return"]
