@@ -24,7 +24,7 @@ from backtest.sweep import Sweep, find_failed
 
 NO_HOLDOUT = (
     "A sweep has no holdout: its best set is chosen and measured on the same prices. "
-    "backtest tune estimates how much of that is luck."
+    "backtest tune estimates its selection bias."
 )
 TOP, LISTED = 10, 500
 MARKING = ("ruined", "ruin_time", "cagr", "max_drawdown")
@@ -202,7 +202,7 @@ def list_sweep_numbers(sweep: Sweep) -> list[Headline]:
                  text=format_explored(explored, best)),
         Headline("near", "Near it", beside, note=f"median of {near.sum():,}", better=better,
                  text=format_explored(explored, beside)),
-        Headline("all", "All sets", median, note=f"median of {len(explored.table):,}",
+        Headline("all", "All parameter sets", median, note=f"median of {len(explored.table):,}",
                  better=better, text=format_explored(explored, median)),
         Headline("ruined", "Ruined", float(explored.is_ruined.mean()), "percent", fates,
         "less"),
@@ -213,11 +213,11 @@ def list_sweep_notices(sweep: Sweep) -> tuple[str, ...]:
     explored, notices = explore_sweep(sweep), []
     if not sweep.complete:
         asked = sweep.manifest["sets"]["asked"]
-        notices.append(f"Interrupted: {len(sweep.table):,} of {asked:,} sets were run.")
+        notices.append(f"Interrupted: {len(sweep.table):,} of {asked:,} parameter sets were run.")
     if explored.is_ruined[explored.best]:
-        notices.append("Every set was ruined; the best is the one that lived longest.")
+        notices.append("Every set was ruined; the best set is the one that survived longest.")
     if unfilled := count_unfilled(sweep.metrics):
-        notices.append(f"{unfilled:,} of {len(sweep.table):,} sets filled no order.")
+        notices.append(f"{unfilled:,} of {len(sweep.table):,} parameter sets filled no order.")
     if caution := count_cautions(read_rows(explored, TOP)):
         notices.append(f"{core.capitalize(caution)}: see their notes.")
     return tuple(notices)
@@ -225,9 +225,9 @@ def list_sweep_notices(sweep: Sweep) -> tuple[str, ...]:
 
 def list_sweep_parts(sweep: Sweep) -> list[Part]:
     explored = explore_sweep(sweep)
-    lead = f"Ranked by {name_measure(explored.name)}; ruined sets stand last."
+    lead = f"Ranked by {name_measure(explored.name)}; ruined sets come last."
     return [
-        Part("best", "The best sets", lead, lambda: [tabulate_sets(explored, TOP)], "both"),
+        Part("best", "Best parameter sets", lead, lambda: [tabulate_sets(explored, TOP)], "both"),
         *list_landscape(explored, "sweep.table"),
     ]
 
@@ -235,7 +235,7 @@ def list_sweep_parts(sweep: Sweep) -> list[Part]:
 def list_sweep_assumptions(sweep: Sweep) -> tuple[str, ...]:
     drawn, asked = sweep.manifest["drawn"], sweep.manifest["sets"]["asked"]
     how = f"drawn by Sobol's sequence, seed {drawn['seed']}" if drawn else "given"
-    return f"{asked:,} sets were {how}; {len(sweep.table):,} were run.", NO_HOLDOUT
+    return f"{asked:,} parameter sets were {how}; {len(sweep.table):,} were run.", NO_HOLDOUT
 
 
 def list_landscape(explored: Explored, whole: str) -> list[Part]:
@@ -243,11 +243,11 @@ def list_landscape(explored: Explored, whole: str) -> list[Part]:
     note = f"The best {LISTED} of {total:,}: all are in {whole}." if total > LISTED else ""
     return [
         Part("plateau", "The plateau around the best", "Whether the best set is one of many "
-             "good ones, or alone.", lambda: [tabulate_plateau(explored)], "both"),
+             "good ones, or isolated.", lambda: [tabulate_plateau(explored)], "both"),
         Part("map", "Where the best lie", "By the first three parameters.",
              lambda: [draw_map(explored, x, y)
                       for x, y in itertools.combinations(explored.varied[:3], 2)]),
-        Part("sets", "All sets", "Search by any word or number.",
+        Part("sets", "All parameter sets", "Search by any word or number.",
              lambda: [tabulate_sets(explored, LISTED)._replace(is_searched=True, note=note)],
              is_folded=True),
     ]  # fmt: skip
@@ -288,7 +288,7 @@ def draw_map(explored: Explored, x: str, y: str) -> ShownChart:
 
 def tabulate_plateau(explored: Explored) -> ShownTable:
     near = find_neighbors(explored)
-    empty = "No other set is near the best: whether it is a plateau or a spike cannot be told."
+    empty = "No other set is near the best: whether it is a plateau or a spike is unknown."
     if not near.any():
         return ShownTable(pd.DataFrame(), empty=empty)
     groups = {"its neighbors": near, "all": np.ones(len(near), dtype=np.bool_)}
@@ -330,7 +330,7 @@ def tabulate_sets(explored: Explored, count: int) -> ShownTable:
                         "decimals" if explored.table[name].dtype.kind in "fiu" else "number")
              for name in names}  # fmt: skip
     heads |= {name: Head(name_measure(name), "", "decimals") for name in measures}
-    return ShownTable(table, "Best sets", "", Head("rank"), heads, most=LISTED)
+    return ShownTable(table, "Best parameter sets", "", Head("rank"), heads, most=LISTED)
 
 
 def read_rows(explored: Explored, count: int) -> list[dict[Any, float]]:
@@ -369,13 +369,13 @@ def write_study_details(study: Study) -> str:
     )
     found = format_explored(explored, explored.values[study.best_trial])
     text = (
-        f"Of {study.trials:,} sets the chosen one is {values}, with a "
+        f"The best of {study.trials:,} parameter sets is {values}, with a "
         f"{name_measure(explored.name)} of {found} in the search."
     )
     if verdict is not None and not math.isnan(verdict.holdout_score):
-        text += f" On the holdout, which the search never saw, it is {format_holdout(study)}."
+        text += f" On the holdout, outside the search, it is {format_holdout(study)}."
     if kept := ", ".join(study.manifest["constraints"]):
-        text += f" Sets had to keep {kept}."
+        text += f" Subject to {kept}."
     if pool := study.manifest.get("pool"):
         count = len(study.manifest["data"]["instruments"])
         text += f" Accounts: one in each of {count} markets; measures are their {pool}."
@@ -388,11 +388,11 @@ def list_study_notices(study: Study) -> tuple[str, ...]:
         more = "; it can be resumed" if study.folder is not None else "; nothing of it is stored"
         notices.append(f"UNFINISHED: the best so far, by its own score{more}.")
     if study.trials and study.best_trial < 0:
-        notices.append("No set keeps the constraints.")
+        notices.append("No parameter set satisfies the constraints.")
     elif study.trials and (cautions := find_cautions(study.table.iloc[study.best_trial])):
         notices.append(f"The chosen set has {cautions} in the search.")
     if study.trials and (unfilled := study.count_unfilled()):
-        notices.append(f"{unfilled:,} of {study.trials:,} sets filled no order.")
+        notices.append(f"{unfilled:,} of {study.trials:,} parameter sets filled no order.")
     names = tuple(f"{each['name']} =" for each in study.manifest["space"]["dimensions"])
     said = (text if text.startswith(names) else core.capitalize(text) for text in study.warnings)
     return (*notices, *(f"{text}." for text in said))
@@ -403,14 +403,14 @@ def list_study_assumptions(study: Study) -> tuple[str, ...]:
     kept = f"the rest ({facts['holdout']}) is the holdout" if facts["holdout"] else "no holdout"
     searched = format_span({**facts["data"], "end": facts["searched"]})
     return (
-        f"Searched on {searched}; {kept}. Sets must keep: {', '.join(facts['constraints'])}.",
+        f"Searched on {searched}; {kept}. Subject to {', '.join(facts['constraints'])}.",
         f"Sampler: {describe_budget(facts)}.",
     )
 
 
 def list_study_numbers(study: Study) -> list[Headline]:
     if not study.trials or study.best_trial < 0:
-        return [Headline("sets", "Sets", study.trials, "count", "none keeps the constraints")]
+        return [Headline("sets", "Sets", study.trials, "count", "none satisfies the constraints")]
     explored, verdict = explore_study(study), study.verdict
     best = float(explored.values[study.best_trial])
     found = [Headline("best", f"Best {name_measure(explored.name)}", best, note="search",
@@ -439,12 +439,12 @@ def list_study_parts(study: Study) -> list[Part]:
     if not study.trials:
         return []
     explored = explore_study(study)
-    luck = "What the winner is worth, given the number of trials."
+    luck = "What the best trial is worth, given the number of trials."
     return [
-        Part("winner", "The winner", "In the search, and where it was not searched.",
+        Part("winner", "Best trial", "In the search, and where it was not searched.",
              lambda: [tabulate_settings(study), tabulate_winner(study), *tabulate_lines(study)],
              "both"),
-        Part("verdict", "How much of it is luck", luck, lambda: list_luck(study), "both"),
+        Part("verdict", "Selection bias", luck, lambda: list_luck(study), "both"),
         *list_landscape(explored, "study.table"),
     ]  # fmt: skip
 
@@ -453,16 +453,17 @@ def list_luck(study: Study) -> list[Shown]:
     verdict = study.verdict
     growth = GrowthTest() if verdict is None else verdict.growth
     if verdict is None or study.best_trial < 0:
-        return ["The study is not finished, or no set keeps the constraints: there is no verdict."]
+        return ["No verdict: the study is unfinished, or no set satisfies the constraints."]
     policies = ", ".join(verdict.other_policies)
     candidates = 0 if study.outcome is None else len(study.outcome.candidates)
     median = verdict.plain_plateau
     around = f"; the median of the neighbors there is {core.format_number(median)}"
     around *= math.isfinite(median)
     known = {
-        "sets tried": (verdict.trials, "count", "in this study"),
-        "sets tried elsewhere": (verdict.other_trials, "count", "in other searches of the store on "
-                                 f"some of the same bars{': ' * bool(policies)}{policies}"),
+        "parameter sets tried": (verdict.trials, "count", "in this study"),
+        "parameter sets tried elsewhere": (verdict.other_trials, "count", "in other "
+                                           "searches of the store on some of the same bars"
+                                           f"{': ' * bool(policies)}{policies}"),
         "log growth over constant leverage": (growth.difference, "percent", "a year, at "
                                               "equal risk, over search and holdout"),
         "p-value, adjusted": (growth.p_adjusted, "probability", "of that difference, for its "
@@ -472,23 +473,24 @@ def list_luck(study: Study) -> list[Shown]:
                                     "of so many trials under the null"),
         "deflated Sharpe ratio": (verdict.deflated_sharpe, "probability",
                                   "over 0.95 would be evidence"),
-        "probability of overfitting": (verdict.overfitting, "decimals", "how often the best of one "
-                                       "half of time was no better than the median in the other"),
+        "probability of backtest overfitting (CSCV)": (
+            verdict.overfitting, "decimals", "how often the best of one half of time was no better "
+                                             "than the median in the other"),
         "objective of the best": (verdict.score, "decimals", "its own"),
         "median of its neighbors": (verdict.plateau, "decimals", "a plateau is near its own"),
         "highest before neighbors": (verdict.plain_score if candidates > 1 else math.nan,
                                      "decimals", f"of {candidates} candidates{around}"),
-        "neighbors that keep bounds": (verdict.kept, "percent", ""),
+        "neighbors within constraints": (verdict.kept, "percent", ""),
         "objective on the holdout": (verdict.holdout_score, "decimals", "never searched"),
     }  # fmt: skip
     rows = {
         name: {"value": STYLES[style](value), "what it is": words}
         for name, (value, style, words) in known.items()
-        if math.isfinite(value) and (value or name != "sets tried elsewhere")
+        if math.isfinite(value) and (value or name != "parameter sets tried elsewhere")
     }
     heads = {"value": Head("value", "", "decimals")}
     table = pd.DataFrame.from_dict(rows, orient="index")
-    return [ShownTable(table, "How much of it is luck", "", Head(""), heads)]
+    return [ShownTable(table, "Selection bias", "", Head(""), heads)]
 
 
 def tabulate_winner(study: Study) -> ShownTable:
@@ -507,7 +509,7 @@ def tabulate_winner(study: Study) -> ShownTable:
     heads = {name: Head(name, "", "decimals") for name in ("search", "holdout")}
     note = "The account begins with fresh capital at the first bar of the holdout."
     table = pd.DataFrame.from_dict(rows, orient="index") if rows else None
-    return ShownTable(table, "The winner, searched and held out" if holdout else "The winner",
+    return ShownTable(table, "Best trial, search and holdout" if holdout else "Best trial",
                       note if holdout else "", Head("measure"), heads)  # fmt: skip
 
 
@@ -520,12 +522,12 @@ def tabulate_lines(study: Study) -> list[ShownTable]:
     }
     note = (
         "Constant leverage has the signal, the costs and the volatility of the best trial; buy and "
-        "hold is the market at 1x without costs."
+        "hold is the unlevered market without costs."
     )
     if not rows:
         return []
     table = pd.DataFrame.from_dict(rows, orient="index")
-    caption, label = "Beside its benchmarks", Head("account")
+    caption, label = "Against its benchmarks", Head("account")
     return [ShownTable(table, caption, note, label, columns=COMPARED[1:])]
 
 
@@ -542,4 +544,4 @@ def tabulate_settings(study: Study) -> ShownTable:
         rows[name] = {"value": core.format_value(value), "searched": "fixed"}
     heads = {"value": Head("value", "", "decimals")}
     return ShownTable(pd.DataFrame.from_dict(rows, orient="index") if values else None,
-                      "Parameters of the winner", "", Head("parameter"), heads)  # fmt: skip
+                      "Parameters of the best trial", "", Head("parameter"), heads)  # fmt: skip

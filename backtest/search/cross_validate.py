@@ -149,9 +149,7 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
         evaluator.check_causal(problem.space.list_ends())
         runs = run_groups(evaluator, sets, plan.groups, folder, progress)
         if any(each.failed.all() for each in runs):
-            raise core.PolicyError(
-                "every set failed in a group; run one alone with bt.run to see more"
-            )
+            raise core.PolicyError("every set failed in a group; run one with bt.run to see more")
         return judge_splits(problem, sets, plan, runs, manifest)
 
     how: Any = {"store": store, "resume": resume, "cluster": cluster}
@@ -181,8 +179,8 @@ def check_objective(problem: SearchProblem) -> None:
     if names - KNOWN:
         raise core.ParameterError(
             "objective and constraints of a cross-validation must add up over groups, as sharpe, "
-            f"cagr, max_drawdown and fees do, got {', '.join(sorted(names - KNOWN))}; a walk "
-            "forward takes any"
+            f"cagr, max_drawdown and fees do, got {', '.join(sorted(names - KNOWN))}; a "
+            "walk-forward accepts any"
         )
 
 
@@ -215,7 +213,7 @@ def judge_splits(
         outsides.append(score([plain[g] for g in tested])[0])
     winners = choose_winners(insides, outsides)
     objective, empty = problem.goal.objective, int(np.sum(winners.row < 0))
-    text = f"{empty} of {len(winners.row)} splits have no set that keeps all constraints"
+    text = f"{empty} of {len(winners.row)} splits have no set that satisfies all constraints"
     matrix = np.stack([objective.score(each.metrics) for each in runs], axis=1)
     splits = pd.DataFrame({"groups": v.list_splits(n, plan.k), "in_sample": winners.inside,
                            "out_of_sample": winners.outside, "rank": winners.rank})  # fmt: skip
@@ -505,8 +503,8 @@ class CrossValidation(v.Validation):
         if math.isnan(pbo):
             return "no verdict: there is nothing to choose among"
         lost = (
-            f"in {float(pbo):.0%} of {len(self.splits)} splits the winner was no better than the "
-            "median set, where chance alone gives half"
+            f"in {float(pbo):.0%} of {len(self.splits)} splits the chosen set was no better than "
+            "the median set, where half is expected by chance"
         )
         if pbo > v.EVEN:
             return f"choosing the best set adds nothing: {lost}"
@@ -527,8 +525,8 @@ class CrossValidation(v.Validation):
     def details(self) -> str:
         rank = core.format_number(v.read_figures(self.figures, "mean_rank"))
         return (
-            f"{self.describe_search()} The mean rank of winners out of sample is {rank} (1 best, "
-            "0.5 the median)."
+            f"{self.describe_search()} The mean rank of chosen sets out of sample is {rank} (1 "
+            "best, 0.5 the median)."
         )
 
     def list_parts(self) -> list[Part]:
@@ -548,18 +546,18 @@ class CrossValidation(v.Validation):
         spread.index = pd.Index(["lowest", "median", "highest"])
         return [
             Part("paths", "What the procedure would have earned", "Paths through all groups of "
-                 "time, each group under the winner of a split that did not train on it.", (
+                 "time, each group with the best set of a split that did not train on it.", (
                      ShownTable(self.paths, "Paths", note, columns=measures),)),
             Part("spread", "Paths", "", (ShownTable(spread, "Paths",
                  f"{core.capitalize(SPREAD)}: all are made of one history.",
                  core.Head("of paths")),),
                  "summary"),
-            Part("choice", "What choosing was worth", "Winners of the train groups, in the test "
+            Part("choice", "What choosing was worth", "Best sets of the train groups, in the test "
                  "groups.", (
-                     ShownChart("ranks", "Ranks of the winners", "Orange: no better than the "
+                     ShownChart("ranks", "Ranks of the chosen sets", "Orange: no better than the "
                                 "median set. Skill piles up at 1; noise is even.",
                                 counts, "bars", BARS,
-                                "rank of the winner out of sample", "splits", height=280),
+                                "rank of the chosen set out of sample", "splits", height=280),
                      ShownTable(splits, "Splits", heads={"groups": core.Head("tested on groups")},
                                 most=len(splits), is_searched=True))),
         ]  # fmt: skip
@@ -580,12 +578,12 @@ class CrossValidation(v.Validation):
         pbo, figures = self.pbo, self.figures
         inside, outside = (v.read_figures(figures, f"median_{k}_sample") for k in ("in", "out_of"))
         return [
-            Headline("pbo", "Overfitting", float(pbo), "decimals", "share of winners no better "
+            Headline("pbo", "Overfitting", float(pbo), "decimals", "share of chosen sets no better "
                      f"than the median; {pbo.low:.2f} to {pbo.high:.2f}", "less"),
             Headline("median_in_sample", "In sample", inside, "decimals",
-                     "median objective of the winners", "more"),
+                     "median objective of the chosen sets", "more"),
             Headline("median_out_of_sample", "Out of sample", outside, "decimals",
-                     "of the same winners", "more"),
+                     "of the same sets", "more"),
         ]  # fmt: skip
 
     def __repr__(self) -> str:

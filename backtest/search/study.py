@@ -202,8 +202,8 @@ class Study(SearchResult):
         """
         if self.best_trial < 0:
             raise core.ParameterError(
-                f"a best set must keep the constraints, none of {self.trials:,} does; study.table "
-                "says how far off"
+                f"a best set must satisfy the constraints, none of {self.trials:,} does; "
+                "study.table shows how far off"
             )
         chosen: dict[str, Any] = take_sets(self._rows.sets, self.best_trial)
         plain = {name: v.item() if isinstance(v, np.generic) else v for name, v in chosen.items()}
@@ -413,13 +413,13 @@ def write_verdict(study: Study) -> str:
     if verdict is None:
         return "no verdict yet: the study is not finished"
     if study.best is None:
-        return f"no winner: none of {format_sets(verdict.trials)} keeps all constraints"
+        return f"no best trial: none of {format_sets(verdict.trials)} satisfies all constraints"
     growth = verdict.growth
     text = f"{describe_growth(growth)}, after {format_sets(verdict.trials + verdict.other_trials)}"
     if not math.isnan(growth.holdout_difference):
         gap = core.format_percent(growth.holdout_difference)
         fills = core.count_nouns(growth.holdout_fills, "fill")
-        few = f", under {FEW_FILLS}, which says little" * (growth.holdout_fills < FEW_FILLS)
+        few = f", under {FEW_FILLS}, too few to judge" * (growth.holdout_fills < FEW_FILLS)
         text += f"; on the holdout the difference is {gap} a year with {fills}{few}"
     if not math.isnan(verdict.deflated_sharpe):
         ratio = core.format_probability(verdict.deflated_sharpe)
@@ -441,7 +441,7 @@ def describe_growth(growth: GrowthTest) -> str:
         return f"no evidence that the best trial {against}: not tested, {growth.untested}"
     p, trials = core.format_probability(growth.p_adjusted), growth.trials
     number = (
-        f"its log growth less that of constant leverage is "
+        f"its log growth over constant leverage is "
         f"{core.format_percent(growth.difference)} a year (p {p}, adjusted by "
         f"{trials:,.0f} independent trials"
     )

@@ -249,9 +249,9 @@ EVIDENCE, EVEN = 0.95, 0.5
 probability of overfitting above which a choice is no better than chance."""
 CONFIDENCE = 0.95
 SCATTER = (
-    "Each gray point is a set, each blue one a winner. Winners under the dotted line lost against "
-    "what they showed in sample; a cloud without slope means that the past does not separate the "
-    "sets."
+    "Each gray point is a set, each blue one a chosen set. Chosen sets under the dotted line "
+    "lost against what they showed in sample; a cloud without slope means that the past does not "
+    "separate the sets."
 )
 
 
@@ -304,7 +304,7 @@ class Validation(SearchResult):
         facts = self.manifest
         above = f" under {facts['overlay']}" if "overlay" in facts else ""
         rules = f", where {', '.join(facts['constraints'])}" if facts["constraints"] else ""
-        return f"Sets of {self.title}{above} were chosen by {self.objective}{rules}."
+        return f"Parameter sets of {self.title}{above} were chosen by {self.objective}{rules}."
 
     def _write_data(self, name: str, **more: Any) -> dict[str, Any]:
         data: dict[str, Any] = core.to_plain(
@@ -372,7 +372,7 @@ def read_validated(test: Backtest, policy: Any, store: object, **search: Any) ->
     if dotted:
         raise core.ParameterError(
             "space of a validation must hold parameters of policies, overlay and signal, got "
-            f"{', '.join(dotted)}; fix takes one value each"
+            f"{', '.join(dotted)}; fix sets single values"
         )
     return problem
 

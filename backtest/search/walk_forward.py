@@ -49,14 +49,14 @@ OF_SPANS = {
     "test_start": core.Head("tested from", "UTC"),
 }
 STABILITY = (
-    "Range: of the winners between quartiles, as a share of the declared range, on its scale. "
-    "Plateau held: share of folds whose winner lies in the box of the last one. Correlation: of "
-    "the ranks of all sets between consecutive folds."
+    "Range: of the chosen sets between quartiles, as a share of the declared range, on its scale. "
+    "Plateau held: share of folds whose chosen set lies in the box of the last one. Correlation: "
+    "of the ranks of all sets between consecutive folds."
 )
 RANK = "Rank: 1 is the best set of the test span, 0.5 the median, 0 the worst."
 BESIDE = (
-    "Constant leverage pays the same costs, and has the volatility of the re-tuned account; buy "
-    "and hold is the market at 1x without costs."
+    "Constant leverage pays the same costs, and has the volatility of the re-optimized account; "
+    "buy and hold is the unlevered market without costs."
 )
 
 
@@ -216,7 +216,7 @@ def search_folds(
         fold = search_fold(problem, evaluator, span, own, report)
         if fold.winner < 0 and not found:
             raise core.ParameterError(
-                "the first train span must have a set that keeps all constraints, none of "
+                "the first train span must have a set that satisfies all constraints, none of "
                 f"{len(fold.inside):,} does from {v.describe_bar(evaluator.market, span.train)}"
             )
         found.append(fold if fold.winner >= 0 else fold._replace(values=found[-1].values))
@@ -359,7 +359,7 @@ def judge_walk(
     fills = result.events.loc[result.events["kind"] == "fill", "time"]
     rows = np.searchsorted(problem.market.time, pd.DatetimeIndex(fills).as_unit("ns").asi8)
     trades = [int(np.sum((rows >= fold.span.test) & (rows < fold.span.stop))) for fold in found]
-    sampled = sample_returns({"re-tuned": result})
+    sampled = sample_returns({"re-optimized": result})
     skill = deflate_alone(sampled.returns[0] - sampled.free, ways)
     beside = {engine.BUY_AND_HOLD: engine.measure_market(fixed)}
     held = None
@@ -391,7 +391,7 @@ def list_warnings(found: Sequence[SearchedFold], trades: Sequence[int]) -> Itera
     if 2 * few > len(found):
         yield (
             f"{few} of {len(found)} folds have under {FEW_TRADES} trades, {sum(trades):,} in all: "
-            "a fold says little about its parameters"
+            "too few to judge the parameters of a fold"
         )
     kinds: dict[str, list[str]] = {}
     for text in (text for fold in found for text in fold.warnings):
@@ -453,7 +453,7 @@ class WalkForward(v.Validation):
         The account with the winner of the first train span, left alone.
     stability : DataFrame
         Per parameter: ``interquartile_range`` of the winners as a share of the declared range,
-        ``plateau_held`` (share of folds whose winner lies near the last one), and the
+        ``plateau_held`` (share of folds whose chosen set lies near the last one), and the
         ``rank_correlation`` of all sets between consecutive folds.
     trials : DataFrame
         One row per fold and set tried: ``fold, in_sample, out_of_sample, is_winner``, and its
@@ -510,20 +510,20 @@ class WalkForward(v.Validation):
         better = engine.name_better(self.figures["beside"], self.result.metrics)
         better = f"; {better}" * bool(better)
         if self.result.metrics["ruined"]:
-            return f"do not trust it: the re-tuned account was ruined out of sample{better}"
+            return f"do not trust it: the re-optimized account was ruined out of sample{better}"
         pbo, count, ways = self.pbo, self.chance, int(self.figures["ways"])
         number = core.format_probability(self.probabilistic_sharpe)
         number = f"probabilistic Sharpe ratio {number} out of sample"
         if ways > 1:
             number += f", deflated by {ways} ways of choosing"
-        words = f"winners were {{}} the median set, where chance alone gives {count.expected:g}"
+        words = f"chosen sets were {{}} the median, where {count.expected:g} are expected by chance"
         lost = f"{count.n - count.found} of {count.n} {words.format('no better than')}"
         won = f"{count.found} of {count.n} {words.format('better than')}"
         gains, single = "the policy gains out of sample", "a single set leaves nothing to choose"
         if self.probabilistic_sharpe < v.EVIDENCE:
             text = (
-                f"no evidence that re-tuning finds what lasts: {number}, and {v.EVIDENCE} or more "
-                f"would be evidence; {lost if count.n else single}"
+                f"no evidence that re-optimizing finds what lasts: {number}, and {v.EVIDENCE} or "
+                f"more would be evidence; {lost if count.n else single}"
             )
         elif math.isnan(pbo):
             text = f"evidence of a gain out of sample, {number}; {single}"
@@ -581,7 +581,7 @@ class WalkForward(v.Validation):
         ]  # fmt: skip
 
     def _show_accounts(self) -> tuple[Shown, ...]:
-        kept = {"re-tuned": self.result, "tuned once": self.fixed}
+        kept = {"re-optimized": self.result, "static parameters": self.fixed}
         units = {
             name: pd.Series(
                 each.of_account("unit") / each.tally.first_unit, core.utc_index(each.span.named)
@@ -594,7 +594,7 @@ class WalkForward(v.Validation):
         table = pd.DataFrame.from_dict(rows, orient="index").reindex(columns=list(MEASURES))
         edges = pd.DatetimeIndex(self.folds["test_start"]).as_unit("ns").asi8
         return (
-            show_accounts(pd.DataFrame(units), {"re-tuned": "accent", "tuned once": "neutral"},
+            show_accounts(pd.DataFrame(units), dict(zip(kept, ("accent", "neutral"), strict=True)),
                           tuple(map(float, edges)), "Thin lines: parameters may change."),
             ShownTable(table, "Measures over all test spans", BESIDE,
                        labels=core.Head("account"), columns=MEASURES),
@@ -616,15 +616,15 @@ class WalkForward(v.Validation):
         said = f"that the true Sharpe is above 0; over {v.EVIDENCE} would be evidence"
         said += f", deflated by {ways} ways of choosing" * (ways > 1)
         return [
-            Headline("sharpe", "Sharpe, re-tuned", self.result.metrics["sharpe"], "decimals",
+            Headline("sharpe", "Sharpe, re-optimized", self.result.metrics["sharpe"], "decimals",
                      "out of sample", "more"),
             Headline("probabilistic_sharpe", "Probabilistic Sharpe ratio",
                      self.probabilistic_sharpe, "probability", said, "more"),
-            Headline("efficiency", "Efficiency", self.efficiency, "decimals",
-                     "growth out of sample over in sample", "more"),
-            Headline("pbo", "Overfitting", float(pbo), "decimals", "share of winners no better "
+            Headline("efficiency", "Walk-forward efficiency", self.efficiency, "decimals",
+                     "growth out of sample over in sample (Pardo)", "more"),
+            Headline("pbo", "Overfitting", float(pbo), "decimals", "share of chosen sets no better "
                      f"than the median, 0.5 by chance; {pbo.low:.2f} to {pbo.high:.2f}", "less"),
-            Headline("sharpe_fixed", "Sharpe, tuned once", self.fixed.metrics["sharpe"],
+            Headline("sharpe_fixed", "Sharpe, static", self.fixed.metrics["sharpe"],
                      "decimals", "over the same bars", "more"),
         ]  # fmt: skip
 

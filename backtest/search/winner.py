@@ -486,9 +486,9 @@ def describe_lack(task: StudyTask, trials: Batch, n: int) -> str:
     scoreless = np.count_nonzero(trials.violation == 0.0)  # or they would have been feasible
     if scoreless:
         causes.insert(
-            0, f"{scoreless:,} keep them and have no finite {task.problem.goal.objective.name}"
+            0, f"{scoreless:,} satisfy them and have no finite {task.problem.goal.objective.name}"
         )
-    return f"no set keeps all constraints and has a score: of {n:,} sets {', '.join(causes)}"
+    return f"no set satisfies all constraints and has a score: of {n:,} sets {', '.join(causes)}"
 
 
 def find_other_trials(task: StudyTask) -> dict[tuple[str, str], int]:
@@ -573,7 +573,7 @@ def list_warnings(task: StudyTask, trials: Batch, best: int, verdict: Verdict) -
             found = "and half of its neighbors or more are ruined or break a constraint"
         yield f"the best sits on a spike: its own {name} is {verdict.score:.4g}, {found}"
     if trials.metrics["turnover"][best] == 0.0:
-        yield "the best set filled no order: bt.run of it says why"
+        yield "the best set filled no order; run it with bt.run to see why"
     yield from warn_of_failures(trials)
 
 

@@ -564,7 +564,7 @@ def _read_bounds(setting: Setting, want: Any) -> Dimension:
     if isinstance(want, tuple):
         if len(want) != 2:
             raise core.ParameterError(
-                f"bounds of {name} must be (low, high), got {want!r}; options stand in [...]"
+                f"bounds of {name} must be (low, high), got {want!r}; options are written as [...]"
             )
         low, high = (core.ANY_NUMBER.check(name, bound) for bound in want)
         is_log = getattr(setting.space, "log", False)

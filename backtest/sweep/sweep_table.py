@@ -163,7 +163,7 @@ class Sweep(core.SavedResult):
         row = {name: values[place : place + 1] for name, values in self.metrics.items()}
         broken = [str(each) for each in read_constraints(constraints) if each.violation(row)[0] > 0]
         if broken:
-            text = f"no set keeps all constraints, the best breaks {', '.join(broken)}"
+            text = f"no set satisfies all constraints, the best breaks {', '.join(broken)}"
             core.warn_caller(text)
         return self.table.iloc[int(place)]
 

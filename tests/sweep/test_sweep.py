@@ -99,7 +99,7 @@ def test_a_ruined_set_is_a_row_below_all_others():
 def test_where_nothing_keeps_the_constraints_the_best_says_so():
     sweep = run(Constant, {"leverage": [1.0, 2.0]})
     with pytest.warns(
-        UserWarning, match="no set keeps all constraints, the best breaks sharpe >= 99"
+        UserWarning, match="no set satisfies all constraints, the best breaks sharpe >= 99"
     ):
         best = sweep.best(constraints={"sharpe": ">= 99"})
     assert best.name == sweep.table["sharpe"].idxmax()

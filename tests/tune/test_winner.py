@@ -1,4 +1,4 @@
-"""The winner of a search: a plateau and no spike, its holdout, and how much of it is luck."""
+"""The best trial of a search: a plateau and no spike, its holdout, and its selection bias."""
 
 import math
 import re
@@ -262,9 +262,9 @@ def test_a_verdict_is_about_constant_leverage_and_names_fills_and_better_lines(f
     found = judge(make_part(0.6, 1_095), make_part(0.2, fills=4), lines=(worse, lines))
     text = found.verdict_text
     assert text.startswith("evidence that the best trial beats constant leverage at equal risk")
-    assert "its log growth less that of constant leverage is 50.00 % a year (p " in text
+    assert "its log growth over constant leverage is 50.00 % a year (p " in text
     assert "adjusted by 3 independent trials)" in text
-    assert "the difference is 20.00 % a year with 4 fills, under 10, which says little" in text
+    assert "the difference is 20.00 % a year with 4 fills, under 10, too few to judge" in text
     assert "deflated Sharpe ratio 0.51 (over 0.95 would be evidence)" in text
     assert "on the holdout buy and hold grew by 90.00 % a year at a volatility of 80.00 %" in text
     assert "constant leverage at equal risk grew" not in text

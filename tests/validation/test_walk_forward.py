@@ -263,9 +263,11 @@ def test_the_market_and_constant_leverage_at_equal_risk_are_rows_of_the_table(wa
     close = MARKET.close[-len(walk.result.close) :]
     assert market["total_return"] == pytest.approx(close[-1] / close[0] - 1.0, rel=1e-9)
     text = walk.summary()
-    for name in ("re-tuned", "tuned once", "constant leverage at equal risk", "buy and hold"):
+    for name in (
+        "re-optimized", "static parameters", "constant leverage at equal risk", "buy and hold",
+    ):  # fmt: skip
         assert f"\n{name} " in text
-    # an account that may hold 1x cannot take more risk than the market at 1x
+    # an account that may hold 1x cannot take more risk than the unlevered market
     assert [*fallen.figures["beside"]] == ["buy and hold", "constant leverage at equal risk"]
 
 
