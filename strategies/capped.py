@@ -19,7 +19,7 @@ class Capped(Combinator):
     fails_when: ClassVar[str] = (
         "A long rise in calm markets, in which the policy is right and the cap keeps it small."
     )
-    cap: Annotated[float, Range(0.0, math.inf, "turns of equity")] = 3.0
+    cap: Annotated[float, Range(0.0, math.inf, "x of equity")] = 3.0
 
     def observe(self, market: Market) -> Columns:
         """Return the direction of the signal."""

@@ -27,10 +27,10 @@ class DeltaHedge(OptionRule):
         "and the loss is that of their gamma."
     )
     may_hold_nothing: ClassVar[bool] = True  # where there are no options to hedge
-    band: Annotated[float, Range(0.0, 10.0, "turns of equity")] = 0.05
+    band: Annotated[float, Range(0.0, 10.0, "x of equity")] = 0.05
     edge: Annotated[str, Choice("zero", "band")] = "zero"
     numeraire: Annotated[str, Choice("settlement", "money")] = "settlement"
-    target: Annotated[float, Range(-10.0, 10.0, "turns of equity")] = 0.0
+    target: Annotated[float, Range(-10.0, 10.0, "x of equity")] = 0.0
 
     def combine(self, bar: Bar, account: AccountView, asked: tuple[float, ...]) -> float:
         """Return NaN: the hedge is an order in contracts."""

@@ -39,7 +39,7 @@ class Kelly(Policy):
     window: Annotated[int, Range(24, 50_000, "bars", log=True)] = 2160
     shrinkage: Annotated[float, Range(0.0, 10.0, "squared standard errors")] = 1.0
     half_life: Annotated[float, Range(2, 2000, "bars", log=True)] = 168.0
-    cap: Annotated[float, Range(0.1, 125.0, "turns of equity", log=True)] = 5.0
+    cap: Annotated[float, Range(0.1, 125.0, "x of equity", log=True)] = 5.0
 
     def observe(self, market: Market) -> Columns:
         """Return the drift of the window with its standard error, and sigma."""

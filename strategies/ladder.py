@@ -33,7 +33,7 @@ class Ladder(Policy):
         "A fall that recovers at once: the leverage is cut near the low, and the rise is missed."
     )
     by: Annotated[str, Choice("drawdown", "volatility")] = "volatility"
-    levels: Annotated[tuple[float, ...], Range(0.0, 125.0, "turns of equity", length=3)] = (
+    levels: Annotated[tuple[float, ...], Range(0.0, 125.0, "x of equity", length=3)] = (
         2.0, 1.0, 0.5,
     )  # fmt: skip
     drawdowns: Annotated[

@@ -24,7 +24,7 @@ class LiquidationDistance(Policy):
     fails_when: ClassVar[str] = (
         "A trend against the position without a bounce: it pays margin until the wallet is empty."
     )
-    target: Annotated[float, Range(0.0, 20.0, "turns of equity")] = 2.0
+    target: Annotated[float, Range(0.0, 20.0, "x of equity")] = 2.0
     distance: Annotated[float, Range(0.005, 0.9, "of the mark", log=True)] = 0.15
 
     def leverage(self, bar: Bar, account: AccountView) -> float:

@@ -32,8 +32,8 @@ class Smoothed(Combinator):
     fails_when: ClassVar[str] = (
         "A sudden rise of risk, which the leverage follows more slowly than the policy asks."
     )
-    up: Annotated[float, Range(0.01, math.inf, "turns of equity per day", log=True)] = 1.0
-    down: Annotated[float, Range(0.01, math.inf, "turns of equity per day", log=True)] = math.inf
+    up: Annotated[float, Range(0.01, math.inf, "x of equity per day", log=True)] = 1.0
+    down: Annotated[float, Range(0.01, math.inf, "x of equity per day", log=True)] = math.inf
 
     def promises(self) -> tuple[Promise, ...]:
         """Return what is left of the promises if a reduction is never delayed."""

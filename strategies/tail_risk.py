@@ -46,7 +46,7 @@ class TailRisk(Policy):
         float, Range(2, 2000, "bars", log=True, when=("model", ("normal", "filtered-historical")))
     ] = 72.0
     budget: Annotated[float, Range(0.005, 1.0, "of equity", log=True)] = 0.15
-    cap: Annotated[float, Range(0.1, 125.0, "turns of equity", log=True)] = 10.0
+    cap: Annotated[float, Range(0.1, 125.0, "x of equity", log=True)] = 10.0
 
     def promises(self) -> tuple[Promise, ...]:
         """Return the budget for the loss in the tail, over the horizon."""

@@ -133,7 +133,7 @@ def find_faults_of_margin(
         if health > 0.0 and not isinstance(account.requirement, Brackets):
             yield (
                 f"full_below_health of {name} must be 0 with {type(account.requirement).__name__}, "
-                f"which asks no margin of each position as bt.Brackets() does, got {health:g}"
+                f"which requires no margin per position, unlike bt.Brackets(), got {health:g}"
             )
         if health > 0.0 and legs:
             yield (
@@ -153,7 +153,7 @@ def find_faults_of_margin(
             if is_its_market or asset.name in coins:
                 yield (
                     f"a coin must be a spot leg or collateral, got {asset.name!r} as both; hold "
-                    f"the coins as {name} alone, or give {name} a margined contract"
+                    f"the coins only as {name}, or give {name} a margined contract"
                 )
 
 
@@ -186,8 +186,8 @@ def warn_of_band(account: Account, markets: Markets, targets: np.ndarray) -> Non
         median = float(np.median(asked)) if len(asked) else np.inf
         if band > 0.5 * median:
             core.warn_caller(
-                f"the band of {name} is {band:.3g} turns of the account's equity, more than half "
-                f"the median target of {median:.3g}: it keeps most targets from being traded; give "
+                f"the band of {name} is {band:.3g} times the account's equity, more than half "
+                f"the median target of {median:.3g}: it suppresses most trades; give "
                 f"a smaller band, such as {0.1 * median:.2g}",
                 core.BandWarning,
             )
@@ -198,7 +198,7 @@ def warn_of_delisting(markets: Markets, entries: Entries) -> None:
     if len(found):
         names = ", ".join(markets.names[i] for i in found)
         core.warn_caller(
-            f"the history of {names} ends before that of the others: the position was closed in "
+            f"the history of {names} ends before the other histories: the position was closed in "
             "its last bar at the mark close (event 'delisted')"
         )
 

@@ -384,7 +384,7 @@ class ProbeMemory(NamedTuple):
 
 
 class Probe(policies.Policy):
-    most: Annotated[float, core.Range(0.1, 10.0, "turns of equity")] = 2.0
+    most: Annotated[float, core.Range(0.1, 10.0, "x of equity")] = 2.0
 
     def observe(self, market: Any) -> dict[str, core.FloatArray]:
         return {"move": np.log(market.high / market.low)}
@@ -508,7 +508,7 @@ def check_defaults(trial: ContractTrial) -> str:
         for name, value in bare.items()
     ]
     memory = policies.start_memory(trial.policy)
-    kept = "" if memory is None else f", remembers {', '.join(memory._fields)}"
+    kept = "" if memory is None else f", has the memory {', '.join(memory._fields)}"
     return f"{trial.policy!r}{kept}{''.join(notes)}"
 
 
@@ -533,10 +533,10 @@ CHECKS = (
     ContractCheck("constructs from its defaults", check_defaults, True),
     ContractCheck("text and settings make it again", check_copies, False),
     ContractCheck("columns are numbers", check_columns, True),
-    ContractCheck("columns know the past only", check_causal_columns, True),
+    ContractCheck("columns use only the past", check_causal_columns, True),
     ContractCheck("runs", check_runs, True),
     ContractCheck("repeats to the bit", check_repeatable, True, needs_position=True),
     ContractCheck("decisions are finite", check_finite, False, needs_position=True),
     ContractCheck("compiled equals plain", check_compiled, False, needs_position=True),
-    ContractCheck("decisions know the past only", check_causal_decisions, False, True),
+    ContractCheck("decisions use only the past", check_causal_decisions, False, True),
 )

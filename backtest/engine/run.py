@@ -165,28 +165,28 @@ def describe_switches(
                 **({} if each.rule is None else {"signal": each.rule.text()}),
             }
         )
-    text = f"{manifest['policy']['name']}(re-tuned {len(segments) - 1} times)"
+    text = f"{manifest['policy']['name']}(re-optimized {len(segments) - 1} times)"
     return change_policy(manifest, {"text": text, "switches": switches})
 
 
 WORDS = {
     "min_leverage": "the account's min_leverage",
     "max_leverage": "the account's max_leverage",
-    "band": "the band",
+    "band": "the no-trade band",
     "unfilled": "limit orders that did not fill",
     "initial_margin": "initial margin",
     "venue_leverage": "the venue leverage",
-    "wallet": "the wallet (isolated margin)",
+    "wallet": "available balance (isolated margin)",
     "participation": "max_participation",
-    "lot": "lots",
-    "min_notional": "the least notional",
+    "lot": "lot rounding",
+    "min_notional": "the minimum notional",
     "max_gross_leverage": "the account's max_gross_leverage",
-    "cap_over_band": "positions that max_gross_leverage took out of their bands",
-    "band_over_cap": "closes above max_gross_leverage by the bands",
+    "cap_over_band": "trades inside bands, forced by max_gross_leverage",
+    "band_over_cap": "closes above max_gross_leverage, allowed by the bands",
 }
 CURES = {
     "band": ": narrow the band",
-    "lot": ": the capital is too small for them",
+    "lot": ": the capital is too small for it",
     "min_notional": ": the capital is too small for it",
     "participation": ": the bars have too little volume",
 }
@@ -248,14 +248,14 @@ def explain_no_fill(setup: Setup, outcome: Outcome, rows: Sequence[Mapping[str, 
         return explain_nan(len(level), find_columns(setup))
     signal = setup.inputs.feed.signal
     if not signal[min(setup.first, len(signal) - 1) :].any():
-        return f"the signal was 0 or NaN at all {len(level):,} closes, which asks for no position"
+        return f"the signal was 0 or NaN at all {len(level):,} closes, which means no position"
     if np.isinf(asked[~np.isnan(asked)]).all():
-        return "its infinite leverage met limits that left no room for an order"
+        return "the limits on its infinite leverage left no room for an order"
     if n == 0:
         return "no decision met an open at which the equity could pay for an order"
     if total["mean_asked"] == 0.0:
         who = "policy or the overlay" if setup.overlay else "policy"
-        return f"the {who} asked for a leverage of 0, or the signal was 0, at all {n:,} decisions"
+        return f"the {who} returned a leverage of 0, or the signal was 0, at all {n:,} decisions"
     limits = [row for row in rows if row.get("instrument", "all") == "all" and row is not total]
     return explain_limit(setup, total, limits)
 
@@ -295,7 +295,7 @@ def warn_of_unfilled(metrics: Mapping[str, core.FloatArray]) -> None:
     n, total = count_unfilled(metrics), len(metrics["turnover"])
     if n:
         core.warn_caller(
-            f"{n:,} of {total:,} sets filled no order; a run of one of them says why",
+            f"{n:,} of {total:,} parameter sets filled no order; run one of them to see why",
             core.NoFillWarning,
         )
 
@@ -390,7 +390,7 @@ def explain(
         core.warn_caller(f"{whose} filled no order: {no_fill}", core.NoFillWarning)
     if len(at):
         core.warn_caller(
-            f"{whose} asked for an infinite leverage at {len(at):,} of {len(level):,} closes, "
+            f"{whose} returned an infinite leverage at {len(at):,} of {len(level):,} closes, "
             f"first at {core.format_time(int(closes[at[0]]))} UTC (a division by zero?): it took "
             "as much as its limits allow; return float('nan') there to leave the position, or set "
             "max_leverage",

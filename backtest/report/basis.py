@@ -186,7 +186,7 @@ def write_brackets(title: str, brackets: Sequence[Bracket]) -> Table:
         for row in brackets[:MOST_BRACKETS]
     )
     columns = (
-        Column("notional", "money", is_number=False), Column("most leverage", "turns"),
+        Column("notional", "money", is_number=False), Column("maximum leverage", "turns"),
         Column("maintenance", "%"), Column("deduction", "money"),
     )  # fmt: skip
     left = len(brackets) - len(rows)
@@ -218,7 +218,7 @@ def list_sources(venue: Mapping[str, Any], days: Sequence[str], of: str = "") ->
             "sources."
         )
     if preset not in {each.name for each in preset_files.available()}:
-        return Paragraph(f"The rules are those of {preset}; its file has their dates and sources.")
+        return Paragraph(f"The rules come from {preset}; its file has their dates and sources.")
     name, symbol, _ = preset_files.parse_name(preset)
     since = venue["in_force"].get("since") or None
     presets = {at: core.to_plain(Venue.preset(name, symbol, at).to_dict()) for at in (None, since)}
@@ -318,7 +318,7 @@ def list_data(data: Mapping[str, Any]) -> Iterator[Block]:
 def describe_data(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "instrument", str(data.get("instrument") or "unnamed")
     made_up = ", SYNTHETIC: these prices are made up" if data.get("synthetic") else ""
-    yield "source", f"{data.get('source', 'not said')}{made_up}"
+    yield "source", f"{data.get('source', 'unknown')}{made_up}"
     slow = f", policies decide every {data['decide']}" if "decide" in data else ""
     interval = f" of {data['interval']}" if data.get("interval") else ""
     yield "time", f"{page.format_span(data)}, {data['bars']:,} bars{interval}{slow}"

@@ -106,7 +106,8 @@ def list_lines(section: Section, block: Any) -> Iterator[Any]:
         if left > 0:
             yield f"and {left:,} more rows"
         if unseen:
-            yield wrap(f"not shown here: {', '.join(unseen)}")
+            more = "a wider terminal or --json shows them"
+            yield wrap(f"hidden columns: {', '.join(unseen)} ({more})")
 
 
 def lay_out(table: Table) -> tuple[Any, list[str]]:

@@ -111,7 +111,7 @@ def draw_story(result: Result) -> ShownChart:
                           "drawdown": -bars["drawdown"].to_numpy() + 0.0},
                          index=core.utc_index(result.span.named))  # fmt: skip
     name, _, unit = run_record.follow_market(result)
-    held = "buy and hold" if name == "1x" else "benchmark at 1x"
+    held = "buy and hold" if name == "1x" else "benchmark, unlevered"
     table[held] = start * unit
     lines = ["account", held]
     caption = f"The account at each close. {core.capitalize(held)}: price only, no costs."
@@ -198,14 +198,14 @@ def draw_years(result: Result) -> ShownChart:
     own_before = own.shift(fill_value=result.tally.first_unit)
     table = pd.DataFrame({
         "account": own / own_before.where(own_before > 0.0) - 1.0,
-        "buy and hold" if name == "1x" else "benchmark at 1x":
+        "buy and hold" if name == "1x" else "benchmark, unlevered":
             held / held.shift(fill_value=1.0) - 1.0,
     })  # fmt: skip
     table.index = pd.Index([str(year) for year in table.index])
     colors = dict(zip(map(str, table), ("accent", "neutral"), strict=True))
-    return ShownChart("years", "Returns of calendar years", "Beside the market at 1x, without "
-                      "costs.", table, "bars", colors, percent="y", has_legend=True, size="half",
-                      height=280)  # fmt: skip
+    return ShownChart("years", "Returns of calendar years", "Compared with the unlevered market, "
+                      "without costs.", table, "bars", colors, percent="y", has_legend=True,
+                      size="half", height=280)  # fmt: skip
 
 
 def draw_distribution(result: Result) -> ShownChart:
@@ -319,7 +319,7 @@ def list_positions(result: Result) -> list[Shown]:
             table["cap"], lines = cap, (*lines, "cap")
         panels: tuple[Panel, ...] = (Panel("Leverage, x", lines, 1.4), *margin)
         return [ShownChart("positions", "Leverage and margin", "Gross leverage adds all notionals, "
-                           "net their signs too. The margin ratio is that of the cross positions.",
+                           "net their signs too. The margin ratio is of the cross positions.",
                            table, colors=colors, height=520, panels=panels,
                            dotted=("cap",))]  # fmt: skip
     table["mark price"] = result.mark
@@ -337,9 +337,9 @@ def list_positions(result: Result) -> list[Shown]:
         Panel("Forecast: touched within a day", ("forecast",), 1, True, True),
     )
     caption = (
-        "Fills on the price, the largest where there are many. The target is what the policy asked "
-        "for. The distance is the move of the mark price that would liquidate at each close; no "
-        "line where it is out of reach. The forecast is the probability that it is touched."
+        "Fills on the price, the largest where there are many. The target is what the policy "
+        "returned. The distance is the move of the mark price that would liquidate at each "
+        "close; no line where it is out of reach. The forecast is the probability to touch it."
     )
     chart = ShownChart("positions", "Fills, leverage and margin", caption, table, colors=colors,
                        height=980, panels=panels, events=list_fills(result))  # fmt: skip

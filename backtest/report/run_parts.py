@@ -78,7 +78,7 @@ def list_numbers(result: Result) -> list[Headline]:
     if diversity := result.diversity:
         numbers.append(Headline("diversification_ratio", "Diversification",
                                 diversity["diversification_ratio"], "decimals",
-                                "volatilities over that of the portfolio"))  # fmt: skip
+                                "weighted volatilities over portfolio volatility"))  # fmt: skip
     return numbers
 
 
@@ -158,7 +158,7 @@ def write_marked_verdict(result: Result) -> str:
         f"{say('final_equity', 'money')} in "
         f"{count_days(result):,.0f} days{', with ' * bool(added)}{' and '.join(added)}: a return "
         f"of {say('total_return', 'percent')}, against "
-        f"{core.format_percent(held.total_return)} of {market} at 1x. The account was at worst "
+        f"{core.format_percent(held.total_return)} of {market} unlevered. The account was at worst "
         f"{say('max_drawdown', 'percent')} below its peak, "
         f"{words.get(hits, f'was liquidated {count} times')}"
         f"{pulled * bool(victims)}, and paid "
@@ -201,7 +201,7 @@ def find_notices(result: Result) -> Iterator[str]:
     if idle := explain_idle_options(result):
         yield idle
     if boundless := run_record.count_boundless(result):
-        yield f"an infinite leverage asked for at {boundless:,} closes"
+        yield f"an infinite target leverage at {boundless:,} closes"
     first = int(np.argmax(~np.isnan(result.of_positions("target")).all(axis=1)))
     if first > WARM:
         yield (
@@ -256,19 +256,19 @@ def describe_over_cap(result: Result) -> str:
     told = ", ".join(f"at {core.format_percent(x)} {text}" for text, x in parts.items() if x)
     text = (f"Gross leverage was above the cap of {result.account.max_gross_leverage:.2f}x at "
             f"{core.format_percent(over)} of closes: {told}.")  # fmt: skip
-    return f"{text} The cap took {taken:,} decisions out of their bands." if taken else text
+    return f"{text} The cap forced {taken:,} trades inside their bands." if taken else text
 
 
 def list_doubts(result: Result) -> Iterator[str]:
     """Yield how many bars hang on the way of prices inside them, and where to look."""
-    bound = "" if result.account.fill == "limit" else "bounds() takes each position to its worst, "
-    cures = {"ambiguous_bars": bound, "both_reached": "by rule the worse came first; "}
+    bound = "" if result.account.fill == "limit" else "bounds() gives the worst case, "
+    cures = {"ambiguous_bars": bound, "both_reached": "the worse is assumed to come first; "}
     firsts = (result.tally.first_ambiguous, result.tally.first_both)
     for (measure, doubt), first in zip(DOUBTS.items(), firsts, strict=True):
         if n := result.metrics[measure]:
             time = core.format_time(int(result.time[first - result.span.first]))
             bars = f"In {n:,.0f} bar{'s' * (n > 1)}, first {time} UTC,"
-            yield f"{bars} {doubt}: {cures[measure]}detail= shortens bars."
+            yield f"{bars} {doubt}: {cures[measure]}detail= uses shorter bars."
 
 
 def list_assumptions(result: Result) -> tuple[str, ...]:
@@ -295,8 +295,8 @@ def find_assumptions(result: Result) -> Iterator[str]:
         if own.margin == "isolated":
             rest = "is added to it before a liquidation" if own.auto_margin else "does not back it"
             text = (f"isolated: the margin of a position is its notional / "
-                    f"{own.venue_leverage or 1.0:g}, the venue leverage; the rest of the wallet "
-                    f"{rest}")  # fmt: skip
+                    f"{own.venue_leverage or 1.0:g}, the venue leverage; the rest of the "
+                    f"available balance {rest}")  # fmt: skip
             isolated.setdefault(text, []).append(name)
     for text, names in isolated.items():
         yield text if len(names) == len(result.names) else f"{', '.join(names)} {text}"
@@ -328,7 +328,7 @@ def list_parts(result: Result) -> list[Part]:
         Part("costs", "Costs", "From price to profit; the terms add up.",
              lambda: list_costs(result), "both"),
         *list_option_parts(result),
-        Part("trades", "Trades", "After all costs; a year is that of the exit.",
+        Part("trades", "Trades", "After all costs; the year is the year of exit.",
              lambda: list_trades(result)),
         Part("phases", "Market phases", "When it gained, and what it paid then.",
              lambda: list_phases(result)),
@@ -527,8 +527,8 @@ def tabulate_contagion(result: Result) -> ShownTable:
         "the last high of the account. Profit is since the entry, at the prices of the liquidation."
     )
     return ShownTable(pd.DataFrame.from_dict(rows, orient="index"),
-                      "Causes of the liquidations of "
-                      "cross positions", note, Head("time", "UTC"))  # fmt: skip
+                      "Liquidation attribution of cross positions", note,
+                      Head("time", "UTC"))  # fmt: skip
 
 
 FILLS_PER_TRIP = 20
@@ -582,8 +582,8 @@ def group_trades(trades: Trades) -> ShownTable:
     table = pd.DataFrame.from_dict(rows, orient="index")[[*GROUPED]].astype(np.float64)
     shown = table.loc[:, (table.fillna(0.0) != 0.0).any(axis=0)]
     heads = {str(name): GROUPED[str(name)] for name in shown}
-    return ShownTable(shown, "Measures of trades", "Profit factor: what winners made over "
-                      "what losers lost.", Head("trades"), heads)  # fmt: skip
+    return ShownTable(shown, "Measures of trades", "Profit factor: gross profit over "
+                      "gross loss.", Head("trades"), heads)  # fmt: skip
 
 
 def name_groups(trades: Trades, by: Any) -> dict[str, Any]:
@@ -604,20 +604,21 @@ def list_large_cuts(result: Result) -> list[Any]:
 def tabulate_targets(result: Result) -> ShownTable:
     rows = pd.DataFrame(list(result.target_cut_rows))
     if not len(rows):
-        return ShownTable(rows, empty="The result was saved without how far its targets were cut.")
+        return ShownTable(rows, empty="The result was saved without the cuts of its targets.")
     rows.index = pd.Index([WORDS.get(cause, "all decisions") for cause in rows["cause"]])
-    means = ("mean_asked", "mean_held", "mean_shortfall", "mean_distance")
-    turns = {name: Head(name.removeprefix("mean_"), "mean", "turns") for name in means}
+    means = {"mean_asked": "target", "mean_held": "actual", "mean_shortfall": "target less actual",
+             "mean_distance": "tracking gap"}  # fmt: skip
+    turns = {name: Head(label, "mean", "turns") for name, label in means.items()}
     heads = {
         "instrument": Head("instrument"), "decisions": Head("decisions", "", "count"),
         "share": Head("share", "", "percent"), **turns, "days": Head("days", "", "count"),
     }  # fmt: skip
     note = (
-        "Leverage at the price of the fill, before its costs. Shortfall is what the limit took "
-        "away, negative where it left more than was asked; distance is the same without sign."
+        "Leverage at the fill price, before its costs. Target less actual is negative where the "
+        "limit left more leverage than the target; the tracking gap is its absolute value."
     )
     shown = rows[[name for name in heads if name in rows]]
-    return ShownTable(shown, "Targets, and what was held", note, Head("limit"), heads)
+    return ShownTable(shown, "Target and actual leverage", note, Head("limit"), heads)
 
 
 RATIOS = ("margin_call", "call_met", "call_partly_met", "call_failed")
@@ -787,7 +788,7 @@ def list_charts(result: Result) -> Iterator[Shown]:
     yield tabulate_contracts(result)
     parts = result.explained("bar").cumsum().set_axis(index)
     parts = parts.rename(columns={"price_pnl": "price profit"})
-    yield ShownChart("explained", "Profit explained",
+    yield ShownChart("explained", "P&L attribution",
                      "The parts add up to the price profit in "
                      "each bar: each Greek at its start times the move of forward, volatility or "
                      "time, and the rest.", parts[["price profit", *EXPLAINED]], y="money",

@@ -153,7 +153,7 @@ def draw_equity_svg(result: Any) -> str:
     y = rescale(both, HEIGHT - FOOT, 6.0)
     low, high = float(both.min()), float(both.max())
     lines = []
-    for values, color, name in ((y[len(rows):], "neutral", "market at 1x"),
+    for values, color, name in ((y[len(rows):], "neutral", "unlevered market"),
                                 (y[: len(rows)], "accent", "account")):  # fmt: skip
         points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, values, strict=True))
         lines.append(f'<polyline fill="none" stroke="{LIGHT[color]}" stroke-width="1.2" '
@@ -161,12 +161,12 @@ def draw_equity_svg(result: Any) -> str:
     days = [f"{np.datetime64(int(each), 'ns'):.10}" for each in (result.span.start, time[-1])]
     marks = [(0.0, 12.0, "start", f"{high:.2f}"), (0.0, HEIGHT - FOOT, "start", f"{low:.2f}"),
              (LEFT, HEIGHT - 2.0, "start", days[0]), (WIDTH, HEIGHT - 2.0, "end", days[1]),
-             (WIDTH / 2, HEIGHT - 2.0, "middle", "account (blue) and market at 1x")]  # fmt: skip
+             (WIDTH / 2, HEIGHT - 2.0, "middle", "account (blue), unlevered market")]  # fmt: skip
     texts = [f'<text x="{a:.0f}" y="{b:.0f}" text-anchor="{anchor}">{text}</text>'
              for a, b, anchor, text in marks]  # fmt: skip
     return (
         f'<svg width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="unit value over time, beside the market at 1x" font-size="11" '
+        f'aria-label="unit value over time, beside the unlevered market" font-size="11" '
         f'fill="{LIGHT["neutral"]}" style="display:block;max-width:100%">'
         f"{''.join(lines)}{''.join(texts)}</svg>"
     )

@@ -11,6 +11,7 @@ import pandas as pd
 from backtest.account.money import GROWTH_TERMS, MONEY_TERMS
 from backtest.core import Choice, FloatArray, IntArray, checked, checked_only, utc_index
 from backtest.core.units import DAY, YEAR_DAYS
+from backtest.results.measure_table import name_measure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,10 +22,10 @@ Period: TypeAlias = Literal["day", "week", "month", "quarter", "year"]
 
 CALENDAR_PERIODS = {"day": "D", "week": "W", "month": "M", "quarter": "Q", "year": "Y"}
 MEANINGS = {
-    "price_1x": "1x in the direction of the signal",
-    "average_leverage": "mean leverage above or below 1x",
+    "price_1x": "the signal at leverage 1",
+    "average_leverage": "mean leverage above or below 1",
     "leverage_timing": "more leverage when it paid, less when not",
-    "volatility_drag": "what fluctuation takes from compounding, beyond that at 1x",
+    "volatility_drag": "variance drag beyond that at leverage 1",
     "fills": "trading at another price than the mark close",
     "forced_exits": "stops and liquidations inside a bar",
     **{term.name: term.growth for term in MONEY_TERMS if term.growth},
@@ -91,7 +92,7 @@ class Attribution:
     def __str__(self) -> str:
         lines = [f"{'':22}{'log growth':>12}{'per year':>12}"]
         for name, value in self.terms.items():
-            label = str(name).replace("_", " ").replace(" 1x", " at 1x")
+            label = name_measure(str(name))
             if value != 0.0 or name in TERMS[:4]:
                 lines.append(f"  {label:20}{value:>+12.4f}{value / self.years:>+12.4f}")
         lines.append(f"  {'growth':20}{self.growth:>+12.4f}{self.growth / self.years:>+12.4f}")

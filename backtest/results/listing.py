@@ -115,7 +115,7 @@ def find_manifest_faults(manifest: Mapping[str, Any], kind: str) -> Iterator[str
         yield f"is of format {manifest.get('format')!r:.40}, not {layout}"
         return
     if manifest.get(SEAL) != hash_manifest(manifest):
-        yield "was changed: its sha256 is not that of its content"
+        yield "was changed: its sha256 does not match its content"
     elif manifest.get("id") != recompute_id(manifest, kind):
         yield "was changed: its id does not match its content"
     hashes = manifest.get("files")

@@ -163,7 +163,7 @@ class Measures(dict[str, V]):
 
 
 FRACTION, ROOT, MONEY, COUNT, DAYS = "fraction", "per sqrt(year)", "money", "count", "days"
-A_YEAR, TURNS, LOSS, FLAG = "fraction per year", "turns of equity", "log growth per year", "0 or 1"
+A_YEAR, TURNS, LOSS, FLAG = "fraction per year", "x of equity", "log growth per year", "0 or 1"
 
 ABOUT: dict[str, Measure] = {
     "total_return": Measure(
@@ -201,19 +201,19 @@ ABOUT: dict[str, Measure] = {
         lambda a: np.where(a.drawdown > 0.0, a.cagr / a.drawdown, np.nan),
     ),
     "var_95": Measure(
-        FRACTION, -1, "loss of a sampling period that one in twenty exceeds", "returns",
+        FRACTION, -1, "value at risk of a sampling period at 95 %", "returns",
         lambda p: performance.value_at_risk(p.samples.returns, 0.95),
     ),
     "es_95": Measure(
-        FRACTION, -1, "mean loss of the worst twentieth of sampling periods", "returns",
+        FRACTION, -1, "expected shortfall (CVaR) of a sampling period at 95 %", "returns",
         lambda p: performance.expected_shortfall(p.samples.returns, 0.95),
     ),
     "var_99": Measure(
-        FRACTION, -1, "loss of a sampling period that one in a hundred exceeds", "returns",
+        FRACTION, -1, "value at risk of a sampling period at 99 %", "returns",
         lambda p: performance.value_at_risk(p.samples.returns, 0.99),
     ),
     "es_99": Measure(
-        FRACTION, -1, "mean loss of the worst hundredth of sampling periods", "returns",
+        FRACTION, -1, "expected shortfall (CVaR) of a sampling period at 99 %", "returns",
         lambda p: performance.expected_shortfall(p.samples.returns, 0.99),
     ),
     "sharpe_error": Measure(
@@ -226,7 +226,7 @@ ABOUT: dict[str, Measure] = {
     ),
     "alpha": Measure(A_YEAR, 1, "return that beta times the market does not explain", "returns"),
     "alpha_error": Measure(A_YEAR, 0, "HAC standard error of alpha", "returns"),
-    "beta": Measure("number", 0, "slope of the returns on those of the market at 1x", "returns"),
+    "beta": Measure("number", 0, "slope of returns on unlevered market returns", "returns"),
     "beta_error": Measure("number", 0, "HAC standard error of beta", "returns"),
     "skewness": Measure(
         "number", 1, "third standardized moment of returns, without bias", "returns",
@@ -237,7 +237,7 @@ ABOUT: dict[str, Measure] = {
         lambda p: performance.measure_shape(p.samples.returns)[1],
     ),
     "omega": Measure(
-        "number", 1, "sum of the gains over that of the losses", "returns",
+        "number", 1, "sum of gains over sum of losses", "returns",
         lambda p: performance.gain_over_loss(p.samples.returns),
     ),
     "tail_ratio": Measure(
@@ -245,7 +245,7 @@ ABOUT: dict[str, Measure] = {
         lambda p: performance.tail_ratio(p.samples.returns),
     ),
     "gain_to_pain": Measure(
-        "number", 1, "sum of monthly returns over that of the losses", "path",
+        "number", 1, "sum of monthly returns over sum of monthly losses", "path",
         lambda p: performance.gain_over_loss(p.months) - 1.0,
     ),
     "ulcer": Measure(
@@ -273,7 +273,7 @@ ABOUT: dict[str, Measure] = {
     **{x.name: Measure(MONEY, -1, x.measure, "core") for x in MONEY_TERMS if x.is_cost},
     "liquidations": Measure(COUNT, -1, "times that a price triggered a liquidation", "core"),
     "liquidation_loss": Measure(MONEY, -1, "what liquidations cost beyond the price move"),
-    "bad_debt": Measure(MONEY, -1, "losses beyond what backed the position, borne by the venue"),
+    "bad_debt": Measure(MONEY, -1, "shortfall of the account, covered by the insurance fund"),
     "ruined": Measure(
         FLAG, -1, "whether a loss ruined the account", "core",
         lambda a: np.array(a.is_ruined, dtype=np.float64),
@@ -293,7 +293,7 @@ ABOUT: dict[str, Measure] = {
     "stops": Measure(COUNT, -1, "stops of any kind that closed the position at a loss limit"),
     "take_profits": Measure(COUNT, 0, "take-profits that closed the position"),
     "ambiguous_bars": Measure(
-        COUNT, -1, "bars that the account lives only because prices move together",
+        COUNT, -1, "bars the account survives only if prices move together",
     ),
     "both_reached": Measure(
         COUNT, -1, "bars that reach a take-profit, and a stop or the liquidation price",
@@ -397,8 +397,9 @@ def name_measure(name: str) -> str:
     short, _, level = name.partition("_")
     if short in ("var", "es"):
         return f"{'VaR' if short == 'var' else 'ES'} {level} %"
-    known = {"price_1x": "price at 1x", "cagr": "CAGR", "price_pnl": "price profit and loss"}
+    known = {"price_1x": "unlevered price", "cagr": "CAGR", "price_pnl": "price profit and loss"}
     known |= {"ulcer": "ulcer index", "positive_days": "share of positive days"}
+    known["volatility_drag"] = "variance drag"
     known |= {each: each.capitalize() for each in ("sharpe", "sortino", "calmar")}
     return known.get(name, name.replace("_", " "))
 

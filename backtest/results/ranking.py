@@ -212,7 +212,7 @@ LEFT = 0.01
 """An account is lost if at most this share of its unit value is left at the end."""
 
 DOUBTS = {
-    "ambiguous_bars": "the account lives only because prices that hedge each other move together",
+    "ambiguous_bars": "the account survives only if prices that hedge each other move together",
     "both_reached": "a take-profit is reached, and so is the stop or the liquidation price of the "
     "position",
 }

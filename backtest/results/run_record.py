@@ -543,7 +543,7 @@ def follow_market(result: RunRecord) -> tuple[str, str, core.FloatArray]:
     is_alone = result.has_one_instrument and result.benchmark is None
     if not (is_alone or result.has_one_position):
         unit = np.cumprod(1.0 + result.market_returns)
-        text = f"the {name_benchmark(result.manifest)} at 1x; price only, no costs"
+        text = f"the {name_benchmark(result.manifest)}, unlevered; price only, no costs"
         return "benchmark", text, unit / unit[0]
     is_inverse = result.venue.contract.kind == "inverse"
     priced = "in the quote currency, " if is_inverse else ""

@@ -119,9 +119,9 @@ Word = wrong(
     "Word", start=lambda self: Memory("none"), leverage=lambda self, bar, acc, memory: (1.0, memory)
 )
 BROKEN = [
-    (Ahead, "columns know the past only", "looks ahead: column 'next'"),
-    (Peeking, "columns know the past only", "looks ahead: column 'next'"),
-    (wrong("Changing", observe=change), "columns know the past only",
+    (Ahead, "columns use only the past", "looks ahead: column 'next'"),
+    (Peeking, "columns use only the past", "looks ahead: column 'next'"),
+    (wrong("Changing", observe=change), "columns use only the past",
      "looks ahead: column 'next' at bar 0, 2023-01-01 differs when the market ends with bar"),
     (wrong("Negative", leverage=lambda self, bar, account: bar.open - bar.close), "runs",
      "a leverage must be at least 0"),
@@ -209,7 +209,7 @@ def test_an_account_that_held_nothing_is_not_tried(monkeypatch):
     found = {each.name: each for each in check_policy(Small, market)}
     assert found["runs: cross margin"].tried
     assert not found["runs: inverse contract"].tried
-    assert found["decisions know the past only"].tried
+    assert found["decisions use only the past"].tried
 
 
 class Bare(Waiting):

@@ -573,7 +573,7 @@ def test_collateral_that_was_sold_is_gone_from_leverage_and_targets(tmp_path):
 
 def test_a_wide_band_is_warned_of_once_and_not_by_each_set_of_a_sweep():
     """0.3x is half of what is asked of each of two; 0.1x is not."""
-    with pytest.warns(bt.BandWarning, match="the band of . is 0.3 turns .* median target of 0.5"):
+    with pytest.warns(bt.BandWarning, match="the band of . is 0.3 times .* median target of 0.5"):
         run(Hold(), band=0.3)
     sweep = bt.sweep(
         bt.Markets(STILL), Hold, {"account.band": [0.1, 0.3]}, venue=make_venue(),
@@ -623,14 +623,14 @@ COARSE = make_venue().override({"contract.lot": 1.0, "contract.min_notional": 15
 @pytest.mark.parametrize(("policy", "account", "more", "why"), [
     (Silent(), {}, {}, "the policy returned NaN"),
     (Cold(), {}, {}, "not known at any of 600 closes: sigma;"),
-    (Constant(1.0), {"band": 5.0}, {}, "the band left no room for 599 of 599"),
-    (Constant(1.0), {"capital": 2.0}, {}, "the least notional left no room for 599"),
+    (Constant(1.0), {"band": 5.0}, {}, "the no-trade band left no room for 599 of 599"),
+    (Constant(1.0), {"capital": 2.0}, {}, "the minimum notional left no room for 599"),
     (Constant(1.0), {}, {"signal": 0.0}, "the signal was 0 or NaN at all 600 closes"),
     (Cold(), {}, {"market": bt.Markets(STILL)}, "30 closes: sigma of A, sigma of B;"),
     (Hold(), {}, {"market": bt.Markets(STILL), "signal": {"A": 0.0, "B": 0.0}},
      "the signal was 0 or NaN at all 30 closes"),
     (Hold(0.036), {}, {"market": bt.Markets(STILL), "venue": COARSE},  # 180 of each, a lot of 100
-     "the least notional left no room for 58 of 58 decisions, 0.018x per instrument on"),
+     "the minimum notional left no room for 58 of 58 decisions, 0.018x per instrument on"),
 ])  # fmt: skip
 def test_a_run_without_a_fill_says_why_first(policy, account, more, why):
     given = {"market": MARKET, "venue": BINANCE, **more}
@@ -643,7 +643,7 @@ def test_a_run_without_a_fill_says_why_first(policy, account, more, why):
 
 
 def test_a_sweep_says_how_many_sets_have_no_fill():
-    with pytest.warns(bt.NoFillWarning, match="1 of 2 sets filled no order"):
+    with pytest.warns(bt.NoFillWarning, match="1 of 2 parameter sets filled no order"):
         bt.sweep(
             MARKET, Constant, {"leverage": [0.0, 1.0]}, venue=BINANCE, account=bt.Account(),
             compile=False,
