@@ -187,7 +187,7 @@ BAD: list[Row] = [
     (bt.OptionShocks, {"expiry_charge": (1.5, 0.5, 2.0)}, "expiry_charge: must have a move"),
     (bt.OptionShocks, {"skew": (1, 2)}, "skew: must be 8 numbers, got (1, 2)"),
     (bt.Standard, {"least": 0.05}, "least: must be at least maintenance 0.075, or an order is"),
-    (bt.PresetMargin, {"level": 1.1}, "level: must be that of the preset, 1.05, got 1.1"),
+    (bt.PresetMargin, {"level": 1.1}, "level: must match the preset, 1.05, got 1.1"),
     (bt.Option, {"style": "american"}, "style: must be european, got 'american'; did you mean"),
     (bt.Option, {"strike": None}, "strike: is needed without a name as Deribit's"),
     (bt.Option, {"name": "BTC-26JUN26-60000-P", "kind": "call", "strike": None, "expiry": None},
@@ -258,7 +258,7 @@ def test_stored_data_is_refused_with_its_own_place(data: Any, words: str) -> Non
 
 
 def test_a_value_is_made_by_the_names_of_its_fields() -> None:
-    with pytest.raises(bt.ParameterError, match="no values by position: write Contract"):
+    with pytest.raises(bt.ParameterError, match="no positional value: write Contract"):
         bt.Contract("linear")  # type: ignore[misc] # on purpose
 
 

@@ -109,7 +109,7 @@ MONEY_TERMS = (
     ),
     MoneyTerm(
         "liquidation_loss", -1.0, "liquidation loss",
-        growth="what the venue took beyond the price",
+        growth="charged by the venue beyond the price",
         of_positions=True, of_options=True, in_trades=True,
     ),
     MoneyTerm("flows", 1.0, "deposits and withdrawals"),

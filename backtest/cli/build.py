@@ -128,7 +128,7 @@ def load_samples(paths: list[str], span: tuple[Any, Any], given: list[str]) -> M
             f"got {', '.join(paths)}; a folder of that name is ./sample"
         )
     if given:
-        raise core.ParameterError(f"the sample takes no {', '.join(given)}: its data are known")
+        raise core.ParameterError(f"the sample accepts no {', '.join(given)}: its data are known")
     found = {f"{SAMPLE}-{seed}": Market.sample(seed=seed) for seed in numbers}
     market = Markets(found) if len(found) > 1 else next(iter(found.values()))
     return market if span == (None, None) else market.slice(*span)
@@ -210,8 +210,8 @@ def by_instrument(
     missing = [name for name in names if name not in single]
     if table == "policy" and single and missing and "name" not in shared:
         raise core.ParameterError(
-            f"each instrument must have a policy, {missing[0]!r} has none: policy.name is that of "
-            "all that have none"
+            f"each instrument must have a policy, {missing[0]!r} has none: policy.name "
+            "applies to all others"
         )
     own = list_own_settings(shared, names)
     if not single and not own:
@@ -279,13 +279,13 @@ def warn_of_other_symbol(venue: Venue, name: str, market: Market, count: int) ->
     if names_symbol(symbol, instrument or name):
         return
     instrument = instrument or (name if count > 1 else "")
-    of = f"the venue's rules (brackets, lot, least notional) are those of {symbol}"
+    of = f"the venue's rules (brackets, lot, minimum notional) are for {symbol}"
     unnamed = (
         f"the data do not name their instrument; {of}: name it, --instrument {symbol}, or choose "
         "other rules, --venue NAME:SYMBOL"
     )
-    text = f"{of}, the prices are those of {instrument}" if instrument else unnamed
-    text += "; --venue NAME without a symbol takes the rules of each" * (count > 1)
+    text = f"{of}, the prices are for {instrument}" if instrument else unnamed
+    text += "; --venue NAME without a symbol uses the rules of each instrument" * (count > 1)
     warnings.warn(text, stacklevel=2)
 
 
@@ -357,8 +357,7 @@ def list_options(draft: Draft, market: Market | Markets, venue: Any) -> Market |
         check_settlement(name, each, owners[name], own)
         if quoted not in (None, each.settlement):
             raise core.ParameterError(
-                f"options.settlement must be that of the contracts, {each.settlement!r}, got "
-                f"{quoted!r}"
+                f"options.settlement must match the contracts, {each.settlement!r}, got {quoted!r}"
             )
     quantities, zone = None, draft.table("data").get("timezone")
     if "quantities" in entries:

@@ -100,13 +100,13 @@ OWN: dict[str, dict[str, tuple[Any, ...]]] = {
                       "Listed options, such as BTC-26JUN26-60000-P."),
         "chains": (str, "A file or folder of quotes, to which surfaces are fitted, or 'sample'."),
         "quantities": (str, "A file of signed contracts to hold, by time and option."),
-        "settlement": (str, "Settlement of the quotes, 'cash' or 'coin'; Deribit's say it."),
+        "settlement": (str, "Settlement of the quotes, 'cash' or 'coin' (known for Deribit's)."),
         "quote_age": (str, "How long a quote is the mark of its option (one bar)."),
         "max_age": (str, "Largest age of the last surface (14d)."),
     },
     "sweep": {
         "values": (dict, "NAME=24,72 or NAME=0.1:1:64 or NAME=log:10:500:16; repeat."),
-        "draws": (int, "Draw this many sets instead (1024, if nothing varies)."),
+        "draws": (int, "Draw this many parameter sets instead (1024, if nothing varies)."),
         "objective": ((), "A measure (sharpe) or sharpe=1,turnover=-0.1."),
         "constraints": (dict, "A bound: 'max_drawdown<=0.4'; repeatable."),
     },
@@ -192,7 +192,7 @@ TEXTS = {
     "train": "Train spans.",
     "test": "Test spans.",
     "decide.funding": "Rate of a settlement at the next open (none).",
-    "trials": "Most sets to evaluate.",
+    "trials": "Maximum number of parameter sets.",
     "compare.draws": "Number of resampled histories.",
     "confidence": "Confidence of the intervals.",
     "accounts": "Several markets: one 'shared' account, or 'separate' ones, pooled.",
@@ -212,7 +212,7 @@ TEXTS = {
     "resume": "Continue what these arguments began.",
     "adl": "Auto-deleveraging: 'queue', 'pro-rata' or 'none'.",
     "at": "Price of the order: 30000, or BTCUSDT=30000,ETHUSDT=2000 (the last close).",
-    "now": "The present, UTC (the clock).",
+    "now": "Current time, UTC (the clock).",
     "paths.paths": "Number of paths.",
     "model": "filtered, stationary, gbm, merton or garch.",
 }
@@ -320,7 +320,7 @@ def split_pair(name: str, text: str, example: str) -> tuple[str, str]:
     key, equals, value = (part.strip() for part in text.partition("="))
     if not (key and equals and value):
         raise core.ParameterError(
-            f"{name} takes NAME=VALUE, {shlex.quote(example)} for example, got {text!r}"
+            f"{name} needs NAME=VALUE, {shlex.quote(example)} for example, got {text!r}"
         )
     return key, value
 
@@ -627,7 +627,7 @@ def list_table_faults(
         if title == "policy" and name not in keys and is_policy(value):
             yield from list_table_faults(place, value, keys)
         elif name not in keys:
-            own = f"; parameters stand in {title}.settings" if "settings" in keys else ""
+            own = f"; parameters belong in {title}.settings" if "settings" in keys else ""
             yield f"{place}: no such key{suggest(name, keys)}{own}"
         elif not has_kind(value, keys[name].kinds):
             yield f"{place}: must be {describe_kinds(keys[name].kinds)}, got {value!r:.60}"
@@ -652,8 +652,8 @@ def read_toml(file: Path) -> dict[str, Any]:
         near = core.did_you_mean(file.stem, (each.stem for each in file.parent.glob("*.toml")))
         fault = "is not one" if file.exists() else f"does not exist{near}"
         raise core.ParameterError(
-            f"an experiment must be a TOML file, {str(file)!r} {fault}; data go to --data, a "
-            "policy goes to --policy"
+            f"an experiment must be a TOML file, {str(file)!r} {fault}; use --data for "
+            "data and --policy for a policy"
         )
     try:
         tables = tomllib.loads(core.read_small(file).decode("utf-8"))

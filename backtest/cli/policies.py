@@ -25,7 +25,7 @@ from backtest.signals import resolve_signal
 @command("policies")
 def policies(
     policy: Annotated[
-        str | None, typer.Argument(help="Show one policy, or those of a file, in full.")
+        str | None, typer.Argument(help="Show one policy, or all policies of a file, in full.")
     ] = None,
     *,
     as_json: AsJson = False,

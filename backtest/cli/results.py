@@ -108,7 +108,7 @@ def list_(
     left = [each for each in unread if each.kind == "leftover"]
     for heading, entries in (
         ("not readable (see backtest results verify)", [e for e in unread if e not in left]),
-        ("left by writers (backtest results prune --damaged deletes the dead ones)", left),
+        ("unfinished writes (backtest results prune --damaged deletes those abandoned)", left),
     ):
         if entries:
             typer.echo(f"\n{heading}: {len(entries):,}")
@@ -236,7 +236,7 @@ def prune(
         bool, option("Also damaged results, and those that were being replaced.", "--damaged")
     ] = False,
     dry_run: Annotated[bool, option("Only list what would be deleted.", "--dry-run")] = False,
-    yes: Annotated[bool, option("Do not ask.", "--yes", "-y")] = False,
+    yes: Annotated[bool, option("Skip the confirmation.", "--yes", "-y")] = False,
     as_json: AsJson = False,
     results: Results = RESULTS,
 ) -> None:
@@ -257,7 +257,7 @@ def prune(
             "--older-than, --unfinished or --damaged; --keep 0 deletes all"
         )
     if as_json and not (yes or dry_run):
-        raise ParameterError("--json cannot ask: give --yes or --dry-run too")
+        raise ParameterError("--json has no prompt: add --yes or --dry-run")
     chosen, kept = listing.choose_deletions(
         results,
         None if is_only_marked else chosen_by,
@@ -293,8 +293,7 @@ def confirm_deletion(n: int) -> bool:
     except typer.Abort as error:
         typer.echo()
         raise ParameterError(
-            "prune asks before it deletes, and got no answer: nothing was deleted; "
-            "--yes does not ask"
+            "prune needs a confirmation, got none: nothing was deleted; --yes skips it"
         ) from error
 
 
@@ -333,7 +332,7 @@ def report(
     if everything:
         if names or format_ not in (None, "html"):
             raise ParameterError(
-                "--all writes HTML of every result, and takes no names and no other format"
+                "--all writes HTML of every result: leave out names and another format"
             )
         folder = Path("reports") if out is None else out
         with show_progress("pages", "results") as progress:

@@ -253,7 +253,7 @@ def cascade(draft: Draft, *, output: Output) -> None:
     experiment = build_experiment(draft)
     test: Any = experiment.test.plain
     market, venue = test.market, test.venue
-    unwrap_market(market, "a cascade takes one market")
+    unwrap_market(market, "a cascade needs one market")
     if experiment.test.overlay is not None:
         raise ParameterError("a cascade is about one position, got an overlay")
     accounts = backtest.Crowd.from_leverage(**crowd, entries=market, venue=venue)

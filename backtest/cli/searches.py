@@ -50,7 +50,7 @@ def sweep(draft: experiment.Draft, *, output: Output) -> None:
     values = draft.read_entries("sweep", "values", experiment.read_values)
     table.pop("values", None)
     if values and "draws" in table:
-        raise ParameterError("a sweep takes values or draws, got both")
+        raise ParameterError("a sweep needs either values or draws, got both")
     if values and "seed" in table:
         raise ParameterError("sweep.seed is only for sets that are drawn, but values are given")
     draws = table.pop("draws", DRAWS)

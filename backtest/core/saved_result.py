@@ -81,7 +81,7 @@ def read_manifest(folder: Path, files: Sequence[str], format_: int, *, what: str
             "load it with the version that saved it"
         )
     if manifest.get(SEAL) != hash_manifest(manifest):
-        raise damage_error(path, "was changed after saving: its sha256 is not that of its content")
+        raise damage_error(path, "was changed after saving: its sha256 does not match its content")
     for name in files:
         expected = manifest.get("files", {}).get(name)
         found = hash_file(folder / name) if (folder / name).is_file() else "missing"

@@ -286,8 +286,8 @@ def find_rule(fault: Any, cls: type[Any], place: Sequence[object]) -> tuple[str,
         case "unexpected_positional_argument":
             first = _fields(cls)[0]
             if first.kw_only:
-                return f"takes no values by position: write {cls.__name__}({first.name}=...)", found
-            return f"takes {len(_fields(cls))} values by position", found
+                return f"accepts no positional value: write {cls.__name__}({first.name}=...)", found
+            return f"accepts {len(_fields(cls))} positional values", found
         case "missing" | "missing_argument" | "missing_keyword_only_argument":
             return "is needed", ""
         case "dataclass_type":

@@ -191,7 +191,7 @@ class Cut(NamedTuple):
     asked: float
 
     def __str__(self) -> str:
-        took = "took away" if self.turns >= 0.0 else "added"
+        took = "removed" if self.turns >= 0.0 else "added"
         return (
             f"{self.instrument}: {self.cause} {took} {format_leverage(abs(self.turns))} of "
             f"{format_leverage(self.asked)}"
@@ -576,7 +576,7 @@ def find_cold_columns(setup: Setup) -> Iterator[Caution]:
         cold = [name for name, values in policy.columns.items() if np.isnan(values[last])]
         if cold:
             yield Caution(
-                f"{type(policy.policy).__name__} does not know {', '.join(cold)} after "
+                f"{type(policy.policy).__name__} has no value of {', '.join(cold)} after "
                 f"{last + 1:,} bars: the warm-up is too short, or the data have a gap"
             )
 
@@ -590,7 +590,7 @@ def find_other_account(setup: Setup, snapshot: AccountSnapshot) -> Iterator[Caut
             continue
         wanted = setup.account.for_instrument(name).margin
         if held.mode not in (None, wanted):
-            yield Caution(f"{name} is held in {held.mode} margin, the account says {wanted}")
+            yield Caution(f"{name} is held in {held.mode} margin, the account has {wanted}")
     end = int(setup.markets.time[-1]) + setup.markets.interval
     read = end if snapshot.time is None else core.to_nanoseconds(snapshot.time)
     if read < end - setup.markets.interval:

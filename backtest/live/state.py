@@ -194,7 +194,7 @@ class AccountSnapshot(core.Value, kw_only=True):
         }
         read: dict[str, Any] = {total: float(own["total"]), "positions": held}
         if both := [name for name in known if name in read]:
-            raise ParameterError(f"{both[0]} must be left out, the balance or the positions say it")
+            raise ParameterError(f"{both[0]} must be left out: the balance or positions contain it")
         return cls(**read, **known)
 
 
@@ -206,7 +206,7 @@ def name_symbols(symbols: Iterable[str], names: Mapping[str, str] | None) -> dic
         if first := [known for known, each in found.items() if each == name]:
             raise ParameterError(
                 f"an instrument may be there once, got {first[0]!r} and {symbol!r} for {name!r}; "
-                f"names={{{symbol!r}: ...}} tells symbols apart, hedge mode is not known here"
+                f"names={{{symbol!r}: ...}} distinguishes symbols, hedge mode is not supported"
             )
         found[symbol] = name
     return found
@@ -259,8 +259,8 @@ def check_known(setup: Setup, snapshot: AccountSnapshot) -> None:
     for policy in setup.observed:
         if start_memory(policy.policy):
             raise ParameterError(
-                f"{type(policy.policy).__name__} remembers what it saw, which a snapshot does not "
-                "know; decide from the result of a run"
+                f"{type(policy.policy).__name__} has a memory, which a snapshot does not "
+                "contain; decide from the result of a run"
             )
     lacking = [need for need in list_needs(setup) if not is_known(setup, snapshot, need[0])]
     if lacking:

@@ -255,7 +255,7 @@ def _broadcast(
     if not isinstance(venue, MarginRules) and venue.contract.is_spot and function in OF_PRICES:
         raise ParameterError(
             "contract.kind must be margined, as the price that fails a spot leg is one of its "
-            "whole account, got 'spot'; bt.calculate_book takes the account"
+            "whole account, got 'spot'; bt.calculate_book needs the account"
         )
     try:
         arrays = [np.asarray(number, dtype=np.float64) for number in numbers]

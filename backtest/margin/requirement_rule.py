@@ -115,7 +115,7 @@ class MarginRule(core.Value, kw_only=True):
         for each in collateral:
             if each.cancels_risk is not None:
                 raise ParameterError(
-                    "cancels_risk must be None without scenarios, which alone have groups, got "
+                    "cancels_risk must be None without scenarios, only they have groups, got "
                     f"{each.cancels_risk!r} of collateral {each.name!r}"
                 )
 
@@ -287,7 +287,7 @@ class OptionShocks(core.Value, kw_only=True):
 
     def faults(self) -> Faults:
         if self.short_charge[1] < self.short_charge[0]:
-            yield "short_charge", "must have an initial charge of at least that of maintenance"
+            yield "short_charge", "must have an initial charge of at least the maintenance charge"
         if self.expiry_charge is not None and not 0.0 < self.expiry_charge[0] < 1.0:
             yield "expiry_charge", "must have a move between 0 and 1, (0.045, 0.5, 2.0) for example"
 
@@ -783,7 +783,7 @@ def ask_rule(
         raise
     except core.RAISED as error:
         raise ParameterError(
-            f"{noun} must answer for any positions, and for none; given {positions!r:.200} "
+            f"{noun} must return a number for any positions, and for none; with {positions!r:.200} "
             f"it raised {type(error).__name__}: {error}"
         ) from error
     return float(core.Number(0, may_be_infinite=True).check(noun, answer))
@@ -932,7 +932,7 @@ class PresetMargin(MarginRule, kw_only=True):
     def faults(self) -> core.Faults:
         level = self._find_level()
         if self.level not in (1.0, level):
-            yield "level", f"must be that of the preset, {level:g}"
+            yield "level", f"must match the preset, {level:g}"
 
     def _settle(self) -> None:
         self._set_fields(level=self._find_level())

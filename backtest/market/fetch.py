@@ -213,14 +213,14 @@ class Archive(NamedTuple):
                 elif status not in (408, 418, 425, 429) and status < 500:
                     raise DataError(
                         f"the HTTP status must be 200, got {status} ({url}); some venues refuse "
-                        "whole countries, and base_url takes the address of a mirror"
+                        "whole countries, and base_url sets the address of a mirror"
                     )
             except httpx.ConnectError as error:
                 raise DataError(f"cannot reach the server: {error} ({url})") from error
             except httpx.TransportError as error:
                 reason = f"{type(error).__name__}: {error}"
             wait = min(LONGEST_WAIT, self.first_wait * 2.0**attempt)
-            self.notice(f"{url}: {reason}; asking again in {wait:.1f} s")
+            self.notice(f"{url}: {reason}; retrying in {wait:.1f} s")
             time.sleep(wait)
         raise DataError(
             f"the download failed {ATTEMPTS} times: {reason} ({url}); fetch again later: what has "
@@ -298,7 +298,7 @@ def reading(where: str) -> Iterator[None]:
         yield
     except Exception as error:
         raise DataError(
-            f"the exchange failed or refused, or its answer cannot be read, "
+            f"the exchange failed or refused, or its response cannot be read, "
             f"{type(error).__name__}: {str(error)[:200]} ({where}); fetch again later: what has "
             "arrived is kept; some venues refuse whole countries"
         ) from error

@@ -246,8 +246,8 @@ def has_decimal_comma(lines: Sequence[str], delimiter: str, where: str) -> bool:
         return False
     if all(_THOUSANDS.fullmatch(cell) for cell in cells):
         raise DataError(
-            f"numbers must be read in one way, got {cells[0]!r}, whose comma may be decimal or "
-            f"stand at thousands ({where}); write them with a point"
+            f"numbers must be read in one way, got {cells[0]!r}, whose comma may be a decimal "
+            f"point or a thousands separator ({where}); write them with a point"
         )
     return True
 
@@ -475,7 +475,7 @@ def find_sources(
             found.append(MarketSource((parse_name(path).instrument or stem_of(path),), path))
     if instruments is not None:
         if len({*instruments}) < len(instruments):
-            raise ParameterError(f"instruments are given once each, got {', '.join(instruments)}")
+            raise ParameterError(f"each instrument is given once, got {', '.join(instruments)}")
         return {name: _choose(name, found) for name in instruments}
     named: dict[str, MarketSource] = {}
     for source in found:
@@ -737,7 +737,7 @@ def find_interval(bars: TimedTable, options: ReadOptions, defects: Defects) -> i
         defects.append(
             f"bars of calendar months have no one length, they are {gaps.min() // DAY} to "
             f"{gaps.max() // DAY} days long ({bars.name}); load bars of a day or a week, or "
-            "sessions=True, which takes each as long as the shortest"
+            "sessions=True, which makes each as long as the shortest"
         )
         return None
     length = given or found

@@ -126,7 +126,7 @@ def _only(name: str, theirs: Sequence[object], where: str) -> Any:
     if len(theirs) > 1:
         raise DataError(
             f"one column may be {name!r}, found {theirs[0]!r} and {theirs[1]!r} ({where}); "
-            "columns= says which, by its position from 0"
+            "columns= selects it, by its position from 0"
         )
     return theirs[0]
 

@@ -393,7 +393,7 @@ def find_unmarked(subject: Subject) -> list[Hit]:
     if not is_edge.all():
         inside = absent[~is_edge]
         text = f"every bar must have a mark bar, {inside.size} of {size} bars have none"
-        found.append(Hit(time[inside], text, cure="mark_gaps='last' takes last prices"))
+        found.append(Hit(time[inside], text, cure="mark_gaps='last' uses last prices"))
     return found
 
 
@@ -537,7 +537,7 @@ ERROR, DOUBT = "error", "doubt"
 _BARS, _MARK, _FUNDING, _ALL = ("bars",), ("mark",), ("funding",), (*NOUNS,)
 _AGAIN = "download those bars again"
 _OPENS = (
-    f"{_AGAIN}, or repair='open=close' or repair='open=previous', which takes the close of the "
+    f"{_AGAIN}, or repair='open=close' or repair='open=previous', which uses the close of the "
     "bar or of the one before"
 )
 
@@ -716,7 +716,7 @@ def parse_repairs(texts: Sequence[str]) -> tuple[str, ...]:
         is_known = word in WORDS or (name == "redenomination" and bool(read_redenomination(way)))
         if not is_known or name in chosen:
             raise core.ParameterError(
-                f"a repair must be a known one, once each, got {word!r}"
+                f"a repair must be known, and given once, got {word!r}"
                 f"{core.did_you_mean(word, WORDS)}; there are {', '.join(WORDS)}"
             )
         chosen[name] = word

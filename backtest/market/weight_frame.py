@@ -78,7 +78,7 @@ def read_raw_weights(
         first_time = format_time(int(markets.time[bar]))
         raise ParameterError(
             f"{argument} must be finite, or NaN for flat, {len(bad):,} of {values.size:,} are not, "
-            f"first that of {markets.names[row]!r} at {first_time}, {values[bar, row]}"
+            f"first for {markets.names[row]!r} at {first_time}, {values[bar, row]}"
         )
     return values.T.copy()
 

@@ -193,7 +193,7 @@ CHECKS: dict[str, tuple[str, Callable[[pd.DataFrame], pd.Series]]] = {
         lambda r: (r["mark"] - r["model"]).abs() * r["per_coin"] > AGREEMENT,
     ),
     "duplicated": (
-        "the same contract stands twice",
+        "the same contract occurs twice",
         lambda r: r.duplicated([*KEYS, "expiry", "strike", "kind"]),
     ),
     "no_future": (

@@ -31,7 +31,7 @@ from backtest.venue import Option, OptionCosts, Venue, require_costs
 
 SETTLES = {"inverse": "coin", "linear": "cash", "spot": "cash"}
 """The settlement of options beside each kind of contract: one currency for one balance."""
-MAY_SELL = "requirement='deribit-standard' knows shorts"
+MAY_SELL = "requirement='deribit-standard' supports short options"
 LOT_SLACK = 1e-6
 """Lots by which a quantity may miss whole ones: the rounding of floats."""
 LIST_OPTIONS = (
@@ -91,7 +91,7 @@ def check_traders(policies: Mapping[str, object], overlay: object, markets: Mark
         is_inside = any(trades_options(each.policy) for each in getattr(policy, "parts", ()))
         if is_inside and not isinstance(policy, OptionRule):
             raise core.ParameterError(
-                f"a policy that trades options stands alone, got it inside "
+                f"a policy that trades options must not be combined, got it inside "
                 f"{type(policy).__name__} of {name}; give it as the overlay, or derive the policy "
                 "around it from bt.OptionRule"
             )
@@ -140,7 +140,7 @@ def check_rule(account: Account, markets: Markets) -> None:
     if not isinstance(rule, Brackets | ScenarioMargin | Standard | Strategy):
         found = "a requirement of your own" if isinstance(rule, OwnMargin) else type(rule).__name__
         raise core.ParameterError(
-            "requirement must be a margin rule that knows options, 'deribit-standard', "
+            "requirement must be a margin rule that supports options, 'deribit-standard', "
             f"'deribit-portfolio' or 'reg-t' for example, got {found}"
         )
     if isinstance(rule, ScenarioMargin):
@@ -615,7 +615,7 @@ def check_times(stamps: core.IntArray, markets: Markets) -> None:
     if len(odd):
         refuse(
             "must have rows by the opens of the bars at whose closes they are decided, got "
-            f"{core.format_time(int(odd[0]))} inside that of "
+            f"{core.format_time(int(odd[0]))} inside the bar of "
             f"{core.format_time(int(known[np.searchsorted(known, odd[0]) - 1]))} UTC"
         )
 

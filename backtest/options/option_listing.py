@@ -88,7 +88,7 @@ def read_listing(
     for name, owner in underlyings.items():
         if owner not in listing.surfaces:
             raise ParameterError(
-                f"surfaces must have those of {owner!r}, the underlying of {name!r}, got none; "
+                f"surfaces must include {owner!r}, the underlying of {name!r}, got none; "
                 f"give surfaces={{{owner!r}: bt.Surfaces.load('chains/', underlying='BTC')}}"
             )
     if quote_age is not None and not listing.chains:
@@ -176,6 +176,7 @@ def check_chain(
             )
         if len(chain.underlyings) > 1 and each.underlying not in chain.underlyings:
             raise DataError(
-                f"a chain must have one underlying, or that of its options, {each.underlying!r}, "
-                f"got {', '.join(chain.underlyings)}; give chain.select(underlying=...)"
+                f"a chain must have one underlying, or the one of its options, "
+                f"{each.underlying!r}, got {', '.join(chain.underlyings)}; give "
+                "chain.select(underlying=...)"
             )

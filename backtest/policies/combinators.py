@@ -215,7 +215,7 @@ class Combinator(Policy):
             if len(rest) > len(own):
                 known = ", ".join(own) or "no parameters"
                 raise ParameterError(
-                    f"{type(self).__name__} takes policies, then {known}; also got {rest!r}"
+                    f"{type(self).__name__} needs policies, then {known}; also got {rest!r}"
                 )
             named = dict(zip(own, rest, strict=False))
             for part, policy in zip(self.parts, policies, strict=False):

@@ -78,7 +78,7 @@ class Causality(NamedTuple):
 
 def describe_cuts(what: str, cuts: int) -> str:
     places = "1 cut" if cuts == 1 else f"{cuts} cuts"
-    chance = f"a peek in half of the rows passes with a chance of {0.5**cuts:.2g}"
+    chance = f"the chance to miss a look-ahead in half of the rows is {0.5**cuts:.2g}"
     return f"{what} checked at {places}; {chance}"
 
 

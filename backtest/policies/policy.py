@@ -222,8 +222,8 @@ class Policy(Parameterized):
             given = ", ".join(inspect.signature(rule).parameters) if callable(rule) else repr(rule)
             if rule is not None and given.count(",") != taken.count(","):
                 raise core.PolicyError(
-                    f"{cls.__name__}.{name} must be a plain method that takes ({taken}), got "
-                    f"({given})"
+                    f"{cls.__name__}.{name} must be a plain method with the arguments ({taken}), "
+                    f"got ({given})"
                 )
         if "leverage" in vars(cls).get("__annotations__", {}) and "leverage" not in vars(cls):
             bare: Any = dataclasses.field()  # or it would inherit the formula as its default
@@ -316,8 +316,8 @@ def formula_of(cls: type[Policy]) -> Callable[..., Any]:
     fault = find_rule_fault(rule, 3 + hasattr(cls, "start"))
     if fault and rule is not Policy.leverage and not hasattr(cls, "make_formula"):
         raise core.PolicyError(
-            f"{cls.__name__}.leverage must be an undecorated method (it is compiled anyway) that "
-            f"takes (self, bar, account{', memory' * hasattr(cls, 'start')}), got {fault}"
+            f"{cls.__name__}.leverage must be an undecorated method (it is compiled anyway) with "
+            f"the arguments (self, bar, account{', memory' * hasattr(cls, 'start')}), got {fault}"
         )
     found: Callable[..., Any] = rule
     return found

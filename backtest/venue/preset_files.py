@@ -133,7 +133,7 @@ def parse_name(text: str) -> PresetName:
     near = f"; did you mean {own[0]!r}?" if own else did_you_mean(text, known)
     raise VenueError(
         f"a preset is a venue, a colon and a symbol, got {text!r}{near}; 'backtest venues' lists "
-        f"them, @2021-05-19 after one takes the tables of that day, @{LATEST} the newest"
+        f"them, @2021-05-19 after one selects the tables of that day, @{LATEST} the newest"
     )
 
 

@@ -248,7 +248,7 @@ class Liquidation(Value, kw_only=True):
 
     def faults(self) -> Faults:
         if self.impact > 0 and self.mode == "takeover":
-            yield "impact", "must be 0 with mode 'takeover', which takes all margin"
+            yield "impact", "must be 0 with mode 'takeover', which costs all margin"
         for name in ("full_below", "full_below_health"):
             if getattr(self, name) > 0 and self.mode != "partial":
                 yield name, f"must be 0 unless mode is 'partial', the mode is {self.mode!r}"
@@ -624,7 +624,7 @@ class Venue(Value, kw_only=True):
         yield from find_table_faults(self.brackets, "brackets", fee, is_spot=is_spot)
         for k, each in enumerate(self.earlier):
             if k and each.end <= self.earlier[k - 1].end:
-                yield f"earlier.{k}.until", "must be after that of the table before it"
+                yield f"earlier.{k}.until", "must be after the table before it"
             if fee > 0.0:
                 yield from find_table_faults(each.brackets, f"earlier.{k}.brackets", fee)
         charged = find_charged(self)

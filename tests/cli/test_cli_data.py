@@ -94,7 +94,7 @@ def test_the_sample_is_inspected_as_it_is_run(capsys, folder: Path):
     assert ask(capsys, "data", "inspect", "sample")["facts"]["bars"]["rows"] == 8760
     code, _, err = call(capsys, "data", "inspect", "sample", "--sessions")
     assert code == 2
-    assert "the sample takes no sessions" in err
+    assert "the sample accepts no sessions" in err
 
 
 @pytest.fixture

@@ -105,7 +105,7 @@ def test_a_venue_is_completed_by_the_symbol_of_each():
     assert venue.brackets == bt.Venue.preset("binance-usdm", "ETHUSDT", at="latest").brackets
     fine = build(data=FOLDERS, set=["venue.contract.lot=0.5"]).test.venue  # was: in full
     assert [each.contract.lot for each in fine.values()] == [0.5, 0.5]
-    said = "those of BTCUSDT, the prices are those of ETHUSDT; --venue NAME without a symbol"
+    said = "are for BTCUSDT, the prices are for ETHUSDT; --venue NAME without a symbol"
     with pytest.warns(UserWarning, match=said) as warned:
         one = build(data=FOLDERS, venue="binance-usdm:BTCUSDT").test.venue
     assert len(warned) == 1

@@ -42,7 +42,7 @@ def ask_sweep(capsys, *arguments):
 
 @pytest.mark.slow
 def test_the_best_row_is_the_run_of_the_printed_settings(capsys):
-    """The winner's settings go over those of the flags and the preset."""
+    """The best trial's settings go over those of the flags and the preset."""
     given = ("--capital", "777", "--signal", "-0.5", "--set", "account.band=0.3")
     vary = ("target=0.3:0.9:4", "account.band=0,0.1", "account.stop_loss=none,0.1",
             "venue.fees.taker=0.0009")  # fmt: skip

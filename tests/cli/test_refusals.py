@@ -30,7 +30,7 @@ REFUSED = [
     ("run --set account.trailing_stop=2*nothing", "the market has no column 'nothing'"),
     ("run --venue binance-usdm:BTC", "did you mean 'BTCUSDT'"),
     ("run --set data.resample=7x", "got '7x'"),
-    ("run --set x", "--set takes NAME=VALUE"),
+    ("run --set x", "--set needs NAME=VALUE"),
     ("run --set account.bnd=1", "account.bnd: Account has no such field; did you mean 'band'?"),
     ("run --set target=9", "target must be 0.05 to 2 per sqrt(year), got 9"),
     ("run --data nope", "'nope'"),
@@ -44,7 +44,7 @@ REFUSED = [
     ("run --set signal.window=3", "run.signal_settings are of a rule"),
     # experiments
     ("run .", "'.' is not one; data go to --data"),
-    ("run two.py", "'two.py' is not one; data go to --data, a policy goes to --policy"),
+    ("run two.py", "'two.py' is not one; use --data for data and --policy for a policy"),
     ("run syntax.toml", "syntax.toml must be TOML: Expected ']' at the end of a table declaration "
      "(at line"),
     ("run table.toml", "polcy: an experiment has no such table; did you mean"),
@@ -71,7 +71,7 @@ REFUSED = [
     ("compare --policy kelly --policy cppi --set leverage=2", "must name its policy"),
     ("compare --policy kelly --policy cppi --set x.leverage=2", "compare.policies.x must have"),
     # sets
-    ("sweep --vary target", "--vary takes NAME=VALUE"),
+    ("sweep --vary target", "--vary needs NAME=VALUE"),
     ("run --set run.allocate=equal", "run.allocate is for several instruments"),
     ("run --set run.carry_weights=true", "run.carry_weights needs run.weights"),
     ("run --set run.allocate_settings.window=5", "run.allocate_settings needs run.allocate"),
@@ -80,7 +80,7 @@ REFUSED = [
      "--constraints must have each entry once, tune.constraints.max_drawdown was given twice"),
     ("sweep --vary target=0.1:1", "sweep.values.target must be LOW:HIGH:COUNT"),
     ("sweep --vary target=1,,2", "sweep.values.target must be values between commas"),
-    ("sweep --vary target=1 --draws 3", "a sweep takes values or draws, got both"),
+    ("sweep --vary target=1 --draws 3", "a sweep needs either values or draws, got both"),
     ("sweep --vary target=1 --seed 3", "sweep.seed is only for sets that are drawn"),
     ("sweep --objective sharpe=x", "a weight of an objective must be a number, got 'x' for sharpe"),
     ("sweep --constraints sharpe", "one bound for a measure"),

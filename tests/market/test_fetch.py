@@ -347,8 +347,8 @@ def test_stopped_at_any_page_and_resumed_equals_never_stopped(tmp_path, stop, fa
 
 
 @pytest.mark.parametrize(("how", "fault", "words"), [
-    ({}, lambda page: [{**page[0], "fundingRate": "x"}], "its answer cannot be read"),
-    ({}, lambda page: [None], "its answer cannot be read"),
+    ({}, lambda page: [{**page[0], "fundingRate": "x"}], "its response cannot be read"),
+    ({}, lambda page: [None], "its response cannot be read"),
     ({"without": ["funding", "mark"]}, lambda page: [[epoch(START) - 1, *[1] * 5]],
      "before the requested time"),
     ({"symbol": "BTCUSD"}, None, "did you mean 'BTCUSDT'"),

@@ -84,7 +84,7 @@ BAD = {
     "between bars": (frame().set_axis(HOURS + pd.Timedelta("30min")), "the open of a bar, 4"),
     "infinite": (
         frame(A=[0.0, np.inf, 0.0, 0.0]),
-        "1 of 8 are not, first that of 'A' at 2024-01-01 01:00",
+        "1 of 8 are not, first for 'A' at 2024-01-01 01:00",
     ),
 }
 

@@ -318,7 +318,7 @@ def trading(orders):
 @pytest.mark.parametrize(("call", "words"), [
     (lambda: make_markets(options={"P": PUT.override(expiry="2022-12-01")}),
      "must expire after the first bar"),
-    (lambda: make_markets(surfaces=None), "surfaces must have those of 'BTC'"),
+    (lambda: make_markets(surfaces=None), "surfaces must include 'BTC'"),
     (lambda: make_markets(chains={"BTC": bt.Chain.sample()}), "must settle as its options"),
     (lambda: run_small(venue=make_venue(option_costs=None)), "need venue.option_costs"),
     (lambda: run_small(make_markets(options={"P": COIN})), "must be 'cash' beside the linear"),

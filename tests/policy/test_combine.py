@@ -237,7 +237,7 @@ class Shadowing(bt.Combinator):
     (lambda: Capped.over(VolTarget).over(Cppi), "has its policies already"),
     (lambda: Capped(VolTarget), "must be instances and come before"),
     (lambda: Capped(1.0, VolTarget()), "must be instances and come before"),
-    (lambda: Capped(VolTarget(), 1.0, 2.0), "takes policies, then cap; also got"),
+    (lambda: Capped(VolTarget(), 1.0, 2.0), "needs policies, then cap; also got"),
     (lambda: live(Shadowing(VolTarget())), "two are called vol_target__sigma"),
 ])  # fmt: skip
 def test_what_cannot_be_combined_is_refused(make: Any, text: str):

@@ -186,7 +186,7 @@ SEEN_BY = {
     "compiling the engine once on this": "account/test_compiled.py",
     "bt.Range(low, high)] =": "engine/test_contract.py",
     "must be a subclass of": "engine/test_contract.py",
-    "surfaces must have those of": "options/test_options_in_runs.py",
+    "surfaces must include": "options/test_options_in_runs.py",
     "trade options, got": "risk/test_liquidation_risk.py",
     "no prices of options, got": "risk/test_liquidation_risk.py",
     "adverse extreme first under": "risk/test_variations.py",

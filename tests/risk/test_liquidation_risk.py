@@ -512,7 +512,7 @@ def test_a_result_of_one_goes_on_at_fee_tiers_and_with_no_other_overlay():
     lives = next(risk.runner.run_chunks())
     for i in range(2):
         assert np.allclose(lives.wealth[i], risk.run(i).bars["equity"].to_numpy(), **SAME)
-    with pytest.raises(bt.ParameterError, match="overlay must be that of the result, None"):
+    with pytest.raises(bt.ParameterError, match="overlay must match the result, None"):
         bt.liquidation_risk(paths, Flip(), **given, overlay=Constant(leverage=0.5))
 
 

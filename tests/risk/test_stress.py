@@ -416,7 +416,7 @@ def test_no_row_says_liquidated_no_and_no_distance(monkeypatch, policy, terms):
     assert not found.table["liquidated"].all()
     said = " ".join(found.summary().split())
     assert said.count("figures") == len(given)  # bars from: not a hidden column
-    assert "the policy goes on trading at the closes" in said
+    assert "the policy continues to trade at the closes" in said
 
 
 def test_the_distance_of_a_stopped_position_is_measured_at_its_stop():

@@ -102,7 +102,7 @@ def test_a_manifest_edited_by_hand_is_not_believed(store, kind):
     path.write_text(json.dumps(manifest))
     assert "sha256" in results.read_entry(folder).trouble
     found = results.verify_folder(folder).faults
-    assert ("manifest.json", "was changed: its sha256 is not that of its content") in found
+    assert ("manifest.json", "was changed: its sha256 does not match its content") in found
 
 
 def edit(path, name, value):
