@@ -133,7 +133,7 @@ LEAST_PRICE = 1e-6
 MOST_ROUNDS = 200_000
 PAYERS = {
     "fund_paid": "insurance fund",
-    "adl_paid": "deleveraged winners",
+    "adl_paid": "auto-deleveraging (ADL)",
     "haircuts": "haircuts on profits",
     "unpaid": "unpaid: the venue owes it",
 }
@@ -594,7 +594,7 @@ class Cascade(core.SettingsResult):
                            height=320),
             )),
             Part("rounds", "The rounds", "The price, and what each round liquidated.", (
-                ShownChart("rounds", "Price after each round", "Round 0 is the shock alone.",
+                ShownChart("rounds", "Price after each round", "Round 0 is only the shock.",
                            price, "points", x="round", y="price", size="half", height=280),
                 ShownChart("fund", "Insurance fund after each round", "Empty where the fund "
                            "is infinite.", fund, "steps", x="round", y="money", size="half",
@@ -670,7 +670,7 @@ def cascade(
     is_drawn = crowd.origin.get("made_from") == "leverage"
     if is_drawn and (mine.kind, mine.size) != (theirs.kind, theirs.size):
         raise core.ParameterError(
-            f"contract must be that of the venue, {theirs.kind} of {theirs.size:g}, the crowd "
+            f"contract must match the venue, {theirs.kind} of {theirs.size:g}, the crowd "
             f"has {mine.kind} of {mine.size:g}"
         )
     known = everyone = replace(crowd, contract=theirs)

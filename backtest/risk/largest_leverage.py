@@ -50,7 +50,7 @@ HISTORY, LONG_RUN = "history", ", long run"
 
 
 class HoldOnce(Policy):
-    size: Annotated[float, core.Range(0.0, 1000.0, "turns of equity")] = 1.0
+    size: Annotated[float, core.Range(0.0, 1000.0, "x of equity")] = 1.0
 
     def leverage(self, bar: Any, account: Any) -> float:  # noqa: ARG002 - the signature of a formula
         if account.position != 0.0 or account.bars_since_liquidation < 1e300:
@@ -139,7 +139,7 @@ class MaxLeverage(core.SettingsResult):
     @property
     def details(self) -> str:
         past = self.settings["history"]
-        told = "History is too short to count: it takes a year." if past is None else (
+        told = "History is too short to count: a year is needed." if past is None else (
             f"History: {past['starts']:,} starts, one a day, {past['apart']:,} apart."
         )  # fmt: skip
         return (
@@ -163,8 +163,8 @@ class MaxLeverage(core.SettingsResult):
             "leverage": Head(size),
             low: Head("95 % interval of the simulation", "", "chance", high),
             "paths": Head("paths", "or starts", "count"),
-            "is_monotone": Head("rises with size throughout", "", "claim"),
-            "is_limited": Head("the largest allowed", "", "claim"),
+            "is_monotone": Head("monotone in size", "", "claim"),
+            "is_limited": Head("venue's maximum", "", "claim"),
         }
         chart = ShownChart(
             "grid", "Probability by size", "On the first 256 paths of each model.", self.grid,

@@ -108,7 +108,7 @@ class PathsRunner:
             )
         if self.resume is not None and (overlay is None) != (self.resume.overlay is None):
             raise core.ParameterError(
-                f"overlay must be that of the result, {self.resume.overlay!r}, got {overlay!r}"
+                f"overlay must match the result, {self.resume.overlay!r}, got {overlay!r}"
             )
         for venue in venues.values():
             for name in list_dated(venue):
@@ -301,7 +301,7 @@ def refuse_options(policy: AnyPolicy, overlay: Policy | None, resume: Result | N
     if found:
         raise core.ParameterError(
             "no risk is simulated of accounts that hold or trade options, got "
-            f"{found[0]}; bt.stress answers for them"
+            f"{found[0]}; use bt.stress"
         )
 
 

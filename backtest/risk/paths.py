@@ -659,7 +659,7 @@ def simulate_paths(
     if markets.options:
         raise core.ParameterError(
             "simulated paths have no prices of options, got "
-            f"{next(iter(markets.options))!r}; bt.stress answers for accounts that hold them"
+            f"{next(iter(markets.options))!r}; use bt.stress for accounts that hold them"
         )
     history = select_history(markets, start)
     pasts = {

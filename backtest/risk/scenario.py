@@ -115,7 +115,7 @@ class Scenario(core.Value):
     def faults(self) -> core.Faults:
         """Yield what contradicts itself."""
         if self.shape == "bar" and self.over is not None:
-            yield "over", "must be left out with shape 'bar', which takes one bar"
+            yield "over", "must be left out with shape 'bar', which lasts one bar"
         if self.prices is not None and not isinstance(self.prices, Mapping):
             yield "prices", "must name instruments, {'ETHUSDT': -0.4}; price is the move of all"
         if self.prices is not None and self.correlation is not None and self.price != 0.0:

@@ -372,8 +372,8 @@ class Stress(core.SettingsResult):
             **{name: Head(name, "money", "money")
                for name in ("loss", *PAID)},
             "distance": Head("distance to liquidation", "nearest mark", "chance"),
-            "lost_to_adl": Head("lost to deleveraging", "money", "money"),
-            "lost_to_default": Head("lost to default", "money", "money"),
+            "lost_to_adl": Head("ADL loss", "money", "money"),
+            "lost_to_default": Head("default loss", "money", "money"),
             "margin_calls": Head("margin calls", "", "count"),
             "break_even": Head("break-even move", "policy trading", "percent"),
             "bars": Head("bars", "", "count"), "from": Head("bars from"),
@@ -408,11 +408,11 @@ class Stress(core.SettingsResult):
         leads, told = self.settings["leads"], ""
         if leads:
             of = ", ".join(f"{name} in {scenario}" for scenario, name in leads.items())
-            told = f"Break-even: the move of {of}; the others move as the scenario says. "
+            told = f"Break-even: the move of {of}; the others move as in the scenario. "
         told += (
             "Distance: of the mark from the liquidation price of what is held, at the nearest; a "
-            "stop or an order ends it before. On the way to the break-even move, the policy goes "
-            "on trading at the closes, and may have sold. "
+            "stop or an order ends it before. On the way to the break-even move, the policy "
+            "continues to trade at the closes, and may have sold. "
         )
         if self.table["break_even"].isna().any():
             told += "Where it is -, no move of the price was found that liquidates the account."
@@ -420,9 +420,8 @@ class Stress(core.SettingsResult):
 
     def list_assumptions(self) -> tuple[str, ...]:
         return (
-            "Policies go on deciding at the closes of a scenario, with the last signal. Bars are "
-            "replayed from data or from history where the row says so, and are made of the figures "
-            "otherwise.",
+            "Policies continue to decide at the closes of a scenario, with the last signal. Rows "
+            "marked data or history replay those bars; other rows are built from their figures.",
         )
 
 

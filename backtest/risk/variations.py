@@ -399,8 +399,9 @@ class Bounds(core.SettingsResult):
     table_names = ("table", "bars")
     numbers = ("n_bars",)
     details = (
-        "A position that is alone in its bar takes its adverse extreme first under both, so that "
-        "they do not part. Other orders are possible: detail= of bt.run lives shorter bars."
+        "The only position of a bar reaches its adverse extreme first under both, so that "
+        "they do not part. Other intrabar orders are possible; pass detail= to simulate "
+        "on shorter bars."
     )
 
     @property
@@ -431,7 +432,7 @@ class Bounds(core.SettingsResult):
 
     def list_parts(self) -> list[Part]:
         lead = (
-            "Under worst, each position goes to its own adverse extreme at once, which removes "
+            "Under worst, each position moves to its own adverse extreme at once, which removes "
             "hedges between markets."
         )
         heads = {way: Head(f"equity under {way}", "", "money") for way in WAYS}
@@ -462,11 +463,11 @@ def bounds(result: Result, *, progress: Progress | None = None) -> Bounds:
     """
     markets = result.markets
     problems = {
-        "an account with limit orders: detail= of bt.run lives shorter bars":
+        "an account with limit orders: pass detail= to bt.run":
             result.account.fill == "limit",
         "a loaded result: run the experiment again": markets is None,
         "a resumed run: run the whole span at once": result.manifest["resumed_from"] is not None,
-        "a re-tuned run: run one policy": "switches" in result.manifest["policy"],
+        "a re-optimized run: run one policy": "switches" in result.manifest["policy"],
         "a market with decide=: leave it out": markets is not None and markets.decide > 0,
     }  # fmt: skip
     for problem, is_true in problems.items():
