@@ -1,7 +1,7 @@
 """Backtest leverage policies on historical prices and funding rates.
 
 ``bt.run(market, policy, venue=venue, account=account)`` takes an account through a market and
-returns what it lived through: fees, funding, interest, margin calls, liquidations, bad debt.
+returns its full history: fees, funding, interest, margin calls, liquidations, bad debt.
 """
 
 import gc as _gc

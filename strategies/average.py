@@ -17,7 +17,7 @@ class Average(Combinator):
     """
 
     fails_when: ClassVar[str] = (
-        "One policy asks for far too much: the mean takes its share of that mistake into the crash."
+        "One policy holds far too much: the mean has its share of that mistake in the crash."
     )
     takes: ClassVar[tuple[int, float]] = (1, math.inf)
 

@@ -24,7 +24,7 @@ class Cppi(Policy):
     """
 
     fails_when: ClassVar[str] = (
-        "A gap larger than 1 / multiplier, which takes the account through the floor."
+        "A gap larger than 1 / multiplier, which drops the account through the floor."
     )
     multiplier: Annotated[float, Range(1.0, 20.0, "x of the cushion", log=True)] = 3.0
     floor: Annotated[float, Range(0.0, 0.99, "of starting equity")] = 0.7

@@ -22,7 +22,7 @@ class LiquidationDistance(Policy):
     """
 
     fails_when: ClassVar[str] = (
-        "A trend against the position without a bounce: it pays margin until the wallet is empty."
+        "A trend against the position without a bounce: it adds margin until the balance is empty."
     )
     target: Annotated[float, Range(0.0, 20.0, "x of equity")] = 2.0
     distance: Annotated[float, Range(0.005, 0.9, "of the mark", log=True)] = 0.15

@@ -42,7 +42,7 @@ class LiquidationProbability(Policy):
 
     def promises(self) -> tuple[Promise, ...]:
         """Return the probability of a liquidation within the horizon."""
-        name = "liquidations as probable as asked"
+        name = "liquidations as probable as targeted"
         row = Promise(name, "liquidations", self.probability, 0.0, horizon=self.horizon)
         return (row,)
 

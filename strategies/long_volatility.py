@@ -16,7 +16,7 @@ class LongVolatility(OptionRule):
     """
 
     fails_when: ClassVar[str] = (
-        "A market that moves less than implied volatility says, which is the usual one: both "
+        "A market that moves less than implied volatility, which is the usual one: both "
         "premiums decay."
     )
     delta: Annotated[float, Range(0.01, 0.6, "absolute Black delta")] = 0.5

@@ -14,8 +14,8 @@ class SharpeScaling(Policy):
     standard error, and ``prior`` with ``prior_error``. Three months contain little information (the
     error is 2 per sqrt(year)), so SR_t moves slowly away from the prior.
 
-    The estimate is for the traded signal: the side at each close, at 1x and net of funding. sigma,
-    SR, prior and reference are all annual.
+    The estimate is for the traded signal: the side at each close, at leverage 1 and net of
+    funding. sigma, SR, prior and reference are all annual.
     Source: Lo (2002), The Statistics of Sharpe Ratios, Financial Analysts Journal 58(4), for the
     error; Gelman et al., Bayesian Data Analysis, section 2.5, for the weights.
     """

@@ -30,7 +30,7 @@ class Smoothed(Combinator):
 
     only_lowers: ClassVar[bool] = True
     fails_when: ClassVar[str] = (
-        "A sudden rise of risk, which the leverage follows more slowly than the policy asks."
+        "A sudden rise of risk, which the leverage follows more slowly than the target."
     )
     up: Annotated[float, Range(0.01, math.inf, "x of equity per day", log=True)] = 1.0
     down: Annotated[float, Range(0.01, math.inf, "x of equity per day", log=True)] = math.inf

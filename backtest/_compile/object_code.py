@@ -1,7 +1,7 @@
 """Compiled functions as object files, which load without numba and take a table of words.
 
 A file holds one function for arguments of certain kinds: a line of JSON, then the object. Its name
-tells the function, the kinds, and the sources that it was compiled from, so a file of other sources
+names the function, the kinds, and the sources that it was compiled from, so a file of other sources
 is never found. :data:`BUILT` is written with the package, the cache holds what was compiled later.
 """
 

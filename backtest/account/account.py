@@ -189,7 +189,7 @@ class Account(core.Value, kw_only=True):
     """One account, with one position or several on one collateral.
 
     With several, ``margin``, ``venue_leverage``, ``min_leverage``, ``max_leverage``, ``band``,
-    ``stop_loss``, ``max_holding`` and ``offset`` take a table by instrument too:
+    ``stop_loss``, ``max_holding`` and ``offset`` may be a table by instrument too:
     ``{"BTCUSDT": 5, "ETHUSDT": 3}``. The fields from ``collateral`` to ``conversion`` make an
     account with several positions, also of one market.
 
@@ -202,12 +202,12 @@ class Account(core.Value, kw_only=True):
     venue_leverage : float or None
         The leverage set at the venue; None (cross only) means the best setting for every order.
     min_leverage : float
-        Least leverage that the policy may ask for, in turns of equity.
+        Minimum target leverage of the policy, times equity.
     max_leverage : float or Series by UTC time
-        Most leverage that the policy may ask for, in turns of equity. A series limits by date: the
+        Maximum target leverage of the policy, times equity. A series limits by date: the
         value in force at the open where a decision fills; 0 allows no position.
     band : float
-        No trade while the notional is within this many turns of equity of its target.
+        No trade while the notional is within this multiple of equity of its target.
     stop_loss : float, Multiple or None
         Close when the price is this fraction of the entry price on the wrong side of it.
         :class:`Multiple` gives the distance as a multiple of a column, here and below.
@@ -250,7 +250,7 @@ class Account(core.Value, kw_only=True):
         How prices move inside a bar: along a ``"path"`` of waypoints, or ``"worst"``, each
         position to its adverse extreme at once, which is a bound.
     max_gross_leverage : float
-        Cap on the sum of all notionals, in turns of equity: targets are scaled by one factor to
+        Cap on the sum of all notionals over equity: targets are scaled by one factor to
         it. Bands may keep up to a tenth more, and prices may carry it higher between fills.
     max_overlay : float
         Most leverage that an overlay may give the portfolio.

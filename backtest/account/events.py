@@ -77,10 +77,10 @@ class Event(IntEnum):
         "withdrawal_refused", Mark("withdrawal refused", "diamond-x-open", "loss"), has_price=False
     )
     MARGIN_ADDED = Kind(
-        "margin_added", Mark("margin from the wallet", "triangle-up-open", "accent")
+        "margin_added", Mark("margin from the balance", "triangle-up-open", "accent")
     )
     MARGIN_RETURNED = Kind(
-        "margin_returned", Mark("margin to the wallet", "triangle-down-open", "accent")
+        "margin_returned", Mark("margin to the balance", "triangle-down-open", "accent")
     )
     MARGIN_REFUSED = Kind("margin_refused", Mark("margin that could not move", *CROSSED))
     BAD_DEBT = Kind("bad_debt", Mark("bad debt", "square", "loss"))

@@ -107,7 +107,7 @@ CAUSES = (
 ) = range(14)  # fmt: skip
 COUNT, ASKED, HELD, CUT, DISTANCE, DAYS, NEXT_DAY = range(7)
 N_SUMS, N_STEPS = 7, 7
-"""Sums of a cause, in turns of equity: the last axis of ``Scratch.cuts``."""
+"""Sums of a cause, as leverage: the last axis of ``Scratch.cuts``."""
 LIMITED, UNIT, START, SIZED, PLANNED, REACHED, OVER = range(7)
 """An order on its way to a fill: the last axis of ``Scratch.steps``.
 

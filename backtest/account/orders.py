@@ -176,7 +176,7 @@ def round_quantity(rules: InstrumentRules, held: float, quote: Quote, wanted: fl
 def tell_rounding(
     rules: InstrumentRules, volume: float, unit: float, held: float, wanted: float, done: float
 ) -> tuple[float, int]:
-    """Return the contracts that volume took of an order, and whether a least notional the rest."""
+    """Return the contracts that volume cut, and whether minimum notional cut the rest."""
     slow, limited = 0.0, wanted
     if abs(wanted - held) > rules.participation * volume:
         part = rules.participation * volume

@@ -219,7 +219,7 @@ def take_baseline(
     mode: str = EXACT,
     tolerance: Mapping[str, object] | None = None,
 ) -> Baseline:
-    """Return the baseline of a result; of a walk that of its re-tuned account.
+    """Return the baseline of a result; of a walk, the baseline of its re-optimized account.
 
     ``tolerance`` names measures or patterns, ``{"*": "5%", "sharpe": 0.05}``; the last match
     applies. Other measures have a relative tolerance of 1e-9.

@@ -245,7 +245,7 @@ METRIC_HEADS = ("measure", "baseline", "now", "change", "tolerance", "")
 BAR_HEADS = ("first differing bar", "baseline", "now", "change", "bars that differ")
 MOST_LATER = 6
 MOST_WINNERS = 8
-"""Most parameters of winners of folds that are named."""
+"""Maximum number of parameters of best sets of folds that are named."""
 
 
 def count_statuses(verdicts: Sequence[RegressVerdict]) -> str:

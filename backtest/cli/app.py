@@ -132,7 +132,7 @@ def show_keys(
         str | None, typer.Argument(help="A table of an experiment, such as account or venue.")
     ] = None,
 ) -> None:
-    """List the tables of an experiment, or every key of one: what --set TABLE.KEY=VALUE takes.
+    """List the tables of an experiment, or every key of one, for --set TABLE.KEY=VALUE.
 
     backtest help account
     """

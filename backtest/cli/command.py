@@ -62,7 +62,7 @@ class Output:
     ) -> None:
         """Save a result, unless its ``folder`` is there, and print it.
 
-        ``more`` is what the terminal says beside its summary.
+        ``more`` are lines of the terminal after its summary.
         """
         if self.report is not None:
             found.report(self.report)
@@ -99,8 +99,8 @@ def command(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Declare a command; its help is the docstring, whose last lines are examples.
 
-    ``keys`` are the flags that it has beside :data:`USUAL`, None if it takes no experiment;
-    ``read`` reads what a flag says.
+    ``keys`` are its flags besides :data:`USUAL`, None if it has no experiment;
+    ``read`` parses a flag.
     """
 
     def declare(function: Callable[..., None]) -> Callable[..., None]:

@@ -37,9 +37,9 @@ WithOptions = Annotated[
     bool, flag("Compile accounts that hold options, too.", "--options/--no-options")
 ]
 EVERY = 10.0
-"""Seconds between two lines that say what is compiled."""
+"""Seconds between two lines of progress."""
 N_LANES = 130
-"""Sets of the market below that make a sweep take lanes."""
+"""Sets of the market below that make a sweep use lanes."""
 
 
 @command("compile")

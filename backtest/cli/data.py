@@ -327,7 +327,7 @@ def show_surface(
     report: Report = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fit a surface of implied volatility to bids and asks, and say how well it fits.
+    """Fit a surface of implied volatility to bids and asks, and report how well it fits.
 
     backtest options surface deribit.parquet --underlying ETH --model ssvi --report surface.html
     backtest options surface chains --underlying BTC --time 2026-01-05

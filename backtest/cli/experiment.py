@@ -1,6 +1,6 @@
-"""An experiment: the tables of its file, their keys, and what flags and entries say.
+"""An experiment: the tables of its file, their keys, and the values of flags and entries.
 
-The keys come from the signatures of the functions that take them.
+The keys come from the signatures of the functions that use them.
 """
 
 from __future__ import annotations
@@ -421,7 +421,7 @@ DEFAULT_VENUE = "binance-usdm:BTCUSDT"
 PATHS = ("data.path", "run.weights", "run.detail", "options.chains", "options.quantities",
          "decide.snapshot", "replay.fills", "replay.begin", "replay.ledger")  # fmt: skip
 RAW = ("settings", "policies", "space", "values", "ladder", "constraints")
-"""Tables in tables whose entries stay text: what takes them reads ranges, bounds and settings."""
+"""Tables in tables whose entries stay text: their functions parse ranges, bounds and settings."""
 
 
 class Draft(NamedTuple):
@@ -525,7 +525,7 @@ def list_entries(key: Key, texts: list[str]) -> Iterator[Entry]:
 
 
 def read_entry(name: str, text: str) -> Entry:
-    """Return the key of a table that a name says, or else a parameter of the policy."""
+    """Return the key of a table that a name stands for, or else a parameter of the policy."""
     table, _, key = name.partition(".")
     first, dot, _ = key.partition(".")
     if key and table in RULE_TABLES:

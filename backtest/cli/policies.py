@@ -98,7 +98,7 @@ def check(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check that a policy keeps the contract: above all, that it does not look ahead.
+    """Run the policy checks: above all, that it does not look ahead.
 
     Without data it is checked on a synthetic market. An account in which it held nothing is "not
     tried". The exit code is 1 if a check fails, or if no account was tried and the policy does not

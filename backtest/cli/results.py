@@ -24,7 +24,7 @@ from backtest.results.measure_table import ABOUT
 SHOWN_ID, SHOWN_COMMIT, MOST_NAMED = 8, 12, 20
 MEASURES = ("total_return", "sharpe", "max_drawdown")
 NARROW = 110
-"""Columns of a terminal up to which a list shows what tells rows apart, and no more."""
+"""Columns of a terminal up to which a list shows only what distinguishes rows."""
 
 Name = Annotated[
     str,
@@ -240,7 +240,7 @@ def prune(
     as_json: AsJson = False,
     results: Results = RESULTS,
 ) -> None:
-    """Delete saved results: lists them and asks first. Unreadable ones stay without --damaged.
+    """Delete saved results after a list and a confirmation; unreadable ones only with --damaged.
 
     What a killed process left half written or half deleted always goes.
 

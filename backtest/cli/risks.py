@@ -268,7 +268,7 @@ LAWS: dict[str, tuple[type[SquareRoot | Linear], int]] = {
     "sqrt": (SquareRoot, 2),
     "linear": (Linear, 1),
 }
-"""Laws of impact, and the most numbers that each takes."""
+"""Laws of impact, and the maximum number of their coefficients."""
 
 
 def read_impact(text: str) -> SquareRoot | Linear:

@@ -1,4 +1,4 @@
-"""``backtest run``, ``compare``, ``decide`` and ``replay``: accounts taken through markets."""
+"""``backtest run``, ``compare``, ``decide`` and ``replay``: accounts simulated on markets."""
 
 from __future__ import annotations
 
@@ -80,10 +80,10 @@ def make_label(text: str) -> str:
     read_compared,
 )
 def compare(draft: Draft, *, output: Output) -> None:
-    """Compare policies on the same market and terms, and say which differences are beyond noise.
+    """Compare policies on the same market and terms, and test which differences are beyond noise.
 
-    Policies are that of the experiment, those of compare.policies, and from --policy NAME or
-    LABEL=NAME, and --set LABEL.NAME=VALUE sets a parameter of one.
+    Policies come from the experiment, from compare.policies, and from --policy NAME or LABEL=NAME;
+    --set LABEL.NAME=VALUE sets a parameter of one.
 
     backtest compare --policy calm=vol-target --policy bold=vol-target --set bold.target=0.8
     backtest compare calm.toml --policy cppi --set cppi.multiplier=5
@@ -153,10 +153,10 @@ def decide(draft: Draft, *, as_json: AsJson = False) -> None:
 
 @command("replay", "replay.fills replay.begin replay.ledger replay.range_tolerance")
 def replay(draft: Draft, *, output: Output) -> None:
-    """Take an account through fills that were really made, and summarize the result.
+    """Simulate an account on fills that were really made, and summarize the result.
 
-    With --ledger, also show the differences from what the venue says; the exit code is 1 if there
-    are any. The policy of the experiment plays no part.
+    With --ledger, also show the differences from the venue's ledger; the exit code is 1 if there
+    are any. The policy of the experiment is not used.
 
     backtest replay --data btc/ --fills trades.csv --begin account.json
     backtest replay live.toml --fills trades.csv --ledger income.csv --json --no-save

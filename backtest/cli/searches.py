@@ -83,7 +83,7 @@ def find_best(sweep: Sweep, best: int) -> dict[str, Any]:
 
 
 def list_settings(values: Mapping[str, Any]) -> list[str]:
-    """Return how the winner is run again: its settings after those of this command."""
+    """Return the flags that run the best set again: its settings after those of this command."""
     words = " ".join(
         f"--set {name}={experiment.format_typed(value)}" for name, value in values.items()
     )
@@ -153,7 +153,7 @@ def timing(draft: experiment.Draft, *, output: Output) -> None:
 def tune(
     draft: experiment.Draft, *, output: Output, gate: Gate = False, timing: Timing = False
 ) -> None:
-    """Search for good parameters, and estimate how much of the result is luck.
+    """Search for good parameters, and estimate the selection bias of the result.
 
     Parameters of the policy may vary, fields such as account.band and venue.fees.taker, and
     parameters of a signal's rule such as signal.window. Exit code 1 if no set meets the
@@ -194,7 +194,7 @@ def read_search(draft: experiment.Draft, table: str) -> dict[str, Any]:
 
 CROSS = ("groups", "test_groups", "embargo")
 WALK = ("train", "test", "anchored", "gap", "sampler", "robust", "patience")
-"""Keys of ``[validate]`` that only one of its functions takes."""
+"""Keys of ``[validate]`` that only one of its functions has."""
 
 
 @command("validate walk-forward", list_flags("validate", f"{SPANS} {SHARED} sampler patience"))
@@ -254,7 +254,7 @@ def give_out_validation(
 def run_validation(
     draft: experiment.Draft, how: str = "walk_forward", others: tuple[str, ...] = CROSS, **more: Any
 ) -> Any:
-    """Validate as ``[validate]`` says, by walking forward unless told otherwise."""
+    """Validate by ``[validate]``, by walk-forward unless ``how`` is another method."""
     search = read_search(draft, "validate")
     given = {name: each for name, each in search.items() if name not in others}
     test, policy, given["compile"] = build_experiment(draft)

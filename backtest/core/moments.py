@@ -96,7 +96,7 @@ def _read_texts(texts: pd.Series, name: str, error: type[BacktestError]) -> pd.S
     if is_naive.any() and not is_naive.all() and read.notna().all():
         row = int(np.flatnonzero(is_naive != is_naive.iloc[0])[0])
         raise error(
-            f"stamps must all have a zone or none, were {texts.iloc[0]!r} and "
+            f"stamps must all have a zone or none, got {texts.iloc[0]!r} and "
             f"{texts.iloc[row]!r} ({name}, row {row}); write them all in UTC, ending in Z"
         )
     return read.dt.tz_localize(None) if is_naive.any() else read
@@ -115,7 +115,7 @@ def _read_epochs(given: pd.Series, name: str, error: type[BacktestError]) -> uni
     if (factors != factors[:1]).any():
         row = int(np.argmax(factors != factors[0]))
         raise error(
-            f"epochs must all be in one unit, were {int(epochs[0])} and {int(epochs[row])} "
+            f"epochs must all be in one unit, got {int(epochs[0])} and {int(epochs[row])} "
             f"({name}, row {row}); some venues went from ms to us within a file"
         )
     return np.asarray(epochs * factors)

@@ -548,7 +548,7 @@ class SettingsResult(SavedResult):
 
     @cached_property
     def manifest(self) -> Mapping[str, Any]:  # type: ignore[override] # made when asked for
-        """Everything that the numbers depend on and how they are laid out, with an ``id``."""
+        """Everything that the numbers depend on and their layout, with an ``id``."""
         tables = {name: getattr(self, name) for name in self.table_names}
         manifest = to_plain(
             {

@@ -341,7 +341,7 @@ def place_lanes(
 
 
 class BatchLoop:
-    """The loop of an account that lives many times, bound to its policies once."""
+    """Simulates one account on many paths, with its policies compiled once."""
 
     def __init__(self, setup: Setup, *, is_compiled: bool) -> None:
         self.setup, self.is_compiled = setup, is_compiled
@@ -379,9 +379,9 @@ class BatchLoop:
     def live_from(self, firsts: IntArray, width: int) -> Iterator[tuple[int, FloatArray]]:
         """Yield the same rows, (5, width), of an account that is new at each of some bars.
 
-        Its setup is that of the whole market, and its lives may overlap; they end with the data.
-        With the rows comes the place of the bar in ``firsts``, which rise. Rows that are yielded
-        are written again later.
+        Its setup is that of the whole market, and its histories may overlap; they end with the
+        data. With the rows comes the place of the bar in ``firsts``, which rise. Rows that are
+        yielded are written again later.
 
         Raises
         ------

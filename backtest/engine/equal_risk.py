@@ -151,7 +151,7 @@ def find_equal_risk(result: Any) -> EqualRisk | None:
 
 
 def measure_market(result: Result) -> dict[str, float]:
-    """Return the measures of buying and holding the market at 1x over the same bars, without costs.
+    """Return the measures of buying and holding the market over the same bars, without costs.
 
     Of several instruments, of the index that the measures of the account compare with.
     """

@@ -346,11 +346,11 @@ def compute_all_initial(terms: a.Terms, state: a.AccountState) -> float:
 class Lanes(NamedTuple):
     """Lives of one account on bars that lie end to end; none in a run.
 
-    ``places`` of shape (lanes, 6) has the first bar of each lane, the first one lived, one past the
-    last, the numbers of its first settlement and flow, and the time, ns, at which it began.
-    ``lives`` of shape (5, bars) are wealth, liquidations, bad debt, margin calls and whether the
-    account is ruined. ``numbers`` are those of the account and of the memory of its policies, which
-    begin each life as in ``begun``.
+    ``places`` of shape (lanes, 6) has the first bar of each lane, the first one simulated, one
+    past the last, the numbers of its first settlement and flow, and the time, ns, at which it
+    began. ``lives`` of shape (5, bars) are wealth, liquidations, bad debt, margin calls and
+    whether the account is ruined. ``numbers`` are those of the account and of the memory of its
+    policies, which begin each life as in ``begun``.
     """
 
     places: IntArray

@@ -308,7 +308,7 @@ class OptionTrader:
 
 
 def find_assets(setup: Setup) -> core.BoolArray:
-    """Return which collateral is the coin of which instrument, of shape (C, n)."""
+    """Return whether each collateral is the coin of each instrument, of shape (C, n)."""
     markets, assets = setup.markets, setup.account.collateral
     found = np.zeros((len(assets), len(markets)), dtype=np.bool_)
     for c, asset in enumerate(assets):
@@ -434,7 +434,7 @@ def read_orders(orders: Any) -> list[tuple[str, Any, float]]:
         is_number = isinstance(quantity, int | float | np.number)
         if not is_number or isinstance(quantity, bool) or math.isinf(quantity):
             raise WrongOrderError(
-                "a quantity must be a finite number of contracts, NaN to leave the leg alone, got "
+                "a quantity must be a finite number of contracts, NaN to keep the leg, got "
                 f"{core.repr_plain(quantity)} for {leg!r}"
             )
         found.append((leg, order[0], float(quantity)))

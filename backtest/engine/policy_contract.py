@@ -319,7 +319,7 @@ def check_compiled(trial: ContractTrial) -> str:
         reason = compiled.manifest["compiled"]
         if reason != "yes":
             if len(caught) != 1:
-                raise core.PolicyError(f"{len(caught)} warnings where one says: {reason}")
+                raise core.PolicyError(f"{len(caught)} warnings, with the reason: {reason}")
             return f"runs in plain Python only: {reason}"
         both = (compiled, trial.find(situation))
         ours, theirs = (each.of_positions("target")[:, 0] for each in both)
@@ -490,8 +490,8 @@ def check_class(trial: ContractTrial) -> str:
         )
     wanted += ["memory"] * remembers
     if fault := policies.find_rule_fault(rule, len(wanted)):
-        raise core.PolicyError(f"{name} must take ({', '.join(wanted)}), got {fault}")
-    return f"{name} takes ({', '.join(wanted)})"
+        raise core.PolicyError(f"{name} must have the arguments ({', '.join(wanted)}), got {fault}")
+    return f"{name} has the arguments ({', '.join(wanted)})"
 
 
 def check_defaults(trial: ContractTrial) -> str:

@@ -391,9 +391,9 @@ def explain(
     if len(at):
         core.warn_caller(
             f"{whose} returned an infinite leverage at {len(at):,} of {len(level):,} closes, "
-            f"first at {core.format_time(int(closes[at[0]]))} UTC (a division by zero?): it took "
-            "as much as its limits allow; return float('nan') there to leave the position, or set "
-            "max_leverage",
+            f"first at {core.format_time(int(closes[at[0]]))} UTC (a division by zero?): the "
+            "order was as large as its limits allow; return float('nan') there to leave the "
+            "position, or set max_leverage",
             core.InfiniteLeverageWarning,
         )
     return no_fill

@@ -47,7 +47,7 @@ def long_returns(market: Market) -> core.FloatArray:
 
 @core.checked
 def traded_returns(market: Market) -> core.FloatArray:
-    """Return the return of the traded position over each bar at 1x, net of funding.
+    """Return the return of the traded position over each bar at leverage 1, net of funding.
 
     Returns
     -------

@@ -37,7 +37,7 @@ from backtest.market import SESSIONS, Market, bars_per_year, count_bars_per_year
 TAIL_MODELS = ("normal", "historical", "filtered-historical")
 LEAST_TAIL = 10.0
 """Independent losses beyond the level below which those of single bars are scaled to the horizon:
-losses of 168 hours at 99 % from 13 of them were exceeded three times as often as told."""
+losses of 168 hours at 99 % from 13 of them were exceeded three times as often as forecast."""
 MOST_CORRELATION = 0.9
 
 
@@ -100,7 +100,7 @@ def tail_losses(
     window, within 0.9. So are those of the filtered model. VaR is the loss of
     rank (n + 1) (1 - level) from the largest of n, with linear interpolation (numpy's ``weibull``):
     of exchangeable losses the next one exceeds it with probability 1 - level, exactly at whole
-    ranks. ES is the mean of the n (1 - level) largest losses, the last of which counts by the
+    ranks. ES is the mean of the n (1 - level) largest losses; the last one counts by the
     remaining fraction. Sources: Hyndman and Fan (1996), Sample Quantiles in Statistical Packages,
     American Statistician 50(4), definition 6; Acerbi and Tasche (2002), On the Coherence of
     Expected Shortfall, J. Banking and Finance 26(7), definition 2.6.

@@ -135,7 +135,7 @@ class Drift(NamedTuple):
 
 @checked
 def rolling_drift(market: Market, window: returns.OneOrMany) -> Drift:
-    """Return the mean return of the traded position, at 1x and net of funding, with its error.
+    """Return the mean return of the traded position at leverage 1, net of funding, with its error.
 
     ``window``: returns, at least 2. Annualized; NaN until ``window`` returns are known.
 
@@ -165,7 +165,7 @@ class Sharpe(NamedTuple):
 
 @checked
 def rolling_sharpe(market: Market, window: returns.OneOrMany) -> Sharpe:
-    """Return the Sharpe ratio of the traded position, at 1x, over the last bars, with its error.
+    """Return the Sharpe ratio of the traded position, unlevered, over the last bars, with error.
 
     ``market``: its closes, funding and signal: returns are those of the side held, net of funding.
     ``window``: returns, at least 2. Annualized; NaN until ``window`` returns are known,

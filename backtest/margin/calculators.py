@@ -295,7 +295,7 @@ class BookCalculation(NamedTuple):
     ``backing`` is the balance with profits and collateral at its rates, ``equity`` with collateral
     in full. The book fails where the backing is at most ``level`` times ``requirement``:
     ``distance`` is the difference, ``margin_ratio`` their quotient. ``option_value`` is what
-    options add to the backing, and ``options_leverage`` their net exposure in turns of equity.
+    options add to the backing, and ``options_leverage`` their net exposure over equity.
     ``first`` is the instrument whose move alone fails the book soonest, None if no move does.
 
     Of ``positions``, ``share`` is the Euler share of the requirement, ``quantity * d requirement /

@@ -953,4 +953,4 @@ KINDS: dict[str, type[MarginRule]] = {
     "own": OwnMargin,
     "preset": PresetMargin,
 }
-"""The rules by the field that tells them apart in stored data."""
+"""The rules by the field that distinguishes them in stored data."""

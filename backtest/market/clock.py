@@ -142,8 +142,8 @@ def decide_every(market: Any, length: str) -> Any:
     """Return a market, or several, whose policies decide at the closes of longer bars.
 
     In a run on it policies see the bars of :meth:`Market.resample`, as far as their closes have
-    passed, and the account lives bar by bar. It is what ``decide`` of :func:`backtest.run` makes,
-    for functions without that argument.
+    passed, and the account is simulated bar by bar. It is what ``decide`` of :func:`backtest.run`
+    makes, for functions without that argument.
 
     Raises ParameterError if it is not a multiple, no bar of this length is complete, or the market
     has such a clock.

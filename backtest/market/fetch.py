@@ -209,7 +209,7 @@ class Archive(NamedTuple):
                     digest = hashlib.sha256(content).hexdigest()
                     if self.client.get(f"{url}.CHECKSUM").text.lower().startswith(digest):
                         return bytes(content)
-                    reason = f"its SHA-256 is {digest}, its checksum says another"
+                    reason = f"its SHA-256 {digest} does not match the published checksum"
                 elif status not in (408, 418, 425, 429) and status < 500:
                     raise DataError(
                         f"the HTTP status must be 200, got {status} ({url}); some venues refuse "

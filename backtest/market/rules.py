@@ -429,7 +429,7 @@ def find_other_scale(subject: Subject, *, doubts: bool = False) -> list[Hit]:
         return []
     time = mark.time[rows[start] : rows[start] + n]
     text = f"{math.exp(ratio):.4g} times the last price at the median of {n} bars"
-    rule = f"mark prices must stay within {FURTHEST_MARK:.0%} of last prices, were {text}"
+    rule = f"mark prices must stay within {FURTHEST_MARK:.0%} of last prices, got {text}"
     place = f"{mark.name}, from {format_time(int(time[0]))} UTC"
     return [Hit(time, rule, place=place, places=(text,))]
 

@@ -22,7 +22,7 @@ from backtest.policies.policy import Columns, Policy, change_settings, check_col
 from backtest.policies.policy_errors import format_location
 
 KNOWN = 32
-"""Last rows of a part, of which one must be known for its end to count as a cut."""
+"""Last rows of a part; one of them must be known for its end to count as a cut."""
 SHORTEST = 32
 """Bars of the first part; it is replaced by one twice as long until all columns are known."""
 LONGEST = 8000

@@ -451,7 +451,7 @@ def check_settings(
     rest = () if n_positional is None else declared[n_positional:]
     if n_positional is not None and n_positional > len(declared):
         taken = f"{len(declared)} parameters ({', '.join(known)})"
-        raise core.ParameterError(f"{cls.__name__} takes {taken}, got {n_positional}")
+        raise core.ParameterError(f"{cls.__name__} has {taken}, got {n_positional}")
     needed = [field.name for field in rest if field.default is dataclasses.MISSING]
     core.check_names(cls.__name__, settings, known, needed, noun="parameter")
 

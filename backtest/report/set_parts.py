@@ -1,4 +1,4 @@
-"""What sweeps and studies declare: the best sets, where they lie, and how much of it is luck."""
+"""What sweeps and studies declare: the best sets, where they lie, and their selection bias."""
 
 from __future__ import annotations
 

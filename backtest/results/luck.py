@@ -1,4 +1,4 @@
-"""How much of a Sharpe ratio, or of the best of several trials, may be luck.
+"""How much of a Sharpe ratio, or of the best of several trials, may be chance.
 
 Every Sharpe ratio here but that of :func:`sharpe_error` is per observation, not annualized: the
 annual one divided by the square root of the observations per year. Returns whose deviation is below
@@ -130,7 +130,7 @@ def deflated_sharpe(
     n_trials: float,
     std: float,
 ) -> float:
-    """Return the probability that the best of several trials has skill, not only luck.
+    """Return the probability that the best of several trials has skill, beyond chance.
 
     The probabilistic Sharpe ratio against :func:`expected_max_sharpe`, with their parameters.
     Source: Bailey and Lopez de Prado (2014), The Deflated Sharpe Ratio, J. Portfolio Management
@@ -298,7 +298,7 @@ def effective_trials(returns: core.FloatArray, *, n_trials: int | None = None) -
     """Return the number of independent trials equivalent to several correlated trials.
 
     ``returns`` (n_samples, k) are finite simple returns of k trials over the same samples;
-    ``n_trials`` is how many there were, of which these are a sample. The result is from 1
+    ``n_trials`` is how many there were; these are a sample of them. The result is from 1
     (identical columns) to ``n_trials`` (uncorrelated ones), to four digits.
 
     Notes

@@ -193,7 +193,7 @@ class MarketFit(NamedTuple):
 
 @core.checked
 def fit_market(excess: core.FloatArray, market: core.FloatArray, periods: float) -> MarketFit:
-    """Return alpha and beta of an account against its market at 1x, with HAC standard errors.
+    """Return alpha and beta of an account against its unlevered market, with HAC standard errors.
 
     ``excess`` and ``market`` (n,) are simple returns over the same sampling periods, in excess of
     the risk-free rate; alpha is per year of ``periods``. NaN for fewer than 3 returns, or if the

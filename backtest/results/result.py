@@ -135,7 +135,7 @@ class Result(RunRecord, core.SavedResult):
 
         A row ``all`` for all decisions that reached an open, then one for each binding limit, in
         the order in which they apply, indexed by ``cause``. Columns: ``decisions``; ``share`` of
-        all decisions; ``mean_asked`` and ``mean_held`` over these decisions, in turns of the equity
+        all decisions; ``mean_asked`` and ``mean_held`` over these decisions, as multiples of equity
         before the costs of the fill; ``mean_shortfall``, the amount that this limit took away (the
         shortfalls of a decision add up to asked less held); ``mean_distance``, the same without
         sign; ``days``, the UTC days of these decisions. With several positions also indexed by

@@ -167,9 +167,10 @@ def tabulate_greeks(run: RunData, options: RunOptions | None) -> pd.DataFrame:
 
     Columns, in the settlement currency: ``options_value`` at marks; ``delta``, ``gamma`` (change of
     delta per 1 %), ``vega`` (per point), ``theta`` (per day), ``vanna``, ``volga`` and ``rho``, as
-    :func:`backtest.options.greeks` with ``in_money=True``. In turns of the equity: ``net_delta``
-    with the notionals of all instruments, ``options_leverage``, the sum over underlyings of the
-    absolute delta of their options, and ``premium_decay``, what time alone takes in a day.
+    :func:`backtest.options.greeks` with ``in_money=True``. As multiples of the equity:
+    ``net_delta`` with the notionals of all instruments, ``options_leverage``, the sum over
+    underlyings of the absolute delta of their options, and ``premium_decay``, what time alone
+    takes in a day.
     """
     if options is None:
         columns = ("options_value", *GREEKS, "net_delta", "options_leverage", "premium_decay")

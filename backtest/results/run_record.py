@@ -219,7 +219,7 @@ class RunRecord(RunData):
 
     @property
     def samples(self) -> Samples:
-        """Sampled returns of the account, risk-free, and of the market at 1x."""
+        """Sampled returns of the account, risk-free, and of the unlevered market."""
         if self.benchmark is None:
             market = sample_market(self)
         else:
@@ -478,7 +478,7 @@ def sample_risk_free(result: RunRecord) -> core.FloatArray:
 
 
 def sample_market(result: RunRecord) -> core.FloatArray:
-    """Return the simple returns of the market at 1x per sampling period, of shape (n_samples,).
+    """Return the simple returns of the unlevered market per sampling period, of shape (n_samples,).
 
     They are those of the value of one contract at mark closes, in the settlement currency. A market
     without a close before its first bar begins at the first close.

@@ -393,7 +393,7 @@ class Books:
     ) -> float:
         """Close positions of one side against the other, at the price at which they have nothing.
 
-        Returns what winners who are closed then lack.
+        Returns what the accounts in profit that are closed then lack.
         """
         total = float(np.sum(np.abs(self.quantity[bankrupt])))
         price = -side * float(np.sum(self.beside[bankrupt])) / total
@@ -479,9 +479,9 @@ class Cascade(core.SettingsResult):
     rounds : DataFrame
         Row 0 is the shock alone, then a row per round: ``mark`` (the price at which accounts
         failed) and ``price`` (after their flow); ``long`` and ``short``, the notionals liquidated
-        in the market, and ``adl``, closed against winners, all at the price before the shock;
-        ``insurance``, the fund afterwards; ``fees``; ``deficit``, what bankrupt accounts lacked,
-        and who paid it: ``fund_paid``, ``adl_paid``, ``haircuts``, ``unpaid``; and
+        in the market, and ``adl``, closed against accounts in profit, all at the price before the
+        shock; ``insurance``, the fund afterwards; ``fees``; ``deficit``, what bankrupt accounts
+        lacked, and who paid it: ``fund_paid``, ``adl_paid``, ``haircuts``, ``unpaid``; and
         ``off``, the error of the books as a share.
     accounts : DataFrame
         A row per account: ``quantity`` left, the ``round`` in which it failed (0: never),
@@ -644,7 +644,7 @@ def cascade(
     insurance : float
         The insurance fund, in the settlement currency; may be infinite.
     adl : str or None
-        How bankrupt positions that the fund cannot cover are closed: ``"queue"`` (against winners,
+        How bankrupt positions that the fund cannot cover are closed: ``"queue"`` (against profit,
         highest return x leverage first), ``"pro-rata"`` (against all of the other side), or None
         (in the market; the shortfall is taken from profits).
     recovery : str, optional

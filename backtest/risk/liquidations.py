@@ -474,7 +474,7 @@ class LiquidationRisk(core.SettingsResult):
         A row per horizon: ``p_liquidation``, ``p_ruin``, ``p_margin_call`` (NaN without margin
         calls), each with ``_simulation_low`` and ``_simulation_high``, the ends of its interval,
         which counts paths and nothing else; ``history``, the share liquidated of the accounts that
-        began anew at each day's first open of the data, of ``history_starts``, of which
+        began anew at each day's first open of the data, of ``history_starts``; of them
         ``history_apart`` have no bar in common, and ``history_worst_year``, the largest share of
         365 days of starts (all NaN with less than a year of data); ``bad_debt``, the expected loss
         of the venue; ``equity_05``, ``equity_50``, ``equity_95``, quantiles of wealth at the

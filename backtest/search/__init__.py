@@ -1,4 +1,4 @@
-"""Searches for parameters, and how much of a result is luck: tune, walk-forward, compare."""
+"""Searches for parameters, and their selection bias: tune, walk-forward, compare."""
 
 from typing import TYPE_CHECKING
 

@@ -121,7 +121,7 @@ def cross_validate(  # noqa: PLR0913 - keywords, each with a default that is sai
 
     Notes
     -----
-    Every set lives with fresh capital in each group; its columns are warmed by the bars before. A
+    Every set begins with fresh capital in each group; its columns are warmed by the bars before. A
     split is scored from these accounts: returns one after another, costs and counts as sums, the
     drawdown as the deepest within a group, ruin in any. Labels do not overlap here, so that nothing
     is purged: accounts end at their mark. Source: Lopez de Prado (2018), Advances in Financial
@@ -466,8 +466,8 @@ class CrossValidation(v.Validation):
     ----------
     splits : DataFrame
         One row per split: ``groups`` (those of the test), ``in_sample`` and ``out_of_sample`` (the
-        winner's objective), ``rank`` of the winner among all sets out of sample (1 best, 0 worst),
-        and its parameters.
+        best set's objective), ``rank`` of the best set among all sets out of sample (1 best, 0
+        worst), and its parameters.
     paths : DataFrame
         One row per path, with measures by the names of ``result.metrics``.
     matrix : DataFrame
@@ -494,7 +494,7 @@ class CrossValidation(v.Validation):
 
     @property
     def ranks(self) -> pd.Series:
-        """The winner's rank out of sample in each split."""
+        """The rank of the best set out of sample in each split."""
         return self.splits["rank"]
 
     @property

@@ -24,7 +24,8 @@ class Robustness(Value, kw_only=True):
 
     A candidate's robust score is the mean of two: the low quantile of the objective over its
     neighbors on the whole time, and the mean over equal parts of the time of the same quantile
-    there. So a spike fails by its neighbors, and a lucky part counts for no more than its share.
+    there. So a spike fails by its neighbors, and an exceptional part counts for no more than its
+    share.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """Samplers choose the points of the unit cube to evaluate next.
 
-A point that keeps the constraints is better than one that does not. Of two that keep them, the one
+A point that satisfies the constraints is better than one that does not. Of two that do, the one
 with the higher score is better; of two that break them, the one that breaks them less. Only the
 order counts, so constraints need no weights.
 Source: Deb (2000), An efficient constraint handling method for genetic algorithms, Computer

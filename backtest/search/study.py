@@ -178,7 +178,7 @@ class Study(SearchResult):
 
     @cached_property
     def best_trial(self) -> int:
-        """The row of the table that won; -1 if none keeps the constraints.
+        """The row of the table that won; -1 if none satisfies the constraints.
 
         In an unfinished study, it is the best by its own score.
         """
@@ -188,7 +188,7 @@ class Study(SearchResult):
 
     @property
     def best(self) -> pd.Series | None:
-        """The row that won, parameters and measures; None if none keeps the constraints."""
+        """The row that won, parameters and measures; None if none satisfies the constraints."""
         return None if self.best_trial < 0 else self.table.iloc[self.best_trial]
 
     @property
@@ -198,7 +198,7 @@ class Study(SearchResult):
         Raises
         ------
         ParameterError
-            If no set keeps the constraints.
+            If no set satisfies the constraints.
         """
         if self.best_trial < 0:
             raise core.ParameterError(
@@ -219,7 +219,7 @@ class Study(SearchResult):
 
     @property
     def verdict(self) -> Verdict | None:  # type: ignore[override] # a sentence in other results
-        """How much of the best is luck, in numbers; None of an unfinished study."""
+        """The selection bias of the best trial, in numbers; None of an unfinished study."""
         return None if self.outcome is None else self.outcome.verdict
 
     # ----------------------------------------------------------------------------- running its sets

@@ -175,7 +175,7 @@ class TimingTest(core.SettingsResult):
     details = (
         "Each shift plays the decided targets at another time, from fresh capital, with all costs. "
         "Under the null the targets are independent of returns and of volatility; the attribution "
-        "measures the timing of returns alone, so a small p beside a leverage timing within its "
+        "measures only the timing of returns, so a small p with a leverage timing within its "
         "error is timing of volatility."
     )
 
@@ -300,7 +300,7 @@ def find_result(given: Result | Study | WalkForward) -> Result:
 
 
 def cut_test(result: Result) -> Backtest:
-    """Return the test of a run on the bars that its account lived, without signal and overlay."""
+    """Return the test of a run on the bars of its account, without signal and overlay."""
     test = result.setup.test.plain
     markets = result.markets.slice(core.utc_index(result.time)[0], None)
     account = without_flows_before(test.account, int(result.time[0]))

@@ -339,7 +339,7 @@ class Goal(NamedTuple):
 
 
 def find_best(trials: Batch) -> int:
-    """Return the row of the best set, of the first of equals; -1 if none keeps the constraints."""
+    """Return the row of the best set, the first of equals; -1 if none satisfies the constraints."""
     scores = worst_where_broken(trials)
     return int(np.argmax(scores)) if np.isfinite(scores).any() else -1
 

@@ -1,4 +1,4 @@
-"""tune(): search for good parameters, and measure how much of the result is luck."""
+"""tune(): search for good parameters, and estimate the selection bias of the result."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
     progress: Callable[[Progress], object] | None = None,
     **fields: Unpack[BacktestFields],
 ) -> Study:
-    """Search for good parameters of a policy, and measure how much of the result is luck.
+    """Search for good parameters of a policy, and estimate the selection bias of the result.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def tune(  # noqa: PLR0913 - keywords, each with a default that is said
         may win, with a warning.
     holdout : str, float or None
         The last part of the data, which the search never sees: a share (``"25%"``), a duration
-        (``"90d"``), or 0 or None for none. The winner is evaluated on it, and every look at it is
+        (``"90d"``), or 0 or None for none. The best trial is evaluated on it; every look at it is
         counted.
     seed : int
         Seed of all random numbers. The same seed gives the same study with any number of threads.

@@ -269,7 +269,7 @@ class Validation(SearchResult):
 
     @property
     def pbo(self) -> Estimate:
-        """Share of winners that were no better than the median set out of sample."""
+        """Share of best sets that were no better than the median set out of sample."""
         return Estimate(*(read_figures(self.figures["pbo"], k) for k in ("value", "low", "high")))
 
     @property

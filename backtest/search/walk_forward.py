@@ -181,9 +181,10 @@ def count_ways(store: str | Path | None, facts: Mapping[str, Any]) -> int:
 class SearchedFold(NamedTuple):
     """A fold after its search and its test.
 
-    ``winner`` is the row of the best of the distinct ``sets`` (-1 if none keeps the constraints),
-    ``values`` its parameters, ``growth`` its log growth per year on the train span. ``inside`` and
-    ``outside`` of shape (n,) are objectives, minus infinity after ruin or without a score.
+    ``winner`` is the row of the best of the distinct ``sets`` (-1 if none satisfies the
+    constraints), ``values`` its parameters, ``growth`` its log growth per year on the train span.
+    ``inside`` and ``outside`` of shape (n,) are objectives, minus infinity after ruin or without a
+    score.
     """
 
     span: v.FoldSpan
@@ -444,15 +445,15 @@ class WalkForward(v.Validation):
     ----------
     folds : DataFrame
         One row per fold: ``train_start, train_end, test_start, test_end`` (UTC, half-open), the
-        winner's parameters, ``in_sample`` and ``out_of_sample`` (the objective), ``rank`` of the
-        winner among all sets out of sample (1 best, 0 worst), ``shrinkage`` (out / in; NaN where
+        best set's parameters, ``in_sample`` and ``out_of_sample`` (the objective), ``rank`` of the
+        best set among all sets out of sample (1 best, 0 worst), ``shrinkage`` (out / in; NaN where
         in is not positive), ``difference`` (out - in), ``trials``, ``deflated_sharpe``.
     result : Result
-        The account that lived through all test spans while its parameters changed.
+        The account over all test spans, while its parameters changed.
     fixed : Result
-        The account with the winner of the first train span, left alone.
+        The account with static parameters, those best on the first train span.
     stability : DataFrame
-        Per parameter: ``interquartile_range`` of the winners as a share of the declared range,
+        Per parameter: ``interquartile_range`` of the best sets as a share of the declared range,
         ``plateau_held`` (share of folds whose chosen set lies near the last one), and the
         ``rank_correlation`` of all sets between consecutive folds.
     trials : DataFrame
@@ -460,8 +461,8 @@ class WalkForward(v.Validation):
         parameters.
     figures : mapping
         Headline figures as data; the properties below name the most important. ``broken`` are the
-        constraints of the search that the re-tuned account broke, ``beside`` the measures of the
-        market and of a constant leverage at equal risk.
+        constraints of the search that the re-optimized account broke, ``beside`` the measures of
+        the market and of a constant leverage at equal risk.
     manifest : mapping
         Everything that decides the numbers.
     """
@@ -495,7 +496,7 @@ class WalkForward(v.Validation):
         """The probability that the true Sharpe ratio out of sample is above 0.
 
         Deflated by the number of walks of the store that tested some of the same bars, for the best
-        of several ways of choosing is lucky; the sets of the folds never saw these returns.
+        of several ways of choosing is overstated; the sets of the folds never saw these returns.
         """
         return v.read_figures(self.figures, "probabilistic_sharpe")
 

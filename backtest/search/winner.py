@@ -1,4 +1,4 @@
-"""The winner of a search: ranked by its neighbors, on its holdout, beside benchmarks; its luck."""
+"""The best trial: ranked by its neighbors, on its holdout, beside benchmarks; its bias."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ if TYPE_CHECKING:
 
 NEIGHBOUR = "neighbour"
 BY_ROBUST, BY_KEPT, BY_SCORE = "robust_score", "kept", "score"
-"""By what a winner is chosen."""
+"""By what the best trial is chosen."""
 ENOUGH = 16
-"""With at least so many candidates, a winner below the median or without a robust score is
+"""With at least so many candidates, a best trial below the median or without a robust score is
 accepted."""
 BUDGET_SHARE = 0.25
 """Share of the budget that may be spent on the neighbors of candidates."""
@@ -358,7 +358,7 @@ class Verdict(NamedTuple):
 
 
 class StudyOutcome(NamedTuple):
-    """Conclusion of a search; ``best`` is a row of the table, -1 if none keeps the constraints."""
+    """Conclusion of a search; ``best`` is a row of the table, -1 if none meets the constraints."""
 
     best: int
     candidates: list[int]
@@ -529,11 +529,11 @@ def evaluate_holdout(
 def choose_winner(
     candidates: CandidateScores, scores: core.FloatArray, median: float, *, is_enough: bool
 ) -> tuple[int, str]:
-    """Return the winner among k candidates, the one with the highest robust score, and by what.
+    """Return the best among k candidates, the one with the highest robust score, and by what.
 
-    If no candidate has one (some neighbors of each break a constraint), the winner is the one with
+    If no candidate has one (some neighbors of each break a constraint), the best is the one with
     the largest share of neighbors that keep them. With too few candidates (not ``is_enough``),
-    such a winner, or one below the median of the sets tried, is replaced by the highest score.
+    such a trial, or one below the median of the sets tried, is replaced by the highest score.
     ``scores`` of shape (k,) are the candidates' own.
     """
     is_known = bool(np.isfinite(candidates.robust).any())
@@ -622,7 +622,7 @@ def measure_luck(
     others: int,
     parts: Sequence[BenchmarkedPart],
 ) -> dict[str, Any]:
-    """Return what a verdict says of the luck in the best of some sets, after others elsewhere.
+    """Return the selection bias of the best of some sets, after others elsewhere.
 
     Of separate accounts, returns are the mean over markets.
     """

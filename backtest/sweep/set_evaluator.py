@@ -340,7 +340,7 @@ OF_MARKETS = ("sharpe", "total_return", "max_drawdown", "ruined")
 
 
 class PooledEvaluator(Evaluator):
-    """Evaluator of accounts that each hold one instrument: a set lives in all of them.
+    """Evaluator of accounts that each hold one instrument: a set is simulated in all of them.
 
     Its bars are those of the clock of the markets. ``members`` are the evaluators by instrument.
     The measures of a set are pooled: their ``"mean"``, ``"median"`` or ``"worst"`` over markets.

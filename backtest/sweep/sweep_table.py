@@ -145,8 +145,8 @@ class Sweep(core.SavedResult):
     ) -> core.IntArray:
         """Return the positions of the rows from the best to the worst.
 
-        Rows that keep the constraints come first, then those that do not, then the ruined ones by
-        their time to ruin, then the failed ones. See
+        Rows that satisfy the constraints come first, then those that do not, then the ruined ones
+        by their time to ruin, then the failed ones. See
         :func:`backtest.results.ranking.read_objective`.
         """
         return rank_by_objective(self.metrics, objective, constraints, find_failed(self.table))

@@ -66,7 +66,7 @@ class Option(Value):
             given = getattr(self, field)
             given = format_day(given) if given is not None and field == "expiry" else given
             if given not in (None, value):
-                yield field, f"must match the name {self.name!r} says, {value!r}, or be left out"
+                yield field, f"must match the name {self.name!r}, {value!r}, or be left out"
         for field in ("kind", "strike", "expiry", "underlying"):
             if field not in said and getattr(self, field) is None:
                 yield field, "is needed without a name as Deribit's, 'BTC-26JUN26-60000-P'"
