@@ -272,7 +272,7 @@ def test_lots_and_the_settlement_of_a_chain_are_checked_before_it_is_fitted(
 
 
 @pytest.mark.parametrize(("before", "after", "told"), [
-    ('settlement = "cash"', 'settlement = "coin"', "options.settlement must be that of the"),
+    ('settlement = "cash"', 'settlement = "coin"', "options.settlement must match the"),
     ('kind = "put"', 'kind = "put"\nsettlement = "coin"', "'cash' beside the linear contract"),
 ])  # fmt: skip
 def test_mixed_settlements_are_refused_before_quotes_are_read(puts, capsys, before, after, told):

@@ -43,7 +43,7 @@ REFUSED = [
     ("run --signal breakout --set signal.windw=3", "did you mean 'window'"),
     ("run --set signal.window=3", "run.signal_settings are of a rule"),
     # experiments
-    ("run .", "'.' is not one; data go to --data"),
+    ("run .", "'.' is not one; use --data for data"),
     ("run two.py", "'two.py' is not one; use --data for data and --policy for a policy"),
     ("run syntax.toml", "syntax.toml must be TOML: Expected ']' at the end of a table declaration "
      "(at line"),
@@ -123,7 +123,7 @@ REFUSED = [
     ("results list --kind runs", "did you mean 'run'"),
     ("results show nothing", "no saved result is called 'nothing'"),
     ("results prune --yes", "needs a flag that chooses what to delete"),
-    ("results prune --keep 1 --json", "--json cannot ask"),
+    ("results prune --keep 1 --json", "--json has no prompt"),
     ("report", "name a saved result"),
     ("report x --all", "--all writes HTML of every result"),
     ("report --all --results nowhere", "must hold a result"),

@@ -371,7 +371,7 @@ def go_on(**changes: Any) -> Any:
     (lambda: decide(policy=Fearing()), "Fearing reads account.drawdown"),
     (lambda: decide(snapshot(), account=account_of(trailing_stop=0.1)),
      "best_price"),
-    (lambda: decide(policy=Recalling()), "remembers what it saw"),
+    (lambda: decide(policy=Recalling()), "has a memory"),
     (lambda: decide(market=PAIR, at=100.0), "for each of several instruments"),
     (lambda: replay(time=OPEN.tz_localize(None)), "a time zone"),
     (lambda: replay(instrument="ETH"), "of the market"),

@@ -50,7 +50,7 @@ def test_text_above_the_only_header_is_skipped_with_a_notice(tmp_path, top, colu
     (f"{HEAD}{ROWS}1,2\n", r"line 50 could not be read, it has 2: '1,2'"),
     (f"# mine\n{HEAD}{HEAD}{ROWS}", "line 2 is one and line 3 could not be read"),
     (f"{ROWS[:30]}\n{HEAD}{ROWS}", "line 2 is one and line 1 could not be read"),
-    (f"{HEAD}{ROWS}".replace(",", ";").replace("100.5", "1,005"), "comma may be decimal or"),
+    (f"{HEAD}{ROWS}".replace(",", ";").replace("100.5", "1,005"), "comma may be a decimal"),
 ])  # fmt: skip
 def test_a_line_that_cannot_be_read_is_named(tmp_path, text, said):
     check_refused(lambda: load(tmp_path, text), said, DataError)

@@ -206,7 +206,7 @@ def write_stamps(time: pd.DatetimeIndex, rng: np.random.Generator) -> tuple[list
 
 def check_refusal(drawn: Drawn, said: str) -> None:
     assert max(map(len, said.splitlines())) < 500
-    assert "comma may be decimal" in said or not drawn.is_sound, f"{said}\n{drawn.text[:300]}"
+    assert "comma may be a decimal" in said or not drawn.is_sound, f"{said}\n{drawn.text[:300]}"
 
 
 def count_read(folder: Path, seeds: range) -> int:

@@ -214,7 +214,7 @@ def test_a_failure_that_passes_changes_nothing(tmp_path, server, calm, fault):
 
 @pytest.mark.parametrize(("fault", "said", "count"), [
     ("500", "the HTTP status was 500", 6), ("truncated", "RemoteProtocolError", 6),
-    ("garbage", "its checksum says", 6), ("403", "got 403", 1),
+    ("garbage", "does not match the published", 6), ("403", "got 403", 1),
 ])  # fmt: skip
 def test_a_lasting_failure_is_told_and_what_came_is_kept(
     tmp_path, server, calm, fault, said, count

@@ -115,7 +115,7 @@ def misspell(self: Any, bar: Any, account: Any) -> float:
 
 
 @pytest.mark.parametrize(("call", "words"), [
-    (lambda: Mixed(0.5, 2, "low", True, 7), "takes 4 parameters (target, count, mode, is_on)"),
+    (lambda: Mixed(0.5, 2, "low", True, 7), "has 4 parameters (target, count, mode, is_on)"),
     (lambda: Mixed(targt=1.0), "Mixed has no parameter 'targt'; did you mean 'target'?"),
     (lambda: Mixed(target=2.5), "Mixed.target must be 0.1 to 2 turns, got 2.5"),
     (lambda: Mixed(count=2.5), "count must be a whole number, got 2.5"),

@@ -190,7 +190,7 @@ SEEN_BY = {
     "trade options, got": "risk/test_liquidation_risk.py",
     "no prices of options, got": "risk/test_liquidation_risk.py",
     "adverse extreme first under": "risk/test_variations.py",
-    "an account with limit orders: detail=": "risk/test_variations.py",
+    "an account with limit orders: pass detail=": "risk/test_variations.py",
     "resume=True returns the study with it": "tune/test_study_storage.py",
     "options need portfolio": "venue/test_margin_rules.py",
     "needs the volatility": "venue/test_margin_rules.py",
@@ -199,11 +199,11 @@ SEEN_BY = {
 UNTRIED = (
     "a loaded result does not hold", "a list needs its length, and nothing else has one",
     "give bt.Markets({'BTC': market", "for options settled in coins", "needs a spread in volatil",
-    "a policy that trades options stands alone", "settles at a mark price of its underlying",
+    "trades options must not be combined", "settles at a mark price of its underlying",
     "a snapshot must have a surface", "a market must be in the currency",
     "gave other numbers before", "A sweep has no holdout",
     "a risk loaded from files", "the best set filled no order", "every set failed in a group",
-    "groups of instruments may be named", "left by writers",
+    "groups of instruments may be named", "unfinished writes",
 )  # fmt: skip
 """Words of messages of which only the names and commands are checked."""
 NOT_RAISED = (

@@ -227,6 +227,6 @@ def test_a_wrong_argument_is_one_clear_error(call, words):
 
 def test_what_has_no_two_ways_is_refused(tmp_path):
     limit = live(HEDGED, 2.0, fill="limit", offset=0.01)
-    check_refused(lambda: bt.bounds(limit), "an account with limit orders: detail=")
+    check_refused(lambda: bt.bounds(limit), "an account with limit orders: pass detail=")
     loaded = bt.Result.load(live(HEDGED, 2.0).save(tmp_path))
     check_refused(lambda: bt.bounds(loaded), "a loaded result", bt.ParameterError)
