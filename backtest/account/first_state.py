@@ -70,21 +70,22 @@ WINDOW = 30
 class TradedDays(NamedTuple):
     """Traded notional by UTC day: ``today``, of day number ``day``, and the 30 days before it.
 
-    ``past`` has shape (30,), the oldest day first.
+    ``past`` has shape (30, ...), the oldest day first; that of ``today`` is the rest.
     """
 
     day: int
-    today: float
+    today: FloatArray | float
     past: FloatArray
 
     def at(self, day: int) -> TradedDays:
         passed = min(day - self.day, WINDOW + 1)
         if passed <= 0:
             return self
-        rows = np.concatenate([self.past, [self.today], np.zeros(passed - 1)])
+        none = np.zeros((passed - 1, *np.shape(self.today)))
+        rows = np.concatenate([self.past, [self.today], none])
         return TradedDays(day, 0.0, rows[-WINDOW:])
 
-    def add(self, amount: float) -> TradedDays:
+    def add(self, amount: FloatArray | float) -> TradedDays:
         return self._replace(today=self.today + amount)
 
     def to_dict(self) -> dict[str, Any]:

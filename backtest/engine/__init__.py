@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from backtest.engine.checks import warn_of_flows, warn_of_market, warn_once
     from backtest.engine.compiler import Shared, build_call, compile_core, compile_general_rules
     from backtest.engine.compiler import make_twins
-    from backtest.engine.driver import Counts, bind_loop, drive, explain_refusal
+    from backtest.engine.driver import Counts, TermsInTime, bind_loop, drive, explain_refusal
     from backtest.engine.driver import find_entry, new_cuts, new_event_log, new_ledger, new_quotes
     from backtest.engine.driver import new_scratch, new_tape, read_tables, report_bad_decision
     from backtest.engine.driver import summarize_account

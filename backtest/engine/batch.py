@@ -507,7 +507,8 @@ class LaterBars:
         """Return what a function finds in bar t from a copy of the state before it."""
         terms = driver.read_tables(inputs, t)
         if inputs.fees is not None:
-            terms = inputs.fees.write(terms, start_day(inputs.fees.day, self.counts.traded, t)[0])
+            days, _ = start_day(inputs.fees.day, self.counts.traded, t)
+            terms = inputs.fees.write(terms, inputs.fees.find(days.past))
         n, assets = len(self.setup.markets), len(self.state.priced)
         bar = AccountBar(
             terms=terms, feed=inputs.feed, state=copy_state(self.state),

@@ -143,6 +143,9 @@ def find_fill(*, is_compiled: bool) -> Callable[..., Any]:
     return fill
 
 
+Pack = Callable[[a.Terms], a.Terms]
+
+
 class Counts(NamedTuple):
     tally: core.FloatArray
     traded: a.TradedDays | None
@@ -151,7 +154,7 @@ class Counts(NamedTuple):
 
 def drive(
     simulate: Callable[..., Any],
-    pack: Callable[[a.Terms], a.Terms] | None,
+    pack: Pack | None,
     inputs: AccountInputs,
     state: a.AccountState,
     deciders: Deciders,
@@ -170,21 +173,15 @@ def drive(
     kept: list[Entries] = []
     arrays = [*map(view_leaf, list_leaves(state)), deciders.memory, tally]
     arrays += [scratch.ordered, scratch.cuts]
-    terms, t, trader = read_tables(inputs, first), first, inputs.trader
+    own, t, trader = TermsInTime(inputs, first, pack), first, inputs.trader
     if trader is not None:
         trader.begin(inputs.feed.options, state, scratch, tape)
     while t < total:
-        for bar, i, margin in inputs.changes:
-            terms = write_table(terms, i, margin) if bar == t else terms
-        stop = min(t + chunk, total, *(bar for bar, _, _ in inputs.changes if bar > t))
-        if inputs.fees is not None:
-            traded, end = start_day(inputs.fees.day, traded, t)
-            terms, stop = inputs.fees.write(terms, traded), min(stop, end)
+        stop, traded = own.at(t, min(t + chunk, total), traded)
         saved, before = [each.copy() for each in arrays], tally[TRADED]
         ordered = trader.keep() if trader is not None else []
-        packed = terms if pack is None else pack(terms)
         given = (
-            packed,
+            own.packed,
             inputs.feed,
             inputs.clock,
             inputs.log_returns,
@@ -210,7 +207,7 @@ def drive(
             if why == NEGATIVE:
                 if deciders.methods == 0:  # of a sweep, which runs such a set again by itself
                     raise report_bad_decision(inputs, reached)
-                plain = (terms, *given[1:4], deciders, *given[5:], ledger, tally, tape)
+                plain = (own.terms, *given[1:4], deciders, *given[5:], ledger, tally, tape)
                 raise find_bad_decision(plain, inputs, reached, is_compiled=pack is not None)
             change = float(after - state.wallet.equity)
             raise report_imbalance(change, entered, inputs, reached)
@@ -228,6 +225,37 @@ def read_tables(inputs: AccountInputs, first: int) -> a.Terms:
     for bar, i, margin in inputs.changes:
         terms = write_table(terms, i, margin) if bar < first else terms
     return terms
+
+
+class TermsInTime:
+    """The terms of an account bar by bar: margin tables by date, fees by what it traded."""
+
+    def __init__(self, inputs: AccountInputs, first: int, pack: Pack | None) -> None:
+        self.inputs, self.pack = inputs, pack
+        self.terms = read_tables(inputs, first)
+        self.packed: a.Terms | None = None
+        self.charged = b""
+
+    def at(self, t: int, stop: int, traded: a.TradedDays | None) -> tuple[int, Any]:
+        """Write the terms of bar t; return the bar at which they may change, and what was traded.
+
+        That is at most ``stop``; what was traded is by day up to that of bar t.
+        """
+        for bar, i, margin in self.inputs.changes:
+            stop = min(stop, bar) if bar > t else stop
+            if bar == t:
+                self.terms = write_table(self.terms, i, margin)
+                self.packed, self.charged = None, b""
+        fees = self.inputs.fees
+        if fees is not None:
+            traded, end = start_day(fees.day, traded, t)
+            found, stop = fees.find(traded.past), min(stop, end)
+            if found.tobytes() != self.charged:
+                self.terms, self.packed = fees.write(self.terms, found), None
+                self.charged = found.tobytes()
+        if self.packed is None:
+            self.packed = self.terms if self.pack is None else self.pack(self.terms)
+        return stop, traded
 
 
 class AccountSummary(NamedTuple):
@@ -260,7 +288,7 @@ def summarize_account(
 
 class BoundLoop(NamedTuple):
     simulate: Callable[..., Any]
-    pack: Callable[[a.Terms], a.Terms] | None
+    pack: Pack | None
     deciders: list[Deciders]
     plain_because: str
 

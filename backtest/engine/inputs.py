@@ -61,19 +61,26 @@ class DailyFees(NamedTuple):
     fees: tuple[Fees | None, ...]
     day: IntArray
 
-    def write(self, terms: a.Terms, traded: TradedDays) -> a.Terms:
-        volume = 0.0  # not sum(), which rounds in another way from Python 3.12 on
-        for amount in traded.past.tolist():
-            volume += amount
-        volume *= 1.0 + ROUNDING
+    def find(self, past: FloatArray) -> FloatArray:
+        """Return taker, maker and charged fee by what was traded on each of the last 30 days.
+
+        Of shape (n, 3, ...) for ``past`` of shape (30, ...); NaN for fees without tiers.
+        """
+        volume: Any = np.cumsum(past, axis=0)[-1] * (1.0 + ROUNDING)  # in one order on every Python
+        found = np.full((len(self.fees), 3, *np.shape(volume)), np.nan)
         for i, fees in enumerate(self.fees):
             if fees is not None:
-                taker, maker = v.find_newest(fees.taker), v.find_newest(fees.maker)
-                for tier in fees.tiers:
-                    if volume >= tier.volume:
-                        taker, maker = tier.taker, tier.maker
+                k = np.searchsorted([each.volume for each in fees.tiers], volume, side="right")
+                rates = np.array([(each.taker, each.maker) for each in (fees, *fees.tiers)])
+                taker, maker = rates[k].T
+                found[i] = taker, maker, blend(taker, maker, fees.maker_share)
+        return found
+
+    def write(self, terms: a.Terms, found: FloatArray) -> a.Terms:
+        """Return terms with the fees that :meth:`find` returned, of shape (n, 3)."""
+        for i, (taker, maker, fee) in enumerate(found.tolist()):
+            if self.fees[i] is not None:
                 numbers, makers = terms.numbers.copy(), terms.makers.copy()
-                fee = blend(taker, maker, fees.maker_share)
                 numbers[r.NUMBERS.index("fee"), i] = fee
                 numbers[r.NUMBERS.index("taker"), i], makers[i] = taker, maker
                 margin = terms.instruments[i].margin._replace(taker=taker)

@@ -224,7 +224,8 @@ def read_terms(inputs: AccountInputs, traded: TradedDays | None, t: int) -> Term
     terms = engine.read_tables(inputs, t + 1)
     if inputs.fees is None:
         return terms
-    return inputs.fees.write(terms, engine.start_day(inputs.fees.day, traded, t)[0])
+    days, _ = engine.start_day(inputs.fees.day, traded, t)
+    return inputs.fees.write(terms, inputs.fees.find(days.past))
 
 
 def new_bar(

@@ -206,27 +206,40 @@ def test_blocks_of_random_accounts_have_the_rows_of_their_sets(seeds, least, mon
     assert (found > least).all()
 
 
+TIERS = [bt.FeeTier(1e4, 3e-4, 1e-4), bt.FeeTier(4e4, 1e-4, 0.0)]
+TAKEN: dict[str, tuple[Any, Any, Any]] = {
+    "several isolated positions": (
+        {}, {"margin": "isolated", "venue_leverage": 15.0, "stop_loss": 0.2}, {}
+    ),
+    "fees by what was traded": (
+        {"fees.tiers": TIERS}, {}, {"venue.fees.taker": np.linspace(4e-4, 8e-4, 70)}
+    ),
+}  # fmt: skip
+
+
 @pytest.mark.compiled
-def test_several_isolated_positions_are_taken_in_lanes(monkeypatch):
+@pytest.mark.parametrize("kind", TAKEN)
+def test_accounts_are_taken_in_lanes(kind, monkeypatch):
     """Two blocks, whose prices are written once; none of their sets is taken alone."""
     trust_data(monkeypatch)
+    changed, terms, more = TAKEN[kind]
     markets = make_markets(np.random.default_rng(5), 600)
     assert len(markets) == 3
     venue = bt.Venue.simple(
         taker=5e-4, slippage=1e-4, maintenance_rate=0.01, max_leverage=50, liquidation_fee=0.01
     )
-    account = bt.Account(
-        band=0.02, max_leverage=20.0, margin="isolated", venue_leverage=15.0, stop_loss=0.2
-    )
-    test = bt.Backtest(markets, venue=venue, account=account, sampling="4h")
+    account = bt.Account(band=0.02, max_leverage=20.0, **terms)
+    test = bt.Backtest(markets, venue=venue.override(changed), account=account, sampling="4h")
     evaluator = Evaluator(VariedTest(test, Jumpy))
-    sets = {"scale": np.geomspace(0.2, 60.0, 70), "seed": np.arange(70) % 3}
+    sets = {"scale": np.geomspace(0.2, 60.0, 70), "seed": np.arange(70) % 3, **more}
     with monkeypatch.context() as patch:
         patch.setattr(runner, "score_set", None)
         rows = evaluator.evaluate(sets, returns=True)
     monkeypatch.setattr(runner, "LEAST_LANES", 1_000)
     require_equal(rows, evaluator.evaluate(sets, returns=True))
-    assert rows.metrics["liquidations"].sum() > 100
+    assert rows.metrics["liquidations"].sum() > (10 if more else 100)
+    untiered = Evaluator(VariedTest(test.replace(venue=venue), Jumpy)).evaluate(sets)
+    assert (untiered.metrics["fees"] > 1.01 * rows.metrics["fees"]).any() == bool(more)
 
 
 class Together(bt.Policy):

@@ -10,6 +10,7 @@ import numpy as np
 
 from backtest import _compile, engine
 from backtest.account import Terms, find_line, pick_margin, records
+from backtest.account.first_state import WINDOW, TradedDays
 from backtest.account.money import (
     ASSETS_SO_FAR,
     CONVERTED_SO_FAR,
@@ -45,7 +46,7 @@ def fits_lanes(setup: engine.Setup, deciders: engine.Deciders) -> bool:
     brackets, feed = terms.rules.brackets, inputs.feed
     flags = [terms.flags[records.FLAGS.index(name)] for name in REFUSED]
     is_plain = not (terms.rules.has_scenarios or np.any(flags)) and terms.equity_stop == 0.0
-    is_plain &= terms.margin_call == 0.0 and terms.grace < 0.0 and inputs.fees is None
+    is_plain &= terms.margin_call == 0.0 and terms.grace < 0.0
     is_plain &= terms.fill == records.AT_OPEN and not terms.rules.spot.has_any
     is_plain &= not terms.has_time_stop and len(deciders.rows) == 1
     is_plain &= not (terms.is_loan and terms.has_interest) and not np.any(terms.expenses)
@@ -71,7 +72,9 @@ def have_same_terms(one: engine.Setup, other: engine.Setup) -> bool:
 
 def list_shared(setup: engine.Setup) -> tuple[Any, ...]:
     inputs, feed = setup.inputs, setup.inputs.feed
-    terms = inputs.terms._replace(instruments=0, numbers=0)
+    brackets = inputs.terms.rules.brackets._replace(takers=0)  # lanes read their own
+    rules = inputs.terms.rules._replace(brackets=brackets)
+    terms = inputs.terms._replace(instruments=0, numbers=0, rules=rules)
     return (
         feed.flow_bar, feed.flow_amount, feed.multiplier, feed.initial, feed.years, feed.sigma,
         feed.adv, feed.borrow_rate, feed.cash_rate, feed.short_rate, feed.stop_scale,
@@ -309,6 +312,34 @@ def stack_lanes(columns: Sequence[FloatArray]) -> FloatArray:
     return rows
 
 
+class LaneFees:
+    """The fees of lanes, by what each of them traded in the days before."""
+
+    def __init__(self, block: Block, lanes: Lanes) -> None:
+        self.account = lanes.account.reshape(-1, LANES)
+        self.numbers = lanes.numbers.reshape(-1, r.N_NUMBERS, LANES)
+        inputs: list[Any] = [each.inputs for each in block.setups]
+        self.before, self.day = np.zeros(LANES), inputs[0].fees.day
+        first = int(self.day[block.setups[0].first])
+        self.traded = TradedDays(first, np.zeros(LANES), np.zeros((WINDOW, LANES)))
+        groups: dict[Any, list[int]] = {}
+        for lane, each in enumerate(inputs):
+            groups.setdefault(each.fees.fees, []).append(lane)
+        self.groups = [(inputs[each[0]].fees, each) for each in groups.values()]
+
+    def charge(self, t: int) -> int:
+        """Write the fees of bar t; return the end of its day."""
+        so_far = self.account[r.OF_TRADED].copy()
+        days, self.before = self.traded.add(so_far - self.before), so_far
+        self.traded, end = engine.start_day(self.day, days, t)
+        for fees, places in self.groups:
+            found = fees.find(self.traded.past[:, places])
+            for own, (taker, _, fee) in zip(self.numbers, found, strict=True):
+                if not np.isnan(fee[0]):
+                    own[r.FEE, places], own[r.TAKER, places] = fee, taker
+        return end
+
+
 def run_block(block: Block, lanes: Lanes, is_stopped: Callable[[], bool]) -> bool:
     setup = block.setups[0]
     inputs, total = setup.inputs, len(setup.inputs.feed.time)
@@ -320,6 +351,9 @@ def run_block(block: Block, lanes: Lanes, is_stopped: Callable[[], bool]) -> boo
     terms = inputs.terms._replace(
         numbers=inputs.terms.numbers.copy(), rules=inputs.terms.rules._replace(brackets=own)
     )
+    inputs = inputs._replace(terms=terms, fees=None)
+    in_time = engine.TermsInTime(inputs, setup.first, engine.pack_terms)
+    fees = LaneFees(block, lanes) if setup.inputs.fees is not None else None
     policies, none = gather_policies(block, n), np.zeros(n + 1, np.int64)
     silent = block.deciders._replace(  # whoever passes a bar alone asks nobody
         asks=none,
@@ -338,15 +372,12 @@ def run_block(block: Block, lanes: Lanes, is_stopped: Callable[[], bool]) -> boo
     address, _ = simulate(engine.pack_terms(terms), *shared, *run_of, 0, -1)
     loop = find_block().caller()
     t = setup.first
-    for bar, i, margin in inputs.changes:
-        terms = engine.write_table(terms, i, margin) if bar < t else terms
     while t < total:
         if is_stopped():
             return False
-        for bar, i, margin in inputs.changes:
-            terms = engine.write_table(terms, i, margin) if bar == t else terms
-        stop = min(t + CHUNK, total, *(bar for bar, _, _ in inputs.changes if bar > t))
-        given = (engine.pack_terms(terms), *shared, policies, lanes, silent, state, *room, tape)
+        stop, _ = in_time.at(t, min(t + CHUNK, total), None)
+        stop = stop if fees is None else min(stop, fees.charge(t))
+        given = (in_time.packed, *shared, policies, lanes, silent, state, *room, tape)
         span = (t, stop)
         lanes.cursor[r.IS_WRITTEN] = span in block.table.written
         call = loop.bind(*given, address, setup.first, *span)
