@@ -102,7 +102,8 @@ def observe(policy: Policy, market: Market) -> dict[str, FloatArray]:
 def observe_checked(
     policy: Policy, market: Market, *, effort: int = 1
 ) -> tuple[dict[str, FloatArray], Causality]:
-    key, kept = find_key(policy, market), vars(market)["facts"]
+    own, kept = find_key(policy, market), vars(market)["facts"]
+    key = (*own, repr(policy)) if own else None
     last = kept.get(OBSERVED)  # read once: another thread may keep those of its own policy
     if key is not None and effort == 1 and last is not None and last[0] == key:
         return dict(last[1]), last[2]
@@ -140,11 +141,15 @@ def list_parts(policy: Policy) -> tuple[Any, ...]:
     return getattr(policy, "parts", ())
 
 
-def find_key(policy: Policy, market: Market) -> tuple[object, ...] | None:
+def find_key(policy: Policy, market: Market) -> tuple[object, ...]:
+    """Return what the columns of a policy of the package depend on but bars and settings.
+
+    Empty if it is not of the package, or the signal varies.
+    """
     cls, signal = type(policy), market.signal
     if not is_ours(policy) or np.any(signal != signal[0]):
-        return None
-    return cls, cls.observe, repr(policy), float(signal[0])
+        return ()
+    return cls, cls.observe, float(signal[0])
 
 
 def is_ours(policy: Policy) -> bool:

@@ -21,6 +21,8 @@ from backtest.venue import Venue
 
 KEPT = 4
 """Flat arrays of columns and overlays that are kept; neighbors in the order of scoring share."""
+CHECKED = "checked"
+"""Name of what is kept of a market: the checks of policies for look-ahead."""
 MOST_SETS = 32
 """Most sets that are checked for look-ahead."""
 
@@ -78,6 +80,7 @@ class Columns:
         self.memory = memory
         self.reads: tuple[str, ...] = ()
         self.takes_arrays, self.is_tried = True, False
+        self._checked: dict[tuple[object, ...], policies.Causality] = {}
         self._kept: OrderedDict[tuple[object, ...], dict[str, core.FloatArray]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -137,16 +140,14 @@ class Columns:
 
     def check_ends(self, sets: Sets) -> Iterator[policies.Causality]:
         """Check the sets at the ends of what the policy reads."""
-        done: list[Mapping[str, Any]] = []
-        for values in list_ends(sets):
-            if all(self._find_key(each) != self._find_key(values) for each in done):
-                done.append(values)
-                found = self.check_causal(values)
-                if found is not None:
-                    yield found
+        found = (self.check_causal(values) for values in list_ends(sets))
+        yield from (each for each in found if each is not None)
 
     def check_causal(self, values: Mapping[str, Any]) -> policies.Causality | None:
-        """Check the columns of one set for look-ahead; return None if they cannot be observed."""
+        """Check the columns of one set for look-ahead; return None if they cannot be observed.
+
+        Sets that are alike in all that ``observe`` reads are checked once.
+        """
         failed: list[core.BacktestError] = []
 
         def observe_whole() -> dict[str, core.FloatArray]:
@@ -156,15 +157,27 @@ class Columns:
                 failed.append(error)
                 return {}
 
+        def find_key() -> tuple[object, ...]:
+            shown = number_elements(policy.settings())
+            return (*own, *((name, shown.get(name)) for name in self.reads))
+
         try:
             policy = self.build(values)
+            own = policies.find_key(policy, self.market)
+            checked = self._checked
+            if own:  # what it computes of these bars is known for good
+                checked = vars(self.market)["facts"].setdefault(CHECKED, {})
+                self.of_one(values)
         except core.BacktestError:
             return None
+        if find_key() in checked:
+            return checked[find_key()]
         check = policies.start_check(policy, self.market)
         seen = check.run(observe_whole)
         if failed:
             return None
         self._keep(values, dict(seen))
+        checked[find_key()] = check.causality
         return check.causality
 
     def _observe_alone(self, values: Mapping[str, Any]) -> dict[str, core.FloatArray]:

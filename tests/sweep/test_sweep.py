@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest import DataError, ParameterError, Range
+from backtest import DataError, ParameterError, Range, policies
 from backtest.results.measure_table import METRICS
 from backtest.strategies import Constant, VolTarget
 from backtest.sweep.set_evaluator import PooledEvaluator
@@ -56,6 +56,25 @@ def test_equal_sets_are_run_once_and_keep_their_rows():
     assert seen == [(1, 2), (2, 2)]
     assert sweep.table["scale"].tolist() == [1.0] * 4
     assert sweep.table["final_equity"].nunique() == 2
+
+
+def test_columns_are_checked_once_for_what_observe_reads(monkeypatch):
+    """Those of the package once for a market, others once in a sweep."""
+    checked, check = [], policies.start_check
+
+    def count(policy, market):
+        checked.append(repr(policy))
+        return check(policy, market)
+
+    monkeypatch.setattr(policies, "start_check", count)
+    market = MARKET.prefix(300)
+    for sets, policy, n in (
+        ({"target": [0.2, 0.4]}, VolTarget, 1), ({"target": [0.1, 0.3]}, VolTarget, 1),
+        ({"half_life": [24.0, 72.0]}, VolTarget, 2), ({"size": [1.0, 2.0]}, Fragile, 3),
+        ({"size": [1.0, 2.0]}, Fragile, 4),
+    ):  # fmt: skip
+        run(policy, sets, market=market)
+        assert len(checked) == n
 
 
 def test_a_parameter_named_like_a_measure_is_told_apart():
