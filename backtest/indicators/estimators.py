@@ -103,16 +103,23 @@ def ewma_deviation(
 ) -> core.FloatArray:
     """Return roots of weighted means of squares, (n_bars, k); the first return does not count."""
     scales = np.array(np.broadcast_to(scale, len(returns)))
-    out = np.full((len(returns), len(decay)), np.nan)
-    out[1:] = weighted_root(returns[1:] ** 2, decay, scales[1:])
+    out = np.empty((len(returns), len(decay)))
+    out[:1] = np.nan
+    weighted_root(returns[1:] ** 2, decay, scales[1:], out[1:])
     return out
 
 
 def weighted_root(
-    squares: core.FloatArray, decay: core.FloatArray, scale: core.FloatArray
+    squares: core.FloatArray,
+    decay: core.FloatArray,
+    scale: core.FloatArray,
+    out: core.FloatArray | None = None,
 ) -> core.FloatArray:
-    """Return roots of weighted means times ``scale`` (n_bars,), of shape (n_bars, k)."""
-    out = np.empty((len(squares), len(decay)))
+    """Return roots of weighted means times ``scale`` (n_bars,), of shape (n_bars, k).
+
+    They are written into ``out`` if it is given.
+    """
+    out = np.empty((len(squares), len(decay))) if out is None else out
     state = np.zeros((3, len(decay)))
     _compile.compile_module(kernels).ewma_lanes(squares, decay, scale, state, out)
     return np.sqrt(out, out=out)

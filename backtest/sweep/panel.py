@@ -26,7 +26,11 @@ CHECKED = "checked"
 MOST_SETS = 32
 """Most sets that are checked for look-ahead."""
 
+LEAST_TOGETHER = 4
+"""Fewer sets that differ in what they read are observed one by one."""
+
 _T = TypeVar("_T")
+Observed = dict[str, core.FloatArray]
 
 
 class Scored(NamedTuple):
@@ -81,36 +85,42 @@ class Columns:
         self.reads: tuple[str, ...] = ()
         self.takes_arrays, self.is_tried = True, False
         self._checked: dict[tuple[object, ...], policies.Causality] = {}
-        self._kept: OrderedDict[tuple[object, ...], dict[str, core.FloatArray]] = OrderedDict()
+        self._kept: OrderedDict[tuple[object, ...], Observed] = OrderedDict()
         self._lock = threading.Lock()
 
-    def of_one(self, values: Mapping[str, Any]) -> dict[str, core.FloatArray]:
-        """Return the columns of one set of values, each of shape (n_bars,)."""
+    def of_one(
+        self, values: Mapping[str, Any], seen: Mapping[Any, Observed] = core.NOTHING
+    ) -> Observed:
+        """Return the columns of one set of values, each of shape (n_bars,), ``seen`` or not."""
         with self._lock:
             key = self._find_key(values)
+            if key in seen:
+                return seen[key]
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
         return self._keep(values, self._observe_alone(values))
 
-    def observe_together(self, sets: Sequence[Mapping[str, Any]]) -> None:
-        """Keep the columns of sets that differ in numbers, where the policy takes arrays of them.
+    def observe_together(self, sets: Sequence[Mapping[str, Any]]) -> dict[Any, Observed]:
+        """Return the columns of sets that differ in numbers, where the policy takes arrays of them.
 
-        All sets of the first call, and three of each later one, are compared with their own
-        observation; once one differs, or it raises, each set is observed alone.
+        They are not kept, so that the next block has their memory. All sets of the first call, and
+        three of each later one, are compared with their own observation; once one differs, or it
+        raises, each set is observed alone.
         """
-        differ = [name for name in self.reads if len({each.get(name) for each in sets}) > 1]
-        is_apt = all(isinstance(each.get(name), float) for each in sets for name in differ)
-        if not differ or not is_apt or not self.takes_arrays:
-            return
-        policy = self.build(sets[0])
+        some = list({self._find_key(each): each for each in sets}.values())
+        differ = [name for name in self.reads if len({each.get(name) for each in some}) > 1]
+        is_apt = all(isinstance(each.get(name), float) for each in some for name in differ)
+        if len(some) < LEAST_TOGETHER or not is_apt or not self.takes_arrays:
+            return {}
+        policy = self.build(some[0])
         if not vars(find_observer(type(policy))).get("takes_arrays", False):
-            return
-        compared = range(len(sets))
+            return {}
+        compared = range(len(some))
         if self.is_tried:
-            compared = np.random.default_rng(len(self._kept)).integers(0, len(sets), 3).tolist()
-        alone = {k: self._observe_alone(sets[k]) for k in compared}
-        arrays = {name: np.array([each[name] for each in sets]) for name in differ}
+            compared = np.random.default_rng(len(some)).integers(0, len(some), 3).tolist()
+        alone = {k: self._observe_alone(some[k]) for k in compared}
+        arrays = {name: np.array([each[name] for each in some]) for name in differ}
         shown: Any = Watched(policy, {**policy.settings(), **arrays})
         try:
             seen = type(policy).observe(shown, self.market)
@@ -118,19 +128,19 @@ class Columns:
             seen = {}
         self.is_tried = True
         self.takes_arrays = seen.keys() == alone[compared[0]].keys() and all(
-            np.shape(each) == (self.market.n_bars, len(sets))
+            np.shape(each) == (self.market.n_bars, len(some))
             and all(np.array_equal(each[:, k], alone[k][name], equal_nan=True) for k in alone)
             for name, each in seen.items()
         )
-        for k, values in enumerate(sets if self.takes_arrays else ()):
-            self._keep(values, {name: each[:, k] for name, each in seen.items()})
+        return {
+            self._find_key(values): {name: each[:, k] for name, each in seen.items()}
+            for k, values in enumerate(some if self.takes_arrays else ())
+        }
 
     def _find_key(self, values: Mapping[str, Any]) -> tuple[object, ...]:
         return tuple((name, values.get(name)) for name in self.reads)
 
-    def _keep(
-        self, values: Mapping[str, Any], seen: dict[str, core.FloatArray]
-    ) -> dict[str, core.FloatArray]:
+    def _keep(self, values: Mapping[str, Any], seen: Observed) -> Observed:
         size = sum(column.nbytes for column in seen.values())
         with self._lock:
             self._kept[self._find_key(values)] = seen
@@ -150,7 +160,7 @@ class Columns:
         """
         failed: list[core.BacktestError] = []
 
-        def observe_whole() -> dict[str, core.FloatArray]:
+        def observe_whole() -> Observed:
             try:
                 return self._observe_alone(values)
             except core.BacktestError as error:  # the run of the set gives the reason
@@ -180,7 +190,7 @@ class Columns:
         checked[find_key()] = check.causality
         return check.causality
 
-    def _observe_alone(self, values: Mapping[str, Any]) -> dict[str, core.FloatArray]:
+    def _observe_alone(self, values: Mapping[str, Any]) -> Observed:
         policy = self.build(values)
         watched: Any = Watched(policy, policy.settings())
         try:
@@ -296,10 +306,12 @@ class Panel:
     def list_reads(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(name for each in self.columns for name in each.reads))
 
-    def observe_together(self, sets: Sequence[Mapping[str, Any]]) -> None:
+    def observe_together(self, sets: Sequence[Mapping[str, Any]]) -> list[dict[Any, Observed]]:
         """Observe the sets of a block at once, where their policies take arrays."""
-        for name, columns in zip(self.seen.names, self.columns, strict=True):
+        return [
             columns.observe_together([find_own(values, name) for values in sets])
+            for name, columns in zip(self.seen.names, self.columns, strict=True)
+        ]
 
     def _observe_overlay(self, overlay: Policy | None) -> list[engine.ObservedPolicy]:
         def observe_it() -> list[engine.ObservedPolicy]:
@@ -324,10 +336,12 @@ class Panel:
         venue = self.varied.build_venue(values)
         return engine.set_up_like(self._pattern, venue, account, observed)
 
-    def set_up_lane(self, like: engine.Setup, values: Mapping[str, Any]) -> engine.Setup:
+    def set_up_lane(
+        self, like: engine.Setup, values: Mapping[str, Any], seen: list[dict[Any, Observed]]
+    ) -> engine.Setup:
         """Set up a set that shares all but its policies with an earlier one of the same terms."""
         policy = self.varied.build_policy(values)
-        observed = self._observe(policy, values)
+        observed = self._observe(policy, values, seen)
         terms = tuple((name, value) for name, value in values.items() if split_name(name)[0])
         if terms:
             like = self._find(self._terms, terms, lambda: self.set_up(values), LANES)
@@ -335,15 +349,17 @@ class Panel:
         return like._replace(policies=dict.fromkeys(self.markets.names, policy), observed=observed)
 
     def _observe(
-        self, policy: Policy | Mapping[str, Policy], values: Mapping[str, Any]
+        self,
+        policy: Policy | Mapping[str, Policy],
+        values: Mapping[str, Any],
+        seen: Sequence[dict[Any, Observed]] = (),
     ) -> list[engine.ObservedPolicy]:
         found = []
-        for each, name, span in zip(self.columns, self.seen.names, self.seen.spans, strict=True):
-            own = find_own(values, name)
-            one = core.pick_value(policy, name)
-            found.append(
-                engine.ObservedPolicy(one, each.market, each.of_one(own), int(span[0]), "")
-            )
+        for k, (each, name) in enumerate(zip(self.columns, self.seen.names, strict=True)):
+            one, own = core.pick_value(policy, name), find_own(values, name)
+            columns = each.of_one(own, seen[k] if seen else {})
+            first = int(self.seen.spans[k, 0])
+            found.append(engine.ObservedPolicy(one, each.market, columns, first, ""))
         return [*found, *self._observe_overlay(self.varied.build_overlay(values))]
 
     def begin(self, setup: engine.Setup) -> tuple[AccountState, engine.Deciders, core.FloatArray]:

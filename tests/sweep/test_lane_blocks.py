@@ -272,11 +272,11 @@ def test_sets_of_a_block_are_observed_together_where_their_columns_are_their_own
     market, venue = bt.Market.sample(bars=300), bt.Venue.preset("binance-usdm", "BTCUSDT")
     test = bt.Backtest(market, venue=venue, account=bt.Account())
     evaluator = Evaluator(VariedTest(test, Together), threads=1)
-    sets = {"length": np.geomspace(1.0, 400.0, 80), "is_mixed": np.full(80, is_mixed)}
+    sets = {"length": np.geomspace(1.0, 400.0, 40).repeat(2), "is_mixed": np.full(80, is_mixed)}
     SHAPES.clear()
     rows = evaluator.evaluate(sets, returns=True)
-    assert SHAPES.count((64,)) == 1
-    assert SHAPES.count((16,)) == (0 if is_mixed else 1)
+    assert SHAPES.count((32,)) == 1
+    assert SHAPES.count((8,)) == (0 if is_mixed else 1)
     monkeypatch.setattr(runner, "LEAST_LANES", 1_000)
     evaluator = Evaluator(VariedTest(test, Together), threads=1)
     require_equal(rows, evaluator.evaluate(sets, returns=True))

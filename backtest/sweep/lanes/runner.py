@@ -187,12 +187,12 @@ def score_lanes(
 ) -> Scored | None:
     panel = task.panel
     sets = [take_sets(task.sets, k) for k in range(len(task.rows))]
-    panel.observe_together(sets)
-    setups = [panel.set_up_lane(like, values) for values in sets]
+    seen = panel.observe_together(sets)
+    setups = [panel.set_up_lane(like, values, seen) for values in sets]
     first, *others = {id(each.inputs): each for each in setups}.values()
     if not all(have_same_terms(first, each) for each in others):
         raise BlockFault
-    _, deciders, _ = panel.begin(setups[0])
+    _, deciders, _ = panel.begin(like)
     columns = join_columns(setups)
     varied = frozenset(name for name, each in task.sets.items() if len(set(each.tolist())) > 1)
     own, asked = has_own_columns(columns), frozenset(task.sets)
