@@ -9,9 +9,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias
 
 import numpy as np
-import pandas as pd
 
 from backtest import core
+from backtest.core.code_names import is_series, pd
 from backtest.core.fields import COST, NOT_NEGATIVE, POSITIVE
 from backtest.core.units import TOLERANCE
 from backtest.margin import Brackets, Collateral, MarginRule, Requirement
@@ -339,7 +339,7 @@ class Account(core.Value, kw_only=True):
     def _find_margin_faults(self) -> core.Faults:
         most = float(np.min(self.max_leverage))
         if not self.min_leverage <= most:
-            by_date = " at its lowest" * isinstance(self.max_leverage, pd.Series)
+            by_date = " at its lowest" * is_series(self.max_leverage)
             yield "min_leverage", f"must be at most max_leverage {most:g}{by_date}"
         if self.margin == "isolated" and self.venue_leverage is None:
             yield (

@@ -14,12 +14,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-import pandas as pd
-
 from backtest import core, options, strategies
 from backtest.account import Account
 from backtest.cli.experiment import DEFAULT_VENUE, SAMPLE, Draft, flatten
 from backtest.cli.printing import show_progress
+from backtest.core.code_names import pd
 from backtest.engine import Backtest
 from backtest.margin import RateCurve
 from backtest.market import Market, Markets, as_markets, find_clock, find_in_folders, is_panel

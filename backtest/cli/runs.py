@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import typer
 
 import backtest
@@ -17,6 +16,7 @@ from backtest.cli.command import AsJson, Output, command
 from backtest.cli.experiment import Draft
 from backtest.cli.printing import print_json, show_progress
 from backtest.core import ParameterError, did_you_mean, list_records
+from backtest.core.code_names import pd
 from backtest.market import as_markets
 from backtest.policies import format_title
 

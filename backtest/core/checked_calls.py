@@ -19,9 +19,9 @@ from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from backtest.core import units
+from backtest.core.code_names import is_column, is_frame
 from backtest.core.errors import BacktestError, DataError, ParameterError
 from backtest.core.json_values import repr_plain
 
@@ -164,7 +164,7 @@ def read_items(*parts: Any, is_fixed: bool) -> Admitted:
         is_flat = getattr(value, "ndim", 1) == 1 and isinstance(value, Iterable)
         if not is_flat or isinstance(value, str | bytes | Mapping):
             return REFUSED
-        is_kept = isinstance(value, Sequence | np.ndarray | pd.Series | pd.Index)
+        is_kept = isinstance(value, Sequence | np.ndarray) or is_column(value)
         items: Any = value if is_kept else tuple(value)
         is_long = not is_fixed or len(items) == len(kinds)
         return items if is_long and fits(kinds, items) else REFUSED
@@ -191,11 +191,11 @@ def admit_whole(value: Any) -> Any:
 
 
 def admit_array(value: Any) -> Any:
-    if isinstance(value, np.ndarray | pd.Series | pd.Index):
+    if isinstance(value, np.ndarray) or is_column(value):
         is_numeric = isinstance(value.dtype, np.dtype) and value.dtype.kind in "biuf"
         return value if is_numeric and value.ndim else REFUSED
     try:
-        is_table = isinstance(value, pd.DataFrame | list | tuple)
+        is_table = isinstance(value, list | tuple) or is_frame(value)
         return np.asarray(value, dtype=np.float64) if is_table else REFUSED
     except (TypeError, ValueError, OverflowError):
         return REFUSED
@@ -231,7 +231,7 @@ PLAIN: dict[Any, Admitted | None] = {
     type(None): ABSENT,
     npt.ArrayLike: ARRAY,
     Callable: keep_if("a function", callable),
-    **dict.fromkeys((dt.datetime, np.datetime64, pd.Timestamp), TIME),
+    **dict.fromkeys((dt.datetime, np.datetime64), TIME),
     Path: keep_if("the path of a file or folder", is_path)._replace(error=DataError),
 }
 

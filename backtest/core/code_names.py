@@ -11,7 +11,13 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas
+    import pyarrow
+    from pyarrow import parquet
+    from typing_extensions import TypeIs
 
 
 def hash_texts(*texts: str) -> str:
@@ -26,6 +32,35 @@ def find_version(name: str) -> str:
         return "not installed"
     said = re.search(r"^Version: (\S+)", found.read_text("METADATA") or "", re.MULTILINE)
     return said[1] if said else found.version  # which parses all of the text: 10 ms
+
+
+class LateModule(ModuleType):
+    """A module of another package that is imported when one of its names is first read."""
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(importlib.import_module(self.__name__), name)
+        self.__dict__[name] = found
+        return found
+
+
+if TYPE_CHECKING:
+    pd = pandas
+    pa = pyarrow
+    pq = parquet
+else:  # a run without tables and files needs none of them
+    pd, pa, pq = map(LateModule, ("pandas", "pyarrow", "pyarrow.parquet"))
+
+
+def is_series(value: object) -> TypeIs[pd.Series[Any]]:
+    return "pandas" in sys.modules and isinstance(value, pd.Series)
+
+
+def is_column(value: object) -> TypeIs[pd.Series[Any] | pd.Index[Any]]:
+    return "pandas" in sys.modules and isinstance(value, pd.Series | pd.Index)
+
+
+def is_frame(value: object) -> TypeIs[pd.DataFrame]:
+    return "pandas" in sys.modules and isinstance(value, pd.DataFrame)
 
 
 class LazyModule(ModuleType):

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, get_args
 
 import numpy as np
-import pandas as pd
 from pydantic_core import PydanticCustomError, core_schema
 
 from backtest.core import moments, units
-from backtest.core.checked_calls import checked, checked_fields
+from backtest.core.checked_calls import PLAIN, checked, checked_fields, keep_if
+from backtest.core.code_names import is_series, pd
 from backtest.core.errors import BacktestError, Fault, ParameterError, did_you_mean
 from backtest.core.json_values import repr_given
 
@@ -221,7 +221,12 @@ def check_range(
 if TYPE_CHECKING:
     FloatSeries: TypeAlias = pd.Series[float]
 else:
-    FloatSeries = pd.Series
+
+    class FloatSeries:
+        """Stands for ``pd.Series`` in annotations, so that they do not load pandas."""
+
+    PLAIN[FloatSeries] = keep_if("a Series", is_series)
+
 Rate: TypeAlias = float | FloatSeries
 Cost: TypeAlias = float | FloatSeries | str
 
@@ -309,9 +314,9 @@ class Time(Declaration):
     kind: ClassVar[type] = str
 
     def read(self, value: Any) -> str:
-        moment = pd.Timestamp(read_time(value), tz="UTC")
+        nanoseconds = read_time(value)
         is_text = isinstance(value, str) and not value.strip().isdigit()
-        return value if is_text else moment.isoformat()
+        return value if is_text else pd.Timestamp(nanoseconds, tz="UTC").isoformat()
 
 
 @dataclass(frozen=True)
@@ -321,7 +326,7 @@ class Timed(Declaration):
     kind: ClassVar[type] = float
 
     def read(self, value: Any) -> Cost:
-        if self.constant and not isinstance(value, pd.Series):
+        if self.constant and not is_series(value):
             return self.number.read(value)
         series = read_timed(value, may_be_infinite=self.number.may_be_infinite)
         for position in (int(series.argmin()), int(series.argmax())):
@@ -351,7 +356,7 @@ class DatedCost(Timed):
 
 def read_timed(series: object, *, may_be_infinite: bool = False) -> FloatSeries:
     """Return a read-only copy of a series of numbers by UTC time, to the nanosecond."""
-    if not isinstance(series, pd.Series):
+    if not is_series(series):
         raise Fault("must be a series indexed by UTC time")
     if not isinstance(series.index, pd.DatetimeIndex):
         raise Fault(

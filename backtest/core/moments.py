@@ -13,9 +13,9 @@ from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
-import pandas as pd
 
 from backtest.core import errors, units
+from backtest.core.code_names import is_series, pd
 from backtest.core.errors import BacktestError, DataError, ParameterError
 from backtest.core.json_values import repr_plain
 
@@ -37,6 +37,7 @@ _UTC_NAMES = ("z", "UTC", "GMT")
 _NAME_OF_UTC = re.compile(r"\s?(?:z|UTC|GMT)$")
 _WHOLE = re.compile(r"\d{1,19}(?:\.0*)?")
 _YEAR = re.compile(r"\d{4}")
+_USUAL = re.compile(r"(?:19|20)\d\d-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?)?Z?")
 
 OF_FILE = "; timezone='UTC' reads them as UTC, or name the zone in which they were written"
 OF_FRAME = (
@@ -186,6 +187,8 @@ def to_nanoseconds(time: units.TimeLike, name: str = "a time") -> int:
 def _read_one(given: str | int) -> int:
     """Return a number or text as UTC nanoseconds; a text of four digits is a year."""
     text = _NAME_OF_UTC.sub("Z", str(given).strip())
+    if _USUAL.fullmatch(text):
+        return int(np.datetime64(text.removesuffix("Z"), "ns").astype(np.int64))
     is_year = isinstance(given, str) and _YEAR.fullmatch(text)
     if not is_year and _WHOLE.fullmatch(text):
         return int(read_stamps(pd.Index([text]), name="a time")[0])
@@ -196,7 +199,7 @@ def _read_one(given: str | int) -> int:
 
 def as_of(rate: float | pd.Series, time: units.IntArray, key: str) -> units.FloatArray:
     """Return the value in force at each time: of shape (n,), or (1,) for a constant."""
-    if not isinstance(rate, pd.Series):
+    if not is_series(rate):
         return np.array([float(rate)])
     stamps = pd.DatetimeIndex(rate.index).as_unit("ns").asi8
     found = np.searchsorted(stamps, time, side="right") - 1

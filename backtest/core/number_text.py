@@ -5,6 +5,7 @@ NaN is written ``n/a``. Percentages and basis points have a space before their u
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -12,8 +13,8 @@ from functools import partial
 from typing import Any, NamedTuple, Self, SupportsFloat
 
 import numpy as np
-import pandas as pd
 
+from backtest.core.code_names import pd
 from backtest.core.units import format_time
 
 NOT_AVAILABLE = "n/a"
@@ -134,7 +135,7 @@ STYLES: Mapping[str, Callable[[float], str]] = {
 def format_cell(value: object, write: Callable[[float], str]) -> str:
     if isinstance(value, bool | np.bool_):
         return STYLES["claim"](float(value))
-    if isinstance(value, pd.Timestamp):
+    if isinstance(value, dt.datetime) and isinstance(value, pd.Timestamp):  # NaT is one alone
         return format_time(value.value)
     if isinstance(value, str) or not isinstance(value, SupportsFloat):
         return value if isinstance(value, str) else str(value)

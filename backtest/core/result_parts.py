@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
-import pandas as pd
-
+from backtest.core.code_names import pd
 from backtest.core.number_text import NOT_AVAILABLE, STYLES, Head
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -32,7 +31,9 @@ class Headline(NamedTuple):
 
 
 class ShownTable(NamedTuple):
-    table: pd.DataFrame | None
+    """A table to show: a frame, or its rows by label; None is left out."""
+
+    table: pd.DataFrame | Mapping[str, Mapping[str, Any]] | None
     caption: str = ""
     note: str = ""
     labels: Head = Head("")
@@ -103,15 +104,18 @@ Shown: TypeAlias = ShownTable | ShownChart | str
 class Part(NamedTuple):
     """A section of a result; ``shows`` is ``"page"``, ``"summary"`` (for a terminal) or ``"both"``.
 
-    ``blocks`` may be a function that makes them when they are shown.
+    ``blocks`` may be a function that makes them when they are shown, and so may each chart.
     """
 
     key: str
     title: str
     lead: str
-    blocks: Sequence[Shown] | Callable[[], Iterable[Shown]]
+    blocks: Sequence[Shown] | Callable[[], Iterable[Shown | Callable[[], ShownChart]]]
     shows: str = "page"
     is_folded: bool = False
 
-    def list_blocks(self) -> list[Shown]:
-        return list(self.blocks() if callable(self.blocks) else self.blocks)
+    def list_blocks(self, *, with_charts: bool = True) -> list[Shown]:
+        blocks = self.blocks() if callable(self.blocks) else self.blocks
+        if not with_charts:
+            blocks = [x for x in blocks if not (callable(x) or isinstance(x, ShownChart))]
+        return [each() if callable(each) else each for each in blocks]

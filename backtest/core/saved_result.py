@@ -20,13 +20,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, ParamSpec, Self, TypeVar
 
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from backtest.core.atomic_files import held_folder, replace_folder, temporary_folder
 from backtest.core.checked_calls import checked
-from backtest.core.code_names import HIGHER, call_later, find_version
+from backtest.core.code_names import HIGHER, call_later, find_version, pa, pd, pq
 from backtest.core.errors import DataError
 from backtest.core.json_values import from_plain, parse_json, read_small, to_json, to_plain
 from backtest.core.number_text import capitalize
@@ -460,7 +456,7 @@ class SavedResult(Reportable):
 
         def write(draft: Path) -> None:
             for name, table in self._lay_out().items():
-                write_parquet(EMPTY if table is None else table, draft / f"{name}.parquet")
+                write_parquet(fill_absent(table), draft / f"{name}.parquet")
             manifest = {**self.manifest, **self._write_more(draft)}
             hashes = {name: hash_file(draft / name) for name in self.files()}
             manifest = {"format": self.layout, **manifest, "files": hashes}
@@ -514,8 +510,12 @@ def list_records(table: pd.DataFrame | None) -> list[dict[str, Any]] | None:
 
 
 describe_history = call_later("manifest", "describe_history")
-EMPTY = pd.DataFrame({"none": pd.Series(dtype="float64")})
-"""Stands for a table that is None."""
+EMPTY = ("none",)
+"""Columns of the table that stands for one that is None."""
+
+
+def fill_absent(table: pd.DataFrame | None) -> pd.DataFrame:
+    return pd.DataFrame(columns=EMPTY, dtype="float64") if table is None else table
 
 
 class SettingsResult(SavedResult):
@@ -593,7 +593,7 @@ class SettingsResult(SavedResult):
 
 
 def hash_table(table: pd.DataFrame | None) -> str:
-    text = (EMPTY if table is None else table).to_csv(lineterminator="\n")
+    text = fill_absent(table).to_csv(lineterminator="\n")
     return hashlib.sha256(text.encode()).hexdigest()
 
 

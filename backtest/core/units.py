@@ -16,8 +16,8 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
+from backtest.core.code_names import pd
 from backtest.core.errors import ParameterError
 from backtest.core.json_values import repr_plain
 
@@ -27,7 +27,7 @@ BoolArray: TypeAlias = npt.NDArray[np.bool_]
 Numbers: TypeAlias = float | FloatArray
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with what is done, and with all that is to do."""
-TimeLike: TypeAlias = str | dt.datetime | np.datetime64 | pd.Timestamp
+TimeLike: TypeAlias = str | dt.datetime | np.datetime64
 TIMES = (str, dt.date, np.datetime64, int, np.integer)
 """Types that are read as times; whole numbers are nanoseconds."""
 
@@ -40,6 +40,7 @@ YEAR_DAYS = 365.0
 TOLERANCE = 1e-12
 """Relative tolerance of every comparison that decides an event, in favor of the event."""
 
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _SUFFIXES = {"s": SECOND, "m": MINUTE, "min": MINUTE, "h": HOUR, "d": DAY, "w": 7 * DAY}
 _DURATION = re.compile(r"(\d+)\s*(s|m|min|h|d|w|H|D|W)")
 
@@ -65,7 +66,7 @@ def format_duration(nanoseconds: int) -> str:
 
 def format_time(nanoseconds: int) -> str:
     """Return UTC nanoseconds as text, without a time of day at midnight."""
-    stamp = pd.Timestamp(nanoseconds, tz="UTC")
+    stamp = EPOCH + dt.timedelta(seconds=nanoseconds // SECOND)
     if nanoseconds % DAY == 0:
         return f"{stamp:%Y-%m-%d}"
     return f"{stamp:%Y-%m-%d %H:%M}" if nanoseconds % MINUTE == 0 else f"{stamp:%Y-%m-%d %H:%M:%S}"

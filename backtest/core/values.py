@@ -17,11 +17,11 @@ from typing import Annotated, Any, ClassVar, Self, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pydantic_core
 from pydantic_core import ArgsKwargs, PydanticCustomError, ValidationError, core_schema
 
 from backtest.core.checked_calls import checked
+from backtest.core.code_names import is_series, pd
 from backtest.core.errors import ParameterError, did_you_mean
 from backtest.core.fields import Declaration, FloatSeries
 from backtest.core.json_values import WORDS, repr_given
@@ -341,7 +341,7 @@ def _is_default(each: dataclasses.Field[Any], value: object) -> bool:
 
 
 def _hashable(value: object) -> object:
-    if isinstance(value, pd.Series):
+    if is_series(value):
         return (_nanoseconds(value).tobytes(), value.to_numpy().tobytes())
     return value
 
@@ -358,7 +358,7 @@ def _write_times(series: FloatSeries) -> list[str]:
 
 
 def _text(value: object) -> str:
-    if isinstance(value, pd.Series):
+    if is_series(value):
         index = f"pd.DatetimeIndex({_write_times(value)!r}, tz='UTC')"
         return f"pd.Series({value.tolist()!r}, index={index})"
     return repr(value)
@@ -371,7 +371,7 @@ def _plain(value: object) -> object:
         return [_plain(each) for each in value]
     if isinstance(value, FrozenTable):
         return {name: _plain(each) for name, each in value.items()}
-    if isinstance(value, pd.Series):
+    if is_series(value):
         numbers = [_plain(each) for each in value.tolist()]
         return {"time": [f"{text}Z" for text in _write_times(value)], "value": numbers}
     if value in (math.inf, -math.inf):

@@ -11,11 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Required, Self, TypeAlias, TypedDict, TypeVar
 
-import pandas as pd
-
 from backtest import core
 from backtest.account import Account
 from backtest.account.account import BY_INSTRUMENT
+from backtest.core.code_names import pd
 from backtest.engine import checks
 from backtest.engine.policies import check_overlay
 from backtest.margin import ScenarioMargin

@@ -9,12 +9,12 @@ from functools import reduce
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from backtest import core
 from backtest.account import Account, check_setting
 from backtest.account.account import BY_INSTRUMENT
 from backtest.account.events import Entries, Event
+from backtest.core.code_names import is_series
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.margin import Brackets, check_collateral
 from backtest.market import (
@@ -158,9 +158,9 @@ def find_faults_of_margin(
 
 
 def is_equal(mine: object, theirs: object) -> bool:
-    if isinstance(mine, pd.Series) and isinstance(theirs, pd.Series):
+    if is_series(mine) and is_series(theirs):
         return mine.equals(theirs)
-    is_mixed = isinstance(mine, pd.Series) or isinstance(theirs, pd.Series)
+    is_mixed = is_series(mine) or is_series(theirs)
     return not is_mixed and mine == theirs
 
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from backtest import account as a
 from backtest import core, margin
@@ -17,6 +16,7 @@ from backtest.account.account_records import CLOSE, PARTIAL, TAKEOVER
 from backtest.account.first_state import WINDOW, TradedDays, pack_option_terms, start_options
 from backtest.account.money import Wallet
 from backtest.core import DataError, FloatArray, IntArray, ParameterError, as_of
+from backtest.core.code_names import is_series, pd
 from backtest.core.units import DAY
 from backtest.margin import Collateral, MarginRules, pack_brackets
 from backtest.market import Market, Markets, find_clock, find_column, has_gaps
@@ -105,7 +105,7 @@ def read_instrument_rules(
     contract, share = venue.contract, venue.profit_share()
     most, limit = venue.slippage.max_participation, account.max_leverage
     has_least = (contract.min_notional or 0.0) > 0.0
-    has_limits = isinstance(limit, pd.Series)
+    has_limits = is_series(limit)
     step, per_order = venue.liquidation.step, venue.fees.per_order
     return a.InstrumentRules(
         has_stop=account.stop_loss is not None,
@@ -126,7 +126,7 @@ def read_instrument_rules(
         full_below=venue.liquidation.full_below,
         is_funded_by_wallet=venue.isolated_funding == "wallet",
         min_leverage=account.min_leverage,
-        max_leverage=math.inf if isinstance(limit, pd.Series) else limit,
+        max_leverage=math.inf if is_series(limit) else limit,
         band=account.band,
         stop_loss=a.find_factor(account.stop_loss),
         has_exits=account.has_exits,
@@ -144,7 +144,7 @@ def read_instrument_rules(
         has_order_fee=has_order_fee(venue),
         has_liquidation_impact=venue.liquidation.impact > 0.0,
         profit_share=share,
-        order_fee=0.0 if isinstance(per_order, pd.Series) else per_order,
+        order_fee=0.0 if is_series(per_order) else per_order,
         liquidation_impact=venue.liquidation.impact,
         full_below_health=venue.liquidation.full_below_health,
     )
@@ -174,7 +174,7 @@ def read_instrument(market: Market, venue: Venue, account: a.Account) -> dict[st
     both = multipliers.get("margin_multiplier", np.ones(1))
     initial = multipliers.get("initial_multiplier", both) * by_rule
     per_order = venue.fees.per_order
-    order_fee = per_order if isinstance(per_order, pd.Series) else 0.0
+    order_fee = per_order if is_series(per_order) else 0.0
     scales = {"stop_loss": "stop", "take_profit": "profit", "trailing_stop": "trail"}
     return {
         "multiplier": multipliers.get("maintenance_multiplier", both) * by_rule,

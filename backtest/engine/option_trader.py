@@ -9,10 +9,10 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from backtest import core
 from backtest.account import AccountState, OptionFeed, Scratch
+from backtest.core.code_names import pd
 from backtest.core.units import TOLERANCE, YEAR_DAYS
 from backtest.engine.inputs import find_prices
 from backtest.engine.loop import N_SHOWN, Deciders, RunTape

@@ -11,11 +11,11 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from backtest import core, policies
 from backtest import venue as venues
 from backtest.account import Account
+from backtest.core.code_names import pd
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.engine.batch import Compile
 from backtest.engine.policies import list_terms

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Unpack
 
 import numpy as np
-import pandas as pd
 
 from backtest import core, results
 from backtest.account.events import Entries, Event
 from backtest.account.order_limits import ALL, ASKED, CAUSES, COUNT, CUT, DAYS, DISTANCE, HELD
 from backtest.core import Progress
+from backtest.core.code_names import pd
 from backtest.engine.backtest import (
     AnyPolicy,
     Backtest,

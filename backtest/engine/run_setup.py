@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from backtest import core
 from backtest.account import Account
+from backtest.core.code_names import is_frame, is_series, pd
 from backtest.engine import checks, driver
 from backtest.engine.backtest import AnyPolicy, Backtest, check_panel
 from backtest.engine.inputs import ASSET, ON_CLOCK, AccountInputs, has_interest, read_inputs
@@ -231,10 +231,10 @@ def set_up_run(
 
 
 def widen_signal(signal: Any, markets: Markets) -> Any:
-    if signal is None or isinstance(signal, SignalRule | Mapping | pd.DataFrame):
+    if signal is None or isinstance(signal, SignalRule | Mapping) or is_frame(signal):
         return signal
     (name,) = markets.names
-    if isinstance(signal, pd.Series):
+    if is_series(signal):
         return signal.to_frame(name)
     return signal if isinstance(signal, np.ndarray | list | tuple) else {name: signal}
 
@@ -358,7 +358,7 @@ def set_up(
 
 def read_signals(signal: Any, seen: Markets, first: int, *, is_alone: bool) -> core.FloatArray:
     """Return the weights decided at each close, (n, n_bars); one market's signal is a number."""
-    if not is_alone or isinstance(signal, pd.DataFrame | Mapping) or np.ndim(signal) == 2:
+    if not is_alone or isinstance(signal, Mapping) or is_frame(signal) or np.ndim(signal) == 2:
         return read_weights(signal, seen, first=first)
     (market,) = seen.values()
     values = np.broadcast_to(read_signal(signal, market, first), seen.n_bars)

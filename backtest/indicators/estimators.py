@@ -14,9 +14,9 @@ from itertools import pairwise
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
-import pandas as pd
 
 from backtest import _compile, core
+from backtest.core.code_names import pd
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.indicators import kernels
 from backtest.indicators.returns import (

@@ -6,9 +6,9 @@ import math
 from typing import Any, TypeAlias
 
 import numpy as np
-import pandas as pd
 
 from backtest import core
+from backtest.core.code_names import pd
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.market import Market, place_on_bars
 

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import numpy as np
-import pandas as pd
 
 from backtest import _compile, core, engine
 from backtest import account as accounts
@@ -21,6 +20,7 @@ from backtest.account.first_state import WINDOW
 from backtest.account.money import FILL_COSTS
 from backtest.account.order_limits import ALL, ASKED, CAUSES, CUT, DISTANCE
 from backtest.core import Number, ParameterError, format_percent, format_price, format_time, to_json
+from backtest.core.code_names import pd
 from backtest.core.units import DAY, HOUR
 from backtest.engine import AccountInputs, gather_deciders, look_at_close
 from backtest.engine.loop import DAY_NS, N_SHOWN

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import numpy as np
-import pandas as pd
 
 from backtest import _compile, core, engine
 from backtest import account as accounts
@@ -21,6 +20,7 @@ from backtest.account import bar as bar_steps
 from backtest.account import records as r
 from backtest.account.events import Event
 from backtest.core import DataError, FloatArray, IntArray, ParameterError, format_time, repr_plain
+from backtest.core.code_names import is_frame, is_series, pd
 from backtest.engine import Counts, Setup, drive, finish, new_cuts
 from backtest.live.state import AccountSnapshot, name_symbols, start_account
 from backtest.margin import compute_value
@@ -95,7 +95,7 @@ def read_fills(
 def open_table(source: Any, what: str) -> tuple[pd.DataFrame, bool]:
     """Return a file, table or list of mappings as a table, and whether it was a file."""
     is_file = isinstance(source, str | Path)
-    if isinstance(source, pd.DataFrame):
+    if is_frame(source):
         table = source.reset_index() if source.index.name is not None else source.copy()
     elif is_file and Path(source).suffix.lower() == ".json":
         try:
@@ -375,9 +375,9 @@ class Replay(Result):
 
 
 def read_ledger(given: Any, timezone: str | None) -> pd.DataFrame:
-    if isinstance(given, pd.Series):
+    if is_series(given):
         given = given.rename("equity").rename_axis("time").to_frame()
-    if isinstance(given, pd.DataFrame) and "time" not in given:
+    if is_frame(given) and "time" not in given:
         given = given.reset_index()
     table, is_file = open_table(given, "a ledger")
     column = next((name for name in (*LEVELS, "amount") if name in table), "amount")

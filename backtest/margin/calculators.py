@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
-import pandas as pd
 
 from backtest.core import Choice, FloatArray, Number, ParameterError, checked, float_if_single
+from backtest.core.code_names import pd
 from backtest.core.fields import NOT_NEGATIVE, POSITIVE, SHARE
 from backtest.core.units import TOLERANCE, YEAR_DAYS
 from backtest.margin import functions as margin_functions

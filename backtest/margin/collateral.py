@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeAlias
 
 import numpy as np
-import pandas as pd
 
 from backtest import core
 from backtest.core import Fault, Faults, FloatArray, Number, ParameterError, Text, Value
+from backtest.core.code_names import pd
 from backtest.core.fields import COST, SHARE, FloatSeries
 from backtest.margin.portfolio_kernels import CollateralTables, compute_value_at_rate
 from backtest.market import Market

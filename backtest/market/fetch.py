@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from backtest import core
 from backtest.core import DataError, ParameterError, format_time
+from backtest.core.code_names import pd
 from backtest.core.units import DAY, HOUR
 from backtest.market import files as f
 from backtest.market.names import rename_columns

@@ -19,11 +19,10 @@ from types import MappingProxyType
 from typing import IO, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
 
 from backtest import core
 from backtest.core import DataError, ParameterError, did_you_mean, format_duration, parse_duration
+from backtest.core.code_names import pa, pd
 from backtest.core.units import DAY, SECOND
 from backtest.market import rules
 from backtest.market import tables as timed

@@ -15,10 +15,10 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from backtest import core
 from backtest.core import DataError, FloatArray, IntArray, ParameterError, Range, TimeLike, checked
+from backtest.core.code_names import is_series, pd
 from backtest.market.files import load_fields, load_frames, read_options, time_text, write_folder
 from backtest.market.reshape import resample_fields, slice_fields
 from backtest.market.synthetic import START, generate_sample
@@ -276,7 +276,7 @@ class Market(BarClock):
             they are checked against mark and funding. Their days must be days of the bars.
         """
         options = read_options(locals())
-        rates = funding.to_frame("rate") if isinstance(funding, pd.Series) else funding
+        rates = funding.to_frame("rate") if is_series(funding) else funding
         given = {"bars": bars, "mark": mark, "funding": rates}
         frames = {n: (SourceFrame(n, each),) for n, each in given.items() if each is not None}
         fields = load_frames(frames, options, where="the frames given")
@@ -521,7 +521,7 @@ def read_column(name: str, values: object, time: IntArray) -> FloatArray:
         raise DataError(f"{name}: is the name of a price or the volume")
     if name in TIME_NAMES:
         raise DataError(f"{name}: is a name of the time column")
-    if isinstance(values, pd.Series):
+    if is_series(values):
         if not isinstance(values.index, pd.DatetimeIndex):
             raise DataError(
                 f"{name}: must be an array, or a Series by time, was by "

@@ -10,10 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import pandas as pd
-
 from backtest import core
 from backtest.core import DataError, did_you_mean
+from backtest.core.code_names import pd
 from backtest.market.tables import PRICES, TIME_NAMES, plain_name, spell_columns
 
 _KLINES = ("open_time", *PRICES, "volume", "close_time", "quote_volume", "count",

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from backtest import core
 from backtest.core import ParameterError, format_duration, format_time
+from backtest.core.code_names import pd
 from backtest.market import files
 from backtest.market import tables as timed
 from backtest.market.market import Market

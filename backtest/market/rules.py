@@ -14,10 +14,10 @@ from functools import cached_property
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
-import pandas as pd
 
 from backtest import core
 from backtest.core import BoolArray, FloatArray, IntArray, format_duration, format_time
+from backtest.core.code_names import pd
 from backtest.core.units import DAY, HOUR
 from backtest.market import tables
 from backtest.market.tables import PRICES, USUAL, Span, TimedTable, is_increasing, is_price, spacing

@@ -10,10 +10,10 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
-import pandas as pd
 
 from backtest import core
 from backtest.core import BoolArray, DataError, FloatArray, IntArray, format_time
+from backtest.core.code_names import pd
 from backtest.core.units import DAY, HOUR, MINUTE, SECOND
 
 PRICES = ("open", "high", "low", "close")

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import pandas as pd
 
 from backtest import core
 from backtest.core import ANY_NUMBER, DataError, FloatArray, IntArray, ParameterError, format_time
+from backtest.core.code_names import is_frame, pd
 from backtest.market.files import read_file
 from backtest.market.market import Market
 from backtest.market.tables import PRICES, Defects, Schema, nearest_minute, read_frame
@@ -51,7 +51,7 @@ def read_raw_weights(
         held = {x: ANY_NUMBER.check(f"{argument}: the weight of {x!r}", signal[x]) for x in signal}
         signal = pd.DataFrame(held, index=markets.times)
     try:
-        if isinstance(signal, pd.DataFrame):
+        if is_frame(signal):
             frame = name_columns(signal, markets, argument)
             stamps = read_dates(frame.index, argument)
             _check_bars(stamps, markets, argument)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from backtest import core
 from backtest.core import DataError, ParameterError, checked, count_nouns, did_you_mean, repr_given
+from backtest.core.code_names import pd
 from backtest.core.units import YEAR_DAYS
 from backtest.market import Defects, read_file, rename_known, suffix_of, to_floats
 from backtest.market.files import SUFFIXES
@@ -179,7 +180,7 @@ KEYS = ["time", "underlying"]
 AGREEMENT = 1e-4
 """Largest difference between a mark and the price of its volatility, in coins or parts of the
 forward, and between forwards of one expiry, relative."""
-STALE = pd.Timedelta("5min")
+STALE = np.timedelta64(5, "m")
 
 
 CHECKS: dict[str, tuple[str, Callable[[pd.DataFrame], pd.Series]]] = {
@@ -483,14 +484,14 @@ def list_names(names: Sequence[str]) -> str:
     return f"{shown} and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else shown
 
 
-TIME = pd.Timestamp("2023-01-01 12:00", tz="UTC")
+TIME = dt.datetime(2023, 1, 1, 12, tzinfo=dt.UTC)
 SPOT = 100_000.0
 DAYS = (2.0, 7.0, 30.0, 90.0, 180.0)
 SPREAD = 0.01
 
 
 def write_sample() -> pd.DataFrame:
-    parts = []
+    parts, time = [], pd.Timestamp(TIME)
     for days in DAYS:
         years = days / 365.0
         forward = SPOT * math.exp(0.06 * years)
@@ -501,7 +502,7 @@ def write_sample() -> pd.DataFrame:
         for kind in ("call", "put"):
             place = (kind, forward, strike, years)
             rows = pd.DataFrame({"strike": strike, "iv": volatility}).assign(
-                time=TIME, expiry=TIME + pd.Timedelta(days=days), kind=kind, forward=forward,
+                time=time, expiry=time + pd.Timedelta(days=days), kind=kind, forward=forward,
                 index=SPOT, underlying="SYNTHETIC",
                 bid=price(*place, volatility - SPREAD, 0.0, "coin"),
                 mark=price(*place, volatility, 0.0, "coin"),

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
-import pandas as pd
 
 from backtest import core
 from backtest.account import Account, OptionFeed, make_option_feed
+from backtest.core.code_names import pd
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.margin import (
     Brackets,

@@ -7,10 +7,9 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-import pandas as pd
-
 from backtest import core
 from backtest.core import DataError, ParameterError, did_you_mean, parse_duration
+from backtest.core.code_names import pd
 from backtest.market import Market, find_coin
 from backtest.options.chain import Chain
 from backtest.options.surfaces import Surfaces

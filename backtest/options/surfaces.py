@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from backtest import core
 from backtest.core import DataError, FloatArray, IntArray, ParameterError, call_later, check_range
+from backtest.core.code_names import pd
 from backtest.core.fields import NOT_NEGATIVE, POSITIVE
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.margin.functions import check_each

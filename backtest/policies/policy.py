@@ -26,10 +26,10 @@ from typing import (
 )
 
 import numpy as np
-import pandas as pd
 
 from backtest import core
 from backtest.core import checked
+from backtest.core.code_names import is_series, pd
 from backtest.policies.formulas import LARGEST_INTEGER, rewrite_formula
 
 Columns: TypeAlias = Mapping[str, core.FloatArray]
@@ -511,7 +511,7 @@ def check_columns(policy: Policy, columns: object, n_bars: int) -> dict[str, cor
                 f"a column of {own} must be named by an identifier other than "
                 f"{', '.join(BAR_FIELDS)}, got {name!r}"
             )
-        is_by_bars = not isinstance(column, pd.Series) or (
+        is_by_bars = not is_series(column) or (
             isinstance(column.index, pd.DatetimeIndex | pd.RangeIndex)
             and column.index.is_monotonic_increasing
         )

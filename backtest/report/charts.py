@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-import pandas as pd
 
 from backtest import core
+from backtest.core.code_names import pd
 from backtest.report.page import Chart
 
 Layout: TypeAlias = dict[str, Any]

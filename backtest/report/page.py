@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-import pandas as pd
-from pandas.api.types import is_numeric_dtype
 
 from backtest import core
+from backtest.core.code_names import pd
 from backtest.core.number_text import NONE, STYLES, Head, Measured, strip_marks
 from backtest.results import name_measure
 from backtest.results.measure_table import ABOUT
@@ -153,30 +153,55 @@ TINTS = (0.0, 0.03, 0.10, 0.25)
 """Sizes of a fraction above which the tint of its cell gets stronger."""
 
 
-def write_table(shown: core.ShownTable, whole: pd.DataFrame) -> Table:
-    frame = whole.head(shown.most)
+class Rows(NamedTuple):
+    """Rows of a table with their labels, what the labels are, and whether each column is numbers.
+
+    ``columns`` are in their order.
+    """
+
+    labels: list[Any]
+    rows: list[Mapping[Any, Any]]
+    columns: Mapping[str, bool]
+    title: str = ""
+
+
+def read_rows(table: Mapping[str, Mapping[str, Any]], most: int) -> Rows:
+    rows = [*table.values()]
+    columns = {name: not any(isinstance(row[name], str) for row in rows) for name in rows[0]}
+    return Rows([*table][:most], rows[:most], columns)
+
+
+def read_frame(table: pd.DataFrame, most: int) -> Rows:
+    frame = table.head(most)
     if frame.index.nlevels > 1:
         lower = [name for name in frame.index.names if name != frame.index.names[0]]
         frame = frame.reset_index(level=lower)
-    heads = choose_heads(shown, frame)
-    labels = [write_label(each, shown) for each in frame.index]
-    rows = frame.to_dict("records")
+    columns = {str(name): pd.api.types.is_numeric_dtype(frame[name]) for name in frame}
+    title = str(frame.index.name or "").replace("_", " ")
+    return Rows([*frame.index], frame.to_dict("records"), columns, title)
+
+
+def write_table(shown: core.ShownTable, whole: Any) -> Table:
+    """Return a table as texts, of a frame or of rows by label."""
+    read: Callable[[Any, int], Rows] = read_rows if isinstance(whole, Mapping) else read_frame
+    found = read(whole, shown.most)
+    heads = choose_heads(shown, found.columns)
+    labels = [write_label(each, shown) for each in found.labels]
     cells = (write_row(shown, heads, label, row)
-             for label, row in zip(map(str, frame.index), rows, strict=True))  # fmt: skip
+             for label, row in zip(map(str, found.labels), found.rows, strict=True))  # fmt: skip
     texts = tuple((label, *each) for label, each in zip(labels, cells, strict=True))
-    first = shown.labels.title or str(frame.index.name or "").replace("_", " ")
     columns = (
-        Column(first, shown.labels.unit, is_number=False),
-        *(Column(head.title, head.unit, is_numeric_dtype(frame[name]) or head.style != "number")
+        Column(shown.labels.title or found.title, shown.labels.unit, is_number=False),
+        *(Column(head.title, head.unit, found.columns[name] or head.style != "number")
           for name, head in heads.items()),
     )  # fmt: skip
-    left = len(whole) - len(frame)
+    left = len(whole) - len(found.rows)
     note = f"{shown.note} {f'And {left:,} more rows.' if left else ''}".strip()
     return Table(shown.caption, columns, texts, note, shown.is_searched)
 
 
-def choose_heads(shown: core.ShownTable, frame: pd.DataFrame) -> dict[str, core.Head]:
-    names = shown.columns or tuple(map(str, frame))
+def choose_heads(shown: core.ShownTable, known: Iterable[str]) -> dict[str, core.Head]:
+    names = shown.columns or tuple(known)
     heads = {name: shown.heads.get(name) or find_column(name) for name in names}
     ends = {head.until for head in heads.values()}
     return {name: head for name, head in heads.items() if name not in ends}
@@ -190,8 +215,8 @@ def find_column(name: str) -> core.Head:
 
 
 def write_label(label: Any, shown: core.ShownTable) -> str:
-    if isinstance(label, pd.Timestamp):
-        return core.format_time(label.value)
+    if isinstance(label, dt.datetime):
+        return core.format_time(pd.Timestamp(label).value)
     if isinstance(label, str):
         return name_measure(label) if shown.has_measures else label
     if isinstance(label, tuple):

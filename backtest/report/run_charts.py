@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from backtest import core
 from backtest.account.events import FORCED, MARKS, Event, Mark
 from backtest.account.money import TRADE_COSTS
+from backtest.core.code_names import pd
 from backtest.core.number_text import Head
 from backtest.core.result_parts import Panel, Shown, ShownChart, ShownTable
 from backtest.core.units import DAY

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from backtest import core
+from backtest.account.events import Event
 from backtest.account.money import COSTS, MONEY_TERMS
+from backtest.core.code_names import pd
 from backtest.core.number_text import STYLES, Head, Measured, strip_marks
 from backtest.core.result_parts import Headline, Panel, Part, Shown, ShownChart, ShownTable
 from backtest.core.units import DAY
@@ -21,12 +23,12 @@ from backtest.policies import sets_margin
 from backtest.report import run_charts
 from backtest.report.page import format_close, name_unit
 from backtest.results import name_sharpe, run_record
-from backtest.results import trades as run_trades
 from backtest.results.measure_table import ABOUT, find_cost_rates
 from backtest.results.option_profit import EXPLAINED
 from backtest.results.promises import split_volatility
 from backtest.results.ranking import AFTER_RUIN, DOUBTS
 from backtest.results.run_options import explain_idle_options
+from backtest.results.trade_measures import ROLL_COSTS, measure_round_trips
 
 if TYPE_CHECKING:
     from backtest.results import Result, Trades
@@ -122,8 +124,8 @@ def count(number: float) -> str:
 
 
 def describe_trips(result: Result) -> Headline:
-    found = result.trades.measures
-    fills = int((result.events["kind"] == "fill").sum())
+    found = measure_round_trips(result)
+    fills = int((result.entries["kind"] == Event.FILL).sum())
     still = f", {found['open']:,.0f} open" * bool(found["open"])
     note = f"round trips{still}, {core.count_nouns(fills, 'fill')}"
     if found["trades"]:
@@ -147,7 +149,7 @@ def write_marked_verdict(result: Result) -> str:
     flows, top_ups = metrics["flows"] - metrics["top_ups"], metrics["top_ups"]
     added = [f"{core.format_money(flows)} of net deposits"] if flows else []
     added += [f"{core.format_money(top_ups)} from the reserve"] if top_ups else []
-    victims = int((result.contagion()["profit"] > 0.0).sum())
+    victims = int((run_record.find_causes(result)["profit"] > 0.0).sum())
     pulled = f" with {victims:,} position{'s' * (victims > 1)} in profit closed too"
 
     def say(name: str, style: str) -> str:
@@ -241,8 +243,9 @@ def write_details(result: Result) -> str:
     if math.isfinite(cap) and metrics["gross_over_cap"] > 0.0:
         texts.append(describe_over_cap(result))
     if result.account.fill == "limit":
-        orders = run_trades.list_limit_orders(result)
-        texts.append(f"Limit orders: {run_trades.describe_limit_orders(orders)}.")
+        from backtest.results.trades import describe_limit_orders  # noqa: PLC0415 - loads pandas
+
+        texts.append(f"Limit orders: {describe_limit_orders(result.limit_orders())}.")
     return " ".join([*texts, *list_doubts(result)])
 
 
@@ -367,7 +370,7 @@ def list_phases(result: Result) -> Iterator[Shown]:
                          "terciles of this run's bars.", Head("market"), heads)  # fmt: skip
 
 
-def list_costs(result: Result) -> list[Shown]:
+def list_costs(result: Result) -> list[Shown | Callable[[], ShownChart]]:
     rows = list(list_statement(result))
     reserve = float(result.of_account("reserve")[-1])
     largest = max(abs(run_record.find_start(result)), *(abs(amount) for _, amount, _ in rows))
@@ -383,10 +386,10 @@ def list_costs(result: Result) -> list[Shown]:
         "amount": Head("amount", "money", "money"),
         "rate": Head("a year", "of equity", "percent"),
     }
-    statement = pd.DataFrame.from_dict(lines, orient="index", columns=["amount", "rate"])
+    statement = {label: {"amount": each, "rate": rate} for label, (each, rate) in lines.items()}
     return [
         ShownTable(statement, "Statement of the account", labels=Head("statement"),
-        heads=heads), tabulate_instruments(result), run_charts.draw_costs(result),
+        heads=heads), tabulate_instruments(result), lambda: run_charts.draw_costs(result),
     ]  # fmt: skip
 
 
@@ -433,13 +436,9 @@ FACTORS = {
 
 
 def list_promises(result: Result) -> list[Shown]:
-    found = result.promises
-    if found.empty:
-        return []
-    rows = {str(name): describe_promise(row) for name, row in found.iterrows()}
+    rows = {str(row["name"]): describe_promise(row) for row in run_record.find_promises(result)}
     note = "The bound has a tolerance; of liquidations the exact 95 % interval is given."
-    return [ShownTable(pd.DataFrame.from_dict(rows, orient="index"), "Promises", note,
-                       Head("promise"))]  # fmt: skip
+    return [ShownTable(rows, "Promises", note, Head("promise"))] if rows else []
 
 
 def list_factors(result: Result) -> list[Shown]:
@@ -488,10 +487,10 @@ def list_falls(result: Result) -> list[Shown]:
 
 
 def list_liquidations(result: Result) -> list[Shown]:
+    if not (result.entries["kind"] == Event.LIQUIDATED).any():
+        return []
     events = result.events
     is_hit = (events["kind"] == "liquidation").to_numpy()
-    if not is_hit.any():
-        return []
     losses = events["amount"].shift(-1).where(events["kind"].shift(-1) == "liquidation_loss", 0.0)
     shown = events.loc[is_hit, ["price", "amount"]].assign(
         loss=losses[is_hit], equity=result.bars["equity"].loc[events["time"][is_hit]].to_numpy()
@@ -671,11 +670,11 @@ def tabulate_ledger(result: Result) -> ShownTable:
 
 
 def tabulate_events(result: Result) -> ShownTable:
-    counts = result.events["kind"].astype(str).value_counts(sort=False)
-    told = (*run_charts.COMMON, *run_charts.PARTS_OF_TRADES, "liquidation")
-    rare = counts[~counts.index.isin(told) & (counts > 0)]
-    rare.index = pd.Index([str(name).replace("_", " ") for name in rare.index])
-    return ShownTable(rare.to_frame("times"), labels=Head("other events"), empty="")
+    names = (Event(kind).kind.name for kind in result.entries["kind"].tolist())
+    told = ("", *run_charts.COMMON, "liquidation")
+    rare = {name.replace("_", " "): {"times": times}
+            for name, times in Counter(names).items() if name not in told}  # fmt: skip
+    return ShownTable(rare, labels=Head("other events"), empty="")
 
 
 def tabulate_measures(metrics: Mapping[str, float]) -> ShownTable:
@@ -686,6 +685,8 @@ def tabulate_measures(metrics: Mapping[str, float]) -> ShownTable:
 
 
 def collect_run(result: Result) -> dict[str, Any]:
+    from backtest.results import trades as run_trades  # noqa: PLC0415 - loads pandas
+
     trades, split = choose_trades(result), result.attribution()
     counts, manifest = result.events["kind"].value_counts(), result.manifest
     return {
@@ -706,7 +707,7 @@ def collect_run(result: Result) -> dict[str, Any]:
             "unallocated": trades.unallocated.to_dict(),
         },
         **(
-            {"limit_orders": run_trades.count_limit_orders(run_trades.list_limit_orders(result))}
+            {"limit_orders": run_trades.count_limit_orders(result.limit_orders())}
             if result.account.fill == "limit"
             else {}
         ),
@@ -740,7 +741,7 @@ def list_option_parts(result: Result) -> list[Part]:
 def list_tables(result: Result) -> list[Shown]:
     legs = result.rolls("leg")
     legs = legs.iloc[: -1 if len(legs) == 2 else None]
-    heads = {name: Head(name, "a year", "percent") for name in run_trades.COSTS}
+    heads = {name: Head(name, "a year", "percent") for name in ROLL_COSTS}
     shown: list[Shown] = [
         ShownTable(legs, "Cost by leg, of the mean equity", "Cost is premium less proceeds, "
                    "and fees; the spread is what fills were worse than marks.", Head("leg"),
@@ -803,8 +804,8 @@ def tabulate_contracts(result: Result) -> ShownTable:
         "held": [f"{row['opened']:%Y-%m-%d} to {row['closed']:%Y-%m-%d}, {row['ended']}"
                  for row in table.to_dict("records")],
         "contracts": table["quantity"].where(table["side"] == "long", -table["quantity"]),
-        **{name: table[name] for name in run_trades.COSTS},
+        **{name: table[name] for name in ROLL_COSTS},
     }).set_axis(names)  # fmt: skip
-    heads = {name: Head(name, "money", "money") for name in run_trades.COSTS}
+    heads = {name: Head(name, "money", "money") for name in ROLL_COSTS}
     note = "Premium and proceeds of what was sold are negative; an open one counts at its mark."
     return ShownTable(shown, "Cost by roll", note, Head("contract"), heads)

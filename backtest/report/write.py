@@ -98,7 +98,7 @@ def write_summary(found: Any, *, verbose: bool = False) -> str:
     sections = []
     for part in found.list_parts():
         if part.shows != "page":
-            blocks = [each for each in part.list_blocks() if not isinstance(each, core.ShownChart)]
+            blocks = part.list_blocks(with_charts=False)
             if written := list(write_blocks(blocks, part.key)):
                 sections.append(Section(part.key, part.title, part.lead, written))
     terms = list_terms(found.manifest, verbose=verbose)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import numpy as np
-import pandas as pd
 
 from backtest.account.money import GROWTH_TERMS, MONEY_TERMS
 from backtest.core import Choice, FloatArray, IntArray, checked, checked_only, utc_index
+from backtest.core.code_names import pd
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.results.measure_table import name_measure
 

@@ -108,7 +108,6 @@ def describe_data(
 def describe_instrument(
     market: Market, account: Account, start: int, closes: IntArray
 ) -> dict[str, Any]:
-    last, flows = core.utc_index(market.time[-1:])[0], account.flows
     return {
         **describe_bars(market, start, closes),
         **describe_clock(market),
@@ -116,8 +115,14 @@ def describe_instrument(
         "filled": dict(market.filled),
         "liquidations_tested_on": "mark prices" if market.has_mark else "last prices",
         "funding_events": len(market.funding_time),
-        "flows_after_the_end": 0 if flows is None else int((flows.index > last).sum()),
+        "flows_after_the_end": count_late_flows(account, market),
     }
+
+
+def count_late_flows(account: Account, market: Market) -> int:
+    if account.flows is None:
+        return 0
+    return int((account.flows.index > core.utc_index(market.time[-1:])[0]).sum())
 
 
 def describe_policy(policy: Policy) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from functools import cached_property
 from typing import Any, NamedTuple, Never, TypeVar
 
 import numpy as np
-import pandas as pd
 
 from backtest.account.money import GROWTH_TERMS, MONEY_TERMS
 from backtest.core import FloatArray, IntArray, did_you_mean, format_time
+from backtest.core.code_names import pd
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.results import performance
 from backtest.results.luck import effective_observations, probability_of_skill, sharpe_error

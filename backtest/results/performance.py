@@ -8,9 +8,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from backtest import core
+from backtest.core.code_names import pd
 from backtest.core.units import DAY, TOLERANCE
 
 LEAST_DEVIATION = 1e-12

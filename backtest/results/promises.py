@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from backtest import core
 from backtest.account.events import Event
+from backtest.core.code_names import pd
 from backtest.market import count_bars_per_year
 from backtest.policies import Policy, Promise
 from backtest.results import tables
@@ -66,16 +66,18 @@ class Finding(NamedTuple):
     high: float = math.nan
 
 
-def judge_promises(run: Any, promises: Sequence[Promise]) -> pd.DataFrame:
+JUDGED = ("value", "expected", "low", "high", "verdict")
+"""Columns of what came of a promise."""
+
+
+def judge_promises(run: Any, promises: Sequence[Promise]) -> list[dict[str, Any]]:
     rows = []
     is_whole = float(np.mean(np.abs(run.quotes.signal) == 1.0)) > 0.99
     for promise in promises:
         each = promise if is_whole else promise.limit()
         found = measure_promise(run, each)
         rows.append({**each._asdict(), **found._asdict(), "verdict": judge(each, found)})
-    columns = [*Promise._fields, *Finding._fields, "verdict"]
-    table = pd.DataFrame(rows, columns=columns).drop(columns="is_enough")
-    return table.set_index("name").rename_axis("promise")
+    return rows
 
 
 def judge(promise: Promise, found: Finding) -> str:
@@ -97,11 +99,11 @@ def measure_promise(run: Any, promise: Promise) -> Finding:
     if promise.measure == "lowest_unit":
         return Finding(float(unit.min()), True)
     if promise.measure == "margin_ratio_twice":
-        needed, equity = run.bars["requirement"].to_numpy(), run.of_account("equity")
+        needed, equity = run.closes.requirement, run.of_account("equity")
         ratio = np.divide(needed, equity, out=np.zeros(len(needed)), where=equity > 0.0)
         return Finding(float(np.minimum(ratio[1:], ratio[:-1]).max(initial=0.0)), len(ratio) > 1)
     if promise.measure == "liquidations" and promise.horizon:
-        held = (run.bars["gross_leverage"].to_numpy() > 0.0)[::step]
+        held = (run.notionals != 0.0).any(axis=1)[::step]
         return compare_liquidations(run, promise.bound * held, step)
     if promise.horizon:
         function, level = read_tail(promise.measure) or (value_at_risk, 0.99)
@@ -109,7 +111,9 @@ def measure_promise(run: Any, promise: Promise) -> Finding:
         returns = np.divide(ends[1:], ends[:-1], out=np.ones(len(ends) - 1), where=ends[:-1] > 0)
         value = function(returns - 1.0, level)
         return Finding(value, len(returns) * (1.0 - level) >= LEAST_TAIL)
-    is_enough = len(run.returns) >= LEAST_RETURNS or promise.measure != "volatility"
+    is_enough = (
+        np.count_nonzero(run.ends_sample) >= LEAST_RETURNS or promise.measure != "volatility"
+    )
     return Finding(run.metrics[promise.measure], is_enough)
 
 

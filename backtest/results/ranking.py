@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-import pandas as pd
 
 from backtest import core
+from backtest.core.code_names import pd
 from backtest.results.measure_table import ABOUT, METRICS, PATH
 
 MetricArrays: TypeAlias = Mapping[str, core.FloatArray]

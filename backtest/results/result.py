@@ -7,16 +7,15 @@ import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeAlias, overload
 
 import numpy as np
-import pandas as pd
-import pyarrow.parquet as pq
 
 from backtest import core
 from backtest.account import Account, AccountState, no_options, read_traded
 from backtest.account.events import ENTRY, FORCED, Entries, Event
 from backtest.account.money import Wallet
+from backtest.core.code_names import pd, pq
 from backtest.core.saved_result import MANIFEST
 from backtest.margin import Holdings
 from backtest.market import Market, find_coin
@@ -45,15 +44,11 @@ from backtest.results.tables import (
     value_of,
 )
 from backtest.results.tally import flatten_tally, make_tally
-from backtest.results.trades import (
-    RollSplit,
-    Trades,
-    list_limit_orders,
-    list_run_trades,
-    tabulate_fills,
-    tabulate_rolls,
-)
+from backtest.results.trade_measures import RollSplit
 from backtest.venue import Option, Venue
+
+if TYPE_CHECKING:
+    from backtest.results.trades import Trades
 
 DECLARED = "page of a run"
 """Where the figures, tables and charts of a run are declared."""
@@ -166,12 +161,16 @@ class Result(RunRecord, core.SavedResult):
         ``trades.measures`` and ``trades.measures_by("year")`` win rate, profit factor and others.
         The profits and ``trades.unallocated`` add up to the change of equity without flows.
         """
-        return list_run_trades(self, "trip")
+        from backtest.results import trades  # noqa: PLC0415 - loads pandas
+
+        return trades.list_run_trades(self, "trip")
 
     @cached_property
     def fills(self) -> pd.DataFrame:
         """The changes of positions, see :func:`backtest.results.trades.tabulate_fills`."""
-        return tabulate_fills(self)
+        from backtest.results import trades  # noqa: PLC0415 - loads pandas
+
+        return trades.tabulate_fills(self)
 
     @core.checked
     def rolls(self, by: RollSplit = "roll") -> pd.DataFrame:
@@ -179,7 +178,9 @@ class Result(RunRecord, core.SavedResult):
 
         See :func:`backtest.results.trades.tabulate_rolls`.
         """
-        return tabulate_rolls(self, self.options, by)
+        from backtest.results import trades  # noqa: PLC0415 - loads pandas
+
+        return trades.tabulate_rolls(self, self.options, by)
 
     @core.checked
     def counted_in(self, market: Market) -> CountedResult:
@@ -211,7 +212,9 @@ class Result(RunRecord, core.SavedResult):
         contracts. ``next_move`` is the move of the mark against it in the bar after, from close to
         close, as a fraction (NaN in the last bar).
         """
-        return list_limit_orders(self)
+        from backtest.results import trades  # noqa: PLC0415 - loads pandas
+
+        return trades.list_limit_orders(self)
 
     @cached_property
     def _life(self) -> AccountHistory:

@@ -8,12 +8,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
-import pandas as pd
 
 from backtest.account.events import Entries, Event
 from backtest.account.money import OPTION_TERMS, SIGNS, TRADE_COSTS
 from backtest.account.pool_liquidation import OF_COLLATERAL, OF_FLOWS, OF_RULES
-from backtest.core import BoolArray, FloatArray, IntArray, ParameterError, repr_plain, utc_index
+from backtest.core import BoolArray, FloatArray, IntArray, ParameterError, repr_plain
 from backtest.indicators import forecast_volatility
 from backtest.results import option_profit, tables
 from backtest.results.measure_table import RunSpan
@@ -395,9 +394,10 @@ def sum_gains(run: RunData, rows: slice) -> FloatArray:
     return found
 
 
-def contagion_table(
+def list_causes(
     time: IntArray, names: Sequence[str], entries: Entries, first: int
-) -> pd.DataFrame:
+) -> dict[str, Any]:
+    """Return what brought down the cross pool, a row per cause of each liquidation."""
     labels = np.array([*names, "collateral", "flows", "rules"], dtype=object)
     is_cause, owner, amount = entries["kind"] == Event.CAUSED, entries["owner"], entries["amount"]
     begins = is_cause & ~np.concatenate(([False], is_cause[:-1]))
@@ -408,13 +408,11 @@ def contagion_table(
     gained = np.where(is_closed, np.maximum(amount, 0.0), 0.0)
     is_shown = is_cause & ((entries["value"] > 0.0) | (gained > 0.0))
     chosen, hits = entries[is_shown], numbers[is_shown]
-    return pd.DataFrame(
-        {
-            "liquidation": hits,
-            "time": utc_index(time[chosen["bar"] - first]),
-            "cause": labels[chosen["owner"]],
-            "share": chosen["value"],
-            "quantity": chosen["quantity"],
-            "profit": gained[is_shown],
-        }
-    )
+    return {
+        "liquidation": hits,
+        "time": time[chosen["bar"] - first],
+        "cause": labels[chosen["owner"]],
+        "share": chosen["value"],
+        "quantity": chosen["quantity"],
+        "profit": gained[is_shown],
+    }

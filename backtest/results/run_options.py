@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 import numpy as np
-import pandas as pd
 
 from backtest.account.money import POSITION_TERMS, TRADE_COSTS
 from backtest.core import FloatArray, format_money, utc_index
+from backtest.core.code_names import pd
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.margin import ScenarioMargin
 from backtest.results.attribution import Period, find_periods

@@ -10,12 +10,12 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-import pandas as pd
 
 from backtest import core
 from backtest.account.events import ENTRY, Event
 from backtest.account.money import SIGNS, TERMS
 from backtest.core import as_of
+from backtest.core.code_names import is_frame, is_series, pd
 from backtest.core.units import DAY, TOLERANCE
 from backtest.indicators import find_day, forecast_liquidation
 from backtest.market import BY_BARS, Markets, read_dates, read_weights
@@ -24,8 +24,8 @@ from backtest.results import performance, run_options, tables
 from backtest.results.attribution import PHASES, find_phase, sum_by_phase
 from backtest.results.measure_table import Measures, Samples, measure_run
 from backtest.results.performance import max_drawdown, ratio
-from backtest.results.promises import count_liquidations, judge_promises
-from backtest.results.run_data import RunData, contagion_table
+from backtest.results.promises import JUDGED, count_liquidations, judge_promises
+from backtest.results.run_data import RunData, list_causes
 from backtest.results.tables import is_inverse
 from backtest.signals.rules import read_numbers
 from backtest.venue import Venue
@@ -45,13 +45,13 @@ def read_benchmark(
 ) -> Benchmark | None:
     if given is None or (isinstance(given, str) and markets.names == (given,)):
         return None
-    if isinstance(given, pd.Series):
+    if is_series(given):
         moves = read_prices(given, markets, first)
         return Benchmark(f"{given.name or 'series'} {hash_values(moves[first:])}", moves)
     if isinstance(given, str):
         name = check_name(given, markets)
         return Benchmark(name, follow_instrument(markets, venues, name))
-    if not isinstance(given, pd.DataFrame | Mapping):
+    if not (isinstance(given, Mapping) or is_frame(given)):
         raise core.ParameterError(
             "benchmark must be the name of an instrument, weights by time and instrument or a "
             f"Series of prices by the opens of the bars, got {type(given).__name__}"
@@ -357,8 +357,8 @@ class RunRecord(RunData):
         position in profit had gained since its entry, else 0. Empty if the account has one
         position, which nothing else can bring down.
         """
-        entries = np.empty(0, ENTRY) if self.has_one_position else np.asarray(self.entries)
-        return contagion_table(self.time, self.names, entries, self.span.first)
+        causes = find_causes(self)
+        return pd.DataFrame({**causes, "time": core.utc_index(causes["time"])})
 
     @core.checked
     def risk(self, half_life: float | None = None, *, collateral: bool = False) -> pd.DataFrame:
@@ -392,8 +392,8 @@ class RunRecord(RunData):
         ``verdict`` (kept, not kept, too few to judge) and, of liquidations, how many were
         ``expected``, with the exact 95 % interval from ``low`` to ``high``.
         """
-        rows = [Promise(*row) for row in self.manifest.get("promises", ())]
-        return judge_promises(self, rows)
+        table = pd.DataFrame(find_promises(self), columns=[*Promise._fields, *JUDGED])
+        return table.set_index("name").rename_axis("promise")
 
     @core.checked
     def measures_by(self, by: str, bins: int = 3) -> pd.DataFrame:
@@ -464,6 +464,16 @@ class RunRecord(RunData):
         """Signed contracts of each instrument at each close, by name."""
         held = self.of_positions("quantity")
         return pd.DataFrame(held, index=core.utc_index(self.time), columns=list(self.names))
+
+
+def find_causes(run: RunRecord) -> dict[str, Any]:
+    """Return the columns of :meth:`RunRecord.contagion`, with times in ns."""
+    entries = np.empty(0, ENTRY) if run.has_one_position else np.asarray(run.entries)
+    return list_causes(run.time, run.names, entries, run.span.first)
+
+
+def find_promises(run: RunRecord) -> list[dict[str, Any]]:
+    return judge_promises(run, [Promise(*row) for row in run.manifest.get("promises", ())])
 
 
 def sample_risk_free(result: RunRecord) -> core.FloatArray:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from backtest.account.events import EVENTS, TRADES, WITHOUT_PRICE, Entries, Event
 from backtest.account.money import FILL_COSTS, POSITION_TERMS, SIGNS, TERMS, TRADE_TERMS
 from backtest.core import FloatArray
+from backtest.core.code_names import pd
 from backtest.margin import compute_price, compute_value
 from backtest.venue import Venue
 

@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from backtest import core
+from backtest.account.events import ENDINGS, ENTRY, TRADED, Entries, Event
+from backtest.account.money import FILL_COSTS
+from backtest.core import BoolArray, FloatArray, IntArray
+from backtest.core.units import DAY
+from backtest.results import tables
 
-    from backtest.core import BoolArray, FloatArray, IntArray
+if TYPE_CHECKING:
+    from backtest.results.run_data import RunOptions
+    from backtest.results.run_record import RunRecord
 
 FLAT = 1e-10
 """The largest rest of a trade, as a fraction of it, that is rounding: the position is closed."""
@@ -190,6 +197,42 @@ def measure_trades(profit: FloatArray, days: FloatArray) -> dict[str, float]:
     }
 
 
+def measure_closed(
+    run: RunRecord,
+    profit: FloatArray,
+    entry_time: IntArray,
+    exit_time: IntArray,
+    is_open: BoolArray,
+) -> dict[str, float]:
+    """Return the measures of trades, arrays of shape (n_trades,) in the order of their entries.
+
+    Times are in ns. The part of closes at which the run held anything is among the measures.
+    """
+    order = np.argsort(exit_time, kind="stable")
+    order = order[~is_open[order]]
+    held = run.of_positions("quantity").any(axis=1)
+    if run.options is not None:
+        held = held | run.options.record.quantity.any(axis=1)
+    return {
+        **measure_trades(profit[order], (exit_time[order] - entry_time[order]) / DAY),
+        "open": float(is_open.sum()),
+        "time_in_market": float(held.mean()),
+    }
+
+
+def measure_round_trips(run: RunRecord) -> dict[str, float]:
+    """Return the measures of the round trips of a run, as ``result.trades.measures`` has them."""
+    entries = read_entries(run)
+    parts = [
+        compute_trades(run, x, read_fills(run, entries, x), "trip") for x in list_holdings(run)
+    ]
+    names = ("profit", "entry_time", "exit_time", "ended")
+    profit, entered, left, ended = (np.concatenate([x[name] for x in parts]) for name in names)
+    order = np.lexsort((left, entered))
+    is_open: Any = ended == "open"
+    return measure_closed(run, profit[order], entered[order], left[order], is_open[order])
+
+
 def average(values: FloatArray) -> float:
     return float(values.mean()) if len(values) else math.nan
 
@@ -211,3 +254,187 @@ def reduce_spans(
         rows = level == k
         found[rows] = reduce(table[first[rows]], table[stop[rows] - 2**k])
     return found
+
+
+CARRIED, OPEN = -1, -2
+"""Kinds of the fills before the first, of what an earlier run held, and after the last."""
+
+
+class Holding(NamedTuple):
+    """What was held over the bars of a run: an instrument, or an option.
+
+    ``owner`` is its number in the log. Of shape (n_bars,): ``quantity``, the ``value`` u of one
+    contract at mark closes, and the ``notional`` without sign, of an option its delta in money.
+    ``before`` is the value at the close before the run, NaN if unknown. ``place`` is that of an
+    instrument; an option has none.
+    """
+
+    name: str
+    owner: int
+    quantity: FloatArray
+    value: FloatArray
+    notional: FloatArray
+    before: float
+    place: int | None
+
+
+def list_holdings(run: RunRecord) -> list[Holding]:
+    found = [
+        Holding(
+            name=name,
+            owner=i,
+            quantity=run.of_positions("quantity")[:, i],
+            value=tables.value_of(venue, run.marks[:, i]),
+            notional=np.abs(run.notionals[:, i]),
+            before=float(tables.value_of(venue, run.before.mark[i : i + 1])[0]),
+            place=i,
+        )
+        for i, (name, venue) in enumerate(zip(run.names, run.list_venues(), strict=True))
+    ]
+    return found if run.options is None else [*found, *hold_options(run.options)]
+
+
+def hold_options(options: RunOptions) -> Iterator[Holding]:
+    own, delta = options.record, np.abs(options.greeks["delta"])
+    for k, (owner, name) in enumerate(options.named.items()):
+        numbers = (own.quantity[:, k], own.value[:, k], delta[:, k], math.nan)
+        yield Holding(name, owner, *numbers, place=None)
+
+
+class InstrumentFills(NamedTuple):
+    """Fills of one instrument with the bar and the kind of each, arrays of shape (n_fills,)."""
+
+    bar: IntArray
+    kind: IntArray
+    fills: Fills
+
+
+def read_entries(run: RunRecord) -> Entries:
+    """Return the entries of the ledger with bars counted from 0."""
+    entries = run.entries.copy()
+    entries["bar"] -= run.span.first
+    return entries
+
+
+def read_fills(run: RunRecord, entries: Entries, held: Holding) -> InstrumentFills:
+    own = entries[entries["owner"] == held.owner]
+    is_fill = np.isin(own["kind"], TRADED) & (own["quantity"] != 0.0)
+    is_paid = np.isin(own["kind"], (Event.FUNDING, Event.INTEREST))
+    rows, paid = np.flatnonzero(is_fill), np.flatnonzero(is_paid)
+    fills, payments = own[rows], own[paid]
+    quantity, last = held.quantity, run.record.n_bars - 1
+    in_first = fills["quantity"][fills["bar"] == 0]
+    carried = float(quantity[0] - in_first.sum())
+    if abs(carried) <= 1e-9 * max(abs(float(quantity[0])), *np.abs(in_first), 0.0):
+        carried = 0.0
+    parts = [fills]
+    if carried != 0.0:
+        parts.insert(0, make_entry(0, CARRIED, held.before, carried))
+    if quantity[last] != 0.0:
+        parts.append(make_entry(last, OPEN, held.value[last], -float(quantity[last])))
+    taken = np.concatenate(parts)
+    place = np.searchsorted(rows, paid) + (carried != 0.0)
+    n, rate = len(taken), payments["amount"] / np.abs(payments["quantity"])
+    is_loss = taken["kind"] == Event.LIQUIDATED
+    found = Fills(
+        turns=split_trades(taken["quantity"]),
+        value=taken["value"],
+        costs={name: np.where(is_loss, 0.0, taken[column]) for name, column in FILL_COSTS.items()},
+        loss=np.where(is_loss, taken["fee"], 0.0),
+        funding=np.bincount(place, payments["amount"], n).astype(np.float64),
+        rate=np.bincount(place, rate, n).astype(np.float64),
+    )
+    return InstrumentFills(taken["bar"], taken["kind"], found)
+
+
+def make_entry(bar: int, kind: int, value: float, quantity: float) -> Entries:
+    entry = np.zeros(1, ENTRY)
+    entry["bar"], entry["kind"], entry["value"], entry["quantity"] = bar, kind, value, quantity
+    return entry
+
+
+ENDED: dict[int, str] = {int(kind): word for kind, word in ENDINGS.items()} | {OPEN: "open"}
+
+
+def find_price(run: RunRecord, held: Holding, value: FloatArray) -> FloatArray:
+    return value if held.place is None else tables.price_of(run.list_venues()[held.place], value)
+
+
+def compute_trades(
+    run: RunRecord, held: Holding, read: InstrumentFills, view: TradeView
+) -> dict[str, Any]:
+    """Return the columns of the trades in one instrument or option; times are UTC ns."""
+    fills, equity = read.fills, run.of_account("equity")
+    rows = list_trades(fills, view)
+    costs = sum(rows.costs.values()) + rows.loss + rows.funding
+    price_pnl = rows.gain + rows.costs["slippage"] + rows.costs["impact"]
+    profit, entry = price_pnl - costs, find_price(run, held, rows.entry_value)
+    first, last, kind = read.bar[rows.entry], read.bar[rows.exit], read.kind[rows.exit]
+    stop = last + (kind == OPEN)
+    ended = np.array([ENDED[each] for each in kind.tolist()], dtype=object)
+    expires = None if held.place is None else run.venues[held.name].contract.expires
+    if expires is not None:
+        is_over = run.span.closes[last] + run.interval >= core.to_nanoseconds(expires)
+        ended[(kind == Event.DELISTED) & is_over] = "expiry"
+    before = np.concatenate(([run.account.capital], equity[:-1]))[first]
+    size = np.abs(fills.turns.after[rows.entry] * fills.value[rows.entry])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        on_size = profit / (rows.quantity * np.abs(rows.entry_value))
+        turns = np.where(equity > 0.0, held.notional / equity, 0.0)
+        at_fill = np.where(before > 0.0, size / before, 0.0)
+    peaks = reduce_spans(turns, first, stop, np.fmax)
+    return {
+        "instrument": np.full(len(first), held.name, dtype=object),
+        "side": np.where(rows.side > 0.0, "long", "short"),
+        "quantity": rows.quantity,
+        "entry_time": run.time[first],
+        "exit_time": run.time[last],
+        "entry_price": entry,
+        "exit_price": find_price(run, held, rows.exit_value),
+        "bars": stop - first,
+        "peak_leverage": np.where(np.isnan(peaks), at_fill, peaks),
+        "price_pnl": price_pnl,
+        **rows.costs,
+        "liquidation_loss": rows.loss,
+        "funding": rows.funding,
+        "profit": profit,
+        "return": on_size,
+        **measure_excursions(run, held, read, rows, entry),
+        "opened": np.where(read.kind[rows.entry] == CARRIED, "earlier run", "order"),
+        "ended": ended,
+    }
+
+
+def measure_excursions(
+    run: RunRecord,
+    held: Holding,
+    read: InstrumentFills,
+    rows: TradeRows,
+    entry: FloatArray,
+) -> dict[str, FloatArray]:
+    """Return the furthest moves of the price over the whole bars of each trade, and at its end."""
+    at_close = np.isin(read.kind, (Event.RUINED, Event.DELISTED, OPEN))
+    late = (read.kind == Event.FILL) & (run.account.fill == "next_close")
+    first = read.bar[rows.entry] + late[rows.entry]
+    stop = np.maximum(first, read.bar[rows.exit] + (at_close | late)[rows.exit])
+    end, is_long = find_price(run, held, read.fills.value[rows.exit]), rows.side > 0.0
+    unknown, found = np.full(run.record.n_bars, np.nan), {}
+    for name, lead in (("mark", "mark_"), ("last", "")):
+        low = high = held.value if lead else unknown
+        if held.place is not None:
+            low, high = (
+                np.broadcast_to(each[:, held.place], unknown.shape) if len(each) else unknown
+                for each in (getattr(run.quotes, f"{lead}{side}") for side in ("low", "high"))
+            )
+        least = np.fmin(reduce_spans(low, first, stop, np.fmin), end)
+        most = np.fmax(reduce_spans(high, first, stop, np.fmax), end)
+        down, up = np.minimum(least / entry - 1.0, 0.0), np.maximum(most / entry - 1.0, 0.0)
+        if np.isnan(low).all():
+            down, up = np.full((2, len(end)), np.nan)
+        found[f"mae_{name}"] = np.where(is_long, down, -up)
+        found[f"mfe_{name}"] = np.where(is_long, up, -down) + 0.0
+    return found
+
+
+RollSplit: TypeAlias = Literal["roll", "leg"]
+ROLL_COSTS = ("premium", "proceeds", "fees", "spread", "cost")

@@ -4,33 +4,42 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
-import pandas as pd
 
 from backtest import core
 from backtest.account.events import (
     ENDINGS,
-    ENTRY,
     STOPS,
     TRADED,
     TRADES,
     Entries,
     Event,
 )
-from backtest.account.money import FILL_COSTS, MONEY_TERMS, SIGNS
+from backtest.account.money import MONEY_TERMS, SIGNS
+from backtest.core.code_names import pd
 from backtest.market import place_on_bars
 from backtest.options.option_inputs import SCHEDULED, TOTAL
 from backtest.results import tables, trade_measures
 from backtest.results.attribution import find_periods
 from backtest.results.run_options import GREEKS, measure_equity
+from backtest.results.trade_measures import (
+    ENDED,
+    ROLL_COSTS,
+    RollSplit,
+    compute_trades,
+    hold_options,
+    list_holdings,
+    measure_closed,
+    read_entries,
+    read_fills,
+)
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from backtest.core import BoolArray, FloatArray, IntArray
+    from backtest.core import BoolArray, IntArray
     from backtest.results.run_data import RunOptions
     from backtest.results.run_record import RunRecord
 
@@ -188,105 +197,7 @@ def name_fill(run: RunRecord, kind: int, name: str) -> str:
     return "stop" if kind in STOPS else ENDINGS.get(Event(kind)) or Event(kind).kind.name
 
 
-CARRIED, OPEN = -1, -2
-"""Kinds of the fills before the first, of what an earlier run held, and after the last."""
-
-
-class Holding(NamedTuple):
-    """What was held over the bars of a run: an instrument, or an option.
-
-    ``owner`` is its number in the log. Of shape (n_bars,): ``quantity``, the ``value`` u of one
-    contract at mark closes, and the ``notional`` without sign, of an option its delta in money.
-    ``before`` is the value at the close before the run, NaN if unknown. ``place`` is that of an
-    instrument; an option has none.
-    """
-
-    name: str
-    owner: int
-    quantity: FloatArray
-    value: FloatArray
-    notional: FloatArray
-    before: float
-    place: int | None
-
-
-def list_holdings(run: RunRecord) -> list[Holding]:
-    found = [
-        Holding(
-            name=name,
-            owner=i,
-            quantity=run.of_positions("quantity")[:, i],
-            value=tables.value_of(venue, run.marks[:, i]),
-            notional=np.abs(run.notionals[:, i]),
-            before=float(tables.value_of(venue, run.before.mark[i : i + 1])[0]),
-            place=i,
-        )
-        for i, (name, venue) in enumerate(zip(run.names, run.list_venues(), strict=True))
-    ]
-    return found if run.options is None else [*found, *hold_options(run.options)]
-
-
-def hold_options(options: RunOptions) -> Iterator[Holding]:
-    own, delta = options.record, np.abs(options.greeks["delta"])
-    for k, (owner, name) in enumerate(options.named.items()):
-        numbers = (own.quantity[:, k], own.value[:, k], delta[:, k], math.nan)
-        yield Holding(name, owner, *numbers, place=None)
-
-
-class InstrumentFills(NamedTuple):
-    """Fills of one instrument with the bar and the kind of each, arrays of shape (n_fills,)."""
-
-    bar: IntArray
-    kind: IntArray
-    fills: trade_measures.Fills
-
-
-def read_entries(run: RunRecord) -> Entries:
-    """Return the entries of the ledger with bars counted from 0."""
-    entries = run.entries.copy()
-    entries["bar"] -= run.span.first
-    return entries
-
-
-def read_fills(run: RunRecord, entries: Entries, held: Holding) -> InstrumentFills:
-    own = entries[entries["owner"] == held.owner]
-    is_fill = np.isin(own["kind"], TRADED) & (own["quantity"] != 0.0)
-    is_paid = np.isin(own["kind"], (Event.FUNDING, Event.INTEREST))
-    rows, paid = np.flatnonzero(is_fill), np.flatnonzero(is_paid)
-    fills, payments = own[rows], own[paid]
-    quantity, last = held.quantity, run.record.n_bars - 1
-    in_first = fills["quantity"][fills["bar"] == 0]
-    carried = float(quantity[0] - in_first.sum())
-    if abs(carried) <= 1e-9 * max(abs(float(quantity[0])), *np.abs(in_first), 0.0):
-        carried = 0.0
-    parts = [fills]
-    if carried != 0.0:
-        parts.insert(0, make_entry(0, CARRIED, held.before, carried))
-    if quantity[last] != 0.0:
-        parts.append(make_entry(last, OPEN, held.value[last], -float(quantity[last])))
-    taken = np.concatenate(parts)
-    place = np.searchsorted(rows, paid) + (carried != 0.0)
-    n, rate = len(taken), payments["amount"] / np.abs(payments["quantity"])
-    is_loss = taken["kind"] == Event.LIQUIDATED
-    found = trade_measures.Fills(
-        turns=trade_measures.split_trades(taken["quantity"]),
-        value=taken["value"],
-        costs={name: np.where(is_loss, 0.0, taken[column]) for name, column in FILL_COSTS.items()},
-        loss=np.where(is_loss, taken["fee"], 0.0),
-        funding=np.bincount(place, payments["amount"], n).astype(np.float64),
-        rate=np.bincount(place, rate, n).astype(np.float64),
-    )
-    return InstrumentFills(taken["bar"], taken["kind"], found)
-
-
-def make_entry(bar: int, kind: int, value: float, quantity: float) -> Entries:
-    entry = np.zeros(1, ENTRY)
-    entry["bar"], entry["kind"], entry["value"], entry["quantity"] = bar, kind, value, quantity
-    return entry
-
-
 Group: TypeAlias = Literal["day", "week", "month", "quarter", "year", "instrument", "side", "ended"]
-ENDED: dict[int, str] = {int(kind): word for kind, word in ENDINGS.items()} | {OPEN: "open"}
 UNALLOCATED = tuple(x.name for x in MONEY_TERMS if not x.in_trades and x.name != "flows")
 
 
@@ -332,24 +243,13 @@ class Trades(pd.DataFrame):
         return table.drop(columns="time_in_market", errors="ignore")
 
     def _measure(self, rows: BoolArray) -> dict[str, float]:
-        chosen = pd.DataFrame(self)[rows].sort_values("exit_time", kind="stable")
-        is_open = (chosen["ended"] == "open").to_numpy()
-        closed = chosen[~is_open]
-        days = (closed["exit_time"] - closed["entry_time"]).dt.total_seconds() / 86_400.0
-        held = self._run.of_positions("quantity").any(axis=1)
-        if self._run.options is not None:
-            held = held | self._run.options.record.quantity.any(axis=1)
-        return {
-            **trade_measures.measure_trades(
-                np.asarray(closed["profit"], dtype=np.float64), np.asarray(days, dtype=np.float64)
-            ),
-            "open": float(is_open.sum()),
-            "time_in_market": float(held.mean()),
-        }
-
-
-def find_price(run: RunRecord, held: Holding, value: FloatArray) -> FloatArray:
-    return value if held.place is None else tables.price_of(run.list_venues()[held.place], value)
+        chosen = pd.DataFrame(self)[rows]
+        entered, left = (
+            pd.DatetimeIndex(chosen[name]).as_unit("ns").asi8
+            for name in ("entry_time", "exit_time")
+        )
+        profit, is_open = chosen["profit"].to_numpy(np.float64), chosen["ended"] == "open"
+        return measure_closed(self._run, profit, entered, left, is_open.to_numpy())
 
 
 def list_run_trades(run: RunRecord, view: trade_measures.TradeView) -> Trades:
@@ -369,8 +269,10 @@ def list_run_trades(run: RunRecord, view: trade_measures.TradeView) -> Trades:
     """
     entries = read_entries(run)
     holdings = list_holdings(run)
-    parts = [tabulate_trades(run, each, read_fills(run, entries, each), view) for each in holdings]
-    table = pd.concat(parts, ignore_index=True)
+    parts = [compute_trades(run, each, read_fills(run, entries, each), view) for each in holdings]
+    table = pd.DataFrame({name: np.concatenate([x[name] for x in parts]) for name in parts[0]})
+    for name in ("entry_time", "exit_time"):
+        table[name] = core.utc_index(table[name].to_numpy())
     names = [each.name for each in holdings]
     for name, known in (("instrument", names), ("side", ("long", "short"))):
         table[name] = pd.Categorical(table[name], categories=list(known))
@@ -380,86 +282,7 @@ def list_run_trades(run: RunRecord, view: trade_measures.TradeView) -> Trades:
     return trades
 
 
-def tabulate_trades(
-    run: RunRecord, held: Holding, read: InstrumentFills, view: trade_measures.TradeView
-) -> pd.DataFrame:
-    fills, equity = read.fills, run.of_account("equity")
-    rows = trade_measures.list_trades(fills, view)
-    costs = sum(rows.costs.values()) + rows.loss + rows.funding
-    price_pnl = rows.gain + rows.costs["slippage"] + rows.costs["impact"]
-    profit, entry = price_pnl - costs, find_price(run, held, rows.entry_value)
-    first, last, kind = read.bar[rows.entry], read.bar[rows.exit], read.kind[rows.exit]
-    stop = last + (kind == OPEN)
-    ended = np.array([ENDED[each] for each in kind.tolist()], dtype=object)
-    expires = None if held.place is None else run.venues[held.name].contract.expires
-    if expires is not None:
-        is_over = run.span.closes[last] + run.interval >= core.to_nanoseconds(expires)
-        ended[(kind == Event.DELISTED) & is_over] = "expiry"
-    before = np.concatenate(([run.account.capital], equity[:-1]))[first]
-    size = np.abs(fills.turns.after[rows.entry] * fills.value[rows.entry])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        on_size = profit / (rows.quantity * np.abs(rows.entry_value))
-        turns = np.where(equity > 0.0, held.notional / equity, 0.0)
-        at_fill = np.where(before > 0.0, size / before, 0.0)
-    peaks = trade_measures.reduce_spans(turns, first, stop, np.fmax)
-    return pd.DataFrame(
-        {
-            "instrument": held.name,
-            "side": np.where(rows.side > 0.0, "long", "short"),
-            "quantity": rows.quantity,
-            "entry_time": core.utc_index(run.time[first]),
-            "exit_time": core.utc_index(run.time[last]),
-            "entry_price": entry,
-            "exit_price": find_price(run, held, rows.exit_value),
-            "bars": stop - first,
-            "peak_leverage": np.where(np.isnan(peaks), at_fill, peaks),
-            "price_pnl": price_pnl,
-            **rows.costs,
-            "liquidation_loss": rows.loss,
-            "funding": rows.funding,
-            "profit": profit,
-            "return": on_size,
-            **measure_excursions(run, held, read, rows, entry),
-            "opened": np.where(read.kind[rows.entry] == CARRIED, "earlier run", "order"),
-            "ended": ended,
-        }
-    )
-
-
-def measure_excursions(
-    run: RunRecord,
-    held: Holding,
-    read: InstrumentFills,
-    rows: trade_measures.TradeRows,
-    entry: FloatArray,
-) -> dict[str, FloatArray]:
-    """Return the furthest moves of the price over the whole bars of each trade, and at its end."""
-    at_close = np.isin(read.kind, (Event.RUINED, Event.DELISTED, OPEN))
-    late = (read.kind == Event.FILL) & (run.account.fill == "next_close")
-    first = read.bar[rows.entry] + late[rows.entry]
-    stop = np.maximum(first, read.bar[rows.exit] + (at_close | late)[rows.exit])
-    end, is_long = find_price(run, held, read.fills.value[rows.exit]), rows.side > 0.0
-    unknown, found = np.full(run.record.n_bars, np.nan), {}
-    for name, lead in (("mark", "mark_"), ("last", "")):
-        low = high = held.value if lead else unknown
-        if held.place is not None:
-            low, high = (
-                np.broadcast_to(each[:, held.place], unknown.shape) if len(each) else unknown
-                for each in (getattr(run.quotes, f"{lead}{side}") for side in ("low", "high"))
-            )
-        least = np.fmin(trade_measures.reduce_spans(low, first, stop, np.fmin), end)
-        most = np.fmax(trade_measures.reduce_spans(high, first, stop, np.fmax), end)
-        down, up = np.minimum(least / entry - 1.0, 0.0), np.maximum(most / entry - 1.0, 0.0)
-        if np.isnan(low).all():
-            down, up = np.full((2, len(end)), np.nan)
-        found[f"mae_{name}"] = np.where(is_long, down, -up)
-        found[f"mfe_{name}"] = np.where(is_long, up, -down) + 0.0
-    return found
-
-
-RollSplit: TypeAlias = Literal["roll", "leg"]
-COSTS = ("premium", "proceeds", "fees", "spread", "cost")
-ROLL_COLUMNS = ("leg", "contract", "side", "opened", "closed", "ended", "quantity", *COSTS)
+ROLL_COLUMNS = ("leg", "contract", "side", "opened", "closed", "ended", "quantity", *ROLL_COSTS)
 
 
 def tabulate_rolls(run: RunRecord, options: RunOptions | None, by: RollSplit) -> pd.DataFrame:
@@ -470,13 +293,13 @@ def tabulate_rolls(run: RunRecord, options: RunOptions | None, by: RollSplit) ->
     fractions of the mean equity per year.
     """
     parts = [] if options is None else list_rolls(run, options)
-    nothing = pd.DataFrame(columns=ROLL_COLUMNS).astype(dict.fromkeys(COSTS, np.float64))
+    nothing = pd.DataFrame(columns=ROLL_COLUMNS).astype(dict.fromkeys(ROLL_COSTS, np.float64))
     table = pd.concat(parts) if parts else nothing
     table = table.sort_values(["opened", "contract"], kind="stable", ignore_index=True)
     if by == "roll":
         return table
     legs = table.groupby("leg", sort=False)
-    sums, counts = legs[list(COSTS)].sum(), legs[list(COSTS)].count()
+    sums, counts = legs[list(ROLL_COSTS)].sum(), legs[list(ROLL_COSTS)].count()
     shares = sums.where(counts.eq(legs.size(), axis=0)) / measure_equity(run)
     shares.insert(0, "rolls", legs["contract"].count())
     shares.loc[TOTAL] = shares.sum(skipna=False)

@@ -25,9 +25,9 @@ from typing import (
 )
 
 import numpy as np
-import pandas as pd
 
 from backtest import core
+from backtest.core.code_names import is_frame, is_series, pd
 from backtest.indicators import average_wilder
 from backtest.market import (
     BY_BARS,
@@ -49,7 +49,7 @@ from backtest.policies import Parameterized, freeze
 from backtest.policies.lookahead import TOLERANCE, LookAheadCheck, describe_cuts
 from backtest.policies.policy_errors import format_location
 
-SignalT = TypeVar("SignalT", pd.Series, pd.DataFrame)
+SignalT = TypeVar("SignalT", "pd.Series[float]", "pd.DataFrame")
 
 NOTE = "backtest.signal"
 CARRY_SERIES = f"{CARRIED}bt.signals.from_series(market, signal.shift(1), carry=True)"
@@ -64,7 +64,7 @@ def write_note(signal: SignalT, **facts: Any) -> SignalT:
 
 
 def read_note(signal: object, *, or_negative: bool = False) -> dict[str, Any]:
-    note = signal.attrs.get(NOTE) if isinstance(signal, pd.Series | pd.DataFrame) else None
+    note = signal.attrs.get(NOTE) if is_series(signal) or is_frame(signal) else None
     if not isinstance(note, dict):
         return {}
     values = np.asarray(signal, dtype=np.float64)
@@ -172,7 +172,7 @@ def read_answer(
     if isinstance(market, Markets):
         found = type(answer).__name__
         if isinstance(answer, pd.DataFrame | np.ndarray | Mapping):
-            is_odd = isinstance(answer, pd.DataFrame) and not is_by_bars(answer, market)
+            is_odd = is_frame(answer) and not is_by_bars(answer, market)
             found = f"frame of {len(answer)} by other times" if is_odd else ""
         if found:
             raise core.PolicyError(
@@ -184,10 +184,10 @@ def read_answer(
         for name, own, (first, stop) in zip(market.names, raw, market.spans, strict=True):
             columns[name][first:stop] = own[first:stop]
         return columns
-    is_series = isinstance(answer, pd.Series)
+    is_by_time = is_series(answer)
     values = read_numbers(answer, title)
-    if values.shape != (market.n_bars,) or (is_series and not is_by_bars(answer, market)):
-        found = "a Series by other times" if is_series else f"shape {values.shape}"
+    if values.shape != (market.n_bars,) or (is_by_time and not is_by_bars(answer, market)):
+        found = "a Series by other times" if is_by_time else f"shape {values.shape}"
         raise core.PolicyError(
             f"{title} must return one number per bar, {market.n_bars}, as an array or a "
             f"Series by market.times, returned {found}"
@@ -198,7 +198,7 @@ def read_answer(
 def is_by_bars(answer: pd.Series | pd.DataFrame, market: Market | Markets) -> bool:
     if isinstance(answer.index, pd.DatetimeIndex):
         return answer.index.equals(market.times)
-    return isinstance(answer, pd.Series) and isinstance(answer.index, pd.RangeIndex)
+    return is_series(answer) and isinstance(answer.index, pd.RangeIndex)
 
 
 def read_signal(signal: object, market: Market, first: int = 0) -> core.FloatArray:
@@ -208,7 +208,7 @@ def read_signal(signal: object, market: Market, first: int = 0) -> core.FloatArr
         return np.ones(1)
     if np.ndim(signal) == 0:  # type: ignore[arg-type]
         return np.array([core.check_range("signal", signal, low=-1.0, high=1.0)])
-    if isinstance(signal, pd.Series):
+    if is_series(signal):
         read_dates(signal.index, "signal", BY_BARS)
         values = read_numbers(signal.reindex(market.times))
     else:
@@ -231,7 +231,7 @@ def suggest(signal: object, values: core.FloatArray) -> str:
     """Return what to write for values outside [-1, 1], or for those that are missing."""
     if (np.abs(values) > 1.0).any():
         return "; np.clip(signal, -1, 1)"
-    if not isinstance(signal, pd.Series):
+    if not is_series(signal):
         return "; flat where it is unknown: np.nan_to_num(signal)"
     if 2 * np.isnan(values).sum() < len(values):
         return "; flat where it is unknown: bt.signals.from_series(market, signal)"
@@ -613,7 +613,7 @@ def from_series(
         "a signal of this kind is of one market (call it for each, markets[name], or use "
         "from_frame or from_function)",
     )
-    if not isinstance(series, pd.Series):
+    if not is_series(series):
         raise core.ParameterError(
             f"signal must be a Series by time, got a {type(series).__name__}; give "
             "pd.Series(values, index=market.times)"
@@ -677,7 +677,7 @@ def from_frame(
         0 where flat, and where an instrument cannot be traded.
     """
     require_panel(markets)
-    if not isinstance(frame, pd.DataFrame):
+    if not is_frame(frame):
         raise core.ParameterError(
             f"weights must be a frame by time and instrument, were a {type(frame).__name__}; give "
             "pd.DataFrame(values, index=markets.times, columns=markets.names)"
@@ -789,11 +789,12 @@ def from_vectorbt(portfolio: Any, fills: Fills = "close", *, sized: bool = False
 
 
 def warn_of_weights(signal: object, markets: Markets) -> None:
-    if isinstance(signal, pd.Series | pd.DataFrame) and isinstance(signal.index, pd.DatetimeIndex):
+    is_table = is_series(signal) or is_frame(signal)
+    if is_table and isinstance(signal.index, pd.DatetimeIndex):
         stamps = core.read_stamps(signal.index, name="signal", error=core.ParameterError)
         what = "rows of the signal lie outside the market and are not used"
         core.warn_of_outside(what, stamps, markets.start, markets.end)
-    if isinstance(signal, pd.DataFrame):
+    if is_frame(signal):
         warn_of_missing_rows(signal, find_clock(markets).seen)
         warn_of_unknown_weights(signal)
     elif isinstance(signal, np.ndarray) and signal.ndim == 2:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from backtest import core
+from backtest.core.code_names import pd
 from backtest.market import Markets, read_weights, require_panel, weights_to_frame
 from backtest.signals.rules import compute_signal
 

@@ -6,10 +6,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
-import pandas as pd
-
 from backtest import core
 from backtest.core import Choice, Declaration, Faults, Number, Text, Value, to_nanoseconds
+from backtest.core.code_names import pd
 from backtest.core.fields import COST, NOT_NEGATIVE, POSITIVE
 
 NAME = re.compile(r"([A-Z0-9]+)(_USDC|_USDT)?-(\d{1,2}[A-Z]{3}\d{2})-(\d+(?:[.d]\d+)?)-([CP])")

@@ -15,10 +15,10 @@ from operator import attrgetter
 from typing import Annotated, Any, NamedTuple, Self, TypeAlias, overload
 
 import numpy as np
-import pandas as pd
 
 from backtest import core
 from backtest.core import Cost, DatedCost, Faults, Number, Rate, Timed, Value, checked
+from backtest.core.code_names import is_series
 from backtest.core.fields import COST, NOT_NEGATIVE, POSITIVE, SHARE
 from backtest.core.units import TOLERANCE
 from backtest.market import Currency, Market, find_coin, find_currency
@@ -265,7 +265,8 @@ def pick_cost(venue: Any, name: str) -> Cost:
 
 
 def list_dated(venue: Any) -> list[str]:
-    return [name for name in DATED if isinstance(pick_cost(venue, name), pd.Series | str)]
+    costs = {name: pick_cost(venue, name) for name in DATED}
+    return [name for name, cost in costs.items() if isinstance(cost, str) or is_series(cost)]
 
 
 def has_spread(venue: Any) -> bool:
@@ -276,7 +277,7 @@ def has_spread(venue: Any) -> bool:
 def find_newest(cost: Cost) -> float:
     if isinstance(cost, str):
         return math.nan
-    return float(cost.iloc[-1]) if isinstance(cost, pd.Series) else cost
+    return float(cost.iloc[-1]) if is_series(cost) else cost
 
 
 def read_newest(cost: Cost, name: str, place: str) -> float:
@@ -286,7 +287,7 @@ def read_newest(cost: Cost, name: str, place: str) -> float:
 
 def scale_cost(cost: Cost, factor: float, *, most: float, name: str) -> Cost:
     check_no_column(cost, name)
-    if isinstance(cost, pd.Series):
+    if is_series(cost):
         return (cost * factor).clip(upper=most)
     return min(cost * factor, most)  # type: ignore[operator] # not a column
 
@@ -487,7 +488,7 @@ def find_charged(venue: Any) -> list[str]:
 
 
 def is_one(multiplier: Rate) -> bool:
-    return not isinstance(multiplier, pd.Series) and multiplier == 1.0
+    return not is_series(multiplier) and multiplier == 1.0
 
 
 def choose_multipliers(venue: Any) -> dict[str, Rate]:

@@ -127,7 +127,7 @@ def test_what_is_slow_waits_for_its_first_use_and_hides_no_function():
     slow = ["numba", "llvmlite", "scipy", "vectorbt", "plotly", "dask", "arch", "statsmodels"]
     slow += ["httpx", "ccxt"]
     above = ("risk", "sweep", "search", "baselines", "cli")
-    early = [*slow, "typer", "rich", *(f"backtest.{room}" for room in above)]
+    early = [*slow, "pandas", "pyarrow", "typer", "rich", *(f"backtest.{room}" for room in above)]
     code = "import sys, backtest as bt, backtest.indicators, backtest.strategies; "
     code += f"print([name for name in {early} if name in sys.modules]); "
     code += "import backtest.search.tune; print(bt.sweep.__name__, bt.tune.__name__); "
@@ -139,7 +139,7 @@ def test_what_is_slow_waits_for_its_first_use_and_hides_no_function():
 
 @pytest.mark.slow
 def test_a_run_loads_what_it_uses():
-    unused = ["numba", "scipy", "plotly", "dask", "arch", "statsmodels"]
+    unused = ["pandas", "pyarrow", "numba", "scipy", "plotly", "dask", "arch", "statsmodels"]
     unused += ["backtest.strategies.kelly", "backtest.search.study", "backtest.risk.cascade"]
     code = "import gc, sys; from backtest.cli import main; "
     code += "main(['run', '--policy', 'constant', '--no-save', '--until', '2023-01-09']); "
