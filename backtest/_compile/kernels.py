@@ -1,4 +1,4 @@
-"""Kernels: functions of arrays marked as such, compiled at their first call.
+"""Rules and kernels as compiled functions: copies whose globals are the compiled ones.
 
 A twin is a copy of a function with other globals.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from enum import IntEnum
 from pathlib import Path
 from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
@@ -58,6 +59,66 @@ def mirror_modules(
     }
 
 
+def compile_rules(
+    modules: Sequence[ModuleType],
+    twins: dict[int, Any],
+    *,
+    left_out: Collection[str] = (),
+    inlines_all: bool = False,
+    has_options: bool = True,
+) -> dict[ModuleType, dict[str, Any]]:
+    """Compile the functions of modules for one another, and return the globals of each module.
+
+    ``twins`` are compiled functions by the identity of the plain ones: those that are given stand
+    in the place of their own, and those that are made here are added. The marks of
+    :mod:`backtest.core.kernels` say what is inlined; with ``inlines_all`` it is all but the cold.
+    Without options, functions of them return the constant of their mark.
+    """
+    from backtest._compile.compiler import jit  # noqa: PLC0415 - loads numba
+
+    spaces: dict[ModuleType, dict[str, Any]] = {}
+    for module in modules:
+        space = spaces[module] = {**vars(module)}
+        for _, own in find_own_functions(module, left_out):
+            if id(own) not in twins:
+                marks, twin = vars(own), make_twin(own, space, Path(str(module.__file__)))
+                is_inlined = "is_cold" not in marks if inlines_all else "is_inlined" in marks
+                if not has_options and "without_options" in marks:
+                    twin, is_inlined = return_always(marks["without_options"]), True
+                twins[id(own)] = jit(twin, forceinline=is_inlined)
+    for space in spaces.values():
+        found = {name: twins[id(value)] for name, value in space.items() if id(value) in twins}
+        space.update(found | mirror_modules(space, lambda _, each: twins.get(id(each), each)))
+        space.update({name: number(value) for name, value in space.items() if is_enum(value)})
+    return spaces
+
+
+def return_always(value: Any) -> Any:
+    return lambda *_: value
+
+
+def compile_twin(
+    function: Any, space: dict[str, Any], own: str, given: tuple[Any, ...]
+) -> ObjectFile:
+    """Return the object ``own`` of a rule that Python calls; ``space`` are its compiled globals."""
+    from backtest._compile import compiler  # noqa: PLC0415 - loads numba
+
+    twin = make_twin(function, space, Path(function.__code__.co_filename))
+    function = compiler.jit(twin, is_linked=False)
+    return compiler.compile_entry(function, own, compiler.read_kinds(given))
+
+
+def is_enum(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, IntEnum)
+
+
+def number(kind: type[IntEnum]) -> ModuleType:
+    """Return the members of an enumeration as plain numbers, for which numba adds no types."""
+    found = ModuleType(kind.__name__)
+    vars(found).update({name: int(each) for name, each in kind.__members__.items()})
+    return found
+
+
 def bind_functions(module: ModuleType, **names: Any) -> dict[str, Any]:
     bound = {**vars(module), **names}
     bound |= mirror_modules(bound, names.get)
@@ -102,7 +163,7 @@ def compile_functions(module: ModuleType) -> dict[str, Any]:
 @functools.cache
 def read_compiler() -> tuple[str, ...]:
     """Return the sources of the compiler, which every object depends on."""
-    names = ("compiler", "fast_link", "object_code")
+    names = ("compiler", "kernels", "lowering", "object_code")
     return tuple(Path(__file__).with_name(f"{name}.py").read_text("utf-8") for name in names)
 
 

@@ -114,6 +114,14 @@ def describe_target() -> tuple[str, ...]:
     return (*versions, *chosen, *map(str, host))
 
 
+def describe_processor() -> tuple[str, list[str]]:
+    """Return the name of this processor and its features, sorted."""
+    from llvmlite import binding  # noqa: PLC0415 - the code generator is not always needed
+
+    features = binding.get_host_cpu_features()
+    return str(binding.get_host_cpu_name()), sorted(name for name, has in features.items() if has)
+
+
 @functools.cache
 def list_folders() -> tuple[Path, ...]:
     """Return the folders that may hold objects for this processor, the best first."""

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from backtest import core
+from backtest import _compile, core
 from backtest.baselines.trace import (
     FIGURES,
     OVERFIT,
@@ -285,18 +285,16 @@ OVERRIDES = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NPY_DISABLE_CPU_FEATURES")
 
 
 def describe_host() -> dict[str, str]:
-    from llvmlite import binding  # noqa: PLC0415 - the code generator is not always needed
-
-    features = binding.get_host_cpu_features()
+    name, features = _compile.describe_processor()
     return {
         "system": platform.system(),
         "machine": platform.machine(),
-        "cpu": binding.get_host_cpu_name(),
-        "cpu_features": " ".join(sorted(name for name, has in features.items() if has)),
+        "cpu": name,
+        "cpu_features": " ".join(features),
         "libm": " ".join(platform.libc_ver()).strip() or platform.release(),
         "python": platform.python_version(),
-        **{name: core.find_version(name) for name in LIBRARIES},
-        **{name.lower(): os.environ[name] for name in OVERRIDES if os.environ.get(name)},
+        **{each: core.find_version(each) for each in LIBRARIES},
+        **{each.lower(): os.environ[each] for each in OVERRIDES if os.environ.get(each)},
     }
 
 

@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     from backtest.engine.batch import lay, run_account, tell_of_compiling
     from backtest.engine.checks import check_run, count_periods, give_each, read_venues
     from backtest.engine.checks import warn_of_flows, warn_of_market, warn_once
-    from backtest.engine.compiler import Shared, build_call, compile_core, compile_general_rules
-    from backtest.engine.compiler import make_twins
+    from backtest.engine.compiler import compile_core, compile_general_rules, hash_rules
     from backtest.engine.driver import Counts, TermsInTime, bind_loop, drive, explain_refusal
     from backtest.engine.driver import find_entry, new_cuts, new_event_log, new_ledger, new_quotes
     from backtest.engine.driver import new_scratch, new_tape, read_tables, report_bad_decision
@@ -21,22 +20,17 @@ if TYPE_CHECKING:
     from backtest.engine.equal_risk import BUY_AND_HOLD, CONSTANT, ScaledAccount, find_growth
     from backtest.engine.equal_risk import hold_at_equal_risk, measure_market, name_better
     from backtest.engine.equal_risk import scale_to_volatility
-    from backtest.engine.formulas import MARGIN_NUMBERS, bind_compiled, find_address, write_settings
+    from backtest.engine.formulas import MARGIN_NUMBERS, Place, bind_compiled, find_address
+    from backtest.engine.formulas import make_recipe, read_parameter, write_decide, write_settings
     from backtest.engine.inputs import AccountInputs, earn_cash, mark_ends, mark_samples
     from backtest.engine.inputs import measure_years, pack_terms, read_assets, start_account_state
     from backtest.engine.inputs import start_day, start_wallet, write_table
     from backtest.engine.loop import Deciders, LIQUIDATED, RunTape, find_failure_value, is_over_cap
     from backtest.engine.loop import look_at_close
     from backtest.engine.policies import ObservedPolicy, ask_plain, assign_policies, flatten_columns
-    from backtest.engine.policies import (
-        flatten_settings,
-        make_deciders,
-        observe_overlay,
-        show_terms,
-    )
-    from backtest.engine.policies import replace_policies
+    from backtest.engine.policies import flatten_settings, make_deciders, observe_overlay
+    from backtest.engine.policies import replace_policies, show_terms
     from backtest.engine.policy_contract import Finding, check_policy
-    from backtest.engine.recipe import Place, hash_rules, make_recipe, read_parameter, write_decide
     from backtest.engine.run import Segment, count_unfilled, finish, merge_segments, run
     from backtest.engine.run import run_switched, warn_of_unfilled
     from backtest.engine.run_setup import Setup, append_last_bar, check_rules, is_same_account

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import dis
 import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import pairwise
-from types import FunctionType
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
 from backtest import core
-from backtest._compile.code_identity import find_references
+from backtest._compile.bytecode import keeps_comparison
 from backtest._compile.object_code import Struct
 from backtest.account import AccountBar, AccountState
 from backtest.account.first_state import TradedDays
@@ -204,22 +201,6 @@ def tell_of_compiling() -> None:
     )
     with contextlib.suppress(OSError, ValueError, AttributeError):  # there may be no stderr
         print(text, file=sys.stderr, flush=True)  # noqa: T201 - the one line there is
-
-
-def keeps_comparison(function: Any, seen: set[Any]) -> bool:
-    """Return whether a rule uses comparisons as numbers, which NumPy's scalars add up to 1."""
-    seen.add(function)
-    names = [each.opname for each in dis.get_instructions(function)]
-    steps = pairwise(each for each in names if each != "EXTENDED_ARG")
-    if any(name == "COMPARE_OP" and "JUMP" not in after for name, after in steps):
-        return True
-    called = [each for each in find_references(function).values() if type(each) is FunctionType]
-    own = [
-        x
-        for x in called
-        if x not in seen and not x.__module__.startswith(("backtest.core", "backtest._compile"))
-    ]
-    return any(keeps_comparison(each, seen) for each in own)
 
 
 Given: TypeAlias = tuple[AccountInputs, AccountState, Deciders]

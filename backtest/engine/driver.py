@@ -19,6 +19,7 @@ from backtest.account.order_limits import CAUSES, N_STEPS, N_SUMS
 from backtest.account.records import MARKET_BAR
 from backtest.core import Progress
 from backtest.engine import loop as loop_steps
+from backtest.engine.compiler import compile_loop, hash_rules
 from backtest.engine.formulas import bind_compiled, explain_compile_error
 from backtest.engine.inputs import (
     ASSET,
@@ -30,7 +31,6 @@ from backtest.engine.inputs import (
 )
 from backtest.engine.loop import BROKEN, DONE, FULL, NEGATIVE, Deciders, Lanes, RunTape
 from backtest.engine.policies import Callbacks, ask_plain
-from backtest.engine.recipe import hash_rules
 from backtest.policies import Combinator, Policy
 from backtest.policies.policy_errors import locate_numba_error
 from backtest.results import tables
@@ -96,8 +96,6 @@ def find_entry(name: str, *, has_parts: bool) -> _compile.Entry:
     """Return a function of the loop as compiled for accounts with options, or without."""
 
     def compile_for(own: str, given: tuple[Any, ...]) -> _compile.ObjectFile:
-        from backtest.engine.compiler import compile_loop  # noqa: PLC0415 - loads numba
-
         return compile_loop(name, own, given, has_parts=has_parts)
 
     return _compile.Entry(f"{name}_with_options" if has_parts else name, hash_rules(), compile_for)

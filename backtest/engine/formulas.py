@@ -2,39 +2,128 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest import _compile
-from backtest._compile.code_identity import CodeText
+from backtest import _compile, core
+from backtest._compile.bytecode import CodeText, describe_function, describe_value, join_texts
+from backtest.engine.compiler import compile_part, hash_rules
 from backtest.engine.loop import N_SHOWN, PART, SETTING, WHOLE, Deciders
 from backtest.engine.policies import list_rules
-from backtest.engine.recipe import (
-    Place,
-    Recipe,
-    hash_rules,
-    make_recipe,
-    may_refer_to,
-    read_parameter,
-    write_decide,
-)
 from backtest.margin import LEVELS, MarginRules
 from backtest.policies import (
     AccountView,
     Policy,
     find_fields,
     formula_for,
+    margin_formula_for,
     number_elements,
     sets_margin,
+    start_memory,
     trades_options,
 )
 from backtest.policies.policy import BAR_FIELDS
 from backtest.policies.policy_errors import explain_numba
+
+
+class Recipe(NamedTuple):
+    name: str
+    text: str
+    rule: Any
+    margin_rule: Any
+    memory: type | None
+    names: frozenset[str]
+    is_complete: bool
+
+
+def make_recipe(
+    policy: Policy,
+    columns: tuple[str, ...],
+    write: Callable[[type | None, CodeText], list[str]],
+    prefix: str,
+    *marks: str,
+) -> Recipe:
+    rule, margin_rule = formula_for(policy, columns), margin_formula_for(policy, columns)
+    start = start_memory(policy)
+    memory = None if start is None else type(start)
+    code = describe_function(rule, {})
+    if margin_rule is not None:
+        code = join_texts(code, describe_function(margin_rule, {}))
+    fields = [f"    {name}: float" for name in policy.settings()] or ["    nothing: float"]
+    lines = ["class Bar(NamedTuple):", *(f"    {name}: float" for name in (*BAR_FIELDS, *columns))]
+    lines += ["", "class Params(NamedTuple):", *fields, "", *write(memory, code)]
+    text = "\n".join(lines) + "\n"
+    slots = describe_value(memory, {}).text
+    if type(policy).__module__ not in sys.modules:  # pickled by value: of no use to others
+        marks = (*marks, "by value")
+    identity = core.hash_texts(text, slots, code.text, *marks, type(policy).__qualname__)
+    name = f"{prefix}_{identity}"
+    return Recipe(name, text, rule, margin_rule, memory, code.names, code.is_complete)
+
+
+def may_refer_to(code: CodeText | Recipe, names: frozenset[str]) -> bool:
+    return bool(code.names & names) or not code.is_complete
+
+
+def count_slots(memory: type | None) -> int:
+    return len(getattr(memory, "_fields", ()))
+
+
+class Place(NamedTuple):
+    head: Sequence[str]
+    settings: Sequence[str]
+    bar: Sequence[str]
+    account: Sequence[str]
+    end: Sequence[str]
+    also: Sequence[str] = ()
+    slot: Callable[[int], str] = "memory[{}]".format
+    depth: int = 1
+
+
+def write_decide(memory: type | None, place: Place) -> list[str]:
+    """Return the lines of a formula."""
+    body = [
+        *place.account,
+        f"bar = Bar({', '.join(place.bar)})",
+        f"settings = Params({', '.join(place.settings or ['0.0'])})",
+        *write_call(memory, place.slot),
+        *write_memory(memory, place.slot),
+        *place.also,
+    ]
+    return [*place.head, *("    " * place.depth + line for line in body), *place.end]
+
+
+def write_call(memory: type | None, slot: Callable[[int], str]) -> list[str]:
+    if memory is None:
+        return ["leverage = 1.0 * rule(settings, bar, account)"]
+    n = count_slots(memory)
+    return [
+        f"before = Memory({', '.join(map(slot, range(n)))})",
+        "leverage, after = rule(settings, bar, account, before)",
+        f"if len(after) != {n}:",
+        "    raise ValueError('a memory must keep its length')",
+        "leverage = 1.0 * leverage",
+    ]
+
+
+def write_memory(memory: type | None, slot: Callable[[int], str]) -> list[str]:
+    return [f"{slot(k)} = 1.0 * after[{k}]" for k in range(count_slots(memory))]
+
+
+def read_parameter(text: str, value: object) -> str:
+    if isinstance(value, bool):
+        return f"({text} != 0.0)"
+    if isinstance(value, int):
+        return f"int({text})"
+    return repr(value) if isinstance(value, str) else text
+
 
 TABLE = frozenset({"venue"})
 OF_MARGIN = frozenset({"*", "maintenance", "margin_ratio", "liquidation_price"})
@@ -63,12 +152,6 @@ def find_address(
 
     What numba raised for a formula is raised again without another attempt.
     """
-
-    def compile_now() -> _compile.ObjectFile:
-        from backtest.engine.compiler import compile_part  # noqa: PLC0415 - loads numba
-
-        return compile_part(recipe, kinds, names, has_counts=has_counts)
-
     with _compile.COMPILER_LOCK:
         if not recipe.is_complete:  # the name does not tell all of its code
             recipe = recipe._replace(name=f"{recipe.name}_{next(COUNTER)}")
@@ -77,6 +160,7 @@ def find_address(
         if recipe.name in _refused:
             raise _refused[recipe.name].with_traceback(None)
         name = f"{recipe.name}-{hash_rules()}"
+        compile_now = functools.partial(compile_part, recipe, kinds, names, has_counts=has_counts)
         try:
             found = _compile.load_or_compile(name, compile_now, is_kept=recipe.is_complete)
         except Exception as error:

@@ -85,7 +85,7 @@ def check_overlay(given: object) -> Policy | None:
 
 
 def find_names(policy: Policy) -> frozenset[str]:
-    from backtest._compile.code_identity import describe_function  # noqa: PLC0415 - heavy
+    from backtest._compile.bytecode import describe_function  # noqa: PLC0415 - heavy
 
     columns: tuple[str, ...] = ()
     orders = getattr(type(policy), "option_orders", None)

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from types import FunctionType
 from typing import Annotated, Any, ClassVar, NamedTuple, TypeAlias
 
+from backtest._compile.bytecode import rewrite_formula
 from backtest.core import ParameterError, PolicyError, checked
-from backtest.policies.formulas import rewrite_formula
 from backtest.policies.policy import (
     BAR_FIELDS,
     Columns,

@@ -28,9 +28,9 @@ from typing import (
 import numpy as np
 
 from backtest import core
+from backtest._compile.bytecode import LARGEST_INTEGER, rewrite_formula
 from backtest.core import checked
 from backtest.core.code_names import is_series, pd
-from backtest.policies.formulas import LARGEST_INTEGER, rewrite_formula
 
 Columns: TypeAlias = Mapping[str, core.FloatArray]
 _T = TypeVar("_T", bound="Parameterized")

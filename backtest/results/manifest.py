@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from backtest import core
-from backtest._compile.code_identity import describe_function
+from backtest._compile.bytecode import describe_function
 from backtest.account import Account
 from backtest.core import IntArray
 from backtest.market import Market, Markets, describe_clock

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args
 
-from backtest._compile.code_identity import name_callable
+from backtest._compile.bytecode import name_callable
 from backtest.core import Choice, Number, ParameterError, Value, Whole
 from backtest.engine import Backtest
 from backtest.engine.checks import warn_once

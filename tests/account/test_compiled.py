@@ -14,13 +14,20 @@ import pytest
 import backtest as bt
 from backtest import account as accounts
 from backtest import strategies
-from backtest._compile import Mirror, code_identity, find_own_functions, make_twin, mirror_modules
+from backtest._compile import (
+    Mirror,
+    bytecode,
+    find_own_functions,
+    make_twin,
+    mirror_modules,
+    return_always,
+)
+from backtest._compile.bytecode import find_fields
 from backtest.engine import batch, driver
-from backtest.engine.compiler import return_always
+from backtest.engine.compiler import MODULES
+from backtest.engine.formulas import make_recipe
 from backtest.engine.policies import ask_plain
-from backtest.engine.recipe import MODULES, make_recipe
 from backtest.policies import Combinator
-from backtest.policies.formulas import find_fields
 from backtest.strategies import Constant, VolTarget
 from tests.agreement import run_engine, trust_data
 from tests.cases import (
@@ -329,7 +336,7 @@ def test_formulas_of_shipped_policies_are_named_without_bytecode(monkeypatch):
     def refuse(code):
         raise AssertionError(f"bytecode of {code.co_name}")
 
-    monkeypatch.setattr(code_identity, "describe_bytecode", refuse)
+    monkeypatch.setattr(bytecode, "describe_bytecode", refuse)
     for name in strategies.__all__:
         kind = getattr(strategies, name)
         if not issubclass(kind, Combinator):

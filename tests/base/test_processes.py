@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from numba import float64, njit
 
-from backtest._compile import fast_link, object_code
+from backtest._compile import compiler, object_code
 from backtest._compile.compiler import compile_entry, compile_formula, jit, read_kinds
+from backtest._compile.lowering import make_call
 from backtest._compile.object_code import SignalGate, find_lasting_folder, hold_signals
 from backtest.core import atomic_files
 from backtest.core.atomic_files import LOCK, LockHeldError, hold_lock_file, is_lock_held
@@ -262,13 +263,28 @@ def test_a_folder_that_cannot_be_made_is_none(tmp_path, monkeypatch):
 
 
 def test_without_fast_links_numba_compiles_by_itself(monkeypatch):
-    monkeypatch.setattr(fast_link, "CAN_LINK", False)
+    monkeypatch.setattr(compiler, "CAN_LINK", False)
     add = jit(lambda x, k: x + k)
     both = jit(lambda x: add(x, 1) * add(x, 2), is_linked=False)
     made = compile_entry(both, "both", (float64,))
     address = object_code.start_engine().load(made).address
     assert object_code.call("both", object_code.CALLED(address), "d", struct.pack("d", 3.0)) == 20.0
     assert njit(lambda x: x + 1.0)(1.0) == 2.0
+
+
+def test_compiled_code_calls_a_function_by_its_address():
+    """Arrays go as pointers, one moved by a number: 100 a[2] + b[1 + 1]."""
+    arrays, kinds = [ctypes.POINTER(ctypes.c_double)] * 2, [ctypes.c_int64] * 2
+    kind = ctypes.CFUNCTYPE(ctypes.c_double, *arrays, *kinds)
+    called = kind(lambda a, b, i, j: 100.0 * a[i] + b[j])
+    call = make_call("d", ((0, None), (1, 2)), n_numbers=2)
+    both = jit(lambda address, a, b, at, i: call(address, a, b, at, i, 1), is_linked=False)
+    given = ctypes.cast(called, ctypes.c_void_p).value, np.arange(3.0), np.array([5.0, 6.0, 7.0])
+    given = (*given, 1, 2)
+    made = compile_entry(both, "by_address", read_kinds(given))
+    address = object_code.start_engine().load(made).address
+    words = b"".join(object_code.pack(each).words for each in given)
+    assert object_code.call("", object_code.CALLED(address), "d", words) == 207.0
 
 
 def test_a_formula_that_raises_answers_no():

@@ -13,9 +13,9 @@ import pytest
 
 import backtest as bt
 from backtest import Choice, PolicyError, Range, _compile
+from backtest._compile.bytecode import may_read_of_account, rewrite_formula
 from backtest.engine import formulas
 from backtest.policies import change_settings, formula_for
-from backtest.policies.formulas import may_read_of_account, rewrite_formula
 from backtest.results.manifest import hash_source
 from backtest.strategies import VolTarget
 from tests.kit import check_refused

@@ -109,6 +109,15 @@ def test_modules_do_not_import_each_other_in_a_circle():
     assert not needs, f"in a circle: {sorted(needs)}"
 
 
+def test_one_room_alone_knows_numba_llvm_and_bytecode_and_it_knows_no_rule():
+    private = {"numba", "llvmlite", "dis", "opcode"}
+    using = {name for name, path in MODULES.items() for each in read_imports(path)
+             if each.partition(".")[0] in private}  # fmt: skip
+    assert {find_room(name) for name in using} == {"_compile"}
+    below = {find_room(to) for name, to in list_imports() if find_room(name) == "_compile"}
+    assert below == {"core", "_compile"}
+
+
 @pytest.mark.parametrize(
     "module", [name for name in MODULES if name.startswith("backtest.strategies.")]
 )

@@ -1,4 +1,7 @@
-"""The formula of each policy for all lanes, and the loop over lanes, found without numba."""
+"""The formula of each policy for all lanes, and the loop over lanes, compiled once for all.
+
+The loop calls a formula once per bar and instrument, through its address.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,15 @@ import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from backtest import _compile, core, engine
-from backtest._compile.code_identity import CodeText
+from backtest._compile.bytecode import CodeText
 from backtest.margin import LEVELS, MarginRules
 from backtest.policies import AccountView, Policy, number_elements
 from backtest.policies.policy import BAR_FIELDS
 from backtest.sweep.lanes import closes, loop, quiet, rows, trades
-from backtest.sweep.lanes.rows import LANES
+from backtest.sweep.lanes.rows import LANES, N_POSITION, TARGET
 
 MODULES = (rows, quiet, trades, closes, loop)
 KINDS = (*["pointer"] * 6, *["whole"] * 2)
@@ -23,7 +28,7 @@ KINDS = (*["pointer"] * 6, *["whole"] * 2)
 def hash_lanes() -> str:
     """Return a hash of the sources of the loop over lanes, and of the rules."""
     here = Path(__file__)
-    paths = [*(Path(str(each.__file__)) for each in MODULES), here, here.with_name("compiler.py")]
+    paths = [*(Path(str(each.__file__)) for each in MODULES), here]
     texts = (path.read_text(encoding="utf-8") for path in paths)
     return core.hash_texts(*texts, engine.hash_rules())[:12]
 
@@ -31,13 +36,7 @@ def hash_lanes() -> str:
 @functools.cache
 def find_block() -> _compile.Entry:
     """Return the loop over lanes."""
-
-    def compile_for(own: str, given: tuple[Any, ...]) -> _compile.ObjectFile:
-        from backtest.sweep.lanes.compiler import compile_block  # noqa: PLC0415 - loads numba
-
-        return compile_block(own, given)
-
-    return _compile.Entry("take_block", hash_lanes(), compile_for)
+    return _compile.Entry("take_block", hash_lanes(), compile_block)
 
 
 class LaneShape(NamedTuple):
@@ -126,3 +125,53 @@ def write_lane_formula(
 
 def at_row(k: int) -> str:
     return f"np.uint64({k * LANES} + lane)"
+
+
+@functools.cache
+def compile_lanes() -> dict[str, Any]:
+    """Return the globals of the compiled loop."""
+    twins = engine.compile_general_rules(has_parts=False) | engine.compile_core()
+    twins |= {
+        id(rows.cell): _compile.jit(find_cell, forceinline=True),
+        id(rows.lowest): _compile.find_lowest,
+        id(loop.ask_lanes): _compile.jit(make_ask(), forceinline=True),
+    }
+    return _compile.compile_rules(MODULES, twins)[loop]
+
+
+def compile_block(own: str, given: tuple[Any, ...]) -> _compile.ObjectFile:
+    """Return the object ``own`` of the loop over lanes, for its arguments."""
+    names = compile_lanes()
+    of_run = (*given[:4], *given[6:11], given[5].tally, given[11], 0, 1)  # of the loop of a run
+    names["pass_alone"] = _compile.make_loop_call(of_run)
+    return _compile.compile_twin(loop.take_block, names, own, given)
+
+
+def find_cell(row: int, i: int) -> Any:
+    return np.uint64(row * LANES + i)
+
+
+ARRAYS = ((0, 1), (2, 3), (4, None), (5, 6), (7, None), (8, None))
+"""Places of the arrays among the arguments of a formula, each with that of its first number."""
+
+
+def make_ask() -> Any:
+    """Return what takes the place of ``ask_lanes``: calls of the formulas by their addresses."""
+    read_number = _compile.read_number
+    call_lanes = _compile.make_call("q", ARRAYS, n_numbers=2)
+
+    def ask_through_addresses(policies: Any, lanes: Any, i: int, time: int, local: int) -> bool:
+        seen, columns, length = policies.seen, policies.columns, policies.lengths[i]
+        for k in range(policies.n_columns[i]):
+            for lane in range(LANES if policies.has_own_columns else 1):
+                at = columns[i * LANES + lane]
+                place = (k * length + local) * policies.stride
+                seen[k * LANES + lane] = read_number(at, place)
+        answered: int = call_lanes(
+            policies.addresses[i], lanes.position, (i * N_POSITION + TARGET) * LANES,
+            policies.params, policies.params_at[i] * LANES, seen, policies.memory,
+            policies.memory_at[i] * LANES, policies.shown, policies.bar, LANES, time,
+        )  # fmt: skip
+        return answered == 1
+
+    return ask_through_addresses
