@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from backtest.risk import Bounds, Capacity, Cascade, Crowd, Linear, LiquidationRisk, MaxLeverage
     from backtest.risk import Paths, Scenario, Sensitivity, SquareRoot, Stress, bounds, capacity
     from backtest.risk import cascade, crashes, liquidation_risk, max_leverage, sensitivity
+    from backtest.risk import MarginCalibration, MarginComparison, calibrate_margin, compare_margin
     from backtest.risk import simulate_paths, stress
     from backtest.search import Comparison, CrossValidation, Robustness, Study, WalkForward, compare
     from backtest.search import TimingTest, cross_validate, folds, objective, timing_test, tune
@@ -66,6 +67,8 @@ bind_higher(
         "kind of result: liquidation-risk": "backtest.risk.liquidations",
         "kind of result: max-leverage": "backtest.risk.largest_leverage",
         "kind of result: bounds": "backtest.risk.variations",
+        "kind of result: margin-calibration": "backtest.risk.margin_systems",
+        "kind of result: margin-comparison": "backtest.risk.margin_systems",
         "kind of result: capacity": "backtest.risk.variations",
         "kind of result: sensitivity": "backtest.risk.variations",
         "kind of result: stress": "backtest.risk.stress",
@@ -76,8 +79,10 @@ bind_higher(
 bind_higher(
     {
         "bounds": "backtest.risk",
+        "calibrate_margin": "backtest.risk",
         "capacity": "backtest.risk",
         "compare": "backtest.search",
+        "compare_margin": "backtest.risk",
         "cross_validate": "backtest.search",
         "liquidation_risk": "backtest.risk",
         "load": "backtest.cli.saved_tests",
@@ -109,16 +114,17 @@ __all__ = [
     "Capacity", "Cascade", "Chain", "Choice", "Collateral", "Columns", "Combinator", "Comparison",
     "Contract", "CrossValidation", "Crowd", "DataError", "Earlier", "FeeTier", "Fees", "InForce",
     "InfiniteLeverageWarning", "LastPriceWarning", "Linear", "Liquidation", "LiquidationRisk",
-    "MarginPreset", "Market", "Markets", "MaxLeverage", "Multiple", "NoFillWarning", "Option",
-    "OptionCosts", "OptionPosition", "OptionRule", "OptionShocks", "ParameterError", "Paths",
-    "Policy", "PolicyError", "PresetMargin", "Promise", "Quality", "Range", "RateCurve",
-    "RequirementRule", "Result", "Robustness", "Scenario", "ScenarioMargin", "Sensitivity",
-    "Slippage", "SquareRoot", "Standard", "Strategy", "Stress", "Study", "Surface", "Surfaces",
-    "Sweep", "TimingTest", "Venue", "VenueDateWarning", "VenueError", "WalkForward",
-    "WeightWarning", "allocate", "bounds", "calculate_book", "calculate_liquidation", "capacity",
-    "cascade", "compare", "crashes", "cross_validate", "decide", "decide_every", "folds", "funding",
-    "held_leverage", "indicators", "liquidation_risk", "margin", "margin_preset", "margin_rules",
-    "math", "max_leverage", "measures", "objective", "options", "paths", "quality", "read_fills",
-    "replay", "run", "sensitivity", "signals", "simulate_paths", "strategies", "stress", "sweep",
+    "MarginCalibration", "MarginComparison", "MarginPreset", "Market", "Markets", "MaxLeverage",
+    "Multiple", "NoFillWarning", "Option", "OptionCosts", "OptionPosition", "OptionRule",
+    "OptionShocks", "ParameterError", "Paths", "Policy", "PolicyError", "PresetMargin", "Promise",
+    "Quality", "Range", "RateCurve", "RequirementRule", "Result", "Robustness", "Scenario",
+    "ScenarioMargin", "Sensitivity", "Slippage", "SquareRoot", "Standard", "Strategy", "Stress",
+    "Study", "Surface", "Surfaces", "Sweep", "TimingTest", "Venue", "VenueDateWarning",
+    "VenueError", "WalkForward", "WeightWarning", "allocate", "bounds", "calculate_book",
+    "calculate_liquidation", "calibrate_margin", "capacity", "cascade", "compare", "compare_margin",
+    "crashes", "cross_validate", "decide", "decide_every", "folds", "funding", "held_leverage",
+    "indicators", "liquidation_risk", "margin", "margin_preset", "margin_rules", "math",
+    "max_leverage", "measures", "objective", "options", "paths", "quality", "read_fills", "replay",
+    "run", "sensitivity", "signals", "simulate_paths", "strategies", "stress", "sweep",
     "timing_test", "tune", "walk_forward",
 ]  # fmt: skip

@@ -150,13 +150,14 @@ FUNCTIONS = {
     "sensitivity": ("sensitivity",),
     "capacity": ("capacity",),
     "timing": ("timing_test",),
+    "margin": ("compare_margin", "calibrate_margin"),
     "cascade": ("cascade", "Crowd.from_leverage"),
     "decide": ("decide",),
     "replay": ("replay",),
 }
 """The functions whose arguments a table holds."""
 TAKEN = {
-    *("market", "policy", "venue", "account", "signal", "overlay", "sampling", "calendar"),
+    *("market", "policy", "rule", "venue", "account", "signal", "overlay", "sampling", "calendar"),
     *("compile", "decide", "detail", "start", "end", "sets", "results", "result", "store"),
     *("progress", "benchmark", "folds", "data", "settings", "crowd", "me", "entries"),
     *("contract", "state", "rules", "top_ups", "price", "since", "until", "instruments"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,8 @@ from backtest.engine import Backtest
 from backtest.market import label_names, unwrap_market
 from backtest.risk import Linear, Paths, Scenario, SquareRoot, describe_drift
 from backtest.sweep import count_cores
-from backtest.venue import FundingTerms, Venue
+from backtest.venue import DynamicMargin, FundingTerms, Venue
+from backtest.venue.margin_rules import KINDS as MARGIN_KINDS
 
 PATHS = (
     "paths.model paths.paths paths.horizon paths.seed paths.drift paths.funding paths.correlation"
@@ -154,6 +156,79 @@ def sensitivity(draft: Draft, *, output: Output) -> None:
     backtest sensitivity --data btc/ --data eth/ --factors volatility
     """
     output.give_out(run_variations(draft, "sensitivity", "factors"))
+
+
+MARGINS = (
+    "margin.coverage margin.accounts margin.solve margin.shortfall paths.model paths.paths "
+    "paths.horizon paths.seed"
+)
+MarginRules = Annotated[
+    list[str] | None,
+    option(
+        "A rule by name, 'ewma=Volatility(days=1)'; 'flat=table' is the venue's own. Default: its "
+        "own, Volatility(), and that with a buffer.",
+        "--rule",
+    ),
+]
+
+
+@command("margin", MARGINS)
+def margin(draft: Draft, *, rules: MarginRules = None, output: Output) -> None:
+    """Compare what margin rules tie up, cover and leave, or find the least parameter of one.
+
+    With --solve: the least value of that parameter of the last rule that leaves a shortfall on few
+    paths.
+
+    backtest margin --rule flat=table --rule "buffered=Buffer(Volatility(days=1), 0.25)"
+    backtest margin --rule "ewma=Volatility(days=1)" --solve quantile --shortfall 0.01
+    """
+    test, paths = build_test(draft), draft.table("paths")
+    if unused := sorted(paths.keys() - {"model", "paths", "horizon", "seed"}):
+        raise ParameterError(f"paths.{unused[0]} must be left out: margins need prices alone")
+    given = {**draft.table("margin"), **paths}
+    texts = rules or ["table=table", "volatility=Volatility()", "buffer=Buffer(Volatility())"]
+    named = dict(parse_rule(each) for each in texts)
+    calibrates = "solve" in given
+    own = {"coverage", "accounts"} if calibrates else {"shortfall"}
+    if wrong := sorted(own & given.keys()):
+        raise ParameterError(
+            f"margin.{wrong[0]} must be left out {'with' if calibrates else 'without'} --solve"
+        )
+    with show_progress("margin rules", "paths" if calibrates else "rules") as progress:
+        if calibrates:
+            *_, rule = named.values()
+            output.give_out(test.calibrate_margin(rule, **given, progress=progress))
+            return
+        found = test.compare_margin(named, **given, progress=progress)
+    output.give_out(found)
+
+
+def parse_rule(text: str) -> tuple[str, DynamicMargin | None]:
+    """Read the name of a margin rule and its call; nothing else is evaluated."""
+    name, is_given, call = text.partition("=")
+    if is_given and call.strip() == "table":
+        return name, None
+    try:
+        return name, build_rule(ast.parse(call.strip(), mode="eval").body)
+    except ParameterError as error:
+        raise ParameterError(f"--rule {name}: {error}") from error
+    except (SyntaxError, TypeError, ValueError, KeyError, RecursionError, MemoryError) as error:
+        kinds = ", ".join(each.__name__ for each in MARGIN_KINDS.values())
+        raise ParameterError(
+            f"--rule must be NAME=table or NAME=RULE(number=value), with {kinds}, got {text!r:.100}"
+        ) from error
+
+
+def build_rule(node: ast.AST) -> Any:
+    match node:
+        case ast.Call(func=ast.Name(id=name), args=args, keywords=named):
+            kind = {each.__name__: each for each in MARGIN_KINDS.values()}[name]
+            return kind(
+                *map(build_rule, args), **{str(each.arg): build_rule(each.value) for each in named}
+            )
+        case ast.Constant(value=int() | float() | str() as value):
+            return value
+    raise ValueError(node)
 
 
 def run_variations(draft: Draft, how: str, unit: str) -> Any:

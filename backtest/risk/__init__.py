@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from backtest.risk.crowd import Crowd
     from backtest.risk.largest_leverage import MaxLeverage, max_leverage
     from backtest.risk.liquidations import LiquidationRisk, PathsRunner, liquidation_risk
+    from backtest.risk.margin_systems import MarginCalibration, MarginComparison
+    from backtest.risk.margin_systems import calibrate_margin, compare_margin
     from backtest.risk.path_models import Filtered, GBM, Garch, Merton, PathModel, Stationary
     from backtest.risk.path_models import block_length, describe_drift, summarize_funding
     from backtest.risk.paths import Paths, simulate_paths

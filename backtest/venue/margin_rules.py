@@ -34,24 +34,30 @@ MAXIMUM = Number(0, open_low=True, may_be_infinite=True)
 
 
 class DailyCloses(NamedTuple):
-    """The UTC days of a market: times of their closes (ns), bars that close them, log returns.
+    """The UTC days of a market or of paths: times of closes (ns, (n_days,)) and log returns.
 
-    Each is of shape (n_days,); returns are of mark closes, the first is NaN.
+    ``returns`` are of mark closes, (n_days,) or (n_days, n_paths), the first NaN. ``market`` is
+    None for paths, which have no columns; ``rows`` (n_days,) are the bars that close the days.
     """
 
     time: IntArray
     rows: IntArray
     returns: FloatArray
+    market: Market | None = None
+
+
+def find_day_ends(time: IntArray, interval: int) -> IntArray:
+    """Return the bars that close UTC days, the last only if the bars reach its end."""
+    is_last = np.append(time[1:] // DAY > time[:-1] // DAY, (time[-1] + interval) % DAY == 0)
+    return np.flatnonzero(is_last)
 
 
 def read_days(market: Market) -> DailyCloses:
-    """Return the days of a market; the last only if the bars reach its end."""
-    closes = market.time + market.interval
-    is_last = np.append(market.time[1:] // DAY > market.time[:-1] // DAY, closes[-1] % DAY == 0)
-    rows = np.flatnonzero(is_last)
+    """Return the days of a market."""
+    rows = find_day_ends(market.time, market.interval)
     returns = np.full(len(rows), np.nan)
     returns[1:] = np.diff(np.log(market.mark_close[rows]))
-    return DailyCloses(closes[rows], rows, returns)
+    return DailyCloses(market.time[rows] + market.interval, rows, returns, market)
 
 
 class DynamicMargin(Value, kw_only=True):
@@ -84,12 +90,12 @@ class DynamicMargin(Value, kw_only=True):
         kind: Any = next((kind for name, kind in KINDS.items() if name in given), Volatility)
         return kind.from_dict(data, where=where)  # type: ignore[no-any-return]
 
-    def compute_levels(self, market: Market, days: DailyCloses) -> FloatArray:
-        """Return m at each day's close, (n_days,), from what is known then; NaN is unknown."""
+    def compute_levels(self, days: DailyCloses) -> FloatArray:
+        """Return m at each day's close, of the shape of the returns; NaN is not yet known."""
         raise NotImplementedError
 
-    def find_factors(self, days: DailyCloses) -> FloatArray:
-        """Return m per unit of daily volatility at each day's close, (n_days,)."""
+    def find_factors(self, returns: FloatArray) -> FloatArray:
+        """Return m per unit of daily volatility at each day's close, of the shape of returns."""
         raise NotImplementedError
 
     def scale_hours(self, time: IntArray) -> FloatArray:
@@ -99,21 +105,33 @@ class DynamicMargin(Value, kw_only=True):
     def multiply(self, market: Market, rates: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the multipliers in force in each bar, and announced at its close, (n_bars,) each.
 
-        Parameters
-        ----------
-        rates : FloatArray of shape (n_bars,) or (1,)
-            The maintenance rate of the lowest bracket.
+        ``rates`` are the maintenance rates of the lowest bracket in each bar.
         """
         days, closes = read_days(market), market.time + market.interval
-        levels = np.append(np.nan, self.compute_levels(market, days))
-        start = days.time + (core.parse_duration(self.notice) if self.notice else 0)
-        found = []
-        for known, at in ((start, market.time), (days.time, closes)):
-            level = levels[np.searchsorted(known, at, side="right")]
-            wanted = level * self.scale_hours(at) / rates
-            clipped = np.clip(wanted, self.floor, self.cap)
-            found.append(np.where(np.isnan(wanted), self.floor, clipped))
-        return found[0], found[1]
+        levels = self.compute_levels(days)
+        announced = self.place(levels, days.time, closes, rates)
+        return self.place(levels, days.time + self.delay, market.time, rates), announced
+
+    @property
+    def delay(self) -> int:
+        """Nanoseconds of notice."""
+        return core.parse_duration(self.notice) if self.notice else 0
+
+    def place(
+        self, levels: FloatArray, known: IntArray, time: IntArray, rates: FloatArray
+    ) -> FloatArray:
+        """Return the multipliers at times, (n, ...), of levels (n_days, ...) that are known then.
+
+        ``rates`` (n,) are the maintenance rates of the lowest bracket.
+        """
+        wanted = (find_newest_levels(levels, known, time).T * (self.scale_hours(time) / rates)).T
+        return np.where(np.isnan(wanted), self.floor, np.clip(wanted, self.floor, self.cap))
+
+
+def find_newest_levels(levels: FloatArray, known: IntArray, time: IntArray) -> FloatArray:
+    """Return the newest level known at each time, (n, ...); NaN before the first."""
+    unknown = np.full((1, *levels.shape[1:]), np.nan)
+    return np.concatenate([unknown, levels])[np.searchsorted(known, time, side="right")]
 
 
 class Volatility(DynamicMargin):
@@ -147,30 +165,31 @@ class Volatility(DynamicMargin):
 
     is_of_volatility: ClassVar[bool] = True
 
-    def compute_levels(self, market: Market, days: DailyCloses) -> FloatArray:  # noqa: ARG002
+    def compute_levels(self, days: DailyCloses) -> FloatArray:
         """Return m at each day's close; the first return makes it known."""
-        return self.find_factors(days) * self.compute_volatility(days.returns)
+        return self.find_factors(days.returns) * self.compute_volatility(days.returns)
 
     def compute_volatility(self, returns: FloatArray) -> FloatArray:
-        """Return the root of the mean square of the returns so far, (n_days,), per day."""
-        found = np.full(len(returns), np.nan)
-        total = weight = 0.0
-        for t, each in enumerate(returns[1:].tolist(), 1):
-            total = self.lambda_ * total + each * each
+        """Return the root of the weighted mean square of the returns so far, per day."""
+        found = np.full(returns.shape, np.nan)
+        total, weight = np.zeros(returns.shape[1:]), 0.0
+        for t, square in enumerate(returns[1:] ** 2, 1):
+            total = self.lambda_ * total + square
             weight = self.lambda_ * weight + 1.0
-            found[t] = math.sqrt(total / weight)
-        return found
+            found[t] = total / weight
+        return np.sqrt(found)
 
-    def find_factors(self, days: DailyCloses) -> FloatArray:
-        """Return q sqrt(days), (n_days,)."""
+    def find_factors(self, returns: FloatArray) -> FloatArray:
+        """Return q sqrt(days)."""
         root = math.sqrt(self.days)
         if self.shape == "normal":
-            return np.full(len(days.returns), root * NormalDist().inv_cdf(self.quantile))
-        before = self.compute_volatility(days.returns)[:-1]
+            return np.full(returns.shape, root * NormalDist().inv_cdf(self.quantile))
+        if returns.ndim > 1:
+            return np.stack([self.find_factors(each) for each in returns.T], axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
-            ratios = np.append(np.nan, days.returns[1:] / before)
-        found, past = np.full(len(ratios), np.nan), list[float]()
-        for t, ratio in enumerate(ratios.tolist()):
+            ratios = returns[1:] / self.compute_volatility(returns)[:-1]
+        found, past = np.full(len(returns), np.nan), list[float]()
+        for t, ratio in enumerate(ratios.tolist(), 1):
             if math.isfinite(ratio):
                 bisect.insort(past, ratio)
             if past:
@@ -217,9 +236,14 @@ class OpenInterest(DynamicMargin):
         if not lows or lows != sorted(set(lows)):
             yield "tiers", "must have one or more tiers of rising open_interest"
 
-    def compute_levels(self, market: Market, days: DailyCloses) -> FloatArray:
+    def compute_levels(self, days: DailyCloses) -> FloatArray:
         """Return the margin of the tier at each day's close; unknown below the lowest tier."""
-        values = find_column(market, self.column, "margin.column")[days.rows]
+        if days.market is None:
+            raise core.ParameterError(
+                f"margin.column must be left out on simulated paths, which have no columns, got "
+                f"{self.column!r}"
+            )
+        values = find_column(days.market, self.column, "margin.column")[days.rows]
         place = np.searchsorted([each.open_interest for each in self.tiers], values, side="right")
         place = np.where(np.isnan(values), 0, place)
         return np.array([np.nan, *(each.margin for each in self.tiers)])[place]
@@ -258,13 +282,13 @@ class Wrapper(DynamicMargin):
         if self.needs_volatility and not self.rule.is_of_volatility:
             yield "rule", "must be of volatility, such as Volatility()"
 
-    def compute_levels(self, market: Market, days: DailyCloses) -> FloatArray:
+    def compute_levels(self, days: DailyCloses) -> FloatArray:
         """Return m of the rule inside."""
-        return self.rule.compute_levels(market, days)
+        return self.rule.compute_levels(days)
 
-    def find_factors(self, days: DailyCloses) -> FloatArray:
+    def find_factors(self, returns: FloatArray) -> FloatArray:
         """Return those of the rule inside."""
-        return self.rule.find_factors(days)
+        return self.rule.find_factors(returns)
 
     def scale_hours(self, time: IntArray) -> FloatArray:
         """Return those of the rule inside."""
@@ -310,13 +334,13 @@ class Buffer(Wrapper):
 
     share: Annotated[float, core.Range(0.0, 10.0)] = 0.25
 
-    def compute_levels(self, market: Market, days: DailyCloses) -> FloatArray:
-        """Return c at each day's close, (n_days,); the first is m."""
-        levels = self.rule.compute_levels(market, days)
-        found, held = np.full(len(levels), np.nan), 0.0
-        for t, level in enumerate(levels.tolist()):
-            if not math.isnan(level):
-                held = found[t] = min(max(held, level), (1.0 + self.share) * level)
+    def compute_levels(self, days: DailyCloses) -> FloatArray:
+        """Return c at each day's close; the first is m."""
+        levels = self.rule.compute_levels(days)
+        found, held = np.empty_like(levels), np.zeros(levels.shape[1:])
+        for t, level in enumerate(levels):
+            found[t] = np.minimum(np.maximum(held, level), (1.0 + self.share) * level)
+            held = np.nan_to_num(found[t])
         return found
 
 
@@ -337,11 +361,11 @@ class Stressed(Wrapper):
 
     needs_volatility: ClassVar[bool] = True
 
-    def compute_levels(self, market: Market, days: DailyCloses) -> FloatArray:
-        """Return the weighted margin at each day's close, (n_days,)."""
-        levels = self.rule.compute_levels(market, days)
+    def compute_levels(self, days: DailyCloses) -> FloatArray:
+        """Return the weighted margin at each day's close."""
+        levels = self.rule.compute_levels(days)
         spread = measure_window(days.returns, self.window)
-        worst = np.fmax.accumulate(spread) * self.find_factors(days)
+        worst = np.fmax.accumulate(spread) * self.find_factors(days.returns)
         worst = np.where(np.isnan(worst), levels, worst)
         return (1.0 - self.weight) * levels + self.weight * worst
 
@@ -357,10 +381,10 @@ class Floor(Wrapper):
 
     needs_volatility: ClassVar[bool] = True
 
-    def compute_levels(self, market: Market, days: DailyCloses) -> FloatArray:
-        """Return the larger margin at each day's close, (n_days,)."""
+    def compute_levels(self, days: DailyCloses) -> FloatArray:
+        """Return the larger margin at each day's close."""
         spread = measure_window(days.returns, max(round(self.years * YEAR), 2))
-        return np.fmax(self.rule.compute_levels(market, days), spread * self.find_factors(days))
+        return np.fmax(self.rule.compute_levels(days), spread * self.find_factors(days.returns))
 
     def count_years(self, market: Market) -> float:
         """Return the years of history that the floor rests on at the end of a market."""
@@ -369,14 +393,13 @@ class Floor(Wrapper):
 
 
 def measure_window(returns: FloatArray, window: int) -> FloatArray:
-    """Return the root of the mean square of the last returns at each day, (n_days,); NaN first."""
-    squares = np.concatenate([[0.0], np.cumsum(np.nan_to_num(returns) ** 2)])
-    ends = np.arange(1, len(squares))
-    begins = np.maximum(ends - window, 1)  # the first return is unknown
-    count = ends - begins
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = (squares[ends] - squares[begins]) / count
-    return np.sqrt(np.where(count >= 2, np.maximum(mean, 0.0), np.nan))
+    """Return the root of the mean square of the last returns at each day; NaN under two."""
+    summed = np.cumsum(np.nan_to_num(returns) ** 2, axis=0)
+    last = np.arange(len(returns))
+    first = np.maximum(last - window, 0)  # the first return is unknown
+    count = np.where(last - first >= 2, last - first, np.nan)
+    mean = ((summed[last] - summed[first]).T / count).T
+    return np.sqrt(np.maximum(mean, 0.0))
 
 
 KINDS: Mapping[str, type[DynamicMargin]] = {

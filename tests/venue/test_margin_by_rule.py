@@ -37,7 +37,7 @@ def days_of(returns, per_day=2):
 
 
 def levels(rule, market):
-    return rule.compute_levels(market, read_days(market))
+    return rule.compute_levels(read_days(market))
 
 
 def test_volatility_is_a_quantile_times_the_weighted_root_mean_square():

@@ -1,0 +1,737 @@
+"""compare_margin() and calibrate_margin(): what margins by rule cost, cover and leave uncovered."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple, Unpack
+
+import numpy as np
+import pandas as pd
+
+from backtest import core, engine, results
+from backtest.core import FloatArray, IntArray, Progress
+from backtest.core.number_text import Head
+from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
+from backtest.core.units import DAY, YEAR_DAYS
+from backtest.engine import Backtest, BacktestFields
+from backtest.market import Market, as_markets
+from backtest.risk.paths import Paths, simulate_paths
+from backtest.risk.scenario import crashes
+from backtest.venue import Venue, find_newest
+from backtest.venue.margin_rules import (
+    DailyCloses,
+    DynamicMargin,
+    Rule,
+    Wrapper,
+    find_day_ends,
+    find_newest_levels,
+    read_days,
+)
+
+RISES = (1, 5, 30)
+"""Days over which rises of margin are measured."""
+FEW = 10
+"""Expected breaches under which coverage is not tested."""
+CALL = 0.8
+"""Margin over equity at which an account gets a margin call."""
+CHUNK = 2000
+"""Paths that are calibrated together."""
+STEPS = 40
+"""Bisections, to 1e-12 of the range."""
+GRID = 9
+"""Values at which monotonicity is checked."""
+PER_TAIL = 20
+"""Paths for each one with a shortfall that may be left."""
+
+Rules = Mapping[str, DynamicMargin | None]
+
+
+class Levels(NamedTuple):
+    """Margins per notional: at closes of days (n_days, ...), and in force in bars (n_bars, ...)."""
+
+    daily: FloatArray
+    by_bar: FloatArray
+
+
+class Prices(NamedTuple):
+    """Mark prices by bar, (n_bars, 1) or (n_bars, n_paths), and the bars' opens in ns (n_bars,)."""
+
+    time: IntArray
+    open: FloatArray
+    high: FloatArray
+    low: FloatArray
+    close: FloatArray
+
+
+def find_inner(rule: DynamicMargin) -> DynamicMargin:
+    """Return the rule that others wrap, with the limits of the outermost."""
+    inner = rule
+    while isinstance(inner, Wrapper):
+        inner = inner.rule
+    return inner.override(floor=rule.floor, cap=rule.cap, notice=rule.notice)
+
+
+def find_lowest_rates(venue: Venue, time: IntArray) -> FloatArray:
+    rates = np.empty(len(time))
+    for each in venue.in_use(time):
+        rates[each.first : each.stop] = each.brackets[0].maintenance_rate
+    return rates
+
+
+def measure_levels(
+    rule: DynamicMargin | None, days: DailyCloses, time: IntArray, venue: Venue
+) -> Levels:
+    """Return the margins of a rule for bars with these opens; None is the venue's own table."""
+    rates, at_close = find_lowest_rates(venue, time), find_lowest_rates(venue, days.time)
+    if rule is None:
+        whole = np.ones((1, *days.returns.shape[1:]))
+        return Levels((at_close * whole.T).T, (rates * whole.T).T)
+    found, known = rule.compute_levels(days), days.time + rule.delay
+    daily = (rule.place(found, known, days.time, at_close).T * at_close).T
+    daily = np.where(np.isnan(find_newest_levels(found, known, days.time)), np.nan, daily)
+    return Levels(daily, (rule.place(found, known, time, rates).T * rates).T)
+
+
+def measure_procyclicality(levels: FloatArray) -> dict[str, float]:
+    """Return what daily margins (n_days,) tie up, and how they rise.
+
+    The peak-to-trough ratio is the largest margin of a constant position over the least; the n-day
+    measure is the largest rise over n days. Source: Murphy, Vasios and Vause (2014), An
+    Investigation into the Procyclicality of Risk-Based Initial Margin Models, Bank of England
+    Financial Stability Paper 29.
+    """
+    found = {
+        "mean": float(np.mean(levels)),
+        "peak": float(np.max(levels)),
+        "peak_to_trough": float(np.max(levels) / np.min(levels)),
+    }
+    for n in RISES:
+        before, after = levels[:-n], levels[n:]
+        is_long = len(after) > 0
+        found[f"rise_{n}d"] = float(np.max(after / before - 1.0)) if is_long else math.nan
+        found[f"points_{n}d"] = float(np.max(after - before)) if is_long else math.nan
+    return found
+
+
+def measure_losses(closes: FloatArray, period: int) -> FloatArray:
+    """Return the losses per notional of a long and a short over the next days, (2, n, ...)."""
+    moves = closes[period:] / closes[:-period] - 1.0
+    return np.stack([-moves, moves])
+
+
+def measure_coverage(
+    levels: FloatArray, closes: FloatArray, period: int, share: float
+) -> Iterator[dict[str, Any]]:
+    """Yield, for a long and a short, how often losses of periods that do not overlap are over m."""
+    losses = measure_losses(closes, period)[:, ::period]
+    margins = levels[: len(closes) - period : period]
+    for side, each in zip(("long", "short"), losses, strict=True):
+        breaches, n = int(np.count_nonzero(each > margins)), len(each)
+        row = {"side": side, "periods": n, "breaches": breaches, "expected": (1.0 - share) * n}
+        row |= {"kupiec_p": math.nan, "christoffersen_p": math.nan}
+        if row["expected"] >= FEW:
+            found = results.calibration(np.full(n, 1.0 - share), each > margins)
+            row |= {"kupiec_p": found.kupiec_p, "christoffersen_p": found.christoffersen_p}
+        yield row
+
+
+class Accounts(NamedTuple):
+    """Accounts of one position each: entries (bars), sides of 1 or -1, and shares of leverage.
+
+    Each has the venue's largest leverage at its entry to the power of its share.
+    """
+
+    entries: IntArray
+    sides: FloatArray
+    shares: FloatArray
+
+
+def draw_accounts(count: int, n_bars: int, seed: int, *, is_new: bool = False) -> Accounts:
+    """Draw accounts with entries that are uniform in time, or all at the first bar."""
+    rng = np.random.default_rng([seed, count, n_bars])
+    entries = rng.integers(0, n_bars, count)
+    sides, shares = np.where(rng.random(count) < 0.5, 1.0, -1.0), rng.random(count)
+    return Accounts(np.zeros(count, np.int64) if is_new else entries, sides, shares)
+
+
+def live(
+    prices: Prices, margins: FloatArray, largest: FloatArray, accounts: Accounts, venue: Venue
+) -> dict[str, float]:
+    """Return calls, liquidations and shortfalls of accounts of constant quantity.
+
+    ``margins`` and ``largest`` (n_bars, 1 or n) are the maintenance margin and the largest leverage
+    in each bar. An account fails where its equity at the adverse extreme of a bar is at most its
+    margin, and is closed there, with the venue's slippage and fee of liquidations. It begins again
+    at the next open. What is lost beyond its equity is the shortfall, which a fund pays that gets
+    the fees. Positions have no effect on prices.
+    """
+    n, forced = len(accounts.sides), venue.liquidation
+    slippage, fee = find_newest(forced.slippage), find_newest(forced.fee)
+    entry, backing = np.full(n, np.nan), np.zeros(n)
+    starts, was_called = accounts.entries.copy(), np.zeros(n, np.bool_)
+    calls = liquidations = shortfall = held = 0.0
+    fund, fund_peak, used = 0.0, 0.0, 0.0
+    for t in range(len(prices.time)):
+        is_new = starts == t
+        if is_new.any():
+            opened = np.broadcast_to(prices.open[t], (n,))[is_new]
+            entry[is_new] = opened
+            allowed = np.broadcast_to(largest[t], (n,))[is_new]
+            backing[is_new] = 1.0 / np.maximum(allowed, 1.0) ** accounts.shares[is_new]
+            was_called[is_new] = False
+        worst = np.where(accounts.sides > 0.0, prices.low[t], prices.high[t]) / entry
+        equity = backing + accounts.sides * (worst - 1.0)
+        needed = margins[t] * worst
+        is_called = equity * CALL < needed
+        calls += np.count_nonzero(is_called & ~was_called)
+        was_called = is_called
+        fails = equity <= needed
+        held += np.count_nonzero(entry > 0.0)
+        if fails.any():
+            left = equity[fails] - slippage * worst[fails]
+            paid = np.clip(left, 0.0, fee * worst[fails])
+            liquidations += len(left)
+            missing = float(np.sum(np.maximum(-left, 0.0)))
+            shortfall += missing
+            fund += float(np.sum(paid)) - missing
+            fund_peak = max(fund_peak, fund)
+            used = max(used, fund_peak - fund)
+            entry[fails] = np.nan
+            starts[fails] = t + 1
+    bars = len(prices.time)
+    years = max(held, 1.0) * (prices.time[-1] - prices.time[0]) / max(bars - 1, 1) / YEAR_DAYS / DAY
+    return {
+        "calls": calls / years,
+        "liquidations": liquidations / years,
+        "shortfall": shortfall / years,
+        "fund_used": used / n,
+    }
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MarginComparison(core.SettingsResult):
+    """What margin rules tie up, how they rise, what they cover, and what accounts lose under them.
+
+    Attributes
+    ----------
+    table : DataFrame
+        By rule: ``mean`` and ``peak`` margin per notional on history, ``cost`` (the mean over that
+        of the rule without wrappers, less 1), ``peak_to_trough``, ``rise_1d``, ``rise_5d``,
+        ``rise_30d`` (the largest relative rises) and ``points_1d`` ... (in units of notional).
+    coverage : DataFrame
+        By rule and side: non-overlapping ``periods``, ``breaches``, ``expected`` breaches, and the
+        p-values of Kupiec and Christoffersen, NaN with under ten expected.
+    accounts : DataFrame
+        By rule and where (``"history"`` or ``"paths"``): ``calls``, ``liquidations`` and
+        ``shortfall`` (of notional) per account and year, ``fund_used`` of notional per account.
+    levels : DataFrame
+        The margins at the closes of days by rule.
+    """
+
+    table: pd.DataFrame
+    coverage: pd.DataFrame
+    accounts: pd.DataFrame
+    levels: pd.DataFrame
+    settings: dict[str, Any]
+    market: Market | None = None
+
+    kind = "margin-comparison"
+    plural = "margin-comparisons"
+    table_names = ("table", "coverage", "accounts", "levels")
+
+    @property
+    def details(self) -> str:
+        return (
+            "A constant position of one unit of notional; accounts have no effect on prices, and "
+            "those that fail are closed at the worst price of the bar and begin again."
+        )
+
+    @property
+    def note(self) -> str:
+        return f"{core.count_nouns(len(self.table), 'rule')}"
+
+    @property
+    def verdict(self) -> str:
+        least, calm = self.table["mean"].idxmin(), self.table["peak_to_trough"].idxmin()
+        text = (
+            f"{least} ties up least capital, {core.format_percent(self.table.loc[least, 'mean'])} "
+            f"of notional on average; {calm} moves least, its peak is "
+            f"{self.table.loc[calm, 'peak_to_trough']:.2f} times its trough"
+        )
+        lost = self.accounts["shortfall"]
+        if not (lost > 0.0).any():
+            return f"{text}. No account ended with a shortfall."
+        worst: Any = lost.idxmax()
+        return f"{text}. The largest shortfall is that of {worst[0]} on {worst[1]}."
+
+    def list_numbers(self) -> list[Headline]:
+        return [
+            Headline(str(name), f"mean margin, {name}", float(value), "percent", "of notional")
+            for name, value in self.table["mean"].items()
+        ]
+
+    def list_parts(self) -> list[Part]:
+        heads = {
+            "mean": Head("mean", "of notional", "percent"),
+            "peak": Head("peak", "of notional", "percent"),
+            "cost": Head("cost", "over the rule inside", "signed percent"),
+            "peak_to_trough": Head("peak / trough", "", "decimals"),
+            **{f"rise_{n}d": Head(f"rise, {n} d", "", "percent") for n in RISES},
+            **{f"points_{n}d": Head(f"rise, {n} d", "of notional", "percent") for n in RISES},
+        }
+        tests = {
+            name: Head(f"{name.removesuffix('_p').capitalize()} p", "", "p-value")
+            for name in ("kupiec_p", "christoffersen_p")
+        }
+        lost = {
+            "calls": Head("calls", "per account and year", "decimals"),
+            "liquidations": Head("liquidations", "per account and year", "decimals"),
+            "shortfall": Head("shortfall", "of notional, per account and year", "percent"),
+            "fund_used": Head("fund used", "of notional, per account", "percent"),
+        }
+        known = self.accounts.xs("history", level="where")["shortfall"]
+        frontier = pd.DataFrame({"mean": 100.0 * self.table["mean"], "shortfall": 100.0 * known})
+        frontier = frontier.set_index("mean")
+        few = "No p-value: too few breaches are expected, under ten."
+        return [
+            Part("levels", "Margin over time", "Margin per notional at the close of each day.", (
+                ShownChart("levels", "Margin per notional", "%", 100.0 * self.levels,
+                           has_legend=True),
+                ShownTable(self.table, labels=Head("rule"), heads=heads),
+            ), "both"),
+            Part("coverage", "Coverage", few, (
+                ShownTable(self.coverage, labels=Head("rule"), heads=tests),), "both"),
+            Part("accounts", "Accounts", self.details, (
+                ShownTable(self.accounts, labels=Head("rule"), heads=lost),
+                ShownChart("frontier", "Capital tied up against shortfall", "On history: % of "
+                           "notional on average, and % of notional lost per account and year.",
+                           frontier, "points"),
+            ), "both"),
+        ]  # fmt: skip
+
+
+def read_one_market(test: Backtest, name: str) -> tuple[Market, Venue]:
+    """Return the only market of a test and its venue without a margin rule."""
+    markets = as_markets(test.market)
+    if len(markets) > 1:
+        raise core.ParameterError(
+            f"{name} needs one market, got {', '.join(markets)}: give markets one at a time"
+        )
+    (market,) = markets.values()
+    (venue,) = engine.read_venues(test.venue, markets).values()
+    if venue.contract.kind != "linear":
+        raise core.ParameterError(
+            f"{name} needs a linear contract, got a venue of {venue.contract.kind!r} ones"
+        )
+    return market, venue
+
+
+def take_prices(market: Market) -> Prices:
+    names = ("mark_open", "mark_high", "mark_low", "mark_close")
+    return Prices(market.time, *(getattr(market, name)[:, None] for name in names))
+
+
+def join_paths(market: Market, paths: Paths, first: int, stop: int) -> tuple[DailyCloses, Prices]:
+    """Return the days of history and of some paths after it, and the paths' own bars."""
+    (bars,) = paths.draw_all(first, stop).values()
+    time, marks = paths.calendar.time, bars.marks
+    before = market.time < time[0]
+    joined = np.concatenate([market.time[before], time])
+    rows, known = find_day_ends(joined, market.interval), int(np.count_nonzero(before))
+    own = rows[rows >= known] - known
+    past = np.repeat(market.mark_close[rows[rows < known], None], stop - first, axis=1)
+    closes = np.concatenate([past, marks[3].T[own]])
+    returns = np.concatenate([np.full((1, stop - first), np.nan), np.diff(np.log(closes), axis=0)])
+    own_bars = Prices(time[1:], *(each.T[1:] for each in marks))
+    return DailyCloses(joined[rows] + market.interval, rows, returns), own_bars
+
+
+Shares = Annotated[float, core.Number(0.5, 1.0, open_high=True)]
+
+
+@engine.short_form
+@core.checked_only("progress", "rules")
+def compare_margin(
+    market: Market,
+    rules: Mapping[str, Any],
+    *,
+    coverage: Shares = 0.99,
+    accounts: Annotated[int, core.Whole(1)] = 1000,
+    paths: Annotated[int, core.Whole(0)] = 200,
+    horizon: str = "90d",
+    model: Any = "filtered",
+    seed: Annotated[int, core.Whole(0)] = 0,
+    progress: Progress | None = None,
+    **fields: Unpack[BacktestFields],
+) -> MarginComparison:
+    """Return what margin rules tie up, how they rise, what they cover and what they leave.
+
+    A policy has no part in it: positions are constant, accounts have no effect on prices.
+
+    Parameters
+    ----------
+    market, **fields
+        As in :func:`backtest.run`, of one linear instrument; of the venue its margin table and what
+        a liquidation costs.
+    rules : mapping of str to DynamicMargin or None
+        By name, rules of ``bt.margin_rules``, or None for the venue's table as it is.
+    coverage : float
+        The share of losses that a rule without a quantile of its own shall cover.
+    accounts : int
+        Accounts on history: entries uniform in time, long or short, leverage log-uniform from 1 to
+        the largest that the rule allows at the entry.
+    paths, horizon, model, seed
+        As in :func:`backtest.simulate_paths`, one account on each; 0 paths: history alone.
+
+    Notes
+    -----
+    Periods of coverage have the days of the rule. They and rises are counted from the first day on
+    which every rule is known.
+    """
+    test = engine.read_test(market, fields).plain
+    one, venue = read_one_market(test, "compare_margin")
+    if not rules:
+        raise core.ParameterError("rules must be a table of margin rules by name, got none")
+    chosen = {str(name): read_rule(f"rules.{name}", each) for name, each in rules.items()}
+    days, prices = read_days(one), take_prices(one)
+    found = {name: measure_levels(each, days, one.time, venue) for name, each in chosen.items()}
+    known = ~np.any([np.isnan(each.daily) for each in found.values()], axis=0)
+    if np.count_nonzero(known) < 2:
+        raise core.DataError(
+            f"compare_margin needs two days on which every rule is known, got {one.n_bars:,} bars "
+            f"of {core.format_duration(one.interval)}"
+        )
+    closes = one.mark_close[days.rows][known]
+    rows, covered, lost = [], [], []
+    drawn = draw_accounts(accounts, one.n_bars, seed)
+    ahead = simulate_paths(one, model, paths=paths, horizon=horizon, seed=seed) if paths else None
+    for done, (name, rule) in enumerate(chosen.items(), 1):
+        levels, share, period = found[name], coverage, 1
+        inner = rule if rule is None else find_inner(rule)
+        if inner is not None and inner.is_of_volatility:
+            share, period = float(inner.quantile), max(math.ceil(inner.days), 1)  # type: ignore[attr-defined]
+        daily = levels.daily[known]
+        plain = measure_levels(inner, days, one.time, venue).daily[known]
+        cost = {"cost": float(np.mean(daily) / np.mean(plain) - 1.0)}
+        rows.append({"rule": name} | measure_procyclicality(daily) | cost)
+        covered += [{"rule": name} | row for row in measure_coverage(daily, closes, period, share)]
+        lost.append({"rule": name, "where": "history"} | live(
+            prices, levels.by_bar[:, None], find_largest(levels.by_bar, one.time, venue)[:, None],
+            drawn, venue))  # fmt: skip
+        if ahead is not None:
+            outcome = live_on_paths(one, ahead, rule, venue, seed)
+            lost.append({"rule": name, "where": "paths"} | outcome)
+        if progress is not None:
+            progress(done, len(chosen))
+    dates = core.utc_index(days.time[known])
+    return MarginComparison(
+        table=pd.DataFrame(rows).set_index("rule"),
+        coverage=pd.DataFrame(covered).set_index(["rule", "side"]),
+        accounts=pd.DataFrame(lost).set_index(["rule", "where"]),
+        levels=pd.DataFrame({name: each.daily[known] for name, each in found.items()}, index=dates),
+        settings={
+            "rules": {name: None if each is None else repr(each) for name, each in chosen.items()},
+            "venue": results.describe_venue(venue), "coverage": coverage, "accounts": accounts,
+            **({} if ahead is None else {"paths": ahead.describe()}),
+        },
+        market=one,
+    )  # fmt: skip
+
+
+def read_rule(name: str, given: object) -> DynamicMargin | None:
+    if given is None:
+        return None
+    found: DynamicMargin = Rule().check(name, given)
+    return found
+
+
+def find_largest(levels: FloatArray, time: IntArray, venue: Venue) -> FloatArray:
+    """Return the largest leverage of the lowest bracket under margins (n_bars, ...)."""
+    most = np.empty(len(time))
+    for each in venue.in_use(time):
+        most[each.first : each.stop] = each.brackets[0].max_leverage
+    found: FloatArray = ((most * find_lowest_rates(venue, time)) / levels.T).T
+    return found
+
+
+def live_on_paths(
+    market: Market, paths: Paths, rule: DynamicMargin | None, venue: Venue, seed: int
+) -> dict[str, float]:
+    """Return the outcomes of one account on each path, from its first bar on."""
+    days, prices = join_paths(market, paths, 0, paths.count)
+    levels = measure_levels(rule, days, prices.time, venue).by_bar
+    drawn = draw_accounts(paths.count, len(prices.time), seed, is_new=True)
+    return live(prices, levels, find_largest(levels, prices.time, venue), drawn, venue)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MarginCalibration(core.SettingsResult):
+    """The least parameter of a margin rule that leaves no shortfall on all but a share of paths.
+
+    Attributes
+    ----------
+    value, low, high : float
+        The parameter, the (1 - shortfall) order statistic of the paths' own least ones, and the
+        ends of its binomial 95 % interval; infinite beyond the largest value of the parameter.
+    reversals : float
+        The share of the paths on which a larger parameter brings a shortfall back, on a grid.
+    table : DataFrame
+        By value of the grid: the share of ``paths`` with a shortfall, and the margin ``today``.
+    crashes : DataFrame
+        By crash: its ``move``, and the ``least`` parameter whose margin of today covers it,
+        infinite where none does.
+    """
+
+    value: float
+    low: float
+    high: float
+    reversals: float
+    table: pd.DataFrame
+    crashes: pd.DataFrame
+    settings: dict[str, Any]
+    market: Market | None = None
+
+    kind = "margin-calibration"
+    plural = "margin-calibrations"
+    table_names = ("table", "crashes")
+    numbers = ("value", "low", "high", "reversals")
+
+    @property
+    def name(self) -> str:
+        """The parameter."""
+        return str(self.settings["parameter"])
+
+    @property
+    def details(self) -> str:
+        return (
+            "A constant position, long and short, whose loss over the days of the rule from any "
+            "day's close of a path must be within the margin at that close."
+        )
+
+    @property
+    def note(self) -> str:
+        return f"{self.name} {format_parameter(self.value)}"
+
+    @property
+    def verdict(self) -> str:
+        text = (
+            f"{self.name} {format_parameter(self.value)} ({format_parameter(self.low)} to "
+            f"{format_parameter(self.high)}) leaves a shortfall on "
+            f"at most {core.format_percent(self.settings['shortfall'])} of the paths"
+        )
+        covered = self.crashes["least"].map(math.isfinite)
+        if not covered.all():
+            n = int(np.count_nonzero(~covered))
+            return f"{text}; no value covers {n} of {core.count_nouns(len(covered), 'crash')}."
+        return f"{text}; the crashes need up to {format_parameter(self.crashes['least'].max())}."
+
+    def list_numbers(self) -> list[Headline]:
+        return [
+            Headline("value", self.name, self.value, "number",
+                     f"{format_parameter(self.low)} to {format_parameter(self.high)}"),
+            Headline("reversals", "not monotone", self.reversals, "percent", "of the paths"),
+        ]  # fmt: skip
+
+    def list_parts(self) -> list[Part]:
+        heads = {"paths": Head("paths with a shortfall", "", "percent"),
+                 "today": Head("margin today", "of notional", "percent"),
+                 "move": Head("move", "", "signed percent")}  # fmt: skip
+        return [
+            Part("grid", "By value", "", (
+                ShownChart("grid", "Paths with a shortfall", "% of the paths.",
+                           100.0 * self.table["paths"], "points", marks=(self.value,)),
+                ShownTable(self.table, labels=Head(self.name), heads=heads),
+            ), "both"),
+            Part("crashes", "Crashes", "The least value whose margin of today covers the move.", (
+                ShownTable(self.crashes, labels=Head("crash"), heads=heads),), "both"),
+        ]  # fmt: skip
+
+
+def format_parameter(value: float) -> str:
+    return f"{value:.5g}" if math.isfinite(value) else "beyond its range"
+
+
+SOLVED = {"buffer": "share"}
+"""Words for parameters of rules."""
+
+
+class Parameter(NamedTuple):
+    """A number of a rule that is solved for, by its dotted name, and its range."""
+
+    name: str
+    low: float
+    high: float
+
+
+def find_parameter(rule: DynamicMargin, name: str) -> Parameter:
+    """Return the outermost number of that name in a rule and the rules inside."""
+    wanted, inner, place = SOLVED.get(name, name), rule, ""
+    known: list[str] = []
+    while True:
+        for each, declared in core.find_declarations(type(inner)).items():
+            if isinstance(declared, core.Number | core.Range) and math.isfinite(declared.high):
+                known.append(each)
+                if each == wanted:
+                    return Parameter(place + each, declared.low, declared.high)
+        if not isinstance(inner, Wrapper):
+            break
+        inner, place = inner.rule, f"{place}rule."
+    raise core.ParameterError(
+        f"solve must be a bounded number of the rule, one of {', '.join(dict.fromkeys(known))}, "
+        f"got {name!r}"
+    )
+
+
+@engine.short_form
+@core.checked_only("progress", "rule")
+def calibrate_margin(
+    market: Market,
+    rule: Any,
+    *,
+    solve: str = "quantile",
+    shortfall: Annotated[float, core.Number(0.0, 0.5, open_low=True)] = 1e-3,
+    paths: Annotated[int, core.Whole(1)] | None = None,
+    horizon: str = "30d",
+    model: Any = "filtered",
+    seed: Annotated[int, core.Whole(0)] = 0,
+    progress: Progress | None = None,
+    **fields: Unpack[BacktestFields],
+) -> MarginCalibration:
+    """Return the least parameter of a margin rule with shortfalls on few paths, by bisection.
+
+    Parameters
+    ----------
+    market, **fields
+        As in :func:`backtest.run`, of one linear instrument.
+    rule : DynamicMargin
+        A rule of volatility of ``bt.margin_rules``.
+    solve : str
+        The number to find, ``"quantile"``, ``"days"``, ``"lambda_"``, ``"buffer"`` ...: the first
+        of that name from the outermost rule inwards.
+    shortfall : float
+        The share p of paths that may have a shortfall.
+    paths : int, optional
+        By default 20 / p, the least.
+    horizon, model, seed
+        As in :func:`backtest.simulate_paths`.
+    """
+    test = engine.read_test(market, fields).plain
+    one, venue = read_one_market(test, "calibrate_margin")
+    checked = read_rule("rule", rule)
+    if checked is None or not checked.is_of_volatility:
+        raise core.ParameterError(
+            f"rule must be of volatility, such as bt.margin_rules.Volatility(), got {rule!r:.60}"
+        )
+    count, least = paths, math.ceil(PER_TAIL / shortfall)
+    if count is None:
+        count = least
+    if count < least:
+        raise core.ParameterError(
+            f"paths must be at least {PER_TAIL} / shortfall, {least:,}, got {count:,}"
+        )
+    found = find_parameter(checked, solve)
+    ahead = simulate_paths(one, model, paths=count, horizon=horizon, seed=seed)
+    tries = Tries(one, venue, checked, found, ahead, progress)
+    ranks = find_ranks(count, shortfall)
+    value, low, high = (tries.solve(rank) for rank in ranks)
+    grid = lay_grid(found, value)
+    failed = np.stack([tries.find_shortfalls(each) for each in grid])
+    reversals = float(np.mean(np.any(failed[1:] & ~failed[:-1], axis=0)))
+    today = [tries.find_margin_today(each) for each in grid]
+    table = pd.DataFrame({"paths": failed.mean(axis=1), "today": today}, index=grid)
+    return MarginCalibration(
+        value=value, low=low, high=high, reversals=reversals,
+        table=table.rename_axis(found.name), crashes=cover_crashes(tries),
+        settings={"rule": repr(checked), "parameter": found.name, "shortfall": shortfall,
+                  "venue": results.describe_venue(venue), "paths": ahead.describe()},
+        market=one,
+    )  # fmt: skip
+
+
+def lay_grid(parameter: Parameter, value: float) -> FloatArray:
+    """Return rising values of a parameter, denser where its solution is."""
+    low, high = parameter.low, parameter.high
+    if not low < value < high:
+        return np.linspace(low, high, GRID + 2)[1:-1]
+    steps = 0.5 ** np.arange(1, GRID // 2 + 1)
+    below, above = value - (value - low) * steps, value + (high - value) * steps[::-1]
+    return np.concatenate([below, [value], above])
+
+
+def find_ranks(count: int, share: float) -> tuple[int, int, int]:
+    """Return how many paths may fail, for the value and the ends of its binomial 95 % interval."""
+    spread = 1.959963984540054 * math.sqrt(count * share * (1.0 - share))
+    middle = math.floor(count * share)
+    return middle, min(math.ceil(middle + spread), count), max(math.floor(middle - spread), 0)
+
+
+class Tries:
+    """The paths on which values of a parameter are tried; every value sees the same ones."""
+
+    def __init__(
+        self, market: Market, venue: Venue, rule: DynamicMargin, parameter: Parameter, paths: Paths,
+        progress: Progress | None,
+    ) -> None:  # fmt: skip
+        self.market, self.venue, self.rule = market, venue, rule
+        self.parameter, self.days, self.done = parameter, read_days(market), 0
+        self.closes, self.parts, self.progress = [], [], progress
+        for first in range(0, paths.count, CHUNK):
+            days, _ = join_paths(market, paths, first, min(first + CHUNK, paths.count))
+            known = int(np.searchsorted(days.time, paths.calendar.time[0]))
+            self.parts.append(days)
+            self.closes.append(np.exp(np.cumsum(days.returns[known:], axis=0)))
+            if progress is not None:
+                progress(min(first + CHUNK, paths.count), paths.count)
+
+    def change(self, value: float) -> DynamicMargin:
+        return self.rule.override({self.parameter.name: value})
+
+    def find_shortfalls(self, value: float) -> core.BoolArray:
+        """Return for each path whether a loss is over the margin before it, (n_paths,)."""
+        rule, found = self.change(value), []
+        period = max(math.ceil(find_inner(rule).days), 1)  # type: ignore[attr-defined]
+        for days, closes in zip(self.parts, self.closes, strict=True):
+            if len(closes) <= period:
+                raise core.ParameterError(
+                    f"horizon must hold more days than the rule, {period}, got {len(closes)}"
+                )
+            levels = measure_levels(rule, days, days.time, self.venue).daily[-len(closes) : -period]
+            worst = np.max(measure_losses(closes, period), axis=0)
+            found.append(np.any(worst > levels, axis=0))
+        return np.concatenate(found)
+
+    def find_margin_today(self, value: float) -> float:
+        return float(measure_levels(self.change(value), self.days, self.days.time, self.venue)
+                     .daily[-1])  # fmt: skip
+
+    def bisect(self, is_enough: Callable[[float], bool]) -> float:
+        """Return the least value that is enough; infinity where none is."""
+        low, high = self.parameter.low, self.parameter.high
+        if not is_enough(high):
+            return math.inf
+        if is_enough(low):
+            return low
+        for _ in range(STEPS):
+            middle = 0.5 * (low + high)
+            low, high = (low, middle) if is_enough(middle) else (middle, high)
+            if high - low <= 1e-6 * max(abs(high), 1e-3):
+                break
+        return high
+
+    def solve(self, rank: int) -> float:
+        """Return the least value with a shortfall on at most ``rank`` paths."""
+        return self.bisect(lambda value: int(np.sum(self.find_shortfalls(value))) <= rank)
+
+
+def cover_crashes(tries: Tries) -> pd.DataFrame:
+    """Return for each crash the least parameter whose margin of today covers its move."""
+    rows = {
+        each.name: {
+            "move": each.price,
+            "least": tries.bisect(lambda x, own=each: tries.find_margin_today(x) >= abs(own.price)),
+        }
+        for each in crashes()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")

@@ -1,0 +1,184 @@
+"""Margin systems: closed forms of what rules tie up, cover and need; accounts by hand."""
+
+import math
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+
+import backtest as bt
+from backtest.risk.margin_systems import (
+    Accounts,
+    Prices,
+    find_ranks,
+    live,
+    measure_coverage,
+    measure_procyclicality,
+)
+from backtest.venue.margin_rules import Buffer, Hours, OpenInterest, OpenInterestTier, Volatility
+from tests.kit import check_refused
+from tests.scenes import bracket, venue_of
+from tests.venue.test_margin_by_rule import days_of
+
+Q = NormalDist().inv_cdf(0.99)
+VENUE = venue_of(brackets=[bracket(leverage=100.0, rate=0.001)])
+
+
+def compare(market, rules, venue=VENUE, **more):
+    test = bt.Backtest(market, venue=venue, account=bt.Account())
+    return test.compare_margin(rules, **{"paths": 0, "accounts": 10} | more)
+
+
+def swing(size, days):
+    """Return daily returns of one size with alternating signs."""
+    return size * np.where(np.arange(days) % 2, -1.0, 1.0)
+
+
+def test_constant_volatility_ties_up_a_constant_margin():
+    found = compare(days_of(swing(0.02, 60)), {"flat": None, "ewma": Volatility(days=1.0)})
+    row = found.table.loc["ewma"]
+    assert row["mean"] == pytest.approx(Q * 0.02, rel=1e-12)
+    assert row["peak_to_trough"] == pytest.approx(1.0, rel=1e-12)
+    assert row["rise_30d"] == pytest.approx(0.0, abs=1e-12)
+    assert found.table.loc["flat", "peak"] == 0.001
+    breaches = found.coverage["breaches"]
+    assert breaches["flat", "long"] + breaches["flat", "short"] == 59
+    assert breaches["ewma", "long"] == breaches["ewma", "short"] == 0
+
+
+def test_two_states_of_volatility_rise_by_their_closed_form():
+    """After n days of a volatility r times the old one: m grows by sqrt(l^n + (1 - l^n) r^2)."""
+    decay, r = 0.7, 3.0
+    market = days_of([*swing(0.01, 120), *swing(0.03, 120)])
+    row = compare(market, {"ewma": Volatility(lambda_=decay, days=1.0)}).table.loc["ewma"]
+    for n in (1, 5, 30):
+        wanted = math.sqrt(decay**n + (1.0 - decay**n) * r * r)
+        assert row[f"rise_{n}d"] == pytest.approx(wanted - 1.0, rel=1e-9)
+        assert row[f"points_{n}d"] == pytest.approx(Q * 0.01 * (wanted - 1.0), rel=1e-9)
+    assert row["peak_to_trough"] == pytest.approx(r, rel=1e-9)
+
+
+def test_what_a_buffer_costs_and_spares():
+    market = days_of([*swing(0.03, 60), *swing(0.01, 60), *swing(0.012, 60)])
+    inner = Volatility(lambda_=0.7, days=1.0)
+    table = compare(market, {"plain": inner, "buffer": Buffer(inner, 0.25)}).table
+    assert table.loc["plain", "cost"] == 0.0
+    assert 0.0 < table.loc["buffer", "cost"] <= 0.25
+    assert table.loc["buffer", "peak_to_trough"] < table.loc["plain", "peak_to_trough"]
+
+
+def test_a_hand_made_row_of_margins():
+    found = measure_procyclicality(np.array([0.1, 0.2, 0.15, 0.3]))
+    assert found["mean"] == pytest.approx(0.1875)
+    assert found["peak_to_trough"] == pytest.approx(3.0)
+    assert found["rise_1d"] == pytest.approx(1.0)
+    assert found["points_1d"] == pytest.approx(0.15)
+    assert math.isnan(found["rise_5d"])
+
+
+def test_coverage_counts_periods_that_do_not_overlap():
+    closes = np.array([100.0, 90.0, 100.0, 120.0, 120.0, 100.0, 99.0])
+    long, short = measure_coverage(np.full(7, 0.1), closes, 2, 0.99)
+    assert (long["periods"], long["breaches"], short["breaches"]) == (3, 1, 1)
+    assert math.isnan(long["kupiec_p"])
+    closes = 100.0 * np.exp(np.cumsum(swing(0.2, 2001)))
+    long, _ = measure_coverage(np.full(2001, 0.19), closes, 1, 0.5)
+    assert (long["breaches"], long["expected"]) == (0, 1000.0)
+    assert long["kupiec_p"] < 1e-12
+
+
+def hand(*bars, shares=0.5, sides=(1.0,), most=4.0, margin=0.1):
+    """Run accounts that begin with bars of open, high, low and close."""
+    table = np.array(bars, dtype=np.float64).T[:, :, None]
+    time = np.arange(len(bars)) * 3_600_000_000_000
+    n = len(sides)
+    accounts = Accounts(np.zeros(n, np.int64), np.array(sides), np.full(n, shares))
+    wide = np.ones((len(bars), 1))
+    venue = venue_of(liquidation={"fee": 0.01, "slippage": 0.02, "mode": "close"})
+    return live(Prices(time, *table), margin * wide, most * wide, accounts, venue)
+
+
+def test_an_account_fails_at_the_worst_price_of_a_bar_by_hand():
+    """Leverage 4^.5 = 2: backing .5; at 60: equity .1, margin .06; called, since .08 is over it."""
+    calm = (100.0, 100.0, 65.0, 70.0)  # equity .15 * .8 = .12 over .065
+    assert hand((100, 100, 90, 100), calm)["calls"] == 0.0
+    near = hand((100, 100, 90, 100), (100.0, 100.0, 56.0, 70.0))  # .06 * .8 = .048 under .056
+    years = 2 / 365 / 24
+    assert near["calls"] == pytest.approx(1.0 / years)
+    assert near["liquidations"] == 0.0
+    gone = hand((100, 100, 90, 100), (100.0, 100.0, 30.0, 70.0))
+    missing = 0.02 * 0.3 + 0.2  # equity .5 - .7 = -.2, and slippage of .006
+    assert gone["liquidations"] == pytest.approx(1.0 / years)
+    assert gone["shortfall"] == pytest.approx(missing / years)
+    assert gone["fund_used"] == pytest.approx(missing)
+
+
+def test_a_short_fails_where_prices_rise_and_begins_again():
+    found = hand((100, 150, 99, 100), (100, 150, 99, 100), sides=(-1.0,))
+    assert found["liquidations"] == pytest.approx(2.0 / (2 / 365 / 24))
+
+
+def test_on_paths_margins_go_on_from_history():
+    market = bt.Market.sample(bars=24 * 60)
+    rules = {"ewma": Volatility(days=1.0), "buffer": Buffer(Volatility(days=1.0))}
+    found = compare(market, rules, paths=20, horizon="10d", seed=3)
+    again = compare(market, rules, paths=20, horizon="10d", seed=3)
+    assert found.accounts.equals(again.accounts)
+    calls = found.accounts.xs("paths", level="where")["liquidations"]
+    assert calls["buffer"] <= calls["ewma"]
+
+
+def test_the_least_quantile_on_gaussian_paths_has_a_closed_form():
+    """With a known volatility, the largest of n normal moves is within q s in (2 F(q) - 1)^n."""
+    market = days_of(swing(0.02, 400), per_day=1)
+    test = bt.Backtest(market, venue=VENUE, account=bt.Account())
+    days, share = 10, 0.1
+    model = bt.paths.GBM(volatility=0.02 * math.sqrt(365.0), drift=0.0)
+    rule = Volatility(lambda_=0.9999, days=1.0)
+    found = test.calibrate_margin(
+        rule, shortfall=share, paths=4000, horizon=f"{days}d", model=model, seed=1
+    )
+    within = (1.0 - share) ** (1.0 / days)
+    wanted = 0.5 * (1.0 + within)
+    assert found.low < found.value < found.high
+    assert found.value == pytest.approx(wanted, abs=0.0015)
+    assert found.reversals == 0.0
+    least = found.crashes["least"]
+    assert np.isinf(least).all()  # a quantile of 2 % a day covers no crash
+
+
+def test_ranks_are_those_of_a_binomial():
+    assert find_ranks(20_000, 1e-3) == (20, 29, 11)
+
+
+def test_what_cannot_be_compared_or_calibrated_is_refused():
+    market, rule = days_of(swing(0.02, 30)), Volatility(days=1.0)
+    test = bt.Backtest(market, venue=VENUE, account=bt.Account())
+    check_refused(lambda: test.compare_margin({}), "got none")
+    check_refused(lambda: test.compare_margin({"a": 3}), "rules.a must be a rule")
+    check_refused(lambda: test.calibrate_margin(rule, paths=100), "at least 20 / shortfall, 20,000")
+    tiers = [OpenInterestTier(0.0, 0.1)]
+    check_refused(lambda: test.calibrate_margin(OpenInterest("oi", tiers)), "must be of volatility")
+    check_refused(
+        lambda: test.calibrate_margin(rule, solve="cap"), "one of lambda_, quantile, days"
+    )
+    both = bt.Markets({"A": market, "B": market})
+    check_refused(lambda: test.replace(market=both).compare_margin({"a": rule}), "needs one market")
+    short = days_of([0.01])
+    check_refused(lambda: compare(short, {"a": Hours(rule)}), "two days on which every rule")
+
+
+def test_results_are_saved_and_loaded(tmp_path):
+    market = bt.Market.sample(bars=24 * 40)
+    found = compare(market, {"ewma": Volatility(days=1.0)}, paths=5, horizon="5d")
+    loaded = type(found).load(found.save(tmp_path))
+    assert loaded.verdict == found.verdict
+    assert loaded.table.equals(found.table)
+    test = bt.Backtest(market, venue=VENUE, account=bt.Account())
+    solved = test.calibrate_margin(
+        Buffer(Volatility(days=1.0)), solve="buffer", shortfall=0.2, horizon="5d"
+    )
+    assert solved.name == "share"
+    again = type(solved).load(solved.save(tmp_path))
+    assert again.value == solved.value
+    assert "share" in again.summary()
