@@ -262,7 +262,7 @@ class Kinds(Mapping[str, Any]):
         return iter(dict.fromkeys((*bound, *self.known)))
 
     def __len__(self) -> int:
-        return len([*self])
+        return sum(1 for _ in self)
 
 
 KINDS = Kinds()

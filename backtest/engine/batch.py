@@ -80,6 +80,7 @@ def is_loop_compiled(*, has_options: bool) -> bool:
 
 
 def begin(setup: Setup) -> tuple[AccountInputs, AccountState, Deciders, FloatArray]:
+    """Return the inputs, state, policy table and tally with which a run starts or resumes."""
     inputs, resume = setup.inputs, setup.resume
     if resume is None:
         state = start_account_state(
@@ -330,6 +331,7 @@ class BatchLoop:
         self.loop = bind_policies(setup, self.deciders, is_compiled=is_compiled)
 
     def bind_to(self, laid: Laid) -> tuple[driver.BoundLoop, Deciders]:
+        """Return the loop bound to the policies of a batch of paths, and its policy table."""
         deciders = laid.deciders
         if self.loop.pack is not None and not self.loop.plain_because:
             (bound,) = self.loop.deciders

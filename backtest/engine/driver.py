@@ -164,6 +164,7 @@ def drive(
     chunk: int,
     progress: Progress | None,
 ) -> tuple[Counts, Entries]:
+    """Run the loop up to bar ``total``; writes ``state`` and ``tape``, returns counts and log."""
     n, assets = len(state.margin), len(state.priced)
     tally, traded, cuts = counts
     scratch = new_scratch(n, assets, cuts)

@@ -51,6 +51,7 @@ ROUNDING = 1e-9
 
 
 def start_day(day: IntArray, traded: TradedDays | None, t: int) -> tuple[TradedDays, int]:
+    """Return the traded volume known on the day of bar t, and the first bar of the next day."""
     now, end = int(day[t]), int(np.searchsorted(day, day[t], side="right"))
     return (TradedDays(now, 0.0, np.zeros(WINDOW)) if traded is None else traded.at(now)), end
 
@@ -191,6 +192,7 @@ def read_instrument(market: Market, venue: Venue, account: a.Account) -> dict[st
 
 
 def measure_impact(market: Market, venue: Venue) -> tuple[FloatArray, FloatArray]:
+    """Return volatility and traded volume per day by bar, each (1,) of zeros without impact."""
     if venue.slippage.impact == 0.0 and venue.liquidation.impact == 0.0:
         return np.zeros(1), np.zeros(1)
     if not market.sessions and has_gaps(market):  # bars of two lengths
@@ -461,6 +463,7 @@ def read_terms(
 
 
 def read_order(account: a.Account, venue: Venue, names: Sequence[str]) -> tuple[int, IntArray]:
+    """Return the order of liquidations as a code, and the rank of each instrument by name."""
     order = venue.liquidation.order
     ranks = np.arange(len(names), dtype=np.int64)
     if order is None:

@@ -321,6 +321,7 @@ def find_assets(setup: Setup) -> core.BoolArray:
 def make_trader(
     setup: Setup, observed: Sequence[ObservedPolicy], legs: Legs
 ) -> OptionTrader | None:
+    """Return the trader of option orders with its legs in ``legs``, None without such policies."""
     markets, feed, resume = setup.markets, setup.inputs.feed.options, setup.resume
     trades = [
         Trade(i, each.policy, tuple(each.columns), list_contracts(markets, i))

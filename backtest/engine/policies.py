@@ -51,6 +51,7 @@ class ObservedPolicy(NamedTuple):
 def assign_policies(
     policy: object, markets: Markets, overlay: object
 ) -> tuple[dict[str, Policy], Policy | None]:
+    """Return the policy of each instrument by name, checked, and the overlay or None."""
     policies = give_each(policy, markets, one="policy")
     for name, each in policies.items():
         check_policy(each, f"policy of {name}" if len(policies) > 1 else "policy")
@@ -190,10 +191,12 @@ def measure_terms(
 
 
 def observe_again(policy: Policy, market: Market) -> tuple[dict[str, FloatArray], str]:
+    """Return the columns of a policy that was checked before, and how they were checked."""
     return observe(policy, market), "checked before"
 
 
 def flatten(parts: list[FloatArray]) -> tuple[FloatArray, IntArray]:
+    """Return arrays joined into one, and the place at which each begins."""
     at = np.cumsum([0, *map(len, parts)]).astype(np.int64)
     return (np.concatenate(parts) if parts else np.zeros(0)), at[:-1].copy()
 
@@ -268,16 +271,19 @@ def replace_policies(
 
 
 def flatten_settings(observed: list[ObservedPolicy]) -> tuple[FloatArray, IntArray]:
+    """Return the parameters of all policies in one array, and the place of each policy."""
     settings = [number_elements(each.policy.settings()).values() for each in observed]
     numbers = [[as_number(value) for value in each] or [0.0] for each in settings]
     return flatten([np.array(each, dtype=np.float64) for each in numbers])
 
 
 def flatten_columns(observed: list[ObservedPolicy]) -> tuple[FloatArray, IntArray]:
+    """Return the columns of all policies in one array, and the place of each policy."""
     return flatten([np.concatenate([*p.columns.values(), np.zeros(1)]) for p in observed])
 
 
 def flatten_memory(observed: list[ObservedPolicy]) -> tuple[FloatArray, IntArray]:
+    """Return the first memory of all policies in one array, and the place of each policy."""
     begun = [start_memory(p.policy) or () for p in observed]
     return flatten([np.array([*each, 0.0], dtype=np.float64) for each in begun])
 

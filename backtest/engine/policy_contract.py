@@ -393,6 +393,7 @@ class Probe(policies.Policy):
         return ProbeMemory(1.0)
 
     def leverage(self, bar: Any, account: Any, memory: ProbeMemory) -> tuple[float, ProbeMemory]:  # noqa: ARG002 - the signature of a formula
+        """Return the mean of the last leverage and a new one, and the memory that keeps it."""
         decided = 0.5 * memory.leverage + 0.5 * self.most / (1.0 + 100.0 * bar.move)
         return decided, ProbeMemory(decided)
 

@@ -560,6 +560,7 @@ def value_state(
     years: core.FloatArray,
     marks: core.FloatArray,
 ) -> tuple[core.FloatArray, core.FloatArray, core.FloatArray]:
+    """Return volatilities, years and money values of options by bar; quoted marks come first."""
     bars, options = np.nonzero(years >= 0.0)
     state = np.stack([forward[bars, options], volatility[bars, options], years[bars, options]])
     value, found = np.full(forward.shape, np.nan), volatility.copy()

@@ -66,6 +66,7 @@ def find_start_bar(market: Market | Markets, start: core.TimeLike | None) -> int
 
 
 def join_resumed(resume: RunRecord, markets: Markets) -> tuple[Markets, int]:
+    """Return the markets of a resumed run, and the bar at which it goes on."""
     if not is_same_account(markets.names, resume.names):
         raise core.ParameterError(
             f"a resumed run must have the same instruments in the same order, "

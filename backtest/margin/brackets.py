@@ -174,6 +174,7 @@ def compute_step_floor(rules: MarginRules, notional: float) -> float:
 def compute_affordable(
     rules: MarginRules, size: float, value: float, cost: float, spared: float, multiplier: float
 ) -> float:
+    """Return the contracts, at most ``size``, whose maintenance the backing left covers."""
     allowed = size
     amount, last = 0.0, 0.0
     for k in range(len(rules.floors)):

@@ -141,6 +141,7 @@ def check_collateral(
 
 
 def pack_rows(rows: Sequence[Sequence[float]], width: int = 1) -> tuple[core.IntArray, FloatArray]:
+    """Return the lengths of rows, and the rows padded with their last number to one width."""
     counts = np.array([len(row) for row in rows], dtype=np.int64)
     most = max([width, *(len(row) for row in rows)])
     padded = [[*row, *[row[-1] if row else math.nan] * (most - len(row))] for row in rows]

@@ -278,6 +278,7 @@ def compute_options_value(options: OptionPositions) -> float:
 
 
 def compute_discount(shocks: ShockTables, value: float, years: float, rate: float) -> float:
+    """Return the discount factor of a scenario for an option value (not below 0: a long)."""
     if len(shocks.discounts) == 0:
         return 1.0
     d = shocks.discounts
@@ -613,6 +614,7 @@ def pair_group(pool: OptionPool, g: int, way: int) -> None:
 
 
 def find_way(pool: OptionPool, g: int, is_initial: bool) -> tuple[int, float]:
+    """Return the pairing of group g with the least requirement, and that requirement."""
     found, least = 0, math.inf
     for way in (1, 2, 0):
         pair_group(pool, g, way)
@@ -648,6 +650,7 @@ def fill_options(options: OptionPositions, rules: OptionRules) -> None:
 
 
 def fill_option(options: OptionPositions, rules: OptionRules, i: int) -> None:
+    """Write the value of option i, and under scenarios its value in each, into ``options``."""
     options.values[i] = compute_option_value(options, i, 1.0, options.volatilities[i])
     if rules.kind == BY_SCENARIOS:
         fill_scenario_values(options, rules, i)
@@ -687,6 +690,7 @@ DENSITY = 0.39894228040143276
 
 
 def bound_value_slope(options: OptionPositions, i: int, low: float, move: float) -> float:
+    """Return an upper bound of the change of an option value per price, at prices from ``low``."""
     size, years, rate = options.sizes[i], options.years[i], options.rates[i]
     discount = math.exp(abs(rate) * years)
     forward = low * options.bases[i] * move
@@ -698,6 +702,7 @@ def bound_value_slope(options: OptionPositions, i: int, low: float, move: float)
 def bound_scenario_slope(
     packed: PortfolioRules, options: OptionPositions, rules: OptionRules, i: int, low: float
 ) -> float:
+    """Return an upper bound of the change of a scenario loss per price, at prices from ``low``."""
     shocks, g, years, most = rules.shocks, options.groups[i], options.years[i], 0.0
     if len(shocks.discounts) + len(shocks.skew) + len(shocks.expiry_charge) > 0:
         return math.inf
@@ -723,6 +728,7 @@ def bound_option_slope(
     low: float,
     gains: bool,
 ) -> float:
+    """Return an upper bound of the change of backing less requirement of option i per price."""
     here, rates, size = bound_value_slope(options, i, low, 1.0), rules.rates, options.sizes[i]
     unit, relief = 0.0 if options.are_coin[i] else size, 0.0
     if rules.kind == BY_SCENARIOS:
@@ -741,6 +747,7 @@ def bound_option_slope(
 
 
 def bound_linear_slope(packed: PortfolioRules, held: Holdings, i: int) -> float:
+    """Return an upper bound of the change of backing less requirement per contract value."""
     tables = packed.brackets
     if packed.has_scenarios:
         rate = bound_scenario_rate(packed, tables.are_inverse[i])
@@ -751,6 +758,7 @@ def bound_linear_slope(packed: PortfolioRules, held: Holdings, i: int) -> float:
 
 
 def bound_scenario_rate(packed: PortfolioRules, is_inverse: bool) -> float:
+    """Return an upper bound of the scenario requirement per notional."""
     tables, most = packed.scenarios, 0.0
     for g in range(len(tables.products)):
         for k in range(tables.moves.shape[1]):
@@ -761,5 +769,6 @@ def bound_scenario_rate(packed: PortfolioRules, is_inverse: bool) -> float:
 
 
 def bound_asset_slope(packed: PortfolioRules, held: Holdings, c: int) -> float:
+    """Return an upper bound of the change of backing less requirement per price of asset c."""
     rate = bound_scenario_rate(packed, False) if packed.has_scenarios else 0.0
     return float(abs(held.amounts[c]) * (1.0 + packed.level * rate))

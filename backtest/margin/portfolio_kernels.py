@@ -173,6 +173,7 @@ def is_in_pool(rules: PortfolioRules, held: Holdings, i: int) -> bool:
 
 
 def compute_value_at_rate(tables: CollateralTables, c: int, value: float) -> float:
+    """Return the value of collateral c after the haircuts of its tiers; debt counts in full."""
     if value < 0.0:
         return value
     counted = 0.0
@@ -446,6 +447,7 @@ def fill_shares(rules: PortfolioRules, held: Holdings, shares: FloatArray) -> No
 
 
 def fill_scenario_shares(rules: PortfolioRules, held: Holdings, shares: FloatArray) -> None:
+    """Write each instrument's part of the scenario requirement into ``shares``."""
     tables = rules.scenarios
     loss, gross = compute_scenario_loss(rules, held), compute_gross(rules, held)
     is_least = tables.minimum * gross > tables.factor * loss
@@ -470,6 +472,7 @@ def fill_scenario_shares(rules: PortfolioRules, held: Holdings, shares: FloatArr
 
 
 def add_offset_shares(rules: PortfolioRules, held: Holdings, g: int, shares: FloatArray) -> None:
+    """Add each instrument's part of the charge on offset positions of group g to ``shares``."""
     longs, shorts = compute_side(rules, held, g, 1.0), compute_side(rules, held, g, -1.0)
     of_longs = 1.0 if longs < shorts else 0.0 if longs > shorts else 0.5
     rate = rules.scenarios.pair_contingency
@@ -497,6 +500,7 @@ class Waypoint(NamedTuple):
 
 
 def move_holdings(held: Holdings, start: Waypoint, end: Waypoint, place: float) -> None:
+    """Write values and prices at a place between two waypoints (0 to 1) into ``held``."""
     for i in range(len(held.values)):
         step = end.values[i] - start.values[i]
         held.values[i] = end.values[i] if place == 1.0 else start.values[i] + place * step
@@ -617,6 +621,7 @@ def find_group(packed: PortfolioRules, i: int) -> int:
 
 
 def aim(packed: PortfolioRules, start: Waypoint, i: int, ratio: float, end: Waypoint) -> None:
+    """Write into ``end`` the waypoint with prices of the group of i at ``ratio`` times start."""
     group = find_group(packed, i)
     for j in range(len(start.values)):
         factor = 1.0

@@ -539,6 +539,7 @@ class Strategy(MarginRule, kw_only=True):
 def number_groups(
     rule: MarginRule, labels: Sequence[str], names: Sequence[str]
 ) -> tuple[tuple[str, ...], IntArray]:
+    """Return the names of groups in order, and the number of the group of each label."""
     groups = rule.list_groups(names)
     of_names = {name: group for group, members in groups.items() for name in members}
     found = [of_names.get(each, each) for each in labels]
@@ -859,6 +860,7 @@ def margin_preset(
 
 
 def find_margins(name: str, at: core.TimeLike | None) -> tuple[Group, Group]:
+    """Return a margin preset, and its table in force at a time."""
     presets = load_margins()
     if name not in presets:
         raise core.VenueError(

@@ -37,11 +37,13 @@ class Statistic(NamedTuple):
 
 
 def estimate_mean(x: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the mean of each row, and the influence of each period on it."""
     value = np.mean(x, axis=1)
     return value, x - value[:, None]
 
 
 def estimate_sharpe(x: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the Sharpe ratio per period of each row, and the influence of each period on it."""
     mean, deviation = np.mean(x, axis=1), np.std(x, axis=1, ddof=1)
     known = np.where(deviation >= LEAST_DEVIATION, deviation, np.nan)
     n, ratio = x.shape[1], mean / known

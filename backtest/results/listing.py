@@ -61,6 +61,7 @@ def is_begun(folder: Path) -> bool:
 
 
 def open_folder(folder: Path) -> tuple[str, dict[str, Any]]:
+    """Return the kind and the manifest of a saved result."""
     path = folder / MANIFEST
     if not path.exists():
         raise core.DataError(f"{folder}: holds no {MANIFEST}")
@@ -305,6 +306,7 @@ def check_files(folder: Path, kind: str, manifest: Mapping[str, Any]) -> None:
 
 
 def read_usable(name: str, folder: Path) -> tuple[Path, StoreEntry]:
+    """Return the folder and the entry of a result by name; it must be readable."""
     place = find_folder(name, folder)
     entry = read_entry(place)
     if entry.trouble:
@@ -465,6 +467,7 @@ def verify_folder(folder: Path) -> FolderCheck:
 
 
 def locate_fault(error: core.BacktestError, folder: Path) -> tuple[str, str]:
+    """Return the file of a fault, "." for the whole folder, and what is wrong."""
     text = name_fault(error, folder)
     name, colon, what = text.partition(": ")
     is_of_file = bool(colon) and str(error).startswith(f"{folder}{os.sep}")

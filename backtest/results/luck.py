@@ -349,6 +349,7 @@ def find_root(table: core.FloatArray) -> core.FloatArray:
 
 
 def match_draws(draws: core.FloatArray) -> tuple[float, float]:
+    """Return the mean maximum of the draws, after the number of normals with the same one."""
     highest = float(np.mean(np.max(draws, axis=1) - np.mean(draws, axis=1)))  # copies: exactly 0
     return count_normals(highest, draws.shape[1]), highest
 

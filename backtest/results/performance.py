@@ -308,6 +308,7 @@ def calibration(forecast: npt.ArrayLike, outcome: npt.ArrayLike) -> Calibration:
 def read_pairs(
     forecast: npt.ArrayLike, outcome: npt.ArrayLike
 ) -> tuple[core.FloatArray, core.IntArray]:
+    """Return forecasts and outcomes where both are known, checked."""
     p, happened = np.asarray(forecast, np.float64), np.asarray(outcome, np.float64)
     check_lengths(forecast=p, outcome=happened)
     is_known = ~np.isnan(p) & ~np.isnan(happened)

@@ -153,6 +153,7 @@ def sum_greeks(run: RunData, options: RunOptions) -> dict[str, FloatArray]:
 
 
 def list_held(run: RunData) -> tuple[tuple[str, ...], dict[str, FloatArray]]:
+    """Return the names of instruments and options, and the record of both by term."""
     held, options = run.record.positions._asdict(), run.options
     if options is None:
         return run.names, held

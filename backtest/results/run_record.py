@@ -243,6 +243,7 @@ class RunRecord(RunData):
     def _compute_weights(
         self, half_life: float, rows: core.IntArray | slice, *, collateral: bool
     ) -> tuple[core.FloatArray, core.FloatArray]:
+        """Return notional over equity by row and instrument, and the covariances of returns."""
         marks, notionals = self.marks, self.notionals
         if collateral:
             marks = np.concatenate((marks, self.asset_marks), axis=1)
@@ -550,6 +551,7 @@ def measure_spread(
 
 
 def follow_market(result: RunRecord) -> tuple[str, str, core.FloatArray]:
+    """Return name, description and unit value of the market or the benchmark by bar."""
     is_alone = result.has_one_instrument and result.benchmark is None
     if not (is_alone or result.has_one_position):
         unit = np.cumprod(1.0 + result.market_returns)

@@ -125,6 +125,7 @@ def flatten_tally(tally: Tally) -> dict[str, float]:
 
 @inlined
 def mark_drawdown(tally: FloatArray, unit: float, t: int) -> None:
+    """Write the unit value of bar t into the peaks and the deepest drawdown of ``tally``."""
     peak, low, low_peak = tally[PEAK_UNIT], tally[LOW], tally[LOW_PEAK]
     if unit < peak and not is_deeper(peak, low, low_peak, unit):
         return
@@ -147,6 +148,7 @@ def is_deeper(peak: float, low: float, low_peak: float, unit: float) -> bool:
 
 @inlined
 def add_free(clock: Clock, tally: FloatArray, t: int) -> None:
+    """Compound the risk-free return of bar t into the current sample of ``tally``."""
     tally[SAMPLE_FREE] = grow_free(tally[SAMPLE_FREE], clock.risk_free[t])
 
 
@@ -156,6 +158,7 @@ def grow_free(free: float, rate: float) -> float:
 
 
 def finish_sample(tally: FloatArray, unit: float) -> None:
+    """Add the current sampling period to the moments of ``tally``, and begin a new one."""
     began, n = tally[SAMPLE_UNIT], tally[SAMPLES] + 1.0
     change = unit / began - 1.0 if began > 0.0 else 0.0
     excess = change - tally[SAMPLE_FREE]
@@ -190,6 +193,7 @@ def needs_folding(product: float) -> bool:
 
 @inlined
 def fold_product(log: float, product: float) -> tuple[float, float]:
+    """Return log and product with a product near the ends of its range moved into the log."""
     if needs_folding(product):
         return log + math.log(product), 1.0
     return log, product
@@ -198,6 +202,7 @@ def fold_product(log: float, product: float) -> tuple[float, float]:
 def raise_ratio(
     peak_needed: float, peak_backing: float, needed: float, backing: float, is_held: bool
 ) -> tuple[float, float]:
+    """Return requirement and backing of the highest margin ratio up to now."""
     if is_held and not backing > 0.0:
         return 1.0, 0.0
     if needed * peak_backing > peak_needed * backing:

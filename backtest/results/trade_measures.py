@@ -44,6 +44,7 @@ class Turns(NamedTuple):
 
     @property
     def shares(self) -> tuple[FloatArray, FloatArray]:
+        """Return the parts of each fill that close and that open contracts."""
         size = np.abs(self.quantity)
         return self.closed / size, self.opened / size
 

@@ -200,6 +200,7 @@ class Books:
         return self.insurance - self.fund_paid
 
     def equity(self, value: float) -> core.FloatArray:
+        """Return the equity of each account at a contract value."""
         return np.asarray(self.beside + self.quantity * value + self.safe)
 
     def recompute(self, rows: core.IntArray | core.BoolArray | slice) -> None:
@@ -222,6 +223,7 @@ class Books:
         return lack
 
     def sum_money(self, value: float) -> float:
+        """Return all money of accounts, liquidity, fund and venue at a contract value."""
         liquidity = self.liquidity_money + self.liquidity_quantity * value
         accounts = float(np.sum(self.equity(value)))
         return accounts + liquidity - self.fund_paid + self.fees - self.unpaid
@@ -371,6 +373,7 @@ class Books:
     def close_in_market(
         self, rows: core.IntArray, sizes: core.FloatArray, prices: core.FloatArray
     ) -> tuple[float, float]:
+        """Close contracts of some accounts at prices; returns fees and unpaid losses."""
         filled = np.asarray(self.to_value(prices * (1.0 - np.sign(sizes) * self.slippage)))
         self.close(rows, sizes, filled)
         self.liquidity_money -= float(np.sum(sizes * filled))

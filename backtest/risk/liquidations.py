@@ -188,6 +188,7 @@ class PathsRunner:
         return engine.BatchLoop(self.setup, is_compiled=self.compile)
 
     def begin(self, bars: Mapping[str, PathBars]) -> tuple[engine.Setup, bool]:
+        """Return the setup of an account on paths, and whether each path has its own setup."""
         seen = self.seen
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

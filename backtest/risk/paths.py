@@ -105,6 +105,7 @@ def find_week(history: Market) -> core.IntArray:
 def find_phases(
     history: Market, time: core.IntArray, every: int
 ) -> tuple[core.IntArray, core.IntArray]:
+    """Return the phase of each new bar, and of each bar of history (-1 outside the week)."""
     if history.sessions and history.interval <= DAY:
         week = find_week(history)
         place = np.searchsorted(week, history.time % WEEK).clip(max=len(week) - 1)

@@ -189,6 +189,7 @@ def count_bars(bars: Bars) -> int:
 def go_through(
     steps: engine.LaterBars, quiet: engine.AccountInputs, outage: int, *, is_search: bool
 ) -> float:
+    """Simulate the bars of a scenario into ``steps``; returns the least distance to liquidation."""
     setup, least, stop = steps.setup, math.inf, steps.setup.first
     total, opens = setup.markets.n_bars, setup.first + outage
     while stop < total:
@@ -261,6 +262,7 @@ def value_all_at(
 
 
 def move_volatilities(options: a.OptionFeed, first: int, factor: float) -> None:
+    """Scale the volatilities of options by a factor that grows to full size at the last bar."""
     n = len(options.marks_open) - first
     if options.marks_open.shape[1] == 0:
         return
@@ -648,6 +650,7 @@ def read_scenarios(scenarios: Sequence[Scenario] | Scenario | None) -> tuple[Sce
 def run_scenario(
     account: StressedAccount, scenario: Scenario, data: Any
 ) -> tuple[dict[str, Any], str]:
+    """Return the row of a scenario, and the instrument whose move its break-even is."""
     replayed, source = slice_replays(account, scenario, data), "data"
     if replayed is None:
         shipped = shocks.replay_crash(scenario, account.moving, account.resting, account.bare)

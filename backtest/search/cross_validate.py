@@ -200,6 +200,7 @@ def judge_splits(
     failed = np.any([each.failed for each in runs], axis=0)
 
     def score(parts: Sequence[GroupPart]) -> tuple[core.FloatArray, core.FloatArray]:
+        """Return the score of each set on some groups, and how far it breaks constraints."""
         metrics = combine_parts(parts, periods)
         scores, violation = problem.goal.score(metrics, failed)
         return v.order_scores(scores, metrics["ruined"]), violation

@@ -270,6 +270,7 @@ def run_study(task: StudyTask, progress: Callable[[Progress], object] | None) ->
 
 
 def search_and_choose(task: StudyTask, examiner: Examiner) -> StudyOutcome:
+    """Search within the budget, whose clock starts in ``examiner``; returns the outcome."""
     task.seen.check_causal(task.problem.space.list_ends())
     examiner.since = examiner.clock()  # a budget in seconds is for the search
     problem, trials = task.problem, task.problem.trials

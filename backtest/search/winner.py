@@ -513,6 +513,7 @@ def find_allowance(task: StudyTask, examiner: Examiner) -> float:
 def evaluate_holdout(
     task: StudyTask, values: Mapping[str, Any]
 ) -> tuple[dict[str, float], list[str]]:
+    """Return the measures on the holdout, and warnings of broken constraints."""
     if not task.has_holdout:
         return {}, []
     if task.store is not None:

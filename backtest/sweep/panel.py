@@ -281,6 +281,7 @@ class Panel:
     def _find(
         self, kept: OrderedDict[Hashable, _T], key: Hashable, make: Callable[[], _T], most: int
     ) -> _T:
+        """Return the value of a key; ``kept`` has at most ``most``, the last used ones."""
         with self._lock:
             if key not in kept:
                 kept[key] = make()
@@ -363,6 +364,7 @@ class Panel:
         return [*found, *self._observe_overlay(self.varied.build_overlay(values))]
 
     def begin(self, setup: engine.Setup) -> tuple[AccountState, engine.Deciders, core.FloatArray]:
+        """Return state, policy table and tally of a parameter set at the first bar."""
         has_overlay = self.varied.test.overlay is not None
         state = engine.start_account_state(
             setup.inputs, setup.account, self.first, has_overlay=has_overlay
@@ -392,6 +394,7 @@ class Panel:
         brackets, shape = setup.inputs.terms.rules.brackets, setup.inputs.feed.open.shape
 
         def begin() -> PriceTable:
+            """Return state, policy table and tally of a parameter set at the first bar."""
             return PriceTable(np.empty((*shape, 4)), set())
 
         return self._find(
@@ -404,6 +407,7 @@ class Panel:
 
     def _flatten(self, setup: engine.Setup) -> core.FloatArray:
         def flatten() -> tuple[list[engine.ObservedPolicy], core.FloatArray]:
+            """Return the observed policies, and their columns in one array."""
             # the policies stay with it, so that no id is used again
             return setup.observed, engine.flatten_columns(setup.observed)[0]
 

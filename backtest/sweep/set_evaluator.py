@@ -62,6 +62,7 @@ def start_rows(sets: Sets, names: tuple[str, ...]) -> Rows:
 def put_rows(
     rows: Rows, places: core.IntArray, part: Rows, sampled: dict[int, core.FloatArray]
 ) -> None:
+    """Write the measures, errors and returns of a part into ``rows`` and ``sampled`` at places."""
     for name, column in rows.metrics.items():
         column[places] = part.metrics[name]
     for k, place in enumerate(places.tolist()):

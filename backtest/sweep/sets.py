@@ -545,6 +545,7 @@ class Dimension(NamedTuple):
         return np.array(self.options, dtype=self.dtype)
 
     def _edges(self) -> tuple[float, float]:
+        """Return the ends of the range on its scale, widened by a half for whole numbers."""
         half = 0.5 if self.kind == "int" else 0.0
         low, high = self.low - half, self.high + half
         return (math.log(low), math.log(high)) if self.log else (low, high)

@@ -40,6 +40,7 @@ def build_table(evaluator: Evaluator, sets: Sets, progress: Progress | None) -> 
 
 
 def find_different(sets: Sets) -> tuple[core.IntArray, core.IntArray]:
+    """Return the first row of each different set, and the code of every row."""
     codes = number_rows(sets, count_sets(sets))
     places = np.unique(codes, return_index=True)[1]
     return places.astype(np.int64), codes
