@@ -18,7 +18,7 @@ compiled stands in ``engine`` and ``sweep.lanes``, and the functions themselves 
    the package or the cache, and else compiles and keeps it.
 5. The formula of a policy is the text of a function around the user's own (:func:`compile_text`),
    an object of its own, which the loop calls by its address. ``bytecode`` says what a formula
-   refers to and reads, which names its object and tells the loop what to prepare.
+   refers to and reads, which names its object and shows the loop what to prepare.
 
 Each technique beyond numba's documented ones has a switch: ``BACKTEST_FAST_LINK=no`` leaves
 linking and optimizing to numba, and ``compile=False`` leaves all of it out.

@@ -184,7 +184,7 @@ def margin(draft: Draft, *, rules: MarginRules = None, output: Output) -> None:
     """
     test, paths = build_test(draft), draft.table("paths")
     if unused := sorted(paths.keys() - {"model", "paths", "horizon", "seed"}):
-        raise ParameterError(f"paths.{unused[0]} must be left out: margins need prices alone")
+        raise ParameterError(f"paths.{unused[0]} must be left out: margins need only prices")
     given = {**draft.table("margin"), **paths}
     texts = rules or ["table=table", "volatility=Volatility()", "buffer=Buffer(Volatility())"]
     named = dict(parse_rule(each) for each in texts)

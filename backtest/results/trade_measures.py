@@ -349,6 +349,7 @@ def read_fills(run: RunRecord, entries: Entries, held: Holding) -> InstrumentFil
 
 
 def make_entry(bar: int, kind: int, value: float, quantity: float) -> Entries:
+    """Return one entry of the log with a contract value and a quantity."""
     entry = np.zeros(1, ENTRY)
     entry["bar"], entry["kind"], entry["value"], entry["quantity"] = bar, kind, value, quantity
     return entry
