@@ -568,7 +568,26 @@ def list_trades(result: Result) -> list[Shown]:
         f"{str(k).replace('_', ' ')} {core.format_money(x)}" for k, x in missing.items()
     )
     note = VIEWS[trades.view] + f" Money of no trade: {left}." * bool(left)
-    return [note, group_trades(trades), *run_charts.list_trade_charts(closed)]
+    return [
+        note,
+        group_trades(trades),
+        describe_realization(trades),
+        *run_charts.list_trade_charts(closed),
+    ]
+
+
+def describe_realization(trades: Trades) -> str:
+    """Return how readily gains and losses were realized; empty where one of them is unknown."""
+    found = trades.realization()
+    if math.isnan(found["difference"]):
+        return ""
+    return (
+        f"Realized were {core.format_percent(found['pgr'])} of the gains and "
+        f"{core.format_percent(found['plr'])} of the losses that were open on days held"
+        f"{' with a sale' * (len(trades._run.names) > 1)}: a difference of "
+        f"{core.format_percent(found['difference'], is_signed=True)}, standard error "
+        f"{core.format_percent(found['standard_error'])} if all are independent."
+    )
 
 
 def group_trades(trades: Trades) -> ShownTable:

@@ -348,6 +348,107 @@ def read_fills(run: RunRecord, entries: Entries, held: Holding) -> InstrumentFil
     return InstrumentFills(taken["bar"], taken["kind"], found)
 
 
+class DayRows(NamedTuple):
+    """What one instrument was on each UTC day, arrays of shape (n_days,).
+
+    ``gains`` and ``losses`` count closed positions, ``apart`` reductions, liquidations and expiries
+    (3, n_days). ``paper`` is 1 for a gain and -1 for a loss of a position that was held from the
+    day before and not sold; 0 for neither.
+    """
+
+    gains: IntArray
+    losses: IntArray
+    apart: IntArray
+    paper: IntArray
+
+
+def average_entries(fills: Fills) -> FloatArray:
+    """Return the average entry value u of what is held after each fill, (n_fills,); NaN if flat."""
+    found, held, turns = np.full(len(fills.value), np.nan), math.nan, fills.turns
+    rows = zip(turns.after, turns.opened, turns.starts, fills.value, strict=True)
+    for k, (after, opened, starts, value) in enumerate(rows):
+        if starts:
+            held = value
+        elif opened > 0.0:
+            held += (value - held) * opened / abs(after)
+        found[k] = held if after != 0.0 else math.nan
+    return found
+
+
+def count_days(run: RunRecord, read: InstrumentFills, place: int) -> DayRows:
+    """Count what an instrument realized and carried on each UTC day of a run."""
+    day = run.time // DAY - run.time[0] // DAY
+    n, turns = int(day[-1]) + 1, read.fills.turns
+    entry, kind, at = average_entries(read.fills), read.kind, day[read.bar]
+    before = np.concatenate([[np.nan], entry[:-1]])
+    gain = np.sign(turns.before) * (read.fills.value - before)
+    is_whole = (turns.closed > 0.0) & ((turns.after == 0.0) | (turns.opened > 0.0))
+    is_forced = np.isin(kind, (Event.LIQUIDATED, Event.RUINED))
+    is_over = np.isin(kind, (Event.DELISTED, Event.EXPIRED))
+    is_sold = (turns.closed > 0.0) & ~is_forced & ~is_over & (kind != OPEN)
+    gains, losses, reduced, forced, over = (
+        np.bincount(at[rows], minlength=n)
+        for rows in (
+            is_whole & is_sold & (gain > 0.0), is_whole & is_sold & (gain < 0.0),
+            is_sold & ~is_whole, is_forced, is_over,
+        )
+    )  # fmt: skip
+    venue, starts = run.list_venues()[place], np.searchsorted(day, np.arange(n))
+    low, high = (
+        reduce.reduceat(tables.value_of(venue, prices[:, place]), np.minimum(starts, len(day) - 1))
+        for reduce, prices in ((np.fmin, run.quotes.low), (np.fmax, run.quotes.high))
+    )
+    newest = np.searchsorted(at, np.arange(n)) - 1  # the last fill of a day before
+    own = np.where(newest >= 0, entry[newest], np.nan)
+    side = np.where(newest >= 0, np.sign(turns.after[newest]), 0.0)
+    is_up = np.where(side > 0.0, low > own, high < own)
+    is_down = np.where(side > 0.0, high < own, low > own)
+    is_open = (side != 0.0) & (gains + losses + reduced + forced + over == 0)
+    paper = np.where(is_open, is_up.astype(np.int64) - is_down, 0)
+    return DayRows(gains, losses, np.stack([reduced, forced, over]), paper)
+
+
+def measure_realization(run: RunRecord) -> dict[str, float]:
+    """Return how readily gains and losses were realized, see :meth:`Trades.realization`."""
+    entries, rows = read_entries(run), list[DayRows]()
+    for held in list_holdings(run):
+        if held.place is not None:
+            read = read_fills(run, entries, held)
+            if len(read.bar):
+                rows.append(count_days(run, read, held.place))
+    found = dict.fromkeys(REALIZED, 0.0)
+    if rows:
+        gains, losses, paper = (
+            np.array([getattr(x, n) for x in rows]) for n in ("gains", "losses", "paper")
+        )
+        is_counted = np.any(gains + losses > 0, axis=0) if len(run.names) > 1 else True
+        apart = sum(each.apart.sum(axis=1) for each in rows)
+        counts = (gains.sum(), np.sum((paper > 0) & is_counted), losses.sum(),
+                  np.sum((paper < 0) & is_counted), *apart)  # fmt: skip
+        found = dict(zip(REALIZED, map(float, counts), strict=True))
+    shares = [
+        realize_share(found[f"realized_{x}"], found[f"paper_{x}"]) for x in ("gains", "losses")
+    ]
+    (pgr, gain_error), (plr, loss_error) = shares
+    return found | {
+        "pgr": pgr, "plr": plr, "difference": pgr - plr,
+        "standard_error": math.hypot(gain_error, loss_error),
+    }  # fmt: skip
+
+
+REALIZED = (
+    "realized_gains", "paper_gains", "realized_losses", "paper_losses", "reductions",
+    "liquidations", "expiries",
+)  # fmt: skip
+
+
+def realize_share(realized: float, paper: float) -> tuple[float, float]:
+    """Return realized over all, and its standard error if all are independent."""
+    n = realized + paper
+    share = realized / n if n else math.nan
+    return share, math.sqrt(share * (1.0 - share) / n) if n else math.nan
+
+
 def make_entry(bar: int, kind: int, value: float, quantity: float) -> Entries:
     """Return one entry of the log with a contract value and a quantity."""
     entry = np.zeros(1, ENTRY)

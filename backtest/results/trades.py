@@ -242,6 +242,26 @@ class Trades(pd.DataFrame):
         table = pd.DataFrame.from_dict(rows, orient="index").rename_axis(by)
         return table.drop(columns="time_in_market", errors="ignore")
 
+    def realization(self) -> pd.Series:
+        """Return how readily gains and losses were realized (the disposition effect).
+
+        Counts of ``realized_gains`` and ``realized_losses`` (positions closed by orders and stops),
+        ``paper_gains`` and ``paper_losses`` (positions held from the day before, not sold: a gain
+        if the day's low is over the average entry, a loss if its high is under, else neither; of a
+        short the reverse). A book counts paper on days with a sale, one instrument on every day
+        held. ``reductions``, ``liquidations`` and ``expiries`` are counted apart. ``pgr`` and
+        ``plr`` are the realized shares of gains and of losses, with the ``standard_error`` of their
+        ``difference`` if all of them are independent; ``days_won`` and ``days_lost`` the mean days
+        that closed trades with a profit and a loss were held. Source: Odean (1998), Are Investors
+        Reluctant to Realize Their Losses?, J. Finance 53(5).
+        """
+        closed = self[self["ended"] != "open"]
+        days = (closed["exit_time"] - closed["entry_time"]).dt.total_seconds() / 86_400.0
+        found = trade_measures.measure_realization(self._run)
+        found["days_won"] = float(days[closed["profit"] > 0.0].mean())
+        found["days_lost"] = float(days[closed["profit"] < 0.0].mean())
+        return pd.Series(found, name="realization")
+
     def _measure(self, rows: BoolArray) -> dict[str, float]:
         chosen = pd.DataFrame(self)[rows]
         entered, left = (

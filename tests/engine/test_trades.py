@@ -202,3 +202,32 @@ def test_trades_are_those_of_vectorbt(signal):
 def test_bad_input_is_refused(do, message):
     with pytest.raises(bt.ParameterError, match=message):
         do(run_by_hand().trades)
+
+
+def test_realized_and_paper_gains_and_losses_by_hand():
+    """Day 2 is a paper gain, 3 a realized one, 5 a paper loss, 6 neither, 7 a realized loss."""
+    rows = [flat(100), (100, 101, 99, 100), (103, 106, 102, 105), flat(105), (105, 106, 104, 104),
+            (103, 104, 99, 100), (100, 106, 99, 100), flat(100), flat(100)]  # fmt: skip
+    days = pd.date_range("2024-01-01", periods=len(rows), freq="1D", tz="UTC")
+    bars = pd.DataFrame(rows, columns=["open", "high", "low", "close"], index=days)
+    result = bt.run(
+        bt.Market.from_frames(bars), Constant(leverage=1.0), venue=make_venue(),
+        account=bt.Account(band=0.5),
+        signal=np.array([1.0, 1, 0, 1, 1, 1, 0, 0, 0]), compile=False,
+    )  # fmt: skip
+    found = result.trades.realization()
+    counts = ["realized_gains", "paper_gains", "realized_losses", "paper_losses"]
+    assert found[counts].tolist() == [1.0, 1.0, 1.0, 1.0]
+    assert (found["pgr"], found["plr"], found["standard_error"]) == (0.5, 0.5, 0.5)
+    assert (found["days_won"], found["days_lost"]) == (2.0, 3.0)
+
+
+@pytest.mark.parametrize("rule", ["stop_loss", "take_profit"])
+def test_a_stop_realizes_losses_and_a_take_profit_gains(rule):
+    market = bt.Market.sample(bars=365, interval="1d")
+    account = bt.Account(band=0.9, **{rule: 0.06})
+    result = bt.run(market, Constant(1.0), venue=make_venue(), account=account, compile=False)
+    found = result.trades.realization()
+    by_stop, by_profit = found["plr"] > found["pgr"], found["pgr"] > found["plr"]
+    assert (by_stop, by_profit) == (rule == "stop_loss", rule == "take_profit")
+    assert found["liquidations"] == found["expiries"] == 0.0
